@@ -1,0 +1,324 @@
+//! The configuration of a running gate. Every field is already right; `check` is the only maker.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+
+use crate::model::account::{Domain, Language};
+use crate::model::grant::Rule;
+use crate::model::ott::Ha1;
+use crate::model::rate::Rate;
+use crate::model::secret::Secret;
+
+/// Everything `proxy.toml` says, with its files read and its defaults filled in.
+#[derive(Debug)]
+pub struct Config {
+    /// The addresses that speak TLS.
+    pub listen: Vec<SocketAddr>,
+    /// The certificates of the TLS listeners; the first answers clients whose name fits none.
+    pub certificates: Vec<Certificate>,
+    /// The address that answers plain HTTP with a redirect to HTTPS.
+    pub redirect_http: Option<SocketAddr>,
+    /// The number of worker threads; one per core when not written.
+    pub workers: Option<NonZeroUsize>,
+    /// Deadlines of the downstream side.
+    pub server: Server,
+    /// The app: everything that is not the PBX's.
+    pub app: Option<App>,
+    /// The Vodia PBX.
+    pub pbx: Option<Pbx>,
+    /// The Voximplant users whose one-time keys are answered.
+    pub voximplant: Option<Voximplant>,
+    /// How callers prove who they are, in the order they are asked.
+    pub methods: Vec<Method>,
+    /// Who may become whom, in the order they are tried.
+    pub rules: Vec<Rule>,
+    /// The quotas of the login endpoints.
+    pub limits: Limits,
+    /// What is logged, and where.
+    pub log: Log,
+    /// The file that receives the audit lines; none: they go where the access log goes.
+    pub audit: Option<PathBuf>,
+}
+
+/// A certificate chain with its key.
+pub struct Certificate {
+    /// The chain, the server's own certificate first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The private key.
+    pub key: PrivateKeyDer<'static>,
+    /// The host names of the certificate, in lower case, wildcards as `*.example.com`.
+    pub names: Vec<String>,
+}
+
+impl std::fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certificate").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+/// `[server]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Server {
+    /// How long exchanges in flight may take to end after SIGTERM.
+    pub drain: Duration,
+    /// `timeouts`.
+    pub timeouts: ServerTimeouts,
+}
+
+/// Deadlines toward the client.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerTimeouts {
+    /// From accept to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// From the first byte of a request's head to its last.
+    pub header: Duration,
+    /// How long a connection may wait for its next request.
+    pub idle: Duration,
+    /// The longest pause within a body, either way.
+    pub body_idle: Duration,
+    /// How long a client may take no byte of what is ready for it.
+    pub write_stall: Duration,
+    /// The longest silence of a tunnel, both ways.
+    pub tunnel_idle: Duration,
+}
+
+/// One upstream: where it is, and what is sent there.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Where it listens.
+    pub url: Url,
+    /// The host names that are sent there; empty: any.
+    pub hosts: Vec<HostPattern>,
+    /// The path prefixes that are sent there, each starting with `/`; empty: any.
+    pub paths: Vec<String>,
+    /// What to trust when `url` is `https`.
+    pub trust: Trust,
+    /// `timeouts`.
+    pub timeouts: UpstreamTimeouts,
+}
+
+/// `http://host[:port]` or `https://host[:port]`, no path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Url {
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// A host name or an IP address, IPv6 without brackets.
+    pub host: String,
+    /// The port; 80 or 443 when not written.
+    pub port: u16,
+}
+
+/// How an upstream's certificate is judged.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    /// The certificates of `ca`; none: the public trust roots.
+    pub ca: Option<Vec<CertificateDer<'static>>>,
+    /// The name the certificate must have; none: the host of `url`, if that is a name, else the request's host.
+    pub server_name: Option<ServerName<'static>>,
+    /// `insecure_skip_verify`: any certificate will do.
+    pub skip_verify: bool,
+}
+
+/// Deadlines toward an upstream.
+#[derive(Debug, Clone, Copy)]
+pub struct UpstreamTimeouts {
+    /// From the look-up of the name to the end of the TLS handshake.
+    pub connect: Duration,
+    /// From the last byte of the request to the first of the answer.
+    pub first_byte: Duration,
+    /// How long an idle connection is kept for the next request.
+    pub keep_alive: Duration,
+}
+
+/// A host name, or `*.` and a host name for all names directly or further below it. In lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostPattern {
+    /// Exactly this name.
+    Exact(String),
+    /// Any name that ends in this suffix, which starts with a dot.
+    Below(String),
+}
+
+impl HostPattern {
+    /// Tells whether a host name in lower case, without port, fits.
+    #[must_use]
+    pub fn matches(&self, host: &str) -> bool {
+        match self {
+            Self::Exact(name) => name == host,
+            Self::Below(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_str()),
+        }
+    }
+}
+
+/// `[app]`.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// Where it is.
+    pub upstream: Upstream,
+    /// Where a browser without a login is sent: an absolute URL or a path of the app.
+    pub login: Option<String>,
+}
+
+/// `[pbx]`.
+#[derive(Debug, Clone)]
+pub struct Pbx {
+    /// Where it is.
+    pub upstream: Upstream,
+    /// The administrator who may open third-party sessions; none: the PBX is passed through only.
+    pub admin: Option<Admin>,
+    /// How a session reaches the browser.
+    pub handoff: Handoff,
+    /// The path of the landing page: `/welcome.htm` for `link`, `/thirdparty.htm` for `cookie` when not written.
+    pub landing: String,
+    /// The languages a caller may choose.
+    pub languages: Vec<Language>,
+    /// The deadline of one question to the PBX (mint or exchange), connecting included.
+    pub timeout: Duration,
+}
+
+/// The PBX administrator's credentials. Their use is `pbx`'s alone.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// The administrator's name.
+    pub user: String,
+    /// The administrator's password.
+    pub password: Secret,
+}
+
+/// How a session reaches the browser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handoff {
+    /// In the query of a redirect to the landing page.
+    Link,
+    /// In the PBX's own cookie; no id in any URL.
+    Cookie,
+}
+
+/// `[voximplant]`.
+#[derive(Debug, Clone)]
+pub struct Voximplant {
+    /// The users file: user name → HA1.
+    pub users: Arc<HashMap<String, Ha1>>,
+    /// `myapp.myaccount`: what a full login name must carry behind its `@`.
+    pub application: Option<String>,
+    /// The longest key that is answered, in bytes.
+    pub max_key_length: usize,
+    /// How many different keys of one user are answered.
+    pub distinct_keys: Rate,
+    /// The origins, besides our own, whose pages may ask; exactly as browsers send them.
+    pub origins: Vec<String>,
+}
+
+/// One way to prove a caller, as configured.
+#[derive(Debug, Clone)]
+pub struct Method {
+    /// The name that rules and the audit log use.
+    pub name: String,
+    /// Its kind.
+    pub kind: MethodKind,
+}
+
+/// The kinds of auth methods, with their settings.
+#[derive(Debug, Clone)]
+pub enum MethodKind {
+    /// The app is asked who its cookie belongs to.
+    App(Whoami),
+    /// A server shows a key of ours.
+    Key(ApiKey),
+}
+
+/// The settings of a method of type `app`.
+#[derive(Debug, Clone)]
+pub struct Whoami {
+    /// The path (and query) that is asked, starting with `/`.
+    pub path: String,
+    /// Which of the caller's cookies are shown to the app.
+    pub cookies: Names,
+    /// Which of the caller's other header fields are shown to the app, in lower case.
+    pub headers: Vec<http::HeaderName>,
+    /// The deadline of the answer, connecting included.
+    pub timeout: Duration,
+}
+
+/// All, or only those listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Names {
+    /// All of them.
+    All,
+    /// These, by exact name.
+    Listed(Vec<String>),
+}
+
+/// The settings of a method of type `key`.
+#[derive(Debug, Clone)]
+pub struct ApiKey {
+    /// SHA-256 of the key.
+    pub sha256: [u8; 32],
+    /// May the key open PBX sessions?
+    pub pbx: bool,
+    /// May the key answer Voximplant keys?
+    pub ott: bool,
+    /// The PBX domains it may name.
+    pub domains: Vec<Domain>,
+    /// The PBX accounts it may name; none: any account of these domains.
+    pub accounts: Option<Vec<String>>,
+    /// The Voximplant users it may name.
+    pub users: Vec<String>,
+    /// The networks it may come from; empty: any.
+    pub from: Vec<IpNet>,
+    /// When it ends.
+    pub expires: Option<jiff::Timestamp>,
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Requests to the login endpoints, for each client address (IPv6: /64).
+    pub client: Rate,
+    /// Requests to the login endpoints, for each proven caller.
+    pub caller: Rate,
+    /// Grants for each account or Voximplant user.
+    pub account: Rate,
+    /// Refusals for each client address, before all its requests are refused for a while.
+    pub failures: Rate,
+    /// Password logins passing through to the PBX, for each client address.
+    pub pbx_logins: Rate,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// Where the access lines go.
+    pub access: Access,
+    /// Their form.
+    pub format: Format,
+    /// The least serious event that is logged to standard error.
+    pub level: tracing::Level,
+}
+
+/// Where access lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// Standard output.
+    Stdout,
+    /// Nowhere.
+    Off,
+    /// The end of this file.
+    File(PathBuf),
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `key=value` for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

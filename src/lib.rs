@@ -1,0 +1,3 @@
+//! callgate
+pub mod config;
+pub mod model;

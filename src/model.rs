@@ -1,0 +1,13 @@
+//! Floor 0: plain types and rules. No I/O, no async, no clock; of the HTTP crates only `http` (types).
+
+pub mod account;
+pub mod grant;
+pub mod landing;
+pub mod ott;
+pub mod path;
+pub mod principal;
+pub mod rate;
+pub mod redact;
+pub mod secret;
+pub mod session;
+pub mod template;

@@ -1,0 +1,188 @@
+//! Who one can be on the PBX. An account without a user would be the tenant's administrator there,
+//! so no way exists to make one.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The longest account name the PBX is asked for, in bytes.
+const MAX_USER: usize = 64;
+
+/// Why a text is not an account, a domain or a language.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// An empty user name means the tenant administrator to the PBX.
+    #[error("the account is empty, which the PBX reads as the tenant administrator")]
+    Empty,
+    /// `admin`, in any case, is the administrator's own name.
+    #[error("the account is the administrator's")]
+    Admin,
+    /// A character or a length outside the grammar.
+    #[error("not of the form the PBX knows")]
+    Grammar,
+}
+
+/// A user of one PBX domain (tenant), at the level of an extension and never above.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Account {
+    user: String,
+    domain: Domain,
+}
+
+impl Account {
+    /// Makes an account from a user name and its domain.
+    ///
+    /// # Errors
+    /// When the user is empty, `admin` in any case, or outside `[A-Za-z0-9+*_.-]{1,64}`.
+    pub fn new(user: &str, domain: Domain) -> Result<Self, Invalid> {
+        if user.is_empty() {
+            return Err(Invalid::Empty);
+        }
+        if user.eq_ignore_ascii_case("admin") {
+            return Err(Invalid::Admin);
+        }
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || b"+*_.-".contains(&byte);
+        if user.len() > MAX_USER || !user.bytes().all(known) {
+            return Err(Invalid::Grammar);
+        }
+        Ok(Self { user: user.to_owned(), domain })
+    }
+
+    /// Returns the user name, as the PBX spells it.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// Returns the domain (tenant) the user belongs to.
+    #[must_use]
+    pub const fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    /// Returns the identity under which uses of this account are counted: case does not make another person.
+    #[must_use]
+    pub fn limit_key(&self) -> String {
+        format!("{}@{}", self.user.to_ascii_lowercase(), self.domain)
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.user, self.domain)
+    }
+}
+
+/// A PBX domain: a host name in lower case, by which the PBX picks the tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Domain(String);
+
+impl Domain {
+    /// Returns the name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Domain {
+    type Err = Invalid;
+
+    /// Reads a host name of letters, digits and inner hyphens (RFC 1123 §2.1), at most 253 bytes long.
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        if is_host_name(text) { Ok(Self(text.to_ascii_lowercase())) } else { Err(Invalid::Grammar) }
+    }
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Tells whether a text is a host name (RFC 1123 §2.1).
+#[must_use]
+pub fn is_host_name(text: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    text.len() <= 253 && text.split('.').all(label)
+}
+
+/// A language of the PBX's pages, such as `en`, `fr` or the PBX's own `sp` for Spanish.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Language(String);
+
+impl Language {
+    /// Returns the code.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Language {
+    type Err = Invalid;
+
+    /// Reads a code of 2 to 8 lower-case letters.
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let code = (2..=8).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase());
+        if code { Ok(Self(text.to_owned())) } else { Err(Invalid::Grammar) }
+    }
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(user: &str, expected: Result<&str, Invalid>) {
+        let account = Account::new(user, "acme.test".parse().unwrap());
+        assert_eq!(account.as_ref().map(Account::user), expected.as_ref().copied(), "{user:?}");
+    }
+
+    #[test]
+    fn accepts_what_the_pbx_names_accounts() {
+        for user in ["40", "+4915112345", "*97", "a_b.c-d", "Administrator", &"9".repeat(64)] {
+            check(user, Ok(user));
+        }
+    }
+
+    #[test]
+    fn refuses_the_administrator_and_the_empty_name() {
+        check("", Err(Invalid::Empty));
+        for user in ["admin", "ADMIN", "aDmIn"] {
+            check(user, Err(Invalid::Admin));
+        }
+    }
+
+    #[test]
+    fn refuses_everything_outside_the_grammar() {
+        for user in [" ", " admin", "40\0", "40\n", "4 0", "é", "40\"", "40/41", "40@x", &"9".repeat(65)] {
+            check(user, Err(Invalid::Grammar));
+        }
+    }
+
+    #[test]
+    fn domains_are_host_names_in_lower_case() {
+        assert_eq!("ACME.Test".parse::<Domain>().unwrap().as_str(), "acme.test");
+        for text in ["", ".", "a..b", "a b", "-a", "a-", "a_b", "a/b", "a:1", "a@b", "ä.test", &"a".repeat(64)] {
+            assert_eq!(text.parse::<Domain>(), Err(Invalid::Grammar), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_limit_key_knows_no_case() {
+        let account = |user| Account::new(user, "ACME.test".parse().unwrap()).unwrap();
+        assert_eq!(account("Ann").limit_key(), account("aNN").limit_key());
+    }
+}

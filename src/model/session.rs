@@ -1,0 +1,60 @@
+//! The identifier of a PBX session: whoever holds it is logged in.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::secret::Secret;
+
+/// The text is not what the PBX calls a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a session id")]
+pub struct NotASession;
+
+/// A session id or token minted by the PBX. Shown only on purpose, by [`SessionId::expose`].
+#[derive(Clone)]
+pub struct SessionId(Secret);
+
+impl SessionId {
+    /// Returns the id, for the answer that hands it over.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = NotASession;
+
+    /// Reads `[A-Za-z0-9]{10,64}`.
+    fn from_str(text: &str) -> Result<Self, NotASession> {
+        let valid = (10..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if valid { Ok(Self(Secret::new(text.to_owned()))) } else { Err(NotASession) }
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_only_what_the_pbx_mints() {
+        for text in ["g7lsrphhrkim1jkvbt88", "ABCdef0123", &"a".repeat(64)] {
+            assert_eq!(text.parse::<SessionId>().unwrap().expose(), text);
+        }
+        for text in ["", "false", "null", "short1234", "with-hyphen-1234", "with space 1234", "<html></html>", &"a".repeat(65)] {
+            assert!(text.parse::<SessionId>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn does_not_print() {
+        let session = "g7lsrphhrkim1jkvbt88".parse::<SessionId>().unwrap();
+        assert_eq!(format!("{session:?}"), "***");
+    }
+}
