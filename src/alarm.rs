@@ -1,0 +1,51 @@
+//! A deadline that is often moved and seldom reached.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// A timer kept for many waits.
+///
+/// Moving a deadline further away costs nothing: the timer fires at the old one, sees the new one and sleeps on.
+/// So a connection that answers thousands of requests touches the timer wheel a few times a minute.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Completes once `due` has passed; otherwise wakes the task again then, or earlier.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, due: Instant) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if sleep.deadline() > due {
+            sleep.as_mut().reset(due);
+        }
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            if Instant::now() >= due {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(due);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn fires_at_the_deadline_of_the_latest_wait() {
+        let mut alarm = Alarm::default();
+        let begun = Instant::now();
+        for seconds in [10, 30, 20] {
+            let due = begun + Duration::from_secs(seconds);
+            let polled = poll_fn(|cx| Poll::Ready(alarm.poll(cx, due).is_ready())).await;
+            assert!(!polled, "{seconds}");
+        }
+        poll_fn(|cx| alarm.poll(cx, begun + Duration::from_secs(20))).await;
+        assert_eq!(begun.elapsed().as_secs(), 20);
+    }
+}

@@ -1,0 +1,180 @@
+//! Method `app` (forward-auth): the app is asked who its cookie belongs to.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, StatusCode, Uri};
+use http_body_util::{BodyExt, Limited};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::{Ask, Proof, Verdict};
+use crate::config::{Names, Whoami};
+use crate::message::forwarded;
+use crate::model::principal::{Claims, Principal};
+use crate::upstream::{self, Answer, Payload, Upstream};
+
+/// The longest answer of the app, in bytes.
+const MAX_ANSWER: usize = 16 << 10;
+/// The most claims that are taken from it.
+const MAX_CLAIMS: usize = 100;
+/// The claims that say who somebody is, in the order of preference.
+const SUBJECTS: [&str; 8] = ["sub", "id", "user", "username", "login", "email", "uid", "name"];
+
+/// The app, as a witness.
+#[derive(Debug)]
+pub struct App {
+    name: String,
+    settings: Whoami,
+    uri: Uri,
+    upstream: Rc<Upstream>,
+}
+
+/// The app did not say who it is.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// No answer.
+    #[error("whoami gave no answer")]
+    Unreachable(#[source] upstream::Error),
+    /// Not in time.
+    #[error("whoami did not answer in time")]
+    Timeout,
+    /// Neither 200 with a JSON object, nor 401, nor 403.
+    #[error("whoami answered {status}: {problem}")]
+    Nonsense {
+        /// The status it gave.
+        status: StatusCode,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+impl App {
+    /// Prepares to ask the app behind `upstream`.
+    ///
+    /// # Errors
+    /// When the path to ask is none.
+    pub fn new(name: String, settings: Whoami, upstream: Rc<Upstream>) -> Result<Self, http::uri::InvalidUri> {
+        let uri = settings.path.parse()?;
+        Ok(Self { name, settings, uri, upstream })
+    }
+
+    /// Tells whether the request carries anything that the app could know its user by.
+    pub(super) fn finds_credential(&self, headers: &HeaderMap) -> bool {
+        !self.cookies(headers).is_empty() || self.settings.headers.iter().any(|name| headers.contains_key(name))
+    }
+
+    pub(super) async fn ask(&self, ask: &Ask<'_>) -> Result<Verdict, AppError> {
+        if self.settings.headers.iter().any(|name| ask.headers.get_all(name).iter().count() > 1) {
+            return Ok(Verdict::Refuse("a credential field was sent more than once"));
+        }
+        let (status, body) = timeout(self.settings.timeout, self.exchange(ask)).await.map_err(|_| AppError::Timeout)??;
+        let nonsense = |problem| AppError::Nonsense { status, problem };
+        match status {
+            StatusCode::OK => {}
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(Verdict::Refuse("the app knows no such user")),
+            _ => return Err(nonsense("only 200, 401 and 403 are answers")),
+        }
+        let body = body.ok_or_else(|| nonsense("more than 16 KiB"))?;
+        let claims = claims(&body).ok_or_else(|| nonsense("not a JSON object"))?;
+        let subject = subject(&claims);
+        Ok(Verdict::Admit(Proof::of(Principal { method: self.name.clone(), subject, claims })))
+    }
+
+    /// Asks with a request of our own: no body, and of the caller's fields only those that the operator named.
+    async fn exchange(&self, ask: &Ask<'_>) -> Result<(StatusCode, Option<Bytes>), AppError> {
+        let request = upstream::request(Method::GET, self.uri.clone(), self.fields(ask), Payload::Empty);
+        let answer = self.upstream.send(request).await.map_err(AppError::Unreachable)?;
+        let Answer::Response(response) = answer else {
+            return Err(AppError::Nonsense { status: StatusCode::SWITCHING_PROTOCOLS, problem: "nobody asked to switch" });
+        };
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        Ok((status, body.ok().map(http_body_util::Collected::to_bytes)))
+    }
+
+    fn fields(&self, ask: &Ask<'_>) -> HeaderMap {
+        let mut fields = HeaderMap::with_capacity(12);
+        fields.insert(header::HOST, ask.host.clone());
+        fields.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        if let Ok(cookies) = HeaderValue::from_bytes(&self.cookies(ask.headers)) {
+            fields.insert(header::COOKIE, cookies);
+        }
+        for name in &self.settings.headers {
+            if let Some(value) = ask.headers.get(name) {
+                fields.insert(name, value.clone());
+            }
+        }
+        forwarded::assert(&mut fields, ask.client, ask.host, ask.id.clone());
+        fields
+    }
+
+    /// Returns the cookies that are shown to the app, as the client spelled them.
+    fn cookies(&self, headers: &HeaderMap) -> Vec<u8> {
+        let lines = headers.get_all(header::COOKIE).into_iter();
+        let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
+        let mut cookies = Vec::new();
+        for pair in pairs.filter(|pair| !pair.is_empty() && self.shows(pair)) {
+            if !cookies.is_empty() {
+                cookies.extend_from_slice(b"; ");
+            }
+            cookies.extend_from_slice(pair);
+        }
+        cookies
+    }
+
+    fn shows(&self, pair: &[u8]) -> bool {
+        match &self.settings.cookies {
+            Names::All => true,
+            Names::Listed(names) => {
+                let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
+                names.iter().any(|listed| listed.as_bytes() == name)
+            }
+        }
+    }
+}
+
+/// Reads the app's answer: a JSON object whose scalar members are the claims.
+fn claims(body: &[u8]) -> Option<Claims> {
+    let Ok(Value::Object(object)) = serde_json::from_slice(body) else { return None };
+    let scalars = object.into_iter().filter_map(|(name, value)| match value {
+        Value::String(text) => Some((name, text)),
+        Value::Number(number) => Some((name, number.to_string())),
+        Value::Bool(flag) => Some((name, flag.to_string())),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    });
+    Some(scalars.take(MAX_CLAIMS).collect())
+}
+
+/// Names the caller for limits and audit: by the usual claim, or by all of them. Case does not make another person.
+fn subject(claims: &Claims) -> String {
+    let known = SUBJECTS.iter().find_map(|name| claims.get(*name)).filter(|value| !value.is_empty());
+    let all = || claims.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ");
+    known.cloned().unwrap_or_else(all).to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_are_the_scalars_of_an_object() {
+        let found = claims(br#"{"ext":"40","n":41,"ok":true,"none":null,"list":["a"],"object":{"a":1}}"#).unwrap();
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), [("ext".into(), "40".into()), ("n".into(), "41".into()), ("ok".into(), "true".into())]);
+        for body in ["", "[]", "\"40\"", "<html>", "{", "null"] {
+            assert_eq!(claims(body.as_bytes()), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_subject_is_the_usual_claim_or_all() {
+        #[track_caller]
+        fn check(body: &str, expected: &str) {
+            assert_eq!(subject(&claims(body.as_bytes()).unwrap()), expected);
+        }
+        check(r#"{"email":"Ann@Acme.test","sub":"Ann"}"#, "ann");
+        check(r#"{"ext":"40","tenant":"ACME"}"#, "ext=40 tenant=acme");
+        check(r#"{"sub":"","ext":"40"}"#, "ext=40 sub=");
+    }
+}

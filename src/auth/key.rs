@@ -1,0 +1,99 @@
+//! Method `key`: another server shows a key that an operator gave it. We hold only its SHA-256.
+
+use std::rc::Rc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use http::{HeaderMap, header};
+use jiff::Timestamp;
+
+use super::{Act, Ask, Proof, Verdict};
+use crate::config::ApiKey;
+use crate::model::grant::Wish;
+use crate::model::principal::{Claims, Principal};
+
+/// The longest key that is looked at, in bytes.
+const MAX_KEY: usize = 512;
+
+/// One key of the configuration.
+#[derive(Debug)]
+pub struct Key {
+    name: String,
+    settings: ApiKey,
+}
+
+/// What a request shows behind `Authorization: Bearer`.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Shown<'a> {
+    Key(&'a [u8]),
+    Malformed,
+}
+
+impl Key {
+    /// Prepares a key.
+    #[must_use]
+    pub const fn new(name: String, settings: ApiKey) -> Self {
+        Self { name, settings }
+    }
+
+    /// Adds what the caller chose to its claims; nothing if it lies outside the key's lists.
+    pub(super) fn choose(&self, mut principal: Principal, wish: &Wish) -> Option<Principal> {
+        let settings = &self.settings;
+        let mut claim = |name: &str, wished: Option<&str>, allowed: &dyn Fn(&str) -> bool| match wished {
+            Some(value) if !allowed(value) => None,
+            Some(value) => Some(principal.claims.insert(name.to_owned(), value.to_owned())),
+            None => Some(None),
+        };
+        let only_domain = settings.domains.first().filter(|_| settings.domains.len() == 1).map(|domain| domain.as_str());
+        claim("domain", wish.domain.as_deref().or(only_domain), &|value| settings.domains.iter().any(|domain| domain.as_str().eq_ignore_ascii_case(value)))?;
+        claim("account", wish.account.as_deref(), &|value| settings.accounts.as_ref().is_none_or(|accounts| accounts.iter().any(|account| account == value)))?;
+        claim("user", wish.user.as_deref(), &|value| settings.users.iter().any(|user| user == value))?;
+        Some(principal)
+    }
+
+    fn judge(self: &Rc<Self>, ask: &Ask<'_>, now: Timestamp) -> Verdict {
+        let settings = &self.settings;
+        if settings.expires.is_some_and(|expires| expires <= now) {
+            return Verdict::Refuse("the key has expired");
+        }
+        if !settings.from.is_empty() && !settings.from.iter().any(|network| network.contains(&ask.client)) {
+            return Verdict::Refuse("the key may not come from this address");
+        }
+        let in_scope = match ask.act {
+            Act::Pbx => settings.pbx,
+            Act::Ott => settings.ott,
+        };
+        if !in_scope {
+            return Verdict::Refuse("the key is not for this endpoint");
+        }
+        let principal = Principal { method: self.name.clone(), subject: format!("key:{}", self.name), claims: Claims::new() };
+        Verdict::Admit(Proof { principal, key: Some(Rc::clone(self)) })
+    }
+}
+
+/// Finds what the request shows; nothing when it has no bearer credential at all.
+pub(super) fn shown(headers: &HeaderMap) -> Option<Shown<'_>> {
+    let mut lines = headers.get_all(header::AUTHORIZATION).into_iter();
+    let line = lines.next()?.as_bytes();
+    let (scheme, rest) = line.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return None;
+    }
+    match rest.strip_prefix(b" ").map(<[u8]>::trim_ascii) {
+        Some(key) if !key.is_empty() && key.len() <= MAX_KEY && lines.next().is_none() => Some(Shown::Key(key)),
+        _ => Some(Shown::Malformed),
+    }
+}
+
+/// Judges what was shown against all keys.
+pub(super) fn judge<'k>(keys: impl Iterator<Item = &'k Rc<Key>>, shown: Shown<'_>, ask: &Ask<'_>) -> Verdict {
+    let Shown::Key(shown) = shown else { return Verdict::Refuse("the bearer credential is malformed") };
+    let shown = digest(&SHA256, shown);
+    // Digests are compared, so that the time taken says nothing about the key; all are, so that it says nothing about which.
+    let mut found = None;
+    for key in keys {
+        if aws_lc_rs::constant_time::verify_slices_are_equal(&key.settings.sha256, shown.as_ref()).is_ok() {
+            found = Some(key);
+        }
+    }
+    found.map_or(Verdict::Refuse("the key is not known"), |key| key.judge(ask, Timestamp::now()))
+}

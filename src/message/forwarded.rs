@@ -1,0 +1,100 @@
+//! Who the request is from, as told to upstreams: what clients claim goes, what we know comes.
+
+use std::net::IpAddr;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// The field that ties an exchange to its log lines.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Prefixes of fields by which an upstream would believe who the client is or what it asked for, `-` for `_` and `.`.
+const PREFIXES: [&[u8]; 3] = [b"x-forwarded", b"x-original-", b"x-rewrite-"];
+/// Such fields that have no prefix.
+const NAMES: [&[u8]; 3] = [b"forwarded", b"x-real-ip", b"x-request-id"];
+
+/// Tells whether a field is one that only this program may set, in any spelling: gateways that turn `_` or `.`
+/// into `-` read them as one.
+#[must_use]
+pub fn is_identity(name: &str) -> bool {
+    let name = name.as_bytes();
+    let like = |name: &[u8], pattern: &[u8]| name.iter().zip(pattern).all(|(a, b)| fold(*a) == *b);
+    match name.first() {
+        Some(b'x' | b'X' | b'f' | b'F') => {
+            NAMES.iter().any(|known| known.len() == name.len() && like(name, known))
+                || PREFIXES.iter().any(|prefix| name.len() >= prefix.len() && like(name, prefix))
+        }
+        _ => false,
+    }
+}
+
+const fn fold(byte: u8) -> u8 {
+    match byte {
+        b'_' | b'.' => b'-',
+        other => other.to_ascii_lowercase(),
+    }
+}
+
+/// Removes every field by which a client could claim to be somebody else.
+pub fn strip(headers: &mut HeaderMap) {
+    let Some(first) = headers.keys().find(|name| is_identity(name.as_str())).cloned() else { return };
+    headers.remove(first);
+    strip(headers);
+}
+
+/// Says who the client is, and over what it came. `host` is the authority that it asked for.
+pub fn assert(headers: &mut HeaderMap, client: IpAddr, host: &HeaderValue, id: HeaderValue) {
+    headers.insert(X_FORWARDED_FOR, address(client));
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
+    headers.insert(X_FORWARDED_HOST, host.clone());
+    headers.insert(X_REQUEST_ID, id);
+}
+
+/// Adds this hop to `Via` (RFC 9110 §7.6.3).
+pub fn via(headers: &mut HeaderMap, version: http::Version) {
+    let ours = if version == http::Version::HTTP_2 { "2.0 callgate" } else { "1.1 callgate" };
+    headers.append(header::VIA, HeaderValue::from_static(ours));
+}
+
+fn address(client: IpAddr) -> HeaderValue {
+    let text = client.to_string();
+    HeaderValue::try_from(text).expect("an address is digits, letters, dots and colons")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_identity_fields_in_all_spellings() {
+        for name in [
+            "forwarded", "Forwarded", "x-forwarded-for", "x_forwarded_for", "X.Forwarded.For", "x-forwarded_proto", "x-forwarded", "x-forwarded-anything",
+            "x-real-ip", "x_real_ip", "x-original-url", "x-original-uri", "x-rewrite-url", "x_rewrite.url", "x-request-id", "X_Request_Id",
+        ] {
+            assert!(is_identity(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn leaves_other_fields_alone() {
+        for name in ["", "x", "host", "from", "forwarded-not", "x-real-ipv", "x-forward", "x-original", "x-requested-with", "xforwarded-for", "via", "cookie"] {
+            assert!(!is_identity(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_client_claim_survives() {
+        let mut headers = HeaderMap::new();
+        for name in ["x-forwarded-for", "x_forwarded_for", "x-forwarded-for", "forwarded", "x-real-ip", "accept"] {
+            headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_static("evil"));
+        }
+        strip(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+        assert(&mut headers, "192.0.2.1".parse().unwrap(), &HeaderValue::from_static("a.test"), HeaderValue::from_static("1"));
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["x-forwarded-host"], "a.test");
+    }
+}

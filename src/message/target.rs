@@ -1,0 +1,142 @@
+//! Whom a request is for: exactly one host, said once or said alike (RFC 9110 §7.2, RFC 9112 §3.2).
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::Uri;
+
+/// Why a request is not for anybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoHost {
+    /// No host at all.
+    #[error("no Host")]
+    Missing,
+    /// More than one `Host` line.
+    #[error("more than one Host")]
+    Several,
+    /// Not `host[:port]`.
+    #[error("not a host and port")]
+    Malformed,
+    /// The request target and `Host` disagree.
+    #[error("Host and request target differ")]
+    Differ,
+}
+
+/// The host and port a request is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authority {
+    /// `host[:port]` as the client wrote it.
+    pub raw: HeaderValue,
+    /// The host in lower case, IPv6 in brackets.
+    pub host: String,
+    /// The port, when one was written.
+    pub port: Option<u16>,
+}
+
+impl Authority {
+    /// Returns the host with another name in front of the same port.
+    #[must_use]
+    pub fn with_host(&self, host: &str) -> String {
+        self.port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    }
+
+    /// Returns the origin of pages of this host (RFC 6454), as browsers write it.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        match self.port {
+            Some(port) if port != 443 => format!("https://{}:{port}", self.host),
+            _ => format!("https://{}", self.host),
+        }
+    }
+}
+
+/// Finds whom a request is for.
+///
+/// # Errors
+/// When that is not said, said twice, malformed, or said differently in the request target and in `Host`.
+pub fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, NoHost> {
+    let mut lines = headers.get_all(header::HOST).into_iter();
+    let line = lines.next();
+    if lines.next().is_some() {
+        return Err(NoHost::Several);
+    }
+    let host = match (uri.authority(), line) {
+        (Some(target), None) => HeaderValue::from_str(target.as_str()).map_err(|_| NoHost::Malformed)?,
+        (Some(target), Some(line)) if !line.as_bytes().eq_ignore_ascii_case(target.as_str().as_bytes()) => return Err(NoHost::Differ),
+        (_, Some(line)) => line.clone(),
+        (None, None) => return Err(NoHost::Missing),
+    };
+    parse(host)
+}
+
+fn parse(raw: HeaderValue) -> Result<Authority, NoHost> {
+    let text = raw.to_str().map_err(|_| NoHost::Malformed)?;
+    let (host, port) = split(text).ok_or(NoHost::Malformed)?;
+    let host = host.to_ascii_lowercase();
+    Ok(Authority { host, port, raw })
+}
+
+/// Splits `host[:port]`; the host is an IPv6 address in brackets, or letters, digits, `-`, `.` and `_`.
+fn split(text: &str) -> Option<(&str, Option<u16>)> {
+    let end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
+    let (host, rest) = text.split_at(end);
+    let valid = match host.strip_prefix('[') {
+        Some(inner) => inner.strip_suffix(']')?.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => is_name(host),
+    };
+    let port = match rest.strip_prefix(':') {
+        Some(digits) => Some(port(digits)?),
+        None => None,
+    };
+    (valid && (rest.is_empty() || port.is_some())).then_some((host, port))
+}
+
+fn is_name(host: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    !host.is_empty() && host.len() <= 255 && host.bytes().all(known) && !host.starts_with('.') && !host.contains("..")
+}
+
+fn port(digits: &str) -> Option<u16> {
+    let plain = !digits.is_empty() && digits.len() <= 5 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| digits.parse().ok()).flatten().filter(|port| *port != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(uri: &str, hosts: &[&str], expected: Result<(&str, Option<u16>), NoHost>) {
+        let mut headers = HeaderMap::new();
+        for host in hosts {
+            headers.append(header::HOST, HeaderValue::from_bytes(host.as_bytes()).unwrap());
+        }
+        let found = authority(&uri.parse().unwrap(), &headers);
+        let found = found.as_ref().map(|authority| (authority.host.as_str(), authority.port)).map_err(|error| *error);
+        assert_eq!(found, expected, "{uri} {hosts:?}");
+    }
+
+    #[test]
+    fn one_host_is_needed() {
+        check("/", &["a.test"], Ok(("a.test", None)));
+        check("/", &["A.Test:8443"], Ok(("a.test", Some(8443))));
+        check("/", &["[::1]:443"], Ok(("[::1]", Some(443))));
+        check("/", &[], Err(NoHost::Missing));
+        check("/", &["a.test", "a.test"], Err(NoHost::Several));
+    }
+
+    #[test]
+    fn the_target_and_host_must_agree() {
+        check("https://a.test/x", &["A.test"], Ok(("a.test", None)));
+        check("https://a.test/x", &[], Ok(("a.test", None)));
+        check("https://a.test/x", &["b.test"], Err(NoHost::Differ));
+        check("https://a.test:1/x", &["a.test"], Err(NoHost::Differ));
+    }
+
+    #[test]
+    fn hosts_are_names_and_ports() {
+        for host in [
+            "", ":443", "a.test:", "a.test:0", "a.test:65536", "a.test:+1", "a.test:1:2", "a b", "a/b", "u@a.test", "a.test,b.test", "[::1", "[::1]x", "[x]", "::1", ".a", "a..b", "a\\b", "é",
+        ] {
+            check("/", &[host], Err(NoHost::Malformed));
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Floor 4: asking the PBX for sessions, with the administrator's credentials.
+//!
+//! They live here and travel on connections of their own, never on pass-through.
+
+mod breaker;
+mod wire;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, StatusCode, Uri};
+use http_body_util::{BodyExt, Limited};
+use tokio::time::{Instant, timeout};
+
+pub use self::breaker::Breaker;
+use crate::config;
+use crate::model::account::Account;
+use crate::model::session::SessionId;
+use crate::upstream::{self, Answer, Payload, Upstream};
+
+/// Where sessions are minted and tokens exchanged.
+const SESSION: &str = "/rest/system/session";
+/// The longest answer that is read: a session is 22 bytes, and nothing else is of interest.
+const MAX_ANSWER: usize = 1024;
+
+/// The PBX as the login endpoints see it.
+#[derive(Debug, Clone)]
+pub struct Pbx {
+    upstream: Rc<Upstream>,
+    /// `host[:port]` of the PBX's own address.
+    host: HeaderValue,
+    /// Basic credentials of the administrator.
+    admin: HeaderValue,
+    deadline: Duration,
+    breaker: Arc<Breaker>,
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The PBX refused the administrator; nobody is asked for until `retry_after` has passed.
+    #[error("the PBX refused the administrator's credentials")]
+    Refused {
+        /// How long the breaker stays open.
+        retry_after: Duration,
+    },
+    /// The PBX refused the administrator a short time ago.
+    #[error("the PBX refused the administrator's credentials before, waiting")]
+    Open {
+        /// How long the breaker stays open.
+        retry_after: Duration,
+    },
+    /// The administrator may not do this: the API right or the access list is missing.
+    #[error("the PBX does not permit the administrator to open sessions")]
+    NotPermitted,
+    /// The PBX knows no such domain or account.
+    #[error("the PBX knows no such account")]
+    Unknown,
+    /// Not in time.
+    #[error("the PBX did not answer in time")]
+    Timeout,
+    /// No connection, or it broke.
+    #[error("cannot reach the PBX")]
+    Unreachable(#[source] upstream::Error),
+    /// The answer is none that a PBX gives.
+    #[error("the PBX gave an answer that is none")]
+    Nonsense,
+}
+
+impl Pbx {
+    /// Prepares to ask the PBX behind `upstream`; the breaker is shared by all workers.
+    #[must_use]
+    pub fn new(upstream: Rc<Upstream>, pbx: &config::Pbx, admin: &config::Admin, breaker: Arc<Breaker>) -> Self {
+        let basic = BASE64_STANDARD.encode(format!("{}:{}", admin.user, admin.password.expose()));
+        let mut credentials = HeaderValue::try_from(format!("Basic {basic}")).expect("base64 is ASCII");
+        credentials.set_sensitive(true);
+        Self { upstream, host: host_of(&pbx.upstream.url), admin: credentials, deadline: pbx.timeout, breaker }
+    }
+
+    /// Opens a session for an account. The PBX is asked once, and goes on even when the caller has left.
+    ///
+    /// # Errors
+    /// When the PBX gives no session, or must not be asked now.
+    pub async fn mint(&self, account: &Account) -> Result<SessionId, Error> {
+        let pass = self.breaker.admit(Instant::now()).map_err(|retry_after| Error::Open { retry_after })?;
+        let this = self.clone();
+        let body = wire::mint(account);
+        let asked = tokio::task::spawn_local(async move {
+            let answer = this.ask(this.host.clone(), Some(this.admin.clone()), body).await;
+            let minted = answer.and_then(|answer| wire::read_mint(answer.status, &answer.body));
+            pass.report(&minted, Instant::now());
+            minted
+        });
+        asked.await.unwrap_or(Err(Error::Nonsense))
+    }
+
+    /// Exchanges a temporary token for the PBX's cookies, as its own page would, under the host name the browser uses.
+    ///
+    /// # Errors
+    /// When the PBX does not take the token.
+    pub async fn exchange(&self, token: &SessionId, host: HeaderValue) -> Result<Vec<HeaderValue>, Error> {
+        let answer = self.ask(host, None, wire::exchange(token)).await?;
+        wire::read_exchange(answer.status, &answer.body, &answer.headers)
+    }
+
+    async fn ask(&self, host: HeaderValue, credentials: Option<HeaderValue>, body: Bytes) -> Result<Told, Error> {
+        timeout(self.deadline, self.post(host, credentials, body)).await.map_err(|_| Error::Timeout)?
+    }
+
+    /// Posts on a connection of its own, so that no stale one can raise the question of asking twice.
+    async fn post(&self, host: HeaderValue, credentials: Option<HeaderValue>, body: Bytes) -> Result<Told, Error> {
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(header::HOST, host);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        if let Some(credentials) = credentials {
+            headers.insert(header::AUTHORIZATION, credentials);
+        }
+        let request = upstream::request(Method::POST, Uri::from_static(SESSION), headers, Payload::Full(Some(body)));
+        let answer = self.upstream.send_fresh(request).await.map_err(unreachable)?;
+        let Answer::Response(response) = answer else { return Err(Error::Nonsense) };
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|_| Error::Nonsense)?.to_bytes();
+        Ok(Told { status: head.status, headers: head.headers, body })
+    }
+}
+
+struct Told {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+fn unreachable(error: upstream::Error) -> Error {
+    match error {
+        upstream::Error::Timeout => Error::Timeout,
+        upstream::Error::Nonsense(_) => Error::Nonsense,
+        error => Error::Unreachable(error),
+    }
+}
+
+fn host_of(url: &config::Url) -> HeaderValue {
+    let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
+    let default = if url.tls { 443 } else { 80 };
+    let text = if url.port == default { host } else { format!("{host}:{}", url.port) };
+    HeaderValue::try_from(text).expect("the configuration admits only host names and addresses")
+}

@@ -1,0 +1,99 @@
+//! Stops asking a PBX that refused the administrator: it bans addresses, and all users share ours.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Error;
+use crate::model::session::SessionId;
+
+/// How long nobody is asked for after a refusal.
+pub(super) const OPEN: Duration = Duration::from_secs(60);
+
+/// Closed at first; opens at a refusal of the credentials for a minute; then one question decides.
+#[derive(Debug, Default)]
+pub struct Breaker(Mutex<State>);
+
+#[derive(Debug, Default, Clone, Copy)]
+enum State {
+    #[default]
+    Closed,
+    Open(Instant),
+    /// One question is under way, and others wait for its outcome until then.
+    Probing(Instant),
+}
+
+/// The permission to ask once. Its report, or its loss, moves the breaker.
+#[derive(Debug)]
+pub(super) struct Pass {
+    breaker: Arc<Breaker>,
+}
+
+impl Breaker {
+    /// Permits a question, or says how long to wait.
+    pub(super) fn admit(self: &Arc<Self>, now: Instant) -> Result<Pass, Duration> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match *state {
+            State::Closed => {}
+            State::Open(until) | State::Probing(until) if now < until => return Err(until - now),
+            State::Open(_) | State::Probing(_) => *state = State::Probing(now + OPEN),
+        }
+        Ok(Pass { breaker: Arc::clone(self) })
+    }
+}
+
+impl Pass {
+    /// Tells how the question went. Only an answer says something about the credentials.
+    pub(super) fn report(self, minted: &Result<SessionId, Error>, now: Instant) {
+        let mut state = self.breaker.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (minted, *state) {
+            (Err(Error::Refused { .. }), State::Closed | State::Probing(_)) => {
+                tracing::error!("the PBX refused the administrator's credentials: no login for {} s; check [pbx] admin", OPEN.as_secs());
+                *state = State::Open(now + OPEN);
+            }
+            (Ok(_) | Err(Error::NotPermitted | Error::Unknown), _) => *state = State::Closed,
+            // No word on the credentials: the next question may try.
+            (Err(_), State::Probing(_)) => *state = State::Open(now),
+            (Err(_), _) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFUSED: Result<SessionId, Error> = Err(Error::Refused { retry_after: OPEN });
+
+    #[tokio::test]
+    async fn one_refusal_opens_and_one_probe_decides() {
+        let (breaker, start) = (Arc::new(Breaker::default()), Instant::now());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        breaker.admit(start).unwrap().report(&REFUSED, start);
+        assert_eq!(breaker.admit(after(1)).unwrap_err().as_secs(), 59);
+        let probe = breaker.admit(after(60)).unwrap();
+        assert!(breaker.admit(after(60)).is_err(), "a second probe");
+        probe.report(&REFUSED, after(61));
+        assert!(breaker.admit(after(120)).is_err());
+        breaker.admit(after(121)).unwrap().report(&Ok("g7lsrphhrkim1jkvbt88".parse().unwrap()), after(121));
+        assert!(breaker.admit(after(121)).is_ok() && breaker.admit(after(121)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn other_failures_do_not_open() {
+        let (breaker, now) = (Arc::new(Breaker::default()), Instant::now());
+        breaker.admit(now).unwrap().report(&Err(Error::Timeout), now);
+        breaker.admit(now).unwrap().report(&Err(Error::Nonsense), now);
+        assert!(breaker.admit(now).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_probe_without_an_answer_lets_the_next_try() {
+        let (breaker, now) = (Arc::new(Breaker::default()), Instant::now());
+        breaker.admit(now).unwrap().report(&REFUSED, now);
+        let later = now + OPEN;
+        breaker.admit(later).unwrap().report(&Err(Error::Timeout), later);
+        assert!(breaker.admit(later).is_ok());
+    }
+}

@@ -1,0 +1,133 @@
+//! What is said to the PBX, and the strict reading of what it answers.
+//!
+//! The PBX says "wrong password" with status 200 and the body `false`, so success is what *is* a session, not what is no error.
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{self, HeaderMap, HeaderValue};
+use serde_json::{Value, json};
+
+use super::Error;
+use super::breaker;
+use crate::model::account::Account;
+use crate::model::session::SessionId;
+
+/// The question for a session of an account: "third party login" of the vendor's documentation, the same in all dialects.
+pub(super) fn mint(account: &Account) -> Bytes {
+    json!({ "name": "3rd", "username": account.user(), "domain": account.domain().as_str() }).to_string().into()
+}
+
+/// The question that turns a temporary token into a cookie.
+pub(super) fn exchange(token: &SessionId) -> Bytes {
+    json!({ "name": "session", "value": token.expose() }).to_string().into()
+}
+
+/// Reads the answer to [`mint`]: a session only from status 200 and a JSON string, a bare token, or an object that holds one.
+pub(super) fn read_mint(status: StatusCode, body: &[u8]) -> Result<SessionId, Error> {
+    let text = std::str::from_utf8(body).unwrap_or_default().trim_ascii();
+    match status {
+        StatusCode::OK if matches!(text, "false" | "\"\"" | "") => Err(refused()),
+        StatusCode::OK => token(text).and_then(|token| token.parse().ok()).ok_or(Error::Nonsense),
+        StatusCode::UNAUTHORIZED => Err(refused()),
+        StatusCode::FORBIDDEN => Err(Error::NotPermitted),
+        StatusCode::NOT_FOUND => Err(Error::Unknown),
+        _ => Err(Error::Nonsense),
+    }
+}
+
+const fn refused() -> Error {
+    Error::Refused { retry_after: breaker::OPEN }
+}
+
+/// Finds the token in the forms that versions of the PBX use.
+fn token(text: &str) -> Option<String> {
+    match serde_json::from_str(text) {
+        Ok(Value::String(token)) => Some(token),
+        Ok(Value::Object(object)) => {
+            let mut found = ["session", "value", "token"].iter().filter_map(|name| object.get(*name)?.as_str());
+            found.next().map(str::to_owned)
+        }
+        // Digits alone are a JSON number, and a bare token all the same.
+        Ok(Value::Number(_)) | Err(_) => Some(text.to_owned()),
+        Ok(Value::Null | Value::Bool(_) | Value::Array(_)) => None,
+    }
+}
+
+/// Reads the answer to [`exchange`]: the cookies, of which one must be the session's.
+pub(super) fn read_exchange(status: StatusCode, body: &[u8], headers: &HeaderMap) -> Result<Vec<HeaderValue>, Error> {
+    let cookies: Vec<_> = headers.get_all(header::SET_COOKIE).iter().cloned().collect();
+    let has_session = cookies.iter().any(|cookie| is_session(cookie.as_bytes()));
+    let accepted = status == StatusCode::OK && !matches!(body.trim_ascii(), b"false" | b"\"\"");
+    if accepted && has_session { Ok(cookies) } else { Err(Error::Nonsense) }
+}
+
+fn is_session(cookie: &[u8]) -> bool {
+    cookie.strip_prefix(b"session=").is_some_and(|value| value.first().is_some_and(u8::is_ascii_alphanumeric))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(status: u16, body: &str, expected: &str) {
+        let read = read_mint(StatusCode::from_u16(status).unwrap(), body.as_bytes());
+        let shown = match &read {
+            Ok(session) => session.expose(),
+            Err(Error::Refused { .. }) => "refused",
+            Err(Error::NotPermitted) => "not permitted",
+            Err(Error::Unknown) => "unknown",
+            Err(_) => "nonsense",
+        };
+        assert_eq!(shown, expected, "{status} {body}");
+    }
+
+    #[test]
+    fn success_is_a_token_and_status_200() {
+        check(200, "\"g7lsrphhrkim1jkvbt88\"", "g7lsrphhrkim1jkvbt88");
+        check(200, "g7lsrphhrkim1jkvbt88\n", "g7lsrphhrkim1jkvbt88");
+        check(200, "12345678901234567890", "12345678901234567890");
+        check(200, "{\"session\":\"g7lsrphhrkim1jkvbt88\"}", "g7lsrphhrkim1jkvbt88");
+        check(200, "{\"value\":\"g7lsrphhrkim1jkvbt88\"}", "g7lsrphhrkim1jkvbt88");
+        check(200, "{\"token\":\"g7lsrphhrkim1jkvbt88\"}", "g7lsrphhrkim1jkvbt88");
+        for status in [201, 204, 302, 500, 503] {
+            check(status, "\"g7lsrphhrkim1jkvbt88\"", "nonsense");
+        }
+    }
+
+    #[test]
+    fn a_wrong_password_is_said_with_status_200() {
+        check(200, "false", "refused");
+        check(200, " false\r\n", "refused");
+        check(200, "\"\"", "refused");
+        check(200, "", "refused");
+        check(401, "{}", "refused");
+    }
+
+    #[test]
+    fn everything_else_is_no_session() {
+        check(403, "", "not permitted");
+        check(404, "", "unknown");
+        for body in ["true", "null", "[]", "{}", "{\"session\":false}", "<html>login</html>", "\"short\"", "\"has space inside it\"", "\"false\"", "\"g7lsrphhrkim1jkvbt8\\n\"", "-1234567890123"] {
+            check(200, body, "nonsense");
+        }
+    }
+
+    #[test]
+    fn the_question_names_user_and_domain() {
+        let account = Account::new("40", "acme.test".parse().unwrap()).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&mint(&account)).unwrap(), json!({"name": "3rd", "username": "40", "domain": "acme.test"}));
+    }
+
+    #[test]
+    fn an_exchange_needs_the_session_cookie() {
+        let mut headers = HeaderMap::new();
+        let read = |body: &[u8], headers: &HeaderMap| read_exchange(StatusCode::OK, body, headers).map(|cookies| cookies.len()).ok();
+        assert_eq!(read(b"true", &headers), None);
+        headers.append(header::SET_COOKIE, HeaderValue::from_static("other=1"));
+        assert_eq!(read(b"true", &headers), None);
+        headers.append(header::SET_COOKIE, HeaderValue::from_static("session=abc; Path=/"));
+        assert_eq!(read(b"true", &headers), Some(2));
+        assert_eq!(read(b"false", &headers), None);
+    }
+}

@@ -1,0 +1,191 @@
+//! The body of an answer, and the exchange it ends.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Response, Version};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::peer::{InFlight, Peer};
+use crate::observe::access::{self, Ended};
+use crate::observe::{Logs, RequestId};
+use crate::upstream::{Cut, Relay};
+
+/// The body of an answer. When it is dropped, the exchange is over and logged.
+#[derive(Debug)]
+pub struct Body {
+    kind: Kind,
+    exchange: Option<Exchange>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// Bytes of our own, or none.
+    Own(Option<Bytes>),
+    /// An upstream's.
+    Relay(Relay),
+}
+
+impl Body {
+    /// Makes a body of bytes of our own.
+    #[must_use]
+    pub fn own(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self { kind: Kind::Own((!bytes.is_empty()).then_some(bytes)), exchange: None }
+    }
+
+    /// Passes an upstream's body on.
+    #[must_use]
+    pub const fn relay(relay: Relay) -> Self {
+        Self { kind: Kind::Relay(relay), exchange: None }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let this = self.get_mut();
+        let polled = match &mut this.kind {
+            Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::Relay(relay) => Pin::new(relay).poll_frame(cx),
+        };
+        if let (Some(exchange), Poll::Ready(Some(frame))) = (&mut this.exchange, &polled) {
+            exchange.note(frame);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Own(bytes) => bytes.is_none(),
+            Kind::Relay(relay) => relay.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Relay(relay) => relay.size_hint(),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        let complete = http_body::Body::is_end_stream(self);
+        if let Some(exchange) = &mut self.exchange {
+            exchange.complete |= complete;
+        }
+    }
+}
+
+/// One request with its answer, from the first look at the request to the last byte of the answer.
+#[derive(Debug)]
+pub struct Exchange {
+    /// What the log calls it.
+    pub id: RequestId,
+    begun: Instant,
+    line: Option<Box<access::Exchange>>,
+    logs: Logs,
+    complete: bool,
+    /// Held until the exchange is over.
+    _in_flight: InFlight,
+}
+
+impl Exchange {
+    /// Begins with a request.
+    #[must_use]
+    pub fn begin(request: &http::Request<Incoming>, peer: &Peer, logs: &Logs) -> Self {
+        let id = RequestId::next();
+        let line = logs.access().then(|| {
+            Box::new(access::Exchange {
+                id,
+                client: peer.client,
+                method: request.method().clone(),
+                host: String::new(),
+                target: request.uri().path_and_query().map_or_else(|| request.uri().to_string(), ToString::to_string),
+                version: request.version(),
+                upstream: "-",
+                status: 0,
+                sent: 0,
+                received: 0,
+                duration: std::time::Duration::ZERO,
+                ended: Ended::Aborted,
+                reason: None,
+            })
+        });
+        let in_flight = peer.vitals.begin();
+        Self { id, begun: Instant::now(), line, logs: logs.clone(), complete: false, _in_flight: in_flight }
+    }
+
+    /// Notes which host the request is for.
+    pub fn is_for(&mut self, host: &str) {
+        if let Some(line) = &mut self.line {
+            host.clone_into(&mut line.host);
+        }
+    }
+
+    /// Notes which upstream serves it.
+    pub fn goes_to(&mut self, upstream: &'static str) {
+        if let Some(line) = &mut self.line {
+            line.upstream = upstream;
+        }
+    }
+
+    /// Notes why the answer is one of our own.
+    pub fn because(&mut self, reason: &'static str) {
+        if let Some(line) = &mut self.line {
+            line.reason = Some(reason);
+        }
+    }
+
+    /// Lets the exchange end with the body of this answer.
+    #[must_use]
+    pub fn end_with(mut self, mut response: Response<Body>) -> Response<Body> {
+        if let Some(line) = &mut self.line {
+            line.status = response.status().as_u16();
+        }
+        response.body_mut().exchange = Some(self);
+        response
+    }
+
+    /// Counts what a tunnel carried.
+    pub fn carried(&mut self, received: u64, sent: u64) {
+        self.complete = true;
+        if let Some(line) = &mut self.line {
+            line.status = 101;
+            line.received = received;
+            line.sent = sent;
+        }
+    }
+
+    fn note(&mut self, frame: &Result<Frame<Bytes>, Cut>) {
+        match frame {
+            Ok(frame) => {
+                if let (Some(line), Some(data)) = (&mut self.line, frame.data_ref()) {
+                    line.sent += data.len() as u64;
+                }
+            }
+            Err(cut) => tracing::warn!(id = %self.id, error = cut as &dyn std::error::Error, "answer cut off"),
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let Some(mut line) = self.line.take() else { return };
+        line.duration = self.begun.elapsed();
+        line.ended = if self.complete { Ended::Complete } else { Ended::Aborted };
+        self.logs.write_access(&line);
+    }
+}
+
+/// Tells whether a connection of this version ends by a field, rather than by a frame.
+pub(super) const fn closes_by_field(version: Version) -> bool {
+    matches!(version, Version::HTTP_10 | Version::HTTP_11)
+}

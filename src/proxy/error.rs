@@ -1,0 +1,184 @@
+//! Why there is no answer but one of our own: the only place that knows the statuses of failure.
+
+use std::time::Duration;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::body::Body;
+use super::reply::{self, Words};
+use crate::auth::AppError;
+use crate::limit::Limited;
+use crate::{pbx, upstream};
+
+/// Why a request is not answered as asked. The words go to the client, the sources to the log.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request is malformed in a way that its sender can mend.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// Nothing is configured here.
+    #[error("nothing is here")]
+    NotFound,
+    /// The method is not for this resource; these are.
+    #[error("only {0} is possible here")]
+    Method(&'static str),
+    /// The client's body paused for too long.
+    #[error("the request took too long")]
+    RequestTimeout,
+    /// A body larger than any that makes sense here.
+    #[error("the request is too large")]
+    TooLarge,
+    /// A body of a kind that is not read here.
+    #[error("send application/x-www-form-urlencoded or application/json")]
+    MediaType,
+    /// Nobody is proven. A browser is sent to `login`.
+    #[error("log in first")]
+    Nobody {
+        /// Where one logs in.
+        login: Option<String>,
+    },
+    /// Somebody is proven and may not do this.
+    #[error("this is not permitted")]
+    Forbidden,
+    /// The request came from another site's page.
+    #[error("this request must come from the same site")]
+    CrossSite,
+    /// Too many requests.
+    #[error("too many requests")]
+    Limited(Limited),
+    /// No upstream serves this host.
+    #[error("this host is not served here")]
+    Misdirected,
+    /// A prefetch, or a program that looks at links.
+    #[error("open this link in a browser")]
+    NotNow,
+    /// The upstream gave no answer.
+    #[error("the server behind this one gave no answer")]
+    Upstream(#[source] upstream::Error),
+    /// The app did not say who its caller is.
+    #[error("the app did not say who you are")]
+    App(#[source] AppError),
+    /// The PBX gave no session.
+    #[error("the telephone system gave no session")]
+    Pbx(#[source] pbx::Error),
+    /// A table is full.
+    #[error("too busy")]
+    Full,
+}
+
+/// How long a full table makes a caller wait.
+const FULL: Duration = Duration::from_secs(10);
+
+impl Error {
+    /// Returns the status, and the cause as the access log names it.
+    #[must_use]
+    pub const fn status(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method"),
+            Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "client_stalled"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type"),
+            Self::Nobody { .. } => (StatusCode::UNAUTHORIZED, "nobody"),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::CrossSite => (StatusCode::FORBIDDEN, "cross_site"),
+            Self::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "limited"),
+            Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "misdirected"),
+            Self::NotNow => (StatusCode::SERVICE_UNAVAILABLE, "not_now"),
+            Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "full"),
+            Self::Upstream(error) => upstream_status(error),
+            Self::App(error) => app_status(error),
+            Self::Pbx(error) => pbx_status(error),
+        }
+    }
+
+    /// Turns the failure into an answer.
+    #[must_use]
+    pub fn answer(&self, words: &Words) -> Response<Body> {
+        let (status, code) = self.status();
+        if let Self::Nobody { login: Some(login) } = self
+            && words.navigation
+        {
+            return reply::redirect(StatusCode::FOUND, login);
+        }
+        let mut response = reply::problem(status, code, &self.to_string(), self.login(), words);
+        for (name, value) in self.fields() {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+
+    fn login(&self) -> Option<&str> {
+        match self {
+            Self::Nobody { login } => login.as_deref(),
+            _ => None,
+        }
+    }
+
+    fn fields(&self) -> Vec<(HeaderName, HeaderValue)> {
+        match self {
+            Self::Method(allow) => vec![(header::ALLOW, HeaderValue::from_static(allow))],
+            Self::Nobody { .. } => vec![(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"callgate\""))],
+            Self::Limited(limited) => limited.header_values().into_iter().filter_map(field).collect(),
+            Self::Pbx(pbx::Error::Open { retry_after } | pbx::Error::Refused { retry_after }) => vec![reply::retry_after(*retry_after)],
+            Self::Full => vec![reply::retry_after(FULL)],
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn field((name, value): (&'static str, String)) -> Option<(HeaderName, HeaderValue)> {
+    Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::try_from(value).ok()?))
+}
+
+const fn upstream_status(error: &upstream::Error) -> (StatusCode, &'static str) {
+    match error {
+        upstream::Error::Connect(_) => (StatusCode::BAD_GATEWAY, "connect"),
+        upstream::Error::Broken(_) | upstream::Error::Nonsense(_) => (StatusCode::BAD_GATEWAY, "no_answer"),
+        upstream::Error::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
+        upstream::Error::ClientStalled => (StatusCode::REQUEST_TIMEOUT, "client_stalled"),
+        upstream::Error::ClientGone => (StatusCode::BAD_REQUEST, "client_gone"),
+    }
+}
+
+const fn app_status(error: &AppError) -> (StatusCode, &'static str) {
+    match error {
+        AppError::Timeout | AppError::Unreachable(upstream::Error::Timeout) => (StatusCode::GATEWAY_TIMEOUT, "whoami_timeout"),
+        AppError::Unreachable(_) | AppError::Nonsense { .. } => (StatusCode::BAD_GATEWAY, "whoami"),
+    }
+}
+
+const fn pbx_status(error: &pbx::Error) -> (StatusCode, &'static str) {
+    match error {
+        pbx::Error::Open { .. } | pbx::Error::Refused { .. } => (StatusCode::SERVICE_UNAVAILABLE, "pbx_refused"),
+        pbx::Error::Unknown => (StatusCode::FORBIDDEN, "pbx_unknown"),
+        pbx::Error::Timeout => (StatusCode::GATEWAY_TIMEOUT, "pbx_timeout"),
+        pbx::Error::NotPermitted => (StatusCode::BAD_GATEWAY, "pbx_not_permitted"),
+        pbx::Error::Unreachable(_) => (StatusCode::BAD_GATEWAY, "pbx_unreachable"),
+        pbx::Error::Nonsense => (StatusCode::BAD_GATEWAY, "pbx_nonsense"),
+    }
+}
+
+impl From<Limited> for Error {
+    fn from(limited: Limited) -> Self {
+        Self::Limited(limited)
+    }
+}
+
+impl From<pbx::Error> for Error {
+    /// An account that the PBX does not know looks like one that the caller may not be.
+    fn from(error: pbx::Error) -> Self {
+        match error {
+            pbx::Error::Unknown => Self::Forbidden,
+            error => Self::Pbx(error),
+        }
+    }
+}
+
+impl From<upstream::Error> for Error {
+    fn from(error: upstream::Error) -> Self {
+        Self::Upstream(error)
+    }
+}

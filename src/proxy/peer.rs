@@ -1,0 +1,105 @@
+//! What a connection and its exchanges know of each other.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use tokio::time::Instant;
+
+use crate::upstream::Far;
+
+/// The client's end of one connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// The client's address, IPv4 in its own form.
+    pub client: IpAddr,
+    /// How the connection is doing.
+    pub vitals: Rc<Vitals>,
+    /// The other end of a tunnel that this connection becomes, once its 101 is out.
+    pub tunnel: RefCell<Option<Tunnel>>,
+}
+
+/// A tunnel that is agreed and not yet dug.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// The upstream's end.
+    pub far: Far,
+    /// Counts as an exchange in flight, and is logged at its end.
+    pub exchange: super::body::Exchange,
+}
+
+/// Facts from which a connection's deadline follows.
+#[derive(Debug)]
+pub struct Vitals {
+    in_flight: Cell<u32>,
+    /// Since when no exchange is in flight.
+    quiet_since: Cell<Instant>,
+    /// Since when the head of a request is arriving.
+    head_since: Cell<Option<Instant>>,
+    /// Since when the client takes nothing of what is ready for it.
+    blocked_since: Cell<Option<Instant>>,
+}
+
+impl Vitals {
+    /// Starts with a connection whose first request is awaited.
+    #[must_use]
+    pub fn new(now: Instant) -> Rc<Self> {
+        Rc::new(Self { in_flight: Cell::new(0), quiet_since: Cell::new(now), head_since: Cell::new(None), blocked_since: Cell::new(None) })
+    }
+
+    /// Notes that an exchange has begun, until the returned value is dropped.
+    #[must_use]
+    pub fn begin(self: &Rc<Self>) -> InFlight {
+        self.in_flight.set(self.in_flight.get() + 1);
+        self.head_since.set(None);
+        InFlight(Rc::clone(self))
+    }
+
+    /// Notes that bytes have arrived.
+    pub fn received(&self) {
+        if self.in_flight.get() == 0 && self.head_since.get().is_none() {
+            self.head_since.set(Some(Instant::now()));
+        }
+    }
+
+    /// Notes whether the client takes what is written.
+    pub fn written(&self, blocked: bool) {
+        match (blocked, self.blocked_since.get()) {
+            (true, None) => self.blocked_since.set(Some(Instant::now())),
+            (false, Some(_)) => self.blocked_since.set(None),
+            _ => {}
+        }
+    }
+
+    /// Returns since when the client takes nothing.
+    #[must_use]
+    pub fn blocked_since(&self) -> Option<Instant> {
+        self.blocked_since.get()
+    }
+
+    /// Returns since when the head of a request is arriving.
+    #[must_use]
+    pub fn head_since(&self) -> Option<Instant> {
+        self.head_since.get()
+    }
+
+    /// Returns since when the connection rests; nothing while an exchange is in flight.
+    #[must_use]
+    pub fn quiet_since(&self) -> Option<Instant> {
+        (self.in_flight.get() == 0).then(|| self.quiet_since.get())
+    }
+}
+
+/// One exchange in flight.
+#[derive(Debug)]
+pub struct InFlight(Rc<Vitals>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let vitals = &self.0;
+        vitals.in_flight.set(vitals.in_flight.get() - 1);
+        if vitals.in_flight.get() == 0 {
+            vitals.quiet_since.set(Instant::now());
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The handful of answers of our own.
+
+use std::time::Duration;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use serde_json::json;
+
+use super::body::Body;
+use crate::message::forwarded::X_REQUEST_ID;
+use crate::observe::RequestId;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+/// Pages of ours load nothing; their one style is written inside.
+const POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'");
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;color:#1f2933;background:#f5f7fa;margin:0;display:grid;place-items:center;\
+min-height:100vh}main{background:#fff;border-radius:12px;box-shadow:0 1px 4px #0002;padding:2rem 2.5rem;max-width:28rem}\
+h1{font-size:1.25rem;margin:0 0 .5rem}small{color:#52606d}";
+
+/// How an answer of ours has to speak to this caller.
+#[derive(Debug, Clone, Copy)]
+pub struct Words {
+    /// A person waits for a page.
+    pub navigation: bool,
+    /// A page is wanted rather than JSON.
+    pub html: bool,
+    /// The name of the exchange.
+    pub id: RequestId,
+}
+
+impl Words {
+    /// Reads what the caller wants: `Sec-Fetch-Mode` says it, `Accept` lets it be guessed.
+    #[must_use]
+    pub fn of(headers: &HeaderMap, id: RequestId) -> Self {
+        let html = accepts(headers, b"text/html");
+        let mode = headers.get("sec-fetch-mode").map(HeaderValue::as_bytes);
+        Self { navigation: mode.map_or(html, |mode| mode == b"navigate"), html, id }
+    }
+}
+
+/// Tells whether `Accept` names a media type.
+#[must_use]
+pub fn accepts(headers: &HeaderMap, media: &[u8]) -> bool {
+    let ranges = headers.get_all(header::ACCEPT).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let mut types = ranges.map(|range| range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii());
+    types.any(|named| named.eq_ignore_ascii_case(media))
+}
+
+/// Answers with a status and a body of a type.
+#[must_use]
+pub fn answer(status: StatusCode, content_type: HeaderValue, body: String) -> Response<Body> {
+    let mut response = empty(status);
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    *response.body_mut() = Body::own(body);
+    response
+}
+
+/// Answers with a status alone. Whatever is ours is not to be stored, and is what it says it is.
+#[must_use]
+pub fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::own(""));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Answers with JSON.
+#[must_use]
+pub fn json(value: &serde_json::Value) -> Response<Body> {
+    answer(StatusCode::OK, JSON, value.to_string())
+}
+
+/// Sends the browser elsewhere, without telling that place where it came from.
+#[must_use]
+pub fn redirect(status: StatusCode, location: &str) -> Response<Body> {
+    let Ok(location) = HeaderValue::try_from(location) else { return empty(StatusCode::BAD_GATEWAY) };
+    let mut response = empty(status);
+    response.headers_mut().insert(header::LOCATION, location);
+    response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+/// Lets the browser go on to a path of this site, as a step of its own: a cookie that is `SameSite=Strict` is sent on it.
+/// A redirect would be a step of the chain that another site may have begun. The step leaves no entry in the history.
+#[must_use]
+pub fn step(path: &str) -> Response<Body> {
+    let path = escape(path);
+    let refresh = format!("<meta http-equiv=\"refresh\" content=\"0; url={path}\">");
+    let body = page("One moment", &refresh, &format!("<h1>One moment …</h1><p><a href=\"{path}\">Continue</a></p>"));
+    let mut response = answer(StatusCode::OK, HTML, body);
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+/// Says why there is no other answer: to a person on a page, to a program in JSON.
+#[must_use]
+pub fn problem(status: StatusCode, code: &str, message: &str, login: Option<&str>, words: &Words) -> Response<Body> {
+    if !words.html {
+        let mut problem = json!({ "error": code, "message": message, "request_id": words.id.as_str() });
+        if let Some(login) = login {
+            problem["login"] = login.into();
+        }
+        return answer(status, JSON, problem.to_string());
+    }
+    let title = status.canonical_reason().unwrap_or("Problem");
+    let main = format!("<h1>{title}</h1><p>{}.</p><small>{} · {}</small>", escape(&capital(message)), status.as_u16(), words.id);
+    let mut response = answer(status, HTML, page(title, "", &main));
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    response
+}
+
+/// Names the exchange on an answer.
+pub fn name(response: &mut Response<Body>, id: RequestId) {
+    response.headers_mut().insert(X_REQUEST_ID, id.header_value());
+}
+
+/// Says when to come again (RFC 9110 §10.2.3).
+#[must_use]
+pub fn retry_after(wait: Duration) -> (HeaderName, HeaderValue) {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    (header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
+}
+
+fn page(title: &str, head: &str, main: &str) -> String {
+    format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">{head}\
+         <title>{title}</title><style>{STYLE}</style></head><body><main>{main}</main></body></html>"
+    )
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            letter => escaped.push(letter),
+        }
+    }
+    escaped
+}

@@ -1,0 +1,41 @@
+//! Certificates for development and the demo: made on the spot, trusted by nobody.
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+
+/// A certificate for some names, signed by an authority made for it alone, all in PEM.
+#[derive(Debug)]
+pub struct DevCertificate {
+    /// The certificate of the authority, for clients that shall trust it.
+    pub ca: String,
+    /// The chain to serve.
+    pub chain: String,
+    /// The private key (PKCS #8).
+    pub key: String,
+}
+
+/// Makes a certificate for `names` (host names or addresses), good for a year or so as browsers accept it.
+///
+/// # Errors
+/// When a name is no host name.
+pub fn certificate(names: &[&str]) -> Result<DevCertificate, rcgen::Error> {
+    let ca_key = KeyPair::generate()?;
+    let mut ca = CertificateParams::new(Vec::new())?;
+    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    ca.distinguished_name.push(DnType::CommonName, "callgate development authority");
+    let ca_certificate = ca.self_signed(&ca_key)?;
+    let issuer = Issuer::new(ca, ca_key);
+
+    let key = KeyPair::generate()?;
+    let mut leaf = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+    leaf.distinguished_name.push(DnType::CommonName, "callgate development certificate");
+    leaf.use_authority_key_identifier_extension = true;
+    // Browsers refuse certificates that live longer than 398 days.
+    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let ymd = |date: jiff::civil::Date| rcgen::date_time_ymd(i32::from(date.year()), date.month().unsigned_abs(), date.day().unsigned_abs());
+    let (from, until) = (now.yesterday().unwrap_or(now), now.saturating_add(jiff::Span::new().days(390)));
+    leaf.not_before = ymd(from);
+    leaf.not_after = ymd(until);
+    let chain = leaf.signed_by(&key, &issuer)?;
+    Ok(DevCertificate { ca: ca_certificate.pem(), chain: chain.pem(), key: key.serialize_pem() })
+}

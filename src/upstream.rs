@@ -1,0 +1,175 @@
+//! Floor 3: every byte that goes to an upstream goes through here.
+//!
+//! One [`Upstream`] belongs to one worker thread. It keeps idle connections, opens new ones, and lends each to one
+//! exchange at a time: the connection's own future is polled inside the exchange's task, so nothing is handed between tasks.
+
+mod connector;
+mod link;
+mod payload;
+mod relay;
+mod tunnel;
+mod wire;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use tokio::time::Instant;
+
+pub use self::connector::{ConnectError, Connector};
+use self::link::{Deadlines, Link, SendError};
+pub use self::payload::Payload;
+pub use self::relay::{Cut, Relay};
+pub use self::tunnel::{End, Far, join};
+
+/// How many idle connections one worker keeps to one upstream.
+const MAX_IDLE: usize = 1024;
+
+/// One upstream as one worker sees it: where it is, how long it may take, and its idle connections.
+#[derive(Debug)]
+pub struct Upstream {
+    connector: Connector,
+    first_byte: Duration,
+    body_idle: Duration,
+    keep_alive: Duration,
+    /// Those used last are at the end and go out first, so that the others grow old and are closed.
+    idle: RefCell<Vec<Link>>,
+}
+
+/// Why an upstream gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection.
+    #[error("cannot connect")]
+    Connect(#[from] ConnectError),
+    /// The connection broke, or what came was not HTTP.
+    #[error("no valid answer")]
+    Broken(#[source] hyper::Error),
+    /// The answer broke a rule that its framing or meaning depends on.
+    #[error("the answer is not to be trusted: {0}")]
+    Nonsense(&'static str),
+    /// No first byte of the answer in time.
+    #[error("no answer in time")]
+    Timeout,
+    /// The client's body paused for too long.
+    #[error("the request body paused too long")]
+    ClientStalled,
+    /// The client's body broke off or was malformed.
+    #[error("the request body broke off")]
+    ClientGone,
+}
+
+/// The answer of an upstream.
+#[derive(Debug)]
+pub enum Answer {
+    /// A response whose body is still to come.
+    Response(Response<Relay>),
+    /// The upstream agreed to leave HTTP: the head of its 101, and the connection.
+    Switched(Response<()>, Far),
+}
+
+impl Upstream {
+    /// Makes an upstream without any connection yet. `body_idle` is the longest pause within a body, either way.
+    #[must_use]
+    pub fn new(connector: Connector, timeouts: crate::config::UpstreamTimeouts, body_idle: Duration) -> Rc<Self> {
+        let (first_byte, keep_alive) = (timeouts.first_byte, timeouts.keep_alive);
+        Rc::new(Self { connector, first_byte, body_idle, keep_alive, idle: RefCell::default() })
+    }
+
+    /// Sends a request, over an idle connection if there is one, and returns the answer as soon as its head is here.
+    ///
+    /// It is sent a second time, on a new connection, only when nothing of it was written, or when the method is
+    /// idempotent, there is no body, the connection was a reused one and no byte of an answer came (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
+    ///
+    /// # Errors
+    /// When there is no connection, no answer in time, or none that is valid HTTP.
+    pub async fn send(self: &Rc<Self>, request: Request<Payload>) -> Result<Answer, Error> {
+        let Some(link) = self.checkout() else { return self.send_fresh(request).await };
+        let again = is_repeatable(&request).then(|| copy(&request));
+        match link.send(request, self.deadlines()).await {
+            Ok((response, link)) => self.answer(response, link),
+            Err(SendError::Unsent(request)) => self.send_fresh(request).await,
+            Err(SendError::Lost(error)) => match again {
+                Some(request) => self.send_fresh(request).await,
+                None => Err(Error::Broken(error)),
+            },
+            Err(SendError::Failed(error)) => Err(error),
+        }
+    }
+
+    /// Sends a request over a new connection, once.
+    ///
+    /// # Errors
+    /// As [`Upstream::send`].
+    pub async fn send_fresh(self: &Rc<Self>, request: Request<Payload>) -> Result<Answer, Error> {
+        let link = Link::new(self.connector.connect().await?).await.map_err(Error::Broken)?;
+        match link.send(request, self.deadlines()).await {
+            Ok((response, link)) => self.answer(response, link),
+            Err(SendError::Unsent(_)) => Err(Error::Nonsense("the connection closed at once")),
+            Err(SendError::Lost(error)) => Err(Error::Broken(error)),
+            Err(SendError::Failed(error)) => Err(error),
+        }
+    }
+
+    /// Closes the connections that have been idle for too long.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        self.idle.borrow_mut().retain(|link| !link.is_stale(now, self.keep_alive));
+    }
+
+    fn deadlines(&self) -> Deadlines {
+        Deadlines { first_byte: self.first_byte, body_idle: self.body_idle }
+    }
+
+    fn answer(self: &Rc<Self>, response: Response<hyper::body::Incoming>, link: Link) -> Result<Answer, Error> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let (head, _) = response.into_parts();
+            return Ok(Answer::Switched(Response::from_parts(head, ()), link.into_far()));
+        }
+        let (head, body) = response.into_parts();
+        Ok(Answer::Response(Response::from_parts(head, Relay::new(body, link, Rc::clone(self)))))
+    }
+
+    fn checkout(&self) -> Option<Link> {
+        let now = Instant::now();
+        let mut idle = self.idle.borrow_mut();
+        while let Some(mut link) = idle.pop() {
+            if !link.is_stale(now, self.keep_alive) && link.is_alive() {
+                return Some(link);
+            }
+        }
+        None
+    }
+
+    fn checkin(&self, mut link: Link) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < MAX_IDLE {
+            link.rest();
+            idle.push(link);
+        }
+    }
+}
+
+fn is_repeatable(request: &Request<Payload>) -> bool {
+    let idempotent = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
+    idempotent && matches!(request.body(), Payload::Empty)
+}
+
+fn copy(request: &Request<Payload>) -> Request<Payload> {
+    let mut copy = Request::new(Payload::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// Makes a request that starts an exchange of our own with an upstream.
+#[must_use]
+pub fn request(method: Method, uri: Uri, headers: HeaderMap, payload: Payload) -> Request<Payload> {
+    let mut request = Request::new(payload);
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    request
+}

@@ -1,0 +1,86 @@
+//! Opens connections to one upstream.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::wire::Wire;
+use crate::config;
+use crate::tls;
+
+/// Where one upstream is, and how its certificate is judged. Cheap to copy to every worker.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    host: Arc<str>,
+    port: u16,
+    tls: Option<Tls>,
+    deadline: Duration,
+}
+
+#[derive(Clone)]
+struct Tls {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tls({:?})", self.name)
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The name is not known, nobody listens there, or TLS failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// Not in time.
+    #[error("no connection in time")]
+    Timeout,
+}
+
+impl Connector {
+    /// Prepares for one upstream.
+    ///
+    /// # Errors
+    /// When its trust roots cannot be used, or its name is none that TLS can check.
+    pub fn new(upstream: &config::Upstream) -> Result<Self, rustls::Error> {
+        let url = &upstream.url;
+        let tls = if url.tls { Some(Tls::new(upstream)?) } else { None };
+        Ok(Self { host: url.host.as_str().into(), port: url.port, tls, deadline: upstream.timeouts.connect })
+    }
+
+    /// Opens a connection: look-up, TCP and TLS under one deadline. Names are looked up afresh each time.
+    pub(super) async fn connect(&self) -> Result<Wire, ConnectError> {
+        timeout(self.deadline, self.open()).await.map_err(|_| ConnectError::Timeout)?.map_err(ConnectError::Io)
+    }
+
+    async fn open(&self) -> io::Result<Wire> {
+        let stream = match self.host.parse::<IpAddr>() {
+            Ok(address) => TcpStream::connect((address, self.port)).await?,
+            Err(_) => TcpStream::connect((&*self.host, self.port)).await?,
+        };
+        stream.set_nodelay(true)?;
+        match &self.tls {
+            None => Ok(Wire::Plain(stream)),
+            Some(tls) => Ok(Wire::Tls(Box::new(tls.connector.connect(tls.name.clone(), stream).await?))),
+        }
+    }
+}
+
+impl Tls {
+    fn new(upstream: &config::Upstream) -> Result<Self, rustls::Error> {
+        let name = match &upstream.trust.server_name {
+            Some(name) => name.clone(),
+            None => ServerName::try_from(upstream.url.host.clone()).map_err(|error| rustls::Error::General(error.to_string()))?,
+        };
+        Ok(Self { connector: TlsConnector::from(tls::client::config(&upstream.trust)?), name })
+    }
+}

@@ -1,0 +1,158 @@
+//! One connection to an upstream, lent to one exchange at a time.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+
+use super::payload::{Payload, Phase, Progress};
+use super::tunnel::Far;
+use super::wire::Wire;
+use super::Error;
+use crate::alarm::Alarm;
+
+/// The most bytes of an answer's head, and of what is buffered of its body.
+const MAX_BUFFER: usize = 128 << 10;
+/// The most fields in an answer's head.
+const MAX_FIELDS: usize = 200;
+
+/// How long an exchange may wait for the other side.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadlines {
+    pub(super) first_byte: Duration,
+    pub(super) body_idle: Duration,
+}
+
+/// A connection with the two halves that hyper makes of it. Whoever holds it polls it.
+pub(super) struct Link {
+    sender: SendRequest<Payload>,
+    connection: http1::Connection<TokioIo<Wire>, Payload>,
+    pub(super) alarm: Alarm,
+    /// The connection's future has completed and must not be polled again.
+    ended: bool,
+    rested: Instant,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+/// Why a request had no answer, as far as it matters for sending it again.
+pub(super) enum SendError {
+    /// Nothing of it was written.
+    Unsent(Request<Payload>),
+    /// The connection broke before the first byte of an answer.
+    Lost(hyper::Error),
+    /// It may not be sent again.
+    Failed(Error),
+}
+
+impl Link {
+    pub(super) async fn new(wire: Wire) -> hyper::Result<Self> {
+        let (sender, connection) =
+            http1::Builder::new().max_buf_size(MAX_BUFFER).max_headers(MAX_FIELDS).handshake(TokioIo::new(wire)).await?;
+        Ok(Self { sender, connection, alarm: Alarm::default(), ended: false, rested: Instant::now() })
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub(super) async fn send(
+        mut self,
+        request: Request<Payload>,
+        deadlines: Deadlines,
+    ) -> Result<(Response<Incoming>, Self), SendError> {
+        let progress = request.body().progress();
+        let sent = Instant::now();
+        let answer = {
+            let mut answer = pin!(self.sender.try_send_request(request));
+            let (connection, alarm, ended) = (&mut self.connection, &mut self.alarm, &mut self.ended);
+            poll_fn(|cx| {
+                // The connection first: it writes the request, and reads the answer into the channel that `answer` empties.
+                // Nothing else fills that channel, so it needs no waker of its own.
+                if !*ended {
+                    *ended = connection.poll_without_shutdown(cx).is_ready();
+                }
+                if let Poll::Ready(answer) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    return Poll::Ready(Ok(answer));
+                }
+                let (due, late) = due(sent, progress.as_deref(), deadlines);
+                alarm.poll(cx, due).map(|()| Err(late))
+            })
+            .await
+        };
+        match answer {
+            Ok(Ok(response)) => Ok((response, self)),
+            Ok(Err(mut error)) => Err(match error.take_message() {
+                Some(request) => SendError::Unsent(request),
+                None => failure(error.into_error(), progress.as_deref()),
+            }),
+            Err(late) => Err(SendError::Failed(late)),
+        }
+    }
+
+    /// Lets the connection work: sends what is left of a body, receives what is there.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
+        if !self.ended {
+            self.ended = self.connection.poll_without_shutdown(cx).is_ready();
+        }
+    }
+
+    /// Tells whether the connection is over.
+    pub(super) const fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Tells whether both sides of the last exchange have ended, so that a new one may begin.
+    pub(super) fn is_free(&mut self) -> bool {
+        if !self.sender.is_ready() {
+            self.poll(&mut Context::from_waker(Waker::noop()));
+        }
+        !self.ended && self.sender.is_ready()
+    }
+
+    /// Tells whether an idle connection still stands and has said nothing that nobody asked for.
+    pub(super) fn is_alive(&mut self) -> bool {
+        self.poll(&mut Context::from_waker(Waker::noop()));
+        !self.ended && self.sender.is_ready()
+    }
+
+    pub(super) fn rest(&mut self) {
+        self.rested = Instant::now();
+    }
+
+    pub(super) fn is_stale(&self, now: Instant, keep_alive: Duration) -> bool {
+        now.duration_since(self.rested) >= keep_alive
+    }
+
+    /// Takes the bare connection, and what came behind the upstream's 101.
+    pub(super) fn into_far(self) -> Far {
+        let parts = self.connection.into_parts();
+        Far { wire: parts.io.into_inner(), early: parts.read_buf }
+    }
+}
+
+/// When the wait for an answer ends, and what it means then.
+fn due(sent: Instant, progress: Option<&Progress>, deadlines: Deadlines) -> (Instant, Error) {
+    let Some(progress) = progress else { return (sent + deadlines.first_byte, Error::Timeout) };
+    let since = progress.since.get();
+    match progress.phase.get() {
+        Phase::Reading => (since + deadlines.body_idle, Error::ClientStalled),
+        Phase::Writing => (since + deadlines.body_idle, Error::Timeout),
+        Phase::Done | Phase::Failed => (since + deadlines.first_byte, Error::Timeout),
+    }
+}
+
+fn failure(error: hyper::Error, progress: Option<&Progress>) -> SendError {
+    if progress.is_some_and(|progress| progress.phase.get() == Phase::Failed) {
+        return SendError::Failed(Error::ClientGone);
+    }
+    // hyper parsed a part of an answer: the upstream did answer, only not in HTTP.
+    if error.is_parse() { SendError::Failed(Error::Broken(error)) } else { SendError::Lost(error) }
+}

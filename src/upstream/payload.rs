@@ -1,0 +1,124 @@
+//! The body of a request on its way to an upstream.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+/// What is sent behind the head.
+#[derive(Debug)]
+pub enum Payload {
+    /// Nothing.
+    Empty,
+    /// Bytes of our own.
+    Full(Option<Bytes>),
+    /// The client's body, passed on frame by frame.
+    Upload(Upload),
+}
+
+impl Payload {
+    /// Passes on a client's body.
+    #[must_use]
+    pub fn of(incoming: Incoming) -> Self {
+        if incoming.is_end_stream() {
+            return Self::Empty;
+        }
+        let progress = Rc::new(Progress { phase: Cell::new(Phase::Writing), since: Cell::new(Instant::now()) });
+        Self::Upload(Upload { incoming, progress })
+    }
+
+    /// Returns the shared view of how far an upload is.
+    pub(super) fn progress(&self) -> Option<Rc<Progress>> {
+        match self {
+            Self::Upload(upload) => Some(Rc::clone(&upload.progress)),
+            Self::Empty | Self::Full(_) => None,
+        }
+    }
+}
+
+/// A client's body under way.
+#[derive(Debug)]
+pub struct Upload {
+    incoming: Incoming,
+    progress: Rc<Progress>,
+}
+
+/// How far an upload is, as seen by the exchange that waits for the answer.
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub(super) phase: Cell<Phase>,
+    /// Since when it is so.
+    pub(super) since: Cell<Instant>,
+}
+
+/// For whom an upload waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// For the client's next bytes.
+    Reading,
+    /// For the upstream to take what is there.
+    Writing,
+    /// For nobody: all is sent.
+    Done,
+    /// For nobody: the client's body broke off.
+    Failed,
+}
+
+impl Progress {
+    fn enter(&self, phase: Phase) {
+        if phase == Phase::Reading && self.phase.get() == Phase::Reading {
+            return;
+        }
+        self.phase.set(phase);
+        self.since.set(Instant::now());
+    }
+}
+
+impl Body for Payload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Upload(upload) => upload.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Upload(upload) => upload.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Upload(upload) => upload.incoming.size_hint(),
+        }
+    }
+}
+
+impl Upload {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        self.progress.enter(match &polled {
+            Poll::Pending => Phase::Reading,
+            Poll::Ready(None) => Phase::Done,
+            Poll::Ready(Some(Err(_))) => Phase::Failed,
+            Poll::Ready(Some(Ok(_))) if self.incoming.is_end_stream() => Phase::Done,
+            Poll::Ready(Some(Ok(_))) => Phase::Writing,
+        });
+        polled
+    }
+}
+

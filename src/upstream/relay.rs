@@ -1,0 +1,113 @@
+//! The body of an upstream's answer, on its way to the client.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use super::Upstream;
+use super::link::Link;
+
+/// Polls the connection for the body's next frame, and returns the connection to its upstream when both sides have ended.
+#[derive(Debug)]
+pub struct Relay {
+    incoming: Incoming,
+    link: Option<Box<Link>>,
+    home: Rc<Upstream>,
+    /// Since when the upstream has been silent.
+    since: Instant,
+}
+
+/// The body did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Cut {
+    /// The upstream broke off.
+    #[error("the upstream broke off the body")]
+    Broken(#[source] hyper::Error),
+    /// The upstream said nothing for too long.
+    #[error("the upstream paused the body too long")]
+    Stalled,
+}
+
+impl Relay {
+    pub(super) fn new(incoming: Incoming, link: Link, home: Rc<Upstream>) -> Self {
+        let mut relay = Self { incoming, link: Some(Box::new(link)), home, since: Instant::now() };
+        if relay.incoming.is_end_stream() {
+            relay.settle();
+        }
+        relay
+    }
+
+    /// Takes what the connection has already read. Only polling the connection fills it, so it needs no waker.
+    fn take(&mut self) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.incoming).poll_frame(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let ready @ Poll::Ready(_) = self.take() {
+            return ready;
+        }
+        if let Some(link) = &mut self.link {
+            link.poll(cx);
+        }
+        self.take()
+    }
+
+    /// Gives the connection back when it is free for another exchange; closes it otherwise.
+    fn settle(&mut self) {
+        if let Some(mut link) = self.link.take()
+            && link.is_free()
+        {
+            self.home.checkin(*link);
+        }
+    }
+
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let due = self.since + self.home.body_idle;
+        match &mut self.link {
+            // With its connection gone and nothing read, no more can come: hyper has dropped its end.
+            None => Poll::Ready(Some(Err(Cut::Stalled))),
+            Some(link) if link.has_ended() => Poll::Ready(Some(Err(Cut::Stalled))),
+            Some(link) => link.alarm.poll(cx, due).map(|()| Some(Err(Cut::Stalled))),
+        }
+    }
+}
+
+impl Body for Relay {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let this = self.get_mut();
+        match this.poll_next(cx) {
+            Poll::Pending => this.poll_stall(cx),
+            Poll::Ready(Some(Ok(frame))) => {
+                this.since = Instant::now();
+                if this.incoming.is_end_stream() {
+                    this.settle();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                this.settle();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                this.link = None;
+                Poll::Ready(Some(Err(Cut::Broken(error))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

@@ -1,0 +1,153 @@
+//! Two connections joined after both left HTTP, byte for byte.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::wire::Wire;
+use crate::alarm::Alarm;
+
+/// The upstream's end of a tunnel, and what it said behind its 101.
+#[derive(Debug)]
+pub struct Far {
+    pub(super) wire: Wire,
+    pub(super) early: Bytes,
+}
+
+/// How a tunnel ended, with the bytes carried each way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct End {
+    /// Bytes from the client to the upstream.
+    pub up: u64,
+    /// Bytes from the upstream to the client.
+    pub down: u64,
+}
+
+/// How much is read at a time. Each direction keeps a buffer only while the other side does not take it all.
+const CHUNK: usize = 16 << 10;
+
+/// Carries bytes both ways until both sides have ended, one fails, or both are silent for `idle`.
+///
+/// An end of one direction is passed on, and the other direction goes on (half-close).
+/// `early` is what the client sent behind its request. `closing` is asked at every step: true ends the tunnel.
+pub async fn join<S>(mut near: S, early: Bytes, far: Far, idle: Duration, closing: impl Fn() -> bool) -> End
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut wire = far.wire;
+    let (mut up, mut down) = (Lane::new(early), Lane::new(far.early));
+    let mut alarm = Alarm::default();
+    let mut quiet_since = Instant::now();
+    poll_fn(|cx| {
+        let before = (up.carried, down.carried);
+        let ended_up = up.poll(cx, &mut near, &mut wire);
+        let ended_down = down.poll(cx, &mut wire, &mut near);
+        match (ended_up, ended_down) {
+            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(()),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(()),
+            _ => {}
+        }
+        if closing() {
+            return Poll::Ready(());
+        }
+        if before != (up.carried, down.carried) {
+            quiet_since = Instant::now();
+        }
+        alarm.poll(cx, quiet_since + idle)
+    })
+    .await;
+    End { up: up.carried, down: down.carried }
+}
+
+/// One direction.
+struct Lane {
+    /// Read and not yet written.
+    waiting: Bytes,
+    carried: u64,
+    state: State,
+}
+
+#[derive(PartialEq, Eq)]
+enum State {
+    Open,
+    /// The reader has ended; what waits is written, then the writer is told.
+    Ending,
+    Ended,
+}
+
+impl Lane {
+    const fn new(early: Bytes) -> Self {
+        Self { waiting: early, carried: 0, state: State::Open }
+    }
+
+    fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut chunk = [MaybeUninit::uninit(); CHUNK];
+        loop {
+            ready!(self.poll_waiting(cx, to))?;
+            match self.state {
+                State::Ended => return Poll::Ready(Ok(())),
+                State::Ending => {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                    self.state = State::Ended;
+                    return Poll::Ready(Ok(()));
+                }
+                State::Open => {}
+            }
+            let mut buffer = ReadBuf::uninit(&mut chunk);
+            let polled = Pin::new(&mut *from).poll_read(cx, &mut buffer);
+            if polled.is_pending() {
+                // Nothing more to add: what was written goes out now.
+                ready!(Pin::new(&mut *to).poll_flush(cx))?;
+                return Poll::Pending;
+            }
+            ready!(polled)?;
+            if buffer.filled().is_empty() {
+                self.state = State::Ending;
+            }
+            self.pass(cx, to, buffer.filled())?;
+        }
+    }
+
+    /// Writes as much as the other side takes, and keeps the rest.
+    fn pass<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match Pin::new(&mut *to).poll_write(cx, bytes) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(written)) => {
+                    self.carried += written as u64;
+                    bytes = &bytes[written..];
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => {
+                    self.waiting = Bytes::copy_from_slice(bytes);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_waiting<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<io::Result<()>> {
+        while !self.waiting.is_empty() {
+            let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.waiting))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.carried += written as u64;
+            self.waiting = self.waiting.slice(written..);
+        }
+        self.waiting = Bytes::new();
+        Poll::Ready(Ok(()))
+    }
+}
