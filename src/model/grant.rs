@@ -1,5 +1,466 @@
-//! Who may become whom.
+//! Who may become whom: rules turn a proven caller into a grant. The first rule that applies decides.
+//! What the caller asks for only selects inside what the rule grants; it never widens it.
+
+use super::account::{self, Account, Domain, Language};
+use super::ott::{NotAVoximplantUser, VoximplantUser};
+use super::principal::{Claims, Principal};
+use super::template::Template;
+
+/// The built-in method of redirects of the app. A rule must name it to apply to it.
+pub const REDIRECT: &str = "redirect";
 
 /// One `[[allow]]` table.
 #[derive(Debug, Clone)]
-pub struct Rule {}
+pub struct Rule {
+    /// The name, for the audit log.
+    pub name: String,
+    /// The auth methods it applies to; none: all but [`REDIRECT`].
+    pub methods: Option<Vec<String>>,
+    /// Who the caller may become on the PBX.
+    pub pbx: Option<PbxTemplate>,
+    /// The Voximplant user the caller may become.
+    pub voximplant: Option<Template>,
+    /// The languages the caller may choose; none: all that the PBX has.
+    pub languages: Option<Vec<Language>>,
+}
+
+/// How a rule finds an account of the PBX.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PbxTemplate {
+    /// The domain (tenant).
+    pub domain: Template,
+    /// The user within the domain.
+    pub account: Template,
+}
+
+/// Why a proven caller is not granted what he wants. For the audit log, never for the client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No rule names the method and finds all its claims.
+    #[error("no rule applies")]
+    NoRule,
+    /// The deciding rule leads to something that cannot be granted. No later rule is asked.
+    #[error("rule {rule:?}: {what}")]
+    Invalid {
+        /// The name of the rule.
+        rule: String,
+        /// What is wrong.
+        what: Invalid,
+    },
+    /// The caller asked for somebody else than the deciding rule grants.
+    #[error("rule {rule:?} grants somebody else than was asked for")]
+    Foreign {
+        /// The name of the rule.
+        rule: String,
+    },
+}
+
+/// What a rule led to that cannot be granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// The result of the account's template.
+    #[error("{0}")]
+    Account(account::Invalid),
+    /// The result of the domain's template.
+    #[error("the domain is not a host name")]
+    Domain,
+    /// The result of the Voximplant user's template.
+    #[error("{0}")]
+    VoximplantUser(NotAVoximplantUser),
+}
+
+/// What the caller asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// The user name on the PBX.
+    pub account: Option<String>,
+    /// The PBX domain.
+    pub domain: Option<String>,
+    /// The Voximplant user, without `@` and what follows it.
+    pub user: Option<String>,
+}
+
+/// The right to one session of one PBX account. Only [`pbx`] makes one.
+#[derive(Debug)]
+pub struct PbxGrant {
+    rule: String,
+    account: Account,
+    languages: Option<Vec<Language>>,
+}
+
+impl PbxGrant {
+    /// Returns the name of the rule that granted it.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        &self.rule
+    }
+
+    /// Returns the account.
+    #[must_use]
+    pub const fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// Returns the languages that may be chosen; none: all that the PBX has.
+    #[must_use]
+    pub fn languages(&self) -> Option<&[Language]> {
+        self.languages.as_deref()
+    }
+}
+
+/// The right to one login token of one Voximplant user. Only [`voximplant`] makes one.
+#[derive(Debug)]
+pub struct VoximplantGrant {
+    rule: String,
+    user: VoximplantUser,
+}
+
+impl VoximplantGrant {
+    /// Returns the name of the rule that granted it.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        &self.rule
+    }
+
+    /// Returns the user.
+    #[must_use]
+    pub const fn user(&self) -> &VoximplantUser {
+        &self.user
+    }
+}
+
+/// Finds the PBX account a caller may become.
+///
+/// # Errors
+/// When no rule applies, or the first that does leads to no account below the administrator's, or to another than wished.
+pub fn pbx(rules: &[Rule], principal: &Principal, wish: &Wish) -> Result<PbxGrant, Refusal> {
+    let (rule, (user, domain)) = decide(rules, principal, |rule, claims| {
+        let template = rule.pbx.as_ref()?;
+        Some((template.account.render(claims)?, template.domain.render(claims)?))
+    })?;
+    let account = account_of(&user, &domain).map_err(|what| Refusal::Invalid { rule: rule.name.clone(), what })?;
+    let same_user = wish.account.as_deref().is_none_or(|wished| wished == account.user());
+    let same_domain =
+        wish.domain.as_deref().is_none_or(|wished| wished.eq_ignore_ascii_case(account.domain().as_str()));
+    if !(same_user && same_domain) {
+        return Err(Refusal::Foreign { rule: rule.name.clone() });
+    }
+    Ok(PbxGrant { rule: rule.name.clone(), account, languages: rule.languages.clone() })
+}
+
+/// Finds the Voximplant user a caller may become.
+///
+/// # Errors
+/// When no rule applies, or the first that does leads to no user name, or to another than wished.
+pub fn voximplant(rules: &[Rule], principal: &Principal, wish: &Wish) -> Result<VoximplantGrant, Refusal> {
+    let (rule, user) = decide(rules, principal, |rule, claims| rule.voximplant.as_ref()?.render(claims))?;
+    let user: VoximplantUser = user
+        .parse()
+        .map_err(|error| Refusal::Invalid { rule: rule.name.clone(), what: Invalid::VoximplantUser(error) })?;
+    if wish.user.as_deref().is_some_and(|wished| wished != user.as_str()) {
+        return Err(Refusal::Foreign { rule: rule.name.clone() });
+    }
+    Ok(VoximplantGrant { rule: rule.name.clone(), user })
+}
+
+/// Returns the first rule that fits the method and renders, with what it rendered.
+fn decide<'a, T>(
+    rules: &'a [Rule],
+    principal: &Principal,
+    render: impl Fn(&Rule, &Claims) -> Option<T>,
+) -> Result<(&'a Rule, T), Refusal> {
+    rules
+        .iter()
+        .filter(|rule| rule.fits(&principal.method))
+        .find_map(|rule| Some((rule, render(rule, &principal.claims)?)))
+        .ok_or(Refusal::NoRule)
+}
+
+fn account_of(user: &str, domain: &str) -> Result<Account, Invalid> {
+    let domain: Domain = domain.parse().map_err(|_| Invalid::Domain)?;
+    Account::new(user, domain).map_err(Invalid::Account)
+}
+
+impl Rule {
+    fn fits(&self, method: &str) -> bool {
+        self.methods.as_ref().map_or(method != REDIRECT, |methods| methods.iter().any(|name| name == method))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A rule for any method: `account` and `domain` templates of the PBX, and a `voximplant` template.
+    fn rule(name: &str, account: &str, domain: &str, voximplant: &str) -> Rule {
+        Rule {
+            name: name.to_owned(),
+            methods: None,
+            pbx: Some(PbxTemplate { domain: domain.parse().unwrap(), account: account.parse().unwrap() }),
+            voximplant: Some(voximplant.parse().unwrap()),
+            languages: Some(vec!["fr".parse().unwrap()]),
+        }
+    }
+
+    fn usual() -> Rule {
+        rule("usual", "{ext}", "{tenant}.test", "{vox}")
+    }
+
+    fn only(methods: &[&str], rule: Rule) -> Rule {
+        Rule { methods: Some(methods.iter().map(|&name| name.to_owned()).collect()), ..rule }
+    }
+
+    fn principal(method: &str, claims: &[(&str, &str)]) -> Principal {
+        Principal {
+            method: method.to_owned(),
+            subject: "ann".to_owned(),
+            claims: claims.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        }
+    }
+
+    fn ann() -> Principal {
+        principal("app", &[("ext", "40"), ("tenant", "Acme"), ("vox", "ann")])
+    }
+
+    fn wish(account: Option<&str>, domain: Option<&str>, user: Option<&str>) -> Wish {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Wish { account: owned(account), domain: owned(domain), user: owned(user) }
+    }
+
+    /// The rule and the account of a grant, or the text of the refusal.
+    fn pbx_outcome(rules: &[Rule], principal: &Principal, wish: &Wish) -> Result<String, String> {
+        pbx(rules, principal, wish)
+            .map(|grant| format!("{}: {}", grant.rule(), grant.account()))
+            .map_err(|refusal| refusal.to_string())
+    }
+
+    fn ott_outcome(rules: &[Rule], principal: &Principal, wish: &Wish) -> Result<String, String> {
+        voximplant(rules, principal, wish)
+            .map(|grant| format!("{}: {}", grant.rule(), grant.user()))
+            .map_err(|refusal| refusal.to_string())
+    }
+
+    #[track_caller]
+    fn check(
+        rules: &[Rule],
+        principal: &Principal,
+        expected_pbx: Result<&str, &str>,
+        expected_ott: Result<&str, &str>,
+    ) {
+        let outcome = pbx_outcome(rules, principal, &Wish::default());
+        assert_eq!(outcome.as_deref().map_err(String::as_str), expected_pbx);
+        let outcome = ott_outcome(rules, principal, &Wish::default());
+        assert_eq!(outcome.as_deref().map_err(String::as_str), expected_ott);
+    }
+
+    const NONE: Result<&str, &str> = Err("no rule applies");
+
+    #[test]
+    fn grants_what_the_rule_renders() {
+        check(&[usual()], &ann(), Ok("usual: 40@acme.test"), Ok("usual: ann"));
+        let grant = pbx(&[usual()], &ann(), &Wish::default()).unwrap();
+        assert_eq!(grant.languages().unwrap()[0].as_str(), "fr");
+    }
+
+    #[test]
+    fn no_rule_means_no_login() {
+        check(&[], &ann(), NONE, NONE);
+        check(&[usual()], &principal("app", &[]), NONE, NONE);
+        check(&[Rule { pbx: None, voximplant: None, ..usual() }], &ann(), NONE, NONE);
+    }
+
+    #[test]
+    fn the_first_rule_that_applies_decides() {
+        let first = rule("first", "{staff}", "staff.test", "{staff}");
+        let rules = [first, usual(), rule("last", "99", "other.test", "nobody")];
+        check(&rules, &ann(), Ok("usual: 40@acme.test"), Ok("usual: ann"));
+        let staff = principal("app", &[("ext", "40"), ("tenant", "acme"), ("staff", "sue")]);
+        check(&rules, &staff, Ok("first: sue@staff.test"), Ok("first: sue"));
+    }
+
+    #[test]
+    fn each_side_is_decided_by_a_rule_that_has_it() {
+        let rules = [Rule { voximplant: None, ..rule("pbx", "{ext}", "a.test", "") }, Rule { pbx: None, ..usual() }];
+        check(&rules, &ann(), Ok("pbx: 40@a.test"), Ok("usual: ann"));
+    }
+
+    #[test]
+    fn a_rule_applies_to_the_methods_it_names() {
+        let rules = [only(&["key", "jwt"], rule("machines", "1", "a.test", "machine")), usual()];
+        check(&rules, &ann(), Ok("usual: 40@acme.test"), Ok("usual: ann"));
+        check(&rules, &principal("jwt", &[]), Ok("machines: 1@a.test"), Ok("machines: machine"));
+        check(&[only(&[], usual())], &ann(), NONE, NONE);
+        check(&[only(&["App"], usual())], &ann(), NONE, NONE);
+    }
+
+    #[test]
+    fn redirects_need_a_rule_that_names_them() {
+        let redirect = principal(REDIRECT, &[("ext", "40"), ("tenant", "acme"), ("vox", "ann")]);
+        check(&[usual()], &redirect, NONE, NONE);
+        check(&[only(&[REDIRECT], usual())], &redirect, Ok("usual: 40@acme.test"), Ok("usual: ann"));
+        check(&[only(&[REDIRECT], usual())], &ann(), NONE, NONE);
+    }
+
+    #[test]
+    fn a_result_outside_the_grammar_is_refused_and_no_later_rule_asked() {
+        let rules = [rule("first", "{ext}", "{tenant}", "{vox}"), rule("last", "40", "acme.test", "ann")];
+        let bad = principal("app", &[("ext", "4 0"), ("tenant", "acme"), ("vox", "Ann")]);
+        check(
+            &rules,
+            &bad,
+            Err("rule \"first\": not of the form the PBX knows"),
+            Err(
+                "rule \"first\": a Voximplant user name is 3 to 50 of a-z, 0-9, _ and -, beginning with a letter or digit",
+            ),
+        );
+        for domain in ["", "a/b", "acme.test:1", "acme..test", "acme.test\0"] {
+            let bad = principal("app", &[("ext", "40"), ("tenant", domain)]);
+            let what = Refusal::Invalid { rule: "first".to_owned(), what: Invalid::Domain };
+            assert_eq!(pbx(&rules, &bad, &Wish::default()).unwrap_err(), what, "{domain:?}");
+        }
+    }
+
+    #[track_caller]
+    fn check_wish(account: Option<&str>, domain: Option<&str>, granted: bool) {
+        let foreign = Err("rule \"usual\" grants somebody else than was asked for");
+        let outcome = pbx_outcome(&[usual()], &ann(), &wish(account, domain, None));
+        let expected = if granted { Ok("usual: 40@acme.test") } else { foreign };
+        assert_eq!(outcome.as_deref().map_err(String::as_str), expected);
+    }
+
+    #[test]
+    fn a_wish_selects_only_what_is_granted() {
+        check_wish(None, None, true);
+        check_wish(Some("40"), None, true);
+        check_wish(Some("40"), Some("acme.test"), true);
+        check_wish(None, Some("ACME.Test"), true);
+        for account in ["41", "", "040", "40 ", " 40", "40\0", "admin", "４０"] {
+            check_wish(Some(account), None, false);
+        }
+        for domain in ["other.test", "", "acme.test.", " acme.test"] {
+            check_wish(Some("40"), Some(domain), false);
+        }
+    }
+
+    #[test]
+    fn the_case_of_a_wished_account_matters() {
+        let rules = [rule("usual", "Ann", "acme.test", "")];
+        assert!(pbx(&rules, &ann(), &wish(Some("Ann"), None, None)).is_ok());
+        assert!(pbx(&rules, &ann(), &wish(Some("ann"), None, None)).is_err());
+    }
+
+    #[test]
+    fn a_wished_voximplant_user_must_be_the_granted_one() {
+        let outcome = |user| ott_outcome(&[usual()], &ann(), &wish(None, None, Some(user)));
+        assert_eq!(outcome("ann"), Ok("usual: ann".to_owned()));
+        for user in ["bob", "", "Ann", "ann ", "ann@app"] {
+            assert!(outcome(user).is_err(), "{user:?}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_wish_is_not_granted_by_a_later_rule() {
+        let rules = [usual(), rule("last", "41", "acme.test", "bob")];
+        assert!(pbx(&rules, &ann(), &wish(Some("41"), None, None)).is_err());
+        assert!(voximplant(&rules, &ann(), &wish(None, None, Some("bob"))).is_err());
+    }
+
+    /// Whatever a claim holds, no grant is for the tenant administrator (an empty name) or `admin`.
+    #[test]
+    fn nobody_becomes_an_administrator() {
+        let hostile = [
+            "",
+            " ",
+            "\0",
+            "\t",
+            "\r\n",
+            "\u{a0}",
+            "\u{200b}",
+            "\u{feff}",
+            "\u{3000}",
+            "admin",
+            "ADMIN",
+            "Admin",
+            "aDmIn",
+            " admin",
+            "admin ",
+            "admin\0",
+            "\0admin",
+            "admin\n",
+            "\tadmin",
+            "\u{feff}admin",
+            "ad\u{ad}min",
+            "admin\u{200b}",
+            "admin\u{301}",
+            "\u{430}dmin",
+            "adm\u{131}n",
+            "ADM\u{130}N",
+            "\u{ff41}\u{ff44}\u{ff4d}\u{ff49}\u{ff4e}",
+            "\u{1d41a}dmin",
+            "\u{202e}nimda",
+            "admin\"",
+            "\",\"admin\":true,\"x\":\"",
+            "@acme",
+            "admin@acme",
+            "ADMIN@acme",
+            " admin@acme",
+            "\0@acme",
+            "@",
+            "a@admin",
+            "a@",
+            "a@\0",
+            "{ext}",
+            "%61dmin",
+            "admin%00",
+            "&#97;dmin",
+        ];
+        let templates = [
+            "{ext}",
+            "{ext|lower}",
+            "{ext|before:@}",
+            "{ext|before:@|lower}",
+            "{ext|after:@}",
+            "{ext|after:@|lower}",
+            "{ext|before:\0}",
+            "{ext|after:\0}",
+            "{ext|before: }",
+            "{ext|after: }",
+            "",
+            "admin",
+            "AdMiN",
+            " ",
+        ];
+        for template in templates {
+            let rules = [rule("hostile", template, "acme.test", "")];
+            for value in hostile {
+                let granted = pbx(&rules, &principal("app", &[("ext", value)]), &Wish::default());
+                if let Ok(grant) = granted {
+                    let user = grant.account().user();
+                    let bare: String = user.chars().filter(char::is_ascii_alphanumeric).collect();
+                    assert!(
+                        !bare.is_empty() && !bare.eq_ignore_ascii_case("admin"),
+                        "{template:?} of {value:?}: {user:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_becomes_an_administrator_by_parts() {
+        let parts = principal("app", &[("a", "ad"), ("b", "MIN"), ("none", "")]);
+        for (template, what) in [
+            ("{a}{b}", account::Invalid::Admin),
+            ("{none}admin{none}", account::Invalid::Admin),
+            ("{none}{none}", account::Invalid::Empty),
+            ("{none}", account::Invalid::Empty),
+        ] {
+            let refusal = pbx(&[rule("parts", template, "acme.test", "")], &parts, &Wish::default()).unwrap_err();
+            assert_eq!(
+                refusal,
+                Refusal::Invalid { rule: "parts".to_owned(), what: Invalid::Account(what) },
+                "{template}"
+            );
+        }
+    }
+}

@@ -1,1 +1,427 @@
-//! landing
+//! The way to the PBX's landing page: links to it, and redirects of the app that lead to it.
+
+use percent_encoding::percent_decode_str;
+
+use super::account::{Language, is_host_name};
+use super::session::SessionId;
+
+/// The port of `https` URLs that name none.
+const HTTPS: u16 = 443;
+
+/// Where a redirect was seen: the request it answers.
+pub struct Door<'a> {
+    /// The request's own host, in lower case, without port.
+    pub scheme_host: &'a str,
+    /// The port of the request's authority; none: 443.
+    pub port: Option<u16>,
+    /// The path of the request.
+    pub path: &'a str,
+    /// Tells whether a host name in lower case is one of the PBX's.
+    pub is_pbx_host: &'a dyn Fn(&str) -> bool,
+}
+
+/// Where a `Location` leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Not to a landing page of ours.
+    Elsewhere,
+    /// To a landing page on the request's own host.
+    Relative,
+    /// To a landing page on this `host[:port]`, spelled as in the `Location`.
+    PbxHost(String),
+}
+
+/// Writes the link that hands a session over to the browser.
+#[must_use]
+pub fn link(authority: &str, landing: &str, session: &SessionId, language: Option<&Language>) -> String {
+    with_session(&format!("https://{authority}{landing}"), session, language)
+}
+
+/// Tells whether a `Location` leads to one of the landing pages, as a browser would follow it.
+///
+/// The page must be on a host of the PBX and on the request's port. What browsers read in a way of their own
+/// (userinfo, backslashes, white space) leads elsewhere.
+#[must_use]
+pub fn target(location: &str, landing: &[&str], door: &Door<'_>) -> Target {
+    if location.contains(|c: char| c.is_control() || c.is_whitespace() || c == '\\') {
+        return Target::Elsewhere;
+    }
+    let url = location.split(['?', '#']).next().unwrap_or_default();
+    match authority_and_path(url) {
+        Some((authority, path)) if landing.contains(&path) && leads_to_pbx(authority, door) => {
+            Target::PbxHost(authority.to_owned())
+        }
+        None if (door.is_pbx_host)(door.scheme_host) && leads_to_page(url, landing, door.path) => Target::Relative,
+        Some(_) | None => Target::Elsewhere,
+    }
+}
+
+/// Puts a session, and a language if one is given, behind the other parameters of the query.
+///
+/// Replaces every `sessId` and `lang` there is, and keeps the other parameters and the fragment byte for byte.
+#[must_use]
+pub fn with_session(location: &str, session: &SessionId, language: Option<&Language>) -> String {
+    let (url, fragment) = location.split_at(location.find('#').unwrap_or(location.len()));
+    let (page, query) = url.split_once('?').unwrap_or((url, ""));
+    let mut parameters: Vec<String> = query
+        .split('&')
+        .filter(|parameter| !parameter.is_empty() && !is_named(parameter, "sessId"))
+        .filter(|parameter| language.is_none() || !is_named(parameter, "lang"))
+        .map(str::to_owned)
+        .collect();
+    parameters.push(format!("sessId={}", session.expose()));
+    parameters.extend(language.map(|language| format!("lang={language}")));
+    format!("{page}?{}{fragment}", parameters.join("&"))
+}
+
+/// Returns the decoded `lang` of the query, if there is exactly one.
+#[must_use]
+pub fn lang_of(location: &str) -> Option<String> {
+    let (_, query) = location.split('#').next()?.split_once('?')?;
+    let mut languages = query.split('&').filter(|parameter| is_named(parameter, "lang"));
+    let (Some(language), None) = (languages.next(), languages.next()) else {
+        return None;
+    };
+    let (_, value) = language.split_once('=')?;
+    percent_decode_str(value).decode_utf8().ok().map(String::from)
+}
+
+/// Splits `https://host/path` and `//host/path`; none for a relative reference (RFC 3986 §4.2).
+fn authority_and_path(url: &str) -> Option<(&str, &str)> {
+    let scheme = url.get(..6).filter(|scheme| scheme.eq_ignore_ascii_case("https:"));
+    let rest = url[scheme.map_or(0, str::len)..].strip_prefix("//")?;
+    Some(rest.split_at(rest.find('/').unwrap_or(rest.len())))
+}
+
+/// Tells whether `host[:port]` is a host of the PBX on the request's own port.
+fn leads_to_pbx(authority: &str, door: &Door<'_>) -> bool {
+    let (host, port) = match authority.split_once(':') {
+        Some((host, port)) => (host, read_port(port)),
+        None => (authority, Some(HTTPS)),
+    };
+    // A pattern for hosts compares ends only, so `evil.test%2f.pbx.test` must not get that far.
+    is_host_name(host) && port == Some(door.port.unwrap_or(HTTPS)) && (door.is_pbx_host)(&host.to_ascii_lowercase())
+}
+
+fn read_port(text: &str) -> Option<u16> {
+    // `parse` alone would read "+443".
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// Tells whether a relative reference without authority, followed from a path, leads to a landing page.
+fn leads_to_page(reference: &str, landing: &[&str], base: &str) -> bool {
+    if reference.starts_with('/') {
+        return landing.contains(&reference);
+    }
+    // A colon in the first segment ends a scheme: `http:/../welcome.htm` is no relative path (RFC 3986 §4.2).
+    let first = reference.split('/').next().unwrap_or_default();
+    if reference.is_empty() || first.contains(':') {
+        return false;
+    }
+    let directory = &base[..base.rfind('/').map_or(0, |slash| slash + 1)];
+    landing.contains(&without_dots(&format!("{directory}{reference}")).as_str())
+}
+
+/// Removes the dot segments of an absolute path (RFC 3986 §5.2.4).
+fn without_dots(path: &str) -> String {
+    let mut kept = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let is_last = segments.peek().is_none();
+        match segment {
+            "." => {}
+            ".." => drop(kept.pop()),
+            segment => kept.push(segment),
+        }
+        if is_last && matches!(segment, "." | "..") {
+            kept.push("");
+        }
+    }
+    format!("/{}", kept.join("/"))
+}
+
+fn is_named(parameter: &str, name: &str) -> bool {
+    let encoded = parameter.split('=').next().unwrap_or_default();
+    percent_decode_str(encoded).eq(name.bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> SessionId {
+        "newsession".parse().unwrap()
+    }
+
+    fn french() -> Language {
+        "fr".parse().unwrap()
+    }
+
+    #[test]
+    fn links_to_the_landing_page() {
+        assert_eq!(
+            link("pbx.test:8443", "/welcome.htm", &session(), Some(&french())),
+            "https://pbx.test:8443/welcome.htm?sessId=newsession&lang=fr"
+        );
+        assert_eq!(
+            link("pbx.test", "/welcome.htm", &session(), None),
+            "https://pbx.test/welcome.htm?sessId=newsession"
+        );
+    }
+
+    // === with_session ===
+
+    #[track_caller]
+    fn check(location: &str, expected: &str) {
+        assert_eq!(with_session(location, &session(), None), expected, "{location}");
+    }
+
+    #[track_caller]
+    fn check_french(location: &str, expected: &str) {
+        assert_eq!(with_session(location, &session(), Some(&french())), expected, "{location}");
+    }
+
+    #[test]
+    fn appends_the_session_before_the_fragment() {
+        check("/welcome.htm", "/welcome.htm?sessId=newsession");
+        check("/welcome.htm?", "/welcome.htm?sessId=newsession");
+        check("/welcome.htm#top", "/welcome.htm?sessId=newsession#top");
+        check("/welcome.htm#a?sessId=x", "/welcome.htm?sessId=newsession#a?sessId=x");
+        check("https://pbx.test/welcome.htm?a=1#", "https://pbx.test/welcome.htm?a=1&sessId=newsession#");
+    }
+
+    #[test]
+    fn keeps_other_parameters_byte_for_byte() {
+        check("/welcome.htm?b=%41+%zz&a=1&b", "/welcome.htm?b=%41+%zz&a=1&b&sessId=newsession");
+        check("/w?a==&=x&é=?/", "/w?a==&=x&é=?/&sessId=newsession");
+        check("/w?sessid=1&SESSID=2&sessIdx=3&xsessId=4", "/w?sessid=1&SESSID=2&sessIdx=3&xsessId=4&sessId=newsession");
+        check("/w?x=sessId&y=sessId=1", "/w?x=sessId&y=sessId=1&sessId=newsession");
+        check("/w?a=1&&b=2&", "/w?a=1&b=2&sessId=newsession");
+    }
+
+    #[test]
+    fn replaces_stale_sessions_however_spelled() {
+        check("/w?sessId=old", "/w?sessId=newsession");
+        check("/w?sessId", "/w?sessId=newsession");
+        check("/w?sessId=1&a=1&sessId=2&sessId=", "/w?a=1&sessId=newsession");
+        check("/w?a=1&%73ess%49d=old&b=2", "/w?a=1&b=2&sessId=newsession");
+    }
+
+    #[test]
+    fn replaces_the_language_only_by_a_language() {
+        check("/w?lang=sp", "/w?lang=sp&sessId=newsession");
+        check_french("/w?lang=sp&a=1&l%61ng=en", "/w?a=1&sessId=newsession&lang=fr");
+        check_french("/w#x", "/w?sessId=newsession&lang=fr#x");
+        check_french("/w?LANG=sp", "/w?LANG=sp&sessId=newsession&lang=fr");
+    }
+
+    #[test]
+    fn reads_the_language_if_there_is_one() {
+        let rows = [
+            ("/w?lang=fr", Some("fr")),
+            ("/w?a=1&l%61ng=%66r#x", Some("fr")),
+            ("/w?lang=", Some("")),
+            ("/w?lang", None),
+            ("/w?lang=fr&lang=fr", None),
+            ("/w?lang=%ff", None),
+            ("/w?Lang=fr", None),
+            ("/w#?lang=fr", None),
+            ("/w", None),
+        ];
+        for (location, expected) in rows {
+            assert_eq!(lang_of(location).as_deref(), expected, "{location}");
+        }
+    }
+
+    // === target ===
+
+    fn is_pbx_host(host: &str) -> bool {
+        host == "pbx.test" || host.ends_with(".tenants.test")
+    }
+
+    /// Follows a location from `/portal/login` on `host`.
+    fn follow(location: &str, host: &str, port: Option<u16>) -> Target {
+        let door = Door { scheme_host: host, port, path: "/portal/login", is_pbx_host: &is_pbx_host };
+        target(location, &["/welcome.htm", "/m/welcome.htm"], &door)
+    }
+
+    #[track_caller]
+    fn check_pbx(location: &str, port: Option<u16>, authority: &str) {
+        assert_eq!(follow(location, "app.test", port), Target::PbxHost(authority.to_owned()), "{location}");
+    }
+
+    #[track_caller]
+    fn check_elsewhere(locations: &[&str]) {
+        for location in locations {
+            assert_eq!(follow(location, "pbx.test", None), Target::Elsewhere, "{location:?}");
+        }
+    }
+
+    #[test]
+    fn knows_the_landing_page_on_hosts_of_the_pbx() {
+        check_pbx("https://pbx.test/welcome.htm", None, "pbx.test");
+        check_pbx("https://pbx.test/m/welcome.htm?a=/../b#c", None, "pbx.test");
+        check_pbx("https://a.tenants.test/welcome.htm", None, "a.tenants.test");
+        check_pbx("//pbx.test/welcome.htm", None, "pbx.test");
+        check_pbx("HTTPS://PBX.Test/welcome.htm", None, "PBX.Test");
+    }
+
+    #[test]
+    fn the_port_must_be_the_requests() {
+        check_pbx("https://pbx.test:443/welcome.htm", None, "pbx.test:443");
+        check_pbx("https://pbx.test/welcome.htm", Some(443), "pbx.test");
+        check_pbx("https://pbx.test:8443/welcome.htm", Some(8443), "pbx.test:8443");
+        for (location, port) in [
+            ("https://pbx.test/welcome.htm", Some(8443)),
+            ("https://pbx.test:8443/welcome.htm", None),
+            ("https://pbx.test:443/welcome.htm", Some(8443)),
+            ("https://pbx.test:/welcome.htm", None),
+            ("https://pbx.test:+443/welcome.htm", None),
+            ("https://pbx.test:65979/welcome.htm", None),
+            ("https://pbx.test:443:443/welcome.htm", None),
+            ("https://pbx.test:44x/welcome.htm", None),
+        ] {
+            assert_eq!(follow(location, "pbx.test", port), Target::Elsewhere, "{location}");
+        }
+    }
+
+    #[test]
+    fn follows_relative_references_as_a_browser_does() {
+        for location in [
+            "/welcome.htm",
+            "/welcome.htm?a=1#b",
+            "/m/welcome.htm",
+            "../welcome.htm",
+            "./../welcome.htm",
+            "../../../welcome.htm",
+            "x/../../welcome.htm",
+            "../m/welcome.htm",
+            "../x/.././welcome.htm",
+            "./a:b/../../welcome.htm",
+        ] {
+            assert_eq!(follow(location, "pbx.test", Some(8443)), Target::Relative, "{location}");
+        }
+    }
+
+    #[test]
+    fn a_relative_reference_leads_to_the_pbx_only_on_its_own_hosts() {
+        for location in ["/welcome.htm", "../welcome.htm"] {
+            assert_eq!(follow(location, "app.test", None), Target::Elsewhere, "{location}");
+        }
+    }
+
+    #[test]
+    fn resolves_against_the_directory_of_the_request() {
+        for (path, expected) in [
+            ("/", Target::Relative),
+            ("/login", Target::Relative),
+            ("/m/", Target::Relative),
+            ("/m/x", Target::Relative),
+            ("/x/", Target::Elsewhere),
+            ("//", Target::Elsewhere),
+            ("/m//x", Target::Elsewhere),
+            ("/x/../login", Target::Relative),
+            ("", Target::Elsewhere),
+            ("*", Target::Elsewhere),
+        ] {
+            let door = Door { scheme_host: "pbx.test", port: None, path, is_pbx_host: &is_pbx_host };
+            assert_eq!(target("welcome.htm", &["/welcome.htm", "/m/welcome.htm"], &door), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn foreign_hosts_are_elsewhere() {
+        check_elsewhere(&[
+            "https://evil.test/welcome.htm",
+            "//evil.test/welcome.htm",
+            "https://pbx.test.evil.test/welcome.htm",
+            "https://evilpbx.test/welcome.htm",
+            "https://pbx.test./welcome.htm",
+            "https://.tenants.test/welcome.htm",
+            "https://evil.test%2f.tenants.test/welcome.htm",
+            "https://evil_x.tenants.test/welcome.htm",
+            "https://pbx%2etest/welcome.htm",
+            "https://ｐbx.test/welcome.htm",
+            "https:///welcome.htm",
+            "///welcome.htm",
+            "////pbx.test/welcome.htm",
+            "https:////pbx.test/welcome.htm",
+            "//",
+            "https://",
+            "https://[::1]/welcome.htm",
+        ]);
+    }
+
+    #[test]
+    fn other_schemes_are_elsewhere() {
+        check_elsewhere(&[
+            "http://pbx.test/welcome.htm",
+            "wss://pbx.test/welcome.htm",
+            "http:/../welcome.htm",
+            "http:../welcome.htm",
+            "https:/../welcome.htm",
+            "https:/welcome.htm",
+            "https:../../welcome.htm",
+            "https:pbx.test/welcome.htm",
+            "javascript:/../../welcome.htm",
+            "x:/../../welcome.htm",
+            "://pbx.test/welcome.htm",
+        ]);
+    }
+
+    #[test]
+    fn what_browsers_read_in_their_own_way_is_elsewhere() {
+        check_elsewhere(&[
+            "https://pbx.test@evil.test/welcome.htm",
+            "https://user:pw@pbx.test/welcome.htm",
+            "https://@pbx.test/welcome.htm",
+            "//evil.test@pbx.test/welcome.htm",
+            "https://evil.test\\@pbx.test/welcome.htm",
+            "https:\\\\pbx.test/welcome.htm",
+            "/\\evil.test/../welcome.htm",
+            "\\welcome.htm",
+            "/welcome.htm?a=\\b",
+            " /welcome.htm",
+            "/welcome.htm ",
+            "\t/welcome.htm",
+            "/\t/welcome.htm",
+            "/welcome.htm\r\nSet-Cookie: a=b",
+            "/welcome.htm?a=\n",
+            "https://pbx.test\u{a0}/welcome.htm",
+            "/welcome.htm\0",
+            "\u{85}/welcome.htm",
+        ]);
+    }
+
+    #[test]
+    fn other_pages_are_elsewhere() {
+        check_elsewhere(&[
+            "",
+            "#x",
+            "?a=/welcome.htm",
+            "/",
+            "welcome.htm",
+            "/Welcome.htm",
+            "/welcome.html",
+            "/welcome.htm/",
+            "/welcome.htm;x",
+            "/welcome%2ehtm",
+            "/%77elcome.htm",
+            "/./welcome.htm",
+            "/x/../welcome.htm",
+            "/x//welcome.htm",
+            "../welcome.htm/.",
+            "../welcome.htm/..",
+            "../welcome.htm/x/..",
+            "..//welcome.htm",
+            "%2e%2e/welcome.htm",
+            "x/%2e%2e/../welcome.htm",
+            "https://pbx.test",
+            "https://pbx.test/",
+            "https://pbx.test?/welcome.htm",
+            "https://pbx.test#/welcome.htm",
+            "https://pbx.test/x/../welcome.htm",
+            "https://pbx.test//welcome.htm",
+        ]);
+    }
+}

@@ -1,1 +1,355 @@
-//! path
+//! The canonical copy of a path. Decisions are made on it; what is forwarded is the original, byte for byte.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+/// The paths that are callgate's own on every host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reserved {
+    /// `/auth/ott`.
+    Ott,
+    /// `/auth/pbx`.
+    Pbx,
+    /// `/auth/callgate` and everything below it.
+    Callgate,
+}
+
+/// Whose a path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Ours, spelled as we spell it.
+    Reserved(Reserved),
+    /// Ours in another spelling: neither answered nor passed on.
+    Disguised,
+    /// An upstream's.
+    Open,
+}
+
+/// Returns the path as the most generous upstream might read it.
+///
+/// Percent-decodes once (an escape that is none stays; bytes that are no UTF-8 become U+FFFD), reads `\` as `/`,
+/// drops the `;parameters` of segments, empty segments and dot segments (RFC 3986 §5.2.4), and folds ASCII case.
+/// A slash at the end stays.
+#[must_use]
+pub fn canonical(path: &str) -> Cow<'_, str> {
+    if is_plain(path) {
+        return Cow::Borrowed(path);
+    }
+    // Decoding comes first, because %2e, %2f, %3b and %5c count as what they stand for.
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    let copy = resolved(&decoded).to_ascii_lowercase();
+    if copy == path { Cow::Borrowed(path) } else { Cow::Owned(copy) }
+}
+
+/// Tells whether a path is reserved, and whether it is spelled as it should be.
+#[must_use]
+pub fn place(path: &str) -> Place {
+    match path {
+        "/auth/ott" => return Place::Reserved(Reserved::Ott),
+        "/auth/pbx" => return Place::Reserved(Reserved::Pbx),
+        _ => {}
+    }
+    let canonical = canonical(path);
+    if matches!(&*canonical, "/auth/ott" | "/auth/pbx") {
+        return Place::Disguised;
+    }
+    match (is_callgates(path), is_callgates(&canonical)) {
+        (false, false) => Place::Open,
+        // Below our prefix case may matter, as in a ticket; nothing else may differ.
+        (true, true) if path.eq_ignore_ascii_case(&canonical) => Place::Reserved(Reserved::Callgate),
+        _ => Place::Disguised,
+    }
+}
+
+/// Tells whether a request may be a login at the PBX with a password, or with a second factor.
+///
+/// Errs on the side of yes: what is counted too often is only limited.
+#[must_use]
+pub fn is_password_login(method: &str, canonical: &str) -> bool {
+    // An upstream that decodes before it parses would end the path at any of these.
+    let path = canonical.split(['\0', '?', '#']).next().unwrap_or_default();
+    match path.strip_suffix('/').unwrap_or(path) {
+        "/rest/system/session" => ["POST", "PUT"].iter().any(|name| name.eq_ignore_ascii_case(method)),
+        "/rest/system/2nd" | "/rest/system/login" => !matches!(method, "GET" | "HEAD" | "OPTIONS"),
+        _ => false,
+    }
+}
+
+/// Tells at a glance that a path is its own canonical copy; a no may be wrong.
+fn is_plain(path: &str) -> bool {
+    let mut before = 0;
+    for byte in path.bytes() {
+        let special = matches!(byte, b'%' | b'\\' | b';' | b'A'..=b'Z');
+        let odd_segment = matches!(before, 0 | b'/') && byte == b'.' || before == b'/' && byte == b'/';
+        if special || odd_segment {
+            return false;
+        }
+        before = byte;
+    }
+    true
+}
+
+fn resolved(path: &str) -> String {
+    let path = path.replace('\\', "/");
+    let mut kept = Vec::new();
+    let mut ends_in_slash = false;
+    for segment in path.split('/') {
+        let name = segment.split(';').next().unwrap_or_default();
+        ends_in_slash = matches!(name, "" | "." | "..");
+        match name {
+            "" | "." => {}
+            ".." => drop(kept.pop()),
+            name => kept.push(name),
+        }
+    }
+    let root = if path.starts_with('/') { "/" } else { "" };
+    let end = if ends_in_slash && !kept.is_empty() { "/" } else { "" };
+    format!("{root}{}{end}", kept.join("/"))
+}
+
+fn is_callgates(path: &str) -> bool {
+    path.strip_prefix("/auth/callgate").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, expected: &str) {
+        assert_eq!(canonical(path), expected, "{path}");
+    }
+
+    #[test]
+    fn leaves_canonical_paths_alone() {
+        for path in [
+            "/",
+            "/a",
+            "/a/",
+            "/a.b/c-d_e~f",
+            "/.well-known/x",
+            "/a/..b/c..",
+            "/é",
+            "/100%",
+            "/%zz",
+            "*",
+            "",
+            "/a/...",
+            "/a=b&c,d",
+        ] {
+            assert!(matches!(canonical(path), Cow::Borrowed(same) if same == path), "{path}");
+        }
+    }
+
+    #[test]
+    fn decodes_once() {
+        check("/%61%2Fb", "/a/b");
+        check("/%2561", "/%61");
+        check("/%25%36%31", "/%61");
+        check("/a%", "/a%");
+        check("/a%4", "/a%4");
+        check("/%C3%A9", "/é");
+        check("/%00", "/\0");
+        check("/a%3fb%23c", "/a?b#c");
+    }
+
+    #[test]
+    fn survives_bytes_that_are_no_utf8() {
+        check("/%ff%FE/x", "/\u{fffd}\u{fffd}/x");
+        check("/%c0%af", "/\u{fffd}\u{fffd}");
+        check("/%e2%82", "/\u{fffd}");
+    }
+
+    #[test]
+    fn resolves_segments() {
+        check("/a/./b", "/a/b");
+        check("/a/../b", "/b");
+        check("/a/..", "/");
+        check("/a/b/..", "/a/");
+        check("/a/.", "/a/");
+        check("/../../a", "/a");
+        check("/..", "/");
+        check("//a///b//", "/a/b/");
+        check("//", "/");
+        check("/a//../b", "/b");
+        check("/%2e%2E/a/%2e/b", "/a/b");
+        check("/a%2f..%2fb", "/b");
+        check("/a%5c..%5Cb", "/b");
+        check("\\a\\b", "/a/b");
+        check("a/../../b", "b");
+        check("..", "");
+        check("./a", "a");
+    }
+
+    #[test]
+    fn drops_parameters_before_it_resolves() {
+        check("/a;x=1/b;y", "/a/b");
+        check("/a/..;/b", "/b");
+        check("/a/..%3bx/b", "/b");
+        check("/a/.;x/b", "/a/b");
+        check("/;x/a", "/a");
+        check("/a;", "/a");
+        check("/a/;x", "/a/");
+        check("/a;x%2fb", "/a/b");
+    }
+
+    #[test]
+    fn folds_only_ascii_case() {
+        check("/REST/System", "/rest/system");
+        check("/%41%C3%89", "/aÉ");
+    }
+
+    /// Every path of a few hostile pieces has a canonical copy without anything left to resolve.
+    #[test]
+    fn no_spelling_survives() {
+        let pieces = ["/", "\\", "%2f", "%5C", ".", "%2e", ";", "%3B", "a", "%", "%ff", "A"];
+        for code in 0..pieces.len().pow(5) {
+            let digit = |place: u32| pieces[code / pieces.len().pow(place) % pieces.len()];
+            let path: String = std::iter::once("/").chain((0..5).map(digit)).collect();
+            let copy = canonical(&path);
+            assert!(copy.starts_with('/'), "{path}");
+            assert!(!copy.contains("//") && !copy.contains(['\\', ';', 'A']), "{path} is {copy}");
+            assert!(!copy.split('/').any(|segment| matches!(segment, "." | "..")), "{path} is {copy}");
+        }
+    }
+
+    #[track_caller]
+    fn check_place(expected: Place, paths: &[&str]) {
+        for path in paths {
+            assert_eq!(place(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn our_own_paths_are_reserved() {
+        check_place(Place::Reserved(Reserved::Ott), &["/auth/ott"]);
+        check_place(Place::Reserved(Reserved::Pbx), &["/auth/pbx"]);
+        check_place(
+            Place::Reserved(Reserved::Callgate),
+            &["/auth/callgate", "/auth/callgate/", "/auth/callgate/ticket/AbC", "/auth/callgate/Logout"],
+        );
+    }
+
+    #[test]
+    fn no_disguise_is_passed_on() {
+        check_place(
+            Place::Disguised,
+            &[
+                "/AUTH/ott",
+                "/auth/OTT",
+                "/Auth/Pbx",
+                "//auth/ott",
+                "/auth//pbx",
+                "/./auth/ott",
+                "/auth/./ott",
+                "/x/../auth/ott",
+                "/auth/x/../pbx",
+                "/../auth/ott",
+                "/%61uth/ott",
+                "/auth%2fott",
+                "/auth%2Fpbx",
+                "/auth/%6ftt",
+                "/auth/pb%78",
+                "/auth\\ott",
+                "/auth%5cott",
+                "\\auth\\pbx",
+                "/auth/ott;x",
+                "/auth/ott;x=1;y",
+                "/auth;a/pbx",
+                "/auth/pbx%3bx",
+                "/x/..;/auth/pbx",
+                "/x/%2e%2e/auth/ott",
+                "/x%2f..%2fauth/ott",
+                "%2fauth/ott",
+                "/;/auth/ott",
+                "/auth/x/.%2e/ott",
+                "/auth/callgate/../ott",
+                "/AUTH/callgate",
+                "/auth/Callgate/x",
+                "/auth//callgate/x",
+                "/auth/%63allgate",
+                "/auth/callgate%2fx",
+                "/auth/callgate;x/y",
+                "/auth/callgate//x",
+                "/auth/callgate/./x",
+                "/auth/callgate/x/..",
+                "/auth/callgate/../x",
+                "/auth/callgate/../../admin",
+                "/auth/callgate/%78",
+                "/auth/callgate/a;b",
+                "/auth/callgate/a\\b",
+                "/auth/callgate\\a",
+                "/x/../auth/callgate/y",
+            ],
+        );
+    }
+
+    #[test]
+    fn other_paths_are_the_upstreams() {
+        check_place(
+            Place::Open,
+            &[
+                "",
+                "*",
+                "/",
+                "/auth",
+                "/auth/",
+                "/auth/ott/",
+                "/auth/ottx",
+                "/auth/pbx/x",
+                "/auth/ott.",
+                "/auth/login",
+                "/auth/callgatex",
+                "/auth/callgate.x",
+                "/x/auth/ott",
+                "/auth/%256ftt",
+                "/auth/o%74",
+                "/auth/ott%20",
+                "auth/ott",
+                "/auth-ott",
+                "/auth/ött",
+            ],
+        );
+    }
+
+    #[track_caller]
+    fn check_login(method: &str, path: &str, expected: bool) {
+        assert_eq!(is_password_login(method, &canonical(path)), expected, "{method} {path}");
+    }
+
+    #[test]
+    fn knows_the_password_logins_of_the_pbx() {
+        for path in [
+            "/rest/system/session",
+            "/rest/system/session/",
+            "/REST/System/Session",
+            "/rest//system/session;x",
+            "/rest/%73ystem/x/../session",
+            "/rest%2fsystem%2fsession",
+            "/rest/system/session%00",
+            "/rest/system/session%3fx",
+        ] {
+            for (method, expected) in [("POST", true), ("PUT", true), ("put", true), ("GET", false), ("DELETE", false)]
+            {
+                check_login(method, path, expected);
+            }
+        }
+        for path in ["/rest/system/2nd", "/rest/system/login/", "/rest/system/LOGIN"] {
+            for (method, expected) in [
+                ("POST", true),
+                ("PUT", true),
+                ("PATCH", true),
+                ("DELETE", true),
+                ("GET", false),
+                ("HEAD", false),
+                ("OPTIONS", false),
+            ] {
+                check_login(method, path, expected);
+            }
+        }
+        for path in ["/", "/rest/system", "/rest/system/sessions", "/rest/system/session/x", "/rest/user/session"] {
+            check_login("POST", path, false);
+        }
+    }
+}

@@ -1,1 +1,345 @@
-//! redact
+//! What is secret in text from outside, and how such text looks in a log.
+
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+
+/// What stands in place of a secret.
+const HIDDEN: &str = "***";
+
+/// The longest target in a log, in bytes.
+const MAX_TARGET: usize = 1024;
+
+/// The longest other text in a log, in bytes.
+const MAX_TEXT: usize = 256;
+
+/// The words that make a parameter secret, alone or as a part of its name: `token`, `user[password]`, `api-key`.
+const SECRET: &[&str] = &[
+    "access_token",
+    "accesstoken",
+    "api_key",
+    "apikey",
+    "appuserpassword",
+    "assertion",
+    "auth",
+    "authorization",
+    "client_assertion",
+    "client_secret",
+    "clientsecret",
+    "code",
+    "code_verifier",
+    "cookie",
+    "credential",
+    "credentials",
+    "hash",
+    "id_token",
+    "idtoken",
+    "jsessionid",
+    "jwt",
+    "key",
+    "nonce",
+    "otp",
+    "pass",
+    "passphrase",
+    "passwd",
+    "password",
+    "phpsessid",
+    "pin",
+    "private_key",
+    "pwd",
+    "refresh_token",
+    "refreshtoken",
+    "samlrequest",
+    "samlresponse",
+    "secret",
+    "sess",
+    "sessid",
+    "session",
+    "session_id",
+    "sessionid",
+    "sid",
+    "sig",
+    "signature",
+    "state",
+    "t",
+    "ticket",
+    "token",
+    "value",
+];
+
+/// What is escaped in a target, besides everything that is not ASCII: controls, spaces, quotes and backslashes.
+const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'\'').add(b'\\').add(b'`');
+
+/// Shows a path and query without its secrets, in printable ASCII, cut at 1,024 bytes.
+///
+/// The values of secret parameters, of parameters that hold another URL with a secret, and of all parameters of path
+/// segments become `***`.
+#[must_use]
+pub fn target(path_and_query: &str) -> Cow<'_, str> {
+    let (path, query) = path_and_query.split_at(path_and_query.find('?').unwrap_or(path_and_query.len()));
+    let mut shown = Cow::Borrowed(path_and_query);
+    if path.contains(';') || query.split('&').any(is_secret_pair) {
+        shown = Cow::Owned(path_without_values(path) + &query_without_secrets(query));
+    }
+    if shown.len() <= MAX_TARGET && Cow::from(utf8_percent_encode(&shown, ESCAPED)) == shown {
+        return shown;
+    }
+    Cow::Owned(cut(utf8_percent_encode(&shown, ESCAPED).to_string(), MAX_TARGET))
+}
+
+/// Shows any other text from outside on one line, cut at 256 bytes.
+#[must_use]
+pub fn text(text: &str) -> Cow<'_, str> {
+    if text.len() <= MAX_TEXT && !text.contains(is_invisible) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::new();
+    // One character more than fits is enough to see that there are too many.
+    for c in text.chars().take(MAX_TEXT + 1) {
+        if is_invisible(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    Cow::Owned(cut(shown, MAX_TEXT))
+}
+
+/// Shows a whole URL as [`target`] does, without userinfo, and without what its fragment says.
+#[must_use]
+pub fn location(value: &str) -> String {
+    let (url, fragment) = value.split_at(value.find('#').unwrap_or(value.len()));
+    let shown = without_userinfo(url);
+    let end = if fragment.is_empty() { "" } else { "#***" };
+    format!("{}{end}", target(&shown))
+}
+
+/// Tells whether `name=value` has a secret name, or anywhere in it a URL or a list with one, such as
+/// `next=%2Fwelcome.htm%3FsessId%3D…`.
+fn is_secret_pair(pair: &str) -> bool {
+    let Some((name, _)) = pair.split_once('=') else {
+        return false;
+    };
+    let decoded = percent_decode_str(pair).decode_utf8_lossy();
+    let mut inner = decoded.split(['?', '&', ';', '#']).filter_map(|pair| pair.split_once('='));
+    is_secret(name) || inner.any(|(name, _)| is_secret(name))
+}
+
+fn is_secret(name: &str) -> bool {
+    let name = percent_decode_str(name).decode_utf8_lossy().to_ascii_lowercase();
+    name.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| SECRET.contains(&word))
+}
+
+/// Hides what stands behind `=` in `;name=value`, up to the next `;` or `/`.
+fn path_without_values(path: &str) -> String {
+    path.split_inclusive('/').map(segment_without_values).collect()
+}
+
+fn segment_without_values(segment: &str) -> String {
+    let (segment, slash) = segment.strip_suffix('/').map_or((segment, ""), |segment| (segment, "/"));
+    let mut parts = segment.split(';');
+    let name = parts.next().unwrap_or_default();
+    let parameters = parts.map(|parameter| format!(";{}", without_value(parameter)));
+    format!("{name}{}{slash}", parameters.collect::<String>())
+}
+
+fn query_without_secrets(query: &str) -> String {
+    let pairs = query.split('&').map(|pair| if is_secret_pair(pair) { without_value(pair) } else { pair.to_owned() });
+    pairs.collect::<Vec<_>>().join("&")
+}
+
+fn without_value(pair: &str) -> String {
+    match pair.split_once('=') {
+        Some((name, _)) => format!("{name}={HIDDEN}"),
+        None => pair.to_owned(),
+    }
+}
+
+fn without_userinfo(url: &str) -> Cow<'_, str> {
+    let is_authority = |&at: &usize| at == 0 || url[..at].ends_with(':');
+    let Some(start) = url.find("//").filter(is_authority).map(|slashes| slashes + 2) else {
+        return Cow::Borrowed(url);
+    };
+    let authority = url[start..].split(['/', '?', '\\']).next().unwrap_or_default();
+    match authority.rfind('@') {
+        Some(at) => Cow::Owned(format!("{}{}", &url[..start], &url[start + at + 1..])),
+        None => Cow::Borrowed(url),
+    }
+}
+
+/// Tells whether a character would break or rearrange a line of text: controls, and the marks of Unicode that are
+/// invisible, end lines or turn the direction of writing.
+fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// Cuts a text at a character, with `…` at its end.
+fn cut(mut text: String, max: usize) -> String {
+    if text.len() <= max {
+        return text;
+    }
+    let mut end = max - '…'.len_utf8();
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text.push('…');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        assert_eq!(target(text), expected, "{text}");
+    }
+
+    #[test]
+    fn shows_what_is_not_secret_as_it_is() {
+        for text in [
+            "/",
+            "",
+            "*",
+            "/a/b.htm?x=1&y=%20&z",
+            "/a?",
+            "/token/abc",
+            "/audio.wav?type=recording&id=7",
+            "/a?tokens=1&xkey=2",
+            "/a?=x",
+        ] {
+            assert!(matches!(target(text), Cow::Borrowed(same) if same == text), "{text}");
+        }
+    }
+
+    #[test]
+    fn hides_every_secret_parameter() {
+        for name in [
+            "sessId",
+            "session",
+            "token",
+            "t",
+            "ticket",
+            "key",
+            "code",
+            "state",
+            "password",
+            "pass",
+            "pwd",
+            "secret",
+            "sig",
+            "signature",
+            "nonce",
+            "access_token",
+            "refresh_token",
+            "id_token",
+            "api_key",
+            "apikey",
+            "auth",
+            "authorization",
+            "appUserPassword",
+            "value",
+            "hash",
+            "SESSID",
+            "sess%49d",
+            "%74oken",
+            "user[password]",
+            "user%5Bpassword%5D",
+            "x-api-key",
+            "accessToken",
+            "+token",
+            " token",
+            "%00token",
+            "amp%3Bkey",
+        ] {
+            assert_eq!(target(&format!("/w?a=1&{name}=canary%2Bcanary&b=2")).find("canary"), None, "{name}");
+            assert_eq!(target(&format!("/w?a=1;{name}=canary;b=2")).find("canary"), None, "{name}");
+        }
+        for name in SECRET {
+            check(&format!("/w?{name}=canary"), &format!("/w?{name}=***"));
+        }
+    }
+
+    #[test]
+    fn keeps_what_stands_around_a_secret() {
+        check("/w?a=1&sessId=x&b=2", "/w?a=1&sessId=***&b=2");
+        check("/w?sessId=x=y?z;u", "/w?sessId=***");
+        check("/w?sessId=&sessId", "/w?sessId=***&sessId");
+        check("/w??token=x", "/w??token=***");
+        check("/w?a;token=x", "/w?a;token=***");
+    }
+
+    #[test]
+    fn hides_secrets_in_urls_inside_of_values() {
+        check("/login?next=%2Fwelcome.htm%3FsessId%3Dx&a=1", "/login?next=***&a=1");
+        check("/login?next=/w%26token%3Dx", "/login?next=***");
+        check("/login?next=%2Fw%23access_token%3Dx", "/login?next=***");
+        check("/login?next=/w?token=x", "/login?next=***");
+        check("/w?a=1;token=x;b=2&c=3", "/w?a=***&c=3");
+        check("/login?next=%2Fw%3Fa%3Dx", "/login?next=%2Fw%3Fa%3Dx");
+    }
+
+    #[test]
+    fn hides_the_values_of_path_parameters() {
+        check("/a;jsessionid=x/b;v=1;w?c=1", "/a;jsessionid=***/b;v=***;w?c=1");
+        check("/a;/;=x", "/a;/;=***");
+    }
+
+    #[test]
+    fn escapes_what_could_break_a_line() {
+        check("/a\r\nb\0\x7f\x1b[0m", "/a%0D%0Ab%00%7F%1B[0m");
+        check("/a\"b'c\\d e", "/a%22b%27c%5Cd%20e");
+        check("/é?ü=1", "/%C3%A9?%C3%BC=1");
+        check("/é?token=ü", "/%C3%A9?token=***");
+    }
+
+    #[test]
+    fn cuts_long_targets() {
+        let fits = format!("/{}", "a".repeat(1023));
+        check(&fits, &fits);
+        check(&format!("{fits}a"), &format!("{}…", &fits[..1021]));
+        assert_eq!(target(&"é".repeat(600)).len(), 1024);
+        assert_eq!(target(&format!("/?token={}", "x".repeat(5000))), "/?token=***");
+    }
+
+    #[track_caller]
+    fn check_text(input: &str, expected: &str) {
+        assert_eq!(text(input), expected, "{input:?}");
+    }
+
+    #[test]
+    fn shows_other_text_on_one_line() {
+        check_text("Mozilla/5.0 (X11; \"Linux\")", "Mozilla/5.0 (X11; \"Linux\")");
+        check_text("Jürgen 密", "Jürgen 密");
+        check_text("a\r\nb\tc\0\x1b\u{85}", "a\\r\\nb\\tc\\u{0}\\u{1b}\\u{85}");
+        check_text("a\u{202e}b\u{2028}c\u{feff}", "a\\u{202e}b\\u{2028}c\\u{feff}");
+    }
+
+    #[test]
+    fn cuts_other_text_between_characters() {
+        check_text(&"a".repeat(256), &"a".repeat(256));
+        check_text(&"a".repeat(257), &format!("{}…", "a".repeat(253)));
+        check_text(&"é".repeat(129), &format!("{}…", "é".repeat(126)));
+        check_text(&"😀".repeat(1000), &format!("{}…", "😀".repeat(63)));
+        check_text(&"\n".repeat(128), &"\\n".repeat(128));
+        assert!(text(&"\0".repeat(257)).len() <= 256);
+    }
+
+    #[test]
+    fn shows_locations_without_userinfo_and_fragment() {
+        let rows = [
+            ("https://pbx.test/welcome.htm?sessId=x&a=1", "https://pbx.test/welcome.htm?sessId=***&a=1"),
+            ("https://user:pw@pbx.test:8443/a", "https://pbx.test:8443/a"),
+            ("https://a@b@pbx.test", "https://pbx.test"),
+            ("//user@pbx.test?a=b@c", "//pbx.test?a=b@c"),
+            ("https://pbx.test/a@b", "https://pbx.test/a@b"),
+            ("/a//b@c?d=//e@f", "/a//b@c?d=//e@f"),
+            ("/a#access_token=x", "/a#***"),
+            ("/a?x=1#", "/a?x=1#***"),
+            ("/a", "/a"),
+            ("", ""),
+            ("/é\n", "/%C3%A9%0A"),
+        ];
+        for (value, expected) in rows {
+            assert_eq!(location(value), expected, "{value}");
+        }
+    }
+}

@@ -1,1 +1,272 @@
-//! template
+//! Strict templates over claims, for the values of rules: `{tenant}.example.com`, `{email|before:@|lower}`.
+//! Not a language: a template applies or it does not.
+
+use std::str::FromStr;
+
+use super::principal::Claims;
+
+/// A text with places for claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template(Vec<Piece>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Literal(String),
+    Claim { name: String, filters: Vec<Filter> },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Filter {
+    Lower,
+    Before(String),
+    After(String),
+}
+
+/// Why a text is not a template, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}, at byte {column}")]
+pub struct TemplateError {
+    /// The byte of the text, counted from 1.
+    pub column: usize,
+    /// What is wrong there.
+    pub problem: Problem,
+}
+
+/// What is wrong with a template.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// `{` without its `}`.
+    #[error("this {{ is never closed")]
+    Unclosed,
+    /// `}` without its `{`.
+    #[error("this }} closes nothing")]
+    Unopened,
+    /// `{` inside `{…}`.
+    #[error("a {{ inside {{…}}: claims do not nest")]
+    Nested,
+    /// `{}` or `{|lower}`.
+    #[error("the claim has no name, write {{name}}")]
+    NoClaim,
+    /// The name of a claim with a character outside the grammar.
+    #[error("{0:?} is no claim name: a letter or _, then letters, digits and _ . : / -")]
+    ClaimName(String),
+    /// A filter nobody wrote.
+    #[error("unknown filter {0:?}, the filters are lower, before:TEXT and after:TEXT")]
+    UnknownFilter(String),
+    /// `before:` or `after:` with nothing behind it.
+    #[error("the filter {0:?} needs a text behind its colon, as in before:@")]
+    NoSeparator(String),
+}
+
+impl Template {
+    /// Fills in the claims; none when a claim is missing or lacks a separator: then the template does not apply.
+    #[must_use]
+    pub fn render(&self, claims: &Claims) -> Option<String> {
+        self.0.iter().map(|piece| piece.render(claims)).collect()
+    }
+
+    /// Returns the names of the claims used, in the order of the text.
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Claim { name, .. } => Some(name.as_str()),
+            Piece::Literal(_) => None,
+        })
+    }
+
+    /// Returns the text of a template that uses no claim.
+    #[must_use]
+    pub fn literal(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [] => Some(""),
+            [Piece::Literal(text)] => Some(text),
+            _ => None,
+        }
+    }
+}
+
+impl Piece {
+    fn render<'a>(&'a self, claims: &'a Claims) -> Option<String> {
+        match self {
+            Self::Literal(text) => Some(text.clone()),
+            Self::Claim { name, filters } => {
+                filters.iter().try_fold(claims.get(name)?.clone(), |value, filter| filter.apply(&value))
+            }
+        }
+    }
+}
+
+impl Filter {
+    fn apply(&self, value: &str) -> Option<String> {
+        match self {
+            // ASCII only: Unicode would turn the Kelvin sign into a k, and one person into another.
+            Self::Lower => Some(value.to_ascii_lowercase()),
+            Self::Before(separator) => value.split_once(separator).map(|(before, _)| before.to_owned()),
+            Self::After(separator) => value.split_once(separator).map(|(_, after)| after.to_owned()),
+        }
+    }
+}
+
+// === Reading ===
+
+impl FromStr for Template {
+    type Err = TemplateError;
+
+    fn from_str(text: &str) -> Result<Self, TemplateError> {
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(['{', '}']) {
+            pieces.extend(literal(&rest[..at]));
+            let column = text.len() - rest.len() + at + 1;
+            if rest[at..].starts_with('}') {
+                return Err(TemplateError { column, problem: Problem::Unopened });
+            }
+            let inner = &rest[at + 1..];
+            let end = inner.find(['{', '}']).ok_or(TemplateError { column, problem: Problem::Unclosed })?;
+            if inner[end..].starts_with('{') {
+                return Err(TemplateError { column: column + 1 + end, problem: Problem::Nested });
+            }
+            pieces.push(claim(&inner[..end], column + 1)?);
+            rest = &inner[end + 1..];
+        }
+        pieces.extend(literal(rest));
+        Ok(Self(pieces))
+    }
+}
+
+fn literal(text: &str) -> Option<Piece> {
+    (!text.is_empty()).then(|| Piece::Literal(text.to_owned()))
+}
+
+/// Reads what stands between braces; `column` is where it begins.
+fn claim(inner: &str, column: usize) -> Result<Piece, TemplateError> {
+    let mut parts = inner.split('|');
+    let name = parts.next().unwrap_or_default();
+    check_name(name).map_err(|problem| TemplateError { column, problem })?;
+    let mut filters = Vec::new();
+    let mut at = column + name.len() + 1;
+    for part in parts {
+        filters.push(filter(part).map_err(|problem| TemplateError { column: at, problem })?);
+        at += part.len() + 1;
+    }
+    Ok(Piece::Claim { name: name.to_owned(), filters })
+}
+
+fn check_name(name: &str) -> Result<(), Problem> {
+    let Some(first) = name.bytes().next() else {
+        return Err(Problem::NoClaim);
+    };
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:/-".contains(&byte);
+    let valid = (first.is_ascii_alphabetic() || first == b'_') && name.bytes().all(inner);
+    if valid { Ok(()) } else { Err(Problem::ClaimName(name.to_owned())) }
+}
+
+fn filter(text: &str) -> Result<Filter, Problem> {
+    match text.split_once(':') {
+        None if text == "lower" => Ok(Filter::Lower),
+        Some(("before" | "after", "")) => Err(Problem::NoSeparator(text.to_owned())),
+        Some(("before", separator)) => Ok(Filter::Before(separator.to_owned())),
+        Some(("after", separator)) => Ok(Filter::After(separator.to_owned())),
+        None | Some(_) => Err(Problem::UnknownFilter(text.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims() -> Claims {
+        let rows = [
+            ("ext", "40"),
+            ("tenant", "Acme"),
+            ("email", "Ann@Example.COM@x"),
+            ("empty", ""),
+            ("kelvin", "\u{212a}IM"),
+            ("https://x.test/a-b.c:d", "long"),
+        ];
+        rows.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: Option<&str>) {
+        assert_eq!(text.parse::<Template>().unwrap().render(&claims()).as_deref(), expected, "{text}");
+    }
+
+    #[test]
+    fn fills_in_claims() {
+        check("", Some(""));
+        check("40", Some("40"));
+        check("{ext}", Some("40"));
+        check("{tenant}.example.com", Some("Acme.example.com"));
+        check("a{ext}b{ext}{tenant}é", Some("a40b40Acmeé"));
+        check("{https://x.test/a-b.c:d}", Some("long"));
+        check("{empty}", Some(""));
+    }
+
+    #[test]
+    fn filters_apply_from_left_to_right() {
+        check("{tenant|lower}", Some("acme"));
+        check("{email|before:@}", Some("Ann"));
+        check("{email|after:@}", Some("Example.COM@x"));
+        check("{email|before:@|lower}", Some("ann"));
+        check("{email|lower|after:@|before:.com}", Some("example"));
+        check("{email|after::}", None);
+        check("{email|before:Ann}", Some(""));
+    }
+
+    #[test]
+    fn does_not_apply_without_its_claim_or_separator() {
+        check("{missing}", None);
+        check("{ext}{missing|lower}", None);
+        check("{Ext}", None);
+        check("{ext|before:@}", None);
+        check("{empty|after:@}", None);
+    }
+
+    #[test]
+    fn a_value_is_never_read_as_a_template() {
+        let template: Template = "{a}".parse().unwrap();
+        let claims = Claims::from([("a".to_owned(), "{b|lower}".to_owned())]);
+        assert_eq!(template.render(&claims).as_deref(), Some("{b|lower}"));
+    }
+
+    #[test]
+    fn lower_makes_no_ascii_of_other_letters() {
+        check("{kelvin|lower}", Some("\u{212a}im"));
+    }
+
+    #[test]
+    fn tells_which_claims_it_uses() {
+        let template: Template = "{a}-{b|lower}{a}".parse().unwrap();
+        assert_eq!(template.claims().collect::<Vec<_>>(), ["a", "b", "a"]);
+        assert_eq!(template.literal(), None);
+        for text in ["", "acme.test"] {
+            assert_eq!(text.parse::<Template>().unwrap().literal(), Some(text));
+        }
+    }
+
+    #[track_caller]
+    fn check_error(text: &str, expected: &str) {
+        assert_eq!(text.parse::<Template>().unwrap_err().to_string(), expected, "{text}");
+    }
+
+    #[test]
+    fn says_what_is_wrong_and_where() {
+        check_error("{", "this { is never closed, at byte 1");
+        check_error("é{ext", "this { is never closed, at byte 3");
+        check_error("a}", "this } closes nothing, at byte 2");
+        check_error("{a}}", "this } closes nothing, at byte 4");
+        check_error("x{a{b}}", "a { inside {…}: claims do not nest, at byte 4");
+        check_error("{{a}}", "a { inside {…}: claims do not nest, at byte 2");
+        check_error("{}", "the claim has no name, write {name}, at byte 2");
+        check_error("{|lower}", "the claim has no name, write {name}, at byte 2");
+        check_error("x{4a}", "\"4a\" is no claim name: a letter or _, then letters, digits and _ . : / -, at byte 3");
+        check_error("{a }", "\"a \" is no claim name: a letter or _, then letters, digits and _ . : / -, at byte 2");
+        check_error("{é}", "\"é\" is no claim name: a letter or _, then letters, digits and _ . : / -, at byte 2");
+        for filter in ["upper", "", "Lower", "lower:", "before", "lower ", "first:@"] {
+            let expected =
+                format!("unknown filter {filter:?}, the filters are lower, before:TEXT and after:TEXT, at byte 12");
+            check_error(&format!("{{abc|lower|{filter}}}"), &expected);
+        }
+        check_error("{a|after:}", "the filter \"after:\" needs a text behind its colon, as in before:@, at byte 4");
+    }
+}
