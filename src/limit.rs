@@ -1,0 +1,116 @@
+//! How often is often enough: the quotas of the login endpoints, in memory that does not grow.
+
+use std::net::IpAddr;
+use std::net::Ipv6Addr;
+
+use crate::config;
+
+mod keys;
+mod limiter;
+mod table;
+
+pub use keys::DistinctKeys;
+pub use limiter::Limited;
+pub use limiter::Limiter;
+
+/// How many keys a limiter tells apart before newcomers share; about 2.5 MB for each limiter.
+pub const KEYS: usize = 100_000;
+
+/// The quotas of `[limits]`. One value serves all workers.
+pub struct Limits {
+    /// Requests to the login endpoints, by [`client_key`].
+    pub client: Limiter,
+    /// Requests to the login endpoints, by proven caller.
+    pub caller: Limiter,
+    /// Grants, by account or Voximplant user.
+    pub account: Limiter,
+    /// Refusals, by [`client_key`]: peeked at before a request is answered, consumed by a refusal.
+    pub failures: Limiter,
+    /// Password logins passing through to the PBX, by [`client_key`].
+    pub pbx_logins: Limiter,
+}
+
+impl Limits {
+    /// Makes the limiters, all of them unused.
+    #[must_use]
+    pub fn new(rates: &config::Limits) -> Self {
+        Self {
+            client: Limiter::new("client", rates.client, KEYS),
+            caller: Limiter::new("caller", rates.caller, KEYS),
+            account: Limiter::new("account", rates.account, KEYS),
+            failures: Limiter::new("failures", rates.failures, KEYS),
+            pbx_logins: Limiter::new("pbx_logins", rates.pbx_logins, KEYS),
+        }
+    }
+}
+
+/// Returns what counts as one client: an IPv4 address, or the /64 network of an IPv6 address.
+///
+/// An IPv4 address written as IPv6 (`::ffff:192.0.2.1`) is that IPv4 address.
+#[must_use]
+pub fn client_key(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(ip: &str, expected: &str) {
+        assert_eq!(client_key(ip.parse().unwrap()).to_string(), expected, "{ip}");
+    }
+
+    #[test]
+    fn an_ipv4_address_is_one_client() {
+        check("192.0.2.1", "192.0.2.1");
+        check("192.0.2.2", "192.0.2.2");
+    }
+
+    #[test]
+    fn an_ipv4_address_in_ipv6_clothes_is_the_same_client() {
+        check("::ffff:192.0.2.1", "192.0.2.1");
+        check("::ffff:c000:201", "192.0.2.1");
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_client() {
+        check("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::");
+        check("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::");
+        check("2001:db8:1:3::1", "2001:db8:1:3::");
+        check("::1", "::");
+    }
+
+    #[test]
+    fn limits_serve_all_workers() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Limits>();
+        shared::<DistinctKeys>();
+    }
+
+    #[test]
+    fn each_limit_has_its_own_rate_and_name() {
+        let rate = |text: &str| text.parse().unwrap();
+        let limits = Limits::new(&config::Limits {
+            client: rate("1/s"),
+            caller: rate("2/s"),
+            account: rate("3/s"),
+            failures: rate("4/s"),
+            pbx_logins: rate("5/s"),
+        });
+        let rows = [
+            (&limits.client, "client", 1),
+            (&limits.caller, "caller", 2),
+            (&limits.account, "account", 3),
+            (&limits.failures, "failures", 4),
+            (&limits.pbx_logins, "pbx_logins", 5),
+        ];
+        for (limiter, name, count) in rows {
+            let limited = (0..100).find_map(|_| limiter.admit("key").err()).unwrap();
+            assert_eq!((limited.name, limited.limit), (name, count));
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! A quota for each key, by governor's GCRA: a bucket that refills evenly, so no window has an edge to crowd at.
+
+use std::hash::Hash;
+use std::time::Duration;
+
+use governor::Quota;
+use governor::RateLimiter;
+use governor::clock::Clock;
+use governor::clock::MonotonicClock;
+use governor::middleware::NoOpMiddleware;
+
+use super::table::Ask;
+use super::table::Seeds;
+use super::table::Table;
+use crate::model::rate::Rate;
+
+/// A quota for each key, at most so many keys told apart.
+pub struct Limiter<C: Clock = MonotonicClock> {
+    name: &'static str,
+    rate: Rate,
+    seeds: Seeds,
+    limiter: RateLimiter<Ask, Table, C, NoOpMiddleware<C::Instant>>,
+}
+
+/// A key came too often.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("more than {limit} in {window:?} for one {name}")]
+pub struct Limited {
+    /// The name of the quota, as in `[limits]`.
+    pub name: &'static str,
+    /// How many events are admitted in `window`.
+    pub limit: u32,
+    /// The period of the quota.
+    pub window: Duration,
+    /// How long until the next event is admitted.
+    pub retry_after: Duration,
+}
+
+impl Limiter {
+    /// Makes a limiter that tells `cap` keys apart; further ones share.
+    #[must_use]
+    pub fn new(name: &'static str, rate: Rate, cap: usize) -> Self {
+        Self::with_clock(name, rate, cap, MonotonicClock)
+    }
+}
+
+impl<C: Clock> Limiter<C> {
+    /// Makes a limiter that asks this clock.
+    pub fn with_clock(name: &'static str, rate: Rate, cap: usize, clock: C) -> Self {
+        let quota = quota(rate);
+        let table = Table::new(cap, quota.replenish_interval().into());
+        Self { name, rate, seeds: Seeds::default(), limiter: RateLimiter::new(quota, table, clock) }
+    }
+
+    /// Counts one event of a key.
+    ///
+    /// # Errors
+    /// When the key came too often; such an event is not counted.
+    pub fn admit<K: Hash + ?Sized>(&self, key: &K) -> Result<(), Limited> {
+        self.ask(Ask::Admit(self.seeds.fingerprint(key)))
+    }
+
+    /// Tells whether an event of a key would be admitted, and counts nothing.
+    ///
+    /// # Errors
+    /// When it would not.
+    pub fn peek<K: Hash + ?Sized>(&self, key: &K) -> Result<(), Limited> {
+        self.ask(Ask::Peek(self.seeds.fingerprint(key)))
+    }
+
+    fn ask(&self, ask: Ask) -> Result<(), Limited> {
+        self.limiter.check_key(&ask).map_err(|not_until| Limited {
+            name: self.name,
+            limit: self.rate.count.get(),
+            window: self.rate.period,
+            retry_after: not_until.wait_time_from(self.limiter.clock().now()),
+        })
+    }
+}
+
+impl Limited {
+    /// Returns the fields of the 429 answer, names in lower case: `Retry-After` in whole seconds, `RateLimit` and
+    /// `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10).
+    #[must_use]
+    pub fn header_values(&self) -> [(&'static str, String); 3] {
+        let Self { name, limit, window, .. } = self;
+        // A second too many is polite, one too few is another refusal.
+        let wait = self.retry_after.as_nanos().div_ceil(1_000_000_000).max(1);
+        [
+            ("retry-after", wait.to_string()),
+            ("ratelimit", format!("\"{name}\";r=0;t={wait}")),
+            ("ratelimit-policy", format!("\"{name}\";q={limit};w={}", window.as_secs())),
+        ]
+    }
+}
+
+fn quota(rate: Rate) -> Quota {
+    let interval = (rate.period / rate.count.get()).max(Duration::from_nanos(1));
+    // governor counts in 64 bits of nanoseconds and overflows beyond; a century of savings is burst enough.
+    let most = (CENTURY.as_nanos() / interval.as_nanos()).try_into().unwrap_or(u32::MAX);
+    let burst = rate.burst.get().clamp(1, most).try_into().expect("at least one");
+    Quota::with_period(interval).expect("at least a nanosecond").allow_burst(burst)
+}
+
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use governor::clock::FakeRelativeClock;
+
+    use super::*;
+
+    fn limiter(rate: &str) -> (Limiter<FakeRelativeClock>, FakeRelativeClock) {
+        let clock = FakeRelativeClock::default();
+        (Limiter::with_clock("client", rate.parse().unwrap(), 100, clock.clone()), clock)
+    }
+
+    /// Comes until refused at once, then as often as possible within a period, and compares how often that was.
+    #[track_caller]
+    fn check(rate: &str, burst: usize, in_period: usize) {
+        let (limiter, clock) = limiter(rate);
+        let at_once = (0..1000).take_while(|_| limiter.admit("key").is_ok()).count();
+        assert_eq!(at_once, burst, "{rate} at once");
+        let period = limiter.rate.period;
+        let later = (0..500)
+            .filter(|_| {
+                clock.advance(period / 500);
+                limiter.admit("key").is_ok()
+            })
+            .count();
+        assert_eq!(later, in_period, "{rate} in a period");
+    }
+
+    #[test]
+    fn admits_the_burst_and_then_the_rate() {
+        check("30/min burst 10", 10, 30);
+        check("10/min", 10, 10);
+        check("5/15min", 5, 5);
+        check("1/s", 1, 1);
+        check("2/h burst 1", 1, 2);
+    }
+
+    #[test]
+    fn says_when_to_come_again_and_means_it() {
+        let (limiter, clock) = limiter("30/min burst 1");
+        limiter.admit("key").unwrap();
+        clock.advance(Duration::from_millis(500));
+        let limited = limiter.admit("key").unwrap_err();
+        assert_eq!(limited.retry_after, Duration::from_millis(1500));
+        clock.advance(limited.retry_after - Duration::from_nanos(1));
+        assert!(limiter.admit("key").is_err());
+        clock.advance(Duration::from_nanos(1));
+        assert!(limiter.admit("key").is_ok());
+    }
+
+    #[test]
+    fn a_peek_answers_like_admit_and_counts_nothing() {
+        let (limiter, clock) = limiter("2/min");
+        for _ in 0..10 {
+            limiter.peek("key").unwrap();
+        }
+        limiter.admit("key").unwrap();
+        limiter.admit("key").unwrap();
+        assert_eq!(limiter.peek("key"), limiter.admit("key"));
+        assert!(limiter.peek("key").is_err());
+        clock.advance(Duration::from_secs(30));
+        limiter.peek("key").unwrap();
+        limiter.admit("key").unwrap();
+        assert!(limiter.admit("key").is_err());
+    }
+
+    #[test]
+    fn one_keys_haste_is_not_anothers() {
+        let (limiter, _) = limiter("1/min");
+        limiter.admit("one").unwrap();
+        limiter.admit("two").unwrap();
+        assert!(limiter.admit("one").is_err());
+    }
+
+    #[test]
+    fn extreme_rates_neither_panic_nor_refuse_everything() {
+        for rate in ["4294967295/s", "4294967295/24h burst 4294967295", "1/24h burst 4294967295", "1/24h"] {
+            let (limiter, clock) = limiter(rate);
+            for _ in 0..3 {
+                clock.advance(Duration::from_secs(86_400));
+                assert_eq!(limiter.admit("key"), Ok(()), "{rate}");
+            }
+        }
+    }
+
+    #[test]
+    fn workers_share_one_count() {
+        let (limiter, _) = limiter("100/h");
+        let admitted: usize = thread::scope(|scope| {
+            let come = || (0..100).filter(|_| limiter.admit("key").is_ok()).count();
+            let workers = [scope.spawn(come), scope.spawn(come), scope.spawn(come)];
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        assert_eq!(admitted, 100);
+    }
+
+    #[track_caller]
+    fn check_headers(retry_after_ms: u64, expected: [&str; 3]) {
+        let retry_after = Duration::from_millis(retry_after_ms);
+        let limited = Limited { name: "client", limit: 30, window: Duration::from_secs(60), retry_after };
+        assert_eq!(limited.header_values().map(|(name, value)| format!("{name}: {value}")), expected);
+    }
+
+    #[test]
+    fn the_headers_round_up_to_whole_seconds() {
+        let policy = "ratelimit-policy: \"client\";q=30;w=60";
+        check_headers(12_000, ["retry-after: 12", "ratelimit: \"client\";r=0;t=12", policy]);
+        check_headers(11_001, ["retry-after: 12", "ratelimit: \"client\";r=0;t=12", policy]);
+        check_headers(1, ["retry-after: 1", "ratelimit: \"client\";r=0;t=1", policy]);
+        check_headers(0, ["retry-after: 1", "ratelimit: \"client\";r=0;t=1", policy]);
+    }
+}

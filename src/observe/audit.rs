@@ -1,0 +1,160 @@
+//! One line for each login that was granted or refused.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+
+use super::line;
+use super::line::Value;
+use super::request_id::RequestId;
+use crate::config::Format;
+use crate::model::redact;
+
+/// What is told about one login. Never its secret.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The name of the exchange.
+    pub id: RequestId,
+    /// The address of the client.
+    pub client: IpAddr,
+    /// What was asked for.
+    pub act: Act,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The auth method that proved the caller, or refused to.
+    pub method: Option<String>,
+    /// Who the caller is.
+    pub subject: Option<String>,
+    /// The rule that mapped the caller.
+    pub rule: Option<String>,
+    /// The PBX account (`40@acme.test`) or the Voximplant user.
+    pub account: Option<String>,
+    /// Why it was refused.
+    pub reason: Option<String>,
+}
+
+/// What a login opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// A session of the PBX.
+    PbxSession,
+    /// A login token for Voximplant.
+    VoximplantToken,
+}
+
+/// What came of a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The caller is in.
+    Granted,
+    /// The caller is not.
+    Refused,
+}
+
+impl Entry {
+    /// Returns the line of the audit log, without its end.
+    #[must_use]
+    pub fn line(&self, format: Format, now: Timestamp) -> String {
+        let mut fields = vec![
+            ("id", Value::word(self.id.as_str())),
+            ("client", Value::word(self.client.to_string())),
+            ("act", Value::word(self.act.as_str())),
+        ];
+        let known = [
+            ("method", &self.method),
+            ("subject", &self.subject),
+            ("rule", &self.rule),
+            ("account", &self.account),
+            ("reason", &self.reason),
+        ];
+        for (key, text) in known {
+            fields.extend(text.as_deref().map(|text| (key, Value::Word(redact::text(text)))));
+        }
+        line::render(format, now, self.outcome.kind(), &fields)
+    }
+}
+
+impl Act {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::PbxSession => "pbx_session",
+            Self::VoximplantToken => "voximplant_token",
+        }
+    }
+}
+
+impl Outcome {
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Granted => "audit grant",
+            Self::Refused => "audit refusal",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn granted() -> Entry {
+        Entry {
+            id: RequestId::next(),
+            client: "2001:db8::1".parse().unwrap(),
+            act: Act::PbxSession,
+            outcome: Outcome::Granted,
+            method: Some("app".to_owned()),
+            subject: Some("Ann Lee".to_owned()),
+            rule: Some("staff".to_owned()),
+            account: Some("40@acme.test".to_owned()),
+            reason: None,
+        }
+    }
+
+    fn refused() -> Entry {
+        Entry {
+            act: Act::VoximplantToken,
+            outcome: Outcome::Refused,
+            method: None,
+            subject: None,
+            rule: None,
+            account: None,
+            reason: Some("bad sessId=g7lsrphhrkim1jkvbt88".to_owned()),
+            ..granted()
+        }
+    }
+
+    #[track_caller]
+    fn check(entry: &Entry, format: Format, expected: &str) {
+        let line = entry.line(format, "2026-11-22T21:00:00.123Z".parse().unwrap());
+        assert_eq!(line.replace(entry.id.as_str(), "ID"), expected);
+    }
+
+    #[test]
+    fn a_grant_tells_who_became_whom_by_which_rule() {
+        check(
+            &granted(),
+            Format::Text,
+            "2026-11-22T21:00:00.123Z audit grant id=ID client=2001:db8::1 act=pbx_session method=app \
+             subject=\"Ann Lee\" rule=staff account=40@acme.test",
+        );
+    }
+
+    #[test]
+    fn a_refusal_tells_what_is_known_and_no_secret() {
+        check(
+            &refused(),
+            Format::Text,
+            "2026-11-22T21:00:00.123Z audit refusal id=ID client=2001:db8::1 act=voximplant_token \
+             reason=\"bad sessId=***\"",
+        );
+    }
+
+    #[test]
+    fn json_tells_the_same() {
+        check(
+            &refused(),
+            Format::Json,
+            r#"{"time":"2026-11-22T21:00:00.123Z","kind":"audit refusal","id":"ID","client":"2001:db8::1","act":"voximplant_token","reason":"bad sessId=***"}"#,
+        );
+    }
+}

@@ -1,0 +1,205 @@
+//! The far end of a log: standard output, a file, or memory.
+
+use std::fmt;
+use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Where batches of lines go.
+pub(super) enum Place {
+    /// Standard output.
+    Stdout,
+    /// The end of a file.
+    File(LogFile),
+    /// Memory, for tests.
+    Memory(Memory),
+}
+
+impl Place {
+    /// Writes a batch to its end, or an unknown part of it and an error.
+    pub(super) fn write(&mut self, batch: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stdout => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(batch)?;
+                stdout.flush()
+            }
+            Self::File(log) => log.file.write_all(batch),
+            Self::Memory(memory) => memory.bytes().write_all(batch),
+        }
+    }
+
+    /// Notices, at most once a second, that the file was moved away, and opens it again.
+    pub(super) fn follow(&mut self, now: Instant) -> io::Result<()> {
+        match self {
+            Self::File(log) => log.follow(now),
+            Self::Stdout | Self::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Opens the file again.
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(log) => log.reopen(),
+            Self::Stdout | Self::Memory(_) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("standard output"),
+            Self::File(log) => write!(f, "{}", log.path.display()),
+            Self::Memory(_) => f.write_str("memory"),
+        }
+    }
+}
+
+/// A file that is appended to, and followed by its name.
+pub(super) struct LogFile {
+    path: PathBuf,
+    file: File,
+    checked: Instant,
+}
+
+impl LogFile {
+    /// Opens a file for appending; makes it with mode 0600 when it is missing.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), file: append(path)?, checked: Instant::now() })
+    }
+
+    fn follow(&mut self, now: Instant) -> io::Result<()> {
+        if now.duration_since(self.checked) < CHECK {
+            return Ok(());
+        }
+        self.checked = now;
+        if self.is_current()? { Ok(()) } else { self.reopen() }
+    }
+
+    /// Opens the name again. On an error the old file stays in use: a line in the wrong file is still a line.
+    fn reopen(&mut self) -> io::Result<()> {
+        self.file = append(&self.path)?;
+        Ok(())
+    }
+
+    /// Tells whether the name still leads to the open file.
+    fn is_current(&self) -> io::Result<bool> {
+        let Ok(named) = fs::metadata(&self.path) else {
+            return Ok(false);
+        };
+        let open = self.file.metadata()?;
+        Ok((named.dev(), named.ino()) == (open.dev(), open.ino()))
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+/// What a memory log has written.
+#[derive(Clone, Default)]
+pub struct Memory(Arc<Mutex<Vec<u8>>>);
+
+impl Memory {
+    /// Returns what is written so far; `Sink::flush` first to have it all.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes()).into_owned()
+    }
+
+    /// Locks what is written; the log waits meanwhile.
+    pub(super) fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How often a file's name is looked at.
+const CHECK: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// Opens `log` in a fresh directory, does something to it, writes after so long, and returns what `log` then holds.
+    #[track_caller]
+    fn check(change: fn(&Path), after: Duration, expected: Option<&str>) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut place = Place::File(LogFile::open(&path).unwrap());
+        place.write(b"one\n").unwrap();
+        change(&path);
+        place.follow(Instant::now() + after).unwrap();
+        place.write(b"two\n").unwrap();
+        assert_eq!(fs::read_to_string(path).ok().as_deref(), expected);
+    }
+
+    fn move_away(path: &Path) {
+        fs::rename(path, path.with_extension("1")).unwrap();
+    }
+
+    #[test]
+    fn a_file_in_its_place_is_kept() {
+        check(|_| (), CHECK, Some("one\ntwo\n"));
+    }
+
+    #[test]
+    fn a_moved_file_is_opened_again() {
+        check(move_away, CHECK, Some("two\n"));
+    }
+
+    #[test]
+    fn a_replaced_file_is_opened_again() {
+        check(
+            |path| {
+                move_away(path);
+                fs::write(path, "new\n").unwrap();
+            },
+            CHECK,
+            Some("new\ntwo\n"),
+        );
+    }
+
+    #[test]
+    fn the_name_is_looked_at_once_a_second() {
+        check(move_away, Duration::ZERO, None);
+    }
+
+    #[test]
+    fn lines_go_on_into_the_old_file_when_the_name_cannot_be_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inner, moved) = (dir.path().join("inner"), dir.path().join("moved"));
+        fs::create_dir(&inner).unwrap();
+        let mut place = Place::File(LogFile::open(&inner.join("log")).unwrap());
+        fs::rename(&inner, &moved).unwrap();
+        assert!(place.follow(Instant::now() + CHECK).is_err());
+        place.write(b"line\n").unwrap();
+        assert_eq!(fs::read_to_string(moved.join("log")).unwrap(), "line\n");
+    }
+
+    #[test]
+    fn a_new_file_is_its_owners_alone_and_an_old_one_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        LogFile::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&path, "old\n").unwrap();
+        Place::File(LogFile::open(&path).unwrap()).write(b"new\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old\nnew\n");
+    }
+}

@@ -1,0 +1,340 @@
+//! Where lines go: a bounded queue, and one thread that writes what it finds there in one go.
+//!
+//! A worker never waits for a disk on account of an access line; a login waits for its audit line.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::SendError;
+use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::TrySendError;
+use std::thread;
+use std::thread::JoinHandle;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::line;
+use super::line::Value;
+use super::place::LogFile;
+use super::place::Memory;
+use super::place::Place;
+use crate::config::Format;
+
+/// A handle to one log. Dropping the last one writes what is queued and ends the thread.
+#[derive(Clone)]
+pub struct Sink(Arc<Shared>);
+
+struct Shared {
+    queue: SyncSender<Message>,
+    lost: Arc<AtomicU64>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+enum Message {
+    Line(String),
+    Reopen,
+    /// Answered by dropping the sender, once all before it is written.
+    Flush(SyncSender<()>),
+    Close,
+}
+
+// === The handle ===
+
+impl Sink {
+    /// Starts a log on standard output. The format is that of the note about lost lines.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn stdout(format: Format) -> io::Result<Self> {
+        Self::start(Place::Stdout, format, QUEUE)
+    }
+
+    /// Starts a log at the end of a file, which is made for its owner alone (mode 0600) when it is missing.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or no thread can be started.
+    pub fn file(path: &Path, format: Format) -> io::Result<Self> {
+        Self::start(Place::File(LogFile::open(path)?), format, QUEUE)
+    }
+
+    /// Starts a log in memory, for tests.
+    ///
+    /// # Panics
+    /// When no thread can be started.
+    #[must_use]
+    pub fn memory(format: Format) -> (Self, Memory) {
+        let memory = Memory::default();
+        let sink = Self::start(Place::Memory(memory.clone()), format, QUEUE).expect("a test has threads to spare");
+        (sink, memory)
+    }
+
+    fn start(place: Place, format: Format, queue: usize) -> io::Result<Self> {
+        let (sender, receiver) = mpsc::sync_channel(queue);
+        let lost = Arc::new(AtomicU64::new(0));
+        let writer = Writer { place, format, lost: Arc::clone(&lost), batch: Vec::new(), failing: false };
+        let thread = thread::Builder::new().name("callgate-log".to_owned()).spawn(move || writer.run(&receiver))?;
+        Ok(Self(Arc::new(Shared { queue: sender, lost, writer: Mutex::new(Some(thread)) })))
+    }
+
+    /// Queues a line, or counts it as lost when the queue is full. Never waits.
+    pub fn line(&self, line: String) {
+        match self.0.queue.try_send(Message::Line(line)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.0.lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Queues a line that must not be lost; waits for room.
+    pub fn sure_line(&self, line: String) {
+        if let Err(SendError(Message::Line(line))) = self.0.queue.send(Message::Line(line)) {
+            tracing::error!(line, "the log is closed, so a line goes here");
+        }
+    }
+
+    /// Opens the file again by its name, for whoever has moved it away. A moved file is also noticed within a second.
+    pub fn reopen(&self) {
+        self.send(Message::Reopen);
+    }
+
+    /// Waits until all that was queued before is written.
+    pub fn flush(&self) {
+        let (sender, written) = mpsc::sync_channel(0);
+        self.send(Message::Flush(sender));
+        // An error is the answer: the writer has dropped its end.
+        let _ = written.recv();
+    }
+
+    /// Writes all that is queued and ends the thread; waits for both. Later lines are lost.
+    pub fn close(&self) {
+        self.0.close();
+    }
+
+    /// Sends what a closed log has no use for.
+    fn send(&self, message: Message) {
+        drop(self.0.queue.send(message));
+    }
+}
+
+impl Shared {
+    fn close(&self) {
+        let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return;
+        };
+        drop(self.queue.send(Message::Close));
+        if writer.join().is_err() {
+            tracing::error!("the log's thread panicked");
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sink").finish_non_exhaustive()
+    }
+}
+
+// === The thread ===
+
+struct Writer {
+    place: Place,
+    format: Format,
+    lost: Arc<AtomicU64>,
+    batch: Vec<u8>,
+    failing: bool,
+}
+
+impl Writer {
+    fn run(mut self, queue: &Receiver<Message>) {
+        while let Ok(message) = queue.recv() {
+            let mut next = Some(message);
+            while let Some(message) = next {
+                match message {
+                    Message::Line(line) => self.take(&line),
+                    Message::Reopen => self.reopen(),
+                    Message::Flush(written) => {
+                        self.write();
+                        drop(written);
+                    }
+                    Message::Close => return self.write(),
+                }
+                next = queue.try_recv().ok();
+            }
+            self.write();
+        }
+    }
+
+    fn take(&mut self, line: &str) {
+        self.batch.extend_from_slice(line.as_bytes());
+        self.batch.push(b'\n');
+        if self.batch.len() >= BATCH {
+            self.write();
+        }
+    }
+
+    fn reopen(&mut self) {
+        self.write();
+        let outcome = self.place.reopen();
+        self.report(outcome);
+    }
+
+    fn write(&mut self) {
+        self.note_the_lost();
+        if self.batch.is_empty() {
+            return;
+        }
+        let followed = self.place.follow(Instant::now());
+        let written = self.place.write(&self.batch);
+        self.batch.clear();
+        self.report(followed.and(written));
+    }
+
+    fn note_the_lost(&mut self) {
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            let note = line::render(self.format, Timestamp::now(), "lost", &[("lines", Value::Count(lost))]);
+            self.batch.extend_from_slice(note.as_bytes());
+            self.batch.push(b'\n');
+        }
+    }
+
+    /// Reports the first failure of a row: a full disk fails each batch.
+    fn report(&mut self, outcome: io::Result<()>) {
+        let was_failing = std::mem::replace(&mut self.failing, outcome.is_err());
+        if let (Err(error), false) = (outcome, was_failing) {
+            tracing::error!(place = %self.place, error = &error as &dyn Error, "cannot write the log");
+        }
+    }
+}
+
+/// How many lines may wait to be written.
+const QUEUE: usize = 8192;
+
+/// How many bytes are written in one go, about.
+const BATCH: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn lines(memory: &Memory) -> Vec<String> {
+        memory.text().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn writes_every_line_in_order_before_it_closes() {
+        let (sink, memory) = Sink::memory(Format::Text);
+        for number in 0..5000 {
+            sink.line(number.to_string());
+        }
+        sink.close();
+        assert_eq!(lines(&memory), (0..5000).map(|number| number.to_string()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_last_handle_writes_what_is_queued() {
+        let (sink, memory) = Sink::memory(Format::Text);
+        let other = sink.clone();
+        drop(sink);
+        other.line("late".to_owned());
+        drop(other);
+        assert_eq!(memory.text(), "late\n");
+    }
+
+    #[test]
+    fn a_flush_waits_for_what_was_queued() {
+        let (sink, memory) = Sink::memory(Format::Text);
+        for expected in ["one\n", "one\none\n"] {
+            sink.line("one".to_owned());
+            sink.flush();
+            assert_eq!(memory.text(), expected);
+        }
+    }
+
+    #[test]
+    fn a_closed_log_neither_waits_nor_panics() {
+        let (sink, memory) = Sink::memory(Format::Text);
+        sink.close();
+        sink.close();
+        sink.line("x".to_owned());
+        sink.sure_line("x".to_owned());
+        sink.reopen();
+        sink.flush();
+        assert_eq!(memory.text(), "");
+    }
+
+    #[test]
+    fn when_full_access_lines_are_counted_and_audit_lines_wait() {
+        let memory = Memory::default();
+        let sink = Sink::start(Place::Memory(memory.clone()), Format::Json, 1).unwrap();
+        let stuck = memory.bytes();
+        // The first is a batch of its own, on which the writer gets stuck; only then has the queue room for the second.
+        sink.sure_line("1".repeat(BATCH));
+        sink.sure_line("2".to_owned());
+        sink.line("3".to_owned());
+        sink.line("4".to_owned());
+        let audit = thread::spawn({
+            let sink = sink.clone();
+            move || sink.sure_line("5".to_owned())
+        });
+        drop(stuck);
+        audit.join().unwrap();
+        sink.close();
+        let (notes, lines): (Vec<_>, Vec<_>) = lines(&memory).into_iter().partition(|line| line.contains("lost"));
+        assert_eq!(lines, ["1".repeat(BATCH).as_str(), "2", "5"]);
+        assert_eq!(notes.len(), 1);
+        assert!(notes[0].ends_with(r#""kind":"lost","lines":2}"#), "{}", notes[0]);
+    }
+
+    #[test]
+    fn a_failing_place_is_reported_once_and_again_after_it_worked() {
+        let events = tempfile::NamedTempFile::new().unwrap();
+        let subscriber = tracing_subscriber::fmt().with_writer(Arc::new(events.reopen().unwrap())).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let lost = Arc::new(AtomicU64::new(0));
+            let place = Place::Memory(Memory::default());
+            let mut writer = Writer { place, format: Format::Text, lost, batch: Vec::new(), failing: false };
+            for place in ["/dev/full", "/dev/full", "/dev/null", "/dev/full"] {
+                writer.place = Place::File(LogFile::open(Path::new(place)).unwrap());
+                writer.take("line");
+                writer.write();
+            }
+        });
+        let events = fs::read_to_string(events.path()).unwrap();
+        assert_eq!(events.matches("cannot write the log").count(), 2, "{events}");
+        assert!(events.contains("/dev/full"), "{events}");
+    }
+
+    #[test]
+    fn a_file_moved_away_is_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, moved) = (dir.path().join("access.log"), dir.path().join("access.log.1"));
+        let sink = Sink::file(&path, Format::Text).unwrap();
+        sink.line("one".to_owned());
+        sink.flush();
+        fs::rename(&path, &moved).unwrap();
+        sink.reopen();
+        sink.line("two".to_owned());
+        sink.close();
+        assert_eq!(fs::read_to_string(moved).unwrap(), "one\n");
+        assert_eq!(fs::read_to_string(path).unwrap(), "two\n");
+    }
+}
