@@ -118,11 +118,12 @@ mod tests {
 
     #[test]
     fn says_when_the_oldest_key_is_forgotten() {
-        let keys = DistinctKeys::new("1/5min".parse().unwrap());
+        let keys = DistinctKeys::new("2/5min".parse().unwrap());
         let start = Instant::now();
         keys.admit("ann", [1; 32], start).unwrap();
-        let limited = keys.admit("ann", [2; 32], start + Duration::from_secs(100)).unwrap_err();
-        assert_eq!((limited.name, limited.limit), ("distinct_keys", 1));
+        keys.admit("ann", [2; 32], start + Duration::from_secs(50)).unwrap();
+        let limited = keys.admit("ann", [3; 32], start + Duration::from_secs(100)).unwrap_err();
+        assert_eq!((limited.name, limited.limit), ("distinct_keys", 2));
         assert_eq!((limited.window.as_secs(), limited.retry_after.as_secs()), (300, 200));
     }
 }

@@ -218,7 +218,7 @@ mod tests {
         assert!(admit(&table, 100, [1, 7]));
         assert!(admit(&table, 110, [2, 7]));
         assert!(!admit(&table, 110, [2, 7]));
-        assert!(admit(&table, 110, [1, 7]), "now the first key is the stranger, and its cell is unused");
+        assert!(admit(&table, 110, [3, 7]), "the second key is in a slot, so the cell is unused");
         assert_eq!(keys(&table), 1);
     }
 

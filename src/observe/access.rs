@@ -60,9 +60,9 @@ impl Exchange {
         let mut fields = vec![
             ("id", Value::word(self.id.as_str())),
             ("client", Value::word(self.client.to_string())),
-            ("method", Value::Word(redact::text(self.method.as_str()))),
-            ("host", Value::Word(redact::text(&self.host))),
-            ("target", Value::Quoted(redact::target(&self.target))),
+            ("method", Value::word(redact::text(self.method.as_str()))),
+            ("host", Value::word(redact::text(&self.host))),
+            ("target", Value::quoted(redact::target(&self.target))),
             ("http", Value::word(version(self.version))),
             ("upstream", Value::word(self.upstream)),
             ("status", Value::Count(self.status.into())),

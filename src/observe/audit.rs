@@ -68,7 +68,7 @@ impl Entry {
             ("reason", &self.reason),
         ];
         for (key, text) in known {
-            fields.extend(text.as_deref().map(|text| (key, Value::Word(redact::text(text)))));
+            fields.extend(text.as_deref().map(|text| (key, Value::word(redact::text(text)))));
         }
         line::render(format, now, self.outcome.kind(), &fields)
     }

@@ -27,7 +27,20 @@ pub(super) enum Value<'a> {
 impl<'a> Value<'a> {
     /// Makes a word.
     pub(super) fn word(text: impl Into<Cow<'a, str>>) -> Self {
-        Self::Word(text.into())
+        Self::Word(shortened(text.into()))
+    }
+
+    /// Makes a text in quotes.
+    pub(super) fn quoted(text: impl Into<Cow<'a, str>>) -> Self {
+        Self::Quoted(shortened(text.into()))
+    }
+}
+
+/// Cuts a long text: lines wait in a queue, so their length is memory a stranger could claim.
+fn shortened(text: Cow<'_, str>) -> Cow<'_, str> {
+    match text.char_indices().nth(LONGEST) {
+        None => text,
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
     }
 }
 
@@ -74,6 +87,9 @@ fn is_plain(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(plain)
 }
 
+/// How many characters of one value are told.
+const LONGEST: usize = 2048;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +119,14 @@ mod tests {
         check("a=b", r#""a=b""#);
         check(r#"a"b"#, r#""a\"b""#);
         check(r"a\b", r#""a\\b""#);
+    }
+
+    #[test]
+    fn long_texts_are_cut_and_say_so() {
+        let long = "é".repeat(LONGEST);
+        check(&long, &format!("\"{long}\""));
+        check(&format!("{long}é"), &format!("\"{long}…\""));
+        assert!(Value::quoted("x".repeat(LONGEST * 2)).to_string().len() < LONGEST + 10);
     }
 
     #[test]
