@@ -9,3 +9,74 @@ pub mod sink;
 pub mod trace;
 
 pub use place::Memory;
+
+use std::io;
+
+use jiff::Timestamp;
+
+pub use request_id::RequestId;
+use sink::Sink;
+
+use crate::config::{Access, Config, Format};
+
+/// Where lines go: cheap to copy, shared by all workers.
+#[derive(Debug, Clone)]
+pub struct Logs {
+    access: Option<Sink>,
+    audit: Sink,
+    format: Format,
+}
+
+impl Logs {
+    /// Opens what the configuration names. Audit lines without a file of their own go where access lines go.
+    ///
+    /// # Errors
+    /// When a file cannot be opened.
+    pub fn open(config: &Config) -> io::Result<Self> {
+        let format = config.log.format;
+        let access = match &config.log.access {
+            Access::Off => None,
+            Access::Stdout => Some(Sink::stdout(format)?),
+            Access::File(path) => Some(Sink::file(path, format)?),
+        };
+        let audit = match (&config.audit, &access) {
+            (Some(path), _) => Sink::file(path, format)?,
+            (None, Some(access)) => access.clone(),
+            (None, None) => Sink::stdout(format)?,
+        };
+        Ok(Self { access, audit, format })
+    }
+
+    /// Writes all lines to one log in memory, for tests.
+    #[must_use]
+    pub fn memory(format: Format) -> (Self, Memory) {
+        let (sink, memory) = Sink::memory(format);
+        (Self { access: Some(sink.clone()), audit: sink, format }, memory)
+    }
+
+    /// Tells whether access lines are written at all.
+    #[must_use]
+    pub const fn access(&self) -> bool {
+        self.access.is_some()
+    }
+
+    /// Writes the line of an exchange; loses it rather than waits.
+    pub fn write_access(&self, exchange: &access::Exchange) {
+        if let Some(sink) = &self.access {
+            sink.line(exchange.line(self.format, Timestamp::now()));
+        }
+    }
+
+    /// Writes the line of a login; waits rather than loses it.
+    pub fn write_audit(&self, entry: &audit::Entry) {
+        self.audit.sure_line(entry.line(self.format, Timestamp::now()));
+    }
+
+    /// Waits until all that was said is written.
+    pub fn flush(&self) {
+        self.audit.flush();
+        if let Some(access) = &self.access {
+            access.flush();
+        }
+    }
+}

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 pub use self::connector::{ConnectError, Connector};
 use self::link::{Deadlines, Link, SendError};
-pub use self::payload::Payload;
+pub use self::payload::{Meter, Payload};
 pub use self::relay::{Cut, Relay};
 pub use self::tunnel::{End, Far, join};
 

@@ -147,6 +147,15 @@ pub enum HostPattern {
 }
 
 impl HostPattern {
+    /// Returns the name, if there is only one.
+    #[must_use]
+    pub fn exact(&self) -> Option<&str> {
+        match self {
+            Self::Exact(name) => Some(name),
+            Self::Below(_) => None,
+        }
+    }
+
     /// Tells whether a host name in lower case, without port, fits.
     #[must_use]
     pub fn matches(&self, host: &str) -> bool {

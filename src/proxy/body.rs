@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::peer::{InFlight, Peer};
 use crate::observe::access::{self, Ended};
 use crate::observe::{Logs, RequestId};
-use crate::upstream::{Cut, Relay};
+use crate::upstream::{Cut, Meter, Relay};
 
 /// The body of an answer. When it is dropped, the exchange is over and logged.
 #[derive(Debug)]
@@ -93,8 +93,9 @@ pub struct Exchange {
     line: Option<Box<access::Exchange>>,
     logs: Logs,
     complete: bool,
+    meter: Option<Meter>,
     /// Held until the exchange is over.
-    _in_flight: InFlight,
+    in_flight: InFlight,
 }
 
 impl Exchange {
@@ -120,7 +121,7 @@ impl Exchange {
             })
         });
         let in_flight = peer.vitals.begin();
-        Self { id, begun: Instant::now(), line, logs: logs.clone(), complete: false, _in_flight: in_flight }
+        Self { id, begun: Instant::now(), line, logs: logs.clone(), complete: false, meter: None, in_flight: in_flight }
     }
 
     /// Notes which host the request is for.
@@ -154,6 +155,25 @@ impl Exchange {
         response
     }
 
+    /// Notes where the bytes of the request's body are counted.
+    pub fn receives(&mut self, meter: Option<Meter>) {
+        self.meter = meter;
+    }
+
+    /// Hands the rest of the exchange to a tunnel: it ends with that, not with the answer that agreed to it.
+    #[must_use]
+    pub fn split(&mut self) -> Self {
+        Self {
+            id: self.id,
+            begun: self.begun,
+            line: self.line.take(),
+            logs: self.logs.clone(),
+            complete: false,
+            meter: None,
+            in_flight: self.in_flight.again(),
+        }
+    }
+
     /// Counts what a tunnel carried.
     pub fn carried(&mut self, received: u64, sent: u64) {
         self.complete = true;
@@ -180,6 +200,9 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let Some(mut line) = self.line.take() else { return };
         line.duration = self.begun.elapsed();
+        if let Some(meter) = &self.meter {
+            line.received = meter.bytes();
+        }
         line.ended = if self.complete { Ended::Complete } else { Ended::Aborted };
         self.logs.write_access(&line);
     }

@@ -94,6 +94,14 @@ impl Vitals {
 #[derive(Debug)]
 pub struct InFlight(Rc<Vitals>);
 
+impl InFlight {
+    /// Notes that the exchange goes on in two places.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        self.0.begin()
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         let vitals = &self.0;

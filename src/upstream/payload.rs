@@ -28,8 +28,14 @@ impl Payload {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
-        let progress = Rc::new(Progress { phase: Cell::new(Phase::Writing), since: Cell::new(Instant::now()) });
+        let progress = Rc::new(Progress { phase: Cell::new(Phase::Writing), since: Cell::new(Instant::now()), bytes: Cell::new(0) });
         Self::Upload(Upload { incoming, progress })
+    }
+
+    /// Returns where the bytes of an upload are counted.
+    #[must_use]
+    pub fn meter(&self) -> Option<Meter> {
+        self.progress().map(Meter)
     }
 
     /// Returns the shared view of how far an upload is.
@@ -38,6 +44,18 @@ impl Payload {
             Self::Upload(upload) => Some(Rc::clone(&upload.progress)),
             Self::Empty | Self::Full(_) => None,
         }
+    }
+}
+
+/// Counts the bytes of an upload.
+#[derive(Debug)]
+pub struct Meter(Rc<Progress>);
+
+impl Meter {
+    /// Returns how many bytes have been passed on.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes.get()
     }
 }
 
@@ -54,6 +72,7 @@ pub(super) struct Progress {
     pub(super) phase: Cell<Phase>,
     /// Since when it is so.
     pub(super) since: Cell<Instant>,
+    bytes: Cell<u64>,
 }
 
 /// For whom an upload waits.
@@ -118,6 +137,10 @@ impl Upload {
             Poll::Ready(Some(Ok(_))) if self.incoming.is_end_stream() => Phase::Done,
             Poll::Ready(Some(Ok(_))) => Phase::Writing,
         });
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            self.progress.bytes.set(self.progress.bytes.get() + length as u64);
+        }
         polled
     }
 }

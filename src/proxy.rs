@@ -1,0 +1,214 @@
+//! Floor 6: the path of a request.
+//!
+//! [`Proxy::handle`] is the story: who is asking, for what, and one of four ways to answer.
+
+mod body;
+mod cors;
+mod error;
+mod forward;
+mod gate;
+mod inject;
+mod ott;
+mod pbx;
+mod peer;
+mod reply;
+mod route;
+mod small;
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+pub use self::body::Body;
+use self::body::Exchange;
+pub use self::error::Error;
+pub use self::peer::{Peer, Tunnel, Vitals};
+use self::reply::Words;
+use self::route::{Routes, To};
+use crate::auth::{self, Chain};
+use crate::config::{self, Config};
+use crate::limit::{DistinctKeys, Limits};
+use crate::message::target::{self, Authority};
+use crate::model::path::{self, Place, Reserved};
+use crate::observe::{Logs, RequestId};
+use crate::pbx::{Breaker, Pbx};
+use crate::replay::Tickets;
+use crate::upstream::{Connector, Upstream};
+
+/// How long a ticket of the two-host hand-over is good: as long as the PBX's token behind it.
+const TICKET_LIFE: Duration = Duration::from_secs(10);
+/// How many tickets may be out at once.
+const TICKETS: usize = 10_000;
+
+/// What all workers share: counts, marks and the breaker.
+pub struct Shared {
+    limits: Limits,
+    distinct_keys: Option<DistinctKeys>,
+    tickets: Tickets<pbx::Handed>,
+    breaker: Arc<Breaker>,
+    app: Option<Connector>,
+    pbx: Option<Connector>,
+}
+
+impl Shared {
+    /// Prepares what all workers share.
+    ///
+    /// # Errors
+    /// When the trust roots of an upstream cannot be used.
+    pub fn new(config: &Config) -> Result<Self, rustls::Error> {
+        let connector = |upstream: &config::Upstream| Connector::new(upstream);
+        Ok(Self {
+            limits: Limits::new(&config.limits),
+            distinct_keys: config.voximplant.as_ref().map(|voximplant| DistinctKeys::new(voximplant.distinct_keys)),
+            tickets: Tickets::new(TICKETS, TICKET_LIFE),
+            breaker: Arc::default(),
+            app: config.app.as_ref().map(|app| connector(&app.upstream)).transpose()?,
+            pbx: config.pbx.as_ref().map(|pbx| connector(&pbx.upstream)).transpose()?,
+        })
+    }
+}
+
+/// One worker's proxy: the configuration as its upstreams, its rules and its ways to ask.
+pub struct Proxy {
+    config: Arc<Config>,
+    shared: Arc<Shared>,
+    logs: Logs,
+    routes: Routes,
+    app: Option<Rc<Upstream>>,
+    pbx: Option<Rc<Upstream>>,
+    sessions: Option<Pbx>,
+    chain: Chain,
+}
+
+/// Who is asking, and under which name.
+struct Caller {
+    client: IpAddr,
+    authority: Authority,
+    id: RequestId,
+}
+
+impl Proxy {
+    /// Builds one worker's proxy.
+    ///
+    /// # Errors
+    /// When the path that the app is asked at is none.
+    pub fn new(config: Arc<Config>, shared: Arc<Shared>, logs: Logs) -> Result<Self, http::uri::InvalidUri> {
+        let idle = config.server.timeouts.body_idle;
+        let upstream = |connector: &Option<Connector>, upstream: Option<&config::Upstream>| {
+            Some(Upstream::new(connector.clone()?, upstream?.timeouts, idle))
+        };
+        let (app_config, pbx_config) = (config.app.as_ref().map(|app| &app.upstream), config.pbx.as_ref().map(|pbx| &pbx.upstream));
+        let app = upstream(&shared.app, app_config);
+        let pbx = upstream(&shared.pbx, pbx_config);
+        let sessions = config.pbx.as_ref().zip(pbx.as_ref()).and_then(|(settings, upstream)| {
+            Some(Pbx::new(Rc::clone(upstream), settings, settings.admin.as_ref()?, Arc::clone(&shared.breaker)))
+        });
+        let chain = chain(&config.methods, app.as_ref())?;
+        let routes = Routes::new(app_config, pbx_config);
+        Ok(Self { config, shared, logs, routes, app, pbx, sessions, chain })
+    }
+
+    /// Closes upstream connections that have been idle for too long.
+    pub fn sweep(&self) {
+        for upstream in self.app.iter().chain(&self.pbx) {
+            upstream.sweep();
+        }
+    }
+
+    /// Answers a request. There always is an answer.
+    pub async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
+        let mut exchange = Exchange::begin(&request, peer, &self.logs);
+        let words = Words::of(request.headers(), exchange.id);
+        // A body that nobody reads would be taken for the next request: such a connection ends with the answer.
+        let leaves_body = !hyper::body::Body::is_end_stream(request.body()) && body::closes_by_field(request.version());
+        match self.serve(request, peer, &mut exchange).await {
+            Ok(response) => exchange.end_with(response),
+            Err(error) => {
+                let mut response = self.explain(&error, &words, &mut exchange);
+                if leaves_body {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                exchange.end_with(response)
+            }
+        }
+    }
+
+    async fn serve(&self, request: Request<Incoming>, peer: &Peer, exchange: &mut Exchange) -> Result<Response<Body>, Error> {
+        let authority = target::authority(request.uri(), request.headers()).map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
+        exchange.is_for(&authority.host);
+        if let Some(answer) = answer_method(request.method(), request.uri())? {
+            return Ok(answer);
+        }
+        let caller = Caller { client: peer.client, authority, id: exchange.id };
+        let mut response = match path::place(request.uri().path()) {
+            Place::Disguised => return Err(Error::Malformed("the path is not written as it should be")),
+            Place::Reserved(Reserved::Ott) => self.answer_ott(request, &caller).await?,
+            Place::Reserved(Reserved::Pbx) => self.answer_pbx(request, &caller).await?,
+            Place::Reserved(Reserved::Callgate) => self.answer_ticket(&request, &caller).await?,
+            Place::Open => return self.forward(request, peer, caller, exchange).await,
+        };
+        reply::name(&mut response, exchange.id);
+        Ok(response)
+    }
+
+    /// Turns a failure into an answer, and tells the operator what the client is not told.
+    fn explain(&self, error: &Error, words: &Words, exchange: &mut Exchange) -> Response<Body> {
+        let (status, code) = error.status();
+        exchange.because(code);
+        let source = std::error::Error::source(error);
+        match source {
+            Some(source) if status.is_server_error() => tracing::warn!(id = %exchange.id, error = source, "{error}"),
+            _ => tracing::debug!(id = %exchange.id, code, "{error}"),
+        }
+        let mut response = error.answer(words);
+        reply::name(&mut response, exchange.id);
+        response
+    }
+
+    /// Finds the upstream of a request by its host and the canonical copy of its path.
+    fn route(&self, authority: &Authority, path: &str) -> Result<(To, &Rc<Upstream>), Error> {
+        let to = self.routes.find(&authority.host, path).ok_or(Error::Misdirected)?;
+        let upstream = match to {
+            To::App => &self.app,
+            To::Pbx => &self.pbx,
+        };
+        upstream.as_ref().map(|upstream| (to, upstream)).ok_or(Error::Misdirected)
+    }
+
+    fn canonical(request: &Request<Incoming>) -> Cow<'_, str> {
+        path::canonical(request.uri().path())
+    }
+}
+
+/// Refuses the methods that no route may have, and answers for the server as a whole (`OPTIONS *`, RFC 9110 §9.3.7).
+fn answer_method(method: &Method, uri: &http::Uri) -> Result<Option<Response<Body>>, Error> {
+    match *method {
+        Method::CONNECT | Method::TRACE => Err(Error::Method("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")),
+        Method::OPTIONS if uri.path() == "*" => Ok(Some(reply::empty(StatusCode::NO_CONTENT))),
+        _ if uri.path().starts_with('/') => Ok(None),
+        _ => Err(Error::Malformed("the request target is not a path")),
+    }
+}
+
+fn chain(methods: &[config::Method], app: Option<&Rc<Upstream>>) -> Result<Chain, http::uri::InvalidUri> {
+    let mut chain = Vec::new();
+    for method in methods {
+        let name = method.name.clone();
+        match (&method.kind, app) {
+            (config::MethodKind::App(whoami), Some(app)) => {
+                chain.push(auth::Method::App(auth::App::new(name, whoami.clone(), Rc::clone(app))?));
+            }
+            // The configuration has no such method without an app to ask.
+            (config::MethodKind::App(_), None) => {}
+            (config::MethodKind::Key(key), _) => chain.push(auth::Method::Key(Rc::new(auth::Key::new(name, key.clone())))),
+        }
+    }
+    Ok(Chain::new(chain))
+}
+

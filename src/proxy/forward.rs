@@ -1,0 +1,115 @@
+//! Everything that is not ours: passed on to an upstream, and its answer back, both as they are.
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::body::{Body as _, Incoming};
+
+use super::body::{Body, Exchange};
+use super::error::Error;
+use super::inject::Named;
+use super::peer::Tunnel;
+use super::route::To;
+use super::{Caller, Peer, Proxy};
+use crate::limit::client_key;
+use crate::message::{forwarded, hop};
+use crate::model::path;
+use crate::upstream::{self, Answer, Far, Payload};
+
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+
+impl Proxy {
+    pub(super) async fn forward(&self, request: Request<Incoming>, peer: &Peer, caller: Caller, exchange: &mut Exchange) -> Result<Response<Body>, Error> {
+        let canonical = Self::canonical(&request);
+        let (to, upstream) = self.route(&caller.authority, &canonical)?;
+        exchange.goes_to(to.name());
+        if to == To::Pbx {
+            self.admit_password_login(request.method(), &canonical, request.headers(), &caller)?;
+        }
+        drop(canonical);
+        let (mut head, body) = request.into_parts();
+        let kept = match to {
+            To::App => self.keep(&head.method, head.uri.path(), &head.headers),
+            To::Pbx => None,
+        };
+        let switches = prepare(&mut head, &body, &caller)?;
+        let payload = Payload::of(body);
+        exchange.receives(payload.meter());
+        let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
+        let sent = upstream::request(head.method, target, head.headers, payload);
+        match upstream.send(sent).await? {
+            Answer::Switched(head, far) if switches => switch(head, far, peer, exchange),
+            Answer::Switched(..) => Err(upstream::Error::Nonsense("it switched protocols unasked").into()),
+            Answer::Response(response) => {
+                let (mut head, relay) = response.into_parts();
+                let named = Named::take(&mut head.headers);
+                hop::strip(&mut head.headers).map_err(|_| upstream::Error::Nonsense("a Connection field names a protected field"))?;
+                let mut response = Response::from_parts(head, Body::relay(relay));
+                if let Some(kept) = kept {
+                    self.inject(kept, &named, &mut response, &caller).await?;
+                }
+                Ok(response)
+            }
+        }
+    }
+
+    /// Counts what could guess a password of the PBX: it sees only our address, so it cannot tell who guesses.
+    fn admit_password_login(&self, method: &Method, canonical: &str, headers: &HeaderMap, caller: &Caller) -> Result<(), Error> {
+        if !path::is_password_login(method.as_str(), canonical) && !headers.contains_key(header::AUTHORIZATION) {
+            return Ok(());
+        }
+        Ok(self.shared.limits.pbx_logins.admit(&client_key(caller.client))?)
+    }
+}
+
+/// Makes the fields of a request those of the next hop. Tells whether it asks for a WebSocket.
+fn prepare(head: &mut Parts, body: &Incoming, caller: &Caller) -> Result<bool, Error> {
+    let fields = &mut head.headers;
+    let hop = hop::strip(fields).map_err(|_| Error::Malformed("a Connection field names a protected field"))?;
+    forwarded::strip(fields);
+    forwarded::assert(fields, caller.client, &caller.authority.raw, caller.id.header_value());
+    forwarded::via(fields, head.version);
+    fields.insert(header::HOST, caller.authority.raw.clone());
+    // hyper says 100 itself, once the body is polled: when the upstream's connection stands.
+    fields.remove(header::EXPECT);
+    if head.version == Version::HTTP_2 {
+        join_cookies(fields);
+    }
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        // Without it hyper drops the body of methods that seldom have one.
+        fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    let switches = hop.websocket && head.method == Method::GET && head.version == Version::HTTP_11 && body.is_end_stream();
+    if switches {
+        fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        fields.insert(header::UPGRADE, WEBSOCKET);
+    }
+    Ok(switches)
+}
+
+/// Joins the crumbs that HTTP/2 may make of a cookie (RFC 9113 §8.2.3).
+fn join_cookies(fields: &mut HeaderMap) {
+    let crumbs: Vec<_> = fields.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() < 2 {
+        return;
+    }
+    if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        fields.insert(header::COOKIE, cookie);
+    }
+}
+
+/// Passes on the upstream's 101, and leaves it to the connection to become a tunnel once that is out.
+fn switch(head: Response<()>, far: Far, peer: &Peer, exchange: &mut Exchange) -> Result<Response<Body>, Error> {
+    let (mut head, ()) = head.into_parts();
+    Named::take(&mut head.headers);
+    let hop = hop::strip(&mut head.headers).map_err(|_| upstream::Error::Nonsense("a Connection field names a protected field"))?;
+    if !hop.websocket {
+        return Err(upstream::Error::Nonsense("it switched to another protocol").into());
+    }
+    head.headers.remove(header::CONTENT_LENGTH);
+    head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    head.headers.insert(header::UPGRADE, WEBSOCKET);
+    head.status = StatusCode::SWITCHING_PROTOCOLS;
+    peer.tunnel.replace(Some(Tunnel { far, exchange: exchange.split() }));
+    Ok(Response::from_parts(head, Body::own("")))
+}

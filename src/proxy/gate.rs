@@ -1,0 +1,122 @@
+//! The gate before every login: limit, prove, map, limit again; and the audit line of whatever comes of it.
+
+use http::HeaderMap;
+
+use super::error::Error;
+use super::{Caller, Proxy};
+use crate::auth::{Act, Ask, Proof, Verdict};
+use crate::limit::client_key;
+use crate::model::grant::{self, PbxGrant, VoximplantGrant, Wish};
+use crate::model::principal::Principal;
+use crate::observe::audit::{Act as Audited, Entry, Outcome};
+
+/// What the audit log learns of one login, beside who asked from where.
+#[derive(Debug, Default)]
+pub(super) struct Facts<'a> {
+    pub(super) principal: Option<&'a Principal>,
+    pub(super) rule: Option<&'a str>,
+    pub(super) account: Option<String>,
+}
+
+impl Proxy {
+    /// Counts a request to a login endpoint, before anything else is done for it.
+    pub(super) fn admit(&self, caller: &Caller) -> Result<(), Error> {
+        let client = client_key(caller.client);
+        self.shared.limits.failures.peek(&client)?;
+        Ok(self.shared.limits.client.admit(&client)?)
+    }
+
+    /// Finds out who is calling.
+    pub(super) async fn prove(&self, act: Act, headers: &HeaderMap, caller: &Caller) -> Result<Proof, Error> {
+        let ask = Ask { act, headers, host: &caller.authority.raw, client: caller.client, id: caller.id.header_value() };
+        match self.chain.ask(&ask).await.map_err(Error::App)? {
+            Verdict::Admit(proof) => {
+                let principal = proof.principal();
+                self.shared.limits.caller.admit(&(&principal.method, &principal.subject))?;
+                Ok(proof)
+            }
+            Verdict::Refuse(reason) => {
+                self.refused(act, caller, &Facts::default(), reason);
+                Err(self.nobody(caller))
+            }
+            Verdict::Abstain => Err(self.nobody(caller)),
+        }
+    }
+
+    /// Maps a proven caller to the PBX account it may become now.
+    pub(super) fn grant_pbx(&self, principal: &Principal, wish: &Wish, caller: &Caller) -> Result<PbxGrant, Error> {
+        let grant = grant::pbx(&self.config.rules, principal, wish).map_err(|refusal| self.forbid(Act::Pbx, caller, principal, &refusal))?;
+        self.shared.limits.account.admit(&("pbx", grant.account().limit_key()))?;
+        Ok(grant)
+    }
+
+    /// Maps a proven caller to the Voximplant user it may become now.
+    pub(super) fn grant_voximplant(&self, principal: &Principal, wish: &Wish, caller: &Caller) -> Result<VoximplantGrant, Error> {
+        let grant = grant::voximplant(&self.config.rules, principal, wish).map_err(|refusal| self.forbid(Act::Ott, caller, principal, &refusal))?;
+        self.shared.limits.account.admit(&("voximplant", grant.user().as_str()))?;
+        Ok(grant)
+    }
+
+    /// Lets the caller choose within what its credential allows.
+    pub(super) fn choose(&self, act: Act, proof: Proof, wish: &Wish, caller: &Caller) -> Result<Principal, Error> {
+        let shown = proof.principal().clone();
+        proof.choose(wish).ok_or_else(|| self.forbid(act, caller, &shown, &"the key may not name this account"))
+    }
+
+    fn forbid(&self, act: Act, caller: &Caller, principal: &Principal, reason: &dyn std::fmt::Display) -> Error {
+        self.refused(act, caller, &Facts { principal: Some(principal), ..Facts::default() }, &reason.to_string());
+        Error::Forbidden
+    }
+
+    /// Audits a login that was granted.
+    pub(super) fn granted(&self, act: Act, caller: &Caller, facts: &Facts<'_>) {
+        self.audit(act, Outcome::Granted, caller, facts, None);
+    }
+
+    /// Audits a login that was refused to somebody, and counts it.
+    pub(super) fn refused(&self, act: Act, caller: &Caller, facts: &Facts<'_>, reason: &str) {
+        // Whether the count admits it does not matter here: `admit` asks before the next request.
+        let _ = self.shared.limits.failures.admit(&client_key(caller.client));
+        self.audit(act, Outcome::Refused, caller, facts, Some(reason));
+    }
+
+    /// Audits a login that failed for reasons that are not the caller's.
+    pub(super) fn failed(&self, act: Act, caller: &Caller, facts: &Facts<'_>, reason: &str) {
+        self.audit(act, Outcome::Refused, caller, facts, Some(reason));
+    }
+
+    fn audit(&self, act: Act, outcome: Outcome, caller: &Caller, facts: &Facts<'_>, reason: Option<&str>) {
+        let principal = facts.principal;
+        self.logs.write_audit(&Entry {
+            id: caller.id,
+            client: caller.client,
+            act: match act {
+                Act::Pbx => Audited::PbxSession,
+                Act::Ott => Audited::VoximplantToken,
+            },
+            outcome,
+            method: principal.map(|principal| principal.method.clone()),
+            subject: principal.map(|principal| principal.subject.clone()),
+            rule: facts.rule.map(str::to_owned),
+            account: facts.account.clone(),
+            reason: reason.map(str::to_owned),
+        });
+    }
+
+    /// Says that nobody is proven, and where a person could change that.
+    pub(super) fn nobody(&self, caller: &Caller) -> Error {
+        Error::Nobody { login: self.login(caller) }
+    }
+
+    /// Returns where one logs in: a path of the app is led to the app's host.
+    fn login(&self, caller: &Caller) -> Option<String> {
+        let app = self.config.app.as_ref()?;
+        let login = app.login.as_ref()?;
+        let is_path = login.starts_with('/');
+        if !is_path || matches!(self.route(&caller.authority, login), Ok((super::To::App, _))) {
+            return Some(login.clone());
+        }
+        let host = app.upstream.hosts.iter().find_map(crate::config::HostPattern::exact)?;
+        Some(format!("https://{}{login}", caller.authority.with_host(host)))
+    }
+}

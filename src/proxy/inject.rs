@@ -1,0 +1,157 @@
+//! Redirects of the app that lead to the PBX's landing page are given the session they lack.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Response, StatusCode};
+
+use super::body::Body;
+use super::error::Error;
+use super::pbx::{Selectors, looks_ahead};
+use super::{Caller, Proxy};
+use crate::auth::{Act, Ask, Verdict};
+use crate::config::{self, Handoff};
+use crate::model::grant::{REDIRECT, Wish};
+use crate::model::landing::{self, Door, Target};
+use crate::model::principal::{Claims, Principal};
+
+const PBX_ACCOUNT: HeaderName = HeaderName::from_static("pbx-account");
+const PBX_DOMAIN: HeaderName = HeaderName::from_static("pbx-domain");
+const PBX_LANG: HeaderName = HeaderName::from_static("pbx-lang");
+/// The landing page of the legacy dialect, which apps may go on to name when the PBX has moved on to cookies.
+const WELCOME: &str = "/welcome.htm";
+
+/// What is kept of a request to the app, in case its answer leads to the landing page.
+pub(super) struct Kept {
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+}
+
+/// Whom the app itself names in its answer.
+#[derive(Debug, Default)]
+pub(super) struct Named {
+    account: Option<HeaderValue>,
+    domain: Option<HeaderValue>,
+    lang: Option<HeaderValue>,
+    doubled: bool,
+}
+
+impl Named {
+    /// Takes the fields by which an app names an account, from any answer of any upstream.
+    pub(super) fn take(headers: &mut HeaderMap) -> Self {
+        let doubled = [PBX_ACCOUNT, PBX_DOMAIN, PBX_LANG].iter().any(|name| headers.get_all(name).iter().count() > 1);
+        Self { account: headers.remove(PBX_ACCOUNT), domain: headers.remove(PBX_DOMAIN), lang: headers.remove(PBX_LANG), doubled }
+    }
+
+    const fn names_somebody(&self) -> bool {
+        self.account.is_some() || self.domain.is_some()
+    }
+
+    /// Reads the names as a credential of the method `redirect`.
+    fn principal(&self) -> Option<Principal> {
+        let text = |value: &Option<HeaderValue>| Some(value.as_ref()?.to_str().ok()?.to_owned());
+        let mut claims = Claims::new();
+        claims.insert("account".into(), text(&self.account)?);
+        claims.insert("domain".into(), text(&self.domain)?);
+        if let Some(lang) = text(&self.lang) {
+            claims.insert("lang".into(), lang);
+        }
+        let subject = format!("{}@{}", claims["account"], claims["domain"]).to_lowercase();
+        (!self.doubled).then(|| Principal { method: REDIRECT.into(), subject, claims })
+    }
+}
+
+impl Proxy {
+    /// Keeps what injection needs of a request to the app; nothing where no session could be minted.
+    pub(super) fn keep(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<Kept> {
+        self.pbx_side()?;
+        Some(Kept { method: method.clone(), path: path.to_owned(), headers: headers.clone() })
+    }
+
+    /// Gives an answer of the app the session it lacks, if it leads to the landing page.
+    ///
+    /// # Errors
+    /// When it does and there is no session: the bare redirect is never passed on then.
+    pub(super) async fn inject(&self, kept: Kept, named: &Named, response: &mut Response<Body>, caller: &Caller) -> Result<(), Error> {
+        let Some((pbx, sessions)) = self.pbx_side().filter(|_| is_redirect(response.status())) else { return Ok(()) };
+        let Some(location) = location(response.headers()) else { return Ok(()) };
+        if self.leads_to(&location, pbx, &kept.path, named, caller) == Target::Elsewhere {
+            return Ok(());
+        }
+        // Even without names of the app's the answer would become one: a prefetched bare redirect must not be kept for the click.
+        if looks_ahead(&kept.method, &kept.headers) {
+            return Err(Error::NotNow);
+        }
+        let Some(principal) = self.redirected(named, &kept, caller).await? else { return Ok(()) };
+        self.shared.limits.caller.admit(&(&principal.method, &principal.subject))?;
+        let language = principal.claims.get("lang").cloned().or_else(|| landing::lang_of(&location));
+        let selectors = Selectors { wish: Wish::default(), language: self.offered(language, pbx), ..Selectors::default() };
+        let minted = self.mint_for(&principal, &selectors, pbx, sessions, caller).await?;
+        let location = match pbx.handoff {
+            Handoff::Link => landing::with_session(&location, &minted.session, minted.language.as_ref()),
+            Handoff::Cookie => {
+                let host = self.pbx_host(&minted.account, pbx, caller)?;
+                self.ticket(minted.session, host, caller)?
+            }
+        };
+        redirect(response, &location)
+    }
+
+    /// Finds who is to be logged in: whom the app names, else who the request proves to be.
+    async fn redirected(&self, named: &Named, kept: &Kept, caller: &Caller) -> Result<Option<Principal>, Error> {
+        if named.names_somebody() {
+            let active = self.config.rules.iter().any(|rule| rule.methods.as_ref().is_some_and(|methods| methods.iter().any(|name| name == REDIRECT)));
+            if active {
+                self.admit(caller)?;
+                return named.principal().map(Some).ok_or(Error::Forbidden);
+            }
+        }
+        let ask = Ask { act: Act::Pbx, headers: &kept.headers, host: &caller.authority.raw, client: caller.client, id: caller.id.header_value() };
+        let Verdict::Admit(proof) = self.chain.ask(&ask).await.map_err(Error::App)? else { return Ok(None) };
+        self.admit(caller)?;
+        Ok(proof.choose(&Wish::default()))
+    }
+
+    fn leads_to(&self, location: &str, pbx: &config::Pbx, path: &str, named: &Named, caller: &Caller) -> Target {
+        let own = caller.authority.host.as_str();
+        // A relative address on the app's own host may be a page of the app's; whoever names an account means the PBX's.
+        let is_pbx_host = |host: &str| self.is_pbx_host(host) || (host == own && named.names_somebody() && !location.contains("//"));
+        let door = Door { scheme_host: own, port: caller.authority.port, path, is_pbx_host: &is_pbx_host };
+        let pages: &[&str] = if pbx.handoff == Handoff::Cookie { &[&pbx.landing, WELCOME] } else { &[&pbx.landing] };
+        landing::target(location, pages, &door)
+    }
+
+    /// Drops a language that the PBX does not have: the app's page may know more languages.
+    fn offered(&self, language: Option<String>, pbx: &config::Pbx) -> Option<crate::model::account::Language> {
+        language?.parse().ok().filter(|language| pbx.languages.contains(language))
+    }
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// Returns the address of a redirect that has exactly one.
+fn location(headers: &HeaderMap) -> Option<String> {
+    let mut lines = headers.get_all(header::LOCATION).into_iter();
+    let location = lines.next()?.to_str().ok()?.to_owned();
+    lines.next().is_none().then_some(location)
+}
+
+/// Turns the app's answer into one that carries a session: not to be kept by anybody, told to nobody.
+fn redirect(response: &mut Response<Body>, location: &str) -> Result<(), Error> {
+    let location = HeaderValue::try_from(location).map_err(|_| Error::Malformed("the redirect is none"))?;
+    if matches!(response.status(), StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT) {
+        *response.status_mut() = StatusCode::FOUND;
+    }
+    // The app's page about the redirect names the address without the session.
+    *response.body_mut() = Body::own("");
+    let fields = response.headers_mut();
+    for name in [header::CONTENT_LENGTH, header::CONTENT_TYPE, header::CONTENT_ENCODING, header::ETAG, header::LAST_MODIFIED, header::EXPIRES, header::TRAILER] {
+        fields.remove(name);
+    }
+    fields.insert(header::LOCATION, location);
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fields.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    Ok(())
+}
+

@@ -1,0 +1,143 @@
+//! `POST /auth/ott`: the answer to a Voximplant one-time key.
+
+use http::header::HeaderValue;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::body::Body;
+use super::error::Error;
+use super::gate::Facts;
+use super::small::{self, Fields};
+use super::{Caller, Proxy, cors, reply};
+use crate::auth::{Act, Proof};
+use crate::config::Voximplant;
+use crate::model::grant::{VoximplantGrant, Wish};
+use crate::model::ott::{self, LoginToken, OneTimeKey};
+use crate::model::principal::Principal;
+
+const METHODS: &str = "POST, OPTIONS";
+
+impl Proxy {
+    pub(super) async fn answer_ott(&self, request: Request<Incoming>, caller: &Caller) -> Result<Response<Body>, Error> {
+        let voximplant = self.config.voximplant.as_ref().ok_or(Error::NotFound)?;
+        match *request.method() {
+            Method::POST => {}
+            Method::OPTIONS => return cors::preflight(request.headers(), &caller.authority, &voximplant.origins, METHODS),
+            _ => return Err(Error::Method(METHODS)),
+        }
+        let from = cors::from(request.headers(), &caller.authority, &voximplant.origins);
+        let mut response = match self.token(request, &from, voximplant, caller).await {
+            Ok(response) => response,
+            Err(error) if matches!(from, cors::From::Listed(_)) => self.refuse_readably(&error, caller),
+            Err(error) => return Err(error),
+        };
+        cors::share(&mut response, &from);
+        Ok(response)
+    }
+
+    async fn token(&self, request: Request<Incoming>, from: &cors::From, voximplant: &Voximplant, caller: &Caller) -> Result<Response<Body>, Error> {
+        self.admit(caller)?;
+        let (head, body) = request.into_parts();
+        let proof = self.prove(Act::Ott, &head.headers, caller).await?;
+        self.keep_out_other_pages(&proof, from, Act::Ott, caller)?;
+        let form = small::form(&head.headers, None)?;
+        let fields = small::read(body, form, self.config.server.timeouts.header).await?;
+        let question = Question::read(fields, voximplant)?;
+        let principal = self.choose(Act::Ott, proof, &question.wish, caller)?;
+        let grant = self.grant_voximplant(&principal, &question.wish, caller)?;
+        let token = self.compute(&question.key, &grant, &principal, voximplant, caller)?;
+        let wants_json = reply::accepts(&head.headers, b"application/json");
+        Ok(if wants_json {
+            reply::json(&json!({ "token": token.as_str(), "user": grant.user().as_str() }))
+        } else {
+            reply::answer(StatusCode::OK, HeaderValue::from_static("text/plain"), token.as_str().to_owned())
+        })
+    }
+
+    /// Computes the answer. A user without an entry costs the same work, and looks like one that is not allowed.
+    fn compute(&self, key: &OneTimeKey, grant: &VoximplantGrant, principal: &Principal, voximplant: &Voximplant, caller: &Caller) -> Result<LoginToken, Error> {
+        let user = grant.user().as_str();
+        let facts = Facts { principal: Some(principal), rule: Some(grant.rule()), account: Some(user.to_owned()) };
+        let known = voximplant.users.get(user);
+        let decoy = ott::decoy();
+        let token = ott::login_token(key, known.unwrap_or(&decoy));
+        if known.is_none() {
+            self.refused(Act::Ott, caller, &facts, "the users file has no such user");
+            return Err(Error::Forbidden);
+        }
+        if let Some(distinct_keys) = &self.shared.distinct_keys {
+            distinct_keys.admit(user, key.id(), Instant::now())?;
+        }
+        self.granted(Act::Ott, caller, &facts);
+        Ok(token)
+    }
+
+    /// Refuses pages of other origins a login that a cookie alone would give them.
+    pub(super) fn keep_out_other_pages(&self, proof: &Proof, from: &cors::From, act: Act, caller: &Caller) -> Result<(), Error> {
+        if !proof.is_ambient() || *from != cors::From::Elsewhere {
+            return Ok(());
+        }
+        let facts = Facts { principal: Some(proof.principal()), ..Facts::default() };
+        self.failed(act, caller, &facts, "the request came from a page of another origin");
+        Err(Error::CrossSite)
+    }
+
+    /// Makes a refusal that the page of a listed origin can read.
+    pub(super) fn refuse_readably(&self, error: &Error, caller: &Caller) -> Response<Body> {
+        error.answer(&reply::Words { navigation: false, html: false, id: caller.id })
+    }
+}
+
+/// What the page asks.
+struct Question {
+    key: OneTimeKey,
+    wish: Wish,
+}
+
+impl Question {
+    /// Reads `key` and `appUser`. `appUserPassword`, which a sample of the vendor's sends, is dropped unread.
+    fn read(mut fields: Fields, voximplant: &Voximplant) -> Result<Self, Error> {
+        let key = fields.take("key").ok_or(Error::Malformed("the parameter key is missing"))?;
+        let key = OneTimeKey::new(&key, voximplant.max_key_length).map_err(|_| Error::Malformed("the key is not one that Voximplant gives out"))?;
+        let user = fields.take("appUser").map(|name| short_name(&name, voximplant.application.as_deref())).transpose()?;
+        Ok(Self { key, wish: Wish { user, ..Wish::default() } })
+    }
+}
+
+/// Returns what stands before the `@` of a full login name, `user@app.account[.node].voximplant.com`.
+fn short_name(name: &str, application: Option<&str>) -> Result<String, Error> {
+    let Some((user, place)) = name.split_once('@') else { return Ok(name.to_owned()) };
+    match application {
+        Some(application) if !is_application(place, application) => Err(Error::Forbidden),
+        _ => Ok(user.to_owned()),
+    }
+}
+
+fn is_application(place: &str, application: &str) -> bool {
+    let Some(rest) = place.strip_suffix(".voximplant.com").and_then(|place| place.strip_prefix(application)) else { return false };
+    let is_node = |node: &str| !node.is_empty() && node.len() <= 2 && node.bytes().all(|byte| byte.is_ascii_digit());
+    rest.is_empty() || rest.strip_prefix(".n").is_some_and(is_node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_names_lead_to_short_ones_of_the_own_application() {
+        #[track_caller]
+        fn check(name: &str, expected: Option<&str>) {
+            assert_eq!(short_name(name, Some("app.acme")).ok().as_deref(), expected, "{name}");
+        }
+        check("ann", Some("ann"));
+        check("ann@app.acme.voximplant.com", Some("ann"));
+        check("ann@app.acme.n1.voximplant.com", Some("ann"));
+        check("ann@app.acme.n13.voximplant.com", Some("ann"));
+        check("ann@other.acme.voximplant.com", None);
+        check("ann@app.acme.nx.voximplant.com", None);
+        check("ann@app.acme", None);
+        assert_eq!(short_name("ann@any.where", None).ok().as_deref(), Some("ann"));
+    }
+}

@@ -1,0 +1,276 @@
+//! `GET|POST /auth/pbx`: a session of the PBX, and how it reaches the browser.
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::body::Body;
+use super::error::Error;
+use super::gate::Facts;
+use super::route::To;
+use super::small::{self, Fields, Form};
+use super::{Caller, Proxy, cors, reply};
+use crate::auth::{Act, Proof};
+use crate::config::{self, Handoff, HostPattern};
+use crate::model::account::{Account, Language};
+use crate::model::grant::{PbxGrant, Wish};
+use crate::model::landing;
+use crate::model::principal::Principal;
+use crate::model::session::SessionId;
+use crate::pbx::Pbx;
+
+const METHODS: &str = "GET, HEAD, POST, OPTIONS";
+/// How long the PBX's temporary token is good, in seconds (dialects B and C).
+const TOKEN_LIFE: u64 = 10;
+/// How long a session in a link is said to be good: the PBX's default web session time-out, in seconds (dialect A).
+const SESSION_LIFE: u64 = 3600;
+/// The parameter that marks the second try of a navigation that another site began.
+const AGAIN: &str = "again";
+
+/// Programs that look at links before a person does.
+const PREVIEWERS: [&str; 14] = [
+    "bot", "crawler", "spider", "preview", "facebookexternalhit", "whatsapp", "skypeuripreview", "embedly", "slack-imgproxy", "vkshare", "pinterest",
+    "outbrain", "mattermost", "safelinks",
+];
+
+/// What a ticket of the two-host hand-over stands for.
+pub(super) struct Handed {
+    token: SessionId,
+    /// The PBX host the ticket is for, without port.
+    host: String,
+}
+
+/// A session with what its hand-over needs to know.
+pub(super) struct Minted {
+    pub(super) session: SessionId,
+    pub(super) account: Account,
+    pub(super) language: Option<Language>,
+}
+
+/// What the caller asks for: whom to be, and in which language.
+#[derive(Debug, Default)]
+pub(super) struct Selectors {
+    pub(super) wish: Wish,
+    pub(super) language: Option<Language>,
+    again: bool,
+}
+
+impl Selectors {
+    fn read(mut fields: Fields) -> Result<Self, Error> {
+        let language = fields.take("lang").filter(|code| !code.is_empty());
+        let language = language.map(|code| code.parse()).transpose().map_err(|_| Error::Malformed("lang is not a language"))?;
+        let wish = Wish { account: fields.take("account"), domain: fields.take("domain"), user: None };
+        Ok(Self { wish, language, again: fields.take(AGAIN).is_some() })
+    }
+
+    /// Writes the path that asks for the same once more.
+    fn again(&self) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        let language = self.language.as_ref().map(Language::as_str);
+        for (name, value) in [("account", self.wish.account.as_deref()), ("domain", self.wish.domain.as_deref()), ("lang", language)] {
+            if let Some(value) = value {
+                query.append_pair(name, value);
+            }
+        }
+        query.append_pair(AGAIN, "1");
+        format!("/auth/pbx?{}", query.finish())
+    }
+}
+
+impl Proxy {
+    pub(super) async fn answer_pbx(&self, request: Request<Incoming>, caller: &Caller) -> Result<Response<Body>, Error> {
+        let (pbx, sessions) = self.pbx_side().ok_or(Error::NotFound)?;
+        match *request.method() {
+            Method::GET | Method::HEAD => self.answer_link(&request, pbx, sessions, caller).await,
+            Method::POST => self.answer_page(request, pbx, sessions, caller).await,
+            Method::OPTIONS => cors::preflight(request.headers(), &caller.authority, self.origins(), METHODS),
+            _ => Err(Error::Method(METHODS)),
+        }
+    }
+
+    /// Returns the PBX that sessions can be minted at.
+    pub(super) fn pbx_side(&self) -> Option<(&config::Pbx, &Pbx)> {
+        self.config.pbx.as_ref().zip(self.sessions.as_ref())
+    }
+
+    fn origins(&self) -> &[String] {
+        self.config.voximplant.as_ref().map_or(&[], |voximplant| &voximplant.origins)
+    }
+
+    // === A link that a person clicks ===
+
+    async fn answer_link(&self, request: &Request<Incoming>, pbx: &config::Pbx, sessions: &Pbx, caller: &Caller) -> Result<Response<Body>, Error> {
+        if looks_ahead(request.method(), request.headers()) {
+            return Err(Error::NotNow);
+        }
+        self.admit(caller)?;
+        let selectors = Selectors::read(Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?)?;
+        let proof = match self.prove(Act::Pbx, request.headers(), caller).await {
+            Err(Error::Nobody { .. }) if !selectors.again && is_from_elsewhere(request.headers()) => return Ok(reply::step(&selectors.again())),
+            proved => proved?,
+        };
+        let minted = self.mint(proof, selectors, pbx, sessions, caller).await?;
+        self.hand_over(minted, pbx, sessions, caller).await
+    }
+
+    /// Mints a session for a proven caller.
+    async fn mint(&self, proof: Proof, selectors: Selectors, pbx: &config::Pbx, sessions: &Pbx, caller: &Caller) -> Result<Minted, Error> {
+        let principal = self.choose(Act::Pbx, proof, &selectors.wish, caller)?;
+        self.mint_for(&principal, &selectors, pbx, sessions, caller).await
+    }
+
+    /// Mints a session for a caller with all its claims.
+    pub(super) async fn mint_for(&self, principal: &Principal, selectors: &Selectors, pbx: &config::Pbx, sessions: &Pbx, caller: &Caller) -> Result<Minted, Error> {
+        let grant = self.grant_pbx(principal, &selectors.wish, caller)?;
+        let language = language(selectors.language.as_ref(), &grant, pbx)?;
+        let facts = Facts { principal: Some(principal), rule: Some(grant.rule()), account: Some(grant.account().to_string()) };
+        match sessions.mint(grant.account()).await {
+            Ok(session) => {
+                self.granted(Act::Pbx, caller, &facts);
+                Ok(Minted { session, account: grant.account().clone(), language })
+            }
+            Err(error) => {
+                self.failed(Act::Pbx, caller, &facts, &error.to_string());
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn hand_over(&self, minted: Minted, pbx: &config::Pbx, sessions: &Pbx, caller: &Caller) -> Result<Response<Body>, Error> {
+        let host = self.pbx_host(&minted.account, pbx, caller)?;
+        match pbx.handoff {
+            Handoff::Link => {
+                let location = landing::link(&caller.authority.with_host(&host), &pbx.landing, &minted.session, minted.language.as_ref());
+                Ok(reply::redirect(StatusCode::SEE_OTHER, &location))
+            }
+            Handoff::Cookie if host == caller.authority.host => self.land(&minted.session, pbx, sessions, caller).await,
+            Handoff::Cookie => Ok(reply::redirect(StatusCode::SEE_OTHER, &self.ticket(minted.session, host, caller)?)),
+        }
+    }
+
+    /// Writes the address at which the browser finds its session on another host.
+    pub(super) fn ticket(&self, token: SessionId, host: String, caller: &Caller) -> Result<String, Error> {
+        let authority = caller.authority.with_host(&host);
+        let ticket = self.shared.tickets.issue(Handed { token, host }, Instant::now()).map_err(|_| Error::Full)?;
+        Ok(format!("https://{authority}/auth/callgate/ticket?t={}", ticket.expose()))
+    }
+
+    /// Exchanges the token for the PBX's cookie, and lets the browser go on to the landing page with it.
+    async fn land(&self, token: &SessionId, pbx: &config::Pbx, sessions: &Pbx, caller: &Caller) -> Result<Response<Body>, Error> {
+        let cookies = sessions.exchange(token, caller.authority.raw.clone()).await?;
+        let mut response = reply::step(&pbx.landing);
+        for cookie in cookies {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+        Ok(response)
+    }
+
+    /// Finds the host name under which the browser meets the PBX: the one it is at; the granted domain, by which the PBX
+    /// picks the tenant; the first that is configured.
+    pub(super) fn pbx_host(&self, account: &Account, pbx: &config::Pbx, caller: &Caller) -> Result<String, Error> {
+        let own = &caller.authority.host;
+        if self.is_pbx_host(own) {
+            return Ok(own.clone());
+        }
+        let domain = account.domain().as_str();
+        if pbx.upstream.hosts.iter().any(|pattern| pattern.matches(domain)) {
+            return Ok(domain.to_owned());
+        }
+        let first = pbx.upstream.hosts.iter().find_map(HostPattern::exact);
+        first.map(str::to_owned).ok_or_else(|| {
+            tracing::warn!(%account, "no host of [pbx] hosts is a name to send the browser to");
+            Error::Forbidden
+        })
+    }
+
+    /// Tells whether the landing page of a host is the PBX's.
+    pub(super) fn is_pbx_host(&self, host: &str) -> bool {
+        let Some(pbx) = &self.config.pbx else { return false };
+        let listed = pbx.upstream.hosts.iter().any(|pattern| pattern.matches(host));
+        listed || self.routes.find(host, &pbx.landing.to_ascii_lowercase()) == Some(To::Pbx)
+    }
+
+    // === A page or a server that asks by itself ===
+
+    async fn answer_page(&self, request: Request<Incoming>, pbx: &config::Pbx, sessions: &Pbx, caller: &Caller) -> Result<Response<Body>, Error> {
+        let from = cors::from(request.headers(), &caller.authority, self.origins());
+        let mut response = match self.session(request, &from, pbx, sessions, caller).await {
+            Ok(response) => response,
+            Err(error) if matches!(from, cors::From::Listed(_)) => self.refuse_readably(&error, caller),
+            Err(error) => return Err(error),
+        };
+        cors::share(&mut response, &from);
+        Ok(response)
+    }
+
+    async fn session(&self, request: Request<Incoming>, from: &cors::From, pbx: &config::Pbx, sessions: &Pbx, caller: &Caller) -> Result<Response<Body>, Error> {
+        self.admit(caller)?;
+        let (head, body) = request.into_parts();
+        let proof = self.prove(Act::Pbx, &head.headers, caller).await?;
+        self.keep_out_other_pages(&proof, from, Act::Pbx, caller)?;
+        // The vendor's page names no type for the JSON it sends.
+        let form = small::form(&head.headers, Some(Form::Json))?;
+        let selectors = Selectors::read(small::read(body, form, self.config.server.timeouts.header).await?)?;
+        let wants_all = !proof.is_ambient() || reply::accepts(&head.headers, b"application/vnd.callgate+json");
+        let minted = self.mint(proof, selectors, pbx, sessions, caller).await?;
+        if wants_all { self.describe(minted, pbx, caller) } else { Ok(reply::json(&json!(minted.session.expose()))) }
+    }
+
+    /// Describes the session to a program that will send a browser to it.
+    fn describe(&self, minted: Minted, pbx: &config::Pbx, caller: &Caller) -> Result<Response<Body>, Error> {
+        let host = self.pbx_host(&minted.account, pbx, caller)?;
+        let (url, life) = match pbx.handoff {
+            Handoff::Link => (landing::link(&caller.authority.with_host(&host), &pbx.landing, &minted.session, minted.language.as_ref()), SESSION_LIFE),
+            Handoff::Cookie => (self.ticket(minted.session.clone(), host, caller)?, TOKEN_LIFE),
+        };
+        Ok(reply::json(&json!({ "url": url, "session": minted.session.expose(), "expires_in": life })))
+    }
+
+    // === The other half of the two-host hand-over ===
+
+    /// Answers what is below `/auth/callgate/`: a ticket, on the host it is for, once.
+    pub(super) async fn answer_ticket(&self, request: &Request<Incoming>, caller: &Caller) -> Result<Response<Body>, Error> {
+        let (pbx, sessions) = self.pbx_side().filter(|_| request.uri().path() == "/auth/callgate/ticket").ok_or(Error::NotFound)?;
+        if looks_ahead(request.method(), request.headers()) {
+            return Err(Error::NotNow);
+        }
+        if request.method() != Method::GET {
+            return Err(Error::Method("GET, HEAD"));
+        }
+        self.shared.limits.failures.peek(&crate::limit::client_key(caller.client))?;
+        let mut fields = Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?;
+        let ticket = fields.take("t").ok_or(Error::Malformed("the parameter t is missing"))?;
+        let handed = self.shared.tickets.redeem(&ticket, Instant::now()).filter(|handed| handed.host == caller.authority.host);
+        let Some(handed) = handed else {
+            self.refused(Act::Pbx, caller, &Facts::default(), "the ticket is unknown, used or expired");
+            return Err(Error::Forbidden);
+        };
+        self.land(&handed.token, pbx, sessions, caller).await
+    }
+}
+
+/// Tells whether a request only looks ahead: no person has clicked yet, so there is nobody to log in.
+pub(super) fn looks_ahead(method: &Method, headers: &HeaderMap) -> bool {
+    let contains = |name: &str, part: &str| {
+        let lines = headers.get_all(name).into_iter();
+        lines.map(|line| String::from_utf8_lossy(line.as_bytes()).to_ascii_lowercase()).any(|line| line.contains(part))
+    };
+    *method == Method::HEAD
+        || ["sec-purpose", "purpose", "x-moz"].into_iter().any(|name| contains(name, "prefetch") || contains(name, "preview"))
+        || PREVIEWERS.iter().any(|previewer| contains("user-agent", previewer))
+}
+
+/// Tells whether another site began this navigation: the app's cookie is then missing if it is `SameSite=Strict`.
+fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+    let field = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    field("sec-fetch-mode") == Some(b"navigate") && field("sec-fetch-site") == Some(b"cross-site")
+}
+
+/// Checks the language that was asked for against those the PBX and the rule have.
+fn language(wished: Option<&Language>, grant: &PbxGrant, pbx: &config::Pbx) -> Result<Option<Language>, Error> {
+    let Some(wished) = wished else { return Ok(None) };
+    let offered = pbx.languages.contains(wished) && grant.languages().is_none_or(|languages| languages.contains(wished));
+    if offered { Ok(Some(wished.clone())) } else { Err(Error::Malformed("lang is not one of the configured languages")) }
+}

@@ -1,0 +1,129 @@
+//! The small bodies of the login endpoints: a form or JSON, read once, within a bound and a deadline.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::error::Error;
+
+/// The most bytes that are read.
+const MAX: usize = 4096;
+
+/// Named values, each at most once.
+#[derive(Debug)]
+pub(super) struct Fields(Vec<(String, String)>);
+
+impl Fields {
+    /// Reads a query or a form.
+    pub(super) fn of_form(text: &[u8]) -> Result<Self, Error> {
+        let pairs = form_urlencoded::parse(text).map(|(name, value)| (name.into_owned(), value.into_owned()));
+        Self::unique(pairs.collect())
+    }
+
+    fn of_json(text: &[u8]) -> Result<Self, Error> {
+        let Ok(Value::Object(object)) = serde_json::from_slice(text) else { return Err(Error::Malformed("the body is not a JSON object")) };
+        let mut pairs = Vec::new();
+        for (name, value) in object {
+            match value {
+                Value::String(text) => pairs.push((name, text)),
+                Value::Null => {}
+                _ => return Err(Error::Malformed("a member of the JSON object is not a string")),
+            }
+        }
+        Ok(Self(pairs))
+    }
+
+    fn unique(mut pairs: Vec<(String, String)>) -> Result<Self, Error> {
+        pairs.sort();
+        let doubled = pairs.windows(2).any(|pair| pair[0].0 == pair[1].0);
+        if doubled { Err(Error::Malformed("a parameter is given twice")) } else { Ok(Self(pairs)) }
+    }
+
+    /// Takes the value of a name.
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.0.iter().position(|(known, _)| known == name)?;
+        Some(self.0.swap_remove(at).1)
+    }
+}
+
+/// What a body is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `application/x-www-form-urlencoded`
+    Urlencoded,
+    /// `application/json`
+    Json,
+}
+
+/// Finds what a body is written in.
+///
+/// # Errors
+/// When it is something else. A body without a type, or as `text/plain`, is `fallback`.
+pub(super) fn form(headers: &HeaderMap, fallback: Option<Form>) -> Result<Form, Error> {
+    let mut lines = headers.get_all(header::CONTENT_TYPE).into_iter();
+    let named = lines.next().map(|line| line.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii());
+    match named {
+        _ if lines.next().is_some() => Err(Error::MediaType),
+        Some(named) if named.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") => Ok(Form::Urlencoded),
+        Some(named) if named.eq_ignore_ascii_case(b"application/json") => Ok(Form::Json),
+        Some(named) if !named.eq_ignore_ascii_case(b"text/plain") => Err(Error::MediaType),
+        _ => fallback.ok_or(Error::MediaType),
+    }
+}
+
+/// Reads a small body.
+///
+/// # Errors
+/// When it is too large, too slow, breaks off, or is not what it says it is.
+pub(super) async fn read(body: Incoming, form: Form, deadline: Duration) -> Result<Fields, Error> {
+    if body.size_hint().lower() > MAX as u64 {
+        return Err(Error::TooLarge);
+    }
+    let collected = timeout(deadline, Limited::new(body, MAX).collect()).await.map_err(|_| Error::RequestTimeout)?;
+    let bytes = collected.map_err(|error| match error.is::<LengthLimitError>() {
+        true => Error::TooLarge,
+        false => Error::Malformed("the body broke off"),
+    })?;
+    parse(&bytes.to_bytes(), form)
+}
+
+fn parse(bytes: &Bytes, form: Form) -> Result<Fields, Error> {
+    match form {
+        Form::Urlencoded => Fields::of_form(bytes),
+        Form::Json => Fields::of_json(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_forms_as_browsers_write_them() {
+        let mut fields = Fields::of_form(b"key=a+b%2Bc%252Fd&appUser=ann").unwrap();
+        assert_eq!(fields.take("key").as_deref(), Some("a b+c%2Fd"));
+        assert_eq!(fields.take("appUser").as_deref(), Some("ann"));
+        assert_eq!(fields.take("key"), None);
+    }
+
+    #[test]
+    fn refuses_two_values_of_one_name() {
+        assert!(Fields::of_form(b"key=a&key=b").is_err());
+    }
+
+    #[test]
+    fn reads_json_objects_of_strings() {
+        let mut fields = Fields::of_json(br#"{"key":"a+b","appUser":null}"#).unwrap();
+        assert_eq!(fields.take("key").as_deref(), Some("a+b"));
+        assert_eq!(fields.take("appUser"), None);
+        for text in ["", "[]", "\"key\"", "{\"key\":1}", "{\"key\":[\"a\"]}", "{\"key\":\"a\""] {
+            assert!(Fields::of_json(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+}
