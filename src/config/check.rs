@@ -51,7 +51,7 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
             hint,
         }])
     })?;
-    parse_file(&file, &text, path.parent().unwrap_or(Path::new("")), env)
+    parse_file(&file, &text, path.parent().unwrap_or_else(|| Path::new("")), env)
 }
 
 /// Reads the text of a configuration; relative paths start at `base`.
@@ -80,38 +80,32 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     let certificates = root.require("tls").and_then(|node| node.table(|table| tls::certificates(table, around)));
     let redirect_http = root.get("redirect_http").and_then(|node| redirect_http(&node, listen.as_deref()));
     let workers = root.get("workers").and_then(|node| node.integer(1..=1024)).and_then(NonZeroUsize::new);
-    let server = root.get("server").and_then(|node| node.table(|table| Some(server(table)))).unwrap_or(DEFAULT_SERVER);
+    let server = root.section("server", |table| Some(server(table))).unwrap_or(DEFAULT_SERVER);
 
     let [app_node, pbx_node, voximplant_node] = ["app", "pbx", "voximplant"].map(|key| root.get(key));
-    let mut methods = Methods::default();
-    let app = app_node.as_ref().and_then(|node| {
-        node.table(|table| {
-            table.get("whoami").into_iter().for_each(|whoami| methods.add_app(whoami));
-            upstream::app(table, around)
-        })
-    });
-    let pbx = pbx_node.as_ref().and_then(|node| node.table(|table| upstream::pbx(table, around)));
-    let voximplant =
-        voximplant_node.as_ref().and_then(|node| node.table(|table| voximplant::voximplant(table, around)));
     if app_node.is_none() && pbx_node.is_none() {
         root.refuse::<()>("there is nothing to stand in front of", "add [app] or [pbx] with its `url`");
     }
+    let mut methods = Methods::default();
+    let app = app_node.as_ref().and_then(|node| node.table(|table| upstream::app(table, &mut methods, around)));
+    let pbx = pbx_node.as_ref().and_then(|node| node.table(|table| upstream::pbx(table, around)));
+    let voximplant =
+        voximplant_node.as_ref().and_then(|node| node.table(|table| voximplant::voximplant(table, around)));
     if let (Some(app), Some(pbx), Some(node)) = (&app, &pbx, &pbx_node) {
         upstream::check_parted(app, pbx, node);
     }
 
-    for node in root.get("auth").and_then(|node| node.tables()).unwrap_or_default() {
+    for node in tables(root, "auth") {
         methods.add(&node, app_node.is_some(), around);
     }
     let admin = pbx_node.as_ref().and_then(|node| node.entry("admin"));
     let offer = Offer { methods: &methods, pbx_admin: admin.is_some(), voximplant: voximplant_node.is_some() };
-    let rules = allow::rules(&root.get("allow").and_then(|node| node.tables()).unwrap_or_default(), &offer);
+    let rules = allow::rules(&tables(root, "allow"), &offer);
     allow::warn_unused(&rules, &offer, admin, voximplant_node.as_ref());
 
-    let limits =
-        root.get("limits").and_then(|node| node.table(|table| Some(limits(table)))).unwrap_or_else(default_limits);
-    let log = root.get("log").and_then(|node| node.table(|table| Some(log(table, around)))).unwrap_or(DEFAULT_LOG);
-    let audit = root.get("audit").and_then(|node| node.table(|table| around.log_file(&table.require("file")?)));
+    let limits = root.section("limits", |table| Some(limits(table))).unwrap_or_else(default_limits);
+    let log = root.section("log", |table| Some(log(table, around))).unwrap_or(DEFAULT_LOG);
+    let audit = root.section("audit", |table| around.log_file(&table.require("file")?));
     Some(Config {
         listen: listen?,
         certificates: certificates?,
@@ -130,11 +124,16 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     })
 }
 
+/// Reads the tables of `[[key]]`.
+fn tables<'d, 'i>(root: &Table<'d, 'i>, key: &'static str) -> Vec<Node<'d, 'i>> {
+    root.get(key).and_then(|node| node.tables()).unwrap_or_default()
+}
+
 // === Listeners ===
 
 fn listen(node: Node<'_, '_>) -> Option<Vec<SocketAddr>> {
     let nodes = node.one_or_many()?;
-    let addresses = values::each(&nodes, address);
+    let addresses = values::each(&nodes, address)?;
     // Port 0 is another port each time.
     if addresses.iter().all(|address| address.port() != 0) {
         values::refuse_repeated(&nodes, &addresses, "address");
@@ -166,7 +165,7 @@ const DEFAULT_SERVER: Server = Server {
 };
 
 fn server(table: &Table<'_, '_>) -> Server {
-    let timeouts = table.get("timeouts").and_then(|node| node.table(|table| Some(server_timeouts(table))));
+    let timeouts = table.section("timeouts", |table| Some(server_timeouts(table)));
     Server {
         drain: duration_or(table, "drain", DEFAULT_SERVER.drain),
         timeouts: timeouts.unwrap_or(DEFAULT_SERVER.timeouts),

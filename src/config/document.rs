@@ -2,6 +2,7 @@
 //!
 //! Every reader returns `None` once it has reported why; a table reports the keys nobody asked for.
 
+use std::cell::Cell;
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -62,16 +63,19 @@ pub(super) struct Table<'d, 'i> {
     byte: usize,
     entries: &'d DeTable<'i>,
     known: RefCell<Vec<&'static str>>,
+    unread: Cell<bool>,
 }
 
 impl<'d, 'i> Table<'d, 'i> {
     fn new(document: &'d Document<'d>, path: String, byte: usize, entries: &'d DeTable<'i>) -> Self {
-        Self { document, path, byte, entries, known: RefCell::default() }
+        Self { document, path, byte, entries, known: RefCell::default(), unread: Cell::default() }
     }
 
     fn read<T>(&self, read: impl FnOnce(&Self) -> Option<T>) -> Option<T> {
         let value = read(self);
-        self.report_unknown();
+        if !self.unread.get() {
+            self.report_unknown();
+        }
         value
     }
 
@@ -95,10 +99,21 @@ impl<'d, 'i> Table<'d, 'i> {
         node
     }
 
+    /// Reads the table under a key, if it is written.
+    pub(super) fn section<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> Option<T>) -> Option<T> {
+        self.get(key)?.table(read)
+    }
+
     /// Reports a problem of the table as a whole.
     pub(super) fn refuse<T>(&self, message: impl Display, hint: impl Display) -> Option<T> {
         let message = if self.path.is_empty() { message.to_string() } else { format!("`{}`: {message}", self.path) };
         self.document.report(self.byte, message, Some(hint.to_string()));
+        None
+    }
+
+    /// Gives up on a table of which nobody can tell what its other keys should be.
+    pub(super) fn leave_unread<T>(&self) -> Option<T> {
+        self.unread.set(true);
         None
     }
 

@@ -15,10 +15,11 @@ impl Place {
     /// Finds the place of a byte of a text.
     #[must_use]
     pub fn of(text: &str, byte: usize) -> Self {
-        let before = &text[..text.floor_char_boundary(byte)];
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().map_or(0, |start| start.chars().count()) + 1;
-        Self { line, column }
+        let before = text.char_indices().take_while(|(at, c)| at + c.len_utf8() <= byte);
+        before.fold(Self { line: 1, column: 1 }, |place, (_, c)| match c {
+            '\n' => Self { line: place.line + 1, column: 1 },
+            _ => Self { column: place.column + 1, ..place },
+        })
     }
 }
 

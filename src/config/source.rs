@@ -44,7 +44,10 @@ impl Surroundings<'_> {
         let name = node.word()?;
         let (path, mut file) = self.open(node, name)?;
         // The mode of what was opened: the name may lead elsewhere a moment later.
-        let mode = file.metadata().map_or(0, |metadata| metadata.mode());
+        let mode = match file.metadata() {
+            Ok(metadata) => metadata.mode(),
+            Err(error) => return self.unreadable(node, name, &error),
+        };
         if mode & READABLE_BY_OTHERS != 0 {
             let message = format!("{name} is readable by group or world (mode {:04o})", mode & 0o7777);
             return node.refuse(message, format_args!("run: chmod 600 {}", shell_word(&path)));

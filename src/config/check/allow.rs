@@ -54,7 +54,7 @@ fn rule(table: &Table<'_, '_>, number: usize, offer: &Offer<'_, '_, '_>) -> Opti
 }
 
 fn method_names(node: Node<'_, '_>, methods: &Methods<'_, '_>) -> Option<Vec<String>> {
-    Some(distinct(&node.one_or_many()?, "method", |node| method_name(node, methods)))
+    distinct(&node.one_or_many()?, "method", |node| method_name(node, methods))
 }
 
 fn method_name(node: &Node<'_, '_>, methods: &Methods<'_, '_>) -> Option<String> {

@@ -62,8 +62,13 @@ impl<'d, 'i> Methods<'d, 'i> {
             let kind = kind_node.as_ref().and_then(kind);
             let name = name(table, kind, self);
             self.named.extend(name.map(|name| (name.to_owned(), node.clone())));
-            let kind = match kind? {
-                Kind::App if !has_app => kind_node?.refuse("there is no app to ask", "add [app] with its `url`"),
+            let Some(kind) = kind else {
+                return table.leave_unread();
+            };
+            if matches!(kind, Kind::App) && !has_app {
+                kind_node?.refuse::<()>("there is no app to ask", "add [app] with its `url`");
+            }
+            let kind = match kind {
                 Kind::App => whoami(table).map(MethodKind::App),
                 Kind::Key => key(table, self, around).map(MethodKind::Key),
             };
@@ -112,8 +117,8 @@ fn name<'d>(table: &Table<'d, '_>, kind: Option<Kind>, before: &Methods<'_, '_>)
 
 fn whoami(table: &Table<'_, '_>) -> Option<Whoami> {
     let path = table.require("whoami").and_then(|node| whoami_path(&node));
-    let cookies = table.get("cookies").and_then(|node| Some(each(&node.list_or_empty()?, cookie)));
-    let headers = table.get("headers").and_then(|node| Some(each(&node.list_or_empty()?, header)));
+    let cookies = table.get("cookies").and_then(|node| each(&node.list_or_empty()?, cookie));
+    let headers = table.get("headers").and_then(|node| each(&node.list_or_empty()?, header));
     let timeout = duration_or(table, "timeout", WHOAMI_TIMEOUT);
     Some(Whoami {
         path: path?,
@@ -183,13 +188,12 @@ fn is_ours(name: &str) -> bool {
 fn key(table: &Table<'_, '_>, before: &Methods<'_, '_>, around: &Surroundings<'_>) -> Option<ApiKey> {
     let sha256 = table.require("sha256").and_then(|node| sha256(&node, before));
     let scopes = table.require("scopes").and_then(|node| scopes(&node));
-    let domains = table.get("domains").and_then(|node| Some(each(&node.list()?, domain)));
+    let domains = table.get("domains").and_then(|node| each(&node.list()?, domain));
     let accounts =
-        table.get("accounts").and_then(|node| Some(each(&node.list()?, |node| values::account(node, node.string()?))));
-    let users = table
-        .get("users")
-        .and_then(|node| Some(each(&node.list()?, |node| values::voximplant_user(node, node.string()?))));
-    let from = table.get("from").and_then(|node| Some(each(&node.list()?, values::network)));
+        table.get("accounts").and_then(|node| each(&node.list()?, |node| values::account(node, node.string()?)));
+    let users =
+        table.get("users").and_then(|node| each(&node.list()?, |node| values::voximplant_user(node, node.string()?)));
+    let from = table.get("from").and_then(|node| each(&node.list()?, values::network));
     let expires = table.get("expires").and_then(|node| expires(&node, around.now));
     let (sha256, scopes) = (sha256?, scopes?);
     for (scope, list) in [(Scope::Pbx, "domains"), (Scope::Ott, "users")] {
@@ -232,7 +236,7 @@ enum Scope {
 }
 
 fn scopes(node: &Node<'_, '_>) -> Option<Vec<Scope>> {
-    Some(each(&node.list()?, |node| node.choice(&[("pbx", Scope::Pbx), ("ott", Scope::Ott)])))
+    each(&node.list()?, |node| node.choice(&[("pbx", Scope::Pbx), ("ott", Scope::Ott)]))
 }
 
 fn domain(node: &Node<'_, '_>) -> Option<Domain> {

@@ -30,10 +30,11 @@ pub(super) fn certificates(table: &Table<'_, '_>, around: &Surroundings<'_>) -> 
     let Some(list) = table.get("certificates") else {
         return certificate(table, around).map(|one| vec![one]);
     };
-    if table.get("cert").is_some() || table.get("key").is_some() {
+    let single = ["cert", "key"].map(|key| table.get(key));
+    if single.iter().any(Option::is_some) {
         return table.refuse("has both one certificate and a list", ONE_FORM);
     }
-    Some(each(&list.list()?, |item| item.table(|table| certificate(table, around))))
+    each(&list.list()?, |item| item.table(|table| certificate(table, around)))
 }
 
 fn certificate(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Certificate> {

@@ -19,13 +19,21 @@ use crate::config::document::Table;
 use crate::config::source::Surroundings;
 use crate::model::account::Language;
 
+use super::auth::Methods;
 use super::tls;
 use super::values;
 use super::values::distinct;
 use super::values::duration_or;
 
-/// Reads `[app]`, all but its `whoami`, which is a method.
-pub(super) fn app(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<App> {
+/// Reads `[app]`; its `whoami` goes to the methods.
+pub(super) fn app<'d, 'i>(
+    table: &Table<'d, 'i>,
+    methods: &mut Methods<'d, 'i>,
+    around: &Surroundings<'_>,
+) -> Option<App> {
+    if let Some(node) = table.get("whoami") {
+        methods.add_app(node);
+    }
     let upstream = upstream(table, around);
     let login = table.get("login").and_then(|node| login(&node));
     Some(App { upstream: upstream?, login })
@@ -73,7 +81,7 @@ fn default_languages() -> Vec<Language> {
 
 /// Reads a list of language codes.
 pub(super) fn languages(node: &Node<'_, '_>) -> Option<Vec<Language>> {
-    Some(distinct(&node.list()?, "language", language))
+    distinct(&node.list()?, "language", language)
 }
 
 fn language(node: &Node<'_, '_>) -> Option<Language> {
@@ -138,17 +146,14 @@ fn check_hosts(admin: &Node<'_, '_>, hosts: &[HostPattern]) {
 
 fn upstream(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Upstream> {
     let url = table.require("url").and_then(|node| values::url(&node));
-    let hosts = table.get("hosts").and_then(|node| Some(distinct(&node.list()?, "host", values::host_pattern)));
-    let paths = table.get("paths").and_then(|node| Some(distinct(&node.list()?, "path", values::path)));
+    let hosts = table
+        .get("hosts")
+        .map_or_else(|| Some(Vec::new()), |node| distinct(&node.list()?, "host", values::host_pattern));
+    let paths =
+        table.get("paths").map_or_else(|| Some(Vec::new()), |node| distinct(&node.list()?, "path", values::path));
     let trust = trust(table, url.as_ref(), around);
-    let timeouts = table.get("timeouts").and_then(|node| node.table(|table| Some(timeouts(table))));
-    Some(Upstream {
-        url: url?,
-        hosts: hosts.unwrap_or_default(),
-        paths: paths.unwrap_or_default(),
-        trust,
-        timeouts: timeouts.unwrap_or(DEFAULT_TIMEOUTS),
-    })
+    let timeouts = table.section("timeouts", |table| Some(timeouts(table)));
+    Some(Upstream { url: url?, hosts: hosts?, paths: paths?, trust, timeouts: timeouts.unwrap_or(DEFAULT_TIMEOUTS) })
 }
 
 const DEFAULT_TIMEOUTS: UpstreamTimeouts = UpstreamTimeouts {

@@ -1,6 +1,5 @@
 //! Small values: durations, addresses, host names, paths. Each reader reports what it refuses.
 
-use std::fmt::Display;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -202,32 +201,29 @@ pub(super) fn voximplant_user(node: &Node<'_, '_>, name: &str) -> Option<String>
     )
 }
 
-/// Reports the first value that stands twice in a list.
-pub(super) fn refuse_repeated<T: PartialEq>(nodes: &[Node<'_, '_>], values: &[T], what: impl Display) {
-    // A value that was refused has left `values`, so the two lists no longer run side by side.
-    if nodes.len() != values.len() {
-        return;
-    }
-    let repeated = (1..values.len()).find(|index| values[..*index].contains(&values[*index]));
-    if let Some(index) = repeated {
-        nodes[index].refuse::<()>(format_args!("the same {what} twice"), "remove one of them");
-    }
+/// Reads every item of a list; one that is refused does not hide the next.
+pub(super) fn each<T>(nodes: &[Node<'_, '_>], read: impl FnMut(&Node<'_, '_>) -> Option<T>) -> Option<Vec<T>> {
+    let items: Vec<_> = nodes.iter().map(read).collect();
+    items.into_iter().collect()
 }
 
-/// Reads every item of a list.
-pub(super) fn each<T>(nodes: &[Node<'_, '_>], mut read: impl FnMut(&Node<'_, '_>) -> Option<T>) -> Vec<T> {
-    nodes.iter().filter_map(&mut read).collect()
-}
-
-/// Reads every item of a list that knows no item twice.
+/// Reads every item of a list in which nothing stands twice.
 pub(super) fn distinct<T: PartialEq>(
     nodes: &[Node<'_, '_>],
     what: &str,
     read: impl FnMut(&Node<'_, '_>) -> Option<T>,
-) -> Vec<T> {
-    let values = each(nodes, read);
+) -> Option<Vec<T>> {
+    let values = each(nodes, read)?;
     refuse_repeated(nodes, &values, what);
-    values
+    Some(values)
+}
+
+/// Reports the first value that stands twice.
+pub(super) fn refuse_repeated<T: PartialEq>(nodes: &[Node<'_, '_>], values: &[T], what: &str) {
+    let repeated = (1..values.len()).find(|index| values[..*index].contains(&values[*index]));
+    if let Some(index) = repeated {
+        nodes[index].refuse::<()>(format_args!("the same {what} twice"), "remove one of them");
+    }
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub(super) fn voximplant(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Op
     let application = table.get("application").and_then(|node| application(&node));
     let max_key_length = table.get("max_key_length").and_then(|node| max_key_length(&node));
     let distinct_keys = table.get("distinct_keys").and_then(|node| node.parsed());
-    let origins = table.get("origins").and_then(|node| Some(distinct(&node.list_or_empty()?, "origin", origin)));
+    let origins = table.get("origins").and_then(|node| distinct(&node.list_or_empty()?, "origin", origin));
     Some(Voximplant {
         users: Arc::new(users?),
         application,
