@@ -1,7 +1,13 @@
 //! Floor 1: `proxy.toml` as types that cannot be wrong.
 
-pub mod check;
-pub mod source;
+mod check;
+mod document;
+pub mod problem;
+mod source;
 pub mod types;
 
+pub use check::load;
+pub use check::parse;
+pub use problem::Problem;
+pub use problem::Problems;
 pub use types::*;

@@ -1,1 +1,253 @@
-//! check
+//! From the text of `proxy.toml` to a [`Config`]: every problem at once, each with its place.
+
+mod allow;
+mod auth;
+mod tls;
+mod upstream;
+mod values;
+mod voximplant;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tracing::Level;
+
+use crate::model::rate::Rate;
+
+use super::Access;
+use super::Config;
+use super::Format;
+use super::Limits;
+use super::Log;
+use super::Server;
+use super::ServerTimeouts;
+use super::document::Document;
+use super::document::Node;
+use super::document::Table;
+use super::problem::Problem;
+use super::problem::Problems;
+use super::source::Surroundings;
+
+use allow::Offer;
+use auth::Methods;
+use values::address;
+use values::duration_or;
+
+/// Reads a configuration file and everything it names.
+///
+/// # Errors
+/// Every problem of the file, in its order.
+pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let hint = Some("name the file with --config".to_owned());
+        Problems::new(vec![Problem {
+            file: file.clone(),
+            place: None,
+            message: format!("cannot read it: {error}"),
+            hint,
+        }])
+    })?;
+    parse_file(&file, &text, path.parent().unwrap_or_else(|| Path::new("")), env)
+}
+
+/// Reads the text of a configuration; relative paths start at `base`.
+///
+/// # Errors
+/// Every problem of the text, in its order.
+pub fn parse(text: &str, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+    parse_file("proxy.toml", text, base, env)
+}
+
+fn parse_file(file: &str, text: &str, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+    // Absolute, so that the commands in hints work wherever they are pasted.
+    let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
+    let around = Surroundings { base: &base, env, now: Timestamp::now() };
+    let document = Document::new(file, text);
+    let config = document.read(|root| config(root, &around));
+    let (problems, warnings) = document.close();
+    match config {
+        Some(config) if problems.is_empty() => Ok(Config { warnings: Problems::new(warnings).into_vec(), ..config }),
+        Some(_) | None => Err(Problems::new(problems)),
+    }
+}
+
+fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
+    let listen = root.require("listen").and_then(listen);
+    let certificates = root.require("tls").and_then(|node| node.table(|table| tls::certificates(table, around)));
+    let redirect_http = root.get("redirect_http").and_then(|node| redirect_http(&node, listen.as_deref()));
+    let workers = root.get("workers").and_then(|node| node.integer(1..=1024)).and_then(NonZeroUsize::new);
+    let server = root.section("server", |table| Some(server(table))).unwrap_or(DEFAULT_SERVER);
+
+    let [app_node, pbx_node, voximplant_node] = ["app", "pbx", "voximplant"].map(|key| root.get(key));
+    if app_node.is_none() && pbx_node.is_none() {
+        root.refuse::<()>("there is nothing to stand in front of", "add [app] or [pbx] with its `url`");
+    }
+    let mut methods = Methods::default();
+    let app = app_node.as_ref().and_then(|node| node.table(|table| upstream::app(table, &mut methods, around)));
+    let pbx = pbx_node.as_ref().and_then(|node| node.table(|table| upstream::pbx(table, around)));
+    let voximplant =
+        voximplant_node.as_ref().and_then(|node| node.table(|table| voximplant::voximplant(table, around)));
+    if let (Some(app), Some(pbx), Some(node)) = (&app, &pbx, &pbx_node) {
+        upstream::check_parted(app, pbx, node);
+    }
+
+    for node in tables(root, "auth") {
+        methods.add(&node, app_node.is_some(), around);
+    }
+    let admin = pbx_node.as_ref().and_then(|node| node.entry("admin"));
+    let offer = Offer { methods: &methods, pbx_admin: admin.is_some(), voximplant: voximplant_node.is_some() };
+    let rules = allow::rules(&tables(root, "allow"), &offer);
+    allow::warn_unused(&rules, &offer, admin, voximplant_node.as_ref());
+
+    let limits = root.section("limits", |table| Some(limits(table))).unwrap_or_else(default_limits);
+    let log = root.section("log", |table| Some(log(table, around))).unwrap_or(DEFAULT_LOG);
+    let audit = root.section("audit", |table| around.log_file(&table.require("file")?));
+    Some(Config {
+        listen: listen?,
+        certificates: certificates?,
+        redirect_http,
+        workers,
+        server,
+        app,
+        pbx,
+        voximplant,
+        methods: methods.methods,
+        rules,
+        limits,
+        log,
+        audit,
+        warnings: Vec::new(),
+    })
+}
+
+/// Reads the tables of `[[key]]`.
+fn tables<'d, 'i>(root: &Table<'d, 'i>, key: &'static str) -> Vec<Node<'d, 'i>> {
+    root.get(key).and_then(|node| node.tables()).unwrap_or_default()
+}
+
+// === Listeners ===
+
+fn listen(node: Node<'_, '_>) -> Option<Vec<SocketAddr>> {
+    let nodes = node.one_or_many()?;
+    let addresses = values::each(&nodes, address)?;
+    // Port 0 is another port each time.
+    if addresses.iter().all(|address| address.port() != 0) {
+        values::refuse_repeated(&nodes, &addresses, "address");
+    }
+    Some(addresses)
+}
+
+fn redirect_http(node: &Node<'_, '_>, listen: Option<&[SocketAddr]>) -> Option<SocketAddr> {
+    let address = address(node)?;
+    if address.port() != 0 && listen.is_some_and(|listen| listen.contains(&address)) {
+        return node
+            .refuse("is an address of `listen`, which speaks TLS", "write another port, such as \"0.0.0.0:80\"");
+    }
+    Some(address)
+}
+
+// === [server] ===
+
+const DEFAULT_SERVER: Server = Server {
+    drain: Duration::from_secs(30),
+    timeouts: ServerTimeouts {
+        handshake: Duration::from_secs(10),
+        header: Duration::from_secs(10),
+        idle: Duration::from_secs(75),
+        body_idle: Duration::from_secs(60),
+        write_stall: Duration::from_secs(30),
+        tunnel_idle: Duration::from_secs(3600),
+    },
+};
+
+fn server(table: &Table<'_, '_>) -> Server {
+    let timeouts = table.section("timeouts", |table| Some(server_timeouts(table)));
+    Server {
+        drain: duration_or(table, "drain", DEFAULT_SERVER.drain),
+        timeouts: timeouts.unwrap_or(DEFAULT_SERVER.timeouts),
+    }
+}
+
+fn server_timeouts(table: &Table<'_, '_>) -> ServerTimeouts {
+    let default = DEFAULT_SERVER.timeouts;
+    ServerTimeouts {
+        handshake: duration_or(table, "handshake", default.handshake),
+        header: duration_or(table, "header", default.header),
+        idle: duration_or(table, "idle", default.idle),
+        body_idle: duration_or(table, "body_idle", default.body_idle),
+        write_stall: duration_or(table, "write_stall", default.write_stall),
+        tunnel_idle: duration_or(table, "tunnel_idle", default.tunnel_idle),
+    }
+}
+
+// === [limits] ===
+
+fn limits(table: &Table<'_, '_>) -> Limits {
+    let rate_or = |key, default| table.get(key).and_then(|node| node.parsed()).unwrap_or(default);
+    let default = default_limits();
+    Limits {
+        client: rate_or("client", default.client),
+        caller: rate_or("caller", default.caller),
+        account: rate_or("account", default.account),
+        failures: rate_or("failures", default.failures),
+        pbx_logins: rate_or("pbx_logins", default.pbx_logins),
+    }
+}
+
+fn default_limits() -> Limits {
+    let rate = |text: &str| text.parse::<Rate>().expect("a rate");
+    Limits {
+        client: rate("30/min burst 10"),
+        caller: rate("10/min"),
+        account: rate("5/min"),
+        failures: rate("5/15min"),
+        pbx_logins: rate("10/min"),
+    }
+}
+
+// === [log] ===
+
+const DEFAULT_LOG: Log = Log { access: Access::Stdout, format: Format::Text, level: Level::INFO };
+
+fn log(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Log {
+    let access = table.get("access").and_then(|node| access(&node, around));
+    let format = table.get("format").and_then(|node| node.choice(&[("text", Format::Text), ("json", Format::Json)]));
+    let level = table.get("level").and_then(|node| node.choice(&LEVELS));
+    Log {
+        access: access.unwrap_or(DEFAULT_LOG.access),
+        format: format.unwrap_or(DEFAULT_LOG.format),
+        level: level.unwrap_or(DEFAULT_LOG.level),
+    }
+}
+
+const LEVELS: [(&str, Level); 5] = [
+    ("error", Level::ERROR),
+    ("warn", Level::WARN),
+    ("info", Level::INFO),
+    ("debug", Level::DEBUG),
+    ("trace", Level::TRACE),
+];
+
+fn access(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<Access> {
+    let text = node.word()?;
+    // A bare word is more likely a mistyped `stdout` than a file.
+    if text.contains(['/', '.']) {
+        return around.log_file(node).map(Access::File);
+    }
+    match text {
+        "stdout" => Some(Access::Stdout),
+        "off" => Some(Access::Off),
+        word => node.refuse_word(
+            format_args!("unknown word `{word}`, and a file has a / or a . in its name"),
+            word,
+            &["stdout", "off"],
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
+use super::problem::Problem;
 use crate::model::account::{Domain, Language};
 use crate::model::grant::Rule;
 use crate::model::ott::Ha1;
@@ -45,6 +46,8 @@ pub struct Config {
     pub log: Log,
     /// The file that receives the audit lines; none: they go where the access log goes.
     pub audit: Option<PathBuf>,
+    /// What is allowed but hardly meant, such as a method that no rule uses.
+    pub warnings: Vec<Problem>,
 }
 
 /// A certificate chain with its key.

@@ -1,0 +1,751 @@
+//! What is accepted, what is refused, and at which place.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use rcgen::CertificateParams;
+use rcgen::KeyPair;
+use rcgen::date_time_ymd;
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::Handoff;
+use crate::config::HostPattern;
+use crate::config::MethodKind;
+use crate::config::Names;
+
+const EXAMPLE: &str = include_str!("../../../proxy.toml");
+const SECRET: &str = "Admin-Passw0rd-canary";
+const HA1: &str = "0d1b4aae7e388f745172210be3d30b41";
+
+// === A folder with everything a configuration may name ===
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        for name in ["certs", "secrets", "log"] {
+            fs::create_dir(folder.0.path().join(name)).unwrap();
+        }
+        let (chain, key) = certificate(2099);
+        for (name, text) in [
+            ("certs/fullchain.pem", chain.as_str()),
+            ("certs/upstream-ca.pem", chain.as_str()),
+            ("certs/privkey.pem", key.as_str()),
+            ("certs/other.pem", certificate(2099).1.as_str()),
+            ("certs/old.pem", certificate(2001).0.as_str()),
+            ("certs/none.pem", &format!("-----BEGIN {SECRET}\n")),
+            ("secrets/pbx-admin", &format!("{SECRET}\r\n")),
+            ("secrets/empty", ""),
+            ("secrets/newline", "\n"),
+            ("secrets/two-lines", &format!("{SECRET}\n{SECRET}\n")),
+            ("secrets/nul", &format!("{SECRET}\0\n")),
+            ("voximplant.htdigest", &format!("ann:voximplant.com:{HA1}\n")),
+            ("bad.htdigest", &format!("ann:voximplant.com:{HA1}\n{SECRET}\n")),
+            ("open", SECRET),
+        ] {
+            folder.write(name, text, if name == "open" { 0o640 } else { 0o600 });
+        }
+        folder
+    }
+
+    fn write(&self, name: &str, text: &str, mode: u32) {
+        let path = self.0.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn parse(&self, text: &str) -> Result<Config, Problems> {
+        let credentials = self.0.path().join("secrets").display().to_string();
+        parse(text, self.0.path(), &|name| match name {
+            "PBX_ADMIN_PASSWORD" => Some(SECRET.to_owned()),
+            "EMPTY" => Some(String::new()),
+            "CREDENTIALS_DIRECTORY" => Some(credentials.clone()),
+            _ => None,
+        })
+    }
+}
+
+fn certificate(end: i32) -> (String, String) {
+    let names = ["WWW.example.com", "*.pbx.example.com", "127.0.0.1", "::1"].map(str::to_owned);
+    let mut params = CertificateParams::new(names).unwrap();
+    params.not_before = date_time_ymd(2000, 1, 1);
+    params.not_after = date_time_ymd(end, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+// === Asking ===
+
+/// Two lines that every configuration starts with, so that what a test adds starts at line 3.
+const TOP: &str = "listen = \"127.0.0.1:0\"\ntls = { cert = \"certs/fullchain.pem\", key = \"certs/privkey.pem\" }\n";
+/// Four more lines: what a test adds starts at line 7.
+const BOTH: &str = "[app]\nurl = \"http://127.0.0.1:3000\"\n[voximplant]\nusers = { file = \"voximplant.htdigest\" }\n";
+
+fn accepted(text: &str) -> Config {
+    Folder::new().parse(text).unwrap_or_else(|problems| panic!("{text}\n{problems}"))
+}
+
+fn refused(text: &str) -> Problems {
+    let problems = Folder::new().parse(text).expect_err(text);
+    let shown = problems.to_string();
+    assert!(!shown.contains(SECRET) && !shown.contains(HA1), "{shown}");
+    problems
+}
+
+/// Checks the places and messages of all problems.
+#[track_caller]
+fn check_text(text: &str, expected: &[&str]) {
+    let shown = |problem: &Problem| {
+        let place = problem.place.unwrap();
+        format!("{}:{}: {}", place.line, place.column, problem.message)
+    };
+    let found: Vec<_> = refused(text).as_slice().iter().map(shown).collect();
+    assert_eq!(found, expected, "{text}");
+}
+
+/// Checks the one problem of a configuration that has nothing but `[app]` around it.
+#[track_caller]
+fn check(tail: &str, expected: &str) {
+    check_text(&format!("{TOP}{tail}"), &[expected]);
+}
+
+/// Checks the one problem of a table beside `[app]` and `[voximplant]`.
+#[track_caller]
+fn check_beside(tail: &str, expected: &str) {
+    check_text(&format!("{TOP}{BOTH}{tail}"), &[expected]);
+}
+
+#[track_caller]
+fn check_hint(tail: &str, expected: &str) {
+    let problems = refused(&format!("{TOP}{tail}"));
+    let hints: Vec<_> = problems.as_slice().iter().filter_map(|problem| problem.hint.as_deref()).collect();
+    assert!(hints.iter().any(|hint| hint.contains(expected)), "{hints:?}");
+}
+
+// === The example ===
+
+/// Removes the # of every key that is commented out.
+fn uncommented(text: &str) -> String {
+    let key = |line: &str| line.starts_with(|c: char| c.is_ascii_lowercase() || c == '[');
+    let bare = |line| str::strip_prefix(line, "#").filter(|rest| key(rest)).unwrap_or(line);
+    text.lines().map(bare).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_example_loads_as_it_stands() {
+    let config = accepted(EXAMPLE);
+    assert_eq!(config.warnings, []);
+    assert_eq!(config.certificates[0].names, ["www.example.com", "*.pbx.example.com", "127.0.0.1", "::1"]);
+    let pbx = config.pbx.unwrap();
+    assert_eq!(pbx.admin.unwrap().password.expose(), SECRET);
+    assert_eq!(pbx.upstream.hosts, [HostPattern::Exact("pbx.example.com".to_owned())]);
+    assert!(config.voximplant.unwrap().users.contains_key("ann"));
+    assert_eq!(config.rules[0].name, "rule 1");
+    let [method] = &config.methods[..] else { panic!("{:?}", config.methods) };
+    let MethodKind::App(whoami) = &method.kind else { panic!("{method:?}") };
+    assert_eq!((method.name.as_str(), whoami.path.as_str()), ("app", "/api/me"));
+    assert_eq!((&whoami.cookies, whoami.headers.len(), whoami.timeout), (&Names::All, 0, Duration::from_secs(2)));
+}
+
+#[test]
+fn the_example_documents_only_keys_and_defaults_that_are_true() {
+    let (plain, full) = (accepted(EXAMPLE), accepted(&uncommented(EXAMPLE)));
+    let same = |plain: &dyn std::fmt::Debug, full: &dyn std::fmt::Debug| {
+        assert_eq!(format!("{plain:?}"), format!("{full:?}"));
+    };
+    same(&plain.server, &full.server);
+    same(&plain.limits, &full.limits);
+    same(&plain.log, &full.log);
+    let (plain_pbx, full_pbx) = (plain.pbx.unwrap(), full.pbx.unwrap());
+    same(&plain_pbx.handoff, &full_pbx.handoff);
+    same(&plain_pbx.landing, &full_pbx.landing);
+    same(&plain_pbx.languages, &full_pbx.languages);
+    same(&plain_pbx.timeout, &full_pbx.timeout);
+    let (plain_app, full_app) = (plain.app.unwrap(), full.app.unwrap());
+    for (plain, full) in [(plain_pbx.upstream, full_pbx.upstream), (plain_app.upstream, full_app.upstream)] {
+        same(&plain.timeouts, &full.timeouts);
+        same(&plain.trust.skip_verify, &full.trust.skip_verify);
+    }
+    let (plain_vox, full_vox) = (plain.voximplant.unwrap(), full.voximplant.unwrap());
+    same(&plain_vox.max_key_length, &full_vox.max_key_length);
+    same(&plain_vox.distinct_keys, &full_vox.distinct_keys);
+    assert_eq!((full.methods.len(), full.rules.len(), full.workers.unwrap().get()), (3, 2, 4));
+    assert!(full.audit.is_some() && full.redirect_http.is_some());
+}
+
+#[test]
+fn the_example_shows_no_other_way_that_does_not_load() {
+    let lines: Vec<_> = EXAMPLE.lines().collect();
+    let ways: Vec<_> =
+        lines.iter().enumerate().filter_map(|(at, line)| Some((at, line.strip_prefix("# or ")?))).collect();
+    assert_eq!(ways.len(), 4);
+    for (at, way) in ways {
+        let key = way.split(" = ").next().unwrap();
+        let replaced = (0..at).rev().find(|at| lines[*at].starts_with(&format!("{key} = "))).unwrap();
+        let mut lines = lines.clone();
+        lines[replaced] = way;
+        accepted(&lines.join("\n"));
+    }
+}
+
+// === All at once ===
+
+#[test]
+fn reports_every_problem_in_the_order_of_the_file() {
+    let text = "listen = 443\ntls = { cert = \"certs/missing.pem\", key = \"certs/privkey.pem\" }\n\n[pbx]\nurl = \"http://127.0.0.1\"\nhots = [\"a.test\"]\n";
+    let folder = Folder::new();
+    let base = folder.0.path().display();
+    let expected = format!(
+        "proxy.toml:1:10: `listen`: must be a list in brackets\n    found a whole number\n\
+         proxy.toml:2:16: `tls.cert`: cannot read certs/missing.pem: No such file or directory\n    relative paths start at {base}\n\
+         proxy.toml:6:1: unknown key `pbx.hots`\n    did you mean `hosts`?\n\
+         3 problems; nothing was started"
+    );
+    assert_eq!(folder.parse(text).unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn a_text_that_is_no_toml_is_one_problem() {
+    let problems = refused("listen = \n");
+    let [problem] = problems.as_slice() else { panic!("{problems}") };
+    assert_eq!(problem.place.map(|place| place.line), Some(1));
+    check_text("a = 1\na = 2\n", &["2:1: duplicate key"]);
+    check_text("a = 1\n[b\n", &["2:3: unclosed table, expected `]`"]);
+}
+
+#[test]
+fn a_file_that_is_not_there_has_no_place() {
+    let problems = load(Path::new("/nonexistent/proxy.toml"), &|_| None).unwrap_err();
+    assert!(problems.to_string().starts_with("/nonexistent/proxy.toml: cannot read it: No such file"), "{problems}");
+}
+
+#[test]
+fn relative_paths_start_at_the_folder_of_the_file() {
+    let folder = Folder::new();
+    folder.write("proxy.toml", EXAMPLE, 0o644);
+    load(&folder.0.path().join("proxy.toml"), &|_| None).unwrap();
+}
+
+#[test]
+fn everything_required_is_asked_for() {
+    check_text(
+        "",
+        &["1:1: `listen` is missing", "1:1: `tls` is missing", "1:1: there is nothing to stand in front of"],
+    );
+    check("[app]\n", "3:1: `app.url` is missing");
+    let admin = "[pbx]\nurl = \"http://[::1]\"\nhosts = [\"a\"]\nadmin = {}\n[[auth]]\n";
+    check_text(
+        &format!("{TOP}{BOTH}{admin}"),
+        &["10:9: `pbx.admin.user` is missing", "10:9: `pbx.admin.password` is missing", "11:1: `auth.type` is missing"],
+    );
+}
+
+#[test]
+fn keys_of_later_releases_are_unknown() {
+    for (tail, key) in [
+        ("[app]\nurl = \"http://a\"\npin = \"x\"", "app.pin"),
+        ("[app]\nurl = \"http://a\"\n\nshield = true", "app.shield"),
+    ] {
+        let problems = refused(&format!("{TOP}{tail}"));
+        assert!(problems.as_slice()[0].message == format!("unknown key `{key}`"), "{problems}");
+    }
+    check_beside("[state]\nfile = \"x\"", "7:2: unknown key `state`");
+    check_beside("[server]\nbelieve_forwarded_from = []", "8:1: unknown key `server.believe_forwarded_from`");
+    check_beside("[server]\ntimeouts = { idel = \"1s\" }", "8:14: unknown key `server.timeouts.idel`");
+}
+
+// === Top ===
+
+#[test]
+fn listeners_are_addresses() {
+    let top = |listen: &str| {
+        format!("listen = {listen}\n{}[app]\nurl = \"http://a\"\n", TOP.lines().nth(1).unwrap().to_owned() + "\n")
+    };
+    for listen in ["\"[::]:443\"", "[\"0.0.0.0:443\", \"[::]:443\"]", "[\"127.0.0.1:0\", \"127.0.0.1:0\"]"] {
+        accepted(&top(listen));
+    }
+    check_text(&top("\"unix:/run/x\""), &["1:10: `listen`: unix sockets cannot be listened on"]);
+    check_text(&top("\":443\""), &["1:10: `listen`: not an address"]);
+    check_text(&top("[]"), &["1:10: `listen`: is an empty list"]);
+    check_text(&top("[\"[::]:1\", \"[::]:1\"]"), &["1:21: `listen`: the same address twice"]);
+    check_text(
+        &top("\"[::]:1\"\nredirect_http = \"[::]:1\""),
+        &["2:17: `redirect_http`: is an address of `listen`, which speaks TLS"],
+    );
+    check_text(&top("\"[::]:1\"\nworkers = 0"), &["2:11: `workers`: is out of bounds"]);
+    check_text(&top("\"[::]:1\"\nworkers = 1025"), &["2:11: `workers`: is out of bounds"]);
+    check_text(&top("\"[::]:1\"\nworkers = \"4\""), &["2:11: `workers`: must be a whole number"]);
+}
+
+#[test]
+fn certificates_are_read_and_belong_to_their_keys() {
+    let tls = |tls: &str| format!("listen = \"[::]:0\"\ntls = {tls}\n[app]\nurl = \"http://a\"\n");
+    let pair = "cert = \"certs/fullchain.pem\", key = \"certs/privkey.pem\"";
+    assert_eq!(accepted(&tls(&format!("{{ certificates = [{{ {pair} }}, {{ {pair} }}] }}"))).certificates.len(), 2);
+    for (written, expected) in [
+        ("{ cert = \"certs/fullchain.pem\" }", "2:7: `tls.key` is missing"),
+        ("{ certificates = [] }", "2:24: `tls.certificates`: is an empty list"),
+        ("{ certificates = [], cert = \"c\", key = \"k\" }", "2:7: `tls`: has both one certificate and a list"),
+        (
+            "{ cert = \"certs/fullchain.pem\", key = \"certs/other.pem\" }",
+            "2:45: `tls.key`: the key does not belong to the certificate",
+        ),
+        (
+            "{ cert = \"certs/none.pem\", key = \"certs/privkey.pem\" }",
+            "2:16: `tls.cert`: has no certificate in PEM form",
+        ),
+        (
+            "{ cert = \"certs/fullchain.pem\", key = \"certs/fullchain.pem\" }",
+            "2:45: `tls.key`: has no private key in PEM form",
+        ),
+        (
+            "{ cert = \"certs/fullchain.pem\", key = \"certs/none.pem\" }",
+            "2:45: `tls.key`: has no private key in PEM form",
+        ),
+        (
+            "{ cert = \"certs/old.pem\", key = \"certs/privkey.pem\" }",
+            "2:16: `tls.cert`: the certificate has expired at 2001-01-01T00:00:00Z",
+        ),
+        ("{ cert = \"secrets/empty\", key = \"certs/privkey.pem\" }", "2:16: `tls.cert`: secrets/empty is empty"),
+        ("{ cert = \"certs\", key = \"certs/privkey.pem\" }", "2:16: `tls.cert`: cannot read certs: Is a directory"),
+        (
+            "{ cert = \"certs/fullchain.pem\", key = \"open\" }",
+            "2:45: `tls.key`: open is readable by group or world (mode 0640)",
+        ),
+        ("\"auto\"", "2:7: `tls`: must be a table"),
+    ] {
+        check_text(&tls(written), &[expected]);
+    }
+}
+
+#[test]
+fn the_remedy_for_open_files_can_be_pasted() {
+    let folder = Folder::new();
+    let text = format!("{TOP}[app]\nurl = \"http://a\"\n[voximplant]\nusers = {{ file = \"open\" }}");
+    let problems = folder.parse(&text).unwrap_err();
+    let expected = format!("run: chmod 600 {}", folder.0.path().join("open").display());
+    assert_eq!(problems.as_slice()[0].hint.as_deref(), Some(expected.as_str()));
+}
+
+// === [server], [limits], [log], [audit] ===
+
+#[test]
+fn durations_and_rates_have_a_form() {
+    check_beside("[server]\ndrain = 30", "8:9: `server.drain`: a duration needs a unit");
+    check_hint("[app]\nurl = \"http://a\"\n[server]\ndrain = 30", "write \"30s\"");
+    check_beside("[server]\ndrain = \"0s\"", "8:9: `server.drain`: a duration of zero");
+    check_beside("[server]\ntimeouts = { idle = \"soon\" }", "8:21: `server.timeouts.idle`: not a duration");
+    check_beside(
+        "[limits]\nclient = \"often\"",
+        "8:10: `limits.client`: a rate looks like \"30/min\", \"5/15min\" or \"30/min burst 10\"",
+    );
+}
+
+#[test]
+fn logs_go_to_known_places() {
+    let log = |tail: &str| accepted(&format!("{TOP}{BOTH}[log]\n{tail}")).log;
+    assert_eq!(log("access = \"off\"").access, Access::Off);
+    assert!(matches!(log("access = \"log/access.log\"").access, Access::File(path) if path.is_absolute()));
+    assert_eq!(log("format = \"json\"\nlevel = \"trace\"").level, Level::TRACE);
+    check_beside(
+        "[log]\naccess = \"sdtout\"",
+        "8:10: `log.access`: unknown word `sdtout`, and a file has a / or a . in its name",
+    );
+    check_beside("[log]\nformat = \"jsno\"", "8:10: `log.format`: unknown word `jsno`");
+    check_hint("[app]\nurl = \"http://a\"\n[log]\nformat = \"jsno\"", "did you mean `json`?");
+    check_beside("[log]\nlevel = \"loud\"", "8:9: `log.level`: unknown word `loud`");
+    check_beside(
+        "[audit]\nfile = \"no/such/folder.log\"",
+        "8:8: `audit.file`: the folder of this file does not exist, or the name is a folder's",
+    );
+    check_beside("[audit]\nfile = \"a\\u0007b\"", "8:8: `audit.file`: has a control character in it");
+}
+
+// === Upstreams ===
+
+#[test]
+fn urls_name_a_host_and_nothing_more() {
+    for (written, expected) in [
+        ("ftp://a", "starts with neither http:// nor https://"),
+        ("127.0.0.1:3000", "starts with neither http:// nor https://"),
+        ("unix:/run/app", "unix sockets cannot be connected to"),
+        ("http://a/", "nothing may follow the host and port, not even a slash"),
+        ("http://a?b", "nothing may follow the host and port, not even a slash"),
+        (&format!("http://u:{SECRET}@a"), "a user name or password does not belong here"),
+        ("http://", "not a host name or IP address with an optional port"),
+        ("http://a:99999", "not a host name or IP address with an optional port"),
+    ] {
+        check(&format!("[app]\nurl = \"{written}\""), &format!("4:7: `app.url`: {expected}"));
+    }
+    let url = accepted(&format!("{TOP}[app]\nurl = \"https://[2001:DB8::1]\"")).app.unwrap().upstream.url;
+    assert_eq!((url.tls, url.host.as_str(), url.port), (true, "2001:db8::1", 443));
+}
+
+#[test]
+fn hosts_and_paths_have_one_spelling() {
+    for (written, expected) in [
+        ("hosts = [\"a:80\"]", "5:10: `app.hosts`: not a host name"),
+        ("hosts = [\"http://a\"]", "5:10: `app.hosts`: not a host name"),
+        ("hosts = [\"*\"]", "5:10: `app.hosts`: not a host name"),
+        ("hosts = [\"a.*.b\"]", "5:10: `app.hosts`: not a host name"),
+        ("hosts = []", "5:9: `app.hosts`: is an empty list"),
+        ("hosts = \"a\"", "5:9: `app.hosts`: must be a list in brackets"),
+        ("hosts = [\"a\", \"A\"]", "5:15: `app.hosts`: the same host twice"),
+        ("paths = [\"rest\"]", "5:10: `app.paths`: does not start with a slash"),
+        ("paths = [\"/a?b\"]", "5:10: `app.paths`: has a query or a fragment"),
+        ("paths = [\"/a/../b\"]", "5:10: `app.paths`: a path that has another spelling"),
+        ("paths = [\"/%61\"]", "5:10: `app.paths`: a path that has another spelling"),
+        ("paths = [\"/auth/callgate/x\"]", "5:10: `app.paths`: belongs to callgate itself"),
+        ("paths = [\"/Auth/OTT\"]", "5:10: `app.paths`: belongs to callgate itself"),
+        ("login = \"//evil.test\"", "5:9: `app.login`: neither a path nor an absolute URL"),
+        ("login = \"/\\\\evil.test\"", "5:9: `app.login`: neither a path nor an absolute URL"),
+        ("login = \"javascript:x\"", "5:9: `app.login`: neither a path nor an absolute URL"),
+        ("whoami = \"api/me\"", "5:10: `app.whoami`: not a path of the app"),
+    ] {
+        check(&format!("[app]\nurl = \"http://a\"\n{written}"), expected);
+    }
+    for login in ["/login?next=1", "/#/login", "https://login.example.com/a?b#c"] {
+        accepted(&format!("{TOP}[app]\nurl = \"http://a\"\nlogin = \"{login}\""));
+    }
+}
+
+#[test]
+fn trust_is_read_and_useless_trust_is_noted() {
+    let app = |tail: &str| format!("{TOP}[app]\nurl = \"https://a\"\n{tail}");
+    let trust = accepted(&app("ca = \"certs/upstream-ca.pem\"\nserver_name = \"b.test\"\ninsecure_skip_verify = true"))
+        .app
+        .unwrap()
+        .upstream
+        .trust;
+    assert!(trust.ca.is_some() && trust.server_name.is_some() && trust.skip_verify);
+    check_text(&app("ca = \"certs/none.pem\""), &["5:6: `app.ca`: has no certificate in PEM form"]);
+    check_text(&app("server_name = \"a b\""), &["5:15: `app.server_name`: not a server name"]);
+    check_text(
+        &app("insecure_skip_verify = \"yes\""),
+        &["5:24: `app.insecure_skip_verify`: must be true or false, without quotes,"],
+    );
+    let warnings = accepted(&format!("{TOP}[app]\nurl = \"http://a\"\nserver_name = \"b\"")).warnings;
+    assert_eq!(
+        warnings[0].to_string(),
+        "proxy.toml:5:15: `app.server_name`: has no effect: `url` is http\n    use https, or remove the key"
+    );
+}
+
+#[test]
+fn each_request_has_one_upstream() {
+    let both =
+        |app: &str, pbx: &str| format!("{TOP}[app]\nurl = \"http://a\"\n{app}\n[pbx]\nurl = \"http://b\"\n{pbx}");
+    check_text(&both("", ""), &["6:1: `pbx`: takes every request, and so does the app"]);
+    let same = "6:1: `pbx`: the same hosts and paths as in [app]";
+    check_text(&both("hosts = [\"x\"]", "hosts = [\"x\", \"y\"]"), &[same]);
+    check_text(&both("paths = [\"/p\"]", "paths = [\"/p\"]"), &[same]);
+    accepted(&both("hosts = [\"x\"]", "hosts = [\"x\"]\npaths = [\"/p\"]"));
+    accepted(&both("hosts = [\"x\"]", "hosts = [\"*.x\"]"));
+    accepted(&both("", "paths = [\"/p\"]"));
+    check_text(&both("", "hosts = [\"x:1\"]"), &["8:10: `pbx.hosts`: not a host name"]);
+}
+
+// === The administrator ===
+
+fn pbx(url: &str, tail: &str) -> String {
+    format!(
+        "{TOP}[pbx]\nurl = \"{url}\"\n{tail}\n[[allow]]\nauth = \"redirect\"\npbx = {{ domain = \"a\", account = \"40\" }}\n"
+    )
+}
+
+#[test]
+fn the_administrators_password_travels_safely() {
+    let admin = "admin = { user = \"sso\", password = { file = \"secrets/pbx-admin\" } }";
+    for url in ["http://127.0.0.1:8080", "http://[::1]", "http://localhost", "https://pbx.test"] {
+        accepted(&pbx(url, admin));
+    }
+    check_text(&pbx("http://10.0.0.1", admin), &["5:9: `pbx.admin`: the password would travel in clear over http://"]);
+    let unverified = format!("{admin}\ninsecure_skip_verify = true");
+    check_text(
+        &pbx("https://pbx.test", &unverified),
+        &["5:9: `pbx.admin`: the password would travel to whoever answers: insecure_skip_verify is set"],
+    );
+    for url in ["http://10.0.0.1", "https://pbx.test"] {
+        accepted(&pbx(url, &format!("{admin}\ninsecure_admin_over_http = true\ninsecure_skip_verify = true")));
+    }
+    check_text(
+        &pbx("http://[::1]", &format!("{admin}\nhosts = [\"*.a\"]")),
+        &["5:9: `pbx.admin`: browsers cannot be sent to a PBX host that only a wildcard names"],
+    );
+    accepted(&pbx("http://[::1]", &format!("{admin}\nhosts = [\"*.a\", \"a\"]")));
+}
+
+#[test]
+fn secrets_come_from_exactly_one_good_place() {
+    let text = |secret: &str| pbx("http://[::1]", &format!("admin = {{ user = \"sso\", password = {secret} }}"));
+    for secret in
+        ["{ file = \"secrets/pbx-admin\" }", "{ env = \"PBX_ADMIN_PASSWORD\" }", "{ credential = \"pbx-admin\" }"]
+    {
+        assert_eq!(accepted(&text(secret)).pbx.unwrap().admin.unwrap().password.expose(), SECRET, "{secret}");
+    }
+    for (secret, column, key, expected) in [
+        (format!("\"{SECRET}\""), 36, "", "a secret is never written here"),
+        ("{}".to_owned(), 36, "", "a secret has exactly one source"),
+        ("{ env = \"A\", file = \"b\" }".to_owned(), 36, "", "a secret has exactly one source"),
+        ("{ file = \"secrets/empty\" }".to_owned(), 45, ".file", "secrets/empty is empty"),
+        ("{ file = \"secrets/newline\" }".to_owned(), 36, "", "the secret is empty"),
+        ("{ file = \"secrets/two-lines\" }".to_owned(), 36, "", "the secret has a line break or a NUL inside"),
+        ("{ file = \"secrets/nul\" }".to_owned(), 36, "", "the secret has a line break or a NUL inside"),
+        ("{ file = \"secrets\" }".to_owned(), 45, ".file", "secrets is readable by group or world (mode 0755)"),
+        ("{ file = \"open\" }".to_owned(), 45, ".file", "open is readable by group or world (mode 0640)"),
+        ("{ file = \"missing\" }".to_owned(), 45, ".file", "cannot read missing: No such file or directory"),
+        ("{ env = \"MISSING\" }".to_owned(), 44, ".env", "the environment variable MISSING is not set"),
+        ("{ env = \"EMPTY\" }".to_owned(), 36, "", "the secret is empty"),
+        ("{ credential = \"../open\" }".to_owned(), 51, ".credential", "is a path"),
+    ] {
+        check_text(&text(&secret), &[&format!("5:{column}: `pbx.admin.password{key}`: {expected}")]);
+    }
+    check_text(
+        &text("{ env = \"PBX_ADMIN_PASSWORD\" }").replace("\"sso\"", "\"s:o\""),
+        &["5:18: `pbx.admin.user`: has a colon in it"],
+    );
+}
+
+#[test]
+fn systemd_sets_the_mode_of_its_credentials() {
+    let folder = Folder::new();
+    folder.write("secrets/pbx-admin", SECRET, 0o644);
+    let text = pbx("http://[::1]", "admin = { user = \"sso\", password = { credential = \"pbx-admin\" } }");
+    folder.parse(&text).unwrap();
+    let problems = parse(&text, folder.0.path(), &|_| None).unwrap_err();
+    assert!(problems.to_string().contains("CREDENTIALS_DIRECTORY is not set"), "{problems}");
+}
+
+#[test]
+fn the_landing_page_follows_the_handoff() {
+    let landing = |tail: &str| {
+        let pbx = accepted(&format!("{TOP}[pbx]\nurl = \"http://a\"\n{tail}")).pbx.unwrap();
+        (pbx.handoff, pbx.landing)
+    };
+    assert_eq!(landing(""), (Handoff::Link, "/welcome.htm".to_owned()));
+    assert_eq!(landing("handoff = \"cookie\""), (Handoff::Cookie, "/thirdparty.htm".to_owned()));
+    assert_eq!(landing("handoff = \"cookie\"\nlanding = \"/x.htm\""), (Handoff::Cookie, "/x.htm".to_owned()));
+    check("[pbx]\nurl = \"http://a\"\nhandoff = \"link \"", "5:11: `pbx.handoff`: unknown word `link `");
+    check("[pbx]\nurl = \"http://a\"\nlanding = \"welcome.htm\"", "5:11: `pbx.landing`: does not start with a slash");
+    check(
+        "[pbx]\nurl = \"http://a\"\nlanguages = [\"en\", \"EN\"]",
+        "5:20: `pbx.languages`: not a language of the PBX",
+    );
+    check("[pbx]\nurl = \"http://a\"\nwhoami = \"/\"", "5:1: unknown key `pbx.whoami`");
+}
+
+// === [voximplant] ===
+
+#[test]
+fn voximplant_is_read_strictly() {
+    let voximplant = |tail: &str| format!("{TOP}[app]\nurl = \"http://a\"\n[voximplant]\n{tail}");
+    let users = |tail: &str| voximplant(&format!("users = {{ file = \"voximplant.htdigest\" }}\n{tail}"));
+    check_text(&voximplant("users = \"voximplant.htdigest\""), &["6:9: `voximplant.users`: must be a table"]);
+    check_text(
+        &voximplant("users = { file = \"missing\" }"),
+        &["6:18: `voximplant.users.file`: cannot read missing: No such file or directory"],
+    );
+    let problems = refused(&voximplant("users = { file = \"bad.htdigest\" }"));
+    assert!(problems.to_string().contains("6:18: `voximplant.users.file`: line 2: "), "{problems}");
+    for (tail, expected) in [
+        ("max_key_length = 96", "7:18: `voximplant.max_key_length`: keys this long give the password away"),
+        ("max_key_length = 0", "7:18: `voximplant.max_key_length`: is out of bounds"),
+        ("application = \"myapp\"", "7:15: `voximplant.application`: not of the form myapp.myaccount"),
+        ("application = \"a.b.voximplant.com\"", "7:15: `voximplant.application`: not of the form myapp.myaccount"),
+        ("origins = [\"*\"]", "7:12: `voximplant.origins`: any page could ask"),
+        ("origins = [\"null\"]", "7:12: `voximplant.origins`: any page could ask"),
+        ("origins = [\"https://a/\"]", "7:12: `voximplant.origins`: not an origin"),
+        ("origins = [\"https://A\"]", "7:12: `voximplant.origins`: not spelled as browsers send it"),
+        ("origins = [\"https://a:443\"]", "7:12: `voximplant.origins`: not spelled as browsers send it"),
+        ("origins = [\"http://a.test\"]", "7:12: `voximplant.origins`: a page over http:// can be changed on its way"),
+        ("origins = [\"https://a\", \"https://a\"]", "7:25: `voximplant.origins`: the same origin twice"),
+        ("distinct_keys = 5", "7:17: `voximplant.distinct_keys`: must be a string in quotes"),
+    ] {
+        check_text(&users(tail), &[expected]);
+    }
+    let read = accepted(&users("application = \"a.b\"\nmax_key_length = 64\norigins = [\"https://a:8443\", \"http://localhost:3000\", \"http://[::1]\"]")).voximplant.unwrap();
+    assert_eq!((read.application.as_deref(), read.max_key_length, read.origins.len()), (Some("a.b"), 64, 3));
+    check_hint(
+        "[app]\nurl = \"http://a\"\n[voximplant]\nusers = { file = \"voximplant.htdigest\" }\nmax_key_length = 500",
+        "chosen-challenge attack",
+    );
+}
+
+// === [[auth]] ===
+
+const HASH: &str = "sha256 = \"6ca13d52ca70c883e0f0bb101e425a89e8624de51db2d2392593af6a84118090\"";
+
+#[test]
+fn keys_say_what_they_may_do() {
+    let key = |tail: &str| format!("[[auth]]\ntype = \"key\"\n{tail}");
+    for (tail, expected) in [
+        (format!("{HASH}\nscopes = []"), "10:10: `auth.scopes`: is an empty list"),
+        (format!("{HASH}\nscopes = [\"pxb\"]\n"), "10:11: `auth.scopes`: unknown word `pxb`"),
+        (format!("{HASH}\nscopes = [\"pbx\"]"), "7:1: `auth.domains` is missing"),
+        (format!("{HASH}\nscopes = [\"ott\"]"), "7:1: `auth.users` is missing"),
+        (format!("{HASH}\nscopes = [\"ott\"]\nusers = [\"Ann\"]"), "11:10: `auth.users`: not a Voximplant user name"),
+        (format!("{HASH}\nscopes = [\"pbx\"]\ndomains = [\"a_b\"]"), "11:12: `auth.domains`: not a PBX domain"),
+        (
+            format!("{HASH}\nscopes = [\"pbx\"]\ndomains = [\"a\"]\naccounts = [\"40\", \"ADMIN\"]"),
+            "12:19: `auth.accounts`: the account is the administrator's",
+        ),
+        (
+            format!("{HASH}\nscopes = [\"pbx\"]\ndomains = [\"a\"]\naccounts = [\"\"]"),
+            "12:13: `auth.accounts`: the account is empty, which the PBX reads as the tenant administrator",
+        ),
+        (
+            format!("{HASH}\nscopes = [\"pbx\"]\ndomains = [\"a\"]\nfrom = [\"10.0.0.1/8\"]"),
+            "12:9: `auth.from`: has bits set behind its prefix",
+        ),
+        (
+            format!("{HASH}\nscopes = [\"pbx\"]\ndomains = [\"a\"]\nfrom = [\"here\"]"),
+            "12:9: `auth.from`: not a network",
+        ),
+        (
+            format!("{HASH}\nscopes = [\"pbx\"]\ndomains = [\"a\"]\nexpires = 2001-01-01"),
+            "12:11: `auth.expires`: the key has expired already",
+        ),
+        (
+            format!("{HASH}\nscopes = [\"pbx\"]\ndomains = [\"a\"]\nexpires = \"2099-01-01\""),
+            "12:11: `auth.expires`: not a date",
+        ),
+        (
+            format!("{HASH}\nscopes = [\"pbx\"]\ndomains = [\"a\"]\nexpires = 2099-01-01T00:00:00"),
+            "12:11: `auth.expires`: not a date, or a time without an offset",
+        ),
+        (format!("sha256 = \"{SECRET}\"\nscopes = [\"pbx\"]\ndomains = [\"a\"]"), "9:10: `auth.sha256`: not a SHA-256"),
+        (format!("{HASH}\nscopes = [\"pbx\"]\ndomains = [\"a\"]\nwhoami = \"/\""), "12:1: unknown key `auth.whoami`"),
+    ] {
+        check_beside(&key(&tail), expected);
+    }
+    let text = key(&format!(
+        "{HASH}\nscopes = [\"pbx\"]\ndomains = [\"A.test\"]\nfrom = [\"10.0.0.0/8\", \"::1\"]\nexpires = 2099-01-01"
+    ));
+    let config = accepted(&format!("{TOP}{BOTH}{text}"));
+    let MethodKind::Key(key) = &config.methods[0].kind else { panic!("{config:?}") };
+    assert_eq!(
+        (key.pbx, key.ott, key.domains[0].as_str(), key.accounts.as_ref(), key.from.len()),
+        (true, false, "a.test", None, 2)
+    );
+    assert_eq!(key.expires.unwrap().to_string(), "2099-01-02T00:00:00Z");
+}
+
+#[test]
+fn methods_have_names_and_kinds_of_their_own() {
+    let key = |name: &str, hash: &str| {
+        format!("[[auth]]\ntype = \"key\"\n{name}\n{hash}\nscopes = [\"ott\"]\nusers = [\"ann\"]\n")
+    };
+    let other = HASH.replace("6c", "7c");
+    check_beside(&(key("", HASH) + &key("", &other)), "13:1: `auth`: another method is called `key`");
+    check_beside(
+        &(key("name = \"a\"", HASH) + &key("name = \"a\"", &other)),
+        "15:8: `auth.name`: another method is called `a`",
+    );
+    check_beside(
+        &(key("name = \"a\"", HASH) + &key("", HASH)),
+        "16:10: `auth.sha256`: the key of method `a` once more",
+    );
+    check_beside(&key("name = \"redirect\"", HASH), "9:8: `auth.name`: `redirect` is the name of the built-in method");
+    check_beside(&key("name = \"\"", HASH), "9:8: `auth.name`: is empty");
+    check_beside("[[auth]]\ntype = \"redirect\"", "8:8: `auth.type`: `redirect` is built in");
+    check_beside("[[auth]]\ntype = \"jwt\"\nissuer = \"https://a\"", "8:8: `auth.type`: unknown word `jwt`");
+    check_beside("[auth]\ntype = \"app\"", "7:1: `auth`: is a list of tables");
+    check(
+        "[pbx]\nurl = \"http://a\"\n[[auth]]\ntype = \"app\"\nwhoami = \"/\"",
+        "6:8: `auth.type`: there is no app to ask",
+    );
+    let whoami =
+        format!("{TOP}[app]\nurl = \"http://a\"\nwhoami = \"/me\"\n[[auth]]\ntype = \"app\"\nwhoami = \"/me\"");
+    check_text(&whoami, &["6:1: `auth`: another method is called `app`"]);
+}
+
+#[test]
+fn the_app_sees_only_fields_that_are_the_callers() {
+    let app = |tail: &str| format!("[[auth]]\ntype = \"app\"\nwhoami = \"/me?full=1\"\n{tail}");
+    check_beside(&app("headers = [\"Cookie\"]"), "10:12: `auth.headers`: cookies have a key of their own");
+    check_beside(
+        &app("headers = [\"X-Forwarded-For\"]"),
+        "10:12: `auth.headers`: callgate writes or removes x-forwarded-for itself",
+    );
+    check_beside(&app("headers = [\"te\"]"), "10:12: `auth.headers`: callgate writes or removes te itself");
+    check_beside(&app("headers = [\"a b\"]"), "10:12: `auth.headers`: not the name of a header field");
+    check_beside(&app("cookies = [\"a=b\"]"), "10:12: `auth.cookies`: not the name of a cookie");
+    let config =
+        accepted(&format!("{TOP}{BOTH}{}", app("cookies = []\nheaders = [\"Authorization\"]\ntimeout = \"500ms\"")));
+    let MethodKind::App(whoami) = &config.methods[0].kind else { panic!("{config:?}") };
+    assert_eq!(
+        (&whoami.cookies, whoami.headers[0].as_str(), whoami.timeout),
+        (&Names::Listed(vec![]), "authorization", Duration::from_millis(500))
+    );
+}
+
+// === [[allow]] ===
+
+#[test]
+fn rules_lead_from_somewhere_to_somewhere() {
+    for (tail, expected) in [
+        ("auth = \"redirect\"", "7:1: `allow`: allows nothing"),
+        ("voximplant = \"ann\"", "7:1: `allow`: nobody can prove to be anybody"),
+        ("auth = \"redirct\"\nvoximplant = \"ann\"", "8:8: `allow.auth`: there is no method `redirct`"),
+        ("auth = [\"redirect\", \"redirect\"]\nvoximplant = \"ann\"", "8:21: `allow.auth`: the same method twice"),
+        ("auth = \"redirect\"\nvoximplant = \"Ann\"", "9:14: `allow.voximplant`: not a Voximplant user name"),
+        ("auth = \"redirect\"\nvoximplant = \"an\"", "9:14: `allow.voximplant`: not a Voximplant user name"),
+        (
+            "auth = \"redirect\"\npbx = { domain = \"a\", account = \"40\" }",
+            "9:7: `allow.pbx`: there is no administrator to open sessions",
+        ),
+        (
+            "auth = \"redirect\"\nvoximplant = \"{vox}\"\nlanguages = [\"e\"]",
+            "10:14: `allow.languages`: not a language of the PBX",
+        ),
+        ("auth = \"redirect\"\nvoximplant = \"{vox}\"\nwhen = \"x\"", "10:1: unknown key `allow.when`"),
+    ] {
+        check_beside(&format!("[[allow]]\n{tail}"), expected);
+    }
+    check(
+        "[app]\nurl = \"http://a\"\n[[allow]]\nauth = \"redirect\"\nvoximplant = \"ann\"",
+        "7:14: `allow.voximplant`: there are no Voximplant users",
+    );
+    let problems = refused(&format!("{TOP}{BOTH}[[allow]]\nauth = \"redirect\"\nvoximplant = \"{{vox\""));
+    assert!(problems.as_slice()[0].message.starts_with("`allow.voximplant`: "), "{problems}");
+}
+
+#[test]
+fn literal_accounts_are_accounts() {
+    let admin = "admin = { user = \"sso\", password = { env = \"PBX_ADMIN_PASSWORD\" } }";
+    let rule =
+        |domain: &str, account: &str| pbx("http://[::1]", admin).replace("\"a\"", domain).replace("\"40\"", account);
+    check_text(&rule("\"a\"", "\"Admin\""), &["8:33: `allow.pbx.account`: the account is the administrator's"]);
+    refused(&rule("\"a\"", "\"\""));
+    check_text(&rule("\"a b\"", "\"40\""), &["8:18: `allow.pbx.domain`: not of the form the PBX knows"]);
+    check_text(&rule("\"a\"", "40"), &["8:33: `allow.pbx.account`: must be a string in quotes"]);
+    accepted(&rule("\"{tenant}.test\"", "\"{ext}\""));
+}
+
+#[test]
+fn a_broken_method_does_not_break_the_rules_that_name_it() {
+    check_beside(
+        "[[auth]]\ntype = \"app\"\nname = \"x\"\n[[allow]]\nauth = \"x\"\nvoximplant = \"{vox}\"",
+        "7:1: `auth.whoami` is missing",
+    );
+}
+
+#[test]
+fn what_no_rule_leads_to_is_noted() {
+    let text = format!(
+        "{TOP}[app]\nurl = \"http://a\"\nwhoami = \"/me\"\n[voximplant]\nusers = {{ file = \"voximplant.htdigest\" }}\n[[auth]]\ntype = \"app\"\nname = \"b\"\nwhoami = \"/me\"\n"
+    );
+    let warnings = |text: &str| -> Vec<String> {
+        let shown = |problem: &Problem| format!("{}: {}", problem.place.unwrap().line, problem.message);
+        accepted(text).warnings.iter().map(shown).collect()
+    };
+    let methods = ["5: `app.whoami`: no rule uses the method `app`", "8: `auth`: no rule uses the method `b`"];
+    assert_eq!(warnings(&text), [methods[0], "6: `voximplant`: no rule answers Voximplant keys", methods[1]]);
+    assert_eq!(warnings(&format!("{text}[[allow]]\nvoximplant = \"{{vox}}\"")), [""; 0]);
+    assert_eq!(warnings(&format!("{text}[[allow]]\nauth = \"app\"\nvoximplant = \"{{vox}}\"")), [methods[1]]);
+    let admin =
+        "[pbx]\nurl = \"http://[::1]\"\nadmin = { user = \"sso\", password = { env = \"PBX_ADMIN_PASSWORD\" } }";
+    assert_eq!(warnings(&format!("{TOP}{admin}")), ["5: `pbx.admin`: no rule opens PBX sessions"]);
+}

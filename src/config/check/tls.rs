@@ -1,0 +1,118 @@
+//! `tls`: certificates with their keys, and the trust anchors of `ca`.
+
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+
+use jiff::Timestamp;
+use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem;
+use rustls::pki_types::pem::PemObject;
+use rustls::sign::CertifiedKey;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use crate::config::Certificate;
+use crate::config::document::Node;
+use crate::config::document::Table;
+use crate::config::source::Surroundings;
+
+use super::values::each;
+
+const ONE_FORM: &str = "write { cert = \"fullchain.pem\", key = \"privkey.pem\" } or { certificates = [ { cert = \"…\", key = \"…\" }, … ] }";
+
+/// Reads `{ cert, key }` or `{ certificates = [ { cert, key }, … ] }`.
+pub(super) fn certificates(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<Certificate>> {
+    let Some(list) = table.get("certificates") else {
+        return certificate(table, around).map(|one| vec![one]);
+    };
+    let single = ["cert", "key"].map(|key| table.get(key));
+    if single.iter().any(Option::is_some) {
+        return table.refuse("has both one certificate and a list", ONE_FORM);
+    }
+    each(&list.list()?, |item| item.table(|table| certificate(table, around)))
+}
+
+fn certificate(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Certificate> {
+    let (cert, key) = (table.require("cert"), table.require("key"));
+    let chain = cert.as_ref().and_then(|node| chain(node, around));
+    let private = key.as_ref().and_then(|node| private_key(node, around));
+    let (cert, key, chain, private) = (cert?, key?, chain?, private?);
+    let names = leaf_names(&cert, chain.first()?, around.now)?;
+    match CertifiedKey::from_der(chain.clone(), private.clone_key(), &aws_lc_rs::default_provider()) {
+        Ok(_) => Some(Certificate { chain, key: private, names }),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            key.refuse("the key does not belong to the certificate", "name the key that the certificate was issued for")
+        }
+        Err(_) => key.refuse(
+            "a key of a kind that TLS does not know here",
+            "use an ECDSA, Ed25519 or RSA key, the latter of 2048 bits or more",
+        ),
+    }
+}
+
+/// Reads a file of PEM certificates, of which there is at least one.
+fn chain(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<CertificateDer<'static>>> {
+    let bytes = around.public_file(node)?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    match chain {
+        Ok(chain) if !chain.is_empty() => Some(chain),
+        _ => node.refuse("has no certificate in PEM form", "a certificate starts with -----BEGIN CERTIFICATE-----"),
+    }
+}
+
+// The parser's own errors quote lines of the file, which may be lines of a key: they are not shown.
+fn private_key(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<PrivateKeyDer<'static>> {
+    let bytes = around.private_file(node)?;
+    match PrivateKeyDer::from_pem_slice(&bytes) {
+        Ok(key) => Some(key),
+        Err(pem::Error::NoItemsFound) if bytes.windows(b"ENCRYPTED".len()).any(|window| window == b"ENCRYPTED") => node
+            .refuse(
+                "the key is encrypted",
+                "store it decrypted, readable by its owner only: openssl pkey -in … -out …",
+            ),
+        Err(_) => node.refuse("has no private key in PEM form", "a key starts with -----BEGIN PRIVATE KEY-----"),
+    }
+}
+
+/// Returns the names of the server's own certificate, which must not have ended yet.
+fn leaf_names(node: &Node<'_, '_>, leaf: &CertificateDer<'_>, now: Timestamp) -> Option<Vec<String>> {
+    let Ok((_, parsed)) = X509Certificate::from_der(leaf) else {
+        return node.refuse("the first certificate cannot be read", "is the file what the certificate authority sent?");
+    };
+    let end = parsed.validity().not_after.timestamp();
+    if end <= now.as_second() {
+        let end = Timestamp::from_second(end).unwrap_or(Timestamp::MIN);
+        return node.refuse(format_args!("the certificate has expired at {end}"), "renew it");
+    }
+    let names = parsed.subject_alternative_name().ok().flatten();
+    Some(names.map_or_else(Vec::new, |names| names.value.general_names.iter().filter_map(name).collect()))
+}
+
+fn name(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        GeneralName::IPAddress(bytes) => ip_address(bytes).map(|address| address.to_string()),
+        _ => None,
+    }
+}
+
+fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(|bytes| Ipv4Addr::from(bytes).into());
+    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(|bytes| Ipv6Addr::from(bytes).into())).ok()
+}
+
+/// Reads the certificates an upstream's certificate may be signed by.
+pub(super) fn authorities(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<CertificateDer<'static>>> {
+    let chain = chain(node, around)?;
+    let mut store = RootCertStore::empty();
+    if chain.iter().any(|certificate| store.add(certificate.clone()).is_err()) {
+        return node
+            .refuse("has a certificate that cannot be read", "is the file what the certificate authority sent?");
+    }
+    Some(chain)
+}

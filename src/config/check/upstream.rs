@@ -1,0 +1,210 @@
+//! `[app]` and `[pbx]`: where requests are sent, and what is asked there.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+
+use crate::config::Admin;
+use crate::config::App;
+use crate::config::Handoff;
+use crate::config::HostPattern;
+use crate::config::Pbx;
+use crate::config::Trust;
+use crate::config::Upstream;
+use crate::config::UpstreamTimeouts;
+use crate::config::Url;
+use crate::config::document::Node;
+use crate::config::document::Table;
+use crate::config::source::Surroundings;
+use crate::model::account::Language;
+
+use super::auth::Methods;
+use super::tls;
+use super::values;
+use super::values::distinct;
+use super::values::duration_or;
+
+/// Reads `[app]`; its `whoami` goes to the methods.
+pub(super) fn app<'d, 'i>(
+    table: &Table<'d, 'i>,
+    methods: &mut Methods<'d, 'i>,
+    around: &Surroundings<'_>,
+) -> Option<App> {
+    if let Some(node) = table.get("whoami") {
+        methods.add_app(node);
+    }
+    let upstream = upstream(table, around);
+    let login = table.get("login").and_then(|node| login(&node));
+    Some(App { upstream: upstream?, login })
+}
+
+/// Reads where a browser is sent to log in: an absolute URL, or a path of the app.
+fn login(node: &Node<'_, '_>) -> Option<String> {
+    let text = node.word()?;
+    let absolute = values::scheme(text)
+        .and_then(|(_, rest)| values::host_and_port(rest.split(['/', '?', '#']).next().unwrap_or_default()));
+    // A browser takes //host and /\host for another host.
+    let path = text.starts_with('/') && !text.starts_with("//");
+    let spelled = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    if spelled && (path || absolute.is_some()) {
+        return Some(text.to_owned());
+    }
+    node.refuse("neither a path nor an absolute URL", "write \"/login\" or \"https://login.example.com/\"")
+}
+
+/// Reads `[pbx]`.
+pub(super) fn pbx(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Pbx> {
+    let upstream = upstream(table, around);
+    let handoff =
+        table.get("handoff").and_then(|node| node.choice(&[("link", Handoff::Link), ("cookie", Handoff::Cookie)]));
+    let handoff = handoff.unwrap_or(Handoff::Link);
+    let landing = table.get("landing").and_then(|node| values::path(&node));
+    let landing = landing.unwrap_or_else(|| default_landing(handoff).to_owned());
+    let languages = table.get("languages").and_then(|node| languages(&node));
+    let languages = languages.unwrap_or_else(default_languages);
+    let timeout = duration_or(table, "timeout", Duration::from_secs(3));
+    let admin = admin(table, upstream.as_ref(), around);
+    Some(Pbx { upstream: upstream?, admin, handoff, landing, languages, timeout })
+}
+
+const fn default_landing(handoff: Handoff) -> &'static str {
+    match handoff {
+        Handoff::Link => "/welcome.htm",
+        Handoff::Cookie => "/thirdparty.htm",
+    }
+}
+
+fn default_languages() -> Vec<Language> {
+    ["en", "de", "fr", "sp"].map(|code| code.parse().expect("two lower-case letters")).into()
+}
+
+/// Reads a list of language codes.
+pub(super) fn languages(node: &Node<'_, '_>) -> Option<Vec<Language>> {
+    distinct(&node.list()?, "language", language)
+}
+
+fn language(node: &Node<'_, '_>) -> Option<Language> {
+    let code = node.string()?.parse().ok();
+    code.or_else(|| {
+        node.refuse("not a language of the PBX", "write its code: 2 to 8 lower-case letters, such as \"en\"")
+    })
+}
+
+// === The administrator ===
+
+fn admin(table: &Table<'_, '_>, upstream: Option<&Upstream>, around: &Surroundings<'_>) -> Option<Admin> {
+    let in_clear = table.get("insecure_admin_over_http").and_then(|node| node.boolean()).unwrap_or(false);
+    let node = table.get("admin")?;
+    if let Some(upstream) = upstream {
+        check_way(&node, upstream, in_clear);
+        check_hosts(&node, &upstream.hosts);
+    }
+    node.table(|table| {
+        let user = table.require("user").and_then(|node| admin_user(&node));
+        let password = table.require("password").and_then(|node| around.secret(&node));
+        Some(Admin { user: user?, password: password? })
+    })
+}
+
+/// The name travels in front of a colon (RFC 7617 §2).
+fn admin_user(node: &Node<'_, '_>) -> Option<String> {
+    match node.word()? {
+        name if name.contains(':') => {
+            node.refuse("has a colon in it", "the PBX cannot tell where such a name ends: use another one")
+        }
+        name => Some(name.to_owned()),
+    }
+}
+
+fn check_way(admin: &Node<'_, '_>, upstream: &Upstream, in_clear: bool) {
+    let verified = upstream.url.tls && !upstream.trust.skip_verify;
+    if verified || in_clear || is_local(&upstream.url) {
+        return;
+    }
+    let hint = "use https with a certificate that is verified (`ca`), or a loopback address; or accept the risk with insecure_admin_over_http = true";
+    if upstream.url.tls {
+        admin.refuse::<()>("the password would travel to whoever answers: insecure_skip_verify is set", hint);
+    } else {
+        admin.refuse::<()>("the password would travel in clear over http://", hint);
+    }
+}
+
+fn is_local(url: &Url) -> bool {
+    url.host == "localhost" || url.host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+fn check_hosts(admin: &Node<'_, '_>, hosts: &[HostPattern]) {
+    let exact = hosts.iter().any(|host| matches!(host, HostPattern::Exact(_)));
+    if !exact && !hosts.is_empty() {
+        let hint = "add a name without * to pbx.hosts, such as \"pbx.example.com\"";
+        admin.refuse::<()>("browsers cannot be sent to a PBX host that only a wildcard names", hint);
+    }
+}
+
+// === What both have ===
+
+fn upstream(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Upstream> {
+    let url = table.require("url").and_then(|node| values::url(&node));
+    let hosts = table
+        .get("hosts")
+        .map_or_else(|| Some(Vec::new()), |node| distinct(&node.list()?, "host", values::host_pattern));
+    let paths =
+        table.get("paths").map_or_else(|| Some(Vec::new()), |node| distinct(&node.list()?, "path", values::path));
+    let trust = trust(table, url.as_ref(), around);
+    let timeouts = table.section("timeouts", |table| Some(timeouts(table)));
+    Some(Upstream { url: url?, hosts: hosts?, paths: paths?, trust, timeouts: timeouts.unwrap_or(DEFAULT_TIMEOUTS) })
+}
+
+const DEFAULT_TIMEOUTS: UpstreamTimeouts = UpstreamTimeouts {
+    connect: Duration::from_secs(3),
+    first_byte: Duration::from_secs(60),
+    keep_alive: Duration::from_secs(4),
+};
+
+fn timeouts(table: &Table<'_, '_>) -> UpstreamTimeouts {
+    UpstreamTimeouts {
+        connect: duration_or(table, "connect", DEFAULT_TIMEOUTS.connect),
+        first_byte: duration_or(table, "first_byte", DEFAULT_TIMEOUTS.first_byte),
+        keep_alive: duration_or(table, "keep_alive", DEFAULT_TIMEOUTS.keep_alive),
+    }
+}
+
+fn trust(table: &Table<'_, '_>, url: Option<&Url>, around: &Surroundings<'_>) -> Trust {
+    let [ca, server_name, skip_verify] = ["ca", "server_name", "insecure_skip_verify"].map(|key| table.get(key));
+    if url.is_some_and(|url| !url.tls) {
+        for node in [&ca, &server_name, &skip_verify].into_iter().flatten() {
+            node.warn("has no effect: `url` is http", "use https, or remove the key");
+        }
+    }
+    Trust {
+        ca: ca.and_then(|node| tls::authorities(&node, around)),
+        server_name: server_name.and_then(|node| name_of_server(&node)),
+        skip_verify: skip_verify.and_then(|node| node.boolean()).unwrap_or(false),
+    }
+}
+
+fn name_of_server(node: &Node<'_, '_>) -> Option<ServerName<'static>> {
+    let name = ServerName::try_from(node.string()?.to_owned()).ok();
+    name.or_else(|| node.refuse("not a server name", "write a host name or an IP address, without port"))
+}
+
+/// Checks that each request belongs to one of the two upstreams.
+pub(super) fn check_parted(app: &App, pbx: &Pbx, node: &Node<'_, '_>) {
+    let (app, pbx) = (&app.upstream, &pbx.upstream);
+    if pbx.hosts.is_empty() && pbx.paths.is_empty() {
+        node.refuse::<()>(
+            "takes every request, and so does the app",
+            "add hosts = [\"pbx.example.com\"] (or paths) to [pbx]",
+        );
+        return;
+    }
+    let hosts = (pbx.hosts.is_empty() && app.hosts.is_empty()) || pbx.hosts.iter().any(|host| app.hosts.contains(host));
+    let paths = (pbx.paths.is_empty() && app.paths.is_empty()) || pbx.paths.iter().any(|path| app.paths.contains(path));
+    if hosts && paths {
+        node.refuse::<()>(
+            "the same hosts and paths as in [app]",
+            "give each request one place: other `hosts`, or `paths` that differ",
+        );
+    }
+}

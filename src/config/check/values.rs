@@ -1,0 +1,303 @@
+//! Small values: durations, addresses, host names, paths. Each reader reports what it refuses.
+
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use toml::de::DeValue;
+
+use crate::config::HostPattern;
+use crate::config::Url;
+use crate::config::document::Node;
+use crate::config::document::Table;
+use crate::model::account::Account;
+use crate::model::account::is_host_name;
+
+/// Reads a duration under a key, or takes the default.
+pub(super) fn duration_or(table: &Table<'_, '_>, key: &'static str, default: Duration) -> Duration {
+    table.get(key).and_then(|node| duration(&node)).unwrap_or(default)
+}
+
+/// Reads `"30s"`, `"500ms"`, `"5m"`, `"5min"`, `"1h"` or `"2d"`; never zero.
+pub(super) fn duration(node: &Node<'_, '_>) -> Option<Duration> {
+    if let DeValue::Integer(number) = node.value() {
+        return node.refuse("a duration needs a unit", format_args!("write \"{number}s\" for seconds"));
+    }
+    match parse_duration(node.string()?) {
+        Some(Duration::ZERO) => node.refuse("a duration of zero", "write how long to wait, such as \"30s\""),
+        Some(duration) => Some(duration),
+        None => node.refuse("not a duration", "write \"500ms\", \"30s\", \"5min\", \"1h\" or \"2d\""),
+    }
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let number: u64 = text[..text.len() - unit.len()].parse().ok()?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(milliseconds).filter(|all| *all <= MAX_MILLISECONDS).map(Duration::from_millis)
+}
+
+/// The longest duration: ten years, which every clock can add to now.
+const MAX_MILLISECONDS: u64 = 3_650 * 86_400_000;
+
+/// Reads the address of a listener.
+pub(super) fn address(node: &Node<'_, '_>) -> Option<SocketAddr> {
+    let text = node.string()?;
+    if text.starts_with("unix:") {
+        return node.refuse(
+            "unix sockets cannot be listened on",
+            "write an IP address and a port, such as \"127.0.0.1:8443\"",
+        );
+    }
+    match text.parse() {
+        Ok(address) => Some(address),
+        Err(_) => {
+            node.refuse("not an address", "write an IP address and a port, such as \"0.0.0.0:443\" or \"[::]:443\"")
+        }
+    }
+}
+
+/// Reads a network: `10.0.0.0/8`, or one address.
+pub(super) fn network(node: &Node<'_, '_>) -> Option<IpNet> {
+    let text = node.string()?;
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(IpNet::from(address.to_canonical()));
+    }
+    match text.parse::<IpNet>() {
+        Ok(network) if network.trunc() == network => Some(network),
+        Ok(network) => node.refuse("has bits set behind its prefix", format_args!("write \"{}\"", network.trunc())),
+        Err(_) => node.refuse("not a network", "write \"192.0.2.0/24\", \"2001:db8::/32\" or one address"),
+    }
+}
+
+/// Reads a host name, or `*.` and a host name.
+pub(super) fn host_pattern(node: &Node<'_, '_>) -> Option<HostPattern> {
+    let text = node.string()?.to_ascii_lowercase();
+    match text.strip_prefix("*.") {
+        Some(name) if is_host_name(name) => Some(HostPattern::Below(format!(".{name}"))),
+        None if is_host_name(&text) => Some(HostPattern::Exact(text)),
+        _ => node.refuse(
+            "not a host name",
+            "write a name without scheme, port or path: \"pbx.example.com\" or \"*.pbx.example.com\"",
+        ),
+    }
+}
+
+/// Reads `http://host[:port]` or `https://host[:port]`. Never echoes the text: people write passwords into URLs.
+pub(super) fn url(node: &Node<'_, '_>) -> Option<Url> {
+    let text = node.string()?;
+    if text.starts_with("unix:") {
+        return node.refuse("unix sockets cannot be connected to", URL_HINT);
+    }
+    let Some((tls, authority)) = scheme(text) else {
+        return node.refuse("starts with neither http:// nor https://", URL_HINT);
+    };
+    if authority.contains('@') {
+        return node.refuse("a user name or password does not belong here", URL_HINT);
+    }
+    if authority.contains(['/', '?', '#']) {
+        return node.refuse("nothing may follow the host and port, not even a slash", URL_HINT);
+    }
+    match host_and_port(authority) {
+        Some((host, port)) => Some(Url { tls, host, port: port.unwrap_or(if tls { 443 } else { 80 }) }),
+        None => node.refuse("not a host name or IP address with an optional port", URL_HINT),
+    }
+}
+
+const URL_HINT: &str = "write \"http://127.0.0.1:3000\" or \"https://host.example.com\"";
+
+/// Splits off the scheme: whether TLS is spoken, and the rest.
+pub(super) fn scheme(text: &str) -> Option<(bool, &str)> {
+    let plain = text.strip_prefix("http://").map(|rest| (false, rest));
+    plain.or_else(|| text.strip_prefix("https://").map(|rest| (true, rest)))
+}
+
+/// Splits an authority (RFC 3986 §3.2) without user information; IPv6 loses its brackets.
+pub(super) fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) = rest.split_once(']')?;
+            let IpAddr::V6(address) = host.parse().ok()? else { return None };
+            (address.to_string(), if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) })
+        }
+        None => {
+            let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
+            (host.to_ascii_lowercase(), port)
+        }
+    };
+    let known = host.contains(':') || is_host_name(&host) && (!ends_in_number(&host) || host.parse::<IpAddr>().is_ok());
+    let port = port.map(parse_port);
+    if !known || port == Some(None) { None } else { Some((host, port.flatten())) }
+}
+
+/// Tells whether a host would be taken for an IPv4 address (URL Standard, "ends in a number").
+fn ends_in_number(host: &str) -> bool {
+    host.rsplit('.').next().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn parse_port(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|port| digits && *port != 0)
+}
+
+/// Reads a path as it is matched: with one spelling only, and not one of ours.
+pub(super) fn path(node: &Node<'_, '_>) -> Option<String> {
+    let text = node.string()?;
+    if !text.starts_with('/') {
+        return node.refuse("does not start with a slash", "write a path such as \"/rest/\"");
+    }
+    if text.contains(['?', '#']) {
+        return node.refuse("has a query or a fragment", "write the path only");
+    }
+    if !is_canonical(text) {
+        let hint = "write it without //, /./, /../, ;, %, \\ and spaces";
+        return node.refuse("a path that has another spelling", hint);
+    }
+    if is_reserved(text) {
+        return node.refuse("belongs to callgate itself", "/auth/ott, /auth/pbx and /auth/callgate/ never go upstream");
+    }
+    Some(text.to_owned())
+}
+
+fn is_canonical(path: &str) -> bool {
+    let plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !b"%;\\".contains(&byte));
+    plain && !path.contains("//") && !path.split('/').any(|segment| segment == "." || segment == "..")
+}
+
+/// Tells whether a path is one of callgate's own, in any case.
+fn is_reserved(path: &str) -> bool {
+    let path = path.to_ascii_lowercase();
+    path == "/auth/ott" || path == "/auth/pbx" || path.starts_with("/auth/callgate/")
+}
+
+/// Checks the name of a PBX account.
+pub(super) fn account(node: &Node<'_, '_>, name: &str) -> Option<String> {
+    let domain = "any.domain".parse().expect("a host name");
+    match Account::new(name, domain) {
+        Ok(_) => Some(name.to_owned()),
+        Err(error) => node
+            .refuse(error, "write the name of an extension, such as \"40\", or a claim in braces where rules allow it"),
+    }
+}
+
+/// Checks the name of a Voximplant user: `[a-z0-9][a-z0-9_-]{2,49}`.
+pub(super) fn voximplant_user(node: &Node<'_, '_>, name: &str) -> Option<String> {
+    let first = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let rest = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte));
+    if first && rest && (3..=50).contains(&name.len()) {
+        return Some(name.to_owned());
+    }
+    node.refuse(
+        "not a Voximplant user name",
+        "3 to 50 of a-z, 0-9, _ and -, the first a letter or digit, nothing behind @",
+    )
+}
+
+/// Reads every item of a list; one that is refused does not hide the next.
+pub(super) fn each<T>(nodes: &[Node<'_, '_>], read: impl FnMut(&Node<'_, '_>) -> Option<T>) -> Option<Vec<T>> {
+    let items: Vec<_> = nodes.iter().map(read).collect();
+    items.into_iter().collect()
+}
+
+/// Reads every item of a list in which nothing stands twice.
+pub(super) fn distinct<T: PartialEq>(
+    nodes: &[Node<'_, '_>],
+    what: &str,
+    read: impl FnMut(&Node<'_, '_>) -> Option<T>,
+) -> Option<Vec<T>> {
+    let values = each(nodes, read)?;
+    refuse_repeated(nodes, &values, what);
+    Some(values)
+}
+
+/// Reports the first value that stands twice.
+pub(super) fn refuse_repeated<T: PartialEq>(nodes: &[Node<'_, '_>], values: &[T], what: &str) {
+    let repeated = (1..values.len()).find(|index| values[..*index].contains(&values[*index]));
+    if let Some(index) = repeated {
+        nodes[index].refuse::<()>(format_args!("the same {what} twice"), "remove one of them");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        for (text, milliseconds) in [
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("5min", 300_000),
+            ("1h", 3_600_000),
+            ("2d", 172_800_000),
+            ("0s", 0),
+        ] {
+            assert_eq!(parse_duration(text), Some(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["", "5", "s", "-5s", "+5s", "1.5s", "5 s", "5S", "1w", "99999999999999999999s", "99999999999999d"]
+        {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn authorities_have_a_host_and_perhaps_a_port() {
+        for (text, host, port) in [
+            ("a.test", "a.test", None),
+            ("A.Test:8080", "a.test", Some(8080)),
+            ("127.0.0.1:1", "127.0.0.1", Some(1)),
+            ("[::1]", "::1", None),
+            ("[2001:DB8::1]:443", "2001:db8::1", Some(443)),
+        ] {
+            assert_eq!(host_and_port(text), Some((host.to_owned(), port)), "{text}");
+        }
+        for text in [
+            "",
+            ":80",
+            "a:",
+            "a:0",
+            "a:65536",
+            "a:+1",
+            "a:b",
+            "::1",
+            "[::1",
+            "[127.0.0.1]",
+            "[::1]80",
+            "a b",
+            "127.1",
+            "1.2.3.4.5",
+            "*.a",
+        ] {
+            assert_eq!(host_and_port(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn canonical_paths_have_one_spelling() {
+        for path in ["/", "/rest/", "/a/.well-known/b", "/a~b/...", "/Rest"] {
+            assert!(is_canonical(path), "{path}");
+        }
+        for path in ["//", "/a//b", "/a/./b", "/a/..", "/a%20b", "/a;b", "/a\\b", "/a b", "/ä"] {
+            assert!(!is_canonical(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn our_paths_are_reserved_in_any_case() {
+        for path in ["/auth/ott", "/auth/pbx", "/Auth/PBX", "/auth/callgate/", "/auth/callgate/x"] {
+            assert!(is_reserved(path), "{path}");
+        }
+        for path in ["/auth", "/auth/", "/auth/otto", "/auth/callgate", "/x/auth/pbx"] {
+            assert!(!is_reserved(path), "{path}");
+        }
+    }
+}

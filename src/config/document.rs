@@ -1,0 +1,335 @@
+//! A TOML document walked by hand, so that one wrong value does not hide the next.
+//!
+//! Every reader returns `None` once it has reported why; a table reports the keys nobody asked for.
+
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use toml::Spanned;
+use toml::de::DeTable;
+use toml::de::DeValue;
+
+use super::problem::Place;
+use super::problem::Problem;
+
+/// The text of a configuration, with what was found wrong in it so far.
+pub(super) struct Document<'d> {
+    file: &'d str,
+    text: &'d str,
+    problems: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<Problem>>,
+}
+
+impl<'d> Document<'d> {
+    /// Opens a text under the name it has for the operator.
+    pub(super) fn new(file: &'d str, text: &'d str) -> Self {
+        Self { file, text, problems: RefCell::default(), warnings: RefCell::default() }
+    }
+
+    /// Reads the outermost table; a text that is no TOML is one problem.
+    pub(super) fn read<T>(&self, read: impl FnOnce(&Table<'_, '_>) -> Option<T>) -> Option<T> {
+        match DeTable::parse(self.text) {
+            Ok(root) => Table::new(self, String::new(), 0, root.get_ref()).read(read),
+            Err(error) => {
+                self.report(error.span().map_or(0, |span| span.start), error.message().to_owned(), None);
+                None
+            }
+        }
+    }
+
+    /// Returns the problems and the warnings.
+    pub(super) fn close(self) -> (Vec<Problem>, Vec<Problem>) {
+        (self.problems.into_inner(), self.warnings.into_inner())
+    }
+
+    fn report(&self, byte: usize, message: String, hint: Option<String>) {
+        self.problems.borrow_mut().push(self.problem(byte, message, hint));
+    }
+
+    fn problem(&self, byte: usize, message: String, hint: Option<String>) -> Problem {
+        Problem { file: self.file.to_owned(), place: Some(Place::of(self.text, byte)), message, hint }
+    }
+}
+
+// === Table ===
+
+/// A table while it is read.
+pub(super) struct Table<'d, 'i> {
+    document: &'d Document<'d>,
+    path: String,
+    byte: usize,
+    entries: &'d DeTable<'i>,
+    known: RefCell<Vec<&'static str>>,
+    unread: Cell<bool>,
+}
+
+impl<'d, 'i> Table<'d, 'i> {
+    fn new(document: &'d Document<'d>, path: String, byte: usize, entries: &'d DeTable<'i>) -> Self {
+        Self { document, path, byte, entries, known: RefCell::default(), unread: Cell::default() }
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Self) -> Option<T>) -> Option<T> {
+        let value = read(self);
+        if !self.unread.get() {
+            self.report_unknown();
+        }
+        value
+    }
+
+    /// Returns the value of a key, if it is written. Asking makes the key a known one.
+    pub(super) fn get(&self, key: &'static str) -> Option<Node<'d, 'i>> {
+        self.known.borrow_mut().push(key);
+        let value = self.entries.get(key)?;
+        Some(Node { document: self.document, path: self.path_of(key), value })
+    }
+
+    /// Returns the value of a key that must be written.
+    pub(super) fn require(&self, key: &'static str) -> Option<Node<'d, 'i>> {
+        let node = self.get(key);
+        if node.is_none() {
+            self.document.report(
+                self.byte,
+                format!("`{}` is missing", self.path_of(key)),
+                Some(format!("add `{key} = …`")),
+            );
+        }
+        node
+    }
+
+    /// Reads the table under a key, if it is written.
+    pub(super) fn section<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> Option<T>) -> Option<T> {
+        self.get(key)?.table(read)
+    }
+
+    /// Reports a problem of the table as a whole.
+    pub(super) fn refuse<T>(&self, message: impl Display, hint: impl Display) -> Option<T> {
+        let message = if self.path.is_empty() { message.to_string() } else { format!("`{}`: {message}", self.path) };
+        self.document.report(self.byte, message, Some(hint.to_string()));
+        None
+    }
+
+    /// Gives up on a table of which nobody can tell what its other keys should be.
+    pub(super) fn leave_unread<T>(&self) -> Option<T> {
+        self.unread.set(true);
+        None
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    fn report_unknown(&self) {
+        let known = self.known.borrow();
+        for key in self.entries.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
+            let path = self.path_of(&key.get_ref().escape_debug().to_string());
+            let message = format!("unknown key `{path}`");
+            self.document.report(key.span().start, message, Some(did_you_mean(key.get_ref(), &known)));
+        }
+    }
+}
+
+// === Node ===
+
+/// One value, with the path of keys that leads to it.
+#[derive(Clone)]
+pub(super) struct Node<'d, 'i> {
+    document: &'d Document<'d>,
+    path: String,
+    value: &'d Spanned<DeValue<'i>>,
+}
+
+impl<'d, 'i> Node<'d, 'i> {
+    /// Reports what is wrong with the value and what to do about it.
+    pub(super) fn refuse<T>(&self, message: impl Display, hint: impl Display) -> Option<T> {
+        self.document.report(self.byte(), self.message(message), Some(hint.to_string()));
+        None
+    }
+
+    /// Notes what is allowed but hardly meant.
+    pub(super) fn warn(&self, message: impl Display, hint: impl Display) {
+        let problem = self.document.problem(self.byte(), self.message(message), Some(hint.to_string()));
+        self.document.warnings.borrow_mut().push(problem);
+    }
+
+    /// Reads a table.
+    pub(super) fn table<T>(&self, read: impl FnOnce(&Table<'d, 'i>) -> Option<T>) -> Option<T> {
+        match self.value.get_ref() {
+            DeValue::Table(entries) => Table::new(self.document, self.path.clone(), self.byte(), entries).read(read),
+            other => self.wrong_type("a table", other),
+        }
+    }
+
+    /// Reads a text without control characters.
+    pub(super) fn string(&self) -> Option<&'d str> {
+        match self.value.get_ref() {
+            DeValue::String(text) if text.chars().any(char::is_control) => self
+                .refuse("has a control character in it", "write it on one line, without tabs or escapes such as \\n"),
+            DeValue::String(text) => Some(text),
+            other => self.wrong_type("a string in quotes", other),
+        }
+    }
+
+    /// Reads a text that says something.
+    pub(super) fn word(&self) -> Option<&'d str> {
+        match self.string()? {
+            "" => self.refuse("is empty", "write a value between the quotes, or leave the key out"),
+            text => Some(text),
+        }
+    }
+
+    /// Reads a text that knows its own form.
+    pub(super) fn parsed<T: FromStr<Err: Display>>(&self) -> Option<T> {
+        let text = self.string()?;
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.document.report(self.byte(), self.message(error), None);
+                None
+            }
+        }
+    }
+
+    /// Reads one of a few words.
+    pub(super) fn choice<T: Copy>(&self, choices: &[(&'static str, T)]) -> Option<T> {
+        let word = self.string()?;
+        if let Some((_, value)) = choices.iter().find(|(name, _)| *name == word) {
+            return Some(*value);
+        }
+        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        self.refuse_word(format_args!("unknown word `{word}`"), word, &names)
+    }
+
+    /// Reports a word that is none of the known ones, and suggests the closest.
+    pub(super) fn refuse_word<T>(&self, message: impl Display, word: &str, known: &[&str]) -> Option<T> {
+        self.refuse(message, did_you_mean(word, known))
+    }
+
+    /// Reads `true` or `false`.
+    pub(super) fn boolean(&self) -> Option<bool> {
+        match self.value.get_ref() {
+            DeValue::Boolean(value) => Some(*value),
+            other => self.wrong_type("true or false, without quotes,", other),
+        }
+    }
+
+    /// Reads a whole number within bounds.
+    pub(super) fn integer(&self, bounds: RangeInclusive<usize>) -> Option<usize> {
+        let DeValue::Integer(integer) = self.value.get_ref() else {
+            return self.wrong_type("a whole number", self.value.get_ref());
+        };
+        match usize::from_str_radix(integer.as_str(), integer.radix()) {
+            Ok(number) if bounds.contains(&number) => Some(number),
+            _ => self.refuse("is out of bounds", format_args!("from {} to {}", bounds.start(), bounds.end())),
+        }
+    }
+
+    /// Reads a list that is not empty.
+    pub(super) fn list(&self) -> Option<Vec<Self>> {
+        let items = self.list_or_empty()?;
+        if items.is_empty() {
+            self.refuse("is an empty list", "write at least one value, or leave the key out")
+        } else {
+            Some(items)
+        }
+    }
+
+    /// Reads a list.
+    pub(super) fn list_or_empty(&self) -> Option<Vec<Self>> {
+        let DeValue::Array(items) = self.value.get_ref() else {
+            return self.wrong_type("a list in brackets", self.value.get_ref());
+        };
+        let item = |value| Self { document: self.document, path: self.path.clone(), value };
+        Some(items.iter().map(item).collect())
+    }
+
+    /// Reads one text or a list of them.
+    pub(super) fn one_or_many(self) -> Option<Vec<Self>> {
+        match self.value.get_ref() {
+            DeValue::String(_) => Some(vec![self]),
+            _ => self.list(),
+        }
+    }
+
+    /// Reads the tables of `[[name]]`.
+    pub(super) fn tables(&self) -> Option<Vec<Self>> {
+        match self.value.get_ref() {
+            DeValue::Table(_) => {
+                self.refuse("is a list of tables", format_args!("write [[{0}]] instead of [{0}]", self.path))
+            }
+            _ => self.list_or_empty(),
+        }
+    }
+
+    /// Looks into a table without reading it.
+    pub(super) fn entry(&self, key: &str) -> Option<Self> {
+        let value = self.value.get_ref().as_table()?.get(key)?;
+        Some(Self { document: self.document, path: format!("{}.{key}", self.path), value })
+    }
+
+    /// Returns the value as the document has it.
+    pub(super) fn value(&self) -> &'d DeValue<'i> {
+        self.value.get_ref()
+    }
+
+    fn wrong_type<T>(&self, wanted: &str, found: &DeValue<'_>) -> Option<T> {
+        self.document.report(
+            self.byte(),
+            self.message(format_args!("must be {wanted}")),
+            Some(format!("found {}", kind(found))),
+        );
+        None
+    }
+
+    fn message(&self, message: impl Display) -> String {
+        format!("`{}`: {message}", self.path)
+    }
+
+    fn byte(&self) -> usize {
+        self.value.span().start
+    }
+}
+
+/// Names the type of a value, never the value: it may be a secret in the wrong place.
+const fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// Names the closest of the known words, or all of them when none is close.
+fn did_you_mean(word: &str, known: &[&str]) -> String {
+    let near = known.iter().map(|name| (strsim::osa_distance(word, name), name)).min();
+    match near {
+        Some((distance, name)) if distance <= 2.min(name.len() / 2) => format!("did you mean `{name}`?"),
+        _ => format!("known here: {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(word: &str, expected: &str) {
+        assert_eq!(did_you_mean(word, &["url", "hosts", "paths"]), expected);
+    }
+
+    #[test]
+    fn suggests_only_what_is_close() {
+        check("hots", "did you mean `hosts`?");
+        check("urll", "did you mean `url`?");
+        check("ptahs", "did you mean `paths`?");
+        check("hose", "did you mean `hosts`?");
+        check("believe", "known here: url, hosts, paths");
+        check("x", "known here: url, hosts, paths");
+    }
+}
