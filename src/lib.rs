@@ -9,6 +9,7 @@ pub mod observe;
 pub mod pbx;
 pub mod proxy;
 pub mod replay;
+pub mod server;
 
 pub mod tls;
 pub mod upstream;

@@ -84,7 +84,7 @@ impl Proxy {
         let Some(principal) = self.redirected(named, &kept, caller).await? else { return Ok(()) };
         self.shared.limits.caller.admit(&(&principal.method, &principal.subject))?;
         let language = principal.claims.get("lang").cloned().or_else(|| landing::lang_of(&location));
-        let selectors = Selectors { wish: Wish::default(), language: self.offered(language, pbx), ..Selectors::default() };
+        let selectors = Selectors::in_language(self.offered(language, pbx));
         let minted = self.mint_for(&principal, &selectors, pbx, sessions, caller).await?;
         let location = match pbx.handoff {
             Handoff::Link => landing::with_session(&location, &minted.session, minted.language.as_ref()),

@@ -58,6 +58,11 @@ pub(super) struct Selectors {
 }
 
 impl Selectors {
+    /// Asks for nobody in particular.
+    pub(super) fn in_language(language: Option<Language>) -> Self {
+        Self { language, ..Self::default() }
+    }
+
     fn read(mut fields: Fields) -> Result<Self, Error> {
         let language = fields.take("lang").filter(|code| !code.is_empty());
         let language = language.map(|code| code.parse()).transpose().map_err(|_| Error::Malformed("lang is not a language"))?;

@@ -41,7 +41,7 @@ impl Words {
 
 /// Tells whether `Accept` names a media type.
 #[must_use]
-pub fn accepts(headers: &HeaderMap, media: &[u8]) -> bool {
+pub(crate) fn accepts(headers: &HeaderMap, media: &[u8]) -> bool {
     let ranges = headers.get_all(header::ACCEPT).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     let mut types = ranges.map(|range| range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii());
     types.any(|named| named.eq_ignore_ascii_case(media))
@@ -49,7 +49,7 @@ pub fn accepts(headers: &HeaderMap, media: &[u8]) -> bool {
 
 /// Answers with a status and a body of a type.
 #[must_use]
-pub fn answer(status: StatusCode, content_type: HeaderValue, body: String) -> Response<Body> {
+pub(crate) fn answer(status: StatusCode, content_type: HeaderValue, body: String) -> Response<Body> {
     let mut response = empty(status);
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     *response.body_mut() = Body::own(body);
@@ -58,7 +58,7 @@ pub fn answer(status: StatusCode, content_type: HeaderValue, body: String) -> Re
 
 /// Answers with a status alone. Whatever is ours is not to be stored, and is what it says it is.
 #[must_use]
-pub fn empty(status: StatusCode) -> Response<Body> {
+pub(crate) fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::own(""));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -69,13 +69,13 @@ pub fn empty(status: StatusCode) -> Response<Body> {
 
 /// Answers with JSON.
 #[must_use]
-pub fn json(value: &serde_json::Value) -> Response<Body> {
+pub(crate) fn json(value: &serde_json::Value) -> Response<Body> {
     answer(StatusCode::OK, JSON, value.to_string())
 }
 
 /// Sends the browser elsewhere, without telling that place where it came from.
 #[must_use]
-pub fn redirect(status: StatusCode, location: &str) -> Response<Body> {
+pub(crate) fn redirect(status: StatusCode, location: &str) -> Response<Body> {
     let Ok(location) = HeaderValue::try_from(location) else { return empty(StatusCode::BAD_GATEWAY) };
     let mut response = empty(status);
     response.headers_mut().insert(header::LOCATION, location);
@@ -86,7 +86,7 @@ pub fn redirect(status: StatusCode, location: &str) -> Response<Body> {
 /// Lets the browser go on to a path of this site, as a step of its own: a cookie that is `SameSite=Strict` is sent on it.
 /// A redirect would be a step of the chain that another site may have begun. The step leaves no entry in the history.
 #[must_use]
-pub fn step(path: &str) -> Response<Body> {
+pub(crate) fn step(path: &str) -> Response<Body> {
     let path = escape(path);
     let refresh = format!("<meta http-equiv=\"refresh\" content=\"0; url={path}\">");
     let body = page("One moment", &refresh, &format!("<h1>One moment …</h1><p><a href=\"{path}\">Continue</a></p>"));
@@ -98,7 +98,7 @@ pub fn step(path: &str) -> Response<Body> {
 
 /// Says why there is no other answer: to a person on a page, to a program in JSON.
 #[must_use]
-pub fn problem(status: StatusCode, code: &str, message: &str, login: Option<&str>, words: &Words) -> Response<Body> {
+pub(crate) fn problem(status: StatusCode, code: &str, message: &str, login: Option<&str>, words: &Words) -> Response<Body> {
     if !words.html {
         let mut problem = json!({ "error": code, "message": message, "request_id": words.id.as_str() });
         if let Some(login) = login {
@@ -114,13 +114,13 @@ pub fn problem(status: StatusCode, code: &str, message: &str, login: Option<&str
 }
 
 /// Names the exchange on an answer.
-pub fn name(response: &mut Response<Body>, id: RequestId) {
+pub(crate) fn name(response: &mut Response<Body>, id: RequestId) {
     response.headers_mut().insert(X_REQUEST_ID, id.header_value());
 }
 
 /// Says when to come again (RFC 9110 §10.2.3).
 #[must_use]
-pub fn retry_after(wait: Duration) -> (HeaderName, HeaderValue) {
+pub(crate) fn retry_after(wait: Duration) -> (HeaderName, HeaderValue) {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     (header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
 }

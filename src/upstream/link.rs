@@ -19,8 +19,6 @@ use crate::alarm::Alarm;
 
 /// The most bytes of an answer's head, and of what is buffered of its body.
 const MAX_BUFFER: usize = 128 << 10;
-/// The most fields in an answer's head.
-const MAX_FIELDS: usize = 200;
 
 /// How long an exchange may wait for the other side.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +56,7 @@ pub(super) enum SendError {
 impl Link {
     pub(super) async fn new(wire: Wire) -> hyper::Result<Self> {
         let (sender, connection) =
-            http1::Builder::new().max_buf_size(MAX_BUFFER).max_headers(MAX_FIELDS).handshake(TokioIo::new(wire)).await?;
+            http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(wire)).await?;
         Ok(Self { sender, connection, alarm: Alarm::default(), ended: false, rested: Instant::now() })
     }
 

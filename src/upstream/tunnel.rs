@@ -36,8 +36,8 @@ const CHUNK: usize = 16 << 10;
 /// Carries bytes both ways until both sides have ended, one fails, or both are silent for `idle`.
 ///
 /// An end of one direction is passed on, and the other direction goes on (half-close).
-/// `early` is what the client sent behind its request. `closing` is asked at every step: true ends the tunnel.
-pub async fn join<S>(mut near: S, early: Bytes, far: Far, idle: Duration, closing: impl Fn() -> bool) -> End
+/// `early` is what the client sent behind its request.
+pub async fn join<S>(mut near: S, early: Bytes, far: Far, idle: Duration) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -53,9 +53,6 @@ where
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(()),
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(()),
             _ => {}
-        }
-        if closing() {
-            return Poll::Ready(());
         }
         if before != (up.carried, down.carried) {
             quiet_since = Instant::now();

@@ -1,0 +1,210 @@
+//! One connection: handshake, exchanges, and perhaps a tunnel at the end.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::FAREWELL;
+use super::io::Watched;
+use super::registry::Guest;
+use super::worker::Worker;
+use crate::alarm::Alarm;
+use crate::config::ServerTimeouts;
+use crate::proxy::{Peer, Vitals};
+use crate::upstream;
+
+/// The most bytes of a request's head, and of what is buffered of its body (HTTP/1).
+const MAX_BUFFER: usize = 64 << 10;
+/// The most bytes of a request's fields (HTTP/2).
+const MAX_HEADER_LIST: u32 = 16 << 10;
+/// The most exchanges at once on one connection (HTTP/2).
+const MAX_STREAMS: u32 = 100;
+/// The most bytes waiting to be sent on one stream (HTTP/2).
+const MAX_SEND_BUFFER: usize = 128 << 10;
+/// How many streams that the client reset are remembered, before the connection counts as an attack (HTTP/2).
+const MAX_RESETS: usize = 128;
+
+/// Serves a connection from accept to its last byte.
+pub(super) async fn serve(stream: TcpStream, address: SocketAddr, worker: Rc<Worker>) {
+    let guest = worker.registry.enter();
+    let timeouts = worker.timeouts();
+    let client = address.ip().to_canonical();
+    let handshake = async {
+        stream.set_nodelay(true)?;
+        worker.acceptor.accept(stream).await
+    };
+    let tls = match timeout(timeouts.handshake, handshake).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => return tracing::debug!(%client, %error, "no handshake"),
+        Err(_) => return tracing::debug!(%client, "no handshake in time"),
+    };
+    let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    let vitals = Vitals::new(Instant::now());
+    let io = TokioIo::new(Watched::new(tls, Rc::clone(&vitals)));
+    let watch = Watch { vitals: Rc::clone(&vitals), timeouts, guest, alarm: Alarm::default(), told: None };
+    if h2 {
+        serve_h2(io, client, worker, watch).await;
+    } else {
+        serve_h1(io, client, worker, watch).await;
+    }
+}
+
+async fn serve_h1(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut watch: Watch) {
+    let peer = peer(client, &watch);
+    // Until its first request a client is given the time for a head, not that for a rest.
+    peer.vitals.received();
+    let service = {
+        let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
+        service_fn(move |request| {
+            let (proxy, peer) = (worker.proxy(), Rc::clone(&peer));
+            async move { Ok::<_, Infallible>(proxy.handle(request, &peer).await) }
+        })
+    };
+    let mut connection = http1::Builder::new().max_buf_size(MAX_BUFFER).serve_connection(io, service);
+    watch.drive(Pin::new(&mut connection)).await;
+    let Some(mut tunnel) = peer.tunnel.take() else { return };
+    let parts = connection.into_parts();
+    let end = upstream::join(parts.io.into_inner(), parts.read_buf, tunnel.far, watch.timeouts.tunnel_idle).await;
+    tunnel.exchange.carried(end.up, end.down);
+}
+
+async fn serve_h2(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut watch: Watch) {
+    let peer = peer(client, &watch);
+    let service = service_fn(move |request| {
+        let (proxy, peer) = (worker.proxy(), Rc::clone(&peer));
+        async move { Ok::<_, Infallible>(proxy.handle(request, &peer).await) }
+    });
+    let connection = http2::Builder::new(Here)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_send_buf_size(MAX_SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(MAX_RESETS)
+        .initial_stream_window_size(256 << 10)
+        .initial_connection_window_size(1 << 20)
+        .serve_connection(io, service);
+    watch.drive(pin!(connection)).await;
+}
+
+fn peer(client: IpAddr, watch: &Watch) -> Rc<Peer> {
+    Rc::new(Peer { client, vitals: Rc::clone(&watch.vitals), tunnel: RefCell::default() })
+}
+
+/// Runs what HTTP/2 wants to run beside the connection on the connection's own thread.
+#[derive(Debug, Clone, Copy)]
+struct Here;
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Here {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+/// A connection that can be asked to end when its exchanges have.
+trait Closing: Future<Output = hyper::Result<()>> {
+    fn close(self: Pin<&mut Self>);
+}
+
+impl<S, B> Closing for http1::Connection<TokioIo<Watched>, S>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: hyper::body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn close(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S, B> Closing for http2::Connection<TokioIo<Watched>, S, Here>
+where
+    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
+    S::Future: 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: hyper::body::Body + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    Here: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+{
+    fn close(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Keeps a connection to its deadlines.
+struct Watch {
+    vitals: Rc<Vitals>,
+    timeouts: ServerTimeouts,
+    guest: Guest,
+    alarm: Alarm,
+    /// When the connection was told to end.
+    told: Option<Instant>,
+}
+
+impl Watch {
+    /// Polls a connection until it ends, or is late.
+    async fn drive<C: Closing>(&mut self, mut connection: Pin<&mut C>) {
+        poll_fn(|cx| {
+            if self.told.is_none() && self.guest.shall_end(cx) {
+                self.tell(connection.as_mut());
+            }
+            loop {
+                if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                    return Poll::Ready(if let Err(error) = ended { tracing::debug!(%error, "connection broke") });
+                }
+                match self.poll_late(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    // Nothing was under way: it may say goodbye.
+                    Poll::Ready(Late::Idle) => self.tell(connection.as_mut()),
+                    Poll::Ready(Late::Stuck) => return Poll::Ready(()),
+                }
+            }
+        })
+        .await;
+    }
+
+    fn tell<C: Closing>(&mut self, connection: Pin<&mut C>) {
+        self.told = Some(Instant::now());
+        connection.close();
+    }
+
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
+        let Some((due, late)) = self.due() else { return Poll::Pending };
+        self.alarm.poll(cx, due).map(|()| late)
+    }
+
+    /// When the connection is late, and for what.
+    fn due(&self) -> Option<(Instant, Late)> {
+        let stalled = self.vitals.blocked_since().map(|since| (since + self.timeouts.write_stall, Late::Stuck));
+        let waiting = match (self.vitals.quiet_since(), self.told, self.vitals.head_since()) {
+            (None, _, _) => None,
+            (Some(_), Some(told), _) => Some((told + FAREWELL, Late::Stuck)),
+            (Some(_), None, Some(since)) => Some((since + self.timeouts.header, Late::Stuck)),
+            (Some(since), None, None) => Some((since + self.timeouts.idle, Late::Idle)),
+        };
+        match (stalled, waiting) {
+            (Some(stalled), Some(waiting)) => Some(if stalled.0 <= waiting.0 { stalled } else { waiting }),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
+/// How a connection is late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Late {
+    /// It has rested for too long.
+    Idle,
+    /// It does not go on where it should.
+    Stuck,
+}

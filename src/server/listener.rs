@@ -1,0 +1,80 @@
+//! The listening sockets, bound before any worker starts.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::StartError;
+use crate::config::Config;
+
+/// How many connections may wait to be accepted; the system caps it.
+const BACKLOG: i32 = 4096;
+
+/// All sockets, one of each address for each worker.
+pub(super) struct Sockets {
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) redirect_address: Option<SocketAddr>,
+    workers: Vec<Vec<TcpListener>>,
+    redirect: Option<TcpListener>,
+}
+
+impl Sockets {
+    pub(super) fn bind(config: &Config, workers: usize) -> Result<Self, StartError> {
+        let mut sockets = Self { addresses: Vec::new(), redirect_address: None, workers: Vec::new(), redirect: None };
+        sockets.workers.resize_with(workers, Vec::new);
+        for address in &config.listen {
+            let address = sockets.bind_all(*address).map_err(|source| StartError::Listen { address: *address, source })?;
+            sockets.addresses.push(address);
+        }
+        if let Some(address) = config.redirect_http {
+            let bind = || -> io::Result<(TcpListener, SocketAddr)> {
+                let listener = bind(address, false)?;
+                let bound = listener.local_addr()?;
+                Ok((listener, bound))
+            };
+            let (listener, bound) = bind().map_err(|source| StartError::Listen { address, source })?;
+            sockets.redirect_address = Some(bound);
+            sockets.redirect = Some(listener);
+        }
+        Ok(sockets)
+    }
+
+    /// Binds one address for every worker.
+    fn bind_all(&mut self, address: SocketAddr) -> io::Result<SocketAddr> {
+        if address.port() != 0 {
+            // Shared ports would be shared with another instance, too: make sure that nobody is there.
+            drop(bind(address, false)?);
+        }
+        let mut bound = address;
+        for worker in &mut self.workers {
+            let listener = bind(bound, true)?;
+            bound = listener.local_addr()?;
+            worker.push(listener);
+        }
+        Ok(bound)
+    }
+
+    pub(super) fn take_worker(&mut self, index: usize) -> Vec<TcpListener> {
+        std::mem::take(&mut self.workers[index])
+    }
+
+    /// Gives the redirecting socket to the first worker.
+    pub(super) fn take_redirect(&mut self, index: usize) -> Option<TcpListener> {
+        self.redirect.take_if(|_| index == 0)
+    }
+}
+
+fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    if address.is_ipv6() {
+        // IPv4 clients have a socket of their own, if the operator wants them.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

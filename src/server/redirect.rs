@@ -1,0 +1,45 @@
+//! `redirect_http`: plain HTTP is answered with the way to HTTPS, and nothing else.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Request, Response, StatusCode};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::message::target;
+
+/// How long a whole connection may take: one question, one answer.
+const LIFE: Duration = Duration::from_secs(10);
+
+/// Answers one request of a plain connection. `port` is that of the TLS listener.
+pub(super) async fn serve(stream: TcpStream, port: u16) {
+    let service = service_fn(move |request| async move { Ok::<_, Infallible>(answer(&request, port)) });
+    let connection = http1::Builder::new().timer(TokioTimer::new()).keep_alive(false).serve_connection(TokioIo::new(stream), service);
+    // Whether it came to an answer in time is the client's concern.
+    drop(timeout(LIFE, connection).await);
+}
+
+fn answer(request: &Request<Incoming>, port: u16) -> Response<Empty<Bytes>> {
+    let mut response = Response::new(Empty::new());
+    let location = location(request, port).and_then(|location| HeaderValue::try_from(location).ok());
+    *response.status_mut() = if location.is_some() { StatusCode::PERMANENT_REDIRECT } else { StatusCode::BAD_REQUEST };
+    if let Some(location) = location {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+fn location(request: &Request<Incoming>, port: u16) -> Option<String> {
+    let authority = target::authority(request.uri(), request.headers()).ok()?;
+    let path = request.uri().path_and_query().filter(|path| path.as_str().starts_with('/'))?;
+    let host = authority.host;
+    Some(if port == 443 { format!("https://{host}{path}") } else { format!("https://{host}:{port}{path}") })
+}
