@@ -1,3 +1,4 @@
 //! callgate
 pub mod config;
+pub mod demo;
 pub mod model;
