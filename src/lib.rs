@@ -1,7 +1,37 @@
-//! callgate
+//! **callgate**: one TLS door in front of a web app and a Vodia PBX, which logs *proven* callers in to both the PBX
+//! (third-party login) and a Voximplant web phone (one-time keys).
+//!
+//! # The house
+//! Each floor uses only those below it; neighbours on one floor do not know each other.
+//!
+//! | floor | modules | what they do |
+//! |---|---|---|
+//! | 8 | `cli`, [`demo`] | commands; stand-ins for the PBX, Voximplant and the app |
+//! | 7 | [`server`] | sockets, worker threads, connections, drain |
+//! | 6 | [`proxy`] | the path of a request |
+//! | 5 | [`auth`] | who is calling? |
+//! | 4 | [`pbx`], [`limit`], [`replay`] | asking the PBX for sessions; quotas; single-use tickets |
+//! | 3 | [`upstream`] | every byte that goes to an upstream |
+//! | 2 | [`tls`] | certificates and trust |
+//! | 1 | [`message`], [`config`], [`observe`], `alarm` | rules of HTTP messages; `proxy.toml`; logs; deadlines |
+//! | 0 | [`model`] | plain types and rules: no I/O, no clock |
+//!
+//! # What always holds
+//! 1. Nothing in [`model`] waits, reads, writes or knows what time it is.
+//! 2. *Who* is never taken from the request's wish: credential → [`model::principal::Principal`] → rule →
+//!    [`model::account::Account`]. Only a rule makes a grant.
+//! 3. The PBX administrator's credential lives in [`pbx`] and travels on connections of its own, never on pass-through.
+//! 4. Matching uses the canonical path, forwarding the original bytes.
+//! 5. A session id is in one answer and nowhere else: no cache, no log, no error text.
+//! 6. The configuration is never edited once it runs.
+//! 7. Every task has an owner, every wait has a deadline, every buffer has a bound.
+//! 8. A connection, its exchanges and its upstream connections live and die on one thread.
+
 mod alarm;
 pub mod auth;
+pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod limit;
 pub mod message;
 pub mod model;
@@ -10,6 +40,5 @@ pub mod pbx;
 pub mod proxy;
 pub mod replay;
 pub mod server;
-
 pub mod tls;
 pub mod upstream;

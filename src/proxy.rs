@@ -103,7 +103,8 @@ impl Proxy {
         let upstream = |connector: &Option<Connector>, upstream: Option<&config::Upstream>| {
             Some(Upstream::new(connector.clone()?, upstream?.timeouts, idle))
         };
-        let (app_config, pbx_config) = (config.app.as_ref().map(|app| &app.upstream), config.pbx.as_ref().map(|pbx| &pbx.upstream));
+        let (app_config, pbx_config) =
+            (config.app.as_ref().map(|app| &app.upstream), config.pbx.as_ref().map(|pbx| &pbx.upstream));
         let app = upstream(&shared.app, app_config);
         let pbx = upstream(&shared.pbx, pbx_config);
         let sessions = config.pbx.as_ref().zip(pbx.as_ref()).and_then(|(settings, upstream)| {
@@ -139,8 +140,14 @@ impl Proxy {
         }
     }
 
-    async fn serve(&self, request: Request<Incoming>, peer: &Peer, exchange: &mut Exchange) -> Result<Response<Body>, Error> {
-        let authority = target::authority(request.uri(), request.headers()).map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
+    async fn serve(
+        &self,
+        request: Request<Incoming>,
+        peer: &Peer,
+        exchange: &mut Exchange,
+    ) -> Result<Response<Body>, Error> {
+        let authority = target::authority(request.uri(), request.headers())
+            .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
         exchange.is_for(&authority.host);
         if let Some(answer) = answer_method(request.method(), request.uri())? {
             return Ok(answer);
@@ -206,9 +213,10 @@ fn chain(methods: &[config::Method], app: Option<&Rc<Upstream>>) -> Result<Chain
             }
             // The configuration has no such method without an app to ask.
             (config::MethodKind::App(_), None) => {}
-            (config::MethodKind::Key(key), _) => chain.push(auth::Method::Key(Rc::new(auth::Key::new(name, key.clone())))),
+            (config::MethodKind::Key(key), _) => {
+                chain.push(auth::Method::Key(Rc::new(auth::Key::new(name, key.clone()))))
+            }
         }
     }
     Ok(Chain::new(chain))
 }
-

@@ -152,7 +152,8 @@ impl Upstream {
 }
 
 fn is_repeatable(request: &Request<Payload>) -> bool {
-    let idempotent = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
+    let idempotent =
+        matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
     idempotent && matches!(request.body(), Payload::Empty)
 }
 

@@ -69,11 +69,14 @@ impl App {
         if self.settings.headers.iter().any(|name| ask.headers.get_all(name).iter().count() > 1) {
             return Ok(Verdict::Refuse("a credential field was sent more than once"));
         }
-        let (status, body) = timeout(self.settings.timeout, self.exchange(ask)).await.map_err(|_| AppError::Timeout)??;
+        let (status, body) =
+            timeout(self.settings.timeout, self.exchange(ask)).await.map_err(|_| AppError::Timeout)??;
         let nonsense = |problem| AppError::Nonsense { status, problem };
         match status {
             StatusCode::OK => {}
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(Verdict::Refuse("the app knows no such user")),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                return Ok(Verdict::Refuse("the app knows no such user"));
+            }
             _ => return Err(nonsense("only 200, 401 and 403 are answers")),
         }
         let body = body.ok_or_else(|| nonsense("more than 16 KiB"))?;
@@ -87,7 +90,10 @@ impl App {
         let request = upstream::request(Method::GET, self.uri.clone(), self.fields(ask), Payload::Empty);
         let answer = self.upstream.send(request).await.map_err(AppError::Unreachable)?;
         let Answer::Response(response) = answer else {
-            return Err(AppError::Nonsense { status: StatusCode::SWITCHING_PROTOCOLS, problem: "nobody asked to switch" });
+            return Err(AppError::Nonsense {
+                status: StatusCode::SWITCHING_PROTOCOLS,
+                problem: "nobody asked to switch",
+            });
         };
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
@@ -161,7 +167,10 @@ mod tests {
     #[test]
     fn claims_are_the_scalars_of_an_object() {
         let found = claims(br#"{"ext":"40","n":41,"ok":true,"none":null,"list":["a"],"object":{"a":1}}"#).unwrap();
-        assert_eq!(found.into_iter().collect::<Vec<_>>(), [("ext".into(), "40".into()), ("n".into(), "41".into()), ("ok".into(), "true".into())]);
+        assert_eq!(
+            found.into_iter().collect::<Vec<_>>(),
+            [("ext".into(), "40".into()), ("n".into(), "41".into()), ("ok".into(), "true".into())]
+        );
         for body in ["", "[]", "\"40\"", "<html>", "{", "null"] {
             assert_eq!(claims(body.as_bytes()), None, "{body}");
         }

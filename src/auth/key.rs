@@ -43,9 +43,14 @@ impl Key {
             Some(value) => Some(principal.claims.insert(name.to_owned(), value.to_owned())),
             None => Some(None),
         };
-        let only_domain = settings.domains.first().filter(|_| settings.domains.len() == 1).map(|domain| domain.as_str());
-        claim("domain", wish.domain.as_deref().or(only_domain), &|value| settings.domains.iter().any(|domain| domain.as_str().eq_ignore_ascii_case(value)))?;
-        claim("account", wish.account.as_deref(), &|value| settings.accounts.as_ref().is_none_or(|accounts| accounts.iter().any(|account| account == value)))?;
+        let only_domain =
+            settings.domains.first().filter(|_| settings.domains.len() == 1).map(|domain| domain.as_str());
+        claim("domain", wish.domain.as_deref().or(only_domain), &|value| {
+            settings.domains.iter().any(|domain| domain.as_str().eq_ignore_ascii_case(value))
+        })?;
+        claim("account", wish.account.as_deref(), &|value| {
+            settings.accounts.as_ref().is_none_or(|accounts| accounts.iter().any(|account| account == value))
+        })?;
         claim("user", wish.user.as_deref(), &|value| settings.users.iter().any(|user| user == value))?;
         Some(principal)
     }
@@ -65,7 +70,8 @@ impl Key {
         if !in_scope {
             return Verdict::Refuse("the key is not for this endpoint");
         }
-        let principal = Principal { method: self.name.clone(), subject: format!("key:{}", self.name), claims: Claims::new() };
+        let principal =
+            Principal { method: self.name.clone(), subject: format!("key:{}", self.name), claims: Claims::new() };
         Verdict::Admit(Proof { principal, key: Some(Rc::clone(self)) })
     }
 }

@@ -97,7 +97,10 @@ fn is_websocket(headers: &HeaderMap) -> bool {
 
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
     let lines = headers.get_all(name).into_iter();
-    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+    lines
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
@@ -105,7 +108,10 @@ mod tests {
     use super::*;
 
     fn headers(lines: &[(&str, &str)]) -> HeaderMap {
-        lines.iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap())).collect()
+        lines
+            .iter()
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap()))
+            .collect()
     }
 
     #[track_caller]
@@ -120,7 +126,10 @@ mod tests {
 
     #[test]
     fn removes_what_every_connection_line_names() {
-        check(&[("connection", "x-a"), ("connection", "X-B , close"), ("x-a", "1"), ("x-b", "2"), ("x-c", "3")], &[("x-c", "3")]);
+        check(
+            &[("connection", "x-a"), ("connection", "X-B , close"), ("x-a", "1"), ("x-b", "2"), ("x-c", "3")],
+            &[("x-c", "3")],
+        );
     }
 
     #[test]
@@ -131,7 +140,14 @@ mod tests {
     #[test]
     fn removes_hop_by_hop_fields_that_nobody_named() {
         check(
-            &[("keep-alive", "5"), ("proxy-connection", "x"), ("transfer-encoding", "chunked"), ("upgrade", "h2c"), ("te", "gzip"), ("trailer", "x")],
+            &[
+                ("keep-alive", "5"),
+                ("proxy-connection", "x"),
+                ("transfer-encoding", "chunked"),
+                ("upgrade", "h2c"),
+                ("te", "gzip"),
+                ("trailer", "x"),
+            ],
             &[("trailer", "x")],
         );
     }
@@ -143,7 +159,16 @@ mod tests {
 
     #[test]
     fn refuses_to_lose_a_protected_field() {
-        for name in ["Host", "content-length", "Cookie", "authorization", "X-Forwarded-For", "x_real_ip", "Forwarded", "x-request-id"] {
+        for name in [
+            "Host",
+            "content-length",
+            "Cookie",
+            "authorization",
+            "X-Forwarded-For",
+            "x_real_ip",
+            "Forwarded",
+            "x-request-id",
+        ] {
             assert_eq!(strip(&mut headers(&[("connection", name)])), Err(Protected), "{name}");
         }
     }

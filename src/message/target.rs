@@ -60,7 +60,9 @@ pub fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, NoHost> {
     }
     let host = match (uri.authority(), line) {
         (Some(target), None) => HeaderValue::from_str(target.as_str()).map_err(|_| NoHost::Malformed)?,
-        (Some(target), Some(line)) if !line.as_bytes().eq_ignore_ascii_case(target.as_str().as_bytes()) => return Err(NoHost::Differ),
+        (Some(target), Some(line)) if !line.as_bytes().eq_ignore_ascii_case(target.as_str().as_bytes()) => {
+            return Err(NoHost::Differ);
+        }
         (_, Some(line)) => line.clone(),
         (None, None) => return Err(NoHost::Missing),
     };
@@ -134,7 +136,25 @@ mod tests {
     #[test]
     fn hosts_are_names_and_ports() {
         for host in [
-            "", ":443", "a.test:", "a.test:0", "a.test:65536", "a.test:+1", "a.test:1:2", "a b", "a/b", "u@a.test", "a.test,b.test", "[::1", "[::1]x", "[x]", "::1", ".a", "a..b", "a\\b", "é",
+            "",
+            ":443",
+            "a.test:",
+            "a.test:0",
+            "a.test:65536",
+            "a.test:+1",
+            "a.test:1:2",
+            "a b",
+            "a/b",
+            "u@a.test",
+            "a.test,b.test",
+            "[::1",
+            "[::1]x",
+            "[x]",
+            "::1",
+            ".a",
+            "a..b",
+            "a\\b",
+            "é",
         ] {
             check("/", &[host], Err(NoHost::Malformed));
         }

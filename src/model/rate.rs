@@ -79,7 +79,21 @@ mod tests {
 
     #[test]
     fn refuses_everything_else() {
-        for text in ["", "5", "/min", "0/min", "5/", "5/0min", "-5/min", "+5/min", "5/min burst 0", "5/min burst", "5/fortnight", "5/25h", "5/99999999999999999999h"] {
+        for text in [
+            "",
+            "5",
+            "/min",
+            "0/min",
+            "5/",
+            "5/0min",
+            "-5/min",
+            "+5/min",
+            "5/min burst 0",
+            "5/min burst",
+            "5/fortnight",
+            "5/25h",
+            "5/99999999999999999999h",
+        ] {
             assert_eq!(text.parse::<Rate>(), Err(NotARate), "{text:?}");
         }
     }

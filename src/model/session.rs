@@ -47,7 +47,9 @@ mod tests {
         for text in ["g7lsrphhrkim1jkvbt88", "ABCdef0123", &"a".repeat(64)] {
             assert_eq!(text.parse::<SessionId>().unwrap().expose(), text);
         }
-        for text in ["", "false", "null", "short1234", "with-hyphen-1234", "with space 1234", "<html></html>", &"a".repeat(65)] {
+        for text in
+            ["", "false", "null", "short1234", "with-hyphen-1234", "with space 1234", "<html></html>", &"a".repeat(65)]
+        {
             assert!(text.parse::<SessionId>().is_err(), "{text}");
         }
     }

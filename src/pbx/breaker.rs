@@ -49,7 +49,10 @@ impl Pass {
         let mut state = self.breaker.0.lock().unwrap_or_else(PoisonError::into_inner);
         match (minted, *state) {
             (Err(Error::Refused { .. }), State::Closed | State::Probing(_)) => {
-                tracing::error!("the PBX refused the administrator's credentials: no login for {} s; check [pbx] admin", OPEN.as_secs());
+                tracing::error!(
+                    "the PBX refused the administrator's credentials: no login for {} s; check [pbx] admin",
+                    OPEN.as_secs()
+                );
                 *state = State::Open(now + OPEN);
             }
             (Ok(_) | Err(Error::NotPermitted | Error::Unknown), _) => *state = State::Closed,

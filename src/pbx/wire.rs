@@ -108,7 +108,19 @@ mod tests {
     fn everything_else_is_no_session() {
         check(403, "", "not permitted");
         check(404, "", "unknown");
-        for body in ["true", "null", "[]", "{}", "{\"session\":false}", "<html>login</html>", "\"short\"", "\"has space inside it\"", "\"false\"", "\"g7lsrphhrkim1jkvbt8\\n\"", "-1234567890123"] {
+        for body in [
+            "true",
+            "null",
+            "[]",
+            "{}",
+            "{\"session\":false}",
+            "<html>login</html>",
+            "\"short\"",
+            "\"has space inside it\"",
+            "\"false\"",
+            "\"g7lsrphhrkim1jkvbt8\\n\"",
+            "-1234567890123",
+        ] {
             check(200, body, "nonsense");
         }
     }
@@ -116,13 +128,18 @@ mod tests {
     #[test]
     fn the_question_names_user_and_domain() {
         let account = Account::new("40", "acme.test".parse().unwrap()).unwrap();
-        assert_eq!(serde_json::from_slice::<Value>(&mint(&account)).unwrap(), json!({"name": "3rd", "username": "40", "domain": "acme.test"}));
+        assert_eq!(
+            serde_json::from_slice::<Value>(&mint(&account)).unwrap(),
+            json!({"name": "3rd", "username": "40", "domain": "acme.test"})
+        );
     }
 
     #[test]
     fn an_exchange_needs_the_session_cookie() {
         let mut headers = HeaderMap::new();
-        let read = |body: &[u8], headers: &HeaderMap| read_exchange(StatusCode::OK, body, headers).map(|cookies| cookies.len()).ok();
+        let read = |body: &[u8], headers: &HeaderMap| {
+            read_exchange(StatusCode::OK, body, headers).map(|cookies| cookies.len()).ok()
+        };
         assert_eq!(read(b"true", &headers), None);
         headers.append(header::SET_COOKIE, HeaderValue::from_static("other=1"));
         assert_eq!(read(b"true", &headers), None);

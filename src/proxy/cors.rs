@@ -32,7 +32,9 @@ pub(super) fn from(headers: &HeaderMap, authority: &Authority, listed: &[String]
     let same_origin = matches!(site, None | Some(b"same-origin"));
     match (origins.next(), origins.next()) {
         (None, _) if same_origin => From::Here,
-        (Some(origin), None) if listed.iter().any(|listed| listed.as_bytes() == origin.as_bytes()) => From::Listed(origin.clone()),
+        (Some(origin), None) if listed.iter().any(|listed| listed.as_bytes() == origin.as_bytes()) => {
+            From::Listed(origin.clone())
+        }
         (Some(origin), None) if same_origin && origin.as_bytes() == authority.origin().as_bytes() => From::Here,
         _ => From::Elsewhere,
     }
@@ -42,7 +44,12 @@ pub(super) fn from(headers: &HeaderMap, authority: &Authority, listed: &[String]
 ///
 /// # Errors
 /// When it is none, or the origin is not listed.
-pub(super) fn preflight(headers: &HeaderMap, authority: &Authority, listed: &[String], allow: &'static str) -> Result<Response<Body>, Error> {
+pub(super) fn preflight(
+    headers: &HeaderMap,
+    authority: &Authority,
+    listed: &[String],
+    allow: &'static str,
+) -> Result<Response<Body>, Error> {
     if !headers.contains_key(header::ORIGIN) || !headers.contains_key(PREFLIGHT_METHOD) {
         let mut response = reply::empty(StatusCode::NO_CONTENT);
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
@@ -53,7 +60,8 @@ pub(super) fn preflight(headers: &HeaderMap, authority: &Authority, listed: &[St
             let mut response = reply::empty(StatusCode::NO_CONTENT);
             let fields = response.headers_mut();
             fields.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
-            fields.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type, authorization"));
+            fields
+                .insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type, authorization"));
             fields.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
             share(&mut response, &From::Listed(origin));
             response
@@ -72,7 +80,10 @@ pub(super) fn share(response: &mut Response<Body>, from: &From) {
     if let From::Listed(origin) = from {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after, ratelimit, ratelimit-policy, x-request-id"));
+        headers.insert(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("retry-after, ratelimit, ratelimit-policy, x-request-id"),
+        );
     }
 }
 

@@ -120,9 +120,13 @@ impl Error {
     fn fields(&self) -> Vec<(HeaderName, HeaderValue)> {
         match self {
             Self::Method(allow) => vec![(header::ALLOW, HeaderValue::from_static(allow))],
-            Self::Nobody { .. } => vec![(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"callgate\""))],
+            Self::Nobody { .. } => {
+                vec![(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"callgate\""))]
+            }
             Self::Limited(limited) => limited.header_values().into_iter().filter_map(field).collect(),
-            Self::Pbx(pbx::Error::Open { retry_after } | pbx::Error::Refused { retry_after }) => vec![reply::retry_after(*retry_after)],
+            Self::Pbx(pbx::Error::Open { retry_after } | pbx::Error::Refused { retry_after }) => {
+                vec![reply::retry_after(*retry_after)]
+            }
             Self::Full => vec![reply::retry_after(FULL)],
             _ => Vec::new(),
         }
@@ -145,7 +149,9 @@ const fn upstream_status(error: &upstream::Error) -> (StatusCode, &'static str) 
 
 const fn app_status(error: &AppError) -> (StatusCode, &'static str) {
     match error {
-        AppError::Timeout | AppError::Unreachable(upstream::Error::Timeout) => (StatusCode::GATEWAY_TIMEOUT, "whoami_timeout"),
+        AppError::Timeout | AppError::Unreachable(upstream::Error::Timeout) => {
+            (StatusCode::GATEWAY_TIMEOUT, "whoami_timeout")
+        }
         AppError::Unreachable(_) | AppError::Nonsense { .. } => (StatusCode::BAD_GATEWAY, "whoami"),
     }
 }

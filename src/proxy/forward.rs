@@ -19,7 +19,13 @@ use crate::upstream::{self, Answer, Far, Payload};
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
 impl Proxy {
-    pub(super) async fn forward(&self, request: Request<Incoming>, peer: &Peer, caller: Caller, exchange: &mut Exchange) -> Result<Response<Body>, Error> {
+    pub(super) async fn forward(
+        &self,
+        request: Request<Incoming>,
+        peer: &Peer,
+        caller: Caller,
+        exchange: &mut Exchange,
+    ) -> Result<Response<Body>, Error> {
         let canonical = Self::canonical(&request);
         let (to, upstream) = self.route(&caller.authority, &canonical)?;
         exchange.goes_to(to.name());
@@ -43,7 +49,8 @@ impl Proxy {
             Answer::Response(response) => {
                 let (mut head, relay) = response.into_parts();
                 let named = Named::take(&mut head.headers);
-                hop::strip(&mut head.headers).map_err(|_| upstream::Error::Nonsense("a Connection field names a protected field"))?;
+                hop::strip(&mut head.headers)
+                    .map_err(|_| upstream::Error::Nonsense("a Connection field names a protected field"))?;
                 let mut response = Response::from_parts(head, Body::relay(relay));
                 if let Some(kept) = kept {
                     self.inject(kept, &named, &mut response, &caller).await?;
@@ -54,7 +61,13 @@ impl Proxy {
     }
 
     /// Counts what could guess a password of the PBX: it sees only our address, so it cannot tell who guesses.
-    fn admit_password_login(&self, method: &Method, canonical: &str, headers: &HeaderMap, caller: &Caller) -> Result<(), Error> {
+    fn admit_password_login(
+        &self,
+        method: &Method,
+        canonical: &str,
+        headers: &HeaderMap,
+        caller: &Caller,
+    ) -> Result<(), Error> {
         if !path::is_password_login(method.as_str(), canonical) && !headers.contains_key(header::AUTHORIZATION) {
             return Ok(());
         }
@@ -79,7 +92,8 @@ fn prepare(head: &mut Parts, body: &Incoming, caller: &Caller) -> Result<bool, E
         // Without it hyper drops the body of methods that seldom have one.
         fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let switches = hop.websocket && head.method == Method::GET && head.version == Version::HTTP_11 && body.is_end_stream();
+    let switches =
+        hop.websocket && head.method == Method::GET && head.version == Version::HTTP_11 && body.is_end_stream();
     if switches {
         fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         fields.insert(header::UPGRADE, WEBSOCKET);
@@ -102,7 +116,8 @@ fn join_cookies(fields: &mut HeaderMap) {
 fn switch(head: Response<()>, far: Far, peer: &Peer, exchange: &mut Exchange) -> Result<Response<Body>, Error> {
     let (mut head, ()) = head.into_parts();
     Named::take(&mut head.headers);
-    let hop = hop::strip(&mut head.headers).map_err(|_| upstream::Error::Nonsense("a Connection field names a protected field"))?;
+    let hop = hop::strip(&mut head.headers)
+        .map_err(|_| upstream::Error::Nonsense("a Connection field names a protected field"))?;
     if !hop.websocket {
         return Err(upstream::Error::Nonsense("it switched to another protocol").into());
     }

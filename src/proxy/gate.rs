@@ -28,7 +28,8 @@ impl Proxy {
 
     /// Finds out who is calling.
     pub(super) async fn prove(&self, act: Act, headers: &HeaderMap, caller: &Caller) -> Result<Proof, Error> {
-        let ask = Ask { act, headers, host: &caller.authority.raw, client: caller.client, id: caller.id.header_value() };
+        let ask =
+            Ask { act, headers, host: &caller.authority.raw, client: caller.client, id: caller.id.header_value() };
         match self.chain.ask(&ask).await.map_err(Error::App)? {
             Verdict::Admit(proof) => {
                 let principal = proof.principal();
@@ -45,14 +46,21 @@ impl Proxy {
 
     /// Maps a proven caller to the PBX account it may become now.
     pub(super) fn grant_pbx(&self, principal: &Principal, wish: &Wish, caller: &Caller) -> Result<PbxGrant, Error> {
-        let grant = grant::pbx(&self.config.rules, principal, wish).map_err(|refusal| self.forbid(Act::Pbx, caller, principal, &refusal))?;
+        let grant = grant::pbx(&self.config.rules, principal, wish)
+            .map_err(|refusal| self.forbid(Act::Pbx, caller, principal, &refusal))?;
         self.shared.limits.account.admit(&("pbx", grant.account().limit_key()))?;
         Ok(grant)
     }
 
     /// Maps a proven caller to the Voximplant user it may become now.
-    pub(super) fn grant_voximplant(&self, principal: &Principal, wish: &Wish, caller: &Caller) -> Result<VoximplantGrant, Error> {
-        let grant = grant::voximplant(&self.config.rules, principal, wish).map_err(|refusal| self.forbid(Act::Ott, caller, principal, &refusal))?;
+    pub(super) fn grant_voximplant(
+        &self,
+        principal: &Principal,
+        wish: &Wish,
+        caller: &Caller,
+    ) -> Result<VoximplantGrant, Error> {
+        let grant = grant::voximplant(&self.config.rules, principal, wish)
+            .map_err(|refusal| self.forbid(Act::Ott, caller, principal, &refusal))?;
         self.shared.limits.account.admit(&("voximplant", grant.user().as_str()))?;
         Ok(grant)
     }

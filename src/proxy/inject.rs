@@ -39,7 +39,12 @@ impl Named {
     /// Takes the fields by which an app names an account, from any answer of any upstream.
     pub(super) fn take(headers: &mut HeaderMap) -> Self {
         let doubled = [PBX_ACCOUNT, PBX_DOMAIN, PBX_LANG].iter().any(|name| headers.get_all(name).iter().count() > 1);
-        Self { account: headers.remove(PBX_ACCOUNT), domain: headers.remove(PBX_DOMAIN), lang: headers.remove(PBX_LANG), doubled }
+        Self {
+            account: headers.remove(PBX_ACCOUNT),
+            domain: headers.remove(PBX_DOMAIN),
+            lang: headers.remove(PBX_LANG),
+            doubled,
+        }
     }
 
     const fn names_somebody(&self) -> bool {
@@ -71,7 +76,13 @@ impl Proxy {
     ///
     /// # Errors
     /// When it does and there is no session: the bare redirect is never passed on then.
-    pub(super) async fn inject(&self, kept: Kept, named: &Named, response: &mut Response<Body>, caller: &Caller) -> Result<(), Error> {
+    pub(super) async fn inject(
+        &self,
+        kept: Kept,
+        named: &Named,
+        response: &mut Response<Body>,
+        caller: &Caller,
+    ) -> Result<(), Error> {
         let Some((pbx, sessions)) = self.pbx_side().filter(|_| is_redirect(response.status())) else { return Ok(()) };
         let Some(location) = location(response.headers()) else { return Ok(()) };
         if self.leads_to(&location, pbx, &kept.path, named, caller) == Target::Elsewhere {
@@ -99,13 +110,22 @@ impl Proxy {
     /// Finds who is to be logged in: whom the app names, else who the request proves to be.
     async fn redirected(&self, named: &Named, kept: &Kept, caller: &Caller) -> Result<Option<Principal>, Error> {
         if named.names_somebody() {
-            let active = self.config.rules.iter().any(|rule| rule.methods.as_ref().is_some_and(|methods| methods.iter().any(|name| name == REDIRECT)));
+            let active =
+                self.config.rules.iter().any(|rule| {
+                    rule.methods.as_ref().is_some_and(|methods| methods.iter().any(|name| name == REDIRECT))
+                });
             if active {
                 self.admit(caller)?;
                 return named.principal().map(Some).ok_or(Error::Forbidden);
             }
         }
-        let ask = Ask { act: Act::Pbx, headers: &kept.headers, host: &caller.authority.raw, client: caller.client, id: caller.id.header_value() };
+        let ask = Ask {
+            act: Act::Pbx,
+            headers: &kept.headers,
+            host: &caller.authority.raw,
+            client: caller.client,
+            id: caller.id.header_value(),
+        };
         let Verdict::Admit(proof) = self.chain.ask(&ask).await.map_err(Error::App)? else { return Ok(None) };
         self.admit(caller)?;
         Ok(proof.choose(&Wish::default()))
@@ -114,7 +134,8 @@ impl Proxy {
     fn leads_to(&self, location: &str, pbx: &config::Pbx, path: &str, named: &Named, caller: &Caller) -> Target {
         let own = caller.authority.host.as_str();
         // A relative address on the app's own host may be a page of the app's; whoever names an account means the PBX's.
-        let is_pbx_host = |host: &str| self.is_pbx_host(host) || (host == own && named.names_somebody() && !location.contains("//"));
+        let is_pbx_host =
+            |host: &str| self.is_pbx_host(host) || (host == own && named.names_somebody() && !location.contains("//"));
         let door = Door { scheme_host: own, port: caller.authority.port, path, is_pbx_host: &is_pbx_host };
         let pages: &[&str] = if pbx.handoff == Handoff::Cookie { &[&pbx.landing, WELCOME] } else { &[&pbx.landing] };
         landing::target(location, pages, &door)
@@ -146,7 +167,15 @@ fn redirect(response: &mut Response<Body>, location: &str) -> Result<(), Error> 
     // The app's page about the redirect names the address without the session.
     *response.body_mut() = Body::own("");
     let fields = response.headers_mut();
-    for name in [header::CONTENT_LENGTH, header::CONTENT_TYPE, header::CONTENT_ENCODING, header::ETAG, header::LAST_MODIFIED, header::EXPIRES, header::TRAILER] {
+    for name in [
+        header::CONTENT_LENGTH,
+        header::CONTENT_TYPE,
+        header::CONTENT_ENCODING,
+        header::ETAG,
+        header::LAST_MODIFIED,
+        header::EXPIRES,
+        header::TRAILER,
+    ] {
         fields.remove(name);
     }
     fields.insert(header::LOCATION, location);
@@ -154,4 +183,3 @@ fn redirect(response: &mut Response<Body>, location: &str) -> Result<(), Error> 
     fields.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     Ok(())
 }
-

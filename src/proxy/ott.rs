@@ -20,11 +20,17 @@ use crate::model::principal::Principal;
 const METHODS: &str = "POST, OPTIONS";
 
 impl Proxy {
-    pub(super) async fn answer_ott(&self, request: Request<Incoming>, caller: &Caller) -> Result<Response<Body>, Error> {
+    pub(super) async fn answer_ott(
+        &self,
+        request: Request<Incoming>,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Error> {
         let voximplant = self.config.voximplant.as_ref().ok_or(Error::NotFound)?;
         match *request.method() {
             Method::POST => {}
-            Method::OPTIONS => return cors::preflight(request.headers(), &caller.authority, &voximplant.origins, METHODS),
+            Method::OPTIONS => {
+                return cors::preflight(request.headers(), &caller.authority, &voximplant.origins, METHODS);
+            }
             _ => return Err(Error::Method(METHODS)),
         }
         let from = cors::from(request.headers(), &caller.authority, &voximplant.origins);
@@ -37,7 +43,13 @@ impl Proxy {
         Ok(response)
     }
 
-    async fn token(&self, request: Request<Incoming>, from: &cors::From, voximplant: &Voximplant, caller: &Caller) -> Result<Response<Body>, Error> {
+    async fn token(
+        &self,
+        request: Request<Incoming>,
+        from: &cors::From,
+        voximplant: &Voximplant,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Error> {
         self.admit(caller)?;
         let (head, body) = request.into_parts();
         let proof = self.prove(Act::Ott, &head.headers, caller).await?;
@@ -57,7 +69,14 @@ impl Proxy {
     }
 
     /// Computes the answer. A user without an entry costs the same work, and looks like one that is not allowed.
-    fn compute(&self, key: &OneTimeKey, grant: &VoximplantGrant, principal: &Principal, voximplant: &Voximplant, caller: &Caller) -> Result<LoginToken, Error> {
+    fn compute(
+        &self,
+        key: &OneTimeKey,
+        grant: &VoximplantGrant,
+        principal: &Principal,
+        voximplant: &Voximplant,
+        caller: &Caller,
+    ) -> Result<LoginToken, Error> {
         let user = grant.user().as_str();
         let facts = Facts { principal: Some(principal), rule: Some(grant.rule()), account: Some(user.to_owned()) };
         let known = voximplant.users.get(user);
@@ -75,7 +94,13 @@ impl Proxy {
     }
 
     /// Refuses pages of other origins a login that a cookie alone would give them.
-    pub(super) fn keep_out_other_pages(&self, proof: &Proof, from: &cors::From, act: Act, caller: &Caller) -> Result<(), Error> {
+    pub(super) fn keep_out_other_pages(
+        &self,
+        proof: &Proof,
+        from: &cors::From,
+        act: Act,
+        caller: &Caller,
+    ) -> Result<(), Error> {
         if !proof.is_ambient() || *from != cors::From::Elsewhere {
             return Ok(());
         }
@@ -100,8 +125,10 @@ impl Question {
     /// Reads `key` and `appUser`. `appUserPassword`, which a sample of the vendor's sends, is dropped unread.
     fn read(mut fields: Fields, voximplant: &Voximplant) -> Result<Self, Error> {
         let key = fields.take("key").ok_or(Error::Malformed("the parameter key is missing"))?;
-        let key = OneTimeKey::new(&key, voximplant.max_key_length).map_err(|_| Error::Malformed("the key is not one that Voximplant gives out"))?;
-        let user = fields.take("appUser").map(|name| short_name(&name, voximplant.application.as_deref())).transpose()?;
+        let key = OneTimeKey::new(&key, voximplant.max_key_length)
+            .map_err(|_| Error::Malformed("the key is not one that Voximplant gives out"))?;
+        let user =
+            fields.take("appUser").map(|name| short_name(&name, voximplant.application.as_deref())).transpose()?;
         Ok(Self { key, wish: Wish { user, ..Wish::default() } })
     }
 }
@@ -116,7 +143,9 @@ fn short_name(name: &str, application: Option<&str>) -> Result<String, Error> {
 }
 
 fn is_application(place: &str, application: &str) -> bool {
-    let Some(rest) = place.strip_suffix(".voximplant.com").and_then(|place| place.strip_prefix(application)) else { return false };
+    let Some(rest) = place.strip_suffix(".voximplant.com").and_then(|place| place.strip_prefix(application)) else {
+        return false;
+    };
     let is_node = |node: &str| !node.is_empty() && node.len() <= 2 && node.bytes().all(|byte| byte.is_ascii_digit());
     rest.is_empty() || rest.strip_prefix(".n").is_some_and(is_node)
 }

@@ -31,8 +31,20 @@ const AGAIN: &str = "again";
 
 /// Programs that look at links before a person does.
 const PREVIEWERS: [&str; 14] = [
-    "bot", "crawler", "spider", "preview", "facebookexternalhit", "whatsapp", "skypeuripreview", "embedly", "slack-imgproxy", "vkshare", "pinterest",
-    "outbrain", "mattermost", "safelinks",
+    "bot",
+    "crawler",
+    "spider",
+    "preview",
+    "facebookexternalhit",
+    "whatsapp",
+    "skypeuripreview",
+    "embedly",
+    "slack-imgproxy",
+    "vkshare",
+    "pinterest",
+    "outbrain",
+    "mattermost",
+    "safelinks",
 ];
 
 /// What a ticket of the two-host hand-over stands for.
@@ -65,7 +77,8 @@ impl Selectors {
 
     fn read(mut fields: Fields) -> Result<Self, Error> {
         let language = fields.take("lang").filter(|code| !code.is_empty());
-        let language = language.map(|code| code.parse()).transpose().map_err(|_| Error::Malformed("lang is not a language"))?;
+        let language =
+            language.map(|code| code.parse()).transpose().map_err(|_| Error::Malformed("lang is not a language"))?;
         let wish = Wish { account: fields.take("account"), domain: fields.take("domain"), user: None };
         Ok(Self { wish, language, again: fields.take(AGAIN).is_some() })
     }
@@ -74,7 +87,9 @@ impl Selectors {
     fn again(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         let language = self.language.as_ref().map(Language::as_str);
-        for (name, value) in [("account", self.wish.account.as_deref()), ("domain", self.wish.domain.as_deref()), ("lang", language)] {
+        for (name, value) in
+            [("account", self.wish.account.as_deref()), ("domain", self.wish.domain.as_deref()), ("lang", language)]
+        {
             if let Some(value) = value {
                 query.append_pair(name, value);
             }
@@ -85,7 +100,11 @@ impl Selectors {
 }
 
 impl Proxy {
-    pub(super) async fn answer_pbx(&self, request: Request<Incoming>, caller: &Caller) -> Result<Response<Body>, Error> {
+    pub(super) async fn answer_pbx(
+        &self,
+        request: Request<Incoming>,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Error> {
         let (pbx, sessions) = self.pbx_side().ok_or(Error::NotFound)?;
         match *request.method() {
             Method::GET | Method::HEAD => self.answer_link(&request, pbx, sessions, caller).await,
@@ -106,14 +125,22 @@ impl Proxy {
 
     // === A link that a person clicks ===
 
-    async fn answer_link(&self, request: &Request<Incoming>, pbx: &config::Pbx, sessions: &Pbx, caller: &Caller) -> Result<Response<Body>, Error> {
+    async fn answer_link(
+        &self,
+        request: &Request<Incoming>,
+        pbx: &config::Pbx,
+        sessions: &Pbx,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Error> {
         if looks_ahead(request.method(), request.headers()) {
             return Err(Error::NotNow);
         }
         self.admit(caller)?;
         let selectors = Selectors::read(Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?)?;
         let proof = match self.prove(Act::Pbx, request.headers(), caller).await {
-            Err(Error::Nobody { .. }) if !selectors.again && is_from_elsewhere(request.headers()) => return Ok(reply::step(&selectors.again())),
+            Err(Error::Nobody { .. }) if !selectors.again && is_from_elsewhere(request.headers()) => {
+                return Ok(reply::step(&selectors.again()));
+            }
             proved => proved?,
         };
         let minted = self.mint(proof, selectors, pbx, sessions, caller).await?;
@@ -121,16 +148,31 @@ impl Proxy {
     }
 
     /// Mints a session for a proven caller.
-    async fn mint(&self, proof: Proof, selectors: Selectors, pbx: &config::Pbx, sessions: &Pbx, caller: &Caller) -> Result<Minted, Error> {
+    async fn mint(
+        &self,
+        proof: Proof,
+        selectors: Selectors,
+        pbx: &config::Pbx,
+        sessions: &Pbx,
+        caller: &Caller,
+    ) -> Result<Minted, Error> {
         let principal = self.choose(Act::Pbx, proof, &selectors.wish, caller)?;
         self.mint_for(&principal, &selectors, pbx, sessions, caller).await
     }
 
     /// Mints a session for a caller with all its claims.
-    pub(super) async fn mint_for(&self, principal: &Principal, selectors: &Selectors, pbx: &config::Pbx, sessions: &Pbx, caller: &Caller) -> Result<Minted, Error> {
+    pub(super) async fn mint_for(
+        &self,
+        principal: &Principal,
+        selectors: &Selectors,
+        pbx: &config::Pbx,
+        sessions: &Pbx,
+        caller: &Caller,
+    ) -> Result<Minted, Error> {
         let grant = self.grant_pbx(principal, &selectors.wish, caller)?;
         let language = language(selectors.language.as_ref(), &grant, pbx)?;
-        let facts = Facts { principal: Some(principal), rule: Some(grant.rule()), account: Some(grant.account().to_string()) };
+        let facts =
+            Facts { principal: Some(principal), rule: Some(grant.rule()), account: Some(grant.account().to_string()) };
         match sessions.mint(grant.account()).await {
             Ok(session) => {
                 self.granted(Act::Pbx, caller, &facts);
@@ -143,11 +185,22 @@ impl Proxy {
         }
     }
 
-    async fn hand_over(&self, minted: Minted, pbx: &config::Pbx, sessions: &Pbx, caller: &Caller) -> Result<Response<Body>, Error> {
+    async fn hand_over(
+        &self,
+        minted: Minted,
+        pbx: &config::Pbx,
+        sessions: &Pbx,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Error> {
         let host = self.pbx_host(&minted.account, pbx, caller)?;
         match pbx.handoff {
             Handoff::Link => {
-                let location = landing::link(&caller.authority.with_host(&host), &pbx.landing, &minted.session, minted.language.as_ref());
+                let location = landing::link(
+                    &caller.authority.with_host(&host),
+                    &pbx.landing,
+                    &minted.session,
+                    minted.language.as_ref(),
+                );
                 Ok(reply::redirect(StatusCode::SEE_OTHER, &location))
             }
             Handoff::Cookie if host == caller.authority.host => self.land(&minted.session, pbx, sessions, caller).await,
@@ -163,7 +216,13 @@ impl Proxy {
     }
 
     /// Exchanges the token for the PBX's cookie, and lets the browser go on to the landing page with it.
-    async fn land(&self, token: &SessionId, pbx: &config::Pbx, sessions: &Pbx, caller: &Caller) -> Result<Response<Body>, Error> {
+    async fn land(
+        &self,
+        token: &SessionId,
+        pbx: &config::Pbx,
+        sessions: &Pbx,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Error> {
         let cookies = sessions.exchange(token, caller.authority.raw.clone()).await?;
         let mut response = reply::step(&pbx.landing);
         for cookie in cookies {
@@ -199,7 +258,13 @@ impl Proxy {
 
     // === A page or a server that asks by itself ===
 
-    async fn answer_page(&self, request: Request<Incoming>, pbx: &config::Pbx, sessions: &Pbx, caller: &Caller) -> Result<Response<Body>, Error> {
+    async fn answer_page(
+        &self,
+        request: Request<Incoming>,
+        pbx: &config::Pbx,
+        sessions: &Pbx,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Error> {
         let from = cors::from(request.headers(), &caller.authority, self.origins());
         let mut response = match self.session(request, &from, pbx, sessions, caller).await {
             Ok(response) => response,
@@ -210,7 +275,14 @@ impl Proxy {
         Ok(response)
     }
 
-    async fn session(&self, request: Request<Incoming>, from: &cors::From, pbx: &config::Pbx, sessions: &Pbx, caller: &Caller) -> Result<Response<Body>, Error> {
+    async fn session(
+        &self,
+        request: Request<Incoming>,
+        from: &cors::From,
+        pbx: &config::Pbx,
+        sessions: &Pbx,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Error> {
         self.admit(caller)?;
         let (head, body) = request.into_parts();
         let proof = self.prove(Act::Pbx, &head.headers, caller).await?;
@@ -227,7 +299,15 @@ impl Proxy {
     fn describe(&self, minted: Minted, pbx: &config::Pbx, caller: &Caller) -> Result<Response<Body>, Error> {
         let host = self.pbx_host(&minted.account, pbx, caller)?;
         let (url, life) = match pbx.handoff {
-            Handoff::Link => (landing::link(&caller.authority.with_host(&host), &pbx.landing, &minted.session, minted.language.as_ref()), SESSION_LIFE),
+            Handoff::Link => (
+                landing::link(
+                    &caller.authority.with_host(&host),
+                    &pbx.landing,
+                    &minted.session,
+                    minted.language.as_ref(),
+                ),
+                SESSION_LIFE,
+            ),
             Handoff::Cookie => (self.ticket(minted.session.clone(), host, caller)?, TOKEN_LIFE),
         };
         Ok(reply::json(&json!({ "url": url, "session": minted.session.expose(), "expires_in": life })))
@@ -236,8 +316,13 @@ impl Proxy {
     // === The other half of the two-host hand-over ===
 
     /// Answers what is below `/auth/callgate/`: a ticket, on the host it is for, once.
-    pub(super) async fn answer_ticket(&self, request: &Request<Incoming>, caller: &Caller) -> Result<Response<Body>, Error> {
-        let (pbx, sessions) = self.pbx_side().filter(|_| request.uri().path() == "/auth/callgate/ticket").ok_or(Error::NotFound)?;
+    pub(super) async fn answer_ticket(
+        &self,
+        request: &Request<Incoming>,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Error> {
+        let (pbx, sessions) =
+            self.pbx_side().filter(|_| request.uri().path() == "/auth/callgate/ticket").ok_or(Error::NotFound)?;
         if looks_ahead(request.method(), request.headers()) {
             return Err(Error::NotNow);
         }
@@ -247,7 +332,8 @@ impl Proxy {
         self.shared.limits.failures.peek(&crate::limit::client_key(caller.client))?;
         let mut fields = Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?;
         let ticket = fields.take("t").ok_or(Error::Malformed("the parameter t is missing"))?;
-        let handed = self.shared.tickets.redeem(&ticket, Instant::now()).filter(|handed| handed.host == caller.authority.host);
+        let handed =
+            self.shared.tickets.redeem(&ticket, Instant::now()).filter(|handed| handed.host == caller.authority.host);
         let Some(handed) = handed else {
             self.refused(Act::Pbx, caller, &Facts::default(), "the ticket is unknown, used or expired");
             return Err(Error::Forbidden);
@@ -263,7 +349,9 @@ pub(super) fn looks_ahead(method: &Method, headers: &HeaderMap) -> bool {
         lines.map(|line| String::from_utf8_lossy(line.as_bytes()).to_ascii_lowercase()).any(|line| line.contains(part))
     };
     *method == Method::HEAD
-        || ["sec-purpose", "purpose", "x-moz"].into_iter().any(|name| contains(name, "prefetch") || contains(name, "preview"))
+        || ["sec-purpose", "purpose", "x-moz"]
+            .into_iter()
+            .any(|name| contains(name, "prefetch") || contains(name, "preview"))
         || PREVIEWERS.iter().any(|previewer| contains("user-agent", previewer))
 }
 
@@ -276,6 +364,11 @@ fn is_from_elsewhere(headers: &HeaderMap) -> bool {
 /// Checks the language that was asked for against those the PBX and the rule have.
 fn language(wished: Option<&Language>, grant: &PbxGrant, pbx: &config::Pbx) -> Result<Option<Language>, Error> {
     let Some(wished) = wished else { return Ok(None) };
-    let offered = pbx.languages.contains(wished) && grant.languages().is_none_or(|languages| languages.contains(wished));
-    if offered { Ok(Some(wished.clone())) } else { Err(Error::Malformed("lang is not one of the configured languages")) }
+    let offered =
+        pbx.languages.contains(wished) && grant.languages().is_none_or(|languages| languages.contains(wished));
+    if offered {
+        Ok(Some(wished.clone()))
+    } else {
+        Err(Error::Malformed("lang is not one of the configured languages"))
+    }
 }

@@ -44,7 +44,12 @@ impl Vitals {
     /// Starts with a connection whose first request is awaited.
     #[must_use]
     pub fn new(now: Instant) -> Rc<Self> {
-        Rc::new(Self { in_flight: Cell::new(0), quiet_since: Cell::new(now), head_since: Cell::new(None), blocked_since: Cell::new(None) })
+        Rc::new(Self {
+            in_flight: Cell::new(0),
+            quiet_since: Cell::new(now),
+            head_since: Cell::new(None),
+            blocked_since: Cell::new(None),
+        })
     }
 
     /// Notes that an exchange has begun, until the returned value is dropped.

@@ -13,7 +13,8 @@ use crate::observe::RequestId;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 /// Pages of ours load nothing; their one style is written inside.
-const POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'");
+const POLICY: HeaderValue =
+    HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'");
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;color:#1f2933;background:#f5f7fa;margin:0;display:grid;place-items:center;\
 min-height:100vh}main{background:#fff;border-radius:12px;box-shadow:0 1px 4px #0002;padding:2rem 2.5rem;max-width:28rem}\
 h1{font-size:1.25rem;margin:0 0 .5rem}small{color:#52606d}";
@@ -42,7 +43,8 @@ impl Words {
 /// Tells whether `Accept` names a media type.
 #[must_use]
 pub(crate) fn accepts(headers: &HeaderMap, media: &[u8]) -> bool {
-    let ranges = headers.get_all(header::ACCEPT).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let ranges =
+        headers.get_all(header::ACCEPT).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     let mut types = ranges.map(|range| range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii());
     types.any(|named| named.eq_ignore_ascii_case(media))
 }
@@ -98,7 +100,13 @@ pub(crate) fn step(path: &str) -> Response<Body> {
 
 /// Says why there is no other answer: to a person on a page, to a program in JSON.
 #[must_use]
-pub(crate) fn problem(status: StatusCode, code: &str, message: &str, login: Option<&str>, words: &Words) -> Response<Body> {
+pub(crate) fn problem(
+    status: StatusCode,
+    code: &str,
+    message: &str,
+    login: Option<&str>,
+    words: &Words,
+) -> Response<Body> {
     if !words.html {
         let mut problem = json!({ "error": code, "message": message, "request_id": words.id.as_str() });
         if let Some(login) = login {
@@ -107,7 +115,12 @@ pub(crate) fn problem(status: StatusCode, code: &str, message: &str, login: Opti
         return answer(status, JSON, problem.to_string());
     }
     let title = status.canonical_reason().unwrap_or("Problem");
-    let main = format!("<h1>{title}</h1><p>{}.</p><small>{} · {}</small>", escape(&capital(message)), status.as_u16(), words.id);
+    let main = format!(
+        "<h1>{title}</h1><p>{}.</p><small>{} · {}</small>",
+        escape(&capital(message)),
+        status.as_u16(),
+        words.id
+    );
     let mut response = answer(status, HTML, page(title, "", &main));
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
     response

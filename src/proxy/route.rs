@@ -37,7 +37,11 @@ impl Routes {
     /// Collects what is sent where.
     #[must_use]
     pub(crate) fn new(app: Option<&config::Upstream>, pbx: Option<&config::Upstream>) -> Self {
-        let route = |to, upstream: &config::Upstream| Route { to, hosts: upstream.hosts.clone(), paths: upstream.paths.clone() };
+        let route = |to, upstream: &config::Upstream| Route {
+            to,
+            hosts: upstream.hosts.clone(),
+            paths: upstream.paths.clone(),
+        };
         // The PBX first: it keeps what both fit equally well.
         Self(pbx.map(|pbx| route(To::Pbx, pbx)).into_iter().chain(app.map(|app| route(To::App, app))).collect())
     }
@@ -74,8 +78,15 @@ mod tests {
     use super::*;
 
     fn route(to: To, hosts: &[&str], paths: &[&str]) -> Route {
-        let pattern = |host: &&str| host.strip_prefix('*').map_or_else(|| HostPattern::Exact((*host).into()), |suffix| HostPattern::Below(suffix.into()));
-        Route { to, hosts: hosts.iter().map(pattern).collect(), paths: paths.iter().map(|path| (*path).into()).collect() }
+        let pattern = |host: &&str| {
+            host.strip_prefix('*')
+                .map_or_else(|| HostPattern::Exact((*host).into()), |suffix| HostPattern::Below(suffix.into()))
+        };
+        Route {
+            to,
+            hosts: hosts.iter().map(pattern).collect(),
+            paths: paths.iter().map(|path| (*path).into()).collect(),
+        }
     }
 
     #[track_caller]
@@ -103,7 +114,8 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_decides_on_one_host() {
-        let routes = Routes(vec![route(To::Pbx, &[], &["/rest/", "/welcome.htm"]), route(To::App, &[], &["/", "/rest/app/"])]);
+        let routes =
+            Routes(vec![route(To::Pbx, &[], &["/rest/", "/welcome.htm"]), route(To::App, &[], &["/", "/rest/app/"])]);
         check(&routes, "a.test", "/rest/system/session", Some(To::Pbx));
         check(&routes, "a.test", "/rest/app/x", Some(To::App));
         check(&routes, "a.test", "/welcome.htm", Some(To::Pbx));

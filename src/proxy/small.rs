@@ -27,7 +27,9 @@ impl Fields {
     }
 
     fn of_json(text: &[u8]) -> Result<Self, Error> {
-        let Ok(Value::Object(object)) = serde_json::from_slice(text) else { return Err(Error::Malformed("the body is not a JSON object")) };
+        let Ok(Value::Object(object)) = serde_json::from_slice(text) else {
+            return Err(Error::Malformed("the body is not a JSON object"));
+        };
         let mut pairs = Vec::new();
         for (name, value) in object {
             match value {
@@ -67,7 +69,8 @@ pub(super) enum Form {
 /// When it is something else. A body without a type, or as `text/plain`, is `fallback`.
 pub(super) fn form(headers: &HeaderMap, fallback: Option<Form>) -> Result<Form, Error> {
     let mut lines = headers.get_all(header::CONTENT_TYPE).into_iter();
-    let named = lines.next().map(|line| line.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii());
+    let named =
+        lines.next().map(|line| line.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii());
     match named {
         _ if lines.next().is_some() => Err(Error::MediaType),
         Some(named) if named.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") => Ok(Form::Urlencoded),

@@ -24,7 +24,8 @@ impl Sockets {
         let mut sockets = Self { addresses: Vec::new(), redirect_address: None, workers: Vec::new(), redirect: None };
         sockets.workers.resize_with(workers, Vec::new);
         for address in &config.listen {
-            let address = sockets.bind_all(*address).map_err(|source| StartError::Listen { address: *address, source })?;
+            let address =
+                sockets.bind_all(*address).map_err(|source| StartError::Listen { address: *address, source })?;
             sockets.addresses.push(address);
         }
         if let Some(address) = config.redirect_http {

@@ -22,7 +22,10 @@ const LIFE: Duration = Duration::from_secs(10);
 /// Answers one request of a plain connection. `port` is that of the TLS listener.
 pub(super) async fn serve(stream: TcpStream, port: u16) {
     let service = service_fn(move |request| async move { Ok::<_, Infallible>(answer(&request, port)) });
-    let connection = http1::Builder::new().timer(TokioTimer::new()).keep_alive(false).serve_connection(TokioIo::new(stream), service);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
     // Whether it came to an answer in time is the client's concern.
     drop(timeout(LIFE, connection).await);
 }

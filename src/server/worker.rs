@@ -56,7 +56,8 @@ impl Worker {
     }
 
     async fn work(mut parts: Parts) -> usize {
-        let proxy = Proxy::new(Arc::clone(&parts.config), parts.shared, parts.logs).expect("the server built the same one before");
+        let proxy = Proxy::new(Arc::clone(&parts.config), parts.shared, parts.logs)
+            .expect("the server built the same one before");
         let worker = Rc::new(Self {
             acceptor: TlsAcceptor::from(parts.tls),
             registry: Rc::default(),
@@ -101,7 +102,11 @@ impl Worker {
 }
 
 /// Accepts connections for ever. One that fails is the stranger's; a system without sockets is waited for.
-async fn accept(listener: StdListener, worker: Rc<Worker>, welcome: fn(&Rc<Worker>, tokio::net::TcpStream, std::net::SocketAddr)) {
+async fn accept(
+    listener: StdListener,
+    worker: Rc<Worker>,
+    welcome: fn(&Rc<Worker>, tokio::net::TcpStream, std::net::SocketAddr),
+) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot accept"),

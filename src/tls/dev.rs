@@ -32,7 +32,9 @@ pub fn certificate(names: &[&str]) -> Result<DevCertificate, rcgen::Error> {
     leaf.use_authority_key_identifier_extension = true;
     // Browsers refuse certificates that live longer than 398 days.
     let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
-    let ymd = |date: jiff::civil::Date| rcgen::date_time_ymd(i32::from(date.year()), date.month().unsigned_abs(), date.day().unsigned_abs());
+    let ymd = |date: jiff::civil::Date| {
+        rcgen::date_time_ymd(i32::from(date.year()), date.month().unsigned_abs(), date.day().unsigned_abs())
+    };
     let (from, until) = (now.yesterday().unwrap_or(now), now.saturating_add(jiff::Span::new().days(390)));
     leaf.not_before = ymd(from);
     leaf.not_after = ymd(until);

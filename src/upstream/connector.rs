@@ -79,7 +79,8 @@ impl Tls {
     fn new(upstream: &config::Upstream) -> Result<Self, rustls::Error> {
         let name = match &upstream.trust.server_name {
             Some(name) => name.clone(),
-            None => ServerName::try_from(upstream.url.host.clone()).map_err(|error| rustls::Error::General(error.to_string()))?,
+            None => ServerName::try_from(upstream.url.host.clone())
+                .map_err(|error| rustls::Error::General(error.to_string()))?,
         };
         Ok(Self { connector: TlsConnector::from(tls::client::config(&upstream.trust)?), name })
     }

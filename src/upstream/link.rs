@@ -11,10 +11,10 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
+use super::Error;
 use super::payload::{Payload, Phase, Progress};
 use super::tunnel::Far;
 use super::wire::Wire;
-use super::Error;
 use crate::alarm::Alarm;
 
 /// The most bytes of an answer's head, and of what is buffered of its body.
@@ -55,8 +55,7 @@ pub(super) enum SendError {
 
 impl Link {
     pub(super) async fn new(wire: Wire) -> hyper::Result<Self> {
-        let (sender, connection) =
-            http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(wire)).await?;
+        let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(wire)).await?;
         Ok(Self { sender, connection, alarm: Alarm::default(), ended: false, rested: Instant::now() })
     }
 

@@ -28,7 +28,11 @@ impl Payload {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
-        let progress = Rc::new(Progress { phase: Cell::new(Phase::Writing), since: Cell::new(Instant::now()), bytes: Cell::new(0) });
+        let progress = Rc::new(Progress {
+            phase: Cell::new(Phase::Writing),
+            since: Cell::new(Instant::now()),
+            bytes: Cell::new(0),
+        });
         Self::Upload(Upload { incoming, progress })
     }
 
@@ -144,4 +148,3 @@ impl Upload {
         polled
     }
 }
-

@@ -1,0 +1,88 @@
+//! Floor 8: the commands.
+
+mod check;
+mod demo;
+mod hash;
+mod run;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config};
+
+/// The exit code of a configuration that is wrong (`EX_CONFIG` of sysexits.h).
+const EX_CONFIG: u8 = 78;
+/// The exit code of a drain that had to cut connections off.
+const EX_CUT: u8 = 3;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "callgate",
+    version,
+    about = "TLS reverse proxy that logs proven callers in to a Vodia PBX and a Voximplant web phone",
+    max_term_width = 100
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve. SIGTERM or SIGINT ends after the exchanges in flight; a second one ends at once
+    Run {
+        /// The configuration
+        #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
+        config: PathBuf,
+    },
+    /// Show the whole story on this machine, with stand-ins for the app, the PBX and Voximplant; no set-up
+    Demo(demo::Arguments),
+    /// Say everything that is wrong with a configuration, and nothing else. Exit code 78 if anything is
+    Check {
+        /// The configuration
+        #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
+        config: PathBuf,
+        /// Also try what it names: upstreams, the app's whoami, the PBX administrator's credentials
+        #[arg(long)]
+        online: bool,
+    },
+    /// Turn a Voximplant password into a line for the users file, or make a key for another server
+    Hash(hash::Arguments),
+}
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { config } => run::run(&config),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Check { config, online } => check::run(&config, online),
+        Command::Hash(arguments) => hash::run(&arguments),
+    }
+}
+
+/// Loads a configuration, or says everything that is wrong with it.
+fn load(path: &Path) -> Result<Config, ExitCode> {
+    let config = config::load(path, &|name| std::env::var(name).ok()).map_err(|problems| {
+        eprintln!("{problems}");
+        ExitCode::from(EX_CONFIG)
+    })?;
+    for warning in &config.warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(config)
+}
+
+/// Says why something failed, cause by cause.
+fn complain(what: &str, error: &dyn std::error::Error) -> ExitCode {
+    let mut causes = format!("{what}: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        causes.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    eprintln!("callgate: {causes}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,145 @@
+//! `callgate check`: what is wrong with a configuration, without serving it.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, StatusCode, Uri};
+use tokio::runtime::LocalOptions;
+use tokio::time::timeout;
+
+use super::{EX_CONFIG, complain, load};
+use crate::config::{self, Config, HostPattern, MethodKind, Whoami};
+use crate::model::account::Account;
+use crate::pbx::{self, Breaker, Pbx};
+use crate::upstream::{self, Answer, Connector, Payload, Upstream};
+
+pub(super) fn run(path: &Path, online: bool) -> ExitCode {
+    let config = match load(path) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let name = path.display();
+    if !online {
+        println!("{name}: ok");
+        return ExitCode::SUCCESS;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    let problems = match runtime {
+        Ok(runtime) => runtime.block_on(try_all(&config)),
+        Err(error) => return complain("cannot start", &error),
+    };
+    for problem in &problems {
+        eprintln!("{name}: {problem}");
+    }
+    if problems.is_empty() {
+        println!("{name}: ok, and everything it names answers");
+        return ExitCode::SUCCESS;
+    }
+    ExitCode::from(EX_CONFIG)
+}
+
+/// Tries everything the configuration names; returns what does not work, each with what to do.
+async fn try_all(config: &Config) -> Vec<String> {
+    let mut problems = uncovered(config);
+    if let Some(app) = &config.app {
+        problems.extend(try_app(config, app).await);
+    }
+    if let Some(pbx) = &config.pbx {
+        problems.extend(try_pbx(config, pbx).await);
+    }
+    problems
+}
+
+/// Names the configured hosts that no certificate is for.
+fn uncovered(config: &Config) -> Vec<String> {
+    let upstreams = config.app.iter().map(|app| &app.upstream).chain(config.pbx.iter().map(|pbx| &pbx.upstream));
+    let hosts = upstreams.flat_map(|upstream| &upstream.hosts).filter_map(HostPattern::exact);
+    hosts
+        .filter(|host| !is_covered(config, host))
+        .map(|host| format!("no certificate of `tls` is for {host}: browsers will warn"))
+        .collect()
+}
+
+fn is_covered(config: &Config, host: &str) -> bool {
+    let fits = |name: &String| {
+        name == host
+            || name
+                .strip_prefix("*.")
+                .is_some_and(|rest| host.split_once('.').is_some_and(|(_, parent)| parent == rest))
+    };
+    config.certificates.iter().flat_map(|certificate| &certificate.names).any(fits)
+}
+
+async fn try_app(config: &Config, app: &config::App) -> Vec<String> {
+    let upstream = match open(config, &app.upstream) {
+        Ok(upstream) => upstream,
+        Err(problem) => return vec![format!("app: {problem}")],
+    };
+    let mut problems = Vec::new();
+    for method in &config.methods {
+        if let MethodKind::App(whoami) = &method.kind
+            && let Err(problem) = try_whoami(&upstream, whoami).await
+        {
+            problems.push(format!("method {:?}: {problem}", method.name));
+        }
+    }
+    problems
+}
+
+/// Asks the app who nobody is: it must say 401 or 403.
+async fn try_whoami(upstream: &Rc<Upstream>, whoami: &Whoami) -> Result<(), String> {
+    let uri: Uri = whoami.path.parse().map_err(|_| format!("{} is not a path", whoami.path))?;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::HOST, HeaderValue::from_static("localhost"));
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    let asked = upstream.send_fresh(upstream::request(Method::GET, uri, headers, Payload::Empty));
+    let answer = timeout(whoami.timeout, asked).await.map_err(|_| format!("{} did not answer in time", whoami.path))?;
+    match answer.map_err(|error| causes(&error))? {
+        Answer::Response(response) if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+            Ok(())
+        }
+        Answer::Response(response) => Err(format!(
+            "{} answers {} to a caller without a cookie; it must say 401, or everybody is somebody",
+            whoami.path,
+            response.status()
+        )),
+        Answer::Switched(..) => Err(format!("{} switches protocols", whoami.path)),
+    }
+}
+
+/// Asks the PBX for a session in a domain that cannot exist: right credentials are told that it does not.
+async fn try_pbx(config: &Config, settings: &config::Pbx) -> Vec<String> {
+    let upstream = match open(config, &settings.upstream) {
+        Ok(upstream) => upstream,
+        Err(problem) => return vec![format!("pbx: {problem}")],
+    };
+    let Some(admin) = &settings.admin else { return Vec::new() };
+    let nobody =
+        Account::new("callgate-check", "callgate-check.invalid".parse().expect("a host name")).expect("an account");
+    let problem = match Pbx::new(upstream, settings, admin, Arc::new(Breaker::default())).mint(&nobody).await {
+        Ok(_) => "the PBX opens sessions in domains that do not exist".to_owned(),
+        Err(pbx::Error::Unknown) => return Vec::new(),
+        Err(pbx::Error::Refused { .. }) => format!(
+            "the PBX refuses the password of {:?}: correct `pbx.admin`, and mind that the PBX blocks addresses after some failures",
+            admin.user
+        ),
+        Err(pbx::Error::NotPermitted) => {
+            format!("{:?} may not open sessions: give the administrator the API right on the PBX", admin.user)
+        }
+        Err(error) => causes(&error),
+    };
+    vec![format!("pbx: {problem}")]
+}
+
+fn open(config: &Config, upstream: &config::Upstream) -> Result<Rc<Upstream>, String> {
+    let connector = Connector::new(upstream).map_err(|error| causes(&error))?;
+    Ok(Upstream::new(connector, upstream.timeouts, config.server.timeouts.body_idle))
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let source = error.source().map(|source| format!(": {}", causes(source)));
+    format!("{error}{}", source.unwrap_or_default())
+}

@@ -1,0 +1,154 @@
+//! `callgate demo`: the whole story on one machine, with stand-ins for the app, the PBX and Voximplant.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::{EX_CONFIG, complain, run};
+use crate::config;
+use crate::demo::app::{App, AppOptions, SameSite};
+use crate::demo::vodia::{Options, Vodia};
+use crate::demo::voximplant::Voximplant;
+use crate::model::ott::{VoximplantUser, users_line};
+use crate::observe::{RequestId, trace};
+use crate::tls::dev;
+
+/// The Voximplant password of everybody in the demo.
+const PASSWORD: &str = "Demo-Passw0rd!";
+/// The variable from which the configuration takes the PBX administrator's password.
+const ADMIN: &str = "DEMO_PBX_ADMIN";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Where to serve
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
+    listen: SocketAddr,
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    trace::init(tracing::Level::INFO, config::Format::Text);
+    match run::runtime() {
+        Ok(runtime) => runtime.block_on(show(arguments.listen)),
+        Err(error) => complain("cannot start", &error),
+    }
+}
+
+async fn show(listen: SocketAddr) -> ExitCode {
+    let port = listen.port();
+    let options = Options::default();
+    let password = options.admin_password.clone();
+    let pbx = Vodia::start(options).await;
+    let cloud = Voximplant::start(["alice", "bob"].map(|user| (user, PASSWORD))).await;
+    let pbx_origin = format!("https://pbx.localhost:{port}");
+    let app = App::start(AppOptions {
+        pbx_origin,
+        tenant: "acme.test".into(),
+        voximplant: Some(cloud.addr),
+        cookie_same_site: SameSite::Lax,
+    })
+    .await;
+
+    let folder = match Folder::new() {
+        Ok(folder) => folder,
+        Err(error) => return complain("cannot make a folder for the demo", &error),
+    };
+    let text = configuration(listen, app.addr, pbx.addr);
+    let config = match folder.fill(&text) {
+        Ok(()) => config::parse(&text, &folder.0, &|name| (name == ADMIN).then(|| password.clone())),
+        Err(error) => return complain("cannot write the files of the demo", &error),
+    };
+    let config = match config {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(EX_CONFIG);
+        }
+    };
+    run::serve(config, |_| welcome(port, &folder.0)).await
+}
+
+fn welcome(port: u16, folder: &Path) {
+    println!(
+        "callgate demo
+  app    https://localhost:{port}/       log in as alice or bob; the password is the name
+  PBX    https://pbx.localhost:{port}/   a stand-in; extensions 40 (alice) and 41 (bob) of acme.test
+  phone  https://localhost:{port}/phone  logs in to a Voximplant stand-in by one-time key
+The certificate was made a moment ago: let your browser trust it for now, or trust {}.
+The configuration behind it: {}
+ready: https://localhost:{port}/",
+        folder.join("ca.pem").display(),
+        folder.join("proxy.toml").display()
+    );
+}
+
+fn configuration(listen: SocketAddr, app: SocketAddr, pbx: SocketAddr) -> String {
+    format!(
+        r#"listen = "{listen}"
+tls = {{ cert = "fullchain.pem", key = "privkey.pem" }}
+
+[app]
+url = "http://{app}"
+whoami = "/api/me"
+
+[pbx]
+url = "http://{pbx}"
+hosts = ["pbx.localhost"]
+admin = {{ user = "sso", password = {{ env = "{ADMIN}" }} }}
+
+[voximplant]
+users = {{ file = "voximplant.htdigest" }}
+
+[[allow]]
+name = "staff"
+pbx = {{ domain = "{{tenant}}", account = "{{ext}}" }}
+voximplant = "{{vox}}"
+
+[[allow]]
+name = "app redirects"
+auth = "redirect"
+pbx = {{ domain = "{{domain}}", account = "{{account}}" }}
+"#
+    )
+}
+
+/// A folder for the files of one demo, gone when it ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("callgate-demo-{}", RequestId::next()));
+        use std::os::unix::fs::DirBuilderExt;
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+
+    fn fill(&self, configuration: &str) -> io::Result<()> {
+        let certificate = dev::certificate(&["localhost", "*.localhost", "pbx.localhost", "127.0.0.1", "::1"])
+            .map_err(io::Error::other)?;
+        let users = ["alice", "bob"].map(|user| {
+            let user: VoximplantUser = user.parse().expect("the name is of the form the grammar wants");
+            users_line(&user, PASSWORD)
+        });
+        self.write("proxy.toml", configuration)?;
+        self.write("ca.pem", &certificate.ca)?;
+        self.write("fullchain.pem", &certificate.chain)?;
+        self.write("privkey.pem", &certificate.key)?;
+        self.write("voximplant.htdigest", &format!("{}\n", users.join("\n")))
+    }
+
+    fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        use std::io::Write;
+        use std::os::unix::fs::OpenOptionsExt;
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.0.join(name))?;
+        file.write_all(text.as_bytes())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed stays in the temporary folder; there is nobody left to care.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,90 @@
+//! `callgate hash`: passwords and keys, as the configuration wants them.
+
+use std::io::{self, BufRead, IsTerminal};
+use std::process::ExitCode;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::rand;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+use super::complain;
+use crate::model::ott::{VoximplantUser, users_line};
+use crate::model::secret::Secret;
+
+/// How many random bytes make a password or a key.
+const RANDOM: usize = 24;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The Voximplant user's name, without `@` and what follows it
+    #[arg(long, value_name = "NAME", required_unless_present = "key")]
+    user: Option<VoximplantUser>,
+    /// Make a strong password instead of asking for one. The password goes to standard error, the line to standard output
+    #[arg(long)]
+    generate: bool,
+    /// Make a key for another server instead: the key goes to standard error, its sha256 for [[auth]] to standard output
+    #[arg(long, conflicts_with_all = ["user", "generate"])]
+    key: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    match &arguments.user {
+        None => key(),
+        Some(user) if arguments.generate => generate(user),
+        Some(user) => match ask(user) {
+            Ok(password) => hashed(user, &password),
+            Err(error) => complain("no password", &error),
+        },
+    }
+}
+
+fn hashed(user: &VoximplantUser, password: &Secret) -> ExitCode {
+    println!("{}", users_line(user, password.expose()));
+    ExitCode::SUCCESS
+}
+
+fn generate(user: &VoximplantUser) -> ExitCode {
+    // Voximplant wants upper and lower case, a digit and a sign: chance alone may leave one out.
+    let password = Secret::new(format!("{}-aA1", random()));
+    eprintln!("password: {}", password.expose());
+    hashed(user, &password)
+}
+
+fn key() -> ExitCode {
+    let key = Secret::new(random());
+    eprintln!("key: {}", key.expose());
+    println!("sha256 = \"{}\"", hex::encode(digest(&SHA256, key.expose().as_bytes())));
+    ExitCode::SUCCESS
+}
+
+fn random() -> String {
+    let mut bytes = [0; RANDOM];
+    rand::fill(&mut bytes).expect("the system's generator is seeded before main");
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// Asks for a password: twice at a terminal, without showing it; else one line of standard input.
+fn ask(user: &VoximplantUser) -> io::Result<Secret> {
+    let password = if io::stdin().is_terminal() { ask_twice(user)? } else { read_line()? };
+    if password.expose().is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is empty"));
+    }
+    Ok(password)
+}
+
+fn ask_twice(user: &VoximplantUser) -> io::Result<Secret> {
+    let password = rpassword::prompt_password(format!("Voximplant password of {user}: "))?;
+    let again = Secret::new(rpassword::prompt_password("Once more: ")?);
+    if password != again.expose() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the two are not the same"));
+    }
+    Ok(Secret::new(password))
+}
+
+fn read_line() -> io::Result<Secret> {
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    let text = line.strip_suffix('\n').unwrap_or(&line);
+    Ok(Secret::new(text.strip_suffix('\r').unwrap_or(text).to_owned()))
+}

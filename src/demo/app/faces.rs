@@ -1,0 +1,97 @@
+//! Paths that show a test what arrived, or answer in a way it asks for.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use http::Request;
+use http::Response;
+use http::StatusCode;
+use http::request::Parts;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde_json::json;
+
+use super::not_found;
+use super::portal;
+use crate::demo::body::Body;
+use crate::demo::body::Step;
+use crate::demo::server;
+
+/// The pause between two events of `/sse`.
+const BEAT: Duration = Duration::from_millis(100);
+
+/// Answers the test faces; any other path is 404.
+pub(super) async fn face(head: &Parts, body: &[u8]) -> Response<Body> {
+    match head.uri.path() {
+        "/echo" => echo(head, body),
+        "/slow" => slow(head).await,
+        "/redirect" => server::redirect(StatusCode::FOUND, &server::query(head, "to").unwrap_or_default()),
+        "/grant" => grant(head),
+        "/sse" => events(),
+        "/big" => server::reply(StatusCode::OK, "application/octet-stream", big(head)),
+        path => status(path),
+    }
+}
+
+/// Shows a request: every header in order of arrival (equal names together), and what its body was.
+fn echo(head: &Parts, body: &[u8]) -> Response<Body> {
+    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers: Vec<_> = head.headers.iter().map(|(name, value)| [name.to_string(), text(value)]).collect();
+    let seen = json!({
+        "method": head.method.as_str(),
+        "target": head.uri.to_string(),
+        "headers": headers,
+        "length": body.len(),
+        "sha256": hex::encode(digest::digest(&digest::SHA256, body)),
+    });
+    server::json(StatusCode::OK, &seen)
+}
+
+async fn slow(head: &Parts) -> Response<Body> {
+    tokio::time::sleep(Duration::from_millis(number(head, "ms"))).await;
+    server::text(StatusCode::OK, "slow")
+}
+
+fn grant(head: &Parts) -> Response<Body> {
+    let field = |name| server::query(head, name);
+    let (to, account, domain, lang) = (field("to"), field("account"), field("domain"), field("lang"));
+    let response = server::redirect(StatusCode::FOUND, &to.unwrap_or_default());
+    let named = [("account", account.as_deref()), ("domain", domain.as_deref()), ("lang", lang.as_deref())];
+    portal::with_grant(response, named)
+}
+
+/// Sends five events: one at once, the others a beat apart.
+fn events() -> Response<Body> {
+    let event = |number| Step::Send(Bytes::from(format!("data: {number}\n\n")));
+    let steps = std::iter::once(event(1)).chain((2..=5).flat_map(|number| [Step::Wait(BEAT), event(number)]));
+    server::reply(StatusCode::OK, "text/event-stream", Body::chunked(steps))
+}
+
+fn big(head: &Parts) -> Body {
+    Body::scripted([Step::Fill(number(head, "bytes"))])
+}
+
+/// Answers `/status/NNN`.
+fn status(path: &str) -> Response<Body> {
+    let code = path.strip_prefix("/status/").and_then(|code| code.parse::<StatusCode>().ok());
+    match code {
+        Some(code) if code.is_informational() => not_found(),
+        Some(code) => server::text(code, ""),
+        None => not_found(),
+    }
+}
+
+/// Counts a body as it comes, however large.
+pub(super) async fn upload(request: Request<Incoming>) -> Response<Body> {
+    let (mut body, mut count) = (request.into_body(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return server::text(StatusCode::BAD_REQUEST, "the body broke off") };
+        count += frame.data_ref().map_or(0, Bytes::len);
+    }
+    server::json(StatusCode::OK, &json!({ "received": count }))
+}
+
+fn number(head: &Parts, name: &str) -> u64 {
+    server::query(head, name).and_then(|text| text.parse().ok()).unwrap_or(0)
+}

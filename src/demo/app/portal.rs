@@ -1,0 +1,183 @@
+//! The portal proper: login, the page that opens the PBX, the web phone, and who is calling.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderName;
+use http::HeaderValue;
+use http::Request;
+use http::Response;
+use http::StatusCode;
+use http::header;
+use http::request::Parts;
+use http_body_util::BodyExt;
+use http_body_util::Full;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use serde_json::json;
+use tokio::net::TcpStream;
+
+use super::COOKIE;
+use super::Portal;
+use super::SameSite;
+use super::USERS;
+use super::User;
+use super::Whoami;
+use crate::demo::body::Body;
+use crate::demo::page;
+use crate::demo::server;
+use crate::demo::server::lock;
+
+impl Portal {
+    // === Login ===
+
+    pub(super) fn home(&self, head: &Parts) -> Response<Body> {
+        match self.user(head) {
+            Some(user) => server::html(StatusCode::OK, self.fill(include_str!("../pages/portal.html"), user)),
+            None => login_page(StatusCode::OK, ""),
+        }
+    }
+
+    pub(super) fn login(&self, body: &[u8]) -> Response<Body> {
+        let name = server::field(body, "user").unwrap_or_default();
+        let known = USERS.iter().find(|user| user.name == name);
+        let password = server::field(body, "password");
+        let Some(user) = known.filter(|user| password.as_deref() == Some(user.name)) else {
+            return login_page(StatusCode::UNAUTHORIZED, "That name and password do not belong together.");
+        };
+        let same_site = match self.options.cookie_same_site {
+            SameSite::Lax => "Lax",
+            SameSite::Strict => "Strict",
+        };
+        home_with_cookie(&format!("{COOKIE}={}; HttpOnly; SameSite={same_site}; Path=/", self.open(user)))
+    }
+
+    pub(super) fn logout(&self, head: &Parts) -> Response<Body> {
+        if let Some(id) = server::cookie(&head.headers, COOKIE) {
+            lock(&self.logins).remove(&id);
+        }
+        home_with_cookie(&format!("{COOKIE}=; HttpOnly; Path=/; Max-Age=0"))
+    }
+
+    // === The PBX and the phone ===
+
+    /// Redirects to the PBX and names the account in headers, for a proxy to put a session into.
+    pub(super) fn open_pbx(&self, head: &Parts) -> Response<Body> {
+        let Some(user) = self.user(head) else { return login_page(StatusCode::UNAUTHORIZED, "") };
+        let lang = server::query(head, "lang").unwrap_or_else(|| "en".to_owned());
+        let query: String = form_urlencoded::Serializer::new(String::new()).append_pair("lang", &lang).finish();
+        let location = format!("{}/welcome.htm?{query}", self.options.pbx_origin);
+        let named = [("account", Some(user.ext)), ("domain", Some(&*self.options.tenant)), ("lang", Some(&*lang))];
+        with_grant(server::redirect(StatusCode::FOUND, &location), named)
+    }
+
+    pub(super) fn phone(&self, head: &Parts) -> Response<Body> {
+        match self.user(head) {
+            Some(user) => server::html(StatusCode::OK, self.fill(include_str!("../pages/phone.html"), user)),
+            None => server::redirect(StatusCode::SEE_OTHER, "/"),
+        }
+    }
+
+    fn fill(&self, page: &str, user: &User) -> String {
+        let initials: String = user.full_name.split(' ').filter_map(|word| word.chars().next()).collect();
+        page::fill(
+            page,
+            &[
+                ("user", user.name),
+                ("name", user.full_name),
+                ("first", user.full_name.split(' ').next().unwrap_or(user.full_name)),
+                ("initials", &initials),
+                ("ext", user.ext),
+                ("vox", user.vox),
+                ("tenant", &self.options.tenant),
+                ("pbx_origin", &self.options.pbx_origin),
+            ],
+        )
+    }
+
+    /// Asks the cloud in the page's name, so that the demo needs one origin only.
+    pub(super) async fn cloud(&self, path: &str, body: &[u8]) -> Response<Body> {
+        let Some(addr) = self.options.voximplant else { return super::not_found() };
+        match ask_cloud(addr, path, Bytes::copy_from_slice(body)).await {
+            Ok(answer) => answer,
+            Err(_) => server::json(StatusCode::BAD_GATEWAY, &json!({ "error": "the cloud does not answer" })),
+        }
+    }
+
+    // === Who is calling? ===
+
+    pub(super) async fn whoami(&self, head: &Parts) -> Response<Body> {
+        let mode = lock(&self.faults).whoami.clone();
+        match mode {
+            Whoami::Truth => self.me(head),
+            Whoami::Slow(delay) => self.me_after(head, delay).await,
+            Whoami::Claims(claims) => server::json(StatusCode::OK, &claims),
+            Whoami::NotJson => server::html(StatusCode::OK, "<!doctype html><title>Hello</title>".to_owned()),
+            Whoami::Status(status) => server::json(status, &json!({})),
+            Whoami::Redirect => server::redirect(StatusCode::FOUND, "/"),
+            Whoami::Large => server::json(StatusCode::OK, &large()),
+            Whoami::Hang => std::future::pending().await,
+        }
+    }
+
+    async fn me_after(&self, head: &Parts, delay: Duration) -> Response<Body> {
+        tokio::time::sleep(delay).await;
+        self.me(head)
+    }
+
+    fn me(&self, head: &Parts) -> Response<Body> {
+        let Some(user) = self.user(head) else {
+            return server::json(StatusCode::UNAUTHORIZED, &json!({ "error": "nobody is logged in" }));
+        };
+        let tenant = &self.options.tenant;
+        let me =
+            json!({ "user": user.name, "name": user.full_name, "ext": user.ext, "tenant": tenant, "vox": user.vox });
+        server::json(StatusCode::OK, &me)
+    }
+}
+
+/// Names an account in the headers by which an app grants it; values that no header can hold are left out.
+pub(super) fn with_grant<const N: usize>(
+    mut response: Response<Body>,
+    named: [(&'static str, Option<&str>); N],
+) -> Response<Body> {
+    for (field, value) in named {
+        let name = HeaderName::try_from(format!("pbx-{field}")).expect("a field is lower-case letters");
+        if let Some(Ok(value)) = value.map(HeaderValue::from_str) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+fn login_page(status: StatusCode, problem: &str) -> Response<Body> {
+    server::html(status, page::fill(include_str!("../pages/login.html"), &[("problem", problem)]))
+}
+
+fn home_with_cookie(cookie: &str) -> Response<Body> {
+    let mut response = server::redirect(StatusCode::SEE_OTHER, "/");
+    let cookie = HeaderValue::from_str(cookie).expect("a cookie of ours is plain text");
+    response.headers_mut().insert(header::SET_COOKIE, cookie);
+    response
+}
+
+/// Claims that are right, and 20 KiB of one nobody asked for.
+fn large() -> Value {
+    json!({ "user": "alice", "ext": "40", "tenant": "acme.test", "vox": "alice", "note": "x".repeat(20 * 1024) })
+}
+
+async fn ask_cloud(addr: SocketAddr, path: &str, body: Bytes) -> Result<Response<Body>, Box<dyn Error + Send + Sync>> {
+    let request = Request::post(path).header(header::HOST, addr.to_string()).body(Full::new(body))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(TcpStream::connect(addr).await?)).await?;
+    // The sender ends with the question, and the connection with the sender.
+    let question = async move {
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        Ok::<_, hyper::Error>((head.status, body.collect().await?.to_bytes()))
+    };
+    let (answer, _closed) = tokio::join!(question, connection);
+    let (status, body) = answer?;
+    Ok(server::reply(status, "application/json", body))
+}
