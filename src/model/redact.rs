@@ -87,15 +87,18 @@ pub fn target(path_and_query: &str) -> Cow<'_, str> {
     Cow::Owned(cut(utf8_percent_encode(&shown, ESCAPED).to_string(), MAX_TARGET))
 }
 
-/// Shows any other text from outside on one line, cut at 256 bytes.
+/// Shows any other text from outside on one line, cut at 256 bytes. A word such as `sessId=…` loses its value.
 #[must_use]
 pub fn text(text: &str) -> Cow<'_, str> {
-    if text.len() <= MAX_TEXT && !text.contains(is_invisible) {
+    let tells = text.split(char::is_whitespace).any(is_secret_pair);
+    if !tells && text.len() <= MAX_TEXT && !text.contains(is_invisible) {
         return Cow::Borrowed(text);
     }
+    let words = text.split_inclusive(char::is_whitespace);
+    let words: String = words.map(|word| if is_secret_pair(word) { without_value(word) } else { word.to_owned() }).collect();
     let mut shown = String::new();
     // One character more than fits is enough to see that there are too many.
-    for c in text.chars().take(MAX_TEXT + 1) {
+    for c in words.chars().take(MAX_TEXT + 1) {
         if is_invisible(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
     }
     Cow::Owned(cut(shown, MAX_TEXT))

@@ -1,0 +1,392 @@
+//! What the promises are tested with: a real gate before real servers, and clients that see every byte.
+//!
+//! Every gate searches its own log lines and the program's events for secrets when it ends.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Mutex, Once, OnceLock};
+
+use bytes::Bytes;
+use callgate::config::{self, Format};
+use callgate::model::ott::{VoximplantUser, users_line};
+use callgate::observe::{Logs, Memory};
+use callgate::server::Server;
+use callgate::tls::dev;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, StatusCode, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// The password of every Voximplant user of the tests' users file.
+pub const VOX_PASSWORD: &str = "Vox-Passw0rd!";
+/// The host names in the gate's certificate.
+pub const NAMES: [&str; 7] =
+    ["app.test", "pbx.test", "*.pbx.test", "acme.test", "other.test", "localhost", "127.0.0.1"];
+
+/// A running gate with its folder, its logs and its certificate.
+pub struct Gate {
+    server: Option<Server>,
+    pub addr: SocketAddr,
+    pub dir: TempDir,
+    pub redirect: Option<SocketAddr>,
+    logs: Logs,
+    memory: Memory,
+    ca: CertificateDer<'static>,
+    canaries: Mutex<Vec<String>>,
+}
+
+impl Gate {
+    /// Starts a gate with a configuration: `listen`, `tls` are added. Files at hand: `voximplant.htdigest` (alice, bob).
+    /// Environment: `PBX_ADMIN` is the stand-in's administrator password.
+    pub async fn start(text: &str) -> Self {
+        Self::try_start(text).unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    pub fn try_start(text: &str) -> Result<Self, config::Problems> {
+        collect_events();
+        let dir = TempDir::new().unwrap();
+        let certificate = dev::certificate(&NAMES).unwrap();
+        let users = ["alice", "bob"].map(|user| users_line(&user.parse::<VoximplantUser>().unwrap(), VOX_PASSWORD));
+        let ha1s: Vec<_> = users.iter().map(|line| line.rsplit(':').next().unwrap().to_owned()).collect();
+        secret(&dir, "fullchain.pem", &certificate.chain);
+        secret(&dir, "privkey.pem", &certificate.key);
+        secret(&dir, "voximplant.htdigest", &users.join("\n"));
+        let text =
+            format!("listen = \"127.0.0.1:0\"\ntls = {{ cert = \"fullchain.pem\", key = \"privkey.pem\" }}\n{text}");
+        let password = callgate::demo::vodia::Options::default().admin_password;
+        let env = |name: &str| (name == "PBX_ADMIN").then(|| password.clone());
+        let config = config::parse(&text, dir.path(), &env)?;
+        let (logs, memory) = Logs::memory(config.log.format);
+        let server = Server::start(config, logs.clone()).unwrap();
+        let (addr, redirect) = (server.addresses()[0], server.redirect_address());
+        let ca = CertificateDer::from_pem_slice(certificate.ca.as_bytes()).unwrap();
+        let mut canaries = vec![VOX_PASSWORD.to_owned(), password.clone()];
+        canaries.extend(ha1s);
+        Ok(Self { server: Some(server), addr, dir, redirect, logs, memory, ca, canaries: Mutex::new(canaries) })
+    }
+
+    /// Starts a request: `gate.get("/path").cookie("a=b").send().await`. The host is `app.test` until `.host(…)` says another.
+    pub fn get(&self, path: &str) -> Asking<'_> {
+        self.ask(Method::GET, path)
+    }
+
+    pub fn post(&self, path: &str, content_type: &str, body: impl Into<Bytes>) -> Asking<'_> {
+        let mut asking = self.ask(Method::POST, path).header("content-type", content_type);
+        asking.body = body.into();
+        asking
+    }
+
+    pub fn ask(&self, method: Method, path: &str) -> Asking<'_> {
+        Asking {
+            gate: self,
+            method,
+            path: path.into(),
+            host: "app.test".into(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            h2: false,
+            from: None,
+        }
+    }
+
+    /// Opens a TLS connection on which the test writes its own bytes. `alpn`: `"http/1.1"` or `"h2"`.
+    pub async fn raw(&self, name: &str, alpn: &str) -> TlsStream<TcpStream> {
+        self.tls(TcpStream::connect(self.addr).await.unwrap(), name, alpn).await.unwrap()
+    }
+
+    pub async fn tls(&self, stream: TcpStream, name: &str, alpn: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut config = self.client_config();
+        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+        stream.set_nodelay(true)?;
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name.to_owned()).unwrap(), stream).await
+    }
+
+    pub fn client_config(&self) -> rustls::ClientConfig {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.ca.clone()).unwrap();
+        rustls::ClientConfig::builder_with_provider(callgate::tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth()
+    }
+
+    /// Sends bytes on a connection of their own and returns all that comes until the gate closes it.
+    pub async fn exchange(&self, request: &[u8]) -> String {
+        let mut tls = self.raw("app.test", "http/1.1").await;
+        tls.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        // A connection that is closed without a TLS farewell has still said what it said.
+        let read = tokio::time::timeout(std::time::Duration::from_secs(20), tls.read_to_end(&mut answer)).await;
+        assert!(read.is_ok(), "the gate did not close the connection after {:?}", String::from_utf8_lossy(&answer));
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// Adds a text that no log line may contain.
+    pub fn canary(&self, text: impl Into<String>) {
+        self.canaries.lock().unwrap().push(text.into());
+    }
+
+    /// Returns all access and audit lines so far.
+    pub fn log(&self) -> String {
+        self.logs.flush();
+        self.memory.text()
+    }
+
+    /// Drains the gate and returns how many connections were cut off.
+    pub async fn drain(mut self) -> usize {
+        let server = self.server.take().unwrap();
+        server.drain();
+        tokio::task::spawn_blocking(move || server.join()).await.unwrap()
+    }
+
+    /// Begins to drain and leaves the gate to the test.
+    pub fn begin_drain(&self) {
+        self.server.as_ref().unwrap().drain();
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.drain();
+        }
+        if std::thread::panicking() {
+            return;
+        }
+        let told = format!("{}{}", self.log(), String::from_utf8_lossy(&EVENTS.get().unwrap().lock().unwrap()));
+        for canary in self.canaries.lock().unwrap().iter() {
+            assert!(!told.contains(canary.as_str()), "a log line tells the secret {canary:?}");
+        }
+    }
+}
+
+/// Writes a file that only its owner may read.
+pub fn secret(dir: &TempDir, name: &str, text: &str) {
+    let path = dir.path().join(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+// === The program's events ===
+
+static EVENTS: OnceLock<Arc<Mutex<Vec<u8>>>> = OnceLock::new();
+static COLLECT: Once = Once::new();
+
+struct Events(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Events {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Collects every event of the program, down to the finest, for the search for secrets.
+fn collect_events() {
+    COLLECT.call_once(|| {
+        let events = EVENTS.get_or_init(Arc::default).clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(move || Events(events.clone()));
+        tracing::subscriber::set_global_default(subscriber.finish()).unwrap();
+    });
+}
+
+/// The format of log lines in tests.
+pub const FORMAT: Format = Format::Text;
+
+// === A client ===
+
+/// A request in the making.
+pub struct Asking<'g> {
+    gate: &'g Gate,
+    method: Method,
+    path: String,
+    host: String,
+    headers: HeaderMap,
+    body: Bytes,
+    h2: bool,
+    from: Option<std::net::IpAddr>,
+}
+
+impl Asking<'_> {
+    pub fn host(mut self, host: &str) -> Self {
+        self.host = host.into();
+        self
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        self
+    }
+
+    pub fn cookie(self, cookie: &str) -> Self {
+        self.header("cookie", cookie)
+    }
+
+    pub fn bearer(self, key: &str) -> Self {
+        self.header("authorization", &format!("Bearer {key}"))
+    }
+
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    pub fn h2(mut self) -> Self {
+        self.h2 = true;
+        self
+    }
+
+    /// Comes from another loopback address, such as 127.0.0.7.
+    pub fn from(mut self, ip: &str) -> Self {
+        self.from = Some(ip.parse().unwrap());
+        self
+    }
+
+    pub async fn send(self) -> Answer {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        if let Some(ip) = self.from {
+            socket.bind((ip, 0).into()).unwrap();
+        }
+        let stream = socket.connect(self.gate.addr).await.unwrap();
+        let name = self.host.split(':').next().unwrap().to_owned();
+        let tls = self.gate.tls(stream, &name, if self.h2 { "h2" } else { "http/1.1" }).await.unwrap();
+        let uri = if self.h2 { format!("https://{}{}", self.host, self.path) } else { self.path.clone() };
+        let mut request = Request::builder().method(self.method).uri(uri).body(Full::new(self.body)).unwrap();
+        *request.headers_mut() = self.headers;
+        if self.h2 {
+            *request.version_mut() = Version::HTTP_2;
+            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.unwrap();
+            tokio::spawn(connection);
+            Answer::read(sender.send_request(request).await.unwrap()).await
+        } else {
+            request.headers_mut().insert("host", self.host.parse().unwrap());
+            let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await.unwrap();
+            tokio::spawn(connection);
+            Answer::read(sender.send_request(request).await.unwrap()).await
+        }
+    }
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    async fn read(response: http::Response<hyper::body::Incoming>) -> Self {
+        let (head, body) = response.into_parts();
+        Self { status: head.status, headers: head.headers, body: body.collect().await.unwrap().to_bytes() }
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+    }
+
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status.as_u16(), status, "{:?} {:?}", self.headers, self.body);
+        self
+    }
+}
+
+// === An upstream of raw bytes ===
+
+/// An upstream that reads one request head (and what a given length promises) per answer, keeps the bytes, and writes given bytes.
+pub struct Raw {
+    pub addr: SocketAddr,
+    seen: Arc<Mutex<Vec<Vec<u8>>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Raw {
+    /// Answers every request on every connection with these bytes; closes when they say `Connection: close`.
+    pub async fn answering(answer: impl Into<Vec<u8>>) -> Self {
+        let answer = answer.into();
+        let close = String::from_utf8_lossy(&answer).to_ascii_lowercase().contains("connection: close");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let seen = Arc::<Mutex<Vec<Vec<u8>>>>::default();
+        let kept = seen.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let (answer, seen) = (answer.clone(), kept.clone());
+                tokio::spawn(async move {
+                    while let Some(request) = read_request(&mut stream).await {
+                        seen.lock().unwrap().push(request);
+                        if stream.write_all(&answer).await.is_err() || close {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self { addr, seen, task }
+    }
+
+    /// Answers 200 with a body of two bytes, `ok`.
+    pub async fn ok() -> Self {
+        Self::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await
+    }
+
+    /// Returns the bytes of all requests so far.
+    pub fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Reads one request: its head, and the body that `Content-Length` or chunks make.
+pub async fn read_request(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while !is_whole(&bytes) {
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return (!bytes.is_empty()).then_some(bytes);
+        }
+    }
+    Some(bytes)
+}
+
+fn is_whole(bytes: &[u8]) -> bool {
+    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+    if head.contains("transfer-encoding: chunked") {
+        return bytes.ends_with(b"0\r\n\r\n");
+    }
+    let length =
+        head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse::<usize>().ok()).unwrap_or(0);
+    bytes.len() >= end + 4 + length
+}

@@ -1,0 +1,4 @@
+//! Promises over real sockets: one file for each.
+
+mod harness;
+mod story;
