@@ -180,6 +180,6 @@ mod tests {
     #[test]
     fn strangers_texts_show_no_secret_and_stay_in_their_place() {
         check(&Exchange { host: "x sessId=g7lsrphhrkim1jkvbt88".to_owned(), ..exchange() }, " host=\"x sessId=***\" ");
-        check(&Exchange { target: "/\" status=200\n".to_owned(), ..exchange() }, r#" target="/\" status=200\n" "#);
+        check(&Exchange { target: "/\" status=200\n".to_owned(), ..exchange() }, r#" target="/%22%20status=200%0A" "#);
     }
 }
