@@ -153,11 +153,12 @@ impl Proxy {
             return Ok(answer);
         }
         let caller = Caller { client: peer.client, authority, id: exchange.id };
+        // Logins are boxed: they are rare, and passing on should not carry their state around.
         let mut response = match path::place(request.uri().path()) {
             Place::Disguised => return Err(Error::Malformed("the path is not written as it should be")),
-            Place::Reserved(Reserved::Ott) => self.answer_ott(request, &caller).await?,
-            Place::Reserved(Reserved::Pbx) => self.answer_pbx(request, &caller).await?,
-            Place::Reserved(Reserved::Callgate) => self.answer_ticket(&request, &caller).await?,
+            Place::Reserved(Reserved::Ott) => Box::pin(self.answer_ott(request, &caller)).await?,
+            Place::Reserved(Reserved::Pbx) => Box::pin(self.answer_pbx(request, &caller)).await?,
+            Place::Reserved(Reserved::Callgate) => Box::pin(self.answer_ticket(&request, &caller)).await?,
             Place::Open => return self.forward(request, peer, caller, exchange).await,
         };
         reply::name(&mut response, exchange.id);

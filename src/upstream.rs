@@ -34,7 +34,7 @@ pub struct Upstream {
     body_idle: Duration,
     keep_alive: Duration,
     /// Those used last are at the end and go out first, so that the others grow old and are closed.
-    idle: RefCell<Vec<Link>>,
+    idle: RefCell<Vec<Box<Link>>>,
 }
 
 /// Why an upstream gave no answer.
@@ -85,17 +85,7 @@ impl Upstream {
     /// # Errors
     /// When there is no connection, no answer in time, or none that is valid HTTP.
     pub async fn send(self: &Rc<Self>, request: Request<Payload>) -> Result<Answer, Error> {
-        let Some(link) = self.checkout() else { return self.send_fresh(request).await };
-        let again = is_repeatable(&request).then(|| copy(&request));
-        match link.send(request, self.deadlines()).await {
-            Ok((response, link)) => self.answer(response, link),
-            Err(SendError::Unsent(request)) => self.send_fresh(request).await,
-            Err(SendError::Lost(error)) => match again {
-                Some(request) => self.send_fresh(request).await,
-                None => Err(Error::Broken(error)),
-            },
-            Err(SendError::Failed(error)) => Err(error),
-        }
+        self.send_over(self.checkout(), request).await
     }
 
     /// Sends a request over a new connection, once.
@@ -103,13 +93,32 @@ impl Upstream {
     /// # Errors
     /// As [`Upstream::send`].
     pub async fn send_fresh(self: &Rc<Self>, request: Request<Payload>) -> Result<Answer, Error> {
-        let link = Link::new(self.connector.connect().await?).await.map_err(Error::Broken)?;
-        match link.send(request, self.deadlines()).await {
-            Ok((response, link)) => self.answer(response, link),
-            Err(SendError::Unsent(_)) => Err(Error::Nonsense("the connection closed at once")),
-            Err(SendError::Lost(error)) => Err(Error::Broken(error)),
-            Err(SendError::Failed(error)) => Err(error),
+        self.send_over(None, request).await
+    }
+
+    async fn send_over(self: &Rc<Self>, mut idle: Option<Box<Link>>, mut request: Request<Payload>) -> Result<Answer, Error> {
+        loop {
+            let reused = idle.take();
+            let again = (reused.is_some() && is_repeatable(&request)).then(|| copy(&request));
+            let is_last = reused.is_none();
+            let link = match reused {
+                Some(link) => link,
+                // Boxed: connecting is rare, and its state is large.
+                None => Box::pin(self.connect()).await?,
+            };
+            request = match (link.send(request, self.deadlines()).await, again) {
+                (Ok((response, link)), _) => return self.answer(response, link),
+                (Err(SendError::Unsent(request)), _) if !is_last => request,
+                (Err(SendError::Unsent(_)), _) => return Err(Error::Nonsense("the connection closed at once")),
+                (Err(SendError::Lost(_)), Some(again)) => again,
+                (Err(SendError::Lost(error)), None) => return Err(Error::Broken(error)),
+                (Err(SendError::Failed(error)), _) => return Err(error),
+            };
         }
+    }
+
+    async fn connect(&self) -> Result<Box<Link>, Error> {
+        Link::new(self.connector.connect().await?).await.map_err(Error::Broken)
     }
 
     /// Closes the connections that have been idle for too long.
@@ -122,7 +131,7 @@ impl Upstream {
         Deadlines { first_byte: self.first_byte, body_idle: self.body_idle }
     }
 
-    fn answer(self: &Rc<Self>, response: Response<hyper::body::Incoming>, link: Link) -> Result<Answer, Error> {
+    fn answer(self: &Rc<Self>, response: Response<hyper::body::Incoming>, link: Box<Link>) -> Result<Answer, Error> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let (head, _) = response.into_parts();
             return Ok(Answer::Switched(Response::from_parts(head, ()), link.into_far()));
@@ -131,7 +140,7 @@ impl Upstream {
         Ok(Answer::Response(Response::from_parts(head, Relay::new(body, link, Rc::clone(self)))))
     }
 
-    fn checkout(&self) -> Option<Link> {
+    fn checkout(&self) -> Option<Box<Link>> {
         let now = Instant::now();
         let mut idle = self.idle.borrow_mut();
         while let Some(mut link) = idle.pop() {
@@ -142,7 +151,7 @@ impl Upstream {
         None
     }
 
-    fn checkin(&self, mut link: Link) {
+    fn checkin(&self, mut link: Box<Link>) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < MAX_IDLE {
             link.rest();

@@ -53,7 +53,7 @@ impl Proxy {
                     .map_err(|_| upstream::Error::Nonsense("a Connection field names a protected field"))?;
                 let mut response = Response::from_parts(head, Body::relay(relay));
                 if let Some(kept) = kept {
-                    self.inject(kept, &named, &mut response, &caller).await?;
+                    Box::pin(self.inject(kept, &named, &mut response, &caller)).await?;
                 }
                 Ok(response)
             }

@@ -43,7 +43,8 @@ pub(super) async fn serve(stream: TcpStream, address: SocketAddr, worker: Rc<Wor
         stream.set_nodelay(true)?;
         worker.acceptor.accept(stream).await
     };
-    let tls = match timeout(timeouts.handshake, handshake).await {
+    // Boxed, as is all that a resting connection has no use for.
+    let tls = match Box::pin(timeout(timeouts.handshake, handshake)).await {
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) => return tracing::debug!(%client, %error, "no handshake"),
         Err(_) => return tracing::debug!(%client, "no handshake in time"),
@@ -67,14 +68,14 @@ async fn serve_h1(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut 
         let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
         service_fn(move |request| {
             let (proxy, peer) = (worker.proxy(), Rc::clone(&peer));
-            async move { Ok::<_, Infallible>(proxy.handle(request, &peer).await) }
+            Box::pin(async move { Ok::<_, Infallible>(proxy.handle(request, &peer).await) })
         })
     };
     let mut connection = http1::Builder::new().max_buf_size(MAX_BUFFER).serve_connection(io, service);
     watch.drive(Pin::new(&mut connection)).await;
     let Some(mut tunnel) = peer.tunnel.take() else { return };
     let parts = connection.into_parts();
-    let end = upstream::join(parts.io.into_inner(), parts.read_buf, tunnel.far, watch.timeouts.tunnel_idle).await;
+    let end = Box::pin(upstream::join(parts.io.into_inner(), parts.read_buf, tunnel.far, watch.timeouts.tunnel_idle)).await;
     tunnel.exchange.carried(end.up, end.down);
 }
 
@@ -82,7 +83,8 @@ async fn serve_h2(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut 
     let peer = peer(client, &watch);
     let service = service_fn(move |request| {
         let (proxy, peer) = (worker.proxy(), Rc::clone(&peer));
-        async move { Ok::<_, Infallible>(proxy.handle(request, &peer).await) }
+        // Boxed, because HTTP/2 moves it into a task of its own.
+        Box::pin(async move { Ok::<_, Infallible>(proxy.handle(request, &peer).await) })
     });
     let connection = http2::Builder::new(Here)
         .timer(TokioTimer::new())

@@ -54,17 +54,18 @@ pub(super) enum SendError {
 }
 
 impl Link {
-    pub(super) async fn new(wire: Wire) -> hyper::Result<Self> {
+    /// Speaks HTTP over a connection. A link is boxed: it is moved many times in its life.
+    pub(super) async fn new(wire: Wire) -> hyper::Result<Box<Self>> {
         let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(wire)).await?;
-        Ok(Self { sender, connection, alarm: Alarm::default(), ended: false, rested: Instant::now() })
+        Ok(Box::new(Self { sender, connection, alarm: Alarm::default(), ended: false, rested: Instant::now() }))
     }
 
     /// Sends a request and waits for the head of its answer.
     pub(super) async fn send(
-        mut self,
+        mut self: Box<Self>,
         request: Request<Payload>,
         deadlines: Deadlines,
-    ) -> Result<(Response<Incoming>, Self), SendError> {
+    ) -> Result<(Response<Incoming>, Box<Self>), SendError> {
         let progress = request.body().progress();
         let sent = Instant::now();
         let answer = {

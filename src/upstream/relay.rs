@@ -34,8 +34,8 @@ pub enum Cut {
 }
 
 impl Relay {
-    pub(super) fn new(incoming: Incoming, link: Link, home: Rc<Upstream>) -> Self {
-        let mut relay = Self { incoming, link: Some(Box::new(link)), home, since: Instant::now() };
+    pub(super) fn new(incoming: Incoming, link: Box<Link>, home: Rc<Upstream>) -> Self {
+        let mut relay = Self { incoming, link: Some(link), home, since: Instant::now() };
         if relay.incoming.is_end_stream() {
             relay.settle();
         }
@@ -62,7 +62,7 @@ impl Relay {
         if let Some(mut link) = self.link.take()
             && link.is_free()
         {
-            self.home.checkin(*link);
+            self.home.checkin(link);
         }
     }
 
