@@ -152,7 +152,9 @@ mod tests {
         let mut fields = Fields::of_json(br#"{"key":"a+b","appUser":null}"#).unwrap();
         assert_eq!(fields.take("key").as_deref(), Some("a+b"));
         assert_eq!(fields.take("appUser"), None);
-        for text in ["", "[]", "\"key\"", "{\"key\":1}", "{\"key\":[\"a\"]}", "{\"key\":\"a\"", "{\"key\":\"a\",\"key\":\"b\"}"] {
+        for text in
+            ["", "[]", "\"key\"", "{\"key\":1}", "{\"key\":[\"a\"]}", "{\"key\":\"a\"", "{\"key\":\"a\",\"key\":\"b\"}"]
+        {
             assert!(Fields::of_json(text.as_bytes()).is_err(), "{text}");
         }
     }
