@@ -1,12 +1,11 @@
 //! `POST /auth/ott`: the vendor's arithmetic, and who gets an answer.
 
-use std::fs;
-
 use callgate::model::ott::Ha1;
+use md5::{Digest, Md5};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::{Answer, VOX_PASSWORD, secret};
+use crate::harness::{Answer, Gate, Raw, VOX_PASSWORD, secret};
 use crate::stage::{Plan, Stage, until};
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -21,15 +20,13 @@ async fn alice_asks(stage: &Stage, body: &str) -> Answer {
     stage.alice_posts("/auth/ott", FORM, body).send().await
 }
 
-/// Computes the token with the tests' own words, for users of the harness's file.
+/// Computes the token of a user of the harness's file, without the help of the program.
 fn token(key: &str, user: &str) -> String {
-    callgate_free_md5(&format!("{key}|{}", callgate_free_md5(&format!("{user}:voximplant.com:{VOX_PASSWORD}"))))
+    md5(&format!("{key}|{}", md5(&format!("{user}:voximplant.com:{VOX_PASSWORD}"))))
 }
 
-fn callgate_free_md5(text: &str) -> String {
-    // `Ha1::of` is MD5 over `a:voximplant.com:b` only, so the tests have their own.
-    use md5::Digest;
-    hex::encode(md5::Md5::digest(text))
+fn md5(text: &str) -> String {
+    hex::encode(Md5::digest(text))
 }
 
 // === The answer ===
@@ -71,20 +68,17 @@ async fn http_2_is_answered_the_same() {
 }
 
 /// Asks for the token of a user whose password only a users file of its own knows.
-#[track_caller]
-fn vector(key: &'static str, user: &'static str, password: &'static str, expected: &'static str) -> impl Future {
-    async move {
-        let dir = TempDir::new().unwrap();
-        let ha1 = callgate_free_md5(&format!("{user}:voximplant.com:{password}"));
-        secret(&dir, "users", &format!("{user}:voximplant.com:{ha1}\n"));
-        let users = dir.path().join("users").display().to_string();
-        let stage = Plan { users: &users, ..Plan::default() }.start().await;
-        stage.gate.canary(&ha1);
-        stage.claims(json!({ "vox": user }));
-        let answer = alice_asks(&stage, &form(&[("key", key), ("appUser", user)])).await.expect(200);
-        assert_eq!(answer.text(), expected, "{key:?} {user:?}");
-        assert!(!format!("{:?}", answer.headers).contains(&ha1));
-    }
+async fn vector(key: &str, user: &str, password: &str, expected: &str) {
+    let dir = TempDir::new().unwrap();
+    let ha1 = md5(&format!("{user}:voximplant.com:{password}"));
+    secret(&dir, "users", &format!("{user}:voximplant.com:{ha1}\n"));
+    let users = dir.path().join("users").display().to_string();
+    let stage = Plan { users: &users, ..Plan::default() }.start().await;
+    stage.gate.canary(&ha1);
+    stage.claims(json!({ "vox": user }));
+    let answer = alice_asks(&stage, &form(&[("key", key), ("appUser", user)])).await.expect(200);
+    assert_eq!(answer.text(), expected, "{key:?} {user:?}");
+    assert!(!format!("{:?}", answer.headers).contains(&ha1));
 }
 
 #[tokio::test]
@@ -309,10 +303,8 @@ async fn a_slow_body_is_not_waited_for() {
 
 #[tokio::test]
 async fn nothing_is_there_without_voximplant() {
-    let dir = TempDir::new().unwrap();
-    fs::write(dir.path().join("x"), "").unwrap();
-    let upstream = crate::harness::Raw::ok().await;
-    let gate = crate::harness::Gate::start(&format!("[app]\nurl = \"http://{}\"", upstream.addr)).await;
+    let upstream = Raw::ok().await;
+    let gate = Gate::start(&format!("[app]\nurl = \"http://{}\"", upstream.addr)).await;
     for (method, path) in
         [("POST", "/auth/ott"), ("OPTIONS", "/auth/ott"), ("GET", "/auth/pbx"), ("GET", "/auth/callgate/x")]
     {

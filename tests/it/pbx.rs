@@ -1,10 +1,11 @@
 //! `/auth/pbx`: a session for whoever may have one, and the ways it reaches the browser.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use callgate::demo::vodia::{BodyForm, Dialect, FailForm, Faults, Level, Scope, Wrong};
 use http::{Method, StatusCode};
 use serde_json::json;
-use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::Answer;
@@ -196,7 +197,7 @@ fn check_failure(stage: &Stage, answer: &Answer) {
 
 #[tokio::test]
 async fn an_answer_that_is_no_session_is_no_login() {
-    let stage = Plan { pbx: "timeout = \"400ms\"", ..Plan::default() }.start().await;
+    let stage = Plan { pbx: "timeout = \"1s\"", ..Plan::default() }.start().await;
     let bytes = |text: &'static str| Wrong::Raw(Bytes::from_static(text.as_bytes()));
     for (wrong, status) in [
         (Wrong::Html, 502),
@@ -244,7 +245,7 @@ async fn a_pbx_that_is_not_there_is_a_bad_gateway() {
 
 #[tokio::test]
 async fn a_pbx_that_dribbles_is_too_slow() {
-    let stage = Plan { pbx: "timeout = \"400ms\"", ..Plan::default() }.start().await;
+    let stage = Plan { pbx: "timeout = \"1s\"", ..Plan::default() }.start().await;
     stage.pbx_does(|faults| faults.body_delay = Duration::from_secs(600));
     check_failure(&stage, &stage.as_alice("/auth/pbx").send().await.expect(504));
     assert_eq!(stage.minted().len(), 1);
@@ -476,6 +477,13 @@ async fn pages_of_other_origins_get_no_session() {
         assert_eq!(answer.header("access-control-allow-origin"), "", "{origin}");
     }
     assert!(stage.minted().is_empty());
+    for (origin, status, allowed) in
+        [("https://listed.test", 204, "https://listed.test"), ("https://evil.test", 403, "")]
+    {
+        let preflight = stage.gate.ask(Method::OPTIONS, "/auth/pbx").header("origin", origin);
+        let answer = preflight.header("access-control-request-method", "POST").send().await.expect(status);
+        assert_eq!(answer.header("access-control-allow-origin"), allowed);
+    }
     let asking = stage.alice_posts("/auth/pbx", "text/plain", "{}").header("origin", "https://listed.test");
     let answer = asking.header("sec-fetch-site", "cross-site").send().await.expect(200);
     assert_eq!(answer.header("access-control-allow-origin"), "https://listed.test");
@@ -519,6 +527,20 @@ async fn a_person_is_led_to_the_login_and_a_program_is_told_of_it() {
     let post = stage.gate.post("/auth/pbx", "application/json", "{}").send().await.expect(401);
     assert_eq!(post.json()["login"], "/login?next=pbx");
     assert!(stage.minted().is_empty());
+}
+
+#[tokio::test]
+async fn the_login_of_the_app_is_found_from_the_pbx_host_too() {
+    let app = "whoami = \"/api/me\"\nlogin = \"/login\"\nhosts = [\"app.test\"]";
+    let stage = Plan { app, ..Plan::default() }.start().await;
+    for (host, expected) in [
+        ("app.test", "/login"),
+        ("pbx.test", "https://app.test/login"),
+        ("pbx.test:8443", "https://app.test:8443/login"),
+    ] {
+        let answer = stage.gate.get("/auth/pbx").host(host).header("accept", NAVIGATION).send().await.expect(302);
+        assert_eq!(answer.header("location"), expected);
+    }
 }
 
 #[tokio::test]
@@ -599,10 +621,9 @@ async fn disguised_spellings_are_refused_and_others_are_the_apps() {
     assert!(stage.minted().is_empty());
 }
 
-/// The scopes of faults are the stand-in's: an exchange that fails must not look like a login either.
 #[tokio::test]
 async fn an_exchange_that_fails_is_no_login() {
-    let stage = Plan { dialect: Dialect::B, pbx: "handoff = \"cookie\"\ntimeout = \"400ms\"", ..Plan::default() };
+    let stage = Plan { dialect: Dialect::B, pbx: "handoff = \"cookie\"\ntimeout = \"1s\"", ..Plan::default() };
     let stage = stage.start().await;
     let without_cookie = Wrong::Raw(Bytes::from_static(b"HTTP/1.1 200 Ok\r\nContent-Length: 4\r\n\r\ntrue"));
     for (wrong, status) in [
