@@ -173,7 +173,10 @@ impl Proxy {
         let language = language(selectors.language.as_ref(), &grant, pbx)?;
         let facts =
             Facts { principal: Some(principal), rule: Some(grant.rule()), account: Some(grant.account().to_string()) };
-        match sessions.mint(grant.account()).await {
+        let pending = self.pending(Act::Pbx, caller, &facts);
+        let minted = sessions.mint(grant.account()).await;
+        pending.settle();
+        match minted {
             Ok(session) => {
                 self.granted(Act::Pbx, caller, &facts);
                 Ok(Minted { session, account: grant.account().clone(), language })

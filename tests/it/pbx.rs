@@ -305,6 +305,7 @@ async fn a_mint_that_was_sent_is_not_asked_twice() {
     until("the mint arrives", || stage.minted().len() == 1).await;
     drop(impatient);
     stage.gate.line(&["access", "/auth/pbx", "ended=aborted"]).await;
+    stage.gate.line(&["audit refusal", "account=40@acme.test", "the caller left"]).await;
     stage.pbx_does(|faults| faults.head_delay = Duration::ZERO);
     stage.as_alice("/auth/pbx").send().await.expect(303);
     assert_eq!(stage.minted().len(), 2);
