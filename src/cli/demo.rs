@@ -36,6 +36,10 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 async fn show(listen: SocketAddr) -> ExitCode {
+    let listen = match settled(listen) {
+        Ok(listen) => listen,
+        Err(error) => return complain("cannot listen", &error),
+    };
     let port = listen.port();
     let options = Options::default();
     let password = options.admin_password.clone();
@@ -67,6 +71,11 @@ async fn show(listen: SocketAddr) -> ExitCode {
         }
     };
     run::serve(config, |_| welcome(port, &folder.0)).await
+}
+
+/// Finds a free port in the place of port 0: the app names the port in its links before the gate listens there.
+fn settled(listen: SocketAddr) -> io::Result<SocketAddr> {
+    if listen.port() == 0 { std::net::TcpListener::bind(listen)?.local_addr() } else { Ok(listen) }
 }
 
 fn welcome(port: u16, folder: &Path) {

@@ -22,7 +22,7 @@ pub struct Exchange {
     pub client: IpAddr,
     /// The method of the request.
     pub method: Method,
-    /// The host the request names, with its port if it names one.
+    /// The host the request names, without its port.
     pub host: String,
     /// The path and query as the client wrote them; the line shows them without secrets.
     pub target: String,

@@ -93,6 +93,11 @@ impl Proxy {
         self.audit(act, Outcome::Refused, caller, facts, Some(reason));
     }
 
+    /// Watches over a login that others decide on: if the caller leaves before they do, the audit log says so.
+    pub(super) const fn pending<'a>(&'a self, act: Act, caller: &'a Caller, facts: &'a Facts<'a>) -> Pending<'a> {
+        Pending { proxy: self, act, caller, facts, settled: false }
+    }
+
     fn audit(&self, act: Act, outcome: Outcome, caller: &Caller, facts: &Facts<'_>, reason: Option<&str>) {
         let principal = facts.principal;
         self.logs.write_audit(&Entry {
@@ -126,5 +131,29 @@ impl Proxy {
         }
         let host = app.upstream.hosts.iter().find_map(crate::config::HostPattern::exact)?;
         Some(format!("https://{}{login}", caller.authority.with_host(host)))
+    }
+}
+
+/// A login whose outcome nobody knows yet.
+pub(super) struct Pending<'a> {
+    proxy: &'a Proxy,
+    act: Act,
+    caller: &'a Caller,
+    facts: &'a Facts<'a>,
+    settled: bool,
+}
+
+impl Pending<'_> {
+    /// Notes that the outcome is known.
+    pub(super) fn settle(mut self) {
+        self.settled = true;
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.proxy.failed(self.act, self.caller, self.facts, "the caller left before the PBX answered");
+        }
     }
 }

@@ -173,7 +173,10 @@ impl Proxy {
         let language = language(selectors.language.as_ref(), &grant, pbx)?;
         let facts =
             Facts { principal: Some(principal), rule: Some(grant.rule()), account: Some(grant.account().to_string()) };
-        match sessions.mint(grant.account()).await {
+        let pending = self.pending(Act::Pbx, caller, &facts);
+        let minted = sessions.mint(grant.account()).await;
+        pending.settle();
+        match minted {
             Ok(session) => {
                 self.granted(Act::Pbx, caller, &facts);
                 Ok(Minted { session, account: grant.account().clone(), language })
@@ -344,15 +347,20 @@ impl Proxy {
 
 /// Tells whether a request only looks ahead: no person has clicked yet, so there is nobody to log in.
 pub(super) fn looks_ahead(method: &Method, headers: &HeaderMap) -> bool {
-    let contains = |name: &str, part: &str| {
+    let lines = |name: &str| {
         let lines = headers.get_all(name).into_iter();
-        lines.map(|line| String::from_utf8_lossy(line.as_bytes()).to_ascii_lowercase()).any(|line| line.contains(part))
+        lines.map(|line| String::from_utf8_lossy(line.as_bytes()).to_ascii_lowercase())
     };
+    let is_purpose = |line: String| line.contains("prefetch") || line.contains("preview");
     *method == Method::HEAD
-        || ["sec-purpose", "purpose", "x-moz"]
-            .into_iter()
-            .any(|name| contains(name, "prefetch") || contains(name, "preview"))
-        || PREVIEWERS.iter().any(|previewer| contains("user-agent", previewer))
+        || ["sec-purpose", "purpose", "x-moz"].into_iter().flat_map(lines).any(is_purpose)
+        || lines("user-agent").any(|agent| is_previewer(&agent))
+}
+
+fn is_previewer(agent: &str) -> bool {
+    // Cubot makes phones, and people click on those.
+    let agent = agent.replace("cubot", "");
+    PREVIEWERS.iter().any(|previewer| agent.contains(previewer))
 }
 
 /// Tells whether another site began this navigation: the app's cookie is then missing if it is `SameSite=Strict`.

@@ -1,5 +1,6 @@
 //! The small bodies of the login endpoints: a form or JSON, read once, within a bound and a deadline.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use http::HeaderMap;
 use http::header;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -27,18 +29,18 @@ impl Fields {
     }
 
     fn of_json(text: &[u8]) -> Result<Self, Error> {
-        let Ok(Value::Object(object)) = serde_json::from_slice(text) else {
+        let Ok(Members(members)) = serde_json::from_slice(text) else {
             return Err(Error::Malformed("the body is not a JSON object"));
         };
         let mut pairs = Vec::new();
-        for (name, value) in object {
+        for (name, value) in members {
             match value {
                 Value::String(text) => pairs.push((name, text)),
                 Value::Null => {}
                 _ => return Err(Error::Malformed("a member of the JSON object is not a string")),
             }
         }
-        Ok(Self(pairs))
+        Self::unique(pairs)
     }
 
     fn unique(mut pairs: Vec<(String, String)>) -> Result<Self, Error> {
@@ -51,6 +53,31 @@ impl Fields {
     pub(super) fn take(&mut self, name: &str) -> Option<String> {
         let at = self.0.iter().position(|(known, _)| known == name)?;
         Some(self.0.swap_remove(at).1)
+    }
+}
+
+/// The members of a JSON object as they are written: a map would keep the last of two equal names.
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = object.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Object)
     }
 }
 
@@ -125,7 +152,9 @@ mod tests {
         let mut fields = Fields::of_json(br#"{"key":"a+b","appUser":null}"#).unwrap();
         assert_eq!(fields.take("key").as_deref(), Some("a+b"));
         assert_eq!(fields.take("appUser"), None);
-        for text in ["", "[]", "\"key\"", "{\"key\":1}", "{\"key\":[\"a\"]}", "{\"key\":\"a\""] {
+        for text in
+            ["", "[]", "\"key\"", "{\"key\":1}", "{\"key\":[\"a\"]}", "{\"key\":\"a\"", "{\"key\":\"a\",\"key\":\"b\"}"]
+        {
             assert!(Fields::of_json(text.as_bytes()).is_err(), "{text}");
         }
     }

@@ -1,6 +1,7 @@
 //! What the promises are tested with: a real gate before real servers, and clients that see every byte.
 //!
-//! Every gate searches its own log lines and the program's events for secrets when it ends.
+//! Every gate searches its own log lines and the program's events for secrets when it ends: for those it was told of,
+//! and for all that its clients sent or were given.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -142,6 +143,17 @@ impl Gate {
         self.memory.text()
     }
 
+    /// Waits for a line of the access or audit log that contains all these texts, and returns it.
+    pub async fn line(&self, parts: &[&str]) -> String {
+        let mut found = None;
+        crate::stage::until(&format!("a log line with {parts:?}"), || {
+            found = self.log().lines().find(|line| parts.iter().all(|part| line.contains(part))).map(str::to_owned);
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
+    }
+
     /// Drains the gate and returns how many connections were cut off.
     pub async fn drain(mut self) -> usize {
         let server = self.server.take().unwrap();
@@ -259,7 +271,20 @@ impl Asking<'_> {
         self
     }
 
+    /// Sends the request on a connection of its own, and notes the secrets that go to and fro.
     pub async fn send(self) -> Answer {
+        let gate = self.gate;
+        let mut secrets = secrets_of_request(&self.path, &self.headers, &self.body);
+        let is_login = self.path.starts_with("/auth/");
+        let answer = self.exchange().await;
+        secrets.extend(secrets_of_answer(&answer, is_login));
+        for secret in secrets.into_iter().filter(|secret| secret.len() >= 16) {
+            gate.canary(secret);
+        }
+        answer
+    }
+
+    async fn exchange(self) -> Answer {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         if let Some(ip) = self.from {
             socket.bind((ip, 0).into()).unwrap();
@@ -315,6 +340,48 @@ impl Answer {
         assert_eq!(self.status.as_u16(), status, "{:?} {:?}", self.headers, self.body);
         self
     }
+}
+
+// === The secrets of an exchange ===
+
+/// The parameters that carry a session, a ticket, a one-time key or a password.
+const PARAMETERS: [&str; 4] = ["sessId", "t", "key", "appUserPassword"];
+
+fn secrets_of_request(path: &str, headers: &HeaderMap, body: &[u8]) -> Vec<String> {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let cookies = headers.get_all("cookie").iter().map(text).collect::<Vec<_>>().join(";");
+    let cookies = cookies.split(';').filter_map(|pair| Some(pair.split_once('=')?.1.trim().to_owned()));
+    let keys = headers.get_all("authorization").iter().map(text);
+    let keys = keys.filter_map(|line| Some(line.split_once(' ')?.1.trim().to_owned()));
+    cookies.chain(keys).chain(secrets_of_query(path)).chain(secrets_of_form(body)).collect()
+}
+
+fn secrets_of_answer(answer: &Answer, is_login: bool) -> Vec<String> {
+    let cookies = answer.headers.get_all("set-cookie").iter().filter_map(|line| line.to_str().ok());
+    let cookies = cookies.filter_map(|line| Some(line.split(';').next()?.split_once('=')?.1.to_owned()));
+    let mut secrets: Vec<_> = cookies.chain(secrets_of_query(answer.header("location"))).collect();
+    if is_login && answer.status == StatusCode::OK {
+        match serde_json::from_slice::<serde_json::Value>(&answer.body) {
+            Ok(serde_json::Value::String(session)) => secrets.push(session),
+            Ok(object) => {
+                let members = ["session", "token", "url"].iter().filter_map(|name| object[*name].as_str());
+                secrets.extend(members.flat_map(|text| secrets_of_query(text).into_iter().chain([text.to_owned()])));
+            }
+            Err(_) if answer.header("content-type") == "text/plain" => secrets.push(answer.text().to_owned()),
+            Err(_) => {}
+        }
+    }
+    secrets
+}
+
+fn secrets_of_query(url: &str) -> Vec<String> {
+    let url = url.split('#').next().unwrap_or_default();
+    url.split_once('?').map_or_else(Vec::new, |(_, query)| secrets_of_form(query.as_bytes()))
+}
+
+fn secrets_of_form(form: &[u8]) -> Vec<String> {
+    let pairs = form_urlencoded::parse(form).filter(|(name, _)| PARAMETERS.contains(&name.as_ref()));
+    pairs.map(|(_, value)| value.into_owned()).collect()
 }
 
 // === An upstream of raw bytes ===

@@ -1,58 +1,56 @@
 //! The main job, end to end: a proven caller is logged in to the PBX and to Voximplant, and nobody else.
 
-use callgate::demo::app::{App, AppOptions, SameSite};
-use callgate::demo::vodia::{Options, Vodia};
+use callgate::demo::voximplant::Voximplant;
+use serde_json::json;
 
-use crate::harness::Gate;
-
-/// A gate before the stand-ins for app and PBX.
-pub async fn gate(more: &str) -> (Gate, App, Vodia) {
-    let pbx = Vodia::start(Options::default()).await;
-    let options = AppOptions {
-        pbx_origin: "https://pbx.test".into(),
-        tenant: "acme.test".into(),
-        voximplant: None,
-        cookie_same_site: SameSite::Lax,
-    };
-    let app = App::start(options).await;
-    let text = format!(
-        r#"
-[app]
-url = "http://{}"
-whoami = "/api/me"
-[pbx]
-url = "http://{}"
-hosts = ["pbx.test"]
-admin = {{ user = "sso", password = {{ env = "PBX_ADMIN" }} }}
-[voximplant]
-users = {{ file = "voximplant.htdigest" }}
-[[allow]]
-name = "staff"
-pbx = {{ domain = "{{tenant}}", account = "{{ext}}" }}
-voximplant = "{{vox}}"
-{more}"#,
-        app.addr, pbx.addr
-    );
-    (Gate::start(&text).await, app, pbx)
-}
+use crate::harness::VOX_PASSWORD;
+use crate::stage::Stage;
 
 #[tokio::test]
 async fn a_link_logs_its_caller_in_to_the_pbx() {
-    let (gate, app, pbx) = gate("").await;
-    let answer = gate.get("/auth/pbx?lang=fr").cookie(&app.log_in("alice")).send().await.expect(303);
-    let session = pbx.last_session().unwrap();
-    gate.canary(&session);
+    let stage = Stage::new().await;
+    let answer = stage.as_alice("/auth/pbx?lang=fr").send().await.expect(303);
+    let session = stage.pbx.last_session().unwrap();
     assert_eq!(answer.header("location"), format!("https://pbx.test/welcome.htm?sessId={session}&lang=fr"));
     assert_eq!(answer.header("cache-control"), "no-store");
-    let mints = pbx.mints();
-    assert_eq!(mints.len(), 1);
-    assert_eq!((mints[0].username.as_deref(), mints[0].domain.as_deref()), (Some("40"), Some("acme.test")));
+    assert_eq!(stage.minted(), ["40@acme.test"]);
+    let landing = stage.gate.get(&format!("/welcome.htm?sessId={session}&lang=fr")).host("pbx.test").send().await;
+    assert!(landing.expect(200).text().contains("Bienvenue"));
+}
+
+#[tokio::test]
+async fn the_answer_to_a_key_logs_its_caller_in_to_voximplant() {
+    let stage = Stage::new().await;
+    let cloud = Voximplant::start([("alice", VOX_PASSWORD)]).await;
+    cloud.set_tricky_keys(true);
+    let key = ask_cloud(&cloud, "/_key", json!({ "user": "alice" })).await["key"].as_str().unwrap().to_owned();
+    let form = form_urlencoded::Serializer::new(String::new()).append_pair("key", &key).finish();
+    let answer = stage.alice_posts("/auth/ott", "application/x-www-form-urlencoded", form).send().await.expect(200);
+    let login = ask_cloud(&cloud, "/_login", json!({ "user": "alice", "token": answer.text() })).await;
+    assert_eq!(login["displayName"], "Alice");
 }
 
 #[tokio::test]
 async fn nobody_is_logged_in_as_nobody() {
-    let (gate, _app, pbx) = gate("").await;
-    gate.get("/auth/pbx").send().await.expect(401);
-    gate.get("/auth/pbx").cookie("demo_app=wrong").send().await.expect(401);
-    assert!(pbx.mints().is_empty());
+    let stage = Stage::new().await;
+    stage.gate.get("/auth/pbx").send().await.expect(401);
+    stage.gate.get("/auth/pbx").cookie("demo_app=wrong").send().await.expect(401);
+    let form = "application/x-www-form-urlencoded";
+    stage.gate.post("/auth/ott", form, "key=k").send().await.expect(401);
+    stage.gate.post("/auth/ott", form, "key=k").cookie("demo_app=wrong").send().await.expect(401);
+    assert!(stage.minted().is_empty());
+}
+
+async fn ask_cloud(cloud: &Voximplant, path: &str, body: serde_json::Value) -> serde_json::Value {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let body = body.to_string();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: cloud\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut socket = tokio::net::TcpStream::connect(cloud.addr).await.unwrap();
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
 }
