@@ -1,6 +1,8 @@
 //! The documents tell the truth: their commands are run, their configurations loaded, their scripts called, and their
 //! tables compared with what they speak of.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -109,7 +111,6 @@ fn all_blocks(kind: Kind) -> Vec<Block> {
 /// A folder that stands for `/etc/callgate`, a home, and programs that run until the end.
 struct Machine {
     folder: TempDir,
-    port: u16,
     app: SocketAddr,
     pbx: SocketAddr,
     running: Vec<Daemon>,
@@ -119,7 +120,8 @@ struct Daemon(Child);
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        // As an operator would end it, so that the demo removes its folder.
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
         let _ = self.0.wait();
     }
 }
@@ -127,9 +129,7 @@ impl Drop for Daemon {
 impl Machine {
     fn new(app: SocketAddr, pbx: SocketAddr) -> Self {
         let folder = TempDir::new().unwrap();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        let machine = Self { folder, port, app, pbx, running: Vec::new() };
+        let machine = Self { folder, app, pbx, running: Vec::new() };
         fs::create_dir_all(machine.etc().join("certs")).unwrap();
         fs::create_dir_all(machine.etc().join("log")).unwrap();
         let certificate = dev::certificate(&["portal.example.com", "pbx.example.com"]).unwrap();
@@ -141,9 +141,6 @@ impl Machine {
         ] {
             machine.write(name, text);
         }
-        let (ca, to) = (machine.etc().join("ca.pem"), format!("::127.0.0.1:{port}"));
-        let curlrc = format!("cacert = \"{}\"\nconnect-to = \"{to}\"\nmax-time = 30\n", ca.display());
-        fs::write(machine.folder.path().join(".curlrc"), curlrc).unwrap();
         machine
     }
 
@@ -168,16 +165,14 @@ impl Machine {
     fn real(&self, text: &str) -> String {
         text.replace("/etc/callgate", &self.etc().display().to_string())
             .replace("/var/log/callgate", &self.etc().join("log").display().to_string())
-            .replace("0.0.0.0:443", &format!("127.0.0.1:{}", self.port))
+            .replace("0.0.0.0:443", "127.0.0.1:0")
             .replace("127.0.0.1:3000", &self.app.to_string())
             .replace("127.0.0.1:8080", &self.pbx.to_string())
-            .replace("localhost:8443", &format!("localhost:{}", self.port))
     }
 
     /// Turns what is here into what a document shows.
     fn shown(&self, text: &str) -> String {
         text.replace(&self.etc().display().to_string(), "/etc/callgate")
-            .replace(&format!("localhost:{}", self.port), "localhost:8443")
     }
 
     fn command(&self, program: &str) -> Command {
@@ -199,14 +194,10 @@ impl Machine {
     /// Starts a program and waits until it says that it is ready.
     fn start(&mut self, arguments: &[&str], ready: &str) {
         self.running.clear();
-        let mut command = self.command(env!("CARGO_BIN_EXE_callgate"));
-        let arguments = arguments.iter().map(|argument| self.real(argument));
-        let script = "exec \"$0\" \"$@\" 2>&1";
-        command.args(arguments);
-        let program = command.get_program().to_owned();
-        let rest: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
         let mut shell = self.command("bash");
-        shell.args(["-c", script]).arg(program).args(rest);
+        shell
+            .args(["-c", "exec callgate \"$@\" 2>&1", "bash"])
+            .args(arguments.iter().map(|argument| self.real(argument)));
         let mut child = shell.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         self.running.push(Daemon(child));
@@ -214,8 +205,17 @@ impl Machine {
         while !told.contains(ready) {
             assert!(lines.read_line(&mut told).unwrap() > 0, "it ended, and said {told}");
         }
+        self.lead_curl_to(&told);
         // What nobody reads would stop it once the pipe is full.
         std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
+    }
+
+    /// Lets curl find at every name what listens here, and believe its certificate.
+    fn lead_curl_to(&self, told: &str) {
+        let port = told.split("address=127.0.0.1:").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+        let ca = self.etc().join("ca.pem");
+        let settings = format!("cacert = {ca:?}\nconnect-to = \"::127.0.0.1:{port}\"\nmax-time = 30\n");
+        fs::write(self.folder.path().join(".curlrc"), settings).unwrap();
     }
 
     fn start_gate(&mut self) {
@@ -358,6 +358,20 @@ async fn the_commands_of_the_other_documents_do_what_is_shown() {
                 machine.do_block(&block);
             }
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hangup_ends_nothing() {
+    meanwhile(|app, pbx| {
+        let mut machine = Machine::new(app, pbx);
+        machine.write_secrets();
+        machine.write("proxy.toml", &machine.real(&readme_configuration()));
+        machine.start_gate();
+        let script = format!("kill -HUP {}; curl -s https://portal.example.com/auth/pbx", machine.running[0].0.id());
+        let (told, success) = machine.bash(&script);
+        assert!(success && told.contains("log in first"), "{told}");
     })
     .await;
 }
