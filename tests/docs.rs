@@ -172,7 +172,7 @@ impl Machine {
 
     /// Turns what is here into what a document shows.
     fn shown(&self, text: &str) -> String {
-        text.replace(&self.etc().display().to_string(), "/etc/callgate")
+        text.replace(&self.etc().display().to_string(), "/etc/callgate").replace('\r', "")
     }
 
     fn command(&self, program: &str) -> Command {
@@ -349,7 +349,9 @@ async fn the_readme_leads_from_nothing_to_a_login() {
 #[tokio::test]
 async fn the_commands_of_the_other_documents_do_what_is_shown() {
     meanwhile(|app, pbx| {
+        let mirror = serve(mirrored);
         for path in documents().into_iter().filter(|path| !path.ends_with("README.md")) {
+            let app = if path.ends_with("transparency.md") { mirror } else { app };
             let mut machine = Machine::new(app, pbx);
             machine.write_secrets();
             machine.write("proxy.toml", &machine.real(&readme_configuration()));
@@ -440,22 +442,27 @@ fn all_json_is_json() {
 
 // === Answers of the app ===
 
-/// Answers every request with these bytes, for as long as the test runs.
-fn serve(answer: String) -> SocketAddr {
+/// Answers every request, for as long as the test runs, with what is made of its head.
+fn serve(answer: impl Fn(&str) -> String + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let mut reader = BufReader::new(stream.try_clone().unwrap());
-            let mut line = String::from("-");
-            while !line.trim().is_empty() {
-                line.clear();
-                reader.read_line(&mut line).unwrap();
-            }
-            stream.write_all(answer.as_bytes()).unwrap();
+            let mut head = String::new();
+            // A line of two bytes is the empty one behind the head.
+            while reader.read_line(&mut head).unwrap() > 2 {}
+            stream.write_all(answer(&head).as_bytes()).unwrap();
         }
     });
     addr
+}
+
+/// Answers as docs/transparency.md says: with the head of the request, and some fields that are not for the client.
+fn mirrored(head: &str) -> String {
+    let fields = "Connection: close, X-Hop\r\nX-Hop: 1\r\nPBX-Account: 40\r\nServer: app\r\nContent-Type: text/plain";
+    let body = head.replace('\r', "");
+    format!("HTTP/1.1 200 Ok\r\n{fields}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
 #[tokio::test]
@@ -466,7 +473,8 @@ async fn redirects_of_the_app_are_given_a_session() {
         for path in ["README.md", "docs/app.md"] {
             let blocks = blocks(path);
             let (at, answer) = blocks.iter().enumerate().find(|(_, block)| block.kind == Kind::Http).unwrap();
-            let app = serve(answer.text.replace('\n', "\r\n") + "\r\n");
+            let text = answer.text.replace('\n', "\r\n") + "\r\n";
+            let app = serve(move |_| text.clone());
             let mut machine = Machine::new(app, pbx);
             machine.write_secrets();
             machine.write("proxy.toml", &machine.real(&format!("{}{}", readme_configuration(), redirect.text)));
@@ -620,6 +628,53 @@ fn every_reason_of_the_access_log_is_explained() {
         count += 1;
     }
     assert_eq!((count, rows.len()), (rows.len(), count));
+}
+
+/// Where the bounds that docs/operate.md tells are kept.
+const BOUNDS: [(&str, &str); 11] = [
+    ("src/server/connection.rs", "MAX_BUFFER: usize = 64 << 10;"),
+    ("src/server/connection.rs", "MAX_HEADER_LIST: u32 = 16 << 10;"),
+    ("src/server/connection.rs", "MAX_STREAMS: u32 = 100;"),
+    ("src/server/connection.rs", "MAX_SEND_BUFFER: usize = 128 << 10;"),
+    ("src/server/connection.rs", "initial_stream_window_size(256 << 10)"),
+    ("src/server/connection.rs", "initial_connection_window_size(1 << 20)"),
+    ("src/upstream/link.rs", "MAX_BUFFER: usize = 128 << 10;"),
+    ("src/upstream/tunnel.rs", "CHUNK: usize = 16 << 10;"),
+    ("src/limit.rs", "KEYS: usize = 100_000;"),
+    ("src/observe/sink.rs", "QUEUE: usize = 8192;"),
+    ("src/proxy.rs", "TICKETS: usize = 10_000;"),
+];
+
+#[test]
+fn the_documented_bounds_are_those_of_the_code() {
+    for (file, bound) in BOUNDS {
+        let source = fs::read_to_string(file).unwrap();
+        assert!(source.contains(bound), "{file} no longer says {bound}: correct docs/operate.md, then this list");
+    }
+}
+
+fn sources(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .map(|path| if path.is_dir() { sources(&path) } else { fs::read_to_string(path).unwrap_or_default() })
+        .collect()
+}
+
+#[test]
+fn log_lines_that_are_explained_are_written_somewhere() {
+    let sources = sources(Path::new("src"));
+    let is_message = |span: &&str| {
+        span.split(' ').count() > 3 && span.chars().all(|c| c.is_ascii_alphabetic() || matches!(c, ' ' | '\''))
+    };
+    let mut count = 0;
+    for path in ["docs/operate.md", "docs/troubleshoot.md"] {
+        let prose = split(Path::new(path)).0;
+        for span in prose.split('`').skip(1).step_by(2).filter(is_message) {
+            assert!(sources.contains(span), "{path}: {span}");
+            count += 1;
+        }
+    }
+    assert!(count > 5, "{count}");
 }
 
 #[test]
