@@ -1,4 +1,4 @@
-//! Floor 8: the commands.
+//! Floor 9: the commands.
 
 mod check;
 mod demo;

@@ -1,4 +1,4 @@
-//! The stand-ins of `callgate demo` and of the tests: a PBX, a telephony cloud and a customer portal.
+//! Floor 8: the stand-ins of `callgate demo` and of the tests: a PBX, a telephony cloud and a customer portal.
 //!
 //! Each is a real HTTP/1.1 server on a port of its own at 127.0.0.1 that speaks the real protocol, strange failures
 //! included, and keeps a record of what it was asked. They share no code with the proxy, so an error there cannot

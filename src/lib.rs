@@ -6,14 +6,15 @@
 //!
 //! | floor | modules | what they do |
 //! |---|---|---|
-//! | 8 | `cli`, [`demo`] | commands; stand-ins for the PBX, Voximplant and the app |
+//! | 9 | `cli` | commands |
+//! | 8 | [`demo`] | stand-ins for the PBX, Voximplant and the app |
 //! | 7 | [`server`] | sockets, worker threads, connections, drain |
 //! | 6 | [`proxy`] | the path of a request |
 //! | 5 | [`auth`] | who is calling? |
 //! | 4 | [`pbx`], [`limit`], [`replay`] | asking the PBX for sessions; quotas; single-use tickets |
 //! | 3 | [`upstream`] | every byte that goes to an upstream |
-//! | 2 | [`tls`] | certificates and trust |
-//! | 1 | [`message`], [`config`], [`observe`], `alarm` | rules of HTTP messages; `proxy.toml`; logs; deadlines |
+//! | 2 | [`tls`], [`observe`] | certificates and trust; logs |
+//! | 1 | [`message`], [`config`], `alarm` | rules of HTTP messages; `proxy.toml`; deadlines |
 //! | 0 | [`model`] | plain types and rules: no I/O, no clock |
 //!
 //! # What always holds

@@ -1,4 +1,4 @@
-//! What the gate tells its operator: one line for each exchange, one for each login, events on standard error.
+//! Floor 2: what the gate tells its operator: one line for each exchange, one for each login, events on standard error.
 
 pub mod access;
 pub mod audit;

@@ -64,21 +64,31 @@ pub(super) async fn serve(config: Config, ready: impl FnOnce(&Server)) -> ExitCo
     }
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM and SIGINT, which end; SIGHUP, which must not.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn listen() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
+    /// Waits for the next signal to end.
     async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                // Nobody listening would mean the end of all calls, by the habit of a log rotation.
+                _ = self.hangup.recv() => tracing::warn!("SIGHUP changes nothing: files are read at the start only"),
+            }
         }
     }
 }

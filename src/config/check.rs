@@ -51,7 +51,12 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
             hint,
         }])
     })?;
-    parse_file(&file, &text, path.parent().unwrap_or_else(|| Path::new("")), env)
+    parse_file(&file, &text, folder_of(path), env)
+}
+
+/// Returns the folder of a file. That of a bare name is not the empty path, which nothing can make absolute.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 /// Reads the text of a configuration; relative paths start at `base`.

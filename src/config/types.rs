@@ -123,7 +123,7 @@ pub struct Url {
 pub struct Trust {
     /// The certificates of `ca`; none: the public trust roots.
     pub ca: Option<Vec<CertificateDer<'static>>>,
-    /// The name the certificate must have; none: the host of `url`, if that is a name, else the request's host.
+    /// The name the certificate must have, which is also the one asked for (SNI); none: the host of `url`.
     pub server_name: Option<ServerName<'static>>,
     /// `insecure_skip_verify`: any certificate will do.
     pub skip_verify: bool,

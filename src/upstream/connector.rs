@@ -39,7 +39,7 @@ impl std::fmt::Debug for Tls {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The name is not known, nobody listens there, or TLS failed.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// Not in time.
     #[error("no connection in time")]
@@ -83,5 +83,18 @@ impl Tls {
                 .map_err(|error| rustls::Error::General(error.to_string()))?,
         };
         Ok(Self { connector: TlsConnector::from(tls::client::config(&upstream.trust)?), name })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    #[test]
+    fn a_refused_connection_is_told_once() {
+        let error = ConnectError::from(io::Error::from(io::ErrorKind::ConnectionRefused));
+        assert_eq!((error.to_string().as_str(), error.source().is_none()), ("connection refused", true));
     }
 }

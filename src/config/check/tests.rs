@@ -229,6 +229,13 @@ fn relative_paths_start_at_the_folder_of_the_file() {
 }
 
 #[test]
+fn the_folder_of_a_bare_name_is_the_current_one() {
+    for (path, folder) in [("proxy.toml", "."), ("./proxy.toml", "."), ("a/proxy.toml", "a"), ("/proxy.toml", "/")] {
+        assert_eq!(folder_of(Path::new(path)), Path::new(folder), "{path}");
+    }
+}
+
+#[test]
 fn everything_required_is_asked_for() {
     check_text(
         "",

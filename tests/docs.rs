@@ -1,0 +1,739 @@
+//! The documents tell the truth: their commands are run, their configurations loaded, their scripts called, and their
+//! tables compared with what they speak of.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use callgate::config;
+use callgate::demo::app::{App, AppOptions, SameSite};
+use callgate::demo::vodia::{Options, Tenant, Vodia};
+use callgate::model::ott::{VoximplantUser, users_line};
+use callgate::tls::dev;
+use http::StatusCode;
+use tempfile::TempDir;
+
+/// How many blocks may say that they cannot be run.
+const MOST_NOT_RUN: usize = 5;
+/// What a block that cannot be run begins with; the reason follows.
+const NOT_RUN: &str = "# not run: ";
+
+// === Documents and their blocks ===
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Commands that must succeed.
+    Sh,
+    /// Commands behind `$ `, each with its output; `…` stands for any text.
+    Console,
+    /// A configuration, or tables of one.
+    Toml,
+    /// An answer of the app, for callgate to give a session to.
+    Http,
+    /// A script of a page.
+    Js,
+    /// A page with a link to callgate.
+    Html,
+    Json,
+    /// A systemd unit.
+    Ini,
+    /// Diagrams, log lines and whatever is not typed by anybody.
+    Text,
+}
+
+#[derive(Debug, Clone)]
+struct Block {
+    place: String,
+    kind: Kind,
+    text: String,
+}
+
+impl Block {
+    fn reason_not_to_run(&self) -> Option<&str> {
+        self.text.lines().next()?.strip_prefix(NOT_RUN)
+    }
+}
+
+fn documents() -> Vec<PathBuf> {
+    let mut files: Vec<_> = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(PathBuf::from).into();
+    files.extend(fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()));
+    files.sort();
+    files
+}
+
+fn kind(word: &str, place: &str) -> Kind {
+    match word {
+        "sh" => Kind::Sh,
+        "console" => Kind::Console,
+        "toml" => Kind::Toml,
+        "http" => Kind::Http,
+        "js" => Kind::Js,
+        "html" => Kind::Html,
+        "json" => Kind::Json,
+        "ini" => Kind::Ini,
+        "text" => Kind::Text,
+        word => panic!("{place}: a block of the kind {word:?} is not checked by anything"),
+    }
+}
+
+/// Splits a document into the prose and its blocks.
+fn split(path: &Path) -> (String, Vec<Block>) {
+    let (mut prose, mut blocks, mut open) = (String::new(), Vec::new(), None::<Block>);
+    for (index, line) in fs::read_to_string(path).unwrap().lines().enumerate() {
+        let place = format!("{}:{}", path.display(), index + 1);
+        match (line.strip_prefix("```"), open.take()) {
+            (Some(word), None) => open = Some(Block { kind: kind(word, &place), place, text: String::new() }),
+            (Some(_), Some(block)) => blocks.push(block),
+            (None, Some(block)) => open = Some(Block { text: format!("{}{line}\n", block.text), ..block }),
+            (None, None) => prose.push_str(&format!("{line}\n")),
+        }
+    }
+    assert!(open.is_none(), "{}: a block has no end", path.display());
+    (prose, blocks)
+}
+
+fn blocks(path: &str) -> Vec<Block> {
+    split(Path::new(path)).1
+}
+
+fn all_blocks(kind: Kind) -> Vec<Block> {
+    documents().iter().flat_map(|path| split(path).1).filter(|block| block.kind == kind).collect()
+}
+
+// === A machine to try the documents on ===
+
+/// A folder that stands for `/etc/callgate`, a home, and programs that run until the end.
+struct Machine {
+    folder: TempDir,
+    app: SocketAddr,
+    pbx: SocketAddr,
+    running: Vec<Daemon>,
+}
+
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // As an operator would end it, so that the demo removes its folder.
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
+    }
+}
+
+impl Machine {
+    fn new(app: SocketAddr, pbx: SocketAddr) -> Self {
+        let folder = TempDir::new().unwrap();
+        let machine = Self { folder, app, pbx, running: Vec::new() };
+        fs::create_dir_all(machine.etc().join("certs")).unwrap();
+        fs::create_dir_all(machine.etc().join("log")).unwrap();
+        let certificate = dev::certificate(&["portal.example.com", "pbx.example.com"]).unwrap();
+        for (name, text) in [
+            ("ca.pem", &certificate.ca),
+            ("certs/upstream-ca.pem", &certificate.ca),
+            ("certs/fullchain.pem", &certificate.chain),
+            ("certs/privkey.pem", &certificate.key),
+        ] {
+            machine.write(name, text);
+        }
+        machine
+    }
+
+    fn etc(&self) -> PathBuf {
+        self.folder.path().join("etc")
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.etc().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// Writes the secrets that the README tells to make.
+    fn write_secrets(&self) {
+        let user: VoximplantUser = "alice".parse().unwrap();
+        self.write("pbx-admin", &Options::default().admin_password);
+        self.write("voximplant.htdigest", &users_line(&user, "Demo-Passw0rd!"));
+    }
+
+    /// Turns what a document shows into what is here.
+    fn real(&self, text: &str) -> String {
+        text.replace("/etc/callgate", &self.etc().display().to_string())
+            .replace("/var/log/callgate", &self.etc().join("log").display().to_string())
+            .replace("0.0.0.0:443", "127.0.0.1:0")
+            .replace("127.0.0.1:3000", &self.app.to_string())
+            .replace("127.0.0.1:8080", &self.pbx.to_string())
+    }
+
+    /// Turns what is here into what a document shows.
+    fn shown(&self, text: &str) -> String {
+        text.replace(&self.etc().display().to_string(), "/etc/callgate").replace('\r', "")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let bin = Path::new(env!("CARGO_BIN_EXE_callgate")).parent().unwrap();
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new(program);
+        command.current_dir(&self.folder).env("PATH", path).env("HOME", self.folder.path()).stdin(Stdio::null());
+        command.env("CURL_HOME", self.folder.path());
+        command
+    }
+
+    /// Runs a script and returns what it printed, and whether it went well.
+    fn bash(&self, script: &str) -> (String, bool) {
+        let script = format!("exec 2>&1; set -eu; {}", self.real(script));
+        let output = self.command("bash").args(["-c", &script]).output().unwrap();
+        (self.shown(&String::from_utf8_lossy(&output.stdout)), output.status.success())
+    }
+
+    /// Starts a program and waits until it says that it is ready.
+    fn start(&mut self, arguments: &[&str], ready: &str) {
+        self.running.clear();
+        let mut shell = self.command("bash");
+        shell
+            .args(["-c", "exec callgate \"$@\" 2>&1", "bash"])
+            .args(arguments.iter().map(|argument| self.real(argument)));
+        let mut child = shell.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        self.running.push(Daemon(child));
+        let mut told = String::new();
+        while !told.contains(ready) {
+            assert!(lines.read_line(&mut told).unwrap() > 0, "it ended, and said {told}");
+        }
+        self.lead_curl_to(&told);
+        // What nobody reads would stop it once the pipe is full.
+        std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
+    }
+
+    /// Lets curl find at every name what listens here, and believe its certificate.
+    fn lead_curl_to(&self, told: &str) {
+        let port = told.split("address=127.0.0.1:").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+        let ca = self.etc().join("ca.pem");
+        let settings = format!("cacert = {ca:?}\nconnect-to = \"::127.0.0.1:{port}\"\nmax-time = 30\n");
+        fs::write(self.folder.path().join(".curlrc"), settings).unwrap();
+    }
+
+    fn start_gate(&mut self) {
+        self.start(&["run", "--config", "/etc/callgate/proxy.toml"], "listening");
+    }
+
+    fn do_block(&mut self, block: &Block) {
+        match block.kind {
+            _ if block.reason_not_to_run().is_some() => {}
+            Kind::Sh if block.text == "cargo run --release -- demo\n" => {
+                self.start(&["demo", "--listen", "0.0.0.0:443"], "ready: ")
+            }
+            Kind::Sh if block.text.starts_with("callgate run ") => self.start_gate(),
+            Kind::Sh => {
+                let (told, success) = self.bash(&block.text);
+                assert!(success, "{}: {told}", block.place);
+            }
+            Kind::Console => self.converse(block),
+            Kind::Toml if is_whole(&block.text) => self.write("proxy.toml", &self.real(&block.text)),
+            Kind::Html => {
+                let address = block.text.split('"').nth(1).unwrap();
+                let (status, _) = self.bash(&format!("curl -s -b jar -o /dev/null -w '%{{http_code}}' '{address}'"));
+                assert_eq!(status, "303", "{}", block.place);
+            }
+            Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::Text => {}
+        }
+    }
+
+    fn converse(&self, block: &Block) {
+        assert!(block.text.starts_with("$ "), "{}: no command", block.place);
+        for part in format!("\n{}", block.text).split("\n$ ").skip(1) {
+            let (command, expected) = part.split_once('\n').unwrap_or((part, ""));
+            let (told, success) = self.bash(command);
+            assert!(success, "{}: {command}\n{told}", block.place);
+            assert!(
+                fits(told.trim_end(), expected.trim_end()),
+                "{}: {command}\nsays\n{told}\ninstead of\n{expected}",
+                block.place
+            );
+        }
+    }
+}
+
+/// Tells whether a text is the expected one, in which `…` stands for any text within a line.
+fn fits(text: &str, expected: &str) -> bool {
+    let mut parts = expected.split('…');
+    let Some(mut rest) = text.strip_prefix(parts.next().unwrap()) else { return false };
+    let mut parts = parts.peekable();
+    if parts.peek().is_none() {
+        return rest.is_empty();
+    }
+    while let Some(part) = parts.next() {
+        let at = if parts.peek().is_none() {
+            rest.ends_with(part).then(|| rest.len() - part.len())
+        } else {
+            rest.find(part)
+        };
+        let Some(at) = at.filter(|at| !rest[..*at].contains('\n')) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.is_empty()
+}
+
+#[test]
+fn the_sign_for_any_text_stays_within_its_line() {
+    for (text, expected, fit) in [
+        ("abc", "abc", true),
+        ("abc", "a…c", true),
+        ("ac", "a…c", true),
+        ("abcd", "a…c", false),
+        ("a\nc", "a…c", false),
+        ("a1b2c", "a…b…c", true),
+        ("abc", "ab", false),
+        ("a", "…", true),
+    ] {
+        assert_eq!(fits(text, expected), fit, "{text:?} {expected:?}");
+    }
+}
+
+/// Starts an app and a PBX as the README's configuration has them.
+async fn stand_ins() -> (App, Vodia) {
+    let app = AppOptions {
+        pbx_origin: "https://pbx.example.com".into(),
+        tenant: "acme".into(),
+        voximplant: None,
+        cookie_same_site: SameSite::Lax,
+    };
+    let tenants = vec![Tenant::with_alice_and_bob("acme.example.com")];
+    (App::start(app).await, Vodia::start(Options { tenants, ..Options::default() }).await)
+}
+
+/// Does things that wait while the stand-ins go on.
+async fn meanwhile(act: impl FnOnce(SocketAddr, SocketAddr) + Send + 'static) {
+    let (app, pbx) = stand_ins().await;
+    let (app_addr, pbx_addr) = (app.addr, pbx.addr);
+    tokio::task::spawn_blocking(move || act(app_addr, pbx_addr)).await.unwrap();
+    drop((app, pbx));
+}
+
+fn is_whole(text: &str) -> bool {
+    text.starts_with("listen = ") && text.contains("[[allow]]")
+}
+
+fn readme_configuration() -> String {
+    let whole = blocks("README.md").into_iter().find(|block| block.kind == Kind::Toml && is_whole(&block.text));
+    whole.expect("README.md has a whole configuration").text
+}
+
+// === Blocks ===
+
+#[test]
+fn few_blocks_are_not_run_and_those_say_why() {
+    let blocks: Vec<_> = documents().iter().flat_map(|path| split(path).1).collect();
+    assert!(blocks.len() > 30, "{} blocks", blocks.len());
+    let reasons: Vec<_> = blocks.iter().filter_map(Block::reason_not_to_run).collect();
+    assert!(reasons.len() <= MOST_NOT_RUN, "{reasons:#?}");
+    assert!(reasons.iter().all(|reason| reason.len() > 10), "{reasons:#?}");
+}
+
+#[tokio::test]
+async fn the_readme_leads_from_nothing_to_a_login() {
+    meanwhile(|app, pbx| {
+        let mut machine = Machine::new(app, pbx);
+        for block in blocks("README.md") {
+            machine.do_block(&block);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_commands_of_the_other_documents_do_what_is_shown() {
+    meanwhile(|app, pbx| {
+        let mirror = serve(mirrored);
+        for path in documents().into_iter().filter(|path| !path.ends_with("README.md")) {
+            let app = if path.ends_with("transparency.md") { mirror } else { app };
+            let mut machine = Machine::new(app, pbx);
+            machine.write_secrets();
+            machine.write("proxy.toml", &machine.real(&readme_configuration()));
+            machine.start_gate();
+            for block in split(&path).1 {
+                machine.do_block(&block);
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hangup_ends_nothing() {
+    meanwhile(|app, pbx| {
+        let mut machine = Machine::new(app, pbx);
+        machine.write_secrets();
+        machine.write("proxy.toml", &machine.real(&readme_configuration()));
+        machine.start_gate();
+        let script = format!("kill -HUP {}; curl -s https://portal.example.com/auth/pbx", machine.running[0].0.id());
+        let (told, success) = machine.bash(&script);
+        assert!(success && told.contains("log in first"), "{told}");
+    })
+    .await;
+}
+
+/// Returns the head of a table line: `[app]`, `[[allow]]`.
+fn head(line: &str) -> Option<&str> {
+    line.starts_with('[')
+        .then(|| line.split_inclusive(']').take_while(|part| part.ends_with(']')).map(str::len).sum())
+        .map(|length: usize| &line[..length])
+}
+
+/// Splits a configuration into what stands above its tables, and the tables.
+fn tables(text: &str) -> Vec<(String, String)> {
+    let mut tables = vec![(String::new(), String::new())];
+    for line in text.lines() {
+        if let Some(head) = head(line) {
+            tables.push((head.to_owned(), String::new()));
+        }
+        let last = tables.last_mut().unwrap();
+        last.1.push_str(&format!("{line}\n"));
+    }
+    tables
+}
+
+/// Puts the tables of a fragment in place of those of the README's configuration; rules and methods are added.
+fn completed(fragment: &str) -> String {
+    let fragments = tables(fragment);
+    let has = |head: &str| !head.starts_with("[[") && fragments.iter().any(|(known, _)| known == head);
+    let mut top = fragments[0].1.clone();
+    let mut rest = String::new();
+    for (head, text) in tables(&readme_configuration()) {
+        if head.is_empty() {
+            let key = |line: &&str| !top.lines().any(|known| known.split(' ').next() == line.split(' ').next());
+            let kept: Vec<_> = text.lines().filter(key).collect();
+            top.push_str(&format!("{}\n", kept.join("\n")));
+        } else if !has(&head) {
+            rest.push_str(&text);
+        }
+    }
+    let own: String = fragments[1..].iter().map(|(_, text)| text.as_str()).collect();
+    format!("{top}{rest}{own}")
+}
+
+#[test]
+fn all_configurations_load() {
+    let nowhere = "127.0.0.1:1".parse().unwrap();
+    let machine = Machine::new(nowhere, nowhere);
+    machine.write_secrets();
+    let etc = machine.etc().display().to_string();
+    for block in all_blocks(Kind::Toml) {
+        let text = if is_whole(&block.text) { block.text } else { completed(&block.text) };
+        let env = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| etc.clone());
+        let loaded = config::parse(&machine.real(&text), &machine.etc(), &env);
+        let config = loaded.unwrap_or_else(|problems| panic!("{}: {problems}\n{text}", block.place));
+        assert_eq!(config.warnings, [], "{}", block.place);
+    }
+}
+
+#[test]
+fn all_json_is_json() {
+    for block in all_blocks(Kind::Json) {
+        serde_json::from_str::<serde_json::Value>(&block.text)
+            .unwrap_or_else(|error| panic!("{}: {error}", block.place));
+    }
+}
+
+// === Answers of the app ===
+
+/// Answers every request, for as long as the test runs, with what is made of its head.
+fn serve(answer: impl Fn(&str) -> String + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let mut head = String::new();
+            // A line of two bytes is the empty one behind the head.
+            while reader.read_line(&mut head).unwrap() > 2 {}
+            stream.write_all(answer(&head).as_bytes()).unwrap();
+        }
+    });
+    addr
+}
+
+/// Answers as docs/transparency.md says: with the head of the request, and some fields that are not for the client.
+fn mirrored(head: &str) -> String {
+    let fields = "Connection: close, X-Hop\r\nX-Hop: 1\r\nPBX-Account: 40\r\nServer: app\r\nContent-Type: text/plain";
+    let body = head.replace('\r', "");
+    format!("HTTP/1.1 200 Ok\r\n{fields}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+#[tokio::test]
+async fn redirects_of_the_app_are_given_a_session() {
+    meanwhile(|_, pbx| {
+        let redirect =
+            blocks("README.md").into_iter().find(|block| block.text.contains("auth = \"redirect\"")).unwrap();
+        for path in ["README.md", "docs/app.md"] {
+            let blocks = blocks(path);
+            let (at, answer) = blocks.iter().enumerate().find(|(_, block)| block.kind == Kind::Http).unwrap();
+            let text = answer.text.replace('\n', "\r\n") + "\r\n";
+            let app = serve(move |_| text.clone());
+            let mut machine = Machine::new(app, pbx);
+            machine.write_secrets();
+            machine.write("proxy.toml", &machine.real(&format!("{}{}", readme_configuration(), redirect.text)));
+            machine.start_gate();
+            let (told, _) = machine.bash("curl -s --http1.1 -D - https://portal.example.com/telephone");
+            let location = told.lines().find(|line| line.starts_with("location: ")).unwrap_or_else(|| panic!("{told}"));
+            let next = blocks.get(at + 1).filter(|block| block.text.starts_with("location: "));
+            let expected =
+                next.map_or("location: https://pbx.example.com/welcome.htm?sessId=…", |block| block.text.trim());
+            assert!(fits(location.trim(), expected), "{}: {location}", answer.place);
+            assert!(!told.to_ascii_lowercase().contains("pbx-account"), "{told}");
+        }
+    })
+    .await;
+}
+
+// === Scripts ===
+
+/// What stands around a script: a page, an SDK and a gate that answers as told.
+const PAGE: &str = r#"
+const location = { href: "" };
+const answers = (ok) => { globalThis.fetch = async (address, { method, body }) => ({ address, method, ok, status: ok ? 200 : 403,
+  text: async () => [address, method, String(body)].join(" "),
+  json: async () => Object.assign(new String("s1"), { url: "https://pbx.example.com/welcome.htm?sessId=s1" }) }); };
+const client = { requestOneTimeLoginKey: async () => ({ name: "AuthResult", code: 302, key: "k +", result: false }),
+  loginWithOneTimeKey: async (name, token) => [name, token].join(": ") };
+const same = (one, other) => { if (one !== other) throw new Error(one + " instead of " + other); };
+const fails = async (act) => { try { await act(); } catch { return; } throw new Error("no failure"); };
+answers(true);
+"#;
+
+/// What is expected of a script, by the function it defines.
+const EXPECTED: [(&str, &str); 2] = [
+    ("openPbx", r#"await openPbx(); same(location.href, "https://pbx.example.com/welcome.htm?sessId=s1");"#),
+    (
+        "logIn",
+        r#"same(await logIn(client, "alice@a.b"), "alice@a.b: /auth/ott POST key=k+%2B");
+answers(false); await fails(() => logIn(client, "alice@a.b"));"#,
+    ),
+];
+
+#[test]
+fn scripts_log_in() {
+    let scripts = all_blocks(Kind::Js);
+    assert!(scripts.len() > 2);
+    for block in scripts {
+        let (_, expected) =
+            EXPECTED.iter().find(|(name, _)| block.text.contains(&format!("function {name}("))).expect(&block.place);
+        let script = format!("{PAGE}{}{expected}", block.text);
+        let Ok(output) = Command::new("node").args(["--input-type=module", "-e", &script]).output() else {
+            return eprintln!("node is not here: scripts are not tried");
+        };
+        assert!(output.status.success(), "{}: {}", block.place, String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn units_are_units() {
+    let folder = TempDir::new().unwrap();
+    for block in all_blocks(Kind::Ini) {
+        let unit = folder.path().join("callgate.service");
+        fs::write(&unit, block.text.replace("/usr/local/bin/callgate", env!("CARGO_BIN_EXE_callgate"))).unwrap();
+        let Ok(output) = Command::new("systemd-analyze").arg("verify").arg(&unit).output() else {
+            return eprintln!("systemd-analyze is not here: units are not tried");
+        };
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !told.contains("callgate.service"), "{}: {told}", block.place);
+    }
+}
+
+// === Tables ===
+
+/// Returns the cells of all rows that begin with a word in back quotes, under their headings.
+fn rows(path: &str) -> Vec<(String, Vec<String>)> {
+    let (mut heading, mut rows) = (String::new(), Vec::new());
+    for line in split(Path::new(path)).0.lines() {
+        if let Some(text) = line.strip_prefix("## ") {
+            heading = text.replace('`', "");
+        }
+        if line.starts_with("| `") {
+            let cells = line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect();
+            rows.push((heading.clone(), cells));
+        }
+    }
+    rows
+}
+
+/// What `proxy.toml` says of a key.
+struct Shown {
+    value: String,
+    is_default: bool,
+}
+
+/// Reads all keys of `proxy.toml`, those in comments too: (table, key) → what it shows.
+fn keys() -> BTreeMap<(String, String), Shown> {
+    let (mut table, mut keys) = ("Top".to_owned(), BTreeMap::new());
+    for line in fs::read_to_string("proxy.toml").unwrap().lines() {
+        let (is_comment, line) = line.strip_prefix('#').map_or((false, line), |line| (true, line));
+        if let Some(head) = head(line) {
+            head.clone_into(&mut table);
+            continue;
+        }
+        let Some((key, rest)) = line.split_once(" = ").filter(|(key, _)| !key.contains(' ')) else { continue };
+        let (value, comment) = rest.split_once(" #").unwrap_or((rest, ""));
+        let is_default = is_comment && !comment.contains("for example") && !table.starts_with("[[");
+        let value = value.trim();
+        if key == "timeouts" {
+            for pair in value.trim_matches(['{', '}', ' ']).split(", ") {
+                let (inner, value) = pair.split_once(" = ").unwrap();
+                keys.insert(
+                    (table.clone(), format!("timeouts.{inner}")),
+                    Shown { value: value.to_owned(), is_default },
+                );
+            }
+        }
+        let is_default = is_default && key != "timeouts";
+        keys.insert((table.clone(), key.to_owned()), Shown { value: value.to_owned(), is_default });
+    }
+    keys
+}
+
+#[test]
+fn every_key_of_the_configuration_is_documented_with_its_default() {
+    let keys = keys();
+    let mut missing: Vec<_> = keys.keys().cloned().collect();
+    assert!(missing.len() > 70, "{missing:?}");
+    for (table, cells) in rows("docs/configure.md") {
+        let name = (table, cells[0].trim_matches('`').to_owned());
+        let Some(shown) = keys.get(&name) else { panic!("{name:?} is not in proxy.toml") };
+        missing.retain(|known| *known != name);
+        if shown.is_default {
+            assert_eq!(cells[2], format!("`{}`", shown.value), "{name:?}");
+        }
+    }
+    assert_eq!(missing, []);
+}
+
+#[test]
+fn every_reason_of_the_access_log_is_explained() {
+    let source = fs::read_to_string("src/proxy/error.rs").unwrap();
+    let rows: Vec<_> = rows("docs/troubleshoot.md").into_iter().map(|(_, cells)| cells).collect();
+    let mut count = 0;
+    for part in source.split("(StatusCode::").skip(1) {
+        let Some((status, rest)) = part.split_once(", \"") else { continue };
+        let code = rest.split('"').next().unwrap();
+        let named = |status: &StatusCode| status.canonical_reason().unwrap_or("").to_uppercase().replace(' ', "_");
+        let all = (400..600).filter_map(|number| StatusCode::from_u16(number).ok());
+        let number = all.filter(|known| named(known) == status).map(|known| known.as_u16().to_string()).next();
+        let row = rows.iter().find(|cells| cells[0] == format!("`{code}`")).unwrap_or_else(|| panic!("{code}"));
+        assert_eq!(Some(&row[1]), number.as_ref(), "{code}");
+        count += 1;
+    }
+    assert_eq!((count, rows.len()), (rows.len(), count));
+}
+
+/// Where the bounds that docs/operate.md tells are kept.
+const BOUNDS: [(&str, &str); 11] = [
+    ("src/server/connection.rs", "MAX_BUFFER: usize = 64 << 10;"),
+    ("src/server/connection.rs", "MAX_HEADER_LIST: u32 = 16 << 10;"),
+    ("src/server/connection.rs", "MAX_STREAMS: u32 = 100;"),
+    ("src/server/connection.rs", "MAX_SEND_BUFFER: usize = 128 << 10;"),
+    ("src/server/connection.rs", "initial_stream_window_size(256 << 10)"),
+    ("src/server/connection.rs", "initial_connection_window_size(1 << 20)"),
+    ("src/upstream/link.rs", "MAX_BUFFER: usize = 128 << 10;"),
+    ("src/upstream/tunnel.rs", "CHUNK: usize = 16 << 10;"),
+    ("src/limit.rs", "KEYS: usize = 100_000;"),
+    ("src/observe/sink.rs", "QUEUE: usize = 8192;"),
+    ("src/proxy.rs", "TICKETS: usize = 10_000;"),
+];
+
+#[test]
+fn the_documented_bounds_are_those_of_the_code() {
+    for (file, bound) in BOUNDS {
+        let source = fs::read_to_string(file).unwrap();
+        assert!(source.contains(bound), "{file} no longer says {bound}: correct docs/operate.md, then this list");
+    }
+}
+
+fn sources(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .map(|path| if path.is_dir() { sources(&path) } else { fs::read_to_string(path).unwrap_or_default() })
+        .collect()
+}
+
+#[test]
+fn log_lines_that_are_explained_are_written_somewhere() {
+    let sources = sources(Path::new("src"));
+    let is_message = |span: &&str| {
+        span.split(' ').count() > 3 && span.chars().all(|c| c.is_ascii_alphabetic() || matches!(c, ' ' | '\''))
+    };
+    let mut count = 0;
+    for path in ["docs/operate.md", "docs/troubleshoot.md"] {
+        let prose = split(Path::new(path)).0;
+        for span in prose.split('`').skip(1).step_by(2).filter(is_message) {
+            assert!(sources.contains(span), "{path}: {span}");
+            count += 1;
+        }
+    }
+    assert!(count > 5, "{count}");
+}
+
+#[test]
+fn the_floors_are_those_of_the_codemap() {
+    let floors = |path: &str, prefix: &str| -> Vec<(String, Vec<String>)> {
+        let text = fs::read_to_string(path).unwrap();
+        let rows = text.lines().filter_map(|line| line.strip_prefix(prefix)).map(|row| row.split(" | "));
+        rows.filter_map(|mut cells| {
+            let floor = cells.next().filter(|cell| cell.parse::<u8>().is_ok())?.to_owned();
+            Some((floor, cells.next()?.split('`').skip(1).step_by(2).map(str::to_owned).collect()))
+        })
+        .collect()
+    };
+    assert_eq!(floors("ARCHITECTURE.md", "| "), floors("src/lib.rs", "//! | "));
+}
+
+#[test]
+fn files_that_the_architecture_names_exist() {
+    for word in split(Path::new("ARCHITECTURE.md")).0.split('`').skip(1).step_by(2) {
+        if word.ends_with(".rs") {
+            let found = Path::new(word).exists() || Path::new("src").join(word).exists();
+            assert!(found || word == "harness.rs" || word.contains('<'), "{word}");
+        }
+    }
+}
+
+// === Links ===
+
+/// Names a heading as links do.
+fn anchor(heading: &str) -> String {
+    let kept = heading
+        .to_lowercase()
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, '-' | ' ' | '_'))
+        .collect::<String>();
+    kept.replace(' ', "-")
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for path in documents() {
+        let prose = split(&path).0;
+        for part in prose.split("](").skip(1) {
+            let link = part.split(')').next().unwrap();
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (file, place) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            assert!(target.exists(), "{}: {link}", path.display());
+            if !place.is_empty() {
+                let text = split(&target).0;
+                let mut headings = text.lines().filter(|line| line.starts_with('#'));
+                assert!(
+                    headings.any(|line| anchor(line.trim_start_matches(['#', ' '])) == place),
+                    "{}: {link}",
+                    path.display()
+                );
+            }
+        }
+    }
+}
