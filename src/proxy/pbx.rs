@@ -143,6 +143,10 @@ impl Proxy {
             }
             proved => proved?,
         };
+        if !is_top_level(request.headers()) {
+            let from = cors::from(request.headers(), &caller.authority, self.origins());
+            self.keep_out_other_pages(&proof, &from, Act::Pbx, caller)?;
+        }
         let minted = self.mint(proof, selectors, pbx, sessions, caller).await?;
         self.hand_over(minted, pbx, sessions, caller).await
     }
@@ -361,6 +365,14 @@ fn is_from_elsewhere(headers: &HeaderMap) -> bool {
     field("sec-fetch-mode") == Some(b"navigate") && field("sec-fetch-site") == Some(b"cross-site")
 }
 
+/// Tells whether a person goes somewhere in a window of their own. Images, frames and scripts of another page do not;
+/// a client that says nothing about it (no Fetch Metadata) may.
+fn is_top_level(headers: &HeaderMap) -> bool {
+    let field = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    matches!(field("sec-fetch-mode"), None | Some(b"navigate"))
+        && matches!(field("sec-fetch-dest"), None | Some(b"document"))
+}
+
 /// Checks the language that was asked for against those the PBX and the rule have.
 fn language(wished: Option<&Language>, grant: &PbxGrant, pbx: &config::Pbx) -> Result<Option<Language>, Error> {
     let Some(wished) = wished else { return Ok(None) };
@@ -370,5 +382,27 @@ fn language(wished: Option<&Language>, grant: &PbxGrant, pbx: &config::Pbx) -> R
         Ok(Some(wished.clone()))
     } else {
         Err(Error::Malformed("lang is not one of the configured languages"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_fills_a_window_is_a_click() {
+        #[track_caller]
+        fn check(mode: &'static str, dest: &'static str, expected: bool) {
+            let mut headers = HeaderMap::new();
+            headers.insert("sec-fetch-mode", HeaderValue::from_static(mode));
+            headers.insert("sec-fetch-dest", HeaderValue::from_static(dest));
+            assert_eq!(is_top_level(&headers), expected, "{mode} {dest}");
+        }
+        check("navigate", "document", true);
+        check("navigate", "iframe", false);
+        check("navigate", "object", false);
+        check("no-cors", "image", false);
+        check("cors", "empty", false);
+        assert!(is_top_level(&HeaderMap::new()), "older browsers and programs do not say");
     }
 }
