@@ -50,6 +50,7 @@ const PREVIEWERS: [&str; 14] = [
 /// What a ticket of the two-host hand-over stands for.
 pub(super) struct Handed {
     token: SessionId,
+    language: Option<Language>,
     /// The PBX host the ticket is for, without port.
     host: String,
 }
@@ -207,27 +208,39 @@ impl Proxy {
                 );
                 Ok(reply::redirect(StatusCode::SEE_OTHER, &location))
             }
-            Handoff::Cookie if host == caller.authority.host => self.land(&minted.session, pbx, sessions, caller).await,
-            Handoff::Cookie => Ok(reply::redirect(StatusCode::SEE_OTHER, &self.ticket(minted.session, host, caller)?)),
+            Handoff::Cookie if host == caller.authority.host => {
+                self.land(&minted.session, minted.language.as_ref(), pbx, sessions, caller).await
+            }
+            Handoff::Cookie => Ok(reply::redirect(StatusCode::SEE_OTHER, &self.ticket(&minted, host, caller)?)),
         }
     }
 
     /// Writes the address at which the browser finds its session on another host.
-    pub(super) fn ticket(&self, token: SessionId, host: String, caller: &Caller) -> Result<String, Error> {
+    pub(super) fn ticket(&self, minted: &Minted, host: String, caller: &Caller) -> Result<String, Error> {
         let authority = caller.authority.with_host(&host);
-        let ticket = self.shared.tickets.issue(Handed { token, host }, Instant::now()).map_err(|_| Error::Full)?;
+        let handed = Handed { token: minted.session.clone(), language: minted.language.clone(), host };
+        let ticket = self.shared.tickets.issue(handed, Instant::now()).map_err(|_| Error::Full)?;
         Ok(format!("https://{authority}/auth/callgate/ticket?t={}", ticket.expose()))
     }
 
     /// Exchanges the token for the PBX's cookie, and lets the browser go on to the landing page with it.
+    ///
+    /// That page takes no language from its address, so the session is told; in the wrong language it is a session still.
     async fn land(
         &self,
         token: &SessionId,
+        language: Option<&Language>,
         pbx: &config::Pbx,
         sessions: &Pbx,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
-        let cookies = sessions.exchange(token, caller.authority.raw.clone()).await?;
+        let host = &caller.authority.raw;
+        let cookies = sessions.exchange(token, host.clone()).await?;
+        if let Some(language) = language
+            && let Err(error) = sessions.speak(language, &cookies, host.clone()).await
+        {
+            tracing::warn!(id = %caller.id, error = &error as &dyn std::error::Error, "the PBX did not take the language");
+        }
         let mut response = reply::step(&pbx.landing);
         for cookie in cookies {
             response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -312,7 +325,7 @@ impl Proxy {
                 ),
                 SESSION_LIFE,
             ),
-            Handoff::Cookie => (self.ticket(minted.session.clone(), host, caller)?, TOKEN_LIFE),
+            Handoff::Cookie => (self.ticket(&minted, host, caller)?, TOKEN_LIFE),
         };
         Ok(reply::json(&json!({ "url": url, "session": minted.session.expose(), "expires_in": life })))
     }
@@ -342,7 +355,7 @@ impl Proxy {
             self.refused(Act::Pbx, caller, &Facts::default(), "the ticket is unknown, used or expired");
             return Err(Error::Forbidden);
         };
-        self.land(&handed.token, pbx, sessions, caller).await
+        self.land(&handed.token, handed.language.as_ref(), pbx, sessions, caller).await
     }
 }
 
