@@ -114,14 +114,12 @@ pub(crate) fn problem(
         }
         return answer(status, JSON, problem.to_string());
     }
-    let title = status.canonical_reason().unwrap_or("Problem");
+    let title = escape(&capital(message));
     let main = format!(
-        "<h1>{title}</h1><p>{}.</p><small>{} · {}</small>",
-        escape(&capital(message)),
-        status.as_u16(),
+        "<h1>{title}</h1><p>If this goes on, tell whoever runs this site the number below.</p><small>{status}<br>{}</small>",
         words.id
     );
-    let mut response = answer(status, HTML, page(title, "", &main));
+    let mut response = answer(status, HTML, page(&title, "", &main));
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
     response
 }
