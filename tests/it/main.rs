@@ -1,4 +1,5 @@
 //! Promises over real sockets: one file for each.
 
+mod browser;
 mod harness;
 mod story;
