@@ -193,6 +193,27 @@ async fn looking_ahead_mints_nothing_and_the_click_works() {
     assert_eq!(stage.pbx.mints().len(), 1, "the click mints once");
 }
 
+#[tokio::test]
+#[ignore = "needs Chromium: tests/run"]
+async fn speculating_mints_nothing_and_the_click_works() {
+    for kind in ["prefetch", "prerender"] {
+        let stage = Stage::set(Setting::of(Dialect::C)).await;
+        stage.log_in("alice").await;
+        let rules = format!(
+            "const rules = document.createElement('script');
+             rules.type = 'speculationrules';
+             rules.text = JSON.stringify({{ {kind}: [{{ urls: ['/auth/pbx?lang=en'], eagerness: 'immediate' }}] }});
+             document.head.append(rules);
+             return fetch('/api/me').then(() => null);"
+        );
+        stage.browser.run(&rules).await;
+        stage.browser.click("#open-link").await;
+        stage.expect_portal("40", "en").await;
+        assert_eq!(stage.pbx.mints().len(), 1, "the click mints once, {kind} never");
+        assert!(stage.gate.log().contains("reason=not_now"), "Chromium tried: {}", stage.gate.log());
+    }
+}
+
 // === Other pages of the same site ===
 
 #[tokio::test]
@@ -225,7 +246,7 @@ async fn a_sibling_host_gets_nothing_with_the_persons_cookies() {
     let mut whoami = stage.app.requests().into_iter().filter(|seen| seen.target == "/api/me");
     assert!(whoami.any(|seen| seen.header("cookie").is_some()), "the sibling's requests carry the cookie");
     assert!(stage.pbx.mints().is_empty(), "a sibling's request mints nothing: {:?}", stage.pbx.mints());
-    assert!(!stage.gate.log().contains("granted"), "{}", stage.gate.log());
+    assert!(!stage.gate.log().contains("audit grant"), "{}", stage.gate.log());
 }
 
 // === One connection for two hosts ===

@@ -46,7 +46,7 @@ pub struct Stage {
     pub pbx: Vodia,
     pub cloud: Voximplant,
     /// `http://third.test`: a page with links to the gate.
-    pub third: Raw,
+    _third: Raw,
     pub app: App,
 }
 
@@ -66,7 +66,7 @@ impl Stage {
         let own = ["app.test", "evil.app.test", setting.pbx].map(|host| (host, gate.addr));
         let hosts = [&own[..], &[("third.test", third.addr)]].concat();
         let browser = Browser::open(&hosts, &gate.dir.path().join("ca.pem")).await;
-        Self { browser, gate, pbx, cloud, third, app }
+        Self { browser, gate, pbx, cloud, _third: third, app }
     }
 
     /// Logs in at the app's own page, as a person does.
