@@ -17,7 +17,7 @@ const POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'");
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;color:#1f2933;background:#f5f7fa;margin:0;display:grid;place-items:center;\
 min-height:100vh}main{background:#fff;border-radius:12px;box-shadow:0 1px 4px #0002;padding:2rem 2.5rem;max-width:28rem}\
-h1{font-size:1.25rem;margin:0 0 .5rem}small{color:#52606d}";
+h1{font-size:1.25rem;margin:0 0 .5rem}p:last-child{margin:0}a{color:#2f5bea}small{color:#52606d}";
 
 /// How an answer of ours has to speak to this caller.
 #[derive(Debug, Clone, Copy)]
