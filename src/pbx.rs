@@ -12,14 +12,14 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::{Instant, timeout};
 
 pub use self::breaker::Breaker;
 use crate::config;
-use crate::model::account::Account;
+use crate::model::account::{Account, Language};
 use crate::model::session::SessionId;
 use crate::upstream::{self, Answer, Payload, Upstream};
 
@@ -91,7 +91,8 @@ impl Pbx {
         let this = self.clone();
         let body = wire::mint(account);
         let asked = tokio::task::spawn_local(async move {
-            let answer = this.ask(this.host.clone(), Some(this.admin.clone()), body).await;
+            let proof = (header::AUTHORIZATION, this.admin.clone());
+            let answer = this.ask(Method::POST, this.host.clone(), Some(proof), body).await;
             let minted = answer.and_then(|answer| wire::read_mint(answer.status, &answer.body));
             pass.report(&minted, Instant::now());
             minted
@@ -104,24 +105,32 @@ impl Pbx {
     /// # Errors
     /// When the PBX does not take the token.
     pub async fn exchange(&self, token: &SessionId, host: HeaderValue) -> Result<Vec<HeaderValue>, Error> {
-        let answer = self.ask(host, None, wire::exchange(token)).await?;
+        let answer = self.ask(Method::POST, host, None, wire::exchange(token)).await?;
         wire::read_exchange(answer.status, &answer.body, &answer.headers)
     }
 
-    async fn ask(&self, host: HeaderValue, credentials: Option<HeaderValue>, body: Bytes) -> Result<Told, Error> {
-        timeout(self.deadline, self.post(host, credentials, body)).await.map_err(|_| Error::Timeout)?
+    /// Chooses the language of the session that the PBX gave these cookies for.
+    ///
+    /// # Errors
+    /// When the PBX does not.
+    pub async fn speak(&self, language: &Language, cookies: &[HeaderValue], host: HeaderValue) -> Result<(), Error> {
+        let proof = wire::cookie(cookies).map(|cookie| (header::COOKIE, cookie));
+        let answer = self.ask(Method::PUT, host, proof, wire::speak(language)).await?;
+        if answer.status == StatusCode::OK { Ok(()) } else { Err(Error::Nonsense) }
     }
 
-    /// Posts on a connection of its own, so that no stale one can raise the question of asking twice.
-    async fn post(&self, host: HeaderValue, credentials: Option<HeaderValue>, body: Bytes) -> Result<Told, Error> {
+    async fn ask(&self, method: Method, host: HeaderValue, proof: Option<Field>, body: Bytes) -> Result<Told, Error> {
+        timeout(self.deadline, self.send(method, host, proof, body)).await.map_err(|_| Error::Timeout)?
+    }
+
+    /// Asks on a connection of its own, so that no stale one can raise the question of asking twice.
+    async fn send(&self, method: Method, host: HeaderValue, proof: Option<Field>, body: Bytes) -> Result<Told, Error> {
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(header::HOST, host);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        if let Some(credentials) = credentials {
-            headers.insert(header::AUTHORIZATION, credentials);
-        }
-        let request = upstream::request(Method::POST, Uri::from_static(SESSION), headers, Payload::Full(Some(body)));
+        headers.extend(proof);
+        let request = upstream::request(method, Uri::from_static(SESSION), headers, Payload::Full(Some(body)));
         let answer = self.upstream.send_fresh(request).await.map_err(unreachable)?;
         let Answer::Response(response) = answer else { return Err(Error::Nonsense) };
         let (head, body) = response.into_parts();
@@ -129,6 +138,9 @@ impl Pbx {
         Ok(Told { status: head.status, headers: head.headers, body })
     }
 }
+
+/// A header field by which the PBX knows who is asking.
+type Field = (HeaderName, HeaderValue);
 
 struct Told {
     status: StatusCode,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Error;
 use super::breaker;
-use crate::model::account::Account;
+use crate::model::account::{Account, Language};
 use crate::model::session::SessionId;
 
 /// The question for a session of an account: "third party login" of the vendor's documentation, the same in all dialects.
@@ -20,6 +20,11 @@ pub(super) fn mint(account: &Account) -> Bytes {
 /// The question that turns a temporary token into a cookie.
 pub(super) fn exchange(token: &SessionId) -> Bytes {
     json!({ "name": "session", "value": token.expose() }).to_string().into()
+}
+
+/// The request by which a page of the PBX chooses the language of its session.
+pub(super) fn speak(language: &Language) -> Bytes {
+    json!({ "name": "lang", "value": language.as_str() }).to_string().into()
 }
 
 /// Reads the answer to [`mint`]: a session only from status 200 and a JSON string, a bare token, or an object that holds one.
@@ -59,6 +64,14 @@ pub(super) fn read_exchange(status: StatusCode, body: &[u8], headers: &HeaderMap
     let has_session = cookies.iter().any(|cookie| is_session(cookie.as_bytes()));
     let accepted = status == StatusCode::OK && !matches!(body.trim_ascii(), b"false" | b"\"\"");
     if accepted && has_session { Ok(cookies) } else { Err(Error::Nonsense) }
+}
+
+/// Writes the `Cookie` field of a browser that was given these cookies a moment ago.
+pub(super) fn cookie(set: &[HeaderValue]) -> Option<HeaderValue> {
+    let pairs = set.iter().map(|cookie| cookie.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default());
+    let mut cookie = HeaderValue::from_bytes(&pairs.collect::<Vec<_>>().join(&b"; "[..])).ok()?;
+    cookie.set_sensitive(true);
+    Some(cookie)
 }
 
 fn is_session(cookie: &[u8]) -> bool {
@@ -132,6 +145,12 @@ mod tests {
             serde_json::from_slice::<Value>(&mint(&account)).unwrap(),
             json!({"name": "3rd", "username": "40", "domain": "acme.test"})
         );
+    }
+
+    #[test]
+    fn cookies_are_sent_as_a_browser_sends_them() {
+        let set = ["session=abc; Path=/; Secure", "ui#x=1"].map(HeaderValue::from_static);
+        assert_eq!(cookie(&set).unwrap(), "session=abc; ui#x=1");
     }
 
     #[test]

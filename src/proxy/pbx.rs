@@ -50,6 +50,7 @@ const PREVIEWERS: [&str; 14] = [
 /// What a ticket of the two-host hand-over stands for.
 pub(super) struct Handed {
     token: SessionId,
+    language: Option<Language>,
     /// The PBX host the ticket is for, without port.
     host: String,
 }
@@ -143,6 +144,10 @@ impl Proxy {
             }
             proved => proved?,
         };
+        if !is_top_level(request.headers()) {
+            let from = cors::from(request.headers(), &caller.authority, self.origins());
+            self.keep_out_other_pages(&proof, &from, Act::Pbx, caller)?;
+        }
         let minted = self.mint(proof, selectors, pbx, sessions, caller).await?;
         self.hand_over(minted, pbx, sessions, caller).await
     }
@@ -206,27 +211,39 @@ impl Proxy {
                 );
                 Ok(reply::redirect(StatusCode::SEE_OTHER, &location))
             }
-            Handoff::Cookie if host == caller.authority.host => self.land(&minted.session, pbx, sessions, caller).await,
-            Handoff::Cookie => Ok(reply::redirect(StatusCode::SEE_OTHER, &self.ticket(minted.session, host, caller)?)),
+            Handoff::Cookie if host == caller.authority.host => {
+                self.land(&minted.session, minted.language.as_ref(), pbx, sessions, caller).await
+            }
+            Handoff::Cookie => Ok(reply::redirect(StatusCode::SEE_OTHER, &self.ticket(&minted, host, caller)?)),
         }
     }
 
     /// Writes the address at which the browser finds its session on another host.
-    pub(super) fn ticket(&self, token: SessionId, host: String, caller: &Caller) -> Result<String, Error> {
+    pub(super) fn ticket(&self, minted: &Minted, host: String, caller: &Caller) -> Result<String, Error> {
         let authority = caller.authority.with_host(&host);
-        let ticket = self.shared.tickets.issue(Handed { token, host }, Instant::now()).map_err(|_| Error::Full)?;
+        let handed = Handed { token: minted.session.clone(), language: minted.language.clone(), host };
+        let ticket = self.shared.tickets.issue(handed, Instant::now()).map_err(|_| Error::Full)?;
         Ok(format!("https://{authority}/auth/callgate/ticket?t={}", ticket.expose()))
     }
 
     /// Exchanges the token for the PBX's cookie, and lets the browser go on to the landing page with it.
+    ///
+    /// That page takes no language from its address, so the session is told; in the wrong language it is a session still.
     async fn land(
         &self,
         token: &SessionId,
+        language: Option<&Language>,
         pbx: &config::Pbx,
         sessions: &Pbx,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
-        let cookies = sessions.exchange(token, caller.authority.raw.clone()).await?;
+        let host = &caller.authority.raw;
+        let cookies = sessions.exchange(token, host.clone()).await?;
+        if let Some(language) = language
+            && let Err(error) = sessions.speak(language, &cookies, host.clone()).await
+        {
+            tracing::warn!(id = %caller.id, error = &error as &dyn std::error::Error, "the PBX did not take the language");
+        }
         let mut response = reply::step(&pbx.landing);
         for cookie in cookies {
             response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -311,7 +328,7 @@ impl Proxy {
                 ),
                 SESSION_LIFE,
             ),
-            Handoff::Cookie => (self.ticket(minted.session.clone(), host, caller)?, TOKEN_LIFE),
+            Handoff::Cookie => (self.ticket(&minted, host, caller)?, TOKEN_LIFE),
         };
         Ok(reply::json(&json!({ "url": url, "session": minted.session.expose(), "expires_in": life })))
     }
@@ -341,7 +358,7 @@ impl Proxy {
             self.refused(Act::Pbx, caller, &Facts::default(), "the ticket is unknown, used or expired");
             return Err(Error::Forbidden);
         };
-        self.land(&handed.token, pbx, sessions, caller).await
+        self.land(&handed.token, handed.language.as_ref(), pbx, sessions, caller).await
     }
 }
 
@@ -369,6 +386,14 @@ fn is_from_elsewhere(headers: &HeaderMap) -> bool {
     field("sec-fetch-mode") == Some(b"navigate") && field("sec-fetch-site") == Some(b"cross-site")
 }
 
+/// Tells whether a person goes somewhere in a window of their own. Images, frames and scripts of another page do not;
+/// a client that says nothing about it (no Fetch Metadata) may.
+fn is_top_level(headers: &HeaderMap) -> bool {
+    let field = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    matches!(field("sec-fetch-mode"), None | Some(b"navigate"))
+        && matches!(field("sec-fetch-dest"), None | Some(b"document"))
+}
+
 /// Checks the language that was asked for against those the PBX and the rule have.
 fn language(wished: Option<&Language>, grant: &PbxGrant, pbx: &config::Pbx) -> Result<Option<Language>, Error> {
     let Some(wished) = wished else { return Ok(None) };
@@ -378,5 +403,27 @@ fn language(wished: Option<&Language>, grant: &PbxGrant, pbx: &config::Pbx) -> R
         Ok(Some(wished.clone()))
     } else {
         Err(Error::Malformed("lang is not one of the configured languages"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_fills_a_window_is_a_click() {
+        #[track_caller]
+        fn check(mode: &'static str, dest: &'static str, expected: bool) {
+            let mut headers = HeaderMap::new();
+            headers.insert("sec-fetch-mode", HeaderValue::from_static(mode));
+            headers.insert("sec-fetch-dest", HeaderValue::from_static(dest));
+            assert_eq!(is_top_level(&headers), expected, "{mode} {dest}");
+        }
+        check("navigate", "document", true);
+        check("navigate", "iframe", false);
+        check("navigate", "object", false);
+        check("no-cors", "image", false);
+        check("cors", "empty", false);
+        assert!(is_top_level(&HeaderMap::new()), "older browsers and programs do not say");
     }
 }

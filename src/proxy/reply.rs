@@ -17,7 +17,7 @@ const POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'");
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;color:#1f2933;background:#f5f7fa;margin:0;display:grid;place-items:center;\
 min-height:100vh}main{background:#fff;border-radius:12px;box-shadow:0 1px 4px #0002;padding:2rem 2.5rem;max-width:28rem}\
-h1{font-size:1.25rem;margin:0 0 .5rem}small{color:#52606d}";
+h1{font-size:1.25rem;margin:0 0 .5rem}p:last-child{margin:0}a{color:#2f5bea}small{color:#52606d}";
 
 /// How an answer of ours has to speak to this caller.
 #[derive(Debug, Clone, Copy)]
@@ -114,14 +114,12 @@ pub(crate) fn problem(
         }
         return answer(status, JSON, problem.to_string());
     }
-    let title = status.canonical_reason().unwrap_or("Problem");
+    let title = escape(&capital(message));
     let main = format!(
-        "<h1>{title}</h1><p>{}.</p><small>{} · {}</small>",
-        escape(&capital(message)),
-        status.as_u16(),
+        "<h1>{title}</h1><p>If this goes on, tell whoever runs this site the number below.</p><small>{status}<br>{}</small>",
         words.id
     );
-    let mut response = answer(status, HTML, page(title, "", &main));
+    let mut response = answer(status, HTML, page(&title, "", &main));
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
     response
 }

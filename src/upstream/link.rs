@@ -44,6 +44,7 @@ impl std::fmt::Debug for Link {
 }
 
 /// Why a request had no answer, as far as it matters for sending it again.
+#[expect(clippy::large_enum_variant, reason = "the request is sent again at once, from where it lies")]
 pub(super) enum SendError {
     /// Nothing of it was written.
     Unsent(Request<Payload>),

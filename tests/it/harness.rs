@@ -30,8 +30,8 @@ use tokio_rustls::client::TlsStream;
 /// The password of every Voximplant user of the tests' users file.
 pub const VOX_PASSWORD: &str = "Vox-Passw0rd!";
 /// The host names in the gate's certificate.
-pub const NAMES: [&str; 7] =
-    ["app.test", "pbx.test", "*.pbx.test", "acme.test", "other.test", "localhost", "127.0.0.1"];
+pub const NAMES: [&str; 8] =
+    ["app.test", "*.app.test", "pbx.test", "*.pbx.test", "acme.test", "other.test", "localhost", "127.0.0.1"];
 
 /// A running gate with its folder, its logs and its certificate.
 pub struct Gate {
@@ -58,6 +58,7 @@ impl Gate {
         let certificate = dev::certificate(&NAMES).unwrap();
         let users = ["alice", "bob"].map(|user| users_line(&user.parse::<VoximplantUser>().unwrap(), VOX_PASSWORD));
         let ha1s: Vec<_> = users.iter().map(|line| line.rsplit(':').next().unwrap().to_owned()).collect();
+        secret(&dir, "ca.pem", &certificate.ca);
         secret(&dir, "fullchain.pem", &certificate.chain);
         secret(&dir, "privkey.pem", &certificate.key);
         secret(&dir, "voximplant.htdigest", &users.join("\n"));

@@ -3,13 +3,26 @@
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without, it fails without")]
 #![expect(unreachable_pub, reason = "a test binary has no outside; `pub` is what one file offers the others")]
 
+mod browser;
 mod callers;
 mod commands;
+mod drain;
+mod framing;
+#[allow(dead_code, reason = "it offers more than each set of tests takes")]
 mod harness;
+mod hop;
+mod http2;
+mod identity;
 mod inject;
 mod limits;
 mod logs;
 mod ott;
 mod pbx;
+mod pool;
 mod stage;
 mod story;
+mod streaming;
+mod target;
+mod time;
+mod tls;
+mod upgrade;

@@ -1,0 +1,161 @@
+//! What the browser sees: a gate before app, PBX and cloud, and a page of somebody else's.
+
+use callgate::demo::app::{App, AppOptions, SameSite};
+use callgate::demo::vodia::{Dialect, Options, Vodia};
+use callgate::demo::voximplant::Voximplant;
+use serde_json::Value;
+
+use super::driver::Browser;
+use crate::harness::{Gate, Raw, VOX_PASSWORD};
+
+/// How the parts are set up.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    pub dialect: Dialect,
+    /// The PBX's host: on a site of its own, or on the app's.
+    pub pbx: &'static str,
+    pub app_cookie: SameSite,
+}
+
+impl Setting {
+    /// A PBX on a site of its own; the app's cookie is Lax.
+    pub const fn of(dialect: Dialect) -> Self {
+        Self { dialect, pbx: "pbx.test", app_cookie: SameSite::Lax }
+    }
+
+    pub const fn with_strict_app(self) -> Self {
+        Self { app_cookie: SameSite::Strict, ..self }
+    }
+
+    pub const fn with_pbx_beside_app(self) -> Self {
+        Self { pbx: "pbx.app.test", ..self }
+    }
+
+    const fn handoff(&self) -> &'static str {
+        match self.dialect {
+            Dialect::A => "link",
+            Dialect::B | Dialect::C => "cookie",
+        }
+    }
+}
+
+/// All parts, and a browser before them.
+pub struct Stage {
+    pub browser: Browser,
+    pub gate: Gate,
+    pub pbx: Vodia,
+    pub cloud: Voximplant,
+    /// `http://third.test`: a page with links to the gate.
+    _third: Raw,
+    pub app: App,
+}
+
+impl Stage {
+    pub async fn set(setting: Setting) -> Self {
+        let pbx = Vodia::start(Options { dialect: setting.dialect, ..Options::default() }).await;
+        let cloud = Voximplant::start(["alice", "bob"].map(|user| (user, VOX_PASSWORD))).await;
+        let app = App::start(AppOptions {
+            pbx_origin: format!("https://{}", setting.pbx),
+            tenant: "acme.test".into(),
+            voximplant: Some(cloud.addr),
+            cookie_same_site: setting.app_cookie,
+        })
+        .await;
+        let gate = Gate::start(&configuration(setting, &app, &pbx)).await;
+        let third = Raw::answering(third_page()).await;
+        let own = ["app.test", "evil.app.test", setting.pbx].map(|host| (host, gate.addr));
+        let hosts = [&own[..], &[("third.test", third.addr)]].concat();
+        let browser = Browser::open(&hosts, &gate.dir.path().join("ca.pem")).await;
+        Self { browser, gate, pbx, cloud, _third: third, app }
+    }
+
+    /// Logs in at the app's own page, as a person does.
+    pub async fn log_in(&self, user: &str) {
+        self.browser.go("https://app.test/").await;
+        self.browser.write("input[name=user]", user).await;
+        self.browser.write("input[name=password]", user).await;
+        self.browser.click("button").await;
+        self.browser.find(&format!("body[data-page=app-portal][data-user={user}]")).await;
+    }
+
+    /// Waits until the browser is at the PBX's portal as an extension, in a language.
+    pub async fn expect_portal(&self, extension: &str, language: &str) {
+        let portal =
+            format!("body[data-page=portal][data-user='{extension}'][data-domain='acme.test'][data-scope=user]");
+        self.browser.find(&portal).await;
+        let spoken = self.browser.run("return document.body.dataset.lang").await;
+        assert_eq!(spoken, language, "the language at {}", self.browser.address().await);
+    }
+
+    /// Checks that neither history nor referrer nor any upstream was told a session or a token.
+    pub async fn expect_no_secret_outside_cookies(&self) {
+        let mut told = self.browser.history().await;
+        told.push(self.browser.run("return document.referrer").await.as_str().unwrap().to_owned());
+        let requests = [self.app.requests(), self.pbx.requests()].concat();
+        told.extend(
+            requests.iter().map(|seen| format!("{} {}", seen.target, seen.header("referer").unwrap_or_default())),
+        );
+        for secret in self.secrets() {
+            assert!(!told.iter().any(|told| told.contains(&secret)), "{secret} is in {told:#?}");
+        }
+    }
+
+    fn secrets(&self) -> Vec<String> {
+        let sessions = self.pbx.sessions().into_iter().map(|session| session.id);
+        sessions.chain(self.pbx.mints().into_iter().filter_map(|mint| mint.value)).collect()
+    }
+
+    /// Runs a `fetch` in the page and returns its status, or why the page may not know it.
+    pub async fn fetch(&self, call: &str) -> Value {
+        self.browser.run(&format!("return {call}.then((answer) => answer.status, (error) => String(error))")).await
+    }
+}
+
+impl Drop for Stage {
+    /// Tells the gate what its logs must not contain.
+    fn drop(&mut self) {
+        for secret in self.secrets() {
+            self.gate.canary(secret);
+        }
+    }
+}
+
+fn configuration(setting: Setting, app: &App, pbx: &Vodia) -> String {
+    format!(
+        r#"
+[app]
+url = "http://{}"
+whoami = "/api/me"
+[pbx]
+url = "http://{}"
+hosts = ["{}"]
+admin = {{ user = "sso", password = {{ env = "PBX_ADMIN" }} }}
+handoff = "{}"
+[voximplant]
+users = {{ file = "voximplant.htdigest" }}
+[[allow]]
+name = "staff"
+pbx = {{ domain = "{{tenant}}", account = "{{ext}}" }}
+voximplant = "{{vox}}"
+[[allow]]
+name = "app redirects"
+auth = "redirect"
+pbx = {{ domain = "{{domain}}", account = "{{account}}" }}
+[limits]
+client = "1000/min"
+caller = "1000/min"
+account = "1000/min"
+"#,
+        app.addr,
+        pbx.addr,
+        setting.pbx,
+        setting.handoff()
+    )
+}
+
+fn third_page() -> String {
+    let page = "<!doctype html><title>A CRM</title><link rel=icon href='data:,'><body data-page=third>\
+        <a id=link href='https://app.test/auth/pbx?lang=fr'>Open the PBX</a> \
+        <a id=redirect href='https://app.test/open-pbx?lang=de'>Open by redirect</a>";
+    format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n{page}", page.len())
+}
