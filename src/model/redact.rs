@@ -95,7 +95,8 @@ pub fn text(text: &str) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let words = text.split_inclusive(char::is_whitespace);
-    let words: String = words.map(|word| if is_secret_pair(word) { without_value(word) } else { word.to_owned() }).collect();
+    let words: String =
+        words.map(|word| if is_secret_pair(word) { without_value(word) } else { word.to_owned() }).collect();
     let mut shown = String::new();
     // One character more than fits is enough to see that there are too many.
     for c in words.chars().take(MAX_TEXT + 1) {

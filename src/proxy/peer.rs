@@ -36,6 +36,8 @@ pub struct Vitals {
     quiet_since: Cell<Instant>,
     /// Since when the head of a request is arriving.
     head_since: Cell<Option<Instant>>,
+    /// How many bytes have arrived since the head of a request began to.
+    arrived: Cell<usize>,
     /// Since when the client takes nothing of what is ready for it.
     blocked_since: Cell<Option<Instant>>,
 }
@@ -48,6 +50,7 @@ impl Vitals {
             in_flight: Cell::new(0),
             quiet_since: Cell::new(now),
             head_since: Cell::new(None),
+            arrived: Cell::new(0),
             blocked_since: Cell::new(None),
         })
     }
@@ -61,10 +64,21 @@ impl Vitals {
     }
 
     /// Notes that bytes have arrived.
-    pub fn received(&self) {
-        if self.in_flight.get() == 0 && self.head_since.get().is_none() {
-            self.head_since.set(Some(Instant::now()));
+    pub fn received(&self, bytes: usize) {
+        if self.in_flight.get() > 0 {
+            return;
         }
+        if self.head_since.get().is_none() {
+            self.head_since.set(Some(Instant::now()));
+            self.arrived.set(0);
+        }
+        self.arrived.set(self.arrived.get() + bytes);
+    }
+
+    /// Returns how many bytes came with the head of the last request that did not come behind another, at least.
+    #[must_use]
+    pub fn arrived(&self) -> usize {
+        self.arrived.get()
     }
 
     /// Notes whether the client takes what is written.

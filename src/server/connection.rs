@@ -20,11 +20,14 @@ use super::registry::Guest;
 use super::worker::Worker;
 use crate::alarm::Alarm;
 use crate::config::ServerTimeouts;
+use crate::message::framing;
 use crate::proxy::{Peer, Vitals};
 use crate::upstream;
 
-/// The most bytes of a request's head, and of what is buffered of its body (HTTP/1).
-const MAX_BUFFER: usize = 64 << 10;
+/// The most bytes that are buffered of a request (HTTP/1): more than a head may have, so that we are the ones who say why it is refused.
+const MAX_BUFFER: usize = 2 * framing::MAX_HEAD;
+/// The most fields of a request.
+const MAX_FIELDS: usize = 100;
 /// The most bytes of a request's fields (HTTP/2).
 const MAX_HEADER_LIST: u32 = 16 << 10;
 /// The most exchanges at once on one connection (HTTP/2).
@@ -62,7 +65,7 @@ pub(super) async fn serve(stream: TcpStream, address: SocketAddr, worker: Rc<Wor
 async fn serve_h1(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut watch: Watch) {
     let peer = peer(client, &watch);
     // Until its first request a client is given the time for a head, not that for a rest.
-    peer.vitals.received();
+    peer.vitals.received(0);
     let service = {
         let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
         service_fn(move |request| {
@@ -70,7 +73,8 @@ async fn serve_h1(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut 
             async move { Ok::<_, Infallible>(proxy.handle(request, &peer).await) }
         })
     };
-    let mut connection = http1::Builder::new().max_buf_size(MAX_BUFFER).serve_connection(io, service);
+    let mut connection =
+        http1::Builder::new().max_buf_size(MAX_BUFFER).max_headers(MAX_FIELDS).serve_connection(io, service);
     watch.drive(Pin::new(&mut connection)).await;
     let Some(mut tunnel) = peer.tunnel.take() else { return };
     let parts = connection.into_parts();
