@@ -6,6 +6,7 @@
 mod connection;
 mod io;
 mod listener;
+mod pace;
 mod redirect;
 mod registry;
 mod worker;

@@ -10,6 +10,7 @@ use super::reply::{self, Words};
 use crate::auth::AppError;
 use crate::limit::Limited;
 use crate::message::framing::Oversize;
+use crate::upstream::ConnectError;
 use crate::{pbx, upstream};
 
 /// Why a request is not answered as asked. The words go to the client, the sources to the log.
@@ -151,7 +152,8 @@ fn field((name, value): (&'static str, String)) -> Option<(HeaderName, HeaderVal
 
 const fn upstream_status(error: &upstream::Error) -> (StatusCode, &'static str) {
     match error {
-        upstream::Error::Connect(_) => (StatusCode::BAD_GATEWAY, "connect"),
+        upstream::Error::Connect(ConnectError::Io(_)) => (StatusCode::BAD_GATEWAY, "connect"),
+        upstream::Error::Connect(ConnectError::Timeout) => (StatusCode::GATEWAY_TIMEOUT, "connect_timeout"),
         upstream::Error::Broken(_) | upstream::Error::Nonsense(_) | upstream::Error::Unclear(_) => {
             (StatusCode::BAD_GATEWAY, "no_answer")
         }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::FAREWELL;
 use super::io::Watched;
+use super::pace::Streams;
 use super::registry::Guest;
 use super::worker::Worker;
 use crate::alarm::Alarm;
@@ -52,7 +53,7 @@ pub(super) async fn serve(stream: TcpStream, address: SocketAddr, worker: Rc<Wor
         Err(_) => return tracing::debug!(%client, "no handshake in time"),
     };
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-    let vitals = Vitals::new(Instant::now());
+    let vitals = Vitals::new(Instant::now(), h2);
     let io = TokioIo::new(Watched::new(tls, Rc::clone(&vitals)));
     let watch = Watch { vitals: Rc::clone(&vitals), timeouts, guest, alarm: Alarm::default(), told: None };
     if h2 {
@@ -84,11 +85,15 @@ async fn serve_h1(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut 
 
 async fn serve_h2(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut watch: Watch) {
     let peer = peer(client, &watch);
-    let service = service_fn(move |request| {
-        let (proxy, peer) = (worker.proxy(), Rc::clone(&peer));
-        async move { Ok::<_, Infallible>(proxy.handle(request, &peer).await) }
-    });
-    let connection = http2::Builder::new(Here)
+    let streams = Streams::new(watch.timeouts.write_stall);
+    let service = {
+        let streams = streams.clone();
+        service_fn(move |request| {
+            let (proxy, peer, pace) = (worker.proxy(), Rc::clone(&peer), streams.begin());
+            async move { Ok::<_, Infallible>(proxy.handle(request, &peer).await.map(|body| pace.of(body))) }
+        })
+    };
+    let connection = http2::Builder::new(streams)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_LIST)
@@ -103,16 +108,6 @@ async fn serve_h2(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut 
 
 fn peer(client: IpAddr, watch: &Watch) -> Rc<Peer> {
     Rc::new(Peer { client, vitals: Rc::clone(&watch.vitals), tunnel: RefCell::default() })
-}
-
-/// Runs what HTTP/2 wants to run beside the connection on the connection's own thread.
-#[derive(Debug, Clone, Copy)]
-struct Here;
-
-impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Here {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
 }
 
 /// A connection that can be asked to end when its exchanges have.
@@ -132,14 +127,14 @@ where
     }
 }
 
-impl<S, B> Closing for http2::Connection<TokioIo<Watched>, S, Here>
+impl<S, B> Closing for http2::Connection<TokioIo<Watched>, S, Streams>
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
     S::Future: 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    Here: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+    Streams: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
     fn close(self: Pin<&mut Self>) {
         self.graceful_shutdown();
