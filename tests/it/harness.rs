@@ -120,9 +120,15 @@ impl Gate {
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name.to_owned()).unwrap(), stream).await
     }
 
-    pub fn client_config(&self) -> rustls::ClientConfig {
+    /// Returns what a client must trust to trust the gate.
+    pub fn roots(&self) -> rustls::RootCertStore {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.ca.clone()).unwrap();
+        roots
+    }
+
+    pub fn client_config(&self) -> rustls::ClientConfig {
+        let roots = self.roots();
         rustls::ClientConfig::builder_with_provider(callgate::tls::provider())
             .with_safe_default_protocol_versions()
             .unwrap()

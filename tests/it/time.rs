@@ -179,7 +179,8 @@ async fn an_upstream_that_is_not_there_becomes_502() {
 async fn an_upstream_that_does_not_connect_becomes_504() {
     // TLS to a server that never says anything.
     let upstream = Raw::serving(|mut line| async move { drop(line.rest().await) }).await;
-    let text = format!("[app]\nurl = \"https://localhost:{}\"\ntimeouts = {{ connect = \"400ms\" }}", upstream.addr.port());
+    let text =
+        format!("[app]\nurl = \"https://localhost:{}\"\ntimeouts = {{ connect = \"400ms\" }}", upstream.addr.port());
     Gate::start(&text).await.get("/").send().await.expect(504);
 }
 

@@ -108,10 +108,7 @@ async fn hop_by_hop_fields_of_a_101_go() {
     let head = read_head(&mut tls).await;
     let mut fields: Vec<_> = head.trim_end().split("\r\n").skip(1).filter(|field| !field.starts_with("date")).collect();
     fields.sort_unstable();
-    assert!(
-        status(&head) == 502 || fields == ["connection: upgrade", "upgrade: websocket", "x-stay: 3"],
-        "{head}"
-    );
+    assert!(status(&head) == 502 || fields == ["connection: upgrade", "upgrade: websocket", "x-stay: 3"], "{head}");
 }
 
 #[tokio::test]
@@ -224,9 +221,10 @@ async fn frames_and_close_codes_pass_both_ways() {
     ];
     for (host, path, cookie) in rows {
         let tls = gate.raw(host, "http/1.1").await;
-        let mut request =
-            tokio_tungstenite::tungstenite::client::IntoClientRequest::into_client_request(format!("wss://{host}{path}"))
-                .unwrap();
+        let mut request = tokio_tungstenite::tungstenite::client::IntoClientRequest::into_client_request(format!(
+            "wss://{host}{path}"
+        ))
+        .unwrap();
         request.headers_mut().insert("cookie", cookie.parse().unwrap());
         let Ok((mut socket, _)) = tokio_tungstenite::client_async(request, tls).await else {
             panic!("{host}{path} does not switch");
