@@ -34,6 +34,7 @@ use self::route::{Routes, To};
 use crate::auth::{self, Chain};
 use crate::config::{self, Config};
 use crate::limit::{DistinctKeys, Limits};
+use crate::message::framing;
 use crate::message::target::{self, Authority};
 use crate::model::path::{self, Place, Reserved};
 use crate::observe::{Logs, RequestId};
@@ -43,6 +44,8 @@ use crate::upstream::{Connector, Upstream};
 
 /// How long a ticket of the two-host hand-over is good: as long as the PBX's token behind it.
 const TICKET_LIFE: Duration = Duration::from_secs(10);
+/// What is possible everywhere.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// How many tickets may be out at once.
 const TICKETS: usize = 10_000;
 
@@ -126,13 +129,15 @@ impl Proxy {
     pub async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
         let mut exchange = Exchange::begin(&request, peer, &self.logs);
         let words = Words::of(request.headers(), exchange.id);
-        // A body that nobody reads would be taken for the next request: such a connection ends with the answer.
-        let leaves_body = !hyper::body::Body::is_end_stream(request.body()) && body::closes_by_field(request.version());
+        let by_field = body::closes_by_field(request.version());
+        let has_body = !hyper::body::Body::is_end_stream(request.body());
         match self.serve(request, peer, &mut exchange).await {
             Ok(response) => exchange.end_with(response),
             Err(error) => {
                 let mut response = self.explain(&error, &words, &mut exchange);
-                if leaves_body {
+                // A body that nobody reads would be taken for the next request, and behind a malformed one anything
+                // may come: such a connection ends with the answer.
+                if by_field && (has_body || error.is_malformed()) {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 exchange.end_with(response)
@@ -146,6 +151,7 @@ impl Proxy {
         peer: &Peer,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
+        check_framing(&request, peer)?;
         let authority = target::authority(request.uri(), request.headers())
             .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
         exchange.is_for(&authority.host);
@@ -197,11 +203,26 @@ impl Proxy {
 /// Refuses the methods that no route may have, and answers for the server as a whole (`OPTIONS *`, RFC 9110 §9.3.7).
 fn answer_method(method: &Method, uri: &http::Uri) -> Result<Option<Response<Body>>, Error> {
     match *method {
-        Method::CONNECT | Method::TRACE => Err(Error::Method("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")),
+        // An upstream may read method names without regard to case.
+        _ if ["CONNECT", "TRACE"].iter().any(|name| method.as_str().eq_ignore_ascii_case(name)) => {
+            Err(Error::Method(METHODS))
+        }
         Method::OPTIONS if uri.path() == "*" => Ok(Some(reply::empty(StatusCode::NO_CONTENT))),
         _ if uri.path().starts_with('/') => Ok(None),
         _ => Err(Error::Malformed("the request target is not a path")),
     }
+}
+
+/// Refuses what is too large, and what the next hop could read in another way.
+fn check_framing(request: &Request<Incoming>, peer: &Peer) -> Result<(), Error> {
+    if let Some(oversize) = framing::oversize(request, peer.vitals.arrived()) {
+        return Err(Error::Oversize(oversize));
+    }
+    if body::has_unknown_length(request.body()) {
+        framing::check_chunked(request.headers())
+            .map_err(|_| Error::Malformed("only chunked is a transfer coding here"))?;
+    }
+    Ok(())
 }
 
 fn chain(methods: &[config::Method], app: Option<&Rc<Upstream>>) -> Result<Chain, http::uri::InvalidUri> {

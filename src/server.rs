@@ -6,6 +6,7 @@
 mod connection;
 mod io;
 mod listener;
+mod pace;
 mod redirect;
 mod registry;
 mod worker;
@@ -81,6 +82,7 @@ impl Server {
                 logs: logs.clone(),
                 listeners: sockets.take_worker(index),
                 redirect: sockets.take_redirect(index),
+                port: addresses.first().map_or(443, SocketAddr::port),
                 drain: drained.clone(),
             };
             let thread = thread::Builder::new().name(format!("callgate-{index}"));

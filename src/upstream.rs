@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use tokio::time::Instant;
 
 pub use self::connector::{ConnectError, Connector};
@@ -22,6 +22,7 @@ use self::link::{Deadlines, Link, SendError};
 pub use self::payload::{Meter, Payload};
 pub use self::relay::{Cut, Relay};
 pub use self::tunnel::{End, Far, join};
+use crate::message::framing::{self, Unclear};
 
 /// How many idle connections one worker keeps to one upstream.
 const MAX_IDLE: usize = 1024;
@@ -49,6 +50,9 @@ pub enum Error {
     /// The answer broke a rule that its framing or meaning depends on.
     #[error("the answer is not to be trusted: {0}")]
     Nonsense(&'static str),
+    /// The answer can be read in two ways.
+    #[error("the answer is not to be trusted")]
+    Unclear(#[from] Unclear),
     /// No first byte of the answer in time.
     #[error("no answer in time")]
     Timeout,
@@ -131,12 +135,17 @@ impl Upstream {
         Deadlines { first_byte: self.first_byte, body_idle: self.body_idle }
     }
 
-    fn answer(self: &Rc<Self>, response: Response<hyper::body::Incoming>, link: Box<Link>) -> Result<Answer, Error> {
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let (head, _) = response.into_parts();
+    fn answer(self: &Rc<Self>, response: Response<hyper::body::Incoming>, mut link: Box<Link>) -> Result<Answer, Error> {
+        let (mut head, body) = response.into_parts();
+        framing::settle_answer(&mut head)?;
+        if head.version != Version::HTTP_11 {
+            // hyper would speak HTTP/1.0 to it from now on, and to the client.
+            link.retire();
+            head.version = Version::HTTP_11;
+        }
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Answer::Switched(Response::from_parts(head, ()), link.into_far()));
         }
-        let (head, body) = response.into_parts();
         Ok(Answer::Response(Response::from_parts(head, Relay::new(body, link, Rc::clone(self)))))
     }
 

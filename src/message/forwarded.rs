@@ -54,7 +54,11 @@ pub fn assert(headers: &mut HeaderMap, client: IpAddr, host: &HeaderValue, id: H
 
 /// Adds this hop to `Via` (RFC 9110 §7.6.3).
 pub fn via(headers: &mut HeaderMap, version: http::Version) {
-    let ours = if version == http::Version::HTTP_2 { "2.0 callgate" } else { "1.1 callgate" };
+    let ours = match version {
+        http::Version::HTTP_2 => "2.0 callgate",
+        http::Version::HTTP_10 => "1.0 callgate",
+        _ => "1.1 callgate",
+    };
     headers.append(header::VIA, HeaderValue::from_static(ours));
 }
 

@@ -1,7 +1,7 @@
 //! Whom a request is for: exactly one host, said once or said alike (RFC 9110 §7.2, RFC 9112 §3.2).
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::uri::Uri;
+use http::uri::{Scheme, Uri};
 
 /// Why a request is not for anybody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -25,7 +25,7 @@ pub enum NoHost {
 pub struct Authority {
     /// `host[:port]` as the client wrote it.
     pub raw: HeaderValue,
-    /// The host in lower case, IPv6 in brackets.
+    /// The host in lower case, without a final dot, IPv6 in brackets.
     pub host: String,
     /// The port, when one was written.
     pub port: Option<u16>,
@@ -58,6 +58,9 @@ pub fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, NoHost> {
     if lines.next().is_some() {
         return Err(NoHost::Several);
     }
+    if uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTPS && *scheme != Scheme::HTTP) {
+        return Err(NoHost::Malformed);
+    }
     let host = match (uri.authority(), line) {
         (Some(target), None) => HeaderValue::from_str(target.as_str()).map_err(|_| NoHost::Malformed)?,
         (Some(target), Some(line)) if !line.as_bytes().eq_ignore_ascii_case(target.as_str().as_bytes()) => {
@@ -72,7 +75,8 @@ pub fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, NoHost> {
 fn parse(raw: HeaderValue) -> Result<Authority, NoHost> {
     let text = raw.to_str().map_err(|_| NoHost::Malformed)?;
     let (host, port) = split(text).ok_or(NoHost::Malformed)?;
-    let host = host.to_ascii_lowercase();
+    // A name with its final dot is the same name (RFC 1034 §3.1).
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     Ok(Authority { host, port, raw })
 }
 
@@ -120,6 +124,7 @@ mod tests {
     fn one_host_is_needed() {
         check("/", &["a.test"], Ok(("a.test", None)));
         check("/", &["A.Test:8443"], Ok(("a.test", Some(8443))));
+        check("/", &["a.test.:443"], Ok(("a.test", Some(443))));
         check("/", &["[::1]:443"], Ok(("[::1]", Some(443))));
         check("/", &[], Err(NoHost::Missing));
         check("/", &["a.test", "a.test"], Err(NoHost::Several));
@@ -131,6 +136,7 @@ mod tests {
         check("https://a.test/x", &[], Ok(("a.test", None)));
         check("https://a.test/x", &["b.test"], Err(NoHost::Differ));
         check("https://a.test:1/x", &["a.test"], Err(NoHost::Differ));
+        check("ftp://a.test/x", &["a.test"], Err(NoHost::Malformed));
     }
 
     #[test]

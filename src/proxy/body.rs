@@ -160,6 +160,12 @@ impl Exchange {
         self.meter = meter;
     }
 
+    /// Tells whether some of the request's body is still to come.
+    #[must_use]
+    pub fn is_receiving(&self) -> bool {
+        self.meter.as_ref().is_some_and(|meter| !meter.is_done())
+    }
+
     /// Hands the rest of the exchange to a tunnel: it ends with that, not with the answer that agreed to it.
     #[must_use]
     pub fn split(&mut self) -> Self {
@@ -211,4 +217,9 @@ impl Drop for Exchange {
 /// Tells whether a connection of this version ends by a field, rather than by a frame.
 pub(super) const fn closes_by_field(version: Version) -> bool {
     matches!(version, Version::HTTP_10 | Version::HTTP_11)
+}
+
+/// Tells whether only its end will tell how long a body is.
+pub(super) fn has_unknown_length(body: &Incoming) -> bool {
+    !http_body::Body::is_end_stream(body) && http_body::Body::size_hint(body).exact().is_none()
 }

@@ -9,6 +9,8 @@ use super::body::Body;
 use super::reply::{self, Words};
 use crate::auth::AppError;
 use crate::limit::Limited;
+use crate::message::framing::Oversize;
+use crate::upstream::ConnectError;
 use crate::{pbx, upstream};
 
 /// Why a request is not answered as asked. The words go to the client, the sources to the log.
@@ -17,6 +19,9 @@ pub enum Error {
     /// The request is malformed in a way that its sender can mend.
     #[error("{0}")]
     Malformed(&'static str),
+    /// The request target or the whole head is too large.
+    #[error("the request's head is too large")]
+    Oversize(Oversize),
     /// Nothing is configured here.
     #[error("nothing is here")]
     NotFound,
@@ -76,6 +81,8 @@ impl Error {
     pub const fn status(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
+            Self::Oversize(Oversize::Target) => (StatusCode::URI_TOO_LONG, "target_too_long"),
+            Self::Oversize(Oversize::Head) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method"),
             Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "client_stalled"),
@@ -92,6 +99,12 @@ impl Error {
             Self::App(error) => app_status(error),
             Self::Pbx(error) => pbx_status(error),
         }
+    }
+
+    /// Tells whether the request was none that its sender should have sent.
+    #[must_use]
+    pub const fn is_malformed(&self) -> bool {
+        matches!(self, Self::Malformed(_) | Self::Oversize(_))
     }
 
     /// Turns the failure into an answer.
@@ -139,8 +152,11 @@ fn field((name, value): (&'static str, String)) -> Option<(HeaderName, HeaderVal
 
 const fn upstream_status(error: &upstream::Error) -> (StatusCode, &'static str) {
     match error {
-        upstream::Error::Connect(_) => (StatusCode::BAD_GATEWAY, "connect"),
-        upstream::Error::Broken(_) | upstream::Error::Nonsense(_) => (StatusCode::BAD_GATEWAY, "no_answer"),
+        upstream::Error::Connect(ConnectError::Io(_)) => (StatusCode::BAD_GATEWAY, "connect"),
+        upstream::Error::Connect(ConnectError::Timeout) => (StatusCode::GATEWAY_TIMEOUT, "connect_timeout"),
+        upstream::Error::Broken(_) | upstream::Error::Nonsense(_) | upstream::Error::Unclear(_) => {
+            (StatusCode::BAD_GATEWAY, "no_answer")
+        }
         upstream::Error::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
         upstream::Error::ClientStalled => (StatusCode::REQUEST_TIMEOUT, "client_stalled"),
         upstream::Error::ClientGone => (StatusCode::BAD_REQUEST, "client_gone"),

@@ -5,7 +5,7 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 
-use super::body::{Body, Exchange};
+use super::body::{self, Body, Exchange};
 use super::error::Error;
 use super::inject::Named;
 use super::peer::Tunnel;
@@ -16,6 +16,7 @@ use crate::message::{forwarded, hop};
 use crate::model::path;
 use crate::upstream::{self, Answer, Far, Payload};
 
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
 impl Proxy {
@@ -38,6 +39,7 @@ impl Proxy {
             To::App => self.keep(&head.method, head.uri.path(), &head.headers),
             To::Pbx => None,
         };
+        let by_field = body::closes_by_field(head.version);
         let switches = prepare(&mut head, &body, &caller)?;
         let payload = Payload::of(body);
         exchange.receives(payload.meter());
@@ -51,6 +53,10 @@ impl Proxy {
                 let named = Named::take(&mut head.headers);
                 hop::strip(&mut head.headers)
                     .map_err(|_| upstream::Error::Nonsense("a Connection field names a protected field"))?;
+                if by_field && exchange.is_receiving() {
+                    // An answer before the body's end may be the reason why the rest of it never comes.
+                    head.headers.insert(header::CONNECTION, CLOSE);
+                }
                 let mut response = Response::from_parts(head, Body::relay(relay));
                 if let Some(kept) = kept {
                     Box::pin(self.inject(kept, &named, &mut response, &caller)).await?;
@@ -88,7 +94,7 @@ fn prepare(head: &mut Parts, body: &Incoming, caller: &Caller) -> Result<bool, E
     if head.version == Version::HTTP_2 {
         join_cookies(fields);
     }
-    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+    if body::has_unknown_length(body) {
         // Without it hyper drops the body of methods that seldom have one.
         fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }

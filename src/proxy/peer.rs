@@ -36,18 +36,26 @@ pub struct Vitals {
     quiet_since: Cell<Instant>,
     /// Since when the head of a request is arriving.
     head_since: Cell<Option<Instant>>,
+    /// Whether a byte that arrives begins a request. Not in HTTP/2 after the first: it may belong to any frame.
+    expects_head: Cell<bool>,
+    multiplexed: bool,
+    /// How many bytes have arrived since the head of a request began to.
+    arrived: Cell<usize>,
     /// Since when the client takes nothing of what is ready for it.
     blocked_since: Cell<Option<Instant>>,
 }
 
 impl Vitals {
-    /// Starts with a connection whose first request is awaited.
+    /// Starts with a connection whose first request is awaited. `multiplexed`: it may have many exchanges at once.
     #[must_use]
-    pub fn new(now: Instant) -> Rc<Self> {
+    pub fn new(now: Instant, multiplexed: bool) -> Rc<Self> {
         Rc::new(Self {
             in_flight: Cell::new(0),
             quiet_since: Cell::new(now),
             head_since: Cell::new(None),
+            expects_head: Cell::new(true),
+            multiplexed,
+            arrived: Cell::new(0),
             blocked_since: Cell::new(None),
         })
     }
@@ -57,14 +65,26 @@ impl Vitals {
     pub fn begin(self: &Rc<Self>) -> InFlight {
         self.in_flight.set(self.in_flight.get() + 1);
         self.head_since.set(None);
+        self.expects_head.set(!self.multiplexed);
         InFlight(Rc::clone(self))
     }
 
     /// Notes that bytes have arrived.
-    pub fn received(&self) {
-        if self.in_flight.get() == 0 && self.head_since.get().is_none() {
-            self.head_since.set(Some(Instant::now()));
+    pub fn received(&self, bytes: usize) {
+        if self.in_flight.get() > 0 || !self.expects_head.get() {
+            return;
         }
+        if self.head_since.get().is_none() {
+            self.head_since.set(Some(Instant::now()));
+            self.arrived.set(0);
+        }
+        self.arrived.set(self.arrived.get() + bytes);
+    }
+
+    /// Returns how many bytes came with the head of the last request that did not come behind another, at least.
+    #[must_use]
+    pub fn arrived(&self) -> usize {
+        self.arrived.get()
     }
 
     /// Notes whether the client takes what is written.

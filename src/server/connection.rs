@@ -16,15 +16,19 @@ use tokio::time::{Instant, timeout};
 
 use super::FAREWELL;
 use super::io::Watched;
+use super::pace::Streams;
 use super::registry::Guest;
 use super::worker::Worker;
 use crate::alarm::Alarm;
 use crate::config::ServerTimeouts;
+use crate::message::framing;
 use crate::proxy::{Peer, Vitals};
 use crate::upstream;
 
-/// The most bytes of a request's head, and of what is buffered of its body (HTTP/1).
-const MAX_BUFFER: usize = 64 << 10;
+/// The most bytes that are buffered of a request (HTTP/1): more than a head may have, so that we are the ones who say why it is refused.
+const MAX_BUFFER: usize = 2 * framing::MAX_HEAD;
+/// The most fields of a request.
+const MAX_FIELDS: usize = 100;
 /// The most bytes of a request's fields (HTTP/2).
 const MAX_HEADER_LIST: u32 = 16 << 10;
 /// The most exchanges at once on one connection (HTTP/2).
@@ -50,7 +54,7 @@ pub(super) async fn serve(stream: TcpStream, address: SocketAddr, worker: Rc<Wor
         Err(_) => return tracing::debug!(%client, "no handshake in time"),
     };
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-    let vitals = Vitals::new(Instant::now());
+    let vitals = Vitals::new(Instant::now(), h2);
     let io = TokioIo::new(Watched::new(tls, Rc::clone(&vitals)));
     let watch = Watch { vitals: Rc::clone(&vitals), timeouts, guest, alarm: Alarm::default(), told: None };
     if h2 {
@@ -63,7 +67,7 @@ pub(super) async fn serve(stream: TcpStream, address: SocketAddr, worker: Rc<Wor
 async fn serve_h1(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut watch: Watch) {
     let peer = peer(client, &watch);
     // Until its first request a client is given the time for a head, not that for a rest.
-    peer.vitals.received();
+    peer.vitals.received(0);
     let service = {
         let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
         service_fn(move |request| {
@@ -71,7 +75,8 @@ async fn serve_h1(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut 
             Box::pin(async move { Ok::<_, Infallible>(proxy.handle(request, &peer).await) })
         })
     };
-    let mut connection = http1::Builder::new().max_buf_size(MAX_BUFFER).serve_connection(io, service);
+    let mut connection =
+        http1::Builder::new().max_buf_size(MAX_BUFFER).max_headers(MAX_FIELDS).serve_connection(io, service);
     watch.drive(Pin::new(&mut connection)).await;
     let Some(mut tunnel) = peer.tunnel.take() else { return };
     let parts = connection.into_parts();
@@ -81,12 +86,16 @@ async fn serve_h1(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut 
 
 async fn serve_h2(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut watch: Watch) {
     let peer = peer(client, &watch);
-    let service = service_fn(move |request| {
-        let (proxy, peer) = (worker.proxy(), Rc::clone(&peer));
-        // Boxed, because HTTP/2 moves it into a task of its own.
-        Box::pin(async move { Ok::<_, Infallible>(proxy.handle(request, &peer).await) })
-    });
-    let connection = http2::Builder::new(Here)
+    let streams = Streams::new(watch.timeouts.write_stall);
+    let service = {
+        let streams = streams.clone();
+        service_fn(move |request| {
+            let (proxy, peer, pace) = (worker.proxy(), Rc::clone(&peer), streams.begin());
+            // Boxed, because HTTP/2 moves it into a task of its own.
+            Box::pin(async move { Ok::<_, Infallible>(proxy.handle(request, &peer).await.map(|body| pace.of(body))) })
+        })
+    };
+    let connection = http2::Builder::new(streams)
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_LIST)
@@ -101,16 +110,6 @@ async fn serve_h2(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut 
 
 fn peer(client: IpAddr, watch: &Watch) -> Rc<Peer> {
     Rc::new(Peer { client, vitals: Rc::clone(&watch.vitals), tunnel: RefCell::default() })
-}
-
-/// Runs what HTTP/2 wants to run beside the connection on the connection's own thread.
-#[derive(Debug, Clone, Copy)]
-struct Here;
-
-impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Here {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
 }
 
 /// A connection that can be asked to end when its exchanges have.
@@ -130,14 +129,14 @@ where
     }
 }
 
-impl<S, B> Closing for http2::Connection<TokioIo<Watched>, S, Here>
+impl<S, B> Closing for http2::Connection<TokioIo<Watched>, S, Streams>
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
     S::Future: 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    Here: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+    Streams: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
     fn close(self: Pin<&mut Self>) {
         self.graceful_shutdown();

@@ -33,8 +33,9 @@ impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.tls).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.vitals.received();
+        let bytes = buf.filled().len() - before;
+        if bytes > 0 {
+            self.vitals.received(bytes);
         }
         polled
     }

@@ -31,6 +31,8 @@ pub(super) struct Parts {
     pub(super) logs: Logs,
     pub(super) listeners: Vec<StdListener>,
     pub(super) redirect: Option<StdListener>,
+    /// The port that `redirect` leads to.
+    pub(super) port: u16,
     pub(super) drain: watch::Receiver<bool>,
 }
 
@@ -39,6 +41,7 @@ pub(super) struct Worker {
     pub(super) acceptor: TlsAcceptor,
     pub(super) registry: Rc<Registry>,
     config: Arc<Config>,
+    port: u16,
     proxy: Rc<Proxy>,
 }
 
@@ -62,6 +65,7 @@ impl Worker {
             acceptor: TlsAcceptor::from(parts.tls),
             registry: Rc::default(),
             config: parts.config,
+            port: parts.port,
             proxy: Rc::new(proxy),
         });
         let mut accepting = Vec::new();
@@ -87,8 +91,7 @@ impl Worker {
     }
 
     fn send_on(self: &Rc<Self>, stream: tokio::net::TcpStream, _: std::net::SocketAddr) {
-        let port = self.config.listen.first().map_or(443, std::net::SocketAddr::port);
-        tokio::task::spawn_local(redirect::serve(stream, port));
+        tokio::task::spawn_local(redirect::serve(stream, self.port));
     }
 
     pub(super) fn timeouts(&self) -> ServerTimeouts {

@@ -69,8 +69,8 @@ impl Connector {
         };
         stream.set_nodelay(true)?;
         match &self.tls {
-            None => Ok(Wire::Plain(stream)),
-            Some(tls) => Ok(Wire::Tls(Box::new(tls.connector.connect(tls.name.clone(), stream).await?))),
+            None => Ok(Wire::plain(stream)),
+            Some(tls) => Ok(Wire::tls(tls.connector.connect(tls.name.clone(), stream).await?)),
         }
     }
 }

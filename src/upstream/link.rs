@@ -1,7 +1,9 @@
 //! One connection to an upstream, lent to one exchange at a time.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -34,6 +36,10 @@ pub(super) struct Link {
     pub(super) alarm: Alarm,
     /// The connection's future has completed and must not be polled again.
     ended: bool,
+    /// Something of the answer has arrived.
+    heard: Rc<Cell<bool>>,
+    /// The connection serves no second exchange.
+    last: bool,
     rested: Instant,
 }
 
@@ -57,8 +63,17 @@ pub(super) enum SendError {
 impl Link {
     /// Speaks HTTP over a connection. A link is boxed: it is moved many times in its life.
     pub(super) async fn new(wire: Wire) -> hyper::Result<Box<Self>> {
+        let heard = wire.heard();
         let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(wire)).await?;
-        Ok(Box::new(Self { sender, connection, alarm: Alarm::default(), ended: false, rested: Instant::now() }))
+        Ok(Box::new(Self {
+            sender,
+            connection,
+            alarm: Alarm::default(),
+            ended: false,
+            heard,
+            last: false,
+            rested: Instant::now(),
+        }))
     }
 
     /// Sends a request and waits for the head of its answer.
@@ -68,6 +83,7 @@ impl Link {
         deadlines: Deadlines,
     ) -> Result<(Response<Incoming>, Box<Self>), SendError> {
         let progress = request.body().progress();
+        self.heard.set(false);
         let sent = Instant::now();
         let answer = {
             let mut answer = pin!(self.sender.try_send_request(request));
@@ -90,7 +106,7 @@ impl Link {
             Ok(Ok(response)) => Ok((response, self)),
             Ok(Err(mut error)) => Err(match error.take_message() {
                 Some(request) => SendError::Unsent(request),
-                None => failure(error.into_error(), progress.as_deref()),
+                None => self.failure(error.into_error(), progress.as_deref()),
             }),
             Err(late) => Err(SendError::Failed(late)),
         }
@@ -113,7 +129,12 @@ impl Link {
         if !self.sender.is_ready() {
             self.poll(&mut Context::from_waker(Waker::noop()));
         }
-        !self.ended && self.sender.is_ready()
+        !self.last && !self.ended && self.sender.is_ready()
+    }
+
+    /// Notes that the connection shall not serve another exchange.
+    pub(super) const fn retire(&mut self) {
+        self.last = true;
     }
 
     /// Tells whether an idle connection still stands and has said nothing that nobody asked for.
@@ -128,6 +149,14 @@ impl Link {
 
     pub(super) fn is_stale(&self, now: Instant, keep_alive: Duration) -> bool {
         now.duration_since(self.rested) >= keep_alive
+    }
+
+    fn failure(&self, error: hyper::Error, progress: Option<&Progress>) -> SendError {
+        if progress.is_some_and(|progress| progress.phase.get() == Phase::Failed) {
+            return SendError::Failed(Error::ClientGone);
+        }
+        // An upstream that has begun to answer has acted on the request.
+        if self.heard.get() { SendError::Failed(Error::Broken(error)) } else { SendError::Lost(error) }
     }
 
     /// Takes the bare connection, and what came behind the upstream's 101.
@@ -146,12 +175,4 @@ fn due(sent: Instant, progress: Option<&Progress>, deadlines: Deadlines) -> (Ins
         Phase::Writing => (since + deadlines.body_idle, Error::Timeout),
         Phase::Done | Phase::Failed => (since + deadlines.first_byte, Error::Timeout),
     }
-}
-
-fn failure(error: hyper::Error, progress: Option<&Progress>) -> SendError {
-    if progress.is_some_and(|progress| progress.phase.get() == Phase::Failed) {
-        return SendError::Failed(Error::ClientGone);
-    }
-    // hyper parsed a part of an answer: the upstream did answer, only not in HTTP.
-    if error.is_parse() { SendError::Failed(Error::Broken(error)) } else { SendError::Lost(error) }
 }

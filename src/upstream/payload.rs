@@ -10,6 +10,8 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use crate::message::forwarded;
+
 /// What is sent behind the head.
 #[derive(Debug)]
 pub enum Payload {
@@ -60,6 +62,12 @@ impl Meter {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.0.bytes.get()
+    }
+
+    /// Tells whether all of it has been passed on.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.0.phase.get() == Phase::Done
     }
 }
 
@@ -133,7 +141,13 @@ impl Body for Payload {
 
 impl Upload {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let mut polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            // Some upstreams put trailers among the fields.
+            forwarded::strip(trailers);
+        }
         self.progress.enter(match &polled {
             Poll::Pending => Phase::Reading,
             Poll::Ready(None) => Phase::Done,

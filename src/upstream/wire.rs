@@ -1,38 +1,109 @@
 //! A connection to an upstream, with or without TLS.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+/// A connection that still listens when nobody takes what it says.
+///
+/// An upstream that answers early and closes resets the connection under our writes. Its answer is there all the same,
+/// so a write that fails is not the end: reading is, and tells why.
+#[derive(Debug)]
+pub(super) struct Wire {
+    io: Io,
+    /// Why nothing more is written; the rest goes nowhere.
+    broken: Option<io::Error>,
+    heard: Rc<Cell<bool>>,
+}
+
 /// The two kinds of connection.
 #[derive(Debug)]
-pub(super) enum Wire {
+enum Io {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+impl Wire {
+    pub(super) fn plain(stream: TcpStream) -> Self {
+        Self::new(Io::Plain(stream))
+    }
+
+    pub(super) fn tls(stream: TlsStream<TcpStream>) -> Self {
+        Self::new(Io::Tls(Box::new(stream)))
+    }
+
+    fn new(io: Io) -> Self {
+        Self { io, broken: None, heard: Rc::default() }
+    }
+
+    /// Returns what becomes true when a byte arrives.
+    pub(super) fn heard(&self) -> Rc<Cell<bool>> {
+        Rc::clone(&self.heard)
+    }
+
+    /// Writes, or lets `length` bytes go nowhere.
+    fn write(
+        &mut self,
+        length: usize,
+        write: impl FnOnce(&mut Io) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if self.broken.is_none() {
+            match ready!(write(&mut self.io)) {
+                Ok(written) => return Poll::Ready(Ok(written)),
+                Err(error) => self.broken = Some(error),
+            }
+        }
+        Poll::Ready(Ok(length))
+    }
+
+    fn finish(&mut self, finish: impl FnOnce(&mut Io) -> Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        if self.broken.is_none()
+            && let Err(error) = ready!(finish(&mut self.io))
+        {
+            self.broken = Some(error);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 macro_rules! each {
     ($self:expr, $io:ident => $call:expr) => {
-        match $self.get_mut() {
-            Wire::Plain($io) => $call,
-            Wire::Tls($io) => $call,
+        match $self {
+            Io::Plain($io) => {
+                let $io = Pin::new($io);
+                $call
+            }
+            Io::Tls($io) => {
+                let $io = Pin::new($io);
+                $call
+            }
         }
     };
 }
 
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each!(self, io => Pin::new(io).poll_read(cx, buf))
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(each!(&mut this.io, io => io.poll_read(cx, buf)))?;
+        if buf.filled().len() > before {
+            this.heard.set(true);
+            return Poll::Ready(Ok(()));
+        }
+        // What ends after a failure has not come to its end, even where that would not show.
+        Poll::Ready(this.broken.take().map_or(Ok(()), Err))
     }
 }
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self, io => Pin::new(io).poll_write(cx, buf))
+        self.get_mut().write(buf.len(), |io| each!(io, io => io.poll_write(cx, buf)))
     }
 
     fn poll_write_vectored(
@@ -40,7 +111,8 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each!(self, io => Pin::new(io).poll_write_vectored(cx, bufs))
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        self.get_mut().write(length, |io| each!(io, io => io.poll_write_vectored(cx, bufs)))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -48,10 +120,10 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, io => Pin::new(io).poll_flush(cx))
+        self.get_mut().finish(|io| each!(io, io => io.poll_flush(cx)))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, io => Pin::new(io).poll_shutdown(cx))
+        self.get_mut().finish(|io| each!(io, io => io.poll_shutdown(cx)))
     }
 }

@@ -76,6 +76,16 @@ impl Gate {
         Ok(Self { server: Some(server), addr, dir, redirect, logs, memory, ca, canaries: Mutex::new(canaries) })
     }
 
+    /// Starts a gate with one worker that passes everything to one plain upstream.
+    pub async fn before(upstream: SocketAddr) -> Self {
+        Self::before_with(upstream, "", "").await
+    }
+
+    /// As `before`, with more lines for `[app]` and for the rest of the file.
+    pub async fn before_with(upstream: SocketAddr, app: &str, rest: &str) -> Self {
+        Self::start(&format!("workers = 1\n[app]\nurl = \"http://{upstream}\"\n{app}\n{rest}")).await
+    }
+
     /// Starts a request: `gate.get("/path").cookie("a=b").send().await`. The host is `app.test` until `.host(…)` says another.
     pub fn get(&self, path: &str) -> Asking<'_> {
         self.ask(Method::GET, path)
@@ -112,9 +122,15 @@ impl Gate {
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name.to_owned()).unwrap(), stream).await
     }
 
-    pub fn client_config(&self) -> rustls::ClientConfig {
+    /// Returns what a client must trust to trust the gate.
+    pub fn roots(&self) -> rustls::RootCertStore {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.ca.clone()).unwrap();
+        roots
+    }
+
+    pub fn client_config(&self) -> rustls::ClientConfig {
+        let roots = self.roots();
         rustls::ClientConfig::builder_with_provider(callgate::tls::provider())
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -420,6 +436,35 @@ impl Raw {
         Self { addr, seen, task }
     }
 
+    /// Answers one request on every connection with these bytes, and closes it.
+    pub async fn closing(answer: impl Into<Vec<u8>>) -> Self {
+        let answer = Arc::<[u8]>::from(answer.into());
+        Self::serving(move |mut line| {
+            let answer = answer.clone();
+            async move {
+                if line.request().await.is_some() {
+                    line.say(&answer).await;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Serves every connection with a script of the test; it is closed when the script ends.
+    pub async fn serving<S: Future<Output = ()> + Send + 'static>(serve: impl Fn(Line) -> S + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let seen = Arc::<Mutex<Vec<Vec<u8>>>>::default();
+        let kept = seen.clone();
+        let task = tokio::spawn(async move {
+            for nth in 0.. {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(serve(Line { stream, nth, seen: kept.clone() }));
+            }
+        });
+        Self { addr, seen, task }
+    }
+
     /// Answers 200 with a body of two bytes, `ok`.
     pub async fn ok() -> Self {
         Self::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await
@@ -437,6 +482,78 @@ impl Drop for Raw {
     }
 }
 
+/// One connection that an upstream accepted, the `nth` from 0.
+pub struct Line {
+    pub stream: TcpStream,
+    pub nth: usize,
+    seen: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Line {
+    /// Reads a request and keeps its bytes for `Raw::seen`.
+    pub async fn request(&mut self) -> Option<String> {
+        let request = read_request(&mut self.stream).await?;
+        self.seen.lock().unwrap().push(request.clone());
+        Some(String::from_utf8_lossy(&request).into_owned())
+    }
+
+    /// Reads the head of a request, and nothing behind it.
+    pub async fn head(&mut self) -> Option<String> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(self.stream.read_u8().await.ok()?);
+        }
+        self.seen.lock().unwrap().push(head.clone());
+        Some(String::from_utf8_lossy(&head).into_owned())
+    }
+
+    /// Keeps a note for `Raw::seen`.
+    pub fn note(&self, text: String) {
+        self.seen.lock().unwrap().push(text.into_bytes());
+    }
+
+    pub async fn say(&mut self, bytes: impl AsRef<[u8]>) {
+        // Whether the gate still listens is what the test looks at from the other side.
+        let _ = self.stream.write_all(bytes.as_ref()).await;
+    }
+
+    /// Waits until the other side has ended, and returns what it said until then.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        let _ = self.stream.read_to_end(&mut rest).await;
+        rest
+    }
+}
+
+/// Returns what the gate passed on of a request: its head without the fields that the gate adds, in order of name, and its body.
+pub fn passed(request: &str) -> (String, Vec<String>, String) {
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    let (line, fields) = head.split_once("\r\n").unwrap();
+    let ours = ["via: 1.1 callgate", "via: 1.0 callgate", "via: 2.0 callgate", "x-forwarded-", "x-request-id: "];
+    let theirs = fields.split("\r\n").filter(|field| !ours.iter().any(|our| field.starts_with(our)));
+    let mut fields: Vec<_> = theirs.map(str::to_owned).collect();
+    // Equal names keep their order.
+    fields.sort_by(|one, other| one.split(':').next().cmp(&other.split(':').next()));
+    (line.to_owned(), fields, body.to_owned())
+}
+
+/// Returns the status of an answer as it came, 0 for none.
+pub fn status(answer: &str) -> u16 {
+    answer.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)?.parse().ok()).unwrap_or(0)
+}
+
+/// Reads the head of an answer, and nothing behind it.
+pub async fn read_head<R: tokio::io::AsyncRead + Unpin>(from: &mut R) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match from.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8_lossy(&head).into_owned()
+}
+
 /// Reads one request: its head, and the body that `Content-Length` or chunks make.
 pub async fn read_request(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -452,7 +569,8 @@ fn is_whole(bytes: &[u8]) -> bool {
     let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
     let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
     if head.contains("transfer-encoding: chunked") {
-        return bytes.ends_with(b"0\r\n\r\n");
+        let body = &bytes[end + 2..];
+        return body.ends_with(b"\r\n\r\n") && body.windows(5).any(|window| window == b"\r\n0\r\n");
     }
     let length =
         head.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse::<usize>().ok()).unwrap_or(0);

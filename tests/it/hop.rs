@@ -1,0 +1,94 @@
+//! Fields meant for one hop end at it, whoever names them and however often.
+
+use crate::harness::{Gate, Raw, passed, status};
+
+/// Sends fields with a GET and compares what the upstream sees of them.
+async fn check(gate: &Gate, upstream: &Raw, fields: &str, expected: &[&str]) {
+    let request = format!("GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n{fields}\r\n");
+    let answer = gate.exchange(request.as_bytes()).await;
+    assert_eq!(status(&answer), 200, "{fields:?}: {answer}");
+    let (_, mut seen, _) = passed(&upstream.seen().pop().unwrap());
+    seen.retain(|field| field != "host: app.test");
+    assert_eq!(seen, expected, "{fields:?}");
+}
+
+#[tokio::test]
+async fn cve_2021_33197_fields_of_every_connection_line_go() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    for (fields, expected) in [
+        ("Connection: X-A\r\nX-A: 1\r\nX-B: 2\r\n", &["x-b: 2"][..]),
+        ("Connection: X-A\r\nConnection: X-B\r\nX-A: 1\r\nX-B: 2\r\nX-C: 3\r\n", &["x-c: 3"]),
+        ("X-A: 1\r\nX-A: 2\r\nConnection: ,x-a , keep-alive,\r\n", &[]),
+        ("Connection: X-A, \u{e9}, X-B\r\nX-A: 1\r\nX-B: 2\r\n", &[]),
+        ("Keep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\n", &[]),
+        ("Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nConnection: Upgrade, HTTP2-Settings\r\n", &[]),
+        ("Upgrade: TLS/1.0\r\n", &[]),
+        ("TE: trailers\r\nConnection: TE\r\n", &["connection: te", "te: trailers"]),
+        ("TE: gzip, trailers;q=0.5\r\nConnection: TE\r\n", &[]),
+        ("TE: gzip\r\n", &[]),
+        ("Trailer: X-Sum\r\n", &["trailer: X-Sum"]),
+        ("Expect: 100-continue\r\n", &[]),
+        ("Proxy-Authorization: Basic x\r\n", &["proxy-authorization: Basic x"]),
+    ] {
+        check(&gate, &upstream, fields, expected).await;
+    }
+}
+
+#[tokio::test]
+async fn cve_2024_45410_connection_takes_no_protected_field_away() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    for name in [
+        "Host",
+        "content-length",
+        "Cookie",
+        "authorization",
+        "X-Forwarded-For",
+        "x-forwarded-host",
+        "X_Forwarded_Proto",
+        "X-Real-IP",
+        "Forwarded",
+        "X-Request-Id",
+        "Via",
+        "Origin",
+    ] {
+        let request = format!("GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nConnection: {name}\r\n\r\n");
+        assert_eq!(status(&gate.exchange(request.as_bytes()).await), 400, "{name}");
+    }
+    assert_eq!(upstream.seen(), [""; 0]);
+}
+
+#[tokio::test]
+async fn cve_2026_55458_fields_of_an_answers_connection_lines_go() {
+    let upstream = Raw::closing(
+        "HTTP/1.1 200 OK\r\nConnection: X-A\r\nConnection: x-b, close\r\nX-A: 1\r\nX-A: 2\r\nX-B: 3\r\nX-C: 4\r\n\
+         Keep-Alive: timeout=5\r\nProxy-Connection: x\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n",
+    )
+    .await;
+    let gate = Gate::before(upstream.addr).await;
+    let h1 = gate.get("/").send().await.expect(200);
+    let h2 = gate.get("/").h2().send().await.expect(200);
+    for answer in [h1, h2] {
+        let mut names: Vec<_> = answer.headers.keys().map(|name| name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["content-length", "date", "x-c"]);
+    }
+}
+
+#[tokio::test]
+async fn this_hop_is_named_in_via() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    for (version, expected) in
+        [("1.1", "via: 1.0 other, 1.1 more\r\nvia: 1.1 callgate\r\n"), ("1.0", "via: 1.0 callgate\r\n")]
+    {
+        let request =
+            format!("GET / HTTP/{version}\r\nHost: app.test\r\nConnection: close\r\nVia: 1.0 other, 1.1 more\r\n\r\n");
+        gate.exchange(request.as_bytes()).await;
+        let seen = upstream.seen().pop().unwrap();
+        assert!(seen.contains(expected), "{seen}");
+    }
+    gate.get("/").h2().send().await.expect(200);
+    assert!(upstream.seen().pop().unwrap().contains("via: 2.0 callgate\r\n"));
+}

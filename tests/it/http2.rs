@@ -1,0 +1,332 @@
+//! HTTP/2 in, HTTP/1.1 out: the same requests, one reading of each, and no client's streams at another's cost.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use crate::harness::{Gate, Raw, passed};
+
+async fn connect(gate: &Gate) -> SendRequest<Bytes> {
+    let (send, connection) = h2::client::handshake(gate.raw("app.test", "h2").await).await.unwrap();
+    tokio::spawn(connection);
+    send
+}
+
+fn get(path: &str) -> http::Request<()> {
+    http::Request::get(format!("https://app.test{path}")).body(()).unwrap()
+}
+
+async fn body(response: http::Response<h2::RecvStream>) -> Result<Vec<u8>, h2::Error> {
+    let (mut all, mut body) = (Vec::new(), response.into_body());
+    while let Some(data) = body.data().await {
+        let data = data?;
+        body.flow_control().release_capacity(data.len())?;
+        all.extend_from_slice(&data);
+    }
+    Ok(all)
+}
+
+#[tokio::test]
+async fn pingora_892_cookie_crumbs_are_joined() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    let asking = gate.get("/").h2().cookie("a=1").cookie("#b=\"2\"").header("x", "1").cookie("c=;d").header("x", "2");
+    asking.send().await.expect(200);
+    let (line, fields, _) = passed(&upstream.seen().pop().unwrap());
+    assert_eq!(line, "GET / HTTP/1.1");
+    assert_eq!(fields, ["cookie: a=1; #b=\"2\"; c=;d", "host: app.test", "x: 1", "x: 2"]);
+}
+
+#[tokio::test]
+async fn bodies_and_trailers_pass_both_ways() {
+    let upstream = Raw::closing(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 9\r\n\r\n",
+    )
+    .await;
+    let gate = Gate::before(upstream.addr).await;
+    let mut send = connect(&gate).await;
+    let request = http::Request::post("https://app.test/a?b").header("te", "trailers").header("trailer", "x-end");
+    let (response, mut stream) = send.send_request(request.body(()).unwrap(), false).unwrap();
+    stream.send_data(Bytes::from_static(b"hello"), false).unwrap();
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-end", "1".parse().unwrap());
+    stream.send_trailers(trailers).unwrap();
+    let mut body = response.await.unwrap().into_body();
+    assert_eq!(body.data().await.unwrap().unwrap(), "ok");
+    assert!(body.data().await.is_none());
+    assert_eq!(body.trailers().await.unwrap().unwrap()["x-sum"], "9");
+    let (line, fields, body) = passed(&upstream.seen().pop().unwrap());
+    assert_eq!(line, "POST /a?b HTTP/1.1");
+    let expected = ["connection: te", "host: app.test", "te: trailers", "trailer: x-end", "transfer-encoding: chunked"];
+    assert_eq!(fields, expected);
+    assert_eq!(body, "5\r\nhello\r\n0\r\nx-end: 1\r\n\r\n");
+}
+
+#[tokio::test]
+async fn a_body_with_a_length_keeps_it() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    let mut send = connect(&gate).await;
+    let request = http::Request::post("https://app.test/").header("content-length", "5").body(()).unwrap();
+    let (response, mut stream) = send.send_request(request, false).unwrap();
+    stream.send_data(Bytes::from_static(b"hello"), true).unwrap();
+    assert_eq!(response.await.unwrap().status(), 200);
+    let (_, fields, body) = passed(&upstream.seen().pop().unwrap());
+    assert_eq!((fields, body.as_str()), (vec!["content-length: 5".to_owned(), "host: app.test".into()], "hello"));
+}
+
+#[tokio::test]
+async fn a_hundred_streams_run_at_once() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    let send = connect(&gate).await;
+    let mut answers = Vec::new();
+    for n in 0..100 {
+        let mut send = send.clone().ready().await.unwrap();
+        answers.push(send.send_request(get(&format!("/{n}")), true).unwrap().0);
+    }
+    for answer in answers {
+        assert_eq!(body(answer.await.unwrap()).await.unwrap(), b"ok");
+    }
+    assert_eq!(upstream.seen().len(), 100);
+}
+
+#[tokio::test]
+async fn coalesced_hosts_are_told_apart_by_authority() {
+    let app = Raw::answering("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\napp").await;
+    let pbx = Raw::answering("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\npbx").await;
+    let text = format!(
+        "[app]\nurl = \"http://{}\"\n[pbx]\nurl = \"http://{}\"\nhosts = [\"pbx.test\", \"*.pbx.test\"]",
+        app.addr, pbx.addr
+    );
+    let gate = Gate::start(&text).await;
+    let mut send = connect(&gate).await;
+    for (host, expected) in [("app.test", "app"), ("pbx.test", "pbx"), ("acme.pbx.test", "pbx"), ("app.test", "app")] {
+        let request = http::Request::get(format!("https://{host}/")).body(()).unwrap();
+        let response = send.send_request(request, true).unwrap().0.await.unwrap();
+        assert_eq!(body(response).await.unwrap(), expected.as_bytes(), "{host}");
+    }
+}
+
+#[tokio::test]
+async fn cve_2023_44487_rapid_resets_do_not_touch_others() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    let mut other = connect(&gate).await;
+    let mut send = connect(&gate).await;
+    for _ in 0..1000 {
+        let Ok(ready) = send.clone().ready().await else { break };
+        send = ready;
+        let Ok((_, mut stream)) = send.send_request(get("/reset"), true) else { break };
+        stream.send_reset(h2::Reason::CANCEL);
+    }
+    let response = other.send_request(get("/"), true).unwrap().0.await.unwrap();
+    assert_eq!(body(response).await.unwrap(), b"ok");
+    connect(&gate).await.send_request(get("/"), true).unwrap().0.await.unwrap();
+}
+
+// === Frames that no library sends ===
+
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const GOAWAY: u8 = 7;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// A connection of frames, its preface sent.
+struct Frames(TlsStream<TcpStream>);
+
+impl Frames {
+    async fn open(gate: &Gate) -> Self {
+        let mut tls = gate.raw("app.test", "h2").await;
+        tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        let mut frames = Self(tls);
+        frames.send(4, 0, 0, &[]).await;
+        frames
+    }
+
+    async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let mut frame = vec![length[1], length[2], length[3], kind, flags];
+        frame.extend(stream.to_be_bytes());
+        frame.extend(payload);
+        self.0.write_all(&frame).await.unwrap();
+    }
+
+    /// Returns what became of the first stream: a status, or the reset that ended it or the whole connection.
+    async fn fate(&mut self) -> String {
+        loop {
+            let mut head = [0; 9];
+            if self.0.read_exact(&mut head).await.is_err() {
+                return "closed".into();
+            }
+            let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+            self.0.read_exact(&mut payload).await.unwrap();
+            match head[3] {
+                HEADERS => return status(&payload),
+                RST_STREAM | GOAWAY => return "refused".into(),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Reads the status that stands first in a block: indexed in the static table (RFC 7541, appendix A), or literal.
+fn status(block: &[u8]) -> String {
+    let indexed = ["200", "204", "206", "304", "400", "404", "500"];
+    match block[0] {
+        byte @ 0x88..=0x8e => indexed[usize::from(byte - 0x88)].into(),
+        _ => "other".into(),
+    }
+}
+
+/// Writes fields without any compression.
+fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).unwrap());
+            block.extend(text.bytes());
+        }
+    }
+    block
+}
+
+const REQUEST: [(&str, &str); 4] =
+    [(":method", "GET"), (":scheme", "https"), (":path", "/"), (":authority", "app.test")];
+
+#[tokio::test]
+async fn malformed_requests_go_nowhere() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    for field in [
+        ("connection", "close"),
+        ("connection", "x"),
+        ("keep-alive", "5"),
+        ("proxy-connection", "x"),
+        ("transfer-encoding", "chunked"),
+        ("upgrade", "websocket"),
+        ("te", "gzip"),
+        ("te", "trailers, gzip"),
+        ("X-Upper", "1"),
+        ("x", "a\nb"),
+        ("x", "a\rb"),
+        ("x", "a\0b"),
+        ("x y", "1"),
+        ("", "1"),
+        ("x:", "1"),
+        ("host", "pbx.test"),
+        ("content-length", "5"),
+        ("content-length", "x"),
+        (":path", "/again"),
+        (":authority", "pbx.test"),
+        (":status", "200"),
+        (":other", "1"),
+    ] {
+        let mut frames = Frames::open(&gate).await;
+        let fields: Vec<_> = REQUEST.into_iter().chain([field]).collect();
+        frames.send(HEADERS, END_STREAM | END_HEADERS, 1, &block(&fields)).await;
+        let fate = frames.fate().await;
+        assert!(matches!(&*fate, "400" | "refused" | "closed"), "{field:?}: {fate}");
+        assert_eq!(upstream.seen(), [""; 0], "{field:?}");
+    }
+}
+
+#[tokio::test]
+async fn requests_for_nobody_go_nowhere() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    for fields in [
+        &[(":method", "GET"), (":scheme", "https"), (":path", "/")][..],
+        &[(":method", "GET"), (":scheme", "https"), (":authority", "app.test")],
+        &[(":method", "GET"), (":scheme", "https"), (":path", ""), (":authority", "app.test")],
+        &[(":method", "GET"), (":scheme", "https"), (":path", "x"), (":authority", "app.test")],
+        &[(":method", "GET"), (":scheme", "https"), (":path", "*"), (":authority", "app.test")],
+        &[(":method", "GET"), (":scheme", "https"), (":path", "/a b"), (":authority", "app.test")],
+        &[(":method", "GET"), (":scheme", "https"), (":path", "/"), (":authority", "app..test")],
+        &[(":method", "GET"), (":scheme", "https"), (":path", "/"), (":authority", "u@app.test")],
+        &[(":method", "GET"), (":scheme", "https"), (":path", "/"), (":authority", "")],
+        &[(":scheme", "https"), (":path", "/"), (":authority", "app.test")],
+        &[(":method", "G T"), (":scheme", "https"), (":path", "/"), (":authority", "app.test")],
+        &[("x", "1"), (":method", "GET"), (":scheme", "https"), (":path", "/"), (":authority", "app.test")],
+        &[(":method", "CONNECT"), (":authority", "app.test:443")],
+        &[(":method", "TRACE"), (":scheme", "https"), (":path", "/"), (":authority", "app.test")],
+    ] {
+        let mut frames = Frames::open(&gate).await;
+        frames.send(HEADERS, END_STREAM | END_HEADERS, 1, &block(fields)).await;
+        let fate = frames.fate().await;
+        assert!(matches!(&*fate, "400" | "other" | "refused" | "closed"), "{fields:?}: {fate}");
+        assert_eq!(upstream.seen(), [""; 0], "{fields:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_allowed_passes() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    for (field, expected) in [
+        (("te", "trailers"), &["connection: te", "host: app.test", "te: trailers"][..]),
+        (("host", "app.test"), &["host: app.test"]),
+        (("x", ""), &["host: app.test", "x: "]),
+        (("expect", "100-continue"), &["host: app.test"]),
+    ] {
+        let mut frames = Frames::open(&gate).await;
+        let fields: Vec<_> = REQUEST.into_iter().chain([field]).collect();
+        frames.send(HEADERS, END_STREAM | END_HEADERS, 1, &block(&fields)).await;
+        assert_eq!(frames.fate().await, "200", "{field:?}");
+        assert_eq!(passed(&upstream.seen().pop().unwrap()).1, expected, "{field:?}");
+    }
+    // Without an authority the host speaks for it.
+    let mut frames = Frames::open(&gate).await;
+    let fields = [(":method", "GET"), (":scheme", "https"), (":path", "/"), ("host", "app.test")];
+    frames.send(HEADERS, END_STREAM | END_HEADERS, 1, &block(&fields)).await;
+    assert_eq!(frames.fate().await, "200");
+}
+
+#[tokio::test]
+async fn a_length_that_lies_never_looks_whole_upstream() {
+    let upstream = Raw::serving(|mut line| async move { drop(line.request().await) }).await;
+    let gate = Gate::before(upstream.addr).await;
+    for (length, data) in [("10", "hello"), ("2", "hello")] {
+        let mut frames = Frames::open(&gate).await;
+        let mut fields = REQUEST;
+        fields[0].1 = "POST";
+        let fields: Vec<_> = fields.into_iter().chain([("content-length", length)]).collect();
+        frames.send(HEADERS, END_HEADERS, 1, &block(&fields)).await;
+        frames.send(0, END_STREAM, 1, data.as_bytes()).await;
+        let fate = frames.fate().await;
+        assert!(matches!(&*fate, "400" | "refused" | "closed"), "{length}: {fate}");
+        for seen in upstream.seen() {
+            let (_, body) = seen.split_once("\r\n\r\n").unwrap();
+            assert!(body.len() < length.parse().unwrap(), "{length}: {seen}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn cve_2026_49975_a_list_of_fields_too_large_is_refused() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    let mut send = connect(&gate).await;
+    let request = http::Request::get("https://app.test/").header("x", "x".repeat(20_000)).body(()).unwrap();
+    match send.send_request(request, true).unwrap().0.await {
+        Ok(response) => assert_eq!(response.status(), 431),
+        Err(error) => assert!(error.is_reset() || error.is_go_away(), "{error}"),
+    }
+    assert_eq!(upstream.seen(), [""; 0]);
+    // A block that refers to one large entry again and again.
+    let mut frames = Frames::open(&gate).await;
+    let mut bomb = block(&REQUEST);
+    bomb.extend([0x40, 1, b'x', 0x7f, 0xd1, 0x0f]);
+    bomb.extend([b'y'; 2128]);
+    bomb.extend([0xbe; 10_000]);
+    frames.send(HEADERS, END_STREAM | END_HEADERS, 1, &bomb).await;
+    let fate = tokio::time::timeout(Duration::from_secs(20), frames.fate()).await.unwrap();
+    assert!(matches!(&*fate, "other" | "refused" | "closed"), "{fate}");
+    assert_eq!(upstream.seen(), [""; 0]);
+}

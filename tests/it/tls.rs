@@ -1,0 +1,220 @@
+//! TLS on both sides: which versions, whose certificate, and whom we trust.
+
+use std::sync::Arc;
+
+use callgate::tls::dev;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{HandshakeKind, ProtocolVersion};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::harness::{Gate, Raw, secret, status};
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
+
+/// Opens a connection, asks once, and returns what was agreed.
+async fn ask(gate: &Gate, config: rustls::ClientConfig, name: &str) -> std::io::Result<rustls::ClientConnection> {
+    let stream = TcpStream::connect(gate.addr).await?;
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut tls = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    if tls.get_ref().1.alpn_protocol() != Some(b"h2") {
+        tls.write_all(GET).await?;
+        let mut answer = String::new();
+        tls.read_to_string(&mut answer).await?;
+        assert_eq!(status(&answer), 200, "{answer}");
+    }
+    Ok(tls.into_inner().1)
+}
+
+#[tokio::test]
+async fn both_versions_and_all_protocols_are_agreed() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    for (alpn, expected) in [
+        (&[][..], None),
+        (&["http/1.1"], Some("http/1.1")),
+        (&["h2"], Some("h2")),
+        (&["http/1.1", "h2"], Some("h2")),
+        (&["http/1.0", "http/1.1"], Some("http/1.1")),
+    ] {
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let mut config = client(&gate, &[version]);
+            config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+            let agreed = ask(&gate, config, "app.test").await.unwrap();
+            assert_eq!(agreed.protocol_version(), Some(version.version));
+            assert_eq!(agreed.alpn_protocol(), expected.map(str::as_bytes), "{alpn:?}");
+        }
+    }
+    let mut config = gate.client_config();
+    config.alpn_protocols = vec![b"spdy/3".to_vec()];
+    assert!(ask(&gate, config, "app.test").await.is_err());
+}
+
+/// A client that trusts the gate and speaks only these versions.
+fn client(gate: &Gate, versions: &[&'static rustls::SupportedProtocolVersion]) -> rustls::ClientConfig {
+    let roots = gate.roots();
+    rustls::ClientConfig::builder_with_provider(callgate::tls::provider())
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+#[tokio::test]
+async fn sessions_are_resumed_from_tickets() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = client(&gate, &[version]);
+        let first = ask(&gate, config.clone(), "app.test").await.unwrap();
+        assert_ne!(first.handshake_kind(), Some(HandshakeKind::Resumed));
+        let second = ask(&gate, config, "app.test").await.unwrap();
+        assert_eq!(second.handshake_kind(), Some(HandshakeKind::Resumed), "{:?}", version.version);
+    }
+    // No early data is offered, whoever resumes.
+    let mut config = client(&gate, &[&rustls::version::TLS13]);
+    config.enable_early_data = true;
+    ask(&gate, config.clone(), "app.test").await.unwrap();
+    let name = ServerName::try_from("app.test").unwrap();
+    let mut again = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    assert!(again.early_data().is_none());
+}
+
+#[tokio::test]
+async fn post_quantum_key_exchange_is_agreed() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    let agreed = ask(&gate, gate.client_config(), "app.test").await.unwrap();
+    assert_eq!(agreed.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+    assert_eq!(agreed.negotiated_key_exchange_group().unwrap().name(), rustls::NamedGroup::X25519MLKEM768);
+}
+
+#[tokio::test]
+async fn garbage_ends_its_own_connection_only() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    for garbage in
+        [GET, b"\0\0\0\0\0\0\0\0", b"\x16\x03\x01\xff\xff\x01", b"\x80\x2e\x01\0\x02\0\x15\0\0\0\x10", b"SSH-2.0-x\r\n"]
+    {
+        let mut stream = TcpStream::connect(gate.addr).await.unwrap();
+        stream.write_all(garbage).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(!answer.starts_with(b"HTTP"), "{garbage:?}");
+    }
+    gate.get("/").send().await.expect(200);
+}
+
+#[tokio::test]
+async fn certificates_are_chosen_by_name() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let sets = [("one", ["one.test", "*.wild.test"]), ("two", ["two.test", "deep.wild.test"])];
+    let mut roots = rustls::RootCertStore::empty();
+    for (file, names) in sets {
+        let certificate = dev::certificate(&names).unwrap();
+        secret(&dir, &format!("{file}.pem"), &certificate.chain);
+        secret(&dir, &format!("{file}.key"), &certificate.key);
+        roots.add(CertificateDer::from_pem_slice(certificate.ca.as_bytes()).unwrap()).unwrap();
+    }
+    let at = dir.path().display();
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\ntls = {{ certificates = [{{ cert = \"{at}/one.pem\", key = \"{at}/one.key\" }}, \
+         {{ cert = \"{at}/two.pem\", key = \"{at}/two.key\" }}] }}\n[app]\nurl = \"http://127.0.0.1:9\""
+    );
+    let config = callgate::config::parse(&text, dir.path(), &|_: &str| None).unwrap();
+    let (logs, _memory) = callgate::observe::Logs::memory(crate::harness::FORMAT);
+    let server = callgate::server::Server::start(config, logs).unwrap();
+    for (name, trusted) in [
+        ("one.test", true),
+        ("TWO.test", true),
+        ("two.test", true),
+        ("x.wild.test", true),
+        ("deep.wild.test", true),
+        ("a.b.wild.test", false),
+        ("wild.test", false),
+        // The first certificate answers, and the client sees that it is another's.
+        ("unknown.test", false),
+        ("127.0.0.1", false),
+    ] {
+        let config = rustls::ClientConfig::builder_with_provider(callgate::tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots.clone())
+            .with_no_client_auth();
+        let stream = TcpStream::connect(server.addresses()[0]).await.unwrap();
+        let server_name = ServerName::try_from(name.to_owned()).unwrap();
+        let connected = TlsConnector::from(Arc::new(config)).connect(server_name, stream).await;
+        assert_eq!(connected.is_ok(), trusted, "{name}: {:?}", connected.err());
+        if let Err(error) = connected {
+            assert!(error.to_string().contains("not valid for name"), "{name}: {error}");
+        }
+    }
+    server.drain();
+    tokio::task::spawn_blocking(move || server.join()).await.unwrap();
+}
+
+// === HTTPS upstreams ===
+
+/// An HTTPS upstream for these names, with the authority that vouches for it, which keeps the names it was asked for.
+async fn https(names: &[&str]) -> (u16, String, Arc<std::sync::Mutex<Vec<Option<String>>>>) {
+    let certificate = dev::certificate(names).unwrap();
+    let chain = CertificateDer::pem_slice_iter(certificate.chain.as_bytes()).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(callgate::tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked = Arc::<std::sync::Mutex<Vec<Option<String>>>>::default();
+    let kept = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, kept) = (acceptor.clone(), kept.clone());
+            tokio::spawn(async move {
+                let Ok(mut tls) = acceptor.accept(stream).await else { return };
+                kept.lock().unwrap().push(tls.get_ref().1.server_name().map(str::to_owned));
+                crate::harness::read_head(&mut tls).await;
+                tls.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+                tls.shutdown().await.unwrap();
+            });
+        }
+    });
+    (port, certificate.ca, asked)
+}
+
+#[tokio::test]
+async fn upstreams_are_verified_as_configured() {
+    let (port, ca, asked) = https(&["localhost", "inner.test"]).await;
+    let (other_port, _, _) = https(&["other.test"]).await;
+    let dir = tempfile::TempDir::new().unwrap();
+    secret(&dir, "ca.pem", &ca);
+    let with_ca = format!("ca = \"{}\"", dir.path().join("ca.pem").display());
+    for (url, lines, expected, sni) in [
+        (format!("https://localhost:{port}"), with_ca.clone(), 200, Some("localhost")),
+        (
+            format!("https://127.0.0.1:{port}"),
+            format!("{with_ca}\nserver_name = \"inner.test\""),
+            200,
+            Some("inner.test"),
+        ),
+        (format!("https://127.0.0.1:{port}"), with_ca.clone(), 502, None),
+        (format!("https://localhost:{port}"), format!("{with_ca}\nserver_name = \"wrong.test\""), 502, None),
+        (format!("https://localhost:{port}"), String::new(), 502, None),
+        (format!("https://localhost:{other_port}"), with_ca, 502, None),
+        (format!("https://localhost:{port}"), "insecure_skip_verify = true".into(), 200, Some("localhost")),
+    ] {
+        asked.lock().unwrap().clear();
+        let gate = Gate::start(&format!("[app]\nurl = \"{url}\"\n{lines}")).await;
+        gate.get("/").send().await.expect(expected);
+        if let Some(sni) = sni {
+            assert_eq!(asked.lock().unwrap().pop().unwrap().as_deref(), Some(sni), "{url} {lines}");
+        }
+    }
+}
