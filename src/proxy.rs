@@ -15,7 +15,6 @@ mod reply;
 mod route;
 mod small;
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -193,10 +192,6 @@ impl Proxy {
             To::Pbx => &self.pbx,
         };
         upstream.as_ref().map(|upstream| (to, upstream)).ok_or(Error::Misdirected)
-    }
-
-    fn canonical(request: &Request<Incoming>) -> Cow<'_, str> {
-        path::canonical(request.uri().path())
     }
 }
 

@@ -35,6 +35,7 @@ pub struct Upstream {
     body_idle: Duration,
     keep_alive: Duration,
     /// Those used last are at the end and go out first, so that the others grow old and are closed.
+    #[expect(clippy::vec_box, reason = "a link is large, and moved from here to an exchange and back many times")]
     idle: RefCell<Vec<Box<Link>>>,
 }
 
@@ -88,19 +89,23 @@ impl Upstream {
     ///
     /// # Errors
     /// When there is no connection, no answer in time, or none that is valid HTTP.
-    pub async fn send(self: &Rc<Self>, request: Request<Payload>) -> Result<Answer, Error> {
-        self.send_over(self.checkout(), request).await
+    pub fn send(self: &Rc<Self>, request: Request<Payload>) -> impl Future<Output = Result<Answer, Error>> {
+        self.send_over(self.checkout(), request)
     }
 
     /// Sends a request over a new connection, once.
     ///
     /// # Errors
     /// As [`Upstream::send`].
-    pub async fn send_fresh(self: &Rc<Self>, request: Request<Payload>) -> Result<Answer, Error> {
-        self.send_over(None, request).await
+    pub fn send_fresh(self: &Rc<Self>, request: Request<Payload>) -> impl Future<Output = Result<Answer, Error>> {
+        self.send_over(None, request)
     }
 
-    async fn send_over(self: &Rc<Self>, mut idle: Option<Box<Link>>, mut request: Request<Payload>) -> Result<Answer, Error> {
+    async fn send_over(
+        self: &Rc<Self>,
+        mut idle: Option<Box<Link>>,
+        mut request: Request<Payload>,
+    ) -> Result<Answer, Error> {
         loop {
             let reused = idle.take();
             let again = (reused.is_some() && is_repeatable(&request)).then(|| copy(&request));
@@ -135,7 +140,11 @@ impl Upstream {
         Deadlines { first_byte: self.first_byte, body_idle: self.body_idle }
     }
 
-    fn answer(self: &Rc<Self>, response: Response<hyper::body::Incoming>, mut link: Box<Link>) -> Result<Answer, Error> {
+    fn answer(
+        self: &Rc<Self>,
+        response: Response<hyper::body::Incoming>,
+        mut link: Box<Link>,
+    ) -> Result<Answer, Error> {
         let (mut head, body) = response.into_parts();
         framing::settle_answer(&mut head)?;
         if head.version != Version::HTTP_11 {

@@ -112,7 +112,7 @@ impl App {
                 fields.insert(name, value.clone());
             }
         }
-        forwarded::assert(&mut fields, ask.client, ask.host, ask.id.clone());
+        forwarded::assert(&mut fields, forwarded::address(ask.client), ask.host, ask.id.clone());
         fields
     }
 

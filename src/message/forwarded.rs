@@ -7,6 +7,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// How many fields this program adds to a request, `Via` and `Host` among them.
+const ASSERTED: usize = 6;
 /// The field that ties an exchange to its log lines.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -44,9 +46,10 @@ pub fn strip(headers: &mut HeaderMap) {
     strip(headers);
 }
 
-/// Says who the client is, and over what it came. `host` is the authority that it asked for.
-pub fn assert(headers: &mut HeaderMap, client: IpAddr, host: &HeaderValue, id: HeaderValue) {
-    headers.insert(X_FORWARDED_FOR, address(client));
+/// Says who the client is (its [`address`]), and over what it came. `host` is the authority that it asked for.
+pub fn assert(headers: &mut HeaderMap, client: HeaderValue, host: &HeaderValue, id: HeaderValue) {
+    headers.reserve(ASSERTED);
+    headers.insert(X_FORWARDED_FOR, client);
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
     headers.insert(X_FORWARDED_HOST, host.clone());
     headers.insert(X_REQUEST_ID, id);
@@ -62,7 +65,9 @@ pub fn via(headers: &mut HeaderMap, version: http::Version) {
     headers.append(header::VIA, HeaderValue::from_static(ours));
 }
 
-fn address(client: IpAddr) -> HeaderValue {
+/// Writes an address as a field value.
+#[must_use]
+pub fn address(client: IpAddr) -> HeaderValue {
     let text = client.to_string();
     HeaderValue::try_from(text).expect("an address is digits, letters, dots and colons")
 }
@@ -125,7 +130,7 @@ mod tests {
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
         assert(
             &mut headers,
-            "192.0.2.1".parse().unwrap(),
+            address("192.0.2.1".parse().unwrap()),
             &HeaderValue::from_static("a.test"),
             HeaderValue::from_static("1"),
         );

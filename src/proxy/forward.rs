@@ -1,5 +1,7 @@
 //! Everything that is not ours: passed on to an upstream, and its answer back, both as they are.
 
+use std::rc::Rc;
+
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
@@ -7,14 +9,24 @@ use hyper::body::{Body as _, Incoming};
 
 use super::body::{self, Body, Exchange};
 use super::error::Error;
-use super::inject::Named;
+use super::inject::{Kept, Named};
 use super::peer::Tunnel;
 use super::route::To;
 use super::{Caller, Peer, Proxy};
 use crate::limit::client_key;
 use crate::message::{forwarded, hop};
 use crate::model::path;
-use crate::upstream::{self, Answer, Far, Payload};
+use crate::upstream::{self, Answer, Far, Payload, Upstream};
+
+/// A request on its way to an upstream.
+struct Outbound<'p> {
+    upstream: &'p Rc<Upstream>,
+    request: Request<Payload>,
+    /// It asks for a WebSocket.
+    switches: bool,
+    /// What injection needs of it.
+    kept: Option<Kept>,
+}
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
@@ -27,25 +39,9 @@ impl Proxy {
         caller: Caller,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
-        let canonical = Self::canonical(&request);
-        let (to, upstream) = self.route(&caller.authority, &canonical)?;
-        exchange.goes_to(to.name());
-        if to == To::Pbx {
-            self.admit_password_login(request.method(), &canonical, request.headers(), &caller)?;
-        }
-        drop(canonical);
-        let (mut head, body) = request.into_parts();
-        let kept = match to {
-            To::App => self.keep(&head.method, head.uri.path(), &head.headers),
-            To::Pbx => None,
-        };
-        let by_field = body::closes_by_field(head.version);
-        let switches = prepare(&mut head, &body, &caller)?;
-        let payload = Payload::of(body);
-        exchange.receives(payload.meter());
-        let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
-        let sent = upstream::request(head.method, target, head.headers, payload);
-        match upstream.send(sent).await? {
+        let by_field = body::closes_by_field(request.version());
+        let Outbound { upstream, request, switches, kept } = self.outbound(request, peer, &caller, exchange)?;
+        match upstream.send(request).await? {
             Answer::Switched(head, far) if switches => switch(head, far, peer, exchange),
             Answer::Switched(..) => Err(upstream::Error::Nonsense("it switched protocols unasked").into()),
             Answer::Response(response) => {
@@ -66,6 +62,34 @@ impl Proxy {
         }
     }
 
+    /// Decides where a request goes, and makes it the next hop's. Nothing is waited for.
+    fn outbound(
+        &self,
+        request: Request<Incoming>,
+        peer: &Peer,
+        caller: &Caller,
+        exchange: &mut Exchange,
+    ) -> Result<Outbound<'_>, Error> {
+        let canonical = path::canonical(request.uri().path());
+        let (to, upstream) = self.route(&caller.authority, &canonical)?;
+        exchange.goes_to(to.name());
+        if to == To::Pbx {
+            self.admit_password_login(request.method(), &canonical, request.headers(), caller)?;
+        }
+        drop(canonical);
+        let (mut head, body) = request.into_parts();
+        let kept = match to {
+            To::App => self.keep(&head.method, head.uri.path(), &head.headers),
+            To::Pbx => None,
+        };
+        let switches = prepare(&mut head, &body, peer, caller)?;
+        let payload = Payload::of(body);
+        exchange.receives(payload.meter());
+        let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
+        let request = upstream::request(head.method, target, head.headers, payload);
+        Ok(Outbound { upstream, request, switches, kept })
+    }
+
     /// Counts what could guess a password of the PBX: it sees only our address, so it cannot tell who guesses.
     fn admit_password_login(
         &self,
@@ -82,13 +106,15 @@ impl Proxy {
 }
 
 /// Makes the fields of a request those of the next hop. Tells whether it asks for a WebSocket.
-fn prepare(head: &mut Parts, body: &Incoming, caller: &Caller) -> Result<bool, Error> {
+fn prepare(head: &mut Parts, body: &Incoming, peer: &Peer, caller: &Caller) -> Result<bool, Error> {
     let fields = &mut head.headers;
     let hop = hop::strip(fields).map_err(|_| Error::Malformed("a Connection field names a protected field"))?;
     forwarded::strip(fields);
-    forwarded::assert(fields, caller.client, &caller.authority.raw, caller.id.header_value());
+    forwarded::assert(fields, peer.forwarded_for.clone(), &caller.authority.raw, caller.id.header_value());
     forwarded::via(fields, head.version);
-    fields.insert(header::HOST, caller.authority.raw.clone());
+    if !fields.contains_key(header::HOST) {
+        fields.insert(header::HOST, caller.authority.raw.clone());
+    }
     // hyper says 100 itself, once the body is polled: when the upstream's connection stands.
     fields.remove(header::EXPECT);
     if head.version == Version::HTTP_2 {

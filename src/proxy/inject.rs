@@ -38,6 +38,9 @@ pub(super) struct Named {
 impl Named {
     /// Takes the fields by which an app names an account, from any answer of any upstream.
     pub(super) fn take(headers: &mut HeaderMap) -> Self {
+        if !headers.keys().any(|name| name.as_str().starts_with("pbx-")) {
+            return Self::default();
+        }
         let doubled = [PBX_ACCOUNT, PBX_DOMAIN, PBX_LANG].iter().any(|name| headers.get_all(name).iter().count() > 1);
         Self {
             account: headers.remove(PBX_ACCOUNT),

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use http::HeaderValue;
 use tokio::time::Instant;
 
 use crate::upstream::Far;
@@ -13,6 +14,8 @@ use crate::upstream::Far;
 pub struct Peer {
     /// The client's address, IPv4 in its own form.
     pub client: IpAddr,
+    /// The same as upstreams are told it, written once for all exchanges.
+    pub forwarded_for: HeaderValue,
     /// How the connection is doing.
     pub vitals: Rc<Vitals>,
     /// The other end of a tunnel that this connection becomes, once its 101 is out.

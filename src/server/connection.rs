@@ -21,7 +21,7 @@ use super::registry::Guest;
 use super::worker::Worker;
 use crate::alarm::Alarm;
 use crate::config::ServerTimeouts;
-use crate::message::framing;
+use crate::message::{forwarded, framing};
 use crate::proxy::{Peer, Vitals};
 use crate::upstream;
 
@@ -80,7 +80,8 @@ async fn serve_h1(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut 
     watch.drive(Pin::new(&mut connection)).await;
     let Some(mut tunnel) = peer.tunnel.take() else { return };
     let parts = connection.into_parts();
-    let end = Box::pin(upstream::join(parts.io.into_inner(), parts.read_buf, tunnel.far, watch.timeouts.tunnel_idle)).await;
+    let end =
+        Box::pin(upstream::join(parts.io.into_inner(), parts.read_buf, tunnel.far, watch.timeouts.tunnel_idle)).await;
     tunnel.exchange.carried(end.up, end.down);
 }
 
@@ -109,7 +110,12 @@ async fn serve_h2(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut 
 }
 
 fn peer(client: IpAddr, watch: &Watch) -> Rc<Peer> {
-    Rc::new(Peer { client, vitals: Rc::clone(&watch.vitals), tunnel: RefCell::default() })
+    Rc::new(Peer {
+        client,
+        forwarded_for: forwarded::address(client),
+        vitals: Rc::clone(&watch.vitals),
+        tunnel: RefCell::default(),
+    })
 }
 
 /// A connection that can be asked to end when its exchanges have.

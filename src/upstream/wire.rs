@@ -111,6 +111,10 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // One buffer is cheaper to write as such.
+        if let [buf] = bufs {
+            return self.poll_write(cx, buf);
+        }
         let length = bufs.iter().map(|buf| buf.len()).sum();
         self.get_mut().write(length, |io| each!(io, io => io.poll_write_vectored(cx, bufs)))
     }

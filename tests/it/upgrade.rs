@@ -6,7 +6,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::harness::{Gate, Raw, passed, read_head, status};
-use crate::story;
+use crate::stage::{Plan, Stage};
 
 const ASK: &str = "GET /ws HTTP/1.1\r\nHost: app.test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: sip\r\n\r\n";
@@ -212,7 +212,8 @@ async fn a_tunnels_connection_is_never_used_again() {
 
 #[tokio::test]
 async fn frames_and_close_codes_pass_both_ways() {
-    let (gate, app, pbx) = story::gate("").await;
+    let stage = Plan::default().start().await;
+    let Stage { gate, app, pbx } = &stage;
     let session = pbx.open_session("40", "acme.test");
     gate.canary(&session);
     let rows = [
