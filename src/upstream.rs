@@ -93,7 +93,7 @@ impl Upstream {
         let again = is_repeatable(&request).then(|| copy(&request));
         match link.send(request, self.deadlines()).await {
             Ok((response, link)) => self.answer(response, link),
-            Err(SendError::Unsent(request)) => self.send_fresh(request).await,
+            Err(SendError::Unsent(request)) => self.send_fresh(*request).await,
             Err(SendError::Lost(error)) => match again {
                 Some(request) => self.send_fresh(request).await,
                 None => Err(Error::Broken(error)),

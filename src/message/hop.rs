@@ -62,7 +62,7 @@ pub fn strip(headers: &mut HeaderMap) -> Result<Hop, Protected> {
     }
     // Read all lines before the first is removed: `remove` returns only the first.
     let named = named(headers)?;
-    let websocket = named.iter().any(|name| name == header::UPGRADE) && is_websocket(headers);
+    let websocket = named.contains(&header::UPGRADE) && is_websocket(headers);
     let trailers = tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
     for name in named {
         headers.remove(name);

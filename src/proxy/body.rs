@@ -121,7 +121,7 @@ impl Exchange {
             })
         });
         let in_flight = peer.vitals.begin();
-        Self { id, begun: Instant::now(), line, logs: logs.clone(), complete: false, meter: None, in_flight: in_flight }
+        Self { id, begun: Instant::now(), line, logs: logs.clone(), complete: false, meter: None, in_flight }
     }
 
     /// Notes which host the request is for.

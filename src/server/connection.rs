@@ -160,9 +160,10 @@ impl Watch {
             }
             loop {
                 if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                    return Poll::Ready(if let Err(error) = ended {
-                        tracing::debug!(%error, "connection broke")
-                    });
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "connection broke");
+                    }
+                    return Poll::Ready(());
                 }
                 match self.poll_late(cx) {
                     Poll::Pending => return Poll::Pending,

@@ -70,10 +70,10 @@ impl Worker {
         });
         let mut accepting = Vec::new();
         for listener in parts.listeners {
-            accepting.push(tokio::task::spawn_local(accept(listener, Rc::clone(&worker), Worker::welcome)));
+            accepting.push(tokio::task::spawn_local(accept(listener, Rc::clone(&worker), Self::welcome)));
         }
         if let Some(listener) = parts.redirect {
-            accepting.push(tokio::task::spawn_local(accept(listener, Rc::clone(&worker), Worker::send_on)));
+            accepting.push(tokio::task::spawn_local(accept(listener, Rc::clone(&worker), Self::send_on)));
         }
         accepting.push(tokio::task::spawn_local(sweep(Rc::clone(&worker.proxy))));
         // An error means that the server is gone, which ends the day as well.

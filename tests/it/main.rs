@@ -1,5 +1,8 @@
 //! Promises over real sockets: one file for each.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+#![expect(unreachable_pub, reason = "a test binary is nobody's library: pub marks what other files use")]
+
 mod drain;
 mod framing;
 mod harness;
