@@ -117,7 +117,7 @@ impl Upstream {
             };
             request = match (link.send(request, self.deadlines()).await, again) {
                 (Ok((response, link)), _) => return self.answer(response, link),
-                (Err(SendError::Unsent(request)), _) if !is_last => request,
+                (Err(SendError::Unsent(request)), _) if !is_last => *request,
                 (Err(SendError::Unsent(_)), _) => return Err(Error::Nonsense("the connection closed at once")),
                 (Err(SendError::Lost(_)), Some(again)) => again,
                 (Err(SendError::Lost(error)), None) => return Err(Error::Broken(error)),

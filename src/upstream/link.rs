@@ -50,10 +50,9 @@ impl std::fmt::Debug for Link {
 }
 
 /// Why a request had no answer, as far as it matters for sending it again.
-#[expect(clippy::large_enum_variant, reason = "the request is sent again at once, from where it lies")]
 pub(super) enum SendError {
     /// Nothing of it was written.
-    Unsent(Request<Payload>),
+    Unsent(Box<Request<Payload>>),
     /// The connection broke before the first byte of an answer.
     Lost(hyper::Error),
     /// It may not be sent again.
@@ -105,7 +104,7 @@ impl Link {
         match answer {
             Ok(Ok(response)) => Ok((response, self)),
             Ok(Err(mut error)) => Err(match error.take_message() {
-                Some(request) => SendError::Unsent(request),
+                Some(request) => SendError::Unsent(Box::new(request)),
                 None => self.failure(error.into_error(), progress.as_deref()),
             }),
             Err(late) => Err(SendError::Failed(late)),

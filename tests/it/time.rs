@@ -40,7 +40,7 @@ async fn a_handshake_that_does_not_come_ends() {
 async fn slowloris_a_head_that_drips_ends() {
     let upstream = Raw::ok().await;
     let gate = gate(&upstream, "header = \"600ms\"").await;
-    for begun in ["", "GET / HT", "GET / HTTP/1.1\r\nHost: app.test\r\n"] {
+    for begun in ["", "GET /x", "GET / HTTP/1.1\r\nHost: app.test\r\n"] {
         let mut tls = gate.raw("app.test", "http/1.1").await;
         tls.write_all(begun.as_bytes()).await.unwrap();
         let (mut read, mut write) = tokio::io::split(tls);
