@@ -80,7 +80,7 @@ impl Shared {
 pub struct Proxy {
     config: Arc<Config>,
     shared: Arc<Shared>,
-    logs: Logs,
+    logs: Rc<Logs>,
     routes: Routes,
     app: Option<Rc<Upstream>>,
     pbx: Option<Rc<Upstream>>,
@@ -114,7 +114,7 @@ impl Proxy {
         });
         let chain = chain(&config.methods, app.as_ref())?;
         let routes = Routes::new(app_config, pbx_config);
-        Ok(Self { config, shared, logs, routes, app, pbx, sessions, chain })
+        Ok(Self { config, shared, logs: Rc::new(logs), routes, app, pbx, sessions, chain })
     }
 
     /// Closes upstream connections that have been idle for too long.

@@ -1,6 +1,7 @@
 //! The body of an answer, and the exchange it ends.
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -84,14 +85,20 @@ impl Drop for Body {
     }
 }
 
+/// What the access log will say, where there is one.
+#[derive(Debug)]
+struct Line {
+    begun: Instant,
+    facts: access::Exchange,
+    logs: Rc<Logs>,
+}
+
 /// One request with its answer, from the first look at the request to the last byte of the answer.
 #[derive(Debug)]
 pub struct Exchange {
     /// What the log calls it.
     pub id: RequestId,
-    begun: Instant,
-    line: Option<Box<access::Exchange>>,
-    logs: Logs,
+    line: Option<Box<Line>>,
     complete: bool,
     meter: Option<Meter>,
     /// Held until the exchange is over.
@@ -101,10 +108,10 @@ pub struct Exchange {
 impl Exchange {
     /// Begins with a request.
     #[must_use]
-    pub fn begin(request: &http::Request<Incoming>, peer: &Peer, logs: &Logs) -> Self {
+    pub fn begin(request: &http::Request<Incoming>, peer: &Peer, logs: &Rc<Logs>) -> Self {
         let id = RequestId::next();
         let line = logs.access().then(|| {
-            Box::new(access::Exchange {
+            let facts = access::Exchange {
                 id,
                 client: peer.client,
                 method: request.method().clone(),
@@ -118,30 +125,31 @@ impl Exchange {
                 duration: std::time::Duration::ZERO,
                 ended: Ended::Aborted,
                 reason: None,
-            })
+            };
+            Box::new(Line { begun: Instant::now(), facts, logs: Rc::clone(logs) })
         });
         let in_flight = peer.vitals.begin();
-        Self { id, begun: Instant::now(), line, logs: logs.clone(), complete: false, meter: None, in_flight }
+        Self { id, line, complete: false, meter: None, in_flight }
     }
 
     /// Notes which host the request is for.
     pub fn is_for(&mut self, host: &str) {
         if let Some(line) = &mut self.line {
-            host.clone_into(&mut line.host);
+            host.clone_into(&mut line.facts.host);
         }
     }
 
     /// Notes which upstream serves it.
     pub fn goes_to(&mut self, upstream: &'static str) {
         if let Some(line) = &mut self.line {
-            line.upstream = upstream;
+            line.facts.upstream = upstream;
         }
     }
 
     /// Notes why the answer is one of our own.
     pub fn because(&mut self, reason: &'static str) {
         if let Some(line) = &mut self.line {
-            line.reason = Some(reason);
+            line.facts.reason = Some(reason);
         }
     }
 
@@ -149,7 +157,7 @@ impl Exchange {
     #[must_use]
     pub fn end_with(mut self, mut response: Response<Body>) -> Response<Body> {
         if let Some(line) = &mut self.line {
-            line.status = response.status().as_u16();
+            line.facts.status = response.status().as_u16();
         }
         response.body_mut().exchange = Some(self);
         response
@@ -169,24 +177,16 @@ impl Exchange {
     /// Hands the rest of the exchange to a tunnel: it ends with that, not with the answer that agreed to it.
     #[must_use]
     pub fn split(&mut self) -> Self {
-        Self {
-            id: self.id,
-            begun: self.begun,
-            line: self.line.take(),
-            logs: self.logs.clone(),
-            complete: false,
-            meter: None,
-            in_flight: self.in_flight.again(),
-        }
+        Self { id: self.id, line: self.line.take(), complete: false, meter: None, in_flight: self.in_flight.again() }
     }
 
     /// Counts what a tunnel carried.
     pub fn carried(&mut self, received: u64, sent: u64) {
         self.complete = true;
         if let Some(line) = &mut self.line {
-            line.status = 101;
-            line.received = received;
-            line.sent = sent;
+            line.facts.status = 101;
+            line.facts.received = received;
+            line.facts.sent = sent;
         }
     }
 
@@ -194,7 +194,7 @@ impl Exchange {
         match frame {
             Ok(frame) => {
                 if let (Some(line), Some(data)) = (&mut self.line, frame.data_ref()) {
-                    line.sent += data.len() as u64;
+                    line.facts.sent += data.len() as u64;
                 }
             }
             Err(cut) => tracing::warn!(id = %self.id, error = cut as &dyn std::error::Error, "answer cut off"),
@@ -205,12 +205,12 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let Some(mut line) = self.line.take() else { return };
-        line.duration = self.begun.elapsed();
+        line.facts.duration = line.begun.elapsed();
         if let Some(meter) = &self.meter {
-            line.received = meter.bytes();
+            line.facts.received = meter.bytes();
         }
-        line.ended = if self.complete { Ended::Complete } else { Ended::Aborted };
-        self.logs.write_access(&line);
+        line.facts.ended = if self.complete { Ended::Complete } else { Ended::Aborted };
+        line.logs.write_access(&line.facts);
     }
 }
 

@@ -11,15 +11,54 @@ use tokio_rustls::server::TlsStream;
 
 use crate::proxy::Vitals;
 
+/// A TCP connection that writes a single buffer as such: a vectored write of one costs more.
+#[derive(Debug)]
+pub(super) struct Socket(pub(super) TcpStream);
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match bufs {
+            [buf] => Pin::new(&mut self.0).poll_write(cx, buf),
+            bufs => Pin::new(&mut self.0).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
 /// A TLS connection that tells its vitals of every byte that comes and of every write that waits.
 #[derive(Debug)]
 pub(super) struct Watched {
-    tls: TlsStream<TcpStream>,
+    tls: TlsStream<Socket>,
     vitals: Rc<Vitals>,
 }
 
 impl Watched {
-    pub(super) const fn new(tls: TlsStream<TcpStream>, vitals: Rc<Vitals>) -> Self {
+    pub(super) const fn new(tls: TlsStream<Socket>, vitals: Rc<Vitals>) -> Self {
         Self { tls, vitals }
     }
 

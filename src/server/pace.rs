@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,7 +60,7 @@ pub(super) struct Pace(Waiting);
 
 impl Pace {
     pub(super) fn of<B>(self, body: B) -> Paced<B> {
-        Paced { body, waiting: self.0 }
+        Paced { body, rest: Bytes::new(), waiting: self.0 }
     }
 }
 
@@ -68,8 +68,13 @@ impl Pace {
 #[derive(Debug)]
 pub(super) struct Paced<B> {
     body: B,
+    /// What did not fit into the last frame.
+    rest: Bytes,
     waiting: Waiting,
 }
+
+/// The most data in a frame: with the frame's own nine bytes it fills one TLS record, instead of spilling into a second.
+const MAX_DATA: usize = (16 << 10) - 9;
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Paced<B> {
     type Data = Bytes;
@@ -77,17 +82,39 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Paced<B> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        let polled = this.poll_data(cx);
         let handed = matches!(&polled, Poll::Ready(Some(Ok(frame))) if frame.is_data());
         this.waiting.set(handed.then(Instant::now));
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let mut hint = self.body.size_hint();
+        let rest = self.rest.len() as u64;
+        if let Some(exact) = hint.exact() {
+            return SizeHint::with_exact(exact + rest);
+        }
+        hint.set_lower(hint.lower() + rest);
+        hint
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Paced<B> {
+    /// Takes as much of the body as goes into one frame.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.rest = data,
+                Some(Ok(Err(frame))) => return Poll::Ready(Some(Ok(frame))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let length = self.rest.len().min(MAX_DATA);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
     }
 }

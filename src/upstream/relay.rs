@@ -18,8 +18,8 @@ pub struct Relay {
     incoming: Incoming,
     link: Option<Box<Link>>,
     home: Rc<Upstream>,
-    /// Since when the upstream has been silent.
-    since: Instant,
+    /// Since when the upstream has been silent, once somebody has waited for it.
+    since: Option<Instant>,
 }
 
 /// The body did not come to its end.
@@ -35,7 +35,7 @@ pub enum Cut {
 
 impl Relay {
     pub(super) fn new(incoming: Incoming, link: Box<Link>, home: Rc<Upstream>) -> Self {
-        let mut relay = Self { incoming, link: Some(link), home, since: Instant::now() };
+        let mut relay = Self { incoming, link: Some(link), home, since: None };
         if relay.incoming.is_end_stream() {
             relay.settle();
         }
@@ -67,7 +67,7 @@ impl Relay {
     }
 
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let due = self.since + self.home.body_idle;
+        let due = *self.since.get_or_insert_with(Instant::now) + self.home.body_idle;
         match &mut self.link {
             // With its connection gone and nothing read, no more can come: hyper has dropped its end.
             None => Poll::Ready(Some(Err(Cut::Stalled))),
@@ -86,7 +86,7 @@ impl Body for Relay {
         match this.poll_next(cx) {
             Poll::Pending => this.poll_stall(cx),
             Poll::Ready(Some(Ok(frame))) => {
-                this.since = Instant::now();
+                this.since = None;
                 if this.incoming.is_end_stream() {
                     this.settle();
                 }
