@@ -41,6 +41,24 @@ impl Surroundings<'_> {
 
     /// Reads a file that only its owner may see.
     pub(super) fn private_file(&self, node: &Node<'_, '_>) -> Option<Zeroizing<Vec<u8>>> {
+        self.owned_file(node, |message, hint| node.refuse(message, hint))
+    }
+
+    /// Reads the key of a certificate. It is the operator's to share with other programs, as some systems do by a
+    /// group, so a mode that is too wide is a warning.
+    pub(super) fn key_file(&self, node: &Node<'_, '_>) -> Option<Zeroizing<Vec<u8>>> {
+        self.owned_file(node, |message, hint| {
+            node.warn(message, hint);
+            Some(())
+        })
+    }
+
+    /// Reads a file; `exposed` decides what to do when others than its owner may see it.
+    fn owned_file(
+        &self,
+        node: &Node<'_, '_>,
+        exposed: impl FnOnce(String, String) -> Option<()>,
+    ) -> Option<Zeroizing<Vec<u8>>> {
         let name = node.word()?;
         let (path, mut file) = self.open(node, name)?;
         // The mode of what was opened: the name may lead elsewhere a moment later.
@@ -50,7 +68,7 @@ impl Surroundings<'_> {
         };
         if mode & READABLE_BY_OTHERS != 0 {
             let message = format!("{name} is readable by group or world (mode {:04o})", mode & 0o7777);
-            return node.refuse(message, format_args!("run: chmod 600 {}", shell_word(&path)));
+            exposed(message, format!("run: chmod 600 {}", shell_word(&path)))?;
         }
         self.content(node, name, &mut file)
     }

@@ -67,7 +67,7 @@ fn chain(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<Certifica
 
 // The parser's own errors quote lines of the file, which may be lines of a key: they are not shown.
 fn private_key(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<PrivateKeyDer<'static>> {
-    let bytes = around.private_file(node)?;
+    let bytes = around.key_file(node)?;
     match PrivateKeyDer::from_pem_slice(&bytes) {
         Ok(key) => Some(key),
         Err(pem::Error::NoItemsFound) if bytes.windows(b"ENCRYPTED".len()).any(|window| window == b"ENCRYPTED") => node
