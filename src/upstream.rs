@@ -3,6 +3,7 @@
 //! One [`Upstream`] belongs to one worker thread. It keeps idle connections, opens new ones, and lends each to one
 //! exchange at a time: the connection's own future is polled inside the exchange's task, so nothing is handed between tasks.
 
+mod bell;
 mod connector;
 mod link;
 mod payload;

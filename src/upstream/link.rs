@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use super::Error;
+use super::bell::Bell;
 use super::payload::{Payload, Phase, Progress};
 use super::tunnel::Far;
 use super::wire::Wire;
@@ -34,6 +35,7 @@ pub(super) struct Link {
     sender: SendRequest<Payload>,
     connection: http1::Connection<TokioIo<Wire>, Payload>,
     pub(super) alarm: Alarm,
+    pub(super) bell: Bell,
     /// The connection's future has completed and must not be polled again.
     ended: bool,
     /// Something of the answer has arrived.
@@ -68,6 +70,7 @@ impl Link {
             sender,
             connection,
             alarm: Alarm::default(),
+            bell: Bell::new(),
             ended: false,
             heard,
             last: false,
@@ -86,12 +89,12 @@ impl Link {
         let sent = Instant::now();
         let answer = {
             let mut answer = pin!(self.sender.try_send_request(request));
-            let (connection, alarm, ended) = (&mut self.connection, &mut self.alarm, &mut self.ended);
+            let (connection, bell, alarm, ended) = (&mut self.connection, &self.bell, &mut self.alarm, &mut self.ended);
             poll_fn(|cx| {
                 // The connection first: it writes the request, and reads the answer into the channel that `answer` empties.
                 // Nothing else fills that channel, so it needs no waker of its own.
                 if !*ended {
-                    *ended = connection.poll_without_shutdown(cx).is_ready();
+                    *ended = connection.poll_without_shutdown(&mut bell.context(cx)).is_ready();
                 }
                 if let Poll::Ready(answer) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                     return Poll::Ready(Ok(answer));
@@ -112,9 +115,9 @@ impl Link {
     }
 
     /// Lets the connection work: sends what is left of a body, receives what is there.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn poll(&mut self, cx: &Context<'_>) {
         if !self.ended {
-            self.ended = self.connection.poll_without_shutdown(cx).is_ready();
+            self.ended = self.connection.poll_without_shutdown(&mut self.bell.context(cx)).is_ready();
         }
     }
 
@@ -126,7 +129,7 @@ impl Link {
     /// Tells whether both sides of the last exchange have ended, so that a new one may begin.
     pub(super) fn is_free(&mut self) -> bool {
         if !self.sender.is_ready() {
-            self.poll(&mut Context::from_waker(Waker::noop()));
+            self.poll(&Context::from_waker(Waker::noop()));
         }
         !self.last && !self.ended && self.sender.is_ready()
     }
@@ -138,7 +141,7 @@ impl Link {
 
     /// Tells whether an idle connection still stands and has said nothing that nobody asked for.
     pub(super) fn is_alive(&mut self) -> bool {
-        self.poll(&mut Context::from_waker(Waker::noop()));
+        self.poll(&Context::from_waker(Waker::noop()));
         !self.ended && self.sender.is_ready()
     }
 

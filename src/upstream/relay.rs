@@ -44,10 +44,16 @@ impl Relay {
 
     /// Takes what the connection has already read. Only polling the connection fills it, so it needs no waker.
     fn take(&mut self) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.incoming).poll_frame(&mut Context::from_waker(Waker::noop()))
+        let incoming = Pin::new(&mut self.incoming);
+        let take = || incoming.poll_frame(&mut Context::from_waker(Waker::noop()));
+        match &self.link {
+            // Taking makes room, which rings; but whoever takes nothing polls the connection next.
+            Some(link) => link.bell.muffled(take),
+            None => take(),
+        }
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         if let ready @ Poll::Ready(_) = self.take() {
             return ready;
         }

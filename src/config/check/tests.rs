@@ -317,10 +317,7 @@ fn certificates_are_read_and_belong_to_their_keys() {
         ),
         ("{ cert = \"secrets/empty\", key = \"certs/privkey.pem\" }", "2:16: `tls.cert`: secrets/empty is empty"),
         ("{ cert = \"certs\", key = \"certs/privkey.pem\" }", "2:16: `tls.cert`: cannot read certs: Is a directory"),
-        (
-            "{ cert = \"certs/fullchain.pem\", key = \"open\" }",
-            "2:45: `tls.key`: has no private key in PEM form",
-        ),
+        ("{ cert = \"certs/fullchain.pem\", key = \"open\" }", "2:45: `tls.key`: has no private key in PEM form"),
         ("\"auto\"", "2:7: `tls`: must be a table"),
     ] {
         check_text(&tls(written), &[expected]);
@@ -331,7 +328,7 @@ fn certificates_are_read_and_belong_to_their_keys() {
 fn the_key_of_a_certificate_may_be_shared_with_a_warning() {
     let folder = Folder::new();
     let path = folder.0.path().join("certs/privkey.pem");
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     let warnings = folder.parse(&format!("{TOP}[app]\nurl = \"http://a\"")).unwrap().warnings;
     assert_eq!(warnings.len(), 1);
     assert_eq!(warnings[0].message, "`tls.key`: certs/privkey.pem is readable by group or world (mode 0640)");
