@@ -137,8 +137,9 @@ impl Proxy {
     fn leads_to(&self, location: &str, pbx: &config::Pbx, path: &str, named: &Named, caller: &Caller) -> Target {
         let own = caller.authority.host.as_str();
         // A relative address on the app's own host may be a page of the app's; whoever names an account means the PBX's.
-        let is_pbx_host =
-            |host: &str| self.is_pbx_host(host) || (host == own && named.names_somebody() && !location.contains("//"));
+        let means_pbx = self.is_pbx_host(own) || (named.names_somebody() && !location.contains("//"));
+        // Other hosts count only when they are listed: where paths part the two, every name in the world would fit.
+        let is_pbx_host = |host: &str| if host == own { means_pbx } else { pbx.upstream.lists(host) };
         let door = Door { scheme_host: own, port: caller.authority.port, path, is_pbx_host: &is_pbx_host };
         let pages: &[&str] = if pbx.handoff == Handoff::Cookie { &[&pbx.landing, WELCOME] } else { &[&pbx.landing] };
         landing::target(location, pages, &door)

@@ -259,7 +259,7 @@ impl Proxy {
             return Ok(own.clone());
         }
         let domain = account.domain().as_str();
-        if pbx.upstream.hosts.iter().any(|pattern| pattern.matches(domain)) {
+        if pbx.upstream.lists(domain) {
             return Ok(domain.to_owned());
         }
         let first = pbx.upstream.hosts.iter().find_map(HostPattern::exact);
@@ -269,11 +269,10 @@ impl Proxy {
         })
     }
 
-    /// Tells whether the landing page of a host is the PBX's.
+    /// Tells whether the landing page of the request's own host is the PBX's.
     pub(super) fn is_pbx_host(&self, host: &str) -> bool {
         let Some(pbx) = &self.config.pbx else { return false };
-        let listed = pbx.upstream.hosts.iter().any(|pattern| pattern.matches(host));
-        listed || self.routes.find(host, &pbx.landing.to_ascii_lowercase()) == Some(To::Pbx)
+        pbx.upstream.lists(host) || self.routes.find(host, &pbx.landing.to_ascii_lowercase()) == Some(To::Pbx)
     }
 
     // === A page or a server that asks by itself ===

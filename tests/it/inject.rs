@@ -240,6 +240,23 @@ async fn a_redirect_to_anywhere_else_passes_untouched() {
 }
 
 #[tokio::test]
+async fn where_paths_part_app_and_pbx_no_other_host_gets_a_session() {
+    let hosts = "paths = [\"/welcome.htm\", \"/rest/\"]";
+    let stage = Plan { hosts, rules: &rules(), ..Plan::default() }.start().await;
+    for to in ["https://evil.test/welcome.htm", "//evil.test/welcome.htm", "https://app.test.evil.test/welcome.htm"] {
+        for path in [named(to), unnamed(to)] {
+            let answer = stage.as_alice(&path).send().await.expect(302);
+            assert_eq!(answer.header("location"), to);
+        }
+    }
+    assert!(stage.minted().is_empty());
+    for to in ["https://app.test/welcome.htm", "//app.test/welcome.htm", "/welcome.htm"] {
+        let answer = stage.as_alice(&unnamed(to)).send().await.expect(302);
+        check_injected(&answer, &format!("{to}?sessId={}", stage.pbx.last_session().unwrap()));
+    }
+}
+
+#[tokio::test]
 async fn the_port_of_the_request_is_the_port_of_the_pbx() {
     let stage = stage().await;
     let answer = stage.gate.get(&named("https://pbx.test:8443/welcome.htm")).host("app.test:8443").send().await;
