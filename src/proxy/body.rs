@@ -9,7 +9,9 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::inject::Named;
 use super::peer::{InFlight, Peer};
+use crate::message::hop;
 use crate::observe::access::{self, Ended};
 use crate::observe::{Logs, RequestId};
 use crate::upstream::{Cut, Meter, Relay};
@@ -52,7 +54,7 @@ impl http_body::Body for Body {
         let this = self.get_mut();
         let polled = match &mut this.kind {
             Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Relay(relay) => Pin::new(relay).poll_frame(cx),
+            Kind::Relay(relay) => Pin::new(relay).poll_frame(cx).map_ok(clean),
         };
         if let (Some(exchange), Poll::Ready(Some(frame))) = (&mut this.exchange, &polled) {
             exchange.note(frame);
@@ -82,6 +84,15 @@ impl Drop for Body {
             exchange.complete |= complete;
         }
     }
+}
+
+/// Takes from trailers what is taken from heads.
+fn clean(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        Named::take(trailers);
+        hop::strip_trailers(trailers);
+    }
+    frame
 }
 
 /// One request with its answer, from the first look at the request to the last byte of the answer.
