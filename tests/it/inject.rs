@@ -338,6 +338,47 @@ async fn without_an_administrator_redirects_pass_and_names_do_not() {
     check_stripped(&answer);
 }
 
+// === Which pages ===
+
+#[tokio::test]
+async fn a_page_of_another_origin_gets_neither_a_session_nor_the_bare_redirect() {
+    let stage = stage().await;
+    let foreign = [
+        ("same-site", "no-cors", "image"),
+        ("cross-site", "no-cors", "image"),
+        ("same-site", "cors", "empty"),
+        ("same-site", "navigate", "iframe"),
+        ("cross-site", "navigate", "object"),
+    ];
+    for path in [named("https://pbx.test/welcome.htm"), unnamed("https://pbx.test/welcome.htm")] {
+        for (site, mode, dest) in foreign {
+            let asking = stage.as_alice(&path).header("sec-fetch-site", site).header("sec-fetch-mode", mode);
+            let answer = asking.header("sec-fetch-dest", dest).send().await.expect(403);
+            assert_eq!(answer.header("location"), "", "{site} {mode} {dest}");
+        }
+    }
+    assert!(stage.minted().is_empty());
+    stage.gate.line(&["audit refusal", "subject=41@acme.test", "another origin"]).await;
+    stage.gate.line(&["audit refusal", "subject=alice", "another origin"]).await;
+}
+
+#[tokio::test]
+async fn the_apps_own_pages_and_every_click_get_a_session() {
+    let stage = stage().await;
+    for (site, mode, dest) in [
+        ("same-origin", "cors", "empty"),
+        ("same-origin", "navigate", "iframe"),
+        ("cross-site", "navigate", "document"),
+        ("same-site", "navigate", "document"),
+    ] {
+        for path in [named("https://pbx.test/welcome.htm"), unnamed("https://pbx.test/welcome.htm")] {
+            let asking = stage.as_alice(&path).header("sec-fetch-site", site).header("sec-fetch-mode", mode);
+            let answer = asking.header("sec-fetch-dest", dest).send().await.expect(302);
+            assert!(answer.header("location").contains("sessId="), "{site} {mode} {dest}");
+        }
+    }
+}
+
 // === When there is no session ===
 
 #[tokio::test]
