@@ -358,11 +358,22 @@ impl Proxy {
         let ticket = fields.take("t").ok_or(Error::Malformed("the parameter t is missing"))?;
         let handed =
             self.shared.tickets.redeem(&ticket, Instant::now()).filter(|handed| handed.host == caller.authority.host);
-        let Some(handed) = handed else {
-            self.refused(Act::Pbx, caller, &Facts::default(), "the ticket is unknown, used or expired");
-            return Err(Error::Forbidden);
-        };
+        let Some(handed) = handed else { return Err(self.unknown_ticket(request.headers(), caller)) };
         self.land(&handed.token, handed.language.as_ref(), pbx, sessions, caller).await
+    }
+
+    /// Refuses a ticket that is good for nothing. What a page of another origin does is no failure of its visitor's.
+    fn unknown_ticket(&self, headers: &HeaderMap, caller: &Caller) -> Error {
+        let reason = "the ticket is unknown, used or expired";
+        if self.page(headers, caller) != cors::From::Elsewhere {
+            self.refused(Act::Pbx, caller, &Facts::default(), reason);
+            return Error::Forbidden;
+        }
+        if let Err(error) = self.admit(caller) {
+            return error;
+        }
+        self.failed(Act::Pbx, caller, &Facts::default(), reason);
+        Error::Forbidden
     }
 }
 

@@ -171,11 +171,21 @@ fn image(asking: Asking<'_>) -> Asking<'_> {
 async fn a_page_of_another_site_cannot_use_up_a_visitors_quotas() {
     let stage = limited("failures = \"1/15min\"\ncaller = \"1/min\"").await;
     for _ in 0..3 {
+        image(stage.gate.get("/auth/callgate/ticket?t=wrong").host("pbx.test")).send().await.expect(403);
         image(stage.gate.get("/auth/pbx").cookie("demo_app=wrong")).send().await.expect(403);
         image(stage.as_alice("/auth/pbx")).send().await.expect(403);
         image(stage.alice_posts("/auth/ott", FORM, "key=k1")).send().await.expect(403);
     }
     stage.as_alice("/auth/pbx").send().await.expect(303);
+}
+
+#[tokio::test]
+async fn tickets_are_not_guessed_in_the_name_of_a_page() {
+    let stage = limited("client = \"2/min\"").await;
+    for status in [403, 403, 429] {
+        let guess = stage.gate.get("/auth/callgate/ticket?t=guess").host("pbx.test");
+        guess.header("sec-fetch-site", "cross-site").header("sec-fetch-mode", "no-cors").send().await.expect(status);
+    }
 }
 
 #[tokio::test]
