@@ -179,8 +179,16 @@ fn redirect(response: &mut Response<Body>, location: &str) -> Result<(), Error> 
     ] {
         fields.remove(name);
     }
+    while let Some(name) = fields.keys().find(|name| is_for_caches(name)).cloned() {
+        fields.remove(name);
+    }
     fields.insert(header::LOCATION, location);
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     fields.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     Ok(())
+}
+
+/// Tells whether a field tells some caches what `Cache-Control` does not: a CDN (RFC 9213) or nginx.
+fn is_for_caches(name: &HeaderName) -> bool {
+    name.as_str().ends_with("-cache-control") || ["surrogate-control", "x-accel-expires"].contains(&name.as_str())
 }
