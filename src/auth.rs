@@ -47,6 +47,8 @@ pub enum Verdict {
     Admit(Proof),
     /// The credential is bad: why, for the audit log alone.
     Refuse(&'static str),
+    /// The app knows nobody by the credential that came along: whoever sent it may not have meant to log in.
+    Stranger,
     /// There is no credential of this kind.
     Abstain,
 }

@@ -75,7 +75,7 @@ impl App {
         match status {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                return Ok(Verdict::Refuse("the app knows no such user"));
+                return Ok(Verdict::Stranger);
             }
             _ => return Err(nonsense("only 200, 401 and 403 are answers")),
         }

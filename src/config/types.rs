@@ -107,6 +107,14 @@ pub struct Upstream {
     pub timeouts: UpstreamTimeouts,
 }
 
+impl Upstream {
+    /// Tells whether `hosts` covers a host name in lower case, without port. Without `hosts`, none is covered.
+    #[must_use]
+    pub fn lists(&self, host: &str) -> bool {
+        self.hosts.iter().any(|pattern| pattern.matches(host))
+    }
+}
+
 /// `http://host[:port]` or `https://host[:port]`, no path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {

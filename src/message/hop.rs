@@ -77,6 +77,14 @@ pub fn strip(headers: &mut HeaderMap) -> Result<Hop, Protected> {
     Ok(Hop { websocket })
 }
 
+/// Removes from trailers what has a meaning in a head alone: fields of one hop, and those that a `Connection` line may
+/// not take away either (RFC 9110 §6.5.1).
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    for name in HOP_BY_HOP.iter().chain(&PROTECTED) {
+        trailers.remove(name);
+    }
+}
+
 fn named(headers: &HeaderMap) -> Result<Vec<HeaderName>, Protected> {
     let mut names = Vec::new();
     for token in tokens(headers, &header::CONNECTION) {

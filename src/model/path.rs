@@ -51,10 +51,10 @@ pub fn place(path: &str) -> Place {
         _ => {}
     }
     let canonical = canonical(path);
-    if matches!(&*canonical, "/auth/ott" | "/auth/pbx") {
+    if matches!(to_its_end(&canonical), "/auth/ott" | "/auth/pbx") {
         return Place::Disguised;
     }
-    match (is_callgates(path), is_callgates(&canonical)) {
+    match (is_callgates(path), is_callgates(to_its_end(&canonical))) {
         (false, false) => Place::Open,
         // Below our prefix case may matter, as in a ticket; nothing else may differ.
         (true, true) if path.eq_ignore_ascii_case(&canonical) => Place::Reserved(Reserved::Callgate),
@@ -67,8 +67,7 @@ pub fn place(path: &str) -> Place {
 /// Errs on the side of yes: what is counted too often is only limited.
 #[must_use]
 pub fn is_password_login(method: &str, canonical: &str) -> bool {
-    // An upstream that decodes before it parses would end the path at any of these.
-    let path = canonical.split(['\0', '?', '#']).next().unwrap_or_default();
+    let path = to_its_end(canonical);
     match path.strip_suffix('/').unwrap_or(path) {
         "/rest/system/session" => ["POST", "PUT"].iter().any(|name| name.eq_ignore_ascii_case(method)),
         "/rest/system/2nd" | "/rest/system/login" => !matches!(method, "GET" | "HEAD" | "OPTIONS"),
@@ -106,6 +105,11 @@ fn resolved(path: &str) -> String {
     let root = if path.starts_with('/') { "/" } else { "" };
     let end = if ends_in_slash && !kept.is_empty() { "/" } else { "" };
     format!("{root}{}{end}", kept.join("/"))
+}
+
+/// Cuts a canonical path where an upstream that decodes before it parses would end it.
+fn to_its_end(canonical: &str) -> &str {
+    canonical.split(['\0', '?', '#']).next().unwrap_or_default()
 }
 
 fn is_callgates(path: &str) -> bool {
@@ -281,6 +285,12 @@ mod tests {
                 "/auth/callgate/a\\b",
                 "/auth/callgate\\a",
                 "/x/../auth/callgate/y",
+                "/auth/ott%00",
+                "/auth/pbx%00.htm",
+                "/auth/ott%3fx",
+                "/auth/PBX%23x",
+                "/auth/callgate%3f",
+                "/auth/callgate/x%00",
             ],
         );
     }

@@ -13,6 +13,9 @@ const MAX_TARGET: usize = 1024;
 /// The longest other text in a log, in bytes.
 const MAX_TEXT: usize = 256;
 
+/// How often an address may be escaped and still be looked into.
+const MAX_ESCAPES: usize = 4;
+
 /// The words that make a parameter secret, alone or as a part of its name: `token`, `user[password]`, `api-key`.
 const SECRET: &[&str] = &[
     "access_token",
@@ -78,7 +81,7 @@ const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'\'').add(b'\\').a
 pub fn target(path_and_query: &str) -> Cow<'_, str> {
     let (path, query) = path_and_query.split_at(path_and_query.find('?').unwrap_or(path_and_query.len()));
     let mut shown = Cow::Borrowed(path_and_query);
-    if path.contains(';') || query.split('&').any(is_secret_pair) {
+    if path.contains(';') || path.split('/').any(tells_secret) || query.split('&').any(tells_secret) {
         shown = Cow::Owned(path_without_values(path) + &query_without_secrets(query));
     }
     if shown.len() <= MAX_TARGET && Cow::from(utf8_percent_encode(&shown, ESCAPED)) == shown {
@@ -90,13 +93,12 @@ pub fn target(path_and_query: &str) -> Cow<'_, str> {
 /// Shows any other text from outside on one line, cut at 256 bytes. A word such as `sessId=…` loses its value.
 #[must_use]
 pub fn text(text: &str) -> Cow<'_, str> {
-    let tells = text.split(char::is_whitespace).any(is_secret_pair);
+    let tells = text.split(char::is_whitespace).any(tells_secret);
     if !tells && text.len() <= MAX_TEXT && !text.contains(is_invisible) {
         return Cow::Borrowed(text);
     }
     let words = text.split_inclusive(char::is_whitespace);
-    let words: String =
-        words.map(|word| if is_secret_pair(word) { without_value(word) } else { word.to_owned() }).collect();
+    let words: String = words.map(without_secret).collect();
     let mut shown = String::new();
     // One character more than fits is enough to see that there are too many.
     for c in words.chars().take(MAX_TEXT + 1) {
@@ -114,15 +116,25 @@ pub fn location(value: &str) -> String {
     format!("{}{end}", target(&shown))
 }
 
-/// Tells whether `name=value` has a secret name, or anywhere in it a URL or a list with one, such as
-/// `next=%2Fwelcome.htm%3FsessId%3D…`.
-fn is_secret_pair(pair: &str) -> bool {
-    let Some((name, _)) = pair.split_once('=') else {
-        return false;
-    };
-    let decoded = percent_decode_str(pair).decode_utf8_lossy();
-    let mut inner = decoded.split(['?', '&', ';', '#']).filter_map(|pair| pair.split_once('='));
-    is_secret(name) || inner.any(|(name, _)| is_secret(name))
+/// Tells whether a text has a parameter with a secret name, as itself or in an address escaped in it, such as
+/// `next=%2Fwelcome.htm%3FsessId%3D…`: a login page on the way to another escapes it twice.
+fn tells_secret(text: &str) -> bool {
+    let mut text = Cow::Borrowed(text);
+    for _ in 0..MAX_ESCAPES {
+        if names_secret(&text) {
+            return true;
+        }
+        if !text.contains('%') {
+            return false;
+        }
+        text = Cow::Owned(percent_decode_str(&text).decode_utf8_lossy().into_owned());
+    }
+    names_secret(&text)
+}
+
+fn names_secret(text: &str) -> bool {
+    let mut pairs = text.split(['?', '&', ';', '#']).filter_map(|pair| pair.split_once('='));
+    pairs.any(|(name, _)| is_secret(name))
 }
 
 fn is_secret(name: &str) -> bool {
@@ -138,14 +150,23 @@ fn path_without_values(path: &str) -> String {
 fn segment_without_values(segment: &str) -> String {
     let (segment, slash) = segment.strip_suffix('/').map_or((segment, ""), |segment| (segment, "/"));
     let mut parts = segment.split(';');
-    let name = parts.next().unwrap_or_default();
+    let name = without_secret(parts.next().unwrap_or_default());
     let parameters = parts.map(|parameter| format!(";{}", without_value(parameter)));
     format!("{name}{}{slash}", parameters.collect::<String>())
 }
 
 fn query_without_secrets(query: &str) -> String {
-    let pairs = query.split('&').map(|pair| if is_secret_pair(pair) { without_value(pair) } else { pair.to_owned() });
-    pairs.collect::<Vec<_>>().join("&")
+    let Some(pairs) = query.strip_prefix('?') else { return String::new() };
+    format!("?{}", pairs.split('&').map(without_secret).collect::<Vec<_>>().join("&"))
+}
+
+fn without_secret(pair: &str) -> String {
+    match pair.split_once('=') {
+        _ if !tells_secret(pair) => pair.to_owned(),
+        // A name may hold an escaped address, too.
+        Some((name, _)) if !tells_secret(name) => format!("{name}={HIDDEN}"),
+        _ => HIDDEN.to_owned(),
+    }
 }
 
 fn without_value(pair: &str) -> String {
@@ -279,6 +300,17 @@ mod tests {
         check("/login?next=/w?token=x", "/login?next=***");
         check("/w?a=1;token=x;b=2&c=3", "/w?a=***&c=3");
         check("/login?next=%2Fw%3Fa%3Dx", "/login?next=%2Fw%3Fa%3Dx");
+    }
+
+    #[test]
+    fn hides_secrets_in_urls_escaped_more_than_once_or_in_odd_places() {
+        check("/login?next=%2Fsso%3Fnext%3D%252Fw%253FsessId%253Dx&a=1", "/login?next=***&a=1");
+        check("/login?next=%25252Fw%25253FsessId%25253Dx", "/login?next=***");
+        check("/login?%2Fw%3FsessId%3Dx", "/login?***");
+        check("/login?%2Fw%3FsessId%3Dx%26a=1", "/login?***");
+        check("/to/%2Fw%3FsessId%3Dx/b?a=1", "/to/***/b?a=1");
+        check("/to/token=x;v=1", "/to/token=***;v=***");
+        check("/to/100%25/%2525?a=%2525", "/to/100%25/%2525?a=%2525");
     }
 
     #[test]

@@ -10,7 +10,9 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::inject::Named;
 use super::peer::{InFlight, Peer};
+use crate::message::hop;
 use crate::observe::access::{self, Ended};
 use crate::observe::{Logs, RequestId};
 use crate::upstream::{Cut, Meter, Relay};
@@ -53,7 +55,7 @@ impl http_body::Body for Body {
         let this = self.get_mut();
         let polled = match &mut this.kind {
             Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Relay(relay) => Pin::new(relay).poll_frame(cx),
+            Kind::Relay(relay) => Pin::new(relay).poll_frame(cx).map_ok(clean),
         };
         if let (Some(exchange), Poll::Ready(Some(frame))) = (&mut this.exchange, &polled) {
             exchange.note(frame);
@@ -83,6 +85,15 @@ impl Drop for Body {
             exchange.complete |= complete;
         }
     }
+}
+
+/// Takes from trailers what is taken from heads.
+fn clean(mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    if let Some(trailers) = frame.trailers_mut() {
+        Named::take(trailers);
+        hop::strip_trailers(trailers);
+    }
+    frame
 }
 
 /// What the access log will say, where there is one.

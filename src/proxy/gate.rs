@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 
+use super::cors;
 use super::error::Error;
 use super::{Caller, Proxy};
 use crate::auth::{Act, Ask, Proof, Verdict};
@@ -26,15 +27,32 @@ impl Proxy {
         Ok(self.shared.limits.client.admit(&client)?)
     }
 
-    /// Finds out who is calling.
-    pub(super) async fn prove(&self, act: Act, headers: &HeaderMap, caller: &Caller) -> Result<Proof, Error> {
+    /// Asks who is calling. Counts nothing.
+    pub(super) async fn ask(&self, act: Act, headers: &HeaderMap, caller: &Caller) -> Result<Verdict, Error> {
         let ask =
             Ask { act, headers, host: &caller.authority.raw, client: caller.client, id: caller.id.header_value() };
-        match self.chain.ask(&ask).await.map_err(Error::App)? {
+        self.chain.ask(&ask).await.map_err(Error::App)
+    }
+
+    /// Judges what is known of a caller, and counts it. A page of another origin is kept out before anything is counted
+    /// against its visitor: it acts with a cookie that travels by itself.
+    pub(super) fn judge(&self, verdict: Verdict, from: &cors::From, act: Act, caller: &Caller) -> Result<Proof, Error> {
+        let elsewhere = *from == cors::From::Elsewhere;
+        match verdict {
+            Verdict::Admit(proof) if elsewhere && proof.is_ambient() => {
+                let facts = Facts { principal: Some(proof.principal()), ..Facts::default() };
+                self.failed(act, caller, &facts, "the request came from a page of another origin");
+                Err(Error::CrossSite)
+            }
+            Verdict::Stranger if elsewhere => Err(Error::CrossSite),
             Verdict::Admit(proof) => {
                 let principal = proof.principal();
                 self.shared.limits.caller.admit(&(&principal.method, &principal.subject))?;
                 Ok(proof)
+            }
+            Verdict::Stranger => {
+                self.refused(act, caller, &Facts::default(), "the app knows no such user");
+                Err(self.nobody(caller))
             }
             Verdict::Refuse(reason) => {
                 self.refused(act, caller, &Facts::default(), reason);

@@ -7,7 +7,7 @@ use super::body::Body;
 use super::error::Error;
 use super::pbx::{Selectors, looks_ahead};
 use super::{Caller, Proxy};
-use crate::auth::{Act, Ask, Verdict};
+use crate::auth::{Act, Proof, Verdict};
 use crate::config::{self, Handoff};
 use crate::model::grant::{REDIRECT, Wish};
 use crate::model::landing::{self, Door, Target};
@@ -96,7 +96,6 @@ impl Proxy {
             return Err(Error::NotNow);
         }
         let Some(principal) = self.redirected(named, &kept, caller).await? else { return Ok(()) };
-        self.shared.limits.caller.admit(&(&principal.method, &principal.subject))?;
         let language = principal.claims.get("lang").cloned().or_else(|| landing::lang_of(&location));
         let selectors = Selectors::in_language(self.offered(language, pbx));
         let minted = self.mint_for(&principal, &selectors, pbx, sessions, caller).await?;
@@ -112,33 +111,32 @@ impl Proxy {
 
     /// Finds who is to be logged in: whom the app names, else who the request proves to be.
     async fn redirected(&self, named: &Named, kept: &Kept, caller: &Caller) -> Result<Option<Principal>, Error> {
-        if named.names_somebody() {
-            let active =
-                self.config.rules.iter().any(|rule| {
-                    rule.methods.as_ref().is_some_and(|methods| methods.iter().any(|name| name == REDIRECT))
-                });
-            if active {
-                self.admit(caller)?;
-                return named.principal().map(Some).ok_or(Error::Forbidden);
-            }
-        }
-        let ask = Ask {
-            act: Act::Pbx,
-            headers: &kept.headers,
-            host: &caller.authority.raw,
-            client: caller.client,
-            id: caller.id.header_value(),
+        let verdict = match named.names_somebody() && self.believes_names() {
+            true => named.principal().map(|principal| Verdict::Admit(Proof::of(principal))),
+            false => Some(self.ask(Act::Pbx, &kept.headers, caller).await?),
         };
-        let Verdict::Admit(proof) = self.chain.ask(&ask).await.map_err(Error::App)? else { return Ok(None) };
+        // Without a login, a redirect to the PBX is only that.
+        if let Some(Verdict::Stranger | Verdict::Abstain) = verdict {
+            return Ok(None);
+        }
         self.admit(caller)?;
+        let page = self.page(&kept.headers, caller);
+        let proof = self.judge(verdict.ok_or(Error::Forbidden)?, &page, Act::Pbx, caller)?;
         Ok(proof.choose(&Wish::default()))
+    }
+
+    /// Tells whether a rule lets the app name accounts.
+    fn believes_names(&self) -> bool {
+        let mut methods = self.config.rules.iter().filter_map(|rule| rule.methods.as_ref()).flatten();
+        methods.any(|method| method == REDIRECT)
     }
 
     fn leads_to(&self, location: &str, pbx: &config::Pbx, path: &str, named: &Named, caller: &Caller) -> Target {
         let own = caller.authority.host.as_str();
         // A relative address on the app's own host may be a page of the app's; whoever names an account means the PBX's.
-        let is_pbx_host =
-            |host: &str| self.is_pbx_host(host) || (host == own && named.names_somebody() && !location.contains("//"));
+        let means_pbx = self.is_pbx_host(own) || (named.names_somebody() && !location.contains("//"));
+        // Other hosts count only when they are listed: where paths part the two, every name in the world would fit.
+        let is_pbx_host = |host: &str| if host == own { means_pbx } else { pbx.upstream.lists(host) };
         let door = Door { scheme_host: own, port: caller.authority.port, path, is_pbx_host: &is_pbx_host };
         let pages: &[&str] = if pbx.handoff == Handoff::Cookie { &[&pbx.landing, WELCOME] } else { &[&pbx.landing] };
         landing::target(location, pages, &door)
@@ -181,8 +179,16 @@ fn redirect(response: &mut Response<Body>, location: &str) -> Result<(), Error> 
     ] {
         fields.remove(name);
     }
+    while let Some(name) = fields.keys().find(|name| is_for_caches(name)).cloned() {
+        fields.remove(name);
+    }
     fields.insert(header::LOCATION, location);
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     fields.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     Ok(())
+}
+
+/// Tells whether a field tells some caches what `Cache-Control` does not: a CDN (RFC 9213) or nginx.
+fn is_for_caches(name: &HeaderName) -> bool {
+    name.as_str().ends_with("-cache-control") || ["surrogate-control", "x-accel-expires"].contains(&name.as_str())
 }

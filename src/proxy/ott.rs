@@ -11,7 +11,7 @@ use super::error::Error;
 use super::gate::Facts;
 use super::small::{self, Fields};
 use super::{Caller, Proxy, cors, reply};
-use crate::auth::{Act, Proof};
+use crate::auth::Act;
 use crate::config::Voximplant;
 use crate::model::grant::{VoximplantGrant, Wish};
 use crate::model::ott::{self, LoginToken, OneTimeKey};
@@ -52,8 +52,8 @@ impl Proxy {
     ) -> Result<Response<Body>, Error> {
         self.admit(caller)?;
         let (head, body) = request.into_parts();
-        let proof = self.prove(Act::Ott, &head.headers, caller).await?;
-        self.keep_out_other_pages(&proof, from, Act::Ott, caller)?;
+        let verdict = self.ask(Act::Ott, &head.headers, caller).await?;
+        let proof = self.judge(verdict, from, Act::Ott, caller)?;
         let form = small::form(&head.headers, None)?;
         let fields = small::read(body, form, self.config.server.timeouts.header).await?;
         let question = Question::read(fields, voximplant)?;
@@ -91,22 +91,6 @@ impl Proxy {
         }
         self.granted(Act::Ott, caller, &facts);
         Ok(token)
-    }
-
-    /// Refuses pages of other origins a login that a cookie alone would give them.
-    pub(super) fn keep_out_other_pages(
-        &self,
-        proof: &Proof,
-        from: &cors::From,
-        act: Act,
-        caller: &Caller,
-    ) -> Result<(), Error> {
-        if !proof.is_ambient() || *from != cors::From::Elsewhere {
-            return Ok(());
-        }
-        let facts = Facts { principal: Some(proof.principal()), ..Facts::default() };
-        self.failed(act, caller, &facts, "the request came from a page of another origin");
-        Err(Error::CrossSite)
     }
 
     /// Makes a refusal that the page of a listed origin can read.

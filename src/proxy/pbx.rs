@@ -12,7 +12,7 @@ use super::gate::Facts;
 use super::route::To;
 use super::small::{self, Fields, Form};
 use super::{Caller, Proxy, cors, reply};
-use crate::auth::{Act, Proof};
+use crate::auth::{Act, Proof, Verdict};
 use crate::config::{self, Handoff, HostPattern};
 use crate::model::account::{Account, Language};
 use crate::model::grant::{PbxGrant, Wish};
@@ -124,6 +124,14 @@ impl Proxy {
         self.config.voximplant.as_ref().map_or(&[], |voximplant| &voximplant.origins)
     }
 
+    /// Finds the page behind a request for a link or a redirect: whoever clicked on it asks by themselves.
+    pub(super) fn page(&self, headers: &HeaderMap, caller: &Caller) -> cors::From {
+        if is_top_level(headers) {
+            return cors::From::Here;
+        }
+        cors::from(headers, &caller.authority, self.origins())
+    }
+
     // === A link that a person clicks ===
 
     async fn answer_link(
@@ -138,16 +146,13 @@ impl Proxy {
         }
         self.admit(caller)?;
         let selectors = Selectors::read(Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?)?;
-        let proof = match self.prove(Act::Pbx, request.headers(), caller).await {
-            Err(Error::Nobody { .. }) if !selectors.again && is_from_elsewhere(request.headers()) => {
+        let proof = match self.ask(Act::Pbx, request.headers(), caller).await? {
+            // The app's cookie may be missing only because it is `SameSite=Strict`.
+            Verdict::Stranger | Verdict::Abstain if !selectors.again && is_from_elsewhere(request.headers()) => {
                 return Ok(reply::step(&selectors.again()));
             }
-            proved => proved?,
+            verdict => self.judge(verdict, &self.page(request.headers(), caller), Act::Pbx, caller)?,
         };
-        if !is_top_level(request.headers()) {
-            let from = cors::from(request.headers(), &caller.authority, self.origins());
-            self.keep_out_other_pages(&proof, &from, Act::Pbx, caller)?;
-        }
         let minted = self.mint(proof, selectors, pbx, sessions, caller).await?;
         self.hand_over(minted, pbx, sessions, caller).await
     }
@@ -259,7 +264,7 @@ impl Proxy {
             return Ok(own.clone());
         }
         let domain = account.domain().as_str();
-        if pbx.upstream.hosts.iter().any(|pattern| pattern.matches(domain)) {
+        if pbx.upstream.lists(domain) {
             return Ok(domain.to_owned());
         }
         let first = pbx.upstream.hosts.iter().find_map(HostPattern::exact);
@@ -269,11 +274,10 @@ impl Proxy {
         })
     }
 
-    /// Tells whether the landing page of a host is the PBX's.
+    /// Tells whether the landing page of the request's own host is the PBX's.
     pub(super) fn is_pbx_host(&self, host: &str) -> bool {
         let Some(pbx) = &self.config.pbx else { return false };
-        let listed = pbx.upstream.hosts.iter().any(|pattern| pattern.matches(host));
-        listed || self.routes.find(host, &pbx.landing.to_ascii_lowercase()) == Some(To::Pbx)
+        pbx.upstream.lists(host) || self.routes.find(host, &pbx.landing.to_ascii_lowercase()) == Some(To::Pbx)
     }
 
     // === A page or a server that asks by itself ===
@@ -305,8 +309,8 @@ impl Proxy {
     ) -> Result<Response<Body>, Error> {
         self.admit(caller)?;
         let (head, body) = request.into_parts();
-        let proof = self.prove(Act::Pbx, &head.headers, caller).await?;
-        self.keep_out_other_pages(&proof, from, Act::Pbx, caller)?;
+        let verdict = self.ask(Act::Pbx, &head.headers, caller).await?;
+        let proof = self.judge(verdict, from, Act::Pbx, caller)?;
         // The vendor's page names no type for the JSON it sends.
         let form = small::form(&head.headers, Some(Form::Json))?;
         let selectors = Selectors::read(small::read(body, form, self.config.server.timeouts.header).await?)?;
@@ -354,11 +358,22 @@ impl Proxy {
         let ticket = fields.take("t").ok_or(Error::Malformed("the parameter t is missing"))?;
         let handed =
             self.shared.tickets.redeem(&ticket, Instant::now()).filter(|handed| handed.host == caller.authority.host);
-        let Some(handed) = handed else {
-            self.refused(Act::Pbx, caller, &Facts::default(), "the ticket is unknown, used or expired");
-            return Err(Error::Forbidden);
-        };
+        let Some(handed) = handed else { return Err(self.unknown_ticket(request.headers(), caller)) };
         self.land(&handed.token, handed.language.as_ref(), pbx, sessions, caller).await
+    }
+
+    /// Refuses a ticket that is good for nothing. What a page of another origin does is no failure of its visitor's.
+    fn unknown_ticket(&self, headers: &HeaderMap, caller: &Caller) -> Error {
+        let reason = "the ticket is unknown, used or expired";
+        if self.page(headers, caller) != cors::From::Elsewhere {
+            self.refused(Act::Pbx, caller, &Facts::default(), reason);
+            return Error::Forbidden;
+        }
+        if let Err(error) = self.admit(caller) {
+            return error;
+        }
+        self.failed(Act::Pbx, caller, &Facts::default(), reason);
+        Error::Forbidden
     }
 }
 

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::message::forwarded;
+use crate::message::hop;
 
 /// What is sent behind the head.
 #[derive(Debug)]
@@ -146,6 +147,7 @@ impl Upload {
             && let Some(trailers) = frame.trailers_mut()
         {
             // Some upstreams put trailers among the fields.
+            hop::strip_trailers(trailers);
             forwarded::strip(trailers);
         }
         self.progress.enter(match &polled {

@@ -290,6 +290,26 @@ async fn what_is_not_exactly_the_key_is_refused() {
 }
 
 #[tokio::test]
+async fn keys_are_not_guessed_at_leisure() {
+    let rules = key_rules(WIDE);
+    let redirect = "/redirect?to=https%3A%2F%2Fpbx.test%2Fwelcome.htm";
+    for path in ["/auth/pbx", redirect] {
+        let stage = Plan { rules: &rules, limits: "failures = \"2/15min\"", ..Plan::default() }.start().await;
+        let guess = || {
+            let asking = stage.gate.get(path).bearer("a-guess-at-the-key-0123456789");
+            // What a browser would say of a click on another site.
+            asking.header("sec-fetch-site", "cross-site").header("sec-fetch-mode", "navigate")
+        };
+        for status in [401, 401, 429] {
+            guess().send().await.expect(status);
+        }
+        stage.gate.line(&["audit refusal", "the key is not known"]).await;
+        let asking = stage.gate.get(path).bearer(KEY);
+        assert_eq!(asking.send().await.expect(429).header("location"), "", "a good key looks no better: {path}");
+    }
+}
+
+#[tokio::test]
 async fn two_credentials_are_none() {
     let stage = keyed(WIDE).await;
     stage.gate.get("/auth/pbx?account=40").bearer(KEY).bearer(KEY).send().await.expect(401);

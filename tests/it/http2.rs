@@ -67,6 +67,29 @@ async fn bodies_and_trailers_pass_both_ways() {
 }
 
 #[tokio::test]
+async fn trailers_carry_neither_names_of_accounts_nor_fields_of_a_hop() {
+    let trailers = "PBX-Account: 41\r\npbx-domain: acme.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
+                    Keep-Alive: 5\r\nUpgrade: h2c\r\nContent-Length: 7\r\nSet-Cookie: a=b\r\nX-Sum: 9";
+    let upstream =
+        Raw::closing(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n{trailers}\r\n\r\n")).await;
+    let gate = Gate::before(upstream.addr).await;
+    let mut send = connect(&gate).await;
+    let request = http::Request::post("https://app.test/").header("te", "trailers");
+    let request = request.header("trailer", "cookie, connection, x-forwarded-for, x-end");
+    let (response, mut stream) = send.send_request(request.body(()).unwrap(), false).unwrap();
+    let mut sent = http::HeaderMap::new();
+    for name in ["cookie", "x-forwarded-for", "x-end"] {
+        sent.insert(name, "1".parse().unwrap());
+    }
+    stream.send_trailers(sent).unwrap();
+    let mut body = response.await.unwrap().into_body();
+    assert!(body.data().await.is_none());
+    let received = body.trailers().await.unwrap().unwrap();
+    assert_eq!(received.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["x-sum"]);
+    assert_eq!(passed(&upstream.seen().pop().unwrap()).2, "0\r\nx-end: 1\r\n\r\n");
+}
+
+#[tokio::test]
 async fn a_body_with_a_length_keeps_it() {
     let upstream = Raw::ok().await;
     let gate = Gate::before(upstream.addr).await;
@@ -223,6 +246,7 @@ async fn malformed_requests_go_nowhere() {
         ("host", "pbx.test"),
         ("content-length", "5"),
         ("content-length", "x"),
+        ("content-length", "+0"),
         (":path", "/again"),
         (":authority", "pbx.test"),
         (":status", "200"),

@@ -136,8 +136,9 @@ async fn a_doubled_name_is_refused() {
 /// An app that answers everything with a redirect.
 async fn redirecting(status: &str, location: &str, more: &str) -> Raw {
     let head = format!("HTTP/1.1 {status}\r\nLocation: {location}\r\n{more}\r\nContent-Length: 4\r\n");
-    Raw::answering(format!("{head}Content-Type: text/html\r\nETag: \"1\"\r\nCache-Control: max-age=600\r\n\r\nhere"))
-        .await
+    let caching = "ETag: \"1\"\r\nCache-Control: max-age=600\r\nCDN-Cache-Control: max-age=600\r\nSurrogate-Control: max-age=600\r\n\
+                   X-Accel-Expires: 600";
+    Raw::answering(format!("{head}Content-Type: text/html\r\n{caching}\r\n\r\nhere")).await
 }
 
 // === Which redirects ===
@@ -158,7 +159,9 @@ async fn permanent_redirects_become_temporary() {
         let answer = stage.gate.get("/").send().await.expect(expected);
         let session = stage.pbx.last_session().unwrap();
         check_injected(&answer, &format!("https://pbx.test/welcome.htm?sessId={session}"));
-        assert!(!answer.headers.contains_key("etag") && !answer.headers.contains_key("content-type"));
+        for name in ["etag", "content-type", "cdn-cache-control", "surrogate-control", "x-accel-expires"] {
+            assert!(!answer.headers.contains_key(name), "{answer:?}");
+        }
     }
 }
 
@@ -236,6 +239,23 @@ async fn a_redirect_to_anywhere_else_passes_untouched() {
         assert_eq!(answer.header("location"), to);
         check_stripped(&answer);
         assert!(stage.minted().is_empty(), "{to}");
+    }
+}
+
+#[tokio::test]
+async fn where_paths_part_app_and_pbx_no_other_host_gets_a_session() {
+    let hosts = "paths = [\"/welcome.htm\", \"/rest/\"]";
+    let stage = Plan { hosts, rules: &rules(), ..Plan::default() }.start().await;
+    for to in ["https://evil.test/welcome.htm", "//evil.test/welcome.htm", "https://app.test.evil.test/welcome.htm"] {
+        for path in [named(to), unnamed(to)] {
+            let answer = stage.as_alice(&path).send().await.expect(302);
+            assert_eq!(answer.header("location"), to);
+        }
+    }
+    assert!(stage.minted().is_empty());
+    for to in ["https://app.test/welcome.htm", "//app.test/welcome.htm", "/welcome.htm"] {
+        let answer = stage.as_alice(&unnamed(to)).send().await.expect(302);
+        check_injected(&answer, &format!("{to}?sessId={}", stage.pbx.last_session().unwrap()));
     }
 }
 
@@ -319,6 +339,47 @@ async fn without_an_administrator_redirects_pass_and_names_do_not() {
     let answer = gate.get("/").send().await.expect(301);
     assert_eq!((answer.header("location"), answer.text()), ("https://pbx.test/welcome.htm", "here"));
     check_stripped(&answer);
+}
+
+// === Which pages ===
+
+#[tokio::test]
+async fn a_page_of_another_origin_gets_neither_a_session_nor_the_bare_redirect() {
+    let stage = stage().await;
+    let foreign = [
+        ("same-site", "no-cors", "image"),
+        ("cross-site", "no-cors", "image"),
+        ("same-site", "cors", "empty"),
+        ("same-site", "navigate", "iframe"),
+        ("cross-site", "navigate", "object"),
+    ];
+    for path in [named("https://pbx.test/welcome.htm"), unnamed("https://pbx.test/welcome.htm")] {
+        for (site, mode, dest) in foreign {
+            let asking = stage.as_alice(&path).header("sec-fetch-site", site).header("sec-fetch-mode", mode);
+            let answer = asking.header("sec-fetch-dest", dest).send().await.expect(403);
+            assert_eq!(answer.header("location"), "", "{site} {mode} {dest}");
+        }
+    }
+    assert!(stage.minted().is_empty());
+    stage.gate.line(&["audit refusal", "subject=41@acme.test", "another origin"]).await;
+    stage.gate.line(&["audit refusal", "subject=alice", "another origin"]).await;
+}
+
+#[tokio::test]
+async fn the_apps_own_pages_and_every_click_get_a_session() {
+    let stage = stage().await;
+    for (site, mode, dest) in [
+        ("same-origin", "cors", "empty"),
+        ("same-origin", "navigate", "iframe"),
+        ("cross-site", "navigate", "document"),
+        ("same-site", "navigate", "document"),
+    ] {
+        for path in [named("https://pbx.test/welcome.htm"), unnamed("https://pbx.test/welcome.htm")] {
+            let asking = stage.as_alice(&path).header("sec-fetch-site", site).header("sec-fetch-mode", mode);
+            let answer = asking.header("sec-fetch-dest", dest).send().await.expect(302);
+            assert!(answer.header("location").contains("sessId="), "{site} {mode} {dest}");
+        }
+    }
 }
 
 // === When there is no session ===

@@ -161,6 +161,49 @@ async fn what_is_not_the_callers_fault_is_no_failure() {
     stage.as_alice("/auth/pbx").send().await.expect(303);
 }
 
+/// Asks as a page of a sibling host does for an image.
+fn image(asking: Asking<'_>) -> Asking<'_> {
+    let asking = asking.header("sec-fetch-site", "same-site").header("sec-fetch-mode", "no-cors");
+    asking.header("sec-fetch-dest", "image")
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_cannot_use_up_a_visitors_quotas() {
+    let stage = limited("failures = \"1/15min\"\ncaller = \"1/min\"").await;
+    for _ in 0..3 {
+        image(stage.gate.get("/auth/callgate/ticket?t=wrong").host("pbx.test")).send().await.expect(403);
+        image(stage.gate.get("/auth/pbx").cookie("demo_app=wrong")).send().await.expect(403);
+        image(stage.as_alice("/auth/pbx")).send().await.expect(403);
+        image(stage.alice_posts("/auth/ott", FORM, "key=k1")).send().await.expect(403);
+    }
+    stage.as_alice("/auth/pbx").send().await.expect(303);
+}
+
+#[tokio::test]
+async fn tickets_are_not_guessed_in_the_name_of_a_page() {
+    let stage = limited("client = \"2/min\"").await;
+    for status in [403, 403, 429] {
+        let guess = stage.gate.get("/auth/callgate/ticket?t=guess").host("pbx.test");
+        guess.header("sec-fetch-site", "cross-site").header("sec-fetch-mode", "no-cors").send().await.expect(status);
+    }
+}
+
+#[tokio::test]
+async fn the_first_step_of_a_click_on_another_site_is_no_failure() {
+    let stage = limited("failures = \"1/15min\"").await;
+    let click = |path: &str| {
+        let asking = stage.gate.get(path).header("sec-fetch-site", "cross-site");
+        asking.header("sec-fetch-mode", "navigate").header("sec-fetch-dest", "document")
+    };
+    for _ in 0..2 {
+        click("/auth/pbx").cookie("theme=dark").send().await.expect(200);
+    }
+    assert!(!stage.gate.log().contains("audit refusal"), "{}", stage.gate.log());
+    click("/auth/pbx?again=1").cookie("theme=dark").send().await.expect(401);
+    click("/auth/pbx").cookie("theme=dark").send().await.expect(429);
+    assert_eq!(stage.gate.log().matches("audit refusal").count(), 1);
+}
+
 // === Password logins that pass through ===
 
 fn login<'s>(stage: &'s Stage, path: &str, method: &Method) -> Asking<'s> {

@@ -612,6 +612,10 @@ async fn disguised_spellings_are_refused_and_others_are_the_apps() {
         "/auth/%70bx",
         "/auth/pbx;a=1",
         "/auth/pbx%2f..%2fpbx",
+        "/auth/pbx%00",
+        "/auth/pbx%3fx",
+        "/auth/ott%23",
+        "/auth/callgate%3fx",
     ] {
         let answer = stage.as_alice(path).send().await;
         assert_eq!(answer.status.as_u16(), 400, "{path}");
