@@ -1,8 +1,9 @@
 //! `callgate demo`: the whole story on one machine, with stand-ins for the app, the PBX and Voximplant.
 
 use std::fs;
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -75,7 +76,7 @@ async fn show(listen: SocketAddr) -> ExitCode {
 
 /// Finds a free port in the place of port 0: the app names the port in its links before the gate listens there.
 fn settled(listen: SocketAddr) -> io::Result<SocketAddr> {
-    if listen.port() == 0 { std::net::TcpListener::bind(listen)?.local_addr() } else { Ok(listen) }
+    if listen.port() == 0 { TcpListener::bind(listen)?.local_addr() } else { Ok(listen) }
 }
 
 fn welcome(port: u16, folder: &Path) {
@@ -128,7 +129,6 @@ struct Folder(PathBuf);
 impl Folder {
     fn new() -> io::Result<Self> {
         let path = std::env::temp_dir().join(format!("callgate-demo-{}", RequestId::next()));
-        use std::os::unix::fs::DirBuilderExt;
         fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
@@ -148,8 +148,6 @@ impl Folder {
     }
 
     fn write(&self, name: &str, text: &str) -> io::Result<()> {
-        use std::io::Write;
-        use std::os::unix::fs::OpenOptionsExt;
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.0.join(name))?;
         file.write_all(text.as_bytes())
     }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -56,10 +57,10 @@ pub fn assert(headers: &mut HeaderMap, client: HeaderValue, host: &HeaderValue, 
 }
 
 /// Adds this hop to `Via` (RFC 9110 §7.6.3).
-pub fn via(headers: &mut HeaderMap, version: http::Version) {
+pub fn via(headers: &mut HeaderMap, version: Version) {
     let ours = match version {
-        http::Version::HTTP_2 => "2.0 callgate",
-        http::Version::HTTP_10 => "1.0 callgate",
+        Version::HTTP_2 => "2.0 callgate",
+        Version::HTTP_10 => "1.0 callgate",
         _ => "1.1 callgate",
     };
     headers.append(header::VIA, HeaderValue::from_static(ours));

@@ -6,27 +6,16 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc;
-use std::sync::mpsc::Receiver;
-use std::sync::mpsc::SendError;
-use std::sync::mpsc::SyncSender;
-use std::sync::mpsc::TrySendError;
-use std::thread;
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SendError, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::line;
-use super::line::Value;
-use super::place::LogFile;
-use super::place::Memory;
-use super::place::Place;
+use super::line::{self, Value};
+use super::place::{LogFile, Memory, Place};
 use crate::config::Format;
 
 /// A handle to one log. Dropping the last one writes what is queued and ends the thread.

@@ -14,6 +14,7 @@ use super::small::{self, Fields, Form};
 use super::{Caller, Proxy, cors, reply};
 use crate::auth::{Act, Proof};
 use crate::config::{self, Handoff, HostPattern};
+use crate::limit::client_key;
 use crate::model::account::{Account, Language};
 use crate::model::grant::{PbxGrant, Wish};
 use crate::model::landing;
@@ -349,7 +350,7 @@ impl Proxy {
         if request.method() != Method::GET {
             return Err(Error::Method("GET, HEAD"));
         }
-        self.shared.limits.failures.peek(&crate::limit::client_key(caller.client))?;
+        self.shared.limits.failures.peek(&client_key(caller.client))?;
         let mut fields = Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?;
         let ticket = fields.take("t").ok_or(Error::Malformed("the parameter t is missing"))?;
         let handed =

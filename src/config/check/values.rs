@@ -1,18 +1,14 @@
 //! Small values: durations, addresses, host names, paths. Each reader reports what it refuses.
 
-use std::net::IpAddr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use toml::de::DeValue;
 
-use crate::config::HostPattern;
-use crate::config::Url;
-use crate::config::document::Node;
-use crate::config::document::Table;
-use crate::model::account::Account;
-use crate::model::account::is_host_name;
+use crate::config::document::{Node, Table};
+use crate::config::{HostPattern, Url};
+use crate::model::account::{Account, is_host_name};
 
 /// Reads a duration under a key, or takes the default.
 pub(super) fn duration_or(table: &Table<'_, '_>, key: &'static str, default: Duration) -> Duration {
