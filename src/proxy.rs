@@ -26,7 +26,7 @@ use hyper::body::Incoming;
 
 pub use self::body::Body;
 use self::body::Exchange;
-pub use self::error::Error;
+use self::error::Error;
 pub use self::peer::{Peer, Tunnel, Vitals};
 use self::reply::Words;
 use self::route::{Routes, To};
