@@ -11,7 +11,7 @@ pub use self::limiter::{Limited, Limiter};
 use crate::config;
 
 /// How many keys a limiter tells apart before newcomers share; about 2.5 MB for each limiter.
-pub const KEYS: usize = 100_000;
+const KEYS: usize = 100_000;
 
 /// The quotas of `[limits]`. One value serves all workers.
 pub struct Limits {

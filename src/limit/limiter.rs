@@ -42,7 +42,7 @@ impl Limiter {
 
 impl<C: Clock> Limiter<C> {
     /// Makes a limiter that asks this clock.
-    pub fn with_clock(name: &'static str, rate: Rate, cap: usize, clock: C) -> Self {
+    fn with_clock(name: &'static str, rate: Rate, cap: usize, clock: C) -> Self {
         let quota = quota(rate);
         let table = Table::new(cap, quota.replenish_interval().into());
         Self { name, rate, seeds: Seeds::default(), limiter: RateLimiter::new(quota, table, clock) }
