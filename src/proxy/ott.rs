@@ -34,13 +34,8 @@ impl Proxy {
             _ => return Err(Error::Method(METHODS)),
         }
         let from = cors::from(request.headers(), &caller.authority, &voximplant.origins);
-        let mut response = match self.token(request, &from, voximplant, caller).await {
-            Ok(response) => response,
-            Err(error) if matches!(from, cors::From::Listed(_)) => self.refuse_readably(&error, caller),
-            Err(error) => return Err(error),
-        };
-        cors::share(&mut response, &from);
-        Ok(response)
+        let answered = self.token(request, &from, voximplant, caller).await;
+        cors::share(answered, &from, caller.id)
     }
 
     async fn token(
@@ -107,11 +102,6 @@ impl Proxy {
         let facts = Facts { principal: Some(proof.principal()), ..Facts::default() };
         self.failed(act, caller, &facts, "the request came from a page of another origin");
         Err(Error::CrossSite)
-    }
-
-    /// Makes a refusal that the page of a listed origin can read.
-    pub(super) fn refuse_readably(&self, error: &Error, caller: &Caller) -> Response<Body> {
-        error.answer(&reply::Words { navigation: false, html: false, id: caller.id })
     }
 }
 

@@ -287,13 +287,8 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let from = cors::from(request.headers(), &caller.authority, self.origins());
-        let mut response = match self.session(request, &from, pbx, sessions, caller).await {
-            Ok(response) => response,
-            Err(error) if matches!(from, cors::From::Listed(_)) => self.refuse_readably(&error, caller),
-            Err(error) => return Err(error),
-        };
-        cors::share(&mut response, &from);
-        Ok(response)
+        let answered = self.session(request, &from, pbx, sessions, caller).await;
+        cors::share(answered, &from, caller.id)
     }
 
     async fn session(
