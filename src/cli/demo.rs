@@ -5,9 +5,8 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
-use super::{EX_CONFIG, complain, run};
+use super::{Done, complain, refuse, run};
 use crate::config;
 use crate::demo::app::{App, AppOptions, SameSite};
 use crate::demo::vodia::{Options, Vodia};
@@ -28,49 +27,31 @@ pub(super) struct Arguments {
     listen: SocketAddr,
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
+pub(super) fn run(arguments: &Arguments) -> Done {
     trace::init(tracing::Level::INFO, config::Format::Text);
-    match run::runtime() {
-        Ok(runtime) => runtime.block_on(show(arguments.listen)),
-        Err(error) => complain("cannot start", &error),
-    }
+    run::runtime()?.block_on(show(arguments.listen))
 }
 
-async fn show(listen: SocketAddr) -> ExitCode {
-    let listen = match settled(listen) {
-        Ok(listen) => listen,
-        Err(error) => return complain("cannot listen", &error),
-    };
+async fn show(listen: SocketAddr) -> Done {
+    let listen = settled(listen).map_err(|error| complain("cannot listen", &error))?;
     let port = listen.port();
     let options = Options::default();
     let password = options.admin_password.clone();
     let pbx = Vodia::start(options).await;
     let cloud = Voximplant::start(["alice", "bob"].map(|user| (user, PASSWORD))).await;
-    let pbx_origin = format!("https://pbx.localhost:{port}");
     let app = App::start(AppOptions {
-        pbx_origin,
+        pbx_origin: format!("https://pbx.localhost:{port}"),
         tenant: "acme.test".into(),
         voximplant: Some(cloud.addr),
         cookie_same_site: SameSite::Lax,
     })
     .await;
 
-    let folder = match Folder::new() {
-        Ok(folder) => folder,
-        Err(error) => return complain("cannot make a folder for the demo", &error),
-    };
+    let folder = Folder::new().map_err(|error| complain("cannot make a folder for the demo", &error))?;
     let text = configuration(listen, app.addr, pbx.addr);
-    let config = match folder.fill(&text) {
-        Ok(()) => config::parse(&text, &folder.0, &|name| (name == ADMIN).then(|| password.clone())),
-        Err(error) => return complain("cannot write the files of the demo", &error),
-    };
-    let config = match config {
-        Ok(config) => config,
-        Err(problems) => {
-            eprintln!("{problems}");
-            return ExitCode::from(EX_CONFIG);
-        }
-    };
+    folder.fill(&text).map_err(|error| complain("cannot write the files of the demo", &error))?;
+    let env = |name: &str| (name == ADMIN).then(|| password.clone());
+    let config = config::parse(&text, &folder.0, &env).map_err(|problems| refuse(&problems))?;
     run::serve(config, |_| welcome(port, &folder.0)).await
 }
 
