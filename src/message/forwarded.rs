@@ -8,10 +8,10 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// How many fields this program adds to a request, `Via` and `Host` among them.
-const ASSERTED: usize = 6;
 /// The field that ties an exchange to its log lines.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// How many fields this program adds to a request, `Via` and `Host` among them.
+const ASSERTED: usize = 6;
 
 /// Prefixes of fields by which an upstream would believe who the client is or what it asked for, `-` for `_` and `.`.
 const PREFIXES: [&[u8]; 3] = [b"x-forwarded", b"x-original-", b"x-rewrite-"];

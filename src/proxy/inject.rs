@@ -140,7 +140,7 @@ impl Proxy {
         // A relative address on the app's own host may be a page of the app's; whoever names an account means the PBX's.
         let is_pbx_host =
             |host: &str| self.is_pbx_host(host) || (host == own && named.names_somebody() && !location.contains("//"));
-        let door = Door { scheme_host: own, port: caller.authority.port, path, is_pbx_host: &is_pbx_host };
+        let door = Door { host: own, port: caller.authority.port, path, is_pbx_host: &is_pbx_host };
         let pages: &[&str] = if pbx.handoff == Handoff::Cookie { &[&pbx.landing, WELCOME] } else { &[&pbx.landing] };
         landing::target(location, pages, &door)
     }

@@ -20,6 +20,7 @@ use crate::model::principal::Principal;
 const METHODS: &str = "POST, OPTIONS";
 
 impl Proxy {
+    /// Answers `/auth/ott`: a preflight, or a one-time key.
     pub(super) async fn answer_ott(
         &self,
         request: Request<Incoming>,
@@ -38,6 +39,7 @@ impl Proxy {
         cors::share(answered, &from, caller.id)
     }
 
+    /// Answers the key of a page, or says why not.
     async fn token(
         &self,
         request: Request<Incoming>,

@@ -111,6 +111,7 @@ impl Selectors {
 }
 
 impl Proxy {
+    /// Answers `/auth/pbx`: a link, a page or a server that asks, a preflight.
     pub(super) async fn answer_pbx(
         &self,
         request: Request<Incoming>,
