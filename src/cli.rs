@@ -5,12 +5,13 @@ mod demo;
 mod hash;
 mod run;
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Problems};
 
 /// The exit code of a configuration that is wrong (`EX_CONFIG` of sysexits.h).
 const EX_CONFIG: u8 = 78;
@@ -55,34 +56,41 @@ enum Command {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
-    match Arguments::parse().command {
+    let done = match Arguments::parse().command {
         Command::Run { config } => run::run(&config),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Check { config, online } => check::run(&config, online),
         Command::Hash(arguments) => hash::run(&arguments),
-    }
+    };
+    done.err().unwrap_or(ExitCode::SUCCESS)
 }
+
+/// What a command comes to: nothing more to say, or the exit code of what it has complained about.
+type Done = Result<(), ExitCode>;
 
 /// Loads a configuration, or says everything that is wrong with it.
 fn load(path: &Path) -> Result<Config, ExitCode> {
-    let config = config::load(path, &|name| std::env::var(name).ok()).map_err(|problems| {
-        eprintln!("{problems}");
-        ExitCode::from(EX_CONFIG)
-    })?;
+    let config = config::load(path, &|name| std::env::var(name).ok()).map_err(|problems| refuse(&problems))?;
     for warning in &config.warnings {
         eprintln!("warning: {warning}");
     }
     Ok(config)
 }
 
-/// Says why something failed, cause by cause.
-fn complain(what: &str, error: &dyn std::error::Error) -> ExitCode {
-    let mut causes = format!("{what}: {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        causes.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    eprintln!("callgate: {causes}");
+/// Says everything that is wrong with a configuration.
+fn refuse(problems: &Problems) -> ExitCode {
+    eprintln!("{problems}");
+    ExitCode::from(EX_CONFIG)
+}
+
+/// Says why something failed.
+fn complain(what: &str, error: &dyn Error) -> ExitCode {
+    eprintln!("callgate: {what}: {}", causes(error));
     ExitCode::FAILURE
+}
+
+/// Tells an error cause by cause.
+fn causes(error: &dyn Error) -> String {
+    let source = error.source().map(|source| format!(": {}", causes(source)));
+    format!("{error}{}", source.unwrap_or_default())
 }

@@ -6,8 +6,6 @@ pub mod problem;
 mod source;
 pub mod types;
 
-pub use check::load;
-pub use check::parse;
-pub use problem::Problem;
-pub use problem::Problems;
-pub use types::*;
+pub use self::check::{load, parse};
+pub use self::problem::{Problem, Problems};
+pub use self::types::*;

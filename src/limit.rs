@@ -1,20 +1,17 @@
 //! How often is often enough: the quotas of the login endpoints, in memory that does not grow.
 
-use std::net::IpAddr;
-use std::net::Ipv6Addr;
-
-use crate::config;
-
 mod keys;
 mod limiter;
 mod table;
 
-pub use keys::DistinctKeys;
-pub use limiter::Limited;
-pub use limiter::Limiter;
+use std::net::{IpAddr, Ipv6Addr};
+
+pub use self::keys::DistinctKeys;
+pub use self::limiter::{Limited, Limiter};
+use crate::config;
 
 /// How many keys a limiter tells apart before newcomers share; about 2.5 MB for each limiter.
-pub const KEYS: usize = 100_000;
+const KEYS: usize = 100_000;
 
 /// The quotas of `[limits]`. One value serves all workers.
 pub struct Limits {

@@ -8,15 +8,13 @@ pub mod request_id;
 pub mod sink;
 pub mod trace;
 
-pub use place::Memory;
-
 use std::io;
 
 use jiff::Timestamp;
 
-pub use request_id::RequestId;
-use sink::Sink;
-
+pub use self::place::Memory;
+pub use self::request_id::RequestId;
+use self::sink::Sink;
 use crate::config::{Access, Config, Format};
 
 /// Where lines go: cheap to copy, shared by all workers.

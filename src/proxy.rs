@@ -26,7 +26,7 @@ use hyper::body::Incoming;
 
 pub use self::body::Body;
 use self::body::Exchange;
-pub use self::error::Error;
+use self::error::Error;
 pub use self::peer::{Peer, Tunnel, Vitals};
 use self::reply::Words;
 use self::route::{Routes, To};
@@ -43,7 +43,7 @@ use crate::upstream::{Connector, Upstream};
 
 /// How long a ticket of the two-host hand-over is good: as long as the PBX's token behind it.
 const TICKET_LIFE: Duration = Duration::from_secs(10);
-/// What is possible everywhere.
+/// The methods that a request may have, as the refusal of any other names them.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// How many tickets may be out at once.
 const TICKETS: usize = 10_000;
@@ -64,14 +64,13 @@ impl Shared {
     /// # Errors
     /// When the trust roots of an upstream cannot be used.
     pub fn new(config: &Config) -> Result<Self, rustls::Error> {
-        let connector = |upstream: &config::Upstream| Connector::new(upstream);
         Ok(Self {
             limits: Limits::new(&config.limits),
             distinct_keys: config.voximplant.as_ref().map(|voximplant| DistinctKeys::new(voximplant.distinct_keys)),
             tickets: Tickets::new(TICKETS, TICKET_LIFE),
             breaker: Arc::default(),
-            app: config.app.as_ref().map(|app| connector(&app.upstream)).transpose()?,
-            pbx: config.pbx.as_ref().map(|pbx| connector(&pbx.upstream)).transpose()?,
+            app: config.app.as_ref().map(|app| Connector::new(&app.upstream)).transpose()?,
+            pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream)).transpose()?,
         })
     }
 }
@@ -105,8 +104,8 @@ impl Proxy {
         let upstream = |connector: &Option<Connector>, upstream: Option<&config::Upstream>| {
             Some(Upstream::new(connector.clone()?, upstream?.timeouts, idle))
         };
-        let (app_config, pbx_config) =
-            (config.app.as_ref().map(|app| &app.upstream), config.pbx.as_ref().map(|pbx| &pbx.upstream));
+        let app_config = config.app.as_ref().map(|app| &app.upstream);
+        let pbx_config = config.pbx.as_ref().map(|pbx| &pbx.upstream);
         let app = upstream(&shared.app, app_config);
         let pbx = upstream(&shared.pbx, pbx_config);
         let sessions = config.pbx.as_ref().zip(pbx.as_ref()).and_then(|(settings, upstream)| {
@@ -144,6 +143,7 @@ impl Proxy {
         }
     }
 
+    /// Finds out who is asking and for what, and answers that.
     async fn serve(
         &self,
         request: Request<Incoming>,
@@ -220,6 +220,7 @@ fn check_framing(request: &Request<Incoming>, peer: &Peer) -> Result<(), Error> 
     Ok(())
 }
 
+/// Builds the auth methods from their settings.
 fn chain(methods: &[config::Method], app: Option<&Rc<Upstream>>) -> Result<Chain, http::uri::InvalidUri> {
     let mut chain = Vec::new();
     for method in methods {

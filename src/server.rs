@@ -13,6 +13,7 @@ mod worker;
 
 use std::io::Error as IoError;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -65,7 +66,7 @@ impl Server {
     /// When an address cannot be bound, or something in the configuration cannot be used after all.
     pub fn start(config: Config, logs: Logs) -> Result<Self, StartError> {
         let config = Arc::new(config);
-        let count = config.workers.map_or_else(cores, std::num::NonZeroUsize::get);
+        let count = config.workers.map_or_else(cores, NonZeroUsize::get);
         let tls = tls::server::config(&config.certificates)?;
         let shared = Arc::new(Shared::new(&config)?);
         // Built once here, so that what cannot be built is said before a port is bound.
@@ -118,7 +119,7 @@ impl Server {
 }
 
 fn cores() -> usize {
-    thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+    thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// How long a connection that is told to end may take to say goodbye.

@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
 use tokio::time::Instant;
 
 pub use self::connector::{ConnectError, Connector};
@@ -23,6 +24,7 @@ use self::link::{Deadlines, Link, SendError};
 pub use self::payload::{Meter, Payload};
 pub use self::relay::{Cut, Relay};
 pub use self::tunnel::{End, Far, join};
+use crate::config::UpstreamTimeouts;
 use crate::message::framing::{self, Unclear};
 
 /// How many idle connections one worker keeps to one upstream.
@@ -78,7 +80,7 @@ pub enum Answer {
 impl Upstream {
     /// Makes an upstream without any connection yet. `body_idle` is the longest pause within a body, either way.
     #[must_use]
-    pub fn new(connector: Connector, timeouts: crate::config::UpstreamTimeouts, body_idle: Duration) -> Rc<Self> {
+    pub fn new(connector: Connector, timeouts: UpstreamTimeouts, body_idle: Duration) -> Rc<Self> {
         let (first_byte, keep_alive) = (timeouts.first_byte, timeouts.keep_alive);
         Rc::new(Self { connector, first_byte, body_idle, keep_alive, idle: RefCell::default() })
     }
@@ -141,11 +143,7 @@ impl Upstream {
         Deadlines { first_byte: self.first_byte, body_idle: self.body_idle }
     }
 
-    fn answer(
-        self: &Rc<Self>,
-        response: Response<hyper::body::Incoming>,
-        mut link: Box<Link>,
-    ) -> Result<Answer, Error> {
+    fn answer(self: &Rc<Self>, response: Response<Incoming>, mut link: Box<Link>) -> Result<Answer, Error> {
         let (mut head, body) = response.into_parts();
         framing::settle_answer(&mut head)?;
         if head.version != Version::HTTP_11 {

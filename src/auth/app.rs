@@ -65,6 +65,7 @@ impl App {
         !self.cookies(headers).is_empty() || self.settings.headers.iter().any(|name| headers.contains_key(name))
     }
 
+    /// Asks the app who the caller is. Its 401 and 403 are a refusal: there was a credential, and it is none.
     pub(super) async fn ask(&self, ask: &Ask<'_>) -> Result<Verdict, AppError> {
         if self.settings.headers.iter().any(|name| ask.headers.get_all(name).iter().count() > 1) {
             return Ok(Verdict::Refuse("a credential field was sent more than once"));

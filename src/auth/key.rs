@@ -36,23 +36,40 @@ impl Key {
     }
 
     /// Adds what the caller chose to its claims; nothing if it lies outside the key's lists.
+    ///
+    /// A key for one domain need not be told which.
     pub(super) fn choose(&self, mut principal: Principal, wish: &Wish) -> Option<Principal> {
-        let settings = &self.settings;
-        let mut claim = |name: &str, wished: Option<&str>, allowed: &dyn Fn(&str) -> bool| match wished {
-            Some(value) if !allowed(value) => None,
-            Some(value) => Some(principal.claims.insert(name.to_owned(), value.to_owned())),
-            None => Some(None),
-        };
-        let only_domain =
-            settings.domains.first().filter(|_| settings.domains.len() == 1).map(|domain| domain.as_str());
-        claim("domain", wish.domain.as_deref().or(only_domain), &|value| {
-            settings.domains.iter().any(|domain| domain.as_str().eq_ignore_ascii_case(value))
-        })?;
-        claim("account", wish.account.as_deref(), &|value| {
-            settings.accounts.as_ref().is_none_or(|accounts| accounts.iter().any(|account| account == value))
-        })?;
-        claim("user", wish.user.as_deref(), &|value| settings.users.iter().any(|user| user == value))?;
+        let domain = wish.domain.as_deref().or_else(|| self.only_domain());
+        let (account, user) = (wish.account.as_deref(), wish.user.as_deref());
+        let may_choose = domain.is_none_or(|domain| self.lists_domain(domain))
+            && account.is_none_or(|account| self.lists_account(account))
+            && user.is_none_or(|user| self.lists_user(user));
+        if !may_choose {
+            return None;
+        }
+        for (name, chosen) in [("domain", domain), ("account", account), ("user", user)] {
+            principal.claims.extend(chosen.map(|value| (name.to_owned(), value.to_owned())));
+        }
         Some(principal)
+    }
+
+    fn only_domain(&self) -> Option<&str> {
+        match self.settings.domains.as_slice() {
+            [only] => Some(only.as_str()),
+            _ => None,
+        }
+    }
+
+    fn lists_domain(&self, name: &str) -> bool {
+        self.settings.domains.iter().any(|domain| domain.as_str().eq_ignore_ascii_case(name))
+    }
+
+    fn lists_account(&self, name: &str) -> bool {
+        self.settings.accounts.as_ref().is_none_or(|accounts| accounts.iter().any(|account| account == name))
+    }
+
+    fn lists_user(&self, name: &str) -> bool {
+        self.settings.users.iter().any(|user| user == name)
     }
 
     fn judge(self: &Rc<Self>, ask: &Ask<'_>, now: Timestamp) -> Verdict {

@@ -7,38 +7,33 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode, Uri};
-use tokio::runtime::LocalOptions;
+use tokio::runtime::{self, LocalOptions};
 use tokio::time::timeout;
 
-use super::{EX_CONFIG, complain, load};
+use super::{Done, EX_CONFIG, causes, complain, load};
 use crate::config::{self, Config, HostPattern, MethodKind, Whoami};
 use crate::model::account::Account;
 use crate::pbx::{self, Breaker, Pbx};
 use crate::upstream::{self, Answer, Connector, Payload, Upstream};
 
-pub(super) fn run(path: &Path, online: bool) -> ExitCode {
-    let config = match load(path) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
+pub(super) fn run(path: &Path, online: bool) -> Done {
+    let config = load(path)?;
     let name = path.display();
     if !online {
         println!("{name}: ok");
-        return ExitCode::SUCCESS;
+        return Ok(());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-    let problems = match runtime {
-        Ok(runtime) => runtime.block_on(try_all(&config)),
-        Err(error) => return complain("cannot start", &error),
-    };
+    let runtime = runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    let runtime = runtime.map_err(|error| complain("cannot start", &error))?;
+    let problems = runtime.block_on(try_all(&config));
     for problem in &problems {
         eprintln!("{name}: {problem}");
     }
-    if problems.is_empty() {
-        println!("{name}: ok, and everything it names answers");
-        return ExitCode::SUCCESS;
+    if !problems.is_empty() {
+        return Err(ExitCode::from(EX_CONFIG));
     }
-    ExitCode::from(EX_CONFIG)
+    println!("{name}: ok, and everything it names answers");
+    Ok(())
 }
 
 /// Tries everything the configuration names; returns what does not work, each with what to do.
@@ -137,9 +132,4 @@ async fn try_pbx(config: &Config, settings: &config::Pbx) -> Vec<String> {
 fn open(config: &Config, upstream: &config::Upstream) -> Result<Rc<Upstream>, String> {
     let connector = Connector::new(upstream).map_err(|error| causes(&error))?;
     Ok(Upstream::new(connector, upstream.timeouts, config.server.timeouts.body_idle))
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let source = error.source().map(|source| format!(": {}", causes(source)));
-    format!("{error}{}", source.unwrap_or_default())
 }

@@ -1,12 +1,12 @@
 //! `callgate demo`: the whole story on one machine, with stand-ins for the app, the PBX and Voximplant.
 
 use std::fs;
-use std::io;
-use std::net::SocketAddr;
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
-use super::{EX_CONFIG, complain, run};
+use super::{Done, complain, refuse, run};
 use crate::config;
 use crate::demo::app::{App, AppOptions, SameSite};
 use crate::demo::vodia::{Options, Vodia};
@@ -27,55 +27,37 @@ pub(super) struct Arguments {
     listen: SocketAddr,
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
+pub(super) fn run(arguments: &Arguments) -> Done {
     trace::init(tracing::Level::INFO, config::Format::Text);
-    match run::runtime() {
-        Ok(runtime) => runtime.block_on(show(arguments.listen)),
-        Err(error) => complain("cannot start", &error),
-    }
+    run::runtime()?.block_on(show(arguments.listen))
 }
 
-async fn show(listen: SocketAddr) -> ExitCode {
-    let listen = match settled(listen) {
-        Ok(listen) => listen,
-        Err(error) => return complain("cannot listen", &error),
-    };
+async fn show(listen: SocketAddr) -> Done {
+    let listen = settled(listen).map_err(|error| complain("cannot listen", &error))?;
     let port = listen.port();
     let options = Options::default();
     let password = options.admin_password.clone();
     let pbx = Vodia::start(options).await;
     let cloud = Voximplant::start(["alice", "bob"].map(|user| (user, PASSWORD))).await;
-    let pbx_origin = format!("https://pbx.localhost:{port}");
     let app = App::start(AppOptions {
-        pbx_origin,
+        pbx_origin: format!("https://pbx.localhost:{port}"),
         tenant: "acme.test".into(),
         voximplant: Some(cloud.addr),
         cookie_same_site: SameSite::Lax,
     })
     .await;
 
-    let folder = match Folder::new() {
-        Ok(folder) => folder,
-        Err(error) => return complain("cannot make a folder for the demo", &error),
-    };
+    let folder = Folder::new().map_err(|error| complain("cannot make a folder for the demo", &error))?;
     let text = configuration(listen, app.addr, pbx.addr);
-    let config = match folder.fill(&text) {
-        Ok(()) => config::parse(&text, &folder.0, &|name| (name == ADMIN).then(|| password.clone())),
-        Err(error) => return complain("cannot write the files of the demo", &error),
-    };
-    let config = match config {
-        Ok(config) => config,
-        Err(problems) => {
-            eprintln!("{problems}");
-            return ExitCode::from(EX_CONFIG);
-        }
-    };
+    folder.fill(&text).map_err(|error| complain("cannot write the files of the demo", &error))?;
+    let env = |name: &str| (name == ADMIN).then(|| password.clone());
+    let config = config::parse(&text, &folder.0, &env).map_err(|problems| refuse(&problems))?;
     run::serve(config, |_| welcome(port, &folder.0)).await
 }
 
 /// Finds a free port in the place of port 0: the app names the port in its links before the gate listens there.
 fn settled(listen: SocketAddr) -> io::Result<SocketAddr> {
-    if listen.port() == 0 { std::net::TcpListener::bind(listen)?.local_addr() } else { Ok(listen) }
+    if listen.port() == 0 { TcpListener::bind(listen)?.local_addr() } else { Ok(listen) }
 }
 
 fn welcome(port: u16, folder: &Path) {
@@ -128,7 +110,6 @@ struct Folder(PathBuf);
 impl Folder {
     fn new() -> io::Result<Self> {
         let path = std::env::temp_dir().join(format!("callgate-demo-{}", RequestId::next()));
-        use std::os::unix::fs::DirBuilderExt;
         fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
@@ -148,8 +129,6 @@ impl Folder {
     }
 
     fn write(&self, name: &str, text: &str) -> io::Result<()> {
-        use std::io::Write;
-        use std::os::unix::fs::OpenOptionsExt;
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.0.join(name))?;
         file.write_all(text.as_bytes())
     }

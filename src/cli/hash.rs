@@ -1,14 +1,13 @@
 //! `callgate hash`: passwords and keys, as the configuration wants them.
 
 use std::io::{self, BufRead, IsTerminal};
-use std::process::ExitCode;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
-use super::complain;
+use super::{Done, complain};
 use crate::model::ott::{VoximplantUser, users_line};
 use crate::model::secret::Secret;
 
@@ -28,34 +27,30 @@ pub(super) struct Arguments {
     key: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
+pub(super) fn run(arguments: &Arguments) -> Done {
     match &arguments.user {
         None => key(),
         Some(user) if arguments.generate => generate(user),
-        Some(user) => match ask(user) {
-            Ok(password) => hashed(user, &password),
-            Err(error) => complain("no password", &error),
-        },
+        Some(user) => hash(user, &ask(user).map_err(|error| complain("no password", &error))?),
     }
+    Ok(())
 }
 
-fn hashed(user: &VoximplantUser, password: &Secret) -> ExitCode {
+fn hash(user: &VoximplantUser, password: &Secret) {
     println!("{}", users_line(user, password.expose()));
-    ExitCode::SUCCESS
 }
 
-fn generate(user: &VoximplantUser) -> ExitCode {
+fn generate(user: &VoximplantUser) {
     // Voximplant wants upper and lower case, a digit and a sign: chance alone may leave one out.
     let password = Secret::new(format!("{}-aA1", random()));
     eprintln!("password: {}", password.expose());
-    hashed(user, &password)
+    hash(user, &password);
 }
 
-fn key() -> ExitCode {
+fn key() {
     let key = Secret::new(random());
     eprintln!("key: {}", key.expose());
     println!("sha256 = \"{}\"", hex::encode(digest(&SHA256, key.expose().as_bytes())));
-    ExitCode::SUCCESS
 }
 
 fn random() -> String {

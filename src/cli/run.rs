@@ -1,48 +1,34 @@
-//! `callgate run`.
+//! `callgate run`: serves until a signal says to end.
 
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
+use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{EX_CUT, complain, load};
+use super::{Done, EX_CUT, complain, load};
 use crate::config::Config;
 use crate::observe::{Logs, trace};
 use crate::server::Server;
 
 /// Serves until a signal says to end.
-pub(super) fn run(path: &Path) -> ExitCode {
-    let config = match load(path) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
+pub(super) fn run(path: &Path) -> Done {
+    let config = load(path)?;
     trace::init(config.log.level, config.log.format);
-    match runtime() {
-        Ok(runtime) => runtime.block_on(serve(config, |_| {})),
-        Err(error) => complain("cannot start", &error),
-    }
+    runtime()?.block_on(serve(config, |_| {}))
 }
 
 /// Makes the runtime that waits for signals; exchanges have their own.
-pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
+pub(super) fn runtime() -> Result<Runtime, ExitCode> {
+    runtime::Builder::new_current_thread().enable_all().build().map_err(|error| complain("cannot start", &error))
 }
 
 /// Serves until a signal says to end. `ready` is called once connections are accepted.
-pub(super) async fn serve(config: Config, ready: impl FnOnce(&Server)) -> ExitCode {
-    let mut signals = match Signals::listen() {
-        Ok(signals) => signals,
-        Err(error) => return complain("cannot listen for signals", &error),
-    };
-    let logs = match Logs::open(&config) {
-        Ok(logs) => logs,
-        Err(error) => return complain("cannot open the logs", &error),
-    };
-    let server = match Server::start(config, logs) {
-        Ok(server) => server,
-        Err(error) => return complain("cannot start", &error),
-    };
+pub(super) async fn serve(config: Config, ready: impl FnOnce(&Server)) -> Done {
+    let mut signals = Signals::listen().map_err(|error| complain("cannot listen for signals", &error))?;
+    let logs = Logs::open(&config).map_err(|error| complain("cannot open the logs", &error))?;
+    let server = Server::start(config, logs).map_err(|error| complain("cannot start", &error))?;
     for address in server.addresses() {
         tracing::info!(%address, "listening");
     }
@@ -53,10 +39,10 @@ pub(super) async fn serve(config: Config, ready: impl FnOnce(&Server)) -> ExitCo
     let drained = tokio::task::spawn_blocking(move || server.join());
     tokio::select! {
         cut = drained => match cut.unwrap_or_default() {
-            0 => ExitCode::SUCCESS,
+            0 => Ok(()),
             cut => {
                 tracing::warn!(cut, "connections were cut off at the drain deadline");
-                ExitCode::from(EX_CUT)
+                Err(ExitCode::from(EX_CUT))
             }
         },
         // The worker threads are left as they are: the second signal means now.

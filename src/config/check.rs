@@ -15,26 +15,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing::Level;
 
-use crate::model::rate::Rate;
-
-use super::Access;
-use super::Config;
-use super::Format;
-use super::Limits;
-use super::Log;
-use super::Server;
-use super::ServerTimeouts;
-use super::document::Document;
-use super::document::Node;
-use super::document::Table;
-use super::problem::Problem;
-use super::problem::Problems;
+use self::allow::Offer;
+use self::auth::Methods;
+use self::values::{address, duration_or};
+use super::document::{Document, Node, Table};
+use super::problem::{Problem, Problems};
 use super::source::Surroundings;
-
-use allow::Offer;
-use auth::Methods;
-use values::address;
-use values::duration_or;
+use super::{Access, Config, Format, Limits, Log, Server, ServerTimeouts};
+use crate::model::rate::Rate;
 
 /// Reads a configuration file and everything it names.
 ///

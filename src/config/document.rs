@@ -2,18 +2,15 @@
 //!
 //! Every reader returns `None` once it has reported why; a table reports the keys nobody asked for.
 
-use std::cell::Cell;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use toml::Spanned;
-use toml::de::DeTable;
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
-use super::problem::Place;
-use super::problem::Problem;
+use super::problem::{Place, Problem};
 
 /// The text of a configuration, with what was found wrong in it so far.
 pub(super) struct Document<'d> {

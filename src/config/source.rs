@@ -1,19 +1,15 @@
 //! What a configuration takes from outside its own text: files, secrets, the time of day.
 
 use std::fs::File;
-use std::io;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
+use super::document::{Node, Table};
 use crate::model::secret::Secret;
-
-use super::document::Node;
-use super::document::Table;
 
 /// The world around a configuration while it is read.
 pub(super) struct Surroundings<'a> {

@@ -1,14 +1,18 @@
 //! The configuration of a running gate. Every field is already right; `check` is the only maker.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use ipnet::IpNet;
+use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tracing::Level;
 
 use super::problem::Problem;
 use crate::model::account::{Domain, Language};
@@ -60,8 +64,8 @@ pub struct Certificate {
     pub names: Vec<String>,
 }
 
-impl std::fmt::Debug for Certificate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificate").field("names", &self.names).finish_non_exhaustive()
     }
 }
@@ -262,7 +266,7 @@ pub struct Whoami {
     /// Which of the caller's cookies are shown to the app.
     pub cookies: Names,
     /// Which of the caller's other header fields are shown to the app, in lower case.
-    pub headers: Vec<http::HeaderName>,
+    pub headers: Vec<HeaderName>,
     /// The deadline of the answer, connecting included.
     pub timeout: Duration,
 }
@@ -294,7 +298,7 @@ pub struct ApiKey {
     /// The networks it may come from; empty: any.
     pub from: Vec<IpNet>,
     /// When it ends.
-    pub expires: Option<jiff::Timestamp>,
+    pub expires: Option<Timestamp>,
 }
 
 /// `[limits]`.
@@ -320,7 +324,7 @@ pub struct Log {
     /// Their form.
     pub format: Format,
     /// The least serious event that is logged to standard error.
-    pub level: tracing::Level,
+    pub level: Level,
 }
 
 /// Where access lines go.

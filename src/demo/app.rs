@@ -6,29 +6,17 @@ mod portal;
 mod tests;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::Method;
-use http::Request;
-use http::Response;
-use http::StatusCode;
 use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::Value;
 
 use super::body::Body;
-use super::server;
-use super::server::Answer;
-use super::server::KEPT;
-use super::server::Recent;
-use super::server::Seen;
-use super::server::Server;
-use super::server::Site;
-use super::server::lock;
+use super::server::{self, Answer, KEPT, Recent, Seen, Server, Site, lock};
 
 /// The cookie of the app's own login.
 const COOKIE: &str = "demo_app";

@@ -3,13 +3,11 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
-use std::task::Context;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::Frame;
-use http_body::SizeHint;
+use http_body::{Frame, SizeHint};
 use tokio::time::Sleep;
 
 /// The size of one frame of filler.

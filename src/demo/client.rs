@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// An answer as it came over the wire.

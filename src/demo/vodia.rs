@@ -11,47 +11,23 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::HeaderValue;
-use http::Request;
-use http::Response;
-use http::StatusCode;
-use http::header;
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 
-use self::ask::Ask;
-use self::ask::basic;
+use self::ask::{Ask, basic};
 use self::state::State;
 use super::body::Body;
-use super::server;
-use super::server::Answer;
-use super::server::Recent;
-use super::server::Seen;
-use super::server::Server;
-use super::server::Site;
-use super::server::lock;
+use super::server::{self, Answer, Recent, Seen, Server, Site, lock};
 
-pub use self::faults::BodyForm;
-pub use self::faults::Ending;
-pub use self::faults::FailForm;
-pub use self::faults::Faults;
-pub use self::faults::Scope;
-pub use self::faults::Wrong;
-pub use self::options::Dialect;
-pub use self::options::Extension;
-pub use self::options::Options;
-pub use self::options::Tenant;
-pub use self::state::Identity;
-pub use self::state::Level;
-pub use self::state::Session;
+pub use self::faults::{BodyForm, Ending, FailForm, Faults, Scope, Wrong};
+pub use self::options::{Dialect, Extension, Options, Tenant};
+pub use self::state::{Identity, Level, Session};
 
 /// The path of the session protocol.
 const SESSION_PATH: &str = "/rest/system/session";

@@ -2,36 +2,19 @@
 //!
 //! Computes the formula with code of its own, so an error in the proxy's cannot be right here too.
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
-use std::net::IpAddr;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::HeaderValue;
-use http::Method;
-use http::Request;
-use http::Response;
-use http::StatusCode;
-use http::header;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use md5::Digest;
-use md5::Md5;
-use serde_json::Value;
-use serde_json::json;
+use md5::{Digest, Md5};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::body::Body;
-use super::server;
-use super::server::Answer;
-use super::server::KEPT;
-use super::server::Recent;
-use super::server::Seen;
-use super::server::Server;
-use super::server::Site;
-use super::server::lock;
+use super::server::{self, Answer, KEPT, Recent, Seen, Server, Site, lock};
 
 /// How long the real cloud honours a key.
 const KEY_TTL: Duration = Duration::from_secs(300);
@@ -188,8 +171,7 @@ fn open_to_all(mut response: Response<Body>) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::client::Raw;
-    use crate::demo::client::ask;
+    use crate::demo::client::{Raw, ask};
 
     async fn cloud() -> Voximplant {
         Voximplant::start([("myuser", "mypass")]).await

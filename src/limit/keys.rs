@@ -4,8 +4,7 @@
 //! with the same key tells nothing new.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 

@@ -3,15 +3,11 @@
 use std::hash::Hash;
 use std::time::Duration;
 
-use governor::Quota;
-use governor::RateLimiter;
-use governor::clock::Clock;
-use governor::clock::MonotonicClock;
+use governor::clock::{Clock, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
+use governor::{Quota, RateLimiter};
 
-use super::table::Ask;
-use super::table::Seeds;
-use super::table::Table;
+use super::table::{Ask, Seeds, Table};
 use crate::model::rate::Rate;
 
 /// A quota for each key, at most so many keys told apart.
@@ -46,7 +42,7 @@ impl Limiter {
 
 impl<C: Clock> Limiter<C> {
     /// Makes a limiter that asks this clock.
-    pub fn with_clock(name: &'static str, rate: Rate, cap: usize, clock: C) -> Self {
+    fn with_clock(name: &'static str, rate: Rate, cap: usize, clock: C) -> Self {
         let quota = quota(rate);
         let table = Table::new(cap, quota.replenish_interval().into());
         Self { name, rate, seeds: Seeds::default(), limiter: RateLimiter::new(quota, table, clock) }

@@ -4,12 +4,8 @@
 //! knows, in sets of fixed size. A key whose set is full of live entries counts in one of the shared cells: strangers
 //! who flood the table share with strangers, and nobody's count is ever forgotten to make room.
 
-use std::hash::BuildHasher;
-use std::hash::Hash;
-use std::hash::RandomState;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use governor::nanos::Nanos;
 use governor::state::StateStore;
@@ -144,8 +140,7 @@ const SHARED: usize = 1024;
 
 #[cfg(test)]
 mod tests {
-    use std::mem::size_of;
-    use std::mem::size_of_val;
+    use std::mem::{size_of, size_of_val};
 
     use super::*;
 

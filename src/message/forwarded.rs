@@ -2,15 +2,16 @@
 
 use std::net::IpAddr;
 
+use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// How many fields this program adds to a request, `Via` and `Host` among them.
-const ASSERTED: usize = 6;
 /// The field that ties an exchange to its log lines.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// How many fields this program adds to a request, `Via` and `Host` among them.
+const ASSERTED: usize = 6;
 
 /// Prefixes of fields by which an upstream would believe who the client is or what it asked for, `-` for `_` and `.`.
 const PREFIXES: [&[u8]; 3] = [b"x-forwarded", b"x-original-", b"x-rewrite-"];
@@ -56,10 +57,10 @@ pub fn assert(headers: &mut HeaderMap, client: HeaderValue, host: &HeaderValue, 
 }
 
 /// Adds this hop to `Via` (RFC 9110 §7.6.3).
-pub fn via(headers: &mut HeaderMap, version: http::Version) {
+pub fn via(headers: &mut HeaderMap, version: Version) {
     let ours = match version {
-        http::Version::HTTP_2 => "2.0 callgate",
-        http::Version::HTTP_10 => "1.0 callgate",
+        Version::HTTP_2 => "2.0 callgate",
+        Version::HTTP_10 => "1.0 callgate",
         _ => "1.1 callgate",
     };
     headers.append(header::VIA, HeaderValue::from_static(ours));

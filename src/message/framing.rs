@@ -2,7 +2,7 @@
 //!
 //! hyper reads by the letter of the law; these are the lines that the law leaves to the reader.
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap};
 use http::{Request, StatusCode, response};
 
 /// The longest request target.
@@ -55,34 +55,32 @@ pub fn settle_answer(head: &mut response::Parts) -> Result<(), Unclear> {
         return Err(Unclear::Status);
     }
     check_chunked(&head.headers)?;
-    let Some(length) = length(&head.headers)? else { return Ok(()) };
+    let lines = length_lines(&head.headers)?;
+    if lines == 0 {
+        return Ok(());
+    }
     if head.headers.contains_key(header::TRANSFER_ENCODING) {
         return Err(Unclear::Length);
     }
     if head.status == StatusCode::NO_CONTENT {
         // Such an answer has no length (RFC 9110 §8.6).
         head.headers.remove(header::CONTENT_LENGTH);
-    } else if let Some(length) = length {
+    } else if lines > 1
+        && let Some(length) = head.headers.get(header::CONTENT_LENGTH).cloned()
+    {
         head.headers.insert(header::CONTENT_LENGTH, length);
     }
     Ok(())
 }
 
-/// Returns whether there is a length, and the line to keep if it is said more than once.
-fn length(headers: &HeaderMap) -> Result<Option<Option<HeaderValue>>, Unclear> {
+/// Counts the lines that say the length; they must all say the same, in digits.
+fn length_lines(headers: &HeaderMap) -> Result<usize, Unclear> {
     let mut lines = headers.get_all(header::CONTENT_LENGTH).into_iter();
-    let Some(first) = lines.next() else { return Ok(None) };
+    let Some(first) = lines.next() else { return Ok(0) };
     if first.is_empty() || !first.as_bytes().iter().all(u8::is_ascii_digit) {
         return Err(Unclear::Length);
     }
-    let mut repeated = false;
-    for line in lines {
-        if line != first {
-            return Err(Unclear::Length);
-        }
-        repeated = true;
-    }
-    Ok(Some(repeated.then(|| first.clone())))
+    lines.try_fold(1, |count, line| if line == first { Ok(count + 1) } else { Err(Unclear::Length) })
 }
 
 /// Finds what is too large in the head of a request. `arrived` is how many bytes came since it began, or more.

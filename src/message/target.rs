@@ -1,5 +1,7 @@
 //! Whom a request is for: exactly one host, said once or said alike (RFC 9110 §7.2, RFC 9112 §3.2).
 
+use std::net::Ipv6Addr;
+
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Scheme, Uri};
 
@@ -85,7 +87,7 @@ fn split(text: &str) -> Option<(&str, Option<u16>)> {
     let end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
     let (host, rest) = text.split_at(end);
     let valid = match host.strip_prefix('[') {
-        Some(inner) => inner.strip_suffix(']')?.parse::<std::net::Ipv6Addr>().is_ok(),
+        Some(inner) => inner.strip_suffix(']')?.parse::<Ipv6Addr>().is_ok(),
         None => is_name(host),
     };
     let port = match rest.strip_prefix(':') {

@@ -11,7 +11,7 @@ const HTTPS: u16 = 443;
 /// Where a redirect was seen: the request it answers.
 pub struct Door<'a> {
     /// The request's own host, in lower case, without port.
-    pub scheme_host: &'a str,
+    pub host: &'a str,
     /// The port of the request's authority; none: 443.
     pub port: Option<u16>,
     /// The path of the request.
@@ -51,7 +51,7 @@ pub fn target(location: &str, landing: &[&str], door: &Door<'_>) -> Target {
         Some((authority, path)) if landing.contains(&path) && leads_to_pbx(authority, door) => {
             Target::PbxHost(authority.to_owned())
         }
-        None if (door.is_pbx_host)(door.scheme_host) && leads_to_page(url, landing, door.path) => Target::Relative,
+        None if (door.is_pbx_host)(door.host) && leads_to_page(url, landing, door.path) => Target::Relative,
         Some(_) | None => Target::Elsewhere,
     }
 }
@@ -241,7 +241,7 @@ mod tests {
 
     /// Follows a location from `/portal/login` on `host`.
     fn follow(location: &str, host: &str, port: Option<u16>) -> Target {
-        let door = Door { scheme_host: host, port, path: "/portal/login", is_pbx_host: &is_pbx_host };
+        let door = Door { host, port, path: "/portal/login", is_pbx_host: &is_pbx_host };
         target(location, &["/welcome.htm", "/m/welcome.htm"], &door)
     }
 
@@ -324,7 +324,7 @@ mod tests {
             ("", Target::Elsewhere),
             ("*", Target::Elsewhere),
         ] {
-            let door = Door { scheme_host: "pbx.test", port: None, path, is_pbx_host: &is_pbx_host };
+            let door = Door { host: "pbx.test", port: None, path, is_pbx_host: &is_pbx_host };
             assert_eq!(target("welcome.htm", &["/welcome.htm", "/m/welcome.htm"], &door), expected, "{path}");
         }
     }

@@ -3,12 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::Method;
-use http::Version;
+use http::{Method, Version};
 use jiff::Timestamp;
 
-use super::line;
-use super::line::Value;
+use super::line::{self, Value};
 use super::request_id::RequestId;
 use crate::config::Format;
 use crate::model::redact;

@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use super::line;
-use super::line::Value;
+use super::line::{self, Value};
 use super::request_id::RequestId;
 use crate::config::Format;
 use crate::model::redact;

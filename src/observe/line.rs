@@ -1,12 +1,10 @@
 //! The form of a log line: `key=value` for people, one JSON object for programs; the same keys in the same order.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use jiff::Timestamp;
-use serde::Serialize;
-use serde::Serializer as _;
+use serde::{Serialize, Serializer as _};
 
 use crate::config::Format;
 

@@ -1,19 +1,11 @@
 //! The far end of a log: standard output, a file, or memory.
 
 use std::fmt;
-use std::fs;
-use std::fs::File;
-use std::fs::OpenOptions;
-use std::io;
-use std::io::Write as _;
-use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -46,14 +38,6 @@ impl Place {
     pub(super) fn follow(&mut self, now: Instant) -> io::Result<()> {
         match self {
             Self::File(log) => log.follow(now),
-            Self::Stdout | Self::Memory(_) => Ok(()),
-        }
-    }
-
-    /// Opens the file again.
-    pub(super) fn reopen(&mut self) -> io::Result<()> {
-        match self {
-            Self::File(log) => log.reopen(),
             Self::Stdout | Self::Memory(_) => Ok(()),
         }
     }

@@ -6,27 +6,16 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc;
-use std::sync::mpsc::Receiver;
-use std::sync::mpsc::SendError;
-use std::sync::mpsc::SyncSender;
-use std::sync::mpsc::TrySendError;
-use std::thread;
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SendError, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::line;
-use super::line::Value;
-use super::place::LogFile;
-use super::place::Memory;
-use super::place::Place;
+use super::line::{self, Value};
+use super::place::{LogFile, Memory, Place};
 use crate::config::Format;
 
 /// A handle to one log. Dropping the last one writes what is queued and ends the thread.
@@ -41,7 +30,6 @@ struct Shared {
 
 enum Message {
     Line(String),
-    Reopen,
     /// Answered by dropping the sender, once all before it is written.
     Flush(SyncSender<()>),
     Close,
@@ -100,12 +88,6 @@ impl Sink {
         if let Err(SendError(Message::Line(line))) = self.0.queue.send(Message::Line(line)) {
             tracing::error!(line, "the log is closed, so a line goes here");
         }
-    }
-
-    /// Opens the file again by its name, for whoever has moved it away. A move is also noticed
-    /// by itself, by the first line written a second later.
-    pub fn reopen(&self) {
-        self.send(Message::Reopen);
     }
 
     /// Waits until all that was queued before is written.
@@ -168,7 +150,6 @@ impl Writer {
             while let Some(message) = next {
                 match message {
                     Message::Line(line) => self.take(&line),
-                    Message::Reopen => self.reopen(),
                     Message::Flush(written) => {
                         self.write();
                         drop(written);
@@ -187,12 +168,6 @@ impl Writer {
         if self.batch.len() >= BATCH {
             self.write();
         }
-    }
-
-    fn reopen(&mut self) {
-        self.write();
-        let outcome = self.place.reopen();
-        self.report(outcome);
     }
 
     fn write(&mut self) {
@@ -282,7 +257,6 @@ mod tests {
         sink.close();
         sink.line("x".to_owned());
         sink.sure_line("x".to_owned());
-        sink.reopen();
         sink.flush();
         assert_eq!(memory.text(), "");
     }
@@ -335,20 +309,5 @@ mod tests {
         let events = fs::read_to_string(events.path()).unwrap();
         assert_eq!(events.matches("cannot write the log").count(), 2, "{events}");
         assert!(events.contains("/dev/full"), "{events}");
-    }
-
-    #[test]
-    fn a_file_moved_away_is_opened_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, moved) = (dir.path().join("access.log"), dir.path().join("access.log.1"));
-        let sink = Sink::file(&path, Format::Text).unwrap();
-        sink.line("one".to_owned());
-        sink.flush();
-        fs::rename(&path, &moved).unwrap();
-        sink.reopen();
-        sink.line("two".to_owned());
-        sink.close();
-        assert_eq!(fs::read_to_string(moved).unwrap(), "one\n");
-        assert_eq!(fs::read_to_string(path).unwrap(), "two\n");
     }
 }

@@ -7,8 +7,7 @@ use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
-use super::Error;
-use super::breaker;
+use super::{Error, breaker};
 use crate::model::account::{Account, Language};
 use crate::model::session::SessionId;
 

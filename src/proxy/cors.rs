@@ -5,10 +5,13 @@ use http::{Response, StatusCode};
 
 use super::body::Body;
 use super::error::Error;
-use super::reply;
+use super::reply::{self, Words};
 use crate::message::target::Authority;
+use crate::observe::RequestId;
 
 const PREFLIGHT_METHOD: &str = "access-control-request-method";
+/// The fields that a listed page may send besides those that every page may.
+const ALLOW_HEADERS: HeaderValue = HeaderValue::from_static("content-type, authorization");
 /// How long a browser may remember a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
@@ -40,41 +43,54 @@ pub(super) fn from(headers: &HeaderMap, authority: &Authority, listed: &[String]
     }
 }
 
-/// Answers a preflight.
+/// Answers `OPTIONS`: a preflight, or else the question which methods there are.
 ///
 /// # Errors
-/// When it is none, or the origin is not listed.
+/// When a preflight comes from elsewhere.
 pub(super) fn preflight(
     headers: &HeaderMap,
     authority: &Authority,
     listed: &[String],
     allow: &'static str,
 ) -> Result<Response<Body>, Error> {
+    let mut response = reply::empty(StatusCode::NO_CONTENT);
+    let fields = response.headers_mut();
     if !headers.contains_key(header::ORIGIN) || !headers.contains_key(PREFLIGHT_METHOD) {
-        let mut response = reply::empty(StatusCode::NO_CONTENT);
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+        fields.insert(header::ALLOW, HeaderValue::from_static(allow));
         return Ok(response);
     }
-    let mut response = match from(headers, authority, listed) {
-        From::Listed(origin) => {
-            let mut response = reply::empty(StatusCode::NO_CONTENT);
-            let fields = response.headers_mut();
+    let from = from(headers, authority, listed);
+    match from {
+        From::Here => {}
+        From::Listed(_) => {
             fields.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
-            fields
-                .insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type, authorization"));
+            fields.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOW_HEADERS);
             fields.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
-            share(&mut response, &From::Listed(origin));
-            response
         }
-        From::Here => reply::empty(StatusCode::NO_CONTENT),
         From::Elsewhere => return Err(Error::CrossSite),
-    };
-    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Origin"));
+    }
+    let_read(&mut response, &from);
     Ok(response)
 }
 
-/// Lets a listed page read the answer.
-pub(super) fn share(response: &mut Response<Body>, from: &From) {
+/// Lets a listed page read the answer, also when it is a refusal.
+///
+/// # Errors
+/// When no listed page asks, so that the refusal is told as to anybody.
+pub(super) fn share(
+    answered: Result<Response<Body>, Error>,
+    from: &From,
+    id: RequestId,
+) -> Result<Response<Body>, Error> {
+    let mut response = match (answered, from) {
+        (Err(error), From::Listed(_)) => error.answer(&Words { navigation: false, html: false, id }),
+        (answered, _) => answered?,
+    };
+    let_read(&mut response, from);
+    Ok(response)
+}
+
+fn let_read(response: &mut Response<Body>, from: &From) {
     let headers = response.headers_mut();
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
     if let From::Listed(origin) = from {

@@ -15,7 +15,7 @@ use crate::{pbx, upstream};
 
 /// Why a request is not answered as asked. The words go to the client, the sources to the log.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(super) enum Error {
     /// The request is malformed in a way that its sender can mend.
     #[error("{0}")]
     Malformed(&'static str),
@@ -78,7 +78,7 @@ const FULL: Duration = Duration::from_secs(10);
 impl Error {
     /// Returns the status, and the cause as the access log names it.
     #[must_use]
-    pub const fn status(&self) -> (StatusCode, &'static str) {
+    pub(super) const fn status(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
             Self::Oversize(Oversize::Target) => (StatusCode::URI_TOO_LONG, "target_too_long"),
@@ -103,13 +103,13 @@ impl Error {
 
     /// Tells whether the request was none that its sender should have sent.
     #[must_use]
-    pub const fn is_malformed(&self) -> bool {
+    pub(super) const fn is_malformed(&self) -> bool {
         matches!(self, Self::Malformed(_) | Self::Oversize(_))
     }
 
     /// Turns the failure into an answer.
     #[must_use]
-    pub fn answer(&self, words: &Words) -> Response<Body> {
+    pub(super) fn answer(&self, words: &Words) -> Response<Body> {
         let (status, code) = self.status();
         if let Self::Nobody { login: Some(login) } = self
             && words.navigation

@@ -14,9 +14,13 @@ use super::peer::Tunnel;
 use super::route::To;
 use super::{Caller, Peer, Proxy};
 use crate::limit::client_key;
-use crate::message::{forwarded, hop};
+use crate::message::forwarded;
+use crate::message::hop::{self, Hop};
 use crate::model::path;
 use crate::upstream::{self, Answer, Far, Payload, Upstream};
+
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
 /// A request on its way to an upstream.
 struct Outbound<'p> {
@@ -28,10 +32,8 @@ struct Outbound<'p> {
     kept: Option<Kept>,
 }
 
-const CLOSE: HeaderValue = HeaderValue::from_static("close");
-const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
-
 impl Proxy {
+    /// Passes a request on, and the answer back. A redirect to the landing page is given its session on the way.
     pub(super) async fn forward(
         &self,
         request: Request<Incoming>,
@@ -41,25 +43,22 @@ impl Proxy {
     ) -> Result<Response<Body>, Error> {
         let by_field = body::closes_by_field(request.version());
         let Outbound { upstream, request, switches, kept } = self.outbound(request, peer, &caller, exchange)?;
-        match upstream.send(request).await? {
-            Answer::Switched(head, far) if switches => switch(head, far, peer, exchange),
-            Answer::Switched(..) => Err(upstream::Error::Nonsense("it switched protocols unasked").into()),
-            Answer::Response(response) => {
-                let (mut head, relay) = response.into_parts();
-                let named = Named::take(&mut head.headers);
-                hop::strip(&mut head.headers)
-                    .map_err(|_| upstream::Error::Nonsense("a Connection field names a protected field"))?;
-                if by_field && exchange.is_receiving() {
-                    // An answer before the body's end may be the reason why the rest of it never comes.
-                    head.headers.insert(header::CONNECTION, CLOSE);
-                }
-                let mut response = Response::from_parts(head, Body::relay(relay));
-                if let Some(kept) = kept {
-                    Box::pin(self.inject(kept, &named, &mut response, &caller)).await?;
-                }
-                Ok(response)
-            }
+        let response = match upstream.send(request).await? {
+            Answer::Response(response) => response,
+            Answer::Switched(head, far) if switches => return switch(head, far, peer, exchange),
+            Answer::Switched(..) => return Err(upstream::Error::Nonsense("it switched protocols unasked").into()),
+        };
+        let (mut head, relay) = response.into_parts();
+        let (named, _) = receive(&mut head.headers)?;
+        if by_field && exchange.is_receiving() {
+            // An answer before the body's end may be the reason why the rest of it never comes.
+            head.headers.insert(header::CONNECTION, CLOSE);
         }
+        let mut response = Response::from_parts(head, Body::relay(relay));
+        if let Some(kept) = kept {
+            Box::pin(self.inject(kept, &named, &mut response, &caller)).await?;
+        }
+        Ok(response)
     }
 
     /// Decides where a request goes, and makes it the next hop's. Nothing is waited for.
@@ -144,12 +143,18 @@ fn join_cookies(fields: &mut HeaderMap) {
     }
 }
 
+/// Makes the fields of an answer those of the client's hop, and returns what was meant for us alone.
+fn receive(fields: &mut HeaderMap) -> Result<(Named, Hop), upstream::Error> {
+    let named = Named::take(fields);
+    let hop =
+        hop::strip(fields).map_err(|_| upstream::Error::Nonsense("a Connection field names a protected field"))?;
+    Ok((named, hop))
+}
+
 /// Passes on the upstream's 101, and leaves it to the connection to become a tunnel once that is out.
 fn switch(head: Response<()>, far: Far, peer: &Peer, exchange: &mut Exchange) -> Result<Response<Body>, Error> {
     let (mut head, ()) = head.into_parts();
-    Named::take(&mut head.headers);
-    let hop = hop::strip(&mut head.headers)
-        .map_err(|_| upstream::Error::Nonsense("a Connection field names a protected field"))?;
+    let (_, hop) = receive(&mut head.headers)?;
     if !hop.websocket {
         return Err(upstream::Error::Nonsense("it switched to another protocol").into());
     }

@@ -9,6 +9,7 @@ use super::pbx::{Selectors, looks_ahead};
 use super::{Caller, Proxy};
 use crate::auth::{Act, Proof, Verdict};
 use crate::config::{self, Handoff};
+use crate::model::account::Language;
 use crate::model::grant::{REDIRECT, Wish};
 use crate::model::landing::{self, Door, Target};
 use crate::model::principal::{Claims, Principal};
@@ -86,9 +87,9 @@ impl Proxy {
         response: &mut Response<Body>,
         caller: &Caller,
     ) -> Result<(), Error> {
-        let Some((pbx, sessions)) = self.pbx_side().filter(|_| is_redirect(response.status())) else { return Ok(()) };
+        let Some(pbx) = self.pbx_side().filter(|_| is_redirect(response.status())) else { return Ok(()) };
         let Some(location) = location(response.headers()) else { return Ok(()) };
-        if self.leads_to(&location, pbx, &kept.path, named, caller) == Target::Elsewhere {
+        if self.leads_to(&location, pbx.settings, &kept.path, named, caller) == Target::Elsewhere {
             return Ok(());
         }
         // Even without names of the app's the answer would become one: a prefetched bare redirect must not be kept for the click.
@@ -97,9 +98,9 @@ impl Proxy {
         }
         let Some(principal) = self.redirected(named, &kept, caller).await? else { return Ok(()) };
         let language = principal.claims.get("lang").cloned().or_else(|| landing::lang_of(&location));
-        let selectors = Selectors::in_language(self.offered(language, pbx));
-        let minted = self.mint_for(&principal, &selectors, pbx, sessions, caller).await?;
-        let location = match pbx.handoff {
+        let selectors = Selectors::in_language(self.offered(language, pbx.settings));
+        let minted = self.mint_for(&principal, &selectors, pbx, caller).await?;
+        let location = match pbx.settings.handoff {
             Handoff::Link => landing::with_session(&location, &minted.session, minted.language.as_ref()),
             Handoff::Cookie => {
                 let host = self.pbx_host(&minted.account, pbx, caller)?;
@@ -137,13 +138,13 @@ impl Proxy {
         let means_pbx = self.is_pbx_host(own) || (named.names_somebody() && !location.contains("//"));
         // Other hosts count only when they are listed: where paths part the two, every name in the world would fit.
         let is_pbx_host = |host: &str| if host == own { means_pbx } else { pbx.upstream.lists(host) };
-        let door = Door { scheme_host: own, port: caller.authority.port, path, is_pbx_host: &is_pbx_host };
+        let door = Door { host: own, port: caller.authority.port, path, is_pbx_host: &is_pbx_host };
         let pages: &[&str] = if pbx.handoff == Handoff::Cookie { &[&pbx.landing, WELCOME] } else { &[&pbx.landing] };
         landing::target(location, pages, &door)
     }
 
     /// Drops a language that the PBX does not have: the app's page may know more languages.
-    fn offered(&self, language: Option<String>, pbx: &config::Pbx) -> Option<crate::model::account::Language> {
+    fn offered(&self, language: Option<String>, pbx: &config::Pbx) -> Option<Language> {
         language?.parse().ok().filter(|language| pbx.languages.contains(language))
     }
 }

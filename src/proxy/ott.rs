@@ -20,6 +20,7 @@ use crate::model::principal::Principal;
 const METHODS: &str = "POST, OPTIONS";
 
 impl Proxy {
+    /// Answers `/auth/ott`: a preflight, or a one-time key.
     pub(super) async fn answer_ott(
         &self,
         request: Request<Incoming>,
@@ -34,15 +35,11 @@ impl Proxy {
             _ => return Err(Error::Method(METHODS)),
         }
         let from = cors::from(request.headers(), &caller.authority, &voximplant.origins);
-        let mut response = match self.token(request, &from, voximplant, caller).await {
-            Ok(response) => response,
-            Err(error) if matches!(from, cors::From::Listed(_)) => self.refuse_readably(&error, caller),
-            Err(error) => return Err(error),
-        };
-        cors::share(&mut response, &from);
-        Ok(response)
+        let answered = self.token(request, &from, voximplant, caller).await;
+        cors::share(answered, &from, caller.id)
     }
 
+    /// Answers the key of a page, or says why not.
     async fn token(
         &self,
         request: Request<Incoming>,
@@ -91,11 +88,6 @@ impl Proxy {
         }
         self.granted(Act::Ott, caller, &facts);
         Ok(token)
-    }
-
-    /// Makes a refusal that the page of a listed origin can read.
-    pub(super) fn refuse_readably(&self, error: &Error, caller: &Caller) -> Response<Body> {
-        error.answer(&reply::Words { navigation: false, html: false, id: caller.id })
     }
 }
 

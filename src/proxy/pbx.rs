@@ -14,6 +14,7 @@ use super::small::{self, Fields, Form};
 use super::{Caller, Proxy, cors, reply};
 use crate::auth::{Act, Proof, Verdict};
 use crate::config::{self, Handoff, HostPattern};
+use crate::limit::client_key;
 use crate::model::account::{Account, Language};
 use crate::model::grant::{PbxGrant, Wish};
 use crate::model::landing;
@@ -53,6 +54,15 @@ pub(super) struct Handed {
     language: Option<Language>,
     /// The PBX host the ticket is for, without port.
     host: String,
+}
+
+/// The PBX as the place of a login.
+#[derive(Clone, Copy)]
+pub(super) struct Side<'p> {
+    /// What is configured of it.
+    pub(super) settings: &'p config::Pbx,
+    /// Where sessions are minted.
+    sessions: &'p Pbx,
 }
 
 /// A session with what its hand-over needs to know.
@@ -101,23 +111,24 @@ impl Selectors {
 }
 
 impl Proxy {
+    /// Answers `/auth/pbx`: a link, a page or a server that asks, a preflight.
     pub(super) async fn answer_pbx(
         &self,
         request: Request<Incoming>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
-        let (pbx, sessions) = self.pbx_side().ok_or(Error::NotFound)?;
+        let pbx = self.pbx_side().ok_or(Error::NotFound)?;
         match *request.method() {
-            Method::GET | Method::HEAD => self.answer_link(&request, pbx, sessions, caller).await,
-            Method::POST => self.answer_page(request, pbx, sessions, caller).await,
+            Method::GET | Method::HEAD => self.answer_link(&request, pbx, caller).await,
+            Method::POST => self.answer_page(request, pbx, caller).await,
             Method::OPTIONS => cors::preflight(request.headers(), &caller.authority, self.origins(), METHODS),
             _ => Err(Error::Method(METHODS)),
         }
     }
 
     /// Returns the PBX that sessions can be minted at.
-    pub(super) fn pbx_side(&self) -> Option<(&config::Pbx, &Pbx)> {
-        self.config.pbx.as_ref().zip(self.sessions.as_ref())
+    pub(super) fn pbx_side(&self) -> Option<Side<'_>> {
+        Some(Side { settings: self.config.pbx.as_ref()?, sessions: self.sessions.as_ref()? })
     }
 
     fn origins(&self) -> &[String] {
@@ -137,8 +148,7 @@ impl Proxy {
     async fn answer_link(
         &self,
         request: &Request<Incoming>,
-        pbx: &config::Pbx,
-        sessions: &Pbx,
+        pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         if looks_ahead(request.method(), request.headers()) {
@@ -153,21 +163,14 @@ impl Proxy {
             }
             verdict => self.judge(verdict, &self.page(request.headers(), caller), Act::Pbx, caller)?,
         };
-        let minted = self.mint(proof, selectors, pbx, sessions, caller).await?;
-        self.hand_over(minted, pbx, sessions, caller).await
+        let minted = self.mint(proof, selectors, pbx, caller).await?;
+        self.hand_over(minted, pbx, caller).await
     }
 
     /// Mints a session for a proven caller.
-    async fn mint(
-        &self,
-        proof: Proof,
-        selectors: Selectors,
-        pbx: &config::Pbx,
-        sessions: &Pbx,
-        caller: &Caller,
-    ) -> Result<Minted, Error> {
+    async fn mint(&self, proof: Proof, selectors: Selectors, pbx: Side<'_>, caller: &Caller) -> Result<Minted, Error> {
         let principal = self.choose(Act::Pbx, proof, &selectors.wish, caller)?;
-        self.mint_for(&principal, &selectors, pbx, sessions, caller).await
+        self.mint_for(&principal, &selectors, pbx, caller).await
     }
 
     /// Mints a session for a caller with all its claims.
@@ -175,16 +178,15 @@ impl Proxy {
         &self,
         principal: &Principal,
         selectors: &Selectors,
-        pbx: &config::Pbx,
-        sessions: &Pbx,
+        pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Minted, Error> {
         let grant = self.grant_pbx(principal, &selectors.wish, caller)?;
-        let language = language(selectors.language.as_ref(), &grant, pbx)?;
+        let language = language(selectors.language.as_ref(), &grant, pbx.settings)?;
         let facts =
             Facts { principal: Some(principal), rule: Some(grant.rule()), account: Some(grant.account().to_string()) };
         let pending = self.pending(Act::Pbx, caller, &facts);
-        let minted = sessions.mint(grant.account()).await;
+        let minted = pbx.sessions.mint(grant.account()).await;
         pending.settle();
         match minted {
             Ok(session) => {
@@ -198,28 +200,23 @@ impl Proxy {
         }
     }
 
-    async fn hand_over(
-        &self,
-        minted: Minted,
-        pbx: &config::Pbx,
-        sessions: &Pbx,
-        caller: &Caller,
-    ) -> Result<Response<Body>, Error> {
+    async fn hand_over(&self, minted: Minted, pbx: Side<'_>, caller: &Caller) -> Result<Response<Body>, Error> {
         let host = self.pbx_host(&minted.account, pbx, caller)?;
-        match pbx.handoff {
+        if pbx.settings.handoff == Handoff::Cookie && host == caller.authority.host {
+            return self.land(&minted.session, minted.language.as_ref(), pbx, caller).await;
+        }
+        Ok(reply::redirect(StatusCode::SEE_OTHER, &self.address(&minted, host, pbx, caller)?))
+    }
+
+    /// Writes the address at which a browser that is elsewhere finds its session.
+    fn address(&self, minted: &Minted, host: String, pbx: Side<'_>, caller: &Caller) -> Result<String, Error> {
+        let settings = pbx.settings;
+        match settings.handoff {
             Handoff::Link => {
-                let location = landing::link(
-                    &caller.authority.with_host(&host),
-                    &pbx.landing,
-                    &minted.session,
-                    minted.language.as_ref(),
-                );
-                Ok(reply::redirect(StatusCode::SEE_OTHER, &location))
+                let authority = caller.authority.with_host(&host);
+                Ok(landing::link(&authority, &settings.landing, &minted.session, minted.language.as_ref()))
             }
-            Handoff::Cookie if host == caller.authority.host => {
-                self.land(&minted.session, minted.language.as_ref(), pbx, sessions, caller).await
-            }
-            Handoff::Cookie => Ok(reply::redirect(StatusCode::SEE_OTHER, &self.ticket(&minted, host, caller)?)),
+            Handoff::Cookie => self.ticket(minted, host, caller),
         }
     }
 
@@ -238,18 +235,17 @@ impl Proxy {
         &self,
         token: &SessionId,
         language: Option<&Language>,
-        pbx: &config::Pbx,
-        sessions: &Pbx,
+        pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let host = &caller.authority.raw;
-        let cookies = sessions.exchange(token, host.clone()).await?;
+        let cookies = pbx.sessions.exchange(token, host.clone()).await?;
         if let Some(language) = language
-            && let Err(error) = sessions.speak(language, &cookies, host.clone()).await
+            && let Err(error) = pbx.sessions.speak(language, &cookies, host.clone()).await
         {
             tracing::warn!(id = %caller.id, error = &error as &dyn std::error::Error, "the PBX did not take the language");
         }
-        let mut response = reply::step(&pbx.landing);
+        let mut response = reply::step(&pbx.settings.landing);
         for cookie in cookies {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
@@ -258,16 +254,17 @@ impl Proxy {
 
     /// Finds the host name under which the browser meets the PBX: the one it is at; the granted domain, by which the PBX
     /// picks the tenant; the first that is configured.
-    pub(super) fn pbx_host(&self, account: &Account, pbx: &config::Pbx, caller: &Caller) -> Result<String, Error> {
+    pub(super) fn pbx_host(&self, account: &Account, pbx: Side<'_>, caller: &Caller) -> Result<String, Error> {
         let own = &caller.authority.host;
         if self.is_pbx_host(own) {
             return Ok(own.clone());
         }
+        let hosts = &pbx.settings.upstream.hosts;
         let domain = account.domain().as_str();
-        if pbx.upstream.lists(domain) {
+        if pbx.settings.upstream.lists(domain) {
             return Ok(domain.to_owned());
         }
-        let first = pbx.upstream.hosts.iter().find_map(HostPattern::exact);
+        let first = hosts.iter().find_map(HostPattern::exact);
         first.map(str::to_owned).ok_or_else(|| {
             tracing::warn!(%account, "no host of [pbx] hosts is a name to send the browser to");
             Error::Forbidden
@@ -285,26 +282,19 @@ impl Proxy {
     async fn answer_page(
         &self,
         request: Request<Incoming>,
-        pbx: &config::Pbx,
-        sessions: &Pbx,
+        pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let from = cors::from(request.headers(), &caller.authority, self.origins());
-        let mut response = match self.session(request, &from, pbx, sessions, caller).await {
-            Ok(response) => response,
-            Err(error) if matches!(from, cors::From::Listed(_)) => self.refuse_readably(&error, caller),
-            Err(error) => return Err(error),
-        };
-        cors::share(&mut response, &from);
-        Ok(response)
+        let answered = self.session(request, &from, pbx, caller).await;
+        cors::share(answered, &from, caller.id)
     }
 
     async fn session(
         &self,
         request: Request<Incoming>,
         from: &cors::From,
-        pbx: &config::Pbx,
-        sessions: &Pbx,
+        pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         self.admit(caller)?;
@@ -315,24 +305,17 @@ impl Proxy {
         let form = small::form(&head.headers, Some(Form::Json))?;
         let selectors = Selectors::read(small::read(body, form, self.config.server.timeouts.header).await?)?;
         let wants_all = !proof.is_ambient() || reply::accepts(&head.headers, b"application/vnd.callgate+json");
-        let minted = self.mint(proof, selectors, pbx, sessions, caller).await?;
+        let minted = self.mint(proof, selectors, pbx, caller).await?;
         if wants_all { self.describe(minted, pbx, caller) } else { Ok(reply::json(&json!(minted.session.expose()))) }
     }
 
     /// Describes the session to a program that will send a browser to it.
-    fn describe(&self, minted: Minted, pbx: &config::Pbx, caller: &Caller) -> Result<Response<Body>, Error> {
+    fn describe(&self, minted: Minted, pbx: Side<'_>, caller: &Caller) -> Result<Response<Body>, Error> {
         let host = self.pbx_host(&minted.account, pbx, caller)?;
-        let (url, life) = match pbx.handoff {
-            Handoff::Link => (
-                landing::link(
-                    &caller.authority.with_host(&host),
-                    &pbx.landing,
-                    &minted.session,
-                    minted.language.as_ref(),
-                ),
-                SESSION_LIFE,
-            ),
-            Handoff::Cookie => (self.ticket(&minted, host, caller)?, TOKEN_LIFE),
+        let url = self.address(&minted, host, pbx, caller)?;
+        let life = match pbx.settings.handoff {
+            Handoff::Link => SESSION_LIFE,
+            Handoff::Cookie => TOKEN_LIFE,
         };
         Ok(reply::json(&json!({ "url": url, "session": minted.session.expose(), "expires_in": life })))
     }
@@ -345,21 +328,20 @@ impl Proxy {
         request: &Request<Incoming>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
-        let (pbx, sessions) =
-            self.pbx_side().filter(|_| request.uri().path() == "/auth/callgate/ticket").ok_or(Error::NotFound)?;
+        let pbx = self.pbx_side().filter(|_| request.uri().path() == "/auth/callgate/ticket").ok_or(Error::NotFound)?;
         if looks_ahead(request.method(), request.headers()) {
             return Err(Error::NotNow);
         }
         if request.method() != Method::GET {
             return Err(Error::Method("GET, HEAD"));
         }
-        self.shared.limits.failures.peek(&crate::limit::client_key(caller.client))?;
+        self.shared.limits.failures.peek(&client_key(caller.client))?;
         let mut fields = Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?;
         let ticket = fields.take("t").ok_or(Error::Malformed("the parameter t is missing"))?;
         let handed =
             self.shared.tickets.redeem(&ticket, Instant::now()).filter(|handed| handed.host == caller.authority.host);
         let Some(handed) = handed else { return Err(self.unknown_ticket(request.headers(), caller)) };
-        self.land(&handed.token, handed.language.as_ref(), pbx, sessions, caller).await
+        self.land(&handed.token, handed.language.as_ref(), pbx, caller).await
     }
 
     /// Refuses a ticket that is good for nothing. What a page of another origin does is no failure of its visitor's.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use http::HeaderValue;
 use tokio::time::Instant;
 
+use super::body::Exchange;
 use crate::upstream::Far;
 
 /// The client's end of one connection.
@@ -28,7 +29,7 @@ pub struct Tunnel {
     /// The upstream's end.
     pub far: Far,
     /// Counts as an exchange in flight, and is logged at its end.
-    pub exchange: super::body::Exchange,
+    pub exchange: Exchange,
 }
 
 /// Facts from which a connection's deadline follows.

@@ -21,19 +21,19 @@ h1{font-size:1.25rem;margin:0 0 .5rem}p:last-child{margin:0}a{color:#2f5bea}smal
 
 /// How an answer of ours has to speak to this caller.
 #[derive(Debug, Clone, Copy)]
-pub struct Words {
+pub(super) struct Words {
     /// A person waits for a page.
-    pub navigation: bool,
+    pub(super) navigation: bool,
     /// A page is wanted rather than JSON.
-    pub html: bool,
+    pub(super) html: bool,
     /// The name of the exchange.
-    pub id: RequestId,
+    pub(super) id: RequestId,
 }
 
 impl Words {
     /// Reads what the caller wants: `Sec-Fetch-Mode` says it, `Accept` lets it be guessed.
     #[must_use]
-    pub fn of(headers: &HeaderMap, id: RequestId) -> Self {
+    pub(super) fn of(headers: &HeaderMap, id: RequestId) -> Self {
         let html = accepts(headers, b"text/html");
         let mode = headers.get("sec-fetch-mode").map(HeaderValue::as_bytes);
         Self { navigation: mode.map_or(html, |mode| mode == b"navigate"), html, id }
@@ -42,7 +42,7 @@ impl Words {
 
 /// Tells whether `Accept` names a media type.
 #[must_use]
-pub(crate) fn accepts(headers: &HeaderMap, media: &[u8]) -> bool {
+pub(super) fn accepts(headers: &HeaderMap, media: &[u8]) -> bool {
     let ranges =
         headers.get_all(header::ACCEPT).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     let mut types = ranges.map(|range| range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii());
@@ -51,7 +51,7 @@ pub(crate) fn accepts(headers: &HeaderMap, media: &[u8]) -> bool {
 
 /// Answers with a status and a body of a type.
 #[must_use]
-pub(crate) fn answer(status: StatusCode, content_type: HeaderValue, body: String) -> Response<Body> {
+pub(super) fn answer(status: StatusCode, content_type: HeaderValue, body: String) -> Response<Body> {
     let mut response = empty(status);
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     *response.body_mut() = Body::own(body);
@@ -60,7 +60,7 @@ pub(crate) fn answer(status: StatusCode, content_type: HeaderValue, body: String
 
 /// Answers with a status alone. Whatever is ours is not to be stored, and is what it says it is.
 #[must_use]
-pub(crate) fn empty(status: StatusCode) -> Response<Body> {
+pub(super) fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::own(""));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -71,13 +71,13 @@ pub(crate) fn empty(status: StatusCode) -> Response<Body> {
 
 /// Answers with JSON.
 #[must_use]
-pub(crate) fn json(value: &serde_json::Value) -> Response<Body> {
+pub(super) fn json(value: &serde_json::Value) -> Response<Body> {
     answer(StatusCode::OK, JSON, value.to_string())
 }
 
 /// Sends the browser elsewhere, without telling that place where it came from.
 #[must_use]
-pub(crate) fn redirect(status: StatusCode, location: &str) -> Response<Body> {
+pub(super) fn redirect(status: StatusCode, location: &str) -> Response<Body> {
     let Ok(location) = HeaderValue::try_from(location) else { return empty(StatusCode::BAD_GATEWAY) };
     let mut response = empty(status);
     response.headers_mut().insert(header::LOCATION, location);
@@ -88,7 +88,7 @@ pub(crate) fn redirect(status: StatusCode, location: &str) -> Response<Body> {
 /// Lets the browser go on to a path of this site, as a step of its own: a cookie that is `SameSite=Strict` is sent on it.
 /// A redirect would be a step of the chain that another site may have begun. The step leaves no entry in the history.
 #[must_use]
-pub(crate) fn step(path: &str) -> Response<Body> {
+pub(super) fn step(path: &str) -> Response<Body> {
     let path = escape(path);
     let refresh = format!("<meta http-equiv=\"refresh\" content=\"0; url={path}\">");
     let body = page("One moment", &refresh, &format!("<h1>One moment …</h1><p><a href=\"{path}\">Continue</a></p>"));
@@ -100,7 +100,7 @@ pub(crate) fn step(path: &str) -> Response<Body> {
 
 /// Says why there is no other answer: to a person on a page, to a program in JSON.
 #[must_use]
-pub(crate) fn problem(
+pub(super) fn problem(
     status: StatusCode,
     code: &str,
     message: &str,
@@ -125,13 +125,13 @@ pub(crate) fn problem(
 }
 
 /// Names the exchange on an answer.
-pub(crate) fn name(response: &mut Response<Body>, id: RequestId) {
+pub(super) fn name(response: &mut Response<Body>, id: RequestId) {
     response.headers_mut().insert(X_REQUEST_ID, id.header_value());
 }
 
 /// Says when to come again (RFC 9110 §10.2.3).
 #[must_use]
-pub(crate) fn retry_after(wait: Duration) -> (HeaderName, HeaderValue) {
+pub(super) fn retry_after(wait: Duration) -> (HeaderName, HeaderValue) {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     (header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
 }

@@ -4,7 +4,7 @@ use crate::config::{self, HostPattern};
 
 /// The two upstreams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum To {
+pub(super) enum To {
     /// The app.
     App,
     /// The PBX.
@@ -14,7 +14,7 @@ pub(crate) enum To {
 impl To {
     /// Returns the name that logs use.
     #[must_use]
-    pub(crate) const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::App => "app",
             Self::Pbx => "pbx",
@@ -24,7 +24,7 @@ impl To {
 
 /// What is sent where.
 #[derive(Debug)]
-pub(crate) struct Routes(Vec<Route>);
+pub(super) struct Routes(Vec<Route>);
 
 #[derive(Debug)]
 struct Route {
@@ -36,7 +36,7 @@ struct Route {
 impl Routes {
     /// Collects what is sent where.
     #[must_use]
-    pub(crate) fn new(app: Option<&config::Upstream>, pbx: Option<&config::Upstream>) -> Self {
+    pub(super) fn new(app: Option<&config::Upstream>, pbx: Option<&config::Upstream>) -> Self {
         let route = |to, upstream: &config::Upstream| Route {
             to,
             hosts: upstream.hosts.clone(),
@@ -51,7 +51,7 @@ impl Routes {
     /// A route for the host's own name beats one for names like it, and that one beats a route for any host; then the
     /// longest path prefix decides.
     #[must_use]
-    pub(crate) fn find(&self, host: &str, path: &str) -> Option<To> {
+    pub(super) fn find(&self, host: &str, path: &str) -> Option<To> {
         let fits = self.0.iter().filter_map(|route| Some((route.fit(host, path)?, route.to)));
         // The first of equals: `max_by_key` would take the last.
         fits.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, to)| to)

@@ -20,29 +20,21 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
+    /// Binds every address that the configuration names.
     pub(super) fn bind(config: &Config, workers: usize) -> Result<Self, StartError> {
         let mut sockets = Self { addresses: Vec::new(), redirect_address: None, workers: Vec::new(), redirect: None };
         sockets.workers.resize_with(workers, Vec::new);
-        for address in &config.listen {
-            let address =
-                sockets.bind_all(*address).map_err(|source| StartError::Listen { address: *address, source })?;
-            sockets.addresses.push(address);
+        for &address in &config.listen {
+            sockets.bind_workers(address).map_err(|source| StartError::Listen { address, source })?;
         }
         if let Some(address) = config.redirect_http {
-            let bind = || -> io::Result<(TcpListener, SocketAddr)> {
-                let listener = bind(address, false)?;
-                let bound = listener.local_addr()?;
-                Ok((listener, bound))
-            };
-            let (listener, bound) = bind().map_err(|source| StartError::Listen { address, source })?;
-            sockets.redirect_address = Some(bound);
-            sockets.redirect = Some(listener);
+            sockets.bind_redirect(address).map_err(|source| StartError::Listen { address, source })?;
         }
         Ok(sockets)
     }
 
     /// Binds one address for every worker.
-    fn bind_all(&mut self, address: SocketAddr) -> io::Result<SocketAddr> {
+    fn bind_workers(&mut self, address: SocketAddr) -> io::Result<()> {
         if address.port() != 0 {
             // Shared ports would be shared with another instance, too: make sure that nobody is there.
             drop(bind(address, false)?);
@@ -53,9 +45,19 @@ impl Sockets {
             bound = listener.local_addr()?;
             worker.push(listener);
         }
-        Ok(bound)
+        self.addresses.push(bound);
+        Ok(())
     }
 
+    /// Binds the address that redirects plain HTTP, once for all.
+    fn bind_redirect(&mut self, address: SocketAddr) -> io::Result<()> {
+        let listener = bind(address, false)?;
+        self.redirect_address = Some(listener.local_addr()?);
+        self.redirect = Some(listener);
+        Ok(())
+    }
+
+    /// Gives one worker its sockets.
     pub(super) fn take_worker(&mut self, index: usize) -> Vec<TcpListener> {
         std::mem::take(&mut self.workers[index])
     }

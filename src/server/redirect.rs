@@ -32,10 +32,12 @@ pub(super) async fn serve(stream: TcpStream, port: u16) {
 
 fn answer(request: &Request<Incoming>, port: u16) -> Response<Empty<Bytes>> {
     let mut response = Response::new(Empty::new());
-    let location = location(request, port).and_then(|location| HeaderValue::try_from(location).ok());
-    *response.status_mut() = if location.is_some() { StatusCode::PERMANENT_REDIRECT } else { StatusCode::BAD_REQUEST };
-    if let Some(location) = location {
-        response.headers_mut().insert(header::LOCATION, location);
+    match location(request, port).map(HeaderValue::try_from) {
+        Some(Ok(location)) => {
+            *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+            response.headers_mut().insert(header::LOCATION, location);
+        }
+        Some(Err(_)) | None => *response.status_mut() = StatusCode::BAD_REQUEST,
     }
     response
 }

@@ -1,12 +1,12 @@
 //! One worker: a thread with a runtime, its sockets and its connections.
 
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
 use tokio::sync::watch;
 use tokio::time::{interval, sleep, timeout};
@@ -86,11 +86,11 @@ impl Worker {
         worker.registry.count()
     }
 
-    fn welcome(self: &Rc<Self>, stream: tokio::net::TcpStream, address: std::net::SocketAddr) {
+    fn welcome(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) {
         tokio::task::spawn_local(connection::serve(stream, address, Rc::clone(self)));
     }
 
-    fn send_on(self: &Rc<Self>, stream: tokio::net::TcpStream, _: std::net::SocketAddr) {
+    fn send_on(self: &Rc<Self>, stream: TcpStream, _: SocketAddr) {
         tokio::task::spawn_local(redirect::serve(stream, self.port));
     }
 
@@ -105,11 +105,7 @@ impl Worker {
 }
 
 /// Accepts connections for ever. One that fails is the stranger's; a system without sockets is waited for.
-async fn accept(
-    listener: StdListener,
-    worker: Rc<Worker>,
-    welcome: fn(&Rc<Worker>, tokio::net::TcpStream, std::net::SocketAddr),
-) {
+async fn accept(listener: StdListener, worker: Rc<Worker>, welcome: fn(&Rc<Worker>, TcpStream, SocketAddr)) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot accept"),

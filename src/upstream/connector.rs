@@ -1,5 +1,6 @@
 //! Opens connections to one upstream.
 
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,8 +12,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::wire::Wire;
-use crate::config;
-use crate::tls;
+use crate::{config, tls};
 
 /// Where one upstream is, and how its certificate is judged. Cheap to copy to every worker.
 #[derive(Debug, Clone)]
@@ -29,8 +29,8 @@ struct Tls {
     name: ServerName<'static>,
 }
 
-impl std::fmt::Debug for Tls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tls({:?})", self.name)
     }
 }

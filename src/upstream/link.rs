@@ -1,6 +1,7 @@
 //! One connection to an upstream, lent to one exchange at a time.
 
 use std::cell::Cell;
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -45,8 +46,8 @@ pub(super) struct Link {
     rested: Instant,
 }
 
-impl std::fmt::Debug for Link {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").field("ended", &self.ended).finish_non_exhaustive()
     }
 }

@@ -413,27 +413,19 @@ pub struct Raw {
 impl Raw {
     /// Answers every request on every connection with these bytes; closes when they say `Connection: close`.
     pub async fn answering(answer: impl Into<Vec<u8>>) -> Self {
-        let answer = answer.into();
+        let answer = Arc::<[u8]>::from(answer.into());
         let close = String::from_utf8_lossy(&answer).to_ascii_lowercase().contains("connection: close");
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let seen = Arc::<Mutex<Vec<Vec<u8>>>>::default();
-        let kept = seen.clone();
-        let task = tokio::spawn(async move {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let (answer, seen) = (answer.clone(), kept.clone());
-                tokio::spawn(async move {
-                    while let Some(request) = read_request(&mut stream).await {
-                        seen.lock().unwrap().push(request);
-                        if stream.write_all(&answer).await.is_err() || close {
-                            return;
-                        }
+        Self::serving(move |mut line| {
+            let answer = answer.clone();
+            async move {
+                while line.request().await.is_some() {
+                    if line.stream.write_all(&answer).await.is_err() || close {
+                        return;
                     }
-                });
+                }
             }
-        });
-        Self { addr, seen, task }
+        })
+        .await
     }
 
     /// Answers one request on every connection with these bytes, and closes it.

@@ -1,18 +1,12 @@
 //! `[[allow]]`: who may become whom.
 
-use crate::config::document::Node;
-use crate::config::document::Table;
-use crate::model::account::Domain;
-use crate::model::grant::PbxTemplate;
-use crate::model::grant::REDIRECT;
-use crate::model::grant::Rule;
-use crate::model::template::Template;
-
 use super::auth::Methods;
 use super::upstream::languages;
-use super::values::account;
-use super::values::distinct;
-use super::values::voximplant_user;
+use super::values::{account, distinct, voximplant_user};
+use crate::config::document::{Node, Table};
+use crate::model::account::Domain;
+use crate::model::grant::{PbxTemplate, REDIRECT, Rule};
+use crate::model::template::Template;
 
 /// What the other tables offer to rules.
 pub(super) struct Offer<'m, 'd, 'i> {

@@ -2,28 +2,17 @@
 
 use std::time::Duration;
 
-use http::HeaderName;
-use http::Uri;
-use jiff::SignedDuration;
-use jiff::Timestamp;
-use jiff::civil;
-use jiff::tz;
+use http::header::COOKIE;
+use http::{HeaderName, Uri};
+use jiff::{SignedDuration, Timestamp, civil, tz};
 use toml::de::DeValue;
 
-use crate::config::ApiKey;
-use crate::config::Method;
-use crate::config::MethodKind;
-use crate::config::Names;
-use crate::config::Whoami;
-use crate::config::document::Node;
-use crate::config::document::Table;
+use super::values::{self, duration_or, each};
+use crate::config::document::{Node, Table};
 use crate::config::source::Surroundings;
+use crate::config::{ApiKey, Method, MethodKind, Names, Whoami};
 use crate::model::account::Domain;
 use crate::model::grant::REDIRECT;
-
-use super::values;
-use super::values::duration_or;
-use super::values::each;
 
 /// The deadline of `whoami` when none is written.
 const WHOAMI_TIMEOUT: Duration = Duration::from_secs(2);
@@ -150,7 +139,7 @@ fn header(node: &Node<'_, '_>) -> Option<HeaderName> {
     let Ok(name) = HeaderName::from_bytes(node.string()?.as_bytes()) else {
         return node.refuse("not the name of a header field", "write a name such as \"authorization\"");
     };
-    if name == http::header::COOKIE {
+    if name == COOKIE {
         return node.refuse("cookies have a key of their own", "name them in `cookies`");
     }
     if is_ours(name.as_str()) {

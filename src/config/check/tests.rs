@@ -3,16 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use rcgen::CertificateParams;
-use rcgen::KeyPair;
-use rcgen::date_time_ymd;
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::Handoff;
-use crate::config::HostPattern;
-use crate::config::MethodKind;
-use crate::config::Names;
+use crate::config::{Handoff, HostPattern, MethodKind, Names};
 
 const EXAMPLE: &str = include_str!("../../../proxy.toml");
 const SECRET: &str = "Admin-Passw0rd-canary";

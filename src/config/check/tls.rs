@@ -1,27 +1,21 @@
 //! `tls`: certificates with their keys, and the trust anchors of `ca`.
 
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::sign::CertifiedKey;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use crate::config::Certificate;
-use crate::config::document::Node;
-use crate::config::document::Table;
-use crate::config::source::Surroundings;
-
 use super::values::each;
+use crate::config::Certificate;
+use crate::config::document::{Node, Table};
+use crate::config::source::Surroundings;
 
 const ONE_FORM: &str = "write { cert = \"fullchain.pem\", key = \"privkey.pem\" } or { certificates = [ { cert = \"…\", key = \"…\" }, … ] }";
 

@@ -5,25 +5,13 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 
-use crate::config::Admin;
-use crate::config::App;
-use crate::config::Handoff;
-use crate::config::HostPattern;
-use crate::config::Pbx;
-use crate::config::Trust;
-use crate::config::Upstream;
-use crate::config::UpstreamTimeouts;
-use crate::config::Url;
-use crate::config::document::Node;
-use crate::config::document::Table;
-use crate::config::source::Surroundings;
-use crate::model::account::Language;
-
 use super::auth::Methods;
-use super::tls;
-use super::values;
-use super::values::distinct;
-use super::values::duration_or;
+use super::values::{distinct, duration_or};
+use super::{tls, values};
+use crate::config::document::{Node, Table};
+use crate::config::source::Surroundings;
+use crate::config::{Admin, App, Handoff, HostPattern, Pbx, Trust, Upstream, UpstreamTimeouts, Url};
+use crate::model::account::Language;
 
 /// Reads `[app]`; its `whoami` goes to the methods.
 pub(super) fn app<'d, 'i>(

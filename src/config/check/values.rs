@@ -1,18 +1,15 @@
 //! Small values: durations, addresses, host names, paths. Each reader reports what it refuses.
 
-use std::net::IpAddr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use toml::de::DeValue;
 
-use crate::config::HostPattern;
-use crate::config::Url;
-use crate::config::document::Node;
-use crate::config::document::Table;
-use crate::model::account::Account;
-use crate::model::account::is_host_name;
+use crate::config::document::{Node, Table};
+use crate::config::{HostPattern, Url};
+use crate::model::account::{Account, is_host_name};
+use crate::model::ott::VoximplantUser;
 
 /// Reads a duration under a key, or takes the default.
 pub(super) fn duration_or(table: &Table<'_, '_>, key: &'static str, default: Duration) -> Duration {
@@ -188,17 +185,15 @@ pub(super) fn account(node: &Node<'_, '_>, name: &str) -> Option<String> {
     }
 }
 
-/// Checks the name of a Voximplant user: `[a-z0-9][a-z0-9_-]{2,49}`.
+/// Checks the name of a Voximplant user.
 pub(super) fn voximplant_user(node: &Node<'_, '_>, name: &str) -> Option<String> {
-    let first = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-    let rest = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte));
-    if first && rest && (3..=50).contains(&name.len()) {
-        return Some(name.to_owned());
+    match name.parse::<VoximplantUser>() {
+        Ok(_) => Some(name.to_owned()),
+        Err(_) => node.refuse(
+            "not a Voximplant user name",
+            "3 to 50 of a-z, 0-9, _ and -, the first a letter or digit, nothing behind @",
+        ),
     }
-    node.refuse(
-        "not a Voximplant user name",
-        "3 to 50 of a-z, 0-9, _ and -, the first a letter or digit, nothing behind @",
-    )
 }
 
 /// Reads every item of a list; one that is refused does not hide the next.

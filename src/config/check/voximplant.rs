@@ -4,16 +4,12 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::values::{self, distinct};
 use crate::config::Voximplant;
-use crate::config::document::Node;
-use crate::config::document::Table;
+use crate::config::document::{Node, Table};
 use crate::config::source::Surroundings;
-use crate::model::ott;
-use crate::model::ott::Ha1;
+use crate::model::ott::{self, Ha1};
 use crate::model::rate::Rate;
-
-use super::values;
-use super::values::distinct;
 
 /// The longest key with which the caller cannot move HA1 across the edge of an MD5 block, in bytes.
 const MAX_KEY_LENGTH: usize = 95;

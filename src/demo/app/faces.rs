@@ -4,18 +4,14 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use http::Request;
-use http::Response;
-use http::StatusCode;
 use http::request::Parts;
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::not_found;
-use super::portal;
-use crate::demo::body::Body;
-use crate::demo::body::Step;
+use super::{not_found, portal};
+use crate::demo::body::{Body, Step};
 use crate::demo::server;
 
 /// The pause between two events of `/sse`.

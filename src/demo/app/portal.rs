@@ -5,31 +5,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderName;
-use http::HeaderValue;
-use http::Request;
-use http::Response;
-use http::StatusCode;
-use http::header;
 use http::request::Parts;
-use http_body_util::BodyExt;
-use http_body_util::Full;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use super::COOKIE;
-use super::Portal;
-use super::SameSite;
-use super::USERS;
-use super::User;
-use super::Whoami;
+use super::{COOKIE, Portal, SameSite, USERS, User, Whoami};
 use crate::demo::body::Body;
-use crate::demo::page;
-use crate::demo::server;
 use crate::demo::server::lock;
+use crate::demo::{page, server};
 
 impl Portal {
     // === Login ===

@@ -9,8 +9,7 @@ use http::header;
 use http::request::Parts;
 use serde_json::Value;
 
-use super::SESSION_PATH;
-use super::Scope;
+use super::{SESSION_PATH, Scope};
 use crate::demo::server;
 
 /// A request, read whole.

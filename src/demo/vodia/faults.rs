@@ -3,16 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
-use http::Response;
-use http::StatusCode;
-use http::header;
+use http::{HeaderValue, Response, StatusCode, header};
 
 use super::pages;
-use crate::demo::body::Body;
-use crate::demo::body::Step;
-use crate::demo::server;
-use crate::demo::server::Answer;
+use crate::demo::body::{Body, Step};
+use crate::demo::server::{self, Answer};
 
 /// A pause that outlives every test.
 const FOR_EVER: Duration = Duration::from_secs(86_400);

@@ -1,19 +1,12 @@
 //! The pages a browser ends at: the portal of whoever is logged in, else the login page.
 
-use http::Response;
-use http::StatusCode;
+use http::{Response, StatusCode};
 use serde_json::json;
 
-use super::Ask;
-use super::Dialect;
-use super::Level;
-use super::Pbx;
-use super::Session;
-use super::session;
+use super::{Ask, Dialect, Level, Pbx, Session, session};
 use crate::demo::body::Body;
-use crate::demo::page;
-use crate::demo::server;
 use crate::demo::server::lock;
+use crate::demo::{page, server};
 
 /// The words of the portal in one language.
 struct Words {

@@ -2,24 +2,13 @@
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-use http::HeaderValue;
-use http::Method;
-use http::Response;
-use http::StatusCode;
-use http::header;
-use serde_json::Value;
-use serde_json::json;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use serde_json::{Value, json};
 
-use super::Ask;
-use super::Faults;
-use super::Pbx;
-use super::pages;
 use super::state::State;
-use crate::demo::body::Body;
-use crate::demo::body::Step;
-use crate::demo::server;
-use crate::demo::server::Answer;
-use crate::demo::server::lock;
+use super::{Ask, Faults, Pbx, pages};
+use crate::demo::body::{Body, Step};
+use crate::demo::server::{self, Answer, lock};
 
 /// The samples of a recording, in bytes: about two minutes at 8 kHz and one byte each.
 const RECORDING: u32 = 1024 * 1024;

@@ -1,22 +1,12 @@
 //! `/rest/system/session`: mint, exchange, password login, language, logout.
 
-use http::HeaderValue;
-use http::Response;
-use http::StatusCode;
-use http::header;
+use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::json;
 
-use super::Ask;
-use super::Dialect;
-use super::Faults;
-use super::Pbx;
-use super::pages;
-use super::state::Identity;
-use super::state::Level;
-use super::state::State;
+use super::state::{Identity, Level, State};
+use super::{Ask, Dialect, Faults, Pbx, pages};
 use crate::demo::body::Body;
-use crate::demo::server;
-use crate::demo::server::lock;
+use crate::demo::server::{self, lock};
 
 impl Pbx {
     /// Answers whatever comes to `/rest/system/session`.

@@ -6,11 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Extension;
-use super::Options;
-use super::Tenant;
-use crate::demo::server;
-use crate::demo::server::KEPT;
+use super::{Extension, Options, Tenant};
+use crate::demo::server::{self, KEPT};
 use crate::demo::voximplant::md5;
 
 /// The letters of session ids and tokens.

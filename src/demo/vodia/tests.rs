@@ -1,18 +1,14 @@
 use std::time::Duration;
 
-use futures_util::SinkExt;
-use futures_util::StreamExt;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::*;
-use crate::demo::client::Raw;
-use crate::demo::client::ask;
+use crate::demo::client::{Raw, ask};
 use crate::demo::voximplant::md5;
 
 const ALICE: &str = r#"{"name":"3rd","username":"40","domain":"acme.test"}"#;
