@@ -13,6 +13,7 @@ mod wire;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
@@ -46,8 +47,13 @@ pub struct Upstream {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No connection.
-    #[error("cannot connect")]
-    Connect(#[from] ConnectError),
+    #[error("cannot connect to {to}")]
+    Connect {
+        /// The host and port of its URL.
+        to: Arc<str>,
+        /// Why not.
+        source: ConnectError,
+    },
     /// The connection broke, or what came was not HTTP.
     #[error("no valid answer")]
     Broken(#[source] hyper::Error),
@@ -130,7 +136,9 @@ impl Upstream {
     }
 
     async fn connect(&self) -> Result<Box<Link>, Error> {
-        Link::new(self.connector.connect().await?).await.map_err(Error::Broken)
+        let to = || Arc::clone(self.connector.address());
+        let wire = self.connector.connect().await.map_err(|source| Error::Connect { to: to(), source })?;
+        Link::new(wire).await.map_err(Error::Broken)
     }
 
     /// Closes the connections that have been idle for too long.

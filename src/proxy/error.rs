@@ -152,8 +152,10 @@ fn field((name, value): (&'static str, String)) -> Option<(HeaderName, HeaderVal
 
 const fn upstream_status(error: &upstream::Error) -> (StatusCode, &'static str) {
     match error {
-        upstream::Error::Connect(ConnectError::Io(_)) => (StatusCode::BAD_GATEWAY, "connect"),
-        upstream::Error::Connect(ConnectError::Timeout) => (StatusCode::GATEWAY_TIMEOUT, "connect_timeout"),
+        upstream::Error::Connect { source: ConnectError::Io(_), .. } => (StatusCode::BAD_GATEWAY, "connect"),
+        upstream::Error::Connect { source: ConnectError::Timeout, .. } => {
+            (StatusCode::GATEWAY_TIMEOUT, "connect_timeout")
+        }
         upstream::Error::Broken(_) | upstream::Error::Nonsense(_) | upstream::Error::Unclear(_) => {
             (StatusCode::BAD_GATEWAY, "no_answer")
         }

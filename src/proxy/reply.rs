@@ -116,12 +116,23 @@ pub(super) fn problem(
     }
     let title = escape(&capital(message));
     let main = format!(
-        "<h1>{title}</h1><p>If this goes on, tell whoever runs this site the number below.</p><small>{status}<br>{}</small>",
+        "<h1>{title}</h1><p>{}If this goes on, tell whoever runs this site the number below.</p><small>{status}<br>{}</small>",
+        advice(status),
         words.id
     );
     let mut response = answer(status, HTML, page(&title, "", &main));
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
     response
+}
+
+/// Says what a person can do now, if there is something.
+fn advice(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "Log in on this site, then follow the link again. ",
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => "Try again in a while. ",
+        _ if status.is_server_error() => "Try again in a moment. ",
+        _ => "",
+    }
 }
 
 /// Names the exchange on an answer.
@@ -161,4 +172,26 @@ fn escape(text: &str) -> String {
         }
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_page_says_what_a_person_can_do() {
+        let words = Words { navigation: true, html: true, id: RequestId::next() };
+        for (status, expected) in [
+            (StatusCode::UNAUTHORIZED, "<p>Log in on this site, then follow the link again. If"),
+            (StatusCode::FORBIDDEN, "<p>If this goes on"),
+            (StatusCode::TOO_MANY_REQUESTS, "<p>Try again in a while. If"),
+            (StatusCode::BAD_GATEWAY, "<p>Try again in a moment. If"),
+        ] {
+            let page = problem(status, "code", "message", None, &words).into_body().collect().await.unwrap().to_bytes();
+            let page = String::from_utf8_lossy(&page);
+            assert!(page.contains(expected), "{status}: {page}");
+        }
+    }
 }

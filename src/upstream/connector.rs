@@ -19,6 +19,7 @@ use crate::{config, tls};
 pub struct Connector {
     host: Arc<str>,
     port: u16,
+    address: Arc<str>,
     tls: Option<Tls>,
     deadline: Duration,
 }
@@ -54,7 +55,15 @@ impl Connector {
     pub fn new(upstream: &config::Upstream) -> Result<Self, rustls::Error> {
         let url = &upstream.url;
         let tls = if url.tls { Some(Tls::new(upstream)?) } else { None };
-        Ok(Self { host: url.host.as_str().into(), port: url.port, tls, deadline: upstream.timeouts.connect })
+        let host: Arc<str> = url.host.as_str().into();
+        let address =
+            if host.contains(':') { format!("[{host}]:{}", url.port) } else { format!("{host}:{}", url.port) };
+        Ok(Self { host, port: url.port, address: address.into(), tls, deadline: upstream.timeouts.connect })
+    }
+
+    /// Returns host and port, as a person writes them.
+    pub(super) const fn address(&self) -> &Arc<str> {
+        &self.address
     }
 
     /// Opens a connection: look-up, TCP and TLS under one deadline. Names are looked up afresh each time.

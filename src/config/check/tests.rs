@@ -558,7 +558,7 @@ fn voximplant_is_read_strictly() {
         &["6:18: `voximplant.users.file`: cannot read missing: No such file or directory"],
     );
     let problems = refused(&voximplant("users = { file = \"bad.htdigest\" }"));
-    assert!(problems.to_string().contains("6:18: `voximplant.users.file`: line 2: "), "{problems}");
+    assert!(problems.to_string().contains("6:18: `voximplant.users.file`: bad.htdigest line 2: "), "{problems}");
     for (tail, expected) in [
         ("max_key_length = 96", "7:18: `voximplant.max_key_length`: keys this long give the password away"),
         ("max_key_length = 0", "7:18: `voximplant.max_key_length`: is out of bounds"),

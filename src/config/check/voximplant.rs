@@ -43,10 +43,11 @@ fn users(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<HashMap<Strin
         Ok(users) if users.is_empty() => node.refuse("names no user", "add one: htdigest FILE voximplant.com USER"),
         Ok(users) => Some(users),
         Err(faults) => {
+            let file = node.string()?;
             for fault in faults {
                 node.refuse::<()>(
-                    format_args!("line {}: {}", fault.line, fault.problem),
-                    "a line is user:voximplant.com:HA1, as callgate hash and htdigest write it",
+                    format_args!("{file} line {}: {}", fault.line, fault.problem),
+                    "write each line with callgate hash or htdigest",
                 );
             }
             None
