@@ -129,8 +129,9 @@ impl Proxy {
         let words = Words::of(request.headers(), exchange.id);
         let by_field = body::closes_by_field(request.version());
         let has_body = !hyper::body::Body::is_end_stream(request.body());
-        match self.serve(request, peer, &mut exchange).await {
-            Ok(response) => exchange.end_with(response),
+        let is_head = *request.method() == Method::HEAD;
+        let mut response = match self.serve(request, peer, &mut exchange).await {
+            Ok(response) => response,
             Err(error) => {
                 let mut response = self.explain(&error, &words, &mut exchange);
                 // A body that nobody reads would be taken for the next request, and behind a malformed one anything
@@ -138,9 +139,13 @@ impl Proxy {
                 if by_field && (has_body || error.is_malformed()) {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
-                exchange.end_with(response)
+                response
             }
+        };
+        if is_head {
+            body::silence(&mut response);
         }
+        exchange.end_with(response)
     }
 
     /// Finds out who is asking and for what, and answers that.
@@ -161,13 +166,32 @@ impl Proxy {
         // Logins are boxed: they are rare, and passing on should not carry their state around.
         let mut response = match path::place(request.uri().path()) {
             Place::Disguised => return Err(Error::Malformed("the path is not written as it should be")),
-            Place::Reserved(Reserved::Ott) => Box::pin(self.answer_ott(request, &caller)).await?,
-            Place::Reserved(Reserved::Pbx) => Box::pin(self.answer_pbx(request, &caller)).await?,
-            Place::Reserved(Reserved::Callgate) => Box::pin(self.answer_ticket(&request, &caller)).await?,
+            Place::Reserved(reserved) => Box::pin(self.answer_login(reserved, request, &caller)).await?,
             Place::Open => return self.forward(request, peer, caller, exchange).await,
         };
         reply::name(&mut response, exchange.id);
         Ok(response)
+    }
+
+    /// Answers at one of the places that are ours.
+    async fn answer_login(
+        &self,
+        reserved: Reserved,
+        request: Request<Incoming>,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Error> {
+        let by_field = body::closes_by_field(request.version());
+        let (head, mut body) = request.into_parts();
+        let request = Request::from_parts(head, &mut body);
+        let answered = match reserved {
+            Reserved::Ott => self.answer_ott(request, caller).await,
+            Reserved::Pbx => self.answer_pbx(request, caller).await,
+            Reserved::Callgate => self.answer_ticket(&request, caller).await,
+        };
+        if !by_field {
+            small::drain(&mut body).await;
+        }
+        answered
     }
 
     /// Turns a failure into an answer, and tells the operator what the client is not told.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::header::{self, HeaderValue};
 use http::{Response, Version};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
@@ -84,6 +85,15 @@ impl Drop for Body {
         if let Some(exchange) = &mut self.exchange {
             exchange.complete |= complete;
         }
+    }
+}
+
+/// Takes the body from an answer of our own to `HEAD`, and leaves its length (RFC 9110 §9.3.2): HTTP/2 would send both.
+pub(super) fn silence(response: &mut Response<Body>) {
+    if let Kind::Own(bytes) = &mut response.body_mut().kind
+        && let Some(bytes) = bytes.take()
+    {
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
     }
 }
 

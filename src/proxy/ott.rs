@@ -23,7 +23,7 @@ impl Proxy {
     /// Answers `/auth/ott`: a preflight, or a one-time key.
     pub(super) async fn answer_ott(
         &self,
-        request: Request<Incoming>,
+        request: Request<&mut Incoming>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let voximplant = self.config.voximplant.as_ref().ok_or(Error::NotFound)?;
@@ -42,7 +42,7 @@ impl Proxy {
     /// Answers the key of a page, or says why not.
     async fn token(
         &self,
-        request: Request<Incoming>,
+        request: Request<&mut Incoming>,
         from: &cors::From,
         voximplant: &Voximplant,
         caller: &Caller,

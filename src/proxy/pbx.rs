@@ -114,7 +114,7 @@ impl Proxy {
     /// Answers `/auth/pbx`: a link, a page or a server that asks, a preflight.
     pub(super) async fn answer_pbx(
         &self,
-        request: Request<Incoming>,
+        request: Request<&mut Incoming>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let pbx = self.pbx_side().ok_or(Error::NotFound)?;
@@ -147,7 +147,7 @@ impl Proxy {
 
     async fn answer_link(
         &self,
-        request: &Request<Incoming>,
+        request: &Request<&mut Incoming>,
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
@@ -281,7 +281,7 @@ impl Proxy {
 
     async fn answer_page(
         &self,
-        request: Request<Incoming>,
+        request: Request<&mut Incoming>,
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
@@ -292,7 +292,7 @@ impl Proxy {
 
     async fn session(
         &self,
-        request: Request<Incoming>,
+        request: Request<&mut Incoming>,
         from: &cors::From,
         pbx: Side<'_>,
         caller: &Caller,
@@ -325,7 +325,7 @@ impl Proxy {
     /// Answers what is below `/auth/callgate/`: a ticket, on the host it is for, once.
     pub(super) async fn answer_ticket(
         &self,
-        request: &Request<Incoming>,
+        request: &Request<&mut Incoming>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let pbx = self.pbx_side().filter(|_| request.uri().path() == "/auth/callgate/ticket").ok_or(Error::NotFound)?;

@@ -354,3 +354,42 @@ async fn cve_2026_49975_a_list_of_fields_too_large_is_refused() {
     assert!(matches!(&*fate, "other" | "refused" | "closed"), "{fate}");
     assert_eq!(upstream.seen(), [""; 0]);
 }
+
+/// curl gives up on an exchange whose stream is reset, however well it was answered.
+#[tokio::test]
+async fn an_early_refusal_of_a_small_body_does_not_reset_its_stream() {
+    let stage = crate::stage::Plan::default().start().await;
+    let tls = stage.gate.raw("app.test", "h2").await;
+    let (mut client, connection) = h2::client::handshake(tls).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::post("https://app.test/auth/ott")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(())
+        .unwrap();
+    let (answer, mut body) = client.send_request(request, false).unwrap();
+    // The head is there, and its refusal decided, before the body comes.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    body.send_data(Bytes::from_static(b"key=x"), true).unwrap();
+    let mut answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 401);
+    while let Some(data) = answer.body_mut().data().await {
+        assert!(!data.unwrap().is_empty());
+    }
+    let reset = std::future::poll_fn(|cx| body.poll_reset(cx));
+    let reset = tokio::time::timeout(Duration::from_millis(300), reset).await;
+    assert!(!matches!(reset, Ok(Ok(_))), "{reset:?}");
+}
+
+#[tokio::test]
+async fn our_own_answers_to_head_have_no_body() {
+    let stage = crate::stage::Plan::default().start().await;
+    for path in ["/auth/pbx", "/auth/callgate/none", "/auth/ott"] {
+        for h2 in [true, false] {
+            let asking = stage.gate.ask(http::Method::HEAD, path);
+            let answer = if h2 { asking.h2() } else { asking }.send().await;
+            assert!(answer.status.is_client_error() || answer.status.is_server_error(), "{path}");
+            assert!(answer.body.is_empty(), "{path} {:?}", answer.body);
+            assert_ne!(answer.header("content-length"), "0", "{path}");
+        }
+    }
+}
