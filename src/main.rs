@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 
-/// Measured against the system's: a tenth less CPU for small exchanges.
+/// Measured against the system's and against its own next version: the least CPU for small exchanges.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
