@@ -191,15 +191,12 @@ fn is_repeatable(request: &Request<Payload>) -> bool {
     idempotent && matches!(request.body(), Payload::Empty)
 }
 
-fn copy(request: &Request<Payload>) -> Request<Payload> {
-    let mut copy = Request::new(Payload::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
+fn copy(original: &Request<Payload>) -> Request<Payload> {
+    let (method, uri, headers) = (original.method().clone(), original.uri().clone(), original.headers().clone());
+    request(method, uri, headers, Payload::Empty)
 }
 
-/// Makes a request that starts an exchange of our own with an upstream.
+/// Makes a request to an upstream.
 #[must_use]
 pub fn request(method: Method, uri: Uri, headers: HeaderMap, payload: Payload) -> Request<Payload> {
     let mut request = Request::new(payload);
