@@ -51,8 +51,8 @@ const TICKETS: usize = 10_000;
 /// What all workers share: counts, marks and the breaker.
 pub struct Shared {
     limits: Limits,
-    distinct_keys: Option<DistinctKeys>,
-    tickets: Tickets<pbx::Handed>,
+    distinct_keys: Option<Arc<DistinctKeys>>,
+    tickets: Arc<Tickets<pbx::Handed>>,
     breaker: Arc<Breaker>,
     app: Option<Connector>,
     pbx: Option<Connector>,
@@ -66,13 +66,58 @@ impl Shared {
     pub fn new(config: &Config) -> Result<Self, rustls::Error> {
         Ok(Self {
             limits: Limits::new(&config.limits),
-            distinct_keys: config.voximplant.as_ref().map(|voximplant| DistinctKeys::new(voximplant.distinct_keys)),
-            tickets: Tickets::new(TICKETS, TICKET_LIFE),
+            distinct_keys: distinct_keys(config),
+            tickets: Arc::new(Tickets::new(TICKETS, TICKET_LIFE)),
             breaker: Arc::default(),
             app: config.app.as_ref().map(|app| Connector::new(&app.upstream)).transpose()?,
             pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream)).transpose()?,
         })
     }
+
+    /// Prepares the same for another configuration. What it says as the one `before` goes on: counts, marks, breaker.
+    ///
+    /// # Errors
+    /// As [`Shared::new`].
+    pub fn successor(&self, before: &Config, config: &Config) -> Result<Self, rustls::Error> {
+        let mut next = Self {
+            limits: self.limits.successor(&config.limits),
+            tickets: Arc::clone(&self.tickets),
+            ..Self::new(config)?
+        };
+        let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
+        if rate(before) == rate(config) {
+            next.distinct_keys.clone_from(&self.distinct_keys);
+        }
+        // Other credentials, or another PBX: what the breaker knows is about somebody else.
+        let asked = |config: &Config| config.pbx.clone().map(|pbx| (pbx.upstream.url, pbx.admin));
+        if asked(before) == asked(config) {
+            next.breaker = Arc::clone(&self.breaker);
+        }
+        if is_same(before, config, app_upstream) {
+            next.app.clone_from(&self.app);
+        }
+        if is_same(before, config, pbx_upstream) {
+            next.pbx.clone_from(&self.pbx);
+        }
+        Ok(next)
+    }
+}
+
+fn distinct_keys(config: &Config) -> Option<Arc<DistinctKeys>> {
+    config.voximplant.as_ref().map(|voximplant| Arc::new(DistinctKeys::new(voximplant.distinct_keys)))
+}
+
+fn app_upstream(config: &Config) -> Option<&config::Upstream> {
+    config.app.as_ref().map(|app| &app.upstream)
+}
+
+fn pbx_upstream(config: &Config) -> Option<&config::Upstream> {
+    config.pbx.as_ref().map(|pbx| &pbx.upstream)
+}
+
+/// Tells whether connections to an upstream under one configuration are as good as those under another.
+fn is_same(before: &Config, config: &Config, upstream: fn(&Config) -> Option<&config::Upstream>) -> bool {
+    upstream(before) == upstream(config) && before.server.timeouts.body_idle == config.server.timeouts.body_idle
 }
 
 /// One worker's proxy: the configuration as its upstreams, its rules and its ways to ask.
@@ -95,25 +140,46 @@ struct Caller {
 }
 
 impl Proxy {
-    /// Builds one worker's proxy.
+    /// Builds one worker's proxy. Upstreams that are configured as in the one `before` keep their idle connections.
     ///
     /// # Errors
     /// When the path that the app is asked at is none.
-    pub fn new(config: Arc<Config>, shared: Arc<Shared>, logs: Logs) -> Result<Self, http::uri::InvalidUri> {
+    pub fn new(
+        config: Arc<Config>,
+        shared: Arc<Shared>,
+        logs: Logs,
+        before: Option<&Self>,
+    ) -> Result<Self, http::uri::InvalidUri> {
         let idle = config.server.timeouts.body_idle;
         let upstream = |connector: &Option<Connector>, upstream: Option<&config::Upstream>| {
             Some(Upstream::new(connector.clone()?, upstream?.timeouts, idle))
         };
-        let app_config = config.app.as_ref().map(|app| &app.upstream);
-        let pbx_config = config.pbx.as_ref().map(|pbx| &pbx.upstream);
-        let app = upstream(&shared.app, app_config);
-        let pbx = upstream(&shared.pbx, pbx_config);
+        let (app_config, pbx_config) = (app_upstream(&config), pbx_upstream(&config));
+        let kept = |of| before.filter(|before| is_same(&before.config, &config, of));
+        let app = match kept(app_upstream) {
+            Some(before) => before.app.clone(),
+            None => upstream(&shared.app, app_config),
+        };
+        let pbx = match kept(pbx_upstream) {
+            Some(before) => before.pbx.clone(),
+            None => upstream(&shared.pbx, pbx_config),
+        };
         let sessions = config.pbx.as_ref().zip(pbx.as_ref()).and_then(|(settings, upstream)| {
             Some(Pbx::new(Rc::clone(upstream), settings, settings.admin.as_ref()?, Arc::clone(&shared.breaker)))
         });
         let chain = chain(&config.methods, app.as_ref())?;
         let routes = Routes::new(app_config, pbx_config);
         Ok(Self { config, shared, logs: Rc::new(logs), routes, app, pbx, sessions, chain })
+    }
+
+    /// Closes the upstream connections that no request will be sent over, now that another proxy is in its place.
+    pub fn retire(&self, successor: &Self) {
+        let kept = |upstream: &&Rc<Upstream>| {
+            [&successor.app, &successor.pbx].into_iter().flatten().any(|kept| Rc::ptr_eq(kept, upstream))
+        };
+        for upstream in self.app.iter().chain(&self.pbx).filter(|upstream| !kept(upstream)) {
+            upstream.retire();
+        }
     }
 
     /// Closes upstream connections that have been idle for too long.

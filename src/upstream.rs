@@ -11,7 +11,7 @@ mod relay;
 mod tunnel;
 mod wire;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +41,7 @@ pub struct Upstream {
     /// Those used last are at the end and go out first, so that the others grow old and are closed.
     #[expect(clippy::vec_box, reason = "a link is large, and moved from here to an exchange and back many times")]
     idle: RefCell<Vec<Box<Link>>>,
+    retired: Cell<bool>,
 }
 
 /// Why an upstream gave no answer.
@@ -88,7 +89,14 @@ impl Upstream {
     #[must_use]
     pub fn new(connector: Connector, timeouts: UpstreamTimeouts, body_idle: Duration) -> Rc<Self> {
         let (first_byte, keep_alive) = (timeouts.first_byte, timeouts.keep_alive);
-        Rc::new(Self { connector, first_byte, body_idle, keep_alive, idle: RefCell::default() })
+        Rc::new(Self {
+            connector,
+            first_byte,
+            body_idle,
+            keep_alive,
+            idle: RefCell::default(),
+            retired: Cell::default(),
+        })
     }
 
     /// Sends a request, over an idle connection if there is one, and returns the answer as soon as its head is here.
@@ -147,6 +155,12 @@ impl Upstream {
         self.idle.borrow_mut().retain(|link| !link.is_stale(now, self.keep_alive));
     }
 
+    /// Closes the idle connections, and from now on each that an exchange gives back: no other exchange will come.
+    pub fn retire(&self) {
+        self.retired.set(true);
+        self.idle.borrow_mut().clear();
+    }
+
     fn deadlines(&self) -> Deadlines {
         Deadlines { first_byte: self.first_byte, body_idle: self.body_idle }
     }
@@ -178,7 +192,7 @@ impl Upstream {
 
     fn checkin(&self, mut link: Box<Link>) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < MAX_IDLE {
+        if idle.len() < MAX_IDLE && !self.retired.get() {
             link.rest();
             idle.push(link);
         }

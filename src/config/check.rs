@@ -7,6 +7,7 @@ mod upstream;
 mod values;
 mod voximplant;
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -21,14 +22,37 @@ use self::values::{address, duration_or};
 use super::document::{Document, Node, Table};
 use super::problem::{Problem, Problems};
 use super::source::Surroundings;
-use super::{Access, Config, Format, Limits, Log, Server, ServerTimeouts};
+use super::{Access, Config, Files, Format, Limits, Log, Server, ServerTimeouts};
 use crate::model::rate::Rate;
+
+/// What came of reading a configuration, and of which files.
+#[derive(Debug)]
+pub struct Reading {
+    /// The configuration, or every problem of the file in its order.
+    pub config: Result<Config, Problems>,
+    /// The file itself and those it names, also those that could not be read.
+    pub files: Files,
+}
 
 /// Reads a configuration file and everything it names.
 ///
 /// # Errors
 /// Every problem of the file, in its order.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+    read(path, env).config
+}
+
+/// Reads a configuration file and everything it names, and tells which files these are.
+pub fn read(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Reading {
+    let mut files = Files::default();
+    // Noted before it is read: what is written in between is a change.
+    files.note(path);
+    let files = RefCell::new(files);
+    let config = load_file(path, env, &files);
+    Reading { config, files: files.into_inner() }
+}
+
+fn load_file(path: &Path, env: &dyn Fn(&str) -> Option<String>, files: &RefCell<Files>) -> Result<Config, Problems> {
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| {
         let hint = Some("name the file with --config".to_owned());
@@ -39,7 +63,7 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
             hint,
         }])
     })?;
-    parse_file(&file, &text, folder_of(path), env)
+    parse_file(&file, &text, folder_of(path), env, files)
 }
 
 /// Returns the folder of a file. That of a bare name is not the empty path, which nothing can make absolute.
@@ -52,13 +76,19 @@ fn folder_of(path: &Path) -> &Path {
 /// # Errors
 /// Every problem of the text, in its order.
 pub fn parse(text: &str, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
-    parse_file("proxy.toml", text, base, env)
+    parse_file("proxy.toml", text, base, env, &RefCell::default())
 }
 
-fn parse_file(file: &str, text: &str, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+fn parse_file(
+    file: &str,
+    text: &str,
+    base: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    files: &RefCell<Files>,
+) -> Result<Config, Problems> {
     // Absolute, so that the commands in hints work wherever they are pasted.
     let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
-    let around = Surroundings { base: &base, env, now: Timestamp::now() };
+    let around = Surroundings { base: &base, env, now: Timestamp::now(), files };
     let document = Document::new(file, text);
     let config = document.read(|root| config(root, &around));
     let (problems, warnings) = document.close();

@@ -55,6 +55,7 @@ pub struct Config {
 }
 
 /// A certificate chain with its key.
+#[derive(PartialEq, Eq)]
 pub struct Certificate {
     /// The chain, the server's own certificate first.
     pub chain: Vec<CertificateDer<'static>>,
@@ -97,7 +98,7 @@ pub struct ServerTimeouts {
 }
 
 /// One upstream: where it is, and what is sent there.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// Where it listens.
     pub url: Url,
@@ -131,7 +132,7 @@ pub struct Url {
 }
 
 /// How an upstream's certificate is judged.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trust {
     /// The certificates of `ca`; none: the public trust roots.
     pub ca: Option<Vec<CertificateDer<'static>>>,
@@ -142,7 +143,7 @@ pub struct Trust {
 }
 
 /// Deadlines toward an upstream.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamTimeouts {
     /// From the look-up of the name to the end of the TLS handshake.
     pub connect: Duration,
@@ -208,7 +209,7 @@ pub struct Pbx {
 }
 
 /// The PBX administrator's credentials. Their use is `pbx`'s alone.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
     /// The administrator's name.
     pub user: String,
@@ -317,7 +318,7 @@ pub struct Limits {
 }
 
 /// `[log]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// Where the access lines go.
     pub access: Access,

@@ -45,7 +45,7 @@ pub(super) async fn serve(stream: TcpStream, address: SocketAddr, worker: Rc<Wor
     let client = address.ip().to_canonical();
     let handshake = async {
         stream.set_nodelay(true)?;
-        worker.acceptor.accept(Socket(stream)).await
+        worker.acceptor().accept(Socket(stream)).await
     };
     // Boxed, as is all that a resting connection has no use for.
     let tls = match Box::pin(timeout(timeouts.handshake, handshake)).await {
