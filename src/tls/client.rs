@@ -1,5 +1,6 @@
 //! TLS toward upstreams: whom we trust.
 
+use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -78,9 +79,16 @@ struct Verifier {
 }
 
 /// The key is another one.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("its key is {0}, which is not in `pin`")]
 struct Unpinned(Pin);
+
+/// As people read it: rustls shows in this form why a certificate is refused.
+impl fmt::Debug for Unpinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 impl Verifier {
     fn check_pin(&self, certificate: &CertificateDer<'_>) -> Result<(), rustls::Error> {

@@ -7,6 +7,7 @@ mod browser;
 mod callers;
 mod commands;
 mod drain;
+mod failover;
 mod framing;
 #[allow(dead_code, reason = "it offers more than each set of tests takes")]
 mod harness;
@@ -26,3 +27,4 @@ mod target;
 mod time;
 mod tls;
 mod upgrade;
+mod upstream_tls;
