@@ -89,7 +89,7 @@ impl Shared {
             next.distinct_keys.clone_from(&self.distinct_keys);
         }
         // Other credentials, or another PBX: what the breaker knows is about somebody else.
-        let asked = |config: &Config| config.pbx.clone().map(|pbx| (pbx.upstream.url, pbx.admin));
+        let asked = |config: &Config| config.pbx.clone().map(|pbx| (pbx.upstream.urls, pbx.admin));
         if asked(before) == asked(config) {
             next.breaker = Arc::clone(&self.breaker);
         }

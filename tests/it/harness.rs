@@ -197,7 +197,7 @@ impl Drop for Gate {
         if std::thread::panicking() {
             return;
         }
-        let told = format!("{}{}", self.log(), String::from_utf8_lossy(&EVENTS.get().unwrap().lock().unwrap()));
+        let told = format!("{}{}", self.log(), events());
         for canary in self.canaries.lock().unwrap().iter() {
             assert!(!told.contains(canary.as_str()), "a log line tells the secret {canary:?}");
         }
@@ -245,6 +245,11 @@ fn collect_events() {
             .with_writer(move || Events(events.clone()));
         tracing::subscriber::set_global_default(subscriber.finish()).unwrap();
     });
+}
+
+/// Returns all events of all gates so far.
+pub fn events() -> String {
+    String::from_utf8_lossy(&EVENTS.get().unwrap().lock().unwrap()).into_owned()
 }
 
 /// The format of log lines in tests.

@@ -8,6 +8,7 @@ mod bulk;
 mod callers;
 mod commands;
 mod drain;
+mod failover;
 mod framing;
 #[allow(dead_code, reason = "it offers more than each set of tests takes")]
 mod harness;
@@ -29,3 +30,4 @@ mod target;
 mod time;
 mod tls;
 mod upgrade;
+mod upstream_tls;

@@ -7,7 +7,7 @@ use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Handoff, HostPattern, MethodKind, Names};
+use crate::config::{Handoff, HostPattern, HostPort, MethodKind, Names, Url};
 
 const EXAMPLE: &str = include_str!("../../../proxy.toml");
 const SECRET: &str = "Admin-Passw0rd-canary";
@@ -246,13 +246,7 @@ fn everything_required_is_asked_for() {
 
 #[test]
 fn keys_of_later_releases_are_unknown() {
-    for (tail, key) in [
-        ("[app]\nurl = \"http://a\"\npin = \"x\"", "app.pin"),
-        ("[app]\nurl = \"http://a\"\n\nshield = true", "app.shield"),
-    ] {
-        let problems = refused(&format!("{TOP}{tail}"));
-        assert!(problems.as_slice()[0].message == format!("unknown key `{key}`"), "{problems}");
-    }
+    check("[app]\nurl = \"http://a\"\nshield = true", "5:1: unknown key `app.shield`");
     check_beside("[state]\nfile = \"x\"", "7:2: unknown key `state`");
     check_beside("[server]\nbelieve_forwarded_from = []", "8:1: unknown key `server.believe_forwarded_from`");
     check_beside("[server]\ntimeouts = { idel = \"1s\" }", "8:14: unknown key `server.timeouts.idel`");
@@ -378,9 +372,12 @@ fn logs_go_to_known_places() {
 #[test]
 fn urls_name_a_host_and_nothing_more() {
     for (written, expected) in [
-        ("ftp://a", "starts with neither http:// nor https://"),
-        ("127.0.0.1:3000", "starts with neither http:// nor https://"),
-        ("unix:/run/app", "unix sockets cannot be connected to"),
+        ("ftp://a", "starts with neither http://, https:// nor unix:"),
+        ("127.0.0.1:3000", "starts with neither http://, https:// nor unix:"),
+        ("unix:run/app", "not the whole path of a socket"),
+        ("unix:", "not the whole path of a socket"),
+        ("unix:/run/", "not the whole path of a socket"),
+        (&format!("unix:/{}", "x".repeat(107)), "longer than the path of a socket can be"),
         ("http://a/", "nothing may follow the host and port, not even a slash"),
         ("http://a?b", "nothing may follow the host and port, not even a slash"),
         (&format!("http://u:{SECRET}@a"), "a user name or password does not belong here"),
@@ -389,8 +386,37 @@ fn urls_name_a_host_and_nothing_more() {
     ] {
         check(&format!("[app]\nurl = \"{written}\""), &format!("4:7: `app.url`: {expected}"));
     }
-    let url = accepted(&format!("{TOP}[app]\nurl = \"https://[2001:DB8::1]\"")).app.unwrap().upstream.url;
-    assert_eq!((url.tls, url.host.as_str(), url.port), (true, "2001:db8::1", 443));
+    let urls = |written: &str| accepted(&format!("{TOP}[app]\nurl = {written}")).app.unwrap().upstream.urls;
+    let at = |host: &str, port| HostPort { host: host.into(), port };
+    assert_eq!(urls("\"https://[2001:DB8::1]\""), [Url::Https(at("2001:db8::1", 443))]);
+    assert_eq!(
+        urls("[\"http://A.test\", \"unix:/run/app.sock\"]"),
+        [Url::Http(at("a.test", 80)), Url::Unix("/run/app.sock".into())]
+    );
+    check("[app]\nurl = []", "4:7: `app.url`: is an empty list");
+    check("[app]\nurl = [\"http://a\", \"http://A:80\"]", "4:20: `app.url`: the same url twice");
+}
+
+#[test]
+fn urls_are_shown_and_named_as_people_and_hosts_write_them() {
+    let at = |host: &str, port| HostPort { host: host.into(), port };
+    for (url, address, authority) in [
+        (Url::Http(at("a.test", 80)), "a.test:80", "a.test"),
+        (Url::Https(at("a.test", 80)), "a.test:80", "a.test:80"),
+        (Url::Https(at("::1", 443)), "[::1]:443", "[::1]"),
+        (Url::Http(at("::1", 8080)), "[::1]:8080", "[::1]:8080"),
+        (Url::Unix("/run/x".into()), "unix:/run/x", "localhost"),
+    ] {
+        assert_eq!((url.address().as_str(), url.authority().as_str()), (address, authority));
+    }
+}
+
+#[test]
+fn connections_are_counted_from_one() {
+    let app = |tail: &str| format!("{TOP}[app]\nurl = \"http://a\"\n{tail}");
+    let upstream = |tail: &str| accepted(&app(tail)).app.unwrap().upstream;
+    assert_eq!((upstream("").max_connections, upstream("max_connections = 1").max_connections), (10_000, 1));
+    check_text(&app("max_connections = 0"), &["5:19: `app.max_connections`: is out of bounds"]);
 }
 
 #[test]
@@ -439,8 +465,38 @@ fn trust_is_read_and_useless_trust_is_noted() {
     let warnings = accepted(&format!("{TOP}[app]\nurl = \"http://a\"\nserver_name = \"b\"")).warnings;
     assert_eq!(
         warnings[0].to_string(),
-        "proxy.toml:5:15: `app.server_name`: has no effect: `url` is http\n    use https, or remove the key"
+        "proxy.toml:5:15: `app.server_name`: has no effect: `url` is not https\n    use https, or remove the key"
     );
+    let both = "ca = \"certs/upstream-ca.pem\"\ninsecure_skip_verify = true";
+    assert_eq!(accepted(&app(both)).warnings.len(), 1);
+}
+
+#[test]
+fn a_pin_is_the_hash_of_a_key_and_never_without_use() {
+    const PIN: &str = "YhKJKSzoTt2b5FP18fvpHo7fJYqQCjAa3HWY3tvRMwE=";
+    let app = |tail: &str| format!("{TOP}[app]\nurl = \"https://a\"\n{tail}");
+    let pins = |written: &str| accepted(&app(&format!("pin = {written}"))).app.unwrap().upstream.trust.pins;
+    assert_eq!(pins(&format!("\"{PIN}\"")), pins(&format!("\"sha256/{PIN}\"")));
+    assert_eq!(pins(&format!("\"{PIN}\""))[0].to_string(), format!("sha256/{PIN}"));
+    let other = PIN.replace('Y', "Z");
+    assert_eq!(pins(&format!("[\"{PIN}\", \"sha256/{other}\"]")).len(), 2);
+    for written in
+        ["", "sha256/", "sha1/YhKJKSzoTt2b5FP18fvpHo7fJYo=", "abc", "sha256/YhKJKSzoTt2b5FP18fvpHo7fJYo=", &PIN[1..]]
+    {
+        check_text(&app(&format!("pin = \"{written}\"")), &["5:7: `app.pin`: not a pin"]);
+    }
+    check_text(&app(&format!("pin = [\"{PIN}\", \"sha256/{PIN}\"]")), &["5:56: `app.pin`: the same pin twice"]);
+    let pin = format!("pin = \"{PIN}\"");
+    check_text(
+        &app(&format!("{pin}\ninsecure_skip_verify = true")),
+        &["5:7: `app.pin`: contradicts insecure_skip_verify, which takes any key"],
+    );
+    for url in ["\"http://a\"", "\"unix:/a\"", "[\"https://a\", \"http://a\"]"] {
+        check_text(
+            &format!("{TOP}[app]\nurl = {url}\n{pin}"),
+            &["5:7: `app.pin`: there is no key to hold it against: not every `url` is https"],
+        );
+    }
 }
 
 #[test]
@@ -468,9 +524,18 @@ fn pbx(url: &str, tail: &str) -> String {
 #[test]
 fn the_administrators_password_travels_safely() {
     let admin = "admin = { user = \"sso\", password = { file = \"secrets/pbx-admin\" } }";
-    for url in ["http://127.0.0.1:8080", "http://[::1]", "http://localhost", "https://pbx.test"] {
+    for url in ["http://127.0.0.1:8080", "http://[::1]", "http://localhost", "https://pbx.test", "unix:/run/pbx"] {
         accepted(&pbx(url, admin));
     }
+    let pinned = format!("{admin}\npin = \"YhKJKSzoTt2b5FP18fvpHo7fJYqQCjAa3HWY3tvRMwE=\"");
+    accepted(&pbx("https://10.0.0.1", &pinned));
+    // Every place is judged, not the first alone.
+    let several = |urls: &str| pbx("", admin).replace("url = \"\"", &format!("url = [{urls}]"));
+    accepted(&several("\"https://pbx.test\", \"http://[::1]\", \"unix:/run/pbx\""));
+    check_text(
+        &several("\"https://pbx.test\", \"http://[::1]\", \"http://10.0.0.1\""),
+        &["5:9: `pbx.admin`: the password would travel in clear over http://"],
+    );
     check_text(&pbx("http://10.0.0.1", admin), &["5:9: `pbx.admin`: the password would travel in clear over http://"]);
     let unverified = format!("{admin}\ninsecure_skip_verify = true");
     check_text(
