@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::registry::Registry;
 use super::{connection, redirect};
-use crate::config::{Config, ServerTimeouts};
+use crate::config::{self, Config, ServerTimeouts};
 use crate::observe::Logs;
 use crate::proxy::{Proxy, Shared};
 
@@ -41,7 +41,8 @@ pub(super) struct Worker {
     pub(super) acceptor: TlsAcceptor,
     pub(super) registry: Rc<Registry>,
     config: Arc<Config>,
-    port: u16,
+    /// The port that `redirect_http` leads to.
+    pub(super) port: u16,
     proxy: Rc<Proxy>,
 }
 
@@ -90,8 +91,13 @@ impl Worker {
         tokio::task::spawn_local(connection::serve(stream, address, Rc::clone(self)));
     }
 
-    fn send_on(self: &Rc<Self>, stream: TcpStream, _: SocketAddr) {
-        tokio::task::spawn_local(redirect::serve(stream, self.port));
+    fn send_on(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) {
+        tokio::task::spawn_local(redirect::serve(stream, address, Rc::clone(self)));
+    }
+
+    /// Returns `[server]`.
+    pub(super) fn settings(&self) -> &config::Server {
+        &self.config.server
     }
 
     pub(super) fn timeouts(&self) -> ServerTimeouts {
