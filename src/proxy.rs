@@ -15,7 +15,6 @@ mod reply;
 mod route;
 mod small;
 
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +33,7 @@ use crate::auth::{self, Chain};
 use crate::config::{self, Config};
 use crate::limit::{DistinctKeys, Limits};
 use crate::message::framing;
+use crate::message::origin::{Contradiction, Origin};
 use crate::message::target::{self, Authority};
 use crate::model::path::{self, Place, Reserved};
 use crate::observe::{Logs, RequestId};
@@ -134,7 +134,7 @@ pub struct Proxy {
 
 /// Who is asking, and under which name.
 struct Caller {
-    client: IpAddr,
+    origin: Rc<Origin>,
     authority: Authority,
     id: RequestId,
 }
@@ -191,12 +191,14 @@ impl Proxy {
 
     /// Answers a request. There always is an answer.
     pub async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
-        let mut exchange = Exchange::begin(&request, peer, &self.logs);
+        let origin = self.origin(&request, peer);
+        let client = origin.as_ref().map_or(peer.origin.client, |origin| origin.client);
+        let mut exchange = Exchange::begin(&request, client, peer, &self.logs);
         let words = Words::of(request.headers(), exchange.id);
         let by_field = body::closes_by_field(request.version());
         let has_body = !hyper::body::Body::is_end_stream(request.body());
         let is_head = *request.method() == Method::HEAD;
-        let mut response = match self.serve(request, peer, &mut exchange).await {
+        let mut response = match self.serve(request, origin, peer, &mut exchange).await {
             Ok(response) => response,
             Err(error) => {
                 let mut response = self.explain(&error, &words, &mut exchange);
@@ -214,21 +216,32 @@ impl Proxy {
         exchange.end_with(response)
     }
 
+    /// Finds out who a request is from. Only believed peers are listened to.
+    fn origin(&self, request: &Request<Incoming>, peer: &Peer) -> Result<Rc<Origin>, Contradiction> {
+        let (client, server) = (peer.origin.client, &self.config.server);
+        if !server.believes(client) {
+            return Ok(Rc::clone(&peer.origin));
+        }
+        Origin::told_by(client, request.headers(), |hop| server.believes(hop)).map(Rc::new)
+    }
+
     /// Finds out who is asking and for what, and answers that.
     async fn serve(
         &self,
         request: Request<Incoming>,
+        origin: Result<Rc<Origin>, Contradiction>,
         peer: &Peer,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
         check_framing(&request, peer)?;
+        let origin = origin.map_err(|_| Error::Malformed("Forwarded and X-Forwarded-For name different clients"))?;
         let authority = target::authority(request.uri(), request.headers())
             .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
         exchange.is_for(&authority.host);
         if let Some(answer) = answer_method(request.method(), request.uri())? {
             return Ok(answer);
         }
-        let caller = Caller { client: peer.client, authority, id: exchange.id };
+        let caller = Caller { origin, authority, id: exchange.id };
         // Logins are boxed: they are rare, and passing on should not carry their state around.
         let mut response = match path::place(request.uri().path()) {
             Place::Disguised => return Err(Error::Malformed("the path is not written as it should be")),

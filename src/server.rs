@@ -7,6 +7,7 @@ mod connection;
 mod io;
 mod listener;
 mod pace;
+mod proxy_protocol;
 mod redirect;
 mod registry;
 mod snapshot;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -66,6 +66,8 @@ pub struct Certificate {
     pub key: PrivateKeyDer<'static>,
     /// The host names of the certificate, in lower case, wildcards as `*.example.com`.
     pub names: Vec<String>,
+    /// Who may sign the certificates that clients must show where this one is shown; none: clients show nothing.
+    pub client_ca: Option<Vec<CertificateDer<'static>>>,
 }
 
 impl fmt::Debug for Certificate {
@@ -75,12 +77,34 @@ impl fmt::Debug for Certificate {
 }
 
 /// `[server]`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Server {
+    /// The proxies that are believed when they say who their client is.
+    pub believe_forwarded_from: Vec<IpNet>,
+    /// The balancers that start each connection with a PROXY header.
+    pub accept_proxy_protocol_from: Vec<IpNet>,
+    /// How many connections may be open at once.
+    pub max_connections: usize,
+    /// How many of them one client may have (IPv6: one /64).
+    pub max_connections_per_client: usize,
     /// How long exchanges in flight may take to end after SIGTERM.
     pub drain: Duration,
     /// `timeouts`.
     pub timeouts: ServerTimeouts,
+}
+
+impl Server {
+    /// Tells whether a peer is believed when it says who its client is. `peer`: IPv4 in its own form.
+    #[must_use]
+    pub fn believes(&self, peer: IpAddr) -> bool {
+        self.believe_forwarded_from.iter().any(|network| network.contains(&peer))
+    }
+
+    /// Tells whether a peer's connections start with a PROXY header.
+    #[must_use]
+    pub fn expects_proxy_header(&self, peer: IpAddr) -> bool {
+        self.accept_proxy_protocol_from.iter().any(|network| network.contains(&peer))
+    }
 }
 
 /// Deadlines toward the client.

@@ -45,7 +45,8 @@ pub(super) struct Renewal {
 pub(super) struct Worker {
     pub(super) registry: Rc<Registry>,
     live: RefCell<Live>,
-    port: u16,
+    /// The port that `redirect_http` leads to.
+    pub(super) port: u16,
 }
 
 /// What the next handshake and the next request meet.
@@ -95,8 +96,13 @@ impl Worker {
         tokio::task::spawn_local(connection::serve(stream, address, Rc::clone(self)));
     }
 
-    fn send_on(self: &Rc<Self>, stream: TcpStream, _: SocketAddr) {
-        tokio::task::spawn_local(redirect::serve(stream, self.port));
+    fn send_on(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) {
+        tokio::task::spawn_local(redirect::serve(stream, address, Rc::clone(self)));
+    }
+
+    /// Returns what a new connection begins with.
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.live.borrow().snapshot)
     }
 
     /// Returns the deadlines that a connection begins with, and keeps.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use tempfile::TempDir;
@@ -27,6 +28,8 @@ impl Folder {
         for (name, text) in [
             ("certs/fullchain.pem", chain.as_str()),
             ("certs/upstream-ca.pem", chain.as_str()),
+            ("certs/client-ca.pem", chain.as_str()),
+            ("certs/empty.pem", ""),
             ("certs/privkey.pem", key.as_str()),
             ("certs/other.pem", certificate(2099).1.as_str()),
             ("certs/old.pem", certificate(2001).0.as_str()),
@@ -175,7 +178,7 @@ fn the_example_shows_no_other_way_that_does_not_load() {
     let lines: Vec<_> = EXAMPLE.lines().collect();
     let ways: Vec<_> =
         lines.iter().enumerate().filter_map(|(at, line)| Some((at, line.strip_prefix("# or ")?))).collect();
-    assert_eq!(ways.len(), 4);
+    assert_eq!(ways.len(), 5);
     for (at, way) in ways {
         let key = way.split(" = ").next().unwrap();
         let replaced = (0..at).rev().find(|at| lines[*at].starts_with(&format!("{key} = "))).unwrap();
@@ -248,8 +251,65 @@ fn everything_required_is_asked_for() {
 fn keys_of_later_releases_are_unknown() {
     check("[app]\nurl = \"http://a\"\nshield = true", "5:1: unknown key `app.shield`");
     check_beside("[state]\nfile = \"x\"", "7:2: unknown key `state`");
-    check_beside("[server]\nbelieve_forwarded_from = []", "8:1: unknown key `server.believe_forwarded_from`");
     check_beside("[server]\ntimeouts = { idel = \"1s\" }", "8:14: unknown key `server.timeouts.idel`");
+}
+
+// === [server] ===
+
+#[test]
+fn known_machines_are_networks_and_never_everybody() {
+    for key in ["believe_forwarded_from", "accept_proxy_protocol_from"] {
+        let list = |items: &str| format!("[app]\nurl = \"http://a\"\n[server]\n{key} = [{items}]");
+        let column = key.len() + 4;
+        let (whole, item) = (format!("6:{column}: `server.{key}`"), format!("6:{}: `server.{key}`", column + 1));
+        let server = accepted(&format!("{TOP}{}", list("\"192.0.2.1\", \"10.0.0.0/8\", \"2001:db8::/32\""))).server;
+        let known = |peer: &str| match key {
+            "believe_forwarded_from" => server.believes(peer.parse().unwrap()),
+            _ => server.expects_proxy_header(peer.parse().unwrap()),
+        };
+        assert!(known("192.0.2.1") && known("10.255.0.1") && known("2001:db8:1::1"), "{key}");
+        assert!(!known("192.0.2.2") && !known("11.0.0.1") && !known("2001:db9::1") && !known("::1"), "{key}");
+        accepted(&format!("{TOP}{}", list("")));
+        for everybody in [
+            "\"0.0.0.0/0\"",
+            "\"::/0\"",
+            "\"0.0.0.0/1\", \"128.0.0.0/1\"",
+            "\"192.0.2.1\", \"8000::/1\", \"::/2\", \"4000::/2\"",
+        ] {
+            check(&list(everybody), &format!("{whole}: is everybody: any client could claim another's address"));
+        }
+        check(&list("\"10.0.0.1/8\""), &format!("{item}: has bits set behind its prefix"));
+        check(&list("\"any\""), &format!("{item}: not a network"));
+        check(&list("1"), &format!("{item}: must be a string in quotes"));
+        check(
+            &format!("[app]\nurl = \"http://a\"\n[server]\n{key} = \"10.0.0.0/8\""),
+            &format!("{whole}: must be a list in brackets"),
+        );
+    }
+}
+
+#[test]
+fn connections_are_counted_within_bounds() {
+    let server = |lines: &str| accepted(&format!("{TOP}{BOTH}[server]\n{lines}")).server;
+    for (lines, expected) in [
+        ("", (16_384, 12_288)),
+        ("max_connections = 100", (100, 75)),
+        ("max_connections = 1", (1, 1)),
+        ("max_connections_per_client = 7", (16_384, 7)),
+        ("max_connections = 100\nmax_connections_per_client = 7", (100, 7)),
+    ] {
+        let server = server(lines);
+        assert_eq!((server.max_connections, server.max_connections_per_client), expected, "{lines}");
+    }
+    check_beside("[server]\nmax_connections = 0", "8:19: `server.max_connections`: is out of bounds");
+    check_beside("[server]\nmax_connections = 1000001", "8:19: `server.max_connections`: is out of bounds");
+    check_beside(
+        "[server]\nmax_connections_per_client = 0",
+        "8:30: `server.max_connections_per_client`: is out of bounds",
+    );
+    let config = accepted(&format!("{TOP}{BOTH}[server]\nmax_connections = 5\nmax_connections_per_client = 6"));
+    let told = config.warnings.iter().any(|warning| warning.message.contains("it is more than `max_connections`"));
+    assert!(told, "{:?}", config.warnings);
 }
 
 // === Top ===
@@ -273,6 +333,49 @@ fn listeners_are_addresses() {
     check_text(&top("\"[::]:1\"\nworkers = 0"), &["2:11: `workers`: is out of bounds"]);
     check_text(&top("\"[::]:1\"\nworkers = 1025"), &["2:11: `workers`: is out of bounds"]);
     check_text(&top("\"[::]:1\"\nworkers = \"4\""), &["2:11: `workers`: must be a whole number"]);
+}
+
+#[test]
+fn cve_2026_27586_a_client_ca_that_cannot_be_used_is_no_start() {
+    let tls = |tls: &str| format!("listen = \"[::]:0\"\ntls = {tls}\n[app]\nurl = \"http://a\"\n");
+    let pair = "cert = \"certs/fullchain.pem\", key = \"certs/privkey.pem\"";
+    for (file, expected) in [
+        ("certs/missing.pem", "cannot read certs/missing.pem: No such file or directory"),
+        ("certs/empty.pem", "certs/empty.pem is empty"),
+        ("certs/privkey.pem", "has no certificate in PEM form"),
+        ("certs/none.pem", "has no certificate in PEM form"),
+    ] {
+        let ca = format!("client_ca = \"{file}\"");
+        check_text(&tls(&format!("{{ {ca}, {pair} }}")), &[&format!("2:21: `tls.client_ca`: {expected}")]);
+        check_text(
+            &tls(&format!("{{ {ca}, certificates = [{{ {pair} }}] }}")),
+            &[&format!("2:21: `tls.client_ca`: {expected}")],
+        );
+        check_text(
+            &tls(&format!("{{ certificates = [{{ {ca}, {pair} }}] }}")),
+            &[&format!("2:39: `tls.certificates.client_ca`: {expected}")],
+        );
+    }
+    check_text(&tls(&format!("{{ {pair}, client_ca = [] }}")), &["2:84: `tls.client_ca`: must be a string in quotes"]);
+}
+
+#[test]
+fn a_client_ca_is_for_all_certificates_or_for_one() {
+    let pair = "cert = \"certs/fullchain.pem\", key = \"certs/privkey.pem\"";
+    let (ca, other) = ("client_ca = \"certs/client-ca.pem\"", "client_ca = \"certs/old.pem\"");
+    for (written, expected) in [
+        (format!("{{ {pair} }}"), &[false][..]),
+        (format!("{{ {pair}, {ca} }}"), &[true]),
+        (format!("{{ certificates = [{{ {pair} }}, {{ {pair} }}], {ca} }}"), &[true, true]),
+        (format!("{{ certificates = [{{ {pair} }}, {{ {pair}, {ca} }}] }}"), &[false, true]),
+    ] {
+        let config = accepted(&format!("listen = \"[::]:0\"\ntls = {written}\n[app]\nurl = \"http://a\"\n"));
+        let found: Vec<_> = config.certificates.iter().map(|certificate| certificate.client_ca.is_some()).collect();
+        assert_eq!(found, expected, "{written}");
+    }
+    let both = format!("{{ certificates = [{{ {pair} }}, {{ {pair}, {other} }}], {ca} }}");
+    let config = accepted(&format!("listen = \"[::]:0\"\ntls = {both}\n[app]\nurl = \"http://a\"\n"));
+    assert_ne!(config.certificates[0].client_ca, config.certificates[1].client_ca);
 }
 
 #[test]
