@@ -2,5 +2,6 @@
 
 pub mod forwarded;
 pub mod framing;
+pub mod guard;
 pub mod hop;
 pub mod target;
