@@ -32,7 +32,7 @@ use self::route::{Routes, To};
 use crate::auth::{self, Chain};
 use crate::config::{self, Config};
 use crate::limit::{DistinctKeys, Limits};
-use crate::message::framing;
+use crate::message::guard::Refusal;
 use crate::message::origin::{Contradiction, Origin};
 use crate::message::target::{self, Authority};
 use crate::model::path::{self, Place, Reserved};
@@ -201,6 +201,7 @@ impl Proxy {
         let mut response = match self.serve(request, origin, peer, &mut exchange).await {
             Ok(response) => response,
             Err(error) => {
+                let error = error.or_refused(peer.refused.get());
                 let mut response = self.explain(&error, &words, &mut exchange);
                 // A body that nobody reads would be taken for the next request, and behind a malformed one anything
                 // may come: such a connection ends with the answer.
@@ -225,6 +226,15 @@ impl Proxy {
         Origin::told_by(client, request.headers(), |hop| server.believes(hop)).map(Rc::new)
     }
 
+    /// Answers what is no request.
+    pub fn refuse(&self, request: &Request<Incoming>, refusal: Refusal, peer: &Peer) -> Response<Body> {
+        let mut exchange = Exchange::begin(request, peer.origin.client, peer, &self.logs);
+        let words = Words::of(request.headers(), exchange.id);
+        let mut response = self.explain(&Error::Refused(refusal), &words, &mut exchange);
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        exchange.end_with(response)
+    }
+
     /// Finds out who is asking and for what, and answers that.
     async fn serve(
         &self,
@@ -233,7 +243,6 @@ impl Proxy {
         peer: &Peer,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
-        check_framing(&request, peer)?;
         let origin = origin.map_err(|_| Error::Malformed("Forwarded and X-Forwarded-For name different clients"))?;
         let authority = target::authority(request.uri(), request.headers())
             .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
@@ -309,18 +318,6 @@ fn answer_method(method: &Method, uri: &http::Uri) -> Result<Option<Response<Bod
         _ if uri.path().starts_with('/') => Ok(None),
         _ => Err(Error::Malformed("the request target is not a path")),
     }
-}
-
-/// Refuses what is too large, and what the next hop could read in another way.
-fn check_framing(request: &Request<Incoming>, peer: &Peer) -> Result<(), Error> {
-    if let Some(oversize) = framing::oversize(request, peer.vitals.arrived()) {
-        return Err(Error::Oversize(oversize));
-    }
-    if body::has_unknown_length(request.body()) {
-        framing::check_chunked(request.headers())
-            .map_err(|_| Error::Malformed("only chunked is a transfer coding here"))?;
-    }
-    Ok(())
 }
 
 /// Builds the auth methods from their settings.

@@ -4,6 +4,7 @@
 //! connection lives and dies on one thread.
 
 mod connection;
+mod guarded;
 mod io;
 mod listener;
 mod pace;
