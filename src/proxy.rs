@@ -39,7 +39,7 @@ use crate::model::path::{self, Place, Reserved};
 use crate::observe::{Logs, RequestId};
 use crate::pbx::{Breaker, Pbx};
 use crate::replay::Tickets;
-use crate::upstream::{Connector, Upstream};
+use crate::upstream::{Connector, Payload, Upstream};
 
 /// How long a ticket of the two-host hand-over is good: as long as the PBX's token behind it.
 const TICKET_LIFE: Duration = Duration::from_secs(10);
@@ -130,6 +130,8 @@ impl Proxy {
         let by_field = body::closes_by_field(request.version());
         let has_body = !hyper::body::Body::is_end_stream(request.body());
         let is_head = *request.method() == Method::HEAD;
+        let version = request.version();
+        let request = request.map(|body| Payload::of(body, version));
         let mut response = match self.serve(request, peer, &mut exchange).await {
             Ok(response) => response,
             Err(error) => {
@@ -151,7 +153,7 @@ impl Proxy {
     /// Finds out who is asking and for what, and answers that.
     async fn serve(
         &self,
-        request: Request<Incoming>,
+        request: Request<Payload>,
         peer: &Peer,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
@@ -177,21 +179,14 @@ impl Proxy {
     async fn answer_login(
         &self,
         reserved: Reserved,
-        request: Request<Incoming>,
+        request: Request<Payload>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
-        let by_field = body::closes_by_field(request.version());
-        let (head, mut body) = request.into_parts();
-        let request = Request::from_parts(head, &mut body);
-        let answered = match reserved {
+        match reserved {
             Reserved::Ott => self.answer_ott(request, caller).await,
             Reserved::Pbx => self.answer_pbx(request, caller).await,
             Reserved::Callgate => self.answer_ticket(&request, caller).await,
-        };
-        if !by_field {
-            small::drain(&mut body).await;
         }
-        answered
     }
 
     /// Turns a failure into an answer, and tells the operator what the client is not told.
@@ -233,7 +228,7 @@ fn answer_method(method: &Method, uri: &http::Uri) -> Result<Option<Response<Bod
 }
 
 /// Refuses what is too large, and what the next hop could read in another way.
-fn check_framing(request: &Request<Incoming>, peer: &Peer) -> Result<(), Error> {
+fn check_framing(request: &Request<Payload>, peer: &Peer) -> Result<(), Error> {
     if let Some(oversize) = framing::oversize(request, peer.vitals.arrived()) {
         return Err(Error::Oversize(oversize));
     }

@@ -1,6 +1,8 @@
 //! HTTP/2 in, HTTP/1.1 out: the same requests, one reading of each, and no client's streams at another's cost.
 
 mod conformance;
+mod endings;
+mod floods;
 #[allow(dead_code, reason = "it offers more than each set of tests takes")]
 mod frames;
 
@@ -135,25 +137,6 @@ async fn coalesced_hosts_are_told_apart_by_authority() {
         assert_eq!(body(response).await.unwrap(), expected.as_bytes(), "{host}");
     }
 }
-
-#[tokio::test]
-async fn cve_2023_44487_rapid_resets_do_not_touch_others() {
-    let upstream = Raw::ok().await;
-    let gate = Gate::before(upstream.addr).await;
-    let mut other = connect(&gate).await;
-    let mut send = connect(&gate).await;
-    for _ in 0..1000 {
-        let Ok(ready) = send.clone().ready().await else { break };
-        send = ready;
-        let Ok((_, mut stream)) = send.send_request(get("/reset"), true) else { break };
-        stream.send_reset(h2::Reason::CANCEL);
-    }
-    let response = other.send_request(get("/"), true).unwrap().0.await.unwrap();
-    assert_eq!(body(response).await.unwrap(), b"ok");
-    connect(&gate).await.send_request(get("/"), true).unwrap().0.await.unwrap();
-}
-
-// === Frames that no library sends ===
 
 #[tokio::test]
 async fn malformed_requests_go_nowhere() {

@@ -289,6 +289,20 @@ pub fn status(block: &[u8]) -> String {
         byte @ 0x88..=0x8e => indexed[usize::from(byte - 0x88)].into(),
         // A literal value of an indexed name, as three digits or in their Huffman code.
         0x48 if block[1] == 3 => String::from_utf8_lossy(&block[2..5]).into_owned(),
+        0x48 if block[1] & 0x80 != 0 => digits(&block[2..5]),
         _ => "other".into(),
     }
+}
+
+/// Reads three digits in Huffman code: 0, 1 and 2 have five bits, the others six (RFC 7541, appendix B).
+fn digits(code: &[u8]) -> String {
+    let bits = u32::from_be_bytes([code[0], code[1], code[2], 0]);
+    let mut at = 0;
+    let digit = |at: &mut u32| {
+        let (short, long) = ((bits << *at) >> 27, (bits << *at) >> 26);
+        let (digit, length) = if short < 3 { (short, 5) } else { (long - 0b01_1001 + 3, 6) };
+        *at += length;
+        char::from_digit(digit, 10).unwrap()
+    };
+    (0..3).map(|_| digit(&mut at)).collect()
 }
