@@ -39,7 +39,7 @@ use crate::model::path::{self, Place, Reserved};
 use crate::observe::{Logs, RequestId};
 use crate::pbx::{Breaker, Pbx};
 use crate::replay::Tickets;
-use crate::upstream::{Connector, Upstream};
+use crate::upstream::{Connector, Payload, Upstream};
 
 /// How long a ticket of the two-host hand-over is good: as long as the PBX's token behind it.
 const TICKET_LIFE: Duration = Duration::from_secs(10);
@@ -198,6 +198,8 @@ impl Proxy {
         let by_field = body::closes_by_field(request.version());
         let has_body = !hyper::body::Body::is_end_stream(request.body());
         let is_head = *request.method() == Method::HEAD;
+        let version = request.version();
+        let request = request.map(|body| Payload::of(body, version));
         let mut response = match self.serve(request, origin, peer, &mut exchange).await {
             Ok(response) => response,
             Err(error) => {
@@ -238,7 +240,7 @@ impl Proxy {
     /// Finds out who is asking and for what, and answers that.
     async fn serve(
         &self,
-        request: Request<Incoming>,
+        request: Request<Payload>,
         origin: Result<Rc<Origin>, Contradiction>,
         peer: &Peer,
         exchange: &mut Exchange,
@@ -265,21 +267,14 @@ impl Proxy {
     async fn answer_login(
         &self,
         reserved: Reserved,
-        request: Request<Incoming>,
+        request: Request<Payload>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
-        let by_field = body::closes_by_field(request.version());
-        let (head, mut body) = request.into_parts();
-        let request = Request::from_parts(head, &mut body);
-        let answered = match reserved {
+        match reserved {
             Reserved::Ott => self.answer_ott(request, caller).await,
             Reserved::Pbx => self.answer_pbx(request, caller).await,
             Reserved::Callgate => self.answer_ticket(&request, caller).await,
-        };
-        if !by_field {
-            small::drain(&mut body).await;
         }
-        answered
     }
 
     /// Turns a failure into an answer, and tells the operator what the client is not told.

@@ -17,7 +17,7 @@ use super::peer::{InFlight, Peer};
 use crate::message::hop;
 use crate::observe::access::{self, Ended};
 use crate::observe::{Logs, RequestId};
-use crate::upstream::{Cut, Meter, Relay};
+use crate::upstream::{Cut, Meter, Payload, Relay};
 
 /// The body of an answer. When it is dropped, the exchange is over and logged.
 #[derive(Debug)]
@@ -242,6 +242,6 @@ pub(super) const fn closes_by_field(version: Version) -> bool {
 }
 
 /// Tells whether only its end will tell how long a body is.
-pub(super) fn has_unknown_length(body: &Incoming) -> bool {
+pub(super) fn has_unknown_length(body: &Payload) -> bool {
     !http_body::Body::is_end_stream(body) && http_body::Body::size_hint(body).exact().is_none()
 }
