@@ -80,8 +80,9 @@ async fn serve_h1(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut 
     watch.drive(Pin::new(&mut connection)).await;
     let Some(mut tunnel) = peer.tunnel.take() else { return };
     let parts = connection.into_parts();
-    let end =
-        Box::pin(upstream::join(parts.io.into_inner(), parts.read_buf, tunnel.far, watch.timeouts.tunnel_idle)).await;
+    let near = parts.io.into_inner();
+    upstream::keep_alive(near.tcp());
+    let end = Box::pin(upstream::join(near, parts.read_buf, tunnel.far, watch.timeouts.tunnel_idle)).await;
     tunnel.exchange.carried(end.up, end.down);
 }
 

@@ -62,6 +62,11 @@ impl Watched {
         Self { tls, vitals }
     }
 
+    /// Returns the TCP connection beneath.
+    pub(super) fn tcp(&self) -> &TcpStream {
+        &self.tls.get_ref().0.0
+    }
+
     fn note<T>(&self, polled: Poll<T>) -> Poll<T> {
         self.vitals.written(polled.is_pending());
         polled

@@ -47,6 +47,14 @@ impl Wire {
         Rc::clone(&self.heard)
     }
 
+    /// Returns the TCP connection beneath.
+    pub(super) fn tcp(&self) -> &TcpStream {
+        match &self.io {
+            Io::Plain(stream) => stream,
+            Io::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
     /// Writes, or lets `length` bytes go nowhere.
     fn write(
         &mut self,

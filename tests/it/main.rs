@@ -8,6 +8,7 @@ mod bulk;
 mod callers;
 mod commands;
 mod drain;
+mod expect;
 mod framing;
 #[allow(dead_code, reason = "it offers more than each set of tests takes")]
 mod harness;
