@@ -116,6 +116,9 @@ fn prepare(head: &mut Parts, body: &Incoming, peer: &Peer, caller: &Caller) -> R
     }
     // hyper says 100 itself, once the body is polled: when the upstream's connection stands.
     fields.remove(header::EXPECT);
+    if head.method == Method::OPTIONS {
+        hop::count_down(fields);
+    }
     if head.version == Version::HTTP_2 {
         join_cookies(fields);
     }

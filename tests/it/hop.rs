@@ -120,3 +120,27 @@ async fn this_hop_is_named_in_via() {
     gate.get("/").h2().send().await.expect(200);
     assert!(upstream.seen().pop().unwrap().contains("via: 2.0 callgate\r\n"));
 }
+
+#[tokio::test]
+async fn options_go_as_many_hops_as_they_say() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    for (method, said, passed_on) in [
+        ("OPTIONS", "0", None),
+        ("OPTIONS", "1", Some("0")),
+        ("OPTIONS", "10", Some("9")),
+        // What is no number of hops, or is not for this method, is not ours to change.
+        ("OPTIONS", "+1", Some("+1")),
+        ("OPTIONS", "99999999999", Some("99999999999")),
+        ("GET", "0", Some("0")),
+    ] {
+        let before = upstream.seen().len();
+        let request =
+            format!("{method} /x HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nMax-Forwards: {said}\r\n\r\n");
+        let answer = gate.exchange(request.as_bytes()).await;
+        assert_eq!(status(&answer), if passed_on.is_some() { 200 } else { 204 }, "{method} {said}: {answer}");
+        let seen = upstream.seen().split_off(before);
+        let left = seen.first().and_then(|seen| seen.lines().find_map(|line| line.strip_prefix("max-forwards: ")));
+        assert_eq!(left, passed_on, "{method} {said}: {seen:?}");
+    }
+}

@@ -179,6 +179,7 @@ async fn settled(count: &AtomicUsize) -> usize {
     }
 }
 
+/// rpxy PR #596: with pipelined flushes nothing bounds what waits to be written.
 #[tokio::test]
 async fn a_slow_reader_does_not_fill_the_gate() {
     const TOTAL: usize = 200 << 20;

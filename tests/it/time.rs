@@ -141,6 +141,7 @@ async fn a_download_that_pauses_is_cut_off() {
     assert!(answer.ends_with("\r\n\r\nhello"), "{answer}");
 }
 
+/// Traefik #11943.
 #[tokio::test]
 async fn what_moves_slowly_has_no_total_deadline() {
     let upstream = Raw::serving(|mut line| async move {
