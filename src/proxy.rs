@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -33,6 +33,7 @@ use crate::auth::{self, Chain};
 use crate::config::{self, Config};
 use crate::limit::{DistinctKeys, Limits};
 use crate::message::guard::Refusal;
+use crate::message::hop;
 use crate::message::origin::{Contradiction, Origin};
 use crate::message::target::{self, Authority};
 use crate::model::path::{self, Place, Reserved};
@@ -249,7 +250,7 @@ impl Proxy {
         let authority = target::authority(request.uri(), request.headers())
             .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
         exchange.is_for(&authority.host);
-        if let Some(answer) = answer_method(request.method(), request.uri())? {
+        if let Some(answer) = answer_method(request.method(), request.uri(), request.headers())? {
             return Ok(answer);
         }
         let caller = Caller { origin, authority, id: exchange.id };
@@ -302,14 +303,17 @@ impl Proxy {
     }
 }
 
-/// Refuses the methods that no route may have, and answers for the server as a whole (`OPTIONS *`, RFC 9110 §9.3.7).
-fn answer_method(method: &Method, uri: &http::Uri) -> Result<Option<Response<Body>>, Error> {
+/// Refuses the methods that no route may have, and answers `OPTIONS` for the server as a whole (RFC 9110 §9.3.7) and
+/// where it may go no further.
+fn answer_method(method: &Method, uri: &http::Uri, headers: &HeaderMap) -> Result<Option<Response<Body>>, Error> {
     match *method {
         // An upstream may read method names without regard to case.
         _ if ["CONNECT", "TRACE"].iter().any(|name| method.as_str().eq_ignore_ascii_case(name)) => {
             Err(Error::Method(METHODS))
         }
-        Method::OPTIONS if uri.path() == "*" => Ok(Some(reply::empty(StatusCode::NO_CONTENT))),
+        Method::OPTIONS if uri.path() == "*" || hop::hops_left(headers) == Some(0) => {
+            Ok(Some(reply::empty(StatusCode::NO_CONTENT)))
+        }
         _ if uri.path().starts_with('/') => Ok(None),
         _ => Err(Error::Malformed("the request target is not a path")),
     }

@@ -114,6 +114,9 @@ fn prepare(head: &mut Parts, body: &Payload, caller: &Caller) -> Result<bool, Er
     }
     // hyper says 100 itself, once the body is polled: when the upstream's connection stands.
     fields.remove(header::EXPECT);
+    if head.method == Method::OPTIONS {
+        hop::count_down(fields);
+    }
     if head.version == Version::HTTP_2 {
         join_cookies(fields);
     }

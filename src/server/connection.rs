@@ -103,6 +103,7 @@ async fn serve_h1(io: Watched, client: IpAddr, worker: Rc<Worker>, mut watch: Wa
     let io = parts.io.into_inner();
     if let Some(mut tunnel) = peer.tunnel.take() {
         let (io, early) = io.into_parts(parts.read_buf);
+        upstream::keep_alive(io.tcp());
         let end = Box::pin(upstream::join(io, early, tunnel.far, watch.timeouts.tunnel_idle)).await;
         tunnel.exchange.carried(end.up, end.down);
     } else if ended == Ended::Itself {

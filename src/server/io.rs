@@ -67,6 +67,11 @@ impl Watched {
         self.tls.into_inner().0
     }
 
+    /// Returns the TCP connection beneath.
+    pub(super) fn tcp(&self) -> &TcpStream {
+        &self.tls.get_ref().0.0
+    }
+
     fn note<T>(&self, polled: Poll<T>) -> Poll<T> {
         self.vitals.written(polled.is_pending());
         polled

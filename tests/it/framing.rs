@@ -248,6 +248,39 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
+async fn a_body_that_our_own_answer_did_not_need_is_not_read_as_a_request() {
+    const LAST: &str = "GET /last HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    for (line, expected) in [
+        ("OPTIONS *", 204),
+        ("TRACE /", 405),
+        ("GET /auth/pbx", 404),
+        ("POST /auth/ott", 404),
+        ("OPTIONS /auth/ott", 404),
+        ("GET /auth//pbx", 400),
+        ("POST /auth/callgate/none", 404),
+    ] {
+        let length = SMUGGLED.len();
+        let framings = [
+            format!("Content-Length: {length}\r\n\r\n{SMUGGLED}"),
+            format!("Content-Length: 100000\r\n\r\n{SMUGGLED}"),
+            format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{SMUGGLED}\r\n0\r\n\r\n"),
+            format!("Transfer-Encoding: chunked\r\n\r\nffff\r\n{SMUGGLED}"),
+        ];
+        for framing in framings {
+            let request = format!("{line} HTTP/1.1\r\nHost: app.test\r\n{framing}{LAST}");
+            let answer = gate.exchange(request.as_bytes()).await;
+            assert_eq!(status(&answer), expected, "{line} {framing:?}: {answer}");
+            // Either the whole body is left behind, or the connection ends with the answer.
+            assert!(answer.matches("HTTP/1.").count() <= 2, "{line} {framing:?}: {answer}");
+        }
+    }
+    let seen = upstream.seen();
+    assert!(seen.iter().all(|seen| seen.starts_with("GET /last ")), "{seen:?}");
+}
+
+#[tokio::test]
 async fn trap_a_body_of_unknown_length_behind_get_is_not_lost() {
     let upstream = Raw::ok().await;
     let gate = Gate::before(upstream.addr).await;
