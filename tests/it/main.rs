@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without, it fails without")]
 #![expect(unreachable_pub, reason = "a test binary has no outside; `pub` is what one file offers the others")]
 
+mod anatomy;
 mod browser;
 mod callers;
 mod commands;
@@ -19,6 +20,7 @@ mod logs;
 mod ott;
 mod pbx;
 mod pool;
+mod reparse;
 mod stage;
 mod story;
 mod streaming;
