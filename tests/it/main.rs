@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without, it fails without")]
 #![expect(unreachable_pub, reason = "a test binary has no outside; `pub` is what one file offers the others")]
 
+mod anatomy;
 mod browser;
 mod bulk;
 mod callers;
@@ -24,6 +25,7 @@ mod ott;
 mod pbx;
 mod pool;
 mod reload;
+mod reparse;
 mod stage;
 mod story;
 mod streaming;
