@@ -32,9 +32,18 @@ use crate::observe::Logs;
 pub struct Server {
     addresses: Vec<SocketAddr>,
     redirect: Option<SocketAddr>,
-    drain: watch::Sender<bool>,
+    state: watch::Sender<State>,
     live: Arc<Snapshot>,
     workers: Vec<Hand>,
+}
+
+/// Where a gate is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Connections are accepted.
+    Ready,
+    /// What is in flight goes on; nobody new comes in.
+    Draining,
 }
 
 /// One worker, as the server holds it.
@@ -75,7 +84,7 @@ impl Server {
         let count = config.workers.map_or_else(cores, NonZeroUsize::get);
         // Built first, so that what cannot be built is said before a port is bound.
         let live = Arc::new(Snapshot::new(config, logs)?);
-        let (drain, drained) = watch::channel(false);
+        let (state, states) = watch::channel(State::Ready);
         let mut sockets = listener::Sockets::bind(&live.config, count)?;
         let (addresses, redirect) = (sockets.addresses.clone(), sockets.redirect_address);
         let mut workers = Vec::with_capacity(count);
@@ -87,13 +96,13 @@ impl Server {
                 listeners: sockets.take_worker(index),
                 redirect: sockets.take_redirect(index),
                 port: addresses.first().map_or(443, SocketAddr::port),
-                drain: drained.clone(),
+                state: states.clone(),
             };
             let thread = thread::Builder::new().name(format!("callgate-{index}"));
             let thread = thread.spawn(move || Worker::run(parts)).map_err(StartError::Thread)?;
             workers.push(Hand { thread, renewals });
         }
-        Ok(Self { addresses, redirect, drain, live, workers })
+        Ok(Self { addresses, redirect, state, live, workers })
     }
 
     /// Puts another configuration in the place of the running one, whole or not at all. When it returns, each request
@@ -132,9 +141,15 @@ impl Server {
         self.redirect
     }
 
+    /// Returns where the gate is in its life, now and as it changes.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
     /// Stops accepting; what is in flight goes on until it ends, or until the drain deadline.
     pub fn drain(&self) {
-        self.drain.send_replace(true);
+        self.state.send_replace(State::Draining);
     }
 
     /// Waits for the workers to end after [`Server::drain`], and returns how many connections were cut off.
@@ -152,5 +167,8 @@ fn cores() -> usize {
 
 /// How long a reload waits for one worker.
 const TAKEN: Duration = Duration::from_secs(2);
+/// How long a gate that ends goes on with what was under way toward it: connections that are being made, and requests
+/// of clients that do not know yet.
+const GRACE: Duration = Duration::from_secs(1);
 /// How long a connection that is told to end may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(5);

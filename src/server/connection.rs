@@ -8,17 +8,19 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use http::StatusCode;
+use http::header::{self, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::FAREWELL;
 use super::io::{Socket, Watched};
 use super::pace::Streams;
 use super::registry::Guest;
 use super::worker::Worker;
+use super::{FAREWELL, GRACE};
 use crate::alarm::Alarm;
 use crate::config::ServerTimeouts;
 use crate::message::{forwarded, framing};
@@ -56,7 +58,8 @@ pub(super) async fn serve(stream: TcpStream, address: SocketAddr, worker: Rc<Wor
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let vitals = Vitals::new(Instant::now(), h2);
     let io = TokioIo::new(Watched::new(tls, Rc::clone(&vitals)));
-    let watch = Watch { vitals: Rc::clone(&vitals), timeouts, guest, alarm: Alarm::default(), told: None };
+    let watch =
+        Watch { vitals: Rc::clone(&vitals), timeouts, guest, alarm: Alarm::default(), ending: None, told: None };
     if h2 {
         serve_h2(io, client, worker, watch).await;
     } else {
@@ -72,7 +75,13 @@ async fn serve_h1(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut 
         let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
         service_fn(move |request| {
             let (proxy, peer) = (worker.proxy(), Rc::clone(&peer));
-            Box::pin(async move { Ok::<_, Infallible>(proxy.handle(request, &peer).await) })
+            Box::pin(async move {
+                let mut response = proxy.handle(request, &peer).await;
+                if peer.vitals.is_ending() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            })
         })
     };
     let mut connection =
@@ -120,6 +129,10 @@ fn peer(client: IpAddr, watch: &Watch) -> Rc<Peer> {
 
 /// A connection that can be asked to end when its exchanges have.
 trait Closing: Future<Output = hyper::Result<()>> {
+    /// Whether a client that is told to end learns which of its requests were heard. In HTTP/1 it does not, so a
+    /// connection that rests may be closed only when no request is likely to be under way.
+    const TELLS: bool;
+
     fn close(self: Pin<&mut Self>);
 }
 
@@ -130,6 +143,8 @@ where
     B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    const TELLS: bool = false;
+
     fn close(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
@@ -144,6 +159,8 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     Streams: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
+    const TELLS: bool = true;
+
     fn close(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
@@ -155,6 +172,8 @@ struct Watch {
     timeouts: ServerTimeouts,
     guest: Guest,
     alarm: Alarm,
+    /// Since when the connection shall end.
+    ending: Option<Instant>,
     /// When the connection was told to end.
     told: Option<Instant>,
 }
@@ -163,8 +182,12 @@ impl Watch {
     /// Polls a connection until it ends, or is late.
     async fn drive<C: Closing>(&mut self, mut connection: Pin<&mut C>) {
         poll_fn(|cx| {
-            if self.told.is_none() && self.guest.shall_end(cx) {
-                self.tell(connection.as_mut());
+            if self.ending.is_none() && self.guest.shall_end(cx) {
+                self.ending = Some(Instant::now());
+                self.vitals.end();
+                if C::TELLS {
+                    self.tell(connection.as_mut());
+                }
             }
             loop {
                 if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
@@ -197,15 +220,23 @@ impl Watch {
     /// When the connection is late, and for what.
     fn due(&self) -> Option<(Instant, Late)> {
         let stalled = self.vitals.blocked_since().map(|since| (since + self.timeouts.write_stall, Late::Stuck));
-        let waiting = match (self.vitals.quiet_since(), self.told, self.vitals.head_since()) {
-            (None, _, _) => None,
-            (Some(_), Some(told), _) => Some((told + FAREWELL, Late::Stuck)),
-            (Some(_), None, Some(since)) => Some((since + self.timeouts.header, Late::Stuck)),
-            (Some(since), None, None) => Some((since + self.timeouts.idle, Late::Idle)),
-        };
+        let waiting = self.vitals.quiet_since().map(|since| self.due_at_rest(since));
         match (stalled, waiting) {
             (Some(stalled), Some(waiting)) => Some(if stalled.0 <= waiting.0 { stalled } else { waiting }),
             (one, other) => one.or(other),
+        }
+    }
+
+    /// When a connection is late that has no exchange in flight.
+    fn due_at_rest(&self, since: Instant) -> (Instant, Late) {
+        let head = self.vitals.head_since().map(|since| (since + self.timeouts.header, Late::Stuck));
+        match (self.told, self.ending) {
+            (Some(told), _) => (told + FAREWELL, Late::Stuck),
+            // The next request is answered, and told to be the last one.
+            (None, Some(ending)) => {
+                head.filter(|_| self.vitals.arrived() > 0).unwrap_or((since.max(ending) + GRACE, Late::Idle))
+            }
+            (None, None) => head.unwrap_or((since + self.timeouts.idle, Late::Idle)),
         }
     }
 }

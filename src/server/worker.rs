@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::registry::Registry;
 use super::snapshot::Snapshot;
-use super::{connection, redirect};
+use super::{GRACE, State, connection, listener, redirect};
 use crate::config::ServerTimeouts;
 use crate::proxy::Proxy;
 
@@ -32,7 +32,7 @@ pub(super) struct Parts {
     pub(super) redirect: Option<StdListener>,
     /// The port that `redirect` leads to.
     pub(super) port: u16,
-    pub(super) drain: watch::Receiver<bool>,
+    pub(super) state: watch::Receiver<State>,
 }
 
 /// What a worker shall go on with, and whom to tell when it does.
@@ -70,24 +70,25 @@ impl Worker {
     async fn work(mut parts: Parts) -> usize {
         let live = RefCell::new(Live::new(parts.live, None));
         let worker = Rc::new(Self { registry: Rc::default(), live, port: parts.port });
-        let mut accepting = Vec::new();
+        let mut accepting = JoinSet::new();
         for listener in parts.listeners {
-            accepting.push(tokio::task::spawn_local(accept(listener, Rc::clone(&worker), Self::welcome)));
+            accepting.spawn_local(accept(listener, Rc::clone(&worker), Self::welcome, parts.state.clone()));
         }
         if let Some(listener) = parts.redirect {
-            accepting.push(tokio::task::spawn_local(accept(listener, Rc::clone(&worker), Self::send_on)));
+            accepting.spawn_local(accept(listener, Rc::clone(&worker), Self::send_on, parts.state.clone()));
         }
         let mut chores = JoinSet::new();
         chores.spawn_local(sweep(Rc::clone(&worker)));
         chores.spawn_local(renew(Rc::clone(&worker), parts.renewals));
         // An error means that the server is gone, which ends the day as well.
-        let _ = parts.drain.wait_for(|drain| *drain).await;
-        for task in accepting {
-            task.abort();
-        }
+        let _ = parts.state.wait_for(|state| *state != State::Ready).await;
         worker.registry.close();
         let deadline = worker.live.borrow().snapshot.config.server.drain;
-        drop(timeout(deadline, worker.registry.emptied()).await);
+        let ended = async {
+            while accepting.join_next().await.is_some() {}
+            worker.registry.emptied().await;
+        };
+        drop(timeout(deadline, ended).await);
         worker.registry.count()
     }
 
@@ -134,15 +135,32 @@ async fn renew(worker: Rc<Worker>, mut renewals: mpsc::Receiver<Renewal>) {
     }
 }
 
-/// Accepts connections for ever. One that fails is the stranger's; a system without sockets is waited for.
-async fn accept(listener: StdListener, worker: Rc<Worker>, welcome: fn(&Rc<Worker>, TcpStream, SocketAddr)) {
+/// What is done with a connection.
+type Welcome = fn(&Rc<Worker>, TcpStream, SocketAddr);
+
+/// Accepts connections until the day ends.
+async fn accept(listener: StdListener, worker: Rc<Worker>, welcome: Welcome, mut state: watch::Receiver<State>) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "cannot accept"),
     };
+    tokio::select! {
+        () = accept_all(&listener, &worker, welcome) => {}
+        // An error means that the server is gone, which ends the day as well.
+        _ = state.wait_for(|state| *state != State::Ready) => {}
+    }
+    // Closing a socket resets what waits in its queue. So nobody new is let in, and those who are in are served first.
+    if let Err(error) = listener::shut(&listener) {
+        tracing::debug!(%error, "connections are accepted until the end");
+    }
+    drop(timeout(GRACE, accept_all(&listener, &worker, welcome)).await);
+}
+
+/// Accepts connections for ever. One that fails is the stranger's; a system without sockets is waited for.
+async fn accept_all(listener: &TcpListener, worker: &Rc<Worker>, welcome: Welcome) {
     loop {
         match listener.accept().await {
-            Ok((stream, address)) => welcome(&worker, stream, address),
+            Ok((stream, address)) => welcome(worker, stream, address),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept for now");
                 sleep(BACK_OFF).await;
