@@ -4,6 +4,7 @@
 //! connection lives and dies on one thread.
 
 mod connection;
+mod handover;
 mod io;
 mod listener;
 mod pace;
@@ -12,26 +13,33 @@ mod registry;
 mod snapshot;
 mod worker;
 
+use std::fs;
 use std::io::Error as IoError;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+pub use self::handover::{HandOverError, Inherited};
+use self::listener::{Listener, Sockets};
 pub use self::snapshot::ReloadError;
 use self::snapshot::Snapshot;
 use self::worker::{Parts, Renewal, Worker};
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::observe::Logs;
 
 /// A running gate.
 pub struct Server {
+    listening: Vec<Listen>,
     addresses: Vec<SocketAddr>,
     redirect: Option<SocketAddr>,
+    /// Each listening socket once more, for another process; none when the gate ends.
+    sockets: Mutex<Vec<Listener>>,
     state: watch::Sender<State>,
     live: Arc<Snapshot>,
     workers: Vec<Hand>,
@@ -44,6 +52,8 @@ pub enum State {
     Ready,
     /// What is in flight goes on; nobody new comes in.
     Draining,
+    /// As `Draining`, while another process accepts connections at the same sockets.
+    HandedOver,
 }
 
 /// One worker, as the server holds it.
@@ -59,11 +69,14 @@ pub enum StartError {
     #[error("cannot listen at {address}")]
     Listen {
         /// The address.
-        address: SocketAddr,
+        address: Listen,
         /// What the system said.
         #[source]
         source: IoError,
     },
+    /// A socket was handed to this process, and nothing says what to do with it.
+    #[error("a socket was passed for {0}, which neither `listen` nor `redirect_http` names")]
+    LeftOver(Listen),
     /// A certificate or a trust root cannot be used.
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
@@ -81,12 +94,23 @@ impl Server {
     /// # Errors
     /// When an address cannot be bound, or something in the configuration cannot be used after all.
     pub fn start(config: Config, logs: Logs) -> Result<Self, StartError> {
+        Self::start_with(config, logs, Inherited::default())
+    }
+
+    /// As [`Server::start`], with sockets that another process has opened in the place of those that it would bind.
+    ///
+    /// # Errors
+    /// As [`Server::start`], and when a socket is left over.
+    pub fn start_with(config: Config, logs: Logs, mut inherited: Inherited) -> Result<Self, StartError> {
         let count = config.workers.map_or_else(cores, NonZeroUsize::get);
         // Built first, so that what cannot be built is said before a port is bound.
         let live = Arc::new(Snapshot::new(config, logs)?);
         let (state, states) = watch::channel(State::Ready);
-        let mut sockets = listener::Sockets::bind(&live.config, count)?;
-        let (addresses, redirect) = (sockets.addresses.clone(), sockets.redirect_address);
+        let mut sockets = Sockets::open(&live.config, count, &mut inherited)?;
+        if let Some(address) = inherited.left_over() {
+            return Err(StartError::LeftOver(address.clone()));
+        }
+        let addresses: Vec<_> = sockets.addresses.iter().filter_map(Listen::tcp).collect();
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
             let (renewals, renewed) = mpsc::channel(1);
@@ -102,7 +126,9 @@ impl Server {
             let thread = thread.spawn(move || Worker::run(parts)).map_err(StartError::Thread)?;
             workers.push(Hand { thread, renewals });
         }
-        Ok(Self { addresses, redirect, state, live, workers })
+        inherited.ready();
+        let (listening, redirect) = (sockets.addresses, sockets.redirect_address);
+        Ok(Self { listening, addresses, redirect, sockets: Mutex::new(sockets.all), state, live, workers })
     }
 
     /// Puts another configuration in the place of the running one, whole or not at all. When it returns, each request
@@ -129,7 +155,13 @@ impl Server {
         self.live.logs().reopen();
     }
 
-    /// Returns the addresses that speak TLS, with the ports that were bound.
+    /// Returns where TLS is spoken, with the ports that were bound.
+    #[must_use]
+    pub fn listening(&self) -> &[Listen] {
+        &self.listening
+    }
+
+    /// Returns those of [`Server::listening`] that have a port.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -147,9 +179,42 @@ impl Server {
         self.state.subscribe()
     }
 
+    /// Starts a process with the listening sockets, waits until it accepts connections, and leaves them to it: what is
+    /// in flight here goes on as with [`Server::drain`]. Returns the id of the process. To be waited for once at a time;
+    /// when that is given up, the new process is ended.
+    ///
+    /// # Errors
+    /// When the process does not come to accept connections. Then everything goes on as before.
+    pub async fn hand_over(&self, command: Command) -> Result<u32, HandOverError> {
+        let sockets = self.sockets().iter().map(Listener::try_clone).collect::<Result<_, _>>();
+        let id = handover::start(command, sockets.map_err(HandOverError::Start)?).await?;
+        self.sockets().clear();
+        self.state.send_replace(State::HandedOver);
+        Ok(id)
+    }
+
     /// Stops accepting; what is in flight goes on until it ends, or until the drain deadline.
     pub fn drain(&self) {
-        self.state.send_replace(State::Draining);
+        for socket in self.sockets().drain(..) {
+            // A name that leads nowhere would only be in the way. Until it is gone, another process takes the path for taken.
+            if let Some(Listen::Unix(path)) = socket.address()
+                && let Err(error) = fs::remove_file(&path)
+            {
+                tracing::debug!(path = %path.display(), %error, "cannot remove the socket");
+            }
+        }
+        self.state.send_if_modified(|state| {
+            let is_ready = *state == State::Ready;
+            if is_ready {
+                *state = State::Draining;
+            }
+            is_ready
+        });
+    }
+
+    /// Locks even after a panic elsewhere: sockets are moved in and out whole.
+    fn sockets(&self) -> std::sync::MutexGuard<'_, Vec<Listener>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the workers to end after [`Server::drain`], and returns how many connections were cut off.

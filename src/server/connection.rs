@@ -13,10 +13,9 @@ use http::header::{self, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::io::{Socket, Watched};
+use super::io::{Stream, Watched};
 use super::pace::Streams;
 use super::registry::Guest;
 use super::worker::Worker;
@@ -41,13 +40,13 @@ const MAX_SEND_BUFFER: usize = 128 << 10;
 const MAX_RESETS: usize = 128;
 
 /// Serves a connection from accept to its last byte.
-pub(super) async fn serve(stream: TcpStream, address: SocketAddr, worker: Rc<Worker>) {
+pub(super) async fn serve(stream: Stream, address: SocketAddr, worker: Rc<Worker>) {
     let guest = worker.registry.enter();
     let timeouts = worker.timeouts();
     let client = address.ip().to_canonical();
     let handshake = async {
-        stream.set_nodelay(true)?;
-        worker.acceptor().accept(Socket(stream)).await
+        stream.set_nodelay()?;
+        worker.acceptor().accept(stream).await
     };
     // Boxed, as is all that a resting connection has no use for.
     let tls = match Box::pin(timeout(timeouts.handshake, handshake)).await {

@@ -11,16 +11,16 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::io::Stream;
 use crate::message::target;
 
 /// How long a whole connection may take: one question, one answer.
 const LIFE: Duration = Duration::from_secs(10);
 
 /// Answers one request of a plain connection. `port` is that of the TLS listener.
-pub(super) async fn serve(stream: TcpStream, port: u16) {
+pub(super) async fn serve(stream: Stream, port: u16) {
     let service = service_fn(move |request| async move { Ok::<_, Infallible>(answer(&request, port)) });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -1,21 +1,22 @@
 //! One worker: a thread with a runtime, its sockets and its connections.
 
 use std::cell::RefCell;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::io::Stream;
+use super::listener::{Door, Listener};
 use super::registry::Registry;
 use super::snapshot::Snapshot;
-use super::{GRACE, State, connection, listener, redirect};
+use super::{GRACE, State, connection, redirect};
 use crate::config::ServerTimeouts;
 use crate::proxy::Proxy;
 
@@ -28,8 +29,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub(super) struct Parts {
     pub(super) live: Arc<Snapshot>,
     pub(super) renewals: mpsc::Receiver<Renewal>,
-    pub(super) listeners: Vec<StdListener>,
-    pub(super) redirect: Option<StdListener>,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) redirect: Option<Listener>,
     /// The port that `redirect` leads to.
     pub(super) port: u16,
     pub(super) state: watch::Receiver<State>,
@@ -92,11 +93,11 @@ impl Worker {
         worker.registry.count()
     }
 
-    fn welcome(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) {
+    fn welcome(self: &Rc<Self>, stream: Stream, address: SocketAddr) {
         tokio::task::spawn_local(connection::serve(stream, address, Rc::clone(self)));
     }
 
-    fn send_on(self: &Rc<Self>, stream: TcpStream, _: SocketAddr) {
+    fn send_on(self: &Rc<Self>, stream: Stream, _: SocketAddr) {
         tokio::task::spawn_local(redirect::serve(stream, self.port));
     }
 
@@ -136,30 +137,34 @@ async fn renew(worker: Rc<Worker>, mut renewals: mpsc::Receiver<Renewal>) {
 }
 
 /// What is done with a connection.
-type Welcome = fn(&Rc<Worker>, TcpStream, SocketAddr);
+type Welcome = fn(&Rc<Worker>, Stream, SocketAddr);
 
 /// Accepts connections until the day ends.
-async fn accept(listener: StdListener, worker: Rc<Worker>, welcome: Welcome, mut state: watch::Receiver<State>) {
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
+async fn accept(listener: Listener, worker: Rc<Worker>, welcome: Welcome, mut state: watch::Receiver<State>) {
+    let door = match listener.open() {
+        Ok(door) => door,
         Err(error) => return tracing::error!(%error, "cannot accept"),
     };
     tokio::select! {
-        () = accept_all(&listener, &worker, welcome) => {}
+        () = accept_all(&door, &worker, welcome) => {}
         // An error means that the server is gone, which ends the day as well.
         _ = state.wait_for(|state| *state != State::Ready) => {}
     }
+    // Those in the queue are the other process's now.
+    if *state.borrow() == State::HandedOver {
+        return;
+    }
     // Closing a socket resets what waits in its queue. So nobody new is let in, and those who are in are served first.
-    if let Err(error) = listener::shut(&listener) {
+    if let Err(error) = door.shut() {
         tracing::debug!(%error, "connections are accepted until the end");
     }
-    drop(timeout(GRACE, accept_all(&listener, &worker, welcome)).await);
+    drop(timeout(GRACE, accept_all(&door, &worker, welcome)).await);
 }
 
 /// Accepts connections for ever. One that fails is the stranger's; a system without sockets is waited for.
-async fn accept_all(listener: &TcpListener, worker: &Rc<Worker>, welcome: Welcome) {
+async fn accept_all(door: &Door, worker: &Rc<Worker>, welcome: Welcome) {
     loop {
-        match listener.accept().await {
+        match door.accept().await {
             Ok((stream, address)) => welcome(worker, stream, address),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept for now");

@@ -8,6 +8,7 @@ mod callers;
 mod commands;
 mod drain;
 mod framing;
+mod handover;
 #[allow(dead_code, reason = "it offers more than each set of tests takes")]
 mod harness;
 mod hop;
@@ -21,6 +22,7 @@ mod ott;
 mod pbx;
 mod pool;
 mod reload;
+mod sockets;
 mod stage;
 mod story;
 mod streaming;
