@@ -228,14 +228,14 @@ impl Watch {
 
     /// When a connection is late that has no exchange in flight.
     fn due_at_rest(&self, since: Instant) -> (Instant, Late) {
-        let head = self.vitals.head_since().map(|since| (since + self.timeouts.header, Late::Stuck));
-        match (self.told, self.ending) {
-            (Some(told), _) => (told + FAREWELL, Late::Stuck),
-            // The next request is answered, and told to be the last one.
-            (None, Some(ending)) => {
-                head.filter(|_| self.vitals.arrived() > 0).unwrap_or((since.max(ending) + GRACE, Late::Idle))
+        match (self.told, self.ending, self.vitals.head_since()) {
+            (Some(told), _, _) => (told + FAREWELL, Late::Stuck),
+            // The next request is answered, and told to be the last one. That of a fresh connection may not come.
+            (None, Some(ending), head) if head.is_none() || self.vitals.arrived() == 0 => {
+                (since.max(ending) + GRACE, Late::Idle)
             }
-            (None, None) => head.unwrap_or((since + self.timeouts.idle, Late::Idle)),
+            (None, _, Some(head)) => (head + self.timeouts.header, Late::Stuck),
+            (None, _, None) => (since + self.timeouts.idle, Late::Idle),
         }
     }
 }
