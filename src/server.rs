@@ -22,14 +22,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub use self::handover::{HandOverError, Inherited};
 use self::listener::{Listener, Sockets};
 pub use self::snapshot::ReloadError;
 use self::snapshot::Snapshot;
-use self::worker::{Parts, Renewal, Worker};
+use self::worker::{Parts, Worker};
 use crate::config::{Config, Listen};
 use crate::observe::Logs;
 
@@ -41,7 +41,7 @@ pub struct Server {
     /// Each listening socket once more, for another process; none when the gate ends.
     sockets: Mutex<Vec<Listener>>,
     state: watch::Sender<State>,
-    live: Arc<Snapshot>,
+    live: watch::Sender<Arc<Snapshot>>,
     workers: Vec<Hand>,
 }
 
@@ -59,7 +59,8 @@ pub enum State {
 /// One worker, as the server holds it.
 struct Hand {
     thread: JoinHandle<usize>,
-    renewals: mpsc::Sender<Renewal>,
+    /// What the worker goes on with.
+    taken: watch::Receiver<Arc<Snapshot>>,
 }
 
 /// Why the gate did not start.
@@ -94,29 +95,30 @@ impl Server {
     /// # Errors
     /// When an address cannot be bound, or something in the configuration cannot be used after all.
     pub fn start(config: Config, logs: Logs) -> Result<Self, StartError> {
-        Self::start_with(config, logs, Inherited::default())
+        Self::start_with(config, logs, &mut Inherited::default())
     }
 
     /// As [`Server::start`], with sockets that another process has opened in the place of those that it would bind.
     ///
     /// # Errors
     /// As [`Server::start`], and when a socket is left over.
-    pub fn start_with(config: Config, logs: Logs, mut inherited: Inherited) -> Result<Self, StartError> {
+    pub fn start_with(config: Config, logs: Logs, inherited: &mut Inherited) -> Result<Self, StartError> {
         let count = config.workers.map_or_else(cores, NonZeroUsize::get);
         // Built first, so that what cannot be built is said before a port is bound.
-        let live = Arc::new(Snapshot::new(config, logs)?);
+        let first = Arc::new(Snapshot::new(config, logs)?);
+        let (live, snapshots) = watch::channel(Arc::clone(&first));
         let (state, states) = watch::channel(State::Ready);
-        let mut sockets = Sockets::open(&live.config, count, &mut inherited)?;
+        let mut sockets = Sockets::open(&first.config, count, inherited)?;
         if let Some(address) = inherited.left_over() {
             return Err(StartError::LeftOver(address.clone()));
         }
         let addresses: Vec<_> = sockets.addresses.iter().filter_map(Listen::tcp).collect();
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
-            let (renewals, renewed) = mpsc::channel(1);
+            let (taken, is_taken) = watch::channel(Arc::clone(&first));
             let parts = Parts {
-                live: Arc::clone(&live),
-                renewals: renewed,
+                live: snapshots.clone(),
+                taken,
                 listeners: sockets.take_worker(index),
                 redirect: sockets.take_redirect(index),
                 port: addresses.first().map_or(443, SocketAddr::port),
@@ -124,9 +126,8 @@ impl Server {
             };
             let thread = thread::Builder::new().name(format!("callgate-{index}"));
             let thread = thread.spawn(move || Worker::run(parts)).map_err(StartError::Thread)?;
-            workers.push(Hand { thread, renewals });
+            workers.push(Hand { thread, taken: is_taken });
         }
-        inherited.ready();
         let (listening, redirect) = (sockets.addresses, sockets.redirect_address);
         Ok(Self { listening, addresses, redirect, sockets: Mutex::new(sockets.all), state, live, workers })
     }
@@ -137,22 +138,28 @@ impl Server {
     /// # Errors
     /// When it says something that only a new process can do, or something in it cannot be used after all.
     pub async fn reload(&mut self, config: Config) -> Result<(), ReloadError> {
-        self.live = Arc::new(self.live.successor(config)?);
-        for worker in &self.workers {
-            let (done, is_done) = oneshot::channel();
-            let renewal = Renewal { live: Arc::clone(&self.live), done };
-            // A worker that waits for a disk takes it later, and signals are not kept waiting for that.
-            let taken = async { worker.renewals.send(renewal).await.is_ok() && is_done.await.is_ok() };
-            if timeout(TAKEN, taken).await.is_err() {
-                tracing::warn!("a worker is busy, and takes the new configuration when it can");
+        let next = Arc::new(self.snapshot().successor(config)?);
+        self.live.send_replace(Arc::clone(&next));
+        let all_took = async {
+            for worker in &mut self.workers {
+                // An error means that the thread is gone, which a reload does not mend.
+                let _ = worker.taken.wait_for(|taken| Arc::ptr_eq(taken, &next)).await;
             }
+        };
+        // A worker that waits for a disk takes it later, and signals are not kept waiting for that.
+        if timeout(TAKEN, all_took).await.is_err() {
+            tracing::warn!("a worker is busy, and takes the new configuration when it can");
         }
         Ok(())
     }
 
     /// Opens the log files again: they may have been moved away.
     pub fn reopen_logs(&self) {
-        self.live.logs().reopen();
+        self.snapshot().logs().reopen();
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.live.borrow())
     }
 
     /// Returns where TLS is spoken, with the ports that were bound.
@@ -196,8 +203,8 @@ impl Server {
     /// Stops accepting; what is in flight goes on until it ends, or until the drain deadline.
     pub fn drain(&self) {
         for socket in self.sockets().drain(..) {
-            // A name that leads nowhere would only be in the way. Until it is gone, another process takes the path for taken.
-            if let Some(Listen::Unix(path)) = socket.address()
+            // A name that leads nowhere would only be in the way.
+            if let Some(Listen::Unix(path)) = socket.address().filter(|_| !socket.is_lent)
                 && let Err(error) = fs::remove_file(&path)
             {
                 tracing::debug!(path = %path.display(), %error, "cannot remove the socket");
@@ -220,8 +227,9 @@ impl Server {
     /// Waits for the workers to end after [`Server::drain`], and returns how many connections were cut off.
     #[must_use]
     pub fn join(self) -> usize {
+        let snapshot = self.snapshot();
         let cut = self.workers.into_iter().map(|worker| worker.thread.join().unwrap_or_default()).sum();
-        self.live.logs().flush();
+        snapshot.logs().flush();
         cut
     }
 }
@@ -230,7 +238,7 @@ fn cores() -> usize {
     thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// How long a reload waits for one worker.
+/// How long a reload waits for the workers.
 const TAKEN: Duration = Duration::from_secs(2);
 /// How long a gate that ends goes on with what was under way toward it: connections that are being made, and requests
 /// of clients that do not know yet.

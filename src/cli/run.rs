@@ -36,17 +36,19 @@ pub(super) fn runtime() -> Result<Runtime, ExitCode> {
 pub(super) async fn serve(
     config: Config,
     mut source: Option<Source>,
-    inherited: Inherited,
+    mut inherited: Inherited,
     ready: impl FnOnce(&Server),
 ) -> Done {
     let mut signals = Signals::listen().map_err(|error| complain("cannot listen for signals", &error))?;
     let logs = Logs::open(&config).map_err(|error| complain("cannot open the logs", &error))?;
-    let mut server = Server::start_with(config, logs, inherited).map_err(|error| complain("cannot start", &error))?;
+    let server = Server::start_with(config, logs, &mut inherited);
+    let mut server = server.map_err(|error| complain("cannot start", &error))?;
     for address in server.listening() {
         tracing::info!(%address, "listening");
     }
     ready(&server);
     service::ready();
+    inherited.ready();
     loop {
         let wish = tokio::select! {
             wish = signals.next() => wish,

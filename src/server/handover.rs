@@ -12,13 +12,17 @@ use listenfd::ListenFd;
 use tokio::process::Child;
 use tokio::time::timeout;
 
-use super::listener::Listener;
+use super::listener::{Bound, Listener};
 use crate::config::Listen;
 
 /// The first descriptor that is handed over.
 const FIRST: i32 = 3;
 /// How long a new process may take until it accepts connections.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The name that a gate gives to a socket of its own. systemd gives others, and keeps the socket open itself.
+const OWN: &str = "callgate-own";
+/// The variable with the names of the sockets.
+const NAMES: &str = "LISTEN_FDNAMES";
 /// What a new process says once it does.
 const READY: &[u8] = b"READY";
 
@@ -39,12 +43,15 @@ impl Inherited {
     /// When something is there that connections cannot be accepted from.
     pub fn from_env() -> io::Result<Self> {
         let mut fds = ListenFd::from_env();
+        let names = std::env::var(NAMES).unwrap_or_default();
+        let mut names = names.split(':');
         let mut inherited = Self::default();
         for index in 0..fds.len() {
+            let is_lent = names.next() != Some(OWN);
             if let Ok(Some(listener)) = fds.take_tcp_listener(index) {
-                inherited.add(Listener::Tcp(listener))?;
+                inherited.add(Listener { socket: Bound::Tcp(listener), is_lent })?;
             } else if let Ok(Some(listener)) = fds.take_unix_listener(index) {
-                inherited.add(Listener::Unix(listener))?;
+                inherited.add(Listener { socket: Bound::Unix(listener), is_lent })?;
             } else {
                 // What is none of these says why.
                 inherited.old = fds.take_unix_datagram(index)?;
@@ -54,7 +61,7 @@ impl Inherited {
     }
 
     fn add(&mut self, listener: Listener) -> io::Result<()> {
-        listener.set_nonblocking()?;
+        listener.socket.set_nonblocking()?;
         let address = listener.address().ok_or(io::ErrorKind::AddrNotAvailable)?;
         self.sockets.push((address, listener));
         Ok(())
@@ -73,7 +80,7 @@ impl Inherited {
     }
 
     /// Tells the old gate, if there is one, that connections are accepted here.
-    pub(super) fn ready(self) {
+    pub fn ready(self) {
         if let Some(Err(error)) = self.old.map(|old| old.send(READY)) {
             tracing::warn!(%error, "the old process did not wait");
         }
@@ -119,10 +126,12 @@ impl Drop for Starting {
 /// Starts a process with these sockets, and waits until it accepts connections. Returns its id.
 pub(super) async fn start(mut command: Command, sockets: Vec<Listener>) -> Result<u32, HandOverError> {
     let (here, there) = UnixDatagram::pair().map_err(HandOverError::Start)?;
+    let names: Vec<_> = sockets.iter().map(|socket| if socket.is_lent { "lent" } else { OWN }).collect();
+    command.env(NAMES, names.join(":"));
     let fds: Vec<OwnedFd> = sockets.into_iter().map(OwnedFd::from).chain([there.into()]).collect();
     command.env("LISTEN_FDS", fds.len().to_string());
     // What was said to this process is not for the next; its id is not known before it is started.
-    for name in ["LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_FDS_FIRST_FD"] {
+    for name in ["LISTEN_PID", "LISTEN_FDS_FIRST_FD"] {
         command.env_remove(name);
     }
     let mappings = (FIRST..).zip(fds).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd }).collect();

@@ -25,14 +25,44 @@ const LOCAL: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(Ipv4Addr::L
 
 /// A listening socket.
 #[derive(Debug)]
-pub(super) enum Listener {
+pub(super) struct Listener {
+    pub(super) socket: Bound,
+    /// Whether somebody else keeps it open, too, and with it its queue: systemd does.
+    pub(super) is_lent: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Bound {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
 impl Listener {
-    /// Returns the address it is bound to; a unix socket without a name has none.
+    const fn own(socket: Bound) -> Self {
+        Self { socket, is_lent: false }
+    }
+
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { socket: self.socket.try_clone()?, is_lent: self.is_lent })
+    }
+
     pub(super) fn address(&self) -> Option<Listen> {
+        self.socket.address()
+    }
+
+    /// Makes the socket one that a worker's runtime waits for.
+    pub(super) fn open(self) -> io::Result<Door> {
+        let socket = match self.socket {
+            Bound::Tcp(listener) => net::TcpListener::from_std(listener).map(Open::Tcp)?,
+            Bound::Unix(listener) => net::UnixListener::from_std(listener).map(Open::Unix)?,
+        };
+        Ok(Door { socket, is_lent: self.is_lent })
+    }
+}
+
+impl Bound {
+    /// Returns the address it is bound to; a unix socket without a name has none.
+    fn address(&self) -> Option<Listen> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok().map(Listen::Tcp),
             Self::Unix(listener) => listener.local_addr().ok()?.as_pathname().map(|path| Listen::Unix(path.to_owned())),
@@ -46,27 +76,19 @@ impl Listener {
         }
     }
 
-    pub(super) fn try_clone(&self) -> io::Result<Self> {
+    fn try_clone(&self) -> io::Result<Self> {
         match self {
             Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
             Self::Unix(listener) => listener.try_clone().map(Self::Unix),
-        }
-    }
-
-    /// Makes the socket one that a worker's runtime waits for.
-    pub(super) fn open(self) -> io::Result<Door> {
-        match self {
-            Self::Tcp(listener) => net::TcpListener::from_std(listener).map(Door::Tcp),
-            Self::Unix(listener) => net::UnixListener::from_std(listener).map(Door::Unix),
         }
     }
 }
 
 impl From<Listener> for OwnedFd {
     fn from(listener: Listener) -> Self {
-        match listener {
-            Listener::Tcp(listener) => listener.into(),
-            Listener::Unix(listener) => listener.into(),
+        match listener.socket {
+            Bound::Tcp(listener) => listener.into(),
+            Bound::Unix(listener) => listener.into(),
         }
     }
 }
@@ -109,7 +131,7 @@ impl Sockets {
         if sockets.is_empty() {
             sockets = match address {
                 Listen::Tcp(address) => bind_shared(*address, self.workers.len())?,
-                Listen::Unix(path) => vec![Listener::Unix(bind_unix(path)?)],
+                Listen::Unix(path) => vec![Listener::own(Bound::Unix(bind_unix(path)?))],
             };
         }
         self.addresses.extend(sockets.first().and_then(Listener::address));
@@ -126,7 +148,7 @@ impl Sockets {
     fn open_redirect(&mut self, address: SocketAddr, inherited: &mut Inherited) -> io::Result<()> {
         let listener = match inherited.take(&Listen::Tcp(address)).pop() {
             Some(listener) => listener,
-            None => Listener::Tcp(bind(address, false)?),
+            None => Listener::own(Bound::Tcp(bind(address, false)?)),
         };
         if let Some(Listen::Tcp(address)) = listener.address() {
             self.redirect_address = Some(address);
@@ -158,7 +180,7 @@ fn bind_shared(address: SocketAddr, count: usize) -> io::Result<Vec<Listener>> {
     for _ in 0..count {
         let listener = bind(bound, true)?;
         bound = listener.local_addr()?;
-        listeners.push(Listener::Tcp(listener));
+        listeners.push(Listener::own(Bound::Tcp(listener)));
     }
     Ok(listeners)
 }
@@ -194,26 +216,32 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
 // === Accepting ===
 
 /// A listening socket in the runtime of a worker.
-pub(super) enum Door {
+pub(super) struct Door {
+    socket: Open,
+    /// As of the [`Listener`].
+    pub(super) is_lent: bool,
+}
+
+enum Open {
     Tcp(net::TcpListener),
     Unix(net::UnixListener),
 }
 
 impl Door {
     pub(super) async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
-        match self {
-            Self::Tcp(listener) => listener.accept().await.map(|(stream, address)| (Stream::Tcp(stream), address)),
-            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| (Stream::Unix(stream), LOCAL)),
+        match &self.socket {
+            Open::Tcp(listener) => listener.accept().await.map(|(stream, address)| (Stream::Tcp(stream), address)),
+            Open::Unix(listener) => listener.accept().await.map(|(stream, _)| (Stream::Unix(stream), LOCAL)),
         }
     }
 
     /// Lets no connection begin any more. Those that are being made are still made: their clients believe that they
     /// are connected already.
     pub(super) fn shut(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(listener) => SockRef::from(&listener.as_fd()).attach_filter(&NO_SYN),
+        match &self.socket {
+            Open::Tcp(listener) => SockRef::from(&listener.as_fd()).attach_filter(&NO_SYN),
             // Its name is gone, so nobody finds it.
-            Self::Unix(_) => Ok(()),
+            Open::Unix(_) => Ok(()),
         }
     }
 }

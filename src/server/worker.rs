@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::LocalOptions;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -27,19 +27,14 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// What a worker is made of, before it has a thread.
 pub(super) struct Parts {
-    pub(super) live: Arc<Snapshot>,
-    pub(super) renewals: mpsc::Receiver<Renewal>,
+    pub(super) live: watch::Receiver<Arc<Snapshot>>,
+    /// Told of what the worker goes on with.
+    pub(super) taken: watch::Sender<Arc<Snapshot>>,
     pub(super) listeners: Vec<Listener>,
     pub(super) redirect: Option<Listener>,
     /// The port that `redirect` leads to.
     pub(super) port: u16,
     pub(super) state: watch::Receiver<State>,
-}
-
-/// What a worker shall go on with, and whom to tell when it does.
-pub(super) struct Renewal {
-    pub(super) live: Arc<Snapshot>,
-    pub(super) done: oneshot::Sender<()>,
 }
 
 /// One worker, as its connections see it.
@@ -69,7 +64,8 @@ impl Worker {
     }
 
     async fn work(mut parts: Parts) -> usize {
-        let live = RefCell::new(Live::new(parts.live, None));
+        let snapshot = Arc::clone(&parts.live.borrow_and_update());
+        let live = RefCell::new(Live::new(snapshot, None));
         let worker = Rc::new(Self { registry: Rc::default(), live, port: parts.port });
         let mut accepting = JoinSet::new();
         for listener in parts.listeners {
@@ -80,7 +76,7 @@ impl Worker {
         }
         let mut chores = JoinSet::new();
         chores.spawn_local(sweep(Rc::clone(&worker)));
-        chores.spawn_local(renew(Rc::clone(&worker), parts.renewals));
+        chores.spawn_local(renew(Rc::clone(&worker), parts.live, parts.taken));
         // An error means that the server is gone, which ends the day as well.
         let _ = parts.state.wait_for(|state| *state != State::Ready).await;
         worker.registry.close();
@@ -125,14 +121,18 @@ impl Live {
 }
 
 /// Goes on with each new configuration. Exchanges in flight end with the one they began with.
-async fn renew(worker: Rc<Worker>, mut renewals: mpsc::Receiver<Renewal>) {
-    while let Some(Renewal { live, done }) = renewals.recv().await {
+async fn renew(
+    worker: Rc<Worker>,
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    taken: watch::Sender<Arc<Snapshot>>,
+) {
+    while snapshots.changed().await.is_ok() {
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
         let before = worker.proxy();
-        let live = Live::new(live, Some(&before));
+        let live = Live::new(Arc::clone(&snapshot), Some(&before));
         before.retire(&live.proxy);
         worker.live.replace(live);
-        // Nobody waits for an answer that came too late.
-        let _ = done.send(());
+        taken.send_replace(snapshot);
     }
 }
 
@@ -150,8 +150,8 @@ async fn accept(listener: Listener, worker: Rc<Worker>, welcome: Welcome, mut st
         // An error means that the server is gone, which ends the day as well.
         _ = state.wait_for(|state| *state != State::Ready) => {}
     }
-    // Those in the queue are the other process's now.
-    if *state.borrow() == State::HandedOver {
+    // The queue stays, and those in it are served by the next process.
+    if door.is_lent || *state.borrow() == State::HandedOver {
         return;
     }
     // Closing a socket resets what waits in its queue. So nobody new is let in, and those who are in are served first.

@@ -21,8 +21,11 @@ impl Successor {
     /// Hands over, and waits until that is done.
     pub async fn of(program: &mut Program) -> Self {
         program.running.signal("-USR2");
-        let told = program.running.complaint("handed over").await;
-        Self(told.split("id=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned())
+        Self::told(&program.running.complaint("handed over").await)
+    }
+
+    fn told(line: &str) -> Self {
+        Self(line.split("id=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned())
     }
 
     fn signal(&self, signal: &str) -> bool {
@@ -82,7 +85,7 @@ async fn a_successor_hands_over_as_well() {
     assert_eq!(code(&mut program).await, Some(0));
     first.signal("-USR2");
     let told = program.running.complaint("handed over").await;
-    let second = Successor(told.split("id=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned());
+    let second = Successor::told(&told);
     until("the first successor ends", || !first.signal("-0")).await;
     load.more(500).await;
     load.stop().await;
@@ -182,6 +185,31 @@ async fn sockets_of_systemd_are_taken_and_it_is_told_of_each_step() {
     until("the old process ends", || running.child.try_wait().unwrap().is_some()).await;
     successor.signal("-TERM");
     assert_eq!(notified(&notify), "STOPPING=1\n");
+}
+
+#[tokio::test]
+async fn who_waits_at_a_socket_of_systemd_is_served_by_the_next_process() {
+    let upstream = Raw::ok().await;
+    let program = Program::before(upstream.addr, "").await;
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = socket.local_addr().unwrap();
+    program.change("127.0.0.1:0", &addr.to_string());
+    let notify = UnixDatagram::bind(program.file("notify")).unwrap();
+    let lent = || socket.try_clone().unwrap().into();
+    let mut first = activated(&program, lent(), &notify);
+    first.complaint("listening").await;
+    // Also when another process was in between.
+    first.signal("-USR2");
+    let told = first.complaint("handed over").await;
+    let second = Successor::told(&told);
+    second.signal("-TERM");
+    until("the second ends", || !second.signal("-0")).await;
+    let waiting = tokio::net::TcpStream::connect(addr).await.unwrap();
+    let mut third = activated(&program, lent(), &notify);
+    third.complaint("listening").await;
+    let mut tls = program.over(waiting).await;
+    tls.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert_eq!(status(&read_head(&mut tls).await), 200);
 }
 
 #[tokio::test]

@@ -273,7 +273,7 @@ fn listeners_are_addresses() {
     assert!(matches!(&sockets[1], Listen::Unix(path) if path.is_absolute() && path.ends_with("y")), "{sockets:?}");
     check_text(&top("\"unix:\""), &["1:10: `listen`: names no socket"]);
     check_text(&top(&format!("\"unix:/{}\"", "x".repeat(107))), &["1:10: `listen`: the path is longer than 107 bytes"]);
-    check_text(&top("[\"unix:/x\", \"unix:/x\"]"), &["1:23: `listen`: the same address twice"]);
+    check_text(&top("[\"unix:/x\", \"unix:/x\"]"), &["1:22: `listen`: the same address twice"]);
     check_text(&top("\":443\""), &["1:10: `listen`: not an address"]);
     check_text(&top("[]"), &["1:10: `listen`: is an empty list"]);
     check_text(&top("[\"[::]:1\", \"[::]:1\"]"), &["1:21: `listen`: the same address twice"]);
