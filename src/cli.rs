@@ -5,6 +5,7 @@ mod demo;
 mod hash;
 mod reload;
 mod run;
+mod service;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -33,7 +34,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve. SIGTERM or SIGINT ends after the exchanges in flight, a second one at once; SIGHUP reads the files again
+    /// Serve. SIGTERM or SIGINT ends after the exchanges in flight, a second one at once; SIGHUP reads the files again,
+    /// SIGUSR2 hands over to a new process
     Run {
         /// The configuration
         #[arg(long, value_name = "FILE", default_value = "proxy.toml")]

@@ -5,6 +5,7 @@
 
 mod connection;
 mod guarded;
+mod handover;
 mod io;
 mod listener;
 mod pace;
@@ -14,35 +15,54 @@ mod registry;
 mod snapshot;
 mod worker;
 
+use std::fs;
 use std::io::Error as IoError;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
+pub use self::handover::{HandOverError, Inherited};
+use self::listener::{Listener, Sockets};
 pub use self::snapshot::ReloadError;
 use self::snapshot::Snapshot;
-use self::worker::{Parts, Renewal, Worker};
-use crate::config::Config;
+use self::worker::{Parts, Worker};
+use crate::config::{Config, Listen};
 use crate::observe::Logs;
 
 /// A running gate.
 pub struct Server {
+    listening: Vec<Listen>,
     addresses: Vec<SocketAddr>,
     redirect: Option<SocketAddr>,
-    drain: watch::Sender<bool>,
-    live: Arc<Snapshot>,
+    /// Each listening socket once more, for another process; none when the gate ends.
+    sockets: Mutex<Vec<Listener>>,
+    state: watch::Sender<State>,
+    live: watch::Sender<Arc<Snapshot>>,
     workers: Vec<Hand>,
+}
+
+/// Where a gate is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Connections are accepted.
+    Ready,
+    /// What is in flight goes on; nobody new comes in.
+    Draining,
+    /// As `Draining`, while another process accepts connections at the same sockets.
+    HandedOver,
 }
 
 /// One worker, as the server holds it.
 struct Hand {
     thread: JoinHandle<usize>,
-    renewals: mpsc::Sender<Renewal>,
+    /// What the worker goes on with.
+    taken: watch::Receiver<Arc<Snapshot>>,
 }
 
 /// Why the gate did not start.
@@ -52,11 +72,14 @@ pub enum StartError {
     #[error("cannot listen at {address}")]
     Listen {
         /// The address.
-        address: SocketAddr,
+        address: Listen,
         /// What the system said.
         #[source]
         source: IoError,
     },
+    /// A socket was handed to this process, and nothing says what to do with it.
+    #[error("a socket was passed for {0}, which neither `listen` nor `redirect_http` names")]
+    LeftOver(Listen),
     /// A certificate or a trust root cannot be used.
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
@@ -74,28 +97,41 @@ impl Server {
     /// # Errors
     /// When an address cannot be bound, or something in the configuration cannot be used after all.
     pub fn start(config: Config, logs: Logs) -> Result<Self, StartError> {
+        Self::start_with(config, logs, &mut Inherited::default())
+    }
+
+    /// As [`Server::start`], with sockets that another process has opened in the place of those that it would bind.
+    ///
+    /// # Errors
+    /// As [`Server::start`], and when a socket is left over.
+    pub fn start_with(config: Config, logs: Logs, inherited: &mut Inherited) -> Result<Self, StartError> {
         let count = config.workers.map_or_else(cores, NonZeroUsize::get);
         // Built first, so that what cannot be built is said before a port is bound.
-        let live = Arc::new(Snapshot::new(config, logs)?);
-        let (drain, drained) = watch::channel(false);
-        let mut sockets = listener::Sockets::bind(&live.config, count)?;
-        let (addresses, redirect) = (sockets.addresses.clone(), sockets.redirect_address);
+        let first = Arc::new(Snapshot::new(config, logs)?);
+        let (live, snapshots) = watch::channel(Arc::clone(&first));
+        let (state, states) = watch::channel(State::Ready);
+        let mut sockets = Sockets::open(&first.config, count, inherited)?;
+        if let Some(address) = inherited.left_over() {
+            return Err(StartError::LeftOver(address.clone()));
+        }
+        let addresses: Vec<_> = sockets.addresses.iter().filter_map(Listen::tcp).collect();
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
-            let (renewals, renewed) = mpsc::channel(1);
+            let (taken, is_taken) = watch::channel(Arc::clone(&first));
             let parts = Parts {
-                live: Arc::clone(&live),
-                renewals: renewed,
+                live: snapshots.clone(),
+                taken,
                 listeners: sockets.take_worker(index),
                 redirect: sockets.take_redirect(index),
                 port: addresses.first().map_or(443, SocketAddr::port),
-                drain: drained.clone(),
+                state: states.clone(),
             };
             let thread = thread::Builder::new().name(format!("callgate-{index}"));
             let thread = thread.spawn(move || Worker::run(parts)).map_err(StartError::Thread)?;
-            workers.push(Hand { thread, renewals });
+            workers.push(Hand { thread, taken: is_taken });
         }
-        Ok(Self { addresses, redirect, drain, live, workers })
+        let (listening, redirect) = (sockets.addresses, sockets.redirect_address);
+        Ok(Self { listening, addresses, redirect, sockets: Mutex::new(sockets.all), state, live, workers })
     }
 
     /// Puts another configuration in the place of the running one, whole or not at all. When it returns, each request
@@ -104,25 +140,37 @@ impl Server {
     /// # Errors
     /// When it says something that only a new process can do, or something in it cannot be used after all.
     pub async fn reload(&mut self, config: Config) -> Result<(), ReloadError> {
-        self.live = Arc::new(self.live.successor(config)?);
-        for worker in &self.workers {
-            let (done, is_done) = oneshot::channel();
-            let renewal = Renewal { live: Arc::clone(&self.live), done };
-            // A worker that waits for a disk takes it later, and signals are not kept waiting for that.
-            let taken = async { worker.renewals.send(renewal).await.is_ok() && is_done.await.is_ok() };
-            if timeout(TAKEN, taken).await.is_err() {
-                tracing::warn!("a worker is busy, and takes the new configuration when it can");
+        let next = Arc::new(self.snapshot().successor(config)?);
+        self.live.send_replace(Arc::clone(&next));
+        let all_took = async {
+            for worker in &mut self.workers {
+                // An error means that the thread is gone, which a reload does not mend.
+                let _ = worker.taken.wait_for(|taken| Arc::ptr_eq(taken, &next)).await;
             }
+        };
+        // A worker that waits for a disk takes it later, and signals are not kept waiting for that.
+        if timeout(TAKEN, all_took).await.is_err() {
+            tracing::warn!("a worker is busy, and takes the new configuration when it can");
         }
         Ok(())
     }
 
     /// Opens the log files again: they may have been moved away.
     pub fn reopen_logs(&self) {
-        self.live.logs().reopen();
+        self.snapshot().logs().reopen();
     }
 
-    /// Returns the addresses that speak TLS, with the ports that were bound.
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.live.borrow())
+    }
+
+    /// Returns where TLS is spoken, with the ports that were bound.
+    #[must_use]
+    pub fn listening(&self) -> &[Listen] {
+        &self.listening
+    }
+
+    /// Returns those of [`Server::listening`] that have a port.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -134,16 +182,56 @@ impl Server {
         self.redirect
     }
 
+    /// Returns where the gate is in its life, now and as it changes.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    /// Starts a process with the listening sockets, waits until it accepts connections, and leaves them to it: what is
+    /// in flight here goes on as with [`Server::drain`]. Returns the id of the process. To be waited for once at a time;
+    /// when that is given up, the new process is ended.
+    ///
+    /// # Errors
+    /// When the process does not come to accept connections. Then everything goes on as before.
+    pub async fn hand_over(&self, command: Command) -> Result<u32, HandOverError> {
+        let sockets = self.sockets().iter().map(Listener::try_clone).collect::<Result<_, _>>();
+        let id = handover::start(command, sockets.map_err(HandOverError::Start)?).await?;
+        self.sockets().clear();
+        self.state.send_replace(State::HandedOver);
+        Ok(id)
+    }
+
     /// Stops accepting; what is in flight goes on until it ends, or until the drain deadline.
     pub fn drain(&self) {
-        self.drain.send_replace(true);
+        for socket in self.sockets().drain(..) {
+            // A name that leads nowhere would only be in the way.
+            if let Some(Listen::Unix(path)) = socket.address().filter(|_| !socket.is_lent)
+                && let Err(error) = fs::remove_file(&path)
+            {
+                tracing::debug!(path = %path.display(), %error, "cannot remove the socket");
+            }
+        }
+        self.state.send_if_modified(|state| {
+            let is_ready = *state == State::Ready;
+            if is_ready {
+                *state = State::Draining;
+            }
+            is_ready
+        });
+    }
+
+    /// Locks even after a panic elsewhere: sockets are moved in and out whole.
+    fn sockets(&self) -> std::sync::MutexGuard<'_, Vec<Listener>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the workers to end after [`Server::drain`], and returns how many connections were cut off.
     #[must_use]
     pub fn join(self) -> usize {
+        let snapshot = self.snapshot();
         let cut = self.workers.into_iter().map(|worker| worker.thread.join().unwrap_or_default()).sum();
-        self.live.logs().flush();
+        snapshot.logs().flush();
         cut
     }
 }
@@ -152,7 +240,10 @@ fn cores() -> usize {
     thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// How long a reload waits for one worker.
+/// How long a reload waits for the workers.
 const TAKEN: Duration = Duration::from_secs(2);
+/// How long a gate that ends goes on with what was under way toward it: connections that are being made, and requests
+/// of clients that do not know yet.
+const GRACE: Duration = Duration::from_secs(1);
 /// How long a connection that is told to end may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(5);

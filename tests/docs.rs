@@ -532,16 +532,24 @@ fn scripts_log_in() {
 }
 
 #[test]
+fn the_unit_that_is_shown_is_the_one_to_install() {
+    let [block] = &all_blocks(Kind::Ini)[..] else { panic!("more units than one") };
+    assert_eq!(block.text, fs::read_to_string("deploy/callgate.service").unwrap());
+}
+
+#[test]
 fn units_are_units() {
     let folder = TempDir::new().unwrap();
     for block in all_blocks(Kind::Ini) {
         let unit = folder.path().join("callgate.service");
         fs::write(&unit, block.text.replace("/usr/local/bin/callgate", env!("CARGO_BIN_EXE_callgate"))).unwrap();
-        let Ok(output) = Command::new("systemd-analyze").arg("verify").arg(&unit).output() else {
+        let socket = folder.path().join("callgate.socket");
+        fs::copy("deploy/callgate.socket", &socket).unwrap();
+        let Ok(output) = Command::new("systemd-analyze").arg("verify").args([&unit, &socket]).output() else {
             return eprintln!("systemd-analyze is not here: units are not tried");
         };
         let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && !told.contains("callgate.service"), "{}: {told}", block.place);
+        assert!(output.status.success() && !told.contains("callgate."), "{}: {told}", block.place);
     }
 }
 

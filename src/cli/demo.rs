@@ -13,6 +13,7 @@ use crate::demo::vodia::{Options, Vodia};
 use crate::demo::voximplant::Voximplant;
 use crate::model::ott::{VoximplantUser, users_line};
 use crate::observe::{RequestId, trace};
+use crate::server::Inherited;
 use crate::tls::dev;
 
 /// The Voximplant password of everybody in the demo.
@@ -52,7 +53,7 @@ async fn show(listen: SocketAddr) -> Done {
     folder.fill(&text).map_err(|error| complain("cannot write the files of the demo", &error))?;
     let env = |name: &str| (name == ADMIN).then(|| password.clone());
     let config = config::parse(&text, &folder.0, &env).map_err(|problems| refuse(&problems))?;
-    run::serve(config, None, |_| welcome(port, &folder.0)).await
+    run::serve(config, None, Inherited::default(), |_| welcome(port, &folder.0)).await
 }
 
 /// Finds a free port in the place of port 0: the app names the port in its links before the gate listens there.

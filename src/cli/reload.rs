@@ -52,6 +52,7 @@ impl Source {
         let reading = config::read(&self.path, &environment);
         let changed = reading.files.changed_since(self.watch.read()).into_iter().map(|path| path.display().to_string());
         let files = changed.collect::<Vec<_>>().join(", ");
+        let files = if files.is_empty() { "none".to_owned() } else { files };
         self.watch = Watch::new(reading.files);
         let replaced = replace(server, reading.config).await;
         let was_refused = std::mem::replace(&mut self.is_refused, replaced.is_err());

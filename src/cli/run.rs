@@ -1,25 +1,29 @@
 //! `callgate run`: serves until a signal says to end.
 
+use std::env;
+use std::error::Error;
 use std::future::pending;
 use std::io;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::reload::Source;
-use super::{Done, EX_CUT, complain, environment, take};
+use super::{Done, EX_CUT, complain, environment, service, take};
 use crate::config::{self, Config};
 use crate::observe::{Logs, trace};
-use crate::server::Server;
+use crate::server::{Inherited, Server, State};
 
 /// Serves until a signal says to end.
 pub(super) fn run(path: &Path) -> Done {
+    let inherited =
+        Inherited::from_env().map_err(|error| complain("cannot take the sockets that were passed", &error))?;
     let reading = config::read(path, &environment);
     let config = take(reading.config)?;
     trace::init(config.log.level, config.log.format);
-    runtime()?.block_on(async { serve(config, Some(Source::new(path, reading.files)), |_| {}).await })
+    runtime()?.block_on(async { serve(config, Some(Source::new(path, reading.files)), inherited, |_| {}).await })
 }
 
 /// Makes the runtime that waits for signals; exchanges have their own.
@@ -27,31 +31,82 @@ pub(super) fn runtime() -> Result<Runtime, ExitCode> {
     runtime::Builder::new_current_thread().enable_all().build().map_err(|error| complain("cannot start", &error))
 }
 
-/// Serves until a signal says to end. Without a source, the configuration stays what it is. `ready` is called once
-/// connections are accepted.
-pub(super) async fn serve(config: Config, mut source: Option<Source>, ready: impl FnOnce(&Server)) -> Done {
+/// Serves until a signal says to end. Without a source, the configuration stays what it is, and so does the process.
+/// `ready` is called once connections are accepted.
+pub(super) async fn serve(
+    config: Config,
+    mut source: Option<Source>,
+    mut inherited: Inherited,
+    ready: impl FnOnce(&Server),
+) -> Done {
     let mut signals = Signals::listen().map_err(|error| complain("cannot listen for signals", &error))?;
     let logs = Logs::open(&config).map_err(|error| complain("cannot open the logs", &error))?;
-    let mut server = Server::start(config, logs).map_err(|error| complain("cannot start", &error))?;
-    for address in server.addresses() {
+    let server = Server::start_with(config, logs, &mut inherited);
+    let mut server = server.map_err(|error| complain("cannot start", &error))?;
+    for address in server.listening() {
         tracing::info!(%address, "listening");
     }
     ready(&server);
+    service::ready();
+    inherited.ready();
     loop {
         let wish = tokio::select! {
             wish = signals.next() => wish,
             () = changed(&mut source) => Wish::Reload,
         };
-        match wish {
-            Wish::End => break,
-            Wish::Refresh => server.reopen_logs(),
-            Wish::Reload => {}
-        }
-        if let Some(source) = &mut source {
-            source.reload(&mut server).await;
+        match (wish, &mut source) {
+            (Wish::End, _) => break,
+            (_, None) => tracing::warn!("there are no files to read again, and no process to hand over to"),
+            (Wish::HandOver, Some(_)) => match hand_over(&server, &mut signals).await {
+                Passed::On | Passed::End => break,
+                Passed::Back => {}
+            },
+            (wish, Some(source)) => {
+                if wish == Wish::Refresh {
+                    server.reopen_logs();
+                }
+                service::reloading();
+                source.reload(&mut server).await;
+                service::ready();
+            }
         }
     }
     drain(server, signals).await
+}
+
+/// What came of a hand-over.
+enum Passed {
+    /// Another process accepts the connections.
+    On,
+    /// No other process could, so this one goes on.
+    Back,
+    /// A signal to end came first.
+    End,
+}
+
+/// Starts the program once more, as it was started, and leaves the listening sockets to it. What the file of the program
+/// holds now is what runs then.
+async fn hand_over(server: &Server, signals: &mut Signals) -> Passed {
+    let mut arguments = env::args_os();
+    // Looked up as a shell does: what /proc says would be the file of before, which may be gone.
+    let mut command = Command::new(arguments.next().unwrap_or_else(|| "callgate".into()));
+    command.args(arguments);
+    tracing::info!("handing over");
+    let handed = tokio::select! {
+        handed = server.hand_over(command) => handed,
+        () = signals.end() => return Passed::End,
+    };
+    match handed {
+        Ok(id) => {
+            service::handed_over(id);
+            tracing::info!(id, "handed over");
+            Passed::On
+        }
+        Err(error) => {
+            tracing::error!(error = &error as &dyn Error, "not handed over: everything stays as it was");
+            Passed::Back
+        }
+    }
 }
 
 async fn changed(source: &mut Option<Source>) {
@@ -64,9 +119,12 @@ async fn changed(source: &mut Option<Source>) {
 /// Ends after the exchanges in flight, or at the next signal to end.
 async fn drain(server: Server, mut signals: Signals) -> Done {
     tracing::info!("draining");
+    // After a hand-over, this process is no longer the one that systemd asks about.
+    if *server.state().borrow() == State::Ready {
+        service::stopping();
+    }
     server.drain();
     let drained = tokio::task::spawn_blocking(move || server.join());
-    let told_again = async { while signals.next().await != Wish::End {} };
     tokio::select! {
         cut = drained => match cut.unwrap_or_default() {
             0 => Ok(()),
@@ -76,7 +134,7 @@ async fn drain(server: Server, mut signals: Signals) -> Done {
             }
         },
         // The worker threads are left as they are: the second signal means now.
-        () = told_again => std::process::exit(i32::from(EX_CUT)),
+        () = signals.end() => std::process::exit(i32::from(EX_CUT)),
     }
 }
 
@@ -89,12 +147,15 @@ enum Wish {
     Refresh,
     /// Files have changed.
     Reload,
+    /// SIGUSR2: a new process shall go on.
+    HandOver,
 }
 
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    user: Signal,
 }
 
 impl Signals {
@@ -103,6 +164,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            user: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -112,6 +174,12 @@ impl Signals {
             _ = self.terminate.recv() => Wish::End,
             _ = self.interrupt.recv() => Wish::End,
             _ = self.hangup.recv() => Wish::Refresh,
+            _ = self.user.recv() => Wish::HandOver,
         }
+    }
+
+    /// Waits for a signal to end.
+    async fn end(&mut self) {
+        while self.next().await != Wish::End {}
     }
 }

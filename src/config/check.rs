@@ -22,7 +22,7 @@ use self::values::address;
 use super::document::{Document, Node, Table};
 use super::problem::{Problem, Problems};
 use super::source::Surroundings;
-use super::{Access, Config, Files, Format, Limits, Log};
+use super::{Access, Config, Files, Format, Limits, Listen, Log};
 use crate::model::rate::Rate;
 
 /// What came of reading a configuration, and of which files.
@@ -99,7 +99,7 @@ fn parse_file(
 }
 
 fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
-    let listen = root.require("listen").and_then(listen);
+    let listen = root.require("listen").and_then(|node| listen(node, around));
     let certificates = root.require("tls").and_then(|node| node.table(|table| tls::certificates(table, around)));
     let redirect_http = root.get("redirect_http").and_then(|node| redirect_http(&node, listen.as_deref()));
     let workers = root.get("workers").and_then(|node| node.integer(1..=1024)).and_then(NonZeroUsize::new);
@@ -154,19 +154,19 @@ fn tables<'d, 'i>(root: &Table<'d, 'i>, key: &'static str) -> Vec<Node<'d, 'i>> 
 
 // === Listeners ===
 
-fn listen(node: Node<'_, '_>) -> Option<Vec<SocketAddr>> {
+fn listen(node: Node<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<Listen>> {
     let nodes = node.one_or_many()?;
-    let addresses = values::each(&nodes, address)?;
+    let addresses = values::each(&nodes, |node| values::listen(node, around.base))?;
     // Port 0 is another port each time.
-    if addresses.iter().all(|address| address.port() != 0) {
+    if addresses.iter().filter_map(Listen::tcp).all(|address| address.port() != 0) {
         values::refuse_repeated(&nodes, &addresses, "address");
     }
     Some(addresses)
 }
 
-fn redirect_http(node: &Node<'_, '_>, listen: Option<&[SocketAddr]>) -> Option<SocketAddr> {
+fn redirect_http(node: &Node<'_, '_>, listen: Option<&[Listen]>) -> Option<SocketAddr> {
     let address = address(node)?;
-    if address.port() != 0 && listen.is_some_and(|listen| listen.contains(&address)) {
+    if address.port() != 0 && listen.is_some_and(|listen| listen.contains(&Listen::Tcp(address))) {
         return node
             .refuse("is an address of `listen`, which speaks TLS", "write another port, such as \"0.0.0.0:80\"");
     }

@@ -27,8 +27,8 @@ use crate::model::secret::Secret;
 /// Everything `proxy.toml` says, with its files read and its defaults filled in.
 #[derive(Debug)]
 pub struct Config {
-    /// The addresses that speak TLS.
-    pub listen: Vec<SocketAddr>,
+    /// Where TLS is spoken.
+    pub listen: Vec<Listen>,
     /// The certificates of the TLS listeners; the first answers clients whose name fits none.
     pub certificates: Vec<Certificate>,
     /// The address that answers plain HTTP with a redirect to HTTPS.
@@ -55,6 +55,35 @@ pub struct Config {
     pub audit: Option<PathBuf>,
     /// What is allowed but hardly meant, such as a method that no rule uses.
     pub warnings: Vec<Problem>,
+}
+
+/// Where a listener is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// An IP address and a port.
+    Tcp(SocketAddr),
+    /// The path of a unix socket.
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// Returns the address, if it has a port.
+    #[must_use]
+    pub const fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// A certificate chain with its key.

@@ -47,6 +47,8 @@ pub struct Vitals {
     multiplexed: bool,
     /// Since when the client takes nothing of what is ready for it.
     blocked_since: Cell<Option<Instant>>,
+    /// Whether the next answer shall be the last.
+    ending: Cell<bool>,
 }
 
 impl Vitals {
@@ -61,6 +63,7 @@ impl Vitals {
             expects_head: Cell::new(true),
             multiplexed,
             blocked_since: Cell::new(None),
+            ending: Cell::new(false),
         })
     }
 
@@ -85,6 +88,17 @@ impl Vitals {
     #[must_use]
     pub fn begun(&self) -> u64 {
         self.begun.get()
+    }
+
+    /// Notes that the next answer shall be the last.
+    pub fn end(&self) {
+        self.ending.set(true);
+    }
+
+    /// Tells whether the next answer shall be the last.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.ending.get()
     }
 
     /// Notes whether the client takes what is written.

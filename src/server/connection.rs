@@ -8,18 +8,19 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use http::StatusCode;
+use http::header::{self, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::guarded::Guarded;
-use super::io::{Socket, Watched};
+use super::io::{Stream, Watched};
 use super::pace::Streams;
 use super::registry::Guest;
 use super::worker::Worker;
-use super::{FAREWELL, proxy_protocol};
+use super::{FAREWELL, GRACE, proxy_protocol};
 use crate::alarm::Alarm;
 use crate::config::{Server, ServerTimeouts};
 use crate::message::framing;
@@ -39,13 +40,13 @@ const MAX_SEND_BUFFER: usize = 128 << 10;
 const MAX_RESETS: usize = 128;
 
 /// Serves a connection from accept to its last byte.
-pub(super) async fn serve(mut stream: TcpStream, address: SocketAddr, worker: Rc<Worker>) {
+pub(super) async fn serve(mut stream: Stream, address: SocketAddr, worker: Rc<Worker>) {
     let guest = worker.registry.enter();
     let timeouts = worker.timeouts();
     let Some(client) = peer_address(&mut stream, address, &worker.snapshot().config.server).await else { return };
     let handshake = async {
-        stream.set_nodelay(true)?;
-        worker.acceptor().accept(Socket(stream)).await
+        stream.set_nodelay()?;
+        worker.acceptor().accept(stream).await
     };
     // Boxed, as is all that a resting connection has no use for.
     let tls = match Box::pin(timeout(timeouts.handshake, handshake)).await {
@@ -56,7 +57,8 @@ pub(super) async fn serve(mut stream: TcpStream, address: SocketAddr, worker: Rc
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let vitals = Vitals::new(Instant::now(), h2);
     let io = Watched::new(tls, Rc::clone(&vitals));
-    let watch = Watch { vitals: Rc::clone(&vitals), timeouts, guest, alarm: Alarm::default(), told: None };
+    let watch =
+        Watch { vitals: Rc::clone(&vitals), timeouts, guest, alarm: Alarm::default(), ending: None, told: None };
     if h2 {
         serve_h2(io, client, worker, watch).await;
     } else {
@@ -65,7 +67,7 @@ pub(super) async fn serve(mut stream: TcpStream, address: SocketAddr, worker: Rc
 }
 
 /// Finds out who is at the other end: the socket's peer, or whom a balancer's PROXY header names.
-pub(super) async fn peer_address(stream: &mut TcpStream, address: SocketAddr, server: &Server) -> Option<IpAddr> {
+pub(super) async fn peer_address(stream: &mut Stream, address: SocketAddr, server: &Server) -> Option<IpAddr> {
     let peer = address.ip().to_canonical();
     if !server.expects_proxy_header(peer) {
         return Some(peer);
@@ -89,10 +91,14 @@ async fn serve_h1(io: Watched, client: IpAddr, worker: Rc<Worker>, mut watch: Wa
         service_fn(move |request| {
             let (proxy, peer, refused) = (worker.proxy(), Rc::clone(&peer), peer.refused.get());
             Box::pin(async move {
-                Ok::<_, Infallible>(match refused {
+                let mut response = match refused {
                     None => proxy.handle(request, &peer).await,
                     Some(refusal) => proxy.refuse(&request, refusal, &peer),
-                })
+                };
+                if peer.vitals.is_ending() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
             })
         })
     };
@@ -103,7 +109,9 @@ async fn serve_h1(io: Watched, client: IpAddr, worker: Rc<Worker>, mut watch: Wa
     let io = parts.io.into_inner();
     if let Some(mut tunnel) = peer.tunnel.take() {
         let (io, early) = io.into_parts(parts.read_buf);
-        upstream::keep_alive(io.tcp());
+        if let Some(stream) = io.tcp() {
+            upstream::keep_alive(stream);
+        }
         let end = Box::pin(upstream::join(io, early, tunnel.far, watch.timeouts.tunnel_idle)).await;
         tunnel.exchange.carried(end.up, end.down);
     } else if ended == Ended::Itself {
@@ -146,6 +154,10 @@ fn peer(client: IpAddr, watch: &Watch) -> Rc<Peer> {
 
 /// A connection that can be asked to end when its exchanges have.
 trait Closing: Future<Output = hyper::Result<()>> {
+    /// Whether a client that is told to end learns which of its requests were heard. In HTTP/1 it does not, so a
+    /// connection that rests may be closed only when no request is likely to be under way.
+    const TELLS: bool;
+
     fn close(self: Pin<&mut Self>);
 }
 
@@ -156,6 +168,8 @@ where
     B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    const TELLS: bool = false;
+
     fn close(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
@@ -170,6 +184,8 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     Streams: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
+    const TELLS: bool = true;
+
     fn close(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
@@ -181,6 +197,8 @@ struct Watch {
     timeouts: ServerTimeouts,
     guest: Guest,
     alarm: Alarm,
+    /// Since when the connection shall end.
+    ending: Option<Instant>,
     /// When the connection was told to end.
     told: Option<Instant>,
 }
@@ -189,8 +207,12 @@ impl Watch {
     /// Polls a connection until it ends, or is late.
     async fn drive<C: Closing>(&mut self, mut connection: Pin<&mut C>) -> Ended {
         poll_fn(|cx| {
-            if self.told.is_none() && self.guest.shall_end(cx) {
-                self.tell(connection.as_mut());
+            if self.ending.is_none() && self.guest.shall_end(cx) {
+                self.ending = Some(Instant::now());
+                self.vitals.end();
+                if C::TELLS {
+                    self.tell(connection.as_mut());
+                }
             }
             loop {
                 if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
@@ -223,15 +245,23 @@ impl Watch {
     /// When the connection is late, and for what.
     fn due(&self) -> Option<(Instant, Late)> {
         let stalled = self.vitals.blocked_since().map(|since| (since + self.timeouts.write_stall, Late::Stuck));
-        let waiting = match (self.vitals.quiet_since(), self.told, self.vitals.head_since()) {
-            (None, _, _) => None,
-            (Some(_), Some(told), _) => Some((told + FAREWELL, Late::Stuck)),
-            (Some(_), None, Some(since)) => Some((since + self.timeouts.header, Late::Stuck)),
-            (Some(since), None, None) => Some((since + self.timeouts.idle, Late::Idle)),
-        };
+        let waiting = self.vitals.quiet_since().map(|since| self.due_at_rest(since));
         match (stalled, waiting) {
             (Some(stalled), Some(waiting)) => Some(if stalled.0 <= waiting.0 { stalled } else { waiting }),
             (one, other) => one.or(other),
+        }
+    }
+
+    /// When a connection is late that has no exchange in flight.
+    fn due_at_rest(&self, since: Instant) -> (Instant, Late) {
+        match (self.told, self.ending, self.vitals.head_since()) {
+            (Some(told), _, _) => (told + FAREWELL, Late::Stuck),
+            // The next request is answered, and told to be the last one. That of a fresh connection may not come.
+            (None, Some(ending), head) if head.is_none() || self.vitals.begun() == 0 => {
+                (since.max(ending) + GRACE, Late::Idle)
+            }
+            (None, _, Some(head)) => (head + self.timeouts.header, Late::Stuck),
+            (None, _, None) => (since + self.timeouts.idle, Late::Idle),
         }
     }
 }

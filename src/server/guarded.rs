@@ -52,9 +52,9 @@ impl Guarded {
         if self.refusal.is_none() && !self.guard.is_in_body() && self.held.is_empty() {
             return;
         }
-        let mut socket = self.io.into_socket();
+        let mut stream = self.io.into_stream();
         let mut rest = vec![0; 16 << 10];
-        let taken = async { while matches!(socket.read(&mut rest).await, Ok(1..)) {} };
+        let taken = async { while matches!(stream.read(&mut rest).await, Ok(1..)) {} };
         // However much it is: time bounds it.
         drop(timeout(LINGER, taken).await);
     }

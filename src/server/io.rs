@@ -6,24 +6,43 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use crate::proxy::Vitals;
 
-/// A TCP connection that writes a single buffer as such: a vectored write of one costs more.
+/// A connection without its TLS. It writes a single buffer as such: a vectored write of one costs more.
 #[derive(Debug)]
-pub(super) struct Socket(pub(super) TcpStream);
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
 
-impl AsyncRead for Socket {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+impl Stream {
+    /// Sends small writes at once.
+    pub(super) fn set_nodelay(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nodelay(true),
+            Self::Unix(_) => Ok(()),
+        }
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
     }
 
     fn poll_write_vectored(
@@ -31,9 +50,10 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match bufs {
-            [buf] => Pin::new(&mut self.0).poll_write(cx, buf),
-            bufs => Pin::new(&mut self.0).poll_write_vectored(cx, bufs),
+        match (&mut *self, bufs) {
+            (_, [buf]) => self.poll_write(cx, buf),
+            (Self::Tcp(stream), bufs) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            (Self::Unix(stream), bufs) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -42,34 +62,43 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        match &mut *self {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }
 
 /// A TLS connection that tells its vitals of every byte that comes and of every write that waits.
 #[derive(Debug)]
 pub(super) struct Watched {
-    tls: TlsStream<Socket>,
+    tls: TlsStream<Stream>,
     vitals: Rc<Vitals>,
 }
 
 impl Watched {
-    pub(super) const fn new(tls: TlsStream<Socket>, vitals: Rc<Vitals>) -> Self {
+    pub(super) const fn new(tls: TlsStream<Stream>, vitals: Rc<Vitals>) -> Self {
         Self { tls, vitals }
     }
 
     /// Returns what is beneath TLS.
-    pub(super) fn into_socket(self) -> Socket {
+    pub(super) fn into_stream(self) -> Stream {
         self.tls.into_inner().0
     }
 
-    /// Returns the TCP connection beneath.
-    pub(super) fn tcp(&self) -> &TcpStream {
-        &self.tls.get_ref().0.0
+    /// Returns the TCP connection beneath, if it is one.
+    pub(super) fn tcp(&self) -> Option<&TcpStream> {
+        match self.tls.get_ref().0 {
+            Stream::Tcp(stream) => Some(stream),
+            Stream::Unix(_) => None,
+        }
     }
 
     fn note<T>(&self, polled: Poll<T>) -> Poll<T> {

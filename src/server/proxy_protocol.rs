@@ -6,8 +6,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
 /// How long the header may take: a balancer sends it first, so only a lost packet delays it.
@@ -23,11 +22,11 @@ const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const PREFIX: usize = 16;
 
 /// Reads the header of a connection from a balancer, and returns the client it speaks for; none: itself.
-pub(super) async fn read(stream: &mut TcpStream) -> io::Result<Option<IpAddr>> {
+pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
     timeout(DEADLINE, read_header(stream)).await?
 }
 
-async fn read_header(stream: &mut TcpStream) -> io::Result<Option<IpAddr>> {
+async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
     let mut header = vec![0; SHORTEST];
     stream.read_exact(&mut header).await?;
     if header.starts_with(SIGNATURE) {
@@ -40,25 +39,14 @@ async fn read_header(stream: &mut TcpStream) -> io::Result<Option<IpAddr>> {
     if !header.starts_with(b"PROXY ") {
         return Err(malformed());
     }
+    // Byte by byte: not every kind of socket can look ahead, and lines are short.
     while !header.ends_with(b"\n") {
-        read_line(stream, &mut header).await?;
+        if header.len() == MAX_LINE {
+            return Err(malformed());
+        }
+        header.push(stream.read_u8().await?);
     }
     parse_line(&header).ok_or_else(malformed)
-}
-
-/// Reads what has come of a line, and nothing behind its end.
-async fn read_line(stream: &mut TcpStream, line: &mut Vec<u8>) -> io::Result<()> {
-    let mut next = [0; MAX_LINE];
-    let room = MAX_LINE - line.len();
-    if room == 0 {
-        return Err(malformed());
-    }
-    let come = stream.peek(&mut next[..room]).await?;
-    let end = next[..come].iter().position(|byte| *byte == b'\n').map_or(come, |at| at + 1);
-    // Of what was seen all can be read; that nothing was seen is the end, and an error here.
-    let taken = stream.read_exact(&mut next[..end.max(1)]).await?;
-    line.extend_from_slice(&next[..taken]);
-    Ok(())
 }
 
 fn malformed() -> io::Error {
@@ -149,7 +137,7 @@ fn crc32c<'a>(bytes: impl Iterator<Item = &'a u8>) -> u32 {
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 

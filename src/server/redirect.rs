@@ -13,10 +13,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::connection::peer_address;
+use super::io::Stream;
 use super::worker::Worker;
 use crate::message::target;
 
@@ -24,7 +24,7 @@ use crate::message::target;
 const LIFE: Duration = Duration::from_secs(10);
 
 /// Answers one request of a plain connection.
-pub(super) async fn serve(mut stream: TcpStream, address: SocketAddr, worker: Rc<Worker>) {
+pub(super) async fn serve(mut stream: Stream, address: SocketAddr, worker: Rc<Worker>) {
     if peer_address(&mut stream, address, &worker.snapshot().config.server).await.is_none() {
         return;
     }

@@ -1,21 +1,22 @@
 //! One worker: a thread with a runtime, its sockets and its connections.
 
 use std::cell::RefCell;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::io::Stream;
+use super::listener::{Door, Listener};
 use super::registry::Registry;
 use super::snapshot::Snapshot;
-use super::{connection, redirect};
+use super::{GRACE, State, connection, redirect};
 use crate::config::ServerTimeouts;
 use crate::proxy::Proxy;
 
@@ -26,19 +27,14 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// What a worker is made of, before it has a thread.
 pub(super) struct Parts {
-    pub(super) live: Arc<Snapshot>,
-    pub(super) renewals: mpsc::Receiver<Renewal>,
-    pub(super) listeners: Vec<StdListener>,
-    pub(super) redirect: Option<StdListener>,
+    pub(super) live: watch::Receiver<Arc<Snapshot>>,
+    /// Told of what the worker goes on with.
+    pub(super) taken: watch::Sender<Arc<Snapshot>>,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) redirect: Option<Listener>,
     /// The port that `redirect` leads to.
     pub(super) port: u16,
-    pub(super) drain: watch::Receiver<bool>,
-}
-
-/// What a worker shall go on with, and whom to tell when it does.
-pub(super) struct Renewal {
-    pub(super) live: Arc<Snapshot>,
-    pub(super) done: oneshot::Sender<()>,
+    pub(super) state: watch::Receiver<State>,
 }
 
 /// One worker, as its connections see it.
@@ -69,34 +65,36 @@ impl Worker {
     }
 
     async fn work(mut parts: Parts) -> usize {
-        let live = RefCell::new(Live::new(parts.live, None));
+        let snapshot = Arc::clone(&parts.live.borrow_and_update());
+        let live = RefCell::new(Live::new(snapshot, None));
         let worker = Rc::new(Self { registry: Rc::default(), live, port: parts.port });
-        let mut accepting = Vec::new();
+        let mut accepting = JoinSet::new();
         for listener in parts.listeners {
-            accepting.push(tokio::task::spawn_local(accept(listener, Rc::clone(&worker), Self::welcome)));
+            accepting.spawn_local(accept(listener, Rc::clone(&worker), Self::welcome, parts.state.clone()));
         }
         if let Some(listener) = parts.redirect {
-            accepting.push(tokio::task::spawn_local(accept(listener, Rc::clone(&worker), Self::send_on)));
+            accepting.spawn_local(accept(listener, Rc::clone(&worker), Self::send_on, parts.state.clone()));
         }
         let mut chores = JoinSet::new();
         chores.spawn_local(sweep(Rc::clone(&worker)));
-        chores.spawn_local(renew(Rc::clone(&worker), parts.renewals));
+        chores.spawn_local(renew(Rc::clone(&worker), parts.live, parts.taken));
         // An error means that the server is gone, which ends the day as well.
-        let _ = parts.drain.wait_for(|drain| *drain).await;
-        for task in accepting {
-            task.abort();
-        }
+        let _ = parts.state.wait_for(|state| *state != State::Ready).await;
         worker.registry.close();
         let deadline = worker.live.borrow().snapshot.config.server.drain;
-        drop(timeout(deadline, worker.registry.emptied()).await);
+        let ended = async {
+            while accepting.join_next().await.is_some() {}
+            worker.registry.emptied().await;
+        };
+        drop(timeout(deadline, ended).await);
         worker.registry.count()
     }
 
-    fn welcome(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) {
+    fn welcome(self: &Rc<Self>, stream: Stream, address: SocketAddr) {
         tokio::task::spawn_local(connection::serve(stream, address, Rc::clone(self)));
     }
 
-    fn send_on(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) {
+    fn send_on(self: &Rc<Self>, stream: Stream, address: SocketAddr) {
         tokio::task::spawn_local(redirect::serve(stream, address, Rc::clone(self)));
     }
 
@@ -129,26 +127,51 @@ impl Live {
 }
 
 /// Goes on with each new configuration. Exchanges in flight end with the one they began with.
-async fn renew(worker: Rc<Worker>, mut renewals: mpsc::Receiver<Renewal>) {
-    while let Some(Renewal { live, done }) = renewals.recv().await {
+async fn renew(
+    worker: Rc<Worker>,
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    taken: watch::Sender<Arc<Snapshot>>,
+) {
+    while snapshots.changed().await.is_ok() {
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
         let before = worker.proxy();
-        let live = Live::new(live, Some(&before));
+        let live = Live::new(Arc::clone(&snapshot), Some(&before));
         before.retire(&live.proxy);
         worker.live.replace(live);
-        // Nobody waits for an answer that came too late.
-        let _ = done.send(());
+        taken.send_replace(snapshot);
     }
 }
 
-/// Accepts connections for ever. One that fails is the stranger's; a system without sockets is waited for.
-async fn accept(listener: StdListener, worker: Rc<Worker>, welcome: fn(&Rc<Worker>, TcpStream, SocketAddr)) {
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
+/// What is done with a connection.
+type Welcome = fn(&Rc<Worker>, Stream, SocketAddr);
+
+/// Accepts connections until the day ends.
+async fn accept(listener: Listener, worker: Rc<Worker>, welcome: Welcome, mut state: watch::Receiver<State>) {
+    let door = match listener.open() {
+        Ok(door) => door,
         Err(error) => return tracing::error!(%error, "cannot accept"),
     };
+    tokio::select! {
+        () = accept_all(&door, &worker, welcome) => {}
+        // An error means that the server is gone, which ends the day as well.
+        _ = state.wait_for(|state| *state != State::Ready) => {}
+    }
+    // The queue stays, and those in it are served by the next process.
+    if door.is_lent || *state.borrow() == State::HandedOver {
+        return;
+    }
+    // Closing a socket resets what waits in its queue. So nobody new is let in, and those who are in are served first.
+    if let Err(error) = door.shut() {
+        tracing::debug!(%error, "connections are accepted until the end");
+    }
+    drop(timeout(GRACE, accept_all(&door, &worker, welcome)).await);
+}
+
+/// Accepts connections for ever. One that fails is the stranger's; a system without sockets is waited for.
+async fn accept_all(door: &Door, worker: &Rc<Worker>, welcome: Welcome) {
     loop {
-        match listener.accept().await {
-            Ok((stream, address)) => welcome(&worker, stream, address),
+        match door.accept().await {
+            Ok((stream, address)) => welcome(worker, stream, address),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept for now");
                 sleep(BACK_OFF).await;

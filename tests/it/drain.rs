@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use callgate::server::State;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use crate::harness::{Gate, Raw, read_head, status};
+use crate::reload::Program;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n";
 
@@ -51,6 +53,38 @@ async fn resting_connections_end_and_new_ones_are_refused() {
     assert_eq!(rest, b"ok");
     fresh.read_to_end(&mut rest).await.unwrap();
     assert_eq!(gate.drain().await, 0);
+}
+
+#[tokio::test]
+async fn a_request_that_comes_while_others_leave_is_answered_and_is_the_last() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    let mut states = gate.state();
+    assert_eq!(*states.borrow(), State::Ready);
+    let mut tls = gate.raw("app.test", "http/1.1").await;
+    tls.write_all(GET).await.unwrap();
+    assert_eq!(status(&read_head(&mut tls).await), 200);
+    tls.read_exact(&mut [0; 2]).await.unwrap();
+    gate.begin_drain();
+    states.wait_for(|state| *state == State::Draining).await.unwrap();
+    tls.write_all(GET).await.unwrap();
+    let mut answer = String::new();
+    tls.read_to_string(&mut answer).await.unwrap();
+    assert!(status(&answer) == 200 && answer.contains("connection: close\r\n") && answer.ends_with("ok"), "{answer}");
+    assert_eq!(gate.drain().await, 0);
+}
+
+#[tokio::test]
+async fn under_load_the_end_costs_no_request() {
+    let upstream = Raw::ok().await;
+    let program = Program::before(upstream.addr, "").await;
+    let load = program.load();
+    load.more(300).await;
+    load.may_be_refused();
+    program.running.signal("-TERM");
+    load.refused().await;
+    let (code, told) = program.running.end().await;
+    assert_eq!(code, Some(0), "{told}");
 }
 
 #[tokio::test]

@@ -183,6 +183,10 @@ impl Gate {
         tokio::task::spawn_blocking(move || server.join()).await.unwrap()
     }
 
+    pub fn state(&self) -> tokio::sync::watch::Receiver<callgate::server::State> {
+        self.server.as_ref().unwrap().state()
+    }
+
     /// Begins to drain and leaves the gate to the test.
     pub fn begin_drain(&self) {
         self.server.as_ref().unwrap().drain();

@@ -12,6 +12,7 @@ mod drain;
 mod failover;
 mod expect;
 mod framing;
+mod handover;
 #[allow(dead_code, reason = "it offers more than each set of tests takes")]
 mod harness;
 mod hop;
@@ -26,6 +27,7 @@ mod pbx;
 mod pool;
 mod reload;
 mod reparse;
+mod sockets;
 mod stage;
 mod story;
 mod streaming;

@@ -12,7 +12,7 @@ use rustls::HandshakeKind;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -69,12 +69,16 @@ impl Program {
     }
 
     pub async fn connect(&self) -> TlsStream<TcpStream> {
+        self.over(TcpStream::connect(self.addr).await.unwrap()).await
+    }
+
+    /// Speaks TLS over a connection.
+    pub async fn over<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> TlsStream<S> {
         let config = rustls::ClientConfig::builder_with_provider(callgate::tls::provider())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(self.roots.clone())
             .with_no_client_auth();
-        let stream = TcpStream::connect(self.addr).await.unwrap();
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("app.test").unwrap(), stream).await.unwrap()
     }
 }

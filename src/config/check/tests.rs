@@ -8,7 +8,7 @@ use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Handoff, HostPattern, HostPort, MethodKind, Names, Url};
+use crate::config::{Handoff, HostPattern, HostPort, Listen, MethodKind, Names, Url};
 
 const EXAMPLE: &str = include_str!("../../../proxy.toml");
 const SECRET: &str = "Admin-Passw0rd-canary";
@@ -322,7 +322,12 @@ fn listeners_are_addresses() {
     for listen in ["\"[::]:443\"", "[\"0.0.0.0:443\", \"[::]:443\"]", "[\"127.0.0.1:0\", \"127.0.0.1:0\"]"] {
         accepted(&top(listen));
     }
-    check_text(&top("\"unix:/run/x\""), &["1:10: `listen`: unix sockets cannot be listened on"]);
+    let sockets = accepted(&top("[\"unix:/run/x\", \"unix:y\", \"[::]:443\"]")).listen;
+    assert_eq!(sockets[0].to_string(), "unix:/run/x");
+    assert!(matches!(&sockets[1], Listen::Unix(path) if path.is_absolute() && path.ends_with("y")), "{sockets:?}");
+    check_text(&top("\"unix:\""), &["1:10: `listen`: names no socket"]);
+    check_text(&top(&format!("\"unix:/{}\"", "x".repeat(107))), &["1:10: `listen`: the path is longer than 107 bytes"]);
+    check_text(&top("[\"unix:/x\", \"unix:/x\"]"), &["1:22: `listen`: the same address twice"]);
     check_text(&top("\":443\""), &["1:10: `listen`: not an address"]);
     check_text(&top("[]"), &["1:10: `listen`: is an empty list"]);
     check_text(&top("[\"[::]:1\", \"[::]:1\"]"), &["1:21: `listen`: the same address twice"]);

@@ -1,13 +1,14 @@
 //! Small values: durations, addresses, host names, paths. Each reader reports what it refuses.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use toml::de::DeValue;
 
 use crate::config::document::{Node, Table};
-use crate::config::{HostPattern, HostPort, Url};
+use crate::config::{HostPattern, HostPort, Listen, Url};
 use crate::model::account::{Account, is_host_name};
 use crate::model::ott::VoximplantUser;
 
@@ -45,12 +46,29 @@ fn parse_duration(text: &str) -> Option<Duration> {
 /// The longest duration: ten years, which every clock can add to now.
 const MAX_MILLISECONDS: u64 = 3_650 * 86_400_000;
 
-/// Reads the address of a listener.
+/// The longest path of a unix socket, in bytes (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Reads where a listener is: an address, or `unix:` and a path.
+pub(super) fn listen(node: &Node<'_, '_>, base: &Path) -> Option<Listen> {
+    let Some(path) = node.string()?.strip_prefix("unix:") else { return address(node).map(Listen::Tcp) };
+    let example = "write a path such as \"unix:/run/callgate/tls.sock\"";
+    if Path::new(path).file_name().is_none() {
+        return node.refuse("names no socket", example);
+    }
+    let path = base.join(path);
+    if path.as_os_str().len() > MAX_SOCKET_PATH {
+        return node.refuse(format_args!("the path is longer than {MAX_SOCKET_PATH} bytes"), example);
+    }
+    Some(Listen::Unix(path))
+}
+
+/// Reads the address of a listener that has a port.
 pub(super) fn address(node: &Node<'_, '_>) -> Option<SocketAddr> {
     let text = node.string()?;
     if text.starts_with("unix:") {
         return node.refuse(
-            "unix sockets cannot be listened on",
+            "a unix socket cannot be listened on here",
             "write an IP address and a port, such as \"127.0.0.1:8443\"",
         );
     }
@@ -120,9 +138,6 @@ fn socket(node: &Node<'_, '_>, path: &str) -> Option<Url> {
     }
     Some(Url::Unix(path.into()))
 }
-
-/// What fits into the address of a socket, with the zero behind it (unix(7)).
-const MAX_SOCKET_PATH: usize = 107;
 
 const URL_HINT: &str = "write \"http://127.0.0.1:3000\", \"https://host.example.com\" or \"unix:/run/app.sock\"";
 

@@ -1,0 +1,156 @@
+//! Sockets that go from one process to the next, so that none of their queues is ever dropped: by systemd's socket
+//! activation (sd_listen_fds(3)), and in the same way from an old gate to a new one.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use command_fds::{CommandFdExt, FdMapping};
+use listenfd::ListenFd;
+use tokio::process::Child;
+use tokio::time::timeout;
+
+use super::listener::{Bound, Listener};
+use crate::config::Listen;
+
+/// The first descriptor that is handed over.
+const FIRST: i32 = 3;
+/// How long a new process may take until it accepts connections.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The name that a gate gives to a socket of its own. systemd gives others, and keeps the socket open itself.
+const OWN: &str = "callgate-own";
+/// The variable with the names of the sockets.
+const NAMES: &str = "LISTEN_FDNAMES";
+/// What a new process says once it does.
+const READY: &[u8] = b"READY";
+
+// === The new process ===
+
+/// What another process has opened for this one.
+#[derive(Default)]
+pub struct Inherited {
+    sockets: Vec<(Listen, Listener)>,
+    /// The old gate, waiting for a word.
+    old: Option<UnixDatagram>,
+}
+
+impl Inherited {
+    /// Takes what the environment tells of. To be called once, before any thread is started.
+    ///
+    /// # Errors
+    /// When something is there that connections cannot be accepted from.
+    pub fn from_env() -> io::Result<Self> {
+        let mut fds = ListenFd::from_env();
+        let names = std::env::var(NAMES).unwrap_or_default();
+        let mut names = names.split(':');
+        let mut inherited = Self::default();
+        for index in 0..fds.len() {
+            let is_lent = names.next() != Some(OWN);
+            if let Ok(Some(listener)) = fds.take_tcp_listener(index) {
+                inherited.add(Listener { socket: Bound::Tcp(listener), is_lent })?;
+            } else if let Ok(Some(listener)) = fds.take_unix_listener(index) {
+                inherited.add(Listener { socket: Bound::Unix(listener), is_lent })?;
+            } else {
+                // What is none of these says why.
+                inherited.old = fds.take_unix_datagram(index)?;
+            }
+        }
+        Ok(inherited)
+    }
+
+    fn add(&mut self, listener: Listener) -> io::Result<()> {
+        listener.socket.set_nonblocking()?;
+        let address = listener.address().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        self.sockets.push((address, listener));
+        Ok(())
+    }
+
+    /// Takes the sockets of an address, of which an old gate has one for each of its workers.
+    pub(super) fn take(&mut self, address: &Listen) -> Vec<Listener> {
+        let Some((found, _)) = self.sockets.iter().find(|(bound, _)| fits(address, bound)) else { return Vec::new() };
+        let found = found.clone();
+        self.sockets.extract_if(.., |(bound, _)| *bound == found).map(|(_, listener)| listener).collect()
+    }
+
+    /// Returns an address that nobody took. An old gate's may be one that the configuration no longer names.
+    pub(super) fn left_over(&self) -> Option<&Listen> {
+        self.sockets.first().filter(|_| self.old.is_none()).map(|(address, _)| address)
+    }
+
+    /// Tells the old gate, if there is one, that connections are accepted here.
+    pub fn ready(self) {
+        if let Some(Err(error)) = self.old.map(|old| old.send(READY)) {
+            tracing::warn!(%error, "the old process did not wait");
+        }
+    }
+}
+
+/// Tells whether a socket is bound to what was asked for. Port 0 asks for any.
+fn fits(asked: &Listen, bound: &Listen) -> bool {
+    match (asked, bound) {
+        (Listen::Tcp(asked), Listen::Tcp(bound)) if asked.port() == 0 => asked.ip() == bound.ip(),
+        (asked, bound) => asked == bound,
+    }
+}
+
+// === The old process ===
+
+/// Why no other process took over.
+#[derive(Debug, thiserror::Error)]
+pub enum HandOverError {
+    /// It could not be started.
+    #[error("the new process cannot be started")]
+    Start(#[source] io::Error),
+    /// It ended before it accepted connections; what it wrote says why.
+    #[error("the new process ended: {0}")]
+    Ended(ExitStatus),
+    /// It took too long.
+    #[error("the new process was not ready in time")]
+    Late,
+}
+
+/// A process that does not accept connections yet; ended when nobody waits for it any more.
+struct Starting(Option<Child>);
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            // It may have ended already.
+            let _ = child.start_kill();
+        }
+    }
+}
+
+/// Starts a process with these sockets, and waits until it accepts connections. Returns its id.
+pub(super) async fn start(mut command: Command, sockets: Vec<Listener>) -> Result<u32, HandOverError> {
+    let (here, there) = UnixDatagram::pair().map_err(HandOverError::Start)?;
+    let names: Vec<_> = sockets.iter().map(|socket| if socket.is_lent { "lent" } else { OWN }).collect();
+    command.env(NAMES, names.join(":"));
+    let fds: Vec<OwnedFd> = sockets.into_iter().map(OwnedFd::from).chain([there.into()]).collect();
+    command.env("LISTEN_FDS", fds.len().to_string());
+    // What was said to this process is not for the next; its id is not known before it is started.
+    for name in ["LISTEN_PID", "LISTEN_FDS_FIRST_FD"] {
+        command.env_remove(name);
+    }
+    let mappings = (FIRST..).zip(fds).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd }).collect();
+    command.fd_mappings(mappings).expect("the numbers differ");
+    // The command goes at the end of the statement, and with it the copies of the sockets here.
+    let child = tokio::process::Command::from(command).spawn().map_err(HandOverError::Start)?;
+    let mut starting = Starting(Some(child));
+    timeout(PATIENCE, is_ready(here, &mut starting)).await.map_err(|_| HandOverError::Late)??;
+    let id = starting.0.take().and_then(|child| child.id());
+    Ok(id.unwrap_or_default())
+}
+
+async fn is_ready(here: UnixDatagram, starting: &mut Starting) -> Result<(), HandOverError> {
+    here.set_nonblocking(true).map_err(HandOverError::Start)?;
+    let here = tokio::net::UnixDatagram::from_std(here).map_err(HandOverError::Start)?;
+    let child = starting.0.as_mut().expect("it was started a moment ago");
+    let mut word = [0; READY.len()];
+    tokio::select! {
+        heard = here.recv(&mut word) => heard.map(drop).map_err(HandOverError::Start),
+        ended = child.wait() => Err(ended.map_or_else(HandOverError::Start, HandOverError::Ended)),
+    }
+}
