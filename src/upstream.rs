@@ -5,6 +5,7 @@
 
 mod bell;
 mod connector;
+mod ear;
 mod endpoint;
 mod health;
 mod link;

@@ -15,6 +15,7 @@ mod hop;
 mod http2;
 mod identity;
 mod inject;
+mod liar;
 mod limits;
 mod logs;
 mod ott;

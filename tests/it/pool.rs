@@ -365,12 +365,3 @@ async fn the_upstreams_100_is_not_taken_for_the_answer() {
     tls.write_all(b"ab").await.unwrap();
     assert_eq!(status(&read_head(&mut tls).await), 201);
 }
-
-#[tokio::test]
-async fn no_100_is_said_when_the_upstream_does_not_answer_the_call() {
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let gate = Gate::before(nobody).await;
-    let request = b"POST / HTTP/1.1\r\nHost: app.test\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
-    let answer = gate.exchange(request).await;
-    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
-}

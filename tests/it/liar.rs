@@ -1,0 +1,269 @@
+//! An upstream may lie: what it says in two ways, or in none that HTTP knows, never reaches a client as if it were an answer.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::harness::{Gate, Raw, read_head, status};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
+
+/// Sends a request to a gate before an upstream that answers with these bytes and closes, by HTTP/1.1 and by HTTP/2.
+async fn check_502(answer: impl AsRef<[u8]>) {
+    let answer = answer.as_ref();
+    let shown = String::from_utf8_lossy(&answer[..answer.len().min(200)]).into_owned();
+    let upstream = Raw::closing(answer).await;
+    let gate = Gate::before(upstream.addr).await;
+    let got = gate.exchange(GET.as_bytes()).await;
+    assert_eq!(status(&got), 502, "{shown:?}: {got}");
+    assert_eq!(gate.get("/").h2().send().await.status, 502, "{shown:?}");
+    assert_eq!(upstream.seen().len(), 2, "{shown:?}");
+}
+
+#[tokio::test]
+async fn statuses_have_three_digits() {
+    for line in [
+        "HTTP/1.1 000 Zero",
+        "HTTP/1.1 00 OK",
+        "HTTP/1.1 099 OK",
+        "HTTP/1.1 2 OK",
+        "HTTP/1.1 20 OK",
+        "HTTP/1.1 2000 OK",
+        "HTTP/1.1 20x OK",
+        "HTTP/1.1 +200 OK",
+        "HTTP/1.1 -200 OK",
+        "HTTP/1.1 600 OK",
+        "HTTP/1.1  200 OK",
+        "HTTP/1.1",
+        "HTTP/1.1 ",
+    ] {
+        check_502(format!("{line}\r\nContent-Length: 2\r\n\r\nok")).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_http_1_is_no_answer() {
+    let settings = b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x64\0\x04\0\x10\0\0\0\x06\0\0\x40\0";
+    for answer in [
+        &b"HTTP/0.9 200 OK\r\nContent-Length: 2\r\n\r\nok"[..],
+        b"HTTP/2 200\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/3.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.2 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/11 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"http/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTPS/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        settings,
+        b"RTSP/1.0 200 OK\r\n\r\n",
+        b"SIP/2.0 200 OK\r\n\r\n",
+        b"+OK ready\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n",
+        b"ok",
+        b"\n\n",
+        b"\0",
+    ] {
+        check_502(answer).await;
+    }
+}
+
+#[tokio::test]
+async fn fields_have_one_reading() {
+    for field in [
+        "Content-Length: 2, 2",
+        "Content-Length: 2,2",
+        "Content-Length: 2 2",
+        "Content-Length: 2;x",
+        "Content-Length: 2.0",
+        "Content-Length: \"2\"",
+        "Content-Length: 18446744073709551616",
+        "Content-Length: 2\r\nContent-Length: 02",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding: chunked;q=1",
+        "Transfer-Encoding:",
+        "X: a\0b",
+        "X: a\rb",
+        "X: a\r\n b",
+        "X: a\r\n\tb",
+        "X: a\x0bb",
+        "X: a\x7fb",
+        "X : a",
+        "X\t: a",
+        " X: a",
+        "X Y: a",
+        "X\0: a",
+        "X\r: a",
+        "X(y): a",
+        ": a",
+        "X",
+        "X: a\nb",
+        "X: a\nSet-Cookie: b=c",
+    ] {
+        check_502(format!("HTTP/1.1 200 OK\r\n{field}\r\nServer: liar\r\n\r\n2\r\nok\r\n0\r\n\r\n")).await;
+    }
+    for answer in [
+        "HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\nok",
+        "HTTP/1.1 200 OK\rContent-Length: 2\r\rok",
+        "HTTP/1.1 200 a\0b\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 a\rb\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 103 Early Hints\nLink: </a>\n\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    ] {
+        check_502(answer).await;
+    }
+}
+
+#[tokio::test]
+async fn heads_are_bounded() {
+    check_502(format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(200_000))).await;
+    check_502(format!("HTTP/1.1 200 {}\r\n\r\n", "x".repeat(200_000))).await;
+    check_502(format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(101))).await;
+}
+
+#[tokio::test]
+async fn bad_chunks_never_look_whole() {
+    for body in [
+        "x\r\nok\r\n0\r\n\r\n",
+        "-2\r\nok\r\n0\r\n\r\n",
+        "+2\r\nok\r\n0\r\n\r\n",
+        "0x2\r\nok\r\n0\r\n\r\n",
+        "2 2\r\nok\r\n0\r\n\r\n",
+        "\r\nok\r\n0\r\n\r\n",
+        "fffffffffffffffff\r\nok\r\n0\r\n\r\n",
+        "10000000000000002\r\nok\r\n0\r\n\r\n",
+        "2\r\nokk\r\n0\r\n\r\n",
+        "2\r\nok0\r\n\r\n",
+        "2\r\no\r\n0\r\n\r\n",
+        "2\rok\r0\r\r",
+        "2\nok\n0\n\n",
+        "2;a\nok\r\n0\r\n\r\n",
+        "2\r\nok\r\n",
+        "2\r\nok\r\n0",
+        "2\r\nok\r\n0\r\n",
+        "2\r\nok\r\n0\r\nX: 1\r\n",
+        "2\r\nok\r\n0\r\nx y\r\n\r\n",
+        "2\r\nok\r\n0\r\n: x\r\n\r\n",
+        "2\r\nok\r\n0\r\nX: a\0b\r\n\r\n",
+    ] {
+        let upstream = Raw::closing(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}")).await;
+        let gate = Gate::before(upstream.addr).await;
+        let mut tls = gate.raw("app.test", "http/1.1").await;
+        tls.write_all(GET.as_bytes()).await.unwrap();
+        let mut got = Vec::new();
+        let ended = tls.read_to_end(&mut got).await;
+        let got = String::from_utf8_lossy(&got).into_owned();
+        let refused = status(&got) == 502;
+        assert!(refused || (ended.is_err() && !got.ends_with("0\r\n\r\n")), "{body:?}: {got}");
+        let fate = h2_fate(&gate).await;
+        assert!(matches!(fate, Fate::Status(502) | Fate::Reset), "{body:?}: {fate:?}");
+    }
+}
+
+/// What an HTTP/2 client sees of an answer.
+#[derive(Debug)]
+enum Fate {
+    /// It ended by END_STREAM.
+    Status(u16),
+    /// It ended by RST_STREAM.
+    Reset,
+}
+
+async fn h2_fate(gate: &Gate) -> Fate {
+    let (mut send, connection) = h2::client::handshake(gate.raw("app.test", "h2").await).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get("https://app.test/").body(()).unwrap();
+    let (response, _) = send.send_request(request, true).unwrap();
+    let all = async {
+        let response = response.await?;
+        let status = response.status().as_u16();
+        let mut body = response.into_body();
+        while let Some(data) = body.data().await {
+            data?;
+        }
+        body.trailers().await?;
+        Ok::<_, h2::Error>(status)
+    };
+    match all.await {
+        Ok(status) => Fate::Status(status),
+        Err(error) if error.is_reset() => Fate::Reset,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test]
+async fn trailers_cannot_say_what_a_head_says() {
+    let trailers = "Content-Length: 7\r\nTransfer-Encoding: chunked\r\nHost: evil.test\r\nConnection: close\r\n\
+                    Set-Cookie: a=b\r\nAuthorization: x\r\nContent-Type: text/html\r\nCache-Control: public\r\nX-Sum: 9";
+    let names = "Content-Length, Transfer-Encoding, Host, Set-Cookie, Content-Type, Cache-Control, X-Sum";
+    let head = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: {names}\r\n\r\n");
+    let upstream = Raw::closing(format!("{head}2\r\nok\r\n0\r\n{trailers}\r\n\r\n")).await;
+    let gate = Gate::before(upstream.addr).await;
+    let request = "GET / HTTP/1.1\r\nHost: app.test\r\nTE: trailers\r\nConnection: TE, close\r\n\r\n";
+    let answer = gate.exchange(request.as_bytes()).await;
+    assert!(answer.ends_with("\r\n\r\n2\r\nok\r\n0\r\nx-sum: 9\r\n\r\n"), "{answer}");
+}
+
+#[tokio::test]
+async fn informational_answers_without_end_are_no_answer() {
+    let upstream = Raw::serving(|mut line| async move {
+        line.request().await;
+        while line.stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").await.is_ok() {}
+    })
+    .await;
+    let gate = Gate::before(upstream.addr).await;
+    let asked = tokio::time::timeout(Duration::from_secs(20), gate.get("/").send());
+    asked.await.expect("the flood holds the worker").expect(502);
+}
+
+#[tokio::test]
+async fn informational_answers_do_not_move_the_deadline() {
+    let upstream = Raw::serving(|mut line| async move {
+        line.request().await;
+        while line.stream.write_all(b"HTTP/1.1 102 Processing\r\n\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let gate = Gate::before_with(upstream.addr, "timeouts = { first_byte = \"400ms\" }", "").await;
+    gate.get("/").send().await.expect(504);
+}
+
+#[tokio::test]
+async fn what_has_no_body_has_none_whatever_follows() {
+    let poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
+    for (method, answer) in [
+        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n"),
+        ("HEAD", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 50\r\n\r\n"),
+        ("GET", "HTTP/1.1 204 No Content\r\nContent-Length: 50\r\n\r\n"),
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
+    ] {
+        let said = format!("{answer}{poison}");
+        let upstream = Raw::serving(move |mut line| {
+            let said = said.clone();
+            async move {
+                while line.request().await.is_some() {
+                    line.note(line.nth.to_string());
+                    line.say(&said).await;
+                }
+            }
+        })
+        .await;
+        let gate = Gate::before(upstream.addr).await;
+        let mut tls = gate.raw("app.test", "http/1.1").await;
+        for _ in 0..3 {
+            tls.write_all(format!("{method} / HTTP/1.1\r\nHost: app.test\r\n\r\n").as_bytes()).await.unwrap();
+            let head = read_head(&mut tls).await;
+            assert_eq!(status(&head), status(answer), "{method} {answer:?}: {head}");
+        }
+        tls.shutdown().await.unwrap();
+        let mut rest = String::new();
+        let _ = tls.read_to_string(&mut rest).await;
+        assert_eq!(rest, "", "{method} {answer:?}");
+        let numbers: Vec<_> = upstream.seen().into_iter().skip(1).step_by(2).collect();
+        assert_eq!(numbers, ["0", "1", "2"], "{method} {answer:?}");
+    }
+}
