@@ -53,6 +53,7 @@ mod tests {
         poll_fn(|cx| alarm.poll(cx, begun + Duration::from_secs(20))).await;
         assert_eq!(begun.elapsed().as_secs(), 20);
     }
+
     #[tokio::test]
     async fn fires_in_a_task_that_has_used_up_its_budget() {
         let mut alarm = Alarm::default();

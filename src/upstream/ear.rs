@@ -51,29 +51,33 @@ impl Ear {
     ///
     /// # Errors
     /// When a line of a head ends with a line feed alone, or the heads are too large.
-    pub(super) fn hear(&self, mut bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn hear(&self, bytes: &[u8]) -> io::Result<()> {
         self.heard.set(true);
-        while let Some(mut place) = self.place.get() {
-            let end = memchr(b'\n', bytes);
-            place.take(&bytes[..end.unwrap_or(bytes.len())]);
-            if place.heads > MAX_HEADS {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the heads have no end"));
-            }
-            let Some(end) = end else {
-                self.place.set(Some(place));
-                return Ok(());
-            };
-            if place.last != b'\r' {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line ends with a line feed alone"));
-            }
-            self.place.set(place.next());
-            bytes = &bytes[end + 1..];
+        if let Some(place) = self.place.take() {
+            self.place.set(place.through(bytes)?);
         }
         Ok(())
     }
 }
 
 impl Place {
+    /// Goes through the next bytes, as far as they are of a head.
+    fn through(mut self, mut bytes: &[u8]) -> io::Result<Option<Self>> {
+        loop {
+            let end = memchr(b'\n', bytes);
+            self.take(&bytes[..end.unwrap_or(bytes.len())]);
+            if self.heads > MAX_HEADS {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the heads have no end"));
+            }
+            let Some(end) = end else { return Ok(Some(self)) };
+            if self.last != b'\r' {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line ends with a line feed alone"));
+            }
+            let Some(next) = self.next() else { return Ok(None) };
+            (self, bytes) = (next, &bytes[end + 1..]);
+        }
+    }
+
     /// Goes on within a line.
     fn take(&mut self, part: &[u8]) {
         let Some(last) = part.last() else { return };

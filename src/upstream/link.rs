@@ -186,3 +186,27 @@ fn due(sent: Instant, progress: Option<&Progress>, deadlines: Deadlines) -> (Ins
         Phase::Done | Phase::Failed => (since + deadlines.first_byte, Error::Timeout),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::slots::Slots;
+    use super::super::wire::Io;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_grows_old_by_resting_and_by_itself() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let slot = Slots::new(1).take(Instant::now()).await.unwrap();
+        let mut link = Link::new(Wire::new(Io::Plain(stream), slot), At::default()).await.unwrap();
+        let (now, keep_alive) = (Instant::now(), Duration::from_secs(4));
+        (link.born, link.rested) = (now, now);
+        assert!(!link.is_stale(now, keep_alive) && link.is_stale(now + keep_alive, keep_alive));
+        // However often it is used.
+        link.rested = now + MAX_AGE;
+        assert!(link.is_stale(now + MAX_AGE, keep_alive));
+        assert!(!link.is_stale(now + MAX_AGE - Duration::from_secs(1), keep_alive));
+    }
+}
