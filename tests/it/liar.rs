@@ -1,28 +1,48 @@
 //! An upstream may lie: what it says in two ways, or in none that HTTP knows, never reaches a client as if it were an answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Gate, Raw, read_head, status};
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
-
-/// Sends a request to a gate before an upstream that answers with these bytes and closes, by HTTP/1.1 and by HTTP/2.
-async fn check_502(answer: impl AsRef<[u8]>) {
-    let answer = answer.as_ref();
-    let shown = String::from_utf8_lossy(&answer[..answer.len().min(200)]).into_owned();
-    let upstream = Raw::closing(answer).await;
+/// A gate before an upstream that answers a request for `/n` with the nth of these, and closes.
+async fn liar(answers: Vec<Vec<u8>>) -> (Raw, Gate) {
+    let answers = Arc::new(answers);
+    let upstream = Raw::serving(move |mut line| {
+        let answers = answers.clone();
+        async move {
+            let request = line.request().await.unwrap();
+            let nth: usize = request[5..].split(' ').next().unwrap().parse().unwrap();
+            line.say(&answers[nth]).await;
+        }
+    })
+    .await;
     let gate = Gate::before(upstream.addr).await;
-    let got = gate.exchange(GET.as_bytes()).await;
-    assert_eq!(status(&got), 502, "{shown:?}: {got}");
-    assert_eq!(gate.get("/").h2().send().await.status, 502, "{shown:?}");
-    assert_eq!(upstream.seen().len(), 2, "{shown:?}");
+    (upstream, gate)
+}
+
+fn get(nth: usize) -> String {
+    format!("GET /{nth} HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")
+}
+
+/// Checks that none of these answers reaches a client, by HTTP/1.1 or by HTTP/2, and that none is asked for again.
+async fn check_502<A: AsRef<[u8]>>(answers: impl IntoIterator<Item = A>) {
+    let answers: Vec<_> = answers.into_iter().map(|answer| answer.as_ref().to_vec()).collect();
+    let (upstream, gate) = liar(answers.clone()).await;
+    for (nth, answer) in answers.iter().enumerate() {
+        let shown = String::from_utf8_lossy(&answer[..answer.len().min(200)]);
+        let got = gate.exchange(get(nth).as_bytes()).await;
+        assert_eq!(status(&got), 502, "{shown:?}: {got}");
+        assert_eq!(gate.get(&format!("/{nth}")).h2().send().await.status, 502, "{shown:?}");
+        assert_eq!(upstream.seen().len(), 2 * (nth + 1), "{shown:?}");
+    }
 }
 
 #[tokio::test]
 async fn statuses_have_three_digits() {
-    for line in [
+    let lines = [
         "HTTP/1.1 000 Zero",
         "HTTP/1.1 00 OK",
         "HTTP/1.1 099 OK",
@@ -36,15 +56,14 @@ async fn statuses_have_three_digits() {
         "HTTP/1.1  200 OK",
         "HTTP/1.1",
         "HTTP/1.1 ",
-    ] {
-        check_502(format!("{line}\r\nContent-Length: 2\r\n\r\nok")).await;
-    }
+    ];
+    check_502(lines.map(|line| format!("{line}\r\nContent-Length: 2\r\n\r\nok"))).await;
 }
 
 #[tokio::test]
 async fn what_is_no_http_1_is_no_answer() {
     let settings = b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x64\0\x04\0\x10\0\0\0\x06\0\0\x40\0";
-    for answer in [
+    check_502([
         &b"HTTP/0.9 200 OK\r\nContent-Length: 2\r\n\r\nok"[..],
         b"HTTP/2 200\r\ncontent-length: 2\r\n\r\nok",
         b"HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
@@ -63,14 +82,13 @@ async fn what_is_no_http_1_is_no_answer() {
         b"ok",
         b"\n\n",
         b"\0",
-    ] {
-        check_502(answer).await;
-    }
+    ])
+    .await;
 }
 
 #[tokio::test]
 async fn fields_have_one_reading() {
-    for field in [
+    let fields = [
         "Content-Length: 2, 2",
         "Content-Length: 2,2",
         "Content-Length: 2 2",
@@ -100,10 +118,10 @@ async fn fields_have_one_reading() {
         "X",
         "X: a\nb",
         "X: a\nSet-Cookie: b=c",
-    ] {
-        check_502(format!("HTTP/1.1 200 OK\r\n{field}\r\nServer: liar\r\n\r\n2\r\nok\r\n0\r\n\r\n")).await;
-    }
-    for answer in [
+    ];
+    let answer = |field| format!("HTTP/1.1 200 OK\r\n{field}\r\nServer: liar\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+    check_502(fields.map(answer)).await;
+    check_502([
         "HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\n\r\nok",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\nok",
@@ -111,21 +129,23 @@ async fn fields_have_one_reading() {
         "HTTP/1.1 200 a\0b\r\nContent-Length: 2\r\n\r\nok",
         "HTTP/1.1 200 a\rb\r\nContent-Length: 2\r\n\r\nok",
         "HTTP/1.1 103 Early Hints\nLink: </a>\n\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-    ] {
-        check_502(answer).await;
-    }
+    ])
+    .await;
 }
 
 #[tokio::test]
 async fn heads_are_bounded() {
-    check_502(format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(200_000))).await;
-    check_502(format!("HTTP/1.1 200 {}\r\n\r\n", "x".repeat(200_000))).await;
-    check_502(format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(101))).await;
+    check_502([
+        format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(200_000)),
+        format!("HTTP/1.1 200 {}\r\n\r\n", "x".repeat(200_000)),
+        format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(101)),
+    ])
+    .await;
 }
 
 #[tokio::test]
 async fn bad_chunks_never_look_whole() {
-    for body in [
+    let bodies = [
         "x\r\nok\r\n0\r\n\r\n",
         "-2\r\nok\r\n0\r\n\r\n",
         "+2\r\nok\r\n0\r\n\r\n",
@@ -147,17 +167,18 @@ async fn bad_chunks_never_look_whole() {
         "2\r\nok\r\n0\r\nx y\r\n\r\n",
         "2\r\nok\r\n0\r\n: x\r\n\r\n",
         "2\r\nok\r\n0\r\nX: a\0b\r\n\r\n",
-    ] {
-        let upstream = Raw::closing(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}")).await;
-        let gate = Gate::before(upstream.addr).await;
+    ];
+    let answer = |body| format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}").into_bytes();
+    let (_upstream, gate) = liar(bodies.map(answer).into()).await;
+    for (nth, body) in bodies.iter().enumerate() {
         let mut tls = gate.raw("app.test", "http/1.1").await;
-        tls.write_all(GET.as_bytes()).await.unwrap();
+        tls.write_all(get(nth).as_bytes()).await.unwrap();
         let mut got = Vec::new();
         let ended = tls.read_to_end(&mut got).await;
         let got = String::from_utf8_lossy(&got).into_owned();
         let refused = status(&got) == 502;
         assert!(refused || (ended.is_err() && !got.ends_with("0\r\n\r\n")), "{body:?}: {got}");
-        let fate = h2_fate(&gate).await;
+        let fate = h2_fate(&gate, nth).await;
         assert!(matches!(fate, Fate::Status(502) | Fate::Reset), "{body:?}: {fate:?}");
     }
 }
@@ -171,10 +192,10 @@ enum Fate {
     Reset,
 }
 
-async fn h2_fate(gate: &Gate) -> Fate {
+async fn h2_fate(gate: &Gate, nth: usize) -> Fate {
     let (mut send, connection) = h2::client::handshake(gate.raw("app.test", "h2").await).await.unwrap();
     tokio::spawn(connection);
-    let request = http::Request::get("https://app.test/").body(()).unwrap();
+    let request = http::Request::get(format!("https://app.test/{nth}")).body(()).unwrap();
     let (response, _) = send.send_request(request, true).unwrap();
     let all = async {
         let response = response.await?;
