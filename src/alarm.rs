@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A timer kept for many waits.
@@ -20,7 +21,8 @@ impl Alarm {
             sleep.as_mut().reset(due);
         }
         loop {
-            ready!(sleep.as_mut().poll(cx));
+            // Outside the task's budget: a peer that never stops talking would use that up, and never be late.
+            ready!(Pin::new(&mut unconstrained(sleep.as_mut())).poll(cx));
             if Instant::now() >= due {
                 return Poll::Ready(());
             }
@@ -32,7 +34,10 @@ impl Alarm {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::pin::pin;
     use std::time::Duration;
+
+    use tokio::task::coop::consume_budget;
 
     use super::*;
 
@@ -47,5 +52,19 @@ mod tests {
         }
         poll_fn(|cx| alarm.poll(cx, begun + Duration::from_secs(20))).await;
         assert_eq!(begun.elapsed().as_secs(), 20);
+    }
+
+    #[tokio::test]
+    async fn fires_in_a_task_that_has_used_up_its_budget() {
+        let mut alarm = Alarm::default();
+        let due = Instant::now() + Duration::from_millis(10);
+        poll_fn(|cx| alarm.poll(cx, due)).await;
+        alarm = Alarm::default();
+        poll_fn(|cx| {
+            while pin!(consume_budget()).poll(cx).is_ready() {}
+            assert!(alarm.poll(cx, due).is_ready());
+            Poll::Ready(())
+        })
+        .await;
     }
 }

@@ -5,6 +5,7 @@
 
 mod bell;
 mod connector;
+mod ear;
 mod endpoint;
 mod health;
 mod link;
@@ -249,7 +250,10 @@ fn is_repeatable(request: &Request<Payload>) -> bool {
 
 fn copy(original: &Request<Payload>) -> Request<Payload> {
     let (method, uri, headers) = (original.method().clone(), original.uri().clone(), original.headers().clone());
-    request(method, uri, headers, Payload::Empty)
+    let mut copy = request(method, uri, headers, Payload::Empty);
+    // Who waits for interim answers (`hyper::ext::on_informational`) waits for those of the second try.
+    copy.extensions_mut().clone_from(original.extensions());
+    copy
 }
 
 /// Makes a request to an upstream.
@@ -260,4 +264,68 @@ pub fn request(method: Method, uri: Uri, headers: HeaderMap, payload: Payload) -
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::runtime::LocalOptions;
+
+    use super::*;
+    use crate::config::{self, HostPort, Trust, Url};
+
+    const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n";
+
+    fn upstream_at(port: u16) -> Rc<Upstream> {
+        let timeout = Duration::from_secs(10);
+        let config = config::Upstream {
+            urls: vec![Url::Http(HostPort { host: "127.0.0.1".into(), port })],
+            hosts: Vec::new(),
+            paths: Vec::new(),
+            trust: Trust { ca: None, server_name: None, pins: Vec::new(), skip_verify: false },
+            timeouts: UpstreamTimeouts { connect: timeout, first_byte: timeout, keep_alive: timeout },
+            max_connections: 2,
+        };
+        Upstream::new(Connector::new(&config).unwrap(), config.timeouts, timeout)
+    }
+
+    /// Answers the first request of each connection, and closes it at the second.
+    async fn serve(listener: TcpListener) {
+        let mut byte = [0; 4096];
+        for said in [OK.to_owned(), format!("{HINTS}{OK}")] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut byte).await.unwrap();
+            stream.write_all(said.as_bytes()).await.unwrap();
+            let _ = stream.read(&mut byte).await.unwrap();
+        }
+    }
+
+    async fn story() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = upstream_at(listener.local_addr().unwrap().port());
+        let server = tokio::spawn(serve(listener));
+        let heard = Arc::<Mutex<Vec<_>>>::default();
+        for _ in 0..2 {
+            let kept = Arc::clone(&heard);
+            let mut request = request(Method::GET, Uri::from_static("/"), HeaderMap::new(), Payload::Empty);
+            hyper::ext::on_informational(&mut request, move |interim| {
+                kept.lock().unwrap().push((interim.status().as_u16(), interim.headers()[header::LINK].clone()));
+            });
+            let Answer::Response(response) = upstream.send(request).await.unwrap() else { panic!("switched") };
+            assert_eq!(response.status(), StatusCode::OK);
+        }
+        assert_eq!(*heard.lock().unwrap(), [(103, "</style.css>".parse().unwrap())]);
+        drop(upstream);
+        server.await.unwrap();
+    }
+
+    #[test]
+    fn interim_answers_are_told_to_who_waits_for_them_on_a_second_try_as_well() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build_local(LocalOptions::default()).unwrap().block_on(story());
+    }
 }

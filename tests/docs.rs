@@ -639,7 +639,7 @@ fn every_reason_of_the_access_log_is_explained() {
 }
 
 /// Where the bounds that the documents tell are kept.
-const BOUNDS: [(&str, &str); 18] = [
+const BOUNDS: [(&str, &str); 19] = [
     ("src/message/framing.rs", "MAX_TARGET: usize = 16 << 10;"),
     ("src/message/framing.rs", "MAX_HEAD: usize = 64 << 10;"),
     ("src/server/connection.rs", "MAX_BUFFER: usize = 2 * framing::MAX_HEAD;"),
@@ -652,6 +652,7 @@ const BOUNDS: [(&str, &str); 18] = [
     ("src/upstream/link.rs", "MAX_BUFFER: usize = 128 << 10;"),
     ("src/upstream/link.rs", "MAX_AGE: Duration = Duration::from_secs(300);"),
     ("src/upstream/endpoint.rs", "STAGGER: Duration = Duration::from_millis(250);"),
+    ("src/upstream/ear.rs", "MAX_HEADS: usize = 256 << 10;"),
     ("src/upstream/slots.rs", "MAX_WAITING: usize = 1024;"),
     ("src/config/check/upstream.rs", "DEFAULT_CONNECTIONS: usize = 10_000;"),
     ("src/upstream/tunnel.rs", "CHUNK: usize = 16 << 10;"),

@@ -33,7 +33,7 @@ struct Shared {
 }
 
 /// Which of an upstream's places a connection leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct At(usize);
 
 /// Why there is no connection.

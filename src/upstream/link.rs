@@ -1,6 +1,5 @@
 //! One connection to an upstream, lent to one exchange at a time.
 
-use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -17,6 +16,7 @@ use tokio::time::Instant;
 use super::Error;
 use super::bell::Bell;
 use super::connector::At;
+use super::ear::Ear;
 use super::payload::{Payload, Phase, Progress};
 use super::tunnel::Far;
 use super::wire::Wire;
@@ -42,8 +42,7 @@ pub(super) struct Link {
     pub(super) bell: Bell,
     /// The connection's future has completed and must not be polled again.
     ended: bool,
-    /// Something of the answer has arrived.
-    heard: Rc<Cell<bool>>,
+    ear: Rc<Ear>,
     /// The connection serves no second exchange.
     last: bool,
     born: Instant,
@@ -71,7 +70,7 @@ pub(super) enum SendError {
 impl Link {
     /// Speaks HTTP over a connection. A link is boxed: it is moved many times in its life.
     pub(super) async fn new(wire: Wire, at: At) -> hyper::Result<Box<Self>> {
-        let heard = wire.heard();
+        let ear = wire.ear();
         let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(wire)).await?;
         Ok(Box::new(Self {
             sender,
@@ -79,7 +78,7 @@ impl Link {
             alarm: Alarm::default(),
             bell: Bell::new(),
             ended: false,
-            heard,
+            ear,
             last: false,
             born: Instant::now(),
             rested: Instant::now(),
@@ -94,7 +93,7 @@ impl Link {
         deadlines: Deadlines,
     ) -> Result<(Response<Incoming>, Box<Self>), SendError> {
         let progress = request.body().progress();
-        self.heard.set(false);
+        self.ear.expect();
         let sent = Instant::now();
         let answer = {
             let mut answer = pin!(self.sender.try_send_request(request));
@@ -167,7 +166,7 @@ impl Link {
             return SendError::Failed(Error::ClientGone);
         }
         // An upstream that has begun to answer has acted on the request.
-        if self.heard.get() { SendError::Failed(Error::Broken(error)) } else { SendError::Lost(error) }
+        if self.ear.has_heard() { SendError::Failed(Error::Broken(error)) } else { SendError::Lost(error) }
     }
 
     /// Takes the bare connection, and what came behind the upstream's 101.
@@ -185,5 +184,29 @@ fn due(sent: Instant, progress: Option<&Progress>, deadlines: Deadlines) -> (Ins
         Phase::Reading => (since + deadlines.body_idle, Error::ClientStalled),
         Phase::Writing => (since + deadlines.body_idle, Error::Timeout),
         Phase::Done | Phase::Failed => (since + deadlines.first_byte, Error::Timeout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::slots::Slots;
+    use super::super::wire::Io;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_grows_old_by_resting_and_by_itself() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let slot = Slots::new(1).take(Instant::now()).await.unwrap();
+        let mut link = Link::new(Wire::new(Io::Plain(stream), slot), At::default()).await.unwrap();
+        let (now, keep_alive) = (Instant::now(), Duration::from_secs(4));
+        (link.born, link.rested) = (now, now);
+        assert!(!link.is_stale(now, keep_alive) && link.is_stale(now + keep_alive, keep_alive));
+        // However often it is used.
+        link.rested = now + MAX_AGE;
+        assert!(link.is_stale(now + MAX_AGE, keep_alive));
+        assert!(!link.is_stale(now + MAX_AGE - Duration::from_secs(1), keep_alive));
     }
 }

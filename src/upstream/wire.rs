@@ -1,6 +1,5 @@
 //! A connection to an upstream: TCP, with or without TLS, or a socket of this machine.
 
-use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -10,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
+use super::ear::Ear;
 use super::slots::Slot;
 
 /// A connection that still listens when nobody takes what it says.
@@ -21,7 +21,7 @@ pub(super) struct Wire {
     io: Io,
     /// Why nothing more is written; the rest goes nowhere.
     broken: Option<io::Error>,
-    heard: Rc<Cell<bool>>,
+    ear: Rc<Ear>,
     /// Held for as long as the connection is.
     _slot: Slot,
 }
@@ -36,12 +36,12 @@ pub(super) enum Io {
 
 impl Wire {
     pub(super) fn new(io: Io, slot: Slot) -> Self {
-        Self { io, broken: None, heard: Rc::default(), _slot: slot }
+        Self { io, broken: None, ear: Rc::default(), _slot: slot }
     }
 
-    /// Returns what becomes true when a byte arrives.
-    pub(super) fn heard(&self) -> Rc<Cell<bool>> {
-        Rc::clone(&self.heard)
+    /// Returns what listens to all that arrives.
+    pub(super) fn ear(&self) -> Rc<Ear> {
+        Rc::clone(&self.ear)
     }
 
     /// Returns the TCP connection beneath, if it is one.
@@ -102,9 +102,8 @@ impl AsyncRead for Wire {
         let this = self.get_mut();
         let before = buf.filled().len();
         ready!(each!(&mut this.io, io => io.poll_read(cx, buf)))?;
-        if buf.filled().len() > before {
-            this.heard.set(true);
-            return Poll::Ready(Ok(()));
+        if let Some(arrived) = buf.filled().get(before..).filter(|arrived| !arrived.is_empty()) {
+            return Poll::Ready(this.ear.hear(arrived));
         }
         // What ends after a failure has not come to its end, even where that would not show.
         Poll::Ready(this.broken.take().map_or(Ok(()), Err))

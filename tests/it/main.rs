@@ -19,6 +19,7 @@ mod hop;
 mod http2;
 mod identity;
 mod inject;
+mod liar;
 mod limits;
 mod load;
 mod logs;

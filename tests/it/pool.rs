@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
-use crate::harness::{Gate, Raw, passed, read_head, status};
+use crate::harness::{Gate, Line, Raw, passed, read_head, status};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -224,4 +224,145 @@ async fn every_request_of_a_connection_is_passed_as_it_is() {
         let (line, fields, _) = passed(&upstream.seen().pop().unwrap());
         assert_eq!((line, fields), (format!("GET /{n} HTTP/1.1"), vec!["host: app.test".into(), format!("x: {n}")]));
     }
+}
+
+// === Upstreams that close whenever they like ===
+
+/// What an upstream does with a connection after the answer to a request, or instead of it.
+#[derive(Debug, Clone, Copy)]
+enum Whim {
+    /// Goes on.
+    Stay,
+    /// Ends the connection behind the answer, without having said so.
+    Close,
+    /// Resets the connection behind the answer.
+    Reset,
+    /// Ends it when the next request has come, or a part of it.
+    CloseOnNext,
+    /// Resets it when the next request has come.
+    ResetOnNext,
+}
+
+const WHIMS: [Whim; 8] =
+    [Whim::Stay, Whim::Close, Whim::Stay, Whim::CloseOnNext, Whim::Reset, Whim::Stay, Whim::ResetOnNext, Whim::Stay];
+
+/// Answers with the target of each request, and follows its whims, each connection from another one on.
+async fn whimsical() -> Raw {
+    Raw::serving(|mut line| async move {
+        for whim in WHIMS.iter().cycle().skip(line.nth * 5 % WHIMS.len()) {
+            let Some(request) = line.request().await else { return };
+            let target = request.split(' ').nth(1).unwrap();
+            line.say(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{target}", target.len())).await;
+            match whim {
+                Whim::Stay => {}
+                Whim::Close => return,
+                Whim::Reset => return reset(line),
+                Whim::CloseOnNext => return drop(line.head().await),
+                Whim::ResetOnNext => {
+                    line.head().await;
+                    return reset(line);
+                }
+            }
+        }
+    })
+    .await
+}
+
+fn reset(line: Line) {
+    line.stream.set_zero_linger().unwrap();
+}
+
+#[tokio::test]
+async fn hundreds_of_gets_to_an_upstream_that_closes_whenever_it_likes_are_all_answered() {
+    let upstream = whimsical().await;
+    let gate = Gate::before(upstream.addr).await;
+    let mut tls = gate.raw("app.test", "http/1.1").await;
+    for n in 0..400 {
+        let target = format!("/{n:03}");
+        tls.write_all(format!("GET {target} HTTP/1.1\r\nHost: app.test\r\n\r\n").as_bytes()).await.unwrap();
+        let head = read_head(&mut tls).await;
+        assert_eq!(status(&head), 200, "{n}: {head}");
+        let mut body = [0; 4];
+        tls.read_exact(&mut body).await.unwrap();
+        // An answer of another request would show.
+        assert_eq!(body, target.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn a_post_to_such_an_upstream_arrives_once_at_most() {
+    let upstream = whimsical().await;
+    let gate = Gate::before(upstream.addr).await;
+    let mut answered = 0;
+    for n in 0..200 {
+        let request =
+            format!("POST /{n:03} HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nContent-Length: 2\r\n\r\nab");
+        let answer = gate.exchange(request.as_bytes()).await;
+        assert!(matches!(status(&answer), 200 | 502), "{n}: {answer}");
+        answered += usize::from(status(&answer) == 200);
+        let arrived = upstream.seen().iter().filter(|seen| seen.starts_with(&format!("POST /{n:03} "))).count();
+        assert!(arrived <= 1, "{n} arrived {arrived} times");
+    }
+    assert!(answered > 100, "{answered}");
+}
+
+#[tokio::test]
+async fn bytes_behind_a_whole_answer_are_never_the_answer_to_another_request() {
+    let extra = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
+    let (sent, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let upstream = Raw::serving(move |mut line| {
+        let sent = sent.clone();
+        async move {
+            line.request().await;
+            line.say(OK).await;
+            // Only once the connection is idle.
+            let wait = tokio::time::timeout(std::time::Duration::from_millis(100), line.request()).await;
+            assert!(wait.is_err());
+            line.say(extra).await;
+            sent.send(()).unwrap();
+            line.rest().await;
+        }
+    })
+    .await;
+    let gate = Gate::before(upstream.addr).await;
+    for _ in 0..3 {
+        assert_eq!(gate.post("/", "text/plain", "x").send().await.expect(200).text(), "ok");
+        told.recv().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_answers_before_it_has_read_all_is_heard() {
+    let upstream = Raw::serving(|mut line| async move {
+        line.head().await;
+        line.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly").await;
+        line.rest().await;
+    })
+    .await;
+    let gate = Gate::before(upstream.addr).await;
+    for framing in ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"] {
+        let answer = gate.exchange(format!("POST / HTTP/1.1\r\nHost: app.test\r\n{framing}").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\nearly"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_upstreams_100_is_not_taken_for_the_answer() {
+    let upstream = Raw::serving(|mut line| async move {
+        line.head().await;
+        line.say("HTTP/1.1 100 Continue\r\n\r\n").await;
+        let mut body = [0; 2];
+        line.stream.read_exact(&mut body).await.unwrap();
+        assert_eq!(body, *b"ab");
+        line.say("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+    })
+    .await;
+    let gate = Gate::before(upstream.addr).await;
+    let mut tls = gate.raw("app.test", "http/1.1").await;
+    tls.write_all(b"POST / HTTP/1.1\r\nHost: app.test\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(status(&read_head(&mut tls).await), 100);
+    tls.write_all(b"ab").await.unwrap();
+    assert_eq!(status(&read_head(&mut tls).await), 201);
 }

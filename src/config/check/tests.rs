@@ -149,7 +149,9 @@ fn the_example_loads_as_it_stands() {
 
 #[test]
 fn the_example_documents_only_keys_and_defaults_that_are_true() {
-    let (plain, full) = (accepted(EXAMPLE), accepted(&uncommented(EXAMPLE)));
+    // A pin wants https.
+    let full = uncommented(EXAMPLE).replace("url = \"http://", "url = \"https://");
+    let (plain, full) = (accepted(EXAMPLE), accepted(&full));
     let same = |plain: &dyn std::fmt::Debug, full: &dyn std::fmt::Debug| {
         assert_eq!(format!("{plain:?}"), format!("{full:?}"));
     };
@@ -165,6 +167,7 @@ fn the_example_documents_only_keys_and_defaults_that_are_true() {
     for (plain, full) in [(plain_pbx.upstream, full_pbx.upstream), (plain_app.upstream, full_app.upstream)] {
         same(&plain.timeouts, &full.timeouts);
         same(&plain.trust.skip_verify, &full.trust.skip_verify);
+        same(&plain.max_connections, &full.max_connections);
     }
     let (plain_vox, full_vox) = (plain.voximplant.unwrap(), full.voximplant.unwrap());
     same(&plain_vox.max_key_length, &full_vox.max_key_length);
@@ -178,7 +181,7 @@ fn the_example_shows_no_other_way_that_does_not_load() {
     let lines: Vec<_> = EXAMPLE.lines().collect();
     let ways: Vec<_> =
         lines.iter().enumerate().filter_map(|(at, line)| Some((at, line.strip_prefix("# or ")?))).collect();
-    assert_eq!(ways.len(), 5);
+    assert_eq!(ways.len(), 7);
     for (at, way) in ways {
         let key = way.split(" = ").next().unwrap();
         let replaced = (0..at).rev().find(|at| lines[*at].starts_with(&format!("{key} = "))).unwrap();

@@ -1,0 +1,166 @@
+//! Listens to what an upstream says before hyper reads it: has anything come, does every line of a head end as one, and
+//! do the heads come to an end?
+//!
+//! hyper reads interim answers for as long as there are any. It takes a line feed alone for the end of a line, as it may (RFC 9112 §2.2). A field with one inside would then
+//! become two, and a client would be given a field that the upstream never meant to send.
+
+use std::cell::Cell;
+use std::io;
+
+use memchr::memchr;
+
+/// The most bytes of all heads of one answer, those of its interim answers included.
+const MAX_HEADS: usize = 256 << 10;
+/// Where the status is in the first line of an answer.
+const STATUS: std::ops::Range<usize> = 9..12;
+
+/// What is known of the answer to the last request.
+#[derive(Debug, Default)]
+pub(super) struct Ear {
+    heard: Cell<bool>,
+    /// Where the head is; none: not in a head.
+    place: Cell<Option<Place>>,
+}
+
+/// A place in a head.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    /// The bytes of all heads so far.
+    heads: usize,
+    /// The lines before this one, empty ones before the first excluded.
+    lines: usize,
+    /// The bytes of this line so far, and the last of them.
+    length: usize,
+    last: u8,
+    status: [u8; 3],
+}
+
+impl Ear {
+    /// Expects an answer.
+    pub(super) fn expect(&self) {
+        self.heard.set(false);
+        self.place.set(Some(Place::default()));
+    }
+
+    /// Tells whether a byte has come since then.
+    pub(super) fn has_heard(&self) -> bool {
+        self.heard.get()
+    }
+
+    /// Listens to the next bytes.
+    ///
+    /// # Errors
+    /// When a line of a head ends with a line feed alone, or the heads are too large.
+    pub(super) fn hear(&self, bytes: &[u8]) -> io::Result<()> {
+        self.heard.set(true);
+        if let Some(place) = self.place.take() {
+            self.place.set(place.through(bytes)?);
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    /// Goes through the next bytes, as far as they are of a head.
+    fn through(mut self, mut bytes: &[u8]) -> io::Result<Option<Self>> {
+        loop {
+            let end = memchr(b'\n', bytes);
+            self.take(&bytes[..end.unwrap_or(bytes.len())]);
+            if self.heads > MAX_HEADS {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the heads have no end"));
+            }
+            let Some(end) = end else { return Ok(Some(self)) };
+            if self.last != b'\r' {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line ends with a line feed alone"));
+            }
+            let Some(next) = self.next() else { return Ok(None) };
+            (self, bytes) = (next, &bytes[end + 1..]);
+        }
+    }
+
+    /// Goes on within a line.
+    fn take(&mut self, part: &[u8]) {
+        let Some(last) = part.last() else { return };
+        if self.lines == 0 && self.length < STATUS.end {
+            for (at, digit) in STATUS.zip(&mut self.status) {
+                if let Some(byte) = at.checked_sub(self.length).and_then(|at| part.get(at)) {
+                    *digit = *byte;
+                }
+            }
+        }
+        self.heads += part.len();
+        self.length += part.len();
+        self.last = *last;
+    }
+
+    /// Goes to the next line, or out of the head behind its last.
+    fn next(self) -> Option<Self> {
+        let head = Self { heads: self.heads, ..Self::default() };
+        match (self.length == "\r".len(), self.lines) {
+            // hyper passes over empty lines before a head.
+            (true, 0) => Some(head),
+            // Behind the head of an interim answer is another one, except where HTTP ends.
+            (true, _) => (self.status[0] == b'1' && self.status != *b"101").then_some(head),
+            (false, lines) => Some(Self { lines: lines + 1, status: self.status, ..head }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Listens to an answer in one piece and byte by byte.
+    #[track_caller]
+    fn check(answer: &str, is_clean: bool) {
+        let whole = Ear::default();
+        whole.expect();
+        assert_eq!(whole.hear(answer.as_bytes()).is_ok(), is_clean, "{answer:?}");
+        let bytewise = Ear::default();
+        bytewise.expect();
+        let heard = answer.as_bytes().chunks(1).try_for_each(|byte| bytewise.hear(byte));
+        assert_eq!(heard.is_ok(), is_clean, "{answer:?} byte by byte");
+    }
+
+    #[test]
+    fn lines_of_a_head_end_with_both_signs() {
+        for answer in [
+            "HTTP/1.1 200 OK\r\nX: a\r\n\r\n",
+            "\r\n\r\nHTTP/1.1 200 OK\r\n\r\na\nb\n\n",
+            "HTTP/1.1 103 Early Hints\r\nX: a\r\n\r\nHTTP/1.1 200 OK\r\n\r\na\nb",
+            "HTTP/1.1 101 Switching Protocols\r\n\r\na\nb",
+            "HTTP/1.1 100\r\n\r\n",
+            "no HTTP",
+        ] {
+            check(answer, true);
+        }
+        for answer in [
+            "HTTP/1.1 200 OK\n\n",
+            "HTTP/1.1 200 OK\r\nX: a\nY: b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX: a\r\n\n",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\n\r\n",
+            "\nHTTP/1.1 200 OK\r\n\r\n",
+        ] {
+            check(answer, false);
+        }
+    }
+
+    #[test]
+    fn heads_end_some_day_and_bodies_need_not() {
+        let ear = Ear::default();
+        ear.expect();
+        let interim = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+        let count = (0..MAX_HEADS).take_while(|_| ear.hear(interim).is_ok()).count();
+        assert!((5_000..10_000).contains(&count), "{count}");
+        ear.expect();
+        assert!(ear.hear(b"HTTP/1.1 200 OK\r\n\r\n").is_ok() && ear.hear(&[b'x'; 2 * MAX_HEADS]).is_ok());
+    }
+
+    #[test]
+    fn only_what_is_expected_is_a_head() {
+        let ear = Ear::default();
+        assert!(ear.hear(b"a\n").is_ok() && ear.has_heard());
+        ear.expect();
+        assert!(!ear.has_heard() && ear.hear(b"a\n").is_err());
+    }
+}
