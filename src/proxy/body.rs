@@ -1,5 +1,6 @@
 //! The body of an answer, and the exchange it ends.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -16,7 +17,7 @@ use super::peer::{InFlight, Peer};
 use crate::message::hop;
 use crate::observe::access::{self, Ended};
 use crate::observe::{Logs, RequestId};
-use crate::upstream::{Cut, Meter, Relay};
+use crate::upstream::{Cut, Meter, Payload, Relay};
 
 /// The body of an answer. When it is dropped, the exchange is over and logged.
 #[derive(Debug)]
@@ -129,12 +130,12 @@ pub struct Exchange {
 impl Exchange {
     /// Begins with a request.
     #[must_use]
-    pub fn begin(request: &http::Request<Incoming>, peer: &Peer, logs: &Rc<Logs>) -> Self {
+    pub fn begin(request: &http::Request<Incoming>, client: IpAddr, peer: &Peer, logs: &Rc<Logs>) -> Self {
         let id = RequestId::next();
         let line = logs.access().then(|| {
             let facts = access::Exchange {
                 id,
-                client: peer.client,
+                client,
                 method: request.method().clone(),
                 host: String::new(),
                 target: request.uri().path_and_query().map_or_else(|| request.uri().to_string(), ToString::to_string),
@@ -241,6 +242,6 @@ pub(super) const fn closes_by_field(version: Version) -> bool {
 }
 
 /// Tells whether only its end will tell how long a body is.
-pub(super) fn has_unknown_length(body: &Incoming) -> bool {
+pub(super) fn has_unknown_length(body: &Payload) -> bool {
     !http_body::Body::is_end_stream(body) && http_body::Body::size_hint(body).exact().is_none()
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 
 use super::body::{self, Body, Exchange};
 use super::error::Error;
@@ -36,13 +36,13 @@ impl Proxy {
     /// Passes a request on, and the answer back. A redirect to the landing page is given its session on the way.
     pub(super) async fn forward(
         &self,
-        request: Request<Incoming>,
+        request: Request<Payload>,
         peer: &Peer,
         caller: Caller,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
         let by_field = body::closes_by_field(request.version());
-        let Outbound { upstream, request, switches, kept } = self.outbound(request, peer, &caller, exchange)?;
+        let Outbound { upstream, request, switches, kept } = self.outbound(request, &caller, exchange)?;
         let response = match upstream.send(request).await? {
             Answer::Response(response) => response,
             Answer::Switched(head, far) if switches => return switch(head, far, peer, exchange),
@@ -64,8 +64,7 @@ impl Proxy {
     /// Decides where a request goes, and makes it the next hop's. Nothing is waited for.
     fn outbound(
         &self,
-        request: Request<Incoming>,
-        peer: &Peer,
+        request: Request<Payload>,
         caller: &Caller,
         exchange: &mut Exchange,
     ) -> Result<Outbound<'_>, Error> {
@@ -76,13 +75,12 @@ impl Proxy {
             self.admit_password_login(request.method(), &canonical, request.headers(), caller)?;
         }
         drop(canonical);
-        let (mut head, body) = request.into_parts();
+        let (mut head, payload) = request.into_parts();
         let kept = match to {
             To::App => self.keep(&head.method, head.uri.path(), &head.headers),
             To::Pbx => None,
         };
-        let switches = prepare(&mut head, &body, peer, caller)?;
-        let payload = Payload::of(body);
+        let switches = prepare(&mut head, &payload, caller)?;
         exchange.receives(payload.meter());
         let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
         let request = upstream::request(head.method, target, head.headers, payload);
@@ -100,16 +98,16 @@ impl Proxy {
         if !path::is_password_login(method.as_str(), canonical) && !headers.contains_key(header::AUTHORIZATION) {
             return Ok(());
         }
-        Ok(self.shared.limits.pbx_logins.admit(&client_key(caller.client))?)
+        Ok(self.shared.limits.pbx_logins.admit(&client_key(caller.origin.client))?)
     }
 }
 
 /// Makes the fields of a request those of the next hop. Tells whether it asks for a WebSocket.
-fn prepare(head: &mut Parts, body: &Incoming, peer: &Peer, caller: &Caller) -> Result<bool, Error> {
+fn prepare(head: &mut Parts, body: &Payload, caller: &Caller) -> Result<bool, Error> {
     let fields = &mut head.headers;
     let hop = hop::strip(fields).map_err(|_| Error::Malformed("a Connection field names a protected field"))?;
     forwarded::strip(fields);
-    forwarded::assert(fields, peer.forwarded_for.clone(), &caller.authority.raw, caller.id.header_value());
+    forwarded::assert(fields, &caller.origin, &caller.authority.raw, caller.id.header_value());
     forwarded::via(fields, head.version);
     if !fields.contains_key(header::HOST) {
         fields.insert(header::HOST, caller.authority.raw.clone());

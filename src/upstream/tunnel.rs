@@ -56,7 +56,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut wire = far.wire;
-    keep_alive(wire.tcp());
+    if let Some(stream) = wire.tcp() {
+        keep_alive(stream);
+    }
     let (mut up, mut down) = (Lane::new(early), Lane::new(far.early));
     let mut alarm = Alarm::default();
     let mut quiet_since = Instant::now();
