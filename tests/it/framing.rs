@@ -466,3 +466,16 @@ async fn honest_answers_pass_as_they_are() {
         check_answer(request, answer, expected).await;
     }
 }
+
+/// RFC 9112 §6.1: whoever said both may have been smuggling, so that nothing behind it is believed.
+#[tokio::test]
+async fn a_connection_ends_after_length_and_chunks_at_once() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n{HELLO}{SMUGGLED}"
+    );
+    let answer = gate.exchange(request.as_bytes()).await;
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    assert!(!upstream.seen().iter().any(|seen| seen.contains("smuggled")));
+}

@@ -122,6 +122,23 @@ async fn this_hop_is_named_in_via() {
 }
 
 #[tokio::test]
+async fn trailers_of_a_request_carry_no_field_of_a_head() {
+    const FIELDS: &str = "X-A: 1\r\nCookie: a=1\r\nOrigin: https://evil.test\r\nConnection: close\r\nUpgrade: h2c\r\nVia: 1.1 x\r\n\
+        Host: evil.test\r\nContent-Length: 9\r\nTransfer-Encoding: gzip\r\nAuthorization: Basic x\r\nx_real.ip: 1.2.3.4\r\nX-B: 2\r\n";
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    let names: Vec<_> = FIELDS.lines().map(|line| line.split(':').next().unwrap()).collect();
+    let announced = format!("Trailer: {}\r\nTrailer: X-B\r\n", names[..names.len() - 1].join(", "));
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n{announced}Transfer-Encoding: chunked\r\n\r\n\
+         2\r\nok\r\n0\r\n{FIELDS}\r\n"
+    );
+    assert_eq!(status(&gate.exchange(request.as_bytes()).await), 200);
+    let (_, _, body) = passed(&upstream.seen().pop().unwrap());
+    assert_eq!(body, "2\r\nok\r\n0\r\nx-a: 1\r\nx-b: 2\r\n\r\n");
+}
+
+#[tokio::test]
 async fn options_go_as_many_hops_as_they_say() {
     let upstream = Raw::ok().await;
     let gate = Gate::before(upstream.addr).await;

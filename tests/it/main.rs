@@ -9,8 +9,8 @@ mod bulk;
 mod callers;
 mod commands;
 mod drain;
-mod failover;
 mod expect;
+mod failover;
 mod framing;
 mod handover;
 #[allow(dead_code, reason = "it offers more than each set of tests takes")]

@@ -226,6 +226,7 @@ async fn what_sockets_and_threads_are_made_of_is_refused_whole() {
     assert_eq!(get(&mut program.connect().await).await, 200);
 }
 
+/// Caddy #5471.
 #[tokio::test]
 async fn a_tunnel_outlives_a_reload() {
     let upstream = echo().await;

@@ -98,7 +98,7 @@ async fn cve_2026_73548_only_the_matching_101_opens_a_tunnel() {
 #[tokio::test]
 async fn hop_by_hop_fields_of_a_101_go() {
     const HOPS: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade, X-Hop\r\nConnection: X-Hip\r\n\
-        Upgrade: websocket\r\nX-Hop: 1\r\nX-Hip: 2\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nX-Stay: 3\r\n";
+        Upgrade: websocket\r\nX-Hop: 1\r\nX-Hip: 2\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nPBX-Account: 40\r\nX-Stay: 3\r\n";
     for (framing, expected) in [("", 101), ("Content-Length: 5\r\n", 101), ("Transfer-Encoding: gzip\r\n", 502)] {
         let upstream = Raw::closing(format!("{HOPS}{framing}\r\n")).await;
         let gate = Gate::before(upstream.addr).await;
