@@ -27,4 +27,5 @@ mod streaming;
 mod target;
 mod time;
 mod tls;
+mod transparency;
 mod upgrade;
