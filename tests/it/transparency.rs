@@ -8,9 +8,12 @@ mod talk;
 use std::collections::BTreeSet;
 use std::fs;
 
+use tokio::io::AsyncWriteExt;
+
 use self::cases::{Case, Client};
 use self::talk::{Seen, Theatre, Way};
-use crate::anatomy::{Framing, Message};
+use crate::anatomy::{self, Framing, Message};
+use crate::harness::{Gate, Raw, read_head, status};
 
 /// What a row of the tables means: it takes the difference out of the messages that came directly and by the gate.
 struct Row {
@@ -323,12 +326,79 @@ async fn direct_equals_proxied_minus_what_the_documents_list() {
     assert_eq!(documented("## Answers, as the client sees them"), says(&ANSWERS));
 }
 
-/// Returns the first column of the table below a heading.
 fn documented(heading: &str) -> Vec<String> {
+    table(heading).into_iter().map(|(what, _)| what).collect()
+}
+
+/// Returns the two columns of the table below a heading.
+fn table(heading: &str) -> Vec<(String, String)> {
     let text = fs::read_to_string("docs/transparency.md").unwrap();
     let section = text.split_once(heading).unwrap().1;
     let rows = section.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
-    rows.take_while(|line| line.starts_with('|'))
-        .map(|line| line.split('|').nth(1).unwrap().trim().to_owned())
-        .collect()
+    let columns = |line: &str| {
+        let (what, text) = line.trim_matches('|').split_once('|').unwrap();
+        (what.trim().to_owned(), text.trim().to_owned())
+    };
+    rows.take_while(|line| line.starts_with('|')).map(columns).collect()
+}
+
+/// Requests that are refused, by the rows that say so.
+fn refused() -> Vec<(&'static str, Vec<String>)> {
+    let get = |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\nHost: app.test\r\n{fields}\r\n");
+    let fields = |lines: &[&str]| lines.iter().map(|line| get("/", &format!("{line}\r\n"))).collect::<Vec<_>>();
+    let targets = |targets: &[&str]| targets.iter().map(|target| get(target, "")).collect::<Vec<_>>();
+    let line_and_host = |(line, host): &(&str, &str)| format!("{line} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let lines = |lines: &[(&str, &str)]| lines.iter().map(line_and_host).collect();
+    let long = |length: usize| "x".repeat(length);
+    let mut hosts = fields(&["Host: app.test", "Host: other.test"]);
+    hosts.extend(["GET / HTTP/1.1\r\n\r\n", "GET http://a.test/ HTTP/1.1\r\nHost: app.test\r\n\r\n"].map(String::from));
+    let framing =
+        ["Transfer-Encoding: gzip", "Content-Length: 5, 6", "Content-Length: 5\r\nContent-Length: 6", "X : y"];
+    let protected = [
+        "Host",
+        "Content-Length",
+        "Content-Type",
+        "Cookie",
+        "Set-Cookie",
+        "Authorization",
+        "Origin",
+        "Cache-Control",
+        "Via",
+        "x-real-ip",
+    ]
+    .map(|name| format!("Connection: {name}"));
+    vec![
+        ("no `Host`, two, or one that differs from the target", hosts),
+        ("`Connection` that names a protected field", fields(&protected.each_ref().map(String::as_str))),
+        ("malformed or ambiguous framing", fields(&framing)),
+        (
+            "a target with bytes that no URI has",
+            targets(&["/a<b", "/a>b", "/a`b", "/a?\"b\"", "/a?<b>", "/a\tb", "/a b", "/a\u{1}", "/a\u{ff}"]),
+        ),
+        ("another spelling of a login path", targets(&["/auth//pbx", "/%61uth/pbx"])),
+        ("`CONNECT`, `TRACE`", lines(&[("CONNECT app.test:443", "app.test:443"), ("TRACE /", "app.test")])),
+        ("`OPTIONS *`", lines(&[("OPTIONS *", "app.test")])),
+        ("a host that no upstream serves", vec!["GET / HTTP/1.1\r\nHost: other.test\r\n\r\n".into()]),
+        ("a target longer than 16 KiB", targets(&[&format!("/{}", long(16 << 10))])),
+        ("a head larger than 64 KiB", fields(&[&format!("X: {}", long(64 << 10))])),
+        ("more than 100 fields", vec![get("/", &"X: y\r\n".repeat(100))]),
+    ]
+}
+
+#[tokio::test]
+async fn what_the_documents_say_is_refused_is_refused() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before_with(upstream.addr, "hosts = [\"app.test\"]", "").await;
+    let (rows, refused) = (table("## Refused here, and never seen by the upstream"), refused());
+    let whats = |rows: &[(String, String)]| rows.iter().map(|(what, _)| what.clone()).collect::<Vec<_>>();
+    assert_eq!(whats(&rows), refused.iter().map(|(what, _)| *what).collect::<Vec<_>>());
+    for ((what, answer), (_, requests)) in rows.iter().zip(refused) {
+        for request in requests {
+            let mut tls = gate.raw("app.test", "http/1.1").await;
+            tls.write_all(&anatomy::bytes(&request)).await.unwrap();
+            let head = read_head(&mut tls).await;
+            assert_eq!(status(&head).to_string(), answer[..3], "{what}: {:?}", &request[..request.len().min(200)]);
+        }
+    }
+    assert_eq!(upstream.seen(), [""; 0]);
 }
