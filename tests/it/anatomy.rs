@@ -179,3 +179,35 @@ fn chunked(message: &mut Message, rest: &[u8]) -> Result<Option<usize>, String> 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
+
+#[test]
+fn messages_end_where_the_law_says() {
+    let head = "POST / HTTP/1.1\r\nHost: a\r\n";
+    for (rest, expected) in [
+        ("\r\n", Some("")),
+        ("\r\nmore", Some("")),
+        ("Content-Length: 2\r\n\r\nabc", Some("ab")),
+        ("Content-Length: 2\r\n\r\na", None),
+        ("Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nX: 1\r\n\r\nmore", Some("ab")),
+        ("Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n", None),
+    ] {
+        let found = match request(format!("{head}{rest}").as_bytes()) {
+            Whole(message, _) => Some(message.body),
+            Partial => None,
+            Wrong(why) => panic!("{rest:?}: {why}"),
+        };
+        assert_eq!(found.as_deref(), expected, "{rest:?}");
+    }
+    for wrong in [
+        "Content-Length: 2\r\nContent-Length: 2\r\n\r\nab",
+        "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "Content-Length: +2\r\n\r\nab",
+        "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n2\r\nabc0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\nx\r\n",
+        "X : y\r\n\r\n",
+        "X: a\nb\r\n\r\n",
+    ] {
+        assert!(matches!(request(format!("{head}{wrong}").as_bytes()), Wrong(_)), "{wrong:?}");
+    }
+}

@@ -92,6 +92,21 @@ async fn cve_2021_40346_a_length_is_said_once_in_digits() {
 }
 
 #[tokio::test]
+async fn cve_2021_40346_a_length_is_said_once_for_http2_too() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    for again in ["5", "05"] {
+        let asking =
+            gate.post("/", "text/plain", "hello").header("content-length", "5").header("content-length", again);
+        asking.h2().send().await.expect(200);
+        let (_, fields, body) = passed(&upstream.seen().pop().unwrap());
+        let lengths: Vec<_> = fields.iter().filter(|field| field.starts_with("content-length")).collect();
+        assert_eq!(lengths, ["content-length: 5"], "{again}");
+        assert_eq!(body, "hello", "{again}");
+    }
+}
+
+#[tokio::test]
 async fn cve_2023_40225_only_chunked_alone_is_a_transfer_coding() {
     check(&[
         ("Transfer-Encoding: chunked\r\n", HELLO, Passed(CHUNKED, HELLO)),

@@ -35,5 +35,6 @@ mod streaming;
 mod target;
 mod time;
 mod tls;
+mod transparency;
 mod upgrade;
 mod upstream_tls;
