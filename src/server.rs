@@ -4,6 +4,8 @@
 //! connection lives and dies on one thread.
 
 mod connection;
+mod crowd;
+mod files;
 mod io;
 mod listener;
 mod pace;
@@ -21,11 +23,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use self::crowd::Crowd;
 use self::worker::{Parts, Worker};
 use crate::config::Config;
 use crate::observe::Logs;
 use crate::proxy::{Proxy, Shared};
-use crate::tls;
+use crate::tls::server::Doors;
 
 /// A running gate.
 #[derive(Debug)]
@@ -68,10 +71,12 @@ impl Server {
     pub fn start(config: Config, logs: Logs) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let count = config.workers.map_or_else(cores, NonZeroUsize::get);
-        let tls = tls::server::config(&config.certificates)?;
+        let doors = Doors::new(&config.certificates)?;
         let shared = Arc::new(Shared::new(&config)?);
         // Built once here, so that what cannot be built is said before a port is bound.
         drop(Proxy::new(Arc::clone(&config), Arc::clone(&shared), logs.clone())?);
+        files::allow(config.server.max_connections);
+        let crowd = Arc::<Crowd>::default();
         let (drain, drained) = watch::channel(false);
         let mut sockets = listener::Sockets::bind(&config, count)?;
         let (addresses, redirect) = (sockets.addresses.clone(), sockets.redirect_address);
@@ -80,7 +85,8 @@ impl Server {
             let parts = Parts {
                 config: Arc::clone(&config),
                 shared: Arc::clone(&shared),
-                tls: Arc::clone(&tls),
+                doors: Arc::clone(&doors),
+                crowd: Arc::clone(&crowd),
                 logs: logs.clone(),
                 listeners: sockets.take_worker(index),
                 redirect: sockets.take_redirect(index),

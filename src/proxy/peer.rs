@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::body::Exchange;
 use crate::message::origin::Origin;
+use crate::tls::server::Policy;
 use crate::upstream::Far;
 
 /// The client's end of one connection.
@@ -14,6 +15,8 @@ use crate::upstream::Far;
 pub struct Peer {
     /// Who requests are from, unless the peer is a proxy that is believed.
     pub origin: Rc<Origin>,
+    /// What its handshake asked of the client.
+    pub policy: Policy,
     /// How the connection is doing.
     pub vitals: Rc<Vitals>,
     /// The other end of a tunnel that this connection becomes, once its 101 is out.
@@ -44,6 +47,8 @@ pub struct Vitals {
     arrived: Cell<usize>,
     /// Since when the client takes nothing of what is ready for it.
     blocked_since: Cell<Option<Instant>>,
+    /// Whether it shall make room for another.
+    shall_leave: Cell<bool>,
 }
 
 impl Vitals {
@@ -58,6 +63,7 @@ impl Vitals {
             multiplexed,
             arrived: Cell::new(0),
             blocked_since: Cell::new(None),
+            shall_leave: Cell::new(false),
         })
     }
 
@@ -107,6 +113,23 @@ impl Vitals {
     #[must_use]
     pub fn head_since(&self) -> Option<Instant> {
         self.head_since.get()
+    }
+
+    /// Returns since when nothing at all goes on, on a connection that is not told to leave yet.
+    #[must_use]
+    pub fn resting_since(&self) -> Option<Instant> {
+        if self.shall_leave.get() || self.head_since.get().is_some() { None } else { self.quiet_since() }
+    }
+
+    /// Lets the connection make room for another, once it is woken.
+    pub fn leave(&self) {
+        self.shall_leave.set(true);
+    }
+
+    /// Tells whether the connection shall make room for another.
+    #[must_use]
+    pub fn shall_leave(&self) -> bool {
+        self.shall_leave.get()
     }
 
     /// Returns since when the connection rests; nothing while an exchange is in flight.

@@ -3,17 +3,23 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::server::Acceptor;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
+use super::crowd::{Place, Visit};
 use super::io::{Socket, Watched};
 use super::pace::Streams;
 use super::registry::Guest;
@@ -24,6 +30,7 @@ use crate::config::{Server, ServerTimeouts};
 use crate::message::framing;
 use crate::message::origin::Origin;
 use crate::proxy::{Peer, Vitals};
+use crate::tls::server::{Doors, Policy};
 use crate::upstream;
 
 /// The most bytes that are buffered of a request (HTTP/1): more than a head may have, so that we are the ones who say why it is refused.
@@ -40,33 +47,64 @@ const MAX_SEND_BUFFER: usize = 128 << 10;
 const MAX_RESETS: usize = 128;
 
 /// Serves a connection from accept to its last byte.
-pub(super) async fn serve(mut stream: TcpStream, address: SocketAddr, worker: Rc<Worker>) {
+pub(super) async fn serve(mut stream: TcpStream, address: SocketAddr, _place: Place, worker: Rc<Worker>) {
     let guest = worker.registry.enter();
     let timeouts = worker.timeouts();
-    let Some(client) = peer_address(&mut stream, address, worker.settings()).await else { return };
+    let Some((client, _visit)) = admit(&mut stream, address, &worker).await else { return };
     let handshake = async {
         stream.set_nodelay(true)?;
-        worker.acceptor.accept(Socket(stream)).await
+        shake_hands(Socket(stream), &worker.doors).await
     };
     // Boxed, as is all that a resting connection has no use for.
-    let tls = match Box::pin(timeout(timeouts.handshake, handshake)).await {
-        Ok(Ok(tls)) => tls,
+    let (tls, policy) = match Box::pin(timeout(timeouts.handshake, handshake)).await {
+        Ok(Ok(agreed)) => agreed,
         Ok(Err(error)) => return tracing::debug!(%client, %error, "no handshake"),
         Err(_) => return tracing::debug!(%client, "no handshake in time"),
     };
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let vitals = Vitals::new(Instant::now(), h2);
     let io = TokioIo::new(Watched::new(tls, Rc::clone(&vitals)));
+    guest.sit(&vitals);
     let watch = Watch { vitals: Rc::clone(&vitals), timeouts, guest, alarm: Alarm::default(), told: None };
+    let peer = Rc::new(Peer { origin: Rc::new(Origin::direct(client)), policy, vitals, tunnel: RefCell::default() });
     if h2 {
-        serve_h2(io, client, worker, watch).await;
+        serve_h2(io, peer, worker, watch).await;
     } else {
-        serve_h1(io, client, worker, watch).await;
+        serve_h1(io, peer, worker, watch).await;
     }
 }
 
-/// Finds out who is at the other end: the socket's peer, or whom a balancer's PROXY header names.
-pub(super) async fn peer_address(stream: &mut TcpStream, address: SocketAddr, server: &Server) -> Option<IpAddr> {
+/// Makes the TLS handshake, under the policy of the name that the client asks for.
+async fn shake_hands(stream: Socket, doors: &Arc<Doors>) -> io::Result<(TlsStream<Socket>, Policy)> {
+    if let Some(policy) = doors.only() {
+        return Ok((TlsAcceptor::from(policy.config()).accept(stream).await?, policy));
+    }
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let policy = doors.policy(start.client_hello().server_name());
+    Ok((start.into_stream(policy.config()).await?, policy))
+}
+
+/// Finds out who is at the other end, and counts it, unless it has too many connections already. Known proxies and
+/// balancers are not counted: they come for many.
+pub(super) async fn admit(
+    stream: &mut TcpStream,
+    address: SocketAddr,
+    worker: &Worker,
+) -> Option<(IpAddr, Option<Visit>)> {
+    let server = worker.settings();
+    let client = client(stream, address, server).await?;
+    if server.believes(client) || server.expects_proxy_header(client) {
+        return Some((client, None));
+    }
+    let visit = worker.crowd.admit(client, server.max_connections_per_client);
+    if visit.is_none() {
+        tracing::debug!(%client, "as many connections as one client may have");
+    }
+    visit.map(|visit| (client, Some(visit)))
+}
+
+/// Returns the socket's peer, or whom a balancer's PROXY header names.
+async fn client(stream: &mut TcpStream, address: SocketAddr, server: &Server) -> Option<IpAddr> {
     let peer = address.ip().to_canonical();
     if !server.expects_proxy_header(peer) {
         return Some(peer);
@@ -80,8 +118,7 @@ pub(super) async fn peer_address(stream: &mut TcpStream, address: SocketAddr, se
     }
 }
 
-async fn serve_h1(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut watch: Watch) {
-    let peer = peer(client, &watch);
+async fn serve_h1(io: TokioIo<Watched>, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Watch) {
     // Until its first request a client is given the time for a head, not that for a rest.
     peer.vitals.received(0);
     let service = {
@@ -101,8 +138,7 @@ async fn serve_h1(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut 
     tunnel.exchange.carried(end.up, end.down);
 }
 
-async fn serve_h2(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut watch: Watch) {
-    let peer = peer(client, &watch);
+async fn serve_h2(io: TokioIo<Watched>, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Watch) {
     let streams = Streams::new(watch.timeouts.write_stall);
     let service = {
         let streams = streams.clone();
@@ -123,14 +159,6 @@ async fn serve_h2(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut 
         .initial_connection_window_size(1 << 20)
         .serve_connection(io, service);
     watch.drive(pin!(connection)).await;
-}
-
-fn peer(client: IpAddr, watch: &Watch) -> Rc<Peer> {
-    Rc::new(Peer {
-        origin: Rc::new(Origin::direct(client)),
-        vitals: Rc::clone(&watch.vitals),
-        tunnel: RefCell::default(),
-    })
 }
 
 /// A connection that can be asked to end when its exchanges have.
@@ -178,7 +206,7 @@ impl Watch {
     /// Polls a connection until it ends, or is late.
     async fn drive<C: Closing>(&mut self, mut connection: Pin<&mut C>) {
         poll_fn(|cx| {
-            if self.told.is_none() && self.guest.shall_end(cx) {
+            if self.told.is_none() && (self.guest.shall_end(cx) || self.vitals.shall_leave()) {
                 self.tell(connection.as_mut());
             }
             loop {

@@ -46,7 +46,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Starts a gate with a configuration: `listen`, `tls` are added. Files at hand: `voximplant.htdigest` (alice, bob).
+    /// Starts a gate with a configuration: `listen`, `tls` are added, the latter unless the text starts with it. Files at hand: `voximplant.htdigest` (alice, bob).
     /// Environment: `PBX_ADMIN` is the stand-in's administrator password.
     pub async fn start(text: &str) -> Self {
         Self::try_start(text).unwrap_or_else(|problems| panic!("{problems}"))
@@ -62,8 +62,9 @@ impl Gate {
         secret(&dir, "fullchain.pem", &certificate.chain);
         secret(&dir, "privkey.pem", &certificate.key);
         secret(&dir, "voximplant.htdigest", &users.join("\n"));
-        let text =
-            format!("listen = \"127.0.0.1:0\"\ntls = {{ cert = \"fullchain.pem\", key = \"privkey.pem\" }}\n{text}");
+        let tls =
+            if text.starts_with("tls = ") { "" } else { "tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }" };
+        let text = format!("listen = \"127.0.0.1:0\"\n{tls}\n{text}");
         let password = callgate::demo::vodia::Options::default().admin_password;
         let env = |name: &str| (name == "PBX_ADMIN").then(|| password.clone());
         let config = config::parse(&text, dir.path(), &env)?;
@@ -521,7 +522,14 @@ impl Line {
 pub fn passed(request: &str) -> (String, Vec<String>, String) {
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     let (line, fields) = head.split_once("\r\n").unwrap();
-    let ours = ["via: 1.1 callgate", "via: 1.0 callgate", "via: 2.0 callgate", "x-forwarded-", "x-request-id: "];
+    let ours = [
+        "via: 1.1 callgate",
+        "via: 1.0 callgate",
+        "via: 2.0 callgate",
+        "forwarded: ",
+        "x-forwarded-",
+        "x-request-id: ",
+    ];
     let theirs = fields.split("\r\n").filter(|field| !ours.iter().any(|our| field.starts_with(our)));
     let mut fields: Vec<_> = theirs.map(str::to_owned).collect();
     // Equal names keep their order.
