@@ -16,6 +16,8 @@ mod identity;
 mod inject;
 mod limits;
 mod logs;
+mod mtls;
+mod origin;
 mod ott;
 mod pbx;
 mod pool;
