@@ -631,7 +631,7 @@ fn every_reason_of_the_access_log_is_explained() {
 }
 
 /// Where the bounds that docs/operate.md tells are kept.
-const BOUNDS: [(&str, &str); 14] = [
+const BOUNDS: [(&str, &str); 17] = [
     ("src/message/framing.rs", "MAX_TARGET: usize = 16 << 10;"),
     ("src/message/framing.rs", "MAX_HEAD: usize = 64 << 10;"),
     ("src/server/connection.rs", "MAX_BUFFER: usize = 2 * framing::MAX_HEAD;"),
@@ -646,6 +646,9 @@ const BOUNDS: [(&str, &str); 14] = [
     ("src/limit.rs", "KEYS: usize = 100_000;"),
     ("src/observe/sink.rs", "QUEUE: usize = 8192;"),
     ("src/proxy.rs", "TICKETS: usize = 10_000;"),
+    ("src/config/check/server.rs", "MAX_CONNECTIONS: usize = 16_384;"),
+    ("src/server/proxy_protocol.rs", "MAX_BLOCK: usize = 4 << 10;"),
+    ("src/message/origin.rs", "MAX_HOPS: usize = 16;"),
 ];
 
 #[test]
