@@ -138,6 +138,9 @@ impl Machine {
             ("certs/upstream-ca.pem", &certificate.ca),
             ("certs/fullchain.pem", &certificate.chain),
             ("certs/privkey.pem", &certificate.key),
+            ("certs/client-ca.pem", &certificate.ca),
+            ("certs/staff.pem", &certificate.chain),
+            ("certs/staff.key", &certificate.key),
         ] {
             machine.write(name, text);
         }

@@ -352,6 +352,22 @@ async fn what_rests_longest_makes_room() {
 }
 
 #[tokio::test]
+async fn room_is_made_by_whichever_worker_has_it() {
+    let upstream = Raw::ok().await;
+    let more = "[server]\nmax_connections = 1\nmax_connections_per_client = 1";
+    let gate = Gate::start(&format!("workers = 4\n[app]\nurl = \"http://{}\"\n{more}", upstream.addr)).await;
+    let mut held = Vec::new();
+    for client in 2..8 {
+        let mut tls = open(&gate, &format!("127.0.0.{client}"), 1).await.pop().unwrap();
+        tls.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+        let answer =
+            tokio::time::timeout(std::time::Duration::from_secs(10), crate::harness::read_head(&mut tls)).await;
+        assert_eq!(status(&answer.unwrap()), 200);
+        held.push(tls);
+    }
+}
+
+#[tokio::test]
 async fn caps_count_the_clients_of_a_balancer_and_not_the_balancer() {
     let upstream = Raw::ok().await;
     let more = format!("{BALANCED}\nbelieve_forwarded_from = [\"127.0.0.7\"]\nmax_connections_per_client = 2");
