@@ -1,6 +1,7 @@
 //! Who a request is from, when proxies and balancers stand in front of the gate.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -199,11 +200,11 @@ async fn a_header_that_does_not_come_is_not_waited_for_long() {
     let gate = Gate::before_with(upstream.addr, "", BALANCED).await;
     let mut stream = connect(gate.addr, "127.0.0.9").await;
     stream.write_all(b"PROXY TCP4 192.0.2.1 ").await.unwrap();
-    let begun = std::time::Instant::now();
-    let closed = tokio::time::timeout(std::time::Duration::from_secs(9), stream.read_u8()).await;
+    let begun = tokio::time::Instant::now();
+    let closed = tokio::time::timeout(Duration::from_secs(9), stream.read_u8()).await;
     assert!(matches!(closed, Ok(Err(_))), "{closed:?}");
     // The handshake, which has 10 s of its own, has not even begun.
-    assert!(begun.elapsed() >= std::time::Duration::from_secs(4));
+    assert!(begun.elapsed() >= Duration::from_secs(4));
 }
 
 #[tokio::test]
@@ -240,6 +241,9 @@ async fn the_redirecting_listener_hears_balancers_too() {
 
 // === How many may come ===
 
+/// How long a place is waited for: shorter than a connection may rest.
+const WHILE: Duration = Duration::from_secs(20);
+
 /// Opens TLS connections from an address until one is not accepted, or there are so many.
 async fn open(gate: &Gate, from: &str, count: usize) -> Vec<tokio_rustls::client::TlsStream<TcpStream>> {
     let mut opened = Vec::new();
@@ -249,6 +253,19 @@ async fn open(gate: &Gate, from: &str, count: usize) -> Vec<tokio_rustls::client
             Err(_) => break,
         }
     }
+    opened
+}
+
+/// Opens so many, as soon as there are places.
+async fn open_all(gate: &Gate, from: &str, count: usize) -> Vec<tokio_rustls::client::TlsStream<TcpStream>> {
+    let mut opened = Vec::new();
+    let all = async {
+        while opened.len() < count {
+            opened.extend(open(gate, from, count - opened.len()).await);
+        }
+    };
+    let in_time = tokio::time::timeout(WHILE, all).await;
+    assert!(in_time.is_ok(), "{} of {count} places for {from}", opened.len());
     opened
 }
 
@@ -265,11 +282,7 @@ async fn one_client_never_keeps_the_others_out() {
     assert!(open(&gate, "127.0.0.2", 1).await.is_empty());
     drop(crowd);
     // Every place is free again, once the gate has noticed.
-    let mut again = Vec::new();
-    while again.len() < 50 {
-        again.extend(open(&gate, "127.0.0.2", 1).await);
-        tokio::task::yield_now().await;
-    }
+    let _again = open_all(&gate, "127.0.0.2", 50).await;
     assert!(open(&gate, "127.0.0.2", 1).await.is_empty());
 }
 
@@ -300,11 +313,7 @@ async fn every_end_of_a_connection_frees_its_place() {
         drop(heads);
         gate.get("/").from("127.0.0.4").send().await.expect(200);
         // All 127.0.0.3 had is free again: else the next round ends here.
-        let mut free = Vec::new();
-        while free.len() < 2 {
-            free.extend(open(&gate, "127.0.0.3", 2 - free.len()).await);
-            tokio::task::yield_now().await;
-        }
+        open_all(&gate, "127.0.0.3", 2).await;
     }
 }
 
@@ -312,7 +321,7 @@ async fn every_end_of_a_connection_frees_its_place() {
 async fn who_comes_last_waits_until_somebody_leaves() {
     let upstream = Raw::serving(|mut line| async move {
         while line.request().await.is_some() {
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
             line.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
         }
     })
@@ -342,7 +351,7 @@ async fn what_rests_longest_makes_room() {
         tls.read_exact(&mut [0; 2]).await.unwrap();
     }
     gate.get("/").from("127.0.0.3").send().await.expect(200);
-    let closed = tokio::time::timeout(std::time::Duration::from_secs(5), rested[0].read_u8()).await;
+    let closed = tokio::time::timeout(Duration::from_secs(5), rested[0].read_u8()).await;
     assert!(matches!(closed, Ok(Err(_))), "{closed:?}");
     for tls in &mut rested[1..] {
         tls.write_all(GET).await.unwrap();
@@ -358,10 +367,9 @@ async fn room_is_made_by_whichever_worker_has_it() {
     let gate = Gate::start(&format!("workers = 4\n[app]\nurl = \"http://{}\"\n{more}", upstream.addr)).await;
     let mut held = Vec::new();
     for client in 2..8 {
-        let mut tls = open(&gate, &format!("127.0.0.{client}"), 1).await.pop().unwrap();
+        let mut tls = open_all(&gate, &format!("127.0.0.{client}"), 1).await.pop().unwrap();
         tls.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
-        let answer =
-            tokio::time::timeout(std::time::Duration::from_secs(10), crate::harness::read_head(&mut tls)).await;
+        let answer = tokio::time::timeout(WHILE, crate::harness::read_head(&mut tls)).await;
         assert_eq!(status(&answer.unwrap()), 200);
         held.push(tls);
     }
