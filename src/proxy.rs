@@ -250,6 +250,9 @@ impl Proxy {
         let authority = target::authority(request.uri(), request.headers())
             .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
         exchange.is_for(&authority.host);
+        if !peer.policy.covers(&authority.host) {
+            return Err(Error::Misdirected);
+        }
         if let Some(answer) = answer_method(request.method(), request.uri(), request.headers())? {
             return Ok(answer);
         }

@@ -4,6 +4,8 @@
 //! connection lives and dies on one thread.
 
 mod connection;
+mod crowd;
+mod files;
 mod guarded;
 mod handover;
 mod io;
@@ -27,6 +29,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use self::crowd::Crowd;
 pub use self::handover::{HandOverError, Inherited};
 use self::listener::{Listener, Sockets};
 pub use self::snapshot::ReloadError;
@@ -108,6 +111,8 @@ impl Server {
         let count = config.workers.map_or_else(cores, NonZeroUsize::get);
         // Built first, so that what cannot be built is said before a port is bound.
         let first = Arc::new(Snapshot::new(config, logs)?);
+        files::allow(first.config.server.max_connections);
+        let crowd = Arc::<Crowd>::default();
         let (live, snapshots) = watch::channel(Arc::clone(&first));
         let (state, states) = watch::channel(State::Ready);
         let mut sockets = Sockets::open(&first.config, count, inherited)?;
@@ -121,6 +126,7 @@ impl Server {
             let parts = Parts {
                 live: snapshots.clone(),
                 taken,
+                crowd: Arc::clone(&crowd),
                 listeners: sockets.take_worker(index),
                 redirect: sockets.take_redirect(index),
                 port: addresses.first().map_or(443, SocketAddr::port),

@@ -138,6 +138,9 @@ impl Machine {
             ("certs/upstream-ca.pem", &certificate.ca),
             ("certs/fullchain.pem", &certificate.chain),
             ("certs/privkey.pem", &certificate.key),
+            ("certs/client-ca.pem", &certificate.ca),
+            ("certs/staff.pem", &certificate.chain),
+            ("certs/staff.key", &certificate.key),
         ] {
             machine.write(name, text);
         }
@@ -639,7 +642,7 @@ fn every_reason_of_the_access_log_is_explained() {
 }
 
 /// Where the bounds that the documents tell are kept.
-const BOUNDS: [(&str, &str); 19] = [
+const BOUNDS: &[(&str, &str)] = &[
     ("src/message/framing.rs", "MAX_TARGET: usize = 16 << 10;"),
     ("src/message/framing.rs", "MAX_HEAD: usize = 64 << 10;"),
     ("src/server/connection.rs", "MAX_BUFFER: usize = 2 * framing::MAX_HEAD;"),
@@ -659,6 +662,9 @@ const BOUNDS: [(&str, &str); 19] = [
     ("src/limit.rs", "KEYS: usize = 100_000;"),
     ("src/observe/sink.rs", "QUEUE: usize = 8192;"),
     ("src/proxy.rs", "TICKETS: usize = 10_000;"),
+    ("src/config/check/server.rs", "MAX_CONNECTIONS: usize = 16_384;"),
+    ("src/server/proxy_protocol.rs", "MAX_BLOCK: usize = 4 << 10;"),
+    ("src/message/origin.rs", "MAX_HOPS: usize = 16;"),
 ];
 
 #[test]

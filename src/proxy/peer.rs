@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::body::Exchange;
 use crate::message::guard::Refusal;
 use crate::message::origin::Origin;
+use crate::tls::server::Policy;
 use crate::upstream::Far;
 
 /// The client's end of one connection.
@@ -15,6 +16,8 @@ use crate::upstream::Far;
 pub struct Peer {
     /// Who requests are from, unless the peer is a proxy that is believed.
     pub origin: Rc<Origin>,
+    /// What its handshake asked of the client.
+    pub policy: Policy,
     /// How the connection is doing.
     pub vitals: Rc<Vitals>,
     /// Why what the client says next is no request. It is set before that takes its turn.
@@ -49,6 +52,8 @@ pub struct Vitals {
     blocked_since: Cell<Option<Instant>>,
     /// Whether the next answer shall be the last.
     ending: Cell<bool>,
+    /// Whether it shall make room for another.
+    shall_leave: Cell<bool>,
 }
 
 impl Vitals {
@@ -64,6 +69,7 @@ impl Vitals {
             multiplexed,
             blocked_since: Cell::new(None),
             ending: Cell::new(false),
+            shall_leave: Cell::new(false),
         })
     }
 
@@ -120,6 +126,23 @@ impl Vitals {
     #[must_use]
     pub fn head_since(&self) -> Option<Instant> {
         self.head_since.get()
+    }
+
+    /// Returns since when nothing at all goes on, on a connection that is not told to leave yet.
+    #[must_use]
+    pub fn resting_since(&self) -> Option<Instant> {
+        if self.shall_leave.get() || self.head_since.get().is_some() { None } else { self.quiet_since() }
+    }
+
+    /// Lets the connection make room for another, once it is woken.
+    pub fn leave(&self) {
+        self.shall_leave.set(true);
+    }
+
+    /// Tells whether the connection shall make room for another.
+    #[must_use]
+    pub fn shall_leave(&self) -> bool {
+        self.shall_leave.get()
     }
 
     /// Returns since when the connection rests; nothing while an exchange is in flight.

@@ -3,9 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::StatusCode;
@@ -13,8 +15,12 @@ use http::header::{self, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::server::Acceptor;
 use tokio::time::{Instant, timeout};
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
+use super::crowd::{Place, Visit};
 use super::guarded::Guarded;
 use super::io::{Stream, Watched};
 use super::pace::Streams;
@@ -26,6 +32,7 @@ use crate::config::{Server, ServerTimeouts};
 use crate::message::framing;
 use crate::message::origin::Origin;
 use crate::proxy::{Peer, Vitals};
+use crate::tls::server::{Doors, Policy};
 use crate::upstream;
 
 /// The most bytes that are buffered of requests (HTTP/1): more than a head may have.
@@ -40,34 +47,73 @@ const MAX_SEND_BUFFER: usize = 128 << 10;
 const MAX_RESETS: usize = 128;
 
 /// Serves a connection from accept to its last byte.
-pub(super) async fn serve(mut stream: Stream, address: SocketAddr, worker: Rc<Worker>) {
+pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place, worker: Rc<Worker>) {
     let guest = worker.registry.enter();
-    let timeouts = worker.timeouts();
-    let Some(client) = peer_address(&mut stream, address, &worker.snapshot().config.server).await else { return };
+    let live = worker.snapshot();
+    let timeouts = live.config.server.timeouts;
+    let Some((client, _visit)) = admit(&mut stream, address, &worker).await else { return };
     let handshake = async {
         stream.set_nodelay()?;
-        worker.acceptor().accept(stream).await
+        shake_hands(stream, &live.doors).await
     };
     // Boxed, as is all that a resting connection has no use for.
-    let tls = match Box::pin(timeout(timeouts.handshake, handshake)).await {
-        Ok(Ok(tls)) => tls,
+    let (tls, policy) = match Box::pin(timeout(timeouts.handshake, handshake)).await {
+        Ok(Ok(agreed)) => agreed,
         Ok(Err(error)) => return tracing::debug!(%client, %error, "no handshake"),
         Err(_) => return tracing::debug!(%client, "no handshake in time"),
     };
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let vitals = Vitals::new(Instant::now(), h2);
     let io = Watched::new(tls, Rc::clone(&vitals));
+    guest.sit(&vitals);
     let watch =
         Watch { vitals: Rc::clone(&vitals), timeouts, guest, alarm: Alarm::default(), ending: None, told: None };
+    let peer = Rc::new(Peer {
+        origin: Rc::new(Origin::direct(client)),
+        policy,
+        vitals,
+        refused: Cell::default(),
+        tunnel: RefCell::default(),
+    });
     if h2 {
-        serve_h2(io, client, worker, watch).await;
+        serve_h2(io, peer, worker, watch).await;
     } else {
-        serve_h1(io, client, worker, watch).await;
+        serve_h1(io, peer, worker, watch).await;
     }
 }
 
-/// Finds out who is at the other end: the socket's peer, or whom a balancer's PROXY header names.
-pub(super) async fn peer_address(stream: &mut Stream, address: SocketAddr, server: &Server) -> Option<IpAddr> {
+/// Makes the TLS handshake, under the policy of the name that the client asks for.
+async fn shake_hands(stream: Stream, doors: &Arc<Doors>) -> io::Result<(TlsStream<Stream>, Policy)> {
+    if let Some(policy) = doors.only() {
+        return Ok((TlsAcceptor::from(policy.config()).accept(stream).await?, policy));
+    }
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let policy = doors.policy(start.client_hello().server_name());
+    Ok((start.into_stream(policy.config()).await?, policy))
+}
+
+/// Finds out who is at the other end, and counts it, unless it has too many connections already. Known proxies and
+/// balancers are not counted: they come for many.
+pub(super) async fn admit(
+    stream: &mut Stream,
+    address: SocketAddr,
+    worker: &Worker,
+) -> Option<(IpAddr, Option<Visit>)> {
+    let live = worker.snapshot();
+    let server = &live.config.server;
+    let client = client(stream, address, server).await?;
+    if server.believes(client) || server.expects_proxy_header(client) {
+        return Some((client, None));
+    }
+    let visit = worker.crowd.admit(client, server.max_connections_per_client);
+    if visit.is_none() {
+        tracing::debug!(%client, "as many connections as one client may have");
+    }
+    visit.map(|visit| (client, Some(visit)))
+}
+
+/// Returns the socket's peer, or whom a balancer's PROXY header names.
+async fn client(stream: &mut Stream, address: SocketAddr, server: &Server) -> Option<IpAddr> {
     let peer = address.ip().to_canonical();
     if !server.expects_proxy_header(peer) {
         return Some(peer);
@@ -81,8 +127,7 @@ pub(super) async fn peer_address(stream: &mut Stream, address: SocketAddr, serve
     }
 }
 
-async fn serve_h1(io: Watched, client: IpAddr, worker: Rc<Worker>, mut watch: Watch) {
-    let peer = peer(client, &watch);
+async fn serve_h1(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Watch) {
     // Until its first request a client is given the time for a head, not that for a rest.
     peer.vitals.received();
     let io = TokioIo::new(Guarded::new(io, Rc::clone(&peer)));
@@ -119,8 +164,7 @@ async fn serve_h1(io: Watched, client: IpAddr, worker: Rc<Worker>, mut watch: Wa
     }
 }
 
-async fn serve_h2(io: Watched, client: IpAddr, worker: Rc<Worker>, mut watch: Watch) {
-    let peer = peer(client, &watch);
+async fn serve_h2(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Watch) {
     let streams = Streams::new(watch.timeouts.write_stall);
     let service = {
         let streams = streams.clone();
@@ -141,15 +185,6 @@ async fn serve_h2(io: Watched, client: IpAddr, worker: Rc<Worker>, mut watch: Wa
         .initial_connection_window_size(1 << 20)
         .serve_connection(TokioIo::new(io), service);
     watch.drive(pin!(connection)).await;
-}
-
-fn peer(client: IpAddr, watch: &Watch) -> Rc<Peer> {
-    Rc::new(Peer {
-        origin: Rc::new(Origin::direct(client)),
-        vitals: Rc::clone(&watch.vitals),
-        refused: Cell::default(),
-        tunnel: RefCell::default(),
-    })
 }
 
 /// A connection that can be asked to end when its exchanges have.
@@ -213,6 +248,9 @@ impl Watch {
                 if C::TELLS {
                     self.tell(connection.as_mut());
                 }
+            }
+            if self.told.is_none() && self.vitals.shall_leave() {
+                self.tell(connection.as_mut());
             }
             loop {
                 if let Poll::Ready(ended) = connection.as_mut().poll(cx) {

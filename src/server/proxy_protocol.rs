@@ -4,6 +4,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -67,14 +68,16 @@ fn parse_line(line: &[u8]) -> Option<Option<IpAddr>> {
         return None;
     }
     match family {
-        "TCP4" => {
-            destination.parse::<Ipv4Addr>().and(source.parse::<Ipv4Addr>()).ok().map(|source| Some(source.into()))
-        }
-        "TCP6" => {
-            destination.parse::<Ipv6Addr>().and(source.parse::<Ipv6Addr>()).ok().map(|source| Some(source.into()))
-        }
+        "TCP4" => source_of::<Ipv4Addr>(source, destination),
+        "TCP6" => source_of::<Ipv6Addr>(source, destination),
         _ => None,
     }
+}
+
+/// Returns the source, if both are addresses of one family.
+fn source_of<A: FromStr + Into<IpAddr>>(source: &str, destination: &str) -> Option<Option<IpAddr>> {
+    let (source, _) = (source.parse::<A>().ok()?, destination.parse::<A>().ok()?);
+    Some(Some(source.into()))
 }
 
 /// Digits, no zero in front of others.

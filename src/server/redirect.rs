@@ -15,7 +15,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::timeout;
 
-use super::connection::peer_address;
+use super::connection;
+use super::crowd::Place;
 use super::io::Stream;
 use super::worker::Worker;
 use crate::message::target;
@@ -24,10 +25,8 @@ use crate::message::target;
 const LIFE: Duration = Duration::from_secs(10);
 
 /// Answers one request of a plain connection.
-pub(super) async fn serve(mut stream: Stream, address: SocketAddr, worker: Rc<Worker>) {
-    if peer_address(&mut stream, address, &worker.snapshot().config.server).await.is_none() {
-        return;
-    }
+pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place, worker: Rc<Worker>) {
+    let Some(_client) = connection::admit(&mut stream, address, &worker).await else { return };
     let port = worker.port;
     let service = service_fn(move |request| async move { Ok::<_, Infallible>(answer(&request, port)) });
     let connection = http1::Builder::new()

@@ -3,19 +3,17 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
-
 use super::StartError;
 use crate::config::Config;
 use crate::observe::Logs;
 use crate::proxy::{Proxy, Shared};
-use crate::tls;
+use crate::tls::server::Doors;
 
 /// One configuration and what is made of it once for all workers.
 #[derive(Clone)]
 pub(super) struct Snapshot {
     pub(super) config: Arc<Config>,
-    pub(super) tls: Arc<ServerConfig>,
+    pub(super) doors: Arc<Doors>,
     shared: Arc<Shared>,
     logs: Logs,
 }
@@ -36,9 +34,9 @@ pub enum ReloadError {
 
 impl Snapshot {
     pub(super) fn new(config: Config, logs: Logs) -> Result<Self, StartError> {
-        let tls = tls::server::config(&config.certificates)?;
+        let doors = Doors::new(&config.certificates)?;
         let shared = Arc::new(Shared::new(&config)?);
-        Self { config: Arc::new(config), tls, shared, logs }.tried()
+        Self { config: Arc::new(config), doors, shared, logs }.tried()
     }
 
     /// Makes the one that follows: what is configured as before goes on as it is, with its counts and connections.
@@ -49,13 +47,13 @@ impl Snapshot {
             return Err(ReloadError::Fixed(fixed));
         }
         // The keys of the session tickets are in it: with the same certificates, clients resume as if nothing had happened.
-        let tls = match config.certificates == before.certificates {
-            true => Arc::clone(&self.tls),
-            false => tls::server::config(&config.certificates).map_err(StartError::Tls)?,
+        let doors = match config.certificates == before.certificates {
+            true => Arc::clone(&self.doors),
+            false => Doors::new(&config.certificates).map_err(StartError::Tls)?,
         };
         let shared = Arc::new(self.shared.successor(before, &config).map_err(StartError::Tls)?);
         let logs = self.logs.successor(before, &config)?;
-        Ok(Self { config: Arc::new(config), tls, shared, logs }.tried()?)
+        Ok(Self { config: Arc::new(config), doors, shared, logs }.tried()?)
     }
 
     /// Builds one worker's proxy; one that goes before it leaves its upstream connections to it.

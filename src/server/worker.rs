@@ -1,7 +1,8 @@
 //! One worker: a thread with a runtime, its sockets and its connections.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,19 +10,20 @@ use std::time::Duration;
 use tokio::runtime::LocalOptions;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{interval, sleep, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::time::{Instant, interval, sleep, timeout};
 
+use super::crowd::{Crowd, Place};
 use super::io::Stream;
 use super::listener::{Door, Listener};
 use super::registry::Registry;
 use super::snapshot::Snapshot;
 use super::{GRACE, State, connection, redirect};
-use crate::config::ServerTimeouts;
 use crate::proxy::Proxy;
 
 /// How long a worker waits when the system has no socket left for it.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// How long it is not said again that there is no room.
+const SILENCE: Duration = Duration::from_secs(60);
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -30,6 +32,7 @@ pub(super) struct Parts {
     pub(super) live: watch::Receiver<Arc<Snapshot>>,
     /// Told of what the worker goes on with.
     pub(super) taken: watch::Sender<Arc<Snapshot>>,
+    pub(super) crowd: Arc<Crowd>,
     pub(super) listeners: Vec<Listener>,
     pub(super) redirect: Option<Listener>,
     /// The port that `redirect` leads to.
@@ -39,10 +42,13 @@ pub(super) struct Parts {
 
 /// One worker, as its connections see it.
 pub(super) struct Worker {
+    pub(super) crowd: Arc<Crowd>,
     pub(super) registry: Rc<Registry>,
     live: RefCell<Live>,
     /// The port that `redirect_http` leads to.
     pub(super) port: u16,
+    /// When it was last said that there is no room.
+    full_since: Cell<Option<Instant>>,
 }
 
 /// What the next handshake and the next request meet.
@@ -66,8 +72,13 @@ impl Worker {
 
     async fn work(mut parts: Parts) -> usize {
         let snapshot = Arc::clone(&parts.live.borrow_and_update());
-        let live = RefCell::new(Live::new(snapshot, None));
-        let worker = Rc::new(Self { registry: Rc::default(), live, port: parts.port });
+        let worker = Rc::new(Self {
+            crowd: parts.crowd,
+            registry: Rc::default(),
+            live: RefCell::new(Live::new(snapshot, None)),
+            port: parts.port,
+            full_since: Cell::default(),
+        });
         let mut accepting = JoinSet::new();
         for listener in parts.listeners {
             accepting.spawn_local(accept(listener, Rc::clone(&worker), Self::welcome, parts.state.clone()));
@@ -90,27 +101,37 @@ impl Worker {
         worker.registry.count()
     }
 
-    fn welcome(self: &Rc<Self>, stream: Stream, address: SocketAddr) {
-        tokio::task::spawn_local(connection::serve(stream, address, Rc::clone(self)));
+    fn welcome(self: &Rc<Self>, stream: Stream, address: SocketAddr, place: Place) {
+        tokio::task::spawn_local(connection::serve(stream, address, place, Rc::clone(self)));
     }
 
-    fn send_on(self: &Rc<Self>, stream: Stream, address: SocketAddr) {
-        tokio::task::spawn_local(redirect::serve(stream, address, Rc::clone(self)));
+    fn send_on(self: &Rc<Self>, stream: Stream, address: SocketAddr, place: Place) {
+        tokio::task::spawn_local(redirect::serve(stream, address, place, Rc::clone(self)));
+    }
+
+    /// Waits for room for one more connection; what rests longest makes it.
+    async fn place(&self) -> Place {
+        let most = self.snapshot().config.server.max_connections;
+        if let Some(place) = self.crowd.enter(most) {
+            return place;
+        }
+        self.tell_full();
+        self.registry.make_room();
+        self.crowd.wait(most).await
+    }
+
+    /// Says that there is no room, but not for every connection anew.
+    fn tell_full(&self) {
+        let now = Instant::now();
+        if self.full_since.get().is_none_or(|told| now - told > SILENCE) {
+            self.full_since.set(Some(now));
+            tracing::warn!("as many connections are open as `max_connections` permits");
+        }
     }
 
     /// Returns what a new connection begins with.
     pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.live.borrow().snapshot)
-    }
-
-    /// Returns the deadlines that a connection begins with, and keeps.
-    pub(super) fn timeouts(&self) -> ServerTimeouts {
-        self.live.borrow().snapshot.config.server.timeouts
-    }
-
-    /// Returns the certificates that the next handshake meets.
-    pub(super) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&self.live.borrow().snapshot.tls))
     }
 
     /// Returns the proxy that the next request meets.
@@ -143,7 +164,7 @@ async fn renew(
 }
 
 /// What is done with a connection.
-type Welcome = fn(&Rc<Worker>, Stream, SocketAddr);
+type Welcome = fn(&Rc<Worker>, Stream, SocketAddr, Place);
 
 /// Accepts connections until the day ends.
 async fn accept(listener: Listener, worker: Rc<Worker>, welcome: Welcome, mut state: watch::Receiver<State>) {
@@ -151,11 +172,9 @@ async fn accept(listener: Listener, worker: Rc<Worker>, welcome: Welcome, mut st
         Ok(door) => door,
         Err(error) => return tracing::error!(%error, "cannot accept"),
     };
-    tokio::select! {
-        () = accept_all(&door, &worker, welcome) => {}
-        // An error means that the server is gone, which ends the day as well.
-        _ = state.wait_for(|state| *state != State::Ready) => {}
-    }
+    // An error means that the server is gone, which ends the day as well.
+    let ended = async { drop(state.wait_for(|state| *state != State::Ready).await) };
+    accept_until(ended, &door, &worker, welcome).await;
     // The queue stays, and those in it are served by the next process.
     if door.is_lent || *state.borrow() == State::HandedOver {
         return;
@@ -164,14 +183,24 @@ async fn accept(listener: Listener, worker: Rc<Worker>, welcome: Welcome, mut st
     if let Err(error) = door.shut() {
         tracing::debug!(%error, "connections are accepted until the end");
     }
-    drop(timeout(GRACE, accept_all(&door, &worker, welcome)).await);
+    accept_until(sleep(GRACE), &door, &worker, welcome).await;
 }
 
-/// Accepts connections for ever. One that fails is the stranger's; a system without sockets is waited for.
-async fn accept_all(door: &Door, worker: &Rc<Worker>, welcome: Welcome) {
+/// Accepts connections. One that fails is the stranger's; a system without sockets is waited for. Who is accepted waits
+/// for a place, also beyond the end.
+async fn accept_until(end: impl Future<Output = ()>, door: &Door, worker: &Rc<Worker>, welcome: Welcome) {
+    let mut end = pin!(end);
     loop {
-        match door.accept().await {
-            Ok((stream, address)) => welcome(worker, stream, address),
+        let accepted = tokio::select! {
+            biased;
+            () = &mut end => return,
+            accepted = door.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                let place = worker.place().await;
+                welcome(worker, stream, address, place);
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept for now");
                 sleep(BACK_OFF).await;
@@ -185,5 +214,8 @@ async fn sweep(worker: Rc<Worker>) {
     loop {
         ticks.tick().await;
         worker.proxy().sweep();
+        if worker.crowd.is_wanted() {
+            worker.registry.make_room();
+        }
     }
 }

@@ -1,62 +1,159 @@
-//! TLS toward clients: certificates by name, tickets, ALPN.
+//! TLS toward clients: certificates by name, client certificates, tickets, ALPN.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::pki_types::CertificateDer;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{OtherError, RootCertStore, ServerConfig};
 
 use crate::config::Certificate;
 
-/// Builds the TLS side of the listeners: TLS 1.2 and 1.3, h2 before http/1.1, stateless tickets under rotating keys, no early data.
+/// The TLS side of the listeners: TLS 1.2 and 1.3, h2 before http/1.1, stateless tickets under rotating keys, no early
+/// data; one policy for each different `client_ca`.
 ///
-/// # Errors
-/// When a key cannot be used, or does not belong to its certificate.
-pub fn config(certificates: &[Certificate]) -> Result<Arc<ServerConfig>, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(super::provider())
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(ByName::new(certificates)?));
+/// Each policy has ticket keys of its own: a session begun without a client certificate is never resumed where one is
+/// asked for (nginx CVE-2025-23419).
+#[derive(Debug)]
+pub struct Doors {
+    names: Arc<ByName>,
+    policies: Vec<Arc<ServerConfig>>,
+}
+
+/// The policy that a connection's handshake went through.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    doors: Arc<Doors>,
+    index: usize,
+}
+
+impl Doors {
+    /// Builds the policies of these certificates.
+    ///
+    /// # Errors
+    /// When a key cannot be used or does not belong to its certificate, or nobody can sign client certificates.
+    pub fn new(certificates: &[Certificate]) -> Result<Arc<Self>, rustls::Error> {
+        let mut authorities: Vec<Option<&[CertificateDer<'static>]>> = Vec::new();
+        let mut names = ByName::default();
+        for certificate in certificates {
+            let ca = certificate.client_ca.as_deref();
+            let policy = authorities.iter().position(|known| *known == ca).unwrap_or(authorities.len());
+            if policy == authorities.len() {
+                authorities.push(ca);
+            }
+            names.add(certificate, policy)?;
+        }
+        let names = Arc::new(names);
+        let policies = authorities.into_iter().map(|ca| config(&names, ca)).collect::<Result<_, _>>()?;
+        Ok(Arc::new(Self { names, policies }))
+    }
+
+    /// Returns the only policy, if there is only one: it needs no look at the name that the client asks for.
+    #[must_use]
+    pub fn only(self: &Arc<Self>) -> Option<Policy> {
+        (self.policies.len() == 1).then(|| Policy { doors: Arc::clone(self), index: 0 })
+    }
+
+    /// Returns the policy of the certificate that answers a name (SNI).
+    #[must_use]
+    pub fn policy(self: &Arc<Self>, name: Option<&str>) -> Policy {
+        Policy { doors: Arc::clone(self), index: self.names.answering(name).map_or(0, |named| named.policy) }
+    }
+}
+
+impl Policy {
+    /// Returns how handshakes are made under it.
+    #[must_use]
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.doors.policies[self.index])
+    }
+
+    /// Tells whether requests for a host may come by this policy. Where there are several, nobody can tell that of a host
+    /// that no certificate names. `host`: in lower case, IPv6 in brackets.
+    #[must_use]
+    pub fn covers(&self, host: &str) -> bool {
+        let named = || self.doors.names.find(host.trim_start_matches('[').trim_end_matches(']'));
+        self.doors.policies.len() == 1 || named().is_some_and(|named| named.policy == self.index)
+    }
+}
+
+fn config(names: &Arc<ByName>, ca: Option<&[CertificateDer<'static>]>) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let builder = ServerConfig::builder_with_provider(super::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+    let builder = match ca {
+        Some(ca) => builder.with_client_cert_verifier(verifier(ca)?),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::clone(names) as Arc<dyn ResolvesServerCert>);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config.ticketer = Ticketer::new()?;
     Ok(Arc::new(config))
 }
 
+/// Asks every client for a certificate that one of these has signed.
+fn verifier(ca: &[CertificateDer<'static>]) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in ca {
+        roots.add(certificate.clone())?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), super::provider()).build();
+    verifier.map_err(|error| rustls::Error::Other(OtherError(Arc::new(error))))
+}
+
 /// Picks the certificate by the name the client asks for (SNI, RFC 6066 §3).
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct ByName {
-    names: HashMap<String, Arc<CertifiedKey>>,
+    names: HashMap<String, Named>,
     /// For clients that ask for no name, or for one that no certificate has.
-    first: Option<Arc<CertifiedKey>>,
+    first: Option<Named>,
+}
+
+#[derive(Debug, Clone)]
+struct Named {
+    key: Arc<CertifiedKey>,
+    policy: usize,
 }
 
 impl ByName {
-    fn new(certificates: &[Certificate]) -> Result<Self, rustls::Error> {
-        let provider = super::provider();
-        let mut names = HashMap::new();
-        let mut first = None;
-        for certificate in certificates {
-            let key = certificate.key.clone_key();
-            let key = Arc::new(CertifiedKey::from_der(certificate.chain.clone(), key, &provider)?);
-            for name in &certificate.names {
-                names.entry(name.clone()).or_insert_with(|| Arc::clone(&key));
-            }
-            first.get_or_insert(key);
+    fn add(&mut self, certificate: &Certificate, policy: usize) -> Result<(), rustls::Error> {
+        let key = certificate.key.clone_key();
+        let key = CertifiedKey::from_der(certificate.chain.clone(), key, &super::provider())?;
+        let named = Named { key: Arc::new(key), policy };
+        for name in &certificate.names {
+            self.names.entry(name.clone()).or_insert_with(|| named.clone());
         }
-        Ok(Self { names, first })
+        self.first.get_or_insert(named);
+        Ok(())
     }
 
-    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+    fn find(&self, name: &str) -> Option<&Named> {
         let name = name.to_ascii_lowercase();
         let wildcard = || name.split_once('.').and_then(|(_, rest)| self.names.get(&format!("*.{rest}")));
         self.names.get(&name).or_else(wildcard)
+    }
+
+    fn answering(&self, name: Option<&str>) -> Option<&Named> {
+        name.and_then(|name| self.find(name)).or(self.first.as_ref())
     }
 }
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        hello.server_name().and_then(|name| self.find(name)).or(self.first.as_ref()).cloned()
+        self.answering(hello.server_name()).map(|named| Arc::clone(&named.key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tickets_are_good_for_half_a_day_and_nothing_is_sent_early() {
+        let config = config(&Arc::default(), None).unwrap();
+        assert!(config.ticketer.enabled() && config.ticketer.lifetime() <= 12 * 60 * 60);
+        assert_eq!((config.max_early_data_size, config.send_half_rtt_data), (0, false));
     }
 }

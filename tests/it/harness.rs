@@ -48,7 +48,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Starts a gate with a configuration: `listen`, `tls` are added. Files at hand: `voximplant.htdigest` (alice, bob).
+    /// Starts a gate with a configuration: `listen`, `tls` are added, the latter unless the text starts with it. Files at hand: `voximplant.htdigest` (alice, bob).
     /// Environment: `PBX_ADMIN` is the stand-in's administrator password.
     pub async fn start(text: &str) -> Self {
         Self::try_start(text).unwrap_or_else(|problems| panic!("{problems}"))
@@ -209,7 +209,8 @@ impl Drop for Gate {
 }
 
 fn configuration(text: &str, dir: &TempDir) -> Result<config::Config, config::Problems> {
-    let text = format!("listen = \"127.0.0.1:0\"\ntls = {{ cert = \"fullchain.pem\", key = \"privkey.pem\" }}\n{text}");
+    let tls = if text.starts_with("tls = ") { "" } else { "tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }" };
+    let text = format!("listen = \"127.0.0.1:0\"\n{tls}\n{text}");
     let password = callgate::demo::vodia::Options::default().admin_password;
     config::parse(&text, dir.path(), &|name| (name == "PBX_ADMIN").then(|| password.clone()))
 }

@@ -2,7 +2,7 @@
 
 use crate::harness::{Gate, Raw};
 
-const CLAIMS: [&str; 22] = [
+const CLAIMS: [&str; 27] = [
     "X-Forwarded-For",
     "x-forwarded-for",
     "X_Forwarded_For",
@@ -25,6 +25,11 @@ const CLAIMS: [&str; 22] = [
     "X-Rewrite-URL",
     "X-Request-Id",
     "x_request_id",
+    "Client-Cert",
+    "Client-Cert-Chain",
+    "X-SSL-Client-Verify",
+    "SSL_Client_S_DN",
+    "X-Client-Cert",
 ];
 
 /// oauth2-proxy CVE-2025-64484, Caddy CVE-2026-30851.
@@ -47,7 +52,13 @@ async fn cve_2025_64484_no_client_sent_identity_field_survives() {
 #[track_caller]
 fn check(seen: &str, host: &str) {
     assert!(!seen.contains("10.66.66.66") && !seen.contains("evil"), "{seen}");
-    for field in ["x-forwarded-for: 127.0.0.1", "x-forwarded-proto: https", &format!("x-forwarded-host: {host}")] {
+    let quote = if host.contains(':') { "\"" } else { "" };
+    for field in [
+        "x-forwarded-for: 127.0.0.1",
+        "x-forwarded-proto: https",
+        &format!("x-forwarded-host: {host}"),
+        &format!("forwarded: for=127.0.0.1;host={quote}{host}{quote};proto=https"),
+    ] {
         assert_eq!(seen.matches(&format!("{field}\r\n")).count(), 1, "{field}: {seen}");
     }
     let ids: Vec<_> = seen.lines().filter_map(|line| line.strip_prefix("x-request-id: ")).collect();

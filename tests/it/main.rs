@@ -23,6 +23,8 @@ mod liar;
 mod limits;
 mod load;
 mod logs;
+mod mtls;
+mod origin;
 mod ott;
 mod pbx;
 mod pool;

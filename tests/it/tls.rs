@@ -91,6 +91,35 @@ async fn post_quantum_key_exchange_is_agreed() {
     assert_eq!(agreed.negotiated_key_exchange_group().unwrap().name(), rustls::NamedGroup::X25519MLKEM768);
 }
 
+/// A ClientHello of one version (RFC 5246 §7.4.1.2): 0x0303 is TLS 1.2. No extensions but those that TLS 1.2 needs.
+fn hello(version: u16) -> Vec<u8> {
+    let extensions = b"\0\x0a\0\x04\0\x02\0\x17\0\x0d\0\x04\0\x02\x04\x03";
+    let mut body = version.to_be_bytes().to_vec();
+    body.extend([7; 32]);
+    // No session; ECDHE-ECDSA with AES-GCM, ECDHE-ECDSA and RSA with AES-CBC; no compression.
+    body.extend(b"\0\0\x08\xc0\x2b\xc0\x0a\0\x2f\0\xff\x01\0");
+    body.extend(u16::try_from(extensions.len()).unwrap().to_be_bytes());
+    body.extend(extensions);
+    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+    let message = [&[1], &length[1..], &body].concat();
+    [b"\x16\x03\x01".as_slice(), &u16::try_from(message.len()).unwrap().to_be_bytes(), &message].concat()
+}
+
+#[tokio::test]
+async fn older_versions_are_refused() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    for (version, kind) in [(0x0303, 0x16), (0x0302, 0x15), (0x0301, 0x15), (0x0300, 0x15)] {
+        let mut stream = TcpStream::connect(gate.addr).await.unwrap();
+        stream.write_all(&hello(version)).await.unwrap();
+        let mut record = [0; 7];
+        stream.read_exact(&mut record).await.unwrap();
+        // A handshake record goes on; an alert says: fatal, protocol_version (RFC 5246 §7.2).
+        assert_eq!(record[0], kind, "{version:x}");
+        assert!(kind == 0x16 || record[5..] == [2, 70], "{version:x}: {record:?}");
+    }
+}
+
 #[tokio::test]
 async fn garbage_ends_its_own_connection_only() {
     let upstream = Raw::ok().await;

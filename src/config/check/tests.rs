@@ -364,7 +364,7 @@ fn cve_2026_27586_a_client_ca_that_cannot_be_used_is_no_start() {
             &[&format!("2:39: `tls.certificates.client_ca`: {expected}")],
         );
     }
-    check_text(&tls(&format!("{{ {pair}, client_ca = [] }}")), &["2:84: `tls.client_ca`: must be a string in quotes"]);
+    check_text(&tls(&format!("{{ {pair}, client_ca = [] }}")), &["2:78: `tls.client_ca`: must be a string in quotes"]);
 }
 
 #[test]
