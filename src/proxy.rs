@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 pub use self::body::Body;
@@ -33,7 +33,7 @@ use self::route::{Routes, To};
 use crate::auth::{self, Chain};
 use crate::config::{self, Config};
 use crate::limit::{DistinctKeys, Limits};
-use crate::message::framing;
+use crate::message::framing::{self, Unclear};
 use crate::message::target::{self, Authority};
 use crate::model::path::{self, Place, Reserved};
 use crate::observe::{Logs, RequestId};
@@ -153,11 +153,11 @@ impl Proxy {
     /// Finds out who is asking and for what, and answers that.
     async fn serve(
         &self,
-        request: Request<Payload>,
+        mut request: Request<Payload>,
         peer: &Peer,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
-        check_framing(&request, peer)?;
+        check_framing(&mut request, peer)?;
         let authority = target::authority(request.uri(), request.headers())
             .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
         exchange.is_for(&authority.host);
@@ -228,15 +228,28 @@ fn answer_method(method: &Method, uri: &http::Uri) -> Result<Option<Response<Bod
 }
 
 /// Refuses what is too large, and what the next hop could read in another way.
-fn check_framing(request: &Request<Payload>, peer: &Peer) -> Result<(), Error> {
+fn check_framing(request: &mut Request<Payload>, peer: &Peer) -> Result<(), Error> {
     if let Some(oversize) = framing::oversize(request, peer.vitals.arrived()) {
         return Err(Error::Oversize(oversize));
     }
+    if request.version() == Version::HTTP_2 {
+        framing::settle_http2(request).map_err(unclear)?;
+    }
     if body::has_unknown_length(request.body()) {
-        framing::check_chunked(request.headers())
-            .map_err(|_| Error::Malformed("only chunked is a transfer coding here"))?;
+        framing::check_chunked(request.headers()).map_err(unclear)?;
     }
     Ok(())
+}
+
+/// Says in which way a request is unclear.
+const fn unclear(why: Unclear) -> Error {
+    Error::Malformed(match why {
+        Unclear::Coding => "only chunked is a transfer coding here",
+        Unclear::Length => "the length is not one number",
+        Unclear::Status => "a request has no status",
+        Unclear::Target => "the request target is not a path",
+        Unclear::Space => "the value of a field begins or ends with a space",
+    })
 }
 
 /// Builds the auth methods from their settings.

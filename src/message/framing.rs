@@ -2,7 +2,8 @@
 //!
 //! hyper reads by the letter of the law; these are the lines that the law leaves to the reader.
 
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{Request, StatusCode, response};
 
 /// The longest request target.
@@ -22,6 +23,12 @@ pub enum Unclear {
     /// The status is none that a client would know what to do with (RFC 9110 §15).
     #[error("the status is not in 100..599")]
     Status,
+    /// The target is neither a path nor `*`.
+    #[error("the target is not a path")]
+    Target,
+    /// A value begins or ends with a space, which the next hop would not see (RFC 9113 §8.2.1).
+    #[error("a value begins or ends with a space")]
+    Space,
 }
 
 /// Which part of a head is too large.
@@ -46,6 +53,34 @@ pub fn check_chunked(headers: &HeaderMap) -> Result<(), Unclear> {
     }
 }
 
+/// Checks what only HTTP/2 lets through, where lengths and lines frame nothing, and leaves one line of the length.
+///
+/// # Errors
+/// When an HTTP/1 reader could see something else.
+pub fn settle_http2<B>(request: &mut Request<B>) -> Result<(), Unclear> {
+    let target = request.uri().path_and_query().map(PathAndQuery::as_str);
+    if target.is_some_and(|target| !target.starts_with('/') && target != "*") {
+        return Err(Unclear::Target);
+    }
+    let headers = request.headers_mut();
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    if headers.values().map(HeaderValue::as_bytes).any(|value| is_space(value.first()) || is_space(value.last())) {
+        return Err(Unclear::Space);
+    }
+    let lines = length_lines(headers)?;
+    settle_length(headers, lines);
+    Ok(())
+}
+
+/// Leaves one line of those that say the same.
+fn settle_length(headers: &mut HeaderMap, lines: usize) {
+    if lines > 1
+        && let Some(length) = headers.get(header::CONTENT_LENGTH).cloned()
+    {
+        headers.insert(header::CONTENT_LENGTH, length);
+    }
+}
+
 /// Checks what frames an answer, and leaves one line of it.
 ///
 /// # Errors
@@ -65,10 +100,8 @@ pub fn settle_answer(head: &mut response::Parts) -> Result<(), Unclear> {
     if head.status == StatusCode::NO_CONTENT {
         // Such an answer has no length (RFC 9110 §8.6).
         head.headers.remove(header::CONTENT_LENGTH);
-    } else if lines > 1
-        && let Some(length) = head.headers.get(header::CONTENT_LENGTH).cloned()
-    {
-        head.headers.insert(header::CONTENT_LENGTH, length);
+    } else {
+        settle_length(&mut head.headers, lines);
     }
     Ok(())
 }
@@ -116,6 +149,32 @@ mod tests {
         let twice = settle(200, &[("content-length", "2"), ("x", "y"), ("content-length", "2")]).unwrap();
         assert_eq!(twice.get_all("content-length").iter().count(), 1);
         assert!(settle(204, &[("content-length", "0")]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_only_http2_lets_through_has_one_reading() {
+        let settle = |target: &str, fields: &[(&str, &str)]| {
+            let mut request = Request::get(format!("https://a.test{target}"));
+            for (name, value) in fields {
+                request = request.header(*name, *value);
+            }
+            let mut request = request.body(()).unwrap();
+            settle_http2(&mut request).map(|()| request.headers().get_all("content-length").iter().count())
+        };
+        assert_eq!(settle("/", &[("x", "a b"), ("y", "")]), Ok(0));
+        assert_eq!(settle("/", &[("content-length", "2"), ("content-length", "2")]), Ok(1));
+        assert_eq!(settle("?q", &[]), Err(Unclear::Target));
+        for (name, value, expected) in [
+            ("content-length", "", Unclear::Length),
+            ("content-length", "2,2", Unclear::Length),
+            ("content-length", "+2", Unclear::Length),
+            ("x", " a", Unclear::Space),
+            ("x", "a\t", Unclear::Space),
+            ("x", " ", Unclear::Space),
+        ] {
+            assert_eq!(settle("/", &[(name, value)]), Err(expected), "{name}: {value:?}");
+        }
+        assert_eq!(settle("/", &[("content-length", "2"), ("content-length", "02")]), Err(Unclear::Length));
     }
 
     #[test]
