@@ -29,7 +29,7 @@ async fn ask(gate: &Gate, upstream: &Raw, fields: &[Field]) -> (String, Vec<Stri
 }
 
 #[tokio::test]
-async fn what_could_be_read_in_two_ways_goes_nowhere() {
+async fn malformed_requests_go_nowhere() {
     let upstream = Raw::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let mut rows = Vec::new();
