@@ -2,5 +2,8 @@
 
 pub mod forwarded;
 pub mod framing;
+pub mod guard;
 pub mod hop;
+pub mod http2;
+pub mod origin;
 pub mod target;

@@ -15,12 +15,11 @@ mod reply;
 mod route;
 mod small;
 
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
@@ -33,7 +32,10 @@ use self::route::{Routes, To};
 use crate::auth::{self, Chain};
 use crate::config::{self, Config};
 use crate::limit::{DistinctKeys, Limits};
-use crate::message::framing::{self, Unclear};
+use crate::message::guard::Refusal;
+use crate::message::hop;
+use crate::message::http2;
+use crate::message::origin::{Contradiction, Origin};
 use crate::message::target::{self, Authority};
 use crate::model::path::{self, Place, Reserved};
 use crate::observe::{Logs, RequestId};
@@ -51,8 +53,8 @@ const TICKETS: usize = 10_000;
 /// What all workers share: counts, marks and the breaker.
 pub struct Shared {
     limits: Limits,
-    distinct_keys: Option<DistinctKeys>,
-    tickets: Tickets<pbx::Handed>,
+    distinct_keys: Option<Arc<DistinctKeys>>,
+    tickets: Arc<Tickets<pbx::Handed>>,
     breaker: Arc<Breaker>,
     app: Option<Connector>,
     pbx: Option<Connector>,
@@ -66,13 +68,58 @@ impl Shared {
     pub fn new(config: &Config) -> Result<Self, rustls::Error> {
         Ok(Self {
             limits: Limits::new(&config.limits),
-            distinct_keys: config.voximplant.as_ref().map(|voximplant| DistinctKeys::new(voximplant.distinct_keys)),
-            tickets: Tickets::new(TICKETS, TICKET_LIFE),
+            distinct_keys: distinct_keys(config),
+            tickets: Arc::new(Tickets::new(TICKETS, TICKET_LIFE)),
             breaker: Arc::default(),
             app: config.app.as_ref().map(|app| Connector::new(&app.upstream)).transpose()?,
             pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream)).transpose()?,
         })
     }
+
+    /// Prepares the same for another configuration. What it says as the one `before` goes on: counts, marks, breaker.
+    ///
+    /// # Errors
+    /// As [`Shared::new`].
+    pub fn successor(&self, before: &Config, config: &Config) -> Result<Self, rustls::Error> {
+        let mut next = Self {
+            limits: self.limits.successor(&config.limits),
+            tickets: Arc::clone(&self.tickets),
+            ..Self::new(config)?
+        };
+        let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
+        if rate(before) == rate(config) {
+            next.distinct_keys.clone_from(&self.distinct_keys);
+        }
+        // Other credentials, or another PBX: what the breaker knows is about somebody else.
+        let asked = |config: &Config| config.pbx.clone().map(|pbx| (pbx.upstream.urls, pbx.admin));
+        if asked(before) == asked(config) {
+            next.breaker = Arc::clone(&self.breaker);
+        }
+        if is_same(before, config, app_upstream) {
+            next.app.clone_from(&self.app);
+        }
+        if is_same(before, config, pbx_upstream) {
+            next.pbx.clone_from(&self.pbx);
+        }
+        Ok(next)
+    }
+}
+
+fn distinct_keys(config: &Config) -> Option<Arc<DistinctKeys>> {
+    config.voximplant.as_ref().map(|voximplant| Arc::new(DistinctKeys::new(voximplant.distinct_keys)))
+}
+
+fn app_upstream(config: &Config) -> Option<&config::Upstream> {
+    config.app.as_ref().map(|app| &app.upstream)
+}
+
+fn pbx_upstream(config: &Config) -> Option<&config::Upstream> {
+    config.pbx.as_ref().map(|pbx| &pbx.upstream)
+}
+
+/// Tells whether connections to an upstream under one configuration are as good as those under another.
+fn is_same(before: &Config, config: &Config, upstream: fn(&Config) -> Option<&config::Upstream>) -> bool {
+    upstream(before) == upstream(config) && before.server.timeouts.body_idle == config.server.timeouts.body_idle
 }
 
 /// One worker's proxy: the configuration as its upstreams, its rules and its ways to ask.
@@ -89,31 +136,52 @@ pub struct Proxy {
 
 /// Who is asking, and under which name.
 struct Caller {
-    client: IpAddr,
+    origin: Rc<Origin>,
     authority: Authority,
     id: RequestId,
 }
 
 impl Proxy {
-    /// Builds one worker's proxy.
+    /// Builds one worker's proxy. Upstreams that are configured as in the one `before` keep their idle connections.
     ///
     /// # Errors
     /// When the path that the app is asked at is none.
-    pub fn new(config: Arc<Config>, shared: Arc<Shared>, logs: Logs) -> Result<Self, http::uri::InvalidUri> {
+    pub fn new(
+        config: Arc<Config>,
+        shared: Arc<Shared>,
+        logs: Logs,
+        before: Option<&Self>,
+    ) -> Result<Self, http::uri::InvalidUri> {
         let idle = config.server.timeouts.body_idle;
         let upstream = |connector: &Option<Connector>, upstream: Option<&config::Upstream>| {
             Some(Upstream::new(connector.clone()?, upstream?.timeouts, idle))
         };
-        let app_config = config.app.as_ref().map(|app| &app.upstream);
-        let pbx_config = config.pbx.as_ref().map(|pbx| &pbx.upstream);
-        let app = upstream(&shared.app, app_config);
-        let pbx = upstream(&shared.pbx, pbx_config);
+        let (app_config, pbx_config) = (app_upstream(&config), pbx_upstream(&config));
+        let kept = |of| before.filter(|before| is_same(&before.config, &config, of));
+        let app = match kept(app_upstream) {
+            Some(before) => before.app.clone(),
+            None => upstream(&shared.app, app_config),
+        };
+        let pbx = match kept(pbx_upstream) {
+            Some(before) => before.pbx.clone(),
+            None => upstream(&shared.pbx, pbx_config),
+        };
         let sessions = config.pbx.as_ref().zip(pbx.as_ref()).and_then(|(settings, upstream)| {
             Some(Pbx::new(Rc::clone(upstream), settings, settings.admin.as_ref()?, Arc::clone(&shared.breaker)))
         });
         let chain = chain(&config.methods, app.as_ref())?;
         let routes = Routes::new(app_config, pbx_config);
         Ok(Self { config, shared, logs: Rc::new(logs), routes, app, pbx, sessions, chain })
+    }
+
+    /// Closes the upstream connections that no request will be sent over, now that another proxy is in its place.
+    pub fn retire(&self, successor: &Self) {
+        let kept = |upstream: &&Rc<Upstream>| {
+            [&successor.app, &successor.pbx].into_iter().flatten().any(|kept| Rc::ptr_eq(kept, upstream))
+        };
+        for upstream in self.app.iter().chain(&self.pbx).filter(|upstream| !kept(upstream)) {
+            upstream.retire();
+        }
     }
 
     /// Closes upstream connections that have been idle for too long.
@@ -125,16 +193,19 @@ impl Proxy {
 
     /// Answers a request. There always is an answer.
     pub async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
-        let mut exchange = Exchange::begin(&request, peer, &self.logs);
+        let origin = self.origin(&request, peer);
+        let client = origin.as_ref().map_or(peer.origin.client, |origin| origin.client);
+        let mut exchange = Exchange::begin(&request, client, peer, &self.logs);
         let words = Words::of(request.headers(), exchange.id);
         let by_field = body::closes_by_field(request.version());
         let has_body = !hyper::body::Body::is_end_stream(request.body());
         let is_head = *request.method() == Method::HEAD;
         let version = request.version();
         let request = request.map(|body| Payload::of(body, version));
-        let mut response = match self.serve(request, peer, &mut exchange).await {
+        let mut response = match self.serve(request, origin, peer, &mut exchange).await {
             Ok(response) => response,
             Err(error) => {
+                let error = error.or_refused(peer.refused.get());
                 let mut response = self.explain(&error, &words, &mut exchange);
                 // A body that nobody reads would be taken for the next request, and behind a malformed one anything
                 // may come: such a connection ends with the answer.
@@ -150,21 +221,43 @@ impl Proxy {
         exchange.end_with(response)
     }
 
+    /// Finds out who a request is from. Only believed peers are listened to.
+    fn origin(&self, request: &Request<Incoming>, peer: &Peer) -> Result<Rc<Origin>, Contradiction> {
+        let (client, server) = (peer.origin.client, &self.config.server);
+        if !server.believes(client) {
+            return Ok(Rc::clone(&peer.origin));
+        }
+        Origin::told_by(client, request.headers(), |hop| server.believes(hop)).map(Rc::new)
+    }
+
+    /// Answers what is no request.
+    pub fn refuse(&self, request: &Request<Incoming>, refusal: Refusal, peer: &Peer) -> Response<Body> {
+        let mut exchange = Exchange::begin(request, peer.origin.client, peer, &self.logs);
+        let words = Words::of(request.headers(), exchange.id);
+        let mut response = self.explain(&Error::Refused(refusal), &words, &mut exchange);
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        exchange.end_with(response)
+    }
+
     /// Finds out who is asking and for what, and answers that.
     async fn serve(
         &self,
         mut request: Request<Payload>,
+        origin: Result<Rc<Origin>, Contradiction>,
         peer: &Peer,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
-        check_framing(&mut request, peer)?;
+        if request.version() == Version::HTTP_2 {
+            http2::settle(&mut request).map_err(Error::Refused)?;
+        }
+        let origin = origin.map_err(|_| Error::Malformed("Forwarded and X-Forwarded-For name different clients"))?;
         let authority = target::authority(request.uri(), request.headers())
             .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
         exchange.is_for(&authority.host);
-        if let Some(answer) = answer_method(request.method(), request.uri())? {
+        if let Some(answer) = answer_method(request.method(), request.uri(), request.headers())? {
             return Ok(answer);
         }
-        let caller = Caller { client: peer.client, authority, id: exchange.id };
+        let caller = Caller { origin, authority, id: exchange.id };
         // Logins are boxed: they are rare, and passing on should not carry their state around.
         let mut response = match path::place(request.uri().path()) {
             Place::Disguised => return Err(Error::Malformed("the path is not written as it should be")),
@@ -214,42 +307,20 @@ impl Proxy {
     }
 }
 
-/// Refuses the methods that no route may have, and answers for the server as a whole (`OPTIONS *`, RFC 9110 §9.3.7).
-fn answer_method(method: &Method, uri: &http::Uri) -> Result<Option<Response<Body>>, Error> {
+/// Refuses the methods that no route may have, and answers `OPTIONS` for the server as a whole (RFC 9110 §9.3.7) and
+/// where it may go no further.
+fn answer_method(method: &Method, uri: &http::Uri, headers: &HeaderMap) -> Result<Option<Response<Body>>, Error> {
     match *method {
         // An upstream may read method names without regard to case.
         _ if ["CONNECT", "TRACE"].iter().any(|name| method.as_str().eq_ignore_ascii_case(name)) => {
             Err(Error::Method(METHODS))
         }
-        Method::OPTIONS if uri.path() == "*" => Ok(Some(reply::empty(StatusCode::NO_CONTENT))),
+        Method::OPTIONS if uri.path() == "*" || hop::hops_left(headers) == Some(0) => {
+            Ok(Some(reply::empty(StatusCode::NO_CONTENT)))
+        }
         _ if uri.path().starts_with('/') => Ok(None),
         _ => Err(Error::Malformed("the request target is not a path")),
     }
-}
-
-/// Refuses what is too large, and what the next hop could read in another way.
-fn check_framing(request: &mut Request<Payload>, peer: &Peer) -> Result<(), Error> {
-    if let Some(oversize) = framing::oversize(request, peer.vitals.arrived()) {
-        return Err(Error::Oversize(oversize));
-    }
-    if request.version() == Version::HTTP_2 {
-        framing::settle_http2(request).map_err(unclear)?;
-    }
-    if body::has_unknown_length(request.body()) {
-        framing::check_chunked(request.headers()).map_err(unclear)?;
-    }
-    Ok(())
-}
-
-/// Says in which way a request is unclear.
-const fn unclear(why: Unclear) -> Error {
-    Error::Malformed(match why {
-        Unclear::Coding => "only chunked is a transfer coding here",
-        Unclear::Length => "the length is not one number",
-        Unclear::Status => "a request has no status",
-        Unclear::Target => "the request target is not a path",
-        Unclear::Space => "the value of a field begins or ends with a space",
-    })
 }
 
 /// Builds the auth methods from their settings.

@@ -4,11 +4,14 @@
 //! connection lives and dies on one thread.
 
 mod connection;
+mod guarded;
 mod io;
 mod listener;
 mod pace;
+mod proxy_protocol;
 mod redirect;
 mod registry;
+mod snapshot;
 mod worker;
 
 use std::io::Error as IoError;
@@ -18,22 +21,28 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
-use self::worker::{Parts, Worker};
+pub use self::snapshot::ReloadError;
+use self::snapshot::Snapshot;
+use self::worker::{Parts, Renewal, Worker};
 use crate::config::Config;
 use crate::observe::Logs;
-use crate::proxy::{Proxy, Shared};
-use crate::tls;
 
 /// A running gate.
-#[derive(Debug)]
 pub struct Server {
     addresses: Vec<SocketAddr>,
     redirect: Option<SocketAddr>,
     drain: watch::Sender<bool>,
-    workers: Vec<JoinHandle<usize>>,
-    logs: Logs,
+    live: Arc<Snapshot>,
+    workers: Vec<Hand>,
+}
+
+/// One worker, as the server holds it.
+struct Hand {
+    thread: JoinHandle<usize>,
+    renewals: mpsc::Sender<Renewal>,
 }
 
 /// Why the gate did not start.
@@ -65,31 +74,52 @@ impl Server {
     /// # Errors
     /// When an address cannot be bound, or something in the configuration cannot be used after all.
     pub fn start(config: Config, logs: Logs) -> Result<Self, StartError> {
-        let config = Arc::new(config);
         let count = config.workers.map_or_else(cores, NonZeroUsize::get);
-        let tls = tls::server::config(&config.certificates)?;
-        let shared = Arc::new(Shared::new(&config)?);
-        // Built once here, so that what cannot be built is said before a port is bound.
-        drop(Proxy::new(Arc::clone(&config), Arc::clone(&shared), logs.clone())?);
+        // Built first, so that what cannot be built is said before a port is bound.
+        let live = Arc::new(Snapshot::new(config, logs)?);
         let (drain, drained) = watch::channel(false);
-        let mut sockets = listener::Sockets::bind(&config, count)?;
+        let mut sockets = listener::Sockets::bind(&live.config, count)?;
         let (addresses, redirect) = (sockets.addresses.clone(), sockets.redirect_address);
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
+            let (renewals, renewed) = mpsc::channel(1);
             let parts = Parts {
-                config: Arc::clone(&config),
-                shared: Arc::clone(&shared),
-                tls: Arc::clone(&tls),
-                logs: logs.clone(),
+                live: Arc::clone(&live),
+                renewals: renewed,
                 listeners: sockets.take_worker(index),
                 redirect: sockets.take_redirect(index),
                 port: addresses.first().map_or(443, SocketAddr::port),
                 drain: drained.clone(),
             };
             let thread = thread::Builder::new().name(format!("callgate-{index}"));
-            workers.push(thread.spawn(move || Worker::run(parts)).map_err(StartError::Thread)?);
+            let thread = thread.spawn(move || Worker::run(parts)).map_err(StartError::Thread)?;
+            workers.push(Hand { thread, renewals });
         }
-        Ok(Self { addresses, redirect, drain, workers, logs })
+        Ok(Self { addresses, redirect, drain, live, workers })
+    }
+
+    /// Puts another configuration in the place of the running one, whole or not at all. When it returns, each request
+    /// and each handshake that begins meets the new one; connections, tunnels and counts go on.
+    ///
+    /// # Errors
+    /// When it says something that only a new process can do, or something in it cannot be used after all.
+    pub async fn reload(&mut self, config: Config) -> Result<(), ReloadError> {
+        self.live = Arc::new(self.live.successor(config)?);
+        for worker in &self.workers {
+            let (done, is_done) = oneshot::channel();
+            let renewal = Renewal { live: Arc::clone(&self.live), done };
+            // A worker that waits for a disk takes it later, and signals are not kept waiting for that.
+            let taken = async { worker.renewals.send(renewal).await.is_ok() && is_done.await.is_ok() };
+            if timeout(TAKEN, taken).await.is_err() {
+                tracing::warn!("a worker is busy, and takes the new configuration when it can");
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the log files again: they may have been moved away.
+    pub fn reopen_logs(&self) {
+        self.live.logs().reopen();
     }
 
     /// Returns the addresses that speak TLS, with the ports that were bound.
@@ -112,8 +142,8 @@ impl Server {
     /// Waits for the workers to end after [`Server::drain`], and returns how many connections were cut off.
     #[must_use]
     pub fn join(self) -> usize {
-        let cut = self.workers.into_iter().map(|worker| worker.join().unwrap_or_default()).sum();
-        self.logs.flush();
+        let cut = self.workers.into_iter().map(|worker| worker.thread.join().unwrap_or_default()).sum();
+        self.live.logs().flush();
         cut
     }
 }
@@ -122,5 +152,7 @@ fn cores() -> usize {
     thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
+/// How long a reload waits for one worker.
+const TAKEN: Duration = Duration::from_secs(2);
 /// How long a connection that is told to end may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(5);

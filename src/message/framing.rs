@@ -2,14 +2,15 @@
 //!
 //! hyper reads by the letter of the law; these are the lines that the law leaves to the reader.
 
-use http::header::{self, HeaderMap, HeaderValue};
-use http::uri::PathAndQuery;
-use http::{Request, StatusCode, response};
+use http::header::{self, HeaderMap};
+use http::{StatusCode, response};
 
 /// The longest request target.
-const MAX_TARGET: usize = 16 << 10;
+pub(super) const MAX_TARGET: usize = 16 << 10;
 /// The most bytes of a request's head.
 pub const MAX_HEAD: usize = 64 << 10;
+/// The most fields of a request.
+pub const MAX_FIELDS: usize = 100;
 
 /// Why a message goes no further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -23,61 +24,15 @@ pub enum Unclear {
     /// The status is none that a client would know what to do with (RFC 9110 §15).
     #[error("the status is not in 100..599")]
     Status,
-    /// The target is neither a path nor `*`.
-    #[error("the target is not a path")]
-    Target,
-    /// A value begins or ends with a space, which the next hop would not see (RFC 9113 §8.2.1).
-    #[error("a value begins or ends with a space")]
-    Space,
 }
 
-/// Which part of a head is too large.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Oversize {
-    /// The request target.
-    Target,
-    /// All of it.
-    Head,
-}
-
-/// Checks the framing of a request whose length is not known before its end.
-///
-/// # Errors
-/// When its transfer coding is anything but `chunked`, once.
-pub fn check_chunked(headers: &HeaderMap) -> Result<(), Unclear> {
+/// Accepts `chunked`, once, and no other transfer coding.
+fn check_chunked(headers: &HeaderMap) -> Result<(), Unclear> {
     let mut lines = headers.get_all(header::TRANSFER_ENCODING).into_iter();
     match (lines.next(), lines.next()) {
         (None, None) => Ok(()),
         (Some(line), None) if line.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
         _ => Err(Unclear::Coding),
-    }
-}
-
-/// Checks what only HTTP/2 lets through, where lengths and lines frame nothing, and leaves one line of the length.
-///
-/// # Errors
-/// When an HTTP/1 reader could see something else.
-pub fn settle_http2<B>(request: &mut Request<B>) -> Result<(), Unclear> {
-    let target = request.uri().path_and_query().map(PathAndQuery::as_str);
-    if target.is_some_and(|target| !target.starts_with('/') && target != "*") {
-        return Err(Unclear::Target);
-    }
-    let headers = request.headers_mut();
-    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    if headers.values().map(HeaderValue::as_bytes).any(|value| is_space(value.first()) || is_space(value.last())) {
-        return Err(Unclear::Space);
-    }
-    let lines = length_lines(headers)?;
-    settle_length(headers, lines);
-    Ok(())
-}
-
-/// Leaves one line of those that say the same.
-fn settle_length(headers: &mut HeaderMap, lines: usize) {
-    if lines > 1
-        && let Some(length) = headers.get(header::CONTENT_LENGTH).cloned()
-    {
-        headers.insert(header::CONTENT_LENGTH, length);
     }
 }
 
@@ -101,8 +56,27 @@ pub fn settle_answer(head: &mut response::Parts) -> Result<(), Unclear> {
         // Such an answer has no length (RFC 9110 §8.6).
         head.headers.remove(header::CONTENT_LENGTH);
     } else {
-        settle_length(&mut head.headers, lines);
+        keep_one_length(&mut head.headers, lines);
     }
+    Ok(())
+}
+
+/// Leaves one of the lines that say the length.
+fn keep_one_length(headers: &mut HeaderMap, lines: usize) {
+    if lines > 1
+        && let Some(length) = headers.get(header::CONTENT_LENGTH).cloned()
+    {
+        headers.insert(header::CONTENT_LENGTH, length);
+    }
+}
+
+/// Checks what says the length of a request, and leaves one line of it.
+///
+/// # Errors
+/// When it is not one number.
+pub(super) fn settle_length(headers: &mut HeaderMap) -> Result<(), Unclear> {
+    let lines = length_lines(headers)?;
+    keep_one_length(headers, lines);
     Ok(())
 }
 
@@ -114,20 +88,6 @@ fn length_lines(headers: &HeaderMap) -> Result<usize, Unclear> {
         return Err(Unclear::Length);
     }
     lines.try_fold(1, |count, line| if line == first { Ok(count + 1) } else { Err(Unclear::Length) })
-}
-
-/// Finds what is too large in the head of a request. `arrived` is how many bytes came since it began, or more.
-#[must_use]
-pub fn oversize<B>(request: &Request<B>, arrived: usize) -> Option<Oversize> {
-    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    if target > MAX_TARGET {
-        return Some(Oversize::Target);
-    }
-    (arrived > MAX_HEAD && target + fields(request.headers()) > MAX_HEAD).then_some(Oversize::Head)
-}
-
-fn fields(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum()
 }
 
 #[cfg(test)]
@@ -149,32 +109,6 @@ mod tests {
         let twice = settle(200, &[("content-length", "2"), ("x", "y"), ("content-length", "2")]).unwrap();
         assert_eq!(twice.get_all("content-length").iter().count(), 1);
         assert!(settle(204, &[("content-length", "0")]).unwrap().is_empty());
-    }
-
-    #[test]
-    fn what_only_http2_lets_through_has_one_reading() {
-        let settle = |target: &str, fields: &[(&str, &str)]| {
-            let mut request = Request::get(format!("https://a.test{target}"));
-            for (name, value) in fields {
-                request = request.header(*name, *value);
-            }
-            let mut request = request.body(()).unwrap();
-            settle_http2(&mut request).map(|()| request.headers().get_all("content-length").iter().count())
-        };
-        assert_eq!(settle("/", &[("x", "a b"), ("y", "")]), Ok(0));
-        assert_eq!(settle("/", &[("content-length", "2"), ("content-length", "2")]), Ok(1));
-        assert_eq!(settle("?q", &[]), Err(Unclear::Target));
-        for (name, value, expected) in [
-            ("content-length", "", Unclear::Length),
-            ("content-length", "2,2", Unclear::Length),
-            ("content-length", "+2", Unclear::Length),
-            ("x", " a", Unclear::Space),
-            ("x", "a\t", Unclear::Space),
-            ("x", " ", Unclear::Space),
-        ] {
-            assert_eq!(settle("/", &[(name, value)]), Err(expected), "{name}: {value:?}");
-        }
-        assert_eq!(settle("/", &[("content-length", "2"), ("content-length", "02")]), Err(Unclear::Length));
     }
 
     #[test]

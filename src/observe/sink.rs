@@ -30,6 +30,7 @@ struct Shared {
 
 enum Message {
     Line(String),
+    Reopen,
     /// Answered by dropping the sender, once all before it is written.
     Flush(SyncSender<()>),
     Close,
@@ -98,6 +99,11 @@ impl Sink {
         let _ = written.recv();
     }
 
+    /// Opens the file again, once all that was queued before is written.
+    pub fn reopen(&self) {
+        self.send(Message::Reopen);
+    }
+
     /// Writes all that is queued and ends the thread; waits for both. Later lines are lost.
     pub fn close(&self) {
         self.0.close();
@@ -150,6 +156,7 @@ impl Writer {
             while let Some(message) = next {
                 match message {
                     Message::Line(line) => self.take(&line),
+                    Message::Reopen => self.reopen(),
                     Message::Flush(written) => {
                         self.write();
                         drop(written);
@@ -179,6 +186,12 @@ impl Writer {
         let written = self.place.write(&self.batch);
         self.batch.clear();
         self.report(followed.and(written));
+    }
+
+    fn reopen(&mut self) {
+        self.write();
+        let reopened = self.place.reopen();
+        self.report(reopened);
     }
 
     fn note_the_lost(&mut self) {

@@ -1,6 +1,6 @@
 //! One connection: handshake, exchanges, and perhaps a tunnel at the end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
@@ -14,21 +14,21 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::FAREWELL;
+use super::guarded::Guarded;
 use super::io::{Socket, Watched};
 use super::pace::Streams;
 use super::registry::Guest;
 use super::worker::Worker;
+use super::{FAREWELL, proxy_protocol};
 use crate::alarm::Alarm;
-use crate::config::ServerTimeouts;
-use crate::message::{forwarded, framing};
+use crate::config::{Server, ServerTimeouts};
+use crate::message::framing;
+use crate::message::origin::Origin;
 use crate::proxy::{Peer, Vitals};
 use crate::upstream;
 
-/// The most bytes that are buffered of a request (HTTP/1): more than a head may have, so that we are the ones who say why it is refused.
+/// The most bytes that are buffered of requests (HTTP/1): more than a head may have.
 const MAX_BUFFER: usize = 2 * framing::MAX_HEAD;
-/// The most fields of a request.
-const MAX_FIELDS: usize = 100;
 /// The most bytes of a request's fields (HTTP/2).
 const MAX_HEADER_LIST: u32 = 16 << 10;
 /// The most exchanges at once on one connection (HTTP/2).
@@ -39,13 +39,13 @@ const MAX_SEND_BUFFER: usize = 128 << 10;
 const MAX_RESETS: usize = 128;
 
 /// Serves a connection from accept to its last byte.
-pub(super) async fn serve(stream: TcpStream, address: SocketAddr, worker: Rc<Worker>) {
+pub(super) async fn serve(mut stream: TcpStream, address: SocketAddr, worker: Rc<Worker>) {
     let guest = worker.registry.enter();
     let timeouts = worker.timeouts();
-    let client = address.ip().to_canonical();
+    let Some(client) = peer_address(&mut stream, address, &worker.snapshot().config.server).await else { return };
     let handshake = async {
         stream.set_nodelay(true)?;
-        worker.acceptor.accept(Socket(stream)).await
+        worker.acceptor().accept(Socket(stream)).await
     };
     // Boxed, as is all that a resting connection has no use for.
     let tls = match Box::pin(timeout(timeouts.handshake, handshake)).await {
@@ -55,7 +55,7 @@ pub(super) async fn serve(stream: TcpStream, address: SocketAddr, worker: Rc<Wor
     };
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let vitals = Vitals::new(Instant::now(), h2);
-    let io = TokioIo::new(Watched::new(tls, Rc::clone(&vitals)));
+    let io = Watched::new(tls, Rc::clone(&vitals));
     let watch = Watch { vitals: Rc::clone(&vitals), timeouts, guest, alarm: Alarm::default(), told: None };
     if h2 {
         serve_h2(io, client, worker, watch).await;
@@ -64,28 +64,54 @@ pub(super) async fn serve(stream: TcpStream, address: SocketAddr, worker: Rc<Wor
     }
 }
 
-async fn serve_h1(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut watch: Watch) {
+/// Finds out who is at the other end: the socket's peer, or whom a balancer's PROXY header names.
+pub(super) async fn peer_address(stream: &mut TcpStream, address: SocketAddr, server: &Server) -> Option<IpAddr> {
+    let peer = address.ip().to_canonical();
+    if !server.expects_proxy_header(peer) {
+        return Some(peer);
+    }
+    match Box::pin(proxy_protocol::read(stream)).await {
+        Ok(client) => Some(client.map_or(peer, |client| client.to_canonical())),
+        Err(error) => {
+            tracing::debug!(%peer, %error, "no PROXY header");
+            None
+        }
+    }
+}
+
+async fn serve_h1(io: Watched, client: IpAddr, worker: Rc<Worker>, mut watch: Watch) {
     let peer = peer(client, &watch);
     // Until its first request a client is given the time for a head, not that for a rest.
-    peer.vitals.received(0);
+    peer.vitals.received();
+    let io = TokioIo::new(Guarded::new(io, Rc::clone(&peer)));
     let service = {
         let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
         service_fn(move |request| {
-            let (proxy, peer) = (worker.proxy(), Rc::clone(&peer));
-            Box::pin(async move { Ok::<_, Infallible>(proxy.handle(request, &peer).await) })
+            let (proxy, peer, refused) = (worker.proxy(), Rc::clone(&peer), peer.refused.get());
+            Box::pin(async move {
+                Ok::<_, Infallible>(match refused {
+                    None => proxy.handle(request, &peer).await,
+                    Some(refusal) => proxy.refuse(&request, refusal, &peer),
+                })
+            })
         })
     };
     let mut connection =
-        http1::Builder::new().max_buf_size(MAX_BUFFER).max_headers(MAX_FIELDS).serve_connection(io, service);
-    watch.drive(Pin::new(&mut connection)).await;
-    let Some(mut tunnel) = peer.tunnel.take() else { return };
+        http1::Builder::new().max_buf_size(MAX_BUFFER).max_headers(framing::MAX_FIELDS).serve_connection(io, service);
+    let ended = watch.drive(Pin::new(&mut connection)).await;
     let parts = connection.into_parts();
-    let end =
-        Box::pin(upstream::join(parts.io.into_inner(), parts.read_buf, tunnel.far, watch.timeouts.tunnel_idle)).await;
-    tunnel.exchange.carried(end.up, end.down);
+    let io = parts.io.into_inner();
+    if let Some(mut tunnel) = peer.tunnel.take() {
+        let (io, early) = io.into_parts(parts.read_buf);
+        upstream::keep_alive(io.tcp());
+        let end = Box::pin(upstream::join(io, early, tunnel.far, watch.timeouts.tunnel_idle)).await;
+        tunnel.exchange.carried(end.up, end.down);
+    } else if ended == Ended::Itself {
+        Box::pin(io.linger()).await;
+    }
 }
 
-async fn serve_h2(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut watch: Watch) {
+async fn serve_h2(io: Watched, client: IpAddr, worker: Rc<Worker>, mut watch: Watch) {
     let peer = peer(client, &watch);
     let streams = Streams::new(watch.timeouts.write_stall);
     let service = {
@@ -105,15 +131,15 @@ async fn serve_h2(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut 
         .max_local_error_reset_streams(MAX_RESETS)
         .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(1 << 20)
-        .serve_connection(io, service);
+        .serve_connection(TokioIo::new(io), service);
     watch.drive(pin!(connection)).await;
 }
 
 fn peer(client: IpAddr, watch: &Watch) -> Rc<Peer> {
     Rc::new(Peer {
-        client,
-        forwarded_for: forwarded::address(client),
+        origin: Rc::new(Origin::direct(client)),
         vitals: Rc::clone(&watch.vitals),
+        refused: Cell::default(),
         tunnel: RefCell::default(),
     })
 }
@@ -123,7 +149,7 @@ trait Closing: Future<Output = hyper::Result<()>> {
     fn close(self: Pin<&mut Self>);
 }
 
-impl<S, B> Closing for http1::Connection<TokioIo<Watched>, S>
+impl<S, B> Closing for http1::Connection<TokioIo<Guarded>, S>
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -161,7 +187,7 @@ struct Watch {
 
 impl Watch {
     /// Polls a connection until it ends, or is late.
-    async fn drive<C: Closing>(&mut self, mut connection: Pin<&mut C>) {
+    async fn drive<C: Closing>(&mut self, mut connection: Pin<&mut C>) -> Ended {
         poll_fn(|cx| {
             if self.told.is_none() && self.guest.shall_end(cx) {
                 self.tell(connection.as_mut());
@@ -171,17 +197,17 @@ impl Watch {
                     if let Err(error) = ended {
                         tracing::debug!(%error, "connection broke");
                     }
-                    return Poll::Ready(());
+                    return Poll::Ready(Ended::Itself);
                 }
                 match self.poll_late(cx) {
                     Poll::Pending => return Poll::Pending,
                     // Nothing was under way: it may say goodbye.
                     Poll::Ready(Late::Idle) => self.tell(connection.as_mut()),
-                    Poll::Ready(Late::Stuck) => return Poll::Ready(()),
+                    Poll::Ready(Late::Stuck) => return Poll::Ready(Ended::Late),
                 }
             }
         })
-        .await;
+        .await
     }
 
     fn tell<C: Closing>(&mut self, connection: Pin<&mut C>) {
@@ -208,6 +234,15 @@ impl Watch {
             (one, other) => one.or(other),
         }
     }
+}
+
+/// How a connection came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// One of its sides closed it.
+    Itself,
+    /// It was late.
+    Late,
 }
 
 /// How a connection is late.

@@ -39,6 +39,8 @@ pub struct Gate {
     pub addr: SocketAddr,
     pub dir: TempDir,
     pub redirect: Option<SocketAddr>,
+    /// What the gate was started with, for another like it.
+    pub text: String,
     logs: Logs,
     memory: Memory,
     ca: CertificateDer<'static>,
@@ -62,18 +64,21 @@ impl Gate {
         secret(&dir, "fullchain.pem", &certificate.chain);
         secret(&dir, "privkey.pem", &certificate.key);
         secret(&dir, "voximplant.htdigest", &users.join("\n"));
-        let text =
-            format!("listen = \"127.0.0.1:0\"\ntls = {{ cert = \"fullchain.pem\", key = \"privkey.pem\" }}\n{text}");
-        let password = callgate::demo::vodia::Options::default().admin_password;
-        let env = |name: &str| (name == "PBX_ADMIN").then(|| password.clone());
-        let config = config::parse(&text, dir.path(), &env)?;
+        let config = configuration(text, &dir)?;
         let (logs, memory) = Logs::memory(config.log.format);
         let server = Server::start(config, logs.clone()).unwrap();
         let (addr, redirect) = (server.addresses()[0], server.redirect_address());
         let ca = CertificateDer::from_pem_slice(certificate.ca.as_bytes()).unwrap();
-        let mut canaries = vec![VOX_PASSWORD.to_owned(), password.clone()];
+        let mut canaries = vec![VOX_PASSWORD.to_owned(), callgate::demo::vodia::Options::default().admin_password];
         canaries.extend(ha1s);
-        Ok(Self { server: Some(server), addr, dir, redirect, logs, memory, ca, canaries: Mutex::new(canaries) })
+        let text = text.to_owned();
+        Ok(Self { server: Some(server), addr, dir, redirect, text, logs, memory, ca, canaries: Mutex::new(canaries) })
+    }
+
+    /// Puts another configuration in the place of the running one, with the files as they are now.
+    pub async fn reload(&mut self, text: &str) -> Result<(), callgate::server::ReloadError> {
+        let config = configuration(text, &self.dir).unwrap_or_else(|problems| panic!("{problems}"));
+        self.server.as_mut().unwrap().reload(config).await
     }
 
     /// Starts a gate with one worker that passes everything to one plain upstream.
@@ -192,11 +197,17 @@ impl Drop for Gate {
         if std::thread::panicking() {
             return;
         }
-        let told = format!("{}{}", self.log(), String::from_utf8_lossy(&EVENTS.get().unwrap().lock().unwrap()));
+        let told = format!("{}{}", self.log(), events());
         for canary in self.canaries.lock().unwrap().iter() {
             assert!(!told.contains(canary.as_str()), "a log line tells the secret {canary:?}");
         }
     }
+}
+
+fn configuration(text: &str, dir: &TempDir) -> Result<config::Config, config::Problems> {
+    let text = format!("listen = \"127.0.0.1:0\"\ntls = {{ cert = \"fullchain.pem\", key = \"privkey.pem\" }}\n{text}");
+    let password = callgate::demo::vodia::Options::default().admin_password;
+    config::parse(&text, dir.path(), &|name| (name == "PBX_ADMIN").then(|| password.clone()))
 }
 
 /// Writes a file that only its owner may read.
@@ -234,6 +245,11 @@ fn collect_events() {
             .with_writer(move || Events(events.clone()));
         tracing::subscriber::set_global_default(subscriber.finish()).unwrap();
     });
+}
+
+/// Returns all events of all gates so far.
+pub fn events() -> String {
+    String::from_utf8_lossy(&EVENTS.get().unwrap().lock().unwrap()).into_owned()
 }
 
 /// The format of log lines in tests.

@@ -3,10 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without, it fails without")]
 #![expect(unreachable_pub, reason = "a test binary has no outside; `pub` is what one file offers the others")]
 
+mod anatomy;
 mod browser;
+mod bulk;
 mod callers;
 mod commands;
 mod drain;
+mod expect;
+mod failover;
 mod framing;
 #[allow(dead_code, reason = "it offers more than each set of tests takes")]
 mod harness;
@@ -15,10 +19,13 @@ mod http2;
 mod identity;
 mod inject;
 mod limits;
+mod load;
 mod logs;
 mod ott;
 mod pbx;
 mod pool;
+mod reload;
+mod reparse;
 mod stage;
 mod story;
 mod streaming;
@@ -26,3 +33,4 @@ mod target;
 mod time;
 mod tls;
 mod upgrade;
+mod upstream_tls;
