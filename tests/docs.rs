@@ -631,7 +631,7 @@ fn every_reason_of_the_access_log_is_explained() {
 }
 
 /// Where the bounds that the documents tell are kept.
-const BOUNDS: [(&str, &str); 18] = [
+const BOUNDS: [(&str, &str); 20] = [
     ("src/message/framing.rs", "MAX_TARGET: usize = 16 << 10;"),
     ("src/message/framing.rs", "MAX_HEAD: usize = 64 << 10;"),
     ("src/server/connection.rs", "MAX_BUFFER: usize = 2 * framing::MAX_HEAD;"),
@@ -641,6 +641,8 @@ const BOUNDS: [(&str, &str); 18] = [
     ("src/server/connection.rs", "MAX_SEND_BUFFER: usize = 128 << 10;"),
     ("src/server/connection.rs", "initial_stream_window_size(256 << 10)"),
     ("src/server/connection.rs", "initial_connection_window_size(1 << 20)"),
+    ("src/server/connection.rs", "MAX_RESETS: usize = 128;"),
+    ("src/upstream/payload.rs", "LINGER: Duration = Duration::from_secs(1);"),
     ("src/upstream/link.rs", "MAX_BUFFER: usize = 128 << 10;"),
     ("src/upstream/link.rs", "MAX_AGE: Duration = Duration::from_secs(300);"),
     ("src/upstream/endpoint.rs", "STAGGER: Duration = Duration::from_millis(250);"),
