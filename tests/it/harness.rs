@@ -537,7 +537,14 @@ impl Line {
 pub fn passed(request: &str) -> (String, Vec<String>, String) {
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     let (line, fields) = head.split_once("\r\n").unwrap();
-    let ours = ["via: 1.1 callgate", "via: 1.0 callgate", "via: 2.0 callgate", "x-forwarded-", "x-request-id: "];
+    let ours = [
+        "via: 1.1 callgate",
+        "via: 1.0 callgate",
+        "via: 2.0 callgate",
+        "forwarded: for=127.0.0.1;",
+        "x-forwarded-",
+        "x-request-id: ",
+    ];
     let theirs = fields.split("\r\n").filter(|field| !ours.iter().any(|our| field.starts_with(our)));
     let mut fields: Vec<_> = theirs.map(str::to_owned).collect();
     // Equal names keep their order.
