@@ -4,5 +4,6 @@ pub mod forwarded;
 pub mod framing;
 pub mod guard;
 pub mod hop;
+pub mod http2;
 pub mod origin;
 pub mod target;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
 pub use self::body::Body;
@@ -34,6 +34,7 @@ use crate::config::{self, Config};
 use crate::limit::{DistinctKeys, Limits};
 use crate::message::guard::Refusal;
 use crate::message::hop;
+use crate::message::http2;
 use crate::message::origin::{Contradiction, Origin};
 use crate::message::target::{self, Authority};
 use crate::model::path::{self, Place, Reserved};
@@ -241,11 +242,14 @@ impl Proxy {
     /// Finds out who is asking and for what, and answers that.
     async fn serve(
         &self,
-        request: Request<Payload>,
+        mut request: Request<Payload>,
         origin: Result<Rc<Origin>, Contradiction>,
         peer: &Peer,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
+        if request.version() == Version::HTTP_2 {
+            http2::settle(&mut request).map_err(Error::Refused)?;
+        }
         let origin = origin.map_err(|_| Error::Malformed("Forwarded and X-Forwarded-For name different clients"))?;
         let authority = target::authority(request.uri(), request.headers())
             .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;

@@ -55,11 +55,28 @@ pub fn settle_answer(head: &mut response::Parts) -> Result<(), Unclear> {
     if head.status == StatusCode::NO_CONTENT {
         // Such an answer has no length (RFC 9110 §8.6).
         head.headers.remove(header::CONTENT_LENGTH);
-    } else if lines > 1
-        && let Some(length) = head.headers.get(header::CONTENT_LENGTH).cloned()
-    {
-        head.headers.insert(header::CONTENT_LENGTH, length);
+    } else {
+        keep_one_length(&mut head.headers, lines);
     }
+    Ok(())
+}
+
+/// Leaves one of the lines that say the length.
+fn keep_one_length(headers: &mut HeaderMap, lines: usize) {
+    if lines > 1
+        && let Some(length) = headers.get(header::CONTENT_LENGTH).cloned()
+    {
+        headers.insert(header::CONTENT_LENGTH, length);
+    }
+}
+
+/// Checks what says the length of a request, and leaves one line of it.
+///
+/// # Errors
+/// When it is not one number.
+pub(super) fn settle_length(headers: &mut HeaderMap) -> Result<(), Unclear> {
+    let lines = length_lines(headers)?;
+    keep_one_length(headers, lines);
     Ok(())
 }
 

@@ -48,6 +48,9 @@ pub enum Refusal {
     /// A control character (RFC 9110 §5.5).
     #[error("a field's value has a control character")]
     Value,
+    /// A space at an end of a value, where HTTP/2 has none (RFC 9113 §8.2.1) and HTTP/1 does not count it.
+    #[error("a field's value begins or ends with a space")]
+    Space,
     /// The whole head is too large.
     #[error("the request's head is too large")]
     HeadSize,
@@ -316,7 +319,7 @@ impl Head {
 }
 
 /// Checks a request target in the form that its method may have. What goes on can be passed on byte for byte.
-fn check_target(method: &[u8], target: &[u8]) -> Result<(), Refusal> {
+pub(super) fn check_target(method: &[u8], target: &[u8]) -> Result<(), Refusal> {
     if target.len() > MAX_TARGET {
         return Err(Refusal::TargetSize);
     }

@@ -546,8 +546,7 @@ async fn windows_are_kept_to() {
 #[tokio::test]
 async fn malformed_fields_reset_their_stream() {
     let malformed = |name, block: Vec<u8>| case(name, &[whole(&block)], Reset(&[PROTOCOL_ERROR]));
-    let trailers =
-        |fields: &[(&str, &str)]| vec![post(1), data(1, 0, b"test"), headers(1, END_HEADERS, fields)].concat();
+    let trailers = |fields: &[(&str, &str)]| [post(1), data(1, 0, b"test"), headers(1, END_HEADERS, fields)].concat();
     let counted = |sent: &[&[u8]]| {
         let fields: Vec<_> = POST.into_iter().chain([("content-length", "1")]).collect();
         let (last, rest) = sent.split_last().unwrap();

@@ -19,7 +19,7 @@ enum End {
 }
 
 /// How long a flood may stand still before it counts as blocked.
-const STILL: Duration = Duration::from_secs(3);
+const STILL: Duration = Duration::from_secs(1);
 
 /// Sends a flood in pieces, reading what comes, until it is taken or told to stop.
 async fn flood(frames: &mut Frames, pieces: impl Iterator<Item = Vec<u8>>) -> End {
@@ -119,10 +119,10 @@ fn times(count: u32, piece: impl Fn(u32) -> Vec<u8>) -> impl Iterator<Item = Vec
 }
 
 #[tokio::test]
-async fn cve_2023_44487_rapid_resets_are_stopped() {
+async fn cve_2023_44487_rapid_resets_do_not_touch_others() {
     let crowd = Crowd::new().await;
     let mut frames = Frames::open(&crowd.gate).await;
-    let flooding = flood(&mut frames, times(20_000, |n| [get(2 * n + 1), reset(2 * n + 1, CANCEL)].concat()));
+    let flooding = flood(&mut frames, times(3000, |n| [get(2 * n + 1), reset(2 * n + 1, CANCEL)].concat()));
     let end = crowd.during(flooding).await;
     assert!(matches!(end, End::Farewell(ENHANCE_YOUR_CALM) | End::Closed), "{end:?}");
     assert!(crowd.reached() < 1000, "{}", crowd.reached());
@@ -141,10 +141,8 @@ async fn cve_2025_8671_made_you_reset_is_stopped() {
         let crowd = Crowd::new().await;
         let mut frames = Frames::open(&crowd.gate).await;
         let fields: Vec<_> = POST.into_iter().chain([("content-length", "1")]).collect();
-        let flooding = flood(
-            &mut frames,
-            times(20_000, |n| [headers(2 * n + 1, END_HEADERS, &fields), fault(2 * n + 1)].concat()),
-        );
+        let flooding =
+            flood(&mut frames, times(1000, |n| [headers(2 * n + 1, END_HEADERS, &fields), fault(2 * n + 1)].concat()));
         let end = crowd.during(flooding).await;
         assert!(matches!(end, End::Farewell(ENHANCE_YOUR_CALM | PROTOCOL_ERROR) | End::Closed), "{end:?}");
         assert!(crowd.reached() < 1000, "{}", crowd.reached());
@@ -157,7 +155,7 @@ async fn cve_2024_27316_continuations_without_end_are_stopped() {
         let crowd = Crowd::new().await;
         let mut frames = Frames::open(&crowd.gate).await;
         frames.write(&frame(HEADERS, END_STREAM, 1, &block(&REQUEST))).await;
-        let end = crowd.during(flood(&mut frames, times(20_000, |_| continuation(1, 0, &fragment)))).await;
+        let end = crowd.during(flood(&mut frames, times(3000, |_| continuation(1, 0, &fragment)))).await;
         assert!(matches!(end, End::Farewell(_) | End::Closed), "{end:?}");
         assert_eq!(crowd.reached(), 0);
     }
@@ -168,11 +166,11 @@ async fn cve_2019_9512_pings_are_answered_or_no_longer_read() {
     let crowd = Crowd::new().await;
     let mut frames = Frames::open(&crowd.gate).await;
     let other = || frame(PING, 0, 0, b"12345678");
-    let end = crowd.during(flood(&mut frames, times(20_000, |_| other()))).await;
+    let end = crowd.during(flood(&mut frames, times(3000, |_| other()))).await;
     assert!(matches!(end, End::Taken | End::Farewell(ENHANCE_YOUR_CALM)), "{end:?}");
     // Who reads none of the answers is not read either: they would pile up.
-    let mut deaf = Frames::open(&crowd.gate).await;
-    let end = crowd.during(deaf_flood(&mut deaf, times(2_000_000, |_| other()))).await;
+    let mut deaf = Frames::open_deaf(&crowd.gate).await;
+    let end = crowd.during(deaf_flood(&mut deaf, times(300_000, |_| other()))).await;
     assert!(matches!(end, End::Blocked | End::Closed), "{end:?}");
 }
 
@@ -180,10 +178,10 @@ async fn cve_2019_9512_pings_are_answered_or_no_longer_read() {
 async fn cve_2019_9515_settings_are_acknowledged_or_no_longer_read() {
     let crowd = Crowd::new().await;
     let mut frames = Frames::open(&crowd.gate).await;
-    let end = crowd.during(flood(&mut frames, times(20_000, |n| window_size(n + 1)))).await;
+    let end = crowd.during(flood(&mut frames, times(3000, |n| window_size(n + 1)))).await;
     assert!(matches!(end, End::Taken | End::Farewell(ENHANCE_YOUR_CALM)), "{end:?}");
-    let mut deaf = Frames::open(&crowd.gate).await;
-    let end = crowd.during(deaf_flood(&mut deaf, times(2_000_000, |n| window_size(n + 1)))).await;
+    let mut deaf = Frames::open_deaf(&crowd.gate).await;
+    let end = crowd.during(deaf_flood(&mut deaf, times(300_000, |n| window_size(n + 1)))).await;
     assert!(matches!(end, End::Blocked | End::Closed), "{end:?}");
 }
 
@@ -193,7 +191,7 @@ async fn cve_2019_9518_empty_frames_cost_nothing() {
     for empty in [data(1, 0, b""), data(1, PADDED, b"\0"), data(1, PADDED, b"\x02\0\0")] {
         let mut frames = Frames::open(&crowd.gate).await;
         frames.write(&post(1)).await;
-        let end = crowd.during(flood(&mut frames, times(20_000, |_| empty.clone()))).await;
+        let end = crowd.during(flood(&mut frames, times(3000, |_| empty.clone()))).await;
         assert!(matches!(end, End::Taken | End::Farewell(ENHANCE_YOUR_CALM)), "{end:?}");
     }
 }
@@ -202,7 +200,7 @@ async fn cve_2019_9518_empty_frames_cost_nothing() {
 async fn cve_2019_9513_priorities_cost_nothing() {
     let crowd = Crowd::new().await;
     let mut frames = Frames::open(&crowd.gate).await;
-    let end = crowd.during(flood(&mut frames, times(20_000, |n| priority(2 * n + 1, 2 * n + 3, 255)))).await;
+    let end = crowd.during(flood(&mut frames, times(3000, |n| priority(2 * n + 1, 2 * n + 3, 255)))).await;
     assert!(matches!(end, End::Taken | End::Farewell(ENHANCE_YOUR_CALM)), "{end:?}");
 }
 
@@ -211,7 +209,7 @@ async fn cve_2019_9511_windows_opened_byte_by_byte_hold_up_nobody() {
     let crowd = Crowd::new().await;
     let mut frames = Frames::open_with(&crowd.gate, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     let requests = (0..100).map(|n| get(2 * n + 1));
-    let dribble = times(20_000, |n| window_update(2 * (n % 100) + 1, 1));
+    let dribble = times(3000, |n| window_update(2 * (n % 100) + 1, 1));
     let end = crowd.during(flood(&mut frames, requests.chain(dribble))).await;
     assert!(matches!(end, End::Taken | End::Farewell(_)), "{end:?}");
 }
@@ -221,7 +219,7 @@ async fn cve_2019_9516_fields_without_a_name_go_nowhere() {
     let crowd = Crowd::new().await;
     let mut frames = Frames::open(&crowd.gate).await;
     let fields: Vec<_> = REQUEST.into_iter().chain([("", ""); 400]).collect();
-    let end = crowd.during(flood(&mut frames, times(1000, |n| headers(2 * n + 1, WHOLE, &fields)))).await;
+    let end = crowd.during(flood(&mut frames, times(300, |n| headers(2 * n + 1, WHOLE, &fields)))).await;
     assert!(matches!(end, End::Farewell(_) | End::Closed), "{end:?}");
     assert_eq!(crowd.reached(), 0);
 }
@@ -231,7 +229,7 @@ async fn unknown_frames_and_windows_of_the_connection_cost_nothing() {
     let crowd = Crowd::new().await;
     for piece in [frame(0x16, 0xff, 77, b"unknown"), window_update(0, 1)] {
         let mut frames = Frames::open(&crowd.gate).await;
-        let end = crowd.during(flood(&mut frames, times(20_000, |_| piece.clone()))).await;
+        let end = crowd.during(flood(&mut frames, times(3000, |_| piece.clone()))).await;
         assert!(matches!(end, End::Taken | End::Farewell(ENHANCE_YOUR_CALM)), "{end:?}");
     }
 }
@@ -246,6 +244,6 @@ async fn data_in_single_bytes_is_bounded_while_the_upstream_takes_none() {
     let gate = Gate::before(upstream.addr).await;
     let mut frames = Frames::open(&gate).await;
     frames.write(&post(1)).await;
-    let end = flood(&mut frames, times(60_000, |_| data(1, 0, b"x"))).await;
+    let end = flood(&mut frames, times(20_000, |_| data(1, 0, b"x"))).await;
     assert!(matches!(end, End::Taken | End::Farewell(ENHANCE_YOUR_CALM)), "{end:?}");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
 
 use crate::harness::Gate;
@@ -192,7 +192,19 @@ impl Frames {
 
     /// As `open`, with settings of the client's.
     pub async fn open_with(gate: &Gate, ours: &[(u16, u32)]) -> Self {
-        let mut frames = Self { tls: gate.raw("app.test", "h2").await, allowed: Vec::new() };
+        Self::over(gate.raw("app.test", "h2").await, ours).await
+    }
+
+    /// As `open`, with little room for what is not read.
+    pub async fn open_deaf(gate: &Gate) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let stream = socket.connect(gate.addr).await.unwrap();
+        Self::over(gate.tls(stream, "app.test", "h2").await.unwrap(), &[]).await
+    }
+
+    async fn over(tls: TlsStream<TcpStream>, ours: &[(u16, u32)]) -> Self {
+        let mut frames = Self { tls, allowed: Vec::new() };
         frames.write(PREFACE).await;
         frames.write(&settings(ours)).await;
         let first = frames.next().await.unwrap();

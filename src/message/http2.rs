@@ -1,0 +1,76 @@
+//! What HTTP/2 lets through and an HTTP/1 upstream would read in a way of its own.
+//!
+//! In HTTP/2 frames say where a message ends, and neither lengths nor lines do; its parser refuses what no text of
+//! HTTP/1 may hold. What is left is looked at here, by the same rules as the guard's.
+
+use http::Request;
+use http::header::{HeaderMap, HeaderValue};
+use http::uri::PathAndQuery;
+
+use super::framing;
+use super::guard::{self, Refusal};
+
+/// Checks a request, and leaves one line of those that say its length.
+///
+/// # Errors
+/// When an HTTP/1 reader could see something else in it.
+pub fn settle<B>(request: &mut Request<B>) -> Result<(), Refusal> {
+    if let Some(target) = request.uri().path_and_query().map(PathAndQuery::as_str) {
+        check_path(request.method().as_str(), target)?;
+    }
+    check_values(request.headers())?;
+    framing::settle_length(request.headers_mut()).map_err(|_| Refusal::Length)
+}
+
+/// `:path` has two of the forms that a request target has (RFC 9113 §8.3.1).
+fn check_path(method: &str, path: &str) -> Result<(), Refusal> {
+    if !path.starts_with(['/', '*']) {
+        return Err(Refusal::Target);
+    }
+    guard::check_target(method.as_bytes(), path.as_bytes())
+}
+
+fn check_values(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let mut values = headers.values().map(HeaderValue::as_bytes);
+    if values.any(|value| is_space(value.first()) || is_space(value.last())) {
+        return Err(Refusal::Space);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lengths_after(target: &str, fields: &[(&str, &str)]) -> Result<usize, Refusal> {
+        let mut request = Request::get(format!("https://a.test{target}"));
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(()).unwrap();
+        settle(&mut request).map(|()| request.headers().get_all("content-length").iter().count())
+    }
+
+    #[test]
+    fn what_is_clear_passes_with_one_length() {
+        assert_eq!(lengths_after("/a?b", &[("x", "a b"), ("y", "")]), Ok(0));
+        assert_eq!(lengths_after("/", &[("content-length", "2"), ("content-length", "2")]), Ok(1));
+    }
+
+    #[test]
+    fn what_is_read_in_two_ways_is_refused() {
+        for (target, fields, expected) in [
+            ("?q", &[][..], Refusal::Target),
+            ("/", &[("content-length", "")], Refusal::Length),
+            ("/", &[("content-length", "2,2")], Refusal::Length),
+            ("/", &[("content-length", "+2")], Refusal::Length),
+            ("/", &[("content-length", "2"), ("content-length", "02")], Refusal::Length),
+            ("/", &[("x", " a")], Refusal::Space),
+            ("/", &[("x", "a\t")], Refusal::Space),
+            ("/", &[("x", " ")], Refusal::Space),
+        ] {
+            assert_eq!(lengths_after(target, fields), Err(expected), "{target} {fields:?}");
+        }
+    }
+}
