@@ -130,14 +130,15 @@ impl Proxy {
         let by_field = body::closes_by_field(request.version());
         let has_body = !hyper::body::Body::is_end_stream(request.body());
         let is_head = *request.method() == Method::HEAD;
+        let is_connect = *request.method() == Method::CONNECT;
         let mut response = match self.serve(request, peer, &mut exchange).await {
             Ok(response) => response,
             Err(error) => {
                 let error = error.or_refused(peer.refused.get());
                 let mut response = self.explain(&error, &words, &mut exchange);
-                // A body that nobody reads would be taken for the next request, and behind a malformed one anything
-                // may come: such a connection ends with the answer.
-                if by_field && (has_body || error.is_malformed()) {
+                // A body that nobody reads would be taken for the next request, and behind a malformed one, or one for a
+                // tunnel, anything may come: such a connection ends with the answer.
+                if by_field && (has_body || is_connect || error.is_malformed()) {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 response
@@ -165,7 +166,7 @@ impl Proxy {
         peer: &Peer,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
-        let authority = target::authority(request.uri(), request.headers())
+        let authority = target::authority(request.version(), request.uri(), request.headers())
             .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
         exchange.is_for(&authority.host);
         if let Some(answer) = answer_method(request.method(), request.uri())? {

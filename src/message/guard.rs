@@ -349,12 +349,45 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     }
 }
 
-/// Reads the line before a chunk. Extensions are for this hop alone; their bytes are those of a field.
+/// Reads the line before a chunk. Extensions are for this hop alone; they have to be some (§7.1.1).
 fn chunk_size(line: &[u8]) -> Result<u64, Refusal> {
     let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
-    let (digits, rest) = line.split_at(digits);
-    let is_clear = rest.is_empty() || (rest.trim_ascii_start().starts_with(b";") && all(rest, VALUE));
-    number(digits, 16).filter(|_| is_clear).ok_or(Refusal::Chunk)
+    let (digits, mut rest) = line.split_at(digits);
+    if !all(rest, VALUE) {
+        return Err(Refusal::Chunk);
+    }
+    while !rest.is_empty() {
+        rest = skip_extension(rest).ok_or(Refusal::Chunk)?;
+    }
+    number(digits, 16).ok_or(Refusal::Chunk)
+}
+
+/// Skips `;name`, `;name=value` or `;name="value"`, with blanks where there may be some.
+fn skip_extension(bytes: &[u8]) -> Option<&[u8]> {
+    let rest = skip_token(bytes.trim_ascii_start().strip_prefix(b";")?.trim_ascii_start())?;
+    let Some(value) = rest.trim_ascii_start().strip_prefix(b"=").map(<[u8]>::trim_ascii_start) else {
+        return Some(rest);
+    };
+    match value {
+        [b'"', quoted @ ..] => skip_quoted(quoted),
+        _ => skip_token(value),
+    }
+}
+
+fn skip_token(bytes: &[u8]) -> Option<&[u8]> {
+    let end = bytes.iter().position(|byte| !is(*byte, NAME)).unwrap_or(bytes.len());
+    (end > 0).then(|| &bytes[end..])
+}
+
+/// Skips what stands behind an opening quote, up to the one that closes it.
+fn skip_quoted(mut bytes: &[u8]) -> Option<&[u8]> {
+    loop {
+        bytes = match bytes {
+            [b'"', rest @ ..] => return Some(rest),
+            [b'\\', _, rest @ ..] | [_, rest @ ..] => rest,
+            [] => return None,
+        }
+    }
 }
 
 /// Reads digits and nothing else.

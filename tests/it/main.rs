@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside; `pub` is what one file offers the others")]
 
 mod browser;
+mod bytes;
 mod callers;
 mod commands;
 mod drain;
