@@ -444,3 +444,104 @@ fn is(byte: u8, kind: u8) -> bool {
 fn all(bytes: &[u8], kind: u8) -> bool {
     bytes.iter().all(|byte| is(*byte, kind))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "POST / HTTP/1.1\r\nHost: a\r\n";
+
+    /// Shows bytes at once, and tells how many go on.
+    #[track_caller]
+    fn check(bytes: &str, gone: usize, expected: Result<(), Refusal>) {
+        let mut bytes = bytes.as_bytes().to_vec();
+        assert_eq!(Guard::default().look(&mut bytes), (gone, expected), "{}", bytes.escape_ascii());
+    }
+
+    #[test]
+    fn a_head_goes_on_when_it_is_whole() {
+        let mut guard = Guard::default();
+        let mut held = Vec::new();
+        for byte in format!("{HEAD}\r").bytes() {
+            held.push(byte);
+            assert_eq!(guard.look(&mut held), (0, Ok(())));
+        }
+        held.push(b'\n');
+        assert_eq!(guard.look(&mut held), (HEAD.len() + 2, Ok(())));
+        assert_eq!(guard.heads(), 1);
+    }
+
+    #[test]
+    fn data_goes_on_as_it_comes() {
+        let sized = format!("{HEAD}Content-Length: 5\r\n\r\n");
+        check(&format!("{sized}ab"), sized.len() + 2, Ok(()));
+        check(&format!("{sized}abcdeG"), sized.len() + 5, Ok(()));
+        let chunked = format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n");
+        check(&format!("{chunked}5\r"), chunked.len(), Ok(()));
+        check(&format!("{chunked}5\r\nab"), chunked.len() + 5, Ok(()));
+        check(&format!("{chunked}5\r\nabcde\r\n0\r\n"), chunked.len() + 10, Ok(()));
+        check(&format!("{chunked}5\r\nabcde\r\n0\r\n\r\n"), chunked.len() + 15, Ok(()));
+    }
+
+    #[test]
+    fn nothing_of_what_is_refused_goes_on() {
+        check(&format!("{HEAD}\r\n{HEAD} x\r\n"), HEAD.len() + 2, Err(Refusal::Fold));
+        check(&format!("{HEAD}Transfer-Encoding: chunked\r\n\r\nx\r\n"), HEAD.len() + 30, Err(Refusal::Chunk));
+    }
+
+    #[test]
+    fn what_follows_a_wish_for_another_protocol_stays() {
+        let wish = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\n\r\n";
+        let mut guard = Guard::default();
+        let mut bytes = format!("{wish}{wish}").into_bytes();
+        assert_eq!(guard.look(&mut bytes), (wish.len(), Ok(())));
+        assert!(guard.is_open());
+        guard.stay();
+        assert_eq!(guard.look(&mut bytes[wish.len()..]), (wish.len(), Ok(())));
+    }
+
+    #[test]
+    fn each_rule_has_its_name() {
+        let field = |line: &str| format!("{HEAD}{line}\r\n\r\n");
+        for (bytes, expected) in [
+            ("GET / HTTP/1.1\n".to_owned(), Refusal::LineEnd),
+            ("GET  / HTTP/1.1\r\n".to_owned(), Refusal::RequestLine),
+            ("\r\n\r\n\r\n".to_owned(), Refusal::RequestLine),
+            ("G(T / HTTP/1.1\r\n".to_owned(), Refusal::Method),
+            ("GET /# HTTP/1.1\r\n".to_owned(), Refusal::Target),
+            ("GET * HTTP/1.1\r\n".to_owned(), Refusal::Target),
+            ("GET / HTTP/2.0\r\n".to_owned(), Refusal::Version),
+            (format!("GET /{} HTTP/1.1\r\n", "a".repeat(MAX_TARGET)), Refusal::TargetSize),
+            (field(" x"), Refusal::Fold),
+            (field("X : y"), Refusal::Name),
+            (field("X: \0"), Refusal::Value),
+            (field(&"X: y\r\n".repeat(MAX_FIELDS)), Refusal::Fields),
+            (field(&"a".repeat(MAX_HEAD)), Refusal::HeadSize),
+            (field("Content-Length: +5"), Refusal::Length),
+            (field("Content-Length: 5\r\nContent-Length: 6"), Refusal::Length),
+            (field("Content-Length: 5\r\nTransfer-Encoding: chunked"), Refusal::Coding),
+            (field("Transfer-Encoding: gzip, chunked"), Refusal::Coding),
+        ] {
+            check(&bytes, 0, Err(expected));
+        }
+    }
+
+    #[test]
+    fn chunks_have_a_size_and_extensions() {
+        for (line, expected) in [
+            ("0", Ok(0)),
+            ("00fF", Ok(255)),
+            ("5;a", Ok(5)),
+            ("5 ; a = b;c=\"d\\\"e\"", Ok(5)),
+            ("", Err(Refusal::Chunk)),
+            ("5 ", Err(Refusal::Chunk)),
+            ("0x5", Err(Refusal::Chunk)),
+            ("5;", Err(Refusal::Chunk)),
+            ("5;a=", Err(Refusal::Chunk)),
+            ("5;a=\"b", Err(Refusal::Chunk)),
+            ("ffffffffffffffff", Err(Refusal::Chunk)),
+        ] {
+            assert_eq!(chunk_size(line.as_bytes()), expected, "{line}");
+        }
+    }
+}

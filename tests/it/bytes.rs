@@ -78,6 +78,12 @@ impl Case {
     }
 }
 
+/// Returns the requests of all cases.
+pub fn requests() -> Vec<Vec<u8>> {
+    let lines = CASES.lines().filter(|line| line.contains(" :: "));
+    lines.map(|line| Case::parse(line).request).collect()
+}
+
 /// Runs all cases of a chapter.
 async fn run(chapter: &str) {
     let upstream = Raw::ok().await;

@@ -9,6 +9,7 @@ mod callers;
 mod commands;
 mod drain;
 mod framing;
+mod guard;
 #[allow(dead_code, reason = "it offers more than each set of tests takes")]
 mod harness;
 mod hop;
