@@ -252,16 +252,12 @@ impl Line {
 impl Head {
     /// Begins with a request line. A minor version that is yet to come is read as the last one known (RFC 9110 §2.5).
     fn begin(line: &mut [u8]) -> Result<Self, Refusal> {
-        let mut words = line.split_mut(|byte| *byte == b' ');
-        let (Some(method), Some(target), Some(version), None) =
-            (words.next(), words.next(), words.next(), words.next())
-        else {
-            return Err(Refusal::RequestLine);
-        };
-        if method.is_empty() || method.len() > MAX_METHOD || !all(method, NAME) {
+        let (method, rest) = line.split_at_mut(span(line, NAME));
+        if method.is_empty() || method.len() > MAX_METHOD || rest.first() != Some(&b' ') {
             return Err(Refusal::Method);
         }
-        let [b'H', b'T', b'T', b'P', b'/', major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] = version else {
+        let Some((target, version)) = rest[1..].split_last_chunk_mut() else { return Err(Refusal::RequestLine) };
+        let [b' ', b'H', b'T', b'T', b'P', b'/', major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] = version else {
             return Err(Refusal::RequestLine);
         };
         if *major != b'1' {
@@ -322,9 +318,9 @@ fn check_target(method: &[u8], target: &[u8]) -> Result<(), Refusal> {
     }
     let is_written = match target {
         [b'/', ..] => {
-            let path = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
-            let (path, query) = target.split_at(path);
-            all(path, PATH) && all(query, QUERY) && (target.is_ascii() || std::str::from_utf8(target).is_ok())
+            let (_, query) = target.split_at(span(target, PATH));
+            let is_clear = query.is_empty() || (query[0] == b'?' && span(query, QUERY) == query.len());
+            is_clear && (target.is_ascii() || std::str::from_utf8(target).is_ok())
         }
         b"*" => method == b"OPTIONS",
         _ if target.contains(&b'#') => false,
@@ -340,11 +336,9 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     if let [b' ' | b'\t', ..] = line {
         return Err(Refusal::Fold);
     }
-    match line.iter().position(|byte| !is(*byte, NAME)) {
-        Some(end @ 1..) if line[end] == b':' => {
-            let value = &line[end + 1..];
-            if all(value, VALUE) { Ok((&line[..end], value)) } else { Err(Refusal::Value) }
-        }
+    match line.split_at(span(line, NAME)) {
+        ([_, ..], [b':', value @ ..]) if !is_value(value) => Err(Refusal::Value),
+        (name @ [_, ..], [b':', value @ ..]) => Ok((name, value)),
         _ => Err(Refusal::Name),
     }
 }
@@ -353,7 +347,7 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
 fn chunk_size(line: &[u8]) -> Result<u64, Refusal> {
     let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
     let (digits, mut rest) = line.split_at(digits);
-    if !all(rest, VALUE) {
+    if !is_value(rest) {
         return Err(Refusal::Chunk);
     }
     while !rest.is_empty() {
@@ -375,8 +369,8 @@ fn skip_extension(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 fn skip_token(bytes: &[u8]) -> Option<&[u8]> {
-    let end = bytes.iter().position(|byte| !is(*byte, NAME)).unwrap_or(bytes.len());
-    (end > 0).then(|| &bytes[end..])
+    let (token, rest) = bytes.split_at(span(bytes, NAME));
+    (!token.is_empty()).then_some(rest)
 }
 
 /// Skips what stands behind an opening quote, up to the one that closes it.
@@ -437,12 +431,26 @@ const fn kinds() -> [u8; 256] {
     kinds
 }
 
-fn is(byte: u8, kind: u8) -> bool {
-    KINDS[usize::from(byte)] & kind != 0
+/// Returns how many bytes of a kind are in front.
+fn span(bytes: &[u8], kind: u8) -> usize {
+    bytes.iter().position(|byte| KINDS[usize::from(*byte)] & kind == 0).unwrap_or(bytes.len())
 }
 
-fn all(bytes: &[u8], kind: u8) -> bool {
-    bytes.iter().all(|byte| is(*byte, kind))
+/// Tells whether bytes may be a field's value. Most are, and are looked at eight at a time.
+fn is_value(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks();
+    words.iter().all(|word| is_plain(u64::from_le_bytes(*word)) || span(word, VALUE) == word.len())
+        && span(rest, VALUE) == rest.len()
+}
+
+/// Tells whether eight bytes have no control character, not even a tab.
+const fn is_plain(word: u64) -> bool {
+    const ONES: u64 = u64::MAX / 0xff;
+    // A byte's high bit is set where it borrows: below a blank, and where nothing is left of DEL.
+    let without_del = word ^ (0x7f * ONES);
+    let low = word.wrapping_sub(0x20 * ONES) & !word;
+    let del = without_del.wrapping_sub(ONES) & !without_del;
+    (low | del) & (0x80 * ONES) == 0
 }
 
 #[cfg(test)]
