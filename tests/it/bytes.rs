@@ -5,7 +5,10 @@
 //! upstream may have seen a beginning. What is passed on is seen as it was sent, unless the line says otherwise.
 //! In a request `␤` is CRLF, `\xNN` a byte, `{{x*N}}` a repetition.
 
+use std::sync::Arc;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
 use tokio::time::{Duration, timeout};
 
 use crate::harness::{Gate, Raw};
@@ -129,6 +132,78 @@ chapters! {
     fields_of_one_hop_end_here: "hop by hop",
     versions_and_methods: "versions and methods",
     sizes_are_bounded: "sizes",
+}
+
+// === What takes time ===
+
+#[tokio::test]
+async fn a_refusal_waits_for_its_turn() {
+    let go = Arc::new(Notify::new());
+    let upstream = Raw::serving({
+        let go = go.clone();
+        move |mut line| {
+            let go = go.clone();
+            async move {
+                line.request().await;
+                go.notified().await;
+                line.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+                line.rest().await;
+            }
+        }
+    })
+    .await;
+    let gate = Gate::before(upstream.addr).await;
+    let mut tls = gate.raw("app.test", "http/1.1").await;
+    tls.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\nGET / HT").await.unwrap();
+    tls.write_all(b"TP/1.1\r\n bad\r\n").await.unwrap();
+    crate::stage::until("the first request arrives", || upstream.seen().len() == 1).await;
+    go.notify_one();
+    let mut answers = String::new();
+    tls.read_to_string(&mut answers).await.unwrap();
+    assert_eq!(statuses(&answers), [200, 400]);
+}
+
+#[tokio::test]
+async fn requests_that_drip_are_read_alike() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    let (mut read, mut write) = tokio::io::split(gate.raw("app.test", "http/1.1").await);
+    let requests = format!(
+        "POST /1 HTTP/1.1\r\nHost: app.test\r\nContent-Length: 5\r\n\r\nhello\r\n\
+         POST /2 HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n5;a\r\nhello\r\n0\r\n\r\n{PROBE}"
+    );
+    let mut answers = String::new();
+    let drip = async {
+        for byte in requests.bytes() {
+            write.write_all(&[byte]).await.unwrap();
+            write.flush().await.unwrap();
+        }
+    };
+    tokio::join!(drip, async { read.read_to_string(&mut answers).await.unwrap() });
+    assert_eq!(statuses(&answers), [200, 200, 200]);
+    let bodies: Vec<_> = upstream.bytes().iter().map(|seen| Message::parse(seen).body).collect();
+    assert_eq!(bodies, ["hello", "hello|\\r\\n", ""]);
+}
+
+#[tokio::test]
+async fn an_answer_before_its_time_reaches_a_client_that_goes_on() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    for (head, expected) in [
+        ("GET / HTTP/1.1\r\nHost : app.test\r\n", 400),
+        ("TRACE / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 9000000\r\n\r\n", 405),
+        ("TRACE / HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n895440\r\n", 405),
+    ] {
+        let mut tls = gate.raw("app.test", "http/1.1").await;
+        tls.write_all(head.as_bytes()).await.unwrap();
+        tls.write_all(&vec![b'x'; 4 << 20]).await.unwrap();
+        let mut answer = String::new();
+        tls.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(statuses(&answer), [expected], "{head}");
+        // It is not waited for without end.
+        let goes_on = async { while tls.write_all(&[b'x'; 1 << 14]).await.is_ok() {} };
+        timeout(Duration::from_secs(20), goes_on).await.unwrap();
+    }
 }
 
 // === Reading ===
