@@ -243,7 +243,11 @@ async fn check_answer(gate: &Gate, answer: &str, is_open: bool) -> Result<(), St
     if answer.contains("\r\nconnection: close\r\n") == is_open {
         return Err(format!("open: {is_open}: {answer}"));
     }
-    let id = answer.split("x-request-id: ").nth(1).and_then(|rest| rest.get(..32)).ok_or(format!("no id: {answer}"))?;
+    let id = answer
+        .split("x-request-id: ")
+        .nth(1)
+        .and_then(|rest| rest.get(..32))
+        .ok_or_else(|| format!("no id: {answer}"))?;
     gate.line(&[id, &format!(" status={} ", &answer[..3])]).await;
     Ok(())
 }
@@ -329,7 +333,7 @@ fn unescape(text: &str) -> Vec<u8> {
                     _ => panic!("unknown escape: {rest}"),
                 });
             }
-            _ => bytes.extend(rest[..taken].as_bytes()),
+            _ => bytes.extend(&rest.as_bytes()[..taken]),
         }
         rest = &rest[taken..];
     }
