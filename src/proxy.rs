@@ -201,15 +201,16 @@ impl Proxy {
         let has_body = !hyper::body::Body::is_end_stream(request.body());
         let is_head = *request.method() == Method::HEAD;
         let version = request.version();
+        let is_connect = *request.method() == Method::CONNECT;
         let request = request.map(|body| Payload::of(body, version));
         let mut response = match self.serve(request, origin, peer, &mut exchange).await {
             Ok(response) => response,
             Err(error) => {
                 let error = error.or_refused(peer.refused.get());
                 let mut response = self.explain(&error, &words, &mut exchange);
-                // A body that nobody reads would be taken for the next request, and behind a malformed one anything
-                // may come: such a connection ends with the answer.
-                if by_field && (has_body || error.is_malformed()) {
+                // A body that nobody reads would be taken for the next request, and behind a malformed one, or one for a
+                // tunnel, anything may come: such a connection ends with the answer.
+                if by_field && (has_body || is_connect || error.is_malformed()) {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 response
@@ -251,7 +252,7 @@ impl Proxy {
             http2::settle(&mut request).map_err(Error::Refused)?;
         }
         let origin = origin.map_err(|_| Error::Malformed("Forwarded and X-Forwarded-For name different clients"))?;
-        let authority = target::authority(request.uri(), request.headers())
+        let authority = target::authority(request.version(), request.uri(), request.headers())
             .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
         exchange.is_for(&authority.host);
         if !peer.policy.covers(&authority.host) {

@@ -1,6 +1,7 @@
 //! Where a message begins and ends: what two parsers could read in two ways goes no further (RFC 9112 §6.3).
 //!
-//! hyper reads by the letter of the law; these are the lines that the law leaves to the reader.
+//! hyper reads by the letter of the law; these are the lines that the law leaves to the reader of an answer, and the
+//! bounds of a request. Requests are the [`guard`](super::guard)'s.
 
 use http::header::{self, HeaderMap};
 use http::{StatusCode, response};

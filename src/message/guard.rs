@@ -4,9 +4,12 @@
 //! It goes by lines. A head goes on when it is whole and clear, the lines between chunks likewise, and data as it comes:
 //! so whoever reads behind the guard never sees the beginning of what will be refused.
 
-use http::Uri;
+mod grammar;
+
 use memchr::memchr;
 
+pub(super) use self::grammar::check_target;
+use self::grammar::{NAME, chunk_size, field, number, span};
 use super::framing::{MAX_FIELDS, MAX_HEAD, MAX_TARGET};
 
 /// The longest method.
@@ -146,15 +149,14 @@ impl Guard {
                     }
                 }
                 Place::Line(line) => {
+                    // Only a line that ends within its bound is one.
+                    let reach = bytes.len().min(gone + line.limit());
                     let from = at.max(searched);
-                    let end = memchr(b'\n', &bytes[from..]).map(|found| from + found);
-                    if end.map_or(bytes.len(), |end| end + 1) - gone > line.limit() {
-                        break Err(line.too_large());
-                    }
-                    let Some(end) = end else {
-                        self.searched = bytes.len() - gone;
-                        break Ok(());
+                    let Some(length) = memchr(b'\n', &bytes[from..reach]) else {
+                        self.searched = reach - gone;
+                        break if reach < bytes.len() { Err(line.too_large()) } else { Ok(()) };
                     };
+                    let end = from + length;
                     match self.pass(line, &mut bytes[at..end]) {
                         Ok(is_whole) => {
                             at = end + 1;
@@ -255,16 +257,12 @@ impl Line {
 impl Head {
     /// Begins with a request line. A minor version that is yet to come is read as the last one known (RFC 9110 §2.5).
     fn begin(line: &mut [u8]) -> Result<Self, Refusal> {
-        let mut words = line.split_mut(|byte| *byte == b' ');
-        let (Some(method), Some(target), Some(version), None) =
-            (words.next(), words.next(), words.next(), words.next())
-        else {
-            return Err(Refusal::RequestLine);
-        };
-        if method.is_empty() || method.len() > MAX_METHOD || !all(method, NAME) {
+        let (method, rest) = line.split_at_mut(span(line, NAME));
+        if method.is_empty() || method.len() > MAX_METHOD || rest.first() != Some(&b' ') {
             return Err(Refusal::Method);
         }
-        let [b'H', b'T', b'T', b'P', b'/', major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] = version else {
+        let Some((target, version)) = rest[1..].split_last_chunk_mut() else { return Err(Refusal::RequestLine) };
+        let [b' ', b'H', b'T', b'T', b'P', b'/', major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] = version else {
             return Err(Refusal::RequestLine);
         };
         if *major != b'1' {
@@ -318,99 +316,85 @@ impl Head {
     }
 }
 
-/// Checks a request target in the form that its method may have. What goes on can be passed on byte for byte.
-pub(super) fn check_target(method: &[u8], target: &[u8]) -> Result<(), Refusal> {
-    if target.len() > MAX_TARGET {
-        return Err(Refusal::TargetSize);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "POST / HTTP/1.1\r\nHost: a\r\n";
+
+    /// Shows bytes at once, and tells how many go on.
+    #[track_caller]
+    fn check(bytes: &str, gone: usize, expected: Result<(), Refusal>) {
+        let mut bytes = bytes.as_bytes().to_vec();
+        assert_eq!(Guard::default().look(&mut bytes), (gone, expected), "{}", bytes.escape_ascii());
     }
-    let is_written = match target {
-        [b'/', ..] => {
-            let path = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
-            let (path, query) = target.split_at(path);
-            all(path, PATH) && all(query, QUERY) && (target.is_ascii() || std::str::from_utf8(target).is_ok())
+
+    #[test]
+    fn a_head_goes_on_when_it_is_whole() {
+        let mut guard = Guard::default();
+        let mut held = Vec::new();
+        for byte in format!("{HEAD}\r").bytes() {
+            held.push(byte);
+            assert_eq!(guard.look(&mut held), (0, Ok(())));
         }
-        b"*" => method == b"OPTIONS",
-        _ if target.contains(&b'#') => false,
-        // An authority alone is for CONNECT.
-        _ => Uri::try_from(target)
-            .is_ok_and(|uri| uri.authority().is_some() && (uri.scheme().is_some() || method == b"CONNECT")),
-    };
-    if is_written { Ok(()) } else { Err(Refusal::Target) }
-}
-
-/// Splits a field into its name and its value.
-fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
-    if let [b' ' | b'\t', ..] = line {
-        return Err(Refusal::Fold);
+        held.push(b'\n');
+        assert_eq!(guard.look(&mut held), (HEAD.len() + 2, Ok(())));
+        assert_eq!(guard.heads(), 1);
     }
-    match line.iter().position(|byte| !is(*byte, NAME)) {
-        Some(end @ 1..) if line[end] == b':' => {
-            let value = &line[end + 1..];
-            if all(value, VALUE) { Ok((&line[..end], value)) } else { Err(Refusal::Value) }
+
+    #[test]
+    fn data_goes_on_as_it_comes() {
+        let sized = format!("{HEAD}Content-Length: 5\r\n\r\n");
+        check(&format!("{sized}ab"), sized.len() + 2, Ok(()));
+        check(&format!("{sized}abcdeG"), sized.len() + 5, Ok(()));
+        let chunked = format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n");
+        check(&format!("{chunked}5\r"), chunked.len(), Ok(()));
+        check(&format!("{chunked}5\r\nab"), chunked.len() + 5, Ok(()));
+        check(&format!("{chunked}5\r\nabcde\r\n0\r\n"), chunked.len() + 10, Ok(()));
+        check(&format!("{chunked}5\r\nabcde\r\n0\r\n\r\n"), chunked.len() + 15, Ok(()));
+    }
+
+    #[test]
+    fn nothing_of_what_is_refused_goes_on() {
+        check(&format!("{HEAD}\r\n{HEAD} x\r\n"), HEAD.len() + 2, Err(Refusal::Fold));
+        check(&format!("{HEAD}Transfer-Encoding: chunked\r\n\r\nx\r\n"), HEAD.len() + 30, Err(Refusal::Chunk));
+    }
+
+    #[test]
+    fn what_follows_a_wish_for_another_protocol_stays() {
+        let wish = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\n\r\n";
+        let mut guard = Guard::default();
+        let mut bytes = format!("{wish}{wish}").into_bytes();
+        assert_eq!(guard.look(&mut bytes), (wish.len(), Ok(())));
+        assert!(guard.is_open());
+        guard.stay();
+        assert_eq!(guard.look(&mut bytes[wish.len()..]), (wish.len(), Ok(())));
+    }
+
+    #[test]
+    fn each_rule_has_its_name() {
+        let field = |line: &str| format!("{HEAD}{line}\r\n\r\n");
+        for (bytes, expected) in [
+            ("GET / HTTP/1.1\n".to_owned(), Refusal::LineEnd),
+            ("GET / HTTP/1.1 \r\n".to_owned(), Refusal::RequestLine),
+            ("GET  / HTTP/1.1\r\n".to_owned(), Refusal::Target),
+            ("\r\n\r\n\r\n".to_owned(), Refusal::RequestLine),
+            ("G(T / HTTP/1.1\r\n".to_owned(), Refusal::Method),
+            ("GET /# HTTP/1.1\r\n".to_owned(), Refusal::Target),
+            ("GET * HTTP/1.1\r\n".to_owned(), Refusal::Target),
+            ("GET / HTTP/2.0\r\n".to_owned(), Refusal::Version),
+            (format!("GET /{} HTTP/1.1\r\n", "a".repeat(MAX_TARGET)), Refusal::TargetSize),
+            (field(" x"), Refusal::Fold),
+            (field("X : y"), Refusal::Name),
+            (field("X: \0"), Refusal::Value),
+            (field(&"X: y\r\n".repeat(MAX_FIELDS)), Refusal::Fields),
+            (field(&"a".repeat(MAX_HEAD)), Refusal::HeadSize),
+            (field("Content-Length: +5"), Refusal::Length),
+            (field("Content-Length: 5\r\nContent-Length: 6"), Refusal::Length),
+            (field("Content-Length: 5\r\nTransfer-Encoding: chunked"), Refusal::Coding),
+            (field("Transfer-Encoding: gzip, chunked"), Refusal::Coding),
+        ] {
+            check(&bytes, 0, Err(expected));
         }
-        _ => Err(Refusal::Name),
     }
-}
-
-/// Reads the line before a chunk. Extensions are for this hop alone; their bytes are those of a field.
-fn chunk_size(line: &[u8]) -> Result<u64, Refusal> {
-    let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
-    let (digits, rest) = line.split_at(digits);
-    let is_clear = rest.is_empty() || (rest.trim_ascii_start().starts_with(b";") && all(rest, VALUE));
-    number(digits, 16).filter(|_| is_clear).ok_or(Refusal::Chunk)
-}
-
-/// Reads digits and nothing else.
-fn number(digits: &[u8], radix: u32) -> Option<u64> {
-    let add =
-        |sum: u64, digit: &u8| sum.checked_mul(radix.into())?.checked_add(char::from(*digit).to_digit(radix)?.into());
-    // The largest two mean something else to hyper.
-    digits.iter().try_fold(0, add).filter(|number| !digits.is_empty() && *number < u64::MAX - 1)
-}
-
-// === Kinds of bytes ===
-
-/// Of names: tokens (RFC 9110 §5.6.2).
-const NAME: u8 = 1;
-/// Of values (RFC 9110 §5.5).
-const VALUE: u8 = 2;
-/// Of paths: RFC 3986 §3.3, and what clients are known to send besides.
-const PATH: u8 = 4;
-/// Of queries, likewise.
-const QUERY: u8 = 8;
-
-static KINDS: [u8; 256] = kinds();
-
-const fn kinds() -> [u8; 256] {
-    let mut kinds = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        kinds[byte] = match byte as u8 {
-            b'\t' | b' ' => VALUE,
-            b'!' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'|' | b'~' => {
-                NAME | VALUE | PATH | QUERY
-            }
-            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => NAME | VALUE | PATH | QUERY,
-            b'(' | b')' | b',' | b'/' | b':' | b';' | b'=' | b'@' | b'[' | b']' | b'\\' | b'{' | b'}' => {
-                VALUE | PATH | QUERY
-            }
-            b'`' => NAME | VALUE | QUERY,
-            b'?' => VALUE | QUERY,
-            b'"' => VALUE | PATH,
-            b'#' => NAME | VALUE,
-            b'<' | b'>' => VALUE,
-            0x80.. => VALUE | PATH | QUERY,
-            _ => 0,
-        };
-        byte += 1;
-    }
-    kinds
-}
-
-fn is(byte: u8, kind: u8) -> bool {
-    KINDS[usize::from(byte)] & kind != 0
-}
-
-fn all(bytes: &[u8], kind: u8) -> bool {
-    bytes.iter().all(|byte| is(*byte, kind))
 }

@@ -2,6 +2,7 @@
 
 use std::net::Ipv6Addr;
 
+use http::Version;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Scheme, Uri};
 
@@ -54,7 +55,7 @@ impl Authority {
 ///
 /// # Errors
 /// When that is not said, said twice, malformed, or said differently in the request target and in `Host`.
-pub fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, NoHost> {
+pub fn authority(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Authority, NoHost> {
     let mut lines = headers.get_all(header::HOST).into_iter();
     let line = lines.next();
     if lines.next().is_some() {
@@ -64,6 +65,8 @@ pub fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, NoHost> {
         return Err(NoHost::Malformed);
     }
     let host = match (uri.authority(), line) {
+        // HTTP/1.1 has a `Host` even where the target says it (RFC 9112 §3.2).
+        (_, None) if version == Version::HTTP_11 => return Err(NoHost::Missing),
         (Some(target), None) => HeaderValue::from_str(target.as_str()).map_err(|_| NoHost::Malformed)?,
         (Some(target), Some(line)) if !line.as_bytes().eq_ignore_ascii_case(target.as_str().as_bytes()) => {
             return Err(NoHost::Differ);
@@ -113,11 +116,16 @@ mod tests {
 
     #[track_caller]
     fn check(uri: &str, hosts: &[&str], expected: Result<(&str, Option<u16>), NoHost>) {
+        check_version(Version::HTTP_11, uri, hosts, expected);
+    }
+
+    #[track_caller]
+    fn check_version(version: Version, uri: &str, hosts: &[&str], expected: Result<(&str, Option<u16>), NoHost>) {
         let mut headers = HeaderMap::new();
         for host in hosts {
             headers.append(header::HOST, HeaderValue::from_bytes(host.as_bytes()).unwrap());
         }
-        let found = authority(&uri.parse().unwrap(), &headers);
+        let found = authority(version, &uri.parse().unwrap(), &headers);
         let found = found.as_ref().map(|authority| (authority.host.as_str(), authority.port)).map_err(|error| *error);
         assert_eq!(found, expected, "{uri} {hosts:?}");
     }
@@ -135,7 +143,9 @@ mod tests {
     #[test]
     fn the_target_and_host_must_agree() {
         check("https://a.test/x", &["A.test"], Ok(("a.test", None)));
-        check("https://a.test/x", &[], Ok(("a.test", None)));
+        check("https://a.test/x", &[], Err(NoHost::Missing));
+        check_version(Version::HTTP_2, "https://a.test/x", &[], Ok(("a.test", None)));
+        check_version(Version::HTTP_10, "http://a.test/x", &[], Ok(("a.test", None)));
         check("https://a.test/x", &["b.test"], Err(NoHost::Differ));
         check("https://a.test:1/x", &["a.test"], Err(NoHost::Differ));
         check("ftp://a.test/x", &["a.test"], Err(NoHost::Malformed));

@@ -115,7 +115,7 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        let authority = target::authority(&http::Uri::from_static("/"), &headers).unwrap();
+        let authority = target::authority(http::Version::HTTP_11, &http::Uri::from_static("/"), &headers).unwrap();
         let found = match from(&headers, &authority, &["https://listed.test".into()]) {
             From::Here => "here",
             From::Listed(_) => "listed",

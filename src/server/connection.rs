@@ -160,7 +160,7 @@ async fn serve_h1(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
         let end = Box::pin(upstream::join(io, early, tunnel.far, watch.timeouts.tunnel_idle)).await;
         tunnel.exchange.carried(end.up, end.down);
     } else if ended == Ended::Itself {
-        Box::pin(io.linger()).await;
+        Box::pin(io.linger(&parts.read_buf)).await;
     }
 }
 

@@ -47,9 +47,10 @@ impl Guarded {
     }
 
     /// Takes what the client goes on to say when it was answered before its end: closing at once would reset the
-    /// connection, and take the answer from a client that has yet to read it (RFC 9112 §9.6).
-    pub(super) async fn linger(self) {
-        if self.refusal.is_none() && !self.guard.is_in_body() && self.held.is_empty() {
+    /// connection, and take the answer from a client that has yet to read it (RFC 9112 §9.6). `unread` is what hyper has
+    /// left of it.
+    pub(super) async fn linger(self, unread: &[u8]) {
+        if self.refusal.is_none() && !self.guard.is_in_body() && self.held.is_empty() && unread.is_empty() {
             return;
         }
         let mut stream = self.io.into_stream();

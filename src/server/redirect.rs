@@ -50,7 +50,7 @@ fn answer(request: &Request<Incoming>, port: u16) -> Response<Empty<Bytes>> {
 }
 
 fn location(request: &Request<Incoming>, port: u16) -> Option<String> {
-    let authority = target::authority(request.uri(), request.headers()).ok()?;
+    let authority = target::authority(request.version(), request.uri(), request.headers()).ok()?;
     let path = request.uri().path_and_query().filter(|path| path.as_str().starts_with('/'))?;
     let host = authority.host;
     Some(if port == 443 { format!("https://{host}{path}") } else { format!("https://{host}:{port}{path}") })

@@ -148,11 +148,7 @@ impl Live {
 }
 
 /// Goes on with each new configuration. Exchanges in flight end with the one they began with.
-async fn renew(
-    worker: Rc<Worker>,
-    mut snapshots: watch::Receiver<Arc<Snapshot>>,
-    taken: watch::Sender<Arc<Snapshot>>,
-) {
+async fn renew(worker: Rc<Worker>, mut snapshots: watch::Receiver<Arc<Snapshot>>, taken: watch::Sender<Arc<Snapshot>>) {
     while snapshots.changed().await.is_ok() {
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
         let before = worker.proxy();

@@ -165,7 +165,8 @@ impl Upload {
             Poll::Pending => Phase::Reading,
             Poll::Ready(None) => Phase::Done,
             Poll::Ready(Some(Err(_))) => Phase::Failed,
-            Poll::Ready(Some(Ok(_))) if self.has_ended() => Phase::Done,
+            // Nothing comes behind trailers, and nobody asks.
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() || self.has_ended() => Phase::Done,
             Poll::Ready(Some(Ok(_))) => Phase::Writing,
         });
         if let Poll::Ready(Some(Ok(frame))) = &polled {

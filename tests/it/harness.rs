@@ -484,8 +484,13 @@ impl Raw {
     }
 
     /// Returns the bytes of all requests so far.
+    pub fn bytes(&self) -> Vec<Vec<u8>> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Returns the same as text.
     pub fn seen(&self) -> Vec<String> {
-        self.seen.lock().unwrap().iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
+        self.bytes().iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
     }
 }
 
@@ -588,7 +593,7 @@ pub async fn read_request(stream: &mut TcpStream) -> Option<Vec<u8>> {
 fn is_whole(bytes: &[u8]) -> bool {
     let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
     let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
-    if head.contains("transfer-encoding: chunked") {
+    if head.contains("\r\ntransfer-encoding: chunked") {
         let body = &bytes[end + 2..];
         return body.ends_with(b"\r\n\r\n") && body.windows(5).any(|window| window == b"\r\n0\r\n");
     }

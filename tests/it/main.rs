@@ -6,12 +6,14 @@
 mod anatomy;
 mod browser;
 mod bulk;
+mod bytes;
 mod callers;
 mod commands;
 mod drain;
 mod expect;
 mod failover;
 mod framing;
+mod guard;
 mod handover;
 #[allow(dead_code, reason = "it offers more than each set of tests takes")]
 mod harness;
