@@ -23,6 +23,7 @@ use std::time::Duration;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 pub use self::body::Body;
 use self::body::Exchange;
@@ -36,6 +37,8 @@ use crate::limit::{DistinctKeys, Limits};
 use crate::message::framing;
 use crate::message::target::{self, Authority};
 use crate::model::path::{self, Place, Reserved};
+use crate::observe::health::Health;
+use crate::observe::metrics::{Route, Side, Tally};
 use crate::observe::{Logs, RequestId};
 use crate::pbx::{Breaker, Pbx};
 use crate::replay::Tickets;
@@ -59,6 +62,14 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Lets health checks ask the parts that all workers share.
+    pub fn watch(&self, config: &Config, health: &Health) {
+        if config.pbx.as_ref().is_some_and(|pbx| pbx.admin.is_some()) {
+            let breaker = Arc::clone(&self.breaker);
+            health.watch("breaker", move || breaker.check(Instant::now()));
+        }
+    }
+
     /// Prepares what all workers share.
     ///
     /// # Errors
@@ -80,6 +91,7 @@ pub struct Proxy {
     config: Arc<Config>,
     shared: Arc<Shared>,
     logs: Rc<Logs>,
+    tally: Tally,
     routes: Routes,
     app: Option<Rc<Upstream>>,
     pbx: Option<Rc<Upstream>>,
@@ -99,21 +111,27 @@ impl Proxy {
     ///
     /// # Errors
     /// When the path that the app is asked at is none.
-    pub fn new(config: Arc<Config>, shared: Arc<Shared>, logs: Logs) -> Result<Self, http::uri::InvalidUri> {
+    pub fn new(
+        config: Arc<Config>,
+        shared: Arc<Shared>,
+        logs: Logs,
+        tally: Tally,
+    ) -> Result<Self, http::uri::InvalidUri> {
         let idle = config.server.timeouts.body_idle;
-        let upstream = |connector: &Option<Connector>, upstream: Option<&config::Upstream>| {
-            Some(Upstream::new(connector.clone()?, upstream?.timeouts, idle))
+        let upstream = |connector: &Option<Connector>, upstream: Option<&config::Upstream>, side| {
+            Some(Upstream::new(connector.clone()?, upstream?.timeouts, idle, side, &tally))
         };
         let app_config = config.app.as_ref().map(|app| &app.upstream);
         let pbx_config = config.pbx.as_ref().map(|pbx| &pbx.upstream);
-        let app = upstream(&shared.app, app_config);
-        let pbx = upstream(&shared.pbx, pbx_config);
+        let app = upstream(&shared.app, app_config, Side::App);
+        let pbx = upstream(&shared.pbx, pbx_config, Side::Pbx);
         let sessions = config.pbx.as_ref().zip(pbx.as_ref()).and_then(|(settings, upstream)| {
-            Some(Pbx::new(Rc::clone(upstream), settings, settings.admin.as_ref()?, Arc::clone(&shared.breaker)))
+            let (admin, breaker) = (settings.admin.as_ref()?, Arc::clone(&shared.breaker));
+            Some(Pbx::new(Rc::clone(upstream), settings, admin, breaker, tally.clone()))
         });
-        let chain = chain(&config.methods, app.as_ref())?;
+        let chain = chain(&config.methods, app.as_ref(), &tally)?;
         let routes = Routes::new(app_config, pbx_config);
-        Ok(Self { config, shared, logs: Rc::new(logs), routes, app, pbx, sessions, chain })
+        Ok(Self { config, shared, logs: Rc::new(logs), tally, routes, app, pbx, sessions, chain })
     }
 
     /// Closes upstream connections that have been idle for too long.
@@ -166,7 +184,14 @@ impl Proxy {
         // Logins are boxed: they are rare, and passing on should not carry their state around.
         let mut response = match path::place(request.uri().path()) {
             Place::Disguised => return Err(Error::Malformed("the path is not written as it should be")),
-            Place::Reserved(reserved) => Box::pin(self.answer_login(reserved, request, &caller)).await?,
+            Place::Reserved(reserved) => {
+                exchange.is_answered_by(match reserved {
+                    Reserved::Ott => Route::Ott,
+                    Reserved::Pbx => Route::Login,
+                    Reserved::Callgate => Route::Callgate,
+                });
+                Box::pin(self.answer_login(reserved, request, &caller)).await?
+            }
             Place::Open => return self.forward(request, peer, caller, exchange).await,
         };
         reply::name(&mut response, exchange.id);
@@ -245,7 +270,11 @@ fn check_framing(request: &Request<Incoming>, peer: &Peer) -> Result<(), Error> 
 }
 
 /// Builds the auth methods from their settings.
-fn chain(methods: &[config::Method], app: Option<&Rc<Upstream>>) -> Result<Chain, http::uri::InvalidUri> {
+fn chain(
+    methods: &[config::Method],
+    app: Option<&Rc<Upstream>>,
+    tally: &Tally,
+) -> Result<Chain, http::uri::InvalidUri> {
     let mut chain = Vec::new();
     for method in methods {
         let name = method.name.clone();
@@ -260,5 +289,5 @@ fn chain(methods: &[config::Method], app: Option<&Rc<Upstream>>) -> Result<Chain
             }
         }
     }
-    Ok(Chain::new(chain))
+    Ok(Chain::new(chain, tally.clone()))
 }

@@ -3,6 +3,7 @@
 //! One worker thread per core, each with its own listening sockets (`SO_REUSEPORT`) and upstream connections: a
 //! connection lives and dies on one thread.
 
+mod admin;
 mod connection;
 mod io;
 mod listener;
@@ -20,9 +21,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use self::admin::Admin;
 use self::worker::{Parts, Worker};
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::observe::Logs;
+use crate::observe::metrics::{Metrics, Tally};
 use crate::proxy::{Proxy, Shared};
 use crate::tls;
 
@@ -33,6 +36,7 @@ pub struct Server {
     redirect: Option<SocketAddr>,
     drain: watch::Sender<bool>,
     workers: Vec<JoinHandle<usize>>,
+    admin: Option<Admin>,
     logs: Logs,
 }
 
@@ -44,6 +48,15 @@ pub enum StartError {
     Listen {
         /// The address.
         address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: IoError,
+    },
+    /// The address of `[admin]` cannot be listened at.
+    #[error("cannot listen at {listen}")]
+    Admin {
+        /// The address.
+        listen: Listen,
         /// What the system said.
         #[source]
         source: IoError,
@@ -70,9 +83,12 @@ impl Server {
         let tls = tls::server::config(&config.certificates)?;
         let shared = Arc::new(Shared::new(&config)?);
         // Built once here, so that what cannot be built is said before a port is bound.
-        drop(Proxy::new(Arc::clone(&config), Arc::clone(&shared), logs.clone())?);
+        drop(Proxy::new(Arc::clone(&config), Arc::clone(&shared), logs.clone(), Tally::default())?);
         let (drain, drained) = watch::channel(false);
+        let metrics = Metrics::start(&config, &logs);
+        watch_over(&metrics, &config, &shared, &drained);
         let mut sockets = listener::Sockets::bind(&config, count)?;
+        let admin = config.admin.as_ref().map(bind_admin).transpose()?;
         let (addresses, redirect) = (sockets.addresses.clone(), sockets.redirect_address);
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
@@ -81,6 +97,7 @@ impl Server {
                 shared: Arc::clone(&shared),
                 tls: Arc::clone(&tls),
                 logs: logs.clone(),
+                metrics: Arc::clone(&metrics),
                 listeners: sockets.take_worker(index),
                 redirect: sockets.take_redirect(index),
                 port: addresses.first().map_or(443, SocketAddr::port),
@@ -89,7 +106,8 @@ impl Server {
             let thread = thread::Builder::new().name(format!("callgate-{index}"));
             workers.push(thread.spawn(move || Worker::run(parts)).map_err(StartError::Thread)?);
         }
-        Ok(Self { addresses, redirect, drain, workers, logs })
+        let admin = admin.map(|bound| Admin::start(bound, metrics, count)).transpose().map_err(StartError::Thread)?;
+        Ok(Self { addresses, redirect, drain, workers, admin, logs })
     }
 
     /// Returns the addresses that speak TLS, with the ports that were bound.
@@ -104,6 +122,12 @@ impl Server {
         self.redirect
     }
 
+    /// Returns where health and metrics are told, with the port that was bound.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<&Listen> {
+        self.admin.as_ref().map(|admin| &admin.listen)
+    }
+
     /// Stops accepting; what is in flight goes on until it ends, or until the drain deadline.
     pub fn drain(&self) {
         self.drain.send_replace(true);
@@ -113,9 +137,23 @@ impl Server {
     #[must_use]
     pub fn join(self) -> usize {
         let cut = self.workers.into_iter().map(|worker| worker.join().unwrap_or_default()).sum();
+        if let Some(admin) = self.admin {
+            admin.end();
+        }
         self.logs.flush();
         cut
     }
+}
+
+/// Lets health checks ask what only the server knows, and what all workers share.
+fn watch_over(metrics: &Metrics, config: &Config, shared: &Shared, drained: &watch::Receiver<bool>) {
+    let drained = drained.clone();
+    metrics.health.watch("drain", move || if *drained.borrow() { Err("draining".to_owned()) } else { Ok(()) });
+    shared.watch(config, &metrics.health);
+}
+
+fn bind_admin(listen: &Listen) -> Result<admin::Bound, StartError> {
+    admin::Bound::bind(listen).map_err(|source| StartError::Admin { listen: listen.clone(), source })
 }
 
 fn cores() -> usize {

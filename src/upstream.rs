@@ -27,6 +27,7 @@ pub use self::relay::{Cut, Relay};
 pub use self::tunnel::{End, Far, join};
 use crate::config::UpstreamTimeouts;
 use crate::message::framing::{self, Unclear};
+use crate::observe::metrics::{Carrier, Connect, Fault, Side, Tally};
 
 /// How many idle connections one worker keeps to one upstream.
 const MAX_IDLE: usize = 1024;
@@ -38,6 +39,8 @@ pub struct Upstream {
     first_byte: Duration,
     body_idle: Duration,
     keep_alive: Duration,
+    side: Side,
+    tally: Tally,
     /// Those used last are at the end and go out first, so that the others grow old and are closed.
     #[expect(clippy::vec_box, reason = "a link is large, and moved from here to an exchange and back many times")]
     idle: RefCell<Vec<Box<Link>>>,
@@ -86,9 +89,15 @@ pub enum Answer {
 impl Upstream {
     /// Makes an upstream without any connection yet. `body_idle` is the longest pause within a body, either way.
     #[must_use]
-    pub fn new(connector: Connector, timeouts: UpstreamTimeouts, body_idle: Duration) -> Rc<Self> {
-        let (first_byte, keep_alive) = (timeouts.first_byte, timeouts.keep_alive);
-        Rc::new(Self { connector, first_byte, body_idle, keep_alive, idle: RefCell::default() })
+    pub fn new(
+        connector: Connector,
+        timeouts: UpstreamTimeouts,
+        body_idle: Duration,
+        side: Side,
+        tally: &Tally,
+    ) -> Rc<Self> {
+        let (first_byte, keep_alive, tally) = (timeouts.first_byte, timeouts.keep_alive, tally.clone());
+        Rc::new(Self { connector, first_byte, body_idle, keep_alive, side, tally, idle: RefCell::default() })
     }
 
     /// Sends a request, over an idle connection if there is one, and returns the answer as soon as its head is here.
@@ -124,21 +133,48 @@ impl Upstream {
                 // Boxed: connecting is rare, and its state is large.
                 None => Box::pin(self.connect()).await?,
             };
+            self.tally.request(self.side, if is_last { Carrier::New } else { Carrier::Reused });
             request = match (link.send(request, self.deadlines()).await, again) {
-                (Ok((response, link)), _) => return self.answer(response, link),
+                (Ok((response, link)), _) => return self.answer(response, link).map_err(|error| self.fault(error)),
                 (Err(SendError::Unsent(request)), _) if !is_last => *request,
-                (Err(SendError::Unsent(_)), _) => return Err(Error::Nonsense("the connection closed at once")),
+                (Err(SendError::Unsent(_)), _) => {
+                    return Err(self.fault(Error::Nonsense("the connection closed at once")));
+                }
                 (Err(SendError::Lost(_)), Some(again)) => again,
-                (Err(SendError::Lost(error)), None) => return Err(Error::Broken(error)),
-                (Err(SendError::Failed(error)), _) => return Err(error),
+                (Err(SendError::Lost(error)), None) => return Err(self.fault(Error::Broken(error))),
+                (Err(SendError::Failed(error)), _) => return Err(self.fault(error)),
             };
+            self.tally.retry(self.side);
         }
     }
 
     async fn connect(&self) -> Result<Box<Link>, Error> {
         let to = || Arc::clone(self.connector.address());
-        let wire = self.connector.connect().await.map_err(|source| Error::Connect { to: to(), source })?;
+        let wire = self.connector.connect().await;
+        self.tally.connect(
+            self.side,
+            match &wire {
+                Ok(_) => Connect::Ok,
+                Err(ConnectError::Io(_)) => Connect::Failed,
+                Err(ConnectError::Timeout) => Connect::Timeout,
+            },
+        );
+        let wire = wire.map_err(|source| Error::Connect { to: to(), source })?;
         Link::new(wire).await.map_err(Error::Broken)
+    }
+
+    /// Counts why there was no answer.
+    fn fault(&self, error: Error) -> Error {
+        let fault = match &error {
+            // Counted where it was tried.
+            Error::Connect { .. } => return error,
+            Error::Timeout => Fault::Timeout,
+            Error::Broken(_) => Fault::Broken,
+            Error::Nonsense(_) | Error::Unclear(_) => Fault::Nonsense,
+            Error::ClientStalled | Error::ClientGone => Fault::Client,
+        };
+        self.tally.fault(self.side, fault);
+        error
     }
 
     /// Closes the connections that have been idle for too long.

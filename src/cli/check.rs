@@ -13,7 +13,8 @@ use tokio::time::timeout;
 use super::{Done, EX_CONFIG, causes, complain, load};
 use crate::config::{self, Config, HostPattern, MethodKind, Whoami};
 use crate::model::account::Account;
-use crate::pbx::{self, Breaker, Pbx};
+use crate::observe::metrics::{Side, Tally};
+use crate::pbx::{self, Pbx};
 use crate::upstream::{self, Answer, Connector, Payload, Upstream};
 
 pub(super) fn run(path: &Path, online: bool) -> Done {
@@ -69,7 +70,7 @@ fn is_covered(config: &Config, host: &str) -> bool {
 }
 
 async fn try_app(config: &Config, app: &config::App) -> Vec<String> {
-    let upstream = match open(config, &app.upstream) {
+    let upstream = match open(config, &app.upstream, Side::App) {
         Ok(upstream) => upstream,
         Err(problem) => return vec![format!("app: {problem}")],
     };
@@ -107,14 +108,14 @@ async fn try_whoami(upstream: &Rc<Upstream>, whoami: &Whoami) -> Result<(), Stri
 
 /// Asks the PBX for a session in a domain that cannot exist: right credentials are told that it does not.
 async fn try_pbx(config: &Config, settings: &config::Pbx) -> Vec<String> {
-    let upstream = match open(config, &settings.upstream) {
+    let upstream = match open(config, &settings.upstream, Side::Pbx) {
         Ok(upstream) => upstream,
         Err(problem) => return vec![format!("pbx: {problem}")],
     };
     let Some(admin) = &settings.admin else { return Vec::new() };
     let nobody =
         Account::new("callgate-check", "callgate-check.invalid".parse().expect("a host name")).expect("an account");
-    let problem = match Pbx::new(upstream, settings, admin, Arc::new(Breaker::default())).mint(&nobody).await {
+    let problem = match Pbx::new(upstream, settings, admin, Arc::default(), Tally::default()).mint(&nobody).await {
         Ok(_) => "the PBX opens sessions in domains that do not exist".to_owned(),
         Err(pbx::Error::Unknown) => return Vec::new(),
         Err(pbx::Error::Refused { .. }) => format!(
@@ -129,7 +130,7 @@ async fn try_pbx(config: &Config, settings: &config::Pbx) -> Vec<String> {
     vec![format!("pbx: {problem}")]
 }
 
-fn open(config: &Config, upstream: &config::Upstream) -> Result<Rc<Upstream>, String> {
+fn open(config: &Config, upstream: &config::Upstream, side: Side) -> Result<Rc<Upstream>, String> {
     let connector = Connector::new(upstream).map_err(|error| causes(&error))?;
-    Ok(Upstream::new(connector, upstream.timeouts, config.server.timeouts.body_idle))
+    Ok(Upstream::new(connector, upstream.timeouts, config.server.timeouts.body_idle, side, &Tally::default()))
 }

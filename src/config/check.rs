@@ -1,5 +1,6 @@
 //! From the text of `proxy.toml` to a [`Config`]: every problem at once, each with its place.
 
+mod admin;
 mod allow;
 mod auth;
 mod tls;
@@ -63,7 +64,9 @@ fn parse_file(file: &str, text: &str, base: &Path, env: &dyn Fn(&str) -> Option<
     let config = document.read(|root| config(root, &around));
     let (problems, warnings) = document.close();
     match config {
-        Some(config) if problems.is_empty() => Ok(Config { warnings: Problems::new(warnings).into_vec(), ..config }),
+        Some(config) if problems.is_empty() => {
+            Ok(Config { file: file.to_owned(), warnings: Problems::new(warnings).into_vec(), ..config })
+        }
         Some(_) | None => Err(Problems::new(problems)),
     }
 }
@@ -99,7 +102,10 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     let limits = root.section("limits", |table| Some(limits(table))).unwrap_or_else(default_limits);
     let log = root.section("log", |table| Some(log(table, around))).unwrap_or(DEFAULT_LOG);
     let audit = root.section("audit", |table| around.log_file(&table.require("file")?));
+    let public: Vec<_> = listen.iter().flatten().copied().chain(redirect_http).collect();
+    let admin = root.section("admin", |table| admin::listen(&table.require("listen")?, &public, around));
     Some(Config {
+        file: String::new(),
         listen: listen?,
         certificates: certificates?,
         redirect_http,
@@ -113,6 +119,7 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
         limits,
         log,
         audit,
+        admin,
         warnings: Vec::new(),
     })
 }

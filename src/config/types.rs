@@ -24,6 +24,8 @@ use crate::model::secret::Secret;
 /// Everything `proxy.toml` says, with its files read and its defaults filled in.
 #[derive(Debug)]
 pub struct Config {
+    /// The file it was read from.
+    pub file: String,
     /// The addresses that speak TLS.
     pub listen: Vec<SocketAddr>,
     /// The certificates of the TLS listeners; the first answers clients whose name fits none.
@@ -50,8 +52,28 @@ pub struct Config {
     pub log: Log,
     /// The file that receives the audit lines; none: they go where the access log goes.
     pub audit: Option<PathBuf>,
+    /// Where health and metrics are told; none: nowhere.
+    pub admin: Option<Listen>,
     /// What is allowed but hardly meant, such as a method that no rule uses.
     pub warnings: Vec<Problem>,
+}
+
+/// Where connections are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// An IP address with its port.
+    Tcp(SocketAddr),
+    /// A unix socket, by its path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// A certificate chain with its key.
@@ -62,6 +84,8 @@ pub struct Certificate {
     pub key: PrivateKeyDer<'static>,
     /// The host names of the certificate, in lower case, wildcards as `*.example.com`.
     pub names: Vec<String>,
+    /// When the server's own certificate ends.
+    pub not_after: Timestamp,
 }
 
 impl fmt::Debug for Certificate {
@@ -128,6 +152,16 @@ pub struct Url {
     pub host: String,
     /// The port; 80 or 443 when not written.
     pub port: u16,
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        match self.host.contains(':') {
+            true => write!(f, "{scheme}://[{}]:{}", self.host, self.port),
+            false => write!(f, "{scheme}://{}:{}", self.host, self.port),
+        }
+    }
 }
 
 /// How an upstream's certificate is judged.

@@ -8,6 +8,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::body::Exchange;
+use crate::observe::metrics::Tally;
 use crate::upstream::Far;
 
 /// The client's end of one connection.
@@ -35,6 +36,7 @@ pub struct Tunnel {
 /// Facts from which a connection's deadline follows.
 #[derive(Debug)]
 pub struct Vitals {
+    tally: Tally,
     in_flight: Cell<u32>,
     /// Since when no exchange is in flight.
     quiet_since: Cell<Instant>,
@@ -52,8 +54,9 @@ pub struct Vitals {
 impl Vitals {
     /// Starts with a connection whose first request is awaited. `multiplexed`: it may have many exchanges at once.
     #[must_use]
-    pub fn new(now: Instant, multiplexed: bool) -> Rc<Self> {
+    pub fn new(now: Instant, multiplexed: bool, tally: Tally) -> Rc<Self> {
         Rc::new(Self {
+            tally,
             in_flight: Cell::new(0),
             quiet_since: Cell::new(now),
             head_since: Cell::new(None),
@@ -68,6 +71,7 @@ impl Vitals {
     #[must_use]
     pub fn begin(self: &Rc<Self>) -> InFlight {
         self.in_flight.set(self.in_flight.get() + 1);
+        self.tally.begun();
         self.head_since.set(None);
         self.expects_head.set(!self.multiplexed);
         InFlight(Rc::clone(self))
@@ -129,11 +133,17 @@ impl InFlight {
     pub fn again(&self) -> Self {
         self.0.begin()
     }
+
+    /// Returns where the exchange is counted.
+    pub(super) fn tally(&self) -> &Tally {
+        &self.0.tally
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         let vitals = &self.0;
+        vitals.tally.over();
         vitals.in_flight.set(vitals.in_flight.get() - 1);
         if vitals.in_flight.get() == 0 {
             vitals.quiet_since.set(Instant::now());

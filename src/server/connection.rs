@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::{HandshakeKind, ServerConnection};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
@@ -22,6 +23,7 @@ use super::worker::Worker;
 use crate::alarm::Alarm;
 use crate::config::ServerTimeouts;
 use crate::message::{forwarded, framing};
+use crate::observe::metrics::{Handshake, Protocol, TlsVersion};
 use crate::proxy::{Peer, Vitals};
 use crate::upstream;
 
@@ -50,17 +52,32 @@ pub(super) async fn serve(stream: TcpStream, address: SocketAddr, worker: Rc<Wor
     // Boxed, as is all that a resting connection has no use for.
     let tls = match Box::pin(timeout(timeouts.handshake, handshake)).await {
         Ok(Ok(tls)) => tls,
-        Ok(Err(error)) => return tracing::debug!(%client, %error, "no handshake"),
-        Err(_) => return tracing::debug!(%client, "no handshake in time"),
+        Ok(Err(error)) => {
+            worker.tally.handshake(Handshake::Failed, TlsVersion::None);
+            return tracing::debug!(%client, %error, "no handshake");
+        }
+        Err(_) => {
+            worker.tally.handshake(Handshake::Timeout, TlsVersion::None);
+            return tracing::debug!(%client, "no handshake in time");
+        }
     };
+    worker.tally.handshake(handshake_kind(tls.get_ref().1), tls.get_ref().1.protocol_version().into());
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-    let vitals = Vitals::new(Instant::now(), h2);
+    let _open = worker.tally.connection(if h2 { Protocol::H2 } else { Protocol::H1 });
+    let vitals = Vitals::new(Instant::now(), h2, worker.tally.clone());
     let io = TokioIo::new(Watched::new(tls, Rc::clone(&vitals)));
     let watch = Watch { vitals: Rc::clone(&vitals), timeouts, guest, alarm: Alarm::default(), told: None };
     if h2 {
         serve_h2(io, client, worker, watch).await;
     } else {
         serve_h1(io, client, worker, watch).await;
+    }
+}
+
+fn handshake_kind(tls: &ServerConnection) -> Handshake {
+    match tls.handshake_kind() {
+        Some(HandshakeKind::Resumed) => Handshake::Resumed,
+        _ => Handshake::Full,
     }
 }
 
@@ -82,7 +99,7 @@ async fn serve_h1(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut 
     let parts = connection.into_parts();
     let end =
         Box::pin(upstream::join(parts.io.into_inner(), parts.read_buf, tunnel.far, watch.timeouts.tunnel_idle)).await;
-    tunnel.exchange.carried(end.up, end.down);
+    tunnel.exchange.carried(end);
 }
 
 async fn serve_h2(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut watch: Watch) {

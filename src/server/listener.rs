@@ -68,7 +68,8 @@ impl Sockets {
     }
 }
 
-fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+/// Binds one address; `shared` leaves room for further sockets at it.
+pub(super) fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;

@@ -16,6 +16,7 @@ use super::registry::Registry;
 use super::{connection, redirect};
 use crate::config::{Config, ServerTimeouts};
 use crate::observe::Logs;
+use crate::observe::metrics::{Metrics, Tally};
 use crate::proxy::{Proxy, Shared};
 
 /// How long a worker waits when the system has no socket left for it.
@@ -29,6 +30,7 @@ pub(super) struct Parts {
     pub(super) shared: Arc<Shared>,
     pub(super) tls: Arc<ServerConfig>,
     pub(super) logs: Logs,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) listeners: Vec<StdListener>,
     pub(super) redirect: Option<StdListener>,
     /// The port that `redirect` leads to.
@@ -40,6 +42,7 @@ pub(super) struct Parts {
 pub(super) struct Worker {
     pub(super) acceptor: TlsAcceptor,
     pub(super) registry: Rc<Registry>,
+    pub(super) tally: Tally,
     config: Arc<Config>,
     port: u16,
     proxy: Rc<Proxy>,
@@ -59,11 +62,13 @@ impl Worker {
     }
 
     async fn work(mut parts: Parts) -> usize {
-        let proxy = Proxy::new(Arc::clone(&parts.config), parts.shared, parts.logs)
+        let tally = parts.metrics.tally();
+        let proxy = Proxy::new(Arc::clone(&parts.config), parts.shared, parts.logs, tally.clone())
             .expect("the server built the same one before");
         let worker = Rc::new(Self {
             acceptor: TlsAcceptor::from(parts.tls),
             registry: Rc::default(),
+            tally,
             config: parts.config,
             port: parts.port,
             proxy: Rc::new(proxy),
@@ -87,6 +92,7 @@ impl Worker {
     }
 
     fn welcome(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) {
+        self.tally.accepted(true);
         tokio::task::spawn_local(connection::serve(stream, address, Rc::clone(self)));
     }
 
@@ -114,6 +120,7 @@ async fn accept(listener: StdListener, worker: Rc<Worker>, welcome: fn(&Rc<Worke
         match listener.accept().await {
             Ok((stream, address)) => welcome(&worker, stream, address),
             Err(error) => {
+                worker.tally.accepted(false);
                 tracing::warn!(%error, "cannot accept for now");
                 sleep(BACK_OFF).await;
             }
