@@ -1,6 +1,7 @@
 //! What the promises are tested with: a real gate before real servers, and clients that see every byte.
 //!
-//! Every gate searches its own log lines and the program's events for secrets when it ends: for those it was told of,
+//! Every gate searches its own log lines, the program's events and what its admin listener tells for secrets when it
+//! ends: for those it was told of,
 //! and for all that its clients sent or were given.
 
 use std::fs;
@@ -9,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex, Once, OnceLock};
 
 use bytes::Bytes;
-use callgate::config::{self, Format};
+use callgate::config::{self, Format, Listen};
 use callgate::model::ott::{VoximplantUser, users_line};
 use callgate::observe::{Logs, Memory};
 use callgate::server::Server;
@@ -42,11 +43,12 @@ pub struct Gate {
     logs: Logs,
     memory: Memory,
     ca: CertificateDer<'static>,
+    admin: Listen,
     canaries: Mutex<Vec<String>>,
 }
 
 impl Gate {
-    /// Starts a gate with a configuration: `listen`, `tls` are added. Files at hand: `voximplant.htdigest` (alice, bob).
+    /// Starts a gate with a configuration: `listen`, `tls` are added, and `[admin]` where it is missing. Files at hand: `voximplant.htdigest` (alice, bob).
     /// Environment: `PBX_ADMIN` is the stand-in's administrator password.
     pub async fn start(text: &str) -> Self {
         Self::try_start(text).unwrap_or_else(|problems| panic!("{problems}"))
@@ -64,16 +66,19 @@ impl Gate {
         secret(&dir, "voximplant.htdigest", &users.join("\n"));
         let text =
             format!("listen = \"127.0.0.1:0\"\ntls = {{ cert = \"fullchain.pem\", key = \"privkey.pem\" }}\n{text}");
+        let admin = if text.contains("[admin]") { "" } else { "\n[admin]\nlisten = \"unix:admin.sock\"\n" };
+        let text = format!("{text}{admin}");
         let password = callgate::demo::vodia::Options::default().admin_password;
         let env = |name: &str| (name == "PBX_ADMIN").then(|| password.clone());
         let config = config::parse(&text, dir.path(), &env)?;
         let (logs, memory) = Logs::memory(config.log.format);
         let server = Server::start(config, logs.clone()).unwrap();
         let (addr, redirect) = (server.addresses()[0], server.redirect_address());
+        let admin = server.admin_address().unwrap().clone();
         let ca = CertificateDer::from_pem_slice(certificate.ca.as_bytes()).unwrap();
         let mut canaries = vec![VOX_PASSWORD.to_owned(), password.clone()];
         canaries.extend(ha1s);
-        Ok(Self { server: Some(server), addr, dir, redirect, logs, memory, ca, canaries: Mutex::new(canaries) })
+        Ok(Self { server: Some(server), addr, dir, redirect, logs, memory, ca, admin, canaries: Mutex::new(canaries) })
     }
 
     /// Starts a gate with one worker that passes everything to one plain upstream.
@@ -149,7 +154,22 @@ impl Gate {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    /// Adds a text that no log line may contain.
+    /// Asks the admin listener for a path, and returns its answer as it came.
+    pub fn told(&self, path: &str) -> String {
+        self.tell(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+    }
+
+    /// Sends bytes to the admin listener, and returns all that comes until it closes.
+    pub fn tell(&self, request: &str) -> String {
+        tell(&self.admin, request)
+    }
+
+    /// Where the admin listener is.
+    pub fn admin(&self) -> &Listen {
+        &self.admin
+    }
+
+    /// Adds a text that no log line may contain, and nothing that the admin listener tells.
     pub fn canary(&self, text: impl Into<String>) {
         self.canaries.lock().unwrap().push(text.into());
     }
@@ -173,6 +193,7 @@ impl Gate {
 
     /// Drains the gate and returns how many connections were cut off.
     pub async fn drain(mut self) -> usize {
+        self.search(&self.admin_tells());
         let server = self.server.take().unwrap();
         server.drain();
         tokio::task::spawn_blocking(move || server.join()).await.unwrap()
@@ -182,20 +203,49 @@ impl Gate {
     pub fn begin_drain(&self) {
         self.server.as_ref().unwrap().drain();
     }
+
+    fn admin_tells(&self) -> String {
+        ["/metrics", "/status", "/readyz?verbose"].map(|path| self.told(path)).concat()
+    }
+
+    fn search_logs(&self) {
+        if !std::thread::panicking() {
+            self.search(&self.log());
+            self.search(&String::from_utf8_lossy(&EVENTS.get().unwrap().lock().unwrap()));
+        }
+    }
+
+    /// Searches a text for all secrets.
+    fn search(&self, told: &str) {
+        for canary in self.canaries.lock().unwrap().iter() {
+            assert!(!told.contains(canary.as_str()), "a log line or the admin listener tells the secret {canary:?}");
+        }
+    }
+}
+
+/// Sends bytes to an admin listener, and returns all that comes until it closes.
+pub fn tell(admin: &Listen, request: &str) -> String {
+    match admin {
+        Listen::Tcp(address) => say(std::net::TcpStream::connect(address).unwrap(), request),
+        Listen::Unix(path) => say(std::os::unix::net::UnixStream::connect(path).unwrap(), request),
+    }
+}
+
+fn say(mut stream: impl std::io::Read + std::io::Write, request: &str) -> String {
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.drain();
+        let Some(server) = self.server.take() else { return self.search_logs() };
+        if !std::thread::panicking() {
+            self.search(&self.admin_tells());
         }
-        if std::thread::panicking() {
-            return;
-        }
-        let told = format!("{}{}", self.log(), String::from_utf8_lossy(&EVENTS.get().unwrap().lock().unwrap()));
-        for canary in self.canaries.lock().unwrap().iter() {
-            assert!(!told.contains(canary.as_str()), "a log line tells the secret {canary:?}");
-        }
+        server.drain();
+        self.search_logs();
     }
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without, it fails without")]
 #![expect(unreachable_pub, reason = "a test binary has no outside; `pub` is what one file offers the others")]
 
+mod admin;
 mod browser;
 mod callers;
 mod commands;
@@ -16,6 +17,7 @@ mod identity;
 mod inject;
 mod limits;
 mod logs;
+mod openmetrics;
 mod ott;
 mod pbx;
 mod pool;
