@@ -6,13 +6,13 @@
 mod app;
 mod key;
 
-use std::net::IpAddr;
 use std::rc::Rc;
 
 use http::{HeaderMap, HeaderValue};
 
 pub use self::app::{App, AppError};
 pub use self::key::Key;
+use crate::message::origin::Origin;
 use crate::model::grant::Wish;
 use crate::model::principal::Principal;
 use crate::observe::metrics::{self, Tally};
@@ -35,8 +35,8 @@ pub struct Ask<'a> {
     pub headers: &'a HeaderMap,
     /// The authority the request is for.
     pub host: &'a HeaderValue,
-    /// The client's address.
-    pub client: IpAddr,
+    /// Who the request is from.
+    pub origin: &'a Origin,
     /// The request's id, told to the app.
     pub id: HeaderValue,
 }

@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod hash;
+mod reload;
 mod run;
 
 use std::error::Error;
@@ -32,7 +33,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve. SIGTERM or SIGINT ends after the exchanges in flight; a second one ends at once
+    /// Serve. SIGTERM or SIGINT ends after the exchanges in flight, a second one at once; SIGHUP reads the files again
     Run {
         /// The configuration
         #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
@@ -70,7 +71,17 @@ type Done = Result<(), ExitCode>;
 
 /// Loads a configuration, or says everything that is wrong with it.
 fn load(path: &Path) -> Result<Config, ExitCode> {
-    let config = config::load(path, &|name| std::env::var(name).ok()).map_err(|problems| refuse(&problems))?;
+    take(config::load(path, &environment))
+}
+
+/// Looks up a variable of the environment.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Takes a configuration that was read, or says everything that is wrong with it.
+fn take(config: Result<Config, Problems>) -> Result<Config, ExitCode> {
+    let config = config.map_err(|problems| refuse(&problems))?;
     for warning in &config.warnings {
         eprintln!("warning: {warning}");
     }

@@ -2,10 +2,12 @@
 
 mod check;
 mod document;
+mod files;
 pub mod problem;
 mod source;
 pub mod types;
 
-pub use self::check::{load, parse};
+pub use self::check::{Reading, load, parse, read};
+pub use self::files::{Files, Watch};
 pub use self::problem::{Problem, Problems};
 pub use self::types::*;

@@ -5,6 +5,7 @@ mod limiter;
 mod table;
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 pub use self::keys::DistinctKeys;
 pub use self::limiter::{Limited, Limiter};
@@ -16,27 +17,44 @@ const KEYS: usize = 100_000;
 /// The quotas of `[limits]`. One value serves all workers.
 pub struct Limits {
     /// Requests to the login endpoints, by [`client_key`].
-    pub client: Limiter,
+    pub client: Arc<Limiter>,
     /// Requests to the login endpoints, by proven caller.
-    pub caller: Limiter,
+    pub caller: Arc<Limiter>,
     /// Grants, by account or Voximplant user.
-    pub account: Limiter,
+    pub account: Arc<Limiter>,
     /// Refusals, by [`client_key`]: peeked at before a request is answered, consumed by a refusal.
-    pub failures: Limiter,
+    pub failures: Arc<Limiter>,
     /// Password logins passing through to the PBX, by [`client_key`].
-    pub pbx_logins: Limiter,
+    pub pbx_logins: Arc<Limiter>,
 }
 
 impl Limits {
     /// Makes the limiters, all of them unused.
     #[must_use]
     pub fn new(rates: &config::Limits) -> Self {
+        let new = |name, rate| Arc::new(Limiter::new(name, rate, KEYS));
         Self {
-            client: Limiter::new("client", rates.client, KEYS),
-            caller: Limiter::new("caller", rates.caller, KEYS),
-            account: Limiter::new("account", rates.account, KEYS),
-            failures: Limiter::new("failures", rates.failures, KEYS),
-            pbx_logins: Limiter::new("pbx_logins", rates.pbx_logins, KEYS),
+            client: new("client", rates.client),
+            caller: new("caller", rates.caller),
+            account: new("account", rates.account),
+            failures: new("failures", rates.failures),
+            pbx_logins: new("pbx_logins", rates.pbx_logins),
+        }
+    }
+
+    /// Makes the limiters for other rates: where a rate is the same, its counts go on.
+    #[must_use]
+    pub fn successor(&self, rates: &config::Limits) -> Self {
+        let next = |before: &Arc<Limiter>, rate| match before.rate() == rate {
+            true => Arc::clone(before),
+            false => Arc::new(Limiter::new(before.name(), rate, KEYS)),
+        };
+        Self {
+            client: next(&self.client, rates.client),
+            caller: next(&self.caller, rates.caller),
+            account: next(&self.account, rates.account),
+            failures: next(&self.failures, rates.failures),
+            pbx_logins: next(&self.pbx_logins, rates.pbx_logins),
         }
     }
 }

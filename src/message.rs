@@ -3,4 +3,5 @@
 pub mod forwarded;
 pub mod framing;
 pub mod hop;
+pub mod origin;
 pub mod target;

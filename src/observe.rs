@@ -48,6 +48,24 @@ impl Logs {
         Ok(Self { access, audit, format })
     }
 
+    /// Opens what another configuration names, or goes on where both name the same.
+    ///
+    /// # Errors
+    /// When a file cannot be opened.
+    pub fn successor(&self, before: &Config, config: &Config) -> io::Result<Self> {
+        let is_same = (&before.log.access, before.log.format, &before.audit)
+            == (&config.log.access, config.log.format, &config.audit);
+        if is_same { Ok(self.clone()) } else { Self::open(config) }
+    }
+
+    /// Opens the log files again: they may have been moved away.
+    pub fn reopen(&self) {
+        self.audit.reopen();
+        if let Some(access) = &self.access {
+            access.reopen();
+        }
+    }
+
     /// Writes all lines to one log in memory, for tests.
     #[must_use]
     pub fn memory(format: Format) -> (Self, Memory) {

@@ -33,8 +33,6 @@ const MAX_ANSWER: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct Pbx {
     upstream: Rc<Upstream>,
-    /// `host[:port]` of the PBX's own address.
-    host: HeaderValue,
     /// Basic credentials of the administrator.
     admin: HeaderValue,
     deadline: Duration,
@@ -87,7 +85,7 @@ impl Pbx {
         let basic = BASE64_STANDARD.encode(format!("{}:{}", admin.user, admin.password.expose()));
         let mut credentials = HeaderValue::try_from(format!("Basic {basic}")).expect("base64 is ASCII");
         credentials.set_sensitive(true);
-        Self { upstream, host: host_of(&pbx.upstream.url), admin: credentials, deadline: pbx.timeout, breaker, tally }
+        Self { upstream, admin: credentials, deadline: pbx.timeout, breaker, tally }
     }
 
     /// Opens a session for an account. The PBX is asked once, and goes on even when the caller has left.
@@ -103,7 +101,7 @@ impl Pbx {
         let body = wire::mint(account);
         let asked = tokio::task::spawn_local(async move {
             let proof = (header::AUTHORIZATION, this.admin.clone());
-            let answer = this.ask(Method::POST, this.host.clone(), Some(proof), body).await;
+            let answer = this.ask(Method::POST, None, Some(proof), body).await;
             let minted = answer.and_then(|answer| wire::read_mint(answer.status, &answer.body));
             this.tally.mint(outcome(&minted));
             if pass.report(&minted, Instant::now()) {
@@ -119,7 +117,7 @@ impl Pbx {
     /// # Errors
     /// When the PBX does not take the token.
     pub async fn exchange(&self, token: &SessionId, host: HeaderValue) -> Result<Vec<HeaderValue>, Error> {
-        let answer = self.ask(Method::POST, host, None, wire::exchange(token)).await?;
+        let answer = self.ask(Method::POST, Some(host), None, wire::exchange(token)).await?;
         wire::read_exchange(answer.status, &answer.body, &answer.headers)
     }
 
@@ -129,18 +127,31 @@ impl Pbx {
     /// When the PBX does not.
     pub async fn speak(&self, language: &Language, cookies: &[HeaderValue], host: HeaderValue) -> Result<(), Error> {
         let proof = wire::cookie(cookies).map(|cookie| (header::COOKIE, cookie));
-        let answer = self.ask(Method::PUT, host, proof, wire::speak(language)).await?;
+        let answer = self.ask(Method::PUT, Some(host), proof, wire::speak(language)).await?;
         if answer.status == StatusCode::OK { Ok(()) } else { Err(Error::Nonsense) }
     }
 
-    async fn ask(&self, method: Method, host: HeaderValue, proof: Option<Field>, body: Bytes) -> Result<Told, Error> {
+    /// Asks, under the host name of the `url` that is reached when none is given.
+    async fn ask(
+        &self,
+        method: Method,
+        host: Option<HeaderValue>,
+        proof: Option<Field>,
+        body: Bytes,
+    ) -> Result<Told, Error> {
         timeout(self.deadline, self.send(method, host, proof, body)).await.map_err(|_| Error::Timeout)?
     }
 
     /// Asks on a connection of its own, so that no stale one can raise the question of asking twice.
-    async fn send(&self, method: Method, host: HeaderValue, proof: Option<Field>, body: Bytes) -> Result<Told, Error> {
+    async fn send(
+        &self,
+        method: Method,
+        host: Option<HeaderValue>,
+        proof: Option<Field>,
+        body: Bytes,
+    ) -> Result<Told, Error> {
         let mut headers = HeaderMap::with_capacity(4);
-        headers.insert(header::HOST, host);
+        headers.extend(host.map(|host| (header::HOST, host)));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         headers.extend(proof);
@@ -181,11 +192,4 @@ fn unreachable(error: upstream::Error) -> Error {
         upstream::Error::Nonsense(_) => Error::Nonsense,
         error => Error::Unreachable(error),
     }
-}
-
-fn host_of(url: &config::Url) -> HeaderValue {
-    let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
-    let default = if url.tls { 443 } else { 80 };
-    let text = if url.port == default { host } else { format!("{host}:{}", url.port) };
-    HeaderValue::try_from(text).expect("the configuration admits only host names and addresses")
 }

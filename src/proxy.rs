@@ -15,7 +15,6 @@ mod reply;
 mod route;
 mod small;
 
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,9 +34,10 @@ use crate::auth::{self, Chain};
 use crate::config::{self, Config};
 use crate::limit::{DistinctKeys, Limits};
 use crate::message::framing;
+use crate::message::origin::{Contradiction, Origin};
 use crate::message::target::{self, Authority};
 use crate::model::path::{self, Place, Reserved};
-use crate::observe::health::Health;
+use crate::observe::health::Parts;
 use crate::observe::metrics::{Route, Side, Tally};
 use crate::observe::{Logs, RequestId};
 use crate::pbx::{Breaker, Pbx};
@@ -54,20 +54,27 @@ const TICKETS: usize = 10_000;
 /// What all workers share: counts, marks and the breaker.
 pub struct Shared {
     limits: Limits,
-    distinct_keys: Option<DistinctKeys>,
-    tickets: Tickets<pbx::Handed>,
+    distinct_keys: Option<Arc<DistinctKeys>>,
+    tickets: Arc<Tickets<pbx::Handed>>,
     breaker: Arc<Breaker>,
     app: Option<Connector>,
     pbx: Option<Connector>,
 }
 
 impl Shared {
-    /// Lets health checks ask the parts that all workers share.
-    pub fn watch(&self, config: &Config, health: &Health) {
-        if config.pbx.as_ref().is_some_and(|pbx| pbx.admin.is_some()) {
-            let breaker = Arc::clone(&self.breaker);
-            health.watch("breaker", move || breaker.check(Instant::now()));
+    /// Returns those parts of it that must be ready.
+    #[must_use]
+    pub fn parts(&self) -> Parts {
+        let mut parts = Parts::default();
+        if let Some(app) = self.app.clone() {
+            parts.add("app", move || app.check());
         }
+        if let Some(pbx) = self.pbx.clone() {
+            let breaker = Arc::clone(&self.breaker);
+            parts.add("pbx", move || pbx.check());
+            parts.add("breaker", move || breaker.check(Instant::now()));
+        }
+        parts
     }
 
     /// Prepares what all workers share.
@@ -77,13 +84,58 @@ impl Shared {
     pub fn new(config: &Config) -> Result<Self, rustls::Error> {
         Ok(Self {
             limits: Limits::new(&config.limits),
-            distinct_keys: config.voximplant.as_ref().map(|voximplant| DistinctKeys::new(voximplant.distinct_keys)),
-            tickets: Tickets::new(TICKETS, TICKET_LIFE),
+            distinct_keys: distinct_keys(config),
+            tickets: Arc::new(Tickets::new(TICKETS, TICKET_LIFE)),
             breaker: Arc::default(),
             app: config.app.as_ref().map(|app| Connector::new(&app.upstream)).transpose()?,
             pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream)).transpose()?,
         })
     }
+
+    /// Prepares the same for another configuration. What it says as the one `before` goes on: counts, marks, breaker.
+    ///
+    /// # Errors
+    /// As [`Shared::new`].
+    pub fn successor(&self, before: &Config, config: &Config) -> Result<Self, rustls::Error> {
+        let mut next = Self {
+            limits: self.limits.successor(&config.limits),
+            tickets: Arc::clone(&self.tickets),
+            ..Self::new(config)?
+        };
+        let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
+        if rate(before) == rate(config) {
+            next.distinct_keys.clone_from(&self.distinct_keys);
+        }
+        // Other credentials, or another PBX: what the breaker knows is about somebody else.
+        let asked = |config: &Config| config.pbx.clone().map(|pbx| (pbx.upstream.urls, pbx.admin));
+        if asked(before) == asked(config) {
+            next.breaker = Arc::clone(&self.breaker);
+        }
+        if is_same(before, config, app_upstream) {
+            next.app.clone_from(&self.app);
+        }
+        if is_same(before, config, pbx_upstream) {
+            next.pbx.clone_from(&self.pbx);
+        }
+        Ok(next)
+    }
+}
+
+fn distinct_keys(config: &Config) -> Option<Arc<DistinctKeys>> {
+    config.voximplant.as_ref().map(|voximplant| Arc::new(DistinctKeys::new(voximplant.distinct_keys)))
+}
+
+fn app_upstream(config: &Config) -> Option<&config::Upstream> {
+    config.app.as_ref().map(|app| &app.upstream)
+}
+
+fn pbx_upstream(config: &Config) -> Option<&config::Upstream> {
+    config.pbx.as_ref().map(|pbx| &pbx.upstream)
+}
+
+/// Tells whether connections to an upstream under one configuration are as good as those under another.
+fn is_same(before: &Config, config: &Config, upstream: fn(&Config) -> Option<&config::Upstream>) -> bool {
+    upstream(before) == upstream(config) && before.server.timeouts.body_idle == config.server.timeouts.body_idle
 }
 
 /// One worker's proxy: the configuration as its upstreams, its rules and its ways to ask.
@@ -101,13 +153,13 @@ pub struct Proxy {
 
 /// Who is asking, and under which name.
 struct Caller {
-    client: IpAddr,
+    origin: Rc<Origin>,
     authority: Authority,
     id: RequestId,
 }
 
 impl Proxy {
-    /// Builds one worker's proxy.
+    /// Builds one worker's proxy. Upstreams that are configured as in the one `before` keep their idle connections.
     ///
     /// # Errors
     /// When the path that the app is asked at is none.
@@ -115,16 +167,23 @@ impl Proxy {
         config: Arc<Config>,
         shared: Arc<Shared>,
         logs: Logs,
+        before: Option<&Self>,
         tally: Tally,
     ) -> Result<Self, http::uri::InvalidUri> {
         let idle = config.server.timeouts.body_idle;
         let upstream = |connector: &Option<Connector>, upstream: Option<&config::Upstream>, side| {
             Some(Upstream::new(connector.clone()?, upstream?.timeouts, idle, side, &tally))
         };
-        let app_config = config.app.as_ref().map(|app| &app.upstream);
-        let pbx_config = config.pbx.as_ref().map(|pbx| &pbx.upstream);
-        let app = upstream(&shared.app, app_config, Side::App);
-        let pbx = upstream(&shared.pbx, pbx_config, Side::Pbx);
+        let (app_config, pbx_config) = (app_upstream(&config), pbx_upstream(&config));
+        let kept = |of| before.filter(|before| is_same(&before.config, &config, of));
+        let app = match kept(app_upstream) {
+            Some(before) => before.app.clone(),
+            None => upstream(&shared.app, app_config, Side::App),
+        };
+        let pbx = match kept(pbx_upstream) {
+            Some(before) => before.pbx.clone(),
+            None => upstream(&shared.pbx, pbx_config, Side::Pbx),
+        };
         let sessions = config.pbx.as_ref().zip(pbx.as_ref()).and_then(|(settings, upstream)| {
             let (admin, breaker) = (settings.admin.as_ref()?, Arc::clone(&shared.breaker));
             Some(Pbx::new(Rc::clone(upstream), settings, admin, breaker, tally.clone()))
@@ -132,6 +191,16 @@ impl Proxy {
         let chain = chain(&config.methods, app.as_ref(), &tally)?;
         let routes = Routes::new(app_config, pbx_config);
         Ok(Self { config, shared, logs: Rc::new(logs), tally, routes, app, pbx, sessions, chain })
+    }
+
+    /// Closes the upstream connections that no request will be sent over, now that another proxy is in its place.
+    pub fn retire(&self, successor: &Self) {
+        let kept = |upstream: &&Rc<Upstream>| {
+            [&successor.app, &successor.pbx].into_iter().flatten().any(|kept| Rc::ptr_eq(kept, upstream))
+        };
+        for upstream in self.app.iter().chain(&self.pbx).filter(|upstream| !kept(upstream)) {
+            upstream.retire();
+        }
     }
 
     /// Closes upstream connections that have been idle for too long.
@@ -143,12 +212,14 @@ impl Proxy {
 
     /// Answers a request. There always is an answer.
     pub async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
-        let mut exchange = Exchange::begin(&request, peer, &self.logs);
+        let origin = self.origin(&request, peer);
+        let client = origin.as_ref().map_or(peer.origin.client, |origin| origin.client);
+        let mut exchange = Exchange::begin(&request, client, peer, &self.logs);
         let words = Words::of(request.headers(), exchange.id);
         let by_field = body::closes_by_field(request.version());
         let has_body = !hyper::body::Body::is_end_stream(request.body());
         let is_head = *request.method() == Method::HEAD;
-        let mut response = match self.serve(request, peer, &mut exchange).await {
+        let mut response = match self.serve(request, origin, peer, &mut exchange).await {
             Ok(response) => response,
             Err(error) => {
                 let mut response = self.explain(&error, &words, &mut exchange);
@@ -166,21 +237,32 @@ impl Proxy {
         exchange.end_with(response)
     }
 
+    /// Finds out who a request is from. Only believed peers are listened to.
+    fn origin(&self, request: &Request<Incoming>, peer: &Peer) -> Result<Rc<Origin>, Contradiction> {
+        let (client, server) = (peer.origin.client, &self.config.server);
+        if !server.believes(client) {
+            return Ok(Rc::clone(&peer.origin));
+        }
+        Origin::told_by(client, request.headers(), |hop| server.believes(hop)).map(Rc::new)
+    }
+
     /// Finds out who is asking and for what, and answers that.
     async fn serve(
         &self,
         request: Request<Incoming>,
+        origin: Result<Rc<Origin>, Contradiction>,
         peer: &Peer,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
         check_framing(&request, peer)?;
+        let origin = origin.map_err(|_| Error::Malformed("Forwarded and X-Forwarded-For name different clients"))?;
         let authority = target::authority(request.uri(), request.headers())
             .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
         exchange.is_for(&authority.host);
         if let Some(answer) = answer_method(request.method(), request.uri())? {
             return Ok(answer);
         }
-        let caller = Caller { client: peer.client, authority, id: exchange.id };
+        let caller = Caller { origin, authority, id: exchange.id };
         // Logins are boxed: they are rare, and passing on should not carry their state around.
         let mut response = match path::place(request.uri().path()) {
             Place::Disguised => return Err(Error::Malformed("the path is not written as it should be")),

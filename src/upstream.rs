@@ -5,22 +5,28 @@
 
 mod bell;
 mod connector;
+mod endpoint;
+mod health;
 mod link;
 mod payload;
 mod relay;
+mod slots;
 mod tunnel;
 mod wire;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use http::header::{self, HeaderMap};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-pub use self::connector::{ConnectError, Connector};
+use self::connector::At;
+pub use self::connector::{ConnectError, Connector, Sight};
 use self::link::{Deadlines, Link, SendError};
 pub use self::payload::{Meter, Payload};
 pub use self::relay::{Cut, Relay};
@@ -44,7 +50,13 @@ pub struct Upstream {
     /// Those used last are at the end and go out first, so that the others grow old and are closed.
     #[expect(clippy::vec_box, reason = "a link is large, and moved from here to an exchange and back many times")]
     idle: RefCell<Vec<Box<Link>>>,
+    retired: Cell<bool>,
+    /// Places that are tried again just now.
+    trials: RefCell<JoinSet<()>>,
 }
+
+/// What is answered for a connection that ends before anything was written.
+const SLAMMED: &str = "the connection closed at once";
 
 /// Why an upstream gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -52,11 +64,14 @@ pub enum Error {
     /// No connection.
     #[error("cannot connect to {to}")]
     Connect {
-        /// The host and port of its URL.
+        /// The place that was tried last.
         to: Arc<str>,
         /// Why not.
         source: ConnectError,
     },
+    /// As many connections as there may be, and none became free in time.
+    #[error("as many connections as max_connections permits")]
+    Full,
     /// The connection broke, or what came was not HTTP.
     #[error("no valid answer")]
     Broken(#[source] hyper::Error),
@@ -96,8 +111,18 @@ impl Upstream {
         side: Side,
         tally: &Tally,
     ) -> Rc<Self> {
-        let (first_byte, keep_alive, tally) = (timeouts.first_byte, timeouts.keep_alive, tally.clone());
-        Rc::new(Self { connector, first_byte, body_idle, keep_alive, side, tally, idle: RefCell::default() })
+        let (first_byte, keep_alive) = (timeouts.first_byte, timeouts.keep_alive);
+        Rc::new(Self {
+            connector,
+            first_byte,
+            body_idle,
+            keep_alive,
+            side,
+            tally: tally.clone(),
+            idle: RefCell::default(),
+            retired: Cell::default(),
+            trials: RefCell::default(),
+        })
     }
 
     /// Sends a request, over an idle connection if there is one, and returns the answer as soon as its head is here.
@@ -111,7 +136,7 @@ impl Upstream {
         self.send_over(self.checkout(), request)
     }
 
-    /// Sends a request over a new connection, once.
+    /// Sends a request over a new connection, once. Without a `Host`, it is for that of the `url`.
     ///
     /// # Errors
     /// As [`Upstream::send`].
@@ -124,50 +149,69 @@ impl Upstream {
         mut idle: Option<Box<Link>>,
         mut request: Request<Payload>,
     ) -> Result<Answer, Error> {
+        let (mut nameless, mut slammed) = (false, false);
         loop {
             let reused = idle.take();
-            let again = (reused.is_some() && is_repeatable(&request)).then(|| copy(&request));
-            let is_last = reused.is_none();
+            let is_fresh = reused.is_none();
+            let again = (!is_fresh && is_repeatable(&request)).then(|| copy(&request));
             let link = match reused {
                 Some(link) => link,
                 // Boxed: connecting is rare, and its state is large.
                 None => Box::pin(self.connect()).await?,
             };
-            self.tally.request(self.side, if is_last { Carrier::New } else { Carrier::Reused });
+            let at = link.at;
+            if is_fresh && (nameless || !request.headers().contains_key(header::HOST)) {
+                nameless = true;
+                request.headers_mut().insert(header::HOST, self.connector.host(at));
+            }
+            self.tally.request(self.side, if is_fresh { Carrier::New } else { Carrier::Reused });
             request = match (link.send(request, self.deadlines()).await, again) {
-                (Ok((response, link)), _) => return self.answer(response, link).map_err(|error| self.fault(error)),
-                (Err(SendError::Unsent(request)), _) if !is_last => *request,
-                (Err(SendError::Unsent(_)), _) => {
-                    return Err(self.fault(Error::Nonsense("the connection closed at once")));
-                }
+                (Ok((response, link)), _) => return self.answer(response, link),
+                (Err(SendError::Unsent(request)), _) if !is_fresh => *request,
                 (Err(SendError::Lost(_)), Some(again)) => again,
-                (Err(SendError::Lost(error)), None) => return Err(self.fault(Error::Broken(error))),
-                (Err(SendError::Failed(error)), _) => return Err(self.fault(error)),
+                (Err(SendError::Unsent(request)), _) if !slammed && self.connector.slammed(at) => {
+                    slammed = true;
+                    *request
+                }
+                (Err(SendError::Unsent(_)), _) => return Err(self.count(Error::Nonsense(SLAMMED))),
+                (Err(SendError::Lost(error)), None) => return Err(self.blame(at, Error::Broken(error))),
+                (Err(SendError::Failed(error)), _) => return Err(self.blame(at, error)),
             };
             self.tally.retry(self.side);
         }
     }
 
     async fn connect(&self) -> Result<Box<Link>, Error> {
-        let to = || Arc::clone(self.connector.address());
-        let wire = self.connector.connect().await;
+        let connected = self.connector.connect().await;
         self.tally.connect(
             self.side,
-            match &wire {
+            match &connected {
                 Ok(_) => Connect::Ok,
-                Err(ConnectError::Io(_)) => Connect::Failed,
-                Err(ConnectError::Timeout) => Connect::Timeout,
+                Err(Error::Connect { source: ConnectError::Timeout, .. }) => Connect::Timeout,
+                Err(Error::Full) => Connect::Full,
+                Err(_) => Connect::Failed,
             },
         );
-        let wire = wire.map_err(|source| Error::Connect { to: to(), source })?;
-        Link::new(wire).await.map_err(Error::Broken)
+        let (wire, at) = connected?;
+        Link::new(wire, at).await.map_err(Error::Broken)
     }
 
-    /// Counts why there was no answer.
-    fn fault(&self, error: Error) -> Error {
+    /// Notes whose fault it is that there is no answer.
+    fn blame(&self, at: At, error: Error) -> Error {
+        match &error {
+            Error::Broken(_) | Error::Nonsense(_) | Error::Unclear(_) | Error::Timeout => {
+                self.connector.broke(at, &error);
+            }
+            Error::Connect { .. } | Error::Full | Error::ClientStalled | Error::ClientGone => {}
+        }
+        self.count(error)
+    }
+
+    /// Counts why there is no answer.
+    fn count(&self, error: Error) -> Error {
         let fault = match &error {
             // Counted where it was tried.
-            Error::Connect { .. } => return error,
+            Error::Connect { .. } | Error::Full => return error,
             Error::Timeout => Fault::Timeout,
             Error::Broken(_) => Fault::Broken,
             Error::Nonsense(_) | Error::Unclear(_) => Fault::Nonsense,
@@ -177,10 +221,22 @@ impl Upstream {
         error
     }
 
-    /// Closes the connections that have been idle for too long.
+    /// Closes the connections that have been idle for too long or are in the way, and tries places again that were away.
     pub fn sweep(&self) {
         let now = Instant::now();
-        self.idle.borrow_mut().retain(|link| !link.is_stale(now, self.keep_alive));
+        let crowded = self.connector.is_crowded();
+        self.idle.borrow_mut().retain(|link| !crowded && !link.is_stale(now, self.keep_alive));
+        let mut trials = self.trials.borrow_mut();
+        while trials.try_join_next().is_some() {}
+        while let Some(at) = self.connector.claim() {
+            trials.spawn(self.connector.clone().try_again(at));
+        }
+    }
+
+    /// Closes the idle connections, and from now on each that an exchange gives back: no other exchange will come.
+    pub fn retire(&self) {
+        self.retired.set(true);
+        self.idle.borrow_mut().clear();
     }
 
     fn deadlines(&self) -> Deadlines {
@@ -189,7 +245,8 @@ impl Upstream {
 
     fn answer(self: &Rc<Self>, response: Response<Incoming>, mut link: Box<Link>) -> Result<Answer, Error> {
         let (mut head, body) = response.into_parts();
-        framing::settle_answer(&mut head)?;
+        framing::settle_answer(&mut head).map_err(|unclear| self.blame(link.at, unclear.into()))?;
+        self.connector.answered(link.at);
         if head.version != Version::HTTP_11 {
             // hyper would speak HTTP/1.0 to it from now on, and to the client.
             link.retire();
@@ -205,7 +262,7 @@ impl Upstream {
         let now = Instant::now();
         let mut idle = self.idle.borrow_mut();
         while let Some(mut link) = idle.pop() {
-            if !link.is_stale(now, self.keep_alive) && link.is_alive() {
+            if !link.is_stale(now, self.keep_alive) && self.connector.is_best(link.at) && link.is_alive() {
                 return Some(link);
             }
         }
@@ -214,7 +271,7 @@ impl Upstream {
 
     fn checkin(&self, mut link: Box<Link>) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < MAX_IDLE {
+        if idle.len() < MAX_IDLE && !self.retired.get() && !self.connector.is_crowded() {
             link.rest();
             idle.push(link);
         }

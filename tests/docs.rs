@@ -630,8 +630,8 @@ fn every_reason_of_the_access_log_is_explained() {
     assert_eq!((count, rows.len()), (rows.len(), count));
 }
 
-/// Where the bounds that docs/operate.md tells are kept.
-const BOUNDS: [(&str, &str); 14] = [
+/// Where the bounds that the documents tell are kept.
+const BOUNDS: [(&str, &str); 18] = [
     ("src/message/framing.rs", "MAX_TARGET: usize = 16 << 10;"),
     ("src/message/framing.rs", "MAX_HEAD: usize = 64 << 10;"),
     ("src/server/connection.rs", "MAX_BUFFER: usize = 2 * framing::MAX_HEAD;"),
@@ -642,6 +642,10 @@ const BOUNDS: [(&str, &str); 14] = [
     ("src/server/connection.rs", "initial_stream_window_size(256 << 10)"),
     ("src/server/connection.rs", "initial_connection_window_size(1 << 20)"),
     ("src/upstream/link.rs", "MAX_BUFFER: usize = 128 << 10;"),
+    ("src/upstream/link.rs", "MAX_AGE: Duration = Duration::from_secs(300);"),
+    ("src/upstream/endpoint.rs", "STAGGER: Duration = Duration::from_millis(250);"),
+    ("src/upstream/slots.rs", "MAX_WAITING: usize = 1024;"),
+    ("src/config/check/upstream.rs", "DEFAULT_CONNECTIONS: usize = 10_000;"),
     ("src/upstream/tunnel.rs", "CHUNK: usize = 16 << 10;"),
     ("src/limit.rs", "KEYS: usize = 100_000;"),
     ("src/observe/sink.rs", "QUEUE: usize = 8192;"),
@@ -652,7 +656,7 @@ const BOUNDS: [(&str, &str); 14] = [
 fn the_documented_bounds_are_those_of_the_code() {
     for (file, bound) in BOUNDS {
         let source = fs::read_to_string(file).unwrap();
-        assert!(source.contains(bound), "{file} no longer says {bound}: correct docs/operate.md, then this list");
+        assert!(source.contains(bound), "{file} no longer says {bound}: correct the documents, then this list");
     }
 }
 

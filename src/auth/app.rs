@@ -113,7 +113,7 @@ impl App {
                 fields.insert(name, value.clone());
             }
         }
-        forwarded::assert(&mut fields, forwarded::address(ask.client), ask.host, ask.id.clone());
+        forwarded::assert(&mut fields, ask.origin, ask.host, ask.id.clone());
         fields
     }
 

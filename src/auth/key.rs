@@ -77,7 +77,7 @@ impl Key {
         if settings.expires.is_some_and(|expires| expires <= now) {
             return Verdict::Refuse("the key has expired");
         }
-        if !settings.from.is_empty() && !settings.from.iter().any(|network| network.contains(&ask.client)) {
+        if !settings.from.is_empty() && !settings.from.iter().any(|network| network.contains(&ask.origin.client)) {
             return Verdict::Refuse("the key may not come from this address");
         }
         let in_scope = match ask.act {

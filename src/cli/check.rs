@@ -70,11 +70,8 @@ fn is_covered(config: &Config, host: &str) -> bool {
 }
 
 async fn try_app(config: &Config, app: &config::App) -> Vec<String> {
-    let upstream = match open(config, &app.upstream, Side::App) {
-        Ok(upstream) => upstream,
-        Err(problem) => return vec![format!("app: {problem}")],
-    };
-    let mut problems = Vec::new();
+    let (upstream, mut problems) = open(config, &app.upstream, Side::App).await;
+    let Some(upstream) = upstream else { return problems };
     for method in &config.methods {
         if let MethodKind::App(whoami) = &method.kind
             && let Err(problem) = try_whoami(&upstream, whoami).await
@@ -108,16 +105,14 @@ async fn try_whoami(upstream: &Rc<Upstream>, whoami: &Whoami) -> Result<(), Stri
 
 /// Asks the PBX for a session in a domain that cannot exist: right credentials are told that it does not.
 async fn try_pbx(config: &Config, settings: &config::Pbx) -> Vec<String> {
-    let upstream = match open(config, &settings.upstream, Side::Pbx) {
-        Ok(upstream) => upstream,
-        Err(problem) => return vec![format!("pbx: {problem}")],
-    };
-    let Some(admin) = &settings.admin else { return Vec::new() };
+    let (upstream, mut problems) = open(config, &settings.upstream, Side::Pbx).await;
+    let Some(upstream) = upstream else { return problems };
+    let Some(admin) = &settings.admin else { return problems };
     let nobody =
         Account::new("callgate-check", "callgate-check.invalid".parse().expect("a host name")).expect("an account");
     let problem = match Pbx::new(upstream, settings, admin, Arc::default(), Tally::default()).mint(&nobody).await {
         Ok(_) => "the PBX opens sessions in domains that do not exist".to_owned(),
-        Err(pbx::Error::Unknown) => return Vec::new(),
+        Err(pbx::Error::Unknown) => return problems,
         Err(pbx::Error::Refused { .. }) => format!(
             "the PBX refuses the password of {:?}: correct `pbx.admin`, and mind that the PBX blocks addresses after some failures",
             admin.user
@@ -127,10 +122,29 @@ async fn try_pbx(config: &Config, settings: &config::Pbx) -> Vec<String> {
         }
         Err(error) => causes(&error),
     };
-    vec![format!("pbx: {problem}")]
+    problems.push(format!("pbx: {problem}"));
+    problems
 }
 
-fn open(config: &Config, upstream: &config::Upstream, side: Side) -> Result<Rc<Upstream>, String> {
-    let connector = Connector::new(upstream).map_err(|error| causes(&error))?;
-    Ok(Upstream::new(connector, upstream.timeouts, config.server.timeouts.body_idle, side, &Tally::default()))
+/// Connects to every `url` of an upstream, and says what keys are shown there.
+///
+/// Returns the upstream, if any of them works, and what does not.
+async fn open(config: &Config, upstream: &config::Upstream, side: Side) -> (Option<Rc<Upstream>>, Vec<String>) {
+    let table = side.name();
+    let connector = match Connector::new(upstream) {
+        Ok(connector) => connector,
+        Err(error) => return (None, vec![format!("{table}: {}", causes(&error))]),
+    };
+    let (mut problems, mut works) = (Vec::new(), false);
+    for sight in connector.survey().await {
+        if let Some(pin) = sight.pin {
+            println!("{table}: {} has the key of pin = \"{pin}\"", sight.address);
+        }
+        match sight.connected {
+            Ok(()) => works = true,
+            Err(error) => problems.push(format!("{table}: cannot connect to {}: {}", sight.address, causes(&error))),
+        }
+    }
+    let idle = config.server.timeouts.body_idle;
+    (works.then(|| Upstream::new(connector, upstream.timeouts, idle, side, &Tally::default())), problems)
 }

@@ -52,7 +52,7 @@ async fn show(listen: SocketAddr) -> Done {
     folder.fill(&text).map_err(|error| complain("cannot write the files of the demo", &error))?;
     let env = |name: &str| (name == ADMIN).then(|| password.clone());
     let config = config::parse(&text, &folder.0, &env).map_err(|problems| refuse(&problems))?;
-    run::serve(config, |_| welcome(port, &folder.0)).await
+    run::serve(config, None, |_| welcome(port, &folder.0)).await
 }
 
 /// Finds a free port in the place of port 0: the app names the port in its links before the gate listens there.

@@ -3,33 +3,57 @@
 mod admin;
 mod allow;
 mod auth;
+mod server;
 mod tls;
 mod upstream;
 mod values;
 mod voximplant;
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use tracing::Level;
 
 use self::allow::Offer;
 use self::auth::Methods;
-use self::values::{address, duration_or};
+use self::values::address;
 use super::document::{Document, Node, Table};
 use super::problem::{Problem, Problems};
 use super::source::Surroundings;
-use super::{Access, Config, Format, Limits, Log, Server, ServerTimeouts};
+use super::{Access, Config, Files, Format, Limits, Log};
 use crate::model::rate::Rate;
+
+/// What came of reading a configuration, and of which files.
+#[derive(Debug)]
+pub struct Reading {
+    /// The configuration, or every problem of the file in its order.
+    pub config: Result<Config, Problems>,
+    /// The file itself and those it names, also those that could not be read.
+    pub files: Files,
+}
 
 /// Reads a configuration file and everything it names.
 ///
 /// # Errors
 /// Every problem of the file, in its order.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+    read(path, env).config
+}
+
+/// Reads a configuration file and everything it names, and tells which files these are.
+pub fn read(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Reading {
+    let mut files = Files::default();
+    // Noted before it is read: what is written in between is a change.
+    files.note(path);
+    let files = RefCell::new(files);
+    let config = load_file(path, env, &files);
+    Reading { config, files: files.into_inner() }
+}
+
+fn load_file(path: &Path, env: &dyn Fn(&str) -> Option<String>, files: &RefCell<Files>) -> Result<Config, Problems> {
     let file = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| {
         let hint = Some("name the file with --config".to_owned());
@@ -40,7 +64,7 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
             hint,
         }])
     })?;
-    parse_file(&file, &text, folder_of(path), env)
+    parse_file(&file, &text, folder_of(path), env, files)
 }
 
 /// Returns the folder of a file. That of a bare name is not the empty path, which nothing can make absolute.
@@ -53,13 +77,19 @@ fn folder_of(path: &Path) -> &Path {
 /// # Errors
 /// Every problem of the text, in its order.
 pub fn parse(text: &str, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
-    parse_file("proxy.toml", text, base, env)
+    parse_file("proxy.toml", text, base, env, &RefCell::default())
 }
 
-fn parse_file(file: &str, text: &str, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+fn parse_file(
+    file: &str,
+    text: &str,
+    base: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    files: &RefCell<Files>,
+) -> Result<Config, Problems> {
     // Absolute, so that the commands in hints work wherever they are pasted.
     let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
-    let around = Surroundings { base: &base, env, now: Timestamp::now() };
+    let around = Surroundings { base: &base, env, now: Timestamp::now(), files };
     let document = Document::new(file, text);
     let config = document.read(|root| config(root, &around));
     let (problems, warnings) = document.close();
@@ -76,7 +106,7 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     let certificates = root.require("tls").and_then(|node| node.table(|table| tls::certificates(table, around)));
     let redirect_http = root.get("redirect_http").and_then(|node| redirect_http(&node, listen.as_deref()));
     let workers = root.get("workers").and_then(|node| node.integer(1..=1024)).and_then(NonZeroUsize::new);
-    let server = root.section("server", |table| Some(server(table))).unwrap_or(DEFAULT_SERVER);
+    let server = root.section("server", |table| Some(server::server(table))).unwrap_or(server::DEFAULT);
 
     let [app_node, pbx_node, voximplant_node] = ["app", "pbx", "voximplant"].map(|key| root.get(key));
     if app_node.is_none() && pbx_node.is_none() {
@@ -148,40 +178,6 @@ fn redirect_http(node: &Node<'_, '_>, listen: Option<&[SocketAddr]>) -> Option<S
             .refuse("is an address of `listen`, which speaks TLS", "write another port, such as \"0.0.0.0:80\"");
     }
     Some(address)
-}
-
-// === [server] ===
-
-const DEFAULT_SERVER: Server = Server {
-    drain: Duration::from_secs(30),
-    timeouts: ServerTimeouts {
-        handshake: Duration::from_secs(10),
-        header: Duration::from_secs(10),
-        idle: Duration::from_secs(75),
-        body_idle: Duration::from_secs(60),
-        write_stall: Duration::from_secs(30),
-        tunnel_idle: Duration::from_secs(3600),
-    },
-};
-
-fn server(table: &Table<'_, '_>) -> Server {
-    let timeouts = table.section("timeouts", |table| Some(server_timeouts(table)));
-    Server {
-        drain: duration_or(table, "drain", DEFAULT_SERVER.drain),
-        timeouts: timeouts.unwrap_or(DEFAULT_SERVER.timeouts),
-    }
-}
-
-fn server_timeouts(table: &Table<'_, '_>) -> ServerTimeouts {
-    let default = DEFAULT_SERVER.timeouts;
-    ServerTimeouts {
-        handshake: duration_or(table, "handshake", default.handshake),
-        header: duration_or(table, "header", default.header),
-        idle: duration_or(table, "idle", default.idle),
-        body_idle: duration_or(table, "body_idle", default.body_idle),
-        write_stall: duration_or(table, "write_stall", default.write_stall),
-        tunnel_idle: duration_or(table, "tunnel_idle", default.tunnel_idle),
-    }
 }
 
 // === [limits] ===

@@ -1,5 +1,6 @@
 //! What a configuration takes from outside its own text: files, secrets, the time of day.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -9,6 +10,7 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::document::{Node, Table};
+use super::files::Files;
 use crate::model::secret::Secret;
 
 /// The world around a configuration while it is read.
@@ -19,10 +21,12 @@ pub(super) struct Surroundings<'a> {
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
     /// The time that expiry is measured against.
     pub(super) now: Timestamp,
+    /// The files that were read so far.
+    pub(super) files: &'a RefCell<Files>,
 }
 
 /// The largest file that is read, in bytes. A mistyped path to a device would never end.
-const MAX_FILE: u64 = 64 << 20;
+pub(super) const MAX_FILE: u64 = 64 << 20;
 
 /// The permission bits that let group or world read.
 const READABLE_BY_OTHERS: u32 = 0o044;
@@ -134,6 +138,7 @@ impl Surroundings<'_> {
 
     fn open(&self, node: &Node<'_, '_>, name: &str) -> Option<(PathBuf, File)> {
         let path = self.base.join(name);
+        self.files.borrow_mut().note(&path);
         match File::open(&path) {
             Ok(file) => Some((path, file)),
             Err(error) => self.unreadable(node, name, &error),

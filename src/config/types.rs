@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use http::HeaderName;
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -77,6 +80,7 @@ impl fmt::Display for Listen {
 }
 
 /// A certificate chain with its key.
+#[derive(PartialEq, Eq)]
 pub struct Certificate {
     /// The chain, the server's own certificate first.
     pub chain: Vec<CertificateDer<'static>>,
@@ -86,6 +90,16 @@ pub struct Certificate {
     pub names: Vec<String>,
     /// When the server's own certificate ends.
     pub not_after: Timestamp,
+    /// Who may sign the certificates that clients must show where this one is shown; none: clients show nothing.
+    pub client_ca: Option<Vec<CertificateDer<'static>>>,
+}
+
+impl Certificate {
+    /// Returns the first of its names.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.names.first().map_or("-", String::as_str)
+    }
 }
 
 impl fmt::Debug for Certificate {
@@ -95,12 +109,34 @@ impl fmt::Debug for Certificate {
 }
 
 /// `[server]`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Server {
+    /// The proxies that are believed when they say who their client is.
+    pub believe_forwarded_from: Vec<IpNet>,
+    /// The balancers that start each connection with a PROXY header.
+    pub accept_proxy_protocol_from: Vec<IpNet>,
+    /// How many connections may be open at once.
+    pub max_connections: usize,
+    /// How many of them one client may have (IPv6: one /64).
+    pub max_connections_per_client: usize,
     /// How long exchanges in flight may take to end after SIGTERM.
     pub drain: Duration,
     /// `timeouts`.
     pub timeouts: ServerTimeouts,
+}
+
+impl Server {
+    /// Tells whether a peer is believed when it says who its client is. `peer`: IPv4 in its own form.
+    #[must_use]
+    pub fn believes(&self, peer: IpAddr) -> bool {
+        self.believe_forwarded_from.iter().any(|network| network.contains(&peer))
+    }
+
+    /// Tells whether a peer's connections start with a PROXY header.
+    #[must_use]
+    pub fn expects_proxy_header(&self, peer: IpAddr) -> bool {
+        self.accept_proxy_protocol_from.iter().any(|network| network.contains(&peer))
+    }
 }
 
 /// Deadlines toward the client.
@@ -121,10 +157,10 @@ pub struct ServerTimeouts {
 }
 
 /// One upstream: where it is, and what is sent there.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
-    /// Where it listens.
-    pub url: Url,
+    /// Where it listens, at least once: the first that is well is used.
+    pub urls: Vec<Url>,
     /// The host names that are sent there; empty: any.
     pub hosts: Vec<HostPattern>,
     /// The path prefixes that are sent there, each starting with `/`; empty: any.
@@ -133,6 +169,8 @@ pub struct Upstream {
     pub trust: Trust,
     /// `timeouts`.
     pub timeouts: UpstreamTimeouts,
+    /// The most connections there, of all workers together.
+    pub max_connections: usize,
 }
 
 impl Upstream {
@@ -143,40 +181,117 @@ impl Upstream {
     }
 }
 
-/// `http://host[:port]` or `https://host[:port]`, no path.
+/// Where an upstream listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Url {
-    /// Whether TLS is spoken.
-    pub tls: bool,
+pub enum Url {
+    /// `http://host[:port]`.
+    Http(HostPort),
+    /// `https://host[:port]`.
+    Https(HostPort),
+    /// `unix:/path`: HTTP over a socket of this machine.
+    Unix(PathBuf),
+}
+
+/// A host and a port of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
     /// A host name or an IP address, IPv6 without brackets.
     pub host: String,
     /// The port; 80 or 443 when not written.
     pub port: u16,
 }
 
-impl fmt::Display for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "https" } else { "http" };
-        match self.host.contains(':') {
-            true => write!(f, "{scheme}://[{}]:{}", self.host, self.port),
-            false => write!(f, "{scheme}://{}:{}", self.host, self.port),
+impl Url {
+    /// Tells whether TLS is spoken there.
+    #[must_use]
+    pub const fn is_tls(&self) -> bool {
+        matches!(self, Self::Https(_))
+    }
+
+    /// Returns where it is, as a person writes it: `host:port` or `unix:/path`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        match self {
+            Self::Http(at) | Self::Https(at) => at.to_string(),
+            Self::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+
+    /// Returns it as the configuration has it, with its port.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Http(at) => format!("http://{at}"),
+            Self::Https(at) => format!("https://{at}"),
+            Self::Unix(_) => self.address(),
+        }
+    }
+
+    /// Returns what `Host` calls it: the authority, without the port that goes without saying.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        match self {
+            Self::Http(at) if at.port == 80 => at.bracketed(),
+            Self::Https(at) if at.port == 443 => at.bracketed(),
+            Self::Http(at) | Self::Https(at) => at.to_string(),
+            Self::Unix(_) => "localhost".to_owned(),
         }
     }
 }
 
+impl HostPort {
+    fn bracketed(&self) -> String {
+        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.bracketed(), self.port)
+    }
+}
+
 /// How an upstream's certificate is judged.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trust {
     /// The certificates of `ca`; none: the public trust roots.
     pub ca: Option<Vec<CertificateDer<'static>>>,
     /// The name the certificate must have, which is also the one asked for (SNI); none: the host of `url`.
     pub server_name: Option<ServerName<'static>>,
+    /// SHA-256 of the public keys (SPKI) of which the certificate must have one; empty: any key.
+    ///
+    /// Without `ca`, the key is all that is asked for: neither issuer, name nor dates of the certificate matter.
+    pub pins: Vec<Pin>,
     /// `insecure_skip_verify`: any certificate will do.
     pub skip_verify: bool,
 }
 
+/// SHA-256 of a public key, as certificates carry it (SPKI).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pin(pub [u8; 32]);
+
+/// The text is not a pin.
+#[derive(Debug, thiserror::Error)]
+#[error("not a pin")]
+pub struct NoPin;
+
+impl FromStr for Pin {
+    type Err = NoPin;
+
+    fn from_str(text: &str) -> Result<Self, NoPin> {
+        let digest = BASE64_STANDARD.decode(text.strip_prefix("sha256/").unwrap_or(text)).map_err(|_| NoPin)?;
+        digest.try_into().map(Self).map_err(|_| NoPin)
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256/{}", BASE64_STANDARD.encode(self.0))
+    }
+}
+
 /// Deadlines toward an upstream.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamTimeouts {
     /// From the look-up of the name to the end of the TLS handshake.
     pub connect: Duration,
@@ -242,7 +357,7 @@ pub struct Pbx {
 }
 
 /// The PBX administrator's credentials. Their use is `pbx`'s alone.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
     /// The administrator's name.
     pub user: String,
@@ -351,7 +466,7 @@ pub struct Limits {
 }
 
 /// `[log]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// Where the access lines go.
     pub access: Access,

@@ -31,6 +31,12 @@ impl DistinctKeys {
         Self { rate, answered: Mutex::default() }
     }
 
+    /// Returns how many keys are answered.
+    #[must_use]
+    pub const fn rate(&self) -> Rate {
+        self.rate
+    }
+
     /// Counts a key of a known user, unless it is one already counted in this period.
     ///
     /// # Errors

@@ -41,6 +41,18 @@ impl Limiter {
 }
 
 impl<C: Clock> Limiter<C> {
+    /// Returns the name of the quota, as in `[limits]`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Returns the quota.
+    #[must_use]
+    pub const fn rate(&self) -> Rate {
+        self.rate
+    }
+
     /// Makes a limiter that asks this clock.
     fn with_clock(name: &'static str, rate: Rate, cap: usize, clock: C) -> Self {
         let quota = quota(rate);

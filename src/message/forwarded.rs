@@ -1,20 +1,23 @@
 //! Who the request is from, as told to upstreams: what clients claim goes, what we know comes.
 
-use std::net::IpAddr;
-
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+use super::origin::Origin;
+
+/// The field in which each proxy names the address it was asked from.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// The field that ties an exchange to its log lines.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// How many fields this program adds to a request, `Via` and `Host` among them.
-const ASSERTED: usize = 6;
+const ASSERTED: usize = 7;
 
 /// Prefixes of fields by which an upstream would believe who the client is or what it asked for, `-` for `_` and `.`.
-const PREFIXES: [&[u8]; 3] = [b"x-forwarded", b"x-original-", b"x-rewrite-"];
+/// Those of client certificates are what TLS-terminating proxies set (RFC 9440 §4): here nobody may.
+const PREFIXES: [&[u8]; 7] =
+    [b"x-forwarded", b"x-original-", b"x-rewrite-", b"x-client-cert", b"x-ssl-client-", b"ssl-client-", b"client-cert"];
 /// Such fields that have no prefix.
 const NAMES: [&[u8]; 3] = [b"forwarded", b"x-real-ip", b"x-request-id"];
 
@@ -25,7 +28,7 @@ pub fn is_identity(name: &str) -> bool {
     let name = name.as_bytes();
     let like = |name: &[u8], pattern: &[u8]| name.iter().zip(pattern).all(|(a, b)| fold(*a) == *b);
     match name.first() {
-        Some(b'x' | b'X' | b'f' | b'F') => {
+        Some(b'x' | b'X' | b'f' | b'F' | b's' | b'S' | b'c' | b'C') => {
             NAMES.iter().any(|known| known.len() == name.len() && like(name, known))
                 || PREFIXES.iter().any(|prefix| name.len() >= prefix.len() && like(name, prefix))
         }
@@ -47,10 +50,11 @@ pub fn strip(headers: &mut HeaderMap) {
     strip(headers);
 }
 
-/// Says who the client is (its [`address`]), and over what it came. `host` is the authority that it asked for.
-pub fn assert(headers: &mut HeaderMap, client: HeaderValue, host: &HeaderValue, id: HeaderValue) {
+/// Says who the client is, and over what it came. `host` is the authority that it asked for.
+pub fn assert(headers: &mut HeaderMap, origin: &Origin, host: &HeaderValue, id: HeaderValue) {
     headers.reserve(ASSERTED);
-    headers.insert(X_FORWARDED_FOR, client);
+    headers.insert(header::FORWARDED, origin.forwarded(host));
+    headers.insert(X_FORWARDED_FOR, origin.x_forwarded_for());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
     headers.insert(X_FORWARDED_HOST, host.clone());
     headers.insert(X_REQUEST_ID, id);
@@ -64,13 +68,6 @@ pub fn via(headers: &mut HeaderMap, version: Version) {
         _ => "1.1 callgate",
     };
     headers.append(header::VIA, HeaderValue::from_static(ours));
-}
-
-/// Writes an address as a field value.
-#[must_use]
-pub fn address(client: IpAddr) -> HeaderValue {
-    let text = client.to_string();
-    HeaderValue::try_from(text).expect("an address is digits, letters, dots and colons")
 }
 
 #[cfg(test)]
@@ -96,6 +93,11 @@ mod tests {
             "x_rewrite.url",
             "x-request-id",
             "X_Request_Id",
+            "client-cert",
+            "Client_Cert_Chain",
+            "x-client-cert",
+            "X-SSL-Client-Verify",
+            "ssl_client_s_dn",
         ] {
             assert!(is_identity(name), "{name}");
         }
@@ -116,6 +118,10 @@ mod tests {
             "xforwarded-for",
             "via",
             "cookie",
+            "client",
+            "ssl-client",
+            "x-ssl",
+            "content-type",
         ] {
             assert!(!is_identity(name), "{name}");
         }
@@ -131,10 +137,11 @@ mod tests {
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
         assert(
             &mut headers,
-            address("192.0.2.1".parse().unwrap()),
+            &Origin::direct("192.0.2.1".parse().unwrap()),
             &HeaderValue::from_static("a.test"),
             HeaderValue::from_static("1"),
         );
+        assert_eq!(headers["forwarded"], "for=192.0.2.1;host=a.test;proto=https");
         assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-forwarded-host"], "a.test");

@@ -40,7 +40,6 @@ pub struct Metrics {
     /// When the gate started.
     pub started: Timestamp,
     blocks: Mutex<Vec<Arc<Block>>>,
-    logs: Logs,
     loaded: Mutex<Arc<Loaded>>,
     reloads: [AtomicU64; Reload::COUNT],
 }
@@ -48,75 +47,31 @@ pub struct Metrics {
 /// What is told of the configuration in use.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The file it was read from.
-    pub file: String,
+    /// What was read.
+    pub config: Arc<Config>,
     /// When.
     pub at: Timestamp,
-    /// The certificates of the TLS listeners.
-    pub certificates: Vec<Certificate>,
-    /// The upstreams, each with its URL.
-    pub upstreams: Vec<(&'static str, String)>,
-}
-
-/// What is told of a certificate.
-#[derive(Debug)]
-pub struct Certificate {
-    /// Its host names.
-    pub names: Vec<String>,
-    /// When it ends.
-    pub not_after: Timestamp,
-}
-
-impl Certificate {
-    /// Returns its first name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        self.names.first().map_or("-", String::as_str)
-    }
+    /// The logs that it names.
+    logs: Logs,
 }
 
 impl Loaded {
-    fn of(config: &Config) -> Self {
-        let certificates = config.certificates.iter();
-        let app = config.app.iter().map(|app| ("app", app.upstream.url.to_string()));
-        let pbx = config.pbx.iter().map(|pbx| ("pbx", pbx.upstream.url.to_string()));
-        Self {
-            file: config.file.clone(),
-            at: Timestamp::now(),
-            certificates: certificates
-                .map(|certificate| Certificate { names: certificate.names.clone(), not_after: certificate.not_after })
-                .collect(),
-            upstreams: app.chain(pbx).collect(),
-        }
-    }
-
-    /// Names the certificates that have ended.
-    fn expired(&self, now: Timestamp) -> Result<(), String> {
-        let ended = self.certificates.iter().filter(|certificate| certificate.not_after <= now);
-        let ended: Vec<_> = ended.map(|one| format!("{} expired at {}", one.name(), one.not_after)).collect();
-        if ended.is_empty() { Ok(()) } else { Err(ended.join(", ")) }
+    fn now(config: &Arc<Config>, logs: &Logs) -> Arc<Self> {
+        Arc::new(Self { config: Arc::clone(config), at: Timestamp::now(), logs: logs.clone() })
     }
 }
 
 impl Metrics {
     /// Starts to count for a gate with this configuration.
     #[must_use]
-    pub fn start(config: &Config, logs: &Logs) -> Arc<Self> {
-        let metrics = Arc::new(Self {
+    pub fn start(config: &Arc<Config>, logs: &Logs) -> Arc<Self> {
+        Arc::new(Self {
             health: Health::default(),
             started: Timestamp::now(),
             blocks: Mutex::default(),
-            logs: logs.clone(),
-            loaded: Mutex::new(Arc::new(Loaded::of(config))),
+            loaded: Mutex::new(Loaded::now(config, logs)),
             reloads: Default::default(),
-        });
-        let known = Arc::downgrade(&metrics);
-        metrics.health.watch("certificates", move || {
-            known.upgrade().map_or(Ok(()), |metrics| metrics.loaded().expired(Timestamp::now()))
-        });
-        let logs = logs.clone();
-        metrics.health.watch("log", move || logs.check());
-        metrics
+        })
     }
 
     /// Makes a block for one worker thread, which counts there for as long as the gate runs.
@@ -127,16 +82,15 @@ impl Metrics {
         tally
     }
 
-    /// Notes that another configuration is in use, or that it could not be.
-    pub fn reloaded(&self, outcome: Result<&Config, ()>) {
-        let result = match outcome {
-            Ok(config) => {
-                *lock(&self.loaded) = Arc::new(Loaded::of(config));
-                Reload::Ok
-            }
-            Err(()) => Reload::Failed,
-        };
-        self.reloads[result.index()].fetch_add(1, Ordering::Relaxed);
+    /// Counts that the configuration was read again and is in use.
+    pub fn reloaded(&self, config: &Arc<Config>, logs: &Logs) {
+        *lock(&self.loaded) = Loaded::now(config, logs);
+        self.reloads[Reload::Ok.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts that the configuration was read again and is of no use.
+    pub fn not_reloaded(&self) {
+        self.reloads[Reload::Failed.index()].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Returns what is told of the configuration in use.

@@ -41,6 +41,14 @@ impl Place {
             Self::Stdout | Self::Memory(_) => Ok(()),
         }
     }
+
+    /// Opens the file again.
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(log) => log.reopen(),
+            Self::Stdout | Self::Memory(_) => Ok(()),
+        }
+    }
 }
 
 impl fmt::Display for Place {

@@ -50,6 +50,7 @@ impl Losses {
 
 enum Message {
     Line(String),
+    Reopen,
     /// Answered by dropping the sender, once all before it is written.
     Flush(SyncSender<()>),
     Close,
@@ -148,6 +149,11 @@ impl Sink {
         let _ = written.recv();
     }
 
+    /// Opens the file again, once all that was queued before is written.
+    pub fn reopen(&self) {
+        self.send(Message::Reopen);
+    }
+
     /// Writes all that is queued and ends the thread; waits for both. Later lines are lost.
     pub fn close(&self) {
         self.0.close();
@@ -201,6 +207,7 @@ impl Writer {
             while let Some(message) = next {
                 match message {
                     Message::Line(line) => self.take(&line),
+                    Message::Reopen => self.reopen(),
                     Message::Flush(written) => {
                         self.write();
                         drop(written);
@@ -240,6 +247,12 @@ impl Writer {
             self.losses.unsaid.fetch_add(unsaid, Ordering::Relaxed);
         }
         self.report(followed.and(written));
+    }
+
+    fn reopen(&mut self) {
+        self.write();
+        let reopened = self.place.reopen();
+        self.report(reopened);
     }
 
     /// Adds a note of the lines that were lost, and returns how many they are.

@@ -1,27 +1,48 @@
 //! Events on standard error.
 
 use std::io;
+use std::sync::OnceLock;
 
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer, Registry, fmt};
 
 use crate::config::Format;
+
+/// What is written of events, and how.
+type Events = Box<dyn Layer<Registry> + Send + Sync>;
+
+static EVENTS: OnceLock<Handle<Events, Registry>> = OnceLock::new();
 
 /// Sends events to standard error: ours from `level` up, those of libraries from `WARN` up.
 ///
 /// Always without colours: lines are read by journals more often than by eyes. A second call changes nothing.
 pub fn init(level: Level, format: Format) {
-    let registry = tracing_subscriber::registry().with(targets(level));
+    let (layer, handle) = reload::Layer::new(events(level, format));
+    match tracing_subscriber::registry().with(layer).try_init() {
+        // Only the first call comes here.
+        Ok(()) => drop(EVENTS.set(handle)),
+        Err(_) => tracing::debug!("events are already sent elsewhere"),
+    }
+}
+
+/// Goes on with another level and another format, if it was this module that began.
+pub fn change(level: Level, format: Format) {
+    if let Some(handle) = EVENTS.get()
+        && let Err(error) = handle.reload(events(level, format))
+    {
+        tracing::error!(%error, "events go on as before");
+    }
+}
+
+fn events(level: Level, format: Format) -> Events {
     let lines = fmt::layer().with_writer(io::stderr).with_ansi(false);
-    let first = match format {
-        Format::Text => registry.with(lines).try_init(),
-        Format::Json => registry.with(lines.json()).try_init(),
-    };
-    if first.is_err() {
-        tracing::debug!("events are already sent elsewhere");
+    match format {
+        Format::Text => targets(level).and_then(lines).boxed(),
+        Format::Json => targets(level).and_then(lines.json()).boxed(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The body of an answer, and the exchange it ends.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -156,12 +157,12 @@ impl Part {
 impl Exchange {
     /// Begins with a request.
     #[must_use]
-    pub fn begin(request: &http::Request<Incoming>, peer: &Peer, logs: &Rc<Logs>) -> Self {
+    pub fn begin(request: &http::Request<Incoming>, client: IpAddr, peer: &Peer, logs: &Rc<Logs>) -> Self {
         let id = RequestId::next();
         let line = logs.access().then(|| {
             let facts = access::Exchange {
                 id,
-                client: peer.client,
+                client,
                 method: request.method().clone(),
                 host: String::new(),
                 target: request.uri().path_and_query().map_or_else(|| request.uri().to_string(), ToString::to_string),

@@ -74,6 +74,8 @@ pub(super) enum Error {
 
 /// How long a full table makes a caller wait.
 const FULL: Duration = Duration::from_secs(10);
+/// How long an upstream without a free connection makes a caller wait.
+const CROWDED: Duration = Duration::from_secs(1);
 
 impl Error {
     /// Returns the status, and the cause as the access log names it.
@@ -141,6 +143,7 @@ impl Error {
                 vec![reply::retry_after(*retry_after)]
             }
             Self::Full => vec![reply::retry_after(FULL)],
+            Self::Upstream(upstream::Error::Full) => vec![reply::retry_after(CROWDED)],
             _ => Vec::new(),
         }
     }
@@ -156,6 +159,7 @@ const fn upstream_status(error: &upstream::Error) -> (StatusCode, &'static str) 
         upstream::Error::Connect { source: ConnectError::Timeout, .. } => {
             (StatusCode::GATEWAY_TIMEOUT, "connect_timeout")
         }
+        upstream::Error::Full => (StatusCode::SERVICE_UNAVAILABLE, "crowded"),
         upstream::Error::Broken(_) | upstream::Error::Nonsense(_) | upstream::Error::Unclear(_) => {
             (StatusCode::BAD_GATEWAY, "no_answer")
         }

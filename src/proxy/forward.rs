@@ -43,7 +43,7 @@ impl Proxy {
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
         let by_field = body::closes_by_field(request.version());
-        let Outbound { upstream, request, switches, kept } = self.outbound(request, peer, &caller, exchange)?;
+        let Outbound { upstream, request, switches, kept } = self.outbound(request, &caller, exchange)?;
         let response = match upstream.send(request).await? {
             Answer::Response(response) => response,
             Answer::Switched(head, far) if switches => return switch(head, far, peer, exchange),
@@ -68,7 +68,6 @@ impl Proxy {
     fn outbound(
         &self,
         request: Request<Incoming>,
-        peer: &Peer,
         caller: &Caller,
         exchange: &mut Exchange,
     ) -> Result<Outbound<'_>, Error> {
@@ -84,7 +83,7 @@ impl Proxy {
             To::App => self.keep(&head.method, head.uri.path(), &head.headers),
             To::Pbx => None,
         };
-        let switches = prepare(&mut head, &body, peer, caller)?;
+        let switches = prepare(&mut head, &body, caller)?;
         let payload = Payload::of(body);
         exchange.receives(payload.meter());
         let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
@@ -103,16 +102,16 @@ impl Proxy {
         if !path::is_password_login(method.as_str(), canonical) && !headers.contains_key(header::AUTHORIZATION) {
             return Ok(());
         }
-        self.within(self.shared.limits.pbx_logins.admit(&client_key(caller.client)))
+        self.within(self.shared.limits.pbx_logins.admit(&client_key(caller.origin.client)))
     }
 }
 
 /// Makes the fields of a request those of the next hop. Tells whether it asks for a WebSocket.
-fn prepare(head: &mut Parts, body: &Incoming, peer: &Peer, caller: &Caller) -> Result<bool, Error> {
+fn prepare(head: &mut Parts, body: &Incoming, caller: &Caller) -> Result<bool, Error> {
     let fields = &mut head.headers;
     let hop = hop::strip(fields).map_err(|_| Error::Malformed("a Connection field names a protected field"))?;
     forwarded::strip(fields);
-    forwarded::assert(fields, peer.forwarded_for.clone(), &caller.authority.raw, caller.id.header_value());
+    forwarded::assert(fields, &caller.origin, &caller.authority.raw, caller.id.header_value());
     forwarded::via(fields, head.version);
     if !fields.contains_key(header::HOST) {
         fields.insert(header::HOST, caller.authority.raw.clone());

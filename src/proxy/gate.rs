@@ -23,7 +23,7 @@ pub(super) struct Facts<'a> {
 impl Proxy {
     /// Counts a request to a login endpoint, before anything else is done for it.
     pub(super) fn admit(&self, caller: &Caller) -> Result<(), Error> {
-        let client = client_key(caller.client);
+        let client = client_key(caller.origin.client);
         self.within(self.shared.limits.failures.peek(&client))?;
         self.within(self.shared.limits.client.admit(&client))
     }
@@ -39,7 +39,7 @@ impl Proxy {
     /// Asks who is calling. No limit counts it.
     pub(super) async fn ask(&self, act: Act, headers: &HeaderMap, caller: &Caller) -> Result<Verdict, Error> {
         let ask =
-            Ask { act, headers, host: &caller.authority.raw, client: caller.client, id: caller.id.header_value() };
+            Ask { act, headers, host: &caller.authority.raw, origin: &caller.origin, id: caller.id.header_value() };
         self.chain.ask(&ask).await.map_err(Error::App)
     }
 
@@ -111,7 +111,7 @@ impl Proxy {
     /// Audits a login that was refused to somebody, and counts it.
     pub(super) fn refused(&self, act: Act, caller: &Caller, facts: &Facts<'_>, reason: &str) {
         // Whether the count admits it does not matter here: `admit` asks before the next request.
-        let _ = self.shared.limits.failures.admit(&client_key(caller.client));
+        let _ = self.shared.limits.failures.admit(&client_key(caller.origin.client));
         self.audit(act, Outcome::Refused, caller, facts, Some(reason));
     }
 
@@ -138,7 +138,7 @@ impl Proxy {
         let principal = facts.principal;
         self.logs.write_audit(&Entry {
             id: caller.id,
-            client: caller.client,
+            client: caller.origin.client,
             act,
             outcome,
             method: principal.map(|principal| principal.method.clone()),

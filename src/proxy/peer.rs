@@ -1,23 +1,20 @@
 //! What a connection and its exchanges know of each other.
 
 use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
 use std::rc::Rc;
 
-use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::body::Exchange;
+use crate::message::origin::Origin;
 use crate::observe::metrics::Tally;
 use crate::upstream::Far;
 
 /// The client's end of one connection.
 #[derive(Debug)]
 pub struct Peer {
-    /// The client's address, IPv4 in its own form.
-    pub client: IpAddr,
-    /// The same as upstreams are told it, written once for all exchanges.
-    pub forwarded_for: HeaderValue,
+    /// Who requests are from, unless the peer is a proxy that is believed.
+    pub origin: Rc<Origin>,
     /// How the connection is doing.
     pub vitals: Rc<Vitals>,
     /// The other end of a tunnel that this connection becomes, once its 101 is out.

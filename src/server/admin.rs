@@ -28,7 +28,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::listener;
-use crate::config::Listen;
+use crate::config::{Listen, Upstream, Url};
 use crate::message::target;
 use crate::observe::health::Finding;
 use crate::observe::metrics::{self, Metrics, Protocol};
@@ -260,9 +260,13 @@ impl Desk {
     fn status<B>(&self, _: &Request<B>) -> Answer {
         let (metrics, now) = (&self.metrics, Timestamp::now());
         let loaded = metrics.loaded();
-        let certificates = loaded.certificates.iter();
+        let config = &loaded.config;
+        let certificates = config.certificates.iter();
         let certificates = certificates.map(|one| json!({ "names": one.names, "expires": one.not_after.to_string() }));
-        let upstreams = loaded.upstreams.iter().map(|(name, url)| json!({ "name": name, "url": url }));
+        let app = config.app.iter().map(|app| ("app", &app.upstream));
+        let pbx = config.pbx.iter().map(|pbx| ("pbx", &pbx.upstream));
+        let urls = |upstream: &Upstream| upstream.urls.iter().map(Url::text).collect::<Vec<_>>();
+        let upstreams = app.chain(pbx).map(|(name, upstream)| json!({ "name": name, "urls": urls(upstream) }));
         let findings = metrics.health.ask();
         json(
             StatusCode::OK,
@@ -276,7 +280,7 @@ impl Desk {
                 "connections": { "h1": metrics.open(Protocol::H1), "h2": metrics.open(Protocol::H2) },
                 "exchanges_in_flight": metrics.in_flight(),
                 "tunnels": metrics.tunnels(),
-                "config": { "file": loaded.file, "loaded": loaded.at.to_string() },
+                "config": { "file": config.file, "loaded": loaded.at.to_string() },
                 "certificates": certificates.collect::<Vec<_>>(),
                 "upstreams": upstreams.collect::<Vec<_>>(),
             }),

@@ -15,14 +15,15 @@ use rustls::{HandshakeKind, ServerConnection};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::FAREWELL;
 use super::io::{Socket, Watched};
 use super::pace::Streams;
 use super::registry::Guest;
 use super::worker::Worker;
+use super::{FAREWELL, proxy_protocol};
 use crate::alarm::Alarm;
-use crate::config::ServerTimeouts;
-use crate::message::{forwarded, framing};
+use crate::config::{Server, ServerTimeouts};
+use crate::message::framing;
+use crate::message::origin::Origin;
 use crate::observe::metrics::{Handshake, Protocol, TlsVersion};
 use crate::proxy::{Peer, Vitals};
 use crate::upstream;
@@ -41,13 +42,13 @@ const MAX_SEND_BUFFER: usize = 128 << 10;
 const MAX_RESETS: usize = 128;
 
 /// Serves a connection from accept to its last byte.
-pub(super) async fn serve(stream: TcpStream, address: SocketAddr, worker: Rc<Worker>) {
+pub(super) async fn serve(mut stream: TcpStream, address: SocketAddr, worker: Rc<Worker>) {
     let guest = worker.registry.enter();
     let timeouts = worker.timeouts();
-    let client = address.ip().to_canonical();
+    let Some(client) = peer_address(&mut stream, address, &worker.snapshot().config.server).await else { return };
     let handshake = async {
         stream.set_nodelay(true)?;
-        worker.acceptor.accept(Socket(stream)).await
+        worker.acceptor().accept(Socket(stream)).await
     };
     // Boxed, as is all that a resting connection has no use for.
     let tls = match Box::pin(timeout(timeouts.handshake, handshake)).await {
@@ -78,6 +79,21 @@ fn handshake_kind(tls: &ServerConnection) -> Handshake {
     match tls.handshake_kind() {
         Some(HandshakeKind::Resumed) => Handshake::Resumed,
         _ => Handshake::Full,
+    }
+}
+
+/// Finds out who is at the other end: the socket's peer, or whom a balancer's PROXY header names.
+pub(super) async fn peer_address(stream: &mut TcpStream, address: SocketAddr, server: &Server) -> Option<IpAddr> {
+    let peer = address.ip().to_canonical();
+    if !server.expects_proxy_header(peer) {
+        return Some(peer);
+    }
+    match Box::pin(proxy_protocol::read(stream)).await {
+        Ok(client) => Some(client.map_or(peer, |client| client.to_canonical())),
+        Err(error) => {
+            tracing::debug!(%peer, %error, "no PROXY header");
+            None
+        }
     }
 }
 
@@ -128,8 +144,7 @@ async fn serve_h2(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut 
 
 fn peer(client: IpAddr, watch: &Watch) -> Rc<Peer> {
     Rc::new(Peer {
-        client,
-        forwarded_for: forwarded::address(client),
+        origin: Rc::new(Origin::direct(client)),
         vitals: Rc::clone(&watch.vitals),
         tunnel: RefCell::default(),
     })

@@ -1,6 +1,8 @@
 //! `redirect_http`: plain HTTP is answered with the way to HTTPS, and nothing else.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,13 +16,19 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::connection::peer_address;
+use super::worker::Worker;
 use crate::message::target;
 
 /// How long a whole connection may take: one question, one answer.
 const LIFE: Duration = Duration::from_secs(10);
 
-/// Answers one request of a plain connection. `port` is that of the TLS listener.
-pub(super) async fn serve(stream: TcpStream, port: u16) {
+/// Answers one request of a plain connection.
+pub(super) async fn serve(mut stream: TcpStream, address: SocketAddr, worker: Rc<Worker>) {
+    if peer_address(&mut stream, address, &worker.snapshot().config.server).await.is_none() {
+        return;
+    }
+    let port = worker.port;
     let service = service_fn(move |request| async move { Ok::<_, Infallible>(answer(&request, port)) });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -1,23 +1,24 @@
 //! One worker: a thread with a runtime, its sockets and its connections.
 
+use std::cell::RefCell;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::LocalOptions;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::registry::Registry;
+use super::snapshot::Snapshot;
 use super::{connection, redirect};
-use crate::config::{Config, ServerTimeouts};
-use crate::observe::Logs;
+use crate::config::ServerTimeouts;
 use crate::observe::metrics::{Metrics, Tally};
-use crate::proxy::{Proxy, Shared};
+use crate::proxy::Proxy;
 
 /// How long a worker waits when the system has no socket left for it.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -26,10 +27,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// What a worker is made of, before it has a thread.
 pub(super) struct Parts {
-    pub(super) config: Arc<Config>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) tls: Arc<ServerConfig>,
-    pub(super) logs: Logs,
+    pub(super) live: Arc<Snapshot>,
+    pub(super) renewals: mpsc::Receiver<Renewal>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) listeners: Vec<StdListener>,
     pub(super) redirect: Option<StdListener>,
@@ -38,13 +37,24 @@ pub(super) struct Parts {
     pub(super) drain: watch::Receiver<bool>,
 }
 
+/// What a worker shall go on with, and whom to tell when it does.
+pub(super) struct Renewal {
+    pub(super) live: Arc<Snapshot>,
+    pub(super) done: oneshot::Sender<()>,
+}
+
 /// One worker, as its connections see it.
 pub(super) struct Worker {
-    pub(super) acceptor: TlsAcceptor,
     pub(super) registry: Rc<Registry>,
     pub(super) tally: Tally,
-    config: Arc<Config>,
-    port: u16,
+    live: RefCell<Live>,
+    /// The port that `redirect_http` leads to.
+    pub(super) port: u16,
+}
+
+/// What the next handshake and the next request meet.
+struct Live {
+    snapshot: Arc<Snapshot>,
     proxy: Rc<Proxy>,
 }
 
@@ -63,16 +73,8 @@ impl Worker {
 
     async fn work(mut parts: Parts) -> usize {
         let tally = parts.metrics.tally();
-        let proxy = Proxy::new(Arc::clone(&parts.config), parts.shared, parts.logs, tally.clone())
-            .expect("the server built the same one before");
-        let worker = Rc::new(Self {
-            acceptor: TlsAcceptor::from(parts.tls),
-            registry: Rc::default(),
-            tally,
-            config: parts.config,
-            port: parts.port,
-            proxy: Rc::new(proxy),
-        });
+        let live = RefCell::new(Live::new(parts.live, None, &tally));
+        let worker = Rc::new(Self { registry: Rc::default(), tally, live, port: parts.port });
         let mut accepting = Vec::new();
         for listener in parts.listeners {
             accepting.push(tokio::task::spawn_local(accept(listener, Rc::clone(&worker), Self::welcome)));
@@ -80,14 +82,17 @@ impl Worker {
         if let Some(listener) = parts.redirect {
             accepting.push(tokio::task::spawn_local(accept(listener, Rc::clone(&worker), Self::send_on)));
         }
-        accepting.push(tokio::task::spawn_local(sweep(Rc::clone(&worker.proxy))));
+        let mut chores = JoinSet::new();
+        chores.spawn_local(sweep(Rc::clone(&worker)));
+        chores.spawn_local(renew(Rc::clone(&worker), parts.renewals));
         // An error means that the server is gone, which ends the day as well.
         let _ = parts.drain.wait_for(|drain| *drain).await;
         for task in accepting {
             task.abort();
         }
         worker.registry.close();
-        drop(timeout(worker.config.server.drain, worker.registry.emptied()).await);
+        let deadline = worker.live.borrow().snapshot.config.server.drain;
+        drop(timeout(deadline, worker.registry.emptied()).await);
         worker.registry.count()
     }
 
@@ -96,17 +101,47 @@ impl Worker {
         tokio::task::spawn_local(connection::serve(stream, address, Rc::clone(self)));
     }
 
-    fn send_on(self: &Rc<Self>, stream: TcpStream, _: SocketAddr) {
-        tokio::task::spawn_local(redirect::serve(stream, self.port));
+    fn send_on(self: &Rc<Self>, stream: TcpStream, address: SocketAddr) {
+        tokio::task::spawn_local(redirect::serve(stream, address, Rc::clone(self)));
     }
 
+    /// Returns what a new connection begins with.
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.live.borrow().snapshot)
+    }
+
+    /// Returns the deadlines that a connection begins with, and keeps.
     pub(super) fn timeouts(&self) -> ServerTimeouts {
-        self.config.server.timeouts
+        self.live.borrow().snapshot.config.server.timeouts
+    }
+
+    /// Returns the certificates that the next handshake meets.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.live.borrow().snapshot.tls))
     }
 
     /// Returns the proxy that the next request meets.
     pub(super) fn proxy(&self) -> Rc<Proxy> {
-        Rc::clone(&self.proxy)
+        Rc::clone(&self.live.borrow().proxy)
+    }
+}
+
+impl Live {
+    fn new(snapshot: Arc<Snapshot>, before: Option<&Proxy>, tally: &Tally) -> Self {
+        let proxy = snapshot.proxy(before, tally).expect("the server built the same one before");
+        Self { snapshot, proxy: Rc::new(proxy) }
+    }
+}
+
+/// Goes on with each new configuration. Exchanges in flight end with the one they began with.
+async fn renew(worker: Rc<Worker>, mut renewals: mpsc::Receiver<Renewal>) {
+    while let Some(Renewal { live, done }) = renewals.recv().await {
+        let before = worker.proxy();
+        let live = Live::new(live, Some(&before), &worker.tally);
+        before.retire(&live.proxy);
+        worker.live.replace(live);
+        // Nobody waits for an answer that came too late.
+        let _ = done.send(());
     }
 }
 
@@ -128,10 +163,10 @@ async fn accept(listener: StdListener, worker: Rc<Worker>, welcome: fn(&Rc<Worke
     }
 }
 
-async fn sweep(proxy: Rc<Proxy>) {
+async fn sweep(worker: Rc<Worker>) {
     let mut ticks = interval(SWEEP);
     loop {
         ticks.tick().await;
-        proxy.sweep();
+        worker.proxy().sweep();
     }
 }

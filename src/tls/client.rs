@@ -1,14 +1,18 @@
 //! TLS toward upstreams: whom we trust.
 
+use std::fmt;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
 
-use crate::config::Trust;
+use crate::config::{Pin, Trust};
 
 /// Builds the TLS side of one upstream. No ALPN is offered: upstreams are spoken to in HTTP/1.1.
 ///
@@ -16,19 +20,42 @@ use crate::config::Trust;
 /// When a certificate of `ca` cannot be a trust root.
 pub fn config(trust: &Trust) -> Result<Arc<ClientConfig>, rustls::Error> {
     let provider = super::provider();
-    let verifier: Arc<dyn ServerCertVerifier> = if trust.skip_verify {
-        Arc::new(AnyCertificate(Arc::clone(&provider)))
+    let issuer = if trust.skip_verify || (trust.ca.is_none() && !trust.pins.is_empty()) {
+        None
     } else {
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots(trust)?), Arc::clone(&provider))
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?
+        let roots = Arc::new(roots(trust)?);
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
+        Some(verifier.map_err(|error| rustls::Error::General(error.to_string()))?)
     };
-    let config = ClientConfig::builder_with_provider(provider)
+    with_verifier(Verifier { issuer, pins: trust.pins.clone(), provider })
+}
+
+/// Builds a TLS side that trusts everybody, to look at the certificate that is shown.
+///
+/// # Errors
+/// When the cryptography provider has none of the protocol versions.
+pub fn blind() -> Result<Arc<ClientConfig>, rustls::Error> {
+    with_verifier(Verifier { issuer: None, pins: Vec::new(), provider: super::provider() })
+}
+
+fn with_verifier(verifier: Verifier) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let config = ClientConfig::builder_with_provider(Arc::clone(&verifier.provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+/// Returns the pin of a certificate: the hash of its public key, so that a renewal which keeps the key keeps the pin.
+///
+/// # Errors
+/// When the certificate cannot be read.
+pub fn pin(certificate: &CertificateDer<'_>) -> Result<Pin, rustls::Error> {
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|_| rustls::Error::from(CertificateError::BadEncoding))?;
+    let hash = digest(&SHA256, parsed.public_key().raw);
+    Ok(Pin(hash.as_ref().try_into().expect("SHA-256 has 32 bytes")))
 }
 
 fn roots(trust: &Trust) -> Result<RootCertStore, rustls::Error> {
@@ -42,20 +69,54 @@ fn roots(trust: &Trust) -> Result<RootCertStore, rustls::Error> {
     Ok(roots)
 }
 
-/// `insecure_skip_verify`: any certificate will do, but whoever shows one must hold its key.
+/// Whoever shows a certificate must hold its key; what else is asked for, the configuration says.
 #[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+struct Verifier {
+    /// Judges issuer, name and dates; none: `insecure_skip_verify`, or a pin that says it all.
+    issuer: Option<Arc<WebPkiServerVerifier>>,
+    pins: Vec<Pin>,
+    provider: Arc<CryptoProvider>,
+}
 
-impl ServerCertVerifier for AnyCertificate {
+/// The key is another one.
+#[derive(thiserror::Error)]
+#[error("its key is {0}, which is not in `pin`")]
+struct Unpinned(Pin);
+
+/// As people read it: rustls shows in this form why a certificate is refused.
+impl fmt::Debug for Unpinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Verifier {
+    fn check_pin(&self, certificate: &CertificateDer<'_>) -> Result<(), rustls::Error> {
+        if self.pins.is_empty() {
+            return Ok(());
+        }
+        let found = pin(certificate)?;
+        if self.pins.contains(&found) {
+            return Ok(());
+        }
+        Err(CertificateError::Other(OtherError(Arc::new(Unpinned(found)))).into())
+    }
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
+        self.check_pin(certificate)?;
+        match &self.issuer {
+            Some(issuer) => issuer.verify_server_cert(certificate, chain, name, ocsp, now),
+            None => Ok(ServerCertVerified::assertion()),
+        }
     }
 
     fn verify_tls12_signature(
@@ -64,7 +125,7 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -73,10 +134,10 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

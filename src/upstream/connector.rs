@@ -1,40 +1,40 @@
-//! Opens connections to one upstream.
+//! Opens connections to one upstream: at the first of its places that is well, at another one if that fails.
 
-use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
+use http::HeaderValue;
+use tokio::time::{Instant, timeout};
 
-use super::wire::Wire;
-use crate::{config, tls};
+use super::Error;
+use super::endpoint::Endpoint;
+use super::slots::Slots;
+use super::wire::{Io, Wire};
+use crate::config::{self, Pin};
 
-/// Where one upstream is, and how its certificate is judged. Cheap to copy to every worker.
+/// How much longer than a connection may take, a worker that tries a place again is waited for before another one does.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Where one upstream is, and what all workers know of it: how its places are, and how many connections it may have.
+///
+/// Cheap to copy to every worker.
 #[derive(Debug, Clone)]
-pub struct Connector {
-    host: Arc<str>,
-    port: u16,
-    address: Arc<str>,
-    tls: Option<Tls>,
+pub struct Connector(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// In the order of preference, never empty.
+    endpoints: Vec<Endpoint>,
+    slots: Slots,
     deadline: Duration,
+    /// The beginning of time, as the health of places counts it.
+    begun: Instant,
 }
 
-#[derive(Clone)]
-struct Tls {
-    connector: TlsConnector,
-    name: ServerName<'static>,
-}
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tls({:?})", self.name)
-    }
-}
+/// Which of an upstream's places a connection leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct At(usize);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -47,52 +47,165 @@ pub enum ConnectError {
     Timeout,
 }
 
+/// What is seen of one place.
+#[derive(Debug)]
+pub struct Sight {
+    /// Where it is.
+    pub address: Arc<str>,
+    /// Whether it can be connected to, as configured.
+    pub connected: Result<(), ConnectError>,
+    /// The pin of the certificate it shows, whatever that is worth.
+    pub pin: Option<Pin>,
+}
+
 impl Connector {
     /// Prepares for one upstream.
     ///
     /// # Errors
     /// When its trust roots cannot be used, or its name is none that TLS can check.
     pub fn new(upstream: &config::Upstream) -> Result<Self, rustls::Error> {
-        let url = &upstream.url;
-        let tls = if url.tls { Some(Tls::new(upstream)?) } else { None };
-        let host: Arc<str> = url.host.as_str().into();
-        let address =
-            if host.contains(':') { format!("[{host}]:{}", url.port) } else { format!("{host}:{}", url.port) };
-        Ok(Self { host, port: url.port, address: address.into(), tls, deadline: upstream.timeouts.connect })
+        let endpoints =
+            upstream.urls.iter().map(|url| Endpoint::new(url, &upstream.trust)).collect::<Result<_, _>>()?;
+        let slots = Slots::new(upstream.max_connections);
+        Ok(Self(Arc::new(Shared { endpoints, slots, deadline: upstream.timeouts.connect, begun: Instant::now() })))
     }
 
-    /// Returns host and port, as a person writes them.
-    pub(super) const fn address(&self) -> &Arc<str> {
-        &self.address
-    }
-
-    /// Opens a connection: look-up, TCP and TLS under one deadline. Names are looked up afresh each time.
-    pub(super) async fn connect(&self) -> Result<Wire, ConnectError> {
-        timeout(self.deadline, self.open()).await.map_err(|_| ConnectError::Timeout)?.map_err(ConnectError::Io)
-    }
-
-    async fn open(&self) -> io::Result<Wire> {
-        let stream = match self.host.parse::<IpAddr>() {
-            Ok(address) => TcpStream::connect((address, self.port)).await?,
-            Err(_) => TcpStream::connect((&*self.host, self.port)).await?,
-        };
-        stream.set_nodelay(true)?;
-        match &self.tls {
-            None => Ok(Wire::plain(stream)),
-            Some(tls) => Ok(Wire::tls(tls.connector.connect(tls.name.clone(), stream).await?)),
+    /// Opens a connection, under one deadline for waiting until there may be one and for all places together.
+    ///
+    /// Places that are well come first, in their order; those that are not come last, so that nobody is turned away
+    /// before all have been tried. Each may take its share of the time that is left.
+    pub(super) async fn connect(&self) -> Result<(Wire, At), Error> {
+        let due = Instant::now() + self.0.deadline;
+        let slot = self.0.slots.take(due).await.ok_or(Error::Full)?;
+        let order = self.order();
+        let mut failure = None;
+        for (at, shares) in order.iter().copied().zip((1..=order.len() as u32).rev()) {
+            let share = due.saturating_duration_since(Instant::now()) / shares;
+            match self.reach(at, share).await {
+                Ok(io) => return Ok((Wire::new(io, slot), at)),
+                Err(source) => failure = Some(Error::Connect { to: Arc::clone(&self.at(at).address), source }),
+            }
         }
+        Err(failure.expect("an upstream has at least one place"))
+    }
+
+    /// Tells whether a connection to this place is as good as a new one: there is no place before it that is well.
+    pub(super) fn is_best(&self, at: At) -> bool {
+        !self.has_choice()
+            || self.0.endpoints.iter().position(|endpoint| endpoint.health.is_well()).is_none_or(|best| best == at.0)
+    }
+
+    /// Tells whether a connection that ends now lets one begin that somebody waits for.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.0.slots.waiting() > 0
+    }
+
+    /// Returns what `Host` calls a place.
+    pub(super) fn host(&self, at: At) -> HeaderValue {
+        self.at(at).host.clone()
+    }
+
+    // === How the places are ===
+
+    /// Notes that a connection gave a valid answer.
+    pub(super) fn answered(&self, at: At) {
+        if self.has_choice() {
+            self.at(at).health.answered();
+        }
+    }
+
+    /// Notes that a connection gave none.
+    pub(super) fn broke(&self, at: At, error: &Error) {
+        if self.has_choice() && self.at(at).health.broke(self.now()) {
+            self.tell_fallen(at, error);
+        }
+    }
+
+    /// Notes that a new connection was closed at once. Tells whether there is another place to try.
+    pub(super) fn slammed(&self, at: At) -> bool {
+        let reason = Error::Nonsense(super::SLAMMED);
+        if self.has_choice() && self.at(at).health.unreachable(self.now()) {
+            self.tell_fallen(at, &reason);
+        }
+        !self.is_best(at)
+    }
+
+    /// Returns a place that has been passed over for long enough, for the caller to try.
+    pub(super) fn claim(&self) -> Option<At> {
+        let lease = self.0.deadline + GRACE;
+        let due = |endpoint: &Endpoint| endpoint.health.claim(self.now(), lease);
+        self.0.endpoints.iter().position(due).map(At)
+    }
+
+    /// Tries to connect to a place that was claimed. No request is sent.
+    pub(super) async fn try_again(self, at: At) {
+        if self.reach(at, self.0.deadline).await.is_err() {
+            self.at(at).health.still_unreachable(self.now());
+        }
+    }
+
+    /// Tells whether some place can be reached, as far as is known. A place that could not is tried again meanwhile.
+    ///
+    /// # Errors
+    /// The places, when none can.
+    pub fn check(&self) -> Result<(), String> {
+        if self.0.endpoints.iter().any(|endpoint| endpoint.health.is_well()) {
+            return Ok(());
+        }
+        let addresses: Vec<_> = self.0.endpoints.iter().map(|endpoint| &*endpoint.address).collect();
+        Err(format!("cannot reach {}", addresses.join(", ")))
+    }
+
+    /// Looks at every place, however it is.
+    pub async fn survey(&self) -> Vec<Sight> {
+        let mut sights = Vec::new();
+        for endpoint in &self.0.endpoints {
+            let connected = open(endpoint, self.0.deadline).await.map(drop);
+            let pin = timeout(self.0.deadline, endpoint.pin()).await.ok().flatten().and_then(Result::ok);
+            sights.push(Sight { address: Arc::clone(&endpoint.address), connected, pin });
+        }
+        sights
+    }
+
+    async fn reach(&self, at: At, deadline: Duration) -> Result<Io, ConnectError> {
+        let (endpoint, has_choice) = (self.at(at), self.has_choice());
+        let opened = open(endpoint, deadline).await;
+        match &opened {
+            Ok(_) if endpoint.health.reached() && has_choice => {
+                tracing::info!(to = %endpoint.address, "an upstream can be reached again")
+            }
+            Err(error) if endpoint.health.unreachable(self.now()) && has_choice => self.tell_fallen(at, error),
+            Ok(_) | Err(_) => {}
+        }
+        opened
+    }
+
+    fn tell_fallen(&self, at: At, error: &(dyn std::error::Error + 'static)) {
+        tracing::warn!(to = %self.at(at).address, error, "an upstream is passed over until it can be reached again");
+    }
+
+    fn order(&self) -> Vec<At> {
+        let mut order: Vec<_> = (0..self.0.endpoints.len()).map(At).collect();
+        order.sort_by_key(|at| !self.at(*at).health.is_well());
+        order
+    }
+
+    fn at(&self, at: At) -> &Endpoint {
+        &self.0.endpoints[at.0]
+    }
+
+    /// Tells whether there is more than one place. Of a single one it does not matter how it is.
+    fn has_choice(&self) -> bool {
+        self.0.endpoints.len() > 1
+    }
+
+    fn now(&self) -> Duration {
+        self.0.begun.elapsed()
     }
 }
 
-impl Tls {
-    fn new(upstream: &config::Upstream) -> Result<Self, rustls::Error> {
-        let name = match &upstream.trust.server_name {
-            Some(name) => name.clone(),
-            None => ServerName::try_from(upstream.url.host.clone())
-                .map_err(|error| rustls::Error::General(error.to_string()))?,
-        };
-        Ok(Self { connector: TlsConnector::from(tls::client::config(&upstream.trust)?), name })
-    }
+async fn open(endpoint: &Endpoint, deadline: Duration) -> Result<Io, ConnectError> {
+    Ok(timeout(deadline, endpoint.open()).await.map_err(|_| ConnectError::Timeout)??)
 }
 
 #[cfg(test)]

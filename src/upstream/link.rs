@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::Error;
 use super::bell::Bell;
+use super::connector::At;
 use super::payload::{Payload, Phase, Progress};
 use super::tunnel::Far;
 use super::wire::Wire;
@@ -23,6 +24,8 @@ use crate::alarm::Alarm;
 
 /// The most bytes of an answer's head, and of what is buffered of its body.
 const MAX_BUFFER: usize = 128 << 10;
+/// How old a connection becomes before it serves nobody new: then the name is looked up again.
+const MAX_AGE: Duration = Duration::from_secs(300);
 
 /// How long an exchange may wait for the other side.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +46,10 @@ pub(super) struct Link {
     heard: Rc<Cell<bool>>,
     /// The connection serves no second exchange.
     last: bool,
+    born: Instant,
     rested: Instant,
+    /// Where it leads to.
+    pub(super) at: At,
 }
 
 impl fmt::Debug for Link {
@@ -64,7 +70,7 @@ pub(super) enum SendError {
 
 impl Link {
     /// Speaks HTTP over a connection. A link is boxed: it is moved many times in its life.
-    pub(super) async fn new(wire: Wire) -> hyper::Result<Box<Self>> {
+    pub(super) async fn new(wire: Wire, at: At) -> hyper::Result<Box<Self>> {
         let heard = wire.heard();
         let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(wire)).await?;
         Ok(Box::new(Self {
@@ -75,7 +81,9 @@ impl Link {
             ended: false,
             heard,
             last: false,
+            born: Instant::now(),
             rested: Instant::now(),
+            at,
         }))
     }
 
@@ -151,7 +159,7 @@ impl Link {
     }
 
     pub(super) fn is_stale(&self, now: Instant, keep_alive: Duration) -> bool {
-        now.duration_since(self.rested) >= keep_alive
+        now.duration_since(self.rested) >= keep_alive || now.duration_since(self.born) >= MAX_AGE
     }
 
     fn failure(&self, error: hyper::Error, progress: Option<&Progress>) -> SendError {

@@ -1,4 +1,4 @@
-//! A connection to an upstream, with or without TLS.
+//! A connection to an upstream: TCP, with or without TLS, or a socket of this machine.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -7,8 +7,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
+
+use super::slots::Slot;
 
 /// A connection that still listens when nobody takes what it says.
 ///
@@ -20,26 +22,21 @@ pub(super) struct Wire {
     /// Why nothing more is written; the rest goes nowhere.
     broken: Option<io::Error>,
     heard: Rc<Cell<bool>>,
+    /// Held for as long as the connection is.
+    _slot: Slot,
 }
 
-/// The two kinds of connection.
+/// The kinds of connection.
 #[derive(Debug)]
-enum Io {
+pub(super) enum Io {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
 }
 
 impl Wire {
-    pub(super) fn plain(stream: TcpStream) -> Self {
-        Self::new(Io::Plain(stream))
-    }
-
-    pub(super) fn tls(stream: TlsStream<TcpStream>) -> Self {
-        Self::new(Io::Tls(Box::new(stream)))
-    }
-
-    fn new(io: Io) -> Self {
-        Self { io, broken: None, heard: Rc::default() }
+    pub(super) fn new(io: Io, slot: Slot) -> Self {
+        Self { io, broken: None, heard: Rc::default(), _slot: slot }
     }
 
     /// Returns what becomes true when a byte arrives.
@@ -80,6 +77,10 @@ macro_rules! each {
                 $call
             }
             Io::Tls($io) => {
+                let $io = Pin::new($io);
+                $call
+            }
+            Io::Unix($io) => {
                 let $io = Pin::new($io);
                 $call
             }

@@ -40,6 +40,8 @@ pub struct Gate {
     pub addr: SocketAddr,
     pub dir: TempDir,
     pub redirect: Option<SocketAddr>,
+    /// What the gate was started with, for another like it.
+    pub text: String,
     logs: Logs,
     memory: Memory,
     ca: CertificateDer<'static>,
@@ -64,21 +66,23 @@ impl Gate {
         secret(&dir, "fullchain.pem", &certificate.chain);
         secret(&dir, "privkey.pem", &certificate.key);
         secret(&dir, "voximplant.htdigest", &users.join("\n"));
-        let text =
-            format!("listen = \"127.0.0.1:0\"\ntls = {{ cert = \"fullchain.pem\", key = \"privkey.pem\" }}\n{text}");
-        let admin = if text.contains("[admin]") { "" } else { "\n[admin]\nlisten = \"unix:admin.sock\"\n" };
-        let text = format!("{text}{admin}");
-        let password = callgate::demo::vodia::Options::default().admin_password;
-        let env = |name: &str| (name == "PBX_ADMIN").then(|| password.clone());
-        let config = config::parse(&text, dir.path(), &env)?;
+        let config = configuration(text, &dir)?;
         let (logs, memory) = Logs::memory(config.log.format);
         let server = Server::start(config, logs.clone()).unwrap();
         let (addr, redirect) = (server.addresses()[0], server.redirect_address());
         let admin = server.admin_address().unwrap().clone();
         let ca = CertificateDer::from_pem_slice(certificate.ca.as_bytes()).unwrap();
-        let mut canaries = vec![VOX_PASSWORD.to_owned(), password.clone()];
+        let mut canaries = vec![VOX_PASSWORD.to_owned(), callgate::demo::vodia::Options::default().admin_password];
         canaries.extend(ha1s);
-        Ok(Self { server: Some(server), addr, dir, redirect, logs, memory, ca, admin, canaries: Mutex::new(canaries) })
+        let text = text.to_owned();
+        let canaries = Mutex::new(canaries);
+        Ok(Self { server: Some(server), addr, dir, redirect, text, logs, memory, ca, admin, canaries })
+    }
+
+    /// Puts another configuration in the place of the running one, with the files as they are now.
+    pub async fn reload(&mut self, text: &str) -> Result<(), callgate::server::ReloadError> {
+        let config = configuration(text, &self.dir).unwrap_or_else(|problems| panic!("{problems}"));
+        self.server.as_mut().unwrap().reload(config).await
     }
 
     /// Starts a gate with one worker that passes everything to one plain upstream.
@@ -211,7 +215,7 @@ impl Gate {
     fn search_logs(&self) {
         if !std::thread::panicking() {
             self.search(&self.log());
-            self.search(&String::from_utf8_lossy(&EVENTS.get().unwrap().lock().unwrap()));
+            self.search(&events());
         }
     }
 
@@ -249,6 +253,14 @@ impl Drop for Gate {
     }
 }
 
+fn configuration(text: &str, dir: &TempDir) -> Result<config::Config, config::Problems> {
+    let text = format!("listen = \"127.0.0.1:0\"\ntls = {{ cert = \"fullchain.pem\", key = \"privkey.pem\" }}\n{text}");
+    let admin = if text.contains("[admin]") { "" } else { "\n[admin]\nlisten = \"unix:admin.sock\"\n" };
+    let text = format!("{text}{admin}");
+    let password = callgate::demo::vodia::Options::default().admin_password;
+    config::parse(&text, dir.path(), &|name| (name == "PBX_ADMIN").then(|| password.clone()))
+}
+
 /// Writes a file that only its owner may read.
 pub fn secret(dir: &TempDir, name: &str, text: &str) {
     let path = dir.path().join(name);
@@ -284,6 +296,11 @@ fn collect_events() {
             .with_writer(move || Events(events.clone()));
         tracing::subscriber::set_global_default(subscriber.finish()).unwrap();
     });
+}
+
+/// Returns all events of all gates so far.
+pub fn events() -> String {
+    String::from_utf8_lossy(&EVENTS.get().unwrap().lock().unwrap()).into_owned()
 }
 
 /// The format of log lines in tests.

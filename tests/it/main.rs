@@ -5,9 +5,11 @@
 
 mod admin;
 mod browser;
+mod bulk;
 mod callers;
 mod commands;
 mod drain;
+mod failover;
 mod framing;
 #[allow(dead_code, reason = "it offers more than each set of tests takes")]
 mod harness;
@@ -16,11 +18,14 @@ mod http2;
 mod identity;
 mod inject;
 mod limits;
+mod load;
 mod logs;
+#[allow(dead_code, reason = "tests/docs.rs takes the rest")]
 mod openmetrics;
 mod ott;
 mod pbx;
 mod pool;
+mod reload;
 mod stage;
 mod story;
 mod streaming;
@@ -28,3 +33,4 @@ mod target;
 mod time;
 mod tls;
 mod upgrade;
+mod upstream_tls;

@@ -41,6 +41,8 @@ pub struct Plan<'a> {
     pub app_at: Option<SocketAddr>,
     /// Another server in the place of the PBX.
     pub pbx_at: Option<SocketAddr>,
+    /// A `url` before that of the PBX.
+    pub pbx_first_at: Option<SocketAddr>,
 }
 
 impl Default for Plan<'_> {
@@ -58,6 +60,7 @@ impl Default for Plan<'_> {
             more: "",
             app_at: None,
             pbx_at: None,
+            pbx_first_at: None,
         }
     }
 }
@@ -85,6 +88,7 @@ impl Plan<'_> {
     }
 
     fn text(&self, app_at: SocketAddr, pbx_at: SocketAddr) -> String {
+        let pbx_first = self.pbx_first_at.map_or(String::new(), |at| format!("\"http://{at}\", "));
         let Self { app, pbx, hosts, users, voximplant, rules, limits, more, .. } = self;
         format!(
             r#"
@@ -92,7 +96,7 @@ impl Plan<'_> {
 url = "http://{app_at}"
 {app}
 [pbx]
-url = "http://{pbx_at}"
+url = [{pbx_first}"http://{pbx_at}"]
 admin = {{ user = "sso", password = {{ env = "PBX_ADMIN" }} }}
 {hosts}
 {pbx}

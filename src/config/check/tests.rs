@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Handoff, HostPattern, MethodKind, Names};
+use crate::config::{Handoff, HostPattern, HostPort, MethodKind, Names, Url};
 
 const EXAMPLE: &str = include_str!("../../../proxy.toml");
 const SECRET: &str = "Admin-Passw0rd-canary";
@@ -27,6 +28,8 @@ impl Folder {
         for (name, text) in [
             ("certs/fullchain.pem", chain.as_str()),
             ("certs/upstream-ca.pem", chain.as_str()),
+            ("certs/client-ca.pem", chain.as_str()),
+            ("certs/empty.pem", ""),
             ("certs/privkey.pem", key.as_str()),
             ("certs/other.pem", certificate(2099).1.as_str()),
             ("certs/old.pem", certificate(2001).0.as_str()),
@@ -175,7 +178,7 @@ fn the_example_shows_no_other_way_that_does_not_load() {
     let lines: Vec<_> = EXAMPLE.lines().collect();
     let ways: Vec<_> =
         lines.iter().enumerate().filter_map(|(at, line)| Some((at, line.strip_prefix("# or ")?))).collect();
-    assert_eq!(ways.len(), 4);
+    assert_eq!(ways.len(), 5);
     for (at, way) in ways {
         let key = way.split(" = ").next().unwrap();
         let replaced = (0..at).rev().find(|at| lines[*at].starts_with(&format!("{key} = "))).unwrap();
@@ -246,16 +249,67 @@ fn everything_required_is_asked_for() {
 
 #[test]
 fn keys_of_later_releases_are_unknown() {
-    for (tail, key) in [
-        ("[app]\nurl = \"http://a\"\npin = \"x\"", "app.pin"),
-        ("[app]\nurl = \"http://a\"\n\nshield = true", "app.shield"),
-    ] {
-        let problems = refused(&format!("{TOP}{tail}"));
-        assert!(problems.as_slice()[0].message == format!("unknown key `{key}`"), "{problems}");
-    }
+    check("[app]\nurl = \"http://a\"\nshield = true", "5:1: unknown key `app.shield`");
     check_beside("[state]\nfile = \"x\"", "7:2: unknown key `state`");
-    check_beside("[server]\nbelieve_forwarded_from = []", "8:1: unknown key `server.believe_forwarded_from`");
     check_beside("[server]\ntimeouts = { idel = \"1s\" }", "8:14: unknown key `server.timeouts.idel`");
+}
+
+// === [server] ===
+
+#[test]
+fn known_machines_are_networks_and_never_everybody() {
+    for key in ["believe_forwarded_from", "accept_proxy_protocol_from"] {
+        let list = |items: &str| format!("[app]\nurl = \"http://a\"\n[server]\n{key} = [{items}]");
+        let column = key.len() + 4;
+        let (whole, item) = (format!("6:{column}: `server.{key}`"), format!("6:{}: `server.{key}`", column + 1));
+        let server = accepted(&format!("{TOP}{}", list("\"192.0.2.1\", \"10.0.0.0/8\", \"2001:db8::/32\""))).server;
+        let known = |peer: &str| match key {
+            "believe_forwarded_from" => server.believes(peer.parse().unwrap()),
+            _ => server.expects_proxy_header(peer.parse().unwrap()),
+        };
+        assert!(known("192.0.2.1") && known("10.255.0.1") && known("2001:db8:1::1"), "{key}");
+        assert!(!known("192.0.2.2") && !known("11.0.0.1") && !known("2001:db9::1") && !known("::1"), "{key}");
+        accepted(&format!("{TOP}{}", list("")));
+        for everybody in [
+            "\"0.0.0.0/0\"",
+            "\"::/0\"",
+            "\"0.0.0.0/1\", \"128.0.0.0/1\"",
+            "\"192.0.2.1\", \"8000::/1\", \"::/2\", \"4000::/2\"",
+        ] {
+            check(&list(everybody), &format!("{whole}: is everybody: any client could claim another's address"));
+        }
+        check(&list("\"10.0.0.1/8\""), &format!("{item}: has bits set behind its prefix"));
+        check(&list("\"any\""), &format!("{item}: not a network"));
+        check(&list("1"), &format!("{item}: must be a string in quotes"));
+        check(
+            &format!("[app]\nurl = \"http://a\"\n[server]\n{key} = \"10.0.0.0/8\""),
+            &format!("{whole}: must be a list in brackets"),
+        );
+    }
+}
+
+#[test]
+fn connections_are_counted_within_bounds() {
+    let server = |lines: &str| accepted(&format!("{TOP}{BOTH}[server]\n{lines}")).server;
+    for (lines, expected) in [
+        ("", (16_384, 12_288)),
+        ("max_connections = 100", (100, 75)),
+        ("max_connections = 1", (1, 1)),
+        ("max_connections_per_client = 7", (16_384, 7)),
+        ("max_connections = 100\nmax_connections_per_client = 7", (100, 7)),
+    ] {
+        let server = server(lines);
+        assert_eq!((server.max_connections, server.max_connections_per_client), expected, "{lines}");
+    }
+    check_beside("[server]\nmax_connections = 0", "8:19: `server.max_connections`: is out of bounds");
+    check_beside("[server]\nmax_connections = 1000001", "8:19: `server.max_connections`: is out of bounds");
+    check_beside(
+        "[server]\nmax_connections_per_client = 0",
+        "8:30: `server.max_connections_per_client`: is out of bounds",
+    );
+    let config = accepted(&format!("{TOP}{BOTH}[server]\nmax_connections = 5\nmax_connections_per_client = 6"));
+    let told = config.warnings.iter().any(|warning| warning.message.contains("it is more than `max_connections`"));
+    assert!(told, "{:?}", config.warnings);
 }
 
 // === Top ===
@@ -279,6 +333,49 @@ fn listeners_are_addresses() {
     check_text(&top("\"[::]:1\"\nworkers = 0"), &["2:11: `workers`: is out of bounds"]);
     check_text(&top("\"[::]:1\"\nworkers = 1025"), &["2:11: `workers`: is out of bounds"]);
     check_text(&top("\"[::]:1\"\nworkers = \"4\""), &["2:11: `workers`: must be a whole number"]);
+}
+
+#[test]
+fn cve_2026_27586_a_client_ca_that_cannot_be_used_is_no_start() {
+    let tls = |tls: &str| format!("listen = \"[::]:0\"\ntls = {tls}\n[app]\nurl = \"http://a\"\n");
+    let pair = "cert = \"certs/fullchain.pem\", key = \"certs/privkey.pem\"";
+    for (file, expected) in [
+        ("certs/missing.pem", "cannot read certs/missing.pem: No such file or directory"),
+        ("certs/empty.pem", "certs/empty.pem is empty"),
+        ("certs/privkey.pem", "has no certificate in PEM form"),
+        ("certs/none.pem", "has no certificate in PEM form"),
+    ] {
+        let ca = format!("client_ca = \"{file}\"");
+        check_text(&tls(&format!("{{ {ca}, {pair} }}")), &[&format!("2:21: `tls.client_ca`: {expected}")]);
+        check_text(
+            &tls(&format!("{{ {ca}, certificates = [{{ {pair} }}] }}")),
+            &[&format!("2:21: `tls.client_ca`: {expected}")],
+        );
+        check_text(
+            &tls(&format!("{{ certificates = [{{ {ca}, {pair} }}] }}")),
+            &[&format!("2:39: `tls.certificates.client_ca`: {expected}")],
+        );
+    }
+    check_text(&tls(&format!("{{ {pair}, client_ca = [] }}")), &["2:84: `tls.client_ca`: must be a string in quotes"]);
+}
+
+#[test]
+fn a_client_ca_is_for_all_certificates_or_for_one() {
+    let pair = "cert = \"certs/fullchain.pem\", key = \"certs/privkey.pem\"";
+    let (ca, other) = ("client_ca = \"certs/client-ca.pem\"", "client_ca = \"certs/old.pem\"");
+    for (written, expected) in [
+        (format!("{{ {pair} }}"), &[false][..]),
+        (format!("{{ {pair}, {ca} }}"), &[true]),
+        (format!("{{ certificates = [{{ {pair} }}, {{ {pair} }}], {ca} }}"), &[true, true]),
+        (format!("{{ certificates = [{{ {pair} }}, {{ {pair}, {ca} }}] }}"), &[false, true]),
+    ] {
+        let config = accepted(&format!("listen = \"[::]:0\"\ntls = {written}\n[app]\nurl = \"http://a\"\n"));
+        let found: Vec<_> = config.certificates.iter().map(|certificate| certificate.client_ca.is_some()).collect();
+        assert_eq!(found, expected, "{written}");
+    }
+    let both = format!("{{ certificates = [{{ {pair} }}, {{ {pair}, {other} }}], {ca} }}");
+    let config = accepted(&format!("listen = \"[::]:0\"\ntls = {both}\n[app]\nurl = \"http://a\"\n"));
+    assert_ne!(config.certificates[0].client_ca, config.certificates[1].client_ca);
 }
 
 #[test]
@@ -378,9 +475,12 @@ fn logs_go_to_known_places() {
 #[test]
 fn urls_name_a_host_and_nothing_more() {
     for (written, expected) in [
-        ("ftp://a", "starts with neither http:// nor https://"),
-        ("127.0.0.1:3000", "starts with neither http:// nor https://"),
-        ("unix:/run/app", "unix sockets cannot be connected to"),
+        ("ftp://a", "starts with neither http://, https:// nor unix:"),
+        ("127.0.0.1:3000", "starts with neither http://, https:// nor unix:"),
+        ("unix:run/app", "not the whole path of a socket"),
+        ("unix:", "not the whole path of a socket"),
+        ("unix:/run/", "not the whole path of a socket"),
+        (&format!("unix:/{}", "x".repeat(107)), "longer than the path of a socket can be"),
         ("http://a/", "nothing may follow the host and port, not even a slash"),
         ("http://a?b", "nothing may follow the host and port, not even a slash"),
         (&format!("http://u:{SECRET}@a"), "a user name or password does not belong here"),
@@ -389,8 +489,37 @@ fn urls_name_a_host_and_nothing_more() {
     ] {
         check(&format!("[app]\nurl = \"{written}\""), &format!("4:7: `app.url`: {expected}"));
     }
-    let url = accepted(&format!("{TOP}[app]\nurl = \"https://[2001:DB8::1]\"")).app.unwrap().upstream.url;
-    assert_eq!((url.tls, url.host.as_str(), url.port), (true, "2001:db8::1", 443));
+    let urls = |written: &str| accepted(&format!("{TOP}[app]\nurl = {written}")).app.unwrap().upstream.urls;
+    let at = |host: &str, port| HostPort { host: host.into(), port };
+    assert_eq!(urls("\"https://[2001:DB8::1]\""), [Url::Https(at("2001:db8::1", 443))]);
+    assert_eq!(
+        urls("[\"http://A.test\", \"unix:/run/app.sock\"]"),
+        [Url::Http(at("a.test", 80)), Url::Unix("/run/app.sock".into())]
+    );
+    check("[app]\nurl = []", "4:7: `app.url`: is an empty list");
+    check("[app]\nurl = [\"http://a\", \"http://A:80\"]", "4:20: `app.url`: the same url twice");
+}
+
+#[test]
+fn urls_are_shown_and_named_as_people_and_hosts_write_them() {
+    let at = |host: &str, port| HostPort { host: host.into(), port };
+    for (url, address, authority) in [
+        (Url::Http(at("a.test", 80)), "a.test:80", "a.test"),
+        (Url::Https(at("a.test", 80)), "a.test:80", "a.test:80"),
+        (Url::Https(at("::1", 443)), "[::1]:443", "[::1]"),
+        (Url::Http(at("::1", 8080)), "[::1]:8080", "[::1]:8080"),
+        (Url::Unix("/run/x".into()), "unix:/run/x", "localhost"),
+    ] {
+        assert_eq!((url.address().as_str(), url.authority().as_str()), (address, authority));
+    }
+}
+
+#[test]
+fn connections_are_counted_from_one() {
+    let app = |tail: &str| format!("{TOP}[app]\nurl = \"http://a\"\n{tail}");
+    let upstream = |tail: &str| accepted(&app(tail)).app.unwrap().upstream;
+    assert_eq!((upstream("").max_connections, upstream("max_connections = 1").max_connections), (10_000, 1));
+    check_text(&app("max_connections = 0"), &["5:19: `app.max_connections`: is out of bounds"]);
 }
 
 #[test]
@@ -439,8 +568,38 @@ fn trust_is_read_and_useless_trust_is_noted() {
     let warnings = accepted(&format!("{TOP}[app]\nurl = \"http://a\"\nserver_name = \"b\"")).warnings;
     assert_eq!(
         warnings[0].to_string(),
-        "proxy.toml:5:15: `app.server_name`: has no effect: `url` is http\n    use https, or remove the key"
+        "proxy.toml:5:15: `app.server_name`: has no effect: `url` is not https\n    use https, or remove the key"
     );
+    let both = "ca = \"certs/upstream-ca.pem\"\ninsecure_skip_verify = true";
+    assert_eq!(accepted(&app(both)).warnings.len(), 1);
+}
+
+#[test]
+fn a_pin_is_the_hash_of_a_key_and_never_without_use() {
+    const PIN: &str = "YhKJKSzoTt2b5FP18fvpHo7fJYqQCjAa3HWY3tvRMwE=";
+    let app = |tail: &str| format!("{TOP}[app]\nurl = \"https://a\"\n{tail}");
+    let pins = |written: &str| accepted(&app(&format!("pin = {written}"))).app.unwrap().upstream.trust.pins;
+    assert_eq!(pins(&format!("\"{PIN}\"")), pins(&format!("\"sha256/{PIN}\"")));
+    assert_eq!(pins(&format!("\"{PIN}\""))[0].to_string(), format!("sha256/{PIN}"));
+    let other = PIN.replace('Y', "Z");
+    assert_eq!(pins(&format!("[\"{PIN}\", \"sha256/{other}\"]")).len(), 2);
+    for written in
+        ["", "sha256/", "sha1/YhKJKSzoTt2b5FP18fvpHo7fJYo=", "abc", "sha256/YhKJKSzoTt2b5FP18fvpHo7fJYo=", &PIN[1..]]
+    {
+        check_text(&app(&format!("pin = \"{written}\"")), &["5:7: `app.pin`: not a pin"]);
+    }
+    check_text(&app(&format!("pin = [\"{PIN}\", \"sha256/{PIN}\"]")), &["5:56: `app.pin`: the same pin twice"]);
+    let pin = format!("pin = \"{PIN}\"");
+    check_text(
+        &app(&format!("{pin}\ninsecure_skip_verify = true")),
+        &["5:7: `app.pin`: contradicts insecure_skip_verify, which takes any key"],
+    );
+    for url in ["\"http://a\"", "\"unix:/a\"", "[\"https://a\", \"http://a\"]"] {
+        check_text(
+            &format!("{TOP}[app]\nurl = {url}\n{pin}"),
+            &["5:7: `app.pin`: there is no key to hold it against: not every `url` is https"],
+        );
+    }
 }
 
 #[test]
@@ -468,9 +627,18 @@ fn pbx(url: &str, tail: &str) -> String {
 #[test]
 fn the_administrators_password_travels_safely() {
     let admin = "admin = { user = \"sso\", password = { file = \"secrets/pbx-admin\" } }";
-    for url in ["http://127.0.0.1:8080", "http://[::1]", "http://localhost", "https://pbx.test"] {
+    for url in ["http://127.0.0.1:8080", "http://[::1]", "http://localhost", "https://pbx.test", "unix:/run/pbx"] {
         accepted(&pbx(url, admin));
     }
+    let pinned = format!("{admin}\npin = \"YhKJKSzoTt2b5FP18fvpHo7fJYqQCjAa3HWY3tvRMwE=\"");
+    accepted(&pbx("https://10.0.0.1", &pinned));
+    // Every place is judged, not the first alone.
+    let several = |urls: &str| pbx("", admin).replace("url = \"\"", &format!("url = [{urls}]"));
+    accepted(&several("\"https://pbx.test\", \"http://[::1]\", \"unix:/run/pbx\""));
+    check_text(
+        &several("\"https://pbx.test\", \"http://[::1]\", \"http://10.0.0.1\""),
+        &["5:9: `pbx.admin`: the password would travel in clear over http://"],
+    );
     check_text(&pbx("http://10.0.0.1", admin), &["5:9: `pbx.admin`: the password would travel in clear over http://"]);
     let unverified = format!("{admin}\ninsecure_skip_verify = true");
     check_text(

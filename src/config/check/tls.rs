@@ -1,4 +1,4 @@
-//! `tls`: certificates with their keys, and the trust anchors of `ca`.
+//! `tls`: certificates with their keys, and the trust anchors of `ca` and `client_ca`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -24,21 +24,35 @@ pub(super) fn certificates(table: &Table<'_, '_>, around: &Surroundings<'_>) -> 
     let Some(list) = table.get("certificates") else {
         return certificate(table, around).map(|one| vec![one]);
     };
+    let client_ca = client_ca(table, around);
     let single = ["cert", "key"].map(|key| table.get(key));
     if single.iter().any(Option::is_some) {
         return table.refuse("has both one certificate and a list", ONE_FORM);
     }
-    each(&list.list()?, |item| item.table(|table| certificate(table, around)))
+    let mut certificates = each(&list.list()?, |item| item.table(|table| certificate(table, around)))?;
+    let client_ca = client_ca?;
+    for certificate in &mut certificates {
+        certificate.client_ca = certificate.client_ca.take().or_else(|| client_ca.clone());
+    }
+    Some(certificates)
+}
+
+/// Reads who may sign the certificates of clients, if it is written: a list that cannot be read is not no list, which
+/// would let in clients without any.
+#[expect(clippy::option_option, reason = "not written and not right are two things")]
+fn client_ca(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Option<Vec<CertificateDer<'static>>>> {
+    table.get("client_ca").map_or(Some(None), |node| authorities(&node, around).map(Some))
 }
 
 fn certificate(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Certificate> {
     let (cert, key) = (table.require("cert"), table.require("key"));
     let chain = cert.as_ref().and_then(|node| chain(node, around));
     let private = key.as_ref().and_then(|node| private_key(node, around));
-    let (cert, key, chain, private) = (cert?, key?, chain?, private?);
+    let client_ca = client_ca(table, around);
+    let (cert, key, chain, private, client_ca) = (cert?, key?, chain?, private?, client_ca?);
     let (names, not_after) = leaf(&cert, chain.first()?, around.now)?;
     match CertifiedKey::from_der(chain.clone(), private.clone_key(), &aws_lc_rs::default_provider()) {
-        Ok(_) => Some(Certificate { chain, key: private, names, not_after }),
+        Ok(_) => Some(Certificate { chain, key: private, names, not_after, client_ca }),
         Err(rustls::Error::InconsistentKeys(_)) => {
             key.refuse("the key does not belong to the certificate", "name the key that the certificate was issued for")
         }
@@ -102,7 +116,7 @@ fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
     four.or_else(|_| <[u8; 16]>::try_from(bytes).map(|bytes| Ipv6Addr::from(bytes).into())).ok()
 }
 
-/// Reads the certificates an upstream's certificate may be signed by.
+/// Reads the certificates that another's certificate, an upstream's or a client's, may be signed by.
 pub(super) fn authorities(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<CertificateDer<'static>>> {
     let chain = chain(node, around)?;
     let mut store = RootCertStore::empty();

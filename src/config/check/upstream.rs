@@ -10,7 +10,7 @@ use super::values::{distinct, duration_or};
 use super::{tls, values};
 use crate::config::document::{Node, Table};
 use crate::config::source::Surroundings;
-use crate::config::{Admin, App, Handoff, HostPattern, Pbx, Trust, Upstream, UpstreamTimeouts, Url};
+use crate::config::{Admin, App, Handoff, HostPattern, HostPort, Pbx, Pin, Trust, Upstream, UpstreamTimeouts, Url};
 use crate::model::account::Language;
 
 /// Reads `[app]`; its `whoami` goes to the methods.
@@ -105,13 +105,12 @@ fn admin_user(node: &Node<'_, '_>) -> Option<String> {
     }
 }
 
+/// Wherever the password may be sent, nobody else may be.
 fn check_way(admin: &Node<'_, '_>, upstream: &Upstream, in_clear: bool) {
-    let verified = upstream.url.tls && !upstream.trust.skip_verify;
-    if verified || in_clear || is_local(&upstream.url) {
-        return;
-    }
-    let hint = "use https with a certificate that is verified (`ca`), or a loopback address; or accept the risk with insecure_admin_over_http = true";
-    if upstream.url.tls {
+    let is_safe = |url: &Url| in_clear || is_local(url) || url.is_tls() && !upstream.trust.skip_verify;
+    let Some(url) = upstream.urls.iter().find(|url| !is_safe(url)) else { return };
+    let hint = "use https with a certificate that is verified (`ca` or `pin`), a loopback address or unix:; or accept the risk with insecure_admin_over_http = true";
+    if url.is_tls() {
         admin.refuse::<()>("the password would travel to whoever answers: insecure_skip_verify is set", hint);
     } else {
         admin.refuse::<()>("the password would travel in clear over http://", hint);
@@ -119,7 +118,12 @@ fn check_way(admin: &Node<'_, '_>, upstream: &Upstream, in_clear: bool) {
 }
 
 fn is_local(url: &Url) -> bool {
-    url.host == "localhost" || url.host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+    match url {
+        Url::Unix(_) => true,
+        Url::Http(HostPort { host, .. }) | Url::Https(HostPort { host, .. }) => {
+            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+        }
+    }
 }
 
 fn check_hosts(admin: &Node<'_, '_>, hosts: &[HostPattern]) {
@@ -133,16 +137,29 @@ fn check_hosts(admin: &Node<'_, '_>, hosts: &[HostPattern]) {
 // === What both have ===
 
 fn upstream(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Upstream> {
-    let url = table.require("url").and_then(|node| values::url(&node));
+    let urls = table.require("url").and_then(|node| distinct(&node.one_or_many()?, "url", values::url));
     let hosts = table
         .get("hosts")
         .map_or_else(|| Some(Vec::new()), |node| distinct(&node.list()?, "host", values::host_pattern));
     let paths =
         table.get("paths").map_or_else(|| Some(Vec::new()), |node| distinct(&node.list()?, "path", values::path));
-    let trust = trust(table, url.as_ref(), around);
+    let trust = trust(table, urls.as_deref(), around);
     let timeouts = table.section("timeouts", |table| Some(timeouts(table)));
-    Some(Upstream { url: url?, hosts: hosts?, paths: paths?, trust, timeouts: timeouts.unwrap_or(DEFAULT_TIMEOUTS) })
+    let max_connections = table.get("max_connections").and_then(|node| node.integer(1..=MOST_CONNECTIONS));
+    Some(Upstream {
+        urls: urls?,
+        hosts: hosts?,
+        paths: paths?,
+        trust,
+        timeouts: timeouts.unwrap_or(DEFAULT_TIMEOUTS),
+        max_connections: max_connections.unwrap_or(DEFAULT_CONNECTIONS),
+    })
 }
+
+/// As many connections as an upstream gets when nobody says how many.
+const DEFAULT_CONNECTIONS: usize = 10_000;
+/// More than one system can have.
+const MOST_CONNECTIONS: usize = 1_000_000;
 
 const DEFAULT_TIMEOUTS: UpstreamTimeouts = UpstreamTimeouts {
     connect: Duration::from_secs(3),
@@ -158,18 +175,48 @@ fn timeouts(table: &Table<'_, '_>) -> UpstreamTimeouts {
     }
 }
 
-fn trust(table: &Table<'_, '_>, url: Option<&Url>, around: &Surroundings<'_>) -> Trust {
-    let [ca, server_name, skip_verify] = ["ca", "server_name", "insecure_skip_verify"].map(|key| table.get(key));
-    if url.is_some_and(|url| !url.tls) {
-        for node in [&ca, &server_name, &skip_verify].into_iter().flatten() {
-            node.warn("has no effect: `url` is http", "use https, or remove the key");
-        }
+fn trust(table: &Table<'_, '_>, urls: Option<&[Url]>, around: &Surroundings<'_>) -> Trust {
+    let [ca, server_name, pin, skip] = ["ca", "server_name", "pin", "insecure_skip_verify"].map(|key| table.get(key));
+    let skip_verify = skip.as_ref().and_then(Node::boolean).unwrap_or(false);
+    if let Some(urls) = urls {
+        check_use(urls, [&ca, &server_name, &skip], pin.as_ref());
+    }
+    if skip_verify && let Some(pin) = &pin {
+        let hint = "remove insecure_skip_verify: a pin without `ca` looks at the key alone";
+        pin.refuse::<()>("contradicts insecure_skip_verify, which takes any key", hint);
+    }
+    if skip_verify && let Some(ca) = &ca {
+        ca.warn("has no effect: insecure_skip_verify takes any certificate", "remove one of them");
     }
     Trust {
         ca: ca.and_then(|node| tls::authorities(&node, around)),
         server_name: server_name.and_then(|node| name_of_server(&node)),
-        skip_verify: skip_verify.and_then(|node| node.boolean()).unwrap_or(false),
+        pins: pin.and_then(|node| distinct(&node.one_or_many()?, "pin", read_pin)).unwrap_or_default(),
+        skip_verify,
     }
+}
+
+/// Checks that what is said of certificates concerns a `url`. A pin must concern each: where there is no key, nothing holds.
+fn check_use(urls: &[Url], of_tls: [&Option<Node<'_, '_>>; 3], pin: Option<&Node<'_, '_>>) {
+    if !urls.iter().any(Url::is_tls) {
+        for node in of_tls.into_iter().flatten() {
+            node.warn("has no effect: `url` is not https", "use https, or remove the key");
+        }
+    }
+    if let Some(pin) = pin
+        && !urls.iter().all(Url::is_tls)
+    {
+        pin.refuse::<()>(
+            "there is no key to hold it against: not every `url` is https",
+            "use https, or remove the pin",
+        );
+    }
+}
+
+fn read_pin(node: &Node<'_, '_>) -> Option<Pin> {
+    let pin = node.string()?.parse().ok();
+    let hint = "write \"sha256/…=\", the base64 of SHA-256 of the public key: `callgate check --online` prints it";
+    pin.or_else(|| node.refuse("not a pin", hint))
 }
 
 fn name_of_server(node: &Node<'_, '_>) -> Option<ServerName<'static>> {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 
 use crate::config::document::{Node, Table};
-use crate::config::{HostPattern, Url};
+use crate::config::{HostPattern, HostPort, Url};
 use crate::model::account::{Account, is_host_name};
 use crate::model::ott::VoximplantUser;
 
@@ -88,14 +88,14 @@ pub(super) fn host_pattern(node: &Node<'_, '_>) -> Option<HostPattern> {
     }
 }
 
-/// Reads `http://host[:port]` or `https://host[:port]`. Never echoes the text: people write passwords into URLs.
+/// Reads `http://host[:port]`, `https://host[:port]` or `unix:/path`. Never echoes the text: people write passwords into URLs.
 pub(super) fn url(node: &Node<'_, '_>) -> Option<Url> {
     let text = node.string()?;
-    if text.starts_with("unix:") {
-        return node.refuse("unix sockets cannot be connected to", URL_HINT);
+    if let Some(path) = text.strip_prefix("unix:") {
+        return socket(node, path);
     }
     let Some((tls, authority)) = scheme(text) else {
-        return node.refuse("starts with neither http:// nor https://", URL_HINT);
+        return node.refuse("starts with neither http://, https:// nor unix:", URL_HINT);
     };
     if authority.contains('@') {
         return node.refuse("a user name or password does not belong here", URL_HINT);
@@ -104,12 +104,27 @@ pub(super) fn url(node: &Node<'_, '_>) -> Option<Url> {
         return node.refuse("nothing may follow the host and port, not even a slash", URL_HINT);
     }
     match host_and_port(authority) {
-        Some((host, port)) => Some(Url { tls, host, port: port.unwrap_or(if tls { 443 } else { 80 }) }),
+        Some((host, port)) if tls => Some(Url::Https(HostPort { host, port: port.unwrap_or(443) })),
+        Some((host, port)) => Some(Url::Http(HostPort { host, port: port.unwrap_or(80) })),
         None => node.refuse("not a host name or IP address with an optional port", URL_HINT),
     }
 }
 
-const URL_HINT: &str = "write \"http://127.0.0.1:3000\" or \"https://host.example.com\"";
+/// Reads the path of a socket.
+fn socket(node: &Node<'_, '_>, path: &str) -> Option<Url> {
+    if !path.starts_with('/') || path.ends_with('/') {
+        return node.refuse("not the whole path of a socket", "write \"unix:/run/app.sock\"");
+    }
+    if path.len() > MAX_SOCKET_PATH {
+        return node.refuse("longer than the path of a socket can be", format_args!("{MAX_SOCKET_PATH} bytes at most"));
+    }
+    Some(Url::Unix(path.into()))
+}
+
+/// What fits into the address of a socket, with the zero behind it (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+
+const URL_HINT: &str = "write \"http://127.0.0.1:3000\", \"https://host.example.com\" or \"unix:/run/app.sock\"";
 
 /// Splits off the scheme: whether TLS is spoken, and the rest.
 pub(super) fn scheme(text: &str) -> Option<(bool, &str)> {

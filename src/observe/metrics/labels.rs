@@ -123,6 +123,8 @@ labels! {
     Connect = "result" {
         /// It stands.
         Ok = "ok",
+        /// There are as many as `max_connections` permits.
+        Full = "full",
         /// Nobody listens there, the name is not known, or TLS failed.
         Failed = "failed",
         /// Not in time.
@@ -271,6 +273,14 @@ impl From<Option<ProtocolVersion>> for TlsVersion {
             Some(ProtocolVersion::TLSv1_2) => Self::Tls12,
             _ => Self::None,
         }
+    }
+}
+
+impl Side {
+    /// Returns the name of its table in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.text()
     }
 }
 

@@ -70,15 +70,16 @@ impl Metrics {
 
     fn write_state(&self, page: &mut Page<'_>) -> Result<(), Error> {
         let found = self.health.ask().into_iter();
-        let ready = found.map(|found| (vec![("part", found.part)], u64::from(found.problem.is_none()))).collect();
+        let ready =
+            found.map(|found| (vec![("part", found.part.to_owned())], u64::from(found.problem.is_none()))).collect();
         page.gauge("callgate_ready", "Whether a part is ready, as /readyz says.", ready)?;
         let loaded = self.loaded();
-        let certificates = loaded.certificates.iter().enumerate().map(|(index, certificate)| {
+        let certificates = loaded.config.certificates.iter().enumerate().map(|(index, certificate)| {
             let labels = vec![("certificate", index.to_string()), ("name", certificate.name().to_owned())];
             (labels, certificate.not_after.as_second())
         });
         page.seconds("callgate_certificate_expiry_timestamp", "When a certificate ends.", certificates.collect())?;
-        let lost = self.logs.lost().into_iter().map(|(log, lines)| (vec![("log", log.to_owned())], lines));
+        let lost = loaded.logs.lost().into_iter().map(|(log, lines)| (vec![("log", log.to_owned())], lines));
         page.counter("callgate_log_lines_lost", "Log lines that were not written.", lost.collect())?;
         page.counter("callgate_config_reloads", "Times the configuration was read again.", self.reloads())?;
         let at = bare(loaded.at.as_second());

@@ -1,0 +1,87 @@
+//! `[server]`: who is believed, how many may come, and how long they may take.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::values::{self, distinct, duration_or};
+use crate::config::document::{Node, Table};
+use crate::config::{Server, ServerTimeouts};
+
+/// Half a GiB when all of them rest: about 32 KiB for each.
+const MAX_CONNECTIONS: usize = 16_384;
+
+/// What holds without `[server]`.
+pub(super) const DEFAULT: Server = Server {
+    believe_forwarded_from: Vec::new(),
+    accept_proxy_protocol_from: Vec::new(),
+    max_connections: MAX_CONNECTIONS,
+    max_connections_per_client: most_of(MAX_CONNECTIONS),
+    drain: Duration::from_secs(30),
+    timeouts: ServerTimeouts {
+        handshake: Duration::from_secs(10),
+        header: Duration::from_secs(10),
+        idle: Duration::from_secs(75),
+        body_idle: Duration::from_secs(60),
+        write_stall: Duration::from_secs(30),
+        tunnel_idle: Duration::from_secs(3600),
+    },
+};
+
+/// Three quarters: a large office may be one address, and still leaves room for others.
+const fn most_of(connections: usize) -> usize {
+    connections - connections / 4
+}
+
+/// Reads `[server]`.
+pub(super) fn server(table: &Table<'_, '_>) -> Server {
+    let networks = |key| table.get(key).and_then(|node| networks(&node)).unwrap_or_default();
+    let max_connections = table.get("max_connections").and_then(|node| node.integer(1..=MOST));
+    let max_connections = max_connections.unwrap_or(DEFAULT.max_connections);
+    let per_client = table.get("max_connections_per_client").and_then(|node| per_client(&node, max_connections));
+    let timeouts = table.section("timeouts", |table| Some(timeouts(table)));
+    Server {
+        believe_forwarded_from: networks("believe_forwarded_from"),
+        accept_proxy_protocol_from: networks("accept_proxy_protocol_from"),
+        max_connections,
+        max_connections_per_client: per_client.unwrap_or_else(|| most_of(max_connections)),
+        drain: duration_or(table, "drain", DEFAULT.drain),
+        timeouts: timeouts.unwrap_or(DEFAULT.timeouts),
+    }
+}
+
+/// More connections than any machine has files for.
+const MOST: usize = 1_000_000;
+
+fn per_client(node: &Node<'_, '_>, max_connections: usize) -> Option<usize> {
+    let most = node.integer(1..=MOST)?;
+    if most > max_connections {
+        node.warn("has no effect: it is more than `max_connections`", "write fewer, or remove the key");
+    }
+    Some(most)
+}
+
+/// Reads the networks of known machines. Everybody is not one: then anybody could claim to be anybody.
+fn networks(node: &Node<'_, '_>) -> Option<Vec<IpNet>> {
+    let networks = distinct(&node.list_or_empty()?, "network", values::network)?;
+    // Joined, because two halves are the whole, too.
+    if IpNet::aggregate(&networks).iter().any(|network| network.prefix_len() == 0) {
+        return node.refuse(
+            "is everybody: any client could claim another's address",
+            "list the addresses of your own proxies, such as \"192.0.2.10\" or \"10.0.0.0/8\"",
+        );
+    }
+    Some(networks)
+}
+
+fn timeouts(table: &Table<'_, '_>) -> ServerTimeouts {
+    let default = DEFAULT.timeouts;
+    ServerTimeouts {
+        handshake: duration_or(table, "handshake", default.handshake),
+        header: duration_or(table, "header", default.header),
+        idle: duration_or(table, "idle", default.idle),
+        body_idle: duration_or(table, "body_idle", default.body_idle),
+        write_stall: duration_or(table, "write_stall", default.write_stall),
+        tunnel_idle: duration_or(table, "tunnel_idle", default.tunnel_idle),
+    }
+}

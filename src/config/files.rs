@@ -1,0 +1,191 @@
+//! The files that a configuration was read from, so that a change can be seen.
+//!
+//! Names are looked at afresh each time: a mounted secret is changed by leading its name to another file.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
+
+/// The files, each with what it held. Two values are equal when every file held the same, under the same mode.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Files(BTreeMap<PathBuf, Option<Held>>);
+
+impl Files {
+    /// Notes a file, before it is read.
+    pub(super) fn note(&mut self, path: &Path) {
+        self.0.insert(path.to_owned(), Held::by(path, None));
+    }
+
+    /// Looks at the same files again.
+    fn again(&self) -> Self {
+        let look = |(path, held): (&PathBuf, &Option<Held>)| (path.clone(), Held::by(path, held.as_ref()));
+        Self(self.0.iter().map(look).collect())
+    }
+
+    /// Names the files that hold something else here than there, or are only here.
+    #[must_use]
+    pub fn changed_since(&self, before: &Self) -> Vec<&Path> {
+        let changed = self.0.iter().filter(|(path, held)| before.0.get(*path) != Some(held));
+        changed.map(|(path, _)| path.as_path()).collect()
+    }
+}
+
+/// Watches the files of a configuration.
+#[derive(Debug)]
+pub struct Watch {
+    read: Files,
+    /// How they were found at the last look, if not as they were read.
+    found: Option<Files>,
+}
+
+impl Watch {
+    /// Watches for a difference to what was read.
+    #[must_use]
+    pub const fn new(read: Files) -> Self {
+        Self { read, found: None }
+    }
+
+    /// Returns what was read.
+    #[must_use]
+    pub const fn read(&self) -> &Files {
+        &self.read
+    }
+
+    /// Looks at the files, and tells whether they have changed. A change counts from the second look that finds the
+    /// same: somebody may still be writing.
+    pub fn look(&mut self) -> bool {
+        let now = self.read.again();
+        let is_settled = self.found.as_ref() == Some(&now);
+        self.found = (now != self.read).then_some(now);
+        self.found.is_some() && is_settled
+    }
+}
+
+/// What a file held, as a hash. Of a file that cannot be read, nothing is held.
+#[derive(Debug, Clone)]
+struct Held {
+    mode: u32,
+    digest: [u8; SHA256_OUTPUT_LEN],
+    /// Where and when it was changed last; none when that was so recent that the next change could bear the same time.
+    stamp: Option<Stamp>,
+}
+
+/// Device, inode, size, and the times of the last change to content and attributes, in nanoseconds.
+type Stamp = [i128; 5];
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        (self.mode, self.digest) == (other.mode, other.digest)
+    }
+}
+
+impl Eq for Held {}
+
+impl Held {
+    /// Reads a file, unless it is as it was `before`.
+    fn by(path: &Path, before: Option<&Self>) -> Option<Self> {
+        let mut file = File::open(path).ok()?;
+        let metadata = file.metadata().ok()?;
+        let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+        let changed = nanoseconds(metadata.ctime(), metadata.ctime_nsec());
+        let stamp = [
+            metadata.dev().into(),
+            metadata.ino().into(),
+            metadata.len().into(),
+            nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+            changed,
+        ];
+        if let Some(before) = before.filter(|before| before.stamp == Some(stamp)) {
+            return Some(before.clone());
+        }
+        let settled = (SystemTime::now() - SETTLED).duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        let stamp = (i128::try_from(settled.as_nanos()).ok()? > changed).then_some(stamp);
+        Some(Self { mode: metadata.mode(), digest: digest(&mut file).ok()?, stamp })
+    }
+}
+
+/// How long ago a file must have changed for its times to tell the next change apart.
+const SETTLED: Duration = Duration::from_secs(2);
+
+fn digest(file: &mut File) -> io::Result<[u8; SHA256_OUTPUT_LEN]> {
+    let (mut context, mut buffer) = (Context::new(&SHA256), [0; 16 << 10]);
+    // What is larger is refused by whoever reads it, and a device would never end.
+    let mut file = file.take(super::source::MAX_FILE + 1);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")),
+            read => context.update(&buffer[..read]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Watches a file that holds `one`, lets something happen to it, and returns what the next three looks say.
+    fn looks(happen: impl Fn(&Path, usize)) -> [bool; 3] {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "one").unwrap();
+        let mut files = Files::default();
+        files.note(&path);
+        let mut watch = Watch::new(files);
+        assert!(!watch.look() && !watch.look());
+        [0, 1, 2].map(|look| {
+            happen(&path, look);
+            watch.look()
+        })
+    }
+
+    #[test]
+    fn a_change_counts_once_it_holds_still() {
+        assert_eq!(looks(|_, _| ()), [false; 3]);
+        assert_eq!(looks(|path, _| fs::write(path, "two").unwrap()), [false, true, true]);
+        assert_eq!(looks(|path, look| fs::write(path, look.to_string()).unwrap()), [false; 3]);
+        assert_eq!(looks(|path, look| fs::write(path, ["two", "one", "one"][look]).unwrap()), [false; 3]);
+    }
+
+    #[test]
+    fn a_file_that_goes_or_changes_its_mode_has_changed() {
+        assert_eq!(looks(|path, _| drop(fs::remove_file(path))), [false, true, true]);
+        let open = fs::Permissions::from_mode(0o644);
+        assert_eq!(looks(|path, _| fs::set_permissions(path, open.clone()).unwrap()), [false; 3]);
+        let closed = fs::Permissions::from_mode(0o600);
+        assert_eq!(looks(|path, _| fs::set_permissions(path, closed.clone()).unwrap()), [false, true, true]);
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_has_changed() {
+        let swap = |path: &Path, look: usize| {
+            let other = path.with_extension("new");
+            fs::write(&other, "two").unwrap();
+            if look == 0 {
+                fs::remove_file(path).unwrap();
+                symlink(&other, path).unwrap();
+            }
+        };
+        assert_eq!(looks(swap), [false, true, true]);
+    }
+
+    #[test]
+    fn names_what_changed() {
+        let dir = TempDir::new().unwrap();
+        let [one, two] = ["one", "two"].map(|name| dir.path().join(name));
+        let mut before = Files::default();
+        before.note(&one);
+        before.note(&two);
+        fs::write(&two, "here now").unwrap();
+        assert_eq!(before.again().changed_since(&before), [two.as_path()]);
+    }
+}

@@ -1,0 +1,104 @@
+//! What a configuration comes to for all workers; replaced whole when another one takes its place.
+
+use std::io;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustls::ServerConfig;
+
+use super::StartError;
+use crate::config::{Certificate, Config};
+use crate::observe::Logs;
+use crate::observe::health::Parts;
+use crate::observe::metrics::Tally;
+use crate::proxy::{Proxy, Shared};
+use crate::tls;
+
+/// One configuration and what is made of it once for all workers.
+#[derive(Clone)]
+pub(super) struct Snapshot {
+    pub(super) config: Arc<Config>,
+    pub(super) tls: Arc<ServerConfig>,
+    shared: Arc<Shared>,
+    logs: Logs,
+}
+
+/// Why another configuration did not take the place of the running one.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// It says something that only a new process can do.
+    #[error("{} cannot change while the gate runs: hand over to a new process (kill -USR2)", .0.join(", "))]
+    Fixed(Vec<&'static str>),
+    /// Something in it cannot be used after all.
+    #[error(transparent)]
+    Unusable(#[from] StartError),
+    /// A log cannot be opened.
+    #[error("cannot open the logs")]
+    Logs(#[from] io::Error),
+}
+
+impl Snapshot {
+    pub(super) fn new(config: Config, logs: Logs) -> Result<Self, StartError> {
+        let tls = tls::server::config(&config.certificates)?;
+        let shared = Arc::new(Shared::new(&config)?);
+        Self { config: Arc::new(config), tls, shared, logs }.tried()
+    }
+
+    /// Makes the one that follows: what is configured as before goes on as it is, with its counts and connections.
+    pub(super) fn successor(&self, config: Config) -> Result<Self, ReloadError> {
+        let before = &*self.config;
+        let fixed = fixed(before, &config);
+        if !fixed.is_empty() {
+            return Err(ReloadError::Fixed(fixed));
+        }
+        // The keys of the session tickets are in it: with the same certificates, clients resume as if nothing had happened.
+        let tls = match config.certificates == before.certificates {
+            true => Arc::clone(&self.tls),
+            false => tls::server::config(&config.certificates).map_err(StartError::Tls)?,
+        };
+        let shared = Arc::new(self.shared.successor(before, &config).map_err(StartError::Tls)?);
+        let logs = self.logs.successor(before, &config)?;
+        Ok(Self { config: Arc::new(config), tls, shared, logs }.tried()?)
+    }
+
+    /// Builds one worker's proxy; one that goes before it leaves its upstream connections to it.
+    pub(super) fn proxy(&self, before: Option<&Proxy>, tally: &Tally) -> Result<Proxy, http::uri::InvalidUri> {
+        Proxy::new(Arc::clone(&self.config), Arc::clone(&self.shared), self.logs.clone(), before, tally.clone())
+    }
+
+    pub(super) const fn logs(&self) -> &Logs {
+        &self.logs
+    }
+
+    /// Returns the parts that must be ready, of what this configuration comes to.
+    pub(super) fn parts(&self) -> Parts {
+        let (config, logs, mut parts) = (Arc::clone(&self.config), self.logs.clone(), self.shared.parts());
+        parts.add("certificates", move || unexpired(&config.certificates, Timestamp::now()));
+        parts.add("log", move || logs.check());
+        parts
+    }
+
+    /// Makes sure that the workers can build what they will build.
+    fn tried(self) -> Result<Self, StartError> {
+        drop(self.proxy(None, &Tally::default())?);
+        Ok(self)
+    }
+}
+
+/// Names the certificates that have ended.
+fn unexpired(certificates: &[Certificate], now: Timestamp) -> Result<(), String> {
+    let expired = certificates.iter().filter(|certificate| certificate.not_after <= now);
+    let expired: Vec<_> = expired.map(|one| format!("{} expired at {}", one.name(), one.not_after)).collect();
+    if expired.is_empty() { Ok(()) } else { Err(expired.join(", ")) }
+}
+
+/// Names the keys that differ and belong to sockets and threads, which stay as they are for as long as the process lives.
+fn fixed(before: &Config, config: &Config) -> Vec<&'static str> {
+    let keys = [
+        ("`listen`", before.listen == config.listen),
+        ("`redirect_http`", before.redirect_http == config.redirect_http),
+        ("`workers`", before.workers == config.workers),
+        ("`admin.listen`", before.admin == config.admin),
+    ];
+    keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
+}

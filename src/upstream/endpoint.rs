@@ -1,0 +1,172 @@
+//! One place where an upstream listens: how it is reached, and how its certificate is judged.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_rustls::TlsConnector;
+
+use super::health::Health;
+use super::wire::Io;
+use crate::config::{HostPort, Pin, Trust, Url};
+use crate::tls;
+
+/// How long the next address of a name waits for the one before it (RFC 8305 §5).
+const STAGGER: Duration = Duration::from_millis(250);
+/// How many addresses of one name are tried.
+const MAX_ADDRESSES: usize = 8;
+
+/// One `url` of an upstream.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    /// As a person writes it.
+    pub(super) address: Arc<str>,
+    /// What `Host` calls it.
+    pub(super) host: HeaderValue,
+    pub(super) health: Health,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Tcp(HostPort),
+    Tls(HostPort, Tls),
+    Unix(PathBuf),
+}
+
+struct Tls {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tls({:?})", self.name)
+    }
+}
+
+impl Endpoint {
+    pub(super) fn new(url: &Url, trust: &Trust) -> Result<Self, rustls::Error> {
+        let way = match url {
+            Url::Http(at) => Way::Tcp(at.clone()),
+            Url::Https(at) => Way::Tls(at.clone(), Tls::new(at, trust)?),
+            Url::Unix(path) => Way::Unix(path.clone()),
+        };
+        let host =
+            HeaderValue::try_from(url.authority()).expect("the configuration admits only host names and addresses");
+        Ok(Self { address: url.address().into(), host, health: Health::default(), way })
+    }
+
+    /// Opens a connection: look-up, TCP and TLS. Names are looked up afresh each time.
+    pub(super) async fn open(&self) -> io::Result<Io> {
+        match &self.way {
+            Way::Tcp(at) => Ok(Io::Plain(dial(at).await?)),
+            Way::Tls(at, tls) => {
+                let stream = tls.connector.connect(tls.name.clone(), dial(at).await?).await?;
+                Ok(Io::Tls(Box::new(stream)))
+            }
+            Way::Unix(path) => Ok(Io::Unix(UnixStream::connect(path).await?)),
+        }
+    }
+
+    /// Returns the pin of the certificate that is shown there, whatever the certificate is worth; none without TLS.
+    pub(super) async fn pin(&self) -> Option<io::Result<Pin>> {
+        let Way::Tls(at, tls) = &self.way else { return None };
+        Some(pin_of(at, tls.name.clone()).await)
+    }
+}
+
+async fn pin_of(at: &HostPort, name: ServerName<'static>) -> io::Result<Pin> {
+    let blind = TlsConnector::from(tls::client::blind().map_err(io::Error::other)?);
+    let stream = blind.connect(name, dial(at).await?).await?;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let leaf = chain.first().ok_or_else(|| io::Error::other("it shows no certificate"))?;
+    tls::client::pin(leaf).map_err(io::Error::other)
+}
+
+async fn dial(at: &HostPort) -> io::Result<TcpStream> {
+    let addresses = lookup_host((at.host.as_str(), at.port)).await?.take(MAX_ADDRESSES).collect();
+    let stream = first_of(addresses).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Connects to the first address that answers (RFC 8305): each has a head start over the next, and none can hold up the rest.
+async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    if let [address] = *addresses {
+        return TcpStream::connect(address).await;
+    }
+    let mut addresses = addresses.into_iter().peekable();
+    let mut attempts = JoinSet::new();
+    let mut failure = io::Error::other("the name has no address");
+    loop {
+        if let Some(address) = addresses.next() {
+            attempts.spawn(TcpStream::connect(address));
+        }
+        tokio::select! {
+            connected = attempts.join_next() => match connected {
+                Some(Ok(Ok(stream))) => return Ok(stream),
+                Some(Ok(Err(error))) => failure = error,
+                Some(Err(error)) => failure = error.into(),
+                None => return Err(failure),
+            },
+            () = sleep(STAGGER), if addresses.peek().is_some() => {}
+        }
+    }
+}
+
+impl Tls {
+    fn new(at: &HostPort, trust: &Trust) -> Result<Self, rustls::Error> {
+        let name = match &trust.server_name {
+            Some(name) => name.clone(),
+            None => ServerName::try_from(at.host.clone()).map_err(|error| rustls::Error::General(error.to_string()))?,
+        };
+        Ok(Self { connector: TlsConnector::from(tls::client::config(trust)?), name })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    /// An address that neither accepts nor refuses: nobody takes what waits there, and there is no room for more.
+    async fn black_hole() -> (TcpListener, Vec<TcpStream>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let mut filled = Vec::new();
+        while let Ok(Ok(stream)) =
+            timeout(Duration::from_millis(300), TcpStream::connect(listener.local_addr().unwrap())).await
+        {
+            filled.push(stream);
+        }
+        (listener, filled)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_silent_does_not_hold_up_the_next() {
+        let (silent, _filled) = black_hole().await;
+        let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let (silent, live) = (silent.local_addr().unwrap(), live.local_addr().unwrap());
+        let begun = Instant::now();
+        for addresses in [vec![silent, live], vec![closed, live], vec![silent, closed, live], vec![live, silent]] {
+            let stream = first_of(addresses.clone()).await.unwrap();
+            assert_eq!(stream.peer_addr().unwrap(), live, "{addresses:?}");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert_eq!(first_of(vec![closed, closed]).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(first_of(Vec::new()).await.is_err());
+    }
+}
