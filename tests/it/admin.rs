@@ -135,7 +135,7 @@ async fn readyz_names_what_is_not_ready_and_livez_does_not_mind() {
         body(&stage.gate.told("/readyz?verbose")),
         "app: ok\npbx: ok\nbreaker: ok\ncertificates: ok\nlog: ok\ndrain: ok\nok\n"
     );
-    stage.pbx_does(|faults| faults.refuse_admin = true);
+    stage.pbx_does(|faults| faults.refuse_after = Some(0));
     stage.as_alice("/auth/pbx").send().await.expect(503);
     let answer = stage.gate.told("/readyz");
     assert_eq!(status(&answer), 503);
