@@ -239,7 +239,7 @@ labels! {
         Idle = "idle",
         /// A connection broke.
         Failed = "failed",
-        /// It was cut off here, at the end of a drain.
+        /// It was cut off here, at the end of a drain, or ended before it began.
         Cut = "cut",
     }
 
