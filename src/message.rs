@@ -2,6 +2,7 @@
 
 pub mod forwarded;
 pub mod framing;
+pub mod guard;
 pub mod hop;
 pub mod origin;
 pub mod target;

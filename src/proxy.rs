@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -33,7 +33,8 @@ use self::route::{Routes, To};
 use crate::auth::{self, Chain};
 use crate::config::{self, Config};
 use crate::limit::{DistinctKeys, Limits};
-use crate::message::framing;
+use crate::message::guard::Refusal;
+use crate::message::hop;
 use crate::message::origin::{Contradiction, Origin};
 use crate::message::target::{self, Authority};
 use crate::model::path::{self, Place, Reserved};
@@ -42,7 +43,7 @@ use crate::observe::metrics::{Route, Side, Tally};
 use crate::observe::{Logs, RequestId};
 use crate::pbx::{Breaker, Pbx};
 use crate::replay::Tickets;
-use crate::upstream::{Connector, Upstream};
+use crate::upstream::{Connector, Payload, Upstream};
 
 /// How long a ticket of the two-host hand-over is good: as long as the PBX's token behind it.
 const TICKET_LIFE: Duration = Duration::from_secs(10);
@@ -219,9 +220,12 @@ impl Proxy {
         let by_field = body::closes_by_field(request.version());
         let has_body = !hyper::body::Body::is_end_stream(request.body());
         let is_head = *request.method() == Method::HEAD;
+        let version = request.version();
+        let request = request.map(|body| Payload::of(body, version));
         let mut response = match self.serve(request, origin, peer, &mut exchange).await {
             Ok(response) => response,
             Err(error) => {
+                let error = error.or_refused(peer.refused.get());
                 let mut response = self.explain(&error, &words, &mut exchange);
                 // A body that nobody reads would be taken for the next request, and behind a malformed one anything
                 // may come: such a connection ends with the answer.
@@ -246,20 +250,28 @@ impl Proxy {
         Origin::told_by(client, request.headers(), |hop| server.believes(hop)).map(Rc::new)
     }
 
+    /// Answers what is no request.
+    pub fn refuse(&self, request: &Request<Incoming>, refusal: Refusal, peer: &Peer) -> Response<Body> {
+        let mut exchange = Exchange::begin(request, peer.origin.client, peer, &self.logs);
+        let words = Words::of(request.headers(), exchange.id);
+        let mut response = self.explain(&Error::Refused(refusal), &words, &mut exchange);
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        exchange.end_with(response)
+    }
+
     /// Finds out who is asking and for what, and answers that.
     async fn serve(
         &self,
-        request: Request<Incoming>,
+        request: Request<Payload>,
         origin: Result<Rc<Origin>, Contradiction>,
         peer: &Peer,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
-        check_framing(&request, peer)?;
         let origin = origin.map_err(|_| Error::Malformed("Forwarded and X-Forwarded-For name different clients"))?;
         let authority = target::authority(request.uri(), request.headers())
             .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
         exchange.is_for(&authority.host);
-        if let Some(answer) = answer_method(request.method(), request.uri())? {
+        if let Some(answer) = answer_method(request.method(), request.uri(), request.headers())? {
             return Ok(answer);
         }
         let caller = Caller { origin, authority, id: exchange.id };
@@ -284,21 +296,14 @@ impl Proxy {
     async fn answer_login(
         &self,
         reserved: Reserved,
-        request: Request<Incoming>,
+        request: Request<Payload>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
-        let by_field = body::closes_by_field(request.version());
-        let (head, mut body) = request.into_parts();
-        let request = Request::from_parts(head, &mut body);
-        let answered = match reserved {
+        match reserved {
             Reserved::Ott => self.answer_ott(request, caller).await,
             Reserved::Pbx => self.answer_pbx(request, caller).await,
             Reserved::Callgate => self.answer_ticket(&request, caller).await,
-        };
-        if !by_field {
-            small::drain(&mut body).await;
         }
-        answered
     }
 
     /// Turns a failure into an answer, and tells the operator what the client is not told.
@@ -326,29 +331,20 @@ impl Proxy {
     }
 }
 
-/// Refuses the methods that no route may have, and answers for the server as a whole (`OPTIONS *`, RFC 9110 §9.3.7).
-fn answer_method(method: &Method, uri: &http::Uri) -> Result<Option<Response<Body>>, Error> {
+/// Refuses the methods that no route may have, and answers `OPTIONS` for the server as a whole (RFC 9110 §9.3.7) and
+/// where it may go no further.
+fn answer_method(method: &Method, uri: &http::Uri, headers: &HeaderMap) -> Result<Option<Response<Body>>, Error> {
     match *method {
         // An upstream may read method names without regard to case.
         _ if ["CONNECT", "TRACE"].iter().any(|name| method.as_str().eq_ignore_ascii_case(name)) => {
             Err(Error::Method(METHODS))
         }
-        Method::OPTIONS if uri.path() == "*" => Ok(Some(reply::empty(StatusCode::NO_CONTENT))),
+        Method::OPTIONS if uri.path() == "*" || hop::hops_left(headers) == Some(0) => {
+            Ok(Some(reply::empty(StatusCode::NO_CONTENT)))
+        }
         _ if uri.path().starts_with('/') => Ok(None),
         _ => Err(Error::Malformed("the request target is not a path")),
     }
-}
-
-/// Refuses what is too large, and what the next hop could read in another way.
-fn check_framing(request: &Request<Incoming>, peer: &Peer) -> Result<(), Error> {
-    if let Some(oversize) = framing::oversize(request, peer.vitals.arrived()) {
-        return Err(Error::Oversize(oversize));
-    }
-    if body::has_unknown_length(request.body()) {
-        framing::check_chunked(request.headers())
-            .map_err(|_| Error::Malformed("only chunked is a transfer coding here"))?;
-    }
-    Ok(())
 }
 
 /// Builds the auth methods from their settings.

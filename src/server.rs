@@ -5,6 +5,7 @@
 
 mod admin;
 mod connection;
+mod guarded;
 mod io;
 mod listener;
 mod pace;

@@ -108,3 +108,11 @@ fn an_import_that_points_up_or_sideways_is_seen() {
     check("proxy", "use crate::auth::App; \n// crate::server\n#[cfg(test)]\nmod tests {\nuse crate::server;", 0);
     check("proxy", "use crate::{pbx, upstream};\n/// [crate::server]\n", 0);
 }
+
+#[test]
+fn no_unsafe_code_of_our_own() {
+    // The compiler does the rest: nothing can allow what is forbidden.
+    let manifest = fs::read_to_string("Cargo.toml").unwrap();
+    let lints = manifest.split("[lints.rust]").nth(1).unwrap();
+    assert!(lints.split("\n[").next().unwrap().contains("\nunsafe_code = \"forbid\"\n"), "{lints}");
+}

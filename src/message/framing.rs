@@ -3,12 +3,14 @@
 //! hyper reads by the letter of the law; these are the lines that the law leaves to the reader.
 
 use http::header::{self, HeaderMap};
-use http::{Request, StatusCode, response};
+use http::{StatusCode, response};
 
 /// The longest request target.
-const MAX_TARGET: usize = 16 << 10;
+pub(super) const MAX_TARGET: usize = 16 << 10;
 /// The most bytes of a request's head.
 pub const MAX_HEAD: usize = 64 << 10;
+/// The most fields of a request.
+pub const MAX_FIELDS: usize = 100;
 
 /// Why a message goes no further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -24,20 +26,8 @@ pub enum Unclear {
     Status,
 }
 
-/// Which part of a head is too large.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Oversize {
-    /// The request target.
-    Target,
-    /// All of it.
-    Head,
-}
-
-/// Checks the framing of a request whose length is not known before its end.
-///
-/// # Errors
-/// When its transfer coding is anything but `chunked`, once.
-pub fn check_chunked(headers: &HeaderMap) -> Result<(), Unclear> {
+/// Accepts `chunked`, once, and no other transfer coding.
+fn check_chunked(headers: &HeaderMap) -> Result<(), Unclear> {
     let mut lines = headers.get_all(header::TRANSFER_ENCODING).into_iter();
     match (lines.next(), lines.next()) {
         (None, None) => Ok(()),
@@ -81,20 +71,6 @@ fn length_lines(headers: &HeaderMap) -> Result<usize, Unclear> {
         return Err(Unclear::Length);
     }
     lines.try_fold(1, |count, line| if line == first { Ok(count + 1) } else { Err(Unclear::Length) })
-}
-
-/// Finds what is too large in the head of a request. `arrived` is how many bytes came since it began, or more.
-#[must_use]
-pub fn oversize<B>(request: &Request<B>, arrived: usize) -> Option<Oversize> {
-    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    if target > MAX_TARGET {
-        return Some(Oversize::Target);
-    }
-    (arrived > MAX_HEAD && target + fields(request.headers()) > MAX_HEAD).then_some(Oversize::Head)
-}
-
-fn fields(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum()
 }
 
 #[cfg(test)]

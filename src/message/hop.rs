@@ -85,6 +85,20 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
     }
 }
 
+/// Counts the hops that an `OPTIONS` request may still make down by this one (RFC 9110 §7.6.2).
+pub fn count_down(headers: &mut HeaderMap) {
+    if let Some(left) = hops_left(headers).and_then(|left| left.checked_sub(1)) {
+        headers.insert(header::MAX_FORWARDS, HeaderValue::from(left));
+    }
+}
+
+/// Returns how many hops an `OPTIONS` request may still make, if it says so: with none left it is for us.
+#[must_use]
+pub fn hops_left(headers: &HeaderMap) -> Option<u32> {
+    let digits = headers.get(header::MAX_FORWARDS)?.to_str().ok()?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
 fn named(headers: &HeaderMap) -> Result<Vec<HeaderName>, Protected> {
     let mut names = Vec::new();
     for token in tokens(headers, &header::CONNECTION) {

@@ -19,7 +19,7 @@ use crate::message::hop;
 use crate::observe::access::{self, Ended};
 use crate::observe::metrics::{Route, Tally, TunnelEnd};
 use crate::observe::{Logs, RequestId};
-use crate::upstream::{self, Cut, Meter, Relay};
+use crate::upstream::{self, Cut, Meter, Payload, Relay};
 
 /// The body of an answer. When it is dropped, the exchange is over and logged.
 #[derive(Debug)]
@@ -309,6 +309,6 @@ pub(super) const fn closes_by_field(version: Version) -> bool {
 }
 
 /// Tells whether only its end will tell how long a body is.
-pub(super) fn has_unknown_length(body: &Incoming) -> bool {
+pub(super) fn has_unknown_length(body: &Payload) -> bool {
     !http_body::Body::is_end_stream(body) && http_body::Body::size_hint(body).exact().is_none()
 }

@@ -9,7 +9,7 @@ use super::body::Body;
 use super::reply::{self, Words};
 use crate::auth::AppError;
 use crate::limit::Limited;
-use crate::message::framing::Oversize;
+use crate::message::guard::Refusal;
 use crate::upstream::ConnectError;
 use crate::{pbx, upstream};
 
@@ -19,9 +19,9 @@ pub(super) enum Error {
     /// The request is malformed in a way that its sender can mend.
     #[error("{0}")]
     Malformed(&'static str),
-    /// The request target or the whole head is too large.
-    #[error("the request's head is too large")]
-    Oversize(Oversize),
+    /// The request has no one reading, or is too large to be read.
+    #[error("{0}")]
+    Refused(Refusal),
     /// Nothing is configured here.
     #[error("nothing is here")]
     NotFound,
@@ -82,9 +82,12 @@ impl Error {
     #[must_use]
     pub(super) const fn status(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
-            Self::Oversize(Oversize::Target) => (StatusCode::URI_TOO_LONG, "target_too_long"),
-            Self::Oversize(Oversize::Head) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large"),
+            Self::Refused(Refusal::TargetSize) => (StatusCode::URI_TOO_LONG, "target_too_long"),
+            Self::Refused(Refusal::HeadSize | Refusal::Fields) => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large")
+            }
+            Self::Refused(Refusal::Version) => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "version"),
+            Self::Malformed(_) | Self::Refused(_) => (StatusCode::BAD_REQUEST, "malformed"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method"),
             Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "client_stalled"),
@@ -106,7 +109,16 @@ impl Error {
     /// Tells whether the request was none that its sender should have sent.
     #[must_use]
     pub(super) const fn is_malformed(&self) -> bool {
-        matches!(self, Self::Malformed(_) | Self::Oversize(_))
+        matches!(self, Self::Malformed(_) | Self::Refused(_))
+    }
+
+    /// Names the refusal that broke off the body of a request, if that is the cause.
+    #[must_use]
+    pub(super) fn or_refused(self, refusal: Option<Refusal>) -> Self {
+        match (self, refusal) {
+            (Self::Upstream(upstream::Error::ClientGone), Some(refusal)) => Self::Refused(refusal),
+            (error, _) => error,
+        }
     }
 
     /// Turns the failure into an answer.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 
 use super::body::{self, Body, Exchange};
 use super::error::Error;
@@ -37,7 +37,7 @@ impl Proxy {
     /// Passes a request on, and the answer back. A redirect to the landing page is given its session on the way.
     pub(super) async fn forward(
         &self,
-        request: Request<Incoming>,
+        request: Request<Payload>,
         peer: &Peer,
         caller: Caller,
         exchange: &mut Exchange,
@@ -67,7 +67,7 @@ impl Proxy {
     /// Decides where a request goes, and makes it the next hop's. Nothing is waited for.
     fn outbound(
         &self,
-        request: Request<Incoming>,
+        request: Request<Payload>,
         caller: &Caller,
         exchange: &mut Exchange,
     ) -> Result<Outbound<'_>, Error> {
@@ -78,13 +78,12 @@ impl Proxy {
             self.admit_password_login(request.method(), &canonical, request.headers(), caller)?;
         }
         drop(canonical);
-        let (mut head, body) = request.into_parts();
+        let (mut head, payload) = request.into_parts();
         let kept = match to {
             To::App => self.keep(&head.method, head.uri.path(), &head.headers),
             To::Pbx => None,
         };
-        let switches = prepare(&mut head, &body, caller)?;
-        let payload = Payload::of(body);
+        let switches = prepare(&mut head, &payload, caller)?;
         exchange.receives(payload.meter());
         let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
         let request = upstream::request(head.method, target, head.headers, payload);
@@ -107,7 +106,7 @@ impl Proxy {
 }
 
 /// Makes the fields of a request those of the next hop. Tells whether it asks for a WebSocket.
-fn prepare(head: &mut Parts, body: &Incoming, caller: &Caller) -> Result<bool, Error> {
+fn prepare(head: &mut Parts, body: &Payload, caller: &Caller) -> Result<bool, Error> {
     let fields = &mut head.headers;
     let hop = hop::strip(fields).map_err(|_| Error::Malformed("a Connection field names a protected field"))?;
     forwarded::strip(fields);
@@ -118,6 +117,9 @@ fn prepare(head: &mut Parts, body: &Incoming, caller: &Caller) -> Result<bool, E
     }
     // hyper says 100 itself, once the body is polled: when the upstream's connection stands.
     fields.remove(header::EXPECT);
+    if head.method == Method::OPTIONS {
+        hop::count_down(fields);
+    }
     if head.version == Version::HTTP_2 {
         join_cookies(fields);
     }

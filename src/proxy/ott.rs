@@ -2,7 +2,6 @@
 
 use http::header::HeaderValue;
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -16,16 +15,13 @@ use crate::config::Voximplant;
 use crate::model::grant::{VoximplantGrant, Wish};
 use crate::model::ott::{self, LoginToken, OneTimeKey};
 use crate::model::principal::Principal;
+use crate::upstream::Payload;
 
 const METHODS: &str = "POST, OPTIONS";
 
 impl Proxy {
     /// Answers `/auth/ott`: a preflight, or a one-time key.
-    pub(super) async fn answer_ott(
-        &self,
-        request: Request<&mut Incoming>,
-        caller: &Caller,
-    ) -> Result<Response<Body>, Error> {
+    pub(super) async fn answer_ott(&self, request: Request<Payload>, caller: &Caller) -> Result<Response<Body>, Error> {
         let voximplant = self.config.voximplant.as_ref().ok_or(Error::NotFound)?;
         match *request.method() {
             Method::POST => {}
@@ -42,7 +38,7 @@ impl Proxy {
     /// Answers the key of a page, or says why not.
     async fn token(
         &self,
-        request: Request<&mut Incoming>,
+        request: Request<Payload>,
         from: &cors::From,
         voximplant: &Voximplant,
         caller: &Caller,

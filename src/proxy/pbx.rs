@@ -2,7 +2,6 @@
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -21,6 +20,7 @@ use crate::model::landing;
 use crate::model::principal::Principal;
 use crate::model::session::SessionId;
 use crate::pbx::Pbx;
+use crate::upstream::Payload;
 
 const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 /// How long the PBX's temporary token is good, in seconds (dialects B and C).
@@ -112,11 +112,7 @@ impl Selectors {
 
 impl Proxy {
     /// Answers `/auth/pbx`: a link, a page or a server that asks, a preflight.
-    pub(super) async fn answer_pbx(
-        &self,
-        request: Request<&mut Incoming>,
-        caller: &Caller,
-    ) -> Result<Response<Body>, Error> {
+    pub(super) async fn answer_pbx(&self, request: Request<Payload>, caller: &Caller) -> Result<Response<Body>, Error> {
         let pbx = self.pbx_side().ok_or(Error::NotFound)?;
         match *request.method() {
             Method::GET | Method::HEAD => self.answer_link(&request, pbx, caller).await,
@@ -147,7 +143,7 @@ impl Proxy {
 
     async fn answer_link(
         &self,
-        request: &Request<&mut Incoming>,
+        request: &Request<Payload>,
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
@@ -281,7 +277,7 @@ impl Proxy {
 
     async fn answer_page(
         &self,
-        request: Request<&mut Incoming>,
+        request: Request<Payload>,
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
@@ -292,7 +288,7 @@ impl Proxy {
 
     async fn session(
         &self,
-        request: Request<&mut Incoming>,
+        request: Request<Payload>,
         from: &cors::From,
         pbx: Side<'_>,
         caller: &Caller,
@@ -325,7 +321,7 @@ impl Proxy {
     /// Answers what is below `/auth/callgate/`: a ticket, on the host it is for, once.
     pub(super) async fn answer_ticket(
         &self,
-        request: &Request<&mut Incoming>,
+        request: &Request<Payload>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let pbx = self.pbx_side().filter(|_| request.uri().path() == "/auth/callgate/ticket").ok_or(Error::NotFound)?;

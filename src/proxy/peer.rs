@@ -6,6 +6,7 @@ use std::rc::Rc;
 use tokio::time::Instant;
 
 use super::body::Exchange;
+use crate::message::guard::Refusal;
 use crate::message::origin::Origin;
 use crate::observe::metrics::Tally;
 use crate::upstream::Far;
@@ -17,6 +18,8 @@ pub struct Peer {
     pub origin: Rc<Origin>,
     /// How the connection is doing.
     pub vitals: Rc<Vitals>,
+    /// Why what the client says next is no request. It is set before that takes its turn.
+    pub refused: Cell<Option<Refusal>>,
     /// The other end of a tunnel that this connection becomes, once its 101 is out.
     pub tunnel: RefCell<Option<Tunnel>>,
 }
@@ -35,6 +38,8 @@ pub struct Tunnel {
 pub struct Vitals {
     tally: Tally,
     in_flight: Cell<u32>,
+    /// How many exchanges have begun.
+    begun: Cell<u64>,
     /// Since when no exchange is in flight.
     quiet_since: Cell<Instant>,
     /// Since when the head of a request is arriving.
@@ -42,8 +47,6 @@ pub struct Vitals {
     /// Whether a byte that arrives begins a request. Not in HTTP/2 after the first: it may belong to any frame.
     expects_head: Cell<bool>,
     multiplexed: bool,
-    /// How many bytes have arrived since the head of a request began to.
-    arrived: Cell<usize>,
     /// Since when the client takes nothing of what is ready for it.
     blocked_since: Cell<Option<Instant>>,
 }
@@ -55,11 +58,11 @@ impl Vitals {
         Rc::new(Self {
             tally,
             in_flight: Cell::new(0),
+            begun: Cell::new(0),
             quiet_since: Cell::new(now),
             head_since: Cell::new(None),
             expects_head: Cell::new(true),
             multiplexed,
-            arrived: Cell::new(0),
             blocked_since: Cell::new(None),
         })
     }
@@ -67,29 +70,24 @@ impl Vitals {
     /// Notes that an exchange has begun, until the returned value is dropped.
     #[must_use]
     pub fn begin(self: &Rc<Self>) -> InFlight {
-        self.in_flight.set(self.in_flight.get() + 1);
-        self.tally.begun();
+        self.begun.set(self.begun.get() + 1);
         self.head_since.set(None);
         self.expects_head.set(!self.multiplexed);
-        InFlight(Rc::clone(self))
+        InFlight::new(Rc::clone(self))
     }
 
     /// Notes that bytes have arrived.
-    pub fn received(&self, bytes: usize) {
-        if self.in_flight.get() > 0 || !self.expects_head.get() {
-            return;
-        }
-        if self.head_since.get().is_none() {
+    pub fn received(&self) {
+        let begins = self.in_flight.get() == 0 && self.expects_head.get() && self.head_since.get().is_none();
+        if begins {
             self.head_since.set(Some(Instant::now()));
-            self.arrived.set(0);
         }
-        self.arrived.set(self.arrived.get() + bytes);
     }
 
-    /// Returns how many bytes came with the head of the last request that did not come behind another, at least.
+    /// Returns how many exchanges have begun.
     #[must_use]
-    pub fn arrived(&self) -> usize {
-        self.arrived.get()
+    pub fn begun(&self) -> u64 {
+        self.begun.get()
     }
 
     /// Notes whether the client takes what is written.
@@ -128,7 +126,13 @@ impl InFlight {
     /// Notes that the exchange goes on in two places.
     #[must_use]
     pub fn again(&self) -> Self {
-        self.0.begin()
+        Self::new(Rc::clone(&self.0))
+    }
+
+    fn new(vitals: Rc<Vitals>) -> Self {
+        vitals.in_flight.set(vitals.in_flight.get() + 1);
+        vitals.tally.begun();
+        Self(vitals)
     }
 
     /// Returns where the exchange is counted.

@@ -6,19 +6,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use tokio::time::timeout;
 
 use super::error::Error;
+use crate::upstream::Payload;
 
 /// The most bytes that are read.
 const MAX: usize = 4096;
-/// The most bytes that are taken of a body that nobody wants.
-const MAX_DRAINED: usize = 64 << 10;
-/// How long such a body is waited for.
-const DRAIN: Duration = Duration::from_secs(1);
 
 /// Named values, each at most once.
 #[derive(Debug)]
@@ -114,7 +111,7 @@ pub(super) fn form(headers: &HeaderMap, fallback: Option<Form>) -> Result<Form, 
 ///
 /// # Errors
 /// When it is too large, too slow, breaks off, or is not what it says it is.
-pub(super) async fn read(body: &mut Incoming, form: Form, deadline: Duration) -> Result<Fields, Error> {
+pub(super) async fn read(body: Payload, form: Form, deadline: Duration) -> Result<Fields, Error> {
     if body.size_hint().lower() > MAX as u64 {
         return Err(Error::TooLarge);
     }
@@ -124,15 +121,6 @@ pub(super) async fn read(body: &mut Incoming, form: Form, deadline: Duration) ->
         false => Error::Malformed("the body broke off"),
     })?;
     parse(&bytes.to_bytes(), form)
-}
-
-/// Takes what is left of a body, for a while: an HTTP/2 client that is answered before it has sent its body is told to
-/// stop, and some take that for a failure of the whole exchange.
-pub(super) async fn drain(body: &mut Incoming) {
-    if !body.is_end_stream() {
-        // Whether it came to its end makes no difference: the answer goes out now.
-        drop(timeout(DRAIN, Limited::new(body, MAX_DRAINED).collect()).await);
-    }
 }
 
 fn parse(bytes: &Bytes, form: Form) -> Result<Fields, Error> {

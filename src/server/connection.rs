@@ -1,6 +1,6 @@
 //! One connection: handshake, exchanges, and perhaps a tunnel at the end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +15,7 @@ use rustls::{HandshakeKind, ServerConnection};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use super::guarded::Guarded;
 use super::io::{Socket, Watched};
 use super::pace::Streams;
 use super::registry::Guest;
@@ -28,10 +29,8 @@ use crate::observe::metrics::{Handshake, Protocol, TlsVersion};
 use crate::proxy::{Peer, Vitals};
 use crate::upstream;
 
-/// The most bytes that are buffered of a request (HTTP/1): more than a head may have, so that we are the ones who say why it is refused.
+/// The most bytes that are buffered of requests (HTTP/1): more than a head may have.
 const MAX_BUFFER: usize = 2 * framing::MAX_HEAD;
-/// The most fields of a request.
-const MAX_FIELDS: usize = 100;
 /// The most bytes of a request's fields (HTTP/2).
 const MAX_HEADER_LIST: u32 = 16 << 10;
 /// The most exchanges at once on one connection (HTTP/2).
@@ -66,7 +65,7 @@ pub(super) async fn serve(mut stream: TcpStream, address: SocketAddr, worker: Rc
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let _open = worker.tally.connection(if h2 { Protocol::H2 } else { Protocol::H1 });
     let vitals = Vitals::new(Instant::now(), h2, worker.tally.clone());
-    let io = TokioIo::new(Watched::new(tls, Rc::clone(&vitals)));
+    let io = Watched::new(tls, Rc::clone(&vitals));
     let watch = Watch { vitals: Rc::clone(&vitals), timeouts, guest, alarm: Alarm::default(), told: None };
     if h2 {
         serve_h2(io, client, worker, watch).await;
@@ -97,28 +96,39 @@ pub(super) async fn peer_address(stream: &mut TcpStream, address: SocketAddr, se
     }
 }
 
-async fn serve_h1(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut watch: Watch) {
+async fn serve_h1(io: Watched, client: IpAddr, worker: Rc<Worker>, mut watch: Watch) {
     let peer = peer(client, &watch);
     // Until its first request a client is given the time for a head, not that for a rest.
-    peer.vitals.received(0);
+    peer.vitals.received();
+    let io = TokioIo::new(Guarded::new(io, Rc::clone(&peer)));
     let service = {
         let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
         service_fn(move |request| {
-            let (proxy, peer) = (worker.proxy(), Rc::clone(&peer));
-            Box::pin(async move { Ok::<_, Infallible>(proxy.handle(request, &peer).await) })
+            let (proxy, peer, refused) = (worker.proxy(), Rc::clone(&peer), peer.refused.get());
+            Box::pin(async move {
+                Ok::<_, Infallible>(match refused {
+                    None => proxy.handle(request, &peer).await,
+                    Some(refusal) => proxy.refuse(&request, refusal, &peer),
+                })
+            })
         })
     };
     let mut connection =
-        http1::Builder::new().max_buf_size(MAX_BUFFER).max_headers(MAX_FIELDS).serve_connection(io, service);
-    watch.drive(Pin::new(&mut connection)).await;
-    let Some(mut tunnel) = peer.tunnel.take() else { return };
+        http1::Builder::new().max_buf_size(MAX_BUFFER).max_headers(framing::MAX_FIELDS).serve_connection(io, service);
+    let ended = watch.drive(Pin::new(&mut connection)).await;
     let parts = connection.into_parts();
-    let end =
-        Box::pin(upstream::join(parts.io.into_inner(), parts.read_buf, tunnel.far, watch.timeouts.tunnel_idle)).await;
-    tunnel.exchange.carried(end);
+    let io = parts.io.into_inner();
+    if let Some(mut tunnel) = peer.tunnel.take() {
+        let (io, early) = io.into_parts(parts.read_buf);
+        upstream::keep_alive(io.tcp());
+        let end = Box::pin(upstream::join(io, early, tunnel.far, watch.timeouts.tunnel_idle)).await;
+        tunnel.exchange.carried(end);
+    } else if ended == Ended::Itself {
+        Box::pin(io.linger()).await;
+    }
 }
 
-async fn serve_h2(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut watch: Watch) {
+async fn serve_h2(io: Watched, client: IpAddr, worker: Rc<Worker>, mut watch: Watch) {
     let peer = peer(client, &watch);
     let streams = Streams::new(watch.timeouts.write_stall);
     let service = {
@@ -138,7 +148,7 @@ async fn serve_h2(io: TokioIo<Watched>, client: IpAddr, worker: Rc<Worker>, mut 
         .max_local_error_reset_streams(MAX_RESETS)
         .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(1 << 20)
-        .serve_connection(io, service);
+        .serve_connection(TokioIo::new(io), service);
     watch.drive(pin!(connection)).await;
 }
 
@@ -146,6 +156,7 @@ fn peer(client: IpAddr, watch: &Watch) -> Rc<Peer> {
     Rc::new(Peer {
         origin: Rc::new(Origin::direct(client)),
         vitals: Rc::clone(&watch.vitals),
+        refused: Cell::default(),
         tunnel: RefCell::default(),
     })
 }
@@ -155,7 +166,7 @@ trait Closing: Future<Output = hyper::Result<()>> {
     fn close(self: Pin<&mut Self>);
 }
 
-impl<S, B> Closing for http1::Connection<TokioIo<Watched>, S>
+impl<S, B> Closing for http1::Connection<TokioIo<Guarded>, S>
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -193,7 +204,7 @@ struct Watch {
 
 impl Watch {
     /// Polls a connection until it ends, or is late.
-    async fn drive<C: Closing>(&mut self, mut connection: Pin<&mut C>) {
+    async fn drive<C: Closing>(&mut self, mut connection: Pin<&mut C>) -> Ended {
         poll_fn(|cx| {
             if self.told.is_none() && self.guest.shall_end(cx) {
                 self.tell(connection.as_mut());
@@ -203,17 +214,17 @@ impl Watch {
                     if let Err(error) = ended {
                         tracing::debug!(%error, "connection broke");
                     }
-                    return Poll::Ready(());
+                    return Poll::Ready(Ended::Itself);
                 }
                 match self.poll_late(cx) {
                     Poll::Pending => return Poll::Pending,
                     // Nothing was under way: it may say goodbye.
                     Poll::Ready(Late::Idle) => self.tell(connection.as_mut()),
-                    Poll::Ready(Late::Stuck) => return Poll::Ready(()),
+                    Poll::Ready(Late::Stuck) => return Poll::Ready(Ended::Late),
                 }
             }
         })
-        .await;
+        .await
     }
 
     fn tell<C: Closing>(&mut self, connection: Pin<&mut C>) {
@@ -240,6 +251,15 @@ impl Watch {
             (one, other) => one.or(other),
         }
     }
+}
+
+/// How a connection came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// One of its sides closed it.
+    Itself,
+    /// It was late.
+    Late,
 }
 
 /// How a connection is late.

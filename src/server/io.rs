@@ -62,6 +62,16 @@ impl Watched {
         Self { tls, vitals }
     }
 
+    /// Returns what is beneath TLS.
+    pub(super) fn into_socket(self) -> Socket {
+        self.tls.into_inner().0
+    }
+
+    /// Returns the TCP connection beneath.
+    pub(super) fn tcp(&self) -> &TcpStream {
+        &self.tls.get_ref().0.0
+    }
+
     fn note<T>(&self, polled: Poll<T>) -> Poll<T> {
         self.vitals.written(polled.is_pending());
         polled
@@ -72,9 +82,8 @@ impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.tls).poll_read(cx, buf);
-        let bytes = buf.filled().len() - before;
-        if bytes > 0 {
-            self.vitals.received(bytes);
+        if buf.filled().len() > before {
+            self.vitals.received();
         }
         polled
     }

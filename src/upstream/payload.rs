@@ -4,11 +4,14 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::message::forwarded;
 use crate::message::hop;
@@ -25,9 +28,9 @@ pub enum Payload {
 }
 
 impl Payload {
-    /// Passes on a client's body.
+    /// Passes on a client's body. `version` is that of its request.
     #[must_use]
-    pub fn of(incoming: Incoming) -> Self {
+    pub fn of(incoming: Incoming, version: Version) -> Self {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
@@ -36,7 +39,7 @@ impl Payload {
             since: Cell::new(Instant::now()),
             bytes: Cell::new(0),
         });
-        Self::Upload(Upload { incoming, progress })
+        Self::Upload(Upload { incoming: Some(incoming), lingers: version == Version::HTTP_2, progress })
     }
 
     /// Returns where the bytes of an upload are counted.
@@ -75,7 +78,10 @@ impl Meter {
 /// A client's body under way.
 #[derive(Debug)]
 pub struct Upload {
-    incoming: Incoming,
+    /// It is here until the upload is dropped.
+    incoming: Option<Incoming>,
+    /// What nobody has read of it is still to be taken.
+    lingers: bool,
     progress: Rc<Progress>,
 }
 
@@ -127,7 +133,7 @@ impl Body for Payload {
         match self {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_none(),
-            Self::Upload(upload) => upload.incoming.is_end_stream(),
+            Self::Upload(upload) => upload.has_ended(),
         }
     }
 
@@ -135,14 +141,19 @@ impl Body for Payload {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Upload(upload) => upload.incoming.size_hint(),
+            Self::Upload(upload) => upload.incoming.as_ref().map(Body::size_hint).unwrap_or_default(),
         }
     }
 }
 
 impl Upload {
+    fn has_ended(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let mut polled = Pin::new(incoming).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &mut polled
             && let Some(trailers) = frame.trailers_mut()
         {
@@ -154,7 +165,7 @@ impl Upload {
             Poll::Pending => Phase::Reading,
             Poll::Ready(None) => Phase::Done,
             Poll::Ready(Some(Err(_))) => Phase::Failed,
-            Poll::Ready(Some(Ok(_))) if self.incoming.is_end_stream() => Phase::Done,
+            Poll::Ready(Some(Ok(_))) if self.has_ended() => Phase::Done,
             Poll::Ready(Some(Ok(_))) => Phase::Writing,
         });
         if let Poll::Ready(Some(Ok(frame))) = &polled {
@@ -163,4 +174,22 @@ impl Upload {
         }
         polled
     }
+}
+
+/// How long the rest of a body is taken that was answered before its end.
+const LINGER: Duration = Duration::from_secs(1);
+
+impl Drop for Upload {
+    /// Lets an HTTP/2 client send for a while what nobody reads. Otherwise its stream would be reset together with the
+    /// answer, and though that takes nothing from the answer (RFC 9113 §8.1), some clients give up on the whole exchange.
+    fn drop(&mut self) {
+        let is_over = !self.lingers || self.has_ended() || self.progress.phase.get() == Phase::Failed;
+        if let Some(rest) = self.incoming.take().filter(|_| !is_over) {
+            tokio::task::spawn_local(timeout(LINGER, discard(rest)));
+        }
+    }
+}
+
+async fn discard(mut rest: Incoming) {
+    while let Some(Ok(_)) = rest.frame().await {}
 }

@@ -8,7 +8,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::wire::Wire;
@@ -33,8 +35,20 @@ pub struct End {
     pub why: TunnelEnd,
 }
 
+/// After how much silence the kernel asks the other side whether it still exists, and how long it waits to ask again.
+/// A phone that left its network is noticed within minutes, and a NAT on the way forgets nobody who is still there.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15));
 /// How much is read at a time. Each direction keeps a buffer only while the other side does not take it all.
 const CHUNK: usize = 16 << 10;
+
+/// Lets the kernel watch over a connection that may be silent for long (RFC 9293 §3.8.4).
+pub fn keep_alive(stream: &TcpStream) {
+    let (first, next) = KEEP_ALIVE;
+    let asking = TcpKeepalive::new().with_time(first).with_interval(next);
+    if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&asking) {
+        tracing::debug!(%error, "no keep-alive");
+    }
+}
 
 /// Carries bytes both ways until both sides have ended, one fails, or both are silent for `idle`.
 ///
@@ -45,6 +59,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut wire = far.wire;
+    if let Some(stream) = wire.tcp() {
+        keep_alive(stream);
+    }
     let (mut up, mut down) = (Lane::new(early), Lane::new(far.early));
     let mut alarm = Alarm::default();
     let mut quiet_since = Instant::now();

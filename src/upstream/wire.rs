@@ -44,6 +44,15 @@ impl Wire {
         Rc::clone(&self.heard)
     }
 
+    /// Returns the TCP connection beneath, if it is one.
+    pub(super) fn tcp(&self) -> Option<&TcpStream> {
+        match &self.io {
+            Io::Plain(stream) => Some(stream),
+            Io::Tls(stream) => Some(stream.get_ref().0),
+            Io::Unix(_) => None,
+        }
+    }
+
     /// Writes, or lets `length` bytes go nowhere.
     fn write(
         &mut self,

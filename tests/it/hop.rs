@@ -52,11 +52,39 @@ async fn cve_2024_45410_connection_takes_no_protected_field_away() {
         "X-Request-Id",
         "Via",
         "Origin",
+        "hOsT",
+        "X-A,\tHost\t",
+        ",,Cookie,,",
+        "X-A\r\nConnection: x.real.ip",
+        "close, X-A\r\nX-Between: 1\r\nConnection: X-B , FORWARDED",
     ] {
         let request = format!("GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nConnection: {name}\r\n\r\n");
         assert_eq!(status(&gate.exchange(request.as_bytes()).await), 400, "{name}");
     }
     assert_eq!(upstream.seen(), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_only_looks_like_the_name_of_a_field_takes_nothing_away() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    for token in ["\"Cookie\"", "Cookie;q=1", "Cookie=1", "(Cookie)", "X Cookie", "Coo\u{e9}kie", "Cookie\u{a0}"] {
+        check(&gate, &upstream, &format!("Connection: {token}\r\nCookie: a=1\r\n"), &["cookie: a=1"]).await;
+    }
+}
+
+#[tokio::test]
+async fn the_framing_of_this_hop_is_not_taken_away_by_its_name() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    let request = "POST / HTTP/1.1\r\nHost: app.test\r\nConnection: close, Transfer-Encoding, Trailer\r\n\
+        Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n";
+    assert_eq!(status(&gate.exchange(request.as_bytes()).await), 200);
+    let (_, fields, body) = passed(&upstream.seen().pop().unwrap());
+    assert_eq!(
+        (fields.join("|"), body.as_str()),
+        ("host: app.test|transfer-encoding: chunked".into(), "2\r\nok\r\n0\r\n\r\n")
+    );
 }
 
 #[tokio::test]
@@ -91,4 +119,28 @@ async fn this_hop_is_named_in_via() {
     }
     gate.get("/").h2().send().await.expect(200);
     assert!(upstream.seen().pop().unwrap().contains("via: 2.0 callgate\r\n"));
+}
+
+#[tokio::test]
+async fn options_go_as_many_hops_as_they_say() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    for (method, said, passed_on) in [
+        ("OPTIONS", "0", None),
+        ("OPTIONS", "1", Some("0")),
+        ("OPTIONS", "10", Some("9")),
+        // What is no number of hops, or is not for this method, is not ours to change.
+        ("OPTIONS", "+1", Some("+1")),
+        ("OPTIONS", "99999999999", Some("99999999999")),
+        ("GET", "0", Some("0")),
+    ] {
+        let before = upstream.seen().len();
+        let request =
+            format!("{method} /x HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nMax-Forwards: {said}\r\n\r\n");
+        let answer = gate.exchange(request.as_bytes()).await;
+        assert_eq!(status(&answer), if passed_on.is_some() { 200 } else { 204 }, "{method} {said}: {answer}");
+        let seen = upstream.seen().split_off(before);
+        let left = seen.first().and_then(|seen| seen.lines().find_map(|line| line.strip_prefix("max-forwards: ")));
+        assert_eq!(left, passed_on, "{method} {said}: {seen:?}");
+    }
 }

@@ -1,14 +1,17 @@
 //! HTTP/2 in, HTTP/1.1 out: the same requests, one reading of each, and no client's streams at another's cost.
 
+mod conformance;
+mod endings;
+mod floods;
+#[allow(dead_code, reason = "it offers more than each set of tests takes")]
+mod frames;
+
 use std::time::Duration;
 
+use self::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, REQUEST, block};
+use crate::harness::{Gate, Raw, passed};
 use bytes::Bytes;
 use h2::client::SendRequest;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
-
-use crate::harness::{Gate, Raw, passed};
 
 async fn connect(gate: &Gate) -> SendRequest<Bytes> {
     let (send, connection) = h2::client::handshake(gate.raw("app.test", "h2").await).await.unwrap();
@@ -134,94 +137,6 @@ async fn coalesced_hosts_are_told_apart_by_authority() {
         assert_eq!(body(response).await.unwrap(), expected.as_bytes(), "{host}");
     }
 }
-
-#[tokio::test]
-async fn cve_2023_44487_rapid_resets_do_not_touch_others() {
-    let upstream = Raw::ok().await;
-    let gate = Gate::before(upstream.addr).await;
-    let mut other = connect(&gate).await;
-    let mut send = connect(&gate).await;
-    for _ in 0..1000 {
-        let Ok(ready) = send.clone().ready().await else { break };
-        send = ready;
-        let Ok((_, mut stream)) = send.send_request(get("/reset"), true) else { break };
-        stream.send_reset(h2::Reason::CANCEL);
-    }
-    let response = other.send_request(get("/"), true).unwrap().0.await.unwrap();
-    assert_eq!(body(response).await.unwrap(), b"ok");
-    connect(&gate).await.send_request(get("/"), true).unwrap().0.await.unwrap();
-}
-
-// === Frames that no library sends ===
-
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-/// A connection of frames, its preface sent.
-struct Frames(TlsStream<TcpStream>);
-
-impl Frames {
-    async fn open(gate: &Gate) -> Self {
-        let mut tls = gate.raw("app.test", "h2").await;
-        tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-        let mut frames = Self(tls);
-        frames.send(4, 0, 0, &[]).await;
-        frames
-    }
-
-    async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut frame = vec![length[1], length[2], length[3], kind, flags];
-        frame.extend(stream.to_be_bytes());
-        frame.extend(payload);
-        self.0.write_all(&frame).await.unwrap();
-    }
-
-    /// Returns what became of the first stream: a status, or the reset that ended it or the whole connection.
-    async fn fate(&mut self) -> String {
-        loop {
-            let mut head = [0; 9];
-            if self.0.read_exact(&mut head).await.is_err() {
-                return "closed".into();
-            }
-            let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
-            self.0.read_exact(&mut payload).await.unwrap();
-            match head[3] {
-                HEADERS => return status(&payload),
-                RST_STREAM | GOAWAY => return "refused".into(),
-                _ => {}
-            }
-        }
-    }
-}
-
-/// Reads the status that stands first in a block: indexed in the static table (RFC 7541, appendix A), or literal.
-fn status(block: &[u8]) -> String {
-    let indexed = ["200", "204", "206", "304", "400", "404", "500"];
-    match block[0] {
-        byte @ 0x88..=0x8e => indexed[usize::from(byte - 0x88)].into(),
-        _ => "other".into(),
-    }
-}
-
-/// Writes fields without any compression.
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in fields {
-        block.push(0);
-        for text in [name, value] {
-            block.push(u8::try_from(text.len()).unwrap());
-            block.extend(text.bytes());
-        }
-    }
-    block
-}
-
-const REQUEST: [(&str, &str); 4] =
-    [(":method", "GET"), (":scheme", "https"), (":path", "/"), (":authority", "app.test")];
 
 #[tokio::test]
 async fn malformed_requests_go_nowhere() {

@@ -27,6 +27,7 @@ const CLAIMS: [&str; 22] = [
     "x_request_id",
 ];
 
+/// oauth2-proxy CVE-2025-64484, Caddy CVE-2026-30851.
 #[tokio::test]
 async fn cve_2025_64484_no_client_sent_identity_field_survives() {
     let upstream = Raw::ok().await;

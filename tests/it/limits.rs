@@ -96,6 +96,7 @@ async fn a_caller_is_counted_wherever_it_comes_from() {
     assert_eq!(stage.minted(), ["40@acme.test", "41@acme.test"]);
 }
 
+/// Authelia CVE-2026-47203.
 #[tokio::test]
 async fn case_does_not_make_another_caller() {
     let stage = limited("caller = \"1/min\"").await;

@@ -3,7 +3,7 @@
 use callgate::demo::vodia::Dialect;
 use serde_json::{Value, json};
 
-use crate::harness::Answer;
+use crate::harness::{Answer, Gate, Raw};
 use crate::stage::{Plan, Stage, until};
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -137,6 +137,16 @@ async fn no_line_tells_what_logs_in() {
         lines(&stage, 4 + 9 * 3 + 4).await;
         assert!(stage.gate.log().contains("sessId=***"));
     }
+}
+
+#[tokio::test]
+#[should_panic(expected = "a log line tells the secret \"known-by-its-name\"")]
+async fn a_secret_in_a_line_would_be_found() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    gate.canary("known-by-its-name");
+    gate.get("/known-by-its-name").send().await.expect(200);
+    gate.line(&["/known-by-its-name"]).await;
 }
 
 #[tokio::test]

@@ -4,11 +4,13 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside; `pub` is what one file offers the others")]
 
 mod admin;
+mod anatomy;
 mod browser;
 mod bulk;
 mod callers;
 mod commands;
 mod drain;
+mod expect;
 mod failover;
 mod framing;
 #[allow(dead_code, reason = "it offers more than each set of tests takes")]
@@ -26,6 +28,7 @@ mod ott;
 mod pbx;
 mod pool;
 mod reload;
+mod reparse;
 mod stage;
 mod story;
 mod streaming;

@@ -226,6 +226,7 @@ async fn a_password_that_a_page_sends_along_is_ignored() {
     until("a line for each", || stage.gate.log().matches(" access ").count() == 2).await;
 }
 
+/// Traefik CVE-2026-85595: an unknown user is nobody, and not one with an empty password.
 #[tokio::test]
 async fn a_user_without_an_entry_looks_forbidden() {
     let stage = Stage::new().await;

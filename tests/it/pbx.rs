@@ -182,6 +182,26 @@ async fn one_host_for_both_keeps_the_browser_where_it_is() {
     check_host(&stage.as_alice("/auth/pbx").send().await.expect(303), "app.test");
 }
 
+#[tokio::test]
+async fn nobody_but_the_configuration_says_where_to() {
+    let stage = Plan { app: "whoami = \"/api/me\"\nlogin = \"/login\"", ..Plan::default() }.start().await;
+    let wishes =
+        "url=https://evil.test/&next=//evil.test&redirect=https://evil.test&return_to=/%5Cevil.test&host=evil.test";
+    for host in ["app.test", "other.test"] {
+        let with = |path: &str, cookie: &str| {
+            let asking = stage.gate.get(path).host(host).cookie(cookie).header("accept", NAVIGATION);
+            ["referer", "x-forwarded-host", "x-original-url", "x-rewrite-url", "forwarded"]
+                .iter()
+                .fold(asking, |asking, name| asking.header(name, "https://evil.test/welcome.htm"))
+        };
+        let path = format!("/auth/pbx?{wishes}");
+        let landed = with(&path, &stage.app.log_in("alice")).send().await.expect(303);
+        check_host(&landed, "pbx.test");
+        assert!(!landed.header("location").contains("evil"), "{landed:?}");
+        assert_eq!(with(&path, "demo_app=wrong").send().await.expect(302).header("location"), "/login");
+    }
+}
+
 // === What the PBX does wrong ===
 
 #[track_caller]

@@ -160,6 +160,7 @@ async fn an_idle_connection_is_closed_before_the_upstream_would() {
     closed.recv().await.unwrap();
 }
 
+/// Pingora CVE-2025-4366.
 #[tokio::test]
 async fn pingora_2025_4366_an_early_answer_ends_both_connections() {
     for (answer, expected) in [

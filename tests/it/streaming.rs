@@ -90,6 +90,37 @@ async fn the_first_event_of_a_stream_arrives_at_once() {
 }
 
 #[tokio::test]
+async fn the_first_event_of_a_stream_arrives_at_once_over_http2() {
+    let go = Arc::new(Notify::new());
+    let waits = go.clone();
+    let upstream = Raw::serving(move |mut line| {
+        let go = waits.clone();
+        async move {
+            line.request().await;
+            line.say("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n").await;
+            for event in ["data: 1\n\n", "data: 2\n\n"] {
+                line.say(event).await;
+                go.notified().await;
+            }
+        }
+    })
+    .await;
+    let gate = Gate::before(upstream.addr).await;
+    let (mut send, connection) = h2::client::handshake(gate.raw("app.test", "h2").await).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get("https://app.test/").body(()).unwrap();
+    let mut events = send.send_request(request, true).unwrap().0.await.unwrap().into_body();
+    for expected in ["data: 1\n\n", "data: 2\n\n"] {
+        assert_eq!(events.data().await.unwrap().unwrap(), expected);
+        go.notify_one();
+    }
+    // The upstream closes, and that is the end of such a body: a frame with nothing but the end.
+    while let Some(data) = events.data().await {
+        assert_eq!(data.unwrap(), "");
+    }
+}
+
+#[tokio::test]
 async fn both_directions_flow_at_once() {
     let upstream = Raw::serving(|mut line| async move {
         line.head().await;
@@ -148,6 +179,7 @@ async fn settled(count: &AtomicUsize) -> usize {
     }
 }
 
+/// rpxy PR #596: with pipelined flushes nothing bounds what waits to be written.
 #[tokio::test]
 async fn a_slow_reader_does_not_fill_the_gate() {
     const TOTAL: usize = 200 << 20;

@@ -76,6 +76,7 @@ async fn cve_2026_71324_connect_and_trace_go_nowhere() {
     assert_eq!(upstream.seen(), [""; 0]);
 }
 
+/// Envoy CVE-2021-29492, Traefik #12380.
 #[tokio::test]
 async fn envoy_2021_29492_targets_go_upstream_byte_for_byte() {
     let upstream = Raw::ok().await;
@@ -171,6 +172,7 @@ async fn a_host_that_nobody_serves_is_misdirected() {
     gate.get("/").host("pbx.test").send().await.expect(200);
 }
 
+/// Envoy CVE-2021-29492, Caddy CVE-2026-27587.
 #[tokio::test]
 async fn disguised_login_paths_go_nowhere() {
     let upstream = Raw::ok().await;

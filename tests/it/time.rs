@@ -110,6 +110,23 @@ async fn an_upload_that_pauses_is_answered_408() {
 }
 
 #[tokio::test]
+async fn an_upload_that_the_upstream_does_not_take_becomes_504() {
+    let upstream = Raw::serving(|mut line| async move {
+        line.head().await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let gate = gate(&upstream, "body_idle = \"400ms\"").await;
+    let mut tls = gate.raw("app.test", "http/1.1").await;
+    tls.write_all(b"POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 200000000\r\n\r\n").await.unwrap();
+    let (mut read, mut write) = tokio::io::split(tls);
+    let upload = tokio::spawn(async move { while write.write_all(&[b'x'; 64 << 10]).await.is_ok() {} });
+    let head = timeout(PATIENCE, read_head(&mut read)).await.expect("the gate waits for ever");
+    assert_eq!(status(&head), 504, "{head}");
+    upload.abort();
+}
+
+#[tokio::test]
 async fn a_download_that_pauses_is_cut_off() {
     let upstream = Raw::serving(|mut line| async move {
         line.request().await;
@@ -124,6 +141,7 @@ async fn a_download_that_pauses_is_cut_off() {
     assert!(answer.ends_with("\r\n\r\nhello"), "{answer}");
 }
 
+/// Traefik #11943.
 #[tokio::test]
 async fn what_moves_slowly_has_no_total_deadline() {
     let upstream = Raw::serving(|mut line| async move {

@@ -6,7 +6,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::harness::{Gate, Raw, passed, read_head, status};
-use crate::stage::{Plan, Stage};
+use crate::stage::{Plan, Stage, until};
 
 const ASK: &str = "GET /ws HTTP/1.1\r\nHost: app.test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: sip\r\n\r\n";
@@ -97,18 +97,21 @@ async fn cve_2026_73548_only_the_matching_101_opens_a_tunnel() {
 
 #[tokio::test]
 async fn hop_by_hop_fields_of_a_101_go() {
-    let upstream = Raw::closing(
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade, X-Hop\r\nConnection: X-Hip\r\nUpgrade: websocket\r\n\
-         X-Hop: 1\r\nX-Hip: 2\r\nKeep-Alive: 5\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\nX-Stay: 3\r\n\r\n",
-    )
-    .await;
-    let gate = Gate::before(upstream.addr).await;
-    let mut tls = gate.raw("app.test", "http/1.1").await;
-    tls.write_all(ASK.as_bytes()).await.unwrap();
-    let head = read_head(&mut tls).await;
-    let mut fields: Vec<_> = head.trim_end().split("\r\n").skip(1).filter(|field| !field.starts_with("date")).collect();
-    fields.sort_unstable();
-    assert!(status(&head) == 502 || fields == ["connection: upgrade", "upgrade: websocket", "x-stay: 3"], "{head}");
+    const HOPS: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade, X-Hop\r\nConnection: X-Hip\r\n\
+        Upgrade: websocket\r\nX-Hop: 1\r\nX-Hip: 2\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nX-Stay: 3\r\n";
+    for (framing, expected) in [("", 101), ("Content-Length: 5\r\n", 101), ("Transfer-Encoding: gzip\r\n", 502)] {
+        let upstream = Raw::closing(format!("{HOPS}{framing}\r\n")).await;
+        let gate = Gate::before(upstream.addr).await;
+        let mut tls = gate.raw("app.test", "http/1.1").await;
+        tls.write_all(ASK.as_bytes()).await.unwrap();
+        let head = read_head(&mut tls).await;
+        assert_eq!(status(&head), expected, "{framing:?}: {head}");
+        let fields = head.trim_end().split("\r\n").skip(1);
+        let mut fields: Vec<_> = fields.filter(|field| !field.starts_with("date")).collect();
+        fields.sort_unstable();
+        let whole = ["connection: upgrade", "upgrade: websocket", "x-stay: 3"];
+        assert_eq!(fields == whole, expected == 101, "{framing:?}: {head}");
+    }
 }
 
 #[tokio::test]
@@ -188,6 +191,37 @@ async fn a_silent_tunnel_ends_and_a_talking_one_does_not() {
     let mut rest = Vec::new();
     let _ = tls.read_to_end(&mut rest).await;
     assert_eq!(rest, b"");
+}
+
+#[tokio::test]
+async fn the_kernel_asks_both_ends_of_a_silent_tunnel_whether_they_exist() {
+    let upstream = Raw::serving(|mut line| async move {
+        line.head().await;
+        line.say(AGREE).await;
+        line.note(line.stream.peer_addr().unwrap().port().to_string());
+        line.rest().await;
+    })
+    .await;
+    let gate = Gate::before(upstream.addr).await;
+    let mut tls = gate.raw("app.test", "http/1.1").await;
+    let near = (gate.addr.port(), tls.get_ref().0.local_addr().unwrap().port());
+    tls.write_all(ASK.as_bytes()).await.unwrap();
+    assert_eq!(status(&read_head(&mut tls).await), 101);
+    until("both have the timer", || {
+        let port = upstream.seen().get(1).and_then(|port| port.parse().ok());
+        port.is_some_and(|port| has_keep_alive(near) && has_keep_alive((port, upstream.addr.port())))
+    })
+    .await;
+}
+
+/// Tells whether the kernel's timer of TCP keep-alive runs for the connection from this port to that.
+fn has_keep_alive((from, to): (u16, u16)) -> bool {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let ends = format!(" 0100007F:{from:04X} 0100007F:{to:04X} 01 ");
+    // Behind the ends: the queues, then which timer runs; `02` is this one.
+    table
+        .lines()
+        .any(|row| row.split_once(&ends).is_some_and(|(_, rest)| rest.split(' ').nth(1).unwrap().starts_with("02:")))
 }
 
 #[tokio::test]

@@ -1,0 +1,413 @@
+//! The guard at the door of HTTP/1: it looks at every byte that frames a request before a parser does, and lets on only
+//! what all parsers read alike (RFC 9112).
+//!
+//! It goes by lines. A head goes on when it is whole and clear, the lines between chunks likewise, and data as it comes:
+//! so whoever reads behind the guard never sees the beginning of what will be refused.
+
+use http::Uri;
+use memchr::memchr;
+
+use super::framing::{MAX_FIELDS, MAX_HEAD, MAX_TARGET};
+
+/// The longest method.
+const MAX_METHOD: usize = 32;
+/// The most empty lines before a request (RFC 9112 §2.2 asks for one).
+const MAX_EMPTY: u8 = 2;
+/// The longest line before a chunk, extensions included.
+const MAX_CHUNK_LINE: usize = 4 << 10;
+/// The most bytes of trailers.
+const MAX_TRAILERS: usize = 8 << 10;
+
+/// Why a request goes no further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// CR and LF are always together (RFC 9112 §2.2).
+    #[error("a line does not end in CRLF")]
+    LineEnd,
+    /// The first line is not method, target and version with one space between each (§3).
+    #[error("the request line is not a method, a target and a version")]
+    RequestLine,
+    /// The method is no token, or longer than any.
+    #[error("the method is not one word")]
+    Method,
+    /// The target has bytes that belong percent-encoded, a fragment, or none of its four forms (§3.2).
+    #[error("the request target is not written as it should be")]
+    Target,
+    /// The target is too long.
+    #[error("the request target is too long")]
+    TargetSize,
+    /// Another protocol than HTTP/1 (RFC 9110 §15.6.6).
+    #[error("only HTTP/1.0 and HTTP/1.1 are spoken here")]
+    Version,
+    /// A field that goes on on the next line (RFC 9112 §5.2).
+    #[error("a field goes on on a second line")]
+    Fold,
+    /// A name that is no token, or not directly before its colon (§5.1).
+    #[error("a field's name is not one word before a colon")]
+    Name,
+    /// A control character (RFC 9110 §5.5).
+    #[error("a field's value has a control character")]
+    Value,
+    /// The whole head is too large.
+    #[error("the request's head is too large")]
+    HeadSize,
+    /// There are too many fields.
+    #[error("the request has too many fields")]
+    Fields,
+    /// The length is no number, or two (RFC 9112 §6.3).
+    #[error("the length is not one number")]
+    Length,
+    /// The transfer coding is not `chunked` alone, or one is said by HTTP/1.0, or with a length (§6.1).
+    #[error("only chunked is a transfer coding here")]
+    Coding,
+    /// What stands between chunks is no length, or not where it should be (§7.1).
+    #[error("the chunks are not written as they should be")]
+    Chunk,
+    /// Bytes came behind a request for another protocol before that was answered.
+    #[error("this came before the change of protocol was answered")]
+    Early,
+}
+
+/// Follows one connection from request to request.
+#[derive(Debug, Default)]
+pub struct Guard {
+    place: Place,
+    head: Head,
+    heads: u64,
+    /// How many bytes at the front of what stays are lines that were found good.
+    checked: usize,
+    /// How many bytes at the front of what stays have no line's end behind those.
+    searched: usize,
+}
+
+/// What comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Line(Line),
+    /// So many bytes of anything, then a line.
+    Data(u64, Line),
+    /// Nobody knows before the request is answered: another protocol, or the next request.
+    Open,
+}
+
+/// The kinds of lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    /// A request line, after so many empty ones.
+    Start(u8),
+    Field,
+    ChunkSize,
+    ChunkEnd,
+    Trailer,
+}
+
+/// What the lines of a head have said so far.
+#[derive(Debug, Default)]
+struct Head {
+    is_http_10: bool,
+    is_get: bool,
+    asks_websocket: bool,
+    is_chunked: bool,
+    length: Option<u64>,
+    fields: usize,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::Line(Line::Start(0))
+    }
+}
+
+impl Guard {
+    /// Looks at what came and has not gone on, the bytes that stayed the last time in front. Returns how many go on now.
+    ///
+    /// # Errors
+    /// When what stays is refused.
+    pub fn look(&mut self, bytes: &mut [u8]) -> (usize, Result<(), Refusal>) {
+        let (mut gone, mut at) = (0, self.checked);
+        let searched = std::mem::take(&mut self.searched);
+        let looked = loop {
+            match self.place {
+                Place::Open => break Ok(()),
+                Place::Data(left, then) => {
+                    let here = bytes.len() - at;
+                    let taken = usize::try_from(left).map_or(here, |left| left.min(here));
+                    at += taken;
+                    gone = at;
+                    self.place = match left - taken as u64 {
+                        0 => Place::Line(then),
+                        left => Place::Data(left, then),
+                    };
+                    if at == bytes.len() {
+                        break Ok(());
+                    }
+                }
+                Place::Line(line) => {
+                    let from = at.max(searched);
+                    let end = memchr(b'\n', &bytes[from..]).map(|found| from + found);
+                    if end.map_or(bytes.len(), |end| end + 1) - gone > line.limit() {
+                        break Err(line.too_large());
+                    }
+                    let Some(end) = end else {
+                        self.searched = bytes.len() - gone;
+                        break Ok(());
+                    };
+                    match self.pass(line, &mut bytes[at..end]) {
+                        Ok(is_whole) => {
+                            at = end + 1;
+                            gone = if is_whole { at } else { gone };
+                        }
+                        Err(refusal) => break Err(refusal),
+                    }
+                }
+            }
+        };
+        self.checked = at - gone;
+        (gone, looked)
+    }
+
+    /// Passes one line, given without its line feed. Tells whether all that stayed may go on with it.
+    fn pass(&mut self, kind: Line, line: &mut [u8]) -> Result<bool, Refusal> {
+        let Some((b'\r', line)) = line.split_last_mut() else { return Err(Refusal::LineEnd) };
+        let (next, is_whole) = match kind {
+            Line::Start(MAX_EMPTY) if line.is_empty() => return Err(Refusal::RequestLine),
+            Line::Start(empty) if line.is_empty() => (Line::Start(empty + 1), false),
+            Line::Start(_) => {
+                self.head = Head::begin(line)?;
+                (Line::Field, false)
+            }
+            Line::Field if line.is_empty() => {
+                self.heads += 1;
+                self.place = self.head.end();
+                return Ok(true);
+            }
+            Line::Field => {
+                self.head.add(line)?;
+                (Line::Field, false)
+            }
+            Line::ChunkSize => match chunk_size(line)? {
+                0 => (Line::Trailer, false),
+                size => {
+                    self.place = Place::Data(size, Line::ChunkEnd);
+                    return Ok(true);
+                }
+            },
+            Line::ChunkEnd if line.is_empty() => (Line::ChunkSize, true),
+            Line::ChunkEnd => return Err(Refusal::Chunk),
+            Line::Trailer if line.is_empty() => (Line::Start(0), true),
+            Line::Trailer => {
+                field(line)?;
+                (Line::Trailer, false)
+            }
+        };
+        self.place = Place::Line(next);
+        Ok(is_whole)
+    }
+
+    /// Returns how many heads have gone on.
+    #[must_use]
+    pub const fn heads(&self) -> u64 {
+        self.heads
+    }
+
+    /// Tells whether the last request asked for another protocol, so that what follows it may be no request.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.place == Place::Open
+    }
+
+    /// Goes on with the next request: the last one did not lead to another protocol.
+    pub fn stay(&mut self) {
+        self.place = Place::default();
+    }
+
+    /// Tells whether a request has begun to go on, and has not ended.
+    #[must_use]
+    pub fn is_in_body(&self) -> bool {
+        !matches!(self.place, Place::Line(Line::Start(_) | Line::Field) | Place::Open)
+    }
+}
+
+impl Line {
+    /// The most bytes that stay until this line has come.
+    const fn limit(self) -> usize {
+        match self {
+            Self::Start(_) => MAX_METHOD + MAX_TARGET + " HTTP/1.1\r\n\r\n\r\n\r\n".len(),
+            Self::Field => MAX_HEAD,
+            Self::ChunkSize => MAX_CHUNK_LINE,
+            Self::ChunkEnd => "\r\n".len(),
+            Self::Trailer => MAX_TRAILERS,
+        }
+    }
+
+    const fn too_large(self) -> Refusal {
+        match self {
+            Self::Start(_) => Refusal::TargetSize,
+            Self::Field => Refusal::HeadSize,
+            Self::ChunkSize | Self::ChunkEnd | Self::Trailer => Refusal::Chunk,
+        }
+    }
+}
+
+impl Head {
+    /// Begins with a request line. A minor version that is yet to come is read as the last one known (RFC 9110 §2.5).
+    fn begin(line: &mut [u8]) -> Result<Self, Refusal> {
+        let mut words = line.split_mut(|byte| *byte == b' ');
+        let (Some(method), Some(target), Some(version), None) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err(Refusal::RequestLine);
+        };
+        if method.is_empty() || method.len() > MAX_METHOD || !all(method, NAME) {
+            return Err(Refusal::Method);
+        }
+        let [b'H', b'T', b'T', b'P', b'/', major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] = version else {
+            return Err(Refusal::RequestLine);
+        };
+        if *major != b'1' {
+            return Err(Refusal::Version);
+        }
+        check_target(method, target)?;
+        *minor = (*minor).min(b'1');
+        Ok(Self { is_http_10: *minor == b'0', is_get: method == b"GET", ..Self::default() })
+    }
+
+    /// Adds a field.
+    fn add(&mut self, line: &[u8]) -> Result<(), Refusal> {
+        let (name, value) = field(line)?;
+        self.fields += 1;
+        if self.fields > MAX_FIELDS {
+            return Err(Refusal::Fields);
+        }
+        match name.len() {
+            7 if name.eq_ignore_ascii_case(b"upgrade") => {
+                self.asks_websocket |= value.trim_ascii().eq_ignore_ascii_case(b"websocket");
+            }
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                let length = number(value.trim_ascii(), 10).ok_or(Refusal::Length)?;
+                if self.is_chunked {
+                    return Err(Refusal::Coding);
+                }
+                if self.length.replace(length).is_some_and(|before| before != length) {
+                    return Err(Refusal::Length);
+                }
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                let is_known = value.trim_ascii().eq_ignore_ascii_case(b"chunked");
+                if !is_known || self.is_chunked || self.is_http_10 || self.length.is_some() {
+                    return Err(Refusal::Coding);
+                }
+                self.is_chunked = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Tells what comes behind the head.
+    const fn end(&self) -> Place {
+        match self.length {
+            _ if self.is_chunked => Place::Line(Line::ChunkSize),
+            Some(length @ 1..) => Place::Data(length, Line::Start(0)),
+            _ if self.is_get && self.asks_websocket && !self.is_http_10 => Place::Open,
+            _ => Place::Line(Line::Start(0)),
+        }
+    }
+}
+
+/// Checks a request target in the form that its method may have. What goes on can be passed on byte for byte.
+fn check_target(method: &[u8], target: &[u8]) -> Result<(), Refusal> {
+    if target.len() > MAX_TARGET {
+        return Err(Refusal::TargetSize);
+    }
+    let is_written = match target {
+        [b'/', ..] => {
+            let path = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
+            let (path, query) = target.split_at(path);
+            all(path, PATH) && all(query, QUERY) && (target.is_ascii() || std::str::from_utf8(target).is_ok())
+        }
+        b"*" => method == b"OPTIONS",
+        _ if target.contains(&b'#') => false,
+        // An authority alone is for CONNECT.
+        _ => Uri::try_from(target)
+            .is_ok_and(|uri| uri.authority().is_some() && (uri.scheme().is_some() || method == b"CONNECT")),
+    };
+    if is_written { Ok(()) } else { Err(Refusal::Target) }
+}
+
+/// Splits a field into its name and its value.
+fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
+    if let [b' ' | b'\t', ..] = line {
+        return Err(Refusal::Fold);
+    }
+    match line.iter().position(|byte| !is(*byte, NAME)) {
+        Some(end @ 1..) if line[end] == b':' => {
+            let value = &line[end + 1..];
+            if all(value, VALUE) { Ok((&line[..end], value)) } else { Err(Refusal::Value) }
+        }
+        _ => Err(Refusal::Name),
+    }
+}
+
+/// Reads the line before a chunk. Extensions are for this hop alone; their bytes are those of a field.
+fn chunk_size(line: &[u8]) -> Result<u64, Refusal> {
+    let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
+    let (digits, rest) = line.split_at(digits);
+    let is_clear = rest.is_empty() || (rest.trim_ascii_start().starts_with(b";") && all(rest, VALUE));
+    number(digits, 16).filter(|_| is_clear).ok_or(Refusal::Chunk)
+}
+
+/// Reads digits and nothing else.
+fn number(digits: &[u8], radix: u32) -> Option<u64> {
+    let add =
+        |sum: u64, digit: &u8| sum.checked_mul(radix.into())?.checked_add(char::from(*digit).to_digit(radix)?.into());
+    // The largest two mean something else to hyper.
+    digits.iter().try_fold(0, add).filter(|number| !digits.is_empty() && *number < u64::MAX - 1)
+}
+
+// === Kinds of bytes ===
+
+/// Of names: tokens (RFC 9110 §5.6.2).
+const NAME: u8 = 1;
+/// Of values (RFC 9110 §5.5).
+const VALUE: u8 = 2;
+/// Of paths: RFC 3986 §3.3, and what clients are known to send besides.
+const PATH: u8 = 4;
+/// Of queries, likewise.
+const QUERY: u8 = 8;
+
+static KINDS: [u8; 256] = kinds();
+
+const fn kinds() -> [u8; 256] {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        kinds[byte] = match byte as u8 {
+            b'\t' | b' ' => VALUE,
+            b'!' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'|' | b'~' => {
+                NAME | VALUE | PATH | QUERY
+            }
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => NAME | VALUE | PATH | QUERY,
+            b'(' | b')' | b',' | b'/' | b':' | b';' | b'=' | b'@' | b'[' | b']' | b'\\' | b'{' | b'}' => {
+                VALUE | PATH | QUERY
+            }
+            b'`' => NAME | VALUE | QUERY,
+            b'?' => VALUE | QUERY,
+            b'"' => VALUE | PATH,
+            b'#' => NAME | VALUE,
+            b'<' | b'>' => VALUE,
+            0x80.. => VALUE | PATH | QUERY,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    kinds
+}
+
+fn is(byte: u8, kind: u8) -> bool {
+    KINDS[usize::from(byte)] & kind != 0
+}
+
+fn all(bytes: &[u8], kind: u8) -> bool {
+    bytes.iter().all(|byte| is(*byte, kind))
+}

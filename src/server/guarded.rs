@@ -1,0 +1,190 @@
+//! A client's connection in HTTP/1, read through the guard: hyper is given whole, clear heads and nothing else.
+//!
+//! What is refused is answered like any request, in its turn: in its place hyper reads a head that no client can send,
+//! and the service that is called with that finds the refusal in [`Peer::refused`].
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
+
+use super::io::Watched;
+use crate::message::guard::{Guard, Refusal};
+use crate::proxy::Peer;
+
+/// What hyper reads in the place of a request that is refused: the guard takes `*` with no method but `OPTIONS`.
+const REFUSED: &[u8] = b"- * HTTP/1.1\r\n\r\n";
+/// How long the rest of what a client says is taken, so that it comes to read the answer.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A connection behind the guard.
+#[derive(Debug)]
+pub(super) struct Guarded {
+    io: Watched,
+    guard: Guard,
+    /// What came and has not gone on.
+    held: Vec<u8>,
+    /// How much of that may go on.
+    ready: usize,
+    refusal: Option<Refusal>,
+    peer: Rc<Peer>,
+}
+
+impl Guarded {
+    pub(super) fn new(io: Watched, peer: Rc<Peer>) -> Self {
+        Self { io, guard: Guard::default(), held: Vec::new(), ready: 0, refusal: None, peer }
+    }
+
+    /// Leaves HTTP, with what the client said behind what hyper has read.
+    pub(super) fn into_parts(self, read: Bytes) -> (Watched, Bytes) {
+        let early = if self.held.is_empty() { read } else { [&read[..], &self.held].concat().into() };
+        (self.io, early)
+    }
+
+    /// Takes what the client goes on to say when it was answered before its end: closing at once would reset the
+    /// connection, and take the answer from a client that has yet to read it (RFC 9112 §9.6).
+    pub(super) async fn linger(self) {
+        if self.refusal.is_none() && !self.guard.is_in_body() && self.held.is_empty() {
+            return;
+        }
+        let mut socket = self.io.into_socket();
+        let mut rest = vec![0; 16 << 10];
+        let taken = async { while matches!(socket.read(&mut rest).await, Ok(1..)) {} };
+        // However much it is: time bounds it.
+        drop(timeout(LINGER, taken).await);
+    }
+
+    /// Hands on what may go on.
+    fn hand_on(&mut self, buf: &mut ReadBuf<'_>) {
+        let here = self.ready.min(buf.remaining());
+        buf.put_slice(&self.held[..here]);
+        self.held.drain(..here);
+        self.ready -= here;
+        if self.held.is_empty() {
+            // A connection at rest keeps no memory for this.
+            self.held = Vec::new();
+        }
+    }
+
+    /// Looks at what has just been read into `buf`, behind what was there `before`, and leaves there what goes on.
+    fn look(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
+        let fresh = &mut buf.filled_mut()[before..];
+        if !self.held.is_empty() {
+            self.held.extend_from_slice(fresh);
+            buf.set_filled(before);
+            return self.look_at_held();
+        }
+        let (gone, looked) = self.guard.look(fresh);
+        self.held.extend_from_slice(&fresh[gone..]);
+        buf.set_filled(before + gone);
+        self.refusal = looked.err();
+    }
+
+    fn look_at_held(&mut self) {
+        let (ready, looked) = self.guard.look(&mut self.held);
+        self.ready = ready;
+        self.refusal = looked.err();
+    }
+
+    /// Lets hyper know of a refusal: in the middle of a body by a failure, else by a request in its turn.
+    fn refuse(&mut self, refusal: Refusal) -> io::Result<()> {
+        self.peer.refused.set(Some(refusal));
+        if self.guard.is_in_body() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, refusal));
+        }
+        self.held = REFUSED.to_vec();
+        self.ready = REFUSED.len();
+        Ok(())
+    }
+
+    /// Tells whether a request for another protocol has been answered in this one.
+    fn has_stayed(&self) -> bool {
+        let vitals = &self.peer.vitals;
+        vitals.begun() == self.guard.heads() && vitals.quiet_since().is_some()
+    }
+
+    /// Reads what nobody can look at before the last request is answered: hyper keeps it for the tunnel. When there is
+    /// none after all, the next request is refused, wherever in those bytes it begins.
+    fn poll_early(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        if self.held.is_empty() {
+            ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        } else {
+            self.ready = self.held.len();
+            self.hand_on(buf);
+        }
+        if buf.filled().len() > before {
+            self.peer.refused.set(Some(Refusal::Early));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        loop {
+            if this.ready > 0 {
+                this.hand_on(buf);
+                return Poll::Ready(Ok(()));
+            }
+            match (this.refusal, this.peer.refused.get()) {
+                // Nothing is read any more.
+                (Some(_), Some(_)) => return Poll::Pending,
+                (Some(refusal), None) => {
+                    this.refuse(refusal)?;
+                    continue;
+                }
+                (None, _) if !this.guard.is_open() => {}
+                (None, _) if !this.has_stayed() => return this.poll_early(cx, buf),
+                // Behind what nobody looked at, nothing has one reading.
+                (None, Some(_)) => return Poll::Ready(Ok(())),
+                (None, None) => {
+                    this.guard.stay();
+                    this.look_at_held();
+                    continue;
+                }
+            }
+            ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+            if buf.filled().len() == before {
+                return Poll::Ready(Ok(()));
+            }
+            this.look(buf, before);
+            if buf.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
