@@ -15,6 +15,7 @@ pub use self::key::Key;
 use crate::message::origin::Origin;
 use crate::model::grant::Wish;
 use crate::model::principal::Principal;
+use crate::observe::metrics::{self, Tally};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,14 +101,17 @@ pub enum Method {
 }
 
 /// The methods in the order they are asked.
-#[derive(Debug, Default)]
-pub struct Chain(Vec<Method>);
+#[derive(Debug)]
+pub struct Chain {
+    methods: Vec<Method>,
+    tally: Tally,
+}
 
 impl Chain {
     /// Makes a chain of methods.
     #[must_use]
-    pub const fn new(methods: Vec<Method>) -> Self {
-        Self(methods)
+    pub const fn new(methods: Vec<Method>, tally: Tally) -> Self {
+        Self { methods, tally }
     }
 
     /// Asks who is calling.
@@ -119,25 +123,37 @@ impl Chain {
     pub async fn ask(&self, ask: &Ask<'_>) -> Result<Verdict, AppError> {
         let apps: Vec<_> = self.apps().filter(|app| app.finds_credential(ask.headers)).collect();
         let shown = key::shown(ask.headers).filter(|_| self.keys().next().is_some());
-        match (apps.as_slice(), shown) {
-            ([], None) => Ok(Verdict::Abstain),
-            ([], Some(shown)) => Ok(key::judge(self.keys(), shown, ask)),
-            ([app], None) => app.ask(ask).await,
-            _ => Ok(Verdict::Refuse("more than one credential")),
-        }
+        let (method, verdict) = match (apps.as_slice(), shown) {
+            ([], None) => (metrics::Method::None, Ok(Verdict::Abstain)),
+            ([], Some(shown)) => (metrics::Method::Key, Ok(key::judge(self.keys(), shown, ask))),
+            ([app], None) => (metrics::Method::App, app.ask(ask).await),
+            _ => (metrics::Method::Several, Ok(Verdict::Refuse("more than one credential"))),
+        };
+        self.tally.verdict(method, counted(&verdict));
+        verdict
     }
 
     fn apps(&self) -> impl Iterator<Item = &App> {
-        self.0.iter().filter_map(|method| match method {
+        self.methods.iter().filter_map(|method| match method {
             Method::App(app) => Some(app),
             Method::Key(_) => None,
         })
     }
 
     fn keys(&self) -> impl Iterator<Item = &Rc<Key>> {
-        self.0.iter().filter_map(|method| match method {
+        self.methods.iter().filter_map(|method| match method {
             Method::Key(key) => Some(key),
             Method::App(_) => None,
         })
+    }
+}
+
+const fn counted(verdict: &Result<Verdict, AppError>) -> metrics::Verdict {
+    match verdict {
+        Ok(Verdict::Admit(_)) => metrics::Verdict::Admit,
+        Ok(Verdict::Refuse(_)) => metrics::Verdict::Refuse,
+        Ok(Verdict::Stranger) => metrics::Verdict::Stranger,
+        Ok(Verdict::Abstain) => metrics::Verdict::Abstain,
+        Err(_) => metrics::Verdict::Error,
     }
 }

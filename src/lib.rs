@@ -13,7 +13,7 @@
 //! | 5 | [`auth`] | who is calling? |
 //! | 4 | [`pbx`], [`limit`], [`replay`] | asking the PBX for sessions; quotas; single-use tickets |
 //! | 3 | [`upstream`] | every byte that goes to an upstream |
-//! | 2 | [`tls`], [`observe`] | certificates and trust; logs |
+//! | 2 | [`tls`], [`observe`] | certificates and trust; logs, counts, health |
 //! | 1 | [`message`], [`config`], `alarm` | rules of HTTP messages; `proxy.toml`; deadlines |
 //! | 0 | [`model`] | plain types and rules: no I/O, no clock |
 //!

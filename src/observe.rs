@@ -1,8 +1,11 @@
-//! Floor 2: what the gate tells its operator: one line for each exchange, one for each login, events on standard error.
+//! Floor 2: what the gate tells its operator: one line for each exchange, one for each login, events on standard error,
+//! counts of everything, and which parts are ready.
 
 pub mod access;
 pub mod audit;
+pub mod health;
 mod line;
+pub mod metrics;
 mod place;
 pub mod request_id;
 pub mod sink;
@@ -86,6 +89,25 @@ impl Logs {
     /// Writes the line of a login; waits rather than loses it.
     pub fn write_audit(&self, entry: &audit::Entry) {
         self.audit.sure_line(entry.line(self.format, Timestamp::now()));
+    }
+
+    /// Returns how many lines each log has lost since the start.
+    #[must_use]
+    pub fn lost(&self) -> Vec<(&'static str, u64)> {
+        let access = self.access.as_ref().filter(|access| !access.is(&self.audit));
+        let access = access.map(|access| ("access", access.lost()));
+        // Audit lines among the access lines are lost with them.
+        access.into_iter().chain([("audit", self.audit.lost())]).collect()
+    }
+
+    /// Tells whether the logs can be written. One that could not is tried again meanwhile.
+    ///
+    /// # Errors
+    /// The names of those that cannot.
+    pub fn check(&self) -> Result<(), String> {
+        let logs = self.access.iter().filter(|access| !access.is(&self.audit)).chain([&self.audit]);
+        let failing: Vec<_> = logs.filter(|log| log.is_failing()).map(|log| log.place().to_owned()).collect();
+        if failing.is_empty() { Ok(()) } else { Err(format!("cannot write {}", failing.join(", "))) }
     }
 
     /// Waits until all that was said is written.

@@ -21,6 +21,7 @@ pub use self::breaker::Breaker;
 use crate::config;
 use crate::model::account::{Account, Language};
 use crate::model::session::SessionId;
+use crate::observe::metrics::{Mint, Tally};
 use crate::upstream::{self, Answer, Payload, Upstream};
 
 /// Where sessions are minted and tokens exchanged.
@@ -36,6 +37,7 @@ pub struct Pbx {
     admin: HeaderValue,
     deadline: Duration,
     breaker: Arc<Breaker>,
+    tally: Tally,
 }
 
 /// Why there is no session.
@@ -73,11 +75,17 @@ pub enum Error {
 impl Pbx {
     /// Prepares to ask the PBX behind `upstream`; the breaker is shared by all workers.
     #[must_use]
-    pub fn new(upstream: Rc<Upstream>, pbx: &config::Pbx, admin: &config::Admin, breaker: Arc<Breaker>) -> Self {
+    pub fn new(
+        upstream: Rc<Upstream>,
+        pbx: &config::Pbx,
+        admin: &config::Admin,
+        breaker: Arc<Breaker>,
+        tally: Tally,
+    ) -> Self {
         let basic = BASE64_STANDARD.encode(format!("{}:{}", admin.user, admin.password.expose()));
         let mut credentials = HeaderValue::try_from(format!("Basic {basic}")).expect("base64 is ASCII");
         credentials.set_sensitive(true);
-        Self { upstream, admin: credentials, deadline: pbx.timeout, breaker }
+        Self { upstream, admin: credentials, deadline: pbx.timeout, breaker, tally }
     }
 
     /// Opens a session for an account. The PBX is asked once, and goes on even when the caller has left.
@@ -85,14 +93,20 @@ impl Pbx {
     /// # Errors
     /// When the PBX gives no session, or must not be asked now.
     pub async fn mint(&self, account: &Account) -> Result<SessionId, Error> {
-        let pass = self.breaker.admit(Instant::now()).map_err(|retry_after| Error::Open { retry_after })?;
+        let pass = self.breaker.admit(Instant::now()).map_err(|retry_after| {
+            self.tally.mint(Mint::Open);
+            Error::Open { retry_after }
+        })?;
         let this = self.clone();
         let body = wire::mint(account);
         let asked = tokio::task::spawn_local(async move {
             let proof = (header::AUTHORIZATION, this.admin.clone());
             let answer = this.ask(Method::POST, None, Some(proof), body).await;
             let minted = answer.and_then(|answer| wire::read_mint(answer.status, &answer.body));
-            pass.report(&minted, Instant::now());
+            this.tally.mint(outcome(&minted));
+            if pass.report(&minted, Instant::now()) {
+                this.tally.breaker_opened();
+            }
             minted
         });
         asked.await.unwrap_or(Err(Error::Nonsense))
@@ -157,6 +171,19 @@ struct Told {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
+}
+
+const fn outcome(minted: &Result<SessionId, Error>) -> Mint {
+    match minted {
+        Ok(_) => Mint::Ok,
+        Err(Error::Refused { .. }) => Mint::Refused,
+        Err(Error::Open { .. }) => Mint::Open,
+        Err(Error::NotPermitted) => Mint::NotPermitted,
+        Err(Error::Unknown) => Mint::Unknown,
+        Err(Error::Timeout) => Mint::Timeout,
+        Err(Error::Unreachable(_)) => Mint::Unreachable,
+        Err(Error::Nonsense) => Mint::Nonsense,
+    }
 }
 
 fn unreachable(error: upstream::Error) -> Error {

@@ -22,6 +22,7 @@ use std::time::Duration;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 pub use self::body::Body;
 use self::body::Exchange;
@@ -38,6 +39,8 @@ use crate::message::http2;
 use crate::message::origin::{Contradiction, Origin};
 use crate::message::target::{self, Authority};
 use crate::model::path::{self, Place, Reserved};
+use crate::observe::health::Parts;
+use crate::observe::metrics::{Route, Side, Tally};
 use crate::observe::{Logs, RequestId};
 use crate::pbx::{Breaker, Pbx};
 use crate::replay::Tickets;
@@ -61,6 +64,21 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Returns those parts of it that must be ready.
+    #[must_use]
+    pub fn parts(&self) -> Parts {
+        let mut parts = Parts::default();
+        if let Some(app) = self.app.clone() {
+            parts.add("app", move || app.check());
+        }
+        if let Some(pbx) = self.pbx.clone() {
+            let breaker = Arc::clone(&self.breaker);
+            parts.add("pbx", move || pbx.check());
+            parts.add("breaker", move || breaker.check(Instant::now()));
+        }
+        parts
+    }
+
     /// Prepares what all workers share.
     ///
     /// # Errors
@@ -127,6 +145,7 @@ pub struct Proxy {
     config: Arc<Config>,
     shared: Arc<Shared>,
     logs: Rc<Logs>,
+    tally: Tally,
     routes: Routes,
     app: Option<Rc<Upstream>>,
     pbx: Option<Rc<Upstream>>,
@@ -151,27 +170,29 @@ impl Proxy {
         shared: Arc<Shared>,
         logs: Logs,
         before: Option<&Self>,
+        tally: Tally,
     ) -> Result<Self, http::uri::InvalidUri> {
         let idle = config.server.timeouts.body_idle;
-        let upstream = |connector: &Option<Connector>, upstream: Option<&config::Upstream>| {
-            Some(Upstream::new(connector.clone()?, upstream?.timeouts, idle))
+        let upstream = |connector: &Option<Connector>, upstream: Option<&config::Upstream>, side| {
+            Some(Upstream::new(connector.clone()?, upstream?.timeouts, idle, side, &tally))
         };
         let (app_config, pbx_config) = (app_upstream(&config), pbx_upstream(&config));
         let kept = |of| before.filter(|before| is_same(&before.config, &config, of));
         let app = match kept(app_upstream) {
             Some(before) => before.app.clone(),
-            None => upstream(&shared.app, app_config),
+            None => upstream(&shared.app, app_config, Side::App),
         };
         let pbx = match kept(pbx_upstream) {
             Some(before) => before.pbx.clone(),
-            None => upstream(&shared.pbx, pbx_config),
+            None => upstream(&shared.pbx, pbx_config, Side::Pbx),
         };
         let sessions = config.pbx.as_ref().zip(pbx.as_ref()).and_then(|(settings, upstream)| {
-            Some(Pbx::new(Rc::clone(upstream), settings, settings.admin.as_ref()?, Arc::clone(&shared.breaker)))
+            let (admin, breaker) = (settings.admin.as_ref()?, Arc::clone(&shared.breaker));
+            Some(Pbx::new(Rc::clone(upstream), settings, admin, breaker, tally.clone()))
         });
-        let chain = chain(&config.methods, app.as_ref())?;
+        let chain = chain(&config.methods, app.as_ref(), &tally)?;
         let routes = Routes::new(app_config, pbx_config);
-        Ok(Self { config, shared, logs: Rc::new(logs), routes, app, pbx, sessions, chain })
+        Ok(Self { config, shared, logs: Rc::new(logs), tally, routes, app, pbx, sessions, chain })
     }
 
     /// Closes the upstream connections that no request will be sent over, now that another proxy is in its place.
@@ -265,7 +286,14 @@ impl Proxy {
         // Logins are boxed: they are rare, and passing on should not carry their state around.
         let mut response = match path::place(request.uri().path()) {
             Place::Disguised => return Err(Error::Malformed("the path is not written as it should be")),
-            Place::Reserved(reserved) => Box::pin(self.answer_login(reserved, request, &caller)).await?,
+            Place::Reserved(reserved) => {
+                exchange.is_answered_by(match reserved {
+                    Reserved::Ott => Route::Ott,
+                    Reserved::Pbx => Route::Login,
+                    Reserved::Callgate => Route::Callgate,
+                });
+                Box::pin(self.answer_login(reserved, request, &caller)).await?
+            }
             Place::Open => return self.forward(request, peer, caller, exchange).await,
         };
         reply::name(&mut response, exchange.id);
@@ -328,7 +356,11 @@ fn answer_method(method: &Method, uri: &http::Uri, headers: &HeaderMap) -> Resul
 }
 
 /// Builds the auth methods from their settings.
-fn chain(methods: &[config::Method], app: Option<&Rc<Upstream>>) -> Result<Chain, http::uri::InvalidUri> {
+fn chain(
+    methods: &[config::Method],
+    app: Option<&Rc<Upstream>>,
+    tally: &Tally,
+) -> Result<Chain, http::uri::InvalidUri> {
     let mut chain = Vec::new();
     for method in methods {
         let name = method.name.clone();
@@ -343,5 +375,5 @@ fn chain(methods: &[config::Method], app: Option<&Rc<Upstream>>) -> Result<Chain
             }
         }
     }
-    Ok(Chain::new(chain))
+    Ok(Chain::new(chain, tally.clone()))
 }

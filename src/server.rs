@@ -3,6 +3,7 @@
 //! One worker thread per core, each with its own listening sockets (`SO_REUSEPORT`) and upstream connections: a
 //! connection lives and dies on one thread.
 
+mod admin;
 mod connection;
 mod crowd;
 mod files;
@@ -17,18 +18,18 @@ mod registry;
 mod snapshot;
 mod worker;
 
-use std::fs;
 use std::io::Error as IoError;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use self::admin::Admin;
 use self::crowd::Crowd;
 pub use self::handover::{HandOverError, Inherited};
 use self::listener::{Listener, Sockets};
@@ -37,6 +38,7 @@ use self::snapshot::Snapshot;
 use self::worker::{Parts, Worker};
 use crate::config::{Config, Listen};
 use crate::observe::Logs;
+use crate::observe::metrics::Metrics;
 
 /// A running gate.
 pub struct Server {
@@ -48,6 +50,8 @@ pub struct Server {
     state: watch::Sender<State>,
     live: watch::Sender<Arc<Snapshot>>,
     workers: Vec<Hand>,
+    metrics: Arc<Metrics>,
+    admin: Mutex<Option<Admin>>,
 }
 
 /// Where a gate is in its life.
@@ -81,7 +85,7 @@ pub enum StartError {
         source: IoError,
     },
     /// A socket was handed to this process, and nothing says what to do with it.
-    #[error("a socket was passed for {0}, which neither `listen` nor `redirect_http` names")]
+    #[error("a socket was passed for {0}, which neither `listen` nor `redirect_http` nor `[admin]` names")]
     LeftOver(Listen),
     /// A certificate or a trust root cannot be used.
     #[error("TLS cannot be set up")]
@@ -113,6 +117,7 @@ impl Server {
         let first = Arc::new(Snapshot::new(config, logs)?);
         files::allow(first.config.server.max_connections);
         let crowd = Arc::<Crowd>::default();
+        let metrics = Metrics::start(&first.config, first.logs());
         let (live, snapshots) = watch::channel(Arc::clone(&first));
         let (state, states) = watch::channel(State::Ready);
         let mut sockets = Sockets::open(&first.config, count, inherited)?;
@@ -127,6 +132,7 @@ impl Server {
                 live: snapshots.clone(),
                 taken,
                 crowd: Arc::clone(&crowd),
+                metrics: Arc::clone(&metrics),
                 listeners: sockets.take_worker(index),
                 redirect: sockets.take_redirect(index),
                 port: addresses.first().map_or(443, SocketAddr::port),
@@ -136,8 +142,13 @@ impl Server {
             let thread = thread.spawn(move || Worker::run(parts)).map_err(StartError::Thread)?;
             workers.push(Hand { thread, taken: is_taken });
         }
+        let admin = sockets.admin.map(|listener| Admin::start(listener, Arc::clone(&metrics), count)).transpose();
+        let admin = Mutex::new(admin.map_err(StartError::Thread)?);
         let (listening, redirect) = (sockets.addresses, sockets.redirect_address);
-        Ok(Self { listening, addresses, redirect, sockets: Mutex::new(sockets.all), state, live, workers })
+        let sockets = Mutex::new(sockets.all);
+        let server = Self { listening, addresses, redirect, sockets, state, live, workers, metrics, admin };
+        server.watch();
+        Ok(server)
     }
 
     /// Puts another configuration in the place of the running one, whole or not at all. When it returns, each request
@@ -146,8 +157,11 @@ impl Server {
     /// # Errors
     /// When it says something that only a new process can do, or something in it cannot be used after all.
     pub async fn reload(&mut self, config: Config) -> Result<(), ReloadError> {
-        let next = Arc::new(self.snapshot().successor(config)?);
+        let next = Arc::new(self.snapshot().successor(config).inspect_err(|_| self.not_reloaded())?);
+        files::allow(next.config.server.max_connections);
         self.live.send_replace(Arc::clone(&next));
+        self.metrics.reloaded(&next.config, next.logs());
+        self.watch();
         let all_took = async {
             for worker in &mut self.workers {
                 // An error means that the thread is gone, which a reload does not mend.
@@ -159,6 +173,21 @@ impl Server {
             tracing::warn!("a worker is busy, and takes the new configuration when it can");
         }
         Ok(())
+    }
+
+    /// Counts a configuration that was read to take the place of the running one, and is wrong.
+    pub fn not_reloaded(&self) {
+        self.metrics.not_reloaded();
+    }
+
+    /// Lets health checks ask what runs now.
+    fn watch(&self) {
+        let (mut parts, drained) = (self.snapshot().parts(), self.state.subscribe());
+        parts.add("drain", move || match *drained.borrow() {
+            State::Ready => Ok(()),
+            State::Draining | State::HandedOver => Err("draining".to_owned()),
+        });
+        self.metrics.health.watch(parts);
     }
 
     /// Opens the log files again: they may have been moved away.
@@ -194,6 +223,12 @@ impl Server {
         self.state.subscribe()
     }
 
+    /// Returns where health and metrics are told, with the port that was bound.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<Listen> {
+        lock(&self.admin).as_ref().and_then(Admin::address)
+    }
+
     /// Starts a process with the listening sockets, waits until it accepts connections, and leaves them to it: what is
     /// in flight here goes on as with [`Server::drain`]. Returns the id of the process. To be waited for once at a time;
     /// when that is given up, the new process is ended.
@@ -201,22 +236,27 @@ impl Server {
     /// # Errors
     /// When the process does not come to accept connections. Then everything goes on as before.
     pub async fn hand_over(&self, command: Command) -> Result<u32, HandOverError> {
-        let sockets = self.sockets().iter().map(Listener::try_clone).collect::<Result<_, _>>();
-        let id = handover::start(command, sockets.map_err(HandOverError::Start)?).await?;
-        self.sockets().clear();
+        let sockets = self.copies().map_err(HandOverError::Start)?;
+        let id = handover::start(command, sockets).await?;
+        lock(&self.sockets).clear();
+        // Health is the new process's to tell.
+        if let Some(admin) = lock(&self.admin).take() {
+            admin.leave();
+        }
         self.state.send_replace(State::HandedOver);
         Ok(id)
     }
 
+    /// Opens every listening socket once more.
+    fn copies(&self) -> Result<Vec<Listener>, IoError> {
+        let admin = lock(&self.admin).as_ref().map(Admin::listener).transpose()?;
+        lock(&self.sockets).iter().map(Listener::try_clone).chain(admin.map(Ok)).collect()
+    }
+
     /// Stops accepting; what is in flight goes on until it ends, or until the drain deadline.
     pub fn drain(&self) {
-        for socket in self.sockets().drain(..) {
-            // A name that leads nowhere would only be in the way.
-            if let Some(Listen::Unix(path)) = socket.address().filter(|_| !socket.is_lent)
-                && let Err(error) = fs::remove_file(&path)
-            {
-                tracing::debug!(path = %path.display(), %error, "cannot remove the socket");
-            }
+        for socket in lock(&self.sockets).drain(..) {
+            socket.remove_name();
         }
         self.state.send_if_modified(|state| {
             let is_ready = *state == State::Ready;
@@ -227,19 +267,22 @@ impl Server {
         });
     }
 
-    /// Locks even after a panic elsewhere: sockets are moved in and out whole.
-    fn sockets(&self) -> std::sync::MutexGuard<'_, Vec<Listener>> {
-        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Waits for the workers to end after [`Server::drain`], and returns how many connections were cut off.
     #[must_use]
     pub fn join(self) -> usize {
         let snapshot = self.snapshot();
         let cut = self.workers.into_iter().map(|worker| worker.thread.join().unwrap_or_default()).sum();
+        if let Some(admin) = lock(&self.admin).take() {
+            admin.end();
+        }
         snapshot.logs().flush();
         cut
     }
+}
+
+/// Locks even after a panic elsewhere: what is inside is moved in and out whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn cores() -> usize {

@@ -34,6 +34,7 @@ pub use self::relay::{Cut, Relay};
 pub use self::tunnel::{End, Far, join, keep_alive};
 use crate::config::UpstreamTimeouts;
 use crate::message::framing::{self, Unclear};
+use crate::observe::metrics::{Carrier, Connect, Fault, Side, Tally};
 
 /// How many idle connections one worker keeps to one upstream.
 const MAX_IDLE: usize = 1024;
@@ -45,6 +46,8 @@ pub struct Upstream {
     first_byte: Duration,
     body_idle: Duration,
     keep_alive: Duration,
+    side: Side,
+    tally: Tally,
     /// Those used last are at the end and go out first, so that the others grow old and are closed.
     #[expect(clippy::vec_box, reason = "a link is large, and moved from here to an exchange and back many times")]
     idle: RefCell<Vec<Box<Link>>>,
@@ -102,13 +105,21 @@ pub enum Answer {
 impl Upstream {
     /// Makes an upstream without any connection yet. `body_idle` is the longest pause within a body, either way.
     #[must_use]
-    pub fn new(connector: Connector, timeouts: UpstreamTimeouts, body_idle: Duration) -> Rc<Self> {
+    pub fn new(
+        connector: Connector,
+        timeouts: UpstreamTimeouts,
+        body_idle: Duration,
+        side: Side,
+        tally: &Tally,
+    ) -> Rc<Self> {
         let (first_byte, keep_alive) = (timeouts.first_byte, timeouts.keep_alive);
         Rc::new(Self {
             connector,
             first_byte,
             body_idle,
             keep_alive,
+            side,
+            tally: tally.clone(),
             idle: RefCell::default(),
             retired: Cell::default(),
             trials: RefCell::default(),
@@ -154,6 +165,7 @@ impl Upstream {
                 nameless = true;
                 request.headers_mut().insert(header::HOST, self.connector.host(at));
             }
+            self.tally.request(self.side, if is_fresh { Carrier::New } else { Carrier::Reused });
             request = match (link.send(request, self.deadlines()).await, again) {
                 (Ok((response, link)), _) => return self.answer(response, link),
                 (Err(SendError::Unsent(request)), _) if !is_fresh => *request,
@@ -162,15 +174,26 @@ impl Upstream {
                     slammed = true;
                     *request
                 }
-                (Err(SendError::Unsent(_)), _) => return Err(Error::Nonsense(SLAMMED)),
+                (Err(SendError::Unsent(_)), _) => return Err(self.count(Error::Nonsense(SLAMMED))),
                 (Err(SendError::Lost(error)), None) => return Err(self.blame(at, Error::Broken(error))),
                 (Err(SendError::Failed(error)), _) => return Err(self.blame(at, error)),
             };
+            self.tally.retry(self.side);
         }
     }
 
     async fn connect(&self) -> Result<Box<Link>, Error> {
-        let (wire, at) = self.connector.connect().await?;
+        let connected = self.connector.connect().await;
+        self.tally.connect(
+            self.side,
+            match &connected {
+                Ok(_) => Connect::Ok,
+                Err(Error::Connect { source: ConnectError::Timeout, .. }) => Connect::Timeout,
+                Err(Error::Full) => Connect::Full,
+                Err(_) => Connect::Failed,
+            },
+        );
+        let (wire, at) = connected?;
         Link::new(wire, at).await.map_err(Error::Broken)
     }
 
@@ -182,6 +205,20 @@ impl Upstream {
             }
             Error::Connect { .. } | Error::Full | Error::ClientStalled | Error::ClientGone => {}
         }
+        self.count(error)
+    }
+
+    /// Counts why there is no answer.
+    fn count(&self, error: Error) -> Error {
+        let fault = match &error {
+            // Counted where it was tried.
+            Error::Connect { .. } | Error::Full => return error,
+            Error::Timeout => Fault::Timeout,
+            Error::Broken(_) => Fault::Broken,
+            Error::Nonsense(_) | Error::Unclear(_) => Fault::Nonsense,
+            Error::ClientStalled | Error::ClientGone => Fault::Client,
+        };
+        self.tally.fault(self.side, fault);
         error
     }
 
@@ -290,7 +327,7 @@ mod tests {
             timeouts: UpstreamTimeouts { connect: timeout, first_byte: timeout, keep_alive: timeout },
             max_connections: 2,
         };
-        Upstream::new(Connector::new(&config).unwrap(), config.timeouts, timeout)
+        Upstream::new(Connector::new(&config).unwrap(), config.timeouts, timeout, Side::App, &Tally::default())
     }
 
     /// Answers the first request of each connection, and closes it at the second.

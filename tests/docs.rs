@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -18,6 +19,10 @@ use callgate::model::ott::{VoximplantUser, users_line};
 use callgate::tls::dev;
 use http::StatusCode;
 use tempfile::TempDir;
+
+#[path = "it/openmetrics.rs"]
+#[expect(unreachable_pub, reason = "it is written for the tests in tests/it")]
+mod openmetrics;
 
 /// How many blocks may say that they cannot be run.
 const MOST_NOT_RUN: usize = 5;
@@ -623,6 +628,50 @@ fn every_key_of_the_configuration_is_documented_with_its_default() {
     assert_eq!(missing, []);
 }
 
+/// Asks the admin listener of a gate that runs for all its metrics.
+fn live_metrics(machine: &mut Machine) -> Vec<openmetrics::Family> {
+    machine.write_secrets();
+    let configuration = format!("{}\n[admin]\nlisten = \"unix:admin.sock\"\n", readme_configuration());
+    machine.write("proxy.toml", &machine.real(&configuration));
+    machine.start_gate();
+    let mut stream = UnixStream::connect(machine.etc().join("admin.sock")).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    openmetrics::read(answer.split_once("\r\n\r\n").unwrap().1)
+}
+
+#[tokio::test]
+async fn every_metric_is_documented_with_its_type_and_labels_and_no_others_are() {
+    meanwhile(|app, pbx| {
+        let live = live_metrics(&mut Machine::new(app, pbx));
+        let rows: Vec<_> = rows("docs/metrics.md").into_iter().map(|(_, cells)| cells[..3].to_vec()).collect();
+        let shown = live.iter().map(|family| {
+            let end = match family.kind.as_str() {
+                "counter" => "_total",
+                "info" => "_info",
+                _ => "",
+            };
+            let mut labels: Vec<_> = family.labels().into_iter().map(|name| format!("`{name}`")).collect();
+            labels.sort_by_key(|name| {
+                let row = rows.iter().find(|row| row[0].contains(&family.name)).map_or("", |row| &row[2]);
+                row.find(name.as_str())
+            });
+            let labels = if labels.is_empty() { "none".to_owned() } else { labels.join(", ") };
+            vec![format!("`{}{end}`", family.name), family.kind.clone(), labels]
+        });
+        assert_eq!(shown.collect::<Vec<_>>(), rows);
+        let samples: Vec<_> = live.iter().flat_map(|family| &family.samples).map(|(name, _, _)| name).collect();
+        let text = fs::read_to_string("docs/metrics.md").unwrap();
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for word in words.filter(|word| word.starts_with("callgate_") || word.starts_with("process_")) {
+            let known = samples.iter().any(|name| *name == word) || live.iter().any(|family| family.name == word);
+            assert!(known, "docs/metrics.md: {word}");
+        }
+    })
+    .await;
+}
+
 #[test]
 fn every_reason_of_the_access_log_is_explained() {
     let source = fs::read_to_string("src/proxy/error.rs").unwrap();
@@ -669,6 +718,8 @@ const BOUNDS: &[(&str, &str)] = &[
     ("src/config/check/server.rs", "MAX_CONNECTIONS: usize = 16_384;"),
     ("src/server/proxy_protocol.rs", "MAX_BLOCK: usize = 4 << 10;"),
     ("src/message/origin.rs", "MAX_HOPS: usize = 16;"),
+    ("src/server/admin.rs", "MAX_CONNECTIONS: usize = 64;"),
+    ("src/server/admin.rs", "LIFE: Duration = Duration::from_secs(10);"),
 ];
 
 #[test]

@@ -13,7 +13,8 @@ use tokio::time::timeout;
 use super::{Done, EX_CONFIG, causes, complain, load};
 use crate::config::{self, Config, HostPattern, MethodKind, Whoami};
 use crate::model::account::Account;
-use crate::pbx::{self, Breaker, Pbx};
+use crate::observe::metrics::{Side, Tally};
+use crate::pbx::{self, Pbx};
 use crate::upstream::{self, Answer, Connector, Payload, Upstream};
 
 pub(super) fn run(path: &Path, online: bool) -> Done {
@@ -69,7 +70,7 @@ fn is_covered(config: &Config, host: &str) -> bool {
 }
 
 async fn try_app(config: &Config, app: &config::App) -> Vec<String> {
-    let (upstream, mut problems) = open(config, &app.upstream, "app").await;
+    let (upstream, mut problems) = open(config, &app.upstream, Side::App).await;
     let Some(upstream) = upstream else { return problems };
     for method in &config.methods {
         if let MethodKind::App(whoami) = &method.kind
@@ -104,12 +105,12 @@ async fn try_whoami(upstream: &Rc<Upstream>, whoami: &Whoami) -> Result<(), Stri
 
 /// Asks the PBX for a session in a domain that cannot exist: right credentials are told that it does not.
 async fn try_pbx(config: &Config, settings: &config::Pbx) -> Vec<String> {
-    let (upstream, mut problems) = open(config, &settings.upstream, "pbx").await;
+    let (upstream, mut problems) = open(config, &settings.upstream, Side::Pbx).await;
     let Some(upstream) = upstream else { return problems };
     let Some(admin) = &settings.admin else { return problems };
     let nobody =
         Account::new("callgate-check", "callgate-check.invalid".parse().expect("a host name")).expect("an account");
-    let problem = match Pbx::new(upstream, settings, admin, Arc::new(Breaker::default())).mint(&nobody).await {
+    let problem = match Pbx::new(upstream, settings, admin, Arc::default(), Tally::default()).mint(&nobody).await {
         Ok(_) => "the PBX opens sessions in domains that do not exist".to_owned(),
         Err(pbx::Error::Unknown) => return problems,
         Err(pbx::Error::Refused { .. }) => format!(
@@ -128,7 +129,8 @@ async fn try_pbx(config: &Config, settings: &config::Pbx) -> Vec<String> {
 /// Connects to every `url` of an upstream, and says what keys are shown there.
 ///
 /// Returns the upstream, if any of them works, and what does not.
-async fn open(config: &Config, upstream: &config::Upstream, table: &str) -> (Option<Rc<Upstream>>, Vec<String>) {
+async fn open(config: &Config, upstream: &config::Upstream, side: Side) -> (Option<Rc<Upstream>>, Vec<String>) {
+    let table = side.name();
     let connector = match Connector::new(upstream) {
         Ok(connector) => connector,
         Err(error) => return (None, vec![format!("{table}: {}", causes(&error))]),
@@ -144,5 +146,5 @@ async fn open(config: &Config, upstream: &config::Upstream, table: &str) -> (Opt
         }
     }
     let idle = config.server.timeouts.body_idle;
-    (works.then(|| Upstream::new(connector, upstream.timeouts, idle)), problems)
+    (works.then(|| Upstream::new(connector, upstream.timeouts, idle, side, &Tally::default())), problems)
 }

@@ -65,7 +65,7 @@ impl Source {
 }
 
 async fn replace(server: &mut Server, config: Result<Config, Problems>) -> Result<(), Refused> {
-    let config = config.map_err(Refused::Wrong)?;
+    let config = config.map_err(Refused::Wrong).inspect_err(|_| server.not_reloaded())?;
     let (log, warnings) = (config.log.clone(), config.warnings.clone());
     server.reload(config).await?;
     trace::change(log.level, log.format);

@@ -1,5 +1,6 @@
 //! From the text of `proxy.toml` to a [`Config`]: every problem at once, each with its place.
 
+mod admin;
 mod allow;
 mod auth;
 mod server;
@@ -93,7 +94,9 @@ fn parse_file(
     let config = document.read(|root| config(root, &around));
     let (problems, warnings) = document.close();
     match config {
-        Some(config) if problems.is_empty() => Ok(Config { warnings: Problems::new(warnings).into_vec(), ..config }),
+        Some(config) if problems.is_empty() => {
+            Ok(Config { file: file.to_owned(), warnings: Problems::new(warnings).into_vec(), ..config })
+        }
         Some(_) | None => Err(Problems::new(problems)),
     }
 }
@@ -129,7 +132,10 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     let limits = root.section("limits", |table| Some(limits(table))).unwrap_or_else(default_limits);
     let log = root.section("log", |table| Some(log(table, around))).unwrap_or(DEFAULT_LOG);
     let audit = root.section("audit", |table| around.log_file(&table.require("file")?));
+    let public: Vec<_> = listen.iter().flatten().cloned().chain(redirect_http.map(Listen::Tcp)).collect();
+    let admin = root.section("admin", |table| admin::listen(&table.require("listen")?, &public, around.base));
     Some(Config {
+        file: String::new(),
         listen: listen?,
         certificates: certificates?,
         redirect_http,
@@ -143,6 +149,7 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
         limits,
         log,
         audit,
+        admin,
         warnings: Vec::new(),
     })
 }

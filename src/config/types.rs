@@ -27,6 +27,8 @@ use crate::model::secret::Secret;
 /// Everything `proxy.toml` says, with its files read and its defaults filled in.
 #[derive(Debug)]
 pub struct Config {
+    /// The file it was read from.
+    pub file: String,
     /// Where TLS is spoken.
     pub listen: Vec<Listen>,
     /// The certificates of the TLS listeners; the first answers clients whose name fits none.
@@ -53,6 +55,8 @@ pub struct Config {
     pub log: Log,
     /// The file that receives the audit lines; none: they go where the access log goes.
     pub audit: Option<PathBuf>,
+    /// Where health and metrics are told; none: nowhere.
+    pub admin: Option<Listen>,
     /// What is allowed but hardly meant, such as a method that no rule uses.
     pub warnings: Vec<Problem>,
 }
@@ -95,8 +99,18 @@ pub struct Certificate {
     pub key: PrivateKeyDer<'static>,
     /// The host names of the certificate, in lower case, wildcards as `*.example.com`.
     pub names: Vec<String>,
+    /// When the server's own certificate ends.
+    pub not_after: Timestamp,
     /// Who may sign the certificates that clients must show where this one is shown; none: clients show nothing.
     pub client_ca: Option<Vec<CertificateDer<'static>>>,
+}
+
+impl Certificate {
+    /// Returns the first of its names.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.names.first().map_or("-", String::as_str)
+    }
 }
 
 impl fmt::Debug for Certificate {
@@ -211,6 +225,16 @@ impl Url {
         match self {
             Self::Http(at) | Self::Https(at) => at.to_string(),
             Self::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+
+    /// Returns it as the configuration has it, with its port.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Http(at) => format!("http://{at}"),
+            Self::Https(at) => format!("https://{at}"),
+            Self::Unix(_) => self.address(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SendError, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
@@ -24,8 +24,28 @@ pub struct Sink(Arc<Shared>);
 
 struct Shared {
     queue: SyncSender<Message>,
-    lost: Arc<AtomicU64>,
+    /// What the place is called.
+    place: String,
+    losses: Arc<Losses>,
     writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What is known of lines that were not written.
+#[derive(Debug, Default)]
+struct Losses {
+    /// All since the start.
+    lines: AtomicU64,
+    /// Those of which no note is written yet.
+    unsaid: AtomicU64,
+    /// The last batch could not be written.
+    failing: AtomicBool,
+}
+
+impl Losses {
+    fn add(&self, lines: u64) {
+        self.lines.fetch_add(lines, Ordering::Relaxed);
+        self.unsaid.fetch_add(lines, Ordering::Relaxed);
+    }
 }
 
 enum Message {
@@ -68,10 +88,10 @@ impl Sink {
 
     fn start(place: Place, format: Format, queue: usize) -> io::Result<Self> {
         let (sender, receiver) = mpsc::sync_channel(queue);
-        let lost = Arc::new(AtomicU64::new(0));
-        let writer = Writer { place, format, lost: Arc::clone(&lost), batch: Vec::new(), failing: false };
+        let (name, losses) = (place.to_string(), Arc::<Losses>::default());
+        let writer = Writer { place, format, losses: Arc::clone(&losses), batch: Vec::new(), lines: 0 };
         let thread = thread::Builder::new().name("callgate-log".to_owned()).spawn(move || writer.run(&receiver))?;
-        Ok(Self(Arc::new(Shared { queue: sender, lost, writer: Mutex::new(Some(thread)) })))
+        Ok(Self(Arc::new(Shared { queue: sender, place: name, losses, writer: Mutex::new(Some(thread)) })))
     }
 
     /// Queues a line, or counts it as lost when the queue is full. Never waits.
@@ -79,7 +99,7 @@ impl Sink {
         match self.0.queue.try_send(Message::Line(line)) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.0.lost.fetch_add(1, Ordering::Relaxed);
+                self.0.losses.add(1);
             }
         }
     }
@@ -89,6 +109,36 @@ impl Sink {
         if let Err(SendError(Message::Line(line))) = self.0.queue.send(Message::Line(line)) {
             tracing::error!(line, "the log is closed, so a line goes here");
         }
+    }
+
+    /// Returns what the place is called.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.0.place
+    }
+
+    /// Tells whether another handle leads to the same log.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Returns how many lines were lost since the start: the queue was full, or the place took nothing.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.0.losses.lines.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether the last lines could not be written, and if so, lets the writer try again: it has lines to tell of.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        let failing = self.0.losses.failing.load(Ordering::Relaxed);
+        if failing {
+            let (sender, _) = mpsc::sync_channel(0);
+            // A full queue is a try as well.
+            drop(self.0.queue.try_send(Message::Flush(sender)));
+        }
+        failing
     }
 
     /// Waits until all that was queued before is written.
@@ -144,9 +194,10 @@ impl fmt::Debug for Sink {
 struct Writer {
     place: Place,
     format: Format,
-    lost: Arc<AtomicU64>,
+    losses: Arc<Losses>,
     batch: Vec<u8>,
-    failing: bool,
+    /// How many lines the batch has, notes of losses not counted.
+    lines: u64,
 }
 
 impl Writer {
@@ -170,21 +221,31 @@ impl Writer {
     }
 
     fn take(&mut self, line: &str) {
-        self.batch.extend_from_slice(line.as_bytes());
-        self.batch.push(b'\n');
+        self.push(line);
+        self.lines += 1;
         if self.batch.len() >= BATCH {
             self.write();
         }
     }
 
+    fn push(&mut self, line: &str) {
+        self.batch.extend_from_slice(line.as_bytes());
+        self.batch.push(b'\n');
+    }
+
     fn write(&mut self) {
-        self.note_the_lost();
+        let unsaid = self.note_the_lost();
         if self.batch.is_empty() {
             return;
         }
         let followed = self.place.follow(Instant::now());
         let written = self.place.write(&self.batch);
         self.batch.clear();
+        let lines = std::mem::take(&mut self.lines);
+        if written.is_err() {
+            self.losses.add(lines);
+            self.losses.unsaid.fetch_add(unsaid, Ordering::Relaxed);
+        }
         self.report(followed.and(written));
     }
 
@@ -194,18 +255,18 @@ impl Writer {
         self.report(reopened);
     }
 
-    fn note_the_lost(&mut self) {
-        let lost = self.lost.swap(0, Ordering::Relaxed);
+    /// Adds a note of the lines that were lost, and returns how many they are.
+    fn note_the_lost(&mut self) -> u64 {
+        let lost = self.losses.unsaid.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let note = line::render(self.format, Timestamp::now(), "lost", &[("lines", Value::Count(lost))]);
-            self.batch.extend_from_slice(note.as_bytes());
-            self.batch.push(b'\n');
+            self.push(&line::render(self.format, Timestamp::now(), "lost", &[("lines", Value::Count(lost))]));
         }
+        lost
     }
 
     /// Reports the first failure of a row: a full disk fails each batch.
-    fn report(&mut self, outcome: io::Result<()>) {
-        let was_failing = std::mem::replace(&mut self.failing, outcome.is_err());
+    fn report(&self, outcome: io::Result<()>) {
+        let was_failing = self.losses.failing.swap(outcome.is_err(), Ordering::Relaxed);
         if let (Err(error), false) = (outcome, was_failing) {
             tracing::error!(place = %self.place, error = &error as &dyn Error, "cannot write the log");
         }
@@ -225,8 +286,8 @@ mod tests {
     use super::*;
 
     fn writer(memory: &Memory) -> Writer {
-        let (place, lost) = (Place::Memory(memory.clone()), Arc::new(AtomicU64::new(0)));
-        Writer { place, format: Format::Text, lost, batch: Vec::new(), failing: false }
+        let place = Place::Memory(memory.clone());
+        Writer { place, format: Format::Text, losses: Arc::default(), batch: Vec::new(), lines: 0 }
     }
 
     fn lines(memory: &Memory) -> Vec<String> {
@@ -291,6 +352,7 @@ mod tests {
         drop(stuck);
         audit.join().unwrap();
         sink.close();
+        assert_eq!((sink.lost(), sink.is_failing()), (2, false));
         let (notes, lines): (Vec<_>, Vec<_>) = lines(&memory).into_iter().partition(|line| line.contains("lost"));
         assert_eq!(lines, ["1".repeat(BATCH).as_str(), "2", "5"]);
         let notes = notes.iter().map(|note| serde_json::from_str::<serde_json::Value>(note).unwrap());
@@ -322,5 +384,23 @@ mod tests {
         let events = fs::read_to_string(events.path()).unwrap();
         assert_eq!(events.matches("cannot write the log").count(), 2, "{events}");
         assert!(events.contains("/dev/full"), "{events}");
+    }
+
+    #[test]
+    fn what_a_failing_place_did_not_take_is_counted_and_told_once_it_takes_lines_again() {
+        let memory = Memory::default();
+        let mut writer = writer(&memory);
+        let losses = Arc::clone(&writer.losses);
+        writer.place = Place::File(LogFile::open(Path::new("/dev/full")).unwrap());
+        for line in ["1", "2"] {
+            writer.take(line);
+            writer.write();
+        }
+        assert_eq!((losses.lines.load(Ordering::Relaxed), losses.failing.load(Ordering::Relaxed)), (2, true));
+        writer.place = Place::Memory(memory.clone());
+        // A try without a line of its own, as health checks make it.
+        writer.write();
+        assert!(memory.text().ends_with("lost lines=2\n"), "{}", memory.text());
+        assert_eq!((losses.lines.load(Ordering::Relaxed), losses.failing.load(Ordering::Relaxed)), (2, false));
     }
 }

@@ -41,11 +41,28 @@ impl Breaker {
         }
         Ok(Pass { breaker: Arc::clone(self) })
     }
+
+    /// Tells whether questions are permitted, without asking one.
+    ///
+    /// # Errors
+    /// Why not, in words for the operator.
+    pub fn check(&self, now: Instant) -> Result<(), String> {
+        match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            State::Open(until) if now < until => {
+                let left = (until - now).as_secs() + 1;
+                Err(format!("the PBX refused the administrator's credentials: no login for {left} s"))
+            }
+            State::Probing(until) if now < until => {
+                Err("the PBX refused the administrator's credentials, and is asked again".to_owned())
+            }
+            State::Closed | State::Open(_) | State::Probing(_) => Ok(()),
+        }
+    }
 }
 
 impl Pass {
-    /// Tells how the question went. Only an answer says something about the credentials.
-    pub(super) fn report(self, minted: &Result<SessionId, Error>, now: Instant) {
+    /// Tells how the question went, and returns whether the breaker opened. Only an answer says something about the credentials.
+    pub(super) fn report(self, minted: &Result<SessionId, Error>, now: Instant) -> bool {
         let mut state = self.breaker.0.lock().unwrap_or_else(PoisonError::into_inner);
         match (minted, *state) {
             (Err(Error::Refused { .. }), State::Closed | State::Probing(_)) => {
@@ -54,12 +71,14 @@ impl Pass {
                     OPEN.as_secs()
                 );
                 *state = State::Open(now + OPEN);
+                return true;
             }
             (Ok(_) | Err(Error::NotPermitted | Error::Unknown), _) => *state = State::Closed,
             // No word on the credentials: the next question may try.
             (Err(_), State::Probing(_)) => *state = State::Open(now),
             (Err(_), _) => {}
         }
+        false
     }
 }
 
@@ -73,13 +92,17 @@ mod tests {
     async fn one_refusal_opens_and_one_probe_decides() {
         let (breaker, start) = (Arc::new(Breaker::default()), Instant::now());
         let after = |seconds| start + Duration::from_secs(seconds);
-        breaker.admit(start).unwrap().report(&REFUSED, start);
+        assert_eq!(breaker.check(start), Ok(()));
+        assert!(breaker.admit(start).unwrap().report(&REFUSED, start));
+        assert!(breaker.check(after(1)).unwrap_err().ends_with("for 60 s"));
         assert_eq!(breaker.admit(after(1)).unwrap_err().as_secs(), 59);
         let probe = breaker.admit(after(60)).unwrap();
         assert!(breaker.admit(after(60)).is_err(), "a second probe");
-        probe.report(&REFUSED, after(61));
+        assert!(breaker.check(after(60)).is_err());
+        assert!(probe.report(&REFUSED, after(61)));
         assert!(breaker.admit(after(120)).is_err());
         breaker.admit(after(121)).unwrap().report(&Ok("g7lsrphhrkim1jkvbt88".parse().unwrap()), after(121));
+        assert_eq!(breaker.check(after(121)), Ok(()));
         assert!(breaker.admit(after(121)).is_ok() && breaker.admit(after(121)).is_ok());
     }
 

@@ -7,17 +7,19 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Response, Version};
+use http::{Response, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::inject::Named;
 use super::peer::{InFlight, Peer};
+use super::route::To;
 use crate::message::hop;
 use crate::observe::access::{self, Ended};
+use crate::observe::metrics::{Route, Tally, TunnelEnd};
 use crate::observe::{Logs, RequestId};
-use crate::upstream::{Cut, Meter, Payload, Relay};
+use crate::upstream::{self, Cut, Meter, Payload, Relay};
 
 /// The body of an answer. When it is dropped, the exchange is over and logged.
 #[derive(Debug)]
@@ -110,7 +112,6 @@ fn clean(mut frame: Frame<Bytes>) -> Frame<Bytes> {
 /// What the access log will say, where there is one.
 #[derive(Debug)]
 struct Line {
-    begun: Instant,
     facts: access::Exchange,
     logs: Rc<Logs>,
 }
@@ -120,11 +121,37 @@ struct Line {
 pub struct Exchange {
     /// What the log calls it.
     pub id: RequestId,
+    begun: Instant,
     line: Option<Box<Line>>,
+    route: Route,
+    part: Part,
+    sent: u64,
+    received: u64,
     complete: bool,
     meter: Option<Meter>,
     /// Held until the exchange is over.
     in_flight: InFlight,
+}
+
+/// What an exchange has come to.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    /// No answer yet.
+    Question,
+    /// The answer with this status.
+    Answer(StatusCode),
+    /// The tunnel behind a 101, and how it ended.
+    Tunnel(TunnelEnd),
+}
+
+impl Part {
+    const fn status(self) -> Option<StatusCode> {
+        match self {
+            Self::Question => None,
+            Self::Answer(status) => Some(status),
+            Self::Tunnel(_) => Some(StatusCode::SWITCHING_PROTOCOLS),
+        }
+    }
 }
 
 impl Exchange {
@@ -148,10 +175,21 @@ impl Exchange {
                 ended: Ended::Aborted,
                 reason: None,
             };
-            Box::new(Line { begun: Instant::now(), facts, logs: Rc::clone(logs) })
+            Box::new(Line { facts, logs: Rc::clone(logs) })
         });
         let in_flight = peer.vitals.begin();
-        Self { id, line, complete: false, meter: None, in_flight }
+        Self {
+            id,
+            begun: Instant::now(),
+            line,
+            route: Route::Own,
+            part: Part::Question,
+            sent: 0,
+            received: 0,
+            complete: false,
+            meter: None,
+            in_flight,
+        }
     }
 
     /// Notes which host the request is for.
@@ -162,10 +200,19 @@ impl Exchange {
     }
 
     /// Notes which upstream serves it.
-    pub fn goes_to(&mut self, upstream: &'static str) {
+    pub(super) fn goes_to(&mut self, to: To) {
+        self.route = match to {
+            To::App => Route::App,
+            To::Pbx => Route::Pbx,
+        };
         if let Some(line) = &mut self.line {
-            line.facts.upstream = upstream;
+            line.facts.upstream = to.name();
         }
+    }
+
+    /// Notes who answers it, where that is no upstream alone.
+    pub(super) const fn is_answered_by(&mut self, route: Route) {
+        self.route = route;
     }
 
     /// Notes why the answer is one of our own.
@@ -178,9 +225,8 @@ impl Exchange {
     /// Lets the exchange end with the body of this answer.
     #[must_use]
     pub fn end_with(mut self, mut response: Response<Body>) -> Response<Body> {
-        if let Some(line) = &mut self.line {
-            line.facts.status = response.status().as_u16();
-        }
+        self.part = Part::Answer(response.status());
+        self.tally().answered(self.route, self.begun.elapsed());
         response.body_mut().exchange = Some(self);
         response
     }
@@ -199,24 +245,42 @@ impl Exchange {
     /// Hands the rest of the exchange to a tunnel: it ends with that, not with the answer that agreed to it.
     #[must_use]
     pub fn split(&mut self) -> Self {
-        Self { id: self.id, line: self.line.take(), complete: false, meter: None, in_flight: self.in_flight.again() }
+        self.tally().tunnel_opened();
+        Self {
+            line: self.line.take(),
+            // Until its connection tells otherwise.
+            part: Part::Tunnel(TunnelEnd::Cut),
+            meter: None,
+            in_flight: self.in_flight.again(),
+            ..*self
+        }
     }
 
-    /// Counts what a tunnel carried.
-    pub fn carried(&mut self, received: u64, sent: u64) {
+    /// Notes how a tunnel ended, and what it carried.
+    pub fn carried(&mut self, end: upstream::End) {
         self.complete = true;
-        if let Some(line) = &mut self.line {
-            line.facts.status = 101;
-            line.facts.received = received;
-            line.facts.sent = sent;
+        self.part = Part::Tunnel(end.why);
+        (self.received, self.sent) = (end.up, end.down);
+    }
+
+    fn tally(&self) -> &Tally {
+        self.in_flight.tally()
+    }
+
+    fn count(&self) {
+        let tally = self.tally();
+        tally.carried(self.received, self.sent);
+        match self.part {
+            Part::Question | Part::Answer(_) => tally.exchange(self.route, self.part.status(), self.complete),
+            Part::Tunnel(end) => tally.tunnel_ended(end),
         }
     }
 
     fn note(&mut self, frame: &Result<Frame<Bytes>, Cut>) {
         match frame {
             Ok(frame) => {
-                if let (Some(line), Some(data)) = (&mut self.line, frame.data_ref()) {
-                    line.facts.sent += data.len() as u64;
+                if let Some(data) = frame.data_ref() {
+                    self.sent += data.len() as u64;
                 }
             }
             Err(cut) => tracing::warn!(id = %self.id, error = cut as &dyn std::error::Error, "answer cut off"),
@@ -226,11 +290,14 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let Some(mut line) = self.line.take() else { return };
-        line.facts.duration = line.begun.elapsed();
         if let Some(meter) = &self.meter {
-            line.facts.received = meter.bytes();
+            self.received = meter.bytes();
         }
+        self.count();
+        let Some(mut line) = self.line.take() else { return };
+        line.facts.duration = self.begun.elapsed();
+        line.facts.status = self.part.status().map_or(0, |status| status.as_u16());
+        (line.facts.received, line.facts.sent) = (self.received, self.sent);
         line.facts.ended = if self.complete { Ended::Complete } else { Ended::Aborted };
         line.logs.write_access(&line.facts);
     }

@@ -201,12 +201,6 @@ const fn pbx_status(error: &pbx::Error) -> (StatusCode, &'static str) {
     }
 }
 
-impl From<Limited> for Error {
-    fn from(limited: Limited) -> Self {
-        Self::Limited(limited)
-    }
-}
-
 impl From<pbx::Error> for Error {
     /// An account that the PBX does not know looks like one that the caller may not be.
     fn from(error: pbx::Error) -> Self {

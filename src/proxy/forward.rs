@@ -17,6 +17,7 @@ use crate::limit::client_key;
 use crate::message::forwarded;
 use crate::message::hop::{self, Hop};
 use crate::model::path;
+use crate::observe::metrics::Route;
 use crate::upstream::{self, Answer, Far, Payload, Upstream};
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
@@ -55,8 +56,10 @@ impl Proxy {
             head.headers.insert(header::CONNECTION, CLOSE);
         }
         let mut response = Response::from_parts(head, Body::relay(relay));
-        if let Some(kept) = kept {
-            Box::pin(self.inject(kept, &named, &mut response, &caller)).await?;
+        if let Some(kept) = kept
+            && Box::pin(self.inject(kept, &named, &mut response, &caller)).await?
+        {
+            exchange.is_answered_by(Route::Injected);
         }
         Ok(response)
     }
@@ -70,7 +73,7 @@ impl Proxy {
     ) -> Result<Outbound<'_>, Error> {
         let canonical = path::canonical(request.uri().path());
         let (to, upstream) = self.route(&caller.authority, &canonical)?;
-        exchange.goes_to(to.name());
+        exchange.goes_to(to);
         if to == To::Pbx {
             self.admit_password_login(request.method(), &canonical, request.headers(), caller)?;
         }
@@ -98,7 +101,7 @@ impl Proxy {
         if !path::is_password_login(method.as_str(), canonical) && !headers.contains_key(header::AUTHORIZATION) {
             return Ok(());
         }
-        Ok(self.shared.limits.pbx_logins.admit(&client_key(caller.origin.client))?)
+        self.within(self.shared.limits.pbx_logins.admit(&client_key(caller.origin.client)))
     }
 }
 

@@ -6,10 +6,11 @@ use super::cors;
 use super::error::Error;
 use super::{Caller, Proxy};
 use crate::auth::{Act, Ask, Proof, Verdict};
-use crate::limit::client_key;
+use crate::limit::{Limited, client_key};
 use crate::model::grant::{self, PbxGrant, VoximplantGrant, Wish};
 use crate::model::principal::Principal;
 use crate::observe::audit::{Act as Audited, Entry, Outcome};
+use crate::observe::metrics;
 
 /// What the audit log learns of one login, beside who asked from where.
 #[derive(Debug, Default)]
@@ -23,11 +24,19 @@ impl Proxy {
     /// Counts a request to a login endpoint, before anything else is done for it.
     pub(super) fn admit(&self, caller: &Caller) -> Result<(), Error> {
         let client = client_key(caller.origin.client);
-        self.shared.limits.failures.peek(&client)?;
-        Ok(self.shared.limits.client.admit(&client)?)
+        self.within(self.shared.limits.failures.peek(&client))?;
+        self.within(self.shared.limits.client.admit(&client))
     }
 
-    /// Asks who is calling. Counts nothing.
+    /// Turns what a limit says into an answer, and counts who is beyond it.
+    pub(super) fn within(&self, asked: Result<(), Limited>) -> Result<(), Error> {
+        asked.map_err(|limited| {
+            self.tally.limited(limited.name);
+            Error::Limited(limited)
+        })
+    }
+
+    /// Asks who is calling. No limit counts it.
     pub(super) async fn ask(&self, act: Act, headers: &HeaderMap, caller: &Caller) -> Result<Verdict, Error> {
         let ask =
             Ask { act, headers, host: &caller.authority.raw, origin: &caller.origin, id: caller.id.header_value() };
@@ -47,7 +56,7 @@ impl Proxy {
             Verdict::Stranger if elsewhere => Err(Error::CrossSite),
             Verdict::Admit(proof) => {
                 let principal = proof.principal();
-                self.shared.limits.caller.admit(&(&principal.method, &principal.subject))?;
+                self.within(self.shared.limits.caller.admit(&(&principal.method, &principal.subject)))?;
                 Ok(proof)
             }
             Verdict::Stranger => {
@@ -66,7 +75,7 @@ impl Proxy {
     pub(super) fn grant_pbx(&self, principal: &Principal, wish: &Wish, caller: &Caller) -> Result<PbxGrant, Error> {
         let grant = grant::pbx(&self.config.rules, principal, wish)
             .map_err(|refusal| self.forbid(Act::Pbx, caller, principal, &refusal))?;
-        self.shared.limits.account.admit(&("pbx", grant.account().limit_key()))?;
+        self.within(self.shared.limits.account.admit(&("pbx", grant.account().limit_key())))?;
         Ok(grant)
     }
 
@@ -79,7 +88,7 @@ impl Proxy {
     ) -> Result<VoximplantGrant, Error> {
         let grant = grant::voximplant(&self.config.rules, principal, wish)
             .map_err(|refusal| self.forbid(Act::Ott, caller, principal, &refusal))?;
-        self.shared.limits.account.admit(&("voximplant", grant.user().as_str()))?;
+        self.within(self.shared.limits.account.admit(&("voximplant", grant.user().as_str())))?;
         Ok(grant)
     }
 
@@ -117,14 +126,20 @@ impl Proxy {
     }
 
     fn audit(&self, act: Act, outcome: Outcome, caller: &Caller, facts: &Facts<'_>, reason: Option<&str>) {
+        let counted = match outcome {
+            Outcome::Granted => metrics::Outcome::Granted,
+            Outcome::Refused => metrics::Outcome::Refused,
+        };
+        let (act, counted_act) = match act {
+            Act::Pbx => (Audited::PbxSession, metrics::Act::Session),
+            Act::Ott => (Audited::VoximplantToken, metrics::Act::Token),
+        };
+        self.tally.login(counted_act, counted);
         let principal = facts.principal;
         self.logs.write_audit(&Entry {
             id: caller.id,
             client: caller.origin.client,
-            act: match act {
-                Act::Pbx => Audited::PbxSession,
-                Act::Ott => Audited::VoximplantToken,
-            },
+            act,
             outcome,
             method: principal.map(|principal| principal.method.clone()),
             subject: principal.map(|principal| principal.subject.clone()),

@@ -13,6 +13,7 @@ use crate::model::account::Language;
 use crate::model::grant::{REDIRECT, Wish};
 use crate::model::landing::{self, Door, Target};
 use crate::model::principal::{Claims, Principal};
+use crate::observe::metrics;
 
 const PBX_ACCOUNT: HeaderName = HeaderName::from_static("pbx-account");
 const PBX_DOMAIN: HeaderName = HeaderName::from_static("pbx-domain");
@@ -76,7 +77,7 @@ impl Proxy {
         Some(Kept { method: method.clone(), path: path.to_owned(), headers: headers.clone() })
     }
 
-    /// Gives an answer of the app the session it lacks, if it leads to the landing page.
+    /// Gives an answer of the app the session it lacks, if it leads to the landing page. Tells whether it did.
     ///
     /// # Errors
     /// When it does and there is no session: the bare redirect is never passed on then.
@@ -86,17 +87,17 @@ impl Proxy {
         named: &Named,
         response: &mut Response<Body>,
         caller: &Caller,
-    ) -> Result<(), Error> {
-        let Some(pbx) = self.pbx_side().filter(|_| is_redirect(response.status())) else { return Ok(()) };
-        let Some(location) = location(response.headers()) else { return Ok(()) };
+    ) -> Result<bool, Error> {
+        let Some(pbx) = self.pbx_side().filter(|_| is_redirect(response.status())) else { return Ok(false) };
+        let Some(location) = location(response.headers()) else { return Ok(false) };
         if self.leads_to(&location, pbx.settings, &kept.path, named, caller) == Target::Elsewhere {
-            return Ok(());
+            return Ok(false);
         }
         // Even without names of the app's the answer would become one: a prefetched bare redirect must not be kept for the click.
         if looks_ahead(&kept.method, &kept.headers) {
             return Err(Error::NotNow);
         }
-        let Some(principal) = self.redirected(named, &kept, caller).await? else { return Ok(()) };
+        let Some(principal) = self.redirected(named, &kept, caller).await? else { return Ok(false) };
         let language = principal.claims.get("lang").cloned().or_else(|| landing::lang_of(&location));
         let selectors = Selectors::in_language(self.offered(language, pbx.settings));
         let minted = self.mint_for(&principal, &selectors, pbx, caller).await?;
@@ -107,13 +108,19 @@ impl Proxy {
                 self.ticket(&minted, host, caller)?
             }
         };
-        redirect(response, &location)
+        redirect(response, &location)?;
+        Ok(true)
     }
 
     /// Finds who is to be logged in: whom the app names, else who the request proves to be.
     async fn redirected(&self, named: &Named, kept: &Kept, caller: &Caller) -> Result<Option<Principal>, Error> {
         let verdict = match named.names_somebody() && self.believes_names() {
-            true => named.principal().map(|principal| Verdict::Admit(Proof::of(principal))),
+            true => {
+                let principal = named.principal();
+                let counted = if principal.is_some() { metrics::Verdict::Admit } else { metrics::Verdict::Refuse };
+                self.tally.verdict(metrics::Method::Redirect, counted);
+                principal.map(|principal| Verdict::Admit(Proof::of(principal)))
+            }
             false => Some(self.ask(Act::Pbx, &kept.headers, caller).await?),
         };
         // Without a login, a redirect to the PBX is only that.

@@ -80,7 +80,7 @@ impl Proxy {
             return Err(Error::Forbidden);
         }
         if let Some(distinct_keys) = &self.shared.distinct_keys {
-            distinct_keys.admit(user, key.id(), Instant::now())?;
+            self.within(distinct_keys.admit(user, key.id(), Instant::now()))?;
         }
         self.granted(Act::Ott, caller, &facts);
         Ok(token)

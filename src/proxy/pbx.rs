@@ -331,7 +331,7 @@ impl Proxy {
         if request.method() != Method::GET {
             return Err(Error::Method("GET, HEAD"));
         }
-        self.shared.limits.failures.peek(&client_key(caller.origin.client))?;
+        self.within(self.shared.limits.failures.peek(&client_key(caller.origin.client)))?;
         let mut fields = Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?;
         let ticket = fields.take("t").ok_or(Error::Malformed("the parameter t is missing"))?;
         let handed =

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::body::Exchange;
 use crate::message::guard::Refusal;
 use crate::message::origin::Origin;
+use crate::observe::metrics::Tally;
 use crate::tls::server::Policy;
 use crate::upstream::Far;
 
@@ -38,6 +39,7 @@ pub struct Tunnel {
 /// Facts from which a connection's deadline follows.
 #[derive(Debug)]
 pub struct Vitals {
+    tally: Tally,
     in_flight: Cell<u32>,
     /// How many exchanges have begun.
     begun: Cell<u64>,
@@ -59,8 +61,9 @@ pub struct Vitals {
 impl Vitals {
     /// Starts with a connection whose first request is awaited. `multiplexed`: it may have many exchanges at once.
     #[must_use]
-    pub fn new(now: Instant, multiplexed: bool) -> Rc<Self> {
+    pub fn new(now: Instant, multiplexed: bool, tally: Tally) -> Rc<Self> {
         Rc::new(Self {
+            tally,
             in_flight: Cell::new(0),
             begun: Cell::new(0),
             quiet_since: Cell::new(now),
@@ -165,13 +168,20 @@ impl InFlight {
 
     fn new(vitals: Rc<Vitals>) -> Self {
         vitals.in_flight.set(vitals.in_flight.get() + 1);
+        vitals.tally.begun();
         Self(vitals)
+    }
+
+    /// Returns where the exchange is counted.
+    pub(super) fn tally(&self) -> &Tally {
+        &self.0.tally
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         let vitals = &self.0;
+        vitals.tally.over();
         vitals.in_flight.set(vitals.in_flight.get() - 1);
         if vitals.in_flight.get() == 0 {
             vitals.quiet_since.set(Instant::now());

@@ -16,6 +16,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::server::Acceptor;
+use rustls::{HandshakeKind, ServerConnection};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
@@ -31,6 +32,7 @@ use crate::alarm::Alarm;
 use crate::config::{Server, ServerTimeouts};
 use crate::message::framing;
 use crate::message::origin::Origin;
+use crate::observe::metrics::{Handshake, Protocol, TlsVersion};
 use crate::proxy::{Peer, Vitals};
 use crate::tls::server::{Doors, Policy};
 use crate::upstream;
@@ -59,11 +61,19 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
     // Boxed, as is all that a resting connection has no use for.
     let (tls, policy) = match Box::pin(timeout(timeouts.handshake, handshake)).await {
         Ok(Ok(agreed)) => agreed,
-        Ok(Err(error)) => return tracing::debug!(%client, %error, "no handshake"),
-        Err(_) => return tracing::debug!(%client, "no handshake in time"),
+        Ok(Err(error)) => {
+            worker.tally.handshake(Handshake::Failed, TlsVersion::None);
+            return tracing::debug!(%client, %error, "no handshake");
+        }
+        Err(_) => {
+            worker.tally.handshake(Handshake::Timeout, TlsVersion::None);
+            return tracing::debug!(%client, "no handshake in time");
+        }
     };
+    worker.tally.handshake(handshake_kind(tls.get_ref().1), tls.get_ref().1.protocol_version().into());
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-    let vitals = Vitals::new(Instant::now(), h2);
+    let _open = worker.tally.connection(if h2 { Protocol::H2 } else { Protocol::H1 });
+    let vitals = Vitals::new(Instant::now(), h2, worker.tally.clone());
     let io = Watched::new(tls, Rc::clone(&vitals));
     guest.sit(&vitals);
     let watch =
@@ -79,6 +89,13 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
         serve_h2(io, peer, worker, watch).await;
     } else {
         serve_h1(io, peer, worker, watch).await;
+    }
+}
+
+fn handshake_kind(tls: &ServerConnection) -> Handshake {
+    match tls.handshake_kind() {
+        Some(HandshakeKind::Resumed) => Handshake::Resumed,
+        _ => Handshake::Full,
     }
 }
 
@@ -158,7 +175,7 @@ async fn serve_h1(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
             upstream::keep_alive(stream);
         }
         let end = Box::pin(upstream::join(io, early, tunnel.far, watch.timeouts.tunnel_idle)).await;
-        tunnel.exchange.carried(end.up, end.down);
+        tunnel.exchange.carried(end);
     } else if ended == Ended::Itself {
         Box::pin(io.linger(&parts.read_buf)).await;
     }

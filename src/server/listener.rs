@@ -1,11 +1,11 @@
 //! The listening sockets, bound or inherited before any worker starts.
 
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, Type};
@@ -50,7 +50,16 @@ impl Listener {
         self.socket.address()
     }
 
-    /// Makes the socket one that a worker's runtime waits for.
+    /// Removes the name of a unix socket of our own: one that leads nowhere would only be in the way.
+    pub(super) fn remove_name(&self) {
+        if let Some(Listen::Unix(path)) = self.address().filter(|_| !self.is_lent)
+            && let Err(error) = fs::remove_file(&path)
+        {
+            tracing::debug!(path = %path.display(), %error, "cannot remove the socket");
+        }
+    }
+
+    /// Makes the socket one that a runtime waits for.
     pub(super) fn open(self) -> io::Result<Door> {
         let socket = match self.socket {
             Bound::Tcp(listener) => net::TcpListener::from_std(listener).map(Open::Tcp)?,
@@ -99,6 +108,8 @@ pub(super) struct Sockets {
     pub(super) redirect_address: Option<SocketAddr>,
     workers: Vec<Vec<Listener>>,
     redirect: Option<Listener>,
+    /// Where health and metrics are told.
+    pub(super) admin: Option<Listener>,
     /// Each socket once more, to be handed over to another process.
     pub(super) all: Vec<Listener>,
 }
@@ -111,6 +122,7 @@ impl Sockets {
             redirect_address: None,
             workers: Vec::new(),
             redirect: None,
+            admin: None,
             all: Vec::new(),
         };
         sockets.workers.resize_with(workers, Vec::new);
@@ -122,6 +134,10 @@ impl Sockets {
             let opened = sockets.open_redirect(address, inherited);
             opened.map_err(|source| StartError::Listen { address: Listen::Tcp(address), source })?;
         }
+        if let Some(address) = &config.admin {
+            let opened = open_one(address, inherited);
+            sockets.admin = Some(opened.map_err(|source| StartError::Listen { address: address.clone(), source })?);
+        }
         Ok(sockets)
     }
 
@@ -131,7 +147,7 @@ impl Sockets {
         if sockets.is_empty() {
             sockets = match address {
                 Listen::Tcp(address) => bind_shared(*address, self.workers.len())?,
-                Listen::Unix(path) => vec![Listener::own(Bound::Unix(bind_unix(path)?))],
+                Listen::Unix(_) => vec![open_one(address, inherited)?],
             };
         }
         self.addresses.extend(sockets.first().and_then(Listener::address));
@@ -146,10 +162,7 @@ impl Sockets {
 
     /// Opens the address that redirects plain HTTP, once for all.
     fn open_redirect(&mut self, address: SocketAddr, inherited: &mut Inherited) -> io::Result<()> {
-        let listener = match inherited.take(&Listen::Tcp(address)).pop() {
-            Some(listener) => listener,
-            None => Listener::own(Bound::Tcp(bind(address, false)?)),
-        };
+        let listener = open_one(&Listen::Tcp(address), inherited)?;
         if let Some(Listen::Tcp(address)) = listener.address() {
             self.redirect_address = Some(address);
         }
@@ -167,6 +180,17 @@ impl Sockets {
     pub(super) fn take_redirect(&mut self, index: usize) -> Option<Listener> {
         self.redirect.take_if(|_| index == 0)
     }
+}
+
+/// Takes or binds an address once for all.
+fn open_one(address: &Listen, inherited: &mut Inherited) -> io::Result<Listener> {
+    if let Some(listener) = inherited.take(address).pop() {
+        return Ok(listener);
+    }
+    Ok(Listener::own(match address {
+        Listen::Tcp(address) => Bound::Tcp(bind(*address, false)?),
+        Listen::Unix(path) => Bound::Unix(bind_unix(path)?),
+    }))
 }
 
 /// Binds an address several times, so that each worker has a queue of its own.
@@ -201,16 +225,35 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 
 /// Binds a path, in the place of a socket that nobody listens at any more.
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
-    if is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
-        fs::remove_file(path)?;
-    }
+    remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
+    // Before it listens: until then nobody can come in.
     fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Removes the name that a gate left which could not tidy up: a socket that nobody answers at.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(named) if !named.file_type().is_socket() => {
+            Err(io::Error::new(ErrorKind::AlreadyExists, "a file that is no socket has this name"))
+        }
+        Ok(_) if is_refused(path)? => fs::remove_file(path),
+        Ok(_) => Err(ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_refused(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // One whose queue is full would be waited for.
+    socket.set_nonblocking(true)?;
+    let connected = socket.connect(&SockAddr::unix(path)?);
+    Ok(connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused))
 }
 
 // === Accepting ===
@@ -263,3 +306,31 @@ const NO_SYN: [SockFilter; 5] = {
         SockFilter::new(RETURN, 0, 0, u32::MAX),
     ]
 };
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    fn kind(path: &Path) -> ErrorKind {
+        bind_unix(path).err().unwrap().kind()
+    }
+
+    #[test]
+    fn only_a_socket_that_nobody_answers_at_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tls.sock");
+        let first = Listener::own(Bound::Unix(bind_unix(&path).unwrap()));
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, MODE);
+        assert_eq!(kind(&path), ErrorKind::AddrInUse);
+        first.remove_name();
+        assert!(!path.exists(), "the name outlives its socket");
+        // As after SIGKILL: the standard library leaves the name.
+        drop(UnixListener::bind(&path).unwrap());
+        drop(bind_unix(&path).unwrap());
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "a file").unwrap();
+        assert_eq!((kind(&path), fs::read_to_string(&path).unwrap().as_str()), (ErrorKind::AlreadyExists, "a file"));
+    }
+}

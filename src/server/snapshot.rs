@@ -3,9 +3,13 @@
 use std::io;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::StartError;
-use crate::config::Config;
+use crate::config::{Certificate, Config};
 use crate::observe::Logs;
+use crate::observe::health::Parts;
+use crate::observe::metrics::Tally;
 use crate::proxy::{Proxy, Shared};
 use crate::tls::server::Doors;
 
@@ -57,19 +61,34 @@ impl Snapshot {
     }
 
     /// Builds one worker's proxy; one that goes before it leaves its upstream connections to it.
-    pub(super) fn proxy(&self, before: Option<&Proxy>) -> Result<Proxy, http::uri::InvalidUri> {
-        Proxy::new(Arc::clone(&self.config), Arc::clone(&self.shared), self.logs.clone(), before)
+    pub(super) fn proxy(&self, before: Option<&Proxy>, tally: &Tally) -> Result<Proxy, http::uri::InvalidUri> {
+        Proxy::new(Arc::clone(&self.config), Arc::clone(&self.shared), self.logs.clone(), before, tally.clone())
     }
 
     pub(super) const fn logs(&self) -> &Logs {
         &self.logs
     }
 
+    /// Returns the parts that must be ready, of what this configuration comes to.
+    pub(super) fn parts(&self) -> Parts {
+        let (config, logs, mut parts) = (Arc::clone(&self.config), self.logs.clone(), self.shared.parts());
+        parts.add("certificates", move || unexpired(&config.certificates, Timestamp::now()));
+        parts.add("log", move || logs.check());
+        parts
+    }
+
     /// Makes sure that the workers can build what they will build.
     fn tried(self) -> Result<Self, StartError> {
-        drop(self.proxy(None)?);
+        drop(self.proxy(None, &Tally::default())?);
         Ok(self)
     }
+}
+
+/// Names the certificates that have ended.
+fn unexpired(certificates: &[Certificate], now: Timestamp) -> Result<(), String> {
+    let expired = certificates.iter().filter(|certificate| certificate.not_after <= now);
+    let expired: Vec<_> = expired.map(|one| format!("{} expired at {}", one.name(), one.not_after)).collect();
+    if expired.is_empty() { Ok(()) } else { Err(expired.join(", ")) }
 }
 
 /// Names the keys that differ and belong to sockets and threads, which stay as they are for as long as the process lives.
@@ -78,6 +97,7 @@ fn fixed(before: &Config, config: &Config) -> Vec<&'static str> {
         ("`listen`", before.listen == config.listen),
         ("`redirect_http`", before.redirect_http == config.redirect_http),
         ("`workers`", before.workers == config.workers),
+        ("`admin.listen`", before.admin == config.admin),
     ];
     keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
 }

@@ -18,6 +18,7 @@ use super::listener::{Door, Listener};
 use super::registry::Registry;
 use super::snapshot::Snapshot;
 use super::{GRACE, State, connection, redirect};
+use crate::observe::metrics::{Metrics, Tally};
 use crate::proxy::Proxy;
 
 /// How long a worker waits when the system has no socket left for it.
@@ -33,6 +34,7 @@ pub(super) struct Parts {
     /// Told of what the worker goes on with.
     pub(super) taken: watch::Sender<Arc<Snapshot>>,
     pub(super) crowd: Arc<Crowd>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) listeners: Vec<Listener>,
     pub(super) redirect: Option<Listener>,
     /// The port that `redirect` leads to.
@@ -44,6 +46,7 @@ pub(super) struct Parts {
 pub(super) struct Worker {
     pub(super) crowd: Arc<Crowd>,
     pub(super) registry: Rc<Registry>,
+    pub(super) tally: Tally,
     live: RefCell<Live>,
     /// The port that `redirect_http` leads to.
     pub(super) port: u16,
@@ -72,10 +75,12 @@ impl Worker {
 
     async fn work(mut parts: Parts) -> usize {
         let snapshot = Arc::clone(&parts.live.borrow_and_update());
+        let tally = parts.metrics.tally();
         let worker = Rc::new(Self {
             crowd: parts.crowd,
             registry: Rc::default(),
-            live: RefCell::new(Live::new(snapshot, None)),
+            live: RefCell::new(Live::new(snapshot, None, &tally)),
+            tally,
             port: parts.port,
             full_since: Cell::default(),
         });
@@ -102,6 +107,7 @@ impl Worker {
     }
 
     fn welcome(self: &Rc<Self>, stream: Stream, address: SocketAddr, place: Place) {
+        self.tally.accepted(true);
         tokio::task::spawn_local(connection::serve(stream, address, place, Rc::clone(self)));
     }
 
@@ -141,8 +147,8 @@ impl Worker {
 }
 
 impl Live {
-    fn new(snapshot: Arc<Snapshot>, before: Option<&Proxy>) -> Self {
-        let proxy = snapshot.proxy(before).expect("the server built the same one before");
+    fn new(snapshot: Arc<Snapshot>, before: Option<&Proxy>, tally: &Tally) -> Self {
+        let proxy = snapshot.proxy(before, tally).expect("the server built the same one before");
         Self { snapshot, proxy: Rc::new(proxy) }
     }
 }
@@ -152,7 +158,7 @@ async fn renew(worker: Rc<Worker>, mut snapshots: watch::Receiver<Arc<Snapshot>>
     while snapshots.changed().await.is_ok() {
         let snapshot = Arc::clone(&snapshots.borrow_and_update());
         let before = worker.proxy();
-        let live = Live::new(Arc::clone(&snapshot), Some(&before));
+        let live = Live::new(Arc::clone(&snapshot), Some(&before), &worker.tally);
         before.retire(&live.proxy);
         worker.live.replace(live);
         taken.send_replace(snapshot);
@@ -198,6 +204,7 @@ async fn accept_until(end: impl Future<Output = ()>, door: &Door, worker: &Rc<Wo
                 welcome(worker, stream, address, place);
             }
             Err(error) => {
+                worker.tally.accepted(false);
                 tracing::warn!(%error, "cannot accept for now");
                 sleep(BACK_OFF).await;
             }

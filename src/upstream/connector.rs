@@ -144,6 +144,18 @@ impl Connector {
         }
     }
 
+    /// Tells whether some place can be reached, as far as is known. A place that could not is tried again meanwhile.
+    ///
+    /// # Errors
+    /// The places, when none can.
+    pub fn check(&self) -> Result<(), String> {
+        if self.0.endpoints.iter().any(|endpoint| endpoint.health.is_well()) {
+            return Ok(());
+        }
+        let addresses: Vec<_> = self.0.endpoints.iter().map(|endpoint| &*endpoint.address).collect();
+        Err(format!("cannot reach {}", addresses.join(", ")))
+    }
+
     /// Looks at every place, however it is.
     pub async fn survey(&self) -> Vec<Sight> {
         let mut sights = Vec::new();
@@ -159,10 +171,10 @@ impl Connector {
         let (endpoint, has_choice) = (self.at(at), self.has_choice());
         let opened = open(endpoint, deadline).await;
         match &opened {
-            Ok(_) if has_choice && endpoint.health.reached() => {
+            Ok(_) if endpoint.health.reached() && has_choice => {
                 tracing::info!(to = %endpoint.address, "an upstream can be reached again")
             }
-            Err(error) if has_choice && endpoint.health.unreachable(self.now()) => self.tell_fallen(at, error),
+            Err(error) if endpoint.health.unreachable(self.now()) && has_choice => self.tell_fallen(at, error),
             Ok(_) | Err(_) => {}
         }
         opened

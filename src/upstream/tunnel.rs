@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::wire::Wire;
 use crate::alarm::Alarm;
+use crate::observe::metrics::TunnelEnd;
 
 /// The upstream's end of a tunnel, and what it said behind its 101.
 #[derive(Debug)]
@@ -24,12 +25,14 @@ pub struct Far {
 }
 
 /// How a tunnel ended, with the bytes carried each way.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
     /// Bytes from the client to the upstream.
     pub up: u64,
     /// Bytes from the upstream to the client.
     pub down: u64,
+    /// Why it ended.
+    pub why: TunnelEnd,
 }
 
 /// After how much silence the kernel asks the other side whether it still exists, and how long it waits to ask again.
@@ -62,22 +65,24 @@ where
     let (mut up, mut down) = (Lane::new(early), Lane::new(far.early));
     let mut alarm = Alarm::default();
     let mut quiet_since = Instant::now();
-    poll_fn(|cx| {
+    let why = poll_fn(|cx| {
         let before = (up.carried, down.carried);
         let ended_up = up.poll(cx, &mut near, &mut wire);
         let ended_down = down.poll(cx, &mut wire, &mut near);
         match (ended_up, ended_down) {
-            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(()),
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(()),
+            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => {
+                return Poll::Ready(TunnelEnd::Failed);
+            }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(TunnelEnd::Closed),
             _ => {}
         }
         if before != (up.carried, down.carried) {
             quiet_since = Instant::now();
         }
-        alarm.poll(cx, quiet_since + idle)
+        alarm.poll(cx, quiet_since + idle).map(|()| TunnelEnd::Idle)
     })
     .await;
-    End { up: up.carried, down: down.carried }
+    End { up: up.carried, down: down.carried, why }
 }
 
 /// One direction.

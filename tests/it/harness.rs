@@ -1,6 +1,7 @@
 //! What the promises are tested with: a real gate before real servers, and clients that see every byte.
 //!
-//! Every gate searches its own log lines and the program's events for secrets when it ends: for those it was told of,
+//! Every gate searches its own log lines, the program's events and what its admin listener tells for secrets when it
+//! ends: for those it was told of,
 //! and for all that its clients sent or were given.
 
 use std::fs;
@@ -9,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex, Once, OnceLock};
 
 use bytes::Bytes;
-use callgate::config::{self, Format};
+use callgate::config::{self, Format, Listen};
 use callgate::model::ott::{VoximplantUser, users_line};
 use callgate::observe::{Logs, Memory};
 use callgate::server::Server;
@@ -44,11 +45,13 @@ pub struct Gate {
     logs: Logs,
     memory: Memory,
     ca: CertificateDer<'static>,
+    admin: Listen,
     canaries: Mutex<Vec<String>>,
 }
 
 impl Gate {
-    /// Starts a gate with a configuration: `listen`, `tls` are added, the latter unless the text starts with it. Files at hand: `voximplant.htdigest` (alice, bob).
+    /// Starts a gate with a configuration: `listen`, `tls` are added, the latter unless the text starts with it, and `[admin]`
+    /// where it is missing. Files at hand: `voximplant.htdigest` (alice, bob).
     /// Environment: `PBX_ADMIN` is the stand-in's administrator password.
     pub async fn start(text: &str) -> Self {
         Self::try_start(text).unwrap_or_else(|problems| panic!("{problems}"))
@@ -68,11 +71,13 @@ impl Gate {
         let (logs, memory) = Logs::memory(config.log.format);
         let server = Server::start(config, logs.clone()).unwrap();
         let (addr, redirect) = (server.addresses()[0], server.redirect_address());
+        let admin = server.admin_address().unwrap();
         let ca = CertificateDer::from_pem_slice(certificate.ca.as_bytes()).unwrap();
         let mut canaries = vec![VOX_PASSWORD.to_owned(), callgate::demo::vodia::Options::default().admin_password];
         canaries.extend(ha1s);
         let text = text.to_owned();
-        Ok(Self { server: Some(server), addr, dir, redirect, text, logs, memory, ca, canaries: Mutex::new(canaries) })
+        let canaries = Mutex::new(canaries);
+        Ok(Self { server: Some(server), addr, dir, redirect, text, logs, memory, ca, admin, canaries })
     }
 
     /// Puts another configuration in the place of the running one, with the files as they are now.
@@ -154,7 +159,22 @@ impl Gate {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    /// Adds a text that no log line may contain.
+    /// Asks the admin listener for a path, and returns its answer as it came.
+    pub fn told(&self, path: &str) -> String {
+        self.tell(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+    }
+
+    /// Sends bytes to the admin listener, and returns all that comes until it closes.
+    pub fn tell(&self, request: &str) -> String {
+        tell(&self.admin, request)
+    }
+
+    /// Where the admin listener is.
+    pub fn admin(&self) -> &Listen {
+        &self.admin
+    }
+
+    /// Adds a text that no log line may contain, and nothing that the admin listener tells.
     pub fn canary(&self, text: impl Into<String>) {
         self.canaries.lock().unwrap().push(text.into());
     }
@@ -178,6 +198,7 @@ impl Gate {
 
     /// Drains the gate and returns how many connections were cut off.
     pub async fn drain(mut self) -> usize {
+        self.search(&self.admin_tells());
         let server = self.server.take().unwrap();
         server.drain();
         tokio::task::spawn_blocking(move || server.join()).await.unwrap()
@@ -191,26 +212,56 @@ impl Gate {
     pub fn begin_drain(&self) {
         self.server.as_ref().unwrap().drain();
     }
+
+    fn admin_tells(&self) -> String {
+        ["/metrics", "/status", "/readyz?verbose"].map(|path| self.told(path)).concat()
+    }
+
+    fn search_logs(&self) {
+        if !std::thread::panicking() {
+            self.search(&self.log());
+            self.search(&events());
+        }
+    }
+
+    /// Searches a text for all secrets.
+    fn search(&self, told: &str) {
+        for canary in self.canaries.lock().unwrap().iter() {
+            assert!(!told.contains(canary.as_str()), "a log line or the admin listener tells the secret {canary:?}");
+        }
+    }
+}
+
+/// Sends bytes to an admin listener, and returns all that comes until it closes.
+pub fn tell(admin: &Listen, request: &str) -> String {
+    match admin {
+        Listen::Tcp(address) => say(std::net::TcpStream::connect(address).unwrap(), request),
+        Listen::Unix(path) => say(std::os::unix::net::UnixStream::connect(path).unwrap(), request),
+    }
+}
+
+fn say(mut stream: impl std::io::Read + std::io::Write, request: &str) -> String {
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.drain();
+        let Some(server) = self.server.take() else { return self.search_logs() };
+        if !std::thread::panicking() {
+            self.search(&self.admin_tells());
         }
-        if std::thread::panicking() {
-            return;
-        }
-        let told = format!("{}{}", self.log(), events());
-        for canary in self.canaries.lock().unwrap().iter() {
-            assert!(!told.contains(canary.as_str()), "a log line tells the secret {canary:?}");
-        }
+        server.drain();
+        self.search_logs();
     }
 }
 
 fn configuration(text: &str, dir: &TempDir) -> Result<config::Config, config::Problems> {
     let tls = if text.starts_with("tls = ") { "" } else { "tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }" };
-    let text = format!("listen = \"127.0.0.1:0\"\n{tls}\n{text}");
+    let admin = if text.contains("[admin]") { "" } else { "[admin]\nlisten = \"unix:admin.sock\"\n" };
+    let text = format!("listen = \"127.0.0.1:0\"\n{tls}\n{text}\n{admin}");
     let password = callgate::demo::vodia::Options::default().admin_password;
     config::parse(&text, dir.path(), &|name| (name == "PBX_ADMIN").then(|| password.clone()))
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without, it fails without")]
 #![expect(unreachable_pub, reason = "a test binary has no outside; `pub` is what one file offers the others")]
 
+mod admin;
 mod anatomy;
 mod browser;
 mod bulk;
@@ -26,6 +27,8 @@ mod limits;
 mod load;
 mod logs;
 mod mtls;
+#[allow(dead_code, reason = "tests/docs.rs takes the rest")]
+mod openmetrics;
 mod origin;
 mod ott;
 mod pbx;

@@ -174,6 +174,7 @@ fn the_example_documents_only_keys_and_defaults_that_are_true() {
     same(&plain_vox.distinct_keys, &full_vox.distinct_keys);
     assert_eq!((full.methods.len(), full.rules.len(), full.workers.unwrap().get()), (3, 2, 4));
     assert!(full.audit.is_some() && full.redirect_http.is_some());
+    assert_eq!((plain.admin, full.admin.map(|listen| listen.to_string())), (None, Some("127.0.0.1:9443".to_owned())));
 }
 
 #[test]
@@ -442,6 +443,33 @@ fn the_remedy_for_open_files_can_be_pasted() {
     let problems = folder.parse(&text).unwrap_err();
     let expected = format!("run: chmod 600 {}", folder.0.path().join("open").display());
     assert_eq!(problems.as_slice()[0].hint.as_deref(), Some(expected.as_str()));
+}
+
+// === [admin] ===
+
+#[test]
+fn the_admin_listener_is_reached_from_this_machine_only() {
+    let admin = |listen: &str| accepted(&format!("{TOP}{BOTH}[admin]\nlisten = \"{listen}\"")).admin.unwrap();
+    for listen in ["127.0.0.1:9443", "127.1.2.3:0", "[::1]:9443", "unix:/run/callgate/admin.sock"] {
+        assert_eq!(admin(listen).to_string(), listen);
+    }
+    let Listen::Unix(path) = admin("unix:admin.sock") else { panic!("not a socket") };
+    assert!(path.is_absolute(), "{path:?}");
+    let reached = "8:10: `admin.listen`: can be reached from other machines, and whoever reaches it may read it";
+    for listen in ["0.0.0.0:9443", "[::]:9443", "192.0.2.1:9443", "[::ffff:127.0.0.1]:9443"] {
+        check_beside(&format!("[admin]\nlisten = \"{listen}\""), reached);
+    }
+    for listen in ["localhost:9443", "9443", ":9443", "127.0.0.1", "http://127.0.0.1:9443"] {
+        check_beside(&format!("[admin]\nlisten = \"{listen}\""), "8:10: `admin.listen`: not an address");
+    }
+    check_beside("[admin]\nlisten = \"unix:\"", "8:10: `admin.listen`: names no path");
+    let long = format!("[admin]\nlisten = \"unix:/{}\"", "x".repeat(107));
+    check_beside(&long, "8:10: `admin.listen`: a path of more than 107 bytes");
+    check_beside("[admin]", "7:1: `admin.listen` is missing");
+    check_beside("[admin]\nlisten = [\"127.0.0.1:1\"]", "8:10: `admin.listen`: must be a string in quotes");
+    let taken = "8:10: `admin.listen`: is an address of `listen` or `redirect_http`";
+    let top = TOP.replace("127.0.0.1:0", "127.0.0.1:8443");
+    check_text(&format!("{top}{BOTH}[admin]\nlisten = \"127.0.0.1:8443\""), &[taken]);
 }
 
 // === [server], [limits], [log], [audit] ===

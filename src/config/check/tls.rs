@@ -50,9 +50,9 @@ fn certificate(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Certi
     let private = key.as_ref().and_then(|node| private_key(node, around));
     let client_ca = client_ca(table, around);
     let (cert, key, chain, private, client_ca) = (cert?, key?, chain?, private?, client_ca?);
-    let names = leaf_names(&cert, chain.first()?, around.now)?;
+    let (names, not_after) = leaf(&cert, chain.first()?, around.now)?;
     match CertifiedKey::from_der(chain.clone(), private.clone_key(), &aws_lc_rs::default_provider()) {
-        Ok(_) => Some(Certificate { chain, key: private, names, client_ca }),
+        Ok(_) => Some(Certificate { chain, key: private, names, not_after, client_ca }),
         Err(rustls::Error::InconsistentKeys(_)) => {
             key.refuse("the key does not belong to the certificate", "name the key that the certificate was issued for")
         }
@@ -87,18 +87,20 @@ fn private_key(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<Private
     }
 }
 
-/// Returns the names of the server's own certificate, which must not have ended yet.
-fn leaf_names(node: &Node<'_, '_>, leaf: &CertificateDer<'_>, now: Timestamp) -> Option<Vec<String>> {
+/// Returns the names of the server's own certificate, and its end, which must not have come yet.
+fn leaf(node: &Node<'_, '_>, leaf: &CertificateDer<'_>, now: Timestamp) -> Option<(Vec<String>, Timestamp)> {
     let Ok((_, parsed)) = X509Certificate::from_der(leaf) else {
         return node.refuse("the first certificate cannot be read", "is the file what the certificate authority sent?");
     };
     let end = parsed.validity().not_after.timestamp();
-    if end <= now.as_second() {
-        let end = Timestamp::from_second(end).unwrap_or(Timestamp::MIN);
+    // A certificate may end in the year 9999 and some hours (RFC 5280 §4.1.2.5).
+    let end = Timestamp::from_second(end).unwrap_or(if end < 0 { Timestamp::MIN } else { Timestamp::MAX });
+    if end <= now {
         return node.refuse(format_args!("the certificate has expired at {end}"), "renew it");
     }
     let names = parsed.subject_alternative_name().ok().flatten();
-    Some(names.map_or_else(Vec::new, |names| names.value.general_names.iter().filter_map(name).collect()))
+    let names = names.map_or_else(Vec::new, |names| names.value.general_names.iter().filter_map(name).collect());
+    Some((names, end))
 }
 
 fn name(name: &GeneralName<'_>) -> Option<String> {

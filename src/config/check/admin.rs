@@ -1,0 +1,22 @@
+//! `[admin]`: where health and metrics are told. Whoever reaches it may read it, so it is reached from this machine only.
+
+use std::path::Path;
+
+use super::values;
+use crate::config::Listen;
+use crate::config::document::Node;
+
+/// Reads the address of the admin listener. `public` are those that everybody reaches.
+pub(super) fn listen(node: &Node<'_, '_>, public: &[Listen], base: &Path) -> Option<Listen> {
+    let listen = values::listen(node, base)?;
+    if listen.tcp().is_some_and(|address| !address.ip().is_loopback()) {
+        return node.refuse(
+            "can be reached from other machines, and whoever reaches it may read it",
+            "write \"127.0.0.1:9443\", \"[::1]:9443\" or \"unix:/run/callgate/admin.sock\"",
+        );
+    }
+    if listen.tcp().is_none_or(|address| address.port() != 0) && public.contains(&listen) {
+        return node.refuse("is an address of `listen` or `redirect_http`", "write another one");
+    }
+    Some(listen)
+}

@@ -1,0 +1,282 @@
+//! What the gate counts, for `/metrics`: by closed sets of words, so that no identity and no request makes a series.
+//!
+//! Each worker counts in a block of its own ([`Tally`]); a look sums over the blocks.
+
+mod cells;
+mod labels;
+mod process;
+mod text;
+
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::StatusCode;
+use jiff::Timestamp;
+use prometheus_client::encoding;
+use prometheus_client::registry::Registry;
+
+use self::cells::{Block, Cell};
+use self::labels::Label;
+pub use self::labels::{
+    Act, Carrier, Class, Connect, Direction, Fault, Handshake, Limit, Method, Mint, Outcome, Protocol, Reload, Route,
+    Side, TlsVersion, TunnelEnd, Verdict,
+};
+use self::text::Row;
+use super::Logs;
+use super::health::Health;
+use crate::config::Config;
+
+/// What `/metrics` is, as its scraper is told.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All counts of the gate, and what else is told of it.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Which parts are ready.
+    pub health: Health,
+    /// When the gate started.
+    pub started: Timestamp,
+    blocks: Mutex<Vec<Arc<Block>>>,
+    loaded: Mutex<Arc<Loaded>>,
+    reloads: [AtomicU64; Reload::COUNT],
+}
+
+/// What is told of the configuration in use.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What was read.
+    pub config: Arc<Config>,
+    /// When.
+    pub at: Timestamp,
+    /// The logs that it names.
+    logs: Logs,
+}
+
+impl Loaded {
+    fn now(config: &Arc<Config>, logs: &Logs) -> Arc<Self> {
+        Arc::new(Self { config: Arc::clone(config), at: Timestamp::now(), logs: logs.clone() })
+    }
+}
+
+impl Metrics {
+    /// Starts to count for a gate with this configuration.
+    #[must_use]
+    pub fn start(config: &Arc<Config>, logs: &Logs) -> Arc<Self> {
+        Arc::new(Self {
+            health: Health::default(),
+            started: Timestamp::now(),
+            blocks: Mutex::default(),
+            loaded: Mutex::new(Loaded::now(config, logs)),
+            reloads: Default::default(),
+        })
+    }
+
+    /// Makes a block for one worker thread, which counts there for as long as the gate runs.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let tally = Tally::default();
+        lock(&self.blocks).push(Arc::clone(&tally.block));
+        tally
+    }
+
+    /// Counts that the configuration was read again and is in use.
+    pub fn reloaded(&self, config: &Arc<Config>, logs: &Logs) {
+        *lock(&self.loaded) = Loaded::now(config, logs);
+        self.reloads[Reload::Ok.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts that the configuration was read again and is of no use.
+    pub fn not_reloaded(&self) {
+        self.reloads[Reload::Failed.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns what is told of the configuration in use.
+    #[must_use]
+    pub fn loaded(&self) -> Arc<Loaded> {
+        Arc::clone(&lock(&self.loaded))
+    }
+
+    /// Returns how many connections of a kind are open.
+    #[must_use]
+    pub fn open(&self, protocol: Protocol) -> u64 {
+        self.sum(|block| block.open.at(protocol))
+    }
+
+    /// Returns how many tunnels are open.
+    #[must_use]
+    pub fn tunnels(&self) -> u64 {
+        self.sum(|block| &block.tunnels_open)
+    }
+
+    /// Returns how many exchanges are in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.sum(|block| &block.in_flight)
+    }
+
+    /// Writes all metrics as OpenMetrics text.
+    ///
+    /// # Panics
+    /// Never: a string takes whatever is written to it.
+    #[must_use]
+    pub fn text(self: &Arc<Self>) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Arc::clone(self)));
+        let mut text = String::new();
+        encoding::text::encode(&mut text, &registry).expect("writing to a string does not fail");
+        text
+    }
+
+    fn sum(&self, pick: impl Fn(&Block) -> &Cell) -> u64 {
+        lock(&self.blocks).iter().fold(0, |sum, block| sum.wrapping_add(pick(block).get()))
+    }
+
+    fn reloads(&self) -> Vec<Row<u64>> {
+        let count = |result: Reload| self.reloads[result.index()].load(Ordering::Relaxed);
+        Reload::ALL.iter().map(|&result| (vec![text::label(result)], count(result))).collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One worker's counts. It stays on its thread: a second writer would lose counts of the first.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    block: Arc<Block>,
+    here: PhantomData<Rc<()>>,
+}
+
+/// Something that is open until this is dropped.
+#[derive(Debug)]
+pub struct Open {
+    tally: Tally,
+    protocol: Protocol,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.tally.block.open.at(self.protocol).sub(1);
+    }
+}
+
+impl Tally {
+    // === Connections ===
+
+    /// Counts a TCP connection, or that the system gave none.
+    pub fn accepted(&self, success: bool) {
+        let cell = if success { &self.block.accepted } else { &self.block.accept_errors };
+        cell.add(1);
+    }
+
+    /// Counts a TLS handshake.
+    pub fn handshake(&self, result: Handshake, version: TlsVersion) {
+        self.block.handshakes.at(result, version).add(1);
+    }
+
+    /// Counts a connection, and it is open until the returned value is dropped.
+    #[must_use]
+    pub fn connection(&self, protocol: Protocol) -> Open {
+        self.block.connections.at(protocol).add(1);
+        self.block.open.at(protocol).add(1);
+        Open { tally: self.clone(), protocol }
+    }
+
+    // === Exchanges ===
+
+    /// Counts that an exchange begins.
+    pub fn begun(&self) {
+        self.block.in_flight.add(1);
+    }
+
+    /// Counts that an exchange, or its part behind a 101, is over.
+    pub fn over(&self) {
+        self.block.in_flight.sub(1);
+    }
+
+    /// Counts how long the head of an answer took.
+    pub fn answered(&self, route: Route, took: Duration) {
+        self.block.answers[route.index()].note(took);
+    }
+
+    /// Counts an exchange that has ended, answered or not.
+    pub fn exchange(&self, route: Route, status: Option<StatusCode>, complete: bool) {
+        self.block.exchanges.at(route, status.map_or(Class::None, Class::of)).add(1);
+        if !complete {
+            self.block.aborted.at(route).add(1);
+        }
+    }
+
+    /// Counts the bytes of bodies.
+    pub fn carried(&self, received: u64, sent: u64) {
+        self.block.bytes.at(Direction::Received).add(received);
+        self.block.bytes.at(Direction::Sent).add(sent);
+    }
+
+    /// Counts a tunnel that begins.
+    pub fn tunnel_opened(&self) {
+        self.block.tunnels.add(1);
+        self.block.tunnels_open.add(1);
+    }
+
+    /// Counts a tunnel that has ended.
+    pub fn tunnel_ended(&self, end: TunnelEnd) {
+        self.block.tunnels_open.sub(1);
+        self.block.tunnel_ends.at(end).add(1);
+    }
+
+    // === Upstreams ===
+
+    /// Counts an attempt to connect.
+    pub fn connect(&self, side: Side, result: Connect) {
+        self.block.connects.at(side, result).add(1);
+    }
+
+    /// Counts a request that is sent.
+    pub fn request(&self, side: Side, carrier: Carrier) {
+        self.block.requests.at(side, carrier).add(1);
+    }
+
+    /// Counts that a request is sent once more.
+    pub fn retry(&self, side: Side) {
+        self.block.retries.at(side).add(1);
+    }
+
+    /// Counts a request without an answer.
+    pub fn fault(&self, side: Side, fault: Fault) {
+        self.block.faults.at(side, fault).add(1);
+    }
+
+    // === Logins ===
+
+    /// Counts a request beyond a limit, which is known by its name in the configuration.
+    pub fn limited(&self, name: &str) {
+        if let Some(limit) = Limit::named(name) {
+            self.block.limited.at(limit).add(1);
+        }
+    }
+
+    /// Counts what a method said of a caller.
+    pub fn verdict(&self, method: Method, verdict: Verdict) {
+        self.block.verdicts.at(method, verdict).add(1);
+    }
+
+    /// Counts a login of the audit log.
+    pub fn login(&self, act: Act, outcome: Outcome) {
+        self.block.logins.at(act, outcome).add(1);
+    }
+
+    /// Counts a question for a session.
+    pub fn mint(&self, mint: Mint) {
+        self.block.mints.at(mint).add(1);
+    }
+
+    /// Counts that the breaker has opened.
+    pub fn breaker_opened(&self) {
+        self.block.breaker_openings.add(1);
+    }
+}

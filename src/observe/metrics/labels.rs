@@ -1,0 +1,313 @@
+//! The values that labels may have: closed sets, so that no request can make a series of its own.
+
+use http::StatusCode;
+use rustls::ProtocolVersion;
+
+/// A label with all its values.
+pub(super) trait Label: Copy + 'static {
+    const KEY: &'static str;
+    const ALL: &'static [Self];
+    /// Returns the value's place in `ALL`.
+    fn index(self) -> usize;
+    fn text(self) -> &'static str;
+}
+
+macro_rules! labels {
+    ($($(#[$about:meta])* $name:ident = $key:literal { $($(#[$doc:meta])* $value:ident = $text:literal,)+ })+) => { $(
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$doc])* $value,)+ }
+
+        impl $name {
+            /// How many values there are.
+            pub(super) const COUNT: usize = <Self as Label>::ALL.len();
+        }
+
+        impl Label for $name {
+            const KEY: &'static str = $key;
+            const ALL: &'static [Self] = &[$(Self::$value,)+];
+
+            fn index(self) -> usize {
+                self as usize
+            }
+
+            fn text(self) -> &'static str {
+                match self { $(Self::$value => $text,)+ }
+            }
+        }
+    )+ };
+}
+
+labels! {
+    /// Who answers an exchange.
+    Route = "route" {
+        /// The app.
+        App = "app",
+        /// The PBX, passed through.
+        Pbx = "pbx",
+        /// `/auth/ott`.
+        Ott = "auth_ott",
+        /// `/auth/pbx`.
+        Login = "auth_pbx",
+        /// `/auth/callgate/`.
+        Callgate = "auth_callgate",
+        /// A redirect of the app that was given a session.
+        Injected = "injected",
+        /// An answer of our own, before any of these was found.
+        Own = "own",
+    }
+
+    /// The class of an answer's status.
+    Class = "status" {
+        /// 101, the beginning of a tunnel.
+        Informational = "1xx",
+        /// Success.
+        Success = "2xx",
+        /// Redirects.
+        Redirect = "3xx",
+        /// The client's mistakes.
+        Client = "4xx",
+        /// Ours, or an upstream's.
+        Server = "5xx",
+        /// The client left before there was an answer.
+        None = "none",
+    }
+
+    /// Which way the bytes of bodies and tunnels go.
+    Direction = "direction" {
+        /// From clients.
+        Received = "received",
+        /// To clients.
+        Sent = "sent",
+    }
+
+    /// What a client's connection speaks.
+    Protocol = "protocol" {
+        /// HTTP/1.0 or HTTP/1.1.
+        H1 = "h1",
+        /// HTTP/2.
+        H2 = "h2",
+    }
+
+    /// How a TLS handshake ended.
+    Handshake = "result" {
+        /// A new session.
+        Full = "full",
+        /// A session that goes on.
+        Resumed = "resumed",
+        /// The client broke off, or there was no common ground.
+        Failed = "failed",
+        /// Not in time.
+        Timeout = "timeout",
+    }
+
+    /// The version of TLS that was agreed on.
+    TlsVersion = "version" {
+        /// TLS 1.2.
+        Tls12 = "1.2",
+        /// TLS 1.3.
+        Tls13 = "1.3",
+        /// None.
+        None = "none",
+    }
+
+    /// An upstream.
+    Side = "upstream" {
+        /// The app.
+        App = "app",
+        /// The PBX.
+        Pbx = "pbx",
+    }
+
+    /// How opening a connection to an upstream ended.
+    Connect = "result" {
+        /// It stands.
+        Ok = "ok",
+        /// There are as many as `max_connections` permits.
+        Full = "full",
+        /// Nobody listens there, the name is not known, or TLS failed.
+        Failed = "failed",
+        /// Not in time.
+        Timeout = "timeout",
+    }
+
+    /// The connection that carries a request to an upstream.
+    Carrier = "connection" {
+        /// One that was opened for it.
+        New = "new",
+        /// One that carried another before.
+        Reused = "reused",
+    }
+
+    /// Why an upstream that could be reached gave no answer.
+    Fault = "error" {
+        /// Not in time.
+        Timeout = "timeout",
+        /// The connection broke.
+        Broken = "broken",
+        /// The answer breaks a rule.
+        Nonsense = "nonsense",
+        /// The request's own body did not come to its end.
+        Client = "client",
+    }
+
+    /// A limit of `[limits]`, or that of `[voximplant] distinct_keys`.
+    Limit = "limit" {
+        /// By address.
+        Client = "client",
+        /// By proven caller.
+        Caller = "caller",
+        /// By account or Voximplant user.
+        Account = "account",
+        /// By refusals of an address.
+        Failures = "failures",
+        /// Password logins that pass through.
+        PbxLogins = "pbx_logins",
+        /// One-time keys of one user.
+        DistinctKeys = "distinct_keys",
+    }
+
+    /// A kind of auth method.
+    Method = "method" {
+        /// The app was asked.
+        App = "app",
+        /// A key of ours was shown.
+        Key = "key",
+        /// The app named the account in a redirect.
+        Redirect = "redirect",
+        /// No method found a credential of its kind.
+        None = "none",
+        /// More than one did.
+        Several = "several",
+    }
+
+    /// What an auth method says of a caller.
+    Verdict = "verdict" {
+        /// The credential is good.
+        Admit = "admit",
+        /// The credential is bad.
+        Refuse = "refuse",
+        /// The app knows nobody by it.
+        Stranger = "stranger",
+        /// There is none.
+        Abstain = "abstain",
+        /// Whoever had to be asked gave no answer.
+        Error = "error",
+    }
+
+    /// What a login opens.
+    Act = "act" {
+        /// A session of the PBX.
+        Session = "pbx_session",
+        /// A login token for Voximplant.
+        Token = "voximplant_token",
+    }
+
+    /// What came of a login.
+    Outcome = "outcome" {
+        /// The caller is in.
+        Granted = "granted",
+        /// The caller is not.
+        Refused = "refused",
+    }
+
+    /// What came of asking the PBX for a session.
+    Mint = "outcome" {
+        /// A session.
+        Ok = "ok",
+        /// It refused the administrator.
+        Refused = "refused",
+        /// It was not asked, because it refused the administrator before.
+        Open = "breaker_open",
+        /// The administrator lacks a right.
+        NotPermitted = "not_permitted",
+        /// It knows no such account.
+        Unknown = "unknown",
+        /// Not in time.
+        Timeout = "timeout",
+        /// No connection.
+        Unreachable = "unreachable",
+        /// Not an answer that a PBX gives.
+        Nonsense = "nonsense",
+    }
+
+    /// How a tunnel ended.
+    TunnelEnd = "reason" {
+        /// Both sides had ended.
+        Closed = "closed",
+        /// Both were silent for too long.
+        Idle = "idle",
+        /// A connection broke.
+        Failed = "failed",
+        /// It was cut off here, at the end of a drain, or ended before it began.
+        Cut = "cut",
+    }
+
+    /// What came of reading the configuration again.
+    Reload = "result" {
+        /// It is in use.
+        Ok = "ok",
+        /// Nothing changed.
+        Failed = "failed",
+    }
+}
+
+impl Class {
+    /// Returns the class of a status.
+    #[must_use]
+    pub(super) fn of(status: StatusCode) -> Self {
+        match status.as_u16() / 100 {
+            1 => Self::Informational,
+            2 => Self::Success,
+            3 => Self::Redirect,
+            4 => Self::Client,
+            _ => Self::Server,
+        }
+    }
+}
+
+impl From<Option<ProtocolVersion>> for TlsVersion {
+    fn from(version: Option<ProtocolVersion>) -> Self {
+        match version {
+            Some(ProtocolVersion::TLSv1_3) => Self::Tls13,
+            Some(ProtocolVersion::TLSv1_2) => Self::Tls12,
+            _ => Self::None,
+        }
+    }
+}
+
+impl Side {
+    /// Returns the name of its table in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.text()
+    }
+}
+
+impl Limit {
+    /// Finds a limit by the name that the configuration has for it.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|limit| limit.text() == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_has_a_class() {
+        for (status, expected) in [(101, "1xx"), (200, "2xx"), (308, "3xx"), (431, "4xx"), (504, "5xx"), (999, "5xx")] {
+            assert_eq!(Class::of(StatusCode::from_u16(status).unwrap()).text(), expected);
+        }
+    }
+
+    #[test]
+    fn values_stand_where_they_are_counted() {
+        for (index, route) in Route::ALL.iter().enumerate() {
+            assert_eq!(route.index(), index);
+        }
+        assert_eq!(Limit::named("pbx_logins"), Some(Limit::PbxLogins));
+        assert_eq!(Limit::named("other"), None);
+    }
+}

@@ -1,0 +1,57 @@
+//! What the system knows of this process, read from `/proc` when somebody asks.
+
+use std::fs;
+
+/// What is read at one look. What the system does not tell is left out.
+#[derive(Debug, Default)]
+pub(super) struct Process {
+    pub(super) open_files: Option<u64>,
+    pub(super) most_files: Option<u64>,
+    pub(super) resident_bytes: Option<u64>,
+}
+
+impl Process {
+    pub(super) fn look() -> Self {
+        let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+        Self {
+            // The look itself has the folder open.
+            open_files: fs::read_dir("/proc/self/fd").ok().map(|files| (files.count() as u64).saturating_sub(1)),
+            most_files: most_files(&read("limits")),
+            resident_bytes: resident_bytes(&read("status")),
+        }
+    }
+}
+
+/// Reads the soft limit, the first number of its line.
+fn most_files(limits: &str) -> Option<u64> {
+    let rest = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+fn resident_bytes(status: &str) -> Option<u64> {
+    let rest = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = rest.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_kernel_writes() {
+        assert_eq!(
+            most_files("Limit   Soft Limit\nMax open files            1024                 4096     files\n"),
+            Some(1024)
+        );
+        assert_eq!(resident_bytes("VmPeak:\t  10 kB\nVmRSS:\t    2048 kB\n"), Some(2 << 20));
+        assert_eq!((most_files(""), resident_bytes("")), (None, None));
+    }
+
+    #[test]
+    fn knows_this_process() {
+        let process = Process::look();
+        assert!(process.open_files > Some(2) && process.most_files > process.open_files, "{process:?}");
+        assert!(process.resident_bytes > Some(1 << 20), "{process:?}");
+    }
+}

@@ -1,0 +1,200 @@
+//! Every metric with its name, its type and its help, as OpenMetrics text.
+//!
+//! Each series is there from the first look on, at zero: a rate over what has not happened yet is zero, not unknown.
+
+use std::fmt::Error;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Unit;
+
+use super::Metrics;
+use super::cells::{BUCKETS, Block, By, ByTwo, Cell, Histogram};
+use super::labels::{Label, Route};
+use super::process::Process;
+
+/// Labels with their values, and what they count.
+pub(super) type Row<T> = (Vec<(&'static str, String)>, T);
+
+impl Collector for Metrics {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let mut page = Page(encoder);
+        self.write_exchanges(&mut page)?;
+        self.write_connections(&mut page)?;
+        self.write_upstreams(&mut page)?;
+        self.write_logins(&mut page)?;
+        self.write_state(&mut page)?;
+        self.write_process(&mut page)
+    }
+}
+
+impl Metrics {
+    fn write_exchanges(&self, page: &mut Page<'_>) -> Result<(), Error> {
+        page.counter("callgate_exchanges", "Requests with their answers.", self.two(|all| &all.exchanges))?;
+        page.counter(
+            "callgate_exchanges_aborted",
+            "Exchanges whose answer did not come to its end.",
+            self.one(|all| &all.aborted),
+        )?;
+        page.gauge("callgate_exchanges_in_flight", "Exchanges now, tunnels too.", self.bare(|all| &all.in_flight))?;
+        page.histogram("callgate_answer", "From the head of a request to the head of its answer.", self.answers())?;
+        page.bytes("callgate_body", "Bytes of bodies and tunnels.", self.one(|all| &all.bytes))
+    }
+
+    fn write_connections(&self, page: &mut Page<'_>) -> Result<(), Error> {
+        page.counter("callgate_connections_accepted", "TCP connections taken.", self.bare(|all| &all.accepted))?;
+        page.counter("callgate_accept_errors", "Times the system gave none.", self.bare(|all| &all.accept_errors))?;
+        page.counter("callgate_tls_handshakes", "TLS handshakes of clients.", self.two(|all| &all.handshakes))?;
+        page.counter("callgate_connections", "Connections past their handshake.", self.one(|all| &all.connections))?;
+        page.gauge("callgate_connections_open", "Such connections now.", self.one(|all| &all.open))?;
+        page.counter("callgate_tunnels", "WebSockets opened.", self.bare(|all| &all.tunnels))?;
+        page.gauge("callgate_tunnels_open", "WebSockets now.", self.bare(|all| &all.tunnels_open))?;
+        page.counter("callgate_tunnels_ended", "WebSockets that ended.", self.one(|all| &all.tunnel_ends))
+    }
+
+    fn write_upstreams(&self, page: &mut Page<'_>) -> Result<(), Error> {
+        page.counter("callgate_upstream_connects", "Connections to upstreams.", self.two(|all| &all.connects))?;
+        page.counter("callgate_upstream_requests", "Requests sent to upstreams.", self.two(|all| &all.requests))?;
+        page.counter("callgate_upstream_retries", "Requests sent a second time.", self.one(|all| &all.retries))?;
+        page.counter("callgate_upstream_errors", "Requests without an answer.", self.two(|all| &all.faults))
+    }
+
+    fn write_logins(&self, page: &mut Page<'_>) -> Result<(), Error> {
+        page.counter("callgate_limited", "Requests beyond a limit.", self.one(|all| &all.limited))?;
+        page.counter("callgate_auth_verdicts", "What auth methods said.", self.two(|all| &all.verdicts))?;
+        page.counter("callgate_logins", "Logins, as in the audit log.", self.two(|all| &all.logins))?;
+        page.counter("callgate_pbx_mints", "Sessions asked for at the PBX.", self.one(|all| &all.mints))?;
+        page.counter("callgate_breaker_openings", "Times the breaker opened.", self.bare(|all| &all.breaker_openings))
+    }
+
+    fn write_state(&self, page: &mut Page<'_>) -> Result<(), Error> {
+        let found = self.health.ask().into_iter();
+        let ready =
+            found.map(|found| (vec![("part", found.part.to_owned())], u64::from(found.problem.is_none()))).collect();
+        page.gauge("callgate_ready", "Whether a part is ready, as /readyz says.", ready)?;
+        let loaded = self.loaded();
+        let certificates = loaded.config.certificates.iter().enumerate().map(|(index, certificate)| {
+            let labels = vec![("certificate", index.to_string()), ("name", certificate.name().to_owned())];
+            (labels, certificate.not_after.as_second())
+        });
+        page.seconds("callgate_certificate_expiry_timestamp", "When a certificate ends.", certificates.collect())?;
+        let lost = loaded.logs.lost().into_iter().map(|(log, lines)| (vec![("log", log.to_owned())], lines));
+        page.counter("callgate_log_lines_lost", "Log lines that were not written.", lost.collect())?;
+        page.counter("callgate_config_reloads", "Times the configuration was read again.", self.reloads())?;
+        let at = bare(loaded.at.as_second());
+        page.seconds("callgate_config_loaded_timestamp", "When the configuration in use was read.", at)?;
+        let mut build = page.0.encode_descriptor("callgate_build", "What runs here.", None, MetricType::Info)?;
+        build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
+    }
+
+    /// Writes what every program tells under the same names.
+    fn write_process(&self, page: &mut Page<'_>) -> Result<(), Error> {
+        let process = Process::look();
+        let row = |value: Option<u64>| value.map_or_else(Vec::new, bare);
+        page.seconds("process_start_time", "When the process started.", bare(self.started.as_second()))?;
+        page.gauge("process_open_fds", "Open file descriptors.", row(process.open_files))?;
+        page.gauge("process_max_fds", "The most file descriptors.", row(process.most_files))?;
+        page.gauges("process_resident_memory", "Memory in use.", Some(&Unit::Bytes), row(process.resident_bytes))
+    }
+
+    // === Rows: the sums over all workers ===
+
+    fn bare(&self, pick: impl Fn(&Block) -> &Cell) -> Vec<Row<u64>> {
+        bare(self.sum(pick))
+    }
+
+    fn one<A: Label, const N: usize>(&self, pick: impl Fn(&Block) -> &By<A, N>) -> Vec<Row<u64>> {
+        let row = |&a: &A| (vec![label(a)], self.sum(|block| pick(block).at(a)));
+        A::ALL.iter().map(row).collect()
+    }
+
+    fn two<A: Label, B: Label, const M: usize, const N: usize>(
+        &self,
+        pick: impl Fn(&Block) -> &ByTwo<A, B, M, N>,
+    ) -> Vec<Row<u64>> {
+        let pairs = A::ALL.iter().flat_map(|&a| B::ALL.iter().map(move |&b| (a, b)));
+        pairs.map(|(a, b)| (vec![label(a), label(b)], self.sum(|block| pick(block).at(a, b)))).collect()
+    }
+
+    fn answers(&self) -> Vec<Row<Sums>> {
+        let row = |&route: &Route| {
+            let sum = |pick: &dyn Fn(&Histogram) -> &Cell| self.sum(|block| pick(&block.answers[route.index()]));
+            let buckets = (0..=BUCKETS.len()).map(|index| sum(&|histogram| &histogram.buckets[index])).collect();
+            (vec![label(route)], Sums { buckets, microseconds: sum(&|histogram| &histogram.microseconds) })
+        };
+        Route::ALL.iter().map(row).collect()
+    }
+}
+
+/// A histogram over all workers.
+struct Sums {
+    buckets: Vec<u64>,
+    microseconds: u64,
+}
+
+fn bare<T>(value: T) -> Vec<Row<T>> {
+    vec![(Vec::new(), value)]
+}
+
+pub(super) fn label<A: Label>(value: A) -> (&'static str, String) {
+    (A::KEY, value.text().to_owned())
+}
+
+/// The text in the making.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn counter(&mut self, name: &str, help: &str, rows: Vec<Row<u64>>) -> Result<(), Error> {
+        self.counters(name, help, None, rows)
+    }
+
+    fn bytes(&mut self, name: &str, help: &str, rows: Vec<Row<u64>>) -> Result<(), Error> {
+        self.counters(name, help, Some(&Unit::Bytes), rows)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, rows: Vec<Row<u64>>) -> Result<(), Error> {
+        self.gauges(name, help, None, rows)
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, rows: Vec<Row<i64>>) -> Result<(), Error> {
+        self.gauges(name, help, Some(&Unit::Seconds), rows)
+    }
+
+    fn counters(&mut self, name: &str, help: &str, unit: Option<&Unit>, rows: Vec<Row<u64>>) -> Result<(), Error> {
+        let encoder = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        write(encoder, &rows, |encoder, value| encoder.encode_counter::<NoLabelSet, _, u64>(value, None))
+    }
+
+    fn gauges<T>(&mut self, name: &str, help: &str, unit: Option<&Unit>, rows: Vec<Row<T>>) -> Result<(), Error>
+    where
+        T: EncodeGaugeValue,
+    {
+        let encoder = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        write(encoder, &rows, |encoder, value| encoder.encode_gauge(value))
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, rows: Vec<Row<Sums>>) -> Result<(), Error> {
+        let encoder = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        write(encoder, &rows, |encoder, sums| {
+            let bounds = BUCKETS.iter().map(|microseconds| *microseconds as f64 / 1e6).chain([f64::INFINITY]);
+            let buckets: Vec<_> = bounds.zip(sums.buckets.iter().copied()).collect();
+            let (sum, count) = (sums.microseconds as f64 / 1e6, sums.buckets.iter().sum());
+            encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+        })
+    }
+}
+
+fn write<T>(
+    mut encoder: MetricEncoder<'_>,
+    rows: &[Row<T>],
+    encode: impl Fn(&mut MetricEncoder<'_>, &T) -> Result<(), Error>,
+) -> Result<(), Error> {
+    for (labels, value) in rows {
+        match labels.is_empty() {
+            true => encode(&mut encoder, value)?,
+            false => encode(&mut encoder.encode_family(labels)?, value)?,
+        }
+    }
+    Ok(())
+}
