@@ -275,7 +275,7 @@ impl Message {
     }
 
     fn without_ours(mut self) -> Self {
-        let ours = ["x-forwarded-", "x-request-id: "];
+        let ours = ["forwarded: ", "x-forwarded-", "x-request-id: "];
         self.fields.retain(|field| !ours.iter().any(|our| field.starts_with(our)) && !field.ends_with(" callgate"));
         self
     }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
-use crate::harness::{Gate, Raw, events, read_head, read_request, status};
+use crate::harness::{Gate, Raw, read_head, read_request, status};
 use crate::stage::{Plan, until};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
@@ -128,7 +128,7 @@ async fn the_first_is_used_again_once_it_can_be_connected_to_and_no_request_trie
     while said(&gate).await != "first" {
         assert!(Instant::now() < deadline, "the first is never used again");
     }
-    let told = events();
+    let told = gate.events();
     let line = |text: &str| told.lines().any(|line| line.contains(text) && line.contains(&format!("to={first}")));
     assert!(line("an upstream is passed over until it can be reached again"));
     assert!(line("an upstream can be reached again"));

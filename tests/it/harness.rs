@@ -7,7 +7,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::{Arc, Mutex, Once, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use callgate::config::{self, Format, Listen};
@@ -47,6 +47,7 @@ pub struct Gate {
     ca: CertificateDer<'static>,
     admin: Listen,
     canaries: Mutex<Vec<String>>,
+    told: Told,
 }
 
 impl Gate {
@@ -58,7 +59,7 @@ impl Gate {
     }
 
     pub fn try_start(text: &str) -> Result<Self, config::Problems> {
-        collect_events();
+        let told = Told::begin();
         let dir = TempDir::new().unwrap();
         let certificate = dev::certificate(&NAMES).unwrap();
         let users = ["alice", "bob"].map(|user| users_line(&user.parse::<VoximplantUser>().unwrap(), VOX_PASSWORD));
@@ -77,7 +78,7 @@ impl Gate {
         canaries.extend(ha1s);
         let text = text.to_owned();
         let canaries = Mutex::new(canaries);
-        Ok(Self { server: Some(server), addr, dir, redirect, text, logs, memory, ca, admin, canaries })
+        Ok(Self { server: Some(server), addr, dir, redirect, text, logs, memory, ca, admin, canaries, told })
     }
 
     /// Puts another configuration in the place of the running one, with the files as they are now.
@@ -196,6 +197,11 @@ impl Gate {
         found.unwrap()
     }
 
+    /// Returns every event of the program since the gate began.
+    pub fn events(&self) -> String {
+        self.told.text()
+    }
+
     /// Drains the gate and returns how many connections were cut off.
     pub async fn drain(mut self) -> usize {
         self.search(&self.admin_tells());
@@ -220,7 +226,7 @@ impl Gate {
     fn search_logs(&self) {
         if !std::thread::panicking() {
             self.search(&self.log());
-            self.search(&events());
+            self.search(&self.events());
         }
     }
 
@@ -275,14 +281,23 @@ pub fn secret(dir: &TempDir, name: &str, text: &str) {
 
 // === The program's events ===
 
-static EVENTS: OnceLock<Arc<Mutex<Vec<u8>>>> = OnceLock::new();
-static COLLECT: Once = Once::new();
+/// What the program told since the oldest gate began that still runs: nobody searches further back.
+#[derive(Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    /// How many bytes were told before those.
+    gone: usize,
+    /// Where each running gate began.
+    begun: Vec<usize>,
+}
 
-struct Events(Arc<Mutex<Vec<u8>>>);
+static EVENTS: OnceLock<Arc<Mutex<Kept>>> = OnceLock::new();
+
+struct Events(Arc<Mutex<Kept>>);
 
 impl std::io::Write for Events {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        kept(&self.0).bytes.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -291,21 +306,51 @@ impl std::io::Write for Events {
     }
 }
 
+fn kept(events: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
+    events.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Collects every event of the program, down to the finest, for the search for secrets.
-fn collect_events() {
-    COLLECT.call_once(|| {
-        let events = EVENTS.get_or_init(Arc::default).clone();
+fn collected() -> MutexGuard<'static, Kept> {
+    kept(EVENTS.get_or_init(|| {
+        let events = Arc::<Mutex<Kept>>::default();
+        let writer = Arc::clone(&events);
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)
             .with_ansi(false)
-            .with_writer(move || Events(events.clone()));
+            .with_writer(move || Events(Arc::clone(&writer)));
         tracing::subscriber::set_global_default(subscriber.finish()).unwrap();
-    });
+        events
+    }))
 }
 
-/// Returns all events of all gates so far.
-pub fn events() -> String {
-    String::from_utf8_lossy(&EVENTS.get().unwrap().lock().unwrap()).into_owned()
+/// What the program tells while a gate runs.
+struct Told(usize);
+
+impl Told {
+    fn begin() -> Self {
+        let mut kept = collected();
+        let now = kept.gone + kept.bytes.len();
+        kept.begun.push(now);
+        Self(now)
+    }
+
+    fn text(&self) -> String {
+        let kept = collected();
+        String::from_utf8_lossy(&kept.bytes[self.0 - kept.gone..]).into_owned()
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let mut kept = collected();
+        let at = kept.begun.iter().position(|begun| *begun == self.0).unwrap();
+        kept.begun.swap_remove(at);
+        let oldest = kept.begun.iter().min().copied().unwrap_or(kept.gone + kept.bytes.len());
+        let gone = oldest - kept.gone;
+        kept.bytes.drain(..gone);
+        kept.gone = oldest;
+    }
 }
 
 /// The format of log lines in tests.

@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::harness::{Gate, events, read_head, secret};
+use crate::harness::{Gate, read_head, secret};
 
 /// A key and the certificates that a server shows for it.
 struct Shown {
@@ -99,7 +99,7 @@ async fn another_key_is_a_502_and_the_event_names_it() {
     let answer = gate.get("/").send().await.expect(502);
     let found = format!("sha256/{}", shown.pin());
     assert!(!answer.text().contains(&shown.pin()), "{answer:?}");
-    let told = events();
+    let told = gate.events();
     let line = told.lines().find(|line| line.contains(&found)).expect("an event names the key");
     assert!(line.contains("WARN") && line.contains("invalid peer certificate"), "{line}");
     assert!(asked.lock().unwrap().is_empty());
