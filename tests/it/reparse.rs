@@ -180,9 +180,23 @@ fn check_assertions(request: &Request1) -> Result<(), String> {
     is("x-forwarded-for", &["127.0.0.1"])?;
     is("x-forwarded-proto", &["https"])?;
     is("x-forwarded-host", &host)?;
+    let told = all("forwarded").concat().replace('"', "");
+    if !host.iter().any(|host| told == format!("for=127.0.0.1;host={host};proto=https")) {
+        return Err(format!("forwarded is {told:?}"));
+    }
     let is_claim = |name: &str| {
-        let asserted = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id"];
-        let prefixes = ["x-forwarded", "forwarded", "x-real-ip", "x-original-", "x-rewrite-"];
+        let asserted = ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id"];
+        let prefixes = [
+            "x-forwarded",
+            "forwarded",
+            "x-real-ip",
+            "x-original-",
+            "x-rewrite-",
+            "client-cert",
+            "x-client-cert",
+            "ssl-client-",
+            "x-ssl-client-",
+        ];
         prefixes.iter().any(|prefix| name.starts_with(prefix)) && !asserted.contains(&name)
     };
     if let Some(claim) = request.fields.iter().find(|(name, _)| is_claim(&fold(name))) {
