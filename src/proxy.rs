@@ -318,9 +318,8 @@ impl Proxy {
     fn explain(&self, error: &Error, words: &Words, exchange: &mut Exchange) -> Response<Body> {
         let (status, code) = error.status();
         exchange.because(code);
-        let source = std::error::Error::source(error);
-        match source {
-            Some(source) if status.is_server_error() => tracing::warn!(id = %exchange.id, error = source, "{error}"),
+        match error.cause() {
+            Some(cause) if status.is_server_error() => tracing::warn!(id = %exchange.id, error = cause, "{error}"),
             _ => tracing::debug!(id = %exchange.id, code, "{error}"),
         }
         let mut response = error.answer(words);

@@ -283,7 +283,7 @@ impl Proxy {
     ) -> Result<Response<Body>, Error> {
         let from = cors::from(request.headers(), &caller.authority, self.origins());
         let answered = self.session(request, &from, pbx, caller).await;
-        cors::share(answered, &from, caller.id)
+        cors::share(answered, &from)
     }
 
     async fn session(
