@@ -6,6 +6,7 @@
 mod admin;
 mod connection;
 mod crowd;
+mod deadlines;
 mod files;
 mod guarded;
 mod handover;
