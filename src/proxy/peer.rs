@@ -6,6 +6,7 @@ use std::rc::Rc;
 use tokio::time::Instant;
 
 use super::body::Exchange;
+use super::interim::Interims;
 use crate::message::guard::Refusal;
 use crate::message::origin::Origin;
 use crate::observe::metrics::Tally;
@@ -23,6 +24,8 @@ pub struct Peer {
     pub vitals: Rc<Vitals>,
     /// Why what the client says next is no request. It is set before that takes its turn.
     pub refused: Cell<Option<Refusal>>,
+    /// What its client is told before it is answered.
+    pub interims: Interims,
     /// The other end of a tunnel that this connection becomes, once its 101 is out.
     pub tunnel: RefCell<Option<Tunnel>>,
 }

@@ -92,6 +92,23 @@ impl Guarded {
         self.refusal = looked.err();
     }
 
+    /// Writes the interim answers that are here. hyper writes nothing without flushing it, and flushes all before it begins
+    /// with the next request; so what it has yet to write when one comes is of the answer behind it.
+    fn poll_interims(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.peer.interims.set_busy(true);
+        let mut waiting = self.peer.interims.waiting().borrow_mut();
+        while !waiting.is_empty() {
+            match ready!(Pin::new(&mut self.io).poll_write(cx, &waiting))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => drop(waiting.drain(..written)),
+            }
+            if waiting.is_empty() {
+                *waiting = Vec::new();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Lets hyper know of a refusal: in the middle of a body by a failure, else by a request in its turn.
     fn refuse(&mut self, refusal: Refusal) -> io::Result<()> {
         self.peer.refused.set(Some(refusal));
@@ -166,6 +183,7 @@ impl AsyncRead for Guarded {
 
 impl AsyncWrite for Guarded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interims(cx))?;
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
@@ -174,6 +192,7 @@ impl AsyncWrite for Guarded {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interims(cx))?;
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 
@@ -182,7 +201,10 @@ impl AsyncWrite for Guarded {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(self.poll_interims(cx))?;
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.peer.interims.set_busy(flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
