@@ -59,6 +59,9 @@ impl Proxy {
             head.headers.insert(header::CONNECTION, CLOSE);
         }
         let mut response = Response::from_parts(head, Body::relay(relay));
+        if by_field {
+            body::keep_length(&mut response);
+        }
         if let Some(kept) = kept
             && Box::pin(self.inject(kept, &named, &mut response, &caller)).await?
         {

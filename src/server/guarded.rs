@@ -92,8 +92,8 @@ impl Guarded {
         self.refusal = looked.err();
     }
 
-    /// Writes the interim answers that are here. hyper writes nothing without flushing it, and flushes all before it begins
-    /// with the next request; so what it has yet to write when one comes is of the answer behind it.
+    /// Writes the interim answers that are here, before anything else. Each was put here while all was out that hyper had
+    /// written, so what it writes now is of the answer behind.
     fn poll_interims(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.peer.interims.set_busy(true);
         let mut waiting = self.peer.interims.waiting().borrow_mut();
@@ -118,6 +118,12 @@ impl Guarded {
         self.held = REFUSED.to_vec();
         self.ready = REFUSED.len();
         Ok(())
+    }
+
+    /// Tells whether a head has begun for whose rest nobody waits any more.
+    fn is_late(&self) -> bool {
+        let in_head = || !self.guard.is_in_body() && !self.guard.is_open();
+        self.peer.vitals.is_late() && in_head() && self.held.iter().any(|byte| !b"\r\n".contains(byte))
     }
 
     /// Tells whether a request for another protocol has been answered in this one.
@@ -157,6 +163,10 @@ impl AsyncRead for Guarded {
                 (Some(_), Some(_)) => return Poll::Pending,
                 (Some(refusal), None) => {
                     this.refuse(refusal)?;
+                    continue;
+                }
+                (None, _) if this.is_late() => {
+                    this.refusal = Some(Refusal::Late);
                     continue;
                 }
                 (None, _) if !this.guard.is_open() => {}
