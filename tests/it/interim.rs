@@ -61,6 +61,9 @@ async fn each_interim_answer_comes_when_it_is_said() {
 async fn interim_answers_come_before_their_answer_however_they_arrive() {
     let answer = get(&format!("{HINTS}{PROCESSING}{HINTS}{OK}")).await;
     assert!(answer.starts_with(&format!("{TOLD}{PROCESSING}{TOLD}HTTP/1.1 200 OK\r\n")), "{answer}");
+    let answer =
+        get(&format!("HTTP/1.1 100 Continue\r\n\r\n{HINTS}HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")).await;
+    assert!(answer.starts_with(&format!("{TOLD}HTTP/1.1 404 Not Found\r\n")), "{answer}");
     let bytewise = Raw::serving(|mut line| async move {
         line.request().await;
         line.stream.set_nodelay(true).unwrap();
