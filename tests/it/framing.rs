@@ -95,15 +95,16 @@ async fn cve_2021_40346_a_length_is_said_once_in_digits() {
 async fn cve_2021_40346_a_length_is_said_once_for_http2_too() {
     let upstream = Raw::ok().await;
     let gate = Gate::before(upstream.addr).await;
-    for again in ["5", "05"] {
-        let asking =
-            gate.post("/", "text/plain", "hello").header("content-length", "5").header("content-length", again);
-        asking.h2().send().await.expect(200);
-        let (_, fields, body) = passed(&upstream.seen().pop().unwrap());
-        let lengths: Vec<_> = fields.iter().filter(|field| field.starts_with("content-length")).collect();
-        assert_eq!(lengths, ["content-length: 5"], "{again}");
-        assert_eq!(body, "hello", "{again}");
-    }
+    let asking = |again| {
+        gate.post("/", "text/plain", "hello").header("content-length", "5").header("content-length", again).h2()
+    };
+    asking("5").send().await.expect(200);
+    let (_, fields, body) = passed(&upstream.seen().pop().unwrap());
+    let lengths: Vec<_> = fields.iter().filter(|field| field.starts_with("content-length")).collect();
+    assert_eq!(lengths, ["content-length: 5"]);
+    assert_eq!(body, "hello");
+    asking("05").send().await.expect(400);
+    assert_eq!(upstream.seen().len(), 1);
 }
 
 #[tokio::test]

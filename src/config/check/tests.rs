@@ -462,9 +462,9 @@ fn the_admin_listener_is_reached_from_this_machine_only() {
     for listen in ["localhost:9443", "9443", ":9443", "127.0.0.1", "http://127.0.0.1:9443"] {
         check_beside(&format!("[admin]\nlisten = \"{listen}\""), "8:10: `admin.listen`: not an address");
     }
-    check_beside("[admin]\nlisten = \"unix:\"", "8:10: `admin.listen`: names no path");
+    check_beside("[admin]\nlisten = \"unix:\"", "8:10: `admin.listen`: names no socket");
     let long = format!("[admin]\nlisten = \"unix:/{}\"", "x".repeat(107));
-    check_beside(&long, "8:10: `admin.listen`: a path of more than 107 bytes");
+    check_beside(&long, "8:10: `admin.listen`: the path is longer than 107 bytes");
     check_beside("[admin]", "7:1: `admin.listen` is missing");
     check_beside("[admin]\nlisten = [\"127.0.0.1:1\"]", "8:10: `admin.listen`: must be a string in quotes");
     let taken = "8:10: `admin.listen`: is an address of `listen` or `redirect_http`";

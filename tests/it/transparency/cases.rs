@@ -188,7 +188,6 @@ fn targets() -> Vec<Case> {
         answering(END, OK),
     ));
     cases.push(http1("an absolute target", ask("GET", "http://app.test/a?b", &[], Body::None), answering(END, OK)));
-    cases.push(http1("a fragment", ask("GET", "/a?b#c", &[], Body::None), answering(END, OK)));
     cases
 }
 
