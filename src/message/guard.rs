@@ -69,6 +69,9 @@ pub enum Refusal {
     /// What stands between chunks is no length, or not where it should be (§7.1).
     #[error("the chunks are not written as they should be")]
     Chunk,
+    /// The head has begun and does not end (RFC 9110 §15.5.9).
+    #[error("the request's head did not come in time")]
+    Late,
     /// Bytes came behind a request for another protocol before that was answered.
     #[error("this came before the change of protocol was answered")]
     Early,

@@ -30,7 +30,7 @@ use crate::config::Server;
 use crate::message::framing;
 use crate::message::origin::Origin;
 use crate::observe::metrics::{Handshake, Protocol, TlsVersion};
-use crate::proxy::{Peer, Vitals};
+use crate::proxy::{Interims, Peer, Vitals};
 use crate::tls::server::{Doors, Policy};
 use crate::upstream;
 
@@ -78,6 +78,7 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
         policy,
         vitals,
         refused: Cell::default(),
+        interims: Interims::default(),
         tunnel: RefCell::default(),
     });
     if h2 {
