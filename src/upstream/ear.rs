@@ -144,6 +144,9 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
+    use super::super::interim::Interim;
     use super::*;
 
     /// Listens to an answer in one piece and byte by byte.
@@ -178,6 +181,27 @@ mod tests {
             "\nHTTP/1.1 200 OK\r\n\r\n",
         ] {
             check(answer, false);
+        }
+    }
+
+    #[test]
+    fn interim_answers_are_told_however_they_arrive_when_they_are_wanted() {
+        let answer = "HTTP/1.1 100 Continue\r\nX: 0\r\n\r\nHTTP/1.1 103 Early Hints\r\nX:  a \r\nX: b\r\n\r\n\
+            HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nX: c\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n";
+        for (size, wanted, expected) in
+            [(1, true, "103 a b; 102; "), (7, true, "103 a b; 102; "), (999, true, "103 a b; 102; "), (999, false, "")]
+        {
+            let (ear, told) = (Ear::default(), RefCell::new(String::new()));
+            let hear = |interim: Interim| {
+                let values = interim.fields.get_all("x").iter().map(|value| format!(" {}", value.to_str().unwrap()));
+                *told.borrow_mut() += &format!("{}{}; ", interim.status.as_str(), values.collect::<String>());
+            };
+            ear.expect(wanted);
+            for part in answer.as_bytes().chunks(size) {
+                ear.hear(part).unwrap();
+                ear.interims().tell(Some(&hear));
+            }
+            assert_eq!(told.take(), expected, "{size} bytes at once");
         }
     }
 
