@@ -1,5 +1,7 @@
 //! Whom a request is for, and what it asks for: one host, and a target that no hop rewrites.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::harness::{Gate, Raw, passed, status};
 
 /// A gate with two hosts before two upstreams.

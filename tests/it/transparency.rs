@@ -102,6 +102,9 @@ fn versions(direct: &mut [Message], ours: &str) {
 }
 
 fn reasons(told: &mut Told) {
+    for message in told.direct.iter_mut().filter(|message| !message.start.is_ascii()) {
+        message.start = format!("{} ", message.words()[..2].join(" "));
+    }
     if told.about.way == Way::Gate2 {
         for message in told.all() {
             message.start = message.start.splitn(3, ' ').take(2).collect::<Vec<_>>().join(" ");

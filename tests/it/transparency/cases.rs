@@ -295,6 +295,7 @@ fn statuses() -> Vec<Case> {
         "200 OK",
         "200 Fine, thank you",
         "200 OK\tor not!",
+        "200 caf\u{e9}",
         "200 ",
         "201 Created",
         "202 Accepted",
