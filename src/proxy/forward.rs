@@ -42,8 +42,11 @@ impl Proxy {
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
         let by_field = body::closes_by_field(request.version());
+        // HTTP/1.0 has none (RFC 9110 §15.2), and hyper writes none in HTTP/2.
+        let hears = request.version() == Version::HTTP_11;
         let Outbound { upstream, request, switches, kept } = self.outbound(request, &caller, exchange)?;
-        let response = match upstream.send(request).await? {
+        let relay = |interim| peer.interims.put(interim);
+        let response = match upstream.send_heard(request, hears.then_some(&relay)).await? {
             Answer::Response(response) => response,
             Answer::Switched(head, far) if switches => return switch(head, far, peer, exchange),
             Answer::Switched(..) => return Err(upstream::Error::Nonsense("it switched protocols unasked").into()),
@@ -55,6 +58,9 @@ impl Proxy {
             head.headers.insert(header::CONNECTION, CLOSE);
         }
         let mut response = Response::from_parts(head, Body::relay(relay));
+        if by_field {
+            body::keep_length(&mut response);
+        }
         if let Some(kept) = kept
             && Box::pin(self.inject(kept, &named, &mut response, &caller)).await?
         {

@@ -5,8 +5,8 @@ use http::{Method, Response, StatusCode};
 
 use super::body::Body;
 use super::error::Error;
-use super::pbx::{Selectors, looks_ahead};
-use super::{Caller, Proxy};
+use super::pbx::Selectors;
+use super::{Caller, Proxy, click};
 use crate::auth::{Act, Proof, Verdict};
 use crate::config::{self, Handoff};
 use crate::message::fields;
@@ -102,7 +102,7 @@ impl Proxy {
             return Ok(false);
         }
         // Even without names of the app's the answer would become one: a prefetched bare redirect must not be kept for the click.
-        if looks_ahead(&kept.method, &kept.headers) {
+        if click::looks_ahead(&kept.method, &kept.headers) {
             return Err(Error::NotNow);
         }
         let Some(principal) = self.redirected(named, &kept, caller).await? else { return Ok(false) };

@@ -228,15 +228,19 @@ fn framing(told: &mut Told) {
 }
 
 fn interim(told: &mut Told) {
-    for messages in [&mut told.direct, &mut told.gate] {
-        messages.retain(|message| !message.words()[1].starts_with('1') || message.words()[1] == "101");
-    }
+    let is_1_1 = told.about.version == "HTTP/1.1";
+    told.gate.retain(|message| message.words()[1] != "100");
+    told.direct.retain(|message| match message.words()[1] {
+        "100" => false,
+        "101" => true,
+        status => is_1_1 || !status.starts_with('1'),
+    });
 }
 
 fn length_of_nothing(told: &mut Told) {
     for message in &mut told.direct {
         let status = message.words()[1];
-        if status == "204" || status == "304" && told.about.way == Way::Gate {
+        if status == "204" {
             without(std::slice::from_mut(message), |name| is(name, "content-length"));
         }
     }
