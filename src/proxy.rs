@@ -183,8 +183,9 @@ impl Proxy {
             http2::settle(&mut request).map_err(Error::Refused)?;
         }
         let origin = origin.map_err(|_| Error::Malformed("Forwarded and X-Forwarded-For name different clients"))?;
-        let authority = target::authority(request.version(), request.uri(), request.headers())
-            .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
+        let authority =
+            target::authority_over_tls(request.version(), request.uri(), request.headers(), peer.name.as_deref())
+                .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
         exchange.is_for(&authority.host);
         if !peer.policy.covers(&authority.host) {
             return Err(Error::Misdirected);

@@ -9,11 +9,11 @@ mod grammar;
 use memchr::memchr;
 
 pub(super) use self::grammar::check_target;
-use self::grammar::{NAME, chunk_size, field, number, span};
+use self::grammar::{NAME, check_coding, chunk_size, field, number, span};
 use super::framing::{MAX_FIELDS, MAX_HEAD, MAX_TARGET};
 
 /// The longest method.
-const MAX_METHOD: usize = 32;
+const MAX_METHOD: usize = 64;
 /// The most empty lines before a request (RFC 9112 §2.2 asks for one).
 const MAX_EMPTY: u8 = 2;
 /// The longest line before a chunk, extensions included.
@@ -63,9 +63,12 @@ pub enum Refusal {
     /// The length is no number, or two (RFC 9112 §6.3).
     #[error("the length is not one number")]
     Length,
-    /// The transfer coding is not `chunked` alone, or one is said by HTTP/1.0, or with a length (§6.1).
-    #[error("only chunked is a transfer coding here")]
+    /// The transfer codings do not end in one `chunked`, or one is said by HTTP/1.0, or with a length (§6.1, §6.3).
+    #[error("the transfer coding is not chunked")]
     Coding,
+    /// There are other transfer codings before `chunked` (§6.1).
+    #[error("only chunked is a transfer coding here")]
+    UnknownCoding,
     /// What stands between chunks is no length, or not where it should be (§7.1).
     #[error("the chunks are not written as they should be")]
     Chunk,
@@ -298,10 +301,10 @@ impl Head {
                 }
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                let is_known = value.trim_ascii().eq_ignore_ascii_case(b"chunked");
-                if !is_known || self.is_chunked || self.is_http_10 || self.length.is_some() {
+                if self.is_chunked || self.is_http_10 || self.length.is_some() {
                     return Err(Refusal::Coding);
                 }
+                check_coding(value.trim_ascii())?;
                 self.is_chunked = true;
             }
             _ => {}
@@ -406,7 +409,8 @@ mod tests {
             (field("Content-Length: +5"), Refusal::Length),
             (field("Content-Length: 5\r\nContent-Length: 6"), Refusal::Length),
             (field("Content-Length: 5\r\nTransfer-Encoding: chunked"), Refusal::Coding),
-            (field("Transfer-Encoding: gzip, chunked"), Refusal::Coding),
+            (field("Transfer-Encoding: gzip"), Refusal::Coding),
+            (field("Transfer-Encoding: gzip, chunked"), Refusal::UnknownCoding),
         ] {
             check(&bytes, 0, Err(expected));
         }

@@ -108,6 +108,13 @@ pub fn strip_trailers(trailers: &mut HeaderMap, more: impl Fn(&HeaderName) -> bo
     fields::remove(trailers, |name| HOP_BY_HOP.contains(name) || PROTECTED.contains(name) || more(name));
 }
 
+/// Tells whether `Expect` asks for nothing but a 100 (RFC 9110 §10.1.1), which is of one hop. What else there may be is
+/// for the upstream to meet or refuse.
+#[must_use]
+pub fn expects_continue(headers: &HeaderMap) -> bool {
+    tokens(headers, &header::EXPECT).all(|token| token.eq_ignore_ascii_case(b"100-continue"))
+}
+
 /// Counts the hops that an `OPTIONS` request may still make down by this one (RFC 9110 §7.6.2).
 pub fn count_down(headers: &mut HeaderMap) {
     if let Some(left) = hops_left(headers).and_then(|left| left.checked_sub(1)) {

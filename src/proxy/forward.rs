@@ -116,8 +116,9 @@ fn prepare(head: &mut request::Parts, body: &Payload, caller: &Caller) -> Result
     let may_change = head.method == Method::GET && head.version == Version::HTTP_11 && body.is_end_stream();
     let protocol = if may_change { Protocol::MayChange } else { Protocol::Stays };
     // hyper says 100 itself, once the body is polled: when the upstream's connection stands.
+    let is_ours = hop::expects_continue(fields);
     let Hop { websocket } =
-        hop::strip(fields, protocol, |name| *name == header::EXPECT || forwarded::is_identity(name))
+        hop::strip(fields, protocol, |name| (is_ours && *name == header::EXPECT) || forwarded::is_identity(name))
             .map_err(|_| Error::Malformed(PROTECTED))?;
     forwarded::assert(fields, &caller.origin, &caller.authority.raw, caller.id.header_value());
     forwarded::via(fields, head.version);

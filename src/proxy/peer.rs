@@ -20,6 +20,8 @@ pub struct Peer {
     pub origin: Rc<Origin>,
     /// What its handshake asked of the client.
     pub policy: Policy,
+    /// The name that its handshake asked for.
+    pub name: Option<Box<str>>,
     /// How the connection is doing.
     pub vitals: Rc<Vitals>,
     /// Why what the client says next is no request. It is set before that takes its turn.

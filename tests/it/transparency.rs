@@ -51,7 +51,7 @@ static REQUESTS: [Row; 12] = [
     Row { says: "order of fields", reconcile: order },
     Row { says: "hop-by-hop fields", reconcile: hop_by_hop },
     Row { says: "identity fields of the client", reconcile: |told| without(&mut told.direct, is_identity) },
-    Row { says: "`Expect`", reconcile: |told| without(&mut told.direct, |name| is(name, "expect")) },
+    Row { says: "`Expect`", reconcile: expectations },
     Row { says: "identity fields of callgate", reconcile: |told| told.gate.iter_mut().for_each(take_identity) },
     Row { says: "`Via`", reconcile: via },
     Row { says: "cookies", reconcile: cookies },
@@ -102,6 +102,9 @@ fn versions(direct: &mut [Message], ours: &str) {
 }
 
 fn reasons(told: &mut Told) {
+    for message in told.direct.iter_mut().filter(|message| !message.start.is_ascii()) {
+        message.start = format!("{} ", message.words()[..2].join(" "));
+    }
     if told.about.way == Way::Gate2 {
         for message in told.all() {
             message.start = message.start.splitn(3, ' ').take(2).collect::<Vec<_>>().join(" ");
@@ -119,7 +122,7 @@ fn field_names(told: &mut Told) {
     }
 }
 
-/// Lines of one name stand together, and HTTP/2 has no `Host` in front.
+/// Lines of one name stand together, HTTP/2 has no `Host` in front, and HTTP/1 says last that there is nothing.
 fn order(told: &mut Told) {
     for message in &mut told.direct {
         for fields in [&mut message.fields, &mut message.trailers] {
@@ -129,6 +132,9 @@ fn order(told: &mut Told) {
     }
     for message in told.gate.iter_mut().filter(|_| told.about.way == Way::Gate2) {
         message.fields.sort_by_key(|(name, _)| name != "host");
+    }
+    for message in told.all() {
+        message.fields.sort_by_key(|(name, value)| is(name, "content-length") && value == "0");
     }
 }
 
@@ -162,6 +168,13 @@ fn is_identity(name: &str) -> bool {
     let prefixes = ["x-forwarded", "client-cert", "x-client-cert", "ssl-client-", "x-ssl-client-"];
     prefixes.iter().any(|prefix| name.starts_with(prefix))
         || ["forwarded", "x-real-ip", "x-request-id"].contains(&name.as_str())
+}
+
+/// What the gate itself can meet is not passed on.
+fn expectations(told: &mut Told) {
+    for message in &mut told.direct {
+        message.fields.retain(|(name, value)| !is(name, "expect") || !is(value, "100-continue"));
+    }
 }
 
 fn is_for_the_gate(name: &str) -> bool {
