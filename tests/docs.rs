@@ -138,14 +138,15 @@ impl Machine {
         fs::create_dir_all(machine.etc().join("certs")).unwrap();
         fs::create_dir_all(machine.etc().join("log")).unwrap();
         let certificate = dev::certificate(&["portal.example.com", "pbx.example.com"]).unwrap();
+        let staff = dev::certificate(&["staff.example.com"]).unwrap();
         for (name, text) in [
             ("ca.pem", &certificate.ca),
             ("certs/upstream-ca.pem", &certificate.ca),
             ("certs/fullchain.pem", &certificate.chain),
             ("certs/privkey.pem", &certificate.key),
             ("certs/client-ca.pem", &certificate.ca),
-            ("certs/staff.pem", &certificate.chain),
-            ("certs/staff.key", &certificate.key),
+            ("certs/staff.pem", &staff.chain),
+            ("certs/staff.key", &staff.key),
         ] {
             machine.write(name, text);
         }
