@@ -6,5 +6,6 @@ pub mod framing;
 pub mod guard;
 pub mod hop;
 pub mod http2;
+pub mod line;
 pub mod origin;
 pub mod target;

@@ -29,12 +29,12 @@ pub enum Unclear {
     Status,
 }
 
-/// Accepts `chunked`, once, and no other transfer coding.
-fn check_chunked(headers: &HeaderMap) -> Result<(), Unclear> {
+/// Tells whether the transfer coding is `chunked`, once; there is no other.
+fn is_chunked(headers: &HeaderMap) -> Result<bool, Unclear> {
     let mut lines = headers.get_all(header::TRANSFER_ENCODING).into_iter();
     match (lines.next(), lines.next()) {
-        (None, None) => Ok(()),
-        (Some(line), None) if line.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        (None, None) => Ok(false),
+        (Some(line), None) if line.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(true),
         _ => Err(Unclear::Coding),
     }
 }
@@ -47,12 +47,12 @@ pub fn settle_answer(head: &mut response::Parts) -> Result<(), Unclear> {
     if head.status.as_u16() >= 600 {
         return Err(Unclear::Status);
     }
-    check_chunked(&head.headers)?;
+    let is_chunked = is_chunked(&head.headers)?;
     let lines = length_lines(&head.headers)?;
     if lines == 0 {
         return Ok(());
     }
-    if head.headers.contains_key(header::TRANSFER_ENCODING) {
+    if is_chunked {
         return Err(Unclear::Length);
     }
     if head.status == StatusCode::NO_CONTENT {

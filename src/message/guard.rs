@@ -6,11 +6,10 @@
 
 mod grammar;
 
-use memchr::memchr;
-
 pub(super) use self::grammar::check_target;
 use self::grammar::{NAME, check_coding, chunk_size, field, number, span};
 use super::framing::{MAX_FIELDS, MAX_HEAD, MAX_TARGET};
+use super::line;
 
 /// The longest method.
 const MAX_METHOD: usize = 64;
@@ -158,7 +157,7 @@ impl Guard {
                     // Only a line that ends within its bound is one.
                     let reach = bytes.len().min(gone + line.limit());
                     let from = at.max(searched);
-                    let Some(length) = memchr(b'\n', &bytes[from..reach]) else {
+                    let Some(length) = line::end(&bytes[from..reach]) else {
                         self.searched = reach - gone;
                         break if reach < bytes.len() { Err(line.too_large()) } else { Ok(()) };
                     };

@@ -133,8 +133,13 @@ fn split(text: &str) -> Option<(&str, Option<u16>)> {
 }
 
 fn is_name(host: &str) -> bool {
-    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    !host.is_empty() && host.len() <= 255 && host.bytes().all(known) && !host.starts_with('.') && !host.contains("..")
+    // No label is empty.
+    let mut before = b'.';
+    let fits = |byte: u8| {
+        let last = std::mem::replace(&mut before, byte);
+        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && last != b'.')
+    };
+    !host.is_empty() && host.len() <= 255 && host.bytes().all(fits)
 }
 
 fn port(digits: &str) -> Option<u16> {

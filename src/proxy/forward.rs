@@ -1,5 +1,6 @@
 //! Everything that is not ours: passed on to an upstream, and its answer back, both as they are.
 
+use std::mem;
 use std::rc::Rc;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -29,14 +30,14 @@ struct Outbound<'p> {
     /// It asks for a WebSocket.
     switches: bool,
     /// What injection needs of it.
-    kept: Option<Kept>,
+    kept: Option<Box<Kept>>,
 }
 
 impl Proxy {
     /// Passes a request on, and the answer back. A redirect to the landing page is given its session on the way.
     pub(super) async fn forward(
         &self,
-        request: Request<Payload>,
+        request: &mut Request<Payload>,
         peer: &Peer,
         caller: Caller,
         exchange: &mut Exchange,
@@ -62,7 +63,7 @@ impl Proxy {
             body::keep_length(&mut response);
         }
         if let Some(kept) = kept
-            && Box::pin(self.inject(kept, &named, &mut response, &caller)).await?
+            && Box::pin(self.inject(*kept, &named, &mut response, &caller)).await?
         {
             exchange.is_answered_by(Route::Injected);
         }
@@ -72,7 +73,7 @@ impl Proxy {
     /// Decides where a request goes, and makes it the next hop's. Nothing is waited for.
     fn outbound(
         &self,
-        request: Request<Payload>,
+        request: &mut Request<Payload>,
         caller: &Caller,
         exchange: &mut Exchange,
     ) -> Result<Outbound<'_>, Error> {
@@ -83,9 +84,9 @@ impl Proxy {
             self.admit_password_login(request.method(), &canonical, request.headers(), caller)?;
         }
         drop(canonical);
-        let (mut head, payload) = request.into_parts();
+        let (mut head, payload) = mem::take(request).into_parts();
         let kept = match to {
-            To::App => self.keep(&head.method, head.uri.path(), &head.headers),
+            To::App => self.keep(&head.method, head.uri.path(), &head.headers).map(Box::new),
             To::Pbx => None,
         };
         let switches = prepare(&mut head, &payload, caller)?;

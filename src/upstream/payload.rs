@@ -17,9 +17,10 @@ use crate::message::forwarded;
 use crate::message::hop;
 
 /// What is sent behind the head.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum Payload {
     /// Nothing.
+    #[default]
     Empty,
     /// Bytes of our own.
     Full(Option<Bytes>),
