@@ -7,3 +7,4 @@ pub mod hop;
 pub mod http2;
 pub mod origin;
 pub mod target;
+pub mod websocket;

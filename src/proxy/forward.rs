@@ -16,21 +16,30 @@ use super::{Caller, Peer, Proxy};
 use crate::limit::client_key;
 use crate::message::forwarded;
 use crate::message::hop::{self, Hop};
+use crate::message::websocket::{Key, WEBSOCKET};
 use crate::model::path;
 use crate::observe::metrics::Route;
 use crate::upstream::{self, Answer, Far, Payload, Upstream};
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
-const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
 /// A request on its way to an upstream.
 struct Outbound<'p> {
     upstream: &'p Rc<Upstream>,
     request: Request<Payload>,
-    /// It asks for a WebSocket.
-    switches: bool,
+    asked: Asked,
     /// What injection needs of it.
     kept: Option<Kept>,
+}
+
+/// What a client asks for.
+enum Asked {
+    /// An answer.
+    Answer,
+    /// That its connection becomes a WebSocket.
+    Upgrade,
+    /// That its stream becomes a WebSocket. The upstream is asked to upgrade, with a key of ours.
+    Connect(Key),
 }
 
 impl Proxy {
@@ -43,12 +52,15 @@ impl Proxy {
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
         let by_field = body::closes_by_field(request.version());
-        let Outbound { upstream, request, switches, kept } = self.outbound(request, &caller, exchange)?;
+        let Outbound { upstream, request, asked, kept } = self.outbound(request, &caller, exchange)?;
         let response = match upstream.send(request).await? {
             Answer::Response(response) => response,
-            Answer::Switched(head, far) if switches => return switch(head, far, peer, exchange),
-            Answer::Switched(..) => return Err(upstream::Error::Nonsense("it switched protocols unasked").into()),
+            Answer::Switched(head, far) => return switch(head, far, &asked, peer, exchange),
         };
+        if matches!(asked, Asked::Connect(_)) && response.status().is_success() {
+            // To the client that would mean that its stream is a WebSocket now (RFC 9113 §8.5).
+            return Err(upstream::Error::Nonsense("it answered as if nobody had asked for a WebSocket").into());
+        }
         let (mut head, relay) = response.into_parts();
         let (named, _) = receive(&mut head.headers)?;
         if by_field && exchange.is_receiving() {
@@ -83,11 +95,11 @@ impl Proxy {
             To::App => self.keep(&head.method, head.uri.path(), &head.headers),
             To::Pbx => None,
         };
-        let switches = prepare(&mut head, &payload, caller)?;
+        let asked = prepare(&mut head, &payload, caller)?;
         exchange.receives(payload.meter());
         let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
         let request = upstream::request(head.method, target, head.headers, payload);
-        Ok(Outbound { upstream, request, switches, kept })
+        Ok(Outbound { upstream, request, asked, kept })
     }
 
     /// Counts what could guess a password of the PBX: it sees only our address, so it cannot tell who guesses.
@@ -105,8 +117,8 @@ impl Proxy {
     }
 }
 
-/// Makes the fields of a request those of the next hop. Tells whether it asks for a WebSocket.
-fn prepare(head: &mut Parts, body: &Payload, caller: &Caller) -> Result<bool, Error> {
+/// Makes the fields of a request those of the next hop, and tells what it asks for.
+fn prepare(head: &mut Parts, body: &Payload, caller: &Caller) -> Result<Asked, Error> {
     let fields = &mut head.headers;
     let hop = hop::strip(fields).map_err(|_| Error::Malformed("a Connection field names a protected field"))?;
     forwarded::strip(fields);
@@ -128,13 +140,27 @@ fn prepare(head: &mut Parts, body: &Payload, caller: &Caller) -> Result<bool, Er
         // Without it hyper drops the body of methods that seldom have one.
         fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let switches =
-        hop.websocket && head.method == Method::GET && head.version == Version::HTTP_11 && body.is_end_stream();
-    if switches {
-        fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        fields.insert(header::UPGRADE, WEBSOCKET);
+    let asked = match head.method {
+        // A CONNECT that comes so far is one for a WebSocket.
+        Method::CONNECT => Asked::Connect(Key::random()),
+        Method::GET if hop.websocket && head.version == Version::HTTP_11 && body.is_end_stream() => Asked::Upgrade,
+        _ => Asked::Answer,
+    };
+    if let Asked::Connect(key) = &asked {
+        head.method = Method::GET;
+        fields.remove(header::CONTENT_LENGTH);
+        key.ask(fields);
     }
-    Ok(switches)
+    if !matches!(asked, Asked::Answer) {
+        upgrade(fields);
+    }
+    Ok(asked)
+}
+
+/// Says that what follows is a WebSocket, in a request or in a 101.
+fn upgrade(fields: &mut HeaderMap) {
+    fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    fields.insert(header::UPGRADE, WEBSOCKET);
 }
 
 /// Joins the crumbs that HTTP/2 may make of a cookie (RFC 9113 §8.2.3).
@@ -165,17 +191,26 @@ fn receive(fields: &mut HeaderMap) -> Result<(Named, Hop), upstream::Error> {
     Ok((named, hop))
 }
 
-/// Passes on the upstream's 101, and leaves it to the connection to become a tunnel once that is out.
-fn switch(head: Response<()>, far: Far, peer: &Peer, exchange: &mut Exchange) -> Result<Response<Body>, Error> {
+/// Passes on the upstream's 101, and leaves it to the connection, or to the stream, to become a tunnel once that is out.
+fn switch(
+    head: Response<()>,
+    far: Far,
+    asked: &Asked,
+    peer: &Peer,
+    exchange: &mut Exchange,
+) -> Result<Response<Body>, Error> {
     let (mut head, ()) = head.into_parts();
     let (_, hop) = receive(&mut head.headers)?;
     if !hop.websocket {
         return Err(upstream::Error::Nonsense("it switched to another protocol").into());
     }
     head.headers.remove(header::CONTENT_LENGTH);
-    head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    head.headers.insert(header::UPGRADE, WEBSOCKET);
-    head.status = StatusCode::SWITCHING_PROTOCOLS;
-    peer.tunnel.replace(Some(Tunnel { far, exchange: exchange.split() }));
+    match asked {
+        Asked::Answer => return Err(upstream::Error::Nonsense("it switched protocols unasked").into()),
+        Asked::Upgrade => upgrade(&mut head.headers),
+        Asked::Connect(key) if key.is_answered(&mut head.headers) => head.status = StatusCode::OK,
+        Asked::Connect(_) => return Err(upstream::Error::Nonsense("it switched for somebody else's key").into()),
+    }
+    peer.tunnel.replace(Some(Tunnel { far, exchange: exchange.split(head.status) }));
     Ok(Response::from_parts(head, Body::own("")))
 }
