@@ -228,7 +228,7 @@ async fn carry(stream: OnUpgrade, mut tunnel: Tunnel, patience: Patience) {
 }
 
 const fn patience(timeouts: ServerTimeouts) -> Patience {
-    Patience { idle: timeouts.tunnel_idle, write_stall: timeouts.write_stall }
+    Patience { idle: timeouts.tunnel_idle, client_stall: timeouts.write_stall, upstream_stall: timeouts.body_idle }
 }
 
 /// A connection that can be asked to end when its exchanges have.

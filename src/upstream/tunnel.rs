@@ -41,7 +41,9 @@ pub struct Patience {
     /// The longest silence of both sides.
     pub idle: Duration,
     /// How long the client may take nothing of what is there for it.
-    pub write_stall: Duration,
+    pub client_stall: Duration,
+    /// The same of the upstream: over HTTP/2, what waits for it is in the way of the other streams.
+    pub upstream_stall: Duration,
 }
 
 /// After how much silence the kernel asks the other side whether it still exists, and how long it waits to ask again.
@@ -89,8 +91,12 @@ where
             quiet_since = Instant::now();
         }
         let idle = (quiet_since + patience.idle, TunnelEnd::Idle);
-        let stalled = down.stuck_since.map(|since| (since + patience.write_stall, TunnelEnd::Stalled));
-        let (due, late) = stalled.filter(|stalled| stalled.0 < idle.0).unwrap_or(idle);
+        let stalls = [
+            down.stuck_since.map(|since| (since + patience.client_stall, TunnelEnd::Stalled)),
+            up.stuck_since.map(|since| (since + patience.upstream_stall, TunnelEnd::Stalled)),
+        ];
+        let (due, late) =
+            stalls.into_iter().flatten().fold(idle, |first, next| if next.0 < first.0 { next } else { first });
         alarm.poll(cx, due).map(|()| late)
     })
     .await;

@@ -237,7 +237,7 @@ labels! {
         Closed = "closed",
         /// Both were silent for too long.
         Idle = "idle",
-        /// The client took nothing for too long.
+        /// One of them took nothing for too long.
         Stalled = "stalled",
         /// A connection broke.
         Failed = "failed",

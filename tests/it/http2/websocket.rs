@@ -556,7 +556,7 @@ async fn an_upstream_that_takes_nothing_stops_the_client() {
         std::future::pending::<()>().await;
     })
     .await;
-    let gate = Gate::before(upstream.addr).await;
+    let gate = Gate::before_with(upstream.addr, "", "[server]\ntimeouts = { body_idle = \"3s\" }").await;
     let mut client = connect(&gate).await;
     let mut socket = Socket::open(&mut client, "/").await;
     let mut sent = 0;
@@ -569,6 +569,9 @@ async fn an_upstream_that_takes_nothing_stops_the_client() {
         sent += room;
         assert!(sent < 32 << 20, "{sent}");
     }
+    // What it does not take is not in the way of others for ever.
+    assert_eq!(socket.rest().await, (String::new(), Some(Reason::CANCEL)));
+    counted(&gate, &["callgate_tunnels_ended_total{reason=\"stalled\"} 1"]).await;
 }
 
 #[tokio::test]
