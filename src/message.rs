@@ -9,3 +9,4 @@ pub mod http2;
 pub mod line;
 pub mod origin;
 pub mod target;
+pub mod websocket;

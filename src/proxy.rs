@@ -22,9 +22,10 @@ use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 
 pub use self::body::Body;
 use self::body::Exchange;
@@ -42,6 +43,7 @@ use crate::message::hop;
 use crate::message::http2;
 use crate::message::origin::{Contradiction, Origin};
 use crate::message::target::{self, Authority};
+use crate::message::websocket;
 use crate::model::path::{self, Place, Reserved};
 use crate::observe::metrics::{Route, Side, Tally};
 use crate::observe::{Logs, RequestId};
@@ -192,7 +194,7 @@ impl Proxy {
         if !peer.policy.covers(&authority.host) {
             return Err(Error::Misdirected);
         }
-        if let Some(answer) = answer_method(request.method(), request.uri(), request.headers())? {
+        if let Some(answer) = answer_method(request)? {
             return Ok(answer);
         }
         let caller = Caller { origin, authority, id: exchange.id };
@@ -253,13 +255,18 @@ impl Proxy {
 
 /// Refuses the methods that no route may have, and answers `OPTIONS` for the server as a whole (RFC 9110 §9.3.7) and
 /// where it may go no further.
-fn answer_method(method: &Method, uri: &http::Uri, headers: &HeaderMap) -> Result<Option<Response<Body>>, Error> {
+fn answer_method(request: &Request<Payload>) -> Result<Option<Response<Body>>, Error> {
+    let (method, uri) = (request.method(), request.uri());
+    if let Some(protocol) = request.extensions().get::<Protocol>() {
+        // A CONNECT that names a protocol is for the host itself, not for one behind it (RFC 8441 §4).
+        return if websocket::is_named(protocol) { Ok(None) } else { Err(Error::Protocol) };
+    }
     match *method {
         // An upstream may read method names without regard to case.
         _ if ["CONNECT", "TRACE"].iter().any(|name| method.as_str().eq_ignore_ascii_case(name)) => {
             Err(Error::Method(METHODS))
         }
-        Method::OPTIONS if uri.path() == "*" || hop::hops_left(headers) == Some(0) => {
+        Method::OPTIONS if uri.path() == "*" || hop::hops_left(request.headers()) == Some(0) => {
             Ok(Some(reply::empty(StatusCode::NO_CONTENT)))
         }
         _ if uri.path().starts_with('/') => Ok(None),

@@ -33,7 +33,7 @@ pub use self::interim::{Hearer, Interim};
 use self::link::{Deadlines, Link, SendError};
 pub use self::payload::{Meter, Payload};
 pub use self::relay::{Cut, Relay};
-pub use self::tunnel::{End, Far, join, keep_alive};
+pub use self::tunnel::{End, Far, Patience, join, keep_alive};
 use crate::config::UpstreamTimeouts;
 use crate::message::framing::{self, Unclear};
 use crate::observe::metrics::{Carrier, Connect, Fault, Side, Tally};

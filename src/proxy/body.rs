@@ -155,16 +155,15 @@ enum Part {
     Question,
     /// The answer with this status.
     Answer(StatusCode),
-    /// The tunnel behind a 101, and how it ended.
-    Tunnel(TunnelEnd),
+    /// The tunnel behind an answer with this status, and how it ended.
+    Tunnel(StatusCode, TunnelEnd),
 }
 
 impl Part {
     const fn status(self) -> Option<StatusCode> {
         match self {
             Self::Question => None,
-            Self::Answer(status) => Some(status),
-            Self::Tunnel(_) => Some(StatusCode::SWITCHING_PROTOCOLS),
+            Self::Answer(status) | Self::Tunnel(status, _) => Some(status),
         }
     }
 }
@@ -257,14 +256,14 @@ impl Exchange {
         self.meter.as_ref().is_some_and(|meter| !meter.is_done())
     }
 
-    /// Hands the rest of the exchange to a tunnel: it ends with that, not with the answer that agreed to it.
+    /// Hands the rest of the exchange to a tunnel: it ends with that, not with the answer of this status that agreed to it.
     #[must_use]
-    pub fn split(&mut self) -> Self {
+    pub fn split(&mut self, status: StatusCode) -> Self {
         self.tally().tunnel_opened();
         Self {
             line: self.line.take(),
             // Until its connection tells otherwise.
-            part: Part::Tunnel(TunnelEnd::Cut),
+            part: Part::Tunnel(status, TunnelEnd::Cut),
             meter: None,
             in_flight: self.in_flight.again(),
             ..*self
@@ -274,7 +273,9 @@ impl Exchange {
     /// Notes how a tunnel ended, and what it carried.
     pub fn carried(&mut self, end: upstream::End) {
         self.complete = true;
-        self.part = Part::Tunnel(end.why);
+        if let Part::Tunnel(_, why) = &mut self.part {
+            *why = end.why;
+        }
         (self.received, self.sent) = (end.up, end.down);
     }
 
@@ -287,7 +288,7 @@ impl Exchange {
         tally.carried(self.received, self.sent);
         match self.part {
             Part::Question | Part::Answer(_) => tally.exchange(self.route, self.part.status(), self.complete),
-            Part::Tunnel(end) => tally.tunnel_ended(end),
+            Part::Tunnel(_, end) => tally.tunnel_ended(end),
         }
     }
 

@@ -29,6 +29,9 @@ pub(super) enum Error {
     /// The method is not for this resource; these are.
     #[error("only {0} is possible here")]
     Method(&'static str),
+    /// A tunnel for a protocol that is not spoken here.
+    #[error("only a WebSocket is possible by CONNECT")]
+    Protocol,
     /// The client's body paused for too long.
     #[error("the request took too long")]
     RequestTimeout,
@@ -96,6 +99,7 @@ impl Error {
             Self::Malformed(_) | Self::Refused(_) => (StatusCode::BAD_REQUEST, "malformed"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method"),
+            Self::Protocol => (StatusCode::NOT_IMPLEMENTED, "protocol"),
             Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "client_stalled"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type"),

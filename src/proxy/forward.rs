@@ -16,6 +16,7 @@ use super::{Caller, Peer, Proxy};
 use crate::limit::client_key;
 use crate::message::forwarded;
 use crate::message::hop::{self, Hop, Protocol};
+use crate::message::websocket::{Key, WEBSOCKET};
 use crate::model::path;
 use crate::observe::metrics::Route;
 use crate::upstream::{self, Answer, Far, Payload, Upstream};
@@ -27,10 +28,19 @@ const PROTECTED: &str = "a Connection field names a protected field";
 struct Outbound<'p> {
     upstream: &'p Rc<Upstream>,
     request: Request<Payload>,
-    /// It asks for a WebSocket.
-    switches: bool,
+    asked: Asked,
     /// What injection needs of it.
     kept: Option<Box<Kept>>,
+}
+
+/// What a client asks for.
+enum Asked {
+    /// An answer.
+    Answer,
+    /// That its connection becomes a WebSocket.
+    Upgrade,
+    /// That its stream becomes a WebSocket. The upstream is asked to upgrade, with a key of ours.
+    Connect(Key),
 }
 
 impl Proxy {
@@ -45,13 +55,16 @@ impl Proxy {
         let by_field = body::closes_by_field(request.version());
         // HTTP/1.0 has none (RFC 9110 §15.2), and hyper writes none in HTTP/2.
         let hears = request.version() == Version::HTTP_11;
-        let Outbound { upstream, request, switches, kept } = self.outbound(request, &caller, exchange)?;
+        let Outbound { upstream, request, asked, kept } = self.outbound(request, &caller, exchange)?;
         let relay = |interim| peer.interims.put(interim);
         let response = match upstream.send_heard(request, hears.then_some(&relay)).await? {
             Answer::Response(response) => response,
-            Answer::Switched(head, far) if switches => return switch(head, far, peer, exchange),
-            Answer::Switched(..) => return Err(upstream::Error::Nonsense("it switched protocols unasked").into()),
+            Answer::Switched(head, far) => return switch(head, far, &asked, peer, exchange),
         };
+        if matches!(asked, Asked::Connect(_)) && response.status().is_success() {
+            // To the client that would mean that its stream is a WebSocket now (RFC 9113 §8.5).
+            return Err(upstream::Error::Nonsense("it answered as if nobody had asked for a WebSocket").into());
+        }
         let (mut head, relay) = response.into_parts();
         let named = receive(&mut head)?;
         if by_field && exchange.is_receiving() {
@@ -89,11 +102,11 @@ impl Proxy {
             To::App => self.keep(&head.method, head.uri.path(), &head.headers).map(Box::new),
             To::Pbx => None,
         };
-        let switches = prepare(&mut head, &payload, caller)?;
+        let asked = prepare(&mut head, &payload, caller)?;
         exchange.receives(payload.meter());
         let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
         let request = upstream::request(head.method, target, head.headers, payload);
-        Ok(Outbound { upstream, request, switches, kept })
+        Ok(Outbound { upstream, request, asked, kept })
     }
 
     /// Counts what could guess a password of the PBX: it sees only our address, so it cannot tell who guesses.
@@ -111,8 +124,8 @@ impl Proxy {
     }
 }
 
-/// Makes the fields of a request those of the next hop. Tells whether it asks for a WebSocket.
-fn prepare(head: &mut request::Parts, body: &Payload, caller: &Caller) -> Result<bool, Error> {
+/// Makes the fields of a request those of the next hop, and tells what it asks for.
+fn prepare(head: &mut request::Parts, body: &Payload, caller: &Caller) -> Result<Asked, Error> {
     let fields = &mut head.headers;
     let may_change = head.method == Method::GET && head.version == Version::HTTP_11 && body.is_end_stream();
     let protocol = if may_change { Protocol::MayChange } else { Protocol::Stays };
@@ -137,7 +150,20 @@ fn prepare(head: &mut request::Parts, body: &Payload, caller: &Caller) -> Result
         // Without it hyper drops the body of methods that seldom have one.
         fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    Ok(websocket)
+    let asked = match head.method {
+        // A CONNECT that comes so far is one for a WebSocket.
+        Method::CONNECT => Asked::Connect(Key::random()),
+        _ if websocket => Asked::Upgrade,
+        _ => Asked::Answer,
+    };
+    if let Asked::Connect(key) = &asked {
+        head.method = Method::GET;
+        fields.remove(header::CONTENT_LENGTH);
+        key.ask(fields);
+        fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        fields.insert(header::UPGRADE, WEBSOCKET);
+    }
+    Ok(asked)
 }
 
 /// Joins the crumbs that HTTP/2 may make of a cookie (RFC 9113 §8.2.3).
@@ -168,8 +194,14 @@ fn receive(head: &mut response::Parts) -> Result<Named, upstream::Error> {
     Ok(named)
 }
 
-/// Passes on the upstream's 101, and leaves it to the connection to become a tunnel once that is out.
-fn switch(head: Response<()>, far: Far, peer: &Peer, exchange: &mut Exchange) -> Result<Response<Body>, Error> {
+/// Passes on the upstream's 101, and leaves it to the connection, or to the stream, to become a tunnel once that is out.
+fn switch(
+    head: Response<()>,
+    far: Far,
+    asked: &Asked,
+    peer: &Peer,
+    exchange: &mut Exchange,
+) -> Result<Response<Body>, Error> {
     let (mut head, ()) = head.into_parts();
     let is_out = |name: &HeaderName| *name == header::CONTENT_LENGTH || inject::is_name(name);
     let Hop { websocket } =
@@ -177,7 +209,16 @@ fn switch(head: Response<()>, far: Far, peer: &Peer, exchange: &mut Exchange) ->
     if !websocket {
         return Err(upstream::Error::Nonsense("it switched to another protocol").into());
     }
-    head.status = StatusCode::SWITCHING_PROTOCOLS;
-    peer.tunnel.replace(Some(Tunnel { far, exchange: exchange.split() }));
+    match asked {
+        Asked::Answer => return Err(upstream::Error::Nonsense("it switched protocols unasked").into()),
+        Asked::Upgrade => head.status = StatusCode::SWITCHING_PROTOCOLS,
+        Asked::Connect(key) if key.is_answered(&mut head.headers) => {
+            head.headers.remove(header::CONNECTION);
+            head.headers.remove(header::UPGRADE);
+            head.status = StatusCode::OK;
+        }
+        Asked::Connect(_) => return Err(upstream::Error::Nonsense("it switched for somebody else's key").into()),
+    }
+    peer.tunnel.replace(Some(Tunnel { far, exchange: exchange.split(head.status) }));
     Ok(Response::from_parts(head, Body::own("")))
 }

@@ -28,7 +28,8 @@ pub struct Peer {
     pub refused: Cell<Option<Refusal>>,
     /// What its client is told before it is answered.
     pub interims: Interims,
-    /// The other end of a tunnel that this connection becomes, once its 101 is out.
+    /// The other end of a tunnel that this connection, or a stream of it, becomes once the answer that agrees is out.
+    /// Over HTTP/2 it is taken as soon as that answer is made: another stream may put its own here.
     pub tunnel: RefCell<Option<Tunnel>>,
 }
 

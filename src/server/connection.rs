@@ -8,10 +8,12 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::StatusCode;
+use bytes::Bytes;
 use http::header::{self, HeaderValue};
+use http::{Method, StatusCode};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::server::Acceptor;
 use rustls::{HandshakeKind, ServerConnection};
@@ -26,13 +28,13 @@ use super::io::{Stream, Watched};
 use super::pace::Streams;
 use super::proxy_protocol;
 use super::worker::Worker;
-use crate::config::Server;
+use crate::config::{Server, ServerTimeouts};
 use crate::message::framing;
 use crate::message::origin::Origin;
 use crate::observe::metrics::{Handshake, Protocol, TlsVersion};
-use crate::proxy::{Interims, Peer, Vitals};
+use crate::proxy::{Interims, Peer, Tunnel, Vitals};
 use crate::tls::server::{Doors, Policy};
-use crate::upstream;
+use crate::upstream::{self, Patience};
 
 /// The most bytes that are buffered of requests (HTTP/1): more than a head may have.
 const MAX_BUFFER: usize = 2 * framing::MAX_HEAD;
@@ -172,7 +174,7 @@ async fn serve_h1(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
         if let Some(stream) = io.tcp() {
             upstream::keep_alive(stream);
         }
-        let end = Box::pin(upstream::join(io, early, tunnel.far, watch.timeouts.tunnel_idle)).await;
+        let end = Box::pin(upstream::join(io, early, tunnel.far, patience(watch.timeouts))).await;
         tunnel.exchange.carried(end);
     } else if ended == Ended::Itself {
         Box::pin(io.linger(&parts.read_buf)).await;
@@ -180,13 +182,26 @@ async fn serve_h1(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
 }
 
 async fn serve_h2(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Watch) {
+    if let Some(stream) = io.tcp() {
+        // A stream of it may become a tunnel, and by then it is hyper's.
+        upstream::keep_alive(stream);
+    }
     let streams = Streams::new(watch.timeouts.write_stall);
     let service = {
-        let streams = streams.clone();
-        service_fn(move |request| {
-            let (proxy, peer, pace) = (worker.proxy(), Rc::clone(&peer), streams.begin());
+        let (streams, patience) = (streams.clone(), patience(watch.timeouts));
+        service_fn(move |mut request| {
+            let (proxy, peer, streams, pace) = (worker.proxy(), Rc::clone(&peer), streams.clone(), streams.begin());
+            let upgrade = (*request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
             // Boxed, because HTTP/2 moves it into a task of its own.
-            Box::pin(async move { Ok::<_, Infallible>(proxy.handle(request, &peer).await.map(|body| pace.of(body))) })
+            Box::pin(async move {
+                let response = proxy.handle(request, &peer).await;
+                if let Some(upgrade) = upgrade
+                    && let Some(tunnel) = peer.tunnel.take()
+                {
+                    streams.become_tunnel(carry(upgrade, tunnel, patience));
+                }
+                Ok::<_, Infallible>(response.map(|body| pace.of(body)))
+            })
         })
     };
     let connection = http2::Builder::new(streams)
@@ -196,8 +211,20 @@ async fn serve_h2(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
         .max_send_buf_size(MAX_SEND_BUFFER)
         .max_pending_accept_reset_streams(MAX_RESETS)
         .max_local_error_reset_streams(MAX_RESETS)
+        .enable_connect_protocol()
         .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(1 << 20)
         .serve_connection(TokioIo::new(io), service);
     watch.drive(pin!(connection)).await;
+}
+
+/// Joins a stream of HTTP/2 with the upstream, once its answer is out.
+async fn carry(stream: OnUpgrade, mut tunnel: Tunnel, patience: Patience) {
+    let Ok(stream) = stream.await else { return };
+    let end = upstream::join(TokioIo::new(stream), Bytes::new(), tunnel.far, patience).await;
+    tunnel.exchange.carried(end);
+}
+
+const fn patience(timeouts: ServerTimeouts) -> Patience {
+    Patience { idle: timeouts.tunnel_idle, client_stall: timeouts.write_stall, upstream_stall: timeouts.body_idle }
 }

@@ -1,6 +1,7 @@
 //! HTTP/2: an exchange whose client takes nothing of it is ended alone, and the others on the connection go on.
+//! A tunnel runs beside the stream that it has become, and ends with it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -17,11 +18,22 @@ use crate::alarm::Alarm;
 type Waiting = Rc<Cell<Option<Instant>>>;
 
 /// Runs the streams of one connection on its own thread, each under the deadline of a client that takes nothing.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Streams {
     write_stall: Duration,
-    /// The stream that hyper runs next: it calls the service, and then hands over what came of the call.
-    next: Rc<RefCell<Waiting>>,
+    /// What hyper runs next: it calls the service, and then hands over what came of the call.
+    next: Rc<Cell<Next>>,
+}
+
+/// What hyper hands over next.
+#[derive(Default)]
+enum Next {
+    #[default]
+    Nothing,
+    /// An exchange.
+    Exchange(Waiting),
+    /// What writes to a stream that becomes this tunnel.
+    Tunnel(Pin<Box<dyn Future<Output = ()>>>),
 }
 
 impl Streams {
@@ -32,25 +44,51 @@ impl Streams {
     /// Begins a stream, and returns what its body will tell.
     pub(super) fn begin(&self) -> Pace {
         let waiting = Waiting::default();
-        self.next.replace(Rc::clone(&waiting));
+        self.next.set(Next::Exchange(Rc::clone(&waiting)));
         Pace(waiting)
     }
+
+    /// Lets the stream whose answer is made now, and which is a success, become a tunnel.
+    pub(super) fn become_tunnel(&self, tunnel: impl Future<Output = ()> + 'static) {
+        self.next.set(Next::Tunnel(Box::pin(tunnel)));
+    }
+
+    /// Runs an exchange. One that is dropped unfinished is reset.
+    async fn exchange<F: Future>(self, stream: F, waiting: Waiting) {
+        let mut stream = pin!(stream);
+        let mut alarm = Alarm::default();
+        poll_fn(|cx| match (stream.as_mut().poll(cx), waiting.get()) {
+            (Poll::Ready(_), _) => Poll::Ready(()),
+            (Poll::Pending, Some(since)) => alarm.poll(cx, since + self.write_stall),
+            (Poll::Pending, None) => Poll::Pending,
+        })
+        .await;
+        // A tunnel that was agreed, while the client reset its stream.
+        self.next.take();
+    }
+}
+
+/// Runs a tunnel with what writes to its stream. Unless the tunnel has said its end, that is dropped unfinished, and the
+/// stream is reset: a connection that breaks is not one that ends (RFC 8441 §5).
+async fn run_tunnel<F: Future>(writer: F, mut tunnel: Pin<Box<dyn Future<Output = ()>>>) {
+    let mut writer = pin!(Some(writer));
+    poll_fn(|cx| {
+        if writer.as_mut().as_pin_mut().is_some_and(|writer| writer.poll(cx).is_ready()) {
+            // Only then the tunnel learns of it.
+            writer.set(None);
+        }
+        tunnel.as_mut().poll(cx)
+    })
+    .await;
 }
 
 impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let (waiting, write_stall) = (self.next.take(), self.write_stall);
-        tokio::task::spawn_local(async move {
-            let mut stream = pin!(stream);
-            let mut alarm = Alarm::default();
-            // A stream that is dropped unfinished is reset.
-            poll_fn(|cx| match (stream.as_mut().poll(cx), waiting.get()) {
-                (Poll::Ready(_), _) => Poll::Ready(()),
-                (Poll::Pending, Some(since)) => alarm.poll(cx, since + write_stall),
-                (Poll::Pending, None) => Poll::Pending,
-            })
-            .await;
-        });
+        match self.next.take() {
+            Next::Nothing => tokio::task::spawn_local(self.clone().exchange(stream, Waiting::default())),
+            Next::Exchange(waiting) => tokio::task::spawn_local(self.clone().exchange(stream, waiting)),
+            Next::Tunnel(tunnel) => tokio::task::spawn_local(run_tunnel(stream, tunnel)),
+        };
     }
 }
 

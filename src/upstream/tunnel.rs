@@ -35,6 +35,17 @@ pub struct End {
     pub why: TunnelEnd,
 }
 
+/// How long a tunnel goes on by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// The longest silence of both sides.
+    pub idle: Duration,
+    /// How long the client may take nothing of what is there for it.
+    pub client_stall: Duration,
+    /// The same of the upstream: over HTTP/2, what waits for it is in the way of the other streams.
+    pub upstream_stall: Duration,
+}
+
 /// After how much silence the kernel asks the other side whether it still exists, and how long it waits to ask again.
 /// A phone that left its network is noticed within minutes, and a NAT on the way forgets nobody who is still there.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15));
@@ -50,11 +61,11 @@ pub fn keep_alive(stream: &TcpStream) {
     }
 }
 
-/// Carries bytes both ways until both sides have ended, one fails, or both are silent for `idle`.
+/// Carries bytes both ways until both sides have ended, one fails, or patience does.
 ///
 /// An end of one direction is passed on, and the other direction goes on (half-close).
 /// `early` is what the client sent behind its request.
-pub async fn join<S>(mut near: S, early: Bytes, far: Far, idle: Duration) -> End
+pub async fn join<S>(mut near: S, early: Bytes, far: Far, patience: Patience) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -79,7 +90,14 @@ where
         if before != (up.carried, down.carried) {
             quiet_since = Instant::now();
         }
-        alarm.poll(cx, quiet_since + idle).map(|()| TunnelEnd::Idle)
+        let idle = (quiet_since + patience.idle, TunnelEnd::Idle);
+        let stalls = [
+            down.stuck_since.map(|since| (since + patience.client_stall, TunnelEnd::Stalled)),
+            up.stuck_since.map(|since| (since + patience.upstream_stall, TunnelEnd::Stalled)),
+        ];
+        let (due, late) =
+            stalls.into_iter().flatten().fold(idle, |first, next| if next.0 < first.0 { next } else { first });
+        alarm.poll(cx, due).map(|()| late)
     })
     .await;
     End { up: up.carried, down: down.carried, why }
@@ -91,6 +109,8 @@ struct Lane {
     waiting: Bytes,
     carried: u64,
     state: State,
+    /// Since when the writer takes nothing of what is there for it.
+    stuck_since: Option<Instant>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -103,10 +123,33 @@ enum State {
 
 impl Lane {
     const fn new(early: Bytes) -> Self {
-        Self { waiting: early, carried: 0, state: State::Open }
+        Self { waiting: early, carried: 0, state: State::Open, stuck_since: None }
     }
 
+    /// Carries what can be carried now, and notes whether it waits for the writer.
     fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let (before, mut is_starved) = (self.carried, false);
+        let polled = self.carry(cx, from, to, &mut is_starved);
+        if polled.is_ready() || is_starved {
+            self.stuck_since = None;
+        } else if self.stuck_since.is_none() || self.carried > before {
+            self.stuck_since = Some(Instant::now());
+        }
+        polled
+    }
+
+    /// `is_starved` is set when all that was read is written, and there is nothing more to read.
+    fn carry<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+        is_starved: &mut bool,
+    ) -> Poll<io::Result<()>>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -128,6 +171,7 @@ impl Lane {
             if polled.is_pending() {
                 // Nothing more to add: what was written goes out now.
                 ready!(Pin::new(&mut *to).poll_flush(cx))?;
+                *is_starved = true;
                 return Poll::Pending;
             }
             ready!(polled)?;

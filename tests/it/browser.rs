@@ -273,3 +273,27 @@ async fn both_hosts_are_told_apart_on_one_connection() {
     assert!(answers.iter().all(|answer| answer["protocol"] == "h2"), "{answers:#?}");
     assert_eq!(answers[0]["connectionId"], answers[1]["connectionId"], "one connection carries both hosts");
 }
+
+#[tokio::test]
+#[ignore = "needs Chromium: tests/run"]
+async fn a_websocket_shares_the_connection_of_its_page() {
+    let stage = Stage::set(Setting::of(Dialect::A)).await;
+    stage.log_in("alice").await;
+    let heard = stage
+        .browser
+        .run(
+            "return new Promise((end) => {
+                 const socket = new WebSocket('wss://app.test/ws?over=http2');
+                 socket.onopen = () => socket.send('hello');
+                 socket.onmessage = (message) => { socket.close(4003, message.data); };
+                 socket.onerror = () => end('error');
+                 socket.onclose = (closed) => end(`${closed.code} ${closed.reason} ${closed.wasClean}`);
+             });",
+        )
+        .await;
+    assert_eq!(heard, "4003 hello true");
+    let line = stage.gate.line(&["target=\"/ws?over=http2\""]).await;
+    for part in ["method=CONNECT", "http=2", "status=200", "ended=complete"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+}

@@ -6,6 +6,7 @@ mod floods;
 #[allow(dead_code, reason = "it offers more than each set of tests takes")]
 mod frames;
 mod hostile;
+mod websocket;
 
 use std::time::Duration;
 

@@ -217,6 +217,29 @@ async fn a_silent_tunnel_ends_and_a_talking_one_does_not() {
 }
 
 #[tokio::test]
+async fn a_tunnel_whose_client_takes_nothing_ends_however_much_it_says() {
+    let upstream = Raw::serving(|mut line| async move {
+        line.head().await;
+        line.say(AGREE).await;
+        let (mut read, mut write) = line.stream.into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut read, &mut tokio::io::sink()).await });
+        while write.write_all(&[b'x'; 64 << 10]).await.is_ok() {}
+    })
+    .await;
+    let gate = Gate::before_with(upstream.addr, "", "[server]\ntimeouts = { write_stall = \"500ms\" }").await;
+    let mut tls = gate.raw("app.test", "http/1.1").await;
+    tls.write_all(ASK.as_bytes()).await.unwrap();
+    assert_eq!(status(&read_head(&mut tls).await), 101);
+    let talk = async {
+        while tls.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), talk).await.expect("the gate waits for ever");
+    assert!(gate.told("/metrics").contains("callgate_tunnels_ended_total{reason=\"stalled\"} 1"));
+}
+
+#[tokio::test]
 async fn the_kernel_asks_both_ends_of_a_silent_tunnel_whether_they_exist() {
     let upstream = Raw::serving(|mut line| async move {
         line.head().await;

@@ -237,6 +237,8 @@ labels! {
         Closed = "closed",
         /// Both were silent for too long.
         Idle = "idle",
+        /// One of them took nothing for too long.
+        Stalled = "stalled",
         /// A connection broke.
         Failed = "failed",
         /// It was cut off here, at the end of a drain, or ended before it began.

@@ -232,28 +232,3 @@ async fn trailers_are_fields_and_nothing_else() {
     let (line, _, body) = passed(&upstream.seen().pop().unwrap());
     assert_eq!((line.as_str(), body.as_str()), ("POST / HTTP/1.1", "4\r\ntest\r\n0\r\nx: 1\r\n\r\n"));
 }
-
-/// RFC 8441 is not spoken here, so nobody is told that it is.
-#[tokio::test]
-async fn extended_connect_is_neither_offered_nor_taken() {
-    let upstream = Raw::ok().await;
-    let gate = Gate::before(upstream.addr).await;
-    for protocol in ["websocket", "connect-udp", ""] {
-        let mut frames = Frames::open(&gate).await;
-        const ENABLE_CONNECT_PROTOCOL: u16 = 8;
-        assert!(frames.allowed.iter().all(|(name, value)| *name != ENABLE_CONNECT_PROTOCOL || *value == 0));
-        let fields = [
-            (":method", "CONNECT"),
-            (":protocol", protocol),
-            (":scheme", "https"),
-            (":path", "/"),
-            (":authority", "app.test"),
-            ("sec-websocket-version", "13"),
-        ];
-        frames.write(&headers(1, END_HEADERS, &fields)).await;
-        let reset = frames.until("a reset", |frame| frame.kind == RST_STREAM).await;
-        assert_eq!(reset.code(), Some(PROTOCOL_ERROR));
-        frames.settle().await;
-    }
-    assert_eq!(upstream.seen(), [""; 0]);
-}

@@ -1,0 +1,94 @@
+//! A WebSocket over HTTP/2 (RFC 8441), and what an HTTP/1 upstream is asked in its place (RFC 6455 §4).
+
+use http::header::{self, HeaderMap, HeaderValue};
+use hyper::ext::Protocol;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+/// The name of the protocol.
+pub const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+
+/// What an upstream must answer to, so that nobody takes an answer to another question for one to ours.
+///
+/// HTTP/2 has no such key: there frames tell which answer belongs to which question (RFC 8441 §5).
+#[derive(Debug)]
+pub struct Key(String);
+
+impl Key {
+    /// Makes a new one at random.
+    #[must_use]
+    pub fn random() -> Self {
+        Self(generate_key())
+    }
+
+    /// Asks for a WebSocket with this key, and with no other.
+    pub fn ask(&self, fields: &mut HeaderMap) {
+        let key = HeaderValue::from_str(&self.0).expect("base64 is visible ASCII");
+        fields.insert(header::SEC_WEBSOCKET_KEY, key);
+    }
+
+    /// Takes the answer to the key from the fields, and tells whether it is the right one (RFC 6455 §4.1).
+    #[must_use]
+    pub fn is_answered(&self, fields: &mut HeaderMap) -> bool {
+        let expected = derive_accept_key(self.0.as_bytes());
+        let mut lines = fields.get_all(header::SEC_WEBSOCKET_ACCEPT).into_iter();
+        let is_right =
+            lines.next().is_some_and(|line| line.as_bytes() == expected.as_bytes()) && lines.next().is_none();
+        fields.remove(header::SEC_WEBSOCKET_ACCEPT);
+        is_right
+    }
+}
+
+/// Tells whether an extended `CONNECT` is for a WebSocket. Names of protocols have no case (RFC 9110 §7.8).
+#[must_use]
+pub fn is_named(protocol: &Protocol) -> bool {
+    protocol.as_ref().eq_ignore_ascii_case(WEBSOCKET.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(answers: &[&str], expected: bool) {
+        // The key and its answer are those of RFC 6455 §1.3.
+        let key = Key("dGhlIHNhbXBsZSBub25jZQ==".into());
+        let mut fields = HeaderMap::new();
+        for answer in answers {
+            fields.append(header::SEC_WEBSOCKET_ACCEPT, answer.parse().unwrap());
+        }
+        assert_eq!(key.is_answered(&mut fields), expected, "{answers:?}");
+        assert!(fields.is_empty(), "{fields:?}");
+    }
+
+    #[test]
+    fn one_right_answer_is_needed() {
+        const RIGHT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+        check(&[RIGHT], true);
+        check(&[], false);
+        check(&[""], false);
+        check(&["s3pplmbitxaq9kygzzhzrbk+xoo="], false);
+        check(&["dGhlIHNhbXBsZSBub25jZQ=="], false);
+        check(&[RIGHT, RIGHT], false);
+    }
+
+    #[test]
+    fn no_two_keys_are_alike() {
+        let [one, other] = [(); 2].map(|()| {
+            let mut fields = HeaderMap::new();
+            fields.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("the client's"));
+            Key::random().ask(&mut fields);
+            fields[header::SEC_WEBSOCKET_KEY].to_str().unwrap().to_owned()
+        });
+        assert_ne!(one, other);
+        // Sixteen bytes (RFC 6455 §4.1).
+        assert!([&one, &other].iter().all(|key| key.len() == 24 && key.ends_with("==")), "{one} {other}");
+    }
+
+    #[test]
+    fn only_a_websocket_is_named_so() {
+        for (name, expected) in [("websocket", true), ("WebSocket", true), ("connect-udp", false), ("", false)] {
+            assert_eq!(is_named(&Protocol::from_static(name)), expected, "{name}");
+        }
+    }
+}
