@@ -6,6 +6,8 @@
 use http::header::{self, HeaderMap};
 use http::{StatusCode, response};
 
+use super::fields;
+
 /// The longest request target.
 pub(super) const MAX_TARGET: usize = 16 << 10;
 /// The most bytes of a request's head.
@@ -55,7 +57,7 @@ pub fn settle_answer(head: &mut response::Parts) -> Result<(), Unclear> {
     }
     if head.status == StatusCode::NO_CONTENT {
         // Such an answer has no length (RFC 9110 §8.6).
-        head.headers.remove(header::CONTENT_LENGTH);
+        fields::remove(&mut head.headers, |name| *name == header::CONTENT_LENGTH);
     } else {
         keep_one_length(&mut head.headers, lines);
     }

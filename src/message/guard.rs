@@ -285,7 +285,8 @@ impl Head {
         }
         match name.len() {
             7 if name.eq_ignore_ascii_case(b"upgrade") => {
-                self.asks_websocket |= value.trim_ascii().eq_ignore_ascii_case(b"websocket");
+                let mut protocols = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+                self.asks_websocket |= protocols.any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 let length = number(value.trim_ascii(), 10).ok_or(Refusal::Length)?;
@@ -372,6 +373,16 @@ mod tests {
         assert!(guard.is_open());
         guard.stay();
         assert_eq!(guard.look(&mut bytes[wish.len()..]), (wish.len(), Ok(())));
+    }
+
+    #[test]
+    fn a_wish_for_a_websocket_is_seen_in_every_list() {
+        for value in ["websocket", " WebSocket\t", "websocket,", ", websocket", "h2c, websocket"] {
+            let wish = format!("GET / HTTP/1.1\r\nHost: a\r\nUpgrade:{value}\r\n\r\n");
+            let mut guard = Guard::default();
+            let mut bytes = format!("{wish}\0").into_bytes();
+            assert_eq!((guard.look(&mut bytes), guard.is_open()), ((wish.len(), Ok(())), true), "{value:?}");
+        }
     }
 
     #[test]

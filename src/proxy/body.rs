@@ -12,7 +12,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::inject::Named;
+use super::inject;
 use super::peer::{InFlight, Peer};
 use super::route::To;
 use crate::message::hop;
@@ -119,8 +119,7 @@ pub(super) fn keep_length(response: &mut Response<Body>) {
 /// Takes from trailers what is taken from heads.
 fn clean(mut frame: Frame<Bytes>) -> Frame<Bytes> {
     if let Some(trailers) = frame.trailers_mut() {
-        Named::take(trailers);
-        hop::strip_trailers(trailers);
+        hop::strip_trailers(trailers, inject::is_name);
     }
     frame
 }

@@ -2,26 +2,25 @@
 
 use std::rc::Rc;
 
-use http::header::{self, HeaderMap, HeaderValue};
-use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version, request, response};
 use hyper::body::Body as _;
 
 use super::body::{self, Body, Exchange};
 use super::error::Error;
-use super::inject::{Kept, Named};
+use super::inject::{self, Kept, Named};
 use super::peer::Tunnel;
 use super::route::To;
 use super::{Caller, Peer, Proxy};
 use crate::limit::client_key;
 use crate::message::forwarded;
-use crate::message::hop::{self, Hop};
+use crate::message::hop::{self, Hop, Protocol};
 use crate::model::path;
 use crate::observe::metrics::Route;
 use crate::upstream::{self, Answer, Far, Payload, Upstream};
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
-const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+const PROTECTED: &str = "a Connection field names a protected field";
 
 /// A request on its way to an upstream.
 struct Outbound<'p> {
@@ -53,7 +52,7 @@ impl Proxy {
             Answer::Switched(..) => return Err(upstream::Error::Nonsense("it switched protocols unasked").into()),
         };
         let (mut head, relay) = response.into_parts();
-        let (named, _) = receive(&mut head.headers)?;
+        let named = receive(&mut head)?;
         if by_field && exchange.is_receiving() {
             // An answer before the body's end may be the reason why the rest of it never comes.
             head.headers.insert(header::CONNECTION, CLOSE);
@@ -112,17 +111,19 @@ impl Proxy {
 }
 
 /// Makes the fields of a request those of the next hop. Tells whether it asks for a WebSocket.
-fn prepare(head: &mut Parts, body: &Payload, caller: &Caller) -> Result<bool, Error> {
+fn prepare(head: &mut request::Parts, body: &Payload, caller: &Caller) -> Result<bool, Error> {
     let fields = &mut head.headers;
-    let hop = hop::strip(fields).map_err(|_| Error::Malformed("a Connection field names a protected field"))?;
-    forwarded::strip(fields);
+    let may_change = head.method == Method::GET && head.version == Version::HTTP_11 && body.is_end_stream();
+    let protocol = if may_change { Protocol::MayChange } else { Protocol::Stays };
+    // hyper says 100 itself, once the body is polled: when the upstream's connection stands.
+    let Hop { websocket } =
+        hop::strip(fields, protocol, |name| *name == header::EXPECT || forwarded::is_identity(name))
+            .map_err(|_| Error::Malformed(PROTECTED))?;
     forwarded::assert(fields, &caller.origin, &caller.authority.raw, caller.id.header_value());
     forwarded::via(fields, head.version);
     if !fields.contains_key(header::HOST) {
         fields.insert(header::HOST, caller.authority.raw.clone());
     }
-    // hyper says 100 itself, once the body is polled: when the upstream's connection stands.
-    fields.remove(header::EXPECT);
     if head.method == Method::OPTIONS {
         hop::count_down(fields);
     }
@@ -134,13 +135,7 @@ fn prepare(head: &mut Parts, body: &Payload, caller: &Caller) -> Result<bool, Er
         // Without it hyper drops the body of methods that seldom have one.
         fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let switches =
-        hop.websocket && head.method == Method::GET && head.version == Version::HTTP_11 && body.is_end_stream();
-    if switches {
-        fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        fields.insert(header::UPGRADE, WEBSOCKET);
-    }
-    Ok(switches)
+    Ok(websocket)
 }
 
 /// Joins the crumbs that HTTP/2 may make of a cookie (RFC 9113 §8.2.3).
@@ -164,23 +159,22 @@ fn leave_one_length(fields: &mut HeaderMap) {
 }
 
 /// Makes the fields of an answer those of the client's hop, and returns what was meant for us alone.
-fn receive(fields: &mut HeaderMap) -> Result<(Named, Hop), upstream::Error> {
-    let named = Named::take(fields);
-    let hop =
-        hop::strip(fields).map_err(|_| upstream::Error::Nonsense("a Connection field names a protected field"))?;
-    Ok((named, hop))
+fn receive(head: &mut response::Parts) -> Result<Named, upstream::Error> {
+    let named = Named::read(&head.headers);
+    hop::strip(&mut head.headers, Protocol::Stays, inject::is_name)
+        .map_err(|_| upstream::Error::Nonsense(PROTECTED))?;
+    Ok(named)
 }
 
 /// Passes on the upstream's 101, and leaves it to the connection to become a tunnel once that is out.
 fn switch(head: Response<()>, far: Far, peer: &Peer, exchange: &mut Exchange) -> Result<Response<Body>, Error> {
     let (mut head, ()) = head.into_parts();
-    let (_, hop) = receive(&mut head.headers)?;
-    if !hop.websocket {
+    let is_out = |name: &HeaderName| *name == header::CONTENT_LENGTH || inject::is_name(name);
+    let Hop { websocket } =
+        hop::strip(&mut head.headers, Protocol::MayChange, is_out).map_err(|_| upstream::Error::Nonsense(PROTECTED))?;
+    if !websocket {
         return Err(upstream::Error::Nonsense("it switched to another protocol").into());
     }
-    head.headers.remove(header::CONTENT_LENGTH);
-    head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    head.headers.insert(header::UPGRADE, WEBSOCKET);
     head.status = StatusCode::SWITCHING_PROTOCOLS;
     peer.tunnel.replace(Some(Tunnel { far, exchange: exchange.split() }));
     Ok(Response::from_parts(head, Body::own("")))

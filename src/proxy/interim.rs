@@ -2,10 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 
-use http::header;
+use http::header::{self, HeaderName};
 
-use super::inject::Named;
-use crate::message::hop;
+use super::inject;
+use crate::message::hop::{self, Protocol};
 use crate::upstream::Interim;
 
 /// The most bytes that wait for the client.
@@ -22,10 +22,9 @@ impl Interims {
     /// Leaves an interim answer to be written before whatever hyper writes next, unless the client has yet to take what
     /// it wrote before: that may be the end of the last answer, and who does not read needs no hints.
     pub(super) fn put(&self, mut interim: Interim) {
-        drop(Named::take(&mut interim.fields));
-        // Its sender must not have sent it (RFC 9110 §8.6).
-        interim.fields.remove(header::CONTENT_LENGTH);
-        if self.busy.get() || hop::strip(&mut interim.fields).is_err() {
+        // Its sender must not have sent a length (RFC 9110 §8.6).
+        let is_out = |name: &HeaderName| *name == header::CONTENT_LENGTH || inject::is_name(name);
+        if self.busy.get() || hop::strip(&mut interim.fields, Protocol::Stays, is_out).is_err() {
             return;
         }
         let mut bytes = self.bytes.borrow_mut();
@@ -63,7 +62,7 @@ fn write(interim: &Interim, to: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderName, StatusCode};
+    use http::{HeaderMap, StatusCode};
 
     use super::*;
 

@@ -38,6 +38,12 @@ impl Words {
         let mode = headers.get("sec-fetch-mode").map(HeaderValue::as_bytes);
         Self { navigation: mode.map_or(html, |mode| mode == b"navigate"), html, id }
     }
+
+    /// Says the same to a program, whatever its browser says that it wants.
+    #[must_use]
+    pub(super) const fn to_a_program(self) -> Self {
+        Self { navigation: false, html: false, id: self.id }
+    }
 }
 
 /// Tells whether `Accept` names a media type.

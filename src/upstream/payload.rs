@@ -158,8 +158,7 @@ impl Upload {
             && let Some(trailers) = frame.trailers_mut()
         {
             // Some upstreams put trailers among the fields.
-            hop::strip_trailers(trailers);
-            forwarded::strip(trailers);
+            hop::strip_trailers(trailers, forwarded::is_identity);
         }
         self.progress.enter(match &polled {
             Poll::Pending => Phase::Reading,

@@ -231,3 +231,17 @@ async fn redirect_http_leads_to_the_same_place_over_tls() {
     }
     assert_eq!(upstream.seen(), [""; 0]);
 }
+
+#[tokio::test]
+async fn a_head_without_an_end_does_not_fill_memory_by_redirect_http() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let upstream = Raw::ok().await;
+    let gate =
+        Gate::start(&format!("redirect_http = \"127.0.0.1:0\"\n[app]\nurl = \"http://{}\"", upstream.addr)).await;
+    let mut stream = tokio::net::TcpStream::connect(gate.redirect.unwrap()).await.unwrap();
+    let head = format!("GET / HTTP/1.1\r\nHost: app.test\r\nCookie: {}", "a".repeat(64 << 10));
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(status(&answer), 431);
+}

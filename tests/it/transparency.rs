@@ -119,10 +119,16 @@ fn field_names(told: &mut Told) {
     }
 }
 
+/// Lines of one name stand together, and HTTP/2 has no `Host` in front.
 fn order(told: &mut Told) {
-    for message in told.all() {
-        message.fields.sort_by_key(|(name, _)| name.to_ascii_lowercase());
-        message.trailers.sort_by_key(|(name, _)| name.to_ascii_lowercase());
+    for message in &mut told.direct {
+        for fields in [&mut message.fields, &mut message.trailers] {
+            let names: Vec<_> = fields.iter().map(|(name, _)| name.clone()).collect();
+            fields.sort_by_key(|(name, _)| names.iter().position(|known| is(known, name)));
+        }
+    }
+    for message in told.gate.iter_mut().filter(|_| told.about.way == Way::Gate2) {
+        message.fields.sort_by_key(|(name, _)| name != "host");
     }
 }
 
