@@ -62,7 +62,7 @@ async fn malformed_requests_go_nowhere() {
         "app.test\r\nx: y",
         "app.test/x",
         "app.test, pbx.test",
-        "app.test:",
+        "app.test::",
         "app.test?x",
         "app.test#x",
         " app.test",
@@ -79,7 +79,7 @@ async fn malformed_requests_go_nowhere() {
     ] {
         rows.push(with(":authority", authority));
     }
-    for host in ["pbx.test", "app.test:443", "", "app.test, app.test", "u@app.test"] {
+    for host in ["pbx.test", "app.test:80", "", "app.test, app.test", "u@app.test"] {
         rows.push(and(&[("host", host)]));
     }
     rows.push(and(&[("host", "app.test"), ("host", "app.test")]));
