@@ -9,6 +9,7 @@ mod error;
 mod forward;
 mod gate;
 mod inject;
+mod interim;
 mod ott;
 mod pbx;
 mod peer;
@@ -17,6 +18,7 @@ mod route;
 mod shared;
 mod small;
 
+use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -27,6 +29,7 @@ use hyper::body::Incoming;
 pub use self::body::Body;
 use self::body::Exchange;
 use self::error::Error;
+pub use self::interim::Interims;
 pub use self::peer::{Peer, Tunnel, Vitals};
 use self::reply::Words;
 use self::route::{Routes, To};
@@ -131,8 +134,8 @@ impl Proxy {
         let is_head = *request.method() == Method::HEAD;
         let version = request.version();
         let is_connect = *request.method() == Method::CONNECT;
-        let request = request.map(|body| Payload::of(body, version));
-        let mut response = match self.serve(request, origin, peer, &mut exchange).await {
+        let mut request = request.map(|body| Payload::of(body, version));
+        let mut response = match self.serve(&mut request, origin, peer, &mut exchange).await {
             Ok(response) => response,
             Err(error) => {
                 let error = error.or_refused(peer.refused.get());
@@ -169,20 +172,22 @@ impl Proxy {
         exchange.end_with(response)
     }
 
-    /// Finds out who is asking and for what, and answers that.
+    /// Finds out who is asking and for what, and answers that. The request is lent until it is known who takes it: each
+    /// `async fn` that is given one moves it twice.
     async fn serve(
         &self,
-        mut request: Request<Payload>,
+        request: &mut Request<Payload>,
         origin: Result<Rc<Origin>, Contradiction>,
         peer: &Peer,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
         if request.version() == Version::HTTP_2 {
-            http2::settle(&mut request).map_err(Error::Refused)?;
+            http2::settle(request).map_err(Error::Refused)?;
         }
         let origin = origin.map_err(|_| Error::Malformed("Forwarded and X-Forwarded-For name different clients"))?;
-        let authority = target::authority(request.version(), request.uri(), request.headers())
-            .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
+        let authority =
+            target::authority_over_tls(request.version(), request.uri(), request.headers(), peer.name.as_deref())
+                .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
         exchange.is_for(&authority.host);
         if !peer.policy.covers(&authority.host) {
             return Err(Error::Misdirected);
@@ -200,7 +205,7 @@ impl Proxy {
                     Reserved::Pbx => Route::Login,
                     Reserved::Callgate => Route::Callgate,
                 });
-                Box::pin(self.answer_login(reserved, request, &caller)).await?
+                Box::pin(self.answer_login(reserved, mem::take(request), &caller)).await?
             }
             Place::Open => return self.forward(request, peer, caller, exchange).await,
         };

@@ -138,14 +138,15 @@ impl Machine {
         fs::create_dir_all(machine.etc().join("certs")).unwrap();
         fs::create_dir_all(machine.etc().join("log")).unwrap();
         let certificate = dev::certificate(&["portal.example.com", "pbx.example.com"]).unwrap();
+        let staff = dev::certificate(&["staff.example.com"]).unwrap();
         for (name, text) in [
             ("ca.pem", &certificate.ca),
             ("certs/upstream-ca.pem", &certificate.ca),
             ("certs/fullchain.pem", &certificate.chain),
             ("certs/privkey.pem", &certificate.key),
             ("certs/client-ca.pem", &certificate.ca),
-            ("certs/staff.pem", &certificate.chain),
-            ("certs/staff.key", &certificate.key),
+            ("certs/staff.pem", &staff.chain),
+            ("certs/staff.key", &staff.key),
         ] {
             machine.write(name, text);
         }
@@ -709,6 +710,8 @@ const BOUNDS: &[(&str, &str)] = &[
     ("src/upstream/link.rs", "MAX_AGE: Duration = Duration::from_secs(300);"),
     ("src/upstream/endpoint.rs", "STAGGER: Duration = Duration::from_millis(250);"),
     ("src/upstream/ear.rs", "MAX_HEADS: usize = 256 << 10;"),
+    ("src/upstream/interim.rs", "MAX_FIELDS: usize = 16 << 10;"),
+    ("src/proxy/interim.rs", "MAX_WAITING: usize = 16 << 10;"),
     ("src/upstream/slots.rs", "MAX_WAITING: usize = 1024;"),
     ("src/config/check/upstream.rs", "DEFAULT_CONNECTIONS: usize = 10_000;"),
     ("src/upstream/tunnel.rs", "CHUNK: usize = 16 << 10;"),

@@ -90,6 +90,8 @@ impl Error {
             Self::Refused(Refusal::HeadSize | Refusal::Fields) => {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large")
             }
+            Self::Refused(Refusal::UnknownCoding) => (StatusCode::NOT_IMPLEMENTED, "coding"),
+            Self::Refused(Refusal::Late) => (StatusCode::REQUEST_TIMEOUT, "head_timeout"),
             Self::Refused(Refusal::Version) => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "version"),
             Self::Malformed(_) | Self::Refused(_) => (StatusCode::BAD_REQUEST, "malformed"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),

@@ -1,27 +1,27 @@
 //! Everything that is not ours: passed on to an upstream, and its answer back, both as they are.
 
+use std::mem;
 use std::rc::Rc;
 
-use http::header::{self, HeaderMap, HeaderValue};
-use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version, request, response};
 use hyper::body::Body as _;
 
 use super::body::{self, Body, Exchange};
 use super::error::Error;
-use super::inject::{Kept, Named};
+use super::inject::{self, Kept, Named};
 use super::peer::Tunnel;
 use super::route::To;
 use super::{Caller, Peer, Proxy};
 use crate::limit::client_key;
 use crate::message::forwarded;
-use crate::message::hop::{self, Hop};
+use crate::message::hop::{self, Hop, Protocol};
 use crate::model::path;
 use crate::observe::metrics::Route;
 use crate::upstream::{self, Answer, Far, Payload, Upstream};
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
-const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+const PROTECTED: &str = "a Connection field names a protected field";
 
 /// A request on its way to an upstream.
 struct Outbound<'p> {
@@ -30,34 +30,40 @@ struct Outbound<'p> {
     /// It asks for a WebSocket.
     switches: bool,
     /// What injection needs of it.
-    kept: Option<Kept>,
+    kept: Option<Box<Kept>>,
 }
 
 impl Proxy {
     /// Passes a request on, and the answer back. A redirect to the landing page is given its session on the way.
     pub(super) async fn forward(
         &self,
-        request: Request<Payload>,
+        request: &mut Request<Payload>,
         peer: &Peer,
         caller: Caller,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
         let by_field = body::closes_by_field(request.version());
+        // HTTP/1.0 has none (RFC 9110 §15.2), and hyper writes none in HTTP/2.
+        let hears = request.version() == Version::HTTP_11;
         let Outbound { upstream, request, switches, kept } = self.outbound(request, &caller, exchange)?;
-        let response = match upstream.send(request).await? {
+        let relay = |interim| peer.interims.put(interim);
+        let response = match upstream.send_heard(request, hears.then_some(&relay)).await? {
             Answer::Response(response) => response,
             Answer::Switched(head, far) if switches => return switch(head, far, peer, exchange),
             Answer::Switched(..) => return Err(upstream::Error::Nonsense("it switched protocols unasked").into()),
         };
         let (mut head, relay) = response.into_parts();
-        let (named, _) = receive(&mut head.headers)?;
+        let named = receive(&mut head)?;
         if by_field && exchange.is_receiving() {
             // An answer before the body's end may be the reason why the rest of it never comes.
             head.headers.insert(header::CONNECTION, CLOSE);
         }
         let mut response = Response::from_parts(head, Body::relay(relay));
+        if by_field {
+            body::keep_length(&mut response);
+        }
         if let Some(kept) = kept
-            && Box::pin(self.inject(kept, &named, &mut response, &caller)).await?
+            && Box::pin(self.inject(*kept, &named, &mut response, &caller)).await?
         {
             exchange.is_answered_by(Route::Injected);
         }
@@ -67,7 +73,7 @@ impl Proxy {
     /// Decides where a request goes, and makes it the next hop's. Nothing is waited for.
     fn outbound(
         &self,
-        request: Request<Payload>,
+        request: &mut Request<Payload>,
         caller: &Caller,
         exchange: &mut Exchange,
     ) -> Result<Outbound<'_>, Error> {
@@ -78,9 +84,9 @@ impl Proxy {
             self.admit_password_login(request.method(), &canonical, request.headers(), caller)?;
         }
         drop(canonical);
-        let (mut head, payload) = request.into_parts();
+        let (mut head, payload) = mem::take(request).into_parts();
         let kept = match to {
-            To::App => self.keep(&head.method, head.uri.path(), &head.headers),
+            To::App => self.keep(&head.method, head.uri.path(), &head.headers).map(Box::new),
             To::Pbx => None,
         };
         let switches = prepare(&mut head, &payload, caller)?;
@@ -106,17 +112,20 @@ impl Proxy {
 }
 
 /// Makes the fields of a request those of the next hop. Tells whether it asks for a WebSocket.
-fn prepare(head: &mut Parts, body: &Payload, caller: &Caller) -> Result<bool, Error> {
+fn prepare(head: &mut request::Parts, body: &Payload, caller: &Caller) -> Result<bool, Error> {
     let fields = &mut head.headers;
-    let hop = hop::strip(fields).map_err(|_| Error::Malformed("a Connection field names a protected field"))?;
-    forwarded::strip(fields);
+    let may_change = head.method == Method::GET && head.version == Version::HTTP_11 && body.is_end_stream();
+    let protocol = if may_change { Protocol::MayChange } else { Protocol::Stays };
+    // hyper says 100 itself, once the body is polled: when the upstream's connection stands.
+    let is_ours = hop::expects_continue(fields);
+    let Hop { websocket } =
+        hop::strip(fields, protocol, |name| (is_ours && *name == header::EXPECT) || forwarded::is_identity(name))
+            .map_err(|_| Error::Malformed(PROTECTED))?;
     forwarded::assert(fields, &caller.origin, &caller.authority.raw, caller.id.header_value());
     forwarded::via(fields, head.version);
     if !fields.contains_key(header::HOST) {
         fields.insert(header::HOST, caller.authority.raw.clone());
     }
-    // hyper says 100 itself, once the body is polled: when the upstream's connection stands.
-    fields.remove(header::EXPECT);
     if head.method == Method::OPTIONS {
         hop::count_down(fields);
     }
@@ -128,13 +137,7 @@ fn prepare(head: &mut Parts, body: &Payload, caller: &Caller) -> Result<bool, Er
         // Without it hyper drops the body of methods that seldom have one.
         fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let switches =
-        hop.websocket && head.method == Method::GET && head.version == Version::HTTP_11 && body.is_end_stream();
-    if switches {
-        fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        fields.insert(header::UPGRADE, WEBSOCKET);
-    }
-    Ok(switches)
+    Ok(websocket)
 }
 
 /// Joins the crumbs that HTTP/2 may make of a cookie (RFC 9113 §8.2.3).
@@ -158,23 +161,22 @@ fn leave_one_length(fields: &mut HeaderMap) {
 }
 
 /// Makes the fields of an answer those of the client's hop, and returns what was meant for us alone.
-fn receive(fields: &mut HeaderMap) -> Result<(Named, Hop), upstream::Error> {
-    let named = Named::take(fields);
-    let hop =
-        hop::strip(fields).map_err(|_| upstream::Error::Nonsense("a Connection field names a protected field"))?;
-    Ok((named, hop))
+fn receive(head: &mut response::Parts) -> Result<Named, upstream::Error> {
+    let named = Named::read(&head.headers);
+    hop::strip(&mut head.headers, Protocol::Stays, inject::is_name)
+        .map_err(|_| upstream::Error::Nonsense(PROTECTED))?;
+    Ok(named)
 }
 
 /// Passes on the upstream's 101, and leaves it to the connection to become a tunnel once that is out.
 fn switch(head: Response<()>, far: Far, peer: &Peer, exchange: &mut Exchange) -> Result<Response<Body>, Error> {
     let (mut head, ()) = head.into_parts();
-    let (_, hop) = receive(&mut head.headers)?;
-    if !hop.websocket {
+    let is_out = |name: &HeaderName| *name == header::CONTENT_LENGTH || inject::is_name(name);
+    let Hop { websocket } =
+        hop::strip(&mut head.headers, Protocol::MayChange, is_out).map_err(|_| upstream::Error::Nonsense(PROTECTED))?;
+    if !websocket {
         return Err(upstream::Error::Nonsense("it switched to another protocol").into());
     }
-    head.headers.remove(header::CONTENT_LENGTH);
-    head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    head.headers.insert(header::UPGRADE, WEBSOCKET);
     head.status = StatusCode::SWITCHING_PROTOCOLS;
     peer.tunnel.replace(Some(Tunnel { far, exchange: exchange.split() }));
     Ok(Response::from_parts(head, Body::own("")))

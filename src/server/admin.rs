@@ -32,6 +32,8 @@ use crate::observe::metrics::{self, Metrics, Protocol};
 
 /// How many questions are answered at once; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
+/// The most bytes of a question.
+const MAX_HEAD: usize = 16 << 10;
 /// How long a connection may take: one question, one answer.
 const LIFE: Duration = Duration::from_secs(10);
 
@@ -131,6 +133,7 @@ impl Desk {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .keep_alive(false)
+            .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), service);
         // Whether it came to an answer in time is the other side's concern.
         drop(timeout(LIFE, connection).await);

@@ -30,7 +30,7 @@ use crate::config::Server;
 use crate::message::framing;
 use crate::message::origin::Origin;
 use crate::observe::metrics::{Handshake, Protocol, TlsVersion};
-use crate::proxy::{Peer, Vitals};
+use crate::proxy::{Interims, Peer, Vitals};
 use crate::tls::server::{Doors, Policy};
 use crate::upstream;
 
@@ -70,14 +70,17 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
     worker.tally.handshake(handshake_kind(tls.get_ref().1), tls.get_ref().1.protocol_version().into());
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let _open = worker.tally.connection(if h2 { Protocol::H2 } else { Protocol::H1 });
+    let name = tls.get_ref().1.server_name().map(Box::from);
     let vitals = Vitals::new(Instant::now(), h2, worker.tally.clone());
     let io = Watched::new(tls, Rc::clone(&vitals));
     let watch = Watch::new(Rc::clone(&vitals), timeouts, guest);
     let peer = Rc::new(Peer {
         origin: Rc::new(Origin::direct(client)),
         policy,
+        name,
         vitals,
         refused: Cell::default(),
+        interims: Interims::default(),
         tunnel: RefCell::default(),
     });
     if h2 {

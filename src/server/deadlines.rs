@@ -61,7 +61,9 @@ impl Watch {
                     Poll::Pending => return Poll::Pending,
                     // Nothing was under way: it may say goodbye.
                     Poll::Ready(Late::Idle) => self.tell(connection.as_mut()),
-                    Poll::Ready(Late::Stuck) => return Poll::Ready(Ended::Late),
+                    // Who has begun is answered, by the guard.
+                    Poll::Ready(Late::Head) if self.vitals.give_up() => {}
+                    Poll::Ready(Late::Head | Late::Stuck) => return Poll::Ready(Ended::Late),
                 }
             }
         })
@@ -96,7 +98,7 @@ impl Watch {
             (None, Some(ending), head) if head.is_none() || self.vitals.begun() == 0 => {
                 (since.max(ending) + GRACE, Late::Idle)
             }
-            (None, _, Some(head)) => (head + self.timeouts.header, Late::Stuck),
+            (None, _, Some(head)) => (head + self.timeouts.header, Late::Head),
             (None, _, None) => (since + self.timeouts.idle, Late::Idle),
         }
     }
@@ -116,6 +118,8 @@ pub(super) enum Ended {
 enum Late {
     /// It has rested for too long.
     Idle,
+    /// The head of a request does not come.
+    Head,
     /// It does not go on where it should.
     Stuck,
 }

@@ -51,7 +51,7 @@ static REQUESTS: [Row; 12] = [
     Row { says: "order of fields", reconcile: order },
     Row { says: "hop-by-hop fields", reconcile: hop_by_hop },
     Row { says: "identity fields of the client", reconcile: |told| without(&mut told.direct, is_identity) },
-    Row { says: "`Expect`", reconcile: |told| without(&mut told.direct, |name| is(name, "expect")) },
+    Row { says: "`Expect`", reconcile: expectations },
     Row { says: "identity fields of callgate", reconcile: |told| told.gate.iter_mut().for_each(take_identity) },
     Row { says: "`Via`", reconcile: via },
     Row { says: "cookies", reconcile: cookies },
@@ -102,6 +102,9 @@ fn versions(direct: &mut [Message], ours: &str) {
 }
 
 fn reasons(told: &mut Told) {
+    for message in told.direct.iter_mut().filter(|message| !message.start.is_ascii()) {
+        message.start = format!("{} ", message.words()[..2].join(" "));
+    }
     if told.about.way == Way::Gate2 {
         for message in told.all() {
             message.start = message.start.splitn(3, ' ').take(2).collect::<Vec<_>>().join(" ");
@@ -119,10 +122,19 @@ fn field_names(told: &mut Told) {
     }
 }
 
+/// Lines of one name stand together, HTTP/2 has no `Host` in front, and HTTP/1 says last that there is nothing.
 fn order(told: &mut Told) {
+    for message in &mut told.direct {
+        for fields in [&mut message.fields, &mut message.trailers] {
+            let names: Vec<_> = fields.iter().map(|(name, _)| name.clone()).collect();
+            fields.sort_by_key(|(name, _)| names.iter().position(|known| is(known, name)));
+        }
+    }
+    for message in told.gate.iter_mut().filter(|_| told.about.way == Way::Gate2) {
+        message.fields.sort_by_key(|(name, _)| name != "host");
+    }
     for message in told.all() {
-        message.fields.sort_by_key(|(name, _)| name.to_ascii_lowercase());
-        message.trailers.sort_by_key(|(name, _)| name.to_ascii_lowercase());
+        message.fields.sort_by_key(|(name, value)| is(name, "content-length") && value == "0");
     }
 }
 
@@ -156,6 +168,13 @@ fn is_identity(name: &str) -> bool {
     let prefixes = ["x-forwarded", "client-cert", "x-client-cert", "ssl-client-", "x-ssl-client-"];
     prefixes.iter().any(|prefix| name.starts_with(prefix))
         || ["forwarded", "x-real-ip", "x-request-id"].contains(&name.as_str())
+}
+
+/// What the gate itself can meet is not passed on.
+fn expectations(told: &mut Told) {
+    for message in &mut told.direct {
+        message.fields.retain(|(name, value)| !is(name, "expect") || !is(value, "100-continue"));
+    }
 }
 
 fn is_for_the_gate(name: &str) -> bool {
@@ -209,15 +228,19 @@ fn framing(told: &mut Told) {
 }
 
 fn interim(told: &mut Told) {
-    for messages in [&mut told.direct, &mut told.gate] {
-        messages.retain(|message| !message.words()[1].starts_with('1') || message.words()[1] == "101");
-    }
+    let is_1_1 = told.about.version == "HTTP/1.1";
+    told.gate.retain(|message| message.words()[1] != "100");
+    told.direct.retain(|message| match message.words()[1] {
+        "100" => false,
+        "101" => true,
+        status => is_1_1 || !status.starts_with('1'),
+    });
 }
 
 fn length_of_nothing(told: &mut Told) {
     for message in &mut told.direct {
         let status = message.words()[1];
-        if status == "204" || status == "304" && told.about.way == Way::Gate {
+        if status == "204" {
             without(std::slice::from_mut(message), |name| is(name, "content-length"));
         }
     }
