@@ -36,7 +36,7 @@ pub(super) struct Parts {
     pub(super) metrics: Arc<Metrics>,
     pub(super) listeners: Vec<Listener>,
     pub(super) redirect: Option<Listener>,
-    /// The port that `redirect` leads to.
+    /// The port that `redirect_http` leads to.
     pub(super) port: u16,
     pub(super) state: watch::Receiver<State>,
 }

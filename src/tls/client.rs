@@ -59,14 +59,10 @@ pub fn pin(certificate: &CertificateDer<'_>) -> Result<Pin, rustls::Error> {
 }
 
 fn roots(trust: &Trust) -> Result<RootCertStore, rustls::Error> {
-    let Some(certificates) = &trust.ca else {
-        return Ok(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() });
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates {
-        roots.add(certificate.clone())?;
+    match &trust.ca {
+        Some(ca) => super::roots(ca),
+        None => Ok(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }),
     }
-    Ok(roots)
 }
 
 /// Whoever shows a certificate must hold its key; what else is asked for, the configuration says.

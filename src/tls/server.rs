@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{OtherError, RootCertStore, ServerConfig};
+use rustls::{OtherError, ServerConfig};
 
 use crate::config::Certificate;
 
@@ -95,11 +95,8 @@ fn config(names: &Arc<ByName>, ca: Option<&[CertificateDer<'static>]>) -> Result
 
 /// Asks every client for a certificate that one of these has signed.
 fn verifier(ca: &[CertificateDer<'static>]) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
-    let mut roots = RootCertStore::empty();
-    for certificate in ca {
-        roots.add(certificate.clone())?;
-    }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), super::provider()).build();
+    let roots = Arc::new(super::roots(ca)?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, super::provider()).build();
     verifier.map_err(|error| rustls::Error::Other(OtherError(Arc::new(error))))
 }
 

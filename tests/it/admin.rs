@@ -2,7 +2,7 @@
 
 use std::net::Shutdown;
 
-use callgate::config::Listen;
+use callgate::config::{Config, Listen};
 use callgate::observe::Logs;
 use callgate::server::Server;
 use tempfile::TempDir;
@@ -23,6 +23,18 @@ fn field<'a>(answer: &'a str, name: &str) -> &'a str {
 
 fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").unwrap().1
+}
+
+/// Returns a configuration that a test starts a server with by itself.
+fn config(dir: &TempDir, rest: &str) -> Config {
+    let certificate = callgate::tls::dev::certificate(&["app.test"]).unwrap();
+    harness::secret(dir, "chain.pem", &certificate.chain);
+    harness::secret(dir, "key.pem", &certificate.key);
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\ntls = {{ cert = \"chain.pem\", key = \"key.pem\" }}\n\
+         [app]\nurl = \"http://127.0.0.1:9\"\n{rest}"
+    );
+    callgate::config::parse(&text, dir.path(), &|_: &str| None).unwrap()
 }
 
 impl Gate {
@@ -176,11 +188,7 @@ async fn an_upstream_that_cannot_be_reached_is_not_ready_until_it_can() {
 
 #[tokio::test]
 async fn a_draining_gate_is_alive_and_not_ready() {
-    let upstream = Raw::serving(|mut line| async move {
-        line.head().await;
-        line.rest().await;
-    })
-    .await;
+    let upstream = Raw::silent().await;
     let gate = Gate::before(upstream.addr).await;
     let mut tls = gate.raw("app.test", "http/1.1").await;
     tls.write_all(GET).await.unwrap();
@@ -195,12 +203,7 @@ async fn a_draining_gate_is_alive_and_not_ready() {
 #[tokio::test]
 async fn a_log_that_cannot_be_written_is_not_ready_and_its_lines_are_counted() {
     let dir = TempDir::new().unwrap();
-    let certificate = callgate::tls::dev::certificate(&["app.test"]).unwrap();
-    harness::secret(&dir, "chain.pem", &certificate.chain);
-    harness::secret(&dir, "key.pem", &certificate.key);
-    let text = "listen = \"127.0.0.1:0\"\ntls = { cert = \"chain.pem\", key = \"key.pem\" }\n[app]\nurl = \"http://127.0.0.1:9\"\n\
-        [log]\naccess = \"/dev/full\"\n[admin]\nlisten = \"unix:admin.sock\"";
-    let config = callgate::config::parse(text, dir.path(), &|_: &str| None).unwrap();
+    let config = config(&dir, "[log]\naccess = \"/dev/full\"\n[admin]\nlisten = \"unix:admin.sock\"");
     let logs = Logs::open(&config).unwrap();
     let server = Server::start(config, logs.clone()).unwrap();
     let tell = |path: &str| {
@@ -401,11 +404,7 @@ async fn tunnels_are_counted_with_their_ends() {
 
 #[tokio::test]
 async fn a_client_that_leaves_before_the_answer_is_counted_as_that() {
-    let upstream = Raw::serving(|mut line| async move {
-        line.head().await;
-        line.rest().await;
-    })
-    .await;
+    let upstream = Raw::silent().await;
     let gate = Gate::before(upstream.addr).await;
     let mut tls = gate.raw("app.test", "http/1.1").await;
     tls.write_all(GET).await.unwrap();
@@ -440,15 +439,8 @@ async fn reloads_are_counted_and_counts_live_on() {
 async fn an_address_that_is_taken_is_said_with_its_name() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let dir = TempDir::new().unwrap();
-    let certificate = callgate::tls::dev::certificate(&["app.test"]).unwrap();
-    harness::secret(&dir, "chain.pem", &certificate.chain);
-    harness::secret(&dir, "key.pem", &certificate.key);
     let address = taken.local_addr().unwrap();
-    let text = format!(
-        "listen = \"127.0.0.1:0\"\ntls = {{ cert = \"chain.pem\", key = \"key.pem\" }}\n[app]\nurl = \"http://127.0.0.1:9\"\n\
-         [admin]\nlisten = \"{address}\""
-    );
-    let config = callgate::config::parse(&text, dir.path(), &|_: &str| None).unwrap();
+    let config = config(&dir, &format!("[admin]\nlisten = \"{address}\""));
     let (logs, _memory) = Logs::memory(harness::FORMAT);
     let error = Server::start(config, logs).err().unwrap();
     assert_eq!(error.to_string(), format!("cannot listen at {address}"));

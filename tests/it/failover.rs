@@ -188,11 +188,7 @@ async fn errors_of_the_app_itself_and_single_broken_answers_move_nobody() {
 
 #[tokio::test]
 async fn a_place_that_never_answers_is_passed_over() {
-    let first = Raw::serving(|mut line| async move {
-        line.request().await;
-        line.rest().await;
-    })
-    .await;
+    let first = Raw::silent().await;
     let second = named("second").await;
     let gate = gate(&[first.addr, second.addr], "timeouts = { first_byte = \"100ms\" }").await;
     for _ in 0..3 {

@@ -579,6 +579,15 @@ impl Raw {
         Self::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await
     }
 
+    /// Reads the head of a request on every connection, and never answers.
+    pub async fn silent() -> Self {
+        Self::serving(|mut line| async move {
+            line.head().await;
+            line.rest().await;
+        })
+        .await
+    }
+
     /// Returns the bytes of all requests so far.
     pub fn bytes(&self) -> Vec<Vec<u8>> {
         self.seen.lock().unwrap().clone()

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::harness::{Gate, Raw, secret, status};
+use crate::tls::say_garbage;
 
 /// Somebody who signs certificates.
 struct Authority {
@@ -289,12 +290,7 @@ async fn garbage_is_no_hello_under_several_policies_either() {
     let (files, upstream) = (Files::new(), Raw::ok().await);
     let gate = files.gate(&HOSTS, &upstream).await;
     for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16\x03\x01\xff\xff\x01", b"\0\0\0\0\0\0\0\0"] {
-        let mut stream = TcpStream::connect(gate.addr).await.unwrap();
-        stream.write_all(garbage).await.unwrap();
-        stream.shutdown().await.unwrap();
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
-        assert!(!answer.starts_with(b"HTTP"), "{garbage:?}");
+        say_garbage(&gate, garbage).await;
     }
     let nobody = files.shows(None, &BOTH);
     assert_eq!(ask(&gate, &nobody, "open.test", "open.test").await.0, 200);

@@ -196,11 +196,7 @@ async fn what_moves_slowly_has_no_total_deadline() {
 
 #[tokio::test]
 async fn an_upstream_that_does_not_answer_becomes_504() {
-    let upstream = Raw::serving(|mut line| async move {
-        line.request().await;
-        line.rest().await;
-    })
-    .await;
+    let upstream = Raw::silent().await;
     let gate = Gate::before_with(upstream.addr, "timeouts = { first_byte = \"400ms\" }", "").await;
     gate.get("/").send().await.expect(504);
     gate.get("/").h2().send().await.expect(504);

@@ -1,14 +1,14 @@
-//! TLS on both sides: which versions, whose certificate, and whom we trust.
+//! TLS toward clients: which versions, and whose certificate.
 
 use std::sync::Arc;
 
 use callgate::tls::dev;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::harness::{Gate, Raw, secret, status};
 
@@ -120,6 +120,16 @@ async fn older_versions_are_refused() {
     }
 }
 
+/// Says what is no TLS, and hears no HTTP.
+pub async fn say_garbage(gate: &Gate, garbage: &[u8]) {
+    let mut stream = TcpStream::connect(gate.addr).await.unwrap();
+    stream.write_all(garbage).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP"), "{garbage:?}");
+}
+
 #[tokio::test]
 async fn garbage_ends_its_own_connection_only() {
     let upstream = Raw::ok().await;
@@ -127,12 +137,7 @@ async fn garbage_ends_its_own_connection_only() {
     for garbage in
         [GET, b"\0\0\0\0\0\0\0\0", b"\x16\x03\x01\xff\xff\x01", b"\x80\x2e\x01\0\x02\0\x15\0\0\0\x10", b"SSH-2.0-x\r\n"]
     {
-        let mut stream = TcpStream::connect(gate.addr).await.unwrap();
-        stream.write_all(garbage).await.unwrap();
-        stream.shutdown().await.unwrap();
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
-        assert!(!answer.starts_with(b"HTTP"), "{garbage:?}");
+        say_garbage(&gate, garbage).await;
     }
     gate.get("/").send().await.expect(200);
 }
@@ -183,67 +188,4 @@ async fn certificates_are_chosen_by_name() {
     }
     server.drain();
     tokio::task::spawn_blocking(move || server.join()).await.unwrap();
-}
-
-// === HTTPS upstreams ===
-
-/// An HTTPS upstream for these names, with the authority that vouches for it, which keeps the names it was asked for.
-async fn https(names: &[&str]) -> (u16, String, Arc<std::sync::Mutex<Vec<Option<String>>>>) {
-    let certificate = dev::certificate(names).unwrap();
-    let chain = CertificateDer::pem_slice_iter(certificate.chain.as_bytes()).map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes()).unwrap();
-    let config = rustls::ServerConfig::builder_with_provider(callgate::tls::provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let asked = Arc::<std::sync::Mutex<Vec<Option<String>>>>::default();
-    let kept = asked.clone();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, kept) = (acceptor.clone(), kept.clone());
-            tokio::spawn(async move {
-                let Ok(mut tls) = acceptor.accept(stream).await else { return };
-                kept.lock().unwrap().push(tls.get_ref().1.server_name().map(str::to_owned));
-                crate::harness::read_head(&mut tls).await;
-                tls.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
-                tls.shutdown().await.unwrap();
-            });
-        }
-    });
-    (port, certificate.ca, asked)
-}
-
-#[tokio::test]
-async fn upstreams_are_verified_as_configured() {
-    let (port, ca, asked) = https(&["localhost", "inner.test"]).await;
-    let (other_port, _, _) = https(&["other.test"]).await;
-    let dir = tempfile::TempDir::new().unwrap();
-    secret(&dir, "ca.pem", &ca);
-    let with_ca = format!("ca = \"{}\"", dir.path().join("ca.pem").display());
-    for (url, lines, expected, sni) in [
-        (format!("https://localhost:{port}"), with_ca.clone(), 200, Some("localhost")),
-        (
-            format!("https://127.0.0.1:{port}"),
-            format!("{with_ca}\nserver_name = \"inner.test\""),
-            200,
-            Some("inner.test"),
-        ),
-        (format!("https://127.0.0.1:{port}"), with_ca.clone(), 502, None),
-        (format!("https://localhost:{port}"), format!("{with_ca}\nserver_name = \"wrong.test\""), 502, None),
-        (format!("https://localhost:{port}"), String::new(), 502, None),
-        (format!("https://localhost:{other_port}"), with_ca, 502, None),
-        (format!("https://localhost:{port}"), "insecure_skip_verify = true".into(), 200, Some("localhost")),
-    ] {
-        asked.lock().unwrap().clear();
-        let gate = Gate::start(&format!("[app]\nurl = \"{url}\"\n{lines}")).await;
-        gate.get("/").send().await.expect(expected);
-        if let Some(sni) = sni {
-            assert_eq!(asked.lock().unwrap().pop().unwrap().as_deref(), Some(sni), "{url} {lines}");
-        }
-    }
 }

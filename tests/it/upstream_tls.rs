@@ -1,10 +1,12 @@
-//! Pinned keys of upstreams.
+//! TLS toward upstreams: whom we trust, by an authority, a name or a pinned key.
 
 use std::sync::{Arc, Mutex};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use callgate::tls::dev;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PublicKeyData, date_time_ymd};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
@@ -20,6 +22,13 @@ struct Shown {
 }
 
 impl Shown {
+    /// As an authority vouches for it, which is returned, too.
+    fn vouched_for(names: &[&str]) -> (Self, String) {
+        let certificate = dev::certificate(names).unwrap();
+        let chain = CertificateDer::pem_slice_iter(certificate.chain.as_bytes()).map(Result::unwrap).collect();
+        (Self { chain, key: KeyPair::from_pem(&certificate.key).unwrap() }, certificate.ca)
+    }
+
     /// As `openssl req -x509` makes it for another name, and expired: it says that it is an authority.
     fn self_signed(key: KeyPair) -> Self {
         let mut params = CertificateParams::new(vec!["elsewhere.test".to_owned()]).unwrap();
@@ -70,6 +79,37 @@ impl Shown {
 
 async fn gate(port: u16, lines: &str) -> Gate {
     Gate::start(&format!("workers = 1\n[app]\nurl = \"https://127.0.0.1:{port}\"\n{lines}")).await
+}
+
+#[tokio::test]
+async fn upstreams_are_verified_as_configured() {
+    let (shown, ca) = Shown::vouched_for(&["localhost", "inner.test"]);
+    let (port, asked) = shown.serve().await;
+    let (other_port, _) = Shown::vouched_for(&["other.test"]).0.serve().await;
+    let dir = TempDir::new().unwrap();
+    secret(&dir, "ca.pem", &ca);
+    let with_ca = format!("ca = \"{}\"", dir.path().join("ca.pem").display());
+    for (url, lines, expected, sni) in [
+        (format!("https://localhost:{port}"), with_ca.clone(), 200, Some("localhost")),
+        (
+            format!("https://127.0.0.1:{port}"),
+            format!("{with_ca}\nserver_name = \"inner.test\""),
+            200,
+            Some("inner.test"),
+        ),
+        (format!("https://127.0.0.1:{port}"), with_ca.clone(), 502, None),
+        (format!("https://localhost:{port}"), format!("{with_ca}\nserver_name = \"wrong.test\""), 502, None),
+        (format!("https://localhost:{port}"), String::new(), 502, None),
+        (format!("https://localhost:{other_port}"), with_ca, 502, None),
+        (format!("https://localhost:{port}"), "insecure_skip_verify = true".into(), 200, Some("localhost")),
+    ] {
+        asked.lock().unwrap().clear();
+        let gate = Gate::start(&format!("[app]\nurl = \"{url}\"\n{lines}")).await;
+        gate.get("/").send().await.expect(expected);
+        if let Some(sni) = sni {
+            assert_eq!(asked.lock().unwrap().pop().unwrap().as_deref(), Some(sni), "{url} {lines}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -160,7 +200,7 @@ async fn a_pin_does_not_replace_the_proof_that_the_key_is_there() {
 /// Says what `callgate check --online` says of an upstream, and whether it is content.
 async fn checked(port: u16, lines: &str) -> (String, bool) {
     let dir = TempDir::new().unwrap();
-    let certificate = callgate::tls::dev::certificate(&["app.test"]).unwrap();
+    let certificate = dev::certificate(&["app.test"]).unwrap();
     secret(&dir, "fullchain.pem", &certificate.chain);
     secret(&dir, "privkey.pem", &certificate.key);
     let tls = "tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }";

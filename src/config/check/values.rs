@@ -121,9 +121,8 @@ pub(super) fn url(node: &Node<'_, '_>) -> Option<Url> {
     if authority.contains(['/', '?', '#']) {
         return node.refuse("nothing may follow the host and port, not even a slash", URL_HINT);
     }
-    match host_and_port(authority) {
-        Some((host, port)) if tls => Some(Url::Https(HostPort { host, port: port.unwrap_or(443) })),
-        Some((host, port)) => Some(Url::Http(HostPort { host, port: port.unwrap_or(80) })),
+    match http(tls, authority) {
+        Some(url) => Some(url),
         None => node.refuse("not a host name or IP address with an optional port", URL_HINT),
     }
 }
@@ -145,6 +144,13 @@ const URL_HINT: &str = "write \"http://127.0.0.1:3000\", \"https://host.example.
 pub(super) fn scheme(text: &str) -> Option<(bool, &str)> {
     let plain = text.strip_prefix("http://").map(|rest| (false, rest));
     plain.or_else(|| text.strip_prefix("https://").map(|rest| (true, rest)))
+}
+
+/// Reads the authority behind a scheme.
+pub(super) fn http(tls: bool, authority: &str) -> Option<Url> {
+    let (host, port) = host_and_port(authority)?;
+    let at = |implied| HostPort { host, port: port.unwrap_or(implied) };
+    Some(if tls { Url::Https(at(443)) } else { Url::Http(at(80)) })
 }
 
 /// Splits an authority (RFC 3986 §3.2) without user information; IPv6 loses its brackets.

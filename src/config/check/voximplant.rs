@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::values::{self, distinct};
-use crate::config::Voximplant;
 use crate::config::document::{Node, Table};
 use crate::config::source::Surroundings;
+use crate::config::{Url, Voximplant};
 use crate::model::loopback::is_loopback;
 use crate::model::ott::{self, Ha1};
 use crate::model::rate::Rate;
@@ -86,16 +86,16 @@ fn origin(node: &Node<'_, '_>) -> Option<String> {
     if text == "*" || text == "null" {
         return node.refuse("any page could ask", "list the origins of your own pages");
     }
-    let Some((tls, host, port)) = parts(text) else {
+    let Some(url) = url(text) else {
         return node.refuse(
             "not an origin",
             "write \"https://phone.example.com\", as browsers send it: no path, no slash at the end",
         );
     };
-    if !tls && !is_local(&host) {
+    if matches!(&url, Url::Http(at) if !is_local(&at.host)) {
         return node.refuse("a page over http:// can be changed on its way", "use https, or http on localhost");
     }
-    let spelled = spelling(tls, &host, port);
+    let spelled = spelling(&url);
     if spelled == text {
         Some(spelled)
     } else {
@@ -103,20 +103,15 @@ fn origin(node: &Node<'_, '_>) -> Option<String> {
     }
 }
 
-fn parts(text: &str) -> Option<(bool, String, Option<u16>)> {
+fn url(text: &str) -> Option<Url> {
     let (tls, authority) = values::scheme(text)?;
-    let (host, port) = values::host_and_port(authority)?;
-    Some((tls, host, port))
+    values::http(tls, authority)
 }
 
 /// Spells an origin as a browser does: in lower case, without the port that the scheme implies.
-fn spelling(tls: bool, host: &str, port: Option<u16>) -> String {
-    let (scheme, implied) = if tls { ("https", 443) } else { ("http", 80) };
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    match port.filter(|port| *port != implied) {
-        Some(port) => format!("{scheme}://{host}:{port}"),
-        None => format!("{scheme}://{host}"),
-    }
+fn spelling(url: &Url) -> String {
+    let scheme = if url.is_tls() { "https" } else { "http" };
+    format!("{scheme}://{}", url.authority())
 }
 
 /// Tells whether a browser takes a host for its own machine's (Secure Contexts §3.1).
