@@ -38,8 +38,8 @@ pub fn change(level: Level, format: Format) {
     }
 }
 
-/// The targets are outermost: what a layer says of a place in the code that will never be heard is remembered there, but
-/// only if no other layer is around it.
+/// The targets are outermost: only there is a no final, so that what libraries would say to nobody is not asked about
+/// for every request anew.
 fn events(level: Level, format: Format) -> Events {
     let lines = fmt::layer().with_writer(io::stderr).with_ansi(false);
     match format {
@@ -54,6 +54,8 @@ fn targets(level: Level) -> Targets {
 
 #[cfg(test)]
 mod tests {
+    use tracing_subscriber::filter::LevelFilter;
+
     use super::*;
 
     #[track_caller]
@@ -76,6 +78,13 @@ mod tests {
         check(Level::TRACE, "hyper::proto", Level::WARN);
         check(Level::INFO, "rustls", Level::WARN);
         check(Level::ERROR, "rustls", Level::ERROR);
+    }
+
+    #[test]
+    fn what_nobody_hears_is_known_without_asking() {
+        for format in [Format::Text, Format::Json] {
+            assert_eq!(events(Level::INFO, format).max_level_hint(), Some(LevelFilter::INFO), "{format:?}");
+        }
     }
 
     #[test]
