@@ -190,6 +190,7 @@ impl Upstream {
                     *request
                 }
                 (Err(SendError::Unsent(_)), _) => return Err(self.count(Error::Nonsense(SLAMMED))),
+                (Err(SendError::HungUp(error)), _) => return Err(self.count(Error::Broken(error))),
                 (Err(SendError::Lost(error)), None) => return Err(self.blame(at, Error::Broken(error))),
                 (Err(SendError::Failed(error)), _) => return Err(self.blame(at, error)),
             };

@@ -64,6 +64,8 @@ pub(super) enum SendError {
     Unsent(Box<Request<Payload>>),
     /// The connection broke before the first byte of an answer.
     Lost(hyper::Error),
+    /// The same, while the client's body was waited for: whoever hangs up on a client that dawdles is well.
+    HungUp(hyper::Error),
     /// It may not be sent again.
     Failed(Error),
 }
@@ -174,7 +176,13 @@ impl Link {
             return SendError::Failed(Error::ClientGone);
         }
         // An upstream that has begun to answer has acted on the request.
-        if self.ear.has_heard() { SendError::Failed(Error::Broken(error)) } else { SendError::Lost(error) }
+        if self.ear.has_heard() {
+            return SendError::Failed(Error::Broken(error));
+        }
+        match progress.map(|progress| progress.phase.get()) {
+            Some(Phase::Reading) => SendError::HungUp(error),
+            Some(Phase::Writing | Phase::Done | Phase::Failed) | None => SendError::Lost(error),
+        }
     }
 
     /// Takes the bare connection, and what came behind the upstream's 101.

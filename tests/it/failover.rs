@@ -211,6 +211,30 @@ async fn a_client_that_breaks_off_moves_nobody() {
     assert_eq!(said(&gate).await, "first");
 }
 
+/// As servers do that give a request so much time and no more.
+#[tokio::test]
+async fn a_client_that_dawdles_until_the_upstream_hangs_up_moves_nobody() {
+    let first = Raw::serving(|mut line| async move {
+        while let Some(head) = line.head().await {
+            if head.starts_with("POST") {
+                let mut some = [0; 4];
+                line.stream.read_exact(&mut some).await.unwrap();
+                return;
+            }
+            line.say(saying("first")).await;
+        }
+    })
+    .await;
+    let second = named("second").await;
+    let gate = gate(&[first.addr, second.addr], "").await;
+    for _ in 0..5 {
+        let mut tls = gate.raw("app.test", "http/1.1").await;
+        tls.write_all(b"POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 10\r\n\r\nhalf").await.unwrap();
+        assert_eq!(status(&read_head(&mut tls).await), 502);
+    }
+    assert_eq!(said(&gate).await, "first");
+}
+
 #[tokio::test]
 async fn a_mint_goes_to_the_next_place_when_the_first_is_away_and_never_to_two() {
     let away = nobody().await;
