@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 9 | `cli` | commands |
 //! | 8 | [`demo`] | stand-ins for the PBX, Voximplant and the app |
-//! | 7 | [`server`] | sockets, worker threads, connections, drain |
+//! | 7 | [`server`] | sockets, worker threads, connections; reload, hand-over, drain |
 //! | 6 | [`proxy`] | the path of a request |
 //! | 5 | [`auth`] | who is calling? |
 //! | 4 | [`pbx`], [`limit`], [`replay`] | asking the PBX for sessions; quotas; single-use tickets |
@@ -24,9 +24,10 @@
 //! 3. The PBX administrator's credential lives in [`pbx`] and travels on connections of its own, never on pass-through.
 //! 4. Matching uses the canonical path, forwarding the original bytes.
 //! 5. A session id is in one answer and nowhere else: no cache, no log, no error text.
-//! 6. The configuration is never edited once it runs.
+//! 6. A configuration is replaced whole, never edited, and one that is wrong changes nothing.
 //! 7. Every task has an owner, every wait has a deadline, every buffer has a bound.
-//! 8. A connection, its exchanges and its upstream connections live and die on one thread.
+//! 8. A connection, its exchanges and its upstream connections live and die on one thread, which counts them alone.
+//! 9. What is counted has names from closed sets: no request and no identity makes a series.
 
 mod alarm;
 pub mod auth;

@@ -1,10 +1,12 @@
 //! Floor 1: rules about HTTP messages (RFC 9110's word). No sockets.
 
+pub mod fields;
 pub mod forwarded;
 pub mod framing;
 pub mod guard;
 pub mod hop;
 pub mod http2;
+pub mod line;
 pub mod origin;
 pub mod target;
 pub mod websocket;

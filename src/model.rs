@@ -3,6 +3,7 @@
 pub mod account;
 pub mod grant;
 pub mod landing;
+pub mod loopback;
 pub mod ott;
 pub mod path;
 pub mod principal;

@@ -3,37 +3,41 @@
 //! [`Proxy::handle`] is the story: who is asking, for what, and one of four ways to answer.
 
 mod body;
+mod click;
 mod cors;
 mod error;
 mod forward;
 mod gate;
 mod inject;
+mod interim;
 mod ott;
 mod pbx;
 mod peer;
 mod reply;
 mod route;
+mod shared;
 mod small;
 
+use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
-use tokio::time::Instant;
 
 pub use self::body::Body;
 use self::body::Exchange;
 use self::error::Error;
+pub use self::interim::Interims;
 pub use self::peer::{Peer, Tunnel, Vitals};
 use self::reply::Words;
 use self::route::{Routes, To};
+pub use self::shared::Shared;
+use self::shared::{app_upstream, is_same, pbx_upstream};
 use crate::auth::{self, Chain};
 use crate::config::{self, Config};
-use crate::limit::{DistinctKeys, Limits};
 use crate::message::guard::Refusal;
 use crate::message::hop;
 use crate::message::http2;
@@ -41,106 +45,13 @@ use crate::message::origin::{Contradiction, Origin};
 use crate::message::target::{self, Authority};
 use crate::message::websocket;
 use crate::model::path::{self, Place, Reserved};
-use crate::observe::health::Parts;
 use crate::observe::metrics::{Route, Side, Tally};
 use crate::observe::{Logs, RequestId};
-use crate::pbx::{Breaker, Pbx};
-use crate::replay::Tickets;
+use crate::pbx::Pbx;
 use crate::upstream::{Connector, Payload, Upstream};
 
-/// How long a ticket of the two-host hand-over is good: as long as the PBX's token behind it.
-const TICKET_LIFE: Duration = Duration::from_secs(10);
 /// The methods that a request may have, as the refusal of any other names them.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
-/// How many tickets may be out at once.
-const TICKETS: usize = 10_000;
-
-/// What all workers share: counts, marks and the breaker.
-pub struct Shared {
-    limits: Limits,
-    distinct_keys: Option<Arc<DistinctKeys>>,
-    tickets: Arc<Tickets<pbx::Handed>>,
-    breaker: Arc<Breaker>,
-    app: Option<Connector>,
-    pbx: Option<Connector>,
-}
-
-impl Shared {
-    /// Returns those parts of it that must be ready.
-    #[must_use]
-    pub fn parts(&self) -> Parts {
-        let mut parts = Parts::default();
-        if let Some(app) = self.app.clone() {
-            parts.add("app", move || app.check());
-        }
-        if let Some(pbx) = self.pbx.clone() {
-            let breaker = Arc::clone(&self.breaker);
-            parts.add("pbx", move || pbx.check());
-            parts.add("breaker", move || breaker.check(Instant::now()));
-        }
-        parts
-    }
-
-    /// Prepares what all workers share.
-    ///
-    /// # Errors
-    /// When the trust roots of an upstream cannot be used.
-    pub fn new(config: &Config) -> Result<Self, rustls::Error> {
-        Ok(Self {
-            limits: Limits::new(&config.limits),
-            distinct_keys: distinct_keys(config),
-            tickets: Arc::new(Tickets::new(TICKETS, TICKET_LIFE)),
-            breaker: Arc::default(),
-            app: config.app.as_ref().map(|app| Connector::new(&app.upstream)).transpose()?,
-            pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream)).transpose()?,
-        })
-    }
-
-    /// Prepares the same for another configuration. What it says as the one `before` goes on: counts, marks, breaker.
-    ///
-    /// # Errors
-    /// As [`Shared::new`].
-    pub fn successor(&self, before: &Config, config: &Config) -> Result<Self, rustls::Error> {
-        let mut next = Self {
-            limits: self.limits.successor(&config.limits),
-            tickets: Arc::clone(&self.tickets),
-            ..Self::new(config)?
-        };
-        let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
-        if rate(before) == rate(config) {
-            next.distinct_keys.clone_from(&self.distinct_keys);
-        }
-        // Other credentials, or another PBX: what the breaker knows is about somebody else.
-        let asked = |config: &Config| config.pbx.clone().map(|pbx| (pbx.upstream.urls, pbx.admin));
-        if asked(before) == asked(config) {
-            next.breaker = Arc::clone(&self.breaker);
-        }
-        if is_same(before, config, app_upstream) {
-            next.app.clone_from(&self.app);
-        }
-        if is_same(before, config, pbx_upstream) {
-            next.pbx.clone_from(&self.pbx);
-        }
-        Ok(next)
-    }
-}
-
-fn distinct_keys(config: &Config) -> Option<Arc<DistinctKeys>> {
-    config.voximplant.as_ref().map(|voximplant| Arc::new(DistinctKeys::new(voximplant.distinct_keys)))
-}
-
-fn app_upstream(config: &Config) -> Option<&config::Upstream> {
-    config.app.as_ref().map(|app| &app.upstream)
-}
-
-fn pbx_upstream(config: &Config) -> Option<&config::Upstream> {
-    config.pbx.as_ref().map(|pbx| &pbx.upstream)
-}
-
-/// Tells whether connections to an upstream under one configuration are as good as those under another.
-fn is_same(before: &Config, config: &Config, upstream: fn(&Config) -> Option<&config::Upstream>) -> bool {
-    upstream(before) == upstream(config) && before.server.timeouts.body_idle == config.server.timeouts.body_idle
-}
 
 /// One worker's proxy: the configuration as its upstreams, its rules and its ways to ask.
 pub struct Proxy {
@@ -225,8 +136,8 @@ impl Proxy {
         let is_head = *request.method() == Method::HEAD;
         let version = request.version();
         let is_connect = *request.method() == Method::CONNECT;
-        let request = request.map(|body| Payload::of(body, version));
-        let mut response = match self.serve(request, origin, peer, &mut exchange).await {
+        let mut request = request.map(|body| Payload::of(body, version));
+        let mut response = match self.serve(&mut request, origin, peer, &mut exchange).await {
             Ok(response) => response,
             Err(error) => {
                 let error = error.or_refused(peer.refused.get());
@@ -263,20 +174,22 @@ impl Proxy {
         exchange.end_with(response)
     }
 
-    /// Finds out who is asking and for what, and answers that.
+    /// Finds out who is asking and for what, and answers that. The request is lent until it is known who takes it: each
+    /// `async fn` that is given one moves it twice.
     async fn serve(
         &self,
-        mut request: Request<Payload>,
+        request: &mut Request<Payload>,
         origin: Result<Rc<Origin>, Contradiction>,
         peer: &Peer,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
         if request.version() == Version::HTTP_2 {
-            http2::settle(&mut request).map_err(Error::Refused)?;
+            http2::settle(request).map_err(Error::Refused)?;
         }
         let origin = origin.map_err(|_| Error::Malformed("Forwarded and X-Forwarded-For name different clients"))?;
-        let authority = target::authority(request.version(), request.uri(), request.headers())
-            .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
+        let authority =
+            target::authority_over_tls(request.version(), request.uri(), request.headers(), peer.name.as_deref())
+                .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
         exchange.is_for(&authority.host);
         if !peer.policy.covers(&authority.host) {
             return Err(Error::Misdirected);
@@ -294,7 +207,7 @@ impl Proxy {
                     Reserved::Pbx => Route::Login,
                     Reserved::Callgate => Route::Callgate,
                 });
-                Box::pin(self.answer_login(reserved, request, &caller)).await?
+                Box::pin(self.answer_login(reserved, mem::take(request), &caller)).await?
             }
             Place::Open => return self.forward(request, peer, caller, exchange).await,
         };
@@ -320,9 +233,8 @@ impl Proxy {
     fn explain(&self, error: &Error, words: &Words, exchange: &mut Exchange) -> Response<Body> {
         let (status, code) = error.status();
         exchange.because(code);
-        let source = std::error::Error::source(error);
-        match source {
-            Some(source) if status.is_server_error() => tracing::warn!(id = %exchange.id, error = source, "{error}"),
+        match error.cause() {
+            Some(cause) if status.is_server_error() => tracing::warn!(id = %exchange.id, error = cause, "{error}"),
             _ => tracing::debug!(id = %exchange.id, code, "{error}"),
         }
         let mut response = error.answer(words);

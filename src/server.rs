@@ -6,6 +6,8 @@
 mod admin;
 mod connection;
 mod crowd;
+mod deadlines;
+mod door;
 mod files;
 mod guarded;
 mod handover;
@@ -16,6 +18,7 @@ mod proxy_protocol;
 mod redirect;
 mod registry;
 mod snapshot;
+mod sockets;
 mod worker;
 
 use std::io::Error as IoError;
@@ -32,9 +35,10 @@ use tokio::time::timeout;
 use self::admin::Admin;
 use self::crowd::Crowd;
 pub use self::handover::{HandOverError, Inherited};
-use self::listener::{Listener, Sockets};
+use self::listener::Listener;
 pub use self::snapshot::ReloadError;
 use self::snapshot::Snapshot;
+use self::sockets::Sockets;
 use self::worker::{Parts, Worker};
 use crate::config::{Config, Listen};
 use crate::observe::Logs;
@@ -289,6 +293,8 @@ fn cores() -> usize {
     thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
+/// How long nothing is accepted when the system has no socket left.
+const BACK_OFF: Duration = Duration::from_millis(100);
 /// How long a reload waits for the workers.
 const TAKEN: Duration = Duration::from_secs(2);
 /// How long a gate that ends goes on with what was under way toward it: connections that are being made, and requests

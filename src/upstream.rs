@@ -8,6 +8,7 @@ mod connector;
 mod ear;
 mod endpoint;
 mod health;
+mod interim;
 mod link;
 mod payload;
 mod relay;
@@ -28,6 +29,7 @@ use tokio::time::Instant;
 
 use self::connector::At;
 pub use self::connector::{ConnectError, Connector, Sight};
+pub use self::interim::{Hearer, Interim};
 use self::link::{Deadlines, Link, SendError};
 pub use self::payload::{Meter, Payload};
 pub use self::relay::{Cut, Relay};
@@ -134,7 +136,19 @@ impl Upstream {
     /// # Errors
     /// When there is no connection, no answer in time, or none that is valid HTTP.
     pub fn send(self: &Rc<Self>, request: Request<Payload>) -> impl Future<Output = Result<Answer, Error>> {
-        self.send_over(self.checkout(), request)
+        self.send_heard(request, None)
+    }
+
+    /// Sends a request as [`Upstream::send`], and tells of interim answers as they come.
+    ///
+    /// # Errors
+    /// As [`Upstream::send`].
+    pub fn send_heard(
+        self: &Rc<Self>,
+        request: Request<Payload>,
+        hearer: Hearer<'_>,
+    ) -> impl Future<Output = Result<Answer, Error>> {
+        self.send_over(self.checkout(), request, hearer)
     }
 
     /// Sends a request over a new connection, once. Without a `Host`, it is for that of the `url`.
@@ -142,13 +156,14 @@ impl Upstream {
     /// # Errors
     /// As [`Upstream::send`].
     pub fn send_fresh(self: &Rc<Self>, request: Request<Payload>) -> impl Future<Output = Result<Answer, Error>> {
-        self.send_over(None, request)
+        self.send_over(None, request, None)
     }
 
     async fn send_over(
         self: &Rc<Self>,
         mut idle: Option<Box<Link>>,
         mut request: Request<Payload>,
+        hearer: Hearer<'_>,
     ) -> Result<Answer, Error> {
         let (mut nameless, mut slammed) = (false, false);
         loop {
@@ -166,7 +181,7 @@ impl Upstream {
                 request.headers_mut().insert(header::HOST, self.connector.host(at));
             }
             self.tally.request(self.side, if is_fresh { Carrier::New } else { Carrier::Reused });
-            request = match (link.send(request, self.deadlines()).await, again) {
+            request = match (link.send(request, self.deadlines(), hearer).await, again) {
                 (Ok((response, link)), _) => return self.answer(response, link),
                 (Err(SendError::Unsent(request)), _) if !is_fresh => *request,
                 (Err(SendError::Lost(_)), Some(again)) => again,
@@ -287,10 +302,7 @@ fn is_repeatable(request: &Request<Payload>) -> bool {
 
 fn copy(original: &Request<Payload>) -> Request<Payload> {
     let (method, uri, headers) = (original.method().clone(), original.uri().clone(), original.headers().clone());
-    let mut copy = request(method, uri, headers, Payload::Empty);
-    // Who waits for interim answers (`hyper::ext::on_informational`) waits for those of the second try.
-    copy.extensions_mut().clone_from(original.extensions());
-    copy
+    request(method, uri, headers, Payload::Empty)
 }
 
 /// Makes a request to an upstream.
@@ -305,8 +317,6 @@ pub fn request(method: Method, uri: Uri, headers: HeaderMap, payload: Payload) -
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio::runtime::LocalOptions;
@@ -345,17 +355,17 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let upstream = upstream_at(listener.local_addr().unwrap().port());
         let server = tokio::spawn(serve(listener));
-        let heard = Arc::<Mutex<Vec<_>>>::default();
+        let heard = RefCell::new(Vec::new());
+        let hear = |interim: Interim| {
+            heard.borrow_mut().push((interim.status.as_u16(), interim.fields[header::LINK].clone()));
+        };
         for _ in 0..2 {
-            let kept = Arc::clone(&heard);
-            let mut request = request(Method::GET, Uri::from_static("/"), HeaderMap::new(), Payload::Empty);
-            hyper::ext::on_informational(&mut request, move |interim| {
-                kept.lock().unwrap().push((interim.status().as_u16(), interim.headers()[header::LINK].clone()));
-            });
-            let Answer::Response(response) = upstream.send(request).await.unwrap() else { panic!("switched") };
+            let request = request(Method::GET, Uri::from_static("/"), HeaderMap::new(), Payload::Empty);
+            let answer = upstream.send_heard(request, Some(&hear)).await.unwrap();
+            let Answer::Response(response) = answer else { panic!("switched") };
             assert_eq!(response.status(), StatusCode::OK);
         }
-        assert_eq!(*heard.lock().unwrap(), [(103, "</style.css>".parse().unwrap())]);
+        assert_eq!(heard.take(), [(103, "</style.css>".parse().unwrap())]);
         drop(upstream);
         server.await.unwrap();
     }

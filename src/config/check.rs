@@ -22,7 +22,7 @@ use self::auth::Methods;
 use self::values::address;
 use super::document::{Document, Node, Table};
 use super::problem::{Problem, Problems};
-use super::source::Surroundings;
+use super::source::{self, Surroundings};
 use super::{Access, Config, Files, Format, Limits, Listen, Log};
 use crate::model::rate::Rate;
 
@@ -55,7 +55,7 @@ pub fn read(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Reading {
 
 fn load_file(path: &Path, env: &dyn Fn(&str) -> Option<String>, files: &RefCell<Files>) -> Result<Config, Problems> {
     let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let text = source::text(path).map_err(|error| {
         let hint = Some("name the file with --config".to_owned());
         Problems::new(vec![Problem {
             file: file.clone(),

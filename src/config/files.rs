@@ -3,13 +3,14 @@
 //! Names are looked at afresh each time: a mounted secret is changed by leading its name to another file.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
+use rustix::fs::OFlags;
 
 /// The files, each with what it held. Two values are equal when every file held the same, under the same mode.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,7 +90,7 @@ impl Eq for Held {}
 impl Held {
     /// Reads a file, unless it is as it was `before`.
     fn by(path: &Path, before: Option<&Self>) -> Option<Self> {
-        let mut file = File::open(path).ok()?;
+        let mut file = open(path).ok()?;
         let metadata = file.metadata().ok()?;
         let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
         let changed = nanoseconds(metadata.ctime(), metadata.ctime_nsec());
@@ -109,12 +110,21 @@ impl Held {
     }
 }
 
+/// Opens a file to read it. Nothing else will do: a pipe would be waited for, perhaps for ever, and a device may never end.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    // Opening a pipe waits for its other end, unless it is told not to.
+    let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+    let kind = file.metadata()?.file_type();
+    // A folder says by itself that it is one, once it is read.
+    if kind.is_file() || kind.is_dir() { Ok(file) } else { Err(io::Error::other("it is a pipe or a device")) }
+}
+
 /// How long ago a file must have changed for its times to tell the next change apart.
 const SETTLED: Duration = Duration::from_secs(2);
 
 fn digest(file: &mut File) -> io::Result<[u8; SHA256_OUTPUT_LEN]> {
     let (mut context, mut buffer) = (Context::new(&SHA256), [0; 16 << 10]);
-    // What is larger is refused by whoever reads it, and a device would never end.
+    // What is larger is refused by whoever reads it.
     let mut file = file.take(super::source::MAX_FILE + 1);
     loop {
         match file.read(&mut buffer)? {
@@ -129,6 +139,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
+    use rustix::fs::{FileType, Mode};
     use tempfile::TempDir;
 
     use super::*;
@@ -176,6 +187,17 @@ mod tests {
             }
         };
         assert_eq!(looks(swap), [false, true, true]);
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_is_not_waited_for() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        for path in [&path, Path::new("/dev/zero")] {
+            assert_eq!(open(path).unwrap_err().to_string(), "it is a pipe or a device");
+            assert!(Held::by(path, None).is_none());
+        }
     }
 
     #[test]

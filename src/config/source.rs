@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::document::{Node, Table};
-use super::files::Files;
+use super::files::{self, Files};
 use crate::model::secret::Secret;
 
 /// The world around a configuration while it is read.
@@ -25,11 +25,20 @@ pub(super) struct Surroundings<'a> {
     pub(super) files: &'a RefCell<Files>,
 }
 
-/// The largest file that is read, in bytes. A mistyped path to a device would never end.
+/// The largest file that is read, in bytes.
 pub(super) const MAX_FILE: u64 = 64 << 20;
 
 /// The permission bits that let group or world read.
 const READABLE_BY_OTHERS: u32 = 0o044;
+
+/// Reads the text of the configuration itself.
+pub(super) fn text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    match files::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)? {
+        read if read as u64 > MAX_FILE => Err(io::ErrorKind::FileTooLarge.into()),
+        _ => Ok(text),
+    }
+}
 
 impl Surroundings<'_> {
     /// Reads a file that everybody may see.
@@ -139,7 +148,7 @@ impl Surroundings<'_> {
     fn open(&self, node: &Node<'_, '_>, name: &str) -> Option<(PathBuf, File)> {
         let path = self.base.join(name);
         self.files.borrow_mut().note(&path);
-        match File::open(&path) {
+        match files::open(&path) {
             Ok(file) => Some((path, file)),
             Err(error) => self.unreadable(node, name, &error),
         }

@@ -6,6 +6,8 @@
 use http::header::{self, HeaderMap};
 use http::{StatusCode, response};
 
+use super::fields;
+
 /// The longest request target.
 pub(super) const MAX_TARGET: usize = 16 << 10;
 /// The most bytes of a request's head.
@@ -27,12 +29,12 @@ pub enum Unclear {
     Status,
 }
 
-/// Accepts `chunked`, once, and no other transfer coding.
-fn check_chunked(headers: &HeaderMap) -> Result<(), Unclear> {
+/// Tells whether the transfer coding is `chunked`, once; there is no other.
+fn is_chunked(headers: &HeaderMap) -> Result<bool, Unclear> {
     let mut lines = headers.get_all(header::TRANSFER_ENCODING).into_iter();
     match (lines.next(), lines.next()) {
-        (None, None) => Ok(()),
-        (Some(line), None) if line.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        (None, None) => Ok(false),
+        (Some(line), None) if line.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(true),
         _ => Err(Unclear::Coding),
     }
 }
@@ -45,17 +47,17 @@ pub fn settle_answer(head: &mut response::Parts) -> Result<(), Unclear> {
     if head.status.as_u16() >= 600 {
         return Err(Unclear::Status);
     }
-    check_chunked(&head.headers)?;
+    let is_chunked = is_chunked(&head.headers)?;
     let lines = length_lines(&head.headers)?;
     if lines == 0 {
         return Ok(());
     }
-    if head.headers.contains_key(header::TRANSFER_ENCODING) {
+    if is_chunked {
         return Err(Unclear::Length);
     }
     if head.status == StatusCode::NO_CONTENT {
         // Such an answer has no length (RFC 9110 §8.6).
-        head.headers.remove(header::CONTENT_LENGTH);
+        fields::remove(&mut head.headers, |name| *name == header::CONTENT_LENGTH);
     } else {
         keep_one_length(&mut head.headers, lines);
     }

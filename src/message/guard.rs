@@ -6,14 +6,13 @@
 
 mod grammar;
 
-use memchr::memchr;
-
 pub(super) use self::grammar::check_target;
-use self::grammar::{NAME, chunk_size, field, number, span};
+use self::grammar::{NAME, check_coding, chunk_size, field, number, span};
 use super::framing::{MAX_FIELDS, MAX_HEAD, MAX_TARGET};
+use super::line;
 
 /// The longest method.
-const MAX_METHOD: usize = 32;
+const MAX_METHOD: usize = 64;
 /// The most empty lines before a request (RFC 9112 §2.2 asks for one).
 const MAX_EMPTY: u8 = 2;
 /// The longest line before a chunk, extensions included.
@@ -63,12 +62,18 @@ pub enum Refusal {
     /// The length is no number, or two (RFC 9112 §6.3).
     #[error("the length is not one number")]
     Length,
-    /// The transfer coding is not `chunked` alone, or one is said by HTTP/1.0, or with a length (§6.1).
-    #[error("only chunked is a transfer coding here")]
+    /// The transfer codings do not end in one `chunked`, or one is said by HTTP/1.0, or with a length (§6.1, §6.3).
+    #[error("the transfer coding is not chunked")]
     Coding,
+    /// There are other transfer codings before `chunked` (§6.1).
+    #[error("only chunked is a transfer coding here")]
+    UnknownCoding,
     /// What stands between chunks is no length, or not where it should be (§7.1).
     #[error("the chunks are not written as they should be")]
     Chunk,
+    /// The head has begun and does not end (RFC 9110 §15.5.9).
+    #[error("the request's head did not come in time")]
+    Late,
     /// Bytes came behind a request for another protocol before that was answered.
     #[error("this came before the change of protocol was answered")]
     Early,
@@ -152,7 +157,7 @@ impl Guard {
                     // Only a line that ends within its bound is one.
                     let reach = bytes.len().min(gone + line.limit());
                     let from = at.max(searched);
-                    let Some(length) = memchr(b'\n', &bytes[from..reach]) else {
+                    let Some(length) = line::end(&bytes[from..reach]) else {
                         self.searched = reach - gone;
                         break if reach < bytes.len() { Err(line.too_large()) } else { Ok(()) };
                     };
@@ -282,7 +287,8 @@ impl Head {
         }
         match name.len() {
             7 if name.eq_ignore_ascii_case(b"upgrade") => {
-                self.asks_websocket |= value.trim_ascii().eq_ignore_ascii_case(b"websocket");
+                let mut protocols = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+                self.asks_websocket |= protocols.any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 let length = number(value.trim_ascii(), 10).ok_or(Refusal::Length)?;
@@ -294,10 +300,10 @@ impl Head {
                 }
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                let is_known = value.trim_ascii().eq_ignore_ascii_case(b"chunked");
-                if !is_known || self.is_chunked || self.is_http_10 || self.length.is_some() {
+                if self.is_chunked || self.is_http_10 || self.length.is_some() {
                     return Err(Refusal::Coding);
                 }
+                check_coding(value.trim_ascii())?;
                 self.is_chunked = true;
             }
             _ => {}
@@ -372,6 +378,16 @@ mod tests {
     }
 
     #[test]
+    fn a_wish_for_a_websocket_is_seen_in_every_list() {
+        for value in ["websocket", " WebSocket\t", "websocket,", ", websocket", "h2c, websocket"] {
+            let wish = format!("GET / HTTP/1.1\r\nHost: a\r\nUpgrade:{value}\r\n\r\n");
+            let mut guard = Guard::default();
+            let mut bytes = format!("{wish}\0").into_bytes();
+            assert_eq!((guard.look(&mut bytes), guard.is_open()), ((wish.len(), Ok(())), true), "{value:?}");
+        }
+    }
+
+    #[test]
     fn each_rule_has_its_name() {
         let field = |line: &str| format!("{HEAD}{line}\r\n\r\n");
         for (bytes, expected) in [
@@ -392,7 +408,8 @@ mod tests {
             (field("Content-Length: +5"), Refusal::Length),
             (field("Content-Length: 5\r\nContent-Length: 6"), Refusal::Length),
             (field("Content-Length: 5\r\nTransfer-Encoding: chunked"), Refusal::Coding),
-            (field("Transfer-Encoding: gzip, chunked"), Refusal::Coding),
+            (field("Transfer-Encoding: gzip"), Refusal::Coding),
+            (field("Transfer-Encoding: gzip, chunked"), Refusal::UnknownCoding),
         ] {
             check(&bytes, 0, Err(expected));
         }

@@ -2,14 +2,12 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use super::fields;
 use super::forwarded;
-
-/// How many fields are hop-by-hop by themselves.
-const FIELDS: usize = 7;
 
 /// Hop-by-hop fields that go even when no `Connection` line names them.
 /// `Transfer-Encoding` is among them: the framing of each hop is hyper's.
-static HOP_BY_HOP: [HeaderName; FIELDS] = [
+static HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -37,52 +35,84 @@ static PROTECTED: [HeaderName; 9] = [
 #[error("a Connection field names a protected field")]
 pub struct Protected;
 
+/// What the fields of one hop may come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// The connection goes on with HTTP.
+    Stays,
+    /// The connection may become a WebSocket.
+    MayChange,
+}
+
 /// What the fields of this hop said before they went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Hop {
-    /// The sender wishes to speak the WebSocket protocol on this connection (RFC 6455 §4.1).
+    /// The sender wishes to speak the WebSocket protocol on this connection (RFC 6455 §4.1), which the fields still say.
     pub websocket: bool,
 }
 
-/// Removes the fields meant for one hop only, and those that *any* `Connection` line names.
+/// Removes the fields meant for one hop only, those that *any* `Connection` line names, and some `more`.
 ///
-/// `TE` stays as far as it says `trailers`, and `Upgrade` is left to the caller to set again.
+/// `TE` stays as far as it says `trailers`, `Upgrade` as far as it says `websocket` where the protocol may change, and
+/// `Connection` with them.
 ///
 /// # Errors
 /// When a `Connection` line names a field that is protected, so that nothing can be smuggled away.
-pub fn strip(headers: &mut HeaderMap) -> Result<Hop, Protected> {
-    let mut found = [false; FIELDS];
+pub fn strip(
+    headers: &mut HeaderMap,
+    protocol: Protocol,
+    more: impl Fn(&HeaderName) -> bool,
+) -> Result<Hop, Protected> {
+    let (mut is_hop, mut is_more) = (false, false);
     for name in headers.keys() {
-        if let Some(at) = HOP_BY_HOP.iter().position(|hop| hop == name) {
-            found[at] = true;
-        }
+        is_hop |= HOP_BY_HOP.contains(name);
+        is_more |= more(name);
     }
-    if found == [false; FIELDS] {
+    if !is_hop {
+        if is_more {
+            fields::remove(headers, more);
+        }
         return Ok(Hop::default());
     }
-    // Read all lines before the first is removed: `remove` returns only the first.
     let named = named(headers)?;
-    let websocket = named.contains(&header::UPGRADE) && is_websocket(headers);
     let trailers = tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case(b"trailers"));
-    for name in named {
-        headers.remove(name);
-    }
-    for (name, _) in HOP_BY_HOP.iter().zip(found).filter(|(_, found)| *found) {
-        headers.remove(name);
+    let websocket = protocol == Protocol::MayChange && named.contains(&header::UPGRADE) && is_websocket(headers);
+    let said = match (trailers, websocket) {
+        (false, false) => None,
+        (true, false) => Some("te"),
+        (false, true) => Some("upgrade"),
+        (true, true) => Some("te, upgrade"),
+    };
+    let stays = |name: &HeaderName| match *name {
+        header::TE => trailers,
+        header::UPGRADE => websocket,
+        header::CONNECTION => said.is_some(),
+        _ => false,
+    };
+    fields::remove(headers, |name| (HOP_BY_HOP.contains(name) || named.contains(name) || more(name)) && !stays(name));
+    if let Some(said) = said {
+        headers.insert(header::CONNECTION, HeaderValue::from_static(said));
     }
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+    if websocket {
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
     Ok(Hop { websocket })
 }
 
 /// Removes from trailers what has a meaning in a head alone: fields of one hop, and those that a `Connection` line may
-/// not take away either (RFC 9110 §6.5.1).
-pub fn strip_trailers(trailers: &mut HeaderMap) {
-    for name in HOP_BY_HOP.iter().chain(&PROTECTED) {
-        trailers.remove(name);
-    }
+/// not take away either (RFC 9110 §6.5.1). And some `more`.
+pub fn strip_trailers(trailers: &mut HeaderMap, more: impl Fn(&HeaderName) -> bool) {
+    fields::remove(trailers, |name| HOP_BY_HOP.contains(name) || PROTECTED.contains(name) || more(name));
+}
+
+/// Tells whether `Expect` asks for nothing but a 100 (RFC 9110 §10.1.1), which is of one hop. What else there may be is
+/// for the upstream to meet or refuse.
+#[must_use]
+pub fn expects_continue(headers: &HeaderMap) -> bool {
+    tokens(headers, &header::EXPECT).all(|token| token.eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Counts the hops that an `OPTIONS` request may still make down by this one (RFC 9110 §7.6.2).
@@ -104,7 +134,7 @@ fn named(headers: &HeaderMap) -> Result<Vec<HeaderName>, Protected> {
     for token in tokens(headers, &header::CONNECTION) {
         // A token that is no field name cannot name a field that is here.
         let Ok(name) = HeaderName::from_bytes(token) else { continue };
-        if PROTECTED.contains(&name) || forwarded::is_identity(name.as_str()) {
+        if PROTECTED.contains(&name) || forwarded::is_identity(&name) {
             return Err(Protected);
         }
         names.push(name);
@@ -142,8 +172,9 @@ mod tests {
         for (name, value) in lines {
             map.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
         }
-        strip(&mut map).unwrap();
-        assert_eq!(map, headers(expected));
+        strip(&mut map, Protocol::Stays, |name| name == "x-more").unwrap();
+        let left: Vec<_> = map.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert_eq!(left, expected);
     }
 
     #[test]
@@ -175,8 +206,21 @@ mod tests {
     }
 
     #[test]
+    fn what_stays_keeps_its_place() {
+        check(
+            &[("a", "1"), ("connection", "X-A"), ("b", "2"), ("x-a", "3"), ("c", "4"), ("keep-alive", "5"), ("d", "6")],
+            &[("a", "1"), ("b", "2"), ("c", "4"), ("d", "6")],
+        );
+        check(&[("x-more", "1"), ("a", "2"), ("x-more", "3"), ("b", "4")], &[("a", "2"), ("b", "4")]);
+        check(&[("x-more", "1"), ("upgrade", "h2c"), ("a", "2"), ("b", "4")], &[("a", "2"), ("b", "4")]);
+    }
+
+    #[test]
     fn keeps_te_trailers() {
-        check(&[("te", "gzip, Trailers"), ("connection", "TE")], &[("te", "trailers"), ("connection", "te")]);
+        check(
+            &[("te", "gzip, Trailers"), ("a", "1"), ("connection", "TE")],
+            &[("te", "trailers"), ("a", "1"), ("connection", "te")],
+        );
     }
 
     #[test]
@@ -191,7 +235,8 @@ mod tests {
             "Forwarded",
             "x-request-id",
         ] {
-            assert_eq!(strip(&mut headers(&[("connection", name)])), Err(Protected), "{name}");
+            let stripped = strip(&mut headers(&[("connection", name)]), Protocol::MayChange, |_| false);
+            assert_eq!(stripped, Err(Protected), "{name}");
         }
     }
 
@@ -199,12 +244,25 @@ mod tests {
     fn sees_a_websocket_only_when_connection_says_upgrade() {
         #[track_caller]
         fn check(lines: &[(&str, &str)], expected: bool) {
-            assert_eq!(strip(&mut headers(lines)).unwrap().websocket, expected, "{lines:?}");
+            for (protocol, expected) in [(Protocol::MayChange, expected), (Protocol::Stays, false)] {
+                let mut fields = headers(lines);
+                assert_eq!(strip(&mut fields, protocol, |_| false).unwrap().websocket, expected, "{lines:?}");
+                let upgrade = fields.get("upgrade").map(|value| value.to_str().unwrap());
+                assert_eq!(upgrade, expected.then_some("websocket"), "{lines:?}");
+            }
         }
         check(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")], true);
         check(&[("upgrade", "websocket")], false);
         check(&[("connection", "upgrade"), ("upgrade", "h2c")], false);
         check(&[("connection", "upgrade"), ("upgrade", "websocket, h2c")], false);
         check(&[("connection", "upgrade")], false);
+    }
+
+    #[test]
+    fn connection_names_all_that_stays() {
+        let mut fields =
+            headers(&[("upgrade", "websocket"), ("te", "trailers"), ("connection", "upgrade, keep-alive"), ("a", "1")]);
+        strip(&mut fields, Protocol::MayChange, |_| false).unwrap();
+        assert_eq!(fields["connection"], "te, upgrade");
     }
 }

@@ -41,6 +41,12 @@ impl Authority {
         self.port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 
+    /// Tells whether another authority of a URI of this scheme means the same place (RFC 9110 §4.2.3).
+    fn is_same(&self, other: &Self, scheme: Option<&Scheme>) -> bool {
+        let default = if scheme == Some(&Scheme::HTTP) { 80 } else { 443 };
+        self.host == other.host && self.port.unwrap_or(default) == other.port.unwrap_or(default)
+    }
+
     /// Returns the origin of pages of this host (RFC 6454), as browsers write it.
     #[must_use]
     pub fn origin(&self) -> String {
@@ -48,6 +54,22 @@ impl Authority {
             Some(port) if port != 443 => format!("https://{}:{port}", self.host),
             _ => format!("https://{}", self.host),
         }
+    }
+}
+
+/// Finds whom a request over TLS is for. HTTP/1.0 need not say it: then it is for the `name` that the handshake asked for.
+///
+/// # Errors
+/// As [`authority`].
+pub fn authority_over_tls(
+    version: Version,
+    uri: &Uri,
+    headers: &HeaderMap,
+    name: Option<&str>,
+) -> Result<Authority, NoHost> {
+    match (authority(version, uri, headers), name) {
+        (Err(NoHost::Missing), Some(name)) if version == Version::HTTP_10 => written(name),
+        (found, _) => found,
     }
 }
 
@@ -64,17 +86,26 @@ pub fn authority(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Aut
     if uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTPS && *scheme != Scheme::HTTP) {
         return Err(NoHost::Malformed);
     }
-    let host = match (uri.authority(), line) {
+    match (uri.authority(), line) {
         // HTTP/1.1 has a `Host` even where the target says it (RFC 9112 §3.2).
-        (_, None) if version == Version::HTTP_11 => return Err(NoHost::Missing),
-        (Some(target), None) => HeaderValue::from_str(target.as_str()).map_err(|_| NoHost::Malformed)?,
-        (Some(target), Some(line)) if !line.as_bytes().eq_ignore_ascii_case(target.as_str().as_bytes()) => {
-            return Err(NoHost::Differ);
+        (_, None) if version == Version::HTTP_11 => Err(NoHost::Missing),
+        (None, Some(line)) => parse(line.clone()),
+        (Some(target), None) => written(target.as_str()),
+        (Some(target), Some(line)) => {
+            let said = parse(line.clone())?;
+            if !line.as_bytes().eq_ignore_ascii_case(target.as_str().as_bytes())
+                && !said.is_same(&written(target.as_str())?, uri.scheme())
+            {
+                return Err(NoHost::Differ);
+            }
+            Ok(said)
         }
-        (_, Some(line)) => line.clone(),
-        (None, None) => return Err(NoHost::Missing),
-    };
-    parse(host)
+        (None, None) => Err(NoHost::Missing),
+    }
+}
+
+fn written(text: &str) -> Result<Authority, NoHost> {
+    parse(HeaderValue::from_str(text).map_err(|_| NoHost::Malformed)?)
 }
 
 fn parse(raw: HeaderValue) -> Result<Authority, NoHost> {
@@ -94,15 +125,21 @@ fn split(text: &str) -> Option<(&str, Option<u16>)> {
         None => is_name(host),
     };
     let port = match rest.strip_prefix(':') {
+        // A port may be left out behind its colon (RFC 3986 §3.2.3).
+        None | Some("") => None,
         Some(digits) => Some(port(digits)?),
-        None => None,
     };
-    (valid && (rest.is_empty() || port.is_some())).then_some((host, port))
+    (valid && (rest.is_empty() || rest.starts_with(':'))).then_some((host, port))
 }
 
 fn is_name(host: &str) -> bool {
-    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    !host.is_empty() && host.len() <= 255 && host.bytes().all(known) && !host.starts_with('.') && !host.contains("..")
+    // No label is empty.
+    let mut before = b'.';
+    let fits = |byte: u8| {
+        let last = std::mem::replace(&mut before, byte);
+        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (byte == b'.' && last != b'.')
+    };
+    !host.is_empty() && host.len() <= 255 && host.bytes().all(fits)
 }
 
 fn port(digits: &str) -> Option<u16> {
@@ -136,6 +173,8 @@ mod tests {
         check("/", &["A.Test:8443"], Ok(("a.test", Some(8443))));
         check("/", &["a.test.:443"], Ok(("a.test", Some(443))));
         check("/", &["[::1]:443"], Ok(("[::1]", Some(443))));
+        check("/", &["a.test:"], Ok(("a.test", None)));
+        check("/", &["[::1]:"], Ok(("[::1]", None)));
         check("/", &[], Err(NoHost::Missing));
         check("/", &["a.test", "a.test"], Err(NoHost::Several));
     }
@@ -148,7 +187,29 @@ mod tests {
         check_version(Version::HTTP_10, "http://a.test/x", &[], Ok(("a.test", None)));
         check("https://a.test/x", &["b.test"], Err(NoHost::Differ));
         check("https://a.test:1/x", &["a.test"], Err(NoHost::Differ));
+        check("https://a.test:80/x", &["a.test"], Err(NoHost::Differ));
+        check("http://a.test:443/x", &["a.test"], Err(NoHost::Differ));
+        check("https://a.test:443/x", &["A.test"], Ok(("a.test", None)));
+        check("http://a.test/x", &["a.test:80"], Ok(("a.test", Some(80))));
+        check("http://a.test./x", &["a.test:"], Ok(("a.test", None)));
+        check("https://a.test/x", &["a b"], Err(NoHost::Malformed));
         check("ftp://a.test/x", &["a.test"], Err(NoHost::Malformed));
+    }
+
+    #[test]
+    fn the_handshake_names_the_host_where_http_1_0_does_not() {
+        #[track_caller]
+        fn check(version: Version, host: Option<&'static str>, name: Option<&str>, expected: Result<&str, NoHost>) {
+            let headers = host.map(|host| (header::HOST, HeaderValue::from_static(host))).into_iter().collect();
+            let found = authority_over_tls(version, &Uri::from_static("/"), &headers, name);
+            assert_eq!(found.map(|found| found.host), expected.map(str::to_owned));
+        }
+        check(Version::HTTP_10, None, Some("tls.test"), Ok("tls.test"));
+        check(Version::HTTP_10, None, None, Err(NoHost::Missing));
+        check(Version::HTTP_10, Some("a.test"), Some("tls.test"), Ok("a.test"));
+        check(Version::HTTP_10, Some("a b"), Some("tls.test"), Err(NoHost::Malformed));
+        check(Version::HTTP_11, None, Some("tls.test"), Err(NoHost::Missing));
+        check(Version::HTTP_2, None, Some("tls.test"), Err(NoHost::Missing));
     }
 
     #[test]
@@ -156,7 +217,7 @@ mod tests {
         for host in [
             "",
             ":443",
-            "a.test:",
+            ":",
             "a.test:0",
             "a.test:65536",
             "a.test:+1",
@@ -165,6 +226,8 @@ mod tests {
             "a/b",
             "u@a.test",
             "a.test,b.test",
+            "a.test::",
+            "a.test: ",
             "[::1",
             "[::1]x",
             "[x]",

@@ -51,10 +51,11 @@ pub fn place(path: &str) -> Place {
         _ => {}
     }
     let canonical = canonical(path);
-    if matches!(to_its_end(&canonical), "/auth/ott" | "/auth/pbx") {
+    let read = to_its_end(&canonical);
+    if matches!(read, "/auth/ott" | "/auth/pbx") {
         return Place::Disguised;
     }
-    match (is_callgates(path), is_callgates(to_its_end(&canonical))) {
+    match (is_callgates(path), is_callgates(read)) {
         (false, false) => Place::Open,
         // Below our prefix case may matter, as in a ticket; nothing else may differ.
         (true, true) if path.eq_ignore_ascii_case(&canonical) => Place::Reserved(Reserved::Callgate),
@@ -109,7 +110,8 @@ fn resolved(path: &str) -> String {
 
 /// Cuts a canonical path where an upstream that decodes before it parses would end it.
 fn to_its_end(canonical: &str) -> &str {
-    canonical.split(['\0', '?', '#']).next().unwrap_or_default()
+    let end = canonical.bytes().position(|byte| matches!(byte, b'\0' | b'?' | b'#'));
+    &canonical[..end.unwrap_or(canonical.len())]
 }
 
 fn is_callgates(path: &str) -> bool {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::fs::OFlags;
 use tokio::time::Instant;
 
 /// Where batches of lines go.
@@ -98,8 +99,12 @@ impl LogFile {
     }
 }
 
+/// A pipe that nobody reads is an error at once; its writes wait for the reader like those of any other.
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+    let at_once = OFlags::NONBLOCK.bits() as i32;
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(at_once).open(path)?;
+    rustix::fs::fcntl_setfl(&file, OFlags::APPEND)?;
+    Ok(file)
 }
 
 /// What a memory log has written.
@@ -193,5 +198,17 @@ mod tests {
         fs::write(&path, "old\n").unwrap();
         Place::File(LogFile::open(&path).unwrap()).write(b"new\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "old\nnew\n");
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert!(LogFile::open(&path).is_err());
+        let _reader = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(&path).unwrap();
+        let log = LogFile::open(&path).unwrap();
+        assert!(!rustix::fs::fcntl_getfl(&log.file).unwrap().contains(OFlags::NONBLOCK));
     }
 }

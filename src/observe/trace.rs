@@ -38,11 +38,13 @@ pub fn change(level: Level, format: Format) {
     }
 }
 
+/// The targets are outermost: what a layer says of a place in the code that will never be heard is remembered there, but
+/// only if no other layer is around it.
 fn events(level: Level, format: Format) -> Events {
     let lines = fmt::layer().with_writer(io::stderr).with_ansi(false);
     match format {
-        Format::Text => targets(level).and_then(lines).boxed(),
-        Format::Json => targets(level).and_then(lines.json()).boxed(),
+        Format::Text => lines.and_then(targets(level)).boxed(),
+        Format::Json => lines.json().and_then(targets(level)).boxed(),
     }
 }
 

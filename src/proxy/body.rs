@@ -12,7 +12,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::inject::Named;
+use super::inject;
 use super::peer::{InFlight, Peer};
 use super::route::To;
 use crate::message::hop;
@@ -34,6 +34,8 @@ enum Kind {
     Own(Option<Bytes>),
     /// An upstream's.
     Relay(Relay),
+    /// None, where a length is told all the same.
+    Untold(u64),
 }
 
 impl Body {
@@ -60,6 +62,7 @@ impl http_body::Body for Body {
         let polled = match &mut this.kind {
             Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Relay(relay) => Pin::new(relay).poll_frame(cx).map_ok(clean),
+            Kind::Untold(_) => Poll::Ready(None),
         };
         if let (Some(exchange), Poll::Ready(Some(frame))) = (&mut this.exchange, &polled) {
             exchange.note(frame);
@@ -71,6 +74,7 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Own(bytes) => bytes.is_none(),
             Kind::Relay(relay) => relay.is_end_stream(),
+            Kind::Untold(_) => false,
         }
     }
 
@@ -78,13 +82,14 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::Relay(relay) => relay.size_hint(),
+            Kind::Untold(length) => SizeHint::with_exact(*length),
         }
     }
 }
 
 impl Drop for Body {
     fn drop(&mut self) {
-        let complete = http_body::Body::is_end_stream(self);
+        let complete = matches!(self.kind, Kind::Untold(_)) || http_body::Body::is_end_stream(self);
         if let Some(exchange) = &mut self.exchange {
             exchange.complete |= complete;
         }
@@ -100,11 +105,21 @@ pub(super) fn silence(response: &mut Response<Body>) {
     }
 }
 
+/// Lets a 304 tell the length of what has not changed (RFC 9110 §8.6). hyper writes a length in HTTP/1 only for a body
+/// that has it, and asks for nothing of that where the status permits none.
+pub(super) fn keep_length(response: &mut Response<Body>) {
+    if response.status() == StatusCode::NOT_MODIFIED
+        && let Some(length) = response.headers().get(header::CONTENT_LENGTH)
+        && let Some(length) = length.to_str().ok().and_then(|length| length.parse().ok())
+    {
+        response.body_mut().kind = Kind::Untold(length);
+    }
+}
+
 /// Takes from trailers what is taken from heads.
 fn clean(mut frame: Frame<Bytes>) -> Frame<Bytes> {
     if let Some(trailers) = frame.trailers_mut() {
-        Named::take(trailers);
-        hop::strip_trailers(trailers);
+        hop::strip_trailers(trailers, inject::is_name);
     }
     frame
 }

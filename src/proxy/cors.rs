@@ -5,9 +5,8 @@ use http::{Response, StatusCode};
 
 use super::body::Body;
 use super::error::Error;
-use super::reply::{self, Words};
+use super::reply;
 use crate::message::target::Authority;
-use crate::observe::RequestId;
 
 const PREFLIGHT_METHOD: &str = "access-control-request-method";
 /// The fields that a listed page may send besides those that every page may.
@@ -76,31 +75,35 @@ pub(super) fn preflight(
 /// Lets a listed page read the answer, also when it is a refusal.
 ///
 /// # Errors
-/// When no listed page asks, so that the refusal is told as to anybody.
-pub(super) fn share(
-    answered: Result<Response<Body>, Error>,
-    from: &From,
-    id: RequestId,
-) -> Result<Response<Body>, Error> {
-    let mut response = match (answered, from) {
-        (Err(error), From::Listed(_)) => error.answer(&Words { navigation: false, html: false, id }),
-        (answered, _) => answered?,
-    };
-    let_read(&mut response, from);
-    Ok(response)
+/// When there is no answer, as `answered` says.
+pub(super) fn share(answered: Result<Response<Body>, Error>, from: &From) -> Result<Response<Body>, Error> {
+    match (answered, from) {
+        (Ok(mut response), from) => {
+            let_read(&mut response, from);
+            Ok(response)
+        }
+        (Err(error), From::Listed(origin)) => Err(Error::Shared(Box::new(error), origin.clone())),
+        (Err(error), From::Here | From::Elsewhere) => Err(error),
+    }
 }
 
 fn let_read(response: &mut Response<Body>, from: &From) {
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Origin"));
+    if let From::Listed(origin) = from {
+        show_to(response, origin);
+    }
+}
+
+/// Lets the pages of an origin read an answer.
+pub(super) fn show_to(response: &mut Response<Body>, origin: &HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
-    if let From::Listed(origin) = from {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-        headers.insert(
-            header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("retry-after, ratelimit, ratelimit-policy, x-request-id"),
-        );
-    }
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    headers.insert(
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("retry-after, ratelimit, ratelimit-policy, x-request-id"),
+    );
 }
 
 #[cfg(test)]

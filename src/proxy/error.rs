@@ -6,6 +6,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use super::body::Body;
+use super::cors;
 use super::reply::{self, Words};
 use crate::auth::AppError;
 use crate::limit::Limited;
@@ -73,6 +74,9 @@ pub(super) enum Error {
     /// A table is full.
     #[error("too busy")]
     Full,
+    /// One of these, and pages of this origin may read it.
+    #[error("{0}")]
+    Shared(Box<Self>, HeaderValue),
 }
 
 /// How long a full table makes a caller wait.
@@ -89,6 +93,8 @@ impl Error {
             Self::Refused(Refusal::HeadSize | Refusal::Fields) => {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large")
             }
+            Self::Refused(Refusal::UnknownCoding) => (StatusCode::NOT_IMPLEMENTED, "coding"),
+            Self::Refused(Refusal::Late) => (StatusCode::REQUEST_TIMEOUT, "head_timeout"),
             Self::Refused(Refusal::Version) => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "version"),
             Self::Malformed(_) | Self::Refused(_) => (StatusCode::BAD_REQUEST, "malformed"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
@@ -107,13 +113,27 @@ impl Error {
             Self::Upstream(error) => upstream_status(error),
             Self::App(error) => app_status(error),
             Self::Pbx(error) => pbx_status(error),
+            Self::Shared(error, _) => error.status(),
+        }
+    }
+
+    /// Returns what the log tells and the client does not learn.
+    #[must_use]
+    pub(super) fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Shared(error, _) => error.cause(),
+            error => std::error::Error::source(error),
         }
     }
 
     /// Tells whether the request was none that its sender should have sent.
     #[must_use]
     pub(super) const fn is_malformed(&self) -> bool {
-        matches!(self, Self::Malformed(_) | Self::Refused(_))
+        match self {
+            Self::Malformed(_) | Self::Refused(_) => true,
+            Self::Shared(error, _) => error.is_malformed(),
+            _ => false,
+        }
     }
 
     /// Names the refusal that broke off the body of a request, if that is the cause.
@@ -128,6 +148,11 @@ impl Error {
     /// Turns the failure into an answer.
     #[must_use]
     pub(super) fn answer(&self, words: &Words) -> Response<Body> {
+        if let Self::Shared(error, origin) = self {
+            let mut response = error.answer(&words.to_a_program());
+            cors::show_to(&mut response, origin);
+            return response;
+        }
         let (status, code) = self.status();
         if let Self::Nobody { login: Some(login) } = self
             && words.navigation

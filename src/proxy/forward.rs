@@ -1,27 +1,28 @@
 //! Everything that is not ours: passed on to an upstream, and its answer back, both as they are.
 
+use std::mem;
 use std::rc::Rc;
 
-use http::header::{self, HeaderMap, HeaderValue};
-use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version, request, response};
 use hyper::body::Body as _;
 
 use super::body::{self, Body, Exchange};
 use super::error::Error;
-use super::inject::{Kept, Named};
+use super::inject::{self, Kept, Named};
 use super::peer::Tunnel;
 use super::route::To;
 use super::{Caller, Peer, Proxy};
 use crate::limit::client_key;
 use crate::message::forwarded;
-use crate::message::hop::{self, Hop};
+use crate::message::hop::{self, Hop, Protocol};
 use crate::message::websocket::{Key, WEBSOCKET};
 use crate::model::path;
 use crate::observe::metrics::Route;
 use crate::upstream::{self, Answer, Far, Payload, Upstream};
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
+const PROTECTED: &str = "a Connection field names a protected field";
 
 /// A request on its way to an upstream.
 struct Outbound<'p> {
@@ -29,7 +30,7 @@ struct Outbound<'p> {
     request: Request<Payload>,
     asked: Asked,
     /// What injection needs of it.
-    kept: Option<Kept>,
+    kept: Option<Box<Kept>>,
 }
 
 /// What a client asks for.
@@ -46,14 +47,17 @@ impl Proxy {
     /// Passes a request on, and the answer back. A redirect to the landing page is given its session on the way.
     pub(super) async fn forward(
         &self,
-        request: Request<Payload>,
+        request: &mut Request<Payload>,
         peer: &Peer,
         caller: Caller,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
         let by_field = body::closes_by_field(request.version());
+        // HTTP/1.0 has none (RFC 9110 §15.2), and hyper writes none in HTTP/2.
+        let hears = request.version() == Version::HTTP_11;
         let Outbound { upstream, request, asked, kept } = self.outbound(request, &caller, exchange)?;
-        let response = match upstream.send(request).await? {
+        let relay = |interim| peer.interims.put(interim);
+        let response = match upstream.send_heard(request, hears.then_some(&relay)).await? {
             Answer::Response(response) => response,
             Answer::Switched(head, far) => return switch(head, far, &asked, peer, exchange),
         };
@@ -62,14 +66,17 @@ impl Proxy {
             return Err(upstream::Error::Nonsense("it answered as if nobody had asked for a WebSocket").into());
         }
         let (mut head, relay) = response.into_parts();
-        let (named, _) = receive(&mut head.headers)?;
+        let named = receive(&mut head)?;
         if by_field && exchange.is_receiving() {
             // An answer before the body's end may be the reason why the rest of it never comes.
             head.headers.insert(header::CONNECTION, CLOSE);
         }
         let mut response = Response::from_parts(head, Body::relay(relay));
+        if by_field {
+            body::keep_length(&mut response);
+        }
         if let Some(kept) = kept
-            && Box::pin(self.inject(kept, &named, &mut response, &caller)).await?
+            && Box::pin(self.inject(*kept, &named, &mut response, &caller)).await?
         {
             exchange.is_answered_by(Route::Injected);
         }
@@ -79,7 +86,7 @@ impl Proxy {
     /// Decides where a request goes, and makes it the next hop's. Nothing is waited for.
     fn outbound(
         &self,
-        request: Request<Payload>,
+        request: &mut Request<Payload>,
         caller: &Caller,
         exchange: &mut Exchange,
     ) -> Result<Outbound<'_>, Error> {
@@ -90,9 +97,9 @@ impl Proxy {
             self.admit_password_login(request.method(), &canonical, request.headers(), caller)?;
         }
         drop(canonical);
-        let (mut head, payload) = request.into_parts();
+        let (mut head, payload) = mem::take(request).into_parts();
         let kept = match to {
-            To::App => self.keep(&head.method, head.uri.path(), &head.headers),
+            To::App => self.keep(&head.method, head.uri.path(), &head.headers).map(Box::new),
             To::Pbx => None,
         };
         let asked = prepare(&mut head, &payload, caller)?;
@@ -118,17 +125,20 @@ impl Proxy {
 }
 
 /// Makes the fields of a request those of the next hop, and tells what it asks for.
-fn prepare(head: &mut Parts, body: &Payload, caller: &Caller) -> Result<Asked, Error> {
+fn prepare(head: &mut request::Parts, body: &Payload, caller: &Caller) -> Result<Asked, Error> {
     let fields = &mut head.headers;
-    let hop = hop::strip(fields).map_err(|_| Error::Malformed("a Connection field names a protected field"))?;
-    forwarded::strip(fields);
+    let may_change = head.method == Method::GET && head.version == Version::HTTP_11 && body.is_end_stream();
+    let protocol = if may_change { Protocol::MayChange } else { Protocol::Stays };
+    // hyper says 100 itself, once the body is polled: when the upstream's connection stands.
+    let is_ours = hop::expects_continue(fields);
+    let Hop { websocket } =
+        hop::strip(fields, protocol, |name| (is_ours && *name == header::EXPECT) || forwarded::is_identity(name))
+            .map_err(|_| Error::Malformed(PROTECTED))?;
     forwarded::assert(fields, &caller.origin, &caller.authority.raw, caller.id.header_value());
     forwarded::via(fields, head.version);
     if !fields.contains_key(header::HOST) {
         fields.insert(header::HOST, caller.authority.raw.clone());
     }
-    // hyper says 100 itself, once the body is polled: when the upstream's connection stands.
-    fields.remove(header::EXPECT);
     if head.method == Method::OPTIONS {
         hop::count_down(fields);
     }
@@ -143,24 +153,17 @@ fn prepare(head: &mut Parts, body: &Payload, caller: &Caller) -> Result<Asked, E
     let asked = match head.method {
         // A CONNECT that comes so far is one for a WebSocket.
         Method::CONNECT => Asked::Connect(Key::random()),
-        Method::GET if hop.websocket && head.version == Version::HTTP_11 && body.is_end_stream() => Asked::Upgrade,
+        _ if websocket => Asked::Upgrade,
         _ => Asked::Answer,
     };
     if let Asked::Connect(key) = &asked {
         head.method = Method::GET;
         fields.remove(header::CONTENT_LENGTH);
         key.ask(fields);
-    }
-    if !matches!(asked, Asked::Answer) {
-        upgrade(fields);
+        fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        fields.insert(header::UPGRADE, WEBSOCKET);
     }
     Ok(asked)
-}
-
-/// Says that what follows is a WebSocket, in a request or in a 101.
-fn upgrade(fields: &mut HeaderMap) {
-    fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    fields.insert(header::UPGRADE, WEBSOCKET);
 }
 
 /// Joins the crumbs that HTTP/2 may make of a cookie (RFC 9113 §8.2.3).
@@ -184,11 +187,11 @@ fn leave_one_length(fields: &mut HeaderMap) {
 }
 
 /// Makes the fields of an answer those of the client's hop, and returns what was meant for us alone.
-fn receive(fields: &mut HeaderMap) -> Result<(Named, Hop), upstream::Error> {
-    let named = Named::take(fields);
-    let hop =
-        hop::strip(fields).map_err(|_| upstream::Error::Nonsense("a Connection field names a protected field"))?;
-    Ok((named, hop))
+fn receive(head: &mut response::Parts) -> Result<Named, upstream::Error> {
+    let named = Named::read(&head.headers);
+    hop::strip(&mut head.headers, Protocol::Stays, inject::is_name)
+        .map_err(|_| upstream::Error::Nonsense(PROTECTED))?;
+    Ok(named)
 }
 
 /// Passes on the upstream's 101, and leaves it to the connection, or to the stream, to become a tunnel once that is out.
@@ -200,15 +203,20 @@ fn switch(
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Error> {
     let (mut head, ()) = head.into_parts();
-    let (_, hop) = receive(&mut head.headers)?;
-    if !hop.websocket {
+    let is_out = |name: &HeaderName| *name == header::CONTENT_LENGTH || inject::is_name(name);
+    let Hop { websocket } =
+        hop::strip(&mut head.headers, Protocol::MayChange, is_out).map_err(|_| upstream::Error::Nonsense(PROTECTED))?;
+    if !websocket {
         return Err(upstream::Error::Nonsense("it switched to another protocol").into());
     }
-    head.headers.remove(header::CONTENT_LENGTH);
     match asked {
         Asked::Answer => return Err(upstream::Error::Nonsense("it switched protocols unasked").into()),
-        Asked::Upgrade => upgrade(&mut head.headers),
-        Asked::Connect(key) if key.is_answered(&mut head.headers) => head.status = StatusCode::OK,
+        Asked::Upgrade => {}
+        Asked::Connect(key) if key.is_answered(&mut head.headers) => {
+            head.headers.remove(header::CONNECTION);
+            head.headers.remove(header::UPGRADE);
+            head.status = StatusCode::OK;
+        }
         Asked::Connect(_) => return Err(upstream::Error::Nonsense("it switched for somebody else's key").into()),
     }
     peer.tunnel.replace(Some(Tunnel { far, exchange: exchange.split(head.status) }));

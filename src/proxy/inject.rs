@@ -5,10 +5,11 @@ use http::{Method, Response, StatusCode};
 
 use super::body::Body;
 use super::error::Error;
-use super::pbx::{Selectors, looks_ahead};
-use super::{Caller, Proxy};
+use super::pbx::Selectors;
+use super::{Caller, Proxy, click};
 use crate::auth::{Act, Proof, Verdict};
 use crate::config::{self, Handoff};
+use crate::message::fields;
 use crate::model::account::Language;
 use crate::model::grant::{REDIRECT, Wish};
 use crate::model::landing::{self, Door, Target};
@@ -20,6 +21,17 @@ const PBX_DOMAIN: HeaderName = HeaderName::from_static("pbx-domain");
 const PBX_LANG: HeaderName = HeaderName::from_static("pbx-lang");
 /// The landing page of the legacy dialect, which apps may go on to name when the PBX has moved on to cookies.
 const WELCOME: &str = "/welcome.htm";
+
+/// What is said of the app's page about a redirect.
+static OF_THE_PAGE: [HeaderName; 7] = [
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::ETAG,
+    header::LAST_MODIFIED,
+    header::EXPIRES,
+    header::TRAILER,
+];
 
 /// What is kept of a request to the app, in case its answer leads to the landing page.
 pub(super) struct Kept {
@@ -38,18 +50,14 @@ pub(super) struct Named {
 }
 
 impl Named {
-    /// Takes the fields by which an app names an account, from any answer of any upstream.
-    pub(super) fn take(headers: &mut HeaderMap) -> Self {
-        if !headers.keys().any(|name| name.as_str().starts_with("pbx-")) {
+    /// Reads the fields by which an app names an account, in any answer of any upstream.
+    pub(super) fn read(headers: &HeaderMap) -> Self {
+        if !headers.keys().any(is_name) {
             return Self::default();
         }
         let doubled = [PBX_ACCOUNT, PBX_DOMAIN, PBX_LANG].iter().any(|name| headers.get_all(name).iter().count() > 1);
-        Self {
-            account: headers.remove(PBX_ACCOUNT),
-            domain: headers.remove(PBX_DOMAIN),
-            lang: headers.remove(PBX_LANG),
-            doubled,
-        }
+        let first = |name| headers.get(name).cloned();
+        Self { account: first(PBX_ACCOUNT), domain: first(PBX_DOMAIN), lang: first(PBX_LANG), doubled }
     }
 
     const fn names_somebody(&self) -> bool {
@@ -94,7 +102,7 @@ impl Proxy {
             return Ok(false);
         }
         // Even without names of the app's the answer would become one: a prefetched bare redirect must not be kept for the click.
-        if looks_ahead(&kept.method, &kept.headers) {
+        if click::looks_ahead(&kept.method, &kept.headers) {
             return Err(Error::NotNow);
         }
         let Some(principal) = self.redirected(named, &kept, caller).await? else { return Ok(false) };
@@ -156,6 +164,11 @@ impl Proxy {
     }
 }
 
+/// Tells whether a field of an answer names an account: it goes no further than here.
+pub(super) fn is_name(name: &HeaderName) -> bool {
+    name.as_str().starts_with("pbx-") && [PBX_ACCOUNT, PBX_DOMAIN, PBX_LANG].contains(name)
+}
+
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
@@ -176,20 +189,7 @@ fn redirect(response: &mut Response<Body>, location: &str) -> Result<(), Error> 
     // The app's page about the redirect names the address without the session.
     *response.body_mut() = Body::own("");
     let fields = response.headers_mut();
-    for name in [
-        header::CONTENT_LENGTH,
-        header::CONTENT_TYPE,
-        header::CONTENT_ENCODING,
-        header::ETAG,
-        header::LAST_MODIFIED,
-        header::EXPIRES,
-        header::TRAILER,
-    ] {
-        fields.remove(name);
-    }
-    while let Some(name) = fields.keys().find(|name| is_for_caches(name)).cloned() {
-        fields.remove(name);
-    }
+    fields::remove(fields, |name| OF_THE_PAGE.contains(name) || is_for_caches(name));
     fields.insert(header::LOCATION, location);
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     fields.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

@@ -32,7 +32,7 @@ impl Proxy {
         }
         let from = cors::from(request.headers(), &caller.authority, &voximplant.origins);
         let answered = self.token(request, &from, voximplant, caller).await;
-        cors::share(answered, &from, caller.id)
+        cors::share(answered, &from)
     }
 
     /// Answers the key of a page, or says why not.

@@ -1,6 +1,6 @@
 //! `GET|POST /auth/pbx`: a session of the PBX, and how it reaches the browser.
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap};
 use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
@@ -10,7 +10,7 @@ use super::error::Error;
 use super::gate::Facts;
 use super::route::To;
 use super::small::{self, Fields, Form};
-use super::{Caller, Proxy, cors, reply};
+use super::{Caller, Proxy, click, cors, reply};
 use crate::auth::{Act, Proof, Verdict};
 use crate::config::{self, Handoff, HostPattern};
 use crate::limit::client_key;
@@ -29,24 +29,6 @@ const TOKEN_LIFE: u64 = 10;
 const SESSION_LIFE: u64 = 3600;
 /// The parameter that marks the second try of a navigation that another site began.
 const AGAIN: &str = "again";
-
-/// Programs that look at links before a person does.
-const PREVIEWERS: [&str; 14] = [
-    "bot",
-    "crawler",
-    "spider",
-    "preview",
-    "facebookexternalhit",
-    "whatsapp",
-    "skypeuripreview",
-    "embedly",
-    "slack-imgproxy",
-    "vkshare",
-    "pinterest",
-    "outbrain",
-    "mattermost",
-    "safelinks",
-];
 
 /// What a ticket of the two-host hand-over stands for.
 pub(super) struct Handed {
@@ -133,7 +115,7 @@ impl Proxy {
 
     /// Finds the page behind a request for a link or a redirect: whoever clicked on it asks by themselves.
     pub(super) fn page(&self, headers: &HeaderMap, caller: &Caller) -> cors::From {
-        if is_top_level(headers) {
+        if click::is_top_level(headers) {
             return cors::From::Here;
         }
         cors::from(headers, &caller.authority, self.origins())
@@ -147,14 +129,14 @@ impl Proxy {
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
-        if looks_ahead(request.method(), request.headers()) {
+        if click::looks_ahead(request.method(), request.headers()) {
             return Err(Error::NotNow);
         }
         self.admit(caller)?;
         let selectors = Selectors::read(Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?)?;
         let proof = match self.ask(Act::Pbx, request.headers(), caller).await? {
             // The app's cookie may be missing only because it is `SameSite=Strict`.
-            Verdict::Stranger | Verdict::Abstain if !selectors.again && is_from_elsewhere(request.headers()) => {
+            Verdict::Stranger | Verdict::Abstain if !selectors.again && click::is_from_elsewhere(request.headers()) => {
                 return Ok(reply::step(&selectors.again()));
             }
             verdict => self.judge(verdict, &self.page(request.headers(), caller), Act::Pbx, caller)?,
@@ -283,7 +265,7 @@ impl Proxy {
     ) -> Result<Response<Body>, Error> {
         let from = cors::from(request.headers(), &caller.authority, self.origins());
         let answered = self.session(request, &from, pbx, caller).await;
-        cors::share(answered, &from, caller.id)
+        cors::share(answered, &from)
     }
 
     async fn session(
@@ -325,7 +307,7 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let pbx = self.pbx_side().filter(|_| request.uri().path() == "/auth/callgate/ticket").ok_or(Error::NotFound)?;
-        if looks_ahead(request.method(), request.headers()) {
+        if click::looks_ahead(request.method(), request.headers()) {
             return Err(Error::NotNow);
         }
         if request.method() != Method::GET {
@@ -355,38 +337,6 @@ impl Proxy {
     }
 }
 
-/// Tells whether a request only looks ahead: no person has clicked yet, so there is nobody to log in.
-pub(super) fn looks_ahead(method: &Method, headers: &HeaderMap) -> bool {
-    let lines = |name: &str| {
-        let lines = headers.get_all(name).into_iter();
-        lines.map(|line| String::from_utf8_lossy(line.as_bytes()).to_ascii_lowercase())
-    };
-    let is_purpose = |line: String| line.contains("prefetch") || line.contains("preview");
-    *method == Method::HEAD
-        || ["sec-purpose", "purpose", "x-moz"].into_iter().flat_map(lines).any(is_purpose)
-        || lines("user-agent").any(|agent| is_previewer(&agent))
-}
-
-fn is_previewer(agent: &str) -> bool {
-    // Cubot makes phones, and people click on those.
-    let agent = agent.replace("cubot", "");
-    PREVIEWERS.iter().any(|previewer| agent.contains(previewer))
-}
-
-/// Tells whether another site began this navigation: the app's cookie is then missing if it is `SameSite=Strict`.
-fn is_from_elsewhere(headers: &HeaderMap) -> bool {
-    let field = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
-    field("sec-fetch-mode") == Some(b"navigate") && field("sec-fetch-site") == Some(b"cross-site")
-}
-
-/// Tells whether a person goes somewhere in a window of their own. Images, frames and scripts of another page do not;
-/// a client that says nothing about it (no Fetch Metadata) may.
-fn is_top_level(headers: &HeaderMap) -> bool {
-    let field = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
-    matches!(field("sec-fetch-mode"), None | Some(b"navigate"))
-        && matches!(field("sec-fetch-dest"), None | Some(b"document"))
-}
-
 /// Checks the language that was asked for against those the PBX and the rule have.
 fn language(wished: Option<&Language>, grant: &PbxGrant, pbx: &config::Pbx) -> Result<Option<Language>, Error> {
     let Some(wished) = wished else { return Ok(None) };
@@ -396,27 +346,5 @@ fn language(wished: Option<&Language>, grant: &PbxGrant, pbx: &config::Pbx) -> R
         Ok(Some(wished.clone()))
     } else {
         Err(Error::Malformed("lang is not one of the configured languages"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_fills_a_window_is_a_click() {
-        #[track_caller]
-        fn check(mode: &'static str, dest: &'static str, expected: bool) {
-            let mut headers = HeaderMap::new();
-            headers.insert("sec-fetch-mode", HeaderValue::from_static(mode));
-            headers.insert("sec-fetch-dest", HeaderValue::from_static(dest));
-            assert_eq!(is_top_level(&headers), expected, "{mode} {dest}");
-        }
-        check("navigate", "document", true);
-        check("navigate", "iframe", false);
-        check("navigate", "object", false);
-        check("no-cors", "image", false);
-        check("cors", "empty", false);
-        assert!(is_top_level(&HeaderMap::new()), "older browsers and programs do not say");
     }
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use tokio::time::Instant;
 
 use super::body::Exchange;
+use super::interim::Interims;
 use crate::message::guard::Refusal;
 use crate::message::origin::Origin;
 use crate::observe::metrics::Tally;
@@ -19,10 +20,14 @@ pub struct Peer {
     pub origin: Rc<Origin>,
     /// What its handshake asked of the client.
     pub policy: Policy,
+    /// The name that its handshake asked for.
+    pub name: Option<Box<str>>,
     /// How the connection is doing.
     pub vitals: Rc<Vitals>,
     /// Why what the client says next is no request. It is set before that takes its turn.
     pub refused: Cell<Option<Refusal>>,
+    /// What its client is told before it is answered.
+    pub interims: Interims,
     /// The other end of a tunnel that this connection, or a stream of it, becomes once the answer that agrees is out.
     /// Over HTTP/2 it is taken as soon as that answer is made: another stream may put its own here.
     pub tunnel: RefCell<Option<Tunnel>>,
@@ -50,6 +55,8 @@ pub struct Vitals {
     head_since: Cell<Option<Instant>>,
     /// Whether a byte that arrives begins a request. Not in HTTP/2 after the first: it may belong to any frame.
     expects_head: Cell<bool>,
+    /// Whether that took too long.
+    late: Cell<bool>,
     multiplexed: bool,
     /// Since when the client takes nothing of what is ready for it.
     blocked_since: Cell<Option<Instant>>,
@@ -70,6 +77,7 @@ impl Vitals {
             quiet_since: Cell::new(now),
             head_since: Cell::new(None),
             expects_head: Cell::new(true),
+            late: Cell::new(false),
             multiplexed,
             blocked_since: Cell::new(None),
             ending: Cell::new(false),
@@ -130,6 +138,18 @@ impl Vitals {
     #[must_use]
     pub fn head_since(&self) -> Option<Instant> {
         self.head_since.get()
+    }
+
+    /// Gives up waiting for the rest of a head. Tells whether that is new.
+    #[must_use]
+    pub fn give_up(&self) -> bool {
+        !self.late.replace(true)
+    }
+
+    /// Tells whether nobody waits for the rest of a head.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.late.get()
     }
 
     /// Returns since when nothing at all goes on, on a connection that is not told to leave yet.

@@ -10,6 +10,7 @@ use super::body::Body;
 use crate::message::forwarded::X_REQUEST_ID;
 use crate::observe::RequestId;
 
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 /// Pages of ours load nothing; their one style is written inside.
@@ -35,8 +36,14 @@ impl Words {
     #[must_use]
     pub(super) fn of(headers: &HeaderMap, id: RequestId) -> Self {
         let html = accepts(headers, b"text/html");
-        let mode = headers.get("sec-fetch-mode").map(HeaderValue::as_bytes);
+        let mode = headers.get(SEC_FETCH_MODE).map(HeaderValue::as_bytes);
         Self { navigation: mode.map_or(html, |mode| mode == b"navigate"), html, id }
+    }
+
+    /// Says the same to a program, whatever its browser says that it wants.
+    #[must_use]
+    pub(super) const fn to_a_program(self) -> Self {
+        Self { navigation: false, html: false, id: self.id }
     }
 }
 

@@ -4,7 +4,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -21,19 +20,22 @@ use serde_json::json;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
+use super::BACK_OFF;
+use super::door::Door;
 use super::io::Stream;
 use super::listener::Listener;
 use crate::config::{Listen, Upstream, Url};
 use crate::message::target;
+use crate::model::loopback::is_loopback;
 use crate::observe::health::Finding;
 use crate::observe::metrics::{self, Metrics, Protocol};
 
 /// How many questions are answered at once; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
+/// The most bytes of a question.
+const MAX_HEAD: usize = 16 << 10;
 /// How long a connection may take: one question, one answer.
 const LIFE: Duration = Duration::from_secs(10);
-/// How long to wait when the system has no socket left.
-const BACK_OFF: Duration = Duration::from_millis(100);
 
 type Answer = Response<Full<Bytes>>;
 
@@ -93,7 +95,7 @@ impl Admin {
 }
 
 async fn serve(listener: Listener, desk: Arc<Desk>) -> io::Result<Infallible> {
-    let door = listener.open()?;
+    let door = Door::open(listener)?;
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let permit = Arc::clone(&permits).acquire_owned().await.expect("nobody closes the semaphore");
@@ -131,6 +133,7 @@ impl Desk {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .keep_alive(false)
+            .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), service);
         // Whether it came to an answer in time is the other side's concern.
         drop(timeout(LIFE, connection).await);
@@ -141,7 +144,7 @@ impl Desk {
             return text(StatusCode::BAD_REQUEST, "the request names no host, or more than one\n");
         };
         // A page of a stranger's site can send its visitor's browser here, but only under a name of that site.
-        if self.is_tcp && !is_local(&authority.host) {
+        if self.is_tcp && !is_loopback(&authority.host) {
             return text(StatusCode::MISDIRECTED_REQUEST, "ask for localhost or a loopback address\n");
         }
         let tell: fn(&Self, &Request<B>) -> Answer = match request.uri().path() {
@@ -222,12 +225,6 @@ fn line(found: &Finding) -> String {
     }
 }
 
-/// Tells whether a host is one that only this machine has.
-fn is_local(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
 fn wants_json(headers: &HeaderMap) -> bool {
     let json = b"application/json";
     headers.get_all(header::ACCEPT).iter().any(|line| line.as_bytes().windows(json.len()).any(|window| window == json))
@@ -253,20 +250,4 @@ fn answer(status: StatusCode, content_type: &'static str, body: String) -> Answe
         answer.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     answer
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_this_machine_are_local_and_no_others() {
-        for host in ["localhost", "127.0.0.1", "127.8.9.1", "[::1]"] {
-            assert!(is_local(host), "{host}");
-        }
-        for host in ["localhost.example.com", "127.0.0.1.example.com", "example.com", "10.0.0.1", "[::]", "0.0.0.0", ""]
-        {
-            assert!(!is_local(host), "{host}");
-        }
-    }
 }

@@ -2,13 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -24,18 +22,17 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use super::crowd::{Place, Visit};
+use super::deadlines::{Ended, Watch};
 use super::guarded::Guarded;
 use super::io::{Stream, Watched};
 use super::pace::Streams;
-use super::registry::Guest;
+use super::proxy_protocol;
 use super::worker::Worker;
-use super::{FAREWELL, GRACE, proxy_protocol};
-use crate::alarm::Alarm;
 use crate::config::{Server, ServerTimeouts};
 use crate::message::framing;
 use crate::message::origin::Origin;
 use crate::observe::metrics::{Handshake, Protocol, TlsVersion};
-use crate::proxy::{Peer, Tunnel, Vitals};
+use crate::proxy::{Interims, Peer, Tunnel, Vitals};
 use crate::tls::server::{Doors, Policy};
 use crate::upstream::{self, Patience};
 
@@ -75,16 +72,17 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
     worker.tally.handshake(handshake_kind(tls.get_ref().1), tls.get_ref().1.protocol_version().into());
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let _open = worker.tally.connection(if h2 { Protocol::H2 } else { Protocol::H1 });
+    let name = tls.get_ref().1.server_name().map(Box::from);
     let vitals = Vitals::new(Instant::now(), h2, worker.tally.clone());
     let io = Watched::new(tls, Rc::clone(&vitals));
-    guest.sit(&vitals);
-    let watch =
-        Watch { vitals: Rc::clone(&vitals), timeouts, guest, alarm: Alarm::default(), ending: None, told: None };
+    let watch = Watch::new(Rc::clone(&vitals), timeouts, guest);
     let peer = Rc::new(Peer {
         origin: Rc::new(Origin::direct(client)),
         policy,
+        name,
         vitals,
         refused: Cell::default(),
+        interims: Interims::default(),
         tunnel: RefCell::default(),
     });
     if h2 {
@@ -229,139 +227,4 @@ async fn carry(stream: OnUpgrade, mut tunnel: Tunnel, patience: Patience) {
 
 const fn patience(timeouts: ServerTimeouts) -> Patience {
     Patience { idle: timeouts.tunnel_idle, client_stall: timeouts.write_stall, upstream_stall: timeouts.body_idle }
-}
-
-/// A connection that can be asked to end when its exchanges have.
-trait Closing: Future<Output = hyper::Result<()>> {
-    /// Whether a client that is told to end learns which of its requests were heard. In HTTP/1 it does not, so a
-    /// connection that rests may be closed only when no request is likely to be under way.
-    const TELLS: bool;
-
-    fn close(self: Pin<&mut Self>);
-}
-
-impl<S, B> Closing for http1::Connection<TokioIo<Guarded>, S>
-where
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: hyper::body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    const TELLS: bool = false;
-
-    fn close(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-impl<S, B> Closing for http2::Connection<TokioIo<Watched>, S, Streams>
-where
-    S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
-    S::Future: 'static,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: hyper::body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    Streams: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
-{
-    const TELLS: bool = true;
-
-    fn close(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-/// Keeps a connection to its deadlines.
-struct Watch {
-    vitals: Rc<Vitals>,
-    timeouts: ServerTimeouts,
-    guest: Guest,
-    alarm: Alarm,
-    /// Since when the connection shall end.
-    ending: Option<Instant>,
-    /// When the connection was told to end.
-    told: Option<Instant>,
-}
-
-impl Watch {
-    /// Polls a connection until it ends, or is late.
-    async fn drive<C: Closing>(&mut self, mut connection: Pin<&mut C>) -> Ended {
-        poll_fn(|cx| {
-            if self.ending.is_none() && self.guest.shall_end(cx) {
-                self.ending = Some(Instant::now());
-                self.vitals.end();
-                if C::TELLS {
-                    self.tell(connection.as_mut());
-                }
-            }
-            if self.told.is_none() && self.vitals.shall_leave() {
-                self.tell(connection.as_mut());
-            }
-            loop {
-                if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "connection broke");
-                    }
-                    return Poll::Ready(Ended::Itself);
-                }
-                match self.poll_late(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    // Nothing was under way: it may say goodbye.
-                    Poll::Ready(Late::Idle) => self.tell(connection.as_mut()),
-                    Poll::Ready(Late::Stuck) => return Poll::Ready(Ended::Late),
-                }
-            }
-        })
-        .await
-    }
-
-    fn tell<C: Closing>(&mut self, connection: Pin<&mut C>) {
-        self.told = Some(Instant::now());
-        connection.close();
-    }
-
-    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
-        let Some((due, late)) = self.due() else { return Poll::Pending };
-        self.alarm.poll(cx, due).map(|()| late)
-    }
-
-    /// When the connection is late, and for what.
-    fn due(&self) -> Option<(Instant, Late)> {
-        let stalled = self.vitals.blocked_since().map(|since| (since + self.timeouts.write_stall, Late::Stuck));
-        let waiting = self.vitals.quiet_since().map(|since| self.due_at_rest(since));
-        match (stalled, waiting) {
-            (Some(stalled), Some(waiting)) => Some(if stalled.0 <= waiting.0 { stalled } else { waiting }),
-            (one, other) => one.or(other),
-        }
-    }
-
-    /// When a connection is late that has no exchange in flight.
-    fn due_at_rest(&self, since: Instant) -> (Instant, Late) {
-        match (self.told, self.ending, self.vitals.head_since()) {
-            (Some(told), _, _) => (told + FAREWELL, Late::Stuck),
-            // The next request is answered, and told to be the last one. That of a fresh connection may not come.
-            (None, Some(ending), head) if head.is_none() || self.vitals.begun() == 0 => {
-                (since.max(ending) + GRACE, Late::Idle)
-            }
-            (None, _, Some(head)) => (head + self.timeouts.header, Late::Stuck),
-            (None, _, None) => (since + self.timeouts.idle, Late::Idle),
-        }
-    }
-}
-
-/// How a connection came to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
-    /// One of its sides closed it.
-    Itself,
-    /// It was late.
-    Late,
-}
-
-/// How a connection is late.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Late {
-    /// It has rested for too long.
-    Idle,
-    /// It does not go on where it should.
-    Stuck,
 }

@@ -92,6 +92,23 @@ impl Guarded {
         self.refusal = looked.err();
     }
 
+    /// Writes the interim answers that are here, before anything else. Each was put here while all was out that hyper had
+    /// written, so what it writes now is of the answer behind.
+    fn poll_interims(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.peer.interims.set_busy(true);
+        let mut waiting = self.peer.interims.waiting().borrow_mut();
+        while !waiting.is_empty() {
+            match ready!(Pin::new(&mut self.io).poll_write(cx, &waiting))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => drop(waiting.drain(..written)),
+            }
+            if waiting.is_empty() {
+                *waiting = Vec::new();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Lets hyper know of a refusal: in the middle of a body by a failure, else by a request in its turn.
     fn refuse(&mut self, refusal: Refusal) -> io::Result<()> {
         self.peer.refused.set(Some(refusal));
@@ -101,6 +118,12 @@ impl Guarded {
         self.held = REFUSED.to_vec();
         self.ready = REFUSED.len();
         Ok(())
+    }
+
+    /// Tells whether a head has begun for whose rest nobody waits any more.
+    fn is_late(&self) -> bool {
+        let in_head = || !self.guard.is_in_body() && !self.guard.is_open();
+        self.peer.vitals.is_late() && in_head() && self.held.iter().any(|byte| !b"\r\n".contains(byte))
     }
 
     /// Tells whether a request for another protocol has been answered in this one.
@@ -142,6 +165,10 @@ impl AsyncRead for Guarded {
                     this.refuse(refusal)?;
                     continue;
                 }
+                (None, _) if this.is_late() => {
+                    this.refusal = Some(Refusal::Late);
+                    continue;
+                }
                 (None, _) if !this.guard.is_open() => {}
                 (None, _) if !this.has_stayed() => return this.poll_early(cx, buf),
                 // Behind what nobody looked at, nothing has one reading.
@@ -166,6 +193,7 @@ impl AsyncRead for Guarded {
 
 impl AsyncWrite for Guarded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interims(cx))?;
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
@@ -174,6 +202,7 @@ impl AsyncWrite for Guarded {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interims(cx))?;
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 
@@ -182,7 +211,10 @@ impl AsyncWrite for Guarded {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(self.poll_interims(cx))?;
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.peer.interims.set_busy(flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -19,6 +19,7 @@ use super::connection;
 use super::crowd::Place;
 use super::io::Stream;
 use super::worker::Worker;
+use crate::message::framing;
 use crate::message::target;
 
 /// How long a whole connection may take: one question, one answer.
@@ -32,6 +33,7 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)
+        .max_buf_size(framing::MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     // Whether it came to an answer in time is the client's concern.
     drop(timeout(LIFE, connection).await);

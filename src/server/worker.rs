@@ -13,16 +13,15 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::crowd::{Crowd, Place};
+use super::door::Door;
 use super::io::Stream;
-use super::listener::{Door, Listener};
+use super::listener::Listener;
 use super::registry::Registry;
 use super::snapshot::Snapshot;
-use super::{GRACE, State, connection, redirect};
+use super::{BACK_OFF, GRACE, State, connection, redirect};
 use crate::observe::metrics::{Metrics, Tally};
 use crate::proxy::Proxy;
 
-/// How long a worker waits when the system has no socket left for it.
-const BACK_OFF: Duration = Duration::from_millis(100);
 /// How long it is not said again that there is no room.
 const SILENCE: Duration = Duration::from_secs(60);
 /// How often idle upstream connections are looked through.
@@ -170,7 +169,7 @@ type Welcome = fn(&Rc<Worker>, Stream, SocketAddr, Place);
 
 /// Accepts connections until the day ends.
 async fn accept(listener: Listener, worker: Rc<Worker>, welcome: Welcome, mut state: watch::Receiver<State>) {
-    let door = match listener.open() {
+    let door = match Door::open(listener) {
         Ok(door) => door,
         Err(error) => return tracing::error!(%error, "cannot accept"),
     };

@@ -7,7 +7,9 @@
 use std::cell::Cell;
 use std::io;
 
-use memchr::memchr;
+use crate::message::line;
+
+use super::interim::Interims;
 
 /// The most bytes of all heads of one answer, those of its interim answers included.
 const MAX_HEADS: usize = 256 << 10;
@@ -20,6 +22,7 @@ pub(super) struct Ear {
     heard: Cell<bool>,
     /// Where the head is; none: not in a head.
     place: Cell<Option<Place>>,
+    interims: Interims,
 }
 
 /// A place in a head.
@@ -36,8 +39,9 @@ struct Place {
 }
 
 impl Ear {
-    /// Expects an answer.
-    pub(super) fn expect(&self) {
+    /// Expects an answer, and keeps interim ones before it when they are wanted.
+    pub(super) fn expect(&self, wants_interims: bool) {
+        self.interims.begin(wants_interims);
         self.heard.set(false);
         self.place.set(Some(Place::default()));
     }
@@ -47,6 +51,11 @@ impl Ear {
         self.heard.get()
     }
 
+    /// Returns the interim answers that have come.
+    pub(super) const fn interims(&self) -> &Interims {
+        &self.interims
+    }
+
     /// Listens to the next bytes.
     ///
     /// # Errors
@@ -54,7 +63,7 @@ impl Ear {
     pub(super) fn hear(&self, bytes: &[u8]) -> io::Result<()> {
         self.heard.set(true);
         if let Some(place) = self.place.take() {
-            self.place.set(place.through(bytes)?);
+            self.place.set(place.through(bytes, &self.interims)?);
         }
         Ok(())
     }
@@ -62,19 +71,31 @@ impl Ear {
 
 impl Place {
     /// Goes through the next bytes, as far as they are of a head.
-    fn through(mut self, mut bytes: &[u8]) -> io::Result<Option<Self>> {
+    fn through(mut self, mut bytes: &[u8], interims: &Interims) -> io::Result<Option<Self>> {
         loop {
-            let end = memchr(b'\n', bytes);
+            let end = line::end(bytes);
             self.take(&bytes[..end.unwrap_or(bytes.len())]);
             if self.heads > MAX_HEADS {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the heads have no end"));
             }
-            let Some(end) = end else { return Ok(Some(self)) };
+            let Some(end) = end else {
+                if self.is_told() {
+                    interims.keep(bytes);
+                }
+                return Ok(Some(self));
+            };
             if self.last != b'\r' {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "a line ends with a line feed alone"));
             }
+            let (line, rest) = bytes.split_at(end + 1);
+            if self.is_told() {
+                interims.keep(line);
+                if self.is_empty() {
+                    interims.end(self.status);
+                }
+            }
             let Some(next) = self.next() else { return Ok(None) };
-            (self, bytes) = (next, &bytes[end + 1..]);
+            (self, bytes) = (next, rest);
         }
     }
 
@@ -93,14 +114,29 @@ impl Place {
         self.last = *last;
     }
 
+    /// Tells whether this is a line behind the first of an interim answer that is not about the connection.
+    fn is_told(self) -> bool {
+        self.lines > 0 && self.is_interim() && self.status != *b"100"
+    }
+
+    /// Tells whether behind this head is another one.
+    fn is_interim(self) -> bool {
+        self.status[0] == b'1' && self.status != *b"101"
+    }
+
+    /// Tells whether the line that has ended is an empty one.
+    const fn is_empty(self) -> bool {
+        self.length == "\r".len()
+    }
+
     /// Goes to the next line, or out of the head behind its last.
     fn next(self) -> Option<Self> {
         let head = Self { heads: self.heads, ..Self::default() };
-        match (self.length == "\r".len(), self.lines) {
+        match (self.is_empty(), self.lines) {
             // hyper passes over empty lines before a head.
             (true, 0) => Some(head),
             // Behind the head of an interim answer is another one, except where HTTP ends.
-            (true, _) => (self.status[0] == b'1' && self.status != *b"101").then_some(head),
+            (true, _) => self.is_interim().then_some(head),
             (false, lines) => Some(Self { lines: lines + 1, status: self.status, ..head }),
         }
     }
@@ -108,16 +144,19 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
+    use super::super::interim::Interim;
     use super::*;
 
     /// Listens to an answer in one piece and byte by byte.
     #[track_caller]
     fn check(answer: &str, is_clean: bool) {
         let whole = Ear::default();
-        whole.expect();
+        whole.expect(true);
         assert_eq!(whole.hear(answer.as_bytes()).is_ok(), is_clean, "{answer:?}");
         let bytewise = Ear::default();
-        bytewise.expect();
+        bytewise.expect(true);
         let heard = answer.as_bytes().chunks(1).try_for_each(|byte| bytewise.hear(byte));
         assert_eq!(heard.is_ok(), is_clean, "{answer:?} byte by byte");
     }
@@ -146,13 +185,34 @@ mod tests {
     }
 
     #[test]
+    fn interim_answers_are_told_however_they_arrive_when_they_are_wanted() {
+        let answer = "HTTP/1.1 100 Continue\r\nX: 0\r\n\r\nHTTP/1.1 103 Early Hints\r\nX:  a \r\nX: b\r\n\r\n\
+            HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nX: c\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n";
+        for (size, wanted, expected) in
+            [(1, true, "103 a b; 102; "), (7, true, "103 a b; 102; "), (999, true, "103 a b; 102; "), (999, false, "")]
+        {
+            let (ear, told) = (Ear::default(), RefCell::new(String::new()));
+            let hear = |interim: Interim| {
+                let values = interim.fields.get_all("x").iter().map(|value| format!(" {}", value.to_str().unwrap()));
+                *told.borrow_mut() += &format!("{}{}; ", interim.status.as_str(), values.collect::<String>());
+            };
+            ear.expect(wanted);
+            for part in answer.as_bytes().chunks(size) {
+                ear.hear(part).unwrap();
+                ear.interims().tell(Some(&hear));
+            }
+            assert_eq!(told.take(), expected, "{size} bytes at once");
+        }
+    }
+
+    #[test]
     fn heads_end_some_day_and_bodies_need_not() {
         let ear = Ear::default();
-        ear.expect();
+        ear.expect(true);
         let interim = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
         let count = (0..MAX_HEADS).take_while(|_| ear.hear(interim).is_ok()).count();
         assert!((5_000..10_000).contains(&count), "{count}");
-        ear.expect();
+        ear.expect(true);
         assert!(ear.hear(b"HTTP/1.1 200 OK\r\n\r\n").is_ok() && ear.hear(&[b'x'; 2 * MAX_HEADS]).is_ok());
     }
 
@@ -160,7 +220,7 @@ mod tests {
     fn only_what_is_expected_is_a_head() {
         let ear = Ear::default();
         assert!(ear.hear(b"a\n").is_ok() && ear.has_heard());
-        ear.expect();
+        ear.expect(true);
         assert!(!ear.has_heard() && ear.hear(b"a\n").is_err());
     }
 }

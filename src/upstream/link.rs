@@ -17,6 +17,7 @@ use super::Error;
 use super::bell::Bell;
 use super::connector::At;
 use super::ear::Ear;
+use super::interim::Hearer;
 use super::payload::{Payload, Phase, Progress};
 use super::tunnel::Far;
 use super::wire::Wire;
@@ -86,25 +87,32 @@ impl Link {
         }))
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the head of its answer. The hearer is told of interim ones before.
     pub(super) async fn send(
         mut self: Box<Self>,
         request: Request<Payload>,
         deadlines: Deadlines,
+        hearer: Hearer<'_>,
     ) -> Result<(Response<Incoming>, Box<Self>), SendError> {
         let progress = request.body().progress();
-        self.ear.expect();
+        self.ear.expect(hearer.is_some());
         let sent = Instant::now();
         let answer = {
             let mut answer = pin!(self.sender.try_send_request(request));
             let (connection, bell, alarm, ended) = (&mut self.connection, &self.bell, &mut self.alarm, &mut self.ended);
+            let interims = self.ear.interims();
             poll_fn(|cx| {
                 // The connection first: it writes the request, and reads the answer into the channel that `answer` empties.
                 // Nothing else fills that channel, so it needs no waker of its own.
                 if !*ended {
                     *ended = connection.poll_without_shutdown(&mut bell.context(cx)).is_ready();
                 }
-                if let Poll::Ready(answer) = answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                let polled = answer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                // What only looks like an interim answer is not one.
+                if !matches!(&polled, Poll::Ready(Err(error)) if error.error().is_parse()) {
+                    interims.tell(hearer);
+                }
+                if let Poll::Ready(answer) = polled {
                     return Poll::Ready(Ok(answer));
                 }
                 let (due, late) = due(sent, progress.as_deref(), deadlines);

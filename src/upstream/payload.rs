@@ -17,9 +17,10 @@ use crate::message::forwarded;
 use crate::message::hop;
 
 /// What is sent behind the head.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum Payload {
     /// Nothing.
+    #[default]
     Empty,
     /// Bytes of our own.
     Full(Option<Bytes>),
@@ -158,8 +159,7 @@ impl Upload {
             && let Some(trailers) = frame.trailers_mut()
         {
             // Some upstreams put trailers among the fields.
-            hop::strip_trailers(trailers);
-            forwarded::strip(trailers);
+            hop::strip_trailers(trailers, forwarded::is_identity);
         }
         self.progress.enter(match &polled {
             Poll::Pending => Phase::Reading,

@@ -116,6 +116,14 @@ async fn dns_rebinding_a_page_cannot_reach_it_under_the_name_of_its_own_site() {
 }
 
 #[tokio::test]
+async fn a_question_has_a_size() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    let answer = gate.tell(&format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nX: {}", "a".repeat(16 << 10)));
+    assert_eq!(status(&answer), 431);
+}
+
+#[tokio::test]
 async fn somebody_who_says_nothing_holds_nobody_up() {
     let upstream = Raw::ok().await;
     let gate = Gate::before_with(upstream.addr, "", TCP).await;

@@ -268,7 +268,9 @@ impl Message {
         let mut lines = head.split("\\r\\n");
         let line = lines.next().unwrap().to_owned();
         let mut fields: Vec<_> = lines.map(field).collect();
-        fields.sort_by(|one, other| one.split(':').next().cmp(&other.split(':').next()));
+        // Lines of one name come together, where the first of them was.
+        let names: Vec<_> = fields.iter().map(|field| name(field).to_owned()).collect();
+        fields.sort_by_key(|field| names.iter().position(|known| known == name(field)));
         let chunked = fields.iter().any(|field| field == "transfer-encoding: chunked");
         let body = if chunked { data(body) } else { body.to_vec() };
         Self { line, fields, body: body.escape_ascii().to_string() }
@@ -286,6 +288,10 @@ fn field(line: &str) -> String {
     let (name, value) = line.split_once(':').unwrap_or((line, ""));
     let value = value.replace("\\t", "\t");
     format!("{}: {}", name.to_ascii_lowercase(), value.trim_matches([' ', '\t']))
+}
+
+fn name(field: &str) -> &str {
+    field.split(':').next().unwrap_or_default()
 }
 
 /// Returns the data of chunks, and the trailers behind a `|`.

@@ -95,15 +95,16 @@ async fn cve_2021_40346_a_length_is_said_once_in_digits() {
 async fn cve_2021_40346_a_length_is_said_once_for_http2_too() {
     let upstream = Raw::ok().await;
     let gate = Gate::before(upstream.addr).await;
-    for again in ["5", "05"] {
-        let asking =
-            gate.post("/", "text/plain", "hello").header("content-length", "5").header("content-length", again);
-        asking.h2().send().await.expect(200);
-        let (_, fields, body) = passed(&upstream.seen().pop().unwrap());
-        let lengths: Vec<_> = fields.iter().filter(|field| field.starts_with("content-length")).collect();
-        assert_eq!(lengths, ["content-length: 5"], "{again}");
-        assert_eq!(body, "hello", "{again}");
-    }
+    let asking = |again| {
+        gate.post("/", "text/plain", "hello").header("content-length", "5").header("content-length", again).h2()
+    };
+    asking("5").send().await.expect(200);
+    let (_, fields, body) = passed(&upstream.seen().pop().unwrap());
+    let lengths: Vec<_> = fields.iter().filter(|field| field.starts_with("content-length")).collect();
+    assert_eq!(lengths, ["content-length: 5"]);
+    assert_eq!(body, "hello");
+    asking("05").send().await.expect(400);
+    assert_eq!(upstream.seen().len(), 1);
 }
 
 #[tokio::test]
@@ -114,7 +115,7 @@ async fn cve_2023_40225_only_chunked_alone_is_a_transfer_coding() {
         ("Transfer-Encoding:\tchunked \r\n", HELLO, Passed(CHUNKED, HELLO)),
         ("Transfer-Encoding: chunked\r\n", "5;name=\"v\"\r\nhello\r\n0\r\n\r\n", Passed(CHUNKED, HELLO)),
         ("Transfer-Encoding: chunked\r\n", "00005\r\nhello\r\n000\r\n\r\n", Passed(CHUNKED, HELLO)),
-        ("Transfer-Encoding: gzip, chunked\r\n", HELLO, BAD),
+        ("Transfer-Encoding: gzip, chunked\r\n", HELLO, Refused(&[501])),
         ("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", HELLO, BAD),
         ("Transfer-Encoding: chunked, gzip\r\n", HELLO, BAD),
         ("Transfer-Encoding: chunked, chunked\r\n", HELLO, BAD),
@@ -459,11 +460,11 @@ async fn honest_answers_pass_as_they_are() {
         (
             GET,
             "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nContent-Length: 9\r\n\r\n",
-            "HTTP/1.1 304 Not Modified\r\netag: \"a\"\r\nconnection: close\r\n\r\n",
+            "HTTP/1.1 304 Not Modified\r\netag: \"a\"\r\ncontent-length: 9\r\nconnection: close\r\n\r\n",
         ),
         (
             GET,
-            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
             "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
         ),
         (

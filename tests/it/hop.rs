@@ -105,6 +105,46 @@ async fn cve_2026_55458_fields_of_an_answers_connection_lines_go() {
 }
 
 #[tokio::test]
+async fn what_stays_keeps_its_order() {
+    const ANSWER: &str = "HTTP/1.1 200 OK\r\nConnection: X-Hop, close\r\nServer: a\r\nX-Hop: 1\r\nSet-Cookie: a\r\n\
+        PBX-Lang: en\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nKeep-Alive: 5\r\nSet-Cookie: b\r\nContent-Length: 2\r\nX-Last: 1\r\n\r\nok";
+    let upstream = Raw::closing(ANSWER).await;
+    let gate = Gate::before(upstream.addr).await;
+    let request = "GET / HTTP/1.1\r\nConnection: X-Hop\r\nHost: app.test\r\nX-Real-IP: 1\r\nUser-Agent: a\r\nX-Hop: 1\r\n\
+        TE: trailers\r\nForwarded: for=a\r\nAccept: b\r\nConnection: close\r\nVia: 1.1 c\r\nX-Forwarded-For: d\r\nExpect: 100-continue\r\n\
+        Cookie: e\r\n\r\n";
+    let answer = gate.exchange(request.as_bytes()).await;
+    let names = |head: &str| {
+        let lines = head.split("\r\n\r\n").next().unwrap().lines().skip(1);
+        lines.map(|line| line.split(':').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let seen = names(&upstream.seen().pop().unwrap());
+    let theirs = ["connection", "host", "user-agent", "te", "accept", "via", "via", "cookie"];
+    let ours = ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id"];
+    assert_eq!(seen, [&theirs[..], &ours].concat());
+    let last = "connection";
+    assert_eq!(
+        names(&answer),
+        ["server", "set-cookie", "set-cookie", "date", "content-length", "x-last", last],
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn an_expectation_that_is_not_ours_is_the_upstreams() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    for (fields, expected) in [
+        ("Expect: 100-Continue\r\n", &[][..]),
+        ("Expect: 100-continue\r\nExpect: 100-continue, 100-continue\r\n", &[]),
+        ("Expect: gold\r\n", &["expect: gold"]),
+        ("Expect: 100-continue\r\nExpect: gold\r\n", &["expect: 100-continue", "expect: gold"]),
+    ] {
+        check(&gate, &upstream, fields, expected).await;
+    }
+}
+
+#[tokio::test]
 async fn this_hop_is_named_in_via() {
     let upstream = Raw::ok().await;
     let gate = Gate::before(upstream.addr).await;

@@ -102,6 +102,17 @@ async fn a_mint_that_failed_is_audited_with_its_reason() {
     }
 }
 
+#[tokio::test]
+async fn a_refusal_that_a_listed_page_may_read_has_its_reason_in_the_log_too() {
+    let stage = Plan { voximplant: "origins = [\"https://listed.test\"]", ..Plan::default() }.start().await;
+    for (body, reason) in [("key=", "malformed"), ("key=k1&appUser=bob", "forbidden")] {
+        let asking = stage.alice_posts("/auth/ott", FORM, body).header("origin", "https://listed.test");
+        let refused = asking.send().await;
+        assert_eq!(refused.header("access-control-allow-origin"), "https://listed.test");
+        stage.gate.line(&["access", &id(&refused), &format!("reason={reason}")]).await;
+    }
+}
+
 /// The harness searches the logs for whatever was sent and received, so the exchanges are the test.
 #[tokio::test]
 async fn no_line_tells_what_logs_in() {

@@ -22,6 +22,7 @@ mod hop;
 mod http2;
 mod identity;
 mod inject;
+mod interim;
 mod liar;
 mod limits;
 mod load;

@@ -215,6 +215,24 @@ async fn a_key_without_its_certificate_is_not_taken() {
 }
 
 #[tokio::test]
+async fn a_pipe_in_the_place_of_a_file_holds_up_neither_a_reload_nor_the_end() {
+    let upstream = Raw::ok().await;
+    let mut program = Program::before(upstream.addr, "").await;
+    for name in ["fullchain.pem", "proxy.toml"] {
+        fs::remove_file(program.file(name)).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(program.file(name)).status().unwrap();
+        assert!(made.success());
+        program.running.signal("-HUP");
+        let told = program.running.complaint("cannot read").await;
+        assert!(told.contains("it is a pipe or a device"), "{told}");
+        program.running.complaint("not reloaded").await;
+        assert_eq!(get(&mut program.connect().await).await, 200);
+    }
+    program.running.signal("-TERM");
+    program.running.complaint("draining").await;
+}
+
+#[tokio::test]
 async fn what_sockets_and_threads_are_made_of_is_refused_whole() {
     let upstream = Raw::ok().await;
     let mut program = Program::before(upstream.addr, "").await;

@@ -180,9 +180,23 @@ fn check_assertions(request: &Request1) -> Result<(), String> {
     is("x-forwarded-for", &["127.0.0.1"])?;
     is("x-forwarded-proto", &["https"])?;
     is("x-forwarded-host", &host)?;
+    let told = all("forwarded").concat().replace('"', "");
+    if !host.iter().any(|host| told == format!("for=127.0.0.1;host={host};proto=https")) {
+        return Err(format!("forwarded is {told:?}"));
+    }
     let is_claim = |name: &str| {
-        let asserted = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id"];
-        let prefixes = ["x-forwarded", "forwarded", "x-real-ip", "x-original-", "x-rewrite-"];
+        let asserted = ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-request-id"];
+        let prefixes = [
+            "x-forwarded",
+            "forwarded",
+            "x-real-ip",
+            "x-original-",
+            "x-rewrite-",
+            "client-cert",
+            "x-client-cert",
+            "ssl-client-",
+            "x-ssl-client-",
+        ];
         prefixes.iter().any(|prefix| name.starts_with(prefix)) && !asserted.contains(&name)
     };
     if let Some(claim) = request.fields.iter().find(|(name, _)| is_claim(&fold(name))) {
@@ -238,6 +252,8 @@ fn a_claim_in_the_gates_name_is_seen() {
         "x-forwarded-for: 127.0.0.1\r\n",
         "x_forwarded_for: 127.0.0.1\r\n",
         "x-real-ip: 127.0.0.1\r\n",
+        "forwarded: for=127.0.0.1;host=app.test;proto=https\r\n",
+        "client-cert: :evil:\r\n",
         "x.request.id: 1\r\n",
         "x-forwarded-user: evil\r\n",
     ] {
@@ -251,7 +267,8 @@ fn passed_on(fields: &str, body: &str) -> Vec<u8> {
     let id = "0".repeat(32);
     format!(
         "GET /a HTTP/1.1\r\nhost: app.test\r\nx-forwarded-for: 127.0.0.1\r\nx-forwarded-proto: https\r\n\
-         x-forwarded-host: app.test\r\nx-request-id: {id}\r\nvia: 1.1 callgate\r\n{fields}\r\n{body}"
+         x-forwarded-host: app.test\r\n\
+         forwarded: for=127.0.0.1;host=app.test;proto=https\r\nx-request-id: {id}\r\nvia: 1.1 callgate\r\n{fields}\r\n{body}"
     )
     .into_bytes()
 }

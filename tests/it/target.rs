@@ -1,5 +1,7 @@
 //! Whom a request is for, and what it asks for: one host, and a target that no hop rewrites.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::harness::{Gate, Raw, passed, status};
 
 /// A gate with two hosts before two upstreams.
@@ -19,7 +21,6 @@ async fn trap_hyper_accepts_no_host_and_we_do_not() {
     let gate = Gate::before(upstream.addr).await;
     for request in [
         "GET / HTTP/1.1\r\n\r\n",
-        "GET / HTTP/1.0\r\n\r\n",
         "GET / HTTP/1.1\r\nHost:\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: app.test\r\nHost: app.test\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: app.test\r\nHost: pbx.test\r\n\r\n",
@@ -28,7 +29,8 @@ async fn trap_hyper_accepts_no_host_and_we_do_not() {
         "GET / HTTP/1.1\r\nHost: app.test/\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: http://app.test\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: user@app.test\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: app.test:\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: :\r\n\r\n",
+        "GET / HTTP/1.0\r\nHost:\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: app.test:0\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: app.test:99999\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: app.test:80:80\r\n\r\n",
@@ -136,12 +138,36 @@ async fn a_matching_absolute_target_becomes_a_path() {
 async fn host_arrives_as_the_client_wrote_it() {
     let upstream = Raw::ok().await;
     let gate = Gate::before(upstream.addr).await;
-    for host in ["app.test", "App.Test:8443", "127.0.0.1", "[::1]:8443", "a_b.test", "app.test.", "xn--bcher-kva.test"]
-    {
+    for host in [
+        "app.test",
+        "App.Test:8443",
+        "127.0.0.1",
+        "[::1]:8443",
+        "a_b.test",
+        "app.test.",
+        "app.test:",
+        "xn--bcher-kva.test",
+    ] {
         let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         assert_eq!(status(&gate.exchange(request.as_bytes()).await), 200, "{host}");
         assert_eq!(passed(&upstream.seen().pop().unwrap()).1, [format!("host: {host}")]);
     }
+}
+
+#[tokio::test]
+async fn a_request_of_http_1_0_without_host_is_for_the_name_of_the_handshake() {
+    let (gate, _app, _pbx) = two_hosts().await;
+    for (name, expected) in [("app.test", "app"), ("pbx.test", "pbx")] {
+        let mut tls = gate.raw(name, "http/1.1").await;
+        tls.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        tls.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with(expected), "{name}: {answer}");
+    }
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    assert_eq!(status(&gate.exchange(b"GET /a HTTP/1.0\r\n\r\n").await), 200);
+    assert_eq!(passed(&upstream.seen().pop().unwrap()).1, ["host: app.test"]);
 }
 
 #[tokio::test]
@@ -230,4 +256,18 @@ async fn redirect_http_leads_to_the_same_place_over_tls() {
         assert_eq!(location, expected, "{request:?}");
     }
     assert_eq!(upstream.seen(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_head_without_an_end_does_not_fill_memory_by_redirect_http() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let upstream = Raw::ok().await;
+    let gate =
+        Gate::start(&format!("redirect_http = \"127.0.0.1:0\"\n[app]\nurl = \"http://{}\"", upstream.addr)).await;
+    let mut stream = tokio::net::TcpStream::connect(gate.redirect.unwrap()).await.unwrap();
+    let head = format!("GET / HTTP/1.1\r\nHost: app.test\r\nCookie: {}", "a".repeat(64 << 10));
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(status(&answer), 431);
 }

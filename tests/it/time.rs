@@ -49,7 +49,9 @@ async fn slowloris_a_head_that_drips_ends() {
                 sleep(Duration::from_millis(100)).await;
             }
         });
-        assert!(matches!(status(&end(&mut read).await), 0 | 408));
+        let answer = end(&mut read).await;
+        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
         drip.abort();
     }
     // The second request of a connection as well.
@@ -57,8 +59,29 @@ async fn slowloris_a_head_that_drips_ends() {
     tls.write_all(GET).await.unwrap();
     assert_eq!(status(&read_head(&mut tls).await), 200);
     tls.write_all(b"GET / HT").await.unwrap();
-    assert_eq!(end(&mut tls).await, "ok");
+    let rest = end(&mut tls).await;
+    assert!(rest.starts_with("okHTTP/1.1 408 "), "{rest}");
     assert_eq!(upstream.seen().len(), 1);
+    gate.line(&["method=-", "status=408", "reason=head_timeout"]).await;
+}
+
+#[tokio::test]
+async fn only_who_has_begun_a_head_is_told_that_it_is_late() {
+    let upstream = Raw::ok().await;
+    let gate = gate(&upstream, "header = \"300ms\"").await;
+    for begun in ["", "\r\n"] {
+        let mut tls = gate.raw("app.test", "http/1.1").await;
+        tls.write_all(begun.as_bytes()).await.unwrap();
+        assert_eq!(end(&mut tls).await, "", "{begun:?}");
+    }
+    // What still comes of it is nothing.
+    let mut tls = gate.raw("app.test", "http/1.1").await;
+    tls.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n").await.unwrap();
+    assert_eq!(status(&read_head(&mut tls).await), 408);
+    tls.write_all(format!("\r\n{}", String::from_utf8_lossy(GET)).as_bytes()).await.unwrap();
+    tls.shutdown().await.unwrap();
+    assert!(!end(&mut tls).await.contains("HTTP/1.1"));
+    assert_eq!(upstream.seen().len(), 0);
 }
 
 #[tokio::test]

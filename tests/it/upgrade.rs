@@ -50,6 +50,29 @@ async fn bytes_right_behind_both_heads_arrive() {
     assert_eq!(seen[1], "early");
 }
 
+/// In a list of protocols an element may be empty (RFC 9110 §5.6.1.2): what follows is no less a tunnel's.
+#[tokio::test]
+async fn no_byte_of_a_tunnel_is_looked_at_as_a_request_however_it_was_asked_for() {
+    for wish in ["websocket,", ", WebSocket", "\r\nUpgrade: websocket"] {
+        let upstream = Raw::serving(|mut line| async move {
+            line.head().await;
+            line.say(AGREE).await;
+            let mut said = [0; 9];
+            line.stream.read_exact(&mut said).await.unwrap();
+            line.say(said).await;
+        })
+        .await;
+        let gate = Gate::before(upstream.addr).await;
+        let mut tls = gate.raw("app.test", "http/1.1").await;
+        let ask = format!("GET /ws HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: {wish}\r\n\r\n");
+        tls.write_all(format!("{ask}\0no HTTP\n").as_bytes()).await.unwrap();
+        assert_eq!(status(&read_head(&mut tls).await), 101, "{wish:?}");
+        let mut echo = [0; 9];
+        tls.read_exact(&mut echo).await.unwrap();
+        assert_eq!(&echo, b"\0no HTTP\n", "{wish:?}");
+    }
+}
+
 #[tokio::test]
 async fn cve_2026_2833_nothing_else_is_switched_to() {
     let upstream = Raw::ok().await;

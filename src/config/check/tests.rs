@@ -25,12 +25,15 @@ impl Folder {
             fs::create_dir(folder.0.path().join(name)).unwrap();
         }
         let (chain, key) = certificate(2099);
+        let (second, second_key) = certificate_for(&["second.example.com".to_owned()], 2099);
         for (name, text) in [
             ("certs/fullchain.pem", chain.as_str()),
             ("certs/upstream-ca.pem", chain.as_str()),
             ("certs/client-ca.pem", chain.as_str()),
             ("certs/empty.pem", ""),
             ("certs/privkey.pem", key.as_str()),
+            ("certs/second.pem", second.as_str()),
+            ("certs/second-key.pem", second_key.as_str()),
             ("certs/other.pem", certificate(2099).1.as_str()),
             ("certs/old.pem", certificate(2001).0.as_str()),
             ("certs/none.pem", &format!("-----BEGIN {SECRET}\n")),
@@ -66,7 +69,10 @@ impl Folder {
 }
 
 fn certificate(end: i32) -> (String, String) {
-    let names = ["WWW.example.com", "*.pbx.example.com", "127.0.0.1", "::1"].map(str::to_owned);
+    certificate_for(&["WWW.example.com", "*.pbx.example.com", "127.0.0.1", "::1"].map(str::to_owned), end)
+}
+
+fn certificate_for(names: &[String], end: i32) -> (String, String) {
     let mut params = CertificateParams::new(names).unwrap();
     params.not_before = date_time_ymd(2000, 1, 1);
     params.not_after = date_time_ymd(end, 1, 1);
@@ -371,20 +377,37 @@ fn cve_2026_27586_a_client_ca_that_cannot_be_used_is_no_start() {
 #[test]
 fn a_client_ca_is_for_all_certificates_or_for_one() {
     let pair = "cert = \"certs/fullchain.pem\", key = \"certs/privkey.pem\"";
+    let second = "cert = \"certs/second.pem\", key = \"certs/second-key.pem\"";
     let (ca, other) = ("client_ca = \"certs/client-ca.pem\"", "client_ca = \"certs/old.pem\"");
     for (written, expected) in [
         (format!("{{ {pair} }}"), &[false][..]),
         (format!("{{ {pair}, {ca} }}"), &[true]),
         (format!("{{ certificates = [{{ {pair} }}, {{ {pair} }}], {ca} }}"), &[true, true]),
-        (format!("{{ certificates = [{{ {pair} }}, {{ {pair}, {ca} }}] }}"), &[false, true]),
+        (format!("{{ certificates = [{{ {pair} }}, {{ {second}, {ca} }}] }}"), &[false, true]),
     ] {
         let config = accepted(&format!("listen = \"[::]:0\"\ntls = {written}\n[app]\nurl = \"http://a\"\n"));
         let found: Vec<_> = config.certificates.iter().map(|certificate| certificate.client_ca.is_some()).collect();
         assert_eq!(found, expected, "{written}");
     }
-    let both = format!("{{ certificates = [{{ {pair} }}, {{ {pair}, {other} }}], {ca} }}");
+    let both = format!("{{ certificates = [{{ {pair} }}, {{ {second}, {other} }}], {ca} }}");
     let config = accepted(&format!("listen = \"[::]:0\"\ntls = {both}\n[app]\nurl = \"http://a\"\n"));
     assert_ne!(config.certificates[0].client_ca, config.certificates[1].client_ca);
+}
+
+#[test]
+fn no_name_is_open_by_one_certificate_and_closed_by_another() {
+    let pair = "cert = \"certs/fullchain.pem\", key = \"certs/privkey.pem\"";
+    let (ca, other) = ("client_ca = \"certs/client-ca.pem\"", "client_ca = \"certs/old.pem\"");
+    let torn = "`tls.certificates`: www.example.com is in two certificates with different `client_ca`";
+    for (list, around) in [
+        (format!("{{ {pair} }}, {{ {pair}, {ca} }}"), String::new()),
+        (format!("{{ {pair}, {ca} }}, {{ {pair} }}"), String::new()),
+        (format!("{{ {pair}, {other} }}, {{ {pair} }}"), format!(", {ca}")),
+    ] {
+        let text =
+            format!("listen = \"[::]:0\"\ntls = {{ certificates = [{list}]{around} }}\n[app]\nurl = \"http://a\"\n");
+        check_text(&text, &[&format!("2:24: {torn}")]);
+    }
 }
 
 #[test]
@@ -417,6 +440,10 @@ fn certificates_are_read_and_belong_to_their_keys() {
             "2:16: `tls.cert`: the certificate has expired at 2001-01-01T00:00:00Z",
         ),
         ("{ cert = \"secrets/empty\", key = \"certs/privkey.pem\" }", "2:16: `tls.cert`: secrets/empty is empty"),
+        (
+            "{ cert = \"/dev/zero\", key = \"certs/privkey.pem\" }",
+            "2:16: `tls.cert`: cannot read /dev/zero: it is a pipe or a device",
+        ),
         ("{ cert = \"certs\", key = \"certs/privkey.pem\" }", "2:16: `tls.cert`: cannot read certs: Is a directory"),
         ("{ cert = \"certs/fullchain.pem\", key = \"open\" }", "2:45: `tls.key`: has no private key in PEM form"),
         ("\"auto\"", "2:7: `tls`: must be a table"),
@@ -462,9 +489,9 @@ fn the_admin_listener_is_reached_from_this_machine_only() {
     for listen in ["localhost:9443", "9443", ":9443", "127.0.0.1", "http://127.0.0.1:9443"] {
         check_beside(&format!("[admin]\nlisten = \"{listen}\""), "8:10: `admin.listen`: not an address");
     }
-    check_beside("[admin]\nlisten = \"unix:\"", "8:10: `admin.listen`: names no path");
+    check_beside("[admin]\nlisten = \"unix:\"", "8:10: `admin.listen`: names no socket");
     let long = format!("[admin]\nlisten = \"unix:/{}\"", "x".repeat(107));
-    check_beside(&long, "8:10: `admin.listen`: a path of more than 107 bytes");
+    check_beside(&long, "8:10: `admin.listen`: the path is longer than 107 bytes");
     check_beside("[admin]", "7:1: `admin.listen` is missing");
     check_beside("[admin]\nlisten = [\"127.0.0.1:1\"]", "8:10: `admin.listen`: must be a string in quotes");
     let taken = "8:10: `admin.listen`: is an address of `listen` or `redirect_http`";

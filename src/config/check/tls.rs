@@ -1,5 +1,6 @@
 //! `tls`: certificates with their keys, and the trust anchors of `ca` and `client_ca`.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::Timestamp;
@@ -34,7 +35,20 @@ pub(super) fn certificates(table: &Table<'_, '_>, around: &Surroundings<'_>) -> 
     for certificate in &mut certificates {
         certificate.client_ca = certificate.client_ca.take().or_else(|| client_ca.clone());
     }
+    if let Some(name) = torn(&certificates) {
+        return list.refuse(
+            format_args!("{name} is in two certificates with different `client_ca`"),
+            "give both the same `client_ca`, or take the name out of one: only the first would count for it",
+        );
+    }
     Some(certificates)
+}
+
+/// Finds a name of two certificates that ask clients for different things: one that is meant to be closed would be open.
+fn torn(certificates: &[Certificate]) -> Option<&str> {
+    let mut asked = HashMap::new();
+    let mut names = certificates.iter().flat_map(|one| one.names.iter().map(move |name| (name, &one.client_ca)));
+    names.find(|(name, ca)| asked.entry(*name).or_insert(*ca) != ca).map(|(name, _)| name.as_str())
 }
 
 /// Reads who may sign the certificates of clients, if it is written: a list that cannot be read is not no list, which

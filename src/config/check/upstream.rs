@@ -1,6 +1,5 @@
 //! `[app]` and `[pbx]`: where requests are sent, and what is asked there.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
@@ -12,6 +11,7 @@ use crate::config::document::{Node, Table};
 use crate::config::source::Surroundings;
 use crate::config::{Admin, App, Handoff, HostPattern, HostPort, Pbx, Pin, Trust, Upstream, UpstreamTimeouts, Url};
 use crate::model::account::Language;
+use crate::model::loopback::is_loopback;
 
 /// Reads `[app]`; its `whoami` goes to the methods.
 pub(super) fn app<'d, 'i>(
@@ -120,9 +120,7 @@ fn check_way(admin: &Node<'_, '_>, upstream: &Upstream, in_clear: bool) {
 fn is_local(url: &Url) -> bool {
     match url {
         Url::Unix(_) => true,
-        Url::Http(HostPort { host, .. }) | Url::Https(HostPort { host, .. }) => {
-            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
-        }
+        Url::Http(HostPort { host, .. }) | Url::Https(HostPort { host, .. }) => is_loopback(host),
     }
 }
 

@@ -1,13 +1,13 @@
 //! `[voximplant]`: whose one-time keys are answered, and for which pages.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::values::{self, distinct};
 use crate::config::Voximplant;
 use crate::config::document::{Node, Table};
 use crate::config::source::Surroundings;
+use crate::model::loopback::is_loopback;
 use crate::model::ott::{self, Ha1};
 use crate::model::rate::Rate;
 
@@ -119,8 +119,7 @@ fn spelling(tls: bool, host: &str, port: Option<u16>) -> String {
     }
 }
 
+/// Tells whether a browser takes a host for its own machine's (Secure Contexts §3.1).
 fn is_local(host: &str) -> bool {
-    host == "localhost"
-        || host.ends_with(".localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    is_loopback(host) || host.ends_with(".localhost")
 }

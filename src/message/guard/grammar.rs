@@ -37,6 +37,24 @@ pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
     }
 }
 
+/// Accepts `chunked` alone. What comes before it, if it is a list of codings, is what others may know (§6.1).
+pub(super) fn check_coding(value: &[u8]) -> Result<(), Refusal> {
+    let mut codings = value.rsplit(|byte| *byte == b',').map(|coding| coding.trim_ascii());
+    if !codings.next().is_some_and(is_chunked) {
+        return Err(Refusal::Coding);
+    }
+    let mut others = codings.peekable();
+    if others.peek().is_none() {
+        return Ok(());
+    }
+    let is_coding = |coding: &[u8]| !coding.is_empty() && span(coding, NAME) == coding.len() && !is_chunked(coding);
+    Err(if others.all(is_coding) { Refusal::UnknownCoding } else { Refusal::Coding })
+}
+
+fn is_chunked(coding: &[u8]) -> bool {
+    coding.eq_ignore_ascii_case(b"chunked")
+}
+
 /// Reads the line before a chunk. Extensions are for this hop alone; they have to be some (§7.1.1).
 pub(super) fn chunk_size(line: &[u8]) -> Result<u64, Refusal> {
     let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
@@ -150,6 +168,27 @@ const fn is_plain(word: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codings_end_in_one_chunked() {
+        for (value, expected) in [
+            ("chunked", Ok(())),
+            ("Chunked", Ok(())),
+            ("gzip, chunked", Err(Refusal::UnknownCoding)),
+            ("a,b ,\tCHUNKED", Err(Refusal::UnknownCoding)),
+            ("gzip", Err(Refusal::Coding)),
+            ("chunked, gzip", Err(Refusal::Coding)),
+            ("chunked, chunked", Err(Refusal::Coding)),
+            ("chunked, a, chunked", Err(Refusal::Coding)),
+            (", chunked", Err(Refusal::Coding)),
+            ("chunked,", Err(Refusal::Coding)),
+            ("a b, chunked", Err(Refusal::Coding)),
+            ("chunked;q=1", Err(Refusal::Coding)),
+            ("", Err(Refusal::Coding)),
+        ] {
+            assert_eq!(check_coding(value.as_bytes()), expected, "{value}");
+        }
+    }
 
     #[test]
     fn chunks_have_a_size_and_extensions() {

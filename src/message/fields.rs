@@ -1,0 +1,53 @@
+//! Taking fields out of a message. `HeaderMap::remove` puts the last field in the place of the one that goes, so one that
+//! stays behind would change its place.
+
+use http::header::{HeaderMap, HeaderName};
+
+/// How many fields find room behind those that stay: what is added to a message comes next.
+const ROOM: usize = 8;
+
+/// Removes the fields of some names; the others stay in their order. Without such fields nothing is moved.
+pub fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+    if !headers.keys().any(&goes) {
+        return;
+    }
+    let mut stay = HeaderMap::with_capacity(headers.len() + ROOM);
+    let mut stays = false;
+    // All values of one field come in a row, the first of them with its name.
+    stay.extend(headers.drain().filter(|(name, _)| {
+        stays = name.as_ref().map_or(stays, |name| !goes(name));
+        stays
+    }));
+    *headers = stay;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(names: &[&str], gone: &[&str], expected: &[&str]) {
+        let mut headers = HeaderMap::new();
+        for (at, name) in names.iter().enumerate() {
+            headers.append(name.parse::<HeaderName>().unwrap(), at.into());
+        }
+        remove(&mut headers, |name| gone.contains(&name.as_str()));
+        let left: Vec<_> = headers.iter().map(|(name, value)| format!("{name}{}", value.to_str().unwrap())).collect();
+        assert_eq!(left, expected, "{names:?} without {gone:?}");
+    }
+
+    #[test]
+    fn what_stays_keeps_its_place() {
+        check(&["a", "b", "c", "d"], &["a"], &["b1", "c2", "d3"]);
+        check(&["a", "b", "c", "d"], &["b", "c"], &["a0", "d3"]);
+        check(&["a", "b", "c"], &["c"], &["a0", "b1"]);
+        check(&["a", "b", "c"], &["d"], &["a0", "b1", "c2"]);
+        check(&["a"], &["a"], &[]);
+    }
+
+    #[test]
+    fn all_values_of_a_field_go_or_stay() {
+        check(&["a", "b", "a", "c", "a"], &["b"], &["a0", "a2", "a4", "c3"]);
+        check(&["a", "b", "a", "c", "b"], &["a"], &["b1", "b4", "c3"]);
+    }
+}

@@ -1,0 +1,76 @@
+//! Whether a person has clicked: from what a browser says about its request, and a program about itself.
+
+use http::Method;
+use http::header::{HeaderMap, HeaderValue};
+
+/// Programs that look at links before a person does.
+const PREVIEWERS: [&str; 14] = [
+    "bot",
+    "crawler",
+    "spider",
+    "preview",
+    "facebookexternalhit",
+    "whatsapp",
+    "skypeuripreview",
+    "embedly",
+    "slack-imgproxy",
+    "vkshare",
+    "pinterest",
+    "outbrain",
+    "mattermost",
+    "safelinks",
+];
+
+/// Tells whether a request only looks ahead: no person has clicked yet, so there is nobody to log in.
+pub(super) fn looks_ahead(method: &Method, headers: &HeaderMap) -> bool {
+    let lines = |name: &str| {
+        let lines = headers.get_all(name).into_iter();
+        lines.map(|line| String::from_utf8_lossy(line.as_bytes()).to_ascii_lowercase())
+    };
+    let is_purpose = |line: String| line.contains("prefetch") || line.contains("preview");
+    *method == Method::HEAD
+        || ["sec-purpose", "purpose", "x-moz"].into_iter().flat_map(lines).any(is_purpose)
+        || lines("user-agent").any(|agent| is_previewer(&agent))
+}
+
+fn is_previewer(agent: &str) -> bool {
+    // Cubot makes phones, and people click on those.
+    let agent = agent.replace("cubot", "");
+    PREVIEWERS.iter().any(|previewer| agent.contains(previewer))
+}
+
+/// Tells whether another site began this navigation: the app's cookie is then missing if it is `SameSite=Strict`.
+pub(super) fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+    let field = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    field("sec-fetch-mode") == Some(b"navigate") && field("sec-fetch-site") == Some(b"cross-site")
+}
+
+/// Tells whether a person goes somewhere in a window of their own. Images, frames and scripts of another page do not;
+/// a client that says nothing about it (no Fetch Metadata) may.
+pub(super) fn is_top_level(headers: &HeaderMap) -> bool {
+    let field = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    matches!(field("sec-fetch-mode"), None | Some(b"navigate"))
+        && matches!(field("sec-fetch-dest"), None | Some(b"document"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_fills_a_window_is_a_click() {
+        #[track_caller]
+        fn check(mode: &'static str, dest: &'static str, expected: bool) {
+            let mut headers = HeaderMap::new();
+            headers.insert("sec-fetch-mode", HeaderValue::from_static(mode));
+            headers.insert("sec-fetch-dest", HeaderValue::from_static(dest));
+            assert_eq!(is_top_level(&headers), expected, "{mode} {dest}");
+        }
+        check("navigate", "document", true);
+        check("navigate", "iframe", false);
+        check("navigate", "object", false);
+        check("no-cors", "image", false);
+        check("cors", "empty", false);
+        assert!(is_top_level(&HeaderMap::new()), "older browsers and programs do not say");
+    }
+}

@@ -1,0 +1,106 @@
+//! What all workers of one configuration share, and what of it the next configuration goes on with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::pbx::Handed;
+use crate::config::{self, Config};
+use crate::limit::{DistinctKeys, Limits};
+use crate::observe::health::Parts;
+use crate::pbx::Breaker;
+use crate::replay::Tickets;
+use crate::upstream::Connector;
+
+/// How long a ticket of the two-host hand-over is good: as long as the PBX's token behind it.
+const TICKET_LIFE: Duration = Duration::from_secs(10);
+/// How many tickets may be out at once.
+const TICKETS: usize = 10_000;
+
+/// What all workers share: counts, marks and the breaker.
+pub struct Shared {
+    pub(super) limits: Limits,
+    pub(super) distinct_keys: Option<Arc<DistinctKeys>>,
+    pub(super) tickets: Arc<Tickets<Handed>>,
+    pub(super) breaker: Arc<Breaker>,
+    pub(super) app: Option<Connector>,
+    pub(super) pbx: Option<Connector>,
+}
+
+impl Shared {
+    /// Prepares what all workers share.
+    ///
+    /// # Errors
+    /// When the trust roots of an upstream cannot be used.
+    pub fn new(config: &Config) -> Result<Self, rustls::Error> {
+        Ok(Self {
+            limits: Limits::new(&config.limits),
+            distinct_keys: distinct_keys(config),
+            tickets: Arc::new(Tickets::new(TICKETS, TICKET_LIFE)),
+            breaker: Arc::default(),
+            app: config.app.as_ref().map(|app| Connector::new(&app.upstream)).transpose()?,
+            pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream)).transpose()?,
+        })
+    }
+
+    /// Prepares the same for another configuration. What it says as the one `before` goes on: counts, marks, breaker.
+    ///
+    /// # Errors
+    /// As [`Shared::new`].
+    pub fn successor(&self, before: &Config, config: &Config) -> Result<Self, rustls::Error> {
+        let mut next = Self {
+            limits: self.limits.successor(&config.limits),
+            tickets: Arc::clone(&self.tickets),
+            ..Self::new(config)?
+        };
+        let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
+        if rate(before) == rate(config) {
+            next.distinct_keys.clone_from(&self.distinct_keys);
+        }
+        // Other credentials, or another PBX: what the breaker knows is about somebody else.
+        let asked = |config: &Config| config.pbx.clone().map(|pbx| (pbx.upstream.urls, pbx.admin));
+        if asked(before) == asked(config) {
+            next.breaker = Arc::clone(&self.breaker);
+        }
+        if is_same(before, config, app_upstream) {
+            next.app.clone_from(&self.app);
+        }
+        if is_same(before, config, pbx_upstream) {
+            next.pbx.clone_from(&self.pbx);
+        }
+        Ok(next)
+    }
+
+    /// Returns those parts of it that must be ready.
+    #[must_use]
+    pub fn parts(&self) -> Parts {
+        let mut parts = Parts::default();
+        if let Some(app) = self.app.clone() {
+            parts.add("app", move || app.check());
+        }
+        if let Some(pbx) = self.pbx.clone() {
+            let breaker = Arc::clone(&self.breaker);
+            parts.add("pbx", move || pbx.check());
+            parts.add("breaker", move || breaker.check(Instant::now()));
+        }
+        parts
+    }
+}
+
+fn distinct_keys(config: &Config) -> Option<Arc<DistinctKeys>> {
+    config.voximplant.as_ref().map(|voximplant| Arc::new(DistinctKeys::new(voximplant.distinct_keys)))
+}
+
+pub(super) fn app_upstream(config: &Config) -> Option<&config::Upstream> {
+    config.app.as_ref().map(|app| &app.upstream)
+}
+
+pub(super) fn pbx_upstream(config: &Config) -> Option<&config::Upstream> {
+    config.pbx.as_ref().map(|pbx| &pbx.upstream)
+}
+
+/// Tells whether connections to an upstream under one configuration are as good as those under another.
+pub(super) fn is_same(before: &Config, config: &Config, upstream: fn(&Config) -> Option<&config::Upstream>) -> bool {
+    upstream(before) == upstream(config) && before.server.timeouts.body_idle == config.server.timeouts.body_idle
+}
