@@ -53,7 +53,8 @@ async fn a_refusal_before_the_body_has_come_does_not_reset_its_stream() {
     assert_eq!(answer(&mut frames, 1).await.0, "200");
     frames.write(&[headers(3, END_HEADERS, &LOGIN), data(3, 0, &[b'x'; 1 << 14])].concat()).await;
     assert_eq!(answer(&mut frames, 3).await.0, "429");
-    for _ in 0..20 {
+    // No more than the window that was granted: whether it is opened further is another question.
+    for _ in 0..12 {
         frames.write(&data(3, 0, &[b'x'; 1 << 14])).await;
     }
     frames.write(&data(3, END_STREAM, b"last")).await;
