@@ -251,7 +251,8 @@ pub fn sentinel() -> Request1 {
 // === Their ways ===
 
 /// Fields that nginx makes anew for each hop.
-const REMADE: [&str; 7] = ["host", "connection", "content-length", "transfer-encoding", "te", "upgrade", "keep-alive"];
+const REMADE: [&str; 8] =
+    ["host", "connection", "content-length", "transfer-encoding", "te", "upgrade", "keep-alive", "expect"];
 
 /// Returns the fields of a request as far as a reader tells them: names in order, values in the order of their lines.
 pub fn shown_by(reader: &str, fields: &[Field]) -> Vec<Field> {
