@@ -144,7 +144,6 @@ fn prepare(head: &mut request::Parts, body: &Payload, caller: &Caller) -> Result
     }
     if head.version == Version::HTTP_2 {
         join_cookies(fields);
-        leave_one_length(fields);
     }
     if body::has_unknown_length(body) {
         // Without it hyper drops the body of methods that seldom have one.
@@ -174,15 +173,6 @@ fn join_cookies(fields: &mut HeaderMap) {
     }
     if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
         fields.insert(header::COOKIE, cookie);
-    }
-}
-
-/// Leaves one line of a length that is said more than once: h2 has seen that all say the same number (RFC 9110 §8.6).
-fn leave_one_length(fields: &mut HeaderMap) {
-    if fields.get_all(header::CONTENT_LENGTH).iter().nth(1).is_some()
-        && let Some(first) = fields.get(header::CONTENT_LENGTH).cloned()
-    {
-        fields.insert(header::CONTENT_LENGTH, first);
     }
 }
 

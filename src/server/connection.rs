@@ -69,6 +69,8 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
             return tracing::debug!(%client, "no handshake in time");
         }
     };
+    // A connection of days keeps no configuration of long ago.
+    drop(live);
     worker.tally.handshake(handshake_kind(tls.get_ref().1), tls.get_ref().1.protocol_version().into());
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let _open = worker.tally.connection(if h2 { Protocol::H2 } else { Protocol::H1 });
