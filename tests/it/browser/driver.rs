@@ -201,15 +201,27 @@ fn arguments(hosts: &[(&str, SocketAddr)], home: &Path) -> Vec<String> {
     arguments
 }
 
-/// Starts a chromedriver at a port of its choice.
+/// How often a chromedriver is started until one says its port.
+const TRIES: usize = 3;
+
+/// Starts a chromedriver at a port of its choice: it picks one, and may lose it to another process before it listens there.
 async fn start_driver(home: &Path) -> (Child, SocketAddr) {
+    for _ in 0..TRIES {
+        if let Some(started) = try_driver(home).await {
+            return started;
+        }
+    }
+    panic!("chromedriver did not say its port in {TRIES} tries");
+}
+
+async fn try_driver(home: &Path) -> Option<(Child, SocketAddr)> {
     let mut driver = Command::new("chromedriver")
         .args(["--port=0", "--log-level=SEVERE"])
         .env("HOME", home)
         .env("TMPDIR", home)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::inherit())
         .spawn()
         .expect("chromedriver is installed (chromium-driver)");
     let told = BufReader::new(driver.stdout.take().unwrap());
@@ -220,11 +232,19 @@ async fn start_driver(home: &Path) -> (Child, SocketAddr) {
         for line in told.lines().map_while(Result::ok) {
             let port =
                 line.split_once("successfully on port ").and_then(|(_, port)| port.trim_end_matches('.').parse().ok());
-            if let (Some(port), Some(sender)) = (port, sender.take_if(|_| port.is_some())) {
-                let _: Result<(), u16> = sender.send(port);
+            match (port, sender.take_if(|_| port.is_some())) {
+                (Some(port), Some(sender)) => {
+                    let _: Result<(), u16> = sender.send(port);
+                }
+                // What it says before it ends tells why.
+                _ => eprintln!("chromedriver: {line}"),
             }
         }
     });
-    let port = port.await.expect("chromedriver says its port");
-    (driver, ([127, 0, 0, 1], port).into())
+    if let Ok(port) = port.await {
+        return Some((driver, ([127, 0, 0, 1], port).into()));
+    }
+    let _ = driver.kill();
+    let _ = driver.wait();
+    None
 }
