@@ -4,11 +4,18 @@
 //! refusal is final, because a bad credential must never be outvoted by another.
 
 mod app;
+mod bearer;
+mod claims;
 mod key;
 
+use std::borrow::Cow;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use http::{HeaderMap, HeaderValue};
+use rustls::pki_types::CertificateDer;
+
+use self::bearer::Bearer;
 
 pub use self::app::{App, AppError};
 pub use self::key::Key;
@@ -33,10 +40,16 @@ pub struct Ask<'a> {
     pub act: Act,
     /// The request's fields, before anything was taken from them.
     pub headers: &'a HeaderMap,
+    /// The query of a request to a login endpoint, as it was sent; nothing elsewhere.
+    pub query: Option<&'a str>,
     /// The authority the request is for.
     pub host: &'a HeaderValue,
     /// Who the request is from.
     pub origin: &'a Origin,
+    /// The other end of the connection: the client, or a proxy before us.
+    pub peer: IpAddr,
+    /// The certificate that the other end showed and its handshake verified.
+    pub certificate: Option<&'a CertificateDer<'static>>,
     /// The request's id, told to the app.
     pub id: HeaderValue,
 }
@@ -46,27 +59,56 @@ pub struct Ask<'a> {
 pub enum Verdict {
     /// The credential is good.
     Admit(Proof),
-    /// The credential is bad: why, for the audit log alone.
-    Refuse(&'static str),
+    /// The credential is bad.
+    Refuse(Refused),
     /// The app knows nobody by the credential that came along: whoever sent it may not have meant to log in.
     Stranger,
     /// There is no credential of this kind.
     Abstain,
 }
 
+/// A credential that is bad, for the audit log and the operator alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The method that refused it, by its name, or by its type where several of one type have a say; none: the chain.
+    pub method: Option<String>,
+    /// Why. Never the credential itself.
+    pub reason: Cow<'static, str>,
+}
+
+impl Verdict {
+    /// Refuses a credential in the name of a method.
+    pub fn refuse(method: impl Into<String>, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Refuse(Refused { method: Some(method.into()), reason: reason.into() })
+    }
+}
+
 /// A proven caller, and how the proof lets it choose.
 #[derive(Debug)]
 pub struct Proof {
     principal: Principal,
+    is_ambient: bool,
     /// A key may name accounts within its lists.
     key: Option<Rc<Key>>,
 }
 
 impl Proof {
-    /// Vouches for a caller whose claims are already all.
+    /// Vouches for a caller by what its browser sends with every request, whoever made it do so: a cookie, a
+    /// certificate, the login at a proxy before us.
     #[must_use]
-    pub const fn of(principal: Principal) -> Self {
-        Self { principal, key: None }
+    pub const fn ambient(principal: Principal) -> Self {
+        Self { principal, is_ambient: true, key: None }
+    }
+
+    /// Vouches for a caller by what only a request carries that is meant as a login.
+    #[must_use]
+    pub const fn deliberate(principal: Principal) -> Self {
+        Self { principal, is_ambient: false, key: None }
+    }
+
+    /// Vouches for a server that names whom it asks for.
+    const fn by_key(principal: Principal, key: Rc<Key>) -> Self {
+        Self { principal, is_ambient: false, key: Some(key) }
     }
 
     /// Returns the caller without what it chose.
@@ -78,7 +120,7 @@ impl Proof {
     /// Tells whether the credential travels by itself with whatever request a browser makes: then other pages must be kept out.
     #[must_use]
     pub const fn is_ambient(&self) -> bool {
-        self.key.is_none()
+        self.is_ambient
     }
 
     /// Returns the caller with the claims that its own choice makes, or nothing if it chose what it may not.
@@ -93,11 +135,27 @@ impl Proof {
 
 /// One configured method.
 #[derive(Debug)]
-pub enum Method {
+pub struct Method {
+    kind: Kind,
+    ignore_cookies: bool,
+}
+
+/// The kinds of methods.
+#[derive(Debug)]
+pub enum Kind {
     /// The app is asked.
     App(App),
     /// A key of ours is compared.
     Key(Rc<Key>),
+}
+
+impl Method {
+    /// Makes a method. With `ignore_cookies`, a request that shows its credential is judged by that, whatever cookies
+    /// come along.
+    #[must_use]
+    pub const fn new(kind: Kind, ignore_cookies: bool) -> Self {
+        Self { kind, ignore_cookies }
+    }
 }
 
 /// The methods in the order they are asked.
@@ -107,6 +165,29 @@ pub struct Chain {
     tally: Tally,
 }
 
+/// One credential that a request shows, and whoever judges it.
+enum Shown<'c, 'a> {
+    App(&'c App),
+    Bearer(Bearer<'a>),
+}
+
+impl Shown<'_, '_> {
+    const fn counted(&self) -> metrics::Method {
+        match self {
+            Self::App(_) => metrics::Method::App,
+            Self::Bearer(_) => metrics::Method::Key,
+        }
+    }
+
+    /// Tells whether it is one of the cookies that a browser sends along without being asked.
+    const fn is_cookie(&self) -> bool {
+        match self {
+            Self::App(_) => true,
+            Self::Bearer(_) => false,
+        }
+    }
+}
+
 impl Chain {
     /// Makes a chain of methods.
     #[must_use]
@@ -114,36 +195,58 @@ impl Chain {
         Self { methods, tally }
     }
 
-    /// Asks who is calling.
-    ///
-    /// All keys are one kind of credential: the key that was shown fits one of them or none. Each app method is a kind of its own.
+    /// Asks who is calling. Two credentials at once are refused: nobody could tell which of them is meant.
     ///
     /// # Errors
     /// When the app that must be asked gives no answer.
     pub async fn ask(&self, ask: &Ask<'_>) -> Result<Verdict, AppError> {
-        let apps: Vec<_> = self.apps().filter(|app| app.finds_credential(ask.headers)).collect();
-        let shown = key::shown(ask.headers).filter(|_| self.keys().next().is_some());
-        let (method, verdict) = match (apps.as_slice(), shown) {
-            ([], None) => (metrics::Method::None, Ok(Verdict::Abstain)),
-            ([], Some(shown)) => (metrics::Method::Key, Ok(key::judge(self.keys(), shown, ask))),
-            ([app], None) => (metrics::Method::App, app.ask(ask).await),
-            _ => (metrics::Method::Several, Ok(Verdict::Refuse("more than one credential"))),
+        let shown = self.shown(ask);
+        let (method, verdict) = match shown.as_slice() {
+            [] => (metrics::Method::None, Ok(Verdict::Abstain)),
+            [shown] => (shown.counted(), self.judge(shown, ask).await),
+            _ => {
+                let refused = Refused { method: None, reason: "more than one credential".into() };
+                (metrics::Method::Several, Ok(Verdict::Refuse(refused)))
+            }
         };
         self.tally.verdict(method, counted(&verdict));
         verdict
     }
 
-    fn apps(&self) -> impl Iterator<Item = &App> {
-        self.methods.iter().filter_map(|method| match method {
-            Method::App(app) => Some(app),
-            Method::Key(_) => None,
-        })
+    /// Finds what the request shows. All keys are one kind of credential: the key that was shown fits one of them or
+    /// none. Each app method is a kind of its own.
+    fn shown<'c, 'a>(&'c self, ask: &Ask<'a>) -> Vec<Shown<'c, 'a>> {
+        let bearer = bearer::of(ask.headers).filter(|_| self.keys().next().is_some());
+        let mut ignore_cookies = false;
+        let mut shown: Vec<_> = bearer.map(Shown::Bearer).into_iter().collect();
+        for method in &self.methods {
+            let found = match &method.kind {
+                Kind::App(app) => app.finds_credential(ask.headers).then_some(Shown::App(app)),
+                // Found above.
+                Kind::Key(_) => {
+                    ignore_cookies |= method.ignore_cookies && bearer.is_some();
+                    None
+                }
+            };
+            ignore_cookies |= method.ignore_cookies && found.is_some();
+            shown.extend(found);
+        }
+        shown.retain(|shown| !(ignore_cookies && shown.is_cookie()));
+        shown
+    }
+
+    async fn judge(&self, shown: &Shown<'_, '_>, ask: &Ask<'_>) -> Result<Verdict, AppError> {
+        match shown {
+            Shown::App(app) => app.ask(ask).await,
+            Shown::Bearer(Bearer::Malformed) => Ok(Verdict::refuse("bearer", "the bearer credential is malformed")),
+            Shown::Bearer(Bearer::Shown(shown)) => Ok(key::judge(self.keys(), shown, ask)),
+        }
     }
 
     fn keys(&self) -> impl Iterator<Item = &Rc<Key>> {
-        self.methods.iter().filter_map(|method| match method {
-            Method::Key(key) => Some(key),
-            Method::App(_) => None,
+        self.methods.iter().filter_map(|method| match &method.kind {
+            Kind::Key(key) => Some(key),
+            Kind::App(_) => None,
         })
     }
 }

@@ -31,7 +31,7 @@ pub use self::body::Body;
 use self::body::Exchange;
 use self::error::Error;
 pub use self::interim::Interims;
-pub use self::peer::{Peer, Tunnel, Vitals};
+pub use self::peer::{FarEnd, Peer, Tunnel, Vitals};
 use self::reply::Words;
 use self::route::{Routes, To};
 pub use self::shared::Shared;
@@ -69,6 +69,7 @@ pub struct Proxy {
 /// Who is asking, and under which name.
 struct Caller {
     origin: Rc<Origin>,
+    end: Rc<FarEnd>,
     authority: Authority,
     id: RequestId,
 }
@@ -197,7 +198,7 @@ impl Proxy {
         if let Some(answer) = answer_method(request)? {
             return Ok(answer);
         }
-        let caller = Caller { origin, authority, id: exchange.id };
+        let caller = Caller { origin, end: Rc::clone(&peer.end), authority, id: exchange.id };
         // Logins are boxed: they are rare, and passing on should not carry their state around.
         let mut response = match path::place(request.uri().path()) {
             Place::Disguised => return Err(Error::Malformed("the path is not written as it should be")),
@@ -283,16 +284,15 @@ fn chain(
     let mut chain = Vec::new();
     for method in methods {
         let name = method.name.clone();
-        match (&method.kind, app) {
+        let kind = match (&method.kind, app) {
             (config::MethodKind::App(whoami), Some(app)) => {
-                chain.push(auth::Method::App(auth::App::new(name, whoami.clone(), Rc::clone(app))?));
+                auth::Kind::App(auth::App::new(name, whoami.clone(), Rc::clone(app))?)
             }
             // The configuration has no such method without an app to ask.
-            (config::MethodKind::App(_), None) => {}
-            (config::MethodKind::Key(key), _) => {
-                chain.push(auth::Method::Key(Rc::new(auth::Key::new(name, key.clone()))))
-            }
-        }
+            (config::MethodKind::App(_), None) => continue,
+            (config::MethodKind::Key(key), _) => auth::Kind::Key(Rc::new(auth::Key::new(name, key.clone()))),
+        };
+        chain.push(auth::Method::new(kind, method.ignore_cookies));
     }
     Ok(Chain::new(chain, tally.clone()))
 }

@@ -5,6 +5,7 @@
 
 mod admin;
 mod connection;
+mod control;
 mod crowd;
 mod deadlines;
 mod door;
@@ -33,6 +34,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use self::admin::Admin;
+use self::control::Control;
 use self::crowd::Crowd;
 pub use self::handover::{HandOverError, Inherited};
 use self::listener::Listener;
@@ -55,6 +57,7 @@ pub struct Server {
     live: watch::Sender<Arc<Snapshot>>,
     workers: Vec<Hand>,
     metrics: Arc<Metrics>,
+    control: Control,
     admin: Mutex<Option<Admin>>,
 }
 
@@ -150,7 +153,9 @@ impl Server {
         let admin = Mutex::new(admin.map_err(StartError::Thread)?);
         let (listening, redirect) = (sockets.addresses, sockets.redirect_address);
         let sockets = Mutex::new(sockets.all);
-        let server = Self { listening, addresses, redirect, sockets, state, live, workers, metrics, admin };
+        let control = Control::start().map_err(StartError::Thread)?;
+        control.take_up(first.chores());
+        let server = Self { listening, addresses, redirect, sockets, state, live, workers, metrics, control, admin };
         server.watch();
         Ok(server)
     }
@@ -164,6 +169,7 @@ impl Server {
         let next = Arc::new(self.snapshot().successor(config).inspect_err(|_| self.not_reloaded())?);
         files::allow(next.config.server.max_connections);
         self.live.send_replace(Arc::clone(&next));
+        self.control.take_up(next.chores());
         self.metrics.reloaded(&next.config, next.logs());
         self.watch();
         let all_took = async {

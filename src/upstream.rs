@@ -7,6 +7,7 @@ mod bell;
 mod connector;
 mod ear;
 mod endpoint;
+mod fetch;
 mod health;
 mod interim;
 mod link;
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 
 use self::connector::At;
 pub use self::connector::{ConnectError, Connector, Sight};
+pub use self::fetch::{FetchError, Fetcher};
 pub use self::interim::{Hearer, Interim};
 use self::link::{Deadlines, Link, SendError};
 pub use self::payload::{Meter, Payload};

@@ -9,18 +9,14 @@ use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{Ask, Proof, Verdict};
+use super::{Ask, Proof, Verdict, claims};
 use crate::config::{Names, Whoami};
 use crate::message::forwarded;
-use crate::model::principal::{Claims, Principal};
+use crate::model::principal::Principal;
 use crate::upstream::{self, Answer, Payload, Upstream};
 
 /// The longest answer of the app, in bytes.
 const MAX_ANSWER: usize = 16 << 10;
-/// The most claims that are taken from it.
-const MAX_CLAIMS: usize = 100;
-/// The claims that say who somebody is, in the order of preference.
-const SUBJECTS: [&str; 8] = ["sub", "id", "user", "username", "login", "email", "uid", "name"];
 
 /// The app, as a witness.
 #[derive(Debug)]
@@ -68,7 +64,7 @@ impl App {
     /// Asks the app who the caller is. Its 401 and 403 are a refusal: there was a credential, and it is none.
     pub(super) async fn ask(&self, ask: &Ask<'_>) -> Result<Verdict, AppError> {
         if self.settings.headers.iter().any(|name| ask.headers.get_all(name).iter().count() > 1) {
-            return Ok(Verdict::Refuse("a credential field was sent more than once"));
+            return Ok(Verdict::refuse(self.name.clone(), "a credential field was sent more than once"));
         }
         let (status, body) =
             timeout(self.settings.timeout, self.exchange(ask)).await.map_err(|_| AppError::Timeout)??;
@@ -81,9 +77,12 @@ impl App {
             _ => return Err(nonsense("only 200, 401 and 403 are answers")),
         }
         let body = body.ok_or_else(|| nonsense("more than 16 KiB"))?;
-        let claims = claims(&body).ok_or_else(|| nonsense("not a JSON object"))?;
-        let subject = subject(&claims);
-        Ok(Verdict::Admit(Proof::of(Principal { method: self.name.clone(), subject, claims })))
+        let Ok(Value::Object(object)) = serde_json::from_slice(&body) else {
+            return Err(nonsense("not a JSON object"));
+        };
+        let claims = claims::of(&object);
+        let subject = claims::subject(&claims);
+        Ok(Verdict::Admit(Proof::ambient(Principal { method: self.name.clone(), subject, claims })))
     }
 
     /// Asks with a request of our own: no body, and of the caller's fields only those that the operator named.
@@ -139,52 +138,5 @@ impl App {
                 names.iter().any(|listed| listed.as_bytes() == name)
             }
         }
-    }
-}
-
-/// Reads the app's answer: a JSON object whose scalar members are the claims.
-fn claims(body: &[u8]) -> Option<Claims> {
-    let Ok(Value::Object(object)) = serde_json::from_slice(body) else { return None };
-    let scalars = object.into_iter().filter_map(|(name, value)| match value {
-        Value::String(text) => Some((name, text)),
-        Value::Number(number) => Some((name, number.to_string())),
-        Value::Bool(flag) => Some((name, flag.to_string())),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
-    });
-    Some(scalars.take(MAX_CLAIMS).collect())
-}
-
-/// Names the caller for limits and audit: by the usual claim, or by all of them. Case does not make another person.
-fn subject(claims: &Claims) -> String {
-    let known = SUBJECTS.iter().find_map(|name| claims.get(*name)).filter(|value| !value.is_empty());
-    let all = || claims.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ");
-    known.cloned().unwrap_or_else(all).to_lowercase()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn claims_are_the_scalars_of_an_object() {
-        let found = claims(br#"{"ext":"40","n":41,"ok":true,"none":null,"list":["a"],"object":{"a":1}}"#).unwrap();
-        assert_eq!(
-            found.into_iter().collect::<Vec<_>>(),
-            [("ext".into(), "40".into()), ("n".into(), "41".into()), ("ok".into(), "true".into())]
-        );
-        for body in ["", "[]", "\"40\"", "<html>", "{", "null"] {
-            assert_eq!(claims(body.as_bytes()), None, "{body}");
-        }
-    }
-
-    #[test]
-    fn the_subject_is_the_usual_claim_or_all() {
-        #[track_caller]
-        fn check(body: &str, expected: &str) {
-            assert_eq!(subject(&claims(body.as_bytes()).unwrap()), expected);
-        }
-        check(r#"{"email":"Ann@Acme.test","sub":"Ann"}"#, "ann");
-        check(r#"{"ext":"40","tenant":"ACME"}"#, "ext=40 tenant=acme");
-        check(r#"{"sub":"","ext":"40"}"#, "ext=40 sub=");
     }
 }

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use http::{HeaderMap, header};
 use jiff::Timestamp;
 
 use super::{Act, Ask, Proof, Verdict};
@@ -11,21 +10,11 @@ use crate::config::ApiKey;
 use crate::model::grant::Wish;
 use crate::model::principal::{Claims, Principal};
 
-/// The longest key that is looked at, in bytes.
-const MAX_KEY: usize = 512;
-
 /// One key of the configuration.
 #[derive(Debug)]
 pub struct Key {
     name: String,
     settings: ApiKey,
-}
-
-/// What a request shows behind `Authorization: Bearer`.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Shown<'a> {
-    Key(&'a [u8]),
-    Malformed,
 }
 
 impl Key {
@@ -48,7 +37,7 @@ impl Key {
             return None;
         }
         for (name, chosen) in [("domain", domain), ("account", account), ("user", user)] {
-            principal.claims.extend(chosen.map(|value| (name.to_owned(), value.to_owned())));
+            principal.claims.extend(chosen.map(|value| (name.to_owned(), value.into())));
         }
         Some(principal)
     }
@@ -72,44 +61,33 @@ impl Key {
         self.settings.users.iter().any(|user| user == name)
     }
 
+    fn refuse(&self, reason: &'static str) -> Verdict {
+        Verdict::refuse(self.name.clone(), reason)
+    }
+
     fn judge(self: &Rc<Self>, ask: &Ask<'_>, now: Timestamp) -> Verdict {
         let settings = &self.settings;
         if settings.expires.is_some_and(|expires| expires <= now) {
-            return Verdict::Refuse("the key has expired");
+            return self.refuse("the key has expired");
         }
         if !settings.from.is_empty() && !settings.from.iter().any(|network| network.contains(&ask.origin.client)) {
-            return Verdict::Refuse("the key may not come from this address");
+            return self.refuse("the key may not come from this address");
         }
         let in_scope = match ask.act {
             Act::Pbx => settings.pbx,
             Act::Ott => settings.ott,
         };
         if !in_scope {
-            return Verdict::Refuse("the key is not for this endpoint");
+            return self.refuse("the key is not for this endpoint");
         }
         let principal =
             Principal { method: self.name.clone(), subject: format!("key:{}", self.name), claims: Claims::new() };
-        Verdict::Admit(Proof { principal, key: Some(Rc::clone(self)) })
-    }
-}
-
-/// Finds what the request shows; nothing when it has no bearer credential at all.
-pub(super) fn shown(headers: &HeaderMap) -> Option<Shown<'_>> {
-    let mut lines = headers.get_all(header::AUTHORIZATION).into_iter();
-    let line = lines.next()?.as_bytes();
-    let (scheme, rest) = line.split_at_checked(6)?;
-    if !scheme.eq_ignore_ascii_case(b"bearer") {
-        return None;
-    }
-    match rest.strip_prefix(b" ").map(<[u8]>::trim_ascii) {
-        Some(key) if !key.is_empty() && key.len() <= MAX_KEY && lines.next().is_none() => Some(Shown::Key(key)),
-        _ => Some(Shown::Malformed),
+        Verdict::Admit(Proof::by_key(principal, Rc::clone(self)))
     }
 }
 
 /// Judges what was shown against all keys.
-pub(super) fn judge<'k>(keys: impl Iterator<Item = &'k Rc<Key>>, shown: Shown<'_>, ask: &Ask<'_>) -> Verdict {
-    let Shown::Key(shown) = shown else { return Verdict::Refuse("the bearer credential is malformed") };
+pub(super) fn judge<'k>(keys: impl Iterator<Item = &'k Rc<Key>>, shown: &[u8], ask: &Ask<'_>) -> Verdict {
     let shown = digest(&SHA256, shown);
     // Digests are compared, so that the time taken says nothing about the key; all are, so that it says nothing about which.
     let mut found = None;
@@ -118,5 +96,5 @@ pub(super) fn judge<'k>(keys: impl Iterator<Item = &'k Rc<Key>>, shown: Shown<'_
             found = Some(key);
         }
     }
-    found.map_or(Verdict::Refuse("the key is not known"), |key| key.judge(ask, Timestamp::now()))
+    found.map_or_else(|| Verdict::refuse("key", "the key is not known"), |key| key.judge(ask, Timestamp::now()))
 }

@@ -407,6 +407,8 @@ pub struct Method {
     pub name: String,
     /// Its kind.
     pub kind: MethodKind,
+    /// Whether a request that shows its credential is judged by that, whatever cookies come along.
+    pub ignore_cookies: bool,
 }
 
 /// The kinds of auth methods, with their settings.

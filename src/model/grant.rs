@@ -214,7 +214,7 @@ mod tests {
         Principal {
             method: method.to_owned(),
             subject: "ann".to_owned(),
-            claims: claims.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            claims: claims.iter().map(|&(name, value)| (name.to_owned(), value.into())).collect(),
         }
     }
 

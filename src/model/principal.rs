@@ -2,8 +2,34 @@
 
 use std::collections::BTreeMap;
 
-/// The claims of a caller: names and scalar values. Lists and objects an app sends are not claims.
-pub type Claims = BTreeMap<String, String>;
+/// The claims of a caller, by name.
+pub type Claims = BTreeMap<String, Claim>;
+
+/// What one claim says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// A scalar: text, a number or a truth value as they are written.
+    Text(String),
+    /// A list of scalars, such as groups. No template renders one; a condition may look into it.
+    List(Vec<String>),
+}
+
+impl Claim {
+    /// Returns the scalar; nothing for a list.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::List(_) => None,
+        }
+    }
+}
+
+impl<T: Into<String>> From<T> for Claim {
+    fn from(text: T) -> Self {
+        Self::Text(text.into())
+    }
+}
 
 /// A proven caller.
 ///

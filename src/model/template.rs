@@ -59,7 +59,7 @@ pub enum Problem {
 }
 
 impl Template {
-    /// Fills in the claims; none when a claim is missing or lacks a separator: then the template does not apply.
+    /// Fills in the claims; none when a claim is missing, is a list or lacks a separator: then the template does not apply.
     #[must_use]
     pub fn render(&self, claims: &Claims) -> Option<String> {
         self.0.iter().map(|piece| piece.render(claims)).collect()
@@ -81,7 +81,7 @@ impl Piece {
         match self {
             Self::Literal(text) => Some(text.clone()),
             Self::Claim { name, filters } => {
-                filters.iter().try_fold(claims.get(name)?.clone(), |value, filter| filter.apply(&value))
+                filters.iter().try_fold(claims.get(name)?.text()?.to_owned(), |value, filter| filter.apply(&value))
             }
         }
     }
@@ -175,7 +175,7 @@ mod tests {
             ("kelvin", "\u{212a}IM"),
             ("https://x.test/a-b.c:d", "long"),
         ];
-        rows.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+        rows.map(|(name, value)| (name.to_owned(), value.into())).into()
     }
 
     #[track_caller]
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn a_value_is_never_read_as_a_template() {
         let template: Template = "{a}".parse().unwrap();
-        let claims = Claims::from([("a".to_owned(), "{b|lower}".to_owned())]);
+        let claims = Claims::from([("a".to_owned(), "{b|lower}".into())]);
         assert_eq!(template.render(&claims).as_deref(), Some("{b|lower}"));
     }
 

@@ -15,6 +15,8 @@ use crate::observe::metrics;
 /// What the audit log learns of one login, beside who asked from where.
 #[derive(Debug, Default)]
 pub(super) struct Facts<'a> {
+    /// The method that refused, where there is no principal.
+    pub(super) method: Option<&'a str>,
     pub(super) principal: Option<&'a Principal>,
     pub(super) rule: Option<&'a str>,
     pub(super) account: Option<String>,
@@ -37,9 +39,23 @@ impl Proxy {
     }
 
     /// Asks who is calling. No limit counts it.
-    pub(super) async fn ask(&self, act: Act, headers: &HeaderMap, caller: &Caller) -> Result<Verdict, Error> {
-        let ask =
-            Ask { act, headers, host: &caller.authority.raw, origin: &caller.origin, id: caller.id.header_value() };
+    pub(super) async fn ask(
+        &self,
+        act: Act,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        caller: &Caller,
+    ) -> Result<Verdict, Error> {
+        let ask = Ask {
+            act,
+            headers,
+            query,
+            host: &caller.authority.raw,
+            origin: &caller.origin,
+            peer: caller.end.address,
+            certificate: caller.end.certificate.as_ref(),
+            id: caller.id.header_value(),
+        };
         self.chain.ask(&ask).await.map_err(Error::App)
     }
 
@@ -63,8 +79,9 @@ impl Proxy {
                 self.refused(act, caller, &Facts::default(), "the app knows no such user");
                 Err(self.nobody(caller))
             }
-            Verdict::Refuse(reason) => {
-                self.refused(act, caller, &Facts::default(), reason);
+            Verdict::Refuse(refused) => {
+                let facts = Facts { method: refused.method.as_deref(), ..Facts::default() };
+                self.refused(act, caller, &facts, &refused.reason);
                 Err(self.nobody(caller))
             }
             Verdict::Abstain => Err(self.nobody(caller)),
@@ -141,7 +158,7 @@ impl Proxy {
             client: caller.origin.client,
             act,
             outcome,
-            method: principal.map(|principal| principal.method.clone()),
+            method: principal.map(|principal| principal.method.as_str()).or(facts.method).map(str::to_owned),
             subject: principal.map(|principal| principal.subject.clone()),
             rule: facts.rule.map(str::to_owned),
             account: facts.account.clone(),

@@ -13,7 +13,7 @@ use crate::message::fields;
 use crate::model::account::Language;
 use crate::model::grant::{REDIRECT, Wish};
 use crate::model::landing::{self, Door, Target};
-use crate::model::principal::{Claims, Principal};
+use crate::model::principal::{Claim, Claims, Principal};
 use crate::observe::metrics;
 
 const PBX_ACCOUNT: HeaderName = HeaderName::from_static("pbx-account");
@@ -67,13 +67,10 @@ impl Named {
     /// Reads the names as a credential of the method `redirect`.
     fn principal(&self) -> Option<Principal> {
         let text = |value: &Option<HeaderValue>| Some(value.as_ref()?.to_str().ok()?.to_owned());
-        let mut claims = Claims::new();
-        claims.insert("account".into(), text(&self.account)?);
-        claims.insert("domain".into(), text(&self.domain)?);
-        if let Some(lang) = text(&self.lang) {
-            claims.insert("lang".into(), lang);
-        }
-        let subject = format!("{}@{}", claims["account"], claims["domain"]).to_lowercase();
+        let (account, domain) = (text(&self.account)?, text(&self.domain)?);
+        let subject = format!("{account}@{domain}").to_lowercase();
+        let mut claims = Claims::from([("account".into(), account.into()), ("domain".into(), domain.into())]);
+        claims.extend(text(&self.lang).map(|lang| ("lang".into(), lang.into())));
         (!self.doubled).then(|| Principal { method: REDIRECT.into(), subject, claims })
     }
 }
@@ -106,7 +103,12 @@ impl Proxy {
             return Err(Error::NotNow);
         }
         let Some(principal) = self.redirected(named, &kept, caller).await? else { return Ok(false) };
-        let language = principal.claims.get("lang").cloned().or_else(|| landing::lang_of(&location));
+        let language = principal
+            .claims
+            .get("lang")
+            .and_then(Claim::text)
+            .map(str::to_owned)
+            .or_else(|| landing::lang_of(&location));
         let selectors = Selectors::in_language(self.offered(language, pbx.settings));
         let minted = self.mint_for(&principal, &selectors, pbx, caller).await?;
         let location = match pbx.settings.handoff {
@@ -127,9 +129,9 @@ impl Proxy {
                 let principal = named.principal();
                 let counted = if principal.is_some() { metrics::Verdict::Admit } else { metrics::Verdict::Refuse };
                 self.tally.verdict(metrics::Method::Redirect, counted);
-                principal.map(|principal| Verdict::Admit(Proof::of(principal)))
+                principal.map(|principal| Verdict::Admit(Proof::ambient(principal)))
             }
-            false => Some(self.ask(Act::Pbx, &kept.headers, caller).await?),
+            false => Some(self.ask(Act::Pbx, &kept.headers, None, caller).await?),
         };
         // Without a login, a redirect to the PBX is only that.
         if let Some(Verdict::Stranger | Verdict::Abstain) = verdict {

@@ -45,7 +45,7 @@ impl Proxy {
     ) -> Result<Response<Body>, Error> {
         self.admit(caller)?;
         let (head, body) = request.into_parts();
-        let verdict = self.ask(Act::Ott, &head.headers, caller).await?;
+        let verdict = self.ask(Act::Ott, &head.headers, head.uri.query(), caller).await?;
         let proof = self.judge(verdict, from, Act::Ott, caller)?;
         let form = small::form(&head.headers, None)?;
         let fields = small::read(body, form, self.config.server.timeouts.header).await?;
@@ -71,7 +71,12 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<LoginToken, Error> {
         let user = grant.user().as_str();
-        let facts = Facts { principal: Some(principal), rule: Some(grant.rule()), account: Some(user.to_owned()) };
+        let facts = Facts {
+            principal: Some(principal),
+            rule: Some(grant.rule()),
+            account: Some(user.to_owned()),
+            ..Facts::default()
+        };
         let known = voximplant.users.get(user);
         let decoy = ott::decoy();
         let token = ott::login_token(key, known.unwrap_or(&decoy));

@@ -134,7 +134,7 @@ impl Proxy {
         }
         self.admit(caller)?;
         let selectors = Selectors::read(Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?)?;
-        let proof = match self.ask(Act::Pbx, request.headers(), caller).await? {
+        let proof = match self.ask(Act::Pbx, request.headers(), request.uri().query(), caller).await? {
             // The app's cookie may be missing only because it is `SameSite=Strict`.
             Verdict::Stranger | Verdict::Abstain if !selectors.again && click::is_from_elsewhere(request.headers()) => {
                 return Ok(reply::step(&selectors.again()));
@@ -161,8 +161,12 @@ impl Proxy {
     ) -> Result<Minted, Error> {
         let grant = self.grant_pbx(principal, &selectors.wish, caller)?;
         let language = language(selectors.language.as_ref(), &grant, pbx.settings)?;
-        let facts =
-            Facts { principal: Some(principal), rule: Some(grant.rule()), account: Some(grant.account().to_string()) };
+        let facts = Facts {
+            principal: Some(principal),
+            rule: Some(grant.rule()),
+            account: Some(grant.account().to_string()),
+            ..Facts::default()
+        };
         let pending = self.pending(Act::Pbx, caller, &facts);
         let minted = pbx.sessions.mint(grant.account()).await;
         pending.settle();
@@ -277,7 +281,7 @@ impl Proxy {
     ) -> Result<Response<Body>, Error> {
         self.admit(caller)?;
         let (head, body) = request.into_parts();
-        let verdict = self.ask(Act::Pbx, &head.headers, caller).await?;
+        let verdict = self.ask(Act::Pbx, &head.headers, head.uri.query(), caller).await?;
         let proof = self.judge(verdict, from, Act::Pbx, caller)?;
         // The vendor's page names no type for the JSON it sends.
         let form = small::form(&head.headers, Some(Form::Json))?;

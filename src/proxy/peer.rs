@@ -1,8 +1,10 @@
 //! What a connection and its exchanges know of each other.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 
+use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
 
 use super::body::Exchange;
@@ -18,6 +20,8 @@ use crate::upstream::Far;
 pub struct Peer {
     /// Who requests are from, unless the peer is a proxy that is believed.
     pub origin: Rc<Origin>,
+    /// What auth methods may know of it.
+    pub end: Rc<FarEnd>,
     /// What its handshake asked of the client.
     pub policy: Policy,
     /// The name that its handshake asked for.
@@ -31,6 +35,15 @@ pub struct Peer {
     /// The other end of a tunnel that this connection, or a stream of it, becomes once the answer that agrees is out.
     /// Over HTTP/2 it is taken as soon as that answer is made: another stream may put its own here.
     pub tunnel: RefCell<Option<Tunnel>>,
+}
+
+/// The other end of a connection, as auth methods see it.
+#[derive(Debug)]
+pub struct FarEnd {
+    /// Its address, IPv4 in its own form.
+    pub address: IpAddr,
+    /// The certificate that it showed, if its handshake asked for one and verified it.
+    pub certificate: Option<CertificateDer<'static>>,
 }
 
 /// A tunnel that is agreed and not yet dug.

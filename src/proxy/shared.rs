@@ -1,5 +1,6 @@
 //! What all workers of one configuration share, and what of it the next configuration goes on with.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,6 +71,12 @@ impl Shared {
             next.pbx.clone_from(&self.pbx);
         }
         Ok(next)
+    }
+
+    /// Returns what must go on for as long as this configuration is in use.
+    #[must_use]
+    pub fn chores(&self) -> Vec<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        Vec::new()
     }
 
     /// Returns those parts of it that must be ready.

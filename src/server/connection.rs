@@ -32,7 +32,7 @@ use crate::config::{Server, ServerTimeouts};
 use crate::message::framing;
 use crate::message::origin::Origin;
 use crate::observe::metrics::{Handshake, Protocol, TlsVersion};
-use crate::proxy::{Interims, Peer, Tunnel, Vitals};
+use crate::proxy::{FarEnd, Interims, Peer, Tunnel, Vitals};
 use crate::tls::server::{Doors, Policy};
 use crate::upstream::{self, Patience};
 
@@ -75,11 +75,13 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let _open = worker.tally.connection(if h2 { Protocol::H2 } else { Protocol::H1 });
     let name = tls.get_ref().1.server_name().map(Box::from);
+    let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first).map(|one| one.clone().into_owned());
     let vitals = Vitals::new(Instant::now(), h2, worker.tally.clone());
     let io = Watched::new(tls, Rc::clone(&vitals));
     let watch = Watch::new(Rc::clone(&vitals), timeouts, guest);
     let peer = Rc::new(Peer {
         origin: Rc::new(Origin::direct(client)),
+        end: Rc::new(FarEnd { address: client, certificate }),
         policy,
         name,
         vitals,

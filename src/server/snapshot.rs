@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::StartError;
+use super::control::Chore;
 use crate::config::{Certificate, Config};
 use crate::observe::Logs;
 use crate::observe::health::Parts;
@@ -67,6 +68,11 @@ impl Snapshot {
 
     pub(super) const fn logs(&self) -> &Logs {
         &self.logs
+    }
+
+    /// Returns what must go on for as long as this configuration is in use.
+    pub(super) fn chores(&self) -> Vec<Chore> {
+        self.shared.chores()
     }
 
     /// Returns the parts that must be ready, of what this configuration comes to.

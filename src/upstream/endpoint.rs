@@ -92,7 +92,7 @@ async fn pin_of(at: &HostPort, name: ServerName<'static>) -> io::Result<Pin> {
     tls::client::pin(leaf).map_err(io::Error::other)
 }
 
-async fn dial(at: &HostPort) -> io::Result<TcpStream> {
+pub(super) async fn dial(at: &HostPort) -> io::Result<TcpStream> {
     let addresses = lookup_host((at.host.as_str(), at.port)).await?.take(MAX_ADDRESSES).collect();
     let stream = first_of(addresses).await?;
     stream.set_nodelay(true)?;

@@ -173,6 +173,16 @@ labels! {
         App = "app",
         /// A key of ours was shown.
         Key = "key",
+        /// A signed link was followed.
+        Link = "link",
+        /// A JSON web token was shown.
+        Jwt = "jwt",
+        /// A proxy before us named the caller.
+        Header = "header",
+        /// A client certificate was shown.
+        Mtls = "mtls",
+        /// A login at an identity provider was shown.
+        Oidc = "oidc",
         /// The app named the account in a redirect.
         Redirect = "redirect",
         /// No method found a credential of its kind.

@@ -1,0 +1,112 @@
+//! Method `app`: what the app is asked, and what it is shown of the caller.
+
+use std::time::Duration;
+
+use http::header::COOKIE;
+use http::{HeaderName, Uri};
+
+use crate::config::check::values::{duration_or, each};
+use crate::config::document::{Node, Table};
+use crate::config::{Names, Whoami};
+
+/// The deadline of `whoami` when none is written.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Reads `[app] whoami`, which is short for a method.
+pub(super) fn short(node: &Node<'_, '_>) -> Option<Whoami> {
+    let path = whoami_path(node)?;
+    Some(Whoami { path, cookies: Names::All, headers: Vec::new(), timeout: TIMEOUT })
+}
+
+/// Reads a table of type `app`.
+pub(super) fn read(table: &Table<'_, '_>) -> Option<Whoami> {
+    let path = table.require("whoami").and_then(|node| whoami_path(&node));
+    let cookies = table.get("cookies").and_then(|node| each(&node.list_or_empty()?, cookie));
+    let headers = table.get("headers").and_then(|node| each(&node.list_or_empty()?, header));
+    let timeout = duration_or(table, "timeout", TIMEOUT);
+    Some(Whoami {
+        path: path?,
+        cookies: cookies.map_or(Names::All, Names::Listed),
+        headers: headers.unwrap_or_default(),
+        timeout,
+    })
+}
+
+/// Reads the path (and query) that tells who a caller is.
+fn whoami_path(node: &Node<'_, '_>) -> Option<String> {
+    let text = node.string()?;
+    let path = text.starts_with('/') && !text.starts_with("//") && !text.contains('#') && text.parse::<Uri>().is_ok();
+    if path { Some(text.to_owned()) } else { node.refuse("not a path of the app", "write a path such as \"/api/me\"") }
+}
+
+/// Reads the name of a cookie. Browsers store more than RFC 6265 §4.1.1 allows, `#` for one.
+fn cookie(node: &Node<'_, '_>) -> Option<String> {
+    let name = node.word()?;
+    let spelled = name.bytes().all(|byte| byte.is_ascii_graphic() && !b"=;,\"".contains(&byte));
+    if spelled {
+        Some(name.to_owned())
+    } else {
+        node.refuse("not the name of a cookie", "write the name only, without = and value")
+    }
+}
+
+fn header(node: &Node<'_, '_>) -> Option<HeaderName> {
+    let Ok(name) = HeaderName::from_bytes(node.string()?.as_bytes()) else {
+        return node.refuse("not the name of a header field", "write a name such as \"authorization\"");
+    };
+    if name == COOKIE {
+        return node.refuse("cookies have a key of their own", "name them in `cookies`");
+    }
+    if is_ours(name.as_str()) {
+        return node.refuse(format_args!("callgate writes or removes {name} itself"), "remove it from the list");
+    }
+    Some(name)
+}
+
+/// Tells whether a field belongs to one hop, frames the message, or says who is calling: never the caller's to choose.
+fn is_ours(name: &str) -> bool {
+    const FIELDS: [&str; 15] = [
+        "connection",
+        "content-length",
+        "expect",
+        "forwarded",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "via",
+        "x-real-ip",
+    ];
+    const PREFIXES: [&str; 4] = ["x-forwarded", "x-original-", "x-rewrite-", "pbx-"];
+    let name = name.replace(['_', '.'], "-");
+    FIELDS.contains(&name.as_str()) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_the_hop_and_of_identity_are_ours() {
+        for name in [
+            "host",
+            "te",
+            "x-forwarded-for",
+            "x_forwarded_for",
+            "x-real-ip",
+            "x-original-url",
+            "transfer-encoding",
+            "pbx-account",
+        ] {
+            assert!(is_ours(name), "{name}");
+        }
+        for name in ["authorization", "x-api-key", "accept-language", "x-csrf-token"] {
+            assert!(!is_ours(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The control thread: what a configuration keeps up to date by itself, apart from any request. Keys of identity
+//! providers are fetched here, marks that have expired are swept.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+/// Something that goes on for as long as a configuration is in use.
+pub(super) type Chore = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The control thread. It ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Control {
+    chores: mpsc::UnboundedSender<Vec<Chore>>,
+    running: Option<oneshot::Sender<Infallible>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Control {
+    /// Starts the thread.
+    pub(super) fn start() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (chores, mut given) = mpsc::unbounded_channel();
+        let (running, ended) = oneshot::channel();
+        let thread = thread::Builder::new().name("callgate-control".to_owned()).spawn(move || {
+            runtime.block_on(async move {
+                tokio::select! {
+                    () = work(&mut given) => {}
+                    _ = ended => {}
+                }
+            });
+        })?;
+        Ok(Self { chores, running: Some(running), thread: Some(thread) })
+    }
+
+    /// Takes up the chores of a configuration, and gives up those of the one before.
+    pub(super) fn take_up(&self, chores: Vec<Chore>) {
+        if self.chores.send(chores).is_err() {
+            tracing::error!("the control thread is gone");
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        drop(self.running.take());
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the control thread panicked");
+        }
+    }
+}
+
+async fn work(given: &mut mpsc::UnboundedReceiver<Vec<Chore>>) {
+    let mut chores = JoinSet::new();
+    loop {
+        tokio::select! {
+            next = given.recv() => match next {
+                Some(next) => chores = next.into_iter().collect(),
+                None => return,
+            },
+            Some(ended) = chores.join_next() => if let Err(error) = ended {
+                tracing::error!(%error, "a chore ended");
+            },
+        }
+    }
+}
