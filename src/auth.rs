@@ -6,23 +6,29 @@
 mod app;
 mod bearer;
 mod claims;
+mod header;
 mod key;
+mod mtls;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 
 use self::bearer::Bearer;
 
 pub use self::app::{App, AppError};
+pub use self::header::{Header, Torn};
 pub use self::key::Key;
+pub use self::mtls::Mtls;
 use crate::message::origin::Origin;
 use crate::model::grant::Wish;
 use crate::model::principal::Principal;
 use crate::observe::metrics::{self, Tally};
+use crate::tls::server::Authority;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +56,8 @@ pub struct Ask<'a> {
     pub peer: IpAddr,
     /// The certificate that the other end showed and its handshake verified.
     pub certificate: Option<&'a CertificateDer<'static>>,
+    /// Who signed it.
+    pub authority: Option<&'a Authority>,
     /// The request's id, told to the app.
     pub id: HeaderValue,
 }
@@ -147,6 +155,10 @@ pub enum Kind {
     App(App),
     /// A key of ours is compared.
     Key(Rc<Key>),
+    /// A proxy before us is believed.
+    Header(Header),
+    /// A certificate is read.
+    Mtls(Mtls),
 }
 
 impl Method {
@@ -162,6 +174,8 @@ impl Method {
 #[derive(Debug)]
 pub struct Chain {
     methods: Vec<Method>,
+    /// Whether a proxy is believed at all, as passing on asks for each request.
+    has_headers: bool,
     tally: Tally,
 }
 
@@ -169,6 +183,8 @@ pub struct Chain {
 enum Shown<'c, 'a> {
     App(&'c App),
     Bearer(Bearer<'a>),
+    Header(&'c Header),
+    Mtls(&'c Mtls),
 }
 
 impl Shown<'_, '_> {
@@ -176,6 +192,8 @@ impl Shown<'_, '_> {
         match self {
             Self::App(_) => metrics::Method::App,
             Self::Bearer(_) => metrics::Method::Key,
+            Self::Header(_) => metrics::Method::Header,
+            Self::Mtls(_) => metrics::Method::Mtls,
         }
     }
 
@@ -183,7 +201,7 @@ impl Shown<'_, '_> {
     const fn is_cookie(&self) -> bool {
         match self {
             Self::App(_) => true,
-            Self::Bearer(_) => false,
+            Self::Bearer(_) | Self::Header(_) | Self::Mtls(_) => false,
         }
     }
 }
@@ -191,8 +209,9 @@ impl Shown<'_, '_> {
 impl Chain {
     /// Makes a chain of methods.
     #[must_use]
-    pub const fn new(methods: Vec<Method>, tally: Tally) -> Self {
-        Self { methods, tally }
+    pub fn new(methods: Vec<Method>, tally: Tally) -> Self {
+        let has_headers = methods.iter().any(|method| matches!(method.kind, Kind::Header(_)));
+        Self { methods, has_headers, tally }
     }
 
     /// Asks who is calling. Two credentials at once are refused: nobody could tell which of them is meant.
@@ -222,6 +241,8 @@ impl Chain {
         for method in &self.methods {
             let found = match &method.kind {
                 Kind::App(app) => app.finds_credential(ask.headers).then_some(Shown::App(app)),
+                Kind::Header(header) => header.finds_credential(ask).then_some(Shown::Header(header)),
+                Kind::Mtls(mtls) => mtls.finds_credential(ask).then_some(Shown::Mtls(mtls)),
                 // Found above.
                 Kind::Key(_) => {
                     ignore_cookies |= method.ignore_cookies && bearer.is_some();
@@ -238,6 +259,8 @@ impl Chain {
     async fn judge(&self, shown: &Shown<'_, '_>, ask: &Ask<'_>) -> Result<Verdict, AppError> {
         match shown {
             Shown::App(app) => app.ask(ask).await,
+            Shown::Header(header) => Ok(header.judge(ask)),
+            Shown::Mtls(mtls) => Ok(mtls.judge(ask, Timestamp::now())),
             Shown::Bearer(Bearer::Malformed) => Ok(Verdict::refuse("bearer", "the bearer credential is malformed")),
             Shown::Bearer(Bearer::Shown(shown)) => Ok(key::judge(self.keys(), shown, ask)),
         }
@@ -246,8 +269,24 @@ impl Chain {
     fn keys(&self) -> impl Iterator<Item = &Rc<Key>> {
         self.methods.iter().filter_map(|method| match &method.kind {
             Kind::Key(key) => Some(key),
-            Kind::App(_) => None,
+            Kind::App(_) | Kind::Header(_) | Kind::Mtls(_) => None,
         })
+    }
+
+    /// Takes out of a request on its way to an upstream, in every spelling, what only believed proxies may say; and
+    /// returns what they said, to be put in again. `peer`: the other end of the connection.
+    ///
+    /// # Errors
+    /// When a `Connection` line names such a field.
+    pub fn take_out(&self, headers: &mut HeaderMap, peer: IpAddr) -> Result<Vec<(HeaderName, HeaderValue)>, Torn> {
+        if !self.has_headers {
+            return Ok(Vec::new());
+        }
+        let methods = self.methods.iter().filter_map(|method| match &method.kind {
+            Kind::Header(header) => Some(header),
+            Kind::App(_) | Kind::Key(_) | Kind::Mtls(_) => None,
+        });
+        header::take_out(methods, headers, peer)
     }
 }
 

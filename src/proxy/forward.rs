@@ -13,6 +13,7 @@ use super::inject::{self, Kept, Named};
 use super::peer::Tunnel;
 use super::route::To;
 use super::{Caller, Peer, Proxy};
+use crate::auth;
 use crate::limit::client_key;
 use crate::message::forwarded;
 use crate::message::hop::{self, Hop, Protocol};
@@ -102,7 +103,10 @@ impl Proxy {
             To::App => self.keep(&head.method, head.uri.path(), &head.headers).map(Box::new),
             To::Pbx => None,
         };
+        let vouched = self.chain.take_out(&mut head.headers, caller.end.address);
+        let vouched = vouched.map_err(|auth::Torn| Error::Malformed(PROTECTED))?;
         let asked = prepare(&mut head, &payload, caller)?;
+        head.headers.extend(vouched);
         exchange.receives(payload.meter());
         let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
         let request = upstream::request(head.method, target, head.headers, payload);

@@ -54,6 +54,7 @@ impl Proxy {
             origin: &caller.origin,
             peer: caller.end.address,
             certificate: caller.end.certificate.as_ref(),
+            authority: caller.end.authority.as_ref(),
             id: caller.id.header_value(),
         };
         self.chain.ask(&ask).await.map_err(Error::App)

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
@@ -21,6 +22,26 @@ use crate::config::Certificate;
 pub struct Doors {
     names: Arc<ByName>,
     policies: Vec<Arc<ServerConfig>>,
+    /// Who signs the certificates of clients, for each policy.
+    authorities: Vec<Option<Authority>>,
+}
+
+/// Those who may sign the certificates that a policy asks for, told from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Authority([u8; 32]);
+
+impl Authority {
+    /// Names these certificates.
+    #[must_use]
+    pub fn of(ca: &[CertificateDer<'_>]) -> Self {
+        let mut all = digest::Context::new(&digest::SHA256);
+        for certificate in ca {
+            all.update(digest::digest(&digest::SHA256, certificate).as_ref());
+        }
+        let mut name = [0; 32];
+        name.copy_from_slice(all.finish().as_ref());
+        Self(name)
+    }
 }
 
 /// The policy that a connection's handshake went through.
@@ -47,8 +68,9 @@ impl Doors {
             names.add(certificate, policy)?;
         }
         let names = Arc::new(names);
+        let signing = authorities.iter().map(|ca| ca.map(Authority::of)).collect();
         let policies = authorities.into_iter().map(|ca| config(&names, ca)).collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { names, policies }))
+        Ok(Arc::new(Self { names, policies, authorities: signing }))
     }
 
     /// Returns the only policy, if there is only one: it needs no look at the name that the client asks for.
@@ -69,6 +91,12 @@ impl Policy {
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.doors.policies[self.index])
+    }
+
+    /// Returns who has signed the certificates of its clients; nobody where none is asked for.
+    #[must_use]
+    pub fn authority(&self) -> Option<Authority> {
+        self.doors.authorities[self.index]
     }
 
     /// Tells whether requests for a host may come by this policy. Where there are several, nobody can tell that of a host
