@@ -21,7 +21,7 @@ use rustls::pki_types::CertificateDer;
 use self::bearer::Bearer;
 
 pub use self::app::{App, AppError};
-pub use self::header::{Header, Torn};
+pub use self::header::Header;
 pub use self::key::Key;
 pub use self::mtls::Mtls;
 use crate::message::origin::Origin;
@@ -174,8 +174,8 @@ impl Method {
 #[derive(Debug)]
 pub struct Chain {
     methods: Vec<Method>,
-    /// Whether a proxy is believed at all, as passing on asks for each request.
-    has_headers: bool,
+    /// Fields that only believed proxies may send.
+    apart: Rc<[HeaderName]>,
     tally: Tally,
 }
 
@@ -210,8 +210,12 @@ impl Chain {
     /// Makes a chain of methods.
     #[must_use]
     pub fn new(methods: Vec<Method>, tally: Tally) -> Self {
-        let has_headers = methods.iter().any(|method| matches!(method.kind, Kind::Header(_)));
-        Self { methods, has_headers, tally }
+        let headers = methods.iter().filter_map(|method| match &method.kind {
+            Kind::Header(header) => Some(header),
+            Kind::App(_) | Kind::Key(_) | Kind::Mtls(_) => None,
+        });
+        let apart = headers.flat_map(Header::fields).cloned().collect();
+        Self { methods, apart, tally }
     }
 
     /// Asks who is calling. Two credentials at once are refused: nobody could tell which of them is meant.
@@ -273,20 +277,20 @@ impl Chain {
         })
     }
 
-    /// Takes out of a request on its way to an upstream, in every spelling, what only believed proxies may say; and
-    /// returns what they said, to be put in again. `peer`: the other end of the connection.
-    ///
-    /// # Errors
-    /// When a `Connection` line names such a field.
-    pub fn take_out(&self, headers: &mut HeaderMap, peer: IpAddr) -> Result<Vec<(HeaderName, HeaderValue)>, Torn> {
-        if !self.has_headers {
-            return Ok(Vec::new());
-        }
-        let methods = self.methods.iter().filter_map(|method| match &method.kind {
-            Kind::Header(header) => Some(header),
+    /// Returns the fields that only believed proxies may send, in any spelling.
+    #[must_use]
+    pub const fn apart(&self) -> &Rc<[HeaderName]> {
+        &self.apart
+    }
+
+    /// Returns which of these fields an upstream may hear, with what they say. `peer`: the other end of the connection.
+    #[must_use]
+    pub fn vouched(&self, headers: &HeaderMap, peer: IpAddr) -> Vec<(HeaderName, HeaderValue)> {
+        let believed = self.methods.iter().filter_map(|method| match &method.kind {
+            Kind::Header(header) => Some(header).filter(|header| header.vouches(headers, peer)),
             Kind::App(_) | Kind::Key(_) | Kind::Mtls(_) => None,
         });
-        header::take_out(methods, headers, peer)
+        believed.flat_map(|header| header.told(headers)).collect()
     }
 }
 

@@ -10,8 +10,6 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Ask, Proof, Verdict};
 use crate::config::{HeaderClaim, TrustedHeader};
-use crate::message::{fields, hop};
-use crate::model::field::is_like;
 use crate::model::principal::{Claim, Claims, Principal};
 
 /// One kind of proxy that is believed.
@@ -79,46 +77,22 @@ impl Header {
         })
     }
 
-    /// Tells whether an upstream may hear a field as this end of a connection says it.
-    fn vouches(&self, headers: &HeaderMap, peer: IpAddr) -> bool {
+    /// Returns every field that nobody else may send.
+    pub(super) fn fields(&self) -> impl Iterator<Item = &HeaderName> {
+        self.settings.fields()
+    }
+
+    /// Tells whether an upstream may hear what this end of a connection says.
+    pub(super) fn vouches(&self, headers: &HeaderMap, peer: IpAddr) -> bool {
         self.is_from(peer) && self.has_secret(headers)
     }
 
-    /// Returns the fields that say who is calling; not the secret, which is for us alone.
-    fn told(&self) -> impl Iterator<Item = &HeaderName> {
+    /// Returns what it says, but for what it says twice; and not the secret, which is for us alone.
+    pub(super) fn told(&self, headers: &HeaderMap) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         let secret = self.settings.secret.as_ref().map(|secret| &secret.field);
-        self.settings.fields().filter(move |field| Some(*field) != secret)
+        let told = self.settings.fields().filter(move |field| Some(*field) != secret);
+        told.filter_map(|field| Some((field.clone(), only(headers, field)?.clone())))
     }
-}
-
-/// A `Connection` line names a field by which a proxy says who is calling.
-#[derive(Debug)]
-pub struct Torn;
-
-/// Takes out of a request on its way to an upstream, in every spelling, what only believed proxies may say; and returns
-/// what they said, to be put in again.
-///
-/// # Errors
-/// When a `Connection` line names such a field, so that nobody can take away who is calling.
-pub(super) fn take_out<'h>(
-    methods: impl Iterator<Item = &'h Header> + Clone,
-    headers: &mut HeaderMap,
-    peer: IpAddr,
-) -> Result<Vec<(HeaderName, HeaderValue)>, Torn> {
-    let is_ours = |name: &HeaderName| {
-        methods.clone().flat_map(|method| method.settings.fields()).any(|ours| is_like(ours.as_str(), name.as_str()))
-    };
-    if hop::names_any(headers, is_ours) {
-        return Err(Torn);
-    }
-    if !headers.keys().any(is_ours) {
-        return Ok(Vec::new());
-    }
-    let vouched = methods.clone().filter(|method| method.vouches(headers, peer)).flat_map(Header::told);
-    let vouched: Vec<_> =
-        vouched.filter_map(|field| Some((field.clone(), only(headers, field)?.clone()))).collect();
-    fields::remove(headers, is_ours);
-    Ok(vouched)
 }
 
 /// Reads a claim: nothing if the field says nothing.
