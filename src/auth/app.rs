@@ -139,10 +139,7 @@ async fn exchange(upstream: &Rc<Upstream>, request: Request<Payload>) -> Outcome
         error => AppError::Unreachable(Arc::new(error)),
     })?;
     let Answer::Response(response) = answer else {
-        return Err(AppError::Nonsense {
-            status: StatusCode::SWITCHING_PROTOCOLS,
-            problem: "nobody asked to switch",
-        });
+        return Err(AppError::Nonsense { status: StatusCode::SWITCHING_PROTOCOLS, problem: "nobody asked to switch" });
     };
     let (head, body) = response.into_parts();
     let status = head.status;

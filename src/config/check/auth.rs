@@ -51,9 +51,7 @@ impl<'d, 'i> Methods<'d, 'i> {
             // A cookie is all that the app is asked about: it cannot be ignored for its own sake.
             let ignore_cookies = match kind {
                 Kind::App => None,
-                Kind::Key | Kind::Header | Kind::Mtls => {
-                    table.get("ignore_cookies").and_then(|node| node.boolean())
-                }
+                Kind::Key | Kind::Header | Kind::Mtls => table.get("ignore_cookies").and_then(|node| node.boolean()),
             };
             let kind = match kind {
                 Kind::App => app::read(table).map(MethodKind::App),

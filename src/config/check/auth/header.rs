@@ -109,15 +109,18 @@ fn secret(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<HeaderSecr
 
 /// Reads the name of a field that a proxy may speak in.
 fn field(node: &Node<'_, '_>) -> Option<HeaderName> {
-    const SPOKEN: [&str; 4] = ["x-forwarded-user", "x-forwarded-email", "x-forwarded-groups", "x-forwarded-preferred-username"];
+    const SPOKEN: [&str; 4] =
+        ["x-forwarded-user", "x-forwarded-email", "x-forwarded-groups", "x-forwarded-preferred-username"];
     const NEVER: [&str; 3] = ["authorization", "cookie", "x-request-id"];
     let Ok(name) = HeaderName::from_bytes(node.string()?.as_bytes()) else {
         return node.refuse("not the name of a header field", "write a name such as \"remote-user\"");
     };
     let is_spoken = SPOKEN.contains(&name.as_str());
     if NEVER.contains(&name.as_str()) || is_ours(name.as_str()) && !is_spoken {
-        return node
-            .refuse(format_args!("{name} has another meaning"), "write the field of the proxy, such as \"remote-user\"");
+        return node.refuse(
+            format_args!("{name} has another meaning"),
+            "write the field of the proxy, such as \"remote-user\"",
+        );
     }
     Some(name)
 }

@@ -20,9 +20,8 @@ const DEFAULT: [Identity; 3] = [Identity::SanUri, Identity::SanEmail, Identity::
 /// Reads a table of type `mtls`.
 pub(super) fn read(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<ClientCertificate> {
     let identity = table.get("identity").map_or_else(|| Some(DEFAULT.to_vec()), identity);
-    let fingerprints = table.get("fingerprints").map_or(Some(Vec::new()), |node| {
-        distinct(&node.list()?, "fingerprint", fingerprint)
-    });
+    let fingerprints =
+        table.get("fingerprints").map_or(Some(Vec::new()), |node| distinct(&node.list()?, "fingerprint", fingerprint));
     let client_ca = table.get("client_ca").map_or(Some(None), |node| authorities(&node, around).map(Some));
     Some(ClientCertificate { identity: identity?, fingerprints: fingerprints?, client_ca: client_ca? })
 }
@@ -37,10 +36,9 @@ fn fingerprint(node: &Node<'_, '_>) -> Option<[u8; 32]> {
     let mut hash = [0; 32];
     match hex::decode_to_slice(node.string()?.replace(':', ""), &mut hash) {
         Ok(()) => Some(hash),
-        Err(_) => node.refuse(
-            "not a SHA-256",
-            "write 64 hex digits: openssl x509 -noout -fingerprint -sha256 -in client.pem",
-        ),
+        Err(_) => {
+            node.refuse("not a SHA-256", "write 64 hex digits: openssl x509 -noout -fingerprint -sha256 -in client.pem")
+        }
     }
 }
 
