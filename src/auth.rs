@@ -52,6 +52,9 @@ pub struct Ask<'a> {
     pub certificate: Option<&'a CertificateDer<'static>>,
     /// The request's id, told to the app.
     pub id: HeaderValue,
+    /// Whether nobody is let in, whatever is answered: the operator wants to know what would be. Then nothing is marked
+    /// as used, and nothing counted.
+    pub rehearsal: bool,
 }
 
 /// What a method says of a caller.

@@ -55,6 +55,7 @@ impl Proxy {
             peer: caller.end.address,
             certificate: caller.end.certificate.as_ref(),
             id: caller.id.header_value(),
+            rehearsal: false,
         };
         self.chain.ask(&ask).await.map_err(Error::App)
     }
