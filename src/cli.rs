@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod desk;
 mod hash;
 mod reload;
 mod run;
@@ -17,6 +18,8 @@ use crate::config::{self, Config, Problems};
 
 /// The exit code of a configuration that is wrong (`EX_CONFIG` of sysexits.h).
 const EX_CONFIG: u8 = 78;
+/// The exit code of a gate that is not there, or does not do what it is told (`EX_UNAVAILABLE`).
+const EX_UNAVAILABLE: u8 = 69;
 /// The exit code of a drain that had to cut connections off.
 const EX_CUT: u8 = 3;
 
