@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,13 +23,19 @@ use crate::config::{Upstream, Url};
 use crate::message::target;
 use crate::model::loopback::is_loopback;
 use crate::observe::health::Finding;
-use crate::observe::metrics::{self, Protocol};
+use crate::observe::metrics::{self, Protocol, Tally};
+use crate::proxy::Question;
 use crate::server::io::Stream;
 
 /// The most bytes of the head of a question.
 const MAX_HEAD: usize = 16 << 10;
 /// How long a connection may take: one question, one answer.
 const LIFE: Duration = Duration::from_secs(10);
+/// How long an order may take to be carried out.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// What is here, for those who look elsewhere.
+const HERE: &str = "here are /livez, /readyz, /metrics, /status and /explain\n";
 
 type Answer = Response<Full<Bytes>>;
 
@@ -45,6 +52,7 @@ enum Place {
     Readyz,
     Metrics,
     Status,
+    Explain,
 }
 
 impl Place {
@@ -54,6 +62,7 @@ impl Place {
             "/readyz" => Self::Readyz,
             "/metrics" => Self::Metrics,
             "/status" => Self::Status,
+            "/explain" => Self::Explain,
             _ => return None,
         })
     }
@@ -62,6 +71,7 @@ impl Place {
     const fn methods(self) -> &'static str {
         match self {
             Self::Livez | Self::Readyz | Self::Metrics | Self::Status => "GET, HEAD",
+            Self::Explain => "POST",
         }
     }
 
@@ -99,7 +109,7 @@ impl Desk {
             return text(StatusCode::MISDIRECTED_REQUEST, "ask for localhost or a loopback address\n");
         }
         let Some(place) = Place::at(request.uri().path()) else {
-            return text(StatusCode::NOT_FOUND, "here are /livez, /readyz, /metrics and /status\n");
+            return text(StatusCode::NOT_FOUND, HERE);
         };
         if !place.takes(request.method()) {
             let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, format!("possible here: {}\n", place.methods()));
@@ -111,6 +121,23 @@ impl Desk {
             Place::Readyz => self.ready(&request),
             Place::Metrics => answer(StatusCode::OK, metrics::CONTENT_TYPE, self.known.metrics.text()),
             Place::Status => self.status(),
+            Place::Explain => match order::read(request, may_order).await {
+                Ok(question) => self.explain(&question).await,
+                Err(refusal) => refused(refusal),
+            },
+        }
+    }
+
+    /// Tells who a caller would become, with what the workers judge by at this moment.
+    async fn explain(&self, question: &Question) -> Answer {
+        let snapshot = Arc::clone(&self.known.live.borrow());
+        let Ok(proxy) = snapshot.proxy(None, &Tally::default()) else {
+            return problem(StatusCode::INTERNAL_SERVER_ERROR, "unusable", "the configuration cannot be used");
+        };
+        match timeout(PATIENCE, proxy.rehearse(question, &snapshot.doors)).await {
+            Ok(Ok(story)) => json(StatusCode::OK, &json!(story)),
+            Ok(Err(error)) => problem(StatusCode::BAD_REQUEST, "malformed", &error.to_string()),
+            Err(_) => problem(StatusCode::GATEWAY_TIMEOUT, "timeout", "whoever must be asked gives no answer in time"),
         }
     }
 
@@ -176,6 +203,16 @@ fn line(found: &Finding) -> String {
 fn wants_json(headers: &HeaderMap) -> bool {
     let json = b"application/json";
     headers.get_all(header::ACCEPT).iter().any(|line| line.as_bytes().windows(json.len()).any(|window| window == json))
+}
+
+/// Says why an order is not done.
+fn problem(status: StatusCode, error: &str, message: &str) -> Answer {
+    json(status, &json!({ "error": error, "message": message }))
+}
+
+fn refused(refusal: Refusal) -> Answer {
+    let (status, error) = refusal.status();
+    problem(status, error, &refusal.to_string())
 }
 
 fn text(status: StatusCode, text: impl Into<String>) -> Answer {
