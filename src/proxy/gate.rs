@@ -1,6 +1,7 @@
 //! The gate before every login: limit, prove, map, limit again; and the audit line of whatever comes of it.
 
 use http::HeaderMap;
+use jiff::Timestamp;
 
 use super::cors;
 use super::error::Error;
@@ -79,7 +80,7 @@ impl Proxy {
 
     /// Maps a proven caller to the PBX account it may become now.
     pub(super) fn grant_pbx(&self, principal: &Principal, wish: &Wish, caller: &Caller) -> Result<PbxGrant, Error> {
-        let grant = grant::pbx(&self.config.rules, principal, wish)
+        let grant = grant::pbx(&self.config.rules, principal, wish, Timestamp::now())
             .map_err(|refusal| self.forbid(Act::Pbx, caller, principal, &refusal))?;
         self.within(self.shared.limits.account.admit(&("pbx", grant.account().limit_key())))?;
         Ok(grant)
@@ -92,7 +93,7 @@ impl Proxy {
         wish: &Wish,
         caller: &Caller,
     ) -> Result<VoximplantGrant, Error> {
-        let grant = grant::voximplant(&self.config.rules, principal, wish)
+        let grant = grant::voximplant(&self.config.rules, principal, wish, Timestamp::now())
             .map_err(|refusal| self.forbid(Act::Ott, caller, principal, &refusal))?;
         self.within(self.shared.limits.account.admit(&("voximplant", grant.user().as_str())))?;
         Ok(grant)
