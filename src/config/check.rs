@@ -2,6 +2,7 @@
 
 mod admin;
 mod allow;
+mod audit;
 mod auth;
 mod server;
 mod tls;
@@ -151,7 +152,7 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
 
     let limits = root.section("limits", |table| Some(limits(table))).unwrap_or_else(default_limits);
     let log = root.section("log", |table| Some(log(table, around))).unwrap_or(DEFAULT_LOG);
-    let audit = root.section("audit", |table| around.log_file(&table.require("file")?));
+    let audit = root.section("audit", |table| audit::audit(table, &log.access, around)).unwrap_or_default();
     let public: Vec<_> = listen.iter().flatten().cloned().chain(redirect_http.map(Listen::Tcp)).collect();
     let admin = root.section("admin", |table| admin::listen(&table.require("listen")?, &public, around.base));
     Some(Config {

@@ -142,6 +142,7 @@ impl Proxy {
             Act::Ott => (Audited::VoximplantToken, metrics::Act::Token),
         };
         self.tally.login(counted_act, counted);
+        let claims = self.claims_used(act, facts.rule);
         let principal = facts.principal;
         self.logs.write_audit(&Entry {
             id: caller.id,
@@ -153,7 +154,18 @@ impl Proxy {
             rule: facts.rule.map(str::to_owned),
             account: facts.account.clone(),
             reason: reason.map(str::to_owned),
+            claims,
         });
+    }
+
+    /// Names the claims by which a rule decided.
+    fn claims_used(&self, act: Audited, rule: Option<&str>) -> Vec<String> {
+        let rule = self.config.rules.iter().find(|one| Some(one.name.as_str()) == rule);
+        let claims = rule.map(|rule| match act {
+            Audited::PbxSession => rule.pbx_claims(),
+            Audited::VoximplantToken => rule.voximplant_claims(),
+        });
+        claims.into_iter().flatten().map(str::to_owned).collect()
     }
 
     /// Says that nobody is proven, and where a person could change that.

@@ -177,6 +177,7 @@ impl Proxy {
         pending.settle();
         match minted {
             Ok(session) => {
+                self.shared.issued.note(&session, grant.account(), Instant::now());
                 self.granted(Act::Pbx, caller, &facts);
                 Ok(Minted { session, account: grant.account().clone(), language })
             }
