@@ -145,6 +145,7 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     for node in tables(root, "auth") {
         methods.add(&node, app_node.is_some(), around);
     }
+    methods.check(certificates.as_deref());
     let admin = pbx_node.as_ref().and_then(|node| node.entry("admin"));
     let offer = Offer { methods: &methods, pbx_admin: admin.is_some(), voximplant: voximplant_node.is_some() };
     let rules = allow::rules(&tables(root, "allow"), &offer);

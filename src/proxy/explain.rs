@@ -97,7 +97,7 @@ impl Proxy {
             Ok(certificate) => (certificate, None),
             Err(why) => (None, Some(why.to_string())),
         };
-        let end = Rc::new(FarEnd { address, certificate });
+        let end = Rc::new(FarEnd { address, certificate, authority: doors.authority(&authority.host) });
         let caller = Caller { origin, end, authority, id: RequestId::next() };
         Ok(Rehearsal { question, headers, caller, turned_away })
     }
@@ -173,8 +173,8 @@ impl Proxy {
         caller: &Caller,
         story: &mut Story,
     ) -> Result<Granted, Refused> {
-        let grant =
-            grant::pbx(&self.config.rules, principal, &selectors.wish).map_err(|why| Refused::forbidden(&why))?;
+        let grant = grant::pbx(&self.config.rules, principal, &selectors.wish, jiff::Timestamp::now())
+            .map_err(|why| Refused::forbidden(&why))?;
         let account = grant.account();
         story.peek(&self.shared.limits.account, &("pbx", account.limit_key()));
         let pbx = self.pbx_side().ok_or(Error::NotFound)?;
@@ -189,7 +189,8 @@ impl Proxy {
     }
 
     fn rehearse_ott(&self, principal: &Principal, wish: &Wish, story: &mut Story) -> Result<Granted, Refused> {
-        let grant = grant::voximplant(&self.config.rules, principal, wish).map_err(|why| Refused::forbidden(&why))?;
+        let grant = grant::voximplant(&self.config.rules, principal, wish, jiff::Timestamp::now())
+            .map_err(|why| Refused::forbidden(&why))?;
         let user = grant.user().as_str();
         story.peek(&self.shared.limits.account, &("voximplant", user));
         let known = self.config.voximplant.as_ref().is_some_and(|voximplant| voximplant.users.contains_key(user));

@@ -217,6 +217,7 @@ pub(super) fn asking<'a>(act: Act, headers: &'a HeaderMap, query: Option<&'a str
         origin: &caller.origin,
         peer: caller.end.address,
         certificate: caller.end.certificate.as_ref(),
+        authority: caller.end.authority.as_ref(),
         id: caller.id.header_value(),
         rehearsal: false,
     }
