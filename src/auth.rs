@@ -17,6 +17,7 @@ use std::rc::Rc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
 
 use self::bearer::Bearer;
 
@@ -31,7 +32,8 @@ use crate::observe::metrics::{self, Tally};
 use crate::tls::server::Authority;
 
 /// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Act {
     /// A session of the PBX.
     Pbx,
@@ -60,6 +62,9 @@ pub struct Ask<'a> {
     pub authority: Option<&'a Authority>,
     /// The request's id, told to the app.
     pub id: HeaderValue,
+    /// Whether nobody is let in, whatever is answered: the operator wants to know what would be. Then nothing is marked
+    /// as used, and nothing counted.
+    pub rehearsal: bool,
 }
 
 /// What a method says of a caller.
@@ -98,6 +103,19 @@ pub struct Proof {
     is_ambient: bool,
     /// A key may name accounts within its lists.
     key: Option<Rc<Key>>,
+    /// The credential works once.
+    once: Option<Once>,
+}
+
+/// What is marked as used right before a caller is given what it asked for: then nobody uses it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Once {
+    /// What kind of thing it is: the same id in another scope is another thing. A name that no reload changes.
+    pub scope: String,
+    /// What it is, within the scope.
+    pub id: Vec<u8>,
+    /// When it is worth nothing anyway.
+    pub until: Timestamp,
 }
 
 impl Proof {
@@ -105,18 +123,30 @@ impl Proof {
     /// certificate, the login at a proxy before us.
     #[must_use]
     pub const fn ambient(principal: Principal) -> Self {
-        Self { principal, is_ambient: true, key: None }
+        Self { principal, is_ambient: true, key: None, once: None }
     }
 
     /// Vouches for a caller by what only a request carries that is meant as a login.
     #[must_use]
     pub const fn deliberate(principal: Principal) -> Self {
-        Self { principal, is_ambient: false, key: None }
+        Self { principal, is_ambient: false, key: None, once: None }
     }
 
     /// Vouches for a server that names whom it asks for.
     const fn by_key(principal: Principal, key: Rc<Key>) -> Self {
-        Self { principal, is_ambient: false, key: Some(key) }
+        Self { principal, is_ambient: false, key: Some(key), once: None }
+    }
+
+    /// Lets the credential work once: it is marked as used when a session or a token is about to be given for it.
+    #[must_use]
+    pub fn once(self, once: Once) -> Self {
+        Self { once: Some(once), ..self }
+    }
+
+    /// Returns what must be marked as used.
+    #[must_use]
+    pub const fn spends(&self) -> Option<&Once> {
+        self.once.as_ref()
     }
 
     /// Returns the caller without what it chose.
@@ -234,6 +264,12 @@ impl Chain {
         };
         self.tally.verdict(method, counted(&verdict));
         verdict
+    }
+
+    /// Names the kinds of credentials that a request shows.
+    #[must_use]
+    pub fn shows(&self, ask: &Ask<'_>) -> Vec<String> {
+        self.shown(ask).iter().map(|shown| shown.counted().name().to_owned()).collect()
     }
 
     /// Finds what the request shows. All keys are one kind of credential: the key that was shown fits one of them or
