@@ -6,6 +6,8 @@
 mod app;
 mod bearer;
 mod claims;
+mod jwks;
+mod jwt;
 mod key;
 
 use std::borrow::Cow;
@@ -16,9 +18,13 @@ use http::{HeaderMap, HeaderValue};
 use rustls::pki_types::CertificateDer;
 
 use self::bearer::Bearer;
+use self::jwt::Found;
 
 pub use self::app::{App, AppError};
+pub use self::jwks::{Jwks, fetch_once};
+pub use self::jwt::{Jwt, KeySource};
 pub use self::key::Key;
+use crate::config::TokenPlace;
 use crate::message::origin::Origin;
 use crate::model::grant::Wish;
 use crate::model::principal::Principal;
@@ -65,6 +71,17 @@ pub enum Verdict {
     Stranger,
     /// There is no credential of this kind.
     Abstain,
+}
+
+/// Why nobody can say who is calling.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The app gave no answer.
+    #[error(transparent)]
+    App(#[from] AppError),
+    /// There are no keys to check a token with.
+    #[error("the keys of the method {0:?} have never been fetched")]
+    Keys(String),
 }
 
 /// A credential that is bad, for the audit log and the operator alone.
@@ -147,6 +164,8 @@ pub enum Kind {
     App(App),
     /// A key of ours is compared.
     Key(Rc<Key>),
+    /// The signature of a token is checked.
+    Jwt(Jwt),
 }
 
 impl Method {
@@ -169,6 +188,7 @@ pub struct Chain {
 enum Shown<'c, 'a> {
     App(&'c App),
     Bearer(Bearer<'a>),
+    Token(&'c TokenPlace, Found<'a>),
 }
 
 impl Shown<'_, '_> {
@@ -176,14 +196,25 @@ impl Shown<'_, '_> {
         match self {
             Self::App(_) => metrics::Method::App,
             Self::Bearer(_) => metrics::Method::Key,
+            Self::Token(..) => metrics::Method::Jwt,
+        }
+    }
+
+    /// Tells whether a method judges it.
+    fn is_for(&self, method: &Method) -> bool {
+        match (self, &method.kind) {
+            (Self::App(shown), Kind::App(app)) => std::ptr::eq(*shown, app),
+            (Self::Bearer(_), Kind::Key(_)) => true,
+            (Self::Token(place, _), Kind::Jwt(jwt)) => jwt.place() == *place,
+            _ => false,
         }
     }
 
     /// Tells whether it is one of the cookies that a browser sends along without being asked.
     const fn is_cookie(&self) -> bool {
         match self {
-            Self::App(_) => true,
-            Self::Bearer(_) => false,
+            Self::App(_) | Self::Token(TokenPlace::Cookie(_), _) => true,
+            Self::Bearer(_) | Self::Token(..) => false,
         }
     }
 }
@@ -198,8 +229,8 @@ impl Chain {
     /// Asks who is calling. Two credentials at once are refused: nobody could tell which of them is meant.
     ///
     /// # Errors
-    /// When the app that must be asked gives no answer.
-    pub async fn ask(&self, ask: &Ask<'_>) -> Result<Verdict, AppError> {
+    /// When whoever must be asked gives no answer.
+    pub async fn ask(&self, ask: &Ask<'_>) -> Result<Verdict, Error> {
         let shown = self.shown(ask);
         let (method, verdict) = match shown.as_slice() {
             [] => (metrics::Method::None, Ok(Verdict::Abstain)),
@@ -214,30 +245,44 @@ impl Chain {
     }
 
     /// Finds what the request shows. All keys are one kind of credential: the key that was shown fits one of them or
-    /// none. Each app method is a kind of its own.
+    /// none. So are all tokens in one place. Each app method is a kind of its own.
     fn shown<'c, 'a>(&'c self, ask: &Ask<'a>) -> Vec<Shown<'c, 'a>> {
-        let bearer = bearer::of(ask.headers).filter(|_| self.keys().next().is_some());
         let mut ignore_cookies = false;
-        let mut shown: Vec<_> = bearer.map(Shown::Bearer).into_iter().collect();
+        let mut shown: Vec<_> = self.bearer(ask).into_iter().collect();
         for method in &self.methods {
             let found = match &method.kind {
                 Kind::App(app) => app.finds_credential(ask.headers).then_some(Shown::App(app)),
-                // Found above.
-                Kind::Key(_) => {
-                    ignore_cookies |= method.ignore_cookies && bearer.is_some();
-                    None
+                Kind::Jwt(jwt) if !shows(&shown, jwt.place()) => {
+                    jwt::find(jwt.place(), ask).map(|found| Shown::Token(jwt.place(), found))
                 }
+                // Found above.
+                Kind::Key(_) | Kind::Jwt(_) => None,
             };
-            ignore_cookies |= method.ignore_cookies && found.is_some();
             shown.extend(found);
+            ignore_cookies |= method.ignore_cookies && shown.iter().any(|shown| shown.is_for(method));
         }
         shown.retain(|shown| !(ignore_cookies && shown.is_cookie()));
         shown
     }
 
-    async fn judge(&self, shown: &Shown<'_, '_>, ask: &Ask<'_>) -> Result<Verdict, AppError> {
+    /// Finds what is behind `Authorization: Bearer`: a token or a key, by its form where both are possible.
+    fn bearer<'c, 'a>(&'c self, ask: &Ask<'a>) -> Option<Shown<'c, 'a>> {
+        let (has_keys, place) = (self.keys().next().is_some(), &TokenPlace::Bearer);
+        let has_tokens = self.tokens(place).next().is_some();
+        match bearer::of(ask.headers)? {
+            Bearer::Shown(text) if has_tokens && (!has_keys || jwt::is_token(text)) => {
+                Some(Shown::Token(place, Found::Token(text.into())))
+            }
+            bearer if has_keys || has_tokens => Some(Shown::Bearer(bearer)),
+            _ => None,
+        }
+    }
+
+    async fn judge(&self, shown: &Shown<'_, '_>, ask: &Ask<'_>) -> Result<Verdict, Error> {
         match shown {
-            Shown::App(app) => app.ask(ask).await,
+            Shown::App(app) => Ok(app.ask(ask).await?),
+            Shown::Token(_, Found::Malformed(problem)) => Ok(Verdict::refuse("jwt", *problem)),
+            Shown::Token(place, Found::Token(text)) => jwt::judge(self.tokens(place), text).await,
             Shown::Bearer(Bearer::Malformed) => Ok(Verdict::refuse("bearer", "the bearer credential is malformed")),
             Shown::Bearer(Bearer::Shown(shown)) => Ok(key::judge(self.keys(), shown, ask)),
         }
@@ -246,12 +291,23 @@ impl Chain {
     fn keys(&self) -> impl Iterator<Item = &Rc<Key>> {
         self.methods.iter().filter_map(|method| match &method.kind {
             Kind::Key(key) => Some(key),
-            Kind::App(_) => None,
+            Kind::App(_) | Kind::Jwt(_) => None,
+        })
+    }
+
+    fn tokens<'c>(&'c self, place: &TokenPlace) -> impl Iterator<Item = &'c Jwt> {
+        self.methods.iter().filter_map(move |method| match &method.kind {
+            Kind::Jwt(jwt) if jwt.place() == place => Some(jwt),
+            Kind::App(_) | Kind::Key(_) | Kind::Jwt(_) => None,
         })
     }
 }
 
-const fn counted(verdict: &Result<Verdict, AppError>) -> metrics::Verdict {
+fn shows(shown: &[Shown<'_, '_>], place: &TokenPlace) -> bool {
+    shown.iter().any(|shown| matches!(shown, Shown::Token(known, _) if *known == place))
+}
+
+const fn counted(verdict: &Result<Verdict, Error>) -> metrics::Verdict {
     match verdict {
         Ok(Verdict::Admit(_)) => metrics::Verdict::Admit,
         Ok(Verdict::Refuse(_)) => metrics::Verdict::Refuse,

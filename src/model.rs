@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod grant;
+pub mod jwt;
 pub mod landing;
 pub mod loopback;
 pub mod ott;

@@ -56,7 +56,7 @@ impl Proxy {
             certificate: caller.end.certificate.as_ref(),
             id: caller.id.header_value(),
         };
-        self.chain.ask(&ask).await.map_err(Error::App)
+        Ok(self.chain.ask(&ask).await?)
     }
 
     /// Judges what is known of a caller, and counts it. A page of another origin is kept out before anything is counted

@@ -1,6 +1,7 @@
 //! `[[auth]]`: how callers prove who they are.
 
 mod app;
+mod jwt;
 mod key;
 
 use crate::config::document::{Node, Table};
@@ -49,11 +50,12 @@ impl<'d, 'i> Methods<'d, 'i> {
             // A cookie is all that the app is asked about: it cannot be ignored for its own sake.
             let ignore_cookies = match kind {
                 Kind::App => None,
-                Kind::Key => table.get("ignore_cookies").and_then(|node| node.boolean()),
+                Kind::Key | Kind::Jwt => table.get("ignore_cookies").and_then(|node| node.boolean()),
             };
             let kind = match kind {
                 Kind::App => app::read(table).map(MethodKind::App),
                 Kind::Key => key::read(table, self, around).map(MethodKind::Key),
+                Kind::Jwt => jwt::read(table, self, around).map(MethodKind::Jwt),
             };
             Some(Method { name: name?.to_owned(), kind: kind?, ignore_cookies: ignore_cookies.unwrap_or_default() })
         });
@@ -65,10 +67,11 @@ impl<'d, 'i> Methods<'d, 'i> {
 enum Kind {
     App,
     Key,
+    Jwt,
 }
 
 /// The types by the words that name them, which also name a method that has no name of its own.
-const KINDS: [(&str, Kind); 2] = [("app", Kind::App), ("key", Kind::Key)];
+const KINDS: [(&str, Kind); 3] = [("app", Kind::App), ("key", Kind::Key), ("jwt", Kind::Jwt)];
 
 fn kind(node: &Node<'_, '_>) -> Option<Kind> {
     if node.string()? == REDIRECT {
