@@ -16,6 +16,7 @@ use std::rc::Rc;
 
 use http::{HeaderMap, HeaderValue};
 use rustls::pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
 
 use self::bearer::Bearer;
 use self::jwt::Found;
@@ -31,7 +32,8 @@ use crate::model::principal::Principal;
 use crate::observe::metrics::{self, Tally};
 
 /// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Act {
     /// A session of the PBX.
     Pbx,
@@ -58,6 +60,9 @@ pub struct Ask<'a> {
     pub certificate: Option<&'a CertificateDer<'static>>,
     /// The request's id, told to the app.
     pub id: HeaderValue,
+    /// Whether nobody is let in, whatever is answered: the operator wants to know what would be. Then nothing is marked
+    /// as used, and nothing counted.
+    pub rehearsal: bool,
 }
 
 /// What a method says of a caller.
@@ -242,6 +247,12 @@ impl Chain {
         };
         self.tally.verdict(method, counted(&verdict));
         verdict
+    }
+
+    /// Names the kinds of credentials that a request shows.
+    #[must_use]
+    pub fn shows(&self, ask: &Ask<'_>) -> Vec<String> {
+        self.shown(ask).iter().map(|shown| shown.counted().name().to_owned()).collect()
     }
 
     /// Finds what the request shows. All keys are one kind of credential: the key that was shown fits one of them or

@@ -54,8 +54,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is logged, and where.
     pub log: Log,
-    /// The file that receives the audit lines; none: they go where the access log goes.
-    pub audit: Option<PathBuf>,
+    /// Where audit lines go.
+    pub audit: Audit,
     /// Where health and metrics are told; none: nowhere.
     pub admin: Option<Listen>,
     /// What is allowed but hardly meant, such as a method that no rule uses.
@@ -536,6 +536,35 @@ pub struct Log {
     pub format: Format,
     /// The least serious event that is logged to standard error.
     pub level: Level,
+}
+
+/// `[audit]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// The file that receives the audit lines; none: they go where the access log goes.
+    pub file: Option<PathBuf>,
+    /// Whether each line of that file is bound to the one before it.
+    pub chain: bool,
+    /// The daemon that hears each of them as well.
+    pub syslog: Option<Syslog>,
+}
+
+/// Where a syslog daemon listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Syslog {
+    /// The socket of the daemon of this machine.
+    Unix(PathBuf),
+    /// A UDP port of any machine.
+    Udp(SocketAddr),
+}
+
+impl fmt::Display for Syslog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Udp(address) => write!(f, "udp:{address}"),
+        }
+    }
 }
 
 /// Where access lines go.

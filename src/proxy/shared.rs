@@ -12,7 +12,7 @@ use crate::config::{self, Config, JwtKeys, MethodKind};
 use crate::limit::{DistinctKeys, Limits};
 use crate::observe::health::Parts;
 use crate::observe::metrics::Freshness;
-use crate::pbx::Breaker;
+use crate::pbx::{Breaker, Issued};
 use crate::replay::Tickets;
 use crate::upstream::Connector;
 
@@ -30,6 +30,8 @@ pub struct Shared {
     pub(super) distinct_keys: Option<Arc<DistinctKeys>>,
     pub(super) tickets: Arc<Tickets<Handed>>,
     pub(super) breaker: Arc<Breaker>,
+    /// The sessions that went out; they outlive every configuration.
+    pub(super) issued: Arc<Issued>,
     pub(super) app: Option<Connector>,
     pub(super) pbx: Option<Connector>,
     jwks: Vec<Fetching>,
@@ -46,6 +48,7 @@ impl Shared {
             distinct_keys: distinct_keys(config),
             tickets: Arc::new(Tickets::new(TICKETS, TICKET_LIFE)),
             breaker: Arc::default(),
+            issued: Arc::default(),
             app: config.app.as_ref().map(|app| Connector::new(&app.upstream)).transpose()?,
             pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream)).transpose()?,
             jwks: jwks(config, &[])?,
@@ -61,6 +64,7 @@ impl Shared {
             limits: self.limits.successor(&config.limits),
             tickets: Arc::clone(&self.tickets),
             jwks: jwks(config, &self.jwks)?,
+            issued: Arc::clone(&self.issued),
             ..Self::new(config)?
         };
         let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
@@ -21,6 +21,8 @@ use crate::config::Certificate;
 pub struct Doors {
     names: Arc<ByName>,
     policies: Vec<Arc<ServerConfig>>,
+    /// Whoever judges the certificates that clients show under each policy; nobody where none is asked for.
+    judges: Vec<Option<Arc<dyn ClientCertVerifier>>>,
 }
 
 /// The policy that a connection's handshake went through.
@@ -47,14 +49,37 @@ impl Doors {
             names.add(certificate, policy)?;
         }
         let names = Arc::new(names);
-        let policies = authorities.into_iter().map(|ca| config(&names, ca)).collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { names, policies }))
+        let judges = authorities.into_iter().map(|ca| ca.map(verifier).transpose()).collect::<Result<Vec<_>, _>>()?;
+        let policies = judges.iter().map(|judge| config(&names, judge.as_ref())).collect::<Result<_, _>>()?;
+        Ok(Arc::new(Self { names, policies, judges }))
     }
 
     /// Returns the only policy, if there is only one: it needs no look at the name that the client asks for.
     #[must_use]
     pub fn only(self: &Arc<Self>) -> Option<Policy> {
         (self.policies.len() == 1).then(|| Policy { doors: Arc::clone(self), index: 0 })
+    }
+
+    /// Judges what a client shows in a handshake under a name, its own certificate first, and returns that one: nothing
+    /// where none is asked for.
+    ///
+    /// # Errors
+    /// When the handshake would end there.
+    pub fn vouch(
+        &self,
+        name: &str,
+        shown: &[CertificateDer<'static>],
+    ) -> Result<Option<CertificateDer<'static>>, rustls::Error> {
+        let policy = self.names.answering(Some(name)).map_or(0, |named| named.policy);
+        match (&self.judges[policy], shown) {
+            (None, _) => Ok(None),
+            (Some(judge), []) if judge.client_auth_mandatory() => Err(rustls::Error::NoCertificatesPresented),
+            (Some(_), []) => Ok(None),
+            (Some(judge), [own, between @ ..]) => {
+                judge.verify_client_cert(own, between, UnixTime::now())?;
+                Ok(Some(own.clone()))
+            }
+        }
     }
 
     /// Returns the policy of the certificate that answers a name (SNI).
@@ -80,11 +105,14 @@ impl Policy {
     }
 }
 
-fn config(names: &Arc<ByName>, ca: Option<&[CertificateDer<'static>]>) -> Result<Arc<ServerConfig>, rustls::Error> {
+fn config(
+    names: &Arc<ByName>,
+    judge: Option<&Arc<dyn ClientCertVerifier>>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
     let builder = ServerConfig::builder_with_provider(super::provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
-    let builder = match ca {
-        Some(ca) => builder.with_client_cert_verifier(verifier(ca)?),
+    let builder = match judge {
+        Some(judge) => builder.with_client_cert_verifier(Arc::clone(judge)),
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::clone(names) as Arc<dyn ResolvesServerCert>);
