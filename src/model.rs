@@ -1,7 +1,9 @@
 //! Floor 0: plain types and rules. No I/O, no async, no clock; of the HTTP crates only `http` (types).
 
 pub mod account;
+pub mod condition;
 pub mod grant;
+pub mod hours;
 pub mod landing;
 pub mod loopback;
 pub mod ott;
@@ -11,4 +13,5 @@ pub mod rate;
 pub mod redact;
 pub mod secret;
 pub mod session;
+pub mod table;
 pub mod template;
