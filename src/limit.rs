@@ -10,6 +10,7 @@ use std::sync::Arc;
 pub use self::keys::DistinctKeys;
 pub use self::limiter::{Limited, Limiter};
 use crate::config;
+use crate::model::account::Level;
 
 /// How many keys a limiter tells apart before newcomers share; about 2.5 MB for each limiter.
 const KEYS: usize = 100_000;
@@ -42,6 +43,15 @@ impl Limits {
             admin: new("admin", rates.admin),
             failures: new("failures", rates.failures),
             pbx_logins: new("pbx_logins", rates.pbx_logins),
+        }
+    }
+
+    /// Returns the limiter of PBX sessions of a level.
+    #[must_use]
+    pub fn sessions(&self, level: Level) -> &Limiter {
+        match level {
+            Level::User => &self.account,
+            Level::Domain | Level::Admin => &self.admin,
         }
     }
 

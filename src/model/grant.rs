@@ -1,6 +1,7 @@
 //! Who may become whom: rules turn a proven caller into a grant. The first rule that applies decides.
 //! What the caller asks for only selects inside what the rule grants; it never widens it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -10,7 +11,7 @@ use super::condition::{Unmet, When};
 use super::ott::{NotAVoximplantUser, VoximplantUser};
 use super::principal::{Claim, Claims, Principal};
 use super::table::{Row, Table};
-use super::template::{Template, Unfilled, Values};
+use super::template::{ROW, Template, Unfilled, Values};
 
 /// The built-in method of redirects of the app. A rule must name it to apply to it.
 pub const REDIRECT: &str = "redirect";
@@ -359,6 +360,26 @@ fn decide<'r, T>(
 }
 
 impl Rule {
+    /// Returns the names of the claims by which it finds an account of the PBX.
+    #[must_use]
+    pub fn pbx_claims(&self) -> BTreeSet<&str> {
+        self.claims(self.pbx.iter().flat_map(PbxTemplate::parts))
+    }
+
+    /// Returns the names of the claims by which it finds a Voximplant user.
+    #[must_use]
+    pub fn voximplant_claims(&self) -> BTreeSet<&str> {
+        self.claims(self.voximplant.iter())
+    }
+
+    /// Returns the names of the claims that decide, which columns of a table are not.
+    fn claims<'r>(&'r self, templates: impl Iterator<Item = &'r Template>) -> BTreeSet<&'r str> {
+        let conditions = self.when.conditions.iter().map(|condition| condition.claim.as_str());
+        let keys = self.table.iter().flat_map(|lookup| lookup.key.claims());
+        let used = templates.flat_map(Template::claims).filter(|name| self.table.is_none() || !name.starts_with(ROW));
+        conditions.chain(keys).chain(used).collect()
+    }
+
     fn applies(&self, principal: &Principal, now: Timestamp) -> Result<(), Why<'_>> {
         let method = &principal.method;
         let fits = self.methods.as_ref().map_or(method != REDIRECT, |methods| methods.contains(method));

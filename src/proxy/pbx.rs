@@ -11,7 +11,7 @@ use super::gate::Facts;
 use super::route::To;
 use super::small::{self, Fields, Form};
 use super::{Caller, Proxy, click, cors, reply};
-use crate::auth::{Act, Proof, Verdict};
+use crate::auth::{Act, Once, Proof, Verdict};
 use crate::config::{self, Handoff, HostPattern};
 use crate::limit::client_key;
 use crate::model::account::{Language, Role};
@@ -68,7 +68,12 @@ impl Selectors {
         Self { language, ..Self::default() }
     }
 
-    fn read(mut fields: Fields) -> Result<Self, Error> {
+    /// Asks for somebody.
+    pub(super) fn of(wish: Wish) -> Self {
+        Self { wish, ..Self::default() }
+    }
+
+    pub(super) fn read(mut fields: Fields) -> Result<Self, Error> {
         let language = fields.take("lang").filter(|code| !code.is_empty());
         let language =
             language.map(|code| code.parse()).transpose().map_err(|_| Error::Malformed("lang is not a language"))?;
@@ -148,9 +153,9 @@ impl Proxy {
 
     /// Mints a session for a proven caller.
     async fn mint(&self, proof: Proof, selectors: Selectors, pbx: Side<'_>, caller: &Caller) -> Result<Minted, Error> {
-        let by_itself = proof.is_ambient();
+        let (by_itself, once) = (proof.is_ambient(), proof.spends().cloned());
         let principal = self.choose(Act::Pbx, proof, &selectors.wish, caller)?;
-        let minted = self.mint_for(&principal, &selectors, pbx, caller).await;
+        let minted = self.mint_for(&principal, once.as_ref(), &selectors, pbx, caller).await;
         // Whoever follows a link of ours brings the credentials that travel by themselves, and no others.
         minted.map_err(|error| if by_itself { error } else { error.without_links() })
     }
@@ -159,6 +164,7 @@ impl Proxy {
     pub(super) async fn mint_for(
         &self,
         principal: &Principal,
+        once: Option<&Once>,
         selectors: &Selectors,
         pbx: Side<'_>,
         caller: &Caller,
@@ -173,10 +179,14 @@ impl Proxy {
             ..Facts::default()
         };
         let pending = self.pending(Act::Pbx, caller, &facts);
-        let minted = pbx.sessions.mint(grant.role()).await;
+        let minted = match self.spend(Act::Pbx, once, caller, &facts).await {
+            Ok(()) => Ok(pbx.sessions.mint(grant.role()).await),
+            Err(error) => Err(error),
+        };
         pending.settle();
-        match minted {
+        match minted? {
             Ok(session) => {
+                self.shared.issued.note(&session, grant.role(), Instant::now());
                 self.granted(Act::Pbx, caller, &facts);
                 Ok(Minted { session, role: grant.role().clone(), language })
             }
@@ -347,7 +357,11 @@ impl Proxy {
 }
 
 /// Checks the language that was asked for against those the PBX and the rule have.
-fn language(wished: Option<&Language>, grant: &PbxGrant, pbx: &config::Pbx) -> Result<Option<Language>, Error> {
+pub(super) fn language(
+    wished: Option<&Language>,
+    grant: &PbxGrant,
+    pbx: &config::Pbx,
+) -> Result<Option<Language>, Error> {
     let Some(wished) = wished else { return Ok(None) };
     let offered =
         pbx.languages.contains(wished) && grant.languages().is_none_or(|languages| languages.contains(wished));

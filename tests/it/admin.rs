@@ -223,6 +223,7 @@ async fn a_log_that_cannot_be_written_is_not_ready_and_its_lines_are_counted() {
         account: None,
         level: None,
         reason: None,
+        claims: Vec::new(),
     };
     logs.write_audit(&entry);
     logs.flush();
