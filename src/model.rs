@@ -5,6 +5,7 @@ pub mod condition;
 pub mod field;
 pub mod grant;
 pub mod hours;
+pub mod jwt;
 pub mod landing;
 pub mod loopback;
 pub mod ott;
