@@ -3,6 +3,7 @@
 //! [`Proxy::handle`] is the story: who is asking, for what, and one of four ways to answer.
 
 mod body;
+mod choice;
 mod click;
 mod cors;
 mod error;

@@ -147,8 +147,13 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     }
     methods.check(certificates.as_deref());
     let admin = pbx_node.as_ref().and_then(|node| node.entry("admin"));
-    let offer = Offer { methods: &methods, pbx_admin: admin.is_some(), voximplant: voximplant_node.is_some() };
-    let rules = allow::rules(&tables(root, "allow"), &offer);
+    let offer = Offer {
+        methods: &methods,
+        pbx_admin: admin.is_some(),
+        dialect: pbx.as_ref().map(|pbx| pbx.dialect),
+        voximplant: voximplant_node.is_some(),
+    };
+    let rules = allow::rules(&tables(root, "allow"), &offer, around);
     allow::warn_unused(&rules, &offer, admin, voximplant_node.as_ref());
 
     let limits = root.section("limits", |table| Some(limits(table))).unwrap_or_else(default_limits);
@@ -213,6 +218,7 @@ fn limits(table: &Table<'_, '_>) -> Limits {
         client: rate_or("client", default.client),
         caller: rate_or("caller", default.caller),
         account: rate_or("account", default.account),
+        admin: rate_or("admin", default.admin),
         failures: rate_or("failures", default.failures),
         pbx_logins: rate_or("pbx_logins", default.pbx_logins),
     }
@@ -224,6 +230,7 @@ fn default_limits() -> Limits {
         client: rate("30/min burst 10"),
         caller: rate("10/min"),
         account: rate("5/min"),
+        admin: rate("3/h"),
         failures: rate("5/15min"),
         pbx_logins: rate("10/min"),
     }

@@ -362,6 +362,8 @@ pub struct Pbx {
     pub admin: Option<Admin>,
     /// How a session reaches the browser.
     pub handoff: Handoff,
+    /// How sessions of administrators are asked for.
+    pub dialect: Dialect,
     /// The path of the landing page: `/welcome.htm` for `link`, `/thirdparty.htm` for `cookie` when not written.
     pub landing: String,
     /// The languages a caller may choose.
@@ -386,6 +388,15 @@ pub enum Handoff {
     Link,
     /// In the PBX's own cookie; no id in any URL.
     Cookie,
+}
+
+/// How the PBX is asked for sessions of administrators; those of users are asked for alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// The tenant's administrator is the user `admin`. Nobody can ask for the system's.
+    Legacy,
+    /// The tenant's administrator is no user; the system's is `"admin": true`.
+    Modern,
 }
 
 /// `[voximplant]`.
@@ -594,6 +605,8 @@ pub struct Limits {
     pub caller: Rate,
     /// Grants for each account or Voximplant user.
     pub account: Rate,
+    /// Grants of administrators' sessions, for each administrator.
+    pub admin: Rate,
     /// Refusals for each client address, before all its requests are refused for a while.
     pub failures: Rate,
     /// Password logins passing through to the PBX, for each client address.
