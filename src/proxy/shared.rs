@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::config::{self, Config};
 use crate::limit::{DistinctKeys, Limits};
 use crate::observe::health::Parts;
-use crate::pbx::Breaker;
+use crate::pbx::{Breaker, Issued};
 use crate::replay::Tickets;
 use crate::state::Store;
 use crate::upstream::Connector;
@@ -25,6 +25,8 @@ pub struct Shared {
     pub(super) distinct_keys: Option<Arc<DistinctKeys>>,
     pub(super) tickets: Tickets,
     pub(super) breaker: Arc<Breaker>,
+    /// The sessions that went out; they outlive every configuration.
+    pub(super) issued: Arc<Issued>,
     pub(super) store: Arc<Store>,
     pub(super) app: Option<Connector>,
     pub(super) pbx: Option<Connector>,
@@ -41,6 +43,7 @@ impl Shared {
             distinct_keys: distinct_keys(config),
             tickets: Tickets::new(Arc::clone(&store), TICKET_LIFE),
             breaker: Arc::default(),
+            issued: Arc::default(),
             store,
             app: config.app.as_ref().map(|app| Connector::new(&app.upstream)).transpose()?,
             pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream)).transpose()?,
@@ -54,6 +57,7 @@ impl Shared {
     pub fn successor(&self, before: &Config, config: &Config) -> Result<Self, rustls::Error> {
         let mut next = Self {
             limits: self.limits.successor(&config.limits),
+            issued: Arc::clone(&self.issued),
             ..Self::new(config, Arc::clone(&self.store))?
         };
         let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
