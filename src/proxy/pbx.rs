@@ -3,6 +3,7 @@
 use http::header::{self, HeaderMap};
 use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::body::Body;
 use super::error::Error;
