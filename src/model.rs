@@ -4,6 +4,7 @@ pub mod account;
 pub mod field;
 pub mod grant;
 pub mod landing;
+pub mod link;
 pub mod loopback;
 pub mod ott;
 pub mod path;
