@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::HeaderName;
+use http::{HeaderName, Uri};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -20,6 +20,8 @@ use tracing::Level;
 use super::problem::Problem;
 use crate::model::account::{Domain, Language};
 use crate::model::grant::Rule;
+use crate::model::link;
+use crate::model::jwt;
 use crate::model::ott::Ha1;
 use crate::model::rate::Rate;
 use crate::model::secret::Secret;
@@ -424,6 +426,10 @@ pub enum MethodKind {
     Header(TrustedHeader),
     /// The caller's end of the connection showed a certificate.
     Mtls(ClientCertificate),
+    /// A token is shown that somebody has signed.
+    Jwt(Jwt),
+    /// A server has signed an address.
+    Link(SignedLinks),
 }
 
 /// The settings of a method of type `app`.
@@ -448,6 +454,28 @@ pub enum Names {
     All,
     /// These, by exact name.
     Listed(Vec<String>),
+}
+
+/// The settings of a method of type `link`.
+#[derive(Debug, Clone)]
+pub struct SignedLinks {
+    /// The secrets that sign; the first signs what we sign ourselves.
+    pub keys: Vec<link::Key>,
+    /// How long a link may live.
+    pub ttl: Duration,
+    /// Whether a person must say that they mean it.
+    pub confirm: Confirm,
+}
+
+/// Whether a person must say that they mean to log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirm {
+    /// No: whoever opens the link is logged in.
+    Never,
+    /// Unless their browser says that they clicked.
+    Auto,
+    /// Yes.
+    Always,
 }
 
 /// The settings of a method of type `key`.
@@ -534,6 +562,52 @@ pub enum Identity {
     Fingerprint,
     /// The common name of its subject.
     Cn,
+}
+
+/// The settings of a method of type `jwt`.
+#[derive(Debug, Clone)]
+pub struct Jwt {
+    /// Where the token is.
+    pub place: TokenPlace,
+    /// Whether it travels by itself, whoever made the browser send the request.
+    pub is_ambient: bool,
+    /// The keys that it may be signed with.
+    pub keys: JwtKeys,
+    /// What it must say.
+    pub rules: jwt::Rules,
+    /// The claim that says who somebody is; none: the usual one.
+    pub subject: Option<String>,
+}
+
+/// Where a request carries a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenPlace {
+    /// Behind `Authorization: Bearer`.
+    Bearer,
+    /// In a field of its own.
+    Header(HeaderName),
+    /// In a cookie.
+    Cookie(String),
+    /// In a parameter of the query; once.
+    Query(String),
+}
+
+/// The keys that a token may be signed with.
+#[derive(Debug, Clone)]
+pub enum JwtKeys {
+    /// These.
+    Fixed(Arc<jwt::Keys>),
+    /// Those that an identity provider publishes.
+    Fetched(KeySet),
+}
+
+/// Where an identity provider publishes its keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySet {
+    /// The address; `https`, or `http` on this machine.
+    pub url: Uri,
+    /// The certificates of `ca`; none: the public trust roots.
+    pub ca: Option<Vec<CertificateDer<'static>>>,
 }
 
 /// `[limits]`.

@@ -77,13 +77,6 @@ impl fmt::Debug for Key {
     }
 }
 
-impl PartialEq for Key {
-    /// Tells whether the names are the same, as a key ring has each once.
-    fn eq(&self, other: &Self) -> bool {
-        self.id == other.id
-    }
-}
-
 /// What a good link says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {

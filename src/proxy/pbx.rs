@@ -10,7 +10,7 @@ use super::error::Error;
 use super::gate::Facts;
 use super::route::To;
 use super::small::{self, Fields, Form};
-use super::{Caller, Proxy, click, cors, reply};
+use super::{Caller, Proxy, click, confirm, cors, reply};
 use crate::auth::{Act, Once, Proof, Verdict};
 use crate::config::{self, Handoff, HostPattern};
 use crate::limit::client_key;
@@ -162,12 +162,15 @@ impl Proxy {
             }
             verdict => self.judge(verdict, &self.page(request.headers(), caller), Act::Pbx, caller)?,
         };
+        if confirm::is_needed(&proof, request.headers()) {
+            return Ok(confirm::page(request.uri().query().unwrap_or_default()));
+        }
         let minted = self.mint(proof, selectors, pbx, caller).await?;
         self.hand_over(minted, pbx, caller).await
     }
 
     /// Mints a session for a proven caller.
-    async fn mint(&self, proof: Proof, selectors: Selectors, pbx: Side<'_>, caller: &Caller) -> Result<Minted, Error> {
+    pub(super) async fn mint(&self, proof: Proof, selectors: Selectors, pbx: Side<'_>, caller: &Caller) -> Result<Minted, Error> {
         let once = proof.spends().cloned();
         let principal = self.choose(Act::Pbx, proof, &selectors.wish, caller)?;
         self.mint_for(&principal, once.as_ref(), &selectors, pbx, caller).await
@@ -209,7 +212,7 @@ impl Proxy {
         }
     }
 
-    async fn hand_over(&self, minted: Minted, pbx: Side<'_>, caller: &Caller) -> Result<Response<Body>, Error> {
+    pub(super) async fn hand_over(&self, minted: Minted, pbx: Side<'_>, caller: &Caller) -> Result<Response<Body>, Error> {
         let host = self.pbx_host(&minted.account, pbx, caller)?;
         if pbx.settings.handoff == Handoff::Cookie && host == caller.authority.host {
             return self.land(&minted.session, minted.language.as_ref(), pbx, caller).await;
