@@ -7,6 +7,7 @@ pub mod grant;
 pub mod hours;
 pub mod jwt;
 pub mod landing;
+pub mod link;
 pub mod loopback;
 pub mod ott;
 pub mod path;
