@@ -1,8 +1,10 @@
 //! Floor 9: the commands.
 
+mod audit;
 mod check;
 mod demo;
 mod hash;
+mod moment;
 mod reload;
 mod run;
 mod service;
@@ -52,6 +54,9 @@ enum Command {
         #[arg(long)]
         online: bool,
     },
+    /// Look into the audit log
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Turn a Voximplant password into a line for the users file, or make a key for another server
     Hash(hash::Arguments),
 }
@@ -63,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Run { config } => run::run(&config),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Check { config, online } => check::run(&config, online),
+        Command::Audit(command) => audit::run(&command),
         Command::Hash(arguments) => hash::run(&arguments),
     };
     done.err().unwrap_or(ExitCode::SUCCESS)
