@@ -6,26 +6,34 @@
 mod app;
 mod bearer;
 mod claims;
+mod header;
 mod key;
+mod mtls;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
 
 use self::bearer::Bearer;
 
 pub use self::app::{App, AppError};
+pub use self::header::Header;
 pub use self::key::Key;
+pub use self::mtls::Mtls;
 use crate::message::origin::Origin;
 use crate::model::grant::Wish;
 use crate::model::principal::Principal;
 use crate::observe::metrics::{self, Tally};
+use crate::tls::server::Authority;
 
 /// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Act {
     /// A session of the PBX.
     Pbx,
@@ -50,8 +58,13 @@ pub struct Ask<'a> {
     pub peer: IpAddr,
     /// The certificate that the other end showed and its handshake verified.
     pub certificate: Option<&'a CertificateDer<'static>>,
+    /// Who signed it.
+    pub authority: Option<&'a Authority>,
     /// The request's id, told to the app.
     pub id: HeaderValue,
+    /// Whether nobody is let in, whatever is answered: the operator wants to know what would be. Then nothing is marked
+    /// as used, and nothing counted.
+    pub rehearsal: bool,
 }
 
 /// What a method says of a caller.
@@ -147,6 +160,10 @@ pub enum Kind {
     App(App),
     /// A key of ours is compared.
     Key(Rc<Key>),
+    /// A proxy before us is believed.
+    Header(Header),
+    /// A certificate is read.
+    Mtls(Mtls),
 }
 
 impl Method {
@@ -162,6 +179,8 @@ impl Method {
 #[derive(Debug)]
 pub struct Chain {
     methods: Vec<Method>,
+    /// Fields that only believed proxies may send.
+    apart: Rc<[HeaderName]>,
     tally: Tally,
 }
 
@@ -169,6 +188,8 @@ pub struct Chain {
 enum Shown<'c, 'a> {
     App(&'c App),
     Bearer(Bearer<'a>),
+    Header(&'c Header),
+    Mtls(&'c Mtls),
 }
 
 impl Shown<'_, '_> {
@@ -176,6 +197,8 @@ impl Shown<'_, '_> {
         match self {
             Self::App(_) => metrics::Method::App,
             Self::Bearer(_) => metrics::Method::Key,
+            Self::Header(_) => metrics::Method::Header,
+            Self::Mtls(_) => metrics::Method::Mtls,
         }
     }
 
@@ -183,7 +206,7 @@ impl Shown<'_, '_> {
     const fn is_cookie(&self) -> bool {
         match self {
             Self::App(_) => true,
-            Self::Bearer(_) => false,
+            Self::Bearer(_) | Self::Header(_) | Self::Mtls(_) => false,
         }
     }
 }
@@ -191,8 +214,13 @@ impl Shown<'_, '_> {
 impl Chain {
     /// Makes a chain of methods.
     #[must_use]
-    pub const fn new(methods: Vec<Method>, tally: Tally) -> Self {
-        Self { methods, tally }
+    pub fn new(methods: Vec<Method>, tally: Tally) -> Self {
+        let headers = methods.iter().filter_map(|method| match &method.kind {
+            Kind::Header(header) => Some(header),
+            Kind::App(_) | Kind::Key(_) | Kind::Mtls(_) => None,
+        });
+        let apart = headers.flat_map(Header::fields).cloned().collect();
+        Self { methods, apart, tally }
     }
 
     /// Asks who is calling. Two credentials at once are refused: nobody could tell which of them is meant.
@@ -213,6 +241,12 @@ impl Chain {
         verdict
     }
 
+    /// Names the kinds of credentials that a request shows.
+    #[must_use]
+    pub fn shows(&self, ask: &Ask<'_>) -> Vec<String> {
+        self.shown(ask).iter().map(|shown| shown.counted().name().to_owned()).collect()
+    }
+
     /// Finds what the request shows. All keys are one kind of credential: the key that was shown fits one of them or
     /// none. Each app method is a kind of its own.
     fn shown<'c, 'a>(&'c self, ask: &Ask<'a>) -> Vec<Shown<'c, 'a>> {
@@ -222,6 +256,8 @@ impl Chain {
         for method in &self.methods {
             let found = match &method.kind {
                 Kind::App(app) => app.finds_credential(ask.headers).then_some(Shown::App(app)),
+                Kind::Header(header) => header.finds_credential(ask).then_some(Shown::Header(header)),
+                Kind::Mtls(mtls) => mtls.finds_credential(ask).then_some(Shown::Mtls(mtls)),
                 // Found above.
                 Kind::Key(_) => {
                     ignore_cookies |= method.ignore_cookies && bearer.is_some();
@@ -238,6 +274,8 @@ impl Chain {
     async fn judge(&self, shown: &Shown<'_, '_>, ask: &Ask<'_>) -> Result<Verdict, AppError> {
         match shown {
             Shown::App(app) => app.ask(ask).await,
+            Shown::Header(header) => Ok(header.judge(ask)),
+            Shown::Mtls(mtls) => Ok(mtls.judge(ask, Timestamp::now())),
             Shown::Bearer(Bearer::Malformed) => Ok(Verdict::refuse("bearer", "the bearer credential is malformed")),
             Shown::Bearer(Bearer::Shown(shown)) => Ok(key::judge(self.keys(), shown, ask)),
         }
@@ -246,8 +284,24 @@ impl Chain {
     fn keys(&self) -> impl Iterator<Item = &Rc<Key>> {
         self.methods.iter().filter_map(|method| match &method.kind {
             Kind::Key(key) => Some(key),
-            Kind::App(_) => None,
+            Kind::App(_) | Kind::Header(_) | Kind::Mtls(_) => None,
         })
+    }
+
+    /// Returns the fields that only believed proxies may send, in any spelling.
+    #[must_use]
+    pub const fn apart(&self) -> &Rc<[HeaderName]> {
+        &self.apart
+    }
+
+    /// Returns which of these fields an upstream may hear, with what they say. `peer`: the other end of the connection.
+    #[must_use]
+    pub fn vouched(&self, headers: &HeaderMap, peer: IpAddr) -> Vec<(HeaderName, HeaderValue)> {
+        let believed = self.methods.iter().filter_map(|method| match &method.kind {
+            Kind::Header(header) => Some(header).filter(|header| header.vouches(headers, peer)),
+            Kind::App(_) | Kind::Key(_) | Kind::Mtls(_) => None,
+        });
+        believed.flat_map(|header| header.told(headers)).collect()
     }
 }
 

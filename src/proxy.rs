@@ -6,6 +6,7 @@ mod body;
 mod click;
 mod cors;
 mod error;
+mod explain;
 mod forward;
 mod gate;
 mod inject;
@@ -22,7 +23,7 @@ use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
@@ -30,6 +31,7 @@ use hyper::ext::Protocol;
 pub use self::body::Body;
 use self::body::Exchange;
 use self::error::Error;
+pub use self::explain::{Question, Story, Unanswerable};
 pub use self::interim::Interims;
 pub use self::peer::{FarEnd, Peer, Tunnel, Vitals};
 use self::reply::Words;
@@ -128,7 +130,7 @@ impl Proxy {
 
     /// Answers a request. There always is an answer.
     pub async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
-        let origin = self.origin(&request, peer);
+        let origin = self.origin(request.headers(), &peer.origin);
         let client = origin.as_ref().map_or(peer.origin.client, |origin| origin.client);
         let mut exchange = Exchange::begin(&request, client, peer, &self.logs);
         let words = Words::of(request.headers(), exchange.id);
@@ -158,12 +160,12 @@ impl Proxy {
     }
 
     /// Finds out who a request is from. Only believed peers are listened to.
-    fn origin(&self, request: &Request<Incoming>, peer: &Peer) -> Result<Rc<Origin>, Contradiction> {
-        let (client, server) = (peer.origin.client, &self.config.server);
+    fn origin(&self, headers: &HeaderMap, peer: &Rc<Origin>) -> Result<Rc<Origin>, Contradiction> {
+        let (client, server) = (peer.client, &self.config.server);
         if !server.believes(client) {
-            return Ok(Rc::clone(&peer.origin));
+            return Ok(Rc::clone(peer));
         }
-        Origin::told_by(client, request.headers(), |hop| server.believes(hop)).map(Rc::new)
+        Origin::told_by(client, headers, |hop| server.believes(hop)).map(Rc::new)
     }
 
     /// Answers what is no request.
@@ -290,6 +292,8 @@ fn chain(
             }
             // The configuration has no such method without an app to ask.
             (config::MethodKind::App(_), None) => continue,
+            (config::MethodKind::Header(settings), _) => auth::Kind::Header(auth::Header::new(name, settings.clone())),
+            (config::MethodKind::Mtls(settings), _) => auth::Kind::Mtls(auth::Mtls::new(name, settings.clone())),
             (config::MethodKind::Key(key), _) => auth::Kind::Key(Rc::new(auth::Key::new(name, key.clone()))),
         };
         chain.push(auth::Method::new(kind, method.ignore_cookies));

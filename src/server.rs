@@ -33,7 +33,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use self::admin::Admin;
+use self::admin::{Admin, Known};
 use self::control::Control;
 use self::crowd::Crowd;
 pub use self::handover::{HandOverError, Inherited};
@@ -149,7 +149,8 @@ impl Server {
             let thread = thread.spawn(move || Worker::run(parts)).map_err(StartError::Thread)?;
             workers.push(Hand { thread, taken: is_taken });
         }
-        let admin = sockets.admin.map(|listener| Admin::start(listener, Arc::clone(&metrics), count)).transpose();
+        let known = || Known { live: snapshots.clone(), metrics: Arc::clone(&metrics), workers: count };
+        let admin = sockets.admin.map(|listener| Admin::start(listener, known())).transpose();
         let admin = Mutex::new(admin.map_err(StartError::Thread)?);
         let (listening, redirect) = (sockets.addresses, sockets.redirect_address);
         let sockets = Mutex::new(sockets.all);

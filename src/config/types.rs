@@ -418,6 +418,10 @@ pub enum MethodKind {
     App(Whoami),
     /// A server shows a key of ours.
     Key(ApiKey),
+    /// A proxy before us names the caller.
+    Header(TrustedHeader),
+    /// The caller's end of the connection showed a certificate.
+    Mtls(ClientCertificate),
 }
 
 /// The settings of a method of type `app`.
@@ -431,6 +435,8 @@ pub struct Whoami {
     pub headers: Vec<HeaderName>,
     /// The deadline of the answer, connecting included.
     pub timeout: Duration,
+    /// How long an answer that knows the caller is believed, from when it was asked for; none: each login asks.
+    pub cache: Option<Duration>,
 }
 
 /// All, or only those listed.
@@ -461,6 +467,71 @@ pub struct ApiKey {
     pub from: Vec<IpNet>,
     /// When it ends.
     pub expires: Option<Timestamp>,
+}
+
+/// The settings of a method of type `header`.
+#[derive(Debug, Clone)]
+pub struct TrustedHeader {
+    /// The addresses of the proxies that are believed.
+    pub from: Vec<IpNet>,
+    /// The field that names the caller.
+    pub user: HeaderName,
+    /// Other claims by name, and the fields that say them.
+    pub claims: Vec<(String, HeaderClaim)>,
+    /// What the proxies prove themselves by, besides their address.
+    pub secret: Option<HeaderSecret>,
+}
+
+impl TrustedHeader {
+    /// Returns every field that nobody else may send, the secret's among them.
+    pub fn fields(&self) -> impl Iterator<Item = &HeaderName> {
+        let claims = self.claims.iter().map(|(_, claim)| &claim.field);
+        [&self.user].into_iter().chain(claims).chain(self.secret.iter().map(|secret| &secret.field))
+    }
+}
+
+/// A field that says a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderClaim {
+    /// The field.
+    pub field: HeaderName,
+    /// What stands between the items of a list; none: it is one text.
+    pub separator: Option<char>,
+}
+
+/// A field that proves a proxy.
+#[derive(Debug, Clone)]
+pub struct HeaderSecret {
+    /// The field.
+    pub field: HeaderName,
+    /// Its value.
+    pub value: Secret,
+}
+
+/// The settings of a method of type `mtls`.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    /// What names the caller: the first kind of name that the certificate has.
+    pub identity: Vec<Identity>,
+    /// SHA-256 of the certificates that are accepted; empty: all that the authorities signed.
+    pub fingerprints: Vec<[u8; 32]>,
+    /// The authorities whose certificates are looked at; none: those of all listeners, which are the same.
+    pub client_ca: Option<Vec<CertificateDer<'static>>>,
+}
+
+/// A kind of name in a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// A URI among its alternative names.
+    SanUri,
+    /// A mail address among them.
+    SanEmail,
+    /// A host name among them.
+    SanDns,
+    /// SHA-256 of it.
+    Fingerprint,
+    /// The common name of its subject.
+    Cn,
 }
 
 /// `[limits]`.

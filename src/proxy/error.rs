@@ -212,9 +212,7 @@ const fn upstream_status(error: &upstream::Error) -> (StatusCode, &'static str) 
 
 const fn app_status(error: &AppError) -> (StatusCode, &'static str) {
     match error {
-        AppError::Timeout | AppError::Unreachable(upstream::Error::Timeout) => {
-            (StatusCode::GATEWAY_TIMEOUT, "whoami_timeout")
-        }
+        AppError::Timeout => (StatusCode::GATEWAY_TIMEOUT, "whoami_timeout"),
         AppError::Unreachable(_) | AppError::Nonsense { .. } => (StatusCode::BAD_GATEWAY, "whoami"),
     }
 }

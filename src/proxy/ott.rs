@@ -18,6 +18,8 @@ use crate::model::principal::Principal;
 use crate::upstream::Payload;
 
 const METHODS: &str = "POST, OPTIONS";
+/// Why a granted user gets no token.
+pub(super) const UNKNOWN_USER: &str = "the users file has no such user";
 
 impl Proxy {
     /// Answers `/auth/ott`: a preflight, or a one-time key.
@@ -81,7 +83,7 @@ impl Proxy {
         let decoy = ott::decoy();
         let token = ott::login_token(key, known.unwrap_or(&decoy));
         if known.is_none() {
-            self.refused(Act::Ott, caller, &facts, "the users file has no such user");
+            self.refused(Act::Ott, caller, &facts, UNKNOWN_USER);
             return Err(Error::Forbidden);
         }
         if let Some(distinct_keys) = &self.shared.distinct_keys {
@@ -104,14 +106,17 @@ impl Question {
         let key = fields.take("key").ok_or(Error::Malformed("the parameter key is missing"))?;
         let key = OneTimeKey::new(&key, voximplant.max_key_length)
             .map_err(|_| Error::Malformed("the key is not one that Voximplant gives out"))?;
-        let user =
-            fields.take("appUser").map(|name| short_name(&name, voximplant.application.as_deref())).transpose()?;
+        let user = fields.take("appUser").map(|name| short_name(&name, voximplant)).transpose()?;
         Ok(Self { key, wish: Wish { user, ..Wish::default() } })
     }
 }
 
 /// Returns what stands before the `@` of a full login name, `user@app.account[.node].voximplant.com`.
-fn short_name(name: &str, application: Option<&str>) -> Result<String, Error> {
+pub(super) fn short_name(name: &str, voximplant: &Voximplant) -> Result<String, Error> {
+    short_name_in(name, voximplant.application.as_deref())
+}
+
+fn short_name_in(name: &str, application: Option<&str>) -> Result<String, Error> {
     let Some((user, place)) = name.split_once('@') else { return Ok(name.to_owned()) };
     match application {
         Some(application) if !is_application(place, application) => Err(Error::Forbidden),
@@ -135,7 +140,7 @@ mod tests {
     fn full_names_lead_to_short_ones_of_the_own_application() {
         #[track_caller]
         fn check(name: &str, expected: Option<&str>) {
-            assert_eq!(short_name(name, Some("app.acme")).ok().as_deref(), expected, "{name}");
+            assert_eq!(short_name_in(name, Some("app.acme")).ok().as_deref(), expected, "{name}");
         }
         check("ann", Some("ann"));
         check("ann@app.acme.voximplant.com", Some("ann"));
@@ -144,6 +149,6 @@ mod tests {
         check("ann@other.acme.voximplant.com", None);
         check("ann@app.acme.nx.voximplant.com", None);
         check("ann@app.acme", None);
-        assert_eq!(short_name("ann@any.where", None).ok().as_deref(), Some("ann"));
+        assert_eq!(short_name_in("ann@any.where", None).ok().as_deref(), Some("ann"));
     }
 }

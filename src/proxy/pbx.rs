@@ -68,7 +68,12 @@ impl Selectors {
         Self { language, ..Self::default() }
     }
 
-    fn read(mut fields: Fields) -> Result<Self, Error> {
+    /// Asks for somebody.
+    pub(super) fn of(wish: Wish) -> Self {
+        Self { wish, ..Self::default() }
+    }
+
+    pub(super) fn read(mut fields: Fields) -> Result<Self, Error> {
         let language = fields.take("lang").filter(|code| !code.is_empty());
         let language =
             language.map(|code| code.parse()).transpose().map_err(|_| Error::Malformed("lang is not a language"))?;
@@ -172,6 +177,7 @@ impl Proxy {
         pending.settle();
         match minted {
             Ok(session) => {
+                self.shared.issued.note(&session, grant.account(), Instant::now());
                 self.granted(Act::Pbx, caller, &facts);
                 Ok(Minted { session, account: grant.account().clone(), language })
             }
@@ -342,7 +348,11 @@ impl Proxy {
 }
 
 /// Checks the language that was asked for against those the PBX and the rule have.
-fn language(wished: Option<&Language>, grant: &PbxGrant, pbx: &config::Pbx) -> Result<Option<Language>, Error> {
+pub(super) fn language(
+    wished: Option<&Language>,
+    grant: &PbxGrant,
+    pbx: &config::Pbx,
+) -> Result<Option<Language>, Error> {
     let Some(wished) = wished else { return Ok(None) };
     let offered =
         pbx.languages.contains(wished) && grant.languages().is_none_or(|languages| languages.contains(wished));

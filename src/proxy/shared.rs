@@ -10,7 +10,7 @@ use super::pbx::Handed;
 use crate::config::{self, Config};
 use crate::limit::{DistinctKeys, Limits};
 use crate::observe::health::Parts;
-use crate::pbx::Breaker;
+use crate::pbx::{Breaker, Issued};
 use crate::replay::Tickets;
 use crate::upstream::Connector;
 
@@ -25,6 +25,8 @@ pub struct Shared {
     pub(super) distinct_keys: Option<Arc<DistinctKeys>>,
     pub(super) tickets: Arc<Tickets<Handed>>,
     pub(super) breaker: Arc<Breaker>,
+    /// The sessions that went out; they outlive every configuration.
+    pub(super) issued: Arc<Issued>,
     pub(super) app: Option<Connector>,
     pub(super) pbx: Option<Connector>,
 }
@@ -40,6 +42,7 @@ impl Shared {
             distinct_keys: distinct_keys(config),
             tickets: Arc::new(Tickets::new(TICKETS, TICKET_LIFE)),
             breaker: Arc::default(),
+            issued: Arc::default(),
             app: config.app.as_ref().map(|app| Connector::new(&app.upstream)).transpose()?,
             pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream)).transpose()?,
         })
@@ -53,6 +56,7 @@ impl Shared {
         let mut next = Self {
             limits: self.limits.successor(&config.limits),
             tickets: Arc::clone(&self.tickets),
+            issued: Arc::clone(&self.issued),
             ..Self::new(config)?
         };
         let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);

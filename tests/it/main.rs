@@ -10,6 +10,7 @@ mod browser;
 mod bulk;
 mod bytes;
 mod callers;
+mod cached;
 mod commands;
 mod drain;
 mod expect;

@@ -296,6 +296,14 @@ impl Side {
     }
 }
 
+impl Method {
+    /// Returns the word that the configuration has for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.text()
+    }
+}
+
 impl Limit {
     /// Finds a limit by the name that the configuration has for it.
     pub(super) fn named(name: &str) -> Option<Self> {
