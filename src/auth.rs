@@ -103,6 +103,19 @@ pub struct Proof {
     is_ambient: bool,
     /// A key may name accounts within its lists.
     key: Option<Rc<Key>>,
+    /// The credential works once.
+    once: Option<Once>,
+}
+
+/// What is marked as used right before a caller is given what it asked for: then nobody uses it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Once {
+    /// What kind of thing it is: the same id in another scope is another thing. A name that no reload changes.
+    pub scope: String,
+    /// What it is, within the scope.
+    pub id: Vec<u8>,
+    /// When it is worth nothing anyway.
+    pub until: Timestamp,
 }
 
 impl Proof {
@@ -110,18 +123,30 @@ impl Proof {
     /// certificate, the login at a proxy before us.
     #[must_use]
     pub const fn ambient(principal: Principal) -> Self {
-        Self { principal, is_ambient: true, key: None }
+        Self { principal, is_ambient: true, key: None, once: None }
     }
 
     /// Vouches for a caller by what only a request carries that is meant as a login.
     #[must_use]
     pub const fn deliberate(principal: Principal) -> Self {
-        Self { principal, is_ambient: false, key: None }
+        Self { principal, is_ambient: false, key: None, once: None }
     }
 
     /// Vouches for a server that names whom it asks for.
     const fn by_key(principal: Principal, key: Rc<Key>) -> Self {
-        Self { principal, is_ambient: false, key: Some(key) }
+        Self { principal, is_ambient: false, key: Some(key), once: None }
+    }
+
+    /// Lets the credential work once: it is marked as used when a session or a token is about to be given for it.
+    #[must_use]
+    pub fn once(self, once: Once) -> Self {
+        Self { once: Some(once), ..self }
+    }
+
+    /// Returns what must be marked as used.
+    #[must_use]
+    pub const fn spends(&self) -> Option<&Once> {
+        self.once.as_ref()
     }
 
     /// Returns the caller without what it chose.

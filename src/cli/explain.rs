@@ -202,7 +202,7 @@ fn read(path: &Path) -> Result<String, String> {
 /// Judges with what the configuration says, as a gate would that has just started.
 fn rehearse(config: Config, question: &Question) -> Result<Story, ExitCode> {
     let unusable = |error: &dyn Error| failed(EX_CONFIG, "the configuration cannot be used", error);
-    let shared = Arc::new(Shared::new(&config).map_err(|error| unusable(&error))?);
+    let shared = Arc::new(Shared::new(&config, Arc::new(crate::state::Store::in_memory())).map_err(|error| unusable(&error))?);
     let doors = Doors::new(&config.certificates).map_err(|error| unusable(&error))?;
     let (logs, _) = Logs::memory(config.log.format);
     let config = Arc::new(config);

@@ -156,6 +156,7 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     let audit = root.section("audit", |table| audit::audit(table, &log.access, around)).unwrap_or_default();
     let public: Vec<_> = listen.iter().flatten().cloned().chain(redirect_http.map(Listen::Tcp)).collect();
     let admin = root.section("admin", |table| admin::listen(&table.require("listen")?, &public, around.base));
+    let state = root.section("state", |table| around.log_file(&table.require("file")?));
     Some(Config {
         file: String::new(),
         listen: listen?,
@@ -172,6 +173,7 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
         log,
         audit,
         admin,
+        state,
         warnings: Vec::new(),
     })
 }

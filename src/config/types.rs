@@ -57,6 +57,8 @@ pub struct Config {
     pub audit: Audit,
     /// Where health and metrics are told; none: nowhere.
     pub admin: Option<Listen>,
+    /// The file of what must outlive a restart; none: a restart forgets it.
+    pub state: Option<PathBuf>,
     /// What is allowed but hardly meant, such as a method that no rule uses.
     pub warnings: Vec<Problem>,
 }

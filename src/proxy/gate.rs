@@ -6,12 +6,13 @@ use jiff::Timestamp;
 use super::cors;
 use super::error::Error;
 use super::{Caller, Proxy};
-use crate::auth::{Act, Ask, Proof, Refused, Verdict};
+use crate::auth::{Act, Ask, Once, Proof, Refused, Verdict};
 use crate::limit::{Limited, client_key};
 use crate::model::grant::{self, PbxGrant, VoximplantGrant, Wish};
 use crate::model::principal::Principal;
 use crate::observe::audit::{Act as Audited, Entry, Outcome};
 use crate::observe::metrics;
+use crate::state::MarkError;
 
 /// What the audit log learns of one login, beside who asked from where.
 #[derive(Debug, Default)]
@@ -103,6 +104,28 @@ impl Proxy {
     pub(super) fn choose(&self, act: Act, proof: Proof, wish: &Wish, caller: &Caller) -> Result<Principal, Error> {
         let shown = proof.principal().clone();
         proof.choose(wish).ok_or_else(|| self.forbid(act, caller, &shown, &FOREIGN))
+    }
+
+    /// Marks the caller's credential as used, if it works once. To be called last, before what it is used for.
+    pub(super) async fn spend(
+        &self,
+        act: Act,
+        once: Option<&Once>,
+        caller: &Caller,
+        facts: &Facts<'_>,
+    ) -> Result<(), Error> {
+        let Some(once) = once else { return Ok(()) };
+        let Err(error) = self.shared.store.mark(&once.scope, &once.id, once.until).await else { return Ok(()) };
+        match error {
+            MarkError::AlreadyUsed => {
+                self.refused(act, caller, facts, "the credential was used before");
+                Err(self.nobody(caller))
+            }
+            MarkError::Full | MarkError::Unavailable => {
+                self.failed(act, caller, facts, &error.to_string());
+                Err(Error::Unmarked(error))
+            }
+        }
     }
 
     fn forbid(&self, act: Act, caller: &Caller, principal: &Principal, reason: &dyn std::fmt::Display) -> Error {
