@@ -162,7 +162,8 @@ impl Server {
         let sockets = Mutex::new(sockets.all);
         let control = Control::start().map_err(StartError::Thread)?;
         control.take_up(first.chores());
-        let server = Self { listening, addresses, redirect, sockets, state, live, workers, metrics, control, admin, store };
+        let server =
+            Self { listening, addresses, redirect, sockets, state, live, workers, metrics, control, admin, store };
         server.watch();
         Ok(server)
     }

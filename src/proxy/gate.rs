@@ -121,9 +121,9 @@ impl Proxy {
                 self.refused(act, caller, facts, "the credential was used before");
                 Err(self.nobody(caller))
             }
-            MarkError::Full | MarkError::Unavailable => {
-                self.failed(act, caller, facts, &error.to_string());
-                Err(Error::Unmarked(error))
+            MarkError::Unkept(error) => {
+                self.failed(act, caller, facts, &format!("the credential cannot be marked as used: {error}"));
+                Err(Error::Unkept(error))
             }
         }
     }
