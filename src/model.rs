@@ -13,3 +13,4 @@ pub mod redact;
 pub mod secret;
 pub mod session;
 pub mod template;
+pub mod whom;
