@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, Version};
+use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
@@ -131,7 +132,7 @@ impl Proxy {
         let (selectors, from) = self.asked(rehearsal)?;
         let ask = Ask { rehearsal: true, ..gate::asking(question.act, headers, question.query.as_deref(), caller) };
         story.shown = self.chain.shows(&ask);
-        let verdict = self.chain.ask(&ask).await.map_err(Error::App)?;
+        let verdict = self.chain.ask(&ask).await.map_err(Error::from)?;
         let proof = gate::prove(verdict, &from).map_err(|unproven| story.unproven(unproven))?;
         story.prove(proof.principal());
         let principal = proof.choose(&selectors.wish).ok_or_else(|| Refused::forbidden(&gate::FOREIGN))?;
@@ -173,7 +174,7 @@ impl Proxy {
         caller: &Caller,
         story: &mut Story,
     ) -> Result<Granted, Refused> {
-        let grant = grant::pbx(&self.config.rules, principal, &selectors.wish, jiff::Timestamp::now())
+        let grant = grant::pbx(&self.config.rules, principal, &selectors.wish, Timestamp::now())
             .map_err(|why| Refused::forbidden(&why))?;
         let account = grant.account();
         if self.shared.frozen.has_account(account) {
@@ -192,7 +193,7 @@ impl Proxy {
     }
 
     fn rehearse_ott(&self, principal: &Principal, wish: &Wish, story: &mut Story) -> Result<Granted, Refused> {
-        let grant = grant::voximplant(&self.config.rules, principal, wish, jiff::Timestamp::now())
+        let grant = grant::voximplant(&self.config.rules, principal, wish, Timestamp::now())
             .map_err(|why| Refused::forbidden(&why))?;
         if self.shared.frozen.has_user(grant.user()) {
             return Err(Refused::forbidden(&gate::FROZEN));

@@ -19,8 +19,8 @@ use crate::message::fields;
 use crate::message::forwarded;
 use crate::message::hop::{self, Hop, Protocol};
 use crate::message::websocket::{Key, WEBSOCKET};
-use crate::model::field::is_like;
 use crate::model::account::Account;
+use crate::model::field::is_like;
 use crate::model::path;
 use crate::observe::metrics::Route;
 use crate::upstream::{self, Answer, Far, Payload, Upstream};
@@ -110,7 +110,8 @@ impl Proxy {
             To::Pbx => None,
         };
         let vouched = self.keep_apart(&mut head.headers, &mut payload, caller)?;
-        let may_switch = to == To::Pbx && (head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE));
+        let may_switch =
+            to == To::Pbx && (head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE));
         let owners = if may_switch { self.owners(&head.headers, head.uri.query()) } else { Vec::new() };
         let asked = prepare(&mut head, &payload, caller)?;
         head.headers.extend(vouched);

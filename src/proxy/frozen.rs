@@ -149,7 +149,8 @@ impl Proxy {
         let sessions = cookies(headers).map(Cow::Borrowed).chain(asked.sessions);
         let now = Instant::now();
         let known = sessions.filter_map(|session| self.shared.issued.account(&session, now));
-        let named = asked.user.zip(asked.domain).and_then(|(user, domain)| Account::new(&user, domain.parse().ok()?).ok());
+        let named =
+            asked.user.zip(asked.domain).and_then(|(user, domain)| Account::new(&user, domain.parse().ok()?).ok());
         known.chain(named).collect()
     }
 }

@@ -322,7 +322,11 @@ impl Proxy {
         let selectors = Selectors::read(small::read(body, form, self.config.server.timeouts.header).await?)?;
         let wants_all = !proof.is_ambient() || reply::accepts(&head.headers, b"application/vnd.callgate+json");
         let minted = self.mint(proof, selectors, pbx, caller).await?;
-        if wants_all { self.describe(minted, pbx, caller).await } else { Ok(reply::json(&json!(minted.session.expose()))) }
+        if wants_all {
+            self.describe(minted, pbx, caller).await
+        } else {
+            Ok(reply::json(&json!(minted.session.expose())))
+        }
     }
 
     /// Describes the session to a program that will send a browser to it.

@@ -257,6 +257,14 @@ labels! {
         Frozen = "frozen",
     }
 
+    /// What came of fetching keys.
+    Fetch = "result" {
+        /// They are in use.
+        Ok = "ok",
+        /// The last ones stay in use.
+        Failed = "failed",
+    }
+
     /// What came of reading the configuration again.
     Reload = "result" {
         /// It is in use.
