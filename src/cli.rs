@@ -5,6 +5,7 @@ mod check;
 mod demo;
 mod desk;
 mod explain;
+mod freeze;
 mod hash;
 mod moment;
 mod reload;
@@ -60,6 +61,10 @@ enum Command {
         #[arg(long)]
         online: bool,
     },
+    /// Let nobody log in as an account any more, and end its tunnels; at once, and until it is thawed
+    Freeze(freeze::Freezing),
+    /// Let callers log in again
+    Thaw(freeze::Thawing),
     /// Look into the audit log
     #[command(subcommand)]
     Audit(audit::Command),
@@ -76,6 +81,8 @@ pub fn main() -> ExitCode {
         Command::Run { config } => run::run(&config),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Check { config, online } => check::run(&config, online),
+        Command::Freeze(freezing) => freeze::freeze(&freezing),
+        Command::Thaw(thawing) => freeze::thaw(&thawing),
         Command::Audit(command) => audit::run(&command),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Hash(arguments) => hash::run(&arguments),

@@ -50,6 +50,14 @@ impl Logs {
         Self::beside(access, config)
     }
 
+    /// Opens what the configuration names for audit lines, for a command that is no gate.
+    ///
+    /// # Errors
+    /// When a file cannot be opened.
+    pub fn alone(config: &Config) -> io::Result<Self> {
+        Self::beside(None, config)
+    }
+
     /// Opens what the configuration names for audit lines.
     fn beside(access: Option<Sink>, config: &Config) -> io::Result<Self> {
         let format = config.log.format;
