@@ -177,6 +177,9 @@ impl Proxy {
         let grant = grant::pbx(&self.config.rules, principal, &selectors.wish, Timestamp::now())
             .map_err(|why| Refused::forbidden(&why))?;
         let role = grant.role();
+        if self.shared.frozen.has(role) {
+            return Err(Refused::forbidden(&gate::FROZEN));
+        }
         story.peek(self.shared.limits.sessions(role.level()), &(role.level().as_str(), role.limit_key()));
         let pbx = self.pbx_side().ok_or(Error::NotFound)?;
         let language = pbx::language(selectors.language.as_ref(), &grant, pbx.settings)?;
@@ -192,6 +195,9 @@ impl Proxy {
     fn rehearse_ott(&self, principal: &Principal, wish: &Wish, story: &mut Story) -> Result<Granted, Refused> {
         let grant = grant::voximplant(&self.config.rules, principal, wish, Timestamp::now())
             .map_err(|why| Refused::forbidden(&why))?;
+        if self.shared.frozen.has_user(grant.user()) {
+            return Err(Refused::forbidden(&gate::FROZEN));
+        }
         let user = grant.user().as_str();
         story.peek(&self.shared.limits.account, &("voximplant", user));
         let known = self.config.voximplant.as_ref().is_some_and(|voximplant| voximplant.users.contains_key(user));

@@ -5,6 +5,7 @@
 
 mod admin;
 mod anatomy;
+mod audit;
 mod browser;
 mod bulk;
 mod bytes;
