@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, Version};
+use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
@@ -173,8 +174,8 @@ impl Proxy {
         caller: &Caller,
         story: &mut Story,
     ) -> Result<Granted, Refused> {
-        let grant =
-            grant::pbx(&self.config.rules, principal, &selectors.wish).map_err(|why| Refused::forbidden(&why))?;
+        let now = Timestamp::now();
+        let grant = story.decide(grant::explain_pbx(&self.config.rules, principal, &selectors.wish, now))?;
         let account = grant.account();
         story.peek(&self.shared.limits.account, &("pbx", account.limit_key()));
         let pbx = self.pbx_side().ok_or(Error::NotFound)?;
@@ -189,7 +190,8 @@ impl Proxy {
     }
 
     fn rehearse_ott(&self, principal: &Principal, wish: &Wish, story: &mut Story) -> Result<Granted, Refused> {
-        let grant = grant::voximplant(&self.config.rules, principal, wish).map_err(|why| Refused::forbidden(&why))?;
+        let now = Timestamp::now();
+        let grant = story.decide(grant::explain_voximplant(&self.config.rules, principal, wish, now))?;
         let user = grant.user().as_str();
         story.peek(&self.shared.limits.account, &("voximplant", user));
         let known = self.config.voximplant.as_ref().is_some_and(|voximplant| voximplant.users.contains_key(user));

@@ -12,6 +12,7 @@ mod callers;
 mod commands;
 mod drain;
 mod expect;
+mod explain;
 mod failover;
 mod framing;
 mod guard;

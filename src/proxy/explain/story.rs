@@ -1,5 +1,6 @@
 //! What is told of a login that was rehearsed, for people and for programs.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::Hash;
@@ -10,6 +11,7 @@ use serde_json::Value;
 
 use crate::auth::Act;
 use crate::limit::Limiter;
+use crate::model::grant::Trace;
 use crate::model::principal::{Claim, Principal};
 use crate::model::redact;
 use crate::observe::RequestId;
@@ -27,6 +29,8 @@ pub struct Story {
     /// The kinds of credentials that the request shows.
     pub(super) shown: Vec<String>,
     proven: Option<Proven>,
+    /// The rules that do not apply, in their order: those before the one that decides.
+    passed: Vec<Passed>,
     pub(super) outcome: Outcome,
     /// What may stand in the way at this moment.
     notes: Vec<String>,
@@ -38,6 +42,13 @@ struct Proven {
     method: String,
     subject: String,
     claims: BTreeMap<String, Value>,
+}
+
+/// A rule that does not apply.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Passed {
+    rule: String,
+    why: String,
 }
 
 /// How it ends.
@@ -75,8 +86,9 @@ struct Told {
 impl Story {
     pub(super) fn new(act: Act, host: &str, client: IpAddr, id: RequestId) -> Self {
         let outcome = Outcome::Refused(Refused { method: None, reason: String::new(), told: None });
-        let (id, host, shown, notes) = (id.to_string(), host.to_owned(), Vec::new(), Vec::new());
-        Self { id, act, host, client, shown, proven: None, outcome, notes }
+        let (id, host) = (id.to_string(), host.to_owned());
+        let (shown, passed, notes) = (Vec::new(), Vec::new(), Vec::new());
+        Self { id, act, host, client, shown, proven: None, passed, outcome, notes }
     }
 
     /// Tells whether the caller would be let in.
@@ -108,6 +120,13 @@ impl Story {
                 Refused::by(&nobody, "the request shows no credential that a method looks for".to_owned())
             }
         }
+    }
+
+    /// Notes how the rules decide.
+    pub(super) fn decide<G>(&mut self, trace: Trace<'_, G>) -> Result<G, Refused> {
+        let passed = trace.passed.iter();
+        self.passed = passed.map(|one| Passed { rule: one.rule.to_owned(), why: one.why.to_string() }).collect();
+        trace.outcome.map_err(|refusal| Refused::forbidden(&refusal))
     }
 
     /// Notes a limit that is used up, without counting.
@@ -177,6 +196,9 @@ impl fmt::Display for Story {
         if let Some(proven) = &self.proven {
             proven.fmt(f)?;
         }
+        for Passed { rule, why } in &self.passed {
+            writeln!(f, "Rule {rule:?} does not apply: {}", plain(why))?;
+        }
         for note in &self.notes {
             writeln!(f, "But now: {note}")?;
         }
@@ -186,7 +208,7 @@ impl fmt::Display for Story {
 
 impl fmt::Display for Proven {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Caller: {}, proven by method {}", plain(&self.subject), plain(&self.method))?;
+        writeln!(f, "Caller: {}, proven by method {:?}", plain(&self.subject), self.method)?;
         self.claims.iter().try_for_each(|(name, value)| match value {
             Value::String(text) => writeln!(f, "    {} = {}", plain(name), plain(text)),
             list => writeln!(f, "    {} = {list}", plain(name)),
@@ -207,13 +229,13 @@ impl fmt::Display for Granted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pbx { rule, account, language, host } => {
-                write!(f, "Granted by {}: account {account}", plain(rule))?;
+                write!(f, "Granted by rule {rule:?}: account {account}")?;
                 if let Some(language) = language {
                     write!(f, ", in language {language}")?;
                 }
                 write!(f, ", at {host}")
             }
-            Self::Voximplant { rule, user } => write!(f, "Granted by {}: Voximplant user {user}", plain(rule)),
+            Self::Voximplant { rule, user } => write!(f, "Granted by rule {rule:?}: Voximplant user {user}"),
         }
     }
 }
@@ -222,7 +244,7 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Refused")?;
         if let Some(method) = &self.method {
-            write!(f, " by method {}", plain(method))?;
+            write!(f, " by method {method:?}")?;
         }
         write!(f, ": {}", redact::text(&self.reason))?;
         match &self.told {
@@ -233,6 +255,6 @@ impl fmt::Display for Refused {
 }
 
 /// Shows text from outside on one line.
-fn plain(text: &str) -> std::borrow::Cow<'_, str> {
+fn plain(text: &str) -> Cow<'_, str> {
     redact::text(text)
 }
