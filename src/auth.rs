@@ -6,24 +6,30 @@
 mod app;
 mod bearer;
 mod claims;
+mod header;
 mod key;
+mod mtls;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 use self::bearer::Bearer;
 
 pub use self::app::{App, AppError};
+pub use self::header::Header;
 pub use self::key::Key;
+pub use self::mtls::Mtls;
 use crate::message::origin::Origin;
 use crate::model::grant::Wish;
 use crate::model::principal::Principal;
 use crate::observe::metrics::{self, Tally};
+use crate::tls::server::Authority;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +58,8 @@ pub struct Ask<'a> {
     pub peer: IpAddr,
     /// The certificate that the other end showed and its handshake verified.
     pub certificate: Option<&'a CertificateDer<'static>>,
+    /// Who signed it.
+    pub authority: Option<&'a Authority>,
     /// The request's id, told to the app.
     pub id: HeaderValue,
     /// Whether nobody is let in, whatever is answered: the operator wants to know what would be. Then nothing is marked
@@ -95,6 +103,19 @@ pub struct Proof {
     is_ambient: bool,
     /// A key may name accounts within its lists.
     key: Option<Rc<Key>>,
+    /// The credential works once.
+    once: Option<Once>,
+}
+
+/// What is marked as used right before a caller is given what it asked for: then nobody uses it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Once {
+    /// What kind of thing it is: the same id in another scope is another thing. A name that no reload changes.
+    pub scope: String,
+    /// What it is, within the scope.
+    pub id: Vec<u8>,
+    /// When it is worth nothing anyway.
+    pub until: Timestamp,
 }
 
 impl Proof {
@@ -102,18 +123,30 @@ impl Proof {
     /// certificate, the login at a proxy before us.
     #[must_use]
     pub const fn ambient(principal: Principal) -> Self {
-        Self { principal, is_ambient: true, key: None }
+        Self { principal, is_ambient: true, key: None, once: None }
     }
 
     /// Vouches for a caller by what only a request carries that is meant as a login.
     #[must_use]
     pub const fn deliberate(principal: Principal) -> Self {
-        Self { principal, is_ambient: false, key: None }
+        Self { principal, is_ambient: false, key: None, once: None }
     }
 
     /// Vouches for a server that names whom it asks for.
     const fn by_key(principal: Principal, key: Rc<Key>) -> Self {
-        Self { principal, is_ambient: false, key: Some(key) }
+        Self { principal, is_ambient: false, key: Some(key), once: None }
+    }
+
+    /// Lets the credential work once: it is marked as used when a session or a token is about to be given for it.
+    #[must_use]
+    pub fn once(self, once: Once) -> Self {
+        Self { once: Some(once), ..self }
+    }
+
+    /// Returns what must be marked as used.
+    #[must_use]
+    pub const fn spends(&self) -> Option<&Once> {
+        self.once.as_ref()
     }
 
     /// Returns the caller without what it chose.
@@ -152,6 +185,10 @@ pub enum Kind {
     App(App),
     /// A key of ours is compared.
     Key(Rc<Key>),
+    /// A proxy before us is believed.
+    Header(Header),
+    /// A certificate is read.
+    Mtls(Mtls),
 }
 
 impl Method {
@@ -167,6 +204,8 @@ impl Method {
 #[derive(Debug)]
 pub struct Chain {
     methods: Vec<Method>,
+    /// Fields that only believed proxies may send.
+    apart: Rc<[HeaderName]>,
     tally: Tally,
 }
 
@@ -174,6 +213,8 @@ pub struct Chain {
 enum Shown<'c, 'a> {
     App(&'c App),
     Bearer(Bearer<'a>),
+    Header(&'c Header),
+    Mtls(&'c Mtls),
 }
 
 impl Shown<'_, '_> {
@@ -181,6 +222,8 @@ impl Shown<'_, '_> {
         match self {
             Self::App(_) => metrics::Method::App,
             Self::Bearer(_) => metrics::Method::Key,
+            Self::Header(_) => metrics::Method::Header,
+            Self::Mtls(_) => metrics::Method::Mtls,
         }
     }
 
@@ -188,7 +231,7 @@ impl Shown<'_, '_> {
     const fn is_cookie(&self) -> bool {
         match self {
             Self::App(_) => true,
-            Self::Bearer(_) => false,
+            Self::Bearer(_) | Self::Header(_) | Self::Mtls(_) => false,
         }
     }
 }
@@ -196,8 +239,13 @@ impl Shown<'_, '_> {
 impl Chain {
     /// Makes a chain of methods.
     #[must_use]
-    pub const fn new(methods: Vec<Method>, tally: Tally) -> Self {
-        Self { methods, tally }
+    pub fn new(methods: Vec<Method>, tally: Tally) -> Self {
+        let headers = methods.iter().filter_map(|method| match &method.kind {
+            Kind::Header(header) => Some(header),
+            Kind::App(_) | Kind::Key(_) | Kind::Mtls(_) => None,
+        });
+        let apart = headers.flat_map(Header::fields).cloned().collect();
+        Self { methods, apart, tally }
     }
 
     /// Asks who is calling. Two credentials at once are refused: nobody could tell which of them is meant.
@@ -233,6 +281,8 @@ impl Chain {
         for method in &self.methods {
             let found = match &method.kind {
                 Kind::App(app) => app.finds_credential(ask.headers).then_some(Shown::App(app)),
+                Kind::Header(header) => header.finds_credential(ask).then_some(Shown::Header(header)),
+                Kind::Mtls(mtls) => mtls.finds_credential(ask).then_some(Shown::Mtls(mtls)),
                 // Found above.
                 Kind::Key(_) => {
                     ignore_cookies |= method.ignore_cookies && bearer.is_some();
@@ -249,6 +299,8 @@ impl Chain {
     async fn judge(&self, shown: &Shown<'_, '_>, ask: &Ask<'_>) -> Result<Verdict, AppError> {
         match shown {
             Shown::App(app) => app.ask(ask).await,
+            Shown::Header(header) => Ok(header.judge(ask)),
+            Shown::Mtls(mtls) => Ok(mtls.judge(ask, Timestamp::now())),
             Shown::Bearer(Bearer::Malformed) => Ok(Verdict::refuse("bearer", "the bearer credential is malformed")),
             Shown::Bearer(Bearer::Shown(shown)) => Ok(key::judge(self.keys(), shown, ask)),
         }
@@ -257,8 +309,24 @@ impl Chain {
     fn keys(&self) -> impl Iterator<Item = &Rc<Key>> {
         self.methods.iter().filter_map(|method| match &method.kind {
             Kind::Key(key) => Some(key),
-            Kind::App(_) => None,
+            Kind::App(_) | Kind::Header(_) | Kind::Mtls(_) => None,
         })
+    }
+
+    /// Returns the fields that only believed proxies may send, in any spelling.
+    #[must_use]
+    pub const fn apart(&self) -> &Rc<[HeaderName]> {
+        &self.apart
+    }
+
+    /// Returns which of these fields an upstream may hear, with what they say. `peer`: the other end of the connection.
+    #[must_use]
+    pub fn vouched(&self, headers: &HeaderMap, peer: IpAddr) -> Vec<(HeaderName, HeaderValue)> {
+        let believed = self.methods.iter().filter_map(|method| match &method.kind {
+            Kind::Header(header) => Some(header).filter(|header| header.vouches(headers, peer)),
+            Kind::App(_) | Kind::Key(_) | Kind::Mtls(_) => None,
+        });
+        believed.flat_map(|header| header.told(headers)).collect()
     }
 }
 

@@ -292,6 +292,8 @@ fn chain(
             }
             // The configuration has no such method without an app to ask.
             (config::MethodKind::App(_), None) => continue,
+            (config::MethodKind::Header(settings), _) => auth::Kind::Header(auth::Header::new(name, settings.clone())),
+            (config::MethodKind::Mtls(settings), _) => auth::Kind::Mtls(auth::Mtls::new(name, settings.clone())),
             (config::MethodKind::Key(key), _) => auth::Kind::Key(Rc::new(auth::Key::new(name, key.clone()))),
         };
         chain.push(auth::Method::new(kind, method.ignore_cookies));

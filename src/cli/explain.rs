@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::observe::Logs;
 use crate::observe::metrics::Tally;
 use crate::proxy::{Proxy, Question, Shared, Story};
+use crate::state::Store;
 use crate::tls::server::Doors;
 
 /// What stands for a line of standard input.
@@ -92,7 +93,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
         let told = desk::order(&arguments.config, "/explain", &json!(question))?;
         serde_json::from_value(told).map_err(|error| failed(EX_UNAVAILABLE, "the gate is another version", &error))?
     } else {
-        rehearse(load(&arguments.config)?, &question)?
+        rehearse(load(&arguments.config)?, &question)?.told_alone()
     };
     if arguments.json {
         println!("{:#}", json!(story));
@@ -202,7 +203,9 @@ fn read(path: &Path) -> Result<String, String> {
 /// Judges with what the configuration says, as a gate would that has just started.
 fn rehearse(config: Config, question: &Question) -> Result<Story, ExitCode> {
     let unusable = |error: &dyn Error| failed(EX_CONFIG, "the configuration cannot be used", error);
-    let shared = Arc::new(Shared::new(&config).map_err(|error| unusable(&error))?);
+    // Which links were used is known to the gate that runs, which has the file open.
+    let store = Arc::new(Store::in_memory());
+    let shared = Arc::new(Shared::new(&config, store).map_err(|error| unusable(&error))?);
     let doors = Doors::new(&config.certificates).map_err(|error| unusable(&error))?;
     let (logs, _) = Logs::memory(config.log.format);
     let config = Arc::new(config);

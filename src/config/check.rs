@@ -2,6 +2,7 @@
 
 mod admin;
 mod allow;
+mod audit;
 mod auth;
 mod server;
 mod tls;
@@ -144,6 +145,7 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     for node in tables(root, "auth") {
         methods.add(&node, app_node.is_some(), around);
     }
+    methods.check(certificates.as_deref());
     let admin = pbx_node.as_ref().and_then(|node| node.entry("admin"));
     let offer = Offer { methods: &methods, pbx_admin: admin.is_some(), voximplant: voximplant_node.is_some() };
     let rules = allow::rules(&tables(root, "allow"), &offer);
@@ -151,9 +153,10 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
 
     let limits = root.section("limits", |table| Some(limits(table))).unwrap_or_else(default_limits);
     let log = root.section("log", |table| Some(log(table, around))).unwrap_or(DEFAULT_LOG);
-    let audit = root.section("audit", |table| around.log_file(&table.require("file")?));
+    let audit = root.section("audit", |table| audit::audit(table, &log.access, around)).unwrap_or_default();
     let public: Vec<_> = listen.iter().flatten().cloned().chain(redirect_http.map(Listen::Tcp)).collect();
     let admin = root.section("admin", |table| admin::listen(&table.require("listen")?, &public, around.base));
+    let state = root.section("state", |table| around.log_file(&table.require("file")?));
     Some(Config {
         file: String::new(),
         listen: listen?,
@@ -170,6 +173,7 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
         log,
         audit,
         admin,
+        state,
         warnings: Vec::new(),
     })
 }

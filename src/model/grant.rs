@@ -1,6 +1,8 @@
 //! Who may become whom: rules turn a proven caller into a grant. The first rule that applies decides.
 //! What the caller asks for only selects inside what the rule grants; it never widens it.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::account::{self, Account, Domain, Language};
@@ -270,6 +272,18 @@ fn account_of(user: &str, domain: &str) -> Result<Account, Invalid> {
 }
 
 impl Rule {
+    /// Returns the names of the claims by which it finds an account of the PBX.
+    #[must_use]
+    pub fn pbx_claims(&self) -> BTreeSet<&str> {
+        self.pbx.iter().flat_map(|pbx| pbx.domain.claims().chain(pbx.account.claims())).collect()
+    }
+
+    /// Returns the names of the claims by which it finds a Voximplant user.
+    #[must_use]
+    pub fn voximplant_claims(&self) -> BTreeSet<&str> {
+        self.voximplant.iter().flat_map(Template::claims).collect()
+    }
+
     fn fits(&self, method: &str) -> bool {
         self.methods.as_ref().map_or(method != REDIRECT, |methods| methods.iter().any(|name| name == method))
     }

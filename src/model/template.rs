@@ -86,6 +86,14 @@ impl Template {
         self.0.iter().map(|piece| piece.render(claims)).collect()
     }
 
+    /// Returns the names of the claims it uses.
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Literal(_) => None,
+            Piece::Claim { name, .. } => Some(name.as_str()),
+        })
+    }
+
     /// Returns the text of a template that uses no claim.
     #[must_use]
     pub fn literal(&self) -> Option<&str> {

@@ -11,6 +11,7 @@ use super::reply::{self, Words};
 use crate::auth::AppError;
 use crate::limit::Limited;
 use crate::message::guard::Refusal;
+use crate::state::MarkError;
 use crate::upstream::ConnectError;
 use crate::{pbx, upstream};
 
@@ -74,6 +75,9 @@ pub(super) enum Error {
     /// A table is full.
     #[error("too busy")]
     Full,
+    /// A credential that works once cannot be marked as used.
+    #[error("too busy")]
+    Unmarked(#[source] MarkError),
     /// One of these, and pages of this origin may read it.
     #[error("{0}")]
     Shared(Box<Self>, HeaderValue),
@@ -110,6 +114,7 @@ impl Error {
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "misdirected"),
             Self::NotNow => (StatusCode::SERVICE_UNAVAILABLE, "not_now"),
             Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "full"),
+            Self::Unmarked(_) => (StatusCode::SERVICE_UNAVAILABLE, "state"),
             Self::Upstream(error) => upstream_status(error),
             Self::App(error) => app_status(error),
             Self::Pbx(error) => pbx_status(error),
@@ -183,7 +188,8 @@ impl Error {
             Self::Pbx(pbx::Error::Open { retry_after } | pbx::Error::Refused { retry_after }) => {
                 vec![reply::retry_after(*retry_after)]
             }
-            Self::Full => vec![reply::retry_after(FULL)],
+            Self::Full | Self::Unmarked(MarkError::Full) => vec![reply::retry_after(FULL)],
+            Self::Unmarked(_) => vec![reply::retry_after(CROWDED)],
             Self::Upstream(upstream::Error::Full) => vec![reply::retry_after(CROWDED)],
             _ => Vec::new(),
         }
@@ -212,9 +218,7 @@ const fn upstream_status(error: &upstream::Error) -> (StatusCode, &'static str) 
 
 const fn app_status(error: &AppError) -> (StatusCode, &'static str) {
     match error {
-        AppError::Timeout | AppError::Unreachable(upstream::Error::Timeout) => {
-            (StatusCode::GATEWAY_TIMEOUT, "whoami_timeout")
-        }
+        AppError::Timeout => (StatusCode::GATEWAY_TIMEOUT, "whoami_timeout"),
         AppError::Unreachable(_) | AppError::Nonsense { .. } => (StatusCode::BAD_GATEWAY, "whoami"),
     }
 }

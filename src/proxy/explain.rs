@@ -98,7 +98,7 @@ impl Proxy {
             Ok(certificate) => (certificate, None),
             Err(why) => (None, Some(why.to_string())),
         };
-        let end = Rc::new(FarEnd { address, certificate });
+        let end = Rc::new(FarEnd { address, certificate, authority: doors.authority(&authority.host) });
         let caller = Caller { origin, end, authority, id: RequestId::next() };
         Ok(Rehearsal { question, headers, caller, turned_away })
     }
@@ -135,12 +135,18 @@ impl Proxy {
         let verdict = self.chain.ask(&ask).await.map_err(Error::App)?;
         let proof = gate::prove(verdict, &from).map_err(|unproven| story.unproven(unproven))?;
         story.prove(proof.principal());
+        let once = proof.spends().cloned();
         let principal = proof.choose(&selectors.wish).ok_or_else(|| Refused::forbidden(&gate::FOREIGN))?;
         story.prove(&principal);
         story.peek(&limits.caller, &(&principal.method, &principal.subject));
-        match question.act {
-            Act::Pbx => self.rehearse_pbx(&principal, &selectors, caller, story),
-            Act::Ott => self.rehearse_ott(&principal, &selectors.wish, story),
+        let granted = match question.act {
+            Act::Pbx => self.rehearse_pbx(&principal, &selectors, caller, story)?,
+            Act::Ott => self.rehearse_ott(&principal, &selectors.wish, story)?,
+        };
+        story.works_once = once.is_some();
+        match once.filter(|once| self.shared.store.is_marked(&once.scope, &once.id)) {
+            Some(_) => Err(Refused::nobody(gate::USED)),
+            None => Ok(granted),
         }
     }
 

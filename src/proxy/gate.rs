@@ -6,12 +6,13 @@ use jiff::Timestamp;
 use super::cors;
 use super::error::Error;
 use super::{Caller, Proxy};
-use crate::auth::{Act, Ask, Proof, Refused, Verdict};
+use crate::auth::{Act, Ask, Once, Proof, Refused, Verdict};
 use crate::limit::{Limited, client_key};
 use crate::model::grant::{self, PbxGrant, VoximplantGrant, Wish};
 use crate::model::principal::Principal;
 use crate::observe::audit::{Act as Audited, Entry, Outcome};
 use crate::observe::metrics;
+use crate::state::MarkError;
 
 /// What the audit log learns of one login, beside who asked from where.
 #[derive(Debug, Default)]
@@ -105,6 +106,28 @@ impl Proxy {
         proof.choose(wish).ok_or_else(|| self.forbid(act, caller, &shown, &FOREIGN))
     }
 
+    /// Marks the caller's credential as used, if it works once. To be called last, before what it is used for.
+    pub(super) async fn spend(
+        &self,
+        act: Act,
+        once: Option<&Once>,
+        caller: &Caller,
+        facts: &Facts<'_>,
+    ) -> Result<(), Error> {
+        let Some(once) = once else { return Ok(()) };
+        let Err(error) = self.shared.store.mark(&once.scope, &once.id, once.until).await else { return Ok(()) };
+        match error {
+            MarkError::AlreadyUsed => {
+                self.refused(act, caller, facts, USED);
+                Err(self.nobody(caller))
+            }
+            MarkError::Full | MarkError::Unavailable => {
+                self.failed(act, caller, facts, &error.to_string());
+                Err(Error::Unmarked(error))
+            }
+        }
+    }
+
     fn forbid(&self, act: Act, caller: &Caller, principal: &Principal, reason: &dyn std::fmt::Display) -> Error {
         self.refused(act, caller, &Facts { principal: Some(principal), ..Facts::default() }, &reason.to_string());
         Error::Forbidden
@@ -142,6 +165,7 @@ impl Proxy {
             Act::Ott => (Audited::VoximplantToken, metrics::Act::Token),
         };
         self.tally.login(counted_act, counted);
+        let claims = self.claims_used(act, facts.rule);
         let principal = facts.principal;
         self.logs.write_audit(&Entry {
             id: caller.id,
@@ -153,7 +177,18 @@ impl Proxy {
             rule: facts.rule.map(str::to_owned),
             account: facts.account.clone(),
             reason: reason.map(str::to_owned),
+            claims,
         });
+    }
+
+    /// Names the claims by which a rule decided.
+    fn claims_used(&self, act: Audited, rule: Option<&str>) -> Vec<String> {
+        let rule = self.config.rules.iter().find(|one| Some(one.name.as_str()) == rule);
+        let claims = rule.map(|rule| match act {
+            Audited::PbxSession => rule.pbx_claims(),
+            Audited::VoximplantToken => rule.voximplant_claims(),
+        });
+        claims.into_iter().flatten().map(str::to_owned).collect()
     }
 
     /// Says that nobody is proven, and where a person could change that.
@@ -183,6 +218,9 @@ pub(super) const STRANGER: &str = "the app knows no such user";
 /// Why a key may not choose.
 pub(super) const FOREIGN: &str = "the key may not name this account";
 
+/// Why a credential that works once does not.
+pub(super) const USED: &str = "the credential was used before";
+
 /// Why nobody is proven.
 pub(super) enum Unproven {
     /// A page of another origin asks, with what its visitor's browser sends along by itself.
@@ -205,6 +243,7 @@ pub(super) fn asking<'a>(act: Act, headers: &'a HeaderMap, query: Option<&'a str
         origin: &caller.origin,
         peer: caller.end.address,
         certificate: caller.end.certificate.as_ref(),
+        authority: caller.end.authority.as_ref(),
         id: caller.id.header_value(),
         rehearsal: false,
     }

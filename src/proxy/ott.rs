@@ -10,7 +10,7 @@ use super::error::Error;
 use super::gate::Facts;
 use super::small::{self, Fields};
 use super::{Caller, Proxy, cors, reply};
-use crate::auth::Act;
+use crate::auth::{Act, Once};
 use crate::config::Voximplant;
 use crate::model::grant::{VoximplantGrant, Wish};
 use crate::model::ott::{self, LoginToken, OneTimeKey};
@@ -52,9 +52,10 @@ impl Proxy {
         let form = small::form(&head.headers, None)?;
         let fields = small::read(body, form, self.config.server.timeouts.header).await?;
         let question = Question::read(fields, voximplant)?;
+        let once = proof.spends().cloned();
         let principal = self.choose(Act::Ott, proof, &question.wish, caller)?;
         let grant = self.grant_voximplant(&principal, &question.wish, caller)?;
-        let token = self.compute(&question.key, &grant, &principal, voximplant, caller)?;
+        let token = self.compute(&question.key, &grant, (&principal, once.as_ref()), voximplant, caller).await?;
         let wants_json = reply::accepts(&head.headers, b"application/json");
         Ok(if wants_json {
             reply::json(&json!({ "token": token.as_str(), "user": grant.user().as_str() }))
@@ -64,11 +65,11 @@ impl Proxy {
     }
 
     /// Computes the answer. A user without an entry costs the same work, and looks like one that is not allowed.
-    fn compute(
+    async fn compute(
         &self,
         key: &OneTimeKey,
         grant: &VoximplantGrant,
-        principal: &Principal,
+        (principal, once): (&Principal, Option<&Once>),
         voximplant: &Voximplant,
         caller: &Caller,
     ) -> Result<LoginToken, Error> {
@@ -89,6 +90,7 @@ impl Proxy {
         if let Some(distinct_keys) = &self.shared.distinct_keys {
             self.within(distinct_keys.admit(user, key.id(), Instant::now()))?;
         }
+        self.spend(Act::Ott, once, caller, &facts).await?;
         self.granted(Act::Ott, caller, &facts);
         Ok(token)
     }

@@ -4,18 +4,21 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::pbx::Handed;
 use crate::config::{self, Config};
 use crate::limit::{DistinctKeys, Limits};
 use crate::observe::health::Parts;
-use crate::pbx::Breaker;
+use crate::pbx::{Breaker, Issued};
 use crate::replay::Tickets;
+use crate::state::Store;
 use crate::upstream::Connector;
 
 /// How long a ticket of the two-host hand-over is good: as long as the PBX's token behind it.
 const TICKET_LIFE: Duration = Duration::from_secs(10);
+/// How often the store is swept. A file that could not be written is tried again by that, too.
+const SWEEP: Duration = Duration::from_secs(10);
 /// How many tickets may be out at once.
 const TICKETS: usize = 10_000;
 
@@ -25,6 +28,9 @@ pub struct Shared {
     pub(super) distinct_keys: Option<Arc<DistinctKeys>>,
     pub(super) tickets: Arc<Tickets<Handed>>,
     pub(super) breaker: Arc<Breaker>,
+    /// The sessions that went out; they outlive every configuration.
+    pub(super) issued: Arc<Issued>,
+    pub(super) store: Arc<Store>,
     pub(super) app: Option<Connector>,
     pub(super) pbx: Option<Connector>,
 }
@@ -34,12 +40,14 @@ impl Shared {
     ///
     /// # Errors
     /// When the trust roots of an upstream cannot be used.
-    pub fn new(config: &Config) -> Result<Self, rustls::Error> {
+    pub fn new(config: &Config, store: Arc<Store>) -> Result<Self, rustls::Error> {
         Ok(Self {
             limits: Limits::new(&config.limits),
             distinct_keys: distinct_keys(config),
             tickets: Arc::new(Tickets::new(TICKETS, TICKET_LIFE)),
             breaker: Arc::default(),
+            issued: Arc::default(),
+            store,
             app: config.app.as_ref().map(|app| Connector::new(&app.upstream)).transpose()?,
             pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream)).transpose()?,
         })
@@ -53,7 +61,8 @@ impl Shared {
         let mut next = Self {
             limits: self.limits.successor(&config.limits),
             tickets: Arc::clone(&self.tickets),
-            ..Self::new(config)?
+            issued: Arc::clone(&self.issued),
+            ..Self::new(config, Arc::clone(&self.store))?
         };
         let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
         if rate(before) == rate(config) {
@@ -76,7 +85,7 @@ impl Shared {
     /// Returns what must go on for as long as this configuration is in use.
     #[must_use]
     pub fn chores(&self) -> Vec<Pin<Box<dyn Future<Output = ()> + Send>>> {
-        Vec::new()
+        vec![Box::pin(sweep(Arc::clone(&self.store)))]
     }
 
     /// Returns those parts of it that must be ready.
@@ -91,7 +100,17 @@ impl Shared {
             parts.add("pbx", move || pbx.check());
             parts.add("breaker", move || breaker.check(Instant::now()));
         }
+        let store = Arc::clone(&self.store);
+        parts.add("state", move || store.check());
         parts
+    }
+}
+
+/// Forgets in the store what has expired, again and again.
+async fn sweep(store: Arc<Store>) {
+    loop {
+        sleep(SWEEP).await;
+        store.sweep().await;
     }
 }
 

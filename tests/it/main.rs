@@ -9,6 +9,7 @@ mod browser;
 mod bulk;
 mod bytes;
 mod callers;
+mod cached;
 mod commands;
 mod drain;
 mod expect;

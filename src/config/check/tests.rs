@@ -179,7 +179,8 @@ fn the_example_documents_only_keys_and_defaults_that_are_true() {
     same(&plain_vox.max_key_length, &full_vox.max_key_length);
     same(&plain_vox.distinct_keys, &full_vox.distinct_keys);
     assert_eq!((full.methods.len(), full.rules.len(), full.workers.unwrap().get()), (3, 2, 4));
-    assert!(full.audit.is_some() && full.redirect_http.is_some());
+    assert!(full.audit.file.is_some() && full.audit.syslog.is_some() && full.redirect_http.is_some());
+    assert!(!full.audit.chain);
     assert_eq!((plain.admin, full.admin.map(|listen| listen.to_string())), (None, Some("127.0.0.1:9443".to_owned())));
 }
 
@@ -531,6 +532,33 @@ fn logs_go_to_known_places() {
         "8:8: `audit.file`: the folder of this file does not exist, or the name is a folder's",
     );
     check_beside("[audit]\nfile = \"a\\u0007b\"", "8:8: `audit.file`: has a control character in it");
+}
+
+#[test]
+fn audit_lines_go_to_known_places() {
+    let audit = |tail: &str| accepted(&format!("{TOP}{BOTH}[audit]\n{tail}")).audit;
+    let full = audit("file = \"log/audit.log\"\nchain = true\nsyslog = \"udp:192.0.2.9:514\"");
+    assert!(full.chain && full.file.is_some_and(|path| path.is_absolute()));
+    assert_eq!(full.syslog.unwrap().to_string(), "udp:192.0.2.9:514");
+    let syslog = |word: &str| audit(&format!("syslog = \"{word}\"")).syslog.unwrap().to_string();
+    assert_eq!(syslog("unix:/dev/log"), "unix:/dev/log");
+    assert_eq!(syslog("udp:[::1]:514"), "udp:[::1]:514");
+    check_beside("[audit]", "7:1: `audit`: says nothing about where to");
+    check_beside("[audit]\nchain = true", "7:1: `audit`: says nothing about where to");
+    check_beside("[audit]\nchain = true\nsyslog = \"unix:/dev/log\"", "8:9: `audit.chain`: there is no file to guard");
+    for (word, problem) in [
+        ("/dev/log", "not a place of a syslog daemon"),
+        ("unix:", "not a place of a syslog daemon"),
+        ("tcp:192.0.2.9:514", "not a place of a syslog daemon"),
+        ("udp:loghost:514", "has no IP address with a port behind udp:"),
+        ("udp:192.0.2.9", "has no IP address with a port behind udp:"),
+    ] {
+        check_beside(&format!("[audit]\nsyslog = \"{word}\""), &format!("8:10: `audit.syslog`: {problem}"));
+    }
+    check_beside(
+        "[log]\naccess = \"log/one.log\"\n[audit]\nfile = \"log/one.log\"",
+        "10:8: `audit.file`: is the file of the access log",
+    );
 }
 
 // === Upstreams ===

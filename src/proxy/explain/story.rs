@@ -31,6 +31,8 @@ pub struct Story {
     proven: Option<Proven>,
     /// The rules that do not apply, in their order: those before the one that decides.
     passed: Vec<Passed>,
+    /// Whether the credential works once.
+    pub(super) works_once: bool,
     pub(super) outcome: Outcome,
     /// What may stand in the way at this moment.
     notes: Vec<String>,
@@ -88,13 +90,22 @@ impl Story {
         let outcome = Outcome::Refused(Refused { method: None, reason: String::new(), told: None });
         let (id, host) = (id.to_string(), host.to_owned());
         let (shown, passed, notes) = (Vec::new(), Vec::new(), Vec::new());
-        Self { id, act, host, client, shown, proven: None, passed, outcome, notes }
+        Self { id, act, host, client, shown, proven: None, passed, works_once: false, outcome, notes }
     }
 
     /// Tells whether the caller would be let in.
     #[must_use]
     pub const fn is_granted(&self) -> bool {
         matches!(self.outcome, Outcome::Granted(_))
+    }
+
+    /// Notes that what was used before is known to a running gate alone.
+    #[must_use]
+    pub fn told_alone(mut self) -> Self {
+        if self.works_once && self.is_granted() {
+            self.notes.push("it may have been used before, which only the running gate knows (--running)".to_owned());
+        }
+        self
     }
 
     pub(super) fn prove(&mut self, principal: &Principal) {
@@ -104,7 +115,6 @@ impl Story {
     }
 
     pub(super) fn unproven(&mut self, unproven: Unproven) -> Refused {
-        let nobody = Error::Nobody { login: None };
         match unproven {
             Unproven::Elsewhere(principal) => {
                 if let Some(principal) = principal {
@@ -112,13 +122,9 @@ impl Story {
                 }
                 Refused::by(&Error::CrossSite, gate::ELSEWHERE.to_owned())
             }
-            Unproven::Stranger => Refused::by(&nobody, gate::STRANGER.to_owned()),
-            Unproven::Refused(refused) => {
-                Refused { method: refused.method, ..Refused::by(&nobody, refused.reason.into_owned()) }
-            }
-            Unproven::Nobody => {
-                Refused::by(&nobody, "the request shows no credential that a method looks for".to_owned())
-            }
+            Unproven::Stranger => Refused::nobody(gate::STRANGER),
+            Unproven::Refused(refused) => Refused { method: refused.method, ..Refused::nobody(&refused.reason) },
+            Unproven::Nobody => Refused::nobody("the request shows no credential that a method looks for"),
         }
     }
 
@@ -143,6 +149,10 @@ impl Refused {
     fn by(error: &Error, reason: String) -> Self {
         let (status, code) = error.status();
         Self { method: None, reason, told: Some(Told { status: status.as_u16(), error: code.to_owned() }) }
+    }
+
+    pub(super) fn nobody(reason: &str) -> Self {
+        Self::by(&Error::Nobody { login: None }, reason.to_owned())
     }
 
     pub(super) fn forbidden(reason: &dyn fmt::Display) -> Self {
@@ -198,6 +208,9 @@ impl fmt::Display for Story {
         }
         for Passed { rule, why } in &self.passed {
             writeln!(f, "Rule {rule:?} does not apply: {}", plain(why))?;
+        }
+        if self.works_once {
+            writeln!(f, "The credential works once")?;
         }
         for note in &self.notes {
             writeln!(f, "But now: {note}")?;
