@@ -7,6 +7,8 @@ mod app;
 mod bearer;
 mod claims;
 mod header;
+mod jwks;
+mod jwt;
 mod key;
 mod mtls;
 
@@ -20,11 +22,15 @@ use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 use self::bearer::Bearer;
+use self::jwt::Found;
 
 pub use self::app::{App, AppError};
 pub use self::header::Header;
+pub use self::jwks::{Jwks, fetch_once};
+pub use self::jwt::{Jwt, KeySource};
 pub use self::key::Key;
 pub use self::mtls::Mtls;
+use crate::config::TokenPlace;
 use crate::message::origin::Origin;
 use crate::model::grant::Wish;
 use crate::model::principal::Principal;
@@ -78,6 +84,17 @@ pub enum Verdict {
     Stranger,
     /// There is no credential of this kind.
     Abstain,
+}
+
+/// Why nobody can say who is calling.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The app gave no answer.
+    #[error(transparent)]
+    App(#[from] AppError),
+    /// There are no keys to check a token with.
+    #[error("the keys of the method {0:?} have never been fetched")]
+    Keys(String),
 }
 
 /// A credential that is bad, for the audit log and the operator alone.
@@ -189,6 +206,8 @@ pub enum Kind {
     Header(Header),
     /// A certificate is read.
     Mtls(Mtls),
+    /// The signature of a token is checked.
+    Jwt(Jwt),
 }
 
 impl Method {
@@ -215,6 +234,7 @@ enum Shown<'c, 'a> {
     Bearer(Bearer<'a>),
     Header(&'c Header),
     Mtls(&'c Mtls),
+    Token(&'c TokenPlace, Found<'a>),
 }
 
 impl Shown<'_, '_> {
@@ -224,14 +244,27 @@ impl Shown<'_, '_> {
             Self::Bearer(_) => metrics::Method::Key,
             Self::Header(_) => metrics::Method::Header,
             Self::Mtls(_) => metrics::Method::Mtls,
+            Self::Token(..) => metrics::Method::Jwt,
+        }
+    }
+
+    /// Tells whether a method judges it.
+    fn is_for(&self, method: &Method) -> bool {
+        match (self, &method.kind) {
+            (Self::App(shown), Kind::App(app)) => std::ptr::eq(*shown, app),
+            (Self::Bearer(_), Kind::Key(_)) => true,
+            (Self::Token(place, _), Kind::Jwt(jwt)) => jwt.place() == *place,
+            (Self::Header(shown), Kind::Header(header)) => std::ptr::eq(*shown, header),
+            (Self::Mtls(shown), Kind::Mtls(mtls)) => std::ptr::eq(*shown, mtls),
+            _ => false,
         }
     }
 
     /// Tells whether it is one of the cookies that a browser sends along without being asked.
     const fn is_cookie(&self) -> bool {
         match self {
-            Self::App(_) => true,
-            Self::Bearer(_) | Self::Header(_) | Self::Mtls(_) => false,
+            Self::App(_) | Self::Token(TokenPlace::Cookie(_), _) => true,
+            Self::Bearer(_) | Self::Token(..) | Self::Header(_) | Self::Mtls(_) => false,
         }
     }
 }
@@ -242,7 +275,7 @@ impl Chain {
     pub fn new(methods: Vec<Method>, tally: Tally) -> Self {
         let headers = methods.iter().filter_map(|method| match &method.kind {
             Kind::Header(header) => Some(header),
-            Kind::App(_) | Kind::Key(_) | Kind::Mtls(_) => None,
+            _ => None,
         });
         let apart = headers.flat_map(Header::fields).cloned().collect();
         Self { methods, apart, tally }
@@ -251,8 +284,8 @@ impl Chain {
     /// Asks who is calling. Two credentials at once are refused: nobody could tell which of them is meant.
     ///
     /// # Errors
-    /// When the app that must be asked gives no answer.
-    pub async fn ask(&self, ask: &Ask<'_>) -> Result<Verdict, AppError> {
+    /// When whoever must be asked gives no answer.
+    pub async fn ask(&self, ask: &Ask<'_>) -> Result<Verdict, Error> {
         let shown = self.shown(ask);
         let (method, verdict) = match shown.as_slice() {
             [] => (metrics::Method::None, Ok(Verdict::Abstain)),
@@ -273,34 +306,48 @@ impl Chain {
     }
 
     /// Finds what the request shows. All keys are one kind of credential: the key that was shown fits one of them or
-    /// none. Each app method is a kind of its own.
+    /// none. So are all tokens in one place. Each app method is a kind of its own.
     fn shown<'c, 'a>(&'c self, ask: &Ask<'a>) -> Vec<Shown<'c, 'a>> {
-        let bearer = bearer::of(ask.headers).filter(|_| self.keys().next().is_some());
         let mut ignore_cookies = false;
-        let mut shown: Vec<_> = bearer.map(Shown::Bearer).into_iter().collect();
+        let mut shown: Vec<_> = self.bearer(ask).into_iter().collect();
         for method in &self.methods {
             let found = match &method.kind {
                 Kind::App(app) => app.finds_credential(ask.headers).then_some(Shown::App(app)),
                 Kind::Header(header) => header.finds_credential(ask).then_some(Shown::Header(header)),
                 Kind::Mtls(mtls) => mtls.finds_credential(ask).then_some(Shown::Mtls(mtls)),
-                // Found above.
-                Kind::Key(_) => {
-                    ignore_cookies |= method.ignore_cookies && bearer.is_some();
-                    None
+                Kind::Jwt(jwt) if !shows(&shown, jwt.place()) => {
+                    jwt::find(jwt.place(), ask).map(|found| Shown::Token(jwt.place(), found))
                 }
+                // Found above.
+                Kind::Key(_) | Kind::Jwt(_) => None,
             };
-            ignore_cookies |= method.ignore_cookies && found.is_some();
             shown.extend(found);
+            ignore_cookies |= method.ignore_cookies && shown.iter().any(|shown| shown.is_for(method));
         }
         shown.retain(|shown| !(ignore_cookies && shown.is_cookie()));
         shown
     }
 
-    async fn judge(&self, shown: &Shown<'_, '_>, ask: &Ask<'_>) -> Result<Verdict, AppError> {
+    /// Finds what is behind `Authorization: Bearer`: a token or a key, by its form where both are possible.
+    fn bearer<'c, 'a>(&'c self, ask: &Ask<'a>) -> Option<Shown<'c, 'a>> {
+        let (has_keys, place) = (self.keys().next().is_some(), &TokenPlace::Bearer);
+        let has_tokens = self.tokens(place).next().is_some();
+        match bearer::of(ask.headers)? {
+            Bearer::Shown(text) if has_tokens && (!has_keys || jwt::is_token(text)) => {
+                Some(Shown::Token(place, Found::Token(text.into())))
+            }
+            bearer if has_keys || has_tokens => Some(Shown::Bearer(bearer)),
+            _ => None,
+        }
+    }
+
+    async fn judge(&self, shown: &Shown<'_, '_>, ask: &Ask<'_>) -> Result<Verdict, Error> {
         match shown {
-            Shown::App(app) => app.ask(ask).await,
             Shown::Header(header) => Ok(header.judge(ask)),
             Shown::Mtls(mtls) => Ok(mtls.judge(ask, Timestamp::now())),
+            Shown::App(app) => Ok(app.ask(ask).await?),
+            Shown::Token(_, Found::Malformed(problem)) => Ok(Verdict::refuse("jwt", *problem)),
+            Shown::Token(place, Found::Token(text)) => jwt::judge(self.tokens(place), text).await,
             Shown::Bearer(Bearer::Malformed) => Ok(Verdict::refuse("bearer", "the bearer credential is malformed")),
             Shown::Bearer(Bearer::Shown(shown)) => Ok(key::judge(self.keys(), shown, ask)),
         }
@@ -309,7 +356,14 @@ impl Chain {
     fn keys(&self) -> impl Iterator<Item = &Rc<Key>> {
         self.methods.iter().filter_map(|method| match &method.kind {
             Kind::Key(key) => Some(key),
-            Kind::App(_) | Kind::Header(_) | Kind::Mtls(_) => None,
+            _ => None,
+        })
+    }
+
+    fn tokens<'c>(&'c self, place: &TokenPlace) -> impl Iterator<Item = &'c Jwt> {
+        self.methods.iter().filter_map(move |method| match &method.kind {
+            Kind::Jwt(jwt) if jwt.place() == place => Some(jwt),
+            _ => None,
         })
     }
 
@@ -324,13 +378,17 @@ impl Chain {
     pub fn vouched(&self, headers: &HeaderMap, peer: IpAddr) -> Vec<(HeaderName, HeaderValue)> {
         let believed = self.methods.iter().filter_map(|method| match &method.kind {
             Kind::Header(header) => Some(header).filter(|header| header.vouches(headers, peer)),
-            Kind::App(_) | Kind::Key(_) | Kind::Mtls(_) => None,
+            _ => None,
         });
         believed.flat_map(|header| header.told(headers)).collect()
     }
 }
 
-const fn counted(verdict: &Result<Verdict, AppError>) -> metrics::Verdict {
+fn shows(shown: &[Shown<'_, '_>], place: &TokenPlace) -> bool {
+    shown.iter().any(|shown| matches!(shown, Shown::Token(known, _) if *known == place))
+}
+
+const fn counted(verdict: &Result<Verdict, Error>) -> metrics::Verdict {
     match verdict {
         Ok(Verdict::Admit(_)) => metrics::Verdict::Admit,
         Ok(Verdict::Refuse(_)) => metrics::Verdict::Refuse,

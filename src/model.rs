@@ -3,6 +3,7 @@
 pub mod account;
 pub mod field;
 pub mod grant;
+pub mod jwt;
 pub mod landing;
 pub mod loopback;
 pub mod ott;

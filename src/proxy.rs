@@ -106,7 +106,7 @@ impl Proxy {
             let (admin, breaker) = (settings.admin.as_ref()?, Arc::clone(&shared.breaker));
             Some(Pbx::new(Rc::clone(upstream), settings, admin, breaker, tally.clone()))
         });
-        let chain = chain(&config.methods, app.as_ref(), &tally)?;
+        let chain = chain(&config.methods, app.as_ref(), &shared, &tally)?;
         let routes = Routes::new(app_config, pbx_config);
         Ok(Self { config, shared, logs: Rc::new(logs), tally, routes, app, pbx, sessions, chain })
     }
@@ -281,6 +281,7 @@ fn answer_method(request: &Request<Payload>) -> Result<Option<Response<Body>>, E
 fn chain(
     methods: &[config::Method],
     app: Option<&Rc<Upstream>>,
+    shared: &Shared,
     tally: &Tally,
 ) -> Result<Chain, http::uri::InvalidUri> {
     let mut chain = Vec::new();
@@ -295,6 +296,11 @@ fn chain(
             (config::MethodKind::Header(settings), _) => auth::Kind::Header(auth::Header::new(name, settings.clone())),
             (config::MethodKind::Mtls(settings), _) => auth::Kind::Mtls(auth::Mtls::new(name, settings.clone())),
             (config::MethodKind::Key(key), _) => auth::Kind::Key(Rc::new(auth::Key::new(name, key.clone()))),
+            (config::MethodKind::Jwt(jwt), _) => match shared.keys(jwt) {
+                Some(keys) => auth::Kind::Jwt(auth::Jwt::new(name, jwt.clone(), keys)),
+                // Whatever the configuration names is shared.
+                None => continue,
+            },
         };
         chain.push(auth::Method::new(kind, method.ignore_cookies));
     }

@@ -206,6 +206,7 @@ impl Server {
             State::Draining | State::HandedOver => Err("draining".to_owned()),
         });
         self.metrics.health.watch(parts);
+        self.metrics.watch_keys(self.snapshot().freshness());
     }
 
     /// Opens the log files again: they may have been moved away.

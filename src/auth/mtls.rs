@@ -172,3 +172,104 @@ fn plain(name: &str) -> Result<String, &'static str> {
 }
 
 const ODD: &str = "a name in the certificate has characters that no name has";
+
+#[cfg(test)]
+mod tests {
+    use rcgen::string::Ia5String;
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+
+    use super::*;
+
+    /// Names as `kind:name`.
+    fn certificate(names: &[&str]) -> CertificateDer<'static> {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        for name in names {
+            let (kind, name) = name.split_once(':').unwrap();
+            let text = || Ia5String::try_from(name).unwrap();
+            match kind {
+                "uri" => params.subject_alt_names.push(SanType::URI(text())),
+                "email" => params.subject_alt_names.push(SanType::Rfc822Name(text())),
+                "dns" => params.subject_alt_names.push(SanType::DnsName(text())),
+                "cn" => params.distinguished_name.push(DnType::CommonName, name),
+                "o" => params.distinguished_name.push(DnType::OrganizationName, name),
+                _ => unreachable!("{kind}"),
+            }
+        }
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    }
+
+    fn principal(names: &[&str], identity: &[Identity], now: &str) -> Result<Principal, &'static str> {
+        let settings = ClientCertificate { identity: identity.to_vec(), fingerprints: Vec::new(), client_ca: None };
+        Mtls::new("mtls".into(), settings).principal(&certificate(names), now.parse().unwrap())
+    }
+
+    const NOW: &str = "2026-01-01T00:00:00Z";
+    const ALL: [Identity; 4] = [Identity::SanUri, Identity::SanEmail, Identity::SanDns, Identity::Cn];
+
+    #[test]
+    fn the_first_kind_of_name_that_is_there_is_the_identity() {
+        #[track_caller]
+        fn check(names: &[&str], identity: &[Identity], expected: Option<&str>) {
+            let subject = principal(names, identity, NOW).map(|principal| principal.subject);
+            assert_eq!(subject.ok().as_deref(), expected, "{names:?}");
+        }
+        check(&["cn:Ann", "dns:Ann.test", "email:a@b.test", "uri:urn:ann"], &ALL, Some("urn:ann"));
+        check(&["cn:Ann", "dns:Ann.test", "email:A@b.test"], &ALL, Some("a@b.test"));
+        check(&["cn:Ann", "dns:Ann.test"], &ALL, Some("ann.test"));
+        check(&["cn:Ann"], &ALL, Some("ann"));
+        check(&["cn:Ann", "dns:ann.test"], &[Identity::Cn, Identity::SanDns], Some("ann"));
+        check(&["cn:Ann"], &ALL[..3], None);
+        check(&[], &ALL, None);
+        // Nobody could tell which is meant, and the next kind is not asked for help.
+        check(&["email:a@b.test", "email:c@b.test", "dns:ann.test"], &ALL, None);
+        check(&["email:a@b.test", "email:c@b.test", "dns:ann.test"], &[Identity::SanDns], Some("ann.test"));
+    }
+
+    #[test]
+    fn trap_a_name_with_a_nul_or_a_letter_of_another_alphabet_is_none() {
+        for name in ["dns:ann.test\0.evil.test", "email:ann@b.test\0", "uri:urn:a b", "email:", "cn:ann\0", "o:a\nb"] {
+            assert_eq!(principal(&["dns:ann.test", name], &[Identity::SanDns], NOW).unwrap_err(), ODD, "{name:?}");
+        }
+        assert!(principal(&["dns:ann.test", "o:Ännchen"], &[Identity::SanDns], NOW).is_ok());
+    }
+
+    #[test]
+    fn dates_count_when_somebody_logs_in() {
+        for (now, good) in [
+            ("2019-12-31T23:59:59Z", false),
+            ("2020-01-01T00:00:00Z", true),
+            ("2030-01-01T00:00:00Z", true),
+            ("2030-01-01T00:00:01Z", false),
+        ] {
+            assert_eq!(principal(&["dns:ann.test"], &ALL, now).is_ok(), good, "{now}");
+        }
+    }
+
+    #[test]
+    fn every_name_is_a_claim_and_alone_of_its_kind_also_a_text() {
+        let names = ["uri:urn:a", "uri:urn:b", "email:a@b.test", "cn:Ann", "o:Acme"];
+        let claims = principal(&names, &[Identity::Fingerprint], NOW).unwrap().claims;
+        let text = |name: &str| claims.get(name).and_then(Claim::text);
+        assert_eq!(claims["san_uri"], Claim::List(vec!["urn:a".into(), "urn:b".into()]));
+        assert_eq!(claims["san_email"], Claim::List(vec!["a@b.test".into()]));
+        assert_eq!((text("uri"), text("email"), text("dns")), (None, Some("a@b.test"), None));
+        assert_eq!((text("cn"), text("o"), text("issuer"), text("ou")), (Some("Ann"), Some("Acme"), Some("Ann"), None));
+        assert_eq!(text("identity"), text("fingerprint"));
+        assert_eq!(text("fingerprint").map(str::len), Some(64));
+        assert!(text("serial").is_some() && !claims.contains_key("san_dns"));
+    }
+
+    #[test]
+    fn only_listed_certificates_where_there_is_a_list() {
+        let certificate = certificate(&["dns:ann.test"]);
+        let own: [u8; 32] = digest(&SHA256, &certificate).as_ref().try_into().unwrap();
+        for (fingerprints, good) in [(vec![], true), (vec![[0; 32], own], true), (vec![[0; 32]], false)] {
+            let settings = ClientCertificate { identity: ALL.to_vec(), fingerprints, client_ca: None };
+            let method = Mtls::new("mtls".into(), settings);
+            assert_eq!(method.principal(&certificate, NOW.parse().unwrap()).is_ok(), good);
+        }
+    }
+}

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::HeaderName;
+use http::{HeaderName, Uri};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -20,6 +20,7 @@ use tracing::Level;
 use super::problem::Problem;
 use crate::model::account::{Domain, Language};
 use crate::model::grant::Rule;
+use crate::model::jwt;
 use crate::model::ott::Ha1;
 use crate::model::rate::Rate;
 use crate::model::secret::Secret;
@@ -424,6 +425,8 @@ pub enum MethodKind {
     Header(TrustedHeader),
     /// The caller's end of the connection showed a certificate.
     Mtls(ClientCertificate),
+    /// A token is shown that somebody has signed.
+    Jwt(Jwt),
 }
 
 /// The settings of a method of type `app`.
@@ -534,6 +537,52 @@ pub enum Identity {
     Fingerprint,
     /// The common name of its subject.
     Cn,
+}
+
+/// The settings of a method of type `jwt`.
+#[derive(Debug, Clone)]
+pub struct Jwt {
+    /// Where the token is.
+    pub place: TokenPlace,
+    /// Whether it travels by itself, whoever made the browser send the request.
+    pub is_ambient: bool,
+    /// The keys that it may be signed with.
+    pub keys: JwtKeys,
+    /// What it must say.
+    pub rules: jwt::Rules,
+    /// The claim that says who somebody is; none: the usual one.
+    pub subject: Option<String>,
+}
+
+/// Where a request carries a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenPlace {
+    /// Behind `Authorization: Bearer`.
+    Bearer,
+    /// In a field of its own.
+    Header(HeaderName),
+    /// In a cookie.
+    Cookie(String),
+    /// In a parameter of the query; once.
+    Query(String),
+}
+
+/// The keys that a token may be signed with.
+#[derive(Debug, Clone)]
+pub enum JwtKeys {
+    /// These.
+    Fixed(Arc<jwt::Keys>),
+    /// Those that an identity provider publishes.
+    Fetched(KeySet),
+}
+
+/// Where an identity provider publishes its keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySet {
+    /// The address; `https`, or `http` on this machine.
+    pub url: Uri,
+    /// The certificates of `ca`; none: the public trust roots.
+    pub ca: Option<Vec<CertificateDer<'static>>>,
 }
 
 /// `[limits]`.

@@ -129,6 +129,12 @@ fn tells_secret(text: &str) -> bool {
     names_secret(&text)
 }
 
+/// Tells whether the value of a parameter of this name is hidden.
+#[must_use]
+pub fn hides(name: &str) -> bool {
+    is_secret(name)
+}
+
 fn names_secret(text: &str) -> bool {
     let mut pairs = text.split(['?', '&', ';', '#']).filter_map(|pair| pair.split_once('='));
     pairs.any(|(name, _)| is_secret(name))

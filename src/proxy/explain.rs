@@ -132,7 +132,7 @@ impl Proxy {
         let (selectors, from) = self.asked(rehearsal)?;
         let ask = Ask { rehearsal: true, ..gate::asking(question.act, headers, question.query.as_deref(), caller) };
         story.shown = self.chain.shows(&ask);
-        let verdict = self.chain.ask(&ask).await.map_err(Error::App)?;
+        let verdict = self.chain.ask(&ask).await.map_err(Error::from)?;
         let proof = gate::prove(verdict, &from).map_err(|unproven| story.unproven(unproven))?;
         story.prove(proof.principal());
         let once = proof.spends().cloned();

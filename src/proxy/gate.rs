@@ -48,7 +48,7 @@ impl Proxy {
         query: Option<&str>,
         caller: &Caller,
     ) -> Result<Verdict, Error> {
-        self.chain.ask(&asking(act, headers, query, caller)).await.map_err(Error::App)
+        Ok(self.chain.ask(&asking(act, headers, query, caller)).await?)
     }
 
     /// Judges what is known of a caller, and counts it.

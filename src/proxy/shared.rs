@@ -7,9 +7,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::pbx::Handed;
-use crate::config::{self, Config};
+use crate::auth::{Jwks, KeySource};
+use crate::config::{self, Config, JwtKeys, MethodKind};
 use crate::limit::{DistinctKeys, Limits};
 use crate::observe::health::Parts;
+use crate::observe::metrics::Freshness;
 use crate::pbx::{Breaker, Issued};
 use crate::replay::Tickets;
 use crate::state::Store;
@@ -22,6 +24,9 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// How many tickets may be out at once.
 const TICKETS: usize = 10_000;
 
+/// A set of keys that is fetched, and the methods that it is for.
+type Fetching = (Vec<String>, Arc<Jwks>);
+
 /// What all workers share: counts, marks and the breaker.
 pub struct Shared {
     pub(super) limits: Limits,
@@ -33,6 +38,7 @@ pub struct Shared {
     pub(super) store: Arc<Store>,
     pub(super) app: Option<Connector>,
     pub(super) pbx: Option<Connector>,
+    jwks: Vec<Fetching>,
 }
 
 impl Shared {
@@ -50,6 +56,7 @@ impl Shared {
             store,
             app: config.app.as_ref().map(|app| Connector::new(&app.upstream)).transpose()?,
             pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream)).transpose()?,
+            jwks: jwks(config, &[])?,
         })
     }
 
@@ -61,6 +68,7 @@ impl Shared {
         let mut next = Self {
             limits: self.limits.successor(&config.limits),
             tickets: Arc::clone(&self.tickets),
+            jwks: jwks(config, &self.jwks)?,
             issued: Arc::clone(&self.issued),
             ..Self::new(config, Arc::clone(&self.store))?
         };
@@ -82,16 +90,42 @@ impl Shared {
         Ok(next)
     }
 
+    /// Finds the keys of a method.
+    pub(super) fn keys(&self, jwt: &config::Jwt) -> Option<KeySource> {
+        match &jwt.keys {
+            JwtKeys::Fixed(keys) => Some(KeySource::Fixed(Arc::clone(keys))),
+            JwtKeys::Fetched(at) => {
+                let (_, jwks) = self.jwks.iter().find(|(_, jwks)| jwks.is_at(at))?;
+                Some(KeySource::Fetched(Arc::clone(jwks)))
+            }
+        }
+    }
+
+    /// Returns how fresh the keys are, by the names of their methods.
+    #[must_use]
+    pub fn freshness(&self) -> Vec<(String, Arc<Freshness>)> {
+        let all =
+            self.jwks.iter().flat_map(|(names, jwks)| names.iter().map(move |name| (name.clone(), jwks.freshness())));
+        all.collect()
+    }
+
     /// Returns what must go on for as long as this configuration is in use.
     #[must_use]
     pub fn chores(&self) -> Vec<Pin<Box<dyn Future<Output = ()> + Send>>> {
-        vec![Box::pin(sweep(Arc::clone(&self.store)))]
+        let jwks = self.jwks.iter().map(|(_, jwks)| Arc::clone(jwks).keep_fresh());
+        let mut chores: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = vec![Box::pin(sweep(Arc::clone(&self.store)))];
+        chores.extend(jwks.map(|chore| Box::pin(chore) as Pin<Box<_>>));
+        chores
     }
 
     /// Returns those parts of it that must be ready.
     #[must_use]
     pub fn parts(&self) -> Parts {
         let mut parts = Parts::default();
+        if !self.jwks.is_empty() {
+            let jwks = self.jwks.clone();
+            parts.add("jwks", move || check_jwks(&jwks));
+        }
         if let Some(app) = self.app.clone() {
             parts.add("app", move || app.check());
         }
@@ -104,6 +138,29 @@ impl Shared {
         parts.add("state", move || store.check());
         parts
     }
+}
+
+/// Prepares to fetch the sets of keys that the methods name, each once. What was fetched `before` stays.
+fn jwks(config: &Config, before: &[Fetching]) -> Result<Vec<Fetching>, rustls::Error> {
+    let mut all: Vec<Fetching> = Vec::new();
+    for method in &config.methods {
+        let MethodKind::Jwt(config::Jwt { keys: JwtKeys::Fetched(at), .. }) = &method.kind else { continue };
+        if let Some((names, _)) = all.iter_mut().find(|(_, jwks)| jwks.is_at(at)) {
+            names.push(method.name.clone());
+            continue;
+        }
+        let kept = before.iter().find(|(_, jwks)| jwks.is_at(at)).map(|(_, jwks)| Arc::clone(jwks));
+        let jwks = kept.map_or_else(|| Jwks::new(at).map(Arc::new), Ok)?;
+        all.push((vec![method.name.clone()], jwks));
+    }
+    Ok(all)
+}
+
+/// Names the methods whose keys have never been fetched.
+fn check_jwks(all: &[Fetching]) -> Result<(), String> {
+    let missing = all.iter().filter_map(|(names, jwks)| Some((names, jwks.check().err()?)));
+    let missing: Vec<_> = missing.map(|(names, problem)| format!("{}: {problem}", names.join(", "))).collect();
+    if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }
 }
 
 /// Forgets in the store what has expired, again and again.

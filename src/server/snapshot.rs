@@ -10,7 +10,7 @@ use super::control::Chore;
 use crate::config::{Certificate, Config};
 use crate::observe::Logs;
 use crate::observe::health::Parts;
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::{Freshness, Tally};
 use crate::proxy::{Proxy, Shared};
 use crate::state::Store;
 use crate::tls::server::Doors;
@@ -74,6 +74,11 @@ impl Snapshot {
     /// Returns what must go on for as long as this configuration is in use.
     pub(super) fn chores(&self) -> Vec<Chore> {
         self.shared.chores()
+    }
+
+    /// Returns how fresh the keys of identity providers are, by the names of their methods.
+    pub(super) fn freshness(&self) -> Vec<(String, Arc<Freshness>)> {
+        self.shared.freshness()
     }
 
     /// Returns the parts that must be ready, of what this configuration comes to.

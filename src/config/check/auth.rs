@@ -2,6 +2,7 @@
 
 mod app;
 mod header;
+mod jwt;
 mod key;
 mod mtls;
 
@@ -51,13 +52,16 @@ impl<'d, 'i> Methods<'d, 'i> {
             // A cookie is all that the app is asked about: it cannot be ignored for its own sake.
             let ignore_cookies = match kind {
                 Kind::App => None,
-                Kind::Key | Kind::Header | Kind::Mtls => table.get("ignore_cookies").and_then(|node| node.boolean()),
+                Kind::Key | Kind::Jwt | Kind::Header | Kind::Mtls => {
+                    table.get("ignore_cookies").and_then(|node| node.boolean())
+                }
             };
             let kind = match kind {
                 Kind::App => app::read(table).map(MethodKind::App),
                 Kind::Key => key::read(table, self, around).map(MethodKind::Key),
                 Kind::Header => header::read(table, around).map(MethodKind::Header),
                 Kind::Mtls => mtls::read(table, around).map(MethodKind::Mtls),
+                Kind::Jwt => jwt::read(table, self, around).map(MethodKind::Jwt),
             };
             Some(Method { name: name?.to_owned(), kind: kind?, ignore_cookies: ignore_cookies.unwrap_or_default() })
         });
@@ -77,13 +81,14 @@ impl<'d, 'i> Methods<'d, 'i> {
 enum Kind {
     App,
     Key,
+    Jwt,
     Header,
     Mtls,
 }
 
 /// The types by the words that name them, which also name a method that has no name of its own.
-const KINDS: [(&str, Kind); 4] =
-    [("app", Kind::App), ("key", Kind::Key), ("header", Kind::Header), ("mtls", Kind::Mtls)];
+const KINDS: [(&str, Kind); 5] =
+    [("app", Kind::App), ("key", Kind::Key), ("jwt", Kind::Jwt), ("header", Kind::Header), ("mtls", Kind::Mtls)];
 
 fn kind(node: &Node<'_, '_>) -> Option<Kind> {
     if node.string()? == REDIRECT {

@@ -255,6 +255,14 @@ labels! {
         Cut = "cut",
     }
 
+    /// What came of fetching keys.
+    Fetch = "result" {
+        /// They are in use.
+        Ok = "ok",
+        /// The last ones stay in use.
+        Failed = "failed",
+    }
+
     /// What came of reading the configuration again.
     Reload = "result" {
         /// It is in use.

@@ -57,7 +57,7 @@ fn whoami_path(node: &Node<'_, '_>) -> Option<String> {
 }
 
 /// Reads the name of a cookie. Browsers store more than RFC 6265 §4.1.1 allows, `#` for one.
-fn cookie(node: &Node<'_, '_>) -> Option<String> {
+pub(super) fn cookie(node: &Node<'_, '_>) -> Option<String> {
     let name = node.word()?;
     let spelled = name.bytes().all(|byte| byte.is_ascii_graphic() && !b"=;,\"".contains(&byte));
     if spelled {
