@@ -19,7 +19,7 @@ use super::error::Error;
 use super::pbx::{self, Selectors};
 use super::shared::{app_upstream, pbx_upstream};
 use super::small::Fields;
-use super::{Caller, FarEnd, Proxy, click, cors, gate, ott};
+use super::{Caller, FarEnd, Proxy, click, confirm, cors, gate, ott};
 use crate::auth::{Act, Ask};
 use crate::config::HostPattern;
 use crate::limit::client_key;
@@ -136,6 +136,7 @@ impl Proxy {
         let proof = gate::prove(verdict, &from).map_err(|unproven| story.unproven(unproven))?;
         story.prove(proof.principal());
         let once = proof.spends().cloned();
+        story.asks_first = question.act == Act::Pbx && confirm::is_needed(&proof, headers);
         let principal = proof.choose(&selectors.wish).ok_or_else(|| Refused::forbidden(&gate::FOREIGN))?;
         story.prove(&principal);
         story.peek(&limits.caller, &(&principal.method, &principal.subject));
@@ -182,14 +183,15 @@ impl Proxy {
     ) -> Result<Granted, Refused> {
         let now = Timestamp::now();
         let grant = story.decide(grant::explain_pbx(&self.config.rules, principal, &selectors.wish, now))?;
-        let account = grant.account();
-        story.peek(&self.shared.limits.account, &("pbx", account.limit_key()));
+        let role = grant.role();
+        story.peek(self.shared.limits.sessions(role.level()), &(role.level().as_str(), role.limit_key()));
         let pbx = self.pbx_side().ok_or(Error::NotFound)?;
         let language = pbx::language(selectors.language.as_ref(), &grant, pbx.settings)?;
-        let host = self.pbx_host(account, pbx, caller)?;
+        let host = self.pbx_host(role, pbx, caller)?;
         Ok(Granted::Pbx {
             rule: grant.rule().to_owned(),
-            account: account.to_string(),
+            account: role.to_string(),
+            level: role.level().as_str().to_owned(),
             language: language.map(|language| language.as_str().to_owned()),
             host,
         })

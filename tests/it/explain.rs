@@ -86,7 +86,7 @@ async fn a_cookie_is_shown_to_the_app_and_its_claims_lead_to_an_account() {
             "    tenant = acme.test",
             "    user = alice",
             "    vox = alice",
-            "Granted by rule \"staff\": account 40@acme.test, at pbx.test",
+            "Granted by rule \"staff\": account 40@acme.test, level user, at pbx.test",
         ],
     );
     let told = stage.explain(&["--cookie", &cookie, "--act", "ott", "--host", "app.test"]).await;
@@ -153,7 +153,7 @@ async fn a_key_chooses_within_its_lists_and_every_rule_says_why_it_does_not_appl
             "    account = 40",
             "    domain = acme.test",
             "Rule \"staff\" does not apply: there is no claim \"ext\"",
-            "Granted by rule \"machines\": account 40@acme.test, at pbx.test",
+            "Granted by rule \"machines\": account 40@acme.test, level user, at pbx.test",
         ],
     );
     let told = stage.explain(&["--bearer", KEY]).await;
@@ -211,7 +211,7 @@ async fn a_wish_selects_only_inside_the_grant() {
     let told = stage.explain(&["--cookie", &cookie, "--account", "41"]).await;
     assert!(told.text.contains("Refused: rule \"staff\" grants somebody else than was asked for\n"), "{}", told.text);
     let told = stage.explain(&["--cookie", &cookie, "--lang", "fr", "--account", "40"]).await;
-    assert!(told.text.ends_with(": account 40@acme.test, in language fr, at pbx.test\n"), "{}", told.text);
+    assert!(told.text.ends_with(": account 40@acme.test, level user, in language fr, at pbx.test\n"), "{}", told.text);
     let told = stage.explain(&["--cookie", &cookie, "--lang", "xx"]).await;
     assert!(told.text.ends_with("The caller is told: 400 malformed\n"), "{}", told.text);
     let told = stage.explain(&["--cookie", &cookie, "--act", "ott", "--user", "bob"]).await;

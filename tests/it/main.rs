@@ -11,6 +11,7 @@ mod bytes;
 mod cached;
 mod callers;
 mod commands;
+mod credentials;
 mod drain;
 mod expect;
 mod explain;

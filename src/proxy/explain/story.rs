@@ -33,6 +33,8 @@ pub struct Story {
     passed: Vec<Passed>,
     /// Whether the credential works once.
     pub(super) works_once: bool,
+    /// Whether a page with a button comes before the session.
+    pub(super) asks_first: bool,
     pub(super) outcome: Outcome,
     /// What may stand in the way at this moment.
     notes: Vec<String>,
@@ -65,7 +67,7 @@ pub(super) enum Outcome {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Granted {
-    Pbx { rule: String, account: String, language: Option<String>, host: String },
+    Pbx { rule: String, account: String, level: String, language: Option<String>, host: String },
     Voximplant { rule: String, user: String },
 }
 
@@ -90,7 +92,19 @@ impl Story {
         let outcome = Outcome::Refused(Refused { method: None, reason: String::new(), told: None });
         let (id, host) = (id.to_string(), host.to_owned());
         let (shown, passed, notes) = (Vec::new(), Vec::new(), Vec::new());
-        Self { id, act, host, client, shown, proven: None, passed, works_once: false, outcome, notes }
+        Self {
+            id,
+            act,
+            host,
+            client,
+            shown,
+            proven: None,
+            passed,
+            works_once: false,
+            asks_first: false,
+            outcome,
+            notes,
+        }
     }
 
     /// Tells whether the caller would be let in.
@@ -212,6 +226,9 @@ impl fmt::Display for Story {
         if self.works_once {
             writeln!(f, "The credential works once")?;
         }
+        if self.asks_first {
+            writeln!(f, "A page with a button comes first")?;
+        }
         for note in &self.notes {
             writeln!(f, "But now: {note}")?;
         }
@@ -241,8 +258,8 @@ impl fmt::Display for Outcome {
 impl fmt::Display for Granted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pbx { rule, account, language, host } => {
-                write!(f, "Granted by rule {rule:?}: account {account}")?;
+            Self::Pbx { rule, account, level, language, host } => {
+                write!(f, "Granted by rule {rule:?}: account {account}, level {level}")?;
                 if let Some(language) = language {
                     write!(f, ", in language {language}")?;
                 }
