@@ -158,7 +158,7 @@ impl Proxy {
         let Err(error) = self.shared.store.mark(&once.scope, &once.id, once.until).await else { return Ok(()) };
         match error {
             MarkError::AlreadyUsed => {
-                self.refused(act, caller, facts, "the credential was used before");
+                self.refused(act, caller, facts, USED);
                 Err(self.nobody(caller))
             }
             MarkError::Unkept(error) => {
@@ -267,6 +267,9 @@ pub(super) const STRANGER: &str = "the app knows no such user";
 pub(super) const FOREIGN: &str = "the key may not name this account";
 /// Why whoever is frozen gets no login.
 pub(super) const FROZEN: &str = "the account is frozen";
+
+/// Why a credential that works once does not.
+pub(super) const USED: &str = "the credential was used before";
 
 /// Why nobody is proven.
 pub(super) enum Unproven {

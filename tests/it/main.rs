@@ -15,6 +15,7 @@ mod commands;
 mod credentials;
 mod drain;
 mod expect;
+mod explain;
 mod failover;
 mod framing;
 mod guard;
