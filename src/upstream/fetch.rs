@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -137,22 +138,53 @@ where
         let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|_| FetchError::Body)?;
         Ok(Response::from_parts(head, body.to_bytes()))
     };
+    let mut answer = pin!(answer);
     tokio::select! {
         biased;
-        answer = answer => answer,
-        // It ends before the answer does only when it fails.
-        ended = connection => Err(ended.err().map_or(FetchError::Body, FetchError::Broken)),
+        answer = &mut answer => answer,
+        ended = connection => match ended {
+            // All that came is on its way to the answer: a server may close as soon as it has said everything.
+            Ok(()) => answer.await,
+            Err(error) => Err(FetchError::Broken(error)),
+        },
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[track_caller]
     fn check(uri: &str, expected: Option<(&str, u16)>) {
         let place = Place::of(&uri.parse().unwrap()).ok();
         assert_eq!(place.as_ref().map(|place| (place.at.host.as_str(), place.at.port)), expected, "{uri}");
+    }
+
+    #[tokio::test]
+    async fn a_server_may_close_as_soon_as_it_has_answered() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Uri = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let body = "x".repeat(100_000);
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let server = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                stream.read_exact(&mut [0; 16]).await.unwrap();
+                // The request has no body, so the answer may go out before the rest of its head is read.
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+                drop(stream.read_to_end(&mut Vec::new()).await);
+            }
+        });
+        let trust = Trust { ca: None, server_name: None, pins: Vec::new(), skip_verify: false };
+        let fetcher = Fetcher::new(&trust, Duration::from_secs(10)).unwrap();
+        for _ in 0..50 {
+            let mut request = Request::new(Bytes::new());
+            *request.uri_mut() = url.clone();
+            assert_eq!(fetcher.fetch(request).await.unwrap().body().len(), body.len());
+        }
+        server.abort();
     }
 
     #[test]
