@@ -6,15 +6,18 @@
 mod app;
 mod bearer;
 mod claims;
+mod header;
 mod jwks;
 mod jwt;
 mod key;
+mod link;
+mod mtls;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
@@ -23,14 +26,18 @@ use self::bearer::Bearer;
 use self::jwt::Found;
 
 pub use self::app::{App, AppError};
+pub use self::header::Header;
 pub use self::jwks::{Jwks, fetch_once};
 pub use self::jwt::{Jwt, KeySource};
 pub use self::key::Key;
-use crate::config::TokenPlace;
+pub use self::link::Link;
+pub use self::mtls::Mtls;
+use crate::config::{Confirm, TokenPlace};
 use crate::message::origin::Origin;
 use crate::model::grant::Wish;
 use crate::model::principal::Principal;
 use crate::observe::metrics::{self, Tally};
+use crate::tls::server::Authority;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +66,8 @@ pub struct Ask<'a> {
     pub peer: IpAddr,
     /// The certificate that the other end showed and its handshake verified.
     pub certificate: Option<&'a CertificateDer<'static>>,
+    /// Who signed it.
+    pub authority: Option<&'a Authority>,
     /// The request's id, told to the app.
     pub id: HeaderValue,
     /// Whether nobody is let in, whatever is answered: the operator wants to know what would be. Then nothing is marked
@@ -115,6 +124,8 @@ pub struct Proof {
     key: Option<Rc<Key>>,
     /// The credential works once.
     once: Option<Once>,
+    /// Whether a person must say that they mean it.
+    confirm: Confirm,
 }
 
 /// What is marked as used right before a caller is given what it asked for: then nobody uses it again.
@@ -133,24 +144,36 @@ impl Proof {
     /// certificate, the login at a proxy before us.
     #[must_use]
     pub const fn ambient(principal: Principal) -> Self {
-        Self { principal, is_ambient: true, key: None, once: None }
+        Self { principal, is_ambient: true, key: None, once: None, confirm: Confirm::Never }
     }
 
     /// Vouches for a caller by what only a request carries that is meant as a login.
     #[must_use]
     pub const fn deliberate(principal: Principal) -> Self {
-        Self { principal, is_ambient: false, key: None, once: None }
+        Self { principal, is_ambient: false, key: None, once: None, confirm: Confirm::Never }
     }
 
     /// Vouches for a server that names whom it asks for.
     const fn by_key(principal: Principal, key: Rc<Key>) -> Self {
-        Self { principal, is_ambient: false, key: Some(key), once: None }
+        Self { principal, is_ambient: false, key: Some(key), once: None, confirm: Confirm::Never }
     }
 
     /// Lets the credential work once: it is marked as used when a session or a token is about to be given for it.
     #[must_use]
     pub fn once(self, once: Once) -> Self {
         Self { once: Some(once), ..self }
+    }
+
+    /// Lets it count only once a person has said that they mean it.
+    #[must_use]
+    pub fn confirmed(self, confirm: Confirm) -> Self {
+        Self { confirm, ..self }
+    }
+
+    /// Returns whether a person must say that they mean it.
+    #[must_use]
+    pub const fn confirm(&self) -> Confirm {
+        self.confirm
     }
 
     /// Returns what must be marked as used.
@@ -195,6 +218,12 @@ pub enum Kind {
     App(App),
     /// A key of ours is compared.
     Key(Rc<Key>),
+    /// A proxy before us is believed.
+    Header(Header),
+    /// A certificate is read.
+    Mtls(Mtls),
+    /// A signed link is checked.
+    Link(Link),
     /// The signature of a token is checked.
     Jwt(Jwt),
 }
@@ -212,6 +241,8 @@ impl Method {
 #[derive(Debug)]
 pub struct Chain {
     methods: Vec<Method>,
+    /// Fields that only believed proxies may send.
+    apart: Rc<[HeaderName]>,
     tally: Tally,
 }
 
@@ -219,7 +250,11 @@ pub struct Chain {
 enum Shown<'c, 'a> {
     App(&'c App),
     Bearer(Bearer<'a>),
+    Header(&'c Header),
+    Mtls(&'c Mtls),
     Token(&'c TokenPlace, Found<'a>),
+    /// The query of a signed link.
+    Link(&'a str),
 }
 
 impl Shown<'_, '_> {
@@ -227,7 +262,10 @@ impl Shown<'_, '_> {
         match self {
             Self::App(_) => metrics::Method::App,
             Self::Bearer(_) => metrics::Method::Key,
+            Self::Header(_) => metrics::Method::Header,
+            Self::Mtls(_) => metrics::Method::Mtls,
             Self::Token(..) => metrics::Method::Jwt,
+            Self::Link(_) => metrics::Method::Link,
         }
     }
 
@@ -235,8 +273,10 @@ impl Shown<'_, '_> {
     fn is_for(&self, method: &Method) -> bool {
         match (self, &method.kind) {
             (Self::App(shown), Kind::App(app)) => std::ptr::eq(*shown, app),
-            (Self::Bearer(_), Kind::Key(_)) => true,
+            (Self::Bearer(_), Kind::Key(_)) | (Self::Link(_), Kind::Link(_)) => true,
             (Self::Token(place, _), Kind::Jwt(jwt)) => jwt.place() == *place,
+            (Self::Header(shown), Kind::Header(header)) => std::ptr::eq(*shown, header),
+            (Self::Mtls(shown), Kind::Mtls(mtls)) => std::ptr::eq(*shown, mtls),
             _ => false,
         }
     }
@@ -245,7 +285,7 @@ impl Shown<'_, '_> {
     const fn is_cookie(&self) -> bool {
         match self {
             Self::App(_) | Self::Token(TokenPlace::Cookie(_), _) => true,
-            Self::Bearer(_) | Self::Token(..) => false,
+            Self::Bearer(_) | Self::Token(..) | Self::Header(_) | Self::Mtls(_) | Self::Link(_) => false,
         }
     }
 }
@@ -253,8 +293,13 @@ impl Shown<'_, '_> {
 impl Chain {
     /// Makes a chain of methods.
     #[must_use]
-    pub const fn new(methods: Vec<Method>, tally: Tally) -> Self {
-        Self { methods, tally }
+    pub fn new(methods: Vec<Method>, tally: Tally) -> Self {
+        let headers = methods.iter().filter_map(|method| match &method.kind {
+            Kind::Header(header) => Some(header),
+            _ => None,
+        });
+        let apart = headers.flat_map(Header::fields).cloned().collect();
+        Self { methods, apart, tally }
     }
 
     /// Asks who is calling. Two credentials at once are refused: nobody could tell which of them is meant.
@@ -285,15 +330,17 @@ impl Chain {
     /// none. So are all tokens in one place. Each app method is a kind of its own.
     fn shown<'c, 'a>(&'c self, ask: &Ask<'a>) -> Vec<Shown<'c, 'a>> {
         let mut ignore_cookies = false;
-        let mut shown: Vec<_> = self.bearer(ask).into_iter().collect();
+        let mut shown: Vec<_> = self.bearer(ask).into_iter().chain(self.link(ask)).collect();
         for method in &self.methods {
             let found = match &method.kind {
                 Kind::App(app) => app.finds_credential(ask.headers).then_some(Shown::App(app)),
+                Kind::Header(header) => header.finds_credential(ask).then_some(Shown::Header(header)),
+                Kind::Mtls(mtls) => mtls.finds_credential(ask).then_some(Shown::Mtls(mtls)),
                 Kind::Jwt(jwt) if !shows(&shown, jwt.place()) => {
                     jwt::find(jwt.place(), ask).map(|found| Shown::Token(jwt.place(), found))
                 }
                 // Found above.
-                Kind::Key(_) | Kind::Jwt(_) => None,
+                Kind::Key(_) | Kind::Jwt(_) | Kind::Link(_) => None,
             };
             shown.extend(found);
             ignore_cookies |= method.ignore_cookies && shown.iter().any(|shown| shown.is_for(method));
@@ -315,11 +362,20 @@ impl Chain {
         }
     }
 
+    /// Finds a signed link. All are one kind of credential: the key of a link is one of one method, or of none.
+    fn link<'c, 'a>(&'c self, ask: &Ask<'a>) -> Option<Shown<'c, 'a>> {
+        self.links().next()?;
+        link::find(ask).map(Shown::Link)
+    }
+
     async fn judge(&self, shown: &Shown<'_, '_>, ask: &Ask<'_>) -> Result<Verdict, Error> {
         match shown {
+            Shown::Header(header) => Ok(header.judge(ask)),
+            Shown::Mtls(mtls) => Ok(mtls.judge(ask, Timestamp::now())),
             Shown::App(app) => Ok(app.ask(ask).await?),
             Shown::Token(_, Found::Malformed(problem)) => Ok(Verdict::refuse("jwt", *problem)),
             Shown::Token(place, Found::Token(text)) => jwt::judge(self.tokens(place), text).await,
+            Shown::Link(query) => Ok(link::judge(self.links(), ask, query)),
             Shown::Bearer(Bearer::Malformed) => Ok(Verdict::refuse("bearer", "the bearer credential is malformed")),
             Shown::Bearer(Bearer::Shown(shown)) => Ok(key::judge(self.keys(), shown, ask)),
         }
@@ -328,15 +384,38 @@ impl Chain {
     fn keys(&self) -> impl Iterator<Item = &Rc<Key>> {
         self.methods.iter().filter_map(|method| match &method.kind {
             Kind::Key(key) => Some(key),
-            Kind::App(_) | Kind::Jwt(_) => None,
+            _ => None,
+        })
+    }
+
+    fn links(&self) -> impl Iterator<Item = &Link> {
+        self.methods.iter().filter_map(|method| match &method.kind {
+            Kind::Link(link) => Some(link),
+            _ => None,
         })
     }
 
     fn tokens<'c>(&'c self, place: &TokenPlace) -> impl Iterator<Item = &'c Jwt> {
         self.methods.iter().filter_map(move |method| match &method.kind {
             Kind::Jwt(jwt) if jwt.place() == place => Some(jwt),
-            Kind::App(_) | Kind::Key(_) | Kind::Jwt(_) => None,
+            _ => None,
         })
+    }
+
+    /// Returns the fields that only believed proxies may send, in any spelling.
+    #[must_use]
+    pub const fn apart(&self) -> &Rc<[HeaderName]> {
+        &self.apart
+    }
+
+    /// Returns which of these fields an upstream may hear, with what they say. `peer`: the other end of the connection.
+    #[must_use]
+    pub fn vouched(&self, headers: &HeaderMap, peer: IpAddr) -> Vec<(HeaderName, HeaderValue)> {
+        let believed = self.methods.iter().filter_map(|method| match &method.kind {
+            Kind::Header(header) => Some(header).filter(|header| header.vouches(headers, peer)),
+            _ => None,
+        });
+        believed.flat_map(|header| header.told(headers)).collect()
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::{Done, EX_CONFIG, causes, complain, load};
 use crate::auth;
 use crate::config::{self, Config, HostPattern, JwtKeys, MethodKind, Whoami};
-use crate::model::account::Account;
+use crate::model::account::{Account, Role};
 use crate::observe::metrics::{Side, Tally};
 use crate::pbx::{self, Pbx};
 use crate::upstream::{self, Answer, Connector, Payload, Upstream};
@@ -130,7 +130,10 @@ async fn try_pbx(config: &Config, settings: &config::Pbx) -> Vec<String> {
     let Some(admin) = &settings.admin else { return problems };
     let nobody =
         Account::new("callgate-check", "callgate-check.invalid".parse().expect("a host name")).expect("an account");
-    let problem = match Pbx::new(upstream, settings, admin, Arc::default(), Tally::default()).mint(&nobody).await {
+    let problem = match Pbx::new(upstream, settings, admin, Arc::default(), Tally::default())
+        .mint(&Role::User(nobody))
+        .await
+    {
         Ok(_) => "the PBX opens sessions in domains that do not exist".to_owned(),
         Err(pbx::Error::Unknown) => return problems,
         Err(pbx::Error::Refused { .. }) => format!(

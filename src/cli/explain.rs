@@ -203,7 +203,9 @@ fn read(path: &Path) -> Result<String, String> {
 /// Judges with what the configuration says, as a gate would that has just started.
 fn rehearse(config: Config, question: &Question) -> Result<Story, ExitCode> {
     let unusable = |error: &dyn Error| failed(EX_CONFIG, "the configuration cannot be used", error);
-    let shared = Arc::new(Shared::new(&config, Arc::new(Store::in_memory())).map_err(|error| unusable(&error))?);
+    // Which links were used is known to the gate that runs, which has the file open.
+    let store = Arc::new(Store::in_memory());
+    let shared = Arc::new(Shared::new(&config, store).map_err(|error| unusable(&error))?);
     let doors = Doors::new(&config.certificates).map_err(|error| unusable(&error))?;
     let (logs, _) = Logs::memory(config.log.format);
     let config = Arc::new(config);

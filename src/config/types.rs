@@ -21,6 +21,7 @@ use super::problem::Problem;
 use crate::model::account::{Domain, Language};
 use crate::model::grant::Rule;
 use crate::model::jwt;
+use crate::model::link;
 use crate::model::ott::Ha1;
 use crate::model::rate::Rate;
 use crate::model::secret::Secret;
@@ -362,6 +363,8 @@ pub struct Pbx {
     pub admin: Option<Admin>,
     /// How a session reaches the browser.
     pub handoff: Handoff,
+    /// How sessions of administrators are asked for.
+    pub dialect: Dialect,
     /// The path of the landing page: `/welcome.htm` for `link`, `/thirdparty.htm` for `cookie` when not written.
     pub landing: String,
     /// The languages a caller may choose.
@@ -386,6 +389,15 @@ pub enum Handoff {
     Link,
     /// In the PBX's own cookie; no id in any URL.
     Cookie,
+}
+
+/// How the PBX is asked for sessions of administrators; those of users are asked for alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// The tenant's administrator is the user `admin`. Nobody can ask for the system's.
+    Legacy,
+    /// The tenant's administrator is no user; the system's is `"admin": true`.
+    Modern,
 }
 
 /// `[voximplant]`.
@@ -421,8 +433,14 @@ pub enum MethodKind {
     App(Whoami),
     /// A server shows a key of ours.
     Key(ApiKey),
+    /// A proxy before us names the caller.
+    Header(TrustedHeader),
+    /// The caller's end of the connection showed a certificate.
+    Mtls(ClientCertificate),
     /// A token is shown that somebody has signed.
     Jwt(Jwt),
+    /// A server has signed an address.
+    Link(SignedLinks),
 }
 
 /// The settings of a method of type `app`.
@@ -436,6 +454,8 @@ pub struct Whoami {
     pub headers: Vec<HeaderName>,
     /// The deadline of the answer, connecting included.
     pub timeout: Duration,
+    /// How long an answer that knows the caller is believed, from when it was asked for; none: each login asks.
+    pub cache: Option<Duration>,
 }
 
 /// All, or only those listed.
@@ -445,6 +465,28 @@ pub enum Names {
     All,
     /// These, by exact name.
     Listed(Vec<String>),
+}
+
+/// The settings of a method of type `link`.
+#[derive(Debug, Clone)]
+pub struct SignedLinks {
+    /// The secrets that sign; the first signs what we sign ourselves.
+    pub keys: Vec<link::Key>,
+    /// How long a link may live.
+    pub ttl: Duration,
+    /// Whether a person must say that they mean it.
+    pub confirm: Confirm,
+}
+
+/// Whether a person must say that they mean to log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirm {
+    /// No: whoever opens the link is logged in.
+    Never,
+    /// Unless their browser says that they clicked.
+    Auto,
+    /// Yes.
+    Always,
 }
 
 /// The settings of a method of type `key`.
@@ -466,6 +508,71 @@ pub struct ApiKey {
     pub from: Vec<IpNet>,
     /// When it ends.
     pub expires: Option<Timestamp>,
+}
+
+/// The settings of a method of type `header`.
+#[derive(Debug, Clone)]
+pub struct TrustedHeader {
+    /// The addresses of the proxies that are believed.
+    pub from: Vec<IpNet>,
+    /// The field that names the caller.
+    pub user: HeaderName,
+    /// Other claims by name, and the fields that say them.
+    pub claims: Vec<(String, HeaderClaim)>,
+    /// What the proxies prove themselves by, besides their address.
+    pub secret: Option<HeaderSecret>,
+}
+
+impl TrustedHeader {
+    /// Returns every field that nobody else may send, the secret's among them.
+    pub fn fields(&self) -> impl Iterator<Item = &HeaderName> {
+        let claims = self.claims.iter().map(|(_, claim)| &claim.field);
+        [&self.user].into_iter().chain(claims).chain(self.secret.iter().map(|secret| &secret.field))
+    }
+}
+
+/// A field that says a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderClaim {
+    /// The field.
+    pub field: HeaderName,
+    /// What stands between the items of a list; none: it is one text.
+    pub separator: Option<char>,
+}
+
+/// A field that proves a proxy.
+#[derive(Debug, Clone)]
+pub struct HeaderSecret {
+    /// The field.
+    pub field: HeaderName,
+    /// Its value.
+    pub value: Secret,
+}
+
+/// The settings of a method of type `mtls`.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    /// What names the caller: the first kind of name that the certificate has.
+    pub identity: Vec<Identity>,
+    /// SHA-256 of the certificates that are accepted; empty: all that the authorities signed.
+    pub fingerprints: Vec<[u8; 32]>,
+    /// The authorities whose certificates are looked at; none: those of all listeners, which are the same.
+    pub client_ca: Option<Vec<CertificateDer<'static>>>,
+}
+
+/// A kind of name in a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// A URI among its alternative names.
+    SanUri,
+    /// A mail address among them.
+    SanEmail,
+    /// A host name among them.
+    SanDns,
+    /// SHA-256 of it.
+    Fingerprint,
+    /// The common name of its subject.
+    Cn,
 }
 
 /// The settings of a method of type `jwt`.
@@ -523,6 +630,8 @@ pub struct Limits {
     pub caller: Rate,
     /// Grants for each account or Voximplant user.
     pub account: Rate,
+    /// Grants of administrators' sessions, for each administrator.
+    pub admin: Rate,
     /// Refusals for each client address, before all its requests are refused for a while.
     pub failures: Rate,
     /// Password logins passing through to the PBX, for each client address.

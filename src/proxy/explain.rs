@@ -98,7 +98,7 @@ impl Proxy {
             Ok(certificate) => (certificate, None),
             Err(why) => (None, Some(why.to_string())),
         };
-        let end = Rc::new(FarEnd { address, certificate });
+        let end = Rc::new(FarEnd { address, certificate, authority: doors.authority(&authority.host) });
         let caller = Caller { origin, end, authority, id: RequestId::next() };
         Ok(Rehearsal { question, headers, caller, turned_away })
     }
@@ -176,14 +176,14 @@ impl Proxy {
     ) -> Result<Granted, Refused> {
         let grant = grant::pbx(&self.config.rules, principal, &selectors.wish, Timestamp::now())
             .map_err(|why| Refused::forbidden(&why))?;
-        let account = grant.account();
-        story.peek(&self.shared.limits.account, &("pbx", account.limit_key()));
+        let role = grant.role();
+        story.peek(self.shared.limits.sessions(role.level()), &(role.level().as_str(), role.limit_key()));
         let pbx = self.pbx_side().ok_or(Error::NotFound)?;
         let language = pbx::language(selectors.language.as_ref(), &grant, pbx.settings)?;
-        let host = self.pbx_host(account, pbx, caller)?;
+        let host = self.pbx_host(role, pbx, caller)?;
         Ok(Granted::Pbx {
             rule: grant.rule().to_owned(),
-            account: account.to_string(),
+            account: role.to_string(),
             language: language.map(|language| language.as_str().to_owned()),
             host,
         })

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::pbx::Handed;
 use crate::auth::{Jwks, KeySource};
 use crate::config::{self, Config, JwtKeys, MethodKind};
 use crate::limit::{DistinctKeys, Limits};
@@ -21,8 +20,6 @@ use crate::upstream::Connector;
 const TICKET_LIFE: Duration = Duration::from_secs(10);
 /// How often the store is swept. A file that could not be written is tried again by that, too.
 const SWEEP: Duration = Duration::from_secs(10);
-/// How many tickets may be out at once.
-const TICKETS: usize = 10_000;
 
 /// A set of keys that is fetched, and the methods that it is for.
 type Fetching = (Vec<String>, Arc<Jwks>);
@@ -31,7 +28,7 @@ type Fetching = (Vec<String>, Arc<Jwks>);
 pub struct Shared {
     pub(super) limits: Limits,
     pub(super) distinct_keys: Option<Arc<DistinctKeys>>,
-    pub(super) tickets: Arc<Tickets<Handed>>,
+    pub(super) tickets: Tickets,
     pub(super) breaker: Arc<Breaker>,
     /// The sessions that went out; they outlive every configuration.
     pub(super) issued: Arc<Issued>,
@@ -50,7 +47,7 @@ impl Shared {
         Ok(Self {
             limits: Limits::new(&config.limits),
             distinct_keys: distinct_keys(config),
-            tickets: Arc::new(Tickets::new(TICKETS, TICKET_LIFE)),
+            tickets: Tickets::new(Arc::clone(&store), TICKET_LIFE),
             breaker: Arc::default(),
             issued: Arc::default(),
             store,
@@ -67,7 +64,6 @@ impl Shared {
     pub fn successor(&self, before: &Config, config: &Config) -> Result<Self, rustls::Error> {
         let mut next = Self {
             limits: self.limits.successor(&config.limits),
-            tickets: Arc::clone(&self.tickets),
             jwks: jwks(config, &self.jwks)?,
             issued: Arc::clone(&self.issued),
             ..Self::new(config, Arc::clone(&self.store))?

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
@@ -23,6 +24,26 @@ pub struct Doors {
     policies: Vec<Arc<ServerConfig>>,
     /// Whoever judges the certificates that clients show under each policy; nobody where none is asked for.
     judges: Vec<Option<Arc<dyn ClientCertVerifier>>>,
+    /// Who signs the certificates of clients, for each policy.
+    authorities: Vec<Option<Authority>>,
+}
+
+/// Those who may sign the certificates that a policy asks for, told from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Authority([u8; 32]);
+
+impl Authority {
+    /// Names these certificates.
+    #[must_use]
+    pub fn of(ca: &[CertificateDer<'_>]) -> Self {
+        let mut all = digest::Context::new(&digest::SHA256);
+        for certificate in ca {
+            all.update(digest::digest(&digest::SHA256, certificate).as_ref());
+        }
+        let mut name = [0; 32];
+        name.copy_from_slice(all.finish().as_ref());
+        Self(name)
+    }
 }
 
 /// The policy that a connection's handshake went through.
@@ -49,9 +70,10 @@ impl Doors {
             names.add(certificate, policy)?;
         }
         let names = Arc::new(names);
+        let signing = authorities.iter().map(|ca| ca.map(Authority::of)).collect();
         let judges = authorities.into_iter().map(|ca| ca.map(verifier).transpose()).collect::<Result<Vec<_>, _>>()?;
         let policies = judges.iter().map(|judge| config(&names, judge.as_ref())).collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { names, policies, judges }))
+        Ok(Arc::new(Self { names, policies, judges, authorities: signing }))
     }
 
     /// Returns the only policy, if there is only one: it needs no look at the name that the client asks for.
@@ -82,6 +104,12 @@ impl Doors {
         }
     }
 
+    /// Returns who signs the certificates that clients show under a name; nobody where none is asked for.
+    #[must_use]
+    pub fn authority(&self, name: &str) -> Option<Authority> {
+        self.authorities[self.names.answering(Some(name)).map_or(0, |named| named.policy)]
+    }
+
     /// Returns the policy of the certificate that answers a name (SNI).
     #[must_use]
     pub fn policy(self: &Arc<Self>, name: Option<&str>) -> Policy {
@@ -94,6 +122,12 @@ impl Policy {
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.doors.policies[self.index])
+    }
+
+    /// Returns who has signed the certificates of its clients; nobody where none is asked for.
+    #[must_use]
+    pub fn authority(&self) -> Option<Authority> {
+        self.doors.authorities[self.index]
     }
 
     /// Tells whether requests for a host may come by this policy. Where there are several, nobody can tell that of a host
