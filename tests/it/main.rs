@@ -27,6 +27,8 @@ mod http2;
 mod identity;
 mod inject;
 mod interim;
+mod issuer;
+mod jwt;
 mod liar;
 mod limits;
 mod load;
