@@ -11,4 +11,5 @@ pub mod rate;
 pub mod redact;
 pub mod secret;
 pub mod session;
+pub mod shield;
 pub mod template;

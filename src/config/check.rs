@@ -5,6 +5,7 @@ mod allow;
 mod audit;
 mod auth;
 mod server;
+mod shield;
 mod tls;
 mod upstream;
 mod values;

@@ -23,6 +23,7 @@ use crate::model::grant::Rule;
 use crate::model::ott::Ha1;
 use crate::model::rate::Rate;
 use crate::model::secret::Secret;
+use crate::model::shield::Doors;
 
 /// Everything `proxy.toml` says, with its files read and its defaults filled in.
 #[derive(Debug)]
@@ -365,6 +366,27 @@ pub struct Pbx {
     pub languages: Vec<Language>,
     /// The deadline of one question to the PBX (mint or exchange), connecting included.
     pub timeout: Duration,
+    /// What only some networks may do there; none: whatever the PBX permits, from anywhere.
+    pub shield: Option<Shield>,
+}
+
+/// `[pbx] shield`.
+#[derive(Debug, Clone)]
+pub struct Shield {
+    /// The networks that are not kept from anything.
+    pub from: Vec<IpNet>,
+    /// The paths of administrators.
+    pub doors: Doors,
+    /// Whether a browser may land with a session that went out elsewhere.
+    pub any_session: bool,
+}
+
+impl Shield {
+    /// Tells whether a client is kept from something. `client`: IPv4 in its own form.
+    #[must_use]
+    pub fn is_for(&self, client: IpAddr) -> bool {
+        !self.from.iter().any(|network| network.contains(&client))
+    }
 }
 
 /// The PBX administrator's credentials. Their use is `pbx`'s alone.

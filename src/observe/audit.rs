@@ -65,6 +65,8 @@ pub enum Act {
     PbxSession,
     /// A login token for Voximplant.
     VoximplantToken,
+    /// Nothing: it is a way around callgate to the PBX.
+    PbxBypass,
 }
 
 /// What came of a login.
@@ -129,6 +131,7 @@ impl Act {
         match self {
             Self::PbxSession => "pbx_session",
             Self::VoximplantToken => "voximplant_token",
+            Self::PbxBypass => "pbx_bypass",
         }
     }
 }

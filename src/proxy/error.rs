@@ -50,6 +50,9 @@ pub(super) enum Error {
     /// Somebody is proven and may not do this.
     #[error("this is not permitted")]
     Forbidden,
+    /// The shield keeps strangers from this.
+    #[error("this is not permitted from here")]
+    KeptOut,
     /// The request came from another site's page.
     #[error("this request must come from the same site")]
     CrossSite,
@@ -105,6 +108,7 @@ impl Error {
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type"),
             Self::Nobody { .. } => (StatusCode::UNAUTHORIZED, "nobody"),
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::KeptOut => (StatusCode::FORBIDDEN, "kept_out"),
             Self::CrossSite => (StatusCode::FORBIDDEN, "cross_site"),
             Self::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "limited"),
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "misdirected"),

@@ -152,6 +152,15 @@ impl Proxy {
             Act::Ott => (Audited::VoximplantToken, metrics::Act::Token),
         };
         self.tally.login(counted_act, counted);
+        self.write_entry(act, outcome, caller, facts, reason);
+    }
+
+    /// Audits what the shield kept out.
+    pub(super) fn kept_out(&self, caller: &Caller, reason: &str) {
+        self.write_entry(Audited::PbxBypass, Outcome::Refused, caller, &Facts::default(), Some(reason));
+    }
+
+    fn write_entry(&self, act: Audited, outcome: Outcome, caller: &Caller, facts: &Facts<'_>, reason: Option<&str>) {
         let claims = self.claims_used(act, facts.rule);
         let principal = facts.principal;
         self.logs.write_audit(&Entry {
@@ -174,6 +183,7 @@ impl Proxy {
         let claims = rule.map(|rule| match act {
             Audited::PbxSession => rule.pbx_claims(),
             Audited::VoximplantToken => rule.voximplant_claims(),
+            Audited::PbxBypass => std::collections::BTreeSet::new(),
         });
         claims.into_iter().flatten().map(str::to_owned).collect()
     }
