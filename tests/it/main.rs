@@ -36,6 +36,7 @@ mod pbx;
 mod pool;
 mod reload;
 mod reparse;
+mod shield;
 mod sockets;
 mod stage;
 mod story;
