@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::HeaderName;
+use http::{HeaderName, Uri};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -20,6 +20,7 @@ use tracing::Level;
 use super::problem::Problem;
 use crate::model::account::{Domain, Language};
 use crate::model::grant::Rule;
+use crate::model::jwt;
 use crate::model::ott::Ha1;
 use crate::model::rate::Rate;
 use crate::model::secret::Secret;
@@ -58,6 +59,8 @@ pub struct Config {
     pub audit: Audit,
     /// Where health and metrics are told; none: nowhere.
     pub admin: Option<Listen>,
+    /// The file of what must outlive a restart; none: a restart forgets it.
+    pub state: Option<PathBuf>,
     /// What is allowed but hardly meant, such as a method that no rule uses.
     pub warnings: Vec<Problem>,
 }
@@ -440,6 +443,12 @@ pub enum MethodKind {
     App(Whoami),
     /// A server shows a key of ours.
     Key(ApiKey),
+    /// A proxy before us names the caller.
+    Header(TrustedHeader),
+    /// The caller's end of the connection showed a certificate.
+    Mtls(ClientCertificate),
+    /// A token is shown that somebody has signed.
+    Jwt(Jwt),
 }
 
 /// The settings of a method of type `app`.
@@ -453,6 +462,8 @@ pub struct Whoami {
     pub headers: Vec<HeaderName>,
     /// The deadline of the answer, connecting included.
     pub timeout: Duration,
+    /// How long an answer that knows the caller is believed, from when it was asked for; none: each login asks.
+    pub cache: Option<Duration>,
 }
 
 /// All, or only those listed.
@@ -483,6 +494,117 @@ pub struct ApiKey {
     pub from: Vec<IpNet>,
     /// When it ends.
     pub expires: Option<Timestamp>,
+}
+
+/// The settings of a method of type `header`.
+#[derive(Debug, Clone)]
+pub struct TrustedHeader {
+    /// The addresses of the proxies that are believed.
+    pub from: Vec<IpNet>,
+    /// The field that names the caller.
+    pub user: HeaderName,
+    /// Other claims by name, and the fields that say them.
+    pub claims: Vec<(String, HeaderClaim)>,
+    /// What the proxies prove themselves by, besides their address.
+    pub secret: Option<HeaderSecret>,
+}
+
+impl TrustedHeader {
+    /// Returns every field that nobody else may send, the secret's among them.
+    pub fn fields(&self) -> impl Iterator<Item = &HeaderName> {
+        let claims = self.claims.iter().map(|(_, claim)| &claim.field);
+        [&self.user].into_iter().chain(claims).chain(self.secret.iter().map(|secret| &secret.field))
+    }
+}
+
+/// A field that says a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderClaim {
+    /// The field.
+    pub field: HeaderName,
+    /// What stands between the items of a list; none: it is one text.
+    pub separator: Option<char>,
+}
+
+/// A field that proves a proxy.
+#[derive(Debug, Clone)]
+pub struct HeaderSecret {
+    /// The field.
+    pub field: HeaderName,
+    /// Its value.
+    pub value: Secret,
+}
+
+/// The settings of a method of type `mtls`.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    /// What names the caller: the first kind of name that the certificate has.
+    pub identity: Vec<Identity>,
+    /// SHA-256 of the certificates that are accepted; empty: all that the authorities signed.
+    pub fingerprints: Vec<[u8; 32]>,
+    /// The authorities whose certificates are looked at; none: those of all listeners, which are the same.
+    pub client_ca: Option<Vec<CertificateDer<'static>>>,
+}
+
+/// A kind of name in a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// A URI among its alternative names.
+    SanUri,
+    /// A mail address among them.
+    SanEmail,
+    /// A host name among them.
+    SanDns,
+    /// SHA-256 of it.
+    Fingerprint,
+    /// The common name of its subject.
+    Cn,
+}
+
+/// The settings of a method of type `jwt`.
+#[derive(Debug, Clone)]
+pub struct Jwt {
+    /// Where the token is.
+    pub place: TokenPlace,
+    /// Whether it travels by itself, whoever made the browser send the request.
+    pub is_ambient: bool,
+    /// The keys that it may be signed with.
+    pub keys: JwtKeys,
+    /// What it must say.
+    pub rules: jwt::Rules,
+    /// The claim that says who somebody is; none: the usual one.
+    pub subject: Option<String>,
+}
+
+/// Where a request carries a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenPlace {
+    /// Behind `Authorization: Bearer`.
+    Bearer,
+    /// In a field of its own.
+    Header(HeaderName),
+    /// In a cookie.
+    Cookie(String),
+    /// In a parameter of the query; once.
+    Query(String),
+}
+
+/// The keys that a token may be signed with.
+#[derive(Debug, Clone)]
+pub enum JwtKeys {
+    /// These.
+    Fixed(Arc<jwt::Keys>),
+    /// Those that an identity provider publishes.
+    Fetched(KeySet),
+}
+
+/// Where an identity provider publishes its keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySet {
+    /// The address; `https`, or `http` on this machine.
+    pub url: Uri,
+    /// The certificates of `ca`; none: the public trust roots.
+    pub ca: Option<Vec<CertificateDer<'static>>>,
 }
 
 /// `[limits]`.
