@@ -11,6 +11,7 @@ pub mod path;
 pub mod principal;
 pub mod rate;
 pub mod redact;
+pub mod rsa;
 pub mod secret;
 pub mod session;
 pub mod shield;

@@ -56,6 +56,8 @@ pub enum Event {
     Freeze,
     /// Somebody gets logins again.
     Thaw,
+    /// Two clients log in as one Voximplant user at the same time.
+    Race,
 }
 
 /// What a login opens.
@@ -122,6 +124,7 @@ impl Event {
         match self {
             Self::Freeze => "audit freeze",
             Self::Thaw => "audit thaw",
+            Self::Race => "audit race",
         }
     }
 }

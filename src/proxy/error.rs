@@ -51,6 +51,9 @@ pub(super) enum Error {
     /// Somebody is proven and may not do this.
     #[error("this is not permitted")]
     Forbidden,
+    /// Somebody is proven, and leads to a user that there is not. Looks as if it were not permitted.
+    #[error("this is not permitted")]
+    UnknownUser,
     /// The shield keeps strangers from this.
     #[error("this is not permitted from here")]
     KeptOut,
@@ -114,7 +117,7 @@ impl Error {
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type"),
             Self::Nobody { .. } => (StatusCode::UNAUTHORIZED, "nobody"),
-            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::Forbidden | Self::UnknownUser => (StatusCode::FORBIDDEN, "forbidden"),
             Self::KeptOut => (StatusCode::FORBIDDEN, "kept_out"),
             Self::CrossSite => (StatusCode::FORBIDDEN, "cross_site"),
             Self::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "limited"),

@@ -33,7 +33,7 @@ impl Proxy {
     }
 
     /// Turns what a limit says into an answer, and counts who is beyond it.
-    pub(super) fn within(&self, asked: Result<(), Limited>) -> Result<(), Error> {
+    pub(super) fn within<T>(&self, asked: Result<T, Limited>) -> Result<T, Error> {
         asked.map_err(|limited| {
             self.tally.limited(limited.name);
             Error::Limited(limited)
@@ -96,7 +96,8 @@ impl Proxy {
     ) -> Result<VoximplantGrant, Error> {
         let grant = grant::voximplant(&self.config.rules, principal, wish, Timestamp::now())
             .map_err(|refusal| self.forbid(Act::Ott, caller, principal, &refusal))?;
-        self.within(self.shared.limits.account.admit(&("voximplant", grant.user().as_str())))?;
+        let user = self.config.voximplant.as_ref().map_or(grant.user().as_str(), |all| all.key(grant.user()));
+        self.within(self.shared.limits.account.admit(&("voximplant", user)))?;
         Ok(grant)
     }
 

@@ -16,6 +16,8 @@ pub(super) struct Offer<'m, 'd, 'i> {
     pub(super) pbx_admin: bool,
     /// Is there `[voximplant]`?
     pub(super) voximplant: bool,
+    /// The applications it names.
+    pub(super) applications: &'m [String],
 }
 
 /// Reads the rules, in the order they are tried.
@@ -94,11 +96,22 @@ fn voximplant_template(node: &Node<'_, '_>, offer: &Offer<'_, '_, '_>) -> Option
     if !offer.voximplant {
         node.refuse::<()>("there are no Voximplant users", "add [voximplant] with `users`");
     }
+    check_application(node, offer.applications);
     let template: Template = node.parsed()?;
     if let Some(literal) = template.literal() {
         voximplant_user(node, literal)?;
     }
     Some(template)
+}
+
+/// Checks an application that is written behind the `@`. A claim may bring one along, which nobody knows yet.
+fn check_application(node: &Node<'_, '_>, known: &[String]) {
+    let written = node.string().and_then(|text| text.rsplit_once('@')).map(|(_, application)| application);
+    let Some(application) = written.filter(|written| !written.contains(['{', '}'])) else { return };
+    if !known.iter().any(|name| name == application) {
+        let known: Vec<_> = known.iter().map(String::as_str).collect();
+        node.refuse_word::<()>(format_args!("there is no application `{application}`"), application, &known);
+    }
 }
 
 /// Notes what is configured but no rule leads to.
