@@ -7,6 +7,7 @@ mod app;
 mod bearer;
 mod claims;
 mod key;
+mod oidc;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -19,6 +20,9 @@ use self::bearer::Bearer;
 
 pub use self::app::{App, AppError};
 pub use self::key::Key;
+pub use self::oidc::{
+    CALLBACK, Callback, Oidc, OidcError, Provider, SealKey, forget_all, forget_attempt, forget_login, forget_oldest,
+};
 use crate::message::origin::Origin;
 use crate::model::grant::Wish;
 use crate::model::principal::Principal;
@@ -147,6 +151,8 @@ pub enum Kind {
     App(App),
     /// A key of ours is compared.
     Key(Rc<Key>),
+    /// A person has logged in at an identity provider.
+    Oidc(Rc<Oidc>),
 }
 
 impl Method {
@@ -169,6 +175,7 @@ pub struct Chain {
 enum Shown<'c, 'a> {
     App(&'c App),
     Bearer(Bearer<'a>),
+    Oidc(Principal),
 }
 
 impl Shown<'_, '_> {
@@ -176,13 +183,14 @@ impl Shown<'_, '_> {
         match self {
             Self::App(_) => metrics::Method::App,
             Self::Bearer(_) => metrics::Method::Key,
+            Self::Oidc(_) => metrics::Method::Oidc,
         }
     }
 
     /// Tells whether it is one of the cookies that a browser sends along without being asked.
     const fn is_cookie(&self) -> bool {
         match self {
-            Self::App(_) => true,
+            Self::App(_) | Self::Oidc(_) => true,
             Self::Bearer(_) => false,
         }
     }
@@ -222,6 +230,7 @@ impl Chain {
         for method in &self.methods {
             let found = match &method.kind {
                 Kind::App(app) => app.finds_credential(ask.headers).then_some(Shown::App(app)),
+                Kind::Oidc(oidc) => oidc.remembers(ask.headers, ask.host).map(Shown::Oidc),
                 // Found above.
                 Kind::Key(_) => {
                     ignore_cookies |= method.ignore_cookies && bearer.is_some();
@@ -240,13 +249,22 @@ impl Chain {
             Shown::App(app) => app.ask(ask).await,
             Shown::Bearer(Bearer::Malformed) => Ok(Verdict::refuse("bearer", "the bearer credential is malformed")),
             Shown::Bearer(Bearer::Shown(shown)) => Ok(key::judge(self.keys(), shown, ask)),
+            Shown::Oidc(principal) => Ok(Oidc::admit(principal)),
         }
     }
 
     fn keys(&self) -> impl Iterator<Item = &Rc<Key>> {
         self.methods.iter().filter_map(|method| match &method.kind {
             Kind::Key(key) => Some(key),
-            Kind::App(_) => None,
+            Kind::App(_) | Kind::Oidc(_) => None,
+        })
+    }
+
+    /// Returns the providers at which people can log in.
+    pub fn providers(&self) -> impl Iterator<Item = &Rc<Oidc>> {
+        self.methods.iter().filter_map(|method| match &method.kind {
+            Kind::Oidc(oidc) => Some(oidc),
+            Kind::App(_) | Kind::Key(_) => None,
         })
     }
 }

@@ -1,6 +1,8 @@
 //! Who may become whom: rules turn a proven caller into a grant. The first rule that applies decides.
 //! What the caller asks for only selects inside what the rule grants; it never widens it.
 
+use std::collections::BTreeSet;
+
 use super::account::{self, Account, Domain, Language};
 use super::ott::{NotAVoximplantUser, VoximplantUser};
 use super::principal::{Claims, Principal};
@@ -129,6 +131,14 @@ impl VoximplantGrant {
     }
 }
 
+/// Returns the claims of a method's callers that rules use, in their order and each once.
+#[must_use]
+pub fn claims_used(rules: &[Rule], method: &str) -> Vec<String> {
+    let rules = rules.iter().filter(|rule| rule.fits(method));
+    let used: BTreeSet<_> = rules.flat_map(Rule::claims).collect();
+    used.into_iter().map(str::to_owned).collect()
+}
+
 /// Finds the PBX account a caller may become.
 ///
 /// # Errors
@@ -185,6 +195,14 @@ impl Rule {
     fn fits(&self, method: &str) -> bool {
         self.methods.as_ref().map_or(method != REDIRECT, |methods| methods.iter().any(|name| name == method))
     }
+
+    /// Returns the claims it uses.
+    fn claims(&self) -> impl Iterator<Item = &str> {
+        // Each field is named, so that whoever adds one thinks of its claims.
+        let Self { name: _, methods: _, pbx, voximplant, languages: _ } = self;
+        let pbx = pbx.iter().flat_map(|pbx| pbx.domain.claims().chain(pbx.account.claims()));
+        pbx.chain(voximplant.iter().flat_map(Template::claims))
+    }
 }
 
 #[cfg(test)]
@@ -208,6 +226,18 @@ mod tests {
 
     fn only(methods: &[&str], rule: Rule) -> Rule {
         Rule { methods: Some(methods.iter().map(|&name| name.to_owned()).collect()), ..rule }
+    }
+
+    #[test]
+    fn knows_the_claims_that_rules_use() {
+        let rules = [
+            usual(),
+            only(&["sso"], rule("sso", "{ext}", "acme.test", "{email|before:@}")),
+            only(&["app"], rule("app", "{app}", "acme.test", "ann")),
+        ];
+        assert_eq!(claims_used(&rules, "sso"), ["email", "ext", "tenant", "vox"]);
+        assert_eq!(claims_used(&rules, "app"), ["app", "ext", "tenant", "vox"]);
+        assert_eq!(claims_used(&rules[1..], "other"), [""; 0]);
     }
 
     fn principal(method: &str, claims: &[(&str, &str)]) -> Principal {

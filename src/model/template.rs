@@ -65,6 +65,14 @@ impl Template {
         self.0.iter().map(|piece| piece.render(claims)).collect()
     }
 
+    /// Returns the claims it uses.
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Claim { name, .. } => Some(name.as_str()),
+            Piece::Literal(_) => None,
+        })
+    }
+
     /// Returns the text of a template that uses no claim.
     #[must_use]
     pub fn literal(&self) -> Option<&str> {

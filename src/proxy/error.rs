@@ -7,8 +7,9 @@ use http::{Response, StatusCode};
 
 use super::body::Body;
 use super::cors;
+use super::login::LOGIN;
 use super::reply::{self, Words};
-use crate::auth::AppError;
+use crate::auth::{AppError, OidcError};
 use crate::limit::Limited;
 use crate::message::guard::Refusal;
 use crate::upstream::ConnectError;
@@ -71,6 +72,9 @@ pub(super) enum Error {
     /// The PBX gave no session.
     #[error("the telephone system gave no session")]
     Pbx(#[source] pbx::Error),
+    /// A login at an identity provider came to nothing; the field forgets it.
+    #[error("{0}")]
+    Oidc(#[source] OidcError, Option<HeaderValue>),
     /// A table is full.
     #[error("too busy")]
     Full,
@@ -113,6 +117,7 @@ impl Error {
             Self::Upstream(error) => upstream_status(error),
             Self::App(error) => app_status(error),
             Self::Pbx(error) => pbx_status(error),
+            Self::Oidc(error, _) => oidc_status(error),
             Self::Shared(error, _) => error.status(),
         }
     }
@@ -122,6 +127,7 @@ impl Error {
     pub(super) fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Shared(error, _) => error.cause(),
+            Self::Oidc(error, _) => std::error::Error::source(error),
             error => std::error::Error::source(error),
         }
     }
@@ -169,6 +175,7 @@ impl Error {
     fn login(&self) -> Option<&str> {
         match self {
             Self::Nobody { login } => login.as_deref(),
+            Self::Oidc(..) => Some(LOGIN),
             _ => None,
         }
     }
@@ -182,6 +189,11 @@ impl Error {
             Self::Limited(limited) => limited.header_values().into_iter().filter_map(field).collect(),
             Self::Pbx(pbx::Error::Open { retry_after } | pbx::Error::Refused { retry_after }) => {
                 vec![reply::retry_after(*retry_after)]
+            }
+            Self::Oidc(error, forget) => {
+                let forget = forget.iter().map(|field| (header::SET_COOKIE, field.clone()));
+                let wait = matches!(error, OidcError::Down(_)).then(|| reply::retry_after(FULL));
+                forget.chain(wait).collect()
             }
             Self::Full => vec![reply::retry_after(FULL)],
             Self::Upstream(upstream::Error::Full) => vec![reply::retry_after(CROWDED)],
@@ -207,6 +219,15 @@ const fn upstream_status(error: &upstream::Error) -> (StatusCode, &'static str) 
         upstream::Error::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
         upstream::Error::ClientStalled => (StatusCode::REQUEST_TIMEOUT, "client_stalled"),
         upstream::Error::ClientGone => (StatusCode::BAD_REQUEST, "client_gone"),
+    }
+}
+
+const fn oidc_status(error: &OidcError) -> (StatusCode, &'static str) {
+    match error {
+        OidcError::Down(_) => (StatusCode::SERVICE_UNAVAILABLE, "login_down"),
+        OidcError::Nonsense(_) => (StatusCode::BAD_GATEWAY, "login_nonsense"),
+        OidcError::Denied(_) => (StatusCode::FORBIDDEN, "login_denied"),
+        OidcError::Lost(_) => (StatusCode::BAD_REQUEST, "login_lost"),
     }
 }
 

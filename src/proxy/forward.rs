@@ -14,6 +14,7 @@ use super::peer::Tunnel;
 use super::route::To;
 use super::{Caller, Peer, Proxy};
 use crate::limit::client_key;
+use crate::message::cookies;
 use crate::message::forwarded;
 use crate::message::hop::{self, Hop, Protocol};
 use crate::message::websocket::{Key, WEBSOCKET};
@@ -102,6 +103,9 @@ impl Proxy {
             To::App => self.keep(&head.method, head.uri.path(), &head.headers).map(Box::new),
             To::Pbx => None,
         };
+        if self.chain.providers().next().is_some() {
+            cookies::cut(&mut head.headers);
+        }
         let asked = prepare(&mut head, &payload, caller)?;
         exchange.receives(payload.meter());
         let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);

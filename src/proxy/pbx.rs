@@ -27,8 +27,10 @@ const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 const TOKEN_LIFE: u64 = 10;
 /// How long a session in a link is said to be good: the PBX's default web session time-out, in seconds (dialect A).
 const SESSION_LIFE: u64 = 3600;
-/// The parameter that marks the second try of a navigation that another site began.
+/// The parameter that marks the second try of a navigation that another site began, or that comes from a login.
 const AGAIN: &str = "again";
+/// Its value behind a login.
+const LOGIN: &str = "login";
 
 /// What a ticket of the two-host hand-over stands for.
 pub(super) struct Handed {
@@ -59,7 +61,7 @@ pub(super) struct Minted {
 pub(super) struct Selectors {
     pub(super) wish: Wish,
     pub(super) language: Option<Language>,
-    again: bool,
+    again: Option<String>,
 }
 
 impl Selectors {
@@ -68,16 +70,31 @@ impl Selectors {
         Self { language, ..Self::default() }
     }
 
-    fn read(mut fields: Fields) -> Result<Self, Error> {
+    pub(super) fn read(mut fields: Fields) -> Result<Self, Error> {
         let language = fields.take("lang").filter(|code| !code.is_empty());
         let language =
             language.map(|code| code.parse()).transpose().map_err(|_| Error::Malformed("lang is not a language"))?;
         let wish = Wish { account: fields.take("account"), domain: fields.take("domain"), user: None };
-        Ok(Self { wish, language, again: fields.take(AGAIN).is_some() })
+        Ok(Self { wish, language, again: fields.take(AGAIN) })
     }
 
     /// Writes the path that asks for the same once more.
     fn again(&self) -> String {
+        format!("/auth/pbx?{}", self.query(&[(AGAIN, "1")]))
+    }
+
+    /// Writes the path that asks for the same after a login.
+    pub(super) fn after_login(&self) -> String {
+        format!("/auth/pbx?{}", self.query(&[(AGAIN, LOGIN)]))
+    }
+
+    /// Tells whether a login has just ended.
+    pub(super) fn are_after_login(&self) -> bool {
+        self.again.as_deref() == Some(LOGIN)
+    }
+
+    /// Writes a query that asks for the same.
+    pub(super) fn query(&self, more: &[(&str, &str)]) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         let language = self.language.as_ref().map(Language::as_str);
         for (name, value) in
@@ -87,8 +104,8 @@ impl Selectors {
                 query.append_pair(name, value);
             }
         }
-        query.append_pair(AGAIN, "1");
-        format!("/auth/pbx?{}", query.finish())
+        query.extend_pairs(more);
+        query.finish()
     }
 }
 
@@ -136,10 +153,12 @@ impl Proxy {
         let selectors = Selectors::read(Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?)?;
         let proof = match self.ask(Act::Pbx, request.headers(), request.uri().query(), caller).await? {
             // The app's cookie may be missing only because it is `SameSite=Strict`.
-            Verdict::Stranger | Verdict::Abstain if !selectors.again && click::is_from_elsewhere(request.headers()) => {
+            Verdict::Stranger | Verdict::Abstain if selectors.again.is_none() && click::is_from_elsewhere(request.headers()) => {
                 return Ok(reply::step(&selectors.again()));
             }
-            verdict => self.judge(verdict, &self.page(request.headers(), caller), Act::Pbx, caller)?,
+            verdict => self
+                .judge(verdict, &self.page(request.headers(), caller), Act::Pbx, caller)
+                .map_err(|error| self.to_login(error, &selectors, caller))?,
         };
         let minted = self.mint(proof, selectors, pbx, caller).await?;
         self.hand_over(minted, pbx, caller).await

@@ -1,5 +1,6 @@
 //! What all workers of one configuration share, and what of it the next configuration goes on with.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::pbx::Handed;
-use crate::config::{self, Config};
+use crate::auth::{Provider, SealKey};
+use crate::config::{self, Config, MethodKind};
 use crate::limit::{DistinctKeys, Limits};
 use crate::observe::health::Parts;
 use crate::pbx::Breaker;
@@ -25,6 +27,10 @@ pub struct Shared {
     pub(super) distinct_keys: Option<Arc<DistinctKeys>>,
     pub(super) tickets: Arc<Tickets<Handed>>,
     pub(super) breaker: Arc<Breaker>,
+    /// The identity providers by the names of their methods, each with the key of its cookies.
+    pub(super) providers: HashMap<String, (Arc<Provider>, Arc<SealKey>)>,
+    /// What seals cookies where no key is configured.
+    seal: Arc<SealKey>,
     pub(super) app: Option<Connector>,
     pub(super) pbx: Option<Connector>,
 }
@@ -35,11 +41,17 @@ impl Shared {
     /// # Errors
     /// When the trust roots of an upstream cannot be used.
     pub fn new(config: &Config) -> Result<Self, rustls::Error> {
+        Self::with_seal(config, Arc::new(SealKey::random()))
+    }
+
+    fn with_seal(config: &Config, seal: Arc<SealKey>) -> Result<Self, rustls::Error> {
         Ok(Self {
             limits: Limits::new(&config.limits),
             distinct_keys: distinct_keys(config),
             tickets: Arc::new(Tickets::new(TICKETS, TICKET_LIFE)),
             breaker: Arc::default(),
+            providers: providers(config, &seal)?,
+            seal,
             app: config.app.as_ref().map(|app| Connector::new(&app.upstream)).transpose()?,
             pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream)).transpose()?,
         })
@@ -53,7 +65,7 @@ impl Shared {
         let mut next = Self {
             limits: self.limits.successor(&config.limits),
             tickets: Arc::clone(&self.tickets),
-            ..Self::new(config)?
+            ..Self::with_seal(config, Arc::clone(&self.seal))?
         };
         let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
         if rate(before) == rate(config) {
@@ -63,6 +75,12 @@ impl Shared {
         let asked = |config: &Config| config.pbx.clone().map(|pbx| (pbx.upstream.urls, pbx.admin));
         if asked(before) == asked(config) {
             next.breaker = Arc::clone(&self.breaker);
+        }
+        for (name, (provider, _)) in &mut next.providers {
+            // Asked at the same place by the same rules: what it told goes on.
+            if let Some((known, _)) = self.providers.get(name).filter(|(known, _)| known.is_as(provider)) {
+                *provider = Arc::clone(known);
+            }
         }
         if is_same(before, config, app_upstream) {
             next.app.clone_from(&self.app);
@@ -76,7 +94,8 @@ impl Shared {
     /// Returns what must go on for as long as this configuration is in use.
     #[must_use]
     pub fn chores(&self) -> Vec<Pin<Box<dyn Future<Output = ()> + Send>>> {
-        Vec::new()
+        let providers = self.providers.values().map(|(provider, _)| Arc::clone(provider));
+        providers.map(|provider| Box::pin(provider.keep_up()) as Pin<Box<_>>).collect()
     }
 
     /// Returns those parts of it that must be ready.
@@ -93,6 +112,21 @@ impl Shared {
         }
         parts
     }
+}
+
+fn providers(
+    config: &Config,
+    seal: &Arc<SealKey>,
+) -> Result<HashMap<String, (Arc<Provider>, Arc<SealKey>)>, rustls::Error> {
+    let mut providers = HashMap::new();
+    for method in &config.methods {
+        if let MethodKind::Oidc(settings) = &method.kind {
+            let own = settings.cookie_key.as_ref().map(|key| Arc::new(SealKey::of(key.expose())));
+            let key = own.unwrap_or_else(|| Arc::clone(seal));
+            providers.insert(method.name.clone(), (Arc::new(Provider::new(settings)?), key));
+        }
+    }
+    Ok(providers)
 }
 
 fn distinct_keys(config: &Config) -> Option<Arc<DistinctKeys>> {

@@ -2,6 +2,7 @@
 
 mod app;
 mod key;
+mod oidc;
 
 use crate::config::document::{Node, Table};
 use crate::config::source::Surroundings;
@@ -46,14 +47,15 @@ impl<'d, 'i> Methods<'d, 'i> {
             if matches!(kind, Kind::App) && !has_app {
                 kind_node?.refuse::<()>("there is no app to ask", "add [app] with its `url`");
             }
-            // A cookie is all that the app is asked about: it cannot be ignored for its own sake.
+            // A cookie is all that these look at: it cannot be ignored for its own sake.
             let ignore_cookies = match kind {
-                Kind::App => None,
+                Kind::App | Kind::Oidc => None,
                 Kind::Key => table.get("ignore_cookies").and_then(|node| node.boolean()),
             };
             let kind = match kind {
                 Kind::App => app::read(table).map(MethodKind::App),
                 Kind::Key => key::read(table, self, around).map(MethodKind::Key),
+                Kind::Oidc => oidc::read(table, around).map(MethodKind::Oidc),
             };
             Some(Method { name: name?.to_owned(), kind: kind?, ignore_cookies: ignore_cookies.unwrap_or_default() })
         });
@@ -65,10 +67,11 @@ impl<'d, 'i> Methods<'d, 'i> {
 enum Kind {
     App,
     Key,
+    Oidc,
 }
 
 /// The types by the words that name them, which also name a method that has no name of its own.
-const KINDS: [(&str, Kind); 2] = [("app", Kind::App), ("key", Kind::Key)];
+const KINDS: [(&str, Kind); 3] = [("app", Kind::App), ("key", Kind::Key), ("oidc", Kind::Oidc)];
 
 fn kind(node: &Node<'_, '_>) -> Option<Kind> {
     if node.string()? == REDIRECT {
