@@ -269,7 +269,12 @@ fn configuration(text: &str, dir: &TempDir) -> Result<config::Config, config::Pr
     let admin = if text.contains("[admin]") { "" } else { "[admin]\nlisten = \"unix:admin.sock\"\n" };
     let text = format!("listen = \"127.0.0.1:0\"\n{tls}\n{text}\n{admin}");
     let password = callgate::demo::vodia::Options::default().admin_password;
-    config::parse(&text, dir.path(), &|name| (name == "PBX_ADMIN").then(|| password.clone()))
+    config::parse(&text, dir.path(), &|name| match name {
+        "PBX_ADMIN" => Some(password.clone()),
+        "OIDC_SECRET" => Some(crate::oidc::SECRET.to_owned()),
+        "OIDC_KEY" => Some(crate::oidc::KEY.to_owned()),
+        _ => None,
+    })
 }
 
 /// Writes a file that only its owner may read.
