@@ -6,20 +6,32 @@
 mod app;
 mod bearer;
 mod claims;
+mod header;
+mod jwks;
+mod jwt;
 mod key;
+mod mtls;
 mod oidc;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
 
 use self::bearer::Bearer;
+use self::jwt::Found;
 
 pub use self::app::{App, AppError};
+pub use self::header::Header;
+pub use self::jwks::{Jwks, fetch_once};
+pub use self::jwt::{Jwt, KeySource};
 pub use self::key::Key;
+pub use self::mtls::Mtls;
+use crate::config::TokenPlace;
 pub use self::oidc::{
     CALLBACK, Callback, Oidc, OidcError, Provider, SealKey, forget_all, forget_attempt, forget_login, forget_oldest,
 };
@@ -27,9 +39,11 @@ use crate::message::origin::Origin;
 use crate::model::grant::Wish;
 use crate::model::principal::Principal;
 use crate::observe::metrics::{self, Tally};
+use crate::tls::server::Authority;
 
 /// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Act {
     /// A session of the PBX.
     Pbx,
@@ -54,8 +68,13 @@ pub struct Ask<'a> {
     pub peer: IpAddr,
     /// The certificate that the other end showed and its handshake verified.
     pub certificate: Option<&'a CertificateDer<'static>>,
+    /// Who signed it.
+    pub authority: Option<&'a Authority>,
     /// The request's id, told to the app.
     pub id: HeaderValue,
+    /// Whether nobody is let in, whatever is answered: the operator wants to know what would be. Then nothing is marked
+    /// as used, and nothing counted.
+    pub rehearsal: bool,
 }
 
 /// What a method says of a caller.
@@ -69,6 +88,17 @@ pub enum Verdict {
     Stranger,
     /// There is no credential of this kind.
     Abstain,
+}
+
+/// Why nobody can say who is calling.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The app gave no answer.
+    #[error(transparent)]
+    App(#[from] AppError),
+    /// There are no keys to check a token with.
+    #[error("the keys of the method {0:?} have never been fetched")]
+    Keys(String),
 }
 
 /// A credential that is bad, for the audit log and the operator alone.
@@ -94,6 +124,19 @@ pub struct Proof {
     is_ambient: bool,
     /// A key may name accounts within its lists.
     key: Option<Rc<Key>>,
+    /// The credential works once.
+    once: Option<Once>,
+}
+
+/// What is marked as used right before a caller is given what it asked for: then nobody uses it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Once {
+    /// What kind of thing it is: the same id in another scope is another thing. A name that no reload changes.
+    pub scope: String,
+    /// What it is, within the scope.
+    pub id: Vec<u8>,
+    /// When it is worth nothing anyway.
+    pub until: Timestamp,
 }
 
 impl Proof {
@@ -101,18 +144,30 @@ impl Proof {
     /// certificate, the login at a proxy before us.
     #[must_use]
     pub const fn ambient(principal: Principal) -> Self {
-        Self { principal, is_ambient: true, key: None }
+        Self { principal, is_ambient: true, key: None, once: None }
     }
 
     /// Vouches for a caller by what only a request carries that is meant as a login.
     #[must_use]
     pub const fn deliberate(principal: Principal) -> Self {
-        Self { principal, is_ambient: false, key: None }
+        Self { principal, is_ambient: false, key: None, once: None }
     }
 
     /// Vouches for a server that names whom it asks for.
     const fn by_key(principal: Principal, key: Rc<Key>) -> Self {
-        Self { principal, is_ambient: false, key: Some(key) }
+        Self { principal, is_ambient: false, key: Some(key), once: None }
+    }
+
+    /// Lets the credential work once: it is marked as used when a session or a token is about to be given for it.
+    #[must_use]
+    pub fn once(self, once: Once) -> Self {
+        Self { once: Some(once), ..self }
+    }
+
+    /// Returns what must be marked as used.
+    #[must_use]
+    pub const fn spends(&self) -> Option<&Once> {
+        self.once.as_ref()
     }
 
     /// Returns the caller without what it chose.
@@ -151,6 +206,12 @@ pub enum Kind {
     App(App),
     /// A key of ours is compared.
     Key(Rc<Key>),
+    /// A proxy before us is believed.
+    Header(Header),
+    /// A certificate is read.
+    Mtls(Mtls),
+    /// The signature of a token is checked.
+    Jwt(Jwt),
     /// A person has logged in at an identity provider.
     Oidc(Rc<Oidc>),
 }
@@ -168,6 +229,8 @@ impl Method {
 #[derive(Debug)]
 pub struct Chain {
     methods: Vec<Method>,
+    /// Fields that only believed proxies may send.
+    apart: Rc<[HeaderName]>,
     tally: Tally,
 }
 
@@ -175,6 +238,9 @@ pub struct Chain {
 enum Shown<'c, 'a> {
     App(&'c App),
     Bearer(Bearer<'a>),
+    Header(&'c Header),
+    Mtls(&'c Mtls),
+    Token(&'c TokenPlace, Found<'a>),
     Oidc(Principal),
 }
 
@@ -184,14 +250,29 @@ impl Shown<'_, '_> {
             Self::App(_) => metrics::Method::App,
             Self::Bearer(_) => metrics::Method::Key,
             Self::Oidc(_) => metrics::Method::Oidc,
+            Self::Header(_) => metrics::Method::Header,
+            Self::Mtls(_) => metrics::Method::Mtls,
+            Self::Token(..) => metrics::Method::Jwt,
+        }
+    }
+
+    /// Tells whether a method judges it.
+    fn is_for(&self, method: &Method) -> bool {
+        match (self, &method.kind) {
+            (Self::App(shown), Kind::App(app)) => std::ptr::eq(*shown, app),
+            (Self::Bearer(_), Kind::Key(_)) => true,
+            (Self::Token(place, _), Kind::Jwt(jwt)) => jwt.place() == *place,
+            (Self::Header(shown), Kind::Header(header)) => std::ptr::eq(*shown, header),
+            (Self::Mtls(shown), Kind::Mtls(mtls)) => std::ptr::eq(*shown, mtls),
+            _ => false,
         }
     }
 
     /// Tells whether it is one of the cookies that a browser sends along without being asked.
     const fn is_cookie(&self) -> bool {
         match self {
-            Self::App(_) | Self::Oidc(_) => true,
-            Self::Bearer(_) => false,
+            Self::App(_) | Self::Oidc(_) | Self::Token(TokenPlace::Cookie(_), _) => true,
+            Self::Bearer(_) | Self::Token(..) | Self::Header(_) | Self::Mtls(_) => false,
         }
     }
 }
@@ -199,15 +280,20 @@ impl Shown<'_, '_> {
 impl Chain {
     /// Makes a chain of methods.
     #[must_use]
-    pub const fn new(methods: Vec<Method>, tally: Tally) -> Self {
-        Self { methods, tally }
+    pub fn new(methods: Vec<Method>, tally: Tally) -> Self {
+        let headers = methods.iter().filter_map(|method| match &method.kind {
+            Kind::Header(header) => Some(header),
+            _ => None,
+        });
+        let apart = headers.flat_map(Header::fields).cloned().collect();
+        Self { methods, apart, tally }
     }
 
     /// Asks who is calling. Two credentials at once are refused: nobody could tell which of them is meant.
     ///
     /// # Errors
-    /// When the app that must be asked gives no answer.
-    pub async fn ask(&self, ask: &Ask<'_>) -> Result<Verdict, AppError> {
+    /// When whoever must be asked gives no answer.
+    pub async fn ask(&self, ask: &Ask<'_>) -> Result<Verdict, Error> {
         let shown = self.shown(ask);
         let (method, verdict) = match shown.as_slice() {
             [] => (metrics::Method::None, Ok(Verdict::Abstain)),
@@ -221,32 +307,56 @@ impl Chain {
         verdict
     }
 
+    /// Names the kinds of credentials that a request shows.
+    #[must_use]
+    pub fn shows(&self, ask: &Ask<'_>) -> Vec<String> {
+        self.shown(ask).iter().map(|shown| shown.counted().name().to_owned()).collect()
+    }
+
     /// Finds what the request shows. All keys are one kind of credential: the key that was shown fits one of them or
-    /// none. Each app method is a kind of its own.
+    /// none. So are all tokens in one place. Each app method is a kind of its own.
     fn shown<'c, 'a>(&'c self, ask: &Ask<'a>) -> Vec<Shown<'c, 'a>> {
-        let bearer = bearer::of(ask.headers).filter(|_| self.keys().next().is_some());
         let mut ignore_cookies = false;
-        let mut shown: Vec<_> = bearer.map(Shown::Bearer).into_iter().collect();
+        let mut shown: Vec<_> = self.bearer(ask).into_iter().collect();
         for method in &self.methods {
             let found = match &method.kind {
                 Kind::App(app) => app.finds_credential(ask.headers).then_some(Shown::App(app)),
                 Kind::Oidc(oidc) => oidc.remembers(ask.headers, ask.host).map(Shown::Oidc),
-                // Found above.
-                Kind::Key(_) => {
-                    ignore_cookies |= method.ignore_cookies && bearer.is_some();
-                    None
+                Kind::Header(header) => header.finds_credential(ask).then_some(Shown::Header(header)),
+                Kind::Mtls(mtls) => mtls.finds_credential(ask).then_some(Shown::Mtls(mtls)),
+                Kind::Jwt(jwt) if !shows(&shown, jwt.place()) => {
+                    jwt::find(jwt.place(), ask).map(|found| Shown::Token(jwt.place(), found))
                 }
+                // Found above.
+                Kind::Key(_) | Kind::Jwt(_) => None,
             };
-            ignore_cookies |= method.ignore_cookies && found.is_some();
             shown.extend(found);
+            ignore_cookies |= method.ignore_cookies && shown.iter().any(|shown| shown.is_for(method));
         }
         shown.retain(|shown| !(ignore_cookies && shown.is_cookie()));
         shown
     }
 
-    async fn judge(&self, shown: &Shown<'_, '_>, ask: &Ask<'_>) -> Result<Verdict, AppError> {
+    /// Finds what is behind `Authorization: Bearer`: a token or a key, by its form where both are possible.
+    fn bearer<'c, 'a>(&'c self, ask: &Ask<'a>) -> Option<Shown<'c, 'a>> {
+        let (has_keys, place) = (self.keys().next().is_some(), &TokenPlace::Bearer);
+        let has_tokens = self.tokens(place).next().is_some();
+        match bearer::of(ask.headers)? {
+            Bearer::Shown(text) if has_tokens && (!has_keys || jwt::is_token(text)) => {
+                Some(Shown::Token(place, Found::Token(text.into())))
+            }
+            bearer if has_keys || has_tokens => Some(Shown::Bearer(bearer)),
+            _ => None,
+        }
+    }
+
+    async fn judge(&self, shown: &Shown<'_, '_>, ask: &Ask<'_>) -> Result<Verdict, Error> {
         match shown {
-            Shown::App(app) => app.ask(ask).await,
+            Shown::Header(header) => Ok(header.judge(ask)),
+            Shown::Mtls(mtls) => Ok(mtls.judge(ask, Timestamp::now())),
+            Shown::App(app) => Ok(app.ask(ask).await?),
+            Shown::Token(_, Found::Malformed(problem)) => Ok(Verdict::refuse("jwt", *problem)),
+            Shown::Token(place, Found::Token(text)) => jwt::judge(self.tokens(place), text).await,
             Shown::Bearer(Bearer::Malformed) => Ok(Verdict::refuse("bearer", "the bearer credential is malformed")),
             Shown::Bearer(Bearer::Shown(shown)) => Ok(key::judge(self.keys(), shown, ask)),
             Shown::Oidc(principal) => Ok(Oidc::admit(principal)),
@@ -256,7 +366,7 @@ impl Chain {
     fn keys(&self) -> impl Iterator<Item = &Rc<Key>> {
         self.methods.iter().filter_map(|method| match &method.kind {
             Kind::Key(key) => Some(key),
-            Kind::App(_) | Kind::Oidc(_) => None,
+            _ => None,
         })
     }
 
@@ -264,12 +374,39 @@ impl Chain {
     pub fn providers(&self) -> impl Iterator<Item = &Rc<Oidc>> {
         self.methods.iter().filter_map(|method| match &method.kind {
             Kind::Oidc(oidc) => Some(oidc),
-            Kind::App(_) | Kind::Key(_) => None,
+            _ => None,
         })
+    }
+
+    fn tokens<'c>(&'c self, place: &TokenPlace) -> impl Iterator<Item = &'c Jwt> {
+        self.methods.iter().filter_map(move |method| match &method.kind {
+            Kind::Jwt(jwt) if jwt.place() == place => Some(jwt),
+            _ => None,
+        })
+    }
+
+    /// Returns the fields that only believed proxies may send, in any spelling.
+    #[must_use]
+    pub const fn apart(&self) -> &Rc<[HeaderName]> {
+        &self.apart
+    }
+
+    /// Returns which of these fields an upstream may hear, with what they say. `peer`: the other end of the connection.
+    #[must_use]
+    pub fn vouched(&self, headers: &HeaderMap, peer: IpAddr) -> Vec<(HeaderName, HeaderValue)> {
+        let believed = self.methods.iter().filter_map(|method| match &method.kind {
+            Kind::Header(header) => Some(header).filter(|header| header.vouches(headers, peer)),
+            _ => None,
+        });
+        believed.flat_map(|header| header.told(headers)).collect()
     }
 }
 
-const fn counted(verdict: &Result<Verdict, AppError>) -> metrics::Verdict {
+fn shows(shown: &[Shown<'_, '_>], place: &TokenPlace) -> bool {
+    shown.iter().any(|shown| matches!(shown, Shown::Token(known, _) if *known == place))
+}
+
+const fn counted(verdict: &Result<Verdict, Error>) -> metrics::Verdict {
     match verdict {
         Ok(Verdict::Admit(_)) => metrics::Verdict::Admit,
         Ok(Verdict::Refuse(_)) => metrics::Verdict::Refuse,

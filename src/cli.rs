@@ -2,6 +2,8 @@
 
 mod check;
 mod demo;
+mod desk;
+mod explain;
 mod hash;
 mod reload;
 mod run;
@@ -15,8 +17,12 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config, Problems};
 
+/// The exit code of arguments that make no sense, as the parser of arguments has it.
+const EX_USAGE: u8 = 2;
 /// The exit code of a configuration that is wrong (`EX_CONFIG` of sysexits.h).
 const EX_CONFIG: u8 = 78;
+/// The exit code of a gate that is not there, or does not do what it is told (`EX_UNAVAILABLE`).
+const EX_UNAVAILABLE: u8 = 69;
 /// The exit code of a drain that had to cut connections off.
 const EX_CUT: u8 = 3;
 
@@ -52,6 +58,8 @@ enum Command {
         #[arg(long)]
         online: bool,
     },
+    /// Tell who a caller would become, by which rule, and why. Nobody is let in. Exit code 0 if granted, 1 if refused
+    Explain(Box<explain::Arguments>),
     /// Turn a Voximplant password into a line for the users file, or make a key for another server
     Hash(hash::Arguments),
 }
@@ -63,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Run { config } => run::run(&config),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Check { config, online } => check::run(&config, online),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Hash(arguments) => hash::run(&arguments),
     };
     done.err().unwrap_or(ExitCode::SUCCESS)

@@ -7,7 +7,7 @@ pub mod problem;
 mod source;
 pub mod types;
 
-pub use self::check::{Reading, load, parse, read};
+pub use self::check::{Reading, admin, load, parse, read};
 pub use self::files::{Files, Watch};
 pub use self::problem::{Problem, Problems};
 pub use self::types::*;

@@ -13,7 +13,7 @@
 //! | 5 | [`auth`] | who is calling? |
 //! | 4 | [`pbx`], [`limit`], [`replay`] | asking the PBX for sessions; quotas; single-use tickets |
 //! | 3 | [`upstream`] | every byte that goes to an upstream |
-//! | 2 | [`tls`], [`observe`] | certificates and trust; logs, counts, health |
+//! | 2 | [`tls`], [`observe`], [`state`] | certificates and trust; logs, counts, health; what outlives a restart |
 //! | 1 | [`message`], [`config`], `alarm` | rules of HTTP messages; `proxy.toml`; deadlines |
 //! | 0 | [`model`] | plain types and rules: no I/O, no clock |
 //!
@@ -42,5 +42,6 @@ pub mod pbx;
 pub mod proxy;
 pub mod replay;
 pub mod server;
+pub mod state;
 pub mod tls;
 pub mod upstream;

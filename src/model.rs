@@ -1,7 +1,9 @@
 //! Floor 0: plain types and rules. No I/O, no async, no clock; of the HTTP crates only `http` (types).
 
 pub mod account;
+pub mod field;
 pub mod grant;
+pub mod jwt;
 pub mod landing;
 pub mod loopback;
 pub mod ott;

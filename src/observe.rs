@@ -3,12 +3,15 @@
 
 pub mod access;
 pub mod audit;
+pub mod chain;
+mod chained;
 pub mod health;
 mod line;
 pub mod metrics;
 mod place;
 pub mod request_id;
 pub mod sink;
+mod syslog;
 pub mod trace;
 
 use std::io;
@@ -25,6 +28,10 @@ use crate::config::{Access, Config, Format};
 pub struct Logs {
     access: Option<Sink>,
     audit: Sink,
+    /// Audit lines are JSON wherever they are alone.
+    audit_format: Format,
+    /// Where each audit line goes as well.
+    syslog: Option<Sink>,
     format: Format,
 }
 
@@ -40,12 +47,14 @@ impl Logs {
             Access::Stdout => Some(Sink::stdout(format)?),
             Access::File(path) => Some(Sink::file(path, format)?),
         };
-        let audit = match (&config.audit, &access) {
-            (Some(path), _) => Sink::file(path, format)?,
-            (None, Some(access)) => access.clone(),
-            (None, None) => Sink::stdout(format)?,
+        let (audit, audit_format) = match (&config.audit.file, &access) {
+            (Some(path), _) if config.audit.chain => (Sink::chain(path)?, Format::Json),
+            (Some(path), _) => (Sink::file(path, Format::Json)?, Format::Json),
+            (None, Some(access)) => (access.clone(), format),
+            (None, None) => (Sink::stdout(format)?, format),
         };
-        Ok(Self { access, audit, format })
+        let syslog = config.audit.syslog.clone().map(Sink::syslog).transpose()?;
+        Ok(Self { access, audit, audit_format, syslog, format })
     }
 
     /// Opens what another configuration names, or goes on where both name the same.
@@ -70,7 +79,7 @@ impl Logs {
     #[must_use]
     pub fn memory(format: Format) -> (Self, Memory) {
         let (sink, memory) = Sink::memory(format);
-        (Self { access: Some(sink.clone()), audit: sink, format }, memory)
+        (Self { access: Some(sink.clone()), audit: sink, audit_format: format, syslog: None, format }, memory)
     }
 
     /// Tells whether access lines are written at all.
@@ -88,7 +97,20 @@ impl Logs {
 
     /// Writes the line of a login; waits rather than loses it.
     pub fn write_audit(&self, entry: &audit::Entry) {
-        self.audit.sure_line(entry.line(self.format, Timestamp::now()));
+        self.write_both(|format, now| entry.line(format, now));
+    }
+
+    /// Writes a line about something other than one login; waits rather than loses it.
+    pub fn write_note(&self, note: &audit::Note) {
+        self.write_both(|format, now| note.line(format, now));
+    }
+
+    fn write_both(&self, line: impl Fn(Format, Timestamp) -> String) {
+        let now = Timestamp::now();
+        self.audit.sure_line(line(self.audit_format, now));
+        if let Some(syslog) = &self.syslog {
+            syslog.line(line(Format::Json, now));
+        }
     }
 
     /// Returns how many lines each log has lost since the start.
@@ -97,10 +119,12 @@ impl Logs {
         let access = self.access.as_ref().filter(|access| !access.is(&self.audit));
         let access = access.map(|access| ("access", access.lost()));
         // Audit lines among the access lines are lost with them.
-        access.into_iter().chain([("audit", self.audit.lost())]).collect()
+        let syslog = self.syslog.as_ref().map(|syslog| ("syslog", syslog.lost()));
+        access.into_iter().chain([("audit", self.audit.lost())]).chain(syslog).collect()
     }
 
-    /// Tells whether the logs can be written. One that could not is tried again meanwhile.
+    /// Tells whether the logs can be written. One that could not is tried again meanwhile. What is lost on the way to
+    /// syslog is counted, but the line stands elsewhere, and logins go on.
     ///
     /// # Errors
     /// The names of those that cannot.
@@ -115,6 +139,9 @@ impl Logs {
         self.audit.flush();
         if let Some(access) = &self.access {
             access.flush();
+        }
+        if let Some(syslog) = &self.syslog {
+            syslog.flush();
         }
     }
 }

@@ -3,6 +3,7 @@
 //! They live here and travel on connections of their own, never on pass-through.
 
 mod breaker;
+mod issued;
 mod wire;
 
 use std::rc::Rc;
@@ -18,6 +19,7 @@ use http_body_util::{BodyExt, Limited};
 use tokio::time::{Instant, timeout};
 
 pub use self::breaker::Breaker;
+pub use self::issued::Issued;
 use crate::config;
 use crate::model::account::{Account, Language};
 use crate::model::session::SessionId;

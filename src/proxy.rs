@@ -6,6 +6,7 @@ mod body;
 mod click;
 mod cors;
 mod error;
+mod explain;
 mod forward;
 mod gate;
 mod inject;
@@ -23,7 +24,7 @@ use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
@@ -31,6 +32,7 @@ use hyper::ext::Protocol;
 pub use self::body::Body;
 use self::body::Exchange;
 use self::error::Error;
+pub use self::explain::{Question, Story, Unanswerable};
 pub use self::interim::Interims;
 pub use self::peer::{FarEnd, Peer, Tunnel, Vitals};
 use self::reply::Words;
@@ -130,7 +132,7 @@ impl Proxy {
 
     /// Answers a request. There always is an answer.
     pub async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
-        let origin = self.origin(&request, peer);
+        let origin = self.origin(request.headers(), &peer.origin);
         let client = origin.as_ref().map_or(peer.origin.client, |origin| origin.client);
         let mut exchange = Exchange::begin(&request, client, peer, &self.logs);
         let words = Words::of(request.headers(), exchange.id);
@@ -160,12 +162,12 @@ impl Proxy {
     }
 
     /// Finds out who a request is from. Only believed peers are listened to.
-    fn origin(&self, request: &Request<Incoming>, peer: &Peer) -> Result<Rc<Origin>, Contradiction> {
-        let (client, server) = (peer.origin.client, &self.config.server);
+    fn origin(&self, headers: &HeaderMap, peer: &Rc<Origin>) -> Result<Rc<Origin>, Contradiction> {
+        let (client, server) = (peer.client, &self.config.server);
         if !server.believes(client) {
-            return Ok(Rc::clone(&peer.origin));
+            return Ok(Rc::clone(peer));
         }
-        Origin::told_by(client, request.headers(), |hop| server.believes(hop)).map(Rc::new)
+        Origin::told_by(client, headers, |hop| server.believes(hop)).map(Rc::new)
     }
 
     /// Answers what is no request.
@@ -293,7 +295,14 @@ fn chain(
             }
             // The configuration has no such method without an app to ask.
             (config::MethodKind::App(_), None) => continue,
+            (config::MethodKind::Header(settings), _) => auth::Kind::Header(auth::Header::new(name, settings.clone())),
+            (config::MethodKind::Mtls(settings), _) => auth::Kind::Mtls(auth::Mtls::new(name, settings.clone())),
             (config::MethodKind::Key(key), _) => auth::Kind::Key(Rc::new(auth::Key::new(name, key.clone()))),
+            (config::MethodKind::Jwt(jwt), _) => match shared.keys(jwt) {
+                Some(keys) => auth::Kind::Jwt(auth::Jwt::new(name, jwt.clone(), keys)),
+                // Whatever the configuration names is shared.
+                None => continue,
+            },
             (config::MethodKind::Oidc(settings), _) => {
                 let Some((provider, key)) = shared.providers.get(&name) else { continue };
                 let (provider, key) = (Arc::clone(provider), Arc::clone(key));

@@ -33,7 +33,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use self::admin::Admin;
+use self::admin::{Admin, Known};
 use self::control::Control;
 use self::crowd::Crowd;
 pub use self::handover::{HandOverError, Inherited};
@@ -45,6 +45,7 @@ use self::worker::{Parts, Worker};
 use crate::config::{Config, Listen};
 use crate::observe::Logs;
 use crate::observe::metrics::Metrics;
+use crate::state::{OpenError, Store};
 
 /// A running gate.
 pub struct Server {
@@ -59,6 +60,7 @@ pub struct Server {
     metrics: Arc<Metrics>,
     control: Control,
     admin: Mutex<Option<Admin>>,
+    store: Arc<Store>,
 }
 
 /// Where a gate is in its life.
@@ -100,6 +102,9 @@ pub enum StartError {
     /// The app's path for whoami is none.
     #[error("whoami is not a path")]
     Whoami(#[from] http::uri::InvalidUri),
+    /// The state file cannot be used.
+    #[error(transparent)]
+    State(#[from] OpenError),
     /// A thread could not be started.
     #[error("cannot start a worker")]
     Thread(#[source] IoError),
@@ -121,7 +126,8 @@ impl Server {
     pub fn start_with(config: Config, logs: Logs, inherited: &mut Inherited) -> Result<Self, StartError> {
         let count = config.workers.map_or_else(cores, NonZeroUsize::get);
         // Built first, so that what cannot be built is said before a port is bound.
-        let first = Arc::new(Snapshot::new(config, logs)?);
+        let store = Arc::new(config.state.as_deref().map_or_else(|| Ok(Store::in_memory()), Store::open)?);
+        let first = Arc::new(Snapshot::new(config, logs, Arc::clone(&store))?);
         files::allow(first.config.server.max_connections);
         let crowd = Arc::<Crowd>::default();
         let metrics = Metrics::start(&first.config, first.logs());
@@ -149,13 +155,15 @@ impl Server {
             let thread = thread.spawn(move || Worker::run(parts)).map_err(StartError::Thread)?;
             workers.push(Hand { thread, taken: is_taken });
         }
-        let admin = sockets.admin.map(|listener| Admin::start(listener, Arc::clone(&metrics), count)).transpose();
+        let known = || Known { live: snapshots.clone(), metrics: Arc::clone(&metrics), workers: count };
+        let admin = sockets.admin.map(|listener| Admin::start(listener, known())).transpose();
         let admin = Mutex::new(admin.map_err(StartError::Thread)?);
         let (listening, redirect) = (sockets.addresses, sockets.redirect_address);
         let sockets = Mutex::new(sockets.all);
         let control = Control::start().map_err(StartError::Thread)?;
         control.take_up(first.chores());
-        let server = Self { listening, addresses, redirect, sockets, state, live, workers, metrics, control, admin };
+        let server =
+            Self { listening, addresses, redirect, sockets, state, live, workers, metrics, control, admin, store };
         server.watch();
         Ok(server)
     }
@@ -198,6 +206,7 @@ impl Server {
             State::Draining | State::HandedOver => Err("draining".to_owned()),
         });
         self.metrics.health.watch(parts);
+        self.metrics.watch_keys(self.snapshot().freshness());
     }
 
     /// Opens the log files again: they may have been moved away.
@@ -247,7 +256,11 @@ impl Server {
     /// When the process does not come to accept connections. Then everything goes on as before.
     pub async fn hand_over(&self, command: Command) -> Result<u32, HandOverError> {
         let sockets = self.copies().map_err(HandOverError::Start)?;
+        // The new process opens the state file before it accepts connections; until it does, whoever needs it here waits.
+        self.store.pause().await;
+        let lent = Lent(&self.store);
         let id = handover::start(command, sockets).await?;
+        lent.leave();
         lock(&self.sockets).clear();
         // Health is the new process's to tell.
         if let Some(admin) = lock(&self.admin).take() {
@@ -287,6 +300,22 @@ impl Server {
         }
         snapshot.logs().flush();
         cut
+    }
+}
+
+/// A store whose file another process may open; taken back when that does not come to accept connections.
+struct Lent<'s>(&'s Store);
+
+impl Lent<'_> {
+    fn leave(self) {
+        self.0.leave();
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.0.resume();
     }
 }
 

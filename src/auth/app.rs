@@ -1,14 +1,18 @@
 //! Method `app` (forward-auth): the app is asked who its cookie belongs to.
 
-use std::rc::Rc;
+mod cache;
 
-use bytes::Bytes;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, StatusCode, Uri};
+use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
 use tokio::time::timeout;
 
+use self::cache::{Cache, Key, Outcome, Said};
 use super::{Ask, Proof, Verdict, claims};
 use crate::config::{Names, Whoami};
 use crate::message::cookies;
@@ -26,14 +30,16 @@ pub struct App {
     settings: Whoami,
     uri: Uri,
     upstream: Rc<Upstream>,
+    /// Where answers are believed for a while.
+    cache: Option<Cache>,
 }
 
 /// The app did not say who it is.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum AppError {
     /// No answer.
     #[error("whoami gave no answer")]
-    Unreachable(#[source] upstream::Error),
+    Unreachable(#[source] Arc<upstream::Error>),
     /// Not in time.
     #[error("whoami did not answer in time")]
     Timeout,
@@ -54,7 +60,8 @@ impl App {
     /// When the path to ask is none.
     pub fn new(name: String, settings: Whoami, upstream: Rc<Upstream>) -> Result<Self, http::uri::InvalidUri> {
         let uri = settings.path.parse()?;
-        Ok(Self { name, settings, uri, upstream })
+        let cache = settings.cache.map(Cache::new);
+        Ok(Self { name, settings, uri, upstream, cache })
     }
 
     /// Tells whether the request carries anything that the app could know its user by.
@@ -62,43 +69,28 @@ impl App {
         !self.cookies(headers).is_empty() || self.settings.headers.iter().any(|name| headers.contains_key(name))
     }
 
-    /// Asks the app who the caller is. Its 401 and 403 are a refusal: there was a credential, and it is none.
+    /// Asks the app who the caller is. Its 401 and 403 say that it knows nobody by what came along.
     pub(super) async fn ask(&self, ask: &Ask<'_>) -> Result<Verdict, AppError> {
         if self.settings.headers.iter().any(|name| ask.headers.get_all(name).iter().count() > 1) {
             return Ok(Verdict::refuse(self.name.clone(), "a credential field was sent more than once"));
         }
-        let (status, body) =
-            timeout(self.settings.timeout, self.exchange(ask)).await.map_err(|_| AppError::Timeout)??;
-        let nonsense = |problem| AppError::Nonsense { status, problem };
-        match status {
-            StatusCode::OK => {}
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                return Ok(Verdict::Stranger);
-            }
-            _ => return Err(nonsense("only 200, 401 and 403 are answers")),
-        }
-        let body = body.ok_or_else(|| nonsense("more than 16 KiB"))?;
-        let Ok(Value::Object(object)) = serde_json::from_slice(&body) else {
-            return Err(nonsense("not a JSON object"));
+        let fields = self.fields(ask);
+        let said = match &self.cache {
+            Some(cache) => cache.ask(Key::of(&fields), || self.question(fields).boxed_local()).await?,
+            None => self.question(fields).await?,
         };
-        let claims = claims::of(&object);
+        let Said::Claims(claims, _) = said else { return Ok(Verdict::Stranger) };
+        let claims = Rc::unwrap_or_clone(claims);
         let subject = claims::subject(&claims);
         Ok(Verdict::Admit(Proof::ambient(Principal { method: self.name.clone(), subject, claims })))
     }
 
-    /// Asks with a request of our own: no body, and of the caller's fields only those that the operator named.
-    async fn exchange(&self, ask: &Ask<'_>) -> Result<(StatusCode, Option<Bytes>), AppError> {
-        let request = upstream::request(Method::GET, self.uri.clone(), self.fields(ask), Payload::Empty);
-        let answer = self.upstream.send(request).await.map_err(AppError::Unreachable)?;
-        let Answer::Response(response) = answer else {
-            return Err(AppError::Nonsense {
-                status: StatusCode::SWITCHING_PROTOCOLS,
-                problem: "nobody asked to switch",
-            });
-        };
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-        Ok((status, body.ok().map(http_body_util::Collected::to_bytes)))
+    /// Asks with a request of our own: no body, and of the caller's fields only those that the operator named. It is
+    /// nobody's in particular: several callers may wait for the answer.
+    fn question(&self, fields: HeaderMap) -> impl Future<Output = Outcome> + use<> {
+        let (upstream, deadline) = (Rc::clone(&self.upstream), self.settings.timeout);
+        let request = upstream::request(Method::GET, self.uri.clone(), fields, Payload::Empty);
+        async move { timeout(deadline, exchange(&upstream, request)).await.map_err(|_| AppError::Timeout)? }
     }
 
     fn fields(&self, ask: &Ask<'_>) -> HeaderMap {
@@ -140,4 +132,29 @@ impl App {
             }
         }
     }
+}
+
+async fn exchange(upstream: &Rc<Upstream>, request: Request<Payload>) -> Outcome {
+    let answer = upstream.send(request).await.map_err(|error| match error {
+        upstream::Error::Timeout => AppError::Timeout,
+        error => AppError::Unreachable(Arc::new(error)),
+    })?;
+    let Answer::Response(response) = answer else {
+        return Err(AppError::Nonsense { status: StatusCode::SWITCHING_PROTOCOLS, problem: "nobody asked to switch" });
+    };
+    let (head, body) = response.into_parts();
+    let status = head.status;
+    // Read whatever the answer is: its connection serves the next question.
+    let body = Limited::new(body, MAX_ANSWER).collect().await;
+    let nonsense = |problem| AppError::Nonsense { status, problem };
+    match status {
+        StatusCode::OK => {}
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(Said::Stranger),
+        _ => return Err(nonsense("only 200, 401 and 403 are answers")),
+    }
+    let body = body.map_err(|_| nonsense("more than 16 KiB"))?;
+    let Ok(Value::Object(object)) = serde_json::from_slice(&body.to_bytes()) else {
+        return Err(nonsense("not a JSON object"));
+    };
+    Ok(Said::Claims(Rc::new(claims::of(&object)), cache::permitted(&head.headers)))
 }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod allow;
+mod audit;
 mod auth;
 mod server;
 mod tls;
@@ -12,7 +13,7 @@ mod voximplant;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use tracing::Level;
@@ -43,6 +44,25 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
     read(path, env).config
 }
 
+/// Reads where the admin listener of a configuration is, and nothing else: whatever else is wrong with the file, and
+/// whoever may not read its secrets, the running gate can be asked.
+///
+/// # Errors
+/// When the file cannot be read, or the address is none.
+pub fn admin(path: &Path) -> Result<Option<Listen>, Problems> {
+    let file = path.display().to_string();
+    let (text, base) = (text(path)?, absolute(folder_of(path)));
+    let document = Document::new(&file, &text);
+    let listen = document.read(|root| {
+        let listen = root.get("admin").and_then(|node| node.entry("listen"));
+        let listen = listen.and_then(|node| values::listen(&node, &base));
+        root.leave_unread::<()>();
+        listen
+    });
+    let (problems, _) = document.close();
+    if problems.is_empty() { Ok(listen) } else { Err(Problems::new(problems)) }
+}
+
 /// Reads a configuration file and everything it names, and tells which files these are.
 pub fn read(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Reading {
     let mut files = Files::default();
@@ -54,22 +74,24 @@ pub fn read(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Reading {
 }
 
 fn load_file(path: &Path, env: &dyn Fn(&str) -> Option<String>, files: &RefCell<Files>) -> Result<Config, Problems> {
-    let file = path.display().to_string();
-    let text = source::text(path).map_err(|error| {
-        let hint = Some("name the file with --config".to_owned());
-        Problems::new(vec![Problem {
-            file: file.clone(),
-            place: None,
-            message: format!("cannot read it: {error}"),
-            hint,
-        }])
-    })?;
-    parse_file(&file, &text, folder_of(path), env, files)
+    parse_file(&path.display().to_string(), &text(path)?, folder_of(path), env, files)
+}
+
+fn text(path: &Path) -> Result<String, Problems> {
+    source::text(path).map_err(|error| {
+        let (file, hint) = (path.display().to_string(), Some("name the file with --config".to_owned()));
+        Problems::new(vec![Problem { file, place: None, message: format!("cannot read it: {error}"), hint }])
+    })
 }
 
 /// Returns the folder of a file. That of a bare name is not the empty path, which nothing can make absolute.
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+/// Returns a folder under a name that the commands in hints work with wherever they are pasted.
+fn absolute(folder: &Path) -> PathBuf {
+    std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned())
 }
 
 /// Reads the text of a configuration; relative paths start at `base`.
@@ -87,8 +109,7 @@ fn parse_file(
     env: &dyn Fn(&str) -> Option<String>,
     files: &RefCell<Files>,
 ) -> Result<Config, Problems> {
-    // Absolute, so that the commands in hints work wherever they are pasted.
-    let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
+    let base = absolute(base);
     let around = Surroundings { base: &base, env, now: Timestamp::now(), files };
     let document = Document::new(file, text);
     let config = document.read(|root| config(root, &around));
@@ -124,6 +145,7 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     for node in tables(root, "auth") {
         methods.add(&node, app_node.is_some(), around);
     }
+    methods.check(certificates.as_deref());
     let admin = pbx_node.as_ref().and_then(|node| node.entry("admin"));
     let offer = Offer { methods: &methods, pbx_admin: admin.is_some(), voximplant: voximplant_node.is_some() };
     let rules = allow::rules(&tables(root, "allow"), &offer);
@@ -131,9 +153,10 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
 
     let limits = root.section("limits", |table| Some(limits(table))).unwrap_or_else(default_limits);
     let log = root.section("log", |table| Some(log(table, around))).unwrap_or(DEFAULT_LOG);
-    let audit = root.section("audit", |table| around.log_file(&table.require("file")?));
+    let audit = root.section("audit", |table| audit::audit(table, &log.access, around)).unwrap_or_default();
     let public: Vec<_> = listen.iter().flatten().cloned().chain(redirect_http.map(Listen::Tcp)).collect();
     let admin = root.section("admin", |table| admin::listen(&table.require("listen")?, &public, around.base));
+    let state = root.section("state", |table| around.log_file(&table.require("file")?));
     Some(Config {
         file: String::new(),
         listen: listen?,
@@ -150,6 +173,7 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
         log,
         audit,
         admin,
+        state,
         warnings: Vec::new(),
     })
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use http::HeaderName;
+use http::{HeaderName, Uri};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use openidconnect::IssuerUrl;
@@ -21,6 +21,7 @@ use tracing::Level;
 use super::problem::Problem;
 use crate::model::account::{Domain, Language};
 use crate::model::grant::Rule;
+use crate::model::jwt;
 use crate::model::ott::Ha1;
 use crate::model::rate::Rate;
 use crate::model::secret::Secret;
@@ -54,10 +55,12 @@ pub struct Config {
     pub limits: Limits,
     /// What is logged, and where.
     pub log: Log,
-    /// The file that receives the audit lines; none: they go where the access log goes.
-    pub audit: Option<PathBuf>,
+    /// Where audit lines go.
+    pub audit: Audit,
     /// Where health and metrics are told; none: nowhere.
     pub admin: Option<Listen>,
+    /// The file of what must outlive a restart; none: a restart forgets it.
+    pub state: Option<PathBuf>,
     /// What is allowed but hardly meant, such as a method that no rule uses.
     pub warnings: Vec<Problem>,
 }
@@ -419,6 +422,12 @@ pub enum MethodKind {
     App(Whoami),
     /// A server shows a key of ours.
     Key(ApiKey),
+    /// A proxy before us names the caller.
+    Header(TrustedHeader),
+    /// The caller's end of the connection showed a certificate.
+    Mtls(ClientCertificate),
+    /// A token is shown that somebody has signed.
+    Jwt(Jwt),
     /// A person logs in at an identity provider.
     Oidc(Oidc),
 }
@@ -434,6 +443,8 @@ pub struct Whoami {
     pub headers: Vec<HeaderName>,
     /// The deadline of the answer, connecting included.
     pub timeout: Duration,
+    /// How long an answer that knows the caller is believed, from when it was asked for; none: each login asks.
+    pub cache: Option<Duration>,
 }
 
 /// All, or only those listed.
@@ -491,6 +502,117 @@ pub struct Oidc {
     pub trust: Trust,
 }
 
+/// The settings of a method of type `header`.
+#[derive(Debug, Clone)]
+pub struct TrustedHeader {
+    /// The addresses of the proxies that are believed.
+    pub from: Vec<IpNet>,
+    /// The field that names the caller.
+    pub user: HeaderName,
+    /// Other claims by name, and the fields that say them.
+    pub claims: Vec<(String, HeaderClaim)>,
+    /// What the proxies prove themselves by, besides their address.
+    pub secret: Option<HeaderSecret>,
+}
+
+impl TrustedHeader {
+    /// Returns every field that nobody else may send, the secret's among them.
+    pub fn fields(&self) -> impl Iterator<Item = &HeaderName> {
+        let claims = self.claims.iter().map(|(_, claim)| &claim.field);
+        [&self.user].into_iter().chain(claims).chain(self.secret.iter().map(|secret| &secret.field))
+    }
+}
+
+/// A field that says a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderClaim {
+    /// The field.
+    pub field: HeaderName,
+    /// What stands between the items of a list; none: it is one text.
+    pub separator: Option<char>,
+}
+
+/// A field that proves a proxy.
+#[derive(Debug, Clone)]
+pub struct HeaderSecret {
+    /// The field.
+    pub field: HeaderName,
+    /// Its value.
+    pub value: Secret,
+}
+
+/// The settings of a method of type `mtls`.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    /// What names the caller: the first kind of name that the certificate has.
+    pub identity: Vec<Identity>,
+    /// SHA-256 of the certificates that are accepted; empty: all that the authorities signed.
+    pub fingerprints: Vec<[u8; 32]>,
+    /// The authorities whose certificates are looked at; none: those of all listeners, which are the same.
+    pub client_ca: Option<Vec<CertificateDer<'static>>>,
+}
+
+/// A kind of name in a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// A URI among its alternative names.
+    SanUri,
+    /// A mail address among them.
+    SanEmail,
+    /// A host name among them.
+    SanDns,
+    /// SHA-256 of it.
+    Fingerprint,
+    /// The common name of its subject.
+    Cn,
+}
+
+/// The settings of a method of type `jwt`.
+#[derive(Debug, Clone)]
+pub struct Jwt {
+    /// Where the token is.
+    pub place: TokenPlace,
+    /// Whether it travels by itself, whoever made the browser send the request.
+    pub is_ambient: bool,
+    /// The keys that it may be signed with.
+    pub keys: JwtKeys,
+    /// What it must say.
+    pub rules: jwt::Rules,
+    /// The claim that says who somebody is; none: the usual one.
+    pub subject: Option<String>,
+}
+
+/// Where a request carries a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenPlace {
+    /// Behind `Authorization: Bearer`.
+    Bearer,
+    /// In a field of its own.
+    Header(HeaderName),
+    /// In a cookie.
+    Cookie(String),
+    /// In a parameter of the query; once.
+    Query(String),
+}
+
+/// The keys that a token may be signed with.
+#[derive(Debug, Clone)]
+pub enum JwtKeys {
+    /// These.
+    Fixed(Arc<jwt::Keys>),
+    /// Those that an identity provider publishes.
+    Fetched(KeySet),
+}
+
+/// Where an identity provider publishes its keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySet {
+    /// The address; `https`, or `http` on this machine.
+    pub url: Uri,
+    /// The certificates of `ca`; none: the public trust roots.
+    pub ca: Option<Vec<CertificateDer<'static>>>,
+}
+
 /// `[limits]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -515,6 +637,35 @@ pub struct Log {
     pub format: Format,
     /// The least serious event that is logged to standard error.
     pub level: Level,
+}
+
+/// `[audit]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// The file that receives the audit lines; none: they go where the access log goes.
+    pub file: Option<PathBuf>,
+    /// Whether each line of that file is bound to the one before it.
+    pub chain: bool,
+    /// The daemon that hears each of them as well.
+    pub syslog: Option<Syslog>,
+}
+
+/// Where a syslog daemon listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Syslog {
+    /// The socket of the daemon of this machine.
+    Unix(PathBuf),
+    /// A UDP port of any machine.
+    Udp(SocketAddr),
+}
+
+impl fmt::Display for Syslog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Udp(address) => write!(f, "udp:{address}"),
+        }
+    }
 }
 
 /// Where access lines go.

@@ -4,6 +4,7 @@ use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::origin::Origin;
+use crate::model::field::fold;
 
 /// The field in which each proxy names the address it was asked from.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -33,13 +34,6 @@ pub fn is_identity(name: &HeaderName) -> bool {
                 || PREFIXES.iter().any(|prefix| name.len() >= prefix.len() && like(name, prefix))
         }
         _ => false,
-    }
-}
-
-const fn fold(byte: u8) -> u8 {
-    match byte {
-        b'_' | b'.' => b'-',
-        other => other.to_ascii_lowercase(),
     }
 }
 

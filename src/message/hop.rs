@@ -108,6 +108,12 @@ pub fn strip_trailers(trailers: &mut HeaderMap, more: impl Fn(&HeaderName) -> bo
     fields::remove(trailers, |name| HOP_BY_HOP.contains(name) || PROTECTED.contains(name) || more(name));
 }
 
+/// Tells whether a `Connection` line names a field of some kind.
+#[must_use]
+pub fn names_any(headers: &HeaderMap, kind: impl Fn(&HeaderName) -> bool) -> bool {
+    tokens(headers, &header::CONNECTION).any(|token| HeaderName::from_bytes(token).is_ok_and(|name| kind(&name)))
+}
+
 /// Tells whether `Expect` asks for nothing but a 100 (RFC 9110 §10.1.1), which is of one hop. What else there may be is
 /// for the upstream to meet or refuse.
 #[must_use]

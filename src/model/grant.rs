@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
+
 use super::account::{self, Account, Domain, Language};
 use super::ott::{NotAVoximplantUser, VoximplantUser};
 use super::principal::{Claims, Principal};
-use super::template::Template;
+use super::template::{Template, Unfilled};
 
 /// The built-in method of redirects of the app. A rule must name it to apply to it.
 pub const REDIRECT: &str = "redirect";
@@ -69,6 +71,38 @@ pub enum Invalid {
     /// The result of the Voximplant user's template.
     #[error("{0}")]
     VoximplantUser(NotAVoximplantUser),
+}
+
+/// A rule that does not apply, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passed<'r> {
+    /// The name of the rule.
+    pub rule: &'r str,
+    /// Why it does not apply.
+    pub why: Why<'r>,
+}
+
+/// Why a rule does not apply. For the operator, never for the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Why<'r> {
+    /// It is not for the method that proved the caller.
+    #[error("it is not for this auth method")]
+    Method,
+    /// It allows something else than was asked for.
+    #[error("it says nothing of what is asked for")]
+    Silent,
+    /// A template cannot be filled in.
+    #[error(transparent)]
+    Unfilled(Unfilled<'r>),
+}
+
+/// How it was decided who a caller may become.
+#[derive(Debug)]
+pub struct Trace<'r, G> {
+    /// The rules that do not apply, in their order: those before the one that decides.
+    pub passed: Vec<Passed<'r>>,
+    /// What is granted, or why nothing is.
+    pub outcome: Result<G, Refusal>,
 }
 
 /// What the caller asked for.
@@ -139,14 +173,33 @@ pub fn claims_used(rules: &[Rule], method: &str) -> Vec<String> {
     used.into_iter().map(str::to_owned).collect()
 }
 
-/// Finds the PBX account a caller may become.
+/// Finds the PBX account a caller may become now.
 ///
 /// # Errors
 /// When no rule applies, or the first that does leads to no account below the administrator's, or to another than wished.
-pub fn pbx(rules: &[Rule], principal: &Principal, wish: &Wish) -> Result<PbxGrant, Refusal> {
-    let (rule, (user, domain)) = decide(rules, principal, |rule, claims| {
-        let template = rule.pbx.as_ref()?;
-        Some((template.account.render(claims)?, template.domain.render(claims)?))
+pub fn pbx(rules: &[Rule], principal: &Principal, wish: &Wish, now: Timestamp) -> Result<PbxGrant, Refusal> {
+    decide_pbx(rules, principal, wish, now, |_| {})
+}
+
+/// Decides as [`pbx`], and tells how.
+#[must_use]
+pub fn explain_pbx<'r>(rules: &'r [Rule], principal: &Principal, wish: &Wish, now: Timestamp) -> Trace<'r, PbxGrant> {
+    let mut passed = Vec::new();
+    let outcome = decide_pbx(rules, principal, wish, now, |rule| passed.push(rule));
+    Trace { passed, outcome }
+}
+
+fn decide_pbx<'r>(
+    rules: &'r [Rule],
+    principal: &Principal,
+    wish: &Wish,
+    now: Timestamp,
+    note: impl FnMut(Passed<'r>),
+) -> Result<PbxGrant, Refusal> {
+    let (rule, (user, domain)) = decide(rules, principal, now, note, |rule, claims| {
+        let template = rule.pbx.as_ref().ok_or(Why::Silent)?;
+        let rendered = |template: &'r Template| template.render(claims).map_err(Why::Unfilled);
+        Ok((rendered(&template.account)?, rendered(&template.domain)?))
     })?;
     let account = account_of(&user, &domain).map_err(|what| Refusal::Invalid { rule: rule.name.clone(), what })?;
     let same_user = wish.account.as_deref().is_none_or(|wished| wished == account.user());
@@ -158,12 +211,42 @@ pub fn pbx(rules: &[Rule], principal: &Principal, wish: &Wish) -> Result<PbxGran
     Ok(PbxGrant { rule: rule.name.clone(), account, languages: rule.languages.clone() })
 }
 
-/// Finds the Voximplant user a caller may become.
+/// Finds the Voximplant user a caller may become now.
 ///
 /// # Errors
 /// When no rule applies, or the first that does leads to no user name, or to another than wished.
-pub fn voximplant(rules: &[Rule], principal: &Principal, wish: &Wish) -> Result<VoximplantGrant, Refusal> {
-    let (rule, user) = decide(rules, principal, |rule, claims| rule.voximplant.as_ref()?.render(claims))?;
+pub fn voximplant(
+    rules: &[Rule],
+    principal: &Principal,
+    wish: &Wish,
+    now: Timestamp,
+) -> Result<VoximplantGrant, Refusal> {
+    decide_voximplant(rules, principal, wish, now, |_| {})
+}
+
+/// Decides as [`voximplant`], and tells how.
+#[must_use]
+pub fn explain_voximplant<'r>(
+    rules: &'r [Rule],
+    principal: &Principal,
+    wish: &Wish,
+    now: Timestamp,
+) -> Trace<'r, VoximplantGrant> {
+    let mut passed = Vec::new();
+    let outcome = decide_voximplant(rules, principal, wish, now, |rule| passed.push(rule));
+    Trace { passed, outcome }
+}
+
+fn decide_voximplant<'r>(
+    rules: &'r [Rule],
+    principal: &Principal,
+    wish: &Wish,
+    now: Timestamp,
+    note: impl FnMut(Passed<'r>),
+) -> Result<VoximplantGrant, Refusal> {
+    let (rule, user) = decide(rules, principal, now, note, |rule, claims| {
+        rule.voximplant.as_ref().ok_or(Why::Silent)?.render(claims).map_err(Why::Unfilled)
+    })?;
     let user: VoximplantUser = user
         .parse()
         .map_err(|error| Refusal::Invalid { rule: rule.name.clone(), what: Invalid::VoximplantUser(error) })?;
@@ -173,17 +256,22 @@ pub fn voximplant(rules: &[Rule], principal: &Principal, wish: &Wish) -> Result<
     Ok(VoximplantGrant { rule: rule.name.clone(), user })
 }
 
-/// Returns the first rule that fits the method and renders, with what it rendered.
-fn decide<'a, T>(
-    rules: &'a [Rule],
+/// Returns the first rule that applies, with what it rendered; notes those before it.
+fn decide<'r, T>(
+    rules: &'r [Rule],
     principal: &Principal,
-    render: impl Fn(&Rule, &Claims) -> Option<T>,
-) -> Result<(&'a Rule, T), Refusal> {
-    rules
-        .iter()
-        .filter(|rule| rule.fits(&principal.method))
-        .find_map(|rule| Some((rule, render(rule, &principal.claims)?)))
-        .ok_or(Refusal::NoRule)
+    _now: Timestamp,
+    mut note: impl FnMut(Passed<'r>),
+    render: impl Fn(&'r Rule, &Claims) -> Result<T, Why<'r>>,
+) -> Result<(&'r Rule, T), Refusal> {
+    for rule in rules {
+        let rendered = if rule.fits(&principal.method) { render(rule, &principal.claims) } else { Err(Why::Method) };
+        match rendered {
+            Ok(rendered) => return Ok((rule, rendered)),
+            Err(why) => note(Passed { rule: &rule.name, why }),
+        }
+    }
+    Err(Refusal::NoRule)
 }
 
 fn account_of(user: &str, domain: &str) -> Result<Account, Invalid> {
@@ -192,6 +280,18 @@ fn account_of(user: &str, domain: &str) -> Result<Account, Invalid> {
 }
 
 impl Rule {
+    /// Returns the names of the claims by which it finds an account of the PBX.
+    #[must_use]
+    pub fn pbx_claims(&self) -> BTreeSet<&str> {
+        self.pbx.iter().flat_map(|pbx| pbx.domain.claims().chain(pbx.account.claims())).collect()
+    }
+
+    /// Returns the names of the claims by which it finds a Voximplant user.
+    #[must_use]
+    pub fn voximplant_claims(&self) -> BTreeSet<&str> {
+        self.voximplant.iter().flat_map(Template::claims).collect()
+    }
+
     fn fits(&self, method: &str) -> bool {
         self.methods.as_ref().map_or(method != REDIRECT, |methods| methods.iter().any(|name| name == method))
     }
@@ -199,9 +299,8 @@ impl Rule {
     /// Returns the claims it uses.
     fn claims(&self) -> impl Iterator<Item = &str> {
         // Each field is named, so that whoever adds one thinks of its claims.
-        let Self { name: _, methods: _, pbx, voximplant, languages: _ } = self;
-        let pbx = pbx.iter().flat_map(|pbx| pbx.domain.claims().chain(pbx.account.claims()));
-        pbx.chain(voximplant.iter().flat_map(Template::claims))
+        let Self { name: _, methods: _, pbx: _, voximplant: _, languages: _ } = self;
+        self.pbx_claims().into_iter().chain(self.voximplant_claims())
     }
 }
 
@@ -218,6 +317,10 @@ mod tests {
             voximplant: Some(voximplant.parse().unwrap()),
             languages: Some(vec!["fr".parse().unwrap()]),
         }
+    }
+
+    fn noon() -> Timestamp {
+        "2026-11-23T12:00:00Z".parse().unwrap()
     }
 
     fn usual() -> Rule {
@@ -259,13 +362,13 @@ mod tests {
 
     /// The rule and the account of a grant, or the text of the refusal.
     fn pbx_outcome(rules: &[Rule], principal: &Principal, wish: &Wish) -> Result<String, String> {
-        pbx(rules, principal, wish)
+        pbx(rules, principal, wish, noon())
             .map(|grant| format!("{}: {}", grant.rule(), grant.account()))
             .map_err(|refusal| refusal.to_string())
     }
 
     fn ott_outcome(rules: &[Rule], principal: &Principal, wish: &Wish) -> Result<String, String> {
-        voximplant(rules, principal, wish)
+        voximplant(rules, principal, wish, noon())
             .map(|grant| format!("{}: {}", grant.rule(), grant.user()))
             .map_err(|refusal| refusal.to_string())
     }
@@ -288,7 +391,7 @@ mod tests {
     #[test]
     fn grants_what_the_rule_renders() {
         check(&[usual()], &ann(), Ok("usual: 40@acme.test"), Ok("usual: ann"));
-        let grant = pbx(&[usual()], &ann(), &Wish::default()).unwrap();
+        let grant = pbx(&[usual()], &ann(), &Wish::default(), noon()).unwrap();
         assert_eq!(grant.languages().unwrap()[0].as_str(), "fr");
     }
 
@@ -346,7 +449,7 @@ mod tests {
         for domain in ["", "a/b", "acme.test:1", "acme..test", "acme.test\0"] {
             let bad = principal("app", &[("ext", "40"), ("tenant", domain)]);
             let what = Refusal::Invalid { rule: "first".to_owned(), what: Invalid::Domain };
-            assert_eq!(pbx(&rules, &bad, &Wish::default()).unwrap_err(), what, "{domain:?}");
+            assert_eq!(pbx(&rules, &bad, &Wish::default(), noon()).unwrap_err(), what, "{domain:?}");
         }
     }
 
@@ -375,8 +478,8 @@ mod tests {
     #[test]
     fn the_case_of_a_wished_account_matters() {
         let rules = [rule("usual", "Ann", "acme.test", "")];
-        assert!(pbx(&rules, &ann(), &wish(Some("Ann"), None, None)).is_ok());
-        assert!(pbx(&rules, &ann(), &wish(Some("ann"), None, None)).is_err());
+        assert!(pbx(&rules, &ann(), &wish(Some("Ann"), None, None), noon()).is_ok());
+        assert!(pbx(&rules, &ann(), &wish(Some("ann"), None, None), noon()).is_err());
     }
 
     #[test]
@@ -391,8 +494,47 @@ mod tests {
     #[test]
     fn a_foreign_wish_is_not_granted_by_a_later_rule() {
         let rules = [usual(), rule("last", "41", "acme.test", "bob")];
-        assert!(pbx(&rules, &ann(), &wish(Some("41"), None, None)).is_err());
-        assert!(voximplant(&rules, &ann(), &wish(None, None, Some("bob"))).is_err());
+        assert!(pbx(&rules, &ann(), &wish(Some("41"), None, None), noon()).is_err());
+        assert!(voximplant(&rules, &ann(), &wish(None, None, Some("bob")), noon()).is_err());
+    }
+
+    /// What is said of the rules before the one that decides, as `name: why` lines.
+    fn passed<G>(trace: &Trace<'_, G>) -> Vec<String> {
+        trace.passed.iter().map(|passed| format!("{}: {}", passed.rule, passed.why)).collect()
+    }
+
+    #[test]
+    fn tells_why_rules_do_not_apply() {
+        let rules = [
+            only(&["jwt"], rule("machines", "1", "a.test", "machine")),
+            Rule { pbx: None, ..rule("phones", "", "", "{phone}") },
+            rule("managers", "{desk}", "a.test", "{mail|before:@}"),
+            usual(),
+            rule("last", "1", "a.test", "x"),
+        ];
+        let ann = principal("app", &[("ext", "40"), ("tenant", "acme"), ("vox", "ann"), ("mail", "ann")]);
+        let trace = explain_pbx(&rules, &ann, &Wish::default(), noon());
+        assert_eq!(
+            passed(&trace),
+            [
+                "machines: it is not for this auth method",
+                "phones: it says nothing of what is asked for",
+                "managers: there is no claim \"desk\"",
+            ]
+        );
+        assert_eq!(trace.outcome.unwrap().rule(), "usual");
+        let trace = explain_voximplant(&rules, &ann, &Wish::default(), noon());
+        assert_eq!(
+            passed(&trace),
+            [
+                "machines: it is not for this auth method",
+                "phones: there is no claim \"phone\"",
+                "managers: the claim \"mail\" has no \"@\" in it",
+            ]
+        );
+        assert_eq!(trace.outcome.unwrap().rule(), "usual");
+        let trace = explain_pbx(&rules[..3], &ann, &Wish::default(), noon());
+        assert_eq!((trace.passed.len(), trace.outcome.unwrap_err()), (3, Refusal::NoRule));
     }
 
     /// Whatever a claim holds, no grant is for the tenant administrator (an empty name) or `admin`.
@@ -463,7 +605,7 @@ mod tests {
         for template in templates {
             let rules = [rule("hostile", template, "acme.test", "")];
             for value in hostile {
-                let granted = pbx(&rules, &principal("app", &[("ext", value)]), &Wish::default());
+                let granted = pbx(&rules, &principal("app", &[("ext", value)]), &Wish::default(), noon());
                 if let Ok(grant) = granted {
                     let user = grant.account().user();
                     let bare: String = user.chars().filter(char::is_ascii_alphanumeric).collect();
@@ -485,7 +627,8 @@ mod tests {
             ("{none}{none}", account::Invalid::Empty),
             ("{none}", account::Invalid::Empty),
         ] {
-            let refusal = pbx(&[rule("parts", template, "acme.test", "")], &parts, &Wish::default()).unwrap_err();
+            let refusal =
+                pbx(&[rule("parts", template, "acme.test", "")], &parts, &Wish::default(), noon()).unwrap_err();
             assert_eq!(
                 refusal,
                 Refusal::Invalid { rule: "parts".to_owned(), what: Invalid::Account(what) },

@@ -107,6 +107,12 @@ pub fn text(text: &str) -> Cow<'_, str> {
     Cow::Owned(cut(shown, MAX_TEXT))
 }
 
+/// Shows the value of something with a name, as [`text`] does; nothing of it if the name is that of a secret.
+#[must_use]
+pub fn value<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
+    if is_secret(name) { HIDDEN.into() } else { text(value) }
+}
+
 /// Tells whether a text has a parameter with a secret name, as itself or in an address escaped in it, such as
 /// `next=%2Fwelcome.htm%3FsessId%3D…`: a login page on the way to another escapes it twice.
 fn tells_secret(text: &str) -> bool {
@@ -121,6 +127,12 @@ fn tells_secret(text: &str) -> bool {
         text = Cow::Owned(percent_decode_str(&text).decode_utf8_lossy().into_owned());
     }
     names_secret(&text)
+}
+
+/// Tells whether the value of a parameter of this name is hidden.
+#[must_use]
+pub fn hides(name: &str) -> bool {
+    is_secret(name)
 }
 
 fn names_secret(text: &str) -> bool {

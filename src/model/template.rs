@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-use super::principal::Claims;
+use super::principal::{Claim, Claims};
 
 /// A text with places for claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,25 @@ enum Filter {
     Lower,
     Before(String),
     After(String),
+}
+
+/// Why a template cannot be filled in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unfilled<'t> {
+    /// There is no such claim.
+    #[error("there is no claim {0:?}")]
+    Missing(&'t str),
+    /// The claim is a list, of which nobody said which item is meant.
+    #[error("the claim {0:?} is a list")]
+    List(&'t str),
+    /// The claim has not what a filter looks for.
+    #[error("the claim {claim:?} has no {separator:?} in it")]
+    NoSeparator {
+        /// The name of the claim.
+        claim: &'t str,
+        /// What the filter looks for.
+        separator: &'t str,
+    },
 }
 
 /// Why a text is not a template, and where.
@@ -59,17 +78,19 @@ pub enum Problem {
 }
 
 impl Template {
-    /// Fills in the claims; none when a claim is missing, is a list or lacks a separator: then the template does not apply.
-    #[must_use]
-    pub fn render(&self, claims: &Claims) -> Option<String> {
+    /// Fills in the claims.
+    ///
+    /// # Errors
+    /// When a claim is missing, is a list or lacks a separator: then the template does not apply.
+    pub fn render(&self, claims: &Claims) -> Result<String, Unfilled<'_>> {
         self.0.iter().map(|piece| piece.render(claims)).collect()
     }
 
-    /// Returns the claims it uses.
+    /// Returns the names of the claims it uses.
     pub fn claims(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|piece| match piece {
-            Piece::Claim { name, .. } => Some(name.as_str()),
             Piece::Literal(_) => None,
+            Piece::Claim { name, .. } => Some(name.as_str()),
         })
     }
 
@@ -85,23 +106,33 @@ impl Template {
 }
 
 impl Piece {
-    fn render<'a>(&'a self, claims: &'a Claims) -> Option<String> {
+    fn render(&self, claims: &Claims) -> Result<String, Unfilled<'_>> {
         match self {
-            Self::Literal(text) => Some(text.clone()),
+            Self::Literal(text) => Ok(text.clone()),
             Self::Claim { name, filters } => {
-                filters.iter().try_fold(claims.get(name)?.text()?.to_owned(), |value, filter| filter.apply(&value))
+                let text = match claims.get(name) {
+                    None => return Err(Unfilled::Missing(name)),
+                    Some(Claim::List(_)) => return Err(Unfilled::List(name)),
+                    Some(Claim::Text(text)) => text,
+                };
+                filters.iter().try_fold(text.clone(), |value, filter| {
+                    filter.apply(&value).map_err(|separator| Unfilled::NoSeparator { claim: name, separator })
+                })
             }
         }
     }
 }
 
 impl Filter {
-    fn apply(&self, value: &str) -> Option<String> {
+    /// Applies the filter, or returns the separator that is not there.
+    fn apply(&self, value: &str) -> Result<String, &str> {
         match self {
             // ASCII only: Unicode would turn the Kelvin sign into a k, and one person into another.
-            Self::Lower => Some(value.to_ascii_lowercase()),
-            Self::Before(separator) => value.split_once(separator).map(|(before, _)| before.to_owned()),
-            Self::After(separator) => value.split_once(separator).map(|(_, after)| after.to_owned()),
+            Self::Lower => Ok(value.to_ascii_lowercase()),
+            Self::Before(separator) => {
+                value.split_once(separator).map(|(before, _)| before.to_owned()).ok_or(separator)
+            }
+            Self::After(separator) => value.split_once(separator).map(|(_, after)| after.to_owned()).ok_or(separator),
         }
     }
 }
@@ -188,7 +219,7 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: Option<&str>) {
-        assert_eq!(text.parse::<Template>().unwrap().render(&claims()).as_deref(), expected, "{text}");
+        assert_eq!(text.parse::<Template>().unwrap().render(&claims()).ok().as_deref(), expected, "{text}");
     }
 
     #[test]
@@ -223,10 +254,24 @@ mod tests {
     }
 
     #[test]
+    fn says_what_it_lacks() {
+        let claims = Claims::from([
+            ("email".to_owned(), "ann".into()),
+            ("groups".to_owned(), Claim::List(vec!["a".to_owned()])),
+        ]);
+        let check = |text: &str, expected: &str| {
+            assert_eq!(text.parse::<Template>().unwrap().render(&claims).unwrap_err().to_string(), expected);
+        };
+        check("{ext}", "there is no claim \"ext\"");
+        check("{groups}", "the claim \"groups\" is a list");
+        check("{email|lower|before:@}", "the claim \"email\" has no \"@\" in it");
+    }
+
+    #[test]
     fn a_value_is_never_read_as_a_template() {
         let template: Template = "{a}".parse().unwrap();
         let claims = Claims::from([("a".to_owned(), "{b|lower}".into())]);
-        assert_eq!(template.render(&claims).as_deref(), Some("{b|lower}"));
+        assert_eq!(template.render(&claims).as_deref(), Ok("{b|lower}"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One line for each login that was granted or refused.
+//! One line for each login that was granted or refused, and for what changes who may come in.
 
 use std::net::IpAddr;
 
@@ -30,6 +30,32 @@ pub struct Entry {
     pub account: Option<String>,
     /// Why it was refused.
     pub reason: Option<String>,
+    /// The names of the claims by which the rule decided. Never what they say.
+    pub claims: Vec<String>,
+}
+
+/// What is told about something other than one login.
+#[derive(Debug, Clone)]
+pub struct Note {
+    /// What happened.
+    pub event: Event,
+    /// Whom it is about: an account, a Voximplant user, a domain.
+    pub account: String,
+    /// Who did it: a user of this machine.
+    pub by: Option<String>,
+    /// How long it holds; nothing: until it is undone.
+    pub until: Option<Timestamp>,
+    /// Why, in somebody's own words.
+    pub reason: Option<String>,
+}
+
+/// What may happen besides logins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Somebody gets no more logins, and what was opened for it ends.
+    Freeze,
+    /// Somebody gets logins again.
+    Thaw,
 }
 
 /// What a login opens.
@@ -69,7 +95,32 @@ impl Entry {
         for (key, text) in known {
             fields.extend(text.as_deref().map(|text| (key, Value::word(redact::text(text)))));
         }
+        if !self.claims.is_empty() {
+            fields.push(("claims", Value::words(self.claims.iter().map(String::as_str))));
+        }
         line::render(format, now, self.outcome.kind(), &fields)
+    }
+}
+
+impl Note {
+    /// Returns the line of the audit log, without its end.
+    #[must_use]
+    pub fn line(&self, format: Format, now: Timestamp) -> String {
+        let mut fields = vec![("account", Value::word(redact::text(&self.account)))];
+        for (key, text) in [("by", &self.by), ("reason", &self.reason)] {
+            fields.extend(text.as_deref().map(|text| (key, Value::word(redact::text(text)))));
+        }
+        fields.extend(self.until.map(|until| ("until", Value::word(format!("{until:.0}")))));
+        line::render(format, now, self.event.kind(), &fields)
+    }
+}
+
+impl Event {
+    const fn kind(self) -> &'static str {
+        match self {
+            Self::Freeze => "audit freeze",
+            Self::Thaw => "audit thaw",
+        }
     }
 }
 
@@ -106,6 +157,7 @@ mod tests {
             rule: Some("staff".to_owned()),
             account: Some("40@acme.test".to_owned()),
             reason: None,
+            claims: vec!["ext".to_owned(), "tenant".to_owned()],
         }
     }
 
@@ -118,6 +170,7 @@ mod tests {
             rule: None,
             account: None,
             reason: Some("bad sessId=g7lsrphhrkim1jkvbt88".to_owned()),
+            claims: Vec::new(),
             ..granted()
         }
     }
@@ -134,7 +187,7 @@ mod tests {
             &granted(),
             Format::Text,
             "2026-11-22T21:00:00.123Z audit grant id=ID client=2001:db8::1 act=pbx_session method=app \
-             subject=\"Ann Lee\" rule=staff account=40@acme.test",
+             subject=\"Ann Lee\" rule=staff account=40@acme.test claims=ext,tenant",
         );
     }
 
@@ -146,6 +199,31 @@ mod tests {
             "2026-11-22T21:00:00.123Z audit refusal id=ID client=2001:db8::1 act=voximplant_token \
              reason=\"bad sessId=***\"",
         );
+    }
+
+    #[test]
+    fn claims_are_a_list_of_names() {
+        let line = granted().line(Format::Json, Timestamp::UNIX_EPOCH);
+        assert!(line.ends_with(r#","account":"40@acme.test","claims":["ext","tenant"]}"#), "{line}");
+    }
+
+    #[test]
+    fn a_note_tells_who_did_what_to_whom() {
+        let note = Note {
+            event: Event::Freeze,
+            account: "40@acme.test".to_owned(),
+            by: Some("uid 0".to_owned()),
+            until: Some("2026-11-22T23:00:00Z".parse().unwrap()),
+            reason: Some("calls to Cuba".to_owned()),
+        };
+        let line = |note: &Note| note.line(Format::Text, "2026-11-22T21:00:00.123Z".parse().unwrap());
+        assert_eq!(
+            line(&note),
+            "2026-11-22T21:00:00.123Z audit freeze account=40@acme.test by=\"uid 0\" reason=\"calls to Cuba\" \
+             until=2026-11-22T23:00:00Z"
+        );
+        let thaw = Note { event: Event::Thaw, by: None, until: None, reason: None, ..note };
+        assert_eq!(line(&thaw), "2026-11-22T21:00:00.123Z audit thaw account=40@acme.test");
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub(super) enum Value<'a> {
     Word(Cow<'a, str>),
     /// A text that stands in quotes always, so its column looks the same on each line.
     Quoted(Cow<'a, str>),
+    /// Several words.
+    Words(Vec<Cow<'a, str>>),
     /// A count.
     Count(u64),
     /// Milliseconds.
@@ -26,6 +28,11 @@ impl<'a> Value<'a> {
     /// Makes a word.
     pub(super) fn word(text: impl Into<Cow<'a, str>>) -> Self {
         Self::Word(shortened(text.into()))
+    }
+
+    /// Makes a list of words.
+    pub(super) fn words(texts: impl Iterator<Item = &'a str>) -> Self {
+        Self::Words(texts.map(|text| shortened(text.into())).collect())
     }
 
     /// Makes a text in quotes.
@@ -74,6 +81,7 @@ impl fmt::Display for Value<'_> {
             Self::Word(text) if is_plain(text) => f.write_str(text),
             // Rust's own quoting escapes line ends, terminal controls and text that runs backwards.
             Self::Word(text) | Self::Quoted(text) => write!(f, "{text:?}"),
+            Self::Words(words) => Self::Word(words.join(",").into()).fmt(f),
             Self::Count(count) => write!(f, "{count}"),
             Self::Millis(millis) => write!(f, "{millis:.1}"),
         }

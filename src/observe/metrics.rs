@@ -3,6 +3,7 @@
 //! Each worker counts in a block of its own ([`Tally`]); a look sums over the blocks.
 
 mod cells;
+mod freshness;
 mod labels;
 mod process;
 mod text;
@@ -19,10 +20,11 @@ use prometheus_client::encoding;
 use prometheus_client::registry::Registry;
 
 use self::cells::{Block, Cell};
+pub use self::freshness::Freshness;
 use self::labels::Label;
 pub use self::labels::{
-    Act, Carrier, Class, Connect, Direction, Fault, Handshake, Limit, Method, Mint, Outcome, Protocol, Reload, Route,
-    Side, TlsVersion, TunnelEnd, Verdict,
+    Act, Carrier, Class, Connect, Direction, Fault, Fetch, Handshake, Limit, Method, Mint, Outcome, Protocol, Reload,
+    Route, Side, TlsVersion, TunnelEnd, Verdict,
 };
 use self::text::Row;
 use super::Logs;
@@ -42,6 +44,7 @@ pub struct Metrics {
     blocks: Mutex<Vec<Arc<Block>>>,
     loaded: Mutex<Arc<Loaded>>,
     reloads: [AtomicU64; Reload::COUNT],
+    keys: Mutex<Vec<(String, Arc<Freshness>)>>,
 }
 
 /// What is told of the configuration in use.
@@ -71,6 +74,7 @@ impl Metrics {
             blocks: Mutex::default(),
             loaded: Mutex::new(Loaded::now(config, logs)),
             reloads: Default::default(),
+            keys: Mutex::default(),
         })
     }
 
@@ -91,6 +95,11 @@ impl Metrics {
     /// Counts that the configuration was read again and is of no use.
     pub fn not_reloaded(&self) {
         self.reloads[Reload::Failed.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tells from now on how fresh these keys are, by the names of their methods.
+    pub fn watch_keys(&self, keys: Vec<(String, Arc<Freshness>)>) {
+        *lock(&self.keys) = keys;
     }
 
     /// Returns what is told of the configuration in use.
@@ -132,6 +141,10 @@ impl Metrics {
 
     fn sum(&self, pick: impl Fn(&Block) -> &Cell) -> u64 {
         lock(&self.blocks).iter().fold(0, |sum, block| sum.wrapping_add(pick(block).get()))
+    }
+
+    fn keys(&self) -> Vec<(String, Arc<Freshness>)> {
+        lock(&self.keys).clone()
     }
 
     fn reloads(&self) -> Vec<Row<u64>> {

@@ -11,12 +11,19 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use tokio::time::Instant;
 
+use super::chained::ChainedFile;
+use super::syslog::Syslog;
+
 /// Where batches of lines go.
 pub(super) enum Place {
     /// Standard output.
     Stdout,
     /// The end of a file.
     File(LogFile),
+    /// The end of a file whose lines are a chain.
+    Chained(ChainedFile),
+    /// A syslog daemon.
+    Syslog(Syslog),
     /// Memory, for tests.
     Memory(Memory),
 }
@@ -31,6 +38,8 @@ impl Place {
                 stdout.flush()
             }
             Self::File(log) => log.file.write_all(batch),
+            Self::Chained(log) => log.write(batch),
+            Self::Syslog(syslog) => syslog.write(batch),
             Self::Memory(memory) => memory.bytes().write_all(batch),
         }
     }
@@ -39,7 +48,8 @@ impl Place {
     pub(super) fn follow(&mut self, now: Instant) -> io::Result<()> {
         match self {
             Self::File(log) => log.follow(now),
-            Self::Stdout | Self::Memory(_) => Ok(()),
+            // A chain looks each time it is written.
+            Self::Stdout | Self::Chained(_) | Self::Syslog(_) | Self::Memory(_) => Ok(()),
         }
     }
 
@@ -47,7 +57,8 @@ impl Place {
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         match self {
             Self::File(log) => log.reopen(),
-            Self::Stdout | Self::Memory(_) => Ok(()),
+            Self::Chained(log) => log.reopen(),
+            Self::Stdout | Self::Syslog(_) | Self::Memory(_) => Ok(()),
         }
     }
 }
@@ -57,6 +68,8 @@ impl fmt::Display for Place {
         match self {
             Self::Stdout => f.write_str("standard output"),
             Self::File(log) => write!(f, "{}", log.path.display()),
+            Self::Chained(log) => write!(f, "{}", log.path().display()),
+            Self::Syslog(syslog) => write!(f, "{syslog}"),
             Self::Memory(_) => f.write_str("memory"),
         }
     }

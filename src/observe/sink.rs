@@ -14,9 +14,11 @@ use std::thread::{self, JoinHandle};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::chained::ChainedFile;
 use super::line::{self, Value};
 use super::place::{LogFile, Memory, Place};
-use crate::config::Format;
+use super::syslog::Syslog;
+use crate::config::{self, Format};
 
 /// A handle to one log. Dropping the last one writes what is queued and ends the thread.
 #[derive(Clone)]
@@ -73,6 +75,22 @@ impl Sink {
     /// When the file cannot be opened or no thread can be started.
     pub fn file(path: &Path, format: Format) -> io::Result<Self> {
         Self::start(Place::File(LogFile::open(path)?), format, QUEUE)
+    }
+
+    /// Starts a log of JSON lines at the end of a file, in which each line is bound to the one before it.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or no thread can be started.
+    pub fn chain(path: &Path) -> io::Result<Self> {
+        Self::start(Place::Chained(ChainedFile::open(path)?), Format::Json, QUEUE)
+    }
+
+    /// Starts a log of JSON lines that a syslog daemon takes. Whether it is there shows when it gets a line.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn syslog(to: config::Syslog) -> io::Result<Self> {
+        Self::start(Place::Syslog(Syslog::new(to)), Format::Json, QUEUE)
     }
 
     /// Starts a log in memory, for tests.

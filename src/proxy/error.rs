@@ -9,9 +9,10 @@ use super::body::Body;
 use super::cors;
 use super::login::LOGIN;
 use super::reply::{self, Words};
-use crate::auth::{AppError, OidcError};
+use crate::auth::{self, AppError, OidcError};
 use crate::limit::Limited;
 use crate::message::guard::Refusal;
+use crate::state::MarkError;
 use crate::upstream::ConnectError;
 use crate::{pbx, upstream};
 
@@ -69,6 +70,9 @@ pub(super) enum Error {
     /// The app did not say who its caller is.
     #[error("the app did not say who you are")]
     App(#[source] AppError),
+    /// There are no keys to check a token with.
+    #[error("too early")]
+    Keys(#[source] auth::Error),
     /// The PBX gave no session.
     #[error("the telephone system gave no session")]
     Pbx(#[source] pbx::Error),
@@ -78,6 +82,9 @@ pub(super) enum Error {
     /// A table is full.
     #[error("too busy")]
     Full,
+    /// A credential that works once cannot be marked as used.
+    #[error("too busy")]
+    Unmarked(#[source] MarkError),
     /// One of these, and pages of this origin may read it.
     #[error("{0}")]
     Shared(Box<Self>, HeaderValue),
@@ -114,8 +121,10 @@ impl Error {
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "misdirected"),
             Self::NotNow => (StatusCode::SERVICE_UNAVAILABLE, "not_now"),
             Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "full"),
+            Self::Unmarked(_) => (StatusCode::SERVICE_UNAVAILABLE, "state"),
             Self::Upstream(error) => upstream_status(error),
             Self::App(error) => app_status(error),
+            Self::Keys(_) => (StatusCode::SERVICE_UNAVAILABLE, "keys"),
             Self::Pbx(error) => pbx_status(error),
             Self::Oidc(error, _) => oidc_status(error),
             Self::Shared(error, _) => error.status(),
@@ -195,7 +204,8 @@ impl Error {
                 let wait = matches!(error, OidcError::Down(_)).then(|| reply::retry_after(FULL));
                 forget.chain(wait).collect()
             }
-            Self::Full => vec![reply::retry_after(FULL)],
+            Self::Full | Self::Keys(_) | Self::Unmarked(MarkError::Full) => vec![reply::retry_after(FULL)],
+            Self::Unmarked(_) => vec![reply::retry_after(CROWDED)],
             Self::Upstream(upstream::Error::Full) => vec![reply::retry_after(CROWDED)],
             _ => Vec::new(),
         }
@@ -233,9 +243,7 @@ const fn oidc_status(error: &OidcError) -> (StatusCode, &'static str) {
 
 const fn app_status(error: &AppError) -> (StatusCode, &'static str) {
     match error {
-        AppError::Timeout | AppError::Unreachable(upstream::Error::Timeout) => {
-            (StatusCode::GATEWAY_TIMEOUT, "whoami_timeout")
-        }
+        AppError::Timeout => (StatusCode::GATEWAY_TIMEOUT, "whoami_timeout"),
         AppError::Unreachable(_) | AppError::Nonsense { .. } => (StatusCode::BAD_GATEWAY, "whoami"),
     }
 }
@@ -248,6 +256,15 @@ const fn pbx_status(error: &pbx::Error) -> (StatusCode, &'static str) {
         pbx::Error::NotPermitted => (StatusCode::BAD_GATEWAY, "pbx_not_permitted"),
         pbx::Error::Unreachable(_) => (StatusCode::BAD_GATEWAY, "pbx_unreachable"),
         pbx::Error::Nonsense => (StatusCode::BAD_GATEWAY, "pbx_nonsense"),
+    }
+}
+
+impl From<auth::Error> for Error {
+    fn from(error: auth::Error) -> Self {
+        match error {
+            auth::Error::App(error) => Self::App(error),
+            auth::Error::Keys(_) => Self::Keys(error),
+        }
     }
 }
 

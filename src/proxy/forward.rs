@@ -15,9 +15,11 @@ use super::route::To;
 use super::{Caller, Peer, Proxy};
 use crate::limit::client_key;
 use crate::message::cookies;
+use crate::message::fields;
 use crate::message::forwarded;
 use crate::message::hop::{self, Hop, Protocol};
 use crate::message::websocket::{Key, WEBSOCKET};
+use crate::model::field::is_like;
 use crate::model::path;
 use crate::observe::metrics::Route;
 use crate::upstream::{self, Answer, Far, Payload, Upstream};
@@ -98,19 +100,43 @@ impl Proxy {
             self.admit_password_login(request.method(), &canonical, request.headers(), caller)?;
         }
         drop(canonical);
-        let (mut head, payload) = mem::take(request).into_parts();
+        let (mut head, mut payload) = mem::take(request).into_parts();
         let kept = match to {
             To::App => self.keep(&head.method, head.uri.path(), &head.headers).map(Box::new),
             To::Pbx => None,
         };
+        let vouched = self.keep_apart(&mut head.headers, &mut payload, caller)?;
         if self.chain.providers().next().is_some() {
             cookies::cut(&mut head.headers);
         }
         let asked = prepare(&mut head, &payload, caller)?;
+        head.headers.extend(vouched);
         exchange.receives(payload.meter());
         let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
         let request = upstream::request(head.method, target, head.headers, payload);
         Ok(Outbound { upstream, request, asked, kept })
+    }
+
+    /// Takes out, in every spelling, what only a believed proxy may say of its caller; and returns what such a one said,
+    /// to be put in again.
+    fn keep_apart(
+        &self,
+        headers: &mut HeaderMap,
+        payload: &mut Payload,
+        caller: &Caller,
+    ) -> Result<Vec<(HeaderName, HeaderValue)>, Error> {
+        let apart = self.chain.apart();
+        if apart.is_empty() {
+            return Ok(Vec::new());
+        }
+        let is_apart = |name: &HeaderName| apart.iter().any(|apart| is_like(apart.as_str(), name.as_str()));
+        if hop::names_any(headers, is_apart) {
+            return Err(Error::Malformed(PROTECTED));
+        }
+        let vouched = self.chain.vouched(headers, caller.end.address);
+        fields::remove(headers, is_apart);
+        payload.keep_apart(Rc::clone(apart));
+        Ok(vouched)
     }
 
     /// Counts what could guess a password of the PBX: it sees only our address, so it cannot tell who guesses.

@@ -1,16 +1,18 @@
 //! The gate before every login: limit, prove, map, limit again; and the audit line of whatever comes of it.
 
 use http::HeaderMap;
+use jiff::Timestamp;
 
 use super::cors;
 use super::error::Error;
 use super::{Caller, Proxy};
-use crate::auth::{Act, Ask, Proof, Verdict};
+use crate::auth::{Act, Ask, Once, Proof, Refused, Verdict};
 use crate::limit::{Limited, client_key};
 use crate::model::grant::{self, PbxGrant, VoximplantGrant, Wish};
 use crate::model::principal::Principal;
 use crate::observe::audit::{Act as Audited, Entry, Outcome};
 use crate::observe::metrics;
+use crate::state::MarkError;
 
 /// What the audit log learns of one login, beside who asked from where.
 #[derive(Debug, Default)]
@@ -46,51 +48,40 @@ impl Proxy {
         query: Option<&str>,
         caller: &Caller,
     ) -> Result<Verdict, Error> {
-        let ask = Ask {
-            act,
-            headers,
-            query,
-            host: &caller.authority.raw,
-            origin: &caller.origin,
-            peer: caller.end.address,
-            certificate: caller.end.certificate.as_ref(),
-            id: caller.id.header_value(),
-        };
-        self.chain.ask(&ask).await.map_err(Error::App)
+        Ok(self.chain.ask(&asking(act, headers, query, caller)).await?)
     }
 
-    /// Judges what is known of a caller, and counts it. A page of another origin is kept out before anything is counted
-    /// against its visitor: it acts with a cookie that travels by itself.
+    /// Judges what is known of a caller, and counts it.
     pub(super) fn judge(&self, verdict: Verdict, from: &cors::From, act: Act, caller: &Caller) -> Result<Proof, Error> {
-        let elsewhere = *from == cors::From::Elsewhere;
-        match verdict {
-            Verdict::Admit(proof) if elsewhere && proof.is_ambient() => {
-                let facts = Facts { principal: Some(proof.principal()), ..Facts::default() };
-                self.failed(act, caller, &facts, "the request came from a page of another origin");
-                Err(Error::CrossSite)
+        let proof = prove(verdict, from).map_err(|unproven| self.unproven(&unproven, act, caller))?;
+        let principal = proof.principal();
+        self.within(self.shared.limits.caller.admit(&(&principal.method, &principal.subject)))?;
+        Ok(proof)
+    }
+
+    /// Audits a credential that proves nobody. What a page of another origin does is no failure of its visitor's.
+    fn unproven(&self, unproven: &Unproven, act: Act, caller: &Caller) -> Error {
+        match unproven {
+            Unproven::Elsewhere(Some(principal)) => {
+                let facts = Facts { principal: Some(principal), ..Facts::default() };
+                self.failed(act, caller, &facts, ELSEWHERE);
             }
-            Verdict::Stranger if elsewhere => Err(Error::CrossSite),
-            Verdict::Admit(proof) => {
-                let principal = proof.principal();
-                self.within(self.shared.limits.caller.admit(&(&principal.method, &principal.subject)))?;
-                Ok(proof)
-            }
-            Verdict::Stranger => {
-                self.refused(act, caller, &Facts::default(), "the app knows no such user");
-                Err(self.nobody(caller))
-            }
-            Verdict::Refuse(refused) => {
+            Unproven::Stranger => self.refused(act, caller, &Facts::default(), STRANGER),
+            Unproven::Refused(refused) => {
                 let facts = Facts { method: refused.method.as_deref(), ..Facts::default() };
                 self.refused(act, caller, &facts, &refused.reason);
-                Err(self.nobody(caller))
             }
-            Verdict::Abstain => Err(self.nobody(caller)),
+            Unproven::Elsewhere(None) | Unproven::Nobody => {}
+        }
+        match unproven {
+            Unproven::Elsewhere(_) => Error::CrossSite,
+            Unproven::Stranger | Unproven::Refused(_) | Unproven::Nobody => self.nobody(caller),
         }
     }
 
     /// Maps a proven caller to the PBX account it may become now.
     pub(super) fn grant_pbx(&self, principal: &Principal, wish: &Wish, caller: &Caller) -> Result<PbxGrant, Error> {
-        let grant = grant::pbx(&self.config.rules, principal, wish)
+        let grant = grant::pbx(&self.config.rules, principal, wish, Timestamp::now())
             .map_err(|refusal| self.forbid(Act::Pbx, caller, principal, &refusal))?;
         self.within(self.shared.limits.account.admit(&("pbx", grant.account().limit_key())))?;
         Ok(grant)
@@ -103,7 +94,7 @@ impl Proxy {
         wish: &Wish,
         caller: &Caller,
     ) -> Result<VoximplantGrant, Error> {
-        let grant = grant::voximplant(&self.config.rules, principal, wish)
+        let grant = grant::voximplant(&self.config.rules, principal, wish, Timestamp::now())
             .map_err(|refusal| self.forbid(Act::Ott, caller, principal, &refusal))?;
         self.within(self.shared.limits.account.admit(&("voximplant", grant.user().as_str())))?;
         Ok(grant)
@@ -112,7 +103,29 @@ impl Proxy {
     /// Lets the caller choose within what its credential allows.
     pub(super) fn choose(&self, act: Act, proof: Proof, wish: &Wish, caller: &Caller) -> Result<Principal, Error> {
         let shown = proof.principal().clone();
-        proof.choose(wish).ok_or_else(|| self.forbid(act, caller, &shown, &"the key may not name this account"))
+        proof.choose(wish).ok_or_else(|| self.forbid(act, caller, &shown, &FOREIGN))
+    }
+
+    /// Marks the caller's credential as used, if it works once. To be called last, before what it is used for.
+    pub(super) async fn spend(
+        &self,
+        act: Act,
+        once: Option<&Once>,
+        caller: &Caller,
+        facts: &Facts<'_>,
+    ) -> Result<(), Error> {
+        let Some(once) = once else { return Ok(()) };
+        let Err(error) = self.shared.store.mark(&once.scope, &once.id, once.until).await else { return Ok(()) };
+        match error {
+            MarkError::AlreadyUsed => {
+                self.refused(act, caller, facts, "the credential was used before");
+                Err(self.nobody(caller))
+            }
+            MarkError::Full | MarkError::Unavailable => {
+                self.failed(act, caller, facts, &error.to_string());
+                Err(Error::Unmarked(error))
+            }
+        }
     }
 
     fn forbid(&self, act: Act, caller: &Caller, principal: &Principal, reason: &dyn std::fmt::Display) -> Error {
@@ -152,6 +165,7 @@ impl Proxy {
             Act::Ott => (Audited::VoximplantToken, metrics::Act::Token),
         };
         self.tally.login(counted_act, counted);
+        let claims = self.claims_used(act, facts.rule);
         let principal = facts.principal;
         self.logs.write_audit(&Entry {
             id: caller.id,
@@ -163,7 +177,18 @@ impl Proxy {
             rule: facts.rule.map(str::to_owned),
             account: facts.account.clone(),
             reason: reason.map(str::to_owned),
+            claims,
         });
+    }
+
+    /// Names the claims by which a rule decided.
+    fn claims_used(&self, act: Audited, rule: Option<&str>) -> Vec<String> {
+        let rule = self.config.rules.iter().find(|one| Some(one.name.as_str()) == rule);
+        let claims = rule.map(|rule| match act {
+            Audited::PbxSession => rule.pbx_claims(),
+            Audited::VoximplantToken => rule.voximplant_claims(),
+        });
+        claims.into_iter().flatten().map(str::to_owned).collect()
     }
 
     /// Says that nobody is proven, and where a person could change that.
@@ -183,6 +208,59 @@ impl Proxy {
         }
         let host = app.upstream.hosts.iter().find_map(crate::config::HostPattern::exact)?;
         Some(format!("https://{}{login}", caller.authority.with_host(host)))
+    }
+}
+
+// === What is asked and what is proven, apart from what is counted ===
+
+/// Why a page is kept out.
+pub(super) const ELSEWHERE: &str = "the request came from a page of another origin";
+/// Why a credential for the app is none.
+pub(super) const STRANGER: &str = "the app knows no such user";
+/// Why a key may not choose.
+pub(super) const FOREIGN: &str = "the key may not name this account";
+
+/// Why nobody is proven.
+pub(super) enum Unproven {
+    /// A page of another origin asks, with what its visitor's browser sends along by itself.
+    Elsewhere(Option<Principal>),
+    /// The app does not know the credential.
+    Stranger,
+    /// The credential is bad.
+    Refused(Refused),
+    /// There is no credential.
+    Nobody,
+}
+
+/// Writes the question who a request is from.
+pub(super) fn asking<'a>(act: Act, headers: &'a HeaderMap, query: Option<&'a str>, caller: &'a Caller) -> Ask<'a> {
+    Ask {
+        act,
+        headers,
+        query,
+        host: &caller.authority.raw,
+        origin: &caller.origin,
+        peer: caller.end.address,
+        certificate: caller.end.certificate.as_ref(),
+        authority: caller.end.authority.as_ref(),
+        id: caller.id.header_value(),
+        rehearsal: false,
+    }
+}
+
+/// Takes what proves a caller. A page of another origin is kept out before anything is counted against its visitor: it
+/// acts with a cookie that travels by itself.
+pub(super) fn prove(verdict: Verdict, from: &cors::From) -> Result<Proof, Unproven> {
+    let elsewhere = *from == cors::From::Elsewhere;
+    match verdict {
+        Verdict::Admit(proof) if elsewhere && proof.is_ambient() => {
+            Err(Unproven::Elsewhere(Some(proof.principal().clone())))
+        }
+        Verdict::Stranger if elsewhere => Err(Unproven::Elsewhere(None)),
+        Verdict::Admit(proof) => Ok(proof),
+        Verdict::Stranger => Err(Unproven::Stranger),
+        Verdict::Refuse(refused) => Err(Unproven::Refused(refused)),
+        Verdict::Abstain => Err(Unproven::Nobody),
     }
 }
 

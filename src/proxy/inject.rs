@@ -110,7 +110,7 @@ impl Proxy {
             .map(str::to_owned)
             .or_else(|| landing::lang_of(&location));
         let selectors = Selectors::in_language(self.offered(language, pbx.settings));
-        let minted = self.mint_for(&principal, &selectors, pbx, caller).await?;
+        let minted = self.mint_for(&principal, None, &selectors, pbx, caller).await?;
         let location = match pbx.settings.handoff {
             Handoff::Link => landing::with_session(&location, &minted.session, minted.language.as_ref()),
             Handoff::Cookie => {

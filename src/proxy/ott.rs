@@ -10,7 +10,7 @@ use super::error::Error;
 use super::gate::Facts;
 use super::small::{self, Fields};
 use super::{Caller, Proxy, cors, reply};
-use crate::auth::Act;
+use crate::auth::{Act, Once};
 use crate::config::Voximplant;
 use crate::model::grant::{VoximplantGrant, Wish};
 use crate::model::ott::{self, LoginToken, OneTimeKey};
@@ -18,6 +18,8 @@ use crate::model::principal::Principal;
 use crate::upstream::Payload;
 
 const METHODS: &str = "POST, OPTIONS";
+/// Why a granted user gets no token.
+pub(super) const UNKNOWN_USER: &str = "the users file has no such user";
 
 impl Proxy {
     /// Answers `/auth/ott`: a preflight, or a one-time key.
@@ -50,9 +52,10 @@ impl Proxy {
         let form = small::form(&head.headers, None)?;
         let fields = small::read(body, form, self.config.server.timeouts.header).await?;
         let question = Question::read(fields, voximplant)?;
+        let once = proof.spends().cloned();
         let principal = self.choose(Act::Ott, proof, &question.wish, caller)?;
         let grant = self.grant_voximplant(&principal, &question.wish, caller)?;
-        let token = self.compute(&question.key, &grant, &principal, voximplant, caller)?;
+        let token = self.compute(&question.key, &grant, (&principal, once.as_ref()), voximplant, caller).await?;
         let wants_json = reply::accepts(&head.headers, b"application/json");
         Ok(if wants_json {
             reply::json(&json!({ "token": token.as_str(), "user": grant.user().as_str() }))
@@ -62,11 +65,11 @@ impl Proxy {
     }
 
     /// Computes the answer. A user without an entry costs the same work, and looks like one that is not allowed.
-    fn compute(
+    async fn compute(
         &self,
         key: &OneTimeKey,
         grant: &VoximplantGrant,
-        principal: &Principal,
+        (principal, once): (&Principal, Option<&Once>),
         voximplant: &Voximplant,
         caller: &Caller,
     ) -> Result<LoginToken, Error> {
@@ -81,12 +84,13 @@ impl Proxy {
         let decoy = ott::decoy();
         let token = ott::login_token(key, known.unwrap_or(&decoy));
         if known.is_none() {
-            self.refused(Act::Ott, caller, &facts, "the users file has no such user");
+            self.refused(Act::Ott, caller, &facts, UNKNOWN_USER);
             return Err(Error::Forbidden);
         }
         if let Some(distinct_keys) = &self.shared.distinct_keys {
             self.within(distinct_keys.admit(user, key.id(), Instant::now()))?;
         }
+        self.spend(Act::Ott, once, caller, &facts).await?;
         self.granted(Act::Ott, caller, &facts);
         Ok(token)
     }
@@ -104,14 +108,17 @@ impl Question {
         let key = fields.take("key").ok_or(Error::Malformed("the parameter key is missing"))?;
         let key = OneTimeKey::new(&key, voximplant.max_key_length)
             .map_err(|_| Error::Malformed("the key is not one that Voximplant gives out"))?;
-        let user =
-            fields.take("appUser").map(|name| short_name(&name, voximplant.application.as_deref())).transpose()?;
+        let user = fields.take("appUser").map(|name| short_name(&name, voximplant)).transpose()?;
         Ok(Self { key, wish: Wish { user, ..Wish::default() } })
     }
 }
 
 /// Returns what stands before the `@` of a full login name, `user@app.account[.node].voximplant.com`.
-fn short_name(name: &str, application: Option<&str>) -> Result<String, Error> {
+pub(super) fn short_name(name: &str, voximplant: &Voximplant) -> Result<String, Error> {
+    short_name_in(name, voximplant.application.as_deref())
+}
+
+fn short_name_in(name: &str, application: Option<&str>) -> Result<String, Error> {
     let Some((user, place)) = name.split_once('@') else { return Ok(name.to_owned()) };
     match application {
         Some(application) if !is_application(place, application) => Err(Error::Forbidden),
@@ -135,7 +142,7 @@ mod tests {
     fn full_names_lead_to_short_ones_of_the_own_application() {
         #[track_caller]
         fn check(name: &str, expected: Option<&str>) {
-            assert_eq!(short_name(name, Some("app.acme")).ok().as_deref(), expected, "{name}");
+            assert_eq!(short_name_in(name, Some("app.acme")).ok().as_deref(), expected, "{name}");
         }
         check("ann", Some("ann"));
         check("ann@app.acme.voximplant.com", Some("ann"));
@@ -144,6 +151,6 @@ mod tests {
         check("ann@other.acme.voximplant.com", None);
         check("ann@app.acme.nx.voximplant.com", None);
         check("ann@app.acme", None);
-        assert_eq!(short_name("ann@any.where", None).ok().as_deref(), Some("ann"));
+        assert_eq!(short_name_in("ann@any.where", None).ok().as_deref(), Some("ann"));
     }
 }

@@ -11,7 +11,7 @@ use super::gate::Facts;
 use super::route::To;
 use super::small::{self, Fields, Form};
 use super::{Caller, Proxy, click, cors, reply};
-use crate::auth::{Act, Proof, Verdict};
+use crate::auth::{Act, Once, Proof, Verdict};
 use crate::config::{self, Handoff, HostPattern};
 use crate::limit::client_key;
 use crate::model::account::{Account, Language};
@@ -68,6 +68,11 @@ impl Selectors {
     /// Asks for nobody in particular.
     pub(super) fn in_language(language: Option<Language>) -> Self {
         Self { language, ..Self::default() }
+    }
+
+    /// Asks for somebody.
+    pub(super) fn of(wish: Wish) -> Self {
+        Self { wish, ..Self::default() }
     }
 
     pub(super) fn read(mut fields: Fields) -> Result<Self, Error> {
@@ -166,14 +171,16 @@ impl Proxy {
 
     /// Mints a session for a proven caller.
     async fn mint(&self, proof: Proof, selectors: Selectors, pbx: Side<'_>, caller: &Caller) -> Result<Minted, Error> {
+        let once = proof.spends().cloned();
         let principal = self.choose(Act::Pbx, proof, &selectors.wish, caller)?;
-        self.mint_for(&principal, &selectors, pbx, caller).await
+        self.mint_for(&principal, once.as_ref(), &selectors, pbx, caller).await
     }
 
     /// Mints a session for a caller with all its claims.
     pub(super) async fn mint_for(
         &self,
         principal: &Principal,
+        once: Option<&Once>,
         selectors: &Selectors,
         pbx: Side<'_>,
         caller: &Caller,
@@ -187,10 +194,14 @@ impl Proxy {
             ..Facts::default()
         };
         let pending = self.pending(Act::Pbx, caller, &facts);
-        let minted = pbx.sessions.mint(grant.account()).await;
+        let minted = match self.spend(Act::Pbx, once, caller, &facts).await {
+            Ok(()) => Ok(pbx.sessions.mint(grant.account()).await),
+            Err(error) => Err(error),
+        };
         pending.settle();
-        match minted {
+        match minted? {
             Ok(session) => {
+                self.shared.issued.note(&session, grant.account(), Instant::now());
                 self.granted(Act::Pbx, caller, &facts);
                 Ok(Minted { session, account: grant.account().clone(), language })
             }
@@ -361,7 +372,11 @@ impl Proxy {
 }
 
 /// Checks the language that was asked for against those the PBX and the rule have.
-fn language(wished: Option<&Language>, grant: &PbxGrant, pbx: &config::Pbx) -> Result<Option<Language>, Error> {
+pub(super) fn language(
+    wished: Option<&Language>,
+    grant: &PbxGrant,
+    pbx: &config::Pbx,
+) -> Result<Option<Language>, Error> {
     let Some(wished) = wished else { return Ok(None) };
     let offered =
         pbx.languages.contains(wished) && grant.languages().is_none_or(|languages| languages.contains(wished));

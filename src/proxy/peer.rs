@@ -12,7 +12,7 @@ use super::interim::Interims;
 use crate::message::guard::Refusal;
 use crate::message::origin::Origin;
 use crate::observe::metrics::Tally;
-use crate::tls::server::Policy;
+use crate::tls::server::{Authority, Policy};
 use crate::upstream::Far;
 
 /// The client's end of one connection.
@@ -44,6 +44,8 @@ pub struct FarEnd {
     pub address: IpAddr,
     /// The certificate that it showed, if its handshake asked for one and verified it.
     pub certificate: Option<CertificateDer<'static>>,
+    /// Who signs the certificates that its handshake asked for, if it did.
+    pub authority: Option<Authority>,
 }
 
 /// A tunnel that is agreed and not yet dug.

@@ -5,21 +5,28 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::pbx::Handed;
-use crate::auth::{Provider, SealKey};
-use crate::config::{self, Config, MethodKind};
+use crate::auth::{Jwks, KeySource, Provider, SealKey};
+use crate::config::{self, Config, JwtKeys, MethodKind};
 use crate::limit::{DistinctKeys, Limits};
 use crate::observe::health::Parts;
-use crate::pbx::Breaker;
+use crate::observe::metrics::Freshness;
+use crate::pbx::{Breaker, Issued};
 use crate::replay::Tickets;
+use crate::state::Store;
 use crate::upstream::Connector;
 
 /// How long a ticket of the two-host hand-over is good: as long as the PBX's token behind it.
 const TICKET_LIFE: Duration = Duration::from_secs(10);
+/// How often the store is swept. A file that could not be written is tried again by that, too.
+const SWEEP: Duration = Duration::from_secs(10);
 /// How many tickets may be out at once.
 const TICKETS: usize = 10_000;
+
+/// A set of keys that is fetched, and the methods that it is for.
+type Fetching = (Vec<String>, Arc<Jwks>);
 
 /// What all workers share: counts, marks and the breaker.
 pub struct Shared {
@@ -27,12 +34,16 @@ pub struct Shared {
     pub(super) distinct_keys: Option<Arc<DistinctKeys>>,
     pub(super) tickets: Arc<Tickets<Handed>>,
     pub(super) breaker: Arc<Breaker>,
+    /// The sessions that went out; they outlive every configuration.
+    pub(super) issued: Arc<Issued>,
+    pub(super) store: Arc<Store>,
     /// The identity providers by the names of their methods, each with the key of its cookies.
     pub(super) providers: HashMap<String, (Arc<Provider>, Arc<SealKey>)>,
     /// What seals cookies where no key is configured.
     seal: Arc<SealKey>,
     pub(super) app: Option<Connector>,
     pub(super) pbx: Option<Connector>,
+    jwks: Vec<Fetching>,
 }
 
 impl Shared {
@@ -40,11 +51,11 @@ impl Shared {
     ///
     /// # Errors
     /// When the trust roots of an upstream cannot be used.
-    pub fn new(config: &Config) -> Result<Self, rustls::Error> {
-        Self::with_seal(config, Arc::new(SealKey::random()))
+    pub fn new(config: &Config, store: Arc<Store>) -> Result<Self, rustls::Error> {
+        Self::with_seal(config, store, Arc::new(SealKey::random()))
     }
 
-    fn with_seal(config: &Config, seal: Arc<SealKey>) -> Result<Self, rustls::Error> {
+    fn with_seal(config: &Config, store: Arc<Store>, seal: Arc<SealKey>) -> Result<Self, rustls::Error> {
         Ok(Self {
             limits: Limits::new(&config.limits),
             distinct_keys: distinct_keys(config),
@@ -52,8 +63,11 @@ impl Shared {
             breaker: Arc::default(),
             providers: providers(config, &seal)?,
             seal,
+            issued: Arc::default(),
+            store,
             app: config.app.as_ref().map(|app| Connector::new(&app.upstream)).transpose()?,
             pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream)).transpose()?,
+            jwks: jwks(config, &[])?,
         })
     }
 
@@ -65,7 +79,9 @@ impl Shared {
         let mut next = Self {
             limits: self.limits.successor(&config.limits),
             tickets: Arc::clone(&self.tickets),
-            ..Self::with_seal(config, Arc::clone(&self.seal))?
+            jwks: jwks(config, &self.jwks)?,
+            issued: Arc::clone(&self.issued),
+            ..Self::with_seal(config, Arc::clone(&self.store), Arc::clone(&self.seal))?
         };
         let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
         if rate(before) == rate(config) {
@@ -91,17 +107,44 @@ impl Shared {
         Ok(next)
     }
 
+    /// Finds the keys of a method.
+    pub(super) fn keys(&self, jwt: &config::Jwt) -> Option<KeySource> {
+        match &jwt.keys {
+            JwtKeys::Fixed(keys) => Some(KeySource::Fixed(Arc::clone(keys))),
+            JwtKeys::Fetched(at) => {
+                let (_, jwks) = self.jwks.iter().find(|(_, jwks)| jwks.is_at(at))?;
+                Some(KeySource::Fetched(Arc::clone(jwks)))
+            }
+        }
+    }
+
+    /// Returns how fresh the keys are, by the names of their methods.
+    #[must_use]
+    pub fn freshness(&self) -> Vec<(String, Arc<Freshness>)> {
+        let all =
+            self.jwks.iter().flat_map(|(names, jwks)| names.iter().map(move |name| (name.clone(), jwks.freshness())));
+        all.collect()
+    }
+
     /// Returns what must go on for as long as this configuration is in use.
     #[must_use]
     pub fn chores(&self) -> Vec<Pin<Box<dyn Future<Output = ()> + Send>>> {
-        let providers = self.providers.values().map(|(provider, _)| Arc::clone(provider));
-        providers.map(|provider| Box::pin(provider.keep_up()) as Pin<Box<_>>).collect()
+        let jwks = self.jwks.iter().map(|(_, jwks)| Arc::clone(jwks).keep_fresh());
+        let mut chores: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = vec![Box::pin(sweep(Arc::clone(&self.store)))];
+        chores.extend(jwks.map(|chore| Box::pin(chore) as Pin<Box<_>>));
+        let providers = self.providers.values().map(|(provider, _)| Arc::clone(provider).keep_up());
+        chores.extend(providers.map(|chore| Box::pin(chore) as Pin<Box<_>>));
+        chores
     }
 
     /// Returns those parts of it that must be ready.
     #[must_use]
     pub fn parts(&self) -> Parts {
         let mut parts = Parts::default();
+        if !self.jwks.is_empty() {
+            let jwks = self.jwks.clone();
+            parts.add("jwks", move || check_jwks(&jwks));
+        }
         if let Some(app) = self.app.clone() {
             parts.add("app", move || app.check());
         }
@@ -110,6 +153,8 @@ impl Shared {
             parts.add("pbx", move || pbx.check());
             parts.add("breaker", move || breaker.check(Instant::now()));
         }
+        let store = Arc::clone(&self.store);
+        parts.add("state", move || store.check());
         parts
     }
 }
@@ -127,6 +172,37 @@ fn providers(
         }
     }
     Ok(providers)
+}
+
+/// Prepares to fetch the sets of keys that the methods name, each once. What was fetched `before` stays.
+fn jwks(config: &Config, before: &[Fetching]) -> Result<Vec<Fetching>, rustls::Error> {
+    let mut all: Vec<Fetching> = Vec::new();
+    for method in &config.methods {
+        let MethodKind::Jwt(config::Jwt { keys: JwtKeys::Fetched(at), .. }) = &method.kind else { continue };
+        if let Some((names, _)) = all.iter_mut().find(|(_, jwks)| jwks.is_at(at)) {
+            names.push(method.name.clone());
+            continue;
+        }
+        let kept = before.iter().find(|(_, jwks)| jwks.is_at(at)).map(|(_, jwks)| Arc::clone(jwks));
+        let jwks = kept.map_or_else(|| Jwks::new(at).map(Arc::new), Ok)?;
+        all.push((vec![method.name.clone()], jwks));
+    }
+    Ok(all)
+}
+
+/// Names the methods whose keys have never been fetched.
+fn check_jwks(all: &[Fetching]) -> Result<(), String> {
+    let missing = all.iter().filter_map(|(names, jwks)| Some((names, jwks.check().err()?)));
+    let missing: Vec<_> = missing.map(|(names, problem)| format!("{}: {problem}", names.join(", "))).collect();
+    if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }
+}
+
+/// Forgets in the store what has expired, again and again.
+async fn sweep(store: Arc<Store>) {
+    loop {
+        sleep(SWEEP).await;
+        store.sweep().await;
+    }
 }
 
 fn distinct_keys(config: &Config) -> Option<Arc<DistinctKeys>> {

@@ -81,7 +81,7 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
     let watch = Watch::new(Rc::clone(&vitals), timeouts, guest);
     let peer = Rc::new(Peer {
         origin: Rc::new(Origin::direct(client)),
-        end: Rc::new(FarEnd { address: client, certificate }),
+        end: Rc::new(FarEnd { address: client, certificate, authority: policy.authority() }),
         policy,
         name,
         vitals,

@@ -10,8 +10,9 @@ use super::control::Chore;
 use crate::config::{Certificate, Config};
 use crate::observe::Logs;
 use crate::observe::health::Parts;
-use crate::observe::metrics::Tally;
+use crate::observe::metrics::{Freshness, Tally};
 use crate::proxy::{Proxy, Shared};
+use crate::state::Store;
 use crate::tls::server::Doors;
 
 /// One configuration and what is made of it once for all workers.
@@ -38,9 +39,9 @@ pub enum ReloadError {
 }
 
 impl Snapshot {
-    pub(super) fn new(config: Config, logs: Logs) -> Result<Self, StartError> {
+    pub(super) fn new(config: Config, logs: Logs, store: Arc<Store>) -> Result<Self, StartError> {
         let doors = Doors::new(&config.certificates)?;
-        let shared = Arc::new(Shared::new(&config)?);
+        let shared = Arc::new(Shared::new(&config, store)?);
         Self { config: Arc::new(config), doors, shared, logs }.tried()
     }
 
@@ -75,6 +76,11 @@ impl Snapshot {
         self.shared.chores()
     }
 
+    /// Returns how fresh the keys of identity providers are, by the names of their methods.
+    pub(super) fn freshness(&self) -> Vec<(String, Arc<Freshness>)> {
+        self.shared.freshness()
+    }
+
     /// Returns the parts that must be ready, of what this configuration comes to.
     pub(super) fn parts(&self) -> Parts {
         let (config, logs, mut parts) = (Arc::clone(&self.config), self.logs.clone(), self.shared.parts());
@@ -97,13 +103,15 @@ fn unexpired(certificates: &[Certificate], now: Timestamp) -> Result<(), String>
     if expired.is_empty() { Ok(()) } else { Err(expired.join(", ")) }
 }
 
-/// Names the keys that differ and belong to sockets and threads, which stay as they are for as long as the process lives.
+/// Names the keys that differ and belong to sockets, threads and the store, which stay as they are for as long as the
+/// process lives.
 fn fixed(before: &Config, config: &Config) -> Vec<&'static str> {
     let keys = [
         ("`listen`", before.listen == config.listen),
         ("`redirect_http`", before.redirect_http == config.redirect_http),
         ("`workers`", before.workers == config.workers),
         ("`admin.listen`", before.admin == config.admin),
+        ("`state.file`", before.state == config.state),
     ];
     keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
 }

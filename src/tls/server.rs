@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
@@ -21,6 +22,28 @@ use crate::config::Certificate;
 pub struct Doors {
     names: Arc<ByName>,
     policies: Vec<Arc<ServerConfig>>,
+    /// Whoever judges the certificates that clients show under each policy; nobody where none is asked for.
+    judges: Vec<Option<Arc<dyn ClientCertVerifier>>>,
+    /// Who signs the certificates of clients, for each policy.
+    authorities: Vec<Option<Authority>>,
+}
+
+/// Those who may sign the certificates that a policy asks for, told from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Authority([u8; 32]);
+
+impl Authority {
+    /// Names these certificates.
+    #[must_use]
+    pub fn of(ca: &[CertificateDer<'_>]) -> Self {
+        let mut all = digest::Context::new(&digest::SHA256);
+        for certificate in ca {
+            all.update(digest::digest(&digest::SHA256, certificate).as_ref());
+        }
+        let mut name = [0; 32];
+        name.copy_from_slice(all.finish().as_ref());
+        Self(name)
+    }
 }
 
 /// The policy that a connection's handshake went through.
@@ -47,14 +70,44 @@ impl Doors {
             names.add(certificate, policy)?;
         }
         let names = Arc::new(names);
-        let policies = authorities.into_iter().map(|ca| config(&names, ca)).collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { names, policies }))
+        let signing = authorities.iter().map(|ca| ca.map(Authority::of)).collect();
+        let judges = authorities.into_iter().map(|ca| ca.map(verifier).transpose()).collect::<Result<Vec<_>, _>>()?;
+        let policies = judges.iter().map(|judge| config(&names, judge.as_ref())).collect::<Result<_, _>>()?;
+        Ok(Arc::new(Self { names, policies, judges, authorities: signing }))
     }
 
     /// Returns the only policy, if there is only one: it needs no look at the name that the client asks for.
     #[must_use]
     pub fn only(self: &Arc<Self>) -> Option<Policy> {
         (self.policies.len() == 1).then(|| Policy { doors: Arc::clone(self), index: 0 })
+    }
+
+    /// Judges what a client shows in a handshake under a name, its own certificate first, and returns that one: nothing
+    /// where none is asked for.
+    ///
+    /// # Errors
+    /// When the handshake would end there.
+    pub fn vouch(
+        &self,
+        name: &str,
+        shown: &[CertificateDer<'static>],
+    ) -> Result<Option<CertificateDer<'static>>, rustls::Error> {
+        let policy = self.names.answering(Some(name)).map_or(0, |named| named.policy);
+        match (&self.judges[policy], shown) {
+            (None, _) => Ok(None),
+            (Some(judge), []) if judge.client_auth_mandatory() => Err(rustls::Error::NoCertificatesPresented),
+            (Some(_), []) => Ok(None),
+            (Some(judge), [own, between @ ..]) => {
+                judge.verify_client_cert(own, between, UnixTime::now())?;
+                Ok(Some(own.clone()))
+            }
+        }
+    }
+
+    /// Returns who signs the certificates that clients show under a name; nobody where none is asked for.
+    #[must_use]
+    pub fn authority(&self, name: &str) -> Option<Authority> {
+        self.authorities[self.names.answering(Some(name)).map_or(0, |named| named.policy)]
     }
 
     /// Returns the policy of the certificate that answers a name (SNI).
@@ -71,6 +124,12 @@ impl Policy {
         Arc::clone(&self.doors.policies[self.index])
     }
 
+    /// Returns who has signed the certificates of its clients; nobody where none is asked for.
+    #[must_use]
+    pub fn authority(&self) -> Option<Authority> {
+        self.doors.authorities[self.index]
+    }
+
     /// Tells whether requests for a host may come by this policy. Where there are several, nobody can tell that of a host
     /// that no certificate names. `host`: in lower case, IPv6 in brackets.
     #[must_use]
@@ -80,11 +139,14 @@ impl Policy {
     }
 }
 
-fn config(names: &Arc<ByName>, ca: Option<&[CertificateDer<'static>]>) -> Result<Arc<ServerConfig>, rustls::Error> {
+fn config(
+    names: &Arc<ByName>,
+    judge: Option<&Arc<dyn ClientCertVerifier>>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
     let builder = ServerConfig::builder_with_provider(super::provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
-    let builder = match ca {
-        Some(ca) => builder.with_client_cert_verifier(verifier(ca)?),
+    let builder = match judge {
+        Some(judge) => builder.with_client_cert_verifier(Arc::clone(judge)),
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::clone(names) as Arc<dyn ResolvesServerCert>);

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Version;
+use http::{HeaderName, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::message::forwarded;
 use crate::message::hop;
+use crate::model::field::is_like;
 
 /// What is sent behind the head.
 #[derive(Debug, Default)]
@@ -40,7 +41,14 @@ impl Payload {
             since: Cell::new(Instant::now()),
             bytes: Cell::new(0),
         });
-        Self::Upload(Upload { incoming: Some(incoming), lingers: version == Version::HTTP_2, progress })
+        Self::Upload(Upload { incoming: Some(incoming), lingers: version == Version::HTTP_2, apart: None, progress })
+    }
+
+    /// Keeps these fields, in every spelling, out of its trailers.
+    pub fn keep_apart(&mut self, fields: Rc<[HeaderName]>) {
+        if let Self::Upload(upload) = self {
+            upload.apart = Some(fields);
+        }
     }
 
     /// Returns where the bytes of an upload are counted.
@@ -83,6 +91,8 @@ pub struct Upload {
     incoming: Option<Incoming>,
     /// What nobody has read of it is still to be taken.
     lingers: bool,
+    /// Fields that only believed proxies may send, and nobody behind a head.
+    apart: Option<Rc<[HeaderName]>>,
     progress: Rc<Progress>,
 }
 
@@ -159,7 +169,9 @@ impl Upload {
             && let Some(trailers) = frame.trailers_mut()
         {
             // Some upstreams put trailers among the fields.
-            hop::strip_trailers(trailers, forwarded::is_identity);
+            let apart = self.apart.as_deref().unwrap_or_default();
+            let is_apart = |name: &HeaderName| apart.iter().any(|apart| is_like(apart.as_str(), name.as_str()));
+            hop::strip_trailers(trailers, |name| forwarded::is_identity(name) || is_apart(name));
         }
         self.progress.enter(match &polled {
             Poll::Pending => Phase::Reading,

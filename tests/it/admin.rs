@@ -222,6 +222,7 @@ async fn a_log_that_cannot_be_written_is_not_ready_and_its_lines_are_counted() {
         rule: None,
         account: None,
         reason: None,
+        claims: Vec::new(),
     };
     logs.write_audit(&entry);
     logs.flush();

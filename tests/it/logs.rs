@@ -41,9 +41,10 @@ async fn each_exchange_is_one_line_and_each_login_another() {
         assert!(found.len() <= 1, "{found:?}");
         found.first().map(|line| line.split_once(&format!("id={id} ")).unwrap().1.to_owned())
     };
-    let grant = "client=127.0.0.1 act=pbx_session method=app subject=alice rule=staff account=40@acme.test";
+    let grant =
+        "client=127.0.0.1 act=pbx_session method=app subject=alice rule=staff account=40@acme.test claims=ext,tenant";
     assert_eq!(of(&granted, "audit grant").as_deref(), Some(grant));
-    let grant = "client=127.0.0.7 act=voximplant_token method=app subject=alice rule=staff account=alice";
+    let grant = "client=127.0.0.7 act=voximplant_token method=app subject=alice rule=staff account=alice claims=vox";
     assert_eq!(of(&token, "audit grant").as_deref(), Some(grant));
     let refusal = of(&foreign, "audit refusal").unwrap();
     assert!(refusal.starts_with("client=127.0.0.1 act=pbx_session method=app subject=alice reason="), "{refusal}");
@@ -80,6 +81,7 @@ async fn json_lines_say_the_same() {
     let expected = json!({
         "kind": "audit grant", "id": granted, "client": "127.0.0.1", "act": "pbx_session",
         "method": "app", "subject": "alice", "rule": "staff", "account": "40@acme.test",
+        "claims": ["ext", "tenant"],
     });
     assert_eq!(grant, expected);
     assert_eq!(of(&refused, "audit refusal")["subject"], "alice");

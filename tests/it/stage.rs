@@ -29,6 +29,8 @@ pbx_logins = "1000/min""#;
 pub struct Plan<'a> {
     pub dialect: Dialect,
     pub tenant: &'a str,
+    /// Lines before all tables.
+    pub top: &'a str,
     pub app: &'a str,
     pub pbx: &'a str,
     pub hosts: &'a str,
@@ -50,6 +52,7 @@ impl Default for Plan<'_> {
         Self {
             dialect: Dialect::A,
             tenant: "acme.test",
+            top: "",
             app: "whoami = \"/api/me\"",
             pbx: "",
             hosts: "hosts = [\"pbx.test\"]",
@@ -89,9 +92,10 @@ impl Plan<'_> {
 
     fn text(&self, app_at: SocketAddr, pbx_at: SocketAddr) -> String {
         let pbx_first = self.pbx_first_at.map_or(String::new(), |at| format!("\"http://{at}\", "));
-        let Self { app, pbx, hosts, users, voximplant, rules, limits, more, .. } = self;
+        let Self { top, app, pbx, hosts, users, voximplant, rules, limits, more, .. } = self;
         format!(
             r#"
+{top}
 [app]
 url = "http://{app_at}"
 {app}

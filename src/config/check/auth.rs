@@ -1,12 +1,15 @@
 //! `[[auth]]`: how callers prove who they are.
 
 mod app;
+mod header;
+mod jwt;
 mod key;
+mod mtls;
 mod oidc;
 
 use crate::config::document::{Node, Table};
 use crate::config::source::Surroundings;
-use crate::config::{Method, MethodKind};
+use crate::config::{Certificate, Method, MethodKind};
 use crate::model::grant::REDIRECT;
 
 /// What `[[auth]]` says, with the method that `[app] whoami` is short for.
@@ -50,16 +53,29 @@ impl<'d, 'i> Methods<'d, 'i> {
             // A cookie is all that these look at: it cannot be ignored for its own sake.
             let ignore_cookies = match kind {
                 Kind::App | Kind::Oidc => None,
-                Kind::Key => table.get("ignore_cookies").and_then(|node| node.boolean()),
+                Kind::Key | Kind::Jwt | Kind::Header | Kind::Mtls => {
+                    table.get("ignore_cookies").and_then(|node| node.boolean())
+                }
             };
             let kind = match kind {
                 Kind::App => app::read(table).map(MethodKind::App),
                 Kind::Key => key::read(table, self, around).map(MethodKind::Key),
+                Kind::Header => header::read(table, around).map(MethodKind::Header),
+                Kind::Mtls => mtls::read(table, around).map(MethodKind::Mtls),
+                Kind::Jwt => jwt::read(table, self, around).map(MethodKind::Jwt),
                 Kind::Oidc => oidc::read(table, around).map(MethodKind::Oidc),
             };
             Some(Method { name: name?.to_owned(), kind: kind?, ignore_cookies: ignore_cookies.unwrap_or_default() })
         });
         self.methods.extend(method);
+    }
+
+    /// Checks what methods must know of each other and of the listeners.
+    pub(super) fn check(&self, certificates: Option<&[Certificate]>) {
+        header::check_apart(self);
+        if let Some(certificates) = certificates {
+            mtls::check_asked(self, certificates);
+        }
     }
 }
 
@@ -67,11 +83,21 @@ impl<'d, 'i> Methods<'d, 'i> {
 enum Kind {
     App,
     Key,
+    Jwt,
+    Header,
+    Mtls,
     Oidc,
 }
 
 /// The types by the words that name them, which also name a method that has no name of its own.
-const KINDS: [(&str, Kind); 3] = [("app", Kind::App), ("key", Kind::Key), ("oidc", Kind::Oidc)];
+const KINDS: [(&str, Kind); 6] = [
+    ("app", Kind::App),
+    ("key", Kind::Key),
+    ("jwt", Kind::Jwt),
+    ("header", Kind::Header),
+    ("mtls", Kind::Mtls),
+    ("oidc", Kind::Oidc),
+];
 
 fn kind(node: &Node<'_, '_>) -> Option<Kind> {
     if node.string()? == REDIRECT {

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use ipnet::IpNet;
-
-use super::values::{self, distinct, duration_or};
+use super::values::{duration_or, known_networks};
 use crate::config::document::{Node, Table};
 use crate::config::{Server, ServerTimeouts};
 
@@ -35,7 +33,7 @@ const fn most_of(connections: usize) -> usize {
 
 /// Reads `[server]`.
 pub(super) fn server(table: &Table<'_, '_>) -> Server {
-    let networks = |key| table.get(key).and_then(|node| networks(&node)).unwrap_or_default();
+    let networks = |key| table.get(key).and_then(|node| known_networks(&node, "another's address")).unwrap_or_default();
     let max_connections = table.get("max_connections").and_then(|node| node.integer(1..=MOST));
     let max_connections = max_connections.unwrap_or(DEFAULT.max_connections);
     let per_client = table.get("max_connections_per_client").and_then(|node| per_client(&node, max_connections));
@@ -59,19 +57,6 @@ fn per_client(node: &Node<'_, '_>, max_connections: usize) -> Option<usize> {
         node.warn("has no effect: it is more than `max_connections`", "write fewer, or remove the key");
     }
     Some(most)
-}
-
-/// Reads the networks of known machines. Everybody is not one: then anybody could claim to be anybody.
-fn networks(node: &Node<'_, '_>) -> Option<Vec<IpNet>> {
-    let networks = distinct(&node.list_or_empty()?, "network", values::network)?;
-    // Joined, because two halves are the whole, too.
-    if IpNet::aggregate(&networks).iter().any(|network| network.prefix_len() == 0) {
-        return node.refuse(
-            "is everybody: any client could claim another's address",
-            "list the addresses of your own proxies, such as \"192.0.2.10\" or \"10.0.0.0/8\"",
-        );
-    }
-    Some(networks)
 }
 
 fn timeouts(table: &Table<'_, '_>) -> ServerTimeouts {

@@ -93,6 +93,19 @@ pub(super) fn network(node: &Node<'_, '_>) -> Option<IpNet> {
     }
 }
 
+/// Reads the networks of known machines. Everybody is not one: then anybody could do what `danger` says.
+pub(super) fn known_networks(node: &Node<'_, '_>, danger: &str) -> Option<Vec<IpNet>> {
+    let networks = distinct(&node.list_or_empty()?, "network", network)?;
+    // Joined, because two halves are the whole, too.
+    if IpNet::aggregate(&networks).iter().any(|network| network.prefix_len() == 0) {
+        return node.refuse(
+            format_args!("is everybody: any client could claim {danger}"),
+            "list the addresses of your own proxies, such as \"192.0.2.10\" or \"10.0.0.0/8\"",
+        );
+    }
+    Some(networks)
+}
+
 /// Reads a host name, or `*.` and a host name.
 pub(super) fn host_pattern(node: &Node<'_, '_>) -> Option<HostPattern> {
     let text = node.string()?.to_ascii_lowercase();

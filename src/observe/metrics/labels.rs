@@ -255,6 +255,14 @@ labels! {
         Cut = "cut",
     }
 
+    /// What came of fetching keys.
+    Fetch = "result" {
+        /// They are in use.
+        Ok = "ok",
+        /// The last ones stay in use.
+        Failed = "failed",
+    }
+
     /// What came of reading the configuration again.
     Reload = "result" {
         /// It is in use.
@@ -290,6 +298,14 @@ impl From<Option<ProtocolVersion>> for TlsVersion {
 
 impl Side {
     /// Returns the name of its table in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.text()
+    }
+}
+
+impl Method {
+    /// Returns the word that the configuration has for it.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.text()

@@ -11,7 +11,7 @@ use prometheus_client::registry::Unit;
 
 use super::Metrics;
 use super::cells::{BUCKETS, Block, By, ByTwo, Cell, Histogram};
-use super::labels::{Label, Route};
+use super::labels::{Fetch, Label, Route};
 use super::process::Process;
 
 /// Labels with their values, and what they count.
@@ -73,6 +73,7 @@ impl Metrics {
         let ready =
             found.map(|found| (vec![("part", found.part.to_owned())], u64::from(found.problem.is_none()))).collect();
         page.gauge("callgate_ready", "Whether a part is ready, as /readyz says.", ready)?;
+        self.write_keys(page)?;
         let loaded = self.loaded();
         let certificates = loaded.config.certificates.iter().enumerate().map(|(index, certificate)| {
             let labels = vec![("certificate", index.to_string()), ("name", certificate.name().to_owned())];
@@ -86,6 +87,19 @@ impl Metrics {
         page.seconds("callgate_config_loaded_timestamp", "When the configuration in use was read.", at)?;
         let mut build = page.0.encode_descriptor("callgate_build", "What runs here.", None, MetricType::Info)?;
         build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
+    }
+
+    /// Writes how fresh the keys of identity providers are.
+    fn write_keys(&self, page: &mut Page<'_>) -> Result<(), Error> {
+        let keys = self.keys();
+        let fetches = keys.iter().flat_map(|(method, freshness)| {
+            let row = |result| (vec![("method", method.clone()), label(result)], freshness.fetches(result));
+            [row(Fetch::Ok), row(Fetch::Failed)]
+        });
+        page.counter("callgate_jwks_fetches", "Times keys were fetched.", fetches.collect())?;
+        let loaded =
+            keys.iter().filter_map(|(method, freshness)| Some((vec![("method", method.clone())], freshness.loaded()?)));
+        page.seconds("callgate_jwks_loaded_timestamp", "When the keys in use were fetched.", loaded.collect())
     }
 
     /// Writes what every program tells under the same names.

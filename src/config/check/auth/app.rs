@@ -5,17 +5,19 @@ use std::time::Duration;
 use http::header::COOKIE;
 use http::{HeaderName, Uri};
 
-use crate::config::check::values::{duration_or, each};
+use crate::config::check::values::{duration, duration_or, each};
 use crate::config::document::{Node, Table};
 use crate::config::{Names, Whoami};
 
 /// The deadline of `whoami` when none is written.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest time that an answer of `whoami` is believed.
+const MAX_CACHE: Duration = Duration::from_secs(30);
 
 /// Reads `[app] whoami`, which is short for a method.
 pub(super) fn short(node: &Node<'_, '_>) -> Option<Whoami> {
     let path = whoami_path(node)?;
-    Some(Whoami { path, cookies: Names::All, headers: Vec::new(), timeout: TIMEOUT })
+    Some(Whoami { path, cookies: Names::All, headers: Vec::new(), timeout: TIMEOUT, cache: None })
 }
 
 /// Reads a table of type `app`.
@@ -24,12 +26,27 @@ pub(super) fn read(table: &Table<'_, '_>) -> Option<Whoami> {
     let cookies = table.get("cookies").and_then(|node| each(&node.list_or_empty()?, cookie));
     let headers = table.get("headers").and_then(|node| each(&node.list_or_empty()?, header));
     let timeout = duration_or(table, "timeout", TIMEOUT);
+    let cache = table.get("cache").and_then(|node| cache(&node));
     Some(Whoami {
         path: path?,
         cookies: cookies.map_or(Names::All, Names::Listed),
         headers: headers.unwrap_or_default(),
         timeout,
+        cache,
     })
+}
+
+/// Reads how long an answer is believed: no longer than a person who logged out would put up with.
+fn cache(node: &Node<'_, '_>) -> Option<Duration> {
+    let cache = duration(node)?;
+    if cache > MAX_CACHE {
+        let longest = MAX_CACHE.as_secs();
+        return node.refuse(
+            format_args!("longer than {longest} s: so long a login would outlive a logout"),
+            format_args!("write \"{longest}s\" or less"),
+        );
+    }
+    Some(cache)
 }
 
 /// Reads the path (and query) that tells who a caller is.
@@ -40,7 +57,7 @@ fn whoami_path(node: &Node<'_, '_>) -> Option<String> {
 }
 
 /// Reads the name of a cookie. Browsers store more than RFC 6265 §4.1.1 allows, `#` for one.
-fn cookie(node: &Node<'_, '_>) -> Option<String> {
+pub(super) fn cookie(node: &Node<'_, '_>) -> Option<String> {
     let name = node.word()?;
     let spelled = name.bytes().all(|byte| byte.is_ascii_graphic() && !b"=;,\"".contains(&byte));
     if spelled {
@@ -64,7 +81,7 @@ fn header(node: &Node<'_, '_>) -> Option<HeaderName> {
 }
 
 /// Tells whether a field belongs to one hop, frames the message, or says who is calling: never the caller's to choose.
-fn is_ours(name: &str) -> bool {
+pub(super) fn is_ours(name: &str) -> bool {
     const FIELDS: [&str; 15] = [
         "connection",
         "content-length",

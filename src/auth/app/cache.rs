@@ -1,0 +1,321 @@
+//! Answers of the app that are believed for a while, and questions that several callers ask at once.
+//!
+//! Only an answer that knows the caller is kept; and no longer, counted from the question, than the operator and the app
+//! permit: after a logout nobody is believed for longer than that.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use futures_util::FutureExt;
+use futures_util::future::{LocalBoxFuture, Shared, WeakShared};
+use http::HeaderMap;
+use http::header::{self, HeaderName};
+use tokio::time::Instant;
+
+use super::AppError;
+use crate::message::forwarded::X_REQUEST_ID;
+use crate::model::principal::Claims;
+
+/// How many answers and questions of one method one worker keeps.
+const MAX_KNOWN: usize = 1024;
+const PRAGMA: HeaderName = header::PRAGMA;
+
+/// What the app says of a caller.
+#[derive(Debug, Clone)]
+pub(super) enum Said {
+    /// It knows the caller.
+    Claims(Rc<Claims>, Keep),
+    /// It does not.
+    Stranger,
+}
+
+/// How long the app permits its answer to be kept; none: not at all.
+pub(super) type Keep = Option<Duration>;
+/// What comes of asking.
+pub(super) type Outcome = Result<Said, AppError>;
+type Asking = LocalBoxFuture<'static, Outcome>;
+
+/// All that makes one question differ from another, as SHA-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key([u8; 32]);
+
+impl Key {
+    /// Names a question by all that it shows the app, but for its id.
+    pub(super) fn of(fields: &HeaderMap) -> Self {
+        let mut all = digest::Context::new(&digest::SHA256);
+        for (name, value) in fields.iter().filter(|(name, _)| **name != X_REQUEST_ID) {
+            for part in [name.as_str().as_bytes(), value.as_bytes()] {
+                all.update(&(part.len() as u64).to_be_bytes());
+                all.update(part);
+            }
+        }
+        let mut key = [0; 32];
+        key.copy_from_slice(all.finish().as_ref());
+        Self(key)
+    }
+}
+
+/// What one worker knows of the app's answers.
+#[derive(Debug)]
+pub(super) struct Cache {
+    life: Duration,
+    known: RefCell<HashMap<Key, Known>>,
+}
+
+#[derive(Debug)]
+enum Known {
+    /// It was asked then. Whoever waits holds the question; when all have left, it ends.
+    Asked(Instant, WeakShared<Asking>),
+    /// It said so, which counts until then.
+    Said(Instant, Rc<Claims>),
+}
+
+impl Cache {
+    pub(super) fn new(life: Duration) -> Self {
+        Self { life, known: RefCell::default() }
+    }
+
+    /// Returns what the app said or says just now to the same question; else asks it.
+    pub(super) async fn ask(&self, key: Key, question: impl FnOnce() -> Asking) -> Outcome {
+        let now = Instant::now();
+        if let Some(claims) = self.said(key, now) {
+            return Ok(Said::Claims(claims, None));
+        }
+        let (since, asking) = self.asked(key, now).unwrap_or_else(|| self.begin(key, now, question()));
+        let outcome = asking.await;
+        self.keep(key, since, &outcome);
+        outcome
+    }
+
+    fn said(&self, key: Key, now: Instant) -> Option<Rc<Claims>> {
+        match self.known.borrow().get(&key)? {
+            Known::Said(until, claims) if now < *until => Some(Rc::clone(claims)),
+            Known::Said(..) | Known::Asked(..) => None,
+        }
+    }
+
+    /// Finds the same question under way. An old one may be from before a logout.
+    fn asked(&self, key: Key, now: Instant) -> Option<(Instant, Shared<Asking>)> {
+        match self.known.borrow().get(&key)? {
+            Known::Asked(since, asking) if now < *since + self.life => Some((*since, asking.upgrade()?)),
+            Known::Said(..) | Known::Asked(..) => None,
+        }
+    }
+
+    /// Notes a question, if there is room: without, it is asked all the same.
+    fn begin(&self, key: Key, now: Instant, question: Asking) -> (Instant, Shared<Asking>) {
+        let asking = question.shared();
+        let mut known = self.known.borrow_mut();
+        if known.len() >= MAX_KNOWN {
+            known.retain(|_, known| known.is_of_use(now));
+        }
+        if known.len() < MAX_KNOWN
+            && let Some(weak) = asking.downgrade()
+        {
+            known.insert(key, Known::Asked(now, weak));
+        }
+        (now, asking)
+    }
+
+    /// Puts the answer in the place of its question, once, whoever of those who waited comes first.
+    fn keep(&self, key: Key, asked: Instant, outcome: &Outcome) {
+        let mut known = self.known.borrow_mut();
+        if !matches!(known.get(&key), Some(Known::Asked(since, _)) if *since == asked) {
+            return;
+        }
+        match outcome {
+            Ok(Said::Claims(claims, Some(keep))) => {
+                known.insert(key, Known::Said(asked + self.life.min(*keep), Rc::clone(claims)));
+            }
+            Ok(Said::Claims(_, None) | Said::Stranger) | Err(_) => {
+                known.remove(&key);
+            }
+        }
+    }
+}
+
+impl Known {
+    fn is_of_use(&self, now: Instant) -> bool {
+        match self {
+            Self::Asked(_, asking) => asking.upgrade().is_some(),
+            Self::Said(until, _) => now < *until,
+        }
+    }
+}
+
+/// Reads how long an answer may be kept (RFC 9111 §4.2, §5.2.2). What is for one user alone (`private`) may: nobody else
+/// asks the same question.
+pub(super) fn permitted(headers: &HeaderMap) -> Keep {
+    let mut longest = None;
+    for directive in tokens(headers, &header::CACHE_CONTROL) {
+        let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+        let name = name.trim_end();
+        if ["no-store", "no-cache"].iter().any(|never| name.eq_ignore_ascii_case(never)) {
+            return None;
+        }
+        if ["max-age", "s-maxage"].iter().any(|limit| name.eq_ignore_ascii_case(limit)) {
+            // What is no number is over at once (§4.2.1).
+            let seconds = value.trim().trim_matches('"').parse().unwrap_or(0);
+            longest = Some(longest.map_or(seconds, |before: u64| before.min(seconds)));
+        }
+    }
+    let is_never = tokens(headers, &PRAGMA).any(|token| token.eq_ignore_ascii_case("no-cache"))
+        || tokens(headers, &header::VARY).any(|name| name == "*")
+        // Mostly it is a date long ago; an app that means to be kept says `max-age`.
+        || (longest.is_none() && headers.contains_key(header::EXPIRES));
+    let age = headers.get(header::AGE).map_or(Some(0), |age| age.to_str().ok()?.parse().ok());
+    match (longest, age) {
+        _ if is_never => None,
+        (None, _) => Some(Duration::MAX),
+        (Some(longest), Some(age)) if longest > age => Some(Duration::from_secs(longest - age)),
+        (Some(_), _) => None,
+    }
+}
+
+/// Returns what stands between the commas of all lines of a field; lines that are no text say what nobody can keep to.
+fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
+    let lines = headers.get_all(name).into_iter().map(|line| line.to_str().unwrap_or("no-store, *"));
+    lines.flat_map(|line| line.split(',')).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn the_app_says_how_long_its_answer_is_kept() {
+        #[track_caller]
+        fn check(lines: &[(&'static str, &'static str)], expected: Option<u64>) {
+            let seconds = permitted(&headers(lines)).map(|keep| keep.as_secs());
+            assert_eq!(seconds, expected, "{lines:?}");
+        }
+        const AT_WILL: Option<u64> = Some(u64::MAX);
+        check(&[], AT_WILL);
+        check(&[("cache-control", "private, must-revalidate")], AT_WILL);
+        check(&[("cache-control", "max-age=5")], Some(5));
+        check(&[("cache-control", "Max-Age = \"5\"")], Some(5));
+        check(&[("cache-control", "max-age=9"), ("cache-control", "s-maxage=4")], Some(4));
+        check(&[("cache-control", "max-age=9"), ("age", "4")], Some(5));
+        check(&[("cache-control", "max-age=9"), ("age", "9")], None);
+        check(&[("cache-control", "max-age=9"), ("age", "old")], None);
+        check(&[("cache-control", "max-age=9"), ("expires", "0")], Some(9));
+        for never in [
+            ("cache-control", "max-age=0"),
+            ("cache-control", "max-age=soon"),
+            ("cache-control", "max-age=-1"),
+            ("cache-control", "private, NO-STORE"),
+            ("cache-control", "max-age=5, no-cache=\"set-cookie\""),
+            ("pragma", "no-cache"),
+            ("vary", "cookie, *"),
+            ("expires", "Thu, 19 Nov 1981 08:52:00 GMT"),
+        ] {
+            check(&[never], None);
+        }
+        check(&[("cache-control", "max-age=5"), ("cache-control", "no-store")], None);
+    }
+
+    #[test]
+    fn a_question_is_all_that_is_shown_but_its_id() {
+        let key = |lines: &[(&'static str, &'static str)]| Key::of(&headers(lines));
+        let one = key(&[("host", "a"), ("cookie", "b"), ("x-request-id", "1")]);
+        assert_eq!(one, key(&[("host", "a"), ("cookie", "b"), ("x-request-id", "2")]));
+        for other in [
+            &[("host", "b"), ("cookie", "b")][..],
+            &[("host", "a"), ("cookie", "c")],
+            &[("host", "a"), ("cookie", "b"), ("x-forwarded-for", "192.0.2.1")],
+            &[("host", "acookie"), ("b", "")],
+            &[("host", "a")],
+        ] {
+            assert_ne!(one, key(other), "{other:?}");
+        }
+    }
+
+    // === The table ===
+
+    fn key(number: u64) -> Key {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&number.to_be_bytes());
+        Key(key)
+    }
+
+    fn knows(name: &str) -> Outcome {
+        let claims = Claims::from([("user".to_owned(), name.into())]);
+        Ok(Said::Claims(Rc::new(claims), Some(Duration::MAX)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_counts_from_its_question_on() {
+        let cache = Cache::new(Duration::from_secs(10));
+        let slow = || {
+            async {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                knows("ann")
+            }
+            .boxed_local()
+        };
+        cache.ask(key(1), slow).await.unwrap();
+        tokio::time::advance(Duration::from_millis(5_900)).await;
+        cache.ask(key(1), || unreachable!("it is known")).await.unwrap();
+        tokio::time::advance(Duration::from_millis(200)).await;
+        assert!(cache.ask(key(1), || async { Err(AppError::Timeout) }.boxed_local()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_table_keeps_what_it_has_and_others_are_asked_about_each_time() {
+        let cache = Cache::new(Duration::from_secs(10));
+        let asked = std::cell::Cell::new(0);
+        let question = || {
+            asked.set(asked.get() + 1);
+            async { knows("ann") }.boxed_local()
+        };
+        for number in 0..MAX_KNOWN as u64 + 10 {
+            cache.ask(key(number), question).await.unwrap();
+        }
+        assert_eq!((asked.get(), cache.known.borrow().len()), (MAX_KNOWN + 10, MAX_KNOWN));
+        cache.ask(key(0), question).await.unwrap();
+        assert_eq!(asked.get(), MAX_KNOWN + 10);
+        cache.ask(key(MAX_KNOWN as u64), question).await.unwrap();
+        assert_eq!(asked.get(), MAX_KNOWN + 11);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        cache.ask(key(MAX_KNOWN as u64), question).await.unwrap();
+        assert_eq!(cache.known.borrow().len(), 1, "what is over makes room");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_leaves_takes_nothing_from_the_others_and_the_last_ends_the_question() {
+        let cache = Cache::new(Duration::from_secs(10));
+        let alive = Rc::new(());
+        let asked = std::cell::Cell::new(0);
+        let question = || {
+            asked.set(asked.get() + 1);
+            let alive = Rc::clone(&alive);
+            async move {
+                let _alive = alive;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                knows("ann")
+            }
+            .boxed_local()
+        };
+        let leaves = async {
+            let _ = tokio::time::timeout(Duration::from_millis(500), cache.ask(key(1), question)).await;
+        };
+        let stays = async { cache.ask(key(1), question).await.unwrap() };
+        tokio::join!(leaves, stays);
+        assert_eq!(asked.get(), 1);
+        let _ = tokio::time::timeout(Duration::from_millis(500), cache.ask(key(2), question)).await;
+        assert_eq!(Rc::strong_count(&alive), 1, "a question goes on that nobody waits for");
+        cache.ask(key(2), question).await.unwrap();
+        assert_eq!(asked.get(), 3);
+    }
+}

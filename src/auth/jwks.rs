@@ -1,0 +1,359 @@
+//! The keys of an identity provider, kept fresh apart from any request.
+//!
+//! They are fetched at the start and again whenever they are old; the last good ones stay in use for as long as there are
+//! no better ones. A token that names another key asks for a fetch out of turn, which happens once in a while at most.
+
+use std::error::Error as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Request, StatusCode, Uri};
+use jiff::Timestamp;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::config::{KeySet, Trust};
+use crate::model::jwt::{KeyError, Keys};
+use crate::observe::metrics::Freshness;
+use crate::upstream::{FetchError, Fetcher};
+
+/// The deadline of one fetch.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// How long keys are good when their server does not say.
+const AGE: Duration = Duration::from_secs(10 * 60);
+/// The shortest and the longest time that a server may say.
+const AGES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(60 * 60));
+/// How long after the beginning of a fetch an unknown key may ask for the next.
+const OUT_OF_TURN: Duration = Duration::from_secs(30);
+/// How long a request waits for a fetch that it asked for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The longest pause after failures in a row; the first is a second, and each doubles.
+const MAX_PAUSE: Duration = Duration::from_secs(5 * 60);
+
+/// One set of keys and where it comes from.
+#[derive(Debug)]
+pub struct Jwks {
+    at: KeySet,
+    fetcher: Fetcher,
+    known: watch::Sender<Known>,
+    plan: Mutex<Plan>,
+    wanted: Notify,
+    freshness: Arc<Freshness>,
+}
+
+/// What is known since the last fetch.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    keys: Option<Arc<Keys>>,
+    problem: Option<String>,
+}
+
+/// When to fetch.
+#[derive(Debug)]
+struct Plan {
+    due: Instant,
+    began: Option<Instant>,
+    is_under_way: bool,
+    failures: u32,
+}
+
+/// A set of keys as its server gave it.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The keys that can be used.
+    pub keys: Keys,
+    /// How many others there were.
+    pub skipped: usize,
+    age: Duration,
+}
+
+/// Why there are no keys.
+#[derive(Debug, thiserror::Error)]
+enum JwksError {
+    /// No answer.
+    #[error("no answer from the server of the keys")]
+    Fetch(#[from] FetchError),
+    /// An answer without keys.
+    #[error("the server of the keys answers {0}")]
+    Status(StatusCode),
+    /// Nothing that could be used.
+    #[error("the answer {0}")]
+    Keys(#[from] KeyError),
+}
+
+impl Jwks {
+    /// Prepares to fetch; [`Jwks::keep_fresh`] does it.
+    ///
+    /// # Errors
+    /// When a certificate of `ca` cannot be a trust root.
+    pub fn new(at: &KeySet) -> Result<Self, rustls::Error> {
+        let plan = Plan { due: Instant::now(), began: None, is_under_way: true, failures: 0 };
+        Ok(Self {
+            at: at.clone(),
+            fetcher: fetcher(at)?,
+            known: watch::Sender::default(),
+            plan: Mutex::new(plan),
+            wanted: Notify::new(),
+            freshness: Arc::default(),
+        })
+    }
+
+    /// Tells whether these are the keys that a configuration means.
+    #[must_use]
+    pub fn is_at(&self, at: &KeySet) -> bool {
+        self.at == *at
+    }
+
+    /// Returns the counts of its fetches.
+    #[must_use]
+    pub fn freshness(&self) -> Arc<Freshness> {
+        Arc::clone(&self.freshness)
+    }
+
+    /// Says why there are no keys, if there never were.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub fn check(&self) -> Result<(), String> {
+        let known = self.known.borrow();
+        match known.keys {
+            Some(_) => Ok(()),
+            None => Err(known.problem.clone().unwrap_or_else(|| "not fetched yet".to_owned())),
+        }
+    }
+
+    /// Looks at what is known now.
+    pub(super) fn look(&self) -> Look<'_> {
+        Look { jwks: self, known: self.known.subscribe() }
+    }
+
+    /// Fetches for ever, each time when it is due.
+    pub async fn keep_fresh(self: Arc<Self>) {
+        loop {
+            let due = self.plan().due;
+            tokio::select! {
+                () = sleep_until(due) => {}
+                () = self.wanted.notified() => {}
+            }
+            // Who asked out of turn made it due.
+            if self.plan().due <= Instant::now() {
+                self.fetch().await;
+            }
+        }
+    }
+
+    async fn fetch(&self) {
+        self.plan().begin(Instant::now());
+        let fetched = fetch(&self.fetcher, &self.at.url).await;
+        self.freshness.note(fetched.is_ok(), Timestamp::now());
+        self.plan().end(fetched.as_ref().ok().map(|fetched| fetched.age), Instant::now());
+        match fetched {
+            Ok(fetched) => {
+                tracing::debug!(url = %self.at.url, keys = fetched.keys.count(), "fetched keys");
+                self.known.send_replace(Known { keys: Some(Arc::new(fetched.keys)), problem: None });
+            }
+            Err(error) => {
+                let problem = error.told();
+                tracing::warn!(url = %self.at.url, error = problem, "cannot fetch keys: the last ones stay in use");
+                self.known.send_modify(|known| known.problem = Some(problem));
+            }
+        }
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one request sees of the keys.
+pub(super) struct Look<'j> {
+    jwks: &'j Jwks,
+    known: watch::Receiver<Known>,
+}
+
+impl Look<'_> {
+    /// Returns the keys, if they were ever fetched.
+    pub(super) fn keys(&mut self) -> Option<Arc<Keys>> {
+        self.known.borrow_and_update().keys.clone()
+    }
+
+    /// Asks for newer ones, and waits a moment for them; nothing when it is too early to ask again, or none come.
+    pub(super) async fn newer(&mut self) -> Option<Arc<Keys>> {
+        if self.jwks.plan().want(Instant::now()) {
+            self.jwks.wanted.notify_one();
+        } else if !self.jwks.plan().is_under_way {
+            return None;
+        }
+        timeout(PATIENCE, self.known.changed()).await.ok()?.ok()?;
+        self.keys()
+    }
+}
+
+impl Plan {
+    /// Tells whether a fetch out of turn shall begin now.
+    fn want(&mut self, now: Instant) -> bool {
+        let is_early = self.began.is_some_and(|began| now < began + OUT_OF_TURN);
+        if self.is_under_way || is_early {
+            return false;
+        }
+        // From here on: whoever asks next waits for the same.
+        self.is_under_way = true;
+        self.due = now;
+        true
+    }
+
+    /// Notes that a fetch begins. If it is given up, it is still due.
+    fn begin(&mut self, now: Instant) {
+        *self = Self { due: now, began: Some(now), is_under_way: true, failures: self.failures };
+    }
+
+    /// Notes how a fetch ended: with keys that are good for a while, or without.
+    fn end(&mut self, age: Option<Duration>, now: Instant) {
+        self.is_under_way = false;
+        self.failures = if age.is_some() { 0 } else { self.failures + 1 };
+        self.due = now + age.unwrap_or_else(|| pause(self.failures, random()));
+    }
+}
+
+/// Returns how long to leave a server alone after failures in a row. `random`: from 0 to 1, so that not all ask at once.
+fn pause(failures: u32, random: f64) -> Duration {
+    let longest = Duration::from_secs(1 << (failures - 1).min(16)).min(MAX_PAUSE);
+    longest.mul_f64(0.5 + random / 2.0)
+}
+
+fn random() -> f64 {
+    let mut bytes = [0; 4];
+    rand::fill(&mut bytes).expect("the system's generator is seeded before main");
+    f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
+}
+
+// === One fetch ===
+
+impl JwksError {
+    /// Says what went wrong, with its causes.
+    fn told(&self) -> String {
+        let mut told = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            told = format!("{told}: {error}");
+            cause = error.source();
+        }
+        told
+    }
+}
+
+/// Fetches a set of keys once.
+///
+/// # Errors
+/// When there are none.
+pub async fn fetch_once(at: &KeySet) -> Result<Fetched, String> {
+    let fetcher = fetcher(at).map_err(|error| error.to_string())?;
+    fetch(&fetcher, &at.url).await.map_err(|error| error.told())
+}
+
+fn fetcher(at: &KeySet) -> Result<Fetcher, rustls::Error> {
+    let trust = Trust { ca: at.ca.clone(), server_name: None, pins: Vec::new(), skip_verify: false };
+    Fetcher::new(&trust, DEADLINE)
+}
+
+async fn fetch(fetcher: &Fetcher, url: &Uri) -> Result<Fetched, JwksError> {
+    let mut request = Request::new(Bytes::new());
+    request.uri_mut().clone_from(url);
+    for (name, value) in [
+        (header::ACCEPT, "application/jwk-set+json, application/json"),
+        (header::USER_AGENT, concat!("callgate/", env!("CARGO_PKG_VERSION"))),
+    ] {
+        request.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    let answer = fetcher.fetch(request).await?;
+    if answer.status() != StatusCode::OK {
+        return Err(JwksError::Status(answer.status()));
+    }
+    let (keys, skipped) = Keys::of_set(answer.body())?;
+    Ok(Fetched { keys, skipped, age: age(answer.headers()) })
+}
+
+/// Reads how long an answer is good (RFC 9111 §5.2.2), within bounds.
+fn age(headers: &HeaderMap) -> Duration {
+    let lines = headers.get_all(header::CACHE_CONTROL).into_iter().filter_map(|line| line.to_str().ok());
+    let mut age = AGE;
+    for word in lines.flat_map(|line| line.split(',')).map(|word| word.trim().to_ascii_lowercase()) {
+        if word == "no-store" || word == "no-cache" {
+            return AGES.0;
+        }
+        if let Some(Ok(seconds)) = word.strip_prefix("max-age=").map(|seconds| seconds.trim_matches('"').parse()) {
+            age = Duration::from_secs(seconds);
+        }
+    }
+    age.clamp(AGES.0, AGES.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_say_how_long_keys_are_good_within_bounds() {
+        #[track_caller]
+        fn check(lines: &[&'static str], seconds: u64) {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(header::CACHE_CONTROL, HeaderValue::from_static(line));
+            }
+            assert_eq!(age(&headers).as_secs(), seconds, "{lines:?}");
+        }
+        check(&[], 600);
+        check(&["public, max-age=900, must-revalidate"], 900);
+        check(&["public", "Max-Age=900"], 900);
+        check(&["max-age=\"900\""], 900);
+        check(&["max-age=0"], 60);
+        check(&["max-age=31536000"], 3600);
+        check(&["max-age=900, no-store"], 60);
+        check(&["no-cache"], 60);
+        check(&["max-age=soon"], 600);
+        check(&["s-maxage=900"], 600);
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_bound_and_differ() {
+        let seconds = |failures, random| pause(failures, random).as_secs_f64();
+        assert_eq!(
+            [1, 2, 3, 9, 10, u32::MAX].map(|failures| seconds(failures, 1.0)),
+            [1.0, 2.0, 4.0, 256.0, 300.0, 300.0]
+        );
+        assert_eq!(
+            [1, 2, 3, 9, 10, u32::MAX].map(|failures| seconds(failures, 0.0)),
+            [0.5, 1.0, 2.0, 128.0, 150.0, 150.0]
+        );
+        assert!((0.0..=1.0).contains(&random()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn out_of_turn_is_once_in_a_while() {
+        let start = Instant::now();
+        let mut plan = Plan { due: start, began: None, is_under_way: false, failures: 0 };
+        plan.begin(start);
+        assert!(!plan.want(start + OUT_OF_TURN), "one is under way");
+        plan.end(Some(AGE), start);
+        assert!(!plan.want(start + OUT_OF_TURN - Duration::from_millis(1)));
+        assert!(plan.want(start + OUT_OF_TURN));
+        assert!(!plan.want(start + OUT_OF_TURN), "the same fetch is for all who ask");
+        assert_eq!(plan.due, start + OUT_OF_TURN);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fetch_that_is_given_up_is_still_due() {
+        let start = Instant::now();
+        let mut plan = Plan { due: start + AGE, began: None, is_under_way: false, failures: 3 };
+        plan.begin(start);
+        assert_eq!((plan.due, plan.failures), (start, 3));
+        plan.end(None, start);
+        assert_eq!(plan.failures, 4);
+        assert!(plan.due > start && plan.due <= start + Duration::from_secs(8));
+        plan.end(Some(AGE), start);
+        assert_eq!((plan.due, plan.failures), (start + AGE, 0));
+    }
+}

@@ -1,0 +1,165 @@
+//! Method `jwt`: a token that somebody has signed whom the operator believes.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, header};
+use jiff::Timestamp;
+
+use super::jwks::Jwks;
+use super::{Ask, Error, Proof, Verdict, claims};
+use crate::config::{self, TokenPlace};
+use crate::model::jwt::{Bad, Keys, MAX_TOKEN, Proven, Token};
+use crate::model::principal::{Claim, Principal};
+
+/// One method of the configuration.
+#[derive(Debug)]
+pub struct Jwt {
+    name: String,
+    settings: config::Jwt,
+    keys: KeySource,
+}
+
+/// Where the keys are.
+#[derive(Debug)]
+pub enum KeySource {
+    /// Here.
+    Fixed(Arc<Keys>),
+    /// Fetched from time to time.
+    Fetched(Arc<Jwks>),
+}
+
+/// What a request shows in one place.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found<'a> {
+    /// A token, perhaps.
+    Token(Cow<'a, [u8]>),
+    /// Nothing that could be one.
+    Malformed(&'static str),
+}
+
+/// Tells whether a bearer credential has the form of a token, so that it is no key.
+pub(super) fn is_token(shown: &[u8]) -> bool {
+    shown.iter().filter(|byte| **byte == b'.').count() == 2
+}
+
+/// Finds what a request shows in a place that is not `Authorization`.
+pub(super) fn find<'a>(place: &TokenPlace, ask: &Ask<'a>) -> Option<Found<'a>> {
+    match place {
+        TokenPlace::Bearer => None,
+        TokenPlace::Header(name) => only(field(ask.headers, name)),
+        TokenPlace::Cookie(name) => only(cookies(ask.headers, name)),
+        TokenPlace::Query(name) => {
+            let pairs = form_urlencoded::parse(ask.query?.as_bytes()).filter(|(found, _)| found == name);
+            only(pairs.map(|(_, value)| Cow::Owned(value.into_owned().into_bytes())))
+        }
+    }
+}
+
+fn field<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = Cow<'a, [u8]>> {
+    headers.get_all(name).into_iter().map(|line| Cow::Borrowed(line.as_bytes()))
+}
+
+/// Returns the values of a cookie. One without a value is left over from a logout.
+fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = Cow<'a, [u8]>> {
+    let lines = headers.get_all(header::COOKIE).into_iter();
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
+    let values = pairs.filter_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    values.filter(|value| !value.is_empty()).map(Cow::Borrowed)
+}
+
+fn only<'a>(mut found: impl Iterator<Item = Cow<'a, [u8]>>) -> Option<Found<'a>> {
+    let first = found.next()?;
+    Some(match found.next() {
+        Some(_) => Found::Malformed("the token was sent more than once"),
+        None if first.len() > MAX_TOKEN => Found::Malformed("the token is longer than 8 KiB"),
+        None => Found::Token(first),
+    })
+}
+
+/// Judges a token against the methods of its place. Its issuer says which of them is asked, and has no other say.
+pub(super) async fn judge<'m>(methods: impl Iterator<Item = &'m Jwt>, text: &[u8]) -> Result<Verdict, Error> {
+    let methods: Vec<_> = methods.collect();
+    let refuse = |name: &str, reason| Ok(Verdict::refuse(name, reason));
+    let token = match Token::read(text) {
+        Ok(token) => token,
+        Err(bad) => return refuse("jwt", bad.reason()),
+    };
+    let method = match methods.as_slice() {
+        [only] => Some(only),
+        all => all.iter().find(|method| method.believes(token.alleged_issuer())),
+    };
+    match method {
+        Some(method) => method.judge(&token).await,
+        None => refuse("jwt", "its issuer is none that is believed"),
+    }
+}
+
+impl Jwt {
+    /// Prepares a method.
+    #[must_use]
+    pub const fn new(name: String, settings: config::Jwt, keys: KeySource) -> Self {
+        Self { name, settings, keys }
+    }
+
+    pub(super) const fn place(&self) -> &TokenPlace {
+        &self.settings.place
+    }
+
+    fn believes(&self, issuer: Option<&str>) -> bool {
+        let issuers = self.settings.rules.issuers.as_deref().unwrap_or_default();
+        issuer.is_some_and(|issuer| issuers.iter().any(|believed| believed == issuer))
+    }
+
+    async fn judge(&self, token: &Token<'_>) -> Result<Verdict, Error> {
+        match self.prove(token).await? {
+            Ok(proven) => Ok(self.admit(&proven)),
+            Err(bad) => Ok(self.refuse(bad.reason())),
+        }
+    }
+
+    /// Finds out what a token proves. If its key is not known, it may be so new that it must be fetched first.
+    async fn prove(&self, token: &Token<'_>) -> Result<Result<Proven, Bad>, Error> {
+        let prove = |keys: &Keys| token.prove(keys, &self.settings.rules, now());
+        let jwks = match &self.keys {
+            KeySource::Fixed(keys) => return Ok(prove(keys)),
+            KeySource::Fetched(jwks) => jwks,
+        };
+        let mut look = jwks.look();
+        let known = match look.keys() {
+            Some(keys) => Some(prove(&keys)),
+            None => None,
+        };
+        if let Some(judged @ (Ok(_) | Err(Bad::Refused(_)))) = known {
+            return Ok(judged);
+        }
+        match look.newer().await {
+            Some(keys) => Ok(prove(&keys)),
+            None => known.ok_or_else(|| Error::Keys(self.name.clone())),
+        }
+    }
+
+    fn admit(&self, proven: &Proven) -> Verdict {
+        let claims = claims::of(&proven.claims);
+        let subject = match &self.settings.subject {
+            Some(name) => claims.get(name).and_then(Claim::text).unwrap_or_default().to_lowercase(),
+            None => claims::subject(&claims),
+        };
+        if subject.is_empty() {
+            return self.refuse("the token does not say who it is for");
+        }
+        let principal = Principal { method: self.name.clone(), subject, claims };
+        Verdict::Admit(match self.settings.is_ambient {
+            true => Proof::ambient(principal),
+            false => Proof::deliberate(principal),
+        })
+    }
+
+    fn refuse(&self, reason: &'static str) -> Verdict {
+        Verdict::refuse(self.name.clone(), reason)
+    }
+}
+
+fn now() -> f64 {
+    Timestamp::now().as_duration().as_secs_f64()
+}

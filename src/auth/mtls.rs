@@ -1,0 +1,275 @@
+//! Method `mtls`: the caller's end of the connection showed a certificate that an authority of ours has signed.
+//!
+//! The handshake has verified it. Which of its names is the caller is for the operator to say, and a name that could
+//! be read in two ways is none.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::{AttributeTypeAndValue, X509Name};
+
+use super::{Ask, Proof, Verdict};
+use crate::config::{ClientCertificate, Identity};
+use crate::model::principal::{Claim, Claims, Principal};
+use crate::tls::server::Authority;
+
+/// What certificates of some authorities say.
+#[derive(Debug)]
+pub struct Mtls {
+    name: String,
+    settings: ClientCertificate,
+    authority: Option<Authority>,
+}
+
+/// The names in a certificate.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Names {
+    uris: Vec<String>,
+    emails: Vec<String>,
+    hosts: Vec<String>,
+    common: Vec<String>,
+    fingerprint: String,
+    /// What else it says: each once.
+    facts: Vec<(&'static str, String)>,
+}
+
+impl Mtls {
+    /// Prepares to look at certificates.
+    #[must_use]
+    pub fn new(name: String, settings: ClientCertificate) -> Self {
+        let authority = settings.client_ca.as_deref().map(Authority::of);
+        Self { name, settings, authority }
+    }
+
+    /// Tells whether the caller shows a certificate that is this method's to judge.
+    pub(super) fn finds_credential(&self, ask: &Ask<'_>) -> bool {
+        ask.certificate.is_some() && (self.authority.is_none() || self.authority.as_ref() == ask.authority)
+    }
+
+    /// Says who the certificate is for.
+    pub(super) fn judge(&self, ask: &Ask<'_>, now: Timestamp) -> Verdict {
+        let certificate = ask.certificate.ok_or("there is no certificate");
+        match certificate.and_then(|certificate| self.principal(certificate, now)) {
+            Ok(principal) => Verdict::Admit(Proof::ambient(principal)),
+            Err(reason) => Verdict::refuse(self.name.clone(), reason),
+        }
+    }
+
+    fn principal(&self, certificate: &CertificateDer<'_>, now: Timestamp) -> Result<Principal, &'static str> {
+        let fingerprint = digest(&SHA256, certificate);
+        let listed = &self.settings.fingerprints;
+        if !listed.is_empty() && !listed.iter().any(|known| known == fingerprint.as_ref()) {
+            return Err("the certificate is not among the fingerprints");
+        }
+        let names = read(certificate, hex::encode(fingerprint), now)?;
+        let identity = names.identity(&self.settings.identity)?;
+        let (subject, claims) = (identity.to_lowercase(), names.claims(identity));
+        Ok(Principal { method: self.name.clone(), subject, claims })
+    }
+}
+
+impl Names {
+    /// Returns the first kind of name that is there.
+    fn identity(&self, kinds: &[Identity]) -> Result<&str, &'static str> {
+        for kind in kinds {
+            let names = match kind {
+                Identity::SanUri => &self.uris,
+                Identity::SanEmail => &self.emails,
+                Identity::SanDns => &self.hosts,
+                Identity::Cn => &self.common,
+                Identity::Fingerprint => return Ok(&self.fingerprint),
+            };
+            match names.as_slice() {
+                [] => {}
+                [name] => return Ok(name),
+                _ => return Err("the certificate has several names of the kind that is its identity"),
+            }
+        }
+        Err("the certificate has no name of a kind that is an identity")
+    }
+
+    /// Turns names into claims: every name in a list, and as a text where it is the only one of its kind.
+    fn claims(&self, identity: &str) -> Claims {
+        let mut claims = Claims::from([
+            ("identity".to_owned(), identity.into()),
+            ("fingerprint".to_owned(), self.fingerprint.as_str().into()),
+        ]);
+        let kinds = [
+            ("uri", Some("san_uri"), &self.uris),
+            ("email", Some("san_email"), &self.emails),
+            ("dns", Some("san_dns"), &self.hosts),
+            ("cn", None, &self.common),
+        ];
+        for (one, all, names) in kinds {
+            if let [name] = names.as_slice() {
+                claims.insert(one.to_owned(), name.as_str().into());
+            }
+            if let Some(all) = all.filter(|_| !names.is_empty()) {
+                claims.insert(all.to_owned(), Claim::List(names.clone()));
+            }
+        }
+        claims.extend(self.facts.iter().map(|(name, fact)| ((*name).to_owned(), fact.as_str().into())));
+        claims
+    }
+}
+
+/// Reads a certificate that is good now. The handshake looked at its dates, but a connection may last for days, and a
+/// session that is resumed for hours.
+fn read(certificate: &CertificateDer<'_>, fingerprint: String, now: Timestamp) -> Result<Names, &'static str> {
+    const UNREADABLE: &str = "the certificate cannot be read";
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return Err(UNREADABLE) };
+    let validity = parsed.validity();
+    if !(validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now.as_second()) {
+        return Err("the certificate has expired since its connection began");
+    }
+    let mut names = Names { fingerprint, ..Names::default() };
+    let alternative = parsed.subject_alternative_name().map_err(|_| UNREADABLE)?;
+    for name in alternative.iter().flat_map(|names| &names.value.general_names) {
+        match name {
+            GeneralName::URI(name) => names.uris.push(plain(name)?),
+            GeneralName::RFC822Name(name) => names.emails.push(plain(name)?),
+            GeneralName::DNSName(name) => names.hosts.push(plain(name)?.to_ascii_lowercase()),
+            GeneralName::Invalid(..) => return Err(UNREADABLE),
+            _ => {}
+        }
+    }
+    let subject = parsed.subject();
+    names.common = texts(subject.iter_common_name())?;
+    let facts = [
+        ("o", texts(subject.iter_organization())?),
+        ("ou", texts(subject.iter_organizational_unit())?),
+        ("issuer", common_names(parsed.issuer())?),
+        ("serial", vec![hex::encode(parsed.raw_serial())]),
+    ];
+    // Of two, nobody could tell which a rule means.
+    names.facts = facts
+        .into_iter()
+        .filter_map(|(name, texts)| Some((name, <[String; 1]>::try_from(texts).ok()?)))
+        .map(|(name, [text])| (name, text))
+        .collect();
+    Ok(names)
+}
+
+fn common_names(name: &X509Name<'_>) -> Result<Vec<String>, &'static str> {
+    texts(name.iter_common_name())
+}
+
+fn texts<'a>(attributes: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>) -> Result<Vec<String>, &'static str> {
+    let text = |attribute: &AttributeTypeAndValue<'_>| match attribute.as_str() {
+        Ok(text) if !text.is_empty() && !text.chars().any(char::is_control) => Ok(text.to_owned()),
+        Ok(_) | Err(_) => Err(ODD),
+    };
+    attributes.map(text).collect()
+}
+
+/// Takes a name that has one reading: a NUL ends it for some, and other alphabets have letters that look like ours.
+fn plain(name: &str) -> Result<String, &'static str> {
+    let is_plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_plain { Ok(name.to_owned()) } else { Err(ODD) }
+}
+
+const ODD: &str = "a name in the certificate has characters that no name has";
+
+#[cfg(test)]
+mod tests {
+    use rcgen::string::Ia5String;
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+
+    use super::*;
+
+    /// Names as `kind:name`.
+    fn certificate(names: &[&str]) -> CertificateDer<'static> {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        for name in names {
+            let (kind, name) = name.split_once(':').unwrap();
+            let text = || Ia5String::try_from(name).unwrap();
+            match kind {
+                "uri" => params.subject_alt_names.push(SanType::URI(text())),
+                "email" => params.subject_alt_names.push(SanType::Rfc822Name(text())),
+                "dns" => params.subject_alt_names.push(SanType::DnsName(text())),
+                "cn" => params.distinguished_name.push(DnType::CommonName, name),
+                "o" => params.distinguished_name.push(DnType::OrganizationName, name),
+                _ => unreachable!("{kind}"),
+            }
+        }
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    }
+
+    fn principal(names: &[&str], identity: &[Identity], now: &str) -> Result<Principal, &'static str> {
+        let settings = ClientCertificate { identity: identity.to_vec(), fingerprints: Vec::new(), client_ca: None };
+        Mtls::new("mtls".into(), settings).principal(&certificate(names), now.parse().unwrap())
+    }
+
+    const NOW: &str = "2026-01-01T00:00:00Z";
+    const ALL: [Identity; 4] = [Identity::SanUri, Identity::SanEmail, Identity::SanDns, Identity::Cn];
+
+    #[test]
+    fn the_first_kind_of_name_that_is_there_is_the_identity() {
+        #[track_caller]
+        fn check(names: &[&str], identity: &[Identity], expected: Option<&str>) {
+            let subject = principal(names, identity, NOW).map(|principal| principal.subject);
+            assert_eq!(subject.ok().as_deref(), expected, "{names:?}");
+        }
+        check(&["cn:Ann", "dns:Ann.test", "email:a@b.test", "uri:urn:ann"], &ALL, Some("urn:ann"));
+        check(&["cn:Ann", "dns:Ann.test", "email:A@b.test"], &ALL, Some("a@b.test"));
+        check(&["cn:Ann", "dns:Ann.test"], &ALL, Some("ann.test"));
+        check(&["cn:Ann"], &ALL, Some("ann"));
+        check(&["cn:Ann", "dns:ann.test"], &[Identity::Cn, Identity::SanDns], Some("ann"));
+        check(&["cn:Ann"], &ALL[..3], None);
+        check(&[], &ALL, None);
+        // Nobody could tell which is meant, and the next kind is not asked for help.
+        check(&["email:a@b.test", "email:c@b.test", "dns:ann.test"], &ALL, None);
+        check(&["email:a@b.test", "email:c@b.test", "dns:ann.test"], &[Identity::SanDns], Some("ann.test"));
+    }
+
+    #[test]
+    fn trap_a_name_with_a_nul_or_a_letter_of_another_alphabet_is_none() {
+        for name in ["dns:ann.test\0.evil.test", "email:ann@b.test\0", "uri:urn:a b", "email:", "cn:ann\0", "o:a\nb"] {
+            assert_eq!(principal(&["dns:ann.test", name], &[Identity::SanDns], NOW).unwrap_err(), ODD, "{name:?}");
+        }
+        assert!(principal(&["dns:ann.test", "o:Ännchen"], &[Identity::SanDns], NOW).is_ok());
+    }
+
+    #[test]
+    fn dates_count_when_somebody_logs_in() {
+        for (now, good) in [
+            ("2019-12-31T23:59:59Z", false),
+            ("2020-01-01T00:00:00Z", true),
+            ("2030-01-01T00:00:00Z", true),
+            ("2030-01-01T00:00:01Z", false),
+        ] {
+            assert_eq!(principal(&["dns:ann.test"], &ALL, now).is_ok(), good, "{now}");
+        }
+    }
+
+    #[test]
+    fn every_name_is_a_claim_and_alone_of_its_kind_also_a_text() {
+        let names = ["uri:urn:a", "uri:urn:b", "email:a@b.test", "cn:Ann", "o:Acme"];
+        let claims = principal(&names, &[Identity::Fingerprint], NOW).unwrap().claims;
+        let text = |name: &str| claims.get(name).and_then(Claim::text);
+        assert_eq!(claims["san_uri"], Claim::List(vec!["urn:a".into(), "urn:b".into()]));
+        assert_eq!(claims["san_email"], Claim::List(vec!["a@b.test".into()]));
+        assert_eq!((text("uri"), text("email"), text("dns")), (None, Some("a@b.test"), None));
+        assert_eq!((text("cn"), text("o"), text("issuer"), text("ou")), (Some("Ann"), Some("Acme"), Some("Ann"), None));
+        assert_eq!(text("identity"), text("fingerprint"));
+        assert_eq!(text("fingerprint").map(str::len), Some(64));
+        assert!(text("serial").is_some() && !claims.contains_key("san_dns"));
+    }
+
+    #[test]
+    fn only_listed_certificates_where_there_is_a_list() {
+        let certificate = certificate(&["dns:ann.test"]);
+        let own: [u8; 32] = digest(&SHA256, &certificate).as_ref().try_into().unwrap();
+        for (fingerprints, good) in [(vec![], true), (vec![[0; 32], own], true), (vec![[0; 32]], false)] {
+            let settings = ClientCertificate { identity: ALL.to_vec(), fingerprints, client_ca: None };
+            let method = Mtls::new("mtls".into(), settings);
+            assert_eq!(method.principal(&certificate, NOW.parse().unwrap()).is_ok(), good);
+        }
+    }
+}

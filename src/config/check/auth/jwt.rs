@@ -1,0 +1,238 @@
+//! Method `jwt`: which signed tokens are believed, and where they are found.
+
+mod preset;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Uri, header};
+
+use self::preset::Preset;
+use super::Methods;
+use super::app::cookie;
+use crate::config::check::tls;
+use crate::config::check::values::{self, distinct};
+use crate::config::document::{Node, Table};
+use crate::config::source::Surroundings;
+use crate::config::{Jwt, JwtKeys, KeySet, MethodKind, TokenPlace};
+use crate::model::jwt::{self, Algorithm, KeyError, Keys};
+use crate::model::loopback::is_loopback;
+use crate::model::redact;
+
+/// How far clocks may differ when nothing is written.
+const LEEWAY: Duration = Duration::from_secs(30);
+/// How far they may differ at most: more than this is a clock to mend.
+const MAX_LEEWAY: Duration = Duration::from_secs(5 * 60);
+
+/// Reads a table of type `jwt`.
+pub(super) fn read(table: &Table<'_, '_>, before: &Methods<'_, '_>, around: &Surroundings<'_>) -> Option<Jwt> {
+    let preset = match table.get("preset") {
+        Some(node) => Some(preset::read(&node, table)?),
+        None => None,
+    };
+    let preset = preset.unwrap_or_default();
+    let place = place(table, &preset);
+    let is_ambient = is_ambient(table, place.as_ref());
+    if let (Some(TokenPlace::Cookie(_)), Some(node)) = (&place, table.get("ignore_cookies")) {
+        node.refuse::<()>("this method's own credential is a cookie", "remove the key");
+    }
+    let algorithms = table.get("algorithms").and_then(|node| distinct(&node.list()?, "algorithm", algorithm));
+    let algorithms = algorithms.or_else(|| preset.algorithms.clone());
+    let keys = keys(table, &preset, algorithms.as_deref(), around);
+    let is_fetched = preset.is_chosen || matches!(keys, Some(JwtKeys::Fetched(_)));
+    let issuers = names(table, "issuer", preset.issuers.as_ref(), is_fetched);
+    let audiences = names(table, "audience", preset.audiences.as_ref(), is_fetched);
+    let typ = table.get("typ").and_then(|node| node.word().map(str::to_owned));
+    let max_age = table.get("max_age").and_then(|node| values::duration(&node));
+    let leeway = table.get("leeway").and_then(|node| leeway(&node));
+    let subject = table.get("subject").and_then(|node| node.word().map(str::to_owned));
+    let rules = jwt::Rules { issuers, audiences, algorithms, typ, max_age, leeway: leeway.unwrap_or(LEEWAY) };
+    let place = place?;
+    check_alone(table, &place, &rules, before);
+    Some(Jwt { place, is_ambient, keys: keys?, rules, subject: subject.or_else(|| preset.subject.map(str::to_owned)) })
+}
+
+/// Reads a text or a list that must be written where keys are fetched: one server signs for many.
+fn names(
+    table: &Table<'_, '_>,
+    key: &'static str,
+    preset: Option<&Vec<String>>,
+    is_needed: bool,
+) -> Option<Vec<String>> {
+    let node = match (preset, is_needed) {
+        (None, true) => table.require(key),
+        _ => table.get(key),
+    };
+    let read = node.and_then(|node| distinct(&node.one_or_many()?, key, |node| node.word().map(str::to_owned)));
+    read.or_else(|| preset.cloned())
+}
+
+fn algorithm(node: &Node<'_, '_>) -> Option<Algorithm> {
+    let name = node.word()?;
+    jwt::algorithm(name).or_else(|| {
+        let hint = "known here: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA";
+        node.refuse(format_args!("`{name}` is not an algorithm"), hint)
+    })
+}
+
+fn leeway(node: &Node<'_, '_>) -> Option<Duration> {
+    match values::duration(node)? {
+        leeway if leeway > MAX_LEEWAY => node.refuse("is more than 5 min", "set the clocks right instead"),
+        leeway => Some(leeway),
+    }
+}
+
+// === Where the token is ===
+
+fn place(table: &Table<'_, '_>, preset: &Preset) -> Option<TokenPlace> {
+    match (table.get("header"), table.get("cookie"), table.get("query")) {
+        (None, None, None) => Some(preset.place.clone().unwrap_or(TokenPlace::Bearer)),
+        (Some(node), None, None) => header(&node),
+        (None, Some(node), None) => cookie(&node).map(TokenPlace::Cookie),
+        (None, None, Some(node)) => query(&node),
+        _ => table.refuse("a token has one place", "write one of `header`, `cookie`, `query`"),
+    }
+}
+
+fn header(node: &Node<'_, '_>) -> Option<TokenPlace> {
+    match HeaderName::from_bytes(node.word()?.as_bytes()) {
+        Ok(header::AUTHORIZATION) => Some(TokenPlace::Bearer),
+        Ok(header::COOKIE) => node.refuse("cookies have a key of their own", "write cookie = \"name\""),
+        Ok(name) => Some(TokenPlace::Header(name)),
+        Err(_) => node.refuse("not the name of a header field", "write a name such as \"authorization\""),
+    }
+}
+
+/// Reads the name of a parameter, which must be one that logs do not tell the value of.
+fn query(node: &Node<'_, '_>) -> Option<TokenPlace> {
+    let name = node.word()?;
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    if is_plain && redact::hides(name) {
+        Some(TokenPlace::Query(name.to_owned()))
+    } else {
+        node.refuse("logs would tell the token", "write \"token\", \"jwt\" or \"id_token\"")
+    }
+}
+
+/// Finds out whether the token travels by itself. Of a field that is not `Authorization`, it is another proxy that sets
+/// it, for whoever has its cookie.
+fn is_ambient(table: &Table<'_, '_>, place: Option<&TokenPlace>) -> bool {
+    let is_ambient = matches!(place, Some(TokenPlace::Cookie(_) | TokenPlace::Header(_)));
+    let Some(node) = table.get("ambient") else { return is_ambient };
+    match (node.boolean(), place) {
+        (Some(false), Some(TokenPlace::Cookie(_) | TokenPlace::Header(_))) => {
+            node.refuse::<()>("such a token travels by itself", "remove the key, or use `header = \"authorization\"`");
+        }
+        (Some(true), Some(TokenPlace::Query(_))) => {
+            node.refuse::<()>("no browser adds a parameter by itself", "remove the key");
+        }
+        _ => {}
+    }
+    node.boolean().unwrap_or(is_ambient)
+}
+
+/// Checks that of two methods with tokens in one place, the issuer tells which is meant.
+fn check_alone(table: &Table<'_, '_>, place: &TokenPlace, rules: &jwt::Rules, before: &Methods<'_, '_>) {
+    let others = before.methods.iter().filter_map(|method| match &method.kind {
+        MethodKind::Jwt(jwt) if jwt.place == *place => Some((&method.name, &jwt.rules)),
+        _ => None,
+    });
+    for (name, other) in others {
+        let is_told = match (&rules.issuers, &other.issuers) {
+            (Some(ours), Some(theirs)) => !ours.iter().any(|issuer| theirs.contains(issuer)),
+            _ => false,
+        };
+        if !is_told {
+            table.refuse::<()>(
+                format_args!("tokens of this method could be those of method `{name}`, in the same place"),
+                "give each an `issuer` of its own, or another place",
+            );
+        }
+    }
+}
+
+// === Keys ===
+
+fn keys(
+    table: &Table<'_, '_>,
+    preset: &Preset,
+    only: Option<&[Algorithm]>,
+    around: &Surroundings<'_>,
+) -> Option<JwtKeys> {
+    let [secret, public_key, jwks, ca] = ["secret", "public_key", "jwks", "ca"].map(|key| table.get(key));
+    if let (Some(ca), true) = (&ca, secret.is_some() || public_key.is_some()) {
+        ca.refuse::<()>("nothing is fetched", "remove the key");
+    }
+    let (node, fixed) = match (secret, public_key, jwks) {
+        (Some(node), None, None) => {
+            let keys = around.secret(&node).map(|secret| Keys::of_secret(secret.expose().as_bytes()));
+            (node, keys?)
+        }
+        (None, Some(node), None) => {
+            let keys = around.public_file(&node).map(|text| Keys::of_pem(&text));
+            (node, keys?)
+        }
+        (None, None, Some(node)) => return url(&node).and_then(|url| fetched(url, ca, around)),
+        (None, None, None) => {
+            let url = preset.jwks.clone();
+            let hint = "write one of `secret`, `public_key`, `jwks`, or a `preset`";
+            return url
+                .or_else(|| table.refuse("nothing says who signs", hint))
+                .and_then(|url| fetched(url, ca, around));
+        }
+        _ => return table.refuse("keys have one source", "write one of `secret`, `public_key`, `jwks`"),
+    };
+    let keys = match fixed {
+        Ok(keys) => keys,
+        Err(error) => return node.refuse(&error, key_hint(&error)),
+    };
+    let known = keys.algorithms();
+    if let Some(only) = only
+        && !only.iter().all(|one| known.contains(one))
+    {
+        let message = format!("{only:?} is not what this key is for");
+        return node.refuse(message, format_args!("it is for {known:?}; HS384 needs 48 bytes, HS512 64"));
+    }
+    Some(JwtKeys::Fixed(Arc::new(keys)))
+}
+
+fn fetched(url: Uri, ca: Option<Node<'_, '_>>, around: &Surroundings<'_>) -> Option<JwtKeys> {
+    if let Some(ca) = &ca
+        && url.scheme_str() == Some("http")
+    {
+        ca.warn("has no effect: `jwks` is not https", "remove the key");
+    }
+    let ca = match ca {
+        Some(node) => Some(tls::authorities(&node, around)?),
+        None => None,
+    };
+    Some(JwtKeys::Fetched(KeySet { url, ca }))
+}
+
+/// Reads the address of a set of keys: whoever could change it on the way would be everybody.
+fn url(node: &Node<'_, '_>) -> Option<Uri> {
+    let uri = node.word()?.parse::<Uri>().ok().filter(|uri| is_safe(uri));
+    uri.or_else(|| {
+        node.refuse("not an https address", "write \"https://id.example.com/jwks.json\"; http only for this machine")
+    })
+}
+
+fn is_safe(uri: &Uri) -> bool {
+    let Some(authority) = uri.authority().filter(|authority| !authority.as_str().contains('@')) else { return false };
+    match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => is_loopback(authority.host()),
+        _ => false,
+    }
+}
+
+const fn key_hint(error: &KeyError) -> &'static str {
+    match error {
+        KeyError::ShortSecret => "make a longer one: openssl rand -hex 32",
+        KeyError::Nothing => "a public key starts with -----BEGIN PUBLIC KEY-----",
+        KeyError::Private => "keep it where tokens are made; here belongs: openssl pkey -in private.pem -pubout",
+        KeyError::Unusable(_) | KeyError::NoSet | KeyError::TooMany | KeyError::NothingUsable => {
+            "use a key of RSA with 2048 bits or more, of P-256, P-384 or Ed25519"
+        }
+    }
+}

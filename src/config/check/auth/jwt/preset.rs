@@ -1,0 +1,128 @@
+//! What is known of the tokens of some servers, so that nobody needs to look it up.
+
+use http::{HeaderName, Uri};
+
+use crate::config::TokenPlace;
+use crate::config::document::{Node, Table};
+use crate::model::account::is_host_name;
+use crate::model::jwt::Algorithm;
+
+/// What a preset says where the table itself says nothing.
+#[derive(Default)]
+pub(super) struct Preset {
+    /// Whether there is one.
+    pub(super) is_chosen: bool,
+    pub(super) place: Option<TokenPlace>,
+    pub(super) jwks: Option<Uri>,
+    pub(super) issuers: Option<Vec<String>>,
+    pub(super) audiences: Option<Vec<String>>,
+    pub(super) algorithms: Option<Vec<Algorithm>>,
+    pub(super) subject: Option<&'static str>,
+}
+
+#[derive(Clone, Copy)]
+enum Server {
+    CloudflareAccess,
+    GoogleIap,
+    Pomerium,
+    Keycloak,
+    Entra,
+}
+
+const SERVERS: [(&str, Server); 5] = [
+    ("cloudflare-access", Server::CloudflareAccess),
+    ("google-iap", Server::GoogleIap),
+    ("pomerium", Server::Pomerium),
+    ("keycloak", Server::Keycloak),
+    ("entra", Server::Entra),
+];
+
+/// Reads which preset is meant, and the key that it needs to know.
+pub(super) fn read(node: &Node<'_, '_>, table: &Table<'_, '_>) -> Option<Preset> {
+    let Some(server) = node.choice(&SERVERS) else { return table.leave_unread() };
+    let own = |key, read: fn(&Node<'_, '_>) -> Option<Preset>| table.require(key).and_then(|node| read(&node));
+    match server {
+        Server::CloudflareAccess => own("team", cloudflare_access),
+        Server::GoogleIap => Some(google_iap()),
+        Server::Pomerium => own("host", pomerium),
+        Server::Keycloak => own("realm", keycloak),
+        Server::Entra => own("tenant", entra),
+    }
+    .or_else(|| table.leave_unread())
+}
+
+/// Cloudflare sends the token as a field and, to browsers, as a cookie; it recommends the field.
+fn cloudflare_access(node: &Node<'_, '_>) -> Option<Preset> {
+    let team = node.word()?;
+    if team.contains('.') || !is_host_name(team) {
+        return node.refuse("not the name of a team", "write \"acme\" for acme.cloudflareaccess.com");
+    }
+    let issuer = format!("https://{}.cloudflareaccess.com", team.to_ascii_lowercase());
+    Some(Preset {
+        place: field("cf-access-jwt-assertion"),
+        algorithms: Some(vec![Algorithm::RS256]),
+        ..of(format!("{issuer}/cdn-cgi/access/certs"), issuer)
+    })
+}
+
+fn google_iap() -> Preset {
+    Preset {
+        place: field("x-goog-iap-jwt-assertion"),
+        algorithms: Some(vec![Algorithm::ES256]),
+        ..of("https://www.gstatic.com/iap/verify/public_key-jwk".to_owned(), "https://cloud.google.com/iap".to_owned())
+    }
+}
+
+/// Pomerium names the host of its route as issuer and as audience (`jwt_issuer_format = hostOnly`, the default).
+fn pomerium(node: &Node<'_, '_>) -> Option<Preset> {
+    let host = node.word()?.to_ascii_lowercase();
+    if !is_host_name(&host) {
+        return node.refuse("not a host name", "write the host of the route's `from`, without https://");
+    }
+    Some(Preset {
+        place: field("x-pomerium-jwt-assertion"),
+        algorithms: Some(vec![Algorithm::ES256]),
+        audiences: Some(vec![host.clone()]),
+        ..of(format!("https://{host}/.well-known/pomerium/jwks.json"), host)
+    })
+}
+
+fn keycloak(node: &Node<'_, '_>) -> Option<Preset> {
+    let realm = node.word()?;
+    if super::url(node).is_none() {
+        return None;
+    }
+    if realm.ends_with('/') || !realm.contains("/realms/") {
+        let hint = "write it as the tokens' `iss` has it: \"https://id.example.com/realms/acme\"";
+        return node.refuse("not the address of a realm", hint);
+    }
+    Some(of(format!("{realm}/protocol/openid-connect/certs"), realm.to_owned()))
+}
+
+/// The tokens of a tenant name it by its id, whatever name it was asked for by. `common` and `organizations` are
+/// everybody's tenants: nobody in particular issues.
+fn entra(node: &Node<'_, '_>) -> Option<Preset> {
+    let tenant = node.word()?.to_ascii_lowercase();
+    let groups: Vec<_> = tenant.split('-').map(str::len).collect();
+    let is_id = groups == [8, 4, 4, 4, 12] && tenant.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
+    if !is_id {
+        let hint = "write the directory (tenant) id, such as \"72f988bf-86f1-41af-91ab-2d7cd011db47\"; `common` and `organizations` would be everybody";
+        return node.refuse("not the id of a tenant", hint);
+    }
+    let base = format!("https://login.microsoftonline.com/{tenant}");
+    Some(Preset {
+        algorithms: Some(vec![Algorithm::RS256]),
+        // `sub` is another for each application of the tenant.
+        subject: Some("oid"),
+        ..of(format!("{base}/discovery/v2.0/keys"), format!("{base}/v2.0"))
+    })
+}
+
+fn field(name: &'static str) -> Option<TokenPlace> {
+    Some(TokenPlace::Header(HeaderName::from_static(name)))
+}
+
+fn of(jwks: String, issuer: String) -> Preset {
+    let jwks = jwks.parse().ok();
+    Preset { is_chosen: true, jwks, issuers: Some(vec![issuer]), ..Preset::default() }
+}

@@ -1,0 +1,70 @@
+//! Method `mtls`: which certificates of clients say who a caller is, and by which of their names.
+
+use super::Methods;
+use crate::config::check::tls::authorities;
+use crate::config::check::values::distinct;
+use crate::config::document::{Node, Table};
+use crate::config::source::Surroundings;
+use crate::config::{Certificate, ClientCertificate, Identity, MethodKind};
+
+const IDENTITIES: [(&str, Identity); 5] = [
+    ("san-uri", Identity::SanUri),
+    ("san-email", Identity::SanEmail),
+    ("san-dns", Identity::SanDns),
+    ("fingerprint", Identity::Fingerprint),
+    ("cn", Identity::Cn),
+];
+/// Not the common name: authorities put there whatever a person asks for.
+const DEFAULT: [Identity; 3] = [Identity::SanUri, Identity::SanEmail, Identity::SanDns];
+
+/// Reads a table of type `mtls`.
+pub(super) fn read(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<ClientCertificate> {
+    let identity = table.get("identity").map_or_else(|| Some(DEFAULT.to_vec()), identity);
+    let fingerprints =
+        table.get("fingerprints").map_or(Some(Vec::new()), |node| distinct(&node.list()?, "fingerprint", fingerprint));
+    let client_ca = table.get("client_ca").map_or(Some(None), |node| authorities(&node, around).map(Some));
+    Some(ClientCertificate { identity: identity?, fingerprints: fingerprints?, client_ca: client_ca? })
+}
+
+fn identity(node: Node<'_, '_>) -> Option<Vec<Identity>> {
+    let nodes = node.one_or_many()?;
+    distinct(&nodes, "kind of name", |node| node.choice(&IDENTITIES))
+}
+
+/// Reads SHA-256 as hex digits, with the colons of `openssl x509 -fingerprint -sha256` or without.
+fn fingerprint(node: &Node<'_, '_>) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    match hex::decode_to_slice(node.string()?.replace(':', ""), &mut hash) {
+        Ok(()) => Some(hash),
+        Err(_) => {
+            node.refuse("not a SHA-256", "write 64 hex digits: openssl x509 -noout -fingerprint -sha256 -in client.pem")
+        }
+    }
+}
+
+/// Reports methods for certificates that no listener asks for, and those that cannot tell whose they are.
+pub(super) fn check_asked(methods: &Methods<'_, '_>, certificates: &[Certificate]) {
+    let asked: Vec<_> = certificates.iter().filter_map(|certificate| certificate.client_ca.as_ref()).collect();
+    for method in &methods.methods {
+        let MethodKind::Mtls(settings) = &method.kind else { continue };
+        let Some((_, node)) = methods.named.iter().find(|(name, _)| *name == method.name) else { continue };
+        match &settings.client_ca {
+            _ if asked.is_empty() => {
+                node.refuse::<()>("no client is asked for a certificate", "add `client_ca` to `tls`");
+            }
+            Some(own) if !asked.contains(&own) => {
+                node.refuse::<()>(
+                    "no client is asked for a certificate of this `client_ca`",
+                    "name the file of `client_ca` in `tls`",
+                );
+            }
+            None if asked.iter().any(|ca| *ca != asked[0]) => {
+                node.refuse::<()>(
+                    "there are several `client_ca` in `tls`, and what one vouches for another may not",
+                    "say whose certificates are meant: add `client_ca` here, and a method for each",
+                );
+            }
+            Some(_) | None => {}
+        }
+    }
+}

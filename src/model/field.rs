@@ -1,0 +1,31 @@
+//! Names of fields as those read them who are behind gateways: `X-User`, `x_user` and `X.User` are one there.
+
+/// Turns a byte of a name into what all its spellings have in common.
+#[must_use]
+pub const fn fold(byte: u8) -> u8 {
+    match byte {
+        b'_' | b'.' => b'-',
+        other => other.to_ascii_lowercase(),
+    }
+}
+
+/// Tells whether two names are spellings of one.
+#[must_use]
+pub fn is_like(one: &str, other: &str) -> bool {
+    one.len() == other.len() && one.bytes().zip(other.bytes()).all(|(one, other)| fold(one) == fold(other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_of_one_name_are_alike() {
+        for other in ["remote-user", "Remote-User", "REMOTE_USER", "remote.user"] {
+            assert!(is_like("remote-user", other) && is_like(other, "remote-user"), "{other}");
+        }
+        for other in ["remote-use", "remote-users", "remoteuser", "remote user", "remote--ser", ""] {
+            assert!(!is_like("remote-user", other), "{other}");
+        }
+    }
+}

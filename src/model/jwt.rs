@@ -1,0 +1,267 @@
+//! JSON Web Tokens (RFC 7519): what the text of one proves, under the rules of RFC 8725. Pure; the time is an argument.
+
+mod keys;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+pub use jsonwebtoken::Algorithm;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::{Map, Value};
+
+pub use self::keys::{KeyError, Keys, algorithm};
+
+/// The longest token that is looked at, in bytes.
+pub const MAX_TOKEN: usize = 8 << 10;
+
+/// The types of tokens that prove who somebody is (RFC 7519 §5.1, RFC 9068 §2.1). A token of another type, such as a
+/// logout token, has been signed with the same key for another purpose.
+const TYPES: [&str; 2] = ["jwt", "at+jwt"];
+/// What Keycloak calls those of its tokens that are no proof, in the claim `typ`.
+const NO_PROOF: [&str; 3] = ["Logout", "Refresh", "Offline"];
+
+/// Why a token proves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bad {
+    /// It names a key that is not there; it may have been added since.
+    UnknownKey,
+    /// It is bad, for this reason.
+    Refused(&'static str),
+}
+
+impl Bad {
+    /// Says why, for the operator.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::UnknownKey => "its key is not known",
+            Self::Refused(reason) => reason,
+        }
+    }
+}
+
+/// What a token must say beside being signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// The issuers that are believed; none: any that has the key.
+    pub issuers: Option<Vec<String>>,
+    /// The audiences that are meant; none: only a token that names nobody is for us.
+    pub audiences: Option<Vec<String>>,
+    /// The algorithms that are believed; none: all that a key is for.
+    pub algorithms: Option<Vec<Algorithm>>,
+    /// The type it must have; none: a usual one.
+    pub typ: Option<String>,
+    /// How long ago it may have been issued; none: only its own end counts.
+    pub max_age: Option<Duration>,
+    /// How far clocks may differ.
+    pub leeway: Duration,
+}
+
+/// What a good token says.
+#[derive(Debug)]
+pub struct Proven {
+    /// Its claims.
+    pub claims: Map<String, Value>,
+    /// When it ends, in seconds of Unix time, leeway included.
+    pub until: f64,
+}
+
+/// A token that has the form of one. Nothing in it is believed yet.
+pub struct Token<'t> {
+    message: &'t str,
+    signature: &'t str,
+    header: Header,
+    claims: Map<String, Value>,
+}
+
+/// What is read of a header. `jku`, `x5u`, `jwk` and `x5c` are not: whoever made the token would choose the key.
+struct Header {
+    algorithm: Algorithm,
+    key: Option<String>,
+    typ: Option<String>,
+}
+
+impl fmt::Debug for Token<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl<'t> Token<'t> {
+    /// Reads the text of a token.
+    ///
+    /// # Errors
+    /// When it is not one that is signed in a way known here.
+    pub fn read(text: &'t [u8]) -> Result<Self, Bad> {
+        let text = str::from_utf8(text).ok().filter(|text| text.len() <= MAX_TOKEN);
+        let (message, signature) = text.and_then(|text| text.rsplit_once('.')).ok_or(MALFORMED)?;
+        let (header, claims) = message.split_once('.').ok_or(MALFORMED)?;
+        let header = Header::read(&object(header)?)?;
+        Ok(Self { message, signature, header, claims: object(claims)? })
+    }
+
+    /// Returns who says to have issued it: good for choosing whom to ask, and for nothing else.
+    #[must_use]
+    pub fn alleged_issuer(&self) -> Option<&str> {
+        self.claims.get("iss")?.as_str()
+    }
+
+    /// Finds out what the token proves at a time, in seconds of Unix time.
+    ///
+    /// # Errors
+    /// When it proves nothing.
+    pub fn prove(&self, keys: &Keys, rules: &Rules, now: f64) -> Result<Proven, Bad> {
+        self.header.check(rules)?;
+        self.check_signature(keys)?;
+        self.check_purpose(rules)?;
+        let until = self.check_times(rules, now)?;
+        Ok(Proven { claims: self.claims.clone(), until })
+    }
+
+    fn check_signature(&self, keys: &Keys) -> Result<(), Bad> {
+        let Header { algorithm, key, .. } = &self.header;
+        let mut candidates = keys.named(key.as_deref());
+        if candidates.is_empty() {
+            return Err(Bad::UnknownKey);
+        }
+        candidates.retain(|key| key.is_for(*algorithm));
+        if candidates.is_empty() {
+            return Err(Bad::Refused("its algorithm is not one of the key's"));
+        }
+        let mut tried = candidates.iter().take(keys::MAX_TRIES);
+        match tried.any(|key| key.has_signed(self.message, self.signature, *algorithm)) {
+            true => Ok(()),
+            false => Err(Bad::Refused("its signature is wrong")),
+        }
+    }
+
+    /// Checks who issued it, for whom, and for what.
+    fn check_purpose(&self, rules: &Rules) -> Result<(), Bad> {
+        let is_listed = |list: &[String], text: &str| list.iter().any(|listed| listed == text);
+        if let Some(issuers) = &rules.issuers
+            && !self.alleged_issuer().is_some_and(|issuer| is_listed(issuers, issuer))
+        {
+            return Err(Bad::Refused("its issuer is not the one that is believed"));
+        }
+        match (&rules.audiences, self.audiences()?) {
+            // A token that is for somebody is for nobody else (RFC 7519 §4.1.3).
+            (None, named) if !named.is_empty() => Err(Bad::Refused("it is for an audience, and none is configured")),
+            (Some(audiences), named) if !named.iter().any(|name| is_listed(audiences, name)) => {
+                Err(Bad::Refused("it is for another audience"))
+            }
+            // Security events, logout tokens among them, have them (RFC 8417 §2.2), and are no proof of anybody.
+            _ if self.claims.contains_key("events") => Err(Bad::Refused("it tells of an event")),
+            _ if self.claims.get("typ").and_then(Value::as_str).is_some_and(|typ| NO_PROOF.contains(&typ)) => {
+                Err(Bad::Refused("it is a token for another purpose"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn audiences(&self) -> Result<Vec<&str>, Bad> {
+        match self.claims.get("aud") {
+            None => Ok(Vec::new()),
+            Some(Value::String(name)) => Ok(vec![name]),
+            Some(Value::Array(names)) => {
+                names.iter().map(|name| name.as_str().ok_or(Bad::Refused("its audience is not text"))).collect()
+            }
+            Some(_) => Err(Bad::Refused("its audience is not text")),
+        }
+    }
+
+    /// Checks when it is good, and returns when it ends.
+    fn check_times(&self, rules: &Rules, now: f64) -> Result<f64, Bad> {
+        let leeway = rules.leeway.as_secs_f64();
+        let until = self.time("exp", "exp is not a number")?.ok_or(Bad::Refused("it has no exp"))? + leeway;
+        if now >= until {
+            return Err(Bad::Refused("it has expired"));
+        }
+        if self.time("nbf", "nbf is not a number")?.is_some_and(|from| now < from - leeway) {
+            return Err(Bad::Refused("it is not good yet"));
+        }
+        let issued = self.time("iat", "iat is not a number")?;
+        if issued.is_some_and(|at| now < at - leeway) {
+            return Err(Bad::Refused("it was issued in the future"));
+        }
+        let Some(max_age) = rules.max_age else { return Ok(until) };
+        let oldest = issued.ok_or(Bad::Refused("it has no iat, and max_age is configured"))? + max_age.as_secs_f64();
+        if now >= oldest + leeway { Err(Bad::Refused("it is older than max_age")) } else { Ok(until) }
+    }
+
+    /// Reads a time, which is a number and never text: who compares text would find that nothing ends.
+    fn time(&self, name: &str, problem: &'static str) -> Result<Option<f64>, Bad> {
+        let Some(value) = self.claims.get(name) else { return Ok(None) };
+        value.as_f64().map(Some).ok_or(Bad::Refused(problem))
+    }
+}
+
+impl Header {
+    fn read(fields: &Map<String, Value>) -> Result<Self, Bad> {
+        if fields.contains_key("crit") {
+            return Err(Bad::Refused("its header demands an extension"));
+        }
+        let text = |name| match fields.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(MALFORMED),
+        };
+        let algorithm = text("alg")?.and_then(|name| algorithm(&name));
+        let algorithm = algorithm.ok_or(Bad::Refused("its algorithm is none that is known"))?;
+        Ok(Self { algorithm, key: text("kid")?, typ: text("typ")? })
+    }
+
+    fn check(&self, rules: &Rules) -> Result<(), Bad> {
+        if rules.algorithms.as_ref().is_some_and(|believed| !believed.contains(&self.algorithm)) {
+            return Err(Bad::Refused("its algorithm is not one of `algorithms`"));
+        }
+        // A media type, without regard to case; `application/` may be left out (RFC 7515 §4.1.9).
+        let typ = self.typ.as_ref().map(|typ| typ.to_ascii_lowercase());
+        let typ = typ.as_deref().map(|typ| typ.strip_prefix("application/").unwrap_or(typ));
+        let is_right = match (&rules.typ, typ) {
+            (Some(demanded), typ) => typ.is_some_and(|typ| typ.eq_ignore_ascii_case(demanded)),
+            (None, typ) => typ.is_none_or(|typ| TYPES.contains(&typ)),
+        };
+        if is_right { Ok(()) } else { Err(Bad::Refused("its type is another")) }
+    }
+}
+
+const MALFORMED: Bad = Bad::Refused("it is malformed");
+
+/// Reads a part of a token.
+fn object(part: &str) -> Result<Map<String, Value>, Bad> {
+    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| MALFORMED)?;
+    serde_json::from_slice(&bytes).map(|Unique(object)| object).map_err(|_| MALFORMED)
+}
+
+/// An object in which each name stands once: of two, others might believe the other (RFC 7519 §4).
+struct Unique(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+struct Entries;
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = Unique;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Unique, A::Error> {
+        let mut object = Map::new();
+        while let Some((name, value)) = entries.next_entry()? {
+            if object.insert(name, value).is_some() {
+                return Err(A::Error::custom("a name stands twice"));
+            }
+        }
+        Ok(Unique(object))
+    }
+}

@@ -1,0 +1,287 @@
+//! A chain of lines: each names the one before it by its digest, so that none can be changed, taken out or moved without
+//! those behind it telling. Whoever can write the file can write a whole chain anew: the head belongs somewhere else.
+//!
+//! A line is a JSON object. Three members are put at its end: `seq` counts the lines, `prev` is the `hash` of the line
+//! before, and `hash` is the SHA-256 of all bytes of the line before `,"hash"`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+/// What a chain has come to: its last line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The number of the line.
+    pub seq: u64,
+    /// Its digest, in hex.
+    pub hash: String,
+}
+
+/// What `prev` of the very first line says.
+const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// What stands before the digest at the end of a line.
+const HASH: &str = ",\"hash\":\"";
+const PREV: &str = ",\"prev\":\"";
+const SEQ: &str = ",\"seq\":";
+const DIGITS: usize = NOTHING.len();
+/// The kind of the line that says that what stands before it was never finished: the disk was full, or the machine died.
+pub const TORN: &str = "audit torn";
+
+impl Head {
+    /// Begins a chain.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { seq: 0, hash: NOTHING.to_owned() }
+    }
+
+    /// Appends a line, a JSON object without its end of line, and returns it as a part of the chain.
+    #[must_use]
+    pub fn link(&mut self, line: &str) -> String {
+        self.seq += 1;
+        let members = line.strip_suffix('}').unwrap_or(line);
+        let body = format!("{members}{SEQ}{}{PREV}{}\"", self.seq, self.hash);
+        self.hash = hash(body.as_bytes());
+        format!("{body}{HASH}{}\"}}", self.hash)
+    }
+
+    /// Reads the head that a line is, if it is a part of a chain.
+    #[must_use]
+    pub fn of(line: &[u8]) -> Option<Self> {
+        Link::read(line).map(|link| link.head)
+    }
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.seq, self.hash)
+    }
+}
+
+impl FromStr for Head {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let form = "a head looks like 1207:3f2c…, a number and 64 hex digits";
+        let (seq, hash) = text.split_once(':').ok_or(form)?;
+        let seq = seq.parse().map_err(|_| form)?;
+        if is_digest(hash.as_bytes()) { Ok(Self { seq, hash: hash.to_owned() }) } else { Err(form) }
+    }
+}
+
+/// One line of a chain, as it says itself.
+struct Link {
+    head: Head,
+    prev: String,
+    is_sound: bool,
+}
+
+impl Link {
+    /// Reads a line from its end: no value of a JSON object has a quote there that is not escaped.
+    fn read(line: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(line).ok()?;
+        let (body, digest) = member(text.strip_suffix('}')?, HASH)?;
+        let (members, prev) = member(body, PREV)?;
+        let (_, seq) = members.rsplit_once(SEQ)?;
+        let head = Head { seq: seq.parse().ok()?, hash: digest.to_owned() };
+        Some(Self { is_sound: hash(body.as_bytes()) == digest, head, prev: prev.to_owned() })
+    }
+}
+
+/// Splits a digest off the end of a text.
+fn member<'a>(text: &'a str, name: &str) -> Option<(&'a str, &'a str)> {
+    let text = text.strip_suffix('"')?;
+    let (rest, digest) = text.split_at_checked(text.len().checked_sub(DIGITS)?)?;
+    is_digest(digest.as_bytes()).then_some((rest.strip_suffix(name)?, digest))
+}
+
+fn is_digest(text: &[u8]) -> bool {
+    text.len() == DIGITS && text.iter().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte))
+}
+
+fn hash(body: &[u8]) -> String {
+    hex::encode(digest(&SHA256, body))
+}
+
+// === Verifying ===
+
+/// Follows a chain line by line.
+#[derive(Debug, Default)]
+pub struct Follower {
+    /// The last line that was sound.
+    head: Option<Head>,
+    /// How many lines stood before the chain began.
+    pub before: u64,
+    /// How many lines were followed.
+    pub followed: u64,
+    /// A line that is none, and that the next line must account for.
+    unfinished: bool,
+}
+
+/// Where a chain breaks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Break {
+    /// The digest is not that of the line.
+    #[error("the line was changed: its hash is not that of what it says")]
+    Changed,
+    /// A line between others that is not a part of the chain.
+    #[error("the line is not part of the chain: it was put in, or cut")]
+    Foreign,
+    /// Lines are gone.
+    #[error("{0} lines before this one are gone")]
+    Missing(u64),
+    /// The line does not follow the one before it.
+    #[error("the line does not follow the one before it: lines were moved, doubled or replaced")]
+    Moved,
+    /// A chain that begins behind another.
+    #[error("another chain begins here: the one before it was not known when it did, or was thrown away")]
+    Anew,
+}
+
+impl Follower {
+    /// Takes the next line, without its end.
+    ///
+    /// # Errors
+    /// When the chain breaks at this line.
+    pub fn follow(&mut self, line: &[u8]) -> Result<(), Break> {
+        let Some(link) = Link::read(line) else { return self.pass(line) };
+        if !link.is_sound {
+            return Err(Break::Changed);
+        }
+        if std::mem::take(&mut self.unfinished) && !says_torn(line) {
+            return Err(Break::Foreign);
+        }
+        if let Some(head) = &self.head
+            && (link.head.seq, &link.prev) != (head.seq + 1, &head.hash)
+        {
+            return Err(match link.head.seq {
+                1 if link.prev == NOTHING => Break::Anew,
+                seq if seq > head.seq + 1 => Break::Missing(seq - head.seq - 1),
+                _ => Break::Moved,
+            });
+        }
+        self.head = Some(link.head);
+        self.followed += 1;
+        Ok(())
+    }
+
+    /// Ends, and returns the head; nothing where no line was a part of a chain.
+    ///
+    /// # Errors
+    /// When the last line is not a part of the chain.
+    pub fn end(self) -> Result<Option<Head>, Break> {
+        if self.unfinished { Err(Break::Foreign) } else { Ok(self.head) }
+    }
+
+    /// Returns the last line that was followed.
+    #[must_use]
+    pub const fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+
+    /// Passes over what is not a part of the chain: before its begin, or once where the next line accounts for it.
+    fn pass(&mut self, line: &[u8]) -> Result<(), Break> {
+        if self.head.is_none() {
+            self.before += 1;
+            return Ok(());
+        }
+        // Whoever has a whole object before him looks at a line that somebody wrote.
+        let is_whole = serde_json::from_slice::<serde_json::Value>(line).is_ok();
+        if is_whole || std::mem::replace(&mut self.unfinished, true) { Err(Break::Foreign) } else { Ok(()) }
+    }
+}
+
+fn says_torn(line: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Value>(line).is_ok_and(|line| line["kind"] == TORN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(texts: &[&str]) -> Vec<String> {
+        let mut head = Head::nothing();
+        texts.iter().map(|text| head.link(&format!("{{\"kind\":\"{text}\"}}"))).collect()
+    }
+
+    /// Follows lines; returns the number of the first that breaks the chain, and how.
+    fn follow(lines: &[String]) -> Result<Option<Head>, (usize, Break)> {
+        let mut follower = Follower::default();
+        for (at, line) in lines.iter().enumerate() {
+            follower.follow(line.as_bytes()).map_err(|broken| (at + 1, broken))?;
+        }
+        follower.end().map_err(|broken| (lines.len(), broken))
+    }
+
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut Vec<String>), expected: Result<u64, (usize, Break)>) {
+        let mut lines = chain(&["a", "b", "c", "d", "e"]);
+        change(&mut lines);
+        assert_eq!(follow(&lines).map(|head| head.map_or(0, |head| head.seq)), expected, "{lines:#?}");
+    }
+
+    #[test]
+    fn a_line_is_what_the_documents_say() {
+        let lines = chain(&["a", "b"]);
+        // printf '{"kind":"a","seq":1,"prev":"000…0"' | sha256sum
+        let body = format!(r#"{{"kind":"a","seq":1,"prev":"{NOTHING}""#);
+        let digest = hex::encode(digest(&SHA256, body.as_bytes()));
+        assert_eq!(lines[0], format!(r#"{body},"hash":"{digest}"}}"#));
+        let second: serde_json::Value = serde_json::from_str(&lines[1]).unwrap();
+        assert_eq!((second["seq"].as_u64(), second["prev"].as_str()), (Some(2), Some(digest.as_str())));
+        assert_eq!(Head::of(lines[0].as_bytes()).unwrap().to_string().parse(), Ok(Head { seq: 1, hash: digest }));
+    }
+
+    #[test]
+    fn whole_chains_and_their_ends_are_followed() {
+        check(|_| (), Ok(5));
+        check(|lines| drop(lines.drain(..2)), Ok(5));
+        check(|lines| lines.insert(0, "{\"kind\":\"of before\"}".into()), Ok(5));
+        check(Vec::clear, Ok(0));
+        // Nobody can see this without knowing the head from elsewhere.
+        check(|lines| lines.truncate(3), Ok(3));
+    }
+
+    #[test]
+    fn whatever_is_done_to_a_line_shows() {
+        check(|lines| lines[2] = lines[2].replace("\"c\"", "\"x\""), Err((3, Break::Changed)));
+        check(|lines| lines[4] = lines[4].replace("\"e\"", "\"x\""), Err((5, Break::Changed)));
+        check(|lines| lines[2] = lines[2].replace("\"seq\":3", "\"seq\":4"), Err((3, Break::Changed)));
+        check(|lines| drop(lines.remove(2)), Err((3, Break::Missing(1))));
+        check(|lines| drop(lines.drain(1..4)), Err((2, Break::Missing(3))));
+        check(|lines| lines.swap(1, 2), Err((2, Break::Missing(1))));
+        check(|lines| lines.insert(3, lines[2].clone()), Err((4, Break::Moved)));
+        check(|lines| lines.push(lines[0].clone()), Err((6, Break::Anew)));
+        check(|lines| lines.insert(2, "{\"kind\":\"forged\"}".into()), Err((3, Break::Foreign)));
+        check(|lines| lines[2].truncate(9), Err((4, Break::Foreign)));
+        check(|lines| lines[4].truncate(9), Err((5, Break::Foreign)));
+        check(|lines| lines[2] = lines[2].replace(",\"hash\"", ", \"hash\""), Err((3, Break::Foreign)));
+        check(
+            |lines| {
+                let mut forged = Head { seq: 2, ..Head::of(lines[0].as_bytes()).unwrap() };
+                lines[2] = forged.link("{\"kind\":\"c\"}");
+            },
+            Err((3, Break::Moved)),
+        );
+    }
+
+    #[test]
+    fn a_line_that_was_never_finished_is_accounted_for_by_the_next() {
+        let mut head = Head::nothing();
+        let first = head.link("{\"kind\":\"a\"}");
+        let torn = head.link(&format!("{{\"kind\":\"{TORN}\"}}"));
+        assert!(follow(&[first.clone(), "{\"kind\":\"b".into(), torn.clone()]).is_ok());
+        assert!(follow(&[first.clone(), torn.clone()]).is_ok());
+        let two = [first.clone(), "{\"kind\":\"b".into(), "{\"x".into(), torn.clone()];
+        assert_eq!(follow(&two), Err((3, Break::Foreign)));
+        assert_eq!(follow(&[first, "{\"kind\":\"b\"}".into(), torn]), Err((2, Break::Foreign)));
+    }
+
+    #[test]
+    fn a_value_that_looks_like_the_end_of_a_line_is_none() {
+        let value = format!("x\\\",\\\"seq\\\":9,\\\"prev\\\":\\\"{NOTHING}\\\",\\\"hash\\\":\\\"{NOTHING}\\\"}}");
+        let line = chain(&[&value]).remove(0);
+        assert_eq!(Head::of(line.as_bytes()).unwrap().seq, 1);
+        assert_eq!(Head::of(format!("{{\"kind\":\"{value}\"}}").as_bytes()), None);
+    }
+}

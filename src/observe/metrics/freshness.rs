@@ -1,0 +1,35 @@
+//! How fresh the keys of an identity provider are.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use jiff::Timestamp;
+
+use super::labels::{Fetch, Label};
+
+/// Counts the fetches of one set of keys.
+#[derive(Debug, Default)]
+pub struct Freshness {
+    fetches: [AtomicU64; Fetch::COUNT],
+    /// In seconds of Unix time; 0: never.
+    loaded: AtomicI64,
+}
+
+impl Freshness {
+    /// Counts a fetch, which has brought keys or not.
+    pub fn note(&self, success: bool, now: Timestamp) {
+        let result = if success { Fetch::Ok } else { Fetch::Failed };
+        self.fetches[result.index()].fetch_add(1, Ordering::Relaxed);
+        if success {
+            self.loaded.store(now.as_second(), Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn fetches(&self, result: Fetch) -> u64 {
+        self.fetches[result.index()].load(Ordering::Relaxed)
+    }
+
+    /// Returns when keys came last.
+    pub(super) fn loaded(&self) -> Option<i64> {
+        Some(self.loaded.load(Ordering::Relaxed)).filter(|seconds| *seconds != 0)
+    }
+}

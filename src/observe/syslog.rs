@@ -1,0 +1,157 @@
+//! Lines as messages to a syslog daemon: of this machine over its socket, or of another over UDP.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::{Timestamp, Zoned};
+
+use crate::config;
+
+/// How long a daemon may take nothing.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The facility `authpriv` (RFC 5424 §6.2.1): who came in, for the administrator's eyes.
+const AUTHPRIV: u8 = 10;
+const NOTICE: u8 = 5;
+const WARNING: u8 = 4;
+
+/// The way to a syslog daemon.
+pub(super) struct Syslog {
+    to: config::Syslog,
+    host: String,
+    socket: Option<Socket>,
+}
+
+enum Socket {
+    Unix(UnixDatagram),
+    Udp(UdpSocket),
+}
+
+impl Syslog {
+    pub(super) fn new(to: config::Syslog) -> Self {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Self { to, host, socket: None }
+    }
+
+    /// Sends each line as a message of its own. All are tried; the first error is told.
+    pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let sent = lines.map(|line| self.send(&String::from_utf8_lossy(line)));
+        sent.fold(Ok(()), Result::and)
+    }
+
+    /// Sends a line; once more over a new socket, if the daemon was started again since the last.
+    fn send(&mut self, line: &str) -> io::Result<()> {
+        let message = self.message(line);
+        if let Some(socket) = &self.socket
+            && socket.send(message.as_bytes()).is_ok()
+        {
+            return Ok(());
+        }
+        let socket = Socket::open(&self.to)?;
+        socket.send(message.as_bytes())?;
+        self.socket = Some(socket);
+        Ok(())
+    }
+
+    fn message(&self, line: &str) -> String {
+        let severity = if line.contains("\"kind\":\"audit grant\"") { NOTICE } else { WARNING };
+        let (priority, process) = (AUTHPRIV * 8 + severity, std::process::id());
+        match &self.to {
+            // As syslog(3) writes it: the form that every daemon reads at its own socket.
+            config::Syslog::Unix(_) => {
+                format!("<{priority}>{} callgate[{process}]: {line}", Zoned::now().strftime("%b %e %H:%M:%S"))
+            }
+            // RFC 5424 §6; the message identifier is for filters, and there are no structured data.
+            config::Syslog::Udp(_) => {
+                format!("<{priority}>1 {:.3} {} callgate {process} audit - {line}", Timestamp::now(), self.host)
+            }
+        }
+    }
+}
+
+impl Socket {
+    fn open(to: &config::Syslog) -> io::Result<Self> {
+        match to {
+            config::Syslog::Unix(path) => unix(path).map(Self::Unix),
+            config::Syslog::Udp(address) => udp(*address).map(Self::Udp),
+        }
+    }
+
+    fn send(&self, message: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Unix(socket) => socket.send(message).map(drop),
+            Self::Udp(socket) => socket.send(message).map(drop),
+        }
+    }
+}
+
+fn unix(path: &Path) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect(path)?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let any = if address.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let socket = UdpSocket::bind::<SocketAddr>(any)?;
+    socket.connect(address)?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+impl fmt::Display for Syslog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "syslog at {}", self.to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRANT: &str = "{\"kind\":\"audit grant\"}";
+
+    fn received(read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> String {
+        let mut bytes = [0; 1024];
+        let length = read(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    }
+
+    #[test]
+    fn a_daemon_of_this_machine_hears_what_syslog_3_would_say() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut syslog = Syslog::new(config::Syslog::Unix(path.clone()));
+        assert!(syslog.write(b"{}\n").is_err(), "nobody is there");
+        for _ in 0..2 {
+            // The second is another daemon at the same name.
+            let _ = std::fs::remove_file(&path);
+            let daemon = UnixDatagram::bind(&path).unwrap();
+            syslog.write(format!("{GRANT}\n{{}}\n").as_bytes()).unwrap();
+            let told = received(|bytes| daemon.recv(bytes));
+            let end = format!(" callgate[{}]: {GRANT}", std::process::id());
+            assert!(told.starts_with("<85>") && told.ends_with(&end), "{told}");
+            assert_eq!(told.find(" callgate"), Some("<85>Nov 23 05:40:00".len()), "{told}");
+            let told = received(|bytes| daemon.recv(bytes));
+            assert!(told.starts_with("<84>") && told.ends_with(": {}"), "{told}");
+        }
+    }
+
+    #[test]
+    fn another_machine_hears_rfc_5424() {
+        let daemon = UdpSocket::bind("127.0.0.1:0").unwrap();
+        daemon.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut syslog = Syslog::new(config::Syslog::Udp(daemon.local_addr().unwrap()));
+        syslog.write(format!("{GRANT}\n").as_bytes()).unwrap();
+        let told = received(|bytes| daemon.recv(bytes));
+        let words: Vec<_> = told.splitn(8, ' ').collect();
+        assert_eq!((words[0], words[3], words[5], words[6], words[7]), ("<85>1", "callgate", "audit", "-", GRANT));
+        assert!(words[1].parse::<Timestamp>().is_ok() && !words[2].is_empty(), "{told}");
+        assert_eq!(words[4], std::process::id().to_string());
+    }
+}

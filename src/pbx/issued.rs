@@ -1,0 +1,157 @@
+//! Which sessions went out through here, and to whom: by this a session that somebody else brought along is told from
+//! ours, and a frozen account's from others'.
+//!
+//! Only a SHA-256 of each id is kept, so the memory of the table logs nobody in. All workers share it; a restart forgets it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use tokio::time::Instant;
+
+use crate::model::account::Account;
+use crate::model::session::SessionId;
+
+/// How many sessions are remembered: beyond it, the oldest is forgotten.
+const SESSIONS: usize = 50_000;
+/// How long a session is remembered.
+const LIFE: Duration = Duration::from_secs(24 * 3600);
+/// How long a link with a session in it may take to its landing page.
+const LANDING: Duration = Duration::from_secs(120);
+
+/// The sessions that went out lately, each with its account.
+#[derive(Debug, Default)]
+pub struct Issued(Mutex<Sessions>);
+
+type Digest = [u8; 32];
+
+#[derive(Debug, Default)]
+struct Sessions {
+    by_id: HashMap<Digest, Out>,
+    /// In the order they went out, which is the order they are forgotten in.
+    order: VecDeque<(Digest, Instant)>,
+}
+
+#[derive(Debug)]
+struct Out {
+    account: Account,
+    since: Instant,
+}
+
+impl Issued {
+    /// Remembers a session, or what the PBX gave for one, as that of an account.
+    pub fn note(&self, session: &SessionId, account: &Account, now: Instant) {
+        self.note_text(session.expose(), account, now);
+    }
+
+    /// Remembers the text of a session cookie as that of an account.
+    pub fn note_text(&self, session: &str, account: &Account, now: Instant) {
+        let id = digest_of(session);
+        let mut sessions = self.sessions();
+        sessions.forget(now);
+        sessions.by_id.insert(id, Out { account: account.clone(), since: now });
+        sessions.order.push_back((id, now));
+    }
+
+    /// Tells whether a session went out so lately that a browser may just be landing with it.
+    #[must_use]
+    pub fn is_landing(&self, session: &str, now: Instant) -> bool {
+        let sessions = self.sessions();
+        sessions.by_id.get(&digest_of(session)).is_some_and(|out| now.duration_since(out.since) < LANDING)
+    }
+
+    /// Returns the account that a session was opened for, if it went out through here within a day.
+    #[must_use]
+    pub fn account(&self, session: &str, now: Instant) -> Option<Account> {
+        let sessions = self.sessions();
+        let out = sessions.by_id.get(&digest_of(session))?;
+        (now.duration_since(out.since) < LIFE).then(|| out.account.clone())
+    }
+
+    /// Locks even after a panic elsewhere: entries are moved in and out whole.
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sessions {
+    /// Forgets what is too old, and the oldest when there is no room for one more.
+    fn forget(&mut self, now: Instant) {
+        while let Some(&(id, since)) = self.order.front() {
+            if self.order.len() < SESSIONS && now.duration_since(since) < LIFE {
+                return;
+            }
+            self.order.pop_front();
+            // An id that went out twice is as young as its last time.
+            if self.by_id.get(&id).is_some_and(|out| out.since == since) {
+                self.by_id.remove(&id);
+            }
+        }
+    }
+}
+
+fn digest_of(text: &str) -> Digest {
+    digest(&SHA256, text.as_bytes()).as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(user: &str) -> Account {
+        Account::new(user, "acme.test".parse().unwrap()).unwrap()
+    }
+
+    fn session(number: usize) -> SessionId {
+        format!("session{number:08}").parse().unwrap()
+    }
+
+    #[test]
+    fn a_session_is_its_accounts_for_a_day() {
+        let (issued, now) = (Issued::default(), Instant::now());
+        issued.note(&session(1), &account("40"), now);
+        issued.note_text("cookie", &account("41"), now);
+        assert_eq!(issued.account("session00000001", now), Some(account("40")));
+        assert_eq!(issued.account("cookie", now + LIFE / 2), Some(account("41")));
+        assert_eq!(issued.account("SESSION00000001", now), None);
+        assert_eq!(issued.account("cookie", now + LIFE), None);
+    }
+
+    #[test]
+    fn a_link_lands_within_two_minutes() {
+        let (issued, now) = (Issued::default(), Instant::now());
+        issued.note(&session(1), &account("40"), now);
+        assert!(issued.is_landing("session00000001", now + LANDING - Duration::from_nanos(1)));
+        assert!(!issued.is_landing("session00000001", now + LANDING));
+        assert!(!issued.is_landing("session00000002", now));
+    }
+
+    #[test]
+    fn the_oldest_makes_room_and_no_more_are_kept() {
+        let (issued, now) = (Issued::default(), Instant::now());
+        for number in 0..=SESSIONS {
+            issued.note(&session(number), &account("40"), now);
+        }
+        assert_eq!(issued.account("session00000000", now), None);
+        assert!(issued.account("session00000001", now).is_some());
+        let sessions = issued.sessions();
+        assert_eq!((sessions.by_id.len(), sessions.order.len()), (SESSIONS, SESSIONS));
+    }
+
+    #[test]
+    fn a_session_that_went_out_twice_is_as_young_as_its_last_time() {
+        let (issued, now) = (Issued::default(), Instant::now());
+        issued.note(&session(1), &account("40"), now);
+        issued.note(&session(1), &account("40"), now + LIFE / 2);
+        issued.note(&session(2), &account("41"), now + LIFE);
+        assert!(issued.account("session00000001", now + LIFE).is_some());
+    }
+
+    #[test]
+    fn no_id_is_kept() {
+        let (issued, now) = (Issued::default(), Instant::now());
+        issued.note(&session(1), &account("40"), now);
+        assert!(!format!("{issued:?}").contains("session00000001"));
+    }
+}

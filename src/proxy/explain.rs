@@ -1,0 +1,210 @@
+//! Who would this caller become, and why? The way of a login, told step by step. It asks and judges as the gate does;
+//! nobody is let in: no session is opened, nothing is marked as used, nothing is counted.
+
+mod story;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Uri, Version};
+use jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde::{Deserialize, Serialize};
+
+pub use self::story::Story;
+use self::story::{Granted, Refused};
+use super::error::Error;
+use super::pbx::{self, Selectors};
+use super::shared::{app_upstream, pbx_upstream};
+use super::small::Fields;
+use super::{Caller, FarEnd, Proxy, click, cors, gate, ott};
+use crate::auth::{Act, Ask};
+use crate::config::HostPattern;
+use crate::limit::client_key;
+use crate::message::origin::{Contradiction, Origin};
+use crate::message::target;
+use crate::model::grant::{self, Wish};
+use crate::model::principal::Principal;
+use crate::observe::RequestId;
+use crate::tls::server::Doors;
+
+/// A request to a login endpoint, as far as it matters who would become whom.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// What is asked for.
+    pub act: Act,
+    /// The host it is asked for at; none: the first that is configured.
+    pub host: Option<String>,
+    /// The address at the other end of the connection; none: this machine's own.
+    pub from: Option<IpAddr>,
+    /// Header fields: cookies, bearer credentials and others.
+    pub headers: Vec<(String, String)>,
+    /// The query of the address, with selectors or a signed link.
+    pub query: Option<String>,
+    /// The certificate that the other end shows, and perhaps those between it and its authority, in PEM.
+    pub certificate: Option<String>,
+    /// The Voximplant user that is asked for.
+    pub user: Option<String>,
+}
+
+/// Why a question cannot be answered: no request can be like that.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswerable {
+    /// A header field is none.
+    #[error("no header field can be named {0:?}, or have such a value")]
+    Field(String),
+    /// The host is none.
+    #[error("the host is none")]
+    Host(#[from] target::NoHost),
+    /// The certificate is none.
+    #[error("the certificate is not PEM")]
+    Certificate,
+    /// Nobody can tell who asks.
+    #[error(transparent)]
+    Origin(#[from] Contradiction),
+}
+
+/// A question as the gate sees requests.
+struct Rehearsal<'q> {
+    question: &'q Question,
+    headers: HeaderMap,
+    caller: Caller,
+    /// Why the handshake would end the connection.
+    turned_away: Option<String>,
+}
+
+impl Proxy {
+    /// Tells who a caller would become, and why. `doors`: those that its handshake would go through.
+    ///
+    /// # Errors
+    /// When no request can be as the question says.
+    pub async fn rehearse(&self, question: &Question, doors: &Doors) -> Result<Story, Unanswerable> {
+        let rehearsal = self.prepare(question, doors)?;
+        let caller = &rehearsal.caller;
+        let mut story = Story::new(question.act, &caller.authority.host, caller.origin.client, caller.id);
+        story.outcome = self.go(&rehearsal, &mut story).await.into();
+        Ok(story)
+    }
+
+    fn prepare<'q>(&self, question: &'q Question, doors: &Doors) -> Result<Rehearsal<'q>, Unanswerable> {
+        let headers = self.headers(question)?;
+        let authority = target::authority(Version::HTTP_11, &Uri::from_static("/"), &headers)?;
+        let address = question.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)).to_canonical();
+        let origin = self.origin(&headers, &Rc::new(Origin::direct(address)))?;
+        let (certificate, turned_away) = match doors.vouch(&authority.host, &certificates(question)?) {
+            Ok(certificate) => (certificate, None),
+            Err(why) => (None, Some(why.to_string())),
+        };
+        let end = Rc::new(FarEnd { address, certificate, authority: doors.authority(&authority.host) });
+        let caller = Caller { origin, end, authority, id: RequestId::next() };
+        Ok(Rehearsal { question, headers, caller, turned_away })
+    }
+
+    /// Makes the fields of the request, which is for the first host that is configured unless it says another.
+    fn headers(&self, question: &Question) -> Result<HeaderMap, Unanswerable> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &question.headers {
+            let field = (name.parse::<HeaderName>(), HeaderValue::from_str(value));
+            let (Ok(name), Ok(value)) = field else { return Err(Unanswerable::Field(name.clone())) };
+            headers.append(name, value);
+        }
+        let upstreams = [app_upstream(&self.config), pbx_upstream(&self.config)].into_iter().flatten();
+        let mut hosts = upstreams.flat_map(|upstream| upstream.hosts.iter().filter_map(HostPattern::exact));
+        if let Some(host) = question.host.as_deref().or_else(|| hosts.next().filter(|_| !headers.contains_key(HOST))) {
+            headers.insert(HOST, HeaderValue::from_str(host).map_err(|_| Unanswerable::Field("host".to_owned()))?);
+        }
+        headers.entry(HOST).or_insert(HeaderValue::from_static("localhost"));
+        Ok(headers)
+    }
+
+    /// Goes the way of a login as far as the grant.
+    async fn go(&self, rehearsal: &Rehearsal<'_>, story: &mut Story) -> Result<Granted, Refused> {
+        let Rehearsal { question, headers, caller, turned_away } = rehearsal;
+        if let Some(why) = turned_away {
+            return Err(Refused::unheard(why));
+        }
+        let (limits, client) = (&self.shared.limits, client_key(caller.origin.client));
+        story.peek(&limits.failures, &client);
+        story.peek(&limits.client, &client);
+        let (selectors, from) = self.asked(rehearsal)?;
+        let ask = Ask { rehearsal: true, ..gate::asking(question.act, headers, question.query.as_deref(), caller) };
+        story.shown = self.chain.shows(&ask);
+        let verdict = self.chain.ask(&ask).await.map_err(Error::from)?;
+        let proof = gate::prove(verdict, &from).map_err(|unproven| story.unproven(unproven))?;
+        story.prove(proof.principal());
+        let principal = proof.choose(&selectors.wish).ok_or_else(|| Refused::forbidden(&gate::FOREIGN))?;
+        story.prove(&principal);
+        story.peek(&limits.caller, &(&principal.method, &principal.subject));
+        match question.act {
+            Act::Pbx => self.rehearse_pbx(&principal, &selectors, caller, story),
+            Act::Ott => self.rehearse_ott(&principal, &selectors.wish, story),
+        }
+    }
+
+    /// Finds what is asked for, and by which page.
+    fn asked(&self, rehearsal: &Rehearsal<'_>) -> Result<(Selectors, cors::From), Error> {
+        let Rehearsal { question, headers, caller, .. } = rehearsal;
+        match question.act {
+            Act::Pbx => {
+                self.pbx_side().ok_or(Error::NotFound)?;
+                if click::looks_ahead(&Method::GET, headers) {
+                    return Err(Error::NotNow);
+                }
+                let query = question.query.as_deref().unwrap_or_default();
+                let selectors = Selectors::read(Fields::of_form(query.as_bytes())?)?;
+                Ok((selectors, self.page(headers, caller)))
+            }
+            Act::Ott => {
+                let voximplant = self.config.voximplant.as_ref().ok_or(Error::NotFound)?;
+                let user = question.user.as_deref().map(|name| ott::short_name(name, voximplant)).transpose()?;
+                let wish = Wish { user, ..Wish::default() };
+                let from = cors::from(headers, &caller.authority, &voximplant.origins);
+                Ok((Selectors::of(wish), from))
+            }
+        }
+    }
+
+    fn rehearse_pbx(
+        &self,
+        principal: &Principal,
+        selectors: &Selectors,
+        caller: &Caller,
+        story: &mut Story,
+    ) -> Result<Granted, Refused> {
+        let grant = grant::pbx(&self.config.rules, principal, &selectors.wish, Timestamp::now())
+            .map_err(|why| Refused::forbidden(&why))?;
+        let account = grant.account();
+        story.peek(&self.shared.limits.account, &("pbx", account.limit_key()));
+        let pbx = self.pbx_side().ok_or(Error::NotFound)?;
+        let language = pbx::language(selectors.language.as_ref(), &grant, pbx.settings)?;
+        let host = self.pbx_host(account, pbx, caller)?;
+        Ok(Granted::Pbx {
+            rule: grant.rule().to_owned(),
+            account: account.to_string(),
+            language: language.map(|language| language.as_str().to_owned()),
+            host,
+        })
+    }
+
+    fn rehearse_ott(&self, principal: &Principal, wish: &Wish, story: &mut Story) -> Result<Granted, Refused> {
+        let grant = grant::voximplant(&self.config.rules, principal, wish, Timestamp::now())
+            .map_err(|why| Refused::forbidden(&why))?;
+        let user = grant.user().as_str();
+        story.peek(&self.shared.limits.account, &("voximplant", user));
+        let known = self.config.voximplant.as_ref().is_some_and(|voximplant| voximplant.users.contains_key(user));
+        if !known {
+            return Err(Refused::forbidden(&ott::UNKNOWN_USER));
+        }
+        Ok(Granted::Voximplant { rule: grant.rule().to_owned(), user: user.to_owned() })
+    }
+}
+
+/// Reads the certificates that the other end shows.
+fn certificates(question: &Question) -> Result<Vec<CertificateDer<'static>>, Unanswerable> {
+    let Some(pem) = &question.certificate else { return Ok(Vec::new()) };
+    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+    certificates.ok().filter(|all| !all.is_empty()).ok_or(Unanswerable::Certificate)
+}

@@ -1,0 +1,238 @@
+//! What is told of a login that was rehearsed, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::Hash;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::auth::Act;
+use crate::limit::Limiter;
+use crate::model::principal::{Claim, Principal};
+use crate::model::redact;
+use crate::observe::RequestId;
+use crate::proxy::error::Error;
+use crate::proxy::gate::{self, Unproven};
+
+/// The way of one login, step by step.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Story {
+    /// The id under which the app was asked.
+    id: String,
+    act: Act,
+    host: String,
+    client: IpAddr,
+    /// The kinds of credentials that the request shows.
+    pub(super) shown: Vec<String>,
+    proven: Option<Proven>,
+    pub(super) outcome: Outcome,
+    /// What may stand in the way at this moment.
+    notes: Vec<String>,
+}
+
+/// Who was proven, by which method, with which claims.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Proven {
+    method: String,
+    subject: String,
+    claims: BTreeMap<String, Value>,
+}
+
+/// How it ends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Outcome {
+    Granted(Granted),
+    Refused(Refused),
+}
+
+/// What the caller would be given.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Granted {
+    Pbx { rule: String, account: String, language: Option<String>, host: String },
+    Voximplant { rule: String, user: String },
+}
+
+/// Why the caller would be given nothing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Refused {
+    /// The method whose credential is bad.
+    method: Option<String>,
+    reason: String,
+    /// What the caller is told; nothing where the handshake ends the connection.
+    told: Option<Told>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Told {
+    status: u16,
+    error: String,
+}
+
+impl Story {
+    pub(super) fn new(act: Act, host: &str, client: IpAddr, id: RequestId) -> Self {
+        let outcome = Outcome::Refused(Refused { method: None, reason: String::new(), told: None });
+        let (id, host, shown, notes) = (id.to_string(), host.to_owned(), Vec::new(), Vec::new());
+        Self { id, act, host, client, shown, proven: None, outcome, notes }
+    }
+
+    /// Tells whether the caller would be let in.
+    #[must_use]
+    pub const fn is_granted(&self) -> bool {
+        matches!(self.outcome, Outcome::Granted(_))
+    }
+
+    pub(super) fn prove(&mut self, principal: &Principal) {
+        let claims = principal.claims.iter().map(|(name, claim)| (name.clone(), shown(name, claim))).collect();
+        let (method, subject) = (principal.method.clone(), principal.subject.clone());
+        self.proven = Some(Proven { method, subject, claims });
+    }
+
+    pub(super) fn unproven(&mut self, unproven: Unproven) -> Refused {
+        let nobody = Error::Nobody { login: None };
+        match unproven {
+            Unproven::Elsewhere(principal) => {
+                if let Some(principal) = principal {
+                    self.prove(&principal);
+                }
+                Refused::by(&Error::CrossSite, gate::ELSEWHERE.to_owned())
+            }
+            Unproven::Stranger => Refused::by(&nobody, gate::STRANGER.to_owned()),
+            Unproven::Refused(refused) => {
+                Refused { method: refused.method, ..Refused::by(&nobody, refused.reason.into_owned()) }
+            }
+            Unproven::Nobody => {
+                Refused::by(&nobody, "the request shows no credential that a method looks for".to_owned())
+            }
+        }
+    }
+
+    /// Notes a limit that is used up, without counting.
+    pub(super) fn peek<K: Hash + ?Sized>(&mut self, limiter: &Limiter, key: &K) {
+        if let Err(limited) = limiter.peek(key) {
+            let seconds = limited.retry_after.as_secs() + 1;
+            self.notes.push(format!("the limit `{}` is used up: 429 for {seconds} s more", limited.name));
+        }
+    }
+}
+
+impl Refused {
+    /// Refuses for a reason that the caller is not told.
+    fn by(error: &Error, reason: String) -> Self {
+        let (status, code) = error.status();
+        Self { method: None, reason, told: Some(Told { status: status.as_u16(), error: code.to_owned() }) }
+    }
+
+    pub(super) fn forbidden(reason: &dyn fmt::Display) -> Self {
+        Self::by(&Error::Forbidden, reason.to_string())
+    }
+
+    /// Refuses before there is a request.
+    pub(super) fn unheard(why: &str) -> Self {
+        Self { method: None, reason: format!("the handshake ends the connection: {why}"), told: None }
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        let mut reason = error.to_string();
+        let mut cause = error.cause();
+        while let Some(error) = cause {
+            reason = format!("{reason}: {error}");
+            cause = error.source();
+        }
+        Self::by(&error, reason)
+    }
+}
+
+impl From<Result<Granted, Refused>> for Outcome {
+    fn from(ended: Result<Granted, Refused>) -> Self {
+        ended.map_or_else(Self::Refused, Self::Granted)
+    }
+}
+
+/// Shows a claim; one with the name of a secret hides it.
+fn shown(name: &str, claim: &Claim) -> Value {
+    let text = |text: &String| redact::value(name, text).into_owned();
+    match claim {
+        Claim::Text(one) => text(one).into(),
+        Claim::List(all) => all.iter().map(text).collect(),
+    }
+}
+
+// === For people ===
+
+impl fmt::Display for Story {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let act = match self.act {
+            Act::Pbx => "a session of the PBX",
+            Act::Ott => "an answer to a Voximplant key",
+        };
+        writeln!(f, "Asked for: {act}, at {}, from {} (id {})", self.host, self.client, self.id)?;
+        let shown = if self.shown.is_empty() { "nothing".to_owned() } else { self.shown.join(", ") };
+        writeln!(f, "Credential: {shown}")?;
+        if let Some(proven) = &self.proven {
+            proven.fmt(f)?;
+        }
+        for note in &self.notes {
+            writeln!(f, "But now: {note}")?;
+        }
+        self.outcome.fmt(f)
+    }
+}
+
+impl fmt::Display for Proven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Caller: {}, proven by method {}", plain(&self.subject), plain(&self.method))?;
+        self.claims.iter().try_for_each(|(name, value)| match value {
+            Value::String(text) => writeln!(f, "    {} = {}", plain(name), plain(text)),
+            list => writeln!(f, "    {} = {list}", plain(name)),
+        })
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Granted(granted) => granted.fmt(f),
+            Self::Refused(refused) => refused.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Granted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pbx { rule, account, language, host } => {
+                write!(f, "Granted by {}: account {account}", plain(rule))?;
+                if let Some(language) = language {
+                    write!(f, ", in language {language}")?;
+                }
+                write!(f, ", at {host}")
+            }
+            Self::Voximplant { rule, user } => write!(f, "Granted by {}: Voximplant user {user}", plain(rule)),
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Refused")?;
+        if let Some(method) = &self.method {
+            write!(f, " by method {}", plain(method))?;
+        }
+        write!(f, ": {}", redact::text(&self.reason))?;
+        match &self.told {
+            Some(told) => write!(f, "\nThe caller is told: {} {}", told.status, told.error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Shows text from outside on one line.
+fn plain(text: &str) -> std::borrow::Cow<'_, str> {
+    redact::text(text)
+}

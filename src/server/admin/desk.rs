@@ -1,0 +1,238 @@
+//! The desk of the admin listener: what is told, and which orders are taken.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::Known;
+use super::order::{self, Refusal};
+use crate::config::{Upstream, Url};
+use crate::message::target;
+use crate::model::loopback::is_loopback;
+use crate::observe::health::Finding;
+use crate::observe::metrics::{self, Protocol, Tally};
+use crate::proxy::Question;
+use crate::server::io::Stream;
+
+/// The most bytes of the head of a question.
+const MAX_HEAD: usize = 16 << 10;
+/// How long a connection may take: one question, one answer.
+const LIFE: Duration = Duration::from_secs(10);
+/// How long an order may take to be carried out.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// What is here, for those who look elsewhere.
+const HERE: &str = "here are /livez, /readyz, /metrics, /status and /explain\n";
+
+type Answer = Response<Full<Bytes>>;
+
+/// Whoever answers.
+pub(super) struct Desk {
+    known: Known,
+    is_tcp: bool,
+}
+
+/// What is here.
+#[derive(Clone, Copy)]
+enum Place {
+    Livez,
+    Readyz,
+    Metrics,
+    Status,
+    Explain,
+}
+
+impl Place {
+    fn at(path: &str) -> Option<Self> {
+        Some(match path {
+            "/livez" => Self::Livez,
+            "/readyz" => Self::Readyz,
+            "/metrics" => Self::Metrics,
+            "/status" => Self::Status,
+            "/explain" => Self::Explain,
+            _ => return None,
+        })
+    }
+
+    /// What one may do there, as `Allow` says it.
+    const fn methods(self) -> &'static str {
+        match self {
+            Self::Livez | Self::Readyz | Self::Metrics | Self::Status => "GET, HEAD",
+            Self::Explain => "POST",
+        }
+    }
+
+    fn takes(self, method: &Method) -> bool {
+        self.methods().split(", ").any(|name| name == method.as_str())
+    }
+}
+
+impl Desk {
+    pub(super) const fn new(known: Known, is_tcp: bool) -> Self {
+        Self { known, is_tcp }
+    }
+
+    pub(super) async fn serve(self: Rc<Self>, stream: Stream) {
+        let may_order = order::is_operator(&stream);
+        let service = service_fn(|request| {
+            let this = Rc::clone(&self);
+            async move { Ok::<_, Infallible>(this.answer(request, may_order).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .keep_alive(false)
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(stream), service);
+        // Whether it came to an answer in time is the other side's concern.
+        drop(timeout(LIFE, connection).await);
+    }
+
+    async fn answer(&self, request: Request<Incoming>, may_order: bool) -> Answer {
+        let Ok(authority) = target::authority(request.version(), request.uri(), request.headers()) else {
+            return text(StatusCode::BAD_REQUEST, "the request names no host, or more than one\n");
+        };
+        // A page of a stranger's site can send its visitor's browser here, but only under a name of that site.
+        if self.is_tcp && !is_loopback(&authority.host) {
+            return text(StatusCode::MISDIRECTED_REQUEST, "ask for localhost or a loopback address\n");
+        }
+        let Some(place) = Place::at(request.uri().path()) else {
+            return text(StatusCode::NOT_FOUND, HERE);
+        };
+        if !place.takes(request.method()) {
+            let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, format!("possible here: {}\n", place.methods()));
+            refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static(place.methods()));
+            return refusal;
+        }
+        match place {
+            Place::Livez => text(StatusCode::OK, "ok\n"),
+            Place::Readyz => self.ready(&request),
+            Place::Metrics => answer(StatusCode::OK, metrics::CONTENT_TYPE, self.known.metrics.text()),
+            Place::Status => self.status(),
+            Place::Explain => match order::read(request, may_order).await {
+                Ok(question) => self.explain(&question).await,
+                Err(refusal) => refused(refusal),
+            },
+        }
+    }
+
+    /// Tells who a caller would become, with what the workers judge by at this moment.
+    async fn explain(&self, question: &Question) -> Answer {
+        let snapshot = Arc::clone(&self.known.live.borrow());
+        let Ok(proxy) = snapshot.proxy(None, &Tally::default()) else {
+            return problem(StatusCode::INTERNAL_SERVER_ERROR, "unusable", "the configuration cannot be used");
+        };
+        match timeout(PATIENCE, proxy.rehearse(question, &snapshot.doors)).await {
+            Ok(Ok(story)) => json(StatusCode::OK, &json!(story)),
+            Ok(Err(error)) => problem(StatusCode::BAD_REQUEST, "malformed", &error.to_string()),
+            Err(_) => problem(StatusCode::GATEWAY_TIMEOUT, "timeout", "whoever must be asked gives no answer in time"),
+        }
+    }
+
+    fn ready(&self, request: &Request<Incoming>) -> Answer {
+        let findings = self.known.metrics.health.ask();
+        let is_ready = findings.iter().all(|found| found.problem.is_none());
+        let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        if wants_json(request.headers()) {
+            return json(status, &json!({ "ready": is_ready, "parts": parts(&findings) }));
+        }
+        let is_verbose = request.uri().query().is_some_and(|query| query.split('&').any(|word| word == "verbose"));
+        let told = findings.iter().filter(|found| is_verbose || found.problem.is_some()).map(line);
+        let end = if is_ready { "ok\n" } else { "not ready\n" };
+        text(status, told.chain([end.to_owned()]).collect::<String>())
+    }
+
+    fn status(&self) -> Answer {
+        let (metrics, now) = (&self.known.metrics, Timestamp::now());
+        let loaded = metrics.loaded();
+        let config = &loaded.config;
+        let certificates = config.certificates.iter();
+        let certificates = certificates.map(|one| json!({ "names": one.names, "expires": one.not_after.to_string() }));
+        let app = config.app.iter().map(|app| ("app", &app.upstream));
+        let pbx = config.pbx.iter().map(|pbx| ("pbx", &pbx.upstream));
+        let urls = |upstream: &Upstream| upstream.urls.iter().map(Url::text).collect::<Vec<_>>();
+        let upstreams = app.chain(pbx).map(|(name, upstream)| json!({ "name": name, "urls": urls(upstream) }));
+        let findings = metrics.health.ask();
+        json(
+            StatusCode::OK,
+            &json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "started": metrics.started.to_string(),
+                "uptime_seconds": now.as_second() - metrics.started.as_second(),
+                "ready": findings.iter().all(|found| found.problem.is_none()),
+                "parts": parts(&findings),
+                "workers": self.known.workers,
+                "connections": { "h1": metrics.open(Protocol::H1), "h2": metrics.open(Protocol::H2) },
+                "exchanges_in_flight": metrics.in_flight(),
+                "tunnels": metrics.tunnels(),
+                "config": { "file": config.file, "loaded": loaded.at.to_string() },
+                "certificates": certificates.collect::<Vec<_>>(),
+                "upstreams": upstreams.collect::<Vec<_>>(),
+            }),
+        )
+    }
+}
+
+fn parts(findings: &[Finding]) -> Value {
+    let part = |found: &Finding| match &found.problem {
+        None => json!({ "name": found.part, "ready": true }),
+        Some(problem) => json!({ "name": found.part, "ready": false, "problem": problem }),
+    };
+    findings.iter().map(part).collect()
+}
+
+fn line(found: &Finding) -> String {
+    match &found.problem {
+        None => format!("{}: ok\n", found.part),
+        Some(problem) => format!("{}: {problem}\n", found.part),
+    }
+}
+
+fn wants_json(headers: &HeaderMap) -> bool {
+    let json = b"application/json";
+    headers.get_all(header::ACCEPT).iter().any(|line| line.as_bytes().windows(json.len()).any(|window| window == json))
+}
+
+/// Says why an order is not done.
+fn problem(status: StatusCode, error: &str, message: &str) -> Answer {
+    json(status, &json!({ "error": error, "message": message }))
+}
+
+fn refused(refusal: Refusal) -> Answer {
+    let (status, error) = refusal.status();
+    problem(status, error, &refusal.to_string())
+}
+
+fn text(status: StatusCode, text: impl Into<String>) -> Answer {
+    answer(status, "text/plain; charset=utf-8", text.into())
+}
+
+fn json(status: StatusCode, value: &Value) -> Answer {
+    answer(status, "application/json", format!("{value:#}\n"))
+}
+
+/// Answers with what is true now, and only now.
+fn answer(status: StatusCode, content_type: &'static str, body: String) -> Answer {
+    let mut answer = Response::new(Full::from(body));
+    *answer.status_mut() = status;
+    for (name, value) in [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    answer
+}

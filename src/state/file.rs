@@ -1,0 +1,211 @@
+//! The state file: an embedded database (redb), opened by one process at a time.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::Timestamp;
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError};
+
+use super::Digest;
+use super::tables::{Freeze, Held, Row, Tables};
+
+/// Who made the file, and how its rows are written.
+const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("callgate");
+const VERSION: &str = "version";
+const CURRENT: u64 = 1;
+
+/// Times are milliseconds since 1970.
+const MARKS: TableDefinition<'_, &Digest, i64> = TableDefinition::new("marks");
+const TICKETS: TableDefinition<'_, &Digest, (i64, &[u8])> = TableDefinition::new("tickets");
+const FREEZES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("freezes");
+
+/// The permission bits that let group or world at it.
+const OTHERS: u32 = 0o077;
+/// How many bytes of the file are kept in memory beside the rows.
+const CACHE: usize = 1 << 20;
+
+/// Why a state file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It cannot be opened or made.
+    #[error("cannot open the state file {}", .0.display())]
+    Io(PathBuf, #[source] io::Error),
+    /// Another process has it.
+    #[error("another process has the state file {} open: end it first, or name another file", .0.display())]
+    Locked(PathBuf),
+    /// Others may read or write it.
+    #[error("others than its owner may read or write the state file {path} (mode {mode:04o}): run chmod 600 {path}", path = .0.display(), mode = .1)]
+    Exposed(PathBuf, u32),
+    /// It is another program's, or another version's.
+    #[error("{} is not a state file of this version of callgate: name another file", .0.display())]
+    Foreign(PathBuf),
+    /// It was changed by something other than callgate, or its disk fails.
+    #[error(
+        "the state file {} is damaged ({}): put back a copy, or move it away to begin anew, which thaws every frozen account and lets links of the last 15 minutes be used once more",
+        .0.display(), .1
+    )]
+    Damaged(PathBuf, String),
+}
+
+/// An open state file.
+pub(super) struct StateFile(Database);
+
+impl StateFile {
+    /// Opens a file and reads it whole.
+    pub(super) fn open(path: &Path) -> Result<(Self, Tables), OpenError> {
+        guarded(|| open(path)).unwrap_or_else(|panic| Err(OpenError::Damaged(path.to_owned(), panic)))
+    }
+
+    /// Makes a file where there is none. What is at its name later is whole, or nothing.
+    pub(super) fn make(path: &Path) -> Result<(), OpenError> {
+        let io = |error| OpenError::Io(path.to_owned(), error);
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".new-{}", std::process::id()));
+        let new = path.with_file_name(name);
+        let _ = fs::remove_file(&new);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&new).map_err(io)?;
+        let made = begin(file).map_err(|error| damaged(path, error)).and_then(|()| match fs::hard_link(&new, path) {
+            // Another process was faster.
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io(error)),
+            _ => Ok(()),
+        });
+        let _ = fs::remove_file(&new);
+        // The name is on the disk when its folder is.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        made.and_then(|()| File::open(folder).and_then(|folder| folder.sync_all()).map_err(io))
+    }
+
+    /// Writes rows. When it returns, they are on the disk, all or none.
+    pub(super) fn write(&self, rows: &[Row]) -> Result<(), String> {
+        guarded(|| write(&self.0, rows).map_err(|error| error.to_string())).unwrap_or_else(Err)
+    }
+}
+
+/// Calls what meets bytes that anything may have happened to: the database asserts more than it checks.
+fn guarded<T>(act: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(act)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+        text.unwrap_or("the database gave up").lines().next().unwrap_or_default().to_owned()
+    })
+}
+
+fn open(path: &Path) -> Result<(StateFile, Tables), OpenError> {
+    let metadata = fs::metadata(path).map_err(|error| OpenError::Io(path.to_owned(), error))?;
+    let mode = metadata.mode();
+    if mode & OTHERS != 0 && metadata.is_file() {
+        return Err(OpenError::Exposed(path.to_owned(), mode & 0o7777));
+    }
+    let is_repaired = Arc::new(AtomicBool::new(false));
+    let repaired = Arc::clone(&is_repaired);
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE).set_repair_callback(move |_| repaired.store(true, Ordering::Relaxed));
+    let mut database = builder.open(path).map_err(|error| opening(path, error))?;
+    // After a crash, it has looked at everything itself.
+    if !is_repaired.load(Ordering::Relaxed) && !database.check_integrity().map_err(|error| opening(path, error))? {
+        return Err(OpenError::Damaged(path.to_owned(), "a checksum is wrong".to_owned()));
+    }
+    let tables = read(&database).map_err(|error| damaged(path, error))?;
+    Ok((StateFile(database), tables.ok_or_else(|| OpenError::Foreign(path.to_owned()))?))
+}
+
+fn opening(path: &Path, error: DatabaseError) -> OpenError {
+    let path = path.to_owned();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => OpenError::Locked(path),
+        DatabaseError::UpgradeRequired(_) => OpenError::Foreign(path),
+        // This is what the database says of a file that does not begin as its files do.
+        DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+            OpenError::Foreign(path)
+        }
+        DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            OpenError::Damaged(path, "it is cut short".to_owned())
+        }
+        DatabaseError::Storage(StorageError::Io(error)) => OpenError::Io(path, error),
+        error => OpenError::Damaged(path, error.to_string()),
+    }
+}
+
+fn damaged(path: &Path, error: redb::Error) -> OpenError {
+    match error {
+        redb::Error::Io(error) => OpenError::Io(path.to_owned(), error),
+        error => OpenError::Damaged(path.to_owned(), error.to_string()),
+    }
+}
+
+/// Writes the first rows of a new file.
+fn begin(file: File) -> Result<(), redb::Error> {
+    let database = Database::builder().create_file(file)?;
+    let transaction = database.begin_write()?;
+    transaction.open_table(ABOUT)?.insert(VERSION, CURRENT)?;
+    transaction.open_table(MARKS)?;
+    transaction.open_table(TICKETS)?;
+    transaction.open_table(FREEZES)?;
+    Ok(transaction.commit()?)
+}
+
+/// Reads everything; nothing when the file is not of this version.
+fn read(database: &Database) -> Result<Option<Tables>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let version = match transaction.open_table(ABOUT) {
+        Ok(about) => about.get(VERSION)?.map(|version| version.value()),
+        Err(TableError::TableDoesNotExist(_) | TableError::TableTypeMismatch { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    if version != Some(CURRENT) {
+        return Ok(None);
+    }
+    let mut tables = Tables::default();
+    for row in transaction.open_table(MARKS)?.iter()? {
+        let (key, until) = row?;
+        tables.marks.insert(*key.value(), time(until.value())?);
+    }
+    for row in transaction.open_table(TICKETS)?.iter()? {
+        let (ticket, held) = row?;
+        let (until, sealed) = held.value();
+        tables.tickets.insert(*ticket.value(), Held { sealed: sealed.to_owned(), until: time(until)? });
+    }
+    for row in transaction.open_table(FREEZES)?.iter()? {
+        let (account, freeze) = row?;
+        let freeze: Freeze = serde_json::from_slice(freeze.value()).map_err(|_| wrong("a freeze"))?;
+        tables.freezes.insert(account.value().to_owned(), freeze);
+    }
+    Ok(Some(tables))
+}
+
+fn time(milliseconds: i64) -> Result<Timestamp, redb::Error> {
+    Timestamp::from_millisecond(milliseconds).map_err(|_| wrong("a time"))
+}
+
+fn wrong(what: &str) -> redb::Error {
+    redb::Error::Corrupted(format!("{what} is none"))
+}
+
+fn write(database: &Database, rows: &[Row]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut marks = transaction.open_table(MARKS)?;
+        let mut tickets = transaction.open_table(TICKETS)?;
+        let mut freezes = transaction.open_table(FREEZES)?;
+        for row in rows {
+            match row {
+                Row::Mark(key, Some(until)) => drop(marks.insert(key, until.as_millisecond())?),
+                Row::Mark(key, None) => drop(marks.remove(key)?),
+                Row::Ticket(ticket, Some(held)) => {
+                    drop(tickets.insert(ticket, (held.until.as_millisecond(), held.sealed.as_slice()))?);
+                }
+                Row::Ticket(ticket, None) => drop(tickets.remove(ticket)?),
+                Row::Freeze(account, Some(freeze)) => {
+                    let freeze = serde_json::to_vec(freeze).expect("texts and times are JSON");
+                    drop(freezes.insert(account.as_str(), freeze.as_slice())?);
+                }
+                Row::Freeze(account, None) => drop(freezes.remove(account.as_str())?),
+            }
+        }
+    }
+    Ok(transaction.commit()?)
+}

@@ -1,0 +1,186 @@
+//! What the store knows, and the rules by which it changes. No file, no clock.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::Digest;
+
+/// How many marks are kept at once.
+const MARKS: usize = 100_000;
+/// How many tickets are out at once.
+const TICKETS: usize = 10_000;
+/// How many accounts are frozen at once.
+const FREEZES: usize = 10_000;
+/// How long a mark is kept beyond its time: a clock that is set back by less opens nothing again.
+const LONGER: SignedDuration = SignedDuration::from_mins(10);
+
+/// A frozen account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freeze {
+    /// When it began.
+    pub since: Timestamp,
+    /// When it ends by itself; none: it does not.
+    pub until: Option<Timestamp>,
+    /// Who froze it.
+    pub by: String,
+    /// Why.
+    pub why: String,
+}
+
+/// Everything that is known, in memory.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    pub(super) marks: HashMap<Digest, Timestamp>,
+    pub(super) tickets: HashMap<Digest, Held>,
+    pub(super) freezes: BTreeMap<String, Freeze>,
+}
+
+/// What a ticket stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) sealed: Vec<u8>,
+    pub(super) until: Timestamp,
+}
+
+/// Something that shall become different.
+#[derive(Debug)]
+pub(super) enum Change {
+    Mark { key: Digest, until: Timestamp },
+    Keep { ticket: Digest, sealed: Vec<u8>, until: Timestamp },
+    Take { ticket: Digest },
+    Freeze { account: String, freeze: Freeze },
+    Thaw { account: String },
+    Sweep,
+}
+
+/// What comes back of a change: what a ticket stood for.
+pub(super) type Given = Option<Vec<u8>>;
+
+/// Why nothing became different.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    Used,
+    Full,
+    Unknown,
+    Unavailable,
+}
+
+/// A row of the file as it shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Row {
+    Mark(Digest, Option<Timestamp>),
+    Ticket(Digest, Option<Held>),
+    Freeze(String, Option<Freeze>),
+}
+
+impl Tables {
+    /// Makes a change, and says which rows it changes. The expired make room; nothing else does.
+    pub(super) fn change(&mut self, change: Change, now: Timestamp) -> Result<(Given, Vec<Row>), Refused> {
+        match change {
+            Change::Mark { key, until } => {
+                if self.marks.contains_key(&key) {
+                    return Err(Refused::Used);
+                }
+                let mut rows = if self.marks.len() >= MARKS { self.sweep_marks(now) } else { Vec::new() };
+                if self.marks.len() >= MARKS {
+                    return Err(Refused::Full);
+                }
+                self.marks.insert(key, until);
+                rows.push(Row::Mark(key, Some(until)));
+                Ok((None, rows))
+            }
+            Change::Keep { ticket, sealed, until } => {
+                let mut rows = self.sweep_tickets(now);
+                if self.tickets.len() >= TICKETS {
+                    return Err(Refused::Full);
+                }
+                let held = Held { sealed, until };
+                self.tickets.insert(ticket, held.clone());
+                rows.push(Row::Ticket(ticket, Some(held)));
+                Ok((None, rows))
+            }
+            Change::Take { ticket } => {
+                let held = self.tickets.remove(&ticket).ok_or(Refused::Unknown)?;
+                let given = (now < held.until).then_some(held.sealed);
+                Ok((given, vec![Row::Ticket(ticket, None)]))
+            }
+            Change::Freeze { account, freeze } => {
+                let mut rows = if self.freezes.len() >= FREEZES { self.sweep_freezes(now) } else { Vec::new() };
+                if self.freezes.len() >= FREEZES && !self.freezes.contains_key(&account) {
+                    return Err(Refused::Full);
+                }
+                self.freezes.insert(account.clone(), freeze.clone());
+                rows.push(Row::Freeze(account, Some(freeze)));
+                Ok((None, rows))
+            }
+            Change::Thaw { account } => {
+                self.freezes.remove(&account).ok_or(Refused::Unknown)?;
+                Ok((None, vec![Row::Freeze(account, None)]))
+            }
+            Change::Sweep => {
+                let rows = [self.sweep_marks(now), self.sweep_tickets(now), self.sweep_freezes(now)];
+                Ok((None, rows.concat()))
+            }
+        }
+    }
+
+    pub(super) fn is_marked(&self, key: &Digest) -> bool {
+        self.marks.contains_key(key)
+    }
+
+    pub(super) fn frozen(&self, account: &str, now: Timestamp) -> Option<&Freeze> {
+        self.freezes.get(account).filter(|freeze| freeze.lasts(now))
+    }
+
+    pub(super) fn freezes(&self, now: Timestamp) -> Vec<(String, Freeze)> {
+        let lasting = self.freezes.iter().filter(|(_, freeze)| freeze.lasts(now));
+        lasting.map(|(account, freeze)| (account.clone(), freeze.clone())).collect()
+    }
+
+    /// Names a table that takes nothing more, if there is one.
+    pub(super) fn full(&self, now: Timestamp) -> Option<&'static str> {
+        // Those that have expired make room by themselves.
+        let live = |count: usize, most: usize, dead: &dyn Fn() -> usize| count >= most && count - dead() >= most;
+        if live(self.marks.len(), MARKS, &|| self.marks.values().filter(|until| is_over(**until, now)).count()) {
+            return Some("marks");
+        }
+        if live(self.tickets.len(), TICKETS, &|| self.tickets.values().filter(|held| held.until <= now).count()) {
+            return Some("tickets");
+        }
+        live(self.freezes.len(), FREEZES, &|| self.freezes.values().filter(|freeze| !freeze.lasts(now)).count())
+            .then_some("freezes")
+    }
+
+    fn sweep_marks(&mut self, now: Timestamp) -> Vec<Row> {
+        let gone = self.marks.extract_if(|_, until| is_over(*until, now));
+        gone.map(|(key, _)| Row::Mark(key, None)).collect()
+    }
+
+    fn sweep_tickets(&mut self, now: Timestamp) -> Vec<Row> {
+        let gone = self.tickets.extract_if(|_, held| held.until <= now);
+        gone.map(|(ticket, _)| Row::Ticket(ticket, None)).collect()
+    }
+
+    fn sweep_freezes(&mut self, now: Timestamp) -> Vec<Row> {
+        let gone = self.freezes.iter().filter(|(_, freeze)| !freeze.lasts(now)).map(|(account, _)| account);
+        let gone: Vec<String> = gone.cloned().collect();
+        gone.into_iter()
+            .map(|account| {
+                self.freezes.remove(&account);
+                Row::Freeze(account, None)
+            })
+            .collect()
+    }
+}
+
+impl Freeze {
+    fn lasts(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| now < until)
+    }
+}
+
+fn is_over(until: Timestamp, now: Timestamp) -> bool {
+    until.checked_add(LONGER).is_ok_and(|end| end < now)
+}

@@ -1,0 +1,281 @@
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use jiff::SignedDuration;
+use tempfile::TempDir;
+
+use super::*;
+
+fn later(seconds: i64) -> Timestamp {
+    Timestamp::now() + SignedDuration::from_secs(seconds)
+}
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("state");
+    (folder, path)
+}
+
+fn frozen(until: Option<Timestamp>) -> Freeze {
+    Freeze { since: later(0), until, by: "ann".to_owned(), why: "calls to Cuba".to_owned() }
+}
+
+async fn used_once(store: &Store) {
+    assert_eq!(store.mark("link", b"a", later(60)).await, Ok(()));
+    assert_eq!(store.mark("link", b"a", later(60)).await, Err(MarkError::AlreadyUsed));
+    assert_eq!(store.mark("jti", b"a", later(60)).await, Ok(()), "another scope");
+    assert_eq!(store.mark("lin", b"ka", later(60)).await, Ok(()), "scope and id are kept apart");
+    assert!(store.is_marked("link", b"a") && !store.is_marked("link", b"b"));
+}
+
+#[tokio::test]
+async fn what_is_used_is_used_once_with_a_file_and_without() {
+    used_once(&Store::in_memory()).await;
+    let (_folder, path) = folder();
+    used_once(&Store::open(&path).unwrap()).await;
+}
+
+#[tokio::test]
+async fn everything_outlives_a_restart() {
+    let (_folder, path) = folder();
+    let store = Store::open(&path).unwrap();
+    store.mark("link", b"a", later(60)).await.unwrap();
+    store.keep([1; 32], b"sealed".to_vec(), later(60)).await.unwrap();
+    store.keep([2; 32], b"taken".to_vec(), later(60)).await.unwrap();
+    assert_eq!(store.take([2; 32]).await, Ok(Some(b"taken".to_vec())));
+    store.freeze("40@acme.test", frozen(None)).await.unwrap();
+    store.freeze("41@acme.test", frozen(None)).await.unwrap();
+    assert_eq!(store.thaw("41@acme.test").await, Ok(true));
+    let freezes = store.freezes(later(0));
+    drop(store);
+
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.mark("link", b"a", later(60)).await, Err(MarkError::AlreadyUsed));
+    assert_eq!(store.take([1; 32]).await, Ok(Some(b"sealed".to_vec())));
+    assert_eq!(store.take([1; 32]).await, Ok(None), "once");
+    assert_eq!(store.take([2; 32]).await, Ok(None), "taken before");
+    assert_eq!(store.freezes(later(0)).len(), 1);
+    assert_eq!(store.freezes(later(0))[0].0, freezes[0].0);
+    assert!(store.is_frozen("40@acme.test", later(0)) && !store.is_frozen("41@acme.test", later(0)));
+    assert_eq!(store.thaw("41@acme.test").await, Ok(false));
+}
+
+#[tokio::test]
+async fn many_at_once_share_writes_and_one_of_them_wins() {
+    let (_folder, path) = folder();
+    let store = Arc::new(Store::open(&path).unwrap());
+    let marks: Vec<_> = (0..200)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.mark("link", b"one", later(60)).await })
+        })
+        .collect();
+    let mut won = 0;
+    for mark in marks {
+        match mark.await.unwrap() {
+            Ok(()) => won += 1,
+            Err(error) => assert_eq!(error, MarkError::AlreadyUsed),
+        }
+    }
+    assert_eq!(won, 1);
+}
+
+#[tokio::test]
+async fn freezes_end_by_themselves() {
+    let store = Store::in_memory();
+    store.freeze("40@acme.test", frozen(Some(later(60)))).await.unwrap();
+    assert!(store.is_frozen("40@acme.test", later(59)));
+    assert!(!store.is_frozen("40@acme.test", later(61)));
+    assert_eq!(store.freezes(later(61)), []);
+}
+
+#[tokio::test]
+async fn an_expired_ticket_is_worthless() {
+    let store = Store::in_memory();
+    store.keep([1; 32], b"late".to_vec(), later(-1)).await.unwrap();
+    assert_eq!(store.take([1; 32]).await, Ok(None));
+}
+
+#[tokio::test]
+async fn a_full_table_refuses_and_keeps_what_is_in_it() {
+    let store = Store::in_memory();
+    {
+        let mut tables = store.shared.tables();
+        for number in 0..100_000_u64 {
+            tables.marks.insert(digest("link", &number.to_be_bytes()), later(60));
+        }
+    }
+    assert_eq!(store.mark("link", b"one more", later(60)).await, Err(MarkError::Full));
+    assert_eq!(store.mark("link", &7_u64.to_be_bytes(), later(60)).await, Err(MarkError::AlreadyUsed));
+    assert_eq!(store.check(), Err("the table of marks is full".to_owned()));
+    // Only just expired: a clock that is set back would let it be used again.
+    store.shared.tables().marks.insert(digest("link", &7_u64.to_be_bytes()), later(-60));
+    assert_eq!(store.mark("link", b"one more", later(60)).await, Err(MarkError::Full));
+    store.shared.tables().marks.insert(digest("link", &7_u64.to_be_bytes()), later(-3600));
+    assert_eq!(store.check(), Ok(()));
+    assert_eq!(store.mark("link", b"one more", later(60)).await, Ok(()));
+}
+
+#[tokio::test]
+async fn the_expired_are_swept_from_memory_and_file() {
+    let (_folder, path) = folder();
+    let store = Store::open(&path).unwrap();
+    store.mark("link", b"old", later(-3600)).await.unwrap();
+    store.mark("link", b"new", later(60)).await.unwrap();
+    store.keep([1; 32], b"old".to_vec(), later(-1)).await.unwrap();
+    store.freeze("40@acme.test", frozen(Some(later(-1)))).await.unwrap();
+    store.sweep().await;
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    let tables = store.shared.tables();
+    assert_eq!((tables.marks.len(), tables.tickets.len(), tables.freezes.len()), (1, 0, 0));
+}
+
+#[test]
+fn the_file_is_its_owners_alone() {
+    let (folder, path) = folder();
+    drop(Store::open(&path).unwrap());
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left there");
+    fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+    let error = Store::open(&path).unwrap_err();
+    assert!(matches!(error, OpenError::Exposed(_, 0o640)), "{error}");
+    assert!(error.to_string().contains("chmod 600"), "{error}");
+}
+
+#[test]
+fn only_one_process_has_it() {
+    let (_folder, path) = folder();
+    let store = Store::open(&path).unwrap();
+    assert!(matches!(Store::open(&path), Err(OpenError::Locked(_))));
+    drop(store);
+    Store::open(&path).unwrap();
+}
+
+#[test]
+fn what_is_no_state_file_is_left_as_it_is() {
+    let (_folder, path) = folder();
+    let random: Vec<u8> = (0..20_000_u32).map(|number| (number * 7919 >> 3) as u8).collect();
+    for bytes in [&b""[..], b"\n", b"{}", "callgate".repeat(4000).as_bytes(), &random] {
+        fs::write(&path, bytes).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        let error = Store::open(&path).unwrap_err();
+        assert!(matches!(error, OpenError::Foreign(_) | OpenError::Damaged(..)), "{error:?}");
+        assert_eq!(fs::read(&path).unwrap(), bytes, "{error}");
+    }
+}
+
+#[test]
+fn another_version_is_not_guessed_at() {
+    let (_folder, path) = folder();
+    let about = redb::TableDefinition::<&str, u64>::new("callgate");
+    for version in [None, Some(2)] {
+        let database = redb::Database::create(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        match version {
+            Some(version) => drop(transaction.open_table(about).unwrap().insert("version", version).unwrap()),
+            None => drop(transaction.open_table(redb::TableDefinition::<&str, &str>::new("theirs")).unwrap()),
+        }
+        transaction.commit().unwrap();
+        drop(database);
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        let error = Store::open(&path).unwrap_err();
+        assert!(matches!(error, OpenError::Foreign(_)), "{error:?}");
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+/// Wherever a file is hurt, it is refused or says what it said before; nothing panics, and no mark is forgotten.
+#[tokio::test]
+async fn a_damaged_file_forgets_nothing() {
+    let (_folder, path) = folder();
+    let store = Store::open(&path).unwrap();
+    for number in 0..50_u8 {
+        store.mark("link", &[number], later(60)).await.unwrap();
+    }
+    drop(store);
+    let whole = fs::read(&path).unwrap();
+    let mut refused = 0;
+    let used = whole.iter().enumerate().filter(|(_, byte)| **byte != 0).map(|(at, _)| at).step_by(97);
+    for at in (0..64).chain(used) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x55;
+        fs::write(&path, &bytes).unwrap();
+        match Store::open(&path) {
+            Ok(store) => {
+                for number in 0..50_u8 {
+                    assert!(store.is_marked("link", &[number]), "byte {at} let mark {number} go");
+                }
+            }
+            Err(error) => {
+                refused += 1;
+                assert!(!error.to_string().contains('\n'), "{error}");
+            }
+        }
+    }
+    assert!(refused > 20, "{refused}");
+    for end in [1, 512, 4096, whole.len() / 2, whole.len() - 4096] {
+        fs::write(&path, &whole[..end]).unwrap();
+        assert!(Store::open(&path).is_err(), "cut at {end}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_lent_and_taken_back() {
+    let (_folder, path) = folder();
+    let store = Arc::new(Store::open(&path).unwrap());
+    store.mark("link", b"before", later(60)).await.unwrap();
+    store.pause().await;
+    let waiting = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.mark("link", b"meanwhile", later(60)).await })
+    };
+    let other = Store::open(&path).unwrap();
+    assert_eq!(other.mark("link", b"before", later(60)).await, Err(MarkError::AlreadyUsed));
+    other.mark("link", b"there", later(60)).await.unwrap();
+    drop(other);
+    store.resume();
+    assert_eq!(waiting.await.unwrap(), Ok(()));
+    assert_eq!(store.mark("link", b"there", later(60)).await, Err(MarkError::AlreadyUsed));
+}
+
+#[tokio::test]
+async fn a_file_that_was_left_is_left() {
+    let (_folder, path) = folder();
+    let store = Arc::new(Store::open(&path).unwrap());
+    store.pause().await;
+    let waiting = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.mark("link", b"a", later(60)).await })
+    };
+    let other = Store::open(&path).unwrap();
+    store.leave();
+    assert_eq!(waiting.await.unwrap(), Err(MarkError::Unavailable));
+    assert_eq!(store.mark("link", b"a", later(60)).await, Err(MarkError::Unavailable));
+    other.mark("link", b"a", later(60)).await.unwrap();
+}
+
+/// A file that is gone is not begun anew while the process runs: that would let everything be used again.
+#[tokio::test]
+async fn a_file_that_cannot_be_opened_again_refuses() {
+    let (_folder, path) = folder();
+    let store = Store::open(&path).unwrap();
+    store.mark("link", b"a", later(60)).await.unwrap();
+    store.pause().await;
+    let away = path.with_extension("away");
+    fs::rename(&path, &away).unwrap();
+    store.resume();
+    assert_eq!(store.mark("link", b"b", later(60)).await, Err(MarkError::Unavailable));
+    assert!(store.check().unwrap_err().contains("cannot open the state file"), "{:?}", store.check());
+    assert!(!path.exists());
+    // It is tried again by itself, once a second at most.
+    fs::rename(&away, &path).unwrap();
+    let healed = async {
+        while store.mark("link", b"c", later(60)).await == Err(MarkError::Unavailable) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), healed).await.unwrap();
+    assert_eq!(store.check(), Ok(()));
+    assert_eq!(store.mark("link", b"a", later(60)).await, Err(MarkError::AlreadyUsed));
+}
