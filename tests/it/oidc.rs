@@ -387,7 +387,7 @@ async fn an_id_token_that_somebody_else_signed_proves_nobody() {
     for (signs, header, reason) in [
         (Signs::Another, json!({}), "the signature of the ID token is wrong"),
         (Signs::Another, json!({ "kid": "2" }), "a key that the provider does not have"),
-        (Signs::Nothing, json!({}), "algorithm"),
+        (Signs::Nothing, json!({}), "the ID token is not signed"),
         (Signs::Nothing, json!({ "alg": "ES256" }), "signature"),
         (Signs::ClientSecret, json!({}), "algorithm"),
         (Signs::PublicKey, json!({}), "algorithm"),
@@ -406,7 +406,7 @@ async fn even_a_provider_that_offers_none_must_sign() {
         says.discovery = json!({ "id_token_signing_alg_values_supported": ["none", "ES256"] });
         says.signs = Signs::Nothing;
     });
-    Scene::before(provider, "").await.check_refused(403, "algorithm").await;
+    Scene::before(provider, "").await.check_refused(403, "the ID token is not signed").await;
 }
 
 #[tokio::test]

@@ -213,6 +213,7 @@ fn unverified(error: &ClaimsVerificationError) -> Unverified {
         E::SignatureVerification(
             SignatureVerificationError::DisallowedAlg(_) | SignatureVerificationError::UnsupportedAlg(_),
         ) => "the ID token is signed by an algorithm that the provider does not use",
+        E::SignatureVerification(SignatureVerificationError::NoSignature) => "the ID token is not signed",
         E::SignatureVerification(_) => "the signature of the ID token is wrong",
         E::Expired(_) => "the ID token has expired, or is not valid yet",
         E::InvalidAudience(_) => "the ID token is for another client (aud)",

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::harness::{Line, Raw};
 
 pub const CLIENT: &str = "callgate-client";
-pub const SECRET: &str = "client secret with ü, & and %";
+pub const SECRET: &str = "a client secret with &, % and +";
 
 /// What the provider says. The claims replace those that it would say; `null` takes one away.
 pub struct Says {
