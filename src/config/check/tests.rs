@@ -1,5 +1,7 @@
 //! What is accepted, what is refused, and at which place.
 
+mod rules;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -1090,7 +1092,7 @@ fn rules_lead_from_somewhere_to_somewhere() {
             "auth = \"redirect\"\nvoximplant = \"{vox}\"\nlanguages = [\"e\"]",
             "10:14: `allow.languages`: not a language of the PBX",
         ),
-        ("auth = \"redirect\"\nvoximplant = \"{vox}\"\nwhen = \"x\"", "10:1: unknown key `allow.when`"),
+        ("auth = \"redirect\"\nvoximplant = \"{vox}\"\nwhere = \"x\"", "10:1: unknown key `allow.where`"),
     ] {
         check_beside(&format!("[[allow]]\n{tail}"), expected);
     }
