@@ -87,6 +87,11 @@ impl Gate {
         self.server.as_mut().unwrap().reload(config).await
     }
 
+    /// Says what is wrong with another configuration, with the files as they are now.
+    pub fn problems(&self, text: &str) -> String {
+        configuration(text, &self.dir).unwrap_err().to_string()
+    }
+
     /// Starts a gate with one worker that passes everything to one plain upstream.
     pub async fn before(upstream: SocketAddr) -> Self {
         Self::before_with(upstream, "", "").await

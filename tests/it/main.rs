@@ -37,6 +37,7 @@ mod pbx;
 mod pool;
 mod reload;
 mod reparse;
+mod rules;
 mod sockets;
 mod sso;
 mod stage;
