@@ -162,6 +162,9 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     let public: Vec<_> = listen.iter().flatten().cloned().chain(redirect_http.map(Listen::Tcp)).collect();
     let admin = root.section("admin", |table| admin::listen(&table.require("listen")?, &public, around.base));
     let state = root.section("state", |table| around.log_file(&table.require("file")?));
+    if state.is_none() {
+        methods.warn_forgetful();
+    }
     Some(Config {
         file: String::new(),
         listen: listen?,

@@ -21,6 +21,7 @@ use super::problem::Problem;
 use crate::model::account::{Domain, Language};
 use crate::model::grant::Rule;
 use crate::model::jwt;
+use crate::model::link;
 use crate::model::ott::Ha1;
 use crate::model::rate::Rate;
 use crate::model::secret::Secret;
@@ -438,6 +439,8 @@ pub enum MethodKind {
     Mtls(ClientCertificate),
     /// A token is shown that somebody has signed.
     Jwt(Jwt),
+    /// A server has signed an address.
+    Link(SignedLinks),
 }
 
 /// The settings of a method of type `app`.
@@ -462,6 +465,28 @@ pub enum Names {
     All,
     /// These, by exact name.
     Listed(Vec<String>),
+}
+
+/// The settings of a method of type `link`.
+#[derive(Debug, Clone)]
+pub struct SignedLinks {
+    /// The secrets that sign; the first signs what we sign ourselves.
+    pub keys: Vec<link::Key>,
+    /// How long a link may live.
+    pub ttl: Duration,
+    /// Whether a person must say that they mean it.
+    pub confirm: Confirm,
+}
+
+/// Whether a person must say that they mean to log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirm {
+    /// No: whoever opens the link is logged in.
+    Never,
+    /// Unless their browser says that they clicked.
+    Auto,
+    /// Yes.
+    Always,
 }
 
 /// The settings of a method of type `key`.

@@ -12,7 +12,7 @@ use super::reply::{self, Words};
 use crate::auth::{self, AppError};
 use crate::limit::Limited;
 use crate::message::guard::Refusal;
-use crate::state::MarkError;
+use crate::state::KeepError;
 use crate::upstream::ConnectError;
 use crate::{pbx, upstream};
 
@@ -79,12 +79,9 @@ pub(super) enum Error {
     /// The PBX gave no session.
     #[error("the telephone system gave no session")]
     Pbx(#[source] pbx::Error),
-    /// A table is full.
+    /// A credential cannot be marked as used, or a ticket cannot be kept.
     #[error("too busy")]
-    Full,
-    /// A credential that works once cannot be marked as used.
-    #[error("too busy")]
-    Unmarked(#[source] MarkError),
+    Unkept(#[source] KeepError),
     /// One of these, and pages of this origin may read it.
     #[error("{0}")]
     Shared(Box<Self>, HeaderValue),
@@ -92,6 +89,8 @@ pub(super) enum Error {
 
 /// How long a full table makes a caller wait.
 const FULL: Duration = Duration::from_secs(10);
+/// How long a state file that cannot be written makes a caller wait: it is tried again each second.
+const UNAVAILABLE: Duration = Duration::from_secs(2);
 /// How long an upstream without a free connection makes a caller wait.
 const CROWDED: Duration = Duration::from_secs(1);
 
@@ -121,8 +120,8 @@ impl Error {
             Self::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "limited"),
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "misdirected"),
             Self::NotNow => (StatusCode::SERVICE_UNAVAILABLE, "not_now"),
-            Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "full"),
-            Self::Unmarked(_) => (StatusCode::SERVICE_UNAVAILABLE, "state"),
+            Self::Unkept(KeepError::Full) => (StatusCode::SERVICE_UNAVAILABLE, "full"),
+            Self::Unkept(KeepError::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, "state"),
             Self::Upstream(error) => upstream_status(error),
             Self::App(error) => app_status(error),
             Self::Keys(_) => (StatusCode::SERVICE_UNAVAILABLE, "keys"),
@@ -209,8 +208,8 @@ impl Error {
             Self::Pbx(pbx::Error::Open { retry_after } | pbx::Error::Refused { retry_after }) => {
                 vec![reply::retry_after(*retry_after)]
             }
-            Self::Full | Self::Keys(_) | Self::Unmarked(MarkError::Full) => vec![reply::retry_after(FULL)],
-            Self::Unmarked(_) => vec![reply::retry_after(CROWDED)],
+            Self::Unkept(KeepError::Full) | Self::Keys(_) => vec![reply::retry_after(FULL)],
+            Self::Unkept(KeepError::Unavailable) => vec![reply::retry_after(UNAVAILABLE)],
             Self::Upstream(upstream::Error::Full) => vec![reply::retry_after(CROWDED)],
             _ => Vec::new(),
         }

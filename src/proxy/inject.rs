@@ -115,7 +115,7 @@ impl Proxy {
             Handoff::Link => landing::with_session(&location, &minted.session, minted.language.as_ref()),
             Handoff::Cookie => {
                 let host = self.pbx_host(&minted.role, pbx, caller)?;
-                self.ticket(&minted, host, caller)?
+                self.ticket(&minted, host, caller).await?
             }
         };
         redirect(response, &location)?;
