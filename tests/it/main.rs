@@ -43,6 +43,7 @@ mod pool;
 mod reload;
 mod reparse;
 mod rules;
+mod shield;
 mod sockets;
 mod sso;
 mod stage;
