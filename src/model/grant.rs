@@ -423,7 +423,10 @@ fn items<'r, 'c>(
         return Ok(vec![None]);
     }
     let key = rule.table.iter().map(|lookup| &lookup.key);
-    let mut lists = templates.iter().copied().chain(key).flat_map(Template::claims).filter_map(|name| {
+    // What begins like a column is one, whatever claims are called.
+    let is_claim = |name: &&str| rule.table.is_none() || !name.starts_with(ROW);
+    let used = templates.iter().copied().chain(key).flat_map(Template::claims).filter(is_claim);
+    let mut lists = used.filter_map(|name| {
         let Claim::List(items) = claims.get(name)? else { return None };
         Some((name, items))
     });
