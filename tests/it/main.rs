@@ -5,6 +5,7 @@
 
 mod admin;
 mod anatomy;
+mod behind_nginx;
 mod browser;
 mod bulk;
 mod bytes;
