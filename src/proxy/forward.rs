@@ -106,7 +106,9 @@ impl Proxy {
         };
         let vouched = self.keep_apart(&mut head.headers, &mut payload, caller)?;
         let asked = prepare(&mut head, &payload, caller)?;
-        head.headers.extend(vouched);
+        for (name, value) in vouched {
+            head.headers.insert(name, value);
+        }
         exchange.receives(payload.meter());
         let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
         let request = upstream::request(head.method, target, head.headers, payload);
