@@ -5,6 +5,7 @@
 
 mod admin;
 mod anatomy;
+mod audit;
 mod behind_nginx;
 mod browser;
 mod bulk;
@@ -15,6 +16,7 @@ mod commands;
 mod credentials;
 mod drain;
 mod expect;
+mod explain;
 mod failover;
 mod framing;
 mod guard;
@@ -26,6 +28,8 @@ mod http2;
 mod identity;
 mod inject;
 mod interim;
+mod issuer;
+mod jwt;
 mod liar;
 mod limits;
 mod load;
