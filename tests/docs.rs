@@ -46,6 +46,8 @@ enum Kind {
     /// A page with a link to callgate.
     Html,
     Json,
+    /// What nginx is told; `tests/it/behind_nginx.rs` runs it.
+    Nginx,
     /// A systemd unit.
     Ini,
     /// Diagrams, log lines and whatever is not typed by anybody.
@@ -83,6 +85,7 @@ fn kind(word: &str, place: &str) -> Kind {
         "json" => Kind::Json,
         "ini" => Kind::Ini,
         "text" => Kind::Text,
+        "nginx" => Kind::Nginx,
         word => panic!("{place}: a block of the kind {word:?} is not checked by anything"),
     }
 }
@@ -147,6 +150,7 @@ impl Machine {
             ("certs/client-ca.pem", &certificate.ca),
             ("certs/staff.pem", &staff.chain),
             ("certs/staff.key", &staff.key),
+            ("sso-secret", &"a-secret-of-the-proxy-0123456789".to_owned()),
         ] {
             machine.write(name, text);
         }
@@ -250,7 +254,7 @@ impl Machine {
                 let (status, _) = self.bash(&format!("curl -s -b jar -o /dev/null -w '%{{http_code}}' '{address}'"));
                 assert_eq!(status, "303", "{}", block.place);
             }
-            Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::Text => {}
+            Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::Text | Kind::Nginx => {}
         }
     }
 
@@ -728,6 +732,9 @@ const BOUNDS: &[(&str, &str)] = &[
     ("src/state/tables.rs", "FREEZES: usize = 10_000;"),
     ("src/state/writer.rs", "QUEUE: usize = 1024;"),
     ("src/state.rs", "DEADLINE: Duration = Duration::from_secs(5);"),
+    ("src/auth/app.rs", "MAX_ANSWER: usize = 16 << 10;"),
+    ("src/auth/app/cache.rs", "MAX_KNOWN: usize = 1024;"),
+    ("src/config/check/auth/app.rs", "MAX_CACHE: Duration = Duration::from_secs(30);"),
     ("src/pbx/issued.rs", "SESSIONS: usize = 50_000;"),
     ("src/pbx/issued.rs", "LIFE: Duration = Duration::from_secs(24 * 3600);"),
     ("src/pbx/issued.rs", "LANDING: Duration = Duration::from_secs(120);"),

@@ -6,6 +6,7 @@
 mod admin;
 mod anatomy;
 mod audit;
+mod behind_nginx;
 mod browser;
 mod bulk;
 mod bytes;

@@ -42,6 +42,7 @@ impl Folder {
             ("secrets/pbx-admin", &format!("{SECRET}\r\n")),
             ("secrets/empty", ""),
             ("secrets/short", "fifteen-letters"),
+            ("secrets/sso", SECRET),
             ("secrets/newline", "\n"),
             ("secrets/two-lines", &format!("{SECRET}\n{SECRET}\n")),
             ("secrets/nul", &format!("{SECRET}\0\n")),
@@ -159,8 +160,9 @@ fn the_example_loads_as_it_stands() {
 
 #[test]
 fn the_example_documents_only_keys_and_defaults_that_are_true() {
-    // A pin wants https.
+    // A pin wants https, and a login by certificate that one is asked for.
     let full = uncommented(EXAMPLE).replace("url = \"http://", "url = \"https://");
+    let full = full.replacen("privkey.pem\" }", "privkey.pem\", client_ca = \"certs/client-ca.pem\" }", 1);
     let (plain, full) = (accepted(EXAMPLE), accepted(&full));
     let same = |plain: &dyn std::fmt::Debug, full: &dyn std::fmt::Debug| {
         assert_eq!(format!("{plain:?}"), format!("{full:?}"));
