@@ -5,6 +5,7 @@ mod demo;
 mod desk;
 mod explain;
 mod hash;
+mod provision;
 mod reload;
 mod run;
 mod service;
@@ -62,6 +63,8 @@ enum Command {
     Explain(Box<explain::Arguments>),
     /// Turn a Voximplant password into a line for the users file, or make a key for another server
     Hash(hash::Arguments),
+    /// Give a Voximplant user a random password that nobody knows, and write its HA1 into the users file
+    Provision(provision::Arguments),
 }
 
 /// Runs the command that the arguments name.
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Check { config, online } => check::run(&config, online),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Hash(arguments) => hash::run(&arguments),
+        Command::Provision(arguments) => provision::run(&arguments),
     };
     done.err().unwrap_or(ExitCode::SUCCESS)
 }

@@ -187,7 +187,11 @@ impl FromStr for VoximplantUser {
         let (name, application) = text.split_once('@').map_or((text, None), |(name, rest)| (name, Some(rest)));
         let known = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
         let valid = (3..=50).contains(&name.len()) && name.bytes().all(known) && !name.starts_with(['_', '-']);
-        if valid && application.is_none_or(is_application) { Ok(Self(text.to_owned())) } else { Err(NotAVoximplantUser) }
+        if valid && application.is_none_or(is_application) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NotAVoximplantUser)
+        }
     }
 }
 
@@ -247,7 +251,8 @@ fn add_user(users: &mut HashMap<String, Ha1>, line: &str) -> Result<(), Vec<Stri
         problems.push(format!("the realm is {realm:?}, write {REALM}: htdigest FILE {REALM} USER"));
     }
     // The file is that of one application.
-    let parsed = user.parse().and_then(|user: VoximplantUser| user.application().map_or(Ok(()), |_| Err(NotAVoximplantUser)));
+    let parsed =
+        user.parse().and_then(|user: VoximplantUser| user.application().map_or(Ok(()), |_| Err(NotAVoximplantUser)));
     if let Err(error) = parsed {
         problems.push(format!("the user is {user:?}: {error}"));
     }

@@ -194,7 +194,7 @@ impl Proxy {
             .map_err(|why| Refused::forbidden(&why))?;
         let user = grant.user();
         let voximplant = self.config.voximplant.as_ref().ok_or_else(|| Refused::forbidden(&ott::UNKNOWN_USER))?;
-        story.peek(&self.shared.limits.account, &("voximplant", voximplant.key(user)));
+        story.peek(&self.shared.limits.account, &("voximplant", user.as_str()));
         if voximplant.ha1(user).is_none() {
             return Err(Refused::forbidden(&ott::UNKNOWN_USER));
         }

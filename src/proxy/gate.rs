@@ -96,8 +96,7 @@ impl Proxy {
     ) -> Result<VoximplantGrant, Error> {
         let grant = grant::voximplant(&self.config.rules, principal, wish, Timestamp::now())
             .map_err(|refusal| self.forbid(Act::Ott, caller, principal, &refusal))?;
-        let user = self.config.voximplant.as_ref().map_or(grant.user().as_str(), |all| all.key(grant.user()));
-        self.within(self.shared.limits.account.admit(&("voximplant", user)))?;
+        self.within(self.shared.limits.account.admit(&("voximplant", grant.user().as_str())))?;
         Ok(grant)
     }
 
