@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::pbx::Handed;
+use super::frozen::Frozen;
 use crate::auth::{Jwks, KeySource};
 use crate::config::{self, Config, JwtKeys, MethodKind};
 use crate::limit::{DistinctKeys, Limits, Races};
@@ -21,8 +21,6 @@ use crate::upstream::Connector;
 const TICKET_LIFE: Duration = Duration::from_secs(10);
 /// How often the store is swept. A file that could not be written is tried again by that, too.
 const SWEEP: Duration = Duration::from_secs(10);
-/// How many tickets may be out at once.
-const TICKETS: usize = 10_000;
 
 /// A set of keys that is fetched, and the methods that it is for.
 type Fetching = (Vec<String>, Arc<Jwks>);
@@ -32,11 +30,12 @@ pub struct Shared {
     pub(super) limits: Limits,
     pub(super) distinct_keys: Option<Arc<DistinctKeys>>,
     pub(super) races: Arc<Races>,
-    pub(super) tickets: Arc<Tickets<Handed>>,
+    pub(super) tickets: Tickets,
     pub(super) breaker: Arc<Breaker>,
     /// The sessions that went out; they outlive every configuration.
     pub(super) issued: Arc<Issued>,
     pub(super) store: Arc<Store>,
+    pub(super) frozen: Arc<Frozen>,
     pub(super) app: Option<Connector>,
     pub(super) pbx: Option<Connector>,
     jwks: Vec<Fetching>,
@@ -52,9 +51,10 @@ impl Shared {
             limits: Limits::new(&config.limits),
             distinct_keys: distinct_keys(config),
             races: Arc::default(),
-            tickets: Arc::new(Tickets::new(TICKETS, TICKET_LIFE)),
+            tickets: Tickets::new(Arc::clone(&store), TICKET_LIFE),
             breaker: Arc::default(),
             issued: Arc::default(),
+            frozen: Arc::new(Frozen::new(Arc::clone(&store))),
             store,
             app: config.app.as_ref().map(|app| Connector::new(&app.upstream)).transpose()?,
             pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream)).transpose()?,
@@ -69,9 +69,9 @@ impl Shared {
     pub fn successor(&self, before: &Config, config: &Config) -> Result<Self, rustls::Error> {
         let mut next = Self {
             limits: self.limits.successor(&config.limits),
-            tickets: Arc::clone(&self.tickets),
             jwks: jwks(config, &self.jwks)?,
             issued: Arc::clone(&self.issued),
+            frozen: Arc::clone(&self.frozen),
             races: Arc::clone(&self.races),
             ..Self::new(config, Arc::clone(&self.store))?
         };
@@ -91,6 +91,12 @@ impl Shared {
             next.pbx.clone_from(&self.pbx);
         }
         Ok(next)
+    }
+
+    /// Returns who is frozen.
+    #[must_use]
+    pub const fn frozen(&self) -> &Arc<Frozen> {
+        &self.frozen
     }
 
     /// Finds the keys of a method.
