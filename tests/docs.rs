@@ -167,6 +167,8 @@ impl Machine {
     fn write_secrets(&self) {
         let user: VoximplantUser = "alice".parse().unwrap();
         self.write("pbx-admin", &Options::default().admin_password);
+        self.write("voximplant-api-key", "0c4b2a10-1111-4222-8333-444455556666");
+        self.write("sales.htdigest", &users_line(&user, "Sales-Passw0rd!"));
         self.write("voximplant.htdigest", &users_line(&user, "Demo-Passw0rd!"));
     }
 
@@ -723,6 +725,9 @@ const BOUNDS: &[(&str, &str)] = &[
     ("src/state/tables.rs", "FREEZES: usize = 10_000;"),
     ("src/state/writer.rs", "QUEUE: usize = 1024;"),
     ("src/state.rs", "DEADLINE: Duration = Duration::from_secs(5);"),
+    ("src/proxy/shield.rs", "MAX_LOGIN: usize = 16 << 10;"),
+    ("src/limit/races.rs", "NEAR: Duration = Duration::from_secs(60);"),
+    ("src/limit/races.rs", "QUIET: Duration = Duration::from_secs(15 * 60);"),
     ("src/pbx/issued.rs", "SESSIONS: usize = 50_000;"),
     ("src/pbx/issued.rs", "LIFE: Duration = Duration::from_secs(24 * 3600);"),
     ("src/pbx/issued.rs", "LANDING: Duration = Duration::from_secs(120);"),
