@@ -852,15 +852,15 @@ fn applications_are_told_apart() {
             other("sales.acme"),
             "9:1: `voximplant.applications`: there are several applications, and the first has no name",
         ),
-        (own, other("phone.acme"), "10:8: `voximplant.applications[0].name`: this application has users already"),
-        (own, other("phone.acme.n2"), "10:8: `voximplant.applications[0].name`: this application has users already"),
-        (own, other("sales"), "10:8: `voximplant.applications[0].name`: not of the form myapp.myaccount"),
+        (own, other("phone.acme"), "10:8: `voximplant.applications.name`: this application has users already"),
+        (own, other("phone.acme.n2"), "10:8: `voximplant.applications.name`: this application has users already"),
+        (own, other("sales"), "10:8: `voximplant.applications.name`: not of the form myapp.myaccount"),
         (
             own,
             rule("{vox}@phone.acme"),
-            "13:14: `allow[0].voximplant`: this application goes without saying: `users` are its own",
+            "13:14: `allow.voximplant`: this application goes without saying: `users` are its own",
         ),
-        (own, rule("{vox}@sale.acme"), "13:14: `allow[0].voximplant`: there is no application `sale.acme`"),
+        (own, rule("{vox}@sale.acme"), "13:14: `allow.voximplant`: there is no application `sale.acme`"),
     ] {
         check_text(&text(own, &tail), &[expected]);
     }
