@@ -8,6 +8,7 @@ mod explain;
 mod freeze;
 mod hash;
 mod moment;
+mod provision;
 mod reload;
 mod run;
 mod service;
@@ -72,6 +73,8 @@ enum Command {
     Explain(Box<explain::Arguments>),
     /// Turn a Voximplant password into a line for the users file, or make a key for another server
     Hash(hash::Arguments),
+    /// Give a Voximplant user a random password that nobody knows, and write its HA1 into the users file
+    Provision(provision::Arguments),
 }
 
 /// Runs the command that the arguments name.
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Audit(command) => audit::run(&command),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Hash(arguments) => hash::run(&arguments),
+        Command::Provision(arguments) => provision::run(&arguments),
     };
     done.err().unwrap_or(ExitCode::SUCCESS)
 }

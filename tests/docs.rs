@@ -171,6 +171,8 @@ impl Machine {
     fn write_secrets(&self) {
         let user: VoximplantUser = "alice".parse().unwrap();
         self.write("pbx-admin", &Options::default().admin_password);
+        self.write("voximplant-api-key", "0c4b2a10-1111-4222-8333-444455556666");
+        self.write("sales.htdigest", &users_line(&user, "Sales-Passw0rd!"));
         self.write("voximplant.htdigest", &users_line(&user, "Demo-Passw0rd!"));
         self.write("people.csv", "email,ext,tenant,vox\nann@example.com,40,acme,ann\n");
     }
@@ -735,6 +737,9 @@ const BOUNDS: &[(&str, &str)] = &[
     ("src/auth/app.rs", "MAX_ANSWER: usize = 16 << 10;"),
     ("src/auth/app/cache.rs", "MAX_KNOWN: usize = 1024;"),
     ("src/config/check/auth/app.rs", "MAX_CACHE: Duration = Duration::from_secs(30);"),
+    ("src/proxy/shield.rs", "MAX_LOGIN: usize = 16 << 10;"),
+    ("src/limit/races.rs", "NEAR: Duration = Duration::from_secs(60);"),
+    ("src/limit/races.rs", "QUIET: Duration = Duration::from_secs(15 * 60);"),
     ("src/pbx/issued.rs", "SESSIONS: usize = 50_000;"),
     ("src/pbx/issued.rs", "LIFE: Duration = Duration::from_secs(24 * 3600);"),
     ("src/pbx/issued.rs", "LANDING: Duration = Duration::from_secs(120);"),

@@ -122,8 +122,7 @@ impl Proxy {
             let facts = Facts { principal: Some(principal), rule: Some(grant.rule()), account, ..Facts::default() };
             return Err(self.frozen(Act::Ott, caller, &facts));
         }
-        let user = voximplant.map_or(grant.user().as_str(), |all| all.key(grant.user()));
-        self.within(self.shared.limits.account.admit(&("voximplant", user)))?;
+        self.within(self.shared.limits.account.admit(&("voximplant", grant.user().as_str())))?;
         Ok(grant)
     }
 

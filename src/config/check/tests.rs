@@ -40,6 +40,7 @@ impl Folder {
             ("certs/old.pem", certificate(2001).0.as_str()),
             ("certs/none.pem", &format!("-----BEGIN {SECRET}\n")),
             ("secrets/pbx-admin", &format!("{SECRET}\r\n")),
+            ("secrets/voximplant-api-key", SECRET),
             ("secrets/empty", ""),
             ("secrets/short", "fifteen-letters"),
             ("secrets/sso", SECRET),
@@ -811,7 +812,98 @@ fn the_landing_page_follows_the_handoff() {
     check("[pbx]\nurl = \"http://a\"\nwhoami = \"/\"", "5:1: unknown key `pbx.whoami`");
 }
 
+// === [pbx] shield ===
+
+#[test]
+fn a_shield_is_read_strictly() {
+    let pbx = |shield: &str| format!("{TOP}[pbx]\nurl = \"http://127.0.0.1\"\nshield = {{ {shield} }}");
+    for (shield, expected) in [
+        ("", "5:10: `pbx.shield.from` is missing"),
+        ("from = [\"0.0.0.0/0\"]", "5:19: `pbx.shield.from`: is everybody: nobody would be kept out"),
+        ("from = [\"::/1\", \"8000::/1\"]", "5:19: `pbx.shield.from`: is everybody: nobody would be kept out"),
+        ("from = [\"10.0.0.1/8\"]", "5:20: `pbx.shield.from`: has bits set behind its prefix"),
+        ("from = [], admin_paths = [\"/\"]", "5:38: `pbx.shield.admin_paths`: is every path"),
+        ("from = [], open_paths = [\"/a/../b\"]", "5:37: `pbx.shield.open_paths`: a path that has another spelling"),
+        (
+            "from = [], sessions = \"ours\"",
+            "5:34: `pbx.shield.sessions`: callgate opens no sessions: nobody could land",
+        ),
+        ("from = [], form = 1", "5:23: unknown key `pbx.shield.form`"),
+    ] {
+        check_text(&pbx(shield), &[expected]);
+    }
+    let shield = accepted(&pbx("from = [\"10.0.0.0/8\"], admin_paths = [\"/Reg_\"]")).pbx.unwrap().shield.unwrap();
+    assert_eq!((shield.doors.admin, shield.any_session), (vec!["/reg_".to_owned()], true));
+    let admin = "from = []}\nadmin = { user = \"sso\", password = { env = \"PBX_ADMIN_PASSWORD\" }";
+    assert!(!accepted(&pbx(admin)).pbx.unwrap().shield.unwrap().any_session);
+}
+
 // === [voximplant] ===
+
+#[test]
+fn applications_are_told_apart() {
+    let text = |own: &str, tail: &str| {
+        format!(
+            "{TOP}[app]\nurl = \"http://a\"\nwhoami = \"/me\"\n[voximplant]\nusers = {{ file = \"voximplant.htdigest\" }}\n{own}\n{tail}"
+        )
+    };
+    let other = |name: &str| {
+        format!("[[voximplant.applications]]\nname = \"{name}\"\nusers = {{ file = \"voximplant.htdigest\" }}\n")
+    };
+    let own = "application = \"phone.acme\"";
+    let rule = |user: &str| format!("{}[[allow]]\nvoximplant = \"{user}\"", other("sales.acme"));
+    for (own, tail, expected) in [
+        (
+            "",
+            other("sales.acme"),
+            "9:1: `voximplant.applications`: there are several applications, and the first has no name",
+        ),
+        (own, other("phone.acme"), "10:8: `voximplant.applications.name`: this application has users already"),
+        (own, other("phone.acme.n2"), "10:8: `voximplant.applications.name`: this application has users already"),
+        (own, other("sales"), "10:8: `voximplant.applications.name`: not of the form myapp.myaccount"),
+        (
+            own,
+            rule("{vox}@phone.acme"),
+            "13:14: `allow.voximplant`: this application goes without saying: `users` are its own",
+        ),
+        (own, rule("{vox}@sale.acme"), "13:14: `allow.voximplant`: there is no application `sale.acme`"),
+    ] {
+        check_text(&text(own, &tail), &[expected]);
+    }
+    for user in
+        ["{vox}", "ann", "{vox}@sales.acme", "ann@sales.acme", "{email|before:@}", "{email|before:@}@sales.acme"]
+    {
+        accepted(&text(own, &rule(user)));
+    }
+}
+
+#[test]
+fn the_management_api_is_read_strictly() {
+    let text = |management: &str| {
+        format!(
+            "{TOP}[app]\nurl = \"http://a\"\n[voximplant]\nusers = {{ file = \"voximplant.htdigest\" }}\nmanagement = {{ {management} }}"
+        )
+    };
+    let key = "account_id = 1, api_key = { file = \"secrets/pbx-admin\" }";
+    for (management, expected) in [
+        ("", "7:14: `voximplant.management`: there is one way to prove that callgate may"),
+        ("account_id = 1", "7:14: `voximplant.management`: there is one way to prove that callgate may"),
+        (
+            "service_account = { file = \"secrets/pbx-admin\" }",
+            "7:34: `voximplant.management.service_account`: not the key of a service account",
+        ),
+        ("service_account = \"x\"", "7:34: `voximplant.management.service_account`: a secret is never written here"),
+    ] {
+        check_text(&text(management), &[expected]);
+    }
+    for url in ["http://api.test/", "https://api.test", "ftp://a/", "https://u@a.test/", "https://a.test/?x/"] {
+        let problems = refused(&text(&format!("{key}, url = \"{url}\"")));
+        assert!(problems.to_string().contains("not the place of an API"), "{url}: {problems}");
+    }
+    let read = accepted(&text(key)).voximplant.unwrap().management.unwrap();
+    assert_eq!((read.account_id, &*read.url), (1, "https://api.voximplant.com/platform_api/"));
+    accepted(&text(&format!("{key}, url = \"http://127.0.0.1:1/platform_api/\"")));
+}
 
 #[test]
 fn voximplant_is_read_strictly() {
