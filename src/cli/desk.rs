@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -113,10 +114,11 @@ where
         let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
         Ok((head.status, serde_json::from_slice(&body).unwrap_or_default()))
     };
+    let mut answer = pin!(answer);
     tokio::select! {
-        biased;
-        answer = answer => answer,
-        // It ends before the answer does only when it fails.
-        ended = connection => Err(ended.err().map_or_else(|| Failed::Broken("it closed the connection".into()), Into::into)),
+        answer = &mut answer => return answer,
+        ended = connection => ended?,
     }
+    // The connection has ended behind the answer.
+    answer.await
 }

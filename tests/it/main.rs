@@ -16,6 +16,7 @@ mod drain;
 mod expect;
 mod failover;
 mod framing;
+mod freeze;
 mod guard;
 mod handover;
 #[allow(dead_code, reason = "it offers more than each set of tests takes")]
