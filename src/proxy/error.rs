@@ -6,6 +6,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use super::body::Body;
+use super::choice::Choices;
 use super::cors;
 use super::reply::{self, Words};
 use crate::auth::{self, AppError};
@@ -51,6 +52,9 @@ pub(super) enum Error {
     /// Somebody is proven and may not do this.
     #[error("this is not permitted")]
     Forbidden,
+    /// Somebody is proven who may become several, and has not said whom.
+    #[error("this login has several accounts: name one of them")]
+    Choose(Choices),
     /// The request came from another site's page.
     #[error("this request must come from the same site")]
     CrossSite,
@@ -111,6 +115,7 @@ impl Error {
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type"),
             Self::Nobody { .. } => (StatusCode::UNAUTHORIZED, "nobody"),
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::Choose(_) => (StatusCode::MULTIPLE_CHOICES, "choose"),
             Self::CrossSite => (StatusCode::FORBIDDEN, "cross_site"),
             Self::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "limited"),
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "misdirected"),
@@ -153,6 +158,15 @@ impl Error {
         }
     }
 
+    /// Offers choices to a program alone: nobody could follow a link to one.
+    #[must_use]
+    pub(super) fn without_links(self) -> Self {
+        match self {
+            Self::Choose(choices) => Self::Choose(choices.without_links()),
+            error => error,
+        }
+    }
+
     /// Turns the failure into an answer.
     #[must_use]
     pub(super) fn answer(&self, words: &Words) -> Response<Body> {
@@ -166,6 +180,9 @@ impl Error {
             && words.navigation
         {
             return reply::redirect(StatusCode::FOUND, login);
+        }
+        if let Self::Choose(choices) = self {
+            return choices.answer(status, code, &self.to_string(), words);
         }
         let mut response = reply::problem(status, code, &self.to_string(), self.login(), words);
         for (name, value) in self.fields() {
@@ -191,7 +208,7 @@ impl Error {
             Self::Pbx(pbx::Error::Open { retry_after } | pbx::Error::Refused { retry_after }) => {
                 vec![reply::retry_after(*retry_after)]
             }
-            Self::Keys(_) | Self::Unkept(KeepError::Full) => vec![reply::retry_after(FULL)],
+            Self::Unkept(KeepError::Full) | Self::Keys(_) => vec![reply::retry_after(FULL)],
             Self::Unkept(KeepError::Unavailable) => vec![reply::retry_after(UNAVAILABLE)],
             Self::Upstream(upstream::Error::Full) => vec![reply::retry_after(CROWDED)],
             _ => Vec::new(),

@@ -19,7 +19,7 @@ use crate::message::fields;
 use crate::message::forwarded;
 use crate::message::hop::{self, Hop, Protocol};
 use crate::message::websocket::{Key, WEBSOCKET};
-use crate::model::account::Account;
+use crate::model::account::Role;
 use crate::model::field::is_like;
 use crate::model::path;
 use crate::observe::metrics::Route;
@@ -34,7 +34,7 @@ struct Outbound<'p> {
     request: Request<Payload>,
     asked: Asked,
     /// Whom a tunnel would be for.
-    owners: Vec<Account>,
+    owners: Vec<Role>,
     /// What injection needs of it.
     kept: Option<Box<Kept>>,
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::Proxy;
 use super::error::Error;
-use crate::model::account::Account;
+use crate::model::account::{Account, Role};
 use crate::model::ott::VoximplantUser;
 use crate::model::whom::Whom;
 use crate::state::{Freeze, KeepError, Store};
@@ -67,18 +67,22 @@ impl Frozen {
         self.store.freezes(Timestamp::now())
     }
 
-    /// Tells whether an account is frozen, by itself or with its domain.
-    pub(super) fn has_account(&self, account: &Account) -> bool {
-        self.has(&Whom::Account(account.clone())) || self.has(&Whom::Domain(account.domain().clone()))
+    /// Tells whether whom a session is for is frozen, by itself or with its domain.
+    pub(super) fn has(&self, role: &Role) -> bool {
+        let by_itself = || match role {
+            Role::User(account) => self.lists(&Whom::Account(account.clone())),
+            Role::TenantAdmin(_) | Role::SystemAdmin(_) => false,
+        };
+        self.is_any() && (by_itself() || self.lists(&Whom::Domain(role.domain().clone())))
     }
 
     /// Tells whether a Voximplant user is frozen.
     pub(super) fn has_user(&self, user: &VoximplantUser) -> bool {
-        self.has(&Whom::User(user.clone()))
+        self.is_any() && self.lists(&Whom::User(user.clone()))
     }
 
-    fn has(&self, whom: &Whom) -> bool {
-        self.is_any() && self.store.is_frozen(&whom.to_string(), Timestamp::now())
+    fn lists(&self, whom: &Whom) -> bool {
+        self.store.is_frozen(&whom.to_string(), Timestamp::now())
     }
 
     fn is_any(&self) -> bool {
@@ -96,7 +100,7 @@ impl Frozen {
 #[derive(Debug)]
 pub struct Leash {
     frozen: Arc<Frozen>,
-    owners: Vec<Account>,
+    owners: Vec<Role>,
 }
 
 impl Leash {
@@ -106,7 +110,7 @@ impl Leash {
             return pending().await;
         }
         let mut changed = self.frozen.changed.subscribe();
-        while !self.owners.iter().any(|owner| self.frozen.has_account(owner)) {
+        while !self.owners.iter().any(|owner| self.frozen.has(owner)) {
             // It changes for as long as there is a leash.
             if changed.changed().await.is_err() {
                 return pending().await;
@@ -117,21 +121,21 @@ impl Leash {
 
 impl Proxy {
     /// Refuses a login to a frozen account.
-    pub(super) fn thawed(&self, account: &Account) -> Result<(), Error> {
-        if self.shared.frozen.has_account(account) { Err(Error::Forbidden) } else { Ok(()) }
+    pub(super) fn thawed(&self, role: &Role) -> Result<(), Error> {
+        if self.shared.frozen.has(role) { Err(Error::Forbidden) } else { Ok(()) }
     }
 
     /// Refuses a request to the PBX with the session of somebody who is frozen: with it, calls could be made.
     pub(super) fn refuse_frozen(&self, headers: &HeaderMap, query: Option<&str>) -> Result<(), Error> {
         let frozen = &self.shared.frozen;
-        if frozen.is_any() && self.owners(headers, query).iter().any(|owner| frozen.has_account(owner)) {
+        if frozen.is_any() && self.owners(headers, query).iter().any(|owner| frozen.has(owner)) {
             return Err(Error::Forbidden);
         }
         Ok(())
     }
 
     /// Remembers whose the sessions are that the PBX opens for a token.
-    pub(super) fn note_sessions(&self, set: &[HeaderValue], owner: &Account) {
+    pub(super) fn note_sessions(&self, set: &[HeaderValue], owner: &Role) {
         let pairs = set.iter().filter_map(|line| line.to_str().ok()?.split(';').next()?.split_once('='));
         for (_, session) in pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case(SESSION)) {
             self.shared.issued.note_text(session.trim().trim_matches('"'), owner, Instant::now());
@@ -139,19 +143,19 @@ impl Proxy {
     }
 
     /// Binds a tunnel to those it is for.
-    pub(super) fn leash(&self, owners: Vec<Account>) -> Leash {
+    pub(super) fn leash(&self, owners: Vec<Role>) -> Leash {
         Leash { frozen: Arc::clone(&self.shared.frozen), owners }
     }
 
     /// Finds the accounts behind a request to the PBX: those its sessions went out to, and the one that it names.
-    pub(super) fn owners(&self, headers: &HeaderMap, query: Option<&str>) -> Vec<Account> {
+    pub(super) fn owners(&self, headers: &HeaderMap, query: Option<&str>) -> Vec<Role> {
         let asked = Asked::read(query);
         let sessions = cookies(headers).map(Cow::Borrowed).chain(asked.sessions);
         let now = Instant::now();
         let known = sessions.filter_map(|session| self.shared.issued.account(&session, now));
         let named =
             asked.user.zip(asked.domain).and_then(|(user, domain)| Account::new(&user, domain.parse().ok()?).ok());
-        known.chain(named).collect()
+        known.chain(named.map(Role::User)).collect()
     }
 }
 
@@ -210,8 +214,8 @@ mod tests {
     async fn a_leash_is_cut_by_what_freezes_its_account_and_nothing_else() {
         let frozen = Arc::new(Frozen::new(Arc::new(Store::in_memory())));
         let account = |name: &str| name.parse::<Whom>().unwrap();
-        let owner = Account::new("40", "acme.test".parse().unwrap()).unwrap();
-        let leash = |owners: Vec<Account>| Leash { frozen: Arc::clone(&frozen), owners };
+        let owner = Role::User(Account::new("40", "acme.test".parse().unwrap()).unwrap());
+        let leash = |owners: Vec<Role>| Leash { frozen: Arc::clone(&frozen), owners };
         let (his, nobodys) = (leash(vec![owner]), leash(Vec::new()));
         let freeze = || Freeze { since: Timestamp::now(), until: None, by: String::new(), why: String::new() };
         let mut cut = Box::pin(his.cut());

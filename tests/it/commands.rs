@@ -57,6 +57,7 @@ async fn every_command_explains_itself() {
         (&["run", "--help"], "--config"),
         (&["demo", "--help"], "--listen"),
         (&["check", "--help"], "--online"),
+        (&["explain", "--help"], "--running"),
         (&["hash", "--help"], "--generate"),
         (&["--version"], env!("CARGO_PKG_VERSION")),
     ] {

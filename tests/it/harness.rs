@@ -87,6 +87,12 @@ impl Gate {
         self.server.as_mut().unwrap().reload(config).await
     }
 
+    /// Writes the configuration as a file, for the program's commands, and returns its path.
+    pub fn file(&self) -> String {
+        secret(&self.dir, "proxy.toml", &whole(&self.text));
+        self.dir.path().join("proxy.toml").display().to_string()
+    }
+
     /// Starts a gate with one worker that passes everything to one plain upstream.
     pub async fn before(upstream: SocketAddr) -> Self {
         Self::before_with(upstream, "", "").await
@@ -273,11 +279,15 @@ impl Drop for Gate {
 }
 
 fn configuration(text: &str, dir: &TempDir) -> Result<config::Config, config::Problems> {
+    let password = callgate::demo::vodia::Options::default().admin_password;
+    config::parse(&whole(text), dir.path(), &|name| (name == "PBX_ADMIN").then(|| password.clone()))
+}
+
+/// Adds what every gate of the tests has.
+fn whole(text: &str) -> String {
     let tls = if text.starts_with("tls = ") { "" } else { "tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }" };
     let admin = if text.contains("[admin]") { "" } else { "[admin]\nlisten = \"unix:admin.sock\"\n" };
-    let text = format!("listen = \"127.0.0.1:0\"\n{tls}\n{text}\n{admin}");
-    let password = callgate::demo::vodia::Options::default().admin_password;
-    config::parse(&text, dir.path(), &|name| (name == "PBX_ADMIN").then(|| password.clone()))
+    format!("listen = \"127.0.0.1:0\"\n{tls}\n{text}\n{admin}")
 }
 
 /// Writes a file that only its owner may read.

@@ -159,6 +159,8 @@ labels! {
         Caller = "caller",
         /// By account or Voximplant user.
         Account = "account",
+        /// By administrator.
+        Admin = "admin",
         /// By refusals of an address.
         Failures = "failures",
         /// Password logins that pass through.
