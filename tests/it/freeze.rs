@@ -114,7 +114,7 @@ async fn a_frozen_account_has_no_login_no_request_and_no_tunnel_and_others_have_
     let refused = stage.as_alice("/auth/pbx").send().await.expect(403);
     let id = refused.header("x-request-id").to_owned();
     let line = stage.gate.line(&["audit refusal", &id]).await;
-    assert!(line.contains("rule=staff account=40@acme.test reason=\"the account is frozen\""), "{line}");
+    assert!(line.contains("rule=staff account=40@acme.test level=user reason=\"the account is frozen\""), "{line}");
     let at_pbx =
         |session: &str| stage.gate.get("/rest/system/session").host("pbx.test").cookie(&format!("session={session}"));
     at_pbx(&alice).send().await.expect(403);
