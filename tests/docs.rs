@@ -29,6 +29,17 @@ const MOST_NOT_RUN: usize = 7;
 /// What a block that cannot be run begins with; the reason follows.
 const NOT_RUN: &str = "# not run: ";
 
+/// What the gate of the pages about audit and freezing has besides.
+const GUARDED: &str = "
+[audit]
+file = \"/var/log/callgate/audit.log\"
+chain = true
+[admin]
+listen = \"unix:/etc/callgate/admin.sock\"
+[state]
+file = \"/etc/callgate/callgate.state\"
+";
+
 // === Documents and their blocks ===
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -370,7 +381,9 @@ async fn the_commands_of_the_other_documents_do_what_is_shown() {
             let app = if path.ends_with("transparency.md") { mirror } else { app };
             let mut machine = Machine::new(app, pbx);
             machine.write_secrets();
-            machine.write("proxy.toml", &machine.real(&readme_configuration()));
+            let guarded = path.ends_with("audit.md") || path.ends_with("freeze.md");
+            let more = if guarded { GUARDED } else { "" };
+            machine.write("proxy.toml", &machine.real(&format!("{}{more}", readme_configuration())));
             machine.start_gate();
             for block in split(&path).1 {
                 machine.do_block(&block);
@@ -728,6 +741,7 @@ const BOUNDS: &[(&str, &str)] = &[
     ("src/config/check/allow/table.rs", "MAX_COLUMNS: usize = 32;"),
     ("src/model/grant.rs", "MAX_CHOICES: usize = 64;"),
     ("src/observe/sink.rs", "QUEUE: usize = 8192;"),
+    ("src/model/whom.rs", "MAX_WHY: usize = 500;"),
     ("src/state/tables.rs", "TICKETS: usize = 10_000;"),
     ("src/state/tables.rs", "MARKS: usize = 100_000;"),
     ("src/state/tables.rs", "LONGER: SignedDuration = SignedDuration::from_mins(10);"),

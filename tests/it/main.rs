@@ -19,6 +19,7 @@ mod expect;
 mod explain;
 mod failover;
 mod framing;
+mod freeze;
 mod guard;
 mod handover;
 #[allow(dead_code, reason = "it offers more than each set of tests takes")]
