@@ -30,6 +30,8 @@ impl Folder {
             ("certs/fullchain.pem", chain.as_str()),
             ("certs/upstream-ca.pem", chain.as_str()),
             ("certs/client-ca.pem", chain.as_str()),
+            ("certs/id.pem", chain.as_str()),
+            ("secrets/jwt", &format!("{SECRET}-{SECRET}")),
             ("certs/empty.pem", ""),
             ("certs/privkey.pem", key.as_str()),
             ("certs/second.pem", second.as_str()),
@@ -920,7 +922,7 @@ fn methods_have_names_and_kinds_of_their_own() {
     check_beside(&key("name = \"redirect\"", HASH), "9:8: `auth.name`: `redirect` is the name of the built-in method");
     check_beside(&key("name = \"\"", HASH), "9:8: `auth.name`: is empty");
     check_beside("[[auth]]\ntype = \"redirect\"", "8:8: `auth.type`: `redirect` is built in");
-    check_beside("[[auth]]\ntype = \"jwt\"\nissuer = \"https://a\"", "8:8: `auth.type`: unknown word `jwt`");
+    check_beside("[[auth]]\ntype = \"jtw\"\nissuer = \"https://a\"", "8:8: `auth.type`: unknown word `jtw`");
     check_beside("[auth]\ntype = \"app\"", "7:1: `auth`: is a list of tables");
     check(
         "[pbx]\nurl = \"http://a\"\n[[auth]]\ntype = \"app\"\nwhoami = \"/\"",

@@ -52,6 +52,15 @@ pub(super) fn read(table: &Table<'_, '_>, before: &Methods<'_, '_>, around: &Sur
     Some(Jwt { place, is_ambient, keys: keys?, rules, subject: subject.or_else(|| preset.subject.map(str::to_owned)) })
 }
 
+/// Warns of tokens that a restart forgets to have been used.
+pub(super) fn warn_forgetful(methods: &Methods<'_, '_>) {
+    for method in &methods.methods {
+        let MethodKind::Jwt(Jwt { place: TokenPlace::Query(_), .. }) = &method.kind else { continue };
+        let Some((_, node)) = methods.named.iter().find(|(name, _)| *name == method.name) else { continue };
+        node.warn("after a restart, a token works once more until it expires", "add [state] with a `file`");
+    }
+}
+
 /// Reads a text or a list that must be written where keys are fetched: one server signs for many.
 fn names(
     table: &Table<'_, '_>,
