@@ -5,6 +5,7 @@
 
 mod admin;
 mod anatomy;
+mod audit;
 mod browser;
 mod bulk;
 mod bytes;
@@ -14,6 +15,7 @@ mod commands;
 mod credentials;
 mod drain;
 mod expect;
+mod explain;
 mod failover;
 mod framing;
 mod guard;
