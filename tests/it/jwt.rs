@@ -231,8 +231,6 @@ async fn two_credentials_at_once_log_nobody_in() {
 
 #[tokio::test]
 async fn a_token_may_leave_the_cookies_aside() {
-    let (stage, _folder) = with_secret("ignore_cookies = true\n").await;
-    drop(stage);
     let folder = TempDir::new().unwrap();
     secret(&folder, "key", SECRET);
     let path = folder.path().join("key").display().to_string();

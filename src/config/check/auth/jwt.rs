@@ -220,7 +220,7 @@ fn fetched(url: Uri, ca: Option<Node<'_, '_>>, around: &Surroundings<'_>) -> Opt
 
 /// Reads the address of a set of keys: whoever could change it on the way would be everybody.
 fn url(node: &Node<'_, '_>) -> Option<Uri> {
-    let uri = node.word()?.parse::<Uri>().ok().filter(|uri| is_safe(uri));
+    let uri = node.word()?.parse::<Uri>().ok().filter(is_safe);
     uri.or_else(|| {
         node.refuse("not an https address", "write \"https://id.example.com/jwks.json\"; http only for this machine")
     })
