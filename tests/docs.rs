@@ -162,6 +162,7 @@ impl Machine {
             ("certs/staff.pem", &staff.chain),
             ("certs/staff.key", &staff.key),
             ("sso-secret", &"a-secret-of-the-proxy-0123456789".to_owned()),
+            ("certs/id.pem", &staff.chain),
         ] {
             machine.write(name, text);
         }
@@ -181,6 +182,7 @@ impl Machine {
     /// Writes the secrets that the README tells to make.
     fn write_secrets(&self) {
         let user: VoximplantUser = "alice".parse().unwrap();
+        self.write("jwt", "0123456789abcdef0123456789abcdef");
         self.write("pbx-admin", &Options::default().admin_password);
         self.write("voximplant-api-key", "0c4b2a10-1111-4222-8333-444455556666");
         self.write("sales.htdigest", &users_line(&user, "Sales-Passw0rd!"));
@@ -652,7 +654,10 @@ fn every_key_of_the_configuration_is_documented_with_its_default() {
 /// Asks the admin listener of a gate that runs for all its metrics.
 fn live_metrics(machine: &mut Machine) -> Vec<openmetrics::Family> {
     machine.write_secrets();
-    let configuration = format!("{}\n[admin]\nlisten = \"unix:admin.sock\"\n", readme_configuration());
+    // Keys that nobody publishes: there are series for them all the same.
+    let keys = "[[auth]]\ntype = \"jwt\"\njwks = \"http://127.0.0.1:1/\"\nissuer = \"a\"\naudience = \"b\"\n";
+    let admin = "[admin]\nlisten = \"unix:admin.sock\"\n";
+    let configuration = format!("{}\n{keys}{admin}", readme_configuration());
     machine.write("proxy.toml", &machine.real(&configuration));
     machine.start_gate();
     let mut stream = UnixStream::connect(machine.etc().join("admin.sock")).unwrap();
@@ -757,6 +762,13 @@ const BOUNDS: &[(&str, &str)] = &[
     ("src/pbx/issued.rs", "SESSIONS: usize = 50_000;"),
     ("src/pbx/issued.rs", "LIFE: Duration = Duration::from_secs(24 * 3600);"),
     ("src/pbx/issued.rs", "LANDING: Duration = Duration::from_secs(120);"),
+    ("src/model/jwt.rs", "MAX_TOKEN: usize = 8 << 10;"),
+    ("src/model/jwt/keys.rs", "MAX_KEYS: usize = 100;"),
+    ("src/model/jwt/keys.rs", "MAX_TRIES: usize = 10;"),
+    ("src/upstream/fetch.rs", "MAX_ANSWER: usize = 1 << 20;"),
+    ("src/auth/jwks.rs", "OUT_OF_TURN: Duration = Duration::from_secs(30);"),
+    ("src/auth/jwks.rs", "PATIENCE: Duration = Duration::from_secs(2);"),
+    ("src/auth/jwt.rs", "MAX_LIFE_IN_QUERY: Duration = Duration::from_secs(15 * 60);"),
     ("src/config/check/server.rs", "MAX_CONNECTIONS: usize = 16_384;"),
     ("src/server/proxy_protocol.rs", "MAX_BLOCK: usize = 4 << 10;"),
     ("src/message/origin.rs", "MAX_HOPS: usize = 16;"),
