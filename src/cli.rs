@@ -5,6 +5,7 @@ mod demo;
 mod desk;
 mod explain;
 mod hash;
+mod link;
 mod reload;
 mod run;
 mod service;
@@ -62,6 +63,8 @@ enum Command {
     Explain(Box<explain::Arguments>),
     /// Turn a Voximplant password into a line for the users file, or make a key for another server
     Hash(hash::Arguments),
+    /// Print a signed link that logs one person in, once
+    Link(link::Arguments),
 }
 
 /// Runs the command that the arguments name.
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Check { config, online } => check::run(&config, online),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Hash(arguments) => hash::run(&arguments),
+        Command::Link(arguments) => link::run(&arguments),
     };
     done.err().unwrap_or(ExitCode::SUCCESS)
 }
