@@ -236,10 +236,14 @@ mod tests {
     #[track_caller]
     fn check(query: &str, host: &str, now: i64, expected: Result<&[(&str, &str)], Invalid>) {
         let read = read(query, host, &keys(), TTL, at(now));
-        let claims = read.as_ref().map(|link| {
-            link.claims.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>()
-        });
-        assert_eq!(claims.as_deref().map_err(|invalid| **invalid), expected.map_err(|invalid| invalid), "{query} at {now}");
+        let claims = read
+            .as_ref()
+            .map(|link| link.claims.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>());
+        assert_eq!(
+            claims.as_deref().map_err(|invalid| **invalid),
+            expected.map_err(|invalid| invalid),
+            "{query} at {now}"
+        );
     }
 
     #[track_caller]
@@ -379,7 +383,9 @@ mod tests {
 
     #[test]
     fn a_link_is_seen_by_its_signature() {
-        assert!(is_meant("a=b&sig=") && is_meant("%73ig=x") && !is_meant("Sig=x") && !is_meant("") && !is_meant("a=sig"));
+        assert!(
+            is_meant("a=b&sig=") && is_meant("%73ig=x") && !is_meant("Sig=x") && !is_meant("") && !is_meant("a=sig")
+        );
     }
 
     #[test]

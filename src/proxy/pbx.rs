@@ -170,7 +170,13 @@ impl Proxy {
     }
 
     /// Mints a session for a proven caller.
-    pub(super) async fn mint(&self, proof: Proof, selectors: Selectors, pbx: Side<'_>, caller: &Caller) -> Result<Minted, Error> {
+    pub(super) async fn mint(
+        &self,
+        proof: Proof,
+        selectors: Selectors,
+        pbx: Side<'_>,
+        caller: &Caller,
+    ) -> Result<Minted, Error> {
         let once = proof.spends().cloned();
         let principal = self.choose(Act::Pbx, proof, &selectors.wish, caller)?;
         self.mint_for(&principal, once.as_ref(), &selectors, pbx, caller).await
@@ -212,7 +218,12 @@ impl Proxy {
         }
     }
 
-    pub(super) async fn hand_over(&self, minted: Minted, pbx: Side<'_>, caller: &Caller) -> Result<Response<Body>, Error> {
+    pub(super) async fn hand_over(
+        &self,
+        minted: Minted,
+        pbx: Side<'_>,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Error> {
         let host = self.pbx_host(&minted.account, pbx, caller)?;
         if pbx.settings.handoff == Handoff::Cookie && host == caller.authority.host {
             return self.land(&minted.session, minted.language.as_ref(), pbx, caller).await;
@@ -318,7 +329,11 @@ impl Proxy {
         let selectors = Selectors::read(small::read(body, form, self.config.server.timeouts.header).await?)?;
         let wants_all = !proof.is_ambient() || reply::accepts(&head.headers, b"application/vnd.callgate+json");
         let minted = self.mint(proof, selectors, pbx, caller).await?;
-        if wants_all { self.describe(minted, pbx, caller).await } else { Ok(reply::json(&json!(minted.session.expose()))) }
+        if wants_all {
+            self.describe(minted, pbx, caller).await
+        } else {
+            Ok(reply::json(&json!(minted.session.expose())))
+        }
     }
 
     /// Describes the session to a program that will send a browser to it.

@@ -95,8 +95,14 @@ enum Kind {
 }
 
 /// The types by the words that name them, which also name a method that has no name of its own.
-const KINDS: [(&str, Kind); 6] =
-    [("app", Kind::App), ("key", Kind::Key), ("jwt", Kind::Jwt), ("link", Kind::Link), ("header", Kind::Header), ("mtls", Kind::Mtls)];
+const KINDS: [(&str, Kind); 6] = [
+    ("app", Kind::App),
+    ("key", Kind::Key),
+    ("jwt", Kind::Jwt),
+    ("link", Kind::Link),
+    ("header", Kind::Header),
+    ("mtls", Kind::Mtls),
+];
 
 fn kind(node: &Node<'_, '_>) -> Option<Kind> {
     if node.string()? == REDIRECT {

@@ -82,7 +82,8 @@ fn id(node: &Node<'_, '_>) -> Option<String> {
 fn ttl(node: &Node<'_, '_>) -> Option<Duration> {
     let ttl = duration(node)?;
     if ttl > MAX_TTL {
-        return node.refuse("longer than 15 minutes: so long a link lies around to be stolen", "write \"15min\" or less");
+        return node
+            .refuse("longer than 15 minutes: so long a link lies around to be stolen", "write \"15min\" or less");
     }
     if ttl < Duration::from_secs(1) {
         return node.refuse("shorter than a second", "write \"60s\"");
