@@ -1,8 +1,10 @@
 //! Floor 0: plain types and rules. No I/O, no async, no clock; of the HTTP crates only `http` (types).
 
 pub mod account;
+pub mod condition;
 pub mod field;
 pub mod grant;
+pub mod hours;
 pub mod jwt;
 pub mod landing;
 pub mod link;
@@ -12,6 +14,10 @@ pub mod path;
 pub mod principal;
 pub mod rate;
 pub mod redact;
+pub mod rsa;
 pub mod secret;
 pub mod session;
+pub mod shield;
+pub mod table;
 pub mod template;
+pub mod whom;

@@ -3,12 +3,14 @@
 //! [`Proxy::handle`] is the story: who is asking, for what, and one of four ways to answer.
 
 mod body;
+mod choice;
 mod click;
 mod confirm;
 mod cors;
 mod error;
 mod explain;
 mod forward;
+mod frozen;
 mod gate;
 mod inject;
 mod interim;
@@ -18,6 +20,7 @@ mod peer;
 mod reply;
 mod route;
 mod shared;
+mod shield;
 mod small;
 
 use std::mem;
@@ -33,6 +36,7 @@ pub use self::body::Body;
 use self::body::Exchange;
 use self::error::Error;
 pub use self::explain::{Question, Story, Unanswerable};
+pub use self::frozen::{Frozen, Leash};
 pub use self::interim::Interims;
 pub use self::peer::{FarEnd, Peer, Tunnel, Vitals};
 use self::reply::Words;

@@ -5,6 +5,7 @@ mod allow;
 mod audit;
 mod auth;
 mod server;
+mod shield;
 mod tls;
 mod upstream;
 mod values;
@@ -24,7 +25,7 @@ use self::values::address;
 use super::document::{Document, Node, Table};
 use super::problem::{Problem, Problems};
 use super::source::{self, Surroundings};
-use super::{Access, Config, Files, Format, Limits, Listen, Log};
+use super::{Access, Config, Files, Format, Limits, Listen, Log, Voximplant};
 use crate::model::rate::Rate;
 
 /// What came of reading a configuration, and of which files.
@@ -147,8 +148,15 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     }
     methods.check(certificates.as_deref());
     let admin = pbx_node.as_ref().and_then(|node| node.entry("admin"));
-    let offer = Offer { methods: &methods, pbx_admin: admin.is_some(), voximplant: voximplant_node.is_some() };
-    let rules = allow::rules(&tables(root, "allow"), &offer);
+    let applications: Vec<_> = voximplant.iter().flat_map(Voximplant::applications).map(str::to_owned).collect();
+    let offer = Offer {
+        methods: &methods,
+        pbx_admin: admin.is_some(),
+        dialect: pbx.as_ref().map(|pbx| pbx.dialect),
+        voximplant: voximplant_node.is_some(),
+        applications: &applications,
+    };
+    let rules = allow::rules(&tables(root, "allow"), &offer, around);
     allow::warn_unused(&rules, &offer, admin, voximplant_node.as_ref());
 
     let limits = root.section("limits", |table| Some(limits(table))).unwrap_or_else(default_limits);
@@ -216,6 +224,7 @@ fn limits(table: &Table<'_, '_>) -> Limits {
         client: rate_or("client", default.client),
         caller: rate_or("caller", default.caller),
         account: rate_or("account", default.account),
+        admin: rate_or("admin", default.admin),
         failures: rate_or("failures", default.failures),
         pbx_logins: rate_or("pbx_logins", default.pbx_logins),
     }
@@ -227,6 +236,7 @@ fn default_limits() -> Limits {
         client: rate("30/min burst 10"),
         caller: rate("10/min"),
         account: rate("5/min"),
+        admin: rate("3/h"),
         failures: rate("5/15min"),
         pbx_logins: rate("10/min"),
     }

@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use super::line::{self, Value};
 use super::request_id::RequestId;
 use crate::config::Format;
+use crate::model::account::Level;
 use crate::model::redact;
+use crate::model::whom::Whom;
 
 /// What is told about one login. Never its secret.
 #[derive(Debug, Clone)]
@@ -28,6 +30,8 @@ pub struct Entry {
     pub rule: Option<String>,
     /// The PBX account (`40@acme.test`) or the Voximplant user.
     pub account: Option<String>,
+    /// How much the PBX session may do.
+    pub level: Option<Level>,
     /// Why it was refused.
     pub reason: Option<String>,
     /// The names of the claims by which the rule decided. Never what they say.
@@ -56,6 +60,8 @@ pub enum Event {
     Freeze,
     /// Somebody gets logins again.
     Thaw,
+    /// Two clients log in as one Voximplant user at the same time.
+    Race,
 }
 
 /// What a login opens.
@@ -65,6 +71,8 @@ pub enum Act {
     PbxSession,
     /// A login token for Voximplant.
     VoximplantToken,
+    /// Nothing: it is a way around callgate to the PBX.
+    PbxBypass,
 }
 
 /// What came of a login.
@@ -85,11 +93,13 @@ impl Entry {
             ("client", Value::word(self.client.to_string())),
             ("act", Value::word(self.act.as_str())),
         ];
+        let level = self.level.map(|level| level.as_str().to_owned());
         let known = [
             ("method", &self.method),
             ("subject", &self.subject),
             ("rule", &self.rule),
             ("account", &self.account),
+            ("level", &level),
             ("reason", &self.reason),
         ];
         for (key, text) in known {
@@ -103,6 +113,13 @@ impl Entry {
 }
 
 impl Note {
+    /// Tells what was done to somebody. An empty reason is none.
+    #[must_use]
+    pub fn of(event: Event, whom: &Whom, by: String, until: Option<Timestamp>, why: &str) -> Self {
+        let (_, account) = whom.parts();
+        Self { event, account, by: Some(by), until, reason: (!why.is_empty()).then(|| why.to_owned()) }
+    }
+
     /// Returns the line of the audit log, without its end.
     #[must_use]
     pub fn line(&self, format: Format, now: Timestamp) -> String {
@@ -120,6 +137,7 @@ impl Event {
         match self {
             Self::Freeze => "audit freeze",
             Self::Thaw => "audit thaw",
+            Self::Race => "audit race",
         }
     }
 }
@@ -129,6 +147,7 @@ impl Act {
         match self {
             Self::PbxSession => "pbx_session",
             Self::VoximplantToken => "voximplant_token",
+            Self::PbxBypass => "pbx_bypass",
         }
     }
 }
@@ -156,6 +175,7 @@ mod tests {
             subject: Some("Ann Lee".to_owned()),
             rule: Some("staff".to_owned()),
             account: Some("40@acme.test".to_owned()),
+            level: Some(Level::User),
             reason: None,
             claims: vec!["ext".to_owned(), "tenant".to_owned()],
         }
@@ -169,6 +189,7 @@ mod tests {
             subject: None,
             rule: None,
             account: None,
+            level: None,
             reason: Some("bad sessId=g7lsrphhrkim1jkvbt88".to_owned()),
             claims: Vec::new(),
             ..granted()
@@ -187,7 +208,7 @@ mod tests {
             &granted(),
             Format::Text,
             "2026-11-22T21:00:00.123Z audit grant id=ID client=2001:db8::1 act=pbx_session method=app \
-             subject=\"Ann Lee\" rule=staff account=40@acme.test claims=ext,tenant",
+             subject=\"Ann Lee\" rule=staff account=40@acme.test level=user claims=ext,tenant",
         );
     }
 

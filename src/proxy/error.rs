@@ -6,6 +6,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use super::body::Body;
+use super::choice::Choices;
 use super::cors;
 use super::reply::{self, Words};
 use crate::auth::{self, AppError};
@@ -51,6 +52,15 @@ pub(super) enum Error {
     /// Somebody is proven and may not do this.
     #[error("this is not permitted")]
     Forbidden,
+    /// Somebody is proven who may become several, and has not said whom.
+    #[error("this login has several accounts: name one of them")]
+    Choose(Choices),
+    /// Somebody is proven, and leads to a user that there is not. Looks as if it were not permitted.
+    #[error("this is not permitted")]
+    UnknownUser,
+    /// The shield keeps strangers from this.
+    #[error("this is not permitted from here")]
+    KeptOut,
     /// The request came from another site's page.
     #[error("this request must come from the same site")]
     CrossSite,
@@ -110,7 +120,9 @@ impl Error {
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type"),
             Self::Nobody { .. } => (StatusCode::UNAUTHORIZED, "nobody"),
-            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::Choose(_) => (StatusCode::MULTIPLE_CHOICES, "choose"),
+            Self::Forbidden | Self::UnknownUser => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::KeptOut => (StatusCode::FORBIDDEN, "kept_out"),
             Self::CrossSite => (StatusCode::FORBIDDEN, "cross_site"),
             Self::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "limited"),
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "misdirected"),
@@ -153,6 +165,15 @@ impl Error {
         }
     }
 
+    /// Offers choices to a program alone: nobody could follow a link to one.
+    #[must_use]
+    pub(super) fn without_links(self) -> Self {
+        match self {
+            Self::Choose(choices) => Self::Choose(choices.without_links()),
+            error => error,
+        }
+    }
+
     /// Turns the failure into an answer.
     #[must_use]
     pub(super) fn answer(&self, words: &Words) -> Response<Body> {
@@ -166,6 +187,9 @@ impl Error {
             && words.navigation
         {
             return reply::redirect(StatusCode::FOUND, login);
+        }
+        if let Self::Choose(choices) = self {
+            return choices.answer(status, code, &self.to_string(), words);
         }
         let mut response = reply::problem(status, code, &self.to_string(), self.login(), words);
         for (name, value) in self.fields() {

@@ -114,7 +114,7 @@ impl Proxy {
         let location = match pbx.settings.handoff {
             Handoff::Link => landing::with_session(&location, &minted.session, minted.language.as_ref()),
             Handoff::Cookie => {
-                let host = self.pbx_host(&minted.account, pbx, caller)?;
+                let host = self.pbx_host(&minted.role, pbx, caller)?;
                 self.ticket(&minted, host, caller).await?
             }
         };

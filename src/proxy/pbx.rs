@@ -14,7 +14,7 @@ use super::{Caller, Proxy, click, confirm, cors, reply};
 use crate::auth::{Act, Once, Proof, Verdict};
 use crate::config::{self, Handoff, HostPattern};
 use crate::limit::client_key;
-use crate::model::account::{Account, Language};
+use crate::model::account::{Language, Role};
 use crate::model::grant::{PbxGrant, Wish};
 use crate::model::landing;
 use crate::model::principal::Principal;
@@ -66,7 +66,7 @@ pub(super) struct Side<'p> {
 /// A session with what its hand-over needs to know.
 pub(super) struct Minted {
     pub(super) session: SessionId,
-    pub(super) account: Account,
+    pub(super) role: Role,
     pub(super) language: Option<Language>,
 }
 
@@ -99,18 +99,19 @@ impl Selectors {
 
     /// Writes the path that asks for the same once more.
     fn again(&self) -> String {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        let language = self.language.as_ref().map(Language::as_str);
-        for (name, value) in
-            [("account", self.wish.account.as_deref()), ("domain", self.wish.domain.as_deref()), ("lang", language)]
-        {
-            if let Some(value) = value {
-                query.append_pair(name, value);
-            }
-        }
-        query.append_pair(AGAIN, "1");
-        format!("/auth/pbx?{}", query.finish())
+        format!("{}&{AGAIN}=1", path_for(&self.wish, self.language.as_ref()))
     }
+}
+
+/// Writes the path at which a session is asked for.
+pub(super) fn path_for(wish: &Wish, language: Option<&Language>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    let language = language.map(Language::as_str);
+    for (name, value) in [("account", wish.account.as_deref()), ("domain", wish.domain.as_deref()), ("lang", language)]
+    {
+        query.extend_pairs(value.map(|value| (name, value)));
+    }
+    format!("/auth/pbx?{}", query.finish())
 }
 
 impl Proxy {
@@ -177,9 +178,11 @@ impl Proxy {
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Minted, Error> {
-        let once = proof.spends().cloned();
+        let (by_itself, once) = (proof.is_ambient(), proof.spends().cloned());
         let principal = self.choose(Act::Pbx, proof, &selectors.wish, caller)?;
-        self.mint_for(&principal, once.as_ref(), &selectors, pbx, caller).await
+        let minted = self.mint_for(&principal, once.as_ref(), &selectors, pbx, caller).await;
+        // Whoever follows a link of ours brings the credentials that travel by themselves, and no others.
+        minted.map_err(|error| if by_itself { error } else { error.without_links() })
     }
 
     /// Mints a session for a caller with all its claims.
@@ -191,25 +194,26 @@ impl Proxy {
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Minted, Error> {
-        let grant = self.grant_pbx(principal, &selectors.wish, caller)?;
+        let grant = self.grant_pbx(principal, selectors, caller)?;
         let language = language(selectors.language.as_ref(), &grant, pbx.settings)?;
         let facts = Facts {
             principal: Some(principal),
             rule: Some(grant.rule()),
-            account: Some(grant.account().to_string()),
+            account: Some(grant.role().to_string()),
+            level: Some(grant.role().level()),
             ..Facts::default()
         };
         let pending = self.pending(Act::Pbx, caller, &facts);
         let minted = match self.spend(Act::Pbx, once, caller, &facts).await {
-            Ok(()) => Ok(pbx.sessions.mint(grant.account()).await),
+            Ok(()) => Ok(pbx.sessions.mint(grant.role()).await),
             Err(error) => Err(error),
         };
         pending.settle();
         match minted? {
             Ok(session) => {
-                self.shared.issued.note(&session, grant.account(), Instant::now());
+                self.shared.issued.note(&session, grant.role(), Instant::now());
                 self.granted(Act::Pbx, caller, &facts);
-                Ok(Minted { session, account: grant.account().clone(), language })
+                Ok(Minted { session, role: grant.role().clone(), language })
             }
             Err(error) => {
                 self.failed(Act::Pbx, caller, &facts, &error.to_string());
@@ -224,7 +228,7 @@ impl Proxy {
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
-        let host = self.pbx_host(&minted.account, pbx, caller)?;
+        let host = self.pbx_host(&minted.role, pbx, caller)?;
         if pbx.settings.handoff == Handoff::Cookie && host == caller.authority.host {
             return self.land(&minted.session, minted.language.as_ref(), pbx, caller).await;
         }
@@ -262,7 +266,14 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let host = &caller.authority.raw;
+        let owner = self.shared.issued.account(token.expose(), Instant::now());
+        if let Some(owner) = &owner {
+            self.thawed(owner)?;
+        }
         let cookies = pbx.sessions.exchange(token, host.clone()).await?;
+        if let Some(owner) = &owner {
+            self.note_sessions(&cookies, owner);
+        }
         if let Some(language) = language
             && let Err(error) = pbx.sessions.speak(language, &cookies, host.clone()).await
         {
@@ -277,19 +288,19 @@ impl Proxy {
 
     /// Finds the host name under which the browser meets the PBX: the one it is at; the granted domain, by which the PBX
     /// picks the tenant; the first that is configured.
-    pub(super) fn pbx_host(&self, account: &Account, pbx: Side<'_>, caller: &Caller) -> Result<String, Error> {
+    pub(super) fn pbx_host(&self, role: &Role, pbx: Side<'_>, caller: &Caller) -> Result<String, Error> {
         let own = &caller.authority.host;
         if self.is_pbx_host(own) {
             return Ok(own.clone());
         }
         let hosts = &pbx.settings.upstream.hosts;
-        let domain = account.domain().as_str();
+        let domain = role.domain().as_str();
         if pbx.settings.upstream.lists(domain) {
             return Ok(domain.to_owned());
         }
         let first = hosts.iter().find_map(HostPattern::exact);
         first.map(str::to_owned).ok_or_else(|| {
-            tracing::warn!(%account, "no host of [pbx] hosts is a name to send the browser to");
+            tracing::warn!(account = %role, "no host of [pbx] hosts is a name to send the browser to");
             Error::Forbidden
         })
     }
@@ -338,7 +349,7 @@ impl Proxy {
 
     /// Describes the session to a program that will send a browser to it.
     async fn describe(&self, minted: Minted, pbx: Side<'_>, caller: &Caller) -> Result<Response<Body>, Error> {
-        let host = self.pbx_host(&minted.account, pbx, caller)?;
+        let host = self.pbx_host(&minted.role, pbx, caller)?;
         let url = self.address(&minted, host, pbx, caller).await?;
         let life = match pbx.settings.handoff {
             Handoff::Link => SESSION_LIFE,

@@ -79,7 +79,22 @@ pub(super) fn empty(status: StatusCode) -> Response<Body> {
 /// Answers with JSON.
 #[must_use]
 pub(super) fn json(value: &serde_json::Value) -> Response<Body> {
-    answer(StatusCode::OK, JSON, value.to_string())
+    json_with(StatusCode::OK, value)
+}
+
+/// Answers with a status and JSON.
+#[must_use]
+pub(super) fn json_with(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
+    answer(status, JSON, value.to_string())
+}
+
+/// Answers with a page that loads nothing, and of which no other site learns.
+#[must_use]
+pub(super) fn html(status: StatusCode, title: &str, main: &str) -> Response<Body> {
+    let mut response = answer(status, HTML, page(title, "", main));
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
 }
 
 /// Sends the browser elsewhere, without telling that place where it came from.
@@ -181,7 +196,8 @@ fn capital(text: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-fn escape(text: &str) -> String {
+/// Writes a text so that it is nothing but text in a page.
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

@@ -159,6 +159,8 @@ labels! {
         Caller = "caller",
         /// By account or Voximplant user.
         Account = "account",
+        /// By administrator.
+        Admin = "admin",
         /// By refusals of an address.
         Failures = "failures",
         /// Password logins that pass through.
@@ -221,6 +223,40 @@ labels! {
         Refused = "refused",
     }
 
+    /// What the shield of the PBX kept out.
+    Attempt = "attempt" {
+        /// A page or an operation of administrators.
+        AdminPath = "admin_path",
+        /// The name of the administrator whom callgate itself uses.
+        Administrator = "administrator",
+        /// A third-party login.
+        ThirdParty = "third_party",
+        /// A session that did not go out through here.
+        ForeignSession = "foreign_session",
+        /// What could be read as one of these.
+        Unclear = "unclear",
+    }
+
+    /// What came of a Voximplant one-time key.
+    Answered = "outcome" {
+        /// A new key was answered.
+        New = "new",
+        /// A key was answered once more.
+        Repeated = "repeated",
+        /// Nobody was proven, or the page was of another origin.
+        Unproven = "unproven",
+        /// There was no key, or none that is answered.
+        Malformed = "malformed",
+        /// No rule grants that user in that application.
+        Forbidden = "forbidden",
+        /// A rule grants a user who is not in the users file.
+        UnknownUser = "unknown_user",
+        /// Too many requests, or too many keys of one user.
+        Limited = "limited",
+        /// The app did not say who it was.
+        Failed = "failed",
+    }
+
     /// What came of asking the PBX for a session.
     Mint = "outcome" {
         /// A session.
@@ -253,6 +289,8 @@ labels! {
         Failed = "failed",
         /// It was cut off here, at the end of a drain, or ended before it began.
         Cut = "cut",
+        /// Its account was frozen.
+        Frozen = "frozen",
     }
 
     /// What came of fetching keys.
