@@ -7,6 +7,7 @@ mod desk;
 mod explain;
 mod freeze;
 mod hash;
+mod link;
 mod moment;
 mod provision;
 mod reload;
@@ -75,6 +76,8 @@ enum Command {
     Hash(hash::Arguments),
     /// Give a Voximplant user a random password that nobody knows, and write its HA1 into the users file
     Provision(provision::Arguments),
+    /// Print a signed link that logs one person in, once
+    Link(link::Arguments),
 }
 
 /// Runs the command that the arguments name.
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Hash(arguments) => hash::run(&arguments),
         Command::Provision(arguments) => provision::run(&arguments),
+        Command::Link(arguments) => link::run(&arguments),
     };
     done.err().unwrap_or(ExitCode::SUCCESS)
 }
