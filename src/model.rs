@@ -18,3 +18,4 @@ pub mod secret;
 pub mod session;
 pub mod table;
 pub mod template;
+pub mod whom;

@@ -11,7 +11,8 @@ use tokio::runtime::{self, LocalOptions};
 use tokio::time::timeout;
 
 use super::{Done, EX_CONFIG, causes, complain, load};
-use crate::config::{self, Config, HostPattern, MethodKind, Whoami};
+use crate::auth;
+use crate::config::{self, Config, HostPattern, JwtKeys, MethodKind, Whoami};
 use crate::model::account::{Account, Role};
 use crate::observe::metrics::{Side, Tally};
 use crate::pbx::{self, Pbx};
@@ -45,6 +46,9 @@ async fn try_all(config: &Config) -> Vec<String> {
     }
     if let Some(pbx) = &config.pbx {
         problems.extend(try_pbx(config, pbx).await);
+    }
+    for method in &config.methods {
+        problems.extend(try_keys(method).await);
     }
     problems
 }
@@ -100,6 +104,22 @@ async fn try_whoami(upstream: &Rc<Upstream>, whoami: &Whoami) -> Result<(), Stri
             response.status()
         )),
         Answer::Switched(..) => Err(format!("{} switches protocols", whoami.path)),
+    }
+}
+
+/// Fetches the keys that tokens of a method are signed with, and says what they are.
+async fn try_keys(method: &config::Method) -> Option<String> {
+    let MethodKind::Jwt(config::Jwt { keys: JwtKeys::Fetched(at), .. }) = &method.kind else { return None };
+    match auth::fetch_once(at).await {
+        Ok(fetched) => {
+            let (count, kinds, skipped) = (fetched.keys.count(), fetched.keys.algorithms(), fetched.skipped);
+            println!(
+                "method {:?}: {} has {count} keys, for {kinds:?}; {skipped} others are of no use",
+                method.name, at.url
+            );
+            None
+        }
+        Err(problem) => Some(format!("method {:?}: {}: {problem}", method.name, at.url)),
     }
 }
 

@@ -9,6 +9,7 @@ use super::request_id::RequestId;
 use crate::config::Format;
 use crate::model::account::Level;
 use crate::model::redact;
+use crate::model::whom::Whom;
 
 /// What is told about one login. Never its secret.
 #[derive(Debug, Clone)]
@@ -108,6 +109,13 @@ impl Entry {
 }
 
 impl Note {
+    /// Tells what was done to somebody. An empty reason is none.
+    #[must_use]
+    pub fn of(event: Event, whom: &Whom, by: String, until: Option<Timestamp>, why: &str) -> Self {
+        let (_, account) = whom.parts();
+        Self { event, account, by: Some(by), until, reason: (!why.is_empty()).then(|| why.to_owned()) }
+    }
+
     /// Returns the line of the audit log, without its end.
     #[must_use]
     pub fn line(&self, format: Format, now: Timestamp) -> String {

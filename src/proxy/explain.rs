@@ -184,6 +184,9 @@ impl Proxy {
         let now = Timestamp::now();
         let grant = story.decide(grant::explain_pbx(&self.config.rules, principal, &selectors.wish, now))?;
         let role = grant.role();
+        if self.shared.frozen.has(role) {
+            return Err(Refused::forbidden(&gate::FROZEN));
+        }
         story.peek(self.shared.limits.sessions(role.level()), &(role.level().as_str(), role.limit_key()));
         let pbx = self.pbx_side().ok_or(Error::NotFound)?;
         let language = pbx::language(selectors.language.as_ref(), &grant, pbx.settings)?;
@@ -200,6 +203,9 @@ impl Proxy {
     fn rehearse_ott(&self, principal: &Principal, wish: &Wish, story: &mut Story) -> Result<Granted, Refused> {
         let now = Timestamp::now();
         let grant = story.decide(grant::explain_voximplant(&self.config.rules, principal, wish, now))?;
+        if self.shared.frozen.has_user(grant.user()) {
+            return Err(Refused::forbidden(&gate::FROZEN));
+        }
         let user = grant.user().as_str();
         story.peek(&self.shared.limits.account, &("voximplant", user));
         let known = self.config.voximplant.as_ref().is_some_and(|voximplant| voximplant.users.contains_key(user));

@@ -97,6 +97,11 @@ impl Proxy {
                 self.not_granted(Act::Pbx, caller, principal, refusal, choices)
             })?;
         let role = grant.role();
+        if self.shared.frozen.has(role) {
+            let account = Some(role.to_string());
+            let facts = Facts { principal: Some(principal), rule: Some(grant.rule()), account, ..Facts::default() };
+            return Err(self.frozen(Act::Pbx, caller, &facts));
+        }
         let sessions = self.shared.limits.sessions(role.level());
         self.within(sessions.admit(&(role.level().as_str(), role.limit_key())))?;
         Ok(grant)
@@ -111,6 +116,11 @@ impl Proxy {
     ) -> Result<VoximplantGrant, Error> {
         let grant = grant::voximplant(&self.config.rules, principal, wish, Timestamp::now())
             .map_err(|refusal| self.not_granted(Act::Ott, caller, principal, refusal, Choices::Users))?;
+        if self.shared.frozen.has_user(grant.user()) {
+            let account = Some(grant.user().to_string());
+            let facts = Facts { principal: Some(principal), rule: Some(grant.rule()), account, ..Facts::default() };
+            return Err(self.frozen(Act::Ott, caller, &facts));
+        }
         self.within(self.shared.limits.account.admit(&("voximplant", grant.user().as_str())))?;
         Ok(grant)
     }
@@ -156,6 +166,13 @@ impl Proxy {
                 Err(Error::Unkept(error))
             }
         }
+    }
+
+    /// Refuses a login that a rule grants and the operator does not. To the caller it is like any other that is refused;
+    /// it is no failure of an address that others may share.
+    fn frozen(&self, act: Act, caller: &Caller, facts: &Facts<'_>) -> Error {
+        self.failed(act, caller, facts, FROZEN);
+        Error::Forbidden
     }
 
     fn forbid(&self, act: Act, caller: &Caller, principal: &Principal, reason: &dyn std::fmt::Display) -> Error {
@@ -248,6 +265,8 @@ pub(super) const ELSEWHERE: &str = "the request came from a page of another orig
 pub(super) const STRANGER: &str = "the app knows no such user";
 /// Why a key may not choose.
 pub(super) const FOREIGN: &str = "the key may not name this account";
+/// Why whoever is frozen gets no login.
+pub(super) const FROZEN: &str = "the account is frozen";
 
 /// Why a credential that works once does not.
 pub(super) const USED: &str = "the credential was used before";

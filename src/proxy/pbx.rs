@@ -266,7 +266,14 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let host = &caller.authority.raw;
+        let owner = self.shared.issued.account(token.expose(), Instant::now());
+        if let Some(owner) = &owner {
+            self.thawed(owner)?;
+        }
         let cookies = pbx.sessions.exchange(token, host.clone()).await?;
+        if let Some(owner) = &owner {
+            self.note_sessions(&cookies, owner);
+        }
         if let Some(language) = language
             && let Err(error) = pbx.sessions.speak(language, &cookies, host.clone()).await
         {

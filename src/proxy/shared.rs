@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::frozen::Frozen;
 use crate::auth::{Jwks, KeySource};
 use crate::config::{self, Config, JwtKeys, MethodKind};
 use crate::limit::{DistinctKeys, Limits};
@@ -33,6 +34,7 @@ pub struct Shared {
     /// The sessions that went out; they outlive every configuration.
     pub(super) issued: Arc<Issued>,
     pub(super) store: Arc<Store>,
+    pub(super) frozen: Arc<Frozen>,
     pub(super) app: Option<Connector>,
     pub(super) pbx: Option<Connector>,
     jwks: Vec<Fetching>,
@@ -50,6 +52,7 @@ impl Shared {
             tickets: Tickets::new(Arc::clone(&store), TICKET_LIFE),
             breaker: Arc::default(),
             issued: Arc::default(),
+            frozen: Arc::new(Frozen::new(Arc::clone(&store))),
             store,
             app: config.app.as_ref().map(|app| Connector::new(&app.upstream)).transpose()?,
             pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream)).transpose()?,
@@ -66,6 +69,7 @@ impl Shared {
             limits: self.limits.successor(&config.limits),
             jwks: jwks(config, &self.jwks)?,
             issued: Arc::clone(&self.issued),
+            frozen: Arc::clone(&self.frozen),
             ..Self::new(config, Arc::clone(&self.store))?
         };
         let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
@@ -84,6 +88,12 @@ impl Shared {
             next.pbx.clone_from(&self.pbx);
         }
         Ok(next)
+    }
+
+    /// Returns who is frozen.
+    #[must_use]
+    pub const fn frozen(&self) -> &Arc<Frozen> {
+        &self.frozen
     }
 
     /// Finds the keys of a method.

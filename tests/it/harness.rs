@@ -69,7 +69,7 @@ impl Gate {
         secret(&dir, "privkey.pem", &certificate.key);
         secret(&dir, "voximplant.htdigest", &users.join("\n"));
         let config = configuration(text, &dir)?;
-        let (logs, memory) = Logs::memory(config.log.format);
+        let (logs, memory) = Logs::in_memory(&config).unwrap();
         let server = Server::start(config, logs.clone()).unwrap();
         let (addr, redirect) = (server.addresses()[0], server.redirect_address());
         let admin = server.admin_address().unwrap();
@@ -192,6 +192,13 @@ impl Gate {
         self.memory.text()
     }
 
+    /// Returns what is in the files of the audit log, `audit.log` and those that tests move it to.
+    pub fn audit(&self) -> String {
+        self.logs.flush();
+        let files = ["audit.log.2", "audit.log.1", "audit.log"].map(|name| self.dir.path().join(name));
+        files.map(|path| fs::read_to_string(path).unwrap_or_default()).concat()
+    }
+
     /// Waits for a line of the access or audit log that contains all these texts, and returns it.
     pub async fn line(&self, parts: &[&str]) -> String {
         let mut found = None;
@@ -232,6 +239,7 @@ impl Gate {
     fn search_logs(&self) {
         if !std::thread::panicking() {
             self.search(&self.log());
+            self.search(&self.audit());
             self.search(&self.events());
         }
     }

@@ -5,6 +5,7 @@
 
 mod admin;
 mod anatomy;
+mod audit;
 mod browser;
 mod bulk;
 mod bytes;
@@ -26,6 +27,8 @@ mod http2;
 mod identity;
 mod inject;
 mod interim;
+mod issuer;
+mod jwt;
 mod liar;
 mod limits;
 mod load;

@@ -255,6 +255,8 @@ labels! {
         Failed = "failed",
         /// It was cut off here, at the end of a drain, or ended before it began.
         Cut = "cut",
+        /// Its account was frozen.
+        Frozen = "frozen",
     }
 
     /// What came of fetching keys.
