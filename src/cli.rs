@@ -7,6 +7,7 @@ mod desk;
 mod explain;
 mod freeze;
 mod hash;
+mod link;
 mod moment;
 mod reload;
 mod run;
@@ -72,6 +73,8 @@ enum Command {
     Explain(Box<explain::Arguments>),
     /// Turn a Voximplant password into a line for the users file, or make a key for another server
     Hash(hash::Arguments),
+    /// Print a signed link that logs one person in, once
+    Link(link::Arguments),
 }
 
 /// Runs the command that the arguments name.
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Audit(command) => audit::run(&command),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Hash(arguments) => hash::run(&arguments),
+        Command::Link(arguments) => link::run(&arguments),
     };
     done.err().unwrap_or(ExitCode::SUCCESS)
 }

@@ -1,0 +1,125 @@
+//! `callgate link`: a signed link that logs one person in, once.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Done, EX_USAGE, load};
+use crate::config::{Config, HostPattern, MethodKind, SignedLinks};
+use crate::model::link::{self, PATH};
+
+/// How many random bytes make a nonce.
+const NONCE: usize = 16;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The configuration, with a method of type "link"
+    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
+    config: PathBuf,
+    /// The claim `account`: the extension
+    #[arg(long)]
+    account: Option<String>,
+    /// The claim `domain`: the tenant of the PBX
+    #[arg(long)]
+    domain: Option<String>,
+    /// The claim `user`
+    #[arg(long)]
+    user: Option<String>,
+    /// The claim `lang`: the language of the PBX's pages
+    #[arg(long)]
+    lang: Option<String>,
+    /// Another claim; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = claim)]
+    claim: Vec<(String, String)>,
+    /// The host of the link, with its port if that is not 443; the first of `hosts` of [app] or [pbx] when not given
+    #[arg(long)]
+    host: Option<String>,
+    /// How long the link lives, in seconds; `ttl` of the method when not given
+    #[arg(long, value_name = "SECONDS")]
+    ttl: Option<u32>,
+    /// The method, by its name; the first of type "link" when not given
+    #[arg(long, value_name = "NAME")]
+    method: Option<String>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Done {
+    let config = load(&arguments.config)?;
+    let url = url(&config, arguments, Timestamp::now()).map_err(|problem| {
+        eprintln!("callgate: {problem}");
+        ExitCode::from(EX_USAGE)
+    })?;
+    println!("{url}");
+    Ok(())
+}
+
+/// Writes the link, or says what is missing for it.
+fn url(config: &Config, arguments: &Arguments, now: Timestamp) -> Result<String, String> {
+    let links = links(config, arguments.method.as_deref())?;
+    let host = arguments.host.clone().or_else(|| first_host(config)).ok_or("which host? name it with --host")?;
+    let claims = claims(arguments)?;
+    let longest = links.ttl.as_secs();
+    let ttl = arguments.ttl.map_or(longest, u64::from);
+    if ttl == 0 || ttl > longest {
+        return Err(format!("this method's links live from 1 to {longest} s"));
+    }
+    let expires = now.checked_add(Duration::from_secs(ttl)).map_err(|_| "the link's end is no time")?;
+    let key = links.keys.first().ok_or("the method has no key")?;
+    let query = key.sign(&host, &claims, expires, &nonce());
+    // As callgate will judge it.
+    let ttl = SignedDuration::try_from(links.ttl).unwrap_or_default();
+    link::read(&query, &host, &links.keys, ttl, now).map_err(|invalid| invalid.to_string())?;
+    Ok(format!("https://{host}{PATH}?{query}"))
+}
+
+fn links<'c>(config: &'c Config, name: Option<&str>) -> Result<&'c SignedLinks, String> {
+    let mut links = config.methods.iter().filter_map(|method| match &method.kind {
+        MethodKind::Link(links) if name.is_none_or(|name| method.name == name) => Some(links),
+        _ => None,
+    });
+    links.next().ok_or_else(|| match name {
+        Some(name) => format!("no method of type \"link\" is called {name}"),
+        None => "there is no [[auth]] with type = \"link\"".to_owned(),
+    })
+}
+
+fn claims(arguments: &Arguments) -> Result<Vec<(&str, &str)>, String> {
+    let given = [
+        ("account", &arguments.account),
+        ("domain", &arguments.domain),
+        ("user", &arguments.user),
+        ("lang", &arguments.lang),
+    ];
+    let named = given.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
+    let mut claims: Vec<_> =
+        named.chain(arguments.claim.iter().map(|(name, value)| (name.as_str(), value.as_str()))).collect();
+    claims.sort_unstable();
+    match claims.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        Some(pair) => Err(format!("the claim {} is given twice", pair[0].0)),
+        None if !claims.iter().any(|(name, _)| ["account", "user", "sub"].contains(name)) => {
+            Err("who is it for? name --account, --user or --claim sub=…".to_owned())
+        }
+        None => Ok(claims),
+    }
+}
+
+fn claim(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+fn first_host(config: &Config) -> Option<String> {
+    let app = config.app.iter().flat_map(|app| &app.upstream.hosts);
+    let pbx = config.pbx.iter().flat_map(|pbx| &pbx.upstream.hosts);
+    app.chain(pbx).find_map(HostPattern::exact).map(str::to_owned)
+}
+
+fn nonce() -> String {
+    let mut bytes = [0; NONCE];
+    rand::fill(&mut bytes).expect("the system's generator is seeded before main");
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
