@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::frozen::Frozen;
 use crate::auth::{Jwks, KeySource};
 use crate::config::{self, Config, JwtKeys, MethodKind};
-use crate::limit::{DistinctKeys, Limits};
+use crate::limit::{DistinctKeys, Limits, Races};
 use crate::observe::health::Parts;
 use crate::observe::metrics::Freshness;
 use crate::pbx::{Breaker, Issued};
@@ -29,6 +29,7 @@ type Fetching = (Vec<String>, Arc<Jwks>);
 pub struct Shared {
     pub(super) limits: Limits,
     pub(super) distinct_keys: Option<Arc<DistinctKeys>>,
+    pub(super) races: Arc<Races>,
     pub(super) tickets: Tickets,
     pub(super) breaker: Arc<Breaker>,
     /// The sessions that went out; they outlive every configuration.
@@ -49,6 +50,7 @@ impl Shared {
         Ok(Self {
             limits: Limits::new(&config.limits),
             distinct_keys: distinct_keys(config),
+            races: Arc::default(),
             tickets: Tickets::new(Arc::clone(&store), TICKET_LIFE),
             breaker: Arc::default(),
             issued: Arc::default(),
@@ -70,6 +72,7 @@ impl Shared {
             jwks: jwks(config, &self.jwks)?,
             issued: Arc::clone(&self.issued),
             frozen: Arc::clone(&self.frozen),
+            races: Arc::clone(&self.races),
             ..Self::new(config, Arc::clone(&self.store))?
         };
         let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
