@@ -147,6 +147,8 @@ impl Machine {
             ("certs/client-ca.pem", &certificate.ca),
             ("certs/staff.pem", &staff.chain),
             ("certs/staff.key", &staff.key),
+            ("links", &"a-secret-that-signs-links-0123456789".to_owned()),
+            ("jwt", &"a-secret-that-signs-tokens-0123456789".to_owned()),
         ] {
             machine.write(name, text);
         }
@@ -730,7 +732,10 @@ const BOUNDS: &[(&str, &str)] = &[
     ("src/server/proxy_protocol.rs", "MAX_BLOCK: usize = 4 << 10;"),
     ("src/message/origin.rs", "MAX_HOPS: usize = 16;"),
     ("src/server/admin.rs", "MAX_CONNECTIONS: usize = 64;"),
-    ("src/server/admin.rs", "LIFE: Duration = Duration::from_secs(10);"),
+    ("src/server/admin/desk.rs", "LIFE: Duration = Duration::from_secs(10);"),
+    ("src/server/admin/desk.rs", "PATIENCE: Duration = Duration::from_secs(8);"),
+    ("src/server/admin/order.rs", "MAX_BODY: usize = 64 << 10;"),
+    ("src/cli/desk.rs", "MAX_ANSWER: usize = 4 << 20;"),
 ];
 
 #[test]
