@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::commands::callgate;
 use crate::harness::{Gate, secret, status};
+use crate::issuer::{AUDIENCE, ISSUER, Publisher, Signer, claims, with};
 use crate::mtls::Authority;
 use crate::stage::{Plan, STAFF, Stage};
 
@@ -199,6 +200,32 @@ async fn a_key_that_is_unknown_or_elsewhere_is_refused_for_that_reason() {
     assert_eq!(told.code, Some(0), "{}", told.text);
     let told = stage.explain(&["--bearer", KEY, "--cookie", "demo_app=1"]).await;
     assert!(told.text.contains("Credential: key, app\nRefused: more than one credential\n"), "{}", told.text);
+}
+
+// === Method `jwt` ===
+
+#[tokio::test]
+async fn a_token_is_checked_with_the_keys_that_were_fetched() {
+    let signer = Signer::ec();
+    let publisher = Publisher::start(&[signer.jwk("k1")]).await;
+    let rules = format!(
+        "[[auth]]\ntype = \"jwt\"\njwks = \"{}\"\nissuer = \"{ISSUER}\"\naudience = \"{AUDIENCE}\"\n{STAFF}",
+        publisher.url()
+    );
+    let stage = Plan { app: "", rules: &rules, ..Plan::default() }.start().await;
+    let told = stage.explain_with(&["--bearer", "-"], &signer.named("k1", &claims())).await;
+    assert!(told.text.contains("Credential: jwt\nCaller: alice, proven by method \"jwt\"\n"), "{}", told.text);
+    let granted = "Granted by rule \"staff\": account 40@acme.test, level user, at pbx.test\n";
+    assert!(told.code == Some(0) && told.text.ends_with(granted), "{}", told.text);
+    for token in [
+        signer.named("k1", &with(json!({ "exp": 1 }))),
+        signer.named("k1", &with(json!({ "aud": "another" }))),
+        Signer::ec().named("k1", &claims()),
+    ] {
+        let told = stage.explain(&["--bearer", &token]).await;
+        let refused = told.text.contains("\nRefused by method \"jwt\": ");
+        assert!(told.code == Some(1) && refused && told.text.ends_with("401 nobody\n"), "{}", told.text);
+    }
 }
 
 // === Method `header` ===
@@ -413,6 +440,22 @@ async fn the_running_gate_judges_by_what_it_has_loaded() {
     let mut command = callgate(&["explain", "--config", &file, "--running", "--cookie", &cookie]);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn whoever_is_frozen_is_told_so() {
+    let stage = Stage::new().await;
+    let order = r#"{"whom":"account 40@acme.test"}"#;
+    let length = order.len();
+    let answer = stage
+        .gate
+        .tell(&format!("POST /freeze HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{JSON}\r\n{order}"));
+    assert_eq!(status(&answer), 200, "{answer}");
+    let told = stage.run(&["--running", "--cookie", &stage.app.log_in("alice")], "").await;
+    let end = "Refused: the account is frozen\nThe caller is told: 403 forbidden\n";
+    assert!(told.code == Some(1) && told.text.ends_with(end), "{}", told.text);
+    let told = stage.run(&["--running", "--cookie", &stage.app.log_in("bob")], "").await;
+    assert_eq!(told.code, Some(0), "{}", told.text);
 }
 
 // === What cannot be answered ===
