@@ -239,6 +239,19 @@ impl VoximplantGrant {
     }
 }
 
+/// Returns the claims of a method's callers that rules may ask for, in their order and each once: also those that make
+/// rules not apply.
+#[must_use]
+pub fn claims_used(rules: &[Rule], method: &str) -> Vec<String> {
+    let rules = rules.iter().filter(|rule| rule.is_for(method));
+    let used: BTreeSet<_> =
+        rules.flat_map(|rule| rule.pbx_claims().into_iter().chain(rule.voximplant_claims())).collect();
+    let flags = used.iter().filter_map(|name| super::principal::flag_of_address(name));
+    let all: BTreeSet<_> =
+        used.iter().map(|name| (*name).to_owned()).chain(flags).chain([ACCOUNT.to_owned()]).collect();
+    all.into_iter().collect()
+}
+
 /// Finds who a caller may become on the PBX now.
 ///
 /// # Errors
@@ -380,10 +393,12 @@ impl Rule {
         conditions.chain(keys).chain(used).collect()
     }
 
+    fn is_for(&self, method: &str) -> bool {
+        self.methods.as_ref().map_or(method != REDIRECT, |methods| methods.iter().any(|name| name == method))
+    }
+
     fn applies(&self, principal: &Principal, now: Timestamp) -> Result<(), Why<'_>> {
-        let method = &principal.method;
-        let fits = self.methods.as_ref().map_or(method != REDIRECT, |methods| methods.contains(method));
-        if !fits {
+        if !self.is_for(&principal.method) {
             return Err(Why::Method);
         }
         self.when.holds(&principal.claims, now).map_err(Why::Unmet)
@@ -561,6 +576,18 @@ mod tests {
 
     fn only(methods: &[&str], rule: Rule) -> Rule {
         Rule { methods: Some(methods.iter().map(|&name| name.to_owned()).collect()), ..rule }
+    }
+
+    #[test]
+    fn knows_the_claims_that_rules_use() {
+        let rules = [
+            usual(),
+            only(&["sso"], rule("sso", "{ext}", "acme.test", "{email|before:@}")),
+            only(&["app"], rule("app", "{app}", "acme.test", "ann")),
+        ];
+        assert_eq!(claims_used(&rules, "sso"), ["account", "email", "email_verified", "ext", "tenant", "vox"]);
+        assert_eq!(claims_used(&rules, "app"), ["account", "app", "ext", "tenant", "vox"]);
+        assert_eq!(claims_used(&rules[1..], "other"), ["account"]);
     }
 
     fn principal(method: &str, claims: &[(&str, &str)]) -> Principal {

@@ -258,7 +258,9 @@ impl Proxy {
 
     /// Returns where one logs in: a path of the app is led to the app's host.
     fn login(&self, caller: &Caller) -> Option<String> {
-        let app = self.config.app.as_ref()?;
+        let Some(app) = self.config.app.as_ref().filter(|app| app.login.is_some()) else {
+            return self.provider_login(caller);
+        };
         let login = app.login.as_ref()?;
         let is_path = login.starts_with('/');
         if !is_path || matches!(self.route(&caller.authority, login), Ok((super::To::App, _))) {

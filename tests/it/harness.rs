@@ -280,7 +280,12 @@ impl Drop for Gate {
 
 fn configuration(text: &str, dir: &TempDir) -> Result<config::Config, config::Problems> {
     let password = callgate::demo::vodia::Options::default().admin_password;
-    config::parse(&whole(text), dir.path(), &|name| (name == "PBX_ADMIN").then(|| password.clone()))
+    config::parse(&whole(text), dir.path(), &|name| match name {
+        "PBX_ADMIN" => Some(password.clone()),
+        "OIDC_SECRET" => Some(crate::oidc::SECRET.to_owned()),
+        "OIDC_KEY" => Some(crate::oidc::KEY.to_owned()),
+        _ => None,
+    })
 }
 
 /// Adds what every gate of the tests has.

@@ -34,6 +34,7 @@ mod limits;
 mod load;
 mod logs;
 mod mtls;
+mod oidc;
 #[allow(dead_code, reason = "tests/docs.rs takes the rest")]
 mod openmetrics;
 mod origin;
