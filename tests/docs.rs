@@ -166,6 +166,8 @@ impl Machine {
             ("certs/staff.key", &staff.key),
             ("sso-secret", &"a-secret-of-the-proxy-0123456789".to_owned()),
             ("certs/id.pem", &staff.chain),
+            ("links", &"a-secret-that-signs-links-0123456789".to_owned()),
+            ("jwt", &"a-secret-that-signs-tokens-0123456789".to_owned()),
         ] {
             machine.write(name, text);
         }
@@ -777,7 +779,10 @@ const BOUNDS: &[(&str, &str)] = &[
     ("src/server/proxy_protocol.rs", "MAX_BLOCK: usize = 4 << 10;"),
     ("src/message/origin.rs", "MAX_HOPS: usize = 16;"),
     ("src/server/admin.rs", "MAX_CONNECTIONS: usize = 64;"),
-    ("src/server/admin.rs", "LIFE: Duration = Duration::from_secs(10);"),
+    ("src/server/admin/desk.rs", "LIFE: Duration = Duration::from_secs(10);"),
+    ("src/server/admin/desk.rs", "PATIENCE: Duration = Duration::from_secs(8);"),
+    ("src/server/admin/order.rs", "MAX_BODY: usize = 64 << 10;"),
+    ("src/cli/desk.rs", "MAX_ANSWER: usize = 4 << 20;"),
 ];
 
 #[test]
