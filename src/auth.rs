@@ -10,6 +10,7 @@ mod header;
 mod jwks;
 mod jwt;
 mod key;
+mod link;
 mod mtls;
 mod oidc;
 
@@ -30,11 +31,12 @@ pub use self::header::Header;
 pub use self::jwks::{Jwks, fetch_once};
 pub use self::jwt::{Jwt, KeySource};
 pub use self::key::Key;
+pub use self::link::Link;
 pub use self::mtls::Mtls;
-use crate::config::TokenPlace;
 pub use self::oidc::{
     CALLBACK, Callback, Oidc, OidcError, Provider, SealKey, forget_all, forget_attempt, forget_login, forget_oldest,
 };
+use crate::config::{Confirm, TokenPlace};
 use crate::message::origin::Origin;
 use crate::model::grant::Wish;
 use crate::model::principal::Principal;
@@ -126,6 +128,8 @@ pub struct Proof {
     key: Option<Rc<Key>>,
     /// The credential works once.
     once: Option<Once>,
+    /// Whether a person must say that they mean it.
+    confirm: Confirm,
 }
 
 /// What is marked as used right before a caller is given what it asked for: then nobody uses it again.
@@ -144,24 +148,36 @@ impl Proof {
     /// certificate, the login at a proxy before us.
     #[must_use]
     pub const fn ambient(principal: Principal) -> Self {
-        Self { principal, is_ambient: true, key: None, once: None }
+        Self { principal, is_ambient: true, key: None, once: None, confirm: Confirm::Never }
     }
 
     /// Vouches for a caller by what only a request carries that is meant as a login.
     #[must_use]
     pub const fn deliberate(principal: Principal) -> Self {
-        Self { principal, is_ambient: false, key: None, once: None }
+        Self { principal, is_ambient: false, key: None, once: None, confirm: Confirm::Never }
     }
 
     /// Vouches for a server that names whom it asks for.
     const fn by_key(principal: Principal, key: Rc<Key>) -> Self {
-        Self { principal, is_ambient: false, key: Some(key), once: None }
+        Self { principal, is_ambient: false, key: Some(key), once: None, confirm: Confirm::Never }
     }
 
     /// Lets the credential work once: it is marked as used when a session or a token is about to be given for it.
     #[must_use]
     pub fn once(self, once: Once) -> Self {
         Self { once: Some(once), ..self }
+    }
+
+    /// Lets it count only once a person has said that they mean it.
+    #[must_use]
+    pub fn confirmed(self, confirm: Confirm) -> Self {
+        Self { confirm, ..self }
+    }
+
+    /// Returns whether a person must say that they mean it.
+    #[must_use]
+    pub const fn confirm(&self) -> Confirm {
+        self.confirm
     }
 
     /// Returns what must be marked as used.
@@ -210,6 +226,8 @@ pub enum Kind {
     Header(Header),
     /// A certificate is read.
     Mtls(Mtls),
+    /// A signed link is checked.
+    Link(Link),
     /// The signature of a token is checked.
     Jwt(Jwt),
     /// A person has logged in at an identity provider.
@@ -241,6 +259,8 @@ enum Shown<'c, 'a> {
     Header(&'c Header),
     Mtls(&'c Mtls),
     Token(&'c TokenPlace, Found<'a>),
+    /// The query of a signed link.
+    Link(&'a str),
     Oidc(Principal),
 }
 
@@ -253,6 +273,7 @@ impl Shown<'_, '_> {
             Self::Header(_) => metrics::Method::Header,
             Self::Mtls(_) => metrics::Method::Mtls,
             Self::Token(..) => metrics::Method::Jwt,
+            Self::Link(_) => metrics::Method::Link,
         }
     }
 
@@ -260,7 +281,7 @@ impl Shown<'_, '_> {
     fn is_for(&self, method: &Method) -> bool {
         match (self, &method.kind) {
             (Self::App(shown), Kind::App(app)) => std::ptr::eq(*shown, app),
-            (Self::Bearer(_), Kind::Key(_)) => true,
+            (Self::Bearer(_), Kind::Key(_)) | (Self::Link(_), Kind::Link(_)) => true,
             (Self::Token(place, _), Kind::Jwt(jwt)) => jwt.place() == *place,
             (Self::Header(shown), Kind::Header(header)) => std::ptr::eq(*shown, header),
             (Self::Mtls(shown), Kind::Mtls(mtls)) => std::ptr::eq(*shown, mtls),
@@ -272,7 +293,7 @@ impl Shown<'_, '_> {
     const fn is_cookie(&self) -> bool {
         match self {
             Self::App(_) | Self::Oidc(_) | Self::Token(TokenPlace::Cookie(_), _) => true,
-            Self::Bearer(_) | Self::Token(..) | Self::Header(_) | Self::Mtls(_) => false,
+            Self::Bearer(_) | Self::Token(..) | Self::Header(_) | Self::Mtls(_) | Self::Link(_) => false,
         }
     }
 }
@@ -317,7 +338,7 @@ impl Chain {
     /// none. So are all tokens in one place. Each app method is a kind of its own.
     fn shown<'c, 'a>(&'c self, ask: &Ask<'a>) -> Vec<Shown<'c, 'a>> {
         let mut ignore_cookies = false;
-        let mut shown: Vec<_> = self.bearer(ask).into_iter().collect();
+        let mut shown: Vec<_> = self.bearer(ask).into_iter().chain(self.link(ask)).collect();
         for method in &self.methods {
             let found = match &method.kind {
                 Kind::App(app) => app.finds_credential(ask.headers).then_some(Shown::App(app)),
@@ -328,7 +349,7 @@ impl Chain {
                     jwt::find(jwt.place(), ask).map(|found| Shown::Token(jwt.place(), found))
                 }
                 // Found above.
-                Kind::Key(_) | Kind::Jwt(_) => None,
+                Kind::Key(_) | Kind::Jwt(_) | Kind::Link(_) => None,
             };
             shown.extend(found);
             ignore_cookies |= method.ignore_cookies && shown.iter().any(|shown| shown.is_for(method));
@@ -350,6 +371,12 @@ impl Chain {
         }
     }
 
+    /// Finds a signed link. All are one kind of credential: the key of a link is one of one method, or of none.
+    fn link<'c, 'a>(&'c self, ask: &Ask<'a>) -> Option<Shown<'c, 'a>> {
+        self.links().next()?;
+        link::find(ask).map(Shown::Link)
+    }
+
     async fn judge(&self, shown: &Shown<'_, '_>, ask: &Ask<'_>) -> Result<Verdict, Error> {
         match shown {
             Shown::Header(header) => Ok(header.judge(ask)),
@@ -357,6 +384,7 @@ impl Chain {
             Shown::App(app) => Ok(app.ask(ask).await?),
             Shown::Token(_, Found::Malformed(problem)) => Ok(Verdict::refuse("jwt", *problem)),
             Shown::Token(place, Found::Token(text)) => jwt::judge(self.tokens(place), text).await,
+            Shown::Link(query) => Ok(link::judge(self.links(), ask, query)),
             Shown::Bearer(Bearer::Malformed) => Ok(Verdict::refuse("bearer", "the bearer credential is malformed")),
             Shown::Bearer(Bearer::Shown(shown)) => Ok(key::judge(self.keys(), shown, ask)),
             Shown::Oidc(principal) => Ok(Oidc::admit(principal)),
@@ -374,6 +402,13 @@ impl Chain {
     pub fn providers(&self) -> impl Iterator<Item = &Rc<Oidc>> {
         self.methods.iter().filter_map(|method| match &method.kind {
             Kind::Oidc(oidc) => Some(oidc),
+            _ => None,
+        })
+    }
+
+    fn links(&self) -> impl Iterator<Item = &Link> {
+        self.methods.iter().filter_map(|method| match &method.kind {
+            Kind::Link(link) => Some(link),
             _ => None,
         })
     }

@@ -1,10 +1,13 @@
 //! Floor 9: the commands.
 
+mod audit;
 mod check;
 mod demo;
 mod desk;
 mod explain;
+mod freeze;
 mod hash;
+mod moment;
 mod reload;
 mod run;
 mod service;
@@ -58,6 +61,13 @@ enum Command {
         #[arg(long)]
         online: bool,
     },
+    /// Let nobody log in as an account any more, and end its tunnels; at once, and until it is thawed
+    Freeze(freeze::Freezing),
+    /// Let callers log in again
+    Thaw(freeze::Thawing),
+    /// Look into the audit log
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Tell who a caller would become, by which rule, and why. Nobody is let in. Exit code 0 if granted, 1 if refused
     Explain(Box<explain::Arguments>),
     /// Turn a Voximplant password into a line for the users file, or make a key for another server
@@ -71,6 +81,9 @@ pub fn main() -> ExitCode {
         Command::Run { config } => run::run(&config),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Check { config, online } => check::run(&config, online),
+        Command::Freeze(freezing) => freeze::freeze(&freezing),
+        Command::Thaw(thawing) => freeze::thaw(&thawing),
+        Command::Audit(command) => audit::run(&command),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Hash(arguments) => hash::run(&arguments),
     };

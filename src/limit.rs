@@ -10,6 +10,7 @@ use std::sync::Arc;
 pub use self::keys::DistinctKeys;
 pub use self::limiter::{Limited, Limiter};
 use crate::config;
+use crate::model::account::Level;
 
 /// How many keys a limiter tells apart before newcomers share; about 2.5 MB for each limiter.
 const KEYS: usize = 100_000;
@@ -22,6 +23,8 @@ pub struct Limits {
     pub caller: Arc<Limiter>,
     /// Grants, by account or Voximplant user.
     pub account: Arc<Limiter>,
+    /// Grants of administrators' sessions, by level and domain.
+    pub admin: Arc<Limiter>,
     /// Refusals, by [`client_key`]: peeked at before a request is answered, consumed by a refusal.
     pub failures: Arc<Limiter>,
     /// Password logins passing through to the PBX, by [`client_key`].
@@ -37,8 +40,18 @@ impl Limits {
             client: new("client", rates.client),
             caller: new("caller", rates.caller),
             account: new("account", rates.account),
+            admin: new("admin", rates.admin),
             failures: new("failures", rates.failures),
             pbx_logins: new("pbx_logins", rates.pbx_logins),
+        }
+    }
+
+    /// Returns the limiter of PBX sessions of a level.
+    #[must_use]
+    pub fn sessions(&self, level: Level) -> &Limiter {
+        match level {
+            Level::User => &self.account,
+            Level::Domain | Level::Admin => &self.admin,
         }
     }
 
@@ -53,6 +66,7 @@ impl Limits {
             client: next(&self.client, rates.client),
             caller: next(&self.caller, rates.caller),
             account: next(&self.account, rates.account),
+            admin: next(&self.admin, rates.admin),
             failures: next(&self.failures, rates.failures),
             pbx_logins: next(&self.pbx_logins, rates.pbx_logins),
         }
@@ -115,6 +129,7 @@ mod tests {
             account: rate("3/s"),
             failures: rate("4/s"),
             pbx_logins: rate("5/s"),
+            admin: rate("6/s"),
         });
         let rows = [
             (&limits.client, "client", 1),
@@ -122,6 +137,7 @@ mod tests {
             (&limits.account, "account", 3),
             (&limits.failures, "failures", 4),
             (&limits.pbx_logins, "pbx_logins", 5),
+            (&limits.admin, "admin", 6),
         ];
         for (limiter, name, count) in rows {
             let limited = (0..100).find_map(|_| limiter.admit("key").err()).unwrap();

@@ -1,10 +1,13 @@
 //! Floor 0: plain types and rules. No I/O, no async, no clock; of the HTTP crates only `http` (types).
 
 pub mod account;
+pub mod condition;
 pub mod field;
 pub mod grant;
+pub mod hours;
 pub mod jwt;
 pub mod landing;
+pub mod link;
 pub mod loopback;
 pub mod ott;
 pub mod path;
@@ -13,4 +16,6 @@ pub mod rate;
 pub mod redact;
 pub mod secret;
 pub mod session;
+pub mod table;
 pub mod template;
+pub mod whom;

@@ -47,6 +47,20 @@ impl Logs {
             Access::Stdout => Some(Sink::stdout(format)?),
             Access::File(path) => Some(Sink::file(path, format)?),
         };
+        Self::beside(access, config)
+    }
+
+    /// Opens what the configuration names for audit lines, for a command that is no gate.
+    ///
+    /// # Errors
+    /// When a file cannot be opened.
+    pub fn alone(config: &Config) -> io::Result<Self> {
+        Self::beside(None, config)
+    }
+
+    /// Opens what the configuration names for audit lines.
+    fn beside(access: Option<Sink>, config: &Config) -> io::Result<Self> {
+        let format = config.log.format;
         let (audit, audit_format) = match (&config.audit.file, &access) {
             (Some(path), _) if config.audit.chain => (Sink::chain(path)?, Format::Json),
             (Some(path), _) => (Sink::file(path, Format::Json)?, Format::Json),
@@ -80,6 +94,15 @@ impl Logs {
     pub fn memory(format: Format) -> (Self, Memory) {
         let (sink, memory) = Sink::memory(format);
         (Self { access: Some(sink.clone()), audit: sink, audit_format: format, syslog: None, format }, memory)
+    }
+
+    /// Writes access lines in memory, and audit lines to where a configuration says, for tests.
+    ///
+    /// # Errors
+    /// When a file cannot be opened.
+    pub fn in_memory(config: &Config) -> io::Result<(Self, Memory)> {
+        let (sink, memory) = Sink::memory(config.log.format);
+        Ok((Self::beside(Some(sink), config)?, memory))
     }
 
     /// Tells whether access lines are written at all.

@@ -20,8 +20,8 @@ use tokio::time::{Instant, timeout};
 
 pub use self::breaker::Breaker;
 pub use self::issued::Issued;
-use crate::config;
-use crate::model::account::{Account, Language};
+use crate::config::{self, Dialect};
+use crate::model::account::{Language, Role};
 use crate::model::session::SessionId;
 use crate::observe::metrics::{Mint, Tally};
 use crate::upstream::{self, Answer, Payload, Upstream};
@@ -37,6 +37,7 @@ pub struct Pbx {
     upstream: Rc<Upstream>,
     /// Basic credentials of the administrator.
     admin: HeaderValue,
+    dialect: Dialect,
     deadline: Duration,
     breaker: Arc<Breaker>,
     tally: Tally,
@@ -87,20 +88,20 @@ impl Pbx {
         let basic = BASE64_STANDARD.encode(format!("{}:{}", admin.user, admin.password.expose()));
         let mut credentials = HeaderValue::try_from(format!("Basic {basic}")).expect("base64 is ASCII");
         credentials.set_sensitive(true);
-        Self { upstream, admin: credentials, deadline: pbx.timeout, breaker, tally }
+        Self { upstream, admin: credentials, dialect: pbx.dialect, deadline: pbx.timeout, breaker, tally }
     }
 
-    /// Opens a session for an account. The PBX is asked once, and goes on even when the caller has left.
+    /// Opens a session for a user or an administrator. The PBX is asked once, and goes on even when the caller has left.
     ///
     /// # Errors
     /// When the PBX gives no session, or must not be asked now.
-    pub async fn mint(&self, account: &Account) -> Result<SessionId, Error> {
+    pub async fn mint(&self, role: &Role) -> Result<SessionId, Error> {
         let pass = self.breaker.admit(Instant::now()).map_err(|retry_after| {
             self.tally.mint(Mint::Open);
             Error::Open { retry_after }
         })?;
         let this = self.clone();
-        let body = wire::mint(account);
+        let body = wire::mint(role, self.dialect);
         let asked = tokio::task::spawn_local(async move {
             let proof = (header::AUTHORIZATION, this.admin.clone());
             let answer = this.ask(Method::POST, None, Some(proof), body).await;

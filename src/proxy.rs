@@ -3,11 +3,14 @@
 //! [`Proxy::handle`] is the story: who is asking, for what, and one of four ways to answer.
 
 mod body;
+mod choice;
 mod click;
+mod confirm;
 mod cors;
 mod error;
 mod explain;
 mod forward;
+mod frozen;
 mod gate;
 mod inject;
 mod interim;
@@ -33,6 +36,7 @@ pub use self::body::Body;
 use self::body::Exchange;
 use self::error::Error;
 pub use self::explain::{Question, Story, Unanswerable};
+pub use self::frozen::{Frozen, Leash};
 pub use self::interim::Interims;
 pub use self::peer::{FarEnd, Peer, Tunnel, Vitals};
 use self::reply::Words;
@@ -230,6 +234,7 @@ impl Proxy {
         match reserved {
             Reserved::Ott => self.answer_ott(request, caller).await,
             Reserved::Pbx => self.answer_pbx(request, caller).await,
+            Reserved::Callgate if request.uri().path() == confirm::PATH => self.answer_confirm(request, caller).await,
             Reserved::Callgate => self.answer_callgate(&request, caller).await,
         }
     }
@@ -298,6 +303,9 @@ fn chain(
             (config::MethodKind::Header(settings), _) => auth::Kind::Header(auth::Header::new(name, settings.clone())),
             (config::MethodKind::Mtls(settings), _) => auth::Kind::Mtls(auth::Mtls::new(name, settings.clone())),
             (config::MethodKind::Key(key), _) => auth::Kind::Key(Rc::new(auth::Key::new(name, key.clone()))),
+            (config::MethodKind::Link(links), _) => {
+                auth::Kind::Link(auth::Link::new(name, links.clone(), Arc::clone(&shared.store)))
+            }
             (config::MethodKind::Jwt(jwt), _) => match shared.keys(jwt) {
                 Some(keys) => auth::Kind::Jwt(auth::Jwt::new(name, jwt.clone(), keys)),
                 // Whatever the configuration names is shared.

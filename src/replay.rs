@@ -1,23 +1,25 @@
 //! Tickets that work once: what one host hands to a browser for the other host to take back.
 //!
-//! The table refuses when it is full and never evicts early: one caller's haste must not cost another the login.
+//! The store knows a ticket by its SHA-256, and what it stands for under a key made of the ticket itself: neither its
+//! memory nor its file redeems anything.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::{digest, rand};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use tokio::time::Instant;
+use jiff::Timestamp;
 
 use crate::model::secret::Secret;
+use crate::state::{Digest, KeepError, Store};
 
-/// As many tickets are out as the table may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many hand-overs are under way")]
-pub struct Full;
+/// What the key of a ticket is for.
+const PURPOSE: &[u8] = b"callgate ticket 1";
 
 /// What a browser carries from one host to the other. Shown only on purpose, by [`Ticket::expose`].
 pub struct Ticket(Secret);
@@ -36,55 +38,38 @@ impl fmt::Debug for Ticket {
     }
 }
 
-/// The tickets that are out, each with the value it stands for.
-///
-/// Only a SHA-256 of each ticket is kept, so the memory of the table redeems nothing.
-pub struct Tickets<T> {
-    cap: usize,
+/// The tickets that are out.
+#[derive(Debug)]
+pub struct Tickets {
+    store: Arc<Store>,
     ttl: Duration,
-    out: Mutex<HashMap<Digest, Held<T>>>,
 }
 
-type Digest = [u8; digest::SHA256_OUTPUT_LEN];
-
-struct Held<T> {
-    value: T,
-    until: Instant,
-}
-
-impl<T> Tickets<T> {
-    /// Makes a table for at most `cap` tickets at a time, each good for `ttl`.
+impl Tickets {
+    /// Keeps tickets in a store, each good for `ttl`.
     #[must_use]
-    pub fn new(cap: usize, ttl: Duration) -> Self {
-        Self { cap, ttl, out: Mutex::default() }
+    pub const fn new(store: Arc<Store>, ttl: Duration) -> Self {
+        Self { store, ttl }
     }
 
-    /// Issues a ticket for a value.
+    /// Issues a ticket for a text.
     ///
     /// # Errors
-    /// When as many tickets are out, neither redeemed nor expired, as the table may hold.
-    pub fn issue(&self, value: T, now: Instant) -> Result<Ticket, Full> {
-        let mut out = self.out();
-        // Swept at each issue, not only when full: the values are sessions, and an expired one has no reason to stay.
-        out.retain(|_, held| now < held.until);
-        if out.len() >= self.cap {
-            return Err(Full);
-        }
+    /// When as many tickets are out, neither redeemed nor expired, as the store may hold; or it cannot keep one now.
+    pub async fn issue(&self, value: &Secret) -> Result<Ticket, KeepError> {
         let ticket = Ticket(Secret::new(random_text()));
-        out.insert(digest_of(ticket.expose()), Held { value, until: now + self.ttl });
+        let until = Timestamp::now().checked_add(self.ttl).map_err(|_| KeepError::Unavailable)?;
+        self.store.keep(name_of(ticket.expose()), seal(ticket.expose(), value), until).await?;
         Ok(ticket)
     }
 
-    /// Takes the value of a ticket out, so no second call finds it; `None` when unknown, used or expired.
-    #[must_use]
-    pub fn redeem(&self, text: &str, now: Instant) -> Option<T> {
-        let held = self.out().remove(&digest_of(text))?;
-        (now < held.until).then_some(held.value)
-    }
-
-    /// Locks even after a panic elsewhere: entries are moved in and out whole.
-    fn out(&self) -> MutexGuard<'_, HashMap<Digest, Held<T>>> {
-        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes the text of a ticket out, so no second call finds it; nothing when it is unknown, used or expired.
+    ///
+    /// # Errors
+    /// When the store cannot tell now.
+    pub async fn redeem(&self, ticket: &str) -> Result<Option<Secret>, KeepError> {
+        let sealed = self.store.take(name_of(ticket)).await?;
+        Ok(sealed.and_then(|sealed| unseal(ticket, sealed)))
     }
 }
 
@@ -94,9 +79,32 @@ fn random_text() -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn digest_of(text: &str) -> Digest {
-    let digest = digest::digest(&digest::SHA256, text.as_bytes());
-    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+fn name_of(ticket: &str) -> Digest {
+    digest(&SHA256, ticket.as_bytes()).as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+fn seal(ticket: &str, value: &Secret) -> Vec<u8> {
+    let mut sealed = value.expose().as_bytes().to_vec();
+    key_of(ticket).seal_in_place_append_tag(nonce(), Aad::empty(), &mut sealed).expect("a text is short enough");
+    sealed
+}
+
+fn unseal(ticket: &str, mut sealed: Vec<u8>) -> Option<Secret> {
+    let length = key_of(ticket).open_in_place(nonce(), Aad::empty(), &mut sealed).ok()?.len();
+    sealed.truncate(length);
+    String::from_utf8(sealed).ok().map(Secret::new)
+}
+
+/// Makes the key of a ticket, whose name in the store says nothing about it.
+fn key_of(ticket: &str) -> LessSafeKey {
+    let key = Salt::new(HKDF_SHA256, &[]).extract(ticket.as_bytes());
+    let key = key.expand(&[PURPOSE], &AES_256_GCM).map(UnboundKey::from);
+    LessSafeKey::new(key.expect("the length is that of the key"))
+}
+
+/// A key seals one text only, so its nonce is always the same.
+fn nonce() -> Nonce {
+    Nonce::assume_unique_for_key([0; NONCE_LEN])
 }
 
 #[cfg(test)]
@@ -105,70 +113,78 @@ mod tests {
 
     use super::*;
 
-    const TTL: Duration = Duration::from_secs(30);
-
-    fn tickets(cap: usize) -> (Tickets<&'static str>, Instant) {
-        (Tickets::new(cap, TTL), Instant::now())
+    fn tickets() -> Tickets {
+        Tickets::new(Arc::new(Store::in_memory()), Duration::from_secs(30))
     }
 
-    #[test]
-    fn a_ticket_works_once() {
-        let (tickets, now) = tickets(2);
-        let ticket = tickets.issue("session", now).unwrap();
-        assert_eq!(tickets.redeem(ticket.expose(), now), Some("session"));
-        assert_eq!(tickets.redeem(ticket.expose(), now), None);
+    async fn issue(tickets: &Tickets, value: &str) -> Ticket {
+        tickets.issue(&Secret::new(value.to_owned())).await.unwrap()
     }
 
-    #[test]
-    fn each_ticket_stands_for_its_own_value() {
-        let (tickets, now) = tickets(2);
-        let (one, two) = (tickets.issue("one", now).unwrap(), tickets.issue("two", now).unwrap());
-        assert_eq!(tickets.redeem(two.expose(), now), Some("two"));
-        assert_eq!(tickets.redeem(one.expose(), now), Some("one"));
+    #[track_caller]
+    fn check(redeemed: Result<Option<Secret>, KeepError>, expected: Option<&str>) {
+        assert_eq!(redeemed.unwrap().as_ref().map(Secret::expose), expected);
     }
 
-    #[test]
-    fn an_expired_ticket_is_worthless() {
-        let (tickets, now) = tickets(2);
-        let (early, late) = (tickets.issue("early", now).unwrap(), tickets.issue("late", now).unwrap());
-        assert_eq!(tickets.redeem(early.expose(), now + TTL - Duration::from_nanos(1)), Some("early"));
-        assert_eq!(tickets.redeem(late.expose(), now + TTL), None);
-        assert_eq!(tickets.redeem(late.expose(), now), None, "and stays so");
+    #[tokio::test]
+    async fn a_ticket_works_once() {
+        let tickets = tickets();
+        let ticket = issue(&tickets, "session").await;
+        check(tickets.redeem(ticket.expose()).await, Some("session"));
+        check(tickets.redeem(ticket.expose()).await, None);
     }
 
-    #[test]
-    fn texts_nobody_issued_are_unknown() {
-        let (tickets, now) = tickets(2);
-        let ticket = tickets.issue("session", now).unwrap();
+    #[tokio::test]
+    async fn each_ticket_stands_for_its_own_value() {
+        let tickets = tickets();
+        let (one, two) = (issue(&tickets, "one").await, issue(&tickets, "two").await);
+        check(tickets.redeem(two.expose()).await, Some("two"));
+        check(tickets.redeem(one.expose()).await, Some("one"));
+    }
+
+    #[tokio::test]
+    async fn an_expired_ticket_is_worthless() {
+        let tickets = Tickets { ttl: Duration::ZERO, ..tickets() };
+        let ticket = issue(&tickets, "late").await;
+        check(tickets.redeem(ticket.expose()).await, None);
+    }
+
+    #[tokio::test]
+    async fn texts_nobody_issued_are_unknown() {
+        let tickets = tickets();
+        let ticket = issue(&tickets, "session").await;
         let stem = &ticket.expose()[..31];
         for text in ["", "x", stem, &format!("{}=", ticket.expose()), &ticket.expose().to_ascii_uppercase().repeat(2)] {
-            assert_eq!(tickets.redeem(text, now), None, "{text}");
+            check(tickets.redeem(text).await, None);
         }
-        assert_eq!(tickets.redeem(ticket.expose(), now), Some("session"));
+        check(tickets.redeem(ticket.expose()).await, Some("session"));
     }
 
-    #[test]
-    fn refuses_when_full_and_keeps_what_is_out() {
-        let (tickets, now) = tickets(2);
-        let first = tickets.issue("first", now).unwrap();
-        tickets.issue("second", now).unwrap();
-        assert_eq!(tickets.issue("third", now).unwrap_err(), Full);
-        assert_eq!(tickets.redeem(first.expose(), now), Some("first"));
-        tickets.issue("third", now).unwrap();
+    #[tokio::test]
+    async fn a_ticket_outlives_a_restart_and_its_file_redeems_nothing() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("state");
+        let open = || Tickets { store: Arc::new(Store::open(&path).unwrap()), ..tickets() };
+        let before = open();
+        let ticket = issue(&before, "canary-of-a-session").await;
+        drop(before);
+        let bytes = std::fs::read(&path).unwrap();
+        for secret in [&b"canary"[..], ticket.expose().as_bytes()] {
+            assert!(!bytes.windows(secret.len()).any(|window| window == secret));
+        }
+        let after = open();
+        check(after.redeem(ticket.expose()).await, Some("canary-of-a-session"));
+        drop(after);
+        check(open().redeem(ticket.expose()).await, None);
     }
 
-    #[test]
-    fn the_expired_make_room() {
-        let (tickets, now) = tickets(1);
-        tickets.issue("first", now).unwrap();
-        assert!(tickets.issue("second", now + TTL - Duration::from_nanos(1)).is_err());
-        tickets.issue("second", now + TTL).unwrap();
-    }
-
-    #[test]
-    fn tickets_are_long_random_and_fit_a_url() {
-        let (tickets, now) = tickets(1000);
-        let texts: HashSet<_> = (0..1000).map(|_| tickets.issue("", now).unwrap().expose().to_owned()).collect();
+    #[tokio::test]
+    async fn tickets_are_long_random_and_fit_a_url() {
+        let tickets = tickets();
+        let mut texts = HashSet::new();
+        for _ in 0..1000 {
+            texts.insert(issue(&tickets, "").await.expose().to_owned());
+        }
         assert_eq!(texts.len(), 1000);
         for text in texts {
             let fits = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
@@ -176,9 +192,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_ticket_does_not_print() {
-        let (tickets, now) = tickets(1);
-        assert_eq!(format!("{:?}", tickets.issue("", now).unwrap()), "***");
+    #[tokio::test]
+    async fn a_ticket_does_not_print() {
+        assert_eq!(format!("{:?}", issue(&tickets(), "").await), "***");
     }
 }

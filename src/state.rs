@@ -48,12 +48,9 @@ pub enum MarkError {
     /// It was marked before.
     #[error("it was used before")]
     AlreadyUsed,
-    /// As many marks are kept as the table may hold.
-    #[error("the table of what was used is full")]
-    Full,
-    /// The file cannot be written, or another process has it now.
-    #[error("the state file cannot be written")]
-    Unavailable,
+    /// The mark cannot be kept.
+    #[error(transparent)]
+    Unkept(KeepError),
 }
 
 /// Why a change was not kept.
@@ -111,8 +108,7 @@ impl Store {
         match self.change(Change::Mark { key: digest(scope, id), until }).await {
             Ok(_) => Ok(()),
             Err(Refused::Used) => Err(MarkError::AlreadyUsed),
-            Err(Refused::Full) => Err(MarkError::Full),
-            Err(Refused::Unknown | Refused::Unavailable) => Err(MarkError::Unavailable),
+            Err(refused) => Err(MarkError::Unkept(refused.into())),
         }
     }
 

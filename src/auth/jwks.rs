@@ -54,6 +54,8 @@ struct Known {
 /// When to fetch.
 #[derive(Debug)]
 struct Plan {
+    /// How long after the beginning of a fetch an unknown key may ask for the next.
+    out_of_turn: Duration,
     due: Instant,
     began: Option<Instant>,
     is_under_way: bool,
@@ -90,7 +92,11 @@ impl Jwks {
     /// # Errors
     /// When a certificate of `ca` cannot be a trust root.
     pub fn new(at: &KeySet) -> Result<Self, rustls::Error> {
-        let plan = Plan { due: Instant::now(), began: None, is_under_way: true, failures: 0 };
+        Self::with(at, OUT_OF_TURN)
+    }
+
+    fn with(at: &KeySet, out_of_turn: Duration) -> Result<Self, rustls::Error> {
+        let plan = Plan { out_of_turn, due: Instant::now(), began: None, is_under_way: true, failures: 0 };
         Ok(Self {
             at: at.clone(),
             fetcher: fetcher(at)?,
@@ -195,7 +201,7 @@ impl Look<'_> {
 impl Plan {
     /// Tells whether a fetch out of turn shall begin now.
     fn want(&mut self, now: Instant) -> bool {
-        let is_early = self.began.is_some_and(|began| now < began + OUT_OF_TURN);
+        let is_early = self.began.is_some_and(|began| now < began + self.out_of_turn);
         if self.is_under_way || is_early {
             return false;
         }
@@ -207,7 +213,7 @@ impl Plan {
 
     /// Notes that a fetch begins. If it is given up, it is still due.
     fn begin(&mut self, now: Instant) {
-        *self = Self { due: now, began: Some(now), is_under_way: true, failures: self.failures };
+        (self.due, self.began, self.is_under_way) = (now, Some(now), true);
     }
 
     /// Notes how a fetch ended: with keys that are good for a while, or without.
@@ -293,6 +299,9 @@ fn age(headers: &HeaderMap) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -334,7 +343,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn out_of_turn_is_once_in_a_while() {
         let start = Instant::now();
-        let mut plan = Plan { due: start, began: None, is_under_way: false, failures: 0 };
+        let mut plan = Plan { out_of_turn: OUT_OF_TURN, due: start, began: None, is_under_way: false, failures: 0 };
         plan.begin(start);
         assert!(!plan.want(start + OUT_OF_TURN), "one is under way");
         plan.end(Some(AGE), start);
@@ -347,7 +356,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_fetch_that_is_given_up_is_still_due() {
         let start = Instant::now();
-        let mut plan = Plan { due: start + AGE, began: None, is_under_way: false, failures: 3 };
+        let mut plan =
+            Plan { out_of_turn: OUT_OF_TURN, due: start + AGE, began: None, is_under_way: false, failures: 3 };
         plan.begin(start);
         assert_eq!((plan.due, plan.failures), (start, 3));
         plan.end(None, start);
@@ -355,5 +365,93 @@ mod tests {
         assert!(plan.due > start && plan.due <= start + Duration::from_secs(8));
         plan.end(Some(AGE), start);
         assert_eq!((plan.due, plan.failures), (start + AGE, 0));
+    }
+
+    /// A server that says what is said here, and counts how often.
+    struct Server {
+        at: KeySet,
+        says: Arc<Mutex<(String, usize)>>,
+    }
+
+    impl Server {
+        async fn start(says: String) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+            let says = Arc::new(Mutex::new((says, 0)));
+            let server = Self { at: KeySet { url, ca: None }, says: Arc::clone(&says) };
+            tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let mut head = [0; 1024];
+                    let _ = stream.read(&mut head).await.unwrap();
+                    let body = {
+                        let mut says = says.lock().unwrap();
+                        says.1 += 1;
+                        says.0.clone()
+                    };
+                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                    stream.write_all((head + &body).as_bytes()).await.unwrap();
+                }
+            });
+            server
+        }
+
+        fn say(&self, text: String) {
+            self.says.lock().unwrap().0 = text;
+        }
+
+        fn asked(&self) -> usize {
+            self.says.lock().unwrap().1
+        }
+    }
+
+    fn set(kid: &str) -> String {
+        let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let x = base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, pair.public_key_raw());
+        serde_json::json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "kid": kid, "x": x }] }).to_string()
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_a_new_key_waits_for_it_with_all_others() {
+        let server = Server::start(set("old")).await;
+        let jwks = Arc::new(Jwks::with(&server.at, Duration::ZERO).unwrap());
+        let chore = tokio::spawn(Arc::clone(&jwks).keep_fresh());
+        let first = jwks.look().newer().await.expect("the first fetch is under way");
+        server.say(set("new"));
+        let mut looks: Vec<_> = (0..20).map(|_| jwks.look()).collect();
+        let newer = futures_util::future::join_all(looks.iter_mut().map(Look::newer)).await;
+        for keys in &newer {
+            assert!(!Arc::ptr_eq(keys.as_ref().unwrap(), &first));
+        }
+        assert_eq!(server.asked(), 2);
+        chore.abort();
+    }
+
+    #[tokio::test]
+    async fn the_last_good_keys_stay_in_use() {
+        let server = Server::start(set("old")).await;
+        let jwks = Arc::new(Jwks::with(&server.at, Duration::ZERO).unwrap());
+        let chore = tokio::spawn(Arc::clone(&jwks).keep_fresh());
+        let first = jwks.look().newer().await.unwrap();
+        for nonsense in ["", "{}", r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#] {
+            server.say(nonsense.to_owned());
+            let mut look = jwks.look();
+            assert!(Arc::ptr_eq(&look.newer().await.unwrap(), &first), "{nonsense}");
+            assert_eq!(jwks.check(), Ok(()));
+        }
+        assert_eq!(server.asked(), 5);
+        chore.abort();
+    }
+
+    #[tokio::test]
+    async fn too_early_nobody_waits() {
+        let server = Server::start(set("old")).await;
+        let jwks = Arc::new(Jwks::new(&server.at).unwrap());
+        let chore = tokio::spawn(Arc::clone(&jwks).keep_fresh());
+        jwks.look().newer().await.unwrap();
+        let began = Instant::now();
+        assert!(jwks.look().newer().await.is_none());
+        assert!(began.elapsed() < PATIENCE);
+        assert_eq!(server.asked(), 1);
+        chore.abort();
     }
 }

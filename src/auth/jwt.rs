@@ -2,15 +2,20 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, header};
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::jwks::Jwks;
-use super::{Ask, Error, Proof, Verdict, claims};
+use super::{Ask, Error, Once, Proof, Verdict, claims};
 use crate::config::{self, TokenPlace};
 use crate::model::jwt::{Bad, Keys, MAX_TOKEN, Proven, Token};
 use crate::model::principal::{Claim, Principal};
+
+/// How long a token in an address may be good.
+const MAX_LIFE_IN_QUERY: Duration = Duration::from_secs(15 * 60);
 
 /// One method of the configuration.
 #[derive(Debug)]
@@ -149,10 +154,30 @@ impl Jwt {
             return self.refuse("the token does not say who it is for");
         }
         let principal = Principal { method: self.name.clone(), subject, claims };
-        Verdict::Admit(match self.settings.is_ambient {
+        let proof = match self.settings.is_ambient {
             true => Proof::ambient(principal),
             false => Proof::deliberate(principal),
-        })
+        };
+        if !matches!(self.settings.place, TokenPlace::Query(_)) {
+            return Verdict::Admit(proof);
+        }
+        match self.once(proven) {
+            Ok(once) => Verdict::Admit(proof.once(once)),
+            Err(reason) => self.refuse(reason),
+        }
+    }
+
+    /// Says what is marked as used: an address is in histories and logs, so a token in it works once, and not for long.
+    fn once(&self, proven: &Proven) -> Result<Once, &'static str> {
+        let id = proven.claims.get("jti").and_then(Value::as_str).filter(|id| !id.is_empty());
+        let id = id.ok_or("it has no jti, which a token in an address needs")?;
+        if proven.until - now() > (MAX_LIFE_IN_QUERY + self.settings.rules.leeway).as_secs_f64() {
+            return Err("it is good for more than 15 min, too long for a token in an address");
+        }
+        // Ids are unique for their issuer (RFC 7519 §4.1.7).
+        let issuer = proven.claims.get("iss").and_then(Value::as_str).unwrap_or_default();
+        let until = Timestamp::from_second(proven.until.ceil() as i64).map_err(|_| "its exp is no time")?;
+        Ok(Once { scope: format!("jwt {issuer}"), id: id.as_bytes().to_vec(), until })
     }
 
     fn refuse(&self, reason: &'static str) -> Verdict {

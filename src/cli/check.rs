@@ -11,8 +11,9 @@ use tokio::runtime::{self, LocalOptions};
 use tokio::time::timeout;
 
 use super::{Done, EX_CONFIG, causes, complain, load};
-use crate::config::{self, Config, HostPattern, MethodKind, Whoami};
-use crate::model::account::Account;
+use crate::auth;
+use crate::config::{self, Config, HostPattern, JwtKeys, MethodKind, Whoami};
+use crate::model::account::{Account, Role};
 use crate::observe::metrics::{Side, Tally};
 use crate::pbx::{self, Pbx};
 use crate::upstream::{self, Answer, Connector, Payload, Upstream};
@@ -45,6 +46,9 @@ async fn try_all(config: &Config) -> Vec<String> {
     }
     if let Some(pbx) = &config.pbx {
         problems.extend(try_pbx(config, pbx).await);
+    }
+    for method in &config.methods {
+        problems.extend(try_keys(method).await);
     }
     problems
 }
@@ -103,6 +107,22 @@ async fn try_whoami(upstream: &Rc<Upstream>, whoami: &Whoami) -> Result<(), Stri
     }
 }
 
+/// Fetches the keys that tokens of a method are signed with, and says what they are.
+async fn try_keys(method: &config::Method) -> Option<String> {
+    let MethodKind::Jwt(config::Jwt { keys: JwtKeys::Fetched(at), .. }) = &method.kind else { return None };
+    match auth::fetch_once(at).await {
+        Ok(fetched) => {
+            let (count, kinds, skipped) = (fetched.keys.count(), fetched.keys.algorithms(), fetched.skipped);
+            println!(
+                "method {:?}: {} has {count} keys, for {kinds:?}; {skipped} others are of no use",
+                method.name, at.url
+            );
+            None
+        }
+        Err(problem) => Some(format!("method {:?}: {}: {problem}", method.name, at.url)),
+    }
+}
+
 /// Asks the PBX for a session in a domain that cannot exist: right credentials are told that it does not.
 async fn try_pbx(config: &Config, settings: &config::Pbx) -> Vec<String> {
     let (upstream, mut problems) = open(config, &settings.upstream, Side::Pbx).await;
@@ -110,7 +130,10 @@ async fn try_pbx(config: &Config, settings: &config::Pbx) -> Vec<String> {
     let Some(admin) = &settings.admin else { return problems };
     let nobody =
         Account::new("callgate-check", "callgate-check.invalid".parse().expect("a host name")).expect("an account");
-    let problem = match Pbx::new(upstream, settings, admin, Arc::default(), Tally::default()).mint(&nobody).await {
+    let problem = match Pbx::new(upstream, settings, admin, Arc::default(), Tally::default())
+        .mint(&Role::User(nobody))
+        .await
+    {
         Ok(_) => "the PBX opens sessions in domains that do not exist".to_owned(),
         Err(pbx::Error::Unknown) => return problems,
         Err(pbx::Error::Refused { .. }) => format!(

@@ -1,7 +1,9 @@
 //! Asks a gate that runs on this machine, at its admin listener.
 
 use std::error::Error;
+use std::io;
 use std::path::Path;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,44 +25,82 @@ const PATIENCE: Duration = Duration::from_secs(12);
 /// The longest answer, in bytes.
 const MAX_ANSWER: usize = 4 << 20;
 
-/// Gives an order to the gate that runs with a configuration, and returns what it says; complains when it does not do it.
-pub(super) fn order(config: &Path, path: &str, order: &Value) -> Result<Value, ExitCode> {
-    let body = Bytes::from(order.to_string());
-    let request = Request::builder().method(Method::POST).header(header::CONTENT_TYPE, "application/json");
-    let request = request.uri(path).body(Full::new(body)).expect("the path is one of ours");
-    ask(config, request)
+/// What came of telling a gate something.
+pub(super) enum Told {
+    /// It did it, and says so.
+    Answer(Value),
+    /// None runs that could be told.
+    Nobody,
 }
 
-/// Asks the gate that runs with a configuration.
-fn ask(config: &Path, mut request: Request<Full<Bytes>>) -> Result<Value, ExitCode> {
-    let listen = config::admin(config).map_err(|problems| refuse(&problems))?;
-    let Some(listen) = listen else {
+/// Gives an order to the gate that runs with a configuration, and returns what it says; complains when it does not do it.
+pub(super) fn order(config: &Path, path: &str, order: &Value) -> Result<Value, ExitCode> {
+    let Some(listen) = listen(config)? else {
         eprintln!("{}: `admin.listen` is missing: no running gate can be asked", config.display());
         return Err(ExitCode::from(EX_CONFIG));
     };
-    request.headers_mut().insert(header::HOST, header::HeaderValue::from_static("localhost"));
-    let answered = run::runtime()?.block_on(async { timeout(PATIENCE, send(&listen, request)).await });
-    let complain = |what: &dyn std::fmt::Display| {
-        eprintln!("callgate: the gate at {listen}: {what}");
-        ExitCode::from(EX_UNAVAILABLE)
-    };
-    match answered {
-        Err(_) => Err(complain(&"no answer in time")),
-        Ok(Err(error)) => Err(complain(&super::causes(&*error))),
-        Ok(Ok((status, answer))) if status.is_success() => Ok(answer),
+    ask(&listen, path, order)?.map_err(|gone| complain(&listen, &super::causes(&gone)))
+}
+
+/// As [`order`], where it is no mistake that no gate runs.
+pub(super) fn tell(config: &Path, path: &str, order: &Value) -> Result<Told, ExitCode> {
+    let Some(listen) = listen(config)? else { return Ok(Told::Nobody) };
+    Ok(ask(&listen, path, order)?.map_or(Told::Nobody, Told::Answer))
+}
+
+fn listen(config: &Path) -> Result<Option<Listen>, ExitCode> {
+    config::admin(config).map_err(|problems| refuse(&problems))
+}
+
+/// Asks a gate. The inner error is that nobody listens there.
+fn ask(listen: &Listen, path: &str, order: &Value) -> Result<Result<Value, io::Error>, ExitCode> {
+    let body = Bytes::from(order.to_string());
+    let request = Request::builder().method(Method::POST).header(header::CONTENT_TYPE, "application/json");
+    let request = request.header(header::HOST, "localhost").uri(path);
+    let request = request.body(Full::new(body)).expect("the path is one of ours");
+    match run::runtime()?.block_on(async { timeout(PATIENCE, send(listen, request)).await }) {
+        Err(_) => Err(complain(listen, &"no answer in time")),
+        Ok(Err(Failed::Gone(error))) => Ok(Err(error)),
+        Ok(Err(Failed::Broken(error))) => Err(complain(listen, &super::causes(&*error))),
+        Ok(Ok((status, answer))) if status.is_success() => Ok(Ok(answer)),
         Ok(Ok((status, answer))) => {
             let message = answer["message"].as_str().unwrap_or("no order that it knows: is it another version?");
-            Err(complain(&format_args!("{status}: {message}")))
+            Err(complain(listen, &format_args!("{status}: {message}")))
         }
     }
 }
 
-type Reply = Result<(StatusCode, Value), Box<dyn Error + Send + Sync>>;
+fn complain(listen: &Listen, what: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("callgate: the gate at {listen}: {what}");
+    ExitCode::from(EX_UNAVAILABLE)
+}
+
+/// Why there is no answer.
+enum Failed {
+    /// Nobody listens there.
+    Gone(io::Error),
+    Broken(Box<dyn Error + Send + Sync>),
+}
+
+impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Broken(error.into())
+    }
+}
+
+fn connecting(error: io::Error) -> Failed {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Failed::Gone(error),
+        _ => Failed::Broken(error.into()),
+    }
+}
+
+type Reply = Result<(StatusCode, Value), Failed>;
 
 async fn send(listen: &Listen, request: Request<Full<Bytes>>) -> Reply {
     match listen {
-        Listen::Tcp(address) => exchange(TcpStream::connect(address).await?, request).await,
-        Listen::Unix(path) => exchange(UnixStream::connect(path).await?, request).await,
+        Listen::Tcp(address) => exchange(TcpStream::connect(address).await.map_err(connecting)?, request).await,
+        Listen::Unix(path) => exchange(UnixStream::connect(path).await.map_err(connecting)?, request).await,
     }
 }
 
@@ -74,10 +114,11 @@ where
         let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
         Ok((head.status, serde_json::from_slice(&body).unwrap_or_default()))
     };
+    let mut answer = pin!(answer);
     tokio::select! {
-        biased;
-        answer = answer => answer,
-        // It ends before the answer does only when it fails.
-        ended = connection => Err(ended.err().map_or_else(|| "it closed the connection".into(), Into::into)),
+        answer = &mut answer => return answer,
+        ended = connection => ended?,
     }
+    // The connection has ended behind the answer.
+    answer.await
 }

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use super::{Done, EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, complain, desk, load};
 use crate::auth;
 use crate::config::Config;
+use crate::model::link;
 use crate::observe::Logs;
 use crate::observe::metrics::Tally;
 use crate::proxy::{Proxy, Question, Shared, Story};
@@ -93,7 +94,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
         let told = desk::order(&arguments.config, "/explain", &json!(question))?;
         serde_json::from_value(told).map_err(|error| failed(EX_UNAVAILABLE, "the gate is another version", &error))?
     } else {
-        rehearse(load(&arguments.config)?, &question)?
+        rehearse(load(&arguments.config)?, &question)?.told_alone()
     };
     if arguments.json {
         println!("{:#}", json!(story));
@@ -187,8 +188,8 @@ impl Link {
     fn read(text: &str) -> Result<Self, String> {
         let uri: Uri = text.parse().map_err(|_| "the link is no address")?;
         let host = uri.authority().ok_or("the link names no host: write all of it, from https:// on")?.to_string();
-        if uri.path() != "/auth/pbx" {
-            return Err("the link leads elsewhere than to /auth/pbx".to_owned());
+        if uri.path() != link::PATH {
+            return Err(format!("the link leads elsewhere than to {}", link::PATH));
         }
         Ok(Self { host, query: uri.query().map(str::to_owned) })
     }

@@ -11,10 +11,11 @@ use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::reload::Source;
-use super::{Done, EX_CUT, complain, environment, service, take};
+use super::{Done, EX_CONFIG, EX_CUT, complain, environment, service, take};
 use crate::config::{self, Config};
 use crate::observe::{Logs, trace};
-use crate::server::{Inherited, Server, State};
+use crate::server::{Inherited, Server, StartError, State};
+use crate::state::OpenError;
 
 /// Serves until a signal says to end.
 pub(super) fn run(path: &Path) -> Done {
@@ -42,7 +43,7 @@ pub(super) async fn serve(
     let mut signals = Signals::listen().map_err(|error| complain("cannot listen for signals", &error))?;
     let logs = Logs::open(&config).map_err(|error| complain("cannot open the logs", &error))?;
     let server = Server::start_with(config, logs, &mut inherited);
-    let mut server = server.map_err(|error| complain("cannot start", &error))?;
+    let mut server = server.map_err(|error| refuse(&error))?;
     for address in server.listening() {
         tracing::info!(%address, "listening");
     }
@@ -107,6 +108,13 @@ async fn hand_over(server: &Server, signals: &mut Signals) -> Passed {
             Passed::Back
         }
     }
+}
+
+/// Says why nothing was started. A state file that is wrong is not mended by starting again.
+fn refuse(error: &StartError) -> ExitCode {
+    let code = complain("cannot start", error);
+    let may_pass = matches!(error, StartError::State(OpenError::Locked(_)));
+    if matches!(error, StartError::State(_)) && !may_pass { ExitCode::from(EX_CONFIG) } else { code }
 }
 
 async fn changed(source: &mut Option<Source>) {

@@ -147,8 +147,13 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     }
     methods.check(certificates.as_deref());
     let admin = pbx_node.as_ref().and_then(|node| node.entry("admin"));
-    let offer = Offer { methods: &methods, pbx_admin: admin.is_some(), voximplant: voximplant_node.is_some() };
-    let rules = allow::rules(&tables(root, "allow"), &offer);
+    let offer = Offer {
+        methods: &methods,
+        pbx_admin: admin.is_some(),
+        dialect: pbx.as_ref().map(|pbx| pbx.dialect),
+        voximplant: voximplant_node.is_some(),
+    };
+    let rules = allow::rules(&tables(root, "allow"), &offer, around);
     allow::warn_unused(&rules, &offer, admin, voximplant_node.as_ref());
 
     let limits = root.section("limits", |table| Some(limits(table))).unwrap_or_else(default_limits);
@@ -157,6 +162,9 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     let public: Vec<_> = listen.iter().flatten().cloned().chain(redirect_http.map(Listen::Tcp)).collect();
     let admin = root.section("admin", |table| admin::listen(&table.require("listen")?, &public, around.base));
     let state = root.section("state", |table| around.log_file(&table.require("file")?));
+    if state.is_none() {
+        methods.warn_forgetful();
+    }
     Some(Config {
         file: String::new(),
         listen: listen?,
@@ -213,6 +221,7 @@ fn limits(table: &Table<'_, '_>) -> Limits {
         client: rate_or("client", default.client),
         caller: rate_or("caller", default.caller),
         account: rate_or("account", default.account),
+        admin: rate_or("admin", default.admin),
         failures: rate_or("failures", default.failures),
         pbx_logins: rate_or("pbx_logins", default.pbx_logins),
     }
@@ -224,6 +233,7 @@ fn default_limits() -> Limits {
         client: rate("30/min burst 10"),
         caller: rate("10/min"),
         account: rate("5/min"),
+        admin: rate("3/h"),
         failures: rate("5/15min"),
         pbx_logins: rate("10/min"),
     }

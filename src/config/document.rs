@@ -96,6 +96,13 @@ impl<'d, 'i> Table<'d, 'i> {
         node
     }
 
+    /// Returns every value with its key, for a table whose keys are the operator's to choose.
+    pub(super) fn all(&self) -> Vec<(&'d str, Node<'d, 'i>)> {
+        self.unread.set(true);
+        let node = |key: &str, value| Node { document: self.document, path: self.path_of(key), value };
+        self.entries.iter().map(|(key, value)| (key.get_ref().as_ref(), node(key.get_ref(), value))).collect()
+    }
+
     /// Reads the table under a key, if it is written.
     pub(super) fn section<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> Option<T>) -> Option<T> {
         self.get(key)?.table(read)

@@ -22,6 +22,7 @@ use super::problem::Problem;
 use crate::model::account::{Domain, Language};
 use crate::model::grant::Rule;
 use crate::model::jwt;
+use crate::model::link;
 use crate::model::ott::Ha1;
 use crate::model::rate::Rate;
 use crate::model::secret::Secret;
@@ -363,6 +364,8 @@ pub struct Pbx {
     pub admin: Option<Admin>,
     /// How a session reaches the browser.
     pub handoff: Handoff,
+    /// How sessions of administrators are asked for.
+    pub dialect: Dialect,
     /// The path of the landing page: `/welcome.htm` for `link`, `/thirdparty.htm` for `cookie` when not written.
     pub landing: String,
     /// The languages a caller may choose.
@@ -387,6 +390,15 @@ pub enum Handoff {
     Link,
     /// In the PBX's own cookie; no id in any URL.
     Cookie,
+}
+
+/// How the PBX is asked for sessions of administrators; those of users are asked for alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// The tenant's administrator is the user `admin`. Nobody can ask for the system's.
+    Legacy,
+    /// The tenant's administrator is no user; the system's is `"admin": true`.
+    Modern,
 }
 
 /// `[voximplant]`.
@@ -428,6 +440,8 @@ pub enum MethodKind {
     Mtls(ClientCertificate),
     /// A token is shown that somebody has signed.
     Jwt(Jwt),
+    /// A server has signed an address.
+    Link(SignedLinks),
     /// A person logs in at an identity provider.
     Oidc(Oidc),
 }
@@ -454,6 +468,28 @@ pub enum Names {
     All,
     /// These, by exact name.
     Listed(Vec<String>),
+}
+
+/// The settings of a method of type `link`.
+#[derive(Debug, Clone)]
+pub struct SignedLinks {
+    /// The secrets that sign; the first signs what we sign ourselves.
+    pub keys: Vec<link::Key>,
+    /// How long a link may live.
+    pub ttl: Duration,
+    /// Whether a person must say that they mean it.
+    pub confirm: Confirm,
+}
+
+/// Whether a person must say that they mean to log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirm {
+    /// No: whoever opens the link is logged in.
+    Never,
+    /// Unless their browser says that they clicked.
+    Auto,
+    /// Yes.
+    Always,
 }
 
 /// The settings of a method of type `key`.
@@ -622,6 +658,8 @@ pub struct Limits {
     pub caller: Rate,
     /// Grants for each account or Voximplant user.
     pub account: Rate,
+    /// Grants of administrators' sessions, for each administrator.
+    pub admin: Rate,
     /// Refusals for each client address, before all its requests are refused for a while.
     pub failures: Rate,
     /// Password logins passing through to the PBX, for each client address.

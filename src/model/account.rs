@@ -1,5 +1,5 @@
-//! Who one can be on the PBX. An account without a user would be the tenant's administrator there,
-//! so no way exists to make one.
+//! Who one can be on the PBX. An account without a user would be the tenant's administrator there, so no way exists to
+//! make one: administrators are other types, and only a rule makes those.
 
 use std::fmt;
 use std::str::FromStr;
@@ -69,6 +69,124 @@ impl Account {
 impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.user, self.domain)
+    }
+}
+
+/// How much a session may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// What one extension may.
+    User,
+    /// What the administrator of one domain (tenant) may.
+    Domain,
+    /// What the administrator of the PBX may.
+    Admin,
+}
+
+impl Level {
+    /// Returns the word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Domain => "domain",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// The administrator of one domain (tenant).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TenantAdmin(Domain);
+
+impl TenantAdmin {
+    pub(super) const fn new(domain: Domain) -> Self {
+        Self(domain)
+    }
+
+    /// Returns the domain.
+    #[must_use]
+    pub const fn domain(&self) -> &Domain {
+        &self.0
+    }
+}
+
+/// An administrator of the PBX, who logs in at one of its domains.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SystemAdmin(Domain);
+
+impl SystemAdmin {
+    pub(super) const fn new(domain: Domain) -> Self {
+        Self(domain)
+    }
+
+    /// Returns the domain of the login.
+    #[must_use]
+    pub const fn domain(&self) -> &Domain {
+        &self.0
+    }
+}
+
+/// Whom a session of the PBX is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// A user.
+    User(Account),
+    /// The administrator of a domain.
+    TenantAdmin(TenantAdmin),
+    /// An administrator of the PBX.
+    SystemAdmin(SystemAdmin),
+}
+
+impl Role {
+    /// Returns the domain (tenant) the session is at.
+    #[must_use]
+    pub const fn domain(&self) -> &Domain {
+        match self {
+            Self::User(account) => account.domain(),
+            Self::TenantAdmin(admin) => admin.domain(),
+            Self::SystemAdmin(admin) => admin.domain(),
+        }
+    }
+
+    /// Returns the name of the user, if it is one.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        match self {
+            Self::User(account) => Some(account.user()),
+            Self::TenantAdmin(_) | Self::SystemAdmin(_) => None,
+        }
+    }
+
+    /// Returns how much the session may do.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        match self {
+            Self::User(_) => Level::User,
+            Self::TenantAdmin(_) => Level::Domain,
+            Self::SystemAdmin(_) => Level::Admin,
+        }
+    }
+
+    /// Returns the identity under which uses of this role are counted: case does not make another person.
+    #[must_use]
+    pub fn limit_key(&self) -> String {
+        match self {
+            Self::User(account) => account.limit_key(),
+            Self::TenantAdmin(_) | Self::SystemAdmin(_) => self.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    /// Writes `40@acme.test`; `admin@acme.test` for administrators, which no user can be called.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(account) => account.fmt(f),
+            Self::TenantAdmin(TenantAdmin(domain)) | Self::SystemAdmin(SystemAdmin(domain)) => {
+                write!(f, "admin@{domain}")
+            }
+        }
     }
 }
 
@@ -177,6 +295,22 @@ mod tests {
         assert_eq!("ACME.Test".parse::<Domain>().unwrap().as_str(), "acme.test");
         for text in ["", ".", "a..b", "a b", "-a", "a-", "a_b", "a/b", "a:1", "a@b", "ä.test", &"a".repeat(64)] {
             assert_eq!(text.parse::<Domain>(), Err(Invalid::Grammar), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_role_is_of_one_level() {
+        let domain = || "acme.test".parse::<Domain>().unwrap();
+        let user = Role::User(Account::new("Ann", domain()).unwrap());
+        let tenant = Role::TenantAdmin(TenantAdmin::new(domain()));
+        let system = Role::SystemAdmin(SystemAdmin::new(domain()));
+        for (role, user, shown, key, level) in [
+            (user, Some("Ann"), "Ann@acme.test", "ann@acme.test", "user"),
+            (tenant, None, "admin@acme.test", "admin@acme.test", "domain"),
+            (system, None, "admin@acme.test", "admin@acme.test", "admin"),
+        ] {
+            assert_eq!((role.user(), role.to_string().as_str(), role.limit_key().as_str()), (user, shown, key));
+            assert_eq!((role.level().as_str(), role.domain()), (level, &domain()));
         }
     }
 

@@ -2,16 +2,24 @@
 //! What the caller asks for only selects inside what the rule grants; it never widens it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::account::{self, Account, Domain, Language};
+use super::account::{self, Account, Domain, Language, Level, Role, SystemAdmin, TenantAdmin};
+use super::condition::{Unmet, When};
 use super::ott::{NotAVoximplantUser, VoximplantUser};
-use super::principal::{Claims, Principal};
-use super::template::{Template, Unfilled};
+use super::principal::{Claim, Claims, Principal};
+use super::table::{Row, Table};
+use super::template::{ROW, Template, Unfilled, Values};
 
 /// The built-in method of redirects of the app. A rule must name it to apply to it.
 pub const REDIRECT: &str = "redirect";
+/// The claim by which a credential names the one account it is for, if it does.
+pub const ACCOUNT: &str = "account";
+
+/// The most accounts of one person that are looked at.
+const MAX_CHOICES: usize = 64;
 
 /// One `[[allow]]` table.
 #[derive(Debug, Clone)]
@@ -20,21 +28,58 @@ pub struct Rule {
     pub name: String,
     /// The auth methods it applies to; none: all but [`REDIRECT`].
     pub methods: Option<Vec<String>>,
+    /// What must be so for it to apply.
+    pub when: When,
+    /// The table that says more of a caller than its claims.
+    pub table: Option<Lookup>,
     /// Who the caller may become on the PBX.
     pub pbx: Option<PbxTemplate>,
     /// The Voximplant user the caller may become.
     pub voximplant: Option<Template>,
+    /// What to do when it leads to several accounts; none: it never may.
+    pub choose: Option<Choose>,
     /// The languages the caller may choose; none: all that the PBX has.
     pub languages: Option<Vec<Language>>,
 }
 
-/// How a rule finds an account of the PBX.
+/// How a rule finds whom a session of the PBX is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PbxTemplate {
-    /// The domain (tenant).
-    pub domain: Template,
-    /// The user within the domain.
-    pub account: Template,
+pub enum PbxTemplate {
+    /// A user of a domain (tenant).
+    User {
+        /// The domain.
+        domain: Template,
+        /// The user within the domain.
+        account: Template,
+    },
+    /// The administrator of a domain.
+    TenantAdmin {
+        /// The domain.
+        domain: Template,
+    },
+    /// An administrator of the PBX.
+    SystemAdmin {
+        /// The domain of the login.
+        domain: Template,
+    },
+}
+
+/// A look into a table. Without a row there, the rule does not apply.
+#[derive(Debug, Clone)]
+pub struct Lookup {
+    /// The table.
+    pub table: Arc<Table>,
+    /// The key of the row.
+    pub key: Template,
+}
+
+/// What to do with several accounts of one person, of which the caller selects none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choose {
+    /// Take the first.
+    First,
+    /// Ask the person.
+    Ask,
 }
 
 /// Why a proven caller is not granted what he wants. For the audit log, never for the client.
@@ -57,6 +102,14 @@ pub enum Refusal {
         /// The name of the rule.
         rule: String,
     },
+    /// The caller may become several, and has to say which.
+    #[error("rule {rule:?} grants several accounts, and none was selected")]
+    Choose {
+        /// The name of the rule.
+        rule: String,
+        /// What to ask for: each selects one of them.
+        among: Vec<Wish>,
+    },
 }
 
 /// What a rule led to that cannot be granted.
@@ -71,6 +124,15 @@ pub enum Invalid {
     /// The result of the Voximplant user's template.
     #[error("{0}")]
     VoximplantUser(NotAVoximplantUser),
+    /// Two claims are lists: which item of the one goes with which of the other, nobody knows.
+    #[error("two of the claims are lists")]
+    TwoLists,
+    /// More accounts than one person has.
+    #[error("more than {MAX_CHOICES} accounts")]
+    TooMany,
+    /// Several accounts, and nothing said about choosing.
+    #[error("several accounts, and no `choose`")]
+    Several,
 }
 
 /// A rule that does not apply, and why.
@@ -91,9 +153,21 @@ pub enum Why<'r> {
     /// It allows something else than was asked for.
     #[error("it says nothing of what is asked for")]
     Silent,
+    /// Its `when` does not hold.
+    #[error(transparent)]
+    Unmet(Unmet<'r>),
     /// A template cannot be filled in.
     #[error(transparent)]
     Unfilled(Unfilled<'r>),
+    /// The claim that it takes accounts from is a list of none.
+    #[error("the claim {0:?} is an empty list")]
+    EmptyList(&'r str),
+    /// Its table has no row for the caller.
+    #[error("its table has no such row")]
+    NoRow,
+    /// It is for administrators, and the credential is for one account.
+    #[error("the credential names an account, and the rule is for administrators")]
+    NamesAccount,
 }
 
 /// How it was decided who a caller may become.
@@ -116,11 +190,11 @@ pub struct Wish {
     pub user: Option<String>,
 }
 
-/// The right to one session of one PBX account. Only [`pbx`] makes one.
+/// The right to one session of the PBX. Only [`pbx`] makes one.
 #[derive(Debug)]
 pub struct PbxGrant {
     rule: String,
-    account: Account,
+    role: Role,
     languages: Option<Vec<Language>>,
 }
 
@@ -131,10 +205,10 @@ impl PbxGrant {
         &self.rule
     }
 
-    /// Returns the account.
+    /// Returns whom it is for.
     #[must_use]
-    pub const fn account(&self) -> &Account {
-        &self.account
+    pub const fn role(&self) -> &Role {
+        &self.role
     }
 
     /// Returns the languages that may be chosen; none: all that the PBX has.
@@ -165,18 +239,20 @@ impl VoximplantGrant {
     }
 }
 
-/// Returns the claims of a method's callers that rules use, in their order and each once.
+/// Returns the claims of a method's callers by which rules decide, in their order and each once. The name of an account
+/// is always among them: a credential that has one is good for that account alone.
 #[must_use]
 pub fn claims_used(rules: &[Rule], method: &str) -> Vec<String> {
     let rules = rules.iter().filter(|rule| rule.fits(method));
-    let used: BTreeSet<_> = rules.flat_map(Rule::claims).collect();
+    let used = rules.flat_map(|rule| rule.pbx_claims().into_iter().chain(rule.voximplant_claims()));
+    let used: BTreeSet<_> = used.chain([ACCOUNT]).collect();
     used.into_iter().map(str::to_owned).collect()
 }
 
-/// Finds the PBX account a caller may become now.
+/// Finds who a caller may become on the PBX now.
 ///
 /// # Errors
-/// When no rule applies, or the first that does leads to no account below the administrator's, or to another than wished.
+/// When no rule applies, or the first that does leads to nobody, to others than wished, or to several.
 pub fn pbx(rules: &[Rule], principal: &Principal, wish: &Wish, now: Timestamp) -> Result<PbxGrant, Refusal> {
     decide_pbx(rules, principal, wish, now, |_| {})
 }
@@ -196,25 +272,19 @@ fn decide_pbx<'r>(
     now: Timestamp,
     note: impl FnMut(Passed<'r>),
 ) -> Result<PbxGrant, Refusal> {
-    let (rule, (user, domain)) = decide(rules, principal, now, note, |rule, claims| {
+    let (rule, roles) = decide(rules, principal, now, note, |rule| {
         let template = rule.pbx.as_ref().ok_or(Why::Silent)?;
-        let rendered = |template: &'r Template| template.render(claims).map_err(Why::Unfilled);
-        Ok((rendered(&template.account)?, rendered(&template.domain)?))
+        template.is_for(&principal.claims)?;
+        candidates(rule, &principal.claims, &template.parts(), |values| template.role(values))
     })?;
-    let account = account_of(&user, &domain).map_err(|what| Refusal::Invalid { rule: rule.name.clone(), what })?;
-    let same_user = wish.account.as_deref().is_none_or(|wished| wished == account.user());
-    let same_domain =
-        wish.domain.as_deref().is_none_or(|wished| wished.eq_ignore_ascii_case(account.domain().as_str()));
-    if !(same_user && same_domain) {
-        return Err(Refusal::Foreign { rule: rule.name.clone() });
-    }
-    Ok(PbxGrant { rule: rule.name.clone(), account, languages: rule.languages.clone() })
+    let role = select(rule, roles, wish)?;
+    Ok(PbxGrant { rule: rule.name.clone(), role, languages: rule.languages.clone() })
 }
 
 /// Finds the Voximplant user a caller may become now.
 ///
 /// # Errors
-/// When no rule applies, or the first that does leads to no user name, or to another than wished.
+/// When no rule applies, or the first that does leads to no user, to others than wished, or to several.
 pub fn voximplant(
     rules: &[Rule],
     principal: &Principal,
@@ -244,64 +314,235 @@ fn decide_voximplant<'r>(
     now: Timestamp,
     note: impl FnMut(Passed<'r>),
 ) -> Result<VoximplantGrant, Refusal> {
-    let (rule, user) = decide(rules, principal, now, note, |rule, claims| {
-        rule.voximplant.as_ref().ok_or(Why::Silent)?.render(claims).map_err(Why::Unfilled)
+    let (rule, users) = decide(rules, principal, now, note, |rule| {
+        let template = rule.voximplant.as_ref().ok_or(Why::Silent)?;
+        candidates(rule, &principal.claims, &[template], |values| {
+            template.render(values)?.parse::<VoximplantUser>().map_err(|error| Invalid::VoximplantUser(error).into())
+        })
     })?;
-    let user: VoximplantUser = user
-        .parse()
-        .map_err(|error| Refusal::Invalid { rule: rule.name.clone(), what: Invalid::VoximplantUser(error) })?;
-    if wish.user.as_deref().is_some_and(|wished| wished != user.as_str()) {
-        return Err(Refusal::Foreign { rule: rule.name.clone() });
-    }
-    Ok(VoximplantGrant { rule: rule.name.clone(), user })
+    Ok(VoximplantGrant { rule: rule.name.clone(), user: select(rule, users, wish)? })
 }
 
-/// Returns the first rule that applies, with what it rendered; notes those before it.
+// === Deciding ===
+
+/// Why a rule grants nothing.
+enum Stop<'r> {
+    /// It does not apply: the next one is asked.
+    Pass(Why<'r>),
+    /// It applies, and leads to what cannot be granted: nobody else is asked.
+    Refuse(Invalid),
+}
+
+impl<'r> From<Why<'r>> for Stop<'r> {
+    fn from(why: Why<'r>) -> Self {
+        Self::Pass(why)
+    }
+}
+
+impl<'r> From<Unfilled<'r>> for Stop<'r> {
+    fn from(unfilled: Unfilled<'r>) -> Self {
+        Self::Pass(Why::Unfilled(unfilled))
+    }
+}
+
+impl From<Invalid> for Stop<'_> {
+    fn from(invalid: Invalid) -> Self {
+        Self::Refuse(invalid)
+    }
+}
+
+/// Returns the first rule that applies, with what it leads to; notes those before it.
 fn decide<'r, T>(
     rules: &'r [Rule],
     principal: &Principal,
-    _now: Timestamp,
+    now: Timestamp,
     mut note: impl FnMut(Passed<'r>),
-    render: impl Fn(&'r Rule, &Claims) -> Result<T, Why<'r>>,
+    lead: impl Fn(&'r Rule) -> Result<T, Stop<'r>>,
 ) -> Result<(&'r Rule, T), Refusal> {
     for rule in rules {
-        let rendered = if rule.fits(&principal.method) { render(rule, &principal.claims) } else { Err(Why::Method) };
-        match rendered {
-            Ok(rendered) => return Ok((rule, rendered)),
-            Err(why) => note(Passed { rule: &rule.name, why }),
+        match rule.applies(principal, now).map_err(Stop::Pass).and_then(|()| lead(rule)) {
+            Ok(found) => return Ok((rule, found)),
+            Err(Stop::Pass(why)) => note(Passed { rule: &rule.name, why }),
+            Err(Stop::Refuse(what)) => return Err(Refusal::Invalid { rule: rule.name.clone(), what }),
         }
     }
     Err(Refusal::NoRule)
-}
-
-fn account_of(user: &str, domain: &str) -> Result<Account, Invalid> {
-    let domain: Domain = domain.parse().map_err(|_| Invalid::Domain)?;
-    Account::new(user, domain).map_err(Invalid::Account)
 }
 
 impl Rule {
     /// Returns the names of the claims by which it finds an account of the PBX.
     #[must_use]
     pub fn pbx_claims(&self) -> BTreeSet<&str> {
-        self.pbx.iter().flat_map(|pbx| pbx.domain.claims().chain(pbx.account.claims())).collect()
+        self.claims(self.pbx.iter().flat_map(PbxTemplate::parts))
     }
 
     /// Returns the names of the claims by which it finds a Voximplant user.
     #[must_use]
     pub fn voximplant_claims(&self) -> BTreeSet<&str> {
-        self.voximplant.iter().flat_map(Template::claims).collect()
+        self.claims(self.voximplant.iter())
+    }
+
+    /// Returns the names of the claims that decide, which columns of a table are not.
+    fn claims<'r>(&'r self, templates: impl Iterator<Item = &'r Template>) -> BTreeSet<&'r str> {
+        let conditions = self.when.conditions.iter().map(|condition| condition.claim.as_str());
+        let keys = self.table.iter().flat_map(|lookup| lookup.key.claims());
+        let used = templates.flat_map(Template::claims).filter(|name| self.table.is_none() || !name.starts_with(ROW));
+        conditions.chain(keys).chain(used).collect()
     }
 
     fn fits(&self, method: &str) -> bool {
         self.methods.as_ref().map_or(method != REDIRECT, |methods| methods.iter().any(|name| name == method))
     }
 
-    /// Returns the claims it uses.
-    fn claims(&self) -> impl Iterator<Item = &str> {
-        // Each field is named, so that whoever adds one thinks of its claims.
-        let Self { name: _, methods: _, pbx: _, voximplant: _, languages: _ } = self;
-        self.pbx_claims().into_iter().chain(self.voximplant_claims())
+    fn applies(&self, principal: &Principal, now: Timestamp) -> Result<(), Why<'_>> {
+        if !self.fits(&principal.method) {
+            return Err(Why::Method);
+        }
+        self.when.holds(&principal.claims, now).map_err(Why::Unmet)
     }
+}
+
+/// Finds all that a rule leads to: one, unless it lets the caller choose.
+fn candidates<'r, T: PartialEq>(
+    rule: &'r Rule,
+    claims: &Claims,
+    templates: &[&'r Template],
+    make: impl Fn(&Values<'_>) -> Result<T, Stop<'r>>,
+) -> Result<Vec<T>, Stop<'r>> {
+    let mut found = Vec::new();
+    for item in items(rule, claims, templates)? {
+        let values = Values { item, ..Values::of(claims) };
+        for row in rows(rule, &values)? {
+            let candidate = make(&Values { row, ..values })?;
+            if !found.contains(&candidate) {
+                found.push(candidate);
+            }
+            if found.len() > MAX_CHOICES {
+                return Err(Invalid::TooMany.into());
+            }
+        }
+    }
+    if found.is_empty() { Err(Why::NoRow.into()) } else { Ok(found) }
+}
+
+/// Finds the items of the one list that the caller may choose from; a single nothing where there is none to choose from.
+fn items<'r, 'c>(
+    rule: &'r Rule,
+    claims: &'c Claims,
+    templates: &[&'r Template],
+) -> Result<Vec<Option<(&'r str, &'c str)>>, Stop<'r>> {
+    if rule.choose.is_none() {
+        return Ok(vec![None]);
+    }
+    let key = rule.table.iter().map(|lookup| &lookup.key);
+    let mut lists = templates.iter().copied().chain(key).flat_map(Template::claims).filter_map(|name| {
+        let Claim::List(items) = claims.get(name)? else { return None };
+        Some((name, items))
+    });
+    let Some((name, items)) = lists.next() else { return Ok(vec![None]) };
+    if lists.any(|(other, _)| other != name) {
+        return Err(Invalid::TwoLists.into());
+    }
+    match items.len() {
+        0 => Err(Why::EmptyList(name).into()),
+        1..=MAX_CHOICES => Ok(items.iter().map(|item| Some((name, item.as_str()))).collect()),
+        _ => Err(Invalid::TooMany.into()),
+    }
+}
+
+/// Finds the rows of the rule's table; a single nothing where it has no table.
+fn rows<'r>(rule: &'r Rule, values: &Values<'_>) -> Result<Vec<Option<Row<'r>>>, Stop<'r>> {
+    let Some(Lookup { table, key }) = &rule.table else { return Ok(vec![None]) };
+    Ok(table.rows(&key.render(values)?).map(Some).collect())
+}
+
+// === Choosing ===
+
+/// What a wish can select.
+trait Choice: Sized {
+    /// Writes the wish that selects exactly this.
+    fn wish(&self) -> Wish;
+    /// Tells whether a wish leaves this possible.
+    fn fits(&self, wish: &Wish) -> bool;
+}
+
+/// Takes the one that was wished for; without a wish, the one there is, or what the rule says of several.
+fn select<T: Choice>(rule: &Rule, mut found: Vec<T>, wish: &Wish) -> Result<T, Refusal> {
+    let name = || rule.name.clone();
+    if found.len() > 1 && rule.choose.is_none() {
+        return Err(Refusal::Invalid { rule: name(), what: Invalid::Several });
+    }
+    found.retain(|choice| choice.fits(wish));
+    if found.len() > 1 && rule.choose == Some(Choose::Ask) {
+        return Err(Refusal::Choose { rule: name(), among: found.iter().map(Choice::wish).collect() });
+    }
+    found.into_iter().next().ok_or_else(|| Refusal::Foreign { rule: name() })
+}
+
+impl Choice for Role {
+    fn wish(&self) -> Wish {
+        let account = self.user().map(str::to_owned);
+        Wish { account, domain: Some(self.domain().to_string()), user: None }
+    }
+
+    /// A wish for an account is none for an administrator, whatever the account is called.
+    fn fits(&self, wish: &Wish) -> bool {
+        let same_domain =
+            wish.domain.as_deref().is_none_or(|wished| wished.eq_ignore_ascii_case(self.domain().as_str()));
+        same_domain && wish.account.as_deref().is_none_or(|wished| self.user() == Some(wished))
+    }
+}
+
+impl Choice for VoximplantUser {
+    fn wish(&self) -> Wish {
+        Wish { user: Some(self.as_str().to_owned()), ..Wish::default() }
+    }
+
+    fn fits(&self, wish: &Wish) -> bool {
+        wish.user.as_deref().is_none_or(|wished| wished == self.as_str())
+    }
+}
+
+// === Whom a template leads to ===
+
+impl PbxTemplate {
+    /// Returns how much the sessions may do.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        match self {
+            Self::User { .. } => Level::User,
+            Self::TenantAdmin { .. } => Level::Domain,
+            Self::SystemAdmin { .. } => Level::Admin,
+        }
+    }
+
+    fn parts(&self) -> Vec<&Template> {
+        match self {
+            Self::User { domain, account } => vec![account, domain],
+            Self::TenantAdmin { domain } | Self::SystemAdmin { domain } => vec![domain],
+        }
+    }
+
+    /// Tells whether it is for a credential: one that names an account is good for that account, never for more.
+    fn is_for(&self, claims: &Claims) -> Result<(), Why<'static>> {
+        let names_account = claims.contains_key(ACCOUNT);
+        if self.level() != Level::User && names_account { Err(Why::NamesAccount) } else { Ok(()) }
+    }
+
+    fn role(&self, values: &Values<'_>) -> Result<Role, Stop<'_>> {
+        match self {
+            Self::User { domain, account } => {
+                let (user, domain) = (account.render(values)?, domain_of(domain, values)?);
+                Account::new(&user, domain).map(Role::User).map_err(|error| Invalid::Account(error).into())
+            }
+            Self::TenantAdmin { domain } => Ok(Role::TenantAdmin(TenantAdmin::new(domain_of(domain, values)?))),
+            Self::SystemAdmin { domain } => Ok(Role::SystemAdmin(SystemAdmin::new(domain_of(domain, values)?))),
+        }
+    }
+}
+
+fn domain_of<'r>(template: &'r Template, values: &Values<'_>) -> Result<Domain, Stop<'r>> {
+    template.render(values)?.parse().map_err(|_| Invalid::Domain.into())
 }
 
 #[cfg(test)]
@@ -313,7 +554,10 @@ mod tests {
         Rule {
             name: name.to_owned(),
             methods: None,
-            pbx: Some(PbxTemplate { domain: domain.parse().unwrap(), account: account.parse().unwrap() }),
+            when: When::default(),
+            table: None,
+            choose: None,
+            pbx: Some(PbxTemplate::User { domain: domain.parse().unwrap(), account: account.parse().unwrap() }),
             voximplant: Some(voximplant.parse().unwrap()),
             languages: Some(vec!["fr".parse().unwrap()]),
         }
@@ -363,7 +607,7 @@ mod tests {
     /// The rule and the account of a grant, or the text of the refusal.
     fn pbx_outcome(rules: &[Rule], principal: &Principal, wish: &Wish) -> Result<String, String> {
         pbx(rules, principal, wish, noon())
-            .map(|grant| format!("{}: {}", grant.rule(), grant.account()))
+            .map(|grant| format!("{}: {}", grant.rule(), grant.role()))
             .map_err(|refusal| refusal.to_string())
     }
 
@@ -607,7 +851,7 @@ mod tests {
             for value in hostile {
                 let granted = pbx(&rules, &principal("app", &[("ext", value)]), &Wish::default(), noon());
                 if let Ok(grant) = granted {
-                    let user = grant.account().user();
+                    let user = grant.role().user().unwrap();
                     let bare: String = user.chars().filter(char::is_ascii_alphanumeric).collect();
                     assert!(
                         !bare.is_empty() && !bare.eq_ignore_ascii_case("admin"),

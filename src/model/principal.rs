@@ -31,6 +31,37 @@ impl<T: Into<String>> From<T> for Claim {
     }
 }
 
+/// Why a claim cannot be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Absent<'n> {
+    /// There is none of this name.
+    #[error("there is no claim {0:?}")]
+    Missing(&'n str),
+    /// An e-mail address of which the method says that nobody has proven to own it.
+    #[error("the claim {0:?} is an address that is not verified")]
+    Unverified(&'n str),
+}
+
+/// Finds a claim to rely on.
+///
+/// An address that is not verified is what its bearer typed: whoever types a colleague's would become that colleague. So a
+/// claim `email` is none while `email_verified` beside it is there and is not true.
+///
+/// # Errors
+/// When there is none.
+pub fn find<'c, 'n>(claims: &'c Claims, name: &'n str) -> Result<&'c Claim, Absent<'n>> {
+    let claim = claims.get(name).ok_or(Absent::Missing(name))?;
+    let verified = flag_of_address(name).and_then(|flag| claims.get(&flag));
+    let is_proven = verified.is_none_or(|verified| verified.text() == Some("true"));
+    if is_proven { Ok(claim) } else { Err(Absent::Unverified(name)) }
+}
+
+/// Names the claim that tells whether an address is verified: `email_verified`, beside it wherever it stands.
+fn flag_of_address(name: &str) -> Option<String> {
+    let outer = name.strip_suffix("email")?;
+    (outer.is_empty() || outer.ends_with(['.', ':', '/'])).then(|| format!("{outer}email_verified"))
+}
+
 /// A proven caller.
 ///
 /// Only the auth methods make one, each after it has checked a credential.
@@ -42,4 +73,32 @@ pub struct Principal {
     pub subject: String,
     /// What the method vouches for.
     pub claims: Claims,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_there_unless_it_is_known_as_not_verified() {
+        #[track_caller]
+        fn check(name: &str, flag: &str, said: Claim, expected: bool) {
+            let claims = Claims::from([(name.to_owned(), "ann@acme.test".into()), (flag.to_owned(), said)]);
+            assert_eq!(find(&claims, name).is_ok(), expected, "{name} {flag}");
+        }
+        for name in ["", "user.", "https://acme.test/"] {
+            check(&format!("{name}email"), &format!("{name}email_verified"), "true".into(), true);
+            check(&format!("{name}email"), &format!("{name}email_verified"), "false".into(), false);
+            check(
+                &format!("{name}email"),
+                &format!("{name}email_verified"),
+                Claim::List(vec!["true".to_owned()]),
+                false,
+            );
+        }
+        check("user.email", "email_verified", "false".into(), true);
+        check("voicemail", "voicemail_verified", "false".into(), true);
+        check("email", "verified", "false".into(), true);
+        assert_eq!(find(&Claims::new(), "email"), Err(Absent::Missing("email")));
+    }
 }

@@ -3,7 +3,11 @@
 
 use std::str::FromStr;
 
-use super::principal::{Claim, Claims};
+use super::principal::{self, Claim, Claims};
+use super::table::Row;
+
+/// What comes before the name of a column, in a template of a rule with a table.
+pub const ROW: &str = "row.";
 
 /// A text with places for claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,12 +26,23 @@ enum Filter {
     After(String),
 }
 
+/// What a template is filled in from.
+#[derive(Debug, Clone, Copy)]
+pub struct Values<'v> {
+    /// What is known of the caller.
+    pub claims: &'v Claims,
+    /// A claim that is a list, and the item that is meant.
+    pub item: Option<(&'v str, &'v str)>,
+    /// The row of the rule's table that is meant. All names that begin with [`ROW`] are its columns then.
+    pub row: Option<Row<'v>>,
+}
+
 /// Why a template cannot be filled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unfilled<'t> {
-    /// There is no such claim.
-    #[error("there is no claim {0:?}")]
-    Missing(&'t str),
+    /// A claim is not there to rely on.
+    #[error(transparent)]
+    Absent(principal::Absent<'t>),
     /// The claim is a list, of which nobody said which item is meant.
     #[error("the claim {0:?} is a list")]
     List(&'t str),
@@ -78,12 +93,12 @@ pub enum Problem {
 }
 
 impl Template {
-    /// Fills in the claims.
+    /// Fills in the values.
     ///
     /// # Errors
     /// When a claim is missing, is a list or lacks a separator: then the template does not apply.
-    pub fn render(&self, claims: &Claims) -> Result<String, Unfilled<'_>> {
-        self.0.iter().map(|piece| piece.render(claims)).collect()
+    pub fn render(&self, values: &Values<'_>) -> Result<String, Unfilled<'_>> {
+        self.0.iter().map(|piece| piece.render(values)).collect()
     }
 
     /// Returns the names of the claims it uses.
@@ -105,20 +120,34 @@ impl Template {
     }
 }
 
+impl<'v> Values<'v> {
+    /// Takes the claims of a caller alone.
+    #[must_use]
+    pub const fn of(claims: &'v Claims) -> Self {
+        Self { claims, item: None, row: None }
+    }
+
+    fn text<'t>(&self, name: &'t str) -> Result<&'v str, Unfilled<'t>> {
+        if let (Some(row), Some(column)) = (self.row, name.strip_prefix(ROW)) {
+            return row.cell(column).ok_or(Unfilled::Absent(principal::Absent::Missing(name)));
+        }
+        match principal::find(self.claims, name).map_err(Unfilled::Absent)? {
+            Claim::Text(text) => Ok(text),
+            Claim::List(_) => match self.item {
+                Some((list, item)) if list == name => Ok(item),
+                _ => Err(Unfilled::List(name)),
+            },
+        }
+    }
+}
+
 impl Piece {
-    fn render(&self, claims: &Claims) -> Result<String, Unfilled<'_>> {
+    fn render(&self, values: &Values<'_>) -> Result<String, Unfilled<'_>> {
         match self {
             Self::Literal(text) => Ok(text.clone()),
-            Self::Claim { name, filters } => {
-                let text = match claims.get(name) {
-                    None => return Err(Unfilled::Missing(name)),
-                    Some(Claim::List(_)) => return Err(Unfilled::List(name)),
-                    Some(Claim::Text(text)) => text,
-                };
-                filters.iter().try_fold(text.clone(), |value, filter| {
-                    filter.apply(&value).map_err(|separator| Unfilled::NoSeparator { claim: name, separator })
-                })
-            }
+            Self::Claim { name, filters } => filters.iter().try_fold(values.text(name)?.to_owned(), |value, filter| {
+                filter.apply(&value).map_err(|separator| Unfilled::NoSeparator { claim: name, separator })
+            }),
         }
     }
 }
@@ -204,6 +233,7 @@ fn filter(text: &str) -> Result<Filter, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::table::Table;
 
     fn claims() -> Claims {
         let rows = [
@@ -219,7 +249,11 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: Option<&str>) {
-        assert_eq!(text.parse::<Template>().unwrap().render(&claims()).ok().as_deref(), expected, "{text}");
+        assert_eq!(
+            text.parse::<Template>().unwrap().render(&Values::of(&claims())).ok().as_deref(),
+            expected,
+            "{text}"
+        );
     }
 
     #[test]
@@ -254,13 +288,53 @@ mod tests {
     }
 
     #[test]
+    fn an_item_stands_for_its_list_alone() {
+        let list = |items: &[&str]| Claim::List(items.iter().map(|item| (*item).to_owned()).collect());
+        let claims = Claims::from([
+            ("exts".to_owned(), list(&["40", "41"])),
+            ("tenants".to_owned(), list(&["a", "b"])),
+            ("ext".to_owned(), "42".into()),
+        ]);
+        let values = Values { item: Some(("exts", "41")), ..Values::of(&claims) };
+        let render = |text: &str| text.parse::<Template>().unwrap().render(&values).map_err(|why| why.to_string());
+        assert_eq!(render("{exts}-{exts}-{ext}").as_deref(), Ok("41-41-42"));
+        assert_eq!(render("{tenants}"), Err("the claim \"tenants\" is a list".to_owned()));
+    }
+
+    #[test]
+    fn a_row_speaks_for_its_columns_alone() {
+        let mut table = Table::new(vec!["ext".to_owned()]);
+        table.add("ann".to_owned(), vec!["40".to_owned()]);
+        let claims = Claims::from([("row.ext".to_owned(), "41".into()), ("row.vox".to_owned(), "x".into())]);
+        let render = |text: &str, row| {
+            let values = Values { row, ..Values::of(&claims) };
+            text.parse::<Template>().unwrap().render(&values).ok()
+        };
+        assert_eq!(render("{row.ext}", table.rows("ann").next()).as_deref(), Some("40"));
+        assert_eq!(render("{row.vox}", table.rows("ann").next()), None);
+        assert_eq!(render("{row.ext}", None).as_deref(), Some("41"));
+    }
+
+    #[test]
+    fn an_address_that_is_not_verified_fills_in_nothing() {
+        let claims =
+            Claims::from([("email".to_owned(), "ann@acme.test".into()), ("email_verified".to_owned(), "false".into())]);
+        let rendered =
+            "{email|before:@}".parse::<Template>().unwrap().render(&Values::of(&claims)).map_err(|why| why.to_string());
+        assert_eq!(rendered, Err("the claim \"email\" is an address that is not verified".to_owned()));
+    }
+
+    #[test]
     fn says_what_it_lacks() {
         let claims = Claims::from([
             ("email".to_owned(), "ann".into()),
             ("groups".to_owned(), Claim::List(vec!["a".to_owned()])),
         ]);
         let check = |text: &str, expected: &str| {
-            assert_eq!(text.parse::<Template>().unwrap().render(&claims).unwrap_err().to_string(), expected);
+            assert_eq!(
+                text.parse::<Template>().unwrap().render(&Values::of(&claims)).unwrap_err().to_string(),
+                expected
+            );
         };
         check("{ext}", "there is no claim \"ext\"");
         check("{groups}", "the claim \"groups\" is a list");
@@ -271,7 +345,7 @@ mod tests {
     fn a_value_is_never_read_as_a_template() {
         let template: Template = "{a}".parse().unwrap();
         let claims = Claims::from([("a".to_owned(), "{b|lower}".into())]);
-        assert_eq!(template.render(&claims).as_deref(), Ok("{b|lower}"));
+        assert_eq!(template.render(&Values::of(&claims)).as_deref(), Ok("{b|lower}"));
     }
 
     #[test]

@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use super::line::{self, Value};
 use super::request_id::RequestId;
 use crate::config::Format;
+use crate::model::account::Level;
 use crate::model::redact;
+use crate::model::whom::Whom;
 
 /// What is told about one login. Never its secret.
 #[derive(Debug, Clone)]
@@ -28,6 +30,8 @@ pub struct Entry {
     pub rule: Option<String>,
     /// The PBX account (`40@acme.test`) or the Voximplant user.
     pub account: Option<String>,
+    /// How much the PBX session may do.
+    pub level: Option<Level>,
     /// Why it was refused.
     pub reason: Option<String>,
     /// The names of the claims by which the rule decided. Never what they say.
@@ -85,11 +89,13 @@ impl Entry {
             ("client", Value::word(self.client.to_string())),
             ("act", Value::word(self.act.as_str())),
         ];
+        let level = self.level.map(|level| level.as_str().to_owned());
         let known = [
             ("method", &self.method),
             ("subject", &self.subject),
             ("rule", &self.rule),
             ("account", &self.account),
+            ("level", &level),
             ("reason", &self.reason),
         ];
         for (key, text) in known {
@@ -103,6 +109,13 @@ impl Entry {
 }
 
 impl Note {
+    /// Tells what was done to somebody. An empty reason is none.
+    #[must_use]
+    pub fn of(event: Event, whom: &Whom, by: String, until: Option<Timestamp>, why: &str) -> Self {
+        let (_, account) = whom.parts();
+        Self { event, account, by: Some(by), until, reason: (!why.is_empty()).then(|| why.to_owned()) }
+    }
+
     /// Returns the line of the audit log, without its end.
     #[must_use]
     pub fn line(&self, format: Format, now: Timestamp) -> String {
@@ -156,6 +169,7 @@ mod tests {
             subject: Some("Ann Lee".to_owned()),
             rule: Some("staff".to_owned()),
             account: Some("40@acme.test".to_owned()),
+            level: Some(Level::User),
             reason: None,
             claims: vec!["ext".to_owned(), "tenant".to_owned()],
         }
@@ -169,6 +183,7 @@ mod tests {
             subject: None,
             rule: None,
             account: None,
+            level: None,
             reason: Some("bad sessId=g7lsrphhrkim1jkvbt88".to_owned()),
             claims: Vec::new(),
             ..granted()
@@ -187,7 +202,7 @@ mod tests {
             &granted(),
             Format::Text,
             "2026-11-22T21:00:00.123Z audit grant id=ID client=2001:db8::1 act=pbx_session method=app \
-             subject=\"Ann Lee\" rule=staff account=40@acme.test claims=ext,tenant",
+             subject=\"Ann Lee\" rule=staff account=40@acme.test level=user claims=ext,tenant",
         );
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use tokio::time::Instant;
 
-use crate::model::account::Account;
+use crate::model::account::Role;
 use crate::model::session::SessionId;
 
 /// How many sessions are remembered: beyond it, the oldest is forgotten.
@@ -35,22 +35,22 @@ struct Sessions {
 
 #[derive(Debug)]
 struct Out {
-    account: Account,
+    role: Role,
     since: Instant,
 }
 
 impl Issued {
     /// Remembers a session, or what the PBX gave for one, as that of an account.
-    pub fn note(&self, session: &SessionId, account: &Account, now: Instant) {
-        self.note_text(session.expose(), account, now);
+    pub fn note(&self, session: &SessionId, role: &Role, now: Instant) {
+        self.note_text(session.expose(), role, now);
     }
 
     /// Remembers the text of a session cookie as that of an account.
-    pub fn note_text(&self, session: &str, account: &Account, now: Instant) {
+    pub fn note_text(&self, session: &str, role: &Role, now: Instant) {
         let id = digest_of(session);
         let mut sessions = self.sessions();
         sessions.forget(now);
-        sessions.by_id.insert(id, Out { account: account.clone(), since: now });
+        sessions.by_id.insert(id, Out { role: role.clone(), since: now });
         sessions.order.push_back((id, now));
     }
 
@@ -61,12 +61,12 @@ impl Issued {
         sessions.by_id.get(&digest_of(session)).is_some_and(|out| now.duration_since(out.since) < LANDING)
     }
 
-    /// Returns the account that a session was opened for, if it went out through here within a day.
+    /// Returns whom a session was opened for, if it went out through here within a day.
     #[must_use]
-    pub fn account(&self, session: &str, now: Instant) -> Option<Account> {
+    pub fn account(&self, session: &str, now: Instant) -> Option<Role> {
         let sessions = self.sessions();
         let out = sessions.by_id.get(&digest_of(session))?;
-        (now.duration_since(out.since) < LIFE).then(|| out.account.clone())
+        (now.duration_since(out.since) < LIFE).then(|| out.role.clone())
     }
 
     /// Locks even after a panic elsewhere: entries are moved in and out whole.
@@ -98,9 +98,10 @@ fn digest_of(text: &str) -> Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::account::Account;
 
-    fn account(user: &str) -> Account {
-        Account::new(user, "acme.test".parse().unwrap()).unwrap()
+    fn account(user: &str) -> Role {
+        Role::User(Account::new(user, "acme.test".parse().unwrap()).unwrap())
     }
 
     fn session(number: usize) -> SessionId {

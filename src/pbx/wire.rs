@@ -8,12 +8,23 @@ use http::header::{self, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 
 use super::{Error, breaker};
-use crate::model::account::{Account, Language};
+use crate::config::Dialect;
+use crate::model::account::{Language, Role};
 use crate::model::session::SessionId;
 
-/// The question for a session of an account: "third party login" of the vendor's documentation, the same in all dialects.
-pub(super) fn mint(account: &Account) -> Bytes {
-    json!({ "name": "3rd", "username": account.user(), "domain": account.domain().as_str() }).to_string().into()
+/// The question for a session: "third party login" of the vendor's documentation. That of a user is the same in all dialects.
+/// The legacy one has no word for the system's administrator: no rule leads there.
+pub(super) fn mint(role: &Role, dialect: Dialect) -> Bytes {
+    let domain = role.domain().as_str();
+    let question = match (role, dialect) {
+        (Role::User(account), _) => json!({ "name": "3rd", "username": account.user(), "domain": domain }),
+        (Role::TenantAdmin(_) | Role::SystemAdmin(_), Dialect::Legacy) => {
+            json!({ "name": "3rd", "username": "admin", "domain": domain })
+        }
+        (Role::TenantAdmin(_), Dialect::Modern) => json!({ "name": "3rd", "domain": domain }),
+        (Role::SystemAdmin(_), Dialect::Modern) => json!({ "name": "3rd", "admin": true, "domain": domain }),
+    };
+    question.to_string().into()
 }
 
 /// The question that turns a temporary token into a cookie.
@@ -79,7 +90,12 @@ fn is_session(cookie: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::model::condition::When;
+    use crate::model::grant::{self, PbxTemplate, Rule, Wish};
+    use crate::model::principal::{Claims, Principal};
 
     #[track_caller]
     fn check(status: u16, body: &str, expected: &str) {
@@ -137,13 +153,36 @@ mod tests {
         }
     }
 
+    /// What is granted by a rule for this level.
+    fn role(template: PbxTemplate) -> Role {
+        let rule = Rule {
+            name: String::new(),
+            methods: None,
+            when: When::default(),
+            table: None,
+            pbx: Some(template),
+            voximplant: None,
+            choose: None,
+            languages: None,
+        };
+        let ann = Principal { method: "app".to_owned(), subject: "ann".to_owned(), claims: Claims::new() };
+        grant::pbx(&[rule], &ann, &Wish::default(), Timestamp::UNIX_EPOCH).unwrap().role().clone()
+    }
+
     #[test]
-    fn the_question_names_user_and_domain() {
-        let account = Account::new("40", "acme.test".parse().unwrap()).unwrap();
-        assert_eq!(
-            serde_json::from_slice::<Value>(&mint(&account)).unwrap(),
-            json!({"name": "3rd", "username": "40", "domain": "acme.test"})
-        );
+    fn the_question_names_whom_the_session_is_for() {
+        let domain = || "acme.test".parse().unwrap();
+        let user = role(PbxTemplate::User { domain: domain(), account: "40".parse().unwrap() });
+        let tenant = role(PbxTemplate::TenantAdmin { domain: domain() });
+        let system = role(PbxTemplate::SystemAdmin { domain: domain() });
+        let ask = |role, dialect| serde_json::from_slice::<Value>(&mint(role, dialect)).unwrap();
+        for dialect in [Dialect::Legacy, Dialect::Modern] {
+            assert_eq!(ask(&user, dialect), json!({"name": "3rd", "username": "40", "domain": "acme.test"}));
+        }
+        let named = json!({"name": "3rd", "username": "admin", "domain": "acme.test"});
+        assert_eq!(ask(&tenant, Dialect::Legacy), named);
+        assert_eq!(ask(&tenant, Dialect::Modern), json!({"name": "3rd", "domain": "acme.test"}));
+        assert_eq!(ask(&system, Dialect::Modern), json!({"name": "3rd", "admin": true, "domain": "acme.test"}));
     }
 
     #[test]

@@ -53,9 +53,42 @@ pub(super) fn is_top_level(headers: &HeaderMap) -> bool {
         && matches!(field("sec-fetch-dest"), None | Some(b"document"))
 }
 
+/// Tells whether a browser says that a person has clicked, or typed: it goes somewhere in a window of its own, and the
+/// person did that (Fetch Metadata). Whoever does not say so may be a program.
+pub(super) fn is_by_a_person(headers: &HeaderMap) -> bool {
+    let says = |name: &str, value: &[u8]| {
+        let mut lines = headers.get_all(name).into_iter();
+        lines.next().is_some_and(|line| line.as_bytes() == value) && lines.next().is_none()
+    };
+    says("sec-fetch-mode", b"navigate") && says("sec-fetch-dest", b"document") && says("sec-fetch-user", b"?1")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_person_is_one_whose_browser_says_so() {
+        #[track_caller]
+        fn check(fields: &[(&'static str, &'static str)], expected: bool) {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            assert_eq!(is_by_a_person(&headers), expected, "{fields:?}");
+        }
+        let [mode, dest, user] =
+            [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"), ("sec-fetch-user", "?1")];
+        check(&[mode, dest, user], true);
+        check(&[("sec-fetch-site", "none"), user, dest, mode], true);
+        check(&[], false);
+        check(&[mode, dest], false);
+        check(&[mode, user], false);
+        check(&[mode, ("sec-fetch-dest", "iframe"), user], false);
+        check(&[("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image"), user], false);
+        check(&[mode, dest, ("sec-fetch-user", "?0")], false);
+        check(&[mode, dest, user, ("sec-fetch-user", "?0")], false);
+    }
 
     #[test]
     fn only_what_fills_a_window_is_a_click() {

@@ -6,13 +6,14 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use super::body::Body;
+use super::choice::Choices;
 use super::cors;
 use super::login::LOGIN;
 use super::reply::{self, Words};
 use crate::auth::{self, AppError, OidcError};
 use crate::limit::Limited;
 use crate::message::guard::Refusal;
-use crate::state::MarkError;
+use crate::state::KeepError;
 use crate::upstream::ConnectError;
 use crate::{pbx, upstream};
 
@@ -52,6 +53,9 @@ pub(super) enum Error {
     /// Somebody is proven and may not do this.
     #[error("this is not permitted")]
     Forbidden,
+    /// Somebody is proven who may become several, and has not said whom.
+    #[error("this login has several accounts: name one of them")]
+    Choose(Choices),
     /// The request came from another site's page.
     #[error("this request must come from the same site")]
     CrossSite,
@@ -79,12 +83,9 @@ pub(super) enum Error {
     /// A login at an identity provider came to nothing; the field forgets it.
     #[error("{0}")]
     Oidc(#[source] OidcError, Option<HeaderValue>),
-    /// A table is full.
+    /// A credential cannot be marked as used, or a ticket cannot be kept.
     #[error("too busy")]
-    Full,
-    /// A credential that works once cannot be marked as used.
-    #[error("too busy")]
-    Unmarked(#[source] MarkError),
+    Unkept(#[source] KeepError),
     /// One of these, and pages of this origin may read it.
     #[error("{0}")]
     Shared(Box<Self>, HeaderValue),
@@ -92,6 +93,8 @@ pub(super) enum Error {
 
 /// How long a full table makes a caller wait.
 const FULL: Duration = Duration::from_secs(10);
+/// How long a state file that cannot be written makes a caller wait: it is tried again each second.
+const UNAVAILABLE: Duration = Duration::from_secs(2);
 /// How long an upstream without a free connection makes a caller wait.
 const CROWDED: Duration = Duration::from_secs(1);
 
@@ -116,12 +119,13 @@ impl Error {
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type"),
             Self::Nobody { .. } => (StatusCode::UNAUTHORIZED, "nobody"),
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::Choose(_) => (StatusCode::MULTIPLE_CHOICES, "choose"),
             Self::CrossSite => (StatusCode::FORBIDDEN, "cross_site"),
             Self::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "limited"),
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "misdirected"),
             Self::NotNow => (StatusCode::SERVICE_UNAVAILABLE, "not_now"),
-            Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "full"),
-            Self::Unmarked(_) => (StatusCode::SERVICE_UNAVAILABLE, "state"),
+            Self::Unkept(KeepError::Full) => (StatusCode::SERVICE_UNAVAILABLE, "full"),
+            Self::Unkept(KeepError::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, "state"),
             Self::Upstream(error) => upstream_status(error),
             Self::App(error) => app_status(error),
             Self::Keys(_) => (StatusCode::SERVICE_UNAVAILABLE, "keys"),
@@ -160,6 +164,15 @@ impl Error {
         }
     }
 
+    /// Offers choices to a program alone: nobody could follow a link to one.
+    #[must_use]
+    pub(super) fn without_links(self) -> Self {
+        match self {
+            Self::Choose(choices) => Self::Choose(choices.without_links()),
+            error => error,
+        }
+    }
+
     /// Turns the failure into an answer.
     #[must_use]
     pub(super) fn answer(&self, words: &Words) -> Response<Body> {
@@ -173,6 +186,9 @@ impl Error {
             && words.navigation
         {
             return reply::redirect(StatusCode::FOUND, login);
+        }
+        if let Self::Choose(choices) = self {
+            return choices.answer(status, code, &self.to_string(), words);
         }
         let mut response = reply::problem(status, code, &self.to_string(), self.login(), words);
         for (name, value) in self.fields() {
@@ -204,8 +220,8 @@ impl Error {
                 let wait = matches!(error, OidcError::Down(_)).then(|| reply::retry_after(FULL));
                 forget.chain(wait).collect()
             }
-            Self::Full | Self::Keys(_) | Self::Unmarked(MarkError::Full) => vec![reply::retry_after(FULL)],
-            Self::Unmarked(_) => vec![reply::retry_after(CROWDED)],
+            Self::Unkept(KeepError::Full) | Self::Keys(_) => vec![reply::retry_after(FULL)],
+            Self::Unkept(KeepError::Unavailable) => vec![reply::retry_after(UNAVAILABLE)],
             Self::Upstream(upstream::Error::Full) => vec![reply::retry_after(CROWDED)],
             _ => Vec::new(),
         }

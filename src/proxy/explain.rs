@@ -19,7 +19,7 @@ use super::error::Error;
 use super::pbx::{self, Selectors};
 use super::shared::{app_upstream, pbx_upstream};
 use super::small::Fields;
-use super::{Caller, FarEnd, Proxy, click, cors, gate, ott};
+use super::{Caller, FarEnd, Proxy, click, confirm, cors, gate, ott};
 use crate::auth::{Act, Ask};
 use crate::config::HostPattern;
 use crate::limit::client_key;
@@ -135,12 +135,19 @@ impl Proxy {
         let verdict = self.chain.ask(&ask).await.map_err(Error::from)?;
         let proof = gate::prove(verdict, &from).map_err(|unproven| story.unproven(unproven))?;
         story.prove(proof.principal());
+        let once = proof.spends().cloned();
+        story.asks_first = question.act == Act::Pbx && confirm::is_needed(&proof, headers);
         let principal = proof.choose(&selectors.wish).ok_or_else(|| Refused::forbidden(&gate::FOREIGN))?;
         story.prove(&principal);
         story.peek(&limits.caller, &(&principal.method, &principal.subject));
-        match question.act {
-            Act::Pbx => self.rehearse_pbx(&principal, &selectors, caller, story),
-            Act::Ott => self.rehearse_ott(&principal, &selectors.wish, story),
+        let granted = match question.act {
+            Act::Pbx => self.rehearse_pbx(&principal, &selectors, caller, story)?,
+            Act::Ott => self.rehearse_ott(&principal, &selectors.wish, story)?,
+        };
+        story.works_once = once.is_some();
+        match once.filter(|once| self.shared.store.is_marked(&once.scope, &once.id)) {
+            Some(_) => Err(Refused::nobody(gate::USED)),
+            None => Ok(granted),
         }
     }
 
@@ -174,24 +181,31 @@ impl Proxy {
         caller: &Caller,
         story: &mut Story,
     ) -> Result<Granted, Refused> {
-        let grant = grant::pbx(&self.config.rules, principal, &selectors.wish, Timestamp::now())
-            .map_err(|why| Refused::forbidden(&why))?;
-        let account = grant.account();
-        story.peek(&self.shared.limits.account, &("pbx", account.limit_key()));
+        let now = Timestamp::now();
+        let grant = story.decide(grant::explain_pbx(&self.config.rules, principal, &selectors.wish, now))?;
+        let role = grant.role();
+        if self.shared.frozen.has(role) {
+            return Err(Refused::forbidden(&gate::FROZEN));
+        }
+        story.peek(self.shared.limits.sessions(role.level()), &(role.level().as_str(), role.limit_key()));
         let pbx = self.pbx_side().ok_or(Error::NotFound)?;
         let language = pbx::language(selectors.language.as_ref(), &grant, pbx.settings)?;
-        let host = self.pbx_host(account, pbx, caller)?;
+        let host = self.pbx_host(role, pbx, caller)?;
         Ok(Granted::Pbx {
             rule: grant.rule().to_owned(),
-            account: account.to_string(),
+            account: role.to_string(),
+            level: role.level().as_str().to_owned(),
             language: language.map(|language| language.as_str().to_owned()),
             host,
         })
     }
 
     fn rehearse_ott(&self, principal: &Principal, wish: &Wish, story: &mut Story) -> Result<Granted, Refused> {
-        let grant = grant::voximplant(&self.config.rules, principal, wish, Timestamp::now())
-            .map_err(|why| Refused::forbidden(&why))?;
+        let now = Timestamp::now();
+        let grant = story.decide(grant::explain_voximplant(&self.config.rules, principal, wish, now))?;
+        if self.shared.frozen.has_user(grant.user()) {
+            return Err(Refused::forbidden(&gate::FROZEN));
+        }
         let user = grant.user().as_str();
         story.peek(&self.shared.limits.account, &("voximplant", user));
         let known = self.config.voximplant.as_ref().is_some_and(|voximplant| voximplant.users.contains_key(user));

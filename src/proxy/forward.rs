@@ -9,6 +9,7 @@ use hyper::body::Body as _;
 
 use super::body::{self, Body, Exchange};
 use super::error::Error;
+use super::frozen::Leash;
 use super::inject::{self, Kept, Named};
 use super::peer::Tunnel;
 use super::route::To;
@@ -19,6 +20,7 @@ use crate::message::fields;
 use crate::message::forwarded;
 use crate::message::hop::{self, Hop, Protocol};
 use crate::message::websocket::{Key, WEBSOCKET};
+use crate::model::account::Role;
 use crate::model::field::is_like;
 use crate::model::path;
 use crate::observe::metrics::Route;
@@ -32,6 +34,8 @@ struct Outbound<'p> {
     upstream: &'p Rc<Upstream>,
     request: Request<Payload>,
     asked: Asked,
+    /// Whom a tunnel would be for.
+    owners: Vec<Role>,
     /// What injection needs of it.
     kept: Option<Box<Kept>>,
 }
@@ -58,11 +62,11 @@ impl Proxy {
         let by_field = body::closes_by_field(request.version());
         // HTTP/1.0 has none (RFC 9110 §15.2), and hyper writes none in HTTP/2.
         let hears = request.version() == Version::HTTP_11;
-        let Outbound { upstream, request, asked, kept } = self.outbound(request, &caller, exchange)?;
+        let Outbound { upstream, request, asked, owners, kept } = self.outbound(request, &caller, exchange)?;
         let relay = |interim| peer.interims.put(interim);
         let response = match upstream.send_heard(request, hears.then_some(&relay)).await? {
             Answer::Response(response) => response,
-            Answer::Switched(head, far) => return switch(head, far, &asked, peer, exchange),
+            Answer::Switched(head, far) => return switch(head, far, &asked, self.leash(owners), peer, exchange),
         };
         if matches!(asked, Asked::Connect(_)) && response.status().is_success() {
             // To the client that would mean that its stream is a WebSocket now (RFC 9113 §8.5).
@@ -98,6 +102,7 @@ impl Proxy {
         exchange.goes_to(to);
         if to == To::Pbx {
             self.admit_password_login(request.method(), &canonical, request.headers(), caller)?;
+            self.refuse_frozen(request.headers(), request.uri().query())?;
         }
         drop(canonical);
         let (mut head, mut payload) = mem::take(request).into_parts();
@@ -106,6 +111,9 @@ impl Proxy {
             To::Pbx => None,
         };
         let vouched = self.keep_apart(&mut head.headers, &mut payload, caller)?;
+        let may_switch =
+            to == To::Pbx && (head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE));
+        let owners = if may_switch { self.owners(&head.headers, head.uri.query()) } else { Vec::new() };
         if self.chain.providers().next().is_some() {
             cookies::cut(&mut head.headers);
         }
@@ -114,7 +122,7 @@ impl Proxy {
         exchange.receives(payload.meter());
         let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
         let request = upstream::request(head.method, target, head.headers, payload);
-        Ok(Outbound { upstream, request, asked, kept })
+        Ok(Outbound { upstream, request, asked, owners, kept })
     }
 
     /// Takes out, in every spelling, what only a believed proxy may say of its caller; and returns what such a one said,
@@ -219,6 +227,7 @@ fn switch(
     head: Response<()>,
     far: Far,
     asked: &Asked,
+    leash: Leash,
     peer: &Peer,
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Error> {
@@ -239,6 +248,6 @@ fn switch(
         }
         Asked::Connect(_) => return Err(upstream::Error::Nonsense("it switched for somebody else's key").into()),
     }
-    peer.tunnel.replace(Some(Tunnel { far, exchange: exchange.split(head.status) }));
+    peer.tunnel.replace(Some(Tunnel { far, exchange: exchange.split(head.status), leash }));
     Ok(Response::from_parts(head, Body::own("")))
 }

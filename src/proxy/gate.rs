@@ -3,12 +3,15 @@
 use http::HeaderMap;
 use jiff::Timestamp;
 
+use super::choice::Choices;
 use super::cors;
 use super::error::Error;
+use super::pbx::Selectors;
 use super::{Caller, Proxy};
 use crate::auth::{Act, Ask, Once, Proof, Refused, Verdict};
 use crate::limit::{Limited, client_key};
-use crate::model::grant::{self, PbxGrant, VoximplantGrant, Wish};
+use crate::model::account::Level;
+use crate::model::grant::{self, PbxGrant, Refusal, VoximplantGrant, Wish};
 use crate::model::principal::Principal;
 use crate::observe::audit::{Act as Audited, Entry, Outcome};
 use crate::observe::metrics;
@@ -22,6 +25,8 @@ pub(super) struct Facts<'a> {
     pub(super) principal: Option<&'a Principal>,
     pub(super) rule: Option<&'a str>,
     pub(super) account: Option<String>,
+    /// How much the PBX session may do.
+    pub(super) level: Option<Level>,
 }
 
 impl Proxy {
@@ -79,11 +84,26 @@ impl Proxy {
         }
     }
 
-    /// Maps a proven caller to the PBX account it may become now.
-    pub(super) fn grant_pbx(&self, principal: &Principal, wish: &Wish, caller: &Caller) -> Result<PbxGrant, Error> {
-        let grant = grant::pbx(&self.config.rules, principal, wish, Timestamp::now())
-            .map_err(|refusal| self.forbid(Act::Pbx, caller, principal, &refusal))?;
-        self.within(self.shared.limits.account.admit(&("pbx", grant.account().limit_key())))?;
+    /// Maps a proven caller to whom it may become on the PBX now.
+    pub(super) fn grant_pbx(
+        &self,
+        principal: &Principal,
+        selectors: &Selectors,
+        caller: &Caller,
+    ) -> Result<PbxGrant, Error> {
+        let grant =
+            grant::pbx(&self.config.rules, principal, &selectors.wish, Timestamp::now()).map_err(|refusal| {
+                let choices = |among| Choices::Accounts { among, language: selectors.language.clone() };
+                self.not_granted(Act::Pbx, caller, principal, refusal, choices)
+            })?;
+        let role = grant.role();
+        if self.shared.frozen.has(role) {
+            let account = Some(role.to_string());
+            let facts = Facts { principal: Some(principal), rule: Some(grant.rule()), account, ..Facts::default() };
+            return Err(self.frozen(Act::Pbx, caller, &facts));
+        }
+        let sessions = self.shared.limits.sessions(role.level());
+        self.within(sessions.admit(&(role.level().as_str(), role.limit_key())))?;
         Ok(grant)
     }
 
@@ -95,9 +115,29 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<VoximplantGrant, Error> {
         let grant = grant::voximplant(&self.config.rules, principal, wish, Timestamp::now())
-            .map_err(|refusal| self.forbid(Act::Ott, caller, principal, &refusal))?;
+            .map_err(|refusal| self.not_granted(Act::Ott, caller, principal, refusal, Choices::Users))?;
+        if self.shared.frozen.has_user(grant.user()) {
+            let account = Some(grant.user().to_string());
+            let facts = Facts { principal: Some(principal), rule: Some(grant.rule()), account, ..Facts::default() };
+            return Err(self.frozen(Act::Ott, caller, &facts));
+        }
         self.within(self.shared.limits.account.admit(&("voximplant", grant.user().as_str())))?;
         Ok(grant)
+    }
+
+    /// Turns what the rules say into an answer. Several accounts are no refusal: the caller may have any of them.
+    fn not_granted(
+        &self,
+        act: Act,
+        caller: &Caller,
+        principal: &Principal,
+        refusal: Refusal,
+        choices: impl FnOnce(Vec<Wish>) -> Choices,
+    ) -> Error {
+        match refusal {
+            Refusal::Choose { among, .. } => Error::Choose(choices(among)),
+            refusal => self.forbid(act, caller, principal, &refusal),
+        }
     }
 
     /// Lets the caller choose within what its credential allows.
@@ -118,14 +158,21 @@ impl Proxy {
         let Err(error) = self.shared.store.mark(&once.scope, &once.id, once.until).await else { return Ok(()) };
         match error {
             MarkError::AlreadyUsed => {
-                self.refused(act, caller, facts, "the credential was used before");
+                self.refused(act, caller, facts, USED);
                 Err(self.nobody(caller))
             }
-            MarkError::Full | MarkError::Unavailable => {
-                self.failed(act, caller, facts, &error.to_string());
-                Err(Error::Unmarked(error))
+            MarkError::Unkept(error) => {
+                self.failed(act, caller, facts, &format!("the credential cannot be marked as used: {error}"));
+                Err(Error::Unkept(error))
             }
         }
+    }
+
+    /// Refuses a login that a rule grants and the operator does not. To the caller it is like any other that is refused;
+    /// it is no failure of an address that others may share.
+    fn frozen(&self, act: Act, caller: &Caller, facts: &Facts<'_>) -> Error {
+        self.failed(act, caller, facts, FROZEN);
+        Error::Forbidden
     }
 
     fn forbid(&self, act: Act, caller: &Caller, principal: &Principal, reason: &dyn std::fmt::Display) -> Error {
@@ -176,6 +223,7 @@ impl Proxy {
             subject: principal.map(|principal| principal.subject.clone()),
             rule: facts.rule.map(str::to_owned),
             account: facts.account.clone(),
+            level: facts.level,
             reason: reason.map(str::to_owned),
             claims,
         });
@@ -219,6 +267,11 @@ pub(super) const ELSEWHERE: &str = "the request came from a page of another orig
 pub(super) const STRANGER: &str = "the app knows no such user";
 /// Why a key may not choose.
 pub(super) const FOREIGN: &str = "the key may not name this account";
+/// Why whoever is frozen gets no login.
+pub(super) const FROZEN: &str = "the account is frozen";
+
+/// Why a credential that works once does not.
+pub(super) const USED: &str = "the credential was used before";
 
 /// Why nobody is proven.
 pub(super) enum Unproven {

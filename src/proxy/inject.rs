@@ -114,8 +114,8 @@ impl Proxy {
         let location = match pbx.settings.handoff {
             Handoff::Link => landing::with_session(&location, &minted.session, minted.language.as_ref()),
             Handoff::Cookie => {
-                let host = self.pbx_host(&minted.account, pbx, caller)?;
-                self.ticket(&minted, host, caller)?
+                let host = self.pbx_host(&minted.role, pbx, caller)?;
+                self.ticket(&minted, host, caller).await?
             }
         };
         redirect(response, &location)?;

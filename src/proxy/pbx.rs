@@ -10,14 +10,15 @@ use super::error::Error;
 use super::gate::Facts;
 use super::route::To;
 use super::small::{self, Fields, Form};
-use super::{Caller, Proxy, click, cors, reply};
+use super::{Caller, Proxy, click, confirm, cors, reply};
 use crate::auth::{Act, Once, Proof, Verdict};
 use crate::config::{self, Handoff, HostPattern};
 use crate::limit::client_key;
-use crate::model::account::{Account, Language};
+use crate::model::account::{Language, Role};
 use crate::model::grant::{PbxGrant, Wish};
 use crate::model::landing;
 use crate::model::principal::Principal;
+use crate::model::secret::Secret;
 use crate::model::session::SessionId;
 use crate::pbx::Pbx;
 use crate::upstream::Payload;
@@ -33,11 +34,26 @@ const AGAIN: &str = "again";
 const LOGIN: &str = "login";
 
 /// What a ticket of the two-host hand-over stands for.
-pub(super) struct Handed {
+struct Handed {
     token: SessionId,
     language: Option<Language>,
     /// The PBX host the ticket is for, without port.
     host: String,
+}
+
+impl Handed {
+    /// Writes it as one text, in which no part can be taken for another: none of them has a space.
+    fn text(&self) -> Secret {
+        let language = self.language.as_ref().map_or("-", Language::as_str);
+        Secret::new(format!("{} {language} {}", self.token.expose(), self.host))
+    }
+
+    fn read(text: &Secret) -> Option<Self> {
+        let mut parts = text.expose().splitn(3, ' ');
+        let (token, language, host) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?.to_owned());
+        let language = if language == "-" { None } else { Some(language.parse().ok()?) };
+        Some(Self { token, language, host })
+    }
 }
 
 /// The PBX as the place of a login.
@@ -52,7 +68,7 @@ pub(super) struct Side<'p> {
 /// A session with what its hand-over needs to know.
 pub(super) struct Minted {
     pub(super) session: SessionId,
-    pub(super) account: Account,
+    pub(super) role: Role,
     pub(super) language: Option<Language>,
 }
 
@@ -98,20 +114,25 @@ impl Selectors {
         self.again.as_deref() == Some(LOGIN)
     }
 
-    /// Writes a query that asks for the same.
+    /// Writes a query that asks for the same, and more.
     pub(super) fn query(&self, more: &[(&str, &str)]) -> String {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        let language = self.language.as_ref().map(Language::as_str);
-        for (name, value) in
-            [("account", self.wish.account.as_deref()), ("domain", self.wish.domain.as_deref()), ("lang", language)]
-        {
-            if let Some(value) = value {
-                query.append_pair(name, value);
-            }
-        }
-        query.extend_pairs(more);
-        query.finish()
+        query_for(&self.wish, self.language.as_ref(), more)
     }
+}
+
+/// Writes the path at which a session is asked for.
+pub(super) fn path_for(wish: &Wish, language: Option<&Language>) -> String {
+    format!("/auth/pbx?{}", query_for(wish, language, &[]))
+}
+
+fn query_for(wish: &Wish, language: Option<&Language>, more: &[(&str, &str)]) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    let language = language.map(Language::as_str);
+    for (name, value) in [("account", wish.account.as_deref()), ("domain", wish.domain.as_deref()), ("lang", language)]
+    {
+        query.extend_pairs(value.map(|value| (name, value)));
+    }
+    query.extend_pairs(more).finish()
 }
 
 impl Proxy {
@@ -165,15 +186,26 @@ impl Proxy {
                 .judge(verdict, &self.page(request.headers(), caller), Act::Pbx, caller)
                 .map_err(|error| self.to_login(error, &selectors, caller))?,
         };
+        if confirm::is_needed(&proof, request.headers()) {
+            return Ok(confirm::page(request.uri().query().unwrap_or_default()));
+        }
         let minted = self.mint(proof, selectors, pbx, caller).await?;
         self.hand_over(minted, pbx, caller).await
     }
 
     /// Mints a session for a proven caller.
-    async fn mint(&self, proof: Proof, selectors: Selectors, pbx: Side<'_>, caller: &Caller) -> Result<Minted, Error> {
-        let once = proof.spends().cloned();
+    pub(super) async fn mint(
+        &self,
+        proof: Proof,
+        selectors: Selectors,
+        pbx: Side<'_>,
+        caller: &Caller,
+    ) -> Result<Minted, Error> {
+        let (by_itself, once) = (proof.is_ambient(), proof.spends().cloned());
         let principal = self.choose(Act::Pbx, proof, &selectors.wish, caller)?;
-        self.mint_for(&principal, once.as_ref(), &selectors, pbx, caller).await
+        let minted = self.mint_for(&principal, once.as_ref(), &selectors, pbx, caller).await;
+        // Whoever follows a link of ours brings the credentials that travel by themselves, and no others.
+        minted.map_err(|error| if by_itself { error } else { error.without_links() })
     }
 
     /// Mints a session for a caller with all its claims.
@@ -185,25 +217,26 @@ impl Proxy {
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Minted, Error> {
-        let grant = self.grant_pbx(principal, &selectors.wish, caller)?;
+        let grant = self.grant_pbx(principal, selectors, caller)?;
         let language = language(selectors.language.as_ref(), &grant, pbx.settings)?;
         let facts = Facts {
             principal: Some(principal),
             rule: Some(grant.rule()),
-            account: Some(grant.account().to_string()),
+            account: Some(grant.role().to_string()),
+            level: Some(grant.role().level()),
             ..Facts::default()
         };
         let pending = self.pending(Act::Pbx, caller, &facts);
         let minted = match self.spend(Act::Pbx, once, caller, &facts).await {
-            Ok(()) => Ok(pbx.sessions.mint(grant.account()).await),
+            Ok(()) => Ok(pbx.sessions.mint(grant.role()).await),
             Err(error) => Err(error),
         };
         pending.settle();
         match minted? {
             Ok(session) => {
-                self.shared.issued.note(&session, grant.account(), Instant::now());
+                self.shared.issued.note(&session, grant.role(), Instant::now());
                 self.granted(Act::Pbx, caller, &facts);
-                Ok(Minted { session, account: grant.account().clone(), language })
+                Ok(Minted { session, role: grant.role().clone(), language })
             }
             Err(error) => {
                 self.failed(Act::Pbx, caller, &facts, &error.to_string());
@@ -212,31 +245,36 @@ impl Proxy {
         }
     }
 
-    async fn hand_over(&self, minted: Minted, pbx: Side<'_>, caller: &Caller) -> Result<Response<Body>, Error> {
-        let host = self.pbx_host(&minted.account, pbx, caller)?;
+    pub(super) async fn hand_over(
+        &self,
+        minted: Minted,
+        pbx: Side<'_>,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Error> {
+        let host = self.pbx_host(&minted.role, pbx, caller)?;
         if pbx.settings.handoff == Handoff::Cookie && host == caller.authority.host {
             return self.land(&minted.session, minted.language.as_ref(), pbx, caller).await;
         }
-        Ok(reply::redirect(StatusCode::SEE_OTHER, &self.address(&minted, host, pbx, caller)?))
+        Ok(reply::redirect(StatusCode::SEE_OTHER, &self.address(&minted, host, pbx, caller).await?))
     }
 
     /// Writes the address at which a browser that is elsewhere finds its session.
-    fn address(&self, minted: &Minted, host: String, pbx: Side<'_>, caller: &Caller) -> Result<String, Error> {
+    async fn address(&self, minted: &Minted, host: String, pbx: Side<'_>, caller: &Caller) -> Result<String, Error> {
         let settings = pbx.settings;
         match settings.handoff {
             Handoff::Link => {
                 let authority = caller.authority.with_host(&host);
                 Ok(landing::link(&authority, &settings.landing, &minted.session, minted.language.as_ref()))
             }
-            Handoff::Cookie => self.ticket(minted, host, caller),
+            Handoff::Cookie => self.ticket(minted, host, caller).await,
         }
     }
 
     /// Writes the address at which the browser finds its session on another host.
-    pub(super) fn ticket(&self, minted: &Minted, host: String, caller: &Caller) -> Result<String, Error> {
+    pub(super) async fn ticket(&self, minted: &Minted, host: String, caller: &Caller) -> Result<String, Error> {
         let authority = caller.authority.with_host(&host);
         let handed = Handed { token: minted.session.clone(), language: minted.language.clone(), host };
-        let ticket = self.shared.tickets.issue(handed, Instant::now()).map_err(|_| Error::Full)?;
+        let ticket = self.shared.tickets.issue(&handed.text()).await.map_err(Error::Unkept)?;
         Ok(format!("https://{authority}/auth/callgate/ticket?t={}", ticket.expose()))
     }
 
@@ -251,7 +289,14 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let host = &caller.authority.raw;
+        let owner = self.shared.issued.account(token.expose(), Instant::now());
+        if let Some(owner) = &owner {
+            self.thawed(owner)?;
+        }
         let cookies = pbx.sessions.exchange(token, host.clone()).await?;
+        if let Some(owner) = &owner {
+            self.note_sessions(&cookies, owner);
+        }
         if let Some(language) = language
             && let Err(error) = pbx.sessions.speak(language, &cookies, host.clone()).await
         {
@@ -266,19 +311,19 @@ impl Proxy {
 
     /// Finds the host name under which the browser meets the PBX: the one it is at; the granted domain, by which the PBX
     /// picks the tenant; the first that is configured.
-    pub(super) fn pbx_host(&self, account: &Account, pbx: Side<'_>, caller: &Caller) -> Result<String, Error> {
+    pub(super) fn pbx_host(&self, role: &Role, pbx: Side<'_>, caller: &Caller) -> Result<String, Error> {
         let own = &caller.authority.host;
         if self.is_pbx_host(own) {
             return Ok(own.clone());
         }
         let hosts = &pbx.settings.upstream.hosts;
-        let domain = account.domain().as_str();
+        let domain = role.domain().as_str();
         if pbx.settings.upstream.lists(domain) {
             return Ok(domain.to_owned());
         }
         let first = hosts.iter().find_map(HostPattern::exact);
         first.map(str::to_owned).ok_or_else(|| {
-            tracing::warn!(%account, "no host of [pbx] hosts is a name to send the browser to");
+            tracing::warn!(account = %role, "no host of [pbx] hosts is a name to send the browser to");
             Error::Forbidden
         })
     }
@@ -318,13 +363,17 @@ impl Proxy {
         let selectors = Selectors::read(small::read(body, form, self.config.server.timeouts.header).await?)?;
         let wants_all = !proof.is_ambient() || reply::accepts(&head.headers, b"application/vnd.callgate+json");
         let minted = self.mint(proof, selectors, pbx, caller).await?;
-        if wants_all { self.describe(minted, pbx, caller) } else { Ok(reply::json(&json!(minted.session.expose()))) }
+        if wants_all {
+            self.describe(minted, pbx, caller).await
+        } else {
+            Ok(reply::json(&json!(minted.session.expose())))
+        }
     }
 
     /// Describes the session to a program that will send a browser to it.
-    fn describe(&self, minted: Minted, pbx: Side<'_>, caller: &Caller) -> Result<Response<Body>, Error> {
-        let host = self.pbx_host(&minted.account, pbx, caller)?;
-        let url = self.address(&minted, host, pbx, caller)?;
+    async fn describe(&self, minted: Minted, pbx: Side<'_>, caller: &Caller) -> Result<Response<Body>, Error> {
+        let host = self.pbx_host(&minted.role, pbx, caller)?;
+        let url = self.address(&minted, host, pbx, caller).await?;
         let life = match pbx.settings.handoff {
             Handoff::Link => SESSION_LIFE,
             Handoff::Cookie => TOKEN_LIFE,
@@ -350,8 +399,8 @@ impl Proxy {
         self.within(self.shared.limits.failures.peek(&client_key(caller.origin.client)))?;
         let mut fields = Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?;
         let ticket = fields.take("t").ok_or(Error::Malformed("the parameter t is missing"))?;
-        let handed =
-            self.shared.tickets.redeem(&ticket, Instant::now()).filter(|handed| handed.host == caller.authority.host);
+        let handed = self.shared.tickets.redeem(&ticket).await.map_err(Error::Unkept)?;
+        let handed = handed.as_ref().and_then(Handed::read).filter(|handed| handed.host == caller.authority.host);
         let Some(handed) = handed else { return Err(self.unknown_ticket(request.headers(), caller)) };
         self.land(&handed.token, handed.language.as_ref(), pbx, caller).await
     }

@@ -8,6 +8,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
 
 use super::body::Exchange;
+use super::frozen::Leash;
 use super::interim::Interims;
 use crate::message::guard::Refusal;
 use crate::message::origin::Origin;
@@ -55,6 +56,8 @@ pub struct Tunnel {
     pub far: Far,
     /// Counts as an exchange in flight, and is logged at its end.
     pub exchange: Exchange,
+    /// What ends it before its time.
+    pub leash: Leash,
 }
 
 /// Facts from which a connection's deadline follows.

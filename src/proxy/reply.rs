@@ -22,7 +22,7 @@ const POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'");
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;color:#1f2933;background:#f5f7fa;margin:0;display:grid;place-items:center;\
 min-height:100vh}main{background:#fff;border-radius:12px;box-shadow:0 1px 4px #0002;padding:2rem 2.5rem;max-width:28rem}\
-h1{font-size:1.25rem;margin:0 0 .5rem}p:last-child{margin:0}a{color:#2f5bea}small{color:#52606d}";
+h1{font-size:1.25rem;margin:0 0 .5rem}p:last-child{margin:0}button{font:inherit;padding:.5rem 1.25rem;border:0;border-radius:8px;background:#2f5bea;color:#fff}a{color:#2f5bea}small{color:#52606d}";
 
 /// The one script of ours. A fragment is put behind the address only if it is one.
 const SCRIPT: &str = "let a=document.querySelector(\"a\"),d=a.dataset,s,f=\"\";\
@@ -95,7 +95,22 @@ pub(super) fn empty(status: StatusCode) -> Response<Body> {
 /// Answers with JSON.
 #[must_use]
 pub(super) fn json(value: &serde_json::Value) -> Response<Body> {
-    answer(StatusCode::OK, JSON, value.to_string())
+    json_with(StatusCode::OK, value)
+}
+
+/// Answers with a status and JSON.
+#[must_use]
+pub(super) fn json_with(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
+    answer(status, JSON, value.to_string())
+}
+
+/// Answers with a page that loads nothing, and of which no other site learns.
+#[must_use]
+pub(super) fn html(status: StatusCode, title: &str, main: &str) -> Response<Body> {
+    let mut response = answer(status, HTML, page(title, "", main));
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
 }
 
 /// Sends the browser elsewhere, without telling that place where it came from.
@@ -118,6 +133,21 @@ pub(super) fn step(path: &str) -> Response<Body> {
     let mut response = answer(StatusCode::OK, HTML, body);
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
     response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+/// Asks a person to press a button, which leads to a path of this site. Of a page without a referrer, its form would not
+/// tell its origin either, so this site alone is told.
+#[must_use]
+pub(super) fn button(path: &str) -> Response<Body> {
+    let form = format!(
+        "<h1>Open the telephone</h1><p>Somebody sent you a link that logs you in, once.</p>\
+         <form method=\"post\" action=\"{}\"><button autofocus>Continue</button></form>",
+        escape(path)
+    );
+    let mut response = answer(StatusCode::OK, HTML, page("Open the telephone", "", &form));
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     response
 }
 
@@ -220,6 +250,7 @@ fn capital(text: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
+/// Writes a text so that it is nothing but text in a page.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {

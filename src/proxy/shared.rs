@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::pbx::Handed;
+use super::frozen::Frozen;
 use crate::auth::{Jwks, KeySource, Provider, SealKey};
 use crate::config::{self, Config, JwtKeys, MethodKind};
 use crate::limit::{DistinctKeys, Limits};
@@ -22,8 +22,6 @@ use crate::upstream::Connector;
 const TICKET_LIFE: Duration = Duration::from_secs(10);
 /// How often the store is swept. A file that could not be written is tried again by that, too.
 const SWEEP: Duration = Duration::from_secs(10);
-/// How many tickets may be out at once.
-const TICKETS: usize = 10_000;
 
 /// A set of keys that is fetched, and the methods that it is for.
 type Fetching = (Vec<String>, Arc<Jwks>);
@@ -32,11 +30,12 @@ type Fetching = (Vec<String>, Arc<Jwks>);
 pub struct Shared {
     pub(super) limits: Limits,
     pub(super) distinct_keys: Option<Arc<DistinctKeys>>,
-    pub(super) tickets: Arc<Tickets<Handed>>,
+    pub(super) tickets: Tickets,
     pub(super) breaker: Arc<Breaker>,
     /// The sessions that went out; they outlive every configuration.
     pub(super) issued: Arc<Issued>,
     pub(super) store: Arc<Store>,
+    pub(super) frozen: Arc<Frozen>,
     /// The identity providers by the names of their methods, each with the key of its cookies.
     pub(super) providers: HashMap<String, (Arc<Provider>, Arc<SealKey>)>,
     /// What seals cookies where no key is configured.
@@ -59,11 +58,12 @@ impl Shared {
         Ok(Self {
             limits: Limits::new(&config.limits),
             distinct_keys: distinct_keys(config),
-            tickets: Arc::new(Tickets::new(TICKETS, TICKET_LIFE)),
+            tickets: Tickets::new(Arc::clone(&store), TICKET_LIFE),
             breaker: Arc::default(),
             providers: providers(config, &seal)?,
             seal,
             issued: Arc::default(),
+            frozen: Arc::new(Frozen::new(Arc::clone(&store))),
             store,
             app: config.app.as_ref().map(|app| Connector::new(&app.upstream)).transpose()?,
             pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream)).transpose()?,
@@ -78,9 +78,9 @@ impl Shared {
     pub fn successor(&self, before: &Config, config: &Config) -> Result<Self, rustls::Error> {
         let mut next = Self {
             limits: self.limits.successor(&config.limits),
-            tickets: Arc::clone(&self.tickets),
             jwks: jwks(config, &self.jwks)?,
             issued: Arc::clone(&self.issued),
+            frozen: Arc::clone(&self.frozen),
             ..Self::with_seal(config, Arc::clone(&self.store), Arc::clone(&self.seal))?
         };
         let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
@@ -105,6 +105,12 @@ impl Shared {
             next.pbx.clone_from(&self.pbx);
         }
         Ok(next)
+    }
+
+    /// Returns who is frozen.
+    #[must_use]
+    pub const fn frozen(&self) -> &Arc<Frozen> {
+        &self.frozen
     }
 
     /// Finds the keys of a method.

@@ -178,7 +178,8 @@ async fn serve_h1(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
         if let Some(stream) = io.tcp() {
             upstream::keep_alive(stream);
         }
-        let end = Box::pin(upstream::join(io, early, tunnel.far, patience(watch.timeouts))).await;
+        let cut = pin!(tunnel.leash.cut());
+        let end = Box::pin(upstream::join(io, early, tunnel.far, patience(watch.timeouts), cut)).await;
         tunnel.exchange.carried(end);
     } else if ended == Ended::Itself {
         Box::pin(io.linger(&parts.read_buf)).await;
@@ -225,7 +226,8 @@ async fn serve_h2(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
 /// Joins a stream of HTTP/2 with the upstream, once its answer is out.
 async fn carry(stream: OnUpgrade, mut tunnel: Tunnel, patience: Patience) {
     let Ok(stream) = stream.await else { return };
-    let end = upstream::join(TokioIo::new(stream), Bytes::new(), tunnel.far, patience).await;
+    let cut = pin!(tunnel.leash.cut());
+    let end = upstream::join(TokioIo::new(stream), Bytes::new(), tunnel.far, patience, cut).await;
     tunnel.exchange.carried(end);
 }
 

@@ -11,7 +11,7 @@ use crate::config::{Certificate, Config};
 use crate::observe::Logs;
 use crate::observe::health::Parts;
 use crate::observe::metrics::{Freshness, Tally};
-use crate::proxy::{Proxy, Shared};
+use crate::proxy::{Frozen, Proxy, Shared};
 use crate::state::Store;
 use crate::tls::server::Doors;
 
@@ -65,6 +65,11 @@ impl Snapshot {
     /// Builds one worker's proxy; one that goes before it leaves its upstream connections to it.
     pub(super) fn proxy(&self, before: Option<&Proxy>, tally: &Tally) -> Result<Proxy, http::uri::InvalidUri> {
         Proxy::new(Arc::clone(&self.config), Arc::clone(&self.shared), self.logs.clone(), before, tally.clone())
+    }
+
+    /// Returns who is frozen.
+    pub(super) fn frozen(&self) -> &Frozen {
+        self.shared.frozen()
     }
 
     pub(super) const fn logs(&self) -> &Logs {

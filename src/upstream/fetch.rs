@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -137,17 +138,51 @@ where
         let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|_| FetchError::Body)?;
         Ok(Response::from_parts(head, body.to_bytes()))
     };
+    let mut answer = pin!(answer);
     tokio::select! {
-        biased;
-        answer = answer => answer,
-        // It ends before the answer does only when it fails.
-        ended = connection => Err(ended.err().map_or(FetchError::Body, FetchError::Broken)),
+        answer = &mut answer => return answer,
+        ended = connection => ended.map_err(FetchError::Broken)?,
     }
+    // The server has closed behind its answer.
+    answer.await
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// Fetches from a server that says this and closes.
+    async fn fetched(said: &'static str) -> Result<Response<Bytes>, FetchError> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}/jwks", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await.unwrap();
+            stream.write_all(said.as_bytes()).await.unwrap();
+        });
+        let trust = Trust { ca: None, server_name: None, pins: Vec::new(), skip_verify: false };
+        let fetcher = Fetcher::new(&trust, Duration::from_secs(10)).unwrap();
+        let fetched = fetcher.fetch(Request::get(uri).body(Bytes::new()).unwrap()).await;
+        server.await.unwrap();
+        fetched
+    }
+
+    #[tokio::test]
+    async fn a_server_may_close_behind_its_answer_and_not_within() {
+        for said in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            "HTTP/1.0 200 OK\r\n\r\nok",
+        ] {
+            assert_eq!(fetched(said).await.unwrap().into_body(), "ok", "{said}");
+        }
+        for said in ["", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok", "HTTP/1.1 200 OK\r\nConten"] {
+            assert!(fetched(said).await.is_err(), "{said}");
+        }
+    }
 
     #[track_caller]
     fn check(uri: &str, expected: Option<(&str, u16)>) {

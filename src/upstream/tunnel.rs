@@ -61,13 +61,14 @@ pub fn keep_alive(stream: &TcpStream) {
     }
 }
 
-/// Carries bytes both ways until both sides have ended, one fails, or patience does.
+/// Carries bytes both ways until both sides have ended, one fails, patience does, or it is cut.
 ///
 /// An end of one direction is passed on, and the other direction goes on (half-close).
 /// `early` is what the client sent behind its request.
-pub async fn join<S>(mut near: S, early: Bytes, far: Far, patience: Patience) -> End
+pub async fn join<S, C>(mut near: S, early: Bytes, far: Far, patience: Patience, mut cut: Pin<&mut C>) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin,
+    C: Future<Output = ()>,
 {
     let mut wire = far.wire;
     if let Some(stream) = wire.tcp() {
@@ -77,6 +78,9 @@ where
     let mut alarm = Alarm::default();
     let mut quiet_since = Instant::now();
     let why = poll_fn(|cx| {
+        if cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(TunnelEnd::Frozen);
+        }
         let before = (up.carried, down.carried);
         let ended_up = up.poll(cx, &mut near, &mut wire);
         let ended_down = down.poll(cx, &mut wire, &mut near);

@@ -221,6 +221,7 @@ async fn a_log_that_cannot_be_written_is_not_ready_and_its_lines_are_counted() {
         subject: None,
         rule: None,
         account: None,
+        level: None,
         reason: None,
         claims: Vec::new(),
     };

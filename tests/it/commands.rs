@@ -34,11 +34,11 @@ pub fn callgate(arguments: &[&str]) -> Command {
 }
 
 /// Runs a command to its end while the stand-ins go on.
-async fn run(mut command: Command) -> Output {
+pub async fn run(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -57,6 +57,7 @@ async fn every_command_explains_itself() {
         (&["run", "--help"], "--config"),
         (&["demo", "--help"], "--listen"),
         (&["check", "--help"], "--online"),
+        (&["explain", "--help"], "--running"),
         (&["hash", "--help"], "--generate"),
         (&["--version"], env!("CARGO_PKG_VERSION")),
     ] {

@@ -69,7 +69,7 @@ impl Gate {
         secret(&dir, "privkey.pem", &certificate.key);
         secret(&dir, "voximplant.htdigest", &users.join("\n"));
         let config = configuration(text, &dir)?;
-        let (logs, memory) = Logs::memory(config.log.format);
+        let (logs, memory) = Logs::in_memory(&config).unwrap();
         let server = Server::start(config, logs.clone()).unwrap();
         let (addr, redirect) = (server.addresses()[0], server.redirect_address());
         let admin = server.admin_address().unwrap();
@@ -85,6 +85,12 @@ impl Gate {
     pub async fn reload(&mut self, text: &str) -> Result<(), callgate::server::ReloadError> {
         let config = configuration(text, &self.dir).unwrap_or_else(|problems| panic!("{problems}"));
         self.server.as_mut().unwrap().reload(config).await
+    }
+
+    /// Writes the configuration as a file, for the program's commands, and returns its path.
+    pub fn file(&self) -> String {
+        secret(&self.dir, "proxy.toml", &whole(&self.text));
+        self.dir.path().join("proxy.toml").display().to_string()
     }
 
     /// Starts a gate with one worker that passes everything to one plain upstream.
@@ -186,6 +192,13 @@ impl Gate {
         self.memory.text()
     }
 
+    /// Returns what is in the files of the audit log, `audit.log` and those that tests move it to.
+    pub fn audit(&self) -> String {
+        self.logs.flush();
+        let files = ["audit.log.2", "audit.log.1", "audit.log"].map(|name| self.dir.path().join(name));
+        files.map(|path| fs::read_to_string(path).unwrap_or_default()).concat()
+    }
+
     /// Waits for a line of the access or audit log that contains all these texts, and returns it.
     pub async fn line(&self, parts: &[&str]) -> String {
         let mut found = None;
@@ -226,6 +239,7 @@ impl Gate {
     fn search_logs(&self) {
         if !std::thread::panicking() {
             self.search(&self.log());
+            self.search(&self.audit());
             self.search(&self.events());
         }
     }
@@ -265,16 +279,20 @@ impl Drop for Gate {
 }
 
 fn configuration(text: &str, dir: &TempDir) -> Result<config::Config, config::Problems> {
-    let tls = if text.starts_with("tls = ") { "" } else { "tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }" };
-    let admin = if text.contains("[admin]") { "" } else { "[admin]\nlisten = \"unix:admin.sock\"\n" };
-    let text = format!("listen = \"127.0.0.1:0\"\n{tls}\n{text}\n{admin}");
     let password = callgate::demo::vodia::Options::default().admin_password;
-    config::parse(&text, dir.path(), &|name| match name {
+    config::parse(&whole(text), dir.path(), &|name| match name {
         "PBX_ADMIN" => Some(password.clone()),
         "OIDC_SECRET" => Some(crate::oidc::SECRET.to_owned()),
         "OIDC_KEY" => Some(crate::oidc::KEY.to_owned()),
         _ => None,
     })
+}
+
+/// Adds what every gate of the tests has.
+fn whole(text: &str) -> String {
+    let tls = if text.starts_with("tls = ") { "" } else { "tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }" };
+    let admin = if text.contains("[admin]") { "" } else { "[admin]\nlisten = \"unix:admin.sock\"\n" };
+    format!("listen = \"127.0.0.1:0\"\n{tls}\n{text}\n{admin}")
 }
 
 /// Writes a file that only its owner may read.

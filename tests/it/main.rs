@@ -5,14 +5,17 @@
 
 mod admin;
 mod anatomy;
+mod audit;
 mod browser;
 mod bulk;
 mod bytes;
 mod cached;
 mod callers;
 mod commands;
+mod credentials;
 mod drain;
 mod expect;
+mod explain;
 mod failover;
 mod framing;
 mod guard;
@@ -24,6 +27,8 @@ mod http2;
 mod identity;
 mod inject;
 mod interim;
+mod issuer;
+mod jwt;
 mod liar;
 mod limits;
 mod load;

@@ -1,12 +1,18 @@
 //! `[[allow]]`: who may become whom.
 
+mod table;
+mod when;
+
 use super::auth::Methods;
 use super::upstream::languages;
 use super::values::{account, distinct, voximplant_user};
+use crate::config::Dialect;
 use crate::config::document::{Node, Table};
-use crate::model::account::Domain;
-use crate::model::grant::{PbxTemplate, REDIRECT, Rule};
-use crate::model::template::Template;
+use crate::config::source::Surroundings;
+use crate::model::account::{Domain, Level};
+use crate::model::condition::When;
+use crate::model::grant::{Choose, Lookup, PbxTemplate, REDIRECT, Rule};
+use crate::model::template::{ROW, Template};
 
 /// What the other tables offer to rules.
 pub(super) struct Offer<'m, 'd, 'i> {
@@ -14,17 +20,19 @@ pub(super) struct Offer<'m, 'd, 'i> {
     pub(super) methods: &'m Methods<'d, 'i>,
     /// Is there a PBX administrator?
     pub(super) pbx_admin: bool,
+    /// How administrators' sessions are asked for; none: `[pbx]` is missing or wrong.
+    pub(super) dialect: Option<Dialect>,
     /// Is there `[voximplant]`?
     pub(super) voximplant: bool,
 }
 
 /// Reads the rules, in the order they are tried.
-pub(super) fn rules(tables: &[Node<'_, '_>], offer: &Offer<'_, '_, '_>) -> Vec<Rule> {
+pub(super) fn rules(tables: &[Node<'_, '_>], offer: &Offer<'_, '_, '_>, around: &Surroundings<'_>) -> Vec<Rule> {
     let rules = tables.iter().enumerate();
-    rules.filter_map(|(index, node)| node.table(|table| rule(table, index + 1, offer))).collect()
+    rules.filter_map(|(index, node)| node.table(|table| rule(table, index + 1, offer, around))).collect()
 }
 
-fn rule(table: &Table<'_, '_>, number: usize, offer: &Offer<'_, '_, '_>) -> Option<Rule> {
+fn rule(table: &Table<'_, '_>, number: usize, offer: &Offer<'_, '_, '_>, around: &Surroundings<'_>) -> Option<Rule> {
     let name = table.get("name").and_then(|node| node.word().map(str::to_owned));
     let auth = table.get("auth");
     if auth.is_none() && offer.methods.named.is_empty() {
@@ -33,19 +41,37 @@ fn rule(table: &Table<'_, '_>, number: usize, offer: &Offer<'_, '_, '_>) -> Opti
             "add `whoami` to [app], or an [[auth]] table, or auth = \"redirect\" here",
         );
     }
-    let methods = auth.and_then(|node| method_names(node, offer.methods));
+    let methods = auth.clone().and_then(|node| method_names(node, offer.methods));
+    let choose = table.get("choose").and_then(|node| node.choice(&CHOICES));
+    let (table_node, when) = (table.get("table"), table.get("when"));
+    let when = when.map(|node| when::when(&node, table_node.is_some()));
+    let lookup = table_node.map(|node| table::lookup(&node, choose.is_some(), around));
+    let columns = lookup.as_ref().and_then(Option::as_ref);
     let (pbx, voximplant) = (table.get("pbx"), table.get("voximplant"));
     if pbx.is_none() && voximplant.is_none() {
         table.refuse::<()>("allows nothing", "add pbx = { domain = \"…\", account = \"…\" } or voximplant = \"…\"");
     }
+    let pbx = pbx.and_then(|node| {
+        let template = pbx_template(&node, columns, offer)?;
+        check_level(&node, template.level(), auth.as_ref(), methods.as_deref());
+        Some(template)
+    });
+    let voximplant = voximplant.and_then(|node| voximplant_template(&node, columns, offer));
+    let languages = table.get("languages").and_then(|node| languages(&node));
     Some(Rule {
         name: name.unwrap_or_else(|| format!("rule {number}")),
         methods,
-        pbx: pbx.and_then(|node| pbx_template(&node, offer)),
-        voximplant: voximplant.and_then(|node| voximplant_template(&node, offer)),
-        languages: table.get("languages").and_then(|node| languages(&node)),
+        // What could not be read must not read as if it were not written.
+        when: when.map_or_else(|| Some(When::default()), |when| when)?,
+        table: lookup.map_or(Some(None), |lookup| lookup.map(Some))?,
+        pbx,
+        voximplant,
+        choose,
+        languages,
     })
 }
+
+const CHOICES: [(&str, Choose); 2] = [("first", Choose::First), ("ask", Choose::Ask)];
 
 fn method_names(node: Node<'_, '_>, methods: &Methods<'_, '_>) -> Option<Vec<String>> {
     distinct(&node.one_or_many()?, "method", |node| method_name(node, methods))
@@ -60,7 +86,7 @@ fn method_name(node: &Node<'_, '_>, methods: &Methods<'_, '_>) -> Option<String>
     node.refuse_word(format_args!("there is no method `{name}`"), name, &known)
 }
 
-fn pbx_template(node: &Node<'_, '_>, offer: &Offer<'_, '_, '_>) -> Option<PbxTemplate> {
+fn pbx_template(node: &Node<'_, '_>, columns: Option<&Lookup>, offer: &Offer<'_, '_, '_>) -> Option<PbxTemplate> {
     if !offer.pbx_admin {
         node.refuse::<()>(
             "there is no administrator to open sessions",
@@ -68,35 +94,97 @@ fn pbx_template(node: &Node<'_, '_>, offer: &Offer<'_, '_, '_>) -> Option<PbxTem
         );
     }
     node.table(|table| {
-        let domain = table.require("domain").and_then(|node| domain_template(&node));
-        let account = table.require("account").and_then(|node| account_template(&node));
-        Some(PbxTemplate { domain: domain?, account: account? })
+        let level = table.get("level").map_or(Some(Level::User), |node| level(&node, offer.dialect));
+        let domain = table.require("domain").and_then(|node| domain_template(&node, columns));
+        let account = match level? {
+            Level::User => table.require("account"),
+            Level::Domain | Level::Admin => table.get("account"),
+        };
+        Some(match level? {
+            Level::User => PbxTemplate::User { domain: domain?, account: account_template(&account?, columns)? },
+            Level::Domain => PbxTemplate::TenantAdmin { domain: without(account, domain)? },
+            Level::Admin => PbxTemplate::SystemAdmin { domain: without(account, domain)? },
+        })
     })
 }
 
-fn domain_template(node: &Node<'_, '_>) -> Option<Template> {
-    let template: Template = node.parsed()?;
+fn level(node: &Node<'_, '_>, dialect: Option<Dialect>) -> Option<Level> {
+    let level = node.choice(&LEVELS)?;
+    if level == Level::Admin && dialect == Some(Dialect::Legacy) {
+        return node.refuse(
+            "the legacy dialect has no login for administrators of the system",
+            "write dialect = \"modern\" into [pbx] if the PBX speaks it, or level = \"domain\" here",
+        );
+    }
+    Some(level)
+}
+
+const LEVELS: [(&str, Level); 3] = [
+    (Level::User.as_str(), Level::User),
+    (Level::Domain.as_str(), Level::Domain),
+    (Level::Admin.as_str(), Level::Admin),
+];
+
+/// An account beside an administrator's level would be there for nothing, and mislead.
+fn without(account: Option<Node<'_, '_>>, domain: Option<Template>) -> Option<Template> {
+    match account {
+        Some(account) => account.refuse("an administrator has no account", "remove `account`, or `level`"),
+        None => domain,
+    }
+}
+
+/// Whoever may become an administrator is to be proven by methods that are named for it.
+fn check_level(pbx: &Node<'_, '_>, level: Level, auth: Option<&Node<'_, '_>>, methods: Option<&[String]>) {
+    if level == Level::User {
+        return;
+    }
+    match auth {
+        None => pbx.refuse(
+            "an administrator's level, and any method may prove who the caller is",
+            "name the methods that may: auth = \"…\"",
+        ),
+        Some(node) if methods.is_some_and(|methods| methods.iter().any(|name| name == REDIRECT)) => {
+            node.refuse("a redirect names an account, which no administrator has", "leave `redirect` to other rules")
+        }
+        Some(_) => Some(()),
+    };
+}
+
+fn domain_template(node: &Node<'_, '_>, table: Option<&Lookup>) -> Option<Template> {
+    let template = template(node, table)?;
     match template.literal().map(str::parse::<Domain>) {
         Some(Err(error)) => node.refuse(error, "write a host name, or a claim in braces: \"{tenant}.example.com\""),
         Some(Ok(_)) | None => Some(template),
     }
 }
 
-fn account_template(node: &Node<'_, '_>) -> Option<Template> {
-    let template: Template = node.parsed()?;
+fn account_template(node: &Node<'_, '_>, table: Option<&Lookup>) -> Option<Template> {
+    let template = template(node, table)?;
     if let Some(literal) = template.literal() {
         account(node, literal)?;
     }
     Some(template)
 }
 
-fn voximplant_template(node: &Node<'_, '_>, offer: &Offer<'_, '_, '_>) -> Option<Template> {
+fn voximplant_template(node: &Node<'_, '_>, table: Option<&Lookup>, offer: &Offer<'_, '_, '_>) -> Option<Template> {
     if !offer.voximplant {
         node.refuse::<()>("there are no Voximplant users", "add [voximplant] with `users`");
     }
-    let template: Template = node.parsed()?;
+    let template = template(node, table)?;
     if let Some(literal) = template.literal() {
         voximplant_user(node, literal)?;
+    }
+    Some(template)
+}
+
+/// Reads a template; what it takes from the rule's table must be a column there.
+fn template(node: &Node<'_, '_>, table: Option<&Lookup>) -> Option<Template> {
+    let template: Template = node.parsed()?;
+    let Some(Lookup { table, .. }) = table else { return Some(template) };
+    let columns: Vec<_> = table.columns().iter().map(String::as_str).collect();
+    let unknown = template.claims().filter_map(|name| name.strip_prefix(ROW)).find(|name| !columns.contains(name));
+    if let Some(name) = unknown {
+        return node.refuse_word(format_args!("the table has no column `{name}`"), name, &columns);
     }
     Some(template)
 }

@@ -4,6 +4,7 @@ mod app;
 mod header;
 mod jwt;
 mod key;
+mod link;
 mod mtls;
 mod oidc;
 
@@ -53,7 +54,7 @@ impl<'d, 'i> Methods<'d, 'i> {
             // A cookie is all that these look at: it cannot be ignored for its own sake.
             let ignore_cookies = match kind {
                 Kind::App | Kind::Oidc => None,
-                Kind::Key | Kind::Jwt | Kind::Header | Kind::Mtls => {
+                Kind::Key | Kind::Jwt | Kind::Link | Kind::Header | Kind::Mtls => {
                     table.get("ignore_cookies").and_then(|node| node.boolean())
                 }
             };
@@ -62,12 +63,18 @@ impl<'d, 'i> Methods<'d, 'i> {
                 Kind::Key => key::read(table, self, around).map(MethodKind::Key),
                 Kind::Header => header::read(table, around).map(MethodKind::Header),
                 Kind::Mtls => mtls::read(table, around).map(MethodKind::Mtls),
+                Kind::Link => link::read(table, self, around).map(MethodKind::Link),
                 Kind::Jwt => jwt::read(table, self, around).map(MethodKind::Jwt),
                 Kind::Oidc => oidc::read(table, around).map(MethodKind::Oidc),
             };
             Some(Method { name: name?.to_owned(), kind: kind?, ignore_cookies: ignore_cookies.unwrap_or_default() })
         });
         self.methods.extend(method);
+    }
+
+    /// Warns of methods whose credentials work once, where a restart forgets which were used.
+    pub(super) fn warn_forgetful(&self) {
+        link::warn_forgetful(self);
     }
 
     /// Checks what methods must know of each other and of the listeners.
@@ -84,16 +91,18 @@ enum Kind {
     App,
     Key,
     Jwt,
+    Link,
     Header,
     Mtls,
     Oidc,
 }
 
 /// The types by the words that name them, which also name a method that has no name of its own.
-const KINDS: [(&str, Kind); 6] = [
+const KINDS: [(&str, Kind); 7] = [
     ("app", Kind::App),
     ("key", Kind::Key),
     ("jwt", Kind::Jwt),
+    ("link", Kind::Link),
     ("header", Kind::Header),
     ("mtls", Kind::Mtls),
     ("oidc", Kind::Oidc),

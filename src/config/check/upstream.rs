@@ -9,7 +9,9 @@ use super::values::{distinct, duration_or};
 use super::{tls, values};
 use crate::config::document::{Node, Table};
 use crate::config::source::Surroundings;
-use crate::config::{Admin, App, Handoff, HostPattern, HostPort, Pbx, Pin, Trust, Upstream, UpstreamTimeouts, Url};
+use crate::config::{
+    Admin, App, Dialect, Handoff, HostPattern, HostPort, Pbx, Pin, Trust, Upstream, UpstreamTimeouts, Url,
+};
 use crate::model::account::Language;
 use crate::model::loopback::is_loopback;
 
@@ -47,13 +49,25 @@ pub(super) fn pbx(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Pb
     let handoff =
         table.get("handoff").and_then(|node| node.choice(&[("link", Handoff::Link), ("cookie", Handoff::Cookie)]));
     let handoff = handoff.unwrap_or(Handoff::Link);
+    let dialect = table.get("dialect").and_then(|node| node.choice(&DIALECTS));
+    let dialect = dialect.unwrap_or_else(|| default_dialect(handoff));
     let landing = table.get("landing").and_then(|node| values::path(&node));
     let landing = landing.unwrap_or_else(|| default_landing(handoff).to_owned());
     let languages = table.get("languages").and_then(|node| languages(&node));
     let languages = languages.unwrap_or_else(default_languages);
     let timeout = duration_or(table, "timeout", Duration::from_secs(3));
     let admin = admin(table, upstream.as_ref(), around);
-    Some(Pbx { upstream: upstream?, admin, handoff, landing, languages, timeout })
+    Some(Pbx { upstream: upstream?, admin, handoff, dialect, landing, languages, timeout })
+}
+
+const DIALECTS: [(&str, Dialect); 2] = [("legacy", Dialect::Legacy), ("modern", Dialect::Modern)];
+
+/// Versions that hand over by cookie are the newer ones.
+const fn default_dialect(handoff: Handoff) -> Dialect {
+    match handoff {
+        Handoff::Link => Dialect::Legacy,
+        Handoff::Cookie => Dialect::Modern,
+    }
 }
 
 const fn default_landing(handoff: Handoff) -> &'static str {

@@ -159,6 +159,8 @@ labels! {
         Caller = "caller",
         /// By account or Voximplant user.
         Account = "account",
+        /// By administrator.
+        Admin = "admin",
         /// By refusals of an address.
         Failures = "failures",
         /// Password logins that pass through.
@@ -253,6 +255,8 @@ labels! {
         Failed = "failed",
         /// It was cut off here, at the end of a drain, or ended before it began.
         Cut = "cut",
+        /// Its account was frozen.
+        Frozen = "frozen",
     }
 
     /// What came of fetching keys.

@@ -1,5 +1,6 @@
 //! What is told of a login that was rehearsed, for people and for programs.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::Hash;
@@ -10,6 +11,7 @@ use serde_json::Value;
 
 use crate::auth::Act;
 use crate::limit::Limiter;
+use crate::model::grant::Trace;
 use crate::model::principal::{Claim, Principal};
 use crate::model::redact;
 use crate::observe::RequestId;
@@ -27,6 +29,12 @@ pub struct Story {
     /// The kinds of credentials that the request shows.
     pub(super) shown: Vec<String>,
     proven: Option<Proven>,
+    /// The rules that do not apply, in their order: those before the one that decides.
+    passed: Vec<Passed>,
+    /// Whether the credential works once.
+    pub(super) works_once: bool,
+    /// Whether a page with a button comes before the session.
+    pub(super) asks_first: bool,
     pub(super) outcome: Outcome,
     /// What may stand in the way at this moment.
     notes: Vec<String>,
@@ -38,6 +46,13 @@ struct Proven {
     method: String,
     subject: String,
     claims: BTreeMap<String, Value>,
+}
+
+/// A rule that does not apply.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Passed {
+    rule: String,
+    why: String,
 }
 
 /// How it ends.
@@ -52,7 +67,7 @@ pub(super) enum Outcome {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Granted {
-    Pbx { rule: String, account: String, language: Option<String>, host: String },
+    Pbx { rule: String, account: String, level: String, language: Option<String>, host: String },
     Voximplant { rule: String, user: String },
 }
 
@@ -75,14 +90,36 @@ struct Told {
 impl Story {
     pub(super) fn new(act: Act, host: &str, client: IpAddr, id: RequestId) -> Self {
         let outcome = Outcome::Refused(Refused { method: None, reason: String::new(), told: None });
-        let (id, host, shown, notes) = (id.to_string(), host.to_owned(), Vec::new(), Vec::new());
-        Self { id, act, host, client, shown, proven: None, outcome, notes }
+        let (id, host) = (id.to_string(), host.to_owned());
+        let (shown, passed, notes) = (Vec::new(), Vec::new(), Vec::new());
+        Self {
+            id,
+            act,
+            host,
+            client,
+            shown,
+            proven: None,
+            passed,
+            works_once: false,
+            asks_first: false,
+            outcome,
+            notes,
+        }
     }
 
     /// Tells whether the caller would be let in.
     #[must_use]
     pub const fn is_granted(&self) -> bool {
         matches!(self.outcome, Outcome::Granted(_))
+    }
+
+    /// Notes that what was used before is known to a running gate alone.
+    #[must_use]
+    pub fn told_alone(mut self) -> Self {
+        if self.works_once && self.is_granted() {
+            self.notes.push("it may have been used before, which only the running gate knows (--running)".to_owned());
+        }
+        self
     }
 
     pub(super) fn prove(&mut self, principal: &Principal) {
@@ -92,7 +129,6 @@ impl Story {
     }
 
     pub(super) fn unproven(&mut self, unproven: Unproven) -> Refused {
-        let nobody = Error::Nobody { login: None };
         match unproven {
             Unproven::Elsewhere(principal) => {
                 if let Some(principal) = principal {
@@ -100,14 +136,17 @@ impl Story {
                 }
                 Refused::by(&Error::CrossSite, gate::ELSEWHERE.to_owned())
             }
-            Unproven::Stranger => Refused::by(&nobody, gate::STRANGER.to_owned()),
-            Unproven::Refused(refused) => {
-                Refused { method: refused.method, ..Refused::by(&nobody, refused.reason.into_owned()) }
-            }
-            Unproven::Nobody => {
-                Refused::by(&nobody, "the request shows no credential that a method looks for".to_owned())
-            }
+            Unproven::Stranger => Refused::nobody(gate::STRANGER),
+            Unproven::Refused(refused) => Refused { method: refused.method, ..Refused::nobody(&refused.reason) },
+            Unproven::Nobody => Refused::nobody("the request shows no credential that a method looks for"),
         }
+    }
+
+    /// Notes how the rules decide.
+    pub(super) fn decide<G>(&mut self, trace: Trace<'_, G>) -> Result<G, Refused> {
+        let passed = trace.passed.iter();
+        self.passed = passed.map(|one| Passed { rule: one.rule.to_owned(), why: one.why.to_string() }).collect();
+        trace.outcome.map_err(|refusal| Refused::forbidden(&refusal))
     }
 
     /// Notes a limit that is used up, without counting.
@@ -124,6 +163,10 @@ impl Refused {
     fn by(error: &Error, reason: String) -> Self {
         let (status, code) = error.status();
         Self { method: None, reason, told: Some(Told { status: status.as_u16(), error: code.to_owned() }) }
+    }
+
+    pub(super) fn nobody(reason: &str) -> Self {
+        Self::by(&Error::Nobody { login: None }, reason.to_owned())
     }
 
     pub(super) fn forbidden(reason: &dyn fmt::Display) -> Self {
@@ -177,6 +220,15 @@ impl fmt::Display for Story {
         if let Some(proven) = &self.proven {
             proven.fmt(f)?;
         }
+        for Passed { rule, why } in &self.passed {
+            writeln!(f, "Rule {rule:?} does not apply: {}", plain(why))?;
+        }
+        if self.works_once {
+            writeln!(f, "The credential works once")?;
+        }
+        if self.asks_first {
+            writeln!(f, "A page with a button comes first")?;
+        }
         for note in &self.notes {
             writeln!(f, "But now: {note}")?;
         }
@@ -186,7 +238,7 @@ impl fmt::Display for Story {
 
 impl fmt::Display for Proven {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Caller: {}, proven by method {}", plain(&self.subject), plain(&self.method))?;
+        writeln!(f, "Caller: {}, proven by method {:?}", plain(&self.subject), self.method)?;
         self.claims.iter().try_for_each(|(name, value)| match value {
             Value::String(text) => writeln!(f, "    {} = {}", plain(name), plain(text)),
             list => writeln!(f, "    {} = {list}", plain(name)),
@@ -206,14 +258,14 @@ impl fmt::Display for Outcome {
 impl fmt::Display for Granted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pbx { rule, account, language, host } => {
-                write!(f, "Granted by {}: account {account}", plain(rule))?;
+            Self::Pbx { rule, account, level, language, host } => {
+                write!(f, "Granted by rule {rule:?}: account {account}, level {level}")?;
                 if let Some(language) = language {
                     write!(f, ", in language {language}")?;
                 }
                 write!(f, ", at {host}")
             }
-            Self::Voximplant { rule, user } => write!(f, "Granted by {}: Voximplant user {user}", plain(rule)),
+            Self::Voximplant { rule, user } => write!(f, "Granted by rule {rule:?}: Voximplant user {user}"),
         }
     }
 }
@@ -222,7 +274,7 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Refused")?;
         if let Some(method) = &self.method {
-            write!(f, " by method {}", plain(method))?;
+            write!(f, " by method {method:?}")?;
         }
         write!(f, ": {}", redact::text(&self.reason))?;
         match &self.told {
@@ -233,6 +285,6 @@ impl fmt::Display for Refused {
 }
 
 /// Shows text from outside on one line.
-fn plain(text: &str) -> std::borrow::Cow<'_, str> {
+fn plain(text: &str) -> Cow<'_, str> {
     redact::text(text)
 }

@@ -14,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -22,10 +23,13 @@ use super::order::{self, Refusal};
 use crate::config::{Upstream, Url};
 use crate::message::target;
 use crate::model::loopback::is_loopback;
+use crate::model::whom::Whom;
+use crate::observe::audit::{Event, Note};
 use crate::observe::health::Finding;
 use crate::observe::metrics::{self, Protocol, Tally};
 use crate::proxy::Question;
 use crate::server::io::Stream;
+use crate::state::{Freeze, KeepError};
 
 /// The most bytes of the head of a question.
 const MAX_HEAD: usize = 16 << 10;
@@ -35,7 +39,7 @@ const LIFE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(8);
 
 /// What is here, for those who look elsewhere.
-const HERE: &str = "here are /livez, /readyz, /metrics, /status and /explain\n";
+const HERE: &str = "here are /livez, /readyz, /metrics, /status, /explain, /freeze, /thaw and /freezes\n";
 
 type Answer = Response<Full<Bytes>>;
 
@@ -53,6 +57,37 @@ enum Place {
     Metrics,
     Status,
     Explain,
+    Freeze,
+    Thaw,
+    Freezes,
+}
+
+/// The order to freeze somebody.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FreezeOrder {
+    whom: String,
+    until: Option<Timestamp>,
+    #[serde(default)]
+    why: String,
+}
+
+/// The order to thaw somebody.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ThawOrder {
+    whom: String,
+}
+
+/// The order that wants nothing but an answer.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListOrder {}
+
+/// Whoever is at the other end.
+struct Visitor {
+    may_order: bool,
+    name: String,
 }
 
 impl Place {
@@ -63,6 +98,9 @@ impl Place {
             "/metrics" => Self::Metrics,
             "/status" => Self::Status,
             "/explain" => Self::Explain,
+            "/freeze" => Self::Freeze,
+            "/thaw" => Self::Thaw,
+            "/freezes" => Self::Freezes,
             _ => return None,
         })
     }
@@ -71,7 +109,7 @@ impl Place {
     const fn methods(self) -> &'static str {
         match self {
             Self::Livez | Self::Readyz | Self::Metrics | Self::Status => "GET, HEAD",
-            Self::Explain => "POST",
+            Self::Explain | Self::Freeze | Self::Thaw | Self::Freezes => "POST",
         }
     }
 
@@ -86,10 +124,10 @@ impl Desk {
     }
 
     pub(super) async fn serve(self: Rc<Self>, stream: Stream) {
-        let may_order = order::is_operator(&stream);
+        let visitor = &Visitor { may_order: order::is_operator(&stream), name: order::name(&stream) };
         let service = service_fn(|request| {
             let this = Rc::clone(&self);
-            async move { Ok::<_, Infallible>(this.answer(request, may_order).await) }
+            async move { Ok::<_, Infallible>(this.answer(request, visitor).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -100,7 +138,7 @@ impl Desk {
         drop(timeout(LIFE, connection).await);
     }
 
-    async fn answer(&self, request: Request<Incoming>, may_order: bool) -> Answer {
+    async fn answer(&self, request: Request<Incoming>, visitor: &Visitor) -> Answer {
         let Ok(authority) = target::authority(request.version(), request.uri(), request.headers()) else {
             return text(StatusCode::BAD_REQUEST, "the request names no host, or more than one\n");
         };
@@ -121,11 +159,55 @@ impl Desk {
             Place::Readyz => self.ready(&request),
             Place::Metrics => answer(StatusCode::OK, metrics::CONTENT_TYPE, self.known.metrics.text()),
             Place::Status => self.status(),
-            Place::Explain => match order::read(request, may_order).await {
+            Place::Explain => match order::read(request, visitor.may_order).await {
                 Ok(question) => self.explain(&question).await,
                 Err(refusal) => refused(refusal),
             },
+            Place::Freeze => match order::read(request, visitor.may_order).await {
+                Ok(order) => self.freeze(order, &visitor.name).await.unwrap_or_else(|answer| *answer),
+                Err(refusal) => refused(refusal),
+            },
+            Place::Thaw => match order::read(request, visitor.may_order).await {
+                Ok(order) => self.thaw(order, &visitor.name).await.unwrap_or_else(|answer| *answer),
+                Err(refusal) => refused(refusal),
+            },
+            Place::Freezes => match order::read(request, visitor.may_order).await {
+                Ok(ListOrder {}) => self.freezes(),
+                Err(refusal) => refused(refusal),
+            },
         }
+    }
+
+    /// Freezes somebody, on all workers at once.
+    async fn freeze(&self, order: FreezeOrder, by: &str) -> Result<Answer, Box<Answer>> {
+        let whom = whom(&order.whom)?;
+        let snapshot = Arc::clone(&self.known.live.borrow());
+        let FreezeOrder { until, why, .. } = order;
+        let freeze = Freeze { since: Timestamp::now(), until, by: by.to_owned(), why: why.clone() };
+        snapshot.frozen().freeze(&whom, freeze).await.map_err(unkept)?;
+        snapshot.logs().write_note(&Note::of(Event::Freeze, &whom, by.to_owned(), until, &why));
+        tracing::warn!(%whom, by, "frozen");
+        Ok(json(StatusCode::OK, &json!({ "whom": whom.to_string(), "kept": snapshot.config.state.is_some() })))
+    }
+
+    /// Thaws somebody.
+    async fn thaw(&self, order: ThawOrder, by: &str) -> Result<Answer, Box<Answer>> {
+        let whom = whom(&order.whom)?;
+        let snapshot = Arc::clone(&self.known.live.borrow());
+        let thawed = snapshot.frozen().thaw(&whom).await.map_err(unkept)?;
+        if thawed {
+            snapshot.logs().write_note(&Note::of(Event::Thaw, &whom, by.to_owned(), None, ""));
+            tracing::warn!(%whom, by, "thawed");
+        }
+        Ok(json(StatusCode::OK, &json!({ "whom": whom.to_string(), "thawed": thawed })))
+    }
+
+    fn freezes(&self) -> Answer {
+        let freezes = self.known.live.borrow().frozen().list();
+        let told = freezes.iter().map(|(whom, freeze)| {
+            json!({ "whom": whom, "since": freeze.since, "until": freeze.until, "by": freeze.by, "why": freeze.why })
+        });
+        json(StatusCode::OK, &told.collect())
     }
 
     /// Tells who a caller would become, with what the workers judge by at this moment.
@@ -183,6 +265,14 @@ impl Desk {
             }),
         )
     }
+}
+
+fn whom(text: &str) -> Result<Whom, Box<Answer>> {
+    text.parse().map_err(|message: String| Box::new(problem(StatusCode::BAD_REQUEST, "malformed", &message)))
+}
+
+fn unkept(error: KeepError) -> Box<Answer> {
+    Box::new(problem(StatusCode::SERVICE_UNAVAILABLE, "state", &error.to_string()))
 }
 
 fn parts(findings: &[Finding]) -> Value {

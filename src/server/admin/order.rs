@@ -64,6 +64,16 @@ pub(super) fn is_operator(stream: &Stream) -> bool {
     }
 }
 
+/// Names the other end for the audit log.
+pub(super) fn name(stream: &Stream) -> String {
+    match stream {
+        Stream::Tcp(_) => "this machine".to_owned(),
+        Stream::Unix(stream) => {
+            stream.peer_cred().map_or_else(|_| "?".to_owned(), |peer| format!("uid {}", peer.uid()))
+        }
+    }
+}
+
 /// Reads an order, and refuses those that the operator did not send.
 pub(super) async fn read<T: DeserializeOwned>(request: Request<Incoming>, may_order: bool) -> Result<T, Refusal> {
     if !may_order {

@@ -31,6 +31,8 @@ impl Provider {
             .expect("node is installed");
         let mut said = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
         let issuer = said.find_map(|line| line.strip_prefix("at ").map(str::to_owned)).expect("it says where it is");
+        // It is read to its end: who writes to nobody dies of it.
+        std::thread::spawn(move || said.for_each(drop));
         let port = issuer.rsplit(':').next().unwrap().parse().unwrap();
         Self { process, issuer, addr: ([127, 0, 0, 1], port).into() }
     }

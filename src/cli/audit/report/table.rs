@@ -1,0 +1,100 @@
+//! The report for people: tables in plain text.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use super::{Caller, Login, Note, Refusal, Report, Times};
+
+/// How many logins are shown one by one.
+const SHOWN: usize = 200;
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let about: Vec<_> = self.account.iter().chain(&self.client).map(|text| shown(text)).collect();
+        let since = self.since.map_or_else(|| "the first line".to_owned(), time);
+        let until = self.until.map_or_else(|| "the last".to_owned(), time);
+        writeln!(f, "{}, from {since} to {until}", about.join(" at "))?;
+        if self.lines_passed_over > 0 {
+            writeln!(f, "{} lines were passed over: they are no JSON lines of callgate", self.lines_passed_over)?;
+        }
+        writeln!(f, "\nlogins: {}", self.logins.len())?;
+        table(f, &["who", "client", "logins", "first", "last"], self.callers.iter().map(caller).collect())?;
+        if self.logins.len() > SHOWN {
+            writeln!(f, "\nthe last {SHOWN} of them; --json has all")?;
+        } else if !self.logins.is_empty() {
+            writeln!(f, "\neach of them")?;
+        }
+        let last = &self.logins[self.logins.len().saturating_sub(SHOWN)..];
+        table(f, &["time", "who", "client", "became", "rule", "id"], last.iter().map(login).collect())?;
+        let refusals: u64 = self.refusals.iter().map(|refusal| refusal.times.times).sum();
+        writeln!(f, "\nrefusals near them: {refusals}")?;
+        table(f, &["client", "who", "times", "first", "last", "reason"], self.refusals.iter().map(refusal).collect())?;
+        if !self.events.is_empty() {
+            writeln!(f, "\nwhat was done")?;
+        }
+        table(f, &["time", "event", "account", "by", "until", "reason"], self.events.iter().map(note).collect())
+    }
+}
+
+fn caller(caller: &Caller) -> Vec<String> {
+    [vec![shown(&caller.who), shown(&caller.client)], times(&caller.times).to_vec()].concat()
+}
+
+fn login(login: &Login) -> Vec<String> {
+    let became =
+        login.level.as_ref().map_or_else(|| login.account.clone(), |level| format!("{} ({level})", login.account));
+    let words = [&login.who, &login.client, &became, &login.rule, &login.id].map(|text| shown(text));
+    [vec![time(login.time)], words.to_vec()].concat()
+}
+
+fn refusal(refusal: &Refusal) -> Vec<String> {
+    let refused = &refusal.refused;
+    let words = vec![shown(&refused.client), shown(refused.who.as_deref().unwrap_or("-"))];
+    [words, times(&refusal.times).to_vec(), vec![shown(&refused.reason)]].concat()
+}
+
+fn note(note: &Note) -> Vec<String> {
+    let word = |text: &Option<String>| shown(text.as_deref().unwrap_or("-"));
+    vec![
+        time(note.time),
+        shown(&note.event),
+        shown(&note.account),
+        word(&note.by),
+        word(&note.until),
+        word(&note.reason),
+    ]
+}
+
+fn times(times: &Times) -> [String; 3] {
+    [times.times.to_string(), time(times.first), time(times.last)]
+}
+
+fn time(time: Timestamp) -> String {
+    format!("{time:.0}")
+}
+
+/// Shows what a stranger may have chosen: nothing in it moves the cursor of a terminal.
+fn shown(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            if c == ' ' || c.is_alphanumeric() || c.is_ascii_graphic() { vec![c] } else { c.escape_unicode().collect() }
+        })
+        .collect()
+}
+
+/// Writes rows in columns, the last of any width; nothing without rows.
+fn table(f: &mut fmt::Formatter<'_>, titles: &[&str], rows: Vec<Vec<String>>) -> fmt::Result {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let titles = titles.iter().map(|&title| title.to_owned()).collect();
+    let rows: Vec<Vec<String>> = [vec![titles], rows].concat();
+    let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0);
+    let widths: Vec<_> = (0..rows[0].len()).map(width).collect();
+    for row in &rows {
+        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
+        writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}

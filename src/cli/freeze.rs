@@ -1,0 +1,215 @@
+//! `callgate freeze` and `callgate thaw`: nobody logs in as an account any more, and its tunnels end; and the way back.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::desk::{self, Told};
+use super::{Done, EX_CONFIG, EX_UNAVAILABLE, complain, load, moment, run};
+use crate::config::Config;
+use crate::model::whom::Whom;
+use crate::observe::Logs;
+use crate::observe::audit::{Event, Note};
+use crate::state::{Freeze, KeepError, OpenError, Store};
+
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Freezing {
+    #[command(subcommand)]
+    what: Frozen,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Frozen {
+    /// An account of the PBX: callgate freeze account 40@acme.example.com
+    Account(Order),
+    /// A Voximplant user: callgate freeze user ann
+    User(Order),
+    /// All accounts of a PBX domain: callgate freeze domain acme.example.com
+    Domain(Order),
+    /// List who is frozen
+    List(Listing),
+}
+
+#[derive(Debug, clap::Args)]
+struct Order {
+    /// The name
+    name: String,
+    /// For how long; without it, until it is thawed
+    #[arg(long = "for", value_name = "DURATION", value_parser = moment::duration)]
+    length: Option<Duration>,
+    /// Why, for the audit log and for whoever looks at the list
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    why: String,
+    /// The configuration of the gate
+    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct Listing {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// The configuration of the gate
+    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Thawing {
+    /// What is thawed
+    #[arg(value_parser = ["account", "user", "domain"])]
+    kind: String,
+    /// The name
+    name: String,
+    /// The configuration of the gate
+    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
+    config: PathBuf,
+}
+
+pub(super) fn freeze(freezing: &Freezing) -> Done {
+    let (kind, order) = match &freezing.what {
+        Frozen::Account(order) => ("account", order),
+        Frozen::User(order) => ("user", order),
+        Frozen::Domain(order) => ("domain", order),
+        Frozen::List(listing) => return list(listing),
+    };
+    let whom = whom(kind, &order.name)?;
+    let since = Timestamp::now();
+    let until = order.length.map(|length| since.checked_add(length)).transpose();
+    let until = until.map_err(|error| complain("cannot freeze for so long", &error))?;
+    let wish = json!({ "whom": whom.to_string(), "until": until, "why": order.why });
+    let kept = match desk::tell(&order.config, "/freeze", &wish)? {
+        Told::Answer(answer) => answer["kept"] == true,
+        Told::Nobody => {
+            let freeze = Freeze { since, until, by: me(), why: order.why.clone() };
+            alone(&order.config, async |store| store.freeze(&whom.to_string(), freeze).await)?
+                .map_err(|error| complain("cannot freeze", &error))?;
+            note(&order.config, Event::Freeze, &whom, until, &order.why)?;
+            true
+        }
+    };
+    println!(
+        "{whom} is frozen {}",
+        until.map_or_else(|| "until it is thawed".to_owned(), |at| format!("until {at:.0}"))
+    );
+    if !kept {
+        eprintln!("callgate: without `[state] file` the gate forgets this when it ends");
+    }
+    Ok(())
+}
+
+pub(super) fn thaw(thawing: &Thawing) -> Done {
+    let whom = whom(&thawing.kind, &thawing.name)?;
+    let was_frozen = match desk::tell(&thawing.config, "/thaw", &json!({ "whom": whom.to_string() }))? {
+        Told::Answer(answer) => answer["thawed"] == true,
+        Told::Nobody => {
+            let thawed = alone(&thawing.config, async |store| store.thaw(&whom.to_string()).await)?
+                .map_err(|error| complain("cannot thaw", &error))?;
+            if thawed {
+                note(&thawing.config, Event::Thaw, &whom, None, "")?;
+            }
+            thawed
+        }
+    };
+    if !was_frozen {
+        eprintln!("callgate: {whom} is not frozen: callgate freeze list");
+        return Err(ExitCode::FAILURE);
+    }
+    println!("{whom} is thawed");
+    Ok(())
+}
+
+fn list(listing: &Listing) -> Done {
+    let freezes = match desk::tell(&listing.config, "/freezes", &json!({}))? {
+        Told::Answer(answer) => answer,
+        Told::Nobody => {
+            let freezes = alone(&listing.config, async |store| Ok::<_, KeepError>(store.freezes(Timestamp::now())))?;
+            let freezes = freezes.map_err(|error| complain("cannot list", &error))?;
+            freezes.iter().map(|(whom, freeze)| described(whom, freeze)).collect()
+        }
+    };
+    if listing.json {
+        println!("{freezes:#}");
+        return Ok(());
+    }
+    let freezes = freezes.as_array().map(Vec::as_slice).unwrap_or_default();
+    for freeze in freezes {
+        let text = |name: &str| freeze[name].as_str().unwrap_or_default().escape_debug().to_string();
+        let until =
+            freeze["until"].as_str().map_or_else(|| "until it is thawed".to_owned(), |at| format!("until {at}"));
+        let why = if text("why").is_empty() { String::new() } else { format!(": {}", text("why")) };
+        println!("{}  since {} {until}, by {}{why}", text("whom"), text("since"), text("by"));
+    }
+    if freezes.is_empty() {
+        println!("nobody is frozen");
+    }
+    Ok(())
+}
+
+/// Describes a freeze as the gate does.
+fn described(whom: &str, freeze: &Freeze) -> Value {
+    json!({ "whom": whom, "since": freeze.since, "until": freeze.until, "by": freeze.by, "why": freeze.why })
+}
+
+fn whom(kind: &str, name: &str) -> Result<Whom, ExitCode> {
+    format!("{kind} {name}").parse().map_err(|problem| {
+        eprintln!("callgate: {problem}");
+        ExitCode::from(super::EX_USAGE)
+    })
+}
+
+fn me() -> String {
+    format!("uid {}", rustix::process::getuid().as_raw())
+}
+
+// === Without a running gate ===
+
+/// Opens the state file in the place of a gate that does not run.
+fn alone<T>(path: &Path, act: impl AsyncFnOnce(&Store) -> T) -> Result<T, ExitCode> {
+    let config = load(path)?;
+    let Some(file) = config.state.as_deref().filter(|file| file.exists()) else { return Err(nowhere(&config)) };
+    let store = Store::open(file).map_err(|error| match error {
+        OpenError::Locked(_) if config.admin.is_none() => {
+            eprintln!(
+                "callgate: a gate runs, and without [admin] nobody can tell it anything: add `listen = \
+                 \"unix:/run/callgate/admin.sock\"` to [admin], and start it again"
+            );
+            ExitCode::from(EX_CONFIG)
+        }
+        error => {
+            complain("cannot open the state file", &error);
+            ExitCode::from(EX_UNAVAILABLE)
+        }
+    })?;
+    Ok(run::runtime()?.block_on(act(&store)))
+}
+
+/// Says that there is neither a gate to tell nor a file to write.
+fn nowhere(config: &Config) -> ExitCode {
+    let admin = config.admin.as_ref().map_or_else(
+        || "add `listen` to [admin], so that a running gate can be told".to_owned(),
+        |listen| format!("no gate answers at {listen}"),
+    );
+    let state = match &config.state {
+        Some(file) => format!("there is no {} yet: start the gate once", file.display()),
+        None => "add `file` to [state], so that a gate that starts later knows".to_owned(),
+    };
+    eprintln!("callgate: {admin}; {state}");
+    ExitCode::from(EX_UNAVAILABLE)
+}
+
+/// Writes the audit line that the gate would write. A log that is not there yet is the gate's to make.
+fn note(path: &Path, event: Event, whom: &Whom, until: Option<Timestamp>, why: &str) -> Result<(), ExitCode> {
+    let config = load(path)?;
+    if config.audit.file.as_ref().is_some_and(|file| file.exists()) {
+        let logs = Logs::alone(&config).map_err(|error| complain("cannot open the audit log", &error))?;
+        logs.write_note(&Note::of(event, whom, me(), until, why));
+        logs.flush();
+    }
+    Ok(())
+}

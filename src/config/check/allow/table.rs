@@ -1,0 +1,258 @@
+//! `table` of a rule: a CSV or TOML file that says more of a caller than its claims. The first column is the key.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use csv::{ByteRecord, ReaderBuilder};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::config::document::Node;
+use crate::config::source::Surroundings;
+use crate::model::grant::Lookup;
+use crate::model::table::Table;
+
+/// The largest table, in bytes.
+const MAX_BYTES: usize = 16 << 20;
+/// The most rows of a table.
+const MAX_ROWS: usize = 100_000;
+/// The most columns of a table.
+const MAX_COLUMNS: usize = 32;
+/// The most faults of one file that are told.
+const MAX_TOLD: usize = 10;
+
+/// Reads `{ file, key }` and the file. With `several`, a key may have several rows.
+pub(super) fn lookup(node: &Node<'_, '_>, several: bool, around: &Surroundings<'_>) -> Option<Lookup> {
+    node.table(|table| {
+        let file = table.require("file");
+        let key = table.require("key").and_then(|node| node.parsed());
+        let table = file.and_then(|node| read_file(&node, several, around));
+        Some(Lookup { table: Arc::new(table?), key: key? })
+    })
+}
+
+fn read_file(node: &Node<'_, '_>, several: bool, around: &Surroundings<'_>) -> Option<Table> {
+    let name = node.word()?;
+    let read = match name.rsplit_once('.').map(|(_, end)| end) {
+        Some("csv") => read_csv,
+        Some("toml") => read_toml,
+        _ => return node.refuse("is neither a .csv nor a .toml file", "name one of these"),
+    };
+    let bytes = around.public_file(node)?;
+    if bytes.len() > MAX_BYTES {
+        let message = format!("{name} is larger than {} MiB", MAX_BYTES >> 20);
+        return node.refuse(message, "leave out whom no rule means");
+    }
+    let lines = read(&bytes).and_then(|lines| lines.into_table(several));
+    lines.map_err(|faults| report(node, name, &faults)).ok()
+}
+
+fn report(node: &Node<'_, '_>, name: &str, faults: &[Fault]) {
+    for Fault { line, message, hint } in faults.iter().take(MAX_TOLD) {
+        node.refuse::<()>(format_args!("{name}:{line}: {message}"), hint);
+    }
+    if faults.len() > MAX_TOLD {
+        node.refuse::<()>(format_args!("{name}: {} faults more", faults.len() - MAX_TOLD), "mend these first");
+    }
+}
+
+/// What is wrong in a line of the file.
+struct Fault {
+    line: u64,
+    message: String,
+    hint: &'static str,
+}
+
+impl Fault {
+    fn new(line: u64, message: impl fmt::Display, hint: &'static str) -> Self {
+        Self { line, message: message.to_string(), hint }
+    }
+}
+
+/// A file, split into cells.
+struct Lines {
+    columns: Vec<String>,
+    rows: Vec<Line>,
+}
+
+struct Line {
+    number: u64,
+    key: String,
+    cells: Vec<String>,
+}
+
+impl Lines {
+    fn into_table(self, several: bool) -> Result<Table, Vec<Fault>> {
+        let mut faults = self.faults(several);
+        if self.rows.is_empty() {
+            faults.push(Fault::new(1, "there are no rows", "write one for each person"));
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let mut table = Table::new(self.columns);
+        for Line { key, cells, .. } in self.rows {
+            table.add(key, cells);
+        }
+        Ok(table)
+    }
+
+    fn faults(&self, several: bool) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut seen: HashMap<&str, u64> = HashMap::with_capacity(self.rows.len());
+        for Line { number, key, cells } in &self.rows {
+            let number = *number;
+            if key.is_empty() {
+                faults.push(Fault::new(number, "the key is empty", "the first column says whom the row is for"));
+            }
+            for cell in cells.iter().chain([key]).filter(|cell| !is_plain(cell)) {
+                let message = format!("{cell:?} has a control character in it or spaces around it");
+                faults.push(Fault::new(number, message, "write what the value is, and nothing else"));
+            }
+            if let Some(first) = seen.insert(key, number)
+                && !several
+            {
+                let message = format!("the key {key:?} stands in line {first} already");
+                faults.push(Fault::new(number, message, "remove one of the rows, or write `choose` into the rule"));
+            }
+        }
+        faults
+    }
+}
+
+fn is_plain(text: &str) -> bool {
+    text.trim() == text && !text.chars().any(char::is_control)
+}
+
+/// Checks the name of a column, as templates name it.
+fn is_column(name: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    name.bytes().all(known) && name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+}
+
+// === CSV ===
+
+/// Reads CSV (RFC 4180), the first line being the names of the columns.
+fn read_csv(bytes: &[u8]) -> Result<Lines, Vec<Fault>> {
+    // Rows of other lengths are reported with the others.
+    let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
+    let (mut rows, mut faults) = (Vec::new(), Vec::new());
+    let mut columns: Option<Vec<String>> = None;
+    for record in reader.byte_records() {
+        let record = record.map_err(|error| vec![Fault::new(1, error, "mend the file")])?;
+        let number = record.position().map_or(1, csv::Position::line);
+        let Some(cells) = cells_of(&record) else {
+            faults.push(Fault::new(number, "is not text in UTF-8", "save the file as UTF-8"));
+            continue;
+        };
+        let Some(columns) = &columns else {
+            columns = Some(header(cells, number).map_err(|fault| vec![fault])?);
+            continue;
+        };
+        if rows.len() == MAX_ROWS {
+            return Err(vec![Fault::new(number, format!("more than {MAX_ROWS} rows"), "leave out whom no rule means")]);
+        }
+        match split_key(cells, columns.len(), number) {
+            Ok(row) => rows.push(row),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    if faults.is_empty() { Ok(Lines { columns: columns.unwrap_or_default(), rows }) } else { Err(faults) }
+}
+
+fn cells_of(record: &ByteRecord) -> Option<Vec<String>> {
+    record.iter().map(|cell| std::str::from_utf8(cell).ok().map(str::to_owned)).collect()
+}
+
+/// Reads the names of the columns; that of the key is nobody's business.
+fn header(mut cells: Vec<String>, number: u64) -> Result<Vec<String>, Fault> {
+    check_columns(cells.len(), number)?;
+    if let Some(name) = cells.iter().find(|name| !is_column(name)) {
+        let message = format!("{name:?} is no name of a column");
+        let hint = "the first line names the columns, with commas between: letters, digits, _ and -";
+        return Err(Fault::new(number, message, hint));
+    }
+    if let Some((at, name)) = cells.iter().enumerate().find(|(at, name)| cells[..*at].contains(name)) {
+        return Err(Fault::new(number, format!("column {} is called {name:?} too", at + 1), "give it another name"));
+    }
+    cells.remove(0);
+    Ok(cells)
+}
+
+fn check_columns(count: usize, number: u64) -> Result<(), Fault> {
+    if count <= MAX_COLUMNS {
+        return Ok(());
+    }
+    Err(Fault::new(number, format!("more than {MAX_COLUMNS} columns"), "leave out what no rule uses"))
+}
+
+fn split_key(mut cells: Vec<String>, columns: usize, number: u64) -> Result<Line, Fault> {
+    if cells.len() != columns + 1 {
+        let message = format!("{} cells, and the first line has {}", cells.len(), columns + 1);
+        return Err(Fault::new(number, message, "write a cell for each column; a comma inside of one needs quotes"));
+    }
+    let key = cells.remove(0);
+    Ok(Line { number, key, cells })
+}
+
+// === TOML ===
+
+/// Reads a table for each key, or a list of them: `["ann@acme.example.com"]`, then `ext = "40"`.
+fn read_toml(bytes: &[u8]) -> Result<Lines, Vec<Fault>> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| vec![Fault::new(1, "is not text in UTF-8", "save the file as UTF-8")])?;
+    let ends: Vec<_> = text.match_indices('\n').map(|(at, _)| at).collect();
+    let line = |byte: usize| ends.partition_point(|end| *end < byte) as u64 + 1;
+    let root = DeTable::parse(text).map_err(|error| {
+        vec![Fault::new(line(error.span().map_or(0, |span| span.start)), error.message(), "mend the file")]
+    })?;
+    let (mut rows, mut faults) = (Vec::new(), Vec::new());
+    let mut columns: Option<Vec<String>> = None;
+    for (key, value) in root.get_ref() {
+        let number = line(key.span().start);
+        for row in tables_of(value) {
+            let read =
+                row.ok_or_else(|| Fault::new(number, "is no table", "write [\"key\"] and below it ext = \"40\""));
+            match read.and_then(|row| toml_row(row, key.get_ref(), number, &mut columns)) {
+                Ok(row) if rows.len() < MAX_ROWS => rows.push(row),
+                Ok(_) => {
+                    let message = format!("more than {MAX_ROWS} rows");
+                    return Err(vec![Fault::new(number, message, "leave out whom no rule means")]);
+                }
+                Err(fault) => faults.push(fault),
+            }
+        }
+    }
+    if faults.is_empty() { Ok(Lines { columns: columns.unwrap_or_default(), rows }) } else { Err(faults) }
+}
+
+/// Returns the rows of a key: one, or those of a list.
+fn tables_of<'v, 'i>(value: &'v Spanned<DeValue<'i>>) -> Vec<Option<&'v DeTable<'i>>> {
+    match value.get_ref() {
+        DeValue::Array(items) => items.iter().map(|item| item.get_ref().as_table()).collect(),
+        value => vec![value.as_table()],
+    }
+}
+
+/// Reads one row; the first that is read says what the columns are.
+fn toml_row(row: &DeTable<'_>, key: &str, number: u64, columns: &mut Option<Vec<String>>) -> Result<Line, Fault> {
+    let names = || row.keys().map(|name| name.get_ref().to_string());
+    if let Some(name) = names().find(|name| !is_column(name)) {
+        let message = format!("{name:?} is no name of a column");
+        return Err(Fault::new(number, message, "letters, digits, _ and -"));
+    }
+    check_columns(row.len(), number)?;
+    let columns = columns.get_or_insert_with(|| names().collect());
+    if names().count() != columns.len() || names().any(|name| !columns.contains(&name)) {
+        let message = format!("the row of {key:?} has other columns than others: {}", columns.join(", "));
+        return Err(Fault::new(number, message, "write the same in each row"));
+    }
+    let cell = |name: &String| match row.get(name.as_str()).map(Spanned::get_ref) {
+        Some(DeValue::String(text)) => Ok(text.to_string()),
+        Some(DeValue::Integer(digits)) if digits.radix() == 10 => Ok(digits.as_str().to_owned()),
+        _ => Err(Fault::new(number, format!("{name} of {key:?} is no text"), "write it in quotes")),
+    };
+    let cells = columns.iter().map(cell).collect::<Result<_, _>>()?;
+    Ok(Line { number, key: key.to_owned(), cells })
+}

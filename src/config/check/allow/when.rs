@@ -1,0 +1,80 @@
+//! `when` of a rule: what claims must say, and at what hours.
+
+use jiff::tz::TimeZone;
+use toml::de::DeValue;
+
+use crate::config::check::values::{distinct, each};
+use crate::config::document::Node;
+use crate::model::condition::{Condition, Wanted, When};
+use crate::model::hours::{Hours, NotHours};
+use crate::model::template::ROW;
+
+/// The key that is no claim.
+const HOURS: &str = "hours";
+/// How deep tables in tables are looked into, as deep as claims are.
+const MAX_DEPTH: usize = 3;
+
+/// Reads the table. `has_table`: whether the rule has a table, whose columns are no claims.
+pub(super) fn when(node: &Node<'_, '_>, has_table: bool) -> Option<When> {
+    let entries = node.table(|table| Some(table.all()))?;
+    if entries.is_empty() {
+        return node.refuse("says nothing", "write what a claim must say, such as { groups = \"support\" }");
+    }
+    let (hours, claims): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(key, _)| *key == HOURS);
+    let hours: Vec<_> = hours.into_iter().map(|(_, node)| each(&node.one_or_many()?, read_hours)).collect();
+    let mut conditions = Vec::new();
+    for (claim, node) in claims {
+        read_claim(claim, &node, MAX_DEPTH, &mut conditions)?;
+    }
+    if has_table && conditions.iter().any(|condition| condition.claim.starts_with(ROW)) {
+        return node.refuse(
+            "asks for a column of the table",
+            "conditions are over claims: leave the rows out of the table that are not meant",
+        );
+    }
+    Some(When { conditions, hours: hours.into_iter().collect::<Option<Vec<_>>>()?.concat() })
+}
+
+/// Reads what one claim must say. A table is what TOML makes of a dotted key: `realm.roles` is the claim of that name.
+fn read_claim(claim: &str, node: &Node<'_, '_>, depth: usize, conditions: &mut Vec<Condition>) -> Option<()> {
+    if node.value().is_table() {
+        if depth == 1 {
+            return node.refuse("is nested too deep", "name the claim with dots, such as \"realm_access.roles\"");
+        }
+        for (inner, node) in node.table(|table| Some(table.all()))? {
+            read_claim(&format!("{claim}.{inner}"), &node, depth - 1, conditions)?;
+        }
+        return Some(());
+    }
+    let nodes = if node.value().is_array() { node.list()? } else { vec![node.clone()] };
+    let wanted = distinct(&nodes, "value", wanted)?;
+    conditions.push(Condition { claim: claim.to_owned(), wanted });
+    Some(())
+}
+
+fn wanted(node: &Node<'_, '_>) -> Option<Wanted> {
+    match node.value() {
+        DeValue::Boolean(flag) => Some(Wanted::Exactly(flag.to_string())),
+        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => Some(Wanted::Exactly(number.to_string())),
+            Err(_) => node.refuse("is no number that a claim has", "write it in quotes, as the claim has it"),
+        },
+        DeValue::String(_) => node.parsed(),
+        _ => node.refuse("is nothing that a claim can say", "write a text in quotes, a whole number, true or false"),
+    }
+}
+
+fn read_hours(node: &Node<'_, '_>) -> Option<Hours> {
+    // The last words of the message are the operator's own.
+    Hours::read(node.string()?, |name| TimeZone::get(name).ok()).map_err(|error| refuse_hours(node, &error)).ok()
+}
+
+fn refuse_hours(node: &Node<'_, '_>, error: &NotHours) {
+    let hint = match error {
+        NotHours::Form => "write \"Mon-Fri 08:00-18:00 Europe/Berlin\"",
+        NotHours::Days(_) => "write Mon, Tue, Wed, Thu, Fri, Sat, Sun, such as Mon-Fri or Mon,Wed,Sat-Sun",
+        NotHours::Times(_) => "write 08:00-18:00, 22:00-06:00 for a night, 00:00-24:00 for a day",
+        NotHours::Zone(_) => "write a name of the IANA time zone database, such as Europe/Berlin or UTC",
+    };
+    node.refuse::<()>(error, hint);
+}

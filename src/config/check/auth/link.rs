@@ -1,0 +1,92 @@
+//! Method `link`: whose signatures count, and for how long.
+
+use std::time::Duration;
+
+use super::Methods;
+use crate::config::check::values::{duration, each};
+use crate::config::document::{Node, Table};
+use crate::config::source::Surroundings;
+use crate::config::{Confirm, MethodKind, SignedLinks};
+use crate::model::link::{Key, MIN_SECRET};
+
+/// How long links live when nothing is written.
+const TTL: Duration = Duration::from_secs(60);
+/// The longest that is possible: links end up in mail boxes and histories.
+const MAX_TTL: Duration = Duration::from_secs(15 * 60);
+/// The longest name of a key.
+const MAX_ID: usize = 32;
+
+/// Reads a table of type `link`.
+pub(super) fn read(table: &Table<'_, '_>, before: &Methods<'_, '_>, around: &Surroundings<'_>) -> Option<SignedLinks> {
+    let keys = table.require("keys").and_then(|node| keys(&node, before, around));
+    let ttl = table.get("ttl").map_or(Some(TTL), |node| ttl(&node));
+    let choices = [("never", Confirm::Never), ("auto", Confirm::Auto), ("always", Confirm::Always)];
+    let confirm = table.get("confirm").map_or(Some(Confirm::Auto), |node| node.choice(&choices));
+    Some(SignedLinks { keys: keys?, ttl: ttl?, confirm: confirm? })
+}
+
+/// Warns of links that a restart forgets to have been used.
+pub(super) fn warn_forgetful(methods: &Methods<'_, '_>) {
+    for method in methods.methods.iter().filter(|method| matches!(method.kind, MethodKind::Link(_))) {
+        let Some((_, node)) = methods.named.iter().find(|(name, _)| *name == method.name) else { continue };
+        node.warn("after a restart, a link works once more until it expires", "add [state] with a `file`");
+    }
+}
+
+fn keys(node: &Node<'_, '_>, before: &Methods<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<Key>> {
+    let nodes = node.list()?;
+    let keys = each(&nodes, |node| node.table(|table| key(table, around)))?;
+    let others = before.methods.iter().filter_map(|method| match &method.kind {
+        MethodKind::Link(links) => Some(&links.keys),
+        _ => None,
+    });
+    let others: Vec<_> = others.flatten().map(Key::id).collect();
+    for (index, (node, key)) in nodes.iter().zip(&keys).enumerate() {
+        if others.contains(&key.id()) || keys[..index].iter().any(|other| other.id() == key.id()) {
+            return node.refuse(
+                format_args!("another key is called `{}`", key.id()),
+                "choose another `kid`, such as the day the key was made",
+            );
+        }
+    }
+    Some(keys)
+}
+
+fn key(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Key> {
+    let id = table.require("kid").and_then(|node| id(&node));
+    let secret = table.require("secret").and_then(|node| {
+        let secret = around.secret(&node)?;
+        if secret.expose().len() < MIN_SECRET {
+            return node.refuse(
+                format_args!("the secret is shorter than {MIN_SECRET} bytes: it could be guessed from one link"),
+                "make one: openssl rand -hex 32",
+            );
+        }
+        Some(secret)
+    });
+    Some(Key::new(id?, &secret?))
+}
+
+fn id(node: &Node<'_, '_>) -> Option<String> {
+    let text = node.word()?;
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if text.len() <= MAX_ID && text.bytes().all(known) {
+        return Some(text.to_owned());
+    }
+    node.refuse(
+        format_args!("not the name of a key: at most {MAX_ID} of A-Z a-z 0-9 - _ ."),
+        "write a short name, such as \"2026\"",
+    )
+}
+
+fn ttl(node: &Node<'_, '_>) -> Option<Duration> {
+    let ttl = duration(node)?;
+    if ttl > MAX_TTL {
+        return node
+            .refuse("longer than 15 minutes: so long a link lies around to be stolen", "write \"15min\" or less");
+    }
+    if ttl < Duration::from_secs(1) {
+        return node.refuse("shorter than a second", "write \"60s\"");
+    }
+    Some(ttl)
+}

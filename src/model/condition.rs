@@ -1,0 +1,278 @@
+//! When a rule applies: conditions over claims, and hours. All must hold. A claim that is missing fulfils no condition,
+//! so there is no "not": it would hold for whoever says nothing.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+
+use super::account::Domain;
+use super::hours::Hours;
+use super::principal::{self, Claim, Claims};
+
+/// What `when` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct When {
+    /// What claims must say.
+    pub conditions: Vec<Condition>,
+    /// The hours, of which one must be now; empty: always.
+    pub hours: Vec<Hours>,
+}
+
+/// What one claim must say: one of these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// The name of the claim.
+    pub claim: String,
+    /// What it may say. Of a list, one item must say it.
+    pub wanted: Vec<Wanted>,
+}
+
+/// What a claim may say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// Exactly this.
+    Exactly(String),
+    /// An e-mail address at this domain.
+    AddressAt(Domain),
+}
+
+/// Why a rule does not apply now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unmet<'r> {
+    /// A claim is not there to rely on.
+    #[error(transparent)]
+    Absent(principal::Absent<'r>),
+    /// A claim says something else.
+    #[error("{0}")]
+    Condition(&'r Condition),
+    /// It is the wrong time.
+    #[error("it is not for this time of the week")]
+    Hours,
+}
+
+impl When {
+    /// Tells whether all holds.
+    ///
+    /// # Errors
+    /// The first that does not.
+    pub fn holds(&self, claims: &Claims, now: Timestamp) -> Result<(), Unmet<'_>> {
+        self.conditions.iter().try_for_each(|condition| condition.holds(claims))?;
+        let is_open = self.hours.is_empty() || self.hours.iter().any(|hours| hours.include(now));
+        if is_open { Ok(()) } else { Err(Unmet::Hours) }
+    }
+}
+
+impl Condition {
+    fn holds(&self, claims: &Claims) -> Result<(), Unmet<'_>> {
+        let says = |text: &String| self.wanted.iter().any(|wanted| wanted.fits(text));
+        let holds = match principal::find(claims, &self.claim).map_err(Unmet::Absent)? {
+            Claim::Text(text) => says(text),
+            Claim::List(items) => items.iter().any(says),
+        };
+        if holds { Ok(()) } else { Err(Unmet::Condition(self)) }
+    }
+}
+
+impl fmt::Display for Condition {
+    /// Says what is not so.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wanted: Vec<_> = self.wanted.iter().map(Wanted::to_string).collect();
+        write!(f, "the claim {:?} does not say {}", self.claim, wanted.join(" or "))
+    }
+}
+
+impl Wanted {
+    fn fits(&self, text: &str) -> bool {
+        match self {
+            Self::Exactly(wanted) => wanted == text,
+            Self::AddressAt(domain) => is_address_at(text, domain),
+        }
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exactly(text) => write!(f, "{text:?}"),
+            Self::AddressAt(domain) => write!(f, "\"*@{domain}\""),
+        }
+    }
+}
+
+/// Tells whether a text is a plain address at exactly this domain. In quotes or with a second `@` an address could have another
+/// reading, in which it is somewhere else.
+fn is_address_at(text: &str, domain: &Domain) -> bool {
+    let Some((name, place)) = text.split_once('@') else { return false };
+    let plain = |letter: char| !letter.is_whitespace() && !letter.is_control() && !"\"'()<>[],:;\\".contains(letter);
+    !name.is_empty() && name.chars().all(plain) && place.eq_ignore_ascii_case(domain.as_str())
+}
+
+/// The text has a `*` somewhere else than in `*@` and a host name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a * stands only for the name in an address: \"*@example.com\"")]
+pub struct NotWanted;
+
+impl FromStr for Wanted {
+    type Err = NotWanted;
+
+    fn from_str(text: &str) -> Result<Self, NotWanted> {
+        match text.strip_prefix("*@") {
+            Some(domain) => domain.parse().map(Self::AddressAt).map_err(|_| NotWanted),
+            None if text.contains('*') => Err(NotWanted),
+            None => Ok(Self::Exactly(text.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::*;
+
+    fn claims() -> Claims {
+        let list = |items: &[&str]| Claim::List(items.iter().map(|item| (*item).to_owned()).collect());
+        Claims::from([
+            ("plan".to_owned(), "pro".into()),
+            ("age".to_owned(), "42".into()),
+            ("email".to_owned(), "Ann@Acme.example.com".into()),
+            ("email_verified".to_owned(), "true".into()),
+            ("groups".to_owned(), list(&["staff", "support"])),
+            ("none".to_owned(), list(&[])),
+            ("empty".to_owned(), "".into()),
+        ])
+    }
+
+    fn when(claim: &str, wanted: &[&str]) -> When {
+        let wanted = wanted.iter().map(|text| text.parse().unwrap()).collect();
+        When { conditions: vec![Condition { claim: claim.to_owned(), wanted }], hours: Vec::new() }
+    }
+
+    fn monday_noon() -> Timestamp {
+        "2026-11-23T12:00:00Z".parse().unwrap()
+    }
+
+    #[track_caller]
+    fn check(claim: &str, wanted: &[&str], expected: bool) {
+        let held = when(claim, wanted).holds(&claims(), monday_noon()).is_ok();
+        assert_eq!(held, expected, "{claim} {wanted:?}");
+    }
+
+    #[test]
+    fn a_claim_says_one_of_what_is_wanted() {
+        check("plan", &["pro"], true);
+        check("plan", &["team", "pro"], true);
+        check("age", &["42"], true);
+        check("email_verified", &["true"], true);
+        check("empty", &[""], true);
+        for wanted in ["Pro", "pro ", "", "pr", "prox"] {
+            check("plan", &[wanted], false);
+        }
+        check("plan", &["team", "free"], false);
+        check("age", &["42.0"], false);
+        check("email_verified", &["false", "1", "True"], false);
+    }
+
+    #[test]
+    fn of_a_list_one_item_says_it() {
+        check("groups", &["support"], true);
+        check("groups", &["admins", "staff"], true);
+        check("groups", &["Support"], false);
+        check("groups", &["staff,support"], false);
+        check("none", &[""], false);
+    }
+
+    #[test]
+    fn a_missing_claim_says_nothing() {
+        check("role", &["admin"], false);
+        check("role", &[""], false);
+        check("Plan", &["pro"], false);
+    }
+
+    #[test]
+    fn an_address_is_at_exactly_the_domain() {
+        check("email", &["*@acme.example.com"], true);
+        check("email", &["*@ACME.example.com"], true);
+        check("email", &["*@example.com"], false);
+        check("plan", &["*@acme.example.com"], false);
+        let domain: Domain = "acme.test".parse().unwrap();
+        for text in ["ann@acme.test", "a.b+c@acme.test", "ü@ACME.TEST"] {
+            assert!(is_address_at(text, &domain), "{text}");
+        }
+        for text in [
+            "",
+            "ann",
+            "acme.test",
+            "@acme.test",
+            "ann@acme.test.evil.test",
+            "ann@evil.test@acme.test",
+            "ann@evil.acme.test",
+            "ann@acme.test ",
+            " ann@acme.test",
+            "ann@acme.test\0",
+            "ann\n@acme.test",
+            "ann,bob@acme.test",
+            "\"ann@evil.test\"@acme.test",
+            "<ann@acme.test>",
+            "ann@acme.test.",
+            "ann@notacme.test",
+        ] {
+            assert!(!is_address_at(text, &domain), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_not_proven_says_nothing() {
+        let claims = |verified: Option<&str>| {
+            let mut claims = Claims::from([("email".to_owned(), "ann@acme.test".into())]);
+            claims.extend(verified.map(|verified| ("email_verified".to_owned(), verified.into())));
+            claims
+        };
+        let when = when("email", &["ann@acme.test"]);
+        for (verified, expected) in [
+            (None, true),
+            (Some("true"), true),
+            (Some("false"), false),
+            (Some("0"), false),
+            (Some(""), false),
+            (Some("True"), false),
+        ] {
+            assert_eq!(when.holds(&claims(verified), monday_noon()).is_ok(), expected, "{verified:?}");
+        }
+    }
+
+    #[test]
+    fn all_must_hold_and_one_of_the_hours_be_now() {
+        let hours = |text: &str| Hours::read(text, |name| TimeZone::get(name).ok()).unwrap();
+        let both = |first: &str, second: &str| When {
+            conditions: [when("plan", &[first]), when("groups", &[second])]
+                .map(|mut when| when.conditions.remove(0))
+                .into(),
+            hours: vec![hours("Mon 00:00-06:00 UTC"), hours("Mon 08:00-18:00 UTC")],
+        };
+        let check = |first: &str, second: &str, now: &str, expected: Result<(), &str>| {
+            let when = both(first, second);
+            let held = when.holds(&claims(), now.parse().unwrap()).map_err(|unmet| unmet.to_string());
+            assert_eq!(
+                held.as_ref().map_err(String::as_str),
+                expected.as_ref().map_err(|why| *why),
+                "{first} {second} {now}"
+            );
+        };
+        check("pro", "staff", "2026-11-23T12:00:00Z", Ok(()));
+        check("pro", "staff", "2026-11-23T05:00:00Z", Ok(()));
+        check("free", "staff", "2026-11-23T12:00:00Z", Err("the claim \"plan\" does not say \"free\""));
+        check("pro", "admins", "2026-11-23T12:00:00Z", Err("the claim \"groups\" does not say \"admins\""));
+        check("pro", "staff", "2026-11-23T07:00:00Z", Err("it is not for this time of the week"));
+    }
+
+    #[test]
+    fn a_star_stands_for_nothing_but_a_name_in_an_address() {
+        for text in ["*", "*@", "a*", "*.example.com", "*@*.example.com", "ann@*", "*@a b", "**@a.test"] {
+            assert_eq!(text.parse::<Wanted>(), Err(NotWanted), "{text}");
+        }
+        assert_eq!("ann@a.test".parse::<Wanted>().unwrap().to_string(), "\"ann@a.test\"");
+        assert_eq!("*@A.test".parse::<Wanted>().unwrap().to_string(), "\"*@a.test\"");
+    }
+}

@@ -1,0 +1,395 @@
+//! Signed links: an address that says who may log in, until when, and works once.
+//!
+//! Everything in it is signed: host, path, and each parameter but the signature itself. What is signed is a list of texts,
+//! each behind its length in bytes, so that no two lists look the same: `15:callgate-link-1`, the host, the path, then each
+//! parameter's name and value, sorted by name.
+
+use std::fmt;
+
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jiff::{SignedDuration, Timestamp};
+
+use super::secret::Secret;
+
+/// The path of every link.
+pub const PATH: &str = "/auth/pbx";
+/// The parameter that makes an address a signed link.
+pub const SIGNATURE: &str = "sig";
+/// The fewest bytes of a secret.
+pub const MIN_SECRET: usize = 32;
+
+/// What is signed first: what the rest is, and by which rules it is written.
+const FORM: &str = "callgate-link-1";
+const VERSION: (&str, &str) = ("v", "1");
+const KEY: &str = "kid";
+const EXPIRES: &str = "exp";
+const NONCE: &str = "nonce";
+
+/// How far the clocks of whoever signs and of whoever checks may lie apart.
+const SKEW: SignedDuration = SignedDuration::from_secs(30);
+/// The longest query that is looked at, in bytes.
+const MAX_QUERY: usize = 2048;
+/// The most parameters.
+const MAX_PARAMETERS: usize = 20;
+/// As many characters of base64url as 128 bits need.
+const MIN_NONCE: usize = 22;
+const MAX_NONCE: usize = 64;
+
+/// A secret that signs links, with its name.
+#[derive(Clone)]
+pub struct Key {
+    id: String,
+    key: hmac::Key,
+}
+
+impl Key {
+    /// Makes a key of a secret.
+    #[must_use]
+    pub fn new(id: String, secret: &Secret) -> Self {
+        Self { id, key: hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes()) }
+    }
+
+    /// Returns its name, which links carry.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Signs a link: returns its query. `claims`: names and values in any order, each name once.
+    #[must_use]
+    pub fn sign(&self, host: &str, claims: &[(&str, &str)], expires: Timestamp, nonce: &str) -> String {
+        let expires = expires.as_second().to_string();
+        let own = [VERSION, (KEY, &self.id), (EXPIRES, &expires), (NONCE, nonce)];
+        let mut parameters: Vec<_> = own.iter().chain(claims).map(|&(name, value)| (name, value)).collect();
+        parameters.sort_unstable();
+        let signature = hmac::sign(&self.key, canonical(host, &parameters).as_bytes());
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(&parameters).append_pair(SIGNATURE, &BASE64_URL_SAFE_NO_PAD.encode(signature));
+        query.finish()
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// What a good link says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The parameters that are claims, by name.
+    pub claims: Vec<(String, String)>,
+    /// What no other link has, and every spelling of this one.
+    pub id: [u8; 32],
+    /// From when on it is refused.
+    pub until: Timestamp,
+}
+
+/// Why a link is refused, for the operator alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// More than anybody signs.
+    #[error("the link is too long")]
+    Long,
+    /// A parameter is there twice.
+    #[error("a parameter of the link is given twice")]
+    Doubled,
+    /// A parameter is missing.
+    #[error("the link has no {0}")]
+    Missing(&'static str),
+    /// It is not of this version.
+    #[error("the link is of another version")]
+    Version,
+    /// No key has its `kid`.
+    #[error("no key has the link's kid")]
+    Key,
+    /// The signature is another one, because the link was changed or another secret signed it.
+    #[error("the signature does not fit the link on this host")]
+    Signature,
+    /// Its end is not a moment.
+    #[error("the link's exp is no time")]
+    Time,
+    /// Its end has passed.
+    #[error("the link has expired")]
+    Expired,
+    /// Its end is farther away than links may live.
+    #[error("the link lives longer than `ttl`")]
+    TooFar,
+    /// Its nonce can be guessed, or is none.
+    #[error("the link's nonce is not 22 to 64 characters of A-Z a-z 0-9 - _")]
+    Nonce,
+}
+
+/// Tells whether a query is meant as a signed link.
+#[must_use]
+pub fn is_meant(query: &str) -> bool {
+    form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == SIGNATURE)
+}
+
+/// Returns the `kid` of a link, whoever wrote it.
+#[must_use]
+pub fn key_of(query: &str) -> Option<String> {
+    form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == KEY).map(|(_, value)| value.into_owned())
+}
+
+/// Reads a link: the query of a request for [`PATH`] on `host`, which may carry a port. `ttl`: how long links may live.
+///
+/// # Errors
+/// When it is not exactly what somebody with one of the keys signed for this host, or not good now.
+pub fn read(query: &str, host: &str, keys: &[Key], ttl: SignedDuration, now: Timestamp) -> Result<Link, Invalid> {
+    if query.len() > MAX_QUERY {
+        return Err(Invalid::Long);
+    }
+    let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).take(MAX_PARAMETERS + 1).collect();
+    if pairs.len() > MAX_PARAMETERS {
+        return Err(Invalid::Long);
+    }
+    let mut parameters: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (&**name, &**value)).collect();
+    parameters.sort_unstable();
+    if parameters.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+        return Err(Invalid::Doubled);
+    }
+    let signature = take(&mut parameters, SIGNATURE)?;
+    let value = |name| parameters.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+    let own = |name| value(name).ok_or(Invalid::Missing(name));
+    if own(VERSION.0)? != VERSION.1 {
+        return Err(Invalid::Version);
+    }
+    let id = own(KEY)?;
+    let key = keys.iter().find(|key| key.id == id).ok_or(Invalid::Key)?;
+    let signature: [u8; 32] = BASE64_URL_SAFE_NO_PAD
+        .decode(signature)
+        .ok()
+        .and_then(|signature| signature.try_into().ok())
+        .ok_or(Invalid::Signature)?;
+    // Compared in constant time.
+    hmac::verify(&key.key, canonical(host, &parameters).as_bytes(), &signature).map_err(|_| Invalid::Signature)?;
+    let until = until(own(EXPIRES)?, ttl, now)?;
+    if !is_nonce(own(NONCE)?) {
+        return Err(Invalid::Nonce);
+    }
+    let is_claim = |name: &str| ![VERSION.0, KEY, EXPIRES, NONCE].contains(&name);
+    let claims = parameters.iter().filter(|(name, value)| is_claim(name) && !value.is_empty());
+    let claims = claims.map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+    Ok(Link { claims, id: signature, until })
+}
+
+/// Writes what is signed. `parameters`: sorted by name.
+fn canonical(host: &str, parameters: &[(&str, &str)]) -> String {
+    let host = host.to_ascii_lowercase();
+    let host = host.strip_suffix(":443").unwrap_or(&host);
+    let names = parameters.iter().flat_map(|&(name, value)| [name, value]);
+    [FORM, host, PATH].into_iter().chain(names).map(|text| format!("{}:{text}", text.len())).collect()
+}
+
+fn take<'q>(parameters: &mut Vec<(&'q str, &'q str)>, name: &'static str) -> Result<&'q str, Invalid> {
+    let at = parameters.iter().position(|(known, _)| *known == name).ok_or(Invalid::Missing(name))?;
+    Ok(parameters.remove(at).1)
+}
+
+/// Returns when the link must not be accepted any more.
+fn until(expires: &str, ttl: SignedDuration, now: Timestamp) -> Result<Timestamp, Invalid> {
+    let digits = expires.bytes().all(|byte| byte.is_ascii_digit());
+    let expires: i64 = expires.parse().ok().filter(|_| digits).ok_or(Invalid::Time)?;
+    let expires = Timestamp::from_second(expires).map_err(|_| Invalid::Time)?;
+    let until = expires.checked_add(SKEW).map_err(|_| Invalid::Time)?;
+    if until <= now {
+        return Err(Invalid::Expired);
+    }
+    let latest = now.checked_add(ttl).and_then(|latest| latest.checked_add(SKEW)).map_err(|_| Invalid::Time)?;
+    if expires > latest { Err(Invalid::TooFar) } else { Ok(until) }
+}
+
+fn is_nonce(nonce: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    (MIN_NONCE..=MAX_NONCE).contains(&nonce.len()) && nonce.bytes().all(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+    const NONCE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+    const TTL: SignedDuration = SignedDuration::from_secs(60);
+
+    fn key(id: &str, secret: &str) -> Key {
+        Key::new(id.to_owned(), &Secret::new(secret.to_owned()))
+    }
+
+    fn keys() -> [Key; 2] {
+        [key("2026", SECRET), key("2025", &SECRET.replace('a', "A"))]
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// A link for account 40 that ends at second 1,060.
+    fn link() -> String {
+        keys()[0].sign("app.example.com", &[("domain", "acme.example.com"), ("account", "40")], at(1060), NONCE)
+    }
+
+    #[track_caller]
+    fn check(query: &str, host: &str, now: i64, expected: Result<&[(&str, &str)], Invalid>) {
+        let read = read(query, host, &keys(), TTL, at(now));
+        let claims = read
+            .as_ref()
+            .map(|link| link.claims.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>());
+        assert_eq!(
+            claims.as_deref().map_err(|invalid| **invalid),
+            expected.map_err(|invalid| invalid),
+            "{query} at {now}"
+        );
+    }
+
+    #[track_caller]
+    fn refused(query: &str, expected: Invalid) {
+        check(query, "app.example.com", 1000, Err(expected));
+    }
+
+    const CLAIMS: &[(&str, &str)] = &[("account", "40"), ("domain", "acme.example.com")];
+
+    /// Computed by Python's hmac: other programs sign the same.
+    #[test]
+    fn a_link_has_one_spelling_and_one_signature() {
+        assert_eq!(
+            canonical("App.example.com:443", &[("account", "40"), ("note", "ü 密&=")]),
+            "15:callgate-link-115:app.example.com9:/auth/pbx7:account2:404:note8:ü 密&="
+        );
+        assert_eq!(
+            link(),
+            "account=40&domain=acme.example.com&exp=1060&kid=2026&nonce=AAAAAAAAAAAAAAAAAAAAAA&v=1&sig=vSLtpgI2dA24knkPYTMHCoXcQppOfF8WQGF7ronM7i4"
+        );
+    }
+
+    #[test]
+    fn a_good_link_says_whom_it_is_for() {
+        check(&link(), "app.example.com", 1000, Ok(CLAIMS));
+        check(&link(), "APP.example.com:443", 1000, Ok(CLAIMS));
+        let (before, signature) = link().split_once("&sig=").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        let backwards = before.rsplit('&').collect::<Vec<_>>().join("&");
+        check(&format!("sig={signature}&{backwards}"), "app.example.com", 1000, Ok(CLAIMS));
+        check(&link().replace("40", "%34%30"), "app.example.com", 1000, Ok(CLAIMS));
+        let by_old = keys()[1].sign("app.example.com", &[("sub", "ann")], at(1060), NONCE);
+        check(&by_old, "app.example.com", 1000, Ok(&[("sub", "ann")]));
+    }
+
+    #[test]
+    fn every_spelling_of_a_link_is_one_link() {
+        let id = |query: &str| read(query, "app.example.com", &keys(), TTL, at(1000)).unwrap().id;
+        assert_eq!(id(&link()), id(&link().replace("40", "%34%30")));
+        assert_eq!(id(&link()), id(&format!("&&{}", link())));
+        let other = keys()[0].sign("app.example.com", CLAIMS, at(1060), &NONCE.replace('A', "B"));
+        assert_ne!(id(&link()), id(&other));
+    }
+
+    #[test]
+    fn whatever_is_changed_breaks_it() {
+        for (from, to) in [
+            ("account=40", "account=41"),
+            ("account=40&", ""),
+            ("account=40", "account=40&user=bob"),
+            ("account=40", "account=4&0="),
+            ("account=40&domain=acme", "account=40domain&acme="),
+            ("account", "Account"),
+            ("acme.example.com", "evil.example.com"),
+            ("exp=1060", "exp=1061"),
+            ("exp=1060", "exp=01060"),
+            ("nonce=A", "nonce=B"),
+            ("kid=2026", "kid=2025"),
+            ("sig=", "sig=A"),
+            ("v=1&", "v=1&utm_source=mail&"),
+        ] {
+            let changed = link().replacen(from, to, 1);
+            assert_ne!(changed, link(), "{from}");
+            refused(&changed, Invalid::Signature);
+        }
+        check(&link(), "other.example.com", 1000, Err(Invalid::Signature));
+        check(&link(), "app.example.com:8443", 1000, Err(Invalid::Signature));
+    }
+
+    #[test]
+    fn a_signature_is_spelled_in_one_way() {
+        let signature = link().split_once("&sig=").unwrap().1.to_owned();
+        let with = |signature: &str| format!("{}{signature}", link().split_inclusive("&sig=").next().unwrap());
+        for signature in [
+            String::new(),
+            "x".to_owned(),
+            format!("{signature}="),
+            signature[..42].to_owned(),
+            format!("{signature}A"),
+            format!("%00{signature}"),
+            format!("{signature}%0A"),
+        ] {
+            refused(&with(&signature), Invalid::Signature);
+        }
+    }
+
+    #[test]
+    fn what_is_missing_doubled_or_unknown_is_said() {
+        for (from, to, expected) in [
+            ("account=40", "account=40&account=40", Invalid::Doubled),
+            ("account=40", "account=40&%61ccount=41", Invalid::Doubled),
+            ("v=1", "v=1&sig=x", Invalid::Doubled),
+            ("&sig=", "&sign=", Invalid::Missing("sig")),
+            ("&kid=2026", "", Invalid::Missing("kid")),
+            ("&v=1", "", Invalid::Missing("v")),
+            ("v=1", "v=2", Invalid::Version),
+            ("kid=2026", "kid=2024", Invalid::Key),
+            ("kid=2026", "kid=", Invalid::Key),
+        ] {
+            refused(&link().replacen(from, to, 1), expected);
+        }
+        refused("", Invalid::Missing("sig"));
+        refused(&"a=b&".repeat(21), Invalid::Long);
+        refused(&format!("{}&x={}", link(), "x".repeat(2048)), Invalid::Long);
+    }
+
+    /// What is signed and still refused: the signer is wrong.
+    #[test]
+    fn a_signature_alone_is_not_enough() {
+        for (expires, nonce, expected) in [
+            (1091, NONCE, Invalid::TooFar),
+            (970, NONCE, Invalid::Expired),
+            (1060, "short", Invalid::Nonce),
+            (1060, "AAAAAAAAAAAAAAAAAAAAA", Invalid::Nonce),
+            (1060, "AAAAAAAAAAAAAAAAAAAAA%", Invalid::Nonce),
+            (1060, &"A".repeat(65), Invalid::Nonce),
+        ] {
+            refused(&keys()[0].sign("app.example.com", CLAIMS, at(expires), nonce), expected);
+        }
+        for expires in ["", "soon", "-1", "+1060", "1e3", "99999999999999999999"] {
+            let mut parameters = [("exp", expires), ("kid", "2026"), ("nonce", NONCE), ("v", "1")];
+            parameters.sort_unstable();
+            let signature = hmac::sign(&keys()[0].key, canonical("app.example.com", &parameters).as_bytes());
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            query.extend_pairs(parameters).append_pair("sig", &BASE64_URL_SAFE_NO_PAD.encode(signature));
+            refused(&query.finish(), Invalid::Time);
+        }
+    }
+
+    #[test]
+    fn clocks_may_lie_half_a_minute_apart() {
+        check(&link(), "app.example.com", 1089, Ok(CLAIMS));
+        check(&link(), "app.example.com", 1090, Err(Invalid::Expired));
+        check(&link(), "app.example.com", 970, Ok(CLAIMS));
+        check(&link(), "app.example.com", 969, Err(Invalid::TooFar));
+        assert_eq!(read(&link(), "app.example.com", &keys(), TTL, at(1000)).unwrap().until, at(1090));
+    }
+
+    #[test]
+    fn a_link_is_seen_by_its_signature() {
+        assert!(
+            is_meant("a=b&sig=") && is_meant("%73ig=x") && !is_meant("Sig=x") && !is_meant("") && !is_meant("a=sig")
+        );
+    }
+
+    #[test]
+    fn a_key_does_not_print() {
+        assert!(!format!("{:?}", keys()[0]).contains(SECRET));
+    }
+}

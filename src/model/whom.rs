@@ -1,0 +1,93 @@
+//! Whom the operator means: one account, one Voximplant user, or everybody of a domain.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::account::{Account, Domain};
+use super::ott::VoximplantUser;
+
+/// Whom something is done to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whom {
+    /// An account of the PBX.
+    Account(Account),
+    /// A user of Voximplant.
+    User(VoximplantUser),
+    /// All accounts of a PBX domain.
+    Domain(Domain),
+}
+
+impl Whom {
+    /// Returns the kind and the name.
+    #[must_use]
+    pub fn parts(&self) -> (&'static str, String) {
+        match self {
+            Self::Account(account) => ("account", account.limit_key()),
+            Self::User(user) => ("user", user.as_str().to_owned()),
+            Self::Domain(domain) => ("domain", domain.as_str().to_owned()),
+        }
+    }
+}
+
+/// The name that tables know it by: case does not make another person.
+impl fmt::Display for Whom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, name) = self.parts();
+        write!(f, "{kind} {name}")
+    }
+}
+
+impl FromStr for Whom {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let form = || "write account 40@acme.example.com, user ann, or domain acme.example.com".to_owned();
+        let (kind, name) = text.split_once(' ').ok_or_else(form)?;
+        let domain = |name: &str| name.parse::<Domain>().map_err(|_| format!("{name:?} is not a domain of the PBX"));
+        match kind {
+            "account" => {
+                let (user, of) = name.split_once('@').ok_or_else(|| format!("{name:?} has no @ and no domain"))?;
+                let account = Account::new(user, domain(of)?);
+                account.map(Self::Account).map_err(|why| format!("{name:?} is no account: {why}"))
+            }
+            "user" => name.parse().map(Self::User).map_err(|why| format!("{name:?} is no user: {why}")),
+            "domain" => domain(name).map(Self::Domain),
+            _ => Err(form()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Result<&str, &str>) {
+        let read = text.parse::<Whom>().map(|whom| whom.to_string());
+        match (read, expected) {
+            (Ok(read), Ok(expected)) => assert_eq!(read, expected, "{text}"),
+            (Err(problem), Err(part)) => assert!(problem.contains(part), "{text}: {problem}"),
+            (read, _) => panic!("{text}: {read:?}"),
+        }
+    }
+
+    #[test]
+    fn one_name_for_each() {
+        check("account 40@acme.test", Ok("account 40@acme.test"));
+        check("account Ann@ACME.test", Ok("account ann@acme.test"));
+        check("user ann", Ok("user ann"));
+        check("domain Acme.Test", Ok("domain acme.test"));
+    }
+
+    #[test]
+    fn what_cannot_be_anybody_is_refused() {
+        check("40@acme.test", Err("write account"));
+        check("extension 40", Err("write account"));
+        check("account 40", Err("no @"));
+        check("account @acme.test", Err("empty"));
+        check("account admin@acme.test", Err("administrator"));
+        check("account 40@acme test", Err("not a domain"));
+        check("user Ann", Err("no user"));
+        check("domain acme/test", Err("not a domain"));
+    }
+}

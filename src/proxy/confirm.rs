@@ -1,0 +1,62 @@
+//! The page between a link and its session. Programs that look at links before a person does stop there: they follow
+//! links and do not press buttons.
+
+use http::{HeaderMap, Method, Request, Response};
+
+use super::body::Body;
+use super::error::Error;
+use super::pbx::Selectors;
+use super::small::{self, Fields, Form};
+use super::{Caller, Proxy, click, cors, reply};
+use crate::auth::{Act, Proof};
+use crate::config::Confirm;
+use crate::upstream::Payload;
+
+/// Where the page's button leads.
+pub(super) const PATH: &str = "/auth/callgate/confirm";
+
+/// Tells whether the page comes first.
+pub(super) fn is_needed(proof: &Proof, headers: &HeaderMap) -> bool {
+    match proof.confirm() {
+        Confirm::Never => false,
+        Confirm::Auto => !click::is_by_a_person(headers),
+        Confirm::Always => true,
+    }
+}
+
+/// Shows the page. The link is not used by that.
+pub(super) fn page(query: &str) -> Response<Body> {
+    reply::button(&format!("{PATH}?{query}"))
+}
+
+impl Proxy {
+    /// Answers the page's button: the link that the page was shown for is used now.
+    pub(super) async fn answer_confirm(
+        &self,
+        request: Request<Payload>,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Error> {
+        let pbx = self.pbx_side().ok_or(Error::NotFound)?;
+        if *request.method() != Method::POST {
+            return Err(Error::Method("POST"));
+        }
+        self.admit(caller)?;
+        let (head, body) = request.into_parts();
+        // No other page presses our button, whatever link it has.
+        let from = cors::from(&head.headers, &caller.authority, &[]);
+        if from != cors::From::Here {
+            return Err(Error::CrossSite);
+        }
+        let form = small::form(&head.headers, Some(Form::Urlencoded))?;
+        small::read(body, form, self.config.server.timeouts.header).await?;
+        let selectors = Selectors::read(Fields::of_form(head.uri.query().unwrap_or_default().as_bytes())?)?;
+        let verdict = self.ask(Act::Pbx, &head.headers, head.uri.query(), caller).await?;
+        let proof = self.judge(verdict, &from, Act::Pbx, caller)?;
+        if proof.spends().is_none() {
+            // Somebody is proven by something else than a link: there is no such page for that.
+            return Err(Error::NotFound);
+        }
+        let minted = self.mint(proof, selectors, pbx, caller).await?;
+        self.hand_over(minted, pbx, caller).await
+    }
+}

@@ -1,0 +1,233 @@
+//! Who is frozen, as the path of a request asks: no login for him, no request with a session that went out to him, and
+//! an end to his tunnels.
+
+use std::borrow::Cow;
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::header::{self, HeaderMap, HeaderValue};
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Proxy;
+use super::error::Error;
+use crate::model::account::{Account, Role};
+use crate::model::ott::VoximplantUser;
+use crate::model::whom::Whom;
+use crate::state::{Freeze, KeepError, Store};
+
+/// The name of the PBX's cookie, which some builds take as a parameter as well.
+const SESSION: &str = "session";
+/// The parameter of the landing page.
+const SESS_ID: &str = "sessid";
+
+/// The freezes of the store, and whoever waits for one. All workers share it, and every configuration.
+#[derive(Debug)]
+pub struct Frozen {
+    store: Arc<Store>,
+    /// Whether there may be any: all that most requests ask.
+    any: AtomicBool,
+    changed: watch::Sender<()>,
+}
+
+impl Frozen {
+    /// Takes up what the store has kept.
+    #[must_use]
+    pub fn new(store: Arc<Store>) -> Self {
+        let frozen = Self { store, any: AtomicBool::new(false), changed: watch::Sender::new(()) };
+        frozen.look();
+        frozen
+    }
+
+    /// Freezes somebody. When it returns, there are no more logins, and no restart forgets it.
+    ///
+    /// # Errors
+    /// When that cannot be kept.
+    pub async fn freeze(&self, whom: &Whom, freeze: Freeze) -> Result<(), KeepError> {
+        let kept = self.store.freeze(&whom.to_string(), freeze).await;
+        self.look();
+        kept
+    }
+
+    /// Ends a freeze. Tells whether there was one.
+    ///
+    /// # Errors
+    /// When that cannot be kept.
+    pub async fn thaw(&self, whom: &Whom) -> Result<bool, KeepError> {
+        let thawed = self.store.thaw(&whom.to_string()).await;
+        self.look();
+        thawed
+    }
+
+    /// Lists who is frozen now.
+    #[must_use]
+    pub fn list(&self) -> Vec<(String, Freeze)> {
+        self.store.freezes(Timestamp::now())
+    }
+
+    /// Tells whether whom a session is for is frozen, by itself or with its domain.
+    pub(super) fn has(&self, role: &Role) -> bool {
+        let by_itself = || match role {
+            Role::User(account) => self.lists(&Whom::Account(account.clone())),
+            Role::TenantAdmin(_) | Role::SystemAdmin(_) => false,
+        };
+        self.is_any() && (by_itself() || self.lists(&Whom::Domain(role.domain().clone())))
+    }
+
+    /// Tells whether a Voximplant user is frozen.
+    pub(super) fn has_user(&self, user: &VoximplantUser) -> bool {
+        self.is_any() && self.lists(&Whom::User(user.clone()))
+    }
+
+    fn lists(&self, whom: &Whom) -> bool {
+        self.store.is_frozen(&whom.to_string(), Timestamp::now())
+    }
+
+    fn is_any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    /// Takes note of what the store says now, and wakes the tunnels.
+    fn look(&self) {
+        self.any.store(!self.list().is_empty(), Ordering::Release);
+        self.changed.send_replace(());
+    }
+}
+
+/// What holds a tunnel to the accounts it was opened for.
+#[derive(Debug)]
+pub struct Leash {
+    frozen: Arc<Frozen>,
+    owners: Vec<Role>,
+}
+
+impl Leash {
+    /// Waits until one of the accounts is frozen; for ever where nobody knows whose tunnel it is.
+    pub async fn cut(&self) {
+        if self.owners.is_empty() {
+            return pending().await;
+        }
+        let mut changed = self.frozen.changed.subscribe();
+        while !self.owners.iter().any(|owner| self.frozen.has(owner)) {
+            // It changes for as long as there is a leash.
+            if changed.changed().await.is_err() {
+                return pending().await;
+            }
+        }
+    }
+}
+
+impl Proxy {
+    /// Refuses a login to a frozen account.
+    pub(super) fn thawed(&self, role: &Role) -> Result<(), Error> {
+        if self.shared.frozen.has(role) { Err(Error::Forbidden) } else { Ok(()) }
+    }
+
+    /// Refuses a request to the PBX with the session of somebody who is frozen: with it, calls could be made.
+    pub(super) fn refuse_frozen(&self, headers: &HeaderMap, query: Option<&str>) -> Result<(), Error> {
+        let frozen = &self.shared.frozen;
+        if frozen.is_any() && self.owners(headers, query).iter().any(|owner| frozen.has(owner)) {
+            return Err(Error::Forbidden);
+        }
+        Ok(())
+    }
+
+    /// Remembers whose the sessions are that the PBX opens for a token.
+    pub(super) fn note_sessions(&self, set: &[HeaderValue], owner: &Role) {
+        let pairs = set.iter().filter_map(|line| line.to_str().ok()?.split(';').next()?.split_once('='));
+        for (_, session) in pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case(SESSION)) {
+            self.shared.issued.note_text(session.trim().trim_matches('"'), owner, Instant::now());
+        }
+    }
+
+    /// Binds a tunnel to those it is for.
+    pub(super) fn leash(&self, owners: Vec<Role>) -> Leash {
+        Leash { frozen: Arc::clone(&self.shared.frozen), owners }
+    }
+
+    /// Finds the accounts behind a request to the PBX: those its sessions went out to, and the one that it names.
+    pub(super) fn owners(&self, headers: &HeaderMap, query: Option<&str>) -> Vec<Role> {
+        let asked = Asked::read(query);
+        let sessions = cookies(headers).map(Cow::Borrowed).chain(asked.sessions);
+        let now = Instant::now();
+        let known = sessions.filter_map(|session| self.shared.issued.account(&session, now));
+        let named =
+            asked.user.zip(asked.domain).and_then(|(user, domain)| Account::new(&user, domain.parse().ok()?).ok());
+        known.chain(named.map(Role::User)).collect()
+    }
+}
+
+/// What a query says of its caller.
+#[derive(Debug, Default)]
+struct Asked<'q> {
+    sessions: Vec<Cow<'q, str>>,
+    user: Option<Cow<'q, str>>,
+    domain: Option<Cow<'q, str>>,
+}
+
+impl<'q> Asked<'q> {
+    fn read(query: Option<&'q str>) -> Self {
+        let mut asked = Self::default();
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            match name.to_ascii_lowercase().as_str() {
+                SESSION | SESS_ID => asked.sessions.push(value),
+                "user" => asked.user = Some(value),
+                "domain" => asked.domain = Some(value),
+                _ => {}
+            }
+        }
+        asked
+    }
+}
+
+/// Returns the values of the session cookie: a browser may have several, for one path each.
+fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
+    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
+    let sessions = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case(SESSION));
+    sessions.map(|(_, value)| value.trim().trim_matches('"'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_session_of_a_request_is_found() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::COOKIE, HeaderValue::from_static("a=b; session=one;session=\"two\""));
+        headers.append(header::COOKIE, HeaderValue::from_static("mysession=no; Session = three"));
+        assert_eq!(cookies(&headers).collect::<Vec<_>>(), ["one", "two", "three"]);
+        let asked = Asked::read(Some("domain=acme.test&user=4%30&se%73sion=four&SESSID=five"));
+        assert_eq!((asked.domain.as_deref(), asked.user.as_deref()), (Some("acme.test"), Some("40")));
+        assert_eq!(asked.sessions, ["four", "five"]);
+    }
+
+    /// Tells whether a future waits.
+    async fn waits(mut future: std::pin::Pin<&mut impl Future>) -> bool {
+        std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_pending())).await
+    }
+
+    #[tokio::test]
+    async fn a_leash_is_cut_by_what_freezes_its_account_and_nothing_else() {
+        let frozen = Arc::new(Frozen::new(Arc::new(Store::in_memory())));
+        let account = |name: &str| name.parse::<Whom>().unwrap();
+        let owner = Role::User(Account::new("40", "acme.test".parse().unwrap()).unwrap());
+        let leash = |owners: Vec<Role>| Leash { frozen: Arc::clone(&frozen), owners };
+        let (his, nobodys) = (leash(vec![owner]), leash(Vec::new()));
+        let freeze = || Freeze { since: Timestamp::now(), until: None, by: String::new(), why: String::new() };
+        let mut cut = Box::pin(his.cut());
+        for other in ["account 41@acme.test", "account 40@other.test", "domain other.test", "user ann"] {
+            frozen.freeze(&account(other), freeze()).await.unwrap();
+            assert!(waits(cut.as_mut()).await, "{other}");
+        }
+        frozen.freeze(&account("domain acme.test"), freeze()).await.unwrap();
+        cut.await;
+        assert!(waits(std::pin::pin!(nobodys.cut())).await);
+        assert!(frozen.thaw(&account("domain acme.test")).await.unwrap());
+        assert!(!frozen.thaw(&account("domain acme.test")).await.unwrap());
+        assert!(waits(std::pin::pin!(his.cut())).await);
+    }
+}

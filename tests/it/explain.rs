@@ -1,0 +1,360 @@
+//! `callgate explain`: who a caller would become, and why, without letting anybody in.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use callgate::demo::app::Whoami;
+use callgate::demo::vodia::Options;
+use serde_json::{Value, json};
+
+use crate::commands::callgate;
+use crate::harness::{Gate, status};
+use crate::stage::{Plan, STAFF, Stage};
+
+/// The key of the tests' server.
+const KEY: &str = "a-key-of-another-server-0123456789";
+
+/// What a command printed, and its exit code.
+struct Told {
+    code: Option<i32>,
+    text: String,
+}
+
+impl Stage {
+    /// Explains a caller twice, alone and by the running gate, and makes sure that both say the same, nothing secret, and
+    /// that nobody was let in.
+    async fn explain(&self, arguments: &[&str]) -> Told {
+        self.explain_with(arguments, "").await
+    }
+
+    async fn explain_with(&self, arguments: &[&str], input: &str) -> Told {
+        let (mints, log) = (self.minted(), self.gate.log());
+        let alone = self.run(arguments, input).await;
+        let running = self.run(&[arguments, &["--running"]].concat(), input).await;
+        assert_eq!((running.code, &running.text), (alone.code, &alone.text), "the running gate says something else");
+        let given = arguments.windows(2).filter(|pair| ["--cookie", "--bearer"].contains(&pair[0])).map(|pair| pair[1]);
+        for secret in given.chain([input.trim_end()]).filter(|text| text.len() >= 16) {
+            let secret = secret.split_once('=').map_or(secret, |(_, value)| value);
+            assert!(!alone.text.contains(secret), "{secret} is told: {}", alone.text);
+        }
+        assert_eq!((self.minted(), self.gate.log()), (mints, log), "somebody was let in, or it was noted");
+        alone
+    }
+
+    async fn run(&self, arguments: &[&str], input: &str) -> Told {
+        let file = self.gate.file();
+        let mut command = callgate(&[&["explain", "--config", &file], arguments].concat());
+        command.env("PBX_ADMIN", Options::default().admin_password).stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // One that reads nothing may have ended by now.
+        drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
+        let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        Told { code: output.status.code(), text: without_id(&text) }
+    }
+}
+
+/// Puts a word in the place of the id, which is another one each time.
+fn without_id(text: &str) -> String {
+    let parts = text.split_once("(id ").or_else(|| text.split_once("\"id\": \""));
+    parts.map_or_else(|| text.to_owned(), |(before, rest)| format!("{before}(id ID{}", &rest[32..]))
+}
+
+#[track_caller]
+fn check(told: &Told, code: i32, lines: &[&str]) {
+    assert_eq!((told.code, told.text.as_str()), (Some(code), format!("{}\n", lines.join("\n")).as_str()));
+}
+
+const AT: &str = "Asked for: a session of the PBX, at pbx.test, from 127.0.0.1 (id ID)";
+
+// === Method `app` ===
+
+#[tokio::test]
+async fn a_cookie_is_shown_to_the_app_and_its_claims_lead_to_an_account() {
+    let stage = Stage::new().await;
+    let cookie = stage.app.log_in("alice");
+    let told = stage.explain_with(&["--cookie", "-"], &format!("{cookie}\n")).await;
+    check(
+        &told,
+        0,
+        &[
+            AT,
+            "Credential: app",
+            "Caller: alice, proven by method \"app\"",
+            "    ext = 40",
+            "    name = Alice Martin",
+            "    tenant = acme.test",
+            "    user = alice",
+            "    vox = alice",
+            "Granted by rule \"staff\": account 40@acme.test, level user, at pbx.test",
+        ],
+    );
+    let told = stage.explain(&["--cookie", &cookie, "--act", "ott", "--host", "app.test"]).await;
+    assert!(told.text.starts_with("Asked for: an answer to a Voximplant key, at app.test"), "{}", told.text);
+    assert!(told.text.ends_with("Granted by rule \"staff\": Voximplant user alice\n"), "{}", told.text);
+}
+
+#[tokio::test]
+async fn a_cookie_that_the_app_does_not_know_is_refused() {
+    let stage = Stage::new().await;
+    let told = stage.explain(&["--cookie", "demo_app=nobody-has-this-session-0"]).await;
+    check(&told, 1, &[AT, "Credential: app", "Refused: the app knows no such user", "The caller is told: 401 nobody"]);
+    let told = stage.explain(&[]).await;
+    let why = "Refused: the request shows no credential that a method looks for";
+    check(&told, 1, &[AT, "Credential: nothing", why, "The caller is told: 401 nobody"]);
+}
+
+#[tokio::test]
+async fn an_app_that_does_not_answer_is_told_with_the_cause() {
+    let stage = Stage::new().await;
+    stage.app.set(|faults| faults.whoami = Whoami::Status(http::StatusCode::INTERNAL_SERVER_ERROR));
+    let told = stage.explain(&["--cookie", "demo_app=1"]).await;
+    let why = "Refused: the app did not say who you are: whoami answered 500 Internal Server Error: only 200, 401 and 403 are answers";
+    check(&told, 1, &[AT, "Credential: app", why, "The caller is told: 502 whoami"]);
+}
+
+#[tokio::test]
+async fn claims_with_the_name_of_a_secret_are_named_and_not_told() {
+    let stage = Stage::new().await;
+    stage.claims(json!({
+        "sub": "ann", "ext": "40", "tenant": "acme.test", "api_key": "a-secret-of-ann", "groups": ["a", "b"],
+        "session": { "id": "an-id-of-ann" }, "next": "/welcome.htm?sessId=the-session-of-ann", "bell": "\u{7}\u{1b}[31m",
+    }));
+    let told = stage.explain(&["--cookie", "demo_app=1"]).await;
+    for line in ["    api_key = ***", "    groups = [\"a\",\"b\"]", "    session.id = ***", "    ext = 40"] {
+        assert!(told.text.contains(line), "{line}: {}", told.text);
+    }
+    for secret in ["a-secret-of-ann", "an-id-of-ann", "the-session-of-ann", "\u{7}", "\u{1b}"] {
+        assert!(!told.text.contains(secret), "{secret:?}: {}", told.text);
+    }
+}
+
+// === Method `key` ===
+
+fn key(more: &str) -> String {
+    let hash = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, KEY.as_bytes()));
+    format!(
+        "[[auth]]\ntype = \"key\"\nname = \"crm\"\nsha256 = \"{hash}\"\nscopes = [\"pbx\"]\ndomains = [\"acme.test\"]\n\
+         {more}\n{STAFF}\n[[allow]]\nname = \"machines\"\nauth = \"crm\"\npbx = {{ domain = \"{{domain}}\", account = \"{{account}}\" }}\n"
+    )
+}
+
+#[tokio::test]
+async fn a_key_chooses_within_its_lists_and_every_rule_says_why_it_does_not_apply() {
+    let stage = Plan { rules: &key("accounts = [\"40\"]"), ..Plan::default() }.start().await;
+    let told = stage.explain_with(&["--bearer", "-", "--account", "40"], KEY).await;
+    check(
+        &told,
+        0,
+        &[
+            AT,
+            "Credential: key",
+            "Caller: key:crm, proven by method \"crm\"",
+            "    account = 40",
+            "    domain = acme.test",
+            "Rule \"staff\" does not apply: there is no claim \"ext\"",
+            "Granted by rule \"machines\": account 40@acme.test, level user, at pbx.test",
+        ],
+    );
+    let told = stage.explain(&["--bearer", KEY]).await;
+    assert!(told.text.contains("Rule \"machines\" does not apply: there is no claim \"account\"\n"), "{}", told.text);
+    assert!(told.text.ends_with("Refused: no rule applies\nThe caller is told: 403 forbidden\n"), "{}", told.text);
+    let told = stage.explain(&["--bearer", KEY, "--account", "41"]).await;
+    assert!(told.text.contains("Refused: the key may not name this account\n"), "{}", told.text);
+    assert_eq!(told.code, Some(1));
+}
+
+#[tokio::test]
+async fn a_key_that_is_unknown_or_elsewhere_is_refused_for_that_reason() {
+    let stage = Plan { rules: &key("from = [\"192.0.2.0/24\"]"), ..Plan::default() }.start().await;
+    let told = stage.explain(&["--bearer", "another-key-0123456789"]).await;
+    let why = "Refused by method \"key\": the key is not known";
+    check(&told, 1, &[AT, "Credential: key", why, "The caller is told: 401 nobody"]);
+    let told = stage.explain(&["--bearer", KEY, "--account", "40"]).await;
+    assert!(told.text.contains("Refused by method \"crm\": the key may not come from this address\n"), "{}", told.text);
+    let told = stage.explain(&["--bearer", KEY, "--account", "40", "--from", "192.0.2.7"]).await;
+    assert_eq!(told.code, Some(0), "{}", told.text);
+    let told = stage.explain(&["--bearer", KEY, "--cookie", "demo_app=1"]).await;
+    assert!(told.text.contains("Credential: key, app\nRefused: more than one credential\n"), "{}", told.text);
+}
+
+// === What a request is like ===
+
+#[tokio::test]
+async fn whoever_is_believed_names_the_client() {
+    let rules = key("from = [\"192.0.2.0/24\"]");
+    let more = "[server]\nbelieve_forwarded_from = [\"10.0.0.0/8\"]\n";
+    let stage = Plan { rules: &rules, more, ..Plan::default() }.start().await;
+    let field = "X-Forwarded-For: 192.0.2.9";
+    let told = stage.explain(&["--bearer", KEY, "--account", "40", "--from", "10.1.2.3", "--header", field]).await;
+    assert!(told.code == Some(0) && told.text.contains(", from 192.0.2.9 ("), "{}", told.text);
+    let told = stage.explain(&["--bearer", KEY, "--account", "40", "--from", "11.1.2.3", "--header", field]).await;
+    assert!(told.code == Some(1) && told.text.contains(", from 11.1.2.3 ("), "{}", told.text);
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_and_a_prefetch_are_told_as_such() {
+    let stage = Stage::new().await;
+    let cookie = stage.app.log_in("alice");
+    let ott = ["--cookie", &cookie, "--act", "ott", "--header"];
+    let told = stage.explain(&[&ott[..], &["Origin: https://evil.test"]].concat()).await;
+    assert!(told.text.contains("Refused: the request came from a page of another origin\n"), "{}", told.text);
+    assert!(told.text.ends_with("The caller is told: 403 cross_site\n"), "{}", told.text);
+    let told = stage.explain(&["--cookie", &cookie, "--header", "Sec-Purpose: prefetch"]).await;
+    assert!(told.text.ends_with("The caller is told: 503 not_now\n"), "{}", told.text);
+}
+
+#[tokio::test]
+async fn a_wish_selects_only_inside_the_grant() {
+    let stage = Stage::new().await;
+    let cookie = stage.app.log_in("alice");
+    let told = stage.explain(&["--cookie", &cookie, "--account", "41"]).await;
+    assert!(told.text.contains("Refused: rule \"staff\" grants somebody else than was asked for\n"), "{}", told.text);
+    let told = stage.explain(&["--cookie", &cookie, "--lang", "fr", "--account", "40"]).await;
+    assert!(told.text.ends_with(": account 40@acme.test, level user, in language fr, at pbx.test\n"), "{}", told.text);
+    let told = stage.explain(&["--cookie", &cookie, "--lang", "xx"]).await;
+    assert!(told.text.ends_with("The caller is told: 400 malformed\n"), "{}", told.text);
+    let told = stage.explain(&["--cookie", &cookie, "--act", "ott", "--user", "bob"]).await;
+    assert!(told.text.contains("grants somebody else than was asked for\n"), "{}", told.text);
+}
+
+#[tokio::test]
+async fn a_user_without_a_password_is_told_to_the_operator() {
+    let stage = Stage::new().await;
+    stage.claims(json!({ "ext": "40", "tenant": "acme.test", "vox": "carol" }));
+    let told = stage.explain(&["--cookie", "demo_app=1", "--act", "ott"]).await;
+    assert!(told.text.contains("Refused: the users file has no such user\n"), "{}", told.text);
+}
+
+#[tokio::test]
+async fn json_tells_the_same_to_programs() {
+    let stage = Stage::new().await;
+    let cookie = stage.app.log_in("bob");
+    let file = stage.gate.file();
+    for running in [&[][..], &["--running"]] {
+        let arguments = [&["explain", "--config", &file, "--json", "--cookie", &cookie], running].concat();
+        let mut command = callgate(&arguments);
+        command.env("PBX_ADMIN", Options::default().admin_password);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let story: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(story["proven"]["claims"]["ext"], "41");
+        assert_eq!(story["outcome"]["granted"]["pbx"]["account"], "41@acme.test");
+        assert_eq!((&story["shown"], &story["client"]), (&json!(["app"]), &json!("127.0.0.1")));
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_counted_however_often_one_asks_and_what_is_counted_is_told() {
+    let stage = Plan { limits: "failures = \"2/15min\"", ..Plan::default() }.start().await;
+    for _ in 0..4 {
+        let told = stage.explain(&["--cookie", "demo_app=0"]).await;
+        assert!(!told.text.contains("But now"), "{}", told.text);
+    }
+    for _ in 0..2 {
+        stage.gate.get("/auth/pbx").cookie("demo_app=0").send().await.expect(401);
+    }
+    stage.gate.get("/auth/pbx").cookie("demo_app=0").send().await.expect(429);
+    let told = stage.run(&["--running", "--cookie", &stage.app.log_in("alice")], "").await;
+    assert!(told.text.contains("\nBut now: the limit `failures` is used up: 429 for "), "{}", told.text);
+    assert_eq!(told.code, Some(0), "{}", told.text);
+}
+
+#[tokio::test]
+async fn the_running_gate_judges_by_what_it_has_loaded() {
+    let mut stage = Stage::new().await;
+    let cookie = stage.app.log_in("alice");
+    let before = stage.run(&["--running", "--cookie", &cookie], "").await;
+    assert_eq!(before.code, Some(0), "{}", before.text);
+    let text = stage.gate.text.replace("name = \"staff\"", "name = \"crew\"");
+    stage.gate.reload(&text).await.unwrap();
+    let after = stage.run(&["--running", "--cookie", &cookie], "").await;
+    assert!(after.text.contains("Granted by rule \"crew\""), "{}", after.text);
+    // A file that is wrong by now, or whose secrets nobody may read, does not matter: only where to ask is read.
+    let file = stage.gate.file();
+    std::fs::write(&file, "listen = \"nonsense\"\nmore = 1\n[admin]\nlisten = \"unix:admin.sock\"\n").unwrap();
+    let mut command = callgate(&["explain", "--config", &file, "--running", "--cookie", &cookie]);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+// === What cannot be answered ===
+
+#[tokio::test]
+async fn what_is_no_question_has_an_exit_code_of_its_own() {
+    let stage = Stage::new().await;
+    for (arguments, code, part) in [
+        (&["--header", "no colon"][..], 2, "a header field is written as"),
+        (&["--header", "a b: c"], 2, "no header field"),
+        (&["--link", "https://app.test/other?x=1"], 2, "leads elsewhere"),
+        (&["--link", "/auth/pbx?x=1"], 2, "names no host"),
+        (&["--cookie", "-", "--bearer", "-"], 2, "only one credential"),
+        (&["--host", "a b"], 2, "the host is none"),
+        (&["--certificate", "/nowhere.pem"], 2, "cannot read /nowhere.pem"),
+        (&["--config", "/nowhere/proxy.toml"], 2, "cannot be used multiple times"),
+    ] {
+        let told = stage.run(arguments, "").await;
+        assert!(told.code == Some(code) && told.text.contains(part), "{arguments:?}: {:?} {}", told.code, told.text);
+    }
+    for arguments in
+        [&["explain", "--config", "/nowhere.toml"][..], &["explain", "--config", "/nowhere.toml", "--running"]]
+    {
+        assert_eq!(callgate(arguments).output().unwrap().status.code(), Some(78));
+    }
+    let file = stage.gate.file();
+    std::fs::write(&file, "[admin]\nlisten = \"unix:nobody.sock\"\n").unwrap();
+    let output = callgate(&["explain", "--config", &file, "--running"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(69), "{}", String::from_utf8_lossy(&output.stderr));
+    std::fs::write(&file, "[app]\n").unwrap();
+    let output = callgate(&["explain", "--config", &file, "--running"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(78), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+// === The desk ===
+
+fn post(gate: &Gate, fields: &str, body: &str) -> String {
+    let length = body.len();
+    gate.tell(&format!("POST /explain HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{fields}\r\n{body}"))
+}
+
+const QUESTION: &str =
+    r#"{"act":"pbx","host":null,"from":null,"headers":[],"query":null,"certificate":null,"user":null}"#;
+const JSON: &str = "Content-Type: application/json\r\n";
+
+#[tokio::test]
+async fn orders_are_taken_from_programs_and_not_from_pages() {
+    for admin in ["", "[admin]\nlisten = \"127.0.0.1:0\""] {
+        let stage = Plan { more: admin, ..Plan::default() }.start().await;
+        let gate = &stage.gate;
+        assert_eq!(status(&post(gate, JSON, QUESTION)), 200);
+        for (fields, body, expected) in [
+            ("Content-Type: text/plain\r\n", QUESTION, 415),
+            ("Content-Type: application/x-www-form-urlencoded\r\n", QUESTION, 415),
+            ("", QUESTION, 415),
+            (&format!("{JSON}Origin: https://evil.test\r\n"), QUESTION, 403),
+            (&format!("{JSON}Origin: null\r\n"), QUESTION, 403),
+            (&format!("{JSON}Sec-Fetch-Site: none\r\n"), QUESTION, 403),
+            (&format!("{JSON}Sec-Fetch-Mode: no-cors\r\n"), QUESTION, 403),
+            (JSON, "{}", 400),
+            (JSON, "", 400),
+            (JSON, &QUESTION.replace("\"user\"", "\"usre\""), 400),
+            (JSON, &QUESTION.replace("[]", "[[\"a\\nb\",\"c\"]]"), 400),
+            (JSON, &QUESTION.replace("[]", "[[\"a\",\"c\\r\\nd: e\"]]"), 400),
+            (JSON, &format!("{QUESTION}{}", " ".repeat(64 << 10)), 413),
+        ] {
+            let answer = post(gate, fields, body);
+            assert_eq!(status(&answer), expected, "{fields}: {answer}");
+            assert!(answer.contains("\"error\": ") && answer.contains("no-store"), "{answer}");
+        }
+        let answer = gate.told("/explain");
+        assert!(status(&answer) == 405 && answer.to_lowercase().contains("allow: post\r\n"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_order_under_the_name_of_another_site_is_not_taken() {
+    let stage = Plan { more: "[admin]\nlisten = \"127.0.0.1:0\"", ..Plan::default() }.start().await;
+    let length = QUESTION.len();
+    let order =
+        format!("POST /explain HTTP/1.1\r\nHost: evil.test\r\nContent-Length: {length}\r\n{JSON}\r\n{QUESTION}");
+    assert_eq!(status(&stage.gate.tell(&order)), 421);
+}
