@@ -167,6 +167,7 @@ impl Machine {
     fn write_secrets(&self) {
         let user: VoximplantUser = "alice".parse().unwrap();
         self.write("pbx-admin", &Options::default().admin_password);
+        self.write("oidc-secret", "a client's secret");
         self.write("voximplant.htdigest", &users_line(&user, "Demo-Passw0rd!"));
     }
 
@@ -716,6 +717,9 @@ const BOUNDS: &[(&str, &str)] = &[
     ("src/config/check/upstream.rs", "DEFAULT_CONNECTIONS: usize = 10_000;"),
     ("src/upstream/tunnel.rs", "CHUNK: usize = 16 << 10;"),
     ("src/limit.rs", "KEYS: usize = 100_000;"),
+    ("src/auth/oidc.rs", "MAX_LOGIN: usize = 1 << 10;"),
+    ("src/auth/oidc/attempt.rs", "MAX_ATTEMPTS: usize = 5;"),
+    ("src/auth/oidc/attempt.rs", "LIFE: i64 = 600;"),
     ("src/observe/sink.rs", "QUEUE: usize = 8192;"),
     ("src/state/tables.rs", "TICKETS: usize = 10_000;"),
     ("src/state/tables.rs", "MARKS: usize = 100_000;"),
