@@ -2,13 +2,15 @@
 
 mod keys;
 mod limiter;
+mod races;
 mod table;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-pub use self::keys::DistinctKeys;
+pub use self::keys::{DistinctKeys, Novelty};
 pub use self::limiter::{Limited, Limiter};
+pub use self::races::{Race, Races};
 use crate::config;
 use crate::model::account::Level;
 

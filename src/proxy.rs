@@ -21,6 +21,7 @@ mod peer;
 mod reply;
 mod route;
 mod shared;
+mod shield;
 mod small;
 
 use std::mem;

@@ -5,6 +5,7 @@ mod allow;
 mod audit;
 mod auth;
 mod server;
+mod shield;
 mod tls;
 mod upstream;
 mod values;
@@ -24,7 +25,7 @@ use self::values::address;
 use super::document::{Document, Node, Table};
 use super::problem::{Problem, Problems};
 use super::source::{self, Surroundings};
-use super::{Access, Config, Files, Format, Limits, Listen, Log};
+use super::{Access, Config, Files, Format, Limits, Listen, Log, Voximplant};
 use crate::model::rate::Rate;
 
 /// What came of reading a configuration, and of which files.
@@ -147,11 +148,13 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     }
     methods.check(certificates.as_deref());
     let admin = pbx_node.as_ref().and_then(|node| node.entry("admin"));
+    let applications: Vec<_> = voximplant.iter().flat_map(Voximplant::applications).map(str::to_owned).collect();
     let offer = Offer {
         methods: &methods,
         pbx_admin: admin.is_some(),
         dialect: pbx.as_ref().map(|pbx| pbx.dialect),
         voximplant: voximplant_node.is_some(),
+        applications: &applications,
     };
     let rules = allow::rules(&tables(root, "allow"), &offer, around);
     allow::warn_unused(&rules, &offer, admin, voximplant_node.as_ref());

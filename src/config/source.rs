@@ -110,6 +110,18 @@ impl Surroundings<'_> {
         }
     }
 
+    /// Reads a secret of several lines, such as a key in PEM or JSON.
+    pub(super) fn long_secret(&self, node: &Node<'_, '_>) -> Option<Secret> {
+        if node.value().is_str() {
+            return node.refuse("a secret is never written here", "write { file = \"…\" }");
+        }
+        let bytes = node.table(|table| self.secret_bytes(table))?;
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Some(Secret::new(text.to_owned())),
+            Err(_) => node.refuse("the secret is not text in UTF-8", "name the right file"),
+        }
+    }
+
     fn secret_bytes(&self, table: &Table<'_, '_>) -> Option<Zeroizing<Vec<u8>>> {
         match (table.get("file"), table.get("env"), table.get("credential")) {
             (Some(file), None, None) => self.private_file(&file).map(without_last_newline),

@@ -23,9 +23,10 @@ use crate::model::account::{Domain, Language};
 use crate::model::grant::Rule;
 use crate::model::jwt;
 use crate::model::link;
-use crate::model::ott::Ha1;
+use crate::model::ott::{Ha1, VoximplantUser};
 use crate::model::rate::Rate;
 use crate::model::secret::Secret;
+use crate::model::shield::Doors;
 
 /// Everything `proxy.toml` says, with its files read and its defaults filled in.
 #[derive(Debug)]
@@ -372,6 +373,27 @@ pub struct Pbx {
     pub languages: Vec<Language>,
     /// The deadline of one question to the PBX (mint or exchange), connecting included.
     pub timeout: Duration,
+    /// What only some networks may do there; none: whatever the PBX permits, from anywhere.
+    pub shield: Option<Shield>,
+}
+
+/// `[pbx] shield`.
+#[derive(Debug, Clone)]
+pub struct Shield {
+    /// The networks that are not kept from anything.
+    pub from: Vec<IpNet>,
+    /// The paths of administrators.
+    pub doors: Doors,
+    /// Whether a browser may land with a session that went out elsewhere.
+    pub any_session: bool,
+}
+
+impl Shield {
+    /// Tells whether a client is kept from something. `client`: IPv4 in its own form.
+    #[must_use]
+    pub fn is_for(&self, client: IpAddr) -> bool {
+        !self.from.iter().any(|network| network.contains(&client))
+    }
 }
 
 /// The PBX administrator's credentials. Their use is `pbx`'s alone.
@@ -406,14 +428,87 @@ pub enum Dialect {
 pub struct Voximplant {
     /// The users file: user name → HA1.
     pub users: Arc<HashMap<String, Ha1>>,
+    /// Where that file is.
+    pub users_file: PathBuf,
     /// `myapp.myaccount`: what a full login name must carry behind its `@`.
     pub application: Option<String>,
+    /// The applications besides that one.
+    pub others: Vec<Application>,
+    /// How passwords are set at Voximplant; none: not from here.
+    pub management: Option<Management>,
     /// The longest key that is answered, in bytes.
     pub max_key_length: usize,
     /// How many different keys of one user are answered.
     pub distinct_keys: Rate,
     /// The origins, besides our own, whose pages may ask; exactly as browsers send them.
     pub origins: Vec<String>,
+}
+
+impl Voximplant {
+    /// Finds the HA1 of a user, in the application it is of.
+    #[must_use]
+    pub fn ha1(&self, user: &VoximplantUser) -> Option<&Ha1> {
+        let users = match user.application() {
+            Some(name) if !self.is_own(name) => &self.others.iter().find(|other| other.name == name)?.users,
+            Some(_) | None => &self.users,
+        };
+        users.get(user.name())
+    }
+
+    /// Returns the one text by which a user is counted, whether or not its application goes without saying.
+    #[must_use]
+    pub fn key<'u>(&self, user: &'u VoximplantUser) -> &'u str {
+        match user.application() {
+            Some(name) if self.is_own(name) => user.name(),
+            Some(_) | None => user.as_str(),
+        }
+    }
+
+    /// Returns the names of all applications that have one.
+    pub fn applications(&self) -> impl Iterator<Item = &str> {
+        let others = self.others.iter().map(|other| other.name.as_str());
+        self.application.as_deref().into_iter().chain(others)
+    }
+
+    fn is_own(&self, name: &str) -> bool {
+        self.application.as_deref() == Some(name)
+    }
+}
+
+/// One of `[[voximplant.applications]]`.
+#[derive(Debug, Clone)]
+pub struct Application {
+    /// `myapp.myaccount`.
+    pub name: String,
+    /// Its users file: user name → HA1.
+    pub users: Arc<HashMap<String, Ha1>>,
+    /// Where that file is.
+    pub users_file: PathBuf,
+}
+
+/// `[voximplant] management`: the Management API.
+#[derive(Debug, Clone)]
+pub struct Management {
+    /// The number of the account.
+    pub account_id: u64,
+    /// How callgate proves that it may.
+    pub proof: ManagementProof,
+    /// Where the functions are, ending in a slash.
+    pub url: String,
+}
+
+/// How the Management API is shown that one may.
+#[derive(Debug, Clone)]
+pub enum ManagementProof {
+    /// The key of the account.
+    ApiKey(Secret),
+    /// The private key of a service account, as PEM, by which tokens are signed.
+    ServiceAccount {
+        /// Its name.
+        key_id: String,
+        /// RSA, as PEM.
+        key: Secret,
+    },
 }
 
 /// One way to prove a caller, as configured.

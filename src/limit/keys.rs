@@ -24,6 +24,15 @@ struct Answered {
     since: Instant,
 }
 
+/// Whether a key has been counted before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Novelty {
+    /// It has not.
+    New,
+    /// It has: the answer tells nothing new.
+    Repeated,
+}
+
 impl DistinctKeys {
     /// Makes a memory of no keys. The burst of the rate is not used: a period is never more generous.
     #[must_use]
@@ -41,18 +50,18 @@ impl DistinctKeys {
     ///
     /// # Errors
     /// When the user has had as many different keys in this period as the rate admits.
-    pub fn admit(&self, user: &str, key_id: [u8; 32], now: Instant) -> Result<(), Limited> {
+    pub fn admit(&self, user: &str, key_id: [u8; 32], now: Instant) -> Result<Novelty, Limited> {
         let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
         let keys = answered.entry(user.to_owned()).or_default();
         keys.retain(|key| now.duration_since(key.since) < self.rate.period);
         if keys.iter().any(|key| key.key_id == key_id) {
-            return Ok(());
+            return Ok(Novelty::Repeated);
         }
         if keys.len() >= self.rate.count.get() as usize {
             return Err(self.limited(keys, now));
         }
         keys.push(Answered { key_id, since: now });
-        Ok(())
+        Ok(Novelty::New)
     }
 
     fn limited(&self, keys: &[Answered], now: Instant) -> Limited {

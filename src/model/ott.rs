@@ -144,26 +144,54 @@ fn md5_hex(parts: &[&str]) -> String {
 #[error("a Voximplant user name is 3 to 50 of a-z, 0-9, _ and -, beginning with a letter or digit")]
 pub struct NotAVoximplantUser;
 
-/// A Voximplant user name: the part of a login name before its `@`.
+/// A Voximplant user: its name, and `@myapp.myaccount` where the application does not go without saying.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct VoximplantUser(String);
 
 impl VoximplantUser {
-    /// Returns the name.
+    /// Returns it whole.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Returns the name, without the application.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.split('@').next().unwrap_or_default()
+    }
+
+    /// Returns the application, if it is named.
+    #[must_use]
+    pub fn application(&self) -> Option<&str> {
+        Some(self.0.split_once('@')?.1)
+    }
+}
+
+/// Tells whether a text is what stands between the `@` and `.voximplant.com` of a login name: an application, its account,
+/// and perhaps the node of that.
+#[must_use]
+pub fn is_application(text: &str) -> bool {
+    let label = |label: &str| {
+        let spelled = label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        !label.is_empty() && spelled
+    };
+    (2..=3).contains(&text.split('.').count()) && text.split('.').all(label) && !text.ends_with(".com")
 }
 
 impl FromStr for VoximplantUser {
     type Err = NotAVoximplantUser;
 
-    /// Reads `[a-z0-9][a-z0-9_-]{2,49}`.
+    /// Reads `[a-z0-9][a-z0-9_-]{2,49}`, alone or in front of `@myapp.myaccount`.
     fn from_str(text: &str) -> Result<Self, NotAVoximplantUser> {
+        let (name, application) = text.split_once('@').map_or((text, None), |(name, rest)| (name, Some(rest)));
         let known = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
-        let valid = (3..=50).contains(&text.len()) && text.bytes().all(known) && !text.starts_with(['_', '-']);
-        if valid { Ok(Self(text.to_owned())) } else { Err(NotAVoximplantUser) }
+        let valid = (3..=50).contains(&name.len()) && name.bytes().all(known) && !name.starts_with(['_', '-']);
+        if valid && application.is_none_or(is_application) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(NotAVoximplantUser)
+        }
     }
 }
 
@@ -207,7 +235,8 @@ pub fn parse_users(text: &str) -> Result<HashMap<String, Ha1>, Vec<UsersFault>> 
 /// Writes the line of a users file for a user, without a newline.
 #[must_use]
 pub fn users_line(user: &VoximplantUser, password: &str) -> String {
-    format!("{user}:{REALM}:{}", Ha1::of(user.as_str(), password).expose())
+    let name = user.name();
+    format!("{name}:{REALM}:{}", Ha1::of(name, password).expose())
 }
 
 /// Adds the user of one line, or tells all that is wrong with it.
@@ -221,7 +250,10 @@ fn add_user(users: &mut HashMap<String, Ha1>, line: &str) -> Result<(), Vec<Stri
     if realm != REALM {
         problems.push(format!("the realm is {realm:?}, write {REALM}: htdigest FILE {REALM} USER"));
     }
-    if let Err(error) = user.parse::<VoximplantUser>() {
+    // The file is that of one application.
+    let parsed =
+        user.parse().and_then(|user: VoximplantUser| user.application().map_or(Ok(()), |_| Err(NotAVoximplantUser)));
+    if let Err(error) = parsed {
         problems.push(format!("the user is {user:?}: {error}"));
     }
     if users.contains_key(user) {

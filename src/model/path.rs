@@ -109,7 +109,7 @@ fn resolved(path: &str) -> String {
 }
 
 /// Cuts a canonical path where an upstream that decodes before it parses would end it.
-fn to_its_end(canonical: &str) -> &str {
+pub(super) fn to_its_end(canonical: &str) -> &str {
     let end = canonical.bytes().position(|byte| matches!(byte, b'\0' | b'?' | b'#'));
     &canonical[..end.unwrap_or(canonical.len())]
 }

@@ -60,6 +60,8 @@ pub enum Event {
     Freeze,
     /// Somebody gets logins again.
     Thaw,
+    /// Two clients log in as one Voximplant user at the same time.
+    Race,
 }
 
 /// What a login opens.
@@ -69,6 +71,8 @@ pub enum Act {
     PbxSession,
     /// A login token for Voximplant.
     VoximplantToken,
+    /// Nothing: it is a way around callgate to the PBX.
+    PbxBypass,
 }
 
 /// What came of a login.
@@ -133,6 +137,7 @@ impl Event {
         match self {
             Self::Freeze => "audit freeze",
             Self::Thaw => "audit thaw",
+            Self::Race => "audit race",
         }
     }
 }
@@ -142,6 +147,7 @@ impl Act {
         match self {
             Self::PbxSession => "pbx_session",
             Self::VoximplantToken => "voximplant_token",
+            Self::PbxBypass => "pbx_bypass",
         }
     }
 }

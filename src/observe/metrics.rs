@@ -23,8 +23,8 @@ use self::cells::{Block, Cell};
 pub use self::freshness::Freshness;
 use self::labels::Label;
 pub use self::labels::{
-    Act, Carrier, Class, Connect, Direction, Fault, Fetch, Handshake, Limit, Method, Mint, Outcome, Protocol, Reload,
-    Route, Side, TlsVersion, TunnelEnd, Verdict,
+    Act, Answered, Attempt, Carrier, Class, Connect, Direction, Fault, Fetch, Handshake, Limit, Method, Mint, Outcome,
+    Protocol, Reload, Route, Side, TlsVersion, TunnelEnd, Verdict,
 };
 use self::text::Row;
 use super::Logs;
@@ -271,6 +271,21 @@ impl Tally {
         if let Some(limit) = Limit::named(name) {
             self.block.limited.at(limit).add(1);
         }
+    }
+
+    /// Counts what the shield of the PBX kept out.
+    pub fn kept_out(&self, attempt: Attempt) {
+        self.block.kept_out.at(attempt).add(1);
+    }
+
+    /// Counts what came of a Voximplant one-time key.
+    pub fn key(&self, answered: Answered) {
+        self.block.keys.at(answered).add(1);
+    }
+
+    /// Counts that two clients asked for one Voximplant user at the same time.
+    pub fn race(&self) {
+        self.block.races.add(1);
     }
 
     /// Counts what a method said of a caller.

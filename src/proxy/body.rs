@@ -247,7 +247,8 @@ impl Exchange {
 
     /// Notes where the bytes of the request's body are counted.
     pub fn receives(&mut self, meter: Option<Meter>) {
-        self.meter = meter;
+        // What was read before it was passed on stays counted.
+        self.meter = meter.or_else(|| self.meter.take());
     }
 
     /// Tells whether some of the request's body is still to come.

@@ -56,6 +56,12 @@ pub(super) enum Error {
     /// Somebody is proven who may become several, and has not said whom.
     #[error("this login has several accounts: name one of them")]
     Choose(Choices),
+    /// Somebody is proven, and leads to a user that there is not. Looks as if it were not permitted.
+    #[error("this is not permitted")]
+    UnknownUser,
+    /// The shield keeps strangers from this.
+    #[error("this is not permitted from here")]
+    KeptOut,
     /// The request came from another site's page.
     #[error("this request must come from the same site")]
     CrossSite,
@@ -118,8 +124,9 @@ impl Error {
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type"),
             Self::Nobody { .. } => (StatusCode::UNAUTHORIZED, "nobody"),
-            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
             Self::Choose(_) => (StatusCode::MULTIPLE_CHOICES, "choose"),
+            Self::Forbidden | Self::UnknownUser => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::KeptOut => (StatusCode::FORBIDDEN, "kept_out"),
             Self::CrossSite => (StatusCode::FORBIDDEN, "cross_site"),
             Self::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "limited"),
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "misdirected"),

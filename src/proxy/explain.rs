@@ -203,16 +203,16 @@ impl Proxy {
     fn rehearse_ott(&self, principal: &Principal, wish: &Wish, story: &mut Story) -> Result<Granted, Refused> {
         let now = Timestamp::now();
         let grant = story.decide(grant::explain_voximplant(&self.config.rules, principal, wish, now))?;
-        if self.shared.frozen.has_user(grant.user()) {
+        let user = grant.user();
+        let voximplant = self.config.voximplant.as_ref().ok_or_else(|| Refused::forbidden(&ott::UNKNOWN_USER))?;
+        if self.shared.frozen.has_user(user, voximplant.application.as_deref()) {
             return Err(Refused::forbidden(&gate::FROZEN));
         }
-        let user = grant.user().as_str();
-        story.peek(&self.shared.limits.account, &("voximplant", user));
-        let known = self.config.voximplant.as_ref().is_some_and(|voximplant| voximplant.users.contains_key(user));
-        if !known {
+        story.peek(&self.shared.limits.account, &("voximplant", voximplant.key(user)));
+        if voximplant.ha1(user).is_none() {
             return Err(Refused::forbidden(&ott::UNKNOWN_USER));
         }
-        Ok(Granted::Voximplant { rule: grant.rule().to_owned(), user: user.to_owned() })
+        Ok(Granted::Voximplant { rule: grant.rule().to_owned(), user: user.to_string() })
     }
 }
 

@@ -62,6 +62,9 @@ impl Proxy {
         let by_field = body::closes_by_field(request.version());
         // HTTP/1.0 has none (RFC 9110 §15.2), and hyper writes none in HTTP/2.
         let hears = request.version() == Version::HTTP_11;
+        if let Some(shield) = self.shield(&caller) {
+            Box::pin(self.judge_stranger(shield, request, &caller, exchange)).await?;
+        }
         let Outbound { upstream, request, asked, owners, kept } = self.outbound(request, &caller, exchange)?;
         let relay = |interim| peer.interims.put(interim);
         let response = match upstream.send_heard(request, hears.then_some(&relay)).await? {

@@ -76,9 +76,13 @@ impl Frozen {
         self.is_any() && (by_itself() || self.lists(&Whom::Domain(role.domain().clone())))
     }
 
-    /// Tells whether a Voximplant user is frozen.
-    pub(super) fn has_user(&self, user: &VoximplantUser) -> bool {
-        self.is_any() && self.lists(&Whom::User(user.clone()))
+    /// Tells whether a Voximplant user is frozen: in its application, or under its name wherever it is. `own`: the
+    /// application that goes without saying.
+    pub(super) fn has_user(&self, user: &VoximplantUser, own: Option<&str>) -> bool {
+        let name = user.name();
+        let full = user.application().or(own).map(|application| format!("{name}@{application}"));
+        let spellings = [Some(name.to_owned()), full].into_iter().flatten().filter_map(|text| text.parse().ok());
+        self.is_any() && spellings.map(Whom::User).any(|whom| self.lists(&whom))
     }
 
     fn lists(&self, whom: &Whom) -> bool {
@@ -208,6 +212,23 @@ mod tests {
     /// Tells whether a future waits.
     async fn waits(mut future: std::pin::Pin<&mut impl Future>) -> bool {
         std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_pending())).await
+    }
+
+    #[tokio::test]
+    async fn no_spelling_of_a_user_gets_around_a_freeze() {
+        for (frozen_as, is_frozen) in [
+            ("user ann", [true, true, true]),
+            ("user ann@own.acme", [true, true, false]),
+            ("user ann@b.acme", [false, false, true]),
+        ] {
+            let frozen = Frozen::new(Arc::new(Store::in_memory()));
+            let freeze = Freeze { since: Timestamp::now(), until: None, by: String::new(), why: String::new() };
+            frozen.freeze(&frozen_as.parse().unwrap(), freeze).await.unwrap();
+            for (user, expected) in ["ann", "ann@own.acme", "ann@b.acme"].into_iter().zip(is_frozen) {
+                assert_eq!(frozen.has_user(&user.parse().unwrap(), Some("own.acme")), expected, "{frozen_as}: {user}");
+            }
+            assert!(!frozen.has_user(&"bob".parse().unwrap(), Some("own.acme")));
+        }
     }
 
     #[tokio::test]

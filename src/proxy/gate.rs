@@ -38,7 +38,7 @@ impl Proxy {
     }
 
     /// Turns what a limit says into an answer, and counts who is beyond it.
-    pub(super) fn within(&self, asked: Result<(), Limited>) -> Result<(), Error> {
+    pub(super) fn within<T>(&self, asked: Result<T, Limited>) -> Result<T, Error> {
         asked.map_err(|limited| {
             self.tally.limited(limited.name);
             Error::Limited(limited)
@@ -116,12 +116,14 @@ impl Proxy {
     ) -> Result<VoximplantGrant, Error> {
         let grant = grant::voximplant(&self.config.rules, principal, wish, Timestamp::now())
             .map_err(|refusal| self.not_granted(Act::Ott, caller, principal, refusal, Choices::Users))?;
-        if self.shared.frozen.has_user(grant.user()) {
+        let voximplant = self.config.voximplant.as_ref();
+        if self.shared.frozen.has_user(grant.user(), voximplant.and_then(|all| all.application.as_deref())) {
             let account = Some(grant.user().to_string());
             let facts = Facts { principal: Some(principal), rule: Some(grant.rule()), account, ..Facts::default() };
             return Err(self.frozen(Act::Ott, caller, &facts));
         }
-        self.within(self.shared.limits.account.admit(&("voximplant", grant.user().as_str())))?;
+        let user = voximplant.map_or(grant.user().as_str(), |all| all.key(grant.user()));
+        self.within(self.shared.limits.account.admit(&("voximplant", user)))?;
         Ok(grant)
     }
 
@@ -212,6 +214,15 @@ impl Proxy {
             Act::Ott => (Audited::VoximplantToken, metrics::Act::Token),
         };
         self.tally.login(counted_act, counted);
+        self.write_entry(act, outcome, caller, facts, reason);
+    }
+
+    /// Audits what the shield kept out.
+    pub(super) fn kept_out(&self, caller: &Caller, reason: &str) {
+        self.write_entry(Audited::PbxBypass, Outcome::Refused, caller, &Facts::default(), Some(reason));
+    }
+
+    fn write_entry(&self, act: Audited, outcome: Outcome, caller: &Caller, facts: &Facts<'_>, reason: Option<&str>) {
         let claims = self.claims_used(act, facts.rule);
         let principal = facts.principal;
         self.logs.write_audit(&Entry {
@@ -235,6 +246,7 @@ impl Proxy {
         let claims = rule.map(|rule| match act {
             Audited::PbxSession => rule.pbx_claims(),
             Audited::VoximplantToken => rule.voximplant_claims(),
+            Audited::PbxBypass => std::collections::BTreeSet::new(),
         });
         claims.into_iter().flatten().map(str::to_owned).collect()
     }

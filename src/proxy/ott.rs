@@ -1,6 +1,8 @@
 //! `POST /auth/ott`: the answer to a Voximplant one-time key.
 
-use http::header::HeaderValue;
+use std::hash::Hash;
+
+use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
@@ -12,9 +14,12 @@ use super::small::{self, Fields};
 use super::{Caller, Proxy, cors, reply};
 use crate::auth::{Act, Once};
 use crate::config::Voximplant;
+use crate::limit::{Novelty, client_key};
 use crate::model::grant::{VoximplantGrant, Wish};
 use crate::model::ott::{self, LoginToken, OneTimeKey};
 use crate::model::principal::Principal;
+use crate::observe::audit::{Event, Note};
+use crate::observe::metrics::Answered;
 use crate::upstream::Payload;
 
 const METHODS: &str = "POST, OPTIONS";
@@ -34,6 +39,9 @@ impl Proxy {
         }
         let from = cors::from(request.headers(), &caller.authority, &voximplant.origins);
         let answered = self.token(request, &from, voximplant, caller).await;
+        if let Err(error) = &answered {
+            self.tally.key(kind_of(error));
+        }
         cors::share(answered, &from)
     }
 
@@ -56,6 +64,8 @@ impl Proxy {
         let principal = self.choose(Act::Ott, proof, &question.wish, caller)?;
         let grant = self.grant_voximplant(&principal, &question.wish, caller)?;
         let token = self.compute(&question.key, &grant, (&principal, once.as_ref()), voximplant, caller).await?;
+        let who = (&principal.method, &principal.subject, head.headers.get(header::USER_AGENT));
+        self.watch_for_races(voximplant.key(grant.user()), &question.key, who, caller);
         let wants_json = reply::accepts(&head.headers, b"application/json");
         Ok(if wants_json {
             reply::json(&json!({ "token": token.as_str(), "user": grant.user().as_str() }))
@@ -73,26 +83,56 @@ impl Proxy {
         voximplant: &Voximplant,
         caller: &Caller,
     ) -> Result<LoginToken, Error> {
-        let user = grant.user().as_str();
         let facts = Facts {
             principal: Some(principal),
             rule: Some(grant.rule()),
-            account: Some(user.to_owned()),
+            account: Some(grant.user().to_string()),
             ..Facts::default()
         };
-        let known = voximplant.users.get(user);
+        let known = voximplant.ha1(grant.user());
         let decoy = ott::decoy();
         let token = ott::login_token(key, known.unwrap_or(&decoy));
         if known.is_none() {
             self.refused(Act::Ott, caller, &facts, UNKNOWN_USER);
-            return Err(Error::Forbidden);
+            return Err(Error::UnknownUser);
         }
+        let mut novelty = Novelty::New;
         if let Some(distinct_keys) = &self.shared.distinct_keys {
-            self.within(distinct_keys.admit(user, key.id(), Instant::now()))?;
+            novelty = self.within(distinct_keys.admit(voximplant.key(grant.user()), key.id(), Instant::now()))?;
         }
         self.spend(Act::Ott, once, caller, &facts).await?;
+        self.tally.key(match novelty {
+            Novelty::New => Answered::New,
+            Novelty::Repeated => Answered::Repeated,
+        });
         self.granted(Act::Ott, caller, &facts);
         Ok(token)
+    }
+
+    /// Tells the operator when two clients ask for one user at the same time: each ends the other's key.
+    fn watch_for_races(&self, user: &str, key: &OneTimeKey, who: impl Hash, caller: &Caller) {
+        let client = caller.origin.client;
+        let who = (client_key(client), who);
+        let Some(race) = self.shared.races.note(user, key.id(), &who, client, Instant::now()) else { return };
+        self.tally.race();
+        if race.is_news {
+            let reason = format!("keys for {} and for {client} within a minute", race.earlier);
+            let note =
+                Note { event: Event::Race, account: user.to_owned(), by: None, until: None, reason: Some(reason) };
+            self.logs.write_note(&note);
+        }
+    }
+}
+
+/// Tells for the counts why a key was not answered.
+fn kind_of(error: &Error) -> Answered {
+    match error {
+        Error::Nobody { .. } | Error::CrossSite => Answered::Unproven,
+        Error::UnknownUser => Answered::UnknownUser,
+        Error::Forbidden => Answered::Forbidden,
+        Error::Limited(_) => Answered::Limited,
+        error if error.status().0.is_client_error() => Answered::Malformed,
+        _ => Answered::Failed,
     }
 }
 
@@ -113,17 +153,19 @@ impl Question {
     }
 }
 
-/// Returns what stands before the `@` of a full login name, `user@app.account[.node].voximplant.com`.
+/// Returns the user that a full login name means, `user@app.account[.node].voximplant.com`: as rules name it.
 pub(super) fn short_name(name: &str, voximplant: &Voximplant) -> Result<String, Error> {
-    short_name_in(name, voximplant.application.as_deref())
+    let others: Vec<_> = voximplant.others.iter().map(|other| other.name.as_str()).collect();
+    short_name_in(name, voximplant.application.as_deref(), &others)
 }
 
-fn short_name_in(name: &str, application: Option<&str>) -> Result<String, Error> {
+fn short_name_in(name: &str, own: Option<&str>, others: &[&str]) -> Result<String, Error> {
     let Some((user, place)) = name.split_once('@') else { return Ok(name.to_owned()) };
-    match application {
-        Some(application) if !is_application(place, application) => Err(Error::Forbidden),
-        _ => Ok(user.to_owned()),
+    if own.is_none_or(|own| is_application(place, own)) {
+        return Ok(user.to_owned());
     }
+    let other = others.iter().find(|other| is_application(place, other));
+    other.map(|other| format!("{user}@{other}")).ok_or(Error::Forbidden)
 }
 
 fn is_application(place: &str, application: &str) -> bool {
@@ -142,7 +184,8 @@ mod tests {
     fn full_names_lead_to_short_ones_of_the_own_application() {
         #[track_caller]
         fn check(name: &str, expected: Option<&str>) {
-            assert_eq!(short_name_in(name, Some("app.acme")).ok().as_deref(), expected, "{name}");
+            let found = short_name_in(name, Some("app.acme"), &["sales.acme"]);
+            assert_eq!(found.ok().as_deref(), expected, "{name}");
         }
         check("ann", Some("ann"));
         check("ann@app.acme.voximplant.com", Some("ann"));
@@ -151,6 +194,8 @@ mod tests {
         check("ann@other.acme.voximplant.com", None);
         check("ann@app.acme.nx.voximplant.com", None);
         check("ann@app.acme", None);
-        assert_eq!(short_name_in("ann@any.where", None).ok().as_deref(), Some("ann"));
+        check("ann@sales.acme.n2.voximplant.com", Some("ann@sales.acme"));
+        check("ann@sales.acme", None);
+        assert_eq!(short_name_in("ann@any.where", None, &[]).ok().as_deref(), Some("ann"));
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::frozen::Frozen;
 use crate::auth::{Jwks, KeySource, Provider, SealKey};
 use crate::config::{self, Config, JwtKeys, MethodKind};
-use crate::limit::{DistinctKeys, Limits};
+use crate::limit::{DistinctKeys, Limits, Races};
 use crate::observe::health::Parts;
 use crate::observe::metrics::Freshness;
 use crate::pbx::{Breaker, Issued};
@@ -30,6 +30,7 @@ type Fetching = (Vec<String>, Arc<Jwks>);
 pub struct Shared {
     pub(super) limits: Limits,
     pub(super) distinct_keys: Option<Arc<DistinctKeys>>,
+    pub(super) races: Arc<Races>,
     pub(super) tickets: Tickets,
     pub(super) breaker: Arc<Breaker>,
     /// The sessions that went out; they outlive every configuration.
@@ -58,6 +59,7 @@ impl Shared {
         Ok(Self {
             limits: Limits::new(&config.limits),
             distinct_keys: distinct_keys(config),
+            races: Arc::default(),
             tickets: Tickets::new(Arc::clone(&store), TICKET_LIFE),
             breaker: Arc::default(),
             providers: providers(config, &seal)?,
@@ -81,6 +83,7 @@ impl Shared {
             jwks: jwks(config, &self.jwks)?,
             issued: Arc::clone(&self.issued),
             frozen: Arc::clone(&self.frozen),
+            races: Arc::clone(&self.races),
             ..Self::with_seal(config, Arc::clone(&self.store), Arc::clone(&self.seal))?
         };
         let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);

@@ -24,6 +24,8 @@ pub(super) struct Offer<'m, 'd, 'i> {
     pub(super) dialect: Option<Dialect>,
     /// Is there `[voximplant]`?
     pub(super) voximplant: bool,
+    /// The applications it names.
+    pub(super) applications: &'m [String],
 }
 
 /// Reads the rules, in the order they are tried.
@@ -170,6 +172,7 @@ fn voximplant_template(node: &Node<'_, '_>, table: Option<&Lookup>, offer: &Offe
     if !offer.voximplant {
         node.refuse::<()>("there are no Voximplant users", "add [voximplant] with `users`");
     }
+    check_application(node, offer.applications);
     let template = template(node, table)?;
     if let Some(literal) = template.literal() {
         voximplant_user(node, literal)?;
@@ -187,6 +190,16 @@ fn template(node: &Node<'_, '_>, table: Option<&Lookup>) -> Option<Template> {
         return node.refuse_word(format_args!("the table has no column `{name}`"), name, &columns);
     }
     Some(template)
+}
+
+/// Checks an application that is written behind the `@`. A claim may bring one along, which nobody knows yet.
+fn check_application(node: &Node<'_, '_>, known: &[String]) {
+    let written = node.string().and_then(|text| text.rsplit_once('@')).map(|(_, application)| application);
+    let Some(application) = written.filter(|written| !written.contains(['{', '}'])) else { return };
+    if !known.iter().any(|name| name == application) {
+        let known: Vec<_> = known.iter().map(String::as_str).collect();
+        node.refuse_word::<()>(format_args!("there is no application `{application}`"), application, &known);
+    }
 }
 
 /// Notes what is configured but no rule leads to.

@@ -6,7 +6,7 @@ use rustls::pki_types::ServerName;
 
 use super::auth::Methods;
 use super::values::{distinct, duration_or};
-use super::{tls, values};
+use super::{shield, tls, values};
 use crate::config::document::{Node, Table};
 use crate::config::source::Surroundings;
 use crate::config::{
@@ -57,7 +57,9 @@ pub(super) fn pbx(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Pb
     let languages = languages.unwrap_or_else(default_languages);
     let timeout = duration_or(table, "timeout", Duration::from_secs(3));
     let admin = admin(table, upstream.as_ref(), around);
-    Some(Pbx { upstream: upstream?, admin, handoff, dialect, landing, languages, timeout })
+    let opens_sessions = table.get("admin").is_some();
+    let shield = table.get("shield").and_then(|node| node.table(|table| shield::shield(table, opens_sessions)));
+    Some(Pbx { upstream: upstream?, admin, handoff, dialect, landing, languages, timeout, shield })
 }
 
 const DIALECTS: [(&str, Dialect); 2] = [("legacy", Dialect::Legacy), ("modern", Dialect::Modern)];

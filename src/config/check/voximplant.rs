@@ -1,14 +1,17 @@
 //! `[voximplant]`: whose one-time keys are answered, and for which pages.
 
+mod management;
+
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::values::{self, distinct};
 use crate::config::document::{Node, Table};
 use crate::config::source::Surroundings;
-use crate::config::{Url, Voximplant};
+use crate::config::{Application, Url, Voximplant};
 use crate::model::loopback::is_loopback;
-use crate::model::ott::{self, Ha1};
+use crate::model::ott::{self, Ha1, is_application};
 use crate::model::rate::Rate;
 
 /// The longest key with which the caller cannot move HA1 across the edge of an MD5 block, in bytes.
@@ -16,14 +19,27 @@ const MAX_KEY_LENGTH: usize = 95;
 
 /// Reads `[voximplant]`.
 pub(super) fn voximplant(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Voximplant> {
-    let users = table.require("users").and_then(|node| node.table(|table| users(&table.require("file")?, around)));
-    let application = table.get("application").and_then(|node| application(&node));
+    let users = users(table, around);
+    let application_node = table.get("application");
+    let application = application_node.as_ref().and_then(application);
+    let others = table.get("applications").and_then(|node| {
+        if application_node.is_none() {
+            let hint = "add application = \"myapp.myaccount\": that of the `users` above";
+            node.refuse::<()>("there are several applications, and the first has no name", hint);
+        }
+        others(&node, application.as_deref(), around)
+    });
+    let management = table.get("management").and_then(|node| node.table(|table| management::management(table, around)));
     let max_key_length = table.get("max_key_length").and_then(|node| max_key_length(&node));
     let distinct_keys = table.get("distinct_keys").and_then(|node| node.parsed());
     let origins = table.get("origins").and_then(|node| distinct(&node.list_or_empty()?, "origin", origin));
+    let (users, users_file) = users?;
     Some(Voximplant {
-        users: Arc::new(users?),
+        users,
+        users_file,
         application,
+        others: others.unwrap_or_default(),
+        management,
         max_key_length: max_key_length.unwrap_or(MAX_KEY_LENGTH),
         distinct_keys: distinct_keys.unwrap_or_else(default_distinct_keys),
         origins: origins.unwrap_or_default(),
@@ -34,7 +50,41 @@ fn default_distinct_keys() -> Rate {
     "5/5min".parse().expect("a rate")
 }
 
-fn users(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<HashMap<String, Ha1>> {
+/// Reads `users = { file = … }`, and where that file is.
+fn users(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<(Arc<HashMap<String, Ha1>>, PathBuf)> {
+    let node = table.require("users")?;
+    let file = node.table(|table| table.require("file"))?;
+    Some((Arc::new(users_of(&file, around)?), around.base.join(file.string()?)))
+}
+
+/// Reads `[[voximplant.applications]]`.
+fn others(node: &Node<'_, '_>, own: Option<&str>, around: &Surroundings<'_>) -> Option<Vec<Application>> {
+    let nodes = node.tables()?;
+    let mut others: Vec<Application> = Vec::new();
+    for node in nodes {
+        let other = node.table(|table| {
+            let name_node = table.require("name");
+            let name = name_node.as_ref().and_then(application);
+            let users = users(table, around);
+            let name = name?;
+            let known = own.into_iter().chain(others.iter().map(|other| other.name.as_str()));
+            if known.into_iter().any(|known| without_node(known) == without_node(&name)) {
+                return name_node?.refuse("this application has users already", "add them to its one users file");
+            }
+            let (users, users_file) = users?;
+            Some(Application { name, users, users_file })
+        });
+        others.extend(other);
+    }
+    Some(others)
+}
+
+/// Cuts the node of an account off: a name with it and the name without are one application's.
+fn without_node(name: &str) -> &str {
+    name.match_indices('.').nth(1).map_or(name, |(at, _)| &name[..at])
+}
+
+fn users_of(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<HashMap<String, Ha1>> {
     let bytes = around.private_file(node)?;
     let Ok(text) = std::str::from_utf8(&bytes) else {
         return node.refuse("is not text in UTF-8", "write it with callgate hash or htdigest");
@@ -58,12 +108,7 @@ fn users(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<HashMap<Strin
 /// Reads `myapp.myaccount`, with the node behind it if the account has one.
 fn application(node: &Node<'_, '_>) -> Option<String> {
     let text = node.string()?;
-    let label = |label: &str| {
-        let spelled = label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        !label.is_empty() && spelled
-    };
-    let labels = text.split('.').count();
-    if (2..=3).contains(&labels) && text.split('.').all(label) && !text.ends_with(".com") {
+    if is_application(text) {
         return Some(text.to_owned());
     }
     node.refuse(

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::labels::{
-    Act, Carrier, Class, Connect, Direction, Fault, Handshake, Label, Limit, Method, Mint, Outcome, Protocol, Route,
-    Side, TlsVersion, TunnelEnd, Verdict,
+    Act, Answered, Attempt, Carrier, Class, Connect, Direction, Fault, Handshake, Label, Limit, Method, Mint, Outcome,
+    Protocol, Route, Side, TlsVersion, TunnelEnd, Verdict,
 };
 
 /// The upper bounds of the histogram, in microseconds; a last bucket has no bound.
@@ -98,6 +98,9 @@ pub(super) struct Block {
     pub(super) retries: By<Side, { Side::COUNT }>,
     pub(super) faults: ByTwo<Side, Fault, { Side::COUNT }, { Fault::COUNT }>,
     pub(super) limited: By<Limit, { Limit::COUNT }>,
+    pub(super) kept_out: By<Attempt, { Attempt::COUNT }>,
+    pub(super) keys: By<Answered, { Answered::COUNT }>,
+    pub(super) races: Cell,
     pub(super) verdicts: ByTwo<Method, Verdict, { Method::COUNT }, { Verdict::COUNT }>,
     pub(super) logins: ByTwo<Act, Outcome, { Act::COUNT }, { Outcome::COUNT }>,
     pub(super) mints: By<Mint, { Mint::COUNT }>,

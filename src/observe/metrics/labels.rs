@@ -223,6 +223,40 @@ labels! {
         Refused = "refused",
     }
 
+    /// What the shield of the PBX kept out.
+    Attempt = "attempt" {
+        /// A page or an operation of administrators.
+        AdminPath = "admin_path",
+        /// The name of the administrator whom callgate itself uses.
+        Administrator = "administrator",
+        /// A third-party login.
+        ThirdParty = "third_party",
+        /// A session that did not go out through here.
+        ForeignSession = "foreign_session",
+        /// What could be read as one of these.
+        Unclear = "unclear",
+    }
+
+    /// What came of a Voximplant one-time key.
+    Answered = "outcome" {
+        /// A new key was answered.
+        New = "new",
+        /// A key was answered once more.
+        Repeated = "repeated",
+        /// Nobody was proven, or the page was of another origin.
+        Unproven = "unproven",
+        /// There was no key, or none that is answered.
+        Malformed = "malformed",
+        /// No rule grants that user in that application.
+        Forbidden = "forbidden",
+        /// A rule grants a user who is not in the users file.
+        UnknownUser = "unknown_user",
+        /// Too many requests, or too many keys of one user.
+        Limited = "limited",
+        /// The app did not say who it was.
+        Failed = "failed",
+    }
+
     /// What came of asking the PBX for a session.
     Mint = "outcome" {
         /// A session.

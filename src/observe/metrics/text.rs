@@ -65,6 +65,9 @@ impl Metrics {
         page.counter("callgate_auth_verdicts", "What auth methods said.", self.two(|all| &all.verdicts))?;
         page.counter("callgate_logins", "Logins, as in the audit log.", self.two(|all| &all.logins))?;
         page.counter("callgate_pbx_mints", "Sessions asked for at the PBX.", self.one(|all| &all.mints))?;
+        page.counter("callgate_kept_out", "What the shield kept from the PBX.", self.one(|all| &all.kept_out))?;
+        page.counter("callgate_ott_keys", "One-time keys, by what came of them.", self.one(|all| &all.keys))?;
+        page.counter("callgate_ott_races", "Keys of one user from two clients.", self.bare(|all| &all.races))?;
         page.counter("callgate_breaker_openings", "Times the breaker opened.", self.bare(|all| &all.breaker_openings))
     }
 

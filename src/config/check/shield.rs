@@ -1,0 +1,57 @@
+//! `[pbx] shield`: what only some networks may do at the PBX.
+
+use ipnet::IpNet;
+
+use super::values::{self, distinct};
+use crate::config::Shield;
+use crate::config::document::{Node, Table};
+use crate::model::shield::Doors;
+
+/// Reads `shield`. Where no sessions are opened, none that somebody lands with can be ours.
+pub(super) fn shield(table: &Table<'_, '_>, opens_sessions: bool) -> Option<Shield> {
+    let from = table.require("from").and_then(|node| distinct(&node.list_or_empty()?, "network", network));
+    let admin = table.get("admin_paths").and_then(|node| paths(&node));
+    let open = table.get("open_paths").and_then(|node| paths(&node));
+    let any_session = table.get("sessions").and_then(|node| sessions(&node, opens_sessions));
+    Some(Shield {
+        from: from?,
+        doors: Doors {
+            admin: admin.unwrap_or_else(|| listed(&["/reg_", "/dom_", "/rest/system/"])),
+            open: open.unwrap_or_else(|| {
+                listed(&["/rest/system/session", "/rest/system/2nd", "/rest/system/login", "/rest/system/localization"])
+            }),
+        },
+        any_session: any_session.unwrap_or(!opens_sessions),
+    })
+}
+
+fn network(node: &Node<'_, '_>) -> Option<IpNet> {
+    let network = values::network(node)?;
+    match network.prefix_len() {
+        0 => node.refuse("is everybody", "list your own networks, or remove the shield"),
+        _ => Some(network),
+    }
+}
+
+/// Reads how paths begin. Case makes no difference to them.
+fn paths(node: &Node<'_, '_>) -> Option<Vec<String>> {
+    distinct(&node.list_or_empty()?, "path", |node| {
+        let path = values::path(node)?.to_ascii_lowercase();
+        match path.as_str() {
+            "/" => node.refuse("is every path", "write how the paths in question begin, such as \"/reg_\""),
+            _ => Some(path),
+        }
+    })
+}
+
+fn sessions(node: &Node<'_, '_>, opens_sessions: bool) -> Option<bool> {
+    let any_session = node.choice(&[("ours", false), ("any", true)])?;
+    if !any_session && !opens_sessions {
+        return node.refuse("callgate opens no sessions: nobody could land", "add `admin` to [pbx], or write \"any\"");
+    }
+    Some(any_session)
+}
+
+fn listed(paths: &[&str]) -> Vec<String> {
+    paths.iter().map(|path| (*path).to_owned()).collect()
+}

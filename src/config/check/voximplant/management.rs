@@ -1,0 +1,72 @@
+//! `[voximplant] management`: how passwords are set at Voximplant.
+
+use http::Uri;
+use serde::Deserialize;
+
+use crate::config::document::{Node, Table};
+use crate::config::source::Surroundings;
+use crate::config::{Management, ManagementProof};
+use crate::model::loopback::is_loopback;
+use crate::model::rsa::RsaKey;
+use crate::model::secret::Secret;
+
+/// Where the functions of the Management API are.
+const URL: &str = "https://api.voximplant.com/platform_api/";
+
+/// Reads `management`.
+pub(super) fn management(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Management> {
+    let url = table.get("url").map_or_else(|| Some(URL.to_owned()), |node| url(&node));
+    let (account_id, api_key) = (table.get("account_id"), table.get("api_key"));
+    let (account_id, proof) = match (table.get("service_account"), account_id, api_key) {
+        (Some(node), None, None) => service_account(&node, around)?,
+        (None, Some(id), Some(key)) => {
+            let (id, key) = (id.integer(1..=usize::MAX), around.secret(&key));
+            (id? as u64, ManagementProof::ApiKey(key?))
+        }
+        _ => {
+            return table.refuse(
+                "there is one way to prove that callgate may",
+                "write service_account = { file = \"…\" }, or account_id = … and api_key = { file = \"…\" }",
+            );
+        }
+    };
+    Some(Management { account_id, proof, url: url? })
+}
+
+/// The key of a service account, as the control panel gives it out.
+#[derive(Deserialize)]
+struct ServiceAccount {
+    account_id: u64,
+    key_id: String,
+    private_key: String,
+}
+
+fn service_account(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<(u64, ManagementProof)> {
+    let text = around.long_secret(node)?;
+    // What is wrong with it is not told: it might tell of what is in it.
+    let Ok(account) = serde_json::from_str::<ServiceAccount>(text.expose()) else {
+        return node.refuse("not the key of a service account", HINT);
+    };
+    let key = Secret::new(account.private_key);
+    if RsaKey::from_pem(key.expose()).is_err() {
+        return node.refuse("its `private_key` is no RSA key in PEM", HINT);
+    }
+    Some((account.account_id, ManagementProof::ServiceAccount { key_id: account.key_id, key }))
+}
+
+const HINT: &str = "name the JSON file that Voximplant's control panel gave for the key of a service account";
+
+/// Reads another place of the API: a gateway, or a stand-in on this machine.
+fn url(node: &Node<'_, '_>) -> Option<String> {
+    let text = node.word()?;
+    let uri = text.parse::<Uri>().ok().filter(|uri| text.ends_with('/') && uri.query().is_none());
+    let is_safe = |uri: &Uri| match uri.scheme_str() {
+        Some("https") => uri.host().is_some(),
+        Some("http") => uri.host().is_some_and(is_loopback),
+        _ => false,
+    };
+    if uri.as_ref().is_some_and(is_safe) && !text.contains('@') {
+        return Some(text.to_owned());
+    }
+    node.refuse("not the place of an API", format_args!("write https:// and a slash at the end, as in \"{URL}\""))
+}

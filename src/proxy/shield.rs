@@ -1,0 +1,198 @@
+//! `[pbx] shield`: keeps strangers from what only callgate and the operator's own networks may do at the PBX.
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::time::{Instant, timeout};
+
+use super::body::Exchange;
+use super::error::Error;
+use super::route::To;
+use super::{Caller, Proxy};
+use crate::config::Shield;
+use crate::limit::client_key;
+use crate::model::path;
+use crate::model::shield::{self, Breach, Refusal};
+use crate::observe::metrics;
+use crate::upstream::Payload;
+
+/// The longest login that is read before it is passed on.
+const MAX_LOGIN: usize = 16 << 10;
+
+impl Proxy {
+    /// Returns the shield, if it keeps this caller from something.
+    pub(super) fn shield(&self, caller: &Caller) -> Option<&Shield> {
+        self.config.pbx.as_ref()?.shield.as_ref().filter(|shield| shield.is_for(caller.origin.client))
+    }
+
+    /// Judges a request of a stranger, if it is for the PBX. The body of a login is read for that, and goes on as it came.
+    pub(super) async fn judge_stranger(
+        &self,
+        shield: &Shield,
+        request: &mut Request<Payload>,
+        caller: &Caller,
+        exchange: &mut Exchange,
+    ) -> Result<(), Error> {
+        let canonical = path::canonical(request.uri().path());
+        let (to, _) = self.route(&caller.authority, &canonical)?;
+        if to == To::App {
+            return Ok(());
+        }
+        exchange.goes_to(to);
+        let is_login = shield::opens_sessions(&canonical);
+        self.judge_head(shield, request, &canonical).map_err(|refusal| self.keep_out(refusal, caller))?;
+        drop(canonical);
+        if !is_login {
+            return Ok(());
+        }
+        // Over HTTP/2 the body of a CONNECT is a tunnel, which begins with the answer.
+        let body = if request.method() == Method::CONNECT {
+            Bytes::new()
+        } else {
+            self.take_body(request, caller, exchange).await?
+        };
+        let judged = self.judge_login(shield, request, &body);
+        if !body.is_empty() {
+            *request.body_mut() = Payload::Full(Some(body));
+        }
+        judged.map_err(|refusal| self.keep_out(refusal, caller))
+    }
+
+    fn judge_head(&self, shield: &Shield, request: &Request<Payload>, canonical: &str) -> Result<(), Refusal> {
+        shield.doors.judge(canonical).map_err(Refusal::Breach)?;
+        if let Some(administrator) = self.administrator() {
+            let mut lines = request.headers().get_all(header::AUTHORIZATION).into_iter();
+            lines.try_for_each(|line| shield::judge_credentials(line.as_bytes(), administrator))?;
+        }
+        if shield.any_session {
+            return Ok(());
+        }
+        match shield::carried(request.uri().path(), request.uri().query()).map_err(Refusal::Breach)? {
+            Some(session) if !has_session(request.headers(), session) => self.judge_session(session),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn judge_login(&self, shield: &Shield, request: &Request<Payload>, body: &[u8]) -> Result<(), Refusal> {
+        check_form(request.headers())?;
+        let token = shield::judge_login(request.uri().query(), body, self.administrator())?;
+        match token.filter(|_| !shield.any_session) {
+            Some(token) => self.judge_session(&token),
+            None => Ok(()),
+        }
+    }
+
+    fn judge_session(&self, session: &str) -> Result<(), Refusal> {
+        match self.shared.issued.is_landing(session, Instant::now()) {
+            true => Ok(()),
+            false => Err(Refusal::Breach(Breach::ForeignSession)),
+        }
+    }
+
+    fn administrator(&self) -> Option<&str> {
+        Some(&self.config.pbx.as_ref()?.admin.as_ref()?.user)
+    }
+
+    /// Reads the body of a login, if this client may try to log in now.
+    async fn take_body(
+        &self,
+        request: &mut Request<Payload>,
+        caller: &Caller,
+        exchange: &mut Exchange,
+    ) -> Result<Bytes, Error> {
+        let payload = std::mem::take(request.body_mut());
+        if matches!(payload, Payload::Empty) {
+            return Ok(Bytes::new());
+        }
+        self.within(self.shared.limits.pbx_logins.peek(&client_key(caller.origin.client)))?;
+        exchange.receives(payload.meter());
+        let read = timeout(self.config.server.timeouts.header, Limited::new(payload, MAX_LOGIN).collect()).await;
+        let read = read.map_err(|_| Error::RequestTimeout)?.map_err(|error| match error.is::<LengthLimitError>() {
+            true => Error::TooLarge,
+            false => Error::Malformed("the body broke off"),
+        })?;
+        Ok(read.to_bytes())
+    }
+
+    /// Refuses what strangers may not do: counted among the client's logins at the PBX, told to the audit log.
+    fn keep_out(&self, refusal: Refusal, caller: &Caller) -> Error {
+        self.tally.kept_out(match refusal {
+            Refusal::Breach(Breach::AdminPath) => metrics::Attempt::AdminPath,
+            Refusal::Breach(Breach::Administrator) => metrics::Attempt::Administrator,
+            Refusal::Breach(Breach::ThirdParty) => metrics::Attempt::ThirdParty,
+            Refusal::Breach(Breach::ForeignSession) => metrics::Attempt::ForeignSession,
+            Refusal::Unclear(_) => metrics::Attempt::Unclear,
+        });
+        if let Err(limited) = self.within(self.shared.limits.pbx_logins.admit(&client_key(caller.origin.client))) {
+            return limited;
+        }
+        match refusal {
+            Refusal::Breach(breach) => {
+                self.kept_out(caller, &breach.to_string());
+                Error::KeptOut
+            }
+            Refusal::Unclear(reason) => {
+                self.kept_out(caller, reason);
+                Error::Malformed(reason)
+            }
+        }
+    }
+}
+
+/// Tells whether a browser has this session already: then its link changes nothing.
+fn has_session(headers: &HeaderMap, session: &str) -> bool {
+    let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
+    let mut pairs = cookies.flat_map(|line| line.split(';'));
+    pairs.any(|pair| pair.trim().strip_prefix("session=") == Some(session))
+}
+
+/// Checks that a body is what it looks like: nothing that somebody else would unpack or read in other letters.
+fn check_form(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_plain = |line: &HeaderValue| line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    if !headers.get_all(header::CONTENT_ENCODING).iter().all(is_plain) {
+        return Err(Refusal::Unclear("the login is packed"));
+    }
+    let is_utf8 = |line: &HeaderValue| {
+        let line = line.as_bytes().to_ascii_lowercase();
+        let line = String::from_utf8_lossy(&line).replace(['"', ' ', '\t'], "");
+        line.split(';').filter_map(|part| part.strip_prefix("charset")).all(|charset| charset == "=utf-8")
+    };
+    if headers.get_all(header::CONTENT_TYPE).iter().all(is_utf8) {
+        Ok(())
+    } else {
+        Err(Refusal::Unclear("the login is not in UTF-8"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(name: &'static str, value: &'static str, expected: bool) {
+        let headers = HeaderMap::from_iter([(header::HeaderName::from_static(name), HeaderValue::from_static(value))]);
+        assert_eq!(check_form(&headers).is_ok(), expected, "{name}: {value}");
+    }
+
+    #[test]
+    fn a_login_is_plain_text_in_utf8() {
+        check("content-encoding", "identity", true);
+        check("content-encoding", "gzip", false);
+        check("content-encoding", "identity, gzip", false);
+        for value in ["application/json", "text/plain; charset=UTF-8", "application/json;charset=\"utf-8\"", ""] {
+            check("content-type", value, true);
+        }
+        for value in ["application/json; charset=utf-16", "text/plain;charset=utf-8;charset=utf-7", "a/b; charset*=x"] {
+            check("content-type", value, false);
+        }
+    }
+
+    #[test]
+    fn a_browser_has_the_session_of_its_cookie() {
+        let headers = HeaderMap::from_iter([(header::COOKIE, HeaderValue::from_static("a=1; session=abc; b=2"))]);
+        assert!(has_session(&headers, "abc"));
+        assert!(!has_session(&headers, "ab"));
+        assert!(!has_session(&HeaderMap::new(), "abc"));
+    }
+}
