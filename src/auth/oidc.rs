@@ -222,11 +222,7 @@ impl Oidc {
         let client = self.client(&metadata, authority)?;
         let (state, nonce) = (attempt.state(), attempt.nonce.clone());
         let asked = client
-            .authorize_url(
-                CoreAuthenticationFlow::AuthorizationCode,
-                || CsrfToken::new(state),
-                || Nonce::new(nonce),
-            )
+            .authorize_url(CoreAuthenticationFlow::AuthorizationCode, || CsrfToken::new(state), || Nonce::new(nonce))
             .add_scopes(self.settings.scopes.iter().filter(|scope| *scope != "openid").cloned().map(Scope::new))
             .set_pkce_challenge(challenge);
         let (url, ..) = asked.url();
@@ -284,7 +280,8 @@ impl Oidc {
     /// Returns where one logs out of the provider too, if it says.
     pub async fn end_session(&self) -> Option<String> {
         let metadata = self.provider.known().await?;
-        let mut url = openidconnect::url::Url::parse(metadata.additional_metadata().end_session_endpoint.as_ref()?).ok()?;
+        let mut url =
+            openidconnect::url::Url::parse(metadata.additional_metadata().end_session_endpoint.as_ref()?).ok()?;
         if !matches!(url.scheme(), "https" | "http") {
             return None;
         }

@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn leaves_others_as_they_are() {
-        for line in ["a=1;b=2", " a = \"x;y\" ;; #=&", "a=__Host-callgate=x", "X__Host-callgate=x", "__host-callgate=x"] {
+        for line in ["a=1;b=2", " a = \"x;y\" ;; #=&", "a=__Host-callgate=x", "X__Host-callgate=x", "__host-callgate=x"]
+        {
             check(&[line], &[line.trim()]);
         }
         check(&["a=1;b==2 ;; __Host-callgate=x;c"], &["a=1;b==2 ;;c"]);
@@ -114,7 +115,8 @@ mod tests {
 
     #[test]
     fn finds_values_and_names() {
-        let headers = headers(&["a=1; __Host-callgate-one=x; __Host-callgate=y", "__Host-callgate=z; __Host-callgates"]);
+        let headers =
+            headers(&["a=1; __Host-callgate-one=x; __Host-callgate=y", "__Host-callgate=z; __Host-callgates"]);
         assert_eq!(values(&headers, "__Host-callgate").collect::<Vec<_>>(), ["y", "z"]);
         assert_eq!(values(&headers, "a").collect::<Vec<_>>(), ["1"]);
         let names = ["__Host-callgate-one", "__Host-callgate", "__Host-callgate", "__Host-callgates"];

@@ -55,7 +55,9 @@ impl Then {
     fn login(&self, with: Option<&str>) -> String {
         let with = with.map(|name| ("with", name));
         let query = match self {
-            Self::Pbx(selectors) => selectors.query(&[Some(("for", "pbx")), with].into_iter().flatten().collect::<Vec<_>>()),
+            Self::Pbx(selectors) => {
+                selectors.query(&[Some(("for", "pbx")), with].into_iter().flatten().collect::<Vec<_>>())
+            }
             Self::Site => Selectors::default().query(with.as_slice()),
         };
         if query.is_empty() { LOGIN.to_owned() } else { format!("{LOGIN}?{query}") }

@@ -179,7 +179,9 @@ impl Proxy {
         let selectors = Selectors::read(Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?)?;
         let proof = match self.ask(Act::Pbx, request.headers(), request.uri().query(), caller).await? {
             // The app's cookie may be missing only because it is `SameSite=Strict`.
-            Verdict::Stranger | Verdict::Abstain if selectors.again.is_none() && click::is_from_elsewhere(request.headers()) => {
+            Verdict::Stranger | Verdict::Abstain
+                if selectors.again.is_none() && click::is_from_elsewhere(request.headers()) =>
+            {
                 return Ok(reply::step(&selectors.again()));
             }
             verdict => self

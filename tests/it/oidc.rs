@@ -152,7 +152,10 @@ async fn a_login_at_the_provider_opens_the_pbx() {
     let scene = Scene::new().await;
     let way = scene.begin("/auth/pbx?lang=fr&account=40").await;
     let asked = parameters(&way.address);
-    assert_eq!((&*asked["response_type"], &*asked["client_id"], &*asked["code_challenge_method"]), ("code", CLIENT, "S256"));
+    assert_eq!(
+        (&*asked["response_type"], &*asked["client_id"], &*asked["code_challenge_method"]),
+        ("code", CLIENT, "S256")
+    );
     assert_eq!(asked["redirect_uri"], "https://app.test/auth/callgate/oidc/sso");
     assert_eq!(asked["scope"], "openid profile email");
     let (cookie, next) = scene.end(&way).await;
@@ -184,7 +187,9 @@ async fn cookies_are_of_this_host_and_kept_from_scripts() {
 #[tokio::test]
 async fn a_program_learns_where_a_person_can_log_in() {
     let scene = Scene::new().await;
-    for asked in [scene.stage.gate.post("/auth/ott", "application/json", "{\"key\":\"k\"}"), scene.stage.gate.get("/auth/pbx")] {
+    for asked in
+        [scene.stage.gate.post("/auth/ott", "application/json", "{\"key\":\"k\"}"), scene.stage.gate.get("/auth/pbx")]
+    {
         let answer = asked.send().await.expect(401);
         let login = answer.json()["login"].as_str().unwrap().to_owned();
         assert!(login.starts_with("https://app.test/auth/callgate/login"), "{login}");
@@ -219,7 +224,9 @@ async fn people_choose_among_several_providers() {
     let scene = Scene { stage, provider: other };
     let page = scene.open("/auth/callgate/login?for=pbx&lang=fr", "").await.expect(200);
     assert!(set(&page).is_empty() && page.text().contains("with=one") && page.text().contains("with=other"));
-    assert!(page.header("content-security-policy").starts_with("default-src 'none'") && !page.text().contains("<script"));
+    assert!(
+        page.header("content-security-policy").starts_with("default-src 'none'") && !page.text().contains("<script")
+    );
     let begun = scene.open("/auth/callgate/login?for=pbx&lang=fr&with=other", "").await.expect(200);
     let way = Way { address: link(&begun), cookie: pair(&set(&begun)[0]) };
     let back = scene.log_in(&way);
@@ -425,9 +432,13 @@ async fn answers_name_their_provider() {
 #[tokio::test]
 async fn a_refusal_ends_on_a_page() {
     let scene = Scene::new().await;
-    for (error, status) in
-        [("access_denied", 403), ("login_required", 403), ("temporarily_unavailable", 503), ("invalid_scope", 502), ("<b>", 502)]
-    {
+    for (error, status) in [
+        ("access_denied", 403),
+        ("login_required", 403),
+        ("temporarily_unavailable", 503),
+        ("invalid_scope", 502),
+        ("<b>", 502),
+    ] {
         let way = scene.begin("/auth/pbx").await;
         let asked = parameters(&way.address);
         let said = query(&[("error", error), ("error_description", "<script>"), ("state", &asked["state"])]);
@@ -446,7 +457,12 @@ async fn a_token_endpoint_that_fails_is_no_login() {
         (401, json!({ "error": "invalid_client" }), 502, "does not know the client"),
         (500, json!({}), 502, "cannot be read"),
         (200, json!({ "access_token": "a", "token_type": "Bearer" }), 502, "gave no ID token"),
-        (200, json!({ "access_token": "a", "token_type": "Bearer", "id_token": "secret.that.leaks" }), 502, "cannot be read"),
+        (
+            200,
+            json!({ "access_token": "a", "token_type": "Bearer", "id_token": "secret.that.leaks" }),
+            502,
+            "cannot be read",
+        ),
         (200, Value::Null, 502, "cannot be read"),
     ] {
         scene.provider.set(|says| says.instead = Some((status, body)));
@@ -616,10 +632,17 @@ async fn logging_out_forgets_and_leads_to_the_provider() {
     let attempt = scene.begin("/auth/pbx").await.cookie;
     let page = scene.open("/auth/callgate/logout", &cookie).await.expect(200);
     assert!(page.text().contains("<form method=\"post\"") && set(&page).is_empty());
-    let post = || scene.stage.gate.post("/auth/callgate/logout", "application/x-www-form-urlencoded", "").cookie(&format!("{cookie}; {attempt}"));
+    let post = || {
+        scene
+            .stage
+            .gate
+            .post("/auth/callgate/logout", "application/x-www-form-urlencoded", "")
+            .cookie(&format!("{cookie}; {attempt}"))
+    };
     let elsewhere = post().header("origin", "https://evil.test").header("sec-fetch-site", "cross-site").send().await;
     assert!(set(&elsewhere.expect(403)).is_empty());
-    let out = post().header("origin", "https://app.test").header("sec-fetch-site", "same-origin").send().await.expect(303);
+    let out =
+        post().header("origin", "https://app.test").header("sec-fetch-site", "same-origin").send().await.expect(303);
     let expected = format!(
         "{}/logout?keep=this&client_id={CLIENT}&post_logout_redirect_uri=https%3A%2F%2Fapp.test%2Fbye%3Fa%3Db",
         scene.provider.issuer()

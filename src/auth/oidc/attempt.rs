@@ -102,9 +102,9 @@ pub fn forget_all(headers: &HeaderMap) -> Vec<HeaderValue> {
 }
 
 fn is_attempt(name: &str) -> bool {
-    name.strip_prefix(cookies::PREFIX).and_then(|rest| rest.strip_prefix('-')).is_some_and(|id| {
-        name_of(&format!("{id}.")).is_some()
-    })
+    name.strip_prefix(cookies::PREFIX)
+        .and_then(|rest| rest.strip_prefix('-'))
+        .is_some_and(|id| name_of(&format!("{id}.")).is_some())
 }
 
 fn expired(name: &str) -> HeaderValue {
@@ -123,7 +123,10 @@ mod tests {
     fn survives_its_cookie() {
         let attempt = Attempt::new("verifier".into(), "/auth/pbx?lang=de".into(), at(1000));
         let read = Attempt::read(&attempt.write()).unwrap();
-        assert_eq!((read.state(), read.nonce, read.verifier, read.to), (attempt.state(), attempt.nonce, attempt.verifier, attempt.to));
+        assert_eq!(
+            (read.state(), read.nonce, read.verifier, read.to),
+            (attempt.state(), attempt.nonce, attempt.verifier, attempt.to)
+        );
         assert!(Attempt::read(b"{}").is_none() && Attempt::read(b"").is_none());
     }
 

@@ -41,7 +41,8 @@ impl Oidc {
         let secret = self.settings.client_secret.as_ref().map(|secret| ClientSecret::new(secret.expose().to_owned()));
         let id = ClientId::new(self.settings.client_id.clone());
         let back = RedirectUrl::new(format!("{}{CALLBACK}{}", authority.origin(), self.name));
-        let back = back.map_err(|_| OidcError::Nonsense(Why::Wrong("the host of the request is no part of an address")))?;
+        let back =
+            back.map_err(|_| OidcError::Nonsense(Why::Wrong("the host of the request is no part of an address")))?;
         let client = CoreClient::from_provider_metadata(metadata.clone(), id, secret);
         Ok(client.set_redirect_uri(back).set_auth_type(auth_type(metadata)))
     }
@@ -113,7 +114,9 @@ impl Oidc {
         let answer = self.provider.fetch(request).await.map_err(|error| OidcError::Down(error.into()))?;
         match serde_json::from_slice(answer.body()) {
             // Whoever owns the access token must be who logged in (§5.3.4).
-            Ok(Value::Object(told)) if answer.status() == StatusCode::OK && told.get("sub") == id.get("sub") => Ok(told),
+            Ok(Value::Object(told)) if answer.status() == StatusCode::OK && told.get("sub") == id.get("sub") => {
+                Ok(told)
+            }
             _ => Err(wrong("the userinfo endpoint does not tell of the person who logged in")),
         }
     }
@@ -141,10 +144,14 @@ fn not_given(error: NotGiven) -> OidcError {
             CoreErrorResponseType::InvalidGrant => {
                 OidcError::Lost(Why::Wrong("the provider does not take the code: it is used, too old, or another's"))
             }
-            CoreErrorResponseType::InvalidClient => wrong("the provider does not know the client, or not with this secret"),
+            CoreErrorResponseType::InvalidClient => {
+                wrong("the provider does not know the client, or not with this secret")
+            }
             _ => wrong("the provider gives no tokens, for a reason of its own"),
         },
-        RequestTokenError::Parse(..) | RequestTokenError::Other(_) => wrong("the token endpoint's answer cannot be read"),
+        RequestTokenError::Parse(..) | RequestTokenError::Other(_) => {
+            wrong("the token endpoint's answer cannot be read")
+        }
     }
 }
 
@@ -176,12 +183,12 @@ fn verify(
 ) -> Result<(), Unverified> {
     let algorithms = metadata.id_token_signing_alg_values_supported();
     let signed = algorithms.iter().filter(|algorithm| **algorithm != CoreJwsSigningAlgorithm::None).cloned();
-    let verifier = client
-        .id_token_verifier()
-        .set_allowed_algs(signed)
-        .set_issue_time_verifier_fn(|issued| match issued.timestamp() <= Timestamp::now().as_second() + LEEWAY {
-            true => Ok(()),
-            false => Err("issued in the future".to_owned()),
+    let verifier =
+        client.id_token_verifier().set_allowed_algs(signed).set_issue_time_verifier_fn(|issued| {
+            match issued.timestamp() <= Timestamp::now().as_second() + LEEWAY {
+                true => Ok(()),
+                false => Err("issued in the future".to_owned()),
+            }
         });
     let claims = token.claims(&verifier, nonce).map_err(|error| unverified(&error))?;
     if claims.authorized_party().is_some_and(|party| party != client.client_id()) {
@@ -199,7 +206,8 @@ fn check_hash(
 ) -> Result<(), Unverified> {
     let Some(told) = claims.access_token_hash() else { return Ok(()) };
     let made = token.signing_alg().ok().zip(token.signing_key(verifier).ok());
-    let made = made.and_then(|(algorithm, key)| AccessTokenHash::from_token(tokens.access_token(), algorithm, key).ok());
+    let made =
+        made.and_then(|(algorithm, key)| AccessTokenHash::from_token(tokens.access_token(), algorithm, key).ok());
     match made {
         Some(made) if made == *told => Ok(()),
         _ => Err(Unverified::Wrong("the access token is not the one of the ID token (at_hash)")),

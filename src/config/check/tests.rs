@@ -1146,8 +1146,9 @@ fn what_no_rule_leads_to_is_noted() {
 
 /// A method of type `oidc` whose line 11 is `line`.
 fn oidc(line: &str) -> String {
-    format!("[[auth]]\ntype = \"oidc\"\nissuer = \"https://id.test\"\nclient_id = \"a\"\n{line}\n[[allow]]\nauth = \"oidc\"")
-        + "\nvoximplant = \"{sub}\""
+    format!(
+        "[[auth]]\ntype = \"oidc\"\nissuer = \"https://id.test\"\nclient_id = \"a\"\n{line}\n[[allow]]\nauth = \"oidc\""
+    ) + "\nvoximplant = \"{sub}\""
 }
 
 #[test]

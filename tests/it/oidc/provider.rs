@@ -102,9 +102,13 @@ impl Provider {
 
 async fn serve(mut line: Line, state: Arc<Mutex<State>>) {
     while let Some(request) = line.request().await {
-        let (status, body) = answer(&request, &line.stream.local_addr().unwrap().to_string(), &mut state.lock().unwrap());
+        let (status, body) =
+            answer(&request, &line.stream.local_addr().unwrap().to_string(), &mut state.lock().unwrap());
         let body = body.to_string();
-        let head = format!("HTTP/1.1 {status} Said\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "HTTP/1.1 {status} Said\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
         line.say(head + &body).await;
     }
 }
@@ -130,7 +134,10 @@ fn answer(request: &str, addr: &str, state: &mut State) -> (u16, Value) {
         "/jwks" => {
             let point = state.key.public_key().as_ref();
             let [x, y] = [&point[1..33], &point[33..]].map(|half| BASE64_URL_SAFE_NO_PAD.encode(half));
-            (200, json!({ "keys": [{ "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "1", "x": x, "y": y }] }))
+            (
+                200,
+                json!({ "keys": [{ "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "1", "x": x, "y": y }] }),
+            )
         }
         "/token" => token(head, body, &issuer, state),
         "/userinfo" => (200, state.says.userinfo.clone()),
