@@ -398,17 +398,17 @@ impl Chain {
         })
     }
 
-    /// Returns the providers at which people can log in.
-    pub fn providers(&self) -> impl Iterator<Item = &Rc<Oidc>> {
+    fn links(&self) -> impl Iterator<Item = &Link> {
         self.methods.iter().filter_map(|method| match &method.kind {
-            Kind::Oidc(oidc) => Some(oidc),
+            Kind::Link(link) => Some(link),
             _ => None,
         })
     }
 
-    fn links(&self) -> impl Iterator<Item = &Link> {
+    /// Returns the providers at which people can log in.
+    pub fn providers(&self) -> impl Iterator<Item = &Rc<Oidc>> {
         self.methods.iter().filter_map(|method| match &method.kind {
-            Kind::Link(link) => Some(link),
+            Kind::Oidc(oidc) => Some(oidc),
             _ => None,
         })
     }

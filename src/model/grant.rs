@@ -239,14 +239,17 @@ impl VoximplantGrant {
     }
 }
 
-/// Returns the claims of a method's callers by which rules decide, in their order and each once. The name of an account
-/// is always among them: a credential that has one is good for that account alone.
+/// Returns the claims of a method's callers that rules may ask for, in their order and each once: also those that make
+/// rules not apply.
 #[must_use]
 pub fn claims_used(rules: &[Rule], method: &str) -> Vec<String> {
-    let rules = rules.iter().filter(|rule| rule.fits(method));
-    let used = rules.flat_map(|rule| rule.pbx_claims().into_iter().chain(rule.voximplant_claims()));
-    let used: BTreeSet<_> = used.chain([ACCOUNT]).collect();
-    used.into_iter().map(str::to_owned).collect()
+    let rules = rules.iter().filter(|rule| rule.is_for(method));
+    let used: BTreeSet<_> =
+        rules.flat_map(|rule| rule.pbx_claims().into_iter().chain(rule.voximplant_claims())).collect();
+    let flags = used.iter().filter_map(|name| super::principal::flag_of_address(name));
+    let all: BTreeSet<_> =
+        used.iter().map(|name| (*name).to_owned()).chain(flags).chain([ACCOUNT.to_owned()]).collect();
+    all.into_iter().collect()
 }
 
 /// Finds who a caller may become on the PBX now.
@@ -390,12 +393,12 @@ impl Rule {
         conditions.chain(keys).chain(used).collect()
     }
 
-    fn fits(&self, method: &str) -> bool {
+    fn is_for(&self, method: &str) -> bool {
         self.methods.as_ref().map_or(method != REDIRECT, |methods| methods.iter().any(|name| name == method))
     }
 
     fn applies(&self, principal: &Principal, now: Timestamp) -> Result<(), Why<'_>> {
-        if !self.fits(&principal.method) {
+        if !self.is_for(&principal.method) {
             return Err(Why::Method);
         }
         self.when.holds(&principal.claims, now).map_err(Why::Unmet)
@@ -582,9 +585,9 @@ mod tests {
             only(&["sso"], rule("sso", "{ext}", "acme.test", "{email|before:@}")),
             only(&["app"], rule("app", "{app}", "acme.test", "ann")),
         ];
-        assert_eq!(claims_used(&rules, "sso"), ["email", "ext", "tenant", "vox"]);
-        assert_eq!(claims_used(&rules, "app"), ["app", "ext", "tenant", "vox"]);
-        assert_eq!(claims_used(&rules[1..], "other"), [""; 0]);
+        assert_eq!(claims_used(&rules, "sso"), ["account", "email", "email_verified", "ext", "tenant", "vox"]);
+        assert_eq!(claims_used(&rules, "app"), ["account", "app", "ext", "tenant", "vox"]);
+        assert_eq!(claims_used(&rules[1..], "other"), ["account"]);
     }
 
     fn principal(method: &str, claims: &[(&str, &str)]) -> Principal {

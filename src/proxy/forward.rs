@@ -114,12 +114,12 @@ impl Proxy {
             To::Pbx => None,
         };
         let vouched = self.keep_apart(&mut head.headers, &mut payload, caller)?;
-        let may_switch =
-            to == To::Pbx && (head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE));
-        let owners = if may_switch { self.owners(&head.headers, head.uri.query()) } else { Vec::new() };
         if self.chain.providers().next().is_some() {
             cookies::cut(&mut head.headers);
         }
+        let may_switch =
+            to == To::Pbx && (head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE));
+        let owners = if may_switch { self.owners(&head.headers, head.uri.query()) } else { Vec::new() };
         let asked = prepare(&mut head, &payload, caller)?;
         head.headers.extend(vouched);
         exchange.receives(payload.meter());

@@ -101,28 +101,28 @@ impl Selectors {
 
     /// Writes the path that asks for the same once more.
     fn again(&self) -> String {
-        format!("/auth/pbx?{}", self.query(&[(AGAIN, "1")]))
+        path_for(&self.wish, self.language.as_ref(), &[(AGAIN, "1")])
     }
 
     /// Writes the path that asks for the same after a login.
     pub(super) fn after_login(&self) -> String {
-        format!("/auth/pbx?{}", self.query(&[(AGAIN, LOGIN)]))
+        path_for(&self.wish, self.language.as_ref(), &[(AGAIN, LOGIN)])
+    }
+
+    /// Writes a query that asks for the same.
+    pub(super) fn query(&self, more: &[(&str, &str)]) -> String {
+        query_for(&self.wish, self.language.as_ref(), more)
     }
 
     /// Tells whether a login has just ended.
     pub(super) fn are_after_login(&self) -> bool {
         self.again.as_deref() == Some(LOGIN)
     }
-
-    /// Writes a query that asks for the same, and more.
-    pub(super) fn query(&self, more: &[(&str, &str)]) -> String {
-        query_for(&self.wish, self.language.as_ref(), more)
-    }
 }
 
 /// Writes the path at which a session is asked for.
-pub(super) fn path_for(wish: &Wish, language: Option<&Language>) -> String {
-    format!("/auth/pbx?{}", query_for(wish, language, &[]))
+pub(super) fn path_for(wish: &Wish, language: Option<&Language>, more: &[(&str, &str)]) -> String {
+    format!("/auth/pbx?{}", query_for(wish, language, more))
 }
 
 fn query_for(wish: &Wish, language: Option<&Language>, more: &[(&str, &str)]) -> String {
@@ -132,7 +132,8 @@ fn query_for(wish: &Wish, language: Option<&Language>, more: &[(&str, &str)]) ->
     {
         query.extend_pairs(value.map(|value| (name, value)));
     }
-    query.extend_pairs(more).finish()
+    query.extend_pairs(more);
+    query.finish()
 }
 
 impl Proxy {
