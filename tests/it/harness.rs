@@ -87,6 +87,11 @@ impl Gate {
         self.server.as_mut().unwrap().reload(config).await
     }
 
+    /// Says what is wrong with another configuration, with the files as they are now.
+    pub fn problems(&self, text: &str) -> String {
+        configuration(text, &self.dir).unwrap_err().to_string()
+    }
+
     /// Writes the configuration as a file, for the program's commands, and returns its path.
     pub fn file(&self) -> String {
         secret(&self.dir, "proxy.toml", &whole(&self.text));

@@ -43,6 +43,7 @@ mod pbx;
 mod pool;
 mod reload;
 mod reparse;
+mod rules;
 mod shield;
 mod sockets;
 mod sso;

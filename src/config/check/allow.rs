@@ -64,7 +64,7 @@ fn rule(table: &Table<'_, '_>, number: usize, offer: &Offer<'_, '_, '_>, around:
         name: name.unwrap_or_else(|| format!("rule {number}")),
         methods,
         // What could not be read must not read as if it were not written.
-        when: when.map_or_else(|| Some(When::default()), |when| when)?,
+        when: when.unwrap_or_else(|| Some(When::default()))?,
         table: lookup.map_or(Some(None), |lookup| lookup.map(Some))?,
         pbx,
         voximplant,

@@ -1,5 +1,7 @@
 //! What is accepted, what is refused, and at which place.
 
+mod rules;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -45,6 +47,7 @@ impl Folder {
             ("secrets/newline", "\n"),
             ("secrets/two-lines", &format!("{SECRET}\n{SECRET}\n")),
             ("secrets/nul", &format!("{SECRET}\0\n")),
+            ("people.csv", "email,ext\nann@example.com,40\n"),
             ("voximplant.htdigest", &format!("ann:voximplant.com:{HA1}\n")),
             ("bad.htdigest", &format!("ann:voximplant.com:{HA1}\n{SECRET}\n")),
             ("open", SECRET),
@@ -181,7 +184,7 @@ fn the_example_documents_only_keys_and_defaults_that_are_true() {
     let (plain_vox, full_vox) = (plain.voximplant.unwrap(), full.voximplant.unwrap());
     same(&plain_vox.max_key_length, &full_vox.max_key_length);
     same(&plain_vox.distinct_keys, &full_vox.distinct_keys);
-    assert_eq!((full.methods.len(), full.rules.len(), full.workers.unwrap().get()), (3, 2, 4));
+    assert_eq!((full.methods.len(), full.rules.len(), full.workers.unwrap().get()), (3, 3, 4));
     assert!(full.audit.file.is_some() && full.audit.syslog.is_some() && full.redirect_http.is_some());
     assert!(!full.audit.chain);
     assert_eq!((plain.admin, full.admin.map(|listen| listen.to_string())), (None, Some("127.0.0.1:9443".to_owned())));
@@ -1092,7 +1095,7 @@ fn rules_lead_from_somewhere_to_somewhere() {
             "auth = \"redirect\"\nvoximplant = \"{vox}\"\nlanguages = [\"e\"]",
             "10:14: `allow.languages`: not a language of the PBX",
         ),
-        ("auth = \"redirect\"\nvoximplant = \"{vox}\"\nwhen = \"x\"", "10:1: unknown key `allow.when`"),
+        ("auth = \"redirect\"\nvoximplant = \"{vox}\"\nwhere = \"x\"", "10:1: unknown key `allow.where`"),
     ] {
         check_beside(&format!("[[allow]]\n{tail}"), expected);
     }
