@@ -191,6 +191,7 @@ impl Machine {
         self.write("pbx-admin", &Options::default().admin_password);
         self.write("voximplant-api-key", "0c4b2a10-1111-4222-8333-444455556666");
         self.write("sales.htdigest", &users_line(&user, "Sales-Passw0rd!"));
+        self.write("oidc-secret", "a client's secret");
         self.write("voximplant.htdigest", &users_line(&user, "Demo-Passw0rd!"));
         self.write("people.csv", "email,ext,tenant,vox\nann@example.com,40,acme,ann\n");
     }
@@ -747,6 +748,9 @@ const BOUNDS: &[(&str, &str)] = &[
     ("src/config/check/upstream.rs", "DEFAULT_CONNECTIONS: usize = 10_000;"),
     ("src/upstream/tunnel.rs", "CHUNK: usize = 16 << 10;"),
     ("src/limit.rs", "KEYS: usize = 100_000;"),
+    ("src/auth/oidc.rs", "MAX_LOGIN: usize = 1 << 10;"),
+    ("src/auth/oidc/attempt.rs", "MAX_ATTEMPTS: usize = 5;"),
+    ("src/auth/oidc/attempt.rs", "LIFE: i64 = 600;"),
     ("src/config/check/allow/table.rs", "MAX_BYTES: usize = 16 << 20;"),
     ("src/config/check/allow/table.rs", "MAX_ROWS: usize = 100_000;"),
     ("src/config/check/allow/table.rs", "MAX_COLUMNS: usize = 32;"),
