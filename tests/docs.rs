@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -61,6 +61,8 @@ enum Kind {
     Nginx,
     /// A systemd unit.
     Ini,
+    /// A file of an app, in the language that the app is written in.
+    App,
     /// Diagrams, log lines and whatever is not typed by anybody.
     Text,
     Recipe,
@@ -81,7 +83,7 @@ impl Block {
 
 fn documents() -> Vec<PathBuf> {
     let mut files: Vec<_> = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(PathBuf::from).into();
-    files.extend(fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()));
+    files.extend(fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()));
     files.sort();
     files
 }
@@ -96,6 +98,7 @@ fn kind(word: &str, place: &str) -> Kind {
         "html" => Kind::Html,
         "json" => Kind::Json,
         "ini" => Kind::Ini,
+        "php" | "python" => Kind::App,
         "text" => Kind::Text,
         "nginx" => Kind::Nginx,
         // Run by tests/it/recipes.rs.
@@ -277,6 +280,7 @@ impl Machine {
             }
             Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::Text | Kind::Nginx => {}
             Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::Text | Kind::Recipe => {}
+            Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::App | Kind::Text => {}
         }
     }
 
@@ -412,6 +416,81 @@ async fn a_hangup_ends_nothing() {
         let script = format!("kill -HUP {}; curl -s https://portal.example.com/auth/pbx", machine.running[0].0.id());
         let (told, success) = machine.bash(&script);
         assert!(success && told.contains("log in first"), "{told}");
+    })
+    .await;
+}
+
+// === Recipes ===
+
+fn recipes() -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir("docs/recipes").unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// Returns the file that a block is, by the comment in its first line.
+fn file_of(block: &Block) -> Option<&str> {
+    let (_, name) = block.text.lines().next()?.split_once(" file: ")?;
+    Some(name.trim())
+}
+
+/// An app of a recipe: a folder, its server, and a gate before it.
+struct Kitchen {
+    machine: Machine,
+    app: Vec<Daemon>,
+}
+
+impl Kitchen {
+    fn new(pbx: SocketAddr) -> Self {
+        let app = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let machine = Machine::new(app, pbx);
+        machine.write_secrets();
+        Self { machine, app: Vec::new() }
+    }
+
+    fn do_block(&mut self, block: &Block) {
+        match (block.kind, file_of(block)) {
+            (Kind::App | Kind::Js, Some(name)) => {
+                let path = self.machine.folder.path().join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, block.text.replace("listen(3000", &format!("listen({}", self.machine.app.port())))
+                    .unwrap();
+            }
+            (Kind::Sh, _) if block.text.ends_with(" &\n") => self.serve(block.text.trim_end().trim_end_matches('&')),
+            _ => self.machine.do_block(block),
+        }
+    }
+
+    /// Starts the app, and waits until it accepts connections.
+    fn serve(&mut self, command: &str) {
+        let script = format!("exec >app.log 2>&1; set -eu; exec env {}", self.machine.real(command));
+        let child = self.machine.command("bash").args(["-c", &script]).spawn().unwrap();
+        self.app.push(Daemon(child));
+        for _ in 0..600 {
+            if TcpStream::connect(self.machine.app).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("{command}: {}", fs::read_to_string(self.machine.folder.path().join("app.log")).unwrap());
+    }
+}
+
+/// Needs PHP, Node with npm, Python with pip, and their registries.
+#[tokio::test]
+#[ignore = "needs the languages that apps are written in: tests/run has them"]
+async fn the_recipes_lead_to_a_login() {
+    meanwhile(|_, pbx| {
+        let stub = std::path::absolute("tests/recipes/wordpress.php").unwrap();
+        for path in recipes() {
+            let mut kitchen = Kitchen::new(pbx);
+            if path.ends_with("wordpress.md") {
+                kitchen.serve(&format!("WP_SECRET=secret php -S 127.0.0.1:3000 {}", stub.display()));
+            }
+            for block in split(&path).1 {
+                kitchen.do_block(&block);
+            }
+        }
     })
     .await;
 }
@@ -986,11 +1065,11 @@ fn anchor(heading: &str) -> String {
 
 #[test]
 fn links_lead_somewhere() {
-    for path in documents() {
+    for path in documents().into_iter().chain(recipes()) {
         let prose = split(&path).0;
         for part in prose.split("](").skip(1) {
             let link = part.split(')').next().unwrap();
-            if link.starts_with("https://") {
+            if link.contains("://") {
                 continue;
             }
             let (file, place) = link.split_once('#').unwrap_or((link, ""));
