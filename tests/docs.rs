@@ -61,11 +61,10 @@ enum Kind {
     Nginx,
     /// A systemd unit.
     Ini,
-    /// A file of an app, in the language that the app is written in.
+    /// A part of an app, in the language that the app is written in: run as a recipe, or by `tests/it/recipes.rs`.
     App,
     /// Diagrams, log lines and whatever is not typed by anybody.
     Text,
-    Recipe,
 }
 
 #[derive(Debug, Clone)]
@@ -98,11 +97,9 @@ fn kind(word: &str, place: &str) -> Kind {
         "html" => Kind::Html,
         "json" => Kind::Json,
         "ini" => Kind::Ini,
-        "php" | "python" => Kind::App,
-        "text" => Kind::Text,
+        "php" | "javascript" | "python" | "ruby" | "go" | "csharp" => Kind::App,
         "nginx" => Kind::Nginx,
-        // Run by tests/it/recipes.rs.
-        "php" | "javascript" | "python" | "ruby" | "go" | "csharp" => Kind::Recipe,
+        "text" => Kind::Text,
         word => panic!("{place}: a block of the kind {word:?} is not checked by anything"),
     }
 }
@@ -278,9 +275,7 @@ impl Machine {
                 let (status, _) = self.bash(&format!("curl -s -b jar -o /dev/null -w '%{{http_code}}' '{address}'"));
                 assert_eq!(status, "303", "{}", block.place);
             }
-            Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::Text | Kind::Nginx => {}
-            Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::Text | Kind::Recipe => {}
-            Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::App | Kind::Text => {}
+            Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::Nginx | Kind::App | Kind::Text => {}
         }
     }
 
