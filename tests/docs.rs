@@ -200,6 +200,7 @@ impl Machine {
     fn real(&self, text: &str) -> String {
         text.replace("/etc/callgate", &self.etc().display().to_string())
             .replace("/var/log/callgate", &self.etc().join("log").display().to_string())
+            .replace("/var/lib/callgate", &self.etc().display().to_string())
             .replace("0.0.0.0:443", "127.0.0.1:0")
             .replace("127.0.0.1:3000", &self.app.to_string())
             .replace("127.0.0.1:8080", &self.pbx.to_string())

@@ -41,8 +41,7 @@ async fn each_exchange_is_one_line_and_each_login_another() {
         assert!(found.len() <= 1, "{found:?}");
         found.first().map(|line| line.split_once(&format!("id={id} ")).unwrap().1.to_owned())
     };
-    let grant =
-        "client=127.0.0.1 act=pbx_session method=app subject=alice rule=staff account=40@acme.test claims=ext,tenant";
+    let grant = "client=127.0.0.1 act=pbx_session method=app subject=alice rule=staff account=40@acme.test level=user claims=ext,tenant";
     assert_eq!(of(&granted, "audit grant").as_deref(), Some(grant));
     let grant = "client=127.0.0.7 act=voximplant_token method=app subject=alice rule=staff account=alice claims=vox";
     assert_eq!(of(&token, "audit grant").as_deref(), Some(grant));
@@ -81,7 +80,7 @@ async fn json_lines_say_the_same() {
     let expected = json!({
         "kind": "audit grant", "id": granted, "client": "127.0.0.1", "act": "pbx_session",
         "method": "app", "subject": "alice", "rule": "staff", "account": "40@acme.test",
-        "claims": ["ext", "tenant"],
+        "level": "user", "claims": ["ext", "tenant"],
     });
     assert_eq!(grant, expected);
     assert_eq!(of(&refused, "audit refusal")["subject"], "alice");
@@ -99,7 +98,10 @@ async fn a_mint_that_failed_is_audited_with_its_reason() {
     let second = id(&stage.as_alice("/auth/pbx").send().await.expect(503));
     for id in [first, second] {
         let line = stage.gate.line(&["audit refusal", &id]).await;
-        assert!(line.contains("subject=alice rule=staff account=40@acme.test reason=\"the PBX refused"), "{line}");
+        assert!(
+            line.contains("subject=alice rule=staff account=40@acme.test level=user reason=\"the PBX refused"),
+            "{line}"
+        );
         stage.gate.line(&["access", &id, "status=503", "reason=pbx_refused"]).await;
     }
 }
