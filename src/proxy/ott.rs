@@ -129,7 +129,7 @@ fn kind_of(error: &Error) -> Answered {
     match error {
         Error::Nobody { .. } | Error::CrossSite => Answered::Unproven,
         Error::UnknownUser => Answered::UnknownUser,
-        Error::Forbidden => Answered::Forbidden,
+        Error::Forbidden | Error::Choose(_) => Answered::Forbidden,
         Error::Limited(_) => Answered::Limited,
         error if error.status().0.is_client_error() => Answered::Malformed,
         _ => Answered::Failed,
