@@ -445,33 +445,14 @@ pub struct Voximplant {
 }
 
 impl Voximplant {
-    /// Finds the HA1 of a user, in the application it is of.
+    /// Finds the HA1 of a user, in the application it is of. The first is never named: a user has one spelling.
     #[must_use]
     pub fn ha1(&self, user: &VoximplantUser) -> Option<&Ha1> {
         let users = match user.application() {
-            Some(name) if !self.is_own(name) => &self.others.iter().find(|other| other.name == name)?.users,
-            Some(_) | None => &self.users,
+            Some(name) => &self.others.iter().find(|other| other.name == name)?.users,
+            None => &self.users,
         };
         users.get(user.name())
-    }
-
-    /// Returns the one text by which a user is counted, whether or not its application goes without saying.
-    #[must_use]
-    pub fn key<'u>(&self, user: &'u VoximplantUser) -> &'u str {
-        match user.application() {
-            Some(name) if self.is_own(name) => user.name(),
-            Some(_) | None => user.as_str(),
-        }
-    }
-
-    /// Returns the names of all applications that have one.
-    pub fn applications(&self) -> impl Iterator<Item = &str> {
-        let others = self.others.iter().map(|other| other.name.as_str());
-        self.application.as_deref().into_iter().chain(others)
-    }
-
-    fn is_own(&self, name: &str) -> bool {
-        self.application.as_deref() == Some(name)
     }
 }
 

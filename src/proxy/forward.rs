@@ -121,7 +121,9 @@ impl Proxy {
             to == To::Pbx && (head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE));
         let owners = if may_switch { self.owners(&head.headers, head.uri.query()) } else { Vec::new() };
         let asked = prepare(&mut head, &payload, caller)?;
-        head.headers.extend(vouched);
+        for (name, value) in vouched {
+            head.headers.insert(name, value);
+        }
         exchange.receives(payload.meter());
         let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
         let request = upstream::request(head.method, target, head.headers, payload);

@@ -26,6 +26,9 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// A set of keys that is fetched, and the methods that it is for.
 type Fetching = (Vec<String>, Arc<Jwks>);
 
+/// Identity providers by the names of their methods, each with the key of its cookies.
+type Providers = HashMap<String, (Arc<Provider>, Arc<SealKey>)>;
+
 /// What all workers share: counts, marks and the breaker.
 pub struct Shared {
     pub(super) limits: Limits,
@@ -38,7 +41,7 @@ pub struct Shared {
     pub(super) store: Arc<Store>,
     pub(super) frozen: Arc<Frozen>,
     /// The identity providers by the names of their methods, each with the key of its cookies.
-    pub(super) providers: HashMap<String, (Arc<Provider>, Arc<SealKey>)>,
+    pub(super) providers: Providers,
     /// What seals cookies where no key is configured.
     seal: Arc<SealKey>,
     pub(super) app: Option<Connector>,
@@ -168,11 +171,8 @@ impl Shared {
     }
 }
 
-fn providers(
-    config: &Config,
-    seal: &Arc<SealKey>,
-) -> Result<HashMap<String, (Arc<Provider>, Arc<SealKey>)>, rustls::Error> {
-    let mut providers = HashMap::new();
+fn providers(config: &Config, seal: &Arc<SealKey>) -> Result<Providers, rustls::Error> {
+    let mut providers = Providers::new();
     for method in &config.methods {
         if let MethodKind::Oidc(settings) = &method.kind {
             let own = settings.cookie_key.as_ref().map(|key| Arc::new(SealKey::of(key.expose())));

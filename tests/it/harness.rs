@@ -30,6 +30,8 @@ use tokio_rustls::client::TlsStream;
 
 /// The password of every Voximplant user of the tests' users file.
 pub const VOX_PASSWORD: &str = "Vox-Passw0rd!";
+/// What signs links, in the file `link.key` of each gate.
+pub const LINK_SECRET: &str = "b9f6c2a0d4e84f31a7c5e9d0f1b2a3c4";
 /// The host names in the gate's certificate.
 pub const NAMES: [&str; 8] =
     ["app.test", "*.app.test", "pbx.test", "*.pbx.test", "acme.test", "other.test", "localhost", "127.0.0.1"];
@@ -52,7 +54,7 @@ pub struct Gate {
 
 impl Gate {
     /// Starts a gate with a configuration: `listen`, `tls` are added, the latter unless the text starts with it, and `[admin]`
-    /// where it is missing. Files at hand: `voximplant.htdigest` (alice, bob).
+    /// where it is missing. Files at hand: `voximplant.htdigest` (alice, bob), `link.key`.
     /// Environment: `PBX_ADMIN` is the stand-in's administrator password.
     pub async fn start(text: &str) -> Self {
         Self::try_start(text).unwrap_or_else(|problems| panic!("{problems}"))
@@ -68,13 +70,18 @@ impl Gate {
         secret(&dir, "fullchain.pem", &certificate.chain);
         secret(&dir, "privkey.pem", &certificate.key);
         secret(&dir, "voximplant.htdigest", &users.join("\n"));
+        secret(&dir, "link.key", LINK_SECRET);
         let config = configuration(text, &dir)?;
         let (logs, memory) = Logs::in_memory(&config).unwrap();
         let server = Server::start(config, logs.clone()).unwrap();
         let (addr, redirect) = (server.addresses()[0], server.redirect_address());
         let admin = server.admin_address().unwrap();
         let ca = CertificateDer::from_pem_slice(certificate.ca.as_bytes()).unwrap();
-        let mut canaries = vec![VOX_PASSWORD.to_owned(), callgate::demo::vodia::Options::default().admin_password];
+        let mut canaries = vec![
+            VOX_PASSWORD.to_owned(),
+            LINK_SECRET.to_owned(),
+            callgate::demo::vodia::Options::default().admin_password,
+        ];
         canaries.extend(ha1s);
         let text = text.to_owned();
         let canaries = Mutex::new(canaries);
@@ -85,6 +92,11 @@ impl Gate {
     pub async fn reload(&mut self, text: &str) -> Result<(), callgate::server::ReloadError> {
         let config = configuration(text, &self.dir).unwrap_or_else(|problems| panic!("{problems}"));
         self.server.as_mut().unwrap().reload(config).await
+    }
+
+    /// Says what is wrong with another configuration, with the files as they are now.
+    pub fn problems(&self, text: &str) -> String {
+        configuration(text, &self.dir).unwrap_err().to_string()
     }
 
     /// Writes the configuration as a file, for the program's commands, and returns its path.
@@ -501,8 +513,8 @@ impl Answer {
 
 // === The secrets of an exchange ===
 
-/// The parameters that carry a session, a ticket, a one-time key or a password.
-const PARAMETERS: [&str; 4] = ["sessId", "t", "key", "appUserPassword"];
+/// The parameters that carry a session, a ticket, a one-time key, a password or what makes a link.
+const PARAMETERS: [&str; 6] = ["sessId", "t", "key", "appUserPassword", "sig", "nonce"];
 
 fn secrets_of_request(path: &str, headers: &HeaderMap, body: &[u8]) -> Vec<String> {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();

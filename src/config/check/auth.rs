@@ -75,6 +75,7 @@ impl<'d, 'i> Methods<'d, 'i> {
     /// Warns of methods whose credentials work once, where a restart forgets which were used.
     pub(super) fn warn_forgetful(&self) {
         link::warn_forgetful(self);
+        jwt::warn_forgetful(self);
     }
 
     /// Checks what methods must know of each other and of the listeners.
