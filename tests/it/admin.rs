@@ -155,7 +155,7 @@ async fn readyz_names_what_is_not_ready_and_livez_does_not_mind() {
     assert_eq!(body(&stage.gate.told("/readyz")), "ok\n");
     assert_eq!(
         body(&stage.gate.told("/readyz?verbose")),
-        "app: ok\npbx: ok\nbreaker: ok\ncertificates: ok\nlog: ok\ndrain: ok\nok\n"
+        "app: ok\npbx: ok\nbreaker: ok\nstate: ok\ncertificates: ok\nlog: ok\ndrain: ok\nok\n"
     );
     stage.pbx_does(|faults| faults.refuse_after = Some(0));
     stage.as_alice("/auth/pbx").send().await.expect(503);
@@ -436,7 +436,7 @@ async fn reloads_are_counted_and_counts_live_on() {
     ] {
         gate.counts(series, value).await;
     }
-    assert_eq!(body(&gate.told("/readyz?verbose")), "app: ok\ncertificates: ok\nlog: ok\ndrain: ok\nok\n");
+    assert_eq!(body(&gate.told("/readyz?verbose")), "app: ok\nstate: ok\ncertificates: ok\nlog: ok\ndrain: ok\nok\n");
 }
 
 #[tokio::test]

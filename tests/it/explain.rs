@@ -16,6 +16,7 @@ use crate::commands::callgate;
 use crate::harness::{Gate, secret, status};
 use crate::issuer::{AUDIENCE, ISSUER, Publisher, Signer, claims, with};
 use crate::mtls::Authority;
+use crate::oidc::Scene;
 use crate::stage::{Plan, STAFF, Stage};
 
 /// The key of the tests' server.
@@ -341,6 +342,25 @@ async fn a_link_is_not_used_by_asking_about_it_and_once_used_it_says_so() {
         assert!(told.code == Some(1) && told.text.contains("Refused by method \"link\": "), "{bad} {}", told.text);
     }
     assert_eq!(stage.minted(), ["40@acme.test"]);
+}
+
+// === Method `oidc` ===
+
+#[tokio::test]
+async fn a_remembered_login_is_opened_by_the_gate_that_sealed_it() {
+    let scene = Scene::new().await;
+    let cookie = scene.cookie().await;
+    let mints = scene.stage.minted();
+    let arguments = ["--running", "--host", "app.test", "--cookie", "-"];
+    let told = scene.stage.run(&arguments, &cookie).await;
+    let page = std::fs::read_to_string("docs/explain.md").unwrap();
+    let shown = page.split("(`oidc`)").nth(1).unwrap().split("```text\n").nth(1).unwrap().split("```").next().unwrap();
+    assert!(told.code == Some(0) && told.text.ends_with(shown), "{}instead of\n{shown}", told.text);
+    let (name, sealed) = cookie.split_once('=').unwrap();
+    let forged = format!("{name}={}", sealed.chars().rev().collect::<String>());
+    let told = scene.stage.run(&arguments, &forged).await;
+    assert!(told.code == Some(1) && told.text.ends_with("The caller is told: 401 nobody\n"), "{}", told.text);
+    assert_eq!(scene.stage.minted(), mints);
 }
 
 // === What a request is like ===

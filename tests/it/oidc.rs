@@ -21,8 +21,8 @@ const RULES: &str = "[[allow]]\npbx = { domain = \"{tenant}\", account = \"{ext}
 pub const KEY: &str = "0123456789abcdef0123456789abcdef";
 
 /// A gate with a provider.
-struct Scene {
-    stage: Stage,
+pub struct Scene {
+    pub stage: Stage,
     provider: Provider,
 }
 
@@ -33,7 +33,7 @@ struct Way {
 }
 
 impl Scene {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         Self::with("").await
     }
 
@@ -81,7 +81,7 @@ impl Scene {
     }
 
     /// Logs in as whoever the provider vouches for.
-    async fn cookie(&self) -> String {
+    pub async fn cookie(&self) -> String {
         self.end(&self.begin("/auth/pbx").await).await.0
     }
 

@@ -11,10 +11,11 @@ use serde_json::Value;
 
 use crate::auth::Act;
 use crate::limit::Limiter;
-use crate::model::grant::Trace;
+use crate::model::grant::{Refusal, Trace};
 use crate::model::principal::{Claim, Principal};
 use crate::model::redact;
 use crate::observe::RequestId;
+use crate::proxy::choice::Choices;
 use crate::proxy::error::Error;
 use crate::proxy::gate::{self, Unproven};
 
@@ -146,7 +147,10 @@ impl Story {
     pub(super) fn decide<G>(&mut self, trace: Trace<'_, G>) -> Result<G, Refused> {
         let passed = trace.passed.iter();
         self.passed = passed.map(|one| Passed { rule: one.rule.to_owned(), why: one.why.to_string() }).collect();
-        trace.outcome.map_err(|refusal| Refused::forbidden(&refusal))
+        trace.outcome.map_err(|refusal| match &refusal {
+            Refusal::Choose { .. } => Refused::by(&Error::Choose(Choices::Users(Vec::new())), refusal.to_string()),
+            Refusal::NoRule | Refusal::Invalid { .. } | Refusal::Foreign { .. } => Refused::forbidden(&refusal),
+        })
     }
 
     /// Notes a limit that is used up, without counting.
