@@ -171,11 +171,16 @@ impl Machine {
         let user: VoximplantUser = "alice".parse().unwrap();
         self.write("pbx-admin", &Options::default().admin_password);
         self.write("voximplant.htdigest", &users_line(&user, "Demo-Passw0rd!"));
+        fs::create_dir_all(self.etc().join("secrets")).unwrap();
+        for name in ["secrets/link-2026", "secrets/link-2027"] {
+            self.write(name, "b9f6c2a0d4e84f31a7c5e9d0f1b2a3c4");
+        }
     }
 
     /// Turns what a document shows into what is here.
     fn real(&self, text: &str) -> String {
         text.replace("/etc/callgate", &self.etc().display().to_string())
+            .replace("/var/lib/callgate", &self.etc().display().to_string())
             .replace("/var/log/callgate", &self.etc().join("log").display().to_string())
             .replace("0.0.0.0:443", "127.0.0.1:0")
             .replace("127.0.0.1:3000", &self.app.to_string())

@@ -8,7 +8,7 @@ use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Handoff, HostPattern, HostPort, Identity, Listen, MethodKind, Names, Url};
+use crate::config::{Confirm, Handoff, HostPattern, HostPort, Identity, Listen, MethodKind, Names, Url};
 
 const EXAMPLE: &str = include_str!("../../../proxy.toml");
 const SECRET: &str = "Admin-Passw0rd-canary";
@@ -900,6 +900,49 @@ fn keys_say_what_they_may_do() {
         (true, false, "a.test", None, 2)
     );
     assert_eq!(key.expires.unwrap().to_string(), "2099-01-02T00:00:00Z");
+}
+
+#[test]
+fn links_have_keys_and_an_end() {
+    let link = |tail: &str| format!("[[auth]]\ntype = \"link\"\n{tail}\n");
+    let long = "{ file = \"long\" }";
+    let key = |id: &str| format!("{{ kid = \"{id}\", secret = {long} }}");
+    let parse = |tail: &str| {
+        let folder = Folder::new();
+        folder.write("long", &"x".repeat(32), 0o600);
+        folder.write("short", &"x".repeat(31), 0o600);
+        folder.parse(&format!("{TOP}{BOTH}{tail}"))
+    };
+    for (tail, expected) in [
+        (link(""), "`auth`: needs `keys`"),
+        (link("keys = []"), "`auth.keys`: is an empty list"),
+        (link("keys = [{ kid = \"a\", secret = { file = \"short\" } }]"), "the secret is shorter than 32 bytes"),
+        (link("keys = [{ kid = \"a\", secret = \"literal\" }]"), "a secret is never written here"),
+        (link(&format!("keys = [{}]", key("a b"))), "not the name of a key"),
+        (link(&format!("keys = [{}]", key(&"a".repeat(33)))), "not the name of a key"),
+        (link(&format!("keys = [{}, {}]", key("a"), key("a"))), "another key is called `a`"),
+        (
+            link(&format!("keys = [{}]", key("a"))) + &link(&format!("name = \"b\"\nkeys = [{}]", key("a"))),
+            "another key is called `a`",
+        ),
+        (link(&format!("keys = [{}]\nttl = \"16min\"", key("a"))), "longer than 15 minutes"),
+        (link(&format!("keys = [{}]\nttl = \"500ms\"", key("a"))), "shorter than a second"),
+        (link(&format!("keys = [{}]\nconfirm = \"maybe\"", key("a"))), "`auth.confirm`: unknown word `maybe`"),
+    ] {
+        let problems = parse(&tail).expect_err(&tail).to_string();
+        assert!(problems.contains(expected), "{tail}\n{problems}");
+    }
+    let good = link(&format!("keys = [{}, {}]", key("b"), key("a")));
+    let config = parse(&good).unwrap();
+    let MethodKind::Link(links) = &config.methods[0].kind else { panic!("{config:?}") };
+    let ids: Vec<_> = links.keys.iter().map(crate::model::link::Key::id).collect();
+    assert_eq!((ids, links.ttl, links.confirm), (vec!["b", "a"], Duration::from_secs(60), Confirm::Auto));
+    let warned = |config: &Config| config.warnings.iter().any(|warning| warning.message.contains("works once more"));
+    assert!(warned(&config));
+    let config = parse(&format!("{good}[state]\nfile = \"state\"")).unwrap();
+    assert!(!warned(&config) && config.state.is_some());
+    let problems = parse("[state]\nfile = \"nowhere/state\"").unwrap_err().to_string();
+    assert!(problems.contains("the folder of this file does not exist"), "{problems}");
 }
 
 #[test]
