@@ -21,7 +21,7 @@ struct Folder(TempDir);
 impl Folder {
     fn new() -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
-        for name in ["certs", "secrets", "log"] {
+        for name in ["certs", "secrets", "log", "state"] {
             fs::create_dir(folder.0.path().join(name)).unwrap();
         }
         let (chain, key) = certificate(2099);
@@ -38,6 +38,7 @@ impl Folder {
             ("certs/old.pem", certificate(2001).0.as_str()),
             ("certs/none.pem", &format!("-----BEGIN {SECRET}\n")),
             ("secrets/pbx-admin", &format!("{SECRET}\r\n")),
+            ("secrets/link-2026", "0123456789abcdef0123456789abcdef"),
             ("secrets/empty", ""),
             ("secrets/short", "fifteen-letters"),
             ("secrets/newline", "\n"),
@@ -179,7 +180,7 @@ fn the_example_documents_only_keys_and_defaults_that_are_true() {
     let (plain_vox, full_vox) = (plain.voximplant.unwrap(), full.voximplant.unwrap());
     same(&plain_vox.max_key_length, &full_vox.max_key_length);
     same(&plain_vox.distinct_keys, &full_vox.distinct_keys);
-    assert_eq!((full.methods.len(), full.rules.len(), full.workers.unwrap().get()), (3, 2, 4));
+    assert_eq!((full.methods.len(), full.rules.len(), full.workers.unwrap().get()), (4, 2, 4));
     assert!(full.audit.file.is_some() && full.audit.syslog.is_some() && full.redirect_http.is_some());
     assert!(!full.audit.chain);
     assert_eq!((plain.admin, full.admin.map(|listen| listen.to_string())), (None, Some("127.0.0.1:9443".to_owned())));
@@ -262,7 +263,7 @@ fn everything_required_is_asked_for() {
 #[test]
 fn keys_of_later_releases_are_unknown() {
     check("[app]\nurl = \"http://a\"\nshield = true", "5:1: unknown key `app.shield`");
-    check_beside("[state]\nfile = \"x\"", "7:2: unknown key `state`");
+    check_beside("[state]\nfile = \"x\"\nsize = 1", "9:1: unknown key `state.size`");
     check_beside("[server]\ntimeouts = { idel = \"1s\" }", "8:14: unknown key `server.timeouts.idel`");
 }
 
@@ -914,7 +915,7 @@ fn links_have_keys_and_an_end() {
         folder.parse(&format!("{TOP}{BOTH}{tail}"))
     };
     for (tail, expected) in [
-        (link(""), "`auth`: needs `keys`"),
+        (link(""), "`auth.keys` is missing"),
         (link("keys = []"), "`auth.keys`: is an empty list"),
         (link("keys = [{ kid = \"a\", secret = { file = \"short\" } }]"), "the secret is shorter than 32 bytes"),
         (link("keys = [{ kid = \"a\", secret = \"literal\" }]"), "a secret is never written here"),
@@ -939,7 +940,7 @@ fn links_have_keys_and_an_end() {
     assert_eq!((ids, links.ttl, links.confirm), (vec!["b", "a"], Duration::from_secs(60), Confirm::Auto));
     let warned = |config: &Config| config.warnings.iter().any(|warning| warning.message.contains("works once more"));
     assert!(warned(&config));
-    let config = parse(&format!("{good}[state]\nfile = \"state\"")).unwrap();
+    let config = parse(&format!("{good}[state]\nfile = \"link.state\"")).unwrap();
     assert!(!warned(&config) && config.state.is_some());
     let problems = parse("[state]\nfile = \"nowhere/state\"").unwrap_err().to_string();
     assert!(problems.contains("the folder of this file does not exist"), "{problems}");
