@@ -12,6 +12,7 @@ mod jwt;
 mod key;
 mod link;
 mod mtls;
+mod oidc;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -32,6 +33,9 @@ pub use self::jwt::{Jwt, KeySource};
 pub use self::key::Key;
 pub use self::link::Link;
 pub use self::mtls::Mtls;
+pub use self::oidc::{
+    CALLBACK, Callback, Oidc, OidcError, Provider, SealKey, forget_all, forget_attempt, forget_login, forget_oldest,
+};
 use crate::config::{Confirm, TokenPlace};
 use crate::message::origin::Origin;
 use crate::model::grant::Wish;
@@ -226,6 +230,8 @@ pub enum Kind {
     Link(Link),
     /// The signature of a token is checked.
     Jwt(Jwt),
+    /// A person has logged in at an identity provider.
+    Oidc(Rc<Oidc>),
 }
 
 impl Method {
@@ -255,6 +261,7 @@ enum Shown<'c, 'a> {
     Token(&'c TokenPlace, Found<'a>),
     /// The query of a signed link.
     Link(&'a str),
+    Oidc(Principal),
 }
 
 impl Shown<'_, '_> {
@@ -262,6 +269,7 @@ impl Shown<'_, '_> {
         match self {
             Self::App(_) => metrics::Method::App,
             Self::Bearer(_) => metrics::Method::Key,
+            Self::Oidc(_) => metrics::Method::Oidc,
             Self::Header(_) => metrics::Method::Header,
             Self::Mtls(_) => metrics::Method::Mtls,
             Self::Token(..) => metrics::Method::Jwt,
@@ -284,7 +292,7 @@ impl Shown<'_, '_> {
     /// Tells whether it is one of the cookies that a browser sends along without being asked.
     const fn is_cookie(&self) -> bool {
         match self {
-            Self::App(_) | Self::Token(TokenPlace::Cookie(_), _) => true,
+            Self::App(_) | Self::Oidc(_) | Self::Token(TokenPlace::Cookie(_), _) => true,
             Self::Bearer(_) | Self::Token(..) | Self::Header(_) | Self::Mtls(_) | Self::Link(_) => false,
         }
     }
@@ -334,6 +342,7 @@ impl Chain {
         for method in &self.methods {
             let found = match &method.kind {
                 Kind::App(app) => app.finds_credential(ask.headers).then_some(Shown::App(app)),
+                Kind::Oidc(oidc) => oidc.remembers(ask.headers, ask.host).map(Shown::Oidc),
                 Kind::Header(header) => header.finds_credential(ask).then_some(Shown::Header(header)),
                 Kind::Mtls(mtls) => mtls.finds_credential(ask).then_some(Shown::Mtls(mtls)),
                 Kind::Jwt(jwt) if !shows(&shown, jwt.place()) => {
@@ -378,6 +387,7 @@ impl Chain {
             Shown::Link(query) => Ok(link::judge(self.links(), ask, query)),
             Shown::Bearer(Bearer::Malformed) => Ok(Verdict::refuse("bearer", "the bearer credential is malformed")),
             Shown::Bearer(Bearer::Shown(shown)) => Ok(key::judge(self.keys(), shown, ask)),
+            Shown::Oidc(principal) => Ok(Oidc::admit(principal)),
         }
     }
 
@@ -391,6 +401,14 @@ impl Chain {
     fn links(&self) -> impl Iterator<Item = &Link> {
         self.methods.iter().filter_map(|method| match &method.kind {
             Kind::Link(link) => Some(link),
+            _ => None,
+        })
+    }
+
+    /// Returns the providers at which people can log in.
+    pub fn providers(&self) -> impl Iterator<Item = &Rc<Oidc>> {
+        self.methods.iter().filter_map(|method| match &method.kind {
+            Kind::Oidc(oidc) => Some(oidc),
             _ => None,
         })
     }

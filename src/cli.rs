@@ -9,6 +9,7 @@ mod freeze;
 mod hash;
 mod link;
 mod moment;
+mod provision;
 mod reload;
 mod run;
 mod service;
@@ -73,6 +74,8 @@ enum Command {
     Explain(Box<explain::Arguments>),
     /// Turn a Voximplant password into a line for the users file, or make a key for another server
     Hash(hash::Arguments),
+    /// Give a Voximplant user a random password that nobody knows, and write its HA1 into the users file
+    Provision(provision::Arguments),
     /// Print a signed link that logs one person in, once
     Link(link::Arguments),
 }
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Audit(command) => audit::run(&command),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Hash(arguments) => hash::run(&arguments),
+        Command::Provision(arguments) => provision::run(&arguments),
         Command::Link(arguments) => link::run(&arguments),
     };
     done.err().unwrap_or(ExitCode::SUCCESS)

@@ -8,6 +8,7 @@ pub mod app;
 mod body;
 #[cfg(test)]
 mod client;
+pub mod management;
 mod page;
 mod server;
 pub mod vodia;

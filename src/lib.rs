@@ -20,7 +20,7 @@
 //! # What always holds
 //! 1. Nothing in [`model`] waits, reads, writes or knows what time it is.
 //! 2. *Who* is never taken from the request's wish: credential → [`model::principal::Principal`] → rule →
-//!    [`model::account::Account`]. Only a rule makes a grant.
+//!    [`model::account::Role`]. Only a rule makes a grant.
 //! 3. The PBX administrator's credential lives in [`pbx`] and travels on connections of its own, never on pass-through.
 //! 4. Matching uses the canonical path, forwarding the original bytes.
 //! 5. A session id is in one answer and nowhere else: no cache, no log, no error text.

@@ -14,6 +14,7 @@ mod frozen;
 mod gate;
 mod inject;
 mod interim;
+mod login;
 mod ott;
 mod pbx;
 mod peer;
@@ -51,6 +52,7 @@ use crate::message::http2;
 use crate::message::origin::{Contradiction, Origin};
 use crate::message::target::{self, Authority};
 use crate::message::websocket;
+use crate::model::grant;
 use crate::model::path::{self, Place, Reserved};
 use crate::observe::metrics::{Route, Side, Tally};
 use crate::observe::{Logs, RequestId};
@@ -111,7 +113,7 @@ impl Proxy {
             let (admin, breaker) = (settings.admin.as_ref()?, Arc::clone(&shared.breaker));
             Some(Pbx::new(Rc::clone(upstream), settings, admin, breaker, tally.clone()))
         });
-        let chain = chain(&config.methods, app.as_ref(), &shared, &tally)?;
+        let chain = chain(&config, &shared, app.as_ref(), &tally)?;
         let routes = Routes::new(app_config, pbx_config);
         Ok(Self { config, shared, logs: Rc::new(logs), tally, routes, app, pbx, sessions, chain })
     }
@@ -234,7 +236,7 @@ impl Proxy {
             Reserved::Ott => self.answer_ott(request, caller).await,
             Reserved::Pbx => self.answer_pbx(request, caller).await,
             Reserved::Callgate if request.uri().path() == confirm::PATH => self.answer_confirm(request, caller).await,
-            Reserved::Callgate => self.answer_ticket(&request, caller).await,
+            Reserved::Callgate => self.answer_callgate(&request, caller).await,
         }
     }
 
@@ -285,13 +287,13 @@ fn answer_method(request: &Request<Payload>) -> Result<Option<Response<Body>>, E
 
 /// Builds the auth methods from their settings.
 fn chain(
-    methods: &[config::Method],
-    app: Option<&Rc<Upstream>>,
+    config: &Config,
     shared: &Shared,
+    app: Option<&Rc<Upstream>>,
     tally: &Tally,
 ) -> Result<Chain, http::uri::InvalidUri> {
     let mut chain = Vec::new();
-    for method in methods {
+    for method in &config.methods {
         let name = method.name.clone();
         let kind = match (&method.kind, app) {
             (config::MethodKind::App(whoami), Some(app)) => {
@@ -310,6 +312,12 @@ fn chain(
                 // Whatever the configuration names is shared.
                 None => continue,
             },
+            (config::MethodKind::Oidc(settings), _) => {
+                let Some((provider, key)) = shared.providers.get(&name) else { continue };
+                let (provider, key) = (Arc::clone(provider), Arc::clone(key));
+                let claims = grant::claims_used(&config.rules, &name);
+                auth::Kind::Oidc(Rc::new(auth::Oidc::new(name, settings.clone(), provider, key, claims)))
+            }
         };
         chain.push(auth::Method::new(kind, method.ignore_cookies));
     }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,17 @@ const MOST_NOT_RUN: usize = 7;
 /// What a block that cannot be run begins with; the reason follows.
 const NOT_RUN: &str = "# not run: ";
 
+/// What the gate of the pages about audit and freezing has besides.
+const GUARDED: &str = "
+[audit]
+file = \"/var/log/callgate/audit.log\"
+chain = true
+[admin]
+listen = \"unix:/etc/callgate/admin.sock\"
+[state]
+file = \"/etc/callgate/callgate.state\"
+";
+
 // === Documents and their blocks ===
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +57,12 @@ enum Kind {
     /// A page with a link to callgate.
     Html,
     Json,
+    /// What nginx is told; `tests/it/behind_nginx.rs` runs it.
+    Nginx,
     /// A systemd unit.
     Ini,
+    /// A file of an app, in the language that the app is written in.
+    App,
     /// Diagrams, log lines and whatever is not typed by anybody.
     Text,
     Recipe,
@@ -68,7 +83,7 @@ impl Block {
 
 fn documents() -> Vec<PathBuf> {
     let mut files: Vec<_> = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(PathBuf::from).into();
-    files.extend(fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()));
+    files.extend(fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()));
     files.sort();
     files
 }
@@ -83,7 +98,9 @@ fn kind(word: &str, place: &str) -> Kind {
         "html" => Kind::Html,
         "json" => Kind::Json,
         "ini" => Kind::Ini,
+        "php" | "python" => Kind::App,
         "text" => Kind::Text,
+        "nginx" => Kind::Nginx,
         // Run by tests/it/recipes.rs.
         "php" | "javascript" | "python" | "ruby" | "go" | "csharp" => Kind::Recipe,
         word => panic!("{place}: a block of the kind {word:?} is not checked by anything"),
@@ -150,6 +167,10 @@ impl Machine {
             ("certs/client-ca.pem", &certificate.ca),
             ("certs/staff.pem", &staff.chain),
             ("certs/staff.key", &staff.key),
+            ("sso-secret", &"a-secret-of-the-proxy-0123456789".to_owned()),
+            ("certs/id.pem", &staff.chain),
+            ("links", &"a-secret-that-signs-links-0123456789".to_owned()),
+            ("jwt", &"a-secret-that-signs-tokens-0123456789".to_owned()),
         ] {
             machine.write(name, text);
         }
@@ -169,12 +190,17 @@ impl Machine {
     /// Writes the secrets that the README tells to make.
     fn write_secrets(&self) {
         let user: VoximplantUser = "alice".parse().unwrap();
+        self.write("jwt", "0123456789abcdef0123456789abcdef");
         self.write("pbx-admin", &Options::default().admin_password);
+        self.write("voximplant-api-key", "0c4b2a10-1111-4222-8333-444455556666");
+        self.write("sales.htdigest", &users_line(&user, "Sales-Passw0rd!"));
+        self.write("oidc-secret", "a client's secret");
         self.write("voximplant.htdigest", &users_line(&user, "Demo-Passw0rd!"));
         fs::create_dir_all(self.etc().join("secrets")).unwrap();
         for name in ["secrets/link-2026", "secrets/link-2027"] {
             self.write(name, "b9f6c2a0d4e84f31a7c5e9d0f1b2a3c4");
         }
+        self.write("people.csv", "email,ext,tenant,vox\nann@example.com,40,acme,ann\n");
     }
 
     /// Turns what a document shows into what is here.
@@ -257,7 +283,9 @@ impl Machine {
                 let (status, _) = self.bash(&format!("curl -s -b jar -o /dev/null -w '%{{http_code}}' '{address}'"));
                 assert_eq!(status, "303", "{}", block.place);
             }
+            Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::Text | Kind::Nginx => {}
             Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::Text | Kind::Recipe => {}
+            Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::App | Kind::Text => {}
         }
     }
 
@@ -371,7 +399,9 @@ async fn the_commands_of_the_other_documents_do_what_is_shown() {
             let app = if path.ends_with("transparency.md") { mirror } else { app };
             let mut machine = Machine::new(app, pbx);
             machine.write_secrets();
-            machine.write("proxy.toml", &machine.real(&readme_configuration()));
+            let guarded = path.ends_with("audit.md") || path.ends_with("freeze.md");
+            let more = if guarded { GUARDED } else { "" };
+            machine.write("proxy.toml", &machine.real(&format!("{}{more}", readme_configuration())));
             machine.start_gate();
             for block in split(&path).1 {
                 machine.do_block(&block);
@@ -391,6 +421,81 @@ async fn a_hangup_ends_nothing() {
         let script = format!("kill -HUP {}; curl -s https://portal.example.com/auth/pbx", machine.running[0].0.id());
         let (told, success) = machine.bash(&script);
         assert!(success && told.contains("log in first"), "{told}");
+    })
+    .await;
+}
+
+// === Recipes ===
+
+fn recipes() -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir("docs/recipes").unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// Returns the file that a block is, by the comment in its first line.
+fn file_of(block: &Block) -> Option<&str> {
+    let (_, name) = block.text.lines().next()?.split_once(" file: ")?;
+    Some(name.trim())
+}
+
+/// An app of a recipe: a folder, its server, and a gate before it.
+struct Kitchen {
+    machine: Machine,
+    app: Vec<Daemon>,
+}
+
+impl Kitchen {
+    fn new(pbx: SocketAddr) -> Self {
+        let app = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let machine = Machine::new(app, pbx);
+        machine.write_secrets();
+        Self { machine, app: Vec::new() }
+    }
+
+    fn do_block(&mut self, block: &Block) {
+        match (block.kind, file_of(block)) {
+            (Kind::App | Kind::Js, Some(name)) => {
+                let path = self.machine.folder.path().join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, block.text.replace("listen(3000", &format!("listen({}", self.machine.app.port())))
+                    .unwrap();
+            }
+            (Kind::Sh, _) if block.text.ends_with(" &\n") => self.serve(block.text.trim_end().trim_end_matches('&')),
+            _ => self.machine.do_block(block),
+        }
+    }
+
+    /// Starts the app, and waits until it accepts connections.
+    fn serve(&mut self, command: &str) {
+        let script = format!("exec >app.log 2>&1; set -eu; exec env {}", self.machine.real(command));
+        let child = self.machine.command("bash").args(["-c", &script]).spawn().unwrap();
+        self.app.push(Daemon(child));
+        for _ in 0..600 {
+            if TcpStream::connect(self.machine.app).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("{command}: {}", fs::read_to_string(self.machine.folder.path().join("app.log")).unwrap());
+    }
+}
+
+/// Needs PHP, Node with npm, Python with pip, and their registries.
+#[tokio::test]
+#[ignore = "needs the languages that apps are written in: tests/run has them"]
+async fn the_recipes_lead_to_a_login() {
+    meanwhile(|_, pbx| {
+        let stub = std::path::absolute("tests/recipes/wordpress.php").unwrap();
+        for path in recipes() {
+            let mut kitchen = Kitchen::new(pbx);
+            if path.ends_with("wordpress.md") {
+                kitchen.serve(&format!("WP_SECRET=secret php -S 127.0.0.1:3000 {}", stub.display()));
+            }
+            for block in split(&path).1 {
+                kitchen.do_block(&block);
+            }
+        }
     })
     .await;
 }
@@ -640,7 +745,10 @@ fn every_key_of_the_configuration_is_documented_with_its_default() {
 /// Asks the admin listener of a gate that runs for all its metrics.
 fn live_metrics(machine: &mut Machine) -> Vec<openmetrics::Family> {
     machine.write_secrets();
-    let configuration = format!("{}\n[admin]\nlisten = \"unix:admin.sock\"\n", readme_configuration());
+    // Keys that nobody publishes: there are series for them all the same.
+    let keys = "[[auth]]\ntype = \"jwt\"\njwks = \"http://127.0.0.1:1/\"\nissuer = \"a\"\naudience = \"b\"\n";
+    let admin = "[admin]\nlisten = \"unix:admin.sock\"\n";
+    let configuration = format!("{}\n{keys}{admin}", readme_configuration());
     machine.write("proxy.toml", &machine.real(&configuration));
     machine.start_gate();
     let mut stream = UnixStream::connect(machine.etc().join("admin.sock")).unwrap();
@@ -690,7 +798,7 @@ fn every_reason_of_the_access_log_is_explained() {
         let Some((status, rest)) = part.split_once(", \"") else { continue };
         let code = rest.split('"').next().unwrap();
         let named = |status: &StatusCode| status.canonical_reason().unwrap_or("").to_uppercase().replace(' ', "_");
-        let all = (400..600).filter_map(|number| StatusCode::from_u16(number).ok());
+        let all = (300..600).filter_map(|number| StatusCode::from_u16(number).ok());
         let number = all.filter(|known| named(known) == status).map(|known| known.as_u16().to_string()).next();
         let row = rows.iter().find(|cells| cells[0] == format!("`{code}`")).unwrap_or_else(|| panic!("{code}"));
         assert_eq!(Some(&row[1]), number.as_ref(), "{code}");
@@ -724,21 +832,45 @@ const BOUNDS: &[(&str, &str)] = &[
     ("src/config/check/upstream.rs", "DEFAULT_CONNECTIONS: usize = 10_000;"),
     ("src/upstream/tunnel.rs", "CHUNK: usize = 16 << 10;"),
     ("src/limit.rs", "KEYS: usize = 100_000;"),
+    ("src/auth/oidc.rs", "MAX_LOGIN: usize = 1 << 10;"),
+    ("src/auth/oidc/attempt.rs", "MAX_ATTEMPTS: usize = 5;"),
+    ("src/auth/oidc/attempt.rs", "LIFE: i64 = 600;"),
+    ("src/config/check/allow/table.rs", "MAX_BYTES: usize = 16 << 20;"),
+    ("src/config/check/allow/table.rs", "MAX_ROWS: usize = 100_000;"),
+    ("src/config/check/allow/table.rs", "MAX_COLUMNS: usize = 32;"),
+    ("src/model/grant.rs", "MAX_CHOICES: usize = 64;"),
     ("src/observe/sink.rs", "QUEUE: usize = 8192;"),
+    ("src/model/whom.rs", "MAX_WHY: usize = 500;"),
     ("src/state/tables.rs", "TICKETS: usize = 10_000;"),
     ("src/state/tables.rs", "MARKS: usize = 100_000;"),
     ("src/state/tables.rs", "LONGER: SignedDuration = SignedDuration::from_mins(10);"),
     ("src/state/tables.rs", "FREEZES: usize = 10_000;"),
     ("src/state/writer.rs", "QUEUE: usize = 1024;"),
     ("src/state.rs", "DEADLINE: Duration = Duration::from_secs(5);"),
+    ("src/auth/app.rs", "MAX_ANSWER: usize = 16 << 10;"),
+    ("src/auth/app/cache.rs", "MAX_KNOWN: usize = 1024;"),
+    ("src/config/check/auth/app.rs", "MAX_CACHE: Duration = Duration::from_secs(30);"),
+    ("src/proxy/shield.rs", "MAX_LOGIN: usize = 16 << 10;"),
+    ("src/limit/races.rs", "NEAR: Duration = Duration::from_secs(60);"),
+    ("src/limit/races.rs", "QUIET: Duration = Duration::from_secs(15 * 60);"),
     ("src/pbx/issued.rs", "SESSIONS: usize = 50_000;"),
     ("src/pbx/issued.rs", "LIFE: Duration = Duration::from_secs(24 * 3600);"),
     ("src/pbx/issued.rs", "LANDING: Duration = Duration::from_secs(120);"),
+    ("src/model/jwt.rs", "MAX_TOKEN: usize = 8 << 10;"),
+    ("src/model/jwt/keys.rs", "MAX_KEYS: usize = 100;"),
+    ("src/model/jwt/keys.rs", "MAX_TRIES: usize = 10;"),
+    ("src/upstream/fetch.rs", "MAX_ANSWER: usize = 1 << 20;"),
+    ("src/auth/jwks.rs", "OUT_OF_TURN: Duration = Duration::from_secs(30);"),
+    ("src/auth/jwks.rs", "PATIENCE: Duration = Duration::from_secs(2);"),
+    ("src/auth/jwt.rs", "MAX_LIFE_IN_QUERY: Duration = Duration::from_secs(15 * 60);"),
     ("src/config/check/server.rs", "MAX_CONNECTIONS: usize = 16_384;"),
     ("src/server/proxy_protocol.rs", "MAX_BLOCK: usize = 4 << 10;"),
     ("src/message/origin.rs", "MAX_HOPS: usize = 16;"),
     ("src/server/admin.rs", "MAX_CONNECTIONS: usize = 64;"),
-    ("src/server/admin.rs", "LIFE: Duration = Duration::from_secs(10);"),
+    ("src/server/admin/desk.rs", "LIFE: Duration = Duration::from_secs(10);"),
+    ("src/server/admin/desk.rs", "PATIENCE: Duration = Duration::from_secs(8);"),
+    ("src/server/admin/order.rs", "MAX_BODY: usize = 64 << 10;"),
+    ("src/cli/desk.rs", "MAX_ANSWER: usize = 4 << 20;"),
 ];
 
 #[test]
@@ -938,11 +1070,11 @@ fn anchor(heading: &str) -> String {
 
 #[test]
 fn links_lead_somewhere() {
-    for path in documents() {
+    for path in documents().into_iter().chain(recipes()) {
         let prose = split(&path).0;
         for part in prose.split("](").skip(1) {
             let link = part.split(')').next().unwrap();
-            if link.starts_with("https://") {
+            if link.contains("://") {
                 continue;
             }
             let (file, place) = link.split_once('#').unwrap_or((link, ""));

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use self::cache::{Cache, Key, Outcome, Said};
 use super::{Ask, Proof, Verdict, claims};
 use crate::config::{Names, Whoami};
+use crate::message::cookies;
 use crate::message::forwarded;
 use crate::model::principal::Principal;
 use crate::upstream::{self, Answer, Payload, Upstream};
@@ -109,18 +110,18 @@ impl App {
         fields
     }
 
-    /// Returns the cookies that are shown to the app, as the client spelled them.
+    /// Returns the cookies that are shown to the app, as the client spelled them. Ours never are.
     fn cookies(&self, headers: &HeaderMap) -> Vec<u8> {
         let lines = headers.get_all(header::COOKIE).into_iter();
         let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
-        let mut cookies = Vec::new();
-        for pair in pairs.filter(|pair| !pair.is_empty() && self.shows(pair)) {
-            if !cookies.is_empty() {
-                cookies.extend_from_slice(b"; ");
+        let mut shown = Vec::new();
+        for pair in pairs.filter(|pair| !pair.is_empty() && !cookies::is_ours(pair) && self.shows(pair)) {
+            if !shown.is_empty() {
+                shown.extend_from_slice(b"; ");
             }
-            cookies.extend_from_slice(pair);
+            shown.extend_from_slice(pair);
         }
-        cookies
+        shown
     }
 
     fn shows(&self, pair: &[u8]) -> bool {

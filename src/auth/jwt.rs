@@ -131,10 +131,7 @@ impl Jwt {
             KeySource::Fetched(jwks) => jwks,
         };
         let mut look = jwks.look();
-        let known = match look.keys() {
-            Some(keys) => Some(prove(&keys)),
-            None => None,
-        };
+        let known = look.keys().map(|keys| prove(&keys));
         if let Some(judged @ (Ok(_) | Err(Bad::Refused(_)))) = known {
             return Ok(judged);
         }

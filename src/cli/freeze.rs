@@ -10,13 +10,12 @@ use serde_json::{Value, json};
 use super::desk::{self, Told};
 use super::{Done, EX_CONFIG, EX_UNAVAILABLE, complain, load, moment, run};
 use crate::config::Config;
-use crate::model::whom::Whom;
+use crate::model::whom::{MAX_WHY, Whom};
 use crate::observe::Logs;
 use crate::observe::audit::{Event, Note};
 use crate::state::{Freeze, KeepError, OpenError, Store};
 
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Freezing {
     #[command(subcommand)]
     what: Frozen,
@@ -42,7 +41,7 @@ struct Order {
     #[arg(long = "for", value_name = "DURATION", value_parser = moment::duration)]
     length: Option<Duration>,
     /// Why, for the audit log and for whoever looks at the list
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", value_parser = why)]
     why: String,
     /// The configuration of the gate
     #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
@@ -161,6 +160,10 @@ fn whom(kind: &str, name: &str) -> Result<Whom, ExitCode> {
         eprintln!("callgate: {problem}");
         ExitCode::from(super::EX_USAGE)
     })
+}
+
+fn why(text: &str) -> Result<String, String> {
+    if text.len() <= MAX_WHY { Ok(text.to_owned()) } else { Err(format!("a reason is at most {MAX_WHY} bytes long")) }
 }
 
 fn me() -> String {

@@ -41,10 +41,15 @@ fn hash(user: &VoximplantUser, password: &Secret) {
 }
 
 fn generate(user: &VoximplantUser) {
-    // Voximplant wants upper and lower case, a digit and a sign: chance alone may leave one out.
-    let password = Secret::new(format!("{}-aA1", random()));
+    let password = password();
     eprintln!("password: {}", password.expose());
     hash(user, &password);
+}
+
+/// Makes a password that nobody guesses.
+pub(super) fn password() -> Secret {
+    // Voximplant wants upper and lower case, a digit and a sign: chance alone may leave one out.
+    Secret::new(format!("{}-aA1", random()))
 }
 
 fn key() {

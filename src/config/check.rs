@@ -25,7 +25,7 @@ use self::values::address;
 use super::document::{Document, Node, Table};
 use super::problem::{Problem, Problems};
 use super::source::{self, Surroundings};
-use super::{Access, Config, Files, Format, Limits, Listen, Log, Voximplant};
+use super::{Access, Config, Files, Format, Limits, Listen, Log};
 use crate::model::rate::Rate;
 
 /// What came of reading a configuration, and of which files.
@@ -148,13 +148,15 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     }
     methods.check(certificates.as_deref());
     let admin = pbx_node.as_ref().and_then(|node| node.entry("admin"));
-    let applications: Vec<_> = voximplant.iter().flat_map(Voximplant::applications).map(str::to_owned).collect();
+    let own = voximplant.as_ref().and_then(|voximplant| voximplant.application.as_deref());
+    let others = voximplant.iter().flat_map(|voximplant| &voximplant.others);
+    let others: Vec<_> = others.map(|other| other.name.as_str()).collect();
     let offer = Offer {
         methods: &methods,
         pbx_admin: admin.is_some(),
         dialect: pbx.as_ref().map(|pbx| pbx.dialect),
         voximplant: voximplant_node.is_some(),
-        applications: &applications,
+        applications: (own, &others),
     };
     let rules = allow::rules(&tables(root, "allow"), &offer, around);
     allow::warn_unused(&rules, &offer, admin, voximplant_node.as_ref());

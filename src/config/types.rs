@@ -14,6 +14,7 @@ use base64::prelude::BASE64_STANDARD;
 use http::{HeaderName, Uri};
 use ipnet::IpNet;
 use jiff::Timestamp;
+use openidconnect::IssuerUrl;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tracing::Level;
 
@@ -444,33 +445,14 @@ pub struct Voximplant {
 }
 
 impl Voximplant {
-    /// Finds the HA1 of a user, in the application it is of.
+    /// Finds the HA1 of a user, in the application it is of. The first is never named: a user has one spelling.
     #[must_use]
     pub fn ha1(&self, user: &VoximplantUser) -> Option<&Ha1> {
         let users = match user.application() {
-            Some(name) if !self.is_own(name) => &self.others.iter().find(|other| other.name == name)?.users,
-            Some(_) | None => &self.users,
+            Some(name) => &self.others.iter().find(|other| other.name == name)?.users,
+            None => &self.users,
         };
         users.get(user.name())
-    }
-
-    /// Returns the one text by which a user is counted, whether or not its application goes without saying.
-    #[must_use]
-    pub fn key<'u>(&self, user: &'u VoximplantUser) -> &'u str {
-        match user.application() {
-            Some(name) if self.is_own(name) => user.name(),
-            Some(_) | None => user.as_str(),
-        }
-    }
-
-    /// Returns the names of all applications that have one.
-    pub fn applications(&self) -> impl Iterator<Item = &str> {
-        let others = self.others.iter().map(|other| other.name.as_str());
-        self.application.as_deref().into_iter().chain(others)
-    }
-
-    fn is_own(&self, name: &str) -> bool {
-        self.application.as_deref() == Some(name)
     }
 }
 
@@ -536,6 +518,8 @@ pub enum MethodKind {
     Jwt(Jwt),
     /// A server has signed an address.
     Link(SignedLinks),
+    /// A person logs in at an identity provider.
+    Oidc(Oidc),
 }
 
 /// The settings of a method of type `app`.
@@ -603,6 +587,31 @@ pub struct ApiKey {
     pub from: Vec<IpNet>,
     /// When it ends.
     pub expires: Option<Timestamp>,
+}
+
+/// The settings of a method of type `oidc`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oidc {
+    /// Who the provider is: the address below which it tells of itself.
+    pub issuer: IssuerUrl,
+    /// Who we are to the provider.
+    pub client_id: String,
+    /// What proves that; none: a public client.
+    pub client_secret: Option<Secret>,
+    /// What is asked for.
+    pub scopes: Vec<String>,
+    /// Whether the provider is also asked at its userinfo endpoint.
+    pub userinfo: bool,
+    /// How long a login is remembered.
+    pub remember: Duration,
+    /// What the cookies are sealed with; none: a key for as long as the process lives.
+    pub cookie_key: Option<Secret>,
+    /// The host where people log in, in lower case, without port; none: whichever they are at.
+    pub host: Option<String>,
+    /// Where the provider sends people who have logged out; none: nowhere.
+    pub after_logout: Option<String>,
+    /// How the provider's certificate is judged.
+    pub trust: Trust,
 }
 
 /// The settings of a method of type `header`.

@@ -239,6 +239,19 @@ impl VoximplantGrant {
     }
 }
 
+/// Returns the claims of a method's callers that rules may ask for, in their order and each once: also those that make
+/// rules not apply.
+#[must_use]
+pub fn claims_used(rules: &[Rule], method: &str) -> Vec<String> {
+    let rules = rules.iter().filter(|rule| rule.is_for(method));
+    let used: BTreeSet<_> =
+        rules.flat_map(|rule| rule.pbx_claims().into_iter().chain(rule.voximplant_claims())).collect();
+    let flags = used.iter().filter_map(|name| super::principal::flag_of_address(name));
+    let all: BTreeSet<_> =
+        used.iter().map(|name| (*name).to_owned()).chain(flags).chain([ACCOUNT.to_owned()]).collect();
+    all.into_iter().collect()
+}
+
 /// Finds who a caller may become on the PBX now.
 ///
 /// # Errors
@@ -380,10 +393,12 @@ impl Rule {
         conditions.chain(keys).chain(used).collect()
     }
 
+    fn is_for(&self, method: &str) -> bool {
+        self.methods.as_ref().map_or(method != REDIRECT, |methods| methods.iter().any(|name| name == method))
+    }
+
     fn applies(&self, principal: &Principal, now: Timestamp) -> Result<(), Why<'_>> {
-        let method = &principal.method;
-        let fits = self.methods.as_ref().map_or(method != REDIRECT, |methods| methods.contains(method));
-        if !fits {
+        if !self.is_for(&principal.method) {
             return Err(Why::Method);
         }
         self.when.holds(&principal.claims, now).map_err(Why::Unmet)
@@ -423,7 +438,10 @@ fn items<'r, 'c>(
         return Ok(vec![None]);
     }
     let key = rule.table.iter().map(|lookup| &lookup.key);
-    let mut lists = templates.iter().copied().chain(key).flat_map(Template::claims).filter_map(|name| {
+    // What begins like a column is one, whatever claims are called.
+    let is_claim = |name: &&str| rule.table.is_none() || !name.starts_with(ROW);
+    let used = templates.iter().copied().chain(key).flat_map(Template::claims).filter(is_claim);
+    let mut lists = used.filter_map(|name| {
         let Claim::List(items) = claims.get(name)? else { return None };
         Some((name, items))
     });
@@ -561,6 +579,18 @@ mod tests {
 
     fn only(methods: &[&str], rule: Rule) -> Rule {
         Rule { methods: Some(methods.iter().map(|&name| name.to_owned()).collect()), ..rule }
+    }
+
+    #[test]
+    fn knows_the_claims_that_rules_use() {
+        let rules = [
+            usual(),
+            only(&["sso"], rule("sso", "{ext}", "acme.test", "{email|before:@}")),
+            only(&["app"], rule("app", "{app}", "acme.test", "ann")),
+        ];
+        assert_eq!(claims_used(&rules, "sso"), ["account", "email", "email_verified", "ext", "tenant", "vox"]);
+        assert_eq!(claims_used(&rules, "app"), ["account", "app", "ext", "tenant", "vox"]);
+        assert_eq!(claims_used(&rules[1..], "other"), ["account"]);
     }
 
     fn principal(method: &str, claims: &[(&str, &str)]) -> Principal {
@@ -716,6 +746,223 @@ mod tests {
         let rules = [usual(), rule("last", "41", "acme.test", "bob")];
         assert!(pbx(&rules, &ann(), &wish(Some("41"), None, None), noon()).is_err());
         assert!(voximplant(&rules, &ann(), &wish(None, None, Some("bob")), noon()).is_err());
+    }
+
+    // === Levels ===
+
+    fn domain_admin(name: &str) -> Rule {
+        Rule {
+            pbx: Some(PbxTemplate::TenantAdmin { domain: "{tenant}.test".parse().unwrap() }),
+            ..rule(name, "", "", "")
+        }
+    }
+
+    #[test]
+    fn only_a_rule_with_that_level_makes_an_administrator() {
+        let system = PbxTemplate::SystemAdmin { domain: "{tenant}.test".parse().unwrap() };
+        for (rule, level) in [
+            (usual(), Level::User),
+            (domain_admin("tenant"), Level::Domain),
+            (Rule { pbx: Some(system), ..usual() }, Level::Admin),
+        ] {
+            let grant = pbx(&[rule], &ann(), &Wish::default(), noon()).unwrap();
+            assert_eq!((grant.role().level(), grant.role().domain().as_str()), (level, "acme.test"));
+        }
+    }
+
+    #[test]
+    fn no_wish_raises_the_level() {
+        let rules = [usual(), domain_admin("tenant")];
+        for account in ["admin", "", "ADMIN", "40", "*", "domain"] {
+            let outcome = pbx_outcome(&rules, &ann(), &wish(Some(account), None, None));
+            let expected = if account == "40" { Ok("usual: 40@acme.test") } else { Err(()) };
+            assert_eq!(outcome.as_deref().map_err(|_| ()), expected, "{account}");
+        }
+    }
+
+    #[test]
+    fn a_wish_for_an_account_is_none_for_an_administrator() {
+        let rules = [domain_admin("tenant")];
+        for account in ["admin", "", "40"] {
+            let outcome = pbx_outcome(&rules, &ann(), &wish(Some(account), None, None));
+            assert_eq!(outcome, Err("rule \"tenant\" grants somebody else than was asked for".to_owned()), "{account}");
+        }
+        assert!(pbx(&rules, &ann(), &wish(None, Some("Acme.test"), None), noon()).is_ok());
+        assert!(pbx(&rules, &ann(), &wish(None, Some("other.test"), None), noon()).is_err());
+    }
+
+    #[test]
+    fn a_credential_for_an_account_makes_no_administrator() {
+        let named = principal("link", &[("account", "40"), ("tenant", "acme")]);
+        let rules = [domain_admin("tenant")];
+        let trace = explain_pbx(&rules, &named, &Wish::default(), noon());
+        assert_eq!((trace.passed[0].why, trace.outcome.unwrap_err()), (Why::NamesAccount, Refusal::NoRule));
+    }
+
+    #[test]
+    fn an_administrator_of_no_domain_is_refused() {
+        for domain in ["", "a b", "a/b", "\0"] {
+            let rules =
+                [Rule { pbx: Some(PbxTemplate::TenantAdmin { domain: "{tenant}".parse().unwrap() }), ..usual() }];
+            let outcome = pbx_outcome(&rules, &principal("app", &[("tenant", domain)]), &Wish::default());
+            assert_eq!(outcome, Err("rule \"usual\": the domain is not a host name".to_owned()), "{domain:?}");
+        }
+    }
+
+    // === Tables and choices ===
+
+    fn list(items: &[&str]) -> Claim {
+        Claim::List(items.iter().map(|item| (*item).to_owned()).collect())
+    }
+
+    /// Ann, whose accounts are a list.
+    fn ann_of(exts: &[&str]) -> Principal {
+        let mut ann = ann();
+        ann.claims.insert("exts".to_owned(), list(exts));
+        ann
+    }
+
+    fn many(choose: Option<Choose>) -> Rule {
+        Rule { choose, ..rule("many", "{exts}", "{tenant}.test", "ann-{exts}") }
+    }
+
+    /// The rule and the account, what there is to choose from, or the text of the refusal.
+    #[track_caller]
+    fn check_choice(rule: &Rule, caller: &Principal, wished: Option<&str>, expected: &str) {
+        let found = match pbx(std::slice::from_ref(rule), caller, &wish(wished, None, None), noon()) {
+            Ok(grant) => grant.role().to_string(),
+            Err(Refusal::Choose { among, .. }) => {
+                let shown = among
+                    .iter()
+                    .map(|wish| format!("{}@{}", wish.account.as_deref().unwrap(), wish.domain.as_deref().unwrap()));
+                format!("choose {}", shown.collect::<Vec<_>>().join(" "))
+            }
+            Err(refusal) => refusal.to_string(),
+        };
+        assert_eq!(found, expected, "{wished:?}");
+    }
+
+    #[test]
+    fn a_list_is_rendered_only_by_a_rule_that_says_how_to_choose() {
+        check_choice(&many(None), &ann_of(&["40"]), None, "no rule applies");
+        check_choice(&many(Some(Choose::First)), &ann_of(&["40"]), None, "40@acme.test");
+        check_choice(&many(Some(Choose::Ask)), &ann_of(&["40"]), None, "40@acme.test");
+    }
+
+    #[test]
+    fn of_several_accounts_the_first_is_taken_or_the_caller_asked() {
+        let ann = ann_of(&["40", "41", "40"]);
+        check_choice(&many(Some(Choose::First)), &ann, None, "40@acme.test");
+        check_choice(&many(Some(Choose::Ask)), &ann, None, "choose 40@acme.test 41@acme.test");
+        for choose in [Choose::First, Choose::Ask] {
+            check_choice(&many(Some(choose)), &ann, Some("41"), "41@acme.test");
+            check_choice(
+                &many(Some(choose)),
+                &ann,
+                Some("42"),
+                "rule \"many\" grants somebody else than was asked for",
+            );
+        }
+        let token = voximplant(&[many(Some(Choose::Ask))], &ann, &wish(None, None, Some("ann-41")), noon()).unwrap();
+        assert_eq!(token.user().as_str(), "ann-41");
+        let several = voximplant(&[many(Some(Choose::Ask))], &ann, &Wish::default(), noon()).unwrap_err();
+        let among = ["ann-40", "ann-41"].map(|user| wish(None, None, Some(user))).to_vec();
+        assert_eq!(several, Refusal::Choose { rule: "many".to_owned(), among });
+    }
+
+    #[test]
+    fn one_bad_item_spoils_the_list() {
+        for bad in ["", "admin", "4 0", "40\0"] {
+            for exts in [[bad, "41"], ["41", bad]] {
+                let refused = pbx(&[many(Some(Choose::First))], &ann_of(&exts), &wish(Some("41"), None, None), noon());
+                assert!(matches!(refused, Err(Refusal::Invalid { .. })), "{exts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_nobody_could_choose_from_is_refused() {
+        let first = many(Some(Choose::First));
+        let too_many: Vec<_> = (0..=MAX_CHOICES).map(|number| number.to_string()).collect();
+        let too_many: Vec<_> = too_many.iter().map(String::as_str).collect();
+        check_choice(&first, &ann_of(&too_many), None, "rule \"many\": more than 64 accounts");
+        check_choice(&first, &ann_of(&too_many[1..]), None, "1@acme.test");
+        check_choice(&first, &ann_of(&[]), None, "no rule applies");
+        let mut two = ann_of(&["40", "41"]);
+        two.claims.insert("tenant".to_owned(), list(&["acme", "other"]));
+        check_choice(&first, &two, None, "rule \"many\": two of the claims are lists");
+    }
+
+    /// A rule with a table of mail addresses.
+    fn listed(rows: &[(&str, &str)], choose: Option<Choose>) -> Rule {
+        let mut table = Table::new(vec!["ext".to_owned()]);
+        for (key, ext) in rows {
+            table.add((*key).to_owned(), vec![(*ext).to_owned()]);
+        }
+        let lookup = Lookup { table: Arc::new(table), key: "{mail|lower}".parse().unwrap() };
+        Rule { table: Some(lookup), choose, ..rule("listed", "{row.ext}", "acme.test", "") }
+    }
+
+    #[test]
+    fn a_table_says_what_the_claims_do_not() {
+        let rows = [("ann@a.test", "40"), ("bob@a.test", "admin"), ("cid@a.test", ""), ("dee@a.test", "4 0")];
+        let mail = |mail: &str| principal("app", &[("mail", mail), ("row.ext", "99")]);
+        let rule = listed(&rows, None);
+        check_choice(&rule, &mail("Ann@a.test"), None, "40@acme.test");
+        check_choice(&rule, &mail("eve@a.test"), None, "no rule applies");
+        check_choice(&rule, &principal("app", &[]), None, "no rule applies");
+        check_choice(&rule, &mail("bob@a.test"), None, "rule \"listed\": the account is the administrator's");
+        check_choice(&rule, &mail("dee@a.test"), None, "rule \"listed\": not of the form the PBX knows");
+        let empty = "rule \"listed\": the account is empty, which the PBX reads as the tenant administrator";
+        check_choice(&rule, &mail("cid@a.test"), None, empty);
+        let trace =
+            explain_pbx(std::slice::from_ref(&rule), &mail("eve@a.test"), &Wish::default(), noon()).passed[0].why;
+        assert_eq!(trace, Why::NoRow);
+    }
+
+    #[test]
+    fn several_rows_are_several_accounts() {
+        let rows = [("ann@a.test", "40"), ("ann@a.test", "41")];
+        let ann = principal("app", &[("mail", "ann@a.test")]);
+        check_choice(&listed(&rows, None), &ann, None, "rule \"listed\": several accounts, and no `choose`");
+        check_choice(&listed(&rows, None), &ann, Some("41"), "rule \"listed\": several accounts, and no `choose`");
+        check_choice(&listed(&rows, Some(Choose::First)), &ann, None, "40@acme.test");
+        check_choice(&listed(&rows, Some(Choose::Ask)), &ann, None, "choose 40@acme.test 41@acme.test");
+        check_choice(&listed(&rows, Some(Choose::Ask)), &ann, Some("41"), "41@acme.test");
+    }
+
+    #[test]
+    fn a_list_may_be_looked_up() {
+        let rows = [("ann@a.test", "40"), ("ann@b.test", "41")];
+        let mut ann = principal("app", &[]);
+        ann.claims.insert("mail".to_owned(), list(&["none@a.test", "ann@b.test", "Ann@a.test"]));
+        check_choice(&listed(&rows, Some(Choose::Ask)), &ann, None, "choose 41@acme.test 40@acme.test");
+        check_choice(&listed(&rows, None), &ann, None, "no rule applies");
+    }
+
+    #[test]
+    fn a_rule_applies_when_its_conditions_hold() {
+        let staff = |wanted: &str| When {
+            conditions: vec![super::super::condition::Condition {
+                claim: "tenant".to_owned(),
+                wanted: vec![wanted.parse().unwrap()],
+            }],
+            hours: Vec::new(),
+        };
+        let rules = [Rule { when: staff("other"), ..rule("first", "1", "a.test", "x") }, usual()];
+        let trace = explain_pbx(&rules, &ann(), &Wish::default(), noon());
+        assert_eq!(passed(&trace), ["first: the claim \"tenant\" does not say \"other\""]);
+        assert_eq!(trace.outcome.unwrap().rule(), "usual");
+        let rules = [Rule { when: staff("Acme"), ..rule("first", "1", "a.test", "abc") }, usual()];
+        check(&rules, &ann(), Ok("first: 1@a.test"), Ok("first: abc"));
+    }
+
+    #[test]
+    fn tells_the_claims_that_decide() {
+        let rule = Rule { when: When::default(), ..listed(&[("a", "1")], None) };
+        assert_eq!(rule.pbx_claims().into_iter().collect::<Vec<_>>(), ["mail"]);
+        assert_eq!(usual().pbx_claims().into_iter().collect::<Vec<_>>(), ["ext", "tenant"]);
+        assert_eq!(usual().voximplant_claims().into_iter().collect::<Vec<_>>(), ["vox"]);
     }
 
     /// What is said of the rules before the one that decides, as `name: why` lines.

@@ -57,7 +57,7 @@ pub fn find<'c, 'n>(claims: &'c Claims, name: &'n str) -> Result<&'c Claim, Abse
 }
 
 /// Names the claim that tells whether an address is verified: `email_verified`, beside it wherever it stands.
-fn flag_of_address(name: &str) -> Option<String> {
+pub(super) fn flag_of_address(name: &str) -> Option<String> {
     let outer = name.strip_suffix("email")?;
     (outer.is_empty() || outer.ends_with(['.', ':', '/'])).then(|| format!("{outer}email_verified"))
 }

@@ -6,6 +6,9 @@ use std::str::FromStr;
 use super::account::{Account, Domain};
 use super::ott::VoximplantUser;
 
+/// The longest reason that is kept with what was done, in bytes.
+pub const MAX_WHY: usize = 500;
+
 /// Whom something is done to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Whom {

@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn claims_are_a_list_of_names() {
         let line = granted().line(Format::Json, Timestamp::UNIX_EPOCH);
-        assert!(line.ends_with(r#","account":"40@acme.test","claims":["ext","tenant"]}"#), "{line}");
+        assert!(line.ends_with(r#","account":"40@acme.test","level":"user","claims":["ext","tenant"]}"#), "{line}");
     }
 
     #[test]

@@ -55,7 +55,7 @@ fn members(wish: &Wish) -> Value {
 
 fn page(status: StatusCode, among: &[Wish], language: Option<&Language>) -> Response<Body> {
     let item = |wish: &Wish| {
-        let (path, name) = (reply::escape(&path_for(wish, language)), reply::escape(&name(wish)));
+        let (path, name) = (reply::escape(&path_for(wish, language, &[])), reply::escape(&name(wish)));
         format!("<li><a href=\"{path}\">{name}</a></li>")
     };
     let items: String = among.iter().map(item).collect();

@@ -8,8 +8,9 @@ use http::{Response, StatusCode};
 use super::body::Body;
 use super::choice::Choices;
 use super::cors;
+use super::login::LOGIN;
 use super::reply::{self, Words};
-use crate::auth::{self, AppError};
+use crate::auth::{self, AppError, OidcError};
 use crate::limit::Limited;
 use crate::message::guard::Refusal;
 use crate::state::KeepError;
@@ -85,6 +86,9 @@ pub(super) enum Error {
     /// The PBX gave no session.
     #[error("the telephone system gave no session")]
     Pbx(#[source] pbx::Error),
+    /// A login at an identity provider came to nothing; the field forgets it.
+    #[error("{0}")]
+    Oidc(#[source] OidcError, Option<HeaderValue>),
     /// A credential cannot be marked as used, or a ticket cannot be kept.
     #[error("too busy")]
     Unkept(#[source] KeepError),
@@ -133,6 +137,7 @@ impl Error {
             Self::App(error) => app_status(error),
             Self::Keys(_) => (StatusCode::SERVICE_UNAVAILABLE, "keys"),
             Self::Pbx(error) => pbx_status(error),
+            Self::Oidc(error, _) => oidc_status(error),
             Self::Shared(error, _) => error.status(),
         }
     }
@@ -142,6 +147,7 @@ impl Error {
     pub(super) fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Shared(error, _) => error.cause(),
+            Self::Oidc(error, _) => std::error::Error::source(error),
             error => std::error::Error::source(error),
         }
     }
@@ -201,6 +207,7 @@ impl Error {
     fn login(&self) -> Option<&str> {
         match self {
             Self::Nobody { login } => login.as_deref(),
+            Self::Oidc(..) => Some(LOGIN),
             _ => None,
         }
     }
@@ -214,6 +221,11 @@ impl Error {
             Self::Limited(limited) => limited.header_values().into_iter().filter_map(field).collect(),
             Self::Pbx(pbx::Error::Open { retry_after } | pbx::Error::Refused { retry_after }) => {
                 vec![reply::retry_after(*retry_after)]
+            }
+            Self::Oidc(error, forget) => {
+                let forget = forget.iter().map(|field| (header::SET_COOKIE, field.clone()));
+                let wait = matches!(error, OidcError::Down(_)).then(|| reply::retry_after(FULL));
+                forget.chain(wait).collect()
             }
             Self::Unkept(KeepError::Full) | Self::Keys(_) => vec![reply::retry_after(FULL)],
             Self::Unkept(KeepError::Unavailable) => vec![reply::retry_after(UNAVAILABLE)],
@@ -240,6 +252,15 @@ const fn upstream_status(error: &upstream::Error) -> (StatusCode, &'static str) 
         upstream::Error::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
         upstream::Error::ClientStalled => (StatusCode::REQUEST_TIMEOUT, "client_stalled"),
         upstream::Error::ClientGone => (StatusCode::BAD_REQUEST, "client_gone"),
+    }
+}
+
+const fn oidc_status(error: &OidcError) -> (StatusCode, &'static str) {
+    match error {
+        OidcError::Down(_) => (StatusCode::SERVICE_UNAVAILABLE, "login_down"),
+        OidcError::Nonsense(_) => (StatusCode::BAD_GATEWAY, "login_nonsense"),
+        OidcError::Denied(_) => (StatusCode::FORBIDDEN, "login_denied"),
+        OidcError::Lost(_) => (StatusCode::BAD_REQUEST, "login_lost"),
     }
 }
 

@@ -208,7 +208,7 @@ impl Proxy {
         if self.shared.frozen.has_user(user, voximplant.application.as_deref()) {
             return Err(Refused::forbidden(&gate::FROZEN));
         }
-        story.peek(&self.shared.limits.account, &("voximplant", voximplant.key(user)));
+        story.peek(&self.shared.limits.account, &("voximplant", user.as_str()));
         if voximplant.ha1(user).is_none() {
             return Err(Refused::forbidden(&ott::UNKNOWN_USER));
         }

@@ -15,6 +15,7 @@ use super::peer::Tunnel;
 use super::route::To;
 use super::{Caller, Peer, Proxy};
 use crate::limit::client_key;
+use crate::message::cookies;
 use crate::message::fields;
 use crate::message::forwarded;
 use crate::message::hop::{self, Hop, Protocol};
@@ -113,11 +114,16 @@ impl Proxy {
             To::Pbx => None,
         };
         let vouched = self.keep_apart(&mut head.headers, &mut payload, caller)?;
+        if self.chain.providers().next().is_some() {
+            cookies::cut(&mut head.headers);
+        }
         let may_switch =
             to == To::Pbx && (head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE));
         let owners = if may_switch { self.owners(&head.headers, head.uri.query()) } else { Vec::new() };
         let asked = prepare(&mut head, &payload, caller)?;
-        head.headers.extend(vouched);
+        for (name, value) in vouched {
+            head.headers.insert(name, value);
+        }
         exchange.receives(payload.meter());
         let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
         let request = upstream::request(head.method, target, head.headers, payload);

@@ -98,8 +98,13 @@ impl Proxy {
             })?;
         let role = grant.role();
         if self.shared.frozen.has(role) {
-            let account = Some(role.to_string());
-            let facts = Facts { principal: Some(principal), rule: Some(grant.rule()), account, ..Facts::default() };
+            let facts = Facts {
+                principal: Some(principal),
+                rule: Some(grant.rule()),
+                account: Some(role.to_string()),
+                level: Some(role.level()),
+                ..Facts::default()
+            };
             return Err(self.frozen(Act::Pbx, caller, &facts));
         }
         let sessions = self.shared.limits.sessions(role.level());
@@ -122,8 +127,7 @@ impl Proxy {
             let facts = Facts { principal: Some(principal), rule: Some(grant.rule()), account, ..Facts::default() };
             return Err(self.frozen(Act::Ott, caller, &facts));
         }
-        let user = voximplant.map_or(grant.user().as_str(), |all| all.key(grant.user()));
-        self.within(self.shared.limits.account.admit(&("voximplant", user)))?;
+        self.within(self.shared.limits.account.admit(&("voximplant", grant.user().as_str())))?;
         Ok(grant)
     }
 
@@ -258,7 +262,9 @@ impl Proxy {
 
     /// Returns where one logs in: a path of the app is led to the app's host.
     fn login(&self, caller: &Caller) -> Option<String> {
-        let app = self.config.app.as_ref()?;
+        let Some(app) = self.config.app.as_ref().filter(|app| app.login.is_some()) else {
+            return self.provider_login(caller);
+        };
         let login = app.login.as_ref()?;
         let is_path = login.starts_with('/');
         if !is_path || matches!(self.route(&caller.authority, login), Ok((super::To::App, _))) {

@@ -65,7 +65,7 @@ impl Proxy {
         let grant = self.grant_voximplant(&principal, &question.wish, caller)?;
         let token = self.compute(&question.key, &grant, (&principal, once.as_ref()), voximplant, caller).await?;
         let who = (&principal.method, &principal.subject, head.headers.get(header::USER_AGENT));
-        self.watch_for_races(voximplant.key(grant.user()), &question.key, who, caller);
+        self.watch_for_races(grant.user().as_str(), &question.key, who, caller);
         let wants_json = reply::accepts(&head.headers, b"application/json");
         Ok(if wants_json {
             reply::json(&json!({ "token": token.as_str(), "user": grant.user().as_str() }))
@@ -98,7 +98,7 @@ impl Proxy {
         }
         let mut novelty = Novelty::New;
         if let Some(distinct_keys) = &self.shared.distinct_keys {
-            novelty = self.within(distinct_keys.admit(voximplant.key(grant.user()), key.id(), Instant::now()))?;
+            novelty = self.within(distinct_keys.admit(grant.user().as_str(), key.id(), Instant::now()))?;
         }
         self.spend(Act::Ott, once, caller, &facts).await?;
         self.tally.key(match novelty {

@@ -28,8 +28,10 @@ const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 const TOKEN_LIFE: u64 = 10;
 /// How long a session in a link is said to be good: the PBX's default web session time-out, in seconds (dialect A).
 const SESSION_LIFE: u64 = 3600;
-/// The parameter that marks the second try of a navigation that another site began.
+/// The parameter that marks the second try of a navigation that another site began, or that comes from a login.
 const AGAIN: &str = "again";
+/// Its value behind a login.
+const LOGIN: &str = "login";
 
 /// What a ticket of the two-host hand-over stands for.
 struct Handed {
@@ -75,7 +77,7 @@ pub(super) struct Minted {
 pub(super) struct Selectors {
     pub(super) wish: Wish,
     pub(super) language: Option<Language>,
-    again: bool,
+    again: Option<String>,
 }
 
 impl Selectors {
@@ -94,24 +96,44 @@ impl Selectors {
         let language =
             language.map(|code| code.parse()).transpose().map_err(|_| Error::Malformed("lang is not a language"))?;
         let wish = Wish { account: fields.take("account"), domain: fields.take("domain"), user: None };
-        Ok(Self { wish, language, again: fields.take(AGAIN).is_some() })
+        Ok(Self { wish, language, again: fields.take(AGAIN) })
     }
 
     /// Writes the path that asks for the same once more.
     fn again(&self) -> String {
-        format!("{}&{AGAIN}=1", path_for(&self.wish, self.language.as_ref()))
+        path_for(&self.wish, self.language.as_ref(), &[(AGAIN, "1")])
+    }
+
+    /// Writes the path that asks for the same after a login.
+    pub(super) fn after_login(&self) -> String {
+        path_for(&self.wish, self.language.as_ref(), &[(AGAIN, LOGIN)])
+    }
+
+    /// Writes a query that asks for the same.
+    pub(super) fn query(&self, more: &[(&str, &str)]) -> String {
+        query_for(&self.wish, self.language.as_ref(), more)
+    }
+
+    /// Tells whether a login has just ended.
+    pub(super) fn are_after_login(&self) -> bool {
+        self.again.as_deref() == Some(LOGIN)
     }
 }
 
 /// Writes the path at which a session is asked for.
-pub(super) fn path_for(wish: &Wish, language: Option<&Language>) -> String {
+pub(super) fn path_for(wish: &Wish, language: Option<&Language>, more: &[(&str, &str)]) -> String {
+    format!("/auth/pbx?{}", query_for(wish, language, more))
+}
+
+fn query_for(wish: &Wish, language: Option<&Language>, more: &[(&str, &str)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     let language = language.map(Language::as_str);
     for (name, value) in [("account", wish.account.as_deref()), ("domain", wish.domain.as_deref()), ("lang", language)]
     {
         query.extend_pairs(value.map(|value| (name, value)));
     }
-    format!("/auth/pbx?{}", query.finish())
+    query.extend_pairs(more);
+    query.finish()
 }
 
 impl Proxy {
@@ -158,10 +180,14 @@ impl Proxy {
         let selectors = Selectors::read(Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?)?;
         let proof = match self.ask(Act::Pbx, request.headers(), request.uri().query(), caller).await? {
             // The app's cookie may be missing only because it is `SameSite=Strict`.
-            Verdict::Stranger | Verdict::Abstain if !selectors.again && click::is_from_elsewhere(request.headers()) => {
+            Verdict::Stranger | Verdict::Abstain
+                if selectors.again.is_none() && click::is_from_elsewhere(request.headers()) =>
+            {
                 return Ok(reply::step(&selectors.again()));
             }
-            verdict => self.judge(verdict, &self.page(request.headers(), caller), Act::Pbx, caller)?,
+            verdict => self
+                .judge(verdict, &self.page(request.headers(), caller), Act::Pbx, caller)
+                .map_err(|error| self.to_login(error, &selectors, caller))?,
         };
         if confirm::is_needed(&proof, request.headers()) {
             return Ok(confirm::page(request.uri().query().unwrap_or_default()));

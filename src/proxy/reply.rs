@@ -1,7 +1,11 @@
 //! The handful of answers of our own.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use serde_json::json;
@@ -19,6 +23,18 @@ const POLICY: HeaderValue =
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;color:#1f2933;background:#f5f7fa;margin:0;display:grid;place-items:center;\
 min-height:100vh}main{background:#fff;border-radius:12px;box-shadow:0 1px 4px #0002;padding:2rem 2.5rem;max-width:28rem}\
 h1{font-size:1.25rem;margin:0 0 .5rem}p:last-child{margin:0}button{font:inherit;padding:.5rem 1.25rem;border:0;border-radius:8px;background:#2f5bea;color:#fff}a{color:#2f5bea}small{color:#52606d}";
+
+/// The one script of ours. A fragment is put behind the address only if it is one.
+const SCRIPT: &str = "let a=document.querySelector(\"a\"),d=a.dataset,s,f=\"\";\
+try{s=sessionStorage;if(d.keep){s.setItem(d.keep,location.hash)}else{f=s.getItem(d.restore)||\"\";s.removeItem(d.restore)}}catch{}\
+location.replace(a.href+(f[0]===\"#\"?f:\"\"))";
+
+/// As [`POLICY`], and that script may run.
+static SCRIPT_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+    let hash = BASE64_STANDARD.encode(digest(&SHA256, SCRIPT.as_bytes()));
+    let policy = format!("{}; script-src 'sha256-{hash}'", POLICY.to_str().unwrap_or("default-src 'none'"));
+    HeaderValue::try_from(policy).unwrap_or(POLICY)
+});
 
 /// How an answer of ours has to speak to this caller.
 #[derive(Debug, Clone, Copy)]
@@ -153,12 +169,50 @@ pub(super) fn problem(
     }
     let title = escape(&capital(message));
     let main = format!(
-        "<h1>{title}</h1><p>{}If this goes on, tell whoever runs this site the number below.</p><small>{status}<br>{}</small>",
+        "<h1>{title}</h1>{}<p>{}If this goes on, tell whoever runs this site the number below.</p><small>{status}<br>{}</small>",
+        login.map_or_else(String::new, |login| format!("<p><a href=\"{}\">Log in</a></p>", escape(login))),
         advice(status),
         words.id
     );
     let mut response = answer(status, HTML, page(&title, "", &main));
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    response
+}
+
+/// Shows a page of ours: `title` is text, `main` is written by us.
+#[must_use]
+pub(super) fn show(title: &str, main: &str) -> Response<Body> {
+    let title = escape(title);
+    let mut response = answer(StatusCode::OK, HTML, page(&title, "", &format!("<h1>{title}</h1>{main}")));
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
+    // A form of ours tells our own pages, and nobody else, where it was sent from.
+    response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    response
+}
+
+/// What becomes of the fragment of an address while a person is elsewhere: no server ever sees it, so only the window
+/// itself can keep it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fragment {
+    /// It is kept in the window.
+    Keep,
+    /// What is kept is put behind the address.
+    Restore,
+}
+
+/// Lets the browser go on to an address, and keeps or restores the fragment under the name of a login. Without scripts
+/// it goes on all the same.
+#[must_use]
+pub(super) fn pass(address: &str, fragment: Fragment, login: &str) -> Response<Body> {
+    let address = escape(address);
+    let (way, login) = (if fragment == Fragment::Keep { "keep" } else { "restore" }, escape(login));
+    let refresh = format!("<noscript><meta http-equiv=\"refresh\" content=\"0; url={address}\"></noscript>");
+    let main = format!(
+        "<h1>One moment …</h1><p><a href=\"{address}\" data-{way}=\"callgate {login}\">Continue</a></p><script>{SCRIPT}</script>"
+    );
+    let mut response = answer(StatusCode::OK, HTML, page("One moment", &refresh, &main));
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, SCRIPT_POLICY.clone());
+    response.headers_mut().insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
 }
 

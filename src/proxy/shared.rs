@@ -1,5 +1,6 @@
 //! What all workers of one configuration share, and what of it the next configuration goes on with.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::frozen::Frozen;
-use crate::auth::{Jwks, KeySource};
+use crate::auth::{Jwks, KeySource, Provider, SealKey};
 use crate::config::{self, Config, JwtKeys, MethodKind};
 use crate::limit::{DistinctKeys, Limits, Races};
 use crate::observe::health::Parts;
@@ -25,6 +26,9 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// A set of keys that is fetched, and the methods that it is for.
 type Fetching = (Vec<String>, Arc<Jwks>);
 
+/// Identity providers by the names of their methods, each with the key of its cookies.
+type Providers = HashMap<String, (Arc<Provider>, Arc<SealKey>)>;
+
 /// What all workers share: counts, marks and the breaker.
 pub struct Shared {
     pub(super) limits: Limits,
@@ -36,6 +40,10 @@ pub struct Shared {
     pub(super) issued: Arc<Issued>,
     pub(super) store: Arc<Store>,
     pub(super) frozen: Arc<Frozen>,
+    /// The identity providers by the names of their methods, each with the key of its cookies.
+    pub(super) providers: Providers,
+    /// What seals cookies where no key is configured.
+    seal: Arc<SealKey>,
     pub(super) app: Option<Connector>,
     pub(super) pbx: Option<Connector>,
     jwks: Vec<Fetching>,
@@ -47,12 +55,18 @@ impl Shared {
     /// # Errors
     /// When the trust roots of an upstream cannot be used.
     pub fn new(config: &Config, store: Arc<Store>) -> Result<Self, rustls::Error> {
+        Self::with_seal(config, store, Arc::new(SealKey::random()))
+    }
+
+    fn with_seal(config: &Config, store: Arc<Store>, seal: Arc<SealKey>) -> Result<Self, rustls::Error> {
         Ok(Self {
             limits: Limits::new(&config.limits),
             distinct_keys: distinct_keys(config),
             races: Arc::default(),
             tickets: Tickets::new(Arc::clone(&store), TICKET_LIFE),
             breaker: Arc::default(),
+            providers: providers(config, &seal)?,
+            seal,
             issued: Arc::default(),
             frozen: Arc::new(Frozen::new(Arc::clone(&store))),
             store,
@@ -73,7 +87,7 @@ impl Shared {
             issued: Arc::clone(&self.issued),
             frozen: Arc::clone(&self.frozen),
             races: Arc::clone(&self.races),
-            ..Self::new(config, Arc::clone(&self.store))?
+            ..Self::with_seal(config, Arc::clone(&self.store), Arc::clone(&self.seal))?
         };
         let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
         if rate(before) == rate(config) {
@@ -83,6 +97,12 @@ impl Shared {
         let asked = |config: &Config| config.pbx.clone().map(|pbx| (pbx.upstream.urls, pbx.admin));
         if asked(before) == asked(config) {
             next.breaker = Arc::clone(&self.breaker);
+        }
+        for (name, (provider, _)) in &mut next.providers {
+            // Asked at the same place by the same rules: what it told goes on.
+            if let Some((known, _)) = self.providers.get(name).filter(|(known, _)| known.is_as(provider)) {
+                *provider = Arc::clone(known);
+            }
         }
         if is_same(before, config, app_upstream) {
             next.app.clone_from(&self.app);
@@ -124,6 +144,8 @@ impl Shared {
         let jwks = self.jwks.iter().map(|(_, jwks)| Arc::clone(jwks).keep_fresh());
         let mut chores: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = vec![Box::pin(sweep(Arc::clone(&self.store)))];
         chores.extend(jwks.map(|chore| Box::pin(chore) as Pin<Box<_>>));
+        let providers = self.providers.values().map(|(provider, _)| Arc::clone(provider).keep_up());
+        chores.extend(providers.map(|chore| Box::pin(chore) as Pin<Box<_>>));
         chores
     }
 
@@ -147,6 +169,18 @@ impl Shared {
         parts.add("state", move || store.check());
         parts
     }
+}
+
+fn providers(config: &Config, seal: &Arc<SealKey>) -> Result<Providers, rustls::Error> {
+    let mut providers = Providers::new();
+    for method in &config.methods {
+        if let MethodKind::Oidc(settings) = &method.kind {
+            let own = settings.cookie_key.as_ref().map(|key| Arc::new(SealKey::of(key.expose())));
+            let key = own.unwrap_or_else(|| Arc::clone(seal));
+            providers.insert(method.name.clone(), (Arc::new(Provider::new(settings)?), key));
+        }
+    }
+    Ok(providers)
 }
 
 /// Prepares to fetch the sets of keys that the methods name, each once. What was fetched `before` stays.

@@ -47,7 +47,8 @@ async fn a_file_of_its_own_is_json_whatever_the_access_log_is() {
     }
     let expected = json!({
         "kind": "audit grant", "id": granted.header("x-request-id"), "client": "127.0.0.1", "act": "pbx_session",
-        "method": "app", "subject": "alice", "rule": "staff", "account": "40@acme.test", "claims": ["ext", "tenant"],
+        "method": "app", "subject": "alice", "rule": "staff", "account": "40@acme.test", "level": "user",
+        "claims": ["ext", "tenant"],
     });
     assert_eq!(lines[0], expected);
     assert_eq!((&lines[1]["kind"], &lines[1]["id"]), (&json!("audit refusal"), &json!(refused.header("x-request-id"))));

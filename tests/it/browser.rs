@@ -3,6 +3,7 @@
 //! They need Chromium, so `cargo test` skips them, and `tests/run` runs them.
 
 mod driver;
+mod oidc;
 mod stage;
 
 use callgate::demo::app::SameSite;

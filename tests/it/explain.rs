@@ -5,10 +5,17 @@ use std::process::Stdio;
 
 use callgate::demo::app::Whoami;
 use callgate::demo::vodia::Options;
+use callgate::model::link;
+use callgate::model::secret::Secret;
+use callgate::observe::RequestId;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::commands::callgate;
-use crate::harness::{Gate, status};
+use crate::harness::{Gate, secret, status};
+use crate::issuer::{AUDIENCE, ISSUER, Publisher, Signer, claims, with};
+use crate::mtls::Authority;
 use crate::stage::{Plan, STAFF, Stage};
 
 /// The key of the tests' server.
@@ -28,28 +35,45 @@ impl Stage {
     }
 
     async fn explain_with(&self, arguments: &[&str], input: &str) -> Told {
-        let (mints, log) = (self.minted(), self.gate.log());
-        let alone = self.run(arguments, input).await;
-        let running = self.run(&[arguments, &["--running"]].concat(), input).await;
-        assert_eq!((running.code, &running.text), (alone.code, &alone.text), "the running gate says something else");
-        let given = arguments.windows(2).filter(|pair| ["--cookie", "--bearer"].contains(&pair[0])).map(|pair| pair[1]);
-        for secret in given.chain([input.trim_end()]).filter(|text| text.len() >= 16) {
-            let secret = secret.split_once('=').map_or(secret, |(_, value)| value);
-            assert!(!alone.text.contains(secret), "{secret} is told: {}", alone.text);
-        }
-        assert_eq!((self.minted(), self.gate.log()), (mints, log), "somebody was let in, or it was noted");
-        alone
+        let mints = self.minted();
+        let told = self.gate.explain_with(arguments, input).await;
+        assert_eq!(self.minted(), mints, "somebody was let in");
+        told
     }
 
     async fn run(&self, arguments: &[&str], input: &str) -> Told {
-        let file = self.gate.file();
+        self.gate.run(arguments, input).await
+    }
+}
+
+impl Gate {
+    async fn explain_with(&self, arguments: &[&str], input: &str) -> Told {
+        let log = self.log();
+        let alone = self.run(arguments, input).await;
+        let running = self.run(&[arguments, &["--running"]].concat(), input).await;
+        assert_eq!((running.code, &running.text), (alone.code, &alone.text), "the running gate says something else");
+        assert_eq!(self.log(), log, "it was noted as a login");
+        alone
+    }
+
+    /// Runs the command, and makes sure that it repeats no credential.
+    async fn run(&self, arguments: &[&str], input: &str) -> Told {
+        let file = self.file();
         let mut command = callgate(&[&["explain", "--config", &file], arguments].concat());
         command.env("PBX_ADMIN", Options::default().admin_password).stdin(Stdio::piped());
         let mut child = command.spawn().unwrap();
         // One that reads nothing may have ended by now.
         drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
         let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
-        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        // Warnings of the configuration are for whoever runs the command alone.
+        let told = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+        let text = String::from_utf8(told).unwrap();
+        let names = ["--cookie", "--bearer", "--link"];
+        let given = arguments.windows(2).filter(|pair| names.contains(&pair[0])).map(|pair| pair[1]);
+        for secret in given.chain([input.trim_end()]).filter(|text| text.len() >= 16) {
+            let secret = secret.rsplit_once('=').map_or(secret, |(_, value)| value);
+            assert!(!text.contains(secret), "{secret} is told: {text}");
+        }
         Told { code: output.status.code(), text: without_id(&text) }
     }
 }
@@ -178,6 +202,147 @@ async fn a_key_that_is_unknown_or_elsewhere_is_refused_for_that_reason() {
     assert!(told.text.contains("Credential: key, app\nRefused: more than one credential\n"), "{}", told.text);
 }
 
+// === Method `jwt` ===
+
+#[tokio::test]
+async fn a_token_is_checked_with_the_keys_that_were_fetched() {
+    let signer = Signer::ec();
+    let publisher = Publisher::start(&[signer.jwk("k1")]).await;
+    let rules = format!(
+        "[[auth]]\ntype = \"jwt\"\njwks = \"{}\"\nissuer = \"{ISSUER}\"\naudience = \"{AUDIENCE}\"\n{STAFF}",
+        publisher.url()
+    );
+    let stage = Plan { app: "", rules: &rules, ..Plan::default() }.start().await;
+    let told = stage.explain_with(&["--bearer", "-"], &signer.named("k1", &claims())).await;
+    assert!(told.text.contains("Credential: jwt\nCaller: alice, proven by method \"jwt\"\n"), "{}", told.text);
+    let granted = "Granted by rule \"staff\": account 40@acme.test, level user, at pbx.test\n";
+    assert!(told.code == Some(0) && told.text.ends_with(granted), "{}", told.text);
+    for token in [
+        signer.named("k1", &with(json!({ "exp": 1 }))),
+        signer.named("k1", &with(json!({ "aud": "another" }))),
+        Signer::ec().named("k1", &claims()),
+    ] {
+        let told = stage.explain(&["--bearer", &token]).await;
+        let refused = told.text.contains("\nRefused by method \"jwt\": ");
+        assert!(told.code == Some(1) && refused && told.text.ends_with("401 nobody\n"), "{}", told.text);
+    }
+}
+
+// === Method `header` ===
+
+const SSO: &str = r#"
+[[auth]]
+type = "header"
+name = "sso"
+from = ["127.0.0.9"]
+user = "remote-user"
+claims = { ext = "remote-ext" }
+[[allow]]
+name = "by proxy"
+auth = "sso"
+pbx = { domain = "acme.test", account = "{ext}" }
+"#;
+
+#[tokio::test]
+async fn fields_count_from_the_proxy_alone() {
+    let stage = Plan { rules: SSO, ..Plan::default() }.start().await;
+    let fields = ["--header", "Remote-User: Alice", "--header", "Remote-Ext: 40", "--from"];
+    let told = stage.explain(&[&fields[..], &["127.0.0.9"]].concat()).await;
+    let granted = "Granted by rule \"by proxy\": account 40@acme.test, level user, at pbx.test\n";
+    assert!(told.text.contains("Credential: header\n") && told.text.ends_with(granted), "{}", told.text);
+    let told = stage.explain(&[&fields[..], &["127.0.0.8"]].concat()).await;
+    let nobody = "Refused: the request shows no credential that a method looks for\nThe caller is told: 401 nobody\n";
+    assert!(told.text.contains("Credential: nothing\n") && told.text.ends_with(nobody), "{}", told.text);
+    let twice = [&fields[..], &["127.0.0.9", "--header", "Remote-User: bob"]].concat();
+    let told = stage.explain(&twice).await;
+    assert!(told.code == Some(1) && told.text.contains("Refused by method \"sso\": "), "{}", told.text);
+}
+
+// === Method `mtls` ===
+
+#[tokio::test]
+async fn a_certificate_is_judged_as_its_handshake_would() {
+    let (staff, guests) = (Authority::new("staff"), Authority::new("guests"));
+    let folder = TempDir::new().unwrap();
+    let file = |name: &str, text: &str| {
+        secret(&folder, name, text);
+        folder.path().join(name).display().to_string()
+    };
+    let ca = file("staff.pem", staff.pem());
+    let (ann, bob) = (staff.client_named(&["email:40@acme.test"]), guests.client_named(&["email:41@acme.test"]));
+    let (ann, bob) = (file("ann.pem", &ann.0), file("bob.pem", &bob.0));
+    let gate = Gate::start(&format!(
+        "tls = {{ cert = \"fullchain.pem\", key = \"privkey.pem\", client_ca = {ca:?} }}\n\
+         [pbx]\nurl = \"http://127.0.0.1:9\"\nhosts = [\"pbx.test\"]\n\
+         admin = {{ user = \"sso\", password = {{ env = \"PBX_ADMIN\" }} }}\n\
+         [[auth]]\ntype = \"mtls\"\n[[allow]]\nname = \"cards\"\n\
+         pbx = {{ domain = \"acme.test\", account = \"{{email|before:@}}\" }}\n"
+    ))
+    .await;
+    let told = gate.explain_with(&["--certificate", &ann], "").await;
+    assert!(told.text.contains("Credential: mtls\nCaller: 40@acme.test, proven by method \"mtls\"\n"), "{}", told.text);
+    let granted = "Granted by rule \"cards\": account 40@acme.test, level user, at pbx.test\n";
+    assert!(told.code == Some(0) && told.text.ends_with(granted), "{}", told.text);
+    for (arguments, why) in
+        [(&["--certificate", &bob][..], "invalid peer certificate: UnknownIssuer"), (&[], "peer sent no certificates")]
+    {
+        let told = gate.explain_with(arguments, "").await;
+        let refused = format!("{AT}\nCredential: nothing\nRefused: the handshake ends the connection: {why}\n");
+        assert_eq!((told.code, told.text), (Some(1), refused));
+    }
+}
+
+// === Method `link` ===
+
+/// Signs a link of pbx.test that is good for so many seconds.
+fn link(key: &link::Key, claims: &[(&str, &str)], seconds: i64) -> String {
+    let expires = Timestamp::now() + SignedDuration::from_secs(seconds);
+    let query = key.sign("pbx.test", claims, expires, &RequestId::next().to_string());
+    format!("https://pbx.test/auth/pbx?{query}")
+}
+
+#[tokio::test]
+async fn a_link_is_not_used_by_asking_about_it_and_once_used_it_says_so() {
+    const SECRET: &str = "a-secret-that-signs-links-0123456789";
+    let folder = TempDir::new().unwrap();
+    secret(&folder, "links", SECRET);
+    let path = folder.path().join("links");
+    let rules = format!(
+        "[[auth]]\ntype = \"link\"\nconfirm = \"auto\"\nkeys = [{{ kid = \"k1\", secret = {{ file = {path:?} }} }}]\n\
+         [[allow]]\nname = \"links\"\nauth = \"link\"\npbx = {{ domain = \"{{domain}}\", account = \"{{account}}\" }}\n"
+    );
+    let stage = Plan { rules: &rules, ..Plan::default() }.start().await;
+    let key = link::Key::new("k1".to_owned(), &Secret::new(SECRET.to_owned()));
+    let claims = [("account", "40"), ("domain", "acme.test")];
+    let good = link(&key, &claims, 50);
+    let person = ["Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: none", "Sec-Fetch-User: ?1"];
+    let clicked: Vec<_> = person.iter().flat_map(|field| ["--header", field]).collect();
+    for _ in 0..2 {
+        let told = stage.run(&[&["--running", "--link", "-"], &clicked[..]].concat(), &good).await;
+        let end = "The credential works once\n\
+                   Granted by rule \"links\": account 40@acme.test, level user, at pbx.test\n";
+        assert!(told.code == Some(0) && told.text.ends_with(end), "{}", told.text);
+        assert!(!told.text.contains("sig = ") && !told.text.contains("nonce = "), "{}", told.text);
+    }
+    let told = stage.run(&["--link", &good], "").await;
+    let notes = "The credential works once\nA page with a button comes first\n\
+                 But now: it may have been used before, which only the running gate knows (--running)\nGranted by";
+    assert!(told.code == Some(0) && told.text.contains(notes), "{}", told.text);
+    assert_eq!((stage.minted().len(), stage.gate.log().len()), (0, 0));
+
+    let path = good.strip_prefix("https://pbx.test").unwrap();
+    let asking = person.iter().map(|field| field.split_once(": ").unwrap());
+    let asking = asking.fold(stage.gate.get(path).host("pbx.test"), |asking, (name, value)| asking.header(name, value));
+    asking.send().await.expect(303);
+    let told = stage.run(&["--running", "--link", &good], "").await;
+    assert!(told.text.contains("Refused by method \"link\": the link was used before\n"), "{}", told.text);
+    for bad in [link(&key, &claims, -50), good.replace("account=40", "account=41"), good.replace("kid=k1", "kid=k2")] {
+        let told = stage.explain(&["--link", &bad]).await;
+        assert!(told.code == Some(1) && told.text.contains("Refused by method \"link\": "), "{bad} {}", told.text);
+    }
+    assert_eq!(stage.minted(), ["40@acme.test"]);
+}
+
 // === What a request is like ===
 
 #[tokio::test]
@@ -275,6 +440,22 @@ async fn the_running_gate_judges_by_what_it_has_loaded() {
     let mut command = callgate(&["explain", "--config", &file, "--running", "--cookie", &cookie]);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn whoever_is_frozen_is_told_so() {
+    let stage = Stage::new().await;
+    let order = r#"{"whom":"account 40@acme.test"}"#;
+    let length = order.len();
+    let answer = stage
+        .gate
+        .tell(&format!("POST /freeze HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{JSON}\r\n{order}"));
+    assert_eq!(status(&answer), 200, "{answer}");
+    let told = stage.run(&["--running", "--cookie", &stage.app.log_in("alice")], "").await;
+    let end = "Refused: the account is frozen\nThe caller is told: 403 forbidden\n";
+    assert!(told.code == Some(1) && told.text.ends_with(end), "{}", told.text);
+    let told = stage.run(&["--running", "--cookie", &stage.app.log_in("bob")], "").await;
+    assert_eq!(told.code, Some(0), "{}", told.text);
 }
 
 // === What cannot be answered ===

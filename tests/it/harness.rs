@@ -94,6 +94,11 @@ impl Gate {
         self.server.as_mut().unwrap().reload(config).await
     }
 
+    /// Says what is wrong with another configuration, with the files as they are now.
+    pub fn problems(&self, text: &str) -> String {
+        configuration(text, &self.dir).unwrap_err().to_string()
+    }
+
     /// Writes the configuration as a file, for the program's commands, and returns its path.
     pub fn file(&self) -> String {
         secret(&self.dir, "proxy.toml", &whole(&self.text));
@@ -287,7 +292,12 @@ impl Drop for Gate {
 
 fn configuration(text: &str, dir: &TempDir) -> Result<config::Config, config::Problems> {
     let password = callgate::demo::vodia::Options::default().admin_password;
-    config::parse(&whole(text), dir.path(), &|name| (name == "PBX_ADMIN").then(|| password.clone()))
+    config::parse(&whole(text), dir.path(), &|name| match name {
+        "PBX_ADMIN" => Some(password.clone()),
+        "OIDC_SECRET" => Some(crate::oidc::SECRET.to_owned()),
+        "OIDC_KEY" => Some(crate::oidc::KEY.to_owned()),
+        _ => None,
+    })
 }
 
 /// Adds what every gate of the tests has.

@@ -21,13 +21,13 @@ use crate::harness::{Gate, Raw, secret, status};
 use crate::tls::say_garbage;
 
 /// Somebody who signs certificates.
-struct Authority {
+pub struct Authority {
     pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -50,8 +50,13 @@ impl Authority {
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 
+    /// Its own certificate.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
     /// Signs one for a client with these alternative names, written as `kind:name`.
-    fn client_named(&self, names: &[&str]) -> (String, String) {
+    pub fn client_named(&self, names: &[&str]) -> (String, String) {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         for name in names {

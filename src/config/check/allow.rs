@@ -24,8 +24,8 @@ pub(super) struct Offer<'m, 'd, 'i> {
     pub(super) dialect: Option<Dialect>,
     /// Is there `[voximplant]`?
     pub(super) voximplant: bool,
-    /// The applications it names.
-    pub(super) applications: &'m [String],
+    /// The application of its `users`, and the others.
+    pub(super) applications: (Option<&'m str>, &'m [&'m str]),
 }
 
 /// Reads the rules, in the order they are tried.
@@ -64,7 +64,7 @@ fn rule(table: &Table<'_, '_>, number: usize, offer: &Offer<'_, '_, '_>, around:
         name: name.unwrap_or_else(|| format!("rule {number}")),
         methods,
         // What could not be read must not read as if it were not written.
-        when: when.map_or_else(|| Some(When::default()), |when| when)?,
+        when: when.unwrap_or_else(|| Some(When::default()))?,
         table: lookup.map_or(Some(None), |lookup| lookup.map(Some))?,
         pbx,
         voximplant,
@@ -193,12 +193,14 @@ fn template(node: &Node<'_, '_>, table: Option<&Lookup>) -> Option<Template> {
 }
 
 /// Checks an application that is written behind the `@`. A claim may bring one along, which nobody knows yet.
-fn check_application(node: &Node<'_, '_>, known: &[String]) {
+fn check_application(node: &Node<'_, '_>, (own, others): (Option<&str>, &[&str])) {
     let written = node.string().and_then(|text| text.rsplit_once('@')).map(|(_, application)| application);
     let Some(application) = written.filter(|written| !written.contains(['{', '}'])) else { return };
-    if !known.iter().any(|name| name == application) {
-        let known: Vec<_> = known.iter().map(String::as_str).collect();
-        node.refuse_word::<()>(format_args!("there is no application `{application}`"), application, &known);
+    if own == Some(application) {
+        node.refuse::<()>("this application goes without saying: `users` are its own", "write nothing behind the user");
+    } else if !others.contains(&application) {
+        let hint = "list it as [[voximplant.applications]], or correct its name";
+        node.refuse::<()>(format_args!("there is no application `{application}`"), hint);
     }
 }
 

@@ -6,6 +6,7 @@ mod jwt;
 mod key;
 mod link;
 mod mtls;
+mod oidc;
 
 use crate::config::document::{Node, Table};
 use crate::config::source::Surroundings;
@@ -50,9 +51,9 @@ impl<'d, 'i> Methods<'d, 'i> {
             if matches!(kind, Kind::App) && !has_app {
                 kind_node?.refuse::<()>("there is no app to ask", "add [app] with its `url`");
             }
-            // A cookie is all that the app is asked about: it cannot be ignored for its own sake.
+            // A cookie is all that these look at: it cannot be ignored for its own sake.
             let ignore_cookies = match kind {
-                Kind::App => None,
+                Kind::App | Kind::Oidc => None,
                 Kind::Key | Kind::Jwt | Kind::Link | Kind::Header | Kind::Mtls => {
                     table.get("ignore_cookies").and_then(|node| node.boolean())
                 }
@@ -64,6 +65,7 @@ impl<'d, 'i> Methods<'d, 'i> {
                 Kind::Mtls => mtls::read(table, around).map(MethodKind::Mtls),
                 Kind::Link => link::read(table, self, around).map(MethodKind::Link),
                 Kind::Jwt => jwt::read(table, self, around).map(MethodKind::Jwt),
+                Kind::Oidc => oidc::read(table, around).map(MethodKind::Oidc),
             };
             Some(Method { name: name?.to_owned(), kind: kind?, ignore_cookies: ignore_cookies.unwrap_or_default() })
         });
@@ -73,6 +75,7 @@ impl<'d, 'i> Methods<'d, 'i> {
     /// Warns of methods whose credentials work once, where a restart forgets which were used.
     pub(super) fn warn_forgetful(&self) {
         link::warn_forgetful(self);
+        jwt::warn_forgetful(self);
     }
 
     /// Checks what methods must know of each other and of the listeners.
@@ -92,16 +95,18 @@ enum Kind {
     Link,
     Header,
     Mtls,
+    Oidc,
 }
 
 /// The types by the words that name them, which also name a method that has no name of its own.
-const KINDS: [(&str, Kind); 6] = [
+const KINDS: [(&str, Kind); 7] = [
     ("app", Kind::App),
     ("key", Kind::Key),
     ("jwt", Kind::Jwt),
     ("link", Kind::Link),
     ("header", Kind::Header),
     ("mtls", Kind::Mtls),
+    ("oidc", Kind::Oidc),
 ];
 
 fn kind(node: &Node<'_, '_>) -> Option<Kind> {

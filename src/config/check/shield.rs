@@ -9,7 +9,7 @@ use crate::model::shield::Doors;
 
 /// Reads `shield`. Where no sessions are opened, none that somebody lands with can be ours.
 pub(super) fn shield(table: &Table<'_, '_>, opens_sessions: bool) -> Option<Shield> {
-    let from = table.require("from").and_then(|node| distinct(&node.list_or_empty()?, "network", network));
+    let from = table.require("from").and_then(|node| networks(&node));
     let admin = table.get("admin_paths").and_then(|node| paths(&node));
     let open = table.get("open_paths").and_then(|node| paths(&node));
     let any_session = table.get("sessions").and_then(|node| sessions(&node, opens_sessions));
@@ -25,12 +25,13 @@ pub(super) fn shield(table: &Table<'_, '_>, opens_sessions: bool) -> Option<Shie
     })
 }
 
-fn network(node: &Node<'_, '_>) -> Option<IpNet> {
-    let network = values::network(node)?;
-    match network.prefix_len() {
-        0 => node.refuse("is everybody", "list your own networks, or remove the shield"),
-        _ => Some(network),
+fn networks(node: &Node<'_, '_>) -> Option<Vec<IpNet>> {
+    let networks = distinct(&node.list_or_empty()?, "network", values::network)?;
+    // Joined, because two halves are the whole, too.
+    if IpNet::aggregate(&networks).iter().any(|network| network.prefix_len() == 0) {
+        return node.refuse("is everybody: nobody would be kept out", "list your own networks, or remove the shield");
     }
+    Some(networks)
 }
 
 /// Reads how paths begin. Case makes no difference to them.

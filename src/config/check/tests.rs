@@ -1,5 +1,7 @@
 //! What is accepted, what is refused, and at which place.
 
+mod rules;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -8,7 +10,9 @@ use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Confirm, Handoff, HostPattern, HostPort, Identity, Listen, MethodKind, Names, Url};
+use crate::config::{
+    Confirm, Handoff, HostPattern, HostPort, Identity, JwtKeys, Listen, MethodKind, Names, TokenPlace, Url,
+};
 
 const EXAMPLE: &str = include_str!("../../../proxy.toml");
 const SECRET: &str = "Admin-Passw0rd-canary";
@@ -30,6 +34,8 @@ impl Folder {
             ("certs/fullchain.pem", chain.as_str()),
             ("certs/upstream-ca.pem", chain.as_str()),
             ("certs/client-ca.pem", chain.as_str()),
+            ("certs/id.pem", chain.as_str()),
+            ("secrets/jwt", &format!("{SECRET}-{SECRET}")),
             ("certs/empty.pem", ""),
             ("certs/privkey.pem", key.as_str()),
             ("certs/second.pem", second.as_str()),
@@ -39,11 +45,16 @@ impl Folder {
             ("certs/none.pem", &format!("-----BEGIN {SECRET}\n")),
             ("secrets/pbx-admin", &format!("{SECRET}\r\n")),
             ("secrets/link-2026", "0123456789abcdef0123456789abcdef"),
+            ("secrets/voximplant-api-key", SECRET),
+            ("secrets/oidc-client", &format!("{SECRET}\n")),
+            ("secrets/cookie-key", &format!("{SECRET}{SECRET}\n")),
             ("secrets/empty", ""),
             ("secrets/short", "fifteen-letters"),
+            ("secrets/sso", SECRET),
             ("secrets/newline", "\n"),
             ("secrets/two-lines", &format!("{SECRET}\n{SECRET}\n")),
             ("secrets/nul", &format!("{SECRET}\0\n")),
+            ("people.csv", "email,ext\nann@example.com,40\n"),
             ("voximplant.htdigest", &format!("ann:voximplant.com:{HA1}\n")),
             ("bad.htdigest", &format!("ann:voximplant.com:{HA1}\n{SECRET}\n")),
             ("open", SECRET),
@@ -157,8 +168,9 @@ fn the_example_loads_as_it_stands() {
 
 #[test]
 fn the_example_documents_only_keys_and_defaults_that_are_true() {
-    // A pin wants https.
+    // A pin wants https, and a login by certificate that one is asked for.
     let full = uncommented(EXAMPLE).replace("url = \"http://", "url = \"https://");
+    let full = full.replacen("privkey.pem\" }", "privkey.pem\", client_ca = \"certs/client-ca.pem\" }", 1);
     let (plain, full) = (accepted(EXAMPLE), accepted(&full));
     let same = |plain: &dyn std::fmt::Debug, full: &dyn std::fmt::Debug| {
         assert_eq!(format!("{plain:?}"), format!("{full:?}"));
@@ -180,7 +192,7 @@ fn the_example_documents_only_keys_and_defaults_that_are_true() {
     let (plain_vox, full_vox) = (plain.voximplant.unwrap(), full.voximplant.unwrap());
     same(&plain_vox.max_key_length, &full_vox.max_key_length);
     same(&plain_vox.distinct_keys, &full_vox.distinct_keys);
-    assert_eq!((full.methods.len(), full.rules.len(), full.workers.unwrap().get()), (4, 2, 4));
+    assert_eq!((full.methods.len(), full.rules.len(), full.workers.unwrap().get()), (14, 3, 4));
     assert!(full.audit.file.is_some() && full.audit.syslog.is_some() && full.redirect_http.is_some());
     assert!(!full.audit.chain);
     assert_eq!((plain.admin, full.admin.map(|listen| listen.to_string())), (None, Some("127.0.0.1:9443".to_owned())));
@@ -807,7 +819,98 @@ fn the_landing_page_follows_the_handoff() {
     check("[pbx]\nurl = \"http://a\"\nwhoami = \"/\"", "5:1: unknown key `pbx.whoami`");
 }
 
+// === [pbx] shield ===
+
+#[test]
+fn a_shield_is_read_strictly() {
+    let pbx = |shield: &str| format!("{TOP}[pbx]\nurl = \"http://127.0.0.1\"\nshield = {{ {shield} }}");
+    for (shield, expected) in [
+        ("", "5:10: `pbx.shield.from` is missing"),
+        ("from = [\"0.0.0.0/0\"]", "5:19: `pbx.shield.from`: is everybody: nobody would be kept out"),
+        ("from = [\"::/1\", \"8000::/1\"]", "5:19: `pbx.shield.from`: is everybody: nobody would be kept out"),
+        ("from = [\"10.0.0.1/8\"]", "5:20: `pbx.shield.from`: has bits set behind its prefix"),
+        ("from = [], admin_paths = [\"/\"]", "5:38: `pbx.shield.admin_paths`: is every path"),
+        ("from = [], open_paths = [\"/a/../b\"]", "5:37: `pbx.shield.open_paths`: a path that has another spelling"),
+        (
+            "from = [], sessions = \"ours\"",
+            "5:34: `pbx.shield.sessions`: callgate opens no sessions: nobody could land",
+        ),
+        ("from = [], form = 1", "5:23: unknown key `pbx.shield.form`"),
+    ] {
+        check_text(&pbx(shield), &[expected]);
+    }
+    let shield = accepted(&pbx("from = [\"10.0.0.0/8\"], admin_paths = [\"/Reg_\"]")).pbx.unwrap().shield.unwrap();
+    assert_eq!((shield.doors.admin, shield.any_session), (vec!["/reg_".to_owned()], true));
+    let admin = "from = []}\nadmin = { user = \"sso\", password = { env = \"PBX_ADMIN_PASSWORD\" }";
+    assert!(!accepted(&pbx(admin)).pbx.unwrap().shield.unwrap().any_session);
+}
+
 // === [voximplant] ===
+
+#[test]
+fn applications_are_told_apart() {
+    let text = |own: &str, tail: &str| {
+        format!(
+            "{TOP}[app]\nurl = \"http://a\"\nwhoami = \"/me\"\n[voximplant]\nusers = {{ file = \"voximplant.htdigest\" }}\n{own}\n{tail}"
+        )
+    };
+    let other = |name: &str| {
+        format!("[[voximplant.applications]]\nname = \"{name}\"\nusers = {{ file = \"voximplant.htdigest\" }}\n")
+    };
+    let own = "application = \"phone.acme\"";
+    let rule = |user: &str| format!("{}[[allow]]\nvoximplant = \"{user}\"", other("sales.acme"));
+    for (own, tail, expected) in [
+        (
+            "",
+            other("sales.acme"),
+            "9:1: `voximplant.applications`: there are several applications, and the first has no name",
+        ),
+        (own, other("phone.acme"), "10:8: `voximplant.applications.name`: this application has users already"),
+        (own, other("phone.acme.n2"), "10:8: `voximplant.applications.name`: this application has users already"),
+        (own, other("sales"), "10:8: `voximplant.applications.name`: not of the form myapp.myaccount"),
+        (
+            own,
+            rule("{vox}@phone.acme"),
+            "13:14: `allow.voximplant`: this application goes without saying: `users` are its own",
+        ),
+        (own, rule("{vox}@sale.acme"), "13:14: `allow.voximplant`: there is no application `sale.acme`"),
+    ] {
+        check_text(&text(own, &tail), &[expected]);
+    }
+    for user in
+        ["{vox}", "ann", "{vox}@sales.acme", "ann@sales.acme", "{email|before:@}", "{email|before:@}@sales.acme"]
+    {
+        accepted(&text(own, &rule(user)));
+    }
+}
+
+#[test]
+fn the_management_api_is_read_strictly() {
+    let text = |management: &str| {
+        format!(
+            "{TOP}[app]\nurl = \"http://a\"\n[voximplant]\nusers = {{ file = \"voximplant.htdigest\" }}\nmanagement = {{ {management} }}"
+        )
+    };
+    let key = "account_id = 1, api_key = { file = \"secrets/pbx-admin\" }";
+    for (management, expected) in [
+        ("", "7:14: `voximplant.management`: there is one way to prove that callgate may"),
+        ("account_id = 1", "7:14: `voximplant.management`: there is one way to prove that callgate may"),
+        (
+            "service_account = { file = \"secrets/pbx-admin\" }",
+            "7:34: `voximplant.management.service_account`: not the key of a service account",
+        ),
+        ("service_account = \"x\"", "7:34: `voximplant.management.service_account`: a secret is never written here"),
+    ] {
+        check_text(&text(management), &[expected]);
+    }
+    for url in ["http://api.test/", "https://api.test", "ftp://a/", "https://u@a.test/", "https://a.test/?x/"] {
+        let problems = refused(&text(&format!("{key}, url = \"{url}\"")));
+        assert!(problems.to_string().contains("not the place of an API"), "{url}: {problems}");
+    }
+    let read = accepted(&text(key)).voximplant.unwrap().management.unwrap();
+    assert_eq!((read.account_id, &*read.url), (1, "https://api.voximplant.com/platform_api/"));
+    accepted(&text(&format!("{key}, url = \"http://127.0.0.1:1/platform_api/\"")));
+}
 
 #[test]
 fn voximplant_is_read_strictly() {
@@ -847,6 +950,156 @@ fn voximplant_is_read_strictly() {
 // === [[auth]] ===
 
 const HASH: &str = "sha256 = \"6ca13d52ca70c883e0f0bb101e425a89e8624de51db2d2392593af6a84118090\"";
+
+#[test]
+fn signed_tokens_need_a_key_an_issuer_and_an_audience() {
+    let jwt = |tail: &str| format!("[[auth]]\ntype = \"jwt\"\n{tail}");
+    let jwks = |tail: &str| jwt(&format!("jwks = \"https://a/\"\nissuer = \"a\"\naudience = \"b\"\n{tail}"));
+    let secret = |tail: &str| jwt(&format!("secret = {{ file = \"secrets/jwt\" }}\n{tail}"));
+    let preset = |name: &str, tail: &str| jwt(&format!("preset = \"{name}\"\n{tail}"));
+    let tenant = "tenant = \"72f988bf-86f1-41af-91ab-2d7cd011db47\"";
+    for (text, expected) in [
+        (jwt(""), "7:1: `auth`: nothing says who signs"),
+        (jwt("jwks = \"https://a/\"\nissuer = \"a\""), "7:1: `auth.audience` is missing"),
+        (jwt("jwks = \"https://a/\"\naudience = \"a\""), "7:1: `auth.issuer` is missing"),
+        (jwks("secret = { file = \"secrets/jwt\" }"), "7:1: `auth`: keys have one source"),
+        (jwks("issuer2 = 1"), "12:1: unknown key `auth.issuer2`"),
+        (jwks("algorithms = [\"none\"]"), "12:15: `auth.algorithms`: `none` is not an algorithm"),
+        (jwks("algorithms = []"), "12:14: `auth.algorithms`: is an empty list"),
+        (jwks("leeway = \"6min\""), "12:10: `auth.leeway`: is more than 5 min"),
+        (jwks("leeway = \"0s\""), "12:10: `auth.leeway`: a duration of zero"),
+        (jwks("header = \"cookie\""), "12:10: `auth.header`: cookies have a key of their own"),
+        (jwks("header = \"a b\""), "12:10: `auth.header`: not the name of a header field"),
+        (jwks("cookie = \"a=\""), "12:10: `auth.cookie`: not the name of a cookie"),
+        (jwks("query = \"q\""), "12:9: `auth.query`: logs would tell the token"),
+        (jwks("query = \"token&x\""), "12:9: `auth.query`: logs would tell the token"),
+        (jwks("query = \"token\"\ncookie = \"a\""), "7:1: `auth`: a token has one place"),
+        (jwks("query = \"token\"\nambient = true"), "13:11: `auth.ambient`: no browser adds a parameter by itself"),
+        (jwks("cookie = \"a\"\nambient = false"), "13:11: `auth.ambient`: such a token travels by itself"),
+        (jwks("header = \"a\"\nambient = false"), "13:11: `auth.ambient`: such a token travels by itself"),
+        (
+            jwks("cookie = \"a\"\nignore_cookies = true"),
+            "13:18: `auth.ignore_cookies`: this method's own credential is a cookie",
+        ),
+        (secret("ca = \"certs/upstream-ca.pem\""), "10:6: `auth.ca`: nothing is fetched"),
+        (secret("algorithms = [\"RS256\"]"), "9:10: `auth.secret`: [RS256] is not what this key is for"),
+        (secret("algorithms = [\"HS512\"]"), "9:10: `auth.secret`: [HS512] is not what this key is for"),
+        (
+            jwt("secret = { file = \"secrets/pbx-admin\" }"),
+            "9:10: `auth.secret`: shorter than the 32 bytes that HS256 needs",
+        ),
+        (jwt("secret = \"0123456789abcdef0123456789abcdef\""), "9:10: `auth.secret`: a secret is never written here"),
+        (jwt("public_key = \"certs/privkey.pem\""), "9:14: `auth.public_key`: has a private key in it"),
+        (jwt("public_key = \"certs/none.pem\""), "9:14: `auth.public_key`: has no public key in PEM form"),
+        (
+            jwt("public_key = \"certs/id.pem\"\nalgorithms = [\"HS256\"]"),
+            "9:14: `auth.public_key`: [HS256] is not what this key is for",
+        ),
+        (preset("cloudflare", ""), "9:10: `auth.preset`: unknown word `cloudflare`"),
+        (preset("cloudflare-access", "audience = \"a\""), "7:1: `auth.team` is missing"),
+        (preset("cloudflare-access", "team = \"a\""), "7:1: `auth.audience` is missing"),
+        (
+            preset("cloudflare-access", "team = \"a.cloudflareaccess.com\"\naudience = \"a\""),
+            "10:8: `auth.team`: not the name of a team",
+        ),
+        (preset("google-iap", "team = \"a\"\naudience = \"a\""), "10:1: unknown key `auth.team`"),
+        (preset("google-iap", ""), "7:1: `auth.audience` is missing"),
+        (preset("pomerium", "host = \"https://a\""), "10:8: `auth.host`: not a host name"),
+        (
+            preset("keycloak", "realm = \"https://a/realms/b/\"\naudience = \"a\""),
+            "10:9: `auth.realm`: not the address of a realm",
+        ),
+        (
+            preset("keycloak", "realm = \"http://a.test/realms/b\"\naudience = \"a\""),
+            "10:9: `auth.realm`: not an https address",
+        ),
+        (preset("entra", "tenant = \"common\"\naudience = \"a\""), "10:10: `auth.tenant`: not the id of a tenant"),
+        (
+            preset("entra", "tenant = \"organizations\"\naudience = \"a\""),
+            "10:10: `auth.tenant`: not the id of a tenant",
+        ),
+        (preset("entra", tenant), "7:1: `auth.audience` is missing"),
+        (
+            jwks("") + &jwks("name = \"two\""),
+            "12:1: `auth`: tokens of this method could be those of method `jwt`, in the same place",
+        ),
+        (
+            secret("") + &jwks("name = \"two\""),
+            "10:1: `auth`: tokens of this method could be those of method `jwt`, in the same place",
+        ),
+    ] {
+        check_beside(&text, expected);
+    }
+    for url in ["http://id.example.com/", "id.example.com", "/jwks", "https://a@id.example.com/", "ftp://a/", ""] {
+        let text = jwt(&format!("jwks = \"{url}\"\nissuer = \"a\"\naudience = \"b\""));
+        let problems = refused(&format!("{TOP}{BOTH}{text}"));
+        assert!(problems.as_slice().iter().any(|problem| problem.message.contains("`auth.jwks`")), "{url} {problems}");
+    }
+}
+
+#[test]
+fn presets_fill_in_what_is_known() {
+    let read = |lines: &str| {
+        let config = accepted(&format!("{TOP}{BOTH}[[auth]]\ntype = \"jwt\"\naudience = \"a\"\n{lines}"));
+        let MethodKind::Jwt(jwt) = config.methods[0].kind.clone() else { panic!("{config:?}") };
+        jwt
+    };
+    let check = |lines: &str, url: &str, issuer: &str, place: &str| {
+        let jwt = read(lines);
+        let JwtKeys::Fetched(at) = &jwt.keys else { panic!("{jwt:?}") };
+        assert_eq!((at.url.to_string().as_str(), jwt.rules.issuers.as_deref()), (url, Some(&[issuer.to_owned()][..])));
+        let (found, is_ambient) = match jwt.place {
+            TokenPlace::Header(name) => (name.to_string(), true),
+            TokenPlace::Bearer => ("authorization".to_owned(), false),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((found.as_str(), jwt.is_ambient), (place, is_ambient));
+    };
+    check(
+        "preset = \"cloudflare-access\"\nteam = \"Acme\"",
+        "https://acme.cloudflareaccess.com/cdn-cgi/access/certs",
+        "https://acme.cloudflareaccess.com",
+        "cf-access-jwt-assertion",
+    );
+    check(
+        "preset = \"google-iap\"",
+        "https://www.gstatic.com/iap/verify/public_key-jwk",
+        "https://cloud.google.com/iap",
+        "x-goog-iap-jwt-assertion",
+    );
+    check(
+        "preset = \"pomerium\"\nhost = \"a.test\"",
+        "https://a.test/.well-known/pomerium/jwks.json",
+        "a.test",
+        "x-pomerium-jwt-assertion",
+    );
+    check(
+        "preset = \"keycloak\"\nrealm = \"https://a.test/realms/b\"",
+        "https://a.test/realms/b/protocol/openid-connect/certs",
+        "https://a.test/realms/b",
+        "authorization",
+    );
+    check(
+        "preset = \"entra\"\ntenant = \"72F988BF-86f1-41af-91ab-2d7cd011db47\"",
+        "https://login.microsoftonline.com/72f988bf-86f1-41af-91ab-2d7cd011db47/discovery/v2.0/keys",
+        "https://login.microsoftonline.com/72f988bf-86f1-41af-91ab-2d7cd011db47/v2.0",
+        "authorization",
+    );
+    let own =
+        read("preset = \"cloudflare-access\"\nteam = \"a\"\ncookie = \"CF_Authorization\"\nissuer = [\"b\", \"c\"]");
+    assert_eq!((own.place, own.is_ambient), (TokenPlace::Cookie("CF_Authorization".to_owned()), true));
+    assert_eq!(own.rules.issuers, Some(vec!["b".to_owned(), "c".to_owned()]));
+}
+
+#[test]
+fn tokens_that_work_once_want_to_be_remembered() {
+    let text =
+        format!("{TOP}{BOTH}[[auth]]\ntype = \"jwt\"\nsecret = {{ file = \"secrets/jwt\" }}\nquery = \"token\"\n");
+    let warns = |text: &str| accepted(text).warnings.iter().any(|warning| warning.message.contains("after a restart"));
+    assert!(warns(&text));
+    assert!(!warns(&format!("{text}[state]\nfile = \"log/state\"")));
+    assert!(!warns(&text.replace("query", "cookie")));
+}
 
 #[test]
 fn keys_say_what_they_may_do() {
@@ -964,7 +1217,7 @@ fn methods_have_names_and_kinds_of_their_own() {
     check_beside(&key("name = \"redirect\"", HASH), "9:8: `auth.name`: `redirect` is the name of the built-in method");
     check_beside(&key("name = \"\"", HASH), "9:8: `auth.name`: is empty");
     check_beside("[[auth]]\ntype = \"redirect\"", "8:8: `auth.type`: `redirect` is built in");
-    check_beside("[[auth]]\ntype = \"jwt\"\nissuer = \"https://a\"", "8:8: `auth.type`: unknown word `jwt`");
+    check_beside("[[auth]]\ntype = \"jtw\"\nissuer = \"https://a\"", "8:8: `auth.type`: unknown word `jtw`");
     check_beside("[auth]\ntype = \"app\"", "7:1: `auth`: is a list of tables");
     check(
         "[pbx]\nurl = \"http://a\"\n[[auth]]\ntype = \"app\"\nwhoami = \"/\"",
@@ -1134,7 +1387,7 @@ fn rules_lead_from_somewhere_to_somewhere() {
             "auth = \"redirect\"\nvoximplant = \"{vox}\"\nlanguages = [\"e\"]",
             "10:14: `allow.languages`: not a language of the PBX",
         ),
-        ("auth = \"redirect\"\nvoximplant = \"{vox}\"\nwhen = \"x\"", "10:1: unknown key `allow.when`"),
+        ("auth = \"redirect\"\nvoximplant = \"{vox}\"\nwhere = \"x\"", "10:1: unknown key `allow.where`"),
     ] {
         check_beside(&format!("[[allow]]\n{tail}"), expected);
     }
@@ -1182,4 +1435,51 @@ fn what_no_rule_leads_to_is_noted() {
     let admin =
         "[pbx]\nurl = \"http://[::1]\"\nadmin = { user = \"sso\", password = { env = \"PBX_ADMIN_PASSWORD\" } }";
     assert_eq!(warnings(&format!("{TOP}{admin}")), ["5: `pbx.admin`: no rule opens PBX sessions"]);
+}
+
+// === [[auth]] type = "oidc" ===
+
+/// A method of type `oidc` whose line 11 is `line`.
+fn oidc(line: &str) -> String {
+    format!(
+        "[[auth]]\ntype = \"oidc\"\nissuer = \"https://id.test\"\nclient_id = \"a\"\n{line}\n[[allow]]\nauth = \"oidc\""
+    ) + "\nvoximplant = \"{sub}\""
+}
+
+#[test]
+fn a_provider_is_named_as_it_names_itself() {
+    for (issuer, problem) in [
+        ("http://id.test", "not an https:// address, or one of this machine"),
+        ("https://a:b@id.test", "not an https:// address, or one of this machine"),
+        ("id.test", "not an https:// address, or one of this machine"),
+        ("https://id.test/?a", "has a query or a fragment"),
+        ("https://id.test/.well-known/openid-configuration", "is the address of its document"),
+    ] {
+        let text = oidc("").replace("https://id.test", issuer);
+        check_beside(&text, &format!("9:10: `auth.issuer`: {problem}"));
+    }
+    for issuer in ["https://id.test/realms/a/", "http://127.0.0.1:8080", "http://localhost:1"] {
+        accepted(&format!("{TOP}{BOTH}{}", oidc("").replace("https://id.test", issuer)));
+    }
+}
+
+#[test]
+fn a_login_at_a_provider_is_configured_safely() {
+    for (line, problem) in [
+        ("name = \"a/b\"", "8: `auth.name`: cannot be the end of /auth/callgate/oidc/…"),
+        ("scopes = [\"email\"]", "10: `auth.scopes`: lacks \"openid\""),
+        ("scopes = [\"openid\", \"a b\"]", "21: `auth.scopes`: not a scope"),
+        ("remember = \"31d\"", "12: `auth.remember`: is out of bounds"),
+        ("remember = \"1500ms\"", "12: `auth.remember`: is out of bounds"),
+        ("cookie_key = { file = \"secrets/short\" }", "14: `auth.cookie_key`: is shorter than 32 bytes"),
+        ("client_secret = \"a\"", "17: `auth.client_secret`: a secret is never written here"),
+        ("host = \"https://a.test\"", "8: `auth.host`: not a host name"),
+        ("after_logout = \"/bye\"", "16: `auth.after_logout`: not an https:// address"),
+        ("after_logout = \"http://a.test\"", "16: `auth.after_logout`: not an https:// address"),
+        ("ignore_cookies = true", "1: unknown key `auth.ignore_cookies`"),
+    ] {
+        let problems = refused(&format!("{TOP}{BOTH}{}", oidc(line)));
+        let found = problems.to_string();
+        assert!(found.contains(&format!("proxy.toml:11:{problem}")), "{line}: {found}");
+    }
 }

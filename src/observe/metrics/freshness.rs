@@ -28,8 +28,8 @@ impl Freshness {
         self.fetches[result.index()].load(Ordering::Relaxed)
     }
 
-    /// Returns when keys came last.
-    pub(super) fn loaded(&self) -> Option<i64> {
-        Some(self.loaded.load(Ordering::Relaxed)).filter(|seconds| *seconds != 0)
+    /// Returns when keys came last, in seconds of Unix time; 0: never.
+    pub(super) fn loaded(&self) -> i64 {
+        self.loaded.load(Ordering::Relaxed)
     }
 }

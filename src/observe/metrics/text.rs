@@ -100,8 +100,7 @@ impl Metrics {
             [row(Fetch::Ok), row(Fetch::Failed)]
         });
         page.counter("callgate_jwks_fetches", "Times keys were fetched.", fetches.collect())?;
-        let loaded =
-            keys.iter().filter_map(|(method, freshness)| Some((vec![("method", method.clone())], freshness.loaded()?)));
+        let loaded = keys.iter().map(|(method, freshness)| (vec![("method", method.clone())], freshness.loaded()));
         page.seconds("callgate_jwks_loaded_timestamp", "When the keys in use were fetched.", loaded.collect())
     }
 

@@ -23,7 +23,7 @@ use super::order::{self, Refusal};
 use crate::config::{Upstream, Url};
 use crate::message::target;
 use crate::model::loopback::is_loopback;
-use crate::model::whom::Whom;
+use crate::model::whom::{MAX_WHY, Whom};
 use crate::observe::audit::{Event, Note};
 use crate::observe::health::Finding;
 use crate::observe::metrics::{self, Protocol, Tally};
@@ -183,6 +183,9 @@ impl Desk {
         let whom = whom(&order.whom)?;
         let snapshot = Arc::clone(&self.known.live.borrow());
         let FreezeOrder { until, why, .. } = order;
+        if why.len() > MAX_WHY {
+            return Err(Box::new(problem(StatusCode::BAD_REQUEST, "malformed", "the reason is longer than 500 bytes")));
+        }
         let freeze = Freeze { since: Timestamp::now(), until, by: by.to_owned(), why: why.clone() };
         snapshot.frozen().freeze(&whom, freeze).await.map_err(unkept)?;
         snapshot.logs().write_note(&Note::of(Event::Freeze, &whom, by.to_owned(), until, &why));

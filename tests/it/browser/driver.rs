@@ -70,6 +70,32 @@ impl Browser {
         self.ask(Method::POST, "back", json!({})).await;
     }
 
+    /// Returns the handle of the tab at hand.
+    pub async fn tab(&self) -> String {
+        self.ask(Method::GET, "window", Value::Null).await.as_str().unwrap().to_owned()
+    }
+
+    /// Opens a tab, and goes on in it.
+    pub async fn new_tab(&self) {
+        let tab = self.ask(Method::POST, "window/new", json!({ "type": "tab" })).await;
+        self.switch_to(tab["handle"].as_str().unwrap()).await;
+    }
+
+    /// Goes on in another tab.
+    pub async fn switch_to(&self, tab: &str) {
+        self.ask(Method::POST, "window", json!({ "handle": tab })).await;
+    }
+
+    /// Forgets the cookies of a site, as some browsers do by themselves.
+    pub async fn forget_cookies_of(&self, address: &str) {
+        let cookies = json!({ "cmd": "Network.getCookies", "params": { "urls": [address] } });
+        let cookies = self.ask(Method::POST, "goog/cdp/execute", cookies).await;
+        for cookie in cookies["cookies"].as_array().unwrap() {
+            let gone = json!({ "cmd": "Network.deleteCookies", "params": { "name": cookie["name"], "url": address } });
+            self.ask(Method::POST, "goog/cdp/execute", gone).await;
+        }
+    }
+
     /// Waits until the page has an element, and returns its handle.
     pub async fn find(&self, selector: &str) -> String {
         let wanted = json!({ "using": "css selector", "value": selector });

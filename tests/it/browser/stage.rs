@@ -1,5 +1,7 @@
 //! What the browser sees: a gate before app, PBX and cloud, and a page of somebody else's.
 
+use std::net::SocketAddr;
+
 use callgate::demo::app::{App, AppOptions, SameSite};
 use callgate::demo::vodia::{Dialect, Options, Vodia};
 use callgate::demo::voximplant::Voximplant;
@@ -52,6 +54,12 @@ pub struct Stage {
 
 impl Stage {
     pub async fn set(setting: Setting) -> Self {
+        Self::before(setting, "whoami = \"/api/me\"", "", &[]).await
+    }
+
+    /// Sets a stage where people prove who they are as these lines for `[app]` and for the rest of the file say. The browser
+    /// knows more hosts.
+    pub async fn before(setting: Setting, whoami: &str, methods: &str, more: &[(&str, SocketAddr)]) -> Self {
         let pbx = Vodia::start(Options { dialect: setting.dialect, ..Options::default() }).await;
         let cloud = Voximplant::start(["alice", "bob"].map(|user| (user, VOX_PASSWORD))).await;
         let app = App::start(AppOptions {
@@ -61,10 +69,10 @@ impl Stage {
             cookie_same_site: setting.app_cookie,
         })
         .await;
-        let gate = Gate::start(&configuration(setting, &app, &pbx)).await;
+        let gate = Gate::start(&configuration(setting, whoami, methods, &app, &pbx)).await;
         let third = Raw::answering(third_page()).await;
         let own = ["app.test", "evil.app.test", setting.pbx].map(|host| (host, gate.addr));
-        let hosts = [&own[..], &[("third.test", third.addr)]].concat();
+        let hosts = [&own[..], &[("third.test", third.addr)], more].concat();
         let browser = Browser::open(&hosts, &gate.dir.path().join("ca.pem")).await;
         Self { browser, gate, pbx, cloud, _third: third, app }
     }
@@ -120,12 +128,12 @@ impl Drop for Stage {
     }
 }
 
-fn configuration(setting: Setting, app: &App, pbx: &Vodia) -> String {
+fn configuration(setting: Setting, whoami: &str, methods: &str, app: &App, pbx: &Vodia) -> String {
     format!(
         r#"
 [app]
 url = "http://{}"
-whoami = "/api/me"
+{whoami}
 [pbx]
 url = "http://{}"
 hosts = ["{}"]
@@ -145,6 +153,7 @@ pbx = {{ domain = "{{domain}}", account = "{{account}}" }}
 client = "1000/min"
 caller = "1000/min"
 account = "1000/min"
+{methods}
 "#,
         app.addr,
         pbx.addr,

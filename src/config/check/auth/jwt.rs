@@ -52,6 +52,15 @@ pub(super) fn read(table: &Table<'_, '_>, before: &Methods<'_, '_>, around: &Sur
     Some(Jwt { place, is_ambient, keys: keys?, rules, subject: subject.or_else(|| preset.subject.map(str::to_owned)) })
 }
 
+/// Warns of tokens that a restart forgets to have been used.
+pub(super) fn warn_forgetful(methods: &Methods<'_, '_>) {
+    for method in &methods.methods {
+        let MethodKind::Jwt(Jwt { place: TokenPlace::Query(_), .. }) = &method.kind else { continue };
+        let Some((_, node)) = methods.named.iter().find(|(name, _)| *name == method.name) else { continue };
+        node.warn("after a restart, a token works once more until it expires", "add [state] with a `file`");
+    }
+}
+
 /// Reads a text or a list that must be written where keys are fetched: one server signs for many.
 fn names(
     table: &Table<'_, '_>,
@@ -211,7 +220,7 @@ fn fetched(url: Uri, ca: Option<Node<'_, '_>>, around: &Surroundings<'_>) -> Opt
 
 /// Reads the address of a set of keys: whoever could change it on the way would be everybody.
 fn url(node: &Node<'_, '_>) -> Option<Uri> {
-    let uri = node.word()?.parse::<Uri>().ok().filter(|uri| is_safe(uri));
+    let uri = node.word()?.parse::<Uri>().ok().filter(is_safe);
     uri.or_else(|| {
         node.refuse("not an https address", "write \"https://id.example.com/jwks.json\"; http only for this machine")
     })

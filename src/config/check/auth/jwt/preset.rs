@@ -89,9 +89,7 @@ fn pomerium(node: &Node<'_, '_>) -> Option<Preset> {
 
 fn keycloak(node: &Node<'_, '_>) -> Option<Preset> {
     let realm = node.word()?;
-    if super::url(node).is_none() {
-        return None;
-    }
+    super::url(node)?;
     if realm.ends_with('/') || !realm.contains("/realms/") {
         let hint = "write it as the tokens' `iss` has it: \"https://id.example.com/realms/acme\"";
         return node.refuse("not the address of a realm", hint);

@@ -1,0 +1,326 @@
+//! Method `oidc`: a person logs in at an identity provider (OpenID Connect Core 1.0, authorization code flow), and a
+//! sealed cookie remembers for a while who it is. Neither here nor in the browser is a token kept.
+
+mod attempt;
+mod login;
+mod provider;
+mod seal;
+mod tokens;
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::HeaderValue;
+use jiff::{SignedDuration, Timestamp};
+use openidconnect::core::CoreAuthenticationFlow;
+use openidconnect::{CsrfToken, Nonce, PkceCodeChallenge, Scope};
+
+use self::attempt::Attempt;
+use self::login::Login;
+use self::seal::Purpose;
+use super::{Proof, Verdict};
+use crate::config;
+use crate::message::cookies;
+use crate::message::target::Authority;
+use crate::model::principal::Principal;
+use crate::upstream::FetchError;
+
+pub use self::attempt::{forget as forget_attempt, forget_all, forget_oldest};
+pub use self::provider::Provider;
+pub use self::seal::SealKey;
+
+/// The path below which providers send browsers back, each to its method's name.
+pub const CALLBACK: &str = "/auth/callgate/oidc/";
+/// What every cookie of ours is for: this host, TLS, no script; a provider's redirect brings it along, other requests of
+/// other sites do not.
+const ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Lax";
+/// The longest `__Host-callgate=…`, in bytes.
+const MAX_LOGIN: usize = 1 << 10;
+
+/// One provider as a method.
+#[derive(Debug)]
+pub struct Oidc {
+    name: String,
+    settings: config::Oidc,
+    provider: Arc<Provider>,
+    key: Arc<SealKey>,
+    /// The claims that rules use: no others are kept.
+    claims: Vec<String>,
+}
+
+/// Why a login came to nothing. The words are for the person, the sources for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum OidcError {
+    /// The provider cannot be asked.
+    #[error("the login service gives no answer")]
+    Down(#[source] Why),
+    /// The provider's answer cannot be used.
+    #[error("the login service gave a wrong answer")]
+    Nonsense(#[source] Why),
+    /// The provider, or the person there, said no.
+    #[error("the login service did not log you in")]
+    Denied(#[source] Why),
+    /// The browser knows nothing of a login that it has begun.
+    #[error("this login is not known: it is too old, or used already, or your browser keeps no cookies of this site")]
+    Lost(#[source] Why),
+}
+
+/// What the operator learns of it. Never a token, a code or what somebody else wrote.
+#[derive(Debug, thiserror::Error)]
+pub enum Why {
+    /// What does not fit.
+    #[error("{0}")]
+    Wrong(&'static str),
+    /// A question to the provider failed.
+    #[error(transparent)]
+    Unasked(#[from] FetchError),
+}
+
+impl OidcError {
+    /// A login ended well, and the browser does not say so.
+    #[must_use]
+    pub const fn not_kept() -> Self {
+        Self::Lost(Why::Wrong("the browser did not keep the cookie of its login"))
+    }
+
+    /// Returns why, for the audit log.
+    #[must_use]
+    pub fn why(&self) -> String {
+        let (Self::Down(why) | Self::Nonsense(why) | Self::Denied(why) | Self::Lost(why)) = self;
+        why.to_string()
+    }
+}
+
+/// A login that begins: where the browser goes, and what it keeps until it is back.
+#[derive(Debug)]
+pub struct Begun {
+    /// The provider's page.
+    pub url: String,
+    /// The name of this login among those of the browser.
+    pub id: String,
+    /// The cookie that proves that this browser began it.
+    pub cookie: HeaderValue,
+}
+
+/// A login that has ended well.
+#[derive(Debug)]
+pub struct Finished {
+    /// Who it is.
+    pub principal: Principal,
+    /// Where the browser wanted to go, on this host.
+    pub to: String,
+    /// The name of this login among those of the browser.
+    pub id: String,
+    /// The cookie that remembers who it is.
+    pub cookie: HeaderValue,
+}
+
+/// What the provider lets the browser say (RFC 6749 §4.1.2, RFC 9207 §2).
+#[derive(Debug, Default)]
+pub struct Callback {
+    /// What the tokens are given for.
+    pub code: Option<String>,
+    /// What we said.
+    pub state: Option<String>,
+    /// Why there is no code.
+    pub error: Option<String>,
+    /// Who the provider is.
+    pub iss: Option<String>,
+}
+
+impl Oidc {
+    /// Prepares a method. `claims` are those that rules use.
+    #[must_use]
+    pub const fn new(
+        name: String,
+        settings: config::Oidc,
+        provider: Arc<Provider>,
+        key: Arc<SealKey>,
+        claims: Vec<String>,
+    ) -> Self {
+        Self { name, settings, provider, key, claims }
+    }
+
+    /// Returns its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the host where people log in, if it is not any.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        self.settings.host.as_deref()
+    }
+
+    /// What is sealed is for this method, this client of this issuer and one host.
+    fn context<'c>(&'c self, host: &'c str) -> [&'c str; 4] {
+        [&self.name, self.settings.issuer.as_str(), &self.settings.client_id, host]
+    }
+
+    // === Who is remembered ===
+
+    /// Finds who the browser is remembered as. A cookie that is none of ours, or no longer one, is no credential at all:
+    /// it is left over from another key, host or rule, and the person only has to log in again.
+    pub(super) fn remembers(&self, headers: &HeaderMap, host: &HeaderValue) -> Option<Principal> {
+        let mut sent = cookies::values(headers, cookies::PREFIX);
+        let sealed = sent.next().filter(|sealed| sealed.len() <= MAX_LOGIN)?;
+        if sent.next().is_some() {
+            return None;
+        }
+        let host = lower(host);
+        let text = self.key.open(sealed, Purpose::Login, &self.login_context(&host, &self.claims.join(" ")))?;
+        let login = Login::read(&text).filter(|login| Timestamp::now() < login.until)?;
+        Some(Principal { method: self.name.clone(), subject: login.subject, claims: login.claims })
+    }
+
+    /// Tells whether the browser is remembered at all.
+    #[must_use]
+    pub fn knows(&self, headers: &HeaderMap, host: &HeaderValue) -> bool {
+        self.remembers(headers, host).is_some()
+    }
+
+    /// Tells who is remembered.
+    pub(super) fn admit(principal: &Principal) -> Verdict {
+        Verdict::Admit(Proof::ambient(principal.clone()))
+    }
+
+    /// With other rules, other claims are kept: then the person logs in again.
+    fn login_context<'c>(&'c self, host: &'c str, claims: &'c str) -> [&'c str; 5] {
+        let [name, issuer, client, host] = self.context(host);
+        [name, issuer, client, host, claims]
+    }
+
+    fn remember(&self, principal: &Principal, authority: &Authority) -> Result<HeaderValue, OidcError> {
+        let life = self.settings.remember;
+        let kept = principal.claims.iter().filter(|(name, _)| self.claims.contains(name));
+        let login = Login {
+            subject: principal.subject.clone(),
+            until: Timestamp::now() + SignedDuration::try_from(life).unwrap_or(SignedDuration::ZERO),
+            claims: kept.map(|(name, claim)| (name.clone(), claim.clone())).collect(),
+        };
+        let context = lower(&authority.raw);
+        let claims = self.claims.join(" ");
+        let sealed = self.key.seal(&login.write(), Purpose::Login, &self.login_context(&context, &claims));
+        let pair = format!("{}={sealed}", cookies::PREFIX);
+        if pair.len() > MAX_LOGIN {
+            return Err(OidcError::Nonsense(Why::Wrong("the claims that rules use do not fit into a cookie of 1 KiB")));
+        }
+        Ok(field(&format!("{pair}; Max-Age={}; {ATTRIBUTES}", life.as_secs())))
+    }
+
+    // === The way to the provider and back ===
+
+    /// Begins a login that will end at `to`, a path of this host.
+    ///
+    /// # Errors
+    /// When nothing is known of the provider.
+    pub async fn begin(&self, authority: &Authority, to: String) -> Result<Begun, OidcError> {
+        let metadata = self.provider.known().await.ok_or(UNKNOWN)?;
+        let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
+        let attempt = Attempt::new(verifier.into_secret(), to, Timestamp::now());
+        let client = self.client(&metadata, authority)?;
+        let (state, nonce) = (attempt.state(), attempt.nonce.clone());
+        let asked = client
+            .authorize_url(CoreAuthenticationFlow::AuthorizationCode, || CsrfToken::new(state), || Nonce::new(nonce))
+            .add_scopes(self.settings.scopes.iter().filter(|scope| *scope != "openid").cloned().map(Scope::new))
+            .set_pkce_challenge(challenge);
+        let (url, ..) = asked.url();
+        let host = lower(&authority.raw);
+        let sealed = self.key.seal(&attempt.write(), Purpose::Attempt, &self.context(&host));
+        Ok(Begun { url: url.into(), cookie: attempt::cookie(&attempt.id, &sealed), id: attempt.id })
+    }
+
+    /// Ends a login: the browser is back from the provider.
+    ///
+    /// # Errors
+    /// When this browser did not begin it, or the provider does not vouch for anybody.
+    pub async fn finish(
+        &self,
+        headers: &HeaderMap,
+        authority: &Authority,
+        callback: Callback,
+    ) -> Result<Finished, OidcError> {
+        let attempt = self.attempt(headers, authority, callback.state.as_deref())?;
+        let metadata = self.provider.known().await.ok_or(UNKNOWN)?;
+        // Before anything of the answer is believed: it may be another provider's (RFC 9700 §4.4).
+        self.check_issuer(&metadata, callback.iss.as_deref())?;
+        let code = match (callback.code, callback.error) {
+            (Some(code), None) => code,
+            (_, Some(error)) => return Err(refusal(&error)),
+            (None, None) => return Err(OidcError::Nonsense(Why::Wrong("the answer has neither code nor error"))),
+        };
+        let principal = self.principal(metadata, authority, code, &attempt).await?;
+        let cookie = self.remember(&principal, authority)?;
+        Ok(Finished { principal, to: attempt.to, id: attempt.id, cookie })
+    }
+
+    /// Finds the login that this browser began with this state.
+    fn attempt(&self, headers: &HeaderMap, authority: &Authority, state: Option<&str>) -> Result<Attempt, OidcError> {
+        let lost = |why| OidcError::Lost(Why::Wrong(why));
+        let state = state.ok_or_else(|| lost("the answer has no state"))?;
+        let name = attempt::name_of(state).ok_or_else(|| lost("the state is none of ours"))?;
+        let mut sent = cookies::values(headers, &name);
+        let sealed = sent.next().ok_or_else(|| lost("the browser sent no cookie of this login"))?;
+        let host = lower(&authority.raw);
+        let text = self.key.open(sealed, Purpose::Attempt, &self.context(&host));
+        let attempt = text.and_then(|text| Attempt::read(&text)).filter(|_| sent.next().is_none());
+        let attempt = attempt.ok_or_else(|| lost("the cookie of this login is none of ours"))?;
+        if !attempt.is_of(state) {
+            return Err(lost("the state is another than the one this browser was given"));
+        }
+        if !attempt.is_young(Timestamp::now()) {
+            return Err(lost("the login took more than ten minutes"));
+        }
+        Ok(attempt)
+    }
+
+    // === The way out ===
+
+    /// Returns where one logs out of the provider too, if it says.
+    pub async fn end_session(&self) -> Option<String> {
+        let metadata = self.provider.known().await?;
+        let mut url =
+            openidconnect::url::Url::parse(metadata.additional_metadata().end_session_endpoint.as_ref()?).ok()?;
+        if !matches!(url.scheme(), "https" | "http") {
+            return None;
+        }
+        url.query_pairs_mut().append_pair("client_id", &self.settings.client_id);
+        if let Some(after) = &self.settings.after_logout {
+            url.query_pairs_mut().append_pair("post_logout_redirect_uri", after);
+        }
+        Some(url.into())
+    }
+}
+
+const UNKNOWN: OidcError = OidcError::Down(Why::Wrong("nothing is known of the provider yet"));
+
+/// Reads the refusal of a provider (RFC 6749 §4.1.2.1, OpenID Connect Core 1.0 §3.1.2.6).
+fn refusal(error: &str) -> OidcError {
+    match error {
+        "access_denied" => OidcError::Denied(Why::Wrong("the provider says access_denied")),
+        "login_required" | "interaction_required" | "consent_required" | "account_selection_required" => {
+            OidcError::Denied(Why::Wrong("the provider wants more of the person than it may ask for"))
+        }
+        "server_error" | "temporarily_unavailable" => {
+            OidcError::Down(Why::Wrong("the provider says that it is out of order"))
+        }
+        "invalid_scope" => OidcError::Nonsense(Why::Wrong("the provider does not have one of `scopes`")),
+        "unauthorized_client" => OidcError::Nonsense(Why::Wrong("the provider does not let this client log people in")),
+        _ => OidcError::Nonsense(Why::Wrong("the provider refuses for a reason of its own")),
+    }
+}
+
+/// Returns the cookie that forgets who it was.
+#[must_use]
+pub fn forget_login() -> HeaderValue {
+    field(&format!("{}=; Max-Age=0; {ATTRIBUTES}", cookies::PREFIX))
+}
+
+fn lower(host: &HeaderValue) -> String {
+    String::from_utf8_lossy(host.as_bytes()).to_ascii_lowercase()
+}
+
+fn field(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("base64 and words of ours are visible ASCII")
+}

@@ -1,0 +1,57 @@
+//! Who somebody is, as the sealed cookie of a login says it.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::auth::claims;
+use crate::model::principal::{Claim, Claims};
+
+/// What is remembered of a person.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Login {
+    pub(super) subject: String,
+    pub(super) until: Timestamp,
+    pub(super) claims: Claims,
+}
+
+impl Login {
+    pub(super) fn write(&self) -> Vec<u8> {
+        let claims: Map<_, _> = self.claims.iter().map(|(name, claim)| (name.clone(), written(claim))).collect();
+        json!([self.subject, self.until.as_second(), claims]).to_string().into_bytes()
+    }
+
+    pub(super) fn read(text: &[u8]) -> Option<Self> {
+        let (subject, until, claims): (String, i64, Map<String, Value>) = serde_json::from_slice(text).ok()?;
+        Some(Self { subject, until: Timestamp::from_second(until).ok()?, claims: claims::of(&claims) })
+    }
+}
+
+fn written(claim: &Claim) -> Value {
+    match claim {
+        Claim::Text(text) => text.as_str().into(),
+        Claim::List(items) => items.as_slice().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn survives_its_cookie() {
+        let claims = [
+            ("ext".to_owned(), "40".into()),
+            ("groups".to_owned(), Claim::List(vec!["a".into(), "b".into()])),
+            ("outer.inner".to_owned(), "true".into()),
+        ];
+        let login = Login {
+            subject: "ann".into(),
+            until: Timestamp::from_second(1_900_000_000).unwrap(),
+            claims: claims.into(),
+        };
+        assert_eq!(Login::read(&login.write()).unwrap(), login);
+        for text in ["", "[]", r#"["ann",1]"#, r#"["ann","1",{}]"#] {
+            assert_eq!(Login::read(text.as_bytes()), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Sealed texts: what a browser keeps for us and can neither read nor change (AES-256-GCM).
+
+use std::fmt;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+use aws_lc_rs::rand;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// What is sealed is for one purpose alone: under another it does not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A login that has begun.
+    Attempt,
+    /// A login that has ended well.
+    Login,
+}
+
+/// The key that seals.
+pub struct SealKey(RandomizedNonceKey);
+
+impl SealKey {
+    /// Makes a key of a secret that an operator chose.
+    #[must_use]
+    pub fn of(secret: &str) -> Self {
+        let drawn = Salt::new(HKDF_SHA256, b"callgate").extract(secret.as_bytes());
+        let mut key = [0; 32];
+        drawn
+            .expand(&[b"login cookies"], &AES_256_GCM)
+            .and_then(|drawn| drawn.fill(&mut key))
+            .expect("HKDF gives as many bytes as AES-256 takes");
+        Self::new(&key)
+    }
+
+    /// Makes a key that nobody knows, for as long as this process lives.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut key = [0; 32];
+        rand::fill(&mut key).expect("the system's generator is seeded before main");
+        Self::new(&key)
+    }
+
+    fn new(key: &[u8; 32]) -> Self {
+        Self(RandomizedNonceKey::new(&AES_256_GCM, key).expect("AES-256 takes 32 bytes"))
+    }
+
+    /// Seals a text, for a purpose and a context that must be the same when it is opened.
+    pub(super) fn seal(&self, text: &[u8], purpose: Purpose, context: &[&str]) -> String {
+        let mut sealed = text.to_vec();
+        let nonce = self.0.seal_in_place_append_tag(aad(purpose, context), &mut sealed);
+        let nonce = nonce.expect("the text is shorter than 64 GiB");
+        sealed.splice(..0, nonce.as_ref().iter().copied());
+        URL_SAFE_NO_PAD.encode(sealed)
+    }
+
+    /// Opens what was sealed with this key, for this purpose and in this context; nothing else opens.
+    pub(super) fn open(&self, sealed: &str, purpose: Purpose, context: &[&str]) -> Option<Vec<u8>> {
+        let bytes = URL_SAFE_NO_PAD.decode(sealed).ok()?;
+        let (nonce, text) = bytes.split_at_checked(NONCE_LEN)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut text = text.to_vec();
+        let length = self.0.open_in_place(nonce, aad(purpose, context), &mut text).ok()?.len();
+        text.truncate(length);
+        Some(text)
+    }
+}
+
+impl fmt::Debug for SealKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Writes the context so that no two differ only in where one part ends.
+fn aad(purpose: Purpose, context: &[&str]) -> Aad<Vec<u8>> {
+    let mut bytes = format!("callgate 1 {purpose:?}").into_bytes();
+    for part in context {
+        bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    Aad::from(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opens_what_it_sealed_and_nothing_else() {
+        let key = SealKey::of("a secret of the operator's");
+        let sealed = key.seal(b"text", Purpose::Login, &["name", "host"]);
+        let open = |key: &SealKey, sealed: &str| key.open(sealed, Purpose::Login, &["name", "host"]);
+        assert_eq!(open(&key, &sealed).as_deref(), Some(&b"text"[..]));
+        assert_eq!(open(&SealKey::of("a secret of the operator's"), &sealed).as_deref(), Some(&b"text"[..]));
+        assert_eq!(open(&SealKey::of("another"), &sealed), None);
+        assert_eq!(open(&SealKey::random(), &sealed), None);
+        assert_eq!(key.open(&sealed, Purpose::Attempt, &["name", "host"]), None);
+        assert_eq!(key.open(&sealed, Purpose::Login, &["nameh", "ost"]), None);
+        assert_eq!(key.open(&sealed, Purpose::Login, &["name"]), None);
+        for at in 0..sealed.len() {
+            let mut forged = sealed.clone().into_bytes();
+            forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
+            assert_eq!(open(&key, std::str::from_utf8(&forged).unwrap()), None, "byte {at}");
+        }
+        for short in ["", "AAAA", &sealed[..sealed.len() - 4], "not base64!", &format!("{sealed}AAAA")] {
+            assert_eq!(open(&key, short), None, "{short}");
+        }
+    }
+
+    #[test]
+    fn never_seals_twice_alike() {
+        let key = SealKey::random();
+        assert_ne!(key.seal(b"text", Purpose::Login, &[]), key.seal(b"text", Purpose::Login, &[]));
+    }
+}

@@ -1,0 +1,175 @@
+//! The Management API of Voximplant, as far as users go.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, StatusCode, Uri};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::config::{Management, ManagementProof, Trust};
+use crate::model::rsa::RsaKey;
+use crate::model::secret::Secret;
+use crate::upstream::{FetchError, Fetcher};
+
+/// How long one question may take.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a signed token is good, in seconds: the API takes none that is good for much longer.
+const TOKEN_LIFE: i64 = 60;
+
+/// The API, ready to be asked.
+pub(super) struct Api<'c> {
+    management: &'c Management,
+    fetcher: Fetcher,
+}
+
+/// An application as the API names it.
+pub(super) enum Application {
+    Id(u64),
+    Name(String),
+}
+
+/// Why no password is known to be set.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    /// The question was never put.
+    #[error("cannot ask Voximplant")]
+    Unsent(#[source] Box<dyn std::error::Error>),
+    /// It may have been put, and there is no answer.
+    #[error("Voximplant gave no answer")]
+    Unanswered(#[source] FetchError),
+    /// The answer is none that the API gives.
+    #[error("Voximplant gave an answer that is none: {0}")]
+    Nonsense(StatusCode),
+    /// The API says no.
+    #[error("Voximplant refuses, code {code}: {message}")]
+    Refused { code: i64, message: String },
+}
+
+/// What the API answers, with status 200 whatever comes of it.
+#[derive(Deserialize)]
+struct Told {
+    result: Option<serde_json::Value>,
+    error: Option<Fault>,
+}
+
+#[derive(Deserialize)]
+struct Fault {
+    #[serde(default)]
+    msg: String,
+    #[serde(default)]
+    code: i64,
+}
+
+impl<'c> Api<'c> {
+    pub(super) fn new(management: &'c Management) -> Result<Self, rustls::Error> {
+        let trust = Trust { ca: None, server_name: None, pins: Vec::new(), skip_verify: false };
+        Ok(Self { management, fetcher: Fetcher::new(&trust, DEADLINE)? })
+    }
+
+    /// Gives a user a password; `create`: and the user to Voximplant.
+    pub(super) async fn set_password(
+        &self,
+        user: &str,
+        password: &Secret,
+        application: Application,
+        create: bool,
+    ) -> Result<(), ApiError> {
+        let function = if create { "AddUser" } else { "SetUserInfo" };
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("user_name", user).append_pair("user_password", password.expose());
+        if create {
+            form.append_pair("user_display_name", user);
+        }
+        match application {
+            Application::Id(id) => form.append_pair("application_id", &id.to_string()),
+            Application::Name(name) => form.append_pair("application_name", &name),
+        };
+        self.ask(function, form, password).await
+    }
+
+    async fn ask(
+        &self,
+        function: &str,
+        mut form: form_urlencoded::Serializer<'_, String>,
+        password: &Secret,
+    ) -> Result<(), ApiError> {
+        let uri = format!("{}{function}", self.management.url).parse::<Uri>().map_err(|error| unsent(error.into()))?;
+        // What could be logged on the way is in the address, so nothing secret is.
+        let bearer = match &self.management.proof {
+            ManagementProof::ApiKey(key) => {
+                form.append_pair("account_id", &self.management.account_id.to_string());
+                form.append_pair("api_key", key.expose());
+                None
+            }
+            ManagementProof::ServiceAccount { key_id, key } => Some(self.token(key_id, key)?),
+        };
+        let mut request = Request::new(Bytes::from(form.finish()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri;
+        let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+        request.headers_mut().insert(CONTENT_TYPE, kind);
+        request.headers_mut().extend(bearer.map(|bearer| (AUTHORIZATION, bearer)));
+        let response = self.fetcher.fetch(request).await.map_err(|error| match error {
+            FetchError::Url(_) | FetchError::Connect(_) => unsent(error.into()),
+            FetchError::Broken(_) | FetchError::Body | FetchError::Timeout => ApiError::Unanswered(error),
+        })?;
+        let status = response.status();
+        let told = serde_json::from_slice(response.body()).ok().filter(|_| status == StatusCode::OK);
+        settle(told.ok_or(ApiError::Nonsense(status))?, status, password)
+    }
+
+    /// Signs a token for one question.
+    fn token(&self, key_id: &str, key: &Secret) -> Result<HeaderValue, ApiError> {
+        let key = RsaKey::from_pem(key.expose()).map_err(|error| unsent(error.into()))?;
+        let now = Timestamp::now().as_second();
+        let claims = json!({ "iss": self.management.account_id, "iat": now, "exp": now + TOKEN_LIFE });
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", key.sign(key_id, &claims)))
+            .map_err(|error| unsent(error.into()))?;
+        bearer.set_sensitive(true);
+        Ok(bearer)
+    }
+}
+
+fn unsent(error: Box<dyn std::error::Error>) -> ApiError {
+    ApiError::Unsent(error)
+}
+
+/// Takes only a clear yes for one.
+fn settle(told: Told, status: StatusCode, password: &Secret) -> Result<(), ApiError> {
+    match told {
+        Told { error: Some(fault), .. } => {
+            // An answer that quotes the question would show the password.
+            let quotes = fault.msg.contains(password.expose());
+            Err(ApiError::Refused { code: fault.code, message: if quotes { "***".to_owned() } else { fault.msg } })
+        }
+        Told { result: Some(result), error: None } if result == 1 => Ok(()),
+        Told { .. } => Err(ApiError::Nonsense(status)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        let settled = settle(serde_json::from_str(text).unwrap(), StatusCode::OK, &Secret::new("Pass-w0rd".to_owned()));
+        let told = settled.map_or_else(|error| error.to_string(), |()| "set".to_owned());
+        assert_eq!(told, expected, "{text}");
+    }
+
+    #[test]
+    fn only_a_clear_yes_is_one() {
+        check(r#"{"result":1}"#, "set");
+        check(r#"{"result":1,"user_id":5}"#, "set");
+        check(r#"{"error":{"msg":"user not found","code":121}}"#, "Voximplant refuses, code 121: user not found");
+        check(r#"{"result":1,"error":{"msg":"odd","code":1}}"#, "Voximplant refuses, code 1: odd");
+        check(r#"{"error":{"msg":"bad user_password=Pass-w0rd","code":2}}"#, "Voximplant refuses, code 2: ***");
+        for text in ["{}", r#"{"result":0}"#, r#"{"result":"1"}"#, r#"{"result":true}"#, r#"{"result":null}"#] {
+            check(text, "Voximplant gave an answer that is none: 200 OK");
+        }
+    }
+}

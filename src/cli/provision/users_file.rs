@@ -1,0 +1,138 @@
+//! Writing one line of a users file: whole or not at all, and nothing else of it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+/// A users file that is about to be replaced. Nobody else replaces it meanwhile.
+pub(super) struct Pending {
+    path: PathBuf,
+    draft: PathBuf,
+    file: File,
+    /// Locked until this is dropped.
+    folder: File,
+}
+
+impl Pending {
+    /// Prepares all that could fail for lack of rights or room: the lock, and a draft beside the file, with its mode and owner.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        // A link stays one.
+        let path = fs::canonicalize(path)?;
+        let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        let draft = path.with_file_name(draft_name(&path));
+        let folder = File::open(folder)?;
+        folder.lock()?;
+        let before = fs::metadata(&path)?;
+        // One that was left behind by a crash has nothing in it that is worth keeping.
+        fs::remove_file(&draft)
+            .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        let pending = Self { path, draft, file, folder };
+        let (now, as_before) = (pending.file.metadata()?, before.mode() & 0o7777);
+        if (now.uid(), now.gid()) != (before.uid(), before.gid()) {
+            fchown(&pending.file, Some(before.uid()), Some(before.gid()))?;
+        }
+        pending.file.set_permissions(fs::Permissions::from_mode(as_before))?;
+        Ok(pending)
+    }
+
+    /// Puts the line of a user in place of the one there is, or at the end, and the draft in place of the file.
+    pub(super) fn write(mut self, user: &str, line: &str) -> io::Result<()> {
+        let mut text = String::new();
+        File::open(&self.path)?.read_to_string(&mut text)?;
+        self.file.write_all(with_line(&text, user, line).as_bytes())?;
+        self.file.sync_all()?;
+        fs::rename(&self.draft, &self.path)?;
+        self.folder.sync_all()
+    }
+}
+
+impl Drop for Pending {
+    /// Removes the draft, if it has not become the file.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.draft);
+    }
+}
+
+fn draft_name(path: &Path) -> String {
+    format!(".{}.callgate", path.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// Returns the text with the line of a user; every other byte is as it was.
+fn with_line(text: &str, user: &str, line: &str) -> String {
+    let mut found = false;
+    let mut lines: String = text
+        .split_inclusive('\n')
+        .map(|old| {
+            let is_users = old.trim_start_matches('\u{feff}').split_once(':').is_some_and(|(name, _)| name == user);
+            if !is_users {
+                return old.to_owned();
+            }
+            found = true;
+            let mark = if old.starts_with('\u{feff}') { "\u{feff}" } else { "" };
+            let end = &old[old.trim_end_matches(['\r', '\n']).len()..];
+            format!("{mark}{line}{end}")
+        })
+        .collect();
+    if !found {
+        let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
+        if !lines.is_empty() && !lines.ends_with('\n') {
+            lines.push_str(end);
+        }
+        lines.push_str(line);
+        lines.push_str(end);
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        assert_eq!(with_line(text, "ann", "ann:r:NEW"), expected, "{text:?}");
+    }
+
+    #[test]
+    fn a_line_is_put_in_the_place_of_the_old_one() {
+        check("# c\nann:r:old\n\nbob:r:x\n", "# c\nann:r:NEW\n\nbob:r:x\n");
+        check("bob:r:x\r\nann:r:old\r\n", "bob:r:x\r\nann:r:NEW\r\n");
+        check("ann:r:old", "ann:r:NEW");
+        check("\u{feff}ann:r:old\nbob:r:x", "\u{feff}ann:r:NEW\nbob:r:x");
+    }
+
+    #[test]
+    fn a_new_user_comes_last() {
+        check("bob:r:x\n", "bob:r:x\nann:r:NEW\n");
+        check("bob:r:x", "bob:r:x\nann:r:NEW\n");
+        check("bob:r:x\r\n", "bob:r:x\r\nann:r:NEW\r\n");
+        check("anna:r:x\n#ann:r:x\n", "anna:r:x\n#ann:r:x\nann:r:NEW\n");
+        check("", "ann:r:NEW\n");
+    }
+
+    #[test]
+    fn the_file_keeps_its_mode_and_a_link_stays_one() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (path, link) = (dir.path().join("users"), dir.path().join("link"));
+        fs::write(&path, "bob:r:x\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        Pending::open(&link).unwrap().write("ann", "ann:r:NEW").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "bob:r:x\nann:r:NEW\n");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o400);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2, "no draft stays behind");
+    }
+
+    #[test]
+    fn what_is_given_up_leaves_nothing_behind() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("users");
+        fs::write(&path, "bob:r:x\n").unwrap();
+        drop(Pending::open(&path).unwrap());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "bob:r:x\n");
+    }
+}

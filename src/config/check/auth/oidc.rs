@@ -1,0 +1,172 @@
+//! Method `oidc`: which provider, as which client, and how long a login is remembered.
+
+use std::time::Duration;
+
+use http::Uri;
+use openidconnect::IssuerUrl;
+
+use crate::config::check::tls;
+use crate::config::check::values::{distinct, duration_or};
+use crate::config::document::{Node, Table};
+use crate::config::source::Surroundings;
+use crate::config::{Oidc, Trust};
+use crate::model::account::is_host_name;
+use crate::model::loopback::is_loopback;
+use crate::model::secret::Secret;
+
+/// How long a login is remembered when nobody says.
+const REMEMBER: Duration = Duration::from_secs(12 * 3600);
+/// The longest that a login is remembered: the person may have left the company since.
+const LONGEST_REMEMBER: Duration = Duration::from_secs(30 * 86_400);
+/// What is asked for when nobody says.
+const SCOPES: [&str; 3] = ["openid", "profile", "email"];
+/// The shortest secret that a key is made of, in bytes.
+const SHORTEST_KEY: usize = 32;
+/// The longest name: it is a part of an address.
+const LONGEST_NAME: usize = 32;
+
+/// Reads a table of type `oidc`.
+pub(super) fn read(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Oidc> {
+    let name = table.get("name").map(|node| name(&node));
+    let issuer = table.require("issuer").and_then(|node| issuer(&node));
+    let client_id = table.require("client_id").and_then(|node| node.word().map(str::to_owned));
+    let client_secret = table.get("client_secret").and_then(|node| around.secret(&node));
+    let scopes = table.get("scopes").and_then(|node| scopes(&node));
+    let userinfo = table.get("userinfo").and_then(|node| node.boolean());
+    let remember = remember(table);
+    let cookie_key = table.get("cookie_key").and_then(|node| cookie_key(&node, around));
+    let host = table.get("host").and_then(|node| host(&node));
+    let after_logout = table.get("after_logout").and_then(|node| address(&node));
+    let ca = table.get("ca").and_then(|node| tls::authorities(&node, around));
+    if name == Some(None) {
+        return None;
+    }
+    Some(Oidc {
+        issuer: issuer?,
+        client_id: client_id?,
+        client_secret,
+        scopes: scopes.unwrap_or_else(|| SCOPES.map(str::to_owned).into()),
+        userinfo: userinfo.unwrap_or_default(),
+        remember,
+        cookie_key,
+        host,
+        after_logout,
+        trust: Trust { ca, server_name: None, pins: Vec::new(), skip_verify: false },
+    })
+}
+
+/// Checks the name, which is the end of the address that the provider sends browsers back to.
+fn name(node: &Node<'_, '_>) -> Option<()> {
+    // What is no text at all was refused before.
+    let name = node.value().as_str()?;
+    let fits = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    if fits && name.len() <= LONGEST_NAME {
+        return Some(());
+    }
+    node.refuse(
+        "cannot be the end of /auth/callgate/oidc/…",
+        format_args!("use letters, digits, - and _, {LONGEST_NAME} at most"),
+    )
+}
+
+fn issuer(node: &Node<'_, '_>) -> Option<IssuerUrl> {
+    let hint = "write it as the provider does: the address before /.well-known/openid-configuration";
+    let text = node.word()?;
+    let Some(uri) = safe_uri(text) else {
+        return node.refuse("not an https:// address, or one of this machine", hint);
+    };
+    if uri.query().is_some() || text.contains('#') {
+        return node.refuse("has a query or a fragment", hint);
+    }
+    if text.ends_with("/.well-known/openid-configuration") {
+        return node.refuse("is the address of its document", hint);
+    }
+    IssuerUrl::new(text.to_owned()).ok().or_else(|| node.refuse("not an address", hint))
+}
+
+/// Reads an address to which secrets may go: over TLS, or on this machine.
+fn safe_uri(text: &str) -> Option<Uri> {
+    let uri: Uri = text.parse().ok()?;
+    let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
+    let is_safe = match uri.scheme_str()? {
+        "https" => true,
+        "http" => is_loopback(authority.host()),
+        _ => false,
+    };
+    is_safe.then_some(uri)
+}
+
+fn address(node: &Node<'_, '_>) -> Option<String> {
+    let text = node.word()?;
+    match safe_uri(text) {
+        Some(_) => Some(text.to_owned()),
+        None => node.refuse("not an https:// address", "write a whole address, as it is registered at the provider"),
+    }
+}
+
+fn scopes(node: &Node<'_, '_>) -> Option<Vec<String>> {
+    let scopes = distinct(&node.list()?, "scope", scope)?;
+    if scopes.iter().any(|scope| scope == "openid") {
+        return Some(scopes);
+    }
+    node.refuse("lacks \"openid\", without which no provider says who somebody is", "add \"openid\" to the list")
+}
+
+/// Reads a scope (RFC 6749 §3.3).
+fn scope(node: &Node<'_, '_>) -> Option<String> {
+    let text = node.word()?;
+    let fits = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\');
+    if fits { Some(text.to_owned()) } else { node.refuse("not a scope", "write each scope as a string of its own") }
+}
+
+fn remember(table: &Table<'_, '_>) -> Duration {
+    let remember = duration_or(table, "remember", REMEMBER);
+    if remember.subsec_nanos() != 0 || remember > LONGEST_REMEMBER {
+        table.get("remember").and_then(|node| {
+            node.refuse::<()>("is out of bounds", "whole seconds, \"30d\" at most: who has left must log in again")
+        });
+    }
+    remember
+}
+
+fn cookie_key(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<Secret> {
+    let secret = around.secret(node)?;
+    if secret.expose().len() < SHORTEST_KEY {
+        return node.refuse(
+            format_args!("is shorter than {SHORTEST_KEY} bytes: it could be guessed"),
+            "make one that cannot: openssl rand -base64 32",
+        );
+    }
+    Some(secret)
+}
+
+/// Reads a host name.
+fn host(node: &Node<'_, '_>) -> Option<String> {
+    let text = node.word()?.to_ascii_lowercase();
+    if is_host_name(&text) {
+        return Some(text);
+    }
+    node.refuse("not a host name", "write a name without scheme, port or path: \"www.example.com\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_go_only_where_they_are_safe() {
+        for (text, expected) in [
+            ("https://id.example.com", true),
+            ("https://id.example.com:8443/realms/a", true),
+            ("http://127.0.0.1:8080", true),
+            ("http://localhost/", true),
+            ("http://id.example.com", false),
+            ("https://a@id.example.com", false),
+            ("id.example.com", false),
+            ("/realms/a", false),
+            ("ftp://id.example.com", false),
+        ] {
+            assert_eq!(safe_uri(text).is_some(), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The cookies that are ours alone: found in what a browser sends, and cut out of what an upstream receives.
+
+use http::header::{COOKIE, HeaderMap, HeaderValue};
+
+/// What the names of our cookies begin with. A browser takes a `__Host-` cookie from this very host alone, over TLS
+/// (RFC 6265bis §4.1.3.2), so no sibling host can plant one.
+pub const PREFIX: &str = "__Host-callgate";
+
+/// Returns the values of a cookie, as often as it was sent.
+pub fn values<'h>(headers: &'h HeaderMap, name: &'h str) -> impl Iterator<Item = &'h str> {
+    pairs(headers).filter_map(move |pair| {
+        let (known, value) = split(pair);
+        (known == name.as_bytes()).then(|| str::from_utf8(value).ok())?
+    })
+}
+
+/// Returns the names of our cookies, in the order in which they were sent: the oldest first (RFC 6265 §5.4).
+pub fn ours(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    pairs(headers).filter(|pair| is_ours(pair)).filter_map(|pair| str::from_utf8(split(pair).0).ok())
+}
+
+/// Tells whether a pair of a `Cookie` line is ours.
+#[must_use]
+pub fn is_ours(pair: &[u8]) -> bool {
+    pair.trim_ascii_start().starts_with(PREFIX.as_bytes())
+}
+
+/// Cuts our cookies out. What stays is, byte for byte, as the client spelled it.
+pub fn cut(headers: &mut HeaderMap) {
+    let is_there = |line: &HeaderValue| line.as_bytes().windows(PREFIX.len()).any(|part| part == PREFIX.as_bytes());
+    if !headers.get_all(COOKIE).iter().any(is_there) {
+        return;
+    }
+    let lines: Vec<_> = headers.get_all(COOKIE).iter().filter_map(without_ours).collect();
+    let mut lines = lines.into_iter();
+    // The first takes the place of all.
+    match lines.next() {
+        Some(first) => drop(headers.insert(COOKIE, first)),
+        None => drop(headers.remove(COOKIE)),
+    }
+    for line in lines {
+        headers.append(COOKIE, line);
+    }
+}
+
+/// Returns a line without our pairs; nothing where it had no others.
+fn without_ours(line: &HeaderValue) -> Option<HeaderValue> {
+    let bytes = line.as_bytes();
+    if !bytes.split(|byte| *byte == b';').any(is_ours) {
+        return Some(line.clone());
+    }
+    let stay: Vec<_> = bytes.split(|byte| *byte == b';').filter(|pair| !is_ours(pair)).collect();
+    // A pair that comes first now has lost the one that its space stood behind.
+    let stay = stay.join(&b";"[..]);
+    let stay = if is_ours(bytes) { stay.trim_ascii_start() } else { &stay };
+    HeaderValue::from_bytes(stay).ok().filter(|line| !line.is_empty())
+}
+
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(COOKIE).into_iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii)
+}
+
+fn split(pair: &[u8]) -> (&[u8], &[u8]) {
+    let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+    (pair[..end].trim_ascii_end(), pair.get(end + 1..).unwrap_or_default().trim_ascii_start())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(COOKIE, HeaderValue::from_str(line).unwrap());
+        }
+        headers
+    }
+
+    #[track_caller]
+    fn check(lines: &[&str], expected: &[&str]) {
+        let mut headers = headers(lines);
+        cut(&mut headers);
+        let left: Vec<_> = headers.get_all(COOKIE).iter().map(|line| line.to_str().unwrap()).collect();
+        assert_eq!(left, expected, "{lines:?}");
+    }
+
+    #[test]
+    fn cuts_exactly_what_is_ours() {
+        check(&["__Host-callgate=x"], &[]);
+        check(&["__Host-callgate=x; a=1"], &["a=1"]);
+        check(&["a=1; __Host-callgate=x"], &["a=1"]);
+        check(&["a=1; __Host-callgate=x; b=2"], &["a=1; b=2"]);
+        check(&["a=1; __Host-callgate-Ab3_=x;__Host-callgate=y;  b=2"], &["a=1;  b=2"]);
+        check(&["__Host-callgate"], &[]);
+        check(&["__Host-callgate =x; a=1"], &["a=1"]);
+    }
+
+    #[test]
+    fn leaves_others_as_they_are() {
+        for line in ["a=1;b=2", " a = \"x;y\" ;; #=&", "a=__Host-callgate=x", "X__Host-callgate=x", "__host-callgate=x"]
+        {
+            check(&[line], &[line.trim()]);
+        }
+        check(&["a=1;b==2 ;; __Host-callgate=x;c"], &["a=1;b==2 ;;c"]);
+        check(&[], &[]);
+    }
+
+    #[test]
+    fn crumbs_are_cut_one_by_one() {
+        check(&["a=1", "__Host-callgate=x", "b=2"], &["a=1", "b=2"]);
+        check(&["__Host-callgate=x", "__Host-callgate-1=y"], &[]);
+    }
+
+    #[test]
+    fn finds_values_and_names() {
+        let headers =
+            headers(&["a=1; __Host-callgate-one=x; __Host-callgate=y", "__Host-callgate=z; __Host-callgates"]);
+        assert_eq!(values(&headers, "__Host-callgate").collect::<Vec<_>>(), ["y", "z"]);
+        assert_eq!(values(&headers, "a").collect::<Vec<_>>(), ["1"]);
+        let names = ["__Host-callgate-one", "__Host-callgate", "__Host-callgate", "__Host-callgates"];
+        assert_eq!(ours(&headers).collect::<Vec<_>>(), names);
+    }
+}
