@@ -193,12 +193,17 @@ impl Machine {
         self.write("sales.htdigest", &users_line(&user, "Sales-Passw0rd!"));
         self.write("oidc-secret", "a client's secret");
         self.write("voximplant.htdigest", &users_line(&user, "Demo-Passw0rd!"));
+        fs::create_dir_all(self.etc().join("secrets")).unwrap();
+        for name in ["secrets/link-2026", "secrets/link-2027"] {
+            self.write(name, "b9f6c2a0d4e84f31a7c5e9d0f1b2a3c4");
+        }
         self.write("people.csv", "email,ext,tenant,vox\nann@example.com,40,acme,ann\n");
     }
 
     /// Turns what a document shows into what is here.
     fn real(&self, text: &str) -> String {
         text.replace("/etc/callgate", &self.etc().display().to_string())
+            .replace("/var/lib/callgate", &self.etc().display().to_string())
             .replace("/var/log/callgate", &self.etc().join("log").display().to_string())
             .replace("/var/lib/callgate", &self.etc().display().to_string())
             .replace("0.0.0.0:443", "127.0.0.1:0")

@@ -260,3 +260,34 @@ async fn a_hand_over_that_fails_takes_the_file_back() {
     assert_eq!(follow(&program, &link).await, 401);
     assert_eq!(follow(&program, &crate::link::link()).await, 303);
 }
+
+// === callgate link ===
+
+#[tokio::test]
+async fn the_command_makes_links_that_log_in() {
+    let (folder, upstream) = (Folder::new().await, Raw::ok().await);
+    let program = Program::before(upstream.addr, &folder.tables()).await;
+    let config = program.file("proxy.toml").display().to_string();
+    let make = |arguments: &[&str]| {
+        let output = callgate(&[&["link", "--config", &config], arguments].concat()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let for_40 = ["--account", "40", "--domain", "acme.test", "--host", "app.test"];
+    let (code, url) = make(&for_40);
+    assert_eq!(code, Some(0), "{url}");
+    let path = url.trim().strip_prefix("https://app.test").unwrap();
+    assert_eq!((follow(&program, path).await, follow(&program, path).await), (303, 401));
+    // The host of the configuration, when none is named.
+    assert!(make(&for_40[..4]).1.starts_with("https://pbx.test/auth/pbx?account=40&"));
+    for (more, part) in [
+        (&["--ttl", "61"][..], "this method's links live from 1 to 60 s"),
+        (&["--ttl", "0"], "this method's links live from 1 to 60 s"),
+        (&["--claim", "account=41"], "the claim account is given twice"),
+        (&["--method", "mail"], "no method of type \"link\" is called mail"),
+        (&["--claim", "v=2"], "given twice"),
+    ] {
+        let (code, told) = make(&[&for_40[..], more].concat());
+        assert!(code == Some(2) && told.contains(part), "{code:?} {told}");
+    }
+    assert!(make(&["--domain", "acme.test"]).1.contains("who is it for?"));
+}

@@ -10,7 +10,9 @@ use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Handoff, HostPattern, HostPort, Identity, JwtKeys, Listen, MethodKind, Names, TokenPlace, Url};
+use crate::config::{
+    Confirm, Handoff, HostPattern, HostPort, Identity, JwtKeys, Listen, MethodKind, Names, TokenPlace, Url,
+};
 
 const EXAMPLE: &str = include_str!("../../../proxy.toml");
 const SECRET: &str = "Admin-Passw0rd-canary";
@@ -23,7 +25,7 @@ struct Folder(TempDir);
 impl Folder {
     fn new() -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
-        for name in ["certs", "secrets", "log"] {
+        for name in ["certs", "secrets", "log", "state"] {
             fs::create_dir(folder.0.path().join(name)).unwrap();
         }
         let (chain, key) = certificate(2099);
@@ -42,6 +44,7 @@ impl Folder {
             ("certs/old.pem", certificate(2001).0.as_str()),
             ("certs/none.pem", &format!("-----BEGIN {SECRET}\n")),
             ("secrets/pbx-admin", &format!("{SECRET}\r\n")),
+            ("secrets/link-2026", "0123456789abcdef0123456789abcdef"),
             ("secrets/voximplant-api-key", SECRET),
             ("secrets/oidc-client", &format!("{SECRET}\n")),
             ("secrets/cookie-key", &format!("{SECRET}{SECRET}\n")),
@@ -189,7 +192,7 @@ fn the_example_documents_only_keys_and_defaults_that_are_true() {
     let (plain_vox, full_vox) = (plain.voximplant.unwrap(), full.voximplant.unwrap());
     same(&plain_vox.max_key_length, &full_vox.max_key_length);
     same(&plain_vox.distinct_keys, &full_vox.distinct_keys);
-    assert_eq!((full.methods.len(), full.rules.len(), full.workers.unwrap().get()), (10, 3, 4));
+    assert_eq!((full.methods.len(), full.rules.len(), full.workers.unwrap().get()), (14, 3, 4));
     assert!(full.audit.file.is_some() && full.audit.syslog.is_some() && full.redirect_http.is_some());
     assert!(!full.audit.chain);
     assert_eq!((plain.admin, full.admin.map(|listen| listen.to_string())), (None, Some("127.0.0.1:9443".to_owned())));
@@ -272,7 +275,7 @@ fn everything_required_is_asked_for() {
 #[test]
 fn keys_of_later_releases_are_unknown() {
     check("[app]\nurl = \"http://a\"\nshield = true", "5:1: unknown key `app.shield`");
-    check_beside("[state]\nfile = \"x\"", "7:2: unknown key `state`");
+    check_beside("[state]\nfile = \"x\"\nsize = 1", "9:1: unknown key `state.size`");
     check_beside("[server]\ntimeouts = { idel = \"1s\" }", "8:14: unknown key `server.timeouts.idel`");
 }
 
@@ -1151,6 +1154,49 @@ fn keys_say_what_they_may_do() {
         (true, false, "a.test", None, 2)
     );
     assert_eq!(key.expires.unwrap().to_string(), "2099-01-02T00:00:00Z");
+}
+
+#[test]
+fn links_have_keys_and_an_end() {
+    let link = |tail: &str| format!("[[auth]]\ntype = \"link\"\n{tail}\n");
+    let long = "{ file = \"long\" }";
+    let key = |id: &str| format!("{{ kid = \"{id}\", secret = {long} }}");
+    let parse = |tail: &str| {
+        let folder = Folder::new();
+        folder.write("long", &"x".repeat(32), 0o600);
+        folder.write("short", &"x".repeat(31), 0o600);
+        folder.parse(&format!("{TOP}{BOTH}{tail}"))
+    };
+    for (tail, expected) in [
+        (link(""), "`auth.keys` is missing"),
+        (link("keys = []"), "`auth.keys`: is an empty list"),
+        (link("keys = [{ kid = \"a\", secret = { file = \"short\" } }]"), "the secret is shorter than 32 bytes"),
+        (link("keys = [{ kid = \"a\", secret = \"literal\" }]"), "a secret is never written here"),
+        (link(&format!("keys = [{}]", key("a b"))), "not the name of a key"),
+        (link(&format!("keys = [{}]", key(&"a".repeat(33)))), "not the name of a key"),
+        (link(&format!("keys = [{}, {}]", key("a"), key("a"))), "another key is called `a`"),
+        (
+            link(&format!("keys = [{}]", key("a"))) + &link(&format!("name = \"b\"\nkeys = [{}]", key("a"))),
+            "another key is called `a`",
+        ),
+        (link(&format!("keys = [{}]\nttl = \"16min\"", key("a"))), "longer than 15 minutes"),
+        (link(&format!("keys = [{}]\nttl = \"500ms\"", key("a"))), "shorter than a second"),
+        (link(&format!("keys = [{}]\nconfirm = \"maybe\"", key("a"))), "`auth.confirm`: unknown word `maybe`"),
+    ] {
+        let problems = parse(&tail).expect_err(&tail).to_string();
+        assert!(problems.contains(expected), "{tail}\n{problems}");
+    }
+    let good = link(&format!("keys = [{}, {}]", key("b"), key("a")));
+    let config = parse(&good).unwrap();
+    let MethodKind::Link(links) = &config.methods[0].kind else { panic!("{config:?}") };
+    let ids: Vec<_> = links.keys.iter().map(crate::model::link::Key::id).collect();
+    assert_eq!((ids, links.ttl, links.confirm), (vec!["b", "a"], Duration::from_secs(60), Confirm::Auto));
+    let warned = |config: &Config| config.warnings.iter().any(|warning| warning.message.contains("works once more"));
+    assert!(warned(&config));
+    let config = parse(&format!("{good}[state]\nfile = \"link.state\"")).unwrap();
+    assert!(!warned(&config) && config.state.is_some());
+    let problems = parse("[state]\nfile = \"nowhere/state\"").unwrap_err().to_string();
+    assert!(problems.contains("the folder of this file does not exist"), "{problems}");
 }
 
 #[test]
