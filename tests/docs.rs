@@ -101,8 +101,8 @@ fn kind(word: &str, place: &str) -> Kind {
         "php" | "python" => Kind::App,
         "text" => Kind::Text,
         "nginx" => Kind::Nginx,
-        // Run by tests/it/recipes.rs.
-        "php" | "javascript" | "python" | "ruby" | "go" | "csharp" => Kind::Recipe,
+        // Run, with those of docs/links.md in PHP and Python, by tests/it/recipes.rs.
+        "javascript" | "ruby" | "go" | "csharp" => Kind::Recipe,
         word => panic!("{place}: a block of the kind {word:?} is not checked by anything"),
     }
 }
@@ -283,9 +283,8 @@ impl Machine {
                 let (status, _) = self.bash(&format!("curl -s -b jar -o /dev/null -w '%{{http_code}}' '{address}'"));
                 assert_eq!(status, "303", "{}", block.place);
             }
-            Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::Text | Kind::Nginx => {}
-            Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::Text | Kind::Recipe => {}
-            Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::App | Kind::Text => {}
+            Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::Text => {}
+            Kind::App | Kind::Nginx | Kind::Recipe => {}
         }
     }
 
