@@ -100,8 +100,6 @@ fn kind(word: &str, place: &str) -> Kind {
         "php" | "javascript" | "python" | "ruby" | "go" | "csharp" => Kind::App,
         "nginx" => Kind::Nginx,
         "text" => Kind::Text,
-        // Run, with those of docs/links.md in PHP and Python, by tests/it/recipes.rs.
-        "javascript" | "ruby" | "go" | "csharp" => Kind::Recipe,
         word => panic!("{place}: a block of the kind {word:?} is not checked by anything"),
     }
 }
@@ -284,8 +282,6 @@ impl Machine {
                 assert_eq!(status, "303", "{}", block.place);
             }
             Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::Nginx | Kind::App | Kind::Text => {}
-            Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::Text => {}
-            Kind::App | Kind::Nginx | Kind::Recipe => {}
         }
     }
 
