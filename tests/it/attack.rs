@@ -33,7 +33,9 @@ async fn a_link_with_an_empty_account_is_no_administrators() {
 async fn an_account_that_is_no_text_is_no_administrators() {
     let rules = format!("{}\n{}", administrators("app"), crate::stage::STAFF);
     let stage = Plan { rules: &rules, ..Plan::default() }.start().await;
-    for account in [json!(null), json!([]), json!(["40", null]), json!([["40"]]), json!({}), json!({"id": "40"}), json!("")] {
+    for account in
+        [json!(null), json!([]), json!(["40", null]), json!([["40"]]), json!({}), json!({"id": "40"}), json!("")]
+    {
         stage.claims(json!({"account": account, "id": "eve"}));
         stage.as_alice("/auth/pbx").send().await.expect(403);
         assert_eq!(stage.minted(), [""; 0], "{account}");
@@ -51,7 +53,7 @@ async fn a_key_for_some_accounts_is_no_administrators() {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     let rules = format!(
-        "[[auth]]\nname = \"crm\"\ntype = \"key\"\nsha256 = \"{hash}\"\ndomains = [\"acme.test\"]\naccounts = [\"40\"]\n\
+        "[[auth]]\nname = \"crm\"\ntype = \"key\"\nscopes = [\"pbx\"]\nsha256 = \"{hash}\"\ndomains = [\"acme.test\"]\naccounts = [\"40\"]\n\
          [[allow]]\nauth = \"crm\"\npbx = {{ domain = \"{{domain}}\", account = \"{{account}}\" }}\n{}",
         administrators("crm")
     );
@@ -78,7 +80,9 @@ async fn an_address_is_not_verified_by_saying_it_unclearly() {
     let rules = "[[allow]]\npbx = { domain = \"acme.test\", account = \"{user.email|before:@}\" }";
     let stage = Plan { rules, ..Plan::default() }.start().await;
     let claims = |verified: Value| json!({"id": "eve", "user": {"email": "41@acme.test", "email_verified": verified}});
-    for verified in [json!(null), json!({}), json!({"at": true}), json!([null]), json!([[true]]), json!([]), json!("TRUE ")] {
+    for verified in
+        [json!(null), json!({}), json!({"at": true}), json!([null]), json!([[true]]), json!([]), json!("TRUE ")]
+    {
         stage.claims(claims(verified.clone()));
         stage.as_alice("/auth/pbx").send().await.expect(403);
         assert_eq!(stage.minted(), [""; 0], "{verified}");
@@ -120,6 +124,28 @@ async fn a_session_that_the_pbx_opens_after_a_freeze_reaches_nobody() {
     stage.gate.line(&["audit refusal", "account=40@acme.test", "reason=\"the account is frozen\""]).await;
 }
 
+/// The PBX finds its cookie beside what is no text; so must who looks whether its owner is frozen.
+#[tokio::test]
+async fn the_session_of_a_frozen_account_hides_behind_no_other_cookie() {
+    let stage = Stage::new().await;
+    let landing = stage.as_alice("/auth/pbx").send().await.expect(303).header("location").to_owned();
+    let session = landing.split_once("sessId=").unwrap().1.split('&').next().unwrap().to_owned();
+    let spellings = [
+        format!("name=Zoë; session={session}"),
+        format!("session={session}; name=Zoë"),
+        format!("name=\u{a0};session = {session} ;"),
+        format!("session=x; session={session}"),
+        format!("Session=\"{session}\""),
+    ];
+    let ask = |cookie: &str| stage.gate.get("/rest/system/session").host("pbx.test").cookie(cookie);
+    ask(&spellings[0]).send().await.expect(200);
+    freeze(&stage.gate, "account 40@acme.test");
+    for cookie in &spellings {
+        ask(cookie).send().await.expect(403);
+        ask(cookie).h2().send().await.expect(403);
+    }
+}
+
 #[tokio::test]
 async fn a_ticket_from_before_a_restart_is_worth_nothing_after_a_freeze() {
     let folder = TempDir::new().unwrap();
@@ -145,7 +171,9 @@ async fn a_ticket_from_before_a_restart_is_worth_nothing_after_a_freeze() {
 #[tokio::test]
 async fn a_name_with_line_feeds_is_one_line_of_the_log() {
     let stage = Stage::new().await;
-    stage.claims(json!({"ext": "40", "tenant": "acme.test", "id": "eve\naudit grant id=forged\r\u{1b}[2J\u{2028}x\" rule=\"y"}));
+    stage.claims(
+        json!({"ext": "40", "tenant": "acme.test", "id": "eve\naudit grant id=forged\r\u{1b}[2J\u{2028}x\" rule=\"y"}),
+    );
     stage.as_alice("/auth/pbx").send().await.expect(303);
     let line = stage.gate.line(&["audit grant", "account=40@acme.test"]).await;
     assert!(line.contains("forged"), "{line}");

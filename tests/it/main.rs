@@ -4,8 +4,8 @@
 #![expect(unreachable_pub, reason = "a test binary has no outside; `pub` is what one file offers the others")]
 
 mod admin;
-mod attack;
 mod anatomy;
+mod attack;
 mod audit;
 mod behind_nginx;
 mod browser;
