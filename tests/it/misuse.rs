@@ -26,6 +26,8 @@ const SECRET: &str = "a-secret-of-thirty-two-bytes-or-more";
 /// The proxy that is believed.
 const PROXY: &str = "127.0.0.9";
 
+const APP: &str = "[[auth]]\ntype = \"app\"\nwhoami = \"/api/me\"\ncookies = [\"demo_app\"]\n";
+
 /// The methods, each by what shows its credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -86,7 +88,6 @@ fn rules(keys: &TempDir) -> String {
     };
     let digest = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, KEY.as_bytes()));
     [
-        "[[auth]]\ntype = \"app\"\nwhoami = \"/api/me\"\ncookies = [\"demo_app\"]\n".to_owned(),
         format!("[[auth]]\ntype = \"key\"\nsha256 = \"{digest}\"\nscopes = [\"pbx\"]\ndomains = [\"acme.test\"]\n"),
         "[[auth]]\ntype = \"link\"\nkeys = [{ kid = \"2026\", secret = { file = \"link.key\" } }]\nconfirm = \"never\"\n".to_owned(),
         token("bearer", ""),
@@ -108,7 +109,8 @@ impl Gatehouse {
         secret(&keys, "jwt", SECRET);
         let provider = Provider::start().await;
         let method = crate::oidc::method("sso", &provider, "");
-        let stage = Plan { app: "", rules: &rules(&keys), more: &method, ..Plan::default() }.start().await;
+        let stage =
+            Plan { app: "", rules: &rules(&keys), more: &(APP.to_owned() + &method), ..Plan::default() }.start().await;
         for text in [KEY, SECRET, crate::oidc::SECRET] {
             stage.gate.canary(text);
         }
@@ -226,8 +228,12 @@ async fn of_two_ways_at_once_none_is_gone() {
         assert_eq!(house.ask(&[&alone]).await, 303, "{one:?}: {}", house.reason());
         for other in WAYS.into_iter().skip(nth + 1) {
             let mints = house.stage().minted().len();
-            let (first, second) =
+            let (mut first, second) =
                 (house.credential(one, "40").await.unwrap(), house.credential(other, "40").await.unwrap());
+            if other == Way::Link {
+                // The link names the account: twice it would be no request for anybody.
+                first.query.clear();
+            }
             assert_eq!(house.ask(&[&first, &second]).await, 401, "{one:?} beside {other:?}");
             let reason = house.reason();
             let two_in_one_field = [Way::Key, Way::TokenBearer].contains(&one) && other == Way::TokenBearer;
@@ -247,12 +253,7 @@ async fn nothing_is_judged_beside_a_certificate() {
     secret(&keys, "jwt", SECRET);
     let rules =
         rules(&keys).replace(PROXY, "127.0.0.1").replace("\"query\", \"header\", \"sso\"", "\"query\", \"header\"");
-    let door = Door::open(
-        &files,
-        &HOSTS[..4],
-        &format!("{rules}\n{BY_MAIL}").replace("whoami = \"/api/me\"\ncookies", "whoami = \"/api/you\"\ncookies"),
-    )
-    .await;
+    let door = Door::open(&files, &HOSTS[..4], &format!("{rules}\n{BY_MAIL}")).await;
     let config = files.shows(Some(&files.staff.client_named(&["email:40@acme.test"])), &BOTH);
     let good = token(json!({}));
     door.gate.canary(&good);
@@ -360,14 +361,12 @@ async fn no_answer_of_the_app_leads_to_an_account_that_is_none() {
     })
     .await;
     let stage = Plan { app: "", rules: RULES, voximplant: "", app_at: Some(app.addr), ..Plan::default() }.start().await;
-    for text in no_accounts() {
+    // A line feed would end the field: what stands behind it is no part of it.
+    for text in no_accounts().into_iter().filter(|text| !text.contains('\n')) {
         account.lock().unwrap().clone_from(&text);
         let answer = stage.gate.get("/").send().await;
-        // A line feed ends the field, and what stands behind it is no HTTP, or a field of the app's own.
-        if !text.contains('\n') {
-            assert!(!answer.header("location").contains("sessId="), "{text:?}: {answer:?}");
-            assert!(stage.pbx.requests().is_empty(), "{text:?}");
-        }
+        assert!(!answer.header("location").contains("sessId="), "{text:?}: {answer:?}");
+        assert!(stage.pbx.requests().is_empty(), "{text:?}");
     }
     "40".clone_into(&mut account.lock().unwrap());
     assert!(stage.gate.get("/").send().await.header("location").contains("sessId="));
@@ -456,8 +455,12 @@ async fn names_that_look_like_our_places_in_an_address_are_others() {
     let house = Gatehouse::open().await;
     let good = token(json!({}));
     house.stage().gate.canary(&good);
-    for name in ["Token", "TOKEN", "token%00", "token[]", "xtoken", "token2", "access_token"] {
+    for name in ["Token", "TOKEN", "token%00", "token[]", "access_token"] {
         assert_eq!(house.ask(&[&Shown::query(format!("{name}={good}"))]).await, 401, "{name}");
+    }
+    // What a parameter of another name holds is the app's own, in its log line too.
+    for name in ["xtoken", "token2"] {
+        assert_eq!(house.ask(&[&Shown::query(format!("{name}={}", token(json!({}))))]).await, 401, "{name}");
     }
     let link = house.credential(Way::Link, "40").await.unwrap().query;
     assert_eq!(house.ask(&[&Shown::query(link.replace("sig=", "Sig="))]).await, 401);
