@@ -239,11 +239,7 @@ mod tests {
         let claims = read
             .as_ref()
             .map(|link| link.claims.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>());
-        assert_eq!(
-            claims.as_deref().map_err(|invalid| **invalid),
-            expected,
-            "{query} at {now}"
-        );
+        assert_eq!(claims.as_deref().map_err(|invalid| **invalid), expected, "{query} at {now}");
     }
 
     #[track_caller]
