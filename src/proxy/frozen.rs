@@ -6,13 +6,14 @@ use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Proxy;
 use super::error::Error;
+use crate::message::cookies;
 use crate::model::account::{Account, Role};
 use crate::model::ott::VoximplantUser;
 use crate::model::whom::Whom;
@@ -158,7 +159,7 @@ impl Proxy {
     /// Finds the accounts behind a request to the PBX: those its sessions went out to, and the one that it names.
     pub(super) fn owners(&self, headers: &HeaderMap, query: Option<&str>) -> Vec<Role> {
         let asked = Asked::read(query);
-        let sessions = cookies(headers).map(Cow::Borrowed).chain(asked.sessions);
+        let sessions = session_cookies(headers).map(Cow::Borrowed).chain(asked.sessions);
         let now = Instant::now();
         let known = sessions.filter_map(|session| self.shared.issued.account(&session, now));
         let named =
@@ -190,18 +191,17 @@ impl<'q> Asked<'q> {
     }
 }
 
-/// Returns the values of the session cookie: a browser may have several, for one path each. Whatever stands beside it, be it
-/// no text at all, hides nothing.
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let lines = headers.get_all(header::COOKIE).into_iter();
-    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    let pairs = pairs.filter_map(|pair| str::from_utf8(pair).ok()?.split_once('='));
-    let sessions = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case(SESSION));
-    sessions.map(|(_, value)| value.trim().trim_matches('"'))
+/// Returns the values of the session cookie: a browser may have several, for one path each.
+fn session_cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let pairs = cookies::pairs(headers).map(cookies::split);
+    let sessions = pairs.filter(|(name, _)| name.eq_ignore_ascii_case(SESSION.as_bytes()));
+    sessions.filter_map(|(_, value)| str::from_utf8(value).ok()).map(|value| value.trim_matches('"'))
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
 
     #[test]
@@ -209,7 +209,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(header::COOKIE, HeaderValue::from_static("a=b; session=one;session=\"two\""));
         headers.append(header::COOKIE, HeaderValue::from_static("mysession=no; Session = three"));
-        assert_eq!(cookies(&headers).collect::<Vec<_>>(), ["one", "two", "three"]);
+        // What is not ASCII hides nothing beside it.
+        headers.append(header::COOKIE, HeaderValue::from_bytes(b"name=\xe4; session=four").unwrap());
+        assert_eq!(session_cookies(&headers).collect::<Vec<_>>(), ["one", "two", "three", "four"]);
         let asked = Asked::read(Some("domain=acme.test&user=4%30&se%73sion=four&SESSID=five"));
         assert_eq!((asked.domain.as_deref(), asked.user.as_deref()), (Some("acme.test"), Some("40")));
         assert_eq!(asked.sessions, ["four", "five"]);
