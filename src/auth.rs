@@ -13,6 +13,7 @@ mod key;
 mod link;
 mod mtls;
 mod oidc;
+mod pause;
 
 use std::borrow::Cow;
 use std::net::IpAddr;

@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config, Problems};
+use crate::observe::causes;
 
 /// The exit code of arguments that make no sense, as the parser of arguments has it.
 const EX_USAGE: u8 = 2;
@@ -130,10 +131,4 @@ fn refuse(problems: &Problems) -> ExitCode {
 fn complain(what: &str, error: &dyn Error) -> ExitCode {
     eprintln!("callgate: {what}: {}", causes(error));
     ExitCode::FAILURE
-}
-
-/// Tells an error cause by cause.
-fn causes(error: &dyn Error) -> String {
-    let source = error.source().map(|source| format!(": {}", causes(source)));
-    format!("{error}{}", source.unwrap_or_default())
 }

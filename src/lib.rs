@@ -14,7 +14,7 @@
 //! | 4 | [`pbx`], [`limit`], [`replay`] | asking the PBX for sessions; quotas; single-use tickets |
 //! | 3 | [`upstream`] | every byte that goes to an upstream |
 //! | 2 | [`tls`], [`observe`], [`state`] | certificates and trust; logs, counts, health; what outlives a restart |
-//! | 1 | [`message`], [`config`], `alarm` | rules of HTTP messages; `proxy.toml`; deadlines |
+//! | 1 | [`message`], [`config`], `alarm`, `random` | rules of HTTP messages; `proxy.toml`; deadlines; chance |
 //! | 0 | [`model`] | plain types and rules: no I/O, no clock |
 //!
 //! # What always holds
@@ -40,6 +40,7 @@ pub mod model;
 pub mod observe;
 pub mod pbx;
 pub mod proxy;
+mod random;
 pub mod replay;
 pub mod server;
 pub mod state;

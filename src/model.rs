@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod condition;
+pub mod digest;
 pub mod field;
 pub mod grant;
 pub mod hours;

@@ -14,6 +14,7 @@ pub mod sink;
 mod syslog;
 pub mod trace;
 
+use std::error::Error;
 use std::io;
 
 use jiff::Timestamp;
@@ -167,4 +168,11 @@ impl Logs {
             syslog.flush();
         }
     }
+}
+
+/// Tells an error cause by cause.
+#[must_use]
+pub fn causes(error: &dyn Error) -> String {
+    let source = error.source().map(|source| format!(": {}", causes(source)));
+    format!("{error}{}", source.unwrap_or_default())
 }

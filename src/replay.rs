@@ -8,15 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
-use aws_lc_rs::rand;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 
+use crate::model::digest::sha256;
 use crate::model::secret::Secret;
-use crate::state::{Digest, KeepError, Store};
+use crate::random;
+use crate::state::{KeepError, Store};
 
 /// What the key of a ticket is for.
 const PURPOSE: &[u8] = b"callgate ticket 1";
@@ -57,9 +55,9 @@ impl Tickets {
     /// # Errors
     /// When as many tickets are out, neither redeemed nor expired, as the store may hold; or it cannot keep one now.
     pub async fn issue(&self, value: &Secret) -> Result<Ticket, KeepError> {
-        let ticket = Ticket(Secret::new(random_text()));
+        let ticket = Ticket(Secret::new(random::text::<24>()));
         let until = Timestamp::now().checked_add(self.ttl).map_err(|_| KeepError::Unavailable)?;
-        self.store.keep(name_of(ticket.expose()), seal(ticket.expose(), value), until).await?;
+        self.store.keep(sha256(ticket.expose().as_bytes()), seal(ticket.expose(), value), until).await?;
         Ok(ticket)
     }
 
@@ -68,19 +66,9 @@ impl Tickets {
     /// # Errors
     /// When the store cannot tell now.
     pub async fn redeem(&self, ticket: &str) -> Result<Option<Secret>, KeepError> {
-        let sealed = self.store.take(name_of(ticket)).await?;
+        let sealed = self.store.take(sha256(ticket.as_bytes())).await?;
         Ok(sealed.and_then(|sealed| unseal(ticket, sealed)))
     }
-}
-
-fn random_text() -> String {
-    let mut bytes = [0; 24];
-    rand::fill(&mut bytes).expect("the system's generator is seeded before main");
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-fn name_of(ticket: &str) -> Digest {
-    digest(&SHA256, ticket.as_bytes()).as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 fn seal(ticket: &str, value: &Secret) -> Vec<u8> {

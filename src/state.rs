@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use jiff::Timestamp;
 use tokio::time::timeout;
 
@@ -20,9 +19,7 @@ pub use self::file::OpenError;
 pub use self::tables::Freeze;
 use self::tables::{Change, Given, Refused, Tables};
 use self::writer::Writer;
-
-/// A SHA-256: what the tables know things by.
-pub type Digest = [u8; SHA256_OUTPUT_LEN];
+use crate::model::digest::{Digest, sha256_of};
 
 /// How long a change may wait for the file.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -245,13 +242,9 @@ impl Shared {
     }
 }
 
-/// Names something within a scope: the length in front keeps the two apart.
+/// Names something within a scope.
 fn digest(scope: &str, id: &[u8]) -> Digest {
-    let mut context = Context::new(&SHA256);
-    context.update(&(scope.len() as u64).to_be_bytes());
-    context.update(scope.as_bytes());
-    context.update(id);
-    context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
+    sha256_of([scope.as_bytes(), id])
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use tokio::time::Instant;
 
 use self::connector::At;
 pub use self::connector::{ConnectError, Connector, Sight};
-pub use self::fetch::{FetchError, Fetcher};
+pub use self::fetch::{FetchError, Fetcher, exchange};
 pub use self::interim::{Hearer, Interim};
 use self::link::{Deadlines, Link, SendError};
 pub use self::payload::{Meter, Payload};
@@ -336,7 +336,7 @@ mod tests {
             urls: vec![Url::Http(HostPort { host: "127.0.0.1".into(), port })],
             hosts: Vec::new(),
             paths: Vec::new(),
-            trust: Trust { ca: None, server_name: None, pins: Vec::new(), skip_verify: false },
+            trust: Trust::roots(None),
             timeouts: UpstreamTimeouts { connect: timeout, first_byte: timeout, keep_alive: timeout },
             max_connections: 2,
         };

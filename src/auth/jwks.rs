@@ -3,11 +3,9 @@
 //! They are fetched at the start and again whenever they are old; the last good ones stay in use for as long as there are
 //! no better ones. A token that names another key asks for a fetch out of turn, which happens once in a while at most.
 
-use std::error::Error as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::rand;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, StatusCode, Uri};
@@ -15,8 +13,10 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::pause;
 use crate::config::{KeySet, Trust};
 use crate::model::jwt::{KeyError, Keys};
+use crate::observe::causes;
 use crate::observe::metrics::Freshness;
 use crate::upstream::{FetchError, Fetcher};
 
@@ -30,7 +30,7 @@ const AGES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs
 const OUT_OF_TURN: Duration = Duration::from_secs(30);
 /// How long a request waits for a fetch that it asked for.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The longest pause after failures in a row; the first is a second, and each doubles.
+/// The longest pause after failures in a row.
 const MAX_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// One set of keys and where it comes from.
@@ -162,7 +162,7 @@ impl Jwks {
                 self.known.send_replace(Known { keys: Some(Arc::new(fetched.keys)), problem: None });
             }
             Err(error) => {
-                let problem = error.told();
+                let problem = causes(&error);
                 tracing::warn!(url = %self.at.url, error = problem, "cannot fetch keys: the last ones stay in use");
                 self.known.send_modify(|known| known.problem = Some(problem));
             }
@@ -219,37 +219,12 @@ impl Plan {
     /// Notes how a fetch ended: with keys that are good for a while, or without.
     fn end(&mut self, age: Option<Duration>, now: Instant) {
         self.is_under_way = false;
-        self.failures = if age.is_some() { 0 } else { self.failures + 1 };
-        self.due = now + age.unwrap_or_else(|| pause(self.failures, random()));
+        self.failures = if age.is_some() { 0 } else { self.failures.saturating_add(1) };
+        self.due = now + age.unwrap_or_else(|| pause::spread(pause::after(self.failures, MAX_PAUSE)));
     }
-}
-
-/// Returns how long to leave a server alone after failures in a row. `random`: from 0 to 1, so that not all ask at once.
-fn pause(failures: u32, random: f64) -> Duration {
-    let longest = Duration::from_secs(1 << (failures - 1).min(16)).min(MAX_PAUSE);
-    longest.mul_f64(0.5 + random / 2.0)
-}
-
-fn random() -> f64 {
-    let mut bytes = [0; 4];
-    rand::fill(&mut bytes).expect("the system's generator is seeded before main");
-    f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
 }
 
 // === One fetch ===
-
-impl JwksError {
-    /// Says what went wrong, with its causes.
-    fn told(&self) -> String {
-        let mut told = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            told = format!("{told}: {error}");
-            cause = error.source();
-        }
-        told
-    }
-}
 
 /// Fetches a set of keys once.
 ///
@@ -257,12 +232,11 @@ impl JwksError {
 /// When there are none.
 pub async fn fetch_once(at: &KeySet) -> Result<Fetched, String> {
     let fetcher = fetcher(at).map_err(|error| error.to_string())?;
-    fetch(&fetcher, &at.url).await.map_err(|error| error.told())
+    fetch(&fetcher, &at.url).await.map_err(|error| causes(&error))
 }
 
 fn fetcher(at: &KeySet) -> Result<Fetcher, rustls::Error> {
-    let trust = Trust { ca: at.ca.clone(), server_name: None, pins: Vec::new(), skip_verify: false };
-    Fetcher::new(&trust, DEADLINE)
+    Fetcher::new(&Trust::roots(at.ca.clone()), DEADLINE)
 }
 
 async fn fetch(fetcher: &Fetcher, url: &Uri) -> Result<Fetched, JwksError> {
@@ -324,20 +298,6 @@ mod tests {
         check(&["no-cache"], 60);
         check(&["max-age=soon"], 600);
         check(&["s-maxage=900"], 600);
-    }
-
-    #[test]
-    fn pauses_double_up_to_a_bound_and_differ() {
-        let seconds = |failures, random| pause(failures, random).as_secs_f64();
-        assert_eq!(
-            [1, 2, 3, 9, 10, u32::MAX].map(|failures| seconds(failures, 1.0)),
-            [1.0, 2.0, 4.0, 256.0, 300.0, 300.0]
-        );
-        assert_eq!(
-            [1, 2, 3, 9, 10, u32::MAX].map(|failures| seconds(failures, 0.0)),
-            [0.5, 1.0, 2.0, 128.0, 150.0, 150.0]
-        );
-        assert!((0.0..=1.0).contains(&random()));
     }
 
     #[tokio::test(start_paused = true)]

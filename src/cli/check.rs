@@ -10,10 +10,11 @@ use http::{Method, StatusCode, Uri};
 use tokio::runtime::{self, LocalOptions};
 use tokio::time::timeout;
 
-use super::{Done, EX_CONFIG, causes, complain, load};
+use super::{Done, EX_CONFIG, complain, load};
 use crate::auth;
 use crate::config::{self, Config, HostPattern, JwtKeys, MethodKind, Whoami};
 use crate::model::account::{Account, Role};
+use crate::observe::causes;
 use crate::observe::metrics::{Side, Tally};
 use crate::pbx::{self, Pbx};
 use crate::upstream::{self, Answer, Connector, Payload, Upstream};

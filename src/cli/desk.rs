@@ -3,22 +3,19 @@
 use std::error::Error;
 use std::io;
 use std::path::Path;
-use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{Method, Request, Response, header};
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::{EX_CONFIG, EX_UNAVAILABLE, refuse, run};
 use crate::config::{self, Listen};
+use crate::observe::causes;
+use crate::upstream::exchange;
 
 /// How long an answer may take: a little longer than the gate gives itself.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -39,7 +36,7 @@ pub(super) fn order(config: &Path, path: &str, order: &Value) -> Result<Value, E
         eprintln!("{}: `admin.listen` is missing: no running gate can be asked", config.display());
         return Err(ExitCode::from(EX_CONFIG));
     };
-    ask(&listen, path, order)?.map_err(|gone| complain(&listen, &super::causes(&gone)))
+    ask(&listen, path, order)?.map_err(|gone| complain(&listen, &causes(&gone)))
 }
 
 /// As [`order`], where it is no mistake that no gate runs.
@@ -57,13 +54,17 @@ fn ask(listen: &Listen, path: &str, order: &Value) -> Result<Result<Value, io::E
     let body = Bytes::from(order.to_string());
     let request = Request::builder().method(Method::POST).header(header::CONTENT_TYPE, "application/json");
     let request = request.header(header::HOST, "localhost").uri(path);
-    let request = request.body(Full::new(body)).expect("the path is one of ours");
+    let request = request.body(body).expect("the path is one of ours");
     match run::runtime()?.block_on(async { timeout(PATIENCE, send(listen, request)).await }) {
         Err(_) => Err(complain(listen, &"no answer in time")),
         Ok(Err(Failed::Gone(error))) => Ok(Err(error)),
-        Ok(Err(Failed::Broken(error))) => Err(complain(listen, &super::causes(&*error))),
-        Ok(Ok((status, answer))) if status.is_success() => Ok(Ok(answer)),
-        Ok(Ok((status, answer))) => {
+        Ok(Err(Failed::Broken(error))) => Err(complain(listen, &causes(&*error))),
+        Ok(Ok(answer)) => {
+            let (status, answer) =
+                (answer.status(), serde_json::from_slice::<Value>(answer.body()).unwrap_or_default());
+            if status.is_success() {
+                return Ok(Ok(answer));
+            }
             let message = answer["message"].as_str().unwrap_or("no order that it knows: is it another version?");
             Err(complain(listen, &format_args!("{status}: {message}")))
         }
@@ -82,12 +83,6 @@ enum Failed {
     Broken(Box<dyn Error + Send + Sync>),
 }
 
-impl<E: Into<Box<dyn Error + Send + Sync>>> From<E> for Failed {
-    fn from(error: E) -> Self {
-        Self::Broken(error.into())
-    }
-}
-
 fn connecting(error: io::Error) -> Failed {
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Failed::Gone(error),
@@ -95,30 +90,16 @@ fn connecting(error: io::Error) -> Failed {
     }
 }
 
-type Reply = Result<(StatusCode, Value), Failed>;
-
-async fn send(listen: &Listen, request: Request<Full<Bytes>>) -> Reply {
-    match listen {
-        Listen::Tcp(address) => exchange(TcpStream::connect(address).await.map_err(connecting)?, request).await,
-        Listen::Unix(path) => exchange(UnixStream::connect(path).await.map_err(connecting)?, request).await,
-    }
-}
-
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Reply
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let answer = async {
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
-        Ok((head.status, serde_json::from_slice(&body).unwrap_or_default()))
+async fn send(listen: &Listen, request: Request<Bytes>) -> Result<Response<Bytes>, Failed> {
+    let answer = match listen {
+        Listen::Tcp(address) => {
+            let stream = TcpStream::connect(address).await.map_err(connecting)?;
+            exchange(stream, request, MAX_ANSWER).await
+        }
+        Listen::Unix(path) => {
+            let stream = UnixStream::connect(path).await.map_err(connecting)?;
+            exchange(stream, request, MAX_ANSWER).await
+        }
     };
-    let mut answer = pin!(answer);
-    tokio::select! {
-        answer = &mut answer => return answer,
-        ended = connection => ended?,
-    }
-    // The connection has ended behind the answer.
-    answer.await
+    answer.map_err(|error| Failed::Broken(error.into()))
 }

@@ -3,13 +3,11 @@
 use std::io::{self, BufRead, IsTerminal};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::rand;
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::{Done, complain};
 use crate::model::ott::{VoximplantUser, users_line};
 use crate::model::secret::Secret;
+use crate::random;
 
 /// How many random bytes make a password or a key.
 const RANDOM: usize = 24;
@@ -49,19 +47,13 @@ fn generate(user: &VoximplantUser) {
 /// Makes a password that nobody guesses.
 pub(super) fn password() -> Secret {
     // Voximplant wants upper and lower case, a digit and a sign: chance alone may leave one out.
-    Secret::new(format!("{}-aA1", random()))
+    Secret::new(format!("{}-aA1", random::text::<RANDOM>()))
 }
 
 fn key() {
-    let key = Secret::new(random());
+    let key = Secret::new(random::text::<RANDOM>());
     eprintln!("key: {}", key.expose());
     println!("sha256 = \"{}\"", hex::encode(digest(&SHA256, key.expose().as_bytes())));
-}
-
-fn random() -> String {
-    let mut bytes = [0; RANDOM];
-    rand::fill(&mut bytes).expect("the system's generator is seeded before main");
-    BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// Asks for a password: twice at a terminal, without showing it; else one line of standard input.

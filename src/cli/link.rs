@@ -4,14 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use aws_lc_rs::rand;
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Done, EX_USAGE, load};
 use crate::config::{Config, HostPattern, MethodKind, SignedLinks};
 use crate::model::link::{self, PATH};
+use crate::random;
 
 /// How many random bytes make a nonce.
 const NONCE: usize = 16;
@@ -69,7 +67,7 @@ fn url(config: &Config, arguments: &Arguments, now: Timestamp) -> Result<String,
     }
     let expires = now.checked_add(Duration::from_secs(ttl)).map_err(|_| "the link's end is no time")?;
     let key = links.keys.first().ok_or("the method has no key")?;
-    let query = key.sign(&host, &claims, expires, &nonce());
+    let query = key.sign(&host, &claims, expires, &random::text::<NONCE>());
     // As callgate will judge it.
     let ttl = SignedDuration::try_from(links.ttl).unwrap_or_default();
     link::read(&query, &host, &links.keys, ttl, now).map_err(|invalid| invalid.to_string())?;
@@ -116,10 +114,4 @@ fn first_host(config: &Config) -> Option<String> {
     let app = config.app.iter().flat_map(|app| &app.upstream.hosts);
     let pbx = config.pbx.iter().flat_map(|pbx| &pbx.upstream.hosts);
     app.chain(pbx).find_map(HostPattern::exact).map(str::to_owned)
-}
-
-fn nonce() -> String {
-    let mut bytes = [0; NONCE];
-    rand::fill(&mut bytes).expect("the system's generator is seeded before main");
-    BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use md5::{Digest, Md5};
 
+use super::digest::sha256;
 use super::secret::Secret;
 
 /// The realm of every HA1: a literal, whatever node or domain an account lives on.
@@ -52,7 +52,7 @@ impl OneTimeKey {
     /// Returns the key's SHA-256, by which distinct keys are counted without being kept.
     #[must_use]
     pub fn id(&self) -> [u8; 32] {
-        digest(&SHA256, self.0.as_bytes()).as_ref().try_into().expect("SHA-256 has 32 bytes")
+        sha256(self.0.as_bytes())
     }
 }
 

@@ -3,8 +3,9 @@
 use std::cell::Cell;
 use std::fmt;
 
-use aws_lc_rs::rand;
 use http::HeaderValue;
+
+use crate::random;
 
 /// 128 bits as 32 lower-case hex digits: unique among workers and restarts, random-looking, no secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,9 +53,7 @@ impl fmt::Debug for RequestId {
 }
 
 fn seed() -> u128 {
-    let mut bytes = [0; 16];
-    rand::fill(&mut bytes).expect("the system's generator is seeded before main");
-    u128::from_ne_bytes(bytes)
+    u128::from_ne_bytes(random::bytes())
 }
 
 /// Scatters neighbours. Each step can be undone, so different states have different ids.

@@ -7,10 +7,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use tokio::time::Instant;
 
 use crate::model::account::Role;
+use crate::model::digest::{Digest, sha256};
 use crate::model::session::SessionId;
 
 /// How many sessions are remembered: beyond it, the oldest is forgotten.
@@ -23,8 +23,6 @@ const LANDING: Duration = Duration::from_secs(120);
 /// The sessions that went out lately, each with its account.
 #[derive(Debug, Default)]
 pub struct Issued(Mutex<Sessions>);
-
-type Digest = [u8; 32];
 
 #[derive(Debug, Default)]
 struct Sessions {
@@ -47,7 +45,7 @@ impl Issued {
 
     /// Remembers the text of a session cookie as that of an account.
     pub fn note_text(&self, session: &str, role: &Role, now: Instant) {
-        let id = digest_of(session);
+        let id = sha256(session.as_bytes());
         let mut sessions = self.sessions();
         sessions.forget(now);
         sessions.by_id.insert(id, Out { role: role.clone(), since: now });
@@ -58,14 +56,14 @@ impl Issued {
     #[must_use]
     pub fn is_landing(&self, session: &str, now: Instant) -> bool {
         let sessions = self.sessions();
-        sessions.by_id.get(&digest_of(session)).is_some_and(|out| now.duration_since(out.since) < LANDING)
+        sessions.by_id.get(&sha256(session.as_bytes())).is_some_and(|out| now.duration_since(out.since) < LANDING)
     }
 
     /// Returns whom a session was opened for, if it went out through here within a day.
     #[must_use]
     pub fn account(&self, session: &str, now: Instant) -> Option<Role> {
         let sessions = self.sessions();
-        let out = sessions.by_id.get(&digest_of(session))?;
+        let out = sessions.by_id.get(&sha256(session.as_bytes()))?;
         (now.duration_since(out.since) < LIFE).then(|| out.role.clone())
     }
 
@@ -89,10 +87,6 @@ impl Sessions {
             }
         }
     }
-}
-
-fn digest_of(text: &str) -> Digest {
-    digest(&SHA256, text.as_bytes()).as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! What all workers of one configuration share, and what of it the next configuration goes on with.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
 use super::frozen::Frozen;
@@ -140,13 +141,10 @@ impl Shared {
 
     /// Returns what must go on for as long as this configuration is in use.
     #[must_use]
-    pub fn chores(&self) -> Vec<Pin<Box<dyn Future<Output = ()> + Send>>> {
-        let jwks = self.jwks.iter().map(|(_, jwks)| Arc::clone(jwks).keep_fresh());
-        let mut chores: Vec<Pin<Box<dyn Future<Output = ()> + Send>>> = vec![Box::pin(sweep(Arc::clone(&self.store)))];
-        chores.extend(jwks.map(|chore| Box::pin(chore) as Pin<Box<_>>));
-        let providers = self.providers.values().map(|(provider, _)| Arc::clone(provider).keep_up());
-        chores.extend(providers.map(|chore| Box::pin(chore) as Pin<Box<_>>));
-        chores
+    pub fn chores(&self) -> Vec<BoxFuture<'static, ()>> {
+        let jwks = self.jwks.iter().map(|(_, jwks)| Arc::clone(jwks).keep_fresh().boxed());
+        let providers = self.providers.values().map(|(provider, _)| Arc::clone(provider).keep_up().boxed());
+        jwks.chain(providers).chain([sweep(Arc::clone(&self.store)).boxed()]).collect()
     }
 
     /// Returns those parts of it that must be ready.

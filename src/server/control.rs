@@ -3,14 +3,14 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
 use std::thread::{self, JoinHandle};
 
+use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 /// Something that goes on for as long as a configuration is in use.
-pub(super) type Chore = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Chore = BoxFuture<'static, ()>;
 
 /// The control thread. It ends when this is dropped.
 #[derive(Debug)]

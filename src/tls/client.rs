@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -13,6 +12,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use crate::config::{Pin, Trust};
+use crate::model::digest::sha256;
 
 /// Builds the TLS side of one upstream. No ALPN is offered: upstreams are spoken to in HTTP/1.1.
 ///
@@ -54,8 +54,7 @@ fn with_verifier(verifier: Verifier) -> Result<Arc<ClientConfig>, rustls::Error>
 pub fn pin(certificate: &CertificateDer<'_>) -> Result<Pin, rustls::Error> {
     let (_, parsed) =
         X509Certificate::from_der(certificate).map_err(|_| rustls::Error::from(CertificateError::BadEncoding))?;
-    let hash = digest(&SHA256, parsed.public_key().raw);
-    Ok(Pin(hash.as_ref().try_into().expect("SHA-256 has 32 bytes")))
+    Ok(Pin(sha256(parsed.public_key().raw)))
 }
 
 fn roots(trust: &Trust) -> Result<RootCertStore, rustls::Error> {

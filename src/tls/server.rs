@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
@@ -12,6 +11,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{OtherError, ServerConfig};
 
 use crate::config::Certificate;
+use crate::model::digest::{Digest, sha256_of};
 
 /// The TLS side of the listeners: TLS 1.2 and 1.3, h2 before http/1.1, stateless tickets under rotating keys, no early
 /// data; one policy for each different `client_ca`.
@@ -30,19 +30,13 @@ pub struct Doors {
 
 /// Those who may sign the certificates that a policy asks for, told from others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Authority([u8; 32]);
+pub struct Authority(Digest);
 
 impl Authority {
     /// Names these certificates.
     #[must_use]
     pub fn of(ca: &[CertificateDer<'_>]) -> Self {
-        let mut all = digest::Context::new(&digest::SHA256);
-        for certificate in ca {
-            all.update(digest::digest(&digest::SHA256, certificate).as_ref());
-        }
-        let mut name = [0; 32];
-        name.copy_from_slice(all.finish().as_ref());
-        Self(name)
+        Self(sha256_of(ca.iter().map(AsRef::as_ref)))
     }
 }
 

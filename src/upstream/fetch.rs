@@ -45,8 +45,8 @@ pub enum FetchError {
     /// What came is not HTTP, or broke off.
     #[error("no valid answer")]
     Broken(#[source] hyper::Error),
-    /// More than a mebibyte, or broken off within the body.
-    #[error("the answer is longer than 1 MiB, or it broke off")]
+    /// More than it may have, or broken off within the body.
+    #[error("the answer is too long, or it broke off")]
     Body,
     /// Not in time.
     #[error("no answer in time")]
@@ -91,10 +91,11 @@ impl Fetcher {
         *request.uri_mut() = path.parse().map_err(|_| FetchError::Url("its path is none"))?;
         let stream = dial(&place.at).await.map_err(FetchError::Connect)?;
         if !place.is_tls {
-            return exchange(stream, request).await;
+            return exchange(stream, request, MAX_ANSWER).await;
         }
         let name = ServerName::try_from(place.at.host).map_err(|_| FetchError::Url("its host is no name"))?;
-        exchange(self.tls.connect(name, stream).await.map_err(FetchError::Connect)?, request).await
+        let stream = self.tls.connect(name, stream).await.map_err(FetchError::Connect)?;
+        exchange(stream, request, MAX_ANSWER).await
     }
 }
 
@@ -126,8 +127,11 @@ fn host_field(authority: &Authority) -> Result<HeaderValue, FetchError> {
     HeaderValue::from_str(authority.as_str()).map_err(|_| FetchError::Url("its host is no name"))
 }
 
-/// Sends the one request of a connection, and hears the answer to its end.
-async fn exchange<S>(stream: S, request: Request<Bytes>) -> Result<Response<Bytes>, FetchError>
+/// Sends the one request of a connection, and hears the answer to its end. It may have `longest` bytes.
+///
+/// # Errors
+/// When there is no whole answer.
+pub async fn exchange<S>(stream: S, request: Request<Bytes>, longest: usize) -> Result<Response<Bytes>, FetchError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -135,7 +139,7 @@ where
     let answer = async {
         let response = sender.send_request(request.map(Full::new)).await.map_err(FetchError::Broken)?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|_| FetchError::Body)?;
+        let body = Limited::new(body, longest).collect().await.map_err(|_| FetchError::Body)?;
         Ok(Response::from_parts(head, body.to_bytes()))
     };
     let mut answer = pin!(answer);
@@ -163,8 +167,7 @@ mod tests {
             let _ = stream.read(&mut [0; 1024]).await.unwrap();
             stream.write_all(said.as_bytes()).await.unwrap();
         });
-        let trust = Trust { ca: None, server_name: None, pins: Vec::new(), skip_verify: false };
-        let fetcher = Fetcher::new(&trust, Duration::from_secs(10)).unwrap();
+        let fetcher = Fetcher::new(&Trust::roots(None), Duration::from_secs(10)).unwrap();
         let fetched = fetcher.fetch(Request::get(uri).body(Bytes::new()).unwrap()).await;
         server.await.unwrap();
         fetched

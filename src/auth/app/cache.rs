@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use aws_lc_rs::digest;
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared, WeakShared};
 use http::HeaderMap;
@@ -17,6 +16,7 @@ use tokio::time::Instant;
 
 use super::AppError;
 use crate::message::forwarded::X_REQUEST_ID;
+use crate::model::digest::{Digest, sha256_of};
 use crate::model::principal::Claims;
 
 /// How many answers and questions of one method one worker keeps.
@@ -38,23 +38,15 @@ pub(super) type Keep = Option<Duration>;
 pub(super) type Outcome = Result<Said, AppError>;
 type Asking = LocalBoxFuture<'static, Outcome>;
 
-/// All that makes one question differ from another, as SHA-256.
+/// All that makes one question differ from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key([u8; 32]);
+pub(super) struct Key(Digest);
 
 impl Key {
     /// Names a question by all that it shows the app, but for its id.
     pub(super) fn of(fields: &HeaderMap) -> Self {
-        let mut all = digest::Context::new(&digest::SHA256);
-        for (name, value) in fields.iter().filter(|(name, _)| **name != X_REQUEST_ID) {
-            for part in [name.as_str().as_bytes(), value.as_bytes()] {
-                all.update(&(part.len() as u64).to_be_bytes());
-                all.update(part);
-            }
-        }
-        let mut key = [0; 32];
-        key.copy_from_slice(all.finish().as_ref());
-        Self(key)
+        let fields = fields.iter().filter(|(name, _)| **name != X_REQUEST_ID);
+        Self(sha256_of(fields.flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()])))
     }
 }
 

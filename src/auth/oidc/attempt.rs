@@ -1,9 +1,7 @@
 //! A login that has begun and not ended: what the browser keeps of it, so that nothing is kept here. Each has a cookie of
 //! its own, so several tabs may be at it at once.
 
-use aws_lc_rs::{constant_time, rand};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use aws_lc_rs::constant_time;
 use http::HeaderMap;
 use http::header::HeaderValue;
 use jiff::{SignedDuration, Timestamp};
@@ -11,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ATTRIBUTES, field};
 use crate::message::cookies;
+use crate::random;
 
 /// How long a person may take at the provider, in seconds.
 const LIFE: i64 = 600;
@@ -38,7 +37,7 @@ pub(super) struct Attempt {
 
 impl Attempt {
     pub(super) fn new(verifier: String, to: String, now: Timestamp) -> Self {
-        let (id, secret, nonce) = (random::<6>(), random::<18>(), random::<18>());
+        let (id, secret, nonce) = (random::text::<6>(), random::text::<18>(), random::text::<18>());
         Self { id, secret, nonce, verifier, to, began: now.as_second() }
     }
 
@@ -62,12 +61,6 @@ impl Attempt {
     pub(super) fn read(text: &[u8]) -> Option<Self> {
         serde_json::from_slice(text).ok()
     }
-}
-
-fn random<const N: usize>() -> String {
-    let mut bytes = [0; N];
-    rand::fill(&mut bytes).expect("the system's generator is seeded before main");
-    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// Names the cookie of the login that a state belongs to.

@@ -1,12 +1,11 @@
 //! What is known of a provider: where its endpoints are, and which keys it signs with. It is fetched apart from any
 //! request; through an outage the last that was good is kept.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::rand;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use openidconnect::core::{
     CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClientAuthMethod, CoreGrantType, CoreJsonWebKey,
@@ -20,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::auth::pause;
 use crate::config;
 use crate::upstream::{FetchError, Fetcher};
 
@@ -29,10 +29,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long what is known is taken for true.
 const FRESH: Duration = Duration::from_secs(3600);
-/// The first pause after a failure, which doubles with the next.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause after a failure.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause after failures in a row.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// How often a signature by an unknown key is a reason to ask for new ones.
 const HURRY: Duration = Duration::from_secs(30);
 
@@ -109,23 +107,22 @@ impl Provider {
 
     /// Keeps what is known of the provider up to date, for ever.
     pub async fn keep_up(self: Arc<Self>) {
-        let mut pause = FIRST_PAUSE;
+        let mut failures = 0_u32;
         loop {
             let wait = match self.discover().await {
                 Ok(metadata) => {
                     self.found.send_replace(Found::Told(Arc::new(metadata), Instant::now()));
-                    pause = FIRST_PAUSE;
+                    failures = 0;
                     FRESH
                 }
                 Err(error) => {
                     self.miss(&error);
-                    let wait = pause;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    wait
+                    failures = failures.saturating_add(1);
+                    pause::after(failures, MAX_PAUSE)
                 }
             };
             tokio::select! {
-                () = sleep(jittered(wait)) => {}
+                () = sleep(pause::spread(wait)) => {}
                 () = self.hurry.notified() => {}
             }
         }
@@ -185,7 +182,7 @@ impl Provider {
     }
 
     /// Returns how openidconnect asks: with a connection for each question.
-    pub(super) fn client(&self) -> impl Fn(HttpRequest) -> BoxedAnswer + use<> {
+    pub(super) fn client(&self) -> impl Fn(HttpRequest) -> Asked + use<> {
         let fetcher = self.fetcher.clone();
         move |request| {
             let fetcher = fetcher.clone();
@@ -198,7 +195,7 @@ impl Provider {
 }
 
 /// An answer that is awaited.
-type BoxedAnswer = Pin<Box<dyn Future<Output = Result<HttpResponse, FetchError>> + Send>>;
+type Asked = BoxFuture<'static, Result<HttpResponse, FetchError>>;
 
 /// What a provider tells that cannot be used. Never the text itself.
 #[derive(Debug, thiserror::Error)]
@@ -209,24 +206,4 @@ enum Unexpected {
     Issuer,
     #[error("its discovery document or its keys cannot be read")]
     Document,
-}
-
-/// Spreads a pause, so that many gates do not ask at once: to between a half and the whole of it.
-fn jittered(pause: Duration) -> Duration {
-    let mut byte = [0];
-    rand::fill(&mut byte).expect("the system's generator is seeded before main");
-    pause.mul_f64(0.5 + f64::from(byte[0]) / 512.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_are_spread() {
-        for _ in 0..100 {
-            let pause = jittered(Duration::from_secs(2));
-            assert!(pause >= Duration::from_secs(1) && pause < Duration::from_secs(2), "{pause:?}");
-        }
-    }
 }

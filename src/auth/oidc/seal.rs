@@ -4,9 +4,10 @@ use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
-use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::random;
 
 /// What is sealed is for one purpose alone: under another it does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,9 +37,7 @@ impl SealKey {
     /// Makes a key that nobody knows, for as long as this process lives.
     #[must_use]
     pub fn random() -> Self {
-        let mut key = [0; 32];
-        rand::fill(&mut key).expect("the system's generator is seeded before main");
-        Self::new(&key)
+        Self::new(&random::bytes())
     }
 
     fn new(key: &[u8; 32]) -> Self {

@@ -65,8 +65,7 @@ struct Fault {
 
 impl<'c> Api<'c> {
     pub(super) fn new(management: &'c Management) -> Result<Self, rustls::Error> {
-        let trust = Trust { ca: None, server_name: None, pins: Vec::new(), skip_verify: false };
-        Ok(Self { management, fetcher: Fetcher::new(&trust, DEADLINE)? })
+        Ok(Self { management, fetcher: Fetcher::new(&Trust::roots(None), DEADLINE)? })
     }
 
     /// Gives a user a password; `create`: and the user to Voximplant.

@@ -119,6 +119,14 @@ pub struct Trust {
     pub skip_verify: bool,
 }
 
+impl Trust {
+    /// Trusts whom these certificates of `ca` vouch for, or else the public trust roots.
+    #[must_use]
+    pub const fn roots(ca: Option<Vec<CertificateDer<'static>>>) -> Self {
+        Self { ca, server_name: None, pins: Vec::new(), skip_verify: false }
+    }
+}
+
 /// SHA-256 of a public key, as certificates carry it (SPKI).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pin(pub [u8; 32]);

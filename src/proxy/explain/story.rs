@@ -14,7 +14,7 @@ use crate::limit::Limiter;
 use crate::model::grant::{Refusal, Trace};
 use crate::model::principal::{Claim, Principal};
 use crate::model::redact;
-use crate::observe::RequestId;
+use crate::observe::{RequestId, causes};
 use crate::proxy::choice::Choices;
 use crate::proxy::error::Error;
 use crate::proxy::gate::{self, Unproven};
@@ -185,12 +185,8 @@ impl Refused {
 
 impl From<Error> for Refused {
     fn from(error: Error) -> Self {
-        let mut reason = error.to_string();
-        let mut cause = error.cause();
-        while let Some(error) = cause {
-            reason = format!("{reason}: {error}");
-            cause = error.source();
-        }
+        let cause = error.cause().map(|cause| format!(": {}", causes(cause)));
+        let reason = format!("{error}{}", cause.unwrap_or_default());
         Self::by(&error, reason)
     }
 }

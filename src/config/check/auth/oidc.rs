@@ -51,7 +51,7 @@ pub(super) fn read(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<O
         cookie_key,
         host,
         after_logout,
-        trust: Trust { ca, server_name: None, pins: Vec::new(), skip_verify: false },
+        trust: Trust::roots(ca),
     })
 }
 

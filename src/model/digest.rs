@@ -1,0 +1,40 @@
+//! SHA-256: what is known and not kept.
+
+use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN, digest};
+
+/// A SHA-256.
+pub type Digest = [u8; SHA256_OUTPUT_LEN];
+
+/// Digests one text.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> Digest {
+    whole(digest(&SHA256, bytes))
+}
+
+/// Digests parts, each behind its length: no two lists differ only in where one part ends.
+pub fn sha256_of<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> Digest {
+    let mut all = Context::new(&SHA256);
+    for part in parts {
+        all.update(&(part.len() as u64).to_be_bytes());
+        all.update(part);
+    }
+    whole(all.finish())
+}
+
+fn whole(digest: aws_lc_rs::digest::Digest) -> Digest {
+    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_do_not_run_into_each_other() {
+        let all: [&[&[u8]]; 5] = [&[], &[b""], &[b"ab"], &[b"a", b"b"], &[b"", b"ab"]];
+        for (one, other) in (0..all.len()).flat_map(|one| (0..one).map(move |other| (one, other))) {
+            assert_ne!(sha256_of(all[one].iter().copied()), sha256_of(all[other].iter().copied()));
+        }
+        assert!(hex::encode(sha256(b"abc")).starts_with("ba7816bf8f01cfea"));
+    }
+}

@@ -1,0 +1,17 @@
+//! Floor 1: chance, from the system's generator.
+
+use aws_lc_rs::rand;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+/// Returns bytes that nobody can guess.
+pub(crate) fn bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes).expect("the system's generator is seeded before main");
+    bytes
+}
+
+/// Returns so many random bytes as a text of `[A-Za-z0-9_-]`.
+pub(crate) fn text<const N: usize>() -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(bytes::<N>())
+}
