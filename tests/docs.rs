@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -1008,6 +1008,61 @@ fn every_rule_is_kept_somewhere_and_tested_by_tests_that_exist() {
         for advisory in advisories(&rule) {
             assert!(told.contains(&words(&advisory)), "{rule}: no test of it names {advisory}");
         }
+    }
+}
+
+/// What can be done to a way to log in, in the order of the tables.
+const MISUSES: [&str; 12] = [
+    "nothing shown",
+    "malformed",
+    "expired",
+    "for another audience, issuer or host",
+    "made with another key",
+    "`alg: none`",
+    "HS with a public key",
+    "shown again",
+    "two at once",
+    "doubled",
+    "names that look alike",
+    "an account that is none",
+];
+
+#[test]
+fn every_way_to_log_in_is_tested_with_every_misuse() {
+    let prose = split(Path::new("docs/conformance.md")).0;
+    let section = prose.split("\n## ").find(|section| section.starts_with("Ways to log in, misused")).unwrap();
+    let known = all_tests();
+    let mut methods = BTreeSet::new();
+    for table in section.split("\n### ").skip(1) {
+        let (way, table) = table.split_once('\n').unwrap();
+        methods.extend(quoted(way));
+        let rows: Vec<_> =
+            table.lines().filter(|line| line.starts_with("| ") && *line != "| misuse | tests |").collect();
+        let rows: Vec<_> = rows.iter().map(|row| row.trim_matches(['|', ' ']).split_once(" | ").unwrap()).collect();
+        assert_eq!(rows.iter().map(|row| row.0).collect::<Vec<_>>(), MISUSES, "{way}");
+        for (misuse, cell) in rows {
+            let (tests, reason) = (quoted(cell), cell.strip_prefix("cannot be: "));
+            assert!(reason.map_or(!tests.is_empty(), |reason| reason.len() > 10), "{way}, {misuse}: {cell}");
+            let missing: Vec<_> = tests.iter().filter(|name| reason.is_none() && !known.contains_key(**name)).collect();
+            assert!(missing.is_empty(), "{way}, {misuse}: no test has the name {missing:?}");
+        }
+    }
+    assert_eq!(methods.into_iter().collect::<Vec<_>>(), METHODS);
+}
+
+/// The methods, as configurations name them.
+const METHODS: [&str; 8] = ["app", "header", "jwt", "key", "link", "mtls", "oidc", "redirect"];
+
+#[test]
+fn every_method_is_explained_with_a_transcript() {
+    let text = fs::read_to_string("docs/explain.md").unwrap();
+    for method in METHODS.into_iter().filter(|method| *method != "redirect") {
+        let heading = format!("(`{method}`)");
+        let section = text.split("\n## ").find(|section| section.lines().next().unwrap().ends_with(&heading));
+        let section = section.unwrap_or_else(|| panic!("docs/explain.md has no section about {method}"));
+        // What is `console` is run here, and what is `text` by `tests/it/explain.rs`.
+        let is_run = section.contains("```console\n") || method == "oidc" && section.contains("```text\n");
+        assert!(is_run && section.contains(&format!("Credential: {method}\n")), "{method}");
     }
 }
 

@@ -112,10 +112,9 @@ impl App {
 
     /// Returns the cookies that are shown to the app, as the client spelled them. Ours never are.
     fn cookies(&self, headers: &HeaderMap) -> Vec<u8> {
-        let lines = headers.get_all(header::COOKIE).into_iter();
-        let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
         let mut shown = Vec::new();
-        for pair in pairs.filter(|pair| !pair.is_empty() && !cookies::is_ours(pair) && self.shows(pair)) {
+        let pairs = cookies::pairs(headers).filter(|pair| !pair.is_empty() && !cookies::is_ours(pair));
+        for pair in pairs.filter(|pair| self.shows(pair)) {
             if !shown.is_empty() {
                 shown.extend_from_slice(b"; ");
             }
@@ -127,10 +126,7 @@ impl App {
     fn shows(&self, pair: &[u8]) -> bool {
         match &self.settings.cookies {
             Names::All => true,
-            Names::Listed(names) => {
-                let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
-                names.iter().any(|listed| listed.as_bytes() == name)
-            }
+            Names::Listed(names) => names.iter().any(|listed| listed.as_bytes() == cookies::split(pair).0),
         }
     }
 }

@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::jwks::Jwks;
 use super::{Ask, Error, Once, Proof, Verdict, claims};
 use crate::config::{self, TokenPlace};
+use crate::message::cookies;
 use crate::model::jwt::{Bad, Keys, MAX_TOKEN, Proven, Token};
 use crate::model::principal::{Claim, Principal};
 
@@ -53,7 +54,7 @@ pub(super) fn find<'a>(place: &TokenPlace, ask: &Ask<'a>) -> Option<Found<'a>> {
     match place {
         TokenPlace::Bearer => None,
         TokenPlace::Header(name) => only(field(ask.headers, name)),
-        TokenPlace::Cookie(name) => only(cookies(ask.headers, name)),
+        TokenPlace::Cookie(name) => only(cookie(ask.headers, name)),
         TokenPlace::Query(name) => {
             let pairs = form_urlencoded::parse(ask.query?.as_bytes()).filter(|(found, _)| found == name);
             only(pairs.map(|(_, value)| Cow::Owned(value.into_owned().into_bytes())))
@@ -66,11 +67,9 @@ fn field<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = 
 }
 
 /// Returns the values of a cookie. One without a value is left over from a logout.
-fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = Cow<'a, [u8]>> {
-    let lines = headers.get_all(header::COOKIE).into_iter();
-    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
-    let values = pairs.filter_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
-    values.filter(|value| !value.is_empty()).map(Cow::Borrowed)
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = Cow<'a, [u8]>> {
+    let found = cookies::pairs(headers).map(cookies::split).filter(move |(known, _)| *known == name.as_bytes());
+    found.map(|(_, value)| value).filter(|value| !value.is_empty()).map(Cow::Borrowed)
 }
 
 fn only<'a>(mut found: impl Iterator<Item = Cow<'a, [u8]>>) -> Option<Found<'a>> {

@@ -1,4 +1,4 @@
-//! The cookies that are ours alone: found in what a browser sends, and cut out of what an upstream receives.
+//! Cookies as a browser sends them; and those that are ours alone, which are cut out of what an upstream receives.
 
 use http::header::{COOKIE, HeaderMap, HeaderValue};
 
@@ -6,12 +6,24 @@ use http::header::{COOKIE, HeaderMap, HeaderValue};
 /// (RFC 6265bis §4.1.3.2), so no sibling host can plant one.
 pub const PREFIX: &str = "__Host-callgate";
 
+/// Returns all pairs of all `Cookie` lines, as they were spelled. Bytes, because a browser may send any above ASCII: one of
+/// them must not hide its neighbours.
+pub fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(COOKIE).into_iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii)
+}
+
+/// Returns the name and the value of a pair.
+#[must_use]
+pub fn split(pair: &[u8]) -> (&[u8], &[u8]) {
+    let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+    (pair[..end].trim_ascii_end(), pair.get(end + 1..).unwrap_or_default().trim_ascii_start())
+}
+
 /// Returns the values of a cookie, as often as it was sent.
 pub fn values<'h>(headers: &'h HeaderMap, name: &'h str) -> impl Iterator<Item = &'h str> {
-    pairs(headers).filter_map(move |pair| {
-        let (known, value) = split(pair);
-        (known == name.as_bytes()).then(|| str::from_utf8(value).ok())?
-    })
+    let values = pairs(headers).map(split).filter(move |(known, _)| *known == name.as_bytes());
+    values.filter_map(|(_, value)| str::from_utf8(value).ok())
 }
 
 /// Returns the names of our cookies, in the order in which they were sent: the oldest first (RFC 6265 §5.4).
@@ -54,16 +66,6 @@ fn without_ours(line: &HeaderValue) -> Option<HeaderValue> {
     let stay = stay.join(&b";"[..]);
     let stay = if is_ours(bytes) { stay.trim_ascii_start() } else { &stay };
     HeaderValue::from_bytes(stay).ok().filter(|line| !line.is_empty())
-}
-
-fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let lines = headers.get_all(COOKIE).into_iter();
-    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii)
-}
-
-fn split(pair: &[u8]) -> (&[u8], &[u8]) {
-    let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
-    (pair[..end].trim_ascii_end(), pair.get(end + 1..).unwrap_or_default().trim_ascii_start())
 }
 
 #[cfg(test)]

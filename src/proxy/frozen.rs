@@ -6,13 +6,14 @@ use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Proxy;
 use super::error::Error;
+use crate::message::cookies;
 use crate::model::account::{Account, Role};
 use crate::model::ott::VoximplantUser;
 use crate::model::whom::Whom;
@@ -69,11 +70,15 @@ impl Frozen {
 
     /// Tells whether whom a session is for is frozen, by itself or with its domain.
     pub(super) fn has(&self, role: &Role) -> bool {
-        let by_itself = || match role {
-            Role::User(account) => self.lists(&Whom::Account(account.clone())),
-            Role::TenantAdmin(_) | Role::SystemAdmin(_) => false,
+        self.is_any() && self.has_whom(&Whom::of(role))
+    }
+
+    fn has_whom(&self, whom: &Whom) -> bool {
+        let with_domain = || match whom {
+            Whom::Account(account) => self.lists(&Whom::Domain(account.domain().clone())),
+            Whom::Domain(_) | Whom::User(_) => false,
         };
-        self.is_any() && (by_itself() || self.lists(&Whom::Domain(role.domain().clone())))
+        self.lists(whom) || with_domain()
     }
 
     /// Tells whether a Voximplant user is frozen: in its application, or under its name wherever it is. `own`: the
@@ -125,8 +130,8 @@ impl Leash {
 
 impl Proxy {
     /// Refuses a login to a frozen account.
-    pub(super) fn thawed(&self, role: &Role) -> Result<(), Error> {
-        if self.shared.frozen.has(role) { Err(Error::Forbidden) } else { Ok(()) }
+    pub(super) fn thawed(&self, whom: &Whom) -> Result<(), Error> {
+        if self.shared.frozen.has_whom(whom) { Err(Error::Forbidden) } else { Ok(()) }
     }
 
     /// Refuses a request to the PBX with the session of somebody who is frozen: with it, calls could be made.
@@ -154,7 +159,7 @@ impl Proxy {
     /// Finds the accounts behind a request to the PBX: those its sessions went out to, and the one that it names.
     pub(super) fn owners(&self, headers: &HeaderMap, query: Option<&str>) -> Vec<Role> {
         let asked = Asked::read(query);
-        let sessions = cookies(headers).map(Cow::Borrowed).chain(asked.sessions);
+        let sessions = session_cookies(headers).map(Cow::Borrowed).chain(asked.sessions);
         let now = Instant::now();
         let known = sessions.filter_map(|session| self.shared.issued.account(&session, now));
         let named =
@@ -187,15 +192,16 @@ impl<'q> Asked<'q> {
 }
 
 /// Returns the values of the session cookie: a browser may have several, for one path each.
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let lines = headers.get_all(header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
-    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
-    let sessions = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case(SESSION));
-    sessions.map(|(_, value)| value.trim().trim_matches('"'))
+fn session_cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let pairs = cookies::pairs(headers).map(cookies::split);
+    let sessions = pairs.filter(|(name, _)| name.eq_ignore_ascii_case(SESSION.as_bytes()));
+    sessions.filter_map(|(_, value)| str::from_utf8(value).ok()).map(|value| value.trim_matches('"'))
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
 
     #[test]
@@ -203,7 +209,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(header::COOKIE, HeaderValue::from_static("a=b; session=one;session=\"two\""));
         headers.append(header::COOKIE, HeaderValue::from_static("mysession=no; Session = three"));
-        assert_eq!(cookies(&headers).collect::<Vec<_>>(), ["one", "two", "three"]);
+        // What is not ASCII hides nothing beside it.
+        headers.append(header::COOKIE, HeaderValue::from_bytes(b"name=\xe4; session=four").unwrap());
+        assert_eq!(session_cookies(&headers).collect::<Vec<_>>(), ["one", "two", "three", "four"]);
         let asked = Asked::read(Some("domain=acme.test&user=4%30&se%73sion=four&SESSID=five"));
         assert_eq!((asked.domain.as_deref(), asked.user.as_deref()), (Some("acme.test"), Some("40")));
         assert_eq!(asked.sessions, ["four", "five"]);

@@ -12,6 +12,7 @@ use super::route::To;
 use super::{Caller, Proxy};
 use crate::config::Shield;
 use crate::limit::client_key;
+use crate::message::cookies;
 use crate::model::path;
 use crate::model::shield::{self, Breach, Refusal};
 use crate::observe::metrics;
@@ -142,9 +143,7 @@ impl Proxy {
 
 /// Tells whether a browser has this session already: then its link changes nothing.
 fn has_session(headers: &HeaderMap, session: &str) -> bool {
-    let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
-    let mut pairs = cookies.flat_map(|line| line.split(';'));
-    pairs.any(|pair| pair.trim().strip_prefix("session=") == Some(session))
+    cookies::values(headers, "session").any(|value| value == session)
 }
 
 /// Checks that a body is what it looks like: nothing that somebody else would unpack or read in other letters.

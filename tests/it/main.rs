@@ -5,6 +5,7 @@
 
 mod admin;
 mod anatomy;
+mod attack;
 mod audit;
 mod behind_nginx;
 mod browser;
@@ -36,6 +37,7 @@ mod limits;
 mod link;
 mod load;
 mod logs;
+mod misuse;
 mod mtls;
 mod oidc;
 #[allow(dead_code, reason = "tests/docs.rs takes the rest")]

@@ -78,14 +78,14 @@ impl Authority {
 
 /// A folder with the certificates of four hosts: `open.test` and `also.test`, where nothing is asked for, `staff.test` and
 /// `crew.test`, where a certificate of the first authority is, and `guest.test`, where one of the second is.
-struct Files {
-    dir: TempDir,
+pub struct Files {
+    pub dir: TempDir,
     servers: Authority,
-    staff: Authority,
+    pub staff: Authority,
     guests: Authority,
 }
 
-const HOSTS: [(&str, &str); 5] = [
+pub const HOSTS: [(&str, &str); 5] = [
     ("open.test", ""),
     ("also.test", ""),
     ("staff.test", "staff.pem"),
@@ -94,7 +94,7 @@ const HOSTS: [(&str, &str); 5] = [
 ];
 
 impl Files {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (servers, staff, guests) = (Authority::new("servers"), Authority::new("staff"), Authority::new("guests"));
         let dir = TempDir::new().unwrap();
         secret(&dir, "staff.pem", &staff.pem);
@@ -122,7 +122,7 @@ impl Files {
     }
 
     /// A client that trusts the servers, and shows this certificate.
-    fn shows(
+    pub fn shows(
         &self,
         certificate: Option<&(String, String)>,
         versions: &[&'static rustls::SupportedProtocolVersion],
@@ -143,7 +143,7 @@ impl Files {
     }
 }
 
-const BOTH: [&rustls::SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
+pub const BOTH: [&rustls::SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
 
 /// Connects by one name, asks for a host, and returns the status of the answer, 0 if there is none, and how hands were shaken.
 async fn ask(gate: &Gate, config: &ClientConfig, name: &str, host: &str) -> (u16, Option<HandshakeKind>) {
@@ -326,14 +326,14 @@ async fn garbage_is_no_hello_under_several_policies_either() {
 // === Logins ===
 
 /// A gate whose clients log in by their certificates, before the stand-ins.
-struct Door {
-    gate: Gate,
-    pbx: Vodia,
-    app: App,
+pub struct Door {
+    pub gate: Gate,
+    pub pbx: Vodia,
+    pub app: App,
 }
 
 impl Door {
-    async fn open(files: &Files, hosts: &[(&str, &str)], rules: &str) -> Self {
+    pub async fn open(files: &Files, hosts: &[(&str, &str)], rules: &str) -> Self {
         let tenants = vec![Tenant::with_alice_and_bob("acme.test")];
         let pbx = Vodia::start(Options { tenants, ..Options::default() }).await;
         let app = App::start(AppOptions::default()).await;
@@ -349,7 +349,7 @@ impl Door {
     }
 
     /// Asks for a session and returns the status of the answer.
-    async fn ask(&self, config: &ClientConfig, name: &str, fields: &str) -> u16 {
+    pub async fn ask(&self, config: &ClientConfig, name: &str, fields: &str) -> u16 {
         self.ask_at(config, name, name, fields).await.0
     }
 
@@ -376,13 +376,13 @@ impl Door {
         (status(&String::from_utf8_lossy(&answer)), tls.get_ref().1.handshake_kind())
     }
 
-    fn minted(&self) -> Vec<String> {
+    pub fn minted(&self) -> Vec<String> {
         self.pbx.mints().into_iter().filter_map(|mint| mint.username).collect()
     }
 }
 
 /// Everybody's certificate names a mail address; what stands before its @ is the extension.
-const BY_MAIL: &str = r#"
+pub const BY_MAIL: &str = r#"
 [[auth]]
 type = "mtls"
 [[allow]]

@@ -2,7 +2,7 @@
 //!
 //! The provider is a stand-in that lies; `browser.rs` has a real one.
 
-mod provider;
+pub mod provider;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub const KEY: &str = "0123456789abcdef0123456789abcdef";
 /// A gate with a provider.
 pub struct Scene {
     pub stage: Stage,
-    provider: Provider,
+    pub provider: Provider,
 }
 
 /// A login on its way: where it leads, and what the browser keeps.
@@ -43,7 +43,7 @@ impl Scene {
         Self::before(provider, more).await
     }
 
-    async fn before(provider: Provider, more: &str) -> Self {
+    pub async fn before(provider: Provider, more: &str) -> Self {
         let method = method("sso", &provider, more);
         let stage = Plan { app: "", rules: RULES, more: &method, ..Plan::default() }.start().await;
         stage.gate.canary(SECRET);
@@ -51,7 +51,7 @@ impl Scene {
     }
 
     /// Opens a path of the gate as a person does.
-    async fn open(&self, path: &str, cookies: &str) -> Answer {
+    pub async fn open(&self, path: &str, cookies: &str) -> Answer {
         let asked = self.stage.gate.get(path).header("accept", HTML);
         if cookies.is_empty() { asked.send().await } else { asked.cookie(cookies).send().await }
     }
@@ -110,7 +110,7 @@ impl Drop for Scene {
     }
 }
 
-fn method(name: &str, provider: &Provider, more: &str) -> String {
+pub fn method(name: &str, provider: &Provider, more: &str) -> String {
     let issuer = provider.issuer();
     format!(
         "[[auth]]\ntype = \"oidc\"\nname = \"{name}\"\nissuer = \"{issuer}\"\nclient_id = \"{CLIENT}\"\n\

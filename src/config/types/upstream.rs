@@ -1,0 +1,184 @@
+//! Upstreams: where they are, whom they are trusted as, and which hosts lead to them.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use rustls::pki_types::{CertificateDer, ServerName};
+
+/// One upstream: where it is, and what is sent there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Where it listens, at least once: the first that is well is used.
+    pub urls: Vec<Url>,
+    /// The host names that are sent there; empty: any.
+    pub hosts: Vec<HostPattern>,
+    /// The path prefixes that are sent there, each starting with `/`; empty: any.
+    pub paths: Vec<String>,
+    /// What to trust when `url` is `https`.
+    pub trust: Trust,
+    /// `timeouts`.
+    pub timeouts: UpstreamTimeouts,
+    /// The most connections there, of all workers together.
+    pub max_connections: usize,
+}
+
+impl Upstream {
+    /// Tells whether `hosts` covers a host name in lower case, without port. Without `hosts`, none is covered.
+    #[must_use]
+    pub fn lists(&self, host: &str) -> bool {
+        self.hosts.iter().any(|pattern| pattern.matches(host))
+    }
+}
+
+/// Where an upstream listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Url {
+    /// `http://host[:port]`.
+    Http(HostPort),
+    /// `https://host[:port]`.
+    Https(HostPort),
+    /// `unix:/path`: HTTP over a socket of this machine.
+    Unix(PathBuf),
+}
+
+/// A host and a port of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// A host name or an IP address, IPv6 without brackets.
+    pub host: String,
+    /// The port; 80 or 443 when not written.
+    pub port: u16,
+}
+
+impl Url {
+    /// Tells whether TLS is spoken there.
+    #[must_use]
+    pub const fn is_tls(&self) -> bool {
+        matches!(self, Self::Https(_))
+    }
+
+    /// Returns where it is, as a person writes it: `host:port` or `unix:/path`.
+    #[must_use]
+    pub fn address(&self) -> String {
+        match self {
+            Self::Http(at) | Self::Https(at) => at.to_string(),
+            Self::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+
+    /// Returns it as the configuration has it, with its port.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Http(at) => format!("http://{at}"),
+            Self::Https(at) => format!("https://{at}"),
+            Self::Unix(_) => self.address(),
+        }
+    }
+
+    /// Returns what `Host` calls it: the authority, without the port that goes without saying.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        match self {
+            Self::Http(at) if at.port == 80 => at.bracketed(),
+            Self::Https(at) if at.port == 443 => at.bracketed(),
+            Self::Http(at) | Self::Https(at) => at.to_string(),
+            Self::Unix(_) => "localhost".to_owned(),
+        }
+    }
+}
+
+impl HostPort {
+    fn bracketed(&self) -> String {
+        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.bracketed(), self.port)
+    }
+}
+
+/// How an upstream's certificate is judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trust {
+    /// The certificates of `ca`; none: the public trust roots.
+    pub ca: Option<Vec<CertificateDer<'static>>>,
+    /// The name the certificate must have, which is also the one asked for (SNI); none: the host of `url`.
+    pub server_name: Option<ServerName<'static>>,
+    /// SHA-256 of the public keys (SPKI) of which the certificate must have one; empty: any key.
+    ///
+    /// Without `ca`, the key is all that is asked for: neither issuer, name nor dates of the certificate matter.
+    pub pins: Vec<Pin>,
+    /// `insecure_skip_verify`: any certificate will do.
+    pub skip_verify: bool,
+}
+
+/// SHA-256 of a public key, as certificates carry it (SPKI).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pin(pub [u8; 32]);
+
+/// The text is not a pin.
+#[derive(Debug, thiserror::Error)]
+#[error("not a pin")]
+pub struct NoPin;
+
+impl FromStr for Pin {
+    type Err = NoPin;
+
+    fn from_str(text: &str) -> Result<Self, NoPin> {
+        let digest = BASE64_STANDARD.decode(text.strip_prefix("sha256/").unwrap_or(text)).map_err(|_| NoPin)?;
+        digest.try_into().map(Self).map_err(|_| NoPin)
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256/{}", BASE64_STANDARD.encode(self.0))
+    }
+}
+
+/// Deadlines toward an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamTimeouts {
+    /// From the look-up of the name to the end of the TLS handshake.
+    pub connect: Duration,
+    /// From the last byte of the request to the first of the answer.
+    pub first_byte: Duration,
+    /// How long an idle connection is kept for the next request.
+    pub keep_alive: Duration,
+}
+
+/// A host name, or `*.` and a host name for all names directly or further below it. In lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostPattern {
+    /// Exactly this name.
+    Exact(String),
+    /// Any name that ends in this suffix, which starts with a dot.
+    Below(String),
+}
+
+impl HostPattern {
+    /// Returns the name, if there is only one.
+    #[must_use]
+    pub fn exact(&self) -> Option<&str> {
+        match self {
+            Self::Exact(name) => Some(name),
+            Self::Below(_) => None,
+        }
+    }
+
+    /// Tells whether a host name in lower case, without port, fits.
+    #[must_use]
+    pub fn matches(&self, host: &str) -> bool {
+        match self {
+            Self::Exact(name) => name == host,
+            Self::Below(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_str()),
+        }
+    }
+}
