@@ -15,6 +15,8 @@ mod run;
 mod service;
 
 use std::error::Error;
+use std::fmt;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -125,6 +127,11 @@ fn take(config: Result<Config, Problems>) -> Result<Config, ExitCode> {
 fn refuse(problems: &Problems) -> ExitCode {
     eprintln!("{problems}");
     ExitCode::from(EX_CONFIG)
+}
+
+/// Says what was asked for. Whoever has stopped reading, such as `head`, has read enough.
+fn say(text: &dyn fmt::Display) {
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
 /// Says why something failed.

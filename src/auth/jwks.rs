@@ -163,7 +163,11 @@ impl Jwks {
             }
             Err(error) => {
                 let problem = causes(&error);
-                tracing::warn!(url = %self.at.url, error = problem, "cannot fetch keys: the last ones stay in use");
+                if self.known.borrow().keys.is_some() {
+                    tracing::warn!(url = %self.at.url, error = problem, "cannot fetch keys: the last ones stay in use");
+                } else {
+                    tracing::warn!(url = %self.at.url, error = problem, "cannot fetch keys: tokens get 503 until it works");
+                }
                 self.known.send_modify(|known| known.problem = Some(problem));
             }
         }

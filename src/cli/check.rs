@@ -11,7 +11,7 @@ use tokio::runtime::{self, LocalOptions};
 use tokio::time::timeout;
 
 use super::{Done, EX_CONFIG, complain, load};
-use crate::auth;
+use crate::auth::{self, Provider};
 use crate::config::{self, Config, HostPattern, JwtKeys, MethodKind, Whoami};
 use crate::model::account::{Account, Role};
 use crate::observe::causes;
@@ -50,6 +50,7 @@ async fn try_all(config: &Config) -> Vec<String> {
     }
     for method in &config.methods {
         problems.extend(try_keys(method).await);
+        problems.extend(try_provider(method).await);
     }
     problems
 }
@@ -122,6 +123,16 @@ async fn try_keys(method: &config::Method) -> Option<String> {
         }
         Err(problem) => Some(format!("method {:?}: {}: {problem}", method.name, at.url)),
     }
+}
+
+/// Asks an identity provider who it is, and for its keys.
+async fn try_provider(method: &config::Method) -> Option<String> {
+    let MethodKind::Oidc(settings) = &method.kind else { return None };
+    let problem = match Provider::new(settings) {
+        Ok(provider) => causes(&*provider.try_once().await.err()?),
+        Err(error) => causes(&error),
+    };
+    Some(format!("method {:?}: the identity provider {}: {problem}", method.name, settings.issuer.as_str()))
 }
 
 /// Asks the PBX for a session in a domain that cannot exist: right credentials are told that it does not.

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::runtime::{self, LocalOptions};
 use tokio::task::JoinSet;
 
-use super::{Done, EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, complain, desk, load};
+use super::{Done, EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, complain, desk, load, say};
 use crate::auth;
 use crate::config::Config;
 use crate::model::link;
@@ -97,9 +97,9 @@ pub(super) fn run(arguments: &Arguments) -> Done {
         rehearse(load(&arguments.config)?, &question)?.told_alone()
     };
     if arguments.json {
-        println!("{:#}", json!(story));
+        say(&format_args!("{:#}", json!(story)));
     } else {
-        println!("{story}");
+        say(&story);
     }
     if story.is_granted() { Ok(()) } else { Err(ExitCode::FAILURE) }
 }

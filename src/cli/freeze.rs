@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::desk::{self, Told};
-use super::{Done, EX_CONFIG, EX_UNAVAILABLE, complain, load, moment, run};
+use super::{Done, EX_CONFIG, EX_UNAVAILABLE, complain, load, moment, run, say};
 use crate::config::Config;
 use crate::model::whom::{MAX_WHY, Whom};
 use crate::observe::Logs;
@@ -133,16 +133,17 @@ fn list(listing: &Listing) -> Done {
         }
     };
     if listing.json {
-        println!("{freezes:#}");
+        say(&format_args!("{freezes:#}"));
         return Ok(());
     }
     let freezes = freezes.as_array().map(Vec::as_slice).unwrap_or_default();
     for freeze in freezes {
         let text = |name: &str| freeze[name].as_str().unwrap_or_default().escape_debug().to_string();
-        let until =
-            freeze["until"].as_str().map_or_else(|| "until it is thawed".to_owned(), |at| format!("until {at}"));
+        let time = |name: &str| freeze[name].as_str()?.parse::<Timestamp>().ok().map(|at| format!("{at:.0}"));
+        let since = time("since").unwrap_or_default();
+        let until = time("until").map_or_else(|| "until it is thawed".to_owned(), |at| format!("until {at}"));
         let why = if text("why").is_empty() { String::new() } else { format!(": {}", text("why")) };
-        println!("{}  since {} {until}, by {}{why}", text("whom"), text("since"), text("by"));
+        say(&format_args!("{}  since {since} {until}, by {}{why}", text("whom"), text("by")));
     }
     if freezes.is_empty() {
         println!("nobody is frozen");

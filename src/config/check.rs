@@ -158,8 +158,10 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
         voximplant: voximplant_node.is_some(),
         applications: (own, &others),
     };
-    let rules = allow::rules(&tables(root, "allow"), &offer, around);
+    let allow_nodes = tables(root, "allow");
+    let rules = allow::rules(&allow_nodes, &offer, around);
     allow::warn_unused(&rules, &offer, admin, voximplant_node.as_ref());
+    allow::warn_late(&rules, &allow_nodes);
 
     let limits = root.section("limits", |table| Some(limits(table))).unwrap_or_else(default_limits);
     let log = root.section("log", |table| Some(log(table, around))).unwrap_or(DEFAULT_LOG);

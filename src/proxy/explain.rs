@@ -16,13 +16,15 @@ use serde::{Deserialize, Serialize};
 pub use self::story::Story;
 use self::story::{Granted, Refused};
 use super::error::Error;
+use super::gate::Unproven;
 use super::pbx::{self, Selectors};
 use super::shared::{app_upstream, pbx_upstream};
 use super::small::Fields;
 use super::{Caller, FarEnd, Proxy, click, confirm, cors, gate, ott};
 use crate::auth::{Act, Ask};
-use crate::config::HostPattern;
+use crate::config::{HostPattern, MethodKind};
 use crate::limit::client_key;
+use crate::message::cookies;
 use crate::message::origin::{Contradiction, Origin};
 use crate::message::target;
 use crate::model::grant::{self, Wish};
@@ -60,7 +62,7 @@ pub enum Unanswerable {
     #[error("the host is none")]
     Host(#[from] target::NoHost),
     /// The certificate is none.
-    #[error("the certificate is not PEM")]
+    #[error("there is no certificate in PEM in that file")]
     Certificate,
     /// Nobody can tell who asks.
     #[error(transparent)]
@@ -133,7 +135,10 @@ impl Proxy {
         let ask = Ask { rehearsal: true, ..gate::asking(question.act, headers, question.query.as_deref(), caller) };
         story.shown = self.chain.shows(&ask);
         let verdict = self.chain.ask(&ask).await.map_err(Error::from)?;
-        let proof = gate::prove(verdict, &from).map_err(|unproven| story.unproven(unproven))?;
+        let proof = gate::prove(verdict, &from).map_err(|unproven| match unproven {
+            Unproven::Nobody => Refused::nobody(&self.overlooked(headers)),
+            other => story.unproven(other),
+        })?;
         story.prove(proof.principal());
         let once = proof.spends().cloned();
         story.asks_first = question.act == Act::Pbx && confirm::is_needed(&proof, headers);
@@ -149,6 +154,23 @@ impl Proxy {
             Some(_) => Err(Refused::nobody(gate::USED)),
             None => Ok(granted),
         }
+    }
+
+    /// Tells why nothing that the request shows is a credential.
+    fn overlooked(&self, headers: &HeaderMap) -> String {
+        let methods = self.config.methods.iter();
+        let reasons = methods.filter_map(|method| match &method.kind {
+            MethodKind::Oidc(_) if cookies::values(headers, cookies::PREFIX).next().is_some() => {
+                Some("; its cookie of a login opens only at the host of that login, with the same key and rules, and not for ever".to_owned())
+            }
+            MethodKind::Header(settings) if headers.contains_key(&settings.user) => {
+                Some(format!("; {:?} counts only from the addresses of method {:?}", settings.user.as_str(), method.name))
+            }
+            _ => None,
+        });
+        let mut all: Vec<_> = reasons.collect();
+        all.dedup();
+        format!("{}{}", story::NOTHING, all.concat())
     }
 
     /// Finds what is asked for, and by which page.
@@ -210,7 +232,7 @@ impl Proxy {
         }
         story.peek(&self.shared.limits.account, &("voximplant", user.as_str()));
         if voximplant.ha1(user).is_none() {
-            return Err(Refused::forbidden(&ott::UNKNOWN_USER));
+            return Err(Refused::forbidden(&format_args!("{}: {user}", ott::UNKNOWN_USER)));
         }
         Ok(Granted::Voximplant { rule: grant.rule().to_owned(), user: user.to_string() })
     }

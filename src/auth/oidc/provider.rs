@@ -1,6 +1,7 @@
 //! What is known of a provider: where its endpoints are, and which keys it signs with. It is fetched apart from any
 //! request; through an outage the last that was good is kept.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,7 +117,7 @@ impl Provider {
                     FRESH
                 }
                 Err(error) => {
-                    self.miss(&error);
+                    self.miss(&*reason(error));
                     failures = failures.saturating_add(1);
                     pause::after(failures, MAX_PAUSE)
                 }
@@ -133,14 +134,15 @@ impl Provider {
         Metadata::discover_async(self.issuer.clone(), &self.client()).await
     }
 
-    fn miss(&self, error: &DiscoveryError<FetchError>) {
-        let reason = match error {
-            DiscoveryError::Request(error) => error as &dyn std::error::Error,
-            // Only these two are told: others quote what was sent.
-            DiscoveryError::Response(status, ..) => &Unexpected::Status(status.as_u16()),
-            DiscoveryError::Validation(_) => &Unexpected::Issuer,
-            _ => &Unexpected::Document,
-        };
+    /// Asks the provider once, apart from any gate.
+    ///
+    /// # Errors
+    /// Why nobody could log in there.
+    pub async fn try_once(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        self.discover().await.map(drop).map_err(reason)
+    }
+
+    fn miss(&self, reason: &(dyn Error + 'static)) {
         tracing::warn!(issuer = self.issuer.as_str(), error = reason, "the identity provider cannot be asked");
         self.found.send_if_modified(|found| {
             let is_first = matches!(found, Found::Nothing);
@@ -206,4 +208,15 @@ enum Unexpected {
     Issuer,
     #[error("its discovery document or its keys cannot be read")]
     Document,
+}
+
+/// Tells why a provider cannot be asked.
+fn reason(error: DiscoveryError<FetchError>) -> Box<dyn Error + Send + Sync> {
+    match error {
+        DiscoveryError::Request(error) => error.into(),
+        // Only these two are told: others quote what was sent.
+        DiscoveryError::Response(status, ..) => Unexpected::Status(status.as_u16()).into(),
+        DiscoveryError::Validation(_) => Unexpected::Issuer.into(),
+        _ => Unexpected::Document.into(),
+    }
 }

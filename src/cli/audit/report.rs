@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{Done, complain, load, moment};
+use crate::cli::{Done, complain, load, moment, say};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
@@ -48,9 +48,10 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     }
     let report = reading.report(arguments);
     if arguments.json {
-        println!("{:#}", serde_json::to_value(&report).map_err(|error| complain("cannot write the report", &error))?);
+        let value = serde_json::to_value(&report).map_err(|error| complain("cannot write the report", &error))?;
+        say(&format_args!("{value:#}"));
     } else {
-        print!("{report}");
+        say(&report.to_string().trim_end_matches('\n'));
     }
     Ok(())
 }

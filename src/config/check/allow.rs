@@ -224,4 +224,31 @@ pub(super) fn warn_unused(
     }
 }
 
+/// Notes rules for administrators that stand behind one for everybody: whom that fits, they never see.
+pub(super) fn warn_late(rules: &[Rule], nodes: &[Node<'_, '_>]) {
+    // A rule that could not be read has a node all the same, and problems of its own.
+    if rules.len() != nodes.len() {
+        return;
+    }
+    let level = |rule: &Rule| rule.pbx.as_ref().map(PbxTemplate::level);
+    for (index, (late, node)) in rules.iter().zip(nodes).enumerate() {
+        if level(late).is_none_or(|level| level == Level::User) {
+            continue;
+        }
+        let shares = |early: &Rule| match (&early.methods, &late.methods) {
+            (Some(early), Some(late)) => early.iter().any(|name| late.contains(name)),
+            (None, _) | (_, None) => true,
+        };
+        let takes_all = |early: &&Rule| {
+            level(early) == Some(Level::User) && early.when == When::default() && early.table.is_none() && shares(early)
+        };
+        if let Some(early) = rules.iter().take(index).find(takes_all) {
+            node.warn(
+                format_args!("opens no session for whom the rule `{}` before it fits", early.name),
+                "write rules for administrators first",
+            );
+        }
+    }
+}
+
 const NO_RULE: &str = "add an [[allow]] table that does: no rule, no login";

@@ -19,6 +19,9 @@ use crate::proxy::choice::Choices;
 use crate::proxy::error::Error;
 use crate::proxy::gate::{self, Unproven};
 
+/// Why nobody is proven where nothing was shown.
+pub(super) const NOTHING: &str = "the request shows no credential that a method looks for";
+
 /// The way of one login, step by step.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Story {
@@ -139,7 +142,7 @@ impl Story {
             }
             Unproven::Stranger => Refused::nobody(gate::STRANGER),
             Unproven::Refused(refused) => Refused { method: refused.method, ..Refused::nobody(&refused.reason) },
-            Unproven::Nobody => Refused::nobody("the request shows no credential that a method looks for"),
+            Unproven::Nobody => Refused::nobody(NOTHING),
         }
     }
 
