@@ -177,7 +177,8 @@ async fn a_state_file_that_is_taken_away_lets_nobody_in() {
     stage.gate.get(&link()).send().await.expect(303);
     std::fs::rename(&path, &aside).unwrap();
     stage.gate.get(&link()).send().await.expect(503);
-    stage.gate.line(&["it was moved or removed; put it back, or restart to begin anew"]).await;
+    let told = "it was moved or removed; put it back, or restart to begin anew";
+    assert!(stage.gate.events().contains(told), "{}", stage.gate.events());
     std::fs::copy(&aside, &path).unwrap();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     while stage.gate.get(&link()).send().await.status != 303 {
