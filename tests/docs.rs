@@ -125,7 +125,7 @@ fn blocks(path: &str) -> Vec<Block> {
 }
 
 fn all_blocks(kind: Kind) -> Vec<Block> {
-    documents().iter().flat_map(|path| split(path).1).filter(|block| block.kind == kind).collect()
+    documents().iter().chain(&recipes()).flat_map(|path| split(path).1).filter(|block| block.kind == kind).collect()
 }
 
 // === A machine to try the documents on ===
