@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::model::principal::{Claim, Claims};
+use crate::model::grant::ACCOUNT;
+use crate::model::principal::{self, Claim, Claims};
 
 /// The most claims that are taken from one object.
 const MAX_CLAIMS: usize = 100;
@@ -12,6 +13,8 @@ const MAX_DEPTH: usize = 3;
 const SUBJECTS: [&str; 8] = ["sub", "id", "user", "username", "login", "email", "uid", "name"];
 
 /// Takes the claims: scalars, lists of scalars, and those of inner objects as `outer.inner`.
+///
+/// What keeps its bearer from something is never left out, however unclear it is or however much stands before it.
 pub(super) fn of(object: &Map<String, Value>) -> Claims {
     let mut claims = Claims::new();
     take(object, "", MAX_DEPTH, &mut claims);
@@ -25,8 +28,11 @@ fn take(object: &Map<String, Value>, prefix: &str, depth: usize, claims: &mut Cl
             Value::Array(items) => items.iter().map(scalar).collect::<Option<_>>().map(Claim::List),
             value => scalar(value).map(Claim::Text),
         };
+        let binds = binds(name);
+        // An empty list: it is there, and says nothing.
+        let claim = claim.or_else(|| binds.then(|| Claim::List(Vec::new())));
         if let Some(claim) = claim
-            && claims.len() < MAX_CLAIMS
+            && (binds || claims.len() < MAX_CLAIMS)
         {
             claims.entry(format!("{prefix}{name}")).or_insert(claim);
         }
@@ -38,6 +44,12 @@ fn take(object: &Map<String, Value>, prefix: &str, depth: usize, claims: &mut Cl
             take(inner, &format!("{prefix}{name}."), depth - 1, claims);
         }
     }
+}
+
+/// Tells whether a claim of this name keeps its bearer from something by being there: from an administrator's session, or
+/// from an address that nobody has verified.
+fn binds(name: &str) -> bool {
+    name == ACCOUNT || principal::is_flag_of_address(name)
 }
 
 fn scalar(value: &Value) -> Option<String> {

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 
 use super::{Act, Ask, Proof, Verdict};
 use crate::config::ApiKey;
-use crate::model::grant::Wish;
-use crate::model::principal::{Claims, Principal};
+use crate::model::grant::{ACCOUNT, Wish};
+use crate::model::principal::{Claim, Claims, Principal};
 
 /// One key of the configuration.
 #[derive(Debug)]
@@ -36,8 +36,12 @@ impl Key {
         if !may_choose {
             return None;
         }
-        for (name, chosen) in [("domain", domain), ("account", account), ("user", user)] {
+        for (name, chosen) in [("domain", domain), (ACCOUNT, account), ("user", user)] {
             principal.claims.extend(chosen.map(|value| (name.to_owned(), value.into())));
+        }
+        if self.settings.accounts.is_some() {
+            // It is for accounts, whichever is chosen: no administrator's.
+            principal.claims.entry(ACCOUNT.to_owned()).or_insert(Claim::List(Vec::new()));
         }
         Some(principal)
     }

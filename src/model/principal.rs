@@ -56,6 +56,12 @@ pub fn find<'c, 'n>(claims: &'c Claims, name: &'n str) -> Result<&'c Claim, Abse
     if is_proven { Ok(claim) } else { Err(Absent::Unverified(name)) }
 }
 
+/// Tells whether a claim may tell whether an address is verified.
+#[must_use]
+pub fn is_flag_of_address(name: &str) -> bool {
+    name.strip_suffix("_verified").and_then(flag_of_address).is_some()
+}
+
 /// Names the claim that tells whether an address is verified: `email_verified`, beside it wherever it stands.
 pub(super) fn flag_of_address(name: &str) -> Option<String> {
     let outer = name.strip_suffix("email")?;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::account::{Account, Domain};
+use super::account::{Account, Domain, Role};
 use super::ott::VoximplantUser;
 
 /// The longest reason that is kept with what was done, in bytes.
@@ -21,6 +21,15 @@ pub enum Whom {
 }
 
 impl Whom {
+    /// Names whom a session is for: an administrator has no other name than its domain.
+    #[must_use]
+    pub fn of(role: &Role) -> Self {
+        match role {
+            Role::User(account) => Self::Account(account.clone()),
+            Role::TenantAdmin(_) | Role::SystemAdmin(_) => Self::Domain(role.domain().clone()),
+        }
+    }
+
     /// Returns the kind and the name.
     #[must_use]
     pub fn parts(&self) -> (&'static str, String) {

@@ -69,11 +69,15 @@ impl Frozen {
 
     /// Tells whether whom a session is for is frozen, by itself or with its domain.
     pub(super) fn has(&self, role: &Role) -> bool {
-        let by_itself = || match role {
-            Role::User(account) => self.lists(&Whom::Account(account.clone())),
-            Role::TenantAdmin(_) | Role::SystemAdmin(_) => false,
+        self.is_any() && self.has_whom(&Whom::of(role))
+    }
+
+    fn has_whom(&self, whom: &Whom) -> bool {
+        let with_domain = || match whom {
+            Whom::Account(account) => self.lists(&Whom::Domain(account.domain().clone())),
+            Whom::Domain(_) | Whom::User(_) => false,
         };
-        self.is_any() && (by_itself() || self.lists(&Whom::Domain(role.domain().clone())))
+        self.lists(whom) || with_domain()
     }
 
     /// Tells whether a Voximplant user is frozen: in its application, or under its name wherever it is. `own`: the
@@ -125,8 +129,8 @@ impl Leash {
 
 impl Proxy {
     /// Refuses a login to a frozen account.
-    pub(super) fn thawed(&self, role: &Role) -> Result<(), Error> {
-        if self.shared.frozen.has(role) { Err(Error::Forbidden) } else { Ok(()) }
+    pub(super) fn thawed(&self, whom: &Whom) -> Result<(), Error> {
+        if self.shared.frozen.has_whom(whom) { Err(Error::Forbidden) } else { Ok(()) }
     }
 
     /// Refuses a request to the PBX with the session of somebody who is frozen: with it, calls could be made.
@@ -186,10 +190,12 @@ impl<'q> Asked<'q> {
     }
 }
 
-/// Returns the values of the session cookie: a browser may have several, for one path each.
+/// Returns the values of the session cookie: a browser may have several, for one path each. Whatever stands beside it, be it
+/// no text at all, hides nothing.
 fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let lines = headers.get_all(header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
-    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
+    let lines = headers.get_all(header::COOKIE).into_iter();
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let pairs = pairs.filter_map(|pair| str::from_utf8(pair).ok()?.split_once('='));
     let sessions = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case(SESSION));
     sessions.map(|(_, value)| value.trim().trim_matches('"'))
 }

@@ -176,7 +176,7 @@ impl Proxy {
 
     /// Refuses a login that a rule grants and the operator does not. To the caller it is like any other that is refused;
     /// it is no failure of an address that others may share.
-    fn frozen(&self, act: Act, caller: &Caller, facts: &Facts<'_>) -> Error {
+    pub(super) fn frozen(&self, act: Act, caller: &Caller, facts: &Facts<'_>) -> Error {
         self.failed(act, caller, facts, FROZEN);
         Error::Forbidden
     }

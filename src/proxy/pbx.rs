@@ -20,6 +20,7 @@ use crate::model::landing;
 use crate::model::principal::Principal;
 use crate::model::secret::Secret;
 use crate::model::session::SessionId;
+use crate::model::whom::Whom;
 use crate::pbx::Pbx;
 use crate::upstream::Payload;
 
@@ -39,20 +40,22 @@ struct Handed {
     language: Option<Language>,
     /// The PBX host the ticket is for, without port.
     host: String,
+    /// Whose it is: a freeze holds also where a restart has forgotten that.
+    whom: Whom,
 }
 
 impl Handed {
-    /// Writes it as one text, in which no part can be taken for another: none of them has a space.
+    /// Writes it as one text, in which no part can be taken for another: none but the last has a space.
     fn text(&self) -> Secret {
         let language = self.language.as_ref().map_or("-", Language::as_str);
-        Secret::new(format!("{} {language} {}", self.token.expose(), self.host))
+        Secret::new(format!("{} {language} {} {}", self.token.expose(), self.host, self.whom))
     }
 
     fn read(text: &Secret) -> Option<Self> {
-        let mut parts = text.expose().splitn(3, ' ');
+        let mut parts = text.expose().splitn(4, ' ');
         let (token, language, host) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?.to_owned());
         let language = if language == "-" { None } else { Some(language.parse().ok()?) };
-        Some(Self { token, language, host })
+        Some(Self { token, language, host, whom: parts.next()?.parse().ok()? })
     }
 }
 
@@ -238,6 +241,10 @@ impl Proxy {
         match minted? {
             Ok(session) => {
                 self.shared.issued.note(&session, grant.role(), Instant::now());
+                // It took the PBX a while: meanwhile somebody may have been frozen.
+                if self.shared.frozen.has(grant.role()) {
+                    return Err(self.frozen(Act::Pbx, caller, &facts));
+                }
                 self.granted(Act::Pbx, caller, &facts);
                 Ok(Minted { session, role: grant.role().clone(), language })
             }
@@ -256,7 +263,7 @@ impl Proxy {
     ) -> Result<Response<Body>, Error> {
         let host = self.pbx_host(&minted.role, pbx, caller)?;
         if pbx.settings.handoff == Handoff::Cookie && host == caller.authority.host {
-            return self.land(&minted.session, minted.language.as_ref(), pbx, caller).await;
+            return self.land(&minted.session, minted.language.as_ref(), &Whom::of(&minted.role), pbx, caller).await;
         }
         Ok(reply::redirect(StatusCode::SEE_OTHER, &self.address(&minted, host, pbx, caller).await?))
     }
@@ -276,7 +283,8 @@ impl Proxy {
     /// Writes the address at which the browser finds its session on another host.
     pub(super) async fn ticket(&self, minted: &Minted, host: String, caller: &Caller) -> Result<String, Error> {
         let authority = caller.authority.with_host(&host);
-        let handed = Handed { token: minted.session.clone(), language: minted.language.clone(), host };
+        let whom = Whom::of(&minted.role);
+        let handed = Handed { token: minted.session.clone(), language: minted.language.clone(), host, whom };
         let ticket = self.shared.tickets.issue(&handed.text()).await.map_err(Error::Unkept)?;
         Ok(format!("https://{authority}/auth/callgate/ticket?t={}", ticket.expose()))
     }
@@ -288,14 +296,16 @@ impl Proxy {
         &self,
         token: &SessionId,
         language: Option<&Language>,
+        whom: &Whom,
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let host = &caller.authority.raw;
-        let owner = self.shared.issued.account(token.expose(), Instant::now());
-        if let Some(owner) = &owner {
-            self.thawed(owner)?;
-        }
+        self.thawed(whom)?;
+        let owner = self.shared.issued.account(token.expose(), Instant::now()).or_else(|| match whom {
+            Whom::Account(account) => Some(Role::User(account.clone())),
+            Whom::Domain(_) | Whom::User(_) => None,
+        });
         let cookies = pbx.sessions.exchange(token, host.clone()).await?;
         if let Some(owner) = &owner {
             self.note_sessions(&cookies, owner);
@@ -405,7 +415,7 @@ impl Proxy {
         let handed = self.shared.tickets.redeem(&ticket).await.map_err(Error::Unkept)?;
         let handed = handed.as_ref().and_then(Handed::read).filter(|handed| handed.host == caller.authority.host);
         let Some(handed) = handed else { return Err(self.unknown_ticket(request.headers(), caller)) };
-        self.land(&handed.token, handed.language.as_ref(), pbx, caller).await
+        self.land(&handed.token, handed.language.as_ref(), &handed.whom, pbx, caller).await
     }
 
     /// Refuses a ticket that is good for nothing. What a page of another origin does is no failure of its visitor's.

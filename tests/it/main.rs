@@ -5,6 +5,7 @@
 
 mod admin;
 mod anatomy;
+mod attack;
 mod audit;
 mod behind_nginx;
 mod browser;

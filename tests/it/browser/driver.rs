@@ -108,6 +108,17 @@ impl Browser {
 
     // === What a developer sees ===
 
+    /// Waits until the browser is at an address: what follows a click takes its time.
+    pub async fn arrive(&self, address: &str) {
+        for _ in 0..PATIENCE / 50 {
+            if self.address().await == address {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("at {} and not at {address}:\n{}", self.address().await, self.text().await);
+    }
+
     pub async fn address(&self) -> String {
         self.ask(Method::GET, "url", Value::Null).await.as_str().unwrap().to_owned()
     }

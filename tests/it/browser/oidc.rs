@@ -139,13 +139,14 @@ async fn whoever_declines_or_logs_out_is_nobody() {
     stage.browser.picture("login-denied").await;
     stage.browser.click("a[href$='/auth/callgate/login']").await;
     log_in(&stage, "ben").await;
-    stage.browser.find("body").await;
+    stage.browser.arrive("https://app.test/").await;
     stage.browser.go("https://app.test/auth/pbx?lang=en").await;
     stage.expect_portal("41", "en").await;
     stage.browser.go("https://app.test/auth/callgate/logout").await;
     stage.browser.picture("logout").await;
     stage.browser.click("button").await;
     stage.browser.click("button[name=logout]").await;
+    stage.browser.arrive("https://app.test/echo?after=logout").await;
     stage.browser.go("https://app.test/auth/pbx?lang=en").await;
     stage.browser.find("input[name=login]").await;
 }
