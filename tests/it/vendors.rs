@@ -51,7 +51,7 @@ impl Kitchen {
                 real = put(&real, &shown, &format!("{key} = \"{here}\""));
             }
         }
-        real.push_str("\n[limits]\nfailures = \"1000/min\"\n");
+        real.push_str("\n[limits]\nclient = \"1000/min\"\nfailures = \"1000/min\"\n");
         let gate = Gate::start(&real).await;
         gate.canary(crate::oidc::SECRET);
         until("the keys are fetched", || gate.told("/readyz").contains("200 OK")).await;
