@@ -541,7 +541,8 @@ fn all_configurations_load() {
     let machine = Machine::new(nowhere, nowhere);
     machine.write_secrets();
     let etc = machine.etc().display().to_string();
-    for block in all_blocks(Kind::Toml) {
+    let of_recipes = recipes().into_iter().flat_map(|path| split(&path).1).filter(|block| block.kind == Kind::Toml);
+    for block in all_blocks(Kind::Toml).into_iter().chain(of_recipes) {
         let text = if is_whole(&block.text) { block.text } else { completed(&block.text) };
         let env = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| etc.clone());
         let loaded = config::parse(&machine.real(&text), &machine.etc(), &env);

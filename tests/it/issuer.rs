@@ -95,10 +95,19 @@ impl Signer {
 
     /// Returns the public key as a set has it.
     pub fn jwk(&self, kid: &str) -> Value {
-        let Self::Ec(pair) = self else { panic!("only keys on P-256 are published here") };
-        let (x, y) = pair.public_key_raw()[1..].split_at(32);
-        let [x, y] = [x, y].map(|part| URL_SAFE_NO_PAD.encode(part));
-        json!({ "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": kid, "x": x, "y": y })
+        match self {
+            Self::Ec(pair) => {
+                let (x, y) = pair.public_key_raw()[1..].split_at(32);
+                let [x, y] = [x, y].map(|part| URL_SAFE_NO_PAD.encode(part));
+                json!({ "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": kid, "x": x, "y": y })
+            }
+            Self::Rsa(pair) => {
+                // RSAPublicKey of 2048 bits: behind nine bytes of lengths the modulus, then the exponent 65537.
+                let modulus = URL_SAFE_NO_PAD.encode(&pair.public_key_raw()[9..265]);
+                json!({ "kty": "RSA", "use": "sig", "alg": "RS256", "kid": kid, "n": modulus, "e": "AQAB" })
+            }
+            _ => panic!("keys of this kind are not published here"),
+        }
     }
 
     /// Signs claims, without naming the key.

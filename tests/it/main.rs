@@ -64,4 +64,5 @@ mod tls;
 mod transparency;
 mod upgrade;
 mod upstream_tls;
+mod vendors;
 mod voximplant_health;
