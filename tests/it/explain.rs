@@ -252,7 +252,8 @@ async fn fields_count_from_the_proxy_alone() {
     let granted = "Granted by rule \"by proxy\": account 40@acme.test, level user, at pbx.test\n";
     assert!(told.text.contains("Credential: header\n") && told.text.ends_with(granted), "{}", told.text);
     let told = stage.explain(&[&fields[..], &["127.0.0.8"]].concat()).await;
-    let nobody = "Refused: the request shows no credential that a method looks for\nThe caller is told: 401 nobody\n";
+    let nobody =
+        "looks for; \"remote-user\" counts only from the addresses of method \"sso\"\nThe caller is told: 401 nobody\n";
     assert!(told.text.contains("Credential: nothing\n") && told.text.ends_with(nobody), "{}", told.text);
     let twice = [&fields[..], &["127.0.0.9", "--header", "Remote-User: bob"]].concat();
     let told = stage.explain(&twice).await;
@@ -408,7 +409,7 @@ async fn a_user_without_a_password_is_told_to_the_operator() {
     let stage = Stage::new().await;
     stage.claims(json!({ "ext": "40", "tenant": "acme.test", "vox": "carol" }));
     let told = stage.explain(&["--cookie", "demo_app=1", "--act", "ott"]).await;
-    assert!(told.text.contains("Refused: the users file has no such user\n"), "{}", told.text);
+    assert!(told.text.contains("Refused: the users file has no such user: carol\n"), "{}", told.text);
 }
 
 #[tokio::test]

@@ -1483,3 +1483,19 @@ fn a_login_at_a_provider_is_configured_safely() {
         assert!(found.contains(&format!("proxy.toml:11:{problem}")), "{line}: {found}");
     }
 }
+
+#[test]
+fn a_rule_for_administrators_behind_one_for_everybody_is_noted() {
+    let all = "[[allow]]\npbx = { domain = \"{tenant}.test\", account = \"{ext}\" }\n";
+    let few = all.replace("[[allow]]", "[[allow]]\nwhen = { groups = \"staff\" }");
+    let level = "[[allow]]\nauth = \"app\"\npbx = { level = \"domain\", domain = \"{tenant}.test\" }\n";
+    let warned = |rules: &[&str]| {
+        let text = "[app]\nurl = \"http://a\"\nwhoami = \"/me\"\n[pbx]\nurl = \"http://[::1]\"\nhosts = [\"p.test\"]\n\
+                    admin = { user = \"sso\", password = { env = \"PBX_ADMIN_PASSWORD\" } }\n";
+        let config = accepted(&format!("{TOP}{text}{}", rules.concat()));
+        config.warnings.iter().any(|warning| warning.message.contains("the rule `rule 1` before it fits"))
+    };
+    assert!(warned(&[all, level]));
+    assert!(!warned(&[level, all]));
+    assert!(!warned(&[&few, level]));
+}
