@@ -162,8 +162,8 @@ impl Proxy {
         let sessions = session_cookies(headers).map(Cow::Borrowed).chain(asked.sessions);
         let now = Instant::now();
         let known = sessions.filter_map(|session| self.shared.issued.account(&session, now));
-        let named =
-            asked.user.zip(asked.domain).and_then(|(user, domain)| Account::new(&user, domain.parse().ok()?).ok());
+        let names = asked.users.iter().flat_map(|user| asked.domains.iter().map(move |domain| (user, domain)));
+        let named = names.filter_map(|(user, domain)| Account::new(user, domain.parse().ok()?).ok());
         known.chain(named.map(Role::User)).collect()
     }
 }
@@ -172,8 +172,29 @@ impl Proxy {
 #[derive(Debug, Default)]
 struct Asked<'q> {
     sessions: Vec<Cow<'q, str>>,
-    user: Option<Cow<'q, str>>,
-    domain: Option<Cow<'q, str>>,
+    users: Ends<Cow<'q, str>>,
+    domains: Ends<Cow<'q, str>>,
+}
+
+/// The first and the last of what a query says several times: readers take the one or the other.
+#[derive(Debug)]
+struct Ends<T>(Option<T>, Option<T>);
+
+impl<T> Default for Ends<T> {
+    fn default() -> Self {
+        Self(None, None)
+    }
+}
+
+impl<T> Ends<T> {
+    fn push(&mut self, value: T) {
+        let Self(first, last) = self;
+        *(if first.is_none() { first } else { last }) = Some(value);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().chain(&self.1)
+    }
 }
 
 impl<'q> Asked<'q> {
@@ -182,8 +203,8 @@ impl<'q> Asked<'q> {
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             match name.to_ascii_lowercase().as_str() {
                 SESSION | SESS_ID => asked.sessions.push(value),
-                "user" => asked.user = Some(value),
-                "domain" => asked.domain = Some(value),
+                "user" => asked.users.push(value),
+                "domain" => asked.domains.push(value),
                 _ => {}
             }
         }

@@ -53,7 +53,12 @@ pub enum OpenError {
 }
 
 /// An open state file.
-pub(super) struct StateFile(Database);
+pub(super) struct StateFile {
+    database: Database,
+    path: PathBuf,
+    /// Which file it is, whatever its name: the device and the number there.
+    inode: (u64, u64),
+}
 
 impl StateFile {
     /// Opens a file and reads it whole.
@@ -81,9 +86,20 @@ impl StateFile {
     }
 
     /// Writes rows. When it returns, they are on the disk, all or none.
+    ///
+    /// # Errors
+    /// Also when the file is no longer at its name: what is written would be forgotten by a restart, which finds nothing
+    /// there or another file.
     pub(super) fn write(&self, rows: &[Row]) -> Result<(), String> {
-        guarded(|| write(&self.0, rows).map_err(|error| error.to_string())).unwrap_or_else(Err)
+        if fs::metadata(&self.path).map(|found| inode(&found)).ok() != Some(self.inode) {
+            return Err("it was moved or removed; put it back, or restart to begin anew".to_owned());
+        }
+        guarded(|| write(&self.database, rows).map_err(|error| error.to_string())).unwrap_or_else(Err)
     }
+}
+
+fn inode(file: &fs::Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
 }
 
 /// Calls what meets bytes that anything may have happened to: the database asserts more than it checks.
@@ -110,7 +126,8 @@ fn open(path: &Path) -> Result<(StateFile, Tables), OpenError> {
         return Err(OpenError::Damaged(path.to_owned(), "a checksum is wrong".to_owned()));
     }
     let tables = read(&database).map_err(|error| damaged(path, error))?;
-    Ok((StateFile(database), tables.ok_or_else(|| OpenError::Foreign(path.to_owned()))?))
+    let tables = tables.ok_or_else(|| OpenError::Foreign(path.to_owned()))?;
+    Ok((StateFile { database, path: path.to_owned(), inode: inode(&metadata) }, tables))
 }
 
 fn opening(path: &Path, error: DatabaseError) -> OpenError {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::Gate;
-use crate::link::{method, sign};
+use crate::link::{link, method, sign};
 use crate::stage::{Plan, Stage, until};
 
 const JSON: &str = "application/json";
@@ -143,6 +143,46 @@ async fn the_session_of_a_frozen_account_hides_behind_no_other_cookie() {
     for cookie in &spellings {
         ask(cookie).send().await.expect(403);
         ask(cookie).h2().send().await.expect(403);
+    }
+}
+
+/// After a restart nobody knows whose a session is, but for the name beside it.
+#[tokio::test]
+async fn a_second_name_hides_no_frozen_account() {
+    let stage = Stage::new().await;
+    freeze(&stage.gate, "account 40@acme.test");
+    let session = stage.pbx.open_session("40", "acme.test");
+    for query in [
+        "domain=acme.test&user=40&user=41",
+        "user=41&user=40&domain=acme.test",
+        "domain=other.test&user=40&domain=acme.test",
+        "domain=acme.test&User=%340&user=41&domain=other.test",
+    ] {
+        let asking = stage.gate.get(&format!("/rest/system/session?{query}")).host("pbx.test");
+        let answer = asking.cookie(&format!("session={session}")).send().await;
+        assert_eq!(answer.status, 403, "{query}");
+    }
+    let asking = stage.gate.get("/rest/system/session?domain=acme.test&user=41&user=42").host("pbx.test");
+    asking.cookie(&format!("session={session}")).send().await.expect(200);
+}
+
+/// A restart would find no file, make another, and let everything be used again.
+#[tokio::test]
+async fn a_state_file_that_is_taken_away_lets_nobody_in() {
+    let folder = TempDir::new().unwrap();
+    let (path, aside) = (folder.path().join("state"), folder.path().join("aside"));
+    let more = format!("[state]\nfile = {path:?}\n");
+    let rules = method("confirm = \"never\"");
+    let stage = Plan { rules: &rules, more: &more, ..Plan::default() }.start().await;
+    stage.gate.get(&link()).send().await.expect(303);
+    std::fs::rename(&path, &aside).unwrap();
+    stage.gate.get(&link()).send().await.expect(503);
+    stage.gate.line(&["it was moved or removed; put it back, or restart to begin anew"]).await;
+    std::fs::copy(&aside, &path).unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while stage.gate.get(&link()).send().await.status != 303 {
+        assert!(tokio::time::Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
