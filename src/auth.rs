@@ -5,6 +5,7 @@
 
 mod app;
 mod bearer;
+mod chain;
 mod claims;
 mod header;
 mod jwks;
@@ -19,15 +20,13 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
-use self::bearer::Bearer;
-use self::jwt::Found;
-
 pub use self::app::{App, AppError};
+pub use self::chain::Chain;
 pub use self::header::Header;
 pub use self::jwks::{Jwks, fetch_once};
 pub use self::jwt::{Jwt, KeySource};
@@ -37,11 +36,10 @@ pub use self::mtls::Mtls;
 pub use self::oidc::{
     CALLBACK, Callback, Oidc, OidcError, Provider, SealKey, forget_all, forget_attempt, forget_login, forget_oldest,
 };
-use crate::config::{Confirm, TokenPlace};
+use crate::config::Confirm;
 use crate::message::origin::Origin;
 use crate::model::grant::Wish;
 use crate::model::principal::Principal;
-use crate::observe::metrics::{self, Tally};
 use crate::tls::server::Authority;
 
 /// What is asked for.
@@ -241,213 +239,5 @@ impl Method {
     #[must_use]
     pub const fn new(kind: Kind, ignore_cookies: bool) -> Self {
         Self { kind, ignore_cookies }
-    }
-}
-
-/// The methods in the order they are asked.
-#[derive(Debug)]
-pub struct Chain {
-    methods: Vec<Method>,
-    /// Fields that only believed proxies may send.
-    apart: Rc<[HeaderName]>,
-    tally: Tally,
-}
-
-/// One credential that a request shows, and whoever judges it.
-enum Shown<'c, 'a> {
-    App(&'c App),
-    Bearer(Bearer<'a>),
-    Header(&'c Header),
-    Mtls(&'c Mtls),
-    Token(&'c TokenPlace, Found<'a>),
-    /// The query of a signed link.
-    Link(&'a str),
-    Oidc(Principal),
-}
-
-impl Shown<'_, '_> {
-    const fn counted(&self) -> metrics::Method {
-        match self {
-            Self::App(_) => metrics::Method::App,
-            Self::Bearer(_) => metrics::Method::Key,
-            Self::Oidc(_) => metrics::Method::Oidc,
-            Self::Header(_) => metrics::Method::Header,
-            Self::Mtls(_) => metrics::Method::Mtls,
-            Self::Token(..) => metrics::Method::Jwt,
-            Self::Link(_) => metrics::Method::Link,
-        }
-    }
-
-    /// Tells whether a method judges it.
-    fn is_for(&self, method: &Method) -> bool {
-        match (self, &method.kind) {
-            (Self::App(shown), Kind::App(app)) => std::ptr::eq(*shown, app),
-            (Self::Bearer(_), Kind::Key(_)) | (Self::Link(_), Kind::Link(_)) => true,
-            (Self::Token(place, _), Kind::Jwt(jwt)) => jwt.place() == *place,
-            (Self::Header(shown), Kind::Header(header)) => std::ptr::eq(*shown, header),
-            (Self::Mtls(shown), Kind::Mtls(mtls)) => std::ptr::eq(*shown, mtls),
-            _ => false,
-        }
-    }
-
-    /// Tells whether it is one of the cookies that a browser sends along without being asked.
-    const fn is_cookie(&self) -> bool {
-        match self {
-            Self::App(_) | Self::Oidc(_) | Self::Token(TokenPlace::Cookie(_), _) => true,
-            Self::Bearer(_) | Self::Token(..) | Self::Header(_) | Self::Mtls(_) | Self::Link(_) => false,
-        }
-    }
-}
-
-impl Chain {
-    /// Makes a chain of methods.
-    #[must_use]
-    pub fn new(methods: Vec<Method>, tally: Tally) -> Self {
-        let headers = methods.iter().filter_map(|method| match &method.kind {
-            Kind::Header(header) => Some(header),
-            _ => None,
-        });
-        let apart = headers.flat_map(Header::fields).cloned().collect();
-        Self { methods, apart, tally }
-    }
-
-    /// Asks who is calling. Two credentials at once are refused: nobody could tell which of them is meant.
-    ///
-    /// # Errors
-    /// When whoever must be asked gives no answer.
-    pub async fn ask(&self, ask: &Ask<'_>) -> Result<Verdict, Error> {
-        let shown = self.shown(ask);
-        let (method, verdict) = match shown.as_slice() {
-            [] => (metrics::Method::None, Ok(Verdict::Abstain)),
-            [shown] => (shown.counted(), self.judge(shown, ask).await),
-            _ => {
-                let refused = Refused { method: None, reason: "more than one credential".into() };
-                (metrics::Method::Several, Ok(Verdict::Refuse(refused)))
-            }
-        };
-        self.tally.verdict(method, counted(&verdict));
-        verdict
-    }
-
-    /// Names the kinds of credentials that a request shows.
-    #[must_use]
-    pub fn shows(&self, ask: &Ask<'_>) -> Vec<String> {
-        self.shown(ask).iter().map(|shown| shown.counted().name().to_owned()).collect()
-    }
-
-    /// Finds what the request shows. All keys are one kind of credential: the key that was shown fits one of them or
-    /// none. So are all tokens in one place. Each app method is a kind of its own.
-    fn shown<'c, 'a>(&'c self, ask: &Ask<'a>) -> Vec<Shown<'c, 'a>> {
-        let mut ignore_cookies = false;
-        let mut shown: Vec<_> = self.bearer(ask).into_iter().chain(self.link(ask)).collect();
-        for method in &self.methods {
-            let found = match &method.kind {
-                Kind::App(app) => app.finds_credential(ask.headers).then_some(Shown::App(app)),
-                Kind::Oidc(oidc) => oidc.remembers(ask.headers, ask.host).map(Shown::Oidc),
-                Kind::Header(header) => header.finds_credential(ask).then_some(Shown::Header(header)),
-                Kind::Mtls(mtls) => mtls.finds_credential(ask).then_some(Shown::Mtls(mtls)),
-                Kind::Jwt(jwt) if !shows(&shown, jwt.place()) => {
-                    jwt::find(jwt.place(), ask).map(|found| Shown::Token(jwt.place(), found))
-                }
-                // Found above.
-                Kind::Key(_) | Kind::Jwt(_) | Kind::Link(_) => None,
-            };
-            shown.extend(found);
-            ignore_cookies |= method.ignore_cookies && shown.iter().any(|shown| shown.is_for(method));
-        }
-        shown.retain(|shown| !(ignore_cookies && shown.is_cookie()));
-        shown
-    }
-
-    /// Finds what is behind `Authorization: Bearer`: a token or a key, by its form where both are possible.
-    fn bearer<'c, 'a>(&'c self, ask: &Ask<'a>) -> Option<Shown<'c, 'a>> {
-        let (has_keys, place) = (self.keys().next().is_some(), &TokenPlace::Bearer);
-        let has_tokens = self.tokens(place).next().is_some();
-        match bearer::of(ask.headers)? {
-            Bearer::Shown(text) if has_tokens && (!has_keys || jwt::is_token(text)) => {
-                Some(Shown::Token(place, Found::Token(text.into())))
-            }
-            bearer if has_keys || has_tokens => Some(Shown::Bearer(bearer)),
-            _ => None,
-        }
-    }
-
-    /// Finds a signed link. All are one kind of credential: the key of a link is one of one method, or of none.
-    fn link<'c, 'a>(&'c self, ask: &Ask<'a>) -> Option<Shown<'c, 'a>> {
-        self.links().next()?;
-        link::find(ask).map(Shown::Link)
-    }
-
-    async fn judge(&self, shown: &Shown<'_, '_>, ask: &Ask<'_>) -> Result<Verdict, Error> {
-        match shown {
-            Shown::Header(header) => Ok(header.judge(ask)),
-            Shown::Mtls(mtls) => Ok(mtls.judge(ask, Timestamp::now())),
-            Shown::App(app) => Ok(app.ask(ask).await?),
-            Shown::Token(_, Found::Malformed(problem)) => Ok(Verdict::refuse("jwt", *problem)),
-            Shown::Token(place, Found::Token(text)) => jwt::judge(self.tokens(place), text).await,
-            Shown::Link(query) => Ok(link::judge(self.links(), ask, query)),
-            Shown::Bearer(Bearer::Malformed) => Ok(Verdict::refuse("bearer", "the bearer credential is malformed")),
-            Shown::Bearer(Bearer::Shown(shown)) => Ok(key::judge(self.keys(), shown, ask)),
-            Shown::Oidc(principal) => Ok(Oidc::admit(principal)),
-        }
-    }
-
-    fn keys(&self) -> impl Iterator<Item = &Rc<Key>> {
-        self.methods.iter().filter_map(|method| match &method.kind {
-            Kind::Key(key) => Some(key),
-            _ => None,
-        })
-    }
-
-    fn links(&self) -> impl Iterator<Item = &Link> {
-        self.methods.iter().filter_map(|method| match &method.kind {
-            Kind::Link(link) => Some(link),
-            _ => None,
-        })
-    }
-
-    /// Returns the providers at which people can log in.
-    pub fn providers(&self) -> impl Iterator<Item = &Rc<Oidc>> {
-        self.methods.iter().filter_map(|method| match &method.kind {
-            Kind::Oidc(oidc) => Some(oidc),
-            _ => None,
-        })
-    }
-
-    fn tokens<'c>(&'c self, place: &TokenPlace) -> impl Iterator<Item = &'c Jwt> {
-        self.methods.iter().filter_map(move |method| match &method.kind {
-            Kind::Jwt(jwt) if jwt.place() == place => Some(jwt),
-            _ => None,
-        })
-    }
-
-    /// Returns the fields that only believed proxies may send, in any spelling.
-    #[must_use]
-    pub const fn apart(&self) -> &Rc<[HeaderName]> {
-        &self.apart
-    }
-
-    /// Returns which of these fields an upstream may hear, with what they say. `peer`: the other end of the connection.
-    #[must_use]
-    pub fn vouched(&self, headers: &HeaderMap, peer: IpAddr) -> Vec<(HeaderName, HeaderValue)> {
-        let believed = self.methods.iter().filter_map(|method| match &method.kind {
-            Kind::Header(header) => Some(header).filter(|header| header.vouches(headers, peer)),
-            _ => None,
-        });
-        believed.flat_map(|header| header.told(headers)).collect()
-    }
-}
-
-fn shows(shown: &[Shown<'_, '_>], place: &TokenPlace) -> bool {
-    shown.iter().any(|shown| matches!(shown, Shown::Token(known, _) if *known == place))
-}
-
-const fn counted(verdict: &Result<Verdict, Error>) -> metrics::Verdict {
-    match verdict {
-        Ok(Verdict::Admit(_)) => metrics::Verdict::Admit,
-        Ok(Verdict::Refuse(_)) => metrics::Verdict::Refuse,
-        Ok(Verdict::Stranger) => metrics::Verdict::Stranger,
-        Ok(Verdict::Abstain) => metrics::Verdict::Abstain,
-        Err(_) => metrics::Verdict::Error,
     }
 }
