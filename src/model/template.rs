@@ -133,8 +133,10 @@ impl<'v> Values<'v> {
         }
         match principal::find(self.claims, name).map_err(Unfilled::Absent)? {
             Claim::Text(text) => Ok(text),
-            Claim::List(_) => match self.item {
+            Claim::List(items) => match self.item {
                 Some((list, item)) if list == name => Ok(item),
+                // It says nothing, as a claim that is not there.
+                _ if items.is_empty() => Err(Unfilled::Absent(principal::Absent::Missing(name))),
                 _ => Err(Unfilled::List(name)),
             },
         }
