@@ -182,7 +182,7 @@ async fn a_key_chooses_within_its_lists_and_every_rule_says_why_it_does_not_appl
         ],
     );
     let told = stage.explain(&["--bearer", KEY]).await;
-    assert!(told.text.contains("Rule \"machines\" does not apply: the claim \"account\" is a list\n"), "{}", told.text);
+    assert!(told.text.contains("Rule \"machines\" does not apply: there is no claim \"account\"\n"), "{}", told.text);
     assert!(told.text.ends_with("Refused: no rule applies\nThe caller is told: 403 forbidden\n"), "{}", told.text);
     let told = stage.explain(&["--bearer", KEY, "--account", "41"]).await;
     assert!(told.text.contains("Refused: the key may not name this account\n"), "{}", told.text);
