@@ -1,12 +1,11 @@
 //! The control thread: what a configuration keeps up to date by itself, apart from any request. Keys of identity
 //! providers are fetched here, marks that have expired are swept.
 
-use std::convert::Infallible;
 use std::io;
 use std::thread::{self, JoinHandle};
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// Something that goes on for as long as a configuration is in use.
@@ -15,8 +14,8 @@ pub(super) type Chore = BoxFuture<'static, ()>;
 /// The control thread. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Control {
-    chores: mpsc::UnboundedSender<Vec<Chore>>,
-    running: Option<oneshot::Sender<Infallible>>,
+    /// One message for each reload, taken up at once; closed, it ends the thread.
+    chores: Option<mpsc::UnboundedSender<Vec<Chore>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -24,22 +23,15 @@ impl Control {
     /// Starts the thread.
     pub(super) fn start() -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (chores, mut given) = mpsc::unbounded_channel();
-        let (running, ended) = oneshot::channel();
-        let thread = thread::Builder::new().name("callgate-control".to_owned()).spawn(move || {
-            runtime.block_on(async move {
-                tokio::select! {
-                    () = work(&mut given) => {}
-                    _ = ended => {}
-                }
-            });
-        })?;
-        Ok(Self { chores, running: Some(running), thread: Some(thread) })
+        let (chores, given) = mpsc::unbounded_channel();
+        let thread = thread::Builder::new().name("callgate-control".to_owned());
+        let thread = thread.spawn(move || runtime.block_on(work(given)))?;
+        Ok(Self { chores: Some(chores), thread: Some(thread) })
     }
 
     /// Takes up the chores of a configuration, and gives up those of the one before.
     pub(super) fn take_up(&self, chores: Vec<Chore>) {
-        if self.chores.send(chores).is_err() {
+        if self.chores.as_ref().is_none_or(|control| control.send(chores).is_err()) {
             tracing::error!("the control thread is gone");
         }
     }
@@ -47,14 +39,14 @@ impl Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
-        drop(self.running.take());
+        drop(self.chores.take());
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the control thread panicked");
         }
     }
 }
 
-async fn work(given: &mut mpsc::UnboundedReceiver<Vec<Chore>>) {
+async fn work(mut given: mpsc::UnboundedReceiver<Vec<Chore>>) {
     let mut chores = JoinSet::new();
     loop {
         tokio::select! {
