@@ -387,6 +387,7 @@ async fn fetched_keys_are_believed_by_their_ids() {
     let (signer, other) = (Signer::ec(), Signer::ec());
     let publisher = Publisher::start(&[signer.jwk("a"), other.jwk("b")]).await;
     let stage = fetching(&publisher).await;
+    until_ready(&stage.gate).await;
     login(&stage.gate).bearer(&signer.named("a", &claims())).send().await.expect(200);
     login(&stage.gate).bearer(&other.token(&claims())).send().await.expect(200);
     let confused = login(&stage.gate).bearer(&signer.named("b", &claims())).send().await;
@@ -490,6 +491,7 @@ async fn presets_know_their_servers_tokens() {
     ] {
         let lines = format!("preset = {preset:?}\n{own}jwks = \"{}\"\naudience = {audience:?}\n", publisher.url());
         let stage = stage(&method(&lines)).await;
+        until_ready(&stage.gate).await;
         let token = |issuer: &str| signer.named("a", &with(json!({ "iss": issuer, "aud": audience, "oid": "Alice" })));
         let value = |token: String| if field == "authorization" { format!("Bearer {token}") } else { token };
         let ask = |issuer| login(&stage.gate).header(field, &value(token(issuer)));
