@@ -9,19 +9,20 @@ mod freeze;
 mod hash;
 mod link;
 mod moment;
+mod output;
 mod provision;
 mod reload;
 mod run;
 mod service;
 
 use std::error::Error;
-use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::output::{remark, say};
 use crate::config::{self, Config, Problems};
 use crate::observe::causes;
 
@@ -86,7 +87,11 @@ enum Command {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(unparsed) => return explain_usage(&unparsed),
+    };
+    let done = match arguments.command {
         Command::Run { config } => run::run(&config),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Check { config, online } => check::run(&config, online),
@@ -99,6 +104,15 @@ pub fn main() -> ExitCode {
         Command::Link(arguments) => link::run(&arguments),
     };
     done.err().unwrap_or(ExitCode::SUCCESS)
+}
+
+/// Says how the arguments are written: on standard output where that was asked for.
+fn explain_usage(unparsed: &clap::Error) -> ExitCode {
+    let written = unparsed.print().and_then(|()| io::stdout().flush());
+    if unparsed.use_stderr() {
+        return ExitCode::from(EX_USAGE);
+    }
+    output::finish("standard output", written).err().unwrap_or(ExitCode::SUCCESS)
 }
 
 /// What a command comes to: nothing more to say, or the exit code of what it has complained about.
@@ -118,24 +132,19 @@ fn environment(name: &str) -> Option<String> {
 fn take(config: Result<Config, Problems>) -> Result<Config, ExitCode> {
     let config = config.map_err(|problems| refuse(&problems))?;
     for warning in &config.warnings {
-        eprintln!("warning: {warning}");
+        remark(&format_args!("warning: {warning}"));
     }
     Ok(config)
 }
 
 /// Says everything that is wrong with a configuration.
 fn refuse(problems: &Problems) -> ExitCode {
-    eprintln!("{problems}");
+    remark(problems);
     ExitCode::from(EX_CONFIG)
-}
-
-/// Says what was asked for. Whoever has stopped reading, such as `head`, has read enough.
-fn say(text: &dyn fmt::Display) {
-    let _ = writeln!(io::stdout(), "{text}");
 }
 
 /// Says why something failed.
 fn complain(what: &str, error: &dyn Error) -> ExitCode {
-    eprintln!("callgate: {what}: {}", causes(error));
+    remark(&format_args!("callgate: {what}: {}", causes(error)));
     ExitCode::FAILURE
 }

@@ -1,5 +1,6 @@
 //! `callgate check`: what is wrong with a configuration, without serving it.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -10,7 +11,7 @@ use http::{Method, StatusCode, Uri};
 use tokio::runtime::{self, LocalOptions};
 use tokio::time::timeout;
 
-use super::{Done, EX_CONFIG, complain, load};
+use super::{Done, EX_CONFIG, complain, load, remark, say};
 use crate::auth::{self, Provider};
 use crate::config::{self, Config, HostPattern, JwtKeys, MethodKind, Whoami};
 use crate::model::account::{Account, Role};
@@ -23,20 +24,23 @@ pub(super) fn run(path: &Path, online: bool) -> Done {
     let config = load(path)?;
     let name = path.display();
     if !online {
-        println!("{name}: ok");
-        return Ok(());
+        return say(&format_args!("{name}: ok"));
     }
     let runtime = runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let runtime = runtime.map_err(|error| complain("cannot start", &error))?;
     let problems = runtime.block_on(try_all(&config));
     for problem in &problems {
-        eprintln!("{name}: {problem}");
+        remark(&format_args!("{name}: {problem}"));
     }
     if !problems.is_empty() {
         return Err(ExitCode::from(EX_CONFIG));
     }
-    println!("{name}: ok, and everything it names answers");
-    Ok(())
+    say(&format_args!("{name}: ok, and everything it names answers"))
+}
+
+/// Says what was found on the way. Whether standard output takes it, the last line shows.
+fn tell(fact: &dyn Display) {
+    let _ = say(fact);
 }
 
 /// Tries everything the configuration names; returns what does not work, each with what to do.
@@ -115,10 +119,10 @@ async fn try_keys(method: &config::Method) -> Option<String> {
     match auth::fetch_once(at).await {
         Ok(fetched) => {
             let (count, kinds, skipped) = (fetched.keys.count(), fetched.keys.algorithms(), fetched.skipped);
-            println!(
+            tell(&format_args!(
                 "method {:?}: {} has {count} keys, for {kinds:?}; {skipped} others are of no use",
                 method.name, at.url
-            );
+            ));
             None
         }
         Err(problem) => Some(format!("method {:?}: {}: {problem}", method.name, at.url)),
@@ -173,7 +177,7 @@ async fn open(config: &Config, upstream: &config::Upstream, side: Side) -> (Opti
     let (mut problems, mut works) = (Vec::new(), false);
     for sight in connector.survey().await {
         if let Some(pin) = sight.pin {
-            println!("{table}: {} has the key of pin = \"{pin}\"", sight.address);
+            tell(&format_args!("{table}: {} has the key of pin = \"{pin}\"", sight.address));
         }
         match sight.connected {
             Ok(()) => works = true,

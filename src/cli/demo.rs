@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{Done, complain, refuse, run};
+use super::{Done, complain, refuse, run, say};
 use crate::config;
 use crate::demo::app::{App, AppOptions, SameSite};
 use crate::demo::vodia::{Options, Vodia};
@@ -62,7 +62,8 @@ fn settled(listen: SocketAddr) -> io::Result<SocketAddr> {
 }
 
 fn welcome(port: u16, folder: &Path) {
-    println!(
+    // The demo goes on where nobody reads this.
+    let _ = say(&format_args!(
         "callgate demo
   app    https://localhost:{port}/       log in as alice or bob; the password is the name
   PBX    https://pbx.localhost:{port}/   a stand-in; extensions 40 (alice) and 41 (bob) of acme.test
@@ -72,7 +73,7 @@ The configuration behind it: {}
 ready: https://localhost:{port}/",
         folder.join("ca.pem").display(),
         folder.join("proxy.toml").display()
-    );
+    ));
 }
 
 fn configuration(listen: SocketAddr, app: SocketAddr, pbx: SocketAddr) -> String {

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::{EX_CONFIG, EX_UNAVAILABLE, refuse, run};
+use super::{EX_CONFIG, EX_UNAVAILABLE, refuse, remark, run};
 use crate::config::{self, Listen};
 use crate::observe::causes;
 use crate::upstream::exchange;
@@ -33,7 +33,8 @@ pub(super) enum Told {
 /// Gives an order to the gate that runs with a configuration, and returns what it says; complains when it does not do it.
 pub(super) fn order(config: &Path, path: &str, order: &Value) -> Result<Value, ExitCode> {
     let Some(listen) = listen(config)? else {
-        eprintln!("{}: `admin.listen` is missing: no running gate can be asked", config.display());
+        let name = config.display();
+        remark(&format_args!("{name}: `admin.listen` is missing: no running gate can be asked"));
         return Err(ExitCode::from(EX_CONFIG));
     };
     ask(&listen, path, order)?.map_err(|gone| complain(&listen, &causes(&gone)))
@@ -72,7 +73,7 @@ fn ask(listen: &Listen, path: &str, order: &Value) -> Result<Result<Value, io::E
 }
 
 fn complain(listen: &Listen, what: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("callgate: the gate at {listen}: {what}");
+    remark(&format_args!("callgate: the gate at {listen}: {what}"));
     ExitCode::from(EX_UNAVAILABLE)
 }
 

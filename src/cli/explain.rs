@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::runtime::{self, LocalOptions};
 use tokio::task::JoinSet;
 
-use super::{Done, EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, complain, desk, load, say};
+use super::{Done, EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, complain, desk, load, remark, say};
 use crate::auth;
 use crate::config::Config;
 use crate::model::link;
@@ -97,15 +97,15 @@ pub(super) fn run(arguments: &Arguments) -> Done {
         rehearse(load(&arguments.config)?, &question)?.told_alone()
     };
     if arguments.json {
-        say(&format_args!("{:#}", json!(story)));
+        say(&format_args!("{:#}", json!(story)))?;
     } else {
-        say(&story);
+        say(&story)?;
     }
     if story.is_granted() { Ok(()) } else { Err(ExitCode::FAILURE) }
 }
 
 fn misused(problem: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("callgate: {problem}");
+    remark(&format_args!("callgate: {problem}"));
     ExitCode::from(EX_USAGE)
 }
 

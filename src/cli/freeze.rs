@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::desk::{self, Told};
-use super::{Done, EX_CONFIG, EX_UNAVAILABLE, complain, load, moment, run, say};
+use super::{Done, EX_CONFIG, EX_UNAVAILABLE, complain, load, moment, remark, run, say};
 use crate::config::Config;
 use crate::model::whom::{MAX_WHY, Whom};
 use crate::observe::Logs;
@@ -92,14 +92,11 @@ pub(super) fn freeze(freezing: &Freezing) -> Done {
             true
         }
     };
-    println!(
-        "{whom} is frozen {}",
-        until.map_or_else(|| "until it is thawed".to_owned(), |at| format!("until {at:.0}"))
-    );
     if !kept {
-        eprintln!("callgate: without `[state] file` the gate forgets this when it ends");
+        remark(&"callgate: without `[state] file` the gate forgets this when it ends");
     }
-    Ok(())
+    let end = until.map_or_else(|| "until it is thawed".to_owned(), |at| format!("until {at:.0}"));
+    say(&format_args!("{whom} is frozen {end}"))
 }
 
 pub(super) fn thaw(thawing: &Thawing) -> Done {
@@ -116,11 +113,10 @@ pub(super) fn thaw(thawing: &Thawing) -> Done {
         }
     };
     if !was_frozen {
-        eprintln!("callgate: {whom} is not frozen: callgate freeze list");
+        remark(&format_args!("callgate: {whom} is not frozen: callgate freeze list"));
         return Err(ExitCode::FAILURE);
     }
-    println!("{whom} is thawed");
-    Ok(())
+    say(&format_args!("{whom} is thawed"))
 }
 
 fn list(listing: &Listing) -> Done {
@@ -133,8 +129,7 @@ fn list(listing: &Listing) -> Done {
         }
     };
     if listing.json {
-        say(&format_args!("{freezes:#}"));
-        return Ok(());
+        return say(&format_args!("{freezes:#}"));
     }
     let freezes = freezes.as_array().map(Vec::as_slice).unwrap_or_default();
     for freeze in freezes {
@@ -143,10 +138,10 @@ fn list(listing: &Listing) -> Done {
         let since = time("since").unwrap_or_default();
         let until = time("until").map_or_else(|| "until it is thawed".to_owned(), |at| format!("until {at}"));
         let why = if text("why").is_empty() { String::new() } else { format!(": {}", text("why")) };
-        say(&format_args!("{}  since {since} {until}, by {}{why}", text("whom"), text("by")));
+        say(&format_args!("{}  since {since} {until}, by {}{why}", text("whom"), text("by")))?;
     }
     if freezes.is_empty() {
-        println!("nobody is frozen");
+        say(&"nobody is frozen")?;
     }
     Ok(())
 }
@@ -158,7 +153,7 @@ fn described(whom: &str, freeze: &Freeze) -> Value {
 
 fn whom(kind: &str, name: &str) -> Result<Whom, ExitCode> {
     format!("{kind} {name}").parse().map_err(|problem| {
-        eprintln!("callgate: {problem}");
+        remark(&format_args!("callgate: {problem}"));
         ExitCode::from(super::EX_USAGE)
     })
 }
@@ -179,9 +174,9 @@ fn alone<T>(path: &Path, act: impl AsyncFnOnce(&Store) -> T) -> Result<T, ExitCo
     let Some(file) = config.state.as_deref().filter(|file| file.exists()) else { return Err(nowhere(&config)) };
     let store = Store::open(file).map_err(|error| match error {
         OpenError::Locked(_) if config.admin.is_none() => {
-            eprintln!(
-                "callgate: a gate runs, and without [admin] nobody can tell it anything: add `listen = \
-                 \"unix:/run/callgate/admin.sock\"` to [admin], and start it again"
+            remark(
+                &"callgate: a gate runs, and without [admin] nobody can tell it anything: add `listen = \
+                  \"unix:/run/callgate/admin.sock\"` to [admin], and start it again",
             );
             ExitCode::from(EX_CONFIG)
         }
@@ -203,7 +198,7 @@ fn nowhere(config: &Config) -> ExitCode {
         Some(file) => format!("there is no {} yet: start the gate once", file.display()),
         None => "add `file` to [state], so that a gate that starts later knows".to_owned(),
     };
-    eprintln!("callgate: {admin}; {state}");
+    remark(&format_args!("callgate: {admin}; {state}"));
     ExitCode::from(EX_UNAVAILABLE)
 }
 

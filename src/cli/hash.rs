@@ -4,7 +4,8 @@ use std::io::{self, BufRead, IsTerminal};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::{Done, complain};
+use super::output::say_apart;
+use super::{Done, complain, say};
 use crate::model::ott::{VoximplantUser, users_line};
 use crate::model::secret::Secret;
 use crate::random;
@@ -31,17 +32,16 @@ pub(super) fn run(arguments: &Arguments) -> Done {
         Some(user) if arguments.generate => generate(user),
         Some(user) => hash(user, &ask(user).map_err(|error| complain("no password", &error))?),
     }
-    Ok(())
 }
 
-fn hash(user: &VoximplantUser, password: &Secret) {
-    println!("{}", users_line(user, password.expose()));
+fn hash(user: &VoximplantUser, password: &Secret) -> Done {
+    say(&users_line(user, password.expose()))
 }
 
-fn generate(user: &VoximplantUser) {
+fn generate(user: &VoximplantUser) -> Done {
     let password = password();
-    eprintln!("password: {}", password.expose());
-    hash(user, &password);
+    say_apart(&format_args!("password: {}", password.expose()))?;
+    hash(user, &password)
 }
 
 /// Makes a password that nobody guesses.
@@ -50,10 +50,10 @@ pub(super) fn password() -> Secret {
     Secret::new(format!("{}-aA1", random::text::<RANDOM>()))
 }
 
-fn key() {
+fn key() -> Done {
     let key = Secret::new(random::text::<RANDOM>());
-    eprintln!("key: {}", key.expose());
-    println!("sha256 = \"{}\"", hex::encode(digest(&SHA256, key.expose().as_bytes())));
+    say_apart(&format_args!("key: {}", key.expose()))?;
+    say(&format_args!("sha256 = \"{}\"", hex::encode(digest(&SHA256, key.expose().as_bytes()))))
 }
 
 /// Asks for a password: twice at a terminal, without showing it; else one line of standard input.

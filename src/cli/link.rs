@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Done, EX_USAGE, load};
+use super::{Done, EX_USAGE, load, remark, say};
 use crate::config::{Config, HostPattern, MethodKind, SignedLinks};
 use crate::model::link::{self, PATH};
 use crate::random;
@@ -48,11 +48,10 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Done {
     let config = load(&arguments.config)?;
     let url = url(&config, arguments, Timestamp::now()).map_err(|problem| {
-        eprintln!("callgate: {problem}");
+        remark(&format_args!("callgate: {problem}"));
         ExitCode::from(EX_USAGE)
     })?;
-    println!("{url}");
-    Ok(())
+    say(&url)
 }
 
 /// Writes the link, or says what is missing for it.

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use self::api::{Api, ApiError};
 use self::users_file::Pending;
-use super::{Done, complain, hash, load, run};
+use super::{Done, complain, hash, load, run, say};
 use crate::config::{Management, Voximplant};
 use crate::model::ott::{VoximplantUser, users_line};
 use crate::model::secret::Secret;
@@ -64,8 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     let asked = api.set_password(user.name(), &password, place.application, arguments.create);
     run::runtime()?.block_on(asked).map_err(|error| unset(&error))?;
     keep(pending, user, &password).map_err(|error| unkept(user, &error))?;
-    println!("{user}: the password is set at Voximplant, and {} has its HA1", place.users_file.display());
-    Ok(())
+    say(&format_args!("{user}: the password is set at Voximplant, and {} has its HA1", place.users_file.display()))
 }
 
 fn place<'c>(voximplant: Option<&'c Voximplant>, arguments: &Arguments) -> Result<Place<'c>, Unprepared> {

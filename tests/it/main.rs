@@ -44,6 +44,7 @@ mod oidc;
 mod openmetrics;
 mod origin;
 mod ott;
+mod output;
 mod pbx;
 mod pool;
 mod provision;

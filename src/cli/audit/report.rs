@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{Done, complain, load, moment, say};
+use crate::cli::{Done, complain, load, moment, remark, say};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
@@ -49,17 +49,17 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     let report = reading.report(arguments);
     if arguments.json {
         let value = serde_json::to_value(&report).map_err(|error| complain("cannot write the report", &error))?;
-        say(&format_args!("{value:#}"));
+        say(&format_args!("{value:#}"))
     } else {
-        say(&report.to_string().trim_end_matches('\n'));
+        say(&report.to_string().trim_end_matches('\n'))
     }
-    Ok(())
 }
 
 /// Finds the audit log of a configuration, and those before it, the oldest first.
 fn configured(config: &Path) -> Result<Vec<PathBuf>, ExitCode> {
     let Some(log) = load(config)?.audit.file else {
-        eprintln!("callgate: {} names no audit log: name a file, or - for standard input", config.display());
+        let name = config.display();
+        remark(&format_args!("callgate: {name} names no audit log: name a file, or - for standard input"));
         return Err(ExitCode::FAILURE);
     };
     let mut files = rotated(&log).map_err(|error| complain("cannot look for older logs", &error))?;

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::cli::{Done, complain};
+use crate::cli::{Done, complain, remark, say};
 use crate::observe::chain::{Break, Follower, Head};
 
 #[derive(Debug, clap::Args)]
@@ -43,16 +43,17 @@ enum Failed {
 
 pub(super) fn run(arguments: &Arguments) -> Done {
     match verify(arguments) {
-        Ok(()) => Ok(()),
+        Ok(followed) => say(&followed),
         Err(failed @ Failed::Read(..)) => Err(complain("cannot verify", &failed)),
         Err(failed) => {
-            eprintln!("{failed}");
+            remark(&failed);
             Err(ExitCode::FAILURE)
         }
     }
 }
 
-fn verify(arguments: &Arguments) -> Result<(), Failed> {
+/// Follows the chain, and returns what there is to say of it.
+fn verify(arguments: &Arguments) -> Result<String, Failed> {
     let mut walk = Walk { follower: Follower::default(), place: String::new(), wanted: arguments.head.clone() };
     for path in &arguments.files {
         walk.file(path)?;
@@ -63,16 +64,17 @@ fn verify(arguments: &Arguments) -> Result<(), Failed> {
     }
     let (before, followed) = (follower.before, follower.followed);
     let head = follower.end().map_err(|why| Failed::Broken { place, why })?.ok_or(Failed::NoChain)?;
+    let mut lines = Vec::new();
     if before > 0 {
-        println!("{before} lines stand before the chain began; nothing guards them");
+        lines.push(format!("{before} lines stand before the chain began; nothing guards them"));
     }
     let first = head.seq + 1 - followed;
-    println!("lines {first} to {} follow each other", head.seq);
+    lines.push(format!("lines {first} to {} follow each other", head.seq));
     if first > 1 {
-        println!("lines 1 to {} are in older files", first - 1);
+        lines.push(format!("lines 1 to {} are in older files", first - 1));
     }
-    println!("head: {head}");
-    Ok(())
+    lines.push(format!("head: {head}"));
+    Ok(lines.join("\n"))
 }
 
 impl Walk {
