@@ -2,7 +2,9 @@
 
 mod check;
 mod document;
+mod encoding;
 mod files;
+mod permissions;
 pub mod problem;
 mod source;
 pub mod types;

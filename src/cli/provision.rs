@@ -42,6 +42,8 @@ enum Unprepared {
     NoManagement,
     #[error("[voximplant] has no `application`: add it, or name it by --application-id")]
     NoApplication,
+    #[error("`users` is no file: there is nothing to write the HA1 into; write users = {{ file = \"…\" }}")]
+    NoFile,
     #[error("[[voximplant.applications]] lists no {0}")]
     UnknownApplication(String),
 }
@@ -72,11 +74,11 @@ fn place<'c>(voximplant: Option<&'c Voximplant>, arguments: &Arguments) -> Resul
     let management = voximplant.management.as_ref().ok_or(Unprepared::NoManagement)?;
     let named = arguments.user.application();
     let (users_file, name) = match named {
-        None => (&voximplant.users_file, voximplant.application.as_deref()),
+        None => (voximplant.users_file.as_deref(), voximplant.application.as_deref()),
         Some(named) => {
             let other = voximplant.others.iter().find(|other| other.name == named);
             let other = other.ok_or_else(|| Unprepared::UnknownApplication(named.to_owned()))?;
-            (&other.users_file, Some(other.name.as_str()))
+            (other.users_file.as_deref(), Some(other.name.as_str()))
         }
     };
     let application = match (arguments.application_id, name) {
@@ -84,7 +86,7 @@ fn place<'c>(voximplant: Option<&'c Voximplant>, arguments: &Arguments) -> Resul
         (None, Some(name)) => api::Application::Name(format!("{name}.voximplant.com")),
         (None, None) => return Err(Unprepared::NoApplication),
     };
-    Ok(Place { users_file, application, management })
+    Ok(Place { users_file: users_file.ok_or(Unprepared::NoFile)?, application, management })
 }
 
 fn keep(pending: Pending, user: &VoximplantUser, password: &Secret) -> std::io::Result<()> {

@@ -23,8 +23,9 @@ use self::allow::Offer;
 use self::auth::Methods;
 use self::values::address;
 use super::document::{Document, Node, Table};
+use super::permissions::Exposure;
 use super::problem::{Problem, Problems};
-use super::source::{self, Surroundings};
+use super::source::{self, Surroundings, Text};
 use super::{Access, Config, Files, Format, Limits, Listen, Log};
 use crate::model::rate::Rate;
 
@@ -52,7 +53,7 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
 /// When the file cannot be read, or the address is none.
 pub fn admin(path: &Path) -> Result<Option<Listen>, Problems> {
     let file = path.display().to_string();
-    let (text, base) = (text(path)?, absolute(folder_of(path)));
+    let (Text { text, .. }, base) = (text(path)?, absolute(folder_of(path)));
     let document = Document::new(&file, &text);
     let listen = document.read(|root| {
         let listen = root.get("admin").and_then(|node| node.entry("listen"));
@@ -78,10 +79,10 @@ fn load_file(path: &Path, env: &dyn Fn(&str) -> Option<String>, files: &RefCell<
     parse_file(&path.display().to_string(), &text(path)?, folder_of(path), env, files)
 }
 
-fn text(path: &Path) -> Result<String, Problems> {
+fn text(path: &Path) -> Result<Text, Problems> {
     source::text(path).map_err(|error| {
-        let (file, hint) = (path.display().to_string(), Some("name the file with --config".to_owned()));
-        Problems::new(vec![Problem { file, place: None, message: format!("cannot read it: {error}"), hint }])
+        let (file, hint) = (path.display().to_string(), Some(error.hint(path)));
+        Problems::new(vec![Problem { file, place: None, message: error.to_string(), hint }])
     })
 }
 
@@ -100,19 +101,23 @@ fn absolute(folder: &Path) -> PathBuf {
 /// # Errors
 /// Every problem of the text, in its order.
 pub fn parse(text: &str, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
-    parse_file("proxy.toml", text, base, env, &RefCell::default())
+    let text = Text { text: text.to_owned(), exposure: None };
+    parse_file("proxy.toml", &text, base, env, &RefCell::default())
 }
 
 fn parse_file(
     file: &str,
-    text: &str,
+    text: &Text,
     base: &Path,
     env: &dyn Fn(&str) -> Option<String>,
     files: &RefCell<Files>,
 ) -> Result<Config, Problems> {
     let base = absolute(base);
     let around = Surroundings { base: &base, env, now: Timestamp::now(), files };
-    let document = Document::new(file, text);
+    let document = Document::new(file, &text.text);
+    if let Some(Exposure { is_refused, message, hint }) = text.exposure.clone() {
+        document.report_file(is_refused, message, hint);
+    }
     let config = document.read(|root| config(root, &around));
     let (problems, warnings) = document.close();
     match config {

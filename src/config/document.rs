@@ -42,6 +42,13 @@ impl<'d> Document<'d> {
         (self.problems.into_inner(), self.warnings.into_inner())
     }
 
+    /// Reports what is wrong with the file, whatever is in it.
+    pub(super) fn report_file(&self, is_refused: bool, message: String, hint: String) {
+        let list = if is_refused { &self.problems } else { &self.warnings };
+        let problem = Problem { file: self.file.to_owned(), place: None, message, hint: Some(hint) };
+        list.borrow_mut().push(problem);
+    }
+
     fn report(&self, byte: usize, message: String, hint: Option<String>) {
         self.problems.borrow_mut().push(self.problem(byte, message, hint));
     }

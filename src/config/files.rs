@@ -115,8 +115,10 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     // Opening a pipe waits for its other end, unless it is told not to.
     let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
     let kind = file.metadata()?.file_type();
-    // A folder says by itself that it is one, once it is read.
-    if kind.is_file() || kind.is_dir() { Ok(file) } else { Err(io::Error::other("it is a pipe or a device")) }
+    if kind.is_dir() {
+        return Err(rustix::io::Errno::ISDIR.into());
+    }
+    if kind.is_file() { Ok(file) } else { Err(io::Error::other("it is a pipe or a device")) }
 }
 
 /// How long ago a file must have changed for its times to tell the next change apart.

@@ -3,14 +3,15 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
 use super::document::{Node, Table};
+use super::encoding::{UTF_16, UTF_16_HINT, is_utf_16, without_last_newline, without_mark};
 use super::files::{self, Files};
+use super::permissions::{Exposure, Holds, Permissions};
 use crate::model::secret::Secret;
 
 /// The world around a configuration while it is read.
@@ -28,56 +29,89 @@ pub(super) struct Surroundings<'a> {
 /// The largest file that is read, in bytes.
 pub(super) const MAX_FILE: u64 = 64 << 20;
 
-/// The permission bits that let group or world read.
-const READABLE_BY_OTHERS: u32 = 0o044;
+/// The text of the configuration itself, and what others can do with its file.
+pub(super) struct Text {
+    pub(super) text: String,
+    pub(super) exposure: Option<Exposure>,
+}
+
+/// Why the configuration itself cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TextError {
+    #[error("cannot read it: {}", reason(.0))]
+    Io(#[from] io::Error),
+    #[error("{UTF_16}")]
+    Utf16,
+    #[error("line {0} is not text in UTF-8")]
+    NotUtf8(usize),
+}
+
+impl TextError {
+    /// Says how to mend it. `path` is the file.
+    pub(super) fn hint(&self, path: &Path) -> String {
+        match self {
+            Self::Io(error) if error.kind() == io::ErrorKind::NotFound => "name the file with --config".to_owned(),
+            Self::Io(error) => hint(error, path),
+            Self::Utf16 => UTF_16_HINT.to_owned(),
+            Self::NotUtf8(_) => "save the file as UTF-8".to_owned(),
+        }
+    }
+}
 
 /// Reads the text of the configuration itself.
-pub(super) fn text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    match files::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)? {
-        read if read as u64 > MAX_FILE => Err(io::ErrorKind::FileTooLarge.into()),
-        _ => Ok(text),
+pub(super) fn text(path: &Path) -> Result<Text, TextError> {
+    let file = files::open(path)?;
+    let exposure = Permissions::of(&file)?.exposure(Holds::Public, user(), path);
+    let mut bytes = Vec::new();
+    if file.take(MAX_FILE + 1).read_to_end(&mut bytes)? as u64 > MAX_FILE {
+        return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
     }
+    if is_utf_16(&bytes) {
+        return Err(TextError::Utf16);
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Text { text, exposure }),
+        Err(error) => {
+            let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            Err(TextError::NotUtf8(before.iter().filter(|byte| **byte == b'\n').count() + 1))
+        }
+    }
+}
+
+/// What was read from a file, a variable or a credential, and the name it has for the operator.
+pub(super) struct Content {
+    pub(super) name: String,
+    pub(super) bytes: Zeroizing<Vec<u8>>,
 }
 
 impl Surroundings<'_> {
     /// Reads a file that everybody may see.
     pub(super) fn public_file(&self, node: &Node<'_, '_>) -> Option<Vec<u8>> {
-        let name = node.word()?;
-        let (_, mut file) = self.open(node, name)?;
-        self.content(node, name, &mut file).map(|mut bytes| std::mem::take(&mut *bytes))
-    }
-
-    /// Reads a file that only its owner may see.
-    pub(super) fn private_file(&self, node: &Node<'_, '_>) -> Option<Zeroizing<Vec<u8>>> {
-        self.owned_file(node, |message, hint| node.refuse(message, hint))
+        let mut bytes = self.file(node, node.word()?, Holds::Public)?;
+        Some(std::mem::take(&mut *bytes))
     }
 
     /// Reads the key of a certificate. It is the operator's to share with other programs, as some systems do by a
     /// group, so a mode that is too wide is a warning.
     pub(super) fn key_file(&self, node: &Node<'_, '_>) -> Option<Zeroizing<Vec<u8>>> {
-        self.owned_file(node, |message, hint| {
-            node.warn(message, hint);
-            Some(())
-        })
+        self.file(node, node.word()?, Holds::CertificateKey)
     }
 
-    /// Reads a file; `exposed` decides what to do when others than its owner may see it.
-    fn owned_file(
-        &self,
-        node: &Node<'_, '_>,
-        exposed: impl FnOnce(String, String) -> Option<()>,
-    ) -> Option<Zeroizing<Vec<u8>>> {
-        let name = node.word()?;
-        let (path, mut file) = self.open(node, name)?;
-        // The mode of what was opened: the name may lead elsewhere a moment later.
-        let mode = match file.metadata() {
-            Ok(metadata) => metadata.mode(),
+    /// Reads a file, unless others can do with it what they should not.
+    fn file(&self, node: &Node<'_, '_>, name: &str, holds: Holds) -> Option<Zeroizing<Vec<u8>>> {
+        let path = self.base.join(name);
+        self.files.borrow_mut().note(&path);
+        let opened = files::open(&path).and_then(|file| Ok((Permissions::of(&file)?, file)));
+        let (permissions, mut file) = match opened {
+            Ok(opened) => opened,
             Err(error) => return self.unreadable(node, name, &error),
         };
-        if mode & READABLE_BY_OTHERS != 0 {
-            let message = format!("{name} is readable by group or world (mode {:04o})", mode & 0o7777);
-            exposed(message, format!("run: chmod 600 {}", shell_word(&path)))?;
+        if let Some(exposure) = permissions.exposure(holds, user(), &path) {
+            let message = format!("{name} {}", exposure.message);
+            if exposure.is_refused {
+                return node.refuse(message, exposure.hint);
+            }
+            node.warn(message, exposure.hint);
         }
         self.content(node, name, &mut file)
     }
@@ -94,58 +128,77 @@ impl Surroundings<'_> {
         }
     }
 
-    /// Reads `{ file = }`, `{ env = }` or `{ credential = }`.
+    /// Reads `{ file = }`, `{ env = }` or `{ credential = }` of one line.
     pub(super) fn secret(&self, node: &Node<'_, '_>) -> Option<Secret> {
-        if node.value().is_str() {
-            let hint = "put it into a file only its owner can read, and write { file = \"…\" }, { env = \"…\" } or { credential = \"…\" }";
-            return node.refuse("a secret is never written here", hint);
-        }
-        let bytes = node.table(|table| self.secret_bytes(table))?;
-        match std::str::from_utf8(&bytes) {
-            Ok("") => node.refuse("the secret is empty", "put the secret there, on one line"),
-            Ok(text) if text.contains(['\0', '\n', '\r']) => node
-                .refuse("the secret has a line break or a NUL inside", "put nothing but the secret there, on one line"),
-            Ok(text) => Some(Secret::new(text.to_owned())),
-            Err(_) => node.refuse("the secret is not text in UTF-8", "put nothing but the secret there, on one line"),
+        let text = self.long_secret(node)?;
+        let one_line = "put nothing but the secret there, on one line";
+        match text.expose() {
+            "" => node.refuse("the secret is empty", "put the secret there, on one line"),
+            text if text.contains(['\0', '\n', '\r']) => {
+                node.refuse("the secret has a line break or a NUL inside", one_line)
+            }
+            trimmed => {
+                if trimmed.trim() != trimmed {
+                    node.warn("the secret has spaces around it, which are taken as part of it", one_line);
+                }
+                Some(text)
+            }
         }
     }
 
     /// Reads a secret of several lines, such as a key in PEM or JSON.
     pub(super) fn long_secret(&self, node: &Node<'_, '_>) -> Option<Secret> {
-        if node.value().is_str() {
-            return node.refuse("a secret is never written here", "write { file = \"…\" }");
-        }
-        let bytes = node.table(|table| self.secret_bytes(table))?;
-        match std::str::from_utf8(&bytes) {
+        let content = self.secret_content(node)?;
+        match std::str::from_utf8(&content.bytes) {
             Ok(text) => Some(Secret::new(text.to_owned())),
-            Err(_) => node.refuse("the secret is not text in UTF-8", "name the right file"),
+            Err(_) => {
+                node.refuse("the secret is not text in UTF-8", "put nothing but the secret there, saved as UTF-8")
+            }
         }
     }
 
-    fn secret_bytes(&self, table: &Table<'_, '_>) -> Option<Zeroizing<Vec<u8>>> {
-        match (table.get("file"), table.get("env"), table.get("credential")) {
-            (Some(file), None, None) => self.private_file(&file).map(without_last_newline),
-            (None, Some(name), None) => self.variable(&name),
-            (None, None, Some(name)) => self.credential(&name).map(without_last_newline),
-            _ => table.refuse(
-                "a secret has exactly one source",
-                "write one of { file = \"…\" }, { env = \"…\" }, { credential = \"…\" }",
+    /// Reads what only callgate may see, without a byte order mark and without the last line end, wherever it is from.
+    pub(super) fn secret_content(&self, node: &Node<'_, '_>) -> Option<Content> {
+        if node.value().is_str() {
+            let hint = "put it into a file only its owner can read, and write { file = \"…\" }, { env = \"…\" } or { credential = \"…\" }";
+            return node.refuse("a secret is never written here", hint);
+        }
+        let Content { name, bytes } = node.table(|table| self.from_source(table))?;
+        Some(Content { name, bytes: without_last_newline(without_mark(bytes)) })
+    }
+
+    fn from_source(&self, table: &Table<'_, '_>) -> Option<Content> {
+        let (node, read): (_, fn(&Self, &Node<'_, '_>, &str) -> _) =
+            match (table.get("file"), table.get("env"), table.get("credential")) {
+                (Some(node), None, None) => (node, |around, node, name| around.file(node, name, Holds::Secret)),
+                (None, Some(node), None) => (node, Self::variable),
+                (None, None, Some(node)) => (node, Self::credential),
+                _ => {
+                    return table.refuse(
+                        "a secret has exactly one source",
+                        "write one of { file = \"…\" }, { env = \"…\" }, { credential = \"…\" }",
+                    );
+                }
+            };
+        let name = node.word()?;
+        Some(Content { name: name.to_owned(), bytes: read(self, &node, name)? })
+    }
+
+    fn variable(&self, node: &Node<'_, '_>, name: &str) -> Option<Zeroizing<Vec<u8>>> {
+        match (self.env)(name) {
+            Some(value) => Some(Zeroizing::new(value.into_bytes())),
+            None if name.contains('=') => {
+                node.refuse("not the name of a variable", "write the name alone, without $ and =")
+            }
+            None => node.refuse(
+                format_args!("the environment variable {name} is not set, or not in UTF-8"),
+                "set it for callgate, or use { file = \"…\" }",
             ),
         }
     }
 
-    fn variable(&self, node: &Node<'_, '_>) -> Option<Zeroizing<Vec<u8>>> {
-        let name = node.word()?;
-        match (self.env)(name) {
-            Some(value) => Some(Zeroizing::new(value.into_bytes())),
-            None => node
-                .refuse(format_args!("the environment variable {name} is not set"), "set it, or use { file = \"…\" }"),
-        }
-    }
-
-    /// Reads a systemd credential (systemd.exec(5)). Its mode is systemd's business.
-    fn credential(&self, node: &Node<'_, '_>) -> Option<Zeroizing<Vec<u8>>> {
-        let name = node.word()?;
+    /// Reads a systemd credential (systemd.exec(5)).
+    fn credential(&self, node: &Node<'_, '_>, name: &str) -> Option<Zeroizing<Vec<u8>>> {
         if name.contains('/') || name == "." || name == ".." {
             return node.refuse("is a path", "write the name of a systemd credential, or use { file = \"…\" }");
         }
@@ -153,17 +206,7 @@ impl Surroundings<'_> {
             let hint = format!("start callgate as a systemd unit with LoadCredential={name}:/path/to/the/secret");
             return node.refuse("there are no credentials: CREDENTIALS_DIRECTORY is not set", hint);
         };
-        let (_, mut file) = self.open(node, &format!("{folder}/{name}"))?;
-        self.content(node, name, &mut file)
-    }
-
-    fn open(&self, node: &Node<'_, '_>, name: &str) -> Option<(PathBuf, File)> {
-        let path = self.base.join(name);
-        self.files.borrow_mut().note(&path);
-        match files::open(&path) {
-            Ok(file) => Some((path, file)),
-            Err(error) => self.unreadable(node, name, &error),
-        }
+        self.file(node, &format!("{folder}/{name}"), Holds::Credential)
     }
 
     fn content(&self, node: &Node<'_, '_>, name: &str, file: &mut File) -> Option<Zeroizing<Vec<u8>>> {
@@ -173,57 +216,41 @@ impl Surroundings<'_> {
             Ok(read) if read as u64 > MAX_FILE => {
                 node.refuse(format_args!("{name} is larger than {} MiB", MAX_FILE >> 20), "name the right file")
             }
-            Ok(_) => Some(bytes),
+            Ok(_) if is_utf_16(&bytes) => node.refuse(format_args!("{name} {UTF_16}"), UTF_16_HINT),
+            Ok(_) => Some(without_mark(bytes)),
             Err(error) => self.unreadable(node, name, &error),
         }
     }
 
     fn unreadable<T>(&self, node: &Node<'_, '_>, name: &str, error: &io::Error) -> Option<T> {
-        let reason = error.to_string();
-        let reason = reason.split(" (os error").next().unwrap_or_default();
         let hint = match error.kind() {
             io::ErrorKind::NotFound => format!("relative paths start at {}", self.base.display()),
-            io::ErrorKind::PermissionDenied => "let the user callgate runs as read it".to_owned(),
-            _ => "name a file that can be read".to_owned(),
+            _ => hint(error, &self.base.join(name)),
         };
-        node.refuse(format_args!("cannot read {name}: {reason}"), hint)
+        node.refuse(format_args!("cannot read {name}: {}", reason(error)), hint)
     }
 }
 
-/// Cuts the one newline that editors put at the end of a file.
-fn without_last_newline(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
-    if bytes.ends_with(b"\n") {
-        bytes.pop();
-        if bytes.ends_with(b"\r") {
-            bytes.pop();
-        }
-    }
-    bytes
+/// The user callgate runs as.
+fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
-/// Spells a path so that a shell reads it as one word.
-fn shell_word(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@,:=".contains(&byte);
-    if text.bytes().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+/// Says why something failed, without the number that only programs know.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cuts_exactly_one_newline() {
-        for (written, kept) in [("a\n", "a"), ("a\r\n", "a"), ("a", "a"), ("a\n\n", "a\n"), ("a\r", "a\r"), ("\n", "")]
-        {
-            assert_eq!(*without_last_newline(Zeroizing::new(written.into())), kept.as_bytes(), "{written:?}");
-        }
-    }
-
-    #[test]
-    fn a_command_can_be_pasted() {
-        for (path, word) in [("/etc/a-b.key", "/etc/a-b.key"), ("/a b", "'/a b'"), ("/it's", r"'/it'\''s'")] {
-            assert_eq!(shell_word(Path::new(path)), word);
-        }
+/// Says what to do about a file that cannot be read.
+fn hint(error: &io::Error, path: &Path) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => format!(
+            "let user {} read it, the one callgate runs as, and enter each folder on the way: namei -l {}",
+            user(),
+            path.display()
+        ),
+        io::ErrorKind::IsADirectory => "name a file in this folder".to_owned(),
+        _ => "name a file that can be read".to_owned(),
     }
 }

@@ -250,10 +250,10 @@ pub enum Dialect {
 /// `[voximplant]`.
 #[derive(Debug, Clone)]
 pub struct Voximplant {
-    /// The users file: user name → HA1.
+    /// The users: name → HA1.
     pub users: Arc<HashMap<String, Ha1>>,
-    /// Where that file is.
-    pub users_file: PathBuf,
+    /// Where that file is; none: they are in a variable or a credential.
+    pub users_file: Option<PathBuf>,
     /// `myapp.myaccount`: what a full login name must carry behind its `@`.
     pub application: Option<String>,
     /// The applications besides that one.
@@ -285,10 +285,10 @@ impl Voximplant {
 pub struct Application {
     /// `myapp.myaccount`.
     pub name: String,
-    /// Its users file: user name → HA1.
+    /// Its users: name → HA1.
     pub users: Arc<HashMap<String, Ha1>>,
-    /// Where that file is.
-    pub users_file: PathBuf,
+    /// Where that file is; none: they are in a variable or a credential.
+    pub users_file: Option<PathBuf>,
 }
 
 /// `[voximplant] management`: the Management API.

@@ -48,6 +48,9 @@ impl Folder {
             ("secrets/voximplant-api-key", SECRET),
             ("secrets/oidc-client", &format!("{SECRET}\n")),
             ("secrets/cookie-key", &format!("{SECRET}{SECRET}\n")),
+            ("secrets/marked", &format!("\u{feff}{SECRET}\r\n")),
+            ("secrets/utf-16", &SECRET.chars().flat_map(|c| [c, '\0']).collect::<String>()),
+            ("secrets/spaced", &format!(" {SECRET}\n")),
             ("secrets/empty", ""),
             ("secrets/short", "fifteen-letters"),
             ("secrets/sso", SECRET),
@@ -59,7 +62,7 @@ impl Folder {
             ("bad.htdigest", &format!("ann:voximplant.com:{HA1}\n{SECRET}\n")),
             ("open", SECRET),
         ] {
-            folder.write(name, text, if name == "open" { 0o640 } else { 0o600 });
+            folder.write(name, text, if name == "open" { 0o602 } else { 0o600 });
         }
         folder
     }
@@ -75,6 +78,9 @@ impl Folder {
         parse(text, self.0.path(), &|name| match name {
             "PBX_ADMIN_PASSWORD" => Some(SECRET.to_owned()),
             "EMPTY" => Some(String::new()),
+            "MARKED" => Some(format!("\u{feff}{SECRET}\r\n")),
+            "USERS" => Some(format!("\u{feff}ann:voximplant.com:{HA1}\r\nbob:voximplant.com:{HA1}\r\n")),
+            "BAD_USERS" => Some(format!("ann:voximplant.com:{HA1}\n{SECRET}\n")),
             "CREDENTIALS_DIRECTORY" => Some(credentials.clone()),
             _ => None,
         })
@@ -460,7 +466,7 @@ fn certificates_are_read_and_belong_to_their_keys() {
             "2:16: `tls.cert`: cannot read /dev/zero: it is a pipe or a device",
         ),
         ("{ cert = \"certs\", key = \"certs/privkey.pem\" }", "2:16: `tls.cert`: cannot read certs: Is a directory"),
-        ("{ cert = \"certs/fullchain.pem\", key = \"open\" }", "2:45: `tls.key`: has no private key in PEM form"),
+        ("{ cert = \"certs/fullchain.pem\", key = \"people.csv\" }", "2:45: `tls.key`: has no private key in PEM form"),
         ("\"auto\"", "2:7: `tls`: must be a table"),
     ] {
         check_text(&tls(written), &[expected]);
@@ -483,7 +489,7 @@ fn the_remedy_for_open_files_can_be_pasted() {
     let folder = Folder::new();
     let text = format!("{TOP}[app]\nurl = \"http://a\"\n[voximplant]\nusers = {{ file = \"open\" }}");
     let problems = folder.parse(&text).unwrap_err();
-    let expected = format!("run: chmod 600 {}", folder.0.path().join("open").display());
+    let expected = format!("run: chmod go-w {}", folder.0.path().join("open").display());
     assert_eq!(problems.as_slice()[0].hint.as_deref(), Some(expected.as_str()));
 }
 
@@ -765,6 +771,9 @@ fn secrets_come_from_exactly_one_good_place() {
     let text = |secret: &str| pbx("http://[::1]", &format!("admin = {{ user = \"sso\", password = {secret} }}"));
     for secret in
         ["{ file = \"secrets/pbx-admin\" }", "{ env = \"PBX_ADMIN_PASSWORD\" }", "{ credential = \"pbx-admin\" }"]
+            .into_iter()
+            // As editors on Windows save it.
+            .chain(["{ file = \"secrets/marked\" }", "{ env = \"MARKED\" }", "{ credential = \"marked\" }"])
     {
         assert_eq!(accepted(&text(secret)).pbx.unwrap().admin.unwrap().password.expose(), SECRET, "{secret}");
     }
@@ -776,10 +785,22 @@ fn secrets_come_from_exactly_one_good_place() {
         ("{ file = \"secrets/newline\" }".to_owned(), 36, "", "the secret is empty"),
         ("{ file = \"secrets/two-lines\" }".to_owned(), 36, "", "the secret has a line break or a NUL inside"),
         ("{ file = \"secrets/nul\" }".to_owned(), 36, "", "the secret has a line break or a NUL inside"),
-        ("{ file = \"secrets\" }".to_owned(), 45, ".file", "secrets is readable by group or world (mode 0755)"),
-        ("{ file = \"open\" }".to_owned(), 45, ".file", "open is readable by group or world (mode 0640)"),
+        ("{ file = \"secrets\" }".to_owned(), 45, ".file", "cannot read secrets: Is a directory"),
+        (
+            "{ file = \"open\" }".to_owned(),
+            45,
+            ".file",
+            "open is writable by group or world (mode 0602): a writer decides who logs in",
+        ),
+        ("{ file = \"secrets/utf-16\" }".to_owned(), 45, ".file", "secrets/utf-16 is text in UTF-16, not in UTF-8"),
         ("{ file = \"missing\" }".to_owned(), 45, ".file", "cannot read missing: No such file or directory"),
-        ("{ env = \"MISSING\" }".to_owned(), 44, ".env", "the environment variable MISSING is not set"),
+        (
+            "{ env = \"MISSING\" }".to_owned(),
+            44,
+            ".env",
+            "the environment variable MISSING is not set, or not in UTF-8",
+        ),
+        ("{ env = \"A=b\" }".to_owned(), 44, ".env", "not the name of a variable"),
         ("{ env = \"EMPTY\" }".to_owned(), 36, "", "the secret is empty"),
         ("{ credential = \"../open\" }".to_owned(), 51, ".credential", "is a path"),
     ] {
@@ -789,6 +810,91 @@ fn secrets_come_from_exactly_one_good_place() {
         &text("{ env = \"PBX_ADMIN_PASSWORD\" }").replace("\"sso\"", "\"s:o\""),
         &["5:18: `pbx.admin.user`: has a colon in it"],
     );
+}
+
+#[test]
+fn spaces_around_a_secret_are_part_of_it_and_noted() {
+    let text = pbx("http://[::1]", "admin = { user = \"sso\", password = { file = \"secrets/spaced\" } }");
+    let config = accepted(&text);
+    assert_eq!(config.pbx.unwrap().admin.unwrap().password.expose(), format!(" {SECRET}"));
+    let message = &config.warnings[0].message;
+    assert_eq!(message, "`pbx.admin.password`: the secret has spaces around it, which are taken as part of it");
+}
+
+#[test]
+fn users_come_from_a_file_a_variable_or_a_credential() {
+    let text = |users: &str| format!("{TOP}[app]\nurl = \"http://a\"\n[voximplant]\nusers = {users}");
+    for (users, count) in [
+        ("{ file = \"voximplant.htdigest\" }", 1),
+        ("{ env = \"USERS\" }", 2),
+        ("{ credential = \"../voximplant.htdigest\" }", 0),
+    ] {
+        let found = Folder::new().parse(&text(users)).ok().and_then(|config| config.voximplant);
+        let found = found.map_or(0, |voximplant| voximplant.users.len());
+        assert_eq!(found, count, "{users}");
+    }
+    let config = accepted(&text("{ env = \"USERS\" }"));
+    assert_eq!(config.voximplant.unwrap().users_file, None);
+    check_text(
+        &text("{ env = \"BAD_USERS\" }"),
+        &["6:17: `voximplant.users.env`: BAD_USERS line 2: expected three fields, user:voximplant.com:HA1, found 1"],
+    );
+    check_text(&text("\"voximplant.htdigest\""), &["6:9: `voximplant.users`: must be a table"]);
+    check_text(&text("{}"), &["6:9: `voximplant.users`: a secret has exactly one source"]);
+}
+
+#[test]
+fn what_others_may_write_decides_nothing() {
+    let folder = Folder::new();
+    let text = format!(
+        "{TOP}[app]\nurl = \"https://a\"\nwhoami = \"/me\"\nca = \"certs/upstream-ca.pem\"\n[voximplant]\nusers = {{ file = \"voximplant.htdigest\" }}\n[[allow]]\nvoximplant = \"{{row.ext}}-x\"\ntable = {{ file = \"people.csv\", key = \"{{email}}\" }}\n"
+    );
+    folder.write("proxy.toml", &text, 0o644);
+    let path = folder.0.path().join("proxy.toml");
+    assert!(load(&path, &|_| None).unwrap().warnings.is_empty());
+    for (name, group) in [
+        ("proxy.toml", Ok(())),
+        ("people.csv", Ok(())),
+        ("certs/upstream-ca.pem", Ok(())),
+        ("certs/fullchain.pem", Ok(())),
+        ("certs/privkey.pem", Err(())),
+        ("voximplant.htdigest", Err(())),
+    ] {
+        let file = folder.0.path().join(name);
+        let before = fs::metadata(&file).unwrap().permissions();
+        for (mode, expected) in [(0o620, group), (0o602, Err(())), (0o622, Err(()))] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            let read = load(&path, &|_| None);
+            assert_eq!(read.as_ref().map(drop).map_err(drop), expected, "{name} {mode:04o}");
+            let told = match read {
+                Ok(config) => config.warnings,
+                Err(problems) => problems.into_vec(),
+            };
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].message.contains("is writable by group or world"), "{told:?}");
+        }
+        fs::set_permissions(&file, before).unwrap();
+    }
+}
+
+#[test]
+fn a_configuration_of_another_encoding_is_told_so() {
+    let folder = Folder::new();
+    let path = folder.0.path().join("proxy.toml");
+    let utf_16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+    for (bytes, message, hint) in [
+        (utf_16("\u{feff}listen = 1"), "is text in UTF-16, not in UTF-8", "iconv -f UTF-16"),
+        (utf_16("listen = 1"), "is text in UTF-16, not in UTF-8", "iconv -f UTF-16"),
+        (b"# gr\xfc\xdfe\n".to_vec(), "line 1 is not text in UTF-8", "save the file as UTF-8"),
+        (b"#\n#\n# gr\xfc\xdfe\n".to_vec(), "line 3 is not text in UTF-8", "save the file as UTF-8"),
+    ] {
+        fs::write(&path, bytes).unwrap();
+        let problems = load(&path, &|_| None).unwrap_err().into_vec();
+        assert_eq!(problems[0].message, message);
+        assert!(problems[0].hint.as_ref().unwrap().contains(hint), "{problems:?}");
+    }
+    fs::write(&path, format!("\u{feff}{TOP}[app]\nurl = \"http://a\"\n").replace('\n', "\r\n")).unwrap();
+    load(&path, &|_| None).unwrap();
 }
 
 #[test]

@@ -50,11 +50,15 @@ fn default_distinct_keys() -> Rate {
     "5/5min".parse().expect("a rate")
 }
 
-/// Reads `users = { file = … }`, and where that file is.
-fn users(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<(Arc<HashMap<String, Ha1>>, PathBuf)> {
+/// Reads `users = { file = … }` or another source, and where the file is, if it is one.
+fn users(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<(Arc<HashMap<String, Ha1>>, Option<PathBuf>)> {
     let node = table.require("users")?;
-    let file = node.table(|table| table.require("file"))?;
-    Some((Arc::new(users_of(&file, around)?), around.base.join(file.string()?)))
+    if node.value().is_str() {
+        return node.refuse("must be a table", "write users = { file = \"voximplant.htdigest\" }");
+    }
+    let users = users_of(&node, around)?;
+    let file = node.entry("file").and_then(|file| Some(around.base.join(file.string()?)));
+    Some((Arc::new(users), file))
 }
 
 /// Reads `[[voximplant.applications]]`.
@@ -85,18 +89,22 @@ fn without_node(name: &str) -> &str {
 }
 
 fn users_of(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<HashMap<String, Ha1>> {
-    let bytes = around.private_file(node)?;
-    let Ok(text) = std::str::from_utf8(&bytes) else {
-        return node.refuse("is not text in UTF-8", "write it with callgate hash or htdigest");
+    let content = around.secret_content(node)?;
+    let name = &content.name;
+    let source = ["file", "env", "credential"].iter().find_map(|key| node.entry(key));
+    let node = source.as_ref().unwrap_or(node);
+    let Ok(text) = std::str::from_utf8(&content.bytes) else {
+        return node.refuse(format_args!("{name} is not text in UTF-8"), "write it with callgate hash or htdigest");
     };
     match ott::parse_users(text) {
-        Ok(users) if users.is_empty() => node.refuse("names no user", "add one: htdigest FILE voximplant.com USER"),
+        Ok(users) if users.is_empty() => {
+            node.refuse(format_args!("{name} names no user"), "add one: htdigest FILE voximplant.com USER")
+        }
         Ok(users) => Some(users),
         Err(faults) => {
-            let file = node.string()?;
             for fault in faults {
                 node.refuse::<()>(
-                    format_args!("{file} line {}: {}", fault.line, fault.problem),
+                    format_args!("{name} line {}: {}", fault.line, fault.problem),
                     "write each line with callgate hash or htdigest",
                 );
             }

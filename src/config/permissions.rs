@@ -1,0 +1,209 @@
+//! Whom the mode of a file lets at it besides its owner, and what that means for what it holds. Pure but for [`Permissions::of`].
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::StatVfsMountFlags;
+
+/// What a file holds, as far as its readers matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// What everybody may read: certificates, tables, the configuration itself.
+    Public,
+    /// A secret.
+    Secret,
+    /// The key of a certificate, which the operator may share with other programs by a group.
+    CertificateKey,
+    /// A systemd credential, of which systemd sets who may read it.
+    Credential,
+}
+
+/// The mode of an open file, and what else decides who may read or write it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Permissions {
+    mode: u32,
+    owner: u32,
+    /// Whether it is on a mount through which nothing is written.
+    is_read_only: bool,
+}
+
+/// That others can do more with a file than they should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Exposure {
+    /// Whether the file cannot be used so; else it is a warning.
+    pub(super) is_refused: bool,
+    /// What is wrong, behind the name of the file.
+    pub(super) message: String,
+    /// How to mend it.
+    pub(super) hint: String,
+}
+
+const GROUP_READ: u32 = 0o040;
+const OTHERS_READ: u32 = 0o004;
+const GROUP_WRITE: u32 = 0o020;
+const OTHERS_WRITE: u32 = 0o002;
+
+impl Permissions {
+    /// Reads them of what was opened: its name may lead elsewhere a moment later.
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        let is_read_only =
+            rustix::fs::fstatvfs(file).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::RDONLY));
+        Ok(Self { mode: metadata.mode(), owner: metadata.uid(), is_read_only })
+    }
+
+    /// Tells what others can do with the file at `path` that they should not; `us` is the user callgate runs as.
+    pub(super) fn exposure(self, holds: Holds, us: u32, path: &Path) -> Option<Exposure> {
+        self.writable(holds, path).or_else(|| self.readable(holds, us, path))
+    }
+
+    /// Whoever writes a secret, an authority, a table or a rule becomes whom they like.
+    fn writable(self, holds: Holds, path: &Path) -> Option<Exposure> {
+        if self.mode & (GROUP_WRITE | OTHERS_WRITE) == 0 {
+            return None;
+        }
+        // What people edit together is often their group's to write; what is secret is nobody's.
+        let is_shared = holds == Holds::Public && self.mode & OTHERS_WRITE == 0;
+        Some(Exposure {
+            is_refused: !is_shared && !self.is_read_only,
+            message: format!("is writable by group or world (mode {:04o}): a writer decides who logs in", self.shown()),
+            hint: format!("run: chmod go-w {}", shell_word(path)),
+        })
+    }
+
+    fn readable(self, holds: Holds, us: u32, path: &Path) -> Option<Exposure> {
+        let is_readable = self.mode & (GROUP_READ | OTHERS_READ) != 0;
+        if !is_readable || matches!(holds, Holds::Public | Holds::Credential) {
+            return None;
+        }
+        // What another user owns, such as root in a mounted secret, can only be read by such a bit, and not be changed by us.
+        let is_ours = self.owner == us && us != ROOT;
+        Some(Exposure {
+            is_refused: is_ours && holds == Holds::Secret,
+            message: format!("is readable by group or world (mode {:04o})", self.shown()),
+            hint: self.way_to_close(us, path),
+        })
+    }
+
+    fn way_to_close(self, us: u32, path: &Path) -> String {
+        let path = shell_word(path);
+        if self.owner == us {
+            return format!("run: chmod 600 {path}");
+        }
+        format!(
+            "run: chown {us} {path} && chmod 600 {path}; of a Kubernetes secret: `defaultMode: 0440`, and nobody else in its \
+             `fsGroup`; of a Docker secret: `uid: \"{us}\"` and `mode: 0400`"
+        )
+    }
+
+    const fn shown(self) -> u32 {
+        self.mode & 0o7777
+    }
+}
+
+/// The user whom modes do not bind.
+const ROOT: u32 = 0;
+
+/// Spells a path so that a shell reads it as one word.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@,:=".contains(&byte);
+    if text.bytes().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US: u32 = 990;
+    const SOMEBODY: u32 = 1000;
+
+    #[track_caller]
+    fn check(holds: Holds, owner: u32, us: u32, mode: u32, expected: &str) {
+        let permissions = Permissions { mode: mode | 0o100_000, owner, is_read_only: false };
+        assert_eq!(verdict(permissions, holds, us), expected, "{holds:?} of {owner} for {us}, {mode:04o}");
+    }
+
+    fn verdict(permissions: Permissions, holds: Holds, us: u32) -> &'static str {
+        match permissions.exposure(holds, us, Path::new("/f")) {
+            None => "fine",
+            Some(exposure) if exposure.is_refused => "refused",
+            Some(_) => "warned",
+        }
+    }
+
+    #[test]
+    fn a_secret_of_ours_is_ours_alone() {
+        for mode in [0o400, 0o600, 0o700] {
+            check(Holds::Secret, US, US, mode, "fine");
+        }
+        for mode in [0o440, 0o640, 0o604, 0o444, 0o644] {
+            check(Holds::Secret, US, US, mode, "refused");
+        }
+    }
+
+    #[test]
+    fn a_mounted_secret_of_another_owner_starts_with_a_warning() {
+        for owner in [ROOT, SOMEBODY] {
+            // Kubernetes with and without `fsGroup`, PostgreSQL's habit, Docker.
+            for mode in [0o440, 0o644, 0o640, 0o444] {
+                check(Holds::Secret, owner, US, mode, "warned");
+            }
+            check(Holds::Secret, owner, US, 0o600, "fine");
+        }
+        for mode in [0o444, 0o440] {
+            check(Holds::Secret, ROOT, ROOT, mode, "warned");
+        }
+    }
+
+    #[test]
+    fn what_others_write_is_refused() {
+        for mode in [0o620, 0o602, 0o622, 0o660, 0o666, 0o777] {
+            for holds in [Holds::Secret, Holds::CertificateKey, Holds::Credential] {
+                for (owner, us) in [(US, US), (ROOT, US), (SOMEBODY, US), (ROOT, ROOT)] {
+                    check(holds, owner, us, mode, "refused");
+                }
+            }
+        }
+        for (mode, expected) in [(0o644, "fine"), (0o664, "warned"), (0o646, "refused"), (0o666, "refused")] {
+            check(Holds::Public, US, US, mode, expected);
+        }
+    }
+
+    #[test]
+    fn a_mount_that_is_read_only_is_not_written() {
+        let permissions = Permissions { mode: 0o777, owner: ROOT, is_read_only: true };
+        for holds in [Holds::Public, Holds::Secret, Holds::CertificateKey] {
+            assert_eq!(verdict(permissions, holds, US), "warned");
+        }
+    }
+
+    #[test]
+    fn the_key_of_a_certificate_may_be_shared() {
+        for (owner, us) in [(US, US), (ROOT, US), (ROOT, ROOT)] {
+            check(Holds::CertificateKey, owner, us, 0o640, "warned");
+            check(Holds::CertificateKey, owner, us, 0o600, "fine");
+        }
+        check(Holds::Credential, ROOT, US, 0o440, "fine");
+    }
+
+    #[test]
+    fn a_remedy_can_be_followed() {
+        let hint = |owner, mode| {
+            let permissions = Permissions { mode, owner, is_read_only: false };
+            permissions.exposure(Holds::Secret, US, Path::new("/a b")).unwrap().hint
+        };
+        assert_eq!(hint(US, 0o644), "run: chmod 600 '/a b'");
+        assert_eq!(hint(US, 0o666), "run: chmod go-w '/a b'");
+        assert!(hint(ROOT, 0o444).starts_with("run: chown 990 '/a b' && chmod 600 '/a b'; "));
+    }
+
+    #[test]
+    fn a_command_can_be_pasted() {
+        for (path, word) in [("/etc/a-b.key", "/etc/a-b.key"), ("/a b", "'/a b'"), ("/it's", r"'/it'\''s'")] {
+            assert_eq!(shell_word(Path::new(path)), word);
+        }
+    }
+}
