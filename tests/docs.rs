@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write, pipe};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -23,9 +23,17 @@ use tempfile::TempDir;
 #[path = "it/openmetrics.rs"]
 #[expect(unreachable_pub, reason = "it is written for the tests in tests/it")]
 mod openmetrics;
+#[path = "it/programs.rs"]
+#[allow(dead_code, reason = "it is written for the tests in tests/it")]
+#[expect(unreachable_pub, reason = "it is written for the tests in tests/it")]
+mod programs;
+
+use programs::{Watch, are_here, output, signal};
 
 /// How many blocks may say that they cannot be run.
 const MOST_NOT_RUN: usize = 7;
+/// What the commands of the documents are typed into, and the programs of others that they call.
+const TYPED: &[&str] = &["bash", "curl", "openssl"];
 /// What a block that cannot be run begins with; the reason follows.
 const NOT_RUN: &str = "# not run: ";
 
@@ -138,13 +146,23 @@ struct Machine {
     running: Vec<Daemon>,
 }
 
-struct Daemon(Child);
+struct Daemon {
+    child: Child,
+    /// Ends it when it does not end as it is told to.
+    _watch: Watch,
+}
+
+impl Daemon {
+    fn new(child: Child) -> Self {
+        Self { _watch: Watch::over(&child), child }
+    }
+}
 
 impl Drop for Daemon {
     fn drop(&mut self) {
         // As an operator would end it, so that the demo removes its folder.
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-        let _ = self.0.wait();
+        signal(self.child.id(), "-TERM");
+        let _ = self.child.wait();
     }
 }
 
@@ -228,20 +246,21 @@ impl Machine {
     /// Runs a script and returns what it printed, and whether it went well.
     fn bash(&self, script: &str) -> (String, bool) {
         let script = format!("exec 2>&1; set -eu; {}", self.real(script));
-        let output = self.command("bash").args(["-c", &script]).output().unwrap();
+        let output = output(self.command("bash").args(["-c", &script]));
         (self.shown(&String::from_utf8_lossy(&output.stdout)), output.status.success())
     }
 
     /// Starts a program and waits until it says that it is ready.
     fn start(&mut self, arguments: &[&str], ready: &str) {
         self.running.clear();
-        let mut shell = self.command("bash");
-        shell
-            .args(["-c", "exec callgate \"$@\" 2>&1", "bash"])
-            .args(arguments.iter().map(|argument| self.real(argument)));
-        let mut child = shell.stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap());
-        self.running.push(Daemon(child));
+        let (reader, writer) = pipe().unwrap();
+        let mut command = self.command(env!("CARGO_BIN_EXE_callgate"));
+        command.args(arguments.iter().map(|argument| self.real(argument)));
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        self.running.push(Daemon::new(command.spawn().unwrap()));
+        // It holds the pipe open.
+        drop(command);
+        let mut lines = BufReader::new(reader);
         let mut told = String::new();
         while !told.contains(ready) {
             assert!(lines.read_line(&mut told).unwrap() > 0, "it ended, and said {told}");
@@ -378,6 +397,9 @@ fn few_blocks_are_not_run_and_those_say_why() {
 
 #[tokio::test]
 async fn the_readme_leads_from_nothing_to_a_login() {
+    if !are_here(TYPED) {
+        return;
+    }
     meanwhile(|app, pbx| {
         let mut machine = Machine::new(app, pbx);
         for block in blocks("README.md") {
@@ -389,6 +411,9 @@ async fn the_readme_leads_from_nothing_to_a_login() {
 
 #[tokio::test]
 async fn the_commands_of_the_other_documents_do_what_is_shown() {
+    if !are_here(TYPED) {
+        return;
+    }
     meanwhile(|app, pbx| {
         let mirror = serve(mirrored);
         for path in documents().into_iter().filter(|path| !path.ends_with("README.md")) {
@@ -409,12 +434,16 @@ async fn the_commands_of_the_other_documents_do_what_is_shown() {
 
 #[tokio::test]
 async fn a_hangup_ends_nothing() {
+    if !are_here(&["bash", "curl"]) {
+        return;
+    }
     meanwhile(|app, pbx| {
         let mut machine = Machine::new(app, pbx);
         machine.write_secrets();
         machine.write("proxy.toml", &machine.real(&readme_configuration()));
         machine.start_gate();
-        let script = format!("kill -HUP {}; curl -s https://portal.example.com/auth/pbx", machine.running[0].0.id());
+        let script =
+            format!("kill -HUP {}; curl -s https://portal.example.com/auth/pbx", machine.running[0].child.id());
         let (told, success) = machine.bash(&script);
         assert!(success && told.contains("log in first"), "{told}");
     })
@@ -466,7 +495,7 @@ impl Kitchen {
     fn serve(&mut self, command: &str) {
         let script = format!("exec >app.log 2>&1; set -eu; exec env {}", self.machine.real(command));
         let child = self.machine.command("bash").args(["-c", &script]).spawn().unwrap();
-        self.app.push(Daemon(child));
+        self.app.push(Daemon::new(child));
         for _ in 0..600 {
             if TcpStream::connect(self.machine.app).is_ok() {
                 return;
@@ -588,6 +617,9 @@ fn mirrored(head: &str) -> String {
 
 #[tokio::test]
 async fn redirects_of_the_app_are_given_a_session() {
+    if !are_here(&["bash", "curl"]) {
+        return;
+    }
     meanwhile(|_, pbx| {
         let redirect =
             blocks("README.md").into_iter().find(|block| block.text.contains("auth = \"redirect\"")).unwrap();
@@ -639,15 +671,16 @@ answers(false); await fails(() => logIn(client, "alice@a.b"));"#,
 
 #[test]
 fn scripts_log_in() {
+    if !are_here(&["node"]) {
+        return;
+    }
     let scripts = all_blocks(Kind::Js);
     assert!(scripts.len() > 2);
     for block in scripts {
         let (_, expected) =
             EXPECTED.iter().find(|(name, _)| block.text.contains(&format!("function {name}("))).expect(&block.place);
         let script = format!("{PAGE}{}{expected}", block.text);
-        let Ok(output) = Command::new("node").args(["--input-type=module", "-e", &script]).output() else {
-            return eprintln!("node is not here: scripts are not tried");
-        };
+        let output = output(Command::new("node").args(["--input-type=module", "-e", &script]));
         assert!(output.status.success(), "{}: {}", block.place, String::from_utf8_lossy(&output.stderr));
     }
 }
@@ -660,15 +693,16 @@ fn the_unit_that_is_shown_is_the_one_to_install() {
 
 #[test]
 fn units_are_units() {
+    if !are_here(&["systemd-analyze"]) {
+        return;
+    }
     let folder = TempDir::new().unwrap();
     for block in all_blocks(Kind::Ini) {
         let unit = folder.path().join("callgate.service");
         fs::write(&unit, block.text.replace("/usr/local/bin/callgate", env!("CARGO_BIN_EXE_callgate"))).unwrap();
         let socket = folder.path().join("callgate.socket");
         fs::copy("deploy/callgate.socket", &socket).unwrap();
-        let Ok(output) = Command::new("systemd-analyze").arg("verify").args([&unit, &socket]).output() else {
-            return eprintln!("systemd-analyze is not here: units are not tried");
-        };
+        let output = output(Command::new("systemd-analyze").arg("verify").args([&unit, &socket]));
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && !told.contains("callgate."), "{}: {told}", block.place);
     }

@@ -23,6 +23,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::harness::{Raw, read_head, secret, status};
+use crate::programs::Watch;
 
 const GIB: u64 = 1 << 30;
 /// Larger than any 32-bit length.
@@ -39,6 +40,7 @@ struct Process {
     connector: TlsConnector,
     h2: TlsConnector,
     _dir: TempDir,
+    _watch: Watch,
 }
 
 impl Process {
@@ -56,12 +58,20 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        let watch = Watch::over(&child);
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let line = lines.by_ref().map(Result::unwrap).find(|line| line.contains("address=")).unwrap();
         std::thread::spawn(move || lines.for_each(drop));
         let addr = line.split("address=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
         let ca = CertificateDer::from_pem_slice(certificate.ca.as_bytes()).unwrap();
-        Self { child, addr, connector: connector(&ca, b"http/1.1"), h2: connector(&ca, b"h2"), _dir: dir }
+        Self {
+            child,
+            addr,
+            connector: connector(&ca, b"http/1.1"),
+            h2: connector(&ca, b"h2"),
+            _dir: dir,
+            _watch: watch,
+        }
     }
 
     async fn connect(&self) -> TlsStream<TcpStream> {

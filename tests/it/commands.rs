@@ -21,6 +21,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::harness::{VOX_PASSWORD, secret};
+use crate::programs::{self, Watch, output};
 use crate::stage::until;
 
 /// The code of a configuration that is wrong.
@@ -35,7 +36,7 @@ pub fn callgate(arguments: &[&str]) -> Command {
 
 /// Runs a command to its end while the stand-ins go on.
 pub async fn run(mut command: Command) -> Output {
-    tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    tokio::task::spawn_blocking(move || output(&mut command)).await.unwrap()
 }
 
 pub fn text(bytes: &[u8]) -> String {
@@ -273,13 +274,15 @@ pub struct Running {
     pub child: Child,
     stdout: Option<BufReader<ChildStdout>>,
     stderr: Option<BufReader<ChildStderr>>,
+    _watch: Watch,
 }
 
 impl Running {
     pub fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let (stdout, stderr) = (child.stdout.take().map(BufReader::new), child.stderr.take().map(BufReader::new));
-        Self { child, stdout, stderr }
+        let watch = Watch::over(&child);
+        Self { child, stdout, stderr, _watch: watch }
     }
 
     /// Reads lines of standard error up to one that contains a text, and returns that.
@@ -314,8 +317,7 @@ impl Running {
     }
 
     pub fn signal(&self, signal: &str) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        assert!(programs::signal(self.child.id(), signal));
     }
 
     /// Waits for the end, and returns the exit code with everything that was still printed.

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::commands::callgate;
+use crate::commands::{callgate, run};
 use crate::harness::{Gate, secret, status};
 use crate::issuer::{AUDIENCE, ISSUER, Publisher, Signer, claims, with};
 use crate::mtls::Authority;
@@ -421,7 +421,7 @@ async fn json_tells_the_same_to_programs() {
         let arguments = [&["explain", "--config", &file, "--json", "--cookie", &cookie], running].concat();
         let mut command = callgate(&arguments);
         command.env("PBX_ADMIN", Options::default().admin_password);
-        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let output = run(command).await;
         let story: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(story["proven"]["claims"]["ext"], "41");
         assert_eq!(story["outcome"]["granted"]["pbx"]["account"], "41@acme.test");
@@ -458,8 +458,8 @@ async fn the_running_gate_judges_by_what_it_has_loaded() {
     // A file that is wrong by now, or whose secrets nobody may read, does not matter: only where to ask is read.
     let file = stage.gate.file();
     std::fs::write(&file, "listen = \"nonsense\"\nmore = 1\n[admin]\nlisten = \"unix:admin.sock\"\n").unwrap();
-    let mut command = callgate(&["explain", "--config", &file, "--running", "--cookie", &cookie]);
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let command = callgate(&["explain", "--config", &file, "--running", "--cookie", &cookie]);
+    let output = run(command).await;
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -4,18 +4,18 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::commands::{Running, callgate};
 use crate::harness::{Raw, read_head, status};
+use crate::programs;
 use crate::reload::{Program, check_echo, echo, tunnel};
 use crate::stage::until;
 
 /// The process that took over; ended with the test.
-pub struct Successor(String);
+pub struct Successor(u32);
 
 impl Successor {
     /// Hands over, and waits until that is done.
@@ -25,11 +25,11 @@ impl Successor {
     }
 
     fn told(line: &str) -> Self {
-        Self(line.split("id=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned())
+        Self(line.split("id=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap())
     }
 
     fn signal(&self, signal: &str) -> bool {
-        Command::new("kill").args([signal, &self.0]).stderr(Stdio::null()).status().unwrap().success()
+        programs::signal(self.0, signal)
     }
 }
 
@@ -181,7 +181,7 @@ async fn sockets_of_systemd_are_taken_and_it_is_told_of_each_step() {
     // The new process says that it is ready; the old one, who it is.
     assert_eq!(notified(&notify), "READY=1\n");
     let told = notified(&notify);
-    let successor = Successor(told.strip_prefix("MAINPID=").unwrap().split('\n').next().unwrap().to_owned());
+    let successor = Successor(told.strip_prefix("MAINPID=").unwrap().split('\n').next().unwrap().parse().unwrap());
     until("the old process ends", || running.child.try_wait().unwrap().is_some()).await;
     successor.signal("-TERM");
     assert_eq!(notified(&notify), "STOPPING=1\n");

@@ -47,6 +47,8 @@ mod ott;
 mod output;
 mod pbx;
 mod pool;
+#[allow(dead_code, reason = "tests/docs.rs takes the rest")]
+mod programs;
 mod provision;
 mod recipes;
 mod reload;

@@ -9,7 +9,7 @@ use callgate::model::ott::Ha1;
 use callgate::tls::dev;
 use tempfile::TempDir;
 
-use crate::commands::callgate;
+use crate::commands::{callgate, run};
 use crate::harness::secret;
 
 const PHONE: &str = "phone.acme.voximplant.com";
@@ -64,8 +64,8 @@ voximplant = "{{vox}}"
     async fn provision(&self, arguments: &[&str]) -> Output {
         let config = self.dir.path().join("proxy.toml").display().to_string();
         let arguments = [&["provision", "--config", &config], arguments].concat();
-        let mut command = callgate(&arguments);
-        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+        let command = callgate(&arguments);
+        run(command).await
     }
 
     fn file(&self, name: &str) -> String {

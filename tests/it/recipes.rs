@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::harness::LINK_SECRET;
 use crate::link::method;
+use crate::programs::{is_here, output};
 use crate::stage::{Plan, Stage};
 
 /// A claim that every language must escape and measure as we do.
@@ -90,14 +91,9 @@ fn recipe(name: &str) -> String {
     block.split("```").next().unwrap().to_owned()
 }
 
-fn is_here(program: &str) -> bool {
-    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap();
-    found.status.success()
-}
-
 /// Runs a program in a shell, and returns the line it prints.
 fn run(folder: &Path, command: &str) -> String {
-    let output = Command::new("sh").args(["-c", command]).current_dir(folder).output().unwrap();
+    let output = output(Command::new("sh").args(["-c", command]).current_dir(folder));
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{command}: {told}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use callgate::model::ott::{VoximplantUser, users_line};
 use callgate::tls::dev;
+use rustix::fs::{CWD, Mode};
 use rustls::HandshakeKind;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -220,8 +221,7 @@ async fn a_pipe_in_the_place_of_a_file_holds_up_neither_a_reload_nor_the_end() {
     let mut program = Program::before(upstream.addr, "").await;
     for name in ["fullchain.pem", "proxy.toml"] {
         fs::remove_file(program.file(name)).unwrap();
-        let made = std::process::Command::new("mkfifo").arg(program.file(name)).status().unwrap();
-        assert!(made.success());
+        rustix::fs::mkfifoat(CWD, program.file(name), Mode::RUSR | Mode::WUSR).unwrap();
         program.running.signal("-HUP");
         let told = program.running.complaint("cannot read").await;
         assert!(told.contains("it is a pipe or a device"), "{told}");

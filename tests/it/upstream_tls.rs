@@ -13,6 +13,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use crate::commands::run;
 use crate::harness::{Gate, read_head, secret};
 
 /// A key and the certificates that a server shows for it.
@@ -208,7 +209,7 @@ async fn checked(port: u16, lines: &str) -> (String, bool) {
     secret(&dir, "proxy.toml", &text);
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_callgate"));
     command.args(["check", "--online", "--config"]).arg(dir.path().join("proxy.toml"));
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let output = run(command).await;
     let told = [output.stdout, output.stderr].concat();
     (String::from_utf8(told).unwrap(), output.status.success())
 }
