@@ -38,6 +38,7 @@ use self::control::Control;
 use self::crowd::Crowd;
 pub use self::handover::{HandOverError, Inherited};
 use self::listener::Listener;
+use self::redirect::HttpsPort;
 pub use self::snapshot::ReloadError;
 use self::snapshot::Snapshot;
 use self::sockets::Sockets;
@@ -148,7 +149,11 @@ impl Server {
                 metrics: Arc::clone(&metrics),
                 listeners: sockets.take_worker(index),
                 redirect: sockets.take_redirect(index),
-                port: addresses.first().map_or(443, SocketAddr::port),
+                https: HttpsPort {
+                    configured: first.config.redirect_http.and_then(|redirect| redirect.port),
+                    tls: addresses.first().map_or(443, SocketAddr::port),
+                    plain: sockets.redirect_address.map_or(80, |address| address.port()),
+                },
                 state: states.clone(),
             };
             let thread = thread::Builder::new().name(format!("callgate-{index}"));

@@ -26,7 +26,7 @@ use super::document::{Document, Node, Table};
 use super::permissions::Exposure;
 use super::problem::{Problem, Problems};
 use super::source::{self, Surroundings, Text};
-use super::{Access, Config, Files, Format, Limits, Listen, Log};
+use super::{Access, Config, Files, Format, Limits, Listen, Log, RedirectHttp};
 use crate::model::rate::Rate;
 
 /// What came of reading a configuration, and of which files.
@@ -171,7 +171,8 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     let limits = root.section("limits", |table| Some(limits(table))).unwrap_or_else(default_limits);
     let log = root.section("log", |table| Some(log(table, around))).unwrap_or(DEFAULT_LOG);
     let audit = root.section("audit", |table| audit::audit(table, &log.access, around)).unwrap_or_default();
-    let public: Vec<_> = listen.iter().flatten().cloned().chain(redirect_http.map(Listen::Tcp)).collect();
+    let public: Vec<_> =
+        listen.iter().flatten().cloned().chain(redirect_http.map(|redirect| Listen::Tcp(redirect.listen))).collect();
     let admin = root.section("admin", |table| admin::listen(&table.require("listen")?, &public, around.base));
     let state = root.section("state", |table| around.log_file(&table.require("file")?));
     if state.is_none() {
@@ -215,7 +216,20 @@ fn listen(node: Node<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<Listen>> 
     Some(addresses)
 }
 
-fn redirect_http(node: &Node<'_, '_>, listen: Option<&[Listen]>) -> Option<SocketAddr> {
+/// Reads an address, or `{ listen, port }`.
+fn redirect_http(node: &Node<'_, '_>, listen: Option<&[Listen]>) -> Option<RedirectHttp> {
+    if node.value().is_table() {
+        return node.table(|table| {
+            let address = table.require("listen").and_then(|node| redirect_address(&node, listen));
+            let port = table.get("port").map(|node| node.integer(1..=usize::from(u16::MAX)));
+            let port = port.map(|port| port.and_then(|port| u16::try_from(port).ok()));
+            Some(RedirectHttp { listen: address?, port: port.map_or(Some(None), |port| port.map(Some))? })
+        });
+    }
+    redirect_address(node, listen).map(|listen| RedirectHttp { listen, port: None })
+}
+
+fn redirect_address(node: &Node<'_, '_>, listen: Option<&[Listen]>) -> Option<SocketAddr> {
     let address = address(node)?;
     if address.port() != 0 && listen.is_some_and(|listen| listen.contains(&Listen::Tcp(address))) {
         return node

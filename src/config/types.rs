@@ -36,7 +36,7 @@ pub struct Config {
     /// The certificates of the TLS listeners; the first answers clients whose name fits none.
     pub certificates: Vec<Certificate>,
     /// The address that answers plain HTTP with a redirect to HTTPS.
-    pub redirect_http: Option<SocketAddr>,
+    pub redirect_http: Option<RedirectHttp>,
     /// The number of worker threads; one per core when not written.
     pub workers: Option<NonZeroUsize>,
     /// Deadlines of the downstream side.
@@ -92,6 +92,15 @@ impl fmt::Display for Listen {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
+}
+
+/// `redirect_http`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RedirectHttp {
+    /// The address that answers plain HTTP.
+    pub listen: SocketAddr,
+    /// The port that browsers are sent to; none: what fits the port that they came to.
+    pub port: Option<u16>,
 }
 
 /// A certificate chain with its key.

@@ -9,8 +9,48 @@ use super::reply;
 use crate::message::target::Authority;
 
 const PREFLIGHT_METHOD: &str = "access-control-request-method";
+const PREFLIGHT_FIELDS: &str = "access-control-request-headers";
 /// The fields that a listed page may send besides those that every page may.
-const ALLOW_HEADERS: HeaderValue = HeaderValue::from_static("content-type, authorization");
+const ALLOW_HEADERS: &str = "content-type, authorization";
+/// Fields that tools of tracing and libraries add to every request of a page. They are ignored here; without leave for
+/// them, the browser would not send the request.
+const TRACING: [&str; 30] = [
+    "adrum",
+    "b3",
+    "baggage",
+    "cache-control",
+    "correlation-context",
+    "elastic-apm-traceparent",
+    "newrelic",
+    "pragma",
+    "request-context",
+    "request-id",
+    "sentry-trace",
+    "sw8",
+    "sw8-correlation",
+    "traceparent",
+    "traceresponse",
+    "tracestate",
+    "uber-trace-id",
+    "x-amzn-trace-id",
+    "x-cloud-trace-context",
+    "x-correlation-id",
+    "x-dtpc",
+    "x-dtreferer",
+    "x-highlight-request",
+    "x-honeycomb-trace",
+    "x-ms-request-id",
+    "x-ms-request-root-id",
+    "x-newrelic-id",
+    "x-newrelic-transaction",
+    "x-request-id",
+    "x-requested-with",
+];
+/// How names of such fields begin where a tool has several.
+const TRACING_FAMILIES: [&str; 7] =
+    ["ot-baggage-", "ot-tracer-", "uberctx-", "x-b3-", "x-datadog-", "x-instana-", "x-posthog-"];
+/// The most fields of a preflight that are looked at.
+const MAX_FIELDS: usize = 32;
 /// How long a browser may remember a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
@@ -63,7 +103,7 @@ pub(super) fn preflight(
         From::Here => {}
         From::Listed(_) => {
             fields.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
-            fields.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, ALLOW_HEADERS);
+            fields.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed_fields(headers));
             fields.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
         }
         From::Elsewhere => return Err(Error::CrossSite),
@@ -72,17 +112,40 @@ pub(super) fn preflight(
     Ok(response)
 }
 
-/// Lets a listed page read the answer, also when it is a refusal.
+/// Lists the fields that a page may send: ours, and those of tracing that it asks for.
+fn allowed_fields(headers: &HeaderMap) -> HeaderValue {
+    let asked = headers.get_all(PREFLIGHT_FIELDS).into_iter().filter_map(|line| line.to_str().ok());
+    let asked = asked.flat_map(|line| line.split(',')).map(|name| name.trim().to_ascii_lowercase()).take(MAX_FIELDS);
+    let mut allowed = vec![ALLOW_HEADERS.to_owned()];
+    allowed.extend(asked.filter(|name| is_tracing(name)));
+    HeaderValue::try_from(allowed.join(", ")).unwrap_or(HeaderValue::from_static(ALLOW_HEADERS))
+}
+
+fn is_tracing(name: &str) -> bool {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    let is_family = || TRACING_FAMILIES.iter().any(|start| name.starts_with(start));
+    TRACING.contains(&name) || name.len() <= 64 && name.bytes().all(is_token) && is_family()
+}
+
+/// Lets a listed page read the answer, also when it is a refusal. A place to log in, which is a path on our own host, is
+/// none on the page's: it becomes an address.
+
 ///
 /// # Errors
 /// When there is no answer, as `answered` says.
-pub(super) fn share(answered: Result<Response<Body>, Error>, from: &From) -> Result<Response<Body>, Error> {
+pub(super) fn share(
+    answered: Result<Response<Body>, Error>,
+    from: &From,
+    authority: &Authority,
+) -> Result<Response<Body>, Error> {
     match (answered, from) {
         (Ok(mut response), from) => {
             let_read(&mut response, from);
             Ok(response)
         }
-        (Err(error), From::Listed(origin)) => Err(Error::Shared(Box::new(error), origin.clone())),
+        (Err(error), From::Listed(origin)) => {
+            Err(Error::Shared(Box::new(error.seen_from_elsewhere(authority)), origin.clone()))
+        }
         (Err(error), From::Here | From::Elsewhere) => Err(error),
     }
 }
@@ -141,6 +204,26 @@ mod tests {
         check(&[("origin", "https://listed.test.evil")], "elsewhere");
         check(&[("origin", "https://LISTED.test")], "elsewhere");
         check(&[("origin", "http://listed.test")], "elsewhere");
+    }
+
+    #[test]
+    fn fields_of_tracing_may_be_sent_and_no_others() {
+        let base = "content-type, authorization";
+        for (asked, expected) in [
+            ("", base.to_owned()),
+            ("content-type", base.to_owned()),
+            ("content-type,traceparent,tracestate", format!("{base}, traceparent, tracestate")),
+            ("Baggage, Sentry-Trace", format!("{base}, baggage, sentry-trace")),
+            (
+                "x-datadog-trace-id,x-datadog-origin,x-b3-traceid",
+                format!("{base}, x-datadog-trace-id, x-datadog-origin, x-b3-traceid"),
+            ),
+            ("remote-user,x-forwarded-for,cookie,x-datadog-a b", base.to_owned()),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(PREFLIGHT_FIELDS, HeaderValue::from_static(asked));
+            assert_eq!(allowed_fields(&headers), expected, "{asked}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::reply::{self, Words};
 use crate::auth::{self, AppError, OidcError};
 use crate::limit::Limited;
 use crate::message::guard::Refusal;
+use crate::message::target::Authority;
 use crate::state::KeepError;
 use crate::upstream::ConnectError;
 use crate::{pbx, upstream};
@@ -202,6 +203,16 @@ impl Error {
             response.headers_mut().insert(name, value);
         }
         response
+    }
+
+    /// Names the place to log in by its whole address: what asks is a page of another origin.
+    pub(super) fn seen_from_elsewhere(self, authority: &Authority) -> Self {
+        match self {
+            Self::Nobody { login: Some(login) } if login.starts_with('/') => {
+                Self::Nobody { login: Some(format!("https://{}{login}", authority.with_host(&authority.host))) }
+            }
+            error => error,
+        }
     }
 
     fn login(&self) -> Option<&str> {

@@ -42,7 +42,7 @@ impl Proxy {
         if let Err(error) = &answered {
             self.tally.key(kind_of(error));
         }
-        cors::share(answered, &from)
+        cors::share(answered, &from, &caller.authority)
     }
 
     /// Answers the key of a page, or says why not.

@@ -357,7 +357,7 @@ impl Proxy {
     ) -> Result<Response<Body>, Error> {
         let from = cors::from(request.headers(), &caller.authority, self.origins());
         let answered = self.session(request, &from, pbx, caller).await;
-        cors::share(answered, &from)
+        cors::share(answered, &from, &caller.authority)
     }
 
     async fn session(
@@ -371,8 +371,8 @@ impl Proxy {
         let (head, body) = request.into_parts();
         let verdict = self.ask(Act::Pbx, &head.headers, head.uri.query(), caller).await?;
         let proof = self.judge(verdict, from, Act::Pbx, caller)?;
-        // The vendor's page names no type for the JSON it sends.
-        let form = small::form(&head.headers, Some(Form::Json))?;
+        // The vendor's page names no type for the JSON it sends, and a program that wants nothing special sends none.
+        let form = small::form(&head.headers, Some(Form::Untyped))?;
         let selectors = Selectors::read(small::read(body, form, self.config.server.timeouts.header).await?)?;
         let wants_all = !proof.is_ambient() || reply::accepts(&head.headers, b"application/vnd.callgate+json");
         let minted = self.mint(proof, selectors, pbx, caller).await?;

@@ -88,6 +88,8 @@ pub(super) enum Form {
     Urlencoded,
     /// `application/json`
     Json,
+    /// No type is named: JSON, or no byte at all, which asks for nothing in particular.
+    Untyped,
 }
 
 /// Finds what a body is written in.
@@ -125,8 +127,9 @@ pub(super) async fn read(body: Payload, form: Form, deadline: Duration) -> Resul
 
 fn parse(bytes: &Bytes, form: Form) -> Result<Fields, Error> {
     match form {
+        Form::Untyped if bytes.is_empty() => Ok(Fields(Vec::new())),
         Form::Urlencoded => Fields::of_form(bytes),
-        Form::Json => Fields::of_json(bytes),
+        Form::Json | Form::Untyped => Fields::of_json(bytes),
     }
 }
 
@@ -145,6 +148,15 @@ mod tests {
     #[test]
     fn refuses_two_values_of_one_name() {
         assert!(Fields::of_form(b"key=a&key=b").is_err());
+    }
+
+    #[test]
+    fn an_empty_body_names_nothing() {
+        for form in [Form::Untyped, Form::Urlencoded] {
+            assert_eq!(parse(&Bytes::new(), form).unwrap().take("account"), None);
+        }
+        assert!(parse(&Bytes::new(), Form::Json).is_err());
+        assert!(parse(&Bytes::from_static(b" "), Form::Untyped).is_err());
     }
 
     #[test]

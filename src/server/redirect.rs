@@ -25,11 +25,35 @@ use crate::message::target;
 /// How long a whole connection may take: one question, one answer.
 const LIFE: Duration = Duration::from_secs(10);
 
+/// Which port a browser is led to. In front of a container or a router, it is another than the one listened on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HttpsPort {
+    /// `redirect_http.port`.
+    pub(super) configured: Option<u16>,
+    /// The first port of `listen`.
+    pub(super) tls: u16,
+    /// The port of `redirect_http`.
+    pub(super) plain: u16,
+}
+
+impl HttpsPort {
+    /// Finds the port for a request that named one, or none, which is 80. Where plain HTTP came to 80 though something
+    /// else is listened on, ports are mapped on the way, and those outside are the usual ones.
+    fn behind(self, named: Option<u16>) -> u16 {
+        let came_to = named.unwrap_or(HTTP);
+        let is_mapped = came_to == HTTP && self.plain != HTTP;
+        self.configured.unwrap_or(if is_mapped { HTTPS } else { self.tls })
+    }
+}
+
+const HTTP: u16 = 80;
+const HTTPS: u16 = 443;
+
 /// Answers one request of a plain connection.
 pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place, worker: Rc<Worker>) {
     let Some(_client) = connection::admit(&mut stream, address, &worker).await else { return };
-    let port = worker.port;
-    let service = service_fn(move |request| async move { Ok::<_, Infallible>(answer(&request, port)) });
+    let https = worker.https;
+    let service = service_fn(move |request| async move { Ok::<_, Infallible>(answer(&request, https)) });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)
@@ -39,9 +63,9 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
     drop(timeout(LIFE, connection).await);
 }
 
-fn answer(request: &Request<Incoming>, port: u16) -> Response<Empty<Bytes>> {
+fn answer(request: &Request<Incoming>, https: HttpsPort) -> Response<Empty<Bytes>> {
     let mut response = Response::new(Empty::new());
-    match location(request, port).map(HeaderValue::try_from) {
+    match location(request, https).map(HeaderValue::try_from) {
         Some(Ok(location)) => {
             *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
             response.headers_mut().insert(header::LOCATION, location);
@@ -51,9 +75,40 @@ fn answer(request: &Request<Incoming>, port: u16) -> Response<Empty<Bytes>> {
     response
 }
 
-fn location(request: &Request<Incoming>, port: u16) -> Option<String> {
+fn location(request: &Request<Incoming>, https: HttpsPort) -> Option<String> {
     let authority = target::authority(request.version(), request.uri(), request.headers()).ok()?;
     let path = request.uri().path_and_query().filter(|path| path.as_str().starts_with('/'))?;
-    let host = authority.host;
-    Some(if port == 443 { format!("https://{host}{path}") } else { format!("https://{host}:{port}{path}") })
+    let (host, port) = (authority.host, https.behind(authority.port));
+    Some(if port == HTTPS { format!("https://{host}{path}") } else { format!("https://{host}:{port}{path}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(configured: Option<u16>, tls: u16, plain: u16, named: Option<u16>, expected: u16) {
+        assert_eq!(HttpsPort { configured, tls, plain }.behind(named), expected);
+    }
+
+    #[test]
+    fn ports_that_nothing_maps_are_those_listened_on() {
+        check(None, 443, 80, None, 443);
+        check(None, 8443, 80, None, 8443);
+        check(None, 8443, 8080, Some(8080), 8443);
+    }
+
+    #[test]
+    fn a_mapped_port_80_stands_beside_443() {
+        check(None, 8443, 8080, None, 443);
+        check(None, 8443, 8080, Some(80), 443);
+    }
+
+    #[test]
+    fn the_configured_port_wins() {
+        for named in [None, Some(80), Some(8080), Some(9000)] {
+            check(Some(443), 8443, 80, named, 443);
+            check(Some(9443), 443, 8080, named, 9443);
+        }
+    }
 }

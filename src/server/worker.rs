@@ -16,6 +16,7 @@ use super::crowd::{Crowd, Place};
 use super::door::Door;
 use super::io::Stream;
 use super::listener::Listener;
+use super::redirect::HttpsPort;
 use super::registry::Registry;
 use super::snapshot::Snapshot;
 use super::{BACK_OFF, GRACE, State, connection, redirect};
@@ -36,8 +37,8 @@ pub(super) struct Parts {
     pub(super) metrics: Arc<Metrics>,
     pub(super) listeners: Vec<Listener>,
     pub(super) redirect: Option<Listener>,
-    /// The port that `redirect_http` leads to.
-    pub(super) port: u16,
+    /// Where `redirect_http` leads to.
+    pub(super) https: HttpsPort,
     pub(super) state: watch::Receiver<State>,
 }
 
@@ -47,8 +48,8 @@ pub(super) struct Worker {
     pub(super) registry: Rc<Registry>,
     pub(super) tally: Tally,
     live: RefCell<Live>,
-    /// The port that `redirect_http` leads to.
-    pub(super) port: u16,
+    /// Where `redirect_http` leads to.
+    pub(super) https: HttpsPort,
     /// When it was last said that there is no room.
     full_since: Cell<Option<Instant>>,
 }
@@ -80,7 +81,7 @@ impl Worker {
             registry: Rc::default(),
             live: RefCell::new(Live::new(snapshot, None, &tally)),
             tally,
-            port: parts.port,
+            https: parts.https,
             full_since: Cell::default(),
         });
         let mut accepting = JoinSet::new();

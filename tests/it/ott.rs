@@ -367,7 +367,11 @@ async fn a_listed_origin_may_ask_and_read_even_refusals() {
     assert_eq!(preflight.header("access-control-allow-origin"), "https://listed.test");
     assert_eq!(preflight.header("access-control-allow-credentials"), "true");
     assert_eq!(preflight.header("access-control-allow-methods"), "POST");
-    assert!(preflight.header("access-control-allow-headers").contains("content-type"));
+    assert_eq!(preflight.header("access-control-allow-headers"), "content-type, authorization");
+    let traced = stage.gate.ask("OPTIONS".parse().unwrap(), "/auth/ott").header("origin", "https://listed.test");
+    let traced = traced.header("access-control-request-headers", "content-type,traceparent,remote-user");
+    let traced = traced.header("access-control-request-method", "POST").send().await.expect(204);
+    assert_eq!(traced.header("access-control-allow-headers"), "content-type, authorization, traceparent");
     assert_eq!(preflight.header("vary"), "Origin");
     for (body, status) in [("key=k1", 200), ("key=", 400), ("key=k1&appUser=bob", 403)] {
         let asking = stage.alice_posts("/auth/ott", FORM, body).header("origin", "https://listed.test");

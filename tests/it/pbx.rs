@@ -456,6 +456,8 @@ async fn the_vendors_page_gets_a_json_string() {
     assert_eq!(asking.send().await.expect(200).json(), json!(stage.pbx.last_session().unwrap()));
     let form = stage.alice_posts("/auth/pbx", "application/x-www-form-urlencoded", "account=40&domain=acme.test");
     assert_eq!(form.send().await.expect(200).json(), json!(stage.pbx.last_session().unwrap()));
+    let empty = stage.gate.ask(Method::POST, "/auth/pbx").body("").cookie(&cookie);
+    assert_eq!(empty.send().await.expect(200).json(), json!(stage.pbx.last_session().unwrap()));
     stage.alice_posts("/auth/pbx", "application/xml", &body).send().await.expect(415);
     stage.alice_posts("/auth/pbx", "application/json", json!({ "account": "41" })).send().await.expect(403);
     stage.alice_posts("/auth/pbx", "application/json", json!({ "account": "" })).send().await.expect(403);
@@ -547,6 +549,22 @@ async fn a_person_is_led_to_the_login_and_a_program_is_told_of_it() {
     }
     let post = stage.gate.post("/auth/pbx", "application/json", "{}").send().await.expect(401);
     assert_eq!(post.json()["login"], "/login?next=pbx");
+    assert!(stage.minted().is_empty());
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_is_told_the_whole_address_of_the_login() {
+    let app = "whoami = \"/api/me\"\nlogin = \"/login?next=pbx\"";
+    let voximplant = "origins = [\"capacitor://localhost\"]";
+    let stage = Plan { app, voximplant, ..Plan::default() }.start().await;
+    for (path, form, body) in
+        [("/auth/pbx", "application/json", "{}"), ("/auth/ott", "application/x-www-form-urlencoded", "key=k1")]
+    {
+        let asking = stage.gate.post(path, form, body).header("origin", "capacitor://localhost");
+        let answer = asking.header("sec-fetch-site", "cross-site").send().await.expect(401);
+        assert_eq!(answer.header("access-control-allow-origin"), "capacitor://localhost");
+        assert_eq!(answer.json()["login"], "https://app.test/login?next=pbx", "{path}");
+    }
     assert!(stage.minted().is_empty());
 }
 

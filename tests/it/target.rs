@@ -232,14 +232,14 @@ async fn redirect_http_leads_to_the_same_place_over_tls() {
     let upstream = Raw::ok().await;
     let gate =
         Gate::start(&format!("redirect_http = \"127.0.0.1:0\"\n[app]\nurl = \"http://{}\"", upstream.addr)).await;
-    let port = gate.addr.port();
+    let (port, plain) = (gate.addr.port(), gate.redirect.unwrap().port());
+    let named = format!("GET /a//b?c=%2f HTTP/1.1\r\nHost: app.test:{plain}\r\n\r\n");
     for (request, expected) in [
-        ("GET /a//b?c=%2f HTTP/1.1\r\nHost: app.test\r\n\r\n", Some(format!("https://app.test:{port}/a//b?c=%2f"))),
-        (
-            "POST / HTTP/1.1\r\nHost: App.test:80\r\nContent-Length: 0\r\n\r\n",
-            Some(format!("https://app.test:{port}/")),
-        ),
-        ("GET //evil.test HTTP/1.1\r\nHost: app.test\r\n\r\n", Some(format!("https://app.test:{port}//evil.test"))),
+        (named.as_str(), Some(format!("https://app.test:{port}/a//b?c=%2f"))),
+        // It came to port 80, which is not listened on: the ports outside are the usual ones.
+        ("GET /a//b?c=%2f HTTP/1.1\r\nHost: app.test\r\n\r\n", Some("https://app.test/a//b?c=%2f".to_owned())),
+        ("POST / HTTP/1.1\r\nHost: App.test:80\r\nContent-Length: 0\r\n\r\n", Some("https://app.test/".to_owned())),
+        ("GET //evil.test HTTP/1.1\r\nHost: app.test\r\n\r\n", Some("https://app.test//evil.test".to_owned())),
         ("GET /x HTTP/1.1\r\nHost: evil.test@app.test\r\n\r\n", None),
         ("GET /x HTTP/1.1\r\nHost: app.test/evil\r\n\r\n", None),
         ("GET /x HTTP/1.1\r\nHost: app.test\r\nHost: evil.test\r\n\r\n", None),
@@ -256,6 +256,20 @@ async fn redirect_http_leads_to_the_same_place_over_tls() {
         assert_eq!(location, expected, "{request:?}");
     }
     assert_eq!(upstream.seen(), [""; 0]);
+}
+
+#[tokio::test]
+async fn redirect_http_leads_to_the_port_that_is_configured() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let text = "redirect_http = { listen = \"127.0.0.1:0\", port = 9443 }\n[app]\nurl = \"http://127.0.0.1:1\"";
+    let gate = Gate::start(text).await;
+    for host in ["app.test", "app.test:80", "app.test:8000"] {
+        let mut stream = tokio::net::TcpStream::connect(gate.redirect.unwrap()).await.unwrap();
+        stream.write_all(format!("GET /x HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("location: https://app.test:9443/x\r\n"), "{host}: {answer}");
+    }
 }
 
 #[tokio::test]

@@ -363,6 +363,18 @@ fn listeners_are_addresses() {
     check_text(&top("[]"), &["1:10: `listen`: is an empty list"]);
     check_text(&top("[\"[::]:1\", \"[::]:1\"]"), &["1:21: `listen`: the same address twice"]);
     check_text(
+        &top("\"[::]:1\"\nredirect_http = { listen = \"[::]:1\", port = 443 }"),
+        &["2:28: `redirect_http.listen`: is an address of `listen`, which speaks TLS"],
+    );
+    for (port, expected) in
+        [("0", "is out of bounds"), ("65536", "is out of bounds"), ("\"443\"", "must be a whole number")]
+    {
+        check_text(
+            &top(&format!("\"[::]:1\"\nredirect_http = {{ listen = \"[::]:2\", port = {port} }}")),
+            &[&format!("2:45: `redirect_http.port`: {expected}")],
+        );
+    }
+    check_text(
         &top("\"[::]:1\"\nredirect_http = \"[::]:1\""),
         &["2:17: `redirect_http`: is an address of `listen`, which speaks TLS"],
     );
@@ -1035,8 +1047,20 @@ fn voximplant_is_read_strictly() {
         ("application = \"myapp\"", "7:15: `voximplant.application`: not of the form myapp.myaccount"),
         ("application = \"a.b.voximplant.com\"", "7:15: `voximplant.application`: not of the form myapp.myaccount"),
         ("origins = [\"*\"]", "7:12: `voximplant.origins`: any page could ask"),
-        ("origins = [\"null\"]", "7:12: `voximplant.origins`: any page could ask"),
-        ("origins = [\"https://a/\"]", "7:12: `voximplant.origins`: not an origin"),
+        (
+            "origins = [\"null\"]",
+            "7:12: `voximplant.origins`: every sandboxed page and every file sends it: any page could ask",
+        ),
+        (
+            "origins = [\"file://\"]",
+            "7:12: `voximplant.origins`: pages of files send \"null\", as every sandboxed page does",
+        ),
+        ("origins = [\"https://a/\"]", "7:12: `voximplant.origins`: an origin ends behind its host and port"),
+        ("origins = [\"capacitor://localhost/\"]", "7:12: `voximplant.origins`: not an origin"),
+        ("origins = [\"Capacitor://localhost\"]", "7:12: `voximplant.origins`: not an origin"),
+        ("origins = [\"app://\"]", "7:12: `voximplant.origins`: not an origin"),
+        ("origins = [\"data://a\"]", "7:12: `voximplant.origins`: not an origin"),
+        ("origins = [\"app.example.com\"]", "7:12: `voximplant.origins`: not an origin"),
         ("origins = [\"https://A\"]", "7:12: `voximplant.origins`: not spelled as browsers send it"),
         ("origins = [\"https://a:443\"]", "7:12: `voximplant.origins`: not spelled as browsers send it"),
         ("origins = [\"http://a.test\"]", "7:12: `voximplant.origins`: a page over http:// can be changed on its way"),
@@ -1045,6 +1069,23 @@ fn voximplant_is_read_strictly() {
     ] {
         check_text(&users(tail), &[expected]);
     }
+    for origin in [
+        "capacitor://localhost",
+        "ionic://localhost",
+        "tauri://localhost",
+        "app://.",
+        "app://obsidian.md",
+        "http://tauri.localhost",
+        "https://localhost",
+        "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+        "safari-web-extension://E5B9A4B2-0000-4000-8000-ABCDEF012345",
+    ] {
+        accepted(&users(&format!("origins = [\"{origin}\"]")));
+    }
+    check_hint(
+        "[app]\nurl = \"http://a\"\n[voximplant]\nusers = { file = \"voximplant.htdigest\" }\norigins = [\"https://A.test/phone\"]",
+        "write \"https://a.test\"",
+    );
     let read = accepted(&users("application = \"a.b\"\nmax_key_length = 64\norigins = [\"https://a:8443\", \"http://localhost:3000\", \"http://[::1]\"]")).voximplant.unwrap();
     assert_eq!((read.application.as_deref(), read.max_key_length, read.origins.len()), (Some("a.b"), 64, 3));
     check_hint(
