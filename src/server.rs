@@ -4,6 +4,7 @@
 //! connection lives and dies on one thread.
 
 mod admin;
+mod closing;
 mod connection;
 mod control;
 mod crowd;
@@ -20,22 +21,24 @@ mod redirect;
 mod registry;
 mod snapshot;
 mod sockets;
+mod thread;
 mod worker;
 
 use std::io::Error as IoError;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{Builder, JoinHandle, available_parallelism};
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use self::admin::{Admin, Known};
 use self::control::Control;
 use self::crowd::Crowd;
+use self::files::Files;
 pub use self::handover::{HandOverError, Inherited};
 use self::listener::Listener;
 use self::redirect::HttpsPort;
@@ -47,6 +50,7 @@ use crate::config::{Config, Listen};
 use crate::observe::Logs;
 use crate::observe::metrics::Metrics;
 use crate::state::{OpenError, Store};
+use crate::upstream;
 
 /// A running gate.
 pub struct Server {
@@ -62,6 +66,7 @@ pub struct Server {
     control: Control,
     admin: Mutex<Option<Admin>>,
     store: Arc<Store>,
+    files: Files,
 }
 
 /// Where a gate is in its life.
@@ -77,7 +82,9 @@ pub enum State {
 
 /// One worker, as the server holds it.
 struct Hand {
-    thread: JoinHandle<usize>,
+    thread: JoinHandle<()>,
+    /// How many connections the worker cut off, once it has ended.
+    ended: oneshot::Receiver<usize>,
     /// What the worker goes on with.
     taken: watch::Receiver<Arc<Snapshot>>,
 }
@@ -107,7 +114,7 @@ pub enum StartError {
     #[error(transparent)]
     State(#[from] OpenError),
     /// A thread could not be started.
-    #[error("cannot start a worker")]
+    #[error("cannot start a thread")]
     Thread(#[source] IoError),
 }
 
@@ -124,12 +131,14 @@ impl Server {
     ///
     /// # Errors
     /// As [`Server::start`], and when a socket is left over.
-    pub fn start_with(config: Config, logs: Logs, inherited: &mut Inherited) -> Result<Self, StartError> {
+    pub fn start_with(mut config: Config, logs: Logs, inherited: &mut Inherited) -> Result<Self, StartError> {
         let count = config.workers.map_or_else(cores, NonZeroUsize::get);
+        let files = Files::find(&config, count);
+        files.fit(&mut config);
         // Built first, so that what cannot be built is said before a port is bound.
         let store = Arc::new(config.state.as_deref().map_or_else(|| Ok(Store::in_memory()), Store::open)?);
         let first = Arc::new(Snapshot::new(config, logs, Arc::clone(&store))?);
-        files::allow(first.config.server.max_connections);
+        upstream::start_lookups().map_err(StartError::Thread)?;
         let crowd = Arc::<Crowd>::default();
         let metrics = Metrics::start(&first.config, first.logs());
         let (live, snapshots) = watch::channel(Arc::clone(&first));
@@ -142,6 +151,8 @@ impl Server {
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
             let (taken, is_taken) = watch::channel(Arc::clone(&first));
+            let (started, has_started) = mpsc::channel();
+            let (end, ended) = oneshot::channel();
             let parts = Parts {
                 live: snapshots.clone(),
                 taken,
@@ -155,20 +166,39 @@ impl Server {
                     plain: sockets.redirect_address.map_or(80, |address| address.port()),
                 },
                 state: states.clone(),
+                started,
             };
-            let thread = thread::Builder::new().name(format!("callgate-{index}"));
-            let thread = thread.spawn(move || Worker::run(parts)).map_err(StartError::Thread)?;
-            workers.push(Hand { thread, taken: is_taken });
+            let thread = Builder::new().name(format!("callgate-{index}"));
+            let work = move || {
+                // Whether anybody waits for the end is the server's concern.
+                let _ = end.send(Worker::run(parts));
+            };
+            let thread = thread.spawn(work).map_err(StartError::Thread)?;
+            let has_started = has_started.recv().unwrap_or_else(|_| Err(IoError::other("it panicked")));
+            has_started.map_err(StartError::Thread)?;
+            workers.push(Hand { thread, ended, taken: is_taken });
         }
         let known = || Known { live: snapshots.clone(), metrics: Arc::clone(&metrics), workers: count };
-        let admin = sockets.admin.map(|listener| Admin::start(listener, known())).transpose();
+        let admin = sockets.admin.map(|listener| Admin::start(listener, files.admin(), known())).transpose();
         let admin = Mutex::new(admin.map_err(StartError::Thread)?);
         let (listening, redirect) = (sockets.addresses, sockets.redirect_address);
         let sockets = Mutex::new(sockets.all);
         let control = Control::start().map_err(StartError::Thread)?;
         control.take_up(first.chores());
-        let server =
-            Self { listening, addresses, redirect, sockets, state, live, workers, metrics, control, admin, store };
+        let server = Self {
+            listening,
+            addresses,
+            redirect,
+            sockets,
+            state,
+            live,
+            workers,
+            metrics,
+            control,
+            admin,
+            store,
+            files,
+        };
         server.watch();
         Ok(server)
     }
@@ -178,9 +208,9 @@ impl Server {
     ///
     /// # Errors
     /// When it says something that only a new process can do, or something in it cannot be used after all.
-    pub async fn reload(&mut self, config: Config) -> Result<(), ReloadError> {
+    pub async fn reload(&mut self, mut config: Config) -> Result<(), ReloadError> {
+        self.files.fit(&mut config);
         let next = Arc::new(self.snapshot().successor(config).inspect_err(|_| self.not_reloaded())?);
-        files::allow(next.config.server.max_connections);
         self.live.send_replace(Arc::clone(&next));
         self.control.take_up(next.chores());
         self.metrics.reloaded(&next.config, next.logs());
@@ -268,8 +298,9 @@ impl Server {
         lent.leave();
         lock(&self.sockets).clear();
         // Health is the new process's to tell.
-        if let Some(admin) = lock(&self.admin).take() {
-            admin.leave();
+        let admin = lock(&self.admin).take();
+        if let Some(admin) = admin {
+            admin.leave().await;
         }
         self.state.send_replace(State::HandedOver);
         Ok(id)
@@ -283,8 +314,9 @@ impl Server {
 
     /// Stops accepting; what is in flight goes on until it ends, or until the drain deadline.
     pub fn drain(&self) {
+        // Every socket before the first is closed: see `closing`.
         for socket in lock(&self.sockets).drain(..) {
-            socket.remove_name();
+            socket.retire();
         }
         self.state.send_if_modified(|state| {
             let is_ready = *state == State::Ready;
@@ -295,16 +327,36 @@ impl Server {
         });
     }
 
-    /// Waits for the workers to end after [`Server::drain`], and returns how many connections were cut off.
-    #[must_use]
-    pub fn join(self) -> usize {
+    /// Waits for the workers to end after [`Server::drain`], and returns how many connections were cut off. Needs no
+    /// further thread. A worker that does not end soon after the drain deadline is not waited for.
+    pub async fn join(self) -> usize {
         let snapshot = self.snapshot();
-        let cut = self.workers.into_iter().map(|worker| worker.thread.join().unwrap_or_default()).sum();
-        if let Some(admin) = lock(&self.admin).take() {
-            admin.end();
+        let due = Instant::now() + snapshot.config.server.drain + FAREWELL;
+        let mut cut = 0;
+        for worker in self.workers {
+            cut += worker.join(due).await;
+        }
+        let admin = lock(&self.admin).take();
+        if let Some(admin) = admin {
+            admin.end().await;
         }
         snapshot.logs().flush();
         cut
+    }
+}
+
+impl Hand {
+    /// Waits for the end of a worker, and returns how many connections it cut off.
+    async fn join(self, due: Instant) -> usize {
+        let Ok(ended) = timeout_at(due, self.ended).await else {
+            tracing::error!("a worker does not end, and is left behind");
+            // At least what keeps it.
+            return 1;
+        };
+        if self.thread.join().is_err() {
+            tracing::error!("a worker panicked");
+        }
+        ended.unwrap_or_default()
     }
 }
 
@@ -330,7 +382,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn cores() -> usize {
-    thread::available_parallelism().map_or(1, NonZeroUsize::get)
+    available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// How long nothing is accepted when the system has no socket left.

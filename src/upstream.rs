@@ -11,6 +11,7 @@ mod fetch;
 mod health;
 mod interim;
 mod link;
+mod lookup;
 mod payload;
 mod relay;
 mod slots;
@@ -39,6 +40,14 @@ pub use self::tunnel::{End, Far, Patience, join, keep_alive};
 use crate::config::UpstreamTimeouts;
 use crate::message::framing::{self, Unclear};
 use crate::observe::metrics::{Carrier, Connect, Fault, Side, Tally};
+
+/// Starts a thread that looks up names, so that a system that gives no more of them later still finds upstreams.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start_lookups() -> std::io::Result<()> {
+    lookup::start()
+}
 
 /// How many idle connections one worker keeps to one upstream.
 const MAX_IDLE: usize = 1024;

@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::reload::Source;
+use super::reload::{Late, Reading, Source};
 use super::{Done, EX_CONFIG, EX_CUT, complain, environment, service, take};
 use crate::config::{self, Config};
 use crate::observe::{Logs, trace};
@@ -24,7 +24,8 @@ pub(super) fn run(path: &Path) -> Done {
     let reading = config::read(path, &environment);
     let config = take(reading.config)?;
     trace::init(config.log.level, config.log.format);
-    runtime()?.block_on(async { serve(config, Some(Source::new(path, reading.files)), inherited, |_| {}).await })
+    let source = Source::watch(path, reading.files).map_err(|error| complain("cannot start a thread", &error))?;
+    runtime()?.block_on(async { serve(config, Some(source), inherited, |_| {}).await })
 }
 
 /// Makes the runtime that waits for signals; exchanges have their own.
@@ -50,10 +51,11 @@ pub(super) async fn serve(
     ready(&server);
     service::ready();
     inherited.ready();
+    let mut is_reloading = false;
     loop {
         let wish = tokio::select! {
             wish = signals.next() => wish,
-            () = changed(&mut source) => Wish::Reload,
+            read = read(&mut source) => Wish::Reload(read),
         };
         match (wish, &mut source) {
             (Wish::End, _) => break,
@@ -62,13 +64,24 @@ pub(super) async fn serve(
                 Passed::On | Passed::End => break,
                 Passed::Back => {}
             },
-            (wish, Some(source)) => {
-                if wish == Wish::Refresh {
-                    server.reopen_logs();
-                }
+            (Wish::Refresh, Some(source)) => {
+                server.reopen_logs();
                 service::reloading();
-                source.reload(&mut server).await;
+                is_reloading = true;
+                source.ask();
+            }
+            (Wish::Reload(read), Some(source)) => {
+                match read {
+                    Ok(reading) => {
+                        if !is_reloading {
+                            service::reloading();
+                        }
+                        source.reload(reading, &mut server).await;
+                    }
+                    Err(late) => tracing::error!(error = &late as &dyn Error, "not reloaded yet"),
+                }
                 service::ready();
+                is_reloading = false;
             }
         }
     }
@@ -117,9 +130,9 @@ fn refuse(error: &StartError) -> ExitCode {
     if matches!(error, StartError::State(_)) && !may_pass { ExitCode::from(EX_CONFIG) } else { code }
 }
 
-async fn changed(source: &mut Option<Source>) {
+async fn read(source: &mut Option<Source>) -> Result<Box<Reading>, Late> {
     match source {
-        Some(source) => source.changed().await,
+        Some(source) => source.read().await,
         None => pending().await,
     }
 }
@@ -132,9 +145,8 @@ async fn drain(server: Server, mut signals: Signals) -> Done {
         service::stopping();
     }
     server.drain();
-    let drained = tokio::task::spawn_blocking(move || server.join());
     tokio::select! {
-        cut = drained => match cut.unwrap_or_default() {
+        cut = server.join() => match cut {
             0 => Ok(()),
             cut => {
                 tracing::warn!(cut, "connections were cut off at the drain deadline");
@@ -146,15 +158,14 @@ async fn drain(server: Server, mut signals: Signals) -> Done {
     }
 }
 
-/// What a signal asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a signal asks for, or what a changed file does.
 enum Wish {
     /// SIGTERM, SIGINT.
     End,
     /// SIGHUP: other log files, and what the files of the configuration say now.
     Refresh,
-    /// Files have changed.
-    Reload,
+    /// What was read takes the place of what runs.
+    Reload(Result<Box<Reading>, Late>),
     /// SIGUSR2: a new process shall go on.
     HandOver,
 }
@@ -188,6 +199,6 @@ impl Signals {
 
     /// Waits for a signal to end.
     async fn end(&mut self) {
-        while self.next().await != Wish::End {}
+        while !matches!(self.next().await, Wish::End) {}
     }
 }

@@ -5,27 +5,33 @@
 
 mod desk;
 mod order;
+mod visitors;
 
 use std::convert::Infallible;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
-use tokio::sync::{Semaphore, oneshot, watch};
-use tokio::task::{LocalSet, spawn_local};
-use tokio::time::sleep;
+use tokio::sync::{oneshot, watch};
+use tokio::task::LocalSet;
+use tokio::time::{sleep, timeout};
 
 use self::desk::Desk;
+use self::visitors::Visitors;
 use super::BACK_OFF;
 use super::door::Door;
 use super::listener::Listener;
 use super::snapshot::Snapshot;
+use super::thread;
 use crate::config::Listen;
 use crate::observe::metrics::Metrics;
 
-/// How many questions are answered at once; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 64;
+/// How many connections there are at once; for the next one, the longest open one makes room.
+pub(super) const MAX_CONNECTIONS: usize = 64;
+/// How long the end of the thread is waited for.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What whoever answers at the admin listener knows of the gate.
 pub(super) struct Known {
@@ -39,30 +45,33 @@ pub(super) struct Known {
 pub(super) struct Admin {
     listener: Listener,
     running: oneshot::Sender<Infallible>,
+    ended: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
 }
 
 impl Admin {
-    /// Begins to answer.
-    pub(super) fn start(listener: Listener, known: Known) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (running, mut ended) = oneshot::channel();
+    /// Begins to answer, at most so many connections at once.
+    pub(super) fn start(listener: Listener, most: usize, known: Known) -> io::Result<Self> {
+        let (running, mut shall_end) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
         let is_tcp = matches!(listener.address(), Some(Listen::Tcp(_)));
         let socket = listener.try_clone()?;
-        let thread = thread::Builder::new().name("callgate-admin".to_owned()).spawn(move || {
+        let thread = thread::start("callgate-admin", move |runtime| {
             let desk = Rc::new(Desk::new(known, is_tcp));
             // What a worker judges with stays on its thread; what an order is judged with stays on this one.
             LocalSet::new().block_on(&runtime, async move {
                 tokio::select! {
-                    served = serve(socket, desk) => {
+                    served = serve(socket, most, desk) => {
                         let Err(error) = served;
                         tracing::error!(%error, "cannot answer at the admin listener");
                     }
-                    _ = &mut ended => {}
+                    _ = &mut shall_end => {}
                 }
             });
+            // Whether anybody waits for the end is the server's concern.
+            let _ = end.send(());
         })?;
-        Ok(Self { listener, running, thread })
+        Ok(Self { listener, running, ended, thread })
     }
 
     pub(super) fn address(&self) -> Option<Listen> {
@@ -75,35 +84,32 @@ impl Admin {
     }
 
     /// Ends, and waits until the address is free.
-    pub(super) fn end(self) {
+    pub(super) async fn end(self) {
         self.listener.remove_name();
-        self.leave();
+        self.leave().await;
     }
 
-    /// Ends, and leaves the address to another process.
-    pub(super) fn leave(self) {
+    /// Ends, and leaves the address to another process. A thread that does not end soon is left behind.
+    pub(super) async fn leave(self) {
         drop(self.running);
-        if self.thread.join().is_err() {
+        if timeout(FAREWELL, self.ended).await.is_err() {
+            tracing::error!("the admin listener does not end, and is left behind");
+        } else if self.thread.join().is_err() {
             tracing::error!("the admin listener panicked");
         }
     }
 }
 
-async fn serve(listener: Listener, desk: Rc<Desk>) -> io::Result<Infallible> {
+async fn serve(listener: Listener, most: usize, desk: Rc<Desk>) -> io::Result<Infallible> {
     let door = Door::open(listener)?;
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut visitors = Visitors::new(most);
     loop {
-        let permit = Arc::clone(&permits).acquire_owned().await.expect("nobody closes the semaphore");
         match door.accept().await {
-            Ok((stream, _)) => {
-                let desk = Rc::clone(&desk);
-                spawn_local(async move {
-                    desk.serve(stream).await;
-                    drop(permit);
-                });
-            }
+            Ok((stream, _)) => visitors.admit(|busy| Rc::clone(&desk).serve(stream, busy)).await,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept for now");
+                tracing::warn!(%error, "cannot accept at the admin listener for now");
+                // If it is for want of a descriptor, this frees one.
+                visitors.make_room();
                 sleep(BACK_OFF).await;
             }
         }

@@ -52,19 +52,22 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
     let guest = worker.registry.enter();
     let live = worker.snapshot();
     let timeouts = live.config.server.timeouts;
-    let Some((client, _visit)) = admit(&mut stream, address, &worker).await else { return };
+    let admitted = guest.until_evicted(admit(&mut stream, address, &worker)).await;
+    let Some((client, _visit)) = admitted.flatten() else { return };
     let handshake = async {
         stream.set_nodelay()?;
         shake_hands(stream, &live.doors).await
     };
     // Boxed, as is all that a resting connection has no use for.
-    let (tls, policy) = match Box::pin(timeout(timeouts.handshake, handshake)).await {
-        Ok(Ok(agreed)) => agreed,
-        Ok(Err(error)) => {
+    let agreed = guest.until_evicted(Box::pin(timeout(timeouts.handshake, handshake))).await;
+    let (tls, policy) = match agreed {
+        Some(Ok(Ok(agreed))) => agreed,
+        Some(Ok(Err(error))) => {
             worker.tally.handshake(Handshake::Failed, TlsVersion::None);
             return tracing::debug!(%client, %error, "no handshake");
         }
-        Err(_) => {
+        // Late, or in the way of another.
+        Some(Err(_)) | None => {
             worker.tally.handshake(Handshake::Timeout, TlsVersion::None);
             return tracing::debug!(%client, "no handshake in time");
         }

@@ -2,11 +2,13 @@
 //! providers are fetched here, marks that have expired are swept.
 
 use std::io;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+
+use super::thread;
 
 /// Something that goes on for as long as a configuration is in use.
 pub(super) type Chore = BoxFuture<'static, ()>;
@@ -22,10 +24,8 @@ pub(super) struct Control {
 impl Control {
     /// Starts the thread.
     pub(super) fn start() -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (chores, given) = mpsc::unbounded_channel();
-        let thread = thread::Builder::new().name("callgate-control".to_owned());
-        let thread = thread.spawn(move || runtime.block_on(work(given)))?;
+        let thread = thread::start("callgate-control", move |runtime| runtime.block_on(work(given)))?;
         Ok(Self { chores: Some(chores), thread: Some(thread) })
     }
 

@@ -10,9 +10,12 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
+use crate::descriptors::{self, Descriptor};
 use crate::limit::client_key;
 
 /// The connections of all workers.
@@ -26,12 +29,19 @@ pub(super) struct Crowd {
     clients: [Mutex<HashMap<IpAddr, usize>>; SHARDS],
 }
 
+/// How soon it is looked again whether there is a file descriptor.
+const AGAIN: Duration = Duration::from_millis(100);
+
 /// So many, that two workers seldom want the same.
 const SHARDS: usize = 16;
 
 /// One connection's place among all, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place(Arc<Crowd>);
+pub(super) struct Place {
+    crowd: Arc<Crowd>,
+    /// None in a moment: it is given back before the next one is told that there is room.
+    descriptor: Option<Descriptor>,
+}
 
 /// One connection's place among its client's, until it is dropped.
 #[derive(Debug)]
@@ -41,10 +51,12 @@ pub(super) struct Visit {
 }
 
 impl Crowd {
-    /// Takes a place, if fewer than `most` are taken.
+    /// Takes a place, if fewer than `most` are taken and one more file may be open.
     pub(super) fn enter(self: &Arc<Self>, most: usize) -> Option<Place> {
+        let descriptor = descriptors::for_client()?;
         let more = |open| (open < most).then_some(open + 1);
-        self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok().then(|| Place(Arc::clone(self)))
+        let entered = self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        entered.is_ok().then(|| Place { crowd: Arc::clone(self), descriptor: Some(descriptor) })
     }
 
     /// Waits for a place.
@@ -56,7 +68,8 @@ impl Crowd {
             left.as_mut().enable();
             match self.enter(most) {
                 Some(place) => return place,
-                None => left.await,
+                // That an upstream has given back a descriptor is not told.
+                None => drop(timeout(AGAIN, left).await),
             }
         }
     }
@@ -87,8 +100,9 @@ impl Crowd {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::AcqRel);
-        self.0.left.notify_one();
+        drop(self.descriptor.take());
+        self.crowd.open.fetch_sub(1, Ordering::AcqRel);
+        self.crowd.left.notify_one();
     }
 }
 
@@ -121,10 +135,6 @@ impl Drop for Waiting<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use tokio::time::timeout;
-
     use super::*;
 
     fn ip(text: &str) -> IpAddr {

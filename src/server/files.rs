@@ -1,30 +1,113 @@
-//! How many files may be open: each connection is one, and a second one while an upstream answers it.
+//! How many files may be open, and what that permits: each connection of a client is one, and so is each connection to
+//! an upstream (`descriptors.rs`).
+//!
+//! Some descriptors are kept back from both, so that health is told, logs are opened again and files are read while
+//! clients hold all that they can.
+
+use std::fs;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Listeners, logs, runtimes and such.
-const OTHERS: u64 = 256;
+use super::admin;
+use crate::config::Config;
+use crate::descriptors;
 
-/// Lets so many connections be open at once, as far as the system permits, and says if it does not.
-pub(super) fn allow(connections: usize) {
-    let connections = connections as u64;
+/// What a runtime needs: to wait for sockets, to be woken, and to hear of signals.
+const A_RUNTIME: u64 = 5;
+/// What is kept back at most: the admin listener, look-ups of names, keys that are fetched, files that are read again.
+const MOST_KEPT_BACK: u64 = 192;
+/// What is kept back at least.
+const LEAST_KEPT_BACK: u64 = 16;
+
+/// What the limit of open files leaves, as it was found at the start.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Files {
+    limit: u64,
+    /// Listeners, logs, runtimes and what else is open all the time.
+    fixed: u64,
+    kept_back: u64,
+}
+
+impl Files {
+    /// Raises the limit to what the configuration asks for, as far as the system permits.
+    pub(super) fn find(config: &Config, workers: usize) -> Self {
+        let fixed = open_now() + fixed(config, workers as u64);
+        let wanted = fixed + MOST_KEPT_BACK + config.server.max_connections as u64 + wanted_upstreams(config);
+        let limit = raise(wanted);
+        let files = Self { limit, fixed, kept_back: (limit / 8).clamp(LEAST_KEPT_BACK, MOST_KEPT_BACK) };
+        descriptors::permit(files.left());
+        files
+    }
+
+    /// Lowers what the configuration asks for to what is permitted.
+    pub(super) fn fit(&self, config: &mut Config) {
+        let server = &mut config.server;
+        let (configured, most) = (server.max_connections, descriptors::clients_of(self.left()).max(1));
+        if configured <= most {
+            return;
+        }
+        server.max_connections = most;
+        server.max_connections_per_client = part(server.max_connections_per_client.min(configured), most, configured);
+        tracing::warn!(
+            open_files = self.limit,
+            configured,
+            used = most,
+            hint = "raise LimitNOFILE (systemd) or the hard limit of `ulimit -n`, or lower `max_connections`",
+            "too few files may be open: `max_connections` is lowered"
+        );
+    }
+
+    /// Returns how many connections there may be, of clients and to upstreams together.
+    fn left(&self) -> usize {
+        usize::try_from(self.limit.saturating_sub(self.fixed + self.kept_back)).unwrap_or(usize::MAX)
+    }
+
+    /// Returns how many connections the admin listener may have.
+    pub(super) fn admin(&self) -> usize {
+        admin::MAX_CONNECTIONS.min((self.kept_back / 2) as usize)
+    }
+}
+
+/// Returns the part of a number that is left of it when `whole` shrinks to `permitted`; at least one.
+fn part(number: usize, permitted: usize, whole: usize) -> usize {
+    let part = number as u128 * permitted as u128 / whole.max(1) as u128;
+    usize::try_from(part).unwrap_or(usize::MAX).max(1)
+}
+
+/// Returns how many files will be open all the time, beside those that are open by now.
+fn fixed(config: &Config, workers: u64) -> u64 {
+    // Each worker has each listener, the server has them once more, and one connection of each may wait for its place.
+    let listeners = 3 * workers * config.listen.len() as u64 + 6;
+    listeners + (workers + 2) * A_RUNTIME
+}
+
+fn wanted_upstreams(config: &Config) -> u64 {
+    let app = config.app.iter().map(|app| &app.upstream);
+    let pbx = config.pbx.iter().map(|pbx| &pbx.upstream);
+    app.chain(pbx).map(|upstream| upstream.max_connections as u64).sum()
+}
+
+fn open_now() -> u64 {
+    // Where there is no /proc: the three of every process, logs, and what the main thread waits with.
+    fs::read_dir("/proc/self/fd").map_or(16, |files| files.count() as u64)
+}
+
+/// Raises the soft limit of open files, and returns what it is then.
+fn raise(wanted: u64) -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let (Some(soft), hard) = (current, maximum.unwrap_or(u64::MAX)) else { return };
-    let enough = raised(soft, hard, connections);
+    let (Some(soft), hard) = (current, maximum.unwrap_or(u64::MAX)) else { return u64::MAX };
+    let enough = raised(soft, hard, wanted);
     if enough > soft
         && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(enough), maximum })
     {
         tracing::warn!(%error, "cannot raise the limit of open files");
     }
-    if getrlimit(Resource::Nofile).current.is_some_and(|files| files < connections + OTHERS) {
-        let hint = "raise LimitNOFILE (systemd) or the hard limit of `ulimit -n`, or lower `max_connections`";
-        tracing::warn!(files = enough, max_connections = connections, hint, "too few files may be open");
-    }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// Returns the soft limit to set: what is needed at most, never less than before.
-fn raised(soft: u64, hard: u64, connections: u64) -> u64 {
-    soft.max(hard.min(2 * connections + OTHERS))
+fn raised(soft: u64, hard: u64, wanted: u64) -> u64 {
+    soft.max(hard.min(wanted))
 }
 
 #[cfg(test)]
@@ -33,9 +116,23 @@ mod tests {
 
     #[test]
     fn the_limit_is_raised_as_far_as_needed_and_permitted() {
-        assert_eq!(raised(1024, 1_000_000, 10_000), 20_256);
-        assert_eq!(raised(1024, 4096, 10_000), 4096);
+        assert_eq!(raised(1024, 1_000_000, 20_256), 20_256);
+        assert_eq!(raised(1024, 4096, 20_256), 4096);
         assert_eq!(raised(1024, 4096, 100), 1024);
         assert_eq!(raised(65_536, u64::MAX, 10_000), 65_536);
+    }
+
+    #[test]
+    fn some_are_kept_back() {
+        let left = |limit| Files { limit, fixed: 30, kept_back: 20 }.left();
+        assert_eq!((left(10), left(50), left(100), left(u64::MAX)), (0, 0, 50, usize::MAX - 50));
+    }
+
+    #[test]
+    fn each_keeps_its_part_and_at_least_one() {
+        assert_eq!(part(12_288, 100, 16_384), 75);
+        assert_eq!(part(16_384, 100, 16_384), 100);
+        assert_eq!(part(1, 100, 16_384), 1);
+        assert_eq!(part(0, 0, 0), 1);
     }
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::closing;
 use crate::config::Listen;
 
 /// How many connections may wait to be accepted; the system caps it.
@@ -66,6 +67,17 @@ impl Listener {
 
     pub(super) fn address(&self) -> Option<Listen> {
         self.socket.address()
+    }
+
+    /// Lets no connection begin at a socket of our own; those in its queue are still to be accepted.
+    pub(super) fn retire(&self) {
+        self.remove_name();
+        if let Bound::Tcp(socket) = &self.socket
+            && !self.is_lent
+            && let Err(error) = closing::refuse_new(socket)
+        {
+            tracing::debug!(%error, "connections are accepted until the end");
+        }
     }
 
     /// Removes the name of a unix socket of our own: one that leads nowhere would only be in the way.

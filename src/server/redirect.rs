@@ -51,7 +51,13 @@ const HTTPS: u16 = 443;
 
 /// Answers one request of a plain connection.
 pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place, worker: Rc<Worker>) {
-    let Some(_client) = connection::admit(&mut stream, address, &worker).await else { return };
+    let guest = worker.plain.enter();
+    // Whether it came to an answer in time is the client's concern.
+    guest.until_evicted(answer_one(&mut stream, address, &worker)).await;
+}
+
+async fn answer_one(stream: &mut Stream, address: SocketAddr, worker: &Worker) {
+    let Some(_client) = connection::admit(stream, address, worker).await else { return };
     let https = worker.https;
     let service = service_fn(move |request| async move { Ok::<_, Infallible>(answer(&request, https)) });
     let connection = http1::Builder::new()
@@ -59,7 +65,6 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
         .keep_alive(false)
         .max_buf_size(framing::MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
-    // Whether it came to an answer in time is the client's concern.
     drop(timeout(LIFE, connection).await);
 }
 

@@ -2,10 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::proxy::Vitals;
 
@@ -18,11 +22,42 @@ pub(super) struct Registry {
     left: Notify,
 }
 
+/// How long a connection may take for its handshake before it makes room for another: those who mean it are faster.
+const BEGINNING: Duration = Duration::from_secs(1);
+
 /// How one connection is reached, and how it is doing; nothing before its handshake.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Seat {
+    since: Instant,
     waker: Option<Waker>,
     vitals: Option<Rc<Vitals>>,
+    /// Whether it shall make room for another before its handshake is done.
+    shall_leave: bool,
+}
+
+impl Seat {
+    fn new() -> Self {
+        Self { since: Instant::now(), waker: None, vitals: None, shall_leave: false }
+    }
+
+    /// Returns since when the connection has rested, or has not come to the end of its handshake.
+    fn idle_since(&self, now: Instant) -> Option<Instant> {
+        match &self.vitals {
+            Some(vitals) => vitals.resting_since(),
+            None => (!self.shall_leave && now - self.since > BEGINNING).then_some(self.since),
+        }
+    }
+
+    /// Lets the connection make room for another.
+    fn leave(&mut self) {
+        match &self.vitals {
+            Some(vitals) => vitals.leave(),
+            None => self.shall_leave = true,
+        }
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
 }
 
 impl Registry {
@@ -30,7 +65,7 @@ impl Registry {
     pub(super) fn enter(self: &Rc<Self>) -> Guest {
         let id = self.next.get();
         self.next.set(id + 1);
-        self.seats.borrow_mut().insert(id, Seat::default());
+        self.seats.borrow_mut().insert(id, Seat::new());
         Guest { registry: Rc::clone(self), id, known: Cell::new(false) }
     }
 
@@ -42,17 +77,13 @@ impl Registry {
         }
     }
 
-    /// Tells the connection that has rested longest to end.
-    pub(super) fn make_room(&self) {
-        let seats = self.seats.borrow();
-        let resting = seats.values().filter_map(|seat| {
-            let vitals = seat.vitals.as_ref()?;
-            Some((vitals.resting_since()?, vitals, seat.waker.as_ref()?))
-        });
-        if let Some((_, vitals, waker)) = resting.min_by_key(|(since, ..)| *since) {
-            vitals.leave();
-            waker.wake_by_ref();
-        }
+    /// Tells the connection that has rested longest to end. Tells whether there is one.
+    pub(super) fn make_room(&self) -> bool {
+        let now = Instant::now();
+        let mut seats = self.seats.borrow_mut();
+        let idle = seats.values_mut().filter(|seat| seat.waker.is_some());
+        let idle = idle.filter_map(|seat| Some((seat.idle_since(now)?, seat)));
+        idle.min_by_key(|(since, _)| *since).map(|(_, seat)| seat.leave()).is_some()
     }
 
     /// Waits until all connections have left.
@@ -81,6 +112,27 @@ impl Guest {
         self.seat(|seat| seat.vitals = Some(Rc::clone(vitals)));
     }
 
+    /// Goes on with what comes before the connection has a say, unless it shall make room for another.
+    pub(super) async fn until_evicted<F: Future>(&self, begin: F) -> Option<F::Output> {
+        let mut begin = pin!(begin);
+        poll_fn(|cx| {
+            self.note(cx);
+            if self.registry.seats.borrow().get(&self.id).is_some_and(|seat| seat.shall_leave) {
+                return Poll::Ready(None);
+            }
+            begin.as_mut().poll(cx).map(Some)
+        })
+        .await
+    }
+
+    /// Makes sure that the connection's task can be woken.
+    fn note(&self, cx: &Context<'_>) {
+        // A spawned task keeps its waker for life.
+        if !self.known.replace(true) {
+            self.seat(|seat| seat.waker = Some(cx.waker().clone()));
+        }
+    }
+
     fn seat(&self, change: impl FnOnce(&mut Seat)) {
         if let Some(seat) = self.registry.seats.borrow_mut().get_mut(&self.id) {
             change(seat);
@@ -89,10 +141,7 @@ impl Guest {
 
     /// Tells whether the connection shall end, and makes sure that its task is woken when that changes.
     pub(super) fn shall_end(&self, cx: &Context<'_>) -> bool {
-        // A spawned task keeps its waker for life.
-        if !self.known.replace(true) {
-            self.seat(|seat| seat.waker = Some(cx.waker().clone()));
-        }
+        self.note(cx);
         self.registry.closing.get()
     }
 }

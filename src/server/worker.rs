@@ -1,10 +1,11 @@
 //! One worker: a thread with a runtime, its sockets and its connections.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use tokio::runtime::LocalOptions;
@@ -23,8 +24,10 @@ use super::{BACK_OFF, GRACE, State, connection, redirect};
 use crate::observe::metrics::{Metrics, Tally};
 use crate::proxy::Proxy;
 
-/// How long it is not said again that there is no room.
+/// How long it is not said again that there is no room, or no descriptor.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How long nobody must come until a queue is believed to be empty.
+const QUIET: Duration = Duration::from_millis(20);
 /// How often idle upstream connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -40,18 +43,24 @@ pub(super) struct Parts {
     /// Where `redirect_http` leads to.
     pub(super) https: HttpsPort,
     pub(super) state: watch::Receiver<State>,
+    /// Told once that connections are accepted, or why they cannot be.
+    pub(super) started: mpsc::Sender<io::Result<()>>,
 }
 
 /// One worker, as its connections see it.
 pub(super) struct Worker {
     pub(super) crowd: Arc<Crowd>,
     pub(super) registry: Rc<Registry>,
+    /// The connections that are only sent on to HTTPS. A drain does not wait for them.
+    pub(super) plain: Rc<Registry>,
     pub(super) tally: Tally,
     live: RefCell<Live>,
     /// Where `redirect_http` leads to.
     pub(super) https: HttpsPort,
     /// When it was last said that there is no room.
     full_since: Cell<Option<Instant>>,
+    /// When it was last said that no connection can be accepted.
+    short_since: Cell<Option<Instant>>,
 }
 
 /// What the next handshake and the next request meet.
@@ -66,31 +75,38 @@ impl Worker {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
         match runtime {
             Ok(runtime) => runtime.block_on(Self::work(parts)),
-            Err(error) => {
-                tracing::error!(%error, "a worker cannot start");
-                0
-            }
+            Err(error) => not_started(&parts.started, error),
         }
     }
 
     async fn work(mut parts: Parts) -> usize {
+        let doors = parts.listeners.drain(..).map(Door::open).collect::<io::Result<Vec<_>>>();
+        let redirect = parts.redirect.take().map(Door::open).transpose();
+        let (doors, redirect) = match (doors, redirect) {
+            (Ok(doors), Ok(redirect)) => (doors, redirect),
+            (Err(error), _) | (_, Err(error)) => return not_started(&parts.started, error),
+        };
         let snapshot = Arc::clone(&parts.live.borrow_and_update());
         let tally = parts.metrics.tally();
         let worker = Rc::new(Self {
             crowd: parts.crowd,
             registry: Rc::default(),
+            plain: Rc::default(),
             live: RefCell::new(Live::new(snapshot, None, &tally)),
             tally,
             https: parts.https,
             full_since: Cell::default(),
+            short_since: Cell::default(),
         });
         let mut accepting = JoinSet::new();
-        for listener in parts.listeners {
-            accepting.spawn_local(accept(listener, Rc::clone(&worker), Self::welcome, parts.state.clone()));
+        for door in doors {
+            accepting.spawn_local(accept(door, Rc::clone(&worker), Self::welcome, parts.state.clone()));
         }
-        if let Some(listener) = parts.redirect {
-            accepting.spawn_local(accept(listener, Rc::clone(&worker), Self::send_on, parts.state.clone()));
+        if let Some(door) = redirect {
+            accepting.spawn_local(accept(door, Rc::clone(&worker), Self::send_on, parts.state.clone()));
         }
+        // An error means that the server is gone, which is noticed below.
+        let _ = parts.started.send(Ok(()));
         let mut chores = JoinSet::new();
         chores.spawn_local(sweep(Rc::clone(&worker)));
         chores.spawn_local(renew(Rc::clone(&worker), parts.live, parts.taken));
@@ -122,16 +138,29 @@ impl Worker {
             return place;
         }
         self.tell_full();
-        self.registry.make_room();
+        self.make_room();
         self.crowd.wait(most).await
+    }
+
+    /// Lets what rests longest make room. What is only sent on to HTTPS goes first.
+    fn make_room(&self) {
+        if !self.plain.make_room() {
+            self.registry.make_room();
+        }
     }
 
     /// Says that there is no room, but not for every connection anew.
     fn tell_full(&self) {
-        let now = Instant::now();
-        if self.full_since.get().is_none_or(|told| now - told > SILENCE) {
-            self.full_since.set(Some(now));
+        if is_new(&self.full_since) {
             tracing::warn!("as many connections are open as `max_connections` permits");
+        }
+    }
+
+    /// Makes do with what the system has: a descriptor that is given back is as good as a new one.
+    fn run_short(&self, error: &io::Error) {
+        self.make_room();
+        if is_new(&self.short_since) {
+            tracing::warn!(%error, "cannot accept for now");
         }
     }
 
@@ -168,24 +197,34 @@ async fn renew(worker: Rc<Worker>, mut snapshots: watch::Receiver<Arc<Snapshot>>
 /// What is done with a connection.
 type Welcome = fn(&Rc<Worker>, Stream, SocketAddr, Place);
 
-/// Accepts connections until the day ends.
-async fn accept(listener: Listener, worker: Rc<Worker>, welcome: Welcome, mut state: watch::Receiver<State>) {
-    let door = match Door::open(listener) {
-        Ok(door) => door,
-        Err(error) => return tracing::error!(%error, "cannot accept"),
-    };
-    // An error means that the server is gone, which ends the day as well.
+/// Accepts connections until the server drains, and then those who are in the queue.
+async fn accept(door: Door, worker: Rc<Worker>, welcome: Welcome, mut state: watch::Receiver<State>) {
+    // An error means that the server is gone, which ends this as well.
     let ended = async { drop(state.wait_for(|state| *state != State::Ready).await) };
     accept_until(ended, &door, &worker, welcome).await;
     // The queue stays, and those in it are served by the next process.
     if door.is_lent || *state.borrow() == State::HandedOver {
         return;
     }
-    // Closing a socket resets what waits in its queue. So nobody new is let in, and those who are in are served first.
-    if let Err(error) = door.shut() {
-        tracing::debug!(%error, "connections are accepted until the end");
-    }
+    // Closing a socket resets what waits in its queue. So the server has let nobody new in at any socket, and those who
+    // are in, or whose handshake is under way, are served first.
     accept_until(sleep(GRACE), &door, &worker, welcome).await;
+    drop(timeout(GRACE, empty(&door, &worker, welcome)).await);
+}
+
+/// Accepts who is left in a queue, until nobody comes for a moment.
+async fn empty(door: &Door, worker: &Rc<Worker>, welcome: Welcome) {
+    while let Ok(Ok((stream, address))) = timeout(QUIET, door.accept()).await {
+        let place = worker.place().await;
+        welcome(worker, stream, address, place);
+    }
+}
+
+/// Tells why a worker accepts no connections.
+fn not_started(started: &mpsc::Sender<io::Result<()>>, error: io::Error) -> usize {
+    // The server waits for this.
+    let _ = started.send(Err(error));
+    0
 }
 
 /// Accepts connections. One that fails is the stranger's; a system without sockets is waited for. Who is accepted waits
@@ -205,11 +244,21 @@ async fn accept_until(end: impl Future<Output = ()>, door: &Door, worker: &Rc<Wo
             }
             Err(error) => {
                 worker.tally.accepted(false);
-                tracing::warn!(%error, "cannot accept for now");
+                worker.run_short(&error);
                 sleep(BACK_OFF).await;
             }
         }
     }
+}
+
+/// Tells whether something has not been said for a while, and notes that it is said now.
+fn is_new(told: &Cell<Option<Instant>>) -> bool {
+    let now = Instant::now();
+    let is_new = told.get().is_none_or(|told| now - told > SILENCE);
+    if is_new {
+        told.set(Some(now));
+    }
+    is_new
 }
 
 async fn sweep(worker: Rc<Worker>) {
@@ -218,7 +267,7 @@ async fn sweep(worker: Rc<Worker>) {
         ticks.tick().await;
         worker.proxy().sweep();
         if worker.crowd.is_wanted() {
-            worker.registry.make_room();
+            worker.make_room();
         }
     }
 }

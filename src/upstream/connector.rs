@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Error;
 use super::endpoint::Endpoint;
 use super::slots::Slots;
 use super::wire::{Io, Wire};
 use crate::config::{self, Pin};
+use crate::descriptors::{self, Descriptor};
 
 /// How much longer than a connection may take, a worker that tries a place again is waited for before another one does.
 const GRACE: Duration = Duration::from_secs(1);
+/// How soon it is looked again whether there is a file descriptor.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// Where one upstream is, and what all workers know of it: how its places are, and how many connections it may have.
 ///
@@ -77,12 +80,13 @@ impl Connector {
     pub(super) async fn connect(&self) -> Result<(Wire, At), Error> {
         let due = Instant::now() + self.0.deadline;
         let slot = self.0.slots.take(due).await.ok_or(Error::Full)?;
+        let descriptor = descriptor(due).await.ok_or(Error::Full)?;
         let order = self.order();
         let mut failure = None;
         for (at, shares) in order.iter().copied().zip((1..=order.len() as u32).rev()) {
             let share = due.saturating_duration_since(Instant::now()) / shares;
             match self.reach(at, share).await {
-                Ok(io) => return Ok((Wire::new(io, slot), at)),
+                Ok(io) => return Ok((Wire::new(io, slot, descriptor), at)),
                 Err(source) => failure = Some(Error::Connect { to: Arc::clone(&self.at(at).address), source }),
             }
         }
@@ -201,6 +205,17 @@ impl Connector {
 
     fn now(&self) -> Duration {
         self.0.begun.elapsed()
+    }
+}
+
+/// Waits for a file descriptor. That there is none is rare, so nobody is woken when there is.
+async fn descriptor(due: Instant) -> Option<Descriptor> {
+    loop {
+        match descriptors::for_upstream() {
+            Some(descriptor) => return Some(descriptor),
+            None if Instant::now() >= due => return None,
+            None => sleep(AGAIN).await,
+        }
     }
 }
 

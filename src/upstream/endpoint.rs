@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 
 use super::health::Health;
+use super::lookup;
 use super::wire::Io;
 use crate::config::{HostPort, Pin, Trust, Url};
 use crate::tls;
@@ -93,8 +94,7 @@ async fn pin_of(at: &HostPort, name: ServerName<'static>) -> io::Result<Pin> {
 }
 
 pub(super) async fn dial(at: &HostPort) -> io::Result<TcpStream> {
-    let addresses = lookup_host((at.host.as_str(), at.port)).await?.take(MAX_ADDRESSES).collect();
-    let stream = first_of(addresses).await?;
+    let stream = first_of(lookup::addresses(at, MAX_ADDRESSES).await?).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

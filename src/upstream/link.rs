@@ -216,7 +216,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let slot = Slots::new(1).take(Instant::now()).await.unwrap();
-        let mut link = Link::new(Wire::new(Io::Plain(stream), slot), At::default()).await.unwrap();
+        let mut link =
+            Link::new(Wire::new(Io::Plain(stream), slot, crate::descriptors::for_upstream().unwrap()), At::default())
+                .await
+                .unwrap();
         let (now, keep_alive) = (Instant::now(), Duration::from_secs(4));
         (link.born, link.rested) = (now, now);
         assert!(!link.is_stale(now, keep_alive) && link.is_stale(now + keep_alive, keep_alive));

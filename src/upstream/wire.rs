@@ -11,6 +11,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::ear::Ear;
 use super::slots::Slot;
+use crate::descriptors::Descriptor;
 
 /// A connection that still listens when nobody takes what it says.
 ///
@@ -24,6 +25,7 @@ pub(super) struct Wire {
     ear: Rc<Ear>,
     /// Held for as long as the connection is.
     _slot: Slot,
+    _descriptor: Descriptor,
 }
 
 /// The kinds of connection.
@@ -35,8 +37,8 @@ pub(super) enum Io {
 }
 
 impl Wire {
-    pub(super) fn new(io: Io, slot: Slot) -> Self {
-        Self { io, broken: None, ear: Rc::default(), _slot: slot }
+    pub(super) fn new(io: Io, slot: Slot, descriptor: Descriptor) -> Self {
+        Self { io, broken: None, ear: Rc::default(), _slot: slot, _descriptor: descriptor }
     }
 
     /// Returns what listens to all that arrives.

@@ -230,7 +230,7 @@ async fn a_log_that_cannot_be_written_is_not_ready_and_its_lines_are_counted() {
     assert_eq!(body(&tell("/readyz")), "log: cannot write /dev/full\nnot ready\n");
     assert!(tell("/metrics").contains("callgate_log_lines_lost_total{log=\"audit\"} 1\n"));
     server.drain();
-    tokio::task::spawn_blocking(move || server.join()).await.unwrap();
+    server.join().await;
     assert!(!dir.path().join("admin.sock").exists());
 }
 
@@ -448,4 +448,29 @@ async fn an_address_that_is_taken_is_said_with_its_name() {
     let (logs, _memory) = Logs::memory(harness::FORMAT);
     let error = Server::start(config, logs).err().unwrap();
     assert_eq!(error.to_string(), format!("cannot listen at {address}"));
+}
+
+/// Programs that connect and say nothing, or do not take their answer, hold up no probe.
+#[tokio::test]
+async fn silent_connections_make_room_for_a_probe() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before_with(upstream.addr, "", TCP).await;
+    let Listen::Tcp(address) = *gate.admin() else { panic!("it is on TCP") };
+    let mut held = Vec::new();
+    for nth in 0..200 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        if nth % 2 == 0 {
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: local").await.unwrap();
+        }
+        held.push(stream);
+    }
+    let begun = std::time::Instant::now();
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(status(&gate.told(path)), 200, "{path}");
+    }
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+    // The newest are still heard.
+    let last = held.last_mut().unwrap();
+    last.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    assert_eq!(status(&read_head(last).await), 200);
 }

@@ -28,10 +28,38 @@ use crate::stage::until;
 const EX_CONFIG: i32 = 78;
 
 pub fn callgate(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_callgate"));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut command = piped(Command::new(env!("CARGO_BIN_EXE_callgate")));
+    command.args(arguments);
+    command
+}
+
+fn piped(mut command: Command) -> Command {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.env_remove("PBX_ADMIN");
     command
+}
+
+/// The program without any privilege; nothing, and a word why, where root's cannot be dropped.
+pub fn unprivileged() -> Option<Command> {
+    if !rustix::process::geteuid().is_root() {
+        return Some(callgate(&[]));
+    }
+    let mut setpriv = Command::new("setpriv");
+    setpriv.args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]);
+    if !setpriv.arg("true").status().is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no setpriv");
+        return None;
+    }
+    let mut setpriv = piped(Command::new("setpriv"));
+    setpriv.args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", env!("CARGO_BIN_EXE_callgate")]);
+    Some(setpriv)
+}
+
+/// The program under a limit of `ulimit`, as `-n 100`.
+pub fn limited(limit: &str) -> Command {
+    let mut shell = piped(Command::new("sh"));
+    shell.args(["-c", &format!("ulimit {limit} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_callgate")]);
+    shell
 }
 
 /// Runs a command to its end while the stand-ins go on.
@@ -294,6 +322,28 @@ impl Running {
             .unwrap();
         self.stderr = Some(stderr);
         lines.last().unwrap().clone()
+    }
+
+    /// Waits until connections are accepted, and returns the line that says where.
+    ///
+    /// # Errors
+    /// With all of standard error, when that ends before.
+    pub async fn listening(&mut self) -> Result<String, String> {
+        let mut stderr = self.stderr.take().unwrap();
+        let read = move || {
+            let mut told = String::new();
+            loop {
+                let begun = told.len();
+                match stderr.read_line(&mut told).unwrap() {
+                    0 => return (Err(told), stderr),
+                    _ if told[begun..].contains("address=") => return (Ok(told[begun..].to_owned()), stderr),
+                    _ => {}
+                }
+            }
+        };
+        let (line, stderr) = tokio::task::spawn_blocking(read).await.unwrap();
+        self.stderr = Some(stderr);
+        line
     }
 
     /// Reads one line of standard error.

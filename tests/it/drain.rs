@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+use crate::commands::unprivileged;
 use crate::harness::{Gate, Raw, read_head, status};
 use crate::reload::Program;
 
@@ -85,6 +86,23 @@ async fn under_load_the_end_costs_no_request() {
     load.refused().await;
     let (code, told) = program.running.end().await;
     assert_eq!(code, Some(0), "{told}");
+}
+
+/// As an ordinary user, and as under the unit of `deploy/`.
+#[tokio::test]
+async fn without_privileges_too_the_end_costs_no_request() {
+    let upstream = Raw::ok().await;
+    for _ in 0..5 {
+        let Some(command) = unprivileged() else { return };
+        let program = Program::start_by(command, upstream.addr, "listen = \"127.0.0.1:0\"\nworkers = 3", "").await;
+        let load = program.load();
+        load.more(100).await;
+        load.may_be_refused();
+        program.running.signal("-TERM");
+        load.refused().await;
+        let (code, told) = program.running.end().await;
+        assert_eq!(code, Some(0), "{told}");
+    }
 }
 
 #[tokio::test]

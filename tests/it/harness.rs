@@ -232,7 +232,7 @@ impl Gate {
         self.search(&self.admin_tells());
         let server = self.server.take().unwrap();
         server.drain();
-        tokio::task::spawn_blocking(move || server.join()).await.unwrap()
+        server.join().await
     }
 
     pub fn state(&self) -> tokio::sync::watch::Receiver<callgate::server::State> {

@@ -53,6 +53,7 @@ mod provision;
 mod recipes;
 mod reload;
 mod reparse;
+mod resources;
 mod rules;
 mod shield;
 mod sockets;

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use callgate::model::ott::{VoximplantUser, users_line};
@@ -42,12 +43,16 @@ impl Program {
     }
 
     pub async fn start(upstream: SocketAddr, top: &str, more: &str) -> Self {
+        Self::start_by(callgate(&[]), upstream, top, more).await
+    }
+
+    /// Starts the program by a command that ends with it.
+    pub async fn start_by(mut command: Command, upstream: SocketAddr, top: &str, more: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(certify(dir.path())).unwrap();
-        secret(&dir, "proxy.toml", &configuration(upstream, top, more));
-        let mut command = callgate(&["run", "--config"]);
-        command.arg(dir.path().join("proxy.toml"));
+        secret(&dir, "proxy.toml", &configuration(&upstream.to_string(), top, more));
+        command.args(["run", "--config"]).arg(dir.path().join("proxy.toml"));
         let mut running = Running::start(command);
         let line = running.complaint("listening").await;
         let addr = line.split("address=").nth(1).unwrap().split(' ').next().unwrap();
@@ -84,7 +89,7 @@ impl Program {
     }
 }
 
-fn configuration(upstream: SocketAddr, top: &str, more: &str) -> String {
+pub fn configuration(upstream: &str, top: &str, more: &str) -> String {
     format!(
         "{top}\ntls = {{ cert = \"fullchain.pem\", key = \"privkey.pem\" }}\n[app]\nurl = \"http://{upstream}\"\n\
          [log]\naccess = \"off\"\n{more}"
@@ -93,7 +98,7 @@ fn configuration(upstream: SocketAddr, top: &str, more: &str) -> String {
 
 /// Makes a certificate as mounted secrets have it: names that lead into a folder whose name leads to the newest.
 /// Returns whom a client must trust.
-fn certify(dir: &Path) -> CertificateDer<'static> {
+pub fn certify(dir: &Path) -> CertificateDer<'static> {
     let certificate = dev::certificate(&["app.test"]).unwrap();
     let newest = TempDir::new_in(dir).unwrap().keep();
     for (name, text) in [("fullchain.pem", &certificate.chain), ("privkey.pem", &certificate.key)] {

@@ -187,5 +187,5 @@ async fn certificates_are_chosen_by_name() {
         }
     }
     server.drain();
-    tokio::task::spawn_blocking(move || server.join()).await.unwrap();
+    server.join().await;
 }

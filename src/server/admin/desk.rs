@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::Known;
 use super::order::{self, Refusal};
+use super::visitors::Busy;
 use crate::config::{Upstream, Url};
 use crate::message::target;
 use crate::model::loopback::is_loopback;
@@ -35,6 +36,8 @@ use crate::state::{Freeze, KeepError};
 const MAX_HEAD: usize = 16 << 10;
 /// How long a connection may take: one question, one answer.
 const LIFE: Duration = Duration::from_secs(10);
+/// How long the head of a question may take.
+const HEAD: Duration = Duration::from_secs(5);
 /// How long an order may take to be carried out.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -88,6 +91,7 @@ struct ListOrder {}
 struct Visitor {
     may_order: bool,
     name: String,
+    busy: Busy,
 }
 
 impl Place {
@@ -123,8 +127,8 @@ impl Desk {
         Self { known, is_tcp }
     }
 
-    pub(super) async fn serve(self: Rc<Self>, stream: Stream) {
-        let visitor = &Visitor { may_order: order::is_operator(&stream), name: order::name(&stream) };
+    pub(super) async fn serve(self: Rc<Self>, stream: Stream, busy: Busy) {
+        let visitor = &Visitor { may_order: order::is_operator(&stream), name: order::name(&stream), busy };
         let service = service_fn(|request| {
             let this = Rc::clone(&self);
             async move { Ok::<_, Infallible>(this.answer(request, visitor).await) }
@@ -132,6 +136,7 @@ impl Desk {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .keep_alive(false)
+            .header_read_timeout(HEAD)
             .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), service);
         // Whether it came to an answer in time is the other side's concern.
@@ -164,11 +169,11 @@ impl Desk {
                 Err(refusal) => refused(refusal),
             },
             Place::Freeze => match order::read(request, visitor.may_order).await {
-                Ok(order) => self.freeze(order, &visitor.name).await.unwrap_or_else(|answer| *answer),
+                Ok(order) => self.freeze(order, visitor).await.unwrap_or_else(|answer| *answer),
                 Err(refusal) => refused(refusal),
             },
             Place::Thaw => match order::read(request, visitor.may_order).await {
-                Ok(order) => self.thaw(order, &visitor.name).await.unwrap_or_else(|answer| *answer),
+                Ok(order) => self.thaw(order, visitor).await.unwrap_or_else(|answer| *answer),
                 Err(refusal) => refused(refusal),
             },
             Place::Freezes => match order::read(request, visitor.may_order).await {
@@ -179,7 +184,9 @@ impl Desk {
     }
 
     /// Freezes somebody, on all workers at once.
-    async fn freeze(&self, order: FreezeOrder, by: &str) -> Result<Answer, Box<Answer>> {
+    async fn freeze(&self, order: FreezeOrder, visitor: &Visitor) -> Result<Answer, Box<Answer>> {
+        visitor.busy.begin();
+        let by = &*visitor.name;
         let whom = whom(&order.whom)?;
         let snapshot = Arc::clone(&self.known.live.borrow());
         let FreezeOrder { until, why, .. } = order;
@@ -194,7 +201,9 @@ impl Desk {
     }
 
     /// Thaws somebody.
-    async fn thaw(&self, order: ThawOrder, by: &str) -> Result<Answer, Box<Answer>> {
+    async fn thaw(&self, order: ThawOrder, visitor: &Visitor) -> Result<Answer, Box<Answer>> {
+        visitor.busy.begin();
+        let by = &*visitor.name;
         let whom = whom(&order.whom)?;
         let snapshot = Arc::clone(&self.known.live.borrow());
         let thawed = snapshot.frozen().thaw(&whom).await.map_err(unkept)?;

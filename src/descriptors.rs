@@ -1,0 +1,109 @@
+//! File descriptors of connections: what the limit of open files leaves, shared by those of clients and those to
+//! upstreams, of the whole process.
+//!
+//! Each side takes what it needs, but clients never take all: an upstream of theirs may then be reached no more.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Which part of all descriptors clients leave to upstreams: one of so many.
+const TO_UPSTREAMS: usize = 6;
+
+/// The descriptors of this process.
+static ALL: Descriptors = Descriptors::new();
+
+/// Says how many descriptors there are for connections. Until then, there is no limit.
+pub(crate) fn permit(most: usize) {
+    ALL.most.store(most, Ordering::Relaxed);
+}
+
+/// Takes one for the connection of a client.
+pub(crate) fn for_client() -> Option<Descriptor> {
+    ALL.take(Side::Client)
+}
+
+/// Takes one for a connection to an upstream.
+pub(crate) fn for_upstream() -> Option<Descriptor> {
+    ALL.take(Side::Upstream)
+}
+
+/// Returns how many of so many clients may have.
+pub(crate) const fn clients_of(most: usize) -> usize {
+    most - most / TO_UPSTREAMS
+}
+
+/// The right to one descriptor, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Descriptor {
+    all: &'static Descriptors,
+    side: Side,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Client,
+    Upstream,
+}
+
+#[derive(Debug)]
+struct Descriptors {
+    most: AtomicUsize,
+    clients: AtomicUsize,
+    upstreams: AtomicUsize,
+}
+
+impl Descriptors {
+    const fn new() -> Self {
+        Self { most: AtomicUsize::new(usize::MAX), clients: AtomicUsize::new(0), upstreams: AtomicUsize::new(0) }
+    }
+
+    /// Two who take the last one at the same moment may both have it: there is more than one in reserve.
+    fn take(&'static self, side: Side) -> Option<Descriptor> {
+        let most = self.most.load(Ordering::Relaxed);
+        let (clients, upstreams) = (self.clients.load(Ordering::Relaxed), self.upstreams.load(Ordering::Relaxed));
+        let is_free = match side {
+            Side::Client => clients + upstreams.max(most / TO_UPSTREAMS) < most,
+            Side::Upstream => clients + upstreams < most,
+        };
+        is_free.then(|| {
+            self.count(side).fetch_add(1, Ordering::Relaxed);
+            Descriptor { all: self, side }
+        })
+    }
+
+    const fn count(&self, side: Side) -> &AtomicUsize {
+        match side {
+            Side::Client => &self.clients,
+            Side::Upstream => &self.upstreams,
+        }
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        self.all.count(self.side).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(descriptors: &'static Descriptors, side: Side) -> Vec<Descriptor> {
+        std::iter::from_fn(|| descriptors.take(side)).collect()
+    }
+
+    #[test]
+    fn clients_leave_some_to_upstreams_and_upstreams_take_what_is_free() {
+        static DESCRIPTORS: Descriptors = Descriptors::new();
+        assert!(DESCRIPTORS.take(Side::Client).is_some(), "no limit is known yet");
+        DESCRIPTORS.most.store(12, Ordering::Relaxed);
+        let mut clients = all(&DESCRIPTORS, Side::Client);
+        let upstreams = all(&DESCRIPTORS, Side::Upstream);
+        assert_eq!((clients.len(), upstreams.len(), clients_of(12)), (10, 2, 10));
+        clients.truncate(5);
+        assert_eq!(all(&DESCRIPTORS, Side::Upstream).len(), 5);
+        drop((clients, upstreams));
+        assert_eq!(all(&DESCRIPTORS, Side::Upstream).len(), 12);
+        assert_eq!(DESCRIPTORS.clients.load(Ordering::Relaxed) + DESCRIPTORS.upstreams.load(Ordering::Relaxed), 0);
+    }
+}

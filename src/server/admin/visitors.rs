@@ -1,0 +1,98 @@
+//! The connections of the admin listener: so many at once, and the longest open one makes room for the next.
+//!
+//! A connection is for one question, which is answered at once. One that is still open when many others have come after
+//! it asks nothing, or does not take its answer. Only what changes something is carried out to its end.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use tokio::task::{AbortHandle, JoinSet};
+
+/// The connections of the admin listener.
+pub(super) struct Visitors {
+    most: usize,
+    serving: JoinSet<()>,
+    /// From the longest open one to the newest.
+    open: VecDeque<(AbortHandle, Busy)>,
+}
+
+/// Whether a connection's order is being carried out.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Busy(Rc<Cell<bool>>);
+
+impl Busy {
+    /// Notes that an order is carried out from now on, to the end of the connection.
+    pub(super) fn begin(&self) {
+        self.0.set(true);
+    }
+}
+
+impl Visitors {
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, serving: JoinSet::new(), open: VecDeque::new() }
+    }
+
+    /// Serves one more connection, in the place of another one if there are many.
+    pub(super) async fn admit<F: Future<Output = ()> + 'static>(&mut self, serve: impl FnOnce(Busy) -> F) {
+        while self.serving.try_join_next().is_some() {}
+        while self.serving.len() >= self.most {
+            self.make_room();
+            self.serving.join_next().await;
+        }
+        let busy = Busy::default();
+        let handle = self.serving.spawn_local(serve(busy.clone()));
+        self.open.push_back((handle, busy));
+    }
+
+    /// Ends the connection that has been open for longest. Tells whether there is one that can be ended.
+    pub(super) fn make_room(&mut self) -> bool {
+        self.open.retain(|(handle, _)| !handle.is_finished());
+        let longest = self.open.iter().position(|(_, busy)| !busy.0.get());
+        let ended = longest.and_then(|at| self.open.remove(at));
+        ended.map(|(handle, _)| handle.abort()).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::time::Duration;
+
+    use tokio::task::LocalSet;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_longest_open_one_makes_room_unless_it_carries_out_an_order() {
+        let ended = Rc::new(Cell::new(0));
+        struct Ends(Rc<Cell<u32>>, u32);
+        impl Drop for Ends {
+            fn drop(&mut self) {
+                self.0.set(self.0.get() * 10 + self.1);
+            }
+        }
+        let visit = |nth: u32, orders: bool| {
+            let ends = Ends(Rc::clone(&ended), nth);
+            move |busy: Busy| async move {
+                let _ends = ends;
+                if orders {
+                    busy.begin();
+                }
+                pending::<()>().await;
+            }
+        };
+        let mut visitors = Visitors::new(3);
+        let all = async {
+            for (nth, orders) in [(1, true), (2, false), (3, false), (4, false), (5, false)] {
+                visitors.admit(visit(nth, orders)).await;
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(ended.get(), 23);
+            assert!(timeout(Duration::from_millis(1), pending::<()>()).await.is_err());
+            assert_eq!(visitors.serving.len(), 3);
+        };
+        LocalSet::new().run_until(all).await;
+    }
+}
