@@ -6,6 +6,7 @@ pub mod digest;
 pub mod field;
 pub mod grant;
 pub mod hours;
+pub mod identity;
 pub mod jwt;
 pub mod landing;
 pub mod link;

@@ -321,5 +321,5 @@ fn chain(
         };
         chain.push(auth::Method::new(kind, method.ignore_cookies));
     }
-    Ok(Chain::new(chain, tally.clone()))
+    Ok(Chain::new(chain, &config.server.strip_fields, tally.clone()))
 }

@@ -19,7 +19,7 @@ use crate::observe::metrics::{self, Tally};
 #[derive(Debug)]
 pub struct Chain {
     methods: Vec<Method>,
-    /// Fields that only believed proxies may send.
+    /// Fields that only believed proxies may send, or nobody.
     apart: Rc<[HeaderName]>,
     tally: Tally,
 }
@@ -71,14 +71,14 @@ impl Shown<'_, '_> {
 }
 
 impl Chain {
-    /// Makes a chain of methods.
+    /// Makes a chain of methods. `stripped`: more fields that no client may send to an upstream.
     #[must_use]
-    pub fn new(methods: Vec<Method>, tally: Tally) -> Self {
+    pub fn new(methods: Vec<Method>, stripped: &[HeaderName], tally: Tally) -> Self {
         let headers = methods.iter().filter_map(|method| match &method.kind {
             Kind::Header(header) => Some(header),
             _ => None,
         });
-        let apart = headers.flat_map(Header::fields).cloned().collect();
+        let apart = headers.flat_map(Header::fields).chain(stripped).cloned().collect();
         Self { methods, apart, tally }
     }
 
@@ -192,7 +192,7 @@ impl Chain {
         })
     }
 
-    /// Returns the fields that only believed proxies may send, in any spelling.
+    /// Returns the fields that only believed proxies may send, or nobody, in any spelling.
     #[must_use]
     pub const fn apart(&self) -> &Rc<[HeaderName]> {
         &self.apart

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -139,6 +140,8 @@ pub struct Server {
     pub believe_forwarded_from: Vec<IpNet>,
     /// The balancers that start each connection with a PROXY header.
     pub accept_proxy_protocol_from: Vec<IpNet>,
+    /// More fields of a request that no upstream shall see, in any spelling.
+    pub strip_fields: Vec<HeaderName>,
     /// How many connections may be open at once.
     pub max_connections: usize,
     /// How many of them one client may have (IPv6: one /64).

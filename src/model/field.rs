@@ -1,10 +1,10 @@
 //! Names of fields as those read them who are behind gateways: `X-User`, `x_user` and `X.User` are one there.
 
-/// Turns a byte of a name into what all its spellings have in common.
+/// Turns a byte of a name into what all its spellings have in common. CGI has `_` for each sign (RFC 3875 §4.1.18).
 #[must_use]
 pub const fn fold(byte: u8) -> u8 {
     match byte {
-        b'_' | b'.' => b'-',
+        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~' => b'-',
         other => other.to_ascii_lowercase(),
     }
 }
@@ -21,7 +21,7 @@ mod tests {
 
     #[test]
     fn spellings_of_one_name_are_alike() {
-        for other in ["remote-user", "Remote-User", "REMOTE_USER", "remote.user"] {
+        for other in ["remote-user", "Remote-User", "REMOTE_USER", "remote.user", "Remote~User"] {
             assert!(is_like("remote-user", other) && is_like(other, "remote-user"), "{other}");
         }
         for other in ["remote-use", "remote-users", "remoteuser", "remote user", "remote--ser", ""] {

@@ -2,7 +2,7 @@
 
 use crate::harness::{Gate, Raw};
 
-const CLAIMS: [&str; 27] = [
+const CLAIMS: [&str; 47] = [
     "X-Forwarded-For",
     "x-forwarded-for",
     "X_Forwarded_For",
@@ -30,6 +30,26 @@ const CLAIMS: [&str; 27] = [
     "X-SSL-Client-Verify",
     "SSL_Client_S_DN",
     "X-Client-Cert",
+    "Client-IP",
+    "True-Client-IP",
+    "CF-Connecting-IP",
+    "CF-Connecting-IPv6",
+    "Fastly-Client-IP",
+    "X-Client-IP",
+    "X-Cluster-Client-IP",
+    "Forwarded-For",
+    "X-Remote-Addr",
+    "Remote_User",
+    "X-Remote-User",
+    "X-ProxyUser-Ip",
+    "WL-Proxy-Client-IP",
+    "X-Azure-ClientIP",
+    "Fly-Client-IP",
+    "X-Appengine-User-IP",
+    "X-Envoy-External-Address",
+    "X-ARR-ClientCert",
+    "X-WebAuth-User",
+    "Proxy",
 ];
 
 /// oauth2-proxy CVE-2025-64484, Caddy CVE-2026-30851.
@@ -63,6 +83,25 @@ fn check(seen: &str, host: &str) {
     }
     let ids: Vec<_> = seen.lines().filter_map(|line| line.strip_prefix("x-request-id: ")).collect();
     assert!(ids.len() == 1 && ids[0].len() == 32, "{seen}");
+}
+
+#[tokio::test]
+async fn more_fields_that_an_app_believes_go_no_further() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before_with(upstream.addr, "", "[server]\nstrip_fields = [\"X-Tenant\", \"x-who\"]").await;
+    for name in ["X-Tenant", "x_tenant", "X.Tenant", "X-WHO"] {
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n{name}: evil\r\nX-Tenants: good\r\n\
+             Trailer: {name}, x-sum\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n{name}: evil\r\nX-Sum: 1\r\n\r\n"
+        );
+        gate.exchange(request.as_bytes()).await;
+        let seen = upstream.seen().pop().unwrap();
+        assert!(!seen.contains("evil") && seen.contains("x-tenants: good\r\n") && seen.contains("x-sum: 1"), "{seen}");
+        gate.get("/").h2().header(name, "evil").send().await.expect(200);
+        assert!(!upstream.seen().pop().unwrap().contains("evil"), "{name}");
+    }
+    let named = "GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close, X-Tenant\r\n\r\n";
+    assert!(gate.exchange(named.as_bytes()).await.starts_with("HTTP/1.1 400"));
 }
 
 #[tokio::test]

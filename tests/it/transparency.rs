@@ -164,10 +164,7 @@ fn hop_by_hop(told: &mut Told) {
 }
 
 fn is_identity(name: &str) -> bool {
-    let name = name.to_ascii_lowercase().replace(['_', '.'], "-");
-    let prefixes = ["x-forwarded", "client-cert", "x-client-cert", "ssl-client-", "x-ssl-client-"];
-    prefixes.iter().any(|prefix| name.starts_with(prefix))
-        || ["forwarded", "x-real-ip", "x-request-id"].contains(&name.as_str())
+    callgate::model::identity::is_identity(name)
 }
 
 /// What the gate itself can meet is not passed on.

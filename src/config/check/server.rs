@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::values::{duration_or, known_networks};
+use http::HeaderName;
+
+use super::values::{duration_or, each, known_networks};
 use crate::config::document::{Node, Table};
 use crate::config::{Server, ServerTimeouts};
 
@@ -13,6 +15,7 @@ const MAX_CONNECTIONS: usize = 16_384;
 pub(super) const DEFAULT: Server = Server {
     believe_forwarded_from: Vec::new(),
     accept_proxy_protocol_from: Vec::new(),
+    strip_fields: Vec::new(),
     max_connections: MAX_CONNECTIONS,
     max_connections_per_client: most_of(MAX_CONNECTIONS),
     drain: Duration::from_secs(30),
@@ -37,15 +40,40 @@ pub(super) fn server(table: &Table<'_, '_>) -> Server {
     let max_connections = table.get("max_connections").and_then(|node| node.integer(1..=MOST));
     let max_connections = max_connections.unwrap_or(DEFAULT.max_connections);
     let per_client = table.get("max_connections_per_client").and_then(|node| per_client(&node, max_connections));
+    let strip_fields = table.get("strip_fields").and_then(|node| each(&node.list_or_empty()?, strip_field));
     let timeouts = table.section("timeouts", |table| Some(timeouts(table)));
     Server {
         believe_forwarded_from: networks("believe_forwarded_from"),
         accept_proxy_protocol_from: networks("accept_proxy_protocol_from"),
+        strip_fields: strip_fields.unwrap_or_default(),
         max_connections,
         max_connections_per_client: per_client.unwrap_or_else(|| most_of(max_connections)),
         drain: duration_or(table, "drain", DEFAULT.drain),
         timeouts: timeouts.unwrap_or(DEFAULT.timeouts),
     }
+}
+
+/// Fields without which no request has one meaning, or that have a key of their own.
+const NEEDED: [&str; 8] = [
+    "connection",
+    "content-length",
+    "content-type",
+    "cookie",
+    "host",
+    "te",
+    "trailer",
+    "transfer-encoding",
+];
+
+/// Reads the name of a field that no upstream shall see.
+fn strip_field(node: &Node<'_, '_>) -> Option<HeaderName> {
+    let Ok(name) = HeaderName::from_bytes(node.string()?.as_bytes()) else {
+        return node.refuse("not the name of a header field", "write a name such as \"x-tenant-user\"");
+    };
+    if NEEDED.contains(&name.as_str()) {
+        return node.refuse(format_args!("a request needs {name}"), "remove it from the list");
+    }
+    Some(name)
 }
 
 /// More connections than any machine has files for.

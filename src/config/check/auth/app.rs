@@ -8,6 +8,7 @@ use http::{HeaderName, Uri};
 use crate::config::check::values::{duration, duration_or, each};
 use crate::config::document::{Node, Table};
 use crate::config::{Names, Whoami};
+use crate::model::identity::is_identity;
 
 /// The deadline of `whoami` when none is written.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -74,7 +75,7 @@ fn header(node: &Node<'_, '_>) -> Option<HeaderName> {
     if name == COOKIE {
         return node.refuse("cookies have a key of their own", "name them in `cookies`");
     }
-    if is_ours(name.as_str()) {
+    if is_ours(name.as_str()) || is_identity(name.as_str()) {
         return node.refuse(format_args!("callgate writes or removes {name} itself"), "remove it from the list");
     }
     Some(name)
