@@ -240,7 +240,7 @@ impl Error {
             }
             Self::Unkept(KeepError::Full) | Self::Keys(_) => vec![reply::retry_after(FULL)],
             Self::Unkept(KeepError::Unavailable) => vec![reply::retry_after(UNAVAILABLE)],
-            Self::Upstream(upstream::Error::Full) => vec![reply::retry_after(CROWDED)],
+            Self::Upstream(upstream::Error::Full | upstream::Error::Taken) => vec![reply::retry_after(CROWDED)],
             _ => Vec::new(),
         }
     }
@@ -256,7 +256,7 @@ const fn upstream_status(error: &upstream::Error) -> (StatusCode, &'static str) 
         upstream::Error::Connect { source: ConnectError::Timeout, .. } => {
             (StatusCode::GATEWAY_TIMEOUT, "connect_timeout")
         }
-        upstream::Error::Full => (StatusCode::SERVICE_UNAVAILABLE, "crowded"),
+        upstream::Error::Full | upstream::Error::Taken => (StatusCode::SERVICE_UNAVAILABLE, "crowded"),
         upstream::Error::Broken(_) | upstream::Error::Nonsense(_) | upstream::Error::Unclear(_) => {
             (StatusCode::BAD_GATEWAY, "no_answer")
         }

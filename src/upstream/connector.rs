@@ -93,6 +93,11 @@ impl Connector {
         Err(failure.expect("an upstream has at least one place"))
     }
 
+    /// Returns how long a connection may take.
+    pub(super) fn deadline(&self) -> Duration {
+        self.0.deadline
+    }
+
     /// Tells whether a connection to this place is as good as a new one: there is no place before it that is well.
     pub(super) fn is_best(&self, at: At) -> bool {
         !self.has_choice()

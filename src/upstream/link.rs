@@ -163,6 +163,16 @@ impl Link {
         !self.ended && self.sender.is_ready()
     }
 
+    /// Tells whether a connection that serves one client still serves it.
+    pub(super) fn is_at_hand(&mut self) -> bool {
+        !self.last && self.is_alive()
+    }
+
+    /// Returns how long the connection has rested.
+    pub(super) fn rests_for(&self, now: Instant) -> Duration {
+        now.duration_since(self.rested)
+    }
+
     pub(super) fn rest(&mut self) {
         self.rested = Instant::now();
     }

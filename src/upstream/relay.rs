@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::Upstream;
+use super::bound::Lease;
 use super::link::Link;
 
 /// Polls the connection for the body's next frame, and returns the connection to its upstream when both sides have ended.
@@ -18,6 +19,8 @@ pub struct Relay {
     incoming: Incoming,
     link: Option<Box<Link>>,
     home: Rc<Upstream>,
+    /// Where the connection belongs instead, if it is bound to a client's.
+    lease: Option<Lease>,
     /// Since when the upstream has been silent, once somebody has waited for it.
     since: Option<Instant>,
 }
@@ -34,8 +37,8 @@ pub enum Cut {
 }
 
 impl Relay {
-    pub(super) fn new(incoming: Incoming, link: Box<Link>, home: Rc<Upstream>) -> Self {
-        let mut relay = Self { incoming, link: Some(link), home, since: None };
+    pub(super) fn new(incoming: Incoming, link: Box<Link>, home: Rc<Upstream>, lease: Option<Lease>) -> Self {
+        let mut relay = Self { incoming, link: Some(link), home, lease, since: None };
         if relay.incoming.is_end_stream() {
             relay.settle();
         }
@@ -65,10 +68,14 @@ impl Relay {
 
     /// Gives the connection back when it is free for another exchange; closes it otherwise.
     fn settle(&mut self) {
+        let lease = self.lease.take();
         if let Some(mut link) = self.link.take()
             && link.is_free()
         {
-            self.home.checkin(link);
+            match lease {
+                Some(lease) => self.home.give_back(link, lease),
+                None => self.home.checkin(link),
+            }
         }
     }
 
@@ -103,7 +110,7 @@ impl Body for Relay {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                this.link = None;
+                (this.link, this.lease) = (None, None);
                 Poll::Ready(Some(Err(Cut::Broken(error))))
             }
         }

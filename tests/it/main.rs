@@ -8,6 +8,7 @@ mod anatomy;
 mod attack;
 mod audit;
 mod behind_nginx;
+mod bound;
 mod browser;
 mod bulk;
 mod bytes;
