@@ -205,9 +205,9 @@ impl Domain {
 impl FromStr for Domain {
     type Err = Invalid;
 
-    /// Reads a host name of letters, digits and inner hyphens (RFC 1123 §2.1), at most 253 bytes long.
+    /// Reads a host name, with or without its final dot.
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        if is_host_name(text) { Ok(Self(text.to_ascii_lowercase())) } else { Err(Invalid::Grammar) }
+        host_name(text).map(Self).ok_or(Invalid::Grammar)
     }
 }
 
@@ -217,7 +217,15 @@ impl fmt::Display for Domain {
     }
 }
 
-/// Tells whether a text is a host name (RFC 1123 §2.1).
+/// Reads a host name: in lower case, and without the final dot that ends a whole one (RFC 1034 §3.1).
+#[must_use]
+pub fn host_name(text: &str) -> Option<String> {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    is_host_name(text).then(|| text.to_ascii_lowercase())
+}
+
+/// Tells whether a text is a host name without a final dot: letters, digits and inner hyphens (RFC 1123 §2.1), at most
+/// 253 bytes, and the underscores that resolvers know and people use.
 #[must_use]
 pub fn is_host_name(text: &str) -> bool {
     let label = |label: &str| {
@@ -225,7 +233,7 @@ pub fn is_host_name(text: &str) -> bool {
             && label.len() <= 63
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     };
     text.len() <= 253 && text.split('.').all(label)
 }
@@ -292,8 +300,10 @@ mod tests {
 
     #[test]
     fn domains_are_host_names_in_lower_case() {
-        assert_eq!("ACME.Test".parse::<Domain>().unwrap().as_str(), "acme.test");
-        for text in ["", ".", "a..b", "a b", "-a", "a-", "a_b", "a/b", "a:1", "a@b", "ä.test", &"a".repeat(64)] {
+        for (text, domain) in [("ACME.Test", "acme.test"), ("acme.test.", "acme.test"), ("My_PBX._x", "my_pbx._x")] {
+            assert_eq!(text.parse::<Domain>().unwrap().as_str(), domain);
+        }
+        for text in ["", ".", "a..b", "a b", "-a", "a-", "a+b", "a..", "a/b", "a:1", "a@b", "ä.test", &"a".repeat(64)] {
             assert_eq!(text.parse::<Domain>(), Err(Invalid::Grammar), "{text:?}");
         }
     }

@@ -339,7 +339,7 @@ mod tests {
             "https://pbx.test./welcome.htm",
             "https://.tenants.test/welcome.htm",
             "https://evil.test%2f.tenants.test/welcome.htm",
-            "https://evil_x.tenants.test/welcome.htm",
+            "https://evil~x.tenants.test/welcome.htm",
             "https://pbx%2etest/welcome.htm",
             "https://ｐbx.test/welcome.htm",
             "https:///welcome.htm",

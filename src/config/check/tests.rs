@@ -288,6 +288,35 @@ fn keys_of_later_releases_are_unknown() {
 // === [server] ===
 
 #[test]
+fn fields_that_a_request_needs_are_not_stripped() {
+    let server = accepted(&format!("{TOP}[app]\nurl = \"http://a\"\n[server]\nstrip_fields = [\"X-Who\", \"x_b\"]")).server;
+    assert_eq!(server.strip_fields, ["x-who", "x_b"]);
+    let list = |name: &str| format!("[server]\nstrip_fields = [\"{name}\"]");
+    check_beside(&list("a b"), "8:17: `server.strip_fields`: not the name of a header field");
+    for name in ["Host", "cookie", "Transfer-Encoding", "content-length"] {
+        let message = format!("8:17: `server.strip_fields`: a request needs {}", name.to_lowercase());
+        check_beside(&list(name), &message);
+    }
+}
+
+#[test]
+fn names_may_have_what_resolvers_know() {
+    let app = |keys: &str| accepted(&format!("{TOP}[app]\n{keys}")).app.unwrap().upstream;
+    let at = |url: &str| app(&format!("url = \"{url}\"")).urls.remove(0);
+    assert_eq!(at("http://my_app:3000").address(), "my_app:3000");
+    let whole = at("http://App.default.svc.cluster.local.:3000");
+    // Looked up as a whole name, and called by it without the dot.
+    assert_eq!(whole.address(), "app.default.svc.cluster.local.:3000");
+    assert_eq!(whole.authority(), "app.default.svc.cluster.local:3000");
+    assert_eq!(at("https://a_b.test.").authority(), "a_b.test");
+    let hosts = app("url = \"http://a\"\nhosts = [\"My_App.test.\", \"*.B_c.test.\"]");
+    assert!(["my_app.test", "x.b_c.test"].into_iter().all(|host| hosts.lists(host)), "{hosts:?}");
+    for url in ["http://a..", "http://.", "http://1.2.3.4.", "http://a.1."] {
+        check(&format!("[app]\nurl = \"{url}\""), "4:7: `app.url`: not a host name or IP address with an optional port");
+    }
+}
+
+#[test]
 fn known_machines_are_networks_and_never_everybody() {
     for key in ["believe_forwarded_from", "accept_proxy_protocol_from"] {
         let list = |items: &str| format!("[app]\nurl = \"http://a\"\n[server]\n{key} = [{items}]");
@@ -1257,7 +1286,7 @@ fn keys_say_what_they_may_do() {
         (format!("{HASH}\nscopes = [\"pbx\"]"), "7:1: `auth.domains` is missing"),
         (format!("{HASH}\nscopes = [\"ott\"]"), "7:1: `auth.users` is missing"),
         (format!("{HASH}\nscopes = [\"ott\"]\nusers = [\"Ann\"]"), "11:10: `auth.users`: not a Voximplant user name"),
-        (format!("{HASH}\nscopes = [\"pbx\"]\ndomains = [\"a_b\"]"), "11:12: `auth.domains`: not a PBX domain"),
+        (format!("{HASH}\nscopes = [\"pbx\"]\ndomains = [\"a+b\"]"), "11:12: `auth.domains`: not a PBX domain"),
         (
             format!("{HASH}\nscopes = [\"pbx\"]\ndomains = [\"a\"]\naccounts = [\"40\", \"ADMIN\"]"),
             "12:19: `auth.accounts`: the account is the administrator's",
@@ -1475,9 +1504,11 @@ fn only_known_proxies_are_believed_and_only_in_fields_of_their_own() {
 
 #[test]
 fn what_only_a_proxy_may_say_is_not_shown_to_the_app_as_anybody_says_it() {
-    let app = "[[auth]]\ntype = \"app\"\nname = \"portal\"\nwhoami = \"/me\"\nheaders = [\"Remote_User\"]\n";
-    let header = "[[auth]]\ntype = \"header\"\nfrom = [\"10.0.0.1\"]\nuser = \"remote-user\"\n";
-    const WHY: &str = "`auth`: shows the app remote_user, which only a trusted proxy may say";
+    let app = "[[auth]]\ntype = \"app\"\nname = \"portal\"\nwhoami = \"/me\"\nheaders = [\"X_Who\"]\n";
+    let header = "[[auth]]\ntype = \"header\"\nfrom = [\"10.0.0.1\"]\nuser = \"x-who\"\n";
+    const WHY: &str = "`auth`: shows the app x_who, which only a trusted proxy may say";
+    let known = app.replace("X_Who", "Remote_User");
+    check_beside(&known, "11:12: `auth.headers`: callgate writes or removes remote_user itself");
     check_beside(&format!("{app}{header}"), &format!("7:1: {WHY}"));
     check_beside(&format!("{header}{app}"), &format!("11:1: {WHY}"));
 }

@@ -234,7 +234,8 @@ fn read_pin(node: &Node<'_, '_>) -> Option<Pin> {
 }
 
 fn name_of_server(node: &Node<'_, '_>) -> Option<ServerName<'static>> {
-    let name = ServerName::try_from(node.string()?.to_owned()).ok();
+    let text = node.string()?;
+    let name = ServerName::try_from(text.strip_suffix('.').unwrap_or(text).to_owned()).ok();
     name.or_else(|| node.refuse("not a server name", "write a host name or an IP address, without port"))
 }
 

@@ -9,7 +9,7 @@ use toml::de::DeValue;
 
 use crate::config::document::{Node, Table};
 use crate::config::{HostPattern, HostPort, Listen, Url};
-use crate::model::account::{Account, is_host_name};
+use crate::model::account::{Account, host_name, is_host_name};
 use crate::model::ott::VoximplantUser;
 
 /// Reads a duration under a key, or takes the default.
@@ -108,15 +108,17 @@ pub(super) fn known_networks(node: &Node<'_, '_>, danger: &str) -> Option<Vec<Ip
 
 /// Reads a host name, or `*.` and a host name.
 pub(super) fn host_pattern(node: &Node<'_, '_>) -> Option<HostPattern> {
-    let text = node.string()?.to_ascii_lowercase();
-    match text.strip_prefix("*.") {
-        Some(name) if is_host_name(name) => Some(HostPattern::Below(format!(".{name}"))),
-        None if is_host_name(&text) => Some(HostPattern::Exact(text)),
-        _ => node.refuse(
+    let text = node.string()?;
+    let pattern = match text.strip_prefix("*.") {
+        Some(name) => host_name(name).map(|name| HostPattern::Below(format!(".{name}"))),
+        None => host_name(text).map(HostPattern::Exact),
+    };
+    pattern.or_else(|| {
+        node.refuse(
             "not a host name",
             "write a name without scheme, port or path: \"pbx.example.com\" or \"*.pbx.example.com\"",
-        ),
-    }
+        )
+    })
 }
 
 /// Reads `http://host[:port]`, `https://host[:port]` or `unix:/path`. Never echoes the text: people write passwords into URLs.
@@ -179,7 +181,13 @@ pub(super) fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
             (host.to_ascii_lowercase(), port)
         }
     };
-    let known = host.contains(':') || is_host_name(&host) && (!ends_in_number(&host) || host.parse::<IpAddr>().is_ok());
+    let is_name = |host: &str| is_host_name(host) && (!ends_in_number(host) || host.parse::<IpAddr>().is_ok());
+    // A final dot stays: to a resolver it says that the name is whole. No address has one.
+    let known = host.contains(':')
+        || match host.strip_suffix('.') {
+            Some(whole) => is_name(whole) && whole.parse::<IpAddr>().is_err(),
+            None => is_name(&host),
+        };
     let port = port.map(parse_port);
     if !known || port == Some(None) { None } else { Some((host, port.flatten())) }
 }

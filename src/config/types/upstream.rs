@@ -48,7 +48,7 @@ pub enum Url {
 /// A host and a port of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPort {
-    /// A host name or an IP address, IPv6 without brackets.
+    /// A host name or an IP address, IPv6 without brackets. A name may have the final dot that makes it a whole one.
     pub host: String,
     /// The port; 80 or 443 when not written.
     pub port: u16,
@@ -84,23 +84,29 @@ impl Url {
     #[must_use]
     pub fn authority(&self) -> String {
         match self {
-            Self::Http(at) if at.port == 80 => at.bracketed(),
-            Self::Https(at) if at.port == 443 => at.bracketed(),
-            Self::Http(at) | Self::Https(at) => at.to_string(),
+            Self::Http(at) if at.port == 80 => bracketed(at.name()),
+            Self::Https(at) if at.port == 443 => bracketed(at.name()),
+            Self::Http(at) | Self::Https(at) => format!("{}:{}", bracketed(at.name()), at.port),
             Self::Unix(_) => "localhost".to_owned(),
         }
     }
 }
 
 impl HostPort {
-    fn bracketed(&self) -> String {
-        if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
+    /// Returns the host as others call it: in TLS and in `Host` a name has no final dot (RFC 6066 §3).
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.host.strip_suffix('.').unwrap_or(&self.host)
     }
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.bracketed(), self.port)
+        write!(f, "{}:{}", bracketed(&self.host), self.port)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::config::check::values::{distinct, duration_or};
 use crate::config::document::{Node, Table};
 use crate::config::source::Surroundings;
 use crate::config::{Oidc, Trust};
-use crate::model::account::is_host_name;
+use crate::model::account::host_name;
 use crate::model::loopback::is_loopback;
 use crate::model::secret::Secret;
 
@@ -142,11 +142,10 @@ fn cookie_key(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<Secret> 
 
 /// Reads a host name.
 fn host(node: &Node<'_, '_>) -> Option<String> {
-    let text = node.word()?.to_ascii_lowercase();
-    if is_host_name(&text) {
-        return Some(text);
-    }
-    node.refuse("not a host name", "write a name without scheme, port or path: \"www.example.com\"")
+    let name = host_name(node.word()?);
+    name.or_else(|| {
+        node.refuse("not a host name", "write a name without scheme, port or path: \"www.example.com\"")
+    })
 }
 
 #[cfg(test)]
