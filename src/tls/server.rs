@@ -8,12 +8,12 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{OtherError, ServerConfig};
+use rustls::{OtherError, ServerConfig, SignatureScheme};
 
 use crate::config::Certificate;
 use crate::model::digest::{Digest, sha256_of};
 
-/// The TLS side of the listeners: TLS 1.2 and 1.3, h2 before http/1.1, stateless tickets under rotating keys, no early
+/// The TLS side of the listeners: TLS 1.2 and 1.3, h2 before http/1.1 before http/1.0, stateless tickets under rotating keys, no early
 /// data; one policy for each different `client_ca`.
 ///
 /// Each policy has ticket keys of its own: a session begun without a client certificate is never resumed where one is
@@ -144,7 +144,7 @@ fn config(
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::clone(names) as Arc<dyn ResolvesServerCert>);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).into();
     config.ticketer = Ticketer::new()?;
     Ok(Arc::new(config))
 }
@@ -159,14 +159,17 @@ fn verifier(ca: &[CertificateDer<'static>]) -> Result<Arc<dyn ClientCertVerifier
 /// Picks the certificate by the name the client asks for (SNI, RFC 6066 §3).
 #[derive(Debug, Default)]
 struct ByName {
-    names: HashMap<String, Named>,
-    /// For clients that ask for no name, or for one that no certificate has.
-    first: Option<Named>,
+    /// Those of one name, in the order they are written: kinds of key that not every client knows may stand beside others.
+    names: HashMap<String, Vec<Named>>,
+    /// All, the first of them for clients that ask for no name, or for one that no certificate has.
+    all: Vec<Named>,
 }
 
 #[derive(Debug, Clone)]
 struct Named {
     key: Arc<CertifiedKey>,
+    /// The names that are in the certificate, in order.
+    names: Arc<[String]>,
     policy: usize,
 }
 
@@ -174,28 +177,52 @@ impl ByName {
     fn add(&mut self, certificate: &Certificate, policy: usize) -> Result<(), rustls::Error> {
         let key = certificate.key.clone_key();
         let key = CertifiedKey::from_der(certificate.chain.clone(), key, &super::provider())?;
-        let named = Named { key: Arc::new(key), policy };
+        let mut names: Vec<_> = certificate.names.iter().map(|name| bare(name)).collect();
+        names.sort_unstable();
+        let named = Named { key: Arc::new(key), names: names.into(), policy };
         for name in &certificate.names {
-            self.names.entry(name.clone()).or_insert_with(|| named.clone());
+            self.names.entry(bare(name)).or_default().push(named.clone());
         }
-        self.first.get_or_insert(named);
+        self.all.push(named);
         Ok(())
     }
 
     fn find(&self, name: &str) -> Option<&Named> {
-        let name = name.to_ascii_lowercase();
-        let wildcard = || name.split_once('.').and_then(|(_, rest)| self.names.get(&format!("*.{rest}")));
-        self.names.get(&name).or_else(wildcard)
+        self.having(name).next()
+    }
+
+    /// Finds the certificates of a name: those that have it as it is come before those of a wildcard.
+    fn having(&self, name: &str) -> impl Iterator<Item = &Named> {
+        let name = bare(name);
+        let exact = self.names.get(&name);
+        let wildcard = name.split_once('.').and_then(|(_, rest)| self.names.get(&format!("*.{rest}")));
+        exact.into_iter().chain(wildcard).flatten()
     }
 
     fn answering(&self, name: Option<&str>) -> Option<&Named> {
-        name.and_then(|name| self.find(name)).or(self.first.as_ref())
+        name.and_then(|name| self.find(name)).or_else(|| self.all.first())
     }
+
+    /// Finds the certificate that answers a name, in a kind that the client can verify if there is one. Another kind is
+    /// never of another policy.
+    fn answering_in(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Named> {
+        let first = self.answering(name)?;
+        let alike = |named: &&Named| named.policy == first.policy && named.key.key.choose_scheme(schemes).is_some();
+        let known = name.into_iter().flat_map(|name| self.having(name)).find(alike);
+        let of_same_names = || self.all.iter().filter(|named| named.names == first.names).find(alike);
+        Some(known.or_else(of_same_names).unwrap_or(first))
+    }
+}
+
+/// Writes a name as it is looked up: in lower case, and without its final dot (RFC 1034 §3.1).
+fn bare(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.answering(hello.server_name()).map(|named| Arc::clone(&named.key))
+        let named = self.answering_in(hello.server_name(), hello.signature_schemes());
+        named.map(|named| Arc::clone(&named.key))
     }
 }
 

@@ -38,6 +38,8 @@ async fn both_versions_and_all_protocols_are_agreed() {
         (&["h2"], Some("h2")),
         (&["http/1.1", "h2"], Some("h2")),
         (&["http/1.0", "http/1.1"], Some("http/1.1")),
+        (&["http/1.0"], Some("http/1.0")),
+        (&["http/0.9", "http/1.0", "spdy/3"], Some("http/1.0")),
     ] {
         for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
             let mut config = client(&gate, &[version]);
@@ -140,6 +142,101 @@ async fn garbage_ends_its_own_connection_only() {
         say_garbage(&gate, garbage).await;
     }
     gate.get("/").send().await.expect(200);
+}
+
+/// Takes any certificate that is signed in one of these ways.
+#[derive(Debug)]
+struct Knows(Vec<rustls::SignatureScheme>);
+
+impl rustls::client::danger::ServerCertVerifier for Knows {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        self.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.clone()
+    }
+}
+
+#[tokio::test]
+async fn of_several_certificates_for_one_name_each_client_gets_one_that_it_can_verify() {
+    use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, RsaKeySize};
+    use rustls::SignatureScheme as Scheme;
+
+    const EC: &[Scheme] = &[Scheme::ECDSA_NISTP256_SHA256];
+    const RSA: &[Scheme] = &[Scheme::RSA_PSS_SHA256, Scheme::RSA_PKCS1_SHA256];
+    const ED: &[Scheme] = &[Scheme::ED25519];
+    const ALL: &[Scheme] = &[Scheme::RSA_PSS_SHA256, Scheme::ED25519, Scheme::ECDSA_NISTP256_SHA256];
+    let dir = tempfile::TempDir::new().unwrap();
+    let at = dir.path().display();
+    let (mut list, mut chains) = (Vec::new(), Vec::new());
+    for (file, names, key) in [
+        ("ec", ["a.test", "b.test"], KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap()),
+        ("rsa", ["b.test", "a.test"], KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap()),
+        ("ed", ["*.test", "other"], KeyPair::generate_for(&PKCS_ED25519).unwrap()),
+    ] {
+        let certificate = CertificateParams::new(names.map(str::to_owned)).unwrap().self_signed(&key).unwrap();
+        secret(&dir, &format!("{file}.pem"), &certificate.pem());
+        secret(&dir, &format!("{file}.key"), &key.serialize_pem());
+        list.push(format!("{{ cert = \"{at}/{file}.pem\", key = \"{at}/{file}.key\" }}"));
+        chains.push((file, certificate.der().clone()));
+    }
+    let upstream = Raw::ok().await;
+    let list = list.join(", ");
+    let gate = Gate::start(&format!(
+        "tls = {{ certificates = [{list}] }}\n[app]\nurl = \"http://{}\"\n",
+        upstream.addr
+    ))
+    .await;
+    for (name, schemes, sni, expected) in [
+        ("a.test", EC, true, Some("ec")),
+        ("a.test", RSA, true, Some("rsa")),
+        ("B.test", RSA, true, Some("rsa")),
+        ("b.test.", RSA, true, Some("rsa")),
+        ("a.test", ED, true, Some("ed")),
+        ("a.test", ALL, true, Some("ec")),
+        ("c.test", ALL, true, Some("ed")),
+        ("c.test", RSA, true, None),
+        ("a.test", EC, false, Some("ec")),
+        ("a.test", RSA, false, Some("rsa")),
+        ("unknown.example", RSA, true, Some("rsa")),
+        ("unknown.example", ED, true, None),
+    ] {
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let mut config = client(&gate, &[version]);
+            config.dangerous().set_certificate_verifier(Arc::new(Knows(schemes.to_vec())));
+            config.enable_sni = sni;
+            let agreed = ask(&gate, config, name).await.ok();
+            let shown = agreed.as_ref().and_then(|agreed| agreed.peer_certificates()?.first());
+            let shown = shown.and_then(|shown| chains.iter().find(|(_, known)| known == shown)).map(|known| known.0);
+            assert_eq!(shown, expected, "{name} {schemes:?} {sni} {:?}", version.version);
+        }
+    }
 }
 
 #[tokio::test]
