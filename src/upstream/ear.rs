@@ -1,8 +1,10 @@
 //! Listens to what an upstream says before hyper reads it: has anything come, does every line of a head end as one, and
 //! do the heads come to an end?
 //!
-//! hyper reads interim answers for as long as there are any. It takes a line feed alone for the end of a line, as it may (RFC 9112 §2.2). A field with one inside would then
-//! become two, and a client would be given a field that the upstream never meant to send.
+//! hyper reads interim answers for as long as there are any. It takes a line feed alone for the end of a line, as it may
+//! (RFC 9112 §2.2), and so does this, of an upstream that ends all lines of a head so: old servers and scripts do. Where some
+//! lines end with both signs and some with one, a field with a line feed inside may have become two, and a client would be
+//! given a field that the upstream never meant to send.
 
 use std::cell::Cell;
 use std::io;
@@ -35,6 +37,8 @@ struct Place {
     /// The bytes of this line so far, and the last of them.
     length: usize,
     last: u8,
+    /// Whether the lines of this head end with both signs; none before the first has ended.
+    both: Option<bool>,
     status: [u8; 3],
 }
 
@@ -59,7 +63,7 @@ impl Ear {
     /// Listens to the next bytes.
     ///
     /// # Errors
-    /// When a line of a head ends with a line feed alone, or the heads are too large.
+    /// When the lines of a head end in different ways, or the heads are too large.
     pub(super) fn hear(&self, bytes: &[u8]) -> io::Result<()> {
         self.heard.set(true);
         if let Some(place) = self.place.take() {
@@ -84,8 +88,9 @@ impl Place {
                 }
                 return Ok(Some(self));
             };
-            if self.last != b'\r' {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line ends with a line feed alone"));
+            let both = self.length > 0 && self.last == b'\r';
+            if *self.both.get_or_insert(both) != both {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "some lines end with a line feed alone"));
             }
             let (line, rest) = bytes.split_at(end + 1);
             if self.is_told() {
@@ -126,18 +131,22 @@ impl Place {
 
     /// Tells whether the line that has ended is an empty one.
     const fn is_empty(self) -> bool {
-        self.length == "\r".len()
+        match self.both {
+            Some(true) => self.length == "\r".len(),
+            Some(false) | None => self.length == 0,
+        }
     }
 
     /// Goes to the next line, or out of the head behind its last.
     fn next(self) -> Option<Self> {
         let head = Self { heads: self.heads, ..Self::default() };
+        let within = Self { both: self.both, status: self.status, ..head };
         match (self.is_empty(), self.lines) {
             // hyper passes over empty lines before a head.
-            (true, 0) => Some(head),
+            (true, 0) => Some(Self { status: head.status, ..within }),
             // Behind the head of an interim answer is another one, except where HTTP ends.
             (true, _) => self.is_interim().then_some(head),
-            (false, lines) => Some(Self { lines: lines + 1, status: self.status, ..head }),
+            (false, lines) => Some(Self { lines: lines + 1, ..within }),
         }
     }
 }
@@ -162,19 +171,24 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_a_head_end_with_both_signs() {
+    fn lines_of_a_head_end_in_one_way() {
         for answer in [
             "HTTP/1.1 200 OK\r\nX: a\r\n\r\n",
             "\r\n\r\nHTTP/1.1 200 OK\r\n\r\na\nb\n\n",
             "HTTP/1.1 103 Early Hints\r\nX: a\r\n\r\nHTTP/1.1 200 OK\r\n\r\na\nb",
             "HTTP/1.1 101 Switching Protocols\r\n\r\na\nb",
             "HTTP/1.1 100\r\n\r\n",
+            "HTTP/1.1 200 OK\n\na\r\nb\n",
+            "HTTP/1.1 200 OK\nX: a\nY: b\n\n",
+            "\nHTTP/1.1 200 OK\nX: a\n\n",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\nX: a\n\n",
             "no HTTP",
         ] {
             check(answer, true);
         }
         for answer in [
-            "HTTP/1.1 200 OK\n\n",
+            "HTTP/1.1 200 OK\nX: a\r\n\n",
+            "HTTP/1.1 200 OK\nX: a\n\r\n",
             "HTTP/1.1 200 OK\r\nX: a\nY: b\r\n\r\n",
             "HTTP/1.1 200 OK\r\nX: a\r\n\n",
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\n\r\n",
@@ -219,8 +233,8 @@ mod tests {
     #[test]
     fn only_what_is_expected_is_a_head() {
         let ear = Ear::default();
-        assert!(ear.hear(b"a\n").is_ok() && ear.has_heard());
+        assert!(ear.hear(b"a\r\nb\n").is_ok() && ear.has_heard());
         ear.expect(true);
-        assert!(!ear.has_heard() && ear.hear(b"a\n").is_err());
+        assert!(!ear.has_heard() && ear.hear(b"a\r\nb\n").is_err());
     }
 }

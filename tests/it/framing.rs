@@ -495,3 +495,23 @@ async fn a_connection_ends_after_length_and_chunks_at_once() {
     assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
     assert!(!upstream.seen().iter().any(|seen| seen.contains("smuggled")));
 }
+
+#[tokio::test]
+async fn answers_whose_lines_all_end_with_a_line_feed_alone_pass_and_others_do_not() {
+    for (answer, expected) in [
+        ("HTTP/1.1 200 OK\nX: a\nContent-Length: 2\n\nok", 200),
+        ("HTTP/1.0 200 OK\nX: a\n\nok", 200),
+        ("HTTP/1.1 103 Early Hints\nLink: </a>\n\nHTTP/1.1 200 OK\nX: a\nContent-Length: 2\n\nok", 200),
+        ("HTTP/1.1 200 OK\r\nX: a\nContent-Length: 2\r\n\r\nok", 502),
+        ("HTTP/1.1 200 OK\nX: a\r\nContent-Length: 2\n\nok", 502),
+        ("HTTP/1.1 200 OK\nX: a\nContent-Length: 2\n\r\nok", 502),
+    ] {
+        let upstream = Raw::closing(answer).await;
+        let gate = Gate::before(upstream.addr).await;
+        let seen = gate.get("/").send().await;
+        assert_eq!(seen.status.as_u16(), expected, "{answer:?}");
+        if expected == 200 {
+            assert_eq!((seen.header("x"), seen.text()), ("a", "ok"), "{answer:?}");
+        }
+    }
+}
