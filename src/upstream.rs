@@ -4,6 +4,7 @@
 //! exchange at a time: the connection's own future is polled inside the exchange's task, so nothing is handed between tasks.
 
 mod bell;
+mod bound;
 mod connector;
 mod ear;
 mod endpoint;
@@ -19,7 +20,7 @@ mod tunnel;
 mod wire;
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ use hyper::body::Incoming;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use self::bound::{Binding, Lease};
+pub use self::bound::Bound;
 use self::connector::At;
 pub use self::connector::{ConnectError, Connector, Sight};
 pub use self::fetch::{FetchError, Fetcher, exchange};
@@ -36,8 +39,9 @@ pub use self::interim::{Hearer, Interim};
 use self::link::{Deadlines, Link, SendError};
 pub use self::payload::{Meter, Payload};
 pub use self::relay::{Cut, Relay};
-pub use self::tunnel::{End, Far, Patience, join, keep_alive};
+pub use self::tunnel::{Carried, Far, Patience, join, keep_alive};
 use crate::config::UpstreamTimeouts;
+use crate::message::authentication;
 use crate::message::framing::{self, Unclear};
 use crate::observe::metrics::{Carrier, Connect, Fault, Side, Tally};
 
@@ -64,6 +68,8 @@ pub struct Upstream {
     /// Those used last are at the end and go out first, so that the others grow old and are closed.
     #[expect(clippy::vec_box, reason = "a link is large, and moved from here to an exchange and back many times")]
     idle: RefCell<Vec<Box<Link>>>,
+    /// The connections that are bound to one of a client.
+    bound: RefCell<Vec<Weak<Binding>>>,
     retired: Cell<bool>,
     /// Places that are tried again just now.
     trials: RefCell<JoinSet<()>>,
@@ -86,6 +92,9 @@ pub enum Error {
     /// As many connections as there may be, and none became free in time.
     #[error("as many connections as max_connections permits")]
     Full,
+    /// The connection that the credentials of the request prove is another exchange's, and did not become free in time.
+    #[error("the connection that these credentials prove is busy")]
+    Taken,
     /// The connection broke, or what came was not HTTP.
     #[error("no valid answer")]
     Broken(#[source] hyper::Error),
@@ -104,6 +113,15 @@ pub enum Error {
     /// The client's body broke off or was malformed.
     #[error("the request body broke off")]
     ClientGone,
+}
+
+/// For whom a request is sent.
+#[derive(Clone, Copy, Default)]
+pub struct Client<'c> {
+    /// Who is told of interim answers.
+    pub hearer: Hearer<'c>,
+    /// The connections that are bound to the client's; none: nothing can be bound to it.
+    pub bound: Option<&'c Bound>,
 }
 
 /// The answer of an upstream.
@@ -134,6 +152,7 @@ impl Upstream {
             side,
             tally: tally.clone(),
             idle: RefCell::default(),
+            bound: RefCell::default(),
             retired: Cell::default(),
             trials: RefCell::default(),
         })
@@ -147,19 +166,28 @@ impl Upstream {
     /// # Errors
     /// When there is no connection, no answer in time, or none that is valid HTTP.
     pub fn send(self: &Rc<Self>, request: Request<Payload>) -> impl Future<Output = Result<Answer, Error>> {
-        self.send_heard(request, None)
+        self.send_over(self.checkout(), None, request, Client::default())
     }
 
-    /// Sends a request as [`Upstream::send`], and tells of interim answers as they come.
+    /// Sends a request of a client as [`Upstream::send`], and tells it of interim answers as they come.
+    ///
+    /// Where credentials prove a connection and not a request, it goes over the connection that is bound to the client's,
+    /// and such a connection serves nobody else: without a client that it could be bound to, it ends.
     ///
     /// # Errors
     /// As [`Upstream::send`].
-    pub fn send_heard(
-        self: &Rc<Self>,
-        request: Request<Payload>,
-        hearer: Hearer<'_>,
-    ) -> impl Future<Output = Result<Answer, Error>> {
-        self.send_over(self.checkout(), request, hearer)
+    pub async fn send_for(self: &Rc<Self>, client: Client<'_>, request: Request<Payload>) -> Result<Answer, Error> {
+        let Some(bound) = client.bound else { return self.send_over(self.checkout(), None, request, client).await };
+        let lease = if authentication::proves_connection(request.headers()) {
+            let due = Instant::now() + self.connector.deadline();
+            Some(Box::pin(bound.lease(self, due)).await.ok_or(Error::Taken)?)
+        } else if bound.is_empty() {
+            None
+        } else {
+            bound.lease_bound(self)
+        };
+        let link = lease.as_ref().and_then(Lease::take).or_else(|| self.checkout());
+        self.send_over(link, lease, request, client).await
     }
 
     /// Sends a request over a new connection, once. Without a `Host`, it is for that of the `url`.
@@ -167,15 +195,17 @@ impl Upstream {
     /// # Errors
     /// As [`Upstream::send`].
     pub fn send_fresh(self: &Rc<Self>, request: Request<Payload>) -> impl Future<Output = Result<Answer, Error>> {
-        self.send_over(None, request, None)
+        self.send_over(None, None, request, Client::default())
     }
 
     async fn send_over(
         self: &Rc<Self>,
         mut idle: Option<Box<Link>>,
+        lease: Option<Lease>,
         mut request: Request<Payload>,
-        hearer: Hearer<'_>,
+        client: Client<'_>,
     ) -> Result<Answer, Error> {
+        let proves = lease.is_some() || authentication::proves_connection(request.headers());
         let (mut nameless, mut slammed) = (false, false);
         loop {
             let reused = idle.take();
@@ -192,8 +222,8 @@ impl Upstream {
                 request.headers_mut().insert(header::HOST, self.connector.host(at));
             }
             self.tally.request(self.side, if is_fresh { Carrier::New } else { Carrier::Reused });
-            request = match (link.send(request, self.deadlines(), hearer).await, again) {
-                (Ok((response, link)), _) => return self.answer(response, link),
+            request = match (link.send(request, self.deadlines(), client.hearer).await, again) {
+                (Ok((response, link)), _) => return self.answer(response, link, lease, proves, client.bound),
                 (Err(SendError::Unsent(request)), _) if !is_fresh => *request,
                 (Err(SendError::Lost(_)), Some(again)) => again,
                 (Err(SendError::Unsent(request)), _) if !slammed && self.connector.slammed(at) => {
@@ -230,7 +260,7 @@ impl Upstream {
             Error::Broken(_) | Error::Nonsense(_) | Error::Unclear(_) | Error::Timeout => {
                 self.connector.broke(at, &error);
             }
-            Error::Connect { .. } | Error::Full | Error::ClientStalled | Error::ClientGone => {}
+            Error::Connect { .. } | Error::Full | Error::Taken | Error::ClientStalled | Error::ClientGone => {}
         }
         self.count(error)
     }
@@ -239,7 +269,7 @@ impl Upstream {
     fn count(&self, error: Error) -> Error {
         let fault = match &error {
             // Counted where it was tried.
-            Error::Connect { .. } | Error::Full => return error,
+            Error::Connect { .. } | Error::Full | Error::Taken => return error,
             Error::Timeout => Fault::Timeout,
             Error::Broken(_) => Fault::Broken,
             Error::Nonsense(_) | Error::Unclear(_) => Fault::Nonsense,
@@ -254,6 +284,13 @@ impl Upstream {
         let now = Instant::now();
         let crowded = self.connector.is_crowded();
         self.idle.borrow_mut().retain(|link| !crowded && !link.is_stale(now, self.keep_alive));
+        self.bound.borrow_mut().retain(|binding| {
+            let binding = binding.upgrade();
+            if let Some(binding) = &binding {
+                binding.sweep(now, crowded);
+            }
+            binding.is_some()
+        });
         let mut trials = self.trials.borrow_mut();
         while trials.try_join_next().is_some() {}
         while let Some(at) = self.connector.claim() {
@@ -265,14 +302,31 @@ impl Upstream {
     pub fn retire(&self) {
         self.retired.set(true);
         self.idle.borrow_mut().clear();
+        for binding in self.bound.take().iter().filter_map(Weak::upgrade) {
+            binding.close();
+        }
     }
 
     fn deadlines(&self) -> Deadlines {
         Deadlines { first_byte: self.first_byte, body_idle: self.body_idle }
     }
 
-    fn answer(self: &Rc<Self>, response: Response<Incoming>, mut link: Box<Link>) -> Result<Answer, Error> {
+    /// `proves`: the request showed credentials of its connection, or came by one that was proven so.
+    fn answer(
+        self: &Rc<Self>,
+        response: Response<Incoming>,
+        mut link: Box<Link>,
+        mut lease: Option<Lease>,
+        proves: bool,
+        bound: Option<&Bound>,
+    ) -> Result<Answer, Error> {
         let (mut head, body) = response.into_parts();
+        if lease.is_none() && (proves || authentication::asks_connection(&head.headers)) {
+            lease = bound.and_then(|bound| bound.bind(self));
+            if lease.is_none() {
+                link.retire();
+            }
+        }
         framing::settle_answer(&mut head).map_err(|unclear| self.blame(link.at, unclear.into()))?;
         self.connector.answered(link.at);
         if head.version != Version::HTTP_11 {
@@ -283,7 +337,7 @@ impl Upstream {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Answer::Switched(Response::from_parts(head, ()), link.into_far()));
         }
-        Ok(Answer::Response(Response::from_parts(head, Relay::new(body, link, Rc::clone(self)))))
+        Ok(Answer::Response(Response::from_parts(head, Relay::new(body, link, Rc::clone(self), lease))))
     }
 
     fn checkout(&self) -> Option<Box<Link>> {
@@ -295,6 +349,12 @@ impl Upstream {
             }
         }
         None
+    }
+
+    fn give_back(&self, link: Box<Link>, lease: Lease) {
+        if !self.retired.get() {
+            lease.give_back(link);
+        }
     }
 
     fn checkin(&self, mut link: Box<Link>) {
@@ -373,7 +433,8 @@ mod tests {
         };
         for _ in 0..2 {
             let request = request(Method::GET, Uri::from_static("/"), HeaderMap::new(), Payload::Empty);
-            let answer = upstream.send_heard(request, Some(&hear)).await.unwrap();
+            let client = Client { hearer: Some(&hear), bound: None };
+            let answer = upstream.send_for(client, request).await.unwrap();
             let Answer::Response(response) = answer else { panic!("switched") };
             assert_eq!(response.status(), StatusCode::OK);
         }

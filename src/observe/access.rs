@@ -36,7 +36,7 @@ pub struct Exchange {
     pub received: u64,
     /// From the head of the request to the end of the answer.
     pub duration: Duration,
-    /// Whether the answer was sent to its end.
+    /// Whether the answer, or the tunnel behind it, came to its end.
     pub ended: Ended,
     /// The short public cause of an answer of our own, such as `connect` or `limited`.
     pub reason: Option<&'static str>,
@@ -45,10 +45,16 @@ pub struct Exchange {
 /// How an exchange ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// The whole answer was sent.
+    /// The whole answer was sent; a tunnel was closed by both sides.
     Complete,
     /// One of the sides went away before.
     Aborted,
+    /// One of the sides paused for too long.
+    Stalled,
+    /// The account of a tunnel was frozen.
+    Frozen,
+    /// The process ended, and `drain` was over.
+    Drained,
 }
 
 impl Exchange {
@@ -81,6 +87,9 @@ impl Ended {
         match self {
             Self::Complete => "complete",
             Self::Aborted => "aborted",
+            Self::Stalled => "stalled",
+            Self::Frozen => "frozen",
+            Self::Drained => "drained",
         }
     }
 }
@@ -164,7 +173,14 @@ mod tests {
 
     #[test]
     fn tells_an_abort() {
-        check(&Exchange { ended: Ended::Aborted, ..exchange() }, " ended=aborted");
+        for (ended, expected) in [
+            (Ended::Aborted, " ended=aborted"),
+            (Ended::Stalled, " ended=stalled"),
+            (Ended::Frozen, " ended=frozen"),
+            (Ended::Drained, " ended=drained"),
+        ] {
+            check(&Exchange { ended, ..exchange() }, expected);
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::message::hop;
 use crate::observe::access::{self, Ended};
 use crate::observe::metrics::{Route, Tally, TunnelEnd};
 use crate::observe::{Logs, RequestId};
-use crate::upstream::{self, Cut, Meter, Payload, Relay};
+use crate::upstream::{Carried, Cut, Meter, Payload, Relay};
 
 /// The body of an answer. When it is dropped, the exchange is over and logged.
 #[derive(Debug)]
@@ -143,7 +143,11 @@ pub struct Exchange {
     sent: u64,
     received: u64,
     complete: bool,
+    /// A pause that was too long ended it.
+    stalled: bool,
     meter: Option<Meter>,
+    /// What a tunnel carries.
+    carried: Option<Rc<Carried>>,
     /// Held until the exchange is over.
     in_flight: InFlight,
 }
@@ -201,7 +205,9 @@ impl Exchange {
             sent: 0,
             received: 0,
             complete: false,
+            stalled: false,
             meter: None,
+            carried: None,
             in_flight,
         }
     }
@@ -266,18 +272,38 @@ impl Exchange {
             // Until its connection tells otherwise.
             part: Part::Tunnel(status, TunnelEnd::Cut),
             meter: None,
+            carried: Some(Rc::default()),
             in_flight: self.in_flight.again(),
             ..*self
         }
     }
 
-    /// Notes how a tunnel ended, and what it carried.
-    pub fn carried(&mut self, end: upstream::End) {
-        self.complete = true;
+    /// Returns where the bytes of its tunnel are counted.
+    #[must_use]
+    pub fn carried(&self) -> Rc<Carried> {
+        self.carried.clone().unwrap_or_default()
+    }
+
+    /// Notes why its tunnel ended.
+    pub const fn ended(&mut self, end: TunnelEnd) {
         if let Part::Tunnel(_, why) = &mut self.part {
-            *why = end.why;
+            *why = end;
         }
-        (self.received, self.sent) = (end.up, end.down);
+    }
+
+    /// Tells how it ended, as the log says it.
+    fn ending(&self) -> Ended {
+        match self.part {
+            Part::Tunnel(_, TunnelEnd::Closed) => Ended::Complete,
+            Part::Tunnel(_, TunnelEnd::Frozen) => Ended::Frozen,
+            Part::Tunnel(_, TunnelEnd::Idle | TunnelEnd::Stalled) => Ended::Stalled,
+            Part::Question | Part::Answer(_) if self.complete => Ended::Complete,
+            Part::Question | Part::Answer(_) if self.stalled || self.in_flight.is_stalled() => Ended::Stalled,
+            Part::Tunnel(_, TunnelEnd::Cut) | Part::Question | Part::Answer(_) if self.in_flight.is_drained() => {
+                Ended::Drained
+            }
+            Part::Tunnel(_, TunnelEnd::Cut | TunnelEnd::Failed) | Part::Question | Part::Answer(_) => Ended::Aborted,
+        }
     }
 
     fn tally(&self) -> &Tally {
@@ -300,7 +326,10 @@ impl Exchange {
                     self.sent += data.len() as u64;
                 }
             }
-            Err(cut) => tracing::warn!(id = %self.id, error = cut as &dyn std::error::Error, "answer cut off"),
+            Err(cut) => {
+                self.stalled |= matches!(cut, Cut::Stalled);
+                tracing::warn!(id = %self.id, error = cut as &dyn std::error::Error, "answer cut off");
+            }
         }
     }
 }
@@ -310,12 +339,16 @@ impl Drop for Exchange {
         if let Some(meter) = &self.meter {
             self.received = meter.bytes();
         }
+        if let Some(carried) = &self.carried {
+            (self.received, self.sent) = (carried.up(), carried.down());
+        }
         self.count();
+        let ended = self.ending();
         let Some(mut line) = self.line.take() else { return };
         line.facts.duration = self.begun.elapsed();
         line.facts.status = self.part.status().map_or(0, |status| status.as_u16());
         (line.facts.received, line.facts.sent) = (self.received, self.sent);
-        line.facts.ended = if self.complete { Ended::Complete } else { Ended::Aborted };
+        line.facts.ended = ended;
         line.logs.write_access(&line.facts);
     }
 }

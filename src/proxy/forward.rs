@@ -65,9 +65,15 @@ impl Proxy {
         if let Some(shield) = self.shield(&caller) {
             Box::pin(self.judge_stranger(shield, request, &caller, exchange)).await?;
         }
+        if request.version() == Version::HTTP_2 && may_be_empty(request) {
+            Box::pin(request.body_mut().begin()).await;
+        }
         let Outbound { upstream, request, asked, owners, kept } = self.outbound(request, &caller, exchange)?;
         let relay = |interim| peer.interims.put(interim);
-        let response = match upstream.send_heard(request, hears.then_some(&relay)).await? {
+        // Behind a proxy the connection is many clients'.
+        let bound = Rc::ptr_eq(&caller.origin, &peer.origin).then_some(&peer.bound);
+        let client = upstream::Client { hearer: if hears { Some(&relay) } else { None }, bound };
+        let response = match upstream.send_for(client, request).await? {
             Answer::Response(response) => response,
             Answer::Switched(head, far) => return switch(head, far, &asked, self.leash(owners), peer, exchange),
         };
@@ -165,6 +171,13 @@ impl Proxy {
         }
         self.within(self.shared.limits.pbx_logins.admit(&client_key(caller.origin.client)))
     }
+}
+
+/// Tells whether only its end will tell that a request has no body: in HTTP/2 that may come behind the head. Who waits to be
+/// told to go on says nothing before.
+fn may_be_empty(request: &Request<Payload>) -> bool {
+    let waits = *request.method() == Method::CONNECT || request.headers().contains_key(header::EXPECT);
+    !waits && body::has_unknown_length(request.body())
 }
 
 /// Makes the fields of a request those of the next hop, and tells what it asks for.

@@ -14,7 +14,7 @@ use crate::message::guard::Refusal;
 use crate::message::origin::Origin;
 use crate::observe::metrics::Tally;
 use crate::tls::server::{Authority, Policy};
-use crate::upstream::Far;
+use crate::upstream::{Bound, Far};
 
 /// The client's end of one connection.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub struct Peer {
     pub refused: Cell<Option<Refusal>>,
     /// What its client is told before it is answered.
     pub interims: Interims,
+    /// The connections to upstreams that serve this one alone.
+    pub bound: Bound,
     /// The other end of a tunnel that this connection, or a stream of it, becomes once the answer that agrees is out.
     /// Over HTTP/2 it is taken as soon as that answer is made: another stream may put its own here.
     pub tunnel: RefCell<Option<Tunnel>>,
@@ -82,6 +84,17 @@ pub struct Vitals {
     ending: Cell<bool>,
     /// Whether it shall make room for another.
     shall_leave: Cell<bool>,
+    /// What ends it before its exchanges have ended.
+    cut: Cell<Option<Cutting>>,
+}
+
+/// What ends a connection before its exchanges have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cutting {
+    /// Its client took nothing for too long.
+    Stall,
+    /// The process ends.
+    Drain,
 }
 
 impl Vitals {
@@ -100,6 +113,7 @@ impl Vitals {
             blocked_since: Cell::new(None),
             ending: Cell::new(false),
             shall_leave: Cell::new(false),
+            cut: Cell::new(None),
         })
     }
 
@@ -187,6 +201,16 @@ impl Vitals {
         self.shall_leave.get()
     }
 
+    /// Notes that the connection ends now, because its client takes nothing.
+    pub fn stall(&self) {
+        self.cut.set(Some(Cutting::Stall));
+    }
+
+    /// Notes that the connection ends now, because the process does.
+    pub fn drain(&self) {
+        self.cut.set(Some(Cutting::Drain));
+    }
+
     /// Returns since when the connection rests; nothing while an exchange is in flight.
     #[must_use]
     pub fn quiet_since(&self) -> Option<Instant> {
@@ -209,6 +233,16 @@ impl InFlight {
         vitals.in_flight.set(vitals.in_flight.get() + 1);
         vitals.tally.begun();
         Self(vitals)
+    }
+
+    /// Tells whether the connection ends because its client takes nothing.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.0.cut.get() == Some(Cutting::Stall)
+    }
+
+    /// Tells whether the connection ends because the process does.
+    pub(super) fn is_drained(&self) -> bool {
+        self.0.cut.get() == Some(Cutting::Drain)
     }
 
     /// Returns where the exchange is counted.

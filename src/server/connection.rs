@@ -34,7 +34,7 @@ use crate::message::origin::Origin;
 use crate::observe::metrics::{Handshake, Protocol, TlsVersion};
 use crate::proxy::{FarEnd, Interims, Peer, Tunnel, Vitals};
 use crate::tls::server::{Doors, Policy};
-use crate::upstream::{self, Patience};
+use crate::upstream::{self, Bound, Patience};
 
 /// The most bytes that are buffered of requests (HTTP/1): more than a head may have.
 const MAX_BUFFER: usize = 2 * framing::MAX_HEAD;
@@ -90,6 +90,7 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
         vitals,
         refused: Cell::default(),
         interims: Interims::default(),
+        bound: Bound::default(),
         tunnel: RefCell::default(),
     });
     if h2 {
@@ -182,8 +183,9 @@ async fn serve_h1(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
             upstream::keep_alive(stream);
         }
         let cut = pin!(tunnel.leash.cut());
-        let end = Box::pin(upstream::join(io, early, tunnel.far, patience(watch.timeouts), cut)).await;
-        tunnel.exchange.carried(end);
+        let carried = tunnel.exchange.carried();
+        let end = Box::pin(upstream::join(io, early, tunnel.far, patience(watch.timeouts), &carried, cut)).await;
+        tunnel.exchange.ended(end);
     } else if ended == Ended::Itself {
         Box::pin(io.linger(&parts.read_buf)).await;
     }
@@ -230,8 +232,9 @@ async fn serve_h2(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
 async fn carry(stream: OnUpgrade, mut tunnel: Tunnel, patience: Patience) {
     let Ok(stream) = stream.await else { return };
     let cut = pin!(tunnel.leash.cut());
-    let end = upstream::join(TokioIo::new(stream), Bytes::new(), tunnel.far, patience, cut).await;
-    tunnel.exchange.carried(end);
+    let carried = tunnel.exchange.carried();
+    let end = upstream::join(TokioIo::new(stream), Bytes::new(), tunnel.far, patience, &carried, cut).await;
+    tunnel.exchange.ended(end);
 }
 
 const fn patience(timeouts: ServerTimeouts) -> Patience {

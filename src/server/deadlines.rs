@@ -63,7 +63,11 @@ impl Watch {
                     Poll::Ready(Late::Idle) => self.tell(connection.as_mut()),
                     // Who has begun is answered, by the guard.
                     Poll::Ready(Late::Head) if self.vitals.give_up() => {}
-                    Poll::Ready(Late::Head | Late::Stuck) => return Poll::Ready(Ended::Late),
+                    Poll::Ready(Late::Head) => return Poll::Ready(Ended::Late),
+                    Poll::Ready(Late::Stuck) => {
+                        self.vitals.stall();
+                        return Poll::Ready(Ended::Late);
+                    }
                 }
             }
         })

@@ -11,14 +11,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::io::Watched;
 use crate::message::guard::{Guard, Refusal};
 use crate::proxy::Peer;
+use crate::upstream;
 
 /// What hyper reads in the place of a request that is refused: the guard takes `*` with no method but `OPTIONS`.
 const REFUSED: &[u8] = b"- * HTTP/1.1\r\n\r\n";
+/// How often it is looked whether a client still exists that says nothing more and waits for its answer.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long the rest of what a client says is taken, so that it comes to read the answer.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -32,12 +35,14 @@ pub(super) struct Guarded {
     /// How much of that may go on.
     ready: usize,
     refusal: Option<Refusal>,
+    /// When to look after a client that has ended its side.
+    look: Option<Pin<Box<Sleep>>>,
     peer: Rc<Peer>,
 }
 
 impl Guarded {
     pub(super) fn new(io: Watched, peer: Rc<Peer>) -> Self {
-        Self { io, guard: Guard::default(), held: Vec::new(), ready: 0, refusal: None, peer }
+        Self { io, guard: Guard::default(), held: Vec::new(), ready: 0, refusal: None, look: None, peer }
     }
 
     /// Leaves HTTP, with what the client said behind what hyper has read.
@@ -69,6 +74,43 @@ impl Guarded {
         if self.held.is_empty() {
             // A connection at rest keeps no memory for this.
             self.held = Vec::new();
+        }
+    }
+
+    /// Reads from the client. The end of what it says is not told while it waits for an answer: to hyper that would mean
+    /// that it has left (RFC 9112 §9.6 lets it end its side).
+    fn poll_io(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        if self.look.is_none() {
+            ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        }
+        let has_ended = buf.filled().len() == before;
+        if has_ended && self.waits_for_answer() { self.poll_gone(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    /// Tells whether a request that has come whole is under way, or about to be, and nothing behind it.
+    fn waits_for_answer(&self) -> bool {
+        !self.is_answered() && !self.guard.is_in_body() && self.held.is_empty()
+    }
+
+    /// Waits until a client that has ended its side is known to be gone: its system refuses what it is sent, or the
+    /// kernel's question whether it still exists.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.look.is_none()
+            && let Some(stream) = self.io.tcp()
+        {
+            upstream::keep_alive(stream);
+        }
+        loop {
+            let look = self.look.get_or_insert_with(|| Box::pin(sleep(LOOK)));
+            ready!(look.as_mut().poll(cx));
+            self.look = Some(Box::pin(sleep(LOOK)));
+            if !self.waits_for_answer() {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(error) = self.io.tcp().and_then(|stream| stream.take_error().ok()?) {
+                return Poll::Ready(Err(error));
+            }
         }
     }
 
@@ -126,8 +168,8 @@ impl Guarded {
         self.peer.vitals.is_late() && in_head() && self.held.iter().any(|byte| !b"\r\n".contains(byte))
     }
 
-    /// Tells whether a request for another protocol has been answered in this one.
-    fn has_stayed(&self) -> bool {
+    /// Tells whether every request that has gone on is answered; one for another protocol: in this one.
+    fn is_answered(&self) -> bool {
         let vitals = &self.peer.vitals;
         vitals.begun() == self.guard.heads() && vitals.quiet_since().is_some()
     }
@@ -137,7 +179,7 @@ impl Guarded {
     fn poll_early(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         if self.held.is_empty() {
-            ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+            ready!(self.poll_io(cx, buf))?;
         } else {
             self.ready = self.held.len();
             self.hand_on(buf);
@@ -170,7 +212,7 @@ impl AsyncRead for Guarded {
                     continue;
                 }
                 (None, _) if !this.guard.is_open() => {}
-                (None, _) if !this.has_stayed() => return this.poll_early(cx, buf),
+                (None, _) if !this.is_answered() => return this.poll_early(cx, buf),
                 // Behind what nobody looked at, nothing has one reading.
                 (None, Some(_)) => return Poll::Ready(Ok(())),
                 (None, None) => {
@@ -179,7 +221,7 @@ impl AsyncRead for Guarded {
                     continue;
                 }
             }
-            ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+            ready!(this.poll_io(cx, buf))?;
             if buf.filled().len() == before {
                 return Poll::Ready(Ok(()));
             }

@@ -114,7 +114,11 @@ impl AsyncRead for Watched {
         if buf.filled().len() > before {
             self.vitals.received();
         }
-        polled
+        match polled {
+            // What frames a message tells whether it is whole: an end without TLS's farewell is an end.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            polled => polled,
+        }
     }
 }
 

@@ -77,6 +77,13 @@ impl Registry {
         }
     }
 
+    /// Lets those that are still here know that they end now.
+    pub(super) fn cut(&self) {
+        for vitals in self.seats.borrow().values().filter_map(|seat| seat.vitals.as_ref()) {
+            vitals.drain();
+        }
+    }
+
     /// Tells the connection that has rested longest to end. Tells whether there is one.
     pub(super) fn make_room(&self) -> bool {
         let now = Instant::now();

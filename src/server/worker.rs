@@ -119,6 +119,7 @@ impl Worker {
             worker.registry.emptied().await;
         };
         drop(timeout(deadline, ended).await);
+        worker.registry.cut();
         worker.registry.count()
     }
 

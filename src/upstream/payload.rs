@@ -41,7 +41,26 @@ impl Payload {
             since: Cell::new(Instant::now()),
             bytes: Cell::new(0),
         });
-        Self::Upload(Upload { incoming: Some(incoming), lingers: version == Version::HTTP_2, apart: None, progress })
+        let (incoming, lingers) = (Some(incoming), version == Version::HTTP_2);
+        Self::Upload(Upload { incoming, first: None, lingers, apart: None, progress })
+    }
+
+    /// Waits a moment for a body of unknown length to begin: what ends without a byte has none, and needs no framing.
+    pub async fn begin(&mut self) {
+        let Self::Upload(Upload { incoming: Some(incoming), first, .. }) = self else { return };
+        let begun = async {
+            loop {
+                match incoming.frame().await {
+                    Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+                    other => return other,
+                }
+            }
+        };
+        match timeout(MOMENT, begun).await {
+            Ok(None) => *self = Self::Empty,
+            Ok(begun) => *first = begun,
+            Err(_) => {}
+        }
     }
 
     /// Keeps these fields, in every spelling, out of its trailers.
@@ -89,6 +108,8 @@ impl Meter {
 pub struct Upload {
     /// It is here until the upload is dropped.
     incoming: Option<Incoming>,
+    /// What came of it before its head was passed on.
+    first: Option<Result<Frame<Bytes>, hyper::Error>>,
     /// What nobody has read of it is still to be taken.
     lingers: bool,
     /// Fields that only believed proxies may send, and nobody behind a head.
@@ -152,19 +173,30 @@ impl Body for Payload {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Upload(upload) => upload.incoming.as_ref().map(Body::size_hint).unwrap_or_default(),
+            Self::Upload(upload) => upload.size_hint(),
         }
     }
 }
 
 impl Upload {
     fn has_ended(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        self.first.is_none() && self.incoming.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match (&self.first, &self.incoming) {
+            (None, Some(incoming)) => incoming.size_hint(),
+            // Its length was not known before it began.
+            (Some(_), _) | (None, None) => SizeHint::default(),
+        }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        let mut polled = Pin::new(incoming).poll_frame(cx);
+        let mut polled = match self.first.take() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => Pin::new(incoming).poll_frame(cx),
+        };
         if let Poll::Ready(Some(Ok(frame))) = &mut polled
             && let Some(trailers) = frame.trailers_mut()
         {
@@ -189,6 +221,8 @@ impl Upload {
     }
 }
 
+/// How long a request of HTTP/2 waits for its body to begin, or to end before it has begun.
+const MOMENT: Duration = Duration::from_millis(100);
 /// How long the rest of a body is taken that was answered before its end.
 const LINGER: Duration = Duration::from_secs(1);
 

@@ -1,5 +1,6 @@
 //! Two connections joined after both left HTTP, byte for byte.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
@@ -24,15 +25,25 @@ pub struct Far {
     pub(super) early: Bytes,
 }
 
-/// How a tunnel ended, with the bytes carried each way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct End {
-    /// Bytes from the client to the upstream.
-    pub up: u64,
-    /// Bytes from the upstream to the client.
-    pub down: u64,
-    /// Why it ended.
-    pub why: TunnelEnd,
+/// How many bytes a tunnel has carried so far: they are known also of one that is dropped.
+#[derive(Debug, Default)]
+pub struct Carried {
+    up: Cell<u64>,
+    down: Cell<u64>,
+}
+
+impl Carried {
+    /// Returns how many bytes went from the client to the upstream.
+    #[must_use]
+    pub const fn up(&self) -> u64 {
+        self.up.get()
+    }
+
+    /// Returns how many bytes went from the upstream to the client.
+    #[must_use]
+    pub const fn down(&self) -> u64 {
+        self.down.get()
+    }
 }
 
 /// How long a tunnel goes on by itself.
@@ -64,8 +75,15 @@ pub fn keep_alive(stream: &TcpStream) {
 /// Carries bytes both ways until both sides have ended, one fails, patience does, or it is cut.
 ///
 /// An end of one direction is passed on, and the other direction goes on (half-close).
-/// `early` is what the client sent behind its request.
-pub async fn join<S, C>(mut near: S, early: Bytes, far: Far, patience: Patience, mut cut: Pin<&mut C>) -> End
+/// `early` is what the client sent behind its request. What is carried is counted in `carried`; returns why it ended.
+pub async fn join<S, C>(
+    mut near: S,
+    early: Bytes,
+    far: Far,
+    patience: Patience,
+    carried: &Carried,
+    mut cut: Pin<&mut C>,
+) -> TunnelEnd
 where
     S: AsyncRead + AsyncWrite + Unpin,
     C: Future<Output = ()>,
@@ -77,13 +95,15 @@ where
     let (mut up, mut down) = (Lane::new(early), Lane::new(far.early));
     let mut alarm = Alarm::default();
     let mut quiet_since = Instant::now();
-    let why = poll_fn(|cx| {
+    poll_fn(|cx| {
         if cut.as_mut().poll(cx).is_ready() {
             return Poll::Ready(TunnelEnd::Frozen);
         }
         let before = (up.carried, down.carried);
         let ended_up = up.poll(cx, &mut near, &mut wire);
         let ended_down = down.poll(cx, &mut wire, &mut near);
+        carried.up.set(up.carried);
+        carried.down.set(down.carried);
         match (ended_up, ended_down) {
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => {
                 return Poll::Ready(TunnelEnd::Failed);
@@ -103,8 +123,7 @@ where
             stalls.into_iter().flatten().fold(idle, |first, next| if next.0 < first.0 { next } else { first });
         alarm.poll(cx, due).map(|()| late)
     })
-    .await;
-    End { up: up.carried, down: down.carried, why }
+    .await
 }
 
 /// One direction.

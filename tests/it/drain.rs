@@ -148,14 +148,16 @@ async fn a_stuck_client_is_cut_off_at_the_deadline() {
     let mut tls = gate.raw("app.test", "http/1.1").await;
     tls.write_all(GET).await.unwrap();
     assert_eq!(status(&read_head(&mut tls).await), 200);
-    assert_eq!(gate.drain().await, 1);
+    gate.begin_drain();
     let mut rest = Vec::new();
     assert!(tls.read_to_end(&mut rest).await.is_err(), "the body looks whole");
+    gate.line(&[" status=200 sent=5 ", " ended=drained"]).await;
+    assert_eq!(gate.drain().await, 1);
 }
 
-#[tokio::test]
-async fn a_tunnel_is_waited_for() {
-    let upstream = Raw::serving(|mut line| async move {
+/// An upstream that says back what it hears in a tunnel.
+async fn echo() -> Raw {
+    Raw::serving(|mut line| async move {
         line.head().await;
         line.say("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
         let mut byte = [0];
@@ -163,7 +165,28 @@ async fn a_tunnel_is_waited_for() {
             line.say(byte).await;
         }
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_cut_off_is_logged_with_its_bytes() {
+    let upstream = echo().await;
+    let gate = Gate::before_with(upstream.addr, "", "[server]\ndrain = \"500ms\"").await;
+    let mut tls = gate.raw("app.test", "http/1.1").await;
+    let ask = b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    tls.write_all(ask).await.unwrap();
+    assert_eq!(status(&read_head(&mut tls).await), 101);
+    let mut heard = [0; 5];
+    tls.write_all(b"hello").await.unwrap();
+    tls.read_exact(&mut heard).await.unwrap();
+    gate.begin_drain();
+    gate.line(&[" status=101 sent=5 received=5 ", " ended=drained"]).await;
+    assert_eq!(gate.drain().await, 1);
+}
+
+#[tokio::test]
+async fn a_tunnel_is_waited_for() {
+    let upstream = echo().await;
     let gate = Gate::before(upstream.addr).await;
     let mut tls = gate.raw("app.test", "http/1.1").await;
     let ask = b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";

@@ -106,6 +106,10 @@ async fn a_frozen_account_has_no_login_no_request_and_no_tunnel_and_others_have_
     assert!(text(&told.stderr).contains("without `[state] file`"), "{}", text(&told.stderr));
     ends(&mut hers).await;
     ends(&mut hers_by_h2).await;
+    for http in ["1.1", "2"] {
+        let line = stage.gate.line(&[&format!(" http={http} "), " ended=frozen"]).await;
+        assert!(!line.contains(" sent=0 ") && !line.contains(" received=0 "), "{line}");
+    }
     stands(&mut his).await;
     let uid = rustix::process::getuid().as_raw();
     let line = stage.gate.line(&["audit freeze", "account=40@acme.test"]).await;

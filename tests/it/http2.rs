@@ -196,3 +196,31 @@ async fn our_own_answers_to_head_have_no_body() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_end_that_comes_behind_the_head_invents_no_framing() {
+    let upstream = Raw::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    for method in ["GET", "HEAD", "DELETE", "POST"] {
+        let fields: Vec<_> = [(":method", method)].into_iter().chain(REQUEST.into_iter().skip(1)).collect();
+        let mut frames = Frames::open(&gate).await;
+        frames.write(&frames::headers(1, END_HEADERS, &fields)).await;
+        frames.write(&frames::data(1, 0, b"")).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        frames.write(&frames::data(1, END_STREAM, b"")).await;
+        frames.until("an answer", |frame| frame.kind == HEADERS).await;
+        let seen = upstream.seen().pop().unwrap();
+        assert!(seen.starts_with(method) && !seen.contains("transfer-encoding"), "{seen}");
+    }
+    // A body that begins is passed on as it comes, also behind a longer pause.
+    for pause in [10, 300] {
+        let mut frames = Frames::open(&gate).await;
+        frames.write(&frames::post(1)).await;
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        frames.write(&[frames::data(1, 0, b"one"), frames::data(1, END_STREAM, b"two")].concat()).await;
+        frames.until("an answer", |frame| frame.kind == HEADERS).await;
+        let seen = upstream.seen().pop().unwrap();
+        assert!(seen.contains("transfer-encoding: chunked") && seen.ends_with("0\r\n\r\n"), "{seen}");
+        assert!(seen.contains("\r\n3\r\none\r\n3\r\ntwo\r\n"), "{seen}");
+    }
+}

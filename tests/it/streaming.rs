@@ -245,6 +245,7 @@ async fn endless() -> (Raw, mpsc::UnboundedReceiver<()>) {
 
 #[tokio::test]
 async fn a_client_that_leaves_cancels_the_upstream_request() {
+    // Who only ends its side may wait for the answer: a whole request is cancelled when the client is gone.
     let (upstream, mut left) = endless().await;
     let gate = Gate::before(upstream.addr).await;
     for request in [
@@ -257,6 +258,9 @@ async fn a_client_that_leaves_cancels_the_upstream_request() {
         let mut tls = gate.raw("app.test", "http/1.1").await;
         tls.write_all(request.as_bytes()).await.unwrap();
         arrived(&upstream, before).await;
+        if !request.starts_with("POST") {
+            tls.get_ref().0.set_zero_linger().unwrap();
+        }
         drop(tls);
         left.recv().await.unwrap();
     }
@@ -273,6 +277,95 @@ async fn a_client_that_leaves_cancels_the_upstream_request() {
         drop((response, send));
         connection.abort();
     }
+}
+
+/// How a client ends its side: TLS's farewell, TCP's, or both.
+#[derive(Debug, Clone, Copy)]
+enum Goodbye {
+    Tls,
+    Tcp,
+    Both,
+}
+
+async fn say_goodbye(tls: &mut TlsStream<tokio::net::TcpStream>, goodbye: Goodbye) {
+    match goodbye {
+        Goodbye::Tls => {
+            tls.get_mut().1.send_close_notify();
+            tls.flush().await.unwrap();
+        }
+        Goodbye::Tcp => tls.get_mut().0.shutdown().await.unwrap(),
+        Goodbye::Both => tls.shutdown().await.unwrap(),
+    }
+}
+
+/// Answers in two parts, each a while after the request.
+async fn slow() -> Raw {
+    Raw::serving(|mut line| async move {
+        while line.request().await.is_some() {
+            for part in ["HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nlate", " all"] {
+                tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+                line.say(part).await;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_client_that_has_said_all_and_ends_its_side_is_answered() {
+    let upstream = slow().await;
+    let gate = Gate::before(upstream.addr).await;
+    for (requests, answers) in [
+        ("GET / HTTP/1.1\r\nHost: app.test\r\n\r\n", 1),
+        ("GET / HTTP/1.0\r\nHost: app.test\r\n\r\n", 1),
+        ("POST / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi", 1),
+        ("POST / HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", 1),
+        ("GET /1 HTTP/1.1\r\nHost: app.test\r\n\r\nGET /2 HTTP/1.1\r\nHost: app.test\r\n\r\n", 2),
+    ] {
+        for goodbye in [Goodbye::Tls, Goodbye::Tcp, Goodbye::Both] {
+            let mut tls = gate.raw("app.test", "http/1.1").await;
+            tls.write_all(requests.as_bytes()).await.unwrap();
+            say_goodbye(&mut tls, goodbye).await;
+            let mut answer = String::new();
+            // The gate's end comes at once behind the last answer.
+            let read = tls.read_to_string(&mut answer);
+            tokio::time::timeout(std::time::Duration::from_secs(20), read).await.unwrap().unwrap();
+            assert_eq!(answer.matches("late all").count(), answers, "{requests:?} {goodbye:?}: {answer}");
+        }
+    }
+    // What is not whole is no request.
+    for request in ["GET / HTTP/1.1\r\nHost: app", "POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 3\r\n\r\nhi"] {
+        let mut tls = gate.raw("app.test", "http/1.1").await;
+        tls.write_all(request.as_bytes()).await.unwrap();
+        say_goodbye(&mut tls, Goodbye::Both).await;
+        let mut answer = String::new();
+        let _ = tls.read_to_string(&mut answer).await;
+        assert!(!answer.contains("200 OK"), "{request:?}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_has_ended_its_side_and_is_gone_is_noticed_by_what_it_is_sent() {
+    let (sender, mut left) = mpsc::unbounded_channel();
+    let upstream = Raw::serving(move |mut line| {
+        let sender = sender.clone();
+        async move {
+            line.head().await;
+            line.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+            while line.stream.write_all(b"1\r\nx\r\n").await.is_ok() {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            let _ = sender.send(());
+        }
+    })
+    .await;
+    let gate = Gate::before(upstream.addr).await;
+    let mut tls = gate.raw("app.test", "http/1.1").await;
+    tls.write_all(GET).await.unwrap();
+    assert_eq!(status(&read_head(&mut tls).await), 200);
+    say_goodbye(&mut tls, Goodbye::Both).await;
+    drop(tls);
+    left.recv().await.unwrap();
 }
 
 async fn arrived(upstream: &Raw, before: usize) {

@@ -176,6 +176,7 @@ async fn either_side_may_end_first() {
     let mut answer = String::new();
     tls.read_to_string(&mut answer).await.unwrap();
     assert!(answer.ends_with("\r\n\r\nheard question"), "{answer}");
+    gate.line(&[" status=101 sent=14 received=8 ", " ended=complete"]).await;
 
     let mut tls = gate.raw("app.test", "http/1.1").await;
     tls.write_all(ASK.as_bytes()).await.unwrap();
@@ -214,6 +215,7 @@ async fn a_silent_tunnel_ends_and_a_talking_one_does_not() {
     let mut rest = Vec::new();
     let _ = tls.read_to_end(&mut rest).await;
     assert_eq!(rest, b"");
+    gate.line(&[" status=101 sent=4 received=4 ", " ended=stalled"]).await;
 }
 
 #[tokio::test]

@@ -581,3 +581,28 @@ async fn malformed_fields_reset_their_stream() {
     ])
     .await;
 }
+
+/// What is wrong with a stream is told also where the upstream would answer before the request has ended.
+#[tokio::test]
+async fn a_wrong_window_resets_a_stream_whose_answer_would_come_early() {
+    let upstream = Raw::serving(|mut line| async move {
+        while line.head().await.is_some() {
+            line.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789").await;
+        }
+    })
+    .await;
+    let gate = Gate::before(upstream.addr).await;
+    for _ in 0..20 {
+        for (wrong, code) in [
+            (&[window_update(1, MAX_WINDOW), window_update(1, MAX_WINDOW)][..], &[FLOW_CONTROL_ERROR]),
+            (&[window_update(1, 0)], &[PROTOCOL_ERROR]),
+        ] {
+            let mut frames = Frames::open(&gate).await;
+            frames.write(&headers(1, END_HEADERS, &REQUEST)).await;
+            for frame in wrong {
+                drop(frames.try_write(frame).await);
+            }
+            look(&mut frames, Reset(code)).await.unwrap();
+        }
+    }
+}

@@ -606,6 +606,6 @@ async fn at_the_deadline_of_the_end_a_websocket_is_cut_off() {
     gate.begin_drain();
     let (heard, _) = socket.rest().await;
     assert_eq!(heard, "");
-    gate.line(&["method=CONNECT", "status=200", "ended=aborted"]).await;
+    gate.line(&["method=CONNECT", "status=200 sent=1 received=0", "ended=drained"]).await;
     assert_eq!(gate.drain().await, 1);
 }
