@@ -122,13 +122,14 @@ async fn fields_have_one_reading() {
     let answer = |field| format!("HTTP/1.1 200 OK\r\n{field}\r\nServer: liar\r\n\r\n2\r\nok\r\n0\r\n\r\n");
     check_502(fields.map(answer)).await;
     check_502([
-        "HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+        "HTTP/1.1 200 OK\nContent-Length: 2\r\n\nok",
+        "HTTP/1.1 200 OK\nContent-Length: 2\n\r\nok",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\n\r\nok",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\nok",
         "HTTP/1.1 200 OK\rContent-Length: 2\r\rok",
         "HTTP/1.1 200 a\0b\r\nContent-Length: 2\r\n\r\nok",
         "HTTP/1.1 200 a\rb\r\nContent-Length: 2\r\n\r\nok",
-        "HTTP/1.1 103 Early Hints\nLink: </a>\n\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 103 Early Hints\nLink: </a>\r\n\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     ])
     .await;
 }
