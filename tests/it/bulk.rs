@@ -170,6 +170,10 @@ async fn app() -> (Raw, Arc<AtomicU64>) {
                         };
                     }
                     line.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+                } else if head.starts_with("GET /ws") {
+                    line.say("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+                        .await;
+                    line.rest().await;
                 } else {
                     line.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
                 }
@@ -219,6 +223,27 @@ async fn ten_thousand_resting_connections_keep_nobody_out() {
     assert!(each <= IDLE, "{each} KiB each");
     gate.is_serving().await;
     drop(resting);
+}
+
+#[tokio::test]
+#[ignore = "takes long: tests/run"]
+async fn websockets_at_rest_cost_no_more_than_connections() {
+    const COUNT: u64 = 1000;
+    const ASK: &[u8] = b"GET /ws HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let (app, _) = app().await;
+    let gate = Process::before(app.addr);
+    gate.is_serving().await;
+    let before = gate.resident();
+    let mut resting = Vec::new();
+    for _ in 0..COUNT {
+        let mut tls = gate.connect().await;
+        tls.write_all(ASK).await.unwrap();
+        assert_eq!(status(&read_head(&mut tls).await), 101);
+        resting.push(tls);
+    }
+    gate.is_serving().await;
+    let each = (gate.resident() - before) / COUNT;
+    assert!(each <= IDLE, "{each} KiB each");
 }
 
 #[tokio::test]
