@@ -309,6 +309,24 @@ mod tests {
     }
 
     #[test]
+    fn languages_are_short_words_of_small_letters() {
+        for (text, is_language) in [
+            ("en", true),
+            ("abcdefgh", true),
+            ("e", false),
+            ("abcdefghi", false),
+            ("EN", false),
+            ("e1", false),
+            ("e-", false),
+            ("é", false),
+            ("", false),
+        ] {
+            assert_eq!(text.parse::<Language>().is_ok(), is_language, "{text:?}");
+        }
+        assert_eq!("fr".parse::<Language>().unwrap().to_string(), "fr");
+    }
+
+    #[test]
     fn a_role_is_of_one_level() {
         let domain = || "acme.test".parse::<Domain>().unwrap();
         let user = Role::User(Account::new("Ann", domain()).unwrap());

@@ -390,6 +390,11 @@ fn a_rule_applies_when_its_conditions_hold() {
 fn tells_the_claims_that_decide() {
     let rule = Rule { when: When::default(), ..listed(&[("a", "1")], None) };
     assert_eq!(rule.pbx_claims().into_iter().collect::<Vec<_>>(), ["mail"]);
+    let beside = Rule { voximplant: Some("{vox}{row.ext}".parse().unwrap()), ..rule };
+    assert_eq!(beside.voximplant_claims().into_iter().collect::<Vec<_>>(), ["mail", "vox"]);
+    // Without a table, a claim may be called as a column would be.
+    let bare = self::rule("bare", "{row.ext}", "acme.test", "");
+    assert_eq!(bare.pbx_claims().into_iter().collect::<Vec<_>>(), ["row.ext"]);
     assert_eq!(usual().pbx_claims().into_iter().collect::<Vec<_>>(), ["ext", "tenant"]);
     assert_eq!(usual().voximplant_claims().into_iter().collect::<Vec<_>>(), ["vox"]);
 }
