@@ -24,7 +24,7 @@ use clap::{Parser, Subcommand};
 
 use self::output::{remark, say};
 use crate::config::{self, Config, Problems};
-use crate::observe::causes;
+use crate::observe::{causes, trace};
 
 /// The exit code of arguments that make no sense, as the parser of arguments has it.
 const EX_USAGE: u8 = 2;
@@ -103,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Provision(arguments) => provision::run(&arguments),
         Command::Link(arguments) => link::run(&arguments),
     };
+    trace::flush();
     done.err().unwrap_or(ExitCode::SUCCESS)
 }
 

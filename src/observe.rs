@@ -6,6 +6,7 @@ pub mod audit;
 pub mod chain;
 mod chained;
 pub mod health;
+pub mod heartbeat;
 mod line;
 pub mod metrics;
 mod place;
@@ -18,13 +19,14 @@ use std::error::Error;
 use std::io;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 pub use self::place::Memory;
 pub use self::request_id::RequestId;
-use self::sink::Sink;
-use crate::config::{Access, Config, Format};
+use self::sink::{Asked, Closing, Sink};
+use crate::config::{Access, Config, Format, WhenStuck};
 
-/// Where lines go: cheap to copy, shared by all workers.
+/// Where lines go: cheap to copy; each worker has a copy that gathers its own ([`Logs::of_worker`]).
 #[derive(Debug, Clone)]
 pub struct Logs {
     access: Option<Sink>,
@@ -34,7 +36,17 @@ pub struct Logs {
     /// Where each audit line goes as well.
     syslog: Option<Sink>,
     format: Format,
+    when_stuck: WhenStuck,
 }
+
+/// Why a login goes no further: its line cannot be written.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{prefix}: {0}", prefix = NO_LINE)]
+pub struct Unaudited(String);
+
+/// How the reason begins of a login that was refused because its line could not be written. Where that line came to be
+/// written after all, this refusal stands behind it.
+pub const NO_LINE: &str = "the login has no audit line";
 
 impl Logs {
     /// Opens what the configuration names. Audit lines without a file of their own go where access lines go.
@@ -69,7 +81,17 @@ impl Logs {
             (None, None) => (Sink::stdout(format)?, format),
         };
         let syslog = config.audit.syslog.clone().map(Sink::syslog).transpose()?;
-        Ok(Self { access, audit, audit_format, syslog, format })
+        Ok(Self { access, audit, audit_format, syslog, format, when_stuck: config.audit.when_stuck })
+    }
+
+    /// Returns a copy for one worker, whose lines gather apart from those of others.
+    #[must_use]
+    pub fn of_worker(&self) -> Self {
+        let access = self.access.as_ref().map(Sink::of_worker);
+        // Lines of one place stay in their order.
+        let audit = access.as_ref().filter(|access| access.is(&self.audit)).cloned();
+        let audit = audit.unwrap_or_else(|| self.audit.of_worker());
+        Self { access, audit, syslog: self.syslog.as_ref().map(Sink::of_worker), ..self.clone() }
     }
 
     /// Opens what another configuration names, or goes on where both name the same.
@@ -82,19 +104,17 @@ impl Logs {
         if is_same { Ok(self.clone()) } else { Self::open(config) }
     }
 
-    /// Opens the log files again: they may have been moved away.
+    /// Opens the log files again: they may have been moved away. Does not wait for it.
     pub fn reopen(&self) {
-        self.audit.reopen();
-        if let Some(access) = &self.access {
-            access.reopen();
-        }
+        self.sinks().for_each(Sink::reopen);
     }
 
     /// Writes all lines to one log in memory, for tests.
     #[must_use]
     pub fn memory(format: Format) -> (Self, Memory) {
         let (sink, memory) = Sink::memory(format);
-        (Self { access: Some(sink.clone()), audit: sink, audit_format: format, syslog: None, format }, memory)
+        let (access, when_stuck) = (Some(sink.clone()), WhenStuck::default());
+        (Self { access, audit: sink, audit_format: format, syslog: None, format, when_stuck }, memory)
     }
 
     /// Writes access lines in memory, and audit lines to where a configuration says, for tests.
@@ -112,61 +132,116 @@ impl Logs {
         self.access.is_some()
     }
 
-    /// Writes the line of an exchange; loses it rather than waits.
+    /// Writes the line of an exchange. Never waits: when too many lines wait, it is counted as lost.
     pub fn write_access(&self, exchange: &access::Exchange) {
         if let Some(sink) = &self.access {
-            sink.line(exchange.line(self.format, Timestamp::now()));
+            sink.line_with(|bytes| exchange.write(bytes, self.format, Timestamp::now()));
         }
     }
 
-    /// Writes the line of a login; waits rather than loses it.
-    pub fn write_audit(&self, entry: &audit::Entry) {
-        self.write_both(|format, now| entry.line(format, now));
+    /// Tells whether logins may go on: a login whose line could not be written would end without an answer.
+    ///
+    /// # Errors
+    /// When the audit log is stuck or cannot be written, and the configuration does not let logins go on without it.
+    pub fn check_audit(&self) -> Result<(), Unaudited> {
+        match self.when_stuck {
+            WhenStuck::Refuse => self.audit.check().map_err(Unaudited),
+            WhenStuck::GoOn => Ok(()),
+        }
     }
 
-    /// Writes a line about something other than one login; waits rather than loses it.
-    pub fn write_note(&self, note: &audit::Note) {
-        self.write_both(|format, now| note.line(format, now));
-    }
-
-    fn write_both(&self, line: impl Fn(Format, Timestamp) -> String) {
+    /// Writes the line of a login that is granted, and waits until it is written, with a deadline. Syslog hears of it
+    /// then, and nothing waits for that.
+    ///
+    /// # Errors
+    /// When it is not written, and the configuration does not let logins go on without it.
+    pub async fn write_grant(&self, entry: &audit::Entry) -> Result<(), Unaudited> {
         let now = Timestamp::now();
-        self.audit.sure_line(line(self.audit_format, now));
+        let written = self.audit.awaited_line(&entry.line(self.audit_format, now), self.when_stuck).await;
+        if self.when_stuck == WhenStuck::Refuse {
+            written.map_err(Unaudited)?;
+        }
+        self.write_syslog(|| entry.line(Format::Json, now));
+        Ok(())
+    }
+
+    /// Writes the line of a login that is refused. Never waits: there is room for it even where there is none for access
+    /// lines, and beyond that it is counted as lost.
+    pub fn write_refusal(&self, entry: &audit::Entry) {
+        self.write_needed(|format, now| entry.line(format, now));
+    }
+
+    /// Writes a line about something other than one login, as [`Logs::write_refusal`] does.
+    pub fn write_note(&self, note: &audit::Note) {
+        self.write_needed(|format, now| note.line(format, now));
+    }
+
+    fn write_needed(&self, line: impl Fn(Format, Timestamp) -> String) {
+        let now = Timestamp::now();
+        self.audit.needed_line(&line(self.audit_format, now));
+        self.write_syslog(|| line(Format::Json, now));
+    }
+
+    fn write_syslog(&self, line: impl FnOnce() -> String) {
         if let Some(syslog) = &self.syslog {
-            syslog.line(line(Format::Json, now));
+            syslog.needed_line(&line());
         }
     }
 
-    /// Returns how many lines each log has lost since the start.
+    /// Returns how many lines each log has lost since the start, events included.
     #[must_use]
     pub fn lost(&self) -> Vec<(&'static str, u64)> {
         let access = self.access.as_ref().filter(|access| !access.is(&self.audit));
         let access = access.map(|access| ("access", access.lost()));
         // Audit lines among the access lines are lost with them.
         let syslog = self.syslog.as_ref().map(|syslog| ("syslog", syslog.lost()));
-        access.into_iter().chain([("audit", self.audit.lost())]).chain(syslog).collect()
+        access
+            .into_iter()
+            .chain([("audit", self.audit.lost())])
+            .chain(syslog)
+            .chain([("events", trace::lost())])
+            .collect()
     }
 
-    /// Tells whether the logs can be written. One that could not is tried again meanwhile. What is lost on the way to
-    /// syslog is counted, but the line stands elsewhere, and logins go on.
+    /// Tells whether the logs can be written. One that could not is tried again meanwhile.
     ///
     /// # Errors
-    /// The names of those that cannot.
+    /// What is wrong with each.
     pub fn check(&self) -> Result<(), String> {
-        let logs = self.access.iter().filter(|access| !access.is(&self.audit)).chain([&self.audit]);
-        let failing: Vec<_> = logs.filter(|log| log.is_failing()).map(|log| log.place().to_owned()).collect();
-        if failing.is_empty() { Ok(()) } else { Err(format!("cannot write {}", failing.join(", "))) }
+        let logs = self.sinks().filter(|log| self.syslog.as_ref().is_none_or(|syslog| !log.is(syslog)));
+        let problems: Vec<_> = logs.filter_map(|log| log.check().err()).collect();
+        if problems.is_empty() { Ok(()) } else { Err(problems.join(", ")) }
     }
 
-    /// Waits until all that was said is written.
-    pub fn flush(&self) {
-        self.audit.flush();
-        if let Some(access) = &self.access {
-            access.flush();
-        }
-        if let Some(syslog) = &self.syslog {
-            syslog.flush();
-        }
+    /// Tells whether syslog takes lines, where it is configured.
+    ///
+    /// # Errors
+    /// When it takes none. Those lines are counted as lost; they stand elsewhere, so logins go on.
+    pub fn check_syslog(&self) -> Option<Result<(), String>> {
+        self.syslog.as_ref().map(Sink::check)
+    }
+
+    /// Waits until all that was said by any worker is written or lost, or until the deadline. Tells whether it is.
+    pub fn flush(&self, deadline: Instant) -> bool {
+        // Each is waited for: a log that is stuck keeps no other from its end.
+        self.sinks().fold(true, |all, sink| sink.flush(deadline) && all)
+    }
+
+    /// Asks for all to be written that was said by any worker. Does not wait for it.
+    #[must_use]
+    pub fn ask(&self) -> Vec<Asked> {
+        self.sinks().map(Sink::ask).collect()
+    }
+
+    /// Returns what tells when these logs have ended, once all copies are dropped.
+    #[must_use]
+    pub fn closing(&self) -> Vec<Closing> {
+        self.sinks().map(Sink::closing).collect()
+    }
+
+    fn sinks(&self) -> impl Iterator<Item = &Sink> {
+        let access = self.access.iter().filter(|access| !access.is(&self.audit));
+        access.chain([&self.audit]).chain(&self.syslog)
     }
 }
 

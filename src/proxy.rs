@@ -115,7 +115,8 @@ impl Proxy {
         });
         let chain = chain(&config, &shared, app.as_ref(), &tally)?;
         let routes = Routes::new(app_config, pbx_config);
-        Ok(Self { config, shared, logs: Rc::new(logs), tally, routes, app, pbx, sessions, chain })
+        let logs = Rc::new(logs.of_worker());
+        Ok(Self { config, shared, logs, tally, routes, app, pbx, sessions, chain })
     }
 
     /// Closes the upstream connections that no request will be sent over, now that another proxy is in its place.

@@ -33,7 +33,7 @@ use std::thread::{Builder, JoinHandle, available_parallelism};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::admin::{Admin, Known};
 use self::control::Control;
@@ -48,7 +48,9 @@ use self::sockets::Sockets;
 use self::worker::{Parts, Worker};
 use crate::config::{Config, Listen};
 use crate::observe::Logs;
+use crate::observe::heartbeat::Heartbeats;
 use crate::observe::metrics::Metrics;
+use crate::observe::sink::{Asked, Closing};
 use crate::state::{OpenError, Store};
 use crate::upstream;
 
@@ -67,6 +69,8 @@ pub struct Server {
     admin: Mutex<Option<Admin>>,
     store: Arc<Store>,
     files: Files,
+    /// The logs of configurations before, which may have lines to write still.
+    former_logs: Vec<Closing>,
 }
 
 /// Where a gate is in its life.
@@ -143,6 +147,7 @@ impl Server {
         let metrics = Metrics::start(&first.config, first.logs());
         let (live, snapshots) = watch::channel(Arc::clone(&first));
         let (state, states) = watch::channel(State::Ready);
+        let heartbeats = Heartbeats::start(count);
         let mut sockets = Sockets::open(&first.config, count, inherited)?;
         if let Some(address) = inherited.left_over() {
             return Err(StartError::LeftOver(address.clone()));
@@ -158,6 +163,7 @@ impl Server {
                 taken,
                 crowd: Arc::clone(&crowd),
                 metrics: Arc::clone(&metrics),
+                heartbeat: heartbeats.of(index),
                 listeners: sockets.take_worker(index),
                 redirect: sockets.take_redirect(index),
                 https: HttpsPort {
@@ -178,13 +184,19 @@ impl Server {
             has_started.map_err(StartError::Thread)?;
             workers.push(Hand { thread, ended, taken: is_taken });
         }
-        let known = || Known { live: snapshots.clone(), metrics: Arc::clone(&metrics), workers: count };
+        let known = || Known {
+            live: snapshots.clone(),
+            metrics: Arc::clone(&metrics),
+            heartbeats: Arc::clone(&heartbeats),
+            workers: count,
+        };
         let admin = sockets.admin.map(|listener| Admin::start(listener, files.admin(), known())).transpose();
         let admin = Mutex::new(admin.map_err(StartError::Thread)?);
         let (listening, redirect) = (sockets.addresses, sockets.redirect_address);
         let sockets = Mutex::new(sockets.all);
         let control = Control::start().map_err(StartError::Thread)?;
         control.take_up(first.chores());
+        let former_logs = Vec::new();
         let server = Self {
             listening,
             addresses,
@@ -198,6 +210,7 @@ impl Server {
             admin,
             store,
             files,
+            former_logs,
         };
         server.watch();
         Ok(server)
@@ -211,6 +224,8 @@ impl Server {
     pub async fn reload(&mut self, mut config: Config) -> Result<(), ReloadError> {
         self.files.fit(&mut config);
         let next = Arc::new(self.snapshot().successor(config).inspect_err(|_| self.not_reloaded())?);
+        self.former_logs.retain(|logs| !logs.is_over());
+        self.former_logs.extend(self.snapshot().logs().closing());
         self.live.send_replace(Arc::clone(&next));
         self.control.take_up(next.chores());
         self.metrics.reloaded(&next.config, next.logs());
@@ -244,7 +259,7 @@ impl Server {
         self.metrics.watch_keys(self.snapshot().freshness());
     }
 
-    /// Opens the log files again: they may have been moved away.
+    /// Opens the log files again: they may have been moved away. Does not wait for it.
     pub fn reopen_logs(&self) {
         self.snapshot().logs().reopen();
     }
@@ -327,21 +342,55 @@ impl Server {
         });
     }
 
+    /// Returns the longest that [`Server::join`] takes after [`Server::drain`], if every worker moves.
+    #[must_use]
+    pub fn longest_drain(&self) -> Duration {
+        self.snapshot().config.server.drain + SPARE
+    }
+
     /// Waits for the workers to end after [`Server::drain`], and returns how many connections were cut off. Needs no
-    /// further thread. A worker that does not end soon after the drain deadline is not waited for.
-    pub async fn join(self) -> usize {
-        let snapshot = self.snapshot();
-        let due = Instant::now() + snapshot.config.server.drain + FAREWELL;
+    /// further thread. A worker that does not end soon after the drain deadline is not waited for, and what a log does not
+    /// take within two seconds is lost.
+    pub async fn join(mut self) -> usize {
+        let due = Instant::now() + self.snapshot().config.server.drain + FAREWELL;
         let mut cut = 0;
-        for worker in self.workers {
+        for worker in std::mem::take(&mut self.workers) {
             cut += worker.join(due).await;
         }
         let admin = lock(&self.admin).take();
         if let Some(admin) = admin {
             admin.end().await;
         }
-        snapshot.logs().flush();
+        if timeout(LAST_LINES, self.last_lines()).await.is_err() {
+            tracing::warn!("a log is stuck, and its last lines are lost");
+        }
+        end_apart(self).await;
         cut
+    }
+
+    /// Waits until the lines are written that the workers have left, also in the logs of configurations before.
+    async fn last_lines(&self) {
+        let logs = self.snapshot().logs().clone();
+        let (asked, closing) = (logs.ask(), logs.closing());
+        let is_former = |former: &&Closing| !closing.iter().any(|log| log.is(former));
+        let former: Vec<_> = self.former_logs.iter().filter(is_former).collect();
+        while !asked.iter().all(Asked::is_done) || !former.iter().all(|former| former.is_over()) {
+            sleep(LOOK).await;
+        }
+    }
+}
+
+/// Drops the rest of a server on a thread of its own, whose end is waited for, but not for long: the threads of state and
+/// control may wait for a disk or a name server.
+async fn end_apart(server: Server) {
+    let (end, ended) = oneshot::channel::<()>();
+    let rest = Builder::new().name("callgate-end".to_owned()).spawn(move || {
+        drop(server);
+        drop(end);
+    });
+    // Without a thread the server is dropped by now.
+    if rest.is_ok() && timeout(LAST_LINES, ended).await.is_err() {
+        tracing::warn!("a thread does not end, and is left behind");
     }
 }
 
@@ -392,5 +441,11 @@ const TAKEN: Duration = Duration::from_secs(2);
 /// How long a gate that ends goes on with what was under way toward it: connections that are being made, and requests
 /// of clients that do not know yet.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long the last lines of the logs may take, and the end of the other threads.
+const LAST_LINES: Duration = Duration::from_secs(2);
+/// How often it is looked whether they are written.
+const LOOK: Duration = Duration::from_millis(5);
+/// How long the end may take beyond `drain`: the goodbyes, the last lines, the last words on standard error.
+const SPARE: Duration = Duration::from_secs(8);
 /// How long a connection that is told to end may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(5);

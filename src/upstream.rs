@@ -30,8 +30,8 @@ use hyper::body::Incoming;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use self::bound::{Binding, Lease};
 pub use self::bound::Bound;
+use self::bound::{Binding, Lease};
 use self::connector::At;
 pub use self::connector::{ConnectError, Connector, Sight};
 pub use self::fetch::{FetchError, Fetcher, exchange};

@@ -62,6 +62,8 @@ fn settled(listen: SocketAddr) -> io::Result<SocketAddr> {
 }
 
 fn welcome(port: u16, folder: &Path) {
+    // What was told of the start stands before it.
+    trace::flush();
     // The demo goes on where nobody reads this.
     let _ = say(&format_args!(
         "callgate demo

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::desk::{self, Told};
 use super::{Done, EX_CONFIG, EX_UNAVAILABLE, complain, load, moment, remark, run, say};
@@ -14,6 +15,9 @@ use crate::model::whom::{MAX_WHY, Whom};
 use crate::observe::Logs;
 use crate::observe::audit::{Event, Note};
 use crate::state::{Freeze, KeepError, OpenError, Store};
+
+/// How long a command waits for the audit log.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Freezing {
@@ -208,7 +212,9 @@ fn note(path: &Path, event: Event, whom: &Whom, until: Option<Timestamp>, why: &
     if config.audit.file.as_ref().is_some_and(|file| file.exists()) {
         let logs = Logs::alone(&config).map_err(|error| complain("cannot open the audit log", &error))?;
         logs.write_note(&Note::of(event, whom, me(), until, why));
-        logs.flush();
+        if !logs.flush(Instant::now() + PATIENCE) || logs.check().is_err() {
+            remark(&"callgate: it is done, and the audit log has no line of it: it cannot be written");
+        }
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode};
 
 use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
 
 use super::reload::{Late, Reading, Source};
 use super::{Done, EX_CONFIG, EX_CUT, complain, environment, service, take};
@@ -145,6 +146,7 @@ async fn drain(server: Server, mut signals: Signals) -> Done {
         service::stopping();
     }
     server.drain();
+    let end = sleep(server.longest_drain());
     tokio::select! {
         cut = server.join() => match cut {
             0 => Ok(()),
@@ -153,9 +155,18 @@ async fn drain(server: Server, mut signals: Signals) -> Done {
                 Err(ExitCode::from(EX_CUT))
             }
         },
-        // The worker threads are left as they are: the second signal means now.
-        () = signals.end() => std::process::exit(i32::from(EX_CUT)),
+        () = end => {
+            tracing::error!("something does not end: leaving it");
+            leave()
+        }
+        () = signals.end() => leave(),
     }
+}
+
+/// Ends now. All other threads are left as they are: some of them may wait for ever.
+fn leave() -> ! {
+    trace::flush();
+    std::process::exit(i32::from(EX_CUT))
 }
 
 /// What a signal asks for, or what a changed file does.

@@ -365,6 +365,18 @@ pub struct Audit {
     pub chain: bool,
     /// The daemon that hears each of them as well.
     pub syslog: Option<Syslog>,
+    /// What becomes of a login whose line is not written in time.
+    pub when_stuck: WhenStuck,
+}
+
+/// What becomes of a login whose audit line is not written in time, or cannot be written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WhenStuck {
+    /// The answer is 503.
+    #[default]
+    Refuse,
+    /// The caller is let in without it.
+    GoOn,
 }
 
 /// Where a syslog daemon listens.

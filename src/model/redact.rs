@@ -81,20 +81,28 @@ const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'\'').add(b'\\').a
 pub fn target(path_and_query: &str) -> Cow<'_, str> {
     let (path, query) = path_and_query.split_at(path_and_query.find('?').unwrap_or(path_and_query.len()));
     let mut shown = Cow::Borrowed(path_and_query);
-    if path.contains(';') || path.split('/').any(tells_secret) || query.split('&').any(tells_secret) {
+    // Most targets have nothing in them that a secret could stand behind.
+    let may_tell = path_and_query.bytes().any(|byte| matches!(byte, b'=' | b'%' | b';'));
+    if may_tell && (path.contains(';') || path.split('/').any(tells_secret) || query.split('&').any(tells_secret)) {
         shown = Cow::Owned(path_without_values(path) + &query_without_secrets(query));
     }
-    if shown.len() <= MAX_TARGET && Cow::from(utf8_percent_encode(&shown, ESCAPED)) == shown {
+    if shown.len() <= MAX_TARGET && shown.bytes().all(is_shown_as_it_is) {
         return shown;
     }
     Cow::Owned(cut(utf8_percent_encode(&shown, ESCAPED).to_string(), MAX_TARGET))
+}
+
+/// Tells whether a byte of a target needs no escape.
+fn is_shown_as_it_is(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\' | b'`')
 }
 
 /// Shows any other text from outside on one line, cut at 256 bytes. A word such as `sessId=…` loses its value.
 #[must_use]
 pub fn text(text: &str) -> Cow<'_, str> {
     let tells = text.split(char::is_whitespace).any(tells_secret);
-    if !tells && text.len() <= MAX_TEXT && !text.contains(is_invisible) {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if !tells && text.len() <= MAX_TEXT && (is_plain || !text.contains(is_invisible)) {
         return Cow::Borrowed(text);
     }
     let words = text.split_inclusive(char::is_whitespace);
@@ -116,6 +124,9 @@ pub fn value<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
 /// Tells whether a text has a parameter with a secret name, as itself or in an address escaped in it, such as
 /// `next=%2Fwelcome.htm%3FsessId%3D…`: a login page on the way to another escapes it twice.
 fn tells_secret(text: &str) -> bool {
+    if !text.bytes().any(|byte| matches!(byte, b'=' | b'%')) {
+        return false;
+    }
     let mut text = Cow::Borrowed(text);
     for _ in 0..MAX_ESCAPES {
         if names_secret(&text) {

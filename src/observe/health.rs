@@ -8,12 +8,23 @@ type Ask = Box<dyn Fn() -> Result<(), String> + Send>;
 
 /// Parts with a name each. Names come from the code, never from a request: they are labels of a metric.
 #[derive(Default)]
-pub struct Parts(Vec<(&'static str, Ask)>);
+pub struct Parts(Vec<Part>);
+
+struct Part {
+    name: &'static str,
+    is_needed: bool,
+    ask: Ask,
+}
 
 impl Parts {
     /// Adds a part. It is asked at every look, so it must not wait.
     pub fn add(&mut self, name: &'static str, ask: impl Fn() -> Result<(), String> + Send + 'static) {
-        self.0.push((name, Box::new(ask)));
+        self.0.push(Part { name, is_needed: true, ask: Box::new(ask) });
+    }
+
+    /// Adds a part that is told of, and without which requests may come all the same.
+    pub fn add_unneeded(&mut self, name: &'static str, ask: impl Fn() -> Result<(), String> + Send + 'static) {
+        self.0.push(Part { name, is_needed: false, ask: Box::new(ask) });
     }
 }
 
@@ -26,8 +37,18 @@ pub struct Health(Mutex<Parts>);
 pub struct Finding {
     /// The name of the part.
     pub part: &'static str,
+    /// Whether requests should not come without it.
+    pub is_needed: bool,
     /// Why it is not ready, if it is not.
     pub problem: Option<String>,
+}
+
+impl Finding {
+    /// Tells whether the part keeps requests away.
+    #[must_use]
+    pub const fn is_in_the_way(&self) -> bool {
+        self.is_needed && self.problem.is_some()
+    }
 }
 
 impl Health {
@@ -40,7 +61,8 @@ impl Health {
     #[must_use]
     pub fn ask(&self) -> Vec<Finding> {
         let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        parts.0.iter().map(|(part, ask)| Finding { part, problem: ask().err() }).collect()
+        let finding = |part: &Part| Finding { part: part.name, is_needed: part.is_needed, problem: (part.ask)().err() };
+        parts.0.iter().map(finding).collect()
     }
 }
 
@@ -61,9 +83,11 @@ mod tests {
         let mut parts = Parts::default();
         parts.add("log", || Ok(()));
         parts.add("breaker", || Err("open".to_owned()));
+        parts.add_unneeded("syslog", || Err("deaf".to_owned()));
         health.watch(parts);
-        let finding = |part, problem: Option<&str>| Finding { part, problem: problem.map(str::to_owned) };
-        assert_eq!(health.ask(), [finding("log", None), finding("breaker", Some("open"))]);
+        let told: Vec<_> = health.ask().into_iter().map(|found| (found.part, found.is_in_the_way())).collect();
+        assert_eq!(told, [("log", false), ("breaker", true), ("syslog", false)]);
+        assert_eq!(health.ask()[2].problem.as_deref(), Some("deaf"));
         health.watch(Parts::default());
         assert_eq!(health.ask(), []);
     }

@@ -1,10 +1,13 @@
 //! The form of a log line: `key=value` for people, one JSON object for programs; the same keys in the same order.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write as _};
+use std::cell::Cell;
+use std::fmt;
+use std::io::Write as _;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
-use serde::{Serialize, Serializer as _};
+use serde::{Serialize, Serializer};
 
 use crate::config::Format;
 
@@ -18,10 +21,16 @@ pub(super) enum Value<'a> {
     Quoted(Cow<'a, str>),
     /// Several words.
     Words(Vec<Cow<'a, str>>),
+    /// An address.
+    Address(IpAddr),
     /// A count.
     Count(u64),
-    /// Milliseconds.
-    Millis(f64),
+    /// Milliseconds, in tenths.
+    Millis(#[serde(serialize_with = "millis")] u64),
+}
+
+fn millis<S: Serializer>(tenths: &u64, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(*tenths as f64 / 10.0)
 }
 
 impl<'a> Value<'a> {
@@ -43,6 +52,9 @@ impl<'a> Value<'a> {
 
 /// Cuts a long text: lines wait in a queue, so their length is memory a stranger could claim.
 fn shortened(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.len() <= LONGEST {
+        return text;
+    }
     match text.char_indices().nth(LONGEST) {
         None => text,
         Some((end, _)) => format!("{}…", &text[..end]).into(),
@@ -51,41 +63,117 @@ fn shortened(text: Cow<'_, str>) -> Cow<'_, str> {
 
 /// Returns a line without its end: time, kind, fields. No value can break out of its place or its line.
 pub(super) fn render(format: Format, now: Timestamp, kind: &str, fields: &[(&str, Value<'_>)]) -> String {
+    let mut line = Vec::new();
+    write(&mut line, format, now, kind, fields);
+    String::from_utf8(line).expect("the parts of a line are texts")
+}
+
+/// As [`render`], at the end of other lines.
+pub(super) fn write(line: &mut Vec<u8>, format: Format, now: Timestamp, kind: &str, fields: &[(&str, Value<'_>)]) {
     match format {
-        Format::Text => text(now, kind, fields),
-        Format::Json => json(now, kind, fields),
+        Format::Text => text(line, now, kind, fields),
+        Format::Json => json(line, now, kind, fields),
     }
 }
 
-fn text(now: Timestamp, kind: &str, fields: &[(&str, Value<'_>)]) -> String {
-    let mut line = format!("{now:.3} {kind}");
+fn text(line: &mut Vec<u8>, now: Timestamp, kind: &str, fields: &[(&str, Value<'_>)]) {
+    line.extend_from_slice(time(now).as_bytes());
+    line.push(b' ');
+    line.extend_from_slice(kind.as_bytes());
     for (key, value) in fields {
-        write!(line, " {key}={value}").expect("writing to a string does not fail");
+        line.push(b' ');
+        line.extend_from_slice(key.as_bytes());
+        line.push(b'=');
+        value.write(line);
     }
-    line
 }
 
-fn json(now: Timestamp, kind: &str, fields: &[(&str, Value<'_>)]) -> String {
-    let time = ("time", Value::word(format!("{now:.3}")));
+fn json(line: &mut Vec<u8>, now: Timestamp, kind: &str, fields: &[(&str, Value<'_>)]) {
+    let time = time(now);
+    let time = ("time", Value::word(time.as_str()));
     let kind = ("kind", Value::word(kind));
     let entries = [&time, &kind].into_iter().chain(fields).map(|(key, value)| (key, value));
-    let mut line = Vec::new();
     // Not a `Map`, which would sort the keys.
-    serde_json::Serializer::new(&mut line).collect_map(entries).expect("texts and numbers always serialize");
-    String::from_utf8(line).expect("JSON is UTF-8")
+    serde_json::Serializer::new(line).collect_map(entries).expect("texts and numbers always serialize");
 }
 
-impl fmt::Display for Value<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+// === Time ===
+
+/// A second as it is written, `2026-11-22T21:00:00`; lines of one second write it once.
+#[derive(Clone, Copy)]
+struct Second {
+    of: i64,
+    text: [u8; 19],
+}
+
+/// A time with three digits behind the second.
+struct Time([u8; 24]);
+
+impl Time {
+    fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).expect("digits and signs are ASCII")
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+thread_local! {
+    static LAST: Cell<Option<Second>> = const { Cell::new(None) };
+}
+
+fn time(now: Timestamp) -> Time {
+    let millis = now.as_millisecond();
+    let (of, rest) = (millis.div_euclid(1000), millis.rem_euclid(1000) as u16);
+    let second = LAST.get().filter(|last| last.of == of).unwrap_or_else(|| second(of));
+    LAST.set(Some(second));
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    text[..19].copy_from_slice(&second.text);
+    for (place, digit) in [(20, rest / 100), (21, rest / 10 % 10), (22, rest % 10)] {
+        text[place] = b'0' + digit as u8;
+    }
+    Time(text)
+}
+
+fn second(of: i64) -> Second {
+    let written = Timestamp::from_second(of).map(|second| format!("{second:.0}")).unwrap_or_default();
+    let mut text = *b"0000-00-00T00:00:00";
+    if let Some(bytes) = written.as_bytes().get(..19) {
+        text.copy_from_slice(bytes);
+    }
+    Second { of, text }
+}
+
+// === Values ===
+
+impl Value<'_> {
+    fn write(&self, line: &mut Vec<u8>) {
         match self {
-            Self::Word(text) if is_plain(text) => f.write_str(text),
+            Self::Word(text) if is_plain(text) => line.extend_from_slice(text.as_bytes()),
+            // A target is escaped already, as a rule: then it needs quotes and nothing else.
+            Self::Quoted(text) if is_bare(text) => {
+                line.push(b'"');
+                line.extend_from_slice(text.as_bytes());
+                line.push(b'"');
+            }
             // Rust's own quoting escapes line ends, terminal controls and text that runs backwards.
-            Self::Word(text) | Self::Quoted(text) => write!(f, "{text:?}"),
-            Self::Words(words) => Self::Word(words.join(",").into()).fmt(f),
-            Self::Count(count) => write!(f, "{count}"),
-            Self::Millis(millis) => write!(f, "{millis:.1}"),
+            Self::Word(text) | Self::Quoted(text) => put(line, format_args!("{text:?}")),
+            Self::Words(words) => Self::Word(words.join(",").into()).write(line),
+            Self::Address(address) => put(line, format_args!("{address}")),
+            Self::Count(count) => put(line, format_args!("{count}")),
+            Self::Millis(tenths) => put(line, format_args!("{}.{}", tenths / 10, tenths % 10)),
         }
     }
+}
+
+fn put(line: &mut Vec<u8>, text: fmt::Arguments<'_>) {
+    line.write_fmt(text).expect("writing to memory does not fail");
+}
+
+/// Tells whether Rust's own quoting would leave a text as it is.
+fn is_bare(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\')
 }
 
 fn is_plain(text: &str) -> bool {
@@ -102,7 +190,7 @@ mod tests {
 
     fn line(format: Format, text: &str) -> String {
         let now = "2026-11-22T21:00:00.1239Z".parse().unwrap();
-        render(format, now, "test", &[("word", Value::word(text)), ("n", Value::Count(7)), ("ms", Value::Millis(1.25))])
+        render(format, now, "test", &[("word", Value::word(text)), ("n", Value::Count(7)), ("ms", Value::Millis(12))])
     }
 
     #[track_caller]
@@ -132,7 +220,9 @@ mod tests {
         let long = "é".repeat(LONGEST);
         check(&long, &format!("\"{long}\""));
         check(&format!("{long}é"), &format!("\"{long}…\""));
-        assert!(Value::quoted("x".repeat(LONGEST * 2)).to_string().len() < LONGEST + 10);
+        let mut line = Vec::new();
+        Value::quoted("x".repeat(LONGEST * 2)).write(&mut line);
+        assert!(line.len() < LONGEST + 10);
     }
 
     #[test]
@@ -141,9 +231,26 @@ mod tests {
         check("\u{1b}[31m", r#""\u{1b}[31m""#);
         check("\u{9b}\u{202e}\u{2028}", r#""\u{9b}\u{202e}\u{2028}""#);
         let json = line(Format::Json, "a\r\n\"b\0");
-        assert_eq!(
-            json,
-            r#"{"time":"2026-11-22T21:00:00.123Z","kind":"test","word":"a\r\n\"b\u0000","n":7,"ms":1.25}"#
-        );
+        assert_eq!(json, r#"{"time":"2026-11-22T21:00:00.123Z","kind":"test","word":"a\r\n\"b\u0000","n":7,"ms":1.2}"#);
+    }
+
+    #[test]
+    fn times_are_those_of_the_library() {
+        let times = ["2026-11-22T21:00:00.1239Z", "2026-11-22T21:00:00.999999Z", "2026-11-22T21:00:01Z"];
+        for text in
+            times.into_iter().chain(["1970-01-01T00:00:00Z", "1969-12-31T23:59:59.001Z", "9999-12-30T22:00:00Z"])
+        {
+            let now: Timestamp = text.parse().unwrap();
+            assert_eq!(time(now).as_str(), format!("{now:.3}"));
+        }
+    }
+
+    #[test]
+    fn a_text_with_quotes_around_it_is_as_rust_would_quote_it() {
+        for text in ["", "/a?b=c d", "'", "\"", "\\", "\u{7f}", "é", "\t"] {
+            let mut line = Vec::new();
+            Value::quoted(text).write(&mut line);
+            assert_eq!(String::from_utf8(line).unwrap(), format!("{text:?}"));
+        }
     }
 }

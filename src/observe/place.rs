@@ -1,8 +1,9 @@
-//! The far end of a log: standard output, a file, or memory.
+//! The far end of a log: standard output, standard error, a file, a syslog daemon, or memory.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,8 +17,10 @@ use super::syslog::Syslog;
 
 /// Where batches of lines go.
 pub(super) enum Place {
-    /// Standard output.
-    Stdout,
+    /// Standard output, without the buffer and the lock that other threads use.
+    Stdout(File),
+    /// Standard error.
+    Stderr(File),
     /// The end of a file.
     File(LogFile),
     /// The end of a file whose lines are a chain.
@@ -29,14 +32,30 @@ pub(super) enum Place {
 }
 
 impl Place {
+    /// Opens standard output once more.
+    pub(super) fn stdout() -> io::Result<Self> {
+        once_more(&io::stdout()).map(Self::Stdout)
+    }
+
+    /// Opens standard error once more.
+    pub(super) fn stderr() -> io::Result<Self> {
+        once_more(&io::stderr()).map(Self::Stderr)
+    }
+
+    /// Returns how many bytes may be written in one go, as far as they are several lines: what is written comes about or
+    /// fails as one.
+    pub(super) const fn most_at_once(&self) -> usize {
+        match self {
+            Self::Stdout(_) | Self::Stderr(_) | Self::File(_) | Self::Chained(_) | Self::Memory(_) => BATCH,
+            // Each is a message of its own.
+            Self::Syslog(_) => 1,
+        }
+    }
+
     /// Writes a batch to its end, or an unknown part of it and an error.
     pub(super) fn write(&mut self, batch: &[u8]) -> io::Result<()> {
         match self {
-            Self::Stdout => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(batch)?;
-                stdout.flush()
-            }
+            Self::Stdout(file) | Self::Stderr(file) => file.write_all(batch),
             Self::File(log) => log.file.write_all(batch),
             Self::Chained(log) => log.write(batch),
             Self::Syslog(syslog) => syslog.write(batch),
@@ -49,7 +68,7 @@ impl Place {
         match self {
             Self::File(log) => log.follow(now),
             // A chain looks each time it is written.
-            Self::Stdout | Self::Chained(_) | Self::Syslog(_) | Self::Memory(_) => Ok(()),
+            Self::Stdout(_) | Self::Stderr(_) | Self::Chained(_) | Self::Syslog(_) | Self::Memory(_) => Ok(()),
         }
     }
 
@@ -58,7 +77,7 @@ impl Place {
         match self {
             Self::File(log) => log.reopen(),
             Self::Chained(log) => log.reopen(),
-            Self::Stdout | Self::Syslog(_) | Self::Memory(_) => Ok(()),
+            Self::Stdout(_) | Self::Stderr(_) | Self::Syslog(_) | Self::Memory(_) => Ok(()),
         }
     }
 }
@@ -66,7 +85,8 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Stdout => f.write_str("standard output"),
+            Self::Stdout(_) => f.write_str("standard output"),
+            Self::Stderr(_) => f.write_str("standard error"),
             Self::File(log) => write!(f, "{}", log.path.display()),
             Self::Chained(log) => write!(f, "{}", log.path().display()),
             Self::Syslog(syslog) => write!(f, "{syslog}"),
@@ -79,26 +99,33 @@ impl fmt::Display for Place {
 pub(super) struct LogFile {
     path: PathBuf,
     file: File,
-    checked: Instant,
+    /// When the name was last seen to lead to the file; nothing: it did not.
+    checked: Option<Instant>,
 }
 
 impl LogFile {
     /// Opens a file for appending; makes it with mode 0600 when it is missing.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: append(path)?, checked: Instant::now() })
+        Ok(Self { path: path.to_owned(), file: append(path)?, checked: Some(Instant::now()) })
     }
 
     fn follow(&mut self, now: Instant) -> io::Result<()> {
-        if now.duration_since(self.checked) < CHECK {
+        if self.checked.is_some_and(|checked| now.duration_since(checked) < CHECK) {
             return Ok(());
         }
-        self.checked = now;
-        if self.is_current()? { Ok(()) } else { self.reopen() }
+        self.checked = None;
+        if !self.is_current()? {
+            self.reopen()?;
+        }
+        self.checked = Some(now);
+        Ok(())
     }
 
     /// Opens the name again. On an error the old file stays in use: a line in the wrong file is still a line.
     fn reopen(&mut self) -> io::Result<()> {
+        self.checked = None;
         self.file = append(&self.path)?;
+        self.checked = Some(Instant::now());
         Ok(())
     }
 
@@ -110,6 +137,10 @@ impl LogFile {
         let open = self.file.metadata()?;
         Ok((named.dev(), named.ino()) == (open.dev(), open.ino()))
     }
+}
+
+fn once_more(stream: &impl AsFd) -> io::Result<File> {
+    stream.as_fd().try_clone_to_owned().map(File::from)
 }
 
 /// A pipe that nobody reads is an error at once; its writes wait for the reader like those of any other.
@@ -136,6 +167,9 @@ impl Memory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// How many bytes are written in one go, about.
+const BATCH: usize = 64 << 10;
 
 /// How often a file's name is looked at.
 const CHECK: Duration = Duration::from_secs(1);

@@ -1,35 +1,70 @@
-//! Where lines go: a bounded queue, and one thread that writes what it finds there in one go.
+//! Where lines go: each worker gathers its own in memory, and one thread for each log writes them.
 //!
-//! A worker never waits for a disk on account of an access line; a login waits for its audit line.
+//! Nothing here waits for a disk, a pipe, a lock or a daemon, except that thread. A worker adds bytes to a buffer, and
+//! wakes the thread only when it sleeps; the thread then lets lines gather for a moment. A login awaits its line, with a
+//! deadline, while its worker goes on with others.
 
-use std::error::Error;
+mod buffer;
+mod writer;
+
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SendError, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, Thread};
+use std::time::Duration;
 
-use jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use self::buffer::Buffer;
+use self::writer::Writer;
 use super::chained::ChainedFile;
-use super::line::{self, Value};
 use super::place::{LogFile, Memory, Place};
 use super::syslog::Syslog;
-use crate::config::{self, Format};
+use crate::config::{self, Format, WhenStuck};
 
-/// A handle to one log. Dropping the last one writes what is queued and ends the thread.
+/// How long lines gather before they are written.
+const GATHER: Duration = Duration::from_millis(20);
+/// How many bytes of one worker are written before that.
+const HAND_OVER: usize = 32 << 10;
+/// How many bytes of lines may wait for one log.
+const MAX_WAITING: usize = 4 << 20;
+/// How many of them may be of lines that a login does not need.
+const MAX_UNNEEDED: usize = 2 << 20;
+/// How long a place may take no line before it counts as stuck, and a login waits for its line.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A handle to one log. Dropping the last one lets the thread write what waits, and end.
 #[derive(Clone)]
-pub struct Sink(Arc<Shared>);
+pub struct Sink {
+    shared: Arc<Shared>,
+    buffer: Arc<Buffer>,
+    /// Closes the log.
+    _open: Arc<Open>,
+}
 
+struct Open(Arc<Shared>);
+
+/// What the handles and the thread share.
 struct Shared {
-    queue: SyncSender<Message>,
     /// What the place is called.
     place: String,
-    losses: Arc<Losses>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    started: Instant,
+    /// Those of all workers.
+    buffers: Mutex<Vec<Arc<Buffer>>>,
+    /// Bytes of lines that are not written yet.
+    waiting: AtomicUsize,
+    losses: Losses,
+    orders: Mutex<Orders>,
+    /// Told whenever orders were followed.
+    followed: Condvar,
+    thread: OnceLock<Thread>,
+    is_asleep: AtomicBool,
+    is_hurried: AtomicBool,
+    is_over: AtomicBool,
+    /// When the place was last given something that it has not taken, in milliseconds after the start; 0: it has taken all.
+    busy_since: AtomicU64,
 }
 
 /// What is known of lines that were not written.
@@ -39,24 +74,30 @@ struct Losses {
     lines: AtomicU64,
     /// Those of which no note is written yet.
     unsaid: AtomicU64,
-    /// The last batch could not be written.
+    /// What was last tried failed.
     failing: AtomicBool,
 }
 
-impl Losses {
-    fn add(&self, lines: u64) {
-        self.lines.fetch_add(lines, Ordering::Relaxed);
-        self.unsaid.fetch_add(lines, Ordering::Relaxed);
-    }
+/// What the thread is to do besides writing lines.
+#[derive(Debug, Default)]
+struct Orders {
+    reopen: bool,
+    close: bool,
+    /// How many times it was asked to write all.
+    asked: u64,
+    /// The last of those that it has done.
+    done: u64,
 }
 
-enum Message {
-    Line(String),
-    Reopen,
-    /// Answered by dropping the sender, once all before it is written.
-    Flush(SyncSender<()>),
-    Close,
+/// What was asked of a log: to write all that it had by then.
+pub struct Asked {
+    shared: Arc<Shared>,
+    number: u64,
 }
+
+/// The end of a log whose handles are dropped.
+#[derive(Clone)]
+pub struct Closing(Arc<Shared>);
 
 // === The handle ===
 
@@ -66,7 +107,15 @@ impl Sink {
     /// # Errors
     /// When no thread can be started.
     pub fn stdout(format: Format) -> io::Result<Self> {
-        Self::start(Place::Stdout, format, QUEUE)
+        Self::start(Place::stdout()?, format)
+    }
+
+    /// Starts a log on standard error.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn stderr(format: Format) -> io::Result<Self> {
+        Self::start(Place::stderr()?, format)
     }
 
     /// Starts a log at the end of a file, which is made for its owner alone (mode 0600) when it is missing.
@@ -74,7 +123,7 @@ impl Sink {
     /// # Errors
     /// When the file cannot be opened or no thread can be started.
     pub fn file(path: &Path, format: Format) -> io::Result<Self> {
-        Self::start(Place::File(LogFile::open(path)?), format, QUEUE)
+        Self::start(Place::File(LogFile::open(path)?), format)
     }
 
     /// Starts a log of JSON lines at the end of a file, in which each line is bound to the one before it.
@@ -82,7 +131,7 @@ impl Sink {
     /// # Errors
     /// When the file cannot be opened or no thread can be started.
     pub fn chain(path: &Path) -> io::Result<Self> {
-        Self::start(Place::Chained(ChainedFile::open(path)?), Format::Json, QUEUE)
+        Self::start(Place::Chained(ChainedFile::open(path)?), Format::Json)
     }
 
     /// Starts a log of JSON lines that a syslog daemon takes. Whether it is there shows when it gets a line.
@@ -90,7 +139,7 @@ impl Sink {
     /// # Errors
     /// When no thread can be started.
     pub fn syslog(to: config::Syslog) -> io::Result<Self> {
-        Self::start(Place::Syslog(Syslog::new(to)), Format::Json, QUEUE)
+        Self::start(Place::Syslog(Syslog::new(to)), Format::Json)
     }
 
     /// Starts a log in memory, for tests.
@@ -100,325 +149,351 @@ impl Sink {
     #[must_use]
     pub fn memory(format: Format) -> (Self, Memory) {
         let memory = Memory::default();
-        let sink = Self::start(Place::Memory(memory.clone()), format, QUEUE).expect("a test has threads to spare");
+        let sink = Self::start(Place::Memory(memory.clone()), format).expect("a test has threads to spare");
         (sink, memory)
     }
 
-    fn start(place: Place, format: Format, queue: usize) -> io::Result<Self> {
-        let (sender, receiver) = mpsc::sync_channel(queue);
-        let (name, losses) = (place.to_string(), Arc::<Losses>::default());
-        let writer = Writer { place, format, losses: Arc::clone(&losses), batch: Vec::new(), lines: 0 };
-        let thread = thread::Builder::new().name("callgate-log".to_owned()).spawn(move || writer.run(&receiver))?;
-        Ok(Self(Arc::new(Shared { queue: sender, place: name, losses, writer: Mutex::new(Some(thread)) })))
+    fn start(place: Place, format: Format) -> io::Result<Self> {
+        let shared = Arc::new(Shared::new(place.to_string()));
+        let writer = Writer::new(Arc::clone(&shared), place, format);
+        // Never joined: whatever a place does, nothing waits for it without a deadline.
+        let thread = thread::Builder::new().name("callgate-log".to_owned()).spawn(move || writer.run())?;
+        shared.thread.get_or_init(|| thread.thread().clone());
+        let (buffer, open) = (Arc::<Buffer>::default(), Arc::new(Open(Arc::clone(&shared))));
+        shared.add(&buffer);
+        Ok(Self { shared, buffer, _open: open })
     }
 
-    /// Queues a line, or counts it as lost when the queue is full. Never waits.
-    pub fn line(&self, line: String) {
-        match self.0.queue.try_send(Message::Line(line)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.0.losses.add(1);
+    /// Returns a handle that gathers lines in a buffer of its own, for a worker: no other thread then holds its lock,
+    /// except the writer's for a moment.
+    #[must_use]
+    pub fn of_worker(&self) -> Self {
+        let buffer = Arc::<Buffer>::default();
+        self.shared.add(&buffer);
+        Self { buffer, ..self.clone() }
+    }
+
+    /// Adds a line that `write` appends without its end, or counts it as lost when too many wait. Never waits.
+    pub fn line_with(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.add(MAX_UNNEEDED, write);
+    }
+
+    /// As [`Sink::line_with`], with a line.
+    pub fn line(&self, line: &str) {
+        self.line_with(|bytes| bytes.extend_from_slice(line.as_bytes()));
+    }
+
+    /// Adds a line for which there is room even where there is none for others. Never waits.
+    pub fn needed_line(&self, line: &str) {
+        self.add(MAX_WAITING, |bytes| bytes.extend_from_slice(line.as_bytes()));
+    }
+
+    fn add(&self, most: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        match self.buffer.push(write, |length| self.shared.admit(length, most)) {
+            Some(gathered) if gathered >= HAND_OVER => self.shared.hurry(),
+            Some(_) => self.shared.wake(),
+            None => self.shared.losses.add(1),
+        }
+    }
+
+    /// Adds a line and waits until it is written, for two seconds at most. One that is not written by then is taken back,
+    /// unless it is half written or the login goes on without it.
+    ///
+    /// # Errors
+    /// With the cause: the line is not written, or nobody can tell.
+    pub async fn awaited_line(&self, line: &str, when_stuck: WhenStuck) -> Result<(), String> {
+        let Some(mut receipt) = self.buffer.push_awaited(line, |length| self.shared.admit(length, MAX_WAITING)) else {
+            self.shared.losses.add(1);
+            return Err(format!("too many lines wait for {}", self.place()));
+        };
+        self.shared.hurry();
+        match timeout(PATIENCE, &mut receipt.written).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err(self.cannot_be_written()),
+            Ok(Err(_)) => Err(format!("{} is closed", self.place())),
+            Err(_) => {
+                if when_stuck == WhenStuck::Refuse
+                    && let Some(bytes) = self.buffer.withdraw(&receipt)
+                {
+                    self.shared.waiting.fetch_sub(bytes, Ordering::SeqCst);
+                }
+                Err(format!("{} took no line in time", self.place()))
             }
         }
     }
 
-    /// Queues a line that must not be lost; waits for room.
-    pub fn sure_line(&self, line: String) {
-        if let Err(SendError(Message::Line(line))) = self.0.queue.send(Message::Line(line)) {
-            tracing::error!(line, "the log is closed, so a line goes here");
-        }
+    /// Writes what has gathered at once. Does not wait for it.
+    pub fn hurry(&self) {
+        self.shared.hurry();
     }
 
     /// Returns what the place is called.
     #[must_use]
     pub fn place(&self) -> &str {
-        &self.0.place
+        &self.shared.place
     }
 
     /// Tells whether another handle leads to the same log.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.shared, &other.shared)
     }
 
-    /// Returns how many lines were lost since the start: the queue was full, or the place took nothing.
+    /// Returns how many lines were lost since the start: too many waited, or the place took nothing.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.0.losses.lines.load(Ordering::Relaxed)
+        self.shared.losses.lines.load(Ordering::Relaxed)
     }
 
-    /// Tells whether the last lines could not be written, and if so, lets the writer try again: it has lines to tell of.
+    /// Tells whether lines can be written. A place that failed is tried again meanwhile: it has lines to tell of.
+    ///
+    /// # Errors
+    /// When the place has taken nothing for more than two seconds, or what was last tried failed.
+    pub fn check(&self) -> Result<(), String> {
+        if let Some(stuck) = self.shared.stuck_for() {
+            return Err(format!("{} has taken no line for {} s", self.place(), stuck.as_secs()));
+        }
+        if !self.shared.losses.failing.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.shared.hurry();
+        Err(self.cannot_be_written())
+    }
+
+    fn cannot_be_written(&self) -> String {
+        format!("cannot write {}", self.place())
+    }
+
+    /// Waits until all that was added before is written or lost, or until the deadline. Tells whether it is.
+    pub fn flush(&self, deadline: Instant) -> bool {
+        let asked = self.ask();
+        self.shared.wait_until(deadline, |orders| orders.done >= asked.number)
+    }
+
+    /// Asks for all to be written that was added before. Does not wait for it.
     #[must_use]
-    pub fn is_failing(&self) -> bool {
-        let failing = self.0.losses.failing.load(Ordering::Relaxed);
-        if failing {
-            let (sender, _) = mpsc::sync_channel(0);
-            // A full queue is a try as well.
-            drop(self.0.queue.try_send(Message::Flush(sender)));
-        }
-        failing
-    }
-
-    /// Waits until all that was queued before is written.
-    pub fn flush(&self) {
-        let (sender, written) = mpsc::sync_channel(0);
-        self.send(Message::Flush(sender));
-        // An error is the answer: the writer has dropped its end.
-        let _ = written.recv();
-    }
-
-    /// Opens the file again, once all that was queued before is written.
-    pub fn reopen(&self) {
-        self.send(Message::Reopen);
-    }
-
-    /// Writes all that is queued and ends the thread; waits for both. Later lines are lost.
-    pub fn close(&self) {
-        self.0.close();
-    }
-
-    /// Sends what a closed log has no use for.
-    fn send(&self, message: Message) {
-        drop(self.0.queue.send(message));
-    }
-}
-
-impl Shared {
-    fn close(&self) {
-        let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-            return;
+    pub fn ask(&self) -> Asked {
+        let number = {
+            let mut orders = self.shared.orders();
+            orders.asked += 1;
+            orders.asked
         };
-        drop(self.queue.send(Message::Close));
-        if writer.join().is_err() {
-            tracing::error!("the log's thread panicked");
-        }
+        self.shared.hurry();
+        Asked { shared: Arc::clone(&self.shared), number }
+    }
+
+    /// Opens the file again, once all that was added before is written. Does not wait for it.
+    pub fn reopen(&self) {
+        self.shared.orders().reopen = true;
+        self.shared.hurry();
+    }
+
+    /// Returns what tells when the log has ended, once all its handles are dropped.
+    #[must_use]
+    pub fn closing(&self) -> Closing {
+        Closing(Arc::clone(&self.shared))
     }
 }
 
-impl Drop for Shared {
+impl Asked {
+    /// Tells whether it is written or lost.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.shared.orders().done >= self.number || self.shared.is_over.load(Ordering::SeqCst)
+    }
+}
+
+impl Closing {
+    /// Tells whether everything is written and the thread has ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.0.is_over.load(Ordering::SeqCst)
+    }
+
+    /// Tells whether this is the end of the same log.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Drop for Open {
     fn drop(&mut self) {
-        self.close();
+        self.0.orders().close = true;
+        self.0.hurry();
     }
 }
 
 impl fmt::Debug for Sink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sink").finish_non_exhaustive()
+        f.debug_struct("Sink").field("place", &self.place()).finish_non_exhaustive()
     }
 }
 
-// === The thread ===
-
-struct Writer {
-    place: Place,
-    format: Format,
-    losses: Arc<Losses>,
-    batch: Vec<u8>,
-    /// How many lines the batch has, notes of losses not counted.
-    lines: u64,
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asked").field("place", &self.shared.place).finish_non_exhaustive()
+    }
 }
 
-impl Writer {
-    fn run(mut self, queue: &Receiver<Message>) {
-        while let Ok(message) = queue.recv() {
-            let mut next = Some(message);
-            while let Some(message) = next {
-                match message {
-                    Message::Line(line) => self.take(&line),
-                    Message::Reopen => self.reopen(),
-                    Message::Flush(written) => {
-                        self.write();
-                        drop(written);
-                    }
-                    Message::Close => return self.write(),
-                }
-                next = queue.try_recv().ok();
+impl fmt::Debug for Closing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Closing").field("place", &self.0.place).finish_non_exhaustive()
+    }
+}
+
+// === Between the handles and the thread ===
+
+impl Losses {
+    fn add(&self, lines: u64) {
+        self.lines.fetch_add(lines, Ordering::Relaxed);
+        self.unsaid.fetch_add(lines, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    fn new(place: String) -> Self {
+        Self {
+            place,
+            started: Instant::now(),
+            buffers: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            losses: Losses::default(),
+            orders: Mutex::default(),
+            followed: Condvar::new(),
+            thread: OnceLock::new(),
+            is_asleep: AtomicBool::new(false),
+            is_hurried: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            busy_since: AtomicU64::new(0),
+        }
+    }
+
+    /// Adds a buffer, and drops those that have no worker any more and no lines.
+    fn add(&self, buffer: &Arc<Buffer>) {
+        let mut buffers = lock(&self.buffers);
+        buffers.retain(|buffer| Arc::strong_count(buffer) > 1 || !buffer.is_empty());
+        buffers.push(Arc::clone(buffer));
+    }
+
+    fn buffers(&self) -> Vec<Arc<Buffer>> {
+        lock(&self.buffers).clone()
+    }
+
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        lock(&self.orders)
+    }
+
+    /// Takes so many bytes of the room for lines, if there are.
+    fn admit(&self, length: usize, most: usize) -> bool {
+        let before = self.waiting.fetch_add(length, Ordering::SeqCst);
+        let is_admitted = before + length <= most && !self.is_over.load(Ordering::Relaxed);
+        if !is_admitted {
+            self.waiting.fetch_sub(length, Ordering::SeqCst);
+        }
+        is_admitted
+    }
+
+    fn has_lines(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Wakes the thread if it sleeps: a system call only for the first line of many.
+    fn wake(&self) {
+        if self.is_asleep.load(Ordering::SeqCst) && self.is_asleep.swap(false, Ordering::SeqCst) {
+            self.unpark();
+        }
+    }
+
+    /// Lets the thread write now what it would write soon.
+    fn hurry(&self) {
+        if !self.is_hurried.swap(true, Ordering::SeqCst) {
+            self.unpark();
+        }
+    }
+
+    fn unpark(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Waits on the caller's thread for something the log's thread does.
+    fn wait_until(&self, deadline: Instant, is_done: impl Fn(&Orders) -> bool) -> bool {
+        let is_done = |orders: &Orders| is_done(orders) || self.is_over.load(Ordering::SeqCst);
+        let mut orders = self.orders();
+        while !is_done(&orders) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
             }
-            self.write();
+            orders = self.followed.wait_timeout(orders, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        true
     }
 
-    fn take(&mut self, line: &str) {
-        self.push(line);
-        self.lines += 1;
-        if self.batch.len() >= BATCH {
-            self.write();
-        }
+    /// Returns for how long the place has taken nothing, if that is too long.
+    fn stuck_for(&self) -> Option<Duration> {
+        let since = self.busy_since.load(Ordering::Relaxed);
+        let stuck = self.started.elapsed().saturating_sub(Duration::from_millis(since));
+        (since != 0 && stuck > PATIENCE).then_some(stuck)
     }
 
-    fn push(&mut self, line: &str) {
-        self.batch.extend_from_slice(line.as_bytes());
-        self.batch.push(b'\n');
+    // === For the thread ===
+
+    /// Sleeps until there is something to do, and then for as long as lines may gather.
+    fn sleep(&self) {
+        self.is_asleep.store(true, Ordering::SeqCst);
+        while !self.has_lines() && !self.is_hurried.load(Ordering::SeqCst) {
+            thread::park();
+        }
+        self.is_asleep.store(false, Ordering::SeqCst);
+        let end = Instant::now() + GATHER;
+        while !self.is_hurried.load(Ordering::SeqCst) {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            thread::park_timeout(left);
+        }
+        self.is_hurried.store(false, Ordering::SeqCst);
     }
 
-    fn write(&mut self) {
-        let unsaid = self.note_the_lost();
-        if self.batch.is_empty() {
-            return;
-        }
-        let followed = self.place.follow(Instant::now());
-        let written = self.place.write(&self.batch);
-        self.batch.clear();
-        let lines = std::mem::take(&mut self.lines);
-        if written.is_err() {
-            self.losses.add(lines);
-            self.losses.unsaid.fetch_add(unsaid, Ordering::Relaxed);
-        }
-        self.report(followed.and(written));
+    /// Takes the orders that were given, and leaves what was asked and done.
+    fn take_orders(&self) -> Orders {
+        let mut orders = self.orders();
+        let (asked, done) = (orders.asked, orders.done);
+        std::mem::replace(&mut *orders, Orders { asked, done, ..Orders::default() })
     }
 
-    fn reopen(&mut self) {
-        self.write();
-        let reopened = self.place.reopen();
-        self.report(reopened);
+    /// Notes that everything is written that was asked for by then.
+    fn answer(&self, asked: u64) {
+        self.orders().done = asked;
+        self.followed.notify_all();
     }
 
-    /// Adds a note of the lines that were lost, and returns how many they are.
-    fn note_the_lost(&mut self) -> u64 {
-        let lost = self.losses.unsaid.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            self.push(&line::render(self.format, Timestamp::now(), "lost", &[("lines", Value::Count(lost))]));
-        }
-        lost
+    fn moves(&self) {
+        let now = self.started.elapsed().as_millis() as u64;
+        self.busy_since.store(now.max(1), Ordering::Relaxed);
     }
 
-    /// Reports the first failure of a row: a full disk fails each batch.
-    fn report(&self, outcome: io::Result<()>) {
-        let was_failing = self.losses.failing.swap(outcome.is_err(), Ordering::Relaxed);
-        if let (Err(error), false) = (outcome, was_failing) {
-            tracing::error!(place = %self.place, error = &error as &dyn Error, "cannot write the log");
-        }
+    fn rests(&self) {
+        self.busy_since.store(0, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
+        self.rests();
+        // Under the lock, or one that has just looked would wait for ever.
+        drop(self.orders());
+        self.followed.notify_all();
     }
 }
 
-/// How many lines may wait to be written.
-const QUEUE: usize = 8192;
-
-/// How many bytes are written in one go, about.
-const BATCH: usize = 64 * 1024;
+/// Locks even after a panic elsewhere: what is inside is moved in and out whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    fn writer(memory: &Memory) -> Writer {
-        let place = Place::Memory(memory.clone());
-        Writer { place, format: Format::Text, losses: Arc::default(), batch: Vec::new(), lines: 0 }
-    }
-
-    fn lines(memory: &Memory) -> Vec<String> {
-        memory.text().lines().map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn writes_every_line_in_order_before_it_closes() {
-        let (sink, memory) = Sink::memory(Format::Text);
-        for number in 0..5000 {
-            sink.line(number.to_string());
-        }
-        sink.close();
-        assert_eq!(lines(&memory), (0..5000).map(|number| number.to_string()).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn the_last_handle_writes_what_is_queued() {
-        let (sink, memory) = Sink::memory(Format::Text);
-        let other = sink.clone();
-        drop(sink);
-        other.line("late".to_owned());
-        drop(other);
-        assert_eq!(memory.text(), "late\n");
-    }
-
-    #[test]
-    fn a_flush_waits_for_what_was_queued() {
-        let (sink, memory) = Sink::memory(Format::Text);
-        for expected in ["one\n", "one\none\n"] {
-            sink.line("one".to_owned());
-            sink.flush();
-            assert_eq!(memory.text(), expected);
-        }
-    }
-
-    #[test]
-    fn a_closed_log_neither_waits_nor_panics() {
-        let (sink, memory) = Sink::memory(Format::Text);
-        sink.close();
-        sink.close();
-        sink.line("x".to_owned());
-        sink.sure_line("x".to_owned());
-        sink.flush();
-        assert_eq!(memory.text(), "");
-    }
-
-    #[test]
-    fn when_full_access_lines_are_counted_and_audit_lines_wait() {
-        let memory = Memory::default();
-        let sink = Sink::start(Place::Memory(memory.clone()), Format::Json, 1).unwrap();
-        let stuck = memory.bytes();
-        // The first is a batch of its own, on which the writer gets stuck; only then has the queue room for the second.
-        sink.sure_line("1".repeat(BATCH));
-        sink.sure_line("2".to_owned());
-        sink.line("3".to_owned());
-        sink.line("4".to_owned());
-        let audit = thread::spawn({
-            let sink = sink.clone();
-            move || sink.sure_line("5".to_owned())
-        });
-        drop(stuck);
-        audit.join().unwrap();
-        sink.close();
-        assert_eq!((sink.lost(), sink.is_failing()), (2, false));
-        let (notes, lines): (Vec<_>, Vec<_>) = lines(&memory).into_iter().partition(|line| line.contains("lost"));
-        assert_eq!(lines, ["1".repeat(BATCH).as_str(), "2", "5"]);
-        let notes = notes.iter().map(|note| serde_json::from_str::<serde_json::Value>(note).unwrap());
-        assert_eq!(notes.map(|note| note["lines"].as_u64().unwrap()).sum::<u64>(), 2);
-    }
-
-    #[test]
-    fn a_batch_has_a_bound() {
-        let memory = Memory::default();
-        let mut writer = writer(&memory);
-        writer.take("short");
-        assert_eq!(memory.text(), "");
-        writer.take(&"x".repeat(BATCH));
-        assert_eq!(memory.text().len(), "short\n".len() + BATCH + 1);
-    }
-
-    #[test]
-    fn a_failing_place_is_reported_once_and_again_after_it_worked() {
-        let events = tempfile::NamedTempFile::new().unwrap();
-        let subscriber = tracing_subscriber::fmt().with_writer(Arc::new(events.reopen().unwrap())).finish();
-        tracing::subscriber::with_default(subscriber, || {
-            let mut writer = writer(&Memory::default());
-            for place in ["/dev/full", "/dev/full", "/dev/null", "/dev/full"] {
-                writer.place = Place::File(LogFile::open(Path::new(place)).unwrap());
-                writer.take("line");
-                writer.write();
-            }
-        });
-        let events = fs::read_to_string(events.path()).unwrap();
-        assert_eq!(events.matches("cannot write the log").count(), 2, "{events}");
-        assert!(events.contains("/dev/full"), "{events}");
-    }
-
-    #[test]
-    fn what_a_failing_place_did_not_take_is_counted_and_told_once_it_takes_lines_again() {
-        let memory = Memory::default();
-        let mut writer = writer(&memory);
-        let losses = Arc::clone(&writer.losses);
-        writer.place = Place::File(LogFile::open(Path::new("/dev/full")).unwrap());
-        for line in ["1", "2"] {
-            writer.take(line);
-            writer.write();
-        }
-        assert_eq!((losses.lines.load(Ordering::Relaxed), losses.failing.load(Ordering::Relaxed)), (2, true));
-        writer.place = Place::Memory(memory.clone());
-        // A try without a line of its own, as health checks make it.
-        writer.write();
-        assert!(memory.text().ends_with("lost lines=2\n"), "{}", memory.text());
-        assert_eq!((losses.lines.load(Ordering::Relaxed), losses.failing.load(Ordering::Relaxed)), (2, false));
-    }
-}
+mod tests;

@@ -23,6 +23,8 @@ pub(super) struct Syslog {
     to: config::Syslog,
     host: String,
     socket: Option<Socket>,
+    /// The daemon is there and took nothing in time: nothing waits for it until it takes a message again.
+    is_deaf: bool,
 }
 
 enum Socket {
@@ -33,7 +35,7 @@ enum Socket {
 impl Syslog {
     pub(super) fn new(to: config::Syslog) -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Self { to, host, socket: None }
+        Self { to, host, socket: None, is_deaf: false }
     }
 
     /// Sends each line as a message of its own. All are tried; the first error is told.
@@ -46,15 +48,25 @@ impl Syslog {
     /// Sends a line; once more over a new socket, if the daemon was started again since the last.
     fn send(&mut self, line: &str) -> io::Result<()> {
         let message = self.message(line);
-        if let Some(socket) = &self.socket
-            && socket.send(message.as_bytes()).is_ok()
-        {
-            return Ok(());
+        let sent = match self.socket.take() {
+            Some(socket) => self.send_over(socket, &message),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        };
+        match sent {
+            Err(error) if !is_late(&error) => self.send_over(Socket::open(&self.to)?, &message),
+            sent => sent,
         }
-        let socket = Socket::open(&self.to)?;
-        socket.send(message.as_bytes())?;
-        self.socket = Some(socket);
-        Ok(())
+    }
+
+    /// Keeps a socket at which somebody listens. One that is late for a message is late for the next.
+    fn send_over(&mut self, socket: Socket, message: &str) -> io::Result<()> {
+        socket.set_patient(!self.is_deaf)?;
+        let sent = socket.send(message.as_bytes());
+        self.is_deaf = sent.as_ref().is_err_and(is_late);
+        if sent.is_ok() || self.is_deaf {
+            self.socket = Some(socket);
+        }
+        sent
     }
 
     fn message(&self, line: &str) -> String {
@@ -87,6 +99,19 @@ impl Socket {
             Self::Udp(socket) => socket.send(message).map(drop),
         }
     }
+
+    /// Lets the next message wait for the daemon, or not at all.
+    fn set_patient(&self, is_patient: bool) -> io::Result<()> {
+        match self {
+            Self::Unix(socket) => socket.set_nonblocking(!is_patient),
+            Self::Udp(socket) => socket.set_nonblocking(!is_patient),
+        }
+    }
+}
+
+/// Tells whether a daemon is there and takes nothing.
+fn is_late(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 fn unix(path: &Path) -> io::Result<UnixDatagram> {
@@ -140,6 +165,20 @@ mod tests {
             let told = received(|bytes| daemon.recv(bytes));
             assert!(told.starts_with("<84>") && told.ends_with(": {}"), "{told}");
         }
+    }
+
+    #[test]
+    fn a_daemon_that_reads_nothing_is_waited_for_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let daemon = UnixDatagram::bind(dir.path().join("log")).unwrap();
+        let mut syslog = Syslog::new(config::Syslog::Unix(dir.path().join("log")));
+        let started = tokio::time::Instant::now();
+        let failed = (0..1000).filter(|_| syslog.write(b"{}\n").is_err()).count();
+        assert!(failed > 100, "{failed}");
+        assert!(started.elapsed() < PATIENCE * 5, "{:?}", started.elapsed());
+        let mut bytes = [0; 1024];
+        daemon.recv(&mut bytes).unwrap();
+        syslog.write(b"{}\n").unwrap();
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::auth::{self, AppError, OidcError};
 use crate::limit::Limited;
 use crate::message::guard::Refusal;
 use crate::message::target::Authority;
+use crate::observe::Unaudited;
 use crate::state::KeepError;
 use crate::upstream::ConnectError;
 use crate::{pbx, upstream};
@@ -93,6 +94,9 @@ pub(super) enum Error {
     /// A credential cannot be marked as used, or a ticket cannot be kept.
     #[error("too busy")]
     Unkept(#[source] KeepError),
+    /// The login's audit line cannot be written.
+    #[error("too busy")]
+    Unaudited(#[source] Unaudited),
     /// One of these, and pages of this origin may read it.
     #[error("{0}")]
     Shared(Box<Self>, HeaderValue),
@@ -102,6 +106,8 @@ pub(super) enum Error {
 const FULL: Duration = Duration::from_secs(10);
 /// How long a state file that cannot be written makes a caller wait: it is tried again each second.
 const UNAVAILABLE: Duration = Duration::from_secs(2);
+/// How long an audit log that takes no line makes a caller wait.
+const UNAUDITED: Duration = Duration::from_secs(2);
 /// How long an upstream without a free connection makes a caller wait.
 const CROWDED: Duration = Duration::from_secs(1);
 
@@ -134,6 +140,7 @@ impl Error {
             Self::NotNow => (StatusCode::SERVICE_UNAVAILABLE, "not_now"),
             Self::Unkept(KeepError::Full) => (StatusCode::SERVICE_UNAVAILABLE, "full"),
             Self::Unkept(KeepError::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, "state"),
+            Self::Unaudited(_) => (StatusCode::SERVICE_UNAVAILABLE, "audit"),
             Self::Upstream(error) => upstream_status(error),
             Self::App(error) => app_status(error),
             Self::Keys(_) => (StatusCode::SERVICE_UNAVAILABLE, "keys"),
@@ -240,6 +247,7 @@ impl Error {
             }
             Self::Unkept(KeepError::Full) | Self::Keys(_) => vec![reply::retry_after(FULL)],
             Self::Unkept(KeepError::Unavailable) => vec![reply::retry_after(UNAVAILABLE)],
+            Self::Unaudited(_) => vec![reply::retry_after(UNAUDITED)],
             Self::Upstream(upstream::Error::Full | upstream::Error::Taken) => vec![reply::retry_after(CROWDED)],
             _ => Vec::new(),
         }

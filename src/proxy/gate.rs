@@ -30,8 +30,10 @@ pub(super) struct Facts<'a> {
 }
 
 impl Proxy {
-    /// Counts a request to a login endpoint, before anything else is done for it.
+    /// Counts a request to a login endpoint, before anything else is done for it. Nobody is judged while nobody could
+    /// be told of it.
     pub(super) fn admit(&self, caller: &Caller) -> Result<(), Error> {
+        self.logs.check_audit().map_err(Error::Unaudited)?;
         let client = client_key(caller.origin.client);
         self.within(self.shared.limits.failures.peek(&client))?;
         self.within(self.shared.limits.client.admit(&client))
@@ -186,21 +188,32 @@ impl Proxy {
         Error::Forbidden
     }
 
-    /// Audits a login that was granted.
-    pub(super) fn granted(&self, act: Act, caller: &Caller, facts: &Facts<'_>) {
-        self.audit(act, Outcome::Granted, caller, facts, None);
+    /// Audits a login that is granted. To be called before its caller is given anything: without the line there is no
+    /// login.
+    pub(super) async fn granted(&self, act: Act, caller: &Caller, facts: &Facts<'_>) -> Result<(), Error> {
+        let (audited, counted) = names(act);
+        let entry = self.entry(audited, Outcome::Granted, caller, facts, None);
+        let written = self.logs.write_grant(&entry).await;
+        if let Err(unaudited) = written {
+            self.failed(act, caller, facts, &unaudited.to_string());
+            return Err(Error::Unaudited(unaudited));
+        }
+        self.tally.login(counted, metrics::Outcome::Granted);
+        Ok(())
     }
 
     /// Audits a login that was refused to somebody, and counts it.
     pub(super) fn refused(&self, act: Act, caller: &Caller, facts: &Facts<'_>, reason: &str) {
         // Whether the count admits it does not matter here: `admit` asks before the next request.
         let _ = self.shared.limits.failures.admit(&client_key(caller.origin.client));
-        self.audit(act, Outcome::Refused, caller, facts, Some(reason));
+        self.failed(act, caller, facts, reason);
     }
 
     /// Audits a login that failed for reasons that are not the caller's.
     pub(super) fn failed(&self, act: Act, caller: &Caller, facts: &Facts<'_>, reason: &str) {
-        self.audit(act, Outcome::Refused, caller, facts, Some(reason));
+        let (audited, counted) = names(act);
+        self.tally.login(counted, metrics::Outcome::Refused);
+        self.logs.write_refusal(&self.entry(audited, Outcome::Refused, caller, facts, Some(reason)));
     }
 
     /// Watches over a login that others decide on: if the caller leaves before they do, the audit log says so.
@@ -208,28 +221,16 @@ impl Proxy {
         Pending { proxy: self, act, caller, facts, settled: false }
     }
 
-    fn audit(&self, act: Act, outcome: Outcome, caller: &Caller, facts: &Facts<'_>, reason: Option<&str>) {
-        let counted = match outcome {
-            Outcome::Granted => metrics::Outcome::Granted,
-            Outcome::Refused => metrics::Outcome::Refused,
-        };
-        let (act, counted_act) = match act {
-            Act::Pbx => (Audited::PbxSession, metrics::Act::Session),
-            Act::Ott => (Audited::VoximplantToken, metrics::Act::Token),
-        };
-        self.tally.login(counted_act, counted);
-        self.write_entry(act, outcome, caller, facts, reason);
-    }
-
     /// Audits what the shield kept out.
     pub(super) fn kept_out(&self, caller: &Caller, reason: &str) {
-        self.write_entry(Audited::PbxBypass, Outcome::Refused, caller, &Facts::default(), Some(reason));
+        let entry = self.entry(Audited::PbxBypass, Outcome::Refused, caller, &Facts::default(), Some(reason));
+        self.logs.write_refusal(&entry);
     }
 
-    fn write_entry(&self, act: Audited, outcome: Outcome, caller: &Caller, facts: &Facts<'_>, reason: Option<&str>) {
+    fn entry(&self, act: Audited, outcome: Outcome, caller: &Caller, facts: &Facts<'_>, reason: Option<&str>) -> Entry {
         let claims = self.claims_used(act, facts.rule);
         let principal = facts.principal;
-        self.logs.write_audit(&Entry {
+        Entry {
             id: caller.id,
             client: caller.origin.client,
             act,
@@ -241,7 +242,7 @@ impl Proxy {
             level: facts.level,
             reason: reason.map(str::to_owned),
             claims,
-        });
+        }
     }
 
     /// Names the claims by which a rule decided.
@@ -314,6 +315,14 @@ pub(super) fn asking<'a>(act: Act, headers: &'a HeaderMap, query: Option<&'a str
         authority: caller.end.authority.as_ref(),
         id: caller.id.header_value(),
         rehearsal: false,
+    }
+}
+
+/// Names what a login opens, as the audit log and as the counts do.
+const fn names(act: Act) -> (Audited, metrics::Act) {
+    match act {
+        Act::Pbx => (Audited::PbxSession, metrics::Act::Session),
+        Act::Ott => (Audited::VoximplantToken, metrics::Act::Token),
     }
 }
 

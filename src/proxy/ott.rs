@@ -101,11 +101,11 @@ impl Proxy {
             novelty = self.within(distinct_keys.admit(grant.user().as_str(), key.id(), Instant::now()))?;
         }
         self.spend(Act::Ott, once, caller, &facts).await?;
+        self.granted(Act::Ott, caller, &facts).await?;
         self.tally.key(match novelty {
             Novelty::New => Answered::New,
             Novelty::Repeated => Answered::Repeated,
         });
-        self.granted(Act::Ott, caller, &facts);
         Ok(token)
     }
 

@@ -245,7 +245,7 @@ impl Proxy {
                 if self.shared.frozen.has(grant.role()) {
                     return Err(self.frozen(Act::Pbx, caller, &facts));
                 }
-                self.granted(Act::Pbx, caller, &facts);
+                self.granted(Act::Pbx, caller, &facts).await?;
                 Ok(Minted { session, role: grant.role().clone(), language })
             }
             Err(error) => {

@@ -26,6 +26,7 @@ use super::listener::Listener;
 use super::snapshot::Snapshot;
 use super::thread;
 use crate::config::Listen;
+use crate::observe::heartbeat::Heartbeats;
 use crate::observe::metrics::Metrics;
 
 /// How many connections there are at once; for the next one, the longest open one makes room.
@@ -37,6 +38,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(super) struct Known {
     pub(super) live: watch::Receiver<Arc<Snapshot>>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) heartbeats: Arc<Heartbeats>,
     pub(super) workers: usize,
 }
 

@@ -11,6 +11,7 @@ use crate::config::{Certificate, Config};
 use crate::observe::Logs;
 use crate::observe::health::Parts;
 use crate::observe::metrics::{Freshness, Tally};
+use crate::observe::trace;
 use crate::proxy::{Frozen, Proxy, Shared};
 use crate::state::Store;
 use crate::tls::server::Doors;
@@ -90,7 +91,14 @@ impl Snapshot {
     pub(super) fn parts(&self) -> Parts {
         let (config, logs, mut parts) = (Arc::clone(&self.config), self.logs.clone(), self.shared.parts());
         parts.add("certificates", move || unexpired(&config.certificates, Timestamp::now()));
+        let other = self.logs.clone();
         parts.add("log", move || logs.check());
+        if other.check_syslog().is_some() {
+            parts.add_unneeded("syslog", move || other.check_syslog().unwrap_or(Ok(())));
+        }
+        if trace::check().is_some() {
+            parts.add_unneeded("events", || trace::check().unwrap_or(Ok(())));
+        }
         parts
     }
 

@@ -21,6 +21,7 @@ use super::redirect::HttpsPort;
 use super::registry::Registry;
 use super::snapshot::Snapshot;
 use super::{BACK_OFF, GRACE, State, connection, redirect};
+use crate::observe::heartbeat::Heartbeat;
 use crate::observe::metrics::{Metrics, Tally};
 use crate::proxy::Proxy;
 
@@ -28,7 +29,7 @@ use crate::proxy::Proxy;
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long nobody must come until a queue is believed to be empty.
 const QUIET: Duration = Duration::from_millis(20);
-/// How often idle upstream connections are looked through.
+/// How often idle upstream connections are looked through, and the worker says that it moves.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// What a worker is made of, before it has a thread.
@@ -38,6 +39,7 @@ pub(super) struct Parts {
     pub(super) taken: watch::Sender<Arc<Snapshot>>,
     pub(super) crowd: Arc<Crowd>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) heartbeat: Heartbeat,
     pub(super) listeners: Vec<Listener>,
     pub(super) redirect: Option<Listener>,
     /// Where `redirect_http` leads to.
@@ -107,8 +109,9 @@ impl Worker {
         }
         // An error means that the server is gone, which is noticed below.
         let _ = parts.started.send(Ok(()));
+        let heartbeat = Rc::new(parts.heartbeat);
         let mut chores = JoinSet::new();
-        chores.spawn_local(sweep(Rc::clone(&worker)));
+        chores.spawn_local(sweep(Rc::clone(&worker), Rc::clone(&heartbeat)));
         chores.spawn_local(renew(Rc::clone(&worker), parts.live, parts.taken));
         // An error means that the server is gone, which ends the day as well.
         let _ = parts.state.wait_for(|state| *state != State::Ready).await;
@@ -120,6 +123,7 @@ impl Worker {
         };
         drop(timeout(deadline, ended).await);
         worker.registry.cut();
+        heartbeat.end();
         worker.registry.count()
     }
 
@@ -262,10 +266,11 @@ fn is_new(told: &Cell<Option<Instant>>) -> bool {
     is_new
 }
 
-async fn sweep(worker: Rc<Worker>) {
+async fn sweep(worker: Rc<Worker>, heartbeat: Rc<Heartbeat>) {
     let mut ticks = interval(SWEEP);
     loop {
         ticks.tick().await;
+        heartbeat.stamp(Instant::now());
         worker.proxy().sweep();
         if worker.crowd.is_wanted() {
             worker.make_room();

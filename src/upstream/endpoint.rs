@@ -127,7 +127,9 @@ impl Tls {
     fn new(at: &HostPort, trust: &Trust) -> Result<Self, rustls::Error> {
         let name = match &trust.server_name {
             Some(name) => name.clone(),
-            None => ServerName::try_from(at.name().to_owned()).map_err(|error| rustls::Error::General(error.to_string()))?,
+            None => {
+                ServerName::try_from(at.name().to_owned()).map_err(|error| rustls::Error::General(error.to_string()))?
+            }
         };
         Ok(Self { connector: TlsConnector::from(tls::client::config(trust)?), name })
     }

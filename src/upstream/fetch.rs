@@ -93,7 +93,8 @@ impl Fetcher {
         if !place.is_tls {
             return exchange(stream, request, MAX_ANSWER).await;
         }
-        let name = ServerName::try_from(place.at.name().to_owned()).map_err(|_| FetchError::Url("its host is no name"))?;
+        let name =
+            ServerName::try_from(place.at.name().to_owned()).map_err(|_| FetchError::Url("its host is no name"))?;
         let stream = self.tls.connect(name, stream).await.map_err(FetchError::Connect)?;
         exchange(stream, request, MAX_ANSWER).await
     }

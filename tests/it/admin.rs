@@ -39,7 +39,7 @@ fn config(dir: &TempDir, rest: &str) -> Config {
 
 impl Gate {
     /// Returns the value of a series, as `name{label="value"}`, read strictly.
-    fn metric(&self, series: &str) -> f64 {
+    pub fn metric(&self, series: &str) -> f64 {
         let answer = self.told("/metrics");
         let families = openmetrics::read(body(&answer));
         let shown = |name: &str, labels: &openmetrics::Labels| {
@@ -225,8 +225,8 @@ async fn a_log_that_cannot_be_written_is_not_ready_and_its_lines_are_counted() {
         reason: None,
         claims: Vec::new(),
     };
-    logs.write_audit(&entry);
-    logs.flush();
+    logs.write_refusal(&entry);
+    assert!(logs.flush(tokio::time::Instant::now() + std::time::Duration::from_secs(20)));
     assert_eq!(body(&tell("/readyz")), "log: cannot write /dev/full\nnot ready\n");
     assert!(tell("/metrics").contains("callgate_log_lines_lost_total{log=\"audit\"} 1\n"));
     server.drain();

@@ -115,7 +115,7 @@ async fn a_chain_goes_on_over_rotation_reload_and_restart() {
         until: None,
         reason: None,
     });
-    logs.flush();
+    assert!(logs.flush(tokio::time::Instant::now() + std::time::Duration::from_secs(20)));
     assert!(verify(&stage, &["audit.log.2", "audit.log"]).await.unwrap().starts_with("lines 1 to 4 "));
 }
 
@@ -161,7 +161,10 @@ async fn a_syslog_that_is_away_is_counted_and_costs_no_login() {
     stage.as_alice("/auth/pbx").send().await.expect(303);
     stage.gate.audit();
     assert!(stage.gate.told("/metrics").contains("callgate_log_lines_lost_total{log=\"syslog\"} 1\n"));
-    assert!(stage.gate.told("/readyz").starts_with("HTTP/1.1 200"));
+    // Health tells of it, and balancers go on.
+    let told = stage.gate.told("/readyz?verbose");
+    assert!(told.starts_with("HTTP/1.1 200") && told.contains("\nsyslog: cannot write syslog at unix:"), "{told}");
+    assert_eq!(stage.gate.metric("callgate_ready{part=syslog}"), 0.0);
 }
 
 // === The report ===

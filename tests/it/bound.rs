@@ -28,11 +28,7 @@ async fn knows_connections(mut line: Line) {
 }
 
 /// Asks on an open connection, with more fields, and returns the head of the answer.
-async fn ask<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
-    tls: &mut S,
-    path: &str,
-    fields: &str,
-) -> String {
+async fn ask<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(tls: &mut S, path: &str, fields: &str) -> String {
     tls.write_all(format!("GET {path} HTTP/1.1\r\nHost: app.test\r\n{fields}\r\n").as_bytes()).await.unwrap();
     read_head(tls).await
 }
@@ -49,7 +45,11 @@ async fn nobody_is_served_as_who_proved_another_connection() {
         let (mut ann, mut bob) = (gate.raw("app.test", "http/1.1").await, gate.raw("app.test", "http/1.1").await);
         assert_eq!(status(&ask(&mut ann, "/", &format!("Authorization: {scheme} hello\r\n")).await), 401, "{scheme}");
         assert_eq!(user(&ask(&mut bob, "/", "").await), "nobody", "{scheme}");
-        assert_eq!(user(&ask(&mut ann, "/", &format!("Authorization: {scheme} proof-ann\r\n")).await), "ann", "{scheme}");
+        assert_eq!(
+            user(&ask(&mut ann, "/", &format!("Authorization: {scheme} proof-ann\r\n")).await),
+            "ann",
+            "{scheme}"
+        );
         for _ in 0..3 {
             // What the connection has proven is not shown again.
             assert_eq!(user(&ask(&mut ann, "/", "").await), "ann", "{scheme}");

@@ -198,15 +198,20 @@ impl Gate {
         self.canaries.lock().unwrap().push(text.into());
     }
 
+    /// Waits until every line is written that any worker has gathered so far.
+    fn flush(&self) {
+        assert!(self.logs.flush(tokio::time::Instant::now() + std::time::Duration::from_secs(30)), "a log is stuck");
+    }
+
     /// Returns all access and audit lines so far.
     pub fn log(&self) -> String {
-        self.logs.flush();
+        self.flush();
         self.memory.text()
     }
 
     /// Returns what is in the files of the audit log, `audit.log` and those that tests move it to.
     pub fn audit(&self) -> String {
-        self.logs.flush();
+        self.flush();
         let files = ["audit.log.2", "audit.log.1", "audit.log"].map(|name| self.dir.path().join(name));
         files.map(|path| fs::read_to_string(path).unwrap_or_default()).concat()
     }

@@ -63,6 +63,7 @@ mod stage;
 mod state;
 mod story;
 mod streaming;
+mod stuck;
 mod target;
 mod time;
 mod tls;

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use callgate::model::ott::{VoximplantUser, users_line};
@@ -42,16 +42,34 @@ impl Program {
         Self::start(upstream, "listen = \"127.0.0.1:0\"\nworkers = 2", more).await
     }
 
+    /// Starts a gate with an access log on standard output, before one that says all to places of the test's. Returns
+    /// when it answers at its admin listener.
+    pub async fn into(upstream: SocketAddr, more: &str, stdout: Stdio, stderr: Stdio) -> Self {
+        let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let more = format!("{more}\n[admin]\nlisten = \"unix:admin.sock\"");
+        let (dir, roots) = written(upstream, &format!("listen = \"{addr}\"\nworkers = 2"), &more);
+        let text = fs::read_to_string(dir.path().join("proxy.toml")).unwrap();
+        fs::write(dir.path().join("proxy.toml"), text.replace("access = \"off\"", "access = \"stdout\"")).unwrap();
+        let mut command = callgate(&["run", "--config"]);
+        command.arg(dir.path().join("proxy.toml")).stdout(stdout).stderr(stderr);
+        let program = Self { running: Running::start(command), dir, addr, roots };
+        crate::stage::until("the admin listener", || program.file("admin.sock").exists()).await;
+        program
+    }
+
+    /// Asks the admin listener of [`Program::into`].
+    pub fn told(&self, path: &str) -> String {
+        let admin = callgate::config::Listen::Unix(self.file("admin.sock"));
+        crate::harness::tell(&admin, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+    }
+
     pub async fn start(upstream: SocketAddr, top: &str, more: &str) -> Self {
         Self::start_by(callgate(&[]), upstream, top, more).await
     }
 
     /// Starts the program by a command that ends with it.
     pub async fn start_by(mut command: Command, upstream: SocketAddr, top: &str, more: &str) -> Self {
-        let dir = TempDir::new().unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(certify(dir.path())).unwrap();
-        secret(&dir, "proxy.toml", &configuration(&upstream.to_string(), top, more));
+        let (dir, roots) = written(upstream, top, more);
         command.args(["run", "--config"]).arg(dir.path().join("proxy.toml"));
         let mut running = Running::start(command);
         let line = running.complaint("listening").await;
@@ -87,6 +105,15 @@ impl Program {
             .with_no_client_auth();
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("app.test").unwrap(), stream).await.unwrap()
     }
+}
+
+/// Makes the folder of a program. Returns whom a client must trust, too.
+fn written(upstream: SocketAddr, top: &str, more: &str) -> (TempDir, rustls::RootCertStore) {
+    let dir = TempDir::new().unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certify(dir.path())).unwrap();
+    secret(&dir, "proxy.toml", &configuration(&upstream.to_string(), top, more));
+    (dir, roots)
 }
 
 pub fn configuration(upstream: &str, top: &str, more: &str) -> String {

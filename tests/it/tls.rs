@@ -208,11 +208,8 @@ async fn of_several_certificates_for_one_name_each_client_gets_one_that_it_can_v
     }
     let upstream = Raw::ok().await;
     let list = list.join(", ");
-    let gate = Gate::start(&format!(
-        "tls = {{ certificates = [{list}] }}\n[app]\nurl = \"http://{}\"\n",
-        upstream.addr
-    ))
-    .await;
+    let gate =
+        Gate::start(&format!("tls = {{ certificates = [{list}] }}\n[app]\nurl = \"http://{}\"\n", upstream.addr)).await;
     for (name, schemes, sni, expected) in [
         ("a.test", EC, true, Some("ec")),
         ("a.test", RSA, true, Some("rsa")),

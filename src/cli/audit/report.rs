@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{Done, complain, load, moment, remark, say};
+use crate::observe::NO_LINE;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
@@ -174,6 +175,15 @@ struct Note {
 }
 
 impl Reading {
+    /// Forgets a login whose line was written, but too late for it.
+    fn take_back(&mut self, line: &Line) {
+        if line.reason.as_deref().is_some_and(|reason| reason.starts_with(NO_LINE))
+            && let Some(index) = self.logins.iter().rposition(|login| Some(&login.id) == line.id.as_ref())
+        {
+            self.logins.remove(index);
+        }
+    }
+
     fn read(&mut self, path: &Path, wanted: &Arguments) -> io::Result<()> {
         if path.as_os_str() == "-" {
             return self.take(io::stdin().lock(), wanted);
@@ -195,6 +205,7 @@ impl Reading {
     }
 
     fn line(&mut self, line: Line, wanted: &Arguments) {
+        self.take_back(&line);
         match line.kind.as_str() {
             "audit grant" if wanted.is_about(&line) => self.logins.push(Login {
                 time: line.time,

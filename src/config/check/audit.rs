@@ -4,15 +4,18 @@ use std::path::Path;
 
 use crate::config::document::{Node, Table};
 use crate::config::source::Surroundings;
-use crate::config::{Access, Audit, Syslog};
+use crate::config::{Access, Audit, Syslog, WhenStuck};
 
 const EXAMPLES: &str =
     "write \"unix:/dev/log\", or \"udp:\" with an IP address and a port, such as \"udp:192.0.2.9:514\"";
 
+const WHEN_STUCK: [(&str, WhenStuck); 2] = [("refuse", WhenStuck::Refuse), ("go_on", WhenStuck::GoOn)];
+
 /// Reads the table. A file that is not only the audit log's could not be JSON from its first line to its last.
 pub(super) fn audit(table: &Table<'_, '_>, access: &Access, around: &Surroundings<'_>) -> Option<Audit> {
     let (file_node, chain_node, syslog_node) = (table.get("file"), table.get("chain"), table.get("syslog"));
-    if file_node.is_none() && syslog_node.is_none() {
+    let when_stuck_node = table.get("when_stuck");
+    if file_node.is_none() && syslog_node.is_none() && when_stuck_node.is_none() {
         return table.refuse("says nothing about where to", "add `file` or `syslog`, or leave the table out");
     }
     let file = file_node.as_ref().and_then(|node| around.log_file(node));
@@ -26,7 +29,8 @@ pub(super) fn audit(table: &Table<'_, '_>, access: &Access, around: &Surrounding
         node.refuse::<()>("there is no file to guard", "add `file`");
     }
     let syslog = syslog_node.and_then(|node| syslog(&node, around.base));
-    Some(Audit { file, chain, syslog })
+    let when_stuck = when_stuck_node.and_then(|node| node.choice(&WHEN_STUCK)).unwrap_or_default();
+    Some(Audit { file, chain, syslog, when_stuck })
 }
 
 fn syslog(node: &Node<'_, '_>, base: &Path) -> Option<Syslog> {

@@ -54,16 +54,8 @@ pub(super) fn server(table: &Table<'_, '_>) -> Server {
 }
 
 /// Fields without which no request has one meaning, or that have a key of their own.
-const NEEDED: [&str; 8] = [
-    "connection",
-    "content-length",
-    "content-type",
-    "cookie",
-    "host",
-    "te",
-    "trailer",
-    "transfer-encoding",
-];
+const NEEDED: [&str; 8] =
+    ["connection", "content-length", "content-type", "cookie", "host", "te", "trailer", "transfer-encoding"];
 
 /// Reads the name of a field that no upstream shall see.
 fn strip_field(node: &Node<'_, '_>) -> Option<HeaderName> {

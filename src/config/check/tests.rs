@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::{
-    Confirm, Handoff, HostPattern, HostPort, Identity, JwtKeys, Listen, MethodKind, Names, TokenPlace, Url,
+    Confirm, Handoff, HostPattern, HostPort, Identity, JwtKeys, Listen, MethodKind, Names, TokenPlace, Url, WhenStuck,
 };
 
 const EXAMPLE: &str = include_str!("../../../proxy.toml");
@@ -289,7 +289,8 @@ fn keys_of_later_releases_are_unknown() {
 
 #[test]
 fn fields_that_a_request_needs_are_not_stripped() {
-    let server = accepted(&format!("{TOP}[app]\nurl = \"http://a\"\n[server]\nstrip_fields = [\"X-Who\", \"x_b\"]")).server;
+    let server =
+        accepted(&format!("{TOP}[app]\nurl = \"http://a\"\n[server]\nstrip_fields = [\"X-Who\", \"x_b\"]")).server;
     assert_eq!(server.strip_fields, ["x-who", "x_b"]);
     let list = |name: &str| format!("[server]\nstrip_fields = [\"{name}\"]");
     check_beside(&list("a b"), "8:17: `server.strip_fields`: not the name of a header field");
@@ -312,7 +313,10 @@ fn names_may_have_what_resolvers_know() {
     let hosts = app("url = \"http://a\"\nhosts = [\"My_App.test.\", \"*.B_c.test.\"]");
     assert!(["my_app.test", "x.b_c.test"].into_iter().all(|host| hosts.lists(host)), "{hosts:?}");
     for url in ["http://a..", "http://.", "http://1.2.3.4.", "http://a.1."] {
-        check(&format!("[app]\nurl = \"{url}\""), "4:7: `app.url`: not a host name or IP address with an optional port");
+        check(
+            &format!("[app]\nurl = \"{url}\""),
+            "4:7: `app.url`: not a host name or IP address with an optional port",
+        );
     }
 }
 
@@ -604,6 +608,8 @@ fn audit_lines_go_to_known_places() {
     let syslog = |word: &str| audit(&format!("syslog = \"{word}\"")).syslog.unwrap().to_string();
     assert_eq!(syslog("unix:/dev/log"), "unix:/dev/log");
     assert_eq!(syslog("udp:[::1]:514"), "udp:[::1]:514");
+    assert_eq!((full.when_stuck, audit("when_stuck = \"go_on\"").when_stuck), (WhenStuck::Refuse, WhenStuck::GoOn));
+    check_beside("[audit]\nwhen_stuck = \"wait\"", "8:14: `audit.when_stuck`: unknown word `wait`");
     check_beside("[audit]", "7:1: `audit`: says nothing about where to");
     check_beside("[audit]\nchain = true", "7:1: `audit`: says nothing about where to");
     check_beside("[audit]\nchain = true\nsyslog = \"unix:/dev/log\"", "8:9: `audit.chain`: there is no file to guard");

@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Known;
 use super::order::{self, Refusal};
@@ -27,6 +27,7 @@ use crate::model::loopback::is_loopback;
 use crate::model::whom::{MAX_WHY, Whom};
 use crate::observe::audit::{Event, Note};
 use crate::observe::health::Finding;
+use crate::observe::heartbeat::Still;
 use crate::observe::metrics::{self, Protocol, Tally};
 use crate::proxy::Question;
 use crate::server::io::Stream;
@@ -160,7 +161,7 @@ impl Desk {
             return refusal;
         }
         match place {
-            Place::Livez => text(StatusCode::OK, "ok\n"),
+            Place::Livez => self.live(),
             Place::Readyz => self.ready(&request),
             Place::Metrics => answer(StatusCode::OK, metrics::CONTENT_TYPE, self.known.metrics.text()),
             Place::Status => self.status(),
@@ -235,15 +236,27 @@ impl Desk {
         }
     }
 
+    fn live(&self) -> Answer {
+        let still = self.known.heartbeats.still(Instant::now());
+        if still.is_empty() {
+            return text(StatusCode::OK, "ok\n");
+        }
+        let line = |still: &Still| format!("worker {}: has not moved for {} s\n", still.worker, still.since.as_secs());
+        text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            still.iter().map(line).chain(["not alive\n".to_owned()]).collect::<String>(),
+        )
+    }
+
     fn ready(&self, request: &Request<Incoming>) -> Answer {
         let findings = self.known.metrics.health.ask();
-        let is_ready = findings.iter().all(|found| found.problem.is_none());
+        let is_ready = !findings.iter().any(Finding::is_in_the_way);
         let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         if wants_json(request.headers()) {
             return json(status, &json!({ "ready": is_ready, "parts": parts(&findings) }));
         }
         let is_verbose = request.uri().query().is_some_and(|query| query.split('&').any(|word| word == "verbose"));
-        let told = findings.iter().filter(|found| is_verbose || found.problem.is_some()).map(line);
+        let told = findings.iter().filter(|found| is_verbose || found.is_in_the_way()).map(line);
         let end = if is_ready { "ok\n" } else { "not ready\n" };
         text(status, told.chain([end.to_owned()]).collect::<String>())
     }
@@ -265,7 +278,7 @@ impl Desk {
                 "version": env!("CARGO_PKG_VERSION"),
                 "started": metrics.started.to_string(),
                 "uptime_seconds": now.as_second() - metrics.started.as_second(),
-                "ready": findings.iter().all(|found| found.problem.is_none()),
+                "ready": !findings.iter().any(Finding::is_in_the_way),
                 "parts": parts(&findings),
                 "workers": self.known.workers,
                 "connections": { "h1": metrics.open(Protocol::H1), "h2": metrics.open(Protocol::H2) },
@@ -289,8 +302,10 @@ fn unkept(error: KeepError) -> Box<Answer> {
 
 fn parts(findings: &[Finding]) -> Value {
     let part = |found: &Finding| match &found.problem {
-        None => json!({ "name": found.part, "ready": true }),
-        Some(problem) => json!({ "name": found.part, "ready": false, "problem": problem }),
+        None => json!({ "name": found.part, "ready": true, "needed": found.is_needed }),
+        Some(problem) => {
+            json!({ "name": found.part, "ready": false, "needed": found.is_needed, "problem": problem })
+        }
     };
     findings.iter().map(part).collect()
 }

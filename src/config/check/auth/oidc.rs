@@ -143,9 +143,7 @@ fn cookie_key(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<Secret> 
 /// Reads a host name.
 fn host(node: &Node<'_, '_>) -> Option<String> {
     let name = host_name(node.word()?);
-    name.or_else(|| {
-        node.refuse("not a host name", "write a name without scheme, port or path: \"www.example.com\"")
-    })
+    name.or_else(|| node.refuse("not a host name", "write a name without scheme, port or path: \"www.example.com\""))
 }
 
 #[cfg(test)]

@@ -1,0 +1,195 @@
+//! The thread that writes one log. It alone waits for a disk, a pipe, a lock or a daemon.
+
+use std::error::Error;
+use std::io;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::buffer::{self, Buffer, Lines};
+use super::{Orders, Shared};
+use crate::config::Format;
+use crate::observe::line::{self, Value};
+use crate::observe::place::Place;
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    place: Place,
+    /// The form of notes about lines that were lost.
+    format: Format,
+    spare: Lines,
+}
+
+/// Marks the log as closed when the thread ends, whatever ends it.
+struct Over(Arc<Shared>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, place: Place, format: Format) -> Self {
+        Self { shared, place, format, spare: Lines::default() }
+    }
+
+    pub(super) fn run(mut self) {
+        let _over = Over(Arc::clone(&self.shared));
+        loop {
+            self.shared.sleep();
+            let orders = self.shared.take_orders();
+            self.round(&orders);
+            self.shared.answer(orders.asked);
+            if orders.close {
+                return;
+            }
+        }
+    }
+
+    /// Writes what waits, then follows the orders.
+    fn round(&mut self, orders: &Orders) {
+        let losses = &self.shared.losses;
+        let is_failing = losses.failing.load(Ordering::Relaxed);
+        if is_failing || self.shared.has_lines() || losses.unsaid.load(Ordering::Relaxed) > 0 {
+            self.shared.moves();
+            let mut outcome = self.place.follow(Instant::now());
+            outcome = outcome.and(self.note_the_lost());
+            for buffer in self.shared.buffers() {
+                outcome = outcome.and(self.write(&buffer));
+            }
+            self.report(outcome);
+        }
+        if orders.reopen {
+            self.shared.moves();
+            let reopened = self.place.reopen();
+            self.report(reopened);
+        }
+        self.shared.rests();
+    }
+
+    /// Writes the lines of one worker. All are tried; the first error is returned.
+    fn write(&mut self, buffer: &Buffer) -> io::Result<()> {
+        let mut lines = buffer.take(mem::take(&mut self.spare));
+        let (mut start, mut outcome) = (0, Ok(()));
+        while start < lines.bytes.len() {
+            let end = lines.piece(start, self.place.most_at_once());
+            let written = self.put(&lines.bytes[start..end]);
+            self.shared.waiting.fetch_sub(end - start, Ordering::SeqCst);
+            lines.answer(end, written.is_ok());
+            outcome = outcome.and(written);
+            start = end;
+        }
+        self.spare = lines.emptied();
+        outcome
+    }
+
+    /// Writes some lines, or counts them as lost.
+    fn put(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.shared.moves();
+        self.place.write(lines).inspect_err(|_| self.shared.losses.add(buffer::count(lines)))
+    }
+
+    /// Writes a note of the lines that were lost. One that cannot be written is owed on.
+    fn note_the_lost(&mut self) -> io::Result<()> {
+        let losses = &self.shared.losses;
+        let lost = losses.unsaid.swap(0, Ordering::Relaxed);
+        if lost == 0 {
+            return Ok(());
+        }
+        let mut note = line::render(self.format, Timestamp::now(), "lost", &[("lines", Value::Count(lost))]);
+        note.push('\n');
+        self.shared.moves();
+        self.place.write(note.as_bytes()).inspect_err(|_| {
+            losses.unsaid.fetch_add(lost, Ordering::Relaxed);
+        })
+    }
+
+    /// Reports the first failure of a row: a full disk fails each round. What becomes of events is not told by events.
+    fn report(&self, outcome: io::Result<()>) {
+        let was_failing = self.shared.losses.failing.swap(outcome.is_err(), Ordering::Relaxed);
+        if let (Err(error), false, false) = (outcome, was_failing, matches!(self.place, Place::Stderr(_))) {
+            tracing::error!(place = %self.place, error = &error as &dyn Error, "cannot write the log");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::observe::place::{LogFile, Memory};
+
+    fn writer(place: Place) -> Writer {
+        Writer::new(Arc::new(Shared::new(place.to_string())), place, Format::Text)
+    }
+
+    /// Writes lines as one worker's, without a thread.
+    fn write(writer: &mut Writer, lines: &[&str]) {
+        let buffer = Arc::<Buffer>::default();
+        for line in lines {
+            let shared = Arc::clone(&writer.shared);
+            buffer.push(|bytes| bytes.extend_from_slice(line.as_bytes()), |length| shared.admit(length, usize::MAX));
+        }
+        writer.shared.add(&buffer);
+        writer.round(&Orders::default());
+    }
+
+    fn full() -> Place {
+        Place::File(LogFile::open(Path::new("/dev/full")).unwrap())
+    }
+
+    #[test]
+    fn a_failing_place_is_reported_once_and_again_after_it_worked() {
+        let events = tempfile::NamedTempFile::new().unwrap();
+        let subscriber = tracing_subscriber::fmt().with_writer(Arc::new(events.reopen().unwrap())).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let mut writer = writer(full());
+            for place in ["/dev/full", "/dev/full", "/dev/null", "/dev/full"] {
+                writer.place = Place::File(LogFile::open(Path::new(place)).unwrap());
+                write(&mut writer, &["line"]);
+            }
+        });
+        let events = fs::read_to_string(events.path()).unwrap();
+        assert_eq!(events.matches("cannot write the log").count(), 2, "{events}");
+        assert!(events.contains("/dev/full"), "{events}");
+    }
+
+    #[test]
+    fn what_a_failing_place_did_not_take_is_counted_and_told_once_it_takes_lines_again() {
+        let mut writer = writer(full());
+        write(&mut writer, &["1", "2"]);
+        write(&mut writer, &["3"]);
+        let state = |writer: &Writer| {
+            let losses = &writer.shared.losses;
+            (losses.lines.load(Ordering::Relaxed), losses.failing.load(Ordering::Relaxed), writer.shared.has_lines())
+        };
+        assert_eq!(state(&writer), (3, true, false));
+        let memory = Memory::default();
+        writer.place = Place::Memory(memory.clone());
+        // A try without a line of its own, as health checks make it.
+        writer.round(&Orders::default());
+        assert!(memory.text().ends_with("lost lines=3\n"), "{}", memory.text());
+        assert_eq!(state(&writer), (3, false, false));
+    }
+
+    #[test]
+    fn a_name_that_could_not_be_opened_is_tried_again_without_a_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("folder");
+        fs::create_dir(&folder).unwrap();
+        let mut writer = writer(Place::File(LogFile::open(&folder.join("log")).unwrap()));
+        fs::rename(&folder, dir.path().join("moved")).unwrap();
+        writer.round(&Orders { reopen: true, ..Orders::default() });
+        writer.round(&Orders::default());
+        assert!(writer.shared.losses.failing.load(Ordering::Relaxed));
+        fs::create_dir(&folder).unwrap();
+        writer.round(&Orders::default());
+        assert!(!writer.shared.losses.failing.load(Ordering::Relaxed));
+    }
+}
