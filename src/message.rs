@@ -10,5 +10,6 @@ pub mod hop;
 pub mod http2;
 pub mod line;
 pub mod origin;
+pub mod screen;
 pub mod target;
 pub mod websocket;

@@ -19,6 +19,7 @@ mod pace;
 mod proxy_protocol;
 mod redirect;
 mod registry;
+mod screened;
 mod snapshot;
 mod sockets;
 mod thread;

@@ -27,6 +27,7 @@ use super::guarded::Guarded;
 use super::io::{Stream, Watched};
 use super::pace::Streams;
 use super::proxy_protocol;
+use super::screened::Screened;
 use super::worker::Worker;
 use crate::config::{Server, ServerTimeouts};
 use crate::message::framing;
@@ -224,7 +225,7 @@ async fn serve_h2(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
         .enable_connect_protocol()
         .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(1 << 20)
-        .serve_connection(TokioIo::new(io), service);
+        .serve_connection(TokioIo::new(Screened::new(io)), service);
     watch.drive(pin!(connection)).await;
 }
 

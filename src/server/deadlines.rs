@@ -10,9 +10,9 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use super::guarded::Guarded;
-use super::io::Watched;
 use super::pace::Streams;
 use super::registry::Guest;
+use super::screened::Screened;
 use super::{FAREWELL, GRACE};
 use crate::alarm::Alarm;
 use crate::config::ServerTimeouts;
@@ -151,7 +151,7 @@ where
     }
 }
 
-impl<S, B> Closing for http2::Connection<TokioIo<Watched>, S, Streams>
+impl<S, B> Closing for http2::Connection<TokioIo<Screened>, S, Streams>
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
     S::Future: 'static,

@@ -565,6 +565,12 @@ async fn malformed_fields_reset_their_stream() {
             &[trailers(&[(":method", "200")])],
             Reset(&[PROTOCOL_ERROR]),
         ),
+        case(
+            "a pseudo-field in trailers that end their stream",
+            &[post(1), data(1, 0, b"test"), headers(1, WHOLE, &[("x-sum", "1"), (":method", "GET")])],
+            Reset(&[PROTOCOL_ERROR]),
+        ),
+        malformed("a target with a fragment", [without(":path"), block(&[(":path", "/a?b#c")])].concat()),
         malformed("http2/8.1.2.1/4 pseudo-fields behind others", behind),
         malformed("http2/8.1.2.2/1 a field of the connection", with(&[("connection", "keep-alive")])),
         malformed("http2/8.1.2.2/2 TE other than trailers", with(&[("trailers", "test"), ("te", "trailers, deflate")])),
