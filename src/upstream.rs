@@ -115,6 +115,20 @@ pub enum Error {
     ClientGone,
 }
 
+/// What an exchange has to do with credentials that prove a connection.
+struct Proof {
+    /// Its request shows some.
+    is_shown: bool,
+    /// The right to the connection that is bound to its client's.
+    lease: Option<Lease>,
+}
+
+impl Proof {
+    fn of(request: &Request<Payload>) -> Self {
+        Self { is_shown: authentication::proves_connection(request.headers()), lease: None }
+    }
+}
+
 /// For whom a request is sent.
 #[derive(Clone, Copy, Default)]
 pub struct Client<'c> {
@@ -166,7 +180,7 @@ impl Upstream {
     /// # Errors
     /// When there is no connection, no answer in time, or none that is valid HTTP.
     pub fn send(self: &Rc<Self>, request: Request<Payload>) -> impl Future<Output = Result<Answer, Error>> {
-        self.send_over(self.checkout(), None, request, Client::default())
+        self.send_over(self.checkout(), Proof::of(&request), request, Client::default())
     }
 
     /// Sends a request of a client as [`Upstream::send`], and tells it of interim answers as they come.
@@ -177,17 +191,17 @@ impl Upstream {
     /// # Errors
     /// As [`Upstream::send`].
     pub async fn send_for(self: &Rc<Self>, client: Client<'_>, request: Request<Payload>) -> Result<Answer, Error> {
-        let Some(bound) = client.bound else { return self.send_over(self.checkout(), None, request, client).await };
-        let lease = if authentication::proves_connection(request.headers()) {
-            let due = Instant::now() + self.connector.deadline();
-            Some(Box::pin(bound.lease(self, due)).await.ok_or(Error::Taken)?)
-        } else if bound.is_empty() {
-            None
-        } else {
-            bound.lease_bound(self)
+        let mut proof = Proof::of(&request);
+        proof.lease = match client.bound {
+            Some(bound) if proof.is_shown => {
+                let due = Instant::now() + self.connector.deadline();
+                Some(Box::pin(bound.lease(self, due)).await.ok_or(Error::Taken)?)
+            }
+            Some(bound) if !bound.is_empty() => bound.lease_bound(self),
+            Some(_) | None => None,
         };
-        let link = lease.as_ref().and_then(Lease::take).or_else(|| self.checkout());
-        self.send_over(link, lease, request, client).await
+        let link = proof.lease.as_ref().and_then(Lease::take).or_else(|| self.checkout());
+        self.send_over(link, proof, request, client).await
     }
 
     /// Sends a request over a new connection, once. Without a `Host`, it is for that of the `url`.
@@ -195,17 +209,16 @@ impl Upstream {
     /// # Errors
     /// As [`Upstream::send`].
     pub fn send_fresh(self: &Rc<Self>, request: Request<Payload>) -> impl Future<Output = Result<Answer, Error>> {
-        self.send_over(None, None, request, Client::default())
+        self.send_over(None, Proof::of(&request), request, Client::default())
     }
 
     async fn send_over(
         self: &Rc<Self>,
         mut idle: Option<Box<Link>>,
-        lease: Option<Lease>,
+        proof: Proof,
         mut request: Request<Payload>,
         client: Client<'_>,
     ) -> Result<Answer, Error> {
-        let proves = lease.is_some() || authentication::proves_connection(request.headers());
         let (mut nameless, mut slammed) = (false, false);
         loop {
             let reused = idle.take();
@@ -223,7 +236,7 @@ impl Upstream {
             }
             self.tally.request(self.side, if is_fresh { Carrier::New } else { Carrier::Reused });
             request = match (link.send(request, self.deadlines(), client.hearer).await, again) {
-                (Ok((response, link)), _) => return self.answer(response, link, lease, proves, client.bound),
+                (Ok((response, link)), _) => return self.answer(response, link, proof, client.bound),
                 (Err(SendError::Unsent(request)), _) if !is_fresh => *request,
                 (Err(SendError::Lost(_)), Some(again)) => again,
                 (Err(SendError::Unsent(request)), _) if !slammed && self.connector.slammed(at) => {
@@ -311,17 +324,16 @@ impl Upstream {
         Deadlines { first_byte: self.first_byte, body_idle: self.body_idle }
     }
 
-    /// `proves`: the request showed credentials of its connection, or came by one that was proven so.
     fn answer(
         self: &Rc<Self>,
         response: Response<Incoming>,
         mut link: Box<Link>,
-        mut lease: Option<Lease>,
-        proves: bool,
+        proof: Proof,
         bound: Option<&Bound>,
     ) -> Result<Answer, Error> {
         let (mut head, body) = response.into_parts();
-        if lease.is_none() && (proves || authentication::asks_connection(&head.headers)) {
+        let Proof { is_shown, mut lease } = proof;
+        if lease.is_none() && (is_shown || authentication::asks_connection(&head.headers)) {
             lease = bound.and_then(|bound| bound.bind(self));
             if lease.is_none() {
                 link.retire();

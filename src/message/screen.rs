@@ -6,6 +6,8 @@
 
 mod block;
 
+use std::collections::VecDeque;
+
 use self::block::{Decoder, Oddity};
 
 /// The first bytes of a connection (RFC 9113 §3.4).
@@ -15,6 +17,10 @@ const HEAD: usize = 9;
 /// The most bytes of frames that wait for the end of their fields: more than the parser takes.
 const MAX_WAITING: usize = 128 << 10;
 
+/// How many streams are known whose requests have not ended: more than may be.
+const MAX_OPEN: usize = 128;
+
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
@@ -28,15 +34,15 @@ pub struct Screen {
     decoder: Decoder,
     /// How many bytes go on before the next frame begins.
     rest: usize,
-    /// The highest stream so far: fields on one that is not higher are trailers.
-    highest: u32,
+    /// The streams whose requests have not ended: fields on one of them are trailers.
+    open: VecDeque<u32>,
     /// What comes is nothing that the parser goes on with.
     is_over: bool,
 }
 
 impl Default for Screen {
     fn default() -> Self {
-        Self { decoder: Decoder::default(), rest: PREFACE, highest: 0, is_over: false }
+        Self { decoder: Decoder::default(), rest: PREFACE, open: VecDeque::new(), is_over: false }
     }
 }
 
@@ -83,6 +89,9 @@ impl Screen {
                 return bytes.len();
             }
             let Some(head) = Head::read(&bytes[at..]).filter(|_| self.rest == 0) else { return at };
+            if head.kind == DATA && head.has(END_STREAM) {
+                self.ends(head.stream);
+            }
             if head.kind != HEADERS {
                 self.rest = HEAD + head.length;
                 continue;
@@ -98,10 +107,24 @@ impl Screen {
         }
     }
 
+    fn begins(&mut self, stream: u32) {
+        self.open.truncate(MAX_OPEN - 1);
+        self.open.push_front(stream);
+    }
+
+    /// Notes that a request ends, or is refused for not ending. Tells whether it was under way.
+    fn ends(&mut self, stream: u32) -> bool {
+        let open = self.open.len();
+        self.open.retain(|other| *other != stream);
+        self.open.len() < open
+    }
+
     /// Looks at the whole frames of one block of fields. Nothing: the parser refuses the connection for it.
     fn settle(&mut self, frames: &mut [u8], head: Head) -> Option<()> {
-        let is_trailers = head.stream <= self.highest;
-        self.highest = self.highest.max(head.stream);
+        let is_trailers = self.ends(head.stream);
+        if !is_trailers && !head.has(END_STREAM) {
+            self.begins(head.stream);
+        }
         let (start, end) = payload(frames, head)?;
         if head.has(END_HEADERS) {
             let oddity = self.decoder.read(frames.get(start..end)?)?;

@@ -63,6 +63,7 @@ async fn answer_one(stream: &mut Stream, address: SocketAddr, worker: &Worker) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)
+        .half_close(true)
         .max_buf_size(framing::MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     drop(timeout(LIFE, connection).await);

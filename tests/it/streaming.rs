@@ -345,6 +345,24 @@ async fn a_client_that_has_said_all_and_ends_its_side_is_answered() {
 }
 
 #[tokio::test]
+async fn the_other_listeners_answer_who_has_ended_its_side_too() {
+    let gate = Gate::start("redirect_http = \"127.0.0.1:0\"\n[app]\nurl = \"http://127.0.0.1:9\"").await;
+    let mut plain = tokio::net::TcpStream::connect(gate.redirect.unwrap()).await.unwrap();
+    plain.write_all(GET).await.unwrap();
+    plain.shutdown().await.unwrap();
+    let mut answer = String::new();
+    plain.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(status(&answer), 308, "{answer}");
+    let callgate::config::Listen::Unix(path) = gate.admin() else { panic!("{:?}", gate.admin()) };
+    let mut admin = tokio::net::UnixStream::connect(path).await.unwrap();
+    admin.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    admin.shutdown().await.unwrap();
+    let mut answer = String::new();
+    admin.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(status(&answer), 200, "{answer}");
+}
+
+#[tokio::test]
 async fn a_client_that_has_ended_its_side_and_is_gone_is_noticed_by_what_it_is_sent() {
     let (sender, mut left) = mpsc::unbounded_channel();
     let upstream = Raw::serving(move |mut line| {

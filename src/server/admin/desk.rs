@@ -135,6 +135,7 @@ impl Desk {
             async move { Ok::<_, Infallible>(this.answer(request, visitor).await) }
         });
         let connection = http1::Builder::new()
+            .half_close(true)
             .timer(TokioTimer::new())
             .keep_alive(false)
             .header_read_timeout(HEAD)
