@@ -7,6 +7,7 @@ pub mod field;
 pub mod grant;
 pub mod hours;
 pub mod identity;
+pub mod json;
 pub mod jwt;
 pub mod landing;
 pub mod link;

@@ -9,7 +9,6 @@ use futures_util::FutureExt;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
-use serde_json::Value;
 use tokio::time::timeout;
 
 use self::cache::{Cache, Key, Outcome, Said};
@@ -17,6 +16,7 @@ use super::{Ask, Proof, Verdict, claims};
 use crate::config::{Names, Whoami};
 use crate::message::cookies;
 use crate::message::forwarded;
+use crate::model::json::{self, JsonError};
 use crate::model::principal::Principal;
 use crate::upstream::{self, Answer, Payload, Upstream};
 
@@ -131,6 +131,15 @@ impl App {
     }
 }
 
+/// Says what is wrong with an answer, and never what it says.
+const fn problem(error: JsonError) -> &'static str {
+    match error {
+        JsonError::Syntax | JsonError::NotAnObject => "not a JSON object",
+        JsonError::Twice => "a name stands twice in its JSON",
+        JsonError::LongInteger => "an integer in its JSON is longer than 64 bits: write it as a text",
+    }
+}
+
 async fn exchange(upstream: &Rc<Upstream>, request: Request<Payload>) -> Outcome {
     let answer = upstream.send(request).await.map_err(|error| match error {
         upstream::Error::Timeout => AppError::Timeout,
@@ -150,8 +159,6 @@ async fn exchange(upstream: &Rc<Upstream>, request: Request<Payload>) -> Outcome
         _ => return Err(nonsense("only 200, 401 and 403 are answers")),
     }
     let body = body.map_err(|_| nonsense("more than 16 KiB"))?;
-    let Ok(Value::Object(object)) = serde_json::from_slice(&body.to_bytes()) else {
-        return Err(nonsense("not a JSON object"));
-    };
+    let object = json::object(&body.to_bytes()).map_err(|error| nonsense(problem(error)))?;
     Ok(Said::Claims(Rc::new(claims::of(&object)), cache::permitted(&head.headers)))
 }

@@ -1,5 +1,7 @@
 //! From a JSON object to the claims of a caller.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use crate::model::grant::ACCOUNT;
@@ -46,6 +48,32 @@ fn take(object: &Map<String, Value>, prefix: &str, depth: usize, claims: &mut Cl
     }
 }
 
+/// Adds what another source says of the same person. What is there stays, and one source never vouches for what the other
+/// says: whether an address is verified is for the source of the address to say. A no counts, whoever says it.
+pub(super) fn add(claims: &mut Claims, more: Claims) {
+    // A flag without its address vouches for none.
+    let vouches = |claims: &Claims, name: &str| {
+        principal::address_of_flag(name).is_some_and(|address| claims.contains_key(address))
+    };
+    let is_yes = |claim: &Claim| claim.text() == Some("true");
+    let unfounded: Vec<_> = claims
+        .iter()
+        .filter(|(name, claim)| principal::is_flag_of_address(name) && is_yes(claim) && !vouches(claims, name))
+        .map(|(name, _)| name.clone())
+        .collect();
+    claims.retain(|name, _| !unfounded.contains(name));
+    let before: Claims = claims.clone();
+    for (name, claim) in more {
+        if !principal::is_flag_of_address(&name) {
+            claims.entry(name).or_insert(claim);
+        } else if !is_yes(&claim) {
+            claims.insert(name, claim);
+        } else if !vouches(&before, &name) {
+            claims.entry(name).or_insert(claim);
+        }
+    }
+}
+
 /// Tells whether a claim of this name keeps its bearer from something by being there: from an administrator's session, or
 /// from an address that nobody has verified.
 fn binds(name: &str) -> bool {
@@ -55,6 +83,8 @@ fn binds(name: &str) -> bool {
 fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
+        // 40.0, 4e1 and 40.00000000000000000001 are one number to some and several to others: no identity.
+        Value::Number(number) if number.is_f64() => None,
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(flag) => Some(flag.to_string()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
@@ -63,10 +93,22 @@ fn scalar(value: &Value) -> Option<String> {
 
 /// Names the caller for limits and audit: by the usual claim, or by all of them. Case does not make another person.
 pub(super) fn subject(claims: &Claims) -> String {
-    let texts = || claims.iter().filter_map(|(name, claim)| Some((name, claim.text()?)));
     let known = SUBJECTS.iter().find_map(|name| claims.get(*name)?.text()).filter(|value| !value.is_empty());
-    let all = || texts().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ");
-    known.map_or_else(all, str::to_owned).to_lowercase()
+    let all = || claims.iter().map(|(name, claim)| format!("{}={}", quoted(name), shown(claim)));
+    known.map_or_else(|| all().collect::<Vec<_>>().join(" "), str::to_owned).to_lowercase()
+}
+
+fn shown(claim: &Claim) -> String {
+    match claim {
+        Claim::Text(text) => quoted(text).into_owned(),
+        Claim::List(items) => format!("[{}]", items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(",")),
+    }
+}
+
+/// Puts a text in quotes that could be taken for more than one: two callers never have one name.
+fn quoted(text: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| !c.is_whitespace() && !c.is_control() && !"=[],\"\\".contains(c);
+    if text.chars().all(is_plain) { text.into() } else { format!("{text:?}").into() }
 }
 
 #[cfg(test)]
@@ -96,6 +138,40 @@ mod tests {
     }
 
     #[test]
+    fn what_one_source_says_of_an_address_is_not_said_of_the_others() {
+        #[track_caller]
+        fn check(said: &str, more: &str, expected: &str) {
+            let mut claims = read(said);
+            add(&mut claims, read(more));
+            assert_eq!(claims, read(expected), "{said} {more}");
+        }
+        check(r#"{"ext":"40"}"#, r#"{"ext":"41","tenant":"a"}"#, r#"{"ext":"40","tenant":"a"}"#);
+        let (yes, no) = (r#"{"email":"b","email_verified":true}"#, r#"{"email":"b","email_verified":false}"#);
+        check("{}", yes, yes);
+        check("{}", no, no);
+        check(yes, "{}", yes);
+        check(yes, yes, yes);
+        // A no counts, whoever says it.
+        check(yes, no, no);
+        check(no, yes, no);
+        check(yes, r#"{"email_verified":"no"}"#, r#"{"email":"b","email_verified":"no"}"#);
+        check(yes, r#"{"email_verified":null}"#, r#"{"email":"b","email_verified":[]}"#);
+        check(r#"{"email_verified":false}"#, yes, no);
+        // A yes counts for the address beside it.
+        check(r#"{"email_verified":true}"#, r#"{"email":"b"}"#, r#"{"email":"b"}"#);
+        check(r#"{"email_verified":true}"#, no, no);
+        check(r#"{"email_verified":true}"#, yes, yes);
+        check(r#"{"email":"a"}"#, yes, r#"{"email":"a"}"#);
+        check(r#"{"email":"a"}"#, no, r#"{"email":"a","email_verified":false}"#);
+        check(r#"{"user":{"email_verified":true}}"#, r#"{"user":{"email":"b"}}"#, r#"{"user":{"email":"b"}}"#);
+        check(
+            r#"{"voicemail_verified":true}"#,
+            r#"{"voicemail":"b"}"#,
+            r#"{"voicemail_verified":true,"voicemail":"b"}"#,
+        );
+    }
+
+    #[test]
     fn there_are_only_so_many() {
         let text: Vec<_> = (0..2 * MAX_CLAIMS).map(|number| format!("\"{number}\":1")).collect();
         assert_eq!(read(&format!("{{{}}}", text.join(","))).len(), MAX_CLAIMS);
@@ -108,7 +184,33 @@ mod tests {
             assert_eq!(subject(&read(body)), expected);
         }
         check(r#"{"email":"Ann@Acme.test","sub":"Ann"}"#, "ann");
-        check(r#"{"ext":"40","tenant":"ACME","groups":["a"]}"#, "ext=40 tenant=acme");
+        check(r#"{"ext":"40","tenant":"ACME","groups":["a","b c"]}"#, "ext=40 groups=[a,\"b c\"] tenant=acme");
         check(r#"{"sub":"","ext":"40"}"#, "ext=40 sub=");
+    }
+
+    #[test]
+    fn no_two_callers_without_a_usual_claim_are_one() {
+        let bodies = [
+            r#"{"accounts":["40"]}"#,
+            r#"{"accounts":["41"]}"#,
+            r#"{"accounts":["40","41"]}"#,
+            r#"{"accounts":["40,41"]}"#,
+            r#"{"accounts":"40"}"#,
+            r#"{"accounts":"[40]"}"#,
+            r#"{"accounts":[]}"#,
+            r#"{"a":"1","b":"2"}"#,
+            r#"{"a":"1 b=2"}"#,
+            r#"{"a b":"1"}"#,
+            r#"{"a=1 b":"2"}"#,
+        ];
+        let subjects: std::collections::BTreeSet<_> = bodies.iter().map(|body| subject(&read(body))).collect();
+        assert_eq!(subjects.len(), bodies.len(), "{subjects:?}");
+    }
+
+    #[test]
+    fn a_number_with_a_fraction_is_no_claim() {
+        assert_eq!(read(r#"{"a":40.0,"b":4e1,"c":[1.5],"d":-0,"e":40}"#), [("e".to_owned(), "40".into())].into());
+        // What keeps its bearer from something stays, however it is written.
+        assert_eq!(read(r#"{"email_verified":1.0}"#)["email_verified"], Claim::List(Vec::new()));
     }
 }

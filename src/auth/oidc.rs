@@ -3,26 +3,32 @@
 
 mod attempt;
 mod login;
+mod metadata;
 mod provider;
 mod seal;
 mod tokens;
 
 use std::sync::Arc;
 
-use http::HeaderMap;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::HeaderValue;
+use http::{HeaderMap, Uri};
 use jiff::{SignedDuration, Timestamp};
-use openidconnect::core::CoreAuthenticationFlow;
-use openidconnect::{CsrfToken, Nonce, PkceCodeChallenge, Scope};
 
 use self::attempt::Attempt;
 use self::login::Login;
+use self::metadata::{BadDocument, with_query};
 use self::seal::Purpose;
 use super::{Proof, Verdict};
 use crate::config;
 use crate::message::cookies;
 use crate::message::target::Authority;
+use crate::model::digest;
+use crate::model::json::JsonError;
+use crate::model::jwt::Bad;
 use crate::model::principal::Principal;
+use crate::random;
 use crate::upstream::FetchError;
 
 pub use self::attempt::{forget as forget_attempt, forget_all, forget_oldest};
@@ -74,6 +80,21 @@ pub enum Why {
     /// A question to the provider failed.
     #[error(transparent)]
     Unasked(#[from] FetchError),
+    /// The ID token proves nobody.
+    #[error("the ID token is refused: {}", _0.reason())]
+    Token(Bad),
+    /// The ID token is also for somebody who is not trusted.
+    #[error("the ID token is refused: it is also for {0:?} (aud); if you trust it: trusted_audiences = [{0:?}]")]
+    Audience(String),
+    /// What the login needs of the provider's own description cannot be used.
+    #[error("the provider cannot be used: {0}")]
+    Document(#[from] BadDocument),
+    /// What an endpoint answers cannot be read.
+    #[error("the answer of the {0} cannot be read: {1}")]
+    Answer(&'static str, JsonError),
+    /// A member of what an endpoint answers cannot be used.
+    #[error("`{1}` in the answer of the {0} cannot be used: {2}")]
+    Member(&'static str, &'static str, &'static str),
 }
 
 impl OidcError {
@@ -170,7 +191,7 @@ impl Oidc {
         }
         let host = lower(host);
         let text = self.key.open(sealed, Purpose::Login, &self.login_context(&host, &self.claims.join(" ")))?;
-        let login = Login::read(&text).filter(|login| Timestamp::now() < login.until)?;
+        let login = Login::read(&text).filter(|login| login.is_good(Timestamp::now(), self.settings.remember))?;
         Some(Principal { method: self.name.clone(), subject: login.subject, claims: login.claims })
     }
 
@@ -211,24 +232,47 @@ impl Oidc {
 
     // === The way to the provider and back ===
 
+    /// Returns where the provider sends browsers back to: the host where the person is.
+    fn back(&self, authority: &Authority) -> Result<String, OidcError> {
+        let back = format!("{}{CALLBACK}{}", authority.origin(), self.name);
+        match back.parse::<Uri>() {
+            Ok(_) => Ok(back),
+            Err(_) => Err(OidcError::Nonsense(Why::Wrong("the host of the request is no part of an address"))),
+        }
+    }
+
+    /// Returns what is asked for: `openid` first.
+    fn scope(&self) -> String {
+        let others = self.settings.scopes.iter().map(String::as_str).filter(|scope| *scope != "openid");
+        ["openid"].into_iter().chain(others).collect::<Vec<_>>().join(" ")
+    }
+
     /// Begins a login that will end at `to`, a path of this host.
     ///
     /// # Errors
     /// When nothing is known of the provider.
     pub async fn begin(&self, authority: &Authority, to: String) -> Result<Begun, OidcError> {
         let metadata = self.provider.known().await.ok_or(UNKNOWN)?;
-        let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
-        let attempt = Attempt::new(verifier.into_secret(), to, Timestamp::now());
-        let client = self.client(&metadata, authority)?;
-        let (state, nonce) = (attempt.state(), attempt.nonce.clone());
-        let asked = client
-            .authorize_url(CoreAuthenticationFlow::AuthorizationCode, || CsrfToken::new(state), || Nonce::new(nonce))
-            .add_scopes(self.settings.scopes.iter().filter(|scope| *scope != "openid").cloned().map(Scope::new))
-            .set_pkce_challenge(challenge);
-        let (url, ..) = asked.url();
+        let verifier = random::text::<32>();
+        let challenge = URL_SAFE_NO_PAD.encode(digest::sha256(verifier.as_bytes()));
+        let attempt = Attempt::new(verifier, to, Timestamp::now());
+        let (state, back) = (attempt.state(), self.back(authority)?);
+        let url = with_query(
+            metadata.document.authorization_endpoint(),
+            &[
+                ("response_type", "code"),
+                ("client_id", &self.settings.client_id),
+                ("redirect_uri", &back),
+                ("scope", &self.scope()),
+                ("state", &state),
+                ("nonce", &attempt.nonce),
+                ("code_challenge", &challenge),
+                ("code_challenge_method", "S256"),
+            ],
+        );
         let host = lower(&authority.raw);
         let sealed = self.key.seal(&attempt.write(), Purpose::Attempt, &self.context(&host));
-        Ok(Begun { url: url.into(), cookie: attempt::cookie(&attempt.id, &sealed), id: attempt.id })
+        Ok(Begun { url, cookie: attempt::cookie(&attempt.id, &sealed), id: attempt.id })
     }
 
     /// Ends a login: the browser is back from the provider.
@@ -244,13 +288,15 @@ impl Oidc {
         let attempt = self.attempt(headers, authority, callback.state.as_deref())?;
         let metadata = self.provider.known().await.ok_or(UNKNOWN)?;
         // Before anything of the answer is believed: it may be another provider's (RFC 9700 §4.4).
-        self.check_issuer(&metadata, callback.iss.as_deref())?;
+        self.check_issuer(&metadata.document, callback.iss.as_deref())?;
         let code = match (callback.code, callback.error) {
             (Some(code), None) => code,
-            (_, Some(error)) => return Err(refusal(&error)),
+            (None, Some(error)) => return Err(refusal(&error)),
+            // One of them is somebody else's.
+            (Some(_), Some(_)) => return Err(OidcError::Nonsense(Why::Wrong("the answer has a code and an error"))),
             (None, None) => return Err(OidcError::Nonsense(Why::Wrong("the answer has neither code nor error"))),
         };
-        let principal = self.principal(metadata, authority, code, &attempt).await?;
+        let principal = self.principal(metadata, authority, &code, &attempt).await?;
         let cookie = self.remember(&principal, authority)?;
         Ok(Finished { principal, to: attempt.to, id: attempt.id, cookie })
     }
@@ -280,16 +326,12 @@ impl Oidc {
     /// Returns where one logs out of the provider too, if it says.
     pub async fn end_session(&self) -> Option<String> {
         let metadata = self.provider.known().await?;
-        let mut url =
-            openidconnect::url::Url::parse(metadata.additional_metadata().end_session_endpoint.as_ref()?).ok()?;
-        if !matches!(url.scheme(), "https" | "http") {
-            return None;
-        }
-        url.query_pairs_mut().append_pair("client_id", &self.settings.client_id);
-        if let Some(after) = &self.settings.after_logout {
-            url.query_pairs_mut().append_pair("post_logout_redirect_uri", after);
-        }
-        Some(url.into())
+        let end = metadata.document.end_session_endpoint();
+        let end =
+            end.inspect_err(|error| tracing::warn!(method = self.name, error = %error, "no logout at the provider"));
+        let after = self.settings.after_logout.as_deref().map(|after| ("post_logout_redirect_uri", after));
+        let pairs: Vec<_> = [("client_id", self.settings.client_id.as_str())].into_iter().chain(after).collect();
+        Some(with_query(&end.ok()??, &pairs))
     }
 }
 

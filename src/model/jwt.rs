@@ -1,5 +1,6 @@
 //! JSON Web Tokens (RFC 7519): what the text of one proves, under the rules of RFC 8725. Pure; the time is an argument.
 
+mod id_token;
 mod keys;
 #[cfg(test)]
 mod tests;
@@ -10,10 +11,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 pub use jsonwebtoken::Algorithm;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-pub use self::keys::{KeyError, Keys, algorithm};
+pub use self::id_token::{BadLogin, LoginRules, MAX_ID_TOKEN};
+pub use self::keys::{Form, KeyError, Keys, algorithm};
+use super::json::{self, JsonError};
 
 /// The longest token that is looked at, in bytes.
 pub const MAX_TOKEN: usize = 8 << 10;
@@ -34,6 +36,12 @@ pub enum Bad {
 }
 
 impl Bad {
+    /// Tells whether it is no token at all.
+    #[must_use]
+    pub fn is_malformed(self) -> bool {
+        self == MALFORMED
+    }
+
     /// Says why, for the operator.
     #[must_use]
     pub const fn reason(self) -> &'static str {
@@ -97,7 +105,11 @@ impl<'t> Token<'t> {
     /// # Errors
     /// When it is not one that is signed in a way known here.
     pub fn read(text: &'t [u8]) -> Result<Self, Bad> {
-        let text = str::from_utf8(text).ok().filter(|text| text.len() <= MAX_TOKEN);
+        Self::read_within(text, MAX_TOKEN)
+    }
+
+    fn read_within(text: &'t [u8], longest: usize) -> Result<Self, Bad> {
+        let text = str::from_utf8(text).ok().filter(|text| text.len() <= longest);
         let (message, signature) = text.and_then(|text| text.rsplit_once('.')).ok_or(MALFORMED)?;
         let (header, claims) = message.split_once('.').ok_or(MALFORMED)?;
         let header = Header::read(&object(header)?)?;
@@ -153,11 +165,16 @@ impl<'t> Token<'t> {
             (Some(audiences), named) if !named.iter().any(|name| is_listed(audiences, name)) => {
                 Err(Bad::Refused("it is for another audience"))
             }
+            _ => self.check_kind(),
+        }
+    }
+
+    /// Checks that it is a token that proves somebody.
+    fn check_kind(&self) -> Result<(), Bad> {
+        match self.claims.get("typ").and_then(Value::as_str) {
             // Security events, logout tokens among them, have them (RFC 8417 §2.2), and are no proof of anybody.
             _ if self.claims.contains_key("events") => Err(Bad::Refused("it tells of an event")),
-            _ if self.claims.get("typ").and_then(Value::as_str).is_some_and(|typ| NO_PROOF.contains(&typ)) => {
-                Err(Bad::Refused("it is a token for another purpose"))
-            }
+            Some(typ) if NO_PROOF.contains(&typ) => Err(Bad::Refused("it is a token for another purpose")),
             _ => Ok(()),
         }
     }
@@ -204,24 +221,33 @@ impl Header {
         if fields.contains_key("crit") {
             return Err(Bad::Refused("its header demands an extension"));
         }
-        let text = |name| match fields.get(name) {
+        let text = |name, problem| match fields.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(_) => Err(MALFORMED),
+            Some(_) => Err(Bad::Refused(problem)),
         };
-        let algorithm = text("alg")?.and_then(|name| algorithm(&name));
+        let name = text("alg", "`alg` in its header is not text")?;
+        if name.as_deref() == Some("none") {
+            return Err(Bad::Refused("it is not signed"));
+        }
+        let algorithm = name.and_then(|name| algorithm(&name));
         let algorithm = algorithm.ok_or(Bad::Refused("its algorithm is none that is known"))?;
-        Ok(Self { algorithm, key: text("kid")?, typ: text("typ")? })
+        let key = text("kid", "`kid` in its header is not text")?;
+        Ok(Self { algorithm, key, typ: text("typ", "`typ` in its header is not text")? })
+    }
+
+    /// Returns its media type in lower case; `application/` may be left out (RFC 7515 §4.1.9).
+    fn media_type(&self) -> Option<String> {
+        let typ = self.typ.as_ref()?.to_ascii_lowercase();
+        Some(typ.strip_prefix("application/").map_or_else(|| typ.clone(), str::to_owned))
     }
 
     fn check(&self, rules: &Rules) -> Result<(), Bad> {
         if rules.algorithms.as_ref().is_some_and(|believed| !believed.contains(&self.algorithm)) {
             return Err(Bad::Refused("its algorithm is not one of `algorithms`"));
         }
-        // A media type, without regard to case; `application/` may be left out (RFC 7515 §4.1.9).
-        let typ = self.typ.as_ref().map(|typ| typ.to_ascii_lowercase());
-        let typ = typ.as_deref().map(|typ| typ.strip_prefix("application/").unwrap_or(typ));
-        let is_right = match (&rules.typ, typ) {
+        let typ = self.media_type();
+        let is_right = match (&rules.typ, typ.as_deref()) {
             (Some(demanded), typ) => typ.is_some_and(|typ| typ.eq_ignore_ascii_case(demanded)),
             (None, typ) => typ.is_none_or(|typ| TYPES.contains(&typ)),
         };
@@ -234,34 +260,9 @@ const MALFORMED: Bad = Bad::Refused("it is malformed");
 /// Reads a part of a token.
 fn object(part: &str) -> Result<Map<String, Value>, Bad> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| MALFORMED)?;
-    serde_json::from_slice(&bytes).map(|Unique(object)| object).map_err(|_| MALFORMED)
-}
-
-/// An object in which each name stands once: of two, others might believe the other (RFC 7519 §4).
-struct Unique(Map<String, Value>);
-
-impl<'de> Deserialize<'de> for Unique {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Entries)
-    }
-}
-
-struct Entries;
-
-impl<'de> Visitor<'de> for Entries {
-    type Value = Unique;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Unique, A::Error> {
-        let mut object = Map::new();
-        while let Some((name, value)) = entries.next_entry()? {
-            if object.insert(name, value).is_some() {
-                return Err(A::Error::custom("a name stands twice"));
-            }
-        }
-        Ok(Unique(object))
-    }
+    json::object(&bytes).map_err(|error| match error {
+        JsonError::Syntax | JsonError::NotAnObject => MALFORMED,
+        JsonError::Twice => Bad::Refused("a name stands twice in it"),
+        JsonError::LongInteger => Bad::Refused("it has an integer that is longer than 64 bits"),
+    })
 }

@@ -59,7 +59,13 @@ pub fn find<'c, 'n>(claims: &'c Claims, name: &'n str) -> Result<&'c Claim, Abse
 /// Tells whether a claim may tell whether an address is verified.
 #[must_use]
 pub fn is_flag_of_address(name: &str) -> bool {
-    name.strip_suffix("_verified").and_then(flag_of_address).is_some()
+    address_of_flag(name).is_some()
+}
+
+/// Names the address that a claim speaks of, if it may tell whether one is verified.
+#[must_use]
+pub fn address_of_flag(name: &str) -> Option<&str> {
+    name.strip_suffix("_verified").filter(|address| flag_of_address(address).is_some())
 }
 
 /// Names the claim that tells whether an address is verified: `email_verified`, beside it wherever it stands.

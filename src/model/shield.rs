@@ -2,14 +2,12 @@
 //!
 //! Whatever two readers could read differently is refused: the PBX must not find in a request what was not found here.
 
-use std::fmt;
-
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use percent_encoding::percent_decode_str;
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::json::Json;
 use super::path;
 
 /// The paths that are the administrators', and those among them that are everybody's.
@@ -162,15 +160,14 @@ pub fn judge_login(query: Option<&str>, body: &[u8], administrator: Option<&str>
     if body.is_empty() {
         return Ok(None);
     }
-    let Ok(Json::Object(members)) = serde_json::from_slice(body) else {
+    let Ok(login @ Json::Object(_)) = Json::read(body) else {
         return Err(Refusal::Unclear("the login is not one JSON object in UTF-8"));
     };
-    let object = Json::Object(members);
-    object.judge(administrator)?;
-    let Json::Object(members) = object else { return Ok(None) };
+    judge_json(&login, administrator)?;
+    let Json::Object(members) = login else { return Ok(None) };
     let member = |name: &str| {
         let value = members.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value);
-        value.map(|value| if let Json::Text(text) = value { Some(plain(text)) } else { None })
+        value.map(|value| value.text().map(plain))
     };
     match (member("name"), member("value")) {
         (None, _) => Err(Refusal::Unclear("the login has no name")),
@@ -193,27 +190,16 @@ fn judge_text(text: &str, administrator: Option<&str>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A JSON value with every member that is written: a map would keep one of two equal names.
-enum Json {
-    Text(String),
-    Object(Vec<(String, Self)>),
-    List(Vec<Self>),
-    /// A number, true, false or null.
-    Other,
-}
-
-impl Json {
-    /// Judges every text of it, at any depth.
-    fn judge(&self, administrator: Option<&str>) -> Result<(), Refusal> {
-        match self {
-            Self::Text(text) => judge_text(text, administrator),
-            Self::Object(members) => {
-                judge_names(members)?;
-                members.iter().try_for_each(|(_, value)| value.judge(administrator))
-            }
-            Self::List(items) => items.iter().try_for_each(|item| item.judge(administrator)),
-            Self::Other => Ok(()),
+/// Judges every text of the login, at any depth.
+fn judge_json(json: &Json, administrator: Option<&str>) -> Result<(), Refusal> {
+    match json {
+        Json::Text(text) => judge_text(text, administrator),
+        Json::Object(members) => {
+            judge_names(members)?;
+            members.iter().try_for_each(|(_, value)| judge_json(value, administrator))
         }
+        Json::List(items) => items.iter().try_for_each(|item| judge_json(item, administrator)),
+        Json::Null | Json::Bool(_) | Json::Number(_) => Ok(()),
     }
 }
 
@@ -226,62 +212,6 @@ fn judge_names(members: &[(String, Json)]) -> Result<(), Refusal> {
         return Err(Refusal::Unclear("a member of the login is given twice"));
     }
     if names.iter().all(is_plain) { Ok(()) } else { Err(Refusal::Unclear("a member of the login has an odd name")) }
-}
-
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyJson)
-    }
-}
-
-struct AnyJson;
-
-impl<'de> Visitor<'de> for AnyJson {
-    type Value = Json;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Json, E> {
-        Ok(Json::Text(text.to_owned()))
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Json, E> {
-        Ok(Json::Other)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Json, E> {
-        Ok(Json::Other)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Json, E> {
-        Ok(Json::Other)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Json, E> {
-        Ok(Json::Other)
-    }
-
-    fn visit_unit<E>(self) -> Result<Json, E> {
-        Ok(Json::Other)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Json, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = list.next_element()? {
-            items.push(item);
-        }
-        Ok(Json::List(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Json, A::Error> {
-        let mut members = Vec::new();
-        while let Some(member) = object.next_entry()? {
-            members.push(member);
-        }
-        Ok(Json::Object(members))
-    }
 }
 
 #[cfg(test)]

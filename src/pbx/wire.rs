@@ -5,11 +5,12 @@
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Error, breaker};
 use crate::config::Dialect;
 use crate::model::account::{Language, Role};
+use crate::model::json::Json;
 use crate::model::session::SessionId;
 
 /// The question for a session: "third party login" of the vendor's documentation. That of a user is the same in all dialects.
@@ -56,15 +57,16 @@ const fn refused() -> Error {
 
 /// Finds the token in the forms that versions of the PBX use.
 fn token(text: &str) -> Option<String> {
-    match serde_json::from_str(text) {
-        Ok(Value::String(token)) => Some(token),
-        Ok(Value::Object(object)) => {
-            let mut found = ["session", "value", "token"].iter().filter_map(|name| object.get(*name)?.as_str());
-            found.next().map(str::to_owned)
+    match Json::read(text.as_bytes()) {
+        Ok(Json::Text(token)) => Some(token),
+        Ok(object @ Json::Object(_)) => {
+            let members = ["session", "value", "token"].map(|name| object.member(name));
+            let members: Vec<_> = members.into_iter().collect::<Result<_, _>>().ok()?;
+            members.into_iter().flatten().find_map(Json::text).map(str::to_owned)
         }
         // Digits alone are a JSON number, and a bare token all the same.
-        Ok(Value::Number(_)) | Err(_) => Some(text.to_owned()),
-        Ok(Value::Null | Value::Bool(_) | Value::Array(_)) => None,
+        Ok(Json::Number(_)) | Err(_) => Some(text.to_owned()),
+        Ok(Json::Null | Json::Bool(_) | Json::List(_)) => None,
     }
 }
 
@@ -91,6 +93,7 @@ fn is_session(cookie: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use serde_json::Value;
 
     use super::*;
     use crate::model::condition::When;

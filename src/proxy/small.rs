@@ -1,17 +1,15 @@
 //! The small bodies of the login endpoints: a form or JSON, read once, within a bound and a deadline.
 
-use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::Value;
 use tokio::time::timeout;
 
 use super::error::Error;
+use crate::model::json::Json;
 use crate::upstream::Payload;
 
 /// The most bytes that are read.
@@ -29,14 +27,14 @@ impl Fields {
     }
 
     fn of_json(text: &[u8]) -> Result<Self, Error> {
-        let Ok(Members(members)) = serde_json::from_slice(text) else {
+        let Ok(Json::Object(members)) = Json::read(text) else {
             return Err(Error::Malformed("the body is not a JSON object"));
         };
         let mut pairs = Vec::new();
         for (name, value) in members {
             match value {
-                Value::String(text) => pairs.push((name, text)),
-                Value::Null => {}
+                Json::Text(text) => pairs.push((name, text)),
+                Json::Null => {}
                 _ => return Err(Error::Malformed("a member of the JSON object is not a string")),
             }
         }
@@ -53,31 +51,6 @@ impl Fields {
     pub(super) fn take(&mut self, name: &str) -> Option<String> {
         let at = self.0.iter().position(|(known, _)| known == name)?;
         Some(self.0.swap_remove(at).1)
-    }
-}
-
-/// The members of a JSON object as they are written: a map would keep the last of two equal names.
-struct Members(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Members, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = object.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Object)
     }
 }
 

@@ -267,6 +267,99 @@ async fn userinfo_of_somebody_else_is_refused() {
     scene.check_refused(502, "does not tell of the person who logged in").await;
 }
 
+#[tokio::test]
+async fn a_flag_and_its_address_are_of_one_source() {
+    let provider = Provider::start().await;
+    let method = method("sso", &provider, "userinfo = true");
+    let rules = "[[allow]]\npbx = { domain = \"acme.test\", account = \"{email|before:@}\" }";
+    let stage = Plan { app: "", rules, more: &method, ..Plan::default() }.start().await;
+    let scene = Scene { stage, provider };
+    for (token, userinfo, status) in [
+        (json!({ "email_verified": true }), json!({ "email": "41@acme.test", "email_verified": false }), 403),
+        (json!({ "email": "41@acme.test", "email_verified": false }), json!({ "email_verified": true }), 403),
+        (json!({ "email": "41@acme.test", "email_verified": true }), json!({ "email_verified": "false" }), 403),
+        (json!({ "email_verified": false }), json!({ "email": "41@acme.test", "email_verified": true }), 403),
+        (json!({}), json!({ "email": "41@acme.test", "email_verified": true }), 303),
+    ] {
+        let mut told = json!({ "sub": "ann" });
+        told.as_object_mut().unwrap().extend(userinfo.as_object().unwrap().clone());
+        scene.provider.set(|says| (says.claims, says.userinfo) = (token, told));
+        scene.open("/auth/pbx", &scene.cookie().await).await.expect(status);
+    }
+    assert_eq!(scene.stage.minted(), ["41@acme.test"]);
+}
+
+#[tokio::test]
+async fn what_has_two_readings_is_no_login() {
+    let scene = Scene::with("userinfo = true").await;
+    scene.provider.set(|says| says.userinfo_text = Some(r#"{"sub":"ann","x":{"a":1,"a":2}}"#.to_owned()));
+    scene.check_refused(502, "the answer of the userinfo endpoint cannot be read: a name stands twice").await;
+    scene.provider.set(|says| says.userinfo_text = Some(r#"{"sub":"ann","id":12345678901234567890123}"#.to_owned()));
+    scene.check_refused(502, "an integer is longer than 64 bits").await;
+    scene.provider.set(|says| (says.userinfo_text, says.claims_more) = (None, r#""ext":"41","ext":"42","#));
+    scene.check_refused(403, "the ID token is refused: a name stands twice in it").await;
+}
+
+#[tokio::test]
+async fn what_nobody_uses_spoils_no_login() {
+    let provider = Provider::start().await;
+    provider.set(|says| {
+        let odd = json!({ "a": [1] });
+        says.discovery = json!({
+            "response_types_supported": null, "subject_types_supported": null,
+            "id_token_signing_alg_values_supported": null, "claims_supported": odd, "userinfo_endpoint": 1,
+            "grant_types_supported": "all", "end_session_endpoint": odd, "scopes_supported": [1],
+        });
+        says.keys = vec![
+            json!({ "kty": "EC", "crv": "P-521", "x": 1, "y": [], "use": "sig" }),
+            json!({ "kty": "AKP", "alg": "ML-DSA-44", "pub": odd }),
+            json!({ "kty": 1 }),
+            json!("key"),
+            json!({ "kty": "RSA", "n": "AQAB", "e": "AQAB", "kid": "1" }),
+        ];
+        says.claims = json!({ "amr": "pwd", "acr": 1, "updated_at": "1700000000", "address": [], "zoneinfo": odd });
+        says.tokens = json!({ "expires_in": "3600", "token_type": null, "scope": odd, "refresh_token": 1 });
+    });
+    let scene = Scene::before(provider, "").await;
+    scene.open("/auth/pbx", &scene.cookie().await).await.expect(303);
+}
+
+#[tokio::test]
+async fn what_a_login_uses_is_named_where_it_is_odd() {
+    let scene = Scene::with("userinfo = true").await;
+    scene.provider.set(|says| says.tokens = json!({ "access_token": 1 }));
+    scene.check_refused(502, "`access_token` in the answer of the token endpoint").await;
+    for (changes, name) in [
+        (json!({ "token_endpoint": 1 }), "`token_endpoint` in its discovery document is not a text"),
+        (json!({ "jwks_uri": null }), "its discovery document has no `jwks_uri`"),
+        (json!({ "jwks_uri": "http://id.test/" }), "`jwks_uri` in its discovery document is not an https:// address"),
+    ] {
+        let provider = Provider::start().await;
+        provider.set(|says| says.discovery = changes);
+        let scene = Scene::before(provider, "").await;
+        scene.open("/auth/callgate/login", "").await.expect(503);
+        assert!(scene.stage.gate.events().contains(name), "{name}: {}", scene.stage.gate.events());
+    }
+}
+
+#[tokio::test]
+async fn other_audiences_are_trusted_by_the_provider_or_by_the_list() {
+    let both = || json!({ "aud": [CLIENT, "246361787010646019"], "azp": CLIENT });
+    for (more, is_good) in [
+        ("", true),
+        ("trusted_audiences = [\"246361787010646019\"]", true),
+        ("trusted_audiences = []", false),
+        ("trusted_audiences = [\"other\"]", false),
+    ] {
+        let scene = Scene::with(more).await;
+        scene.provider.set(|says| says.claims = both());
+        match is_good {
+            true => drop(scene.open("/auth/pbx", &scene.cookie().await).await.expect(303)),
+            false => scene.check_refused(403, "trusted_audiences = [\\\"246361787010646019\\\"]").await,
+        }
+    }
+}
+
 // === Several tabs, one browser ===
 
 #[tokio::test]
@@ -321,7 +414,9 @@ async fn a_callback_that_this_browser_did_not_ask_for_is_refused() {
     ] {
         scene.open(&path, &cookie).await.expect(400);
     }
-    scene.open(&format!("{back}&state=twice"), &mine.cookie).await.expect(400);
+    for twice in ["state=twice", "code=twice", "iss=a&iss=b"] {
+        scene.open(&format!("{back}&{twice}"), &mine.cookie).await.expect(400);
+    }
     let other_host = scene.stage.gate.get(&back).host("pbx.test").header("accept", HTML).cookie(&mine.cookie);
     other_host.send().await.expect(400);
     assert!(!scene.provider.seen().iter().any(|seen| seen.starts_with("POST /token")), "no code was shown to anybody");
@@ -370,9 +465,10 @@ async fn an_id_token_that_is_wrong_proves_nobody() {
     let scene = Scene::new().await;
     let now = jiff::Timestamp::now().as_second();
     for (claims, reason) in [
-        (json!({ "iss": "https://evil.test" }), "another provider's"),
+        (json!({ "iss": "https://evil.test" }), "another provider's (iss)"),
         (json!({ "aud": "somebody-else" }), "another client (aud)"),
-        (json!({ "aud": [CLIENT, "somebody-else"] }), "another client (aud)"),
+        (json!({ "aud": [CLIENT, "somebody-else"] }), "does not say that it was given to this client (azp)"),
+        (json!({ "aud": [CLIENT, "somebody-else"], "azp": "somebody-else" }), "another client (azp)"),
         (json!({ "aud": [] }), "another client (aud)"),
         (json!({ "azp": "somebody-else" }), "another client (azp)"),
         (json!({ "exp": now - 1 }), "has expired"),
@@ -392,9 +488,9 @@ async fn an_id_token_that_is_wrong_proves_nobody() {
 async fn an_id_token_that_somebody_else_signed_proves_nobody() {
     let scene = Scene::new().await;
     for (signs, header, reason) in [
-        (Signs::Another, json!({}), "the signature of the ID token is wrong"),
-        (Signs::Another, json!({ "kid": "2" }), "a key that the provider does not have"),
-        (Signs::Nothing, json!({}), "the ID token is not signed"),
+        (Signs::Another, json!({}), "the ID token is refused: its signature is wrong"),
+        (Signs::Another, json!({ "kid": "2" }), "its key is not known"),
+        (Signs::Nothing, json!({}), "it is not signed"),
         (Signs::Nothing, json!({ "alg": "ES256" }), "signature"),
         (Signs::ClientSecret, json!({}), "algorithm"),
         (Signs::PublicKey, json!({}), "algorithm"),
@@ -413,7 +509,7 @@ async fn even_a_provider_that_offers_none_must_sign() {
         says.discovery = json!({ "id_token_signing_alg_values_supported": ["none", "ES256"] });
         says.signs = Signs::Nothing;
     });
-    Scene::before(provider, "").await.check_refused(403, "the ID token is not signed").await;
+    Scene::before(provider, "").await.check_refused(403, "it is not signed").await;
 }
 
 #[tokio::test]
@@ -450,12 +546,22 @@ async fn a_refusal_ends_on_a_page() {
 }
 
 #[tokio::test]
+async fn an_answer_with_a_code_and_an_error_is_refused() {
+    let scene = Scene::new().await;
+    let way = scene.begin("/auth/pbx").await;
+    let back = format!("{}&error=access_denied", scene.log_in(&way));
+    scene.open(&back, &way.cookie).await.expect(502);
+    scene.stage.gate.line(&["audit refusal", "the answer has a code and an error"]).await;
+    assert!(!scene.provider.seen().iter().any(|seen| seen.starts_with("POST /token")), "no code was shown to anybody");
+}
+
+#[tokio::test]
 async fn a_token_endpoint_that_fails_is_no_login() {
     let scene = Scene::new().await;
     for (status, body, expected, reason) in [
         (400, json!({ "error": "invalid_grant" }), 400, "does not take the code"),
         (401, json!({ "error": "invalid_client" }), 502, "does not know the client"),
-        (500, json!({}), 502, "cannot be read"),
+        (500, json!({}), 502, "neither tokens nor an error"),
         (200, json!({ "access_token": "a", "token_type": "Bearer" }), 502, "gave no ID token"),
         (
             200,

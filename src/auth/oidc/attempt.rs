@@ -7,6 +7,7 @@ use http::header::HeaderValue;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::login::SET_BACK;
 use super::{ATTRIBUTES, field};
 use crate::message::cookies;
 use crate::random;
@@ -49,9 +50,11 @@ impl Attempt {
         constant_time::verify_slices_are_equal(self.state().as_bytes(), state.as_bytes()).is_ok()
     }
 
+    /// Tells whether it began a moment ago. One that is still to begin was made before the clock was set back.
     pub(super) fn is_young(&self, now: Timestamp) -> bool {
         let began = Timestamp::from_second(self.began).unwrap_or(Timestamp::MIN);
-        now.duration_since(began) < SignedDuration::from_secs(LIFE)
+        let age = now.duration_since(began);
+        age < SignedDuration::from_secs(LIFE) && age >= -SET_BACK
     }
 
     pub(super) fn write(&self) -> Vec<u8> {
@@ -130,6 +133,7 @@ mod tests {
         assert!(!attempt.is_of(&Attempt::new(String::new(), String::new(), at(1000)).state()));
         assert!(!attempt.is_of(&attempt.id) && !attempt.is_of(""));
         assert!(attempt.is_young(at(1599)) && !attempt.is_young(at(1600)));
+        assert!(attempt.is_young(at(940)) && !attempt.is_young(at(939)));
     }
 
     #[test]

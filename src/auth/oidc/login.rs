@@ -1,6 +1,8 @@
 //! Who somebody is, as the sealed cookie of a login says it.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use crate::auth::claims;
@@ -14,7 +16,18 @@ pub(super) struct Login {
     pub(super) claims: Claims,
 }
 
+/// How far a clock may have been set back since, or be behind the one of another callgate with the same key.
+pub(super) const SET_BACK: SignedDuration = SignedDuration::from_secs(60);
+
 impl Login {
+    /// Tells whether it is still remembered, where that is for `remember` at most. A clock that was set back by days does
+    /// not make it last for days longer.
+    pub(super) fn is_good(&self, now: Timestamp, remember: Duration) -> bool {
+        let left = self.until.duration_since(now);
+        let longest = SignedDuration::try_from(remember).unwrap_or(SignedDuration::ZERO);
+        left.is_positive() && left <= longest.saturating_add(SET_BACK)
+    }
+
     pub(super) fn write(&self) -> Vec<u8> {
         let claims: Map<_, _> = self.claims.iter().map(|(name, claim)| (name.clone(), written(claim))).collect();
         json!([self.subject, self.until.as_second(), claims]).to_string().into_bytes()
@@ -36,6 +49,16 @@ fn written(claim: &Claim) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn is_good_for_as_long_as_logins_are_remembered() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let login = Login { subject: String::new(), until: at(10_000), claims: Claims::new() };
+        let hour = Duration::from_secs(3600);
+        for (now, good) in [(6400, true), (9_999, true), (10_000, false), (6340, true), (6339, false), (0, false)] {
+            assert_eq!(login.is_good(at(now), hour), good, "{now}");
+        }
+    }
 
     #[test]
     fn survives_its_cookie() {

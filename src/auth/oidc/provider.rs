@@ -6,22 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use http::{Request, Response};
-use openidconnect::core::{
-    CoreAuthDisplay, CoreClaimName, CoreClaimType, CoreClientAuthMethod, CoreGrantType, CoreJsonWebKey,
-    CoreJweContentEncryptionAlgorithm, CoreJweKeyManagementAlgorithm, CoreResponseMode, CoreResponseType,
-    CoreSubjectIdentifierType,
-};
-use openidconnect::{
-    AdditionalProviderMetadata, DiscoveryError, HttpRequest, HttpResponse, IssuerUrl, ProviderMetadata,
-};
-use serde::{Deserialize, Serialize};
+use http::header::{self, HeaderValue};
+use http::{Request, Response, StatusCode, Uri};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::metadata::{BadDocument, Document, Metadata};
 use crate::auth::pause;
 use crate::config;
+use crate::model::jwt::{KeyError, Keys};
 use crate::upstream::{FetchError, Fetcher};
 
 /// The deadline of one question to a provider.
@@ -34,35 +27,6 @@ const FRESH: Duration = Duration::from_secs(3600);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// How often a signature by an unknown key is a reason to ask for new ones.
 const HURRY: Duration = Duration::from_secs(30);
-
-/// What a provider tells of itself (OpenID Connect Discovery 1.0 §3).
-pub(super) type Metadata = ProviderMetadata<
-    Extra,
-    CoreAuthDisplay,
-    CoreClientAuthMethod,
-    CoreClaimName,
-    CoreClaimType,
-    CoreGrantType,
-    CoreJweContentEncryptionAlgorithm,
-    CoreJweKeyManagementAlgorithm,
-    CoreJsonWebKey,
-    CoreResponseMode,
-    CoreResponseType,
-    CoreSubjectIdentifierType,
->;
-
-/// What other specifications let it tell.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Extra {
-    /// Whether its answers name it (RFC 9207 §3).
-    #[serde(default)]
-    pub(super) authorization_response_iss_parameter_supported: bool,
-    /// Where one logs out of it (OpenID Connect RP-Initiated Logout 1.0 §2.1).
-    #[serde(default)]
-    pub(super) end_session_endpoint: Option<String>,
-}
-
-impl AdditionalProviderMetadata for Extra {}
 
 /// What was found when it was asked last.
 #[derive(Debug, Clone)]
@@ -78,7 +42,7 @@ enum Found {
 /// One provider, for all workers.
 #[derive(Debug)]
 pub struct Provider {
-    issuer: IssuerUrl,
+    issuer: String,
     trust: config::Trust,
     fetcher: Fetcher,
     found: watch::Sender<Found>,
@@ -117,7 +81,7 @@ impl Provider {
                     FRESH
                 }
                 Err(error) => {
-                    self.miss(&*reason(error));
+                    self.miss(&error);
                     failures = failures.saturating_add(1);
                     pause::after(failures, MAX_PAUSE)
                 }
@@ -130,8 +94,24 @@ impl Provider {
     }
 
     /// Asks the provider for its metadata and its keys.
-    async fn discover(&self) -> Result<Metadata, DiscoveryError<FetchError>> {
-        Metadata::discover_async(self.issuer.clone(), &self.client()).await
+    async fn discover(&self) -> Result<Metadata, DiscoveryError> {
+        let address = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
+        let address = address.parse().map_err(|_| FetchError::Url("it is no address"))?;
+        let document = Document::read(&self.get(address, "discovery document").await?, &self.issuer)?;
+        let (keys, skipped) = Keys::of_set(&self.get(document.jwks_uri().clone(), "key set").await?)?;
+        tracing::debug!(issuer = self.issuer, keys = keys.count(), skipped, "asked the identity provider");
+        Ok(Metadata { document, keys })
+    }
+
+    async fn get(&self, address: Uri, what: &'static str) -> Result<Bytes, DiscoveryError> {
+        let mut request = Request::new(Bytes::new());
+        *request.uri_mut() = address;
+        request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        let answer = self.fetch(request).await?;
+        match answer.status() {
+            StatusCode::OK => Ok(answer.into_body()),
+            status => Err(DiscoveryError::Status(what, status)),
+        }
     }
 
     /// Asks the provider once, apart from any gate.
@@ -139,11 +119,11 @@ impl Provider {
     /// # Errors
     /// Why nobody could log in there.
     pub async fn try_once(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
-        self.discover().await.map(drop).map_err(reason)
+        Ok(self.discover().await.map(drop)?)
     }
 
     fn miss(&self, reason: &(dyn Error + 'static)) {
-        tracing::warn!(issuer = self.issuer.as_str(), error = reason, "the identity provider cannot be asked");
+        tracing::warn!(issuer = self.issuer, error = reason, "the identity provider cannot be asked");
         self.found.send_if_modified(|found| {
             let is_first = matches!(found, Found::Nothing);
             if is_first {
@@ -179,44 +159,26 @@ impl Provider {
     }
 
     /// Asks one of its endpoints.
-    pub(super) async fn fetch(&self, request: Request<Bytes>) -> Result<Response<Bytes>, FetchError> {
+    pub(super) async fn fetch(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, FetchError> {
+        let agent = HeaderValue::from_static(concat!("callgate/", env!("CARGO_PKG_VERSION")));
+        request.headers_mut().insert(header::USER_AGENT, agent);
         self.fetcher.fetch(request).await
     }
-
-    /// Returns how openidconnect asks: with a connection for each question.
-    pub(super) fn client(&self) -> impl Fn(HttpRequest) -> Asked + use<> {
-        let fetcher = self.fetcher.clone();
-        move |request| {
-            let fetcher = fetcher.clone();
-            Box::pin(async move {
-                let answer = fetcher.fetch(request.map(Bytes::from)).await?;
-                Ok(answer.map(Vec::from))
-            })
-        }
-    }
 }
 
-/// An answer that is awaited.
-type Asked = BoxFuture<'static, Result<HttpResponse, FetchError>>;
-
-/// What a provider tells that cannot be used. Never the text itself.
+/// Why nothing is known of a provider. Never the text that it sent.
 #[derive(Debug, thiserror::Error)]
-enum Unexpected {
-    #[error("it answers with status {0}, or with something that is not JSON")]
-    Status(u16),
-    #[error("it says that it is another issuer than the configured one")]
-    Issuer,
-    #[error("its discovery document or its keys cannot be read")]
-    Document,
-}
-
-/// Tells why a provider cannot be asked.
-fn reason(error: DiscoveryError<FetchError>) -> Box<dyn Error + Send + Sync> {
-    match error {
-        DiscoveryError::Request(error) => error.into(),
-        // Only these two are told: others quote what was sent.
-        DiscoveryError::Response(status, ..) => Unexpected::Status(status.as_u16()).into(),
-        DiscoveryError::Validation(_) => Unexpected::Issuer.into(),
-        _ => Unexpected::Document.into(),
-    }
+enum DiscoveryError {
+    /// No answer.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// An answer of another kind.
+    #[error("its {0} is answered with {1}")]
+    Status(&'static str, StatusCode),
+    /// A document that cannot be used.
+    #[error(transparent)]
+    Document(#[from] BadDocument),
+    /// Keys that cannot be used.
+    #[error("its key set {0}")]
+    Keys(#[from] KeyError),
 }

@@ -3,58 +3,43 @@
 use std::sync::Arc;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
-use http::{Request, StatusCode};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, StatusCode, Uri};
 use jiff::Timestamp;
-use openidconnect::core::{
-    CoreClient, CoreClientAuthMethod, CoreErrorResponseType, CoreIdToken, CoreIdTokenClaims, CoreIdTokenVerifier,
-    CoreJwsSigningAlgorithm, CoreTokenResponse,
-};
-use openidconnect::{
-    AccessTokenHash, AuthType, AuthorizationCode, ClaimsVerificationError, ClientId, ClientSecret, EndpointMaybeSet,
-    EndpointNotSet, EndpointSet, Nonce, OAuth2TokenResponse, PkceCodeVerifier, RedirectUrl, RequestTokenError,
-    SignatureVerificationError, StandardErrorResponse,
-};
 use serde_json::{Map, Value};
 
 use super::attempt::Attempt;
-use super::provider::Metadata;
-use super::{CALLBACK, Oidc, OidcError, Why};
+use super::metadata::{ClientAuth, Document, Metadata};
+use super::{Oidc, OidcError, Why};
 use crate::auth::claims;
 use crate::message::target::Authority;
+use crate::model::json::{self, Json, JsonError};
+use crate::model::jwt::{Bad, BadLogin, LoginRules, Token};
 use crate::model::principal::Principal;
-use crate::upstream::FetchError;
+use crate::model::secret::Secret;
 
-/// How far the provider's clock may be ahead of ours, in seconds.
-const LEEWAY: i64 = 30;
+/// The endpoints, as the operator is told of their answers.
+const TOKENS: &str = "token endpoint";
+const USERINFO: &str = "userinfo endpoint";
 
-/// A client that knows the provider's endpoints.
-type Client =
-    CoreClient<EndpointSet, EndpointNotSet, EndpointNotSet, EndpointNotSet, EndpointMaybeSet, EndpointMaybeSet>;
-type NotGiven = RequestTokenError<FetchError, StandardErrorResponse<CoreErrorResponseType>>;
+/// What the token endpoint gave.
+struct Tokens {
+    id_token: String,
+    /// What the userinfo endpoint wants to see.
+    access_token: Option<String>,
+}
 
 impl Oidc {
-    /// Makes the client of one host: its name is in the address that the provider sends browsers back to.
-    pub(super) fn client(&self, metadata: &Metadata, authority: &Authority) -> Result<Client, OidcError> {
-        let secret = self.settings.client_secret.as_ref().map(|secret| ClientSecret::new(secret.expose().to_owned()));
-        let id = ClientId::new(self.settings.client_id.clone());
-        let back = RedirectUrl::new(format!("{}{CALLBACK}{}", authority.origin(), self.name));
-        let back =
-            back.map_err(|_| OidcError::Nonsense(Why::Wrong("the host of the request is no part of an address")))?;
-        let client = CoreClient::from_provider_metadata(metadata.clone(), id, secret);
-        Ok(client.set_redirect_uri(back).set_auth_type(auth_type(metadata)))
-    }
-
     /// Checks that an answer is this provider's (RFC 9207 §2.4).
-    pub(super) fn check_issuer(&self, metadata: &Metadata, told: Option<&str>) -> Result<(), OidcError> {
+    pub(super) fn check_issuer(&self, document: &Document, told: Option<&str>) -> Result<(), OidcError> {
+        let another = OidcError::Denied(Why::Wrong("the answer is another provider's"));
+        let untold = OidcError::Denied(Why::Wrong("the answer does not say whose it is, as this provider's would"));
         match told {
-            Some(told) if told == metadata.issuer().as_str() => Ok(()),
-            Some(_) => Err(OidcError::Denied(Why::Wrong("the answer is another provider's"))),
-            None if metadata.additional_metadata().authorization_response_iss_parameter_supported => {
-                Err(OidcError::Denied(Why::Wrong("the answer does not say whose it is, as this provider's would")))
-            }
+            Some(told) if told == self.settings.issuer => Ok(()),
+            Some(_) => Err(another),
+            None if document.names_itself().map_err(unusable)? => Err(untold),
             None => Ok(()),
         }
     }
@@ -64,177 +49,226 @@ impl Oidc {
         &self,
         metadata: Arc<Metadata>,
         authority: &Authority,
-        code: String,
+        code: &str,
         attempt: &Attempt,
     ) -> Result<Principal, OidcError> {
-        let client = self.client(&metadata, authority)?;
-        let tokens = client
-            .exchange_code(AuthorizationCode::new(code))
-            .map_err(|_| OidcError::Nonsense(Why::Wrong("the provider has no token endpoint")))?
-            .set_pkce_verifier(PkceCodeVerifier::new(attempt.verifier.clone()))
-            .request_async(&self.provider.client())
-            .await
-            .map_err(not_given)?;
-        let id_token = tokens.extra_fields().id_token();
-        let id_token = id_token.ok_or(OidcError::Nonsense(Why::Wrong("the token endpoint gave no ID token")))?;
-        let nonce = Nonce::new(attempt.nonce.clone());
-        match verify(&client, &metadata, id_token, &nonce, &tokens) {
-            // Its keys may be newer than those that are known.
-            Err(Unverified::UnknownKey) => {
-                let metadata = self.provider.renewed().await.ok_or(Unverified::UnknownKey)?;
-                verify(&self.client(&metadata, authority)?, &metadata, id_token, &nonce, &tokens)?;
+        let tokens = self.tokens(&metadata.document, authority, code, attempt).await?;
+        let token = Token::read_id_token(tokens.id_token.as_bytes()).map_err(unread)?;
+        let said = match self.verify(&token, &tokens, &metadata, attempt) {
+            // The provider's keys may be newer than those that are known.
+            Err(BadLogin::Bad(Bad::UnknownKey)) => {
+                let metadata = self.provider.renewed().await.ok_or(OidcError::Denied(Why::Token(Bad::UnknownKey)))?;
+                self.verify(&token, &tokens, &metadata, attempt)
             }
-            verified => verified?,
-        }
-        let mut found = claims::of(&payload(id_token)?);
+            verified => verified,
+        };
+        let said = said.map_err(unverified)?;
+        let mut found = claims::of(said);
         if self.settings.userinfo {
-            let told = self.userinfo(&metadata, &tokens, &payload(id_token)?).await?;
-            for (name, claim) in claims::of(&told) {
-                found.entry(name).or_insert(claim);
-            }
+            let more = self.userinfo(&metadata.document, &tokens, said).await?;
+            claims::add(&mut found, claims::of(&more));
         }
         Ok(Principal { method: self.name.clone(), subject: claims::subject(&found), claims: found })
     }
 
-    /// Asks what more the provider tells of the person (OpenID Connect Core 1.0 §5.3).
+    fn verify<'t>(
+        &self,
+        token: &'t Token<'_>,
+        tokens: &Tokens,
+        metadata: &Metadata,
+        attempt: &Attempt,
+    ) -> Result<&'t Map<String, Value>, BadLogin> {
+        let rules = LoginRules {
+            issuer: &self.settings.issuer,
+            client: &self.settings.client_id,
+            trusted_audiences: self.settings.trusted_audiences.as_deref(),
+            algorithms: metadata.document.algorithms(),
+            nonce: &attempt.nonce,
+            access_token: tokens.access_token.as_deref(),
+        };
+        token.prove_login(&metadata.keys, &rules, Timestamp::now().as_duration().as_secs_f64())
+    }
+
+    // === The token endpoint (RFC 6749 §4.1.3) ===
+
+    async fn tokens(
+        &self,
+        document: &Document,
+        authority: &Authority,
+        code: &str,
+        attempt: &Attempt,
+    ) -> Result<Tokens, OidcError> {
+        let back = self.back(authority)?;
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.extend_pairs([
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", &back),
+            ("code_verifier", &attempt.verifier),
+        ]);
+        let (client, mut fields) = (&self.settings.client_id, HeaderMap::new());
+        match &self.settings.client_secret {
+            None => drop(form.append_pair("client_id", client)),
+            Some(secret) => match document.client_auth().map_err(unusable)? {
+                ClientAuth::Basic => drop(fields.insert(header::AUTHORIZATION, basic(client, secret))),
+                ClientAuth::Post => {
+                    form.append_pair("client_id", client).append_pair("client_secret", secret.expose());
+                }
+            },
+        }
+        fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        let asked = request(Method::POST, document.token_endpoint().clone(), fields, form.finish().into());
+        let answer = self.provider.fetch(asked).await.map_err(|error| OidcError::Down(error.into()))?;
+        given(answer.status(), answer.body())
+    }
+
+    // === The userinfo endpoint (OpenID Connect Core 1.0 §5.3) ===
+
+    /// Asks what more the provider tells of the person.
     async fn userinfo(
         &self,
-        metadata: &Metadata,
-        tokens: &CoreTokenResponse,
-        id: &Map<String, Value>,
+        document: &Document,
+        tokens: &Tokens,
+        said: &Map<String, Value>,
     ) -> Result<Map<String, Value>, OidcError> {
-        let wrong = |why| OidcError::Nonsense(Why::Wrong(why));
-        let url = metadata.userinfo_endpoint().ok_or_else(|| wrong("the provider has no userinfo endpoint"))?;
-        let bearer = HeaderValue::try_from(format!("Bearer {}", tokens.access_token().secret()));
-        let mut bearer = bearer.map_err(|_| wrong("the access token is none"))?;
+        let endpoint = document.userinfo_endpoint().map_err(unusable)?;
+        let bearer = tokens.access_token.as_deref().map(|token| HeaderValue::try_from(format!("Bearer {token}")));
+        let Some(Ok(mut bearer)) = bearer else {
+            return Err(member(TOKENS, "access_token", "it is not there, or no token"));
+        };
         bearer.set_sensitive(true);
-        let request = Request::get(url.as_str()).header(header::ACCEPT, "application/json");
-        let request = request.header(header::AUTHORIZATION, bearer).body(Bytes::new());
-        let request = request.map_err(|_| wrong("the userinfo endpoint is no address"))?;
-        let answer = self.provider.fetch(request).await.map_err(|error| OidcError::Down(error.into()))?;
-        match serde_json::from_slice(answer.body()) {
-            // Whoever owns the access token must be who logged in (§5.3.4).
-            Ok(Value::Object(told)) if answer.status() == StatusCode::OK && told.get("sub") == id.get("sub") => {
-                Ok(told)
-            }
-            _ => Err(wrong("the userinfo endpoint does not tell of the person who logged in")),
+        let fields = HeaderMap::from_iter([(header::AUTHORIZATION, bearer)]);
+        let asked = request(Method::GET, endpoint, fields, Bytes::new());
+        let answer = self.provider.fetch(asked).await.map_err(|error| OidcError::Down(error.into()))?;
+        if answer.status() != StatusCode::OK {
+            return Err(OidcError::Nonsense(Why::Wrong(
+                "the userinfo endpoint does not tell of the person who logged in",
+            )));
+        }
+        let told = json::object(answer.body()).map_err(|error| OidcError::Nonsense(Why::Answer(USERINFO, error)))?;
+        // Whoever owns the access token must be who logged in (§5.3.4).
+        match told.get("sub") == said.get("sub") {
+            true => Ok(told),
+            false => Err(member(USERINFO, "sub", "it does not tell of the person who logged in")),
         }
     }
 }
 
-/// Shows the secret as the provider wants it (RFC 6749 §2.3.1): in a field, unless it takes it only in the body.
-fn auth_type(metadata: &Metadata) -> AuthType {
-    match metadata.token_endpoint_auth_methods_supported() {
-        Some(methods)
-            if !methods.contains(&CoreClientAuthMethod::ClientSecretBasic)
-                && methods.contains(&CoreClientAuthMethod::ClientSecretPost) =>
-        {
-            AuthType::RequestBody
-        }
-        _ => AuthType::BasicAuth,
-    }
+fn request(method: Method, address: Uri, fields: HeaderMap, body: Bytes) -> Request<Bytes> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = address;
+    *request.headers_mut() = fields;
+    request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    request
 }
 
-/// Says why there are no tokens. What the provider wrote is not told.
-fn not_given(error: NotGiven) -> OidcError {
+/// Writes who we are and the proof of it (RFC 6749 §2.3.1).
+fn basic(client: &str, secret: &Secret) -> HeaderValue {
+    let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let pair = BASE64_STANDARD.encode(format!("{}:{}", encode(client), encode(secret.expose())));
+    let mut field = HeaderValue::try_from(format!("Basic {pair}")).expect("base64 is visible ASCII");
+    field.set_sensitive(true);
+    field
+}
+
+/// Reads what the token endpoint gave: two members, whatever else is there (RFC 6749 §5.1).
+fn given(status: StatusCode, body: &[u8]) -> Result<Tokens, OidcError> {
     let wrong = |why| OidcError::Nonsense(Why::Wrong(why));
-    match error {
-        RequestTokenError::Request(error) => OidcError::Down(error.into()),
-        RequestTokenError::ServerResponse(told) => match told.error() {
-            CoreErrorResponseType::InvalidGrant => {
-                OidcError::Lost(Why::Wrong("the provider does not take the code: it is used, too old, or another's"))
-            }
-            CoreErrorResponseType::InvalidClient => {
-                wrong("the provider does not know the client, or not with this secret")
-            }
-            _ => wrong("the provider gives no tokens, for a reason of its own"),
-        },
-        RequestTokenError::Parse(..) | RequestTokenError::Other(_) => {
-            wrong("the token endpoint's answer cannot be read")
+    let answer = Json::read(body).ok().filter(|answer| matches!(answer, Json::Object(_)));
+    let answer = answer.ok_or(OidcError::Nonsense(Why::Answer(TOKENS, JsonError::NotAnObject)))?;
+    if status != StatusCode::OK {
+        return Err(not_given(&answer));
+    }
+    let id_token = text(&answer, "id_token")?;
+    let Some(id_token) = id_token else {
+        // Some say it with status 200.
+        let is_refusal = matches!(answer.member("error"), Ok(Some(Json::Text(_))));
+        return Err(if is_refusal { not_given(&answer) } else { wrong("the token endpoint gave no ID token") });
+    };
+    let access_token = text(&answer, "access_token")?.map(str::to_owned);
+    Ok(Tokens { id_token: id_token.to_owned(), access_token })
+}
+
+fn text<'j>(answer: &'j Json, name: &'static str) -> Result<Option<&'j str>, OidcError> {
+    match answer.member(name) {
+        Ok(None | Some(Json::Null)) => Ok(None),
+        Ok(Some(Json::Text(text))) => Ok(Some(text)),
+        Ok(Some(_)) => Err(member(TOKENS, name, "it is not a text")),
+        Err(_) => Err(member(TOKENS, name, "it stands there twice")),
+    }
+}
+
+/// Says why there are no tokens (RFC 6749 §5.2). What the provider wrote is not told.
+fn not_given(answer: &Json) -> OidcError {
+    let wrong = |why| OidcError::Nonsense(Why::Wrong(why));
+    match answer.member("error").ok().flatten().and_then(Json::text) {
+        Some("invalid_grant") => {
+            OidcError::Lost(Why::Wrong("the provider does not take the code: it is used, too old, or another's"))
         }
+        Some("invalid_client") => wrong("the provider does not know the client, or not with this secret"),
+        Some(_) => wrong("the provider gives no tokens, for a reason of its own"),
+        None => wrong("the answer of the token endpoint cannot be read: neither tokens nor an error"),
     }
 }
 
-/// Why an ID token proves nobody.
-#[derive(Debug, Clone, Copy)]
-enum Unverified {
-    /// It is signed by a key that is not known.
-    UnknownKey,
-    /// Something else is wrong with it.
-    Wrong(&'static str),
+const fn member(endpoint: &'static str, name: &'static str, problem: &'static str) -> OidcError {
+    OidcError::Nonsense(Why::Member(endpoint, name, problem))
 }
 
-impl From<Unverified> for OidcError {
-    fn from(unverified: Unverified) -> Self {
-        Self::Denied(Why::Wrong(match unverified {
-            Unverified::UnknownKey => "the ID token is signed with a key that the provider does not have",
-            Unverified::Wrong(why) => why,
-        }))
+fn unusable(error: super::BadDocument) -> OidcError {
+    OidcError::Nonsense(error.into())
+}
+
+fn unread(bad: Bad) -> OidcError {
+    match bad.is_malformed() {
+        true => OidcError::Nonsense(Why::Wrong("the ID token cannot be read")),
+        false => OidcError::Denied(Why::Token(bad)),
     }
 }
 
-/// Checks an ID token (OpenID Connect Core 1.0 §3.1.3.7).
-fn verify(
-    client: &Client,
-    metadata: &Metadata,
-    token: &CoreIdToken,
-    nonce: &Nonce,
-    tokens: &CoreTokenResponse,
-) -> Result<(), Unverified> {
-    let algorithms = metadata.id_token_signing_alg_values_supported();
-    let signed = algorithms.iter().filter(|algorithm| **algorithm != CoreJwsSigningAlgorithm::None).cloned();
-    let verifier =
-        client.id_token_verifier().set_allowed_algs(signed).set_issue_time_verifier_fn(|issued| {
-            match issued.timestamp() <= Timestamp::now().as_second() + LEEWAY {
-                true => Ok(()),
-                false => Err("issued in the future".to_owned()),
-            }
-        });
-    let claims = token.claims(&verifier, nonce).map_err(|error| unverified(&error))?;
-    if claims.authorized_party().is_some_and(|party| party != client.client_id()) {
-        return Err(Unverified::Wrong("the ID token is for another client (azp)"));
-    }
-    check_hash(claims, token, &verifier, tokens)
-}
-
-/// Checks that the access token came with the ID token (§3.1.3.8).
-fn check_hash(
-    claims: &CoreIdTokenClaims,
-    token: &CoreIdToken,
-    verifier: &CoreIdTokenVerifier<'_>,
-    tokens: &CoreTokenResponse,
-) -> Result<(), Unverified> {
-    let Some(told) = claims.access_token_hash() else { return Ok(()) };
-    let made = token.signing_alg().ok().zip(token.signing_key(verifier).ok());
-    let made =
-        made.and_then(|(algorithm, key)| AccessTokenHash::from_token(tokens.access_token(), algorithm, key).ok());
-    match made {
-        Some(made) if made == *told => Ok(()),
-        _ => Err(Unverified::Wrong("the access token is not the one of the ID token (at_hash)")),
-    }
-}
-
-fn unverified(error: &ClaimsVerificationError) -> Unverified {
-    use ClaimsVerificationError as E;
-    Unverified::Wrong(match error {
-        E::SignatureVerification(SignatureVerificationError::NoMatchingKey) => return Unverified::UnknownKey,
-        E::SignatureVerification(
-            SignatureVerificationError::DisallowedAlg(_) | SignatureVerificationError::UnsupportedAlg(_),
-        ) => "the ID token is signed by an algorithm that the provider does not use",
-        E::SignatureVerification(SignatureVerificationError::NoSignature) => "the ID token is not signed",
-        E::SignatureVerification(_) => "the signature of the ID token is wrong",
-        E::Expired(_) => "the ID token has expired, or is not valid yet",
-        E::InvalidAudience(_) => "the ID token is for another client (aud)",
-        E::InvalidIssuer(_) => "the ID token is another provider's",
-        E::InvalidNonce(_) => "the ID token is of another login (nonce)",
-        _ => "the ID token cannot be read",
+fn unverified(bad: BadLogin) -> OidcError {
+    OidcError::Denied(match bad {
+        BadLogin::Bad(bad) => Why::Token(bad),
+        BadLogin::Audience(audience) => Why::Audience(audience),
     })
 }
 
-/// Reads what a token says that was verified.
-fn payload(token: &CoreIdToken) -> Result<Map<String, Value>, OidcError> {
-    let text = token.to_string();
-    let payload = text.split('.').nth(1).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
-    let object = payload.and_then(|payload| serde_json::from_slice(&payload).ok());
-    object.ok_or(OidcError::Nonsense(Why::Wrong("the ID token cannot be read")))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(status: u16, body: &str, expected: Result<(&str, Option<&str>), &str>) {
+        let given = given(StatusCode::from_u16(status).unwrap(), body.as_bytes());
+        match (given, expected) {
+            (Ok(given), Ok(expected)) => {
+                assert_eq!((given.id_token.as_str(), given.access_token.as_deref()), expected, "{body}");
+            }
+            (Err(error), Err(part)) => assert!(error.why().contains(part), "{body}: {}", error.why()),
+            (given, _) => panic!("{body}: {:?}", given.map(drop)),
+        }
+    }
+
+    #[test]
+    fn two_members_are_read_whatever_the_others_are() {
+        check(200, r#"{"id_token":"i","access_token":"a"}"#, Ok(("i", Some("a"))));
+        check(200, r#"{"id_token":"i"}"#, Ok(("i", None)));
+        for odd in [r#""3600""#, "1", "1.5", "12345678901234567890123", "null", "[]", r#"{"a":1,"a":2}"#] {
+            let names = ["expires_in", "token_type", "refresh_token", "scope", "error", "session_state"];
+            let others: String = names.iter().map(|name| format!(r#","{name}":{odd}"#)).collect();
+            check(200, &format!(r#"{{"id_token":"i","access_token":"a"{others}{others}}}"#), Ok(("i", Some("a"))));
+        }
+        check(200, r#"{"id_token":1}"#, Err("`id_token` in the answer of the token endpoint"));
+        check(200, r#"{"id_token":"i","id_token":"j"}"#, Err("`id_token` in the answer of the token endpoint"));
+        check(200, r#"{"id_token":"i","access_token":{}}"#, Err("`access_token` in the answer of the token endpoint"));
+        check(200, r#"{"access_token":"a"}"#, Err("gave no ID token"));
+        check(200, r#"{"error":"invalid_grant"}"#, Err("does not take the code"));
+        check(400, r#"{"error":"invalid_grant","error_uri":1}"#, Err("does not take the code"));
+        check(400, r#"{"error":"slow_down"}"#, Err("for a reason of its own"));
+        check(201, r#"{"id_token":"i"}"#, Err("cannot be read"));
+        for text in ["", "null", "[]", "access_token=a&id_token=i"] {
+            check(200, text, Err("the answer of the token endpoint cannot be read"));
+        }
+    }
 }

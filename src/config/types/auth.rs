@@ -6,7 +6,6 @@ use std::time::Duration;
 use http::{HeaderName, Uri};
 use ipnet::IpNet;
 use jiff::Timestamp;
-use openidconnect::IssuerUrl;
 use rustls::pki_types::CertificateDer;
 
 use super::Trust;
@@ -116,11 +115,13 @@ pub struct ApiKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Oidc {
     /// Who the provider is: the address below which it tells of itself.
-    pub issuer: IssuerUrl,
+    pub issuer: String,
     /// Who we are to the provider.
     pub client_id: String,
     /// What proves that; none: a public client.
     pub client_secret: Option<Secret>,
+    /// The other audiences that an ID token may be for as well; none: any, if it was given to us.
+    pub trusted_audiences: Option<Vec<String>>,
     /// What is asked for.
     pub scopes: Vec<String>,
     /// Whether the provider is also asked at its userinfo endpoint.

@@ -2,17 +2,19 @@
 //!
 //! What a key is decides which algorithms it is for: a token has no say in that.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm::{
     self, ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512,
 };
 use jsonwebtoken::DecodingKey;
-use rustls::pki_types::pem::{PemObject, SectionKind};
-use serde_json::{Map, Value};
 use x509_parser::oid_registry::OID_SIG_ED25519;
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
-use x509_parser::public_key::PublicKey;
+use x509_parser::public_key::{PublicKey, RSAPublicKey};
+
+use crate::model::json::Json;
 
 /// The most keys of one set, or of one file.
 const MAX_KEYS: usize = 100;
@@ -20,6 +22,8 @@ const MAX_KEYS: usize = 100;
 pub(super) const MAX_TRIES: usize = 10;
 /// The lengths that an RSA key may have, in bits. A shorter one can be broken, a longer one is a burden.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+/// How a part of a PEM text begins.
+const BEGIN: &[u8] = b"-----BEGIN ";
 const RSA: [Algorithm; 6] = [RS256, RS384, RS512, PS256, PS384, PS512];
 
 /// Keys that a token may be signed with.
@@ -43,6 +47,15 @@ pub enum KeyError {
     /// There is none in the file.
     #[error("has no public key in PEM form")]
     Nothing,
+    /// What is between the lines of dashes is not base64, or has no end.
+    #[error("has a part between lines of dashes that cannot be read")]
+    Broken,
+    /// Something else than a key stands there.
+    #[error("has something in it that is neither a public key nor a certificate")]
+    Other,
+    /// The file has a known form that is not PEM.
+    #[error("is {0}, and no PEM text")]
+    Form(Form),
     /// A private key is where a public one would do.
     #[error("has a private key in it")]
     Private,
@@ -58,6 +71,30 @@ pub enum KeyError {
     /// A set of which nothing is left.
     #[error("has no key that can be used")]
     NothingUsable,
+}
+
+/// What people have who have no PEM text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The bytes that PEM wraps.
+    Der,
+    /// A key of OpenSSH, or of RFC 4716.
+    Ssh,
+    /// A key or a set of keys in JSON.
+    Jwk,
+    /// A text of which every second byte is zero.
+    Utf16,
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Der => "DER",
+            Self::Ssh => "a key as SSH writes it",
+            Self::Jwk => "JSON",
+            Self::Utf16 => "UTF-16",
+        })
+    }
 }
 
 /// Finds an algorithm by its name (RFC 7518 §3.1, RFC 8037 §3.1). `none` is none.
@@ -82,25 +119,33 @@ impl Keys {
         Ok(Self(vec![Key { id: None, algorithms, key: DecodingKey::from_secret(secret) }]))
     }
 
-    /// Reads the public keys and certificates of a file.
+    /// Reads the public keys and certificates of a file. What stands between them does not matter.
     ///
     /// # Errors
     /// When one of them cannot be used, or there is none.
     pub fn of_pem(text: &[u8]) -> Result<Self, KeyError> {
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        let sections = pem::parse_many(text).map_err(|_| KeyError::Broken)?;
+        // One without an end is not among them.
+        if !sections.is_empty() && sections.len() != text.windows(BEGIN.len()).filter(|part| *part == BEGIN).count() {
+            return Err(KeyError::Broken);
+        }
         let mut keys = Vec::new();
-        for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text) {
-            let (kind, der) = section.map_err(|_| KeyError::Nothing)?;
-            keys.push(match kind {
-                SectionKind::PublicKey => of_public_key(&der)?,
-                SectionKind::Certificate => of_certificate(&der)?,
-                SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey => {
-                    return Err(KeyError::Private);
-                }
-                _ => return Err(KeyError::Nothing),
+        for section in sections {
+            let der = section.contents();
+            keys.push(match section.tag() {
+                "PUBLIC KEY" => of_public_key(der)?,
+                // As Go, Ruby and `ssh-keygen -e -m pem` write it (RFC 8017 §A.1.1).
+                "RSA PUBLIC KEY" => of_rsa_key(der)?,
+                "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE" => of_certificate(der)?,
+                tag if tag.ends_with("PRIVATE KEY") => return Err(KeyError::Private),
+                // `openssl ecparam` writes which curve it is beside the key.
+                "EC PARAMETERS" => continue,
+                _ => return Err(KeyError::Other),
             });
         }
         match keys.len() {
-            0 => Err(KeyError::Nothing),
+            0 => Err(without_pem(text)),
             1..=MAX_TRIES => Ok(Self(keys)),
             _ => Err(KeyError::Unusable("there are more than 10")),
         }
@@ -111,12 +156,12 @@ impl Keys {
     /// # Errors
     /// When it is none, or nothing in it can be used.
     pub fn of_set(text: &[u8]) -> Result<(Self, usize), KeyError> {
-        let set: Value = serde_json::from_slice(text).map_err(|_| KeyError::NoSet)?;
-        let members = set.get("keys").and_then(Value::as_array).ok_or(KeyError::NoSet)?;
+        let set = Json::read(text).map_err(|_| KeyError::NoSet)?;
+        let members = set.member("keys").ok().flatten().and_then(Json::list).ok_or(KeyError::NoSet)?;
         if members.len() > MAX_KEYS {
             return Err(KeyError::TooMany);
         }
-        let keys: Vec<_> = members.iter().filter_map(Value::as_object).filter_map(of_member).collect();
+        let keys: Vec<_> = members.iter().filter_map(of_member).collect();
         let skipped = members.len() - keys.len();
         if keys.is_empty() { Err(KeyError::NothingUsable) } else { Ok((Self(keys), skipped)) }
     }
@@ -158,6 +203,21 @@ impl Key {
 
 // === PEM ===
 
+/// Tells what a file is in which there is no PEM.
+fn without_pem(text: &[u8]) -> KeyError {
+    let begins = |with: &[u8]| text.trim_ascii_start().starts_with(with);
+    // A sequence of more than 127 bytes, as every key and certificate is one that RSA made; Ed25519 and P-256 have fewer.
+    let is_der = text.starts_with(&[0x30]) && !text.is_ascii();
+    let is_ssh = [&b"ssh-"[..], b"ecdsa-", b"---- BEGIN SSH2"].into_iter().any(begins);
+    match () {
+        () if is_der => KeyError::Form(Form::Der),
+        () if is_ssh => KeyError::Form(Form::Ssh),
+        () if begins(b"{") => KeyError::Form(Form::Jwk),
+        () if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") => KeyError::Form(Form::Utf16),
+        () => KeyError::Nothing,
+    }
+}
+
 fn of_certificate(der: &[u8]) -> Result<Key, KeyError> {
     let (_, certificate) =
         X509Certificate::from_der(der).map_err(|_| KeyError::Unusable("the certificate cannot be read"))?;
@@ -167,6 +227,11 @@ fn of_certificate(der: &[u8]) -> Result<Key, KeyError> {
 fn of_public_key(der: &[u8]) -> Result<Key, KeyError> {
     let (_, info) = SubjectPublicKeyInfo::from_der(der).map_err(|_| KeyError::Unusable("it cannot be read"))?;
     of_info(&info)
+}
+
+fn of_rsa_key(der: &[u8]) -> Result<Key, KeyError> {
+    let (_, key) = RSAPublicKey::from_der(der).map_err(|_| KeyError::Unusable("it cannot be read"))?;
+    rsa(key.modulus, key.exponent)
 }
 
 fn of_info(info: &SubjectPublicKeyInfo<'_>) -> Result<Key, KeyError> {
@@ -182,30 +247,47 @@ fn of_info(info: &SubjectPublicKeyInfo<'_>) -> Result<Key, KeyError> {
 
 // === JWK ===
 
-/// Makes a key of a set's member; nothing of one that is for something else, or that nobody should have published.
-fn of_member(member: &Map<String, Value>) -> Option<Key> {
-    let text = |name: &str| member.get(name).and_then(Value::as_str);
-    let bytes = |name: &str| URL_SAFE_NO_PAD.decode(text(name)?).ok();
-    let is_for_signatures = text("use").is_none_or(|of| of == "sig")
-        && member.get("key_ops").and_then(Value::as_array).is_none_or(|all| all.iter().any(|one| one == "verify"));
+/// Makes a key of a set's member; nothing of one that is for something else, or that nobody should have published. What is
+/// used of it has one reading, and the rest may be as odd as it likes; an odd key spoils no other.
+fn of_member(member: &Json) -> Option<Key> {
+    let text = |name| Some(member.member(name).ok()??.text());
+    let bytes = |name| URL_SAFE_NO_PAD.decode(text(name)??).ok();
+    let is_without = |name| member.member(name) == Ok(None);
     // With its private part in it, everybody may have signed.
-    if !is_for_signatures || member.contains_key("d") {
+    if !is_for_signatures(member) || !is_without("d") {
         return None;
     }
-    let mut key = match (text("kty")?, text("crv")) {
-        ("RSA", _) => rsa(&bytes("n")?, &bytes("e")?),
-        ("EC", Some("P-256" | "P-384")) => elliptic(&[&[4], &*bytes("x")?, &*bytes("y")?].concat()),
-        ("OKP", Some("Ed25519")) => edwards(&bytes("x")?),
+    let mut key = match text("kty")?? {
+        "RSA" => rsa(&bytes("n")?, &bytes("e")?),
+        "EC" if matches!(text("crv")??, "P-256" | "P-384") => elliptic(&[&[4], &*bytes("x")?, &*bytes("y")?].concat()),
+        "OKP" if text("crv")?? == "Ed25519" => edwards(&bytes("x")?),
         // A symmetric key in public is none.
         _ => return None,
     }
     .ok()?;
-    if let Some(name) = member.get("alg") {
-        let only = name.as_str().and_then(algorithm);
+    if !is_without("alg") {
+        let only = text("alg")?.and_then(algorithm);
         key.algorithms.retain(|algorithm| Some(*algorithm) == only);
     }
-    key.id = text("kid").map(str::to_owned);
+    if !is_without("kid") {
+        key.id = Some(text("kid")??.to_owned());
+    }
     (!key.algorithms.is_empty()).then_some(key)
+}
+
+/// Tells whether a key says what it is for, and says signatures, or does not say (RFC 7517 §4.2, §4.3).
+fn is_for_signatures(member: &Json) -> bool {
+    let uses = match member.member("use") {
+        Ok(None) => true,
+        Ok(Some(of)) => of.text() == Some("sig"),
+        Err(_) => false,
+    };
+    let verifies = match member.member("key_ops") {
+        Ok(None) => true,
+        Ok(Some(all)) => all.list().is_some_and(|all| all.iter().any(|one| one.text() == Some("verify"))),
+        Err(_) => false,
+    };
+    uses && verifies
 }
 
 // === Kinds of keys ===

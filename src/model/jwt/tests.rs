@@ -139,13 +139,22 @@ fn the_header_has_no_say_beyond_its_algorithm_and_key() {
     for typ in ["logout+jwt", "secevent+jwt", "dpop+jwt", "JWE", "", "application/application/jwt"] {
         check_header(&format!(r#"{{"alg":"HS256","typ":"{typ}"}}"#), Err("its type is another"));
     }
-    for algorithm in ["none", "None", "NONE", "nOnE", "", "hs256", "HS1", "HS257"] {
+    check_header(r#"{"alg":"none"}"#, Err("it is not signed"));
+    for algorithm in ["None", "NONE", "nOnE", "", "hs256", "HS1", "HS257"] {
         check_header(&format!(r#"{{"alg":"{algorithm}"}}"#), Err("its algorithm is none that is known"));
     }
     check_header("{}", Err("its algorithm is none that is known"));
-    for header in [r#"{"alg":1}"#, r#"{"alg":"HS256","kid":1}"#, r#"{"alg":"HS256","typ":[]}"#, "[]", "1", ""] {
-        check_header(header, Err("it is malformed"));
+    for (header, reason) in [
+        (r#"{"alg":1}"#, "`alg` in its header is not text"),
+        (r#"{"alg":"HS256","kid":1}"#, "`kid` in its header is not text"),
+        (r#"{"alg":"HS256","typ":[]}"#, "`typ` in its header is not text"),
+        ("[]", "it is malformed"),
+        ("1", "it is malformed"),
+        ("", "it is malformed"),
+    ] {
+        check_header(header, Err(reason));
     }
+    check_header(r#"{"alg":"HS256","x5c":1,"jku":[],"cty":{"a":null}}"#, Ok(()));
     for other in ["RS256", "ES256", "PS256", "EdDSA", "HS384", "HS512"] {
         check_header(&format!(r#"{{"alg":"{other}"}}"#), Err("its algorithm is not one of the key's"));
     }
@@ -165,10 +174,20 @@ fn a_demanded_type_is_the_only_one() {
 }
 
 #[test]
-fn names_that_stand_twice_are_malformed() {
-    let twice = format!(r#"{{"sub":"alice",{}"#, &good().to_string()[1..]);
-    for (header, claims) in [(r#"{"alg":"HS256","alg":"HS256"}"#, good().to_string()), (r#"{"alg":"HS256"}"#, twice)] {
-        assert_eq!(judge(&sign(header, &claims), &rules()).unwrap_err().reason(), "it is malformed", "{claims}");
+fn what_has_two_readings_proves_nobody() {
+    let with = |more: &str| format!("{{{more},{}", &good().to_string()[1..]);
+    let (twice, long) = ("a name stands twice in it", "it has an integer that is longer than 64 bits");
+    let header = r#"{"alg":"HS256"}"#;
+    for (header, claims, reason) in [
+        (r#"{"alg":"HS256","alg":"HS256"}"#, good().to_string(), twice),
+        (r#"{"alg":"HS256","x":{"a":1,"a":2}}"#, good().to_string(), twice),
+        (header, with(r#""sub":"alice""#), twice),
+        (header, with(r#""o":{"ext":"40","ext":"41"}"#), twice),
+        (header, with(r#""l":[{"ext":"40","\u0065xt":"41"}]"#), twice),
+        (header, with(r#""id":12345678901234567890123"#), long),
+        (header, with(r#""o":[-9223372036854775809]"#), long),
+    ] {
+        assert_eq!(judge(&sign(header, &claims), &rules()).unwrap_err().reason(), reason, "{claims}");
     }
 }
 
@@ -308,6 +327,13 @@ fn keys_that_are_of_no_use_are_skipped() {
         json!({ "kty": "OKP", "crv": "X25519", "x": EC_X }),
         json!({ "kty": "oct", "k": EC_X, "alg": "HS256" }),
         json!({ "kty": "AKP" }),
+        json!({ "kty": 1 }),
+        json!(["RSA"]),
+        with(ec(), json!({ "use": 1 })),
+        with(ec(), json!({ "key_ops": "verify" })),
+        with(ec(), json!({ "kid": 1 })),
+        with(ec(), json!({ "crv": 1 })),
+        with(ec(), json!({ "x": [EC_X] })),
         json!({}),
         json!("key"),
     ] {
@@ -316,6 +342,13 @@ fn keys_that_are_of_no_use_are_skipped() {
         assert_eq!(set(std::slice::from_ref(&member)).unwrap_err(), KeyError::NothingUsable, "{member}");
     }
     assert_eq!(set(&[with(rsa(), json!({ "n": modulus(256) }))]).unwrap().0.algorithms().len(), 6);
+    let odd = json!({ "x5c": 1, "x5t": [], "x5u": {}, "exp": "soon", "iat": 1.5, "nbf": null, "ext": "yes" });
+    assert_eq!(set(&[with(ec(), odd)]).unwrap().1, 0, "what nobody uses");
+    let twice = [r#""kid":"a","kid":"b""#, r#""kty":"EC","crv":"P-256""#].map(|more| {
+        let text = ec().to_string().replacen('{', &format!("{{{more},"), 1);
+        Keys::of_set(format!("{{\"keys\":[{text},{}]}}", ec()).as_bytes()).unwrap()
+    });
+    assert!(twice.iter().all(|(keys, skipped)| (keys.count(), *skipped) == (1, 1)), "two readings");
 }
 
 #[test]
@@ -323,7 +356,7 @@ fn sets_are_bounded_and_have_a_form() {
     assert_eq!(set(&vec![ec(); 101]).unwrap_err(), KeyError::TooMany);
     assert_eq!(set(&vec![ec(); 100]).unwrap().0.count(), 100);
     assert_eq!(set(&[]).unwrap_err(), KeyError::NothingUsable);
-    for text in ["", "[]", "{}", r#"{"keys":{}}"#, "<html>"] {
+    for text in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#, "<html>"] {
         assert_eq!(Keys::of_set(text.as_bytes()).unwrap_err(), KeyError::NoSet, "{text}");
     }
 }
@@ -352,9 +385,41 @@ fn a_file_has_public_keys_and_no_private_ones() {
     check(&format!("{text}{}", pairs[0].serialize_pem()), KeyError::Private);
     check("", KeyError::Nothing);
     check(SECRET, KeyError::Nothing);
+    check(&text[..text.len() - 10], KeyError::Broken);
+    check(&text.replace('M', "#"), KeyError::Broken);
+    check(&format!("{text}-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"), KeyError::Other);
+    check("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI ann@acme.test", KeyError::Form(Form::Ssh));
+    check("ecdsa-sha2-nistp256 AAAA", KeyError::Form(Form::Ssh));
+    check("---- BEGIN SSH2 PUBLIC KEY ----\nAAAA\n---- END SSH2 PUBLIC KEY ----\n", KeyError::Form(Form::Ssh));
+    check(" {\"keys\":[]}", KeyError::Form(Form::Jwk));
+    for kind in ["EC", "RSA", "ENCRYPTED", "OPENSSH", "DSA"] {
+        let label = format!("{kind} PRIVATE KEY");
+        check(&format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n"), KeyError::Private);
+    }
+    let bytes = |bytes: &[u8], form| assert_eq!(Keys::of_pem(bytes).unwrap_err(), KeyError::Form(form));
+    bytes(pem::parse(pairs[0].public_key_pem()).unwrap().contents(), Form::Der);
+    bytes(certificate.der(), Form::Der);
+    bytes(b"\xff\xfe-\0-\0", Form::Utf16);
+    // What Windows and people add around them does not matter.
+    let edited = format!("\u{feff}Our key:\r\n{}\r\n", text.replace('\n', "\r\n"));
+    assert_eq!(Keys::of_pem(edited.as_bytes()).unwrap().count(), 3);
     check(&text.repeat(4), KeyError::Unusable("there are more than 10"));
     let nonsense = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n";
     check(nonsense, KeyError::Unusable("it cannot be read"));
+}
+
+#[test]
+fn a_key_of_rsa_may_be_written_as_pkcs_1() {
+    // Two integers in a sequence (RFC 8017 §A.1.1).
+    let modulus = URL_SAFE_NO_PAD.decode(RSA_MODULUS).unwrap();
+    let der = [&[0x30, 0x82, 1, 10, 2, 0x82, 1, 1, 0], &*modulus, &[2, 3, 1, 0, 1]].concat();
+    let text = pem::encode(&pem::Pem::new("RSA PUBLIC KEY", der));
+    let keys = Keys::of_pem(text.as_bytes()).unwrap();
+    let rules = Rules { issuers: Some(vec!["joe".to_owned()]), audiences: None, ..rules() };
+    let token = format!("{RSA_HEADER}.{JOE}.{RSA_SIGNATURE}");
+    assert_eq!(Token::read(token.as_bytes()).unwrap().prove(&keys, &rules, NOW).map(drop), Ok(()));
+    let nonsense = text.replacen("MIIB", "AAAA", 1);
+    assert_eq!(Keys::of_pem(nonsense.as_bytes()).unwrap_err(), KeyError::Unusable("it cannot be read"));
 }
 
 #[test]

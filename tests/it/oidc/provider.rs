@@ -18,8 +18,16 @@ pub const SECRET: &str = "a client secret with &, % and +";
 /// What the provider says. The claims replace those that it would say; `null` takes one away.
 pub struct Says {
     pub claims: Value,
+    /// What stands before them as it is written.
+    pub claims_more: &'static str,
     pub userinfo: Value,
+    /// What the userinfo endpoint answers, as it is written.
+    pub userinfo_text: Option<String>,
     pub discovery: Value,
+    /// Keys beside the one that signs.
+    pub keys: Vec<Value>,
+    /// Replaces members of the token endpoint's answer.
+    pub tokens: Value,
     pub header: Value,
     /// What signs ID tokens: the published key, another one, the client's secret, or nothing.
     pub signs: Signs,
@@ -57,8 +65,12 @@ impl Provider {
         let key = || EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         let says = Says {
             claims: json!({}),
+            claims_more: "",
             userinfo: json!({ "sub": "ann" }),
+            userinfo_text: None,
             discovery: json!({}),
+            keys: Vec::new(),
+            tokens: json!({}),
             header: json!({}),
             signs: Signs::Key,
             instead: None,
@@ -104,7 +116,8 @@ async fn serve(mut line: Line, state: Arc<Mutex<State>>) {
     while let Some(request) = line.request().await {
         let (status, body) =
             answer(&request, &line.stream.local_addr().unwrap().to_string(), &mut state.lock().unwrap());
-        let body = body.to_string();
+        let written = state.lock().unwrap().says.userinfo_text.clone().filter(|_| request.starts_with("GET /userinfo"));
+        let body = written.unwrap_or_else(|| body.to_string());
         let head = format!(
             "HTTP/1.1 {status} Said\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
@@ -134,10 +147,9 @@ fn answer(request: &str, addr: &str, state: &mut State) -> (u16, Value) {
         "/jwks" => {
             let point = state.key.public_key().as_ref();
             let [x, y] = [&point[1..33], &point[33..]].map(|half| BASE64_URL_SAFE_NO_PAD.encode(half));
-            (
-                200,
-                json!({ "keys": [{ "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "1", "x": x, "y": y }] }),
-            )
+            let key = json!({ "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "1", "x": x, "y": y });
+            let keys: Vec<_> = state.says.keys.iter().cloned().chain([key]).collect();
+            (200, json!({ "keys": keys }))
         }
         "/token" => token(head, body, &issuer, state),
         "/userinfo" => (200, state.says.userinfo.clone()),
@@ -170,7 +182,8 @@ fn token(head: &str, body: &str, issuer: &str, state: &mut State) -> (u16, Value
     });
     let id_token = signed(&with(claims, &state.says.claims), state);
     state.given.extend([access.clone(), id_token.clone()]);
-    (200, json!({ "access_token": access, "token_type": "Bearer", "expires_in": 300, "id_token": id_token }))
+    let tokens = json!({ "access_token": access, "token_type": "Bearer", "expires_in": 300, "id_token": id_token });
+    (200, with(tokens, &state.says.tokens))
 }
 
 fn signed(claims: &Value, state: &State) -> String {
@@ -180,7 +193,8 @@ fn signed(claims: &Value, state: &State) -> String {
         Signs::ClientSecret | Signs::PublicKey => "HS256",
     };
     let header = with(json!({ "alg": algorithm, "typ": "JWT", "kid": "1" }), &state.says.header);
-    let [header, claims] = [&header, claims].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part.to_string()));
+    let claims = claims.to_string().replacen('{', &format!("{{{}", state.says.claims_more), 1);
+    let [header, claims] = [header.to_string(), claims].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part));
     let text = format!("{header}.{claims}");
     let by = |key: &EcdsaKeyPair| key.sign(&SystemRandom::new(), text.as_bytes()).unwrap().as_ref().to_vec();
     let mac = |key: &[u8]| {

@@ -15,7 +15,7 @@ use crate::config::check::values::{self, distinct};
 use crate::config::document::{Node, Table};
 use crate::config::source::Surroundings;
 use crate::config::{Jwt, JwtKeys, KeySet, MethodKind, TokenPlace};
-use crate::model::jwt::{self, Algorithm, KeyError, Keys};
+use crate::model::jwt::{self, Algorithm, Form, KeyError, Keys};
 use crate::model::loopback::is_loopback;
 use crate::model::redact;
 
@@ -238,8 +238,20 @@ fn is_safe(uri: &Uri) -> bool {
 const fn key_hint(error: &KeyError) -> &'static str {
     match error {
         KeyError::ShortSecret => "make a longer one: openssl rand -hex 32",
-        KeyError::Nothing => "a public key starts with -----BEGIN PUBLIC KEY-----",
-        KeyError::Private => "keep it where tokens are made; here belongs: openssl pkey -in private.pem -pubout",
+        KeyError::Nothing => {
+            "a public key starts with -----BEGIN PUBLIC KEY-----, a certificate with -----BEGIN CERTIFICATE-----"
+        }
+        KeyError::Broken => "copy the file once more, in binary mode: what stands between two such lines is base64",
+        KeyError::Other => "leave public keys and certificates in it, and nothing else",
+        KeyError::Form(Form::Der) => {
+            "convert it: openssl pkey -pubin -inform DER -in key.der, or openssl x509 -inform DER -in cert.der"
+        }
+        KeyError::Form(Form::Ssh) => "convert it: ssh-keygen -e -m pkcs8 -f key.pub",
+        KeyError::Form(Form::Jwk) => "such keys are fetched: write their address as `jwks`; or convert the key to PEM",
+        KeyError::Form(Form::Utf16) => "save it as ASCII or UTF-8",
+        KeyError::Private => {
+            "keep it where tokens are made; here belongs its public part: openssl pkey -in private.pem -pubout"
+        }
         KeyError::Unusable(_) | KeyError::NoSet | KeyError::TooMany | KeyError::NothingUsable => {
             "use a key of RSA with 2048 bits or more, of P-256, P-384 or Ed25519"
         }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use http::Uri;
-use openidconnect::IssuerUrl;
 
 use crate::config::check::tls;
 use crate::config::check::values::{distinct, duration_or};
@@ -31,6 +30,7 @@ pub(super) fn read(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<O
     let issuer = table.require("issuer").and_then(|node| issuer(&node));
     let client_id = table.require("client_id").and_then(|node| node.word().map(str::to_owned));
     let client_secret = table.get("client_secret").and_then(|node| around.secret(&node));
+    let trusted_audiences = table.get("trusted_audiences").and_then(|node| audiences(&node));
     let scopes = table.get("scopes").and_then(|node| scopes(&node));
     let userinfo = table.get("userinfo").and_then(|node| node.boolean());
     let remember = remember(table);
@@ -45,6 +45,7 @@ pub(super) fn read(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<O
         issuer: issuer?,
         client_id: client_id?,
         client_secret,
+        trusted_audiences,
         scopes: scopes.unwrap_or_else(|| SCOPES.map(str::to_owned).into()),
         userinfo: userinfo.unwrap_or_default(),
         remember,
@@ -69,7 +70,7 @@ fn name(node: &Node<'_, '_>) -> Option<()> {
     )
 }
 
-fn issuer(node: &Node<'_, '_>) -> Option<IssuerUrl> {
+fn issuer(node: &Node<'_, '_>) -> Option<String> {
     let hint = "write it as the provider does: the address before /.well-known/openid-configuration";
     let text = node.word()?;
     let Some(uri) = safe_uri(text) else {
@@ -81,7 +82,7 @@ fn issuer(node: &Node<'_, '_>) -> Option<IssuerUrl> {
     if text.ends_with("/.well-known/openid-configuration") {
         return node.refuse("is the address of its document", hint);
     }
-    IssuerUrl::new(text.to_owned()).ok().or_else(|| node.refuse("not an address", hint))
+    Some(text.to_owned())
 }
 
 /// Reads an address to which secrets may go: over TLS, or on this machine.
@@ -102,6 +103,11 @@ fn address(node: &Node<'_, '_>) -> Option<String> {
         Some(_) => Some(text.to_owned()),
         None => node.refuse("not an https:// address", "write a whole address, as it is registered at the provider"),
     }
+}
+
+/// Reads a list that may be empty: then no other audience is trusted.
+fn audiences(node: &Node<'_, '_>) -> Option<Vec<String>> {
+    distinct(&node.list_or_empty()?, "audience", |node| node.word().map(str::to_owned))
 }
 
 fn scopes(node: &Node<'_, '_>) -> Option<Vec<String>> {

@@ -1,0 +1,259 @@
+//! ID tokens: which of them prove that somebody has logged in (OpenID Connect Core 1.0 §3.1.3.7).
+
+use aws_lc_rs::digest::{SHA256, SHA384, SHA512, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+
+use super::Algorithm::{self, ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512};
+use super::{Bad, Keys, Token};
+
+/// The longest ID token that is looked at, in bytes. It comes from the provider itself, which may know many groups.
+pub const MAX_ID_TOKEN: usize = 64 << 10;
+
+/// How far the provider's clock may be ahead of ours, in seconds.
+const LEEWAY: f64 = 30.0;
+/// The types of ID tokens, where they say one. An access token of the same provider is of another.
+const TYPES: [&str; 2] = ["jwt", "jose"];
+
+/// What an ID token must say beside being signed by the provider.
+#[derive(Debug, Clone, Copy)]
+pub struct LoginRules<'r> {
+    /// The provider.
+    pub issuer: &'r str,
+    /// Who we are to it.
+    pub client: &'r str,
+    /// The other audiences that the token may be for as well; none: any, if it says that it was given to us.
+    pub trusted_audiences: Option<&'r [String]>,
+    /// The algorithms that the provider says to sign with; none: it does not say.
+    pub algorithms: Option<&'r [Algorithm]>,
+    /// What the login began with.
+    pub nonce: &'r str,
+    /// The access token that came along.
+    pub access_token: Option<&'r str>,
+}
+
+/// Why an ID token proves nobody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BadLogin {
+    /// The token is bad.
+    Bad(Bad),
+    /// The token is also for an audience that is not trusted.
+    Audience(String),
+}
+
+impl From<Bad> for BadLogin {
+    fn from(bad: Bad) -> Self {
+        Self::Bad(bad)
+    }
+}
+
+impl<'t> Token<'t> {
+    /// Reads the text of an ID token.
+    ///
+    /// # Errors
+    /// When it is not one that is signed in a way known here.
+    pub fn read_id_token(text: &'t [u8]) -> Result<Self, Bad> {
+        Self::read_within(text, MAX_ID_TOKEN)
+    }
+
+    /// Finds out who logged in, at a time in seconds of Unix time: returns the claims of the ID token.
+    ///
+    /// # Errors
+    /// When it proves nobody.
+    pub fn prove_login(&self, keys: &Keys, rules: &LoginRules<'_>, now: f64) -> Result<&Map<String, Value>, BadLogin> {
+        if !self.header.media_type().is_none_or(|typ| TYPES.contains(&typ.as_str())) {
+            return refuse("its type is another");
+        }
+        if rules.algorithms.is_some_and(|used| !used.contains(&self.header.algorithm)) {
+            return refuse("its algorithm is not one that the provider says to use");
+        }
+        self.check_signature(keys)?;
+        if self.alleged_issuer() != Some(rules.issuer) {
+            return refuse("it is another provider's (iss)");
+        }
+        self.check_audience(rules)?;
+        self.check_kind()?;
+        self.check_life(now)?;
+        if self.claims.get("nonce").and_then(Value::as_str) != Some(rules.nonce) {
+            return refuse("it is of another login (nonce)");
+        }
+        if !self.claims.get("sub").and_then(Value::as_str).is_some_and(|subject| !subject.is_empty()) {
+            return refuse("it does not say as a text who logged in (sub)");
+        }
+        self.check_access_token(rules.access_token)?;
+        Ok(&self.claims)
+    }
+
+    /// Checks that it is for us, and for nobody else whom we do not trust. `azp` says whom it was given to.
+    fn check_audience(&self, rules: &LoginRules<'_>) -> Result<(), BadLogin> {
+        let audiences = self.audiences()?;
+        let party = self.claims.get("azp");
+        if !audiences.contains(&rules.client) {
+            return refuse("it is for another client (aud)");
+        }
+        if party.is_some_and(|party| party != rules.client) {
+            return refuse("it was given to another client (azp)");
+        }
+        let mut others = audiences.into_iter().filter(|name| *name != rules.client);
+        let Some(other) = others.next() else { return Ok(()) };
+        if party.is_none() {
+            return refuse(
+                "it is for several audiences (aud), and does not say that it was given to this client (azp)",
+            );
+        }
+        let trusts = |name: &&str| rules.trusted_audiences.is_none_or(|listed| listed.iter().any(|one| one == name));
+        match [other].into_iter().chain(others).find(|name| !trusts(name)) {
+            Some(stranger) => Err(BadLogin::Audience(stranger.to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    fn check_life(&self, now: f64) -> Result<(), Bad> {
+        let until = self.time("exp", "exp is not a number")?.ok_or(Bad::Refused("it has no exp"))?;
+        let issued = self.time("iat", "iat is not a number")?.ok_or(Bad::Refused("it has no iat"))?;
+        let from = self.time("nbf", "nbf is not a number")?.unwrap_or(issued);
+        if now >= until {
+            return Err(Bad::Refused("it has expired"));
+        }
+        match issued.max(from) > now + LEEWAY {
+            true => Err(Bad::Refused("it is not valid yet: look at the clocks")),
+            false => Ok(()),
+        }
+    }
+
+    /// Checks that the access token came with it, if it says so (§3.1.3.8).
+    fn check_access_token(&self, token: Option<&str>) -> Result<(), Bad> {
+        let Some(told) = self.claims.get("at_hash") else { return Ok(()) };
+        let made = token.and_then(|token| half_hash(self.header.algorithm, token));
+        match made.is_some_and(|made| told == made.as_str()) {
+            true => Ok(()),
+            false => Err(Bad::Refused("the access token is not the one that it came with (at_hash)")),
+        }
+    }
+}
+
+fn refuse<T>(reason: &'static str) -> Result<T, BadLogin> {
+    Err(Bad::Refused(reason).into())
+}
+
+/// Hashes a text as the algorithm of the token does, and writes the left half (§3.1.3.6).
+fn half_hash(algorithm: Algorithm, text: &str) -> Option<String> {
+    let hash = match algorithm {
+        HS256 | RS256 | PS256 | ES256 => &SHA256,
+        HS384 | RS384 | PS384 | ES384 => &SHA384,
+        // Ed25519 hashes with SHA-512.
+        HS512 | RS512 | PS512 | EdDSA => &SHA512,
+        _ => return None,
+    };
+    let hash = digest(hash, text.as_bytes());
+    Some(URL_SAFE_NO_PAD.encode(&hash.as_ref()[..hash.as_ref().len() / 2]))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+    const NOW: f64 = 1_000_000.0;
+
+    fn rules() -> LoginRules<'static> {
+        LoginRules {
+            issuer: "https://id.test",
+            client: "us",
+            trusted_audiences: None,
+            algorithms: None,
+            nonce: "n",
+            access_token: Some("at"),
+        }
+    }
+
+    /// Judges the claims of a good ID token with some changed; `null` removes one.
+    fn judge(changes: &Value, rules: &LoginRules<'_>) -> Result<(), BadLogin> {
+        let mut claims = json!({
+            "iss": "https://id.test", "aud": "us", "sub": "ann", "nonce": "n", "iat": NOW, "exp": NOW + 300.0,
+        });
+        for (name, value) in changes.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        let key = jsonwebtoken::EncodingKey::from_secret(SECRET);
+        let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+        let keys = Keys::of_secret(SECRET).unwrap();
+        Token::read_id_token(token.as_bytes()).unwrap().prove_login(&keys, rules, NOW).map(drop)
+    }
+
+    #[track_caller]
+    fn check(changes: Value, expected: Result<(), &'static str>) {
+        assert_eq!(judge(&changes, &rules()), expected.map_err(|reason| Bad::Refused(reason).into()), "{changes}");
+    }
+
+    #[test]
+    fn what_is_used_is_right() {
+        check(json!({}), Ok(()));
+        check(json!({ "iss": null }), Err("it is another provider's (iss)"));
+        check(json!({ "iss": "https://id.test/" }), Err("it is another provider's (iss)"));
+        check(json!({ "aud": null }), Err("it is for another client (aud)"));
+        check(json!({ "aud": 1 }), Err("its audience is not text"));
+        check(json!({ "azp": ["us"] }), Err("it was given to another client (azp)"));
+        check(json!({ "exp": "9999999999" }), Err("exp is not a number"));
+        check(json!({ "exp": NOW }), Err("it has expired"));
+        check(json!({ "iat": null }), Err("it has no iat"));
+        check(json!({ "iat": NOW + 30.0 }), Ok(()));
+        check(json!({ "iat": NOW + 31.0 }), Err("it is not valid yet: look at the clocks"));
+        check(json!({ "nbf": NOW + 31.0 }), Err("it is not valid yet: look at the clocks"));
+        check(json!({ "nonce": 1 }), Err("it is of another login (nonce)"));
+        for subject in [json!(null), json!(""), json!(1), json!(["ann"])] {
+            check(json!({ "sub": subject }), Err("it does not say as a text who logged in (sub)"));
+        }
+        check(json!({ "events": {} }), Err("it tells of an event"));
+    }
+
+    #[test]
+    fn what_nobody_uses_may_be_odd() {
+        for odd in [json!(1), json!("1"), json!([]), json!({ "a": [null] }), json!(true), json!(1.5)] {
+            let odd =
+                |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), odd.clone())).collect::<Map<_, _>>();
+            let claims = odd(&["amr", "acr", "auth_time", "updated_at", "address", "locale", "c_hash", "jti", "email"]);
+            check(Value::Object(claims), Ok(()));
+        }
+    }
+
+    #[test]
+    fn other_audiences_are_trusted_by_azp_and_by_the_list() {
+        let two = |azp: Value| json!({ "aud": ["us", "project"], "azp": azp });
+        let untold = "it is for several audiences (aud), and does not say that it was given to this client (azp)";
+        check(two(json!("us")), Ok(()));
+        check(two(json!(null)), Err(untold));
+        check(two(json!("project")), Err("it was given to another client (azp)"));
+        for (listed, good) in [(&[][..], false), (&["other"], false), (&["other", "project"], true)] {
+            let listed: Vec<_> = listed.iter().map(|name| (*name).to_owned()).collect();
+            let rules = LoginRules { trusted_audiences: Some(&listed), ..rules() };
+            let judged = judge(&two(json!("us")), &rules);
+            assert_eq!(judged, if good { Ok(()) } else { Err(BadLogin::Audience("project".into())) }, "{listed:?}");
+            assert!(judge(&two(json!(null)), &rules).is_err() && judge(&json!({}), &rules).is_ok());
+        }
+    }
+
+    #[test]
+    fn an_access_token_is_the_one_that_came_along() {
+        let hash = half_hash(HS256, "at").unwrap();
+        let refusal = Err("the access token is not the one that it came with (at_hash)");
+        check(json!({ "at_hash": hash }), Ok(()));
+        check(json!({ "at_hash": half_hash(HS512, "at") }), refusal);
+        check(json!({ "at_hash": [hash] }), refusal);
+        let without = LoginRules { access_token: None, ..rules() };
+        assert!(judge(&json!({ "at_hash": hash }), &without).is_err() && judge(&json!({}), &without).is_ok());
+        // OpenID Connect Core 1.0 appendix A.3.
+        assert_eq!(half_hash(RS256, "jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y").unwrap(), "77QmUPtjPfzWtF2AnpK9RQ");
+    }
+
+    #[test]
+    fn only_algorithms_that_the_provider_names() {
+        let rules = LoginRules { algorithms: Some(&[ES256, RS256]), ..rules() };
+        let reason = "its algorithm is not one that the provider says to use";
+        assert_eq!(judge(&json!({}), &rules), Err(Bad::Refused(reason).into()));
+    }
+}
