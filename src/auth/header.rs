@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Ask, Proof, Verdict};
 use crate::config::{HeaderClaim, TrustedHeader};
+use crate::message::fields::only;
 use crate::model::principal::{Claim, Claims, Principal};
 
 /// One kind of proxy that is believed.
@@ -120,13 +121,6 @@ fn said<'h>(headers: &'h HeaderMap, field: &HeaderName) -> Said<'h> {
         Ok(text) if !text.chars().any(char::is_control) => Said::Text(text),
         Ok(_) | Err(_) => Said::Unclear,
     }
-}
-
-/// Returns the value of a field that stands there once.
-fn only<'h>(headers: &'h HeaderMap, field: &HeaderName) -> Option<&'h HeaderValue> {
-    let mut lines = headers.get_all(field).into_iter();
-    let line = lines.next()?;
-    lines.next().is_none().then_some(line)
 }
 
 #[cfg(test)]

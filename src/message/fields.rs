@@ -1,7 +1,7 @@
-//! Taking fields out of a message. `HeaderMap::remove` puts the last field in the place of the one that goes, so one that
+//! Reading fields that decide, and taking fields out of a message. `HeaderMap::remove` puts the last field in the place of the one that goes, so one that
 //! stays behind would change its place.
 
-use http::header::{HeaderMap, HeaderName};
+use http::header::{AsHeaderName, HeaderMap, HeaderName, HeaderValue};
 
 /// How many fields find room behind those that stay: what is added to a message comes next.
 const ROOM: usize = 8;
@@ -21,9 +21,37 @@ pub fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
     *headers = stay;
 }
 
+/// Returns the value of a field that stands there once.
+pub fn only(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&HeaderValue> {
+    let mut lines = headers.get_all(name).into_iter();
+    let line = lines.next()?;
+    lines.next().is_none().then_some(line)
+}
+
+/// Returns what a field says; nothing where it is missing. One that stands there twice says what no value is: readers take
+/// the one or the other.
+pub fn said(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u8]> {
+    let mut lines = headers.get_all(name).into_iter();
+    let line = lines.next()?;
+    Some(if lines.next().is_none() { line.as_bytes() } else { b"" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_field_that_stands_twice_says_nothing_known() {
+        let mut headers = HeaderMap::new();
+        headers.append("a", HeaderValue::from_static("1"));
+        headers.append("b", HeaderValue::from_static("1"));
+        headers.append("b", HeaderValue::from_static("1"));
+        let read = |name: &'static str| (only(&headers, name).map(HeaderValue::as_bytes), said(&headers, name));
+        assert_eq!(
+            [read("a"), read("b"), read("c")],
+            [(Some(&b"1"[..]), Some(&b"1"[..])), (None, Some(&b""[..])), (None, None)]
+        );
+    }
 
     #[track_caller]
     fn check(names: &[&str], gone: &[&str], expected: &[&str]) {

@@ -56,6 +56,13 @@ pub fn target(location: &str, landing: &[&str], door: &Door<'_>) -> Target {
     }
 }
 
+/// Returns where a reference leads that has no host, followed from a path (RFC 3986 §5.2): a path, with what stands behind it.
+#[must_use]
+pub fn resolved(reference: &str, base: &str) -> String {
+    let (path, rest) = reference.split_at(reference.find(['?', '#']).unwrap_or(reference.len()));
+    if path.starts_with('/') { reference.to_owned() } else { format!("{}{rest}", followed(path, base)) }
+}
+
 /// Puts a session, and a language if one is given, behind the other parameters of the query.
 ///
 /// Replaces every `sessId` and `lang` there is, and keeps the other parameters and the fragment byte for byte.
@@ -118,8 +125,13 @@ fn leads_to_page(reference: &str, landing: &[&str], base: &str) -> bool {
     if reference.is_empty() || first.contains(':') {
         return false;
     }
+    landing.contains(&followed(reference, base).as_str())
+}
+
+/// Follows a relative path from a path.
+fn followed(relative: &str, base: &str) -> String {
     let directory = &base[..base.rfind('/').map_or(0, |slash| slash + 1)];
-    landing.contains(&without_dots(&format!("{directory}{reference}")).as_str())
+    without_dots(&format!("{directory}{relative}"))
 }
 
 /// Removes the dot segments of an absolute path (RFC 3986 §5.2.4).
@@ -300,6 +312,18 @@ mod tests {
             "./a:b/../../welcome.htm",
         ] {
             assert_eq!(follow(location, "pbx.test", Some(8443)), Target::Relative, "{location}");
+        }
+    }
+
+    #[test]
+    fn a_reference_is_resolved_where_it_was_seen() {
+        for (reference, expected) in [
+            ("/welcome.htm", "/welcome.htm"),
+            ("/welcome.htm?a=../b#c", "/welcome.htm?a=../b#c"),
+            ("../welcome.htm?a=1#b", "/welcome.htm?a=1#b"),
+            ("./../m/welcome.htm#x?y", "/m/welcome.htm#x?y"),
+        ] {
+            assert_eq!(resolved(reference, "/portal/login"), expected, "{reference}");
         }
     }
 

@@ -1,7 +1,9 @@
 //! Whether a person has clicked: from what a browser says about its request, and a program about itself.
 
 use http::Method;
-use http::header::{HeaderMap, HeaderValue};
+use http::header::HeaderMap;
+
+use crate::message::fields;
 
 /// Programs that look at links before a person does.
 const PREVIEWERS: [&str; 14] = [
@@ -41,30 +43,30 @@ fn is_previewer(agent: &str) -> bool {
 
 /// Tells whether another site began this navigation: the app's cookie is then missing if it is `SameSite=Strict`.
 pub(super) fn is_from_elsewhere(headers: &HeaderMap) -> bool {
-    let field = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
+    let field = |name| fields::said(headers, name);
     field("sec-fetch-mode") == Some(b"navigate") && field("sec-fetch-site") == Some(b"cross-site")
 }
 
 /// Tells whether a person goes somewhere in a window of their own. Images, frames and scripts of another page do not;
-/// a client that says nothing about it (no Fetch Metadata) may.
+/// a client that says nothing about it (no Fetch Metadata) may. What is said twice says nothing that could be believed.
 pub(super) fn is_top_level(headers: &HeaderMap) -> bool {
-    let field = |name: &str| headers.get(name).map(HeaderValue::as_bytes);
-    matches!(field("sec-fetch-mode"), None | Some(b"navigate"))
+    let field = |name| fields::said(headers, name);
+    field("origin") != Some(b"")
+        && matches!(field("sec-fetch-mode"), None | Some(b"navigate"))
         && matches!(field("sec-fetch-dest"), None | Some(b"document"))
 }
 
 /// Tells whether a browser says that a person has clicked, or typed: it goes somewhere in a window of its own, and the
 /// person did that (Fetch Metadata). Whoever does not say so may be a program.
 pub(super) fn is_by_a_person(headers: &HeaderMap) -> bool {
-    let says = |name: &str, value: &[u8]| {
-        let mut lines = headers.get_all(name).into_iter();
-        lines.next().is_some_and(|line| line.as_bytes() == value) && lines.next().is_none()
-    };
+    let says = |name, value: &[u8]| fields::said(headers, name) == Some(value);
     says("sec-fetch-mode", b"navigate") && says("sec-fetch-dest", b"document") && says("sec-fetch-user", b"?1")
 }
 
 #[cfg(test)]
 mod tests {
+    use http::header::HeaderValue;
+
     use super::*;
 
     #[test]
@@ -105,5 +107,17 @@ mod tests {
         check("no-cors", "image", false);
         check("cors", "empty", false);
         assert!(is_top_level(&HeaderMap::new()), "older browsers and programs do not say");
+        for name in ["origin", "sec-fetch-mode", "sec-fetch-dest"] {
+            let value = match name {
+                "origin" => "https://app.test",
+                "sec-fetch-mode" => "navigate",
+                _ => "document",
+            };
+            let mut headers = HeaderMap::new();
+            headers.append(name, HeaderValue::from_static(value));
+            assert!(is_top_level(&headers), "{name}");
+            headers.append(name, HeaderValue::from_static(value));
+            assert!(!is_top_level(&headers), "{name} twice");
+        }
     }
 }

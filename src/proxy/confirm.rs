@@ -5,7 +5,7 @@ use http::{HeaderMap, Method, Request, Response};
 
 use super::body::Body;
 use super::error::Error;
-use super::pbx::Selectors;
+use super::pbx::{Selectors, Wanted};
 use super::small::{self, Fields, Form};
 use super::{Caller, Proxy, click, cors, reply};
 use crate::auth::{Act, Proof};
@@ -56,7 +56,7 @@ impl Proxy {
             // Somebody is proven by something else than a link: there is no such page for that.
             return Err(Error::NotFound);
         }
-        let minted = self.mint(proof, selectors, pbx, caller).await?;
+        let minted = self.mint(proof, selectors, Wanted::Address, pbx, caller).await?;
         self.hand_over(minted, pbx, caller).await
     }
 }

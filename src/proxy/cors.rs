@@ -6,6 +6,7 @@ use http::{Response, StatusCode};
 use super::body::Body;
 use super::error::Error;
 use super::reply;
+use crate::message::fields;
 use crate::message::target::Authority;
 
 const PREFLIGHT_METHOD: &str = "access-control-request-method";
@@ -70,7 +71,7 @@ pub(super) enum From {
 /// A sibling host (`same-site`) is elsewhere: it carries the app's cookie, and its request needs no preflight.
 pub(super) fn from(headers: &HeaderMap, authority: &Authority, listed: &[String]) -> From {
     let mut origins = headers.get_all(header::ORIGIN).into_iter();
-    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let site = fields::said(headers, "sec-fetch-site");
     let same_origin = matches!(site, None | Some(b"same-origin"));
     match (origins.next(), origins.next()) {
         (None, _) if same_origin => From::Here,
@@ -236,5 +237,8 @@ mod tests {
         check(&[("origin", "https://app.test")], "elsewhere");
         check(&[("origin", "https://app.test:8443"), ("sec-fetch-site", "same-site")], "elsewhere");
         check(&[("origin", "https://app.test:8443"), ("origin", "https://listed.test")], "elsewhere");
+        check(&[("origin", "https://app.test:8443"), ("origin", "https://app.test:8443")], "elsewhere");
+        check(&[("origin", "https://listed.test"), ("origin", "https://listed.test")], "elsewhere");
+        check(&[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")], "elsewhere");
     }
 }

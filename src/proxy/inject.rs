@@ -5,7 +5,7 @@ use http::{Method, Response, StatusCode};
 
 use super::body::Body;
 use super::error::Error;
-use super::pbx::Selectors;
+use super::pbx::{Selectors, Wanted};
 use super::{Caller, Proxy, click};
 use crate::auth::{Act, Proof, Verdict};
 use crate::config::{self, Handoff};
@@ -95,7 +95,8 @@ impl Proxy {
     ) -> Result<bool, Error> {
         let Some(pbx) = self.pbx_side().filter(|_| is_redirect(response.status())) else { return Ok(false) };
         let Some(location) = location(response.headers()) else { return Ok(false) };
-        if self.leads_to(&location, pbx.settings, &kept.path, named, caller) == Target::Elsewhere {
+        let target = self.leads_to(&location, pbx.settings, &kept.path, named, caller);
+        if target == Target::Elsewhere {
             return Ok(false);
         }
         // Even without names of the app's the answer would become one: a prefetched bare redirect must not be kept for the click.
@@ -110,13 +111,21 @@ impl Proxy {
             .map(str::to_owned)
             .or_else(|| landing::lang_of(&location));
         let selectors = Selectors::in_language(self.offered(language, pbx.settings));
-        let minted = self.mint_for(&principal, None, &selectors, pbx, caller).await?;
-        let location = match pbx.settings.handoff {
-            Handoff::Link => landing::with_session(&location, &minted.session, minted.language.as_ref()),
-            Handoff::Cookie => {
-                let host = self.pbx_host(&minted.role, pbx, caller)?;
-                self.ticket(&minted, host, caller).await?
+        let handoff = pbx.settings.handoff;
+        let wanted = match (handoff, &target) {
+            (Handoff::Link, Target::PbxHost(_)) => Wanted::Session,
+            (Handoff::Cookie, _) | (_, Target::Relative | Target::Elsewhere) => Wanted::Address,
+        };
+        let minted = self.mint_for(&principal, None, &selectors, wanted, pbx, caller).await?;
+        let location = match (handoff, &minted.host) {
+            (Handoff::Cookie, _) => self.ticket(&minted, caller).await?,
+            // The landing page is on the PBX's host, wherever the reference would lead: never to the app with the session.
+            (Handoff::Link, Some(host)) if *host != caller.authority.host => {
+                let page = landing::resolved(&location, &kept.path);
+                let page = format!("https://{}{page}", caller.authority.with_host(host));
+                landing::with_session(&page, &minted.session, minted.language.as_ref())
             }
+            (Handoff::Link, _) => landing::with_session(&location, &minted.session, minted.language.as_ref()),
         };
         redirect(response, &location)?;
         Ok(true)

@@ -68,11 +68,28 @@ pub(super) struct Side<'p> {
     sessions: &'p Pbx,
 }
 
+/// What somebody wants to have of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// An address that leads a browser to it: the PBX's host must be known before the PBX is asked.
+    Address,
+    /// Its id alone.
+    Session,
+}
+
 /// A session with what its hand-over needs to know.
 pub(super) struct Minted {
     pub(super) session: SessionId,
     pub(super) role: Role,
     pub(super) language: Option<Language>,
+    /// The PBX's host for the browser, where an address is wanted.
+    pub(super) host: Option<String>,
+}
+
+impl Minted {
+    fn host(&self) -> Result<&str, Error> {
+        self.host.as_deref().ok_or(Error::Forbidden)
+    }
 }
 
 /// What the caller asks for: whom to be, and in which language.
@@ -195,7 +212,7 @@ impl Proxy {
         if confirm::is_needed(&proof, request.headers()) {
             return Ok(confirm::page(request.uri().query().unwrap_or_default()));
         }
-        let minted = self.mint(proof, selectors, pbx, caller).await?;
+        let minted = self.mint(proof, selectors, Wanted::Address, pbx, caller).await?;
         self.hand_over(minted, pbx, caller).await
     }
 
@@ -204,12 +221,13 @@ impl Proxy {
         &self,
         proof: Proof,
         selectors: Selectors,
+        wanted: Wanted,
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Minted, Error> {
         let (by_itself, once) = (proof.is_ambient(), proof.spends().cloned());
         let principal = self.choose(Act::Pbx, proof, &selectors.wish, caller)?;
-        let minted = self.mint_for(&principal, once.as_ref(), &selectors, pbx, caller).await;
+        let minted = self.mint_for(&principal, once.as_ref(), &selectors, wanted, pbx, caller).await;
         // Whoever follows a link of ours brings the credentials that travel by themselves, and no others.
         minted.map_err(|error| if by_itself { error } else { error.without_links() })
     }
@@ -220,6 +238,7 @@ impl Proxy {
         principal: &Principal,
         once: Option<&Once>,
         selectors: &Selectors,
+        wanted: Wanted,
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Minted, Error> {
@@ -232,8 +251,17 @@ impl Proxy {
             level: Some(grant.role().level()),
             ..Facts::default()
         };
+        let host = match wanted {
+            Wanted::Session => None,
+            Wanted::Address => Some(self.pbx_host(grant.role(), pbx, caller).inspect_err(|_| {
+                self.failed(Act::Pbx, caller, &facts, "no host of [pbx] hosts is a name to send the browser to");
+            })?),
+        };
         let pending = self.pending(Act::Pbx, caller, &facts);
-        let minted = match self.spend(Act::Pbx, once, caller, &facts).await {
+        let spent = self.spend(Act::Pbx, once, caller, &facts).await;
+        // To mark the credential took the disk a while.
+        let minted = match spent {
+            Ok(()) if self.shared.frozen.has(grant.role()) => Err(self.frozen(Act::Pbx, caller, &facts)),
             Ok(()) => Ok(pbx.sessions.mint(grant.role()).await),
             Err(error) => Err(error),
         };
@@ -246,7 +274,7 @@ impl Proxy {
                     return Err(self.frozen(Act::Pbx, caller, &facts));
                 }
                 self.granted(Act::Pbx, caller, &facts).await?;
-                Ok(Minted { session, role: grant.role().clone(), language })
+                Ok(Minted { session, role: grant.role().clone(), language, host })
             }
             Err(error) => {
                 self.failed(Act::Pbx, caller, &facts, &error.to_string());
@@ -261,27 +289,28 @@ impl Proxy {
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
-        let host = self.pbx_host(&minted.role, pbx, caller)?;
-        if pbx.settings.handoff == Handoff::Cookie && host == caller.authority.host {
+        let is_here = minted.host.as_ref() == Some(&caller.authority.host);
+        if pbx.settings.handoff == Handoff::Cookie && is_here {
             return self.land(&minted.session, minted.language.as_ref(), &Whom::of(&minted.role), pbx, caller).await;
         }
-        Ok(reply::redirect(StatusCode::SEE_OTHER, &self.address(&minted, host, pbx, caller).await?))
+        Ok(reply::redirect(StatusCode::SEE_OTHER, &self.address(&minted, pbx, caller).await?))
     }
 
     /// Writes the address at which a browser that is elsewhere finds its session.
-    async fn address(&self, minted: &Minted, host: String, pbx: Side<'_>, caller: &Caller) -> Result<String, Error> {
+    async fn address(&self, minted: &Minted, pbx: Side<'_>, caller: &Caller) -> Result<String, Error> {
         let settings = pbx.settings;
         match settings.handoff {
             Handoff::Link => {
-                let authority = caller.authority.with_host(&host);
+                let authority = caller.authority.with_host(minted.host()?);
                 Ok(landing::link(&authority, &settings.landing, &minted.session, minted.language.as_ref()))
             }
-            Handoff::Cookie => self.ticket(minted, host, caller).await,
+            Handoff::Cookie => self.ticket(minted, caller).await,
         }
     }
 
     /// Writes the address at which the browser finds its session on another host.
-    pub(super) async fn ticket(&self, minted: &Minted, host: String, caller: &Caller) -> Result<String, Error> {
+    pub(super) async fn ticket(&self, minted: &Minted, caller: &Caller) -> Result<String, Error> {
+        let host = minted.host()?.to_owned();
         let authority = caller.authority.with_host(&host);
         let whom = Whom::of(&minted.role);
         let handed = Handed { token: minted.session.clone(), language: minted.language.clone(), host, whom };
@@ -375,7 +404,8 @@ impl Proxy {
         let form = small::form(&head.headers, Some(Form::Untyped))?;
         let selectors = Selectors::read(small::read(body, form, self.config.server.timeouts.header).await?)?;
         let wants_all = !proof.is_ambient() || reply::accepts(&head.headers, b"application/vnd.callgate+json");
-        let minted = self.mint(proof, selectors, pbx, caller).await?;
+        let wanted = if wants_all { Wanted::Address } else { Wanted::Session };
+        let minted = self.mint(proof, selectors, wanted, pbx, caller).await?;
         if wants_all {
             self.describe(minted, pbx, caller).await
         } else {
@@ -385,8 +415,7 @@ impl Proxy {
 
     /// Describes the session to a program that will send a browser to it.
     async fn describe(&self, minted: Minted, pbx: Side<'_>, caller: &Caller) -> Result<Response<Body>, Error> {
-        let host = self.pbx_host(&minted.role, pbx, caller)?;
-        let url = self.address(&minted, host, pbx, caller).await?;
+        let url = self.address(&minted, pbx, caller).await?;
         let life = match pbx.settings.handoff {
             Handoff::Link => SESSION_LIFE,
             Handoff::Cookie => TOKEN_LIFE,
