@@ -1,7 +1,7 @@
 //! Method `mtls`: the caller's end of the connection showed a certificate that an authority of ours has signed.
 //!
-//! The handshake has verified it. Which of its names is the caller is for the operator to say, and a name that could
-//! be read in two ways is none.
+//! The handshake has verified it. Which of its names is the caller is for the operator to say. A name that could be read in
+//! two ways, or stands for many, makes its kind unclear: that is no identity and no claim, and spoils no other kind.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
-use x509_parser::x509::{AttributeTypeAndValue, X509Name};
+use x509_parser::x509::AttributeTypeAndValue;
 
 use super::{Ask, Proof, Verdict};
 use crate::config::{ClientCertificate, Identity};
@@ -25,16 +25,19 @@ pub struct Mtls {
 }
 
 /// The names in a certificate.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 struct Names {
-    uris: Vec<String>,
-    emails: Vec<String>,
-    hosts: Vec<String>,
-    common: Vec<String>,
+    uris: Kind,
+    emails: Kind,
+    hosts: Kind,
+    common: Kind,
     fingerprint: String,
     /// What else it says: each once.
     facts: Vec<(&'static str, String)>,
 }
+
+/// All names of one kind, or why they are unclear.
+type Kind = Result<Vec<String>, &'static str>;
 
 impl Mtls {
     /// Prepares to look at certificates.
@@ -82,10 +85,12 @@ impl Names {
                 Identity::Cn => &self.common,
                 Identity::Fingerprint => return Ok(&self.fingerprint),
             };
-            match names.as_slice() {
-                [] => {}
-                [name] => return Ok(name),
-                _ => return Err("the certificate has several names of the kind that is its identity"),
+            // The next kind is not asked to help out: whoever made the names of this one unclear would choose.
+            match names.as_ref().map(Vec::as_slice) {
+                Ok([]) => {}
+                Ok([name]) => return Ok(name),
+                Ok(_) => return Err("the certificate has several names of the kind that is its identity"),
+                Err(reason) => return Err(reason),
             }
         }
         Err("the certificate has no name of a kind that is an identity")
@@ -104,6 +109,7 @@ impl Names {
             ("cn", None, &self.common),
         ];
         for (one, all, names) in kinds {
+            let Ok(names) = names else { continue };
             if let [name] = names.as_slice() {
                 claims.insert(one.to_owned(), name.as_str().into());
             }
@@ -125,13 +131,14 @@ fn read(certificate: &CertificateDer<'_>, fingerprint: String, now: Timestamp) -
     if !(validity.not_before.timestamp()..=validity.not_after.timestamp()).contains(&now.as_second()) {
         return Err("the certificate has expired since its connection began");
     }
-    let mut names = Names { fingerprint, ..Names::default() };
+    let [uris, emails, hosts, common] = [const { Ok(Vec::new()) }; 4];
+    let mut names = Names { uris, emails, hosts, common, fingerprint, facts: Vec::new() };
     let alternative = parsed.subject_alternative_name().map_err(|_| UNREADABLE)?;
     for name in alternative.iter().flat_map(|names| &names.value.general_names) {
         match name {
-            GeneralName::URI(name) => names.uris.push(plain(name)?),
-            GeneralName::RFC822Name(name) => names.emails.push(plain(name)?),
-            GeneralName::DNSName(name) => names.hosts.push(plain(name)?.to_ascii_lowercase()),
+            GeneralName::URI(name) => add(&mut names.uris, without_star(plain(name)?)),
+            GeneralName::RFC822Name(name) => add(&mut names.emails, email(plain(name)?)),
+            GeneralName::DNSName(name) => add(&mut names.hosts, host(plain(name)?)),
             GeneralName::Invalid(..) => return Err(UNREADABLE),
             _ => {}
         }
@@ -141,28 +148,39 @@ fn read(certificate: &CertificateDer<'_>, fingerprint: String, now: Timestamp) -
     let facts = [
         ("o", texts(subject.iter_organization())?),
         ("ou", texts(subject.iter_organizational_unit())?),
-        ("issuer", common_names(parsed.issuer())?),
-        ("serial", vec![hex::encode(parsed.raw_serial())]),
+        ("issuer", texts(parsed.issuer().iter_common_name())?),
+        ("serial", Ok(vec![hex::encode(parsed.raw_serial())])),
     ];
     // Of two, nobody could tell which a rule means.
     names.facts = facts
         .into_iter()
-        .filter_map(|(name, texts)| Some((name, <[String; 1]>::try_from(texts).ok()?)))
+        .filter_map(|(name, texts)| Some((name, <[String; 1]>::try_from(texts.ok()?).ok()?)))
         .map(|(name, [text])| (name, text))
         .collect();
     Ok(names)
 }
 
-fn common_names(name: &X509Name<'_>) -> Result<Vec<String>, &'static str> {
-    texts(name.iter_common_name())
+/// Adds a name to its kind. One that is unclear makes the kind so.
+fn add(kind: &mut Kind, name: Result<String, &'static str>) {
+    match (kind.as_mut(), name) {
+        (Ok(names), Ok(name)) => names.push(name),
+        (Ok(_), Err(reason)) => *kind = Err(reason),
+        (Err(_), _) => {}
+    }
 }
 
-fn texts<'a>(attributes: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>) -> Result<Vec<String>, &'static str> {
-    let text = |attribute: &AttributeTypeAndValue<'_>| match attribute.as_str() {
-        Ok(text) if !text.is_empty() && !text.chars().any(char::is_control) => Ok(text.to_owned()),
-        Ok(_) | Err(_) => Err(ODD),
-    };
-    attributes.map(text).collect()
+/// Reads the texts of one kind in a subject: in UTF-8, or in a part of ASCII. Strings of other types (T61, BMP, Universal)
+/// have more readings than one.
+fn texts<'a>(attributes: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>) -> Result<Kind, &'static str> {
+    let mut kind = Ok(Vec::new());
+    for attribute in attributes {
+        match attribute.as_str() {
+            Ok(text) if text.is_empty() || text.chars().any(char::is_control) => return Err(ODD),
+            Ok(text) => add(&mut kind, without_star(text.to_owned())),
+            Err(_) => add(&mut kind, Err("a text in the certificate is not in UTF-8")),
+        }
+    }
+    Ok(kind)
 }
 
 /// Takes a name that has one reading: a NUL ends it for some, and other alphabets have letters that look like ours.
@@ -171,12 +189,39 @@ fn plain(name: &str) -> Result<String, &'static str> {
     if is_plain { Ok(name.to_owned()) } else { Err(ODD) }
 }
 
+/// Takes a name that stands for one.
+fn without_star(name: String) -> Result<String, &'static str> {
+    if name.contains('*') { Err(WILDCARD) } else { Ok(name) }
+}
+
+/// Takes a host name (RFC 1123 §2.1). Case and a final dot do not make another.
+fn host(name: String) -> Result<String, &'static str> {
+    let name = without_star(name)?.to_ascii_lowercase();
+    let bare = name.strip_suffix('.').unwrap_or(&name);
+    let is_label = |label: &str| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        !label.is_empty() && label.bytes().all(fits)
+    };
+    if bare.split('.').all(is_label) { Ok(bare.to_owned()) } else { Err("a host name in the certificate is none") }
+}
+
+/// Takes a mail address that is plain: with quotes or a second `@`, it would be somewhere else for others.
+fn email(name: String) -> Result<String, &'static str> {
+    let name = without_star(name)?;
+    let odd = |letter: char| "\"'()<>[],:;\\".contains(letter);
+    let is_plain = name
+        .split_once('@')
+        .is_some_and(|(local, domain)| !local.is_empty() && !local.contains(odd) && host(domain.to_owned()).is_ok());
+    if is_plain { Ok(name) } else { Err("a mail address in the certificate is not a plain one") }
+}
+
 const ODD: &str = "a name in the certificate has characters that no name has";
+const WILDCARD: &str = "a name in the certificate is a wildcard, which names nobody";
 
 #[cfg(test)]
 mod tests {
     use rcgen::string::Ia5String;
-    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+    use rcgen::{CertificateParams, DnType, DnValue, KeyPair, SanType};
 
     use super::*;
 
@@ -234,6 +279,73 @@ mod tests {
             assert_eq!(principal(&["dns:ann.test", name], &[Identity::SanDns], NOW).unwrap_err(), ODD, "{name:?}");
         }
         assert!(principal(&["dns:ann.test", "o:Ännchen"], &[Identity::SanDns], NOW).is_ok());
+    }
+
+    #[test]
+    fn trap_a_name_that_stands_for_many_is_no_identity_and_spoils_no_other() {
+        for (name, kind) in [
+            ("dns:*.ann.test", Identity::SanDns),
+            ("dns:*", Identity::SanDns),
+            ("dns:.ann.test", Identity::SanDns),
+            ("dns:ann..test", Identity::SanDns),
+            ("dns:ann.test/", Identity::SanDns),
+            ("email:ann", Identity::SanEmail),
+            ("email:@b.test", Identity::SanEmail),
+            ("email:ann@", Identity::SanEmail),
+            ("email:ann@b.test@c.test", Identity::SanEmail),
+            ("email:\"ann@c.test\"@b.test", Identity::SanEmail),
+            ("email:ann,bob@b.test", Identity::SanEmail),
+            ("email:*@b.test", Identity::SanEmail),
+            ("uri:spiffe://a.test/*", Identity::SanUri),
+            ("cn:*.ann.test", Identity::Cn),
+        ] {
+            let names = [name, "o:Acme"];
+            assert!(
+                principal(&names, &[kind, Identity::Fingerprint], NOW).is_err(),
+                "{name:?}: the next kind must not help"
+            );
+            let claims = principal(&names, &[Identity::Fingerprint], NOW).unwrap().claims;
+            let known: Vec<_> = claims.keys().map(String::as_str).filter(|name| *name != "issuer").collect();
+            assert_eq!(known, ["fingerprint", "identity", "o", "serial"], "{name:?} is no claim");
+        }
+        // Beside a clear name of the same kind too.
+        assert_eq!(principal(&["dns:ann.test", "dns:*.ann.test"], &[Identity::SanDns], NOW).unwrap_err(), WILDCARD);
+        assert!(principal(&["email:ann@b.test", "dns:*.ann.test"], &[Identity::SanEmail], NOW).is_ok());
+    }
+
+    #[test]
+    fn a_final_dot_does_not_make_another_host() {
+        let subject = |name| principal(&[name], &[Identity::SanDns], NOW).unwrap().subject;
+        assert_eq!(subject("dns:Ann.test."), subject("dns:ann.test"));
+    }
+
+    #[test]
+    fn trap_texts_of_odd_string_types_are_read_once_or_not_at_all() {
+        use rcgen::string::{BmpString, PrintableString, TeletexString, UniversalString};
+        let odd = |text| {
+            [
+                DnValue::BmpString(BmpString::try_from(text).unwrap()),
+                DnValue::TeletexString(TeletexString::try_from(text).unwrap()),
+                DnValue::UniversalString(UniversalString::try_from(text).unwrap()),
+            ]
+        };
+        let read = |kind: DnType, value: DnValue, identity| {
+            let mut params = CertificateParams::new(vec!["ann.test".to_owned()]).unwrap();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(kind, value);
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            let settings = ClientCertificate { identity: vec![identity], fingerprints: Vec::new(), client_ca: None };
+            Mtls::new("mtls".into(), settings).principal(certificate.der(), NOW.parse().unwrap())
+        };
+        for value in odd("Ann") {
+            assert!(read(DnType::CommonName, value.clone(), Identity::Cn).is_err(), "{value:?}");
+            let claims = read(DnType::OrganizationName, value, Identity::SanDns).unwrap().claims;
+            assert!(!claims.contains_key("o"));
+        }
+        let printable = DnValue::PrintableString(PrintableString::try_from("Ann").unwrap());
+        assert_eq!(read(DnType::CommonName, printable, Identity::Cn).unwrap().subject, "ann");
     }
 
     #[test]
