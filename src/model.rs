@@ -21,6 +21,7 @@ pub mod rsa;
 pub mod secret;
 pub mod session;
 pub mod shield;
+pub mod spelled;
 pub mod table;
 pub mod template;
 pub mod whom;

@@ -9,7 +9,7 @@ use hyper::body::Body as _;
 
 use super::body::{self, Body, Exchange};
 use super::error::Error;
-use super::frozen::Leash;
+use super::frozen::{Leash, Owners};
 use super::inject::{self, Kept, Named};
 use super::peer::Tunnel;
 use super::route::To;
@@ -20,7 +20,6 @@ use crate::message::fields;
 use crate::message::forwarded;
 use crate::message::hop::{self, Hop, Protocol};
 use crate::message::websocket::{Key, WEBSOCKET};
-use crate::model::account::Role;
 use crate::model::field::is_like;
 use crate::model::path;
 use crate::observe::metrics::Route;
@@ -35,7 +34,7 @@ struct Outbound<'p> {
     request: Request<Payload>,
     asked: Asked,
     /// Whom a tunnel would be for.
-    owners: Vec<Role>,
+    owners: Owners,
     /// What injection needs of it.
     kept: Option<Box<Kept>>,
 }
@@ -111,7 +110,7 @@ impl Proxy {
         exchange.goes_to(to);
         if to == To::Pbx {
             self.admit_password_login(request.method(), &canonical, request.headers(), caller)?;
-            self.refuse_frozen(request.headers(), request.uri().query())?;
+            self.refuse_frozen(request.headers(), request.uri().query(), &caller.authority.host)?;
         }
         drop(canonical);
         let (mut head, mut payload) = mem::take(request).into_parts();
@@ -125,7 +124,10 @@ impl Proxy {
         }
         let may_switch =
             to == To::Pbx && (head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE));
-        let owners = if may_switch { self.owners(&head.headers, head.uri.query()) } else { Vec::new() };
+        let owners = match may_switch {
+            true => self.owners(&head.headers, head.uri.query(), &caller.authority.host),
+            false => Owners::default(),
+        };
         let asked = prepare(&mut head, &payload, caller)?;
         for (name, value) in vouched {
             head.headers.insert(name, value);

@@ -1,28 +1,25 @@
 //! Who is frozen, as the path of a request asks: no login for him, no request with a session that went out to him, and
 //! an end to his tunnels.
 
-use std::borrow::Cow;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{COOKIE, HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Proxy;
 use super::error::Error;
-use crate::message::cookies;
-use crate::model::account::{Account, Role};
+use crate::model::account::Role;
 use crate::model::ott::VoximplantUser;
+use crate::model::spelled::{Meant, Spelled};
 use crate::model::whom::Whom;
 use crate::state::{Freeze, KeepError, Store};
 
-/// The name of the PBX's cookie, which some builds take as a parameter as well.
+/// The name of the PBX's cookie.
 const SESSION: &str = "session";
-/// The parameter of the landing page.
-const SESS_ID: &str = "sessid";
 
 /// The freezes of the store, and whoever waits for one. All workers share it, and every configuration.
 #[derive(Debug)]
@@ -90,6 +87,24 @@ impl Frozen {
         self.is_any() && spellings.map(Whom::User).any(|whom| self.lists(&whom))
     }
 
+    /// Tells whether a request is somebody's who is frozen. What is unclear is, while somebody is frozen whom it may mean.
+    fn has_owner(&self, owners: &Owners) -> bool {
+        self.is_any()
+            && (owners.known.iter().any(|role| self.has(role)) || owners.named.iter().any(|one| self.may_mean(one)))
+    }
+
+    fn may_mean(&self, meant: &Meant) -> bool {
+        match meant {
+            Meant::Account(account) => self.has_whom(&Whom::Account(account.clone())),
+            Meant::Somebody(domain) => self.list().iter().any(|(name, _)| match name.parse() {
+                Ok(Whom::Account(account)) => account.domain() == domain,
+                Ok(Whom::Domain(frozen)) => frozen == *domain,
+                Ok(Whom::User(_)) | Err(_) => false,
+            }),
+            Meant::Anybody => self.list().iter().any(|(name, _)| !name.starts_with("user ")),
+        }
+    }
+
     fn lists(&self, whom: &Whom) -> bool {
         self.store.is_frozen(&whom.to_string(), Timestamp::now())
     }
@@ -105,21 +120,28 @@ impl Frozen {
     }
 }
 
+/// Whose a request is: the accounts that its sessions went out to, and everybody whom it may name.
+#[derive(Debug, Default)]
+pub(super) struct Owners {
+    known: Vec<Role>,
+    named: Vec<Meant>,
+}
+
 /// What holds a tunnel to the accounts it was opened for.
 #[derive(Debug)]
 pub struct Leash {
     frozen: Arc<Frozen>,
-    owners: Vec<Role>,
+    owners: Owners,
 }
 
 impl Leash {
     /// Waits until one of the accounts is frozen; for ever where nobody knows whose tunnel it is.
     pub async fn cut(&self) {
-        if self.owners.is_empty() {
+        if self.owners.known.is_empty() && self.owners.named.is_empty() {
             return pending().await;
         }
         let mut changed = self.frozen.changed.subscribe();
-        while !self.owners.iter().any(|owner| self.frozen.has(owner)) {
+        while !self.frozen.has_owner(&self.owners) {
             // It changes for as long as there is a leash.
             if changed.changed().await.is_err() {
                 return pending().await;
@@ -135,9 +157,9 @@ impl Proxy {
     }
 
     /// Refuses a request to the PBX with the session of somebody who is frozen: with it, calls could be made.
-    pub(super) fn refuse_frozen(&self, headers: &HeaderMap, query: Option<&str>) -> Result<(), Error> {
+    pub(super) fn refuse_frozen(&self, headers: &HeaderMap, query: Option<&str>, host: &str) -> Result<(), Error> {
         let frozen = &self.shared.frozen;
-        if frozen.is_any() && self.owners(headers, query).iter().any(|owner| frozen.has(owner)) {
+        if frozen.is_any() && frozen.has_owner(&self.owners(headers, query, host)) {
             return Err(Error::Forbidden);
         }
         Ok(())
@@ -152,92 +174,23 @@ impl Proxy {
     }
 
     /// Binds a tunnel to those it is for.
-    pub(super) fn leash(&self, owners: Vec<Role>) -> Leash {
+    pub(super) fn leash(&self, owners: Owners) -> Leash {
         Leash { frozen: Arc::clone(&self.shared.frozen), owners }
     }
 
-    /// Finds the accounts behind a request to the PBX: those its sessions went out to, and the one that it names.
-    pub(super) fn owners(&self, headers: &HeaderMap, query: Option<&str>) -> Vec<Role> {
-        let asked = Asked::read(query);
-        let sessions = session_cookies(headers).map(Cow::Borrowed).chain(asked.sessions);
+    /// Finds the accounts behind a request to the PBX: those its sessions went out to, and those that it may name.
+    pub(super) fn owners(&self, headers: &HeaderMap, query: Option<&str>, host: &str) -> Owners {
+        let spelled = Spelled::read(query, headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes), host);
         let now = Instant::now();
-        let known = sessions.filter_map(|session| self.shared.issued.account(&session, now));
-        let names = asked.users.iter().flat_map(|user| asked.domains.iter().map(move |domain| (user, domain)));
-        let named = names.filter_map(|(user, domain)| Account::new(user, domain.parse().ok()?).ok());
-        known.chain(named.map(Role::User)).collect()
+        let known = spelled.sessions().filter_map(|session| self.shared.issued.account(session, now)).collect();
+        Owners { known, named: spelled.meant() }
     }
-}
-
-/// What a query says of its caller.
-#[derive(Debug, Default)]
-struct Asked<'q> {
-    sessions: Vec<Cow<'q, str>>,
-    users: Ends<Cow<'q, str>>,
-    domains: Ends<Cow<'q, str>>,
-}
-
-/// The first and the last of what a query says several times: readers take the one or the other.
-#[derive(Debug)]
-struct Ends<T>(Option<T>, Option<T>);
-
-impl<T> Default for Ends<T> {
-    fn default() -> Self {
-        Self(None, None)
-    }
-}
-
-impl<T> Ends<T> {
-    fn push(&mut self, value: T) {
-        let Self(first, last) = self;
-        *(if first.is_none() { first } else { last }) = Some(value);
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &T> {
-        self.0.iter().chain(&self.1)
-    }
-}
-
-impl<'q> Asked<'q> {
-    fn read(query: Option<&'q str>) -> Self {
-        let mut asked = Self::default();
-        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-            match name.to_ascii_lowercase().as_str() {
-                SESSION | SESS_ID => asked.sessions.push(value),
-                "user" => asked.users.push(value),
-                "domain" => asked.domains.push(value),
-                _ => {}
-            }
-        }
-        asked
-    }
-}
-
-/// Returns the values of the session cookie: a browser may have several, for one path each.
-fn session_cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let pairs = cookies::pairs(headers).map(cookies::split);
-    let sessions = pairs.filter(|(name, _)| name.eq_ignore_ascii_case(SESSION.as_bytes()));
-    sessions.filter_map(|(_, value)| str::from_utf8(value).ok()).map(|value| value.trim_matches('"'))
 }
 
 #[cfg(test)]
 mod tests {
-    use http::header;
-
     use super::*;
-
-    #[test]
-    fn every_session_of_a_request_is_found() {
-        let mut headers = HeaderMap::new();
-        headers.append(header::COOKIE, HeaderValue::from_static("a=b; session=one;session=\"two\""));
-        headers.append(header::COOKIE, HeaderValue::from_static("mysession=no; Session = three"));
-        // What is not ASCII hides nothing beside it.
-        headers.append(header::COOKIE, HeaderValue::from_bytes(b"name=\xe4; session=four").unwrap());
-        assert_eq!(session_cookies(&headers).collect::<Vec<_>>(), ["one", "two", "three", "four"]);
-        let asked = Asked::read(Some("domain=acme.test&user=4%30&user=x&USER=41&se%73sion=four&SESSID=five"));
-        assert!(asked.domains.iter().eq(["acme.test"].iter()));
-        assert!(asked.users.iter().eq(["40", "41"].iter()));
-        assert_eq!(asked.sessions, ["four", "five"]);
-    }
+    use crate::model::account::Account;
 
     /// Tells whether a future waits.
     async fn waits(mut future: std::pin::Pin<&mut impl Future>) -> bool {
@@ -266,16 +219,23 @@ mod tests {
         let frozen = Arc::new(Frozen::new(Arc::new(Store::in_memory())));
         let account = |name: &str| name.parse::<Whom>().unwrap();
         let owner = Role::User(Account::new("40", "acme.test".parse().unwrap()).unwrap());
-        let leash = |owners: Vec<Role>| Leash { frozen: Arc::clone(&frozen), owners };
-        let (his, nobodys) = (leash(vec![owner]), leash(Vec::new()));
+        let leash = |known: Vec<Role>, named: Vec<Meant>| Leash {
+            frozen: Arc::clone(&frozen),
+            owners: Owners { known, named },
+        };
+        let (his, nobodys) = (leash(vec![owner], Vec::new()), leash(Vec::new(), Vec::new()));
+        let unclear = leash(Vec::new(), vec![Meant::Somebody("acme.test".parse().unwrap())]);
         let freeze = || Freeze { since: Timestamp::now(), until: None, by: String::new(), why: String::new() };
         let mut cut = Box::pin(his.cut());
         for other in ["account 41@acme.test", "account 40@other.test", "domain other.test", "user ann"] {
             frozen.freeze(&account(other), freeze()).await.unwrap();
             assert!(waits(cut.as_mut()).await, "{other}");
         }
+        frozen.thaw(&account("account 41@acme.test")).await.unwrap();
+        assert!(waits(std::pin::pin!(unclear.cut())).await);
         frozen.freeze(&account("domain acme.test"), freeze()).await.unwrap();
         cut.await;
+        unclear.cut().await;
         assert!(waits(std::pin::pin!(nobodys.cut())).await);
         assert!(frozen.thaw(&account("domain acme.test")).await.unwrap());
         assert!(!frozen.thaw(&account("domain acme.test")).await.unwrap());

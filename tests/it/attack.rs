@@ -157,6 +157,14 @@ async fn a_second_name_hides_no_frozen_account() {
         "user=41&user=40&domain=acme.test",
         "domain=other.test&user=40&domain=acme.test",
         "domain=acme.test&User=%340&user=41&domain=other.test",
+        "user=41&user=42&user=40&user=43&domain=acme.test",
+        "user=40@acme.test",
+        "domain=acme.test.&user=40",
+        "domain=ACME.test&user=%2534%2530",
+        "domain=acme.test%00&user=%2040+",
+        "domain[]=acme.test&user%5B%5D=40",
+        "domain=acme.test;user=40",
+        "domain=acme.test&user=%EF%BC%94%EF%BC%90",
     ] {
         let asking = stage.gate.get(&format!("/rest/system/session?{query}")).host("pbx.test");
         let answer = asking.cookie(&format!("session={session}")).send().await;

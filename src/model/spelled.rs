@@ -1,0 +1,261 @@
+//! Whom a request to the PBX names, in every spelling that some reader takes for that name. Nobody knows how the PBX reads
+//! `user=40@acme.test`, `user[]=40`, `domain=acme.test.` or `%2540`; so while somebody is frozen, each is read in every way.
+
+use std::collections::BTreeSet;
+
+use percent_encoding::percent_decode_str;
+
+use super::account::{Account, Domain};
+
+/// How often a text is decoded: what is encoded more often, no reader decodes.
+const MAX_DECODED: usize = 4;
+/// The most names of one kind that are told apart. No client sends as many.
+const MAX_NAMES: usize = 32;
+
+/// What a request says of whom it is for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Spelled {
+    /// The names, once for each time that the query can be decoded. The last reading is the one in which nothing is left
+    /// to decode.
+    readings: Vec<Names>,
+    sessions: BTreeSet<String>,
+}
+
+/// The names in one reading, in lower case.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Names {
+    users: BTreeSet<String>,
+    domains: BTreeSet<String>,
+}
+
+/// Whom a name may stand for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Meant {
+    /// This account.
+    Account(Account),
+    /// Everybody of this domain, as far as is known.
+    Somebody(Domain),
+    /// An account of this name, or somebody in a domain, that is not known.
+    Anybody,
+}
+
+impl Spelled {
+    /// Reads the query and the cookies of a request for a host.
+    pub fn read<'h>(query: Option<&str>, cookies: impl Iterator<Item = &'h [u8]>, host: &str) -> Self {
+        let mut spelled = Self::default();
+        for query in decoded(query.unwrap_or_default()) {
+            let mut names = Names::default();
+            for (name, value) in parameters(&query) {
+                match bare_name(name).as_str() {
+                    "user" => names.take_user(value),
+                    "domain" => drop(names.domains.insert(bare_host(value))),
+                    name if is_session(name) => drop(spelled.sessions.insert(bare(value).to_owned())),
+                    _ => {}
+                }
+            }
+            // The PBX finds the tenant by the host where nothing else names it.
+            if names.domains.is_empty() && !names.users.is_empty() {
+                names.domains.insert(bare_host(host));
+            }
+            spelled.readings.push(names);
+        }
+        cookies.for_each(|line| spelled.take_cookies(&String::from_utf8_lossy(line)));
+        spelled
+    }
+
+    /// Takes the sessions of a line of cookies, whatever stands between them: `a=b, session = "…"`.
+    fn take_cookies(&mut self, line: &str) {
+        let line = line.split('=').map(str::trim).collect::<Vec<_>>().join("=");
+        let pairs = line.split(is_between).filter_map(|pair| pair.split_once('='));
+        for (_, value) in pairs.filter(|(name, _)| is_session(&bare_name(name))) {
+            self.sessions.extend(decoded(value).iter().map(|value| bare(value).to_owned()));
+        }
+    }
+
+    /// Returns what may be ids of sessions.
+    pub fn sessions(&self) -> impl Iterator<Item = &str> {
+        self.sessions.iter().map(String::as_str)
+    }
+
+    /// Returns everybody whom the names may stand for.
+    #[must_use]
+    pub fn meant(&self) -> Vec<Meant> {
+        let mut all: Vec<Meant> = Vec::new();
+        for (at, names) in self.readings.iter().enumerate() {
+            let is_last = at + 1 == self.readings.len();
+            // What is still encoded is clear in a later reading, or in none.
+            let found = names.meant().into_iter().filter(|meant| is_last || matches!(meant, Meant::Account(_)));
+            found.for_each(|meant| {
+                if !all.contains(&meant) {
+                    all.push(meant)
+                }
+            });
+        }
+        all
+    }
+}
+
+impl Names {
+    /// Takes `40`, `40@acme.test` and `sip:40@acme.test;transport=tls`.
+    fn take_user(&mut self, value: &str) {
+        let value = bare(value).to_ascii_lowercase();
+        let value = ["sip:", "sips:", "tel:"].iter().find_map(|scheme| value.strip_prefix(scheme)).unwrap_or(&value);
+        match value.split_once('@') {
+            None => drop(self.users.insert(bare(value).to_owned())),
+            Some((user, domain)) => {
+                self.users.insert(bare(user).to_owned());
+                self.domains.insert(bare_host(domain));
+            }
+        }
+    }
+
+    fn meant(&self) -> Vec<Meant> {
+        if self.users.len().max(self.domains.len()) > MAX_NAMES {
+            return vec![Meant::Anybody];
+        }
+        let pairs = self.domains.iter().flat_map(|domain| self.users.iter().map(move |user| (user, domain)));
+        pairs.filter_map(|(user, domain)| meant(user, domain)).collect()
+    }
+}
+
+/// Splits a query as readers do that know other separators than `&`, and as those do that know no other.
+fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    let parts = query.split(is_between).chain(query.split('&'));
+    parts.filter_map(|part| part.split_once('='))
+}
+
+/// Finds whom a user of a domain stands for; nobody where no account has such a name.
+fn meant(user: &str, domain: &str) -> Option<Meant> {
+    if user.is_empty() || user == "admin" {
+        return None;
+    }
+    let Ok(domain) = domain.parse::<Domain>() else { return Some(Meant::Anybody) };
+    Some(Account::new(user, domain.clone()).map_or(Meant::Somebody(domain), Meant::Account))
+}
+
+fn is_between(c: char) -> bool {
+    "&;,?#".contains(c) || c.is_whitespace() || c.is_control()
+}
+
+fn is_session(name: &str) -> bool {
+    matches!(name, "session" | "sessid")
+}
+
+/// Returns a text as often decoded as a reader might, itself included.
+fn decoded(text: &str) -> Vec<String> {
+    let mut all = vec![text.to_owned()];
+    for _ in 0..MAX_DECODED {
+        let last = all.last().map_or("", String::as_str);
+        let spaced = last.replace('+', " ");
+        let next = percent_decode_str(&spaced).decode_utf8_lossy().into_owned();
+        if next == *last {
+            break;
+        }
+        all.push(next);
+    }
+    all
+}
+
+/// Takes off what stands around a value, and cuts it where a reader that ends at control characters would.
+fn bare(text: &str) -> &str {
+    let is_around = |c: char| c.is_whitespace() || c.is_control() || "\"'<>[]{}()\u{feff}".contains(c);
+    let text = text.trim_start_matches(is_around);
+    let text = text.split(|c: char| c.is_control() || ";,&?#".contains(c)).next().unwrap_or_default();
+    text.trim_end_matches(is_around)
+}
+
+/// Reads the name of a parameter: `User`, ` user`, `user[]`, `user[0]` and `user%00x` are `user`.
+fn bare_name(name: &str) -> String {
+    let name = bare(name).split(['[', '.', ' ']).next().unwrap_or_default();
+    name.trim().to_ascii_lowercase()
+}
+
+/// Reads a host name: case, a port and final dots do not make another.
+fn bare_host(host: &str) -> String {
+    let host = bare(host).to_ascii_lowercase();
+    let host = host.rsplit('@').next().unwrap_or_default();
+    let host = host.split([':', '/']).next().unwrap_or_default();
+    host.trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(text: &str) -> Meant {
+        let (user, domain) = text.split_once('@').unwrap();
+        Meant::Account(Account::new(user, domain.parse().unwrap()).unwrap())
+    }
+
+    fn read(query: &str, cookies: &str, host: &str) -> Spelled {
+        Spelled::read(Some(query), [cookies.as_bytes()].into_iter(), host)
+    }
+
+    #[test]
+    fn every_spelling_of_an_account_is_found() {
+        for query in [
+            "domain=acme.test&user=40",
+            "user=40@acme.test",
+            "user=40%40acme.test&domain=other.test",
+            "user=sip:40@acme.test;transport=tls",
+            "domain=acme.test.&user=40",
+            "domain=ACME.Test..&USER=40",
+            "domain=acme.test:443&user=40",
+            "domain=%20acme.test%20&user=+40",
+            "domain=acme.test%00.evil&user=40%00x",
+            "domain=acme.test&user=%2534%2530",
+            "domain=acme.test&user=4%2530",
+            "user=40%2540acme.test",
+            "%64omain=acme.test&us%65r=%34%30",
+            "%2564omain=acme.test&us%2565r=40",
+            "domain=acme.test%26user%3D40",
+            "domain=acme.test;user=40",
+            "user[]=40&domain[]=acme.test",
+            "user%5B0%5D=40&domain[x]=acme.test",
+            "user=41&user=42&user=40&user=43&domain=a.test&domain=acme.test&domain=b.test",
+            "user=%22%34%30%22&domain='acme.test'",
+            "user=40%0d%0a&domain=acme.test%09",
+            "user=40,&domain=acme.test,",
+            "a?domain=acme.test&b#user=40",
+            "user=40",
+        ] {
+            let meant = read(query, "", "Acme.Test.").meant();
+            assert!(meant.contains(&account("40@acme.test")), "{query}: {meant:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_an_account_may_be_any() {
+        let meant = |query| read(query, "", "pbx.test").meant();
+        assert_eq!(meant("domain=acme.test&user=４０"), [Meant::Somebody("acme.test".parse().unwrap())]);
+        assert_eq!(meant("domain=acme.test&user=40%zz"), [Meant::Somebody("acme.test".parse().unwrap())]);
+        assert_eq!(meant("domain=acme。test&user=40"), [Meant::Anybody]);
+        let many: Vec<_> = (0..=MAX_NAMES).map(|number| format!("user={number}")).collect();
+        assert_eq!(meant(&format!("domain=acme.test&{}", many.join("&"))), [Meant::Anybody]);
+    }
+
+    #[test]
+    fn who_is_named_clearly_is_nobody_else() {
+        let meant = |query| read(query, "a=b; theme=dark", "pbx.test").meant();
+        assert_eq!(meant("domain=acme.test&user=41"), [account("41@acme.test")]);
+        assert_eq!(meant("domain=acme.test&user=admin"), []);
+        assert_eq!(meant("domain=acme.test&user="), []);
+        assert_eq!(meant("domain=acme.test"), []);
+        assert_eq!(meant("username=40&mydomain=acme.test&a=user&b=domain"), []);
+        assert_eq!(meant("domain=acme%2Etest&user=4%31"), [account("41@acme.test")]);
+        assert_eq!(meant("domain=acme.test&user=41&next=%2Fa%3Fb%26c"), [account("41@acme.test")]);
+    }
+
+    #[test]
+    fn every_session_of_a_request_is_found() {
+        let line = "a=b; session=one;session=\"two\"; mysession=no; Session = three, session=four\tsession=five; x=y session=six";
+        let spelled = read("se%73sion=seven&SESSID=eight&sessId%5B%5D=nine", line, "");
+        let expected = ["eight", "five", "four", "nine", "one", "seven", "six", "three", "two"];
+        for session in expected {
+            assert!(spelled.sessions().any(|found| found == session), "{session}: {spelled:?}");
+        }
+        assert!(!spelled.sessions().any(|found| found == "no"), "{spelled:?}");
+        let odd = Spelled::read(None, [&b"name=\xe4; session=four"[..]].into_iter(), "");
+        assert_eq!(odd.sessions().collect::<Vec<_>>(), ["four"]);
+    }
+}
