@@ -26,7 +26,7 @@ use crate::message::cookies;
 use crate::message::target::Authority;
 use crate::model::digest;
 use crate::model::json::JsonError;
-use crate::model::jwt::Bad;
+use crate::model::jwt::BadLogin;
 use crate::model::principal::Principal;
 use crate::random;
 use crate::upstream::FetchError;
@@ -81,11 +81,8 @@ pub enum Why {
     #[error(transparent)]
     Unasked(#[from] FetchError),
     /// The ID token proves nobody.
-    #[error("the ID token is refused: {}", _0.reason())]
-    Token(Bad),
-    /// The ID token is also for somebody who is not trusted.
-    #[error("the ID token is refused: it is also for {0:?} (aud); if you trust it: trusted_audiences = [{0:?}]")]
-    Audience(String),
+    #[error(transparent)]
+    Token(BadLogin),
     /// What the login needs of the provider's own description cannot be used.
     #[error("the provider cannot be used: {0}")]
     Document(#[from] BadDocument),

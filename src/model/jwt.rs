@@ -36,12 +36,6 @@ pub enum Bad {
 }
 
 impl Bad {
-    /// Tells whether it is no token at all.
-    #[must_use]
-    pub fn is_malformed(self) -> bool {
-        self == MALFORMED
-    }
-
     /// Says why, for the operator.
     #[must_use]
     pub const fn reason(self) -> &'static str {
@@ -147,7 +141,7 @@ impl<'t> Token<'t> {
         let mut tried = candidates.iter().take(keys::MAX_TRIES);
         match tried.any(|key| key.has_signed(self.message, self.signature, *algorithm)) {
             true => Ok(()),
-            false => Err(Bad::Refused("its signature is wrong")),
+            false => Err(WRONG_SIGNATURE),
         }
     }
 
@@ -226,11 +220,7 @@ impl Header {
             Some(Value::String(text)) => Ok(Some(text.clone())),
             Some(_) => Err(Bad::Refused(problem)),
         };
-        let name = text("alg", "`alg` in its header is not text")?;
-        if name.as_deref() == Some("none") {
-            return Err(Bad::Refused("it is not signed"));
-        }
-        let algorithm = name.and_then(|name| algorithm(&name));
+        let algorithm = text("alg", "`alg` in its header is not text")?.and_then(|name| algorithm(&name));
         let algorithm = algorithm.ok_or(Bad::Refused("its algorithm is none that is known"))?;
         let key = text("kid", "`kid` in its header is not text")?;
         Ok(Self { algorithm, key, typ: text("typ", "`typ` in its header is not text")? })
@@ -255,6 +245,7 @@ impl Header {
     }
 }
 
+const WRONG_SIGNATURE: Bad = Bad::Refused("its signature is wrong");
 const MALFORMED: Bad = Bad::Refused("it is malformed");
 
 /// Reads a part of a token.

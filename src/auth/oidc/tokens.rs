@@ -16,7 +16,7 @@ use super::{Oidc, OidcError, Why};
 use crate::auth::claims;
 use crate::message::target::Authority;
 use crate::model::json::{self, Json, JsonError};
-use crate::model::jwt::{Bad, BadLogin, LoginRules, Token};
+use crate::model::jwt::{BadLogin, LoginRules, Token};
 use crate::model::principal::Principal;
 use crate::model::secret::Secret;
 
@@ -53,11 +53,12 @@ impl Oidc {
         attempt: &Attempt,
     ) -> Result<Principal, OidcError> {
         let tokens = self.tokens(&metadata.document, authority, code, attempt).await?;
-        let token = Token::read_id_token(tokens.id_token.as_bytes()).map_err(unread)?;
+        let token = Token::read_id_token(tokens.id_token.as_bytes()).map_err(unverified)?;
         let said = match self.verify(&token, &tokens, &metadata, attempt) {
             // The provider's keys may be newer than those that are known.
-            Err(BadLogin::Bad(Bad::UnknownKey)) => {
-                let metadata = self.provider.renewed().await.ok_or(OidcError::Denied(Why::Token(Bad::UnknownKey)))?;
+            Err(BadLogin::UnknownKey) => {
+                let metadata =
+                    self.provider.renewed().await.ok_or(OidcError::Denied(Why::Token(BadLogin::UnknownKey)))?;
                 self.verify(&token, &tokens, &metadata, attempt)
             }
             verified => verified,
@@ -220,18 +221,11 @@ fn unusable(error: super::BadDocument) -> OidcError {
     OidcError::Nonsense(error.into())
 }
 
-fn unread(bad: Bad) -> OidcError {
-    match bad.is_malformed() {
-        true => OidcError::Nonsense(Why::Wrong("the ID token cannot be read")),
-        false => OidcError::Denied(Why::Token(bad)),
-    }
-}
-
 fn unverified(bad: BadLogin) -> OidcError {
-    OidcError::Denied(match bad {
-        BadLogin::Bad(bad) => Why::Token(bad),
-        BadLogin::Audience(audience) => Why::Audience(audience),
-    })
+    match bad {
+        BadLogin::Unreadable => OidcError::Nonsense(Why::Token(bad)),
+        bad => OidcError::Denied(Why::Token(bad)),
+    }
 }
 
 #[cfg(test)]

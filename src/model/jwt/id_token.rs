@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::Algorithm::{self, ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512};
-use super::{Bad, Keys, Token};
+use super::{Bad, Keys, MALFORMED, Token, WRONG_SIGNATURE};
 
 /// The longest ID token that is looked at, in bytes. It comes from the provider itself, which may know many groups.
 pub const MAX_ID_TOKEN: usize = 64 << 10;
@@ -34,17 +34,36 @@ pub struct LoginRules<'r> {
 }
 
 /// Why an ID token proves nobody.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadLogin {
-    /// The token is bad.
-    Bad(Bad),
-    /// The token is also for an audience that is not trusted.
+    /// The text is no token.
+    #[error("the ID token cannot be read")]
+    Unreadable,
+    /// It is not signed, and says so.
+    #[error("the ID token is not signed")]
+    Unsigned,
+    /// It names a key that is not there; it may have been added since.
+    #[error("the ID token is signed with a key that the provider does not have")]
+    UnknownKey,
+    /// Another key has signed it, or another token.
+    #[error("the signature of the ID token is wrong")]
+    Signature,
+    /// It is also for an audience that is not trusted.
+    #[error("the ID token is refused: it is also for {0:?} (aud); if you trust it: trusted_audiences = [{0:?}]")]
     Audience(String),
+    /// It is bad, for this reason.
+    #[error("the ID token is refused: {0}")]
+    Refused(&'static str),
 }
 
 impl From<Bad> for BadLogin {
     fn from(bad: Bad) -> Self {
-        Self::Bad(bad)
+        match bad {
+            MALFORMED => Self::Unreadable,
+            WRONG_SIGNATURE => Self::Signature,
+            Bad::UnknownKey => Self::UnknownKey,
+            Bad::Refused(reason) => Self::Refused(reason),
+        }
     }
 }
 
@@ -53,8 +72,9 @@ impl<'t> Token<'t> {
     ///
     /// # Errors
     /// When it is not one that is signed in a way known here.
-    pub fn read_id_token(text: &'t [u8]) -> Result<Self, Bad> {
+    pub fn read_id_token(text: &'t [u8]) -> Result<Self, BadLogin> {
         Self::read_within(text, MAX_ID_TOKEN)
+            .map_err(|bad| if is_unsigned(text) { BadLogin::Unsigned } else { bad.into() })
     }
 
     /// Finds out who logged in, at a time in seconds of Unix time: returns the claims of the ID token.
@@ -98,9 +118,7 @@ impl<'t> Token<'t> {
         let mut others = audiences.into_iter().filter(|name| *name != rules.client);
         let Some(other) = others.next() else { return Ok(()) };
         if party.is_none() {
-            return refuse(
-                "it is for several audiences (aud), and does not say that it was given to this client (azp)",
-            );
+            return refuse("it is also for another client (aud), and does not say that it was given to this one (azp)");
         }
         let trusts = |name: &&str| rules.trusted_audiences.is_none_or(|listed| listed.iter().any(|one| one == name));
         match [other].into_iter().chain(others).find(|name| !trusts(name)) {
@@ -134,7 +152,14 @@ impl<'t> Token<'t> {
 }
 
 fn refuse<T>(reason: &'static str) -> Result<T, BadLogin> {
-    Err(Bad::Refused(reason).into())
+    Err(BadLogin::Refused(reason))
+}
+
+/// Tells whether the header of a token says that nothing signs it.
+fn is_unsigned(token: &[u8]) -> bool {
+    let header = token.split(|byte| *byte == b'.').next().and_then(|header| str::from_utf8(header).ok());
+    let header = header.and_then(|header| super::object(header).ok());
+    header.is_some_and(|header| header.get("alg").is_some_and(|algorithm| algorithm == "none"))
 }
 
 /// Hashes a text as the algorithm of the token does, and writes the left half (§3.1.3.6).
@@ -187,7 +212,7 @@ mod tests {
 
     #[track_caller]
     fn check(changes: Value, expected: Result<(), &'static str>) {
-        assert_eq!(judge(&changes, &rules()), expected.map_err(|reason| Bad::Refused(reason).into()), "{changes}");
+        assert_eq!(judge(&changes, &rules()), expected.map_err(BadLogin::Refused), "{changes}");
     }
 
     #[test]
@@ -224,7 +249,7 @@ mod tests {
     #[test]
     fn other_audiences_are_trusted_by_azp_and_by_the_list() {
         let two = |azp: Value| json!({ "aud": ["us", "project"], "azp": azp });
-        let untold = "it is for several audiences (aud), and does not say that it was given to this client (azp)";
+        let untold = "it is also for another client (aud), and does not say that it was given to this one (azp)";
         check(two(json!("us")), Ok(()));
         check(two(json!(null)), Err(untold));
         check(two(json!("project")), Err("it was given to another client (azp)"));
@@ -254,6 +279,6 @@ mod tests {
     fn only_algorithms_that_the_provider_names() {
         let rules = LoginRules { algorithms: Some(&[ES256, RS256]), ..rules() };
         let reason = "its algorithm is not one that the provider says to use";
-        assert_eq!(judge(&json!({}), &rules), Err(Bad::Refused(reason).into()));
+        assert_eq!(judge(&json!({}), &rules), Err(BadLogin::Refused(reason)));
     }
 }

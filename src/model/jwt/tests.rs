@@ -139,8 +139,7 @@ fn the_header_has_no_say_beyond_its_algorithm_and_key() {
     for typ in ["logout+jwt", "secevent+jwt", "dpop+jwt", "JWE", "", "application/application/jwt"] {
         check_header(&format!(r#"{{"alg":"HS256","typ":"{typ}"}}"#), Err("its type is another"));
     }
-    check_header(r#"{"alg":"none"}"#, Err("it is not signed"));
-    for algorithm in ["None", "NONE", "nOnE", "", "hs256", "HS1", "HS257"] {
+    for algorithm in ["none", "None", "NONE", "nOnE", "", "hs256", "HS1", "HS257"] {
         check_header(&format!(r#"{{"alg":"{algorithm}"}}"#), Err("its algorithm is none that is known"));
     }
     check_header("{}", Err("its algorithm is none that is known"));
