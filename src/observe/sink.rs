@@ -197,11 +197,18 @@ impl Sink {
     }
 
     /// Adds a line and waits until it is written, for two seconds at most. One that is not written by then is taken back,
-    /// unless it is half written or the login goes on without it.
+    /// unless it is half written or the login goes on without it. Such a login does not wait for a log that is known to
+    /// be stuck.
     ///
     /// # Errors
     /// With the cause: the line is not written, or nobody can tell.
     pub async fn awaited_line(&self, line: &str, when_stuck: WhenStuck) -> Result<(), String> {
+        if when_stuck == WhenStuck::GoOn
+            && let Err(problem) = self.check()
+        {
+            self.needed_line(line);
+            return Err(problem);
+        }
         let Some(mut receipt) = self.buffer.push_awaited(line, |length| self.shared.admit(length, MAX_WAITING)) else {
             self.shared.losses.add(1);
             return Err(format!("too many lines wait for {}", self.place()));

@@ -127,10 +127,12 @@ async fn an_awaited_line_that_is_late_is_taken_back_or_stays() {
         );
         assert_eq!((refused, gone_on), (late.clone(), late));
         assert!(sink.check().unwrap_err().starts_with("memory has taken no line for "));
+        let at_once = timeout(PATIENCE / 2, sink.awaited_line("at once", WhenStuck::GoOn)).await.unwrap();
+        assert!(at_once.unwrap_err().starts_with("memory has taken no line for "));
         drop(stuck);
     }
     assert!(sink.flush(soon()));
-    assert_eq!((memory.text().as_str(), sink.check(), sink.lost()), ("first\ngone on\n", Ok(()), 0));
+    assert_eq!((memory.text().as_str(), sink.check(), sink.lost()), ("first\ngone on\nat once\n", Ok(()), 0));
 }
 
 #[tokio::test]

@@ -238,15 +238,7 @@ impl Desk {
     }
 
     fn live(&self) -> Answer {
-        let still = self.known.heartbeats.still(Instant::now());
-        if still.is_empty() {
-            return text(StatusCode::OK, "ok\n");
-        }
-        let line = |still: &Still| format!("worker {}: has not moved for {} s\n", still.worker, still.since.as_secs());
-        text(
-            StatusCode::SERVICE_UNAVAILABLE,
-            still.iter().map(line).chain(["not alive\n".to_owned()]).collect::<String>(),
-        )
+        alive(&self.known.heartbeats.still(Instant::now()))
     }
 
     fn ready(&self, request: &Request<Incoming>) -> Answer {
@@ -291,6 +283,15 @@ impl Desk {
             }),
         )
     }
+}
+
+/// Tells whether every worker moves.
+fn alive(still: &[Still]) -> Answer {
+    if still.is_empty() {
+        return text(StatusCode::OK, "ok\n");
+    }
+    let line = |still: &Still| format!("worker {}: has not moved for {} s\n", still.worker, still.since.as_secs());
+    text(StatusCode::SERVICE_UNAVAILABLE, still.iter().map(line).chain(["not alive\n".to_owned()]).collect::<String>())
 }
 
 fn whom(text: &str) -> Result<Whom, Box<Answer>> {
@@ -353,4 +354,23 @@ fn answer(status: StatusCode, content_type: &'static str, body: String) -> Answe
         answer.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_stands_still_is_named() {
+        let told = async |still: &[Still]| {
+            let answer = alive(still);
+            let status = answer.status();
+            (status.as_u16(), answer.into_body().collect().await.unwrap().to_bytes())
+        };
+        assert_eq!(told(&[]).await, (200, "ok\n".into()));
+        let still = Still { worker: 1, since: Duration::from_millis(12_300) };
+        assert_eq!(told(&[still]).await, (503, "worker 1: has not moved for 12 s\nnot alive\n".into()));
+    }
 }
