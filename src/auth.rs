@@ -26,7 +26,7 @@ use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
 pub use self::app::{App, AppError};
-pub use self::chain::Chain;
+pub use self::chain::{Chain, Credential};
 pub use self::header::Header;
 pub use self::jwks::{Jwks, fetch_once};
 pub use self::jwt::{Jwt, KeySource};
@@ -109,12 +109,41 @@ pub struct Refused {
     pub method: Option<String>,
     /// Why. Never the credential itself.
     pub reason: Cow<'static, str>,
+    /// What that says of whoever shows it.
+    pub fault: Fault,
+}
+
+/// What a bad credential says of the client that shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It may be a guess: a key, a signature or a token that does not fit.
+    Guess,
+    /// It may be left over: a cookie that a browser goes on to send by itself.
+    Stale,
+    /// It is no guess: it is genuine and not good here or now, or was not compared with anything.
+    NoGuess,
 }
 
 impl Verdict {
-    /// Refuses a credential in the name of a method.
+    /// Refuses a credential that may be a guess, in the name of a method.
     pub fn refuse(method: impl Into<String>, reason: impl Into<Cow<'static, str>>) -> Self {
-        Self::Refuse(Refused { method: Some(method.into()), reason: reason.into() })
+        Self::Refuse(Refused { method: Some(method.into()), reason: reason.into(), fault: Fault::Guess })
+    }
+
+    /// Refuses a credential that is no guess, in the name of a method.
+    pub fn reject(method: impl Into<String>, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::Refuse(Refused { method: Some(method.into()), reason: reason.into(), fault: Fault::NoGuess })
+    }
+
+    /// Takes a guess for one that is left over: the credential came in a cookie.
+    #[must_use]
+    fn in_a_cookie(self) -> Self {
+        match self {
+            Self::Refuse(refused) if refused.fault == Fault::Guess => {
+                Self::Refuse(Refused { fault: Fault::Stale, ..refused })
+            }
+            verdict => verdict,
+        }
     }
 }
 
@@ -195,6 +224,12 @@ impl Proof {
     #[must_use]
     pub const fn is_ambient(&self) -> bool {
         self.is_ambient
+    }
+
+    /// Tells whether a server's key proves the caller: it names the account that it wants.
+    #[must_use]
+    pub const fn is_key(&self) -> bool {
+        self.key.is_some()
     }
 
     /// Returns the caller with the claims that its own choice makes, or nothing if it chose what it may not.

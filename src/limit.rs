@@ -3,23 +3,32 @@
 mod keys;
 mod limiter;
 mod races;
+mod remembered;
+mod source;
 mod table;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use self::keys::{DistinctKeys, Novelty};
 pub use self::limiter::{Limited, Limiter};
 pub use self::races::{Race, Races};
+pub use self::remembered::Remembered;
+pub use self::source::Source;
 use crate::config;
 use crate::model::account::Level;
 
 /// How many keys a limiter tells apart before newcomers share; about 2.5 MB for each limiter.
 const KEYS: usize = 100_000;
+/// How long a credential that let somebody in is let past `failures` of its address.
+const PROVEN: Duration = Duration::from_secs(24 * 3600);
+/// How long a cookie that the app does not know counts as the same one.
+const STALE: Duration = Duration::from_secs(15 * 60);
 
 /// The quotas of `[limits]`. One value serves all workers.
 pub struct Limits {
-    /// Requests to the login endpoints, by [`client_key`].
+    /// Requests to the login endpoints, by [`Source`].
     pub client: Arc<Limiter>,
     /// Requests to the login endpoints, by proven caller.
     pub caller: Arc<Limiter>,
@@ -27,10 +36,16 @@ pub struct Limits {
     pub account: Arc<Limiter>,
     /// Grants of administrators' sessions, by level and domain.
     pub admin: Arc<Limiter>,
-    /// Refusals, by [`client_key`]: peeked at before a request is answered, consumed by a refusal.
+    /// Guesses at credentials, by [`Source`]: peeked at before a credential is judged, consumed by a wrong one.
     pub failures: Arc<Limiter>,
-    /// Password logins passing through to the PBX, by [`client_key`].
+    /// Different cookies that the app does not know, by [`Source`].
+    pub stale_cookies: Arc<Limiter>,
+    /// Password logins passing through to the PBX, by [`Source`].
     pub pbx_logins: Arc<Limiter>,
+    /// The credentials that let somebody in at an address.
+    pub proven: Arc<Remembered>,
+    /// The cookies that the app did not know, for each address.
+    pub stale: Arc<Remembered>,
 }
 
 impl Limits {
@@ -44,7 +59,10 @@ impl Limits {
             account: new("account", rates.account),
             admin: new("admin", rates.admin),
             failures: new("failures", rates.failures),
+            stale_cookies: new("stale_cookies", rates.stale_cookies),
             pbx_logins: new("pbx_logins", rates.pbx_logins),
+            proven: Arc::new(Remembered::new(KEYS, PROVEN)),
+            stale: Arc::new(Remembered::new(KEYS, STALE)),
         }
     }
 
@@ -70,7 +88,10 @@ impl Limits {
             account: next(&self.account, rates.account),
             admin: next(&self.admin, rates.admin),
             failures: next(&self.failures, rates.failures),
+            stale_cookies: next(&self.stale_cookies, rates.stale_cookies),
             pbx_logins: next(&self.pbx_logins, rates.pbx_logins),
+            proven: Arc::clone(&self.proven),
+            stale: Arc::clone(&self.stale),
         }
     }
 }
@@ -130,6 +151,7 @@ mod tests {
             caller: rate("2/s"),
             account: rate("3/s"),
             failures: rate("4/s"),
+            stale_cookies: rate("7/s"),
             pbx_logins: rate("5/s"),
             admin: rate("6/s"),
         });
@@ -138,6 +160,7 @@ mod tests {
             (&limits.caller, "caller", 2),
             (&limits.account, "account", 3),
             (&limits.failures, "failures", 4),
+            (&limits.stale_cookies, "stale_cookies", 7),
             (&limits.pbx_logins, "pbx_logins", 5),
             (&limits.admin, "admin", 6),
         ];

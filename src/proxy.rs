@@ -2,6 +2,7 @@
 //!
 //! [`Proxy::handle`] is the story: who is asking, for what, and one of four ways to answer.
 
+mod attempt;
 mod body;
 mod choice;
 mod click;
@@ -12,6 +13,7 @@ mod explain;
 mod forward;
 mod frozen;
 mod gate;
+mod initiator;
 mod inject;
 mod interim;
 mod login;
@@ -24,6 +26,7 @@ mod shared;
 mod shield;
 mod small;
 
+use std::cell::Cell;
 use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,6 +36,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 
+use self::attempt::Attempt;
 pub use self::body::Body;
 use self::body::Exchange;
 use self::error::Error;
@@ -81,6 +85,8 @@ struct Caller {
     end: Rc<FarEnd>,
     authority: Authority,
     id: RequestId,
+    /// What limits know of it, where it is a try at a login.
+    attempt: Cell<Option<Attempt>>,
 }
 
 impl Proxy {
@@ -208,7 +214,7 @@ impl Proxy {
         if let Some(answer) = answer_method(request)? {
             return Ok(answer);
         }
-        let caller = Caller { origin, end: Rc::clone(&peer.end), authority, id: exchange.id };
+        let caller = Caller { origin, end: Rc::clone(&peer.end), authority, id: exchange.id, attempt: Cell::default() };
         // Logins are boxed: they are rare, and passing on should not carry their state around.
         let mut response = match path::place(request.uri().path()) {
             Place::Disguised => return Err(Error::Malformed("the path is not written as it should be")),

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+use aws_lc_rs::{constant_time, hmac};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 
 use crate::model::digest::sha256;
@@ -16,6 +19,10 @@ use crate::model::secret::Secret;
 use crate::random;
 use crate::state::{KeepError, Store};
 
+/// The characters of a ticket that are random: 144 bits.
+const RANDOM: usize = 24;
+/// The bytes that mark a ticket as issued here: 8 characters.
+const MARK: usize = 6;
 /// What the key of a ticket is for.
 const PURPOSE: &[u8] = b"callgate ticket 1";
 
@@ -41,13 +48,33 @@ impl fmt::Debug for Ticket {
 pub struct Tickets {
     store: Arc<Store>,
     ttl: Duration,
+    /// Marks tickets as issued here, while this process lives.
+    mark: Arc<hmac::Key>,
 }
 
 impl Tickets {
     /// Keeps tickets in a store, each good for `ttl`.
     #[must_use]
-    pub const fn new(store: Arc<Store>, ttl: Duration) -> Self {
-        Self { store, ttl }
+    pub fn new(store: Arc<Store>, ttl: Duration) -> Self {
+        Self { store, ttl, mark: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &random::bytes::<32>())) }
+    }
+
+    /// Returns tickets of the same store, which know those of this one as their own.
+    #[must_use]
+    pub fn successor(&self) -> Self {
+        Self { store: Arc::clone(&self.store), ttl: self.ttl, mark: Arc::clone(&self.mark) }
+    }
+
+    /// Tells whether a ticket was issued here, whatever became of it. Nobody can guess such a text.
+    #[must_use]
+    pub fn has_issued(&self, ticket: &str) -> bool {
+        let Some((random, shown)) = ticket.split_at_checked(RANDOM) else { return false };
+        constant_time::verify_slices_are_equal(self.mark_of(random).as_bytes(), shown.as_bytes()).is_ok()
+    }
+
+    fn mark_of(&self, random: &str) -> String {
+        let tag = hmac::sign(&self.mark, random.as_bytes());
+        BASE64_URL_SAFE_NO_PAD.encode(&tag.as_ref()[..MARK])
     }
 
     /// Issues a ticket for a text.
@@ -55,7 +82,8 @@ impl Tickets {
     /// # Errors
     /// When as many tickets are out, neither redeemed nor expired, as the store may hold; or it cannot keep one now.
     pub async fn issue(&self, value: &Secret) -> Result<Ticket, KeepError> {
-        let ticket = Ticket(Secret::new(random::text::<24>()));
+        let random = random::text::<18>();
+        let ticket = Ticket(Secret::new(format!("{random}{}", self.mark_of(&random))));
         let until = Timestamp::now().checked_add(self.ttl).map_err(|_| KeepError::Unavailable)?;
         self.store.keep(sha256(ticket.expose().as_bytes()), seal(ticket.expose(), value), until).await?;
         Ok(ticket)
@@ -128,6 +156,20 @@ mod tests {
         let (one, two) = (issue(&tickets, "one").await, issue(&tickets, "two").await);
         check(tickets.redeem(two.expose()).await, Some("two"));
         check(tickets.redeem(one.expose()).await, Some("one"));
+    }
+
+    #[tokio::test]
+    async fn a_used_ticket_is_no_guess() {
+        let tickets = tickets();
+        let ticket = issue(&tickets, "session").await;
+        for _ in 0..2 {
+            assert!(tickets.has_issued(ticket.expose()) && tickets.successor().has_issued(ticket.expose()));
+            let _ = tickets.redeem(ticket.expose()).await;
+        }
+        let guess = format!("{}{}", &ticket.expose()[..24], "A".repeat(8));
+        for text in [&guess, "", "x", &ticket.expose()[..31], &random::text::<24>()] {
+            assert!(!tickets.has_issued(text), "{text}");
+        }
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout;
@@ -66,13 +66,29 @@ impl App {
 
     /// Tells whether the request carries anything that the app could know its user by.
     pub(super) fn finds_credential(&self, headers: &HeaderMap) -> bool {
-        !self.cookies(headers).is_empty() || self.settings.headers.iter().any(|name| headers.contains_key(name))
+        !self.cookies(headers).is_empty() || self.credential_fields().any(|name| headers.contains_key(name))
+    }
+
+    /// Returns the bytes of everything in a request that the app could know its user by: names and values in turn.
+    pub(super) fn credential(&self, headers: &HeaderMap) -> Vec<Vec<u8>> {
+        let mut parts = vec![self.cookies(headers)];
+        for name in self.credential_fields() {
+            for value in headers.get_all(name) {
+                parts.extend([name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec()]);
+            }
+        }
+        parts
+    }
+
+    /// Returns the listed fields that can be a credential: a field that every browser sends proves nobody.
+    fn credential_fields(&self) -> impl Iterator<Item = &HeaderName> {
+        self.settings.headers.iter().filter(|name| !is_ambient(name))
     }
 
     /// Asks the app who the caller is. Its 401 and 403 say that it knows nobody by what came along.
     pub(super) async fn ask(&self, ask: &Ask<'_>) -> Result<Verdict, AppError> {
-        if self.settings.headers.iter().any(|name| ask.headers.get_all(name).iter().count() > 1) {
-            return Ok(Verdict::refuse(self.name.clone(), "a credential field was sent more than once"));
+        if self.credential_fields().any(|name| ask.headers.get_all(name).iter().count() > 1) {
+            return Ok(Verdict::reject(self.name.clone(), "a credential field was sent more than once"));
         }
         let fields = self.fields(ask);
         // A rehearsal tells what the app says, not what it said.
@@ -86,8 +102,8 @@ impl App {
         Ok(Verdict::Admit(Proof::ambient(Principal { method: self.name.clone(), subject, claims })))
     }
 
-    /// Asks with a request of our own: no body, and of the caller's fields only those that the operator named. It is
-    /// nobody's in particular: several callers may wait for the answer.
+    /// Asks with a request of our own: no body, and of the caller's fields only `User-Agent` and those that the operator
+    /// named. Several callers may wait for its answer.
     fn question(&self, fields: HeaderMap) -> impl Future<Output = Outcome> + use<> {
         let (upstream, deadline) = (Rc::clone(&self.upstream), self.settings.timeout);
         let request = upstream::request(Method::GET, self.uri.clone(), fields, Payload::Empty);
@@ -101,9 +117,14 @@ impl App {
         if let Ok(cookies) = HeaderValue::from_bytes(&self.cookies(ask.headers)) {
             fields.insert(header::COOKIE, cookies);
         }
-        for name in &self.settings.headers {
-            if let Some(value) = ask.headers.get(name) {
-                fields.insert(name, value.clone());
+        // Many apps bind a session to the browser's name, and end it when it comes with another.
+        for name in [header::USER_AGENT].iter().chain(&self.settings.headers) {
+            let mut lines = ask.headers.get_all(name).into_iter().cloned();
+            if let Some(first) = lines.next() {
+                fields.insert(name, first);
+            }
+            for line in lines {
+                fields.append(name, line);
             }
         }
         forwarded::assert(&mut fields, ask.origin, ask.host, ask.id.clone());
@@ -140,6 +161,50 @@ const fn problem(error: JsonError) -> &'static str {
     }
 }
 
+/// Tells whether a field comes with a request whoever sends it: it describes the browser, the page or the way here, and
+/// proves nobody.
+fn is_ambient(name: &HeaderName) -> bool {
+    const STARTS: [&str; 7] = ["accept", "sec-fetch-", "sec-ch-", "access-control-", "content-", "if-", "x-b3-"];
+    STARTS.iter().any(|start| name.as_str().starts_with(start)) || AMBIENT.contains(&name.as_str())
+}
+
+/// Fields of every request, beside those that [`is_ambient`] knows by how they begin.
+const AMBIENT: [&str; 33] = [
+    "baggage",
+    "cache-control",
+    "connection",
+    "date",
+    "device-memory",
+    "dnt",
+    "dpr",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "origin",
+    "pragma",
+    "priority",
+    "range",
+    "referer",
+    "save-data",
+    "sec-gpc",
+    "sec-purpose",
+    "te",
+    "traceparent",
+    "tracestate",
+    "upgrade-insecure-requests",
+    "user-agent",
+    "via",
+    "viewport-width",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-request-id",
+    "x-requested-with",
+];
+
 async fn exchange(upstream: &Rc<Upstream>, request: Request<Payload>) -> Outcome {
     let answer = upstream.send(request).await.map_err(|error| match error {
         upstream::Error::Timeout => AppError::Timeout,
@@ -161,4 +226,24 @@ async fn exchange(upstream: &Rc<Upstream>, request: Request<Payload>) -> Outcome
     let body = body.map_err(|_| nonsense("more than 16 KiB"))?;
     let object = json::object(&body.to_bytes()).map_err(|error| nonsense(problem(error)))?;
     Ok(Said::Claims(Rc::new(claims::of(&object)), cache::permitted(&head.headers)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_every_browser_are_no_credentials() {
+        let is = |name: &str| is_ambient(&name.parse().unwrap());
+        for name in ["User-Agent", "accept", "accept-language", "X-Requested-With", "host", "origin", "referer"] {
+            assert!(is(name), "{name}");
+        }
+        for name in ["sec-fetch-site", "sec-ch-ua", "content-type", "if-none-match", "traceparent", "x-forwarded-for"] {
+            assert!(is(name), "{name}");
+        }
+        for name in ["authorization", "x-api-key", "x-auth-token", "x-forwarded-user", "sec-websocket-protocol", "x-me"]
+        {
+            assert!(!is(name), "{name}");
+        }
+    }
 }

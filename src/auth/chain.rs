@@ -10,8 +10,10 @@ use super::bearer::{self, Bearer};
 use super::jwt::{self, Found, Jwt};
 use super::key::{self, Key};
 use super::link::{self, Link};
-use super::{App, Ask, Error, Header, Kind, Method, Mtls, Oidc, Refused, Verdict};
+use super::oidc;
+use super::{App, Ask, Error, Fault, Header, Kind, Method, Mtls, Oidc, Refused, Verdict};
 use crate::config::TokenPlace;
+use crate::model::digest::{Digest, sha256_of};
 use crate::model::principal::Principal;
 use crate::observe::metrics::{self, Tally};
 
@@ -22,6 +24,15 @@ pub struct Chain {
     /// Fields that only believed proxies may send, or nobody.
     apart: Rc<[HeaderName]>,
     tally: Tally,
+}
+
+/// What a request shows, as limits know it.
+#[derive(Debug, Clone, Copy)]
+pub struct Credential {
+    /// Tells it from others.
+    pub digest: Digest,
+    /// Whether it is a cookie, which a browser goes on to send when it is good no more.
+    pub is_cookie: bool,
 }
 
 /// One credential that a request shows, and whoever judges it.
@@ -61,6 +72,25 @@ impl Shown<'_, '_> {
         }
     }
 
+    /// Returns what makes it another credential than any other.
+    fn parts(&self, ask: &Ask<'_>) -> Vec<Vec<u8>> {
+        let mut parts = vec![self.counted().name().as_bytes().to_vec()];
+        match self {
+            Self::App(app) => parts.extend(app.credential(ask.headers)),
+            Self::Bearer(Bearer::Shown(text)) => parts.push(text.to_vec()),
+            Self::Token(_, Found::Token(text)) => parts.push(text.to_vec()),
+            Self::Header(header) => {
+                let values = header.fields().flat_map(|name| ask.headers.get_all(name));
+                parts.extend(values.map(|value| value.as_bytes().to_vec()));
+            }
+            Self::Mtls(_) => parts.extend(ask.certificate.map(|certificate| certificate.to_vec())),
+            Self::Link(query) => parts.push(query.as_bytes().to_vec()),
+            Self::Oidc(_) => return vec![b"oidc".to_vec(), oidc::login_cookie(ask.headers)],
+            Self::Bearer(Bearer::Malformed) | Self::Token(_, Found::Malformed(_)) => {}
+        }
+        parts
+    }
+
     /// Tells whether it is one of the cookies that a browser sends along without being asked.
     const fn is_cookie(&self) -> bool {
         match self {
@@ -92,7 +122,8 @@ impl Chain {
             [] => (metrics::Method::None, Ok(Verdict::Abstain)),
             [shown] => (shown.counted(), self.judge(shown, ask).await),
             _ => {
-                let refused = Refused { method: None, reason: "more than one credential".into() };
+                let refused =
+                    Refused { method: None, reason: "more than one credential".into(), fault: Fault::NoGuess };
                 (metrics::Method::Several, Ok(Verdict::Refuse(refused)))
             }
         };
@@ -104,6 +135,30 @@ impl Chain {
     #[must_use]
     pub fn shows(&self, ask: &Ask<'_>) -> Vec<String> {
         self.shown(ask).iter().map(|shown| shown.counted().name().to_owned()).collect()
+    }
+
+    /// Returns all that a request shows, so that limits know it again; nothing where it shows nothing.
+    #[must_use]
+    pub fn credential(&self, ask: &Ask<'_>) -> Option<Credential> {
+        let shown = self.shown(ask);
+        let parts: Vec<_> = shown.iter().flat_map(|shown| shown.parts(ask)).collect();
+        let is_cookie = shown.iter().all(Shown::is_cookie);
+        (!shown.is_empty()).then(|| Credential { digest: sha256_of(parts.iter().map(Vec::as_slice)), is_cookie })
+    }
+
+    /// Tells whether a request shows what no page of another origin could make a browser send unasked: a field that needs
+    /// a preflight (Fetch standard, "CORS-unsafe request-header names").
+    #[must_use]
+    pub fn shows_a_field_beyond_pages(&self, headers: &HeaderMap) -> bool {
+        let mut tokens = self.methods.iter().filter_map(|method| match &method.kind {
+            Kind::Jwt(jwt) => Some((jwt.place(), jwt.is_ambient())),
+            _ => None,
+        });
+        // A proxy in between adds an ambient one to whatever a page asks for.
+        let adds_bearer = tokens.clone().any(|(place, is_ambient)| is_ambient && *place == TokenPlace::Bearer);
+        let is_set = |place: &TokenPlace| matches!(place, TokenPlace::Header(name) if headers.contains_key(name));
+        (!adds_bearer && bearer::of(headers).is_some())
+            || tokens.any(|(place, is_ambient)| !is_ambient && is_set(place))
     }
 
     /// Finds what the request shows. All keys are one kind of credential: the key that was shown fits one of them or
@@ -154,10 +209,13 @@ impl Chain {
             Shown::Header(header) => Ok(header.judge(ask)),
             Shown::Mtls(mtls) => Ok(mtls.judge(ask, Timestamp::now())),
             Shown::App(app) => Ok(app.ask(ask).await?),
-            Shown::Token(_, Found::Malformed(problem)) => Ok(Verdict::refuse("jwt", *problem)),
-            Shown::Token(place, Found::Token(text)) => jwt::judge(self.tokens(place), text).await,
+            Shown::Token(_, Found::Malformed(problem)) => Ok(Verdict::reject("jwt", *problem)),
+            Shown::Token(place, Found::Token(text)) => {
+                let verdict = jwt::judge(self.tokens(place), text).await?;
+                Ok(if shown.is_cookie() { verdict.in_a_cookie() } else { verdict })
+            }
             Shown::Link(query) => Ok(link::judge(self.links(), ask, query)),
-            Shown::Bearer(Bearer::Malformed) => Ok(Verdict::refuse("bearer", "the bearer credential is malformed")),
+            Shown::Bearer(Bearer::Malformed) => Ok(Verdict::reject("bearer", "the bearer credential is malformed")),
             Shown::Bearer(Bearer::Shown(shown)) => Ok(key::judge(self.keys(), shown, ask)),
             Shown::Oidc(principal) => Ok(Oidc::admit(principal)),
         }

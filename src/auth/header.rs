@@ -45,10 +45,10 @@ impl Header {
 
     /// Believes the proxy if it proves itself, and is clear.
     pub(super) fn judge(&self, ask: &Ask<'_>) -> Verdict {
-        let refuse = |reason: String| Verdict::refuse(self.name.clone(), reason);
         if !self.has_secret(ask.headers) {
-            return refuse("the secret of the proxy is missing or wrong".to_owned());
+            return Verdict::refuse(self.name.clone(), "the secret of the proxy is missing or wrong");
         }
+        let refuse = |reason: String| Verdict::reject(self.name.clone(), reason);
         let mut claims = Claims::new();
         let user = HeaderClaim { field: self.settings.user.clone(), separator: None };
         let others = self.settings.claims.iter().map(|(name, claim)| (name.as_str(), claim));

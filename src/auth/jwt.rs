@@ -110,6 +110,10 @@ impl Jwt {
         &self.settings.place
     }
 
+    pub(super) const fn is_ambient(&self) -> bool {
+        self.settings.is_ambient
+    }
+
     fn believes(&self, issuer: Option<&str>) -> bool {
         let issuers = self.settings.rules.issuers.as_deref().unwrap_or_default();
         issuer.is_some_and(|issuer| issuers.iter().any(|believed| believed == issuer))
@@ -118,7 +122,8 @@ impl Jwt {
     async fn judge(&self, token: &Token<'_>) -> Result<Verdict, Error> {
         match self.prove(token).await? {
             Ok(proven) => Ok(self.admit(&proven)),
-            Err(bad) => Ok(self.refuse(bad.reason())),
+            Err(bad @ Bad::Unfit(_)) => Ok(self.reject(bad.reason())),
+            Err(bad) => Ok(Verdict::refuse(self.name.clone(), bad.reason())),
         }
     }
 
@@ -131,7 +136,7 @@ impl Jwt {
         };
         let mut look = jwks.look();
         let known = look.keys().map(|keys| prove(&keys));
-        if let Some(judged @ (Ok(_) | Err(Bad::Refused(_)))) = known {
+        if let Some(judged @ (Ok(_) | Err(Bad::Refused(_) | Bad::Unfit(_)))) = known {
             return Ok(judged);
         }
         match look.newer().await {
@@ -147,7 +152,7 @@ impl Jwt {
             None => claims::subject(&claims),
         };
         if subject.is_empty() {
-            return self.refuse("the token does not say who it is for");
+            return self.reject("the token does not say who it is for");
         }
         let principal = Principal { method: self.name.clone(), subject, claims };
         let proof = match self.settings.is_ambient {
@@ -159,7 +164,7 @@ impl Jwt {
         }
         match self.once(proven) {
             Ok(once) => Verdict::Admit(proof.once(once)),
-            Err(reason) => self.refuse(reason),
+            Err(reason) => self.reject(reason),
         }
     }
 
@@ -176,8 +181,9 @@ impl Jwt {
         Ok(Once { scope: format!("jwt {issuer}"), id: id.as_bytes().to_vec(), until })
     }
 
-    fn refuse(&self, reason: &'static str) -> Verdict {
-        Verdict::refuse(self.name.clone(), reason)
+    /// Refuses a token that somebody with the key has signed.
+    fn reject(&self, reason: &'static str) -> Verdict {
+        Verdict::reject(self.name.clone(), reason)
     }
 }
 

@@ -65,24 +65,25 @@ impl Key {
         self.settings.users.iter().any(|user| user == name)
     }
 
-    fn refuse(&self, reason: &'static str) -> Verdict {
-        Verdict::refuse(self.name.clone(), reason)
+    /// Refuses the key, which is genuine.
+    fn reject(&self, reason: &'static str) -> Verdict {
+        Verdict::reject(self.name.clone(), reason)
     }
 
     fn judge(self: &Rc<Self>, ask: &Ask<'_>, now: Timestamp) -> Verdict {
         let settings = &self.settings;
         if settings.expires.is_some_and(|expires| expires <= now) {
-            return self.refuse("the key has expired");
+            return self.reject("the key has expired");
         }
         if !settings.from.is_empty() && !settings.from.iter().any(|network| network.contains(&ask.origin.client)) {
-            return self.refuse("the key may not come from this address");
+            return self.reject("the key may not come from this address");
         }
         let in_scope = match ask.act {
             Act::Pbx => settings.pbx,
             Act::Ott => settings.ott,
         };
         if !in_scope {
-            return self.refuse("the key is not for this endpoint");
+            return self.reject("the key is not for this endpoint");
         }
         let principal =
             Principal { method: self.name.clone(), subject: format!("key:{}", self.name), claims: Claims::new() };

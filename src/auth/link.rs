@@ -35,18 +35,19 @@ impl Link {
 
     fn judge(&self, ask: &Ask<'_>, query: &str, now: Timestamp) -> Verdict {
         if ask.act != Act::Pbx {
-            return self.refuse("a link is for /auth/pbx alone");
+            return self.reject("a link is for /auth/pbx alone");
         }
-        let Ok(host) = ask.host.to_str() else { return self.refuse("the host is no text") };
+        let Ok(host) = ask.host.to_str() else { return self.reject("the host is no text") };
         let ttl = SignedDuration::try_from(self.settings.ttl).unwrap_or(SignedDuration::ZERO);
         let link = match link::read(query, host, &self.settings.keys, ttl, now) {
             Ok(link) => link,
-            Err(invalid) => return self.refuse(invalid.to_string()),
+            Err(invalid) if invalid.is_genuine() => return self.reject(invalid.to_string()),
+            Err(invalid) => return Verdict::refuse(self.name.clone(), invalid.to_string()),
         };
-        let Some(subject) = subject(&link.claims) else { return self.refuse("the link names nobody") };
+        let Some(subject) = subject(&link.claims) else { return self.reject("the link names nobody") };
         // Said before anything else is done for it; what counts is the mark that is made before the session is.
         if self.store.is_marked(SCOPE, &link.id) {
-            return self.refuse("the link was used before");
+            return self.reject("the link was used before");
         }
         let claims = link.claims.into_iter().map(|(name, value)| (name, value.into())).collect();
         let principal = Principal { method: self.name.clone(), subject, claims };
@@ -54,8 +55,9 @@ impl Link {
         Verdict::Admit(Proof::deliberate(principal).once(once).confirmed(self.settings.confirm))
     }
 
-    fn refuse(&self, reason: impl Into<Cow<'static, str>>) -> Verdict {
-        Verdict::refuse(self.name.clone(), reason)
+    /// Refuses a link that is no guess.
+    fn reject(&self, reason: impl Into<Cow<'static, str>>) -> Verdict {
+        Verdict::reject(self.name.clone(), reason)
     }
 }
 

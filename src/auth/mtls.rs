@@ -57,7 +57,7 @@ impl Mtls {
         let certificate = ask.certificate.ok_or("there is no certificate");
         match certificate.and_then(|certificate| self.principal(certificate, now)) {
             Ok(principal) => Verdict::Admit(Proof::ambient(principal)),
-            Err(reason) => Verdict::refuse(self.name.clone(), reason),
+            Err(reason) => Verdict::reject(self.name.clone(), reason),
         }
     }
 

@@ -24,7 +24,7 @@ use super::{Proof, Verdict};
 use crate::config;
 use crate::message::cookies;
 use crate::message::target::Authority;
-use crate::model::digest;
+use crate::model::digest::{self, Digest, sha256_of};
 use crate::model::json::JsonError;
 use crate::model::jwt::BadLogin;
 use crate::model::principal::Principal;
@@ -131,6 +131,15 @@ pub struct Finished {
     pub id: String,
     /// The cookie that remembers who it is.
     pub cookie: HeaderValue,
+}
+
+impl Finished {
+    /// Returns the digest by which limits know the cookie again, as [`Chain::credential`](super::Chain::credential) does.
+    #[must_use]
+    pub fn credential(&self) -> Digest {
+        let pair = self.cookie.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        sha256_of([&b"oidc"[..], cookies::split(pair).1])
+    }
 }
 
 /// What the provider lets the browser say (RFC 6749 §4.1.2, RFC 9207 §2).
@@ -348,6 +357,11 @@ fn refusal(error: &str) -> OidcError {
         "unauthorized_client" => OidcError::Nonsense(Why::Wrong("the provider does not let this client log people in")),
         _ => OidcError::Nonsense(Why::Wrong("the provider refuses for a reason of its own")),
     }
+}
+
+/// Returns the value of the cookie by which a browser is remembered; nothing where it sent none.
+pub(super) fn login_cookie(headers: &HeaderMap) -> Vec<u8> {
+    cookies::values(headers, cookies::PREFIX).next().unwrap_or_default().as_bytes().to_vec()
 }
 
 /// Returns the cookie that forgets who it was.

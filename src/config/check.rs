@@ -249,6 +249,7 @@ fn limits(table: &Table<'_, '_>) -> Limits {
         account: rate_or("account", default.account),
         admin: rate_or("admin", default.admin),
         failures: rate_or("failures", default.failures),
+        stale_cookies: rate_or("stale_cookies", default.stale_cookies),
         pbx_logins: rate_or("pbx_logins", default.pbx_logins),
     }
 }
@@ -256,12 +257,15 @@ fn limits(table: &Table<'_, '_>) -> Limits {
 fn default_limits() -> Limits {
     let rate = |text: &str| text.parse::<Rate>().expect("a rate");
     Limits {
-        client: rate("30/min burst 10"),
+        // 200 people behind one address at nine in the morning: 8 requests for each login, steps and tokens included.
+        client: rate("3000/min"),
         caller: rate("10/min"),
         account: rate("5/min"),
         admin: rate("3/h"),
         failures: rate("5/15min"),
-        pbx_logins: rate("10/min"),
+        // All of them with the cookie of yesterday.
+        stale_cookies: rate("20/min burst 250"),
+        pbx_logins: rate("10/min burst 300"),
     }
 }
 

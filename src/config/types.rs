@@ -339,8 +339,10 @@ pub struct Limits {
     pub account: Rate,
     /// Grants of administrators' sessions, for each administrator.
     pub admin: Rate,
-    /// Refusals for each client address, before all its requests are refused for a while.
+    /// Guesses at credentials for each client address, before credentials that are new there are refused for a while.
     pub failures: Rate,
+    /// Different cookies that the app does not know, for each client address.
+    pub stale_cookies: Rate,
     /// Password logins passing through to the PBX, for each client address.
     pub pbx_logins: Rate,
 }

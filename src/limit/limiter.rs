@@ -7,6 +7,7 @@ use governor::clock::{Clock, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
 use governor::{Quota, RateLimiter};
 
+use super::source::Source;
 use super::table::{Ask, Seeds, Table};
 use crate::model::rate::Rate;
 
@@ -65,7 +66,7 @@ impl<C: Clock> Limiter<C> {
     /// # Errors
     /// When the key came too often; such an event is not counted.
     pub fn admit<K: Hash + ?Sized>(&self, key: &K) -> Result<(), Limited> {
-        self.ask(Ask::Admit(self.seeds.fingerprint(key)))
+        self.ask(Ask::Admit(self.seeds.spot(key)))
     }
 
     /// Tells whether an event of a key would be admitted, and counts nothing.
@@ -73,7 +74,23 @@ impl<C: Clock> Limiter<C> {
     /// # Errors
     /// When it would not.
     pub fn peek<K: Hash + ?Sized>(&self, key: &K) -> Result<(), Limited> {
-        self.ask(Ask::Peek(self.seeds.fingerprint(key)))
+        self.ask(Ask::Peek(self.seeds.spot(key)))
+    }
+
+    /// Counts one event of a source. Where the table is full, it counts with those of the networks around it.
+    ///
+    /// # Errors
+    /// When the source came too often; such an event is not counted.
+    pub fn admit_source(&self, source: &Source) -> Result<(), Limited> {
+        self.ask(Ask::Admit(self.seeds.spot_at(source.client, source)))
+    }
+
+    /// Tells whether an event of a source would be admitted, and counts nothing.
+    ///
+    /// # Errors
+    /// When it would not.
+    pub fn peek_source(&self, source: &Source) -> Result<(), Limited> {
+        self.ask(Ask::Peek(self.seeds.spot_at(source.client, source)))
     }
 
     fn ask(&self, ask: Ask) -> Result<(), Limited> {

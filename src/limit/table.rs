@@ -1,14 +1,19 @@
 //! Where a limiter keeps its counts: a table that has a size, not a growth.
 //!
 //! Strangers choose the keys (addresses, above all), so keys are kept as hashes of fixed size, under a seed nobody
-//! knows, in sets of fixed size. A key whose set is full of live entries counts in one of the shared cells: strangers
-//! who flood the table share with strangers, and nobody's count is ever forgotten to make room.
+//! knows, in sets of fixed size. A key whose set is full of live entries counts with its neighbours: in the entry of a
+//! wider network, at last in a shared cell. A network may use a part of the sets only, IPv4 and IPv6 have halves of
+//! their own, and no count is ever forgotten to make room.
 
-use std::hash::{BuildHasher, Hash, RandomState};
+mod spot;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use governor::nanos::Nanos;
 use governor::state::StateStore;
+
+pub(super) use self::spot::{Ask, Fingerprint, Seeds};
+use self::spot::{Home, Region};
 
 /// A bounded store of theoretical arrival times (GCRA's word), by hashed key.
 ///
@@ -26,29 +31,6 @@ struct Slot {
     arrival: Nanos,
 }
 
-/// A key as the table knows it: 128 bits under two random seeds, too many to meet another key's.
-type Fingerprint = [u64; 2];
-
-/// A question to the table.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Ask {
-    /// May this key come, and if so, count it.
-    Admit(Fingerprint),
-    /// Might this key come? Counts nothing.
-    Peek(Fingerprint),
-}
-
-/// Hashes keys under seeds of its own.
-#[derive(Default)]
-pub(super) struct Seeds([RandomState; 2]);
-
-impl Seeds {
-    /// Returns the table's name for a key.
-    pub(super) fn fingerprint<K: Hash + ?Sized>(&self, key: &K) -> Fingerprint {
-        self.0.each_ref().map(|seed| seed.hash_one(key))
-    }
-}
-
 impl Table {
     /// Makes a table for `cap` keys (at least one) of a limiter that replenishes one event each `interval`.
     pub(super) fn new(cap: usize, interval: Nanos) -> Self {
@@ -59,6 +41,19 @@ impl Table {
             shared: (0..SHARED).map(|_| Mutex::default()).collect(),
             interval,
         }
+    }
+
+    /// Returns the set of a key: any of its region, of which the windows of its networks leave some.
+    fn set(&self, home: &Home) -> &Mutex<Vec<Slot>> {
+        let half = self.sets.len().div_ceil(2);
+        let region = match home.region {
+            Region::Whole => &self.sets[..],
+            Region::V4 => &self.sets[..half],
+            // With one set both share it.
+            Region::V6 => &self.sets[half.min(self.sets.len() - 1)..],
+        };
+        let window = (region.len() / NETWORKS).max(1) as u64;
+        &region[(home.at(window) % region.len() as u64) as usize]
     }
 
     /// Returns a slot for a new key: a dead one, or a fresh one while the set may grow.
@@ -72,6 +67,27 @@ impl Table {
         set.push(Slot { key: Fingerprint::default(), arrival: Nanos::default() });
         set.last_mut()
     }
+
+    /// Settles a question in the slot of a key or of one of its networks; nothing when the set is full of others.
+    fn settle_in_set<T, E>(
+        &self,
+        ask: &Ask,
+        home: &Home,
+        now: Nanos,
+        measure: impl Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    ) -> Option<Result<T, E>> {
+        let mut set = lock(self.set(home));
+        if let Some(slot) = set.iter_mut().find(|slot| slot.key == home.key) {
+            return Some(ask.settle(&mut slot.arrival, now, home.share, measure));
+        }
+        if ask.is_peek() {
+            let has_room = set.len() < self.ways || set.iter().any(|slot| slot.arrival <= now);
+            return has_room.then(|| measure(None).map(|(outcome, _)| outcome));
+        }
+        let slot = self.vacancy(&mut set, now)?;
+        *slot = Slot { key: home.key, arrival: Nanos::default() };
+        Some(ask.settle(&mut slot.arrival, now, home.share, measure))
+    }
 }
 
 impl StateStore for Table {
@@ -83,48 +99,34 @@ impl StateStore for Table {
     {
         // The store is not told the time, but an unknown key is always admitted until now + interval.
         let now = measure(None)?.1.saturating_sub(self.interval);
-        let key = ask.key();
-        let mut set = lock(pick(&self.sets, key[0]));
-        if let Some(slot) = set.iter_mut().find(|slot| slot.key == key) {
-            return ask.settle(&mut slot.arrival, measure);
+        let spot = ask.spot();
+        for home in spot.homes() {
+            if let Some(settled) = self.settle_in_set(ask, home, now, &measure) {
+                return settled;
+            }
         }
-        let mut shared = lock(pick(&self.shared, key[1]));
-        if matches!(ask, Ask::Peek(_)) {
-            return ask.settle(&mut shared, measure);
-        }
-        let Some(slot) = self.vacancy(&mut set, now) else {
-            return ask.settle(&mut shared, measure);
-        };
-        // The count moves along from the shared cell: else a flood that ebbs would give a second allowance.
-        *slot = Slot { key, arrival: *shared };
-        ask.settle(&mut slot.arrival, measure)
+        let mut cell = lock(&self.shared[(spot.cell() % self.shared.len() as u64) as usize]);
+        ask.settle(&mut cell, now, spot.cell_share(), measure)
     }
 }
 
 impl Ask {
-    const fn key(self) -> Fingerprint {
-        match self {
-            Self::Admit(key) | Self::Peek(key) => key,
-        }
-    }
-
-    /// Lets governor decide on an arrival time, and keeps its new one unless the question was a peek.
+    /// Lets governor decide on an arrival time, and keeps its new one unless the question was a peek. Where `share` keys
+    /// may count together, an event counts for so much less.
     fn settle<T, E>(
-        self,
+        &self,
         arrival: &mut Nanos,
+        now: Nanos,
+        share: u64,
         measure: impl Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     ) -> Result<T, E> {
         let (outcome, next) = measure(Some(*arrival))?;
-        match self {
-            Self::Admit(_) => *arrival = next,
-            Self::Peek(_) => {}
+        if !self.is_peek() {
+            let from = (*arrival).max(now);
+            *arrival = from + Nanos::new(next.saturating_sub(from).as_u64().div_ceil(share));
         }
         Ok(outcome)
     }
-}
-
-fn pick<T>(places: &[T], hash: u64) -> &T {
-    &places[(hash % places.len() as u64) as usize]
 }
 
 /// Locks even after a panic elsewhere: plain numbers are never half-written.
@@ -138,10 +140,15 @@ const WAYS: usize = 64;
 /// The cells shared by those who find no slot.
 const SHARED: usize = 1024;
 
+/// How many of the widest networks (IPv4: /16, IPv6: /32) fill a region: each has room in one part of so many.
+const NETWORKS: usize = 8;
+
 #[cfg(test)]
 mod tests {
     use std::mem::{size_of, size_of_val};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+    use super::spot::Spot;
     use super::*;
 
     const INTERVAL: Nanos = Nanos::new(10);
@@ -155,7 +162,7 @@ mod tests {
     }
 
     fn admit(table: &Table, now: u64, key: Fingerprint) -> bool {
-        ask(table, now, Ask::Admit(key))
+        ask(table, now, Ask::Admit(Spot::alone(key)))
     }
 
     fn bytes(table: &Table) -> usize {
@@ -180,11 +187,11 @@ mod tests {
     fn a_peek_counts_nothing_and_takes_no_room() {
         let table = Table::new(1, INTERVAL);
         for _ in 0..3 {
-            assert!(ask(&table, 100, Ask::Peek([1, 1])));
+            assert!(ask(&table, 100, Ask::Peek(Spot::alone([1, 1]))));
         }
         assert_eq!(keys(&table), 0);
         assert!(admit(&table, 100, [1, 1]));
-        assert!(!ask(&table, 100, Ask::Peek([1, 1])));
+        assert!(!ask(&table, 100, Ask::Peek(Spot::alone([1, 1]))));
     }
 
     #[test]
@@ -193,7 +200,7 @@ mod tests {
         assert!(admit(&table, 100, [1, 1]));
         assert!(admit(&table, 100, [2, 7]), "the cell is unused");
         assert!(!admit(&table, 100, [3, 7]), "another stranger used it");
-        assert!(!ask(&table, 100, Ask::Peek([3, 7])), "a peek sees it too");
+        assert!(!ask(&table, 100, Ask::Peek(Spot::alone([3, 7]))), "a peek sees it too");
         assert!(admit(&table, 100, [4, 8]), "another cell");
     }
 
@@ -217,13 +224,107 @@ mod tests {
         assert_eq!(keys(&table), 1);
     }
 
+    // === Networks ===
+
+    /// A quota of five at once, which refills by one in each of these.
+    const SLOW: Nanos = Nanos::new(160);
+
+    /// Lets somebody of an address come once more.
+    fn comes(table: &Table, seeds: &Seeds, address: impl Into<IpAddr>) -> bool {
+        let address = address.into();
+        let decide = |arrival: Option<Nanos>| {
+            let (now, arrival) = (Nanos::new(1000), arrival.unwrap_or_default().max(Nanos::new(1000)));
+            if arrival > now + SLOW + SLOW + SLOW + SLOW { Err(()) } else { Ok(((), arrival + SLOW)) }
+        };
+        table.measure_and_replace(&Ask::Admit(seeds.spot_at(address, &address)), decide).is_ok()
+    }
+
+    /// Tells how often somebody may come at once.
+    fn times(table: &Table, seeds: &Seeds, address: impl Into<IpAddr>) -> usize {
+        let address = address.into();
+        (0..1000).take_while(|_| comes(table, seeds, address)).count()
+    }
+
+    fn v6(prefix: u128) -> Ipv6Addr {
+        Ipv6Addr::from_bits(prefix << 64)
+    }
+
+    /// A table of the size of a limit, in which 120,000 networks of /64 have come.
+    fn flooded(network: impl Fn(u128) -> u128) -> (Table, Seeds) {
+        let (table, seeds) = (Table::new(100_000, SLOW), Seeds::default());
+        for number in 0..120_000 {
+            comes(&table, &seeds, v6(network(number)));
+        }
+        (table, seeds)
+    }
+
+    #[track_caller]
+    fn check_newcomers(table: &Table, seeds: &Seeds) {
+        for number in 0..200 {
+            let newcomer = Ipv4Addr::new(198, 51, 100, number);
+            assert!(comes(table, seeds, newcomer), "{newcomer}");
+            let site = v6(0x2a02_0810_0000_0000 + (u128::from(number) << 16));
+            assert!(comes(table, seeds, site), "{site}");
+        }
+    }
+
     #[test]
-    fn a_key_that_leaves_a_shared_cell_takes_the_count_along() {
-        let table = Table::new(1, INTERVAL);
-        assert!(admit(&table, 100, [1, 1]));
-        assert!(admit(&table, 105, [2, 7]), "in the cell until 115");
-        assert!(!admit(&table, 110, [2, 7]), "in a slot of its own, still until 115");
-        assert!(admit(&table, 115, [2, 7]));
+    fn a_flood_from_one_site_leaves_room_for_its_neighbours_too() {
+        let (table, seeds) = flooded(|number| 0x2001_0db8_0001_0000 + number % 65_536);
+        check_newcomers(&table, &seeds);
+        for site in 2..202 {
+            let neighbour = v6(0x2001_0db8_0000_0000 + (site << 16));
+            assert!(times(&table, &seeds, neighbour) >= 5, "{neighbour}");
+        }
+        assert!(keys(&table) < 1000, "{} keys", keys(&table));
+    }
+
+    #[test]
+    fn a_flood_from_many_sites_of_one_network_leaves_room_for_others() {
+        let (table, seeds) = flooded(|number| (0x2001_0000_0000_0001) + (number << 16));
+        check_newcomers(&table, &seeds);
+    }
+
+    #[test]
+    fn a_flood_of_ipv4_leaves_room_for_others() {
+        let (table, seeds) = (Table::new(100_000, SLOW), Seeds::default());
+        for number in 0..120_000 {
+            comes(&table, &seeds, Ipv4Addr::from_bits(0x0a00_0000 + number));
+        }
+        check_newcomers(&table, &seeds);
+    }
+
+    #[test]
+    fn a_flood_from_everywhere_resets_nobodys_count() {
+        let (table, seeds) = (Table::new(2000, SLOW), Seeds::default());
+        let known: Vec<IpAddr> = vec![Ipv4Addr::new(192, 0, 2, 1).into(), v6(0x2a02_0810_0000_0000).into()];
+        for address in &known {
+            assert_eq!(times(&table, &seeds, *address), 5);
+        }
+        for number in 0..100_000u32 {
+            comes(&table, &seeds, Ipv4Addr::from_bits(number.wrapping_mul(2_654_435_761)));
+            comes(&table, &seeds, v6(u128::from(number) << 32));
+        }
+        for address in known {
+            assert!(!comes(&table, &seeds, address), "{address}");
+        }
+        assert!(keys(&table) <= 2000);
+    }
+
+    #[test]
+    fn those_who_count_together_may_come_more_often() {
+        let (table, seeds) = (Table::new(1, Nanos::new(16)), Seeds::default());
+        let come = |now: u64, host| {
+            let spot = seeds.spot_at(Ipv4Addr::new(192, 0, 2, host).into(), &host);
+            let decide = |arrival: Option<Nanos>| {
+                let now = Nanos::new(now);
+                if now < arrival.unwrap_or(now) { Err(()) } else { Ok(((), now + Nanos::new(16))) }
+            };
+            table.measure_and_replace(&Ask::Admit(spot), decide).is_ok()
+        };
+        assert!(come(100, 1), "in the one slot until 116");
+        assert!(come(100, 2) && !come(100, 3), "in the cell of the network until 101");
+        assert!(come(101, 3) && come(102, 2) && !come(102, 1));
     }
 
     #[test]
@@ -245,7 +346,7 @@ mod tests {
         let table = Table::new(cap, INTERVAL);
         let seeds = Seeds::default();
         for address in 0..1_000_000u32 {
-            admit(&table, 100, seeds.fingerprint(&std::net::Ipv4Addr::from_bits(address)));
+            admit(&table, 100, seeds.fingerprint(&Ipv4Addr::from_bits(address)));
         }
         assert!(keys(&table) > 90_000, "the table is in use");
         assert!(bytes(&table) <= 25 * cap + 16 * 1024 + 256, "{} bytes", bytes(&table));

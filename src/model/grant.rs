@@ -86,7 +86,7 @@ pub enum Choose {
 }
 
 /// What the caller asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Wish {
     /// The user name on the PBX.
     pub account: Option<String>,

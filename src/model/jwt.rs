@@ -33,6 +33,8 @@ pub enum Bad {
     UnknownKey,
     /// It is bad, for this reason.
     Refused(&'static str),
+    /// Its signature is right, and it is not good here or now, for this reason.
+    Unfit(&'static str),
 }
 
 impl Bad {
@@ -41,8 +43,13 @@ impl Bad {
     pub const fn reason(self) -> &'static str {
         match self {
             Self::UnknownKey => "its key is not known",
-            Self::Refused(reason) => reason,
+            Self::Refused(reason) | Self::Unfit(reason) => reason,
         }
+    }
+
+    /// Says the same of a token whose signature is right.
+    const fn of_a_genuine_one(self) -> Self {
+        Self::Unfit(self.reason())
     }
 }
 
@@ -123,8 +130,8 @@ impl<'t> Token<'t> {
     pub fn prove(&self, keys: &Keys, rules: &Rules, now: f64) -> Result<Proven, Bad> {
         self.header.check(rules)?;
         self.check_signature(keys)?;
-        self.check_purpose(rules)?;
-        let until = self.check_times(rules, now)?;
+        self.check_purpose(rules).map_err(Bad::of_a_genuine_one)?;
+        let until = self.check_times(rules, now).map_err(Bad::of_a_genuine_one)?;
         Ok(Proven { claims: self.claims.clone(), until })
     }
 

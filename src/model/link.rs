@@ -124,6 +124,17 @@ pub enum Invalid {
     Nonce,
 }
 
+impl Invalid {
+    /// Tells whether somebody with the secret has signed the link all the same.
+    #[must_use]
+    pub const fn is_genuine(self) -> bool {
+        match self {
+            Self::Time | Self::Expired | Self::TooFar | Self::Nonce => true,
+            Self::Long | Self::Doubled | Self::Missing(_) | Self::Version | Self::Key | Self::Signature => false,
+        }
+    }
+}
+
 /// Tells whether a query is meant as a signed link.
 #[must_use]
 pub fn is_meant(query: &str) -> bool {

@@ -40,13 +40,13 @@ impl Proxy {
         if *request.method() != Method::POST {
             return Err(Error::Method("POST"));
         }
-        self.admit(caller)?;
         let (head, body) = request.into_parts();
         // No other page presses our button, whatever link it has.
         let from = cors::from(&head.headers, &caller.authority, &[]);
         if from != cors::From::Here {
             return Err(Error::CrossSite);
         }
+        self.admit(Act::Pbx, &head, caller)?;
         let form = small::form(&head.headers, Some(Form::Urlencoded))?;
         small::read(body, form, self.config.server.timeouts.header).await?;
         let selectors = Selectors::read(Fields::of_form(head.uri.query().unwrap_or_default().as_bytes())?)?;

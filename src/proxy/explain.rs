@@ -3,6 +3,7 @@
 
 mod story;
 
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
@@ -23,7 +24,7 @@ use super::small::Fields;
 use super::{Caller, FarEnd, Proxy, click, confirm, cors, gate, ott};
 use crate::auth::{Act, Ask};
 use crate::config::{HostPattern, MethodKind};
-use crate::limit::client_key;
+use crate::limit::Source;
 use crate::message::cookies;
 use crate::message::origin::{Contradiction, Origin};
 use crate::message::target;
@@ -101,7 +102,7 @@ impl Proxy {
             Err(why) => (None, Some(why.to_string())),
         };
         let end = Rc::new(FarEnd { address, certificate, authority: doors.authority(&authority.host) });
-        let caller = Caller { origin, end, authority, id: RequestId::next() };
+        let caller = Caller { origin, end, authority, id: RequestId::next(), attempt: Cell::default() };
         Ok(Rehearsal { question, headers, caller, turned_away })
     }
 
@@ -128,9 +129,10 @@ impl Proxy {
         if let Some(why) = turned_away {
             return Err(Refused::unheard(why));
         }
-        let (limits, client) = (&self.shared.limits, client_key(caller.origin.client));
-        story.peek(&limits.failures, &client);
-        story.peek(&limits.client, &client);
+        let (limits, client) = (&self.shared.limits, Source::address(caller.origin.client));
+        story.note_limit(limits.failures.peek_source(&client));
+        story.note_limit(limits.stale_cookies.peek_source(&client));
+        story.note_limit(limits.client.peek_source(&client));
         let (selectors, from) = self.asked(rehearsal)?;
         let ask = Ask { rehearsal: true, ..gate::asking(question.act, headers, question.query.as_deref(), caller) };
         story.shown = self.chain.shows(&ask);
@@ -144,7 +146,7 @@ impl Proxy {
         story.asks_first = question.act == Act::Pbx && confirm::is_needed(&proof, headers);
         let principal = proof.choose(&selectors.wish).ok_or_else(|| Refused::forbidden(&gate::FOREIGN))?;
         story.prove(&principal);
-        story.peek(&limits.caller, &(&principal.method, &principal.subject));
+        story.peek(&limits.caller, &(&principal.method, &principal.subject, false));
         let granted = match question.act {
             Act::Pbx => self.rehearse_pbx(&principal, &selectors, caller, story)?,
             Act::Ott => self.rehearse_ott(&principal, &selectors.wish, story)?,
@@ -209,7 +211,7 @@ impl Proxy {
         if self.shared.frozen.has(role) {
             return Err(Refused::forbidden(&gate::FROZEN));
         }
-        story.peek(self.shared.limits.sessions(role.level()), &(role.level().as_str(), role.limit_key()));
+        story.peek(self.shared.limits.sessions(role.level()), &(role.level().as_str(), role.limit_key(), false));
         let pbx = self.pbx_side().ok_or(Error::NotFound)?;
         let language = pbx::language(selectors.language.as_ref(), &grant, pbx.settings)?;
         let host = self.pbx_host(role, pbx, caller)?;

@@ -10,11 +10,12 @@ use hyper::body::Body as _;
 use super::body::{self, Body, Exchange};
 use super::error::Error;
 use super::frozen::{Leash, Owners};
+use super::initiator::Initiator;
 use super::inject::{self, Kept, Named};
 use super::peer::Tunnel;
 use super::route::To;
 use super::{Caller, Peer, Proxy};
-use crate::limit::client_key;
+use crate::limit::Source;
 use crate::message::cookies;
 use crate::message::fields;
 use crate::message::forwarded;
@@ -171,7 +172,13 @@ impl Proxy {
         if !path::is_password_login(method.as_str(), canonical) && !headers.contains_key(header::AUTHORIZATION) {
             return Ok(());
         }
-        self.within(self.shared.limits.pbx_logins.admit(&client_key(caller.origin.client)))
+        let source = match self.initiator_at_pbx(method, headers, &caller.authority) {
+            Initiator::ForeignPage => return Err(Error::CrossSite),
+            // Browsers add the credentials that they have kept, whoever sends them here.
+            Initiator::Navigation => Source::elsewhere(caller.origin.client),
+            Initiator::Own => Source::address(caller.origin.client),
+        };
+        self.within(self.shared.limits.pbx_logins.admit_source(&source))
     }
 }
 

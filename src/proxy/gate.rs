@@ -1,4 +1,5 @@
-//! The gate before every login: limit, prove, map, limit again; and the audit line of whatever comes of it.
+//! The gate before every login: prove, map, limit; and the audit line of whatever comes of it. What is counted before that
+//! is in `attempt.rs`.
 
 use http::HeaderMap;
 use jiff::Timestamp;
@@ -8,8 +9,9 @@ use super::cors;
 use super::error::Error;
 use super::pbx::Selectors;
 use super::{Caller, Proxy};
-use crate::auth::{Act, Ask, Once, Proof, Refused, Verdict};
-use crate::limit::{Limited, client_key};
+use crate::auth::{Act, Ask, Fault, Once, Proof, Refused, Verdict};
+use crate::config::MethodKind;
+use crate::limit::Limited;
 use crate::model::account::Level;
 use crate::model::grant::{self, PbxGrant, Refusal, VoximplantGrant, Wish};
 use crate::model::principal::Principal;
@@ -30,15 +32,6 @@ pub(super) struct Facts<'a> {
 }
 
 impl Proxy {
-    /// Counts a request to a login endpoint, before anything else is done for it. Nobody is judged while nobody could
-    /// be told of it.
-    pub(super) fn admit(&self, caller: &Caller) -> Result<(), Error> {
-        self.logs.check_audit().map_err(Error::Unaudited)?;
-        let client = client_key(caller.origin.client);
-        self.within(self.shared.limits.failures.peek(&client))?;
-        self.within(self.shared.limits.client.admit(&client))
-    }
-
     /// Turns what a limit says into an answer, and counts who is beyond it.
     pub(super) fn within<T>(&self, asked: Result<T, Limited>) -> Result<T, Error> {
         asked.map_err(|limited| {
@@ -60,29 +53,46 @@ impl Proxy {
 
     /// Judges what is known of a caller, and counts it.
     pub(super) fn judge(&self, verdict: Verdict, from: &cors::From, act: Act, caller: &Caller) -> Result<Proof, Error> {
+        self.look_at_failures(caller)?;
         let proof = prove(verdict, from).map_err(|unproven| self.unproven(&unproven, act, caller))?;
-        let principal = proof.principal();
-        self.within(self.shared.limits.caller.admit(&(&principal.method, &principal.subject)))?;
+        if !proof.is_key() {
+            let principal = proof.principal();
+            self.within(self.shared.limits.caller.admit(&(&principal.method, &principal.subject, caller.is_sent())))?;
+        }
         Ok(proof)
     }
 
-    /// Audits a credential that proves nobody. What a page of another origin does is no failure of its visitor's.
+    /// Counts and audits a credential that proves nobody.
     fn unproven(&self, unproven: &Unproven, act: Act, caller: &Caller) -> Error {
+        if let Err(limited) = self.count_fault(unproven, caller) {
+            return limited;
+        }
         match unproven {
             Unproven::Elsewhere(Some(principal)) => {
                 let facts = Facts { principal: Some(principal), ..Facts::default() };
                 self.failed(act, caller, &facts, ELSEWHERE);
             }
-            Unproven::Stranger => self.refused(act, caller, &Facts::default(), STRANGER),
+            Unproven::Stranger => self.failed(act, caller, &Facts::default(), STRANGER),
             Unproven::Refused(refused) => {
                 let facts = Facts { method: refused.method.as_deref(), ..Facts::default() };
-                self.refused(act, caller, &facts, &refused.reason);
+                self.failed(act, caller, &facts, &refused.reason);
             }
             Unproven::Elsewhere(None) | Unproven::Nobody => {}
         }
         match unproven {
             Unproven::Elsewhere(_) => Error::CrossSite,
             Unproven::Stranger | Unproven::Refused(_) | Unproven::Nobody => self.nobody(caller),
+        }
+    }
+
+    /// Counts a guess, or a cookie that is left over. What a page of another origin does counts against nobody.
+    fn count_fault(&self, unproven: &Unproven, caller: &Caller) -> Result<(), Error> {
+        match unproven {
+            Unproven::Refused(Refused { fault: Fault::Guess, .. }) => self.count_guess(caller),
+            Unproven::Refused(Refused { fault: Fault::Stale, .. }) | Unproven::Stranger => self.count_stale(caller),
+            Unproven::Refused(Refused { fault: Fault::NoGuess, .. }) | Unproven::Elsewhere(_) | Unproven::Nobody => {
+                Ok(())
+            }
         }
     }
 
@@ -93,6 +103,7 @@ impl Proxy {
         selectors: &Selectors,
         caller: &Caller,
     ) -> Result<PbxGrant, Error> {
+        self.look_at_wishes(principal, &selectors.wish)?;
         let grant =
             grant::pbx(&self.config.rules, principal, &selectors.wish, Timestamp::now()).map_err(|refusal| {
                 let choices = |among| Choices::Accounts { among, language: selectors.language.clone() };
@@ -110,7 +121,8 @@ impl Proxy {
             return Err(self.frozen(Act::Pbx, caller, &facts));
         }
         let sessions = self.shared.limits.sessions(role.level());
-        self.within(sessions.admit(&(role.level().as_str(), role.limit_key())))?;
+        let sent = caller.is_sent() && role.level() == Level::User;
+        self.within(sessions.admit(&(role.level().as_str(), role.limit_key(), sent)))?;
         Ok(grant)
     }
 
@@ -121,6 +133,7 @@ impl Proxy {
         wish: &Wish,
         caller: &Caller,
     ) -> Result<VoximplantGrant, Error> {
+        self.look_at_wishes(principal, wish)?;
         let grant = grant::voximplant(&self.config.rules, principal, wish, Timestamp::now())
             .map_err(|refusal| self.not_granted(Act::Ott, caller, principal, refusal, Choices::Users))?;
         let voximplant = self.config.voximplant.as_ref();
@@ -144,14 +157,30 @@ impl Proxy {
     ) -> Error {
         match refusal {
             Refusal::Choose { among, .. } => Error::Choose(choices(among)),
+            refusal @ Refusal::Foreign { .. } if !self.is_key(&principal.method) => {
+                match self.count_wish(principal, caller) {
+                    Ok(()) => self.forbid(act, caller, principal, &refusal),
+                    Err(limited) => limited,
+                }
+            }
             refusal => self.forbid(act, caller, principal, &refusal),
         }
     }
 
     /// Lets the caller choose within what its credential allows.
     pub(super) fn choose(&self, act: Act, proof: Proof, wish: &Wish, caller: &Caller) -> Result<Principal, Error> {
-        let shown = proof.principal().clone();
-        proof.choose(wish).ok_or_else(|| self.forbid(act, caller, &shown, &FOREIGN))
+        let (shown, is_key) = (proof.principal().clone(), proof.is_key());
+        let principal = proof.choose(wish).ok_or_else(|| self.forbid(act, caller, &shown, &FOREIGN))?;
+        if is_key {
+            // A server may ask for everybody behind it: it is another caller for each.
+            self.within(self.shared.limits.caller.admit(&(&shown.method, wish)))?;
+        }
+        Ok(principal)
+    }
+
+    /// Tells whether a method is a server's key: what that names outside its lists is no guess.
+    fn is_key(&self, method: &str) -> bool {
+        self.config.methods.iter().any(|one| one.name == method && matches!(one.kind, MethodKind::Key(_)))
     }
 
     /// Marks the caller's credential as used, if it works once. To be called last, before what it is used for.
@@ -166,7 +195,7 @@ impl Proxy {
         let Err(error) = self.shared.store.mark(&once.scope, &once.id, once.until).await else { return Ok(()) };
         match error {
             MarkError::AlreadyUsed => {
-                self.refused(act, caller, facts, USED);
+                self.failed(act, caller, facts, USED);
                 Err(self.nobody(caller))
             }
             MarkError::Unkept(error) => {
@@ -184,7 +213,7 @@ impl Proxy {
     }
 
     fn forbid(&self, act: Act, caller: &Caller, principal: &Principal, reason: &dyn std::fmt::Display) -> Error {
-        self.refused(act, caller, &Facts { principal: Some(principal), ..Facts::default() }, &reason.to_string());
+        self.failed(act, caller, &Facts { principal: Some(principal), ..Facts::default() }, &reason.to_string());
         Error::Forbidden
     }
 
@@ -198,18 +227,12 @@ impl Proxy {
             self.failed(act, caller, facts, &unaudited.to_string());
             return Err(Error::Unaudited(unaudited));
         }
+        self.note_let_in(caller);
         self.tally.login(counted, metrics::Outcome::Granted);
         Ok(())
     }
 
-    /// Audits a login that was refused to somebody, and counts it.
-    pub(super) fn refused(&self, act: Act, caller: &Caller, facts: &Facts<'_>, reason: &str) {
-        // Whether the count admits it does not matter here: `admit` asks before the next request.
-        let _ = self.shared.limits.failures.admit(&client_key(caller.origin.client));
-        self.failed(act, caller, facts, reason);
-    }
-
-    /// Audits a login that failed for reasons that are not the caller's.
+    /// Audits a login that came to nothing. What of it is a guess was counted before.
     pub(super) fn failed(&self, act: Act, caller: &Caller, facts: &Facts<'_>, reason: &str) {
         let (audited, counted) = names(act);
         self.tally.login(counted, metrics::Outcome::Refused);

@@ -146,7 +146,7 @@ impl Proxy {
         if let Some(Verdict::Stranger | Verdict::Abstain) = verdict {
             return Ok(None);
         }
-        self.admit(caller)?;
+        self.admit_fields(Act::Pbx, (&kept.method, &kept.headers, None), caller)?;
         let page = self.page(&kept.headers, caller);
         let proof = self.judge(verdict.ok_or(Error::Forbidden)?, &page, Act::Pbx, caller)?;
         Ok(proof.choose(&Wish::default()))

@@ -114,7 +114,7 @@ impl Proxy {
 
     async fn begin_login(&self, request: &Request<Payload>, caller: &Caller) -> Result<Response<Body>, Error> {
         check_click(request)?;
-        self.admit(caller)?;
+        self.admit_visit(request.method(), request.headers(), caller)?;
         let (then, with) = Then::read(request.uri().query().unwrap_or_default())?;
         let providers: Vec<_> = self.chain.providers().collect();
         let provider = match (with, providers.as_slice()) {
@@ -145,7 +145,7 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         check_click(request)?;
-        self.admit(caller)?;
+        self.admit_visit(request.method(), request.headers(), caller)?;
         let mut fields = Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?;
         let [code, state, error, iss] = ["code", "state", "error", "iss"].map(|name| fields.take(name));
         // A login ends once, whatever comes of it.
@@ -155,6 +155,7 @@ impl Proxy {
             self.login_failed(provider, &error, caller);
             Error::Oidc(error, forget.clone())
         })?;
+        self.note_proven(Some(finished.credential()), caller);
         let mut response = reply::pass(&finished.to, Fragment::Restore, &finished.id);
         for cookie in [Some(finished.cookie), forget].into_iter().flatten() {
             response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -181,7 +182,7 @@ impl Proxy {
                 Err(Error::CrossSite)
             }
             Method::POST => {
-                self.admit(caller)?;
+                self.admit_visit(request.method(), request.headers(), caller)?;
                 let at = self.chain.providers().find(|one| one.knows(request.headers(), &caller.authority.raw));
                 let end = match at {
                     Some(provider) => provider.end_session().await,

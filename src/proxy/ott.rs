@@ -53,8 +53,8 @@ impl Proxy {
         voximplant: &Voximplant,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
-        self.admit(caller)?;
         let (head, body) = request.into_parts();
+        self.admit(Act::Ott, &head, caller)?;
         let verdict = self.ask(Act::Ott, &head.headers, head.uri.query(), caller).await?;
         let proof = self.judge(verdict, from, Act::Ott, caller)?;
         let form = small::form(&head.headers, None)?;
@@ -93,7 +93,7 @@ impl Proxy {
         let decoy = ott::decoy();
         let token = ott::login_token(key, known.unwrap_or(&decoy));
         if known.is_none() {
-            self.refused(Act::Ott, caller, &facts, UNKNOWN_USER);
+            self.failed(Act::Ott, caller, &facts, UNKNOWN_USER);
             return Err(Error::UnknownUser);
         }
         let mut novelty = Novelty::New;

@@ -13,8 +13,8 @@ use super::small::{self, Fields, Form};
 use super::{Caller, Proxy, click, confirm, cors, reply};
 use crate::auth::{Act, Once, Proof, Verdict};
 use crate::config::{self, Handoff, HostPattern};
-use crate::limit::client_key;
 use crate::model::account::{Language, Role};
+use crate::model::digest::sha256;
 use crate::model::grant::{PbxGrant, Wish};
 use crate::model::landing;
 use crate::model::principal::Principal;
@@ -173,7 +173,7 @@ impl Proxy {
         Some(Side { settings: self.config.pbx.as_ref()?, sessions: self.sessions.as_ref()? })
     }
 
-    fn origins(&self) -> &[String] {
+    pub(super) fn origins(&self) -> &[String] {
         self.config.voximplant.as_ref().map_or(&[], |voximplant| &voximplant.origins)
     }
 
@@ -196,7 +196,7 @@ impl Proxy {
         if click::looks_ahead(request.method(), request.headers()) {
             return Err(Error::NotNow);
         }
-        self.admit(caller)?;
+        self.admit_fields(Act::Pbx, (request.method(), request.headers(), request.uri().query()), caller)?;
         let selectors = Selectors::read(Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?)?;
         let proof = match self.ask(Act::Pbx, request.headers(), request.uri().query(), caller).await? {
             // The app's cookie may be missing only because it is `SameSite=Strict`.
@@ -396,8 +396,8 @@ impl Proxy {
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
-        self.admit(caller)?;
         let (head, body) = request.into_parts();
+        self.admit(Act::Pbx, &head, caller)?;
         let verdict = self.ask(Act::Pbx, &head.headers, head.uri.query(), caller).await?;
         let proof = self.judge(verdict, from, Act::Pbx, caller)?;
         // The vendor's page names no type for the JSON it sends, and a program that wants nothing special sends none.
@@ -438,26 +438,24 @@ impl Proxy {
         if request.method() != Method::GET {
             return Err(Error::Method("GET, HEAD"));
         }
-        self.within(self.shared.limits.failures.peek(&client_key(caller.origin.client)))?;
         let mut fields = Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?;
         let ticket = fields.take("t").ok_or(Error::Malformed("the parameter t is missing"))?;
+        self.admit_credential(request.method(), request.headers(), sha256(ticket.as_bytes()), caller)?;
         let handed = self.shared.tickets.redeem(&ticket).await.map_err(Error::Unkept)?;
+        self.look_at_failures(caller)?;
         let handed = handed.as_ref().and_then(Handed::read).filter(|handed| handed.host == caller.authority.host);
-        let Some(handed) = handed else { return Err(self.unknown_ticket(request.headers(), caller)) };
+        let Some(handed) = handed else { return Err(self.unknown_ticket(&ticket, caller)) };
         self.land(&handed.token, handed.language.as_ref(), &handed.whom, pbx, caller).await
     }
 
-    /// Refuses a ticket that is good for nothing. What a page of another origin does is no failure of its visitor's.
-    fn unknown_ticket(&self, headers: &HeaderMap, caller: &Caller) -> Error {
-        let reason = "the ticket is unknown, used or expired";
-        if self.page(headers, caller) != cors::From::Elsewhere {
-            self.refused(Act::Pbx, caller, &Facts::default(), reason);
-            return Error::Forbidden;
+    /// Refuses a ticket that is good for nothing. One that was issued here is no guess: it was used, or too old.
+    fn unknown_ticket(&self, ticket: &str, caller: &Caller) -> Error {
+        if !self.shared.tickets.has_issued(ticket)
+            && let Err(limited) = self.count_guess(caller)
+        {
+            return limited;
         }
-        if let Err(error) = self.admit(caller) {
-            return error;
-        }
-        self.failed(Act::Pbx, caller, &Facts::default(), reason);
+        self.failed(Act::Pbx, caller, &Facts::default(), "the ticket is unknown, used or expired");
         Error::Forbidden
     }
 }

@@ -88,6 +88,7 @@ impl Shared {
             issued: Arc::clone(&self.issued),
             frozen: Arc::clone(&self.frozen),
             races: Arc::clone(&self.races),
+            tickets: self.tickets.successor(),
             ..Self::with_seal(config, Arc::clone(&self.store), Arc::clone(&self.seal))?
         };
         let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);

@@ -8,10 +8,11 @@ use tokio::time::{Instant, timeout};
 
 use super::body::Exchange;
 use super::error::Error;
+use super::initiator::Initiator;
 use super::route::To;
 use super::{Caller, Proxy};
 use crate::config::Shield;
-use crate::limit::client_key;
+use crate::limit::Source;
 use crate::message::cookies;
 use crate::model::path;
 use crate::model::shield::{self, Breach, Refusal};
@@ -42,10 +43,15 @@ impl Proxy {
         }
         exchange.goes_to(to);
         let is_login = shield::opens_sessions(&canonical);
-        self.judge_head(shield, request, &canonical).map_err(|refusal| self.keep_out(refusal, caller))?;
+        if let Err(refusal) = self.judge_head(shield, request, &canonical) {
+            return Err(self.keep_out(refusal, request, caller));
+        }
         drop(canonical);
         if !is_login {
             return Ok(());
+        }
+        if self.initiator_at_pbx(request.method(), request.headers(), &caller.authority) == Initiator::ForeignPage {
+            return Err(Error::CrossSite);
         }
         // Over HTTP/2 the body of a CONNECT is a tunnel, which begins with the answer.
         let body = if request.method() == Method::CONNECT {
@@ -57,7 +63,7 @@ impl Proxy {
         if !body.is_empty() {
             *request.body_mut() = Payload::Full(Some(body));
         }
-        judged.map_err(|refusal| self.keep_out(refusal, caller))
+        judged.map_err(|refusal| self.keep_out(refusal, request, caller))
     }
 
     fn judge_head(&self, shield: &Shield, request: &Request<Payload>, canonical: &str) -> Result<(), Refusal> {
@@ -106,7 +112,7 @@ impl Proxy {
         if matches!(payload, Payload::Empty) {
             return Ok(Bytes::new());
         }
-        self.within(self.shared.limits.pbx_logins.peek(&client_key(caller.origin.client)))?;
+        self.within(self.shared.limits.pbx_logins.peek_source(&Source::address(caller.origin.client)))?;
         exchange.receives(payload.meter());
         let read = timeout(self.config.server.timeouts.header, Limited::new(payload, MAX_LOGIN).collect()).await;
         let read = read.map_err(|_| Error::RequestTimeout)?.map_err(|error| match error.is::<LengthLimitError>() {
@@ -116,8 +122,14 @@ impl Proxy {
         Ok(read.to_bytes())
     }
 
-    /// Refuses what strangers may not do: counted among the client's logins at the PBX, told to the audit log.
-    fn keep_out(&self, refusal: Refusal, caller: &Caller) -> Error {
+    /// Refuses what strangers may not do: counted among the client's logins at the PBX, told to the audit log. What a page
+    /// of another origin does is counted apart, or not at all.
+    fn keep_out(&self, refusal: Refusal, request: &Request<Payload>, caller: &Caller) -> Error {
+        let source = match self.initiator_at_pbx(request.method(), request.headers(), &caller.authority) {
+            Initiator::ForeignPage => return Error::CrossSite,
+            Initiator::Navigation => Source::elsewhere(caller.origin.client),
+            Initiator::Own => Source::address(caller.origin.client),
+        };
         self.tally.kept_out(match refusal {
             Refusal::Breach(Breach::AdminPath) => metrics::Attempt::AdminPath,
             Refusal::Breach(Breach::Administrator) => metrics::Attempt::Administrator,
@@ -125,7 +137,7 @@ impl Proxy {
             Refusal::Breach(Breach::ForeignSession) => metrics::Attempt::ForeignSession,
             Refusal::Unclear(_) => metrics::Attempt::Unclear,
         });
-        if let Err(limited) = self.within(self.shared.limits.pbx_logins.admit(&client_key(caller.origin.client))) {
+        if let Err(limited) = self.within(self.shared.limits.pbx_logins.admit_source(&source)) {
             return limited;
         }
         match refusal {

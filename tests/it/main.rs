@@ -37,6 +37,7 @@ mod liar;
 mod limits;
 mod link;
 mod load;
+mod lockout;
 mod logs;
 mod misuse;
 mod mtls;

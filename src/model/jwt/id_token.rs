@@ -62,7 +62,7 @@ impl From<Bad> for BadLogin {
             MALFORMED => Self::Unreadable,
             WRONG_SIGNATURE => Self::Signature,
             Bad::UnknownKey => Self::UnknownKey,
-            Bad::Refused(reason) => Self::Refused(reason),
+            Bad::Refused(reason) | Bad::Unfit(reason) => Self::Refused(reason),
         }
     }
 }

@@ -163,6 +163,8 @@ labels! {
         Admin = "admin",
         /// By refusals of an address.
         Failures = "failures",
+        /// Different cookies of an address that prove nobody.
+        StaleCookies = "stale_cookies",
         /// Password logins that pass through.
         PbxLogins = "pbx_logins",
         /// One-time keys of one user.

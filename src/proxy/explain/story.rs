@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::auth::Act;
-use crate::limit::Limiter;
+use crate::limit::{Limited, Limiter};
 use crate::model::grant::{Refusal, Trace};
 use crate::model::principal::{Claim, Principal};
 use crate::model::redact;
@@ -158,7 +158,12 @@ impl Story {
 
     /// Notes a limit that is used up, without counting.
     pub(super) fn peek<K: Hash + ?Sized>(&mut self, limiter: &Limiter, key: &K) {
-        if let Err(limited) = limiter.peek(key) {
+        self.note_limit(limiter.peek(key));
+    }
+
+    /// Notes what a limit says, if it is used up.
+    pub(super) fn note_limit(&mut self, asked: Result<(), Limited>) {
+        if let Err(limited) = asked {
             let seconds = limited.retry_after.as_secs() + 1;
             self.notes.push(format!("the limit `{}` is used up: 429 for {seconds} s more", limited.name));
         }
