@@ -62,7 +62,9 @@ fn token(text: &str) -> Option<String> {
         Ok(object @ Json::Object(_)) => {
             let members = ["session", "value", "token"].map(|name| object.member(name));
             let members: Vec<_> = members.into_iter().collect::<Result<_, _>>().ok()?;
-            members.into_iter().flatten().find_map(Json::text).map(str::to_owned)
+            let mut tokens = members.into_iter().flatten().filter_map(Json::text);
+            // Of two that differ, nobody could tell which is the session.
+            tokens.next().filter(|token| tokens.all(|other| other == *token)).map(str::to_owned)
         }
         // Digits alone are a JSON number, and a bare token all the same.
         Ok(Json::Number(_)) | Err(_) => Some(text.to_owned()),
@@ -121,6 +123,7 @@ mod tests {
         check(200, "{\"session\":\"g7lsrphhrkim1jkvbt88\"}", "g7lsrphhrkim1jkvbt88");
         check(200, "{\"value\":\"g7lsrphhrkim1jkvbt88\"}", "g7lsrphhrkim1jkvbt88");
         check(200, "{\"token\":\"g7lsrphhrkim1jkvbt88\"}", "g7lsrphhrkim1jkvbt88");
+        check(200, "{\"x\":1,\"x\":2,\"session\":\"g7lsrphhrkim1jkvbt88\"}", "g7lsrphhrkim1jkvbt88");
         for status in [201, 204, 302, 500, 503] {
             check(status, "\"g7lsrphhrkim1jkvbt88\"", "nonsense");
         }
@@ -145,6 +148,8 @@ mod tests {
             "[]",
             "{}",
             "{\"session\":false}",
+            "{\"session\":\"g7lsrphhrkim1jkvbt88\",\"session\":\"g7lsrphhrkim1jkvbt88\"}",
+            "{\"session\":\"g7lsrphhrkim1jkvbt88\",\"token\":\"g7lsrphhrkim1jkvbt89\"}",
             "<html>login</html>",
             "\"short\"",
             "\"has space inside it\"",

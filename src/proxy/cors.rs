@@ -130,7 +130,6 @@ fn is_tracing(name: &str) -> bool {
 
 /// Lets a listed page read the answer, also when it is a refusal. A place to log in, which is a path on our own host, is
 /// none on the page's: it becomes an address.
-
 ///
 /// # Errors
 /// When there is no answer, as `answered` says.

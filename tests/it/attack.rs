@@ -111,6 +111,21 @@ fn freeze(gate: &Gate, whom: &str) {
 }
 
 #[tokio::test]
+async fn for_a_frozen_account_the_pbx_is_not_asked() {
+    let stage = Stage::new().await;
+    freeze(&stage.gate, "account 40@acme.test");
+    for asked in [
+        stage.as_alice("/auth/pbx"),
+        stage.as_alice("/auth/pbx").host("pbx.test"),
+        stage.as_alice("/redirect?to=https%3A%2F%2Fpbx.test%2Fwelcome.htm"),
+        stage.alice_posts("/auth/pbx", JSON, "{}"),
+    ] {
+        asked.send().await.expect(403);
+    }
+    assert!(stage.minted().is_empty());
+}
+
+#[tokio::test]
 async fn a_session_that_the_pbx_opens_after_a_freeze_reaches_nobody() {
     let stage = Stage::new().await;
     stage.pbx_does(|faults| faults.head_delay = Duration::from_secs(2));

@@ -423,7 +423,9 @@ async fn looking_ahead_meets_no_session_and_no_bare_redirect() {
 
 #[tokio::test]
 async fn with_cookies_the_redirect_becomes_a_ticket() {
-    for to in ["https://pbx.test/thirdparty.htm", "https://pbx.test/welcome.htm?lang=fr"] {
+    for to in
+        ["https://pbx.test/thirdparty.htm", "https://pbx.test/welcome.htm?lang=fr", "/thirdparty.htm", "welcome.htm"]
+    {
         let pbx = "handoff = \"cookie\"";
         let stage = Plan { dialect: Dialect::C, pbx, rules: REDIRECTS, ..Plan::default() }.start().await;
         let answer = stage.gate.get(&named(to)).send().await.expect(302);

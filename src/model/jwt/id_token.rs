@@ -98,7 +98,7 @@ impl<'t> Token<'t> {
         if self.claims.get("nonce").and_then(Value::as_str) != Some(rules.nonce) {
             return refuse("it is of another login (nonce)");
         }
-        if !self.claims.get("sub").and_then(Value::as_str).is_some_and(|subject| !subject.is_empty()) {
+        if self.claims.get("sub").and_then(Value::as_str).is_none_or(str::is_empty) {
             return refuse("it does not say as a text who logged in (sub)");
         }
         self.check_access_token(rules.access_token)?;
