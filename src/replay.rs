@@ -12,7 +12,6 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use aws_lc_rs::{constant_time, hmac};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use jiff::Timestamp;
 
 use crate::model::digest::sha256;
 use crate::model::secret::Secret;
@@ -84,7 +83,7 @@ impl Tickets {
     pub async fn issue(&self, value: &Secret) -> Result<Ticket, KeepError> {
         let random = random::text::<18>();
         let ticket = Ticket(Secret::new(format!("{random}{}", self.mark_of(&random))));
-        let until = Timestamp::now().checked_add(self.ttl).map_err(|_| KeepError::Unavailable)?;
+        let until = self.store.now().checked_add(self.ttl).map_err(|_| KeepError::Unavailable)?;
         self.store.keep(sha256(ticket.expose().as_bytes()), seal(ticket.expose(), value), until).await?;
         Ok(ticket)
     }

@@ -28,6 +28,7 @@ mod worker;
 use std::io::Error as IoError;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{Builder, JoinHandle, available_parallelism};
@@ -141,7 +142,9 @@ impl Server {
         let files = Files::find(&config, count);
         files.fit(&mut config);
         // Built first, so that what cannot be built is said before a port is bound.
-        let store = Arc::new(config.state.as_deref().map_or_else(|| Ok(Store::in_memory()), Store::open)?);
+        let store = Arc::new(
+            config.state.as_deref().map_or_else(|| Ok(Store::in_memory()), |path| open_store(path, inherited))?,
+        );
         let first = Arc::new(Snapshot::new(config, logs, Arc::clone(&store))?);
         upstream::start_lookups().map_err(StartError::Thread)?;
         let crowd = Arc::<Crowd>::default();
@@ -307,11 +310,7 @@ impl Server {
     /// When the process does not come to accept connections. Then everything goes on as before.
     pub async fn hand_over(&self, command: Command) -> Result<u32, HandOverError> {
         let sockets = self.copies().map_err(HandOverError::Start)?;
-        // The new process opens the state file before it accepts connections; until it does, whoever needs it here waits.
-        self.store.pause().await;
-        let lent = Lent(&self.store);
-        let id = handover::start(command, sockets).await?;
-        lent.leave();
+        let id = handover::start(command, sockets, &self.store).await?;
         lock(&self.sockets).clear();
         // Health is the new process's to tell.
         let admin = lock(&self.admin).take();
@@ -410,19 +409,11 @@ impl Hand {
     }
 }
 
-/// A store whose file another process may open; taken back when that does not come to accept connections.
-struct Lent<'s>(&'s Store);
-
-impl Lent<'_> {
-    fn leave(self) {
-        self.0.leave();
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Lent<'_> {
-    fn drop(&mut self) {
-        self.0.resume();
+/// Opens the state file, which an old gate lets go of when it is asked.
+fn open_store(path: &Path, inherited: &Inherited) -> Result<Store, OpenError> {
+    match Store::open(path) {
+        Err(OpenError::Locked(_)) if inherited.ask_for_state() => Store::open(path),
+        opened => opened,
     }
 }
 

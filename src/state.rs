@@ -4,6 +4,8 @@
 //! so. One thread writes the file, and whoever waits while it does shares the next write with all others. What cannot be
 //! written is refused: a link that might be used twice logs nobody in.
 
+mod backend;
+mod clock;
 mod file;
 mod tables;
 mod writer;
@@ -15,6 +17,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::timeout;
 
+use self::clock::Clock;
 pub use self::file::OpenError;
 pub use self::tables::Freeze;
 use self::tables::{Change, Given, Refused, Tables};
@@ -35,6 +38,7 @@ pub struct Store {
 #[derive(Default)]
 struct Shared {
     tables: Mutex<Tables>,
+    clock: Mutex<Clock>,
     /// Why the file cannot be written.
     problem: Mutex<Option<String>>,
 }
@@ -92,7 +96,14 @@ impl Store {
         if let Some(problem) = &*self.shared.problem() {
             return Err(problem.clone());
         }
-        self.shared.tables().full(Timestamp::now()).map_or(Ok(()), |table| Err(format!("the table of {table} is full")))
+        self.shared.tables().full(self.now()).map_or(Ok(()), |table| Err(format!("the table of {table} is full")))
+    }
+
+    /// Returns the time by which freezes last and the store forgets. It is never later than it is: a wall clock that jumps
+    /// ahead is not believed at once.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.shared.now()
     }
 
     // === Marks ===
@@ -188,9 +199,11 @@ impl Store {
     }
 
     /// Lets go of the file, so that another process can open it. Changes wait until [`Store::resume`] or [`Store::leave`].
-    pub async fn pause(&self) {
-        if let Some(writer) = &self.writer {
-            writer.pause().await;
+    /// Tells whether it was let go in time.
+    pub async fn pause(&self) -> bool {
+        match &self.writer {
+            Some(writer) => timeout(DEADLINE, writer.pause()).await.is_ok(),
+            None => true,
         }
     }
 
@@ -210,7 +223,7 @@ impl Store {
 
     async fn change(&self, change: Change) -> Result<Given, Refused> {
         let Some(writer) = &self.writer else {
-            return self.shared.tables().change(change, Timestamp::now()).map(|(given, _)| given);
+            return self.shared.tables().change(change, self.now()).map(|(given, _)| given);
         };
         timeout(DEADLINE, writer.write(change)).await.unwrap_or(Err(Refused::Unavailable))
     }
@@ -235,6 +248,10 @@ impl Shared {
     /// Locks even after a panic elsewhere: rows are moved in and out whole.
     fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner).now()
     }
 
     fn problem(&self) -> MutexGuard<'_, Option<String>> {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{COOKIE, HeaderMap, HeaderValue};
-use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -62,7 +61,7 @@ impl Frozen {
     /// Lists who is frozen now.
     #[must_use]
     pub fn list(&self) -> Vec<(String, Freeze)> {
-        self.store.freezes(Timestamp::now())
+        self.store.freezes(self.store.now())
     }
 
     /// Tells whether whom a session is for is frozen, by itself or with its domain.
@@ -106,7 +105,7 @@ impl Frozen {
     }
 
     fn lists(&self, whom: &Whom) -> bool {
-        self.store.is_frozen(&whom.to_string(), Timestamp::now())
+        self.store.is_frozen(&whom.to_string(), self.store.now())
     }
 
     fn is_any(&self) -> bool {
@@ -189,6 +188,8 @@ impl Proxy {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
     use crate::model::account::Account;
 

@@ -1,6 +1,7 @@
 //! Sockets that go from one process to the next, so that none of their queues is ever dropped: by systemd's socket
 //! activation (sd_listen_fds(3)), and in the same way from an old gate to a new one.
 
+use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
@@ -10,21 +11,31 @@ use std::time::Duration;
 use command_fds::{CommandFdExt, FdMapping};
 use listenfd::ListenFd;
 use tokio::process::Child;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::listener::{Bound, Listener};
 use crate::config::Listen;
+use crate::state::Store;
 
 /// The first descriptor that is handed over.
 const FIRST: i32 = 3;
 /// How long a new process may take until it accepts connections.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the end of a process that was ended is waited for.
+const ENDED: Duration = Duration::from_secs(2);
 /// The name that a gate gives to a socket of its own. systemd gives others, and keeps the socket open itself.
 const OWN: &str = "callgate-own";
 /// The variable with the names of the sockets.
 const NAMES: &str = "LISTEN_FDNAMES";
 /// What a new process says once it does.
 const READY: &[u8] = b"READY";
+/// What a new process says when it needs the state file, and the old one when it has let go of it.
+const STATE: &[u8] = b"STATE";
+/// How long a new process waits for the state file.
+const ASKED: Duration = Duration::from_secs(10);
+/// How long a new process may have the state file until it accepts connections: for so long, whatever needs the file
+/// waits in the old one.
+const LENT: Duration = Duration::from_secs(4);
 
 // === The new process ===
 
@@ -79,6 +90,18 @@ impl Inherited {
         self.sockets.first().filter(|_| self.old.is_none()).map(|(address, _)| address)
     }
 
+    /// Asks the old gate, if there is one, for the state file. Tells whether it has let go of it.
+    ///
+    /// It is asked as late as this, so that a process that hangs before keeps nobody waiting.
+    pub(super) fn ask_for_state(&self) -> bool {
+        let ask = |old: &UnixDatagram| {
+            old.set_read_timeout(Some(ASKED))?;
+            old.send(STATE)?;
+            old.recv(&mut [0; STATE.len()])
+        };
+        self.old.as_ref().map(ask).is_some_and(|answer| answer.is_ok_and(|length| length > 0))
+    }
+
     /// Tells the old gate, if there is one, that connections are accepted here.
     pub fn ready(self) {
         if let Some(Err(error)) = self.old.map(|old| old.send(READY)) {
@@ -114,6 +137,32 @@ pub enum HandOverError {
 /// A process that does not accept connections yet; ended when nobody waits for it any more.
 struct Starting(Option<Child>);
 
+impl Starting {
+    /// Ends it, and waits for that: what it has open is free then.
+    async fn end(mut self) {
+        if let Some(mut child) = self.0.take() {
+            // One that cannot be ended is left behind.
+            let _ = timeout(ENDED, child.kill()).await;
+        }
+    }
+}
+
+/// A store whose file the new process may open; taken back when that does not come to accept connections.
+struct Lent<'s>(&'s Store);
+
+impl Lent<'_> {
+    fn leave(self) {
+        self.0.leave();
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.0.resume();
+    }
+}
+
 impl Drop for Starting {
     fn drop(&mut self) {
         if let Some(child) = &mut self.0 {
@@ -123,8 +172,9 @@ impl Drop for Starting {
     }
 }
 
-/// Starts a process with these sockets, and waits until it accepts connections. Returns its id.
-pub(super) async fn start(mut command: Command, sockets: Vec<Listener>) -> Result<u32, HandOverError> {
+/// Starts a process with these sockets, and waits until it accepts connections; when it asks for the state file, it is
+/// given that. Returns its id.
+pub(super) async fn start(mut command: Command, sockets: Vec<Listener>, store: &Store) -> Result<u32, HandOverError> {
     let (here, there) = UnixDatagram::pair().map_err(HandOverError::Start)?;
     let names: Vec<_> = sockets.iter().map(|socket| if socket.is_lent { "lent" } else { OWN }).collect();
     command.env(NAMES, names.join(":"));
@@ -139,18 +189,56 @@ pub(super) async fn start(mut command: Command, sockets: Vec<Listener>) -> Resul
     // The command goes at the end of the statement, and with it the copies of the sockets here.
     let child = tokio::process::Command::from(command).spawn().map_err(HandOverError::Start)?;
     let mut starting = Starting(Some(child));
-    timeout(PATIENCE, is_ready(here, &mut starting)).await.map_err(|_| HandOverError::Late)??;
+    let mut lent = None;
+    let ready = timeout(PATIENCE, is_ready(here, &mut starting, store, &mut lent)).await;
+    if let Err(error) = ready.unwrap_or(Err(HandOverError::Late)) {
+        starting.end().await;
+        return Err(error);
+    }
+    if let Some(lent) = lent {
+        lent.leave();
+    }
     let id = starting.0.take().and_then(|child| child.id());
     Ok(id.unwrap_or_default())
 }
 
-async fn is_ready(here: UnixDatagram, starting: &mut Starting) -> Result<(), HandOverError> {
+async fn is_ready<'s>(
+    here: UnixDatagram,
+    starting: &mut Starting,
+    store: &'s Store,
+    lent: &mut Option<Lent<'s>>,
+) -> Result<(), HandOverError> {
     here.set_nonblocking(true).map_err(HandOverError::Start)?;
     let here = tokio::net::UnixDatagram::from_std(here).map_err(HandOverError::Start)?;
     let child = starting.0.as_mut().expect("it was started a moment ago");
-    let mut word = [0; READY.len()];
-    tokio::select! {
-        heard = here.recv(&mut word) => heard.map(drop).map_err(HandOverError::Start),
-        ended = child.wait() => Err(ended.map_or_else(HandOverError::Start, HandOverError::Ended)),
+    let mut due = None;
+    loop {
+        let mut word = [0; 8];
+        let length = tokio::select! {
+            heard = here.recv(&mut word) => heard.map_err(HandOverError::Start)?,
+            ended = child.wait() => return Err(ended.map_or_else(HandOverError::Start, HandOverError::Ended)),
+            () = passed(due) => return Err(HandOverError::Late),
+        };
+        match &word[..length] {
+            READY => return Ok(()),
+            STATE => {
+                *lent = Some(Lent(store));
+                if !store.pause().await {
+                    return Err(HandOverError::Late);
+                }
+                here.send(STATE).await.map_err(HandOverError::Start)?;
+                due = Some(Instant::now() + LENT);
+            }
+            // A later version may say more.
+            _ => {}
+        }
+    }
+}
+
+/// Waits until a moment has passed, if there is one.
+async fn passed(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => pending().await,
     }
 }

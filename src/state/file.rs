@@ -12,12 +12,15 @@ use jiff::Timestamp;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError};
 
 use super::Digest;
+use super::backend::{Backend, GivenUp};
 use super::tables::{Freeze, Held, Row, Tables};
 
 /// Who made the file, and how its rows are written.
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("callgate");
 const VERSION: &str = "version";
 const CURRENT: u64 = 1;
+/// The last time that was believed.
+const TIME: &str = "time";
 
 /// Times are milliseconds since 1970.
 const MARKS: TableDefinition<'_, &Digest, i64> = TableDefinition::new("marks");
@@ -56,13 +59,31 @@ pub enum OpenError {
 pub(super) struct StateFile {
     database: Database,
     path: PathBuf,
-    /// Which file it is, whatever its name: the device and the number there.
+    /// How the file was left by the last write here.
+    left: Left,
+    given_up: GivenUp,
+}
+
+/// Which file it is, whatever its name, and when it was written last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Left {
+    /// The device and the number there.
     inode: (u64, u64),
+    length: u64,
+    /// Seconds and nanoseconds since 1970.
+    written: (i64, i64),
+}
+
+impl Left {
+    fn of(file: &fs::Metadata) -> Self {
+        let (inode, written) = ((file.dev(), file.ino()), (file.mtime(), file.mtime_nsec()));
+        Self { inode, length: file.len(), written }
+    }
 }
 
 impl StateFile {
     /// Opens a file and reads it whole.
-    pub(super) fn open(path: &Path) -> Result<(Self, Tables), OpenError> {
+    pub(super) fn open(path: &Path) -> Result<(Self, Found), OpenError> {
         guarded(|| open(path)).unwrap_or_else(|panic| Err(OpenError::Damaged(path.to_owned(), panic)))
     }
 
@@ -88,18 +109,39 @@ impl StateFile {
     /// Writes rows. When it returns, they are on the disk, all or none.
     ///
     /// # Errors
-    /// Also when the file is no longer at its name: what is written would be forgotten by a restart, which finds nothing
-    /// there or another file.
-    pub(super) fn write(&self, rows: &[Row]) -> Result<(), String> {
-        if fs::metadata(&self.path).map(|found| inode(&found)).ok() != Some(self.inode) {
+    /// Also when the file is no longer as it was left: what is written would be forgotten by a restart, which finds
+    /// nothing at its name, or something else.
+    pub(super) fn write(&mut self, rows: &[Row]) -> Result<(), String> {
+        self.check()?;
+        guarded(|| write(&self.database, rows).map_err(|error| error.to_string())).unwrap_or_else(Err)?;
+        self.left = fs::metadata(&self.path).map(|found| Left::of(&found)).map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    /// Looks whether the file is at its name, and as it was left. One that is not is written no more.
+    ///
+    /// # Errors
+    /// With what happened to it, and what to do.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let found = fs::metadata(&self.path).map(|found| Left::of(&found)).ok();
+        let Some(found) = found.filter(|found| found.inode == self.left.inode) else {
             return Err("it was moved or removed; put it back, or restart to begin anew".to_owned());
+        };
+        if found == self.left {
+            return Ok(());
         }
-        guarded(|| write(&self.database, rows).map_err(|error| error.to_string())).unwrap_or_else(Err)
+        self.given_up.set();
+        let what = if found.length < self.left.length { "cut it short" } else { "changed it" };
+        Err(format!("another program has {what}; put back a copy, or move it away and restart to begin anew"))
     }
 }
 
-fn inode(file: &fs::Metadata) -> (u64, u64) {
-    (file.dev(), file.ino())
+/// What a file says.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) tables: Tables,
+    /// The last time that was believed, if it says so.
+    pub(super) time: Option<Timestamp>,
 }
 
 /// Calls what meets bytes that anything may have happened to: the database asserts more than it checks.
@@ -110,8 +152,9 @@ fn guarded<T>(act: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-fn open(path: &Path) -> Result<(StateFile, Tables), OpenError> {
-    let metadata = fs::metadata(path).map_err(|error| OpenError::Io(path.to_owned(), error))?;
+fn open(path: &Path) -> Result<(StateFile, Found), OpenError> {
+    let io = |error| OpenError::Io(path.to_owned(), error);
+    let metadata = fs::metadata(path).map_err(io)?;
     let mode = metadata.mode();
     if mode & OTHERS != 0 && metadata.is_file() {
         return Err(OpenError::Exposed(path.to_owned(), mode & 0o7777));
@@ -120,14 +163,22 @@ fn open(path: &Path) -> Result<(StateFile, Tables), OpenError> {
     let repaired = Arc::clone(&is_repaired);
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE).set_repair_callback(move |_| repaired.store(true, Ordering::Relaxed));
-    let mut database = builder.open(path).map_err(|error| opening(path, error))?;
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
+    if file.metadata().map_err(io)?.len() == 0 {
+        // The database would begin anew in it.
+        return Err(OpenError::Damaged(path.to_owned(), "it is empty".to_owned()));
+    }
+    let given_up = GivenUp::default();
+    let backend = Backend::new(file, given_up.clone()).map_err(|error| opening(path, error))?;
+    let mut database = builder.create_with_backend(backend).map_err(|error| opening(path, error))?;
     // After a crash, it has looked at everything itself.
     if !is_repaired.load(Ordering::Relaxed) && !database.check_integrity().map_err(|error| opening(path, error))? {
         return Err(OpenError::Damaged(path.to_owned(), "a checksum is wrong".to_owned()));
     }
-    let tables = read(&database).map_err(|error| damaged(path, error))?;
-    let tables = tables.ok_or_else(|| OpenError::Foreign(path.to_owned()))?;
-    Ok((StateFile { database, path: path.to_owned(), inode: inode(&metadata) }, tables))
+    let found = read(&database).map_err(|error| damaged(path, error))?;
+    let found = found.ok_or_else(|| OpenError::Foreign(path.to_owned()))?;
+    let left = Left::of(&fs::metadata(path).map_err(io)?);
+    Ok((StateFile { database, path: path.to_owned(), left, given_up }, found))
 }
 
 fn opening(path: &Path, error: DatabaseError) -> OpenError {
@@ -166,11 +217,11 @@ fn begin(file: File) -> Result<(), redb::Error> {
 }
 
 /// Reads everything; nothing when the file is not of this version.
-fn read(database: &Database) -> Result<Option<Tables>, redb::Error> {
+fn read(database: &Database) -> Result<Option<Found>, redb::Error> {
     let transaction = database.begin_read()?;
-    let version = match transaction.open_table(ABOUT) {
-        Ok(about) => about.get(VERSION)?.map(|version| version.value()),
-        Err(TableError::TableDoesNotExist(_) | TableError::TableTypeMismatch { .. }) => None,
+    let (version, told) = match transaction.open_table(ABOUT) {
+        Ok(about) => (about.get(VERSION)?.map(|version| version.value()), about.get(TIME)?.map(|time| time.value())),
+        Err(TableError::TableDoesNotExist(_) | TableError::TableTypeMismatch { .. }) => (None, None),
         Err(error) => return Err(error.into()),
     };
     if version != Some(CURRENT) {
@@ -191,7 +242,8 @@ fn read(database: &Database) -> Result<Option<Tables>, redb::Error> {
         let freeze: Freeze = serde_json::from_slice(freeze.value()).map_err(|_| wrong("a freeze"))?;
         tables.freezes.insert(account.value().to_owned(), freeze);
     }
-    Ok(Some(tables))
+    let told = told.map(|told| i64::try_from(told).map_err(|_| wrong("a time")).and_then(time)).transpose()?;
+    Ok(Some(Found { tables, time: told }))
 }
 
 fn time(milliseconds: i64) -> Result<Timestamp, redb::Error> {
@@ -205,6 +257,7 @@ fn wrong(what: &str) -> redb::Error {
 fn write(database: &Database, rows: &[Row]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
+        let mut about = transaction.open_table(ABOUT)?;
         let mut marks = transaction.open_table(MARKS)?;
         let mut tickets = transaction.open_table(TICKETS)?;
         let mut freezes = transaction.open_table(FREEZES)?;
@@ -221,6 +274,8 @@ fn write(database: &Database, rows: &[Row]) -> Result<(), redb::Error> {
                     drop(freezes.insert(account.as_str(), freeze.as_slice())?);
                 }
                 Row::Freeze(account, None) => drop(freezes.remove(account.as_str())?),
+                // Before 1970, no time is worth keeping.
+                Row::Time(now) => drop(about.insert(TIME, u64::try_from(now.as_millisecond()).unwrap_or_default())?),
             }
         }
     }

@@ -16,6 +16,9 @@ const FREEZES: usize = 10_000;
 /// How long a mark is kept beyond its time: a clock that is set back by less opens nothing again.
 const LONGER: SignedDuration = SignedDuration::from_mins(10);
 
+/// How long a freeze is kept beyond its end: when a clock that was believed turns out to be wrong, it is in force again.
+pub(super) const KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
+
 /// A frozen account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Freeze {
@@ -73,6 +76,8 @@ pub(super) enum Row {
     Mark(Digest, Option<Timestamp>),
     Ticket(Digest, Option<Held>),
     Freeze(String, Option<Freeze>),
+    /// The last time that was believed.
+    Time(Timestamp),
 }
 
 impl Tables {
@@ -107,7 +112,11 @@ impl Tables {
                 Ok((given, vec![Row::Ticket(ticket, None)]))
             }
             Change::Freeze { account, freeze } => {
-                let mut rows = if self.freezes.len() >= FREEZES { self.sweep_freezes(now) } else { Vec::new() };
+                let mut rows = if self.freezes.len() >= FREEZES {
+                    self.sweep_freezes(|freeze| !freeze.lasts(now))
+                } else {
+                    Vec::new()
+                };
                 if self.freezes.len() >= FREEZES && !self.freezes.contains_key(&account) {
                     return Err(Refused::Full);
                 }
@@ -120,10 +129,37 @@ impl Tables {
                 Ok((None, vec![Row::Freeze(account, None)]))
             }
             Change::Sweep => {
-                let rows = [self.sweep_marks(now), self.sweep_tickets(now), self.sweep_freezes(now)];
+                let freezes =
+                    self.sweep_freezes(|freeze| freeze.until.is_some_and(|until| is_over_by(until, KEPT, now)));
+                let rows = [self.sweep_marks(now), self.sweep_tickets(now), freezes];
                 Ok((None, rows.concat()))
             }
         }
+    }
+
+    /// Tells whether nothing is known.
+    pub(super) fn is_empty(&self) -> bool {
+        self.marks.is_empty() && self.tickets.is_empty() && self.freezes.is_empty()
+    }
+
+    /// Takes over what a file says that is not known here, and returns the rows that the file lacks. Of tickets, only
+    /// those are good that are known here: another may have been taken out.
+    pub(super) fn merge(&mut self, found: Self) -> Vec<Row> {
+        let marks = self.marks.iter().filter(|(key, _)| !found.marks.contains_key(*key));
+        let mut rows: Vec<_> = marks.map(|(key, until)| Row::Mark(*key, Some(*until))).collect();
+        let tickets = self.tickets.iter().filter(|(ticket, _)| !found.tickets.contains_key(*ticket));
+        rows.extend(tickets.map(|(ticket, held)| Row::Ticket(*ticket, Some(held.clone()))));
+        let taken = found.tickets.keys().filter(|ticket| !self.tickets.contains_key(*ticket));
+        rows.extend(taken.map(|ticket| Row::Ticket(*ticket, None)));
+        let freezes = self.freezes.iter().filter(|(account, freeze)| found.freezes.get(*account) != Some(freeze));
+        rows.extend(freezes.map(|(account, freeze)| Row::Freeze(account.clone(), Some(freeze.clone()))));
+        for (key, until) in found.marks {
+            self.marks.entry(key).or_insert(until);
+        }
+        for (account, freeze) in found.freezes {
+            self.freezes.entry(account).or_insert(freeze);
+        }
+        rows
     }
 
     pub(super) fn is_marked(&self, key: &Digest) -> bool {
@@ -163,8 +199,8 @@ impl Tables {
         gone.map(|(ticket, _)| Row::Ticket(ticket, None)).collect()
     }
 
-    fn sweep_freezes(&mut self, now: Timestamp) -> Vec<Row> {
-        let gone = self.freezes.iter().filter(|(_, freeze)| !freeze.lasts(now)).map(|(account, _)| account);
+    fn sweep_freezes(&mut self, is_gone: impl Fn(&Freeze) -> bool) -> Vec<Row> {
+        let gone = self.freezes.iter().filter(|(_, freeze)| is_gone(freeze)).map(|(account, _)| account);
         let gone: Vec<String> = gone.cloned().collect();
         gone.into_iter()
             .map(|account| {
@@ -182,5 +218,9 @@ impl Freeze {
 }
 
 fn is_over(until: Timestamp, now: Timestamp) -> bool {
-    until.checked_add(LONGER).is_ok_and(|end| end < now)
+    is_over_by(until, LONGER, now)
+}
+
+fn is_over_by(until: Timestamp, by: SignedDuration, now: Timestamp) -> bool {
+    until.checked_add(by).is_ok_and(|end| end < now)
 }

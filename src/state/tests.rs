@@ -123,7 +123,7 @@ async fn the_expired_are_swept_from_memory_and_file() {
     store.mark("link", b"old", later(-3600)).await.unwrap();
     store.mark("link", b"new", later(60)).await.unwrap();
     store.keep([1; 32], b"old".to_vec(), later(-1)).await.unwrap();
-    store.freeze("40@acme.test", frozen(Some(later(-1)))).await.unwrap();
+    store.freeze("40@acme.test", frozen(Some(later(-8 * 24 * 3600)))).await.unwrap();
     store.sweep().await;
     drop(store);
     let store = Store::open(&path).unwrap();
@@ -295,4 +295,104 @@ async fn a_full_table_of_tickets_refuses_and_the_expired_make_room() {
     assert_eq!(store.take(ticket(0)).await, Ok(Some(vec![])), "what is out stays good");
     store.keep(ticket(0), vec![], later(-1)).await.unwrap();
     store.keep(ticket(10_000), vec![], later(60)).await.unwrap();
+}
+
+/// What somebody does to the file is noticed while nothing is written.
+async fn noticed(store: &Store, part: &str) {
+    let noticed = async {
+        while !store.check().is_err_and(|problem| problem.contains(part)) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), noticed).await.unwrap_or_else(|_| panic!("{part}: {:?}", store.check()));
+}
+
+#[tokio::test]
+async fn a_file_that_is_cut_short_is_noticed_and_marks_are_refused_until_a_copy_is_there() {
+    let (_folder, path) = folder();
+    let store = Store::open(&path).unwrap();
+    store.mark("link", b"a", later(60)).await.unwrap();
+    let whole = fs::read(&path).unwrap();
+    store.freeze("40@acme.test", frozen(None)).await.unwrap();
+    store.mark("link", b"b", later(60)).await.unwrap();
+    for length in [0, whole.len() as u64 / 2] {
+        fs::File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
+        let refused = store.mark("cut", &length.to_be_bytes(), later(60)).await;
+        assert_eq!(refused, Err(MarkError::Unkept(KeepError::Unavailable)));
+        assert_eq!(fs::metadata(&path).unwrap().len(), length, "what another program did is left as it is");
+        noticed(&store, "the state file").await;
+        // A copy is older than what is known: it is told of that.
+        fs::write(&path, &whole).unwrap();
+        let healed = async {
+            while store.check().is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), healed).await.unwrap();
+        assert!(store.is_frozen("40@acme.test", later(0)));
+    }
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    assert!(
+        store.is_marked("link", b"a") && store.is_marked("link", b"b") && store.is_frozen("40@acme.test", later(0))
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_others_write_or_remove_is_noticed_while_nothing_is_written() {
+    for (part, act) in [
+        ("changed", (|path: &Path| fs::write(path, vec![7; 1 << 23])) as fn(&Path) -> std::io::Result<()>),
+        ("cut it short", |path| fs::write(path, "")),
+        ("moved or removed", |path| fs::remove_file(path)),
+        ("moved or removed", |path| fs::rename(path, path.with_extension("away")).and_then(|()| fs::write(path, ""))),
+    ] {
+        let (_folder, path) = folder();
+        let store = Store::open(&path).unwrap();
+        store.mark("link", b"a", later(60)).await.unwrap();
+        // Within one tick of the file system's clock, a change may bear the same time.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        act(&path).unwrap();
+        let problem = async {
+            loop {
+                if let Err(problem) = store.check() {
+                    return problem;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let problem = timeout(Duration::from_secs(10), problem).await.unwrap();
+        assert!(problem.contains(part), "{part}: {problem}");
+    }
+}
+
+/// The wall clock cannot be set here; what the store believes can.
+#[tokio::test]
+async fn a_freeze_that_ended_by_a_wrong_clock_is_in_force_again() {
+    let (_folder, path) = folder();
+    let store = Store::open(&path).unwrap();
+    store.freeze("40@acme.test", frozen(Some(later(3600)))).await.unwrap();
+    store.mark("link", b"a", later(600)).await.unwrap();
+    let set = |ahead: i64| {
+        *store.shared.clock.lock().unwrap() = Clock::since(later(ahead));
+    };
+    // Behind what the file says, the earlier time holds.
+    set(-86_400);
+    assert!(store.now() < later(-86_000));
+    store.sweep().await;
+    set(0);
+    assert!(store.is_frozen("40@acme.test", store.now()) && store.is_marked("link", b"a"));
+    assert!(!store.is_frozen("40@acme.test", later(7200)));
+    store.sweep().await;
+    assert!(store.is_frozen("40@acme.test", store.now()));
+}
+
+#[tokio::test]
+async fn the_time_that_was_believed_outlives_a_restart() {
+    let (_folder, path) = folder();
+    let store = Store::open(&path).unwrap();
+    *store.shared.clock.lock().unwrap() = Clock::since(later(-86_400));
+    store.mark("link", b"a", later(60)).await.unwrap();
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    assert!(store.now() < later(-86_000), "{}", store.now());
 }

@@ -3,29 +3,38 @@
 use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvError, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Shared;
-use super::file::{OpenError, StateFile};
-use super::tables::{Change, Given, Refused, Row, Tables};
+use super::clock::Clock;
+use super::file::{Found, OpenError, StateFile};
+use super::tables::{Change, Given, Refused, Row};
+use super::{DEADLINE, Shared};
 
 /// How many changes may wait for the file.
 const QUEUE: usize = 1024;
 /// How soon a file that could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How often the file is looked at when nothing is written.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often the time is written down.
+const TIME: Duration = Duration::from_secs(60);
 
 /// The writer's thread. It ends, and the file is closed, when this is dropped.
 pub(super) struct Writer {
     path: PathBuf,
-    orders: Option<SyncSender<Order>>,
+    orders: Option<Sender<Order>>,
+    /// How many changes wait for the file.
+    waiting: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
+    /// Closed when the thread has ended.
+    ended: Mutex<Receiver<()>>,
 }
 
 enum Order {
@@ -52,13 +61,28 @@ impl Writer {
             }
             opened => opened,
         };
-        let (file, tables) = file?;
+        let (file, Found { tables, time }) = file?;
         *shared.tables() = tables;
-        let (orders, given) = sync_channel(QUEUE);
-        let desk = Desk { path: path.to_owned(), shared, file: Holding::Open(file) };
-        let thread = thread::Builder::new().name("callgate-state".to_owned()).spawn(move || desk.work(&given));
+        if let Some(time) = time {
+            *shared.clock.lock().unwrap_or_else(PoisonError::into_inner) = Clock::since(time);
+        }
+        let ((orders, given), (end, ended)) = (channel(), channel());
+        let waiting = Arc::<AtomicUsize>::default();
+        let file = Holding::Open(file);
+        let desk = Desk { path: path.to_owned(), shared, waiting: Arc::clone(&waiting), file, timed: None };
+        let work = move || {
+            desk.work(&given);
+            drop(end);
+        };
+        let thread = thread::Builder::new().name("callgate-state".to_owned()).spawn(work);
         let thread = thread.map_err(|error| OpenError::Io(path.to_owned(), error))?;
-        Ok(Self { path: path.to_owned(), orders: Some(orders), thread: Some(thread) })
+        Ok(Self {
+            path: path.to_owned(),
+            orders: Some(orders),
+            waiting,
+            thread: Some(thread),
+            ended: Mutex::new(ended),
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -68,42 +92,48 @@ impl Writer {
     /// Makes a change, and waits until it is on the disk.
     pub(super) async fn write(&self, change: Change) -> Result<Given, Refused> {
         let (answer, answered) = oneshot::channel();
-        self.order(Order::Change(Waiting { change, answer }))?;
+        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
+        if before >= QUEUE || !self.order(Order::Change(Waiting { change, answer })) {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refused::Unavailable);
+        }
         answered.await.unwrap_or(Err(Refused::Unavailable))
     }
 
     pub(super) async fn pause(&self) {
         let (paused, is_paused) = oneshot::channel();
-        if self.order(Order::Pause(paused)).is_ok() {
+        if self.order(Order::Pause(paused)) {
             // A thread that is gone holds no file.
             let _ = is_paused.await;
         }
     }
 
     pub(super) fn resume(&self) {
-        self.insist(Order::Resume);
+        self.order(Order::Resume);
     }
 
     pub(super) fn leave(&self) {
-        self.insist(Order::Leave);
+        self.order(Order::Leave);
     }
 
-    fn order(&self, order: Order) -> Result<(), Refused> {
-        let orders = self.orders.as_ref().ok_or(Refused::Unavailable)?;
-        orders.try_send(order).map_err(|_| Refused::Unavailable)
-    }
-
-    /// Waits for a place in the queue. The thread takes from it whatever becomes of the file.
-    fn insist(&self, order: Order) {
-        if self.orders.as_ref().is_none_or(|orders| orders.send(order).is_err()) {
+    /// Gives the thread an order, without waiting. Tells whether it is there.
+    fn order(&self, order: Order) -> bool {
+        let is_there = self.orders.as_ref().is_some_and(|orders| orders.send(order).is_ok());
+        if !is_there {
             tracing::error!("the state thread is gone");
         }
+        is_there
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
         drop(self.orders.take());
+        // A disk that does not answer holds up no end.
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if ended.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout) {
+            return tracing::error!("the state file is still being written, and is left behind");
+        }
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the state thread panicked");
         }
@@ -114,7 +144,10 @@ impl Drop for Writer {
 struct Desk {
     path: PathBuf,
     shared: Arc<Shared>,
+    waiting: Arc<AtomicUsize>,
     file: Holding,
+    /// When the time was written down last.
+    timed: Option<Instant>,
 }
 
 /// Whose the file is.
@@ -131,7 +164,18 @@ enum Holding {
 impl Desk {
     fn work(mut self, orders: &Receiver<Order>) {
         let mut next = None;
-        while let Ok(order) = next.take().map_or_else(|| orders.recv(), Ok::<_, RecvError>) {
+        loop {
+            let order = match next.take() {
+                Some(order) => order,
+                None => match orders.recv_timeout(LOOK) {
+                    Ok(order) => order,
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.look();
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return,
+                },
+            };
             match order {
                 Order::Change(first) => {
                     let mut batch = vec![first];
@@ -147,6 +191,7 @@ impl Desk {
                             }
                         }
                     }
+                    self.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
                     self.change(batch);
                 }
                 Order::Pause(paused) => {
@@ -166,6 +211,19 @@ impl Desk {
         }
     }
 
+    /// Looks at the file, so that what others do to it is noticed before it matters.
+    fn look(&mut self) {
+        match &self.file {
+            Holding::Open(file) => {
+                if let Err(problem) = file.check() {
+                    self.complain(format!("cannot write {}: {problem}", self.path.display()));
+                }
+            }
+            Holding::Broken(_) => self.reopen(),
+            Holding::Paused(_) | Holding::Left => {}
+        }
+    }
+
     fn change(&mut self, mut batch: Vec<Waiting>) {
         if let Holding::Paused(waiting) = &mut self.file {
             waiting.append(&mut batch);
@@ -174,10 +232,10 @@ impl Desk {
             return;
         }
         self.reopen();
-        let Holding::Open(file) = &self.file else {
+        let Holding::Open(file) = &mut self.file else {
             return batch.into_iter().for_each(|waiting| answer(waiting.answer, Err(Refused::Unavailable)));
         };
-        let now = Timestamp::now();
+        let now = self.shared.now();
         let (mut rows, mut made) = (Vec::new(), Vec::new());
         let is_about_freezes =
             |waiting: &Waiting| matches!(waiting.change, Change::Freeze { .. } | Change::Thaw { .. } | Change::Sweep);
@@ -191,6 +249,11 @@ impl Desk {
                 }
                 Err(refused) => answer(waiting.answer, Err(refused)),
             }
+        }
+        let is_timed = self.timed.is_some_and(|at| at.elapsed() < TIME) || self.shared.tables().is_empty();
+        if !is_timed {
+            rows.push(Row::Time(now));
+            self.timed = Some(Instant::now());
         }
         let written = if rows.is_empty() { Ok(()) } else { file.write(&rows) };
         if let Err(problem) = written {
@@ -212,7 +275,7 @@ impl Desk {
         if Instant::now() < again {
             return;
         }
-        match StateFile::open(&self.path).map(|(file, tables)| self.restore(file, tables)) {
+        match StateFile::open(&self.path).map(|(file, found)| self.restore(file, found)) {
             Ok(Ok(file)) => {
                 tracing::info!(path = %self.path.display(), "the state file is written again");
                 *self.shared.problem() = None;
@@ -223,14 +286,10 @@ impl Desk {
         }
     }
 
-    /// Takes over what the file says, and keeps what was marked since. The file is told of that.
-    fn restore(&self, file: StateFile, mut found: Tables) -> Result<StateFile, String> {
-        let mut tables = self.shared.tables();
-        let missing: Vec<_> = tables.marks.iter().filter(|(key, _)| !found.marks.contains_key(*key)).collect();
-        let missing: Vec<_> = missing.into_iter().map(|(key, until)| Row::Mark(*key, Some(*until))).collect();
-        found.marks.extend(mem::take(&mut tables.marks));
-        *tables = found;
-        drop(tables);
+    /// Takes over what the file says that is not known, and tells the file what it does not know: a copy that was put back
+    /// is older than what is remembered here.
+    fn restore(&self, mut file: StateFile, found: Found) -> Result<StateFile, String> {
+        let missing = self.shared.tables().merge(found.tables);
         file.write(&missing).map(|()| file)
     }
 

@@ -33,7 +33,7 @@ pub fn callgate(arguments: &[&str]) -> Command {
     command
 }
 
-fn piped(mut command: Command) -> Command {
+pub fn piped(mut command: Command) -> Command {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.env_remove("PBX_ADMIN");
     command

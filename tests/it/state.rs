@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::commands::{Running, callgate};
+use crate::commands::{Running, callgate, piped};
 use crate::handover::{Successor, code};
 use crate::harness::{Gate, LINK_SECRET, Raw, read_head, status};
 use crate::link::{link, method};
@@ -158,6 +158,20 @@ async fn a_disk_that_takes_nothing_lets_nobody_in_and_says_so() {
     assert!(folder.pbx.mints().is_empty());
 }
 
+/// Another program's fault is known before the next start.
+#[tokio::test]
+async fn a_file_that_is_cut_short_beneath_the_gate_lets_nobody_in_and_is_told_of() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("state");
+    let stage = stage(&state(&path)).await;
+    stage.gate.get(&link()).send().await.expect(303);
+    assert_eq!(status(&stage.gate.told("/readyz")), 200);
+    fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+    crate::stage::until("it is noticed", || stage.gate.told("/readyz").contains("state: ")).await;
+    stage.gate.get(&link()).send().await.expect(503);
+    assert!(stage.gate.told("/readyz").contains(&path.display().to_string()), "{}", stage.gate.told("/readyz"));
+}
+
 // === A file that is wrong ===
 
 #[tokio::test]
@@ -266,6 +280,36 @@ async fn a_hand_over_that_fails_takes_the_file_back() {
     program.running.complaint("not handed over").await;
     assert_eq!(follow(&program, &link).await, 401);
     assert_eq!(follow(&program, &crate::link::link()).await, 303);
+}
+
+/// Until the new process asks for the file, the old one has it.
+#[tokio::test]
+async fn a_successor_that_hangs_keeps_neither_links_nor_freezes_waiting() {
+    if !are_here(&["sh", "sleep"]) {
+        return;
+    }
+    let (folder, upstream) = (Folder::new().await, Raw::ok().await);
+    let file = folder.dir.path().join("callgate");
+    if fs::hard_link(env!("CARGO_BIN_EXE_callgate"), &file).is_err() {
+        fs::copy(env!("CARGO_BIN_EXE_callgate"), &file).unwrap();
+    }
+    let admin = folder.dir.path().join("admin.sock");
+    let more = format!("{}\n[admin]\nlisten = \"unix:{}\"", folder.tables(), admin.display());
+    let top = "listen = \"127.0.0.1:0\"\nworkers = 2";
+    let mut program = Program::start_by(piped(Command::new(&file)), upstream.addr, top, &more).await;
+    let hangs = folder.dir.path().join("hangs");
+    fs::write(&hangs, "#!/bin/sh\nexec sleep 30\n").unwrap();
+    fs::set_permissions(&hangs, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(&hangs, &file).unwrap();
+    program.running.signal("-USR2");
+    program.running.complaint("handing over").await;
+    let begun = std::time::Instant::now();
+    assert_eq!(follow(&program, &link()).await, 303);
+    let config = program.file("proxy.toml").display().to_string();
+    let output = callgate(&["freeze", "account", "40@acme.test", "--config", &config]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(follow(&program, &link()).await, 403);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(4), "{:?}", begun.elapsed());
 }
 
 // === callgate link ===

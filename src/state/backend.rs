@@ -1,0 +1,70 @@
+//! The bytes of the state file. They are written as long as the file is ours.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redb::backends::FileBackend;
+use redb::{DatabaseError, StorageBackend};
+
+/// A file that is no longer written once it is given up: a database writes when it is closed, and would spoil what
+/// somebody else has put there.
+#[derive(Debug)]
+pub(super) struct Backend {
+    file: FileBackend,
+    given_up: GivenUp,
+}
+
+/// Whether the file is given up.
+#[derive(Debug, Clone, Default)]
+pub(super) struct GivenUp(Arc<AtomicBool>);
+
+impl GivenUp {
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.0.load(Ordering::Acquire) {
+            true => Err(io::Error::other("the file is no longer ours")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Backend {
+    /// Takes a file, unless another process has it.
+    pub(super) fn new(file: File, given_up: GivenUp) -> Result<Self, DatabaseError> {
+        Ok(Self { file: FileBackend::new(file)?, given_up })
+    }
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.given_up.check()?;
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.given_up.check()?;
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.given_up.check()?;
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+}
