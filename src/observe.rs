@@ -224,7 +224,7 @@ impl Logs {
     /// Waits until all that was said by any worker is written or lost, or until the deadline. Tells whether it is.
     pub fn flush(&self, deadline: Instant) -> bool {
         // Each is waited for: a log that is stuck keeps no other from its end.
-        self.sinks().fold(true, |all, sink| sink.flush(deadline) && all)
+        self.sinks().filter(|sink| !sink.flush(deadline)).count() == 0
     }
 
     /// Asks for all to be written that was said by any worker. Does not wait for it.

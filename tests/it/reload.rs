@@ -44,7 +44,7 @@ impl Program {
 
     /// Starts a gate with an access log on standard output, before one that says all to places of the test's. Returns
     /// when it answers at its admin listener.
-    pub async fn into(upstream: SocketAddr, more: &str, stdout: Stdio, stderr: Stdio) -> Self {
+    pub async fn writing_to(upstream: SocketAddr, more: &str, stdout: Stdio, stderr: Stdio) -> Self {
         let addr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let more = format!("{more}\n[admin]\nlisten = \"unix:admin.sock\"");
         let (dir, roots) = written(upstream, &format!("listen = \"{addr}\"\nworkers = 2"), &more);
@@ -57,7 +57,7 @@ impl Program {
         program
     }
 
-    /// Asks the admin listener of [`Program::into`].
+    /// Asks the admin listener of [`Program::writing_to`].
     pub fn told(&self, path: &str) -> String {
         let admin = callgate::config::Listen::Unix(self.file("admin.sock"));
         crate::harness::tell(&admin, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))

@@ -131,7 +131,7 @@ async fn a_program_whose_output_nobody_reads_serves_and_ends() {
     let upstream = Raw::ok().await;
     let (_stdout, to_stdout) = full_pipe();
     let (_stderr, to_stderr) = full_pipe();
-    let mut program = Program::into(upstream.addr, "level = \"debug\"", to_stdout.into(), to_stderr.into()).await;
+    let mut program = Program::writing_to(upstream.addr, "level = \"debug\"", to_stdout.into(), to_stderr.into()).await;
     let mut tls = program.connect().await;
     for _ in 0..50 {
         tls.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
@@ -160,7 +160,7 @@ async fn a_program_whose_output_nobody_reads_ends_at_once_by_a_second_signal() {
     let upstream = Raw::silent().await;
     let (_stdout, to_stdout) = full_pipe();
     let (_stderr, to_stderr) = full_pipe();
-    let mut program = Program::into(upstream.addr, "", to_stdout.into(), to_stderr.into()).await;
+    let mut program = Program::writing_to(upstream.addr, "", to_stdout.into(), to_stderr.into()).await;
     let mut tls = program.connect().await;
     tls.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
     until("the request is on its way", || !upstream.seen().is_empty()).await;
@@ -177,7 +177,7 @@ async fn lines_that_a_stuck_output_lost_are_told_of_once_it_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let (mut stdout, to_stdout) = full_pipe();
     let stderr = File::create(dir.path().join("events")).unwrap();
-    let mut program = Program::into(upstream.addr, "", to_stdout.into(), stderr.into()).await;
+    let mut program = Program::writing_to(upstream.addr, "", to_stdout.into(), stderr.into()).await;
     let mut tls = program.connect().await;
     // Each line is a kilobyte: more than there is room for.
     let long = format!("GET /{} HTTP/1.1\r\nHost: app.test\r\n\r\n", "x".repeat(1000));

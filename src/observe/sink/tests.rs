@@ -1,3 +1,5 @@
+use std::sync::mpsc;
+
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
@@ -30,6 +32,21 @@ fn get_stuck(sink: &Sink) {
     while !sink.buffer.is_empty() {
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Locks a memory on a thread of its own, until what is returned is dropped.
+fn hold(memory: &Memory) -> mpsc::Sender<()> {
+    let (let_go, is_let_go) = mpsc::channel();
+    let (hold, is_held) = mpsc::channel();
+    let memory = memory.clone();
+    thread::spawn(move || {
+        let _stuck = memory.bytes();
+        hold.send(()).unwrap();
+        // An error is the end.
+        let _ = is_let_go.recv();
+    });
+    is_held.recv().unwrap();
+    let_go
 }
 
 #[test]
@@ -117,20 +134,16 @@ async fn an_awaited_line_is_written_before_its_caller_goes_on() {
 #[tokio::test]
 async fn an_awaited_line_that_is_late_is_taken_back_or_stays() {
     let (sink, memory) = Sink::memory(Format::Text);
-    {
-        let stuck = memory.bytes();
-        get_stuck(&sink);
-        let late = Err("memory took no line in time".to_owned());
-        let (refused, gone_on) = tokio::join!(
-            sink.awaited_line("refused", WhenStuck::Refuse),
-            sink.awaited_line("gone on", WhenStuck::GoOn)
-        );
-        assert_eq!((refused, gone_on), (late.clone(), late));
-        assert!(sink.check().unwrap_err().starts_with("memory has taken no line for "));
-        let at_once = timeout(PATIENCE / 2, sink.awaited_line("at once", WhenStuck::GoOn)).await.unwrap();
-        assert!(at_once.unwrap_err().starts_with("memory has taken no line for "));
-        drop(stuck);
-    }
+    let held = hold(&memory);
+    get_stuck(&sink);
+    let late = Err("memory took no line in time".to_owned());
+    let (refused, gone_on) =
+        tokio::join!(sink.awaited_line("refused", WhenStuck::Refuse), sink.awaited_line("gone on", WhenStuck::GoOn));
+    assert_eq!((refused, gone_on), (late.clone(), late));
+    assert!(sink.check().unwrap_err().starts_with("memory has taken no line for "));
+    let at_once = timeout(PATIENCE / 2, sink.awaited_line("at once", WhenStuck::GoOn)).await.unwrap();
+    assert!(at_once.unwrap_err().starts_with("memory has taken no line for "));
+    drop(held);
     assert!(sink.flush(soon()));
     assert_eq!((memory.text().as_str(), sink.check(), sink.lost()), ("first\ngone on\nat once\n", Ok(()), 0));
 }

@@ -56,10 +56,12 @@ impl Writer {
         let is_failing = losses.failing.load(Ordering::Relaxed);
         if is_failing || self.shared.has_lines() || losses.unsaid.load(Ordering::Relaxed) > 0 {
             self.shared.moves();
-            let mut outcome = self.place.follow(Instant::now());
-            outcome = outcome.and(self.note_the_lost());
+            let followed = self.place.follow(Instant::now());
+            let noted = self.note_the_lost();
+            let mut outcome = followed.and(noted);
             for buffer in self.shared.buffers() {
-                outcome = outcome.and(self.write(&buffer));
+                let written = self.write(&buffer);
+                outcome = outcome.and(written);
             }
             self.report(outcome);
         }
