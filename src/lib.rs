@@ -14,7 +14,7 @@
 //! | 4 | [`pbx`], [`limit`], [`replay`] | asking the PBX for sessions; quotas; single-use tickets |
 //! | 3 | [`upstream`] | every byte that goes to an upstream |
 //! | 2 | [`tls`], [`observe`], [`state`] | certificates and trust; logs, counts, health; what outlives a restart |
-//! | 1 | [`message`], [`config`], `alarm`, `descriptors`, `random` | rules of HTTP messages; `proxy.toml`; deadlines; open files; chance |
+//! | 1 | [`message`], [`config`], [`budget`], `alarm`, `descriptors`, `random` | rules of HTTP messages; `proxy.toml`; what clients may hold; deadlines; open files; chance |
 //! | 0 | [`model`] | plain types and rules: no I/O, no clock |
 //!
 //! # What always holds
@@ -31,6 +31,7 @@
 
 mod alarm;
 pub mod auth;
+pub mod budget;
 pub mod cli;
 pub mod config;
 pub mod demo;

@@ -153,7 +153,7 @@ impl Proxy {
         let is_head = *request.method() == Method::HEAD;
         let version = request.version();
         let is_connect = *request.method() == Method::CONNECT;
-        let mut request = request.map(|body| Payload::of(body, version));
+        let mut request = request.map(|body| Payload::of(body, version, &peer.ledger));
         let mut response = match self.serve(&mut request, origin, peer, &mut exchange).await {
             Ok(response) => response,
             Err(error) => {

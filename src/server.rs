@@ -48,6 +48,7 @@ pub use self::snapshot::ReloadError;
 use self::snapshot::Snapshot;
 use self::sockets::Sockets;
 use self::worker::{Parts, Worker};
+use crate::budget::Budget;
 use crate::config::{Config, Listen};
 use crate::observe::Logs;
 use crate::observe::heartbeat::Heartbeats;
@@ -67,6 +68,7 @@ pub struct Server {
     live: watch::Sender<Arc<Snapshot>>,
     workers: Vec<Hand>,
     metrics: Arc<Metrics>,
+    budget: Arc<Budget>,
     control: Control,
     admin: Mutex<Option<Admin>>,
     store: Arc<Store>,
@@ -148,7 +150,8 @@ impl Server {
         let first = Arc::new(Snapshot::new(config, logs, Arc::clone(&store))?);
         upstream::start_lookups().map_err(StartError::Thread)?;
         let crowd = Arc::<Crowd>::default();
-        let metrics = Metrics::start(&first.config, first.logs());
+        let budget = Budget::new(first.config.server.buffer_budget);
+        let metrics = Metrics::start(&first.config, first.logs(), &budget);
         let (live, snapshots) = watch::channel(Arc::clone(&first));
         let (state, states) = watch::channel(State::Ready);
         let heartbeats = Heartbeats::start(count);
@@ -166,6 +169,7 @@ impl Server {
                 live: snapshots.clone(),
                 taken,
                 crowd: Arc::clone(&crowd),
+                budget: Arc::clone(&budget),
                 metrics: Arc::clone(&metrics),
                 heartbeat: heartbeats.of(index),
                 listeners: sockets.take_worker(index),
@@ -210,6 +214,7 @@ impl Server {
             live,
             workers,
             metrics,
+            budget,
             control,
             admin,
             store,
@@ -230,6 +235,7 @@ impl Server {
         let next = Arc::new(self.snapshot().successor(config).inspect_err(|_| self.not_reloaded())?);
         self.former_logs.retain(|logs| !logs.is_over());
         self.former_logs.extend(self.snapshot().logs().closing());
+        self.budget.set_limit(next.config.server.buffer_budget);
         self.live.send_replace(Arc::clone(&next));
         self.control.take_up(next.chores());
         self.metrics.reloaded(&next.config, next.logs());

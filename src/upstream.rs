@@ -22,6 +22,7 @@ mod wire;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::header::{self, HeaderMap};
@@ -39,7 +40,9 @@ pub use self::interim::{Hearer, Interim};
 use self::link::{Deadlines, Link, SendError};
 pub use self::payload::{Meter, Payload};
 pub use self::relay::{Cut, Relay};
+pub use self::slots::Tenant;
 pub use self::tunnel::{Carried, Far, Patience, join, keep_alive};
+use crate::budget::Ledger;
 use crate::config::UpstreamTimeouts;
 use crate::message::authentication;
 use crate::message::framing::{self, Unclear};
@@ -68,6 +71,8 @@ pub struct Upstream {
     /// Those used last are at the end and go out first, so that the others grow old and are closed.
     #[expect(clippy::vec_box, reason = "a link is large, and moved from here to an exchange and back many times")]
     idle: RefCell<Vec<Box<Link>>>,
+    /// How many they are, as all workers see it.
+    resting: Arc<AtomicUsize>,
     /// The connections that are bound to one of a client.
     bound: RefCell<Vec<Weak<Binding>>>,
     retired: Cell<bool>,
@@ -129,9 +134,13 @@ impl Proof {
     }
 }
 
-/// For whom a request is sent.
-#[derive(Clone, Copy, Default)]
+/// For whom a request is sent: by default for the gate itself.
+#[derive(Default)]
 pub struct Client<'c> {
+    /// Whom the connection serves.
+    pub tenant: Tenant,
+    /// Where it is counted what waits of the answer.
+    pub ledger: Option<Arc<Ledger>>,
     /// Who is told of interim answers.
     pub hearer: Hearer<'c>,
     /// The connections that are bound to the client's; none: nothing can be bound to it.
@@ -157,6 +166,7 @@ impl Upstream {
         side: Side,
         tally: &Tally,
     ) -> Rc<Self> {
+        let resting = connector.slots().idle();
         let (first_byte, keep_alive) = (timeouts.first_byte, timeouts.keep_alive);
         Rc::new(Self {
             connector,
@@ -167,6 +177,7 @@ impl Upstream {
             tally: tally.clone(),
             idle: RefCell::default(),
             bound: RefCell::default(),
+            resting,
             retired: Cell::default(),
             trials: RefCell::default(),
         })
@@ -180,7 +191,7 @@ impl Upstream {
     /// # Errors
     /// When there is no connection, no answer in time, or none that is valid HTTP.
     pub fn send(self: &Rc<Self>, request: Request<Payload>) -> impl Future<Output = Result<Answer, Error>> {
-        self.send_over(self.checkout(), Proof::of(&request), request, Client::default())
+        self.send_over(self.checkout(&Tenant::Gate), Proof::of(&request), request, Client::default())
     }
 
     /// Sends a request of a client as [`Upstream::send`], and tells it of interim answers as they come.
@@ -200,7 +211,7 @@ impl Upstream {
             Some(bound) if !bound.is_empty() => bound.lease_bound(self),
             Some(_) | None => None,
         };
-        let link = proof.lease.as_ref().and_then(Lease::take).or_else(|| self.checkout());
+        let link = proof.lease.as_ref().and_then(Lease::take).or_else(|| self.checkout(&client.tenant));
         self.send_over(link, proof, request, client).await
     }
 
@@ -227,16 +238,17 @@ impl Upstream {
             let link = match reused {
                 Some(link) => link,
                 // Boxed: connecting is rare, and its state is large.
-                None => Box::pin(self.connect()).await?,
+                None => Box::pin(self.connect(&client.tenant)).await?,
             };
             let at = link.at;
+            link.read_at_most(client.ledger.as_ref().map_or(usize::MAX, |ledger| ledger.most()));
             if is_fresh && (nameless || !request.headers().contains_key(header::HOST)) {
                 nameless = true;
                 request.headers_mut().insert(header::HOST, self.connector.host(at));
             }
             self.tally.request(self.side, if is_fresh { Carrier::New } else { Carrier::Reused });
             request = match (link.send(request, self.deadlines(), client.hearer).await, again) {
-                (Ok((response, link)), _) => return self.answer(response, link, proof, client.bound),
+                (Ok((response, link)), _) => return self.answer(response, link, proof, client),
                 (Err(SendError::Unsent(request)), _) if !is_fresh => *request,
                 (Err(SendError::Lost(_)), Some(again)) => again,
                 (Err(SendError::Unsent(request)), _) if !slammed && self.connector.slammed(at) => {
@@ -252,8 +264,8 @@ impl Upstream {
         }
     }
 
-    async fn connect(&self) -> Result<Box<Link>, Error> {
-        let connected = self.connector.connect().await;
+    async fn connect(&self, tenant: &Tenant) -> Result<Box<Link>, Error> {
+        let connected = self.connector.connect(tenant).await;
         self.tally.connect(
             self.side,
             match &connected {
@@ -263,8 +275,8 @@ impl Upstream {
                 Err(_) => Connect::Failed,
             },
         );
-        let (wire, at) = connected?;
-        Link::new(wire, at).await.map_err(Error::Broken)
+        let (wire, at, tenancy) = connected?;
+        Link::new(wire, at, tenancy).await.map_err(Error::Broken)
     }
 
     /// Notes whose fault it is that there is no answer.
@@ -296,11 +308,12 @@ impl Upstream {
     pub fn sweep(&self) {
         let now = Instant::now();
         let crowded = self.connector.is_crowded();
-        self.idle.borrow_mut().retain(|link| !crowded && !link.is_stale(now, self.keep_alive));
+        self.change_idle(|idle| idle.retain(|link| !crowded && !link.is_stale(now, self.keep_alive)));
+        let is_full = self.connector.is_full();
         self.bound.borrow_mut().retain(|binding| {
             let binding = binding.upgrade();
             if let Some(binding) = &binding {
-                binding.sweep(now, crowded);
+                binding.sweep(now, is_full);
             }
             binding.is_some()
         });
@@ -314,7 +327,7 @@ impl Upstream {
     /// Closes the idle connections, and from now on each that an exchange gives back: no other exchange will come.
     pub fn retire(&self) {
         self.retired.set(true);
-        self.idle.borrow_mut().clear();
+        self.change_idle(Vec::clear);
         for binding in self.bound.take().iter().filter_map(Weak::upgrade) {
             binding.close();
         }
@@ -329,12 +342,12 @@ impl Upstream {
         response: Response<Incoming>,
         mut link: Box<Link>,
         proof: Proof,
-        bound: Option<&Bound>,
+        client: Client<'_>,
     ) -> Result<Answer, Error> {
         let (mut head, body) = response.into_parts();
         let Proof { is_shown, mut lease } = proof;
         if lease.is_none() && (is_shown || authentication::asks_connection(&head.headers)) {
-            lease = bound.and_then(|bound| bound.bind(self));
+            lease = client.bound.and_then(|bound| bound.bind(self));
             if lease.is_none() {
                 link.retire();
             }
@@ -347,14 +360,25 @@ impl Upstream {
             head.version = Version::HTTP_11;
         }
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(Answer::Switched(Response::from_parts(head, ()), link.into_far()));
+            return Ok(Answer::Switched(Response::from_parts(head, ()), link.into_far(client.ledger)));
         }
         Ok(Answer::Response(Response::from_parts(head, Relay::new(body, link, Rc::clone(self), lease))))
     }
 
-    fn checkout(&self) -> Option<Box<Link>> {
+    /// Takes an idle connection for a tenant that may have it.
+    fn checkout(&self, tenant: &Tenant) -> Option<Box<Link>> {
+        if self.idle.borrow().is_empty() {
+            return None;
+        }
+        let tenancy = self.connector.slots().reuse(tenant)?;
+        let mut link = self.change_idle(|idle| self.take_alive(idle))?;
+        link.serve(tenancy);
+        Some(link)
+    }
+
+    #[expect(clippy::vec_box, reason = "as the field")]
+    fn take_alive(&self, idle: &mut Vec<Box<Link>>) -> Option<Box<Link>> {
         let now = Instant::now();
-        let mut idle = self.idle.borrow_mut();
         while let Some(mut link) = idle.pop() {
             if !link.is_stale(now, self.keep_alive) && self.connector.is_best(link.at) && link.is_alive() {
                 return Some(link);
@@ -370,11 +394,23 @@ impl Upstream {
     }
 
     fn checkin(&self, mut link: Box<Link>) {
+        // Dropped last: who waits for one then sees this one rest.
+        let _tenancy = link.leave();
+        link.rest();
+        let keeps = !self.retired.get() && !self.connector.is_crowded();
+        self.change_idle(|idle| {
+            if keeps && idle.len() < MAX_IDLE {
+                idle.push(link);
+            }
+        });
+    }
+
+    #[expect(clippy::vec_box, reason = "as the field")]
+    fn change_idle<T>(&self, change: impl FnOnce(&mut Vec<Box<Link>>) -> T) -> T {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < MAX_IDLE && !self.retired.get() && !self.connector.is_crowded() {
-            link.rest();
-            idle.push(link);
-        }
+        let changed = change(&mut idle);
+        self.resting.store(idle.len(), Ordering::Relaxed);
+        changed
     }
 }
 
@@ -406,6 +442,7 @@ mod tests {
     use tokio::runtime::LocalOptions;
 
     use super::*;
+    use crate::budget::{Budget, WorkerBudget};
     use crate::config::{self, HostPort, Trust, Url};
 
     const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -421,7 +458,13 @@ mod tests {
             timeouts: UpstreamTimeouts { connect: timeout, first_byte: timeout, keep_alive: timeout },
             max_connections: 2,
         };
-        Upstream::new(Connector::new(&config).unwrap(), config.timeouts, timeout, Side::App, &Tally::default())
+        Upstream::new(
+            Connector::new(&config, Side::App).unwrap(),
+            config.timeouts,
+            timeout,
+            Side::App,
+            &Tally::default(),
+        )
     }
 
     /// Answers the first request of each connection, and closes it at the second.
@@ -445,7 +488,9 @@ mod tests {
         };
         for _ in 0..2 {
             let request = request(Method::GET, Uri::from_static("/"), HeaderMap::new(), Payload::Empty);
-            let client = Client { hearer: Some(&hear), bound: None };
+            let ledger = WorkerBudget::new(Budget::new(1 << 20)).open(None);
+            let tenant = Tenant::client(ledger.client_at([192, 0, 2, 1].into()), &ledger);
+            let client = Client { tenant, hearer: Some(&hear), ..Client::default() };
             let answer = upstream.send_for(client, request).await.unwrap();
             let Answer::Response(response) = answer else { panic!("switched") };
             assert_eq!(response.status(), StatusCode::OK);

@@ -170,7 +170,7 @@ async fn try_pbx(config: &Config, settings: &config::Pbx) -> Vec<String> {
 /// Returns the upstream, if any of them works, and what does not.
 async fn open(config: &Config, upstream: &config::Upstream, side: Side) -> (Option<Rc<Upstream>>, Vec<String>) {
     let table = side.name();
-    let connector = match Connector::new(upstream) {
+    let connector = match Connector::new(upstream, side) {
         Ok(connector) => connector,
         Err(error) => return (None, vec![format!("{table}: {}", causes(&error))]),
     };

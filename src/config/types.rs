@@ -146,6 +146,8 @@ pub struct Server {
     pub max_connections: usize,
     /// How many of them one client may have (IPv6: one /64).
     pub max_connections_per_client: usize,
+    /// How many bytes may wait in buffers for a slow side, of all connections together.
+    pub buffer_budget: usize,
     /// How long exchanges in flight may take to end after SIGTERM.
     pub drain: Duration,
     /// `timeouts`.

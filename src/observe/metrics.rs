@@ -29,6 +29,7 @@ pub use self::labels::{
 use self::text::Row;
 use super::Logs;
 use super::health::Health;
+use crate::budget::Budget;
 use crate::config::Config;
 
 /// What `/metrics` is, as its scraper is told.
@@ -45,6 +46,7 @@ pub struct Metrics {
     loaded: Mutex<Arc<Loaded>>,
     reloads: [AtomicU64; Reload::COUNT],
     keys: Mutex<Vec<(String, Arc<Freshness>)>>,
+    budget: Arc<Budget>,
 }
 
 /// What is told of the configuration in use.
@@ -67,7 +69,7 @@ impl Loaded {
 impl Metrics {
     /// Starts to count for a gate with this configuration.
     #[must_use]
-    pub fn start(config: &Arc<Config>, logs: &Logs) -> Arc<Self> {
+    pub fn start(config: &Arc<Config>, logs: &Logs, budget: &Arc<Budget>) -> Arc<Self> {
         Arc::new(Self {
             health: Health::default(),
             started: Timestamp::now(),
@@ -75,6 +77,7 @@ impl Metrics {
             loaded: Mutex::new(Loaded::now(config, logs)),
             reloads: Default::default(),
             keys: Mutex::default(),
+            budget: Arc::clone(budget),
         })
     }
 
@@ -197,6 +200,11 @@ impl Tally {
         self.block.connections.at(protocol).add(1);
         self.block.open.at(protocol).add(1);
         Open { tally: self.clone(), protocol }
+    }
+
+    /// Counts connections that were closed because they held much and moved little.
+    pub fn shed(&self, connections: u64) {
+        self.block.shed.add(connections);
     }
 
     // === Exchanges ===

@@ -51,6 +51,19 @@ impl Body {
     pub const fn relay(relay: Relay) -> Self {
         Self { kind: Kind::Relay(relay), exchange: None }
     }
+
+    /// Tells whether it is an upstream's.
+    #[must_use]
+    pub const fn is_relayed(&self) -> bool {
+        matches!(self.kind, Kind::Relay(_))
+    }
+
+    /// Lets at most so many bytes be read at once from now on.
+    pub fn read_at_most(&self, bytes: usize) {
+        if let Kind::Relay(relay) = &self.kind {
+            relay.read_at_most(bytes);
+        }
+    }
 }
 
 impl http_body::Body for Body {

@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version, request, response};
@@ -16,6 +17,7 @@ use super::peer::Tunnel;
 use super::route::To;
 use super::{Caller, Peer, Proxy};
 use crate::limit::Source;
+use crate::limit::client_key;
 use crate::message::cookies;
 use crate::message::fields;
 use crate::message::forwarded;
@@ -24,7 +26,7 @@ use crate::message::websocket::{Key, WEBSOCKET};
 use crate::model::field::is_like;
 use crate::model::path;
 use crate::observe::metrics::Route;
-use crate::upstream::{self, Answer, Far, Payload, Upstream};
+use crate::upstream::{self, Answer, Far, Payload, Tenant, Upstream};
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const PROTECTED: &str = "a Connection field names a protected field";
@@ -72,7 +74,12 @@ impl Proxy {
         let relay = |interim| peer.interims.put(interim);
         // Behind a proxy the connection is many clients'.
         let bound = Rc::ptr_eq(&caller.origin, &peer.origin).then_some(&peer.bound);
-        let client = upstream::Client { hearer: if hears { Some(&relay) } else { None }, bound };
+        let client = upstream::Client {
+            tenant: Tenant::client(peer.ledger.client_at(client_key(caller.origin.client)), &peer.ledger),
+            ledger: Some(Arc::clone(&peer.ledger)),
+            hearer: if hears { Some(&relay) } else { None },
+            bound,
+        };
         let response = match upstream.send_for(client, request).await? {
             Answer::Response(response) => response,
             Answer::Switched(head, far) => return switch(head, far, &asked, self.leash(owners), peer, exchange),

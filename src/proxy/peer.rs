@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 use super::body::Exchange;
 use super::frozen::Leash;
 use super::interim::Interims;
+use crate::budget::Ledger;
 use crate::message::guard::Refusal;
 use crate::message::origin::Origin;
 use crate::observe::metrics::Tally;
@@ -27,6 +29,8 @@ pub struct Peer {
     pub policy: Policy,
     /// The name that its handshake asked for.
     pub name: Option<Box<str>>,
+    /// What waits in its buffers.
+    pub ledger: Arc<Ledger>,
     /// How the connection is doing.
     pub vitals: Rc<Vitals>,
     /// Why what the client says next is no request. It is set before that takes its turn.

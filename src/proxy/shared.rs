@@ -13,7 +13,7 @@ use crate::auth::{Jwks, KeySource, Provider, SealKey};
 use crate::config::{self, Config, JwtKeys, MethodKind};
 use crate::limit::{DistinctKeys, Limits, Races};
 use crate::observe::health::Parts;
-use crate::observe::metrics::Freshness;
+use crate::observe::metrics::{Freshness, Side};
 use crate::pbx::{Breaker, Issued};
 use crate::replay::Tickets;
 use crate::state::Store;
@@ -71,8 +71,8 @@ impl Shared {
             issued: Arc::default(),
             frozen: Arc::new(Frozen::new(Arc::clone(&store))),
             store,
-            app: config.app.as_ref().map(|app| Connector::new(&app.upstream)).transpose()?,
-            pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream)).transpose()?,
+            app: config.app.as_ref().map(|app| Connector::new(&app.upstream, Side::App)).transpose()?,
+            pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream, Side::Pbx)).transpose()?,
             jwks: jwks(config, &[])?,
         })
     }

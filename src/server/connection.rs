@@ -25,14 +25,16 @@ use super::crowd::{Place, Visit};
 use super::deadlines::{Ended, Watch};
 use super::guarded::Guarded;
 use super::io::{Stream, Watched};
-use super::pace::Streams;
+use super::pace::{Paced, Streams};
 use super::proxy_protocol;
 use super::screened::Screened;
 use super::worker::Worker;
+use crate::budget::{Flow, Ledger};
 use crate::config::{Server, ServerTimeouts};
+use crate::limit::client_key;
 use crate::message::framing;
 use crate::message::origin::Origin;
-use crate::observe::metrics::{Handshake, Protocol, TlsVersion};
+use crate::observe::metrics::{Handshake, Protocol, TlsVersion, TunnelEnd};
 use crate::proxy::{FarEnd, Interims, Peer, Tunnel, Vitals};
 use crate::tls::server::{Doors, Policy};
 use crate::upstream::{self, Bound, Patience};
@@ -54,7 +56,7 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
     let live = worker.snapshot();
     let timeouts = live.config.server.timeouts;
     let admitted = guest.until_evicted(admit(&mut stream, address, &worker)).await;
-    let Some((client, _visit)) = admitted.flatten() else { return };
+    let Some((client, visit)) = admitted.flatten() else { return };
     let handshake = async {
         stream.set_nodelay()?;
         shake_hands(stream, &live.doors).await
@@ -80,14 +82,16 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
     let _open = worker.tally.connection(if h2 { Protocol::H2 } else { Protocol::H1 });
     let name = tls.get_ref().1.server_name().map(Box::from);
     let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first).map(|one| one.clone().into_owned());
+    let ledger = open_ledger(&worker, client, visit.is_some());
     let vitals = Vitals::new(Instant::now(), h2, worker.tally.clone());
-    let io = Watched::new(tls, Rc::clone(&vitals));
-    let watch = Watch::new(Rc::clone(&vitals), timeouts, guest);
+    let io = Watched::new(tls, Rc::clone(&vitals), Arc::clone(&ledger));
+    let watch = Watch::new(Rc::clone(&vitals), Arc::clone(&ledger), timeouts, guest);
     let peer = Rc::new(Peer {
         origin: Rc::new(Origin::direct(client)),
         end: Rc::new(FarEnd { address: client, certificate, authority: policy.authority() }),
         policy,
         name,
+        ledger,
         vitals,
         refused: Cell::default(),
         interims: Interims::default(),
@@ -99,6 +103,12 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
     } else {
         serve_h1(io, peer, worker, watch).await;
     }
+}
+
+/// Begins to count what waits in a connection's buffers. Those of a known proxy are for many: no client's share bounds them.
+fn open_ledger(worker: &Worker, client: IpAddr, is_counted: bool) -> Arc<Ledger> {
+    let budget = worker.budget.process();
+    worker.budget.open(is_counted.then(|| budget.client(client_key(client))))
 }
 
 fn handshake_kind(tls: &ServerConnection) -> Handshake {
@@ -158,9 +168,10 @@ async fn serve_h1(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
     peer.vitals.received();
     let io = TokioIo::new(Guarded::new(io, Rc::clone(&peer)));
     let service = {
-        let (worker, peer) = (Rc::clone(&worker), Rc::clone(&peer));
+        let (worker, peer, flow) = (Rc::clone(&worker), Rc::clone(&peer), Flow::new(&peer.ledger));
         service_fn(move |request| {
-            let (proxy, peer, refused) = (worker.proxy(), Rc::clone(&peer), peer.refused.get());
+            let (proxy, peer, flow) = (worker.proxy(), Rc::clone(&peer), Arc::clone(&flow));
+            let refused = peer.refused.get();
             Box::pin(async move {
                 let mut response = match refused {
                     None => proxy.handle(request, &peer).await,
@@ -169,7 +180,7 @@ async fn serve_h1(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
                 if peer.vitals.is_ending() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok::<_, Infallible>(response)
+                Ok::<_, Infallible>(response.map(|body| Paced::plain(body, &flow)))
             })
         })
     };
@@ -185,8 +196,8 @@ async fn serve_h1(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
         }
         let cut = pin!(tunnel.leash.cut());
         let carried = tunnel.exchange.carried();
-        let end = Box::pin(upstream::join(io, early, tunnel.far, patience(watch.timeouts), &carried, cut)).await;
-        tunnel.exchange.ended(end);
+        let joined = Box::pin(upstream::join(io, early, tunnel.far, patience(watch.timeouts), &carried, cut));
+        tunnel.exchange.ended(peer.ledger.unless_shed(joined).await.unwrap_or(TunnelEnd::Stalled));
     } else if ended == Ended::Itself {
         Box::pin(io.linger(&parts.read_buf)).await;
     }
@@ -211,7 +222,7 @@ async fn serve_h2(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
                 {
                     streams.become_tunnel(carry(upgrade, tunnel, patience));
                 }
-                Ok::<_, Infallible>(response.map(|body| pace.of(body)))
+                Ok::<_, Infallible>(response.map(|body| pace.of(body, &peer.ledger)))
             })
         })
     };

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use hyper::server::conn::{http1, http2};
@@ -15,12 +16,14 @@ use super::registry::Guest;
 use super::screened::Screened;
 use super::{FAREWELL, GRACE};
 use crate::alarm::Alarm;
+use crate::budget::Ledger;
 use crate::config::ServerTimeouts;
 use crate::proxy::Vitals;
 
 /// Keeps a connection to its deadlines.
 pub(super) struct Watch {
     vitals: Rc<Vitals>,
+    ledger: Arc<Ledger>,
     pub(super) timeouts: ServerTimeouts,
     guest: Guest,
     alarm: Alarm,
@@ -32,9 +35,9 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Begins with a connection whose handshake is done.
-    pub(super) fn new(vitals: Rc<Vitals>, timeouts: ServerTimeouts, guest: Guest) -> Self {
-        guest.sit(&vitals);
-        Self { vitals, timeouts, guest, alarm: Alarm::default(), ending: None, told: None }
+    pub(super) fn new(vitals: Rc<Vitals>, ledger: Arc<Ledger>, timeouts: ServerTimeouts, guest: Guest) -> Self {
+        guest.sit(&vitals, &ledger);
+        Self { vitals, ledger, timeouts, guest, alarm: Alarm::default(), ending: None, told: None }
     }
 
     /// Polls a connection until it ends, or is late.
@@ -46,6 +49,9 @@ impl Watch {
                 if C::TELLS {
                     self.tell(connection.as_mut());
                 }
+            }
+            if self.ledger.is_shed() {
+                return Poll::Ready(Ended::Late);
             }
             if self.told.is_none() && self.vitals.shall_leave() {
                 self.tell(connection.as_mut());
@@ -113,7 +119,7 @@ impl Watch {
 pub(super) enum Ended {
     /// One of its sides closed it.
     Itself,
-    /// It was late.
+    /// It was late, or held much and moved little while memory was short.
     Late,
 }
 

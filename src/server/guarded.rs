@@ -32,6 +32,8 @@ pub(super) struct Guarded {
     guard: Guard,
     /// What came and has not gone on.
     held: Vec<u8>,
+    /// As how many bytes that is counted.
+    counted: usize,
     /// How much of that may go on.
     ready: usize,
     refusal: Option<Refusal>,
@@ -42,7 +44,7 @@ pub(super) struct Guarded {
 
 impl Guarded {
     pub(super) fn new(io: Watched, peer: Rc<Peer>) -> Self {
-        Self { io, guard: Guard::default(), held: Vec::new(), ready: 0, refusal: None, look: None, peer }
+        Self { io, guard: Guard::default(), held: Vec::new(), counted: 0, ready: 0, refusal: None, look: None, peer }
     }
 
     /// Leaves HTTP, with what the client said behind what hyper has read.
@@ -75,6 +77,11 @@ impl Guarded {
             // A connection at rest keeps no memory for this.
             self.held = Vec::new();
         }
+        self.count();
+    }
+
+    fn count(&mut self) {
+        self.counted = self.peer.ledger.replace(self.counted, self.held.capacity());
     }
 
     /// Reads from the client. The end of what it says is not told while it waits for an answer: to hyper that would mean
@@ -119,11 +126,13 @@ impl Guarded {
         let fresh = &mut buf.filled_mut()[before..];
         if !self.held.is_empty() {
             self.held.extend_from_slice(fresh);
+            self.count();
             buf.set_filled(before);
             return self.look_at_held();
         }
         let (gone, looked) = self.guard.look(fresh);
         self.held.extend_from_slice(&fresh[gone..]);
+        self.count();
         buf.set_filled(before + gone);
         self.refusal = looked.err();
     }

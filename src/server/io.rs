@@ -3,13 +3,18 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
+use crate::budget::Ledger;
 use crate::proxy::Vitals;
+
+/// The most bytes that TLS keeps of what the client does not take.
+const MAX_ENCRYPTED: usize = 64 << 10;
 
 /// A connection without its TLS. It writes a single buffer as such: a vectored write of one costs more.
 #[derive(Debug)]
@@ -81,15 +86,19 @@ impl AsyncWrite for Stream {
 pub(super) struct Watched {
     tls: TlsStream<Stream>,
     vitals: Rc<Vitals>,
+    ledger: Arc<Ledger>,
+    /// What waits encrypted, at most.
+    waiting: usize,
 }
 
 impl Watched {
-    pub(super) const fn new(tls: TlsStream<Stream>, vitals: Rc<Vitals>) -> Self {
-        Self { tls, vitals }
+    pub(super) const fn new(tls: TlsStream<Stream>, vitals: Rc<Vitals>, ledger: Arc<Ledger>) -> Self {
+        Self { tls, vitals, ledger, waiting: 0 }
     }
 
     /// Returns what is beneath TLS.
-    pub(super) fn into_stream(self) -> Stream {
+    pub(super) fn into_stream(mut self) -> Stream {
+        self.waiting = self.ledger.replace(self.waiting, 0);
         self.tls.into_inner().0
     }
 
@@ -101,8 +110,9 @@ impl Watched {
         }
     }
 
-    fn note<T>(&self, polled: Poll<T>) -> Poll<T> {
+    fn note<T>(&mut self, polled: Poll<T>) -> Poll<T> {
         self.vitals.written(polled.is_pending());
+        self.waiting = self.ledger.replace(self.waiting, if polled.is_pending() { MAX_ENCRYPTED } else { 0 });
         polled
     }
 }

@@ -1,10 +1,13 @@
 //! HTTP/2: an exchange whose client takes nothing of it is ended alone, and the others on the connection go on.
 //! A tunnel runs beside the stream that it has become, and ends with it.
+//!
+//! Over both protocols the bytes of an answer are counted from where they are read to where they are written.
 
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,6 +16,9 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::alarm::Alarm;
+use crate::budget::{Flow, Ledger, Parcel};
+use crate::proxy;
+use crate::upstream;
 
 /// Since when a stream waits for its client to take what is ready.
 type Waiting = Rc<Cell<Option<Instant>>>;
@@ -97,32 +103,44 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Streams {
 pub(super) struct Pace(Waiting);
 
 impl Pace {
-    pub(super) fn of<B>(self, body: B) -> Paced<B> {
-        Paced { body, rest: Bytes::new(), waiting: self.0 }
+    pub(super) fn of(self, body: proxy::Body, ledger: &Arc<Ledger>) -> Paced {
+        Paced { body, flow: Flow::new(ledger), frame: MAX_DATA, rest: Bytes::new(), waiting: Some(self.0) }
     }
 }
 
-/// A body that notes when it was asked for more: hyper asks only once the client has room for what it has.
+/// A body that is read as fast as its client takes it. Over HTTP/2 it notes when it was asked for more: hyper asks only
+/// once the client has room for what it has.
 #[derive(Debug)]
-pub(super) struct Paced<B> {
-    body: B,
+pub(super) struct Paced {
+    body: proxy::Body,
+    flow: Arc<Flow>,
+    /// The most data of a frame.
+    frame: usize,
     /// What did not fit into the last frame.
     rest: Bytes,
-    waiting: Waiting,
+    waiting: Option<Waiting>,
 }
 
-/// The most data in a frame: with the frame's own nine bytes it fills one TLS record, instead of spilling into a second.
+/// The most data in a frame of HTTP/2: with the frame's own nine bytes it fills one TLS record, instead of spilling into a
+/// second.
 const MAX_DATA: usize = (16 << 10) - 9;
 
-impl<B: Body<Data = Bytes> + Unpin> Body for Paced<B> {
-    type Data = Bytes;
-    type Error = B::Error;
+impl Body for Paced {
+    type Data = Parcel;
+    type Error = upstream::Cut;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Parcel>, upstream::Cut>>> {
         let this = self.get_mut();
         let polled = this.poll_data(cx);
-        let handed = matches!(&polled, Poll::Ready(Some(Ok(frame))) if frame.is_data());
-        this.waiting.set(handed.then(Instant::now));
+        if let Some(waiting) = &this.waiting {
+            let since = match &polled {
+                Poll::Ready(Some(Ok(frame))) if frame.is_data() => Some(Instant::now()),
+                // The piece before has yet to be written.
+                Poll::Pending if this.flow.is_waited_for() => waiting.get(),
+                Poll::Ready(_) | Poll::Pending => None,
+            };
+            waiting.set(since);
+        }
         polled
     }
 
@@ -141,18 +159,34 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Paced<B> {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Paced<B> {
-    /// Takes as much of the body as goes into one frame.
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+impl Paced {
+    /// Begins an answer over HTTP/1. A connection has one at a time, so all of them are of one flow.
+    pub(super) fn plain(body: proxy::Body, flow: &Arc<Flow>) -> Self {
+        Self { body, flow: Arc::clone(flow), frame: usize::MAX, rest: Bytes::new(), waiting: None }
+    }
+
+    /// Takes as much of the body as goes into one frame, and as there is room for.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Parcel>, upstream::Cut>>> {
+        // What is our own is small, and here already.
+        let most = if self.body.is_relayed() { ready!(self.flow.poll_room(cx)) } else { usize::MAX };
         if self.rest.is_empty() {
+            self.body.read_at_most(most);
             match ready!(Pin::new(&mut self.body).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => self.rest = data,
-                Some(Ok(Err(frame))) => return Poll::Ready(Some(Ok(frame))),
+                Some(Ok(Err(frame))) => return Poll::Ready(Some(Ok(frame.map_data(Parcel::from)))),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => return Poll::Ready(None),
             }
         }
-        let length = self.rest.len().min(MAX_DATA);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
+        let length = self.rest.len().min(self.frame).min(most);
+        let data = self.rest.split_to(length);
+        self.flow.wait(self.rest.len());
+        Poll::Ready(Some(Ok(Frame::data(self.flow.parcel(data)))))
+    }
+}
+
+impl Drop for Paced {
+    fn drop(&mut self) {
+        self.flow.wait(0);
     }
 }

@@ -1,16 +1,19 @@
 //! The connections of one worker: so that they can be counted, and told to end.
 
 use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::budget::{Client, Ledger};
 use crate::proxy::Vitals;
 
 /// All connections of one worker.
@@ -31,13 +34,14 @@ struct Seat {
     since: Instant,
     waker: Option<Waker>,
     vitals: Option<Rc<Vitals>>,
+    ledger: Option<Arc<Ledger>>,
     /// Whether it shall make room for another before its handshake is done.
     shall_leave: bool,
 }
 
 impl Seat {
     fn new() -> Self {
-        Self { since: Instant::now(), waker: None, vitals: None, shall_leave: false }
+        Self { since: Instant::now(), waker: None, vitals: None, ledger: None, shall_leave: false }
     }
 
     /// Returns since when the connection has rested, or has not come to the end of its handshake.
@@ -93,6 +97,36 @@ impl Registry {
         idle.min_by_key(|(since, _)| *since).map(|(_, seat)| seat.leave()).is_some()
     }
 
+    /// Looks how fast each connection gives back what waits in its buffers.
+    pub(super) fn look(&self, now: Instant) {
+        for ledger in self.seats.borrow().values().filter_map(|seat| seat.ledger.as_ref()) {
+            ledger.look(now);
+        }
+    }
+
+    /// Closes the slowest connections, of one client or of all, until they held so many bytes. Returns how many.
+    pub(super) fn shed(&self, client: Option<&Client>, bytes: usize) -> u64 {
+        let seats = self.seats.borrow();
+        let is_its = |ledger: &Ledger| client.is_none_or(|client| ledger.client().is_some_and(|one| one.is(client)));
+        let slow = seats.values().filter_map(|seat| {
+            let (ledger, waker) = (seat.ledger.as_ref()?, seat.waker.as_ref()?);
+            Some((ledger.slowness().filter(|_| is_its(ledger))?, ledger, waker))
+        });
+        let mut slow: Vec<_> = slow.collect();
+        slow.sort_by_key(|(slowness, ..)| Reverse(*slowness));
+        let (mut shed, mut count) = (0, 0);
+        for (_, ledger, waker) in slow {
+            if shed >= bytes {
+                break;
+            }
+            shed += ledger.held();
+            count += 1;
+            ledger.shed();
+            waker.wake_by_ref();
+        }
+        count
+    }
+
     /// Waits until all connections have left.
     pub(super) async fn emptied(&self) {
         while self.count() > 0 {
@@ -115,8 +149,11 @@ pub(super) struct Guest {
 
 impl Guest {
     /// Notes where to look how the connection is doing.
-    pub(super) fn sit(&self, vitals: &Rc<Vitals>) {
-        self.seat(|seat| seat.vitals = Some(Rc::clone(vitals)));
+    pub(super) fn sit(&self, vitals: &Rc<Vitals>, ledger: &Arc<Ledger>) {
+        self.seat(|seat| {
+            seat.vitals = Some(Rc::clone(vitals));
+            seat.ledger = Some(Arc::clone(ledger));
+        });
     }
 
     /// Goes on with what comes before the connection has a say, unless it shall make room for another.

@@ -21,6 +21,7 @@ use super::redirect::HttpsPort;
 use super::registry::Registry;
 use super::snapshot::Snapshot;
 use super::{BACK_OFF, GRACE, State, connection, redirect};
+use crate::budget::{Budget, Pressure, WorkerBudget};
 use crate::observe::heartbeat::Heartbeat;
 use crate::observe::metrics::{Metrics, Tally};
 use crate::proxy::Proxy;
@@ -31,6 +32,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 const QUIET: Duration = Duration::from_millis(20);
 /// How often idle upstream connections are looked through, and the worker says that it moves.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How often it is looked, while much waits in buffers, who is slow.
+const RELIEF: Duration = Duration::from_millis(50);
 
 /// What a worker is made of, before it has a thread.
 pub(super) struct Parts {
@@ -38,6 +41,7 @@ pub(super) struct Parts {
     /// Told of what the worker goes on with.
     pub(super) taken: watch::Sender<Arc<Snapshot>>,
     pub(super) crowd: Arc<Crowd>,
+    pub(super) budget: Arc<Budget>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) heartbeat: Heartbeat,
     pub(super) listeners: Vec<Listener>,
@@ -52,6 +56,8 @@ pub(super) struct Parts {
 /// One worker, as its connections see it.
 pub(super) struct Worker {
     pub(super) crowd: Arc<Crowd>,
+    /// What waits in the buffers of this worker's connections.
+    pub(super) budget: Arc<WorkerBudget>,
     pub(super) registry: Rc<Registry>,
     /// The connections that are only sent on to HTTPS. A drain does not wait for them.
     pub(super) plain: Rc<Registry>,
@@ -63,6 +69,8 @@ pub(super) struct Worker {
     full_since: Cell<Option<Instant>>,
     /// When it was last said that no connection can be accepted.
     short_since: Cell<Option<Instant>>,
+    /// When it was last said that connections are closed because memory is short.
+    slow_since: Cell<Option<Instant>>,
 }
 
 /// What the next handshake and the next request meet.
@@ -92,6 +100,7 @@ impl Worker {
         let tally = parts.metrics.tally();
         let worker = Rc::new(Self {
             crowd: parts.crowd,
+            budget: WorkerBudget::new(parts.budget),
             registry: Rc::default(),
             plain: Rc::default(),
             live: RefCell::new(Live::new(snapshot, None, &tally)),
@@ -99,6 +108,7 @@ impl Worker {
             https: parts.https,
             full_since: Cell::default(),
             short_since: Cell::default(),
+            slow_since: Cell::default(),
         });
         let mut accepting = JoinSet::new();
         for door in doors {
@@ -112,6 +122,7 @@ impl Worker {
         let heartbeat = Rc::new(parts.heartbeat);
         let mut chores = JoinSet::new();
         chores.spawn_local(sweep(Rc::clone(&worker), Rc::clone(&heartbeat)));
+        chores.spawn_local(relieve(Rc::clone(&worker)));
         chores.spawn_local(renew(Rc::clone(&worker), parts.live, parts.taken));
         // An error means that the server is gone, which ends the day as well.
         let _ = parts.state.wait_for(|state| *state != State::Ready).await;
@@ -166,6 +177,26 @@ impl Worker {
         self.make_room();
         if is_new(&self.short_since) {
             tracing::warn!(%error, "cannot accept for now");
+        }
+    }
+
+    /// Closes the slowest connections while too much waits in buffers: of the client that holds most; of all, when many
+    /// clients hold little.
+    fn relieve(&self) {
+        let budget = self.budget.process();
+        let pressure = budget.pressure();
+        self.registry.look(Instant::now());
+        if pressure < Pressure::Tight {
+            return;
+        }
+        let largest = budget.largest();
+        if largest.is_none() && pressure < Pressure::Full {
+            return;
+        }
+        let connections = self.registry.shed(largest.as_ref(), budget.excess());
+        self.tally.shed(connections);
+        if connections > 0 && is_new(&self.slow_since) {
+            tracing::warn!(connections, "slow connections are closed: `buffer_budget` is used up");
         }
     }
 
@@ -274,6 +305,21 @@ async fn sweep(worker: Rc<Worker>, heartbeat: Rc<Heartbeat>) {
         worker.proxy().sweep();
         if worker.crowd.is_wanted() {
             worker.make_room();
+        }
+    }
+}
+
+/// Closes the connections that hold much and move little, for as long as too much waits in buffers, and lets the others go
+/// on as there is room.
+async fn relieve(worker: Rc<Worker>) {
+    loop {
+        let is_low = worker.budget.process().pressure() == Pressure::Low;
+        let is_wanted = tokio::select! {
+            () = sleep(if is_low { SWEEP } else { RELIEF }) => !is_low,
+            () = worker.budget.starved(), if is_low => true,
+        };
+        if is_wanted || worker.budget.process().pressure() > Pressure::Low {
+            worker.relieve();
         }
     }
 }

@@ -9,10 +9,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Error;
 use super::endpoint::Endpoint;
-use super::slots::Slots;
+use super::slots::{Slots, Tenancy, Tenant};
 use super::wire::{Io, Wire};
 use crate::config::{self, Pin};
 use crate::descriptors::{self, Descriptor};
+use crate::observe::metrics::Side;
 
 /// How much longer than a connection may take, a worker that tries a place again is waited for before another one does.
 const GRACE: Duration = Duration::from_secs(1);
@@ -29,7 +30,7 @@ pub struct Connector(Arc<Shared>);
 struct Shared {
     /// In the order of preference, never empty.
     endpoints: Vec<Endpoint>,
-    slots: Slots,
+    slots: Arc<Slots>,
     deadline: Duration,
     /// The beginning of time, as the health of places counts it.
     begun: Instant,
@@ -66,10 +67,10 @@ impl Connector {
     ///
     /// # Errors
     /// When its trust roots cannot be used, or its name is none that TLS can check.
-    pub fn new(upstream: &config::Upstream) -> Result<Self, rustls::Error> {
+    pub fn new(upstream: &config::Upstream, side: Side) -> Result<Self, rustls::Error> {
         let endpoints =
             upstream.urls.iter().map(|url| Endpoint::new(url, &upstream.trust)).collect::<Result<_, _>>()?;
-        let slots = Slots::new(upstream.max_connections);
+        let slots = Slots::new(upstream.max_connections, index(side));
         Ok(Self(Arc::new(Shared { endpoints, slots, deadline: upstream.timeouts.connect, begun: Instant::now() })))
     }
 
@@ -77,16 +78,16 @@ impl Connector {
     ///
     /// Places that are well come first, in their order; those that are not come last, so that nobody is turned away
     /// before all have been tried. Each may take its share of the time that is left.
-    pub(super) async fn connect(&self) -> Result<(Wire, At), Error> {
+    pub(super) async fn connect(&self, tenant: &Tenant) -> Result<(Wire, At, Tenancy), Error> {
         let due = Instant::now() + self.0.deadline;
-        let slot = self.0.slots.take(due).await.ok_or(Error::Full)?;
+        let (slot, tenancy) = self.0.slots.take(tenant, due).await.ok_or(Error::Full)?;
         let descriptor = descriptor(due).await.ok_or(Error::Full)?;
         let order = self.order();
         let mut failure = None;
         for (at, shares) in order.iter().copied().zip((1..=order.len() as u32).rev()) {
             let share = due.saturating_duration_since(Instant::now()) / shares;
             match self.reach(at, share).await {
-                Ok(io) => return Ok((Wire::new(io, slot, descriptor), at)),
+                Ok(io) => return Ok((Wire::new(io, slot, descriptor), at, tenancy)),
                 Err(source) => failure = Some(Error::Connect { to: Arc::clone(&self.at(at).address), source }),
             }
         }
@@ -106,7 +107,17 @@ impl Connector {
 
     /// Tells whether a connection that ends now lets one begin that somebody waits for.
     pub(super) fn is_crowded(&self) -> bool {
-        self.0.slots.waiting() > 0
+        self.0.slots.is_lacking()
+    }
+
+    /// Tells whether somebody waits while there are as many connections as may be.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.slots.is_full()
+    }
+
+    /// Returns who may have how many connections.
+    pub(super) fn slots(&self) -> &Arc<Slots> {
+        &self.0.slots
     }
 
     /// Returns what `Host` calls a place.
@@ -221,6 +232,14 @@ async fn descriptor(due: Instant) -> Option<Descriptor> {
             None if Instant::now() >= due => return None,
             None => sleep(AGAIN).await,
         }
+    }
+}
+
+/// Which of a client's counts is an upstream's.
+const fn index(side: Side) -> usize {
+    match side {
+        Side::App => 0,
+        Side::Pbx => 1,
     }
 }
 

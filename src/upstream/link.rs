@@ -1,9 +1,11 @@
 //! One connection to an upstream, lent to one exchange at a time.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -19,9 +21,11 @@ use super::connector::At;
 use super::ear::Ear;
 use super::interim::Hearer;
 use super::payload::{Payload, Phase, Progress};
+use super::slots::Tenancy;
 use super::tunnel::Far;
 use super::wire::Wire;
 use crate::alarm::Alarm;
+use crate::budget::Ledger;
 
 /// The most bytes of an answer's head, and of what is buffered of its body.
 const MAX_BUFFER: usize = 128 << 10;
@@ -44,8 +48,12 @@ pub(super) struct Link {
     /// The connection's future has completed and must not be polled again.
     ended: bool,
     ear: Rc<Ear>,
+    /// How much may be read at once.
+    most: Rc<Cell<usize>>,
     /// The connection serves no second exchange.
     last: bool,
+    /// Whom it serves now.
+    tenancy: Option<Tenancy>,
     born: Instant,
     rested: Instant,
     /// Where it leads to.
@@ -72,8 +80,8 @@ pub(super) enum SendError {
 
 impl Link {
     /// Speaks HTTP over a connection. A link is boxed: it is moved many times in its life.
-    pub(super) async fn new(wire: Wire, at: At) -> hyper::Result<Box<Self>> {
-        let ear = wire.ear();
+    pub(super) async fn new(wire: Wire, at: At, tenancy: Tenancy) -> hyper::Result<Box<Self>> {
+        let (ear, most) = (wire.ear(), wire.most());
         let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(wire)).await?;
         Ok(Box::new(Self {
             sender,
@@ -82,7 +90,9 @@ impl Link {
             bell: Bell::new(),
             ended: false,
             ear,
+            most,
             last: false,
+            tenancy: Some(tenancy),
             born: Instant::now(),
             rested: Instant::now(),
             at,
@@ -139,6 +149,11 @@ impl Link {
         }
     }
 
+    /// Lets at most so many bytes be read at once from now on.
+    pub(super) fn read_at_most(&self, bytes: usize) {
+        self.most.set(bytes);
+    }
+
     /// Tells whether the connection is over.
     pub(super) const fn has_ended(&self) -> bool {
         self.ended
@@ -173,6 +188,16 @@ impl Link {
         now.duration_since(self.rested)
     }
 
+    /// Begins to serve somebody.
+    pub(super) fn serve(&mut self, tenancy: Tenancy) {
+        self.tenancy = Some(tenancy);
+    }
+
+    /// Ends its service: nobody has it until it is taken again.
+    pub(super) const fn leave(&mut self) -> Option<Tenancy> {
+        self.tenancy.take()
+    }
+
     pub(super) fn rest(&mut self) {
         self.rested = Instant::now();
     }
@@ -196,9 +221,9 @@ impl Link {
     }
 
     /// Takes the bare connection, and what came behind the upstream's 101.
-    pub(super) fn into_far(self) -> Far {
+    pub(super) fn into_far(self, ledger: Option<Arc<Ledger>>) -> Far {
         let parts = self.connection.into_parts();
-        Far { wire: parts.io.into_inner(), early: parts.read_buf }
+        Far { wire: parts.io.into_inner(), early: parts.read_buf, ledger, _tenancy: self.tenancy }
     }
 }
 
@@ -217,7 +242,7 @@ fn due(sent: Instant, progress: Option<&Progress>, deadlines: Deadlines) -> (Ins
 mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
-    use super::super::slots::Slots;
+    use super::super::slots::{Slots, Tenant};
     use super::super::wire::Io;
     use super::*;
 
@@ -225,11 +250,9 @@ mod tests {
     async fn a_connection_grows_old_by_resting_and_by_itself() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let slot = Slots::new(1).take(Instant::now()).await.unwrap();
-        let mut link =
-            Link::new(Wire::new(Io::Plain(stream), slot, crate::descriptors::for_upstream().unwrap()), At::default())
-                .await
-                .unwrap();
+        let (slot, tenancy) = Slots::new(1, 0).take(&Tenant::Gate, Instant::now()).await.unwrap();
+        let wire = Wire::new(Io::Plain(stream), slot, crate::descriptors::for_upstream().unwrap());
+        let mut link = Link::new(wire, At::default(), tenancy).await.unwrap();
         let (now, keep_alive) = (Instant::now(), Duration::from_secs(4));
         (link.born, link.rested) = (now, now);
         assert!(!link.is_stale(now, keep_alive) && link.is_stale(now + keep_alive, keep_alive));

@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
+use crate::budget::{Flow, Ledger, Parcel};
 use crate::message::forwarded;
 use crate::message::hop;
 use crate::model::field::is_like;
@@ -30,9 +32,9 @@ pub enum Payload {
 }
 
 impl Payload {
-    /// Passes on a client's body. `version` is that of its request.
+    /// Passes on a client's body. `version` is that of its request, and `ledger` that of its connection.
     #[must_use]
-    pub fn of(incoming: Incoming, version: Version) -> Self {
+    pub fn of(incoming: Incoming, version: Version, ledger: &Arc<Ledger>) -> Self {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
@@ -41,8 +43,8 @@ impl Payload {
             since: Cell::new(Instant::now()),
             bytes: Cell::new(0),
         });
-        let (incoming, lingers) = (Some(incoming), version == Version::HTTP_2);
-        Self::Upload(Upload { incoming, first: None, lingers, apart: None, progress })
+        let (incoming, lingers, flow) = (Some(incoming), version == Version::HTTP_2, Flow::new(ledger));
+        Self::Upload(Upload { incoming, first: None, lingers, apart: None, progress, flow })
     }
 
     /// Waits a moment for a body of unknown length to begin: what ends without a byte has none, and needs no framing.
@@ -115,6 +117,7 @@ pub struct Upload {
     /// Fields that only believed proxies may send, and nobody behind a head.
     apart: Option<Rc<[HeaderName]>>,
     progress: Rc<Progress>,
+    flow: Arc<Flow>,
 }
 
 /// How far an upload is, as seen by the exchange that waits for the answer.
@@ -150,13 +153,13 @@ impl Progress {
 }
 
 impl Body for Payload {
-    type Data = Bytes;
+    type Data = Parcel;
     type Error = hyper::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Parcel>, hyper::Error>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes.into())))),
             Self::Upload(upload) => upload.poll_frame(cx),
         }
     }
@@ -191,8 +194,10 @@ impl Upload {
         }
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Parcel>, hyper::Error>>> {
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        // What the upstream has yet to take is waited for as it is, and the client is not asked for more.
+        ready!(self.flow.poll_room(cx));
         let mut polled = match self.first.take() {
             Some(first) => Poll::Ready(Some(first)),
             None => Pin::new(incoming).poll_frame(cx),
@@ -217,12 +222,23 @@ impl Upload {
             let length = frame.data_ref().map_or(0, Bytes::len);
             self.progress.bytes.set(self.progress.bytes.get() + length as u64);
         }
-        polled
+        self.flow.ahead(self.ahead());
+        polled.map_ok(|frame| frame.map_data(|bytes| self.flow.parcel(bytes)))
+    }
+
+    /// Returns how much the client may have sent that waits here, unseen, for the upstream to take what is before it.
+    fn ahead(&self) -> usize {
+        let Some(incoming) = self.incoming.as_ref().filter(|_| self.progress.phase.get() == Phase::Writing) else {
+            return 0;
+        };
+        incoming.size_hint().upper().map_or(AHEAD, |left| left.min(AHEAD as u64) as usize)
     }
 }
 
 /// How long a request of HTTP/2 waits for its body to begin, or to end before it has begun.
 const MOMENT: Duration = Duration::from_millis(100);
+/// The most that one client sends ahead: what a stream of HTTP/2 may, more than what is read of one in HTTP/1.
+const AHEAD: usize = 256 << 10;
 /// How long the rest of a body is taken that was answered before its end.
 const LINGER: Duration = Duration::from_secs(1);
 

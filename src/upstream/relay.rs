@@ -45,6 +45,13 @@ impl Relay {
         relay
     }
 
+    /// Lets at most so many bytes be read at once from now on.
+    pub fn read_at_most(&self, bytes: usize) {
+        if let Some(link) = &self.link {
+            link.read_at_most(bytes);
+        }
+    }
+
     /// Takes what the connection has already read. Only polling the connection fills it, so it needs no waker.
     fn take(&mut self) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let incoming = Pin::new(&mut self.incoming);

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,8 +15,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::slots::Tenancy;
 use super::wire::Wire;
 use crate::alarm::Alarm;
+use crate::budget::Ledger;
 use crate::observe::metrics::TunnelEnd;
 
 /// The upstream's end of a tunnel, and what it said behind its 101.
@@ -23,6 +26,9 @@ use crate::observe::metrics::TunnelEnd;
 pub struct Far {
     pub(super) wire: Wire,
     pub(super) early: Bytes,
+    /// Where it is counted what waits.
+    pub(super) ledger: Option<Arc<Ledger>>,
+    pub(super) _tenancy: Option<Tenancy>,
 }
 
 /// How many bytes a tunnel has carried so far: they are known also of one that is dropped.
@@ -88,7 +94,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     C: Future<Output = ()>,
 {
-    let mut wire = far.wire;
+    let (mut wire, mut held) = (far.wire, Held::new(far.ledger));
     if let Some(stream) = wire.tcp() {
         keep_alive(stream);
     }
@@ -111,6 +117,7 @@ where
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(TunnelEnd::Closed),
             _ => {}
         }
+        held.count(up.waiting.len() + down.waiting.len());
         if before != (up.carried, down.carried) {
             quiet_since = Instant::now();
         }
@@ -124,6 +131,30 @@ where
         alarm.poll(cx, due).map(|()| late)
     })
     .await
+}
+
+/// What waits in both directions, counted until this is dropped.
+struct Held {
+    ledger: Option<Arc<Ledger>>,
+    bytes: usize,
+}
+
+impl Held {
+    const fn new(ledger: Option<Arc<Ledger>>) -> Self {
+        Self { ledger, bytes: 0 }
+    }
+
+    fn count(&mut self, bytes: usize) {
+        if let Some(ledger) = &self.ledger {
+            self.bytes = ledger.replace(self.bytes, bytes);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.count(0);
+    }
 }
 
 /// One direction.

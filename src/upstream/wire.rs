@@ -1,5 +1,6 @@
 //! A connection to an upstream: TCP, with or without TLS, or a socket of this machine.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -23,6 +24,9 @@ pub(super) struct Wire {
     /// Why nothing more is written; the rest goes nowhere.
     broken: Option<io::Error>,
     ear: Rc<Ear>,
+    /// How much may be read at once: what nobody takes shall not be read, and hyper makes its buffer as large as what it
+    /// is given.
+    most: Rc<Cell<usize>>,
     /// Held for as long as the connection is.
     _slot: Slot,
     _descriptor: Descriptor,
@@ -38,12 +42,18 @@ pub(super) enum Io {
 
 impl Wire {
     pub(super) fn new(io: Io, slot: Slot, descriptor: Descriptor) -> Self {
-        Self { io, broken: None, ear: Rc::default(), _slot: slot, _descriptor: descriptor }
+        let most = Rc::new(Cell::new(usize::MAX));
+        Self { io, broken: None, ear: Rc::default(), most, _slot: slot, _descriptor: descriptor }
     }
 
     /// Returns what listens to all that arrives.
     pub(super) fn ear(&self) -> Rc<Ear> {
         Rc::clone(&self.ear)
+    }
+
+    /// Returns how much may be read at once.
+    pub(super) fn most(&self) -> Rc<Cell<usize>> {
+        Rc::clone(&self.most)
     }
 
     /// Returns the TCP connection beneath, if it is one.
@@ -102,8 +112,15 @@ macro_rules! each {
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buf.filled().len();
-        ready!(each!(&mut this.io, io => io.poll_read(cx, buf)))?;
+        let (before, most) = (buf.filled().len(), this.most.get());
+        if most < buf.remaining() {
+            let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+            ready!(each!(&mut this.io, io => io.poll_read(cx, &mut part)))?;
+            let read = part.filled().len();
+            buf.advance(read);
+        } else {
+            ready!(each!(&mut this.io, io => io.poll_read(cx, buf)))?;
+        }
         if let Some(arrived) = buf.filled().get(before..).filter(|arrived| !arrived.is_empty()) {
             return Poll::Ready(this.ear.hear(arrived));
         }

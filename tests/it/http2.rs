@@ -4,7 +4,7 @@ mod conformance;
 mod endings;
 mod floods;
 #[allow(dead_code, reason = "it offers more than each set of tests takes")]
-mod frames;
+pub mod frames;
 mod hostile;
 mod websocket;
 

@@ -10,6 +10,7 @@ mod audit;
 mod behind_nginx;
 mod bound;
 mod browser;
+mod budget;
 mod bulk;
 mod bytes;
 mod cached;

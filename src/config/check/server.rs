@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::values::{duration_or, each, known_networks};
+use super::values::{duration_or, each, known_networks, size};
 use crate::config::document::{Node, Table};
 use crate::config::{Server, ServerTimeouts};
 
 /// Half a GiB when all of them rest: about 32 KiB for each.
 const MAX_CONNECTIONS: usize = 16_384;
+
+/// Fits a machine of half a GiB, beside what connections cost at rest.
+const BUFFER_BUDGET: usize = 128 << 20;
+/// Room for a few connections at full speed.
+const LEAST_BUDGET: usize = 8 << 20;
 
 /// What holds without `[server]`.
 pub(super) const DEFAULT: Server = Server {
@@ -18,6 +23,7 @@ pub(super) const DEFAULT: Server = Server {
     strip_fields: Vec::new(),
     max_connections: MAX_CONNECTIONS,
     max_connections_per_client: most_of(MAX_CONNECTIONS),
+    buffer_budget: BUFFER_BUDGET,
     drain: Duration::from_secs(30),
     timeouts: ServerTimeouts {
         handshake: Duration::from_secs(10),
@@ -48,6 +54,7 @@ pub(super) fn server(table: &Table<'_, '_>) -> Server {
         strip_fields: strip_fields.unwrap_or_default(),
         max_connections,
         max_connections_per_client: per_client.unwrap_or_else(|| most_of(max_connections)),
+        buffer_budget: table.get("buffer_budget").and_then(|node| size(&node, LEAST_BUDGET)).unwrap_or(BUFFER_BUDGET),
         drain: duration_or(table, "drain", DEFAULT.drain),
         timeouts: timeouts.unwrap_or(DEFAULT.timeouts),
     }

@@ -371,6 +371,23 @@ fn connections_are_counted_within_bounds() {
         "[server]\nmax_connections_per_client = 0",
         "8:30: `server.max_connections_per_client`: is out of bounds",
     );
+    for (budget, expected) in [("\"8MiB\"", 8 << 20), ("\"65536KiB\"", 64 << 20), ("\"1GiB\"", 1 << 30)] {
+        let config = accepted(&format!("{TOP}{BOTH}[server]\nbuffer_budget = {budget}"));
+        assert_eq!(config.server.buffer_budget, expected, "{budget}");
+    }
+    for (budget, problem) in [
+        ("64", "a size needs a unit"),
+        ("\"64\"", "not a size"),
+        ("\"64MB\"", "not a size"),
+        ("\"-1MiB\"", "not a size"),
+        ("\"99999999999GiB\"", "not a size"),
+        ("\"8191KiB\"", "too small"),
+    ] {
+        check_beside(
+            &format!("[server]\nbuffer_budget = {budget}"),
+            &format!("8:17: `server.buffer_budget`: {problem}"),
+        );
+    }
     let config = accepted(&format!("{TOP}{BOTH}[server]\nmax_connections = 5\nmax_connections_per_client = 6"));
     let told = config.warnings.iter().any(|warning| warning.message.contains("it is more than `max_connections`"));
     assert!(told, "{:?}", config.warnings);

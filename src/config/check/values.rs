@@ -43,6 +43,33 @@ fn parse_duration(text: &str) -> Option<Duration> {
     number.checked_mul(milliseconds).filter(|all| *all <= MAX_MILLISECONDS).map(Duration::from_millis)
 }
 
+/// Reads a number of bytes, `"64KiB"`, `"256MiB"` or `"1GiB"`: `least` or more.
+pub(super) fn size(node: &Node<'_, '_>, least: usize) -> Option<usize> {
+    if let DeValue::Integer(number) = node.value() {
+        return node.refuse("a size needs a unit", format_args!("write \"{number}MiB\" for mebibytes"));
+    }
+    match parse_size(node.string()?) {
+        Some(size) if size >= least => Some(size),
+        Some(_) => node.refuse("too small", format_args!("write \"{}MiB\" or more", least.div_ceil(1 << 20))),
+        None => node.refuse("not a size", "write \"512KiB\", \"256MiB\" or \"1GiB\""),
+    }
+}
+
+fn parse_size(text: &str) -> Option<usize> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let number: usize = text[..text.len() - unit.len()].parse().ok()?;
+    let bytes: usize = match unit {
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(bytes).filter(|all| *all <= MAX_SIZE)
+}
+
+/// The largest size: a TiB, more memory than a machine has for this.
+const MAX_SIZE: usize = 1 << 40;
+
 /// The longest duration: ten years, which every clock can add to now.
 const MAX_MILLISECONDS: u64 = 3_650 * 86_400_000;
 

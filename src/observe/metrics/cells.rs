@@ -92,6 +92,7 @@ pub(super) struct Block {
     pub(super) accept_errors: Cell,
     pub(super) connections: By<Protocol, { Protocol::COUNT }>,
     pub(super) open: By<Protocol, { Protocol::COUNT }>,
+    pub(super) shed: Cell,
     pub(super) handshakes: ByTwo<Handshake, TlsVersion, { Handshake::COUNT }, { TlsVersion::COUNT }>,
     pub(super) connects: ByTwo<Side, Connect, { Side::COUNT }, { Connect::COUNT }>,
     pub(super) requests: ByTwo<Side, Carrier, { Side::COUNT }, { Carrier::COUNT }>,

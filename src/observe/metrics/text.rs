@@ -48,6 +48,10 @@ impl Metrics {
         page.counter("callgate_tls_handshakes", "TLS handshakes of clients.", self.two(|all| &all.handshakes))?;
         page.counter("callgate_connections", "Connections past their handshake.", self.one(|all| &all.connections))?;
         page.gauge("callgate_connections_open", "Such connections now.", self.one(|all| &all.open))?;
+        page.counter("callgate_connections_shed", "Slow ones closed for memory.", self.bare(|all| &all.shed))?;
+        let (held, limit) = (bare(self.budget.held() as u64), bare(self.budget.limit() as u64));
+        page.gauges("callgate_buffered", "What waits for a slow side.", Some(&Unit::Bytes), held)?;
+        page.gauges("callgate_buffer_budget", "How much may.", Some(&Unit::Bytes), limit)?;
         page.counter("callgate_tunnels", "WebSockets opened.", self.bare(|all| &all.tunnels))?;
         page.gauge("callgate_tunnels_open", "WebSockets now.", self.bare(|all| &all.tunnels_open))?;
         page.counter("callgate_tunnels_ended", "WebSockets that ended.", self.one(|all| &all.tunnel_ends))

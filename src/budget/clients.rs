@@ -1,0 +1,155 @@
+//! What each client holds, of all workers together.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::{Budget, change};
+
+/// How many upstreams there are.
+const UPSTREAMS: usize = 2;
+/// So many, that two workers seldom want the same.
+const SHARDS: usize = 16;
+
+/// The clients with something open: as many as connections and exchanges at most.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    seed: RandomState,
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+type Shard = HashMap<IpAddr, Weak<Usage>>;
+
+/// What one client holds.
+#[derive(Debug)]
+struct Usage {
+    budget: Arc<Budget>,
+    key: IpAddr,
+    bytes: AtomicUsize,
+    serving: Serving,
+}
+
+/// How many connections to each upstream serve somebody. Cheap to copy.
+#[derive(Debug, Clone, Default)]
+pub struct Serving(Arc<[AtomicUsize; UPSTREAMS]>);
+
+/// One client's counts, known for as long as somebody has this.
+#[derive(Debug, Clone)]
+pub struct Client(Arc<Usage>);
+
+impl Clients {
+    pub(super) fn find(&self, budget: &Arc<Budget>, key: IpAddr) -> Client {
+        let mut shard = self.shard(&key);
+        if let Some(usage) = shard.get(&key).and_then(Weak::upgrade) {
+            return Client(usage);
+        }
+        let (bytes, serving) = Default::default();
+        let usage = Arc::new(Usage { budget: Arc::clone(budget), key, bytes, serving });
+        shard.insert(key, Arc::downgrade(&usage));
+        Client(usage)
+    }
+
+    /// Returns the client with the most bytes.
+    pub(super) fn largest(&self) -> Option<Client> {
+        // Each shard is left before one of its clients is dropped: the last one to drop it takes it out of there.
+        let all =
+            self.shards.iter().flat_map(|shard| lock(shard).values().filter_map(Weak::upgrade).collect::<Vec<_>>());
+        all.map(Client).max_by_key(Client::held)
+    }
+
+    fn shard(&self, key: &IpAddr) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[self.seed.hash_one(key) as usize % SHARDS])
+    }
+}
+
+/// Plain numbers are never half-written.
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Client {
+    /// Returns the address, or network, that it is known by.
+    #[must_use]
+    pub fn key(&self) -> IpAddr {
+        self.0.key
+    }
+
+    /// Tells whether it is the same client.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Returns the bytes that its connections hold, to within 16 KiB for each.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn change(&self, before: usize, after: usize) {
+        change(&self.0.bytes, before, after);
+    }
+
+    /// Returns how many connections to each upstream serve it.
+    #[must_use]
+    pub fn serving(&self) -> &Serving {
+        &self.0.serving
+    }
+}
+
+impl Serving {
+    /// Returns how many connections to an upstream there are.
+    #[must_use]
+    pub fn count(&self, upstream: usize) -> usize {
+        self.0[upstream].load(Ordering::Relaxed)
+    }
+
+    /// Counts one that begins to serve.
+    pub fn begin(&self, upstream: usize) {
+        self.0[upstream].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one that serves no longer.
+    pub fn end(&self, upstream: usize) {
+        self.0[upstream].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Usage {
+    fn drop(&mut self) {
+        let mut shard = self.budget.clients.shard(&self.key);
+        // Meanwhile the client may have come again.
+        if shard.get(&self.key).is_some_and(|known| known.strong_count() == 0) {
+            shard.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(budget: &Budget) -> usize {
+        budget.clients.shards.iter().map(|shard| shard.lock().unwrap().len()).sum()
+    }
+
+    #[test]
+    fn a_client_is_known_while_it_holds_something_and_no_longer() {
+        let budget = Budget::new(1 << 20);
+        let first = budget.client("192.0.2.1".parse().unwrap());
+        let again = budget.client(first.key());
+        let other = budget.client("2001:db8::".parse().unwrap());
+        first.serving().begin(0);
+        let counts = [again.serving().count(0), again.serving().count(1), other.serving().count(0)];
+        assert_eq!(counts, [1, 0, 0]);
+        again.change(0, 70_000);
+        assert_eq!((first.held(), budget.clients.largest().unwrap().key()), (70_000, first.key()));
+        drop(first.clone());
+        drop(first);
+        assert_eq!(known(&budget), 2);
+        drop((again, other));
+        assert_eq!(known(&budget), 0);
+    }
+}

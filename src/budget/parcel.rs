@@ -1,0 +1,145 @@
+//! Bytes that are counted while they wait for a side to take them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes};
+
+use super::{Count, LEAST, Ledger, OVERHEAD, Room, lock};
+
+/// One direction of one exchange: what it has under way.
+#[derive(Debug)]
+pub struct Flow {
+    ledger: Arc<Ledger>,
+    under_way: Count,
+    /// What is read and not yet on its way.
+    waiting: Count,
+    /// What the client may have sent ahead.
+    ahead: Count,
+    /// Who waits until nothing is under way.
+    waker: Mutex<Option<Waker>>,
+    is_waited_for: AtomicBool,
+}
+
+impl Flow {
+    /// Begins with nothing under way.
+    #[must_use]
+    pub fn new(ledger: &Arc<Ledger>) -> Arc<Self> {
+        Arc::new(Self {
+            ledger: Arc::clone(ledger),
+            under_way: Count::default(),
+            waiting: Count::default(),
+            ahead: Count::default(),
+            waker: Mutex::default(),
+            is_waited_for: AtomicBool::new(false),
+        })
+    }
+
+    /// Waits until something may be read and handed over, and returns how much at most.
+    pub fn poll_room(&self, cx: &Context<'_>) -> Poll<usize> {
+        match self.ledger.room() {
+            Room::Plenty => Poll::Ready(usize::MAX),
+            Room::Least if self.under_way.get() == 0 => Poll::Ready(LEAST),
+            // What is under way wakes it.
+            Room::Least => {
+                *lock(&self.waker) = Some(cx.waker().clone());
+                self.is_waited_for.store(true, Ordering::Relaxed);
+                Poll::Pending
+            }
+            Room::None => {
+                self.ledger.starve(cx.waker());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Tells whether somebody waits until nothing is under way.
+    #[must_use]
+    pub fn is_waited_for(&self) -> bool {
+        self.is_waited_for.load(Ordering::Relaxed)
+    }
+
+    /// Counts what is read and not yet on its way.
+    pub fn wait(&self, bytes: usize) {
+        self.waiting.set(self.ledger.replace(self.waiting.get(), bytes));
+    }
+
+    /// Counts what the client may have sent ahead of this.
+    pub fn ahead(&self, bytes: usize) {
+        let before = self.ahead.replace(bytes);
+        if before != bytes {
+            self.ledger.replace_ahead(before, bytes);
+        }
+    }
+
+    /// Puts bytes on their way.
+    #[must_use]
+    pub fn parcel(self: &Arc<Self>, bytes: Bytes) -> Parcel {
+        let cost = self.ledger.replace(0, bytes.len() + OVERHEAD);
+        self.under_way.set(self.under_way.get() + cost);
+        self.ledger.under_way.set(self.ledger.under_way.get() + cost);
+        Parcel { bytes, counted: Some((Arc::clone(self), cost)) }
+    }
+
+    fn taken(&self, cost: usize) {
+        let ledger = &self.ledger;
+        ledger.replace(cost, 0);
+        ledger.under_way.set(ledger.under_way.get() - cost);
+        ledger.moved.set(ledger.moved.get() + cost);
+        self.under_way.set(self.under_way.get() - cost);
+        if self.under_way.get() == 0
+            && self.is_waited_for.swap(false, Ordering::Relaxed)
+            && let Some(waker) = lock(&self.waker).take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        self.wait(0);
+        self.ahead(0);
+    }
+}
+
+/// Bytes on their way, counted until they are dropped.
+#[derive(Debug)]
+pub struct Parcel {
+    bytes: Bytes,
+    counted: Option<(Arc<Flow>, usize)>,
+}
+
+impl From<Bytes> for Parcel {
+    /// Bytes of our own, which are few.
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, counted: None }
+    }
+}
+
+impl Buf for Parcel {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+
+    fn copy_to_bytes(&mut self, length: usize) -> Bytes {
+        self.bytes.copy_to_bytes(length)
+    }
+}
+
+impl Drop for Parcel {
+    fn drop(&mut self) {
+        if let Some((flow, cost)) = self.counted.take() {
+            flow.taken(cost);
+        }
+    }
+}
