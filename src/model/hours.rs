@@ -185,7 +185,7 @@ mod tests {
             assert_eq!(error(&format!("{days} 08:00-18:00 UTC")), NotHours::Days(days.to_owned()));
         }
         for times in
-            ["8:00-18:00", "08:00", "08:00-08:00", "24:00-06:00", "08:00-24:01", "08:60-09:00", "+8:00-09:00", "08-18"]
+            ["8:00-18:00", "08:00", "08:00-08:00", "24:00-06:00", "08:00-24:01", "08:60-10:00", "+8:00-09:00", "08-18"]
         {
             assert_eq!(error(&format!("Mon {times} UTC")), NotHours::Times(times.to_owned()));
         }
