@@ -405,6 +405,8 @@ mod tests {
             "/\\evil.test/../welcome.htm",
             "\\welcome.htm",
             "/welcome.htm?a=\\b",
+            "/welcome.htm?a=\u{1}",
+            "/welcome.htm?a= b",
             " /welcome.htm",
             "/welcome.htm ",
             "\t/welcome.htm",
