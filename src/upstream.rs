@@ -500,6 +500,41 @@ mod tests {
         server.await.unwrap();
     }
 
+    /// Answers whatever comes, and counts the connections.
+    async fn count(listener: TcpListener, connections: Rc<Cell<usize>>) {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            connections.set(connections.get() + 1);
+            tokio::task::spawn_local(async move {
+                let mut bytes = [0; 4096];
+                while matches!(stream.read(&mut bytes).await, Ok(1..)) {
+                    stream.write_all(OK.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    }
+
+    async fn proofs() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = upstream_at(listener.local_addr().unwrap().port());
+        let connections = Rc::default();
+        tokio::task::spawn_local(count(listener, Rc::clone(&connections)));
+        for (credential, expected) in
+            [("Basic a", 1), ("Bearer b", 1), ("NTLM c", 1), ("Basic a", 2), ("x, negotiate", 2), ("-", 3)]
+        {
+            let fields = [(header::AUTHORIZATION, credential.parse().unwrap())].into_iter().collect();
+            let request = request(Method::GET, Uri::from_static("/"), fields, Payload::Empty);
+            assert!(matches!(upstream.send(request).await, Ok(Answer::Response(_))));
+            assert_eq!(connections.get(), expected, "{credential}");
+        }
+    }
+
+    #[test]
+    fn without_a_client_a_proven_connection_serves_one_exchange() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build_local(LocalOptions::default()).unwrap().block_on(proofs());
+    }
+
     #[test]
     fn interim_answers_are_told_to_who_waits_for_them_on_a_second_try_as_well() {
         let mut runtime = tokio::runtime::Builder::new_current_thread();

@@ -24,7 +24,7 @@ pub fn asks_connection(answer: &HeaderMap) -> bool {
 }
 
 fn names_scheme(headers: &HeaderMap, field: &HeaderName) -> bool {
-    headers.get_all(field).iter().any(|value| has_scheme(value))
+    headers.get_all(field).iter().any(has_scheme)
 }
 
 /// Looks at every word: which of them are schemes, readers of several challenges in one line see differently. A word

@@ -157,7 +157,7 @@ async fn either_side_may_end_first() {
     let upstream = Raw::serving(|mut line| async move {
         line.head().await;
         line.say(AGREE).await;
-        if line.nth == 0 {
+        if line.nth < 2 {
             // Answers only once the client has said all.
             let rest = line.rest().await;
             line.say(format!("heard {}", String::from_utf8_lossy(&rest))).await;
@@ -170,12 +170,18 @@ async fn either_side_may_end_first() {
     })
     .await;
     let gate = Gate::before(upstream.addr).await;
-    let mut tls = gate.raw("app.test", "http/1.1").await;
-    tls.write_all(format!("{ASK}question").as_bytes()).await.unwrap();
-    tls.shutdown().await.unwrap();
-    let mut answer = String::new();
-    tls.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.ends_with("\r\n\r\nheard question"), "{answer}");
+    for with_farewell in [true, false] {
+        let mut tls = gate.raw("app.test", "http/1.1").await;
+        tls.write_all(format!("{ASK}question").as_bytes()).await.unwrap();
+        if with_farewell {
+            tls.shutdown().await.unwrap()
+        } else {
+            tls.get_mut().0.shutdown().await.unwrap()
+        }
+        let mut answer = String::new();
+        tls.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("\r\n\r\nheard question"), "{answer}");
+    }
     gate.line(&[" status=101 sent=14 received=8 ", " ended=complete"]).await;
 
     let mut tls = gate.raw("app.test", "http/1.1").await;
@@ -186,10 +192,10 @@ async fn either_side_may_end_first() {
     tls.write_all(b"later").await.unwrap();
     tls.shutdown().await.unwrap();
     drop(tls);
-    while upstream.seen().len() < 3 {
+    while upstream.seen().len() < 4 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(upstream.seen()[2], "later");
+    assert_eq!(upstream.seen()[3], "later");
 }
 
 #[tokio::test]
