@@ -1015,6 +1015,7 @@ const BOUNDS: &[(&str, &str)] = &[
     ("src/config/check/server.rs", "MAX_CONNECTIONS: usize = 16_384;"),
     ("src/server/proxy_protocol.rs", "MAX_BLOCK: usize = 4 << 10;"),
     ("src/message/origin.rs", "MAX_HOPS: usize = 16;"),
+    ("src/message/screen.rs", "MAX_WAITING: usize = 32 << 10;"),
     ("src/server/admin.rs", "MAX_CONNECTIONS: usize = 64;"),
     ("src/server/admin/desk.rs", "LIFE: Duration = Duration::from_secs(10);"),
     ("src/server/admin/desk.rs", "PATIENCE: Duration = Duration::from_secs(8);"),

@@ -14,8 +14,8 @@ use self::block::{Decoder, Oddity};
 const PREFACE: usize = 24;
 /// The bytes in front of a frame's payload.
 const HEAD: usize = 9;
-/// The most bytes of frames that wait for the end of their fields: more than the parser takes.
-const MAX_WAITING: usize = 128 << 10;
+/// The most bytes of frames that wait for the end of their fields. The parser takes no block of half as many.
+const MAX_WAITING: usize = 32 << 10;
 
 /// How many streams are known whose requests have not ended: more than may be.
 const MAX_OPEN: usize = 128;
