@@ -25,6 +25,7 @@ mod route;
 mod shared;
 mod shield;
 mod small;
+mod ticket;
 
 use std::cell::Cell;
 use std::mem;

@@ -57,6 +57,6 @@ impl Proxy {
             return Err(Error::NotFound);
         }
         let minted = self.mint(proof, selectors, Wanted::Address, pbx, caller).await?;
-        self.hand_over(minted, pbx, caller).await
+        self.hand_over(minted, pbx, &head.headers, caller).await
     }
 }

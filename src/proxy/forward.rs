@@ -127,7 +127,7 @@ impl Proxy {
             To::Pbx => None,
         };
         let vouched = self.keep_apart(&mut head.headers, &mut payload, caller)?;
-        if self.chain.providers().next().is_some() {
+        if self.keeps_cookies() {
             cookies::cut(&mut head.headers);
         }
         let may_switch =

@@ -179,7 +179,7 @@ impl Proxy {
     }
 
     /// Tells whether a method is a server's key: what that names outside its lists is no guess.
-    fn is_key(&self, method: &str) -> bool {
+    pub(super) fn is_key(&self, method: &str) -> bool {
         self.config.methods.iter().any(|one| one.name == method && matches!(one.kind, MethodKind::Key(_)))
     }
 

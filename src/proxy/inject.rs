@@ -6,6 +6,7 @@ use http::{Method, Response, StatusCode};
 use super::body::Body;
 use super::error::Error;
 use super::pbx::{Selectors, Wanted};
+use super::ticket::Onward;
 use super::{Caller, Proxy, click};
 use crate::auth::{Act, Proof, Verdict};
 use crate::config::{self, Handoff};
@@ -118,7 +119,12 @@ impl Proxy {
         };
         let minted = self.mint_for(&principal, None, &selectors, wanted, pbx, caller).await?;
         let location = match (handoff, &minted.host) {
-            (Handoff::Cookie, _) => self.ticket(&minted, caller).await?,
+            (Handoff::Cookie, _) => {
+                let Onward { address, cookie } = self.ticket(&minted, &kept.headers, caller).await?;
+                redirect(response, &address)?;
+                Onward::mark(cookie, response);
+                return Ok(true);
+            }
             // The landing page is on the PBX's host, wherever the reference would lead: never to the app with the session.
             (Handoff::Link, Some(host)) if *host != caller.authority.host => {
                 let page = landing::resolved(&location, &kept.path);

@@ -14,6 +14,7 @@ use super::reply::Fragment;
 use super::small::Fields;
 use super::{Caller, Proxy, click, cors, reply};
 use crate::auth::{self, Act, CALLBACK, Callback, Oidc, OidcError};
+use crate::config::Handoff;
 use crate::upstream::Payload;
 
 /// Where a login at a provider begins.
@@ -84,6 +85,11 @@ impl Proxy {
     /// Tells whether people can log in at a provider: then their browsers keep cookies of ours.
     pub(super) fn has_providers(&self) -> bool {
         self.chain.providers().next().is_some()
+    }
+
+    /// Tells whether browsers keep cookies of ours, which no upstream shall see.
+    pub(super) fn keeps_cookies(&self) -> bool {
+        self.has_providers() || self.config.pbx.as_ref().is_some_and(|pbx| pbx.handoff == Handoff::Cookie)
     }
 
     fn provider(&self, name: &str) -> Option<&Rc<Oidc>> {

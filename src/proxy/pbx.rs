@@ -10,15 +10,14 @@ use super::error::Error;
 use super::gate::Facts;
 use super::route::To;
 use super::small::{self, Fields, Form};
+use super::ticket::Onward;
 use super::{Caller, Proxy, click, confirm, cors, reply};
 use crate::auth::{Act, Once, Proof, Verdict};
 use crate::config::{self, Handoff, HostPattern};
 use crate::model::account::{Language, Role};
-use crate::model::digest::sha256;
 use crate::model::grant::{PbxGrant, Wish};
 use crate::model::landing;
 use crate::model::principal::Principal;
-use crate::model::secret::Secret;
 use crate::model::session::SessionId;
 use crate::model::whom::Whom;
 use crate::pbx::Pbx;
@@ -33,31 +32,6 @@ const SESSION_LIFE: u64 = 3600;
 const AGAIN: &str = "again";
 /// Its value behind a login.
 const LOGIN: &str = "login";
-
-/// What a ticket of the two-host hand-over stands for.
-struct Handed {
-    token: SessionId,
-    language: Option<Language>,
-    /// The PBX host the ticket is for, without port.
-    host: String,
-    /// Whose it is: a freeze holds also where a restart has forgotten that.
-    whom: Whom,
-}
-
-impl Handed {
-    /// Writes it as one text, in which no part can be taken for another: none but the last has a space.
-    fn text(&self) -> Secret {
-        let language = self.language.as_ref().map_or("-", Language::as_str);
-        Secret::new(format!("{} {language} {} {}", self.token.expose(), self.host, self.whom))
-    }
-
-    fn read(text: &Secret) -> Option<Self> {
-        let mut parts = text.expose().splitn(4, ' ');
-        let (token, language, host) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?.to_owned());
-        let language = if language == "-" { None } else { Some(language.parse().ok()?) };
-        Some(Self { token, language, host, whom: parts.next()?.parse().ok()? })
-    }
-}
 
 /// The PBX as the place of a login.
 #[derive(Clone, Copy)]
@@ -84,10 +58,12 @@ pub(super) struct Minted {
     pub(super) language: Option<Language>,
     /// The PBX's host for the browser, where an address is wanted.
     pub(super) host: Option<String>,
+    /// Whether a server with a key asked, which answers for the browser that it sends.
+    pub(super) is_by_key: bool,
 }
 
 impl Minted {
-    fn host(&self) -> Result<&str, Error> {
+    pub(super) fn host(&self) -> Result<&str, Error> {
         self.host.as_deref().ok_or(Error::Forbidden)
     }
 }
@@ -213,7 +189,7 @@ impl Proxy {
             return Ok(confirm::page(request.uri().query().unwrap_or_default()));
         }
         let minted = self.mint(proof, selectors, Wanted::Address, pbx, caller).await?;
-        self.hand_over(minted, pbx, caller).await
+        self.hand_over(minted, pbx, request.headers(), caller).await
     }
 
     /// Mints a session for a proven caller.
@@ -274,7 +250,13 @@ impl Proxy {
                     return Err(self.frozen(Act::Pbx, caller, &facts));
                 }
                 self.granted(Act::Pbx, caller, &facts).await?;
-                Ok(Minted { session, role: grant.role().clone(), language, host })
+                Ok(Minted {
+                    session,
+                    role: grant.role().clone(),
+                    language,
+                    host,
+                    is_by_key: self.is_key(&principal.method),
+                })
             }
             Err(error) => {
                 self.failed(Act::Pbx, caller, &facts, &error.to_string());
@@ -287,41 +269,42 @@ impl Proxy {
         &self,
         minted: Minted,
         pbx: Side<'_>,
+        headers: &HeaderMap,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let is_here = minted.host.as_ref() == Some(&caller.authority.host);
         if pbx.settings.handoff == Handoff::Cookie && is_here {
             return self.land(&minted.session, minted.language.as_ref(), &Whom::of(&minted.role), pbx, caller).await;
         }
-        Ok(reply::redirect(StatusCode::SEE_OTHER, &self.address(&minted, pbx, caller).await?))
+        let Onward { address, cookie } = self.address(&minted, pbx, headers, caller).await?;
+        let mut response = reply::redirect(StatusCode::SEE_OTHER, &address);
+        Onward::mark(cookie, &mut response);
+        Ok(response)
     }
 
     /// Writes the address at which a browser that is elsewhere finds its session.
-    async fn address(&self, minted: &Minted, pbx: Side<'_>, caller: &Caller) -> Result<String, Error> {
+    async fn address(
+        &self,
+        minted: &Minted,
+        pbx: Side<'_>,
+        headers: &HeaderMap,
+        caller: &Caller,
+    ) -> Result<Onward, Error> {
         let settings = pbx.settings;
         match settings.handoff {
             Handoff::Link => {
                 let authority = caller.authority.with_host(minted.host()?);
-                Ok(landing::link(&authority, &settings.landing, &minted.session, minted.language.as_ref()))
+                let address = landing::link(&authority, &settings.landing, &minted.session, minted.language.as_ref());
+                Ok(Onward { address, cookie: None })
             }
-            Handoff::Cookie => self.ticket(minted, caller).await,
+            Handoff::Cookie => self.ticket(minted, headers, caller).await,
         }
-    }
-
-    /// Writes the address at which the browser finds its session on another host.
-    pub(super) async fn ticket(&self, minted: &Minted, caller: &Caller) -> Result<String, Error> {
-        let host = minted.host()?.to_owned();
-        let authority = caller.authority.with_host(&host);
-        let whom = Whom::of(&minted.role);
-        let handed = Handed { token: minted.session.clone(), language: minted.language.clone(), host, whom };
-        let ticket = self.shared.tickets.issue(&handed.text()).await.map_err(Error::Unkept)?;
-        Ok(format!("https://{authority}/auth/callgate/ticket?t={}", ticket.expose()))
     }
 
     /// Exchanges the token for the PBX's cookie, and lets the browser go on to the landing page with it.
     ///
     /// That page takes no language from its address, so the session is told; in the wrong language it is a session still.
-    async fn land(
+    pub(super) async fn land(
         &self,
         token: &SessionId,
         language: Option<&Language>,
@@ -407,56 +390,28 @@ impl Proxy {
         let wanted = if wants_all { Wanted::Address } else { Wanted::Session };
         let minted = self.mint(proof, selectors, wanted, pbx, caller).await?;
         if wants_all {
-            self.describe(minted, pbx, caller).await
+            self.describe(minted, pbx, &head.headers, caller).await
         } else {
             Ok(reply::json(&json!(minted.session.expose())))
         }
     }
 
     /// Describes the session to a program that will send a browser to it.
-    async fn describe(&self, minted: Minted, pbx: Side<'_>, caller: &Caller) -> Result<Response<Body>, Error> {
-        let url = self.address(&minted, pbx, caller).await?;
+    async fn describe(
+        &self,
+        minted: Minted,
+        pbx: Side<'_>,
+        headers: &HeaderMap,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Error> {
+        let Onward { address: url, cookie } = self.address(&minted, pbx, headers, caller).await?;
         let life = match pbx.settings.handoff {
             Handoff::Link => SESSION_LIFE,
             Handoff::Cookie => TOKEN_LIFE,
         };
-        Ok(reply::json(&json!({ "url": url, "session": minted.session.expose(), "expires_in": life })))
-    }
-
-    // === The other half of the two-host hand-over ===
-
-    /// Answers what is below `/auth/callgate/`: a ticket, on the host it is for, once.
-    pub(super) async fn answer_ticket(
-        &self,
-        request: &Request<Payload>,
-        caller: &Caller,
-    ) -> Result<Response<Body>, Error> {
-        let pbx = self.pbx_side().filter(|_| request.uri().path() == "/auth/callgate/ticket").ok_or(Error::NotFound)?;
-        if click::looks_ahead(request.method(), request.headers()) {
-            return Err(Error::NotNow);
-        }
-        if request.method() != Method::GET {
-            return Err(Error::Method("GET, HEAD"));
-        }
-        let mut fields = Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?;
-        let ticket = fields.take("t").ok_or(Error::Malformed("the parameter t is missing"))?;
-        self.admit_credential(request.method(), request.headers(), sha256(ticket.as_bytes()), caller)?;
-        let handed = self.shared.tickets.redeem(&ticket).await.map_err(Error::Unkept)?;
-        self.look_at_failures(caller)?;
-        let handed = handed.as_ref().and_then(Handed::read).filter(|handed| handed.host == caller.authority.host);
-        let Some(handed) = handed else { return Err(self.unknown_ticket(&ticket, caller)) };
-        self.land(&handed.token, handed.language.as_ref(), &handed.whom, pbx, caller).await
-    }
-
-    /// Refuses a ticket that is good for nothing. One that was issued here is no guess: it was used, or too old.
-    fn unknown_ticket(&self, ticket: &str, caller: &Caller) -> Error {
-        if !self.shared.tickets.has_issued(ticket)
-            && let Err(limited) = self.count_guess(caller)
-        {
-            return limited;
-        }
-        self.failed(Act::Pbx, caller, &Facts::default(), "the ticket is unknown, used or expired");
-        Error::Forbidden
+        let mut response = reply::json(&json!({ "url": url, "session": minted.session.expose(), "expires_in": life }));
+        Onward::mark(cookie, &mut response);
+        Ok(response)
     }
 }
 

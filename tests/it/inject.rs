@@ -434,7 +434,7 @@ async fn with_cookies_the_redirect_becomes_a_ticket() {
         check_injected(&answer, &location);
         let path = location.strip_prefix("https://pbx.test").unwrap();
         assert!(path.starts_with("/auth/callgate/ticket?t="), "{path}");
-        let landed = stage.gate.get(path).host("pbx.test").send().await.expect(200);
+        let landed = stage.redeem(answer.header("set-cookie"), &location).await.expect(200);
         let session = stage.pbx.last_session().unwrap();
         assert!(landed.header("set-cookie").starts_with(&format!("session={session};")));
         assert_eq!(stage.minted(), ["41@acme.test"]);

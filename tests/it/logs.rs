@@ -124,7 +124,7 @@ async fn no_line_tells_what_logs_in() {
         let stage = Plan { dialect: Dialect::B, pbx: "handoff = \"cookie\"", more, ..Plan::default() }.start().await;
         let answer = stage.as_alice("/auth/pbx").send().await.expect(303);
         let ticket = answer.header("location").strip_prefix("https://pbx.test").unwrap().to_owned();
-        stage.gate.get(&ticket).host("pbx.test").send().await.expect(200);
+        stage.redeem(answer.header("set-cookie"), answer.header("location")).await.expect(200);
         stage.gate.get(&ticket).host("pbx.test").send().await.expect(403);
         stage.gate.get(&ticket).host("app.test").send().await.expect(403);
         let session = stage.pbx.open_session("40", "acme.test");
@@ -149,7 +149,7 @@ async fn no_line_tells_what_logs_in() {
         stage.gate.get("/auth/pbx").bearer(&session).send().await.expect(401);
         let body = json!({ "key": session, "appUserPassword": session, "appUser": "bob" });
         stage.alice_posts("/auth/ott", "application/json", body).send().await.expect(403);
-        lines(&stage, 4 + 9 * 3 + 4).await;
+        lines(&stage, 6 + 9 * 3 + 4).await;
         assert!(stage.gate.log().contains("sessId=***"));
     }
 }

@@ -88,21 +88,63 @@ async fn the_exchange_goes_to_the_host_that_the_browser_uses_without_the_adminis
     assert!(!stage.pbx.saw_admin_elsewhere());
 }
 
-/// Asks on the app's host, and returns the path of the ticket on the PBX's.
-async fn ticket(stage: &Stage) -> String {
+/// Asks on the app's host, and returns the cookie that it sets and the path of the ticket on the PBX's.
+async fn ticket(stage: &Stage) -> (String, String) {
     let answer = stage.as_alice("/auth/pbx").send().await.expect(303);
     let location = answer.header("location");
-    assert_eq!(answer.header("set-cookie"), "");
+    let cookie = answer.header("set-cookie").to_owned();
+    assert!(cookie.starts_with("__Host-callgate.browser="), "{cookie}");
+    assert!(cookie.ends_with("; Path=/; Secure; HttpOnly; SameSite=Lax"), "{cookie}");
     assert!(!location.contains(&stage.pbx.last_minted().unwrap()), "{location}");
-    location.strip_prefix("https://pbx.test").unwrap().to_owned()
+    (cookie, location.strip_prefix("https://pbx.test").unwrap().to_owned())
+}
+
+/// Opens an address of the gate as a browser with these cookies.
+async fn open(stage: &Stage, address: &str, cookie: &str) -> Answer {
+    let (host, path) = address.strip_prefix("https://").unwrap().split_once('/').unwrap();
+    let asking = stage.gate.get(&format!("/{path}")).host(host).header("sec-fetch-site", "cross-site");
+    let asking = asking.header("sec-fetch-mode", "navigate").header("sec-fetch-dest", "document");
+    if cookie.is_empty() { asking.send().await } else { asking.cookie(cookie.split(';').next().unwrap()).send().await }
+}
+
+/// A page leads its visitor to a hand-over of its own, at each of its steps.
+#[tokio::test]
+async fn a_ticket_is_for_the_browser_that_began() {
+    let stage = Plan { dialect: Dialect::C, pbx: COOKIE, ..Plan::default() }.start().await;
+    // At once: the visitor is sent to where the page began, and is not known there.
+    let (_, path) = ticket(&stage).await;
+    let sent = open(&stage, &format!("https://pbx.test{path}"), "").await.expect(303);
+    let back = sent.header("location").to_owned();
+    assert!(back.starts_with("https://app.test/auth/callgate/ticket?t="), "{back}");
+    open(&stage, &back, sent.header("set-cookie")).await.expect(403);
+    // On the way back.
+    let (_, path) = ticket(&stage).await;
+    let sent = open(&stage, &format!("https://pbx.test{path}"), "").await.expect(303);
+    open(&stage, sent.header("location"), "").await.expect(403);
+    // At the end.
+    let (cookie, path) = ticket(&stage).await;
+    let sent = open(&stage, &format!("https://pbx.test{path}"), "").await.expect(303);
+    let known = open(&stage, sent.header("location"), &cookie).await.expect(303);
+    let last = known.header("location").to_owned();
+    assert!(last.starts_with("https://pbx.test/auth/callgate/ticket?t="), "{last}");
+    let visitor = open(&stage, &last, "__Host-callgate.browser=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").await;
+    assert_eq!(visitor.expect(403).header("set-cookie"), "");
+    stage.gate.line(&["audit refusal", "another browser began this login"]).await;
+    // The one that began, by windows alone.
+    let (cookie, path) = ticket(&stage).await;
+    let sent = open(&stage, &format!("https://pbx.test{path}"), "").await.expect(303);
+    let known = open(&stage, sent.header("location"), &cookie).await.expect(303);
+    let landed = open(&stage, known.header("location"), sent.header("set-cookie")).await.expect(200);
+    check_step(&landed, "/thirdparty.htm");
+    assert!(stage.pbx.requests().iter().all(|seen| !seen.header("cookie").unwrap_or_default().contains("__Host-")));
 }
 
 #[tokio::test]
 async fn a_ticket_carries_the_cookie_to_the_other_host_once() {
     let stage = Plan { dialect: Dialect::B, pbx: COOKIE, ..Plan::default() }.start().await;
-    let path = ticket(&stage).await;
+    let (cookie, path) = ticket(&stage).await;
     assert!(path.starts_with("/auth/callgate/ticket?t="), "{path}");
-    let answer = stage.gate.get(&path).host("pbx.test").send().await.expect(200);
+    let answer = stage.redeem(&cookie, &format!("https://pbx.test{path}")).await.expect(200);
     check_step(&answer, "/thirdparty.htm");
     let session = stage.pbx.last_session().unwrap();
     assert!(answer.header("set-cookie").starts_with(&format!("session={session};")));
@@ -115,7 +157,7 @@ async fn a_ticket_carries_the_cookie_to_the_other_host_once() {
 async fn a_ticket_is_for_one_host_only() {
     let stage = Plan { dialect: Dialect::B, pbx: COOKIE, ..Plan::default() }.start().await;
     for host in ["app.test", "acme.test"] {
-        let path = ticket(&stage).await;
+        let (_, path) = ticket(&stage).await;
         stage.gate.get(&path).host(host).send().await.expect(403);
         stage.gate.get(&path).host("pbx.test").send().await.expect(403);
     }
@@ -129,13 +171,13 @@ async fn a_ticket_is_for_one_host_only() {
 #[tokio::test]
 async fn looking_ahead_does_not_use_a_ticket_up() {
     let stage = Plan { dialect: Dialect::B, pbx: COOKIE, ..Plan::default() }.start().await;
-    let path = ticket(&stage).await;
+    let (cookie, path) = ticket(&stage).await;
     for purpose in ["prefetch", "prefetch;prerender"] {
         let ahead = stage.gate.get(&path).host("pbx.test").header("sec-purpose", purpose).send().await.expect(503);
         assert_eq!(ahead.header("cache-control"), "no-store");
     }
     stage.gate.ask(Method::HEAD, &path).host("pbx.test").send().await.expect(503);
-    stage.gate.get(&path).host("pbx.test").send().await.expect(200);
+    stage.redeem(&cookie, &format!("https://pbx.test{path}")).await.expect(200);
 }
 
 #[tokio::test]
@@ -480,10 +522,11 @@ async fn a_program_may_ask_for_the_whole_story() {
     assert_eq!(answer, json!({ "url": url, "session": session, "expires_in": 3600 }));
     let stage = Plan { dialect: Dialect::C, pbx: COOKIE, ..Plan::default() }.start().await;
     let asking = stage.alice_posts("/auth/pbx", "application/json", "{}");
-    let answer = asking.header("accept", "application/vnd.callgate+json").send().await.expect(200).json();
+    let answer = asking.header("accept", "application/vnd.callgate+json").send().await.expect(200);
+    let (cookie, answer) = (answer.header("set-cookie").to_owned(), answer.json());
     assert_eq!((&answer["session"], &answer["expires_in"]), (&json!(stage.pbx.last_minted().unwrap()), &json!(10)));
-    let path = answer["url"].as_str().unwrap().strip_prefix("https://pbx.test").unwrap();
-    assert_ne!(stage.gate.get(path).host("pbx.test").send().await.expect(200).header("set-cookie"), "");
+    let landed = stage.redeem(&cookie, answer["url"].as_str().unwrap()).await.expect(200);
+    assert_ne!(landed.header("set-cookie"), "");
 }
 
 #[tokio::test]

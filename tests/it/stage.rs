@@ -8,7 +8,7 @@ use callgate::demo::app::{App, AppOptions, SameSite, Whoami};
 use callgate::demo::vodia::{Dialect, Faults, Options, Tenant, Vodia};
 use serde_json::Value;
 
-use crate::harness::{Asking, Gate};
+use crate::harness::{Answer, Asking, Gate};
 
 /// Who may become whom, unless a test says otherwise.
 pub const STAFF: &str = r#"
@@ -138,6 +138,25 @@ impl Stage {
     /// Lets the app say these claims, whoever asks.
     pub fn claims(&self, claims: Value) {
         self.app.set(|faults| faults.whoami = Whoami::Claims(claims));
+    }
+
+    /// Goes the rest of a hand-over from an address, as the browser does that got a cookie at its beginning, on `app.test`.
+    pub async fn redeem(&self, began: &str, address: &str) -> Answer {
+        let (mut there, mut address) = (String::new(), address.to_owned());
+        loop {
+            let (host, path) = address.strip_prefix("https://").unwrap().split_once('/').unwrap();
+            let sent = if host == "app.test" { began.split(';').next().unwrap() } else { &there };
+            let asking = self.gate.get(&format!("/{path}")).host(host);
+            let answer = if sent.is_empty() { asking } else { asking.cookie(sent) }.send().await;
+            if answer.status != 303 {
+                return answer;
+            }
+            let set = answer.header("set-cookie").split(';').next().unwrap().to_owned();
+            address = answer.header("location").to_owned();
+            if !set.is_empty() {
+                there = set;
+            }
+        }
     }
 
     /// Changes what goes wrong at the PBX.

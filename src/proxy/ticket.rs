@@ -1,0 +1,246 @@
+//! `/auth/callgate/ticket`: the two-host hand-over. A ticket leads a browser, and only the one that began, from the host
+//! where it was proven to the PBX's.
+//!
+//! The two hosts may be two sites, which share no cookie. So the browser goes to and fro once: the ticket leads it to the
+//! PBX's host, which gives it a cookie and sends it back; the first host knows it by a cookie of the beginning, and sends
+//! it there again with a ticket for that cookie. No page can put its visitor into another's session: it cannot set
+//! `__Host-` cookies, and no ticket works without them.
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+
+use super::body::Body;
+use super::error::Error;
+use super::gate::Facts;
+use super::pbx::Minted;
+use super::small::Fields;
+use super::{Caller, Proxy, click, reply};
+use crate::auth::Act;
+use crate::message::cookies;
+use crate::model::account::Language;
+use crate::model::digest::sha256;
+use crate::model::secret::Secret;
+use crate::model::session::SessionId;
+use crate::model::whom::Whom;
+use crate::random;
+use crate::upstream::Payload;
+
+const PATH: &str = "/auth/callgate/ticket";
+/// The cookie by which a host knows the browser again, on its way through a hand-over.
+const BROWSER: &str = "__Host-callgate.browser";
+/// How long a browser keeps it, in seconds: longer than the tickets of a hand-over.
+const KEPT: u64 = 60;
+/// How many characters it has: 256 bits.
+const LENGTH: usize = 43;
+
+/// What a ticket stands for.
+struct Handed {
+    token: SessionId,
+    language: Option<Language>,
+    /// The host the ticket is for, without port.
+    host: String,
+    step: Step,
+    /// Whose it is: a freeze holds also where a restart has forgotten that.
+    whom: Whom,
+}
+
+/// How far a hand-over has come. Browsers are told apart by the SHA-256 of their cookie, in hexadecimal.
+enum Step {
+    /// A server with a key sends a browser that it answers for.
+    Sent,
+    /// A browser began at a host, which knows it.
+    Begun { browser: String, at: String },
+    /// It was at the PBX's host, which knows it too, and goes back.
+    Back { browser: String, there: String, to: String },
+    /// It is known at both.
+    Known { there: String },
+}
+
+impl Step {
+    /// Writes it as one word.
+    fn text(&self) -> String {
+        match self {
+            Self::Sent => "sent".to_owned(),
+            Self::Begun { browser, at } => format!("begun|{browser}|{at}"),
+            Self::Back { browser, there, to } => format!("back|{browser}|{there}|{to}"),
+            Self::Known { there } => format!("known|{there}"),
+        }
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        let parts: Vec<_> = text.split('|').collect();
+        let own = |part: &str| part.to_owned();
+        match parts.as_slice() {
+            ["sent"] => Some(Self::Sent),
+            ["begun", browser, at] => Some(Self::Begun { browser: own(browser), at: own(at) }),
+            ["back", browser, there, to] => Some(Self::Back { browser: own(browser), there: own(there), to: own(to) }),
+            ["known", there] => Some(Self::Known { there: own(there) }),
+            _ => None,
+        }
+    }
+}
+
+impl Handed {
+    /// Writes it as one text, in which no part can be taken for another: none but the last has a space.
+    fn text(&self) -> Secret {
+        let language = self.language.as_ref().map_or("-", Language::as_str);
+        let (token, step) = (self.token.expose(), self.step.text());
+        Secret::new(format!("{token} {language} {} {step} {}", self.host, self.whom))
+    }
+
+    fn read(text: &Secret) -> Option<Self> {
+        let mut parts = text.expose().splitn(5, ' ');
+        let (token, language, host) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?.to_owned());
+        let language = if language == "-" { None } else { Some(language.parse().ok()?) };
+        let step = Step::read(parts.next()?)?;
+        Some(Self { token, language, host, step, whom: parts.next()?.parse().ok()? })
+    }
+}
+
+/// A browser as a host knows it.
+struct Browser {
+    secret: String,
+}
+
+impl Browser {
+    /// Finds the browser of a request; one that is not known yet gets a name.
+    fn of(headers: &HeaderMap) -> Self {
+        let mut sent = cookies::values(headers, BROWSER).filter(|secret| secret.len() == LENGTH);
+        let secret = sent.next().filter(|_| sent.next().is_none()).map(str::to_owned);
+        Self { secret: secret.unwrap_or_else(random::text::<32>) }
+    }
+
+    fn digest(&self) -> String {
+        hex::encode(sha256(self.secret.as_bytes()))
+    }
+
+    /// Writes its cookie: a page of a listed origin on another site brings and keeps what says `None` alone.
+    fn cookie(&self, same_site: &str) -> HeaderValue {
+        let secret = &self.secret;
+        let line = format!("{BROWSER}={secret}; Max-Age={KEPT}; Path=/; Secure; HttpOnly; SameSite={same_site}");
+        HeaderValue::from_str(&line).unwrap_or_else(|_| HeaderValue::from_static(""))
+    }
+}
+
+/// The address at which a browser goes on, and the cookie by which it is known then.
+pub(super) struct Onward {
+    pub(super) address: String,
+    pub(super) cookie: Option<HeaderValue>,
+}
+
+impl Onward {
+    /// Puts the cookie into an answer.
+    pub(super) fn mark(cookie: Option<HeaderValue>, response: &mut Response<Body>) {
+        if let Some(cookie) = cookie {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+    }
+
+    fn go(self) -> Response<Body> {
+        let mut response = reply::redirect(StatusCode::SEE_OTHER, &self.address);
+        Self::mark(self.cookie, &mut response);
+        response
+    }
+}
+
+impl Proxy {
+    /// Begins a hand-over to the PBX's host. `headers`: of the browser's request; a page may be of another site.
+    pub(super) async fn ticket(&self, minted: &Minted, headers: &HeaderMap, caller: &Caller) -> Result<Onward, Error> {
+        let host = minted.host()?.to_owned();
+        let there = caller.authority.with_host(&host);
+        let browser = (!minted.is_by_key).then(|| Browser::of(headers));
+        let step = browser.as_ref().map_or(Step::Sent, |browser| Step::Begun {
+            browser: browser.digest(),
+            at: caller.authority.with_host(&caller.authority.host),
+        });
+        let (token, language) = (minted.session.clone(), minted.language.clone());
+        let handed = Handed { token, language, host, step, whom: Whom::of(&minted.role) };
+        let same_site = if is_of_another_site(headers) { "None" } else { "Lax" };
+        Ok(Onward {
+            address: self.issue(&handed, &there).await?,
+            cookie: browser.map(|browser| browser.cookie(same_site)),
+        })
+    }
+
+    async fn issue(&self, handed: &Handed, authority: &str) -> Result<String, Error> {
+        let ticket = self.shared.tickets.issue(&handed.text()).await.map_err(Error::Unkept)?;
+        Ok(format!("https://{authority}{PATH}?t={}", ticket.expose()))
+    }
+
+    /// Answers what is below `/auth/callgate/`: a ticket, on the host it is for, once, to a window of its own.
+    pub(super) async fn answer_ticket(
+        &self,
+        request: &Request<Payload>,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Error> {
+        let pbx = self.pbx_side().filter(|_| request.uri().path() == PATH).ok_or(Error::NotFound)?;
+        if click::looks_ahead(request.method(), request.headers()) {
+            return Err(Error::NotNow);
+        }
+        if request.method() != Method::GET {
+            return Err(Error::Method("GET, HEAD"));
+        }
+        if !click::is_top_level(request.headers()) {
+            return Err(Error::CrossSite);
+        }
+        let mut fields = Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?;
+        let ticket = fields.take("t").ok_or(Error::Malformed("the parameter t is missing"))?;
+        self.admit_credential(request.method(), request.headers(), sha256(ticket.as_bytes()), caller)?;
+        let handed = self.shared.tickets.redeem(&ticket).await.map_err(Error::Unkept)?;
+        self.look_at_failures(caller)?;
+        let handed = handed.as_ref().and_then(Handed::read).filter(|handed| handed.host == caller.authority.host);
+        let Some(handed) = handed else { return Err(self.unknown_ticket(&ticket, caller)) };
+        self.thawed(&handed.whom)?;
+        let browser = Browser::of(request.headers());
+        match &handed.step {
+            Step::Sent => {}
+            Step::Known { there } if *there == browser.digest() => {}
+            Step::Begun { .. } => return self.send_back(handed, &browser, caller).await,
+            Step::Back { browser: known, .. } if *known == browser.digest() => return self.send_again(handed).await,
+            Step::Known { .. } | Step::Back { .. } => return Err(self.another_browser(caller)),
+        }
+        self.land(&handed.token, handed.language.as_ref(), &handed.whom, pbx, caller).await
+    }
+
+    /// Gives the browser a cookie of the PBX's host, and sends it back to where it began.
+    async fn send_back(&self, handed: Handed, here: &Browser, caller: &Caller) -> Result<Response<Body>, Error> {
+        let Step::Begun { browser, at } = handed.step else { return Err(Error::Forbidden) };
+        let host = at.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+        let host = host.map_or(&*at, |(host, _)| host).to_owned();
+        let to = caller.authority.with_host(&caller.authority.host);
+        let step = Step::Back { browser, there: here.digest(), to };
+        let address = self.issue(&Handed { host, step, ..handed }, &at).await?;
+        Ok(Onward { address, cookie: Some(here.cookie("Lax")) }.go())
+    }
+
+    /// Sends the browser that began to the PBX's host once more, where its cookie is.
+    async fn send_again(&self, handed: Handed) -> Result<Response<Body>, Error> {
+        let Step::Back { there, to, .. } = handed.step else { return Err(Error::Forbidden) };
+        let host = to.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+        let host = host.map_or(&*to, |(host, _)| host).to_owned();
+        let address = self.issue(&Handed { host, step: Step::Known { there }, ..handed }, &to).await?;
+        Ok(Onward { address, cookie: None }.go())
+    }
+
+    /// Refuses a ticket in the hands of a browser that did not begin the hand-over: no guess, perhaps a trap for a person.
+    fn another_browser(&self, caller: &Caller) -> Error {
+        self.failed(Act::Pbx, caller, &Facts::default(), "another browser began this login");
+        Error::Forbidden
+    }
+
+    /// Refuses a ticket that is good for nothing. One that was issued here is no guess: it was used, or too old.
+    fn unknown_ticket(&self, ticket: &str, caller: &Caller) -> Error {
+        if !self.shared.tickets.has_issued(ticket)
+            && let Err(limited) = self.count_guess(caller)
+        {
+            return limited;
+        }
+        self.failed(Act::Pbx, caller, &Facts::default(), "the ticket is unknown, used or expired");
+        Error::Forbidden
+    }
+}
+
+/// Tells whether a page of another site asks, which only `SameSite=None` lets keep a cookie.
+fn is_of_another_site(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN) && headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site")
+}
