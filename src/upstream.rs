@@ -405,7 +405,6 @@ impl Upstream {
         });
     }
 
-    #[expect(clippy::vec_box, reason = "as the field")]
     fn change_idle<T>(&self, change: impl FnOnce(&mut Vec<Box<Link>>) -> T) -> T {
         let mut idle = self.idle.borrow_mut();
         let changed = change(&mut idle);
