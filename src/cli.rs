@@ -11,9 +11,11 @@ mod link;
 mod moment;
 mod output;
 mod provision;
+
 mod reload;
 mod run;
 mod service;
+mod unstarted_gate;
 
 use std::error::Error;
 use std::io::{self, Write};

@@ -1,5 +1,6 @@
 //! Floor 1: `proxy.toml` as types that cannot be wrong.
 
+mod advice;
 mod check;
 mod document;
 mod encoding;
@@ -9,7 +10,7 @@ pub mod problem;
 mod source;
 pub mod types;
 
-pub use self::check::{Reading, admin, load, parse, read};
-pub use self::files::{Files, Watch};
+pub use self::check::{ChainFlaw, Reading, admin, load, parse, read};
+pub use self::files::{Files, Watch, can_write};
 pub use self::problem::{Problem, Problems};
 pub use self::types::*;

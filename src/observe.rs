@@ -17,6 +17,7 @@ pub mod trace;
 
 use std::error::Error;
 use std::io;
+use std::path::Path;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -24,7 +25,7 @@ use tokio::time::Instant;
 pub use self::place::Memory;
 pub use self::request_id::RequestId;
 use self::sink::{Asked, Closing, Sink};
-use crate::config::{Access, Config, Format, WhenStuck};
+use crate::config::{Access, Config, Format, WhenStuck, can_write};
 
 /// Where lines go: cheap to copy; each worker has a copy that gathers its own ([`Logs::of_worker`]).
 #[derive(Debug, Clone)]
@@ -58,9 +59,21 @@ impl Logs {
         let access = match &config.log.access {
             Access::Off => None,
             Access::Stdout => Some(Sink::stdout(format)?),
-            Access::File(path) => Some(Sink::file(path, format)?),
+            Access::File(path) => Some(named(path, Sink::file(path, format))?),
         };
         Self::beside(access, config)
+    }
+
+    /// Tells whether [`Logs::open`] could open what the configuration names, without opening or making anything.
+    ///
+    /// # Errors
+    /// When a file cannot be written, with its name.
+    pub fn inspect(config: &Config) -> io::Result<()> {
+        let access = match &config.log.access {
+            Access::File(path) => Some(path),
+            Access::Off | Access::Stdout => None,
+        };
+        access.into_iter().chain(&config.audit.file).try_for_each(|path| named(path, can_write(path)))
     }
 
     /// Opens what the configuration names for audit lines, for a command that is no gate.
@@ -75,8 +88,8 @@ impl Logs {
     fn beside(access: Option<Sink>, config: &Config) -> io::Result<Self> {
         let format = config.log.format;
         let (audit, audit_format) = match (&config.audit.file, &access) {
-            (Some(path), _) if config.audit.chain => (Sink::chain(path)?, Format::Json),
-            (Some(path), _) => (Sink::file(path, Format::Json)?, Format::Json),
+            (Some(path), _) if config.audit.chain => (named(path, Sink::chain(path))?, Format::Json),
+            (Some(path), _) => (named(path, Sink::file(path, Format::Json))?, Format::Json),
             (None, Some(access)) => (access.clone(), format),
             (None, None) => (Sink::stdout(format)?, format),
         };
@@ -250,4 +263,9 @@ impl Logs {
 pub fn causes(error: &dyn Error) -> String {
     let source = error.source().map(|source| format!(": {}", causes(source)));
     format!("{error}{}", source.unwrap_or_default())
+}
+
+/// Puts the name of a file in front of why it cannot be opened.
+fn named<T>(path: &Path, opened: io::Result<T>) -> io::Result<T> {
+    opened.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }

@@ -82,6 +82,15 @@ impl Store {
         Ok(Self { shared, writer: Some(writer) })
     }
 
+    /// Tells whether [`Store::open`] could open a file, without changing or making one. A file that is as it should be and
+    /// that another process has open is [`OpenError::Locked`].
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn inspect(path: &Path) -> Result<(), OpenError> {
+        file::inspect(path)
+    }
+
     /// Returns the file; nothing when a restart forgets all.
     #[must_use]
     pub fn path(&self) -> Option<PathBuf> {

@@ -174,13 +174,14 @@ impl Machine {
         fs::create_dir_all(machine.etc().join("log")).unwrap();
         let certificate = dev::certificate(&["portal.example.com", "pbx.example.com"]).unwrap();
         let staff = dev::certificate(&["staff.example.com"]).unwrap();
+        let whole = |certificate: &dev::DevCertificate| format!("{}{}", certificate.chain, certificate.ca);
         for (name, text) in [
             ("ca.pem", &certificate.ca),
             ("certs/upstream-ca.pem", &certificate.ca),
-            ("certs/fullchain.pem", &certificate.chain),
+            ("certs/fullchain.pem", &whole(&certificate)),
             ("certs/privkey.pem", &certificate.key),
             ("certs/client-ca.pem", &certificate.ca),
-            ("certs/staff.pem", &staff.chain),
+            ("certs/staff.pem", &whole(&staff)),
             ("certs/staff.key", &staff.key),
             ("sso-secret", &"a-secret-of-the-proxy-0123456789".to_owned()),
             ("certs/id.pem", &staff.chain),

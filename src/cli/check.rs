@@ -11,18 +11,30 @@ use http::{Method, StatusCode, Uri};
 use tokio::runtime::{self, LocalOptions};
 use tokio::time::timeout;
 
+use super::unstarted_gate::UnstartedGate;
 use super::{Done, EX_CONFIG, complain, load, remark, say};
 use crate::auth::{self, Provider};
-use crate::config::{self, Config, HostPattern, JwtKeys, MethodKind, Whoami};
+use crate::config::{self, ChainFlaw, Config, HostPattern, JwtKeys, MethodKind, Whoami};
 use crate::model::account::{Account, Role};
-use crate::observe::causes;
 use crate::observe::metrics::{Side, Tally};
+use crate::observe::{Logs, causes};
 use crate::pbx::{self, Pbx};
+use crate::state::{OpenError, Store};
 use crate::upstream::{self, Answer, Connector, Payload, Upstream};
 
 pub(super) fn run(path: &Path, online: bool) -> Done {
-    let config = load(path)?;
+    let config = Arc::new(load(path)?);
     let name = path.display();
+    let unready = unready(&config);
+    for problem in &unready {
+        remark(&format_args!("{name}: {problem}"));
+    }
+    if !unready.is_empty() {
+        return Err(ExitCode::from(EX_CONFIG));
+    }
+    for note in notes(&config) {
+        remark(&format_args!("note: {name}: {note}"));
+    }
     if !online {
         return say(&format_args!("{name}: ok"));
     }
@@ -38,6 +50,42 @@ pub(super) fn run(path: &Path, online: bool) -> Done {
     say(&format_args!("{name}: ok, and everything it names answers"))
 }
 
+/// Tells what `run` would refuse, without opening a port and without making or changing a file.
+fn unready(config: &Arc<Config>) -> Vec<String> {
+    let mut problems = Vec::new();
+    if let Err(error) = UnstartedGate::build(Arc::clone(config)) {
+        problems.push(causes(&*error));
+    }
+    if let Err(error) = Logs::inspect(config) {
+        problems.push(format!("cannot open the log {error}: let the user callgate runs as write it"));
+    }
+    match config.state.as_deref().map(Store::inspect) {
+        // A gate that runs has it open.
+        None | Some(Ok(()) | Err(OpenError::Locked(_))) => {}
+        Some(Err(error)) => problems.push(causes(&error)),
+    }
+    problems
+}
+
+/// Tells what is right where it is meant so.
+fn notes(config: &Config) -> Vec<String> {
+    let state = config.state.as_deref().filter(|path| matches!(Store::inspect(path), Err(OpenError::Locked(_))));
+    let state = state.map(|path| {
+        format!(
+            "another process has the state file {} open: a gate runs with it, and a second one could not",
+            path.display()
+        )
+    });
+    let chains = config.certificates.iter().filter_map(|certificate| match certificate.flaw() {
+        Some(ChainFlaw::Private(issuer)) => Some(format!(
+            "the chain for {} ends below {issuer}, which is no public authority: clients must know it, or its certificate must be in the file",
+            certificate.name()
+        )),
+        Some(ChainFlaw::Disordered(_) | ChainFlaw::Incomplete(_)) | None => None,
+    });
+    state.into_iter().chain(chains).collect()
+}
+
 /// Says what was found on the way. Whether standard output takes it, the last line shows.
 fn tell(fact: &dyn Display) {
     let _ = say(fact);
@@ -47,14 +95,27 @@ fn tell(fact: &dyn Display) {
 async fn try_all(config: &Config) -> Vec<String> {
     let mut problems = uncovered(config);
     if let Some(app) = &config.app {
-        problems.extend(try_app(config, app).await);
+        let found = try_app(config, app).await;
+        problems.extend(with_mix_up(found, &app.upstream, Side::App).await);
     }
     if let Some(pbx) = &config.pbx {
-        problems.extend(try_pbx(config, pbx).await);
+        let found = try_pbx(config, pbx).await;
+        problems.extend(with_mix_up(found, &pbx.upstream, Side::Pbx).await);
     }
     for method in &config.methods {
         problems.extend(try_keys(method).await);
         problems.extend(try_provider(method).await);
+    }
+    problems
+}
+
+/// Adds to the problems of an upstream what may be behind them: TLS where the address says plain HTTP. Where all is well, this
+/// is not asked.
+async fn with_mix_up(mut problems: Vec<String>, upstream: &config::Upstream, side: Side) -> Vec<String> {
+    if let (false, Ok(connector)) = (problems.is_empty(), Connector::new(upstream, side)) {
+        let mistaken = connector.mistaken_for_plain().await.into_iter();
+        let told = |address| format!("{}: {address} speaks TLS: write https:// in `url`", side.name());
+        problems.extend(mistaken.map(told));
     }
     problems
 }

@@ -14,15 +14,12 @@ use serde_json::json;
 use tokio::runtime::{self, LocalOptions};
 use tokio::task::JoinSet;
 
+use super::unstarted_gate::UnstartedGate;
 use super::{Done, EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, complain, desk, load, remark, say};
 use crate::auth;
 use crate::config::Config;
 use crate::model::link;
-use crate::observe::Logs;
-use crate::observe::metrics::Tally;
-use crate::proxy::{Proxy, Question, Shared, Story};
-use crate::state::Store;
-use crate::tls::server::Doors;
+use crate::proxy::{Question, Story};
 
 /// What stands for a line of standard input.
 const STDIN: &str = "-";
@@ -203,15 +200,8 @@ fn read(path: &Path) -> Result<String, String> {
 
 /// Judges with what the configuration says, as a gate would that has just started.
 fn rehearse(config: Config, question: &Question) -> Result<Story, ExitCode> {
-    let unusable = |error: &dyn Error| failed(EX_CONFIG, "the configuration cannot be used", error);
-    // Which links were used is known to the gate that runs, which has the file open.
-    let store = Arc::new(Store::in_memory());
-    let shared = Arc::new(Shared::new(&config, store).map_err(|error| unusable(&error))?);
-    let doors = Doors::new(&config.certificates).map_err(|error| unusable(&error))?;
-    let (logs, _) = Logs::memory(config.log.format);
-    let config = Arc::new(config);
-    let proxy =
-        Proxy::new(config, Arc::clone(&shared), logs, None, Tally::default()).map_err(|error| unusable(&error))?;
+    let UnstartedGate { shared, doors, proxy } = UnstartedGate::build(Arc::new(config))
+        .map_err(|error| failed(EX_CONFIG, "the configuration cannot be used", &*error))?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let runtime = runtime.map_err(|error| failed(EX_UNAVAILABLE, "cannot start", &error))?;
     runtime.block_on(async {

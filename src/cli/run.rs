@@ -12,8 +12,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
 use super::reload::{Late, Reading, Source};
-use super::{Done, EX_CONFIG, EX_CUT, complain, environment, service, take};
-use crate::config::{self, Config};
+use super::{Done, EX_CONFIG, EX_CUT, complain, environment, remark, service, take};
+use crate::config::{self, Config, Listen};
 use crate::observe::{Logs, trace};
 use crate::server::{Inherited, Server, StartError, State};
 use crate::state::OpenError;
@@ -124,9 +124,40 @@ async fn hand_over(server: &Server, signals: &mut Signals) -> Passed {
     }
 }
 
+/// Says what to do about an address that cannot be listened at.
+fn listen_advice(address: &Listen, why: io::ErrorKind) -> Option<String> {
+    let port = address.tcp().map(|address| address.port());
+    Some(match (why, port) {
+        (io::ErrorKind::AddrInUse, Some(port)) => {
+            format!("another program listens there, perhaps another callgate: ss -ltnp 'sport = :{port}' names it")
+        }
+        (io::ErrorKind::AddrInUse, None) => "another program listens there: ss -lxp names it".to_owned(),
+        (io::ErrorKind::PermissionDenied, Some(..=1023)) => {
+            "ports below 1024 need a right: AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit of systemd, or \
+             setcap cap_net_bind_service=+ep on the program"
+                .to_owned()
+        }
+        (io::ErrorKind::PermissionDenied, None) => {
+            "let the user callgate runs as write the folder of the socket".to_owned()
+        }
+        (io::ErrorKind::NotFound, None) => {
+            "make the folder of the socket, such as by RuntimeDirectory= in the unit of systemd".to_owned()
+        }
+        (io::ErrorKind::AddrNotAvailable, _) => {
+            "no interface of this machine has this address: ip -br address lists those that do".to_owned()
+        }
+        _ => return None,
+    })
+}
+
 /// Says why nothing was started. A state file that is wrong is not mended by starting again.
 fn refuse(error: &StartError) -> ExitCode {
     let code = complain("cannot start", error);
+    if let StartError::Listen { address, source } = error
+        && let Some(advice) = listen_advice(address, source.kind())
+    {
+        remark(&format_args!("    {advice}"));
+    }
     let may_pass = matches!(error, StartError::State(OpenError::Locked(_)));
     if matches!(error, StartError::State(_)) && !may_pass { ExitCode::from(EX_CONFIG) } else { code }
 }

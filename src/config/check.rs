@@ -21,6 +21,8 @@ use tracing::Level;
 
 use self::allow::Offer;
 use self::auth::Methods;
+pub use self::tls::order::Flaw as ChainFlaw;
+pub(super) use self::tls::order::flaw as chain_flaw;
 use self::values::address;
 use super::document::{Document, Node, Table};
 use super::permissions::Exposure;

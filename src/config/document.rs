@@ -10,6 +10,7 @@ use std::str::FromStr;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::advice::{self, LIST, NUMBER, SWITCH, TABLE, TEXT, did_you_mean};
 use super::problem::{Place, Problem};
 
 /// The text of a configuration, with what was found wrong in it so far.
@@ -31,7 +32,9 @@ impl<'d> Document<'d> {
         match DeTable::parse(self.text) {
             Ok(root) => Table::new(self, String::new(), 0, root.get_ref()).read(read),
             Err(error) => {
-                self.report(error.span().map_or(0, |span| span.start), error.message().to_owned(), None);
+                let byte = error.span().map_or(0, |span| span.start);
+                let hint = advice::syntax(self.text, byte, error.message());
+                self.report(byte, error.message().to_owned(), Some(hint));
                 None
             }
         }
@@ -128,6 +131,13 @@ impl<'d, 'i> Table<'d, 'i> {
         None
     }
 
+    fn hint_for(&self, key: &str, known: &[&str]) -> String {
+        match advice::home(key) {
+            Some(home) if !advice::has_similar(key, known) => format!("`{key}` belongs {home}"),
+            Some(_) | None => did_you_mean(key, known),
+        }
+    }
+
     fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
@@ -137,7 +147,7 @@ impl<'d, 'i> Table<'d, 'i> {
         for key in self.entries.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
             let path = self.path_of(&key.get_ref().escape_debug().to_string());
             let message = format!("unknown key `{path}`");
-            self.document.report(key.span().start, message, Some(did_you_mean(key.get_ref(), &known)));
+            self.document.report(key.span().start, message, Some(self.hint_for(key.get_ref(), &known)));
         }
     }
 }
@@ -169,7 +179,7 @@ impl<'d, 'i> Node<'d, 'i> {
     pub(super) fn table<T>(&self, read: impl FnOnce(&Table<'d, 'i>) -> Option<T>) -> Option<T> {
         match self.value.get_ref() {
             DeValue::Table(entries) => Table::new(self.document, self.path.clone(), self.byte(), entries).read(read),
-            other => self.wrong_type("a table", other),
+            other => self.wrong_type(TABLE, other),
         }
     }
 
@@ -179,7 +189,7 @@ impl<'d, 'i> Node<'d, 'i> {
             DeValue::String(text) if text.chars().any(char::is_control) => self
                 .refuse("has a control character in it", "write it on one line, without tabs or escapes such as \\n"),
             DeValue::String(text) => Some(text),
-            other => self.wrong_type("a string in quotes", other),
+            other => self.wrong_type(TEXT, other),
         }
     }
 
@@ -222,18 +232,19 @@ impl<'d, 'i> Node<'d, 'i> {
     pub(super) fn boolean(&self) -> Option<bool> {
         match self.value.get_ref() {
             DeValue::Boolean(value) => Some(*value),
-            other => self.wrong_type("true or false, without quotes,", other),
+            other => self.wrong_type(SWITCH, other),
         }
     }
 
     /// Reads a whole number within bounds.
     pub(super) fn integer(&self, bounds: RangeInclusive<usize>) -> Option<usize> {
         let DeValue::Integer(integer) = self.value.get_ref() else {
-            return self.wrong_type("a whole number", self.value.get_ref());
+            return self.wrong_type(NUMBER, self.value.get_ref());
         };
         match usize::from_str_radix(integer.as_str(), integer.radix()) {
             Ok(number) if bounds.contains(&number) => Some(number),
-            _ => self.refuse("is out of bounds", format_args!("from {} to {}", bounds.start(), bounds.end())),
+            _ => self
+                .refuse("is out of bounds", format_args!("write a number from {} to {}", bounds.start(), bounds.end())),
         }
     }
 
@@ -250,7 +261,7 @@ impl<'d, 'i> Node<'d, 'i> {
     /// Reads a list.
     pub(super) fn list_or_empty(&self) -> Option<Vec<Self>> {
         let DeValue::Array(items) = self.value.get_ref() else {
-            return self.wrong_type("a list in brackets", self.value.get_ref());
+            return self.wrong_type(LIST, self.value.get_ref());
         };
         let item = |value| Self { document: self.document, path: self.path.clone(), value };
         Some(items.iter().map(item).collect())
@@ -259,8 +270,8 @@ impl<'d, 'i> Node<'d, 'i> {
     /// Reads one text or a list of them.
     pub(super) fn one_or_many(self) -> Option<Vec<Self>> {
         match self.value.get_ref() {
-            DeValue::String(_) => Some(vec![self]),
-            _ => self.list(),
+            DeValue::Array(_) => self.list(),
+            _ => Some(vec![self]),
         }
     }
 
@@ -289,7 +300,7 @@ impl<'d, 'i> Node<'d, 'i> {
         self.document.report(
             self.byte(),
             self.message(format_args!("must be {wanted}")),
-            Some(format!("found {}", kind(found))),
+            Some(advice::rewrite(&self.path, wanted, found)),
         );
         None
     }
@@ -300,47 +311,5 @@ impl<'d, 'i> Node<'d, 'i> {
 
     fn byte(&self) -> usize {
         self.value.span().start
-    }
-}
-
-/// Names the type of a value, never the value: it may be a secret in the wrong place.
-const fn kind(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "a whole number",
-        DeValue::Float(_) => "a number with a fraction",
-        DeValue::Boolean(_) => "true or false",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a table",
-    }
-}
-
-/// Names the closest of the known words, or all of them when none is close.
-fn did_you_mean(word: &str, known: &[&str]) -> String {
-    let near = known.iter().map(|name| (strsim::osa_distance(word, name), name)).min();
-    match near {
-        Some((distance, name)) if distance <= 2.min(name.len() / 2) => format!("did you mean `{name}`?"),
-        _ => format!("known here: {}", known.join(", ")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(word: &str, expected: &str) {
-        assert_eq!(did_you_mean(word, &["url", "hosts", "paths"]), expected);
-    }
-
-    #[test]
-    fn suggests_only_what_is_close() {
-        check("hots", "did you mean `hosts`?");
-        check("urll", "did you mean `url`?");
-        check("ptahs", "did you mean `paths`?");
-        check("hose", "did you mean `hosts`?");
-        check("believe", "known here: url, hosts, paths");
-        check("x", "known here: url, hosts, paths");
     }
 }

@@ -3,14 +3,14 @@
 //! Names are looked at afresh each time: a mounted secret is changed by leading its name to another file.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
-use rustix::fs::OFlags;
+use rustix::fs::{Access, OFlags};
 
 /// The files, each with what it held. Two values are equal when every file held the same, under the same mode.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -121,6 +121,22 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     if kind.is_file() { Ok(file) } else { Err(io::Error::other("it is a pipe or a device")) }
 }
 
+/// Tells whether a file could be opened to be written, or be made where there is none. It is neither opened nor made.
+///
+/// # Errors
+/// Why it could not.
+pub fn can_write(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Err(rustix::io::Errno::ISDIR.into()),
+        Ok(_) => Ok(rustix::fs::access(path, Access::WRITE_OK)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            Ok(rustix::fs::access(folder.unwrap_or_else(|| Path::new(".")), Access::WRITE_OK | Access::EXEC_OK)?)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// How long ago a file must have changed for its times to tell the next change apart.
 const SETTLED: Duration = Duration::from_secs(2);
 
@@ -138,7 +154,6 @@ fn digest(file: &mut File) -> io::Result<[u8; SHA256_OUTPUT_LEN]> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use rustix::fs::{FileType, Mode};
@@ -200,6 +215,19 @@ mod tests {
             assert_eq!(open(path).unwrap_err().to_string(), "it is a pipe or a device");
             assert!(Held::by(path, None).is_none());
         }
+    }
+
+    #[test]
+    fn what_could_be_written_is_not_made() {
+        let dir = TempDir::new().unwrap();
+        let (path, nowhere) = (dir.path().join("log"), dir.path().join("no/log"));
+        can_write(&path).unwrap();
+        assert!(!path.exists());
+        fs::write(&path, "lines").unwrap();
+        can_write(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "lines");
+        assert_eq!(can_write(&nowhere).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(can_write(dir.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
     }
 
     #[test]

@@ -118,13 +118,22 @@ impl Surroundings<'_> {
 
     /// Finds the file to append lines to; its folder must be there.
     pub(super) fn log_file(&self, node: &Node<'_, '_>) -> Option<PathBuf> {
-        let path = self.base.join(node.word()?);
+        let name = node.word()?;
+        if ["stdout", "stderr", "stdin", "syslog", "off", "-"].contains(&name) {
+            return node.refuse("a file is meant here", "write the name of a file, or leave the key out");
+        }
+        let path = self.base.join(name);
+        if path.is_dir() || name.ends_with('/') {
+            return node.refuse(format_args!("{name} is a folder"), "name a file in it");
+        }
         match path.parent() {
-            Some(folder) if folder.is_dir() && !path.is_dir() => Some(path),
-            _ => node.refuse(
-                "the folder of this file does not exist, or the name is a folder's",
-                "name a file in a folder that exists",
-            ),
+            Some(folder) if folder.is_dir() => Some(path),
+            Some(folder) => {
+                let hint = format!("make it, for user {}: mkdir -p {}", user(), folder.display());
+                let written = Path::new(name).parent().unwrap_or(folder).display();
+                node.refuse(format_args!("the folder {written} does not exist"), hint)
+            }
+            None => node.refuse("not the name of a file", "name a file in a folder that exists"),
         }
     }
 
@@ -187,8 +196,8 @@ impl Surroundings<'_> {
     fn variable(&self, node: &Node<'_, '_>, name: &str) -> Option<Zeroizing<Vec<u8>>> {
         match (self.env)(name) {
             Some(value) => Some(Zeroizing::new(value.into_bytes())),
-            None if name.contains('=') => {
-                node.refuse("not the name of a variable", "write the name alone, without $ and =")
+            None if name.contains(['$', '=', '{', ' ']) => {
+                node.refuse("not the name of a variable", "write the name alone, such as { env = \"PBX_PASSWORD\" }")
             }
             None => node.refuse(
                 format_args!("the environment variable {name} is not set, or not in UTF-8"),

@@ -19,6 +19,7 @@ use tracing::Level;
 
 pub use self::auth::*;
 pub use self::upstream::*;
+use super::check::{ChainFlaw, chain_flaw};
 use super::problem::Problem;
 use crate::model::account::Language;
 use crate::model::grant::Rule;
@@ -120,6 +121,12 @@ pub struct Certificate {
 }
 
 impl Certificate {
+    /// Tells what clients may stumble over in its chain.
+    #[must_use]
+    pub fn flaw(&self) -> Option<ChainFlaw> {
+        chain_flaw(&self.chain)
+    }
+
     /// Returns the first of its names.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -1,7 +1,7 @@
 //! The state file: an embedded database (redb), opened by one process at a time.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -9,11 +9,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableError};
+use redb::backends::InMemoryBackend;
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend as _, StorageError,
+    TableDefinition, TableError,
+};
 
 use super::Digest;
 use super::backend::{Backend, GivenUp};
 use super::tables::{Freeze, Held, Row, Tables};
+use crate::config::can_write;
 
 /// Who made the file, and how its rows are written.
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("callgate");
@@ -154,31 +159,73 @@ fn guarded<T>(act: impl FnOnce() -> T) -> Result<T, String> {
 
 fn open(path: &Path) -> Result<(StateFile, Found), OpenError> {
     let io = |error| OpenError::Io(path.to_owned(), error);
-    let metadata = fs::metadata(path).map_err(io)?;
-    let mode = metadata.mode();
-    if mode & OTHERS != 0 && metadata.is_file() {
-        return Err(OpenError::Exposed(path.to_owned(), mode & 0o7777));
+    private(path, &fs::metadata(path).map_err(io)?)?;
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
+    if file.metadata().map_err(io)?.len() == 0 {
+        return Err(empty(path));
     }
+    let given_up = GivenUp::default();
+    let backend = Backend::new(file, given_up.clone()).map_err(|error| opening(path, error))?;
+    let (database, found) = load(path, |builder| builder.create_with_backend(backend))?;
+    let left = Left::of(&fs::metadata(path).map_err(io)?);
+    Ok((StateFile { database, path: path.to_owned(), left, given_up }, found))
+}
+
+/// Refuses a file without a byte: the database would begin anew in it.
+fn empty(path: &Path) -> OpenError {
+    OpenError::Damaged(path.to_owned(), "it is empty".to_owned())
+}
+
+/// Checks that a file is its owner's alone.
+fn private(path: &Path, metadata: &fs::Metadata) -> Result<(), OpenError> {
+    let mode = metadata.mode();
+    let is_exposed = mode & OTHERS != 0 && metadata.is_file();
+    if is_exposed { Err(OpenError::Exposed(path.to_owned(), mode & 0o7777)) } else { Ok(()) }
+}
+
+/// Tells whether a file could be opened, or be made where there is none. It is neither changed nor made, and another process
+/// may have it open.
+pub(super) fn inspect(path: &Path) -> Result<(), OpenError> {
+    let io = |error| OpenError::Io(path.to_owned(), error);
+    let mut file = match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return can_write(path).map_err(io),
+        Err(error) => return Err(io(error)),
+    };
+    private(path, &file.metadata().map_err(io)?)?;
+    match file.try_lock_shared() {
+        Ok(()) => file.unlock().map_err(io)?,
+        Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(path.to_owned())),
+        Err(TryLockError::Error(error)) => return Err(io(error)),
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(io)?;
+    if bytes.is_empty() {
+        return Err(empty(path));
+    }
+    let copy = InMemoryBackend::new();
+    copy.set_len(bytes.len() as u64).and_then(|()| copy.write(0, &bytes)).map_err(io)?;
+    let loaded = guarded(|| load(path, |builder| builder.create_with_backend(copy)).map(drop));
+    loaded.unwrap_or_else(|panic| Err(OpenError::Damaged(path.to_owned(), panic)))
+}
+
+/// Opens a database and reads it whole. `path` is for messages.
+fn load(
+    path: &Path,
+    open: impl FnOnce(&Builder) -> Result<Database, DatabaseError>,
+) -> Result<(Database, Found), OpenError> {
     let is_repaired = Arc::new(AtomicBool::new(false));
     let repaired = Arc::clone(&is_repaired);
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE).set_repair_callback(move |_| repaired.store(true, Ordering::Relaxed));
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
-    if file.metadata().map_err(io)?.len() == 0 {
-        // The database would begin anew in it.
-        return Err(OpenError::Damaged(path.to_owned(), "it is empty".to_owned()));
-    }
-    let given_up = GivenUp::default();
-    let backend = Backend::new(file, given_up.clone()).map_err(|error| opening(path, error))?;
-    let mut database = builder.create_with_backend(backend).map_err(|error| opening(path, error))?;
+    let mut database = open(&builder).map_err(|error| opening(path, error))?;
     // After a crash, it has looked at everything itself.
     if !is_repaired.load(Ordering::Relaxed) && !database.check_integrity().map_err(|error| opening(path, error))? {
         return Err(OpenError::Damaged(path.to_owned(), "a checksum is wrong".to_owned()));
     }
     let found = read(&database).map_err(|error| damaged(path, error))?;
     let found = found.ok_or_else(|| OpenError::Foreign(path.to_owned()))?;
-    let left = Left::of(&fs::metadata(path).map_err(io)?);
-    Ok((StateFile { database, path: path.to_owned(), left, given_up }, found))
+    Ok((database, found))
 }
 
 fn opening(path: &Path, error: DatabaseError) -> OpenError {

@@ -396,3 +396,29 @@ async fn the_time_that_was_believed_outlives_a_restart() {
     let store = Store::open(&path).unwrap();
     assert!(store.now() < later(-86_000), "{}", store.now());
 }
+
+#[test]
+fn an_inspection_says_what_opening_would_and_changes_nothing() {
+    let (folder, path) = folder();
+    assert!(Store::inspect(&path).is_ok() && !path.exists(), "it can be made, and is not");
+    let nowhere = Store::inspect(&folder.path().join("no/state"));
+    assert!(matches!(nowhere, Err(OpenError::Io(..))), "{nowhere:?}");
+    let store = Store::open(&path).unwrap();
+    assert!(matches!(Store::inspect(&path), Err(OpenError::Locked(_))));
+    drop(store);
+    let good = fs::read(&path).unwrap();
+    assert!(Store::inspect(&path).is_ok());
+    fs::set_permissions(&path, Permissions::from_mode(0o660)).unwrap();
+    assert!(matches!(Store::inspect(&path), Err(OpenError::Exposed(_, 0o660))));
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    for (bytes, is_foreign) in [(&b""[..], false), (b"a diary", true), (&good[..good.len() / 2], false)] {
+        fs::write(&path, bytes).unwrap();
+        let inspected = Store::inspect(&path).unwrap_err();
+        let opened = Store::open(&path).err().unwrap();
+        assert_eq!(inspected.to_string(), opened.to_string());
+        assert_eq!(matches!(inspected, OpenError::Foreign(_)), is_foreign, "{inspected:?}");
+    }
+    fs::write(&path, &good).unwrap();
+    assert!(Store::inspect(&path).is_ok());
+    assert_eq!(fs::read(&path).unwrap(), good);
+}

@@ -1,6 +1,7 @@
 //! TLS toward upstreams: whom we trust.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -55,6 +56,35 @@ pub fn pin(certificate: &CertificateDer<'_>) -> Result<Pin, rustls::Error> {
     let (_, parsed) =
         X509Certificate::from_der(certificate).map_err(|_| rustls::Error::from(CertificateError::BadEncoding))?;
     Ok(Pin(sha256(parsed.public_key().raw)))
+}
+
+/// Says in front of why a handshake failed what the operator can do about it.
+#[must_use]
+pub fn handshake_error(error: io::Error) -> io::Error {
+    let advice = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidMessage(_)) => "it does not speak TLS: should `url` begin with http://?",
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "the authority that signed its certificate is not known: name it in `ca`"
+        }
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        )) => "its certificate is for another name: name that in `server_name`",
+        Some(rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => {
+            "its certificate has expired: renew it there"
+        }
+        None if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+            "it closed the connection during the TLS handshake: does it speak TLS?"
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), Handshake { advice, source: error })
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{advice}")]
+struct Handshake {
+    advice: &'static str,
+    source: io::Error,
 }
 
 fn roots(trust: &Trust) -> Result<RootCertStore, rustls::Error> {

@@ -187,6 +187,17 @@ impl Connector {
         sights
     }
 
+    /// Finds the places with an `http://` address where TLS is spoken.
+    pub async fn mistaken_for_plain(&self) -> Vec<Arc<str>> {
+        let mut found = Vec::new();
+        for endpoint in &self.0.endpoints {
+            if timeout(self.0.deadline, endpoint.speaks_tls()).await == Ok(true) {
+                found.push(Arc::clone(&endpoint.address));
+            }
+        }
+        found
+    }
+
     async fn reach(&self, at: At, deadline: Duration) -> Result<Io, ConnectError> {
         let (endpoint, has_choice) = (self.at(at), self.has_choice());
         let opened = open(endpoint, deadline).await;

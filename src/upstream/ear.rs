@@ -17,6 +17,8 @@ use super::interim::Interims;
 const MAX_HEADS: usize = 256 << 10;
 /// Where the status is in the first line of an answer.
 const STATUS: std::ops::Range<usize> = 9..12;
+/// The first byte of what TLS says to a request in clear text (RFC 8446 §5.1); no answer in HTTP begins so.
+const TLS_ALERT: u8 = 0x15;
 
 /// What is known of the answer to the last request.
 #[derive(Debug, Default)]
@@ -65,7 +67,11 @@ impl Ear {
     /// # Errors
     /// When the lines of a head end in different ways, or the heads are too large.
     pub(super) fn hear(&self, bytes: &[u8]) -> io::Result<()> {
-        self.heard.set(true);
+        let is_first = !self.heard.replace(true);
+        if is_first && bytes.first() == Some(&TLS_ALERT) {
+            let what = "it speaks TLS and not plain HTTP: should `url` begin with https://?";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
         if let Some(place) = self.place.take() {
             self.place.set(place.through(bytes, &self.interims)?);
         }
@@ -217,6 +223,17 @@ mod tests {
             }
             assert_eq!(told.take(), expected, "{size} bytes at once");
         }
+    }
+
+    #[test]
+    fn an_alert_of_tls_is_told_from_http() {
+        let ear = Ear::default();
+        ear.expect(false);
+        let told = ear.hear(b"\x15\x03\x03\0\x02\x02\x46").unwrap_err().to_string();
+        assert!(told.contains("speaks TLS"), "{told}");
+        ear.expect(false);
+        ear.hear(b"HTTP/1.1 200 OK\r\n").unwrap();
+        ear.hear(b"\x15: odd\r\n\r\n").unwrap();
     }
 
     #[test]

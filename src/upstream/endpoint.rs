@@ -71,11 +71,19 @@ impl Endpoint {
         match &self.way {
             Way::Tcp(at) => Ok(Io::Plain(dial(at).await?)),
             Way::Tls(at, tls) => {
-                let stream = tls.connector.connect(tls.name.clone(), dial(at).await?).await?;
+                let stream = tls.connector.connect(tls.name.clone(), dial(at).await?).await;
+                let stream = stream.map_err(tls::client::handshake_error)?;
                 Ok(Io::Tls(Box::new(stream)))
             }
             Way::Unix(path) => Ok(Io::Unix(UnixStream::connect(path).await?)),
         }
+    }
+
+    /// Tells whether TLS is spoken where it is not configured.
+    pub(super) async fn speaks_tls(&self) -> bool {
+        let Way::Tcp(at) = &self.way else { return false };
+        let Ok(name) = ServerName::try_from(at.host.clone()) else { return false };
+        pin_of(at, name).await.is_ok()
     }
 
     /// Returns the pin of the certificate that is shown there, whatever the certificate is worth; none without TLS.

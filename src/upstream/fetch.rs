@@ -95,7 +95,8 @@ impl Fetcher {
         }
         let name =
             ServerName::try_from(place.at.name().to_owned()).map_err(|_| FetchError::Url("its host is no name"))?;
-        let stream = self.tls.connect(name, stream).await.map_err(FetchError::Connect)?;
+        let stream = self.tls.connect(name, stream).await.map_err(tls::client::handshake_error);
+        let stream = stream.map_err(FetchError::Connect)?;
         exchange(stream, request, MAX_ANSWER).await
     }
 }

@@ -15,6 +15,7 @@ mod bulk;
 mod bytes;
 mod cached;
 mod callers;
+mod check;
 mod commands;
 mod credentials;
 mod drain;

@@ -7,8 +7,9 @@ use std::process::{Command, Output, Stdio};
 use callgate::tls::dev;
 use tempfile::TempDir;
 
-use crate::commands::{callgate, run, text};
+use crate::commands::{callgate, text};
 use crate::harness::secret;
+use crate::programs::output_as_led;
 
 const CONFIGURATION: &str = r#"
 listen = "127.0.0.1:0"
@@ -51,7 +52,7 @@ const COMMANDS: [&[&str]; 11] = [
 async fn folder() -> TempDir {
     let dir = TempDir::new().unwrap();
     let certificate = dev::certificate(&["app.test", "pbx.test"]).unwrap();
-    secret(&dir, "fullchain.pem", &certificate.chain);
+    secret(&dir, "fullchain.pem", &format!("{}{}", certificate.chain, certificate.ca));
     secret(&dir, "privkey.pem", &certificate.key);
     secret(&dir, "password", "pw");
     secret(&dir, "link", &"k".repeat(64));
@@ -70,6 +71,10 @@ fn command(dir: &TempDir, arguments: &[&str]) -> Command {
     let mut command = callgate(arguments);
     command.current_dir(dir.path());
     command
+}
+
+async fn run(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || output_as_led(&mut command)).await.unwrap()
 }
 
 /// The same command from a shell that closes streams first.

@@ -46,8 +46,13 @@ fn is_executable(path: &Path) -> bool {
 
 /// Runs a command to its end, with all that it starts, under a deadline.
 pub fn output(command: &mut Command) -> Output {
-    let child = command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    finish(child)
+    output_as_led(command.stdout(Stdio::piped()).stderr(Stdio::piped()))
+}
+
+/// As [`output`], of a command whose streams lead where they were led.
+#[allow(dead_code, reason = "tests/docs.rs leads none")]
+pub fn output_as_led(command: &mut Command) -> Output {
+    finish(command.process_group(0).spawn().unwrap())
 }
 
 /// Waits, under a deadline, for the end of a command that leads a process group.

@@ -1,5 +1,6 @@
 //! What is accepted, what is refused, and at which place.
 
+mod mistakes;
 mod rules;
 
 use std::fs;
@@ -209,10 +210,11 @@ fn the_example_shows_no_other_way_that_does_not_load() {
     let lines: Vec<_> = EXAMPLE.lines().collect();
     let ways: Vec<_> =
         lines.iter().enumerate().filter_map(|(at, line)| Some((at, line.strip_prefix("# or ")?))).collect();
-    assert_eq!(ways.len(), 7);
+    assert_eq!(ways.len(), 8);
     for (at, way) in ways {
         let key = way.split(" = ").next().unwrap();
-        let replaced = (0..at).rev().find(|at| lines[*at].starts_with(&format!("{key} = "))).unwrap();
+        let replaced =
+            (0..at).rev().find(|at| lines[*at].trim_start_matches('#').starts_with(&format!("{key} = "))).unwrap();
         let mut lines = lines.clone();
         lines[replaced] = way;
         accepted(&lines.join("\n"));
@@ -227,7 +229,7 @@ fn reports_every_problem_in_the_order_of_the_file() {
     let folder = Folder::new();
     let base = folder.0.path().display();
     let expected = format!(
-        "proxy.toml:1:10: `listen`: must be a list in brackets\n    found a whole number\n\
+        "proxy.toml:1:10: `listen`: an address is missing in front of the port\n    write \"0.0.0.0:443\"\n\
          proxy.toml:2:16: `tls.cert`: cannot read certs/missing.pem: No such file or directory\n    relative paths start at {base}\n\
          proxy.toml:6:1: unknown key `pbx.hots`\n    did you mean `hosts`?\n\
          3 problems; nothing was started"
@@ -440,7 +442,7 @@ fn cve_2026_27586_a_client_ca_that_cannot_be_used_is_no_start() {
     for (file, expected) in [
         ("certs/missing.pem", "cannot read certs/missing.pem: No such file or directory"),
         ("certs/empty.pem", "certs/empty.pem is empty"),
-        ("certs/privkey.pem", "has no certificate in PEM form"),
+        ("certs/privkey.pem", "is a private key and no certificate"),
         ("certs/none.pem", "has no certificate in PEM form"),
     ] {
         let ca = format!("client_ca = \"{file}\"");
@@ -493,6 +495,50 @@ fn no_name_is_open_by_one_certificate_and_closed_by_another() {
     }
 }
 
+/// Makes the certificate of an authority between, and one that it signed, each with its key.
+fn chained(folder: &Folder) {
+    let between_key = KeyPair::generate().unwrap();
+    let mut between = CertificateParams::new(Vec::new()).unwrap();
+    between.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    between.distinguished_name.push(rcgen::DnType::CommonName, "between");
+    let between_pem = between.self_signed(&between_key).unwrap().pem();
+    let key = KeyPair::generate().unwrap();
+    let own = CertificateParams::new(["own.test".to_owned()]).unwrap();
+    let own_pem = own.signed_by(&key, &rcgen::Issuer::new(between, between_key)).unwrap().pem();
+    let other = certificate(2099).0;
+    folder.write("own.key", &key.serialize_pem(), 0o600);
+    for (name, parts) in [
+        ("right.pem", [&own_pem, &between_pem].as_slice()),
+        ("intermediate-first.pem", &[&between_pem, &own_pem]),
+        ("disordered.pem", &[&own_pem, &other, &between_pem]),
+        ("alone.pem", &[&own_pem]),
+    ] {
+        folder.write(name, &parts.iter().map(|part| part.as_str()).collect::<String>(), 0o644);
+    }
+}
+
+#[test]
+fn a_chain_begins_with_the_servers_own_certificate_and_goes_on_in_order() {
+    let folder = Folder::new();
+    chained(&folder);
+    let parse = |cert: &str| {
+        let tls = format!("tls = {{ cert = \"{cert}\", key = \"own.key\" }}");
+        folder.parse(&format!("listen = \"[::]:0\"\n{tls}\n[app]\nurl = \"http://a\"\n"))
+    };
+    assert!(parse("right.pem").unwrap().warnings.is_empty());
+    let problem = parse("intermediate-first.pem").unwrap_err().into_vec().remove(0);
+    assert_eq!(
+        problem.message,
+        "`tls.cert`: the first certificate is another's; the key belongs to number 2 of the file"
+    );
+    assert!(problem.hint.unwrap().contains("own certificate first"));
+    let warning = parse("disordered.pem").unwrap().warnings.remove(0);
+    assert!(warning.message.contains("certificate 2 of the file did not issue the one before it"), "{warning}");
+    let config = parse("alone.pem").unwrap();
+    assert!(config.warnings.is_empty(), "a private authority may be known to all clients");
+    assert!(matches!(config.certificates[0].flaw(), Some(ChainFlaw::Private(issuer)) if issuer.contains("between")));
+}
+
 #[test]
 fn certificates_are_read_and_belong_to_their_keys() {
     let tls = |tls: &str| format!("listen = \"[::]:0\"\ntls = {tls}\n[app]\nurl = \"http://a\"\n");
@@ -512,7 +558,7 @@ fn certificates_are_read_and_belong_to_their_keys() {
         ),
         (
             "{ cert = \"certs/fullchain.pem\", key = \"certs/fullchain.pem\" }",
-            "2:45: `tls.key`: has no private key in PEM form",
+            "2:45: `tls.key`: is a certificate and no private key",
         ),
         (
             "{ cert = \"certs/fullchain.pem\", key = \"certs/none.pem\" }",
@@ -611,7 +657,7 @@ fn logs_go_to_known_places() {
     check_beside("[log]\nlevel = \"loud\"", "8:9: `log.level`: unknown word `loud`");
     check_beside(
         "[audit]\nfile = \"no/such/folder.log\"",
-        "8:8: `audit.file`: the folder of this file does not exist, or the name is a folder's",
+        "8:8: `audit.file`: the folder no/such does not exist",
     );
     check_beside("[audit]\nfile = \"a\\u0007b\"", "8:8: `audit.file`: has a control character in it");
 }
@@ -738,7 +784,7 @@ fn trust_is_read_and_useless_trust_is_noted() {
     check_text(&app("server_name = \"a b\""), &["5:15: `app.server_name`: not a server name"]);
     check_text(
         &app("insecure_skip_verify = \"yes\""),
-        &["5:24: `app.insecure_skip_verify`: must be true or false, without quotes,"],
+        &["5:24: `app.insecure_skip_verify`: must be true or false"],
     );
     let warnings = accepted(&format!("{TOP}[app]\nurl = \"http://a\"\nserver_name = \"b\"")).warnings;
     assert_eq!(
@@ -1395,7 +1441,7 @@ fn links_have_keys_and_an_end() {
     let config = parse(&format!("{good}[state]\nfile = \"link.state\"")).unwrap();
     assert!(!warned(&config) && config.state.is_some());
     let problems = parse("[state]\nfile = \"nowhere/state\"").unwrap_err().to_string();
-    assert!(problems.contains("the folder of this file does not exist"), "{problems}");
+    assert!(problems.contains("the folder nowhere does not exist"), "{problems}");
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! `tls`: certificates with their keys, and the trust anchors of `ca` and `client_ca`.
 
+pub(super) mod order;
+mod sort;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,12 +10,14 @@ use jiff::Timestamp;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
+use self::order::Flaw;
+use self::sort::Sort;
 use super::values::each;
 use crate::config::Certificate;
 use crate::config::document::{Node, Table};
@@ -65,15 +70,58 @@ fn certificate(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Certi
     let client_ca = client_ca(table, around);
     let (cert, key, chain, private, client_ca) = (cert?, key?, chain?, private?, client_ca?);
     let (names, not_after) = leaf(&cert, chain.first()?, around.now)?;
-    match CertifiedKey::from_der(chain.clone(), private.clone_key(), &aws_lc_rs::default_provider()) {
-        Ok(_) => Some(Certificate { chain, key: private, names, not_after, client_ca }),
-        Err(rustls::Error::InconsistentKeys(_)) => {
+    match pair(chain.clone(), &private) {
+        Ok(()) => {}
+        Err(rustls::Error::InconsistentKeys(_)) => return foreign_key(&cert, &key, &chain, &private),
+        Err(_) => {
+            return key.refuse(
+                "a key of a kind that TLS does not know here",
+                "use an ECDSA, Ed25519 or RSA key, the latter of 2048 bits or more",
+            );
+        }
+    }
+    warn_of_flaw(&cert, &chain);
+    Some(Certificate { chain, key: private, names, not_after, client_ca })
+}
+
+fn pair(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'static>) -> Result<(), rustls::Error> {
+    CertifiedKey::from_der(chain, key.clone_key(), &aws_lc_rs::default_provider()).map(drop)
+}
+
+/// Refuses a key that is not the first certificate's: it may be another's of the same file.
+fn foreign_key<T>(
+    cert: &Node<'_, '_>,
+    key: &Node<'_, '_>,
+    chain: &[CertificateDer<'static>],
+    private: &PrivateKeyDer<'static>,
+) -> Option<T> {
+    let own = chain.iter().position(|certificate| pair(vec![certificate.clone()], private).is_ok());
+    match own {
+        Some(at) => cert.refuse(
+            format_args!("the first certificate is another's; the key belongs to number {} of the file", at + 1),
+            "put the server's own certificate first, then those that lead to the authority: cat cert.pem chain.pem > fullchain.pem",
+        ),
+        None => {
             key.refuse("the key does not belong to the certificate", "name the key that the certificate was issued for")
         }
-        Err(_) => key.refuse(
-            "a key of a kind that TLS does not know here",
-            "use an ECDSA, Ed25519 or RSA key, the latter of 2048 bits or more",
+    }
+}
+
+fn warn_of_flaw(cert: &Node<'_, '_>, chain: &[CertificateDer<'static>]) {
+    match order::flaw(chain) {
+        Some(Flaw::Disordered(at)) => cert.warn(
+            format_args!(
+                "the chain is in the wrong order: certificate {at} of the file did not issue the one before it"
+            ),
+            "put the server's own certificate first, then the one that issued it, and so on",
         ),
+        Some(Flaw::Incomplete(issuer)) => cert.warn(
+            format_args!(
+                "the chain is incomplete: it lacks the certificate of {issuer}, without which many clients refuse it"
+            ),
+            "name the file with the whole chain, often called fullchain.pem",
+        ),
+        Some(Flaw::Private(_)) | None => {}
     }
 }
 
@@ -83,7 +131,10 @@ fn chain(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<Certifica
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     match chain {
         Ok(chain) if !chain.is_empty() => Some(chain),
-        _ => node.refuse("has no certificate in PEM form", "a certificate starts with -----BEGIN CERTIFICATE-----"),
+        _ => {
+            let (message, hint) = Sort::of(&bytes).as_no_certificate(node.string()?);
+            node.refuse(message, hint)
+        }
     }
 }
 
@@ -91,13 +142,12 @@ fn chain(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<Certifica
 fn private_key(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<PrivateKeyDer<'static>> {
     let bytes = around.key_file(node)?;
     match PrivateKeyDer::from_pem_slice(&bytes) {
-        Ok(key) => Some(key),
-        Err(pem::Error::NoItemsFound) if bytes.windows(b"ENCRYPTED".len()).any(|window| window == b"ENCRYPTED") => node
-            .refuse(
-                "the key is encrypted",
-                "store it decrypted, readable by its owner only: openssl pkey -in … -out …",
-            ),
-        Err(_) => node.refuse("has no private key in PEM form", "a key starts with -----BEGIN PRIVATE KEY-----"),
+        // Of a key in the older form, only a line of its head says that it is encrypted.
+        Ok(key) if Sort::of(&bytes) != Sort::EncryptedKey => Some(key),
+        _ => {
+            let (message, hint) = Sort::of(&bytes).as_no_key(node.string()?);
+            node.refuse(message, hint)
+        }
     }
 }
 
@@ -106,6 +156,13 @@ fn leaf(node: &Node<'_, '_>, leaf: &CertificateDer<'_>, now: Timestamp) -> Optio
     let Ok((_, parsed)) = X509Certificate::from_der(leaf) else {
         return node.refuse("the first certificate cannot be read", "is the file what the certificate authority sent?");
     };
+    let start = parsed.validity().not_before.timestamp();
+    if let Some(start) = Timestamp::from_second(start).ok().filter(|start| *start > now) {
+        node.warn(
+            format_args!("the certificate begins at {start}: until then, clients refuse it"),
+            "is the clock of this machine right? run: date -u",
+        );
+    }
     let end = parsed.validity().not_after.timestamp();
     // A certificate may end in the year 9999 and some hours (RFC 5280 §4.1.2.5).
     let end = Timestamp::from_second(end).unwrap_or(if end < 0 { Timestamp::MIN } else { Timestamp::MAX });

@@ -25,8 +25,28 @@ pub(super) fn duration(node: &Node<'_, '_>) -> Option<Duration> {
     match parse_duration(node.string()?) {
         Some(Duration::ZERO) => node.refuse("a duration of zero", "write how long to wait, such as \"30s\""),
         Some(duration) => Some(duration),
-        None => node.refuse("not a duration", "write \"500ms\", \"30s\", \"5min\", \"1h\" or \"2d\""),
+        None => match meant_duration(node.string()?) {
+            Some(meant) => node.refuse("not a duration", format_args!("write \"{meant}\"")),
+            None => node.refuse("not a duration", "write \"500ms\", \"30s\", \"5min\", \"1h\" or \"2d\""),
+        },
     }
+}
+
+/// Finds the duration that a text in another form means.
+fn meant_duration(text: &str) -> Option<String> {
+    let text = text.trim().to_ascii_lowercase();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.trim() {
+        "" | "s" | "sec" | "secs" | "second" | "seconds" => "s",
+        "ms" | "msec" | "millis" | "milliseconds" => "ms",
+        "m" | "min" | "mins" | "minute" | "minutes" => "min",
+        "h" | "hr" | "hrs" | "hour" | "hours" => "h",
+        "d" | "day" | "days" => "d",
+        "w" | "week" | "weeks" => return Some(format!("{}d", number.parse::<u32>().ok()?.checked_mul(7)?)),
+        _ => return None,
+    };
+    Some(format!("{number}{unit}")).filter(|meant| parse_duration(meant).is_some())
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
@@ -78,7 +98,7 @@ const MAX_SOCKET_PATH: usize = 107;
 
 /// Reads where a listener is: an address, or `unix:` and a path.
 pub(super) fn listen(node: &Node<'_, '_>, base: &Path) -> Option<Listen> {
-    let Some(path) = node.string()?.strip_prefix("unix:") else { return address(node).map(Listen::Tcp) };
+    let Some(path) = text_of_address(node)?.strip_prefix("unix:") else { return address(node).map(Listen::Tcp) };
     let example = "write a path such as \"unix:/run/callgate/tls.sock\"";
     if Path::new(path).file_name().is_none() {
         return node.refuse("names no socket", example);
@@ -92,7 +112,7 @@ pub(super) fn listen(node: &Node<'_, '_>, base: &Path) -> Option<Listen> {
 
 /// Reads the address of a listener that has a port.
 pub(super) fn address(node: &Node<'_, '_>) -> Option<SocketAddr> {
-    let text = node.string()?;
+    let text = text_of_address(node)?;
     if text.starts_with("unix:") {
         return node.refuse(
             "a unix socket cannot be listened on here",
@@ -101,9 +121,38 @@ pub(super) fn address(node: &Node<'_, '_>) -> Option<SocketAddr> {
     }
     match text.parse() {
         Ok(address) => Some(address),
-        Err(_) => {
-            node.refuse("not an address", "write an IP address and a port, such as \"0.0.0.0:443\" or \"[::]:443\"")
+        Err(_) => node.refuse("not an address", address_hint(text)),
+    }
+}
+
+/// Reads the text of an address, which a port alone is not.
+fn text_of_address<'d>(node: &Node<'d, '_>) -> Option<&'d str> {
+    if let DeValue::Integer(port) = node.value() {
+        let port = port.as_str();
+        return node.refuse("an address is missing in front of the port", format_args!("write \"0.0.0.0:{port}\""));
+    }
+    node.string()
+}
+
+/// Says how an address is written that lacks something, or has too much.
+fn address_hint(text: &str) -> String {
+    let rest = scheme(text).map_or(text, |(_, rest)| rest.split('/').next().unwrap_or_default());
+    if let Ok(ip) = rest.parse::<IpAddr>() {
+        return format!("add a port: \"{}\"", SocketAddr::new(ip, 443));
+    }
+    let port = rest.trim_start_matches("*:").trim_start_matches(':');
+    if parse_port(port).is_some() {
+        return format!("write \"0.0.0.0:{port}\" for all addresses, or one of this machine in front of the port");
+    }
+    if let Ok(address) = rest.parse::<SocketAddr>() {
+        return format!("write \"{address}\", without a scheme");
+    }
+    match host_and_port(rest) {
+        Some((host, Some(port))) => {
+            let address = if host == "localhost" { "127.0.0.1" } else { "0.0.0.0" };
+            format!("{host} is a name: write an IP address, such as \"{address}:{port}\"")
         }
+        _ => "write an IP address and a port, such as \"0.0.0.0:443\" or \"[::]:443\"".to_owned(),
     }
 }
 
@@ -141,11 +190,26 @@ pub(super) fn host_pattern(node: &Node<'_, '_>) -> Option<HostPattern> {
         None => host_name(text).map(HostPattern::Exact),
     };
     pattern.or_else(|| {
-        node.refuse(
-            "not a host name",
-            "write a name without scheme, port or path: \"pbx.example.com\" or \"*.pbx.example.com\"",
-        )
+        node.refuse("not a host name", host_hint(text))
     })
+}
+
+/// Says how a host is written that came with more than its name.
+fn host_hint(text: &str) -> String {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let name = rest.split(['/', ':', '?', '#']).next().unwrap_or_default().trim().trim_end_matches('.');
+    let bare = name.trim_start_matches(['*', '.']);
+    if name == "*" {
+        "leave the key out for every host, or write a name: \"*.example.com\"".to_owned()
+    } else if !name.is_ascii() {
+        "write the name in ASCII, as browsers ask for it, with xn-- (the program idn prints it)".to_owned()
+    } else if host_name(name.trim_start_matches("*.")).is_some() {
+        format!("write the name alone: \"{name}\"")
+    } else if host_name(bare).is_some() {
+        format!("a * stands for whole labels: write \"*.{bare}\"")
+    } else {
+        "write a name without scheme, port or path: \"pbx.example.com\" or \"*.pbx.example.com\"".to_owned()
+    }
 }
 
 /// Reads `http://host[:port]`, `https://host[:port]` or `unix:/path`. Never echoes the text: people write passwords into URLs.
@@ -155,17 +219,38 @@ pub(super) fn url(node: &Node<'_, '_>) -> Option<Url> {
         return socket(node, path);
     }
     let Some((tls, authority)) = scheme(text) else {
-        return node.refuse("starts with neither http://, https:// nor unix:", URL_HINT);
+        return node.refuse("starts with neither http://, https:// nor unix:", scheme_hint(text));
     };
     if authority.contains('@') {
         return node.refuse("a user name or password does not belong here", URL_HINT);
     }
     if authority.contains(['/', '?', '#']) {
-        return node.refuse("nothing may follow the host and port, not even a slash", URL_HINT);
+        return node.refuse("nothing may follow the host and port, not even a slash", shorter_hint(tls, authority));
     }
     match http(tls, authority) {
         Some(url) => Some(url),
         None => node.refuse("not a host name or IP address with an optional port", URL_HINT),
+    }
+}
+
+/// Says how an address is written whose scheme is missing, or another. A password in it is not echoed.
+fn scheme_hint(text: &str) -> String {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+    let scheme = match scheme.to_ascii_lowercase().as_str() {
+        "http" | "ws" => "http",
+        "https" | "wss" => "https",
+        _ => return URL_HINT.to_owned(),
+    };
+    if http(false, rest).is_some() { format!("write \"{scheme}://{rest}\"") } else { URL_HINT.to_owned() }
+}
+
+/// Says how an address is written that has more behind its host.
+fn shorter_hint(tls: bool, authority: &str) -> String {
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    let scheme = if tls { "https" } else { "http" };
+    match http(tls, authority) {
+        Some(_) => format!("write \"{scheme}://{authority}\": the path of each request stays as it is"),
+        None => URL_HINT.to_owned(),
     }
 }
 
@@ -242,6 +327,9 @@ pub(super) fn path(node: &Node<'_, '_>) -> Option<String> {
         let hint = "write it without //, /./, /../, ;, %, \\ and spaces";
         return node.refuse("a path that has another spelling", hint);
     }
+    if text.contains('*') {
+        node.warn("a * stands for itself", "leave it out: a path that ends in / is for all below it");
+    }
     if is_reserved(text) {
         return node.refuse("belongs to callgate itself", "/auth/ott, /auth/pbx and /auth/callgate/ never go upstream");
     }
@@ -264,6 +352,9 @@ pub(super) fn account(node: &Node<'_, '_>, name: &str) -> Option<String> {
     let domain = "any.domain".parse().expect("a host name");
     match Account::new(name, domain) {
         Ok(_) => Some(name.to_owned()),
+        Err(error) if name.contains('@') => {
+            node.refuse(error, "write the name alone, such as \"40\": what follows the @ belongs into `domain`")
+        }
         Err(error) => node
             .refuse(error, "write the name of an extension, such as \"40\", or a claim in braces where rules allow it"),
     }
@@ -325,6 +416,23 @@ mod tests {
         for text in ["", "5", "s", "-5s", "+5s", "1.5s", "5 s", "5S", "1w", "99999999999999999999s", "99999999999999d"]
         {
             assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_in_other_forms_are_told_in_ours() {
+        for (text, meant) in [
+            ("30", Some("30s")),
+            ("30 s", Some("30s")),
+            ("30sec", Some("30s")),
+            ("5 Minutes", Some("5min")),
+            ("1w", Some("7d")),
+            ("PT30S", None),
+            ("1.5h", None),
+            ("", None),
+            ("s", None),
+        ] {
+            assert_eq!(meant_duration(text).as_deref(), meant, "{text}");
         }
     }
 

@@ -37,7 +37,7 @@ fn read_file(node: &Node<'_, '_>, several: bool, around: &Surroundings<'_>) -> O
     let read = match name.rsplit_once('.').map(|(_, end)| end) {
         Some("csv") => read_csv,
         Some("toml") => read_toml,
-        _ => return node.refuse("is neither a .csv nor a .toml file", "name one of these"),
+        _ => return node.refuse("is neither a .csv nor a .toml file", "name one of these; spreadsheets are saved as CSV in UTF-8"),
     };
     let bytes = around.public_file(node)?;
     if bytes.len() > MAX_BYTES {
@@ -170,7 +170,13 @@ fn header(mut cells: Vec<String>, number: u64) -> Result<Vec<String>, Fault> {
     check_columns(cells.len(), number)?;
     if let Some(name) = cells.iter().find(|name| !is_column(name)) {
         let message = format!("{name:?} is no name of a column");
-        let hint = "the first line names the columns, with commas between: letters, digits, _ and -";
+        let hint = if name.contains([';', '\t']) {
+            "the cells are parted by another sign: save the file with commas between them"
+        } else if name.trim() != name {
+            "write the names without spaces around them"
+        } else {
+            "the first line names the columns, with commas between: letters, digits, _ and -"
+        };
         return Err(Fault::new(number, message, hint));
     }
     if let Some((at, name)) = cells.iter().enumerate().find(|(at, name)| cells[..*at].contains(name)) {

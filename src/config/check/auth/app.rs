@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::header::COOKIE;
 use http::{HeaderName, Uri};
 
-use crate::config::check::values::{duration, duration_or, each};
+use crate::config::check::values::{duration, duration_or, each, scheme};
 use crate::config::document::{Node, Table};
 use crate::config::{Names, Whoami};
 use crate::model::identity::is_identity;
@@ -54,7 +54,17 @@ fn cache(node: &Node<'_, '_>) -> Option<Duration> {
 fn whoami_path(node: &Node<'_, '_>) -> Option<String> {
     let text = node.string()?;
     let path = text.starts_with('/') && !text.starts_with("//") && !text.contains('#') && text.parse::<Uri>().is_ok();
-    if path { Some(text.to_owned()) } else { node.refuse("not a path of the app", "write a path such as \"/api/me\"") }
+    if path {
+        return Some(text.to_owned());
+    }
+    let behind_host = scheme(text).and_then(|(_, rest)| rest.find('/').map(|at| &rest[at..]));
+    match behind_host {
+        Some(path) => node.refuse("not a path of the app", format_args!("write \"{path}\": its host is that of `url`")),
+        None if !text.is_empty() && !text.starts_with('/') => {
+            node.refuse("not a path of the app", format_args!("write \"/{text}\""))
+        }
+        None => node.refuse("not a path of the app", "write a path such as \"/api/me\""),
+    }
 }
 
 /// Reads the name of a cookie. Browsers store more than RFC 6265 §4.1.1 allows, `#` for one.

@@ -1,0 +1,32 @@
+//! All that `run` makes of a configuration before it opens a file or a port: a gate that is built and not started.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::observe::Logs;
+use crate::observe::metrics::Tally;
+use crate::proxy::{Proxy, Shared};
+use crate::state::Store;
+use crate::tls::server::Doors;
+
+pub(super) struct UnstartedGate {
+    pub(super) shared: Arc<Shared>,
+    pub(super) doors: Arc<Doors>,
+    pub(super) proxy: Proxy,
+}
+
+impl UnstartedGate {
+    /// Builds what a configuration comes to.
+    ///
+    /// # Errors
+    /// When something in it cannot be used after all.
+    pub(super) fn build(config: Arc<Config>) -> Result<Self, Box<dyn Error>> {
+        // What was used is known to the gate that runs, which has the file open.
+        let shared = Arc::new(Shared::new(&config, Arc::new(Store::in_memory()))?);
+        let doors = Doors::new(&config.certificates)?;
+        let (logs, _) = Logs::memory(config.log.format);
+        let proxy = Proxy::new(config, Arc::clone(&shared), logs, None, Tally::default())?;
+        Ok(Self { shared, doors, proxy })
+    }
+}

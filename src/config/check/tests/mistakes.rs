@@ -1,0 +1,295 @@
+//! Mistakes that people make, and what they are told: what is wrong, where, and how it becomes right.
+
+use super::*;
+
+const APP: &str = "[app]\nurl = \"http://127.0.0.1:3000\"\nwhoami = \"/me\"\n";
+const PBX: &str = "[pbx]\nurl = \"http://127.0.0.1:1\"\nhosts = [\"pbx.test\"]\nadmin = { user = \"sso\", password = { env = \"PBX_ADMIN_PASSWORD\" } }\n";
+
+/// Checks the first thing that is said of a text: its place, a part of the message and a part of the hint.
+#[track_caller]
+fn check(text: &str, place: (usize, usize), message: &str, hint: &str) {
+    let mut problems = Folder::new().parse(text).map_or_else(Problems::into_vec, |config| config.warnings);
+    problems.retain(|problem| !problem.message.contains("no rule"));
+    let told = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let first = problems.first().unwrap_or_else(|| panic!("nothing is said of {text}"));
+    let found = first.place.map(|place| (place.line, place.column));
+    assert_eq!(found, Some(place), "{text}\n{told}");
+    assert!(first.message.contains(message), "{text}\n{told}");
+    assert!(first.hint.as_deref().unwrap_or(&first.message).contains(hint), "{text}\n{told}");
+}
+
+/// Checks a listener.
+#[track_caller]
+fn listen(written: &str, message: &str, hint: &str) {
+    let tls = TOP.lines().nth(1).unwrap();
+    check(&format!("listen = {written}\n{tls}\n{APP}"), (1, 10), message, hint);
+}
+
+/// Checks what is written below `[app]`, in line 6.
+#[track_caller]
+fn app(line: &str, column: usize, message: &str, hint: &str) {
+    check(&format!("{TOP}{APP}{line}\n"), (6, column), message, hint);
+}
+
+/// Checks a table that stands behind `[app]`, from line 6 on.
+#[track_caller]
+fn table(text: &str, place: (usize, usize), message: &str, hint: &str) {
+    check(&format!("{TOP}{APP}{text}\n"), place, message, hint);
+}
+
+#[test]
+fn addresses() {
+    listen("443", "an address is missing in front of the port", "write \"0.0.0.0:443\"");
+    for written in ["\"443\"", "\":443\"", "\"*:443\""] {
+        listen(written, "not an address", "write \"0.0.0.0:443\" for all addresses");
+    }
+    listen("\"localhost:8443\"", "not an address", "localhost is a name: write an IP address, such as \"127.0.0.1:8443\"");
+    listen("\"gate.test:443\"", "not an address", "such as \"0.0.0.0:443\"");
+    listen("\"0.0.0.0\"", "not an address", "add a port: \"0.0.0.0:443\"");
+    listen("\"::1\"", "not an address", "add a port: \"[::1]:443\"");
+    listen("\"https://0.0.0.0:443\"", "not an address", "write \"0.0.0.0:443\", without a scheme");
+    listen("\"https://gate.test\"", "not an address", "such as \"0.0.0.0:443\"");
+    listen("true", "must be a string in quotes", "put it in quotes");
+    listen("{ port = 443 }", "must be a string in quotes", "found a table: write listen = \"…\"");
+    table("[admin]\nlisten = 9443", (7, 10), "an address is missing in front of the port", "write \"0.0.0.0:9443\"");
+    check(&format!("redirect_http = 80\n{TOP}{APP}"), (1, 17), "an address is missing", "write \"0.0.0.0:80\"");
+}
+
+#[test]
+fn urls() {
+    let url = |written: &str, message: &str, hint: &str| {
+        check(&format!("{TOP}[app]\nurl = \"{written}\"\n"), (4, 7), message, hint);
+    };
+    for (written, hint) in [
+        ("http://127.0.0.1:3000/", "write \"http://127.0.0.1:3000\": the path of each request stays as it is"),
+        ("http://127.0.0.1:3000/app", "write \"http://127.0.0.1:3000\""),
+        ("https://app.test?x=1", "write \"https://app.test\""),
+    ] {
+        url(written, "nothing may follow the host and port", hint);
+    }
+    for (written, hint) in [
+        ("127.0.0.1:3000", "write \"http://127.0.0.1:3000\""),
+        ("HTTP://app.test", "write \"http://app.test\""),
+        ("wss://app.test", "write \"https://app.test\""),
+        ("ftp://app.test", "write \"http://127.0.0.1:3000\", "),
+        ("ann:pw@app.test", "write \"http://127.0.0.1:3000\", "),
+    ] {
+        url(written, "starts with neither http://, https:// nor unix:", hint);
+    }
+    url("http://ann:pw@app.test", "a user name or password does not belong here", "write");
+    url("http://app.test:http", "not a host name or IP address", "write");
+}
+
+#[test]
+fn hosts_and_paths() {
+    for (written, hint) in [
+        ("https://a.test", "write the name alone: \"a.test\""),
+        ("a.test:8443", "write the name alone: \"a.test\""),
+        ("a.test/x", "write the name alone: \"a.test\""),
+        ("*a.test", "write \"*.a.test\""),
+        ("*", "leave the key out for every host"),
+        ("münchen.test", "in ASCII"),
+        ("a b", "write a name without scheme, port or path"),
+    ] {
+        app(&format!("hosts = [\"{written}\"]"), 10, "not a host name", hint);
+    }
+    app("hosts = \"a.test\"", 9, "must be a list in brackets", "put brackets around it: hosts = [\"…\"]");
+    app("host = [\"a.test\"]", 1, "unknown key `app.host`", "did you mean `hosts`?");
+    app("paths = [\"rest\"]", 10, "does not start with a slash", "write a path");
+    app("paths = [\"/rest/*\"]", 10, "a * stands for itself", "leave it out");
+}
+
+#[test]
+fn what_the_app_is_asked() {
+    let whoami = |written: &str, message: &str, hint: &str| {
+        check(&format!("{TOP}[app]\nurl = \"http://a\"\nwhoami = {written}\n"), (5, 10), message, hint);
+    };
+    whoami("\"http://127.0.0.1:3000/api/me\"", "not a path of the app", "write \"/api/me\"");
+    whoami("\"api/me\"", "not a path of the app", "write \"/api/me\"");
+    whoami("true", "must be a string in quotes", "put it in quotes");
+    app("timeout = \"3s\"", 1, "unknown key `app.timeout`", "did you mean `timeouts`?");
+    app("insecure_skip_verify = \"true\"", 24, "must be true or false", "without quotes");
+    app("max_connections = \"100\"", 19, "must be a whole number", "without quotes");
+    app("max_connections = 1e4", 19, "must be a whole number", "in digits");
+    app("max_connections = 0", 19, "is out of bounds", "write a number from 1 to ");
+}
+
+#[test]
+fn keys_that_belong_elsewhere() {
+    for (line, home) in [
+        ("listen = \"0.0.0.0:443\"", "`listen` belongs above the first [table]"),
+        ("tls = { cert = \"a\", key = \"b\" }", "`tls` belongs above the first [table]"),
+        ("handoff = \"link\"", "`handoff` belongs in [pbx]"),
+        ("drain = \"30s\"", "`drain` belongs in [server]"),
+        ("level = \"info\"", "`level` belongs in [log]"),
+        ("origins = []", "`origins` belongs in [voximplant]"),
+        ("failures = \"5/min\"", "`failures` belongs in [limits]"),
+    ] {
+        app(line, 1, "unknown key `app.", home);
+    }
+    table("[server]\nwhoami = \"/me\"", (7, 1), "unknown key `server.whoami`", "`whoami` belongs in [app]");
+    table("[server]\nmax-connections = 5", (7, 1), "unknown key", "did you mean `max_connections`");
+    table("[server]\nmaxConnections = 5", (7, 1), "unknown key", "did you mean `max_connections`");
+}
+
+#[test]
+fn tables_and_lists_of_tables() {
+    let tls = |written: &str, place, message: &str, hint: &str| {
+        check(&format!("listen = \"[::]:0\"\n{written}\n{APP}"), place, message, hint);
+    };
+    tls("tls = \"cert.pem\"", (2, 7), "must be a table", "write tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }");
+    tls("[[tls]]\ncert = \"a\"\nkey = \"b\"", (2, 1), "must be a table", "write [tls] instead of [[tls]]");
+    check(&format!("{TOP}[[app]]\nurl = \"http://a\""), (3, 1), "must be a table", "write [app] instead of [[app]]");
+    table("[allow]\nauth = \"app\"", (6, 1), "is a list of tables", "write [[allow]] instead of [allow]");
+    check(&format!("{TOP}state = \"state\"\n{APP}"), (3, 9), "must be a table", "write state = { file = \"state\" }");
+    let pbx = |admin: &str| format!("{PBX}{admin}");
+    table(&pbx("[[allow]]\npbx = \"40\""), (11, 7), "must be a table", "pbx = { domain = \"…\", account = \"…\" }");
+    table(
+        &pbx("[[allow]]\npbx = { domain = \"a.test\", account = \"40@a.test\" }"),
+        (11, 38),
+        "not of the form",
+        "what follows the @ belongs into `domain`",
+    );
+    table(&pbx("[[allow]]\npbx = { domain = \"a.test\", account = 40 }"), (11, 38), "must be a string", "put it in quotes");
+    table(&pbx("[[allow]]\nauth = \"ap\"\npbx = { domain = \"a.test\", account = \"40\" }"), (11, 8), "no method", "`app`");
+}
+
+#[test]
+fn secrets() {
+    let admin = |written: &str, message: &str, hint: &str| {
+        let text = PBX.replace("{ env = \"PBX_ADMIN_PASSWORD\" }", written);
+        let found = refused(&format!("{TOP}{text}")).into_vec().remove(0);
+        assert!(found.message.contains(message), "{found}");
+        assert!(found.hint.as_ref().is_some_and(|found| found.contains(hint)), "{found}");
+    };
+    admin("\"hunter2\"", "a secret is never written here", "write { file = \"…\" }");
+    admin("{ env = \"$PBX\" }", "not the name of a variable", "write the name alone");
+    admin("{ value = \"x\" }", "a secret has exactly one source", "write one of { file");
+    admin("{ file = \"secrets/utf-16\" }", "is text in UTF-16", "iconv -f UTF-16 -t UTF-8");
+    admin("{ file = \"pww\" }", "cannot read pww: No such file or directory", "relative paths start at /");
+    let user = PBX.replace("user =", "username =");
+    let told = refused(&format!("{TOP}{user}")).to_string();
+    assert!(told.contains("did you mean `user`?"), "{told}");
+}
+
+#[test]
+fn durations_rates_and_words() {
+    for (written, hint) in [
+        ("30", "write \"30s\" for seconds"),
+        ("\"30\"", "write \"30s\""),
+        ("\"30 s\"", "write \"30s\""),
+        ("\"5 minutes\"", "write \"5min\""),
+        ("\"2w\"", "write \"14d\""),
+        ("\"1.5h\"", "write \"500ms\", "),
+        ("\"PT30S\"", "write \"500ms\", "),
+    ] {
+        table(&format!("[server]\ndrain = {written}"), (7, 9), "duration", hint);
+    }
+    for written in ["\"30/second\"", "\"30 per minute\"", "\"30\"", "\"0/min\"", "\"off\"", "\"30/min, burst 10\""] {
+        table(&format!("[limits]\nclient = {written}"), (7, 10), "a rate looks like", "\"30/min burst 10\"");
+    }
+    table("[limits]\nclient = 30", (7, 10), "must be a string in quotes", "put it in quotes");
+    table("[limits]\nclients = \"30/min\"", (7, 1), "unknown key", "did you mean `client`?");
+    table("[log]\nlevel = \"warning\"", (7, 9), "unknown word `warning`", "did you mean `warn`?");
+    table("[log]\nformat = \"JSON\"", (7, 10), "unknown word `JSON`", "did you mean `json`?");
+    table("[log]\naccess = \"Stdout\"", (7, 10), "unknown word `Stdout`", "did you mean `stdout`?");
+    table("[logging]\nlevel = \"info\"", (6, 2), "unknown key `logging`", "did you mean `log`?");
+    table("[[auth]]\ntype = \"keys\"", (7, 8), "unknown word `keys`", "did you mean `key`?");
+}
+
+#[test]
+fn files_and_folders() {
+    table("[log]\naccess = \"nowhere/access.log\"", (7, 10), "nowhere does not exist", "mkdir -p /");
+    table("[log]\naccess = \"./\"", (7, 10), "./ is a folder", "name a file in it");
+    table("[audit]\nfile = \"log\"", (7, 8), "log is a folder", "name a file in it");
+    table("[audit]\nfile = \"stdout\"", (7, 8), "a file is meant here", "leave the key out");
+    table("[state]\nfile = \"nowhere/state\"", (7, 8), "nowhere does not exist", "mkdir -p /");
+    let lookup = |file: &str| {
+        format!(
+            "{PBX}[[allow]]\npbx = {{ domain = \"a.test\", account = \"{{row.ext}}\" }}\ntable = {{ file = \"{file}\", key = \"{{sub}}\" }}"
+        )
+    };
+    table(&lookup("people.xlsx"), (12, 18), "is neither a .csv nor a .toml file", "saved as CSV");
+    let folder = Folder::new();
+    folder.write("semicolons.csv", "sub;ext\nann;40\n", 0o600);
+    folder.write("spaces.csv", "sub, ext\nann, 40\n", 0o600);
+    for (file, hint) in [("semicolons.csv", "with commas between"), ("spaces.csv", "without spaces around")] {
+        let problems = folder.parse(&format!("{TOP}{APP}{}", lookup(file))).unwrap_err();
+        assert!(problems.to_string().contains(hint), "{problems}");
+    }
+}
+
+#[test]
+fn certificates_and_keys() {
+    let folder = Folder::new();
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(["a.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let request = CertificateParams::new(["a.test".to_owned()]).unwrap().serialize_request(&key).unwrap();
+    let path = |name: &str| folder.0.path().join(name);
+    fs::write(path("cert.der"), certificate.der()).unwrap();
+    fs::write(path("key.der"), key.serialize_der()).unwrap();
+    fs::set_permissions(path("key.der"), fs::Permissions::from_mode(0o600)).unwrap();
+    folder.write("key.pem", &key.serialize_pem(), 0o600);
+    folder.write("cert.pem", &certificate.pem(), 0o600);
+    folder.write("request.pem", &request.pem().unwrap(), 0o600);
+    folder.write("public.pem", &key.public_key_pem(), 0o600);
+    folder.write("encrypted.pem", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMII=\n-----END ENCRYPTED PRIVATE KEY-----\n", 0o600);
+    folder.write("cut.pem", &key.serialize_pem()[..80], 0o600);
+    for (cert, key, message, hint) in [
+        ("cert.der", "key.pem", "is a certificate in DER form", "openssl x509 -inform DER -in cert.der"),
+        ("key.pem", "key.pem", "is a private key and no certificate", "the wrong way round?"),
+        ("request.pem", "key.pem", "is a request for a certificate", "send it to a certificate authority"),
+        ("public.pem", "key.pem", "is a public key and no certificate", "name the certificate"),
+        ("people.csv", "key.pem", "has no certificate in PEM form", "-----BEGIN CERTIFICATE-----"),
+        ("cert.pem", "key.der", "is a key in DER form", "openssl pkey -inform DER -in key.der"),
+        ("cert.pem", "cert.pem", "is a certificate and no private key", "the wrong way round?"),
+        ("cert.pem", "encrypted.pem", "the key is encrypted", "openssl pkey -in encrypted.pem"),
+        ("cert.pem", "public.pem", "is a public key, not the private one", "name the file of the private key"),
+        ("cert.pem", "request.pem", "is a request for a certificate", "the key that the request was made with"),
+        ("cert.pem", "cut.pem", "is cut off or changed", "copy the file again"),
+        ("cert.pem", "certs/other.pem", "the key does not belong to the certificate", "was issued for"),
+        ("missing.pem", "key.pem", "cannot read missing.pem", "relative paths start at"),
+    ] {
+        let tls = format!("tls = {{ cert = \"{cert}\", key = \"{key}\" }}");
+        let problems = folder.parse(&format!("listen = \"[::]:0\"\n{tls}\n{APP}")).unwrap_err().into_vec();
+        assert!(problems[0].message.contains(message), "{}", problems[0]);
+        assert!(problems[0].hint.as_ref().is_some_and(|found| found.contains(hint)), "{}", problems[0]);
+    }
+}
+
+#[test]
+fn what_is_no_toml() {
+    for (text, place, hint) in [
+        ("listen = “0.0.0.0:443”", (1, 10), "a typographic quotation mark"),
+        ("listen: \"0.0.0.0:443\"", (1, 9), "write = in the place of the colon: listen = …"),
+        ("listen = 0.0.0.0:443", (1, 13), "put the value in quotes: listen = \"…\""),
+        ("[app]\nurl = http://127.0.0.1", (2, 7), "put the value in quotes: url = \"…\""),
+        ("[app]\ninsecure_skip_verify = yes", (2, 24), "write insecure_skip_verify = true"),
+        ("[app\nurl = \"http://a\"", (1, 5), "close the name of the table with ]"),
+        ("[app]\n\u{a0}url = \"http://a\"", (2, 1), "an invisible character (U+00A0)"),
+        ("[app]\nurl = \"http://a", (2, 16), "end the string with \" on the same line"),
+        ("[log]\naccess = \"C:\\log\"", (2, 14), "write \\\\ for each \\"),
+        ("[app]\nurl = \"http://a\"\n[app]\nlogin = \"/\"", (3, 2), "it stands above already (line 1)"),
+        ("{ \"listen\": \"0.0.0.0:443\" }", (1, 1), "looks like JSON"),
+    ] {
+        check(text, place, "", hint);
+    }
+}
+
+#[test]
+fn lines_of_the_users_file() {
+    let folder = Folder::new();
+    for (line, message) in [
+        ("ann:mypass", "vox line 1: expected three fields, user:voximplant.com:HA1, found 2"),
+        ("ann:$apr1$x$y", "found 2"),
+        (&format!("ann:example.com:{HA1}"), "the realm is \"example.com\", write voximplant.com"),
+        ("ann:voximplant.com:mypass", "the HA1 is not 32 hex digits"),
+        (&format!("Ann:voximplant.com:{HA1}"), "the user is \"Ann\""),
+    ] {
+        folder.write("vox", &format!("{line}\n"), 0o600);
+        let text = format!("{TOP}{APP}[voximplant]\nusers = {{ file = \"vox\" }}\n");
+        let problem = folder.parse(&text).unwrap_err().into_vec().remove(0);
+        assert!(problem.message.contains(message), "{problem}");
+        assert!(problem.hint.unwrap().contains("callgate hash"));
+    }
+}

@@ -1,0 +1,158 @@
+//! What a file holds that was named as a certificate or as a key, and what to do where it is something else.
+
+/// What a file holds, by how it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sort {
+    Certificate,
+    Key,
+    EncryptedKey,
+    PublicKey,
+    /// A key as OpenSSH writes it.
+    SshKey,
+    /// A request for a certificate, which an authority has yet to sign.
+    Request,
+    /// PKCS #7, as some authorities send chains.
+    Bundle,
+    DerCertificate,
+    DerKey,
+    /// PKCS #12, a certificate with its key under a password.
+    Archive,
+    Other,
+}
+
+/// The labels of PEM (RFC 7468), the more special first.
+const LABELS: [(&str, Sort); 11] = [
+    ("CERTIFICATE REQUEST-----", Sort::Request),
+    ("-----BEGIN PKCS7-----", Sort::Bundle),
+    ("-----BEGIN CERTIFICATE-----", Sort::Certificate),
+    ("-----BEGIN X509 CERTIFICATE-----", Sort::Certificate),
+    ("-----BEGIN TRUSTED CERTIFICATE-----", Sort::Certificate),
+    ("-----BEGIN ENCRYPTED PRIVATE KEY-----", Sort::EncryptedKey),
+    ("Proc-Type: 4,ENCRYPTED", Sort::EncryptedKey),
+    ("-----BEGIN OPENSSH PRIVATE KEY-----", Sort::SshKey),
+    ("ssh-", Sort::SshKey),
+    ("PRIVATE KEY-----", Sort::Key),
+    ("PUBLIC KEY-----", Sort::PublicKey),
+];
+
+impl Sort {
+    /// Finds what bytes are.
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(bytes);
+        let labelled = LABELS.iter().find(|(label, _)| match *label {
+            "ssh-" => text.starts_with(label),
+            label => text.contains(label),
+        });
+        labelled.map_or_else(|| Self::of_der(bytes), |(_, sort)| *sort)
+    }
+
+    /// A sequence in DER, by what is first in it: another sequence in a certificate, a version in the others.
+    const fn of_der(bytes: &[u8]) -> Self {
+        match bytes {
+            [0x30, 0x82, _, _, 0x30, ..] => Self::DerCertificate,
+            [0x30, 0x82, _, _, 0x02, 0x01, 0x03, ..] => Self::Archive,
+            [0x30, 0x82, _, _, 0x02, ..] | [0x30, 0x81, _, 0x02, ..] | [0x30, 0x2e | 0x77, 0x02, ..] => Self::DerKey,
+            _ => Self::Other,
+        }
+    }
+
+    /// Says what the file is, in the place of a certificate, and how to come by one. `file` is its name.
+    pub(super) fn as_no_certificate(self, file: &str) -> (&'static str, String) {
+        match self {
+            Self::Key | Self::EncryptedKey | Self::SshKey | Self::DerKey => {
+                ("is a private key and no certificate", "name the certificate; are `cert` and `key` the wrong way round?".to_owned())
+            }
+            Self::PublicKey => {
+                ("is a public key and no certificate", "name the certificate that was issued for it".to_owned())
+            }
+            Self::Request => (
+                "is a request for a certificate, not one",
+                "send it to a certificate authority, and name the file that comes back".to_owned(),
+            ),
+            Self::Bundle => (
+                "is PKCS #7, not PEM certificates",
+                format!("run: openssl pkcs7 -print_certs -in {file} -out fullchain.pem"),
+            ),
+            Self::DerCertificate => (
+                "is a certificate in DER form, not in PEM",
+                format!("run: openssl x509 -inform DER -in {file} -out cert.pem"),
+            ),
+            Self::Archive => (
+                "is PKCS #12, not PEM certificates",
+                format!("run: openssl pkcs12 -nokeys -in {file} -out fullchain.pem"),
+            ),
+            Self::Certificate => (
+                "has a certificate that is cut off or changed",
+                "copy the file again, from -----BEGIN CERTIFICATE----- to -----END CERTIFICATE-----".to_owned(),
+            ),
+            Self::Other => {
+                ("has no certificate in PEM form", "a certificate starts with -----BEGIN CERTIFICATE-----".to_owned())
+            }
+        }
+    }
+
+    /// Says what the file is, in the place of a private key, and how to come by one. `file` is its name.
+    pub(super) fn as_no_key(self, file: &str) -> (&'static str, String) {
+        match self {
+            Self::EncryptedKey => (
+                "the key is encrypted",
+                format!("store it decrypted, readable by its owner only: umask 077; openssl pkey -in {file} -out privkey.pem"),
+            ),
+            Self::Certificate | Self::DerCertificate | Self::Bundle => {
+                ("is a certificate and no private key", "are `cert` and `key` the wrong way round?".to_owned())
+            }
+            Self::PublicKey => ("is a public key, not the private one", "name the file of the private key".to_owned()),
+            Self::Request => (
+                "is a request for a certificate, not a private key",
+                "name the key that the request was made with".to_owned(),
+            ),
+            Self::SshKey => (
+                "is a key of OpenSSH, not a private key in PEM form",
+                "make a key for TLS, and have a certificate issued for it: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256".to_owned(),
+            ),
+            Self::DerKey => {
+                ("is a key in DER form, not in PEM", format!("run: umask 077; openssl pkey -inform DER -in {file} -out privkey.pem"))
+            }
+            Self::Archive => (
+                "is PKCS #12, not a private key in PEM form",
+                format!("run: umask 077; openssl pkcs12 -nocerts -nodes -in {file} -out privkey.pem"),
+            ),
+            Self::Key => (
+                "has a private key that is cut off or changed",
+                "copy the file again, from -----BEGIN PRIVATE KEY----- to -----END PRIVATE KEY-----".to_owned(),
+            ),
+            Self::Other => ("has no private key in PEM form", "a key starts with -----BEGIN PRIVATE KEY-----".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_files_by_how_they_begin() {
+        for (text, expected) in [
+            ("-----BEGIN CERTIFICATE-----\n", Sort::Certificate),
+            ("subject=CN = a\n-----BEGIN CERTIFICATE-----\n", Sort::Certificate),
+            ("-----BEGIN CERTIFICATE REQUEST-----\n", Sort::Request),
+            ("-----BEGIN NEW CERTIFICATE REQUEST-----\n", Sort::Request),
+            ("-----BEGIN PKCS7-----\n", Sort::Bundle),
+            ("-----BEGIN PRIVATE KEY-----\n", Sort::Key),
+            ("-----BEGIN EC PARAMETERS-----\n-----BEGIN EC PRIVATE KEY-----\n", Sort::Key),
+            ("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n", Sort::EncryptedKey),
+            ("-----BEGIN ENCRYPTED PRIVATE KEY-----\n", Sort::EncryptedKey),
+            ("-----BEGIN OPENSSH PRIVATE KEY-----\n", Sort::SshKey),
+            ("ssh-ed25519 AAAA", Sort::SshKey),
+            ("-----BEGIN PUBLIC KEY-----\n", Sort::PublicKey),
+            ("hello", Sort::Other),
+            ("", Sort::Other),
+        ] {
+            assert_eq!(Sort::of(text.as_bytes()), expected, "{text}");
+        }
+        assert_eq!(Sort::of(b"\x30\x82\x01\x0a\x30\x82"), Sort::DerCertificate);
+        assert_eq!(Sort::of(b"\x30\x82\x01\x0a\x02\x01\x03\x30"), Sort::Archive);
+        assert_eq!(Sort::of(b"\x30\x82\x04\xbd\x02\x01\x00\x30"), Sort::DerKey);
+        assert_eq!(Sort::of(b"\x30\x81\x87\x02\x01\x00\x30"), Sort::DerKey);
+    }
+}
