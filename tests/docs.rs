@@ -923,7 +923,7 @@ fn what_a_reload_cannot_change_is_told() {
     let told = told.split('.').next().unwrap();
     for key in keys {
         let key = key.trim_end_matches('`');
-        let shown = key.split_once('.').map_or(format!("`{key}`"), |(table, key)| format!("`[{table}] {key}`"));
+        let shown = key.split_once('.').map_or_else(|| format!("`{key}`"), |(table, key)| format!("`[{table}] {key}`"));
         assert!(told.contains(&shown), "{shown} is not in {told:?}");
     }
 }

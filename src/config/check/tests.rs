@@ -655,10 +655,7 @@ fn logs_go_to_known_places() {
     check_beside("[log]\nformat = \"jsno\"", "8:10: `log.format`: unknown word `jsno`");
     check_hint("[app]\nurl = \"http://a\"\n[log]\nformat = \"jsno\"", "did you mean `json`?");
     check_beside("[log]\nlevel = \"loud\"", "8:9: `log.level`: unknown word `loud`");
-    check_beside(
-        "[audit]\nfile = \"no/such/folder.log\"",
-        "8:8: `audit.file`: the folder no/such does not exist",
-    );
+    check_beside("[audit]\nfile = \"no/such/folder.log\"", "8:8: `audit.file`: the folder no/such does not exist");
     check_beside("[audit]\nfile = \"a\\u0007b\"", "8:8: `audit.file`: has a control character in it");
 }
 
@@ -782,10 +779,7 @@ fn trust_is_read_and_useless_trust_is_noted() {
     assert!(trust.ca.is_some() && trust.server_name.is_some() && trust.skip_verify);
     check_text(&app("ca = \"certs/none.pem\""), &["5:6: `app.ca`: has no certificate in PEM form"]);
     check_text(&app("server_name = \"a b\""), &["5:15: `app.server_name`: not a server name"]);
-    check_text(
-        &app("insecure_skip_verify = \"yes\""),
-        &["5:24: `app.insecure_skip_verify`: must be true or false"],
-    );
+    check_text(&app("insecure_skip_verify = \"yes\""), &["5:24: `app.insecure_skip_verify`: must be true or false"]);
     let warnings = accepted(&format!("{TOP}[app]\nurl = \"http://a\"\nserver_name = \"b\"")).warnings;
     assert_eq!(
         warnings[0].to_string(),

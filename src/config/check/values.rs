@@ -189,9 +189,7 @@ pub(super) fn host_pattern(node: &Node<'_, '_>) -> Option<HostPattern> {
         Some(name) => host_name(name).map(|name| HostPattern::Below(format!(".{name}"))),
         None => host_name(text).map(HostPattern::Exact),
     };
-    pattern.or_else(|| {
-        node.refuse("not a host name", host_hint(text))
-    })
+    pattern.or_else(|| node.refuse("not a host name", host_hint(text)))
 }
 
 /// Says how a host is written that came with more than its name.

@@ -37,7 +37,12 @@ fn read_file(node: &Node<'_, '_>, several: bool, around: &Surroundings<'_>) -> O
     let read = match name.rsplit_once('.').map(|(_, end)| end) {
         Some("csv") => read_csv,
         Some("toml") => read_toml,
-        _ => return node.refuse("is neither a .csv nor a .toml file", "name one of these; spreadsheets are saved as CSV in UTF-8"),
+        _ => {
+            return node.refuse(
+                "is neither a .csv nor a .toml file",
+                "name one of these; spreadsheets are saved as CSV in UTF-8",
+            );
+        }
     };
     let bytes = around.public_file(node)?;
     if bytes.len() > MAX_BYTES {

@@ -43,7 +43,11 @@ fn addresses() {
     for written in ["\"443\"", "\":443\"", "\"*:443\""] {
         listen(written, "not an address", "write \"0.0.0.0:443\" for all addresses");
     }
-    listen("\"localhost:8443\"", "not an address", "localhost is a name: write an IP address, such as \"127.0.0.1:8443\"");
+    listen(
+        "\"localhost:8443\"",
+        "not an address",
+        "localhost is a name: write an IP address, such as \"127.0.0.1:8443\"",
+    );
     listen("\"gate.test:443\"", "not an address", "such as \"0.0.0.0:443\"");
     listen("\"0.0.0.0\"", "not an address", "add a port: \"0.0.0.0:443\"");
     listen("\"::1\"", "not an address", "add a port: \"[::1]:443\"");
@@ -137,7 +141,12 @@ fn tables_and_lists_of_tables() {
     let tls = |written: &str, place, message: &str, hint: &str| {
         check(&format!("listen = \"[::]:0\"\n{written}\n{APP}"), place, message, hint);
     };
-    tls("tls = \"cert.pem\"", (2, 7), "must be a table", "write tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }");
+    tls(
+        "tls = \"cert.pem\"",
+        (2, 7),
+        "must be a table",
+        "write tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }",
+    );
     tls("[[tls]]\ncert = \"a\"\nkey = \"b\"", (2, 1), "must be a table", "write [tls] instead of [[tls]]");
     check(&format!("{TOP}[[app]]\nurl = \"http://a\""), (3, 1), "must be a table", "write [app] instead of [[app]]");
     table("[allow]\nauth = \"app\"", (6, 1), "is a list of tables", "write [[allow]] instead of [allow]");
@@ -150,8 +159,18 @@ fn tables_and_lists_of_tables() {
         "not of the form",
         "what follows the @ belongs into `domain`",
     );
-    table(&pbx("[[allow]]\npbx = { domain = \"a.test\", account = 40 }"), (11, 38), "must be a string", "put it in quotes");
-    table(&pbx("[[allow]]\nauth = \"ap\"\npbx = { domain = \"a.test\", account = \"40\" }"), (11, 8), "no method", "`app`");
+    table(
+        &pbx("[[allow]]\npbx = { domain = \"a.test\", account = 40 }"),
+        (11, 38),
+        "must be a string",
+        "put it in quotes",
+    );
+    table(
+        &pbx("[[allow]]\nauth = \"ap\"\npbx = { domain = \"a.test\", account = \"40\" }"),
+        (11, 8),
+        "no method",
+        "`app`",
+    );
 }
 
 #[test]
@@ -233,7 +252,11 @@ fn certificates_and_keys() {
     folder.write("cert.pem", &certificate.pem(), 0o600);
     folder.write("request.pem", &request.pem().unwrap(), 0o600);
     folder.write("public.pem", &key.public_key_pem(), 0o600);
-    folder.write("encrypted.pem", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMII=\n-----END ENCRYPTED PRIVATE KEY-----\n", 0o600);
+    folder.write(
+        "encrypted.pem",
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMII=\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        0o600,
+    );
     folder.write("cut.pem", &key.serialize_pem()[..80], 0o600);
     for (cert, key, message, hint) in [
         ("cert.der", "key.pem", "is a certificate in DER form", "openssl x509 -inform DER -in cert.der"),

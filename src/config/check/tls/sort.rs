@@ -59,9 +59,10 @@ impl Sort {
     /// Says what the file is, in the place of a certificate, and how to come by one. `file` is its name.
     pub(super) fn as_no_certificate(self, file: &str) -> (&'static str, String) {
         match self {
-            Self::Key | Self::EncryptedKey | Self::SshKey | Self::DerKey => {
-                ("is a private key and no certificate", "name the certificate; are `cert` and `key` the wrong way round?".to_owned())
-            }
+            Self::Key | Self::EncryptedKey | Self::SshKey | Self::DerKey => (
+                "is a private key and no certificate",
+                "name the certificate; are `cert` and `key` the wrong way round?".to_owned(),
+            ),
             Self::PublicKey => {
                 ("is a public key and no certificate", "name the certificate that was issued for it".to_owned())
             }
