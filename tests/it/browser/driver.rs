@@ -3,7 +3,7 @@
 //! The browser has a home of its own, in which exactly one authority is trusted: certificates are verified as anywhere.
 //! Names lead to loopback addresses or nowhere, so addresses look as in the field (port 443) and nothing leaves the machine.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write, stderr};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -274,7 +274,7 @@ async fn try_driver(home: &Path) -> Option<(Child, SocketAddr)> {
                     let _: Result<(), u16> = sender.send(port);
                 }
                 // What it says before it ends tells why.
-                _ => eprintln!("chromedriver: {line}"),
+                _ => drop(writeln!(stderr(), "chromedriver: {line}")),
             }
         }
     });
