@@ -154,8 +154,13 @@ fn is_bare_text(value: &str) -> bool {
     begins && value.contains(['.', ':', '/']) && !value.contains('"')
 }
 
+/// Returns the start of the character that a byte belongs to, or the end of the text.
+fn char_start(text: &str, byte: usize) -> usize {
+    (0..=byte.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default()
+}
+
 fn line_at(text: &str, byte: usize) -> &str {
-    let byte = text.floor_char_boundary(byte);
+    let byte = char_start(text, byte);
     let start = text[..byte].rfind('\n').map_or(0, |at| at + 1);
     text[start..].lines().next().unwrap_or_default()
 }
@@ -175,7 +180,7 @@ fn odd_character(line: &str) -> Option<String> {
 fn first_line_of(text: &str, byte: usize, line: &str) -> Option<usize> {
     let key = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
     let wanted = key(line);
-    let before = text.floor_char_boundary(byte);
+    let before = char_start(text, byte);
     let at = text[..before].lines().position(|line| key(line) == wanted)?;
     let own = text[..before].matches('\n').count();
     (at < own).then_some(at + 1)

@@ -172,11 +172,11 @@ impl Surroundings<'_> {
             let hint = "put it into a file only its owner can read, and write { file = \"…\" }, { env = \"…\" } or { credential = \"…\" }";
             return node.refuse("a secret is never written here", hint);
         }
-        let Content { name, bytes } = node.table(|table| self.from_source(table))?;
+        let Content { name, bytes } = node.table(|table| self.sole_source(table))?;
         Some(Content { name, bytes: without_last_newline(without_mark(bytes)) })
     }
 
-    fn from_source(&self, table: &Table<'_, '_>) -> Option<Content> {
+    fn sole_source(&self, table: &Table<'_, '_>) -> Option<Content> {
         let (node, read): (_, fn(&Self, &Node<'_, '_>, &str) -> _) =
             match (table.get("file"), table.get("env"), table.get("credential")) {
                 (Some(node), None, None) => (node, |around, node, name| around.file(node, name, Holds::Secret)),

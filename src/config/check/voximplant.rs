@@ -50,8 +50,11 @@ fn default_distinct_keys() -> Rate {
     "5/5min".parse().expect("a rate")
 }
 
-/// Reads `users = { file = … }` or another source, and where the file is, if it is one.
-fn users(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<(Arc<HashMap<String, Ha1>>, Option<PathBuf>)> {
+/// The users of an application, and the file that they stand in, if it is one.
+type Users = (Arc<HashMap<String, Ha1>>, Option<PathBuf>);
+
+/// Reads `users = { file = … }` or another source.
+fn users(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Users> {
     let node = table.require("users")?;
     if node.value().is_str() {
         return node.refuse("must be a table", "write users = { file = \"voximplant.htdigest\" }");

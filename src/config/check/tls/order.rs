@@ -83,7 +83,7 @@ mod tests {
         let own = params("own").signed_by(&key, &Issuer::new(params("between"), between_key)).unwrap();
         let [root, between, own] = [&root, &between, &own].map(|one| one.der().clone());
         let of = |chain: &[&CertificateDer<'static>]| {
-            flaw(&chain.iter().map(|one| CertificateDer::clone(one)).collect::<Vec<_>>())
+            flaw(&chain.iter().copied().cloned().collect::<Vec<_>>())
         };
         assert_eq!(of(&[&own, &between, &root]), None);
         assert_eq!(of(&[&root]), None);
