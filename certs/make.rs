@@ -2,6 +2,8 @@
 //!
 //! Writes `ca.pem`, `fullchain.pem` and `privkey.pem` into `certs/`, or into the folder that `CERTS` names.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that ends when it has said this")]
+
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;

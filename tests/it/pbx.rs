@@ -503,7 +503,9 @@ async fn the_vendors_page_gets_a_json_string() {
     stage.alice_posts("/auth/pbx", "application/xml", &body).send().await.expect(415);
     stage.alice_posts("/auth/pbx", "application/json", json!({ "account": "41" })).send().await.expect(403);
     stage.alice_posts("/auth/pbx", "application/json", json!({ "account": "" })).send().await.expect(403);
-    for malformed in ["", "[]", "{\"account\":40}", "{\"account\":\"40\",\"account\":\"40\"}", "account=40"] {
+    let empty = stage.alice_posts("/auth/pbx", "application/json", "").send().await.expect(200);
+    assert_eq!(empty.json(), json!(stage.pbx.last_session().unwrap()));
+    for malformed in [" ", "[]", "{\"account\":40}", "{\"account\":\"40\",\"account\":\"40\"}", "account=40"] {
         stage.alice_posts("/auth/pbx", "application/json", malformed).send().await.expect(400);
     }
     for method in [Method::PUT, Method::DELETE, Method::PATCH] {
