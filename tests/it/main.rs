@@ -1,7 +1,6 @@
 //! Promises over real sockets: one file for each.
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without, it fails without")]
-#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 #![expect(unreachable_pub, reason = "a test binary has no outside; `pub` is what one file offers the others")]
 
 mod admin;
