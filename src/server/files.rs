@@ -47,7 +47,7 @@ impl Files {
             return;
         }
         server.max_connections = most;
-        server.max_connections_per_client = part(server.max_connections_per_client.min(configured), most, configured);
+        server.max_connections_per_client = of_one_client(server.max_connections_per_client, configured, most);
         tracing::warn!(
             open_files = self.limit,
             configured,
@@ -68,10 +68,10 @@ impl Files {
     }
 }
 
-/// Returns the part of a number that is left of it when `whole` shrinks to `permitted`; at least one.
-fn part(number: usize, permitted: usize, whole: usize) -> usize {
-    let part = number as u128 * permitted as u128 / whole.max(1) as u128;
-    usize::try_from(part).unwrap_or(usize::MAX).max(1)
+/// Returns how many of the permitted connections one client may have: what is configured for it, but three quarters at
+/// most where it was not to have all of them.
+fn of_one_client(one: usize, all: usize, permitted: usize) -> usize {
+    if one >= all { permitted } else { one.min(permitted - permitted / 4) }
 }
 
 /// Returns how many files will be open all the time, beside those that are open by now.
@@ -129,10 +129,10 @@ mod tests {
     }
 
     #[test]
-    fn each_keeps_its_part_and_at_least_one() {
-        assert_eq!(part(12_288, 100, 16_384), 75);
-        assert_eq!(part(16_384, 100, 16_384), 100);
-        assert_eq!(part(1, 100, 16_384), 1);
-        assert_eq!(part(0, 0, 0), 1);
+    fn one_client_keeps_its_number_and_leaves_a_quarter() {
+        assert_eq!(of_one_client(12_288, 16_384, 100), 75);
+        assert_eq!(of_one_client(2, 16_384, 16_000), 2);
+        assert_eq!(of_one_client(16_384, 16_384, 100), 100);
+        assert_eq!(of_one_client(7, 16_384, 1), 1);
     }
 }

@@ -171,11 +171,12 @@ async fn who_ask_at_once_share_one_question_and_who_leaves_takes_nothing_from_th
         let (stage, line) = (&stage, format!("callgate_exchanges_in_flight {count}"));
         async move { until(&line, || stage.gate.told("/metrics").lines().any(|told| told == line)).await }
     };
-    // The first, who began the question, leaves while all wait.
+    // The first, who began the question, leaves while all wait. Over HTTP/1 the end of what a client says could also mean
+    // that it waits for its answer.
     let (leave, leaving) = tokio::sync::oneshot::channel::<()>();
     let first = async {
         tokio::select! {
-            _ = ann(&stage, "session=a").send() => panic!("it was answered"),
+            _ = ann(&stage, "session=a").h2().send() => panic!("it was answered"),
             left = leaving => left.unwrap(),
         }
     };
