@@ -33,7 +33,7 @@ pub struct Freeze {
 }
 
 /// Everything that is known, in memory.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Tables {
     pub(super) marks: HashMap<Digest, Timestamp>,
     pub(super) tickets: HashMap<Digest, Held>,

@@ -82,9 +82,7 @@ mod tests {
         let between = telling.signed_by(&between_key, &root_issuer).unwrap();
         let own = params("own").signed_by(&key, &Issuer::new(params("between"), between_key)).unwrap();
         let [root, between, own] = [&root, &between, &own].map(|one| one.der().clone());
-        let of = |chain: &[&CertificateDer<'static>]| {
-            flaw(&chain.iter().copied().cloned().collect::<Vec<_>>())
-        };
+        let of = |chain: &[&CertificateDer<'static>]| flaw(&chain.iter().copied().cloned().collect::<Vec<_>>());
         assert_eq!(of(&[&own, &between, &root]), None);
         assert_eq!(of(&[&root]), None);
         assert_eq!(of(&[&own, &root, &between]), Some(Flaw::Disordered(2)));
