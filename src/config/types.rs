@@ -121,6 +121,16 @@ pub struct Certificate {
 }
 
 impl Certificate {
+    /// Tells whether it is for a host: in lower case, without port, IPv6 in brackets.
+    #[must_use]
+    pub fn is_for(&self, host: &str) -> bool {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let wildcard = host.split_once('.').map(|(_, rest)| format!("*.{rest}"));
+        let names = self.names.iter().map(|name| name.strip_suffix('.').unwrap_or(name));
+        names.into_iter().any(|name| name == host || Some(name) == wildcard.as_deref())
+    }
+
     /// Tells what clients may stumble over in its chain.
     #[must_use]
     pub fn flaw(&self) -> Option<ChainFlaw> {

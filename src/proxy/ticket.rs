@@ -146,6 +146,11 @@ impl Onward {
 impl Proxy {
     /// Begins a hand-over to the PBX's host. `headers`: of the browser's request; a page may be of another site.
     pub(super) async fn ticket(&self, minted: &Minted, headers: &HeaderMap, caller: &Caller) -> Result<Onward, Error> {
+        if !minted.is_by_key && !self.owns(&caller.authority.host) {
+            let host = &caller.authority.host;
+            tracing::warn!(id = %caller.id, host, "no hand-over begins at a host that no certificate and no `hosts` names");
+            return Err(Error::Misdirected);
+        }
         let host = minted.host()?.to_owned();
         let there = caller.authority.with_host(&host);
         let browser = (!minted.is_by_key).then(|| Browser::of(headers));
@@ -160,6 +165,14 @@ impl Proxy {
             address: self.issue(&handed, &there).await?,
             cookie: browser.map(|browser| browser.cookie(same_site)),
         })
+    }
+
+    /// Tells whether a host is known to be ours: a browser goes back there, and what is there vouches for it. Anybody can
+    /// name a host of their own in a request, and an app without `hosts` answers it.
+    fn owns(&self, host: &str) -> bool {
+        let upstreams = [super::app_upstream(&self.config), super::pbx_upstream(&self.config)];
+        self.config.certificates.iter().any(|certificate| certificate.is_for(host))
+            || upstreams.into_iter().flatten().any(|upstream| upstream.lists(host))
     }
 
     async fn issue(&self, handed: &Handed, authority: &str) -> Result<String, Error> {

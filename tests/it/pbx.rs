@@ -139,6 +139,30 @@ async fn a_ticket_is_for_the_browser_that_began() {
     assert!(stage.pbx.requests().iter().all(|seen| !seen.header("cookie").unwrap_or_default().contains("__Host-")));
 }
 
+/// Whoever can answer at the host where a hand-over began could take its visitor through all steps.
+#[tokio::test]
+async fn no_hand_over_begins_at_a_host_of_somebody_else() {
+    let stage = Plan { dialect: Dialect::C, pbx: COOKIE, ..Plan::default() }.start().await;
+    let cookie = stage.app.log_in("alice");
+    let ask =
+        |host: &str| format!("GET /auth/pbx HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n");
+    for host in ["evil.test", "app.test.evil.test", "a.x.app.test", "192.0.2.1", "[2001:db8::1]"] {
+        let answer = stage.gate.exchange(ask(host).as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 421 ") && !answer.contains("callgate.browser"), "{host}: {answer}");
+    }
+    for host in ["app.test", "x.app.test", "Other.test.", "localhost"] {
+        let answer = stage.gate.exchange(ask(host).as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 303 "), "{host}: {answer}");
+    }
+    let app = "hosts = [\"unnamed.test\"]\nwhoami = \"/api/me\"";
+    let stage = Plan { dialect: Dialect::C, pbx: COOKIE, app, ..Plan::default() }.start().await;
+    let cookie = stage.app.log_in("alice");
+    let asking =
+        format!("GET /auth/pbx HTTP/1.1\r\nHost: unnamed.test\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n");
+    let answer = stage.gate.exchange(asking.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 303 "), "{answer}");
+}
+
 #[tokio::test]
 async fn a_ticket_carries_the_cookie_to_the_other_host_once() {
     let stage = Plan { dialect: Dialect::B, pbx: COOKIE, ..Plan::default() }.start().await;
