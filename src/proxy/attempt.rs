@@ -131,6 +131,9 @@ impl Proxy {
         let Some(attempt) = caller.attempt.get().filter(|attempt| attempt.credential.is_some()) else { return Ok(()) };
         let (limits, guesser) = (&self.shared.limits, attempt.guesser(caller));
         self.within(limits.failures.peek_source(&guesser))?;
+        if attempt.initiator == Initiator::Navigation && !attempt.is_proven {
+            self.within(limits.stale_cookies.peek_source(&attempt.source(caller)))?;
+        }
         let is_cookie = attempt.credential.is_some_and(|credential| credential.is_cookie);
         if is_cookie { self.within(limits.stale_cookies.peek_source(&guesser)) } else { Ok(()) }
     }
@@ -138,17 +141,19 @@ impl Proxy {
     /// Counts a wrong guess, before its answer tells that it is wrong. A page of another origin makes whole windows come
     /// with a link of its own: that is no guess of its visitor's.
     pub(super) fn count_guess(&self, caller: &Caller) -> Result<(), Error> {
-        let Some(attempt) = caller.attempt.get().filter(|attempt| attempt.initiator == Initiator::Own) else {
-            return Ok(());
-        };
+        let Some(attempt) = caller.attempt.get() else { return Ok(()) };
+        if attempt.initiator != Initiator::Own {
+            return self.count_sent(&attempt, caller);
+        }
         self.within(self.shared.limits.failures.admit_source(&attempt.guesser(caller)))
     }
 
     /// Counts a cookie that is good no more, or never was: the same one counts once for a while.
     pub(super) fn count_stale(&self, caller: &Caller) -> Result<(), Error> {
-        let Some(attempt) = caller.attempt.get().filter(|attempt| attempt.initiator == Initiator::Own) else {
-            return Ok(());
-        };
+        let Some(attempt) = caller.attempt.get() else { return Ok(()) };
+        if attempt.initiator != Initiator::Own {
+            return self.count_sent(&attempt, caller);
+        }
         let Some(credential) = attempt.credential else { return Ok(()) };
         let (limits, client) = (&self.shared.limits, caller.origin.client);
         let cookie = Source::credential(client, credential.digest);
@@ -157,6 +162,17 @@ impl Proxy {
             return Ok(());
         }
         self.within(limits.stale_cookies.admit_source(&Source::address(client)))
+    }
+
+    /// Counts what is wrong in a window that another page sent here, apart and loosely: a program may say that it is one,
+    /// and would guess without end. The same credential counts once for a while.
+    fn count_sent(&self, attempt: &Attempt, caller: &Caller) -> Result<(), Error> {
+        let Some(credential) = attempt.credential else { return Ok(()) };
+        let (limits, client) = (&self.shared.limits, caller.origin.client);
+        if !limits.stale.note(&Source::credential(client, credential.digest), Instant::now()) {
+            return Ok(());
+        }
+        self.within(limits.stale_cookies.admit_source(&Source::elsewhere(client)))
     }
 
     /// Looks whether a caller has asked for others' accounts too often to ask for one by name.

@@ -249,6 +249,25 @@ async fn windows_that_other_sites_send_are_counted_apart() {
     stage.as_alice("/auth/pbx").send().await.expect(303);
 }
 
+/// A program says of itself what it likes.
+#[tokio::test]
+async fn what_says_that_another_site_sent_it_does_not_guess_without_end() {
+    let rules = link_rules();
+    let plan =
+        Plan { pbx: "handoff = \"cookie\"", rules: &rules, limits: "stale_cookies = \"3/min\"", ..Plan::default() };
+    let stage = plan.start().await;
+    let ticket = |guess: u32| format!("/auth/callgate/ticket?t=a-guess-{guess}");
+    for guess in [1, 1, 1, 2, 3] {
+        with(stage.gate.get(&ticket(guess)).host("pbx.test"), &WINDOW).send().await.expect(403);
+    }
+    with(stage.gate.get(&ticket(4)).host("pbx.test"), &WINDOW).send().await.expect(429);
+    with(stage.gate.get("/auth/pbx?sig=x"), &WINDOW).send().await.expect(429);
+    // It counts against none but its like.
+    stage.as_user("bob", "/auth/pbx").send().await.expect(303);
+    stage.gate.get("/auth/pbx").cookie("demo_app=old").send().await.expect(401);
+    stage.gate.get(&ticket(5)).host("pbx.test").send().await.expect(403);
+}
+
 #[tokio::test]
 async fn old_bookmarks_with_an_account_lock_out_no_colleague() {
     let stage = office(STAFF).await;
