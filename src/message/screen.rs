@@ -14,8 +14,11 @@ use self::block::{Decoder, Oddity};
 const PREFACE: usize = 24;
 /// The bytes in front of a frame's payload.
 const HEAD: usize = 9;
-/// The most bytes of frames that wait for the end of their fields. The parser takes no block of half as many.
-const MAX_WAITING: usize = 32 << 10;
+/// The most frames that the parser takes for one block. It reads on behind a block that is too large for a request, and goes
+/// on with the connection.
+const MAX_FRAMES: usize = 7;
+/// The most bytes of frames that wait for the end of their fields: as many frames, of 16 KiB each (RFC 9113 §6.5.2).
+const MAX_WAITING: usize = 113 << 10;
 
 /// How many streams are known whose requests have not ended: more than may be.
 const MAX_OPEN: usize = 128;
@@ -126,6 +129,10 @@ impl Screen {
             self.begins(head.stream);
         }
         let (start, end) = payload(frames, head)?;
+        if depends_on_itself(frames, head) {
+            // The parser resets the stream and does not read the fields.
+            return Some(());
+        }
         if head.has(END_HEADERS) {
             let oddity = self.decoder.read(frames.get(start..end)?)?;
             amend(frames, is_trailers, oddity, |at| start + at);
@@ -165,7 +172,7 @@ fn amend(frames: &mut [u8], is_trailers: bool, oddity: Oddity, place: impl Fn(us
 fn frames(bytes: &[u8]) -> Frames {
     let Some(mut head) = Head::read(bytes) else { return Frames::Coming };
     let (stream, mut at) = (head.stream, 0);
-    loop {
+    for _ in 0..MAX_FRAMES {
         at += HEAD + head.length;
         if at > bytes.len() {
             return Frames::Coming;
@@ -179,6 +186,7 @@ fn frames(bytes: &[u8]) -> Frames {
             Some(_) => return Frames::Broken,
         }
     }
+    Frames::Broken
 }
 
 /// Finds the fields within a frame (RFC 9113 §6.2).
@@ -187,6 +195,13 @@ fn payload(frame: &[u8], head: Head) -> Option<(usize, usize)> {
     let start = HEAD + usize::from(head.has(PADDED)) + if head.has(PRIORITY) { 5 } else { 0 };
     let end = (HEAD + head.length).checked_sub(padding)?;
     (start <= end).then_some((start, end))
+}
+
+/// Tells whether a stream is said to depend on itself, which is an error of this stream alone (RFC 7540 §5.3.1).
+fn depends_on_itself(frame: &[u8], head: Head) -> bool {
+    let at = HEAD + usize::from(head.has(PADDED));
+    let on = frame.get(at..).filter(|_| head.has(PRIORITY)).and_then(<[u8]>::first_chunk::<4>);
+    on.is_some_and(|on| u32::from_be_bytes(*on) & 0x7fff_ffff == head.stream)
 }
 
 #[cfg(test)]
@@ -267,6 +282,27 @@ mod tests {
             frame(HEADERS, END_HEADERS | END_STREAM, 1, &[b"\x3f\x09", GET, b"\x44\x02/a\x40\x01x\x01y"].concat());
         // The name at that place is `x` by now.
         check(&[small.clone(), by_table(b"\x02/#")].concat(), &[small, by_table(b"\x02/#")].concat());
+    }
+
+    #[test]
+    fn behind_a_block_that_is_too_large_fields_are_looked_at() {
+        let filler = [b"\0\x01x\x7f\x81\x7c".as_slice(), &[b'v'; 16_000]].concat();
+        let mut frames = frame(HEADERS, END_STREAM, 1, GET);
+        for number in 2..=MAX_FRAMES {
+            frames.extend(frame(CONTINUATION, if number == MAX_FRAMES { END_HEADERS } else { 0 }, 1, &filler));
+        }
+        let next = |path: &[u8]| frame(HEADERS, END_HEADERS | END_STREAM, 3, &[GET, path].concat());
+        let [odd, expected] = [&b"\x04\x02/#"[..], b"\x04\x02/>"].map(|path| [frames.clone(), next(path)].concat());
+        assert_eq!(pass(&odd, 9999), expected);
+    }
+
+    #[test]
+    fn what_the_parser_does_not_read_changes_no_table() {
+        let itself = frame(HEADERS, END_HEADERS | END_STREAM | PRIORITY, 1, b"\0\0\0\x01\x10\x40\x01x\x01y");
+        let path = frame(HEADERS, END_HEADERS | END_STREAM, 3, &[GET, b"\x44\x02/a"].concat());
+        let by_table = |value: &[u8]| frame(HEADERS, END_HEADERS | END_STREAM, 5, &[GET, b"\x0f\x2f", value].concat());
+        let before = [itself, path].concat();
+        check(&[before.clone(), by_table(b"\x02/#")].concat(), &[before, by_table(b"\x02/>")].concat());
     }
 
     #[test]

@@ -208,7 +208,7 @@ async fn serve_h2(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
         // A stream of it may become a tunnel, and by then it is hyper's.
         upstream::keep_alive(stream);
     }
-    let streams = Streams::new(watch.timeouts.write_stall);
+    let (streams, ledger) = (Streams::new(watch.timeouts.write_stall), Arc::clone(&peer.ledger));
     let service = {
         let (streams, patience) = (streams.clone(), patience(watch.timeouts));
         service_fn(move |mut request| {
@@ -236,7 +236,7 @@ async fn serve_h2(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
         .enable_connect_protocol()
         .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(1 << 20)
-        .serve_connection(TokioIo::new(Screened::new(io)), service);
+        .serve_connection(TokioIo::new(Screened::new(io, &ledger)), service);
     watch.drive(pin!(connection)).await;
 }
 

@@ -3,11 +3,13 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::io::Watched;
+use crate::budget::Ledger;
 use crate::message::screen::Screen;
 
 /// A connection behind the screen.
@@ -19,11 +21,19 @@ pub(super) struct Screened {
     held: Vec<u8>,
     /// How much of that may go on.
     ready: usize,
+    /// As how many bytes what is held is counted.
+    counted: usize,
+    ledger: Arc<Ledger>,
 }
 
 impl Screened {
-    pub(super) fn new(io: Watched) -> Self {
-        Self { io, screen: Screen::default(), held: Vec::new(), ready: 0 }
+    pub(super) fn new(io: Watched, ledger: &Arc<Ledger>) -> Self {
+        let ledger = Arc::clone(ledger);
+        Self { io, screen: Screen::default(), held: Vec::new(), ready: 0, counted: 0, ledger }
+    }
+
+    fn count(&mut self) {
+        self.counted = self.ledger.replace(self.counted, self.held.capacity());
     }
 
     /// Hands on what may go on.
@@ -36,6 +46,7 @@ impl Screened {
             // A connection at rest keeps no memory for this.
             self.held = Vec::new();
         }
+        self.count();
     }
 
     /// Looks at what has just been read into `buf`, behind what was there `before`, and leaves there what goes on.
@@ -50,6 +61,7 @@ impl Screened {
             buf.set_filled(before);
             self.ready = self.screen.look(&mut self.held);
         }
+        self.count();
     }
 }
 
