@@ -16,7 +16,8 @@ pub fn is_identity(name: &str) -> bool {
         b'd' => &["do-connecting-ip"],
         b'f' => &F,
         b'h' => &["http-client-ip"],
-        b'i' => &["incap-client-ip", "iv-user", "iv-groups", "iv-creds", "iv-remote-address"],
+        b'g' => &["gap-auth"],
+        b'i' => &["impersonate-*", "incap-client-ip", "iv-user", "iv-groups", "iv-creds", "iv-remote-address"],
         b'm' => &["ms-aspnetcore-*"],
         b'o' => &["oam-remote-user", "oidc-claim-*"],
         b'p' => &["proxy", "proxy-client-ip", "proxy-remote-user", "proxy-user"],
@@ -64,13 +65,19 @@ fn is_experimental(name: &[u8]) -> bool {
         b'a' => &A_[..],
         b'b' => &["x-backend-remote-user"],
         b'c' => &C_,
-        b'e' => &["x-envoy-external-address", "x-envoy-internal", "x-envoy-original-*", "x-envoy-peer-*"],
+        b'e' => &[
+            "x-envoy-external-address",
+            "x-envoy-internal",
+            "x-envoy-original-*",
+            "x-envoy-peer-*",
+            "x-endpoint-api-userinfo",
+        ],
         b'f' => &["x-forwarded*", "x-forward-for", "x-fastly-client-*"],
         b'g' => &["x-goog-authenticated-user-*", "x-gateway-client-ip"],
         b'h' => &["x-http-host-override", "x-host-override"],
         b'i' => &["x-incap-client-ip", "x-iis-windowsauthtoken", "x-ip", "x-ip-address"],
         b'l' => &["x-logon-user"],
-        b'm' => &["x-ms-client-principal*", "x-ms-forwarded-client-ip"],
+        b'm' => &["x-ms-client-principal*", "x-ms-token-*", "x-ms-forwarded-client-ip"],
         b'n' => &["x-nf-client-connection-ip"],
         b'o' => &["x-original-*", "x-originating-ip", "x-origin-ip"],
         b'p' => &["x-proxyuser-*", "x-proxy-user*", "x-proxy-remote-*", "x-pomerium-claim-*", "x-peer-ip"],
@@ -86,7 +93,7 @@ fn is_experimental(name: &[u8]) -> bool {
     known.iter().any(|known| fits(name, known.as_bytes()))
 }
 
-const A_: [&str; 8] = [
+const A_: [&str; 10] = [
     "x-appengine-*",
     "x-arr-*",
     "x-auth-request-*",
@@ -95,8 +102,10 @@ const A_: [&str; 8] = [
     "x-azure-clientip",
     "x-azure-socketip",
     "x-amzn-oidc-identity",
+    "x-amzn-mtls-clientcert*",
+    "x-anonymous-consumer",
 ];
-const C_: [&str; 12] = [
+const C_: [&str; 14] = [
     "x-client-cert*",
     "x-client-ip",
     "x-clientip",
@@ -109,6 +118,8 @@ const C_: [&str; 12] = [
     "x-cdn-src-ip",
     "x-coming-from",
     "x-connecting-ip",
+    "x-consumer-*",
+    "x-credential-*",
 ];
 const R_: [&str; 9] = [
     "x-real-ip",
@@ -159,6 +170,14 @@ mod tests {
             "true.client.ip",
             "CF-Connecting-IP",
             "CF-Connecting-IPv6",
+            "X-Amzn-Mtls-Clientcert-Subject",
+            "X-Consumer-Username",
+            "X-Credential-Identifier",
+            "X-Anonymous-Consumer",
+            "X-Endpoint-API-UserInfo",
+            "X-MS-Token-AAD-Id-Token",
+            "Gap-Auth",
+            "Impersonate-User",
             "Fastly-Client-IP",
             "X-Client-IP",
             "X-Cluster-Client-IP",
