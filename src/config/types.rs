@@ -121,14 +121,21 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Tells whether it is for a host: in lower case, without port, IPv6 in brackets.
+    /// Tells whether it names a host as it is: in lower case, without port, IPv6 in brackets.
     #[must_use]
-    pub fn is_for(&self, host: &str) -> bool {
+    pub fn names_host(&self, host: &str) -> bool {
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let host = host.strip_suffix('.').unwrap_or(host);
-        let wildcard = host.split_once('.').map(|(_, rest)| format!("*.{rest}"));
-        let names = self.names.iter().map(|name| name.strip_suffix('.').unwrap_or(name));
-        names.into_iter().any(|name| name == host || Some(name) == wildcard.as_deref())
+        self.has_name(host.strip_suffix('.').unwrap_or(host))
+    }
+
+    /// Tells whether it names all hosts like this one.
+    #[must_use]
+    pub fn names_like(&self, host: &str) -> bool {
+        host.split_once('.').is_some_and(|(_, above)| self.has_name(&format!("*.{}", above.trim_end_matches('.'))))
+    }
+
+    fn has_name(&self, name: &str) -> bool {
+        self.names.iter().any(|known| known.strip_suffix('.').unwrap_or(known) == name)
     }
 
     /// Tells what clients may stumble over in its chain.

@@ -233,6 +233,10 @@ impl Proxy {
                 self.failed(Act::Pbx, caller, &facts, "no host of [pbx] hosts is a name to send the browser to");
             })?),
         };
+        if host.is_some() && !self.may_begin_here(pbx.settings, principal, caller) {
+            self.failed(Act::Pbx, caller, &facts, "neither a certificate nor `hosts` names the host where it begins");
+            return Err(Error::Misdirected);
+        }
         let pending = self.pending(Act::Pbx, caller, &facts);
         let spent = self.spend(Act::Pbx, once, caller, &facts).await;
         // To mark the credential took the disk a while.

@@ -16,9 +16,11 @@ use super::pbx::Minted;
 use super::small::Fields;
 use super::{Caller, Proxy, click, reply};
 use crate::auth::Act;
+use crate::config::{self, Handoff};
 use crate::message::cookies;
 use crate::model::account::Language;
 use crate::model::digest::sha256;
+use crate::model::principal::Principal;
 use crate::model::secret::Secret;
 use crate::model::session::SessionId;
 use crate::model::whom::Whom;
@@ -146,11 +148,6 @@ impl Onward {
 impl Proxy {
     /// Begins a hand-over to the PBX's host. `headers`: of the browser's request; a page may be of another site.
     pub(super) async fn ticket(&self, minted: &Minted, headers: &HeaderMap, caller: &Caller) -> Result<Onward, Error> {
-        if !minted.is_by_key && !self.owns(&caller.authority.host) {
-            let host = &caller.authority.host;
-            tracing::warn!(id = %caller.id, host, "no hand-over begins at a host that no certificate and no `hosts` names");
-            return Err(Error::Misdirected);
-        }
         let host = minted.host()?.to_owned();
         let there = caller.authority.with_host(&host);
         let browser = (!minted.is_by_key).then(|| Browser::of(headers));
@@ -167,11 +164,19 @@ impl Proxy {
         })
     }
 
-    /// Tells whether a host is known to be ours: a browser goes back there, and what is there vouches for it. Anybody can
-    /// name a host of their own in a request, and an app without `hosts` answers it.
+    /// Tells whether a browser may begin a hand-over where it is. It goes back there, and what is there vouches for it: so the
+    /// host must be known to be ours.
+    pub(super) fn may_begin_here(&self, pbx: &config::Pbx, principal: &Principal, caller: &Caller) -> bool {
+        pbx.handoff == Handoff::Link || self.is_key(&principal.method) || self.owns(&caller.authority.host)
+    }
+
+    /// Tells whether a host is known to be ours. Anybody can name a host of their own in a request, and an app without
+    /// `hosts` answers it. Where hosts are listed, a wildcard of a certificate names none: somebody else's may be among them.
     fn owns(&self, host: &str) -> bool {
         let upstreams = [super::app_upstream(&self.config), super::pbx_upstream(&self.config)];
-        self.config.certificates.iter().any(|certificate| certificate.is_for(host))
+        let any = super::app_upstream(&self.config).is_some_and(|app| app.hosts.is_empty());
+        let mut certificates = self.config.certificates.iter();
+        certificates.any(|one| one.names_host(host) || (any && one.names_like(host)))
             || upstreams.into_iter().flatten().any(|upstream| upstream.lists(host))
     }
 

@@ -150,6 +150,8 @@ async fn no_hand_over_begins_at_a_host_of_somebody_else() {
         let answer = stage.gate.exchange(ask(host).as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 421 ") && !answer.contains("callgate.browser"), "{host}: {answer}");
     }
+    stage.gate.line(&["audit refusal", "names the host where it begins"]).await;
+    assert!(stage.minted().is_empty());
     for host in ["app.test", "x.app.test", "Other.test.", "localhost"] {
         let answer = stage.gate.exchange(ask(host).as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 303 "), "{host}: {answer}");
@@ -161,6 +163,9 @@ async fn no_hand_over_begins_at_a_host_of_somebody_else() {
         format!("GET /auth/pbx HTTP/1.1\r\nHost: unnamed.test\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n");
     let answer = stage.gate.exchange(asking.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 303 "), "{answer}");
+    // With hosts that are listed, a wildcard of the certificate names none.
+    let answer = stage.gate.exchange(asking.replace("unnamed.test", "x.app.test").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 421 "), "{answer}");
 }
 
 #[tokio::test]
