@@ -102,6 +102,10 @@ fn parse(bytes: &Bytes, form: Form) -> Result<Fields, Error> {
     match form {
         // Some programs declare a type for the body that they do not send.
         _ if bytes.is_empty() => Ok(Fields(Vec::new())),
+        // As `curl -d` sends JSON. Read as a form, it would ask for nothing in particular.
+        Form::Urlencoded if bytes.trim_ascii_start().starts_with(b"{") => {
+            Err(Error::Malformed("the body looks like JSON: send it with Content-Type: application/json"))
+        }
         Form::Urlencoded => Fields::of_form(bytes),
         Form::Json | Form::Untyped => Fields::of_json(bytes),
     }
@@ -130,6 +134,14 @@ mod tests {
             assert_eq!(parse(&Bytes::new(), form).unwrap().take("account"), None);
         }
         assert!(parse(&Bytes::from_static(b" "), Form::Untyped).is_err());
+    }
+
+    #[test]
+    fn json_is_not_read_as_a_form() {
+        for text in ["{\"account\":\"40\"}", "\n {}"] {
+            assert!(parse(&Bytes::from_static(text.as_bytes()), Form::Urlencoded).is_err(), "{text}");
+        }
+        assert!(parse(&Bytes::from_static(b"account=%7B40"), Form::Urlencoded).is_ok());
     }
 
     #[test]
