@@ -211,7 +211,10 @@ async fn try_pbx(config: &Config, settings: &config::Pbx) -> Vec<String> {
         .mint(&Role::User(nobody))
         .await
     {
-        Ok(_) => "the PBX opens sessions in domains that do not exist".to_owned(),
+        Ok(_) => {
+            "the PBX opens sessions in domains that do not exist: does `url` lead to a Vodia PBX? It must refuse them"
+                .to_owned()
+        }
         Err(pbx::Error::Unknown) => return problems,
         Err(pbx::Error::Refused { .. }) => format!(
             "the PBX refuses the password of {:?}: correct `pbx.admin`, and mind that the PBX blocks addresses after some failures",

@@ -36,16 +36,31 @@ pub(super) fn home(key: &str) -> Option<&'static str> {
 }
 
 /// Keys that are often put elsewhere, and where they belong.
-const HOMES: [(&[&str], &str); 10] = [
+const HOMES: [(&[&str], &str); 12] = [
     (&["listen", "tls", "redirect_http", "workers"], "above the first [table] of the file"),
     (&["cert", "key", "certificates", "client_ca"], "in `tls`"),
     (&["whoami", "login"], "in [app]"),
     (&["handoff", "landing", "languages", "dialect", "shield", "insecure_admin_over_http"], "in [pbx]"),
     (&["url", "hosts", "paths", "ca", "pin", "server_name", "insecure_skip_verify"], "in [app] or [pbx]"),
-    (&["drain", "max_connections_per_client", "believe_forwarded_from", "accept_proxy_protocol_from"], "in [server]"),
-    (&["client", "caller", "failures", "pbx_logins"], "in [limits]"),
+    (
+        &[
+            "drain",
+            "max_connections_per_client",
+            "buffer_budget",
+            "strip_fields",
+            "believe_forwarded_from",
+            "accept_proxy_protocol_from",
+        ],
+        "in [server]",
+    ),
+    (&["max_connections"], "in [server], [app] or [pbx]"),
+    (&["client", "caller", "failures", "stale_cookies", "pbx_logins"], "in [limits]"),
     (&["access", "format", "level"], "in [log]"),
-    (&["chain", "syslog"], "in [audit]"),
+    (&["chain", "syslog", "when_stuck"], "in [audit]"),
+    (
+        &["client_id", "client_secret", "trusted_audiences", "userinfo", "remember", "cookie_key", "after_logout"],
+        "in an [[auth]] table with type = \"oidc\"",
+    ),
     (&["application", "management", "max_key_length", "distinct_keys", "origins"], "in [voximplant]"),
 ];
 
@@ -125,6 +140,9 @@ pub(super) fn syntax(text: &str, byte: usize, message: &str) -> String {
     match message {
         _ if is_header && !line.contains('=') && !line.trim_end().ends_with(']') => {
             "close the name of the table with ]".to_owned()
+        }
+        "duplicate key" if line.trim() == "[auth]" || line.trim() == "[allow]" => {
+            format!("write [{}], in double brackets, here and above", line.trim())
         }
         "duplicate key" => {
             let at = first_line_of(text, byte, line).map_or_else(String::new, |number| format!(" (line {number})"));
@@ -234,6 +252,8 @@ mod tests {
         let twice = "[app]\nurl = 1\n[pbx]\n[app]\n";
         assert!(syntax(twice, twice.rfind("app").unwrap(), "duplicate key").contains("(line 1)"));
         assert!(syntax("[app]\nurl = 1\nurl = 2", 14, "duplicate key").contains("(line 2)"));
+        let single = "[allow]\nauth = 1\n[allow]\n";
+        assert!(syntax(single, single.len() - 7, "duplicate key").starts_with("write [[allow]], in double brackets"));
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub fn admin(path: &Path) -> Result<Option<Listen>, Problems> {
     let document = Document::new(&file, &text);
     let listen = document.read(|root| {
         let listen = root.get("admin").and_then(|node| node.entry("listen"));
-        let listen = listen.and_then(|node| values::listen(&node, &base));
+        let listen = listen.and_then(|node| values::listen(&node, &base, values::ANYWHERE));
         root.leave_unread::<()>();
         listen
     });
@@ -210,7 +210,7 @@ fn tables<'d, 'i>(root: &Table<'d, 'i>, key: &'static str) -> Vec<Node<'d, 'i>> 
 
 fn listen(node: Node<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<Listen>> {
     let nodes = node.one_or_many()?;
-    let addresses = values::each(&nodes, |node| values::listen(node, around.base))?;
+    let addresses = values::each(&nodes, |node| values::listen(node, around.base, values::ANYWHERE))?;
     // Port 0 is another port each time.
     if addresses.iter().filter_map(Listen::tcp).all(|address| address.port() != 0) {
         values::refuse_repeated(&nodes, &addresses, "address");

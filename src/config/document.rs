@@ -88,7 +88,11 @@ impl<'d, 'i> Table<'d, 'i> {
 
     /// Returns the value of a key, if it is written. Asking makes the key a known one.
     pub(super) fn get(&self, key: &'static str) -> Option<Node<'d, 'i>> {
-        self.known.borrow_mut().push(key);
+        let mut known = self.known.borrow_mut();
+        if !known.contains(&key) {
+            known.push(key);
+        }
+        drop(known);
         let value = self.entries.get(key)?;
         Some(Node { document: self.document, path: self.path_of(key), value })
     }

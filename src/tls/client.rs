@@ -62,9 +62,15 @@ pub fn pin(certificate: &CertificateDer<'_>) -> Result<Pin, rustls::Error> {
 #[must_use]
 pub fn handshake_error(error: io::Error) -> io::Error {
     let advice = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidMessage(_)) => "it does not speak TLS: should `url` begin with http://?",
+        Some(rustls::Error::InvalidMessage(_)) => "it does not speak TLS (should `url` begin with http://?)",
         Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
             "the authority that signed its certificate is not known: name it in `ca`"
+        }
+        // As `openssl req -x509` makes them.
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
+            if other.0.to_string().contains("CaUsedAsEndEntity") =>
+        {
+            "its certificate is that of an authority, such as one that signed itself: name its key in `pin`"
         }
         Some(rustls::Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },

@@ -8,7 +8,7 @@ use crate::config::document::Node;
 
 /// Reads the address of the admin listener. `public` are those that everybody reaches.
 pub(super) fn listen(node: &Node<'_, '_>, public: &[Listen], base: &Path) -> Option<Listen> {
-    let listen = values::listen(node, base)?;
+    let listen = values::listen(node, base, values::LOOPBACK)?;
     if listen.tcp().is_some_and(|address| !address.ip().is_loopback()) {
         return node.refuse(
             "can be reached from other machines, and whoever reaches it may read it",

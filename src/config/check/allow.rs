@@ -154,18 +154,26 @@ fn check_level(pbx: &Node<'_, '_>, level: Level, auth: Option<&Node<'_, '_>>, me
 
 fn domain_template(node: &Node<'_, '_>, table: Option<&Lookup>) -> Option<Template> {
     let template = template(node, table)?;
-    match template.literal().map(str::parse::<Domain>) {
-        Some(Err(error)) => node.refuse(error, "write a host name, or a claim in braces: \"{tenant}.example.com\""),
-        Some(Ok(_)) | None => Some(template),
+    check_dollar(node, &template)?;
+    match template.outline("a").parse::<Domain>() {
+        Err(error) => node.refuse(error, "write a host name, or a claim in braces: \"{tenant}.example.com\""),
+        Ok(_) => Some(template),
     }
 }
 
 fn account_template(node: &Node<'_, '_>, table: Option<&Lookup>) -> Option<Template> {
     let template = template(node, table)?;
-    if let Some(literal) = template.literal() {
-        account(node, literal)?;
-    }
+    check_dollar(node, &template)?;
+    account(node, &template.outline("1"))?;
     Some(template)
+}
+
+/// Refuses claims as shells write them: a result with a `$` is no account and no domain.
+fn check_dollar(node: &Node<'_, '_>, template: &Template) -> Option<()> {
+    if template.claims().next().is_some() && template.outline("").contains('$') {
+        return node.refuse("a $ is in no account and no domain", "write the claim in braces alone: \"{ext}\"");
+    }
+    Some(())
 }
 
 fn voximplant_template(node: &Node<'_, '_>, table: Option<&Lookup>, offer: &Offer<'_, '_, '_>) -> Option<Template> {

@@ -66,14 +66,48 @@ fn parse_duration(text: &str) -> Option<Duration> {
 /// Reads a number of bytes, `"64KiB"`, `"256MiB"` or `"1GiB"`: `least` or more.
 pub(super) fn size(node: &Node<'_, '_>, least: usize) -> Option<usize> {
     if let DeValue::Integer(number) = node.value() {
-        return node.refuse("a size needs a unit", format_args!("write \"{number}MiB\" for mebibytes"));
+        let meant = meant_size(number.as_str()).unwrap_or_else(|| "128MiB".to_owned());
+        return node.refuse("a size needs a unit", format_args!("write \"{meant}\""));
     }
     match parse_size(node.string()?) {
         Some(size) if size >= least => Some(size),
         Some(_) => node.refuse("too small", format_args!("write \"{}MiB\" or more", least.div_ceil(1 << 20))),
-        None => node.refuse("not a size", "write \"512KiB\", \"256MiB\" or \"1GiB\""),
+        None => match meant_size(node.string()?) {
+            Some(meant) => node.refuse("not a size", format_args!("write \"{meant}\"")),
+            None => node.refuse("not a size", "write \"512KiB\", \"256MiB\" or \"1GiB\""),
+        },
     }
 }
+
+/// Finds the size that a text in another form means: a large number alone counts bytes, a small one mebibytes.
+fn meant_size(text: &str) -> Option<String> {
+    let text = text.trim().to_ascii_lowercase();
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let mut number: usize = number.parse().ok()?;
+    let unit = match unit.trim() {
+        "" if number >= MIN_BYTES => {
+            number >>= 10;
+            "KiB"
+        }
+        "b" | "byte" | "bytes" => {
+            number >>= 10;
+            "KiB"
+        }
+        "k" | "kb" | "kib" => "KiB",
+        "" | "m" | "mb" | "mib" => "MiB",
+        "g" | "gb" | "gib" => "GiB",
+        _ => return None,
+    };
+    let (number, unit) = match unit {
+        "KiB" if number > 0 && number % 1024 == 0 => (number >> 10, "MiB"),
+        _ => (number, unit),
+    };
+    Some(format!("{number}{unit}")).filter(|meant| number > 0 && parse_size(meant).is_some())
+}
+
+/// Nobody means so many mebibytes.
+const MIN_BYTES: usize = 1 << 20;
 
 fn parse_size(text: &str) -> Option<usize> {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
@@ -96,9 +130,15 @@ const MAX_MILLISECONDS: u64 = 3_650 * 86_400_000;
 /// The longest path of a unix socket, in bytes (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 
-/// Reads where a listener is: an address, or `unix:` and a path.
-pub(super) fn listen(node: &Node<'_, '_>, base: &Path) -> Option<Listen> {
-    let Some(path) = text_of_address(node)?.strip_prefix("unix:") else { return address(node).map(Listen::Tcp) };
+/// The address of examples for what everybody reaches.
+pub(super) const ANYWHERE: &str = "0.0.0.0";
+/// The address of examples for what this machine alone reaches.
+pub(super) const LOOPBACK: &str = "127.0.0.1";
+
+/// Reads where a listener is: an address, or `unix:` and a path. `example` is the address that hints name.
+pub(super) fn listen(node: &Node<'_, '_>, base: &Path, example: &str) -> Option<Listen> {
+    let text = text_of_address(node, example)?;
+    let Some(path) = text.strip_prefix("unix:") else { return parse_address(node, text, example).map(Listen::Tcp) };
     let example = "write a path such as \"unix:/run/callgate/tls.sock\"";
     if Path::new(path).file_name().is_none() {
         return node.refuse("names no socket", example);
@@ -112,47 +152,62 @@ pub(super) fn listen(node: &Node<'_, '_>, base: &Path) -> Option<Listen> {
 
 /// Reads the address of a listener that has a port.
 pub(super) fn address(node: &Node<'_, '_>) -> Option<SocketAddr> {
-    let text = text_of_address(node)?;
+    let text = text_of_address(node, ANYWHERE)?;
     if text.starts_with("unix:") {
         return node.refuse(
             "a unix socket cannot be listened on here",
             "write an IP address and a port, such as \"127.0.0.1:8443\"",
         );
     }
+    parse_address(node, text, ANYWHERE)
+}
+
+fn parse_address(node: &Node<'_, '_>, text: &str, example: &str) -> Option<SocketAddr> {
     match text.parse() {
         Ok(address) => Some(address),
-        Err(_) => node.refuse("not an address", address_hint(text)),
+        Err(_) => node.refuse("not an address", address_hint(text, example)),
     }
 }
 
 /// Reads the text of an address, which a port alone is not.
-fn text_of_address<'d>(node: &Node<'d, '_>) -> Option<&'d str> {
+fn text_of_address<'d>(node: &Node<'d, '_>, example: &str) -> Option<&'d str> {
     if let DeValue::Integer(port) = node.value() {
         let port = port.as_str();
-        return node.refuse("an address is missing in front of the port", format_args!("write \"0.0.0.0:{port}\""));
+        return node.refuse("an address is missing in front of the port", format_args!("write \"{example}:{port}\""));
     }
     node.string()
 }
 
 /// Says how an address is written that lacks something, or has too much.
-fn address_hint(text: &str) -> String {
+fn address_hint(text: &str, example: &str) -> String {
+    if text.starts_with('/') {
+        return format!("write \"unix:{text}\" for a socket, or an IP address and a port, such as \"{example}:443\"");
+    }
     let rest = scheme(text).map_or(text, |(_, rest)| rest.split('/').next().unwrap_or_default());
     if let Ok(ip) = rest.parse::<IpAddr>() {
         return format!("add a port: \"{}\"", SocketAddr::new(ip, 443));
     }
     let port = rest.trim_start_matches("*:").trim_start_matches(':');
     if parse_port(port).is_some() {
-        return format!("write \"0.0.0.0:{port}\" for all addresses, or one of this machine in front of the port");
+        return match example {
+            ANYWHERE => {
+                format!("write \"0.0.0.0:{port}\" for all addresses, or one of this machine in front of the port")
+            }
+            _ => format!("write \"{example}:{port}\""),
+        };
     }
     if let Ok(address) = rest.parse::<SocketAddr>() {
         return format!("write \"{address}\", without a scheme");
     }
     match host_and_port(rest) {
         Some((host, Some(port))) => {
-            let address = if host == "localhost" { "127.0.0.1" } else { "0.0.0.0" };
+            let address = if host == "localhost" { LOOPBACK } else { example };
             format!("{host} is a name: write an IP address, such as \"{address}:{port}\"")
         }
-        _ => "write an IP address and a port, such as \"0.0.0.0:443\" or \"[::]:443\"".to_owned(),
+        _ if example == ANYWHERE => {
+            "write an IP address and a port, such as \"0.0.0.0:443\" or \"[::]:443\"".to_owned()
+        }
+        _ => format!("write an IP address and a port, such as \"{example}:9443\""),
     }
 }
 

@@ -198,7 +198,7 @@ impl Desk {
         let freeze = Freeze { since: Timestamp::now(), until, by: by.to_owned(), why: why.clone() };
         snapshot.frozen().freeze(&whom, freeze).await.map_err(unkept)?;
         snapshot.logs().write_note(&Note::of(Event::Freeze, &whom, by.to_owned(), until, &why));
-        tracing::warn!(%whom, by, "frozen");
+        tracing::warn!(whom = whom.to_string(), by, "frozen");
         Ok(json(StatusCode::OK, &json!({ "whom": whom.to_string(), "kept": snapshot.config.state.is_some() })))
     }
 
@@ -211,7 +211,7 @@ impl Desk {
         let thawed = snapshot.frozen().thaw(&whom).await.map_err(unkept)?;
         if thawed {
             snapshot.logs().write_note(&Note::of(Event::Thaw, &whom, by.to_owned(), None, ""));
-            tracing::warn!(%whom, by, "thawed");
+            tracing::warn!(whom = whom.to_string(), by, "thawed");
         }
         Ok(json(StatusCode::OK, &json!({ "whom": whom.to_string(), "thawed": thawed })))
     }

@@ -55,7 +55,16 @@ fn addresses() {
     listen("\"https://gate.test\"", "not an address", "such as \"0.0.0.0:443\"");
     listen("true", "must be a string in quotes", "put it in quotes");
     listen("{ port = 443 }", "must be a string in quotes", "found a table: write listen = \"…\"");
-    table("[admin]\nlisten = 9443", (7, 10), "an address is missing in front of the port", "write \"0.0.0.0:9443\"");
+    table("[admin]\nlisten = 9443", (7, 10), "an address is missing in front of the port", "write \"127.0.0.1:9443\"");
+    for (written, hint) in [
+        (":9443", "write \"127.0.0.1:9443\""),
+        ("gate.test:9443", "such as \"127.0.0.1:9443\""),
+        ("/run/admin.sock", "write \"unix:/run/admin.sock\""),
+        ("here", "such as \"127.0.0.1:9443\""),
+    ] {
+        table(&format!("[admin]\nlisten = \"{written}\""), (7, 10), "not an address", hint);
+    }
+    listen("\"/run/tls.sock\"", "not an address", "write \"unix:/run/tls.sock\"");
     check(&format!("redirect_http = 80\n{TOP}{APP}"), (1, 17), "an address is missing", "write \"0.0.0.0:80\"");
 }
 
@@ -119,6 +128,26 @@ fn what_the_app_is_asked() {
 }
 
 #[test]
+fn sizes() {
+    for (written, hint) in [
+        ("134217728", "write \"128MiB\""),
+        ("1500000000", "write \"1464843KiB\""),
+        ("64", "write \"64MiB\""),
+        ("\"64\"", "write \"64MiB\""),
+        ("\"64 mb\"", "write \"64MiB\""),
+        ("\"1G\"", "write \"1GiB\""),
+        ("\"65536k\"", "write \"64MiB\""),
+        ("\"67108864 bytes\"", "write \"64MiB\""),
+        ("\"lots\"", "write \"512KiB\", \"256MiB\" or \"1GiB\""),
+        ("\"99999999999GiB\"", "write \"512KiB\""),
+        ("0", "write \"128MiB\""),
+    ] {
+        let problem = if written.starts_with('"') { "not a size" } else { "a size needs a unit" };
+        table(&format!("[server]\nbuffer_budget = {written}"), (7, 17), problem, hint);
+    }
+}
+
+#[test]
 fn keys_that_belong_elsewhere() {
     for (line, home) in [
         ("listen = \"0.0.0.0:443\"", "`listen` belongs above the first [table]"),
@@ -128,9 +157,25 @@ fn keys_that_belong_elsewhere() {
         ("level = \"info\"", "`level` belongs in [log]"),
         ("origins = []", "`origins` belongs in [voximplant]"),
         ("failures = \"5/min\"", "`failures` belongs in [limits]"),
+        ("when_stuck = \"go_on\"", "`when_stuck` belongs in [audit]"),
+        ("stale_cookies = \"5/min\"", "`stale_cookies` belongs in [limits]"),
+        ("buffer_budget = \"1GiB\"", "`buffer_budget` belongs in [server]"),
+        ("trusted_audiences = []", "`trusted_audiences` belongs in an [[auth]] table with type = \"oidc\""),
     ] {
         app(line, 1, "unknown key `app.", home);
     }
+    check(
+        &format!("max_connections = 5\n{TOP}{APP}"),
+        (1, 1),
+        "unknown key",
+        "`max_connections` belongs in [server], [app] or [pbx]",
+    );
+    table(
+        "[[auth]]\ntype = \"app\"\nname = \"b\"\nwhoami = \"/b\"\nremember = \"1h\"",
+        (10, 1),
+        "unknown key",
+        "`remember` belongs in an [[auth]] table",
+    );
     table("[server]\nwhoami = \"/me\"", (7, 1), "unknown key `server.whoami`", "`whoami` belongs in [app]");
     table("[server]\nmax-connections = 5", (7, 1), "unknown key", "did you mean `max_connections`");
     table("[server]\nmaxConnections = 5", (7, 1), "unknown key", "did you mean `max_connections`");
@@ -159,6 +204,17 @@ fn tables_and_lists_of_tables() {
         "not of the form",
         "what follows the @ belongs into `domain`",
     );
+    for (domain, account, column, message, hint) in [
+        ("a.test", "${ext}", 38, "a $ is in no account", "write the claim in braces alone"),
+        ("a.test", "{ext}@a.test", 38, "not of the form", "what follows the @ belongs into `domain`"),
+        ("a.test", "{ext} {sub}", 38, "not of the form", "a claim in braces"),
+        ("https://{tenant}.test", "40", 18, "not of the form", "write a host name, or a claim in braces"),
+        ("{tenant}.test/", "40", 18, "not of the form", "write a host name, or a claim in braces"),
+    ] {
+        let rule = format!("[[allow]]\npbx = {{ domain = \"{domain}\", account = \"{account}\" }}");
+        let column = if column == 38 { 32 + domain.len() } else { column };
+        table(&pbx(&rule), (11, column), message, hint);
+    }
     table(
         &pbx("[[allow]]\npbx = { domain = \"a.test\", account = 40 }"),
         (11, 38),
