@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -27,6 +27,39 @@ pub(super) struct Crowd {
     seed: RandomState,
     /// Clients with their connections, never none: so there are as many entries as connections at most.
     clients: [Mutex<HashMap<IpAddr, usize>>; SHARDS],
+    /// What was said of them all.
+    pub(super) told: Told,
+}
+
+/// What was said, by any worker, of that there is not enough.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// There is no room for more connections.
+    pub(super) full: Notice,
+    /// No connection can be accepted.
+    pub(super) short: Notice,
+    /// Connections are closed because memory is short.
+    pub(super) slow: Notice,
+}
+
+/// A notice that is given once a minute at most.
+#[derive(Debug, Default)]
+pub(super) struct Notice(Mutex<Option<Instant>>);
+
+/// How long a notice is not repeated.
+const SILENCE: Duration = Duration::from_secs(60);
+
+impl Notice {
+    /// Tells whether it is to be given, and takes it as given then.
+    pub(super) fn is_due(&self) -> bool {
+        let now = Instant::now();
+        let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = given.is_none_or(|given| now - given > SILENCE);
+        if is_due {
+            *given = Some(now);
+        }
+        is_due
+    }
 }
 
 /// How soon it is looked again whether there is a file descriptor.
@@ -149,6 +182,17 @@ mod tests {
         assert!(crowd.admit(ip("192.0.2.2"), 3).is_some());
         drop(visits);
         assert!(crowd.admit(ip("192.0.2.1"), 1).is_some());
+    }
+
+    #[test]
+    fn what_is_told_of_all_workers_is_told_by_one() {
+        let crowd = Arc::<Crowd>::default();
+        let workers: Vec<_> = (0..4).map(|_| Arc::clone(&crowd)).collect();
+        assert_eq!(workers.iter().filter(|crowd| crowd.told.full.is_due()).count(), 1);
+        assert!(crowd.told.short.is_due(), "another notice");
+        let long_ago = Instant::now().checked_sub(SILENCE + Duration::from_secs(1)).unwrap();
+        *crowd.told.full.0.lock().unwrap() = Some(long_ago);
+        assert!(crowd.told.full.is_due() && !crowd.told.full.is_due());
     }
 
     #[test]

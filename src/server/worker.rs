@@ -1,6 +1,6 @@
 //! One worker: a thread with a runtime, its sockets and its connections.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -26,8 +26,6 @@ use crate::observe::heartbeat::Heartbeat;
 use crate::observe::metrics::{Metrics, Tally};
 use crate::proxy::Proxy;
 
-/// How long it is not said again that there is no room, or no descriptor.
-const SILENCE: Duration = Duration::from_secs(60);
 /// How long nobody must come until a queue is believed to be empty.
 const QUIET: Duration = Duration::from_millis(20);
 /// How often idle upstream connections are looked through, and the worker says that it moves.
@@ -65,12 +63,6 @@ pub(super) struct Worker {
     live: RefCell<Live>,
     /// Where `redirect_http` leads to.
     pub(super) https: HttpsPort,
-    /// When it was last said that there is no room.
-    full_since: Cell<Option<Instant>>,
-    /// When it was last said that no connection can be accepted.
-    short_since: Cell<Option<Instant>>,
-    /// When it was last said that connections are closed because memory is short.
-    slow_since: Cell<Option<Instant>>,
 }
 
 /// What the next handshake and the next request meet.
@@ -106,9 +98,6 @@ impl Worker {
             live: RefCell::new(Live::new(snapshot, None, &tally)),
             tally,
             https: parts.https,
-            full_since: Cell::default(),
-            short_since: Cell::default(),
-            slow_since: Cell::default(),
         });
         let mut accepting = JoinSet::new();
         for door in doors {
@@ -167,7 +156,7 @@ impl Worker {
 
     /// Says that there is no room, but not for every connection anew.
     fn tell_full(&self) {
-        if is_new(&self.full_since) {
+        if self.crowd.told.full.is_due() {
             tracing::warn!("as many connections are open as `max_connections` permits");
         }
     }
@@ -175,7 +164,7 @@ impl Worker {
     /// Makes do with what the system has: a descriptor that is given back is as good as a new one.
     fn run_short(&self, error: &io::Error) {
         self.make_room();
-        if is_new(&self.short_since) {
+        if self.crowd.told.short.is_due() {
             tracing::warn!(%error, "cannot accept for now");
         }
     }
@@ -195,7 +184,7 @@ impl Worker {
         }
         let connections = self.registry.shed(largest.as_ref(), budget.excess());
         self.tally.shed(connections);
-        if connections > 0 && is_new(&self.slow_since) {
+        if connections > 0 && self.crowd.told.slow.is_due() {
             tracing::warn!(connections, "slow connections are closed: `buffer_budget` is used up");
         }
     }
@@ -285,16 +274,6 @@ async fn accept_until(end: impl Future<Output = ()>, door: &Door, worker: &Rc<Wo
             }
         }
     }
-}
-
-/// Tells whether something has not been said for a while, and notes that it is said now.
-fn is_new(told: &Cell<Option<Instant>>) -> bool {
-    let now = Instant::now();
-    let is_new = told.get().is_none_or(|told| now - told > SILENCE);
-    if is_new {
-        told.set(Some(now));
-    }
-    is_new
 }
 
 async fn sweep(worker: Rc<Worker>, heartbeat: Rc<Heartbeat>) {
