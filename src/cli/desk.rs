@@ -34,10 +34,15 @@ pub(super) enum Told {
 pub(super) fn order(config: &Path, path: &str, order: &Value) -> Result<Value, ExitCode> {
     let Some(listen) = listen(config)? else {
         let name = config.display();
-        remark(&format_args!("{name}: `admin.listen` is missing: no running gate can be asked"));
+        remark(&format_args!(
+            "{name}: `admin.listen` is missing: no running gate can be asked\n    add [admin] with `listen`, and start the gate again"
+        ));
         return Err(ExitCode::from(EX_CONFIG));
     };
-    ask(&listen, path, order)?.map_err(|gone| complain(&listen, &causes(&gone)))
+    ask(&listen, path, order)?.map_err(|gone| {
+        let what = format_args!("nobody listens there: does it run, with this configuration? ({})", causes(&gone));
+        complain(&listen, &what)
+    })
 }
 
 /// As [`order`], where it is no mistake that no gate runs.
