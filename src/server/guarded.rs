@@ -95,9 +95,10 @@ impl Guarded {
         if has_ended && self.waits_for_answer() { self.poll_gone(cx) } else { Poll::Ready(Ok(())) }
     }
 
-    /// Tells whether a request that has come whole is under way, or about to be, and nothing behind it.
+    /// Tells whether a request that has come whole is under way, or about to be. What is behind it and no request takes
+    /// nothing from it: some clients send a line end too many.
     fn waits_for_answer(&self) -> bool {
-        !self.is_answered() && !self.guard.is_in_body() && self.held.is_empty()
+        !self.is_answered() && !self.guard.is_in_body()
     }
 
     /// Waits until a client that has ended its side is known to be gone: its system refuses what it is sent, or the

@@ -321,6 +321,9 @@ async fn a_client_that_has_said_all_and_ends_its_side_is_answered() {
         ("POST / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi", 1),
         ("POST / HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", 1),
         ("GET /1 HTTP/1.1\r\nHost: app.test\r\n\r\nGET /2 HTTP/1.1\r\nHost: app.test\r\n\r\n", 2),
+        // What is behind it is no request.
+        ("POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 2\r\n\r\nhi\r\n", 1),
+        ("GET / HTTP/1.1\r\nHost: app.test\r\n\r\nGET / HT", 1),
     ] {
         for goodbye in [Goodbye::Tls, Goodbye::Tcp, Goodbye::Both] {
             let mut tls = gate.raw("app.test", "http/1.1").await;
