@@ -118,7 +118,7 @@ impl Proxy {
         exchange.goes_to(to);
         if to == To::Pbx {
             self.admit_password_login(request.method(), &canonical, request.headers(), caller)?;
-            self.refuse_frozen(request.headers(), request.uri().query(), &caller.authority.host)?;
+            self.refuse_frozen(request.headers(), request.uri(), &caller.authority.host)?;
         }
         drop(canonical);
         let (mut head, mut payload) = mem::take(request).into_parts();
@@ -133,7 +133,7 @@ impl Proxy {
         let may_switch =
             to == To::Pbx && (head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE));
         let owners = match may_switch {
-            true => self.owners(&head.headers, head.uri.query(), &caller.authority.host),
+            true => self.owners(&head.headers, &head.uri, &caller.authority.host),
             false => Owners::default(),
         };
         let asked = prepare(&mut head, &payload, caller)?;

@@ -5,6 +5,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use http::Uri;
 use http::header::{COOKIE, HeaderMap, HeaderValue};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -156,9 +157,9 @@ impl Proxy {
     }
 
     /// Refuses a request to the PBX with the session of somebody who is frozen: with it, calls could be made.
-    pub(super) fn refuse_frozen(&self, headers: &HeaderMap, query: Option<&str>, host: &str) -> Result<(), Error> {
+    pub(super) fn refuse_frozen(&self, headers: &HeaderMap, uri: &Uri, host: &str) -> Result<(), Error> {
         let frozen = &self.shared.frozen;
-        if frozen.is_any() && frozen.has_owner(&self.owners(headers, query, host)) {
+        if frozen.is_any() && frozen.has_owner(&self.owners(headers, uri, host)) {
             return Err(Error::Forbidden);
         }
         Ok(())
@@ -178,8 +179,9 @@ impl Proxy {
     }
 
     /// Finds the accounts behind a request to the PBX: those its sessions went out to, and those that it may name.
-    pub(super) fn owners(&self, headers: &HeaderMap, query: Option<&str>, host: &str) -> Owners {
-        let spelled = Spelled::read(query, headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes), host);
+    pub(super) fn owners(&self, headers: &HeaderMap, uri: &Uri, host: &str) -> Owners {
+        let cookies = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+        let spelled = Spelled::read(uri.path(), uri.query(), cookies, host);
         let now = Instant::now();
         let known = spelled.sessions().filter_map(|session| self.shared.issued.account(session, now)).collect();
         Owners { known, named: spelled.meant() }
