@@ -58,7 +58,9 @@ impl FromStr for Whom {
         let domain = |name: &str| name.parse::<Domain>().map_err(|_| format!("{name:?} is not a domain of the PBX"));
         match kind {
             "account" => {
-                let (user, of) = name.split_once('@').ok_or_else(|| format!("{name:?} has no @ and no domain"))?;
+                let (user, of) = name
+                    .split_once('@')
+                    .ok_or_else(|| format!("{name:?} has no @ and no domain: write it as 40@acme.example.com"))?;
                 let account = Account::new(user, domain(of)?);
                 account.map(Self::Account).map_err(|why| format!("{name:?} is no account: {why}"))
             }

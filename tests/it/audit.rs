@@ -196,6 +196,9 @@ async fn a_report_tells_who_became_an_account_and_who_tried() {
     assert!(!told.contains("127.0.0.77") && !told.contains("41@") && !told.contains("app:bob"), "{told}");
 
     let json = |output: Output| serde_json::from_slice::<Value>(&output.stdout).unwrap();
+    let without_domain = audit(&stage, &["report", "--account", "40", "audit.log"]).await;
+    let told = String::from_utf8_lossy(&without_domain.stdout).into_owned();
+    assert!(told.contains("an account of the PBX is written with its domain, 40@"), "{told}");
     let report = json(audit(&stage, &["report", "--account", "40@acme.test", "--json", "audit.log"]).await);
     assert_eq!((report["logins"].as_array().unwrap().len(), &report["lines_passed_over"]), (3, &json!(2)));
     assert_eq!((&report["callers"][0]["client"], &report["callers"][0]["times"]), (&json!("127.0.0.1"), &json!(2)));

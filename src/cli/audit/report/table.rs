@@ -19,6 +19,13 @@ impl fmt::Display for Report {
             writeln!(f, "{} lines were passed over: they are no JSON lines of callgate", self.lines_passed_over)?;
         }
         writeln!(f, "\nlogins: {}", self.logins.len())?;
+        if let Some(account) = self.account.as_deref().filter(|name| self.logins.is_empty() && !name.contains('@')) {
+            let account = shown(account);
+            writeln!(
+                f,
+                "{account} alone is a Voximplant user; an account of the PBX is written with its domain, {account}@acme.example.com"
+            )?;
+        }
         table(f, &["who", "client", "logins", "first", "last"], self.callers.iter().map(caller).collect())?;
         if self.logins.len() > SHOWN {
             writeln!(f, "\nthe last {SHOWN} of them; --json has all")?;
