@@ -112,11 +112,10 @@ impl Template {
     /// Returns the text with a word in the place of each claim: what no claim can change.
     #[must_use]
     pub fn outline(&self, word: &str) -> String {
-        let piece = |piece| match piece {
-            &Piece::Literal(ref text) => text.as_str(),
-            &Piece::Claim { .. } => word,
-        };
-        self.0.iter().map(piece).collect()
+        self.0.iter().fold(String::new(), |outline, piece| match piece {
+            Piece::Literal(text) => outline + text,
+            Piece::Claim { .. } => outline + word,
+        })
     }
 
     /// Returns the text of a template that uses no claim.

@@ -100,7 +100,7 @@ fn meant_size(text: &str) -> Option<String> {
         _ => return None,
     };
     let (number, unit) = match unit {
-        "KiB" if number > 0 && number % 1024 == 0 => (number >> 10, "MiB"),
+        "KiB" if number > 0 && number.is_multiple_of(1024) => (number >> 10, "MiB"),
         _ => (number, unit),
     };
     Some(format!("{number}{unit}")).filter(|meant| number > 0 && parse_size(meant).is_some())
