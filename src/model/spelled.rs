@@ -47,7 +47,8 @@ impl Spelled {
         let (paths, queries) = (decoded(path), decoded(query.unwrap_or_default()));
         for at in 0..paths.len().max(queries.len()) {
             let mut names = Names::default();
-            let [path, query] = [&paths, &queries].map(|all| all.get(at).or_else(|| all.last()).map_or("", String::as_str));
+            let [path, query] =
+                [&paths, &queries].map(|all| all.get(at).or_else(|| all.last()).map_or("", String::as_str));
             for (name, value) in parameters(path).chain(parameters(query)) {
                 match bare_name(name).as_str() {
                     "user" => names.take_user(value),
