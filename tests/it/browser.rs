@@ -244,8 +244,11 @@ async fn a_sibling_host_gets_nothing_with_the_persons_cookies() {
         );
         stage.browser.run(&shown).await;
     }
-    let mut whoami = stage.app.requests().into_iter().filter(|seen| seen.target == "/api/me");
-    assert!(whoami.any(|seen| seen.header("cookie").is_some()), "the sibling's requests carry the cookie");
+    let beside = "fetch('https://app.test/beside', { credentials: 'include', mode: 'no-cors' })";
+    assert_eq!(stage.fetch(beside).await, 0, "an opaque answer");
+    let seen = |target: &str| stage.app.requests().into_iter().filter(|seen| seen.target == target).collect::<Vec<_>>();
+    assert!(seen("/beside")[0].header("cookie").is_some(), "the sibling's requests carry the cookie");
+    assert!(seen("/api/me").is_empty(), "the app is not asked who its visitor is");
     assert!(stage.pbx.mints().is_empty(), "a sibling's request mints nothing: {:?}", stage.pbx.mints());
     assert!(!stage.gate.log().contains("audit grant"), "{}", stage.gate.log());
 }
