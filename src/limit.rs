@@ -109,6 +109,8 @@ pub fn client_key(ip: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     #[track_caller]
@@ -143,18 +145,23 @@ mod tests {
         shared::<DistinctKeys>();
     }
 
-    #[test]
-    fn each_limit_has_its_own_rate_and_name() {
-        let rate = |text: &str| text.parse().unwrap();
-        let limits = Limits::new(&config::Limits {
-            client: rate("1/s"),
-            caller: rate("2/s"),
-            account: rate("3/s"),
-            failures: rate("4/s"),
-            stale_cookies: rate("7/s"),
-            pbx_logins: rate("5/s"),
-            admin: rate("6/s"),
-        });
+    /// Rates that all differ, by so much.
+    fn rates(more: u32) -> config::Limits {
+        let rate = |count: u32| format!("{}/s", count + more).parse().unwrap();
+        config::Limits {
+            client: rate(1),
+            caller: rate(2),
+            account: rate(3),
+            failures: rate(4),
+            stale_cookies: rate(7),
+            pbx_logins: rate(5),
+            admin: rate(6),
+        }
+    }
+
+    /// Compares whom each limiter admits, and how often, with what it is called and the rate of its own.
+    #[track_caller]
+    fn check_limiters(limits: &Limits, more: u32) {
         let rows = [
             (&limits.client, "client", 1),
             (&limits.caller, "caller", 2),
@@ -166,7 +173,42 @@ mod tests {
         ];
         for (limiter, name, count) in rows {
             let limited = (0..100).find_map(|_| limiter.admit("key").err()).unwrap();
-            assert_eq!((limited.name, limited.limit), (name, count));
+            assert_eq!((limited.name, limited.limit), (name, count + more));
+        }
+    }
+
+    #[test]
+    fn each_limit_has_its_own_rate_and_name() {
+        check_limiters(&Limits::new(&rates(0)), 0);
+    }
+
+    #[test]
+    fn counts_go_on_where_the_rate_is_the_same() {
+        let before = Limits::new(&rates(0));
+        let (same, other) = (before.successor(&rates(0)), before.successor(&rates(10)));
+        let limiters = |limits: &Limits| {
+            let Limits { client, caller, account, admin, failures, stale_cookies, pbx_logins, .. } = limits;
+            [client, caller, account, admin, failures, stale_cookies, pbx_logins].map(Arc::clone)
+        };
+        for (before, (same, other)) in limiters(&before).iter().zip(limiters(&same).iter().zip(&limiters(&other))) {
+            assert!(Arc::ptr_eq(before, same), "{}", before.name());
+            assert!(!Arc::ptr_eq(before, other), "{}", before.name());
+        }
+        check_limiters(&other, 10);
+        for next in [&same, &other] {
+            assert!(Arc::ptr_eq(&before.proven, &next.proven) && Arc::ptr_eq(&before.stale, &next.stale));
+        }
+    }
+
+    #[test]
+    fn a_proven_credential_lives_a_day_and_a_stale_cookie_a_quarter_of_an_hour() {
+        let (limits, start) = (Limits::new(&rates(0)), Instant::now());
+        let source = Source::address([192, 0, 2, 1].into());
+        for (memory, minutes) in [(&limits.proven, 1440), (&limits.stale, 15)] {
+            let end = start + Duration::from_secs(minutes * 60);
+            memory.note(&source, start);
+            assert!(memory.has(&source, end - Duration::from_nanos(1)), "{minutes} minutes");
+            assert!(!memory.has(&source, end), "{minutes} minutes");
         }
     }
 }

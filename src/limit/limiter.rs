@@ -205,6 +205,17 @@ mod tests {
     }
 
     #[test]
+    fn a_source_is_admitted_as_a_key_is() {
+        let (limiter, _) = limiter("1/min");
+        let [one, other] = [1, 2].map(|last| Source::address([192, 0, 2, last].into()));
+        limiter.peek_source(&one).unwrap();
+        limiter.admit_source(&one).unwrap();
+        assert_eq!(limiter.peek_source(&one), limiter.admit_source(&one));
+        assert!(limiter.peek_source(&one).is_err());
+        limiter.admit_source(&other).unwrap();
+    }
+
+    #[test]
     fn extreme_rates_neither_panic_nor_refuse_everything() {
         for rate in ["4294967295/s", "4294967295/24h burst 4294967295", "1/24h burst 4294967295", "1/24h"] {
             let (limiter, clock) = limiter(rate);
@@ -212,6 +223,18 @@ mod tests {
                 clock.advance(Duration::from_secs(86_400));
                 assert_eq!(limiter.admit("key"), Ok(()), "{rate}");
             }
+        }
+    }
+
+    #[test]
+    fn no_more_than_a_century_is_saved() {
+        for (rate, burst) in [
+            ("1/24h burst 36500", 36_500),
+            ("1/24h burst 36501", 36_500),
+            ("1/s burst 4294967295", 3_153_600_000),
+            ("4294967295/s", u32::MAX),
+        ] {
+            assert_eq!(quota(rate.parse().unwrap()).burst_size().get(), burst, "{rate}");
         }
     }
 

@@ -99,8 +99,15 @@ mod tests {
     #[test]
     fn a_race_is_told_once_in_a_quarter_of_an_hour() {
         check(
-            &[("ann", 1, 1, 0), ("ann", 2, 2, 1), ("ann", 3, 1, 2), ("ann", 4, 1, 890), ("ann", 5, 2, 901)],
-            &[None, Some(true), Some(false), None, Some(true)],
+            &[
+                ("ann", 1, 1, 0),
+                ("ann", 2, 2, 1),
+                ("ann", 3, 1, 2),
+                ("ann", 4, 1, 890),
+                ("ann", 5, 2, 900),
+                ("ann", 6, 1, 901),
+            ],
+            &[None, Some(true), Some(false), None, Some(false), Some(true)],
         );
     }
 

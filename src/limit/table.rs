@@ -224,6 +224,19 @@ mod tests {
         assert_eq!(keys(&table), 1);
     }
 
+    #[test]
+    fn a_peek_sees_room_where_the_cell_is_in_use() {
+        let table = Table::new(2 * WAYS, INTERVAL);
+        let peek = |now: u64, key: u64| ask(&table, now, Ask::Peek(Spot::alone([key, 7])));
+        for even in 0..WAYS as u64 {
+            assert!(admit(&table, 100, [2 * even, 7]));
+        }
+        assert!(admit(&table, 105, [1000, 7]), "in the cell until 115");
+        assert!(!peek(105, 1002), "the set of even keys is full");
+        assert!(peek(105, 1001), "that of odd ones is not");
+        assert!(peek(110, 1002), "even ones have died");
+    }
+
     // === Networks ===
 
     /// A quota of five at once, which refills by one in each of these.
@@ -309,6 +322,13 @@ mod tests {
             assert!(!comes(&table, &seeds, address), "{address}");
         }
         assert!(keys(&table) <= 2000);
+    }
+
+    #[test]
+    fn one_set_is_for_all() {
+        let (table, seeds) = (Table::new(2, SLOW), Seeds::default());
+        assert_eq!(times(&table, &seeds, Ipv4Addr::new(192, 0, 2, 1)), 5);
+        assert_eq!(times(&table, &seeds, v6(0x2001_0db8_0000_0000)), 5);
     }
 
     #[test]
