@@ -100,6 +100,9 @@ impl Lookups {
             return Ok(answered);
         }
         if state.queue.len() >= MAX_NAMES {
+            state.pass_over_abandoned();
+        }
+        if state.queue.len() >= MAX_NAMES {
             return Err(io::Error::other("too many names are looked up"));
         }
         if state.resting <= state.queue.len() && state.threads < THREADS {
@@ -171,6 +174,16 @@ impl Lookups {
 }
 
 impl State {
+    /// Takes names out of the queue for which all who asked have given up.
+    fn pass_over_abandoned(&mut self) {
+        let queue = std::mem::take(&mut self.queue);
+        let (wanted, abandoned): (VecDeque<_>, VecDeque<_>) = queue.into_iter().partition(|name| self.is_wanted(name));
+        for name in abandoned {
+            self.waiting.remove(&name);
+        }
+        self.queue = wanted;
+    }
+
     fn is_wanted(&self, name: &str) -> bool {
         self.waiting.get(name).is_some_and(|waiting| waiting.iter().any(|waiting| !waiting.is_closed()))
     }
