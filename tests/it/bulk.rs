@@ -194,6 +194,8 @@ async fn pour<W: AsyncWriteExt + Unpin>(to: &mut W, mut left: u64) {
         }
         left -= length as u64;
     }
+    // What TLS holds back while the socket is full, nothing else would send.
+    let _ = to.flush().await;
 }
 
 #[tokio::test]
