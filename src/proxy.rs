@@ -2,18 +2,17 @@
 //!
 //! [`Proxy::handle`] is the story: who is asking, for what, and one of four ways to answer.
 
+mod account_choice;
 mod attempt;
 mod body;
-mod choice;
-mod click;
+mod browser;
 mod confirm;
-mod cors;
 mod error;
 mod explain;
+mod form;
 mod forward;
 mod frozen;
 mod gate;
-mod initiator;
 mod inject;
 mod interim;
 mod login;
@@ -24,7 +23,6 @@ mod reply;
 mod route;
 mod shared;
 mod shield;
-mod small;
 mod ticket;
 
 use std::cell::Cell;
@@ -45,7 +43,7 @@ pub use self::explain::{Question, Story, Unanswerable};
 pub use self::frozen::{Frozen, Leash};
 pub use self::interim::Interims;
 pub use self::peer::{FarEnd, Peer, Tunnel, Vitals};
-use self::reply::Words;
+use self::reply::Audience;
 use self::route::{Routes, To};
 pub use self::shared::Shared;
 use self::shared::{app_upstream, is_same, pbx_upstream};
@@ -148,7 +146,7 @@ impl Proxy {
         let origin = self.origin(request.headers(), &peer.origin);
         let client = origin.as_ref().map_or(peer.origin.client, |origin| origin.client);
         let mut exchange = Exchange::begin(&request, client, peer, &self.logs);
-        let words = Words::of(request.headers(), exchange.id);
+        let audience = Audience::of(request.headers(), exchange.id);
         let by_field = body::closes_by_field(request.version());
         let has_body = !hyper::body::Body::is_end_stream(request.body());
         let is_head = *request.method() == Method::HEAD;
@@ -159,7 +157,7 @@ impl Proxy {
             Ok(response) => response,
             Err(error) => {
                 let error = error.or_refused(peer.refused.get());
-                let mut response = self.explain(&error, &words, &mut exchange);
+                let mut response = self.explain(&error, &audience, &mut exchange);
                 // A body that nobody reads would be taken for the next request, and behind a malformed one, or one for a
                 // tunnel, anything may come: such a connection ends with the answer.
                 if by_field && (has_body || is_connect || error.is_malformed()) {
@@ -186,8 +184,8 @@ impl Proxy {
     /// Answers what is no request.
     pub fn refuse(&self, request: &Request<Incoming>, refusal: Refusal, peer: &Peer) -> Response<Body> {
         let mut exchange = Exchange::begin(request, peer.origin.client, peer, &self.logs);
-        let words = Words::of(request.headers(), exchange.id);
-        let mut response = self.explain(&Error::Refused(refusal), &words, &mut exchange);
+        let audience = Audience::of(request.headers(), exchange.id);
+        let mut response = self.explain(&Error::Refused(refusal), &audience, &mut exchange);
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         exchange.end_with(response)
     }
@@ -249,14 +247,14 @@ impl Proxy {
     }
 
     /// Turns a failure into an answer, and tells the operator what the client is not told.
-    fn explain(&self, error: &Error, words: &Words, exchange: &mut Exchange) -> Response<Body> {
+    fn explain(&self, error: &Error, audience: &Audience, exchange: &mut Exchange) -> Response<Body> {
         let (status, code) = error.status();
         exchange.because(code);
         match error.cause() {
             Some(cause) if status.is_server_error() => tracing::warn!(id = %exchange.id, error = cause, "{error}"),
             _ => tracing::debug!(id = %exchange.id, code, "{error}"),
         }
-        let mut response = error.answer(words);
+        let mut response = error.answer(audience);
         reply::name(&mut response, exchange.id);
         response
     }

@@ -8,8 +8,8 @@ use http::header::HeaderMap;
 use http::{Method, request};
 use tokio::time::Instant;
 
+use super::browser::trigger::{self, Trigger};
 use super::error::Error;
-use super::initiator::{self, Initiator};
 use super::{Caller, Proxy, gate};
 use crate::auth::{Act, Credential};
 use crate::limit::Source;
@@ -20,7 +20,7 @@ use crate::model::principal::Principal;
 /// What is known of a try before its credential is judged.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt {
-    initiator: Initiator,
+    trigger: Trigger,
     /// What the request shows.
     credential: Option<Credential>,
     /// Whether that let somebody in at this address before.
@@ -32,10 +32,10 @@ pub(super) struct Attempt {
 impl Attempt {
     /// Returns whose requests it counts among.
     fn source(&self, caller: &Caller) -> Source {
-        match (self.initiator, self.credential) {
+        match (self.trigger, self.credential) {
             (_, Some(credential)) if self.is_proven => Source::credential(caller.origin.client, credential.digest),
-            (Initiator::Navigation, _) => Source::elsewhere(caller.origin.client),
-            (Initiator::Own | Initiator::ForeignPage, _) => Source::address(caller.origin.client),
+            (Trigger::Navigation, _) => Source::elsewhere(caller.origin.client),
+            (Trigger::Own | Trigger::ForeignPage, _) => Source::address(caller.origin.client),
         }
     }
 
@@ -51,7 +51,7 @@ impl Attempt {
 impl Caller {
     /// Tells whether a page of another origin sent the caller's window here.
     pub(super) fn is_sent(&self) -> bool {
-        self.attempt.get().is_some_and(|attempt| attempt.initiator == Initiator::Navigation)
+        self.attempt.get().is_some_and(|attempt| attempt.trigger == Trigger::Navigation)
     }
 }
 
@@ -106,17 +106,17 @@ impl Proxy {
         credential: Option<Credential>,
         caller: &Caller,
     ) -> Result<(), Error> {
-        let initiator = match initiator::of(method, headers, &caller.authority, self.origins()) {
-            _ if self.chain.shows_a_field_beyond_pages(headers) => Initiator::Own,
-            Initiator::ForeignPage => return Err(Error::CrossSite),
-            initiator => initiator,
+        let trigger = match trigger::of(method, headers, &caller.authority, self.origins()) {
+            _ if self.chain.shows_a_field_beyond_pages(headers) => Trigger::Own,
+            Trigger::ForeignPage => return Err(Error::CrossSite),
+            trigger => trigger,
         };
         let is_proven = credential.is_some_and(|credential| {
             let source = Source::credential(caller.origin.client, credential.digest);
             self.shared.limits.proven.has(&source, Instant::now())
         });
         let is_browser = headers.contains_key("sec-fetch-site");
-        caller.attempt.set(Some(Attempt { initiator, credential, is_proven, is_browser }));
+        caller.attempt.set(Some(Attempt { trigger, credential, is_proven, is_browser }));
         Ok(())
     }
 
@@ -131,7 +131,7 @@ impl Proxy {
         let Some(attempt) = caller.attempt.get().filter(|attempt| attempt.credential.is_some()) else { return Ok(()) };
         let (limits, guesser) = (&self.shared.limits, attempt.guesser(caller));
         self.within(limits.failures.peek_source(&guesser))?;
-        if attempt.initiator == Initiator::Navigation && !attempt.is_proven {
+        if attempt.trigger == Trigger::Navigation && !attempt.is_proven {
             self.within(limits.stale_cookies.peek_source(&attempt.source(caller)))?;
         }
         let is_cookie = attempt.credential.is_some_and(|credential| credential.is_cookie);
@@ -142,7 +142,7 @@ impl Proxy {
     /// with a link of its own: that is no guess of its visitor's.
     pub(super) fn count_guess(&self, caller: &Caller) -> Result<(), Error> {
         let Some(attempt) = caller.attempt.get() else { return Ok(()) };
-        if attempt.initiator != Initiator::Own {
+        if attempt.trigger != Trigger::Own {
             return self.count_sent(&attempt, caller);
         }
         self.within(self.shared.limits.failures.admit_source(&attempt.guesser(caller)))
@@ -151,7 +151,7 @@ impl Proxy {
     /// Counts a cookie that is good no more, or never was: the same one counts once for a while.
     pub(super) fn count_stale(&self, caller: &Caller) -> Result<(), Error> {
         let Some(attempt) = caller.attempt.get() else { return Ok(()) };
-        if attempt.initiator != Initiator::Own {
+        if attempt.trigger != Trigger::Own {
             return self.count_sent(&attempt, caller);
         }
         let Some(credential) = attempt.credential else { return Ok(()) };

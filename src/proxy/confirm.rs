@@ -4,10 +4,12 @@
 use http::{HeaderMap, Method, Request, Response};
 
 use super::body::Body;
+use super::browser::cors::{self, Initiator};
+use super::browser::fetch_metadata;
 use super::error::Error;
+use super::form::{self, BodyFormat, Fields};
 use super::pbx::{Selectors, Wanted};
-use super::small::{self, Fields, Form};
-use super::{Caller, Proxy, click, cors, reply};
+use super::{Caller, Proxy, reply};
 use crate::auth::{Act, Proof};
 use crate::config::Confirm;
 use crate::upstream::Payload;
@@ -19,7 +21,7 @@ pub(super) const PATH: &str = "/auth/callgate/confirm";
 pub(super) fn is_needed(proof: &Proof, headers: &HeaderMap) -> bool {
     match proof.confirm() {
         Confirm::Never => false,
-        Confirm::Auto => !click::is_by_a_person(headers),
+        Confirm::Auto => !fetch_metadata::is_by_a_person(headers),
         Confirm::Always => true,
     }
 }
@@ -42,16 +44,16 @@ impl Proxy {
         }
         let (head, body) = request.into_parts();
         // No other page presses our button, whatever link it has.
-        let from = cors::from(&head.headers, &caller.authority, &[]);
-        if from != cors::From::Here {
+        let initiator = cors::initiator(&head.headers, &caller.authority, &[]);
+        if initiator != Initiator::Own {
             return Err(Error::CrossSite);
         }
         self.admit(Act::Pbx, &head, caller)?;
-        let form = small::form(&head.headers, Some(Form::Urlencoded))?;
-        small::read(body, form, self.config.server.timeouts.header).await?;
+        let format = form::format(&head.headers, Some(BodyFormat::Urlencoded))?;
+        form::read(body, format, self.config.server.timeouts.header).await?;
         let selectors = Selectors::read(Fields::of_form(head.uri.query().unwrap_or_default().as_bytes())?)?;
         let verdict = self.ask(Act::Pbx, &head.headers, head.uri.query(), caller).await?;
-        let proof = self.judge(verdict, &from, Act::Pbx, caller)?;
+        let proof = self.judge(verdict, &initiator, Act::Pbx, caller)?;
         if proof.spends().is_none() {
             // Somebody is proven by something else than a link: there is no such page for that.
             return Err(Error::NotFound);

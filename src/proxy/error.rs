@@ -5,11 +5,11 @@ use std::time::Duration;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
+use super::account_choice::Choices;
 use super::body::Body;
-use super::choice::Choices;
-use super::cors;
+use super::browser::cors;
 use super::login::LOGIN;
-use super::reply::{self, Words};
+use super::reply::{self, Audience};
 use crate::auth::{self, AppError, OidcError};
 use crate::limit::Limited;
 use crate::message::guard::Refusal;
@@ -190,22 +190,22 @@ impl Error {
 
     /// Turns the failure into an answer.
     #[must_use]
-    pub(super) fn answer(&self, words: &Words) -> Response<Body> {
+    pub(super) fn answer(&self, audience: &Audience) -> Response<Body> {
         if let Self::Shared(error, origin) = self {
-            let mut response = error.answer(&words.to_a_program());
+            let mut response = error.answer(&audience.to_a_program());
             cors::show_to(&mut response, origin);
             return response;
         }
         let (status, code) = self.status();
         if let Self::Nobody { login: Some(login) } = self
-            && words.navigation
+            && audience.navigation
         {
             return reply::redirect(StatusCode::FOUND, login);
         }
         if let Self::Choose(choices) = self {
-            return choices.answer(status, code, &self.to_string(), words);
+            return choices.answer(status, code, &self.to_string(), audience);
         }
-        let mut response = reply::problem(status, code, &self.to_string(), self.login(), words);
+        let mut response = reply::problem(status, code, &self.to_string(), self.login(), audience);
         for (name, value) in self.fields() {
             response.headers_mut().insert(name, value);
         }

@@ -16,12 +16,14 @@ use serde::{Deserialize, Serialize};
 
 pub use self::story::Story;
 use self::story::{Granted, Refused};
+use super::browser::cors::{self, Initiator};
+use super::browser::fetch_metadata;
 use super::error::Error;
+use super::form::Fields;
 use super::gate::Unproven;
 use super::pbx::{self, Selectors};
 use super::shared::{app_upstream, pbx_upstream};
-use super::small::Fields;
-use super::{Caller, FarEnd, Proxy, click, confirm, cors, gate, ott};
+use super::{Caller, FarEnd, Proxy, confirm, gate, ott};
 use crate::auth::{Act, Ask};
 use crate::config::{HostPattern, MethodKind};
 use crate::limit::Source;
@@ -133,11 +135,11 @@ impl Proxy {
         story.note_limit(limits.failures.peek_source(&client));
         story.note_limit(limits.stale_cookies.peek_source(&client));
         story.note_limit(limits.client.peek_source(&client));
-        let (selectors, from) = self.asked(rehearsal)?;
+        let (selectors, initiator) = self.asked(rehearsal)?;
         let ask = Ask { rehearsal: true, ..gate::asking(question.act, headers, question.query.as_deref(), caller) };
         story.shown = self.chain.shows(&ask);
         let verdict = self.chain.ask(&ask).await.map_err(Error::from)?;
-        let proof = gate::prove(verdict, &from).map_err(|unproven| match unproven {
+        let proof = gate::prove(verdict, &initiator).map_err(|unproven| match unproven {
             Unproven::Nobody => Refused::nobody(&self.overlooked(headers)),
             other => story.unproven(other),
         })?;
@@ -176,12 +178,12 @@ impl Proxy {
     }
 
     /// Finds what is asked for, and by which page.
-    fn asked(&self, rehearsal: &Rehearsal<'_>) -> Result<(Selectors, cors::From), Error> {
+    fn asked(&self, rehearsal: &Rehearsal<'_>) -> Result<(Selectors, Initiator), Error> {
         let Rehearsal { question, headers, caller, .. } = rehearsal;
         match question.act {
             Act::Pbx => {
                 self.pbx_side().ok_or(Error::NotFound)?;
-                if click::looks_ahead(&Method::GET, headers) {
+                if fetch_metadata::looks_ahead(&Method::GET, headers) {
                     return Err(Error::NotNow);
                 }
                 let query = question.query.as_deref().unwrap_or_default();
@@ -192,8 +194,8 @@ impl Proxy {
                 let voximplant = self.config.voximplant.as_ref().ok_or(Error::NotFound)?;
                 let user = question.user.as_deref().map(|name| ott::short_name(name, voximplant)).transpose()?;
                 let wish = Wish { user, ..Wish::default() };
-                let from = cors::from(headers, &caller.authority, &voximplant.origins);
-                Ok((Selectors::of(wish), from))
+                let initiator = cors::initiator(headers, &caller.authority, &voximplant.origins);
+                Ok((Selectors::of(wish), initiator))
             }
         }
     }

@@ -9,9 +9,9 @@ use http::{Method, Request, Response, StatusCode, Version, request, response};
 use hyper::body::Body as _;
 
 use super::body::{self, Body, Exchange};
+use super::browser::trigger::{self, Trigger};
 use super::error::Error;
 use super::frozen::{Leash, Owners};
-use super::initiator::Initiator;
 use super::inject::{self, Kept, Named};
 use super::peer::Tunnel;
 use super::route::To;
@@ -179,11 +179,11 @@ impl Proxy {
         if !path::is_password_login(method.as_str(), canonical) && !headers.contains_key(header::AUTHORIZATION) {
             return Ok(());
         }
-        let source = match self.initiator_at_pbx(method, headers, &caller.authority) {
-            Initiator::ForeignPage => return Err(Error::CrossSite),
+        let source = match trigger::at_pbx(method, headers, &caller.authority, &self.config) {
+            Trigger::ForeignPage => return Err(Error::CrossSite),
             // Browsers add the credentials that they have kept, whoever sends them here.
-            Initiator::Navigation => Source::elsewhere(caller.origin.client),
-            Initiator::Own => Source::address(caller.origin.client),
+            Trigger::Navigation => Source::elsewhere(caller.origin.client),
+            Trigger::Own => Source::address(caller.origin.client),
         };
         self.within(self.shared.limits.pbx_logins.admit_source(&source))
     }

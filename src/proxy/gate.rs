@@ -4,8 +4,8 @@
 use http::HeaderMap;
 use jiff::Timestamp;
 
-use super::choice::Choices;
-use super::cors;
+use super::account_choice::Choices;
+use super::browser::cors::Initiator;
 use super::error::Error;
 use super::pbx::Selectors;
 use super::{Caller, Proxy};
@@ -52,9 +52,15 @@ impl Proxy {
     }
 
     /// Judges what is known of a caller, and counts it.
-    pub(super) fn judge(&self, verdict: Verdict, from: &cors::From, act: Act, caller: &Caller) -> Result<Proof, Error> {
+    pub(super) fn judge(
+        &self,
+        verdict: Verdict,
+        initiator: &Initiator,
+        act: Act,
+        caller: &Caller,
+    ) -> Result<Proof, Error> {
         self.look_at_failures(caller)?;
-        let proof = prove(verdict, from).map_err(|unproven| self.unproven(&unproven, act, caller))?;
+        let proof = prove(verdict, initiator).map_err(|unproven| self.unproven(&unproven, act, caller))?;
         if !proof.is_key() {
             let principal = proof.principal();
             self.within(self.shared.limits.caller.admit(&(&principal.method, &principal.subject, caller.is_sent())))?;
@@ -351,8 +357,8 @@ const fn names(act: Act) -> (Audited, metrics::Act) {
 
 /// Takes what proves a caller. A page of another origin is kept out before anything is counted against its visitor: it
 /// acts with a cookie that travels by itself.
-pub(super) fn prove(verdict: Verdict, from: &cors::From) -> Result<Proof, Unproven> {
-    let elsewhere = *from == cors::From::Elsewhere;
+pub(super) fn prove(verdict: Verdict, initiator: &Initiator) -> Result<Proof, Unproven> {
+    let elsewhere = *initiator == Initiator::Foreign;
     match verdict {
         Verdict::Admit(proof) if elsewhere && proof.is_ambient() => {
             Err(Unproven::Elsewhere(Some(proof.principal().clone())))

@@ -4,10 +4,11 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 
 use super::body::Body;
+use super::browser::fetch_metadata;
 use super::error::Error;
 use super::pbx::{Selectors, Wanted};
 use super::ticket::Onward;
-use super::{Caller, Proxy, click};
+use super::{Caller, Proxy};
 use crate::auth::{Act, Proof, Verdict};
 use crate::config::{self, Handoff};
 use crate::message::fields;
@@ -101,7 +102,7 @@ impl Proxy {
             return Ok(false);
         }
         // Even without names of the app's the answer would become one: a prefetched bare redirect must not be kept for the click.
-        if click::looks_ahead(&kept.method, &kept.headers) {
+        if fetch_metadata::looks_ahead(&kept.method, &kept.headers) {
             return Err(Error::NotNow);
         }
         let Some(principal) = self.redirected(named, &kept, caller).await? else { return Ok(false) };

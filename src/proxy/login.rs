@@ -7,12 +7,14 @@ use http::header;
 use http::{Method, Request, Response, StatusCode};
 
 use super::body::Body;
+use super::browser::cors::{self, Initiator};
+use super::browser::fetch_metadata;
 use super::error::Error;
+use super::form::Fields;
 use super::gate::Facts;
 use super::pbx::Selectors;
 use super::reply::Fragment;
-use super::small::Fields;
-use super::{Caller, Proxy, click, cors, reply};
+use super::{Caller, Proxy, reply};
 use crate::auth::{self, Act, CALLBACK, Callback, Oidc, OidcError};
 use crate::config::Handoff;
 use crate::upstream::Payload;
@@ -184,7 +186,7 @@ impl Proxy {
                 "Log out?",
                 &format!("<form method=\"post\" action=\"{LOGOUT}\"><button>Log out</button></form>"),
             )),
-            Method::POST if cors::from(request.headers(), &caller.authority, &[]) != cors::From::Here => {
+            Method::POST if cors::initiator(request.headers(), &caller.authority, &[]) != Initiator::Own => {
                 Err(Error::CrossSite)
             }
             Method::POST => {
@@ -210,7 +212,7 @@ impl Proxy {
 
 /// Refuses what no person has clicked on.
 fn check_click(request: &Request<Payload>) -> Result<(), Error> {
-    if click::looks_ahead(request.method(), request.headers()) {
+    if fetch_metadata::looks_ahead(request.method(), request.headers()) {
         return Err(Error::NotNow);
     }
     if request.method() == Method::GET { Ok(()) } else { Err(Error::Method(METHODS)) }

@@ -8,10 +8,11 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::body::Body;
+use super::browser::cors::{self, Initiator};
 use super::error::Error;
+use super::form::{self, Fields};
 use super::gate::Facts;
-use super::small::{self, Fields};
-use super::{Caller, Proxy, cors, reply};
+use super::{Caller, Proxy, reply};
 use crate::auth::{Act, Once};
 use crate::config::Voximplant;
 use crate::limit::{Novelty, client_key};
@@ -37,28 +38,28 @@ impl Proxy {
             }
             _ => return Err(Error::Method(METHODS)),
         }
-        let from = cors::from(request.headers(), &caller.authority, &voximplant.origins);
-        let answered = self.token(request, &from, voximplant, caller).await;
+        let initiator = cors::initiator(request.headers(), &caller.authority, &voximplant.origins);
+        let answered = self.token(request, &initiator, voximplant, caller).await;
         if let Err(error) = &answered {
             self.tally.key(kind_of(error));
         }
-        cors::share(answered, &from, &caller.authority)
+        cors::share(answered, &initiator, &caller.authority)
     }
 
     /// Answers the key of a page, or says why not.
     async fn token(
         &self,
         request: Request<Payload>,
-        from: &cors::From,
+        initiator: &Initiator,
         voximplant: &Voximplant,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let (head, body) = request.into_parts();
         self.admit(Act::Ott, &head, caller)?;
         let verdict = self.ask(Act::Ott, &head.headers, head.uri.query(), caller).await?;
-        let proof = self.judge(verdict, from, Act::Ott, caller)?;
-        let form = small::form(&head.headers, None)?;
-        let fields = small::read(body, form, self.config.server.timeouts.header).await?;
+        let proof = self.judge(verdict, initiator, Act::Ott, caller)?;
+        let format = form::format(&head.headers, None)?;
+        let fields = form::read(body, format, self.config.server.timeouts.header).await?;
         let question = Question::read(fields, voximplant)?;
         let once = proof.spends().cloned();
         let principal = self.choose(Act::Ott, proof, &question.wish, caller)?;

@@ -6,12 +6,14 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::body::Body;
+use super::browser::cors::{self, Initiator};
+use super::browser::fetch_metadata;
 use super::error::Error;
+use super::form::{self, BodyFormat, Fields};
 use super::gate::Facts;
 use super::route::To;
-use super::small::{self, Fields, Form};
 use super::ticket::Onward;
-use super::{Caller, Proxy, click, confirm, cors, reply};
+use super::{Caller, Proxy, confirm, reply};
 use crate::auth::{Act, Once, Proof, Verdict};
 use crate::config::{self, Handoff, HostPattern};
 use crate::model::account::{Language, Role};
@@ -154,11 +156,11 @@ impl Proxy {
     }
 
     /// Finds the page behind a request for a link or a redirect: whoever clicked on it asks by themselves.
-    pub(super) fn page(&self, headers: &HeaderMap, caller: &Caller) -> cors::From {
-        if click::is_top_level(headers) {
-            return cors::From::Here;
+    pub(super) fn page(&self, headers: &HeaderMap, caller: &Caller) -> Initiator {
+        if fetch_metadata::is_top_level(headers) {
+            return Initiator::Own;
         }
-        cors::from(headers, &caller.authority, self.origins())
+        cors::initiator(headers, &caller.authority, self.origins())
     }
 
     // === A link that a person clicks ===
@@ -169,7 +171,7 @@ impl Proxy {
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
-        if click::looks_ahead(request.method(), request.headers()) {
+        if fetch_metadata::looks_ahead(request.method(), request.headers()) {
             return Err(Error::NotNow);
         }
         self.admit_fields(Act::Pbx, (request.method(), request.headers(), request.uri().query()), caller)?;
@@ -177,7 +179,7 @@ impl Proxy {
         let proof = match self.ask(Act::Pbx, request.headers(), request.uri().query(), caller).await? {
             // The app's cookie may be missing only because it is `SameSite=Strict`.
             Verdict::Stranger | Verdict::Abstain
-                if selectors.again.is_none() && click::is_from_elsewhere(request.headers()) =>
+                if selectors.again.is_none() && fetch_metadata::is_from_elsewhere(request.headers()) =>
             {
                 return Ok(reply::step(&selectors.again()));
             }
@@ -371,25 +373,25 @@ impl Proxy {
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
-        let from = cors::from(request.headers(), &caller.authority, self.origins());
-        let answered = self.session(request, &from, pbx, caller).await;
-        cors::share(answered, &from, &caller.authority)
+        let initiator = cors::initiator(request.headers(), &caller.authority, self.origins());
+        let answered = self.session(request, &initiator, pbx, caller).await;
+        cors::share(answered, &initiator, &caller.authority)
     }
 
     async fn session(
         &self,
         request: Request<Payload>,
-        from: &cors::From,
+        initiator: &Initiator,
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let (head, body) = request.into_parts();
         self.admit(Act::Pbx, &head, caller)?;
         let verdict = self.ask(Act::Pbx, &head.headers, head.uri.query(), caller).await?;
-        let proof = self.judge(verdict, from, Act::Pbx, caller)?;
+        let proof = self.judge(verdict, initiator, Act::Pbx, caller)?;
         // The vendor's page names no type for the JSON it sends, and a program that wants nothing special sends none.
-        let form = small::form(&head.headers, Some(Form::Untyped))?;
-        let selectors = Selectors::read(small::read(body, form, self.config.server.timeouts.header).await?)?;
+        let format = form::format(&head.headers, Some(BodyFormat::Untyped))?;
+        let selectors = Selectors::read(form::read(body, format, self.config.server.timeouts.header).await?)?;
         let wants_all = !proof.is_ambient() || reply::accepts(&head.headers, b"application/vnd.callgate+json");
         let wanted = if wants_all { Wanted::Address } else { Wanted::Session };
         let minted = self.mint(proof, selectors, wanted, pbx, caller).await?;

@@ -38,7 +38,7 @@ static SCRIPT_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
 
 /// How an answer of ours has to speak to this caller.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Words {
+pub(super) struct Audience {
     /// A person waits for a page.
     pub(super) navigation: bool,
     /// A page is wanted rather than JSON.
@@ -47,7 +47,7 @@ pub(super) struct Words {
     pub(super) id: RequestId,
 }
 
-impl Words {
+impl Audience {
     /// Reads what the caller wants: `Sec-Fetch-Mode` says it, `Accept` lets it be guessed.
     #[must_use]
     pub(super) fn of(headers: &HeaderMap, id: RequestId) -> Self {
@@ -158,10 +158,10 @@ pub(super) fn problem(
     code: &str,
     message: &str,
     login: Option<&str>,
-    words: &Words,
+    audience: &Audience,
 ) -> Response<Body> {
-    if !words.html {
-        let mut problem = json!({ "error": code, "message": message, "request_id": words.id.as_str() });
+    if !audience.html {
+        let mut problem = json!({ "error": code, "message": message, "request_id": audience.id.as_str() });
         if let Some(login) = login {
             problem["login"] = login.into();
         }
@@ -172,7 +172,7 @@ pub(super) fn problem(
         "<h1>{title}</h1>{}<p>{}If this goes on, tell whoever runs this site the number below.</p><small>{status}<br>{}</small>",
         login.map_or_else(String::new, |login| format!("<p><a href=\"{}\">Log in</a></p>", escape(login))),
         advice(status),
-        words.id
+        audience.id
     );
     let mut response = answer(status, HTML, page(&title, "", &main));
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
@@ -274,14 +274,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_page_says_what_a_person_can_do() {
-        let words = Words { navigation: true, html: true, id: RequestId::next() };
+        let audience = Audience { navigation: true, html: true, id: RequestId::next() };
         for (status, expected) in [
             (StatusCode::UNAUTHORIZED, "<p>Log in on this site, then follow the link again. If"),
             (StatusCode::FORBIDDEN, "<p>If this goes on"),
             (StatusCode::TOO_MANY_REQUESTS, "<p>Try again in a while. If"),
             (StatusCode::BAD_GATEWAY, "<p>Try again in a moment. If"),
         ] {
-            let page = problem(status, "code", "message", None, &words).into_body().collect().await.unwrap().to_bytes();
+            let page =
+                problem(status, "code", "message", None, &audience).into_body().collect().await.unwrap().to_bytes();
             let page = String::from_utf8_lossy(&page);
             assert!(page.contains(expected), "{status}: {page}");
         }

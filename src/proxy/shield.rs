@@ -7,8 +7,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::{Instant, timeout};
 
 use super::body::Exchange;
+use super::browser::trigger::{self, Trigger};
 use super::error::Error;
-use super::initiator::Initiator;
 use super::route::To;
 use super::{Caller, Proxy};
 use crate::config::Shield;
@@ -50,7 +50,8 @@ impl Proxy {
         if !is_login {
             return Ok(());
         }
-        if self.initiator_at_pbx(request.method(), request.headers(), &caller.authority) == Initiator::ForeignPage {
+        if trigger::at_pbx(request.method(), request.headers(), &caller.authority, &self.config) == Trigger::ForeignPage
+        {
             return Err(Error::CrossSite);
         }
         // Over HTTP/2 the body of a CONNECT is a tunnel, which begins with the answer.
@@ -125,10 +126,10 @@ impl Proxy {
     /// Refuses what strangers may not do: counted among the client's logins at the PBX, told to the audit log. What a page
     /// of another origin does is counted apart, or not at all.
     fn keep_out(&self, refusal: Refusal, request: &Request<Payload>, caller: &Caller) -> Error {
-        let source = match self.initiator_at_pbx(request.method(), request.headers(), &caller.authority) {
-            Initiator::ForeignPage => return Error::CrossSite,
-            Initiator::Navigation => Source::elsewhere(caller.origin.client),
-            Initiator::Own => Source::address(caller.origin.client),
+        let source = match trigger::at_pbx(request.method(), request.headers(), &caller.authority, &self.config) {
+            Trigger::ForeignPage => return Error::CrossSite,
+            Trigger::Navigation => Source::elsewhere(caller.origin.client),
+            Trigger::Own => Source::address(caller.origin.client),
         };
         self.tally.kept_out(match refusal {
             Refusal::Breach(Breach::AdminPath) => metrics::Attempt::AdminPath,

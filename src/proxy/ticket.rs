@@ -10,11 +10,12 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 
 use super::body::Body;
+use super::browser::fetch_metadata;
 use super::error::Error;
+use super::form::Fields;
 use super::gate::Facts;
 use super::pbx::Minted;
-use super::small::Fields;
-use super::{Caller, Proxy, click, reply};
+use super::{Caller, Proxy, reply};
 use crate::auth::Act;
 use crate::config::{self, Handoff};
 use crate::message::cookies;
@@ -192,13 +193,13 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let pbx = self.pbx_side().filter(|_| request.uri().path() == PATH).ok_or(Error::NotFound)?;
-        if click::looks_ahead(request.method(), request.headers()) {
+        if fetch_metadata::looks_ahead(request.method(), request.headers()) {
             return Err(Error::NotNow);
         }
         if request.method() != Method::GET {
             return Err(Error::Method("GET, HEAD"));
         }
-        if !click::is_top_level(request.headers()) {
+        if !fetch_metadata::is_top_level(request.headers()) {
             return Err(Error::CrossSite);
         }
         let mut fields = Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?;

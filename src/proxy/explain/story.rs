@@ -15,7 +15,7 @@ use crate::model::grant::{Refusal, Trace};
 use crate::model::principal::{Claim, Principal};
 use crate::model::redact;
 use crate::observe::{RequestId, causes};
-use crate::proxy::choice::Choices;
+use crate::proxy::account_choice::Choices;
 use crate::proxy::error::Error;
 use crate::proxy::gate::{self, Unproven};
 

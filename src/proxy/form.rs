@@ -56,7 +56,7 @@ impl Fields {
 
 /// What a body is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum BodyFormat {
     /// `application/x-www-form-urlencoded`
     Urlencoded,
     /// `application/json`
@@ -69,14 +69,14 @@ pub(super) enum Form {
 ///
 /// # Errors
 /// When it is something else. A body without a type, or as `text/plain`, is `fallback`.
-pub(super) fn form(headers: &HeaderMap, fallback: Option<Form>) -> Result<Form, Error> {
+pub(super) fn format(headers: &HeaderMap, fallback: Option<BodyFormat>) -> Result<BodyFormat, Error> {
     let mut lines = headers.get_all(header::CONTENT_TYPE).into_iter();
     let named =
         lines.next().map(|line| line.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii());
     match named {
         _ if lines.next().is_some() => Err(Error::MediaType),
-        Some(named) if named.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") => Ok(Form::Urlencoded),
-        Some(named) if named.eq_ignore_ascii_case(b"application/json") => Ok(Form::Json),
+        Some(named) if named.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") => Ok(BodyFormat::Urlencoded),
+        Some(named) if named.eq_ignore_ascii_case(b"application/json") => Ok(BodyFormat::Json),
         Some(named) if !named.eq_ignore_ascii_case(b"text/plain") => Err(Error::MediaType),
         _ => fallback.ok_or(Error::MediaType),
     }
@@ -86,7 +86,7 @@ pub(super) fn form(headers: &HeaderMap, fallback: Option<Form>) -> Result<Form, 
 ///
 /// # Errors
 /// When it is too large, too slow, breaks off, or is not what it says it is.
-pub(super) async fn read(body: Payload, form: Form, deadline: Duration) -> Result<Fields, Error> {
+pub(super) async fn read(body: Payload, format: BodyFormat, deadline: Duration) -> Result<Fields, Error> {
     if body.size_hint().lower() > MAX as u64 {
         return Err(Error::TooLarge);
     }
@@ -95,19 +95,19 @@ pub(super) async fn read(body: Payload, form: Form, deadline: Duration) -> Resul
         true => Error::TooLarge,
         false => Error::Malformed("the body broke off"),
     })?;
-    parse(&bytes.to_bytes(), form)
+    parse(&bytes.to_bytes(), format)
 }
 
-fn parse(bytes: &Bytes, form: Form) -> Result<Fields, Error> {
-    match form {
+fn parse(bytes: &Bytes, format: BodyFormat) -> Result<Fields, Error> {
+    match format {
         // Some programs declare a type for the body that they do not send.
         _ if bytes.is_empty() => Ok(Fields(Vec::new())),
         // As `curl -d` sends JSON. Read as a form, it would ask for nothing in particular.
-        Form::Urlencoded if bytes.trim_ascii_start().starts_with(b"{") => {
+        BodyFormat::Urlencoded if bytes.trim_ascii_start().starts_with(b"{") => {
             Err(Error::Malformed("the body looks like JSON: send it with Content-Type: application/json"))
         }
-        Form::Urlencoded => Fields::of_form(bytes),
-        Form::Json | Form::Untyped => Fields::of_json(bytes),
+        BodyFormat::Urlencoded => Fields::of_form(bytes),
+        BodyFormat::Json | BodyFormat::Untyped => Fields::of_json(bytes),
     }
 }
 
@@ -130,18 +130,18 @@ mod tests {
 
     #[test]
     fn an_empty_body_names_nothing() {
-        for form in [Form::Untyped, Form::Urlencoded, Form::Json] {
-            assert_eq!(parse(&Bytes::new(), form).unwrap().take("account"), None);
+        for format in [BodyFormat::Untyped, BodyFormat::Urlencoded, BodyFormat::Json] {
+            assert_eq!(parse(&Bytes::new(), format).unwrap().take("account"), None);
         }
-        assert!(parse(&Bytes::from_static(b" "), Form::Untyped).is_err());
+        assert!(parse(&Bytes::from_static(b" "), BodyFormat::Untyped).is_err());
     }
 
     #[test]
     fn json_is_not_read_as_a_form() {
         for text in ["{\"account\":\"40\"}", "\n {}"] {
-            assert!(parse(&Bytes::from_static(text.as_bytes()), Form::Urlencoded).is_err(), "{text}");
+            assert!(parse(&Bytes::from_static(text.as_bytes()), BodyFormat::Urlencoded).is_err(), "{text}");
         }
-        assert!(parse(&Bytes::from_static(b"account=%7B40"), Form::Urlencoded).is_ok());
+        assert!(parse(&Bytes::from_static(b"account=%7B40"), BodyFormat::Urlencoded).is_ok());
     }
 
     #[test]

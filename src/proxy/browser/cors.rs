@@ -3,11 +3,11 @@
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 
-use super::body::Body;
-use super::error::Error;
-use super::reply;
 use crate::message::fields;
 use crate::message::target::Authority;
+use crate::proxy::body::Body;
+use crate::proxy::error::Error;
+use crate::proxy::reply;
 
 const PREFLIGHT_METHOD: &str = "access-control-request-method";
 const PREFLIGHT_FIELDS: &str = "access-control-request-headers";
@@ -57,29 +57,29 @@ const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
 /// Where the page that asks is from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum From {
+pub(in crate::proxy) enum Initiator {
     /// From us, or from no page at all.
-    Here,
+    Own,
     /// From an origin that the operator listed.
     Listed(HeaderValue),
     /// From anywhere else.
-    Elsewhere,
+    Foreign,
 }
 
 /// Finds where a request is from. `Origin` says it; else `Sec-Fetch-Site` does; a program that sends neither is no page.
 ///
 /// A sibling host (`same-site`) is elsewhere: it carries the app's cookie, and its request needs no preflight.
-pub(super) fn from(headers: &HeaderMap, authority: &Authority, listed: &[String]) -> From {
+pub(in crate::proxy) fn initiator(headers: &HeaderMap, authority: &Authority, listed: &[String]) -> Initiator {
     let mut origins = headers.get_all(header::ORIGIN).into_iter();
     let site = fields::said(headers, "sec-fetch-site");
     let same_origin = matches!(site, None | Some(b"same-origin"));
     match (origins.next(), origins.next()) {
-        (None, _) if same_origin => From::Here,
+        (None, _) if same_origin => Initiator::Own,
         (Some(origin), None) if listed.iter().any(|listed| listed.as_bytes() == origin.as_bytes()) => {
-            From::Listed(origin.clone())
+            Initiator::Listed(origin.clone())
         }
-        (Some(origin), None) if same_origin && origin.as_bytes() == authority.origin().as_bytes() => From::Here,
-        _ => From::Elsewhere,
+        (Some(origin), None) if same_origin && origin.as_bytes() == authority.origin().as_bytes() => Initiator::Own,
+        _ => Initiator::Foreign,
     }
 }
 
@@ -87,7 +87,7 @@ pub(super) fn from(headers: &HeaderMap, authority: &Authority, listed: &[String]
 ///
 /// # Errors
 /// When a preflight comes from elsewhere.
-pub(super) fn preflight(
+pub(in crate::proxy) fn preflight(
     headers: &HeaderMap,
     authority: &Authority,
     listed: &[String],
@@ -99,17 +99,17 @@ pub(super) fn preflight(
         fields.insert(header::ALLOW, HeaderValue::from_static(allow));
         return Ok(response);
     }
-    let from = from(headers, authority, listed);
-    match from {
-        From::Here => {}
-        From::Listed(_) => {
+    let initiator = initiator(headers, authority, listed);
+    match initiator {
+        Initiator::Own => {}
+        Initiator::Listed(_) => {
             fields.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
             fields.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed_fields(headers));
             fields.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
         }
-        From::Elsewhere => return Err(Error::CrossSite),
+        Initiator::Foreign => return Err(Error::CrossSite),
     }
-    let_read(&mut response, &from);
+    let_read(&mut response, &initiator);
     Ok(response)
 }
 
@@ -133,32 +133,32 @@ fn is_tracing(name: &str) -> bool {
 ///
 /// # Errors
 /// When there is no answer, as `answered` says.
-pub(super) fn share(
+pub(in crate::proxy) fn share(
     answered: Result<Response<Body>, Error>,
-    from: &From,
+    initiator: &Initiator,
     authority: &Authority,
 ) -> Result<Response<Body>, Error> {
-    match (answered, from) {
-        (Ok(mut response), from) => {
-            let_read(&mut response, from);
+    match (answered, initiator) {
+        (Ok(mut response), initiator) => {
+            let_read(&mut response, initiator);
             Ok(response)
         }
-        (Err(error), From::Listed(origin)) => {
+        (Err(error), Initiator::Listed(origin)) => {
             Err(Error::Shared(Box::new(error.seen_from_elsewhere(authority)), origin.clone()))
         }
-        (Err(error), From::Here | From::Elsewhere) => Err(error),
+        (Err(error), Initiator::Own | Initiator::Foreign) => Err(error),
     }
 }
 
-fn let_read(response: &mut Response<Body>, from: &From) {
+fn let_read(response: &mut Response<Body>, initiator: &Initiator) {
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Origin"));
-    if let From::Listed(origin) = from {
+    if let Initiator::Listed(origin) = initiator {
         show_to(response, origin);
     }
 }
 
 /// Lets the pages of an origin read an answer.
-pub(super) fn show_to(response: &mut Response<Body>, origin: &HeaderValue) {
+pub(in crate::proxy) fn show_to(response: &mut Response<Body>, origin: &HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
@@ -182,28 +182,28 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         let authority = target::authority(http::Version::HTTP_11, &http::Uri::from_static("/"), &headers).unwrap();
-        let found = match from(&headers, &authority, &["https://listed.test".into()]) {
-            From::Here => "here",
-            From::Listed(_) => "listed",
-            From::Elsewhere => "elsewhere",
+        let found = match initiator(&headers, &authority, &["https://listed.test".into()]) {
+            Initiator::Own => "own",
+            Initiator::Listed(_) => "listed",
+            Initiator::Foreign => "foreign",
         };
         assert_eq!(found, expected, "{fields:?}");
     }
 
     #[test]
     fn our_own_pages_are_here() {
-        check(&[("origin", "https://app.test:8443"), ("sec-fetch-site", "same-origin")], "here");
-        check(&[("origin", "https://app.test:8443")], "here");
-        check(&[("sec-fetch-site", "same-origin")], "here");
-        check(&[], "here");
+        check(&[("origin", "https://app.test:8443"), ("sec-fetch-site", "same-origin")], "own");
+        check(&[("origin", "https://app.test:8443")], "own");
+        check(&[("sec-fetch-site", "same-origin")], "own");
+        check(&[], "own");
     }
 
     #[test]
     fn listed_origins_fit_exactly() {
         check(&[("origin", "https://listed.test"), ("sec-fetch-site", "cross-site")], "listed");
-        check(&[("origin", "https://listed.test.evil")], "elsewhere");
-        check(&[("origin", "https://LISTED.test")], "elsewhere");
-        check(&[("origin", "http://listed.test")], "elsewhere");
+        check(&[("origin", "https://listed.test.evil")], "foreign");
+        check(&[("origin", "https://LISTED.test")], "foreign");
+        check(&[("origin", "http://listed.test")], "foreign");
     }
 
     #[test]
@@ -228,16 +228,16 @@ mod tests {
 
     #[test]
     fn siblings_and_strangers_are_elsewhere() {
-        check(&[("origin", "https://evil.app.test:8443"), ("sec-fetch-site", "same-site")], "elsewhere");
-        check(&[("sec-fetch-site", "same-site")], "elsewhere");
-        check(&[("sec-fetch-site", "cross-site")], "elsewhere");
-        check(&[("sec-fetch-site", "none")], "elsewhere");
-        check(&[("origin", "null")], "elsewhere");
-        check(&[("origin", "https://app.test")], "elsewhere");
-        check(&[("origin", "https://app.test:8443"), ("sec-fetch-site", "same-site")], "elsewhere");
-        check(&[("origin", "https://app.test:8443"), ("origin", "https://listed.test")], "elsewhere");
-        check(&[("origin", "https://app.test:8443"), ("origin", "https://app.test:8443")], "elsewhere");
-        check(&[("origin", "https://listed.test"), ("origin", "https://listed.test")], "elsewhere");
-        check(&[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")], "elsewhere");
+        check(&[("origin", "https://evil.app.test:8443"), ("sec-fetch-site", "same-site")], "foreign");
+        check(&[("sec-fetch-site", "same-site")], "foreign");
+        check(&[("sec-fetch-site", "cross-site")], "foreign");
+        check(&[("sec-fetch-site", "none")], "foreign");
+        check(&[("origin", "null")], "foreign");
+        check(&[("origin", "https://app.test")], "foreign");
+        check(&[("origin", "https://app.test:8443"), ("sec-fetch-site", "same-site")], "foreign");
+        check(&[("origin", "https://app.test:8443"), ("origin", "https://listed.test")], "foreign");
+        check(&[("origin", "https://app.test:8443"), ("origin", "https://app.test:8443")], "foreign");
+        check(&[("origin", "https://listed.test"), ("origin", "https://listed.test")], "foreign");
+        check(&[("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")], "foreign");
     }
 }

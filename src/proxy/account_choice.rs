@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::body::Body;
 use super::pbx::path_for;
-use super::reply::{self, Words};
+use super::reply::{self, Audience};
 use crate::model::account::Language;
 use crate::model::grant::Wish;
 
@@ -33,13 +33,12 @@ impl Choices {
     }
 
     /// Offers the choices.
-    pub(super) fn answer(&self, status: StatusCode, code: &str, message: &str, words: &Words) -> Response<Body> {
+    pub(super) fn answer(&self, status: StatusCode, code: &str, message: &str, audience: &Audience) -> Response<Body> {
         match self {
-            Self::Accounts { among, language } if words.html => page(status, among, language.as_ref()),
+            Self::Accounts { among, language } if audience.html => page(status, among, language.as_ref()),
             Self::Accounts { among, .. } | Self::Named(among) | Self::Users(among) => {
                 let choices: Vec<_> = among.iter().map(members).collect();
-                let problem =
-                    json!({ "error": code, "message": message, "choices": choices, "request_id": words.id.as_str() });
+                let problem = json!({ "error": code, "message": message, "choices": choices, "request_id": audience.id.as_str() });
                 reply::json_with(status, &problem)
             }
         }
