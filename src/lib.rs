@@ -10,8 +10,8 @@
 //! | 8 | [`demo`] | stand-ins for the PBX, Voximplant and the app |
 //! | 7 | [`server`] | sockets, worker threads, connections; reload, hand-over, drain |
 //! | 6 | [`proxy`] | the path of a request |
-//! | 5 | [`auth`] | who is calling? |
-//! | 4 | [`pbx`], [`limit`], [`replay`] | asking the PBX for sessions; quotas; single-use tickets |
+//! | 5 | [`auth`], [`exchange`] | who is calling?; a client's connection, its requests and their answers |
+//! | 4 | [`pbx`], [`limit`], [`replay`], [`freeze`] | asking the PBX for sessions; quotas; single-use tickets; accounts without access |
 //! | 3 | [`upstream`] | every byte that goes to an upstream |
 //! | 2 | [`tls`], [`observe`], [`state`] | certificates and trust; logs, counts, health; what outlives a restart |
 //! | 1 | [`message`], [`config`], [`budget`], `alarm`, `descriptors`, `random` | rules of HTTP messages; `proxy.toml`; what clients may hold; deadlines; open files; chance |
@@ -36,6 +36,8 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 mod descriptors;
+pub mod exchange;
+pub mod freeze;
 pub mod limit;
 pub mod message;
 pub mod model;

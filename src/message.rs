@@ -1,5 +1,6 @@
 //! Floor 1: rules about HTTP messages (RFC 9110's word). No sockets.
 
+pub mod account_fields;
 pub mod authentication;
 pub mod cookies;
 pub mod fields;

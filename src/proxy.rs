@@ -4,7 +4,6 @@
 
 mod account_choice;
 mod attempt;
-mod body;
 mod browser;
 mod confirm;
 mod error;
@@ -14,11 +13,9 @@ mod forward;
 mod frozen;
 mod gate;
 mod inject;
-mod interim;
 mod login;
 mod ott;
 mod pbx;
-mod peer;
 mod reply;
 mod route;
 mod shared;
@@ -36,19 +33,15 @@ use hyper::body::Incoming;
 use hyper::ext::Protocol;
 
 use self::attempt::Attempt;
-pub use self::body::Body;
-use self::body::Exchange;
 use self::error::Error;
 pub use self::explain::{Question, Story, Unanswerable};
-pub use self::frozen::{Frozen, Leash};
-pub use self::interim::Interims;
-pub use self::peer::{FarEnd, Peer, Tunnel, Vitals};
 use self::reply::Audience;
 use self::route::{Routes, To};
 pub use self::shared::Shared;
 use self::shared::{app_upstream, is_same, pbx_upstream};
 use crate::auth::{self, Chain};
 use crate::config::{self, Config};
+use crate::exchange::{self, Body, Exchange, FarEnd, Peer};
 use crate::message::guard::Refusal;
 use crate::message::hop;
 use crate::message::http2;
@@ -147,7 +140,7 @@ impl Proxy {
         let client = origin.as_ref().map_or(peer.origin.client, |origin| origin.client);
         let mut exchange = Exchange::begin(&request, client, peer, &self.logs);
         let audience = Audience::of(request.headers(), exchange.id);
-        let by_field = body::closes_by_field(request.version());
+        let by_field = exchange::closes_by_field(request.version());
         let has_body = !hyper::body::Body::is_end_stream(request.body());
         let is_head = *request.method() == Method::HEAD;
         let version = request.version();
@@ -167,7 +160,7 @@ impl Proxy {
             }
         };
         if is_head {
-            body::silence(&mut response);
+            exchange::silence(&mut response);
         }
         exchange.end_with(response)
     }

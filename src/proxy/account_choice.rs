@@ -3,9 +3,9 @@
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::body::Body;
 use super::pbx::path_for;
 use super::reply::{self, Audience};
+use crate::exchange::Body;
 use crate::model::account::Language;
 use crate::model::grant::Wish;
 

@@ -3,7 +3,6 @@
 
 use http::{HeaderMap, Method, Request, Response};
 
-use super::body::Body;
 use super::browser::cors::{self, Initiator};
 use super::browser::fetch_metadata;
 use super::error::Error;
@@ -12,6 +11,7 @@ use super::pbx::{Selectors, Wanted};
 use super::{Caller, Proxy, reply};
 use crate::auth::{Act, Proof};
 use crate::config::Confirm;
+use crate::exchange::Body;
 use crate::upstream::Payload;
 
 /// Where the page's button leads.

@@ -6,11 +6,11 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use super::account_choice::Choices;
-use super::body::Body;
 use super::browser::cors;
 use super::login::LOGIN;
 use super::reply::{self, Audience};
 use crate::auth::{self, AppError, OidcError};
+use crate::exchange::Body;
 use crate::limit::Limited;
 use crate::message::guard::Refusal;
 use crate::message::target::Authority;

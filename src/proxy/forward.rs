@@ -8,16 +8,16 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version, request, response};
 use hyper::body::Body as _;
 
-use super::body::{self, Body, Exchange};
 use super::browser::trigger::{self, Trigger};
 use super::error::Error;
-use super::frozen::{Leash, Owners};
-use super::inject::{self, Kept, Named};
-use super::peer::Tunnel;
+use super::inject::{Kept, Named};
 use super::route::To;
-use super::{Caller, Peer, Proxy};
+use super::{Caller, Proxy};
+use crate::exchange::{self, Body, Exchange, Peer, Tunnel};
+use crate::freeze::{Leash, Owners};
 use crate::limit::Source;
 use crate::limit::client_key;
+use crate::message::account_fields;
 use crate::message::cookies;
 use crate::message::fields;
 use crate::message::forwarded;
@@ -61,7 +61,7 @@ impl Proxy {
         caller: Caller,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
-        let by_field = body::closes_by_field(request.version());
+        let by_field = exchange::closes_by_field(request.version());
         // HTTP/1.0 has none (RFC 9110 §15.2), and hyper writes none in HTTP/2.
         let hears = request.version() == Version::HTTP_11;
         if let Some(shield) = self.shield(&caller) {
@@ -96,7 +96,7 @@ impl Proxy {
         }
         let mut response = Response::from_parts(head, Body::relay(relay));
         if by_field {
-            body::keep_length(&mut response);
+            exchange::keep_length(&mut response);
         }
         if let Some(kept) = kept
             && Box::pin(self.inject(*kept, &named, &mut response, &caller)).await?
@@ -115,7 +115,7 @@ impl Proxy {
     ) -> Result<Outbound<'_>, Error> {
         let canonical = path::canonical(request.uri().path());
         let (to, upstream) = self.route(&caller.authority, &canonical)?;
-        exchange.goes_to(to);
+        exchange.goes_to(to.side());
         if to == To::Pbx {
             self.admit_password_login(request.method(), &canonical, request.headers(), caller)?;
             self.refuse_frozen(request.headers(), request.uri(), &caller.authority.host)?;
@@ -193,7 +193,7 @@ impl Proxy {
 /// told to go on says nothing before.
 fn may_be_empty(request: &Request<Payload>) -> bool {
     let waits = *request.method() == Method::CONNECT || request.headers().contains_key(header::EXPECT);
-    !waits && body::has_unknown_length(request.body())
+    !waits && exchange::has_unknown_length(request.body())
 }
 
 /// Makes the fields of a request those of the next hop, and tells what it asks for.
@@ -217,7 +217,7 @@ fn prepare(head: &mut request::Parts, body: &Payload, caller: &Caller) -> Result
     if head.version == Version::HTTP_2 {
         join_cookies(fields);
     }
-    if body::has_unknown_length(body) {
+    if exchange::has_unknown_length(body) {
         // Without it hyper drops the body of methods that seldom have one.
         fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
@@ -251,7 +251,7 @@ fn join_cookies(fields: &mut HeaderMap) {
 /// Makes the fields of an answer those of the client's hop, and returns what was meant for us alone.
 fn receive(head: &mut response::Parts) -> Result<Named, upstream::Error> {
     let named = Named::read(&head.headers);
-    hop::strip(&mut head.headers, Protocol::Stays, inject::is_name)
+    hop::strip(&mut head.headers, Protocol::Stays, account_fields::is_account_field)
         .map_err(|_| upstream::Error::Nonsense(PROTECTED))?;
     Ok(named)
 }
@@ -266,7 +266,7 @@ fn switch(
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Error> {
     let (mut head, ()) = head.into_parts();
-    let is_out = |name: &HeaderName| *name == header::CONTENT_LENGTH || inject::is_name(name);
+    let is_out = |name: &HeaderName| *name == header::CONTENT_LENGTH || account_fields::is_account_field(name);
     let Hop { websocket } =
         hop::strip(&mut head.headers, Protocol::MayChange, is_out).map_err(|_| upstream::Error::Nonsense(PROTECTED))?;
     if !websocket {

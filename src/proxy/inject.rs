@@ -3,7 +3,6 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 
-use super::body::Body;
 use super::browser::fetch_metadata;
 use super::error::Error;
 use super::pbx::{Selectors, Wanted};
@@ -11,6 +10,8 @@ use super::ticket::Onward;
 use super::{Caller, Proxy};
 use crate::auth::{Act, Proof, Verdict};
 use crate::config::{self, Handoff};
+use crate::exchange::Body;
+use crate::message::account_fields::{PBX_ACCOUNT, PBX_DOMAIN, PBX_LANG, is_account_field};
 use crate::message::fields;
 use crate::model::account::Language;
 use crate::model::grant::{REDIRECT, Wish};
@@ -18,9 +19,6 @@ use crate::model::landing::{self, Door, Target};
 use crate::model::principal::{Claim, Claims, Principal};
 use crate::observe::metrics;
 
-const PBX_ACCOUNT: HeaderName = HeaderName::from_static("pbx-account");
-const PBX_DOMAIN: HeaderName = HeaderName::from_static("pbx-domain");
-const PBX_LANG: HeaderName = HeaderName::from_static("pbx-lang");
 /// The landing page of the legacy dialect, which apps may go on to name when the PBX has moved on to cookies.
 const WELCOME: &str = "/welcome.htm";
 
@@ -54,7 +52,7 @@ pub(super) struct Named {
 impl Named {
     /// Reads the fields by which an app names an account, in any answer of any upstream.
     pub(super) fn read(headers: &HeaderMap) -> Self {
-        if !headers.keys().any(is_name) {
+        if !headers.keys().any(is_account_field) {
             return Self::default();
         }
         let doubled = [PBX_ACCOUNT, PBX_DOMAIN, PBX_LANG].iter().any(|name| headers.get_all(name).iter().count() > 1);
@@ -180,11 +178,6 @@ impl Proxy {
     fn offered(&self, language: Option<String>, pbx: &config::Pbx) -> Option<Language> {
         language?.parse().ok().filter(|language| pbx.languages.contains(language))
     }
-}
-
-/// Tells whether a field of an answer names an account: it goes no further than here.
-pub(super) fn is_name(name: &HeaderName) -> bool {
-    name.as_str().starts_with("pbx-") && [PBX_ACCOUNT, PBX_DOMAIN, PBX_LANG].contains(name)
 }
 
 fn is_redirect(status: StatusCode) -> bool {

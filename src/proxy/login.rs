@@ -6,7 +6,6 @@ use std::rc::Rc;
 use http::header;
 use http::{Method, Request, Response, StatusCode};
 
-use super::body::Body;
 use super::browser::cors::{self, Initiator};
 use super::browser::fetch_metadata;
 use super::error::Error;
@@ -17,6 +16,7 @@ use super::reply::Fragment;
 use super::{Caller, Proxy, reply};
 use crate::auth::{self, Act, CALLBACK, Callback, Oidc, OidcError};
 use crate::config::Handoff;
+use crate::exchange::Body;
 use crate::upstream::Payload;
 
 /// Where a login at a provider begins.

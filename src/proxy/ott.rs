@@ -7,7 +7,6 @@ use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::body::Body;
 use super::browser::cors::{self, Initiator};
 use super::error::Error;
 use super::form::{self, Fields};
@@ -15,6 +14,7 @@ use super::gate::Facts;
 use super::{Caller, Proxy, reply};
 use crate::auth::{Act, Once};
 use crate::config::Voximplant;
+use crate::exchange::Body;
 use crate::limit::{Novelty, client_key};
 use crate::model::grant::{VoximplantGrant, Wish};
 use crate::model::ott::{self, LoginToken, OneTimeKey};

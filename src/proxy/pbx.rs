@@ -5,7 +5,6 @@ use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::body::Body;
 use super::browser::cors::{self, Initiator};
 use super::browser::fetch_metadata;
 use super::error::Error;
@@ -16,6 +15,7 @@ use super::ticket::Onward;
 use super::{Caller, Proxy, confirm, reply};
 use crate::auth::{Act, Once, Proof, Verdict};
 use crate::config::{self, Handoff, HostPattern};
+use crate::exchange::Body;
 use crate::model::account::{Language, Role};
 use crate::model::grant::{PbxGrant, Wish};
 use crate::model::landing;

@@ -10,7 +10,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use serde_json::json;
 
-use super::body::Body;
+use crate::exchange::Body;
 use crate::message::forwarded::X_REQUEST_ID;
 use crate::observe::RequestId;
 

@@ -1,6 +1,7 @@
 //! Where a request goes: by host, then by the longest path prefix.
 
 use crate::config::{self, HostPattern};
+use crate::observe::metrics::Side;
 
 /// The two upstreams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,12 +13,12 @@ pub(super) enum To {
 }
 
 impl To {
-    /// Returns the name that logs use.
+    /// Returns the name that logs and metrics use.
     #[must_use]
-    pub(super) const fn name(self) -> &'static str {
+    pub(super) const fn side(self) -> Side {
         match self {
-            Self::App => "app",
-            Self::Pbx => "pbx",
+            Self::App => Side::App,
+            Self::Pbx => Side::Pbx,
         }
     }
 }

@@ -8,9 +8,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
-use super::frozen::Frozen;
 use crate::auth::{Jwks, KeySource, Provider, SealKey};
 use crate::config::{self, Config, JwtKeys, MethodKind};
+use crate::freeze::Frozen;
 use crate::limit::{DistinctKeys, Limits, Races};
 use crate::observe::health::Parts;
 use crate::observe::metrics::{Freshness, Side};

@@ -6,12 +6,12 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::{Instant, timeout};
 
-use super::body::Exchange;
 use super::browser::trigger::{self, Trigger};
 use super::error::Error;
 use super::route::To;
 use super::{Caller, Proxy};
 use crate::config::Shield;
+use crate::exchange::Exchange;
 use crate::limit::Source;
 use crate::message::cookies;
 use crate::model::path;
@@ -41,7 +41,7 @@ impl Proxy {
         if to == To::App {
             return Ok(());
         }
-        exchange.goes_to(to);
+        exchange.goes_to(to.side());
         let is_login = shield::opens_sessions(&canonical);
         if let Err(refusal) = self.judge_head(shield, request, &canonical) {
             return Err(self.keep_out(refusal, request, caller));

@@ -9,7 +9,6 @@
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 
-use super::body::Body;
 use super::browser::fetch_metadata;
 use super::error::Error;
 use super::form::Fields;
@@ -18,6 +17,7 @@ use super::pbx::Minted;
 use super::{Caller, Proxy, reply};
 use crate::auth::Act;
 use crate::config::{self, Handoff};
+use crate::exchange::Body;
 use crate::message::cookies;
 use crate::model::account::Language;
 use crate::model::digest::sha256;

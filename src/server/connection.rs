@@ -31,11 +31,11 @@ use super::screened::Screened;
 use super::worker::Worker;
 use crate::budget::{Flow, Ledger};
 use crate::config::{Server, ServerTimeouts};
+use crate::exchange::{FarEnd, Interims, Peer, Tunnel, Vitals};
 use crate::limit::client_key;
 use crate::message::framing;
 use crate::message::origin::Origin;
 use crate::observe::metrics::{Handshake, Protocol, TlsVersion, TunnelEnd};
-use crate::proxy::{FarEnd, Interims, Peer, Tunnel, Vitals};
 use crate::tls::server::{Doors, Policy};
 use crate::upstream::{self, Bound, Patience};
 

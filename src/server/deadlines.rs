@@ -18,7 +18,7 @@ use super::{FAREWELL, GRACE};
 use crate::alarm::Alarm;
 use crate::budget::Ledger;
 use crate::config::ServerTimeouts;
-use crate::proxy::Vitals;
+use crate::exchange::Vitals;
 
 /// Keeps a connection to its deadlines.
 pub(super) struct Watch {

@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::io::Watched;
+use crate::exchange::Peer;
 use crate::message::guard::{Guard, Refusal};
-use crate::proxy::Peer;
 use crate::upstream;
 
 /// What hyper reads in the place of a request that is refused: the guard takes `*` with no method but `OPTIONS`.

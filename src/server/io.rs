@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use crate::budget::Ledger;
-use crate::proxy::Vitals;
+use crate::exchange::Vitals;
 
 /// The most bytes that TLS keeps of what the client does not take.
 const MAX_ENCRYPTED: usize = 64 << 10;

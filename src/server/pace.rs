@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::alarm::Alarm;
 use crate::budget::{Flow, Ledger, Parcel};
-use crate::proxy;
+use crate::exchange;
 use crate::upstream;
 
 /// Since when a stream waits for its client to take what is ready.
@@ -103,7 +103,7 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Streams {
 pub(super) struct Pace(Waiting);
 
 impl Pace {
-    pub(super) fn of(self, body: proxy::Body, ledger: &Arc<Ledger>) -> Paced {
+    pub(super) fn of(self, body: exchange::Body, ledger: &Arc<Ledger>) -> Paced {
         Paced { body, flow: Flow::new(ledger), frame: MAX_DATA, rest: Bytes::new(), waiting: Some(self.0) }
     }
 }
@@ -112,7 +112,7 @@ impl Pace {
 /// once the client has room for what it has.
 #[derive(Debug)]
 pub(super) struct Paced {
-    body: proxy::Body,
+    body: exchange::Body,
     flow: Arc<Flow>,
     /// The most data of a frame.
     frame: usize,
@@ -161,7 +161,7 @@ impl Body for Paced {
 
 impl Paced {
     /// Begins an answer over HTTP/1. A connection has one at a time, so all of them are of one flow.
-    pub(super) fn plain(body: proxy::Body, flow: &Arc<Flow>) -> Self {
+    pub(super) fn plain(body: exchange::Body, flow: &Arc<Flow>) -> Self {
         Self { body, flow: Arc::clone(flow), frame: usize::MAX, rest: Bytes::new(), waiting: None }
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::budget::{Client, Ledger};
-use crate::proxy::Vitals;
+use crate::exchange::Vitals;
 
 /// All connections of one worker.
 #[derive(Debug, Default)]

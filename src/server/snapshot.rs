@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use super::StartError;
 use super::control::Chore;
 use crate::config::{Certificate, Config};
+use crate::freeze::Frozen;
 use crate::observe::Logs;
 use crate::observe::health::Parts;
 use crate::observe::metrics::{Freshness, Tally};
 use crate::observe::trace;
-use crate::proxy::{Frozen, Proxy, Shared};
+use crate::proxy::{Proxy, Shared};
 use crate::state::Store;
 use crate::tls::server::Doors;
 

@@ -3,9 +3,9 @@
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 
+use crate::exchange::Body;
 use crate::message::fields;
 use crate::message::target::Authority;
-use crate::proxy::body::Body;
 use crate::proxy::error::Error;
 use crate::proxy::reply;
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use http::header::{self, HeaderName};
 
-use super::inject;
+use crate::message::account_fields;
 use crate::message::hop::{self, Protocol};
 use crate::upstream::Interim;
 
@@ -21,9 +21,9 @@ pub struct Interims {
 impl Interims {
     /// Leaves an interim answer to be written before whatever hyper writes next, unless the client has yet to take what
     /// it wrote before: that may be the end of the last answer, and who does not read needs no hints.
-    pub(super) fn put(&self, mut interim: Interim) {
+    pub fn put(&self, mut interim: Interim) {
         // Its sender must not have sent a length (RFC 9110 §8.6).
-        let is_out = |name: &HeaderName| *name == header::CONTENT_LENGTH || inject::is_name(name);
+        let is_out = |name: &HeaderName| *name == header::CONTENT_LENGTH || account_fields::is_account_field(name);
         if self.busy.get() || hop::strip(&mut interim.fields, Protocol::Stays, is_out).is_err() {
             return;
         }
