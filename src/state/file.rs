@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
-use redb::backends::InMemoryBackend;
+use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend as _, StorageError,
     TableDefinition, TableError,
@@ -236,7 +236,7 @@ fn load(
 fn opening(path: &Path, error: DatabaseError) -> OpenError {
     let path = path.to_owned();
     match error {
-        DatabaseError::DatabaseAlreadyOpen => OpenError::Locked(path),
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => OpenError::Locked(path),
         DatabaseError::UpgradeRequired(_) => OpenError::Foreign(path),
         // This is what the database says of a file that does not begin as its files do.
         DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
@@ -259,7 +259,7 @@ fn damaged(path: &Path, error: redb::Error) -> OpenError {
 
 /// Writes the first rows of a new file.
 fn begin(file: File) -> Result<(), redb::Error> {
-    let database = Database::builder().create_file(file)?;
+    let database = Database::builder().create_with_backend(FileBackend::new(file)?)?;
     let transaction = database.begin_write()?;
     transaction.open_table(ABOUT)?.insert(VERSION, CURRENT)?;
     transaction.open_table(MARKS)?;
