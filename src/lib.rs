@@ -14,8 +14,8 @@
 //! | 4 | [`pbx`], [`limit`], [`replay`], [`freeze`] | asking the PBX for sessions; quotas; single-use tickets; accounts without access |
 //! | 3 | [`upstream`] | every byte that goes to an upstream |
 //! | 2 | [`tls`], [`observe`], [`state`] | certificates and trust; logs, counts, health; what outlives a restart |
-//! | 1 | [`message`], [`config`], [`budget`], `alarm`, `descriptors`, `random` | rules of HTTP messages; `proxy.toml`; what clients may hold; deadlines; open files; chance |
-//! | 0 | [`model`] | plain types and rules: no I/O, no clock |
+//! | 1 | [`message`], [`config`], [`budget`], `alarm`, `descriptors` | rules of HTTP messages; `proxy.toml`; what clients may hold; deadlines; open files |
+//! | 0 | [`model`], `random` | plain types and rules: no I/O, no clock; bytes from the system's generator |
 //!
 //! # What always holds
 //! 1. Nothing in [`model`] waits, reads, writes or knows what time it is.

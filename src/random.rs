@@ -1,4 +1,4 @@
-//! Floor 1: chance, from the system's generator.
+//! Floor 0: bytes from the system's generator of random numbers.
 
 use aws_lc_rs::rand;
 use base64::Engine;

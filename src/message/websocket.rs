@@ -1,12 +1,17 @@
 //! A WebSocket over HTTP/2 (RFC 8441), and what an HTTP/1 upstream is asked in its place (RFC 6455 §4).
 
+use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::header::{self, HeaderMap, HeaderValue};
 use hyper::ext::Protocol;
-use tokio_tungstenite::tungstenite::handshake::client::generate_key;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::random;
 
 /// The name of the protocol.
 pub const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+/// The text that a server appends to the key before it hashes it (RFC 6455 §1.3).
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// What an upstream must answer to, so that nobody takes an answer to another question for one to ours.
 ///
@@ -18,7 +23,7 @@ impl Key {
     /// Makes a new one at random.
     #[must_use]
     pub fn random() -> Self {
-        Self(generate_key())
+        Self(STANDARD.encode(random::bytes::<16>()))
     }
 
     /// Asks for a WebSocket with this key, and with no other.
@@ -30,13 +35,21 @@ impl Key {
     /// Takes the answer to the key from the fields, and tells whether it is the right one (RFC 6455 §4.1).
     #[must_use]
     pub fn is_answered(&self, fields: &mut HeaderMap) -> bool {
-        let expected = derive_accept_key(self.0.as_bytes());
+        let expected = accept_value(&self.0);
         let mut lines = fields.get_all(header::SEC_WEBSOCKET_ACCEPT).into_iter();
         let is_right =
             lines.next().is_some_and(|line| line.as_bytes() == expected.as_bytes()) && lines.next().is_none();
         fields.remove(header::SEC_WEBSOCKET_ACCEPT);
         is_right
     }
+}
+
+/// Returns the `Sec-WebSocket-Accept` that answers a key (RFC 6455 §4.2.2).
+fn accept_value(key: &str) -> String {
+    let mut hash = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
+    hash.update(key.as_bytes());
+    hash.update(GUID);
+    STANDARD.encode(hash.finish())
 }
 
 /// Tells whether an extended `CONNECT` is for a WebSocket. Names of protocols have no case (RFC 9110 §7.8).
