@@ -37,7 +37,7 @@ pub use self::oidc::{
     CALLBACK, Callback, Oidc, OidcError, Provider, SealKey, forget_all, forget_attempt, forget_login, forget_oldest,
 };
 use crate::config::Confirm;
-use crate::message::origin::Origin;
+use crate::message::forwarded_chain::Origin;
 use crate::model::grant::Wish;
 use crate::model::principal::Principal;
 use crate::tls::server::Authority;

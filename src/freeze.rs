@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
 use crate::model::account::Role;
+use crate::model::freeze_target::Whom;
+use crate::model::mentions::Meant;
 use crate::model::ott::VoximplantUser;
-use crate::model::spelled::Meant;
-use crate::model::whom::Whom;
 use crate::state::{Freeze, KeepError, Store};
 
 /// The freezes of the store, and whoever waits for one. All workers share it, and every configuration.

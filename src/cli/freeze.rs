@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::desk::{self, Told};
 use super::{Done, EX_CONFIG, EX_UNAVAILABLE, complain, load, moment, remark, run, say};
 use crate::config::Config;
-use crate::model::whom::{MAX_WHY, Whom};
+use crate::model::freeze_target::{MAX_WHY, Whom};
 use crate::observe::Logs;
 use crate::observe::audit::{Event, Note};
 use crate::state::{Freeze, KeepError, OpenError, Store};

@@ -10,8 +10,8 @@ use rustls::pki_types::CertificateDer;
 use super::{Exchange, Interims, Vitals};
 use crate::budget::Ledger;
 use crate::freeze::Leash;
+use crate::message::forwarded_chain::Origin;
 use crate::message::guard::Refusal;
-use crate::message::origin::Origin;
 use crate::tls::server::{Authority, Policy};
 use crate::upstream::{Bound, Far};
 

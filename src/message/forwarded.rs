@@ -3,7 +3,7 @@
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::origin::Origin;
+use super::forwarded_chain::Origin;
 use crate::model::identity;
 
 /// The field in which each proxy names the address it was asked from.

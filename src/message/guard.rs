@@ -9,7 +9,7 @@ mod grammar;
 pub(super) use self::grammar::check_target;
 use self::grammar::{NAME, check_coding, chunk_size, field, number, span};
 use super::framing::{MAX_FIELDS, MAX_HEAD, MAX_TARGET};
-use super::line;
+use super::newline;
 
 /// The longest method.
 const MAX_METHOD: usize = 64;
@@ -157,7 +157,7 @@ impl Guard {
                     // Only a line that ends within its bound is one.
                     let reach = bytes.len().min(gone + line.limit());
                     let from = at.max(searched);
-                    let Some(length) = line::end(&bytes[from..reach]) else {
+                    let Some(length) = newline::end(&bytes[from..reach]) else {
                         self.searched = reach - gone;
                         break if reach < bytes.len() { Err(line.too_large()) } else { Ok(()) };
                     };

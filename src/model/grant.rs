@@ -1,14 +1,14 @@
 //! Who may become whom: rules turn a proven caller into a grant. The first rule that applies decides.
 //! What the caller asks for only selects inside what the rule grants; it never widens it.
 
-mod why;
+mod outcome;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-pub use self::why::{Invalid, Passed, Refusal, Trace, Why};
+pub use self::outcome::{Invalid, Passed, Refusal, Trace, Why};
 use super::account::{Account, Domain, Language, Level, Role, SystemAdmin, TenantAdmin};
 use super::condition::When;
 use super::ott::VoximplantUser;

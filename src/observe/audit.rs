@@ -8,8 +8,8 @@ use super::line::{self, Value};
 use super::request_id::RequestId;
 use crate::config::Format;
 use crate::model::account::Level;
+use crate::model::freeze_target::Whom;
 use crate::model::redact;
-use crate::model::whom::Whom;
 
 /// What is told about one login. Never its secret.
 #[derive(Debug, Clone)]

@@ -29,7 +29,7 @@ use crate::config::{HostPattern, MethodKind};
 use crate::exchange::FarEnd;
 use crate::limit::Source;
 use crate::message::cookies;
-use crate::message::origin::{Contradiction, Origin};
+use crate::message::forwarded_chain::{Contradiction, Origin};
 use crate::message::target;
 use crate::model::grant::{self, Wish};
 use crate::model::principal::Principal;

@@ -10,8 +10,8 @@ use super::Proxy;
 use super::error::Error;
 use crate::freeze::{Leash, Owners};
 use crate::model::account::Role;
-use crate::model::spelled::Spelled;
-use crate::model::whom::Whom;
+use crate::model::freeze_target::Whom;
+use crate::model::mentions::Spelled;
 
 /// The name of the PBX's cookie.
 const SESSION: &str = "session";

@@ -17,11 +17,11 @@ use crate::auth::{Act, Once, Proof, Verdict};
 use crate::config::{self, Handoff, HostPattern};
 use crate::exchange::Body;
 use crate::model::account::{Language, Role};
+use crate::model::freeze_target::Whom;
 use crate::model::grant::{PbxGrant, Wish};
 use crate::model::landing;
 use crate::model::principal::Principal;
 use crate::model::session::SessionId;
-use crate::model::whom::Whom;
 use crate::pbx::Pbx;
 use crate::upstream::Payload;
 

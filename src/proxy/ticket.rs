@@ -21,10 +21,10 @@ use crate::exchange::Body;
 use crate::message::cookies;
 use crate::model::account::Language;
 use crate::model::digest::sha256;
+use crate::model::freeze_target::Whom;
 use crate::model::principal::Principal;
 use crate::model::secret::Secret;
 use crate::model::session::SessionId;
-use crate::model::whom::Whom;
 use crate::random;
 use crate::upstream::Payload;
 

@@ -9,7 +9,7 @@
 use std::cell::Cell;
 use std::io;
 
-use crate::message::line;
+use crate::message::newline;
 
 use super::interim::Interims;
 
@@ -83,7 +83,7 @@ impl Place {
     /// Goes through the next bytes, as far as they are of a head.
     fn through(mut self, mut bytes: &[u8], interims: &Interims) -> io::Result<Option<Self>> {
         loop {
-            let end = line::end(bytes);
+            let end = newline::end(bytes);
             self.take(&bytes[..end.unwrap_or(bytes.len())]);
             if self.heads > MAX_HEADS {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "the heads have no end"));
