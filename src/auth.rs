@@ -37,8 +37,8 @@ pub use self::oidc::{
     CALLBACK, Callback, Oidc, OidcError, Provider, SealKey, forget_all, forget_attempt, forget_login, forget_oldest,
 };
 use crate::config::Confirm;
-use crate::message::forwarded_chain::Origin;
-use crate::model::grant::Wish;
+use crate::message::forwarded_chain::ForwardedChain;
+use crate::model::grant::Requested;
 use crate::model::principal::Principal;
 use crate::tls::server::Authority;
 
@@ -64,7 +64,7 @@ pub struct Ask<'a> {
     /// The authority the request is for.
     pub host: &'a HeaderValue,
     /// Who the request is from.
-    pub origin: &'a Origin,
+    pub origin: &'a ForwardedChain,
     /// The other end of the connection: the client, or a proxy before us.
     pub peer: IpAddr,
     /// The certificate that the other end showed and its handshake verified.
@@ -234,7 +234,7 @@ impl Proof {
 
     /// Returns the caller with the claims that its own choice makes, or nothing if it chose what it may not.
     #[must_use]
-    pub fn choose(self, wish: &Wish) -> Option<Principal> {
+    pub fn choose(self, wish: &Requested) -> Option<Principal> {
         match self.key {
             Some(key) => key.choose(self.principal, wish),
             None => Some(self.principal),

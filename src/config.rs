@@ -10,7 +10,7 @@ pub mod problem;
 mod source;
 pub mod types;
 
-pub use self::check::{ChainFlaw, Reading, admin, load, parse, read};
-pub use self::files::{Files, Watch, can_write};
+pub use self::check::{ChainFlaw, ReadOutcome, admin, load, parse, read};
+pub use self::files::{FileSnapshot, FileWatch, can_write};
 pub use self::problem::{Problem, Problems};
 pub use self::types::*;

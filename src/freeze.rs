@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
 use crate::model::account::Role;
-use crate::model::freeze_target::Whom;
-use crate::model::mentions::Meant;
+use crate::model::freeze_target::FreezeTarget;
+use crate::model::mentions::Mention;
 use crate::model::ott::VoximplantUser;
 use crate::state::{Freeze, KeepError, Store};
 
@@ -34,7 +34,7 @@ impl Frozen {
     ///
     /// # Errors
     /// When that cannot be kept.
-    pub async fn freeze(&self, whom: &Whom, freeze: Freeze) -> Result<(), KeepError> {
+    pub async fn freeze(&self, whom: &FreezeTarget, freeze: Freeze) -> Result<(), KeepError> {
         let kept = self.store.freeze(&whom.to_string(), freeze).await;
         self.look();
         kept
@@ -44,7 +44,7 @@ impl Frozen {
     ///
     /// # Errors
     /// When that cannot be kept.
-    pub async fn thaw(&self, whom: &Whom) -> Result<bool, KeepError> {
+    pub async fn thaw(&self, whom: &FreezeTarget) -> Result<bool, KeepError> {
         let thawed = self.store.thaw(&whom.to_string()).await;
         self.look();
         thawed
@@ -59,15 +59,15 @@ impl Frozen {
     /// Tells whether whom a session is for is frozen, by itself or with its domain.
     #[must_use]
     pub fn has(&self, role: &Role) -> bool {
-        self.is_any() && self.has_whom(&Whom::of(role))
+        self.is_any() && self.has_whom(&FreezeTarget::of(role))
     }
 
     /// As [`Frozen::has`].
     #[must_use]
-    pub fn has_whom(&self, whom: &Whom) -> bool {
+    pub fn has_whom(&self, whom: &FreezeTarget) -> bool {
         let with_domain = || match whom {
-            Whom::Account(account) => self.lists(&Whom::Domain(account.domain().clone())),
-            Whom::Domain(_) | Whom::User(_) => false,
+            FreezeTarget::Account(account) => self.lists(&FreezeTarget::Domain(account.domain().clone())),
+            FreezeTarget::Domain(_) | FreezeTarget::User(_) => false,
         };
         self.lists(whom) || with_domain()
     }
@@ -79,7 +79,7 @@ impl Frozen {
         let name = user.name();
         let full = user.application().or(own).map(|application| format!("{name}@{application}"));
         let spellings = [Some(name.to_owned()), full].into_iter().flatten().filter_map(|text| text.parse().ok());
-        self.is_any() && spellings.map(Whom::User).any(|whom| self.lists(&whom))
+        self.is_any() && spellings.map(FreezeTarget::User).any(|whom| self.lists(&whom))
     }
 
     /// Tells whether a request is somebody's who is frozen. What is unclear is, while somebody is frozen whom it may mean.
@@ -89,19 +89,19 @@ impl Frozen {
             && (owners.known.iter().any(|role| self.has(role)) || owners.named.iter().any(|one| self.may_mean(one)))
     }
 
-    fn may_mean(&self, meant: &Meant) -> bool {
+    fn may_mean(&self, meant: &Mention) -> bool {
         match meant {
-            Meant::Account(account) => self.has_whom(&Whom::Account(account.clone())),
-            Meant::Somebody(domain) => self.list().iter().any(|(name, _)| match name.parse() {
-                Ok(Whom::Account(account)) => account.domain() == domain,
-                Ok(Whom::Domain(frozen)) => frozen == *domain,
-                Ok(Whom::User(_)) | Err(_) => false,
+            Mention::Account(account) => self.has_whom(&FreezeTarget::Account(account.clone())),
+            Mention::Somebody(domain) => self.list().iter().any(|(name, _)| match name.parse() {
+                Ok(FreezeTarget::Account(account)) => account.domain() == domain,
+                Ok(FreezeTarget::Domain(frozen)) => frozen == *domain,
+                Ok(FreezeTarget::User(_)) | Err(_) => false,
             }),
-            Meant::Anybody => self.list().iter().any(|(name, _)| !name.starts_with("user ")),
+            Mention::Anybody => self.list().iter().any(|(name, _)| !name.starts_with("user ")),
         }
     }
 
-    fn lists(&self, whom: &Whom) -> bool {
+    fn lists(&self, whom: &FreezeTarget) -> bool {
         self.store.is_frozen(&whom.to_string(), self.store.now())
     }
 
@@ -124,7 +124,7 @@ pub struct Owners {
     /// The accounts.
     pub known: Vec<Role>,
     /// Everybody else.
-    pub named: Vec<Meant>,
+    pub named: Vec<Mention>,
 }
 
 /// What holds a tunnel to the accounts it was opened for.
@@ -188,14 +188,14 @@ mod tests {
     #[tokio::test]
     async fn a_leash_is_cut_by_what_freezes_its_account_and_nothing_else() {
         let frozen = Arc::new(Frozen::new(Arc::new(Store::in_memory())));
-        let account = |name: &str| name.parse::<Whom>().unwrap();
+        let account = |name: &str| name.parse::<FreezeTarget>().unwrap();
         let owner = Role::User(Account::new("40", "acme.test".parse().unwrap()).unwrap());
-        let leash = |known: Vec<Role>, named: Vec<Meant>| Leash {
+        let leash = |known: Vec<Role>, named: Vec<Mention>| Leash {
             frozen: Arc::clone(&frozen),
             owners: Owners { known, named },
         };
         let (his, nobodys) = (leash(vec![owner], Vec::new()), leash(Vec::new(), Vec::new()));
-        let unclear = leash(Vec::new(), vec![Meant::Somebody("acme.test".parse().unwrap())]);
+        let unclear = leash(Vec::new(), vec![Mention::Somebody("acme.test".parse().unwrap())]);
         let freeze = || Freeze { since: Timestamp::now(), until: None, by: String::new(), why: String::new() };
         let mut cut = Box::pin(his.cut());
         for other in ["account 41@acme.test", "account 40@other.test", "domain other.test", "user ann"] {

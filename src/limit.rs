@@ -17,7 +17,7 @@ pub use self::races::{Race, Races};
 pub use self::remembered::Remembered;
 pub use self::source::Source;
 use crate::config;
-use crate::model::account::Level;
+use crate::model::account::AdminLevel;
 
 /// How many keys a limiter tells apart before newcomers share; about 2.5 MB for each limiter.
 const KEYS: usize = 100_000;
@@ -51,7 +51,7 @@ pub struct Limits {
 impl Limits {
     /// Makes the limiters, all of them unused.
     #[must_use]
-    pub fn new(rates: &config::Limits) -> Self {
+    pub fn new(rates: &config::LimitsConfig) -> Self {
         let new = |name, rate| Arc::new(Limiter::new(name, rate, KEYS));
         Self {
             client: new("client", rates.client),
@@ -68,16 +68,16 @@ impl Limits {
 
     /// Returns the limiter of PBX sessions of a level.
     #[must_use]
-    pub fn sessions(&self, level: Level) -> &Limiter {
+    pub fn sessions(&self, level: AdminLevel) -> &Limiter {
         match level {
-            Level::User => &self.account,
-            Level::Domain | Level::Admin => &self.admin,
+            AdminLevel::User => &self.account,
+            AdminLevel::Domain | AdminLevel::Admin => &self.admin,
         }
     }
 
     /// Makes the limiters for other rates: where a rate is the same, its counts go on.
     #[must_use]
-    pub fn successor(&self, rates: &config::Limits) -> Self {
+    pub fn successor(&self, rates: &config::LimitsConfig) -> Self {
         let next = |before: &Arc<Limiter>, rate| match before.rate() == rate {
             true => Arc::clone(before),
             false => Arc::new(Limiter::new(before.name(), rate, KEYS)),
@@ -146,9 +146,9 @@ mod tests {
     }
 
     /// Rates that all differ, by so much.
-    fn rates(more: u32) -> config::Limits {
+    fn rates(more: u32) -> config::LimitsConfig {
         let rate = |count: u32| format!("{}/s", count + more).parse().unwrap();
-        config::Limits {
+        config::LimitsConfig {
             client: rate(1),
             caller: rate(2),
             account: rate(3),

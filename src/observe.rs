@@ -25,7 +25,7 @@ use tokio::time::Instant;
 pub use self::place::Memory;
 pub use self::request_id::RequestId;
 use self::sink::{Asked, Closing, Sink};
-use crate::config::{Access, Config, Format, WhenStuck, can_write};
+use crate::config::{AccessLogTarget, Config, LogFormat, WhenStuck, can_write};
 
 /// Where lines go: cheap to copy; each worker has a copy that gathers its own ([`Logs::of_worker`]).
 #[derive(Debug, Clone)]
@@ -33,10 +33,10 @@ pub struct Logs {
     access: Option<Sink>,
     audit: Sink,
     /// Audit lines are JSON wherever they are alone.
-    audit_format: Format,
+    audit_format: LogFormat,
     /// Where each audit line goes as well.
     syslog: Option<Sink>,
-    format: Format,
+    format: LogFormat,
     when_stuck: WhenStuck,
 }
 
@@ -57,9 +57,9 @@ impl Logs {
     pub fn open(config: &Config) -> io::Result<Self> {
         let format = config.log.format;
         let access = match &config.log.access {
-            Access::Off => None,
-            Access::Stdout => Some(Sink::stdout(format)?),
-            Access::File(path) => Some(named(path, Sink::file(path, format))?),
+            AccessLogTarget::Off => None,
+            AccessLogTarget::Stdout => Some(Sink::stdout(format)?),
+            AccessLogTarget::File(path) => Some(named(path, Sink::file(path, format))?),
         };
         Self::beside(access, config)
     }
@@ -70,8 +70,8 @@ impl Logs {
     /// When a file cannot be written, with its name.
     pub fn inspect(config: &Config) -> io::Result<()> {
         let access = match &config.log.access {
-            Access::File(path) => Some(path),
-            Access::Off | Access::Stdout => None,
+            AccessLogTarget::File(path) => Some(path),
+            AccessLogTarget::Off | AccessLogTarget::Stdout => None,
         };
         access.into_iter().chain(&config.audit.file).try_for_each(|path| named(path, can_write(path)))
     }
@@ -88,8 +88,8 @@ impl Logs {
     fn beside(access: Option<Sink>, config: &Config) -> io::Result<Self> {
         let format = config.log.format;
         let (audit, audit_format) = match (&config.audit.file, &access) {
-            (Some(path), _) if config.audit.chain => (named(path, Sink::chain(path))?, Format::Json),
-            (Some(path), _) => (named(path, Sink::file(path, Format::Json))?, Format::Json),
+            (Some(path), _) if config.audit.chain => (named(path, Sink::chain(path))?, LogFormat::Json),
+            (Some(path), _) => (named(path, Sink::file(path, LogFormat::Json))?, LogFormat::Json),
             (None, Some(access)) => (access.clone(), format),
             (None, None) => (Sink::stdout(format)?, format),
         };
@@ -124,7 +124,7 @@ impl Logs {
 
     /// Writes all lines to one log in memory, for tests.
     #[must_use]
-    pub fn memory(format: Format) -> (Self, Memory) {
+    pub fn memory(format: LogFormat) -> (Self, Memory) {
         let (sink, memory) = Sink::memory(format);
         let (access, when_stuck) = (Some(sink.clone()), WhenStuck::default());
         (Self { access, audit: sink, audit_format: format, syslog: None, format, when_stuck }, memory)
@@ -174,7 +174,7 @@ impl Logs {
         if self.when_stuck == WhenStuck::Refuse {
             written.map_err(Unaudited)?;
         }
-        self.write_syslog(|| entry.line(Format::Json, now));
+        self.write_syslog(|| entry.line(LogFormat::Json, now));
         Ok(())
     }
 
@@ -189,10 +189,10 @@ impl Logs {
         self.write_needed(|format, now| note.line(format, now));
     }
 
-    fn write_needed(&self, line: impl Fn(Format, Timestamp) -> String) {
+    fn write_needed(&self, line: impl Fn(LogFormat, Timestamp) -> String) {
         let now = Timestamp::now();
         self.audit.needed_line(&line(self.audit_format, now));
-        self.write_syslog(|| line(Format::Json, now));
+        self.write_syslog(|| line(LogFormat::Json, now));
     }
 
     fn write_syslog(&self, line: impl FnOnce() -> String) {

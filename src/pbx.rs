@@ -80,8 +80,8 @@ impl Pbx {
     #[must_use]
     pub fn new(
         upstream: Rc<Upstream>,
-        pbx: &config::Pbx,
-        admin: &config::Admin,
+        pbx: &config::PbxConfig,
+        admin: &config::AdminCredentials,
         breaker: Arc<Breaker>,
         tally: Tally,
     ) -> Self {

@@ -42,14 +42,14 @@ use self::shared::{app_upstream, is_same, pbx_upstream};
 use crate::auth::{self, Chain};
 use crate::config::{self, Config};
 use crate::exchange::{self, Body, Exchange, FarEnd, Peer};
-use crate::message::forwarded_chain::{Contradiction, Origin};
-use crate::message::guard::Refusal;
+use crate::message::forwarded_chain::{Contradiction, ForwardedChain};
+use crate::message::guard::Violation;
 use crate::message::hop;
 use crate::message::http2;
 use crate::message::target::{self, Authority};
 use crate::message::websocket;
 use crate::model::grant;
-use crate::model::path::{self, Place, Reserved};
+use crate::model::path::{self, PathClass, Reserved};
 use crate::observe::metrics::{Route, Side, Tally};
 use crate::observe::{Logs, RequestId};
 use crate::pbx::Pbx;
@@ -73,7 +73,7 @@ pub struct Proxy {
 
 /// Who is asking, and under which name.
 struct Caller {
-    origin: Rc<Origin>,
+    origin: Rc<ForwardedChain>,
     end: Rc<FarEnd>,
     authority: Authority,
     id: RequestId,
@@ -94,7 +94,7 @@ impl Proxy {
         tally: Tally,
     ) -> Result<Self, http::uri::InvalidUri> {
         let idle = config.server.timeouts.body_idle;
-        let upstream = |connector: &Option<Connector>, upstream: Option<&config::Upstream>, side| {
+        let upstream = |connector: &Option<Connector>, upstream: Option<&config::UpstreamConfig>, side| {
             Some(Upstream::new(connector.clone()?, upstream?.timeouts, idle, side, &tally))
         };
         let (app_config, pbx_config) = (app_upstream(&config), pbx_upstream(&config));
@@ -166,16 +166,16 @@ impl Proxy {
     }
 
     /// Finds out who a request is from. Only believed peers are listened to.
-    fn origin(&self, headers: &HeaderMap, peer: &Rc<Origin>) -> Result<Rc<Origin>, Contradiction> {
+    fn origin(&self, headers: &HeaderMap, peer: &Rc<ForwardedChain>) -> Result<Rc<ForwardedChain>, Contradiction> {
         let (client, server) = (peer.client, &self.config.server);
         if !server.believes(client) {
             return Ok(Rc::clone(peer));
         }
-        Origin::told_by(client, headers, |hop| server.believes(hop)).map(Rc::new)
+        ForwardedChain::from_headers(client, headers, |hop| server.believes(hop)).map(Rc::new)
     }
 
     /// Answers what is no request.
-    pub fn refuse(&self, request: &Request<Incoming>, refusal: Refusal, peer: &Peer) -> Response<Body> {
+    pub fn refuse(&self, request: &Request<Incoming>, refusal: Violation, peer: &Peer) -> Response<Body> {
         let mut exchange = Exchange::begin(request, peer.origin.client, peer, &self.logs);
         let audience = Audience::of(request.headers(), exchange.id);
         let mut response = self.explain(&Error::Refused(refusal), &audience, &mut exchange);
@@ -188,7 +188,7 @@ impl Proxy {
     async fn serve(
         &self,
         request: &mut Request<Payload>,
-        origin: Result<Rc<Origin>, Contradiction>,
+        origin: Result<Rc<ForwardedChain>, Contradiction>,
         peer: &Peer,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
@@ -209,8 +209,8 @@ impl Proxy {
         let caller = Caller { origin, end: Rc::clone(&peer.end), authority, id: exchange.id, attempt: Cell::default() };
         // Logins are boxed: they are rare, and passing on should not carry their state around.
         let mut response = match path::place(request.uri().path()) {
-            Place::Disguised => return Err(Error::Malformed("the path is not written as it should be")),
-            Place::Reserved(reserved) => {
+            PathClass::Disguised => return Err(Error::Malformed("the path is not written as it should be")),
+            PathClass::Reserved(reserved) => {
                 exchange.is_answered_by(match reserved {
                     Reserved::Ott => Route::Ott,
                     Reserved::Pbx => Route::Login,
@@ -218,7 +218,7 @@ impl Proxy {
                 });
                 Box::pin(self.answer_login(reserved, mem::take(request), &caller)).await?
             }
-            Place::Open => return self.forward(request, peer, caller, exchange).await,
+            PathClass::Open => return self.forward(request, peer, caller, exchange).await,
         };
         reply::name(&mut response, exchange.id);
         Ok(response)

@@ -442,15 +442,15 @@ mod tests {
 
     use super::*;
     use crate::budget::{Budget, WorkerBudget};
-    use crate::config::{self, HostPort, Trust, Url};
+    use crate::config::{self, HostPort, Trust, UpstreamUrl};
 
     const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
     const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n";
 
     fn upstream_at(port: u16) -> Rc<Upstream> {
         let timeout = Duration::from_secs(10);
-        let config = config::Upstream {
-            urls: vec![Url::Http(HostPort { host: "127.0.0.1".into(), port })],
+        let config = config::UpstreamConfig {
+            urls: vec![UpstreamUrl::Http(HostPort { host: "127.0.0.1".into(), port })],
             hosts: Vec::new(),
             paths: Vec::new(),
             trust: Trust::roots(None),

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use self::cache::{Cache, Key, Outcome, Said};
 use super::{Ask, Proof, Verdict, claims};
-use crate::config::{Names, Whoami};
+use crate::config::{AppMethodConfig, CookieFilter};
 use crate::message::cookies;
 use crate::message::forwarded;
 use crate::model::json::{self, JsonError};
@@ -27,7 +27,7 @@ const MAX_ANSWER: usize = 16 << 10;
 #[derive(Debug)]
 pub struct App {
     name: String,
-    settings: Whoami,
+    settings: AppMethodConfig,
     uri: Uri,
     upstream: Rc<Upstream>,
     /// Where answers are believed for a while.
@@ -58,7 +58,7 @@ impl App {
     ///
     /// # Errors
     /// When the path to ask is none.
-    pub fn new(name: String, settings: Whoami, upstream: Rc<Upstream>) -> Result<Self, http::uri::InvalidUri> {
+    pub fn new(name: String, settings: AppMethodConfig, upstream: Rc<Upstream>) -> Result<Self, http::uri::InvalidUri> {
         let uri = settings.path.parse()?;
         let cache = settings.cache.map(Cache::new);
         Ok(Self { name, settings, uri, upstream, cache })
@@ -146,8 +146,8 @@ impl App {
 
     fn shows(&self, pair: &[u8]) -> bool {
         match &self.settings.cookies {
-            Names::All => true,
-            Names::Listed(names) => names.iter().any(|listed| listed.as_bytes() == cookies::split(pair).0),
+            CookieFilter::All => true,
+            CookieFilter::Listed(names) => names.iter().any(|listed| listed.as_bytes() == cookies::split(pair).0),
         }
     }
 }

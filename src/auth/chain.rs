@@ -12,7 +12,7 @@ use super::key::{self, Key};
 use super::link::{self, Link};
 use super::oidc;
 use super::{App, Ask, Error, Fault, Header, Kind, Method, Mtls, Oidc, Refused, Verdict};
-use crate::config::TokenPlace;
+use crate::config::TokenLocation;
 use crate::model::digest::{Digest, sha256_of};
 use crate::model::principal::Principal;
 use crate::observe::metrics::{self, Tally};
@@ -41,7 +41,7 @@ enum Shown<'c, 'a> {
     Bearer(Bearer<'a>),
     Header(&'c Header),
     Mtls(&'c Mtls),
-    Token(&'c TokenPlace, Found<'a>),
+    Token(&'c TokenLocation, Found<'a>),
     /// The query of a signed link.
     Link(&'a str),
     Oidc(Principal),
@@ -94,7 +94,7 @@ impl Shown<'_, '_> {
     /// Tells whether it is one of the cookies that a browser sends along without being asked.
     const fn is_cookie(&self) -> bool {
         match self {
-            Self::App(_) | Self::Oidc(_) | Self::Token(TokenPlace::Cookie(_), _) => true,
+            Self::App(_) | Self::Oidc(_) | Self::Token(TokenLocation::Cookie(_), _) => true,
             Self::Bearer(_) | Self::Token(..) | Self::Header(_) | Self::Mtls(_) | Self::Link(_) => false,
         }
     }
@@ -155,8 +155,8 @@ impl Chain {
             _ => None,
         });
         // A proxy in between adds an ambient one to whatever a page asks for.
-        let adds_bearer = tokens.clone().any(|(place, is_ambient)| is_ambient && *place == TokenPlace::Bearer);
-        let is_set = |place: &TokenPlace| matches!(place, TokenPlace::Header(name) if headers.contains_key(name));
+        let adds_bearer = tokens.clone().any(|(place, is_ambient)| is_ambient && *place == TokenLocation::Bearer);
+        let is_set = |place: &TokenLocation| matches!(place, TokenLocation::Header(name) if headers.contains_key(name));
         (!adds_bearer && bearer::of(headers).is_some())
             || tokens.any(|(place, is_ambient)| !is_ambient && is_set(place))
     }
@@ -187,7 +187,7 @@ impl Chain {
 
     /// Finds what is behind `Authorization: Bearer`: a token or a key, by its form where both are possible.
     fn bearer<'c, 'a>(&'c self, ask: &Ask<'a>) -> Option<Shown<'c, 'a>> {
-        let (has_keys, place) = (self.keys().next().is_some(), &TokenPlace::Bearer);
+        let (has_keys, place) = (self.keys().next().is_some(), &TokenLocation::Bearer);
         let has_tokens = self.tokens(place).next().is_some();
         match bearer::of(ask.headers)? {
             Bearer::Shown(text) if has_tokens && (!has_keys || jwt::is_token(text)) => {
@@ -243,7 +243,7 @@ impl Chain {
         })
     }
 
-    fn tokens<'c>(&'c self, place: &TokenPlace) -> impl Iterator<Item = &'c Jwt> {
+    fn tokens<'c>(&'c self, place: &TokenLocation) -> impl Iterator<Item = &'c Jwt> {
         self.methods.iter().filter_map(move |method| match &method.kind {
             Kind::Jwt(jwt) if jwt.place() == place => Some(jwt),
             _ => None,
@@ -267,7 +267,7 @@ impl Chain {
     }
 }
 
-fn shows(shown: &[Shown<'_, '_>], place: &TokenPlace) -> bool {
+fn shows(shown: &[Shown<'_, '_>], place: &TokenLocation) -> bool {
     shown.iter().any(|shown| matches!(shown, Shown::Token(known, _) if *known == place))
 }
 

@@ -9,7 +9,7 @@ use aws_lc_rs::constant_time;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Ask, Proof, Verdict};
-use crate::config::{HeaderClaim, TrustedHeader};
+use crate::config::{HeaderClaim, HeaderConfig};
 use crate::message::fields::only;
 use crate::model::principal::{Claim, Claims, Principal};
 
@@ -17,7 +17,7 @@ use crate::model::principal::{Claim, Claims, Principal};
 #[derive(Debug)]
 pub struct Header {
     name: String,
-    settings: TrustedHeader,
+    settings: HeaderConfig,
 }
 
 /// What a field of a proxy says.
@@ -34,7 +34,7 @@ enum Said<'a> {
 impl Header {
     /// Prepares to believe.
     #[must_use]
-    pub const fn new(name: String, settings: TrustedHeader) -> Self {
+    pub const fn new(name: String, settings: HeaderConfig) -> Self {
         Self { name, settings }
     }
 

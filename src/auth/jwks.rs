@@ -14,8 +14,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::pause;
-use crate::config::{KeySet, Trust};
-use crate::model::jwt::{KeyError, Keys};
+use crate::config::{JwksConfig, Trust};
+use crate::model::jwt::{JwtKeyError, VerificationKeys};
 use crate::observe::causes;
 use crate::observe::metrics::Freshness;
 use crate::upstream::{FetchError, Fetcher};
@@ -36,7 +36,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(5 * 60);
 /// One set of keys and where it comes from.
 #[derive(Debug)]
 pub struct Jwks {
-    at: KeySet,
+    at: JwksConfig,
     fetcher: Fetcher,
     known: watch::Sender<Known>,
     plan: Mutex<Plan>,
@@ -47,7 +47,7 @@ pub struct Jwks {
 /// What is known since the last fetch.
 #[derive(Debug, Clone, Default)]
 struct Known {
-    keys: Option<Arc<Keys>>,
+    keys: Option<Arc<VerificationKeys>>,
     problem: Option<String>,
 }
 
@@ -66,7 +66,7 @@ struct Plan {
 #[derive(Debug)]
 pub struct Fetched {
     /// The keys that can be used.
-    pub keys: Keys,
+    pub keys: VerificationKeys,
     /// How many others there were.
     pub skipped: usize,
     age: Duration,
@@ -83,7 +83,7 @@ enum JwksError {
     Status(StatusCode),
     /// Nothing that could be used.
     #[error("the answer {0}")]
-    Keys(#[from] KeyError),
+    Keys(#[from] JwtKeyError),
 }
 
 impl Jwks {
@@ -91,11 +91,11 @@ impl Jwks {
     ///
     /// # Errors
     /// When a certificate of `ca` cannot be a trust root.
-    pub fn new(at: &KeySet) -> Result<Self, rustls::Error> {
+    pub fn new(at: &JwksConfig) -> Result<Self, rustls::Error> {
         Self::with(at, OUT_OF_TURN)
     }
 
-    fn with(at: &KeySet, out_of_turn: Duration) -> Result<Self, rustls::Error> {
+    fn with(at: &JwksConfig, out_of_turn: Duration) -> Result<Self, rustls::Error> {
         let plan = Plan { out_of_turn, due: Instant::now(), began: None, is_under_way: true, failures: 0 };
         Ok(Self {
             at: at.clone(),
@@ -109,7 +109,7 @@ impl Jwks {
 
     /// Tells whether these are the keys that a configuration means.
     #[must_use]
-    pub fn is_at(&self, at: &KeySet) -> bool {
+    pub fn is_at(&self, at: &JwksConfig) -> bool {
         self.at == *at
     }
 
@@ -186,12 +186,12 @@ pub(super) struct Look<'j> {
 
 impl Look<'_> {
     /// Returns the keys, if they were ever fetched.
-    pub(super) fn keys(&mut self) -> Option<Arc<Keys>> {
+    pub(super) fn keys(&mut self) -> Option<Arc<VerificationKeys>> {
         self.known.borrow_and_update().keys.clone()
     }
 
     /// Asks for newer ones, and waits a moment for them; nothing when it is too early to ask again, or none come.
-    pub(super) async fn newer(&mut self) -> Option<Arc<Keys>> {
+    pub(super) async fn newer(&mut self) -> Option<Arc<VerificationKeys>> {
         if self.jwks.plan().want(Instant::now()) {
             self.jwks.wanted.notify_one();
         } else if !self.jwks.plan().is_under_way {
@@ -234,12 +234,12 @@ impl Plan {
 ///
 /// # Errors
 /// When there are none.
-pub async fn fetch_once(at: &KeySet) -> Result<Fetched, String> {
+pub async fn fetch_once(at: &JwksConfig) -> Result<Fetched, String> {
     let fetcher = fetcher(at).map_err(|error| error.to_string())?;
     fetch(&fetcher, &at.url).await.map_err(|error| causes(&error))
 }
 
-fn fetcher(at: &KeySet) -> Result<Fetcher, rustls::Error> {
+fn fetcher(at: &JwksConfig) -> Result<Fetcher, rustls::Error> {
     Fetcher::new(&Trust::roots(at.ca.clone()), DEADLINE)
 }
 
@@ -256,7 +256,7 @@ async fn fetch(fetcher: &Fetcher, url: &Uri) -> Result<Fetched, JwksError> {
     if answer.status() != StatusCode::OK {
         return Err(JwksError::Status(answer.status()));
     }
-    let (keys, skipped) = Keys::of_set(answer.body())?;
+    let (keys, skipped) = VerificationKeys::of_set(answer.body())?;
     Ok(Fetched { keys, skipped, age: age(answer.headers()) })
 }
 
@@ -333,7 +333,7 @@ mod tests {
 
     /// A server that says what is said here, and counts how often.
     struct Server {
-        at: KeySet,
+        at: JwksConfig,
         says: Arc<Mutex<(String, usize)>>,
     }
 
@@ -342,7 +342,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
             let says = Arc::new(Mutex::new((says, 0)));
-            let server = Self { at: KeySet { url, ca: None }, says: Arc::clone(&says) };
+            let server = Self { at: JwksConfig { url, ca: None }, says: Arc::clone(&says) };
             tokio::spawn(async move {
                 while let Ok((mut stream, _)) = listener.accept().await {
                     let mut head = [0; 1024];

@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use super::jwks::Jwks;
 use super::{Ask, Error, Once, Proof, Verdict, claims};
-use crate::config::{self, TokenPlace};
+use crate::config::{self, TokenLocation};
 use crate::message::cookies;
-use crate::model::jwt::{Bad, Keys, MAX_TOKEN, Proven, Token};
+use crate::model::jwt::{MAX_TOKEN, TokenError, UnverifiedToken, VerificationKeys, VerifiedToken};
 use crate::model::principal::{Claim, Principal};
 
 /// How long a token in an address may be good.
@@ -22,7 +22,7 @@ const MAX_LIFE_IN_QUERY: Duration = Duration::from_secs(15 * 60);
 #[derive(Debug)]
 pub struct Jwt {
     name: String,
-    settings: config::Jwt,
+    settings: config::JwtConfig,
     keys: KeySource,
 }
 
@@ -30,7 +30,7 @@ pub struct Jwt {
 #[derive(Debug)]
 pub enum KeySource {
     /// Here.
-    Fixed(Arc<Keys>),
+    Fixed(Arc<VerificationKeys>),
     /// Fetched from time to time.
     Fetched(Arc<Jwks>),
 }
@@ -50,12 +50,12 @@ pub(super) fn is_token(shown: &[u8]) -> bool {
 }
 
 /// Finds what a request shows in a place that is not `Authorization`.
-pub(super) fn find<'a>(place: &TokenPlace, ask: &Ask<'a>) -> Option<Found<'a>> {
+pub(super) fn find<'a>(place: &TokenLocation, ask: &Ask<'a>) -> Option<Found<'a>> {
     match place {
-        TokenPlace::Bearer => None,
-        TokenPlace::Header(name) => only(field(ask.headers, name)),
-        TokenPlace::Cookie(name) => only(cookie(ask.headers, name)),
-        TokenPlace::Query(name) => {
+        TokenLocation::Bearer => None,
+        TokenLocation::Header(name) => only(field(ask.headers, name)),
+        TokenLocation::Cookie(name) => only(cookie(ask.headers, name)),
+        TokenLocation::Query(name) => {
             let pairs = form_urlencoded::parse(ask.query?.as_bytes()).filter(|(found, _)| found == name);
             only(pairs.map(|(_, value)| Cow::Owned(value.into_owned().into_bytes())))
         }
@@ -85,7 +85,7 @@ fn only<'a>(mut found: impl Iterator<Item = Cow<'a, [u8]>>) -> Option<Found<'a>>
 pub(super) async fn judge<'m>(methods: impl Iterator<Item = &'m Jwt>, text: &[u8]) -> Result<Verdict, Error> {
     let methods: Vec<_> = methods.collect();
     let refuse = |name: &str, reason| Ok(Verdict::refuse(name, reason));
-    let token = match Token::read(text) {
+    let token = match UnverifiedToken::read(text) {
         Ok(token) => token,
         Err(bad) => return refuse("jwt", bad.reason()),
     };
@@ -102,11 +102,11 @@ pub(super) async fn judge<'m>(methods: impl Iterator<Item = &'m Jwt>, text: &[u8
 impl Jwt {
     /// Prepares a method.
     #[must_use]
-    pub const fn new(name: String, settings: config::Jwt, keys: KeySource) -> Self {
+    pub const fn new(name: String, settings: config::JwtConfig, keys: KeySource) -> Self {
         Self { name, settings, keys }
     }
 
-    pub(super) const fn place(&self) -> &TokenPlace {
+    pub(super) const fn place(&self) -> &TokenLocation {
         &self.settings.place
     }
 
@@ -119,24 +119,24 @@ impl Jwt {
         issuer.is_some_and(|issuer| issuers.iter().any(|believed| believed == issuer))
     }
 
-    async fn judge(&self, token: &Token<'_>) -> Result<Verdict, Error> {
+    async fn judge(&self, token: &UnverifiedToken<'_>) -> Result<Verdict, Error> {
         match self.prove(token).await? {
             Ok(proven) => Ok(self.admit(&proven)),
-            Err(bad @ Bad::Unfit(_)) => Ok(self.reject(bad.reason())),
+            Err(bad @ TokenError::Unfit(_)) => Ok(self.reject(bad.reason())),
             Err(bad) => Ok(Verdict::refuse(self.name.clone(), bad.reason())),
         }
     }
 
     /// Finds out what a token proves. If its key is not known, it may be so new that it must be fetched first.
-    async fn prove(&self, token: &Token<'_>) -> Result<Result<Proven, Bad>, Error> {
-        let prove = |keys: &Keys| token.prove(keys, &self.settings.rules, now());
+    async fn prove(&self, token: &UnverifiedToken<'_>) -> Result<Result<VerifiedToken, TokenError>, Error> {
+        let prove = |keys: &VerificationKeys| token.prove(keys, &self.settings.rules, now());
         let jwks = match &self.keys {
             KeySource::Fixed(keys) => return Ok(prove(keys)),
             KeySource::Fetched(jwks) => jwks,
         };
         let mut look = jwks.look();
         let known = look.keys().map(|keys| prove(&keys));
-        if let Some(judged @ (Ok(_) | Err(Bad::Refused(_) | Bad::Unfit(_)))) = known {
+        if let Some(judged @ (Ok(_) | Err(TokenError::Refused(_) | TokenError::Unfit(_)))) = known {
             return Ok(judged);
         }
         match look.newer().await {
@@ -145,7 +145,7 @@ impl Jwt {
         }
     }
 
-    fn admit(&self, proven: &Proven) -> Verdict {
+    fn admit(&self, proven: &VerifiedToken) -> Verdict {
         let claims = claims::of(&proven.claims);
         let subject = match &self.settings.subject {
             Some(name) => claims.get(name).and_then(Claim::text).unwrap_or_default().to_lowercase(),
@@ -159,7 +159,7 @@ impl Jwt {
             true => Proof::ambient(principal),
             false => Proof::deliberate(principal),
         };
-        if !matches!(self.settings.place, TokenPlace::Query(_)) {
+        if !matches!(self.settings.place, TokenLocation::Query(_)) {
             return Verdict::Admit(proof);
         }
         match self.once(proven) {
@@ -169,7 +169,7 @@ impl Jwt {
     }
 
     /// Says what is marked as used: an address is in histories and logs, so a token in it works once, and not for long.
-    fn once(&self, proven: &Proven) -> Result<Once, &'static str> {
+    fn once(&self, proven: &VerifiedToken) -> Result<Once, &'static str> {
         let id = proven.claims.get("jti").and_then(Value::as_str).filter(|id| !id.is_empty());
         let id = id.ok_or("it has no jti, which a token in an address needs")?;
         if proven.until - now() > (MAX_LIFE_IN_QUERY + self.settings.rules.leeway).as_secs_f64() {

@@ -6,28 +6,28 @@ use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 
 use super::{Act, Ask, Proof, Verdict};
-use crate::config::ApiKey;
-use crate::model::grant::{ACCOUNT, Wish};
+use crate::config::KeyConfig;
+use crate::model::grant::{ACCOUNT, Requested};
 use crate::model::principal::{Claim, Claims, Principal};
 
 /// One key of the configuration.
 #[derive(Debug)]
 pub struct Key {
     name: String,
-    settings: ApiKey,
+    settings: KeyConfig,
 }
 
 impl Key {
     /// Prepares a key.
     #[must_use]
-    pub const fn new(name: String, settings: ApiKey) -> Self {
+    pub const fn new(name: String, settings: KeyConfig) -> Self {
         Self { name, settings }
     }
 
     /// Adds what the caller chose to its claims; nothing if it lies outside the key's lists.
     ///
     /// A key for one domain need not be told which.
-    pub(super) fn choose(&self, mut principal: Principal, wish: &Wish) -> Option<Principal> {
+    pub(super) fn choose(&self, mut principal: Principal, wish: &Requested) -> Option<Principal> {
         let domain = wish.domain.as_deref().or_else(|| self.only_domain());
         let (account, user) = (wish.account.as_deref(), wish.user.as_deref());
         let may_choose = domain.is_none_or(|domain| self.lists_domain(domain))

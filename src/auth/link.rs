@@ -6,8 +6,8 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Act, Ask, Once, Proof, Verdict};
-use crate::config::SignedLinks;
-use crate::model::link::{self, Invalid};
+use crate::config::LinkConfig;
+use crate::model::link::{self, LinkError};
 use crate::model::principal::Principal;
 use crate::state::Store;
 
@@ -18,14 +18,14 @@ const SCOPE: &str = "link";
 #[derive(Debug)]
 pub struct Link {
     name: String,
-    settings: SignedLinks,
+    settings: LinkConfig,
     store: Arc<Store>,
 }
 
 impl Link {
     /// Prepares a method.
     #[must_use]
-    pub const fn new(name: String, settings: SignedLinks, store: Arc<Store>) -> Self {
+    pub const fn new(name: String, settings: LinkConfig, store: Arc<Store>) -> Self {
         Self { name, settings, store }
     }
 
@@ -71,7 +71,7 @@ pub(super) fn judge<'l>(mut links: impl Iterator<Item = &'l Link>, ask: &Ask<'_>
     let key = link::key_of(query).unwrap_or_default();
     let found = links.find(|link| link.has_key(&key));
     found.map_or_else(
-        || Verdict::refuse("link", Invalid::Key.to_string()),
+        || Verdict::refuse("link", LinkError::Key.to_string()),
         |link| link.judge(ask, query, Timestamp::now()),
     )
 }

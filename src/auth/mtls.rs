@@ -12,7 +12,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::AttributeTypeAndValue;
 
 use super::{Ask, Proof, Verdict};
-use crate::config::{ClientCertificate, Identity};
+use crate::config::{CertificateName, MtlsConfig};
 use crate::model::principal::{Claim, Claims, Principal};
 use crate::tls::server::Authority;
 
@@ -20,7 +20,7 @@ use crate::tls::server::Authority;
 #[derive(Debug)]
 pub struct Mtls {
     name: String,
-    settings: ClientCertificate,
+    settings: MtlsConfig,
     authority: Option<Authority>,
 }
 
@@ -42,7 +42,7 @@ type Kind = Result<Vec<String>, &'static str>;
 impl Mtls {
     /// Prepares to look at certificates.
     #[must_use]
-    pub fn new(name: String, settings: ClientCertificate) -> Self {
+    pub fn new(name: String, settings: MtlsConfig) -> Self {
         let authority = settings.client_ca.as_deref().map(Authority::of);
         Self { name, settings, authority }
     }
@@ -76,14 +76,14 @@ impl Mtls {
 
 impl Names {
     /// Returns the first kind of name that is there.
-    fn identity(&self, kinds: &[Identity]) -> Result<&str, &'static str> {
+    fn identity(&self, kinds: &[CertificateName]) -> Result<&str, &'static str> {
         for kind in kinds {
             let names = match kind {
-                Identity::SanUri => &self.uris,
-                Identity::SanEmail => &self.emails,
-                Identity::SanDns => &self.hosts,
-                Identity::Cn => &self.common,
-                Identity::Fingerprint => return Ok(&self.fingerprint),
+                CertificateName::SanUri => &self.uris,
+                CertificateName::SanEmail => &self.emails,
+                CertificateName::SanDns => &self.hosts,
+                CertificateName::Cn => &self.common,
+                CertificateName::Fingerprint => return Ok(&self.fingerprint),
             };
             // The next kind is not asked to help out: whoever made the names of this one unclear would choose.
             match names.as_ref().map(Vec::as_slice) {
@@ -246,18 +246,19 @@ mod tests {
         params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
     }
 
-    fn principal(names: &[&str], identity: &[Identity], now: &str) -> Result<Principal, &'static str> {
-        let settings = ClientCertificate { identity: identity.to_vec(), fingerprints: Vec::new(), client_ca: None };
+    fn principal(names: &[&str], identity: &[CertificateName], now: &str) -> Result<Principal, &'static str> {
+        let settings = MtlsConfig { identity: identity.to_vec(), fingerprints: Vec::new(), client_ca: None };
         Mtls::new("mtls".into(), settings).principal(&certificate(names), now.parse().unwrap())
     }
 
     const NOW: &str = "2026-01-01T00:00:00Z";
-    const ALL: [Identity; 4] = [Identity::SanUri, Identity::SanEmail, Identity::SanDns, Identity::Cn];
+    const ALL: [CertificateName; 4] =
+        [CertificateName::SanUri, CertificateName::SanEmail, CertificateName::SanDns, CertificateName::Cn];
 
     #[test]
     fn the_first_kind_of_name_that_is_there_is_the_identity() {
         #[track_caller]
-        fn check(names: &[&str], identity: &[Identity], expected: Option<&str>) {
+        fn check(names: &[&str], identity: &[CertificateName], expected: Option<&str>) {
             let subject = principal(names, identity, NOW).map(|principal| principal.subject);
             assert_eq!(subject.ok().as_deref(), expected, "{names:?}");
         }
@@ -265,57 +266,64 @@ mod tests {
         check(&["cn:Ann", "dns:Ann.test", "email:A@b.test"], &ALL, Some("a@b.test"));
         check(&["cn:Ann", "dns:Ann.test"], &ALL, Some("ann.test"));
         check(&["cn:Ann"], &ALL, Some("ann"));
-        check(&["cn:Ann", "dns:ann.test"], &[Identity::Cn, Identity::SanDns], Some("ann"));
+        check(&["cn:Ann", "dns:ann.test"], &[CertificateName::Cn, CertificateName::SanDns], Some("ann"));
         check(&["cn:Ann"], &ALL[..3], None);
         check(&[], &ALL, None);
         // Nobody could tell which is meant, and the next kind is not asked for help.
         check(&["email:a@b.test", "email:c@b.test", "dns:ann.test"], &ALL, None);
-        check(&["email:a@b.test", "email:c@b.test", "dns:ann.test"], &[Identity::SanDns], Some("ann.test"));
+        check(&["email:a@b.test", "email:c@b.test", "dns:ann.test"], &[CertificateName::SanDns], Some("ann.test"));
     }
 
     #[test]
     fn trap_a_name_with_a_nul_or_a_letter_of_another_alphabet_is_none() {
         for name in ["dns:ann.test\0.evil.test", "email:ann@b.test\0", "uri:urn:a b", "email:", "cn:ann\0", "o:a\nb"] {
-            assert_eq!(principal(&["dns:ann.test", name], &[Identity::SanDns], NOW).unwrap_err(), ODD, "{name:?}");
+            assert_eq!(
+                principal(&["dns:ann.test", name], &[CertificateName::SanDns], NOW).unwrap_err(),
+                ODD,
+                "{name:?}"
+            );
         }
-        assert!(principal(&["dns:ann.test", "o:Ännchen"], &[Identity::SanDns], NOW).is_ok());
+        assert!(principal(&["dns:ann.test", "o:Ännchen"], &[CertificateName::SanDns], NOW).is_ok());
     }
 
     #[test]
     fn trap_a_name_that_stands_for_many_is_no_identity_and_spoils_no_other() {
         for (name, kind) in [
-            ("dns:*.ann.test", Identity::SanDns),
-            ("dns:*", Identity::SanDns),
-            ("dns:.ann.test", Identity::SanDns),
-            ("dns:ann..test", Identity::SanDns),
-            ("dns:ann.test/", Identity::SanDns),
-            ("email:ann", Identity::SanEmail),
-            ("email:@b.test", Identity::SanEmail),
-            ("email:ann@", Identity::SanEmail),
-            ("email:ann@b.test@c.test", Identity::SanEmail),
-            ("email:\"ann@c.test\"@b.test", Identity::SanEmail),
-            ("email:ann,bob@b.test", Identity::SanEmail),
-            ("email:*@b.test", Identity::SanEmail),
-            ("uri:spiffe://a.test/*", Identity::SanUri),
-            ("cn:*.ann.test", Identity::Cn),
+            ("dns:*.ann.test", CertificateName::SanDns),
+            ("dns:*", CertificateName::SanDns),
+            ("dns:.ann.test", CertificateName::SanDns),
+            ("dns:ann..test", CertificateName::SanDns),
+            ("dns:ann.test/", CertificateName::SanDns),
+            ("email:ann", CertificateName::SanEmail),
+            ("email:@b.test", CertificateName::SanEmail),
+            ("email:ann@", CertificateName::SanEmail),
+            ("email:ann@b.test@c.test", CertificateName::SanEmail),
+            ("email:\"ann@c.test\"@b.test", CertificateName::SanEmail),
+            ("email:ann,bob@b.test", CertificateName::SanEmail),
+            ("email:*@b.test", CertificateName::SanEmail),
+            ("uri:spiffe://a.test/*", CertificateName::SanUri),
+            ("cn:*.ann.test", CertificateName::Cn),
         ] {
             let names = [name, "o:Acme"];
             assert!(
-                principal(&names, &[kind, Identity::Fingerprint], NOW).is_err(),
+                principal(&names, &[kind, CertificateName::Fingerprint], NOW).is_err(),
                 "{name:?}: the next kind must not help"
             );
-            let claims = principal(&names, &[Identity::Fingerprint], NOW).unwrap().claims;
+            let claims = principal(&names, &[CertificateName::Fingerprint], NOW).unwrap().claims;
             let known: Vec<_> = claims.keys().map(String::as_str).filter(|name| *name != "issuer").collect();
             assert_eq!(known, ["fingerprint", "identity", "o", "serial"], "{name:?} is no claim");
         }
         // Beside a clear name of the same kind too.
-        assert_eq!(principal(&["dns:ann.test", "dns:*.ann.test"], &[Identity::SanDns], NOW).unwrap_err(), WILDCARD);
-        assert!(principal(&["email:ann@b.test", "dns:*.ann.test"], &[Identity::SanEmail], NOW).is_ok());
+        assert_eq!(
+            principal(&["dns:ann.test", "dns:*.ann.test"], &[CertificateName::SanDns], NOW).unwrap_err(),
+            WILDCARD
+        );
+        assert!(principal(&["email:ann@b.test", "dns:*.ann.test"], &[CertificateName::SanEmail], NOW).is_ok());
     }
 
     #[test]
     fn a_final_dot_does_not_make_another_host() {
-        let subject = |name| principal(&[name], &[Identity::SanDns], NOW).unwrap().subject;
+        let subject = |name| principal(&[name], &[CertificateName::SanDns], NOW).unwrap().subject;
         assert_eq!(subject("dns:Ann.test."), subject("dns:ann.test"));
     }
 
@@ -336,16 +344,16 @@ mod tests {
             params.not_before = rcgen::date_time_ymd(2020, 1, 1);
             params.not_after = rcgen::date_time_ymd(2030, 1, 1);
             let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-            let settings = ClientCertificate { identity: vec![identity], fingerprints: Vec::new(), client_ca: None };
+            let settings = MtlsConfig { identity: vec![identity], fingerprints: Vec::new(), client_ca: None };
             Mtls::new("mtls".into(), settings).principal(certificate.der(), NOW.parse().unwrap())
         };
         for value in odd("Ann") {
-            assert!(read(DnType::CommonName, value.clone(), Identity::Cn).is_err(), "{value:?}");
-            let claims = read(DnType::OrganizationName, value, Identity::SanDns).unwrap().claims;
+            assert!(read(DnType::CommonName, value.clone(), CertificateName::Cn).is_err(), "{value:?}");
+            let claims = read(DnType::OrganizationName, value, CertificateName::SanDns).unwrap().claims;
             assert!(!claims.contains_key("o"));
         }
         let printable = DnValue::PrintableString(PrintableString::try_from("Ann").unwrap());
-        assert_eq!(read(DnType::CommonName, printable, Identity::Cn).unwrap().subject, "ann");
+        assert_eq!(read(DnType::CommonName, printable, CertificateName::Cn).unwrap().subject, "ann");
     }
 
     #[test]
@@ -363,7 +371,7 @@ mod tests {
     #[test]
     fn every_name_is_a_claim_and_alone_of_its_kind_also_a_text() {
         let names = ["uri:urn:a", "uri:urn:b", "email:a@b.test", "cn:Ann", "o:Acme"];
-        let claims = principal(&names, &[Identity::Fingerprint], NOW).unwrap().claims;
+        let claims = principal(&names, &[CertificateName::Fingerprint], NOW).unwrap().claims;
         let text = |name: &str| claims.get(name).and_then(Claim::text);
         assert_eq!(claims["san_uri"], Claim::List(vec!["urn:a".into(), "urn:b".into()]));
         assert_eq!(claims["san_email"], Claim::List(vec!["a@b.test".into()]));
@@ -379,7 +387,7 @@ mod tests {
         let certificate = certificate(&["dns:ann.test"]);
         let own: [u8; 32] = digest(&SHA256, &certificate).as_ref().try_into().unwrap();
         for (fingerprints, good) in [(vec![], true), (vec![[0; 32], own], true), (vec![[0; 32]], false)] {
-            let settings = ClientCertificate { identity: ALL.to_vec(), fingerprints, client_ca: None };
+            let settings = MtlsConfig { identity: ALL.to_vec(), fingerprints, client_ca: None };
             let method = Mtls::new("mtls".into(), settings);
             assert_eq!(method.principal(&certificate, NOW.parse().unwrap()).is_ok(), good);
         }

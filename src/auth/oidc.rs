@@ -26,7 +26,7 @@ use crate::message::cookies;
 use crate::message::target::Authority;
 use crate::model::digest::{self, Digest, sha256_of};
 use crate::model::json::JsonError;
-use crate::model::jwt::BadLogin;
+use crate::model::jwt::IdTokenError;
 use crate::model::principal::Principal;
 use crate::random;
 use crate::upstream::FetchError;
@@ -47,7 +47,7 @@ const MAX_LOGIN: usize = 1 << 10;
 #[derive(Debug)]
 pub struct Oidc {
     name: String,
-    settings: config::Oidc,
+    settings: config::OidcConfig,
     provider: Arc<Provider>,
     key: Arc<SealKey>,
     /// The claims that rules use: no others are kept.
@@ -82,7 +82,7 @@ pub enum Why {
     Unasked(#[from] FetchError),
     /// The ID token proves nobody.
     #[error(transparent)]
-    Token(BadLogin),
+    Token(IdTokenError),
     /// What the login needs of the provider's own description cannot be used.
     #[error("the provider cannot be used: {0}")]
     Document(#[from] BadDocument),
@@ -160,7 +160,7 @@ impl Oidc {
     #[must_use]
     pub const fn new(
         name: String,
-        settings: config::Oidc,
+        settings: config::OidcConfig,
         provider: Arc<Provider>,
         key: Arc<SealKey>,
         claims: Vec<String>,

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::unstarted_gate::UnstartedGate;
 use super::{Done, EX_CONFIG, complain, load, remark, say};
 use crate::auth::{self, Provider};
-use crate::config::{self, ChainFlaw, Config, HostPattern, JwtKeys, MethodKind, Whoami};
+use crate::config::{self, AppMethodConfig, ChainFlaw, Config, HostPattern, JwtKeySource, MethodKind};
 use crate::model::account::{Account, Role};
 use crate::observe::metrics::{Side, Tally};
 use crate::observe::{Logs, causes};
@@ -111,7 +111,7 @@ async fn try_all(config: &Config) -> Vec<String> {
 
 /// Adds to the problems of an upstream what may be behind them: TLS where the address says plain HTTP. Where all is well, this
 /// is not asked.
-async fn with_mix_up(mut problems: Vec<String>, upstream: &config::Upstream, side: Side) -> Vec<String> {
+async fn with_mix_up(mut problems: Vec<String>, upstream: &config::UpstreamConfig, side: Side) -> Vec<String> {
     if let (false, Ok(connector)) = (problems.is_empty(), Connector::new(upstream, side)) {
         let mistaken = connector.mistaken_for_plain().await.into_iter();
         let told = |address| format!("{}: {address} speaks TLS: write https:// in `url`", side.name());
@@ -140,7 +140,7 @@ fn is_covered(config: &Config, host: &str) -> bool {
     config.certificates.iter().flat_map(|certificate| &certificate.names).any(fits)
 }
 
-async fn try_app(config: &Config, app: &config::App) -> Vec<String> {
+async fn try_app(config: &Config, app: &config::AppConfig) -> Vec<String> {
     let (upstream, mut problems) = open(config, &app.upstream, Side::App).await;
     let Some(upstream) = upstream else { return problems };
     for method in &config.methods {
@@ -154,7 +154,7 @@ async fn try_app(config: &Config, app: &config::App) -> Vec<String> {
 }
 
 /// Asks the app who nobody is: it must say 401 or 403.
-async fn try_whoami(upstream: &Rc<Upstream>, whoami: &Whoami) -> Result<(), String> {
+async fn try_whoami(upstream: &Rc<Upstream>, whoami: &AppMethodConfig) -> Result<(), String> {
     let uri: Uri = whoami.path.parse().map_err(|_| format!("{} is not a path", whoami.path))?;
     let mut headers = HeaderMap::new();
     headers.insert(header::HOST, HeaderValue::from_static("localhost"));
@@ -175,8 +175,8 @@ async fn try_whoami(upstream: &Rc<Upstream>, whoami: &Whoami) -> Result<(), Stri
 }
 
 /// Fetches the keys that tokens of a method are signed with, and says what they are.
-async fn try_keys(method: &config::Method) -> Option<String> {
-    let MethodKind::Jwt(config::Jwt { keys: JwtKeys::Fetched(at), .. }) = &method.kind else { return None };
+async fn try_keys(method: &config::MethodConfig) -> Option<String> {
+    let MethodKind::Jwt(config::JwtConfig { keys: JwtKeySource::Fetched(at), .. }) = &method.kind else { return None };
     match auth::fetch_once(at).await {
         Ok(fetched) => {
             let (count, kinds, skipped) = (fetched.keys.count(), fetched.keys.algorithms(), fetched.skipped);
@@ -191,7 +191,7 @@ async fn try_keys(method: &config::Method) -> Option<String> {
 }
 
 /// Asks an identity provider who it is, and for its keys.
-async fn try_provider(method: &config::Method) -> Option<String> {
+async fn try_provider(method: &config::MethodConfig) -> Option<String> {
     let MethodKind::Oidc(settings) = &method.kind else { return None };
     let problem = match Provider::new(settings) {
         Ok(provider) => causes(&*provider.try_once().await.err()?),
@@ -201,7 +201,7 @@ async fn try_provider(method: &config::Method) -> Option<String> {
 }
 
 /// Asks the PBX for a session in a domain that cannot exist: right credentials are told that it does not.
-async fn try_pbx(config: &Config, settings: &config::Pbx) -> Vec<String> {
+async fn try_pbx(config: &Config, settings: &config::PbxConfig) -> Vec<String> {
     let (upstream, mut problems) = open(config, &settings.upstream, Side::Pbx).await;
     let Some(upstream) = upstream else { return problems };
     let Some(admin) = &settings.admin else { return problems };
@@ -232,7 +232,7 @@ async fn try_pbx(config: &Config, settings: &config::Pbx) -> Vec<String> {
 /// Connects to every `url` of an upstream, and says what keys are shown there.
 ///
 /// Returns the upstream, if any of them works, and what does not.
-async fn open(config: &Config, upstream: &config::Upstream, side: Side) -> (Option<Rc<Upstream>>, Vec<String>) {
+async fn open(config: &Config, upstream: &config::UpstreamConfig, side: Side) -> (Option<Rc<Upstream>>, Vec<String>) {
     let table = side.name();
     let connector = match Connector::new(upstream, side) {
         Ok(connector) => connector,

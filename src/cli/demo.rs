@@ -29,7 +29,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Done {
-    trace::init(tracing::Level::INFO, config::Format::Text);
+    trace::init(tracing::Level::INFO, config::LogFormat::Text);
     run::runtime()?.block_on(show(arguments.listen))
 }
 

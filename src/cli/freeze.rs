@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::desk::{self, Told};
 use super::{Done, EX_CONFIG, EX_UNAVAILABLE, complain, load, moment, remark, run, say};
 use crate::config::Config;
-use crate::model::freeze_target::{MAX_WHY, Whom};
+use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
 use crate::observe::Logs;
 use crate::observe::audit::{Event, Note};
 use crate::state::{Freeze, KeepError, OpenError, Store};
@@ -155,7 +155,7 @@ fn described(whom: &str, freeze: &Freeze) -> Value {
     json!({ "whom": whom, "since": freeze.since, "until": freeze.until, "by": freeze.by, "why": freeze.why })
 }
 
-fn whom(kind: &str, name: &str) -> Result<Whom, ExitCode> {
+fn whom(kind: &str, name: &str) -> Result<FreezeTarget, ExitCode> {
     format!("{kind} {name}").parse().map_err(|problem| {
         remark(&format_args!("callgate: {problem}"));
         ExitCode::from(super::EX_USAGE)
@@ -207,7 +207,7 @@ fn nowhere(config: &Config) -> ExitCode {
 }
 
 /// Writes the audit line that the gate would write. A log that is not there yet is the gate's to make.
-fn note(path: &Path, event: Event, whom: &Whom, until: Option<Timestamp>, why: &str) -> Result<(), ExitCode> {
+fn note(path: &Path, event: Event, whom: &FreezeTarget, until: Option<Timestamp>, why: &str) -> Result<(), ExitCode> {
     let config = load(path)?;
     if config.audit.file.as_ref().is_some_and(|file| file.exists()) {
         let logs = Logs::alone(&config).map_err(|error| complain("cannot open the audit log", &error))?;

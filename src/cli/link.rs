@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Done, EX_USAGE, load, remark, say};
-use crate::config::{Config, HostPattern, MethodKind, SignedLinks};
+use crate::config::{Config, HostPattern, LinkConfig, MethodKind};
 use crate::model::link::{self, PATH};
 use crate::random;
 
@@ -73,7 +73,7 @@ fn url(config: &Config, arguments: &Arguments, now: Timestamp) -> Result<String,
     Ok(format!("https://{host}{PATH}?{query}"))
 }
 
-fn links<'c>(config: &'c Config, name: Option<&str>) -> Result<&'c SignedLinks, String> {
+fn links<'c>(config: &'c Config, name: Option<&str>) -> Result<&'c LinkConfig, String> {
     let mut links = config.methods.iter().filter_map(|method| match &method.kind {
         MethodKind::Link(links) if name.is_none_or(|name| method.name == name) => Some(links),
         _ => None,

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use self::api::{Api, ApiError};
 use self::users_file::Pending;
 use super::{Done, complain, hash, load, run, say};
-use crate::config::{Management, Voximplant};
+use crate::config::{ManagementConfig, VoximplantConfig};
 use crate::model::ott::{VoximplantUser, users_line};
 use crate::model::secret::Secret;
 
@@ -52,7 +52,7 @@ enum Unprepared {
 struct Place<'c> {
     users_file: &'c Path,
     application: api::Application,
-    management: &'c Management,
+    management: &'c ManagementConfig,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Done {
@@ -69,7 +69,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     say(&format_args!("{user}: the password is set at Voximplant, and {} has its HA1", place.users_file.display()))
 }
 
-fn place<'c>(voximplant: Option<&'c Voximplant>, arguments: &Arguments) -> Result<Place<'c>, Unprepared> {
+fn place<'c>(voximplant: Option<&'c VoximplantConfig>, arguments: &Arguments) -> Result<Place<'c>, Unprepared> {
     let voximplant = voximplant.ok_or(Unprepared::NoVoximplant)?;
     let management = voximplant.management.as_ref().ok_or(Unprepared::NoManagement)?;
     let named = arguments.user.application();

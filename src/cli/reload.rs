@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::environment;
-use crate::config::{self, Config, Files, Problems, Watch};
+use crate::config::{self, Config, FileSnapshot, FileWatch, Problems};
 use crate::observe::trace;
 use crate::server::{ReloadError, Server};
 
@@ -54,7 +54,7 @@ enum Refused {
 /// The files, as the thread sees them.
 struct Reader {
     path: PathBuf,
-    watch: Watch,
+    watch: FileWatch,
     wishes: Receiver<()>,
     readings: mpsc::Sender<Reading>,
 }
@@ -78,10 +78,10 @@ impl Reader {
     }
 
     fn read(&mut self) -> Reading {
-        let config::Reading { config, files } = config::read(&self.path, &environment);
+        let config::ReadOutcome { config, files } = config::read(&self.path, &environment);
         let changed = files.changed_since(self.watch.read()).into_iter().map(|path| path.display().to_string());
         let changed = changed.collect::<Vec<_>>().join(", ");
-        self.watch = Watch::new(files);
+        self.watch = FileWatch::new(files);
         Reading { config, changed }
     }
 }
@@ -91,10 +91,10 @@ impl Source {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub(super) fn watch(path: &Path, files: Files) -> io::Result<Self> {
+    pub(super) fn watch(path: &Path, files: FileSnapshot) -> io::Result<Self> {
         let (wishes, asked) = channel();
         let (readings, read) = mpsc::channel(1);
-        let reader = Reader { path: path.to_owned(), watch: Watch::new(files), wishes: asked, readings };
+        let reader = Reader { path: path.to_owned(), watch: FileWatch::new(files), wishes: asked, readings };
         // Not waited for at the end: a disk may hold it up, and it writes nothing.
         thread::Builder::new().name("callgate-files".to_owned()).spawn(move || reader.work())?;
         Ok(Self { wishes, readings: read, late: None, is_refused: false })

@@ -21,23 +21,23 @@ use tracing::Level;
 
 use self::allow::Offer;
 use self::auth::Methods;
-pub use self::tls::order::Flaw as ChainFlaw;
+pub use self::tls::order::ChainFlaw;
 pub(super) use self::tls::order::flaw as chain_flaw;
 use self::values::address;
-use super::document::{Document, Node, Table};
+use super::document::{TomlDocument, TomlNode, TomlTable};
 use super::permissions::Exposure;
 use super::problem::{Problem, Problems};
-use super::source::{self, Surroundings, Text};
-use super::{Access, Config, Files, Format, Limits, Listen, Log, RedirectHttp};
+use super::source::{self, ConfigText, Surroundings};
+use super::{AccessLogTarget, Config, FileSnapshot, LimitsConfig, Listen, LogConfig, LogFormat, RedirectHttp};
 use crate::model::rate::Rate;
 
 /// What came of reading a configuration, and of which files.
 #[derive(Debug)]
-pub struct Reading {
+pub struct ReadOutcome {
     /// The configuration, or every problem of the file in its order.
     pub config: Result<Config, Problems>,
     /// The file itself and those it names, also those that could not be read.
-    pub files: Files,
+    pub files: FileSnapshot,
 }
 
 /// Reads a configuration file and everything it names.
@@ -55,8 +55,8 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
 /// When the file cannot be read, or the address is none.
 pub fn admin(path: &Path) -> Result<Option<Listen>, Problems> {
     let file = path.display().to_string();
-    let (Text { text, .. }, base) = (text(path)?, absolute(folder_of(path)));
-    let document = Document::new(&file, &text);
+    let (ConfigText { text, .. }, base) = (text(path)?, absolute(folder_of(path)));
+    let document = TomlDocument::new(&file, &text);
     let listen = document.read(|root| {
         let listen = root.get("admin").and_then(|node| node.entry("listen"));
         let listen = listen.and_then(|node| values::listen(&node, &base, values::ANYWHERE));
@@ -68,20 +68,24 @@ pub fn admin(path: &Path) -> Result<Option<Listen>, Problems> {
 }
 
 /// Reads a configuration file and everything it names, and tells which files these are.
-pub fn read(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Reading {
-    let mut files = Files::default();
+pub fn read(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> ReadOutcome {
+    let mut files = FileSnapshot::default();
     // Noted before it is read: what is written in between is a change.
     files.note(path);
     let files = RefCell::new(files);
     let config = load_file(path, env, &files);
-    Reading { config, files: files.into_inner() }
+    ReadOutcome { config, files: files.into_inner() }
 }
 
-fn load_file(path: &Path, env: &dyn Fn(&str) -> Option<String>, files: &RefCell<Files>) -> Result<Config, Problems> {
+fn load_file(
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    files: &RefCell<FileSnapshot>,
+) -> Result<Config, Problems> {
     parse_file(&path.display().to_string(), &text(path)?, folder_of(path), env, files)
 }
 
-fn text(path: &Path) -> Result<Text, Problems> {
+fn text(path: &Path) -> Result<ConfigText, Problems> {
     source::text(path).map_err(|error| {
         let (file, hint) = (path.display().to_string(), Some(error.hint(path)));
         Problems::new(vec![Problem { file, place: None, message: error.to_string(), hint }])
@@ -103,20 +107,20 @@ fn absolute(folder: &Path) -> PathBuf {
 /// # Errors
 /// Every problem of the text, in its order.
 pub fn parse(text: &str, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
-    let text = Text { text: text.to_owned(), exposure: None };
+    let text = ConfigText { text: text.to_owned(), exposure: None };
     parse_file("proxy.toml", &text, base, env, &RefCell::default())
 }
 
 fn parse_file(
     file: &str,
-    text: &Text,
+    text: &ConfigText,
     base: &Path,
     env: &dyn Fn(&str) -> Option<String>,
-    files: &RefCell<Files>,
+    files: &RefCell<FileSnapshot>,
 ) -> Result<Config, Problems> {
     let base = absolute(base);
     let around = Surroundings { base: &base, env, now: Timestamp::now(), files };
-    let document = Document::new(file, &text.text);
+    let document = TomlDocument::new(file, &text.text);
     if let Some(Exposure { is_refused, message, hint }) = text.exposure.clone() {
         document.report_file(is_refused, message, hint);
     }
@@ -130,7 +134,7 @@ fn parse_file(
     }
 }
 
-fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
+fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     let listen = root.require("listen").and_then(|node| listen(node, around));
     let certificates = root.require("tls").and_then(|node| node.table(|table| tls::certificates(table, around)));
     let redirect_http = root.get("redirect_http").and_then(|node| redirect_http(&node, listen.as_deref()));
@@ -202,13 +206,13 @@ fn config(root: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
 }
 
 /// Reads the tables of `[[key]]`.
-fn tables<'d, 'i>(root: &Table<'d, 'i>, key: &'static str) -> Vec<Node<'d, 'i>> {
+fn tables<'d, 'i>(root: &TomlTable<'d, 'i>, key: &'static str) -> Vec<TomlNode<'d, 'i>> {
     root.get(key).and_then(|node| node.tables()).unwrap_or_default()
 }
 
 // === Listeners ===
 
-fn listen(node: Node<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<Listen>> {
+fn listen(node: TomlNode<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<Listen>> {
     let nodes = node.one_or_many()?;
     let addresses = values::each(&nodes, |node| values::listen(node, around.base, values::ANYWHERE))?;
     // Port 0 is another port each time.
@@ -219,7 +223,7 @@ fn listen(node: Node<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<Listen>> 
 }
 
 /// Reads an address, or `{ listen, port }`.
-fn redirect_http(node: &Node<'_, '_>, listen: Option<&[Listen]>) -> Option<RedirectHttp> {
+fn redirect_http(node: &TomlNode<'_, '_>, listen: Option<&[Listen]>) -> Option<RedirectHttp> {
     if node.value().is_table() {
         return node.table(|table| {
             let address = table.require("listen").and_then(|node| redirect_address(&node, listen));
@@ -231,7 +235,7 @@ fn redirect_http(node: &Node<'_, '_>, listen: Option<&[Listen]>) -> Option<Redir
     redirect_address(node, listen).map(|listen| RedirectHttp { listen, port: None })
 }
 
-fn redirect_address(node: &Node<'_, '_>, listen: Option<&[Listen]>) -> Option<SocketAddr> {
+fn redirect_address(node: &TomlNode<'_, '_>, listen: Option<&[Listen]>) -> Option<SocketAddr> {
     let address = address(node)?;
     if address.port() != 0 && listen.is_some_and(|listen| listen.contains(&Listen::Tcp(address))) {
         return node
@@ -242,10 +246,10 @@ fn redirect_address(node: &Node<'_, '_>, listen: Option<&[Listen]>) -> Option<So
 
 // === [limits] ===
 
-fn limits(table: &Table<'_, '_>) -> Limits {
+fn limits(table: &TomlTable<'_, '_>) -> LimitsConfig {
     let rate_or = |key, default| table.get(key).and_then(|node| node.parsed()).unwrap_or(default);
     let default = default_limits();
-    Limits {
+    LimitsConfig {
         client: rate_or("client", default.client),
         caller: rate_or("caller", default.caller),
         account: rate_or("account", default.account),
@@ -256,9 +260,9 @@ fn limits(table: &Table<'_, '_>) -> Limits {
     }
 }
 
-fn default_limits() -> Limits {
+fn default_limits() -> LimitsConfig {
     let rate = |text: &str| text.parse::<Rate>().expect("a rate");
-    Limits {
+    LimitsConfig {
         // 200 people behind one address at nine in the morning: 8 requests for each login, steps and tokens included.
         client: rate("3000/min"),
         caller: rate("10/min"),
@@ -273,13 +277,15 @@ fn default_limits() -> Limits {
 
 // === [log] ===
 
-const DEFAULT_LOG: Log = Log { access: Access::Stdout, format: Format::Text, level: Level::INFO };
+const DEFAULT_LOG: LogConfig =
+    LogConfig { access: AccessLogTarget::Stdout, format: LogFormat::Text, level: Level::INFO };
 
-fn log(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Log {
+fn log(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> LogConfig {
     let access = table.get("access").and_then(|node| access(&node, around));
-    let format = table.get("format").and_then(|node| node.choice(&[("text", Format::Text), ("json", Format::Json)]));
+    let format =
+        table.get("format").and_then(|node| node.choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]));
     let level = table.get("level").and_then(|node| node.choice(&LEVELS));
-    Log {
+    LogConfig {
         access: access.unwrap_or(DEFAULT_LOG.access),
         format: format.unwrap_or(DEFAULT_LOG.format),
         level: level.unwrap_or(DEFAULT_LOG.level),
@@ -294,15 +300,15 @@ const LEVELS: [(&str, Level); 5] = [
     ("trace", Level::TRACE),
 ];
 
-fn access(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<Access> {
+fn access(node: &TomlNode<'_, '_>, around: &Surroundings<'_>) -> Option<AccessLogTarget> {
     let text = node.word()?;
     // A bare word is more likely a mistyped `stdout` than a file.
     if text.contains(['/', '.']) {
-        return around.log_file(node).map(Access::File);
+        return around.log_file(node).map(AccessLogTarget::File);
     }
     match text {
-        "stdout" => Some(Access::Stdout),
-        "off" => Some(Access::Off),
+        "stdout" => Some(AccessLogTarget::Stdout),
+        "off" => Some(AccessLogTarget::Off),
         word => node.refuse_word(
             format_args!("unknown word `{word}`, and a file has a / or a . in its name"),
             word,

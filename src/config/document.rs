@@ -11,26 +11,26 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::advice::{self, LIST, NUMBER, SWITCH, TABLE, TEXT, did_you_mean};
-use super::problem::{Place, Problem};
+use super::problem::{Position, Problem};
 
 /// The text of a configuration, with what was found wrong in it so far.
-pub(super) struct Document<'d> {
+pub(super) struct TomlDocument<'d> {
     file: &'d str,
     text: &'d str,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
 }
 
-impl<'d> Document<'d> {
+impl<'d> TomlDocument<'d> {
     /// Opens a text under the name it has for the operator.
     pub(super) fn new(file: &'d str, text: &'d str) -> Self {
         Self { file, text, problems: RefCell::default(), warnings: RefCell::default() }
     }
 
     /// Reads the outermost table; a text that is no TOML is one problem.
-    pub(super) fn read<T>(&self, read: impl FnOnce(&Table<'_, '_>) -> Option<T>) -> Option<T> {
+    pub(super) fn read<T>(&self, read: impl FnOnce(&TomlTable<'_, '_>) -> Option<T>) -> Option<T> {
         match DeTable::parse(self.text) {
-            Ok(root) => Table::new(self, String::new(), 0, root.get_ref()).read(read),
+            Ok(root) => TomlTable::new(self, String::new(), 0, root.get_ref()).read(read),
             Err(error) => {
                 let byte = error.span().map_or(0, |span| span.start);
                 let hint = advice::syntax(self.text, byte, error.message());
@@ -57,15 +57,15 @@ impl<'d> Document<'d> {
     }
 
     fn problem(&self, byte: usize, message: String, hint: Option<String>) -> Problem {
-        Problem { file: self.file.to_owned(), place: Some(Place::of(self.text, byte)), message, hint }
+        Problem { file: self.file.to_owned(), place: Some(Position::of(self.text, byte)), message, hint }
     }
 }
 
 // === Table ===
 
 /// A table while it is read.
-pub(super) struct Table<'d, 'i> {
-    document: &'d Document<'d>,
+pub(super) struct TomlTable<'d, 'i> {
+    document: &'d TomlDocument<'d>,
     path: String,
     byte: usize,
     entries: &'d DeTable<'i>,
@@ -73,8 +73,8 @@ pub(super) struct Table<'d, 'i> {
     unread: Cell<bool>,
 }
 
-impl<'d, 'i> Table<'d, 'i> {
-    fn new(document: &'d Document<'d>, path: String, byte: usize, entries: &'d DeTable<'i>) -> Self {
+impl<'d, 'i> TomlTable<'d, 'i> {
+    fn new(document: &'d TomlDocument<'d>, path: String, byte: usize, entries: &'d DeTable<'i>) -> Self {
         Self { document, path, byte, entries, known: RefCell::default(), unread: Cell::default() }
     }
 
@@ -87,18 +87,18 @@ impl<'d, 'i> Table<'d, 'i> {
     }
 
     /// Returns the value of a key, if it is written. Asking makes the key a known one.
-    pub(super) fn get(&self, key: &'static str) -> Option<Node<'d, 'i>> {
+    pub(super) fn get(&self, key: &'static str) -> Option<TomlNode<'d, 'i>> {
         let mut known = self.known.borrow_mut();
         if !known.contains(&key) {
             known.push(key);
         }
         drop(known);
         let value = self.entries.get(key)?;
-        Some(Node { document: self.document, path: self.path_of(key), value })
+        Some(TomlNode { document: self.document, path: self.path_of(key), value })
     }
 
     /// Returns the value of a key that must be written.
-    pub(super) fn require(&self, key: &'static str) -> Option<Node<'d, 'i>> {
+    pub(super) fn require(&self, key: &'static str) -> Option<TomlNode<'d, 'i>> {
         let node = self.get(key);
         if node.is_none() {
             self.document.report(
@@ -111,9 +111,9 @@ impl<'d, 'i> Table<'d, 'i> {
     }
 
     /// Returns every value with its key, for a table whose keys are the operator's to choose.
-    pub(super) fn all(&self) -> Vec<(&'d str, Node<'d, 'i>)> {
+    pub(super) fn all(&self) -> Vec<(&'d str, TomlNode<'d, 'i>)> {
         self.unread.set(true);
-        let node = |key: &str, value| Node { document: self.document, path: self.path_of(key), value };
+        let node = |key: &str, value| TomlNode { document: self.document, path: self.path_of(key), value };
         self.entries.iter().map(|(key, value)| (key.get_ref().as_ref(), node(key.get_ref(), value))).collect()
     }
 
@@ -160,13 +160,13 @@ impl<'d, 'i> Table<'d, 'i> {
 
 /// One value, with the path of keys that leads to it.
 #[derive(Clone)]
-pub(super) struct Node<'d, 'i> {
-    document: &'d Document<'d>,
+pub(super) struct TomlNode<'d, 'i> {
+    document: &'d TomlDocument<'d>,
     path: String,
     value: &'d Spanned<DeValue<'i>>,
 }
 
-impl<'d, 'i> Node<'d, 'i> {
+impl<'d, 'i> TomlNode<'d, 'i> {
     /// Reports what is wrong with the value and what to do about it.
     pub(super) fn refuse<T>(&self, message: impl Display, hint: impl Display) -> Option<T> {
         self.document.report(self.byte(), self.message(message), Some(hint.to_string()));
@@ -180,9 +180,11 @@ impl<'d, 'i> Node<'d, 'i> {
     }
 
     /// Reads a table.
-    pub(super) fn table<T>(&self, read: impl FnOnce(&Table<'d, 'i>) -> Option<T>) -> Option<T> {
+    pub(super) fn table<T>(&self, read: impl FnOnce(&TomlTable<'d, 'i>) -> Option<T>) -> Option<T> {
         match self.value.get_ref() {
-            DeValue::Table(entries) => Table::new(self.document, self.path.clone(), self.byte(), entries).read(read),
+            DeValue::Table(entries) => {
+                TomlTable::new(self.document, self.path.clone(), self.byte(), entries).read(read)
+            }
             other => self.wrong_type(TABLE, other),
         }
     }

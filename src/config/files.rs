@@ -14,17 +14,17 @@ use rustix::fs::{Access, OFlags};
 
 /// The files, each with what it held. Two values are equal when every file held the same, under the same mode.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Files(BTreeMap<PathBuf, Option<Held>>);
+pub struct FileSnapshot(BTreeMap<PathBuf, Option<FileState>>);
 
-impl Files {
+impl FileSnapshot {
     /// Notes a file, before it is read.
     pub(super) fn note(&mut self, path: &Path) {
-        self.0.insert(path.to_owned(), Held::by(path, None));
+        self.0.insert(path.to_owned(), FileState::by(path, None));
     }
 
     /// Looks at the same files again.
     fn again(&self) -> Self {
-        let look = |(path, held): (&PathBuf, &Option<Held>)| (path.clone(), Held::by(path, held.as_ref()));
+        let look = |(path, held): (&PathBuf, &Option<FileState>)| (path.clone(), FileState::by(path, held.as_ref()));
         Self(self.0.iter().map(look).collect())
     }
 
@@ -38,22 +38,22 @@ impl Files {
 
 /// Watches the files of a configuration.
 #[derive(Debug)]
-pub struct Watch {
-    read: Files,
+pub struct FileWatch {
+    read: FileSnapshot,
     /// How they were found at the last look, if not as they were read.
-    found: Option<Files>,
+    found: Option<FileSnapshot>,
 }
 
-impl Watch {
+impl FileWatch {
     /// Watches for a difference to what was read.
     #[must_use]
-    pub const fn new(read: Files) -> Self {
+    pub const fn new(read: FileSnapshot) -> Self {
         Self { read, found: None }
     }
 
     /// Returns what was read.
     #[must_use]
-    pub const fn read(&self) -> &Files {
+    pub const fn read(&self) -> &FileSnapshot {
         &self.read
     }
 
@@ -69,7 +69,7 @@ impl Watch {
 
 /// What a file held, as a hash. Of a file that cannot be read, nothing is held.
 #[derive(Debug, Clone)]
-struct Held {
+struct FileState {
     mode: u32,
     digest: [u8; SHA256_OUTPUT_LEN],
     /// Where and when it was changed last; none when that was so recent that the next change could bear the same time.
@@ -79,15 +79,15 @@ struct Held {
 /// Device, inode, size, and the times of the last change to content and attributes, in nanoseconds.
 type Stamp = [i128; 5];
 
-impl PartialEq for Held {
+impl PartialEq for FileState {
     fn eq(&self, other: &Self) -> bool {
         (self.mode, self.digest) == (other.mode, other.digest)
     }
 }
 
-impl Eq for Held {}
+impl Eq for FileState {}
 
-impl Held {
+impl FileState {
     /// Reads a file, unless it is as it was `before`.
     fn by(path: &Path, before: Option<&Self>) -> Option<Self> {
         let mut file = open(path).ok()?;
@@ -166,9 +166,9 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, "one").unwrap();
-        let mut files = Files::default();
+        let mut files = FileSnapshot::default();
         files.note(&path);
-        let mut watch = Watch::new(files);
+        let mut watch = FileWatch::new(files);
         assert!(!watch.look() && !watch.look());
         [0, 1, 2].map(|look| {
             happen(&path, look);
@@ -213,7 +213,7 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap();
         for path in [&path, Path::new("/dev/zero")] {
             assert_eq!(open(path).unwrap_err().to_string(), "it is a pipe or a device");
-            assert!(Held::by(path, None).is_none());
+            assert!(FileState::by(path, None).is_none());
         }
     }
 
@@ -234,7 +234,7 @@ mod tests {
     fn names_what_changed() {
         let dir = TempDir::new().unwrap();
         let [one, two] = ["one", "two"].map(|name| dir.path().join(name));
-        let mut before = Files::default();
+        let mut before = FileSnapshot::default();
         before.note(&one);
         before.note(&two);
         fs::write(&two, "here now").unwrap();

@@ -4,14 +4,14 @@ use std::fmt;
 
 /// A line and a column of `proxy.toml`, both counted from 1, columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct Position {
     /// The line.
     pub line: usize,
     /// The column.
     pub column: usize,
 }
 
-impl Place {
+impl Position {
     /// Finds the place of a byte of a text.
     #[must_use]
     pub fn of(text: &str, byte: usize) -> Self {
@@ -29,7 +29,7 @@ pub struct Problem {
     /// The file as the operator named it.
     pub file: String,
     /// Where in the file; none when the file could not be read at all.
-    pub place: Option<Place>,
+    pub place: Option<Position>,
     /// What is wrong, starting with the path of keys in back quotes. Never holds a secret.
     pub message: String,
     /// What to do.
@@ -40,7 +40,7 @@ impl fmt::Display for Problem {
     /// Writes `file:line:column: message`, and the hint on an indented line of its own.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
-        if let Some(Place { line, column }) = self.place {
+        if let Some(Position { line, column }) = self.place {
             write!(f, ":{line}:{column}")?;
         }
         write!(f, ": {}", self.message)?;
@@ -94,7 +94,7 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, byte: usize, line: usize, column: usize) {
-        assert_eq!(Place::of(text, byte), Place { line, column });
+        assert_eq!(Position::of(text, byte), Position { line, column });
     }
 
     #[test]
@@ -111,7 +111,7 @@ mod tests {
     fn reads_like_a_compiler() {
         let problem = |line, message: &str, hint: Option<&str>| Problem {
             file: "proxy.toml".to_owned(),
-            place: Some(Place { line, column: 1 }),
+            place: Some(Position { line, column: 1 }),
             message: message.to_owned(),
             hint: hint.map(str::to_owned),
         };

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use super::document::{Node, Table};
+use super::document::{TomlNode, TomlTable};
 use super::encoding::{UTF_16, UTF_16_HINT, is_utf_16, without_last_newline, without_mark};
-use super::files::{self, Files};
+use super::files::{self, FileSnapshot};
 use super::permissions::{Exposure, Holds, Permissions};
 use crate::model::secret::Secret;
 
@@ -23,14 +23,14 @@ pub(super) struct Surroundings<'a> {
     /// The time that expiry is measured against.
     pub(super) now: Timestamp,
     /// The files that were read so far.
-    pub(super) files: &'a RefCell<Files>,
+    pub(super) files: &'a RefCell<FileSnapshot>,
 }
 
 /// The largest file that is read, in bytes.
 pub(super) const MAX_FILE: u64 = 64 << 20;
 
 /// The text of the configuration itself, and what others can do with its file.
-pub(super) struct Text {
+pub(super) struct ConfigText {
     pub(super) text: String,
     pub(super) exposure: Option<Exposure>,
 }
@@ -59,7 +59,7 @@ impl TextError {
 }
 
 /// Reads the text of the configuration itself.
-pub(super) fn text(path: &Path) -> Result<Text, TextError> {
+pub(super) fn text(path: &Path) -> Result<ConfigText, TextError> {
     let file = files::open(path)?;
     let exposure = Permissions::of(&file)?.exposure(Holds::Public, user(), path);
     let mut bytes = Vec::new();
@@ -70,7 +70,7 @@ pub(super) fn text(path: &Path) -> Result<Text, TextError> {
         return Err(TextError::Utf16);
     }
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(Text { text, exposure }),
+        Ok(text) => Ok(ConfigText { text, exposure }),
         Err(error) => {
             let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             Err(TextError::NotUtf8(before.iter().filter(|byte| **byte == b'\n').count() + 1))
@@ -86,19 +86,19 @@ pub(super) struct Content {
 
 impl Surroundings<'_> {
     /// Reads a file that everybody may see.
-    pub(super) fn public_file(&self, node: &Node<'_, '_>) -> Option<Vec<u8>> {
+    pub(super) fn public_file(&self, node: &TomlNode<'_, '_>) -> Option<Vec<u8>> {
         let mut bytes = self.file(node, node.word()?, Holds::Public)?;
         Some(std::mem::take(&mut *bytes))
     }
 
     /// Reads the key of a certificate. It is the operator's to share with other programs, as some systems do by a
     /// group, so a mode that is too wide is a warning.
-    pub(super) fn key_file(&self, node: &Node<'_, '_>) -> Option<Zeroizing<Vec<u8>>> {
+    pub(super) fn key_file(&self, node: &TomlNode<'_, '_>) -> Option<Zeroizing<Vec<u8>>> {
         self.file(node, node.word()?, Holds::CertificateKey)
     }
 
     /// Reads a file, unless others can do with it what they should not.
-    fn file(&self, node: &Node<'_, '_>, name: &str, holds: Holds) -> Option<Zeroizing<Vec<u8>>> {
+    fn file(&self, node: &TomlNode<'_, '_>, name: &str, holds: Holds) -> Option<Zeroizing<Vec<u8>>> {
         let path = self.base.join(name);
         self.files.borrow_mut().note(&path);
         let opened = files::open(&path).and_then(|file| Ok((Permissions::of(&file)?, file)));
@@ -117,7 +117,7 @@ impl Surroundings<'_> {
     }
 
     /// Finds the file to append lines to; its folder must be there.
-    pub(super) fn log_file(&self, node: &Node<'_, '_>) -> Option<PathBuf> {
+    pub(super) fn log_file(&self, node: &TomlNode<'_, '_>) -> Option<PathBuf> {
         let name = node.word()?;
         if ["stdout", "stderr", "stdin", "syslog", "off", "-"].contains(&name) {
             return node.refuse("a file is meant here", "write the name of a file, or leave the key out");
@@ -138,7 +138,7 @@ impl Surroundings<'_> {
     }
 
     /// Reads `{ file = }`, `{ env = }` or `{ credential = }` of one line.
-    pub(super) fn secret(&self, node: &Node<'_, '_>) -> Option<Secret> {
+    pub(super) fn secret(&self, node: &TomlNode<'_, '_>) -> Option<Secret> {
         let text = self.long_secret(node)?;
         let one_line = "put nothing but the secret there, on one line";
         match text.expose() {
@@ -156,7 +156,7 @@ impl Surroundings<'_> {
     }
 
     /// Reads a secret of several lines, such as a key in PEM or JSON.
-    pub(super) fn long_secret(&self, node: &Node<'_, '_>) -> Option<Secret> {
+    pub(super) fn long_secret(&self, node: &TomlNode<'_, '_>) -> Option<Secret> {
         let content = self.secret_content(node)?;
         match std::str::from_utf8(&content.bytes) {
             Ok(text) => Some(Secret::new(text.to_owned())),
@@ -167,7 +167,7 @@ impl Surroundings<'_> {
     }
 
     /// Reads what only callgate may see, without a byte order mark and without the last line end, wherever it is from.
-    pub(super) fn secret_content(&self, node: &Node<'_, '_>) -> Option<Content> {
+    pub(super) fn secret_content(&self, node: &TomlNode<'_, '_>) -> Option<Content> {
         if node.value().is_str() {
             let hint = "put it into a file only its owner can read, and write { file = \"…\" }, { env = \"…\" } or { credential = \"…\" }";
             return node.refuse("a secret is never written here", hint);
@@ -176,8 +176,8 @@ impl Surroundings<'_> {
         Some(Content { name, bytes: without_last_newline(without_mark(bytes)) })
     }
 
-    fn sole_source(&self, table: &Table<'_, '_>) -> Option<Content> {
-        let (node, read): (_, fn(&Self, &Node<'_, '_>, &str) -> _) =
+    fn sole_source(&self, table: &TomlTable<'_, '_>) -> Option<Content> {
+        let (node, read): (_, fn(&Self, &TomlNode<'_, '_>, &str) -> _) =
             match (table.get("file"), table.get("env"), table.get("credential")) {
                 (Some(node), None, None) => (node, |around, node, name| around.file(node, name, Holds::Secret)),
                 (None, Some(node), None) => (node, Self::variable),
@@ -193,7 +193,7 @@ impl Surroundings<'_> {
         Some(Content { name: name.to_owned(), bytes: read(self, &node, name)? })
     }
 
-    fn variable(&self, node: &Node<'_, '_>, name: &str) -> Option<Zeroizing<Vec<u8>>> {
+    fn variable(&self, node: &TomlNode<'_, '_>, name: &str) -> Option<Zeroizing<Vec<u8>>> {
         match (self.env)(name) {
             Some(value) => Some(Zeroizing::new(value.into_bytes())),
             None if name.contains(['$', '=', '{', ' ']) => {
@@ -207,7 +207,7 @@ impl Surroundings<'_> {
     }
 
     /// Reads a systemd credential (systemd.exec(5)).
-    fn credential(&self, node: &Node<'_, '_>, name: &str) -> Option<Zeroizing<Vec<u8>>> {
+    fn credential(&self, node: &TomlNode<'_, '_>, name: &str) -> Option<Zeroizing<Vec<u8>>> {
         if name.contains('/') || name == "." || name == ".." {
             return node.refuse("is a path", "write the name of a systemd credential, or use { file = \"…\" }");
         }
@@ -218,7 +218,7 @@ impl Surroundings<'_> {
         self.file(node, &format!("{folder}/{name}"), Holds::Credential)
     }
 
-    fn content(&self, node: &Node<'_, '_>, name: &str, file: &mut File) -> Option<Zeroizing<Vec<u8>>> {
+    fn content(&self, node: &TomlNode<'_, '_>, name: &str, file: &mut File) -> Option<Zeroizing<Vec<u8>>> {
         let mut bytes = Zeroizing::new(Vec::new());
         match file.take(MAX_FILE + 1).read_to_end(&mut bytes) {
             Ok(0) => node.refuse(format_args!("{name} is empty"), "put there what belongs there, or name another file"),
@@ -231,7 +231,7 @@ impl Surroundings<'_> {
         }
     }
 
-    fn unreadable<T>(&self, node: &Node<'_, '_>, name: &str, error: &io::Error) -> Option<T> {
+    fn unreadable<T>(&self, node: &TomlNode<'_, '_>, name: &str, error: &io::Error) -> Option<T> {
         let hint = match error.kind() {
             io::ErrorKind::NotFound => format!("relative paths start at {}", self.base.display()),
             _ => hint(error, &self.base.join(name)),

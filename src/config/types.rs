@@ -26,7 +26,7 @@ use crate::model::grant::Rule;
 use crate::model::ott::{Ha1, VoximplantUser};
 use crate::model::rate::Rate;
 use crate::model::secret::Secret;
-use crate::model::shield::Doors;
+use crate::model::shield::ProtectedPaths;
 
 /// Everything `proxy.toml` says, with its files read and its defaults filled in.
 #[derive(Debug)]
@@ -42,23 +42,23 @@ pub struct Config {
     /// The number of worker threads; one per core when not written.
     pub workers: Option<NonZeroUsize>,
     /// Deadlines of the downstream side.
-    pub server: Server,
+    pub server: ServerConfig,
     /// The app: everything that is not the PBX's.
-    pub app: Option<App>,
+    pub app: Option<AppConfig>,
     /// The Vodia PBX.
-    pub pbx: Option<Pbx>,
+    pub pbx: Option<PbxConfig>,
     /// The Voximplant users whose one-time keys are answered.
-    pub voximplant: Option<Voximplant>,
+    pub voximplant: Option<VoximplantConfig>,
     /// How callers prove who they are, in the order they are asked.
-    pub methods: Vec<Method>,
+    pub methods: Vec<MethodConfig>,
     /// Who may become whom, in the order they are tried.
     pub rules: Vec<Rule>,
     /// The quotas of the login endpoints.
-    pub limits: Limits,
+    pub limits: LimitsConfig,
     /// What is logged, and where.
-    pub log: Log,
+    pub log: LogConfig,
     /// Where audit lines go.
-    pub audit: Audit,
+    pub audit: AuditConfig,
     /// Where health and metrics are told; none: nowhere.
     pub admin: Option<Listen>,
     /// The file of what must outlive a restart; none: a restart forgets it.
@@ -159,7 +159,7 @@ impl fmt::Debug for Certificate {
 
 /// `[server]`.
 #[derive(Debug, Clone)]
-pub struct Server {
+pub struct ServerConfig {
     /// The proxies that are believed when they say who their client is.
     pub believe_forwarded_from: Vec<IpNet>,
     /// The balancers that start each connection with a PROXY header.
@@ -178,7 +178,7 @@ pub struct Server {
     pub timeouts: ServerTimeouts,
 }
 
-impl Server {
+impl ServerConfig {
     /// Tells whether a peer is believed when it says who its client is. `peer`: IPv4 in its own form.
     #[must_use]
     pub fn believes(&self, peer: IpAddr) -> bool {
@@ -211,20 +211,20 @@ pub struct ServerTimeouts {
 
 /// `[app]`.
 #[derive(Debug, Clone)]
-pub struct App {
+pub struct AppConfig {
     /// Where it is.
-    pub upstream: Upstream,
+    pub upstream: UpstreamConfig,
     /// Where a browser without a login is sent: an absolute URL or a path of the app.
     pub login: Option<String>,
 }
 
 /// `[pbx]`.
 #[derive(Debug, Clone)]
-pub struct Pbx {
+pub struct PbxConfig {
     /// Where it is.
-    pub upstream: Upstream,
+    pub upstream: UpstreamConfig,
     /// The administrator who may open third-party sessions; none: the PBX is passed through only.
-    pub admin: Option<Admin>,
+    pub admin: Option<AdminCredentials>,
     /// How a session reaches the browser.
     pub handoff: Handoff,
     /// How sessions of administrators are asked for.
@@ -236,21 +236,21 @@ pub struct Pbx {
     /// The deadline of one question to the PBX (mint or exchange), connecting included.
     pub timeout: Duration,
     /// What only some networks may do there; none: whatever the PBX permits, from anywhere.
-    pub shield: Option<Shield>,
+    pub shield: Option<ShieldConfig>,
 }
 
 /// `[pbx] shield`.
 #[derive(Debug, Clone)]
-pub struct Shield {
+pub struct ShieldConfig {
     /// The networks that are not kept from anything.
     pub from: Vec<IpNet>,
     /// The paths of administrators.
-    pub doors: Doors,
+    pub doors: ProtectedPaths,
     /// Whether a browser may land with a session that went out elsewhere.
     pub any_session: bool,
 }
 
-impl Shield {
+impl ShieldConfig {
     /// Tells whether a client is kept from something. `client`: IPv4 in its own form.
     #[must_use]
     pub fn is_for(&self, client: IpAddr) -> bool {
@@ -260,7 +260,7 @@ impl Shield {
 
 /// The PBX administrator's credentials. Their use is `pbx`'s alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admin {
+pub struct AdminCredentials {
     /// The administrator's name.
     pub user: String,
     /// The administrator's password.
@@ -287,7 +287,7 @@ pub enum Dialect {
 
 /// `[voximplant]`.
 #[derive(Debug, Clone)]
-pub struct Voximplant {
+pub struct VoximplantConfig {
     /// The users: name → HA1.
     pub users: Arc<HashMap<String, Ha1>>,
     /// Where that file is; none: they are in a variable or a credential.
@@ -295,9 +295,9 @@ pub struct Voximplant {
     /// `myapp.myaccount`: what a full login name must carry behind its `@`.
     pub application: Option<String>,
     /// The applications besides that one.
-    pub others: Vec<Application>,
+    pub others: Vec<VoximplantApplication>,
     /// How passwords are set at Voximplant; none: not from here.
-    pub management: Option<Management>,
+    pub management: Option<ManagementConfig>,
     /// The longest key that is answered, in bytes.
     pub max_key_length: usize,
     /// How many different keys of one user are answered.
@@ -306,7 +306,7 @@ pub struct Voximplant {
     pub origins: Vec<String>,
 }
 
-impl Voximplant {
+impl VoximplantConfig {
     /// Finds the HA1 of a user, in the application it is of. The first is never named: a user has one spelling.
     #[must_use]
     pub fn ha1(&self, user: &VoximplantUser) -> Option<&Ha1> {
@@ -320,7 +320,7 @@ impl Voximplant {
 
 /// One of `[[voximplant.applications]]`.
 #[derive(Debug, Clone)]
-pub struct Application {
+pub struct VoximplantApplication {
     /// `myapp.myaccount`.
     pub name: String,
     /// Its users: name → HA1.
@@ -331,7 +331,7 @@ pub struct Application {
 
 /// `[voximplant] management`: the Management API.
 #[derive(Debug, Clone)]
-pub struct Management {
+pub struct ManagementConfig {
     /// The number of the account.
     pub account_id: u64,
     /// How callgate proves that it may.
@@ -356,7 +356,7 @@ pub enum ManagementProof {
 
 /// `[limits]`.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct LimitsConfig {
     /// Requests to the login endpoints, for each client address (IPv6: /64).
     pub client: Rate,
     /// Requests to the login endpoints, for each proven caller.
@@ -375,24 +375,24 @@ pub struct Limits {
 
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Log {
+pub struct LogConfig {
     /// Where the access lines go.
-    pub access: Access,
+    pub access: AccessLogTarget,
     /// Their form.
-    pub format: Format,
+    pub format: LogFormat,
     /// The least serious event that is logged to standard error.
     pub level: Level,
 }
 
 /// `[audit]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Audit {
+pub struct AuditConfig {
     /// The file that receives the audit lines; none: they go where the access log goes.
     pub file: Option<PathBuf>,
     /// Whether each line of that file is bound to the one before it.
     pub chain: bool,
     /// The daemon that hears each of them as well.
-    pub syslog: Option<Syslog>,
+    pub syslog: Option<SyslogConfig>,
     /// What becomes of a login whose line is not written in time.
     pub when_stuck: WhenStuck,
 }
@@ -409,14 +409,14 @@ pub enum WhenStuck {
 
 /// Where a syslog daemon listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Syslog {
+pub enum SyslogConfig {
     /// The socket of the daemon of this machine.
     Unix(PathBuf),
     /// A UDP port of any machine.
     Udp(SocketAddr),
 }
 
-impl fmt::Display for Syslog {
+impl fmt::Display for SyslogConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
@@ -427,7 +427,7 @@ impl fmt::Display for Syslog {
 
 /// Where access lines go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Access {
+pub enum AccessLogTarget {
     /// Standard output.
     Stdout,
     /// Nowhere.
@@ -438,7 +438,7 @@ pub enum Access {
 
 /// The form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum LogFormat {
     /// `key=value` for people.
     Text,
     /// One JSON object a line.

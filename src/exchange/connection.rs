@@ -10,8 +10,8 @@ use rustls::pki_types::CertificateDer;
 use super::{Exchange, Interims, Vitals};
 use crate::budget::Ledger;
 use crate::freeze::Leash;
-use crate::message::forwarded_chain::Origin;
-use crate::message::guard::Refusal;
+use crate::message::forwarded_chain::ForwardedChain;
+use crate::message::guard::Violation;
 use crate::tls::server::{Authority, Policy};
 use crate::upstream::{Bound, Far};
 
@@ -19,7 +19,7 @@ use crate::upstream::{Bound, Far};
 #[derive(Debug)]
 pub struct Peer {
     /// Who requests are from, unless the peer is a proxy that is believed.
-    pub origin: Rc<Origin>,
+    pub origin: Rc<ForwardedChain>,
     /// What auth methods may know of it.
     pub end: Rc<FarEnd>,
     /// What its handshake asked of the client.
@@ -31,7 +31,7 @@ pub struct Peer {
     /// How the connection is doing.
     pub vitals: Rc<Vitals>,
     /// Why what the client says next is no request. It is set before that takes its turn.
-    pub refused: Cell<Option<Refusal>>,
+    pub refused: Cell<Option<Violation>>,
     /// What its client is told before it is answered.
     pub interims: Interims,
     /// The connections to upstreams that serve this one alone.

@@ -3,7 +3,7 @@
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::forwarded_chain::Origin;
+use super::forwarded_chain::ForwardedChain;
 use crate::model::identity;
 
 /// The field in which each proxy names the address it was asked from.
@@ -22,7 +22,7 @@ pub fn is_identity(name: &HeaderName) -> bool {
 }
 
 /// Says who the client is, and over what it came. `host` is the authority that it asked for.
-pub fn assert(headers: &mut HeaderMap, origin: &Origin, host: &HeaderValue, id: HeaderValue) {
+pub fn assert(headers: &mut HeaderMap, origin: &ForwardedChain, host: &HeaderValue, id: HeaderValue) {
     headers.reserve(ASSERTED);
     headers.insert(header::FORWARDED, origin.forwarded(host));
     headers.insert(X_FORWARDED_FOR, origin.x_forwarded_for());
@@ -56,7 +56,7 @@ mod tests {
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
         assert(
             &mut headers,
-            &Origin::direct("192.0.2.1".parse().unwrap()),
+            &ForwardedChain::direct("192.0.2.1".parse().unwrap()),
             &HeaderValue::from_static("a.test"),
             HeaderValue::from_static("1"),
         );

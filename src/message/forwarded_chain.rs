@@ -16,7 +16,7 @@ const MAX_HOPS: usize = 16;
 
 /// Who a request is from.
 #[derive(Debug)]
-pub struct Origin {
+pub struct ForwardedChain {
     /// The client's address, IPv4 in its own form: the one that limits, logs and rules mean.
     pub client: IpAddr,
     /// The client and the believed proxies behind it, as `X-Forwarded-For`.
@@ -30,7 +30,7 @@ pub struct Origin {
 #[error("Forwarded and X-Forwarded-For name different clients")]
 pub struct Contradiction;
 
-impl Origin {
+impl ForwardedChain {
     /// Makes the origin of requests that come from the client itself.
     #[must_use]
     pub fn direct(client: IpAddr) -> Self {
@@ -41,7 +41,7 @@ impl Origin {
     ///
     /// # Errors
     /// When it tells of two.
-    pub fn told_by(
+    pub fn from_headers(
         peer: IpAddr,
         headers: &HeaderMap,
         believed: impl Fn(IpAddr) -> bool,
@@ -178,12 +178,12 @@ mod tests {
     const PEER: &str = "10.0.0.1";
 
     /// Reads fields as they come from 10.0.0.1; all of 10.0.0.0/8 and fd00::/8 is believed.
-    fn read(fields: &[(&'static str, &str)]) -> Result<Origin, Contradiction> {
+    fn read(fields: &[(&'static str, &str)]) -> Result<ForwardedChain, Contradiction> {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        Origin::told_by(PEER.parse().unwrap(), &headers, |hop| match hop {
+        ForwardedChain::from_headers(PEER.parse().unwrap(), &headers, |hop| match hop {
             IpAddr::V4(hop) => hop.octets()[0] == 10,
             IpAddr::V6(hop) => hop.segments()[0] >> 8 == 0xfd,
         })
@@ -318,10 +318,10 @@ mod tests {
     #[test]
     fn the_standard_field_says_the_same() {
         #[track_caller]
-        fn check(origin: &Origin, host: &str, expected: &str) {
+        fn check(origin: &ForwardedChain, host: &str, expected: &str) {
             assert_eq!(origin.forwarded(&HeaderValue::from_str(host).unwrap()), expected);
         }
-        let direct = Origin::direct("::ffff:192.0.2.1".parse().unwrap());
+        let direct = ForwardedChain::direct("::ffff:192.0.2.1".parse().unwrap());
         for _ in 0..2 {
             check(&direct, "a.test", "for=192.0.2.1;host=a.test;proto=https");
             check(&direct, "a.test:8443", "for=192.0.2.1;host=\"a.test:8443\";proto=https");

@@ -22,7 +22,7 @@ const MAX_TRAILERS: usize = 8 << 10;
 
 /// Why a request goes no further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum Violation {
     /// CR and LF are always together (RFC 9112 §2.2).
     #[error("a line does not end in CRLF")]
     LineEnd,
@@ -82,8 +82,8 @@ pub enum Refusal {
 /// Follows one connection from request to request.
 #[derive(Debug, Default)]
 pub struct Guard {
-    place: Place,
-    head: Head,
+    place: GuardState,
+    head: HeadFacts,
     heads: u64,
     /// How many bytes at the front of what stays are lines that were found good.
     checked: usize,
@@ -93,17 +93,17 @@ pub struct Guard {
 
 /// What comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Line(Line),
+enum GuardState {
+    Line(LineKind),
     /// So many bytes of anything, then a line.
-    Data(u64, Line),
+    Data(u64, LineKind),
     /// Nobody knows before the request is answered: another protocol, or the next request.
     Open,
 }
 
 /// The kinds of lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Line {
+enum LineKind {
     /// A request line, after so many empty ones.
     Start(u8),
     Field,
@@ -114,7 +114,7 @@ enum Line {
 
 /// What the lines of a head have said so far.
 #[derive(Debug, Default)]
-struct Head {
+struct HeadFacts {
     is_http_10: bool,
     is_get: bool,
     asks_websocket: bool,
@@ -123,9 +123,9 @@ struct Head {
     fields: usize,
 }
 
-impl Default for Place {
+impl Default for GuardState {
     fn default() -> Self {
-        Self::Line(Line::Start(0))
+        Self::Line(LineKind::Start(0))
     }
 }
 
@@ -134,26 +134,26 @@ impl Guard {
     ///
     /// # Errors
     /// When what stays is refused.
-    pub fn look(&mut self, bytes: &mut [u8]) -> (usize, Result<(), Refusal>) {
+    pub fn look(&mut self, bytes: &mut [u8]) -> (usize, Result<(), Violation>) {
         let (mut gone, mut at) = (0, self.checked);
         let searched = std::mem::take(&mut self.searched);
         let looked = loop {
             match self.place {
-                Place::Open => break Ok(()),
-                Place::Data(left, then) => {
+                GuardState::Open => break Ok(()),
+                GuardState::Data(left, then) => {
                     let here = bytes.len() - at;
                     let taken = usize::try_from(left).map_or(here, |left| left.min(here));
                     at += taken;
                     gone = at;
                     self.place = match left - taken as u64 {
-                        0 => Place::Line(then),
-                        left => Place::Data(left, then),
+                        0 => GuardState::Line(then),
+                        left => GuardState::Data(left, then),
                     };
                     if at == bytes.len() {
                         break Ok(());
                     }
                 }
-                Place::Line(line) => {
+                GuardState::Line(line) => {
                     // Only a line that ends within its bound is one.
                     let reach = bytes.len().min(gone + line.limit());
                     let from = at.max(searched);
@@ -177,40 +177,40 @@ impl Guard {
     }
 
     /// Passes one line, given without its line feed. Tells whether all that stayed may go on with it.
-    fn pass(&mut self, kind: Line, line: &mut [u8]) -> Result<bool, Refusal> {
-        let Some((b'\r', line)) = line.split_last_mut() else { return Err(Refusal::LineEnd) };
+    fn pass(&mut self, kind: LineKind, line: &mut [u8]) -> Result<bool, Violation> {
+        let Some((b'\r', line)) = line.split_last_mut() else { return Err(Violation::LineEnd) };
         let (next, is_whole) = match kind {
-            Line::Start(MAX_EMPTY) if line.is_empty() => return Err(Refusal::RequestLine),
-            Line::Start(empty) if line.is_empty() => (Line::Start(empty + 1), false),
-            Line::Start(_) => {
-                self.head = Head::begin(line)?;
-                (Line::Field, false)
+            LineKind::Start(MAX_EMPTY) if line.is_empty() => return Err(Violation::RequestLine),
+            LineKind::Start(empty) if line.is_empty() => (LineKind::Start(empty + 1), false),
+            LineKind::Start(_) => {
+                self.head = HeadFacts::begin(line)?;
+                (LineKind::Field, false)
             }
-            Line::Field if line.is_empty() => {
+            LineKind::Field if line.is_empty() => {
                 self.heads += 1;
                 self.place = self.head.end();
                 return Ok(true);
             }
-            Line::Field => {
+            LineKind::Field => {
                 self.head.add(line)?;
-                (Line::Field, false)
+                (LineKind::Field, false)
             }
-            Line::ChunkSize => match chunk_size(line)? {
-                0 => (Line::Trailer, false),
+            LineKind::ChunkSize => match chunk_size(line)? {
+                0 => (LineKind::Trailer, false),
                 size => {
-                    self.place = Place::Data(size, Line::ChunkEnd);
+                    self.place = GuardState::Data(size, LineKind::ChunkEnd);
                     return Ok(true);
                 }
             },
-            Line::ChunkEnd if line.is_empty() => (Line::ChunkSize, true),
-            Line::ChunkEnd => return Err(Refusal::Chunk),
-            Line::Trailer if line.is_empty() => (Line::Start(0), true),
-            Line::Trailer => {
+            LineKind::ChunkEnd if line.is_empty() => (LineKind::ChunkSize, true),
+            LineKind::ChunkEnd => return Err(Violation::Chunk),
+            LineKind::Trailer if line.is_empty() => (LineKind::Start(0), true),
+            LineKind::Trailer => {
                 field(line)?;
-                (Line::Trailer, false)
+                (LineKind::Trailer, false)
             }
         };
-        self.place = Place::Line(next);
+        self.place = GuardState::Line(next);
         Ok(is_whole)
     }
 
@@ -223,22 +223,22 @@ impl Guard {
     /// Tells whether the last request asked for another protocol, so that what follows it may be no request.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.place == Place::Open
+        self.place == GuardState::Open
     }
 
     /// Goes on with the next request: the last one did not lead to another protocol.
     pub fn stay(&mut self) {
-        self.place = Place::default();
+        self.place = GuardState::default();
     }
 
     /// Tells whether a request has begun to go on, and has not ended.
     #[must_use]
     pub fn is_in_body(&self) -> bool {
-        !matches!(self.place, Place::Line(Line::Start(_) | Line::Field) | Place::Open)
+        !matches!(self.place, GuardState::Line(LineKind::Start(_) | LineKind::Field) | GuardState::Open)
     }
 }
 
-impl Line {
+impl LineKind {
     /// The most bytes that stay until this line has come.
     const fn limit(self) -> usize {
         match self {
@@ -250,28 +250,28 @@ impl Line {
         }
     }
 
-    const fn too_large(self) -> Refusal {
+    const fn too_large(self) -> Violation {
         match self {
-            Self::Start(_) => Refusal::TargetSize,
-            Self::Field => Refusal::HeadSize,
-            Self::ChunkSize | Self::ChunkEnd | Self::Trailer => Refusal::Chunk,
+            Self::Start(_) => Violation::TargetSize,
+            Self::Field => Violation::HeadSize,
+            Self::ChunkSize | Self::ChunkEnd | Self::Trailer => Violation::Chunk,
         }
     }
 }
 
-impl Head {
+impl HeadFacts {
     /// Begins with a request line. A minor version that is yet to come is read as the last one known (RFC 9110 §2.5).
-    fn begin(line: &mut [u8]) -> Result<Self, Refusal> {
+    fn begin(line: &mut [u8]) -> Result<Self, Violation> {
         let (method, rest) = line.split_at_mut(span(line, NAME));
         if method.is_empty() || method.len() > MAX_METHOD || rest.first() != Some(&b' ') {
-            return Err(Refusal::Method);
+            return Err(Violation::Method);
         }
-        let Some((target, version)) = rest[1..].split_last_chunk_mut() else { return Err(Refusal::RequestLine) };
+        let Some((target, version)) = rest[1..].split_last_chunk_mut() else { return Err(Violation::RequestLine) };
         let [b' ', b'H', b'T', b'T', b'P', b'/', major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] = version else {
-            return Err(Refusal::RequestLine);
+            return Err(Violation::RequestLine);
         };
         if *major != b'1' {
-            return Err(Refusal::Version);
+            return Err(Violation::Version);
         }
         check_target(method, target)?;
         *minor = (*minor).min(b'1');
@@ -279,11 +279,11 @@ impl Head {
     }
 
     /// Adds a field.
-    fn add(&mut self, line: &[u8]) -> Result<(), Refusal> {
+    fn add(&mut self, line: &[u8]) -> Result<(), Violation> {
         let (name, value) = field(line)?;
         self.fields += 1;
         if self.fields > MAX_FIELDS {
-            return Err(Refusal::Fields);
+            return Err(Violation::Fields);
         }
         match name.len() {
             7 if name.eq_ignore_ascii_case(b"upgrade") => {
@@ -291,17 +291,17 @@ impl Head {
                 self.asks_websocket |= protocols.any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                let length = number(value.trim_ascii(), 10).ok_or(Refusal::Length)?;
+                let length = number(value.trim_ascii(), 10).ok_or(Violation::Length)?;
                 if self.is_chunked {
-                    return Err(Refusal::Coding);
+                    return Err(Violation::Coding);
                 }
                 if self.length.replace(length).is_some_and(|before| before != length) {
-                    return Err(Refusal::Length);
+                    return Err(Violation::Length);
                 }
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 if self.is_chunked || self.is_http_10 || self.length.is_some() {
-                    return Err(Refusal::Coding);
+                    return Err(Violation::Coding);
                 }
                 check_coding(value.trim_ascii())?;
                 self.is_chunked = true;
@@ -312,12 +312,12 @@ impl Head {
     }
 
     /// Tells what comes behind the head.
-    const fn end(&self) -> Place {
+    const fn end(&self) -> GuardState {
         match self.length {
-            _ if self.is_chunked => Place::Line(Line::ChunkSize),
-            Some(length @ 1..) => Place::Data(length, Line::Start(0)),
-            _ if self.is_get && self.asks_websocket && !self.is_http_10 => Place::Open,
-            _ => Place::Line(Line::Start(0)),
+            _ if self.is_chunked => GuardState::Line(LineKind::ChunkSize),
+            Some(length @ 1..) => GuardState::Data(length, LineKind::Start(0)),
+            _ if self.is_get && self.asks_websocket && !self.is_http_10 => GuardState::Open,
+            _ => GuardState::Line(LineKind::Start(0)),
         }
     }
 }
@@ -330,7 +330,7 @@ mod tests {
 
     /// Shows bytes at once, and tells how many go on.
     #[track_caller]
-    fn check(bytes: &str, gone: usize, expected: Result<(), Refusal>) {
+    fn check(bytes: &str, gone: usize, expected: Result<(), Violation>) {
         let mut bytes = bytes.as_bytes().to_vec();
         assert_eq!(Guard::default().look(&mut bytes), (gone, expected), "{}", bytes.escape_ascii());
     }
@@ -362,8 +362,8 @@ mod tests {
 
     #[test]
     fn nothing_of_what_is_refused_goes_on() {
-        check(&format!("{HEAD}\r\n{HEAD} x\r\n"), HEAD.len() + 2, Err(Refusal::Fold));
-        check(&format!("{HEAD}Transfer-Encoding: chunked\r\n\r\nx\r\n"), HEAD.len() + 30, Err(Refusal::Chunk));
+        check(&format!("{HEAD}\r\n{HEAD} x\r\n"), HEAD.len() + 2, Err(Violation::Fold));
+        check(&format!("{HEAD}Transfer-Encoding: chunked\r\n\r\nx\r\n"), HEAD.len() + 30, Err(Violation::Chunk));
     }
 
     #[test]
@@ -391,25 +391,25 @@ mod tests {
     fn each_rule_has_its_name() {
         let field = |line: &str| format!("{HEAD}{line}\r\n\r\n");
         for (bytes, expected) in [
-            ("GET / HTTP/1.1\n".to_owned(), Refusal::LineEnd),
-            ("GET / HTTP/1.1 \r\n".to_owned(), Refusal::RequestLine),
-            ("GET  / HTTP/1.1\r\n".to_owned(), Refusal::Target),
-            ("\r\n\r\n\r\n".to_owned(), Refusal::RequestLine),
-            ("G(T / HTTP/1.1\r\n".to_owned(), Refusal::Method),
-            ("GET /# HTTP/1.1\r\n".to_owned(), Refusal::Target),
-            ("GET * HTTP/1.1\r\n".to_owned(), Refusal::Target),
-            ("GET / HTTP/2.0\r\n".to_owned(), Refusal::Version),
-            (format!("GET /{} HTTP/1.1\r\n", "a".repeat(MAX_TARGET)), Refusal::TargetSize),
-            (field(" x"), Refusal::Fold),
-            (field("X : y"), Refusal::Name),
-            (field("X: \0"), Refusal::Value),
-            (field(&"X: y\r\n".repeat(MAX_FIELDS)), Refusal::Fields),
-            (field(&"a".repeat(MAX_HEAD)), Refusal::HeadSize),
-            (field("Content-Length: +5"), Refusal::Length),
-            (field("Content-Length: 5\r\nContent-Length: 6"), Refusal::Length),
-            (field("Content-Length: 5\r\nTransfer-Encoding: chunked"), Refusal::Coding),
-            (field("Transfer-Encoding: gzip"), Refusal::Coding),
-            (field("Transfer-Encoding: gzip, chunked"), Refusal::UnknownCoding),
+            ("GET / HTTP/1.1\n".to_owned(), Violation::LineEnd),
+            ("GET / HTTP/1.1 \r\n".to_owned(), Violation::RequestLine),
+            ("GET  / HTTP/1.1\r\n".to_owned(), Violation::Target),
+            ("\r\n\r\n\r\n".to_owned(), Violation::RequestLine),
+            ("G(T / HTTP/1.1\r\n".to_owned(), Violation::Method),
+            ("GET /# HTTP/1.1\r\n".to_owned(), Violation::Target),
+            ("GET * HTTP/1.1\r\n".to_owned(), Violation::Target),
+            ("GET / HTTP/2.0\r\n".to_owned(), Violation::Version),
+            (format!("GET /{} HTTP/1.1\r\n", "a".repeat(MAX_TARGET)), Violation::TargetSize),
+            (field(" x"), Violation::Fold),
+            (field("X : y"), Violation::Name),
+            (field("X: \0"), Violation::Value),
+            (field(&"X: y\r\n".repeat(MAX_FIELDS)), Violation::Fields),
+            (field(&"a".repeat(MAX_HEAD)), Violation::HeadSize),
+            (field("Content-Length: +5"), Violation::Length),
+            (field("Content-Length: 5\r\nContent-Length: 6"), Violation::Length),
+            (field("Content-Length: 5\r\nTransfer-Encoding: chunked"), Violation::Coding),
+            (field("Transfer-Encoding: gzip"), Violation::Coding),
+            (field("Transfer-Encoding: gzip, chunked"), Violation::UnknownCoding),
         ] {
             check(&bytes, 0, Err(expected));
         }

@@ -8,33 +8,33 @@ use http::header::{HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 
 use super::framing;
-use super::guard::{self, Refusal};
+use super::guard::{self, Violation};
 
 /// Checks a request, and leaves one line of those that say its length.
 ///
 /// # Errors
 /// When an HTTP/1 reader could see something else in it.
-pub fn settle<B>(request: &mut Request<B>) -> Result<(), Refusal> {
+pub fn settle<B>(request: &mut Request<B>) -> Result<(), Violation> {
     if let Some(target) = request.uri().path_and_query().map(PathAndQuery::as_str) {
         check_path(request.method().as_str(), target)?;
     }
     check_values(request.headers())?;
-    framing::settle_length(request.headers_mut()).map_err(|_| Refusal::Length)
+    framing::settle_length(request.headers_mut()).map_err(|_| Violation::Length)
 }
 
 /// `:path` has two of the forms that a request target has (RFC 9113 §8.3.1).
-fn check_path(method: &str, path: &str) -> Result<(), Refusal> {
+fn check_path(method: &str, path: &str) -> Result<(), Violation> {
     if !path.starts_with(['/', '*']) {
-        return Err(Refusal::Target);
+        return Err(Violation::Target);
     }
     guard::check_target(method.as_bytes(), path.as_bytes())
 }
 
-fn check_values(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_values(headers: &HeaderMap) -> Result<(), Violation> {
     let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     let mut values = headers.values().map(HeaderValue::as_bytes);
     if values.any(|value| is_space(value.first()) || is_space(value.last())) {
-        return Err(Refusal::Space);
+        return Err(Violation::Space);
     }
     Ok(())
 }
@@ -43,7 +43,7 @@ fn check_values(headers: &HeaderMap) -> Result<(), Refusal> {
 mod tests {
     use super::*;
 
-    fn lengths_after(target: &str, fields: &[(&str, &str)]) -> Result<usize, Refusal> {
+    fn lengths_after(target: &str, fields: &[(&str, &str)]) -> Result<usize, Violation> {
         let mut request = Request::get(format!("https://a.test{target}"));
         for (name, value) in fields {
             request = request.header(*name, *value);
@@ -61,14 +61,14 @@ mod tests {
     #[test]
     fn what_is_read_in_two_ways_is_refused() {
         for (target, fields, expected) in [
-            ("?q", &[][..], Refusal::Target),
-            ("/", &[("content-length", "")], Refusal::Length),
-            ("/", &[("content-length", "2,2")], Refusal::Length),
-            ("/", &[("content-length", "+2")], Refusal::Length),
-            ("/", &[("content-length", "2"), ("content-length", "02")], Refusal::Length),
-            ("/", &[("x", " a")], Refusal::Space),
-            ("/", &[("x", "a\t")], Refusal::Space),
-            ("/", &[("x", " ")], Refusal::Space),
+            ("?q", &[][..], Violation::Target),
+            ("/", &[("content-length", "")], Violation::Length),
+            ("/", &[("content-length", "2,2")], Violation::Length),
+            ("/", &[("content-length", "+2")], Violation::Length),
+            ("/", &[("content-length", "2"), ("content-length", "02")], Violation::Length),
+            ("/", &[("x", " a")], Violation::Space),
+            ("/", &[("x", "a\t")], Violation::Space),
+            ("/", &[("x", " ")], Violation::Space),
         ] {
             assert_eq!(lengths_after(target, fields), Err(expected), "{target} {fields:?}");
         }

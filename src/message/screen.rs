@@ -51,14 +51,14 @@ impl Default for Screen {
 
 /// The head of a frame.
 #[derive(Debug, Clone, Copy)]
-struct Head {
+struct FrameHead {
     length: usize,
     kind: u8,
     flags: u8,
     stream: u32,
 }
 
-impl Head {
+impl FrameHead {
     fn read(bytes: &[u8]) -> Option<Self> {
         let [a, b, c, kind, flags, e, f, g, h] = *bytes.first_chunk::<HEAD>()?;
         let length = u32::from_be_bytes([0, a, b, c]) as usize;
@@ -91,7 +91,7 @@ impl Screen {
             if self.is_over {
                 return bytes.len();
             }
-            let Some(head) = Head::read(&bytes[at..]).filter(|_| self.rest == 0) else { return at };
+            let Some(head) = FrameHead::read(&bytes[at..]).filter(|_| self.rest == 0) else { return at };
             if head.kind == DATA && head.has(END_STREAM) {
                 self.ends(head.stream);
             }
@@ -123,7 +123,7 @@ impl Screen {
     }
 
     /// Looks at the whole frames of one block of fields. Nothing: the parser refuses the connection for it.
-    fn settle(&mut self, frames: &mut [u8], head: Head) -> Option<()> {
+    fn settle(&mut self, frames: &mut [u8], head: FrameHead) -> Option<()> {
         let is_trailers = self.ends(head.stream);
         if !is_trailers && !head.has(END_STREAM) {
             self.begins(head.stream);
@@ -140,7 +140,7 @@ impl Screen {
         }
         let (mut block, mut places) = (frames.get(start..end)?.to_vec(), vec![(0, start)]);
         let mut at = HEAD + head.length;
-        while let Some(next) = frames.get(at..).and_then(Head::read) {
+        while let Some(next) = frames.get(at..).and_then(FrameHead::read) {
             places.push((block.len(), at + HEAD));
             block.extend_from_slice(frames.get(at + HEAD..at + HEAD + next.length)?);
             at += HEAD + next.length;
@@ -170,7 +170,7 @@ fn amend(frames: &mut [u8], is_trailers: bool, oddity: Oddity, place: impl Fn(us
 
 /// Finds the end of the frames of one block.
 fn frames(bytes: &[u8]) -> Frames {
-    let Some(mut head) = Head::read(bytes) else { return Frames::Coming };
+    let Some(mut head) = FrameHead::read(bytes) else { return Frames::Coming };
     let (stream, mut at) = (head.stream, 0);
     for _ in 0..MAX_FRAMES {
         at += HEAD + head.length;
@@ -180,7 +180,7 @@ fn frames(bytes: &[u8]) -> Frames {
         if head.has(END_HEADERS) {
             return Frames::Whole(at);
         }
-        match Head::read(&bytes[at..]) {
+        match FrameHead::read(&bytes[at..]) {
             None => return Frames::Coming,
             Some(next) if next.kind == CONTINUATION && next.stream == stream => head = next,
             Some(_) => return Frames::Broken,
@@ -190,7 +190,7 @@ fn frames(bytes: &[u8]) -> Frames {
 }
 
 /// Finds the fields within a frame (RFC 9113 §6.2).
-fn payload(frame: &[u8], head: Head) -> Option<(usize, usize)> {
+fn payload(frame: &[u8], head: FrameHead) -> Option<(usize, usize)> {
     let padding = if head.has(PADDED) { usize::from(*frame.get(HEAD)?) } else { 0 };
     let start = HEAD + usize::from(head.has(PADDED)) + if head.has(PRIORITY) { 5 } else { 0 };
     let end = (HEAD + head.length).checked_sub(padding)?;
@@ -198,7 +198,7 @@ fn payload(frame: &[u8], head: Head) -> Option<(usize, usize)> {
 }
 
 /// Tells whether a stream is said to depend on itself, which is an error of this stream alone (RFC 7540 §5.3.1).
-fn depends_on_itself(frame: &[u8], head: Head) -> bool {
+fn depends_on_itself(frame: &[u8], head: FrameHead) -> bool {
     let at = HEAD + usize::from(head.has(PADDED));
     let on = frame.get(at..).filter(|_| head.has(PRIORITY)).and_then(<[u8]>::first_chunk::<4>);
     on.is_some_and(|on| u32::from_be_bytes(*on) & 0x7fff_ffff == head.stream)

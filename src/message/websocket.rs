@@ -17,9 +17,9 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 ///
 /// HTTP/2 has no such key: there frames tell which answer belongs to which question (RFC 8441 §5).
 #[derive(Debug)]
-pub struct Key(String);
+pub struct WebSocketKey(String);
 
-impl Key {
+impl WebSocketKey {
     /// Makes a new one at random.
     #[must_use]
     pub fn random() -> Self {
@@ -65,7 +65,7 @@ mod tests {
     #[track_caller]
     fn check(answers: &[&str], expected: bool) {
         // The key and its answer are those of RFC 6455 §1.3.
-        let key = Key("dGhlIHNhbXBsZSBub25jZQ==".into());
+        let key = WebSocketKey("dGhlIHNhbXBsZSBub25jZQ==".into());
         let mut fields = HeaderMap::new();
         for answer in answers {
             fields.append(header::SEC_WEBSOCKET_ACCEPT, answer.parse().unwrap());
@@ -90,7 +90,7 @@ mod tests {
         let [one, other] = [(); 2].map(|()| {
             let mut fields = HeaderMap::new();
             fields.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("the client's"));
-            Key::random().ask(&mut fields);
+            WebSocketKey::random().ask(&mut fields);
             fields[header::SEC_WEBSOCKET_KEY].to_str().unwrap().to_owned()
         });
         assert_ne!(one, other);

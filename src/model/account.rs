@@ -9,7 +9,7 @@ const MAX_USER: usize = 64;
 
 /// Why a text is not an account, a domain or a language.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Invalid {
+pub enum AccountError {
     /// An empty user name means the tenant administrator to the PBX.
     #[error("the account is empty, which the PBX reads as the tenant administrator")]
     Empty,
@@ -33,16 +33,16 @@ impl Account {
     ///
     /// # Errors
     /// When the user is empty, `admin` in any case, or outside `[A-Za-z0-9+*_.-]{1,64}`.
-    pub fn new(user: &str, domain: Domain) -> Result<Self, Invalid> {
+    pub fn new(user: &str, domain: Domain) -> Result<Self, AccountError> {
         if user.is_empty() {
-            return Err(Invalid::Empty);
+            return Err(AccountError::Empty);
         }
         if user.eq_ignore_ascii_case("admin") {
-            return Err(Invalid::Admin);
+            return Err(AccountError::Admin);
         }
         let known = |byte: u8| byte.is_ascii_alphanumeric() || b"+*_.-".contains(&byte);
         if user.len() > MAX_USER || !user.bytes().all(known) {
-            return Err(Invalid::Grammar);
+            return Err(AccountError::Grammar);
         }
         Ok(Self { user: user.to_owned(), domain })
     }
@@ -74,7 +74,7 @@ impl fmt::Display for Account {
 
 /// How much a session may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
+pub enum AdminLevel {
     /// What one extension may.
     User,
     /// What the administrator of one domain (tenant) may.
@@ -83,7 +83,7 @@ pub enum Level {
     Admin,
 }
 
-impl Level {
+impl AdminLevel {
     /// Returns the word for it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -160,11 +160,11 @@ impl Role {
 
     /// Returns how much the session may do.
     #[must_use]
-    pub const fn level(&self) -> Level {
+    pub const fn level(&self) -> AdminLevel {
         match self {
-            Self::User(_) => Level::User,
-            Self::TenantAdmin(_) => Level::Domain,
-            Self::SystemAdmin(_) => Level::Admin,
+            Self::User(_) => AdminLevel::User,
+            Self::TenantAdmin(_) => AdminLevel::Domain,
+            Self::SystemAdmin(_) => AdminLevel::Admin,
         }
     }
 
@@ -203,11 +203,11 @@ impl Domain {
 }
 
 impl FromStr for Domain {
-    type Err = Invalid;
+    type Err = AccountError;
 
     /// Reads a host name, with or without its final dot.
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        host_name(text).map(Self).ok_or(Invalid::Grammar)
+    fn from_str(text: &str) -> Result<Self, AccountError> {
+        host_name(text).map(Self).ok_or(AccountError::Grammar)
     }
 }
 
@@ -251,12 +251,12 @@ impl Language {
 }
 
 impl FromStr for Language {
-    type Err = Invalid;
+    type Err = AccountError;
 
     /// Reads a code of 2 to 8 lower-case letters.
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, AccountError> {
         let code = (2..=8).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_lowercase());
-        if code { Ok(Self(text.to_owned())) } else { Err(Invalid::Grammar) }
+        if code { Ok(Self(text.to_owned())) } else { Err(AccountError::Grammar) }
     }
 }
 
@@ -271,7 +271,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(user: &str, expected: Result<&str, Invalid>) {
+    fn check(user: &str, expected: Result<&str, AccountError>) {
         let account = Account::new(user, "acme.test".parse().unwrap());
         assert_eq!(account.as_ref().map(Account::user), expected.as_ref().copied(), "{user:?}");
     }
@@ -285,16 +285,16 @@ mod tests {
 
     #[test]
     fn refuses_the_administrator_and_the_empty_name() {
-        check("", Err(Invalid::Empty));
+        check("", Err(AccountError::Empty));
         for user in ["admin", "ADMIN", "aDmIn"] {
-            check(user, Err(Invalid::Admin));
+            check(user, Err(AccountError::Admin));
         }
     }
 
     #[test]
     fn refuses_everything_outside_the_grammar() {
         for user in [" ", " admin", "40\0", "40\n", "4 0", "é", "40\"", "40/41", "40@x", &"9".repeat(65)] {
-            check(user, Err(Invalid::Grammar));
+            check(user, Err(AccountError::Grammar));
         }
     }
 
@@ -305,7 +305,7 @@ mod tests {
         }
         for text in ["", ".", "a..b", "a b", "-a", "a-", "a+b", "a..", "a/b", "a:1", "a@b", "ä.test", &"a".repeat(64)]
         {
-            assert_eq!(text.parse::<Domain>(), Err(Invalid::Grammar), "{text:?}");
+            assert_eq!(text.parse::<Domain>(), Err(AccountError::Grammar), "{text:?}");
         }
     }
 

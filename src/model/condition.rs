@@ -25,12 +25,12 @@ pub struct Condition {
     /// The name of the claim.
     pub claim: String,
     /// What it may say. Of a list, one item must say it.
-    pub wanted: Vec<Wanted>,
+    pub wanted: Vec<ClaimPattern>,
 }
 
 /// What a claim may say.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
+pub enum ClaimPattern {
     /// Exactly this.
     Exactly(String),
     /// An e-mail address at this domain.
@@ -77,12 +77,12 @@ impl Condition {
 impl fmt::Display for Condition {
     /// Says what is not so.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wanted: Vec<_> = self.wanted.iter().map(Wanted::to_string).collect();
+        let wanted: Vec<_> = self.wanted.iter().map(ClaimPattern::to_string).collect();
         write!(f, "the claim {:?} does not say {}", self.claim, wanted.join(" or "))
     }
 }
 
-impl Wanted {
+impl ClaimPattern {
     fn fits(&self, text: &str) -> bool {
         match self {
             Self::Exactly(wanted) => wanted == text,
@@ -91,7 +91,7 @@ impl Wanted {
     }
 }
 
-impl fmt::Display for Wanted {
+impl fmt::Display for ClaimPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exactly(text) => write!(f, "{text:?}"),
@@ -111,15 +111,15 @@ fn is_address_at(text: &str, domain: &Domain) -> bool {
 /// The text has a `*` somewhere else than in `*@` and a host name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a * stands only for the name in an address: \"*@example.com\"")]
-pub struct NotWanted;
+pub struct NotAClaimPattern;
 
-impl FromStr for Wanted {
-    type Err = NotWanted;
+impl FromStr for ClaimPattern {
+    type Err = NotAClaimPattern;
 
-    fn from_str(text: &str) -> Result<Self, NotWanted> {
+    fn from_str(text: &str) -> Result<Self, NotAClaimPattern> {
         match text.strip_prefix("*@") {
-            Some(domain) => domain.parse().map(Self::AddressAt).map_err(|_| NotWanted),
-            None if text.contains('*') => Err(NotWanted),
+            Some(domain) => domain.parse().map(Self::AddressAt).map_err(|_| NotAClaimPattern),
+            None if text.contains('*') => Err(NotAClaimPattern),
             None => Ok(Self::Exactly(text.to_owned())),
         }
     }
@@ -270,9 +270,9 @@ mod tests {
     #[test]
     fn a_star_stands_for_nothing_but_a_name_in_an_address() {
         for text in ["*", "*@", "a*", "*.example.com", "*@*.example.com", "ann@*", "*@a b", "**@a.test"] {
-            assert_eq!(text.parse::<Wanted>(), Err(NotWanted), "{text}");
+            assert_eq!(text.parse::<ClaimPattern>(), Err(NotAClaimPattern), "{text}");
         }
-        assert_eq!("ann@a.test".parse::<Wanted>().unwrap().to_string(), "\"ann@a.test\"");
-        assert_eq!("*@A.test".parse::<Wanted>().unwrap().to_string(), "\"*@a.test\"");
+        assert_eq!("ann@a.test".parse::<ClaimPattern>().unwrap().to_string(), "\"ann@a.test\"");
+        assert_eq!("*@A.test".parse::<ClaimPattern>().unwrap().to_string(), "\"*@a.test\"");
     }
 }

@@ -11,7 +11,7 @@ pub const MAX_WHY: usize = 500;
 
 /// Whom something is done to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Whom {
+pub enum FreezeTarget {
     /// An account of the PBX.
     Account(Account),
     /// A user of Voximplant.
@@ -20,7 +20,7 @@ pub enum Whom {
     Domain(Domain),
 }
 
-impl Whom {
+impl FreezeTarget {
     /// Names whom a session is for: an administrator has no other name than its domain.
     #[must_use]
     pub fn of(role: &Role) -> Self {
@@ -42,14 +42,14 @@ impl Whom {
 }
 
 /// The name that tables know it by: case does not make another person.
-impl fmt::Display for Whom {
+impl fmt::Display for FreezeTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, name) = self.parts();
         write!(f, "{kind} {name}")
     }
 }
 
-impl FromStr for Whom {
+impl FromStr for FreezeTarget {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -77,7 +77,7 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: Result<&str, &str>) {
-        let read = text.parse::<Whom>().map(|whom| whom.to_string());
+        let read = text.parse::<FreezeTarget>().map(|whom| whom.to_string());
         match (read, expected) {
             (Ok(read), Ok(expected)) => assert_eq!(read, expected, "{text}"),
             (Err(problem), Err(part)) => assert!(problem.contains(part), "{text}: {problem}"),

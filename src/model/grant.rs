@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-pub use self::outcome::{Invalid, Passed, Refusal, Trace, Why};
-use super::account::{Account, Domain, Language, Level, Role, SystemAdmin, TenantAdmin};
+pub use self::outcome::{GrantError, RuleError, SkipReason, SkippedRule, Trace};
+use super::account::{Account, AdminLevel, Domain, Language, Role, SystemAdmin, TenantAdmin};
 use super::condition::When;
 use super::ott::VoximplantUser;
 use super::principal::{Claim, Claims, Principal};
-use super::table::{Row, Table};
+use super::table::{LookupTable, TableRow};
 use super::template::{ROW, Template, Unfilled, Values};
 
 /// The built-in method of redirects of the app. A rule must name it to apply to it.
@@ -71,7 +71,7 @@ pub enum PbxTemplate {
 #[derive(Debug, Clone)]
 pub struct Lookup {
     /// The table.
-    pub table: Arc<Table>,
+    pub table: Arc<LookupTable>,
     /// The key of the row.
     pub key: Template,
 }
@@ -87,7 +87,7 @@ pub enum Choose {
 
 /// What the caller asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Wish {
+pub struct Requested {
     /// The user name on the PBX.
     pub account: Option<String>,
     /// The PBX domain.
@@ -162,13 +162,18 @@ pub fn claims_used(rules: &[Rule], method: &str) -> Vec<String> {
 ///
 /// # Errors
 /// When no rule applies, or the first that does leads to nobody, to others than wished, or to several.
-pub fn pbx(rules: &[Rule], principal: &Principal, wish: &Wish, now: Timestamp) -> Result<PbxGrant, Refusal> {
+pub fn pbx(rules: &[Rule], principal: &Principal, wish: &Requested, now: Timestamp) -> Result<PbxGrant, GrantError> {
     decide_pbx(rules, principal, wish, now, |_| {})
 }
 
 /// Decides as [`pbx`], and tells how.
 #[must_use]
-pub fn explain_pbx<'r>(rules: &'r [Rule], principal: &Principal, wish: &Wish, now: Timestamp) -> Trace<'r, PbxGrant> {
+pub fn explain_pbx<'r>(
+    rules: &'r [Rule],
+    principal: &Principal,
+    wish: &Requested,
+    now: Timestamp,
+) -> Trace<'r, PbxGrant> {
     let mut passed = Vec::new();
     let outcome = decide_pbx(rules, principal, wish, now, |rule| passed.push(rule));
     Trace { passed, outcome }
@@ -177,12 +182,12 @@ pub fn explain_pbx<'r>(rules: &'r [Rule], principal: &Principal, wish: &Wish, no
 fn decide_pbx<'r>(
     rules: &'r [Rule],
     principal: &Principal,
-    wish: &Wish,
+    wish: &Requested,
     now: Timestamp,
-    note: impl FnMut(Passed<'r>),
-) -> Result<PbxGrant, Refusal> {
+    note: impl FnMut(SkippedRule<'r>),
+) -> Result<PbxGrant, GrantError> {
     let (rule, roles) = decide(rules, principal, now, note, |rule| {
-        let template = rule.pbx.as_ref().ok_or(Why::Silent)?;
+        let template = rule.pbx.as_ref().ok_or(SkipReason::Silent)?;
         template.is_for(&principal.claims)?;
         candidates(rule, &principal.claims, &template.parts(), |values| template.role(values))
     })?;
@@ -197,9 +202,9 @@ fn decide_pbx<'r>(
 pub fn voximplant(
     rules: &[Rule],
     principal: &Principal,
-    wish: &Wish,
+    wish: &Requested,
     now: Timestamp,
-) -> Result<VoximplantGrant, Refusal> {
+) -> Result<VoximplantGrant, GrantError> {
     decide_voximplant(rules, principal, wish, now, |_| {})
 }
 
@@ -208,7 +213,7 @@ pub fn voximplant(
 pub fn explain_voximplant<'r>(
     rules: &'r [Rule],
     principal: &Principal,
-    wish: &Wish,
+    wish: &Requested,
     now: Timestamp,
 ) -> Trace<'r, VoximplantGrant> {
     let mut passed = Vec::new();
@@ -219,14 +224,14 @@ pub fn explain_voximplant<'r>(
 fn decide_voximplant<'r>(
     rules: &'r [Rule],
     principal: &Principal,
-    wish: &Wish,
+    wish: &Requested,
     now: Timestamp,
-    note: impl FnMut(Passed<'r>),
-) -> Result<VoximplantGrant, Refusal> {
+    note: impl FnMut(SkippedRule<'r>),
+) -> Result<VoximplantGrant, GrantError> {
     let (rule, users) = decide(rules, principal, now, note, |rule| {
-        let template = rule.voximplant.as_ref().ok_or(Why::Silent)?;
+        let template = rule.voximplant.as_ref().ok_or(SkipReason::Silent)?;
         candidates(rule, &principal.claims, &[template], |values| {
-            template.render(values)?.parse::<VoximplantUser>().map_err(|error| Invalid::VoximplantUser(error).into())
+            template.render(values)?.parse::<VoximplantUser>().map_err(|error| RuleError::VoximplantUser(error).into())
         })
     })?;
     Ok(VoximplantGrant { rule: rule.name.clone(), user: select(rule, users, wish)? })
@@ -237,25 +242,25 @@ fn decide_voximplant<'r>(
 /// Why a rule grants nothing.
 enum Stop<'r> {
     /// It does not apply: the next one is asked.
-    Pass(Why<'r>),
+    Pass(SkipReason<'r>),
     /// It applies, and leads to what cannot be granted: nobody else is asked.
-    Refuse(Invalid),
+    Refuse(RuleError),
 }
 
-impl<'r> From<Why<'r>> for Stop<'r> {
-    fn from(why: Why<'r>) -> Self {
+impl<'r> From<SkipReason<'r>> for Stop<'r> {
+    fn from(why: SkipReason<'r>) -> Self {
         Self::Pass(why)
     }
 }
 
 impl<'r> From<Unfilled<'r>> for Stop<'r> {
     fn from(unfilled: Unfilled<'r>) -> Self {
-        Self::Pass(Why::Unfilled(unfilled))
+        Self::Pass(SkipReason::Unfilled(unfilled))
     }
 }
 
-impl From<Invalid> for Stop<'_> {
-    fn from(invalid: Invalid) -> Self {
+impl From<RuleError> for Stop<'_> {
+    fn from(invalid: RuleError) -> Self {
         Self::Refuse(invalid)
     }
 }
@@ -265,17 +270,17 @@ fn decide<'r, T>(
     rules: &'r [Rule],
     principal: &Principal,
     now: Timestamp,
-    mut note: impl FnMut(Passed<'r>),
+    mut note: impl FnMut(SkippedRule<'r>),
     lead: impl Fn(&'r Rule) -> Result<T, Stop<'r>>,
-) -> Result<(&'r Rule, T), Refusal> {
+) -> Result<(&'r Rule, T), GrantError> {
     for rule in rules {
         match rule.applies(principal, now).map_err(Stop::Pass).and_then(|()| lead(rule)) {
             Ok(found) => return Ok((rule, found)),
-            Err(Stop::Pass(why)) => note(Passed { rule: &rule.name, why }),
-            Err(Stop::Refuse(what)) => return Err(Refusal::Invalid { rule: rule.name.clone(), what }),
+            Err(Stop::Pass(why)) => note(SkippedRule { rule: &rule.name, why }),
+            Err(Stop::Refuse(what)) => return Err(GrantError::Invalid { rule: rule.name.clone(), what }),
         }
     }
-    Err(Refusal::NoRule)
+    Err(GrantError::NoRule)
 }
 
 impl Rule {
@@ -303,11 +308,11 @@ impl Rule {
         self.methods.as_ref().map_or(method != REDIRECT, |methods| methods.iter().any(|name| name == method))
     }
 
-    fn applies(&self, principal: &Principal, now: Timestamp) -> Result<(), Why<'_>> {
+    fn applies(&self, principal: &Principal, now: Timestamp) -> Result<(), SkipReason<'_>> {
         if !self.is_for(&principal.method) {
-            return Err(Why::Method);
+            return Err(SkipReason::Method);
         }
-        self.when.holds(&principal.claims, now).map_err(Why::Unmet)
+        self.when.holds(&principal.claims, now).map_err(SkipReason::Unmet)
     }
 }
 
@@ -327,11 +332,11 @@ fn candidates<'r, T: PartialEq>(
                 found.push(candidate);
             }
             if found.len() > MAX_CHOICES {
-                return Err(Invalid::TooMany.into());
+                return Err(RuleError::TooMany.into());
             }
         }
     }
-    if found.is_empty() { Err(Why::NoRow.into()) } else { Ok(found) }
+    if found.is_empty() { Err(SkipReason::NoRow.into()) } else { Ok(found) }
 }
 
 /// Finds the items of the one list that the caller may choose from; a single nothing where there is none to choose from.
@@ -353,17 +358,17 @@ fn items<'r, 'c>(
     });
     let Some((name, items)) = lists.next() else { return Ok(vec![None]) };
     if lists.any(|(other, _)| other != name) {
-        return Err(Invalid::TwoLists.into());
+        return Err(RuleError::TwoLists.into());
     }
     match items.len() {
-        0 => Err(Why::EmptyList(name).into()),
+        0 => Err(SkipReason::EmptyList(name).into()),
         1..=MAX_CHOICES => Ok(items.iter().map(|item| Some((name, item.as_str()))).collect()),
-        _ => Err(Invalid::TooMany.into()),
+        _ => Err(RuleError::TooMany.into()),
     }
 }
 
 /// Finds the rows of the rule's table; a single nothing where it has no table.
-fn rows<'r>(rule: &'r Rule, values: &Values<'_>) -> Result<Vec<Option<Row<'r>>>, Stop<'r>> {
+fn rows<'r>(rule: &'r Rule, values: &Values<'_>) -> Result<Vec<Option<TableRow<'r>>>, Stop<'r>> {
     let Some(Lookup { table, key }) = &rule.table else { return Ok(vec![None]) };
     Ok(table.rows(&key.render(values)?).map(Some).collect())
 }
@@ -373,32 +378,32 @@ fn rows<'r>(rule: &'r Rule, values: &Values<'_>) -> Result<Vec<Option<Row<'r>>>,
 /// What a wish can select.
 trait Choice: Sized {
     /// Writes the wish that selects exactly this.
-    fn wish(&self) -> Wish;
+    fn wish(&self) -> Requested;
     /// Tells whether a wish leaves this possible.
-    fn fits(&self, wish: &Wish) -> bool;
+    fn fits(&self, wish: &Requested) -> bool;
 }
 
 /// Takes the one that was wished for; without a wish, the one there is, or what the rule says of several.
-fn select<T: Choice>(rule: &Rule, mut found: Vec<T>, wish: &Wish) -> Result<T, Refusal> {
+fn select<T: Choice>(rule: &Rule, mut found: Vec<T>, wish: &Requested) -> Result<T, GrantError> {
     let name = || rule.name.clone();
     if found.len() > 1 && rule.choose.is_none() {
-        return Err(Refusal::Invalid { rule: name(), what: Invalid::Several });
+        return Err(GrantError::Invalid { rule: name(), what: RuleError::Several });
     }
     found.retain(|choice| choice.fits(wish));
     if found.len() > 1 && rule.choose == Some(Choose::Ask) {
-        return Err(Refusal::Choose { rule: name(), among: found.iter().map(Choice::wish).collect() });
+        return Err(GrantError::Choose { rule: name(), among: found.iter().map(Choice::wish).collect() });
     }
-    found.into_iter().next().ok_or_else(|| Refusal::Foreign { rule: name() })
+    found.into_iter().next().ok_or_else(|| GrantError::Foreign { rule: name() })
 }
 
 impl Choice for Role {
-    fn wish(&self) -> Wish {
+    fn wish(&self) -> Requested {
         let account = self.user().map(str::to_owned);
-        Wish { account, domain: Some(self.domain().to_string()), user: None }
+        Requested { account, domain: Some(self.domain().to_string()), user: None }
     }
 
     /// A wish for an account is none for an administrator, whatever the account is called.
-    fn fits(&self, wish: &Wish) -> bool {
+    fn fits(&self, wish: &Requested) -> bool {
         let same_domain =
             wish.domain.as_deref().is_none_or(|wished| wished.eq_ignore_ascii_case(self.domain().as_str()));
         same_domain && wish.account.as_deref().is_none_or(|wished| self.user() == Some(wished))
@@ -406,11 +411,11 @@ impl Choice for Role {
 }
 
 impl Choice for VoximplantUser {
-    fn wish(&self) -> Wish {
-        Wish { user: Some(self.as_str().to_owned()), ..Wish::default() }
+    fn wish(&self) -> Requested {
+        Requested { user: Some(self.as_str().to_owned()), ..Requested::default() }
     }
 
-    fn fits(&self, wish: &Wish) -> bool {
+    fn fits(&self, wish: &Requested) -> bool {
         wish.user.as_deref().is_none_or(|wished| wished == self.as_str())
     }
 }
@@ -420,11 +425,11 @@ impl Choice for VoximplantUser {
 impl PbxTemplate {
     /// Returns how much the sessions may do.
     #[must_use]
-    pub const fn level(&self) -> Level {
+    pub const fn level(&self) -> AdminLevel {
         match self {
-            Self::User { .. } => Level::User,
-            Self::TenantAdmin { .. } => Level::Domain,
-            Self::SystemAdmin { .. } => Level::Admin,
+            Self::User { .. } => AdminLevel::User,
+            Self::TenantAdmin { .. } => AdminLevel::Domain,
+            Self::SystemAdmin { .. } => AdminLevel::Admin,
         }
     }
 
@@ -436,16 +441,16 @@ impl PbxTemplate {
     }
 
     /// Tells whether it is for a credential: one that names an account is good for that account, never for more.
-    fn is_for(&self, claims: &Claims) -> Result<(), Why<'static>> {
+    fn is_for(&self, claims: &Claims) -> Result<(), SkipReason<'static>> {
         let names_account = claims.contains_key(ACCOUNT);
-        if self.level() != Level::User && names_account { Err(Why::NamesAccount) } else { Ok(()) }
+        if self.level() != AdminLevel::User && names_account { Err(SkipReason::NamesAccount) } else { Ok(()) }
     }
 
     fn role(&self, values: &Values<'_>) -> Result<Role, Stop<'_>> {
         match self {
             Self::User { domain, account } => {
                 let (user, domain) = (account.render(values)?, domain_of(domain, values)?);
-                Account::new(&user, domain).map(Role::User).map_err(|error| Invalid::Account(error).into())
+                Account::new(&user, domain).map(Role::User).map_err(|error| RuleError::Account(error).into())
             }
             Self::TenantAdmin { domain } => Ok(Role::TenantAdmin(TenantAdmin::new(domain_of(domain, values)?))),
             Self::SystemAdmin { domain } => Ok(Role::SystemAdmin(SystemAdmin::new(domain_of(domain, values)?))),
@@ -454,7 +459,7 @@ impl PbxTemplate {
 }
 
 fn domain_of<'r>(template: &'r Template, values: &Values<'_>) -> Result<Domain, Stop<'r>> {
-    template.render(values)?.parse().map_err(|_| Invalid::Domain.into())
+    template.render(values)?.parse().map_err(|_| RuleError::Domain.into())
 }
 
 #[cfg(test)]

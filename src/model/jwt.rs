@@ -13,8 +13,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 pub use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
-pub use self::id_token::{BadLogin, LoginRules, MAX_ID_TOKEN};
-pub use self::keys::{Form, KeyError, Keys, algorithm};
+pub use self::id_token::{IdTokenError, IdTokenRules, MAX_ID_TOKEN};
+pub use self::keys::{JwtKeyError, KeyFormat, VerificationKeys, algorithm};
 use super::json::{self, JsonError};
 
 /// The longest token that is looked at, in bytes.
@@ -28,7 +28,7 @@ const NO_PROOF: [&str; 3] = ["Logout", "Refresh", "Offline"];
 
 /// Why a token proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bad {
+pub enum TokenError {
     /// It names a key that is not there; it may have been added since.
     UnknownKey,
     /// It is bad, for this reason.
@@ -37,7 +37,7 @@ pub enum Bad {
     Unfit(&'static str),
 }
 
-impl Bad {
+impl TokenError {
     /// Says why, for the operator.
     #[must_use]
     pub const fn reason(self) -> &'static str {
@@ -55,7 +55,7 @@ impl Bad {
 
 /// What a token must say beside being signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rules {
+pub struct TokenRules {
     /// The issuers that are believed; none: any that has the key.
     pub issuers: Option<Vec<String>>,
     /// The audiences that are meant; none: only a token that names nobody is for us.
@@ -72,7 +72,7 @@ pub struct Rules {
 
 /// What a good token says.
 #[derive(Debug)]
-pub struct Proven {
+pub struct VerifiedToken {
     /// Its claims.
     pub claims: Map<String, Value>,
     /// When it ends, in seconds of Unix time, leeway included.
@@ -80,40 +80,40 @@ pub struct Proven {
 }
 
 /// A token that has the form of one. Nothing in it is believed yet.
-pub struct Token<'t> {
+pub struct UnverifiedToken<'t> {
     message: &'t str,
     signature: &'t str,
-    header: Header,
+    header: JoseHeader,
     claims: Map<String, Value>,
 }
 
 /// What is read of a header. `jku`, `x5u`, `jwk` and `x5c` are not: whoever made the token would choose the key.
-struct Header {
+struct JoseHeader {
     algorithm: Algorithm,
     key: Option<String>,
     typ: Option<String>,
 }
 
-impl fmt::Debug for Token<'_> {
+impl fmt::Debug for UnverifiedToken<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
 }
 
-impl<'t> Token<'t> {
+impl<'t> UnverifiedToken<'t> {
     /// Reads the text of a token.
     ///
     /// # Errors
     /// When it is not one that is signed in a way known here.
-    pub fn read(text: &'t [u8]) -> Result<Self, Bad> {
+    pub fn read(text: &'t [u8]) -> Result<Self, TokenError> {
         Self::read_within(text, MAX_TOKEN)
     }
 
-    fn read_within(text: &'t [u8], longest: usize) -> Result<Self, Bad> {
+    fn read_within(text: &'t [u8], longest: usize) -> Result<Self, TokenError> {
         let text = str::from_utf8(text).ok().filter(|text| text.len() <= longest);
         let (message, signature) = text.and_then(|text| text.rsplit_once('.')).ok_or(MALFORMED)?;
         let (header, claims) = message.split_once('.').ok_or(MALFORMED)?;
-        let header = Header::read(&object(header)?)?;
+        let header = JoseHeader::read(&object(header)?)?;
         Ok(Self { message, signature, header, claims: object(claims)? })
     }
 
@@ -127,23 +127,23 @@ impl<'t> Token<'t> {
     ///
     /// # Errors
     /// When it proves nothing.
-    pub fn prove(&self, keys: &Keys, rules: &Rules, now: f64) -> Result<Proven, Bad> {
+    pub fn prove(&self, keys: &VerificationKeys, rules: &TokenRules, now: f64) -> Result<VerifiedToken, TokenError> {
         self.header.check(rules)?;
         self.check_signature(keys)?;
-        self.check_purpose(rules).map_err(Bad::of_a_genuine_one)?;
-        let until = self.check_times(rules, now).map_err(Bad::of_a_genuine_one)?;
-        Ok(Proven { claims: self.claims.clone(), until })
+        self.check_purpose(rules).map_err(TokenError::of_a_genuine_one)?;
+        let until = self.check_times(rules, now).map_err(TokenError::of_a_genuine_one)?;
+        Ok(VerifiedToken { claims: self.claims.clone(), until })
     }
 
-    fn check_signature(&self, keys: &Keys) -> Result<(), Bad> {
-        let Header { algorithm, key, .. } = &self.header;
+    fn check_signature(&self, keys: &VerificationKeys) -> Result<(), TokenError> {
+        let JoseHeader { algorithm, key, .. } = &self.header;
         let mut candidates = keys.named(key.as_deref());
         if candidates.is_empty() {
-            return Err(Bad::UnknownKey);
+            return Err(TokenError::UnknownKey);
         }
         candidates.retain(|key| key.is_for(*algorithm));
         if candidates.is_empty() {
-            return Err(Bad::Refused("its algorithm is not one of the key's"));
+            return Err(TokenError::Refused("its algorithm is not one of the key's"));
         }
         let mut tried = candidates.iter().take(keys::MAX_TRIES);
         match tried.any(|key| key.has_signed(self.message, self.signature, *algorithm)) {
@@ -153,82 +153,85 @@ impl<'t> Token<'t> {
     }
 
     /// Checks who issued it, for whom, and for what.
-    fn check_purpose(&self, rules: &Rules) -> Result<(), Bad> {
+    fn check_purpose(&self, rules: &TokenRules) -> Result<(), TokenError> {
         let is_listed = |list: &[String], text: &str| list.iter().any(|listed| listed == text);
         if let Some(issuers) = &rules.issuers
             && !self.alleged_issuer().is_some_and(|issuer| is_listed(issuers, issuer))
         {
-            return Err(Bad::Refused("its issuer is not the one that is believed"));
+            return Err(TokenError::Refused("its issuer is not the one that is believed"));
         }
         match (&rules.audiences, self.audiences()?) {
             // A token that is for somebody is for nobody else (RFC 7519 §4.1.3).
-            (None, named) if !named.is_empty() => Err(Bad::Refused("it is for an audience, and none is configured")),
+            (None, named) if !named.is_empty() => {
+                Err(TokenError::Refused("it is for an audience, and none is configured"))
+            }
             (Some(audiences), named) if !named.iter().any(|name| is_listed(audiences, name)) => {
-                Err(Bad::Refused("it is for another audience"))
+                Err(TokenError::Refused("it is for another audience"))
             }
             _ => self.check_kind(),
         }
     }
 
     /// Checks that it is a token that proves somebody.
-    fn check_kind(&self) -> Result<(), Bad> {
+    fn check_kind(&self) -> Result<(), TokenError> {
         match self.claims.get("typ").and_then(Value::as_str) {
             // Security events, logout tokens among them, have them (RFC 8417 §2.2), and are no proof of anybody.
-            _ if self.claims.contains_key("events") => Err(Bad::Refused("it tells of an event")),
-            Some(typ) if NO_PROOF.contains(&typ) => Err(Bad::Refused("it is a token for another purpose")),
+            _ if self.claims.contains_key("events") => Err(TokenError::Refused("it tells of an event")),
+            Some(typ) if NO_PROOF.contains(&typ) => Err(TokenError::Refused("it is a token for another purpose")),
             _ => Ok(()),
         }
     }
 
-    fn audiences(&self) -> Result<Vec<&str>, Bad> {
+    fn audiences(&self) -> Result<Vec<&str>, TokenError> {
         match self.claims.get("aud") {
             None => Ok(Vec::new()),
             Some(Value::String(name)) => Ok(vec![name]),
             Some(Value::Array(names)) => {
-                names.iter().map(|name| name.as_str().ok_or(Bad::Refused("its audience is not text"))).collect()
+                names.iter().map(|name| name.as_str().ok_or(TokenError::Refused("its audience is not text"))).collect()
             }
-            Some(_) => Err(Bad::Refused("its audience is not text")),
+            Some(_) => Err(TokenError::Refused("its audience is not text")),
         }
     }
 
     /// Checks when it is good, and returns when it ends.
-    fn check_times(&self, rules: &Rules, now: f64) -> Result<f64, Bad> {
+    fn check_times(&self, rules: &TokenRules, now: f64) -> Result<f64, TokenError> {
         let leeway = rules.leeway.as_secs_f64();
-        let until = self.time("exp", "exp is not a number")?.ok_or(Bad::Refused("it has no exp"))? + leeway;
+        let until = self.time("exp", "exp is not a number")?.ok_or(TokenError::Refused("it has no exp"))? + leeway;
         if now >= until {
-            return Err(Bad::Refused("it has expired"));
+            return Err(TokenError::Refused("it has expired"));
         }
         if self.time("nbf", "nbf is not a number")?.is_some_and(|from| now < from - leeway) {
-            return Err(Bad::Refused("it is not good yet"));
+            return Err(TokenError::Refused("it is not good yet"));
         }
         let issued = self.time("iat", "iat is not a number")?;
         if issued.is_some_and(|at| now < at - leeway) {
-            return Err(Bad::Refused("it was issued in the future"));
+            return Err(TokenError::Refused("it was issued in the future"));
         }
         let Some(max_age) = rules.max_age else { return Ok(until) };
-        let oldest = issued.ok_or(Bad::Refused("it has no iat, and max_age is configured"))? + max_age.as_secs_f64();
-        if now >= oldest + leeway { Err(Bad::Refused("it is older than max_age")) } else { Ok(until) }
+        let oldest =
+            issued.ok_or(TokenError::Refused("it has no iat, and max_age is configured"))? + max_age.as_secs_f64();
+        if now >= oldest + leeway { Err(TokenError::Refused("it is older than max_age")) } else { Ok(until) }
     }
 
     /// Reads a time, which is a number and never text: who compares text would find that nothing ends.
-    fn time(&self, name: &str, problem: &'static str) -> Result<Option<f64>, Bad> {
+    fn time(&self, name: &str, problem: &'static str) -> Result<Option<f64>, TokenError> {
         let Some(value) = self.claims.get(name) else { return Ok(None) };
-        value.as_f64().map(Some).ok_or(Bad::Refused(problem))
+        value.as_f64().map(Some).ok_or(TokenError::Refused(problem))
     }
 }
 
-impl Header {
-    fn read(fields: &Map<String, Value>) -> Result<Self, Bad> {
+impl JoseHeader {
+    fn read(fields: &Map<String, Value>) -> Result<Self, TokenError> {
         if fields.contains_key("crit") {
-            return Err(Bad::Refused("its header demands an extension"));
+            return Err(TokenError::Refused("its header demands an extension"));
         }
         let text = |name, problem| match fields.get(name) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(_) => Err(Bad::Refused(problem)),
+            Some(_) => Err(TokenError::Refused(problem)),
         };
         let algorithm = text("alg", "`alg` in its header is not text")?.and_then(|name| algorithm(&name));
-        let algorithm = algorithm.ok_or(Bad::Refused("its algorithm is none that is known"))?;
+        let algorithm = algorithm.ok_or(TokenError::Refused("its algorithm is none that is known"))?;
         let key = text("kid", "`kid` in its header is not text")?;
         Ok(Self { algorithm, key, typ: text("typ", "`typ` in its header is not text")? })
     }
@@ -239,28 +242,28 @@ impl Header {
         Some(typ.strip_prefix("application/").map_or_else(|| typ.clone(), str::to_owned))
     }
 
-    fn check(&self, rules: &Rules) -> Result<(), Bad> {
+    fn check(&self, rules: &TokenRules) -> Result<(), TokenError> {
         if rules.algorithms.as_ref().is_some_and(|believed| !believed.contains(&self.algorithm)) {
-            return Err(Bad::Refused("its algorithm is not one of `algorithms`"));
+            return Err(TokenError::Refused("its algorithm is not one of `algorithms`"));
         }
         let typ = self.media_type();
         let is_right = match (&rules.typ, typ.as_deref()) {
             (Some(demanded), typ) => typ.is_some_and(|typ| typ.eq_ignore_ascii_case(demanded)),
             (None, typ) => typ.is_none_or(|typ| TYPES.contains(&typ)),
         };
-        if is_right { Ok(()) } else { Err(Bad::Refused("its type is another")) }
+        if is_right { Ok(()) } else { Err(TokenError::Refused("its type is another")) }
     }
 }
 
-const WRONG_SIGNATURE: Bad = Bad::Refused("its signature is wrong");
-const MALFORMED: Bad = Bad::Refused("it is malformed");
+const WRONG_SIGNATURE: TokenError = TokenError::Refused("its signature is wrong");
+const MALFORMED: TokenError = TokenError::Refused("it is malformed");
 
 /// Reads a part of a token.
-fn object(part: &str) -> Result<Map<String, Value>, Bad> {
+fn object(part: &str) -> Result<Map<String, Value>, TokenError> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| MALFORMED)?;
     json::object(&bytes).map_err(|error| match error {
         JsonError::Syntax | JsonError::NotAnObject => MALFORMED,
-        JsonError::Twice => Bad::Refused("a name stands twice in it"),
-        JsonError::LongInteger => Bad::Refused("it has an integer that is longer than 64 bits"),
+        JsonError::Twice => TokenError::Refused("a name stands twice in it"),
+        JsonError::LongInteger => TokenError::Refused("it has an integer that is longer than 64 bits"),
     })
 }

@@ -9,7 +9,7 @@ use super::session::SessionId;
 const HTTPS: u16 = 443;
 
 /// Where a redirect was seen: the request it answers.
-pub struct Door<'a> {
+pub struct BaseUrl<'a> {
     /// The request's own host, in lower case, without port.
     pub host: &'a str,
     /// The port of the request's authority; none: 443.
@@ -22,7 +22,7 @@ pub struct Door<'a> {
 
 /// Where a `Location` leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub enum LandingTarget {
     /// Not to a landing page of ours.
     Elsewhere,
     /// To a landing page on the request's own host.
@@ -42,17 +42,17 @@ pub fn link(authority: &str, landing: &str, session: &SessionId, language: Optio
 /// The page must be on a host of the PBX and on the request's port. What browsers read in a way of their own
 /// (userinfo, backslashes, white space) leads elsewhere.
 #[must_use]
-pub fn target(location: &str, landing: &[&str], door: &Door<'_>) -> Target {
+pub fn target(location: &str, landing: &[&str], door: &BaseUrl<'_>) -> LandingTarget {
     if location.contains(|c: char| c.is_control() || c.is_whitespace() || c == '\\') {
-        return Target::Elsewhere;
+        return LandingTarget::Elsewhere;
     }
     let url = location.split(['?', '#']).next().unwrap_or_default();
     match authority_and_path(url) {
         Some((authority, path)) if landing.contains(&path) && leads_to_pbx(authority, door) => {
-            Target::PbxHost(authority.to_owned())
+            LandingTarget::PbxHost(authority.to_owned())
         }
-        None if (door.is_pbx_host)(door.host) && leads_to_page(url, landing, door.path) => Target::Relative,
-        Some(_) | None => Target::Elsewhere,
+        None if (door.is_pbx_host)(door.host) && leads_to_page(url, landing, door.path) => LandingTarget::Relative,
+        Some(_) | None => LandingTarget::Elsewhere,
     }
 }
 
@@ -101,7 +101,7 @@ fn authority_and_path(url: &str) -> Option<(&str, &str)> {
 }
 
 /// Tells whether `host[:port]` is a host of the PBX on the request's own port.
-fn leads_to_pbx(authority: &str, door: &Door<'_>) -> bool {
+fn leads_to_pbx(authority: &str, door: &BaseUrl<'_>) -> bool {
     let (host, port) = match authority.split_once(':') {
         Some((host, port)) => (host, read_port(port)),
         None => (authority, Some(HTTPS)),
@@ -252,20 +252,20 @@ mod tests {
     }
 
     /// Follows a location from `/portal/login` on `host`.
-    fn follow(location: &str, host: &str, port: Option<u16>) -> Target {
-        let door = Door { host, port, path: "/portal/login", is_pbx_host: &is_pbx_host };
+    fn follow(location: &str, host: &str, port: Option<u16>) -> LandingTarget {
+        let door = BaseUrl { host, port, path: "/portal/login", is_pbx_host: &is_pbx_host };
         target(location, &["/welcome.htm", "/m/welcome.htm"], &door)
     }
 
     #[track_caller]
     fn check_pbx(location: &str, port: Option<u16>, authority: &str) {
-        assert_eq!(follow(location, "app.test", port), Target::PbxHost(authority.to_owned()), "{location}");
+        assert_eq!(follow(location, "app.test", port), LandingTarget::PbxHost(authority.to_owned()), "{location}");
     }
 
     #[track_caller]
     fn check_elsewhere(locations: &[&str]) {
         for location in locations {
-            assert_eq!(follow(location, "pbx.test", None), Target::Elsewhere, "{location:?}");
+            assert_eq!(follow(location, "pbx.test", None), LandingTarget::Elsewhere, "{location:?}");
         }
     }
 
@@ -293,7 +293,7 @@ mod tests {
             ("https://pbx.test:443:443/welcome.htm", None),
             ("https://pbx.test:44x/welcome.htm", None),
         ] {
-            assert_eq!(follow(location, "pbx.test", port), Target::Elsewhere, "{location}");
+            assert_eq!(follow(location, "pbx.test", port), LandingTarget::Elsewhere, "{location}");
         }
     }
 
@@ -311,7 +311,7 @@ mod tests {
             "../x/.././welcome.htm",
             "./a:b/../../welcome.htm",
         ] {
-            assert_eq!(follow(location, "pbx.test", Some(8443)), Target::Relative, "{location}");
+            assert_eq!(follow(location, "pbx.test", Some(8443)), LandingTarget::Relative, "{location}");
         }
     }
 
@@ -330,25 +330,25 @@ mod tests {
     #[test]
     fn a_relative_reference_leads_to_the_pbx_only_on_its_own_hosts() {
         for location in ["/welcome.htm", "../welcome.htm"] {
-            assert_eq!(follow(location, "app.test", None), Target::Elsewhere, "{location}");
+            assert_eq!(follow(location, "app.test", None), LandingTarget::Elsewhere, "{location}");
         }
     }
 
     #[test]
     fn resolves_against_the_directory_of_the_request() {
         for (path, expected) in [
-            ("/", Target::Relative),
-            ("/login", Target::Relative),
-            ("/m/", Target::Relative),
-            ("/m/x", Target::Relative),
-            ("/x/", Target::Elsewhere),
-            ("//", Target::Elsewhere),
-            ("/m//x", Target::Elsewhere),
-            ("/x/../login", Target::Relative),
-            ("", Target::Elsewhere),
-            ("*", Target::Elsewhere),
+            ("/", LandingTarget::Relative),
+            ("/login", LandingTarget::Relative),
+            ("/m/", LandingTarget::Relative),
+            ("/m/x", LandingTarget::Relative),
+            ("/x/", LandingTarget::Elsewhere),
+            ("//", LandingTarget::Elsewhere),
+            ("/m//x", LandingTarget::Elsewhere),
+            ("/x/../login", LandingTarget::Relative),
+            ("", LandingTarget::Elsewhere),
+            ("*", LandingTarget::Elsewhere),
         ] {
-            let door = Door { host: "pbx.test", port: None, path, is_pbx_host: &is_pbx_host };
+            let door = BaseUrl { host: "pbx.test", port: None, path, is_pbx_host: &is_pbx_host };
             assert_eq!(target("welcome.htm", &["/welcome.htm", "/m/welcome.htm"], &door), expected, "{path}");
         }
     }

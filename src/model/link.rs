@@ -40,12 +40,12 @@ const MAX_NONCE: usize = 64;
 
 /// A secret that signs links, with its name.
 #[derive(Clone)]
-pub struct Key {
+pub struct LinkKey {
     id: String,
     key: hmac::Key,
 }
 
-impl Key {
+impl LinkKey {
     /// Makes a key of a secret.
     #[must_use]
     pub fn new(id: String, secret: &Secret) -> Self {
@@ -72,7 +72,7 @@ impl Key {
     }
 }
 
-impl fmt::Debug for Key {
+impl fmt::Debug for LinkKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
     }
@@ -80,7 +80,7 @@ impl fmt::Debug for Key {
 
 /// What a good link says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
+pub struct SignedLink {
     /// The parameters that are claims, by name.
     pub claims: Vec<(String, String)>,
     /// What no other link has, and every spelling of this one.
@@ -91,7 +91,7 @@ pub struct Link {
 
 /// Why a link is refused, for the operator alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Invalid {
+pub enum LinkError {
     /// More than anybody signs.
     #[error("the link is too long")]
     Long,
@@ -124,7 +124,7 @@ pub enum Invalid {
     Nonce,
 }
 
-impl Invalid {
+impl LinkError {
     /// Tells whether somebody with the secret has signed the link all the same.
     #[must_use]
     pub const fn is_genuine(self) -> bool {
@@ -151,44 +151,50 @@ pub fn key_of(query: &str) -> Option<String> {
 ///
 /// # Errors
 /// When it is not exactly what somebody with one of the keys signed for this host, or not good now.
-pub fn read(query: &str, host: &str, keys: &[Key], ttl: SignedDuration, now: Timestamp) -> Result<Link, Invalid> {
+pub fn read(
+    query: &str,
+    host: &str,
+    keys: &[LinkKey],
+    ttl: SignedDuration,
+    now: Timestamp,
+) -> Result<SignedLink, LinkError> {
     if query.len() > MAX_QUERY {
-        return Err(Invalid::Long);
+        return Err(LinkError::Long);
     }
     let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).take(MAX_PARAMETERS + 1).collect();
     if pairs.len() > MAX_PARAMETERS {
-        return Err(Invalid::Long);
+        return Err(LinkError::Long);
     }
     let mut parameters: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (&**name, &**value)).collect();
     parameters.sort_unstable();
     if parameters.windows(2).any(|pair| pair[0].0 == pair[1].0) {
-        return Err(Invalid::Doubled);
+        return Err(LinkError::Doubled);
     }
     let signature = take(&mut parameters, SIGNATURE)?;
     let value = |name| parameters.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
-    let own = |name| value(name).ok_or(Invalid::Missing(name));
+    let own = |name| value(name).ok_or(LinkError::Missing(name));
     if own(VERSION.0)? != VERSION.1 {
-        return Err(Invalid::Version);
+        return Err(LinkError::Version);
     }
     let id = own(KEY)?;
-    let key = keys.iter().find(|key| key.id == id).ok_or(Invalid::Key)?;
+    let key = keys.iter().find(|key| key.id == id).ok_or(LinkError::Key)?;
     let signature: [u8; 32] = BASE64_URL_SAFE_NO_PAD
         .decode(signature)
         .ok()
         .and_then(|signature| signature.try_into().ok())
-        .ok_or(Invalid::Signature)?;
+        .ok_or(LinkError::Signature)?;
     // Compared in constant time.
-    hmac::verify(&key.key, canonical(host, &parameters).as_bytes(), &signature).map_err(|_| Invalid::Signature)?;
+    hmac::verify(&key.key, canonical(host, &parameters).as_bytes(), &signature).map_err(|_| LinkError::Signature)?;
     let until = until(own(EXPIRES)?, ttl, now)?;
     if !is_nonce(own(NONCE)?) {
-        return Err(Invalid::Nonce);
+        return Err(LinkError::Nonce);
     }
     let is_claim = |name: &str| ![VERSION.0, KEY, EXPIRES, NONCE].contains(&name);
     // An empty account is one all the same: a link that names nobody is another, and may be an administrator's.
     let says = |name: &str, value: &str| name == ACCOUNT || !value.is_empty();
     let claims = parameters.iter().filter(|(name, value)| is_claim(name) && says(name, value));
     let claims = claims.map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-    Ok(Link { claims, id: signature, until })
+    Ok(SignedLink { claims, id: signature, until })
 }
 
 /// Writes what is signed. `parameters`: sorted by name.
@@ -199,22 +205,22 @@ fn canonical(host: &str, parameters: &[(&str, &str)]) -> String {
     [FORM, host, PATH].into_iter().chain(names).map(|text| format!("{}:{text}", text.len())).collect()
 }
 
-fn take<'q>(parameters: &mut Vec<(&'q str, &'q str)>, name: &'static str) -> Result<&'q str, Invalid> {
-    let at = parameters.iter().position(|(known, _)| *known == name).ok_or(Invalid::Missing(name))?;
+fn take<'q>(parameters: &mut Vec<(&'q str, &'q str)>, name: &'static str) -> Result<&'q str, LinkError> {
+    let at = parameters.iter().position(|(known, _)| *known == name).ok_or(LinkError::Missing(name))?;
     Ok(parameters.remove(at).1)
 }
 
 /// Returns when the link must not be accepted any more.
-fn until(expires: &str, ttl: SignedDuration, now: Timestamp) -> Result<Timestamp, Invalid> {
+fn until(expires: &str, ttl: SignedDuration, now: Timestamp) -> Result<Timestamp, LinkError> {
     let digits = expires.bytes().all(|byte| byte.is_ascii_digit());
-    let expires: i64 = expires.parse().ok().filter(|_| digits).ok_or(Invalid::Time)?;
-    let expires = Timestamp::from_second(expires).map_err(|_| Invalid::Time)?;
-    let until = expires.checked_add(SKEW).map_err(|_| Invalid::Time)?;
+    let expires: i64 = expires.parse().ok().filter(|_| digits).ok_or(LinkError::Time)?;
+    let expires = Timestamp::from_second(expires).map_err(|_| LinkError::Time)?;
+    let until = expires.checked_add(SKEW).map_err(|_| LinkError::Time)?;
     if until <= now {
-        return Err(Invalid::Expired);
+        return Err(LinkError::Expired);
     }
-    let latest = now.checked_add(ttl).and_then(|latest| latest.checked_add(SKEW)).map_err(|_| Invalid::Time)?;
-    if expires > latest { Err(Invalid::TooFar) } else { Ok(until) }
+    let latest = now.checked_add(ttl).and_then(|latest| latest.checked_add(SKEW)).map_err(|_| LinkError::Time)?;
+    if expires > latest { Err(LinkError::TooFar) } else { Ok(until) }
 }
 
 fn is_nonce(nonce: &str) -> bool {
@@ -230,11 +236,11 @@ mod tests {
     const NONCE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
     const TTL: SignedDuration = SignedDuration::from_secs(60);
 
-    fn key(id: &str, secret: &str) -> Key {
-        Key::new(id.to_owned(), &Secret::new(secret.to_owned()))
+    fn key(id: &str, secret: &str) -> LinkKey {
+        LinkKey::new(id.to_owned(), &Secret::new(secret.to_owned()))
     }
 
-    fn keys() -> [Key; 2] {
+    fn keys() -> [LinkKey; 2] {
         [key("2026", SECRET), key("2025", &SECRET.replace('a', "A"))]
     }
 
@@ -248,7 +254,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(query: &str, host: &str, now: i64, expected: Result<&[(&str, &str)], Invalid>) {
+    fn check(query: &str, host: &str, now: i64, expected: Result<&[(&str, &str)], LinkError>) {
         let read = read(query, host, &keys(), TTL, at(now));
         let claims = read
             .as_ref()
@@ -257,7 +263,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn refused(query: &str, expected: Invalid) {
+    fn refused(query: &str, expected: LinkError) {
         check(query, "app.example.com", 1000, Err(expected));
     }
 
@@ -316,10 +322,10 @@ mod tests {
         ] {
             let changed = link().replacen(from, to, 1);
             assert_ne!(changed, link(), "{from}");
-            refused(&changed, Invalid::Signature);
+            refused(&changed, LinkError::Signature);
         }
-        check(&link(), "other.example.com", 1000, Err(Invalid::Signature));
-        check(&link(), "app.example.com:8443", 1000, Err(Invalid::Signature));
+        check(&link(), "other.example.com", 1000, Err(LinkError::Signature));
+        check(&link(), "app.example.com:8443", 1000, Err(LinkError::Signature));
     }
 
     #[test]
@@ -335,40 +341,40 @@ mod tests {
             format!("%00{signature}"),
             format!("{signature}%0A"),
         ] {
-            refused(&with(&signature), Invalid::Signature);
+            refused(&with(&signature), LinkError::Signature);
         }
     }
 
     #[test]
     fn what_is_missing_doubled_or_unknown_is_said() {
         for (from, to, expected) in [
-            ("account=40", "account=40&account=40", Invalid::Doubled),
-            ("account=40", "account=40&%61ccount=41", Invalid::Doubled),
-            ("v=1", "v=1&sig=x", Invalid::Doubled),
-            ("&sig=", "&sign=", Invalid::Missing("sig")),
-            ("&kid=2026", "", Invalid::Missing("kid")),
-            ("&v=1", "", Invalid::Missing("v")),
-            ("v=1", "v=2", Invalid::Version),
-            ("kid=2026", "kid=2024", Invalid::Key),
-            ("kid=2026", "kid=", Invalid::Key),
+            ("account=40", "account=40&account=40", LinkError::Doubled),
+            ("account=40", "account=40&%61ccount=41", LinkError::Doubled),
+            ("v=1", "v=1&sig=x", LinkError::Doubled),
+            ("&sig=", "&sign=", LinkError::Missing("sig")),
+            ("&kid=2026", "", LinkError::Missing("kid")),
+            ("&v=1", "", LinkError::Missing("v")),
+            ("v=1", "v=2", LinkError::Version),
+            ("kid=2026", "kid=2024", LinkError::Key),
+            ("kid=2026", "kid=", LinkError::Key),
         ] {
             refused(&link().replacen(from, to, 1), expected);
         }
-        refused("", Invalid::Missing("sig"));
-        refused(&"a=b&".repeat(21), Invalid::Long);
-        refused(&format!("{}&x={}", link(), "x".repeat(2048)), Invalid::Long);
+        refused("", LinkError::Missing("sig"));
+        refused(&"a=b&".repeat(21), LinkError::Long);
+        refused(&format!("{}&x={}", link(), "x".repeat(2048)), LinkError::Long);
     }
 
     /// What is signed and still refused: the signer is wrong.
     #[test]
     fn a_signature_alone_is_not_enough() {
         for (expires, nonce, expected) in [
-            (1091, NONCE, Invalid::TooFar),
-            (970, NONCE, Invalid::Expired),
-            (1060, "short", Invalid::Nonce),
-            (1060, "AAAAAAAAAAAAAAAAAAAAA", Invalid::Nonce),
-            (1060, "AAAAAAAAAAAAAAAAAAAAA%", Invalid::Nonce),
-            (1060, &"A".repeat(65), Invalid::Nonce),
+            (1091, NONCE, LinkError::TooFar),
+            (970, NONCE, LinkError::Expired),
+            (1060, "short", LinkError::Nonce),
+            (1060, "AAAAAAAAAAAAAAAAAAAAA", LinkError::Nonce),
+            (1060, "AAAAAAAAAAAAAAAAAAAAA%", LinkError::Nonce),
+            (1060, &"A".repeat(65), LinkError::Nonce),
         ] {
             refused(&keys()[0].sign("app.example.com", CLAIMS, at(expires), nonce), expected);
         }
@@ -378,16 +384,16 @@ mod tests {
             let signature = hmac::sign(&keys()[0].key, canonical("app.example.com", &parameters).as_bytes());
             let mut query = form_urlencoded::Serializer::new(String::new());
             query.extend_pairs(parameters).append_pair("sig", &BASE64_URL_SAFE_NO_PAD.encode(signature));
-            refused(&query.finish(), Invalid::Time);
+            refused(&query.finish(), LinkError::Time);
         }
     }
 
     #[test]
     fn clocks_may_lie_half_a_minute_apart() {
         check(&link(), "app.example.com", 1089, Ok(CLAIMS));
-        check(&link(), "app.example.com", 1090, Err(Invalid::Expired));
+        check(&link(), "app.example.com", 1090, Err(LinkError::Expired));
         check(&link(), "app.example.com", 970, Ok(CLAIMS));
-        check(&link(), "app.example.com", 969, Err(Invalid::TooFar));
+        check(&link(), "app.example.com", 969, Err(LinkError::TooFar));
         assert_eq!(read(&link(), "app.example.com", &keys(), TTL, at(1000)).unwrap().until, at(1090));
     }
 

@@ -14,23 +14,23 @@ const MAX_NAMES: usize = 32;
 
 /// What a request says of whom it is for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Spelled {
+pub struct AccountMentions {
     /// The names, once for each time that the query can be decoded. The last reading is the one in which nothing is left
     /// to decode.
-    readings: Vec<Names>,
+    readings: Vec<MentionedNames>,
     sessions: BTreeSet<String>,
 }
 
 /// The names in one reading, in lower case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Names {
+struct MentionedNames {
     users: BTreeSet<String>,
     domains: BTreeSet<String>,
 }
 
 /// Whom a name may stand for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Meant {
+pub enum Mention {
     /// This account.
     Account(Account),
     /// Everybody of this domain, as far as is known.
@@ -39,14 +39,14 @@ pub enum Meant {
     Anybody,
 }
 
-impl Spelled {
+impl AccountMentions {
     /// Reads the path and query and the cookies of a request for a host.
     pub fn read<'h>(path: &str, query: Option<&str>, cookies: impl Iterator<Item = &'h [u8]>, host: &str) -> Self {
         let mut spelled = Self::default();
         // Some decode before they look for the query, and some read parameters in the path.
         let (paths, queries) = (decoded(path), decoded(query.unwrap_or_default()));
         for at in 0..paths.len().max(queries.len()) {
-            let mut names = Names::default();
+            let mut names = MentionedNames::default();
             let [path, query] =
                 [&paths, &queries].map(|all| all.get(at).or_else(|| all.last()).map_or("", String::as_str));
             for (name, value) in parameters(path).chain(parameters(query)) {
@@ -83,12 +83,12 @@ impl Spelled {
 
     /// Returns everybody whom the names may stand for.
     #[must_use]
-    pub fn meant(&self) -> Vec<Meant> {
-        let mut all: Vec<Meant> = Vec::new();
+    pub fn meant(&self) -> Vec<Mention> {
+        let mut all: Vec<Mention> = Vec::new();
         for (at, names) in self.readings.iter().enumerate() {
             let is_last = at + 1 == self.readings.len();
             // What is still encoded is clear in a later reading, or in none.
-            let found = names.meant().into_iter().filter(|meant| is_last || matches!(meant, Meant::Account(_)));
+            let found = names.meant().into_iter().filter(|meant| is_last || matches!(meant, Mention::Account(_)));
             found.for_each(|meant| {
                 if !all.contains(&meant) {
                     all.push(meant)
@@ -99,7 +99,7 @@ impl Spelled {
     }
 }
 
-impl Names {
+impl MentionedNames {
     /// Takes `40`, `40@acme.test` and `sip:40@acme.test;transport=tls`.
     fn take_user(&mut self, value: &str) {
         let value = bare(value).to_ascii_lowercase();
@@ -113,9 +113,9 @@ impl Names {
         }
     }
 
-    fn meant(&self) -> Vec<Meant> {
+    fn meant(&self) -> Vec<Mention> {
         if self.users.len().max(self.domains.len()) > MAX_NAMES {
-            return vec![Meant::Anybody];
+            return vec![Mention::Anybody];
         }
         let pairs = self.domains.iter().flat_map(|domain| self.users.iter().map(move |user| (user, domain)));
         pairs.filter_map(|(user, domain)| meant(user, domain)).collect()
@@ -129,12 +129,12 @@ fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// Finds whom a user of a domain stands for; nobody where no account has such a name.
-fn meant(user: &str, domain: &str) -> Option<Meant> {
+fn meant(user: &str, domain: &str) -> Option<Mention> {
     if user.is_empty() || user == "admin" {
         return None;
     }
-    let Ok(domain) = domain.parse::<Domain>() else { return Some(Meant::Anybody) };
-    Some(Account::new(user, domain.clone()).map_or(Meant::Somebody(domain), Meant::Account))
+    let Ok(domain) = domain.parse::<Domain>() else { return Some(Mention::Anybody) };
+    Some(Account::new(user, domain.clone()).map_or(Mention::Somebody(domain), Mention::Account))
 }
 
 fn is_between(c: char) -> bool {
@@ -187,13 +187,13 @@ fn bare_host(host: &str) -> String {
 mod tests {
     use super::*;
 
-    fn account(text: &str) -> Meant {
+    fn account(text: &str) -> Mention {
         let (user, domain) = text.split_once('@').unwrap();
-        Meant::Account(Account::new(user, domain.parse().unwrap()).unwrap())
+        Mention::Account(Account::new(user, domain.parse().unwrap()).unwrap())
     }
 
-    fn read(query: &str, cookies: &str, host: &str) -> Spelled {
-        Spelled::read("/websocket", Some(query), [cookies.as_bytes()].into_iter(), host)
+    fn read(query: &str, cookies: &str, host: &str) -> AccountMentions {
+        AccountMentions::read("/websocket", Some(query), [cookies.as_bytes()].into_iter(), host)
     }
 
     #[test]
@@ -241,20 +241,20 @@ mod tests {
             ("/websocket;user=40", Some("domain=acme.test")),
             ("/websocket;user=%2534%2530", Some("domain=acme%2Etest")),
         ] {
-            let meant = Spelled::read(path, query, std::iter::empty(), "pbx.test").meant();
+            let meant = AccountMentions::read(path, query, std::iter::empty(), "pbx.test").meant();
             assert!(meant.contains(&account("40@acme.test")), "{path} {query:?}: {meant:?}");
         }
-        assert_eq!(Spelled::read("/a=b/user", Some("c=d"), std::iter::empty(), "pbx.test").meant(), []);
+        assert_eq!(AccountMentions::read("/a=b/user", Some("c=d"), std::iter::empty(), "pbx.test").meant(), []);
     }
 
     #[test]
     fn what_cannot_be_an_account_may_be_any() {
         let meant = |query| read(query, "", "pbx.test").meant();
-        assert_eq!(meant("domain=acme.test&user=４０"), [Meant::Somebody("acme.test".parse().unwrap())]);
-        assert_eq!(meant("domain=acme.test&user=40%zz"), [Meant::Somebody("acme.test".parse().unwrap())]);
-        assert!(meant("domain=acme。test&user=40").contains(&Meant::Anybody));
+        assert_eq!(meant("domain=acme.test&user=４０"), [Mention::Somebody("acme.test".parse().unwrap())]);
+        assert_eq!(meant("domain=acme.test&user=40%zz"), [Mention::Somebody("acme.test".parse().unwrap())]);
+        assert!(meant("domain=acme。test&user=40").contains(&Mention::Anybody));
         let many: Vec<_> = (0..=MAX_NAMES).map(|number| format!("user={number}")).collect();
-        assert_eq!(meant(&format!("domain=acme.test&{}", many.join("&"))), [Meant::Anybody]);
+        assert_eq!(meant(&format!("domain=acme.test&{}", many.join("&"))), [Mention::Anybody]);
     }
 
     #[test]
@@ -278,7 +278,7 @@ mod tests {
             assert!(spelled.sessions().any(|found| found == session), "{session}: {spelled:?}");
         }
         assert!(!spelled.sessions().any(|found| found == "no"), "{spelled:?}");
-        let odd = Spelled::read("/", None, [&b"name=\xe4; session=four"[..]].into_iter(), "");
+        let odd = AccountMentions::read("/", None, [&b"name=\xe4; session=four"[..]].into_iter(), "");
         assert_eq!(odd.sessions().collect::<Vec<_>>(), ["four"]);
     }
 }

@@ -14,7 +14,7 @@ pub const REALM: &str = "voximplant.com";
 
 /// Why a text is not a one-time key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
+pub enum OneTimeKeyError {
     /// A key has at least one byte.
     #[error("the key is empty")]
     Empty,
@@ -36,15 +36,15 @@ impl OneTimeKey {
     ///
     /// # Errors
     /// When the key is empty, longer than `max_len` bytes, or not printable ASCII.
-    pub fn new(text: &str, max_len: usize) -> Result<Self, KeyError> {
+    pub fn new(text: &str, max_len: usize) -> Result<Self, OneTimeKeyError> {
         if text.is_empty() {
-            return Err(KeyError::Empty);
+            return Err(OneTimeKeyError::Empty);
         }
         if text.len() > max_len {
-            return Err(KeyError::TooLong);
+            return Err(OneTimeKeyError::TooLong);
         }
         if !text.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) {
-            return Err(KeyError::Characters);
+            return Err(OneTimeKeyError::Characters);
         }
         Ok(Self(text.to_owned()))
     }
@@ -405,11 +405,11 @@ mod tests {
         for text in ["k", " k ", "a b+c%2Fd", "~", "\"\\|", &"f".repeat(95)] {
             assert_eq!(new(text).as_deref(), Ok(text));
         }
-        assert_eq!(new(""), Err(KeyError::Empty));
-        assert_eq!(new(&"f".repeat(96)), Err(KeyError::TooLong));
-        assert_eq!(OneTimeKey::new("abc", 2).map(|key| key.0), Err(KeyError::TooLong));
+        assert_eq!(new(""), Err(OneTimeKeyError::Empty));
+        assert_eq!(new(&"f".repeat(96)), Err(OneTimeKeyError::TooLong));
+        assert_eq!(OneTimeKey::new("abc", 2).map(|key| key.0), Err(OneTimeKeyError::TooLong));
         for text in ["k\n", "\tk", "k\0", "k\x7f", "ключ", "k\u{a0}"] {
-            assert_eq!(new(text), Err(KeyError::Characters), "{text:?}");
+            assert_eq!(new(text), Err(OneTimeKeyError::Characters), "{text:?}");
         }
     }
 

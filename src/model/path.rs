@@ -17,7 +17,7 @@ pub enum Reserved {
 
 /// Whose a path is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum PathClass {
     /// Ours, spelled as we spell it.
     Reserved(Reserved),
     /// Ours in another spelling: neither answered nor passed on.
@@ -44,22 +44,22 @@ pub fn canonical(path: &str) -> Cow<'_, str> {
 
 /// Tells whether a path is reserved, and whether it is spelled as it should be.
 #[must_use]
-pub fn place(path: &str) -> Place {
+pub fn place(path: &str) -> PathClass {
     match path {
-        "/auth/ott" => return Place::Reserved(Reserved::Ott),
-        "/auth/pbx" => return Place::Reserved(Reserved::Pbx),
+        "/auth/ott" => return PathClass::Reserved(Reserved::Ott),
+        "/auth/pbx" => return PathClass::Reserved(Reserved::Pbx),
         _ => {}
     }
     let canonical = canonical(path);
     let read = to_its_end(&canonical);
     if matches!(read, "/auth/ott" | "/auth/pbx") {
-        return Place::Disguised;
+        return PathClass::Disguised;
     }
     match (is_callgates(path), is_callgates(read)) {
-        (false, false) => Place::Open,
+        (false, false) => PathClass::Open,
         // Below our prefix case may matter, as in a ticket; nothing else may differ.
-        (true, true) if path.eq_ignore_ascii_case(&canonical) => Place::Reserved(Reserved::Callgate),
-        _ => Place::Disguised,
+        (true, true) if path.eq_ignore_ascii_case(&canonical) => PathClass::Reserved(Reserved::Callgate),
+        _ => PathClass::Disguised,
     }
 }
 
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_place(expected: Place, paths: &[&str]) {
+    fn check_place(expected: PathClass, paths: &[&str]) {
         for path in paths {
             assert_eq!(place(path), expected, "{path}");
         }
@@ -229,10 +229,10 @@ mod tests {
 
     #[test]
     fn our_own_paths_are_reserved() {
-        check_place(Place::Reserved(Reserved::Ott), &["/auth/ott"]);
-        check_place(Place::Reserved(Reserved::Pbx), &["/auth/pbx"]);
+        check_place(PathClass::Reserved(Reserved::Ott), &["/auth/ott"]);
+        check_place(PathClass::Reserved(Reserved::Pbx), &["/auth/pbx"]);
         check_place(
-            Place::Reserved(Reserved::Callgate),
+            PathClass::Reserved(Reserved::Callgate),
             &["/auth/callgate", "/auth/callgate/", "/auth/callgate/ticket/AbC", "/auth/callgate/Logout"],
         );
     }
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn no_disguise_is_passed_on() {
         check_place(
-            Place::Disguised,
+            PathClass::Disguised,
             &[
                 "/AUTH/ott",
                 "/auth/OTT",
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn other_paths_are_the_upstreams() {
         check_place(
-            Place::Open,
+            PathClass::Open,
             &[
                 "",
                 "*",

@@ -12,7 +12,7 @@ use super::path;
 
 /// The paths that are the administrators', and those among them that are everybody's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Doors {
+pub struct ProtectedPaths {
     /// How the paths of administrators begin, in lower case.
     pub admin: Vec<String>,
     /// The paths that are everybody's all the same, with what is below them, in lower case.
@@ -38,14 +38,14 @@ pub enum Breach {
 
 /// Why a request does not reach the PBX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum ShieldVerdict {
     /// It is what strangers may not do.
     Breach(Breach),
     /// What it is can be read in two ways.
     Unclear(&'static str),
 }
 
-impl Doors {
+impl ProtectedPaths {
     /// Judges a path by its canonical copy.
     ///
     /// # Errors
@@ -107,7 +107,7 @@ fn mentions(text: &str) -> usize {
 ///
 /// # Errors
 /// When it names the administrator, or is Basic and cannot be read.
-pub fn judge_credentials(value: &[u8], administrator: &str) -> Result<(), Refusal> {
+pub fn judge_credentials(value: &[u8], administrator: &str) -> Result<(), ShieldVerdict> {
     let text = String::from_utf8_lossy(value);
     let (scheme, rest) = text.trim().split_once(char::is_whitespace).unwrap_or_default();
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -116,14 +116,15 @@ pub fn judge_credentials(value: &[u8], administrator: &str) -> Result<(), Refusa
         let mut words = decoded.split(|c: char| c.is_whitespace() || "\"'=,".contains(c));
         return if words.any(|word| names(word, administrator)) { Err(ADMINISTRATOR) } else { Ok(()) };
     }
-    let decoded = FORGIVING.decode(rest.trim()).map_err(|_| Refusal::Unclear("the Basic credentials are no base64"))?;
+    let decoded =
+        FORGIVING.decode(rest.trim()).map_err(|_| ShieldVerdict::Unclear("the Basic credentials are no base64"))?;
     let decoded = String::from_utf8_lossy(&decoded);
     let user = decoded.split(':').next().unwrap_or_default();
     if names(user, administrator) { Err(ADMINISTRATOR) } else { Ok(()) }
 }
 
-const ADMINISTRATOR: Refusal = Refusal::Breach(Breach::Administrator);
-const THIRD_PARTY: Refusal = Refusal::Breach(Breach::ThirdParty);
+const ADMINISTRATOR: ShieldVerdict = ShieldVerdict::Breach(Breach::Administrator);
+const THIRD_PARTY: ShieldVerdict = ShieldVerdict::Breach(Breach::ThirdParty);
 
 /// Reads base64 as the most careless reader would.
 const FORGIVING: GeneralPurpose = GeneralPurpose::new(
@@ -152,7 +153,11 @@ fn plain(text: &str) -> &str {
 ///
 /// # Errors
 /// When it is a third-party login or names the administrator, or is no one JSON object that has one reading.
-pub fn judge_login(query: Option<&str>, body: &[u8], administrator: Option<&str>) -> Result<Option<String>, Refusal> {
+pub fn judge_login(
+    query: Option<&str>,
+    body: &[u8],
+    administrator: Option<&str>,
+) -> Result<Option<String>, ShieldVerdict> {
     for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
         judge_text(&name, administrator)?;
         judge_text(&value, administrator)?;
@@ -161,7 +166,7 @@ pub fn judge_login(query: Option<&str>, body: &[u8], administrator: Option<&str>
         return Ok(None);
     }
     let Ok(login @ Json::Object(_)) = Json::read(body) else {
-        return Err(Refusal::Unclear("the login is not one JSON object in UTF-8"));
+        return Err(ShieldVerdict::Unclear("the login is not one JSON object in UTF-8"));
     };
     judge_json(&login, administrator)?;
     let Json::Object(members) = login else { return Ok(None) };
@@ -170,17 +175,17 @@ pub fn judge_login(query: Option<&str>, body: &[u8], administrator: Option<&str>
         value.map(|value| value.text().map(plain))
     };
     match (member("name"), member("value")) {
-        (None, _) => Err(Refusal::Unclear("the login has no name")),
-        (Some(None), _) => Err(Refusal::Unclear("the name of the login is not a text")),
+        (None, _) => Err(ShieldVerdict::Unclear("the login has no name")),
+        (Some(None), _) => Err(ShieldVerdict::Unclear("the name of the login is not a text")),
         (Some(Some(name)), value) if name.eq_ignore_ascii_case("session") => match value {
             Some(Some(token)) => Ok(Some(token.to_owned())),
-            _ => Err(Refusal::Unclear("the token of the login is not a text")),
+            _ => Err(ShieldVerdict::Unclear("the token of the login is not a text")),
         },
         (Some(Some(_)), _) => Ok(None),
     }
 }
 
-fn judge_text(text: &str, administrator: Option<&str>) -> Result<(), Refusal> {
+fn judge_text(text: &str, administrator: Option<&str>) -> Result<(), ShieldVerdict> {
     if plain(text).eq_ignore_ascii_case("3rd") {
         return Err(THIRD_PARTY);
     }
@@ -191,7 +196,7 @@ fn judge_text(text: &str, administrator: Option<&str>) -> Result<(), Refusal> {
 }
 
 /// Judges every text of the login, at any depth.
-fn judge_json(json: &Json, administrator: Option<&str>) -> Result<(), Refusal> {
+fn judge_json(json: &Json, administrator: Option<&str>) -> Result<(), ShieldVerdict> {
     match json {
         Json::Text(text) => judge_text(text, administrator),
         Json::Object(members) => {
@@ -204,23 +209,27 @@ fn judge_json(json: &Json, administrator: Option<&str>) -> Result<(), Refusal> {
 }
 
 /// Checks that names of members have one spelling each, and stand once.
-fn judge_names(members: &[(String, Json)]) -> Result<(), Refusal> {
+fn judge_names(members: &[(String, Json)]) -> Result<(), ShieldVerdict> {
     let mut names: Vec<_> = members.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
     names.sort_unstable();
     let is_plain = |name: &String| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
     if names.windows(2).any(|pair| pair[0] == pair[1]) {
-        return Err(Refusal::Unclear("a member of the login is given twice"));
+        return Err(ShieldVerdict::Unclear("a member of the login is given twice"));
     }
-    if names.iter().all(is_plain) { Ok(()) } else { Err(Refusal::Unclear("a member of the login has an odd name")) }
+    if names.iter().all(is_plain) {
+        Ok(())
+    } else {
+        Err(ShieldVerdict::Unclear("a member of the login has an odd name"))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn doors() -> Doors {
+    fn doors() -> ProtectedPaths {
         let list = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
-        Doors {
+        ProtectedPaths {
             admin: list(&["/reg_", "/dom_", "/rest/system/"]),
             open: list(&["/rest/system/session", "/rest/system/localization"]),
         }
@@ -314,7 +323,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_credentials(value: &str, expected: Result<(), Refusal>) {
+    fn check_credentials(value: &str, expected: Result<(), ShieldVerdict>) {
         assert_eq!(judge_credentials(value.as_bytes(), "sso"), expected, "{value}");
     }
 
@@ -336,16 +345,16 @@ mod tests {
         for value in ["Basic NDA6c3Nv", "Digest username=\"40\", uri=\"/sso/x\"", "Bearer abc", "", "Basic"] {
             check_credentials(value, Ok(()));
         }
-        check_credentials("Basic !!!", Err(Refusal::Unclear("the Basic credentials are no base64")));
+        check_credentials("Basic !!!", Err(ShieldVerdict::Unclear("the Basic credentials are no base64")));
     }
 
     #[track_caller]
     fn check_login(body: &str, expected: Result<Option<&str>, &str>) {
         let judged = judge_login(None, body.as_bytes(), Some("sso"));
         let judged = judged.map_err(|refusal| match refusal {
-            Refusal::Breach(Breach::ThirdParty) => "third party",
-            Refusal::Breach(_) => "administrator",
-            Refusal::Unclear(_) => "unclear",
+            ShieldVerdict::Breach(Breach::ThirdParty) => "third party",
+            ShieldVerdict::Breach(_) => "administrator",
+            ShieldVerdict::Unclear(_) => "unclear",
         });
         assert_eq!(judged.as_ref().map(Option::as_deref).map_err(|refusal| *refusal), expected, "{body}");
     }

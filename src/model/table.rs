@@ -4,19 +4,19 @@ use std::collections::HashMap;
 
 /// Rows of texts, found by their key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
+pub struct LookupTable {
     columns: Vec<String>,
     rows: HashMap<String, Vec<Vec<String>>>,
 }
 
 /// One row.
 #[derive(Debug, Clone, Copy)]
-pub struct Row<'t> {
+pub struct TableRow<'t> {
     columns: &'t [String],
     cells: &'t [String],
 }
 
-impl Table {
+impl LookupTable {
     /// Makes a table without rows.
     #[must_use]
     pub fn new(columns: Vec<String>) -> Self {
@@ -36,12 +36,12 @@ impl Table {
     }
 
     /// Finds the rows of a key, in the order of the file.
-    pub fn rows(&self, key: &str) -> impl Iterator<Item = Row<'_>> {
-        self.rows.get(key).into_iter().flatten().map(|cells| Row { columns: &self.columns, cells })
+    pub fn rows(&self, key: &str) -> impl Iterator<Item = TableRow<'_>> {
+        self.rows.get(key).into_iter().flatten().map(|cells| TableRow { columns: &self.columns, cells })
     }
 }
 
-impl<'t> Row<'t> {
+impl<'t> TableRow<'t> {
     /// Returns what stands in a column.
     #[must_use]
     pub fn cell(&self, column: &str) -> Option<&'t str> {
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn rows_are_found_by_their_exact_key() {
-        let mut table = Table::new(vec!["ext".to_owned(), "tenant".to_owned()]);
+        let mut table = LookupTable::new(vec!["ext".to_owned(), "tenant".to_owned()]);
         for (key, ext) in [("ann", "40"), ("bob", "41"), ("ann", "42")] {
             table.add(key.to_owned(), vec![ext.to_owned(), "acme".to_owned()]);
         }

@@ -4,7 +4,7 @@
 use std::str::FromStr;
 
 use super::principal::{self, Claim, Claims};
-use super::table::Row;
+use super::table::TableRow;
 
 /// What comes before the name of a column, in a template of a rule with a table.
 pub const ROW: &str = "row.";
@@ -34,7 +34,7 @@ pub struct Values<'v> {
     /// A claim that is a list, and the item that is meant.
     pub item: Option<(&'v str, &'v str)>,
     /// The row of the rule's table that is meant. All names that begin with [`ROW`] are its columns then.
-    pub row: Option<Row<'v>>,
+    pub row: Option<TableRow<'v>>,
 }
 
 /// Why a template cannot be filled in.
@@ -63,12 +63,12 @@ pub struct TemplateError {
     /// The byte of the text, counted from 1.
     pub column: usize,
     /// What is wrong there.
-    pub problem: Problem,
+    pub problem: TemplateProblem,
 }
 
 /// What is wrong with a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Problem {
+pub enum TemplateProblem {
     /// `{` without its `}`.
     #[error("this {{ is never closed")]
     Unclosed,
@@ -189,12 +189,12 @@ impl FromStr for Template {
             pieces.extend(literal(&rest[..at]));
             let column = text.len() - rest.len() + at + 1;
             if rest[at..].starts_with('}') {
-                return Err(TemplateError { column, problem: Problem::Unopened });
+                return Err(TemplateError { column, problem: TemplateProblem::Unopened });
             }
             let inner = &rest[at + 1..];
-            let end = inner.find(['{', '}']).ok_or(TemplateError { column, problem: Problem::Unclosed })?;
+            let end = inner.find(['{', '}']).ok_or(TemplateError { column, problem: TemplateProblem::Unclosed })?;
             if inner[end..].starts_with('{') {
-                return Err(TemplateError { column: column + 1 + end, problem: Problem::Nested });
+                return Err(TemplateError { column: column + 1 + end, problem: TemplateProblem::Nested });
             }
             pieces.push(claim(&inner[..end], column + 1)?);
             rest = &inner[end + 1..];
@@ -222,29 +222,29 @@ fn claim(inner: &str, column: usize) -> Result<Piece, TemplateError> {
     Ok(Piece::Claim { name: name.to_owned(), filters })
 }
 
-fn check_name(name: &str) -> Result<(), Problem> {
+fn check_name(name: &str) -> Result<(), TemplateProblem> {
     let Some(first) = name.bytes().next() else {
-        return Err(Problem::NoClaim);
+        return Err(TemplateProblem::NoClaim);
     };
     let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:/-".contains(&byte);
     let valid = (first.is_ascii_alphabetic() || first == b'_') && name.bytes().all(inner);
-    if valid { Ok(()) } else { Err(Problem::ClaimName(name.to_owned())) }
+    if valid { Ok(()) } else { Err(TemplateProblem::ClaimName(name.to_owned())) }
 }
 
-fn filter(text: &str) -> Result<Filter, Problem> {
+fn filter(text: &str) -> Result<Filter, TemplateProblem> {
     match text.split_once(':') {
         None if text == "lower" => Ok(Filter::Lower),
-        Some(("before" | "after", "")) => Err(Problem::NoSeparator(text.to_owned())),
+        Some(("before" | "after", "")) => Err(TemplateProblem::NoSeparator(text.to_owned())),
         Some(("before", separator)) => Ok(Filter::Before(separator.to_owned())),
         Some(("after", separator)) => Ok(Filter::After(separator.to_owned())),
-        None | Some(_) => Err(Problem::UnknownFilter(text.to_owned())),
+        None | Some(_) => Err(TemplateProblem::UnknownFilter(text.to_owned())),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::table::Table;
+    use crate::model::table::LookupTable;
 
     fn claims() -> Claims {
         let rows = [
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_row_speaks_for_its_columns_alone() {
-        let mut table = Table::new(vec!["ext".to_owned()]);
+        let mut table = LookupTable::new(vec!["ext".to_owned()]);
         table.add("ann".to_owned(), vec!["40".to_owned()]);
         let claims = Claims::from([("row.ext".to_owned(), "41".into()), ("row.vox".to_owned(), "x".into())]);
         let render = |text: &str, row| {

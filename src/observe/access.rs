@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::line::{self, Value};
 use super::request_id::RequestId;
-use crate::config::Format;
+use crate::config::LogFormat;
 use crate::model::redact;
 
 /// What is told about one exchange.
@@ -59,7 +59,7 @@ pub enum Ended {
 
 impl Exchange {
     /// Writes the line of the access log, without its end, behind other lines.
-    pub fn write(&self, line: &mut Vec<u8>, format: Format, now: Timestamp) {
+    pub fn write(&self, line: &mut Vec<u8>, format: LogFormat, now: Timestamp) {
         let fields = [
             ("id", Value::word(self.id.as_str())),
             ("client", Value::Address(self.client)),
@@ -130,7 +130,7 @@ mod tests {
         }
     }
 
-    fn line(exchange: &Exchange, format: Format) -> String {
+    fn line(exchange: &Exchange, format: LogFormat) -> String {
         let mut line = Vec::new();
         exchange.write(&mut line, format, "2026-11-22T21:00:00.123Z".parse().unwrap());
         String::from_utf8(line).unwrap().replace(exchange.id.as_str(), "ID")
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn tells_one_exchange_on_one_line() {
         assert_eq!(
-            line(&exchange(), Format::Text),
+            line(&exchange(), LogFormat::Text),
             "2026-11-22T21:00:00.123Z access id=ID client=192.0.2.7 method=GET host=app.example.com \
              target=\"/welcome.htm?sessId=***\" http=2 upstream=app status=200 sent=203 received=0 ms=1.2 ended=complete"
         );
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn tells_the_same_as_json() {
         assert_eq!(
-            line(&exchange(), Format::Json),
+            line(&exchange(), LogFormat::Json),
             r#"{"time":"2026-11-22T21:00:00.123Z","kind":"access","id":"ID","client":"192.0.2.7","method":"GET","#
                 .to_owned()
                 + r#""host":"app.example.com","target":"/welcome.htm?sessId=***","http":"2","upstream":"app","#
@@ -158,7 +158,7 @@ mod tests {
 
     #[track_caller]
     fn check(exchange: &Exchange, expected: &str) {
-        let line = line(exchange, Format::Text);
+        let line = line(exchange, LogFormat::Text);
         assert!(line.contains(expected), "{line}");
     }
 

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 
 use super::line::{self, Value};
 use super::request_id::RequestId;
-use crate::config::Format;
-use crate::model::account::Level;
-use crate::model::freeze_target::Whom;
+use crate::config::LogFormat;
+use crate::model::account::AdminLevel;
+use crate::model::freeze_target::FreezeTarget;
 use crate::model::redact;
 
 /// What is told about one login. Never its secret.
@@ -31,7 +31,7 @@ pub struct Entry {
     /// The PBX account (`40@acme.test`) or the Voximplant user.
     pub account: Option<String>,
     /// How much the PBX session may do.
-    pub level: Option<Level>,
+    pub level: Option<AdminLevel>,
     /// Why it was refused.
     pub reason: Option<String>,
     /// The names of the claims by which the rule decided. Never what they say.
@@ -87,7 +87,7 @@ pub enum Outcome {
 impl Entry {
     /// Returns the line of the audit log, without its end.
     #[must_use]
-    pub fn line(&self, format: Format, now: Timestamp) -> String {
+    pub fn line(&self, format: LogFormat, now: Timestamp) -> String {
         let mut fields = vec![
             ("id", Value::word(self.id.as_str())),
             ("client", Value::word(self.client.to_string())),
@@ -115,14 +115,14 @@ impl Entry {
 impl Note {
     /// Tells what was done to somebody. An empty reason is none.
     #[must_use]
-    pub fn of(event: Event, whom: &Whom, by: String, until: Option<Timestamp>, why: &str) -> Self {
+    pub fn of(event: Event, whom: &FreezeTarget, by: String, until: Option<Timestamp>, why: &str) -> Self {
         let (_, account) = whom.parts();
         Self { event, account, by: Some(by), until, reason: (!why.is_empty()).then(|| why.to_owned()) }
     }
 
     /// Returns the line of the audit log, without its end.
     #[must_use]
-    pub fn line(&self, format: Format, now: Timestamp) -> String {
+    pub fn line(&self, format: LogFormat, now: Timestamp) -> String {
         let mut fields = vec![("account", Value::word(redact::text(&self.account)))];
         for (key, text) in [("by", &self.by), ("reason", &self.reason)] {
             fields.extend(text.as_deref().map(|text| (key, Value::word(redact::text(text)))));
@@ -175,7 +175,7 @@ mod tests {
             subject: Some("Ann Lee".to_owned()),
             rule: Some("staff".to_owned()),
             account: Some("40@acme.test".to_owned()),
-            level: Some(Level::User),
+            level: Some(AdminLevel::User),
             reason: None,
             claims: vec!["ext".to_owned(), "tenant".to_owned()],
         }
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(entry: &Entry, format: Format, expected: &str) {
+    fn check(entry: &Entry, format: LogFormat, expected: &str) {
         let line = entry.line(format, "2026-11-22T21:00:00.123Z".parse().unwrap());
         assert_eq!(line.replace(entry.id.as_str(), "ID"), expected);
     }
@@ -206,7 +206,7 @@ mod tests {
     fn a_grant_tells_who_became_whom_by_which_rule() {
         check(
             &granted(),
-            Format::Text,
+            LogFormat::Text,
             "2026-11-22T21:00:00.123Z audit grant id=ID client=2001:db8::1 act=pbx_session method=app \
              subject=\"Ann Lee\" rule=staff account=40@acme.test level=user claims=ext,tenant",
         );
@@ -216,7 +216,7 @@ mod tests {
     fn a_refusal_tells_what_is_known_and_no_secret() {
         check(
             &refused(),
-            Format::Text,
+            LogFormat::Text,
             "2026-11-22T21:00:00.123Z audit refusal id=ID client=2001:db8::1 act=voximplant_token \
              reason=\"bad sessId=***\"",
         );
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn claims_are_a_list_of_names() {
-        let line = granted().line(Format::Json, Timestamp::UNIX_EPOCH);
+        let line = granted().line(LogFormat::Json, Timestamp::UNIX_EPOCH);
         assert!(line.ends_with(r#","account":"40@acme.test","level":"user","claims":["ext","tenant"]}"#), "{line}");
     }
 
@@ -237,7 +237,7 @@ mod tests {
             until: Some("2026-11-22T23:00:00Z".parse().unwrap()),
             reason: Some("calls to Cuba".to_owned()),
         };
-        let line = |note: &Note| note.line(Format::Text, "2026-11-22T21:00:00.123Z".parse().unwrap());
+        let line = |note: &Note| note.line(LogFormat::Text, "2026-11-22T21:00:00.123Z".parse().unwrap());
         assert_eq!(
             line(&note),
             "2026-11-22T21:00:00.123Z audit freeze account=40@acme.test by=\"uid 0\" reason=\"calls to Cuba\" \
@@ -251,7 +251,7 @@ mod tests {
     fn json_tells_the_same() {
         check(
             &refused(),
-            Format::Json,
+            LogFormat::Json,
             r#"{"time":"2026-11-22T21:00:00.123Z","kind":"audit refusal","id":"ID","client":"2001:db8::1","act":"voximplant_token","reason":"bad sessId=***"}"#,
         );
     }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::chain::{Head, TORN};
 use super::line;
-use crate::config::Format;
+use crate::config::LogFormat;
 
 /// How much of the end of a file is searched for its last line.
 const TAIL: u64 = 1 << 20;
@@ -95,7 +95,7 @@ impl ChainedFile {
         let mut text = String::new();
         if is_torn {
             text.push('\n');
-            text.push_str(&head.link(&line::render(Format::Json, Timestamp::now(), TORN, &[])));
+            text.push_str(&head.link(&line::render(LogFormat::Json, Timestamp::now(), TORN, &[])));
             text.push('\n');
         }
         for line in lines.split_inclusive(|byte| *byte == b'\n') {

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use crate::config::Format;
+use crate::config::LogFormat;
 
 /// The value of one key.
 #[derive(Debug, Serialize)]
@@ -62,17 +62,17 @@ fn shortened(text: Cow<'_, str>) -> Cow<'_, str> {
 }
 
 /// Returns a line without its end: time, kind, fields. No value can break out of its place or its line.
-pub(super) fn render(format: Format, now: Timestamp, kind: &str, fields: &[(&str, Value<'_>)]) -> String {
+pub(super) fn render(format: LogFormat, now: Timestamp, kind: &str, fields: &[(&str, Value<'_>)]) -> String {
     let mut line = Vec::new();
     write(&mut line, format, now, kind, fields);
     String::from_utf8(line).expect("the parts of a line are texts")
 }
 
 /// As [`render`], at the end of other lines.
-pub(super) fn write(line: &mut Vec<u8>, format: Format, now: Timestamp, kind: &str, fields: &[(&str, Value<'_>)]) {
+pub(super) fn write(line: &mut Vec<u8>, format: LogFormat, now: Timestamp, kind: &str, fields: &[(&str, Value<'_>)]) {
     match format {
-        Format::Text => text(line, now, kind, fields),
-        Format::Json => json(line, now, kind, fields),
+        LogFormat::Text => text(line, now, kind, fields),
+        LogFormat::Json => json(line, now, kind, fields),
     }
 }
 
@@ -188,7 +188,7 @@ const LONGEST: usize = 2048;
 mod tests {
     use super::*;
 
-    fn line(format: Format, text: &str) -> String {
+    fn line(format: LogFormat, text: &str) -> String {
         let now = "2026-11-22T21:00:00.1239Z".parse().unwrap();
         render(format, now, "test", &[("word", Value::word(text)), ("n", Value::Count(7)), ("ms", Value::Millis(12))])
     }
@@ -196,7 +196,7 @@ mod tests {
     #[track_caller]
     fn check(word: &str, expected: &str) {
         let expected = format!("2026-11-22T21:00:00.123Z test word={expected} n=7 ms=1.2");
-        assert_eq!(line(Format::Text, word), expected);
+        assert_eq!(line(LogFormat::Text, word), expected);
     }
 
     #[test]
@@ -230,7 +230,7 @@ mod tests {
         check("a\r\nb", r#""a\r\nb""#);
         check("\u{1b}[31m", r#""\u{1b}[31m""#);
         check("\u{9b}\u{202e}\u{2028}", r#""\u{9b}\u{202e}\u{2028}""#);
-        let json = line(Format::Json, "a\r\n\"b\0");
+        let json = line(LogFormat::Json, "a\r\n\"b\0");
         assert_eq!(json, r#"{"time":"2026-11-22T21:00:00.123Z","kind":"test","word":"a\r\n\"b\u0000","n":7,"ms":1.2}"#);
     }
 

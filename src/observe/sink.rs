@@ -22,7 +22,7 @@ use self::writer::Writer;
 use super::chained::ChainedFile;
 use super::place::{LogFile, Memory, Place};
 use super::syslog::Syslog;
-use crate::config::{self, Format, WhenStuck};
+use crate::config::{self, LogFormat, WhenStuck};
 
 /// How long lines gather before they are written.
 const GATHER: Duration = Duration::from_millis(20);
@@ -106,7 +106,7 @@ impl Sink {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn stdout(format: Format) -> io::Result<Self> {
+    pub fn stdout(format: LogFormat) -> io::Result<Self> {
         Self::start(Place::stdout()?, format)
     }
 
@@ -114,7 +114,7 @@ impl Sink {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn stderr(format: Format) -> io::Result<Self> {
+    pub fn stderr(format: LogFormat) -> io::Result<Self> {
         Self::start(Place::stderr()?, format)
     }
 
@@ -122,7 +122,7 @@ impl Sink {
     ///
     /// # Errors
     /// When the file cannot be opened or no thread can be started.
-    pub fn file(path: &Path, format: Format) -> io::Result<Self> {
+    pub fn file(path: &Path, format: LogFormat) -> io::Result<Self> {
         Self::start(Place::File(LogFile::open(path)?), format)
     }
 
@@ -131,15 +131,15 @@ impl Sink {
     /// # Errors
     /// When the file cannot be opened or no thread can be started.
     pub fn chain(path: &Path) -> io::Result<Self> {
-        Self::start(Place::Chained(ChainedFile::open(path)?), Format::Json)
+        Self::start(Place::Chained(ChainedFile::open(path)?), LogFormat::Json)
     }
 
     /// Starts a log of JSON lines that a syslog daemon takes. Whether it is there shows when it gets a line.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn syslog(to: config::Syslog) -> io::Result<Self> {
-        Self::start(Place::Syslog(Syslog::new(to)), Format::Json)
+    pub fn syslog(to: config::SyslogConfig) -> io::Result<Self> {
+        Self::start(Place::Syslog(Syslog::new(to)), LogFormat::Json)
     }
 
     /// Starts a log in memory, for tests.
@@ -147,13 +147,13 @@ impl Sink {
     /// # Panics
     /// When no thread can be started.
     #[must_use]
-    pub fn memory(format: Format) -> (Self, Memory) {
+    pub fn memory(format: LogFormat) -> (Self, Memory) {
         let memory = Memory::default();
         let sink = Self::start(Place::Memory(memory.clone()), format).expect("a test has threads to spare");
         (sink, memory)
     }
 
-    fn start(place: Place, format: Format) -> io::Result<Self> {
+    fn start(place: Place, format: LogFormat) -> io::Result<Self> {
         let shared = Arc::new(Shared::new(place.to_string()));
         let writer = Writer::new(Arc::clone(&shared), place, format);
         // Never joined: whatever a place does, nothing waits for it without a deadline.

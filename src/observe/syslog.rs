@@ -20,7 +20,7 @@ const WARNING: u8 = 4;
 
 /// The way to a syslog daemon.
 pub(super) struct Syslog {
-    to: config::Syslog,
+    to: config::SyslogConfig,
     host: String,
     socket: Option<Socket>,
     /// The daemon is there and took nothing in time: nothing waits for it until it takes a message again.
@@ -33,7 +33,7 @@ enum Socket {
 }
 
 impl Syslog {
-    pub(super) fn new(to: config::Syslog) -> Self {
+    pub(super) fn new(to: config::SyslogConfig) -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Self { to, host, socket: None, is_deaf: false }
     }
@@ -74,11 +74,11 @@ impl Syslog {
         let (priority, process) = (AUTHPRIV * 8 + severity, std::process::id());
         match &self.to {
             // As syslog(3) writes it: the form that every daemon reads at its own socket.
-            config::Syslog::Unix(_) => {
+            config::SyslogConfig::Unix(_) => {
                 format!("<{priority}>{} callgate[{process}]: {line}", Zoned::now().strftime("%b %e %H:%M:%S"))
             }
             // RFC 5424 §6; the message identifier is for filters, and there are no structured data.
-            config::Syslog::Udp(_) => {
+            config::SyslogConfig::Udp(_) => {
                 format!("<{priority}>1 {:.3} {} callgate {process} audit - {line}", Timestamp::now(), self.host)
             }
         }
@@ -86,10 +86,10 @@ impl Syslog {
 }
 
 impl Socket {
-    fn open(to: &config::Syslog) -> io::Result<Self> {
+    fn open(to: &config::SyslogConfig) -> io::Result<Self> {
         match to {
-            config::Syslog::Unix(path) => unix(path).map(Self::Unix),
-            config::Syslog::Udp(address) => udp(*address).map(Self::Udp),
+            config::SyslogConfig::Unix(path) => unix(path).map(Self::Unix),
+            config::SyslogConfig::Udp(address) => udp(*address).map(Self::Udp),
         }
     }
 
@@ -151,7 +151,7 @@ mod tests {
     fn a_daemon_of_this_machine_hears_what_syslog_3_would_say() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut syslog = Syslog::new(config::Syslog::Unix(path.clone()));
+        let mut syslog = Syslog::new(config::SyslogConfig::Unix(path.clone()));
         assert!(syslog.write(b"{}\n").is_err(), "nobody is there");
         for _ in 0..2 {
             // The second is another daemon at the same name.
@@ -171,7 +171,7 @@ mod tests {
     fn a_daemon_that_reads_nothing_is_waited_for_once() {
         let dir = tempfile::tempdir().unwrap();
         let daemon = UnixDatagram::bind(dir.path().join("log")).unwrap();
-        let mut syslog = Syslog::new(config::Syslog::Unix(dir.path().join("log")));
+        let mut syslog = Syslog::new(config::SyslogConfig::Unix(dir.path().join("log")));
         let started = tokio::time::Instant::now();
         let failed = (0..1000).filter(|_| syslog.write(b"{}\n").is_err()).count();
         assert!(failed > 100, "{failed}");
@@ -185,7 +185,7 @@ mod tests {
     fn another_machine_hears_rfc_5424() {
         let daemon = UdpSocket::bind("127.0.0.1:0").unwrap();
         daemon.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let mut syslog = Syslog::new(config::Syslog::Udp(daemon.local_addr().unwrap()));
+        let mut syslog = Syslog::new(config::SyslogConfig::Udp(daemon.local_addr().unwrap()));
         syslog.write(format!("{GRANT}\n").as_bytes()).unwrap();
         let told = received(|bytes| daemon.recv(bytes));
         let words: Vec<_> = told.splitn(8, ' ').collect();

@@ -17,7 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, fmt};
 
 use super::sink::Sink;
-use crate::config::Format;
+use crate::config::LogFormat;
 
 /// What is written of events, and how.
 type Events = Box<dyn Layer<Registry> + Send + Sync>;
@@ -32,7 +32,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Sends events to standard error: ours from `level` up, those of libraries from `WARN` up. Panics are told there, too.
 ///
 /// Always without colours: lines are read by journals more often than by eyes. A second call changes nothing.
-pub fn init(level: Level, format: Format) {
+pub fn init(level: Level, format: LogFormat) {
     let (layer, handle) = reload::Layer::new(events(level, format));
     match tracing_subscriber::registry().with(layer).try_init() {
         // Only the first call comes here.
@@ -84,7 +84,7 @@ fn tell_panic(panic: &PanicHookInfo<'_>) {
 }
 
 /// Goes on with another level and another format, if it was this module that began.
-pub fn change(level: Level, format: Format) {
+pub fn change(level: Level, format: LogFormat) {
     if let Some(handle) = EVENTS.get()
         && let Err(error) = handle.reload(events(level, format))
     {
@@ -94,11 +94,11 @@ pub fn change(level: Level, format: Format) {
 
 /// The targets are outermost: only there is a no final, so that what libraries would say to nobody is not asked about
 /// for every request anew.
-fn events(level: Level, format: Format) -> Events {
+fn events(level: Level, format: LogFormat) -> Events {
     let lines = fmt::layer().with_writer(Queue).with_ansi(false);
     match format {
-        Format::Text => lines.and_then(targets(level)).boxed(),
-        Format::Json => lines.json().and_then(targets(level)).boxed(),
+        LogFormat::Text => lines.and_then(targets(level)).boxed(),
+        LogFormat::Json => lines.json().and_then(targets(level)).boxed(),
     }
 }
 
@@ -171,14 +171,14 @@ mod tests {
 
     #[test]
     fn what_nobody_hears_is_known_without_asking() {
-        for format in [Format::Text, Format::Json] {
+        for format in [LogFormat::Text, LogFormat::Json] {
             assert_eq!(events(Level::INFO, format).max_level_hint(), Some(LevelFilter::INFO), "{format:?}");
         }
     }
 
     #[test]
     fn a_second_call_changes_nothing() {
-        init(Level::ERROR, Format::Text);
-        init(Level::ERROR, Format::Json);
+        init(Level::ERROR, LogFormat::Text);
+        init(Level::ERROR, LogFormat::Json);
     }
 }

@@ -99,7 +99,7 @@ mod tests {
 
     use super::*;
     use crate::model::condition::When;
-    use crate::model::grant::{self, PbxTemplate, Rule, Wish};
+    use crate::model::grant::{self, PbxTemplate, Requested, Rule};
     use crate::model::principal::{Claims, Principal};
 
     #[track_caller]
@@ -174,7 +174,7 @@ mod tests {
             languages: None,
         };
         let ann = Principal { method: "app".to_owned(), subject: "ann".to_owned(), claims: Claims::new() };
-        grant::pbx(&[rule], &ann, &Wish::default(), Timestamp::UNIX_EPOCH).unwrap().role().clone()
+        grant::pbx(&[rule], &ann, &Requested::default(), Timestamp::UNIX_EPOCH).unwrap().role().clone()
     }
 
     #[test]

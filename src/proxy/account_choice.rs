@@ -7,21 +7,21 @@ use super::pbx::path_for;
 use super::reply::{self, Audience};
 use crate::exchange::Body;
 use crate::model::account::Language;
-use crate::model::grant::Wish;
+use crate::model::grant::Requested;
 
 /// What a caller can ask for instead: each wish selects one of the accounts a rule grants.
 #[derive(Debug)]
 pub(super) enum Choices {
     /// Accounts of the PBX, for a link.
     Accounts {
-        among: Vec<Wish>,
+        among: Vec<Requested>,
         /// The language that was asked for.
         language: Option<Language>,
     },
     /// Accounts of the PBX, for a request that no link can repeat.
-    Named(Vec<Wish>),
+    Named(Vec<Requested>),
     /// Voximplant users.
-    Users(Vec<Wish>),
+    Users(Vec<Requested>),
 }
 
 impl Choices {
@@ -46,14 +46,14 @@ impl Choices {
 }
 
 /// Writes a wish as the members of a request that selects it.
-fn members(wish: &Wish) -> Value {
-    let Wish { account, domain, user } = wish;
+fn members(wish: &Requested) -> Value {
+    let Requested { account, domain, user } = wish;
     let named = [("account", account), ("domain", domain), ("appUser", user)];
     named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), Value::String(value.clone()?)))).collect()
 }
 
-fn page(status: StatusCode, among: &[Wish], language: Option<&Language>) -> Response<Body> {
-    let item = |wish: &Wish| {
+fn page(status: StatusCode, among: &[Requested], language: Option<&Language>) -> Response<Body> {
+    let item = |wish: &Requested| {
         let (path, name) = (reply::escape(&path_for(wish, language, &[])), reply::escape(&name(wish)));
         format!("<li><a href=\"{path}\">{name}</a></li>")
     };
@@ -61,7 +61,7 @@ fn page(status: StatusCode, among: &[Wish], language: Option<&Language>) -> Resp
     reply::html(status, "Which account?", &format!("<h1>Which account?</h1><ul>{items}</ul>"))
 }
 
-fn name(wish: &Wish) -> String {
+fn name(wish: &Requested) -> String {
     let domain = wish.domain.as_deref().unwrap_or_default();
     wish.account.as_deref().map_or_else(|| domain.to_owned(), |account| format!("{account} ({domain})"))
 }

@@ -14,7 +14,7 @@ use super::{Caller, Proxy, gate};
 use crate::auth::{Act, Credential};
 use crate::limit::Source;
 use crate::model::digest::Digest;
-use crate::model::grant::Wish;
+use crate::model::grant::Requested;
 use crate::model::principal::Principal;
 
 /// What is known of a try before its credential is judged.
@@ -176,8 +176,8 @@ impl Proxy {
     }
 
     /// Looks whether a caller has asked for others' accounts too often to ask for one by name.
-    pub(super) fn look_at_wishes(&self, principal: &Principal, wish: &Wish) -> Result<(), Error> {
-        if *wish == Wish::default() {
+    pub(super) fn look_at_wishes(&self, principal: &Principal, wish: &Requested) -> Result<(), Error> {
+        if *wish == Requested::default() {
             return Ok(());
         }
         self.within(self.shared.limits.failures.peek(&wisher(principal)))

@@ -12,7 +12,7 @@ use super::reply::{self, Audience};
 use crate::auth::{self, AppError, OidcError};
 use crate::exchange::Body;
 use crate::limit::Limited;
-use crate::message::guard::Refusal;
+use crate::message::guard::Violation;
 use crate::message::target::Authority;
 use crate::observe::Unaudited;
 use crate::state::KeepError;
@@ -27,7 +27,7 @@ pub(super) enum Error {
     Malformed(&'static str),
     /// The request has no one reading, or is too large to be read.
     #[error("{0}")]
-    Refused(Refusal),
+    Refused(Violation),
     /// Nothing is configured here.
     #[error("nothing is here")]
     NotFound,
@@ -116,13 +116,13 @@ impl Error {
     #[must_use]
     pub(super) const fn status(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::Refused(Refusal::TargetSize) => (StatusCode::URI_TOO_LONG, "target_too_long"),
-            Self::Refused(Refusal::HeadSize | Refusal::Fields) => {
+            Self::Refused(Violation::TargetSize) => (StatusCode::URI_TOO_LONG, "target_too_long"),
+            Self::Refused(Violation::HeadSize | Violation::Fields) => {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large")
             }
-            Self::Refused(Refusal::UnknownCoding) => (StatusCode::NOT_IMPLEMENTED, "coding"),
-            Self::Refused(Refusal::Late) => (StatusCode::REQUEST_TIMEOUT, "head_timeout"),
-            Self::Refused(Refusal::Version) => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "version"),
+            Self::Refused(Violation::UnknownCoding) => (StatusCode::NOT_IMPLEMENTED, "coding"),
+            Self::Refused(Violation::Late) => (StatusCode::REQUEST_TIMEOUT, "head_timeout"),
+            Self::Refused(Violation::Version) => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "version"),
             Self::Malformed(_) | Self::Refused(_) => (StatusCode::BAD_REQUEST, "malformed"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method"),
@@ -172,7 +172,7 @@ impl Error {
 
     /// Names the refusal that broke off the body of a request, if that is the cause.
     #[must_use]
-    pub(super) fn or_refused(self, refusal: Option<Refusal>) -> Self {
+    pub(super) fn or_refused(self, refusal: Option<Violation>) -> Self {
         match (self, refusal) {
             (Self::Upstream(upstream::Error::ClientGone), Some(refusal)) => Self::Refused(refusal),
             (error, _) => error,

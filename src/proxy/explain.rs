@@ -29,9 +29,9 @@ use crate::config::{HostPattern, MethodKind};
 use crate::exchange::FarEnd;
 use crate::limit::Source;
 use crate::message::cookies;
-use crate::message::forwarded_chain::{Contradiction, Origin};
+use crate::message::forwarded_chain::{Contradiction, ForwardedChain};
 use crate::message::target;
-use crate::model::grant::{self, Wish};
+use crate::model::grant::{self, Requested};
 use crate::model::principal::Principal;
 use crate::observe::RequestId;
 use crate::tls::server::Doors;
@@ -99,7 +99,7 @@ impl Proxy {
         let headers = self.headers(question)?;
         let authority = target::authority(Version::HTTP_11, &Uri::from_static("/"), &headers)?;
         let address = question.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)).to_canonical();
-        let origin = self.origin(&headers, &Rc::new(Origin::direct(address)))?;
+        let origin = self.origin(&headers, &Rc::new(ForwardedChain::direct(address)))?;
         let (certificate, turned_away) = match doors.vouch(&authority.host, &certificates(question)?) {
             Ok(certificate) => (certificate, None),
             Err(why) => (None, Some(why.to_string())),
@@ -194,7 +194,7 @@ impl Proxy {
             Act::Ott => {
                 let voximplant = self.config.voximplant.as_ref().ok_or(Error::NotFound)?;
                 let user = question.user.as_deref().map(|name| ott::short_name(name, voximplant)).transpose()?;
-                let wish = Wish { user, ..Wish::default() };
+                let wish = Requested { user, ..Requested::default() };
                 let initiator = cors::initiator(headers, &caller.authority, &voximplant.origins);
                 Ok((Selectors::of(wish), initiator))
             }
@@ -227,7 +227,7 @@ impl Proxy {
         })
     }
 
-    fn rehearse_ott(&self, principal: &Principal, wish: &Wish, story: &mut Story) -> Result<Granted, Refused> {
+    fn rehearse_ott(&self, principal: &Principal, wish: &Requested, story: &mut Story) -> Result<Granted, Refused> {
         let now = Timestamp::now();
         let grant = story.decide(grant::explain_voximplant(&self.config.rules, principal, wish, now))?;
         let user = grant.user();

@@ -22,7 +22,7 @@ use crate::message::cookies;
 use crate::message::fields;
 use crate::message::forwarded;
 use crate::message::hop::{self, Hop, Protocol};
-use crate::message::websocket::{Key, WEBSOCKET};
+use crate::message::websocket::{WEBSOCKET, WebSocketKey};
 use crate::model::field::is_like;
 use crate::model::path;
 use crate::observe::metrics::Route;
@@ -49,7 +49,7 @@ enum Asked {
     /// That its connection becomes a WebSocket.
     Upgrade,
     /// That its stream becomes a WebSocket. The upstream is asked to upgrade, with a key of ours.
-    Connect(Key),
+    Connect(WebSocketKey),
 }
 
 impl Proxy {
@@ -223,7 +223,7 @@ fn prepare(head: &mut request::Parts, body: &Payload, caller: &Caller) -> Result
     }
     let asked = match head.method {
         // A CONNECT that comes so far is one for a WebSocket.
-        Method::CONNECT => Asked::Connect(Key::random()),
+        Method::CONNECT => Asked::Connect(WebSocketKey::random()),
         _ if websocket => Asked::Upgrade,
         _ => Asked::Answer,
     };

@@ -10,15 +10,15 @@ use super::Proxy;
 use super::error::Error;
 use crate::freeze::{Leash, Owners};
 use crate::model::account::Role;
-use crate::model::freeze_target::Whom;
-use crate::model::mentions::Spelled;
+use crate::model::freeze_target::FreezeTarget;
+use crate::model::mentions::AccountMentions;
 
 /// The name of the PBX's cookie.
 const SESSION: &str = "session";
 
 impl Proxy {
     /// Refuses a login to a frozen account.
-    pub(super) fn thawed(&self, whom: &Whom) -> Result<(), Error> {
+    pub(super) fn thawed(&self, whom: &FreezeTarget) -> Result<(), Error> {
         if self.shared.frozen.has_whom(whom) { Err(Error::Forbidden) } else { Ok(()) }
     }
 
@@ -47,7 +47,7 @@ impl Proxy {
     /// Finds the accounts behind a request to the PBX: those its sessions went out to, and those that it may name.
     pub(super) fn owners(&self, headers: &HeaderMap, uri: &Uri, host: &str) -> Owners {
         let cookies = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
-        let spelled = Spelled::read(uri.path(), uri.query(), cookies, host);
+        let spelled = AccountMentions::read(uri.path(), uri.query(), cookies, host);
         let now = Instant::now();
         let known = spelled.sessions().filter_map(|session| self.shared.issued.account(session, now)).collect();
         Owners { known, named: spelled.meant() }

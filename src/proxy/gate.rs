@@ -12,8 +12,8 @@ use super::{Caller, Proxy};
 use crate::auth::{Act, Ask, Fault, Once, Proof, Refused, Verdict};
 use crate::config::MethodKind;
 use crate::limit::Limited;
-use crate::model::account::Level;
-use crate::model::grant::{self, PbxGrant, Refusal, VoximplantGrant, Wish};
+use crate::model::account::AdminLevel;
+use crate::model::grant::{self, GrantError, PbxGrant, Requested, VoximplantGrant};
 use crate::model::principal::Principal;
 use crate::observe::audit::{Act as Audited, Entry, Outcome};
 use crate::observe::metrics;
@@ -28,7 +28,7 @@ pub(super) struct Facts<'a> {
     pub(super) rule: Option<&'a str>,
     pub(super) account: Option<String>,
     /// How much the PBX session may do.
-    pub(super) level: Option<Level>,
+    pub(super) level: Option<AdminLevel>,
 }
 
 impl Proxy {
@@ -127,7 +127,7 @@ impl Proxy {
             return Err(self.frozen(Act::Pbx, caller, &facts));
         }
         let sessions = self.shared.limits.sessions(role.level());
-        let sent = caller.is_sent() && role.level() == Level::User;
+        let sent = caller.is_sent() && role.level() == AdminLevel::User;
         self.within(sessions.admit(&(role.level().as_str(), role.limit_key(), sent)))?;
         Ok(grant)
     }
@@ -136,7 +136,7 @@ impl Proxy {
     pub(super) fn grant_voximplant(
         &self,
         principal: &Principal,
-        wish: &Wish,
+        wish: &Requested,
         caller: &Caller,
     ) -> Result<VoximplantGrant, Error> {
         self.look_at_wishes(principal, wish)?;
@@ -158,12 +158,12 @@ impl Proxy {
         act: Act,
         caller: &Caller,
         principal: &Principal,
-        refusal: Refusal,
-        choices: impl FnOnce(Vec<Wish>) -> Choices,
+        refusal: GrantError,
+        choices: impl FnOnce(Vec<Requested>) -> Choices,
     ) -> Error {
         match refusal {
-            Refusal::Choose { among, .. } => Error::Choose(choices(among)),
-            refusal @ Refusal::Foreign { .. } if !self.is_key(&principal.method) => {
+            GrantError::Choose { among, .. } => Error::Choose(choices(among)),
+            refusal @ GrantError::Foreign { .. } if !self.is_key(&principal.method) => {
                 match self.count_wish(principal, caller) {
                     Ok(()) => self.forbid(act, caller, principal, &refusal),
                     Err(limited) => limited,
@@ -174,7 +174,7 @@ impl Proxy {
     }
 
     /// Lets the caller choose within what its credential allows.
-    pub(super) fn choose(&self, act: Act, proof: Proof, wish: &Wish, caller: &Caller) -> Result<Principal, Error> {
+    pub(super) fn choose(&self, act: Act, proof: Proof, wish: &Requested, caller: &Caller) -> Result<Principal, Error> {
         let (shown, is_key) = (proof.principal().clone(), proof.is_key());
         let principal = proof.choose(wish).ok_or_else(|| self.forbid(act, caller, &shown, &FOREIGN))?;
         if is_key {

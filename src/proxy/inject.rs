@@ -14,8 +14,8 @@ use crate::exchange::Body;
 use crate::message::account_fields::{PBX_ACCOUNT, PBX_DOMAIN, PBX_LANG, is_account_field};
 use crate::message::fields;
 use crate::model::account::Language;
-use crate::model::grant::{REDIRECT, Wish};
-use crate::model::landing::{self, Door, Target};
+use crate::model::grant::{REDIRECT, Requested};
+use crate::model::landing::{self, BaseUrl, LandingTarget};
 use crate::model::principal::{Claim, Claims, Principal};
 use crate::observe::metrics;
 
@@ -96,7 +96,7 @@ impl Proxy {
         let Some(pbx) = self.pbx_side().filter(|_| is_redirect(response.status())) else { return Ok(false) };
         let Some(location) = location(response.headers()) else { return Ok(false) };
         let target = self.leads_to(&location, pbx.settings, &kept.path, named, caller);
-        if target == Target::Elsewhere {
+        if target == LandingTarget::Elsewhere {
             return Ok(false);
         }
         // Even without names of the app's the answer would become one: a prefetched bare redirect must not be kept for the click.
@@ -113,8 +113,8 @@ impl Proxy {
         let selectors = Selectors::in_language(self.offered(language, pbx.settings));
         let handoff = pbx.settings.handoff;
         let wanted = match (handoff, &target) {
-            (Handoff::Link, Target::PbxHost(_)) => Wanted::Session,
-            (Handoff::Cookie, _) | (_, Target::Relative | Target::Elsewhere) => Wanted::Address,
+            (Handoff::Link, LandingTarget::PbxHost(_)) => Wanted::Session,
+            (Handoff::Cookie, _) | (_, LandingTarget::Relative | LandingTarget::Elsewhere) => Wanted::Address,
         };
         let minted = self.mint_for(&principal, None, &selectors, wanted, pbx, caller).await?;
         let location = match (handoff, &minted.host) {
@@ -154,7 +154,7 @@ impl Proxy {
         self.admit_fields(Act::Pbx, (&kept.method, &kept.headers, None), caller)?;
         let page = self.page(&kept.headers, caller);
         let proof = self.judge(verdict.ok_or(Error::Forbidden)?, &page, Act::Pbx, caller)?;
-        Ok(proof.choose(&Wish::default()))
+        Ok(proof.choose(&Requested::default()))
     }
 
     /// Tells whether a rule lets the app name accounts.
@@ -163,19 +163,26 @@ impl Proxy {
         methods.any(|method| method == REDIRECT)
     }
 
-    fn leads_to(&self, location: &str, pbx: &config::Pbx, path: &str, named: &Named, caller: &Caller) -> Target {
+    fn leads_to(
+        &self,
+        location: &str,
+        pbx: &config::PbxConfig,
+        path: &str,
+        named: &Named,
+        caller: &Caller,
+    ) -> LandingTarget {
         let own = caller.authority.host.as_str();
         // A relative address on the app's own host may be a page of the app's; whoever names an account means the PBX's.
         let means_pbx = self.is_pbx_host(own) || (named.names_somebody() && !location.contains("//"));
         // Other hosts count only when they are listed: where paths part the two, every name in the world would fit.
         let is_pbx_host = |host: &str| if host == own { means_pbx } else { pbx.upstream.lists(host) };
-        let door = Door { host: own, port: caller.authority.port, path, is_pbx_host: &is_pbx_host };
+        let door = BaseUrl { host: own, port: caller.authority.port, path, is_pbx_host: &is_pbx_host };
         let pages: &[&str] = if pbx.handoff == Handoff::Cookie { &[&pbx.landing, WELCOME] } else { &[&pbx.landing] };
         landing::target(location, pages, &door)
     }
 
     /// Drops a language that the PBX does not have: the app's page may know more languages.
-    fn offered(&self, language: Option<String>, pbx: &config::Pbx) -> Option<Language> {
+    fn offered(&self, language: Option<String>, pbx: &config::PbxConfig) -> Option<Language> {
         language?.parse().ok().filter(|language| pbx.languages.contains(language))
     }
 }

@@ -13,10 +13,10 @@ use super::form::{self, Fields};
 use super::gate::Facts;
 use super::{Caller, Proxy, reply};
 use crate::auth::{Act, Once};
-use crate::config::Voximplant;
+use crate::config::VoximplantConfig;
 use crate::exchange::Body;
 use crate::limit::{Novelty, client_key};
-use crate::model::grant::{VoximplantGrant, Wish};
+use crate::model::grant::{Requested, VoximplantGrant};
 use crate::model::ott::{self, LoginToken, OneTimeKey};
 use crate::model::principal::Principal;
 use crate::observe::audit::{Event, Note};
@@ -51,7 +51,7 @@ impl Proxy {
         &self,
         request: Request<Payload>,
         initiator: &Initiator,
-        voximplant: &Voximplant,
+        voximplant: &VoximplantConfig,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let (head, body) = request.into_parts();
@@ -81,7 +81,7 @@ impl Proxy {
         key: &OneTimeKey,
         grant: &VoximplantGrant,
         (principal, once): (&Principal, Option<&Once>),
-        voximplant: &Voximplant,
+        voximplant: &VoximplantConfig,
         caller: &Caller,
     ) -> Result<LoginToken, Error> {
         let facts = Facts {
@@ -140,22 +140,22 @@ fn kind_of(error: &Error) -> Answered {
 /// What the page asks.
 struct Question {
     key: OneTimeKey,
-    wish: Wish,
+    wish: Requested,
 }
 
 impl Question {
     /// Reads `key` and `appUser`. `appUserPassword`, which a sample of the vendor's sends, is dropped unread.
-    fn read(mut fields: Fields, voximplant: &Voximplant) -> Result<Self, Error> {
+    fn read(mut fields: Fields, voximplant: &VoximplantConfig) -> Result<Self, Error> {
         let key = fields.take("key").ok_or(Error::Malformed("the parameter key is missing"))?;
         let key = OneTimeKey::new(&key, voximplant.max_key_length)
             .map_err(|_| Error::Malformed("the key is not one that Voximplant gives out"))?;
         let user = fields.take("appUser").map(|name| short_name(&name, voximplant)).transpose()?;
-        Ok(Self { key, wish: Wish { user, ..Wish::default() } })
+        Ok(Self { key, wish: Requested { user, ..Requested::default() } })
     }
 }
 
 /// Returns the user that a full login name means, `user@app.account[.node].voximplant.com`: as rules name it.
-pub(super) fn short_name(name: &str, voximplant: &Voximplant) -> Result<String, Error> {
+pub(super) fn short_name(name: &str, voximplant: &VoximplantConfig) -> Result<String, Error> {
     let others: Vec<_> = voximplant.others.iter().map(|other| other.name.as_str()).collect();
     short_name_in(name, voximplant.application.as_deref(), &others)
 }

@@ -17,8 +17,8 @@ use crate::auth::{Act, Once, Proof, Verdict};
 use crate::config::{self, Handoff, HostPattern};
 use crate::exchange::Body;
 use crate::model::account::{Language, Role};
-use crate::model::freeze_target::Whom;
-use crate::model::grant::{PbxGrant, Wish};
+use crate::model::freeze_target::FreezeTarget;
+use crate::model::grant::{PbxGrant, Requested};
 use crate::model::landing;
 use crate::model::principal::Principal;
 use crate::model::session::SessionId;
@@ -39,7 +39,7 @@ const LOGIN: &str = "login";
 #[derive(Clone, Copy)]
 pub(super) struct Side<'p> {
     /// What is configured of it.
-    pub(super) settings: &'p config::Pbx,
+    pub(super) settings: &'p config::PbxConfig,
     /// Where sessions are minted.
     sessions: &'p Pbx,
 }
@@ -73,7 +73,7 @@ impl Minted {
 /// What the caller asks for: whom to be, and in which language.
 #[derive(Debug, Default)]
 pub(super) struct Selectors {
-    pub(super) wish: Wish,
+    pub(super) wish: Requested,
     pub(super) language: Option<Language>,
     again: Option<String>,
 }
@@ -85,7 +85,7 @@ impl Selectors {
     }
 
     /// Asks for somebody.
-    pub(super) fn of(wish: Wish) -> Self {
+    pub(super) fn of(wish: Requested) -> Self {
         Self { wish, ..Self::default() }
     }
 
@@ -93,7 +93,7 @@ impl Selectors {
         let language = fields.take("lang").filter(|code| !code.is_empty());
         let language =
             language.map(|code| code.parse()).transpose().map_err(|_| Error::Malformed("lang is not a language"))?;
-        let wish = Wish { account: fields.take("account"), domain: fields.take("domain"), user: None };
+        let wish = Requested { account: fields.take("account"), domain: fields.take("domain"), user: None };
         Ok(Self { wish, language, again: fields.take(AGAIN) })
     }
 
@@ -119,11 +119,11 @@ impl Selectors {
 }
 
 /// Writes the path at which a session is asked for.
-pub(super) fn path_for(wish: &Wish, language: Option<&Language>, more: &[(&str, &str)]) -> String {
+pub(super) fn path_for(wish: &Requested, language: Option<&Language>, more: &[(&str, &str)]) -> String {
     format!("/auth/pbx?{}", query_for(wish, language, more))
 }
 
-fn query_for(wish: &Wish, language: Option<&Language>, more: &[(&str, &str)]) -> String {
+fn query_for(wish: &Requested, language: Option<&Language>, more: &[(&str, &str)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     let language = language.map(Language::as_str);
     for (name, value) in [("account", wish.account.as_deref()), ("domain", wish.domain.as_deref()), ("lang", language)]
@@ -280,7 +280,9 @@ impl Proxy {
     ) -> Result<Response<Body>, Error> {
         let is_here = minted.host.as_ref() == Some(&caller.authority.host);
         if pbx.settings.handoff == Handoff::Cookie && is_here {
-            return self.land(&minted.session, minted.language.as_ref(), &Whom::of(&minted.role), pbx, caller).await;
+            return self
+                .land(&minted.session, minted.language.as_ref(), &FreezeTarget::of(&minted.role), pbx, caller)
+                .await;
         }
         let Onward { address, cookie } = self.address(&minted, pbx, headers, caller).await?;
         let mut response = reply::redirect(StatusCode::SEE_OTHER, &address);
@@ -314,15 +316,15 @@ impl Proxy {
         &self,
         token: &SessionId,
         language: Option<&Language>,
-        whom: &Whom,
+        whom: &FreezeTarget,
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let host = &caller.authority.raw;
         self.thawed(whom)?;
         let owner = self.shared.issued.account(token.expose(), Instant::now()).or_else(|| match whom {
-            Whom::Account(account) => Some(Role::User(account.clone())),
-            Whom::Domain(_) | Whom::User(_) => None,
+            FreezeTarget::Account(account) => Some(Role::User(account.clone())),
+            FreezeTarget::Domain(_) | FreezeTarget::User(_) => None,
         });
         let cookies = pbx.sessions.exchange(token, host.clone()).await?;
         if let Some(owner) = &owner {
@@ -425,7 +427,7 @@ impl Proxy {
 pub(super) fn language(
     wished: Option<&Language>,
     grant: &PbxGrant,
-    pbx: &config::Pbx,
+    pbx: &config::PbxConfig,
 ) -> Result<Option<Language>, Error> {
     let Some(wished) = wished else { return Ok(None) };
     let offered =

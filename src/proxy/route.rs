@@ -37,8 +37,8 @@ struct Route {
 impl Routes {
     /// Collects what is sent where.
     #[must_use]
-    pub(super) fn new(app: Option<&config::Upstream>, pbx: Option<&config::Upstream>) -> Self {
-        let route = |to, upstream: &config::Upstream| Route {
+    pub(super) fn new(app: Option<&config::UpstreamConfig>, pbx: Option<&config::UpstreamConfig>) -> Self {
+        let route = |to, upstream: &config::UpstreamConfig| Route {
             to,
             hosts: upstream.hosts.clone(),
             paths: upstream.paths.clone(),

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
 use crate::auth::{Jwks, KeySource, Provider, SealKey};
-use crate::config::{self, Config, JwtKeys, MethodKind};
+use crate::config::{self, Config, JwtKeySource, MethodKind};
 use crate::freeze::Frozen;
 use crate::limit::{DistinctKeys, Limits, Races};
 use crate::observe::health::Parts;
@@ -122,10 +122,10 @@ impl Shared {
     }
 
     /// Finds the keys of a method.
-    pub(super) fn keys(&self, jwt: &config::Jwt) -> Option<KeySource> {
+    pub(super) fn keys(&self, jwt: &config::JwtConfig) -> Option<KeySource> {
         match &jwt.keys {
-            JwtKeys::Fixed(keys) => Some(KeySource::Fixed(Arc::clone(keys))),
-            JwtKeys::Fetched(at) => {
+            JwtKeySource::Fixed(keys) => Some(KeySource::Fixed(Arc::clone(keys))),
+            JwtKeySource::Fetched(at) => {
                 let (_, jwks) = self.jwks.iter().find(|(_, jwks)| jwks.is_at(at))?;
                 Some(KeySource::Fetched(Arc::clone(jwks)))
             }
@@ -186,7 +186,7 @@ fn providers(config: &Config, seal: &Arc<SealKey>) -> Result<Providers, rustls::
 fn jwks(config: &Config, before: &[Fetching]) -> Result<Vec<Fetching>, rustls::Error> {
     let mut all: Vec<Fetching> = Vec::new();
     for method in &config.methods {
-        let MethodKind::Jwt(config::Jwt { keys: JwtKeys::Fetched(at), .. }) = &method.kind else { continue };
+        let MethodKind::Jwt(config::JwtConfig { keys: JwtKeySource::Fetched(at), .. }) = &method.kind else { continue };
         if let Some((names, _)) = all.iter_mut().find(|(_, jwks)| jwks.is_at(at)) {
             names.push(method.name.clone());
             continue;
@@ -217,15 +217,19 @@ fn distinct_keys(config: &Config) -> Option<Arc<DistinctKeys>> {
     config.voximplant.as_ref().map(|voximplant| Arc::new(DistinctKeys::new(voximplant.distinct_keys)))
 }
 
-pub(super) fn app_upstream(config: &Config) -> Option<&config::Upstream> {
+pub(super) fn app_upstream(config: &Config) -> Option<&config::UpstreamConfig> {
     config.app.as_ref().map(|app| &app.upstream)
 }
 
-pub(super) fn pbx_upstream(config: &Config) -> Option<&config::Upstream> {
+pub(super) fn pbx_upstream(config: &Config) -> Option<&config::UpstreamConfig> {
     config.pbx.as_ref().map(|pbx| &pbx.upstream)
 }
 
 /// Tells whether connections to an upstream under one configuration are as good as those under another.
-pub(super) fn is_same(before: &Config, config: &Config, upstream: fn(&Config) -> Option<&config::Upstream>) -> bool {
+pub(super) fn is_same(
+    before: &Config,
+    config: &Config,
+    upstream: fn(&Config) -> Option<&config::UpstreamConfig>,
+) -> bool {
     upstream(before) == upstream(config) && before.server.timeouts.body_idle == config.server.timeouts.body_idle
 }

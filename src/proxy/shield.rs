@@ -10,12 +10,12 @@ use super::browser::trigger::{self, Trigger};
 use super::error::Error;
 use super::route::To;
 use super::{Caller, Proxy};
-use crate::config::Shield;
+use crate::config::ShieldConfig;
 use crate::exchange::Exchange;
 use crate::limit::Source;
 use crate::message::cookies;
 use crate::model::path;
-use crate::model::shield::{self, Breach, Refusal};
+use crate::model::shield::{self, Breach, ShieldVerdict};
 use crate::observe::metrics;
 use crate::upstream::Payload;
 
@@ -24,14 +24,14 @@ const MAX_LOGIN: usize = 16 << 10;
 
 impl Proxy {
     /// Returns the shield, if it keeps this caller from something.
-    pub(super) fn shield(&self, caller: &Caller) -> Option<&Shield> {
+    pub(super) fn shield(&self, caller: &Caller) -> Option<&ShieldConfig> {
         self.config.pbx.as_ref()?.shield.as_ref().filter(|shield| shield.is_for(caller.origin.client))
     }
 
     /// Judges a request of a stranger, if it is for the PBX. The body of a login is read for that, and goes on as it came.
     pub(super) async fn judge_stranger(
         &self,
-        shield: &Shield,
+        shield: &ShieldConfig,
         request: &mut Request<Payload>,
         caller: &Caller,
         exchange: &mut Exchange,
@@ -67,8 +67,13 @@ impl Proxy {
         judged.map_err(|refusal| self.keep_out(refusal, request, caller))
     }
 
-    fn judge_head(&self, shield: &Shield, request: &Request<Payload>, canonical: &str) -> Result<(), Refusal> {
-        shield.doors.judge(canonical).map_err(Refusal::Breach)?;
+    fn judge_head(
+        &self,
+        shield: &ShieldConfig,
+        request: &Request<Payload>,
+        canonical: &str,
+    ) -> Result<(), ShieldVerdict> {
+        shield.doors.judge(canonical).map_err(ShieldVerdict::Breach)?;
         if let Some(administrator) = self.administrator() {
             let mut lines = request.headers().get_all(header::AUTHORIZATION).into_iter();
             lines.try_for_each(|line| shield::judge_credentials(line.as_bytes(), administrator))?;
@@ -76,13 +81,13 @@ impl Proxy {
         if shield.any_session {
             return Ok(());
         }
-        match shield::carried(request.uri().path(), request.uri().query()).map_err(Refusal::Breach)? {
+        match shield::carried(request.uri().path(), request.uri().query()).map_err(ShieldVerdict::Breach)? {
             Some(session) if !has_session(request.headers(), session) => self.judge_session(session),
             Some(_) | None => Ok(()),
         }
     }
 
-    fn judge_login(&self, shield: &Shield, request: &Request<Payload>, body: &[u8]) -> Result<(), Refusal> {
+    fn judge_login(&self, shield: &ShieldConfig, request: &Request<Payload>, body: &[u8]) -> Result<(), ShieldVerdict> {
         check_form(request.headers())?;
         let token = shield::judge_login(request.uri().query(), body, self.administrator())?;
         match token.filter(|_| !shield.any_session) {
@@ -91,10 +96,10 @@ impl Proxy {
         }
     }
 
-    fn judge_session(&self, session: &str) -> Result<(), Refusal> {
+    fn judge_session(&self, session: &str) -> Result<(), ShieldVerdict> {
         match self.shared.issued.is_landing(session, Instant::now()) {
             true => Ok(()),
-            false => Err(Refusal::Breach(Breach::ForeignSession)),
+            false => Err(ShieldVerdict::Breach(Breach::ForeignSession)),
         }
     }
 
@@ -125,28 +130,28 @@ impl Proxy {
 
     /// Refuses what strangers may not do: counted among the client's logins at the PBX, told to the audit log. What a page
     /// of another origin does is counted apart, or not at all.
-    fn keep_out(&self, refusal: Refusal, request: &Request<Payload>, caller: &Caller) -> Error {
+    fn keep_out(&self, refusal: ShieldVerdict, request: &Request<Payload>, caller: &Caller) -> Error {
         let source = match trigger::at_pbx(request.method(), request.headers(), &caller.authority, &self.config) {
             Trigger::ForeignPage => return Error::CrossSite,
             Trigger::Navigation => Source::elsewhere(caller.origin.client),
             Trigger::Own => Source::address(caller.origin.client),
         };
         self.tally.kept_out(match refusal {
-            Refusal::Breach(Breach::AdminPath) => metrics::Attempt::AdminPath,
-            Refusal::Breach(Breach::Administrator) => metrics::Attempt::Administrator,
-            Refusal::Breach(Breach::ThirdParty) => metrics::Attempt::ThirdParty,
-            Refusal::Breach(Breach::ForeignSession) => metrics::Attempt::ForeignSession,
-            Refusal::Unclear(_) => metrics::Attempt::Unclear,
+            ShieldVerdict::Breach(Breach::AdminPath) => metrics::Attempt::AdminPath,
+            ShieldVerdict::Breach(Breach::Administrator) => metrics::Attempt::Administrator,
+            ShieldVerdict::Breach(Breach::ThirdParty) => metrics::Attempt::ThirdParty,
+            ShieldVerdict::Breach(Breach::ForeignSession) => metrics::Attempt::ForeignSession,
+            ShieldVerdict::Unclear(_) => metrics::Attempt::Unclear,
         });
         if let Err(limited) = self.within(self.shared.limits.pbx_logins.admit_source(&source)) {
             return limited;
         }
         match refusal {
-            Refusal::Breach(breach) => {
+            ShieldVerdict::Breach(breach) => {
                 self.kept_out(caller, &breach.to_string());
                 Error::KeptOut
             }
-            Refusal::Unclear(reason) => {
+            ShieldVerdict::Unclear(reason) => {
                 self.kept_out(caller, reason);
                 Error::Malformed(reason)
             }
@@ -160,10 +165,10 @@ fn has_session(headers: &HeaderMap, session: &str) -> bool {
 }
 
 /// Checks that a body is what it looks like: nothing that somebody else would unpack or read in other letters.
-fn check_form(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_form(headers: &HeaderMap) -> Result<(), ShieldVerdict> {
     let is_plain = |line: &HeaderValue| line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
     if !headers.get_all(header::CONTENT_ENCODING).iter().all(is_plain) {
-        return Err(Refusal::Unclear("the login is packed"));
+        return Err(ShieldVerdict::Unclear("the login is packed"));
     }
     let is_utf8 = |line: &HeaderValue| {
         let line = line.as_bytes().to_ascii_lowercase();
@@ -173,7 +178,7 @@ fn check_form(headers: &HeaderMap) -> Result<(), Refusal> {
     if headers.get_all(header::CONTENT_TYPE).iter().all(is_utf8) {
         Ok(())
     } else {
-        Err(Refusal::Unclear("the login is not in UTF-8"))
+        Err(ShieldVerdict::Unclear("the login is not in UTF-8"))
     }
 }
 

@@ -21,7 +21,7 @@ use crate::exchange::Body;
 use crate::message::cookies;
 use crate::model::account::Language;
 use crate::model::digest::sha256;
-use crate::model::freeze_target::Whom;
+use crate::model::freeze_target::FreezeTarget;
 use crate::model::principal::Principal;
 use crate::model::secret::Secret;
 use crate::model::session::SessionId;
@@ -44,7 +44,7 @@ struct Handed {
     host: String,
     step: Step,
     /// Whose it is: a freeze holds also where a restart has forgotten that.
-    whom: Whom,
+    whom: FreezeTarget,
 }
 
 /// How far a hand-over has come. Browsers are told apart by the SHA-256 of their cookie, in hexadecimal.
@@ -157,7 +157,7 @@ impl Proxy {
             at: caller.authority.with_host(&caller.authority.host),
         });
         let (token, language) = (minted.session.clone(), minted.language.clone());
-        let handed = Handed { token, language, host, step, whom: Whom::of(&minted.role) };
+        let handed = Handed { token, language, host, step, whom: FreezeTarget::of(&minted.role) };
         let same_site = if is_of_another_site(headers) { "None" } else { "Lax" };
         Ok(Onward {
             address: self.issue(&handed, &there).await?,
@@ -167,7 +167,7 @@ impl Proxy {
 
     /// Tells whether a browser may begin a hand-over where it is. It goes back there, and what is there vouches for it: so the
     /// host must be known to be ours.
-    pub(super) fn may_begin_here(&self, pbx: &config::Pbx, principal: &Principal, caller: &Caller) -> bool {
+    pub(super) fn may_begin_here(&self, pbx: &config::PbxConfig, principal: &Principal, caller: &Caller) -> bool {
         pbx.handoff == Handoff::Link || self.is_key(&principal.method) || self.owns(&caller.authority.host)
     }
 

@@ -30,10 +30,10 @@ use super::proxy_protocol;
 use super::screened::Screened;
 use super::worker::Worker;
 use crate::budget::{Flow, Ledger};
-use crate::config::{Server, ServerTimeouts};
+use crate::config::{ServerConfig, ServerTimeouts};
 use crate::exchange::{FarEnd, Interims, Peer, Tunnel, Vitals};
 use crate::limit::client_key;
-use crate::message::forwarded_chain::Origin;
+use crate::message::forwarded_chain::ForwardedChain;
 use crate::message::framing;
 use crate::observe::metrics::{Handshake, Protocol, TlsVersion, TunnelEnd};
 use crate::tls::server::{Doors, Policy};
@@ -87,7 +87,7 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
     let io = Watched::new(tls, Rc::clone(&vitals), Arc::clone(&ledger));
     let watch = Watch::new(Rc::clone(&vitals), Arc::clone(&ledger), timeouts, guest);
     let peer = Rc::new(Peer {
-        origin: Rc::new(Origin::direct(client)),
+        origin: Rc::new(ForwardedChain::direct(client)),
         end: Rc::new(FarEnd { address: client, certificate, authority: policy.authority() }),
         policy,
         name,
@@ -149,7 +149,7 @@ pub(super) async fn admit(
 }
 
 /// Returns the socket's peer, or whom a balancer's PROXY header names.
-async fn client(stream: &mut Stream, address: SocketAddr, server: &Server) -> Option<IpAddr> {
+async fn client(stream: &mut Stream, address: SocketAddr, server: &ServerConfig) -> Option<IpAddr> {
     let peer = address.ip().to_canonical();
     if !server.expects_proxy_header(peer) {
         return Some(peer);

@@ -15,7 +15,7 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use super::io::Watched;
 use crate::exchange::Peer;
-use crate::message::guard::{Guard, Refusal};
+use crate::message::guard::{Guard, Violation};
 use crate::upstream;
 
 /// What hyper reads in the place of a request that is refused: the guard takes `*` with no method but `OPTIONS`.
@@ -36,7 +36,7 @@ pub(super) struct Guarded {
     counted: usize,
     /// How much of that may go on.
     ready: usize,
-    refusal: Option<Refusal>,
+    refusal: Option<Violation>,
     /// When to look after a client that has ended its side.
     look: Option<Pin<Box<Sleep>>>,
     peer: Rc<Peer>,
@@ -162,7 +162,7 @@ impl Guarded {
     }
 
     /// Lets hyper know of a refusal: in the middle of a body by a failure, else by a request in its turn.
-    fn refuse(&mut self, refusal: Refusal) -> io::Result<()> {
+    fn refuse(&mut self, refusal: Violation) -> io::Result<()> {
         self.peer.refused.set(Some(refusal));
         if self.guard.is_in_body() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, refusal));
@@ -195,7 +195,7 @@ impl Guarded {
             self.hand_on(buf);
         }
         if buf.filled().len() > before {
-            self.peer.refused.set(Some(Refusal::Early));
+            self.peer.refused.set(Some(Violation::Early));
         }
         Poll::Ready(Ok(()))
     }
@@ -218,7 +218,7 @@ impl AsyncRead for Guarded {
                     continue;
                 }
                 (None, _) if this.is_late() => {
-                    this.refusal = Some(Refusal::Late);
+                    this.refusal = Some(Violation::Late);
                     continue;
                 }
                 (None, _) if !this.guard.is_open() => {}

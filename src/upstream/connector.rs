@@ -67,7 +67,7 @@ impl Connector {
     ///
     /// # Errors
     /// When its trust roots cannot be used, or its name is none that TLS can check.
-    pub fn new(upstream: &config::Upstream, side: Side) -> Result<Self, rustls::Error> {
+    pub fn new(upstream: &config::UpstreamConfig, side: Side) -> Result<Self, rustls::Error> {
         let endpoints =
             upstream.urls.iter().map(|url| Endpoint::new(url, &upstream.trust)).collect::<Result<_, _>>()?;
         let slots = Slots::new(upstream.max_connections, index(side));

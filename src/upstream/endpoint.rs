@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use super::health::Health;
 use super::lookup;
 use super::wire::Io;
-use crate::config::{HostPort, Pin, Trust, Url};
+use crate::config::{HostPort, Pin, Trust, UpstreamUrl};
 use crate::tls;
 
 /// How long the next address of a name waits for the one before it (RFC 8305 §5).
@@ -55,11 +55,11 @@ impl fmt::Debug for Tls {
 }
 
 impl Endpoint {
-    pub(super) fn new(url: &Url, trust: &Trust) -> Result<Self, rustls::Error> {
+    pub(super) fn new(url: &UpstreamUrl, trust: &Trust) -> Result<Self, rustls::Error> {
         let way = match url {
-            Url::Http(at) => Way::Tcp(at.clone()),
-            Url::Https(at) => Way::Tls(at.clone(), Tls::new(at, trust)?),
-            Url::Unix(path) => Way::Unix(path.clone()),
+            UpstreamUrl::Http(at) => Way::Tcp(at.clone()),
+            UpstreamUrl::Https(at) => Way::Tls(at.clone(), Tls::new(at, trust)?),
+            UpstreamUrl::Unix(path) => Way::Unix(path.clone()),
         };
         let host =
             HeaderValue::try_from(url.authority()).expect("the configuration admits only host names and addresses");

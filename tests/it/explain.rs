@@ -297,7 +297,7 @@ async fn a_certificate_is_judged_as_its_handshake_would() {
 // === Method `link` ===
 
 /// Signs a link of pbx.test that is good for so many seconds.
-fn link(key: &link::Key, claims: &[(&str, &str)], seconds: i64) -> String {
+fn link(key: &link::LinkKey, claims: &[(&str, &str)], seconds: i64) -> String {
     let expires = Timestamp::now() + SignedDuration::from_secs(seconds);
     let query = key.sign("pbx.test", claims, expires, &RequestId::next().to_string());
     format!("https://pbx.test/auth/pbx?{query}")
@@ -314,7 +314,7 @@ async fn a_link_is_not_used_by_asking_about_it_and_once_used_it_says_so() {
          [[allow]]\nname = \"links\"\nauth = \"link\"\npbx = {{ domain = \"{{domain}}\", account = \"{{account}}\" }}\n"
     );
     let stage = Plan { rules: &rules, ..Plan::default() }.start().await;
-    let key = link::Key::new("k1".to_owned(), &Secret::new(SECRET.to_owned()));
+    let key = link::LinkKey::new("k1".to_owned(), &Secret::new(SECRET.to_owned()));
     let claims = [("account", "40"), ("domain", "acme.test")];
     let good = link(&key, &claims, 50);
     let person = ["Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Sec-Fetch-Site: none", "Sec-Fetch-User: ?1"];

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
 use callgate::message::framing;
-use callgate::message::guard::{Guard, Refusal};
+use callgate::message::guard::{Guard, Violation};
 use http::{Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -85,7 +85,7 @@ const CLEAR: &[u8] = b"POST /clear HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\
 struct LetOn {
     gone: Vec<u8>,
     heads: u64,
-    refusal: Option<Refusal>,
+    refusal: Option<Violation>,
 }
 
 /// Shows bytes to a guard, in pieces of at most `size`.

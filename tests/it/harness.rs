@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use callgate::config::{self, Format, Listen};
+use callgate::config::{self, Listen, LogFormat};
 use callgate::model::ott::{VoximplantUser, users_line};
 use callgate::observe::{Logs, Memory};
 use callgate::server::Server;
@@ -394,7 +394,7 @@ impl Drop for Told {
 }
 
 /// The format of log lines in tests.
-pub const FORMAT: Format = Format::Text;
+pub const FORMAT: LogFormat = LogFormat::Text;
 
 // === A client ===
 

@@ -1,6 +1,6 @@
 //! Signed links: they log in whom they name, once, and nobody who only looks at them.
 
-use callgate::model::link::Key;
+use callgate::model::link::LinkKey;
 use callgate::model::secret::Secret;
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
@@ -41,7 +41,7 @@ pub fn sign(host: &str, claims: &[(&str, &str)], seconds: i64) -> String {
     static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let expires = Timestamp::now() + SignedDuration::from_secs(seconds);
-    let key = Key::new("2026".to_owned(), &Secret::new(LINK_SECRET.to_owned()));
+    let key = LinkKey::new("2026".to_owned(), &Secret::new(LINK_SECRET.to_owned()));
     format!(
         "/auth/pbx?{}",
         key.sign(host, claims, expires, &format!("nonce-of-test-{:08}-{count:08}", std::process::id()))
@@ -328,12 +328,12 @@ type = "link"
 keys = [{ kid = "2027", secret = { file = "link.key" } }, { kid = "2026", secret = { file = "link.key" } }]"#;
     let stage = Plan { rules: &format!("{keys}\n{RULE}"), ..Plan::default() }.start().await;
     click(&stage, &link()).await.expect(303);
-    let old = Key::new("2025".to_owned(), &Secret::new(LINK_SECRET.to_owned()));
+    let old = LinkKey::new("2025".to_owned(), &Secret::new(LINK_SECRET.to_owned()));
     let query =
         old.sign("app.test", &[("account", "40")], Timestamp::now() + SignedDuration::from_secs(50), &"n".repeat(22));
     refused(&stage, &format!("/auth/pbx?{query}"), "no key has the link's kid").await;
     // The method that has the key proves the caller, whatever others there are.
-    let old = Key::new("2024".to_owned(), &Secret::new(LINK_SECRET.to_owned()));
+    let old = LinkKey::new("2024".to_owned(), &Secret::new(LINK_SECRET.to_owned()));
     let query = old.sign("app.test", &[("account", "40"), ("domain", "acme.test")], Timestamp::now(), &"n".repeat(22));
     click(&stage, &format!("/auth/pbx?{query}")).await.expect(403);
     stage.gate.line(&["audit refusal", "method=old"]).await;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use callgate::demo::app::Whoami;
-use callgate::model::link::Key;
+use callgate::model::link::LinkKey;
 use callgate::model::secret::Secret;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
@@ -434,7 +434,7 @@ async fn a_public_key_signs_nothing_wherever_the_token_is() {
 async fn a_link_that_another_key_signed_is_refused() {
     let house = Gatehouse::open().await;
     let until = Timestamp::now() + SignedDuration::from_secs(50);
-    let forged = Key::new("2026".to_owned(), &Secret::new("another-secret-of-thirty-two-bytes".to_owned()));
+    let forged = LinkKey::new("2026".to_owned(), &Secret::new("another-secret-of-thirty-two-bytes".to_owned()));
     let query = forged.sign("app.test", &[("account", "40"), ("domain", "acme.test")], until, &"n".repeat(22));
     assert_eq!(house.ask(&[&Shown::query(query)]).await, 401);
     assert!(house.reason().contains("the signature does not fit"), "{}", house.reason());

@@ -4,7 +4,7 @@
 use http::Uri;
 
 use crate::model::json::Json;
-use crate::model::jwt::{self, Algorithm, Keys};
+use crate::model::jwt::{self, Algorithm, VerificationKeys};
 use crate::upstream::Fetcher;
 
 /// Why a discovery document cannot be used. Never its text.
@@ -38,7 +38,7 @@ pub(super) struct Document {
 #[derive(Debug)]
 pub(super) struct Metadata {
     pub(super) document: Document,
-    pub(super) keys: Keys,
+    pub(super) keys: VerificationKeys,
 }
 
 /// How the secret of a client is shown (OpenID Connect Core 1.0 §9).

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::metadata::{BadDocument, Document, Metadata};
 use crate::auth::pause;
 use crate::config;
-use crate::model::jwt::{KeyError, Keys};
+use crate::model::jwt::{JwtKeyError, VerificationKeys};
 use crate::upstream::{FetchError, Fetcher};
 
 /// The deadline of one question to a provider.
@@ -54,7 +54,7 @@ impl Provider {
     ///
     /// # Errors
     /// When a certificate of `ca` cannot be a trust root.
-    pub fn new(settings: &config::Oidc) -> Result<Self, rustls::Error> {
+    pub fn new(settings: &config::OidcConfig) -> Result<Self, rustls::Error> {
         Ok(Self {
             issuer: settings.issuer.clone(),
             trust: settings.trust.clone(),
@@ -98,7 +98,7 @@ impl Provider {
         let address = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
         let address = address.parse().map_err(|_| FetchError::Url("it is no address"))?;
         let document = Document::read(&self.get(address, "discovery document").await?, &self.issuer)?;
-        let (keys, skipped) = Keys::of_set(&self.get(document.jwks_uri().clone(), "key set").await?)?;
+        let (keys, skipped) = VerificationKeys::of_set(&self.get(document.jwks_uri().clone(), "key set").await?)?;
         tracing::debug!(issuer = self.issuer, keys = keys.count(), skipped, "asked the identity provider");
         Ok(Metadata { document, keys })
     }
@@ -180,5 +180,5 @@ enum DiscoveryError {
     Document(#[from] BadDocument),
     /// Keys that cannot be used.
     #[error("its key set {0}")]
-    Keys(#[from] KeyError),
+    Keys(#[from] JwtKeyError),
 }

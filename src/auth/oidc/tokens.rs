@@ -16,7 +16,7 @@ use super::{Oidc, OidcError, Why};
 use crate::auth::claims;
 use crate::message::target::Authority;
 use crate::model::json::{self, Json, JsonError};
-use crate::model::jwt::{BadLogin, LoginRules, Token};
+use crate::model::jwt::{IdTokenError, IdTokenRules, UnverifiedToken};
 use crate::model::principal::Principal;
 use crate::model::secret::Secret;
 
@@ -53,12 +53,12 @@ impl Oidc {
         attempt: &Attempt,
     ) -> Result<Principal, OidcError> {
         let tokens = self.tokens(&metadata.document, authority, code, attempt).await?;
-        let token = Token::read_id_token(tokens.id_token.as_bytes()).map_err(unverified)?;
+        let token = UnverifiedToken::read_id_token(tokens.id_token.as_bytes()).map_err(unverified)?;
         let said = match self.verify(&token, &tokens, &metadata, attempt) {
             // The provider's keys may be newer than those that are known.
-            Err(BadLogin::UnknownKey) => {
+            Err(IdTokenError::UnknownKey) => {
                 let metadata =
-                    self.provider.renewed().await.ok_or(OidcError::Denied(Why::Token(BadLogin::UnknownKey)))?;
+                    self.provider.renewed().await.ok_or(OidcError::Denied(Why::Token(IdTokenError::UnknownKey)))?;
                 self.verify(&token, &tokens, &metadata, attempt)
             }
             verified => verified,
@@ -74,12 +74,12 @@ impl Oidc {
 
     fn verify<'t>(
         &self,
-        token: &'t Token<'_>,
+        token: &'t UnverifiedToken<'_>,
         tokens: &Tokens,
         metadata: &Metadata,
         attempt: &Attempt,
-    ) -> Result<&'t Map<String, Value>, BadLogin> {
-        let rules = LoginRules {
+    ) -> Result<&'t Map<String, Value>, IdTokenError> {
+        let rules = IdTokenRules {
             issuer: &self.settings.issuer,
             client: &self.settings.client_id,
             trusted_audiences: self.settings.trusted_audiences.as_deref(),
@@ -221,9 +221,9 @@ fn unusable(error: super::BadDocument) -> OidcError {
     OidcError::Nonsense(error.into())
 }
 
-fn unverified(bad: BadLogin) -> OidcError {
+fn unverified(bad: IdTokenError) -> OidcError {
     match bad {
-        BadLogin::Unreadable => OidcError::Nonsense(Why::Token(bad)),
+        IdTokenError::Unreadable => OidcError::Nonsense(Why::Token(bad)),
         bad => OidcError::Denied(Why::Token(bad)),
     }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::config::{Management, ManagementProof, Trust};
+use crate::config::{ManagementConfig, ManagementProof, Trust};
 use crate::model::rsa::RsaKey;
 use crate::model::secret::Secret;
 use crate::upstream::{FetchError, Fetcher};
@@ -21,7 +21,7 @@ const TOKEN_LIFE: i64 = 60;
 
 /// The API, ready to be asked.
 pub(super) struct Api<'c> {
-    management: &'c Management,
+    management: &'c ManagementConfig,
     fetcher: Fetcher,
 }
 
@@ -64,7 +64,7 @@ struct Fault {
 }
 
 impl<'c> Api<'c> {
-    pub(super) fn new(management: &'c Management) -> Result<Self, rustls::Error> {
+    pub(super) fn new(management: &'c ManagementConfig) -> Result<Self, rustls::Error> {
         Ok(Self { management, fetcher: Fetcher::new(&Trust::roots(None), DEADLINE)? })
     }
 

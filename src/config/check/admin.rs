@@ -4,10 +4,10 @@ use std::path::Path;
 
 use super::values;
 use crate::config::Listen;
-use crate::config::document::Node;
+use crate::config::document::TomlNode;
 
 /// Reads the address of the admin listener. `public` are those that everybody reaches.
-pub(super) fn listen(node: &Node<'_, '_>, public: &[Listen], base: &Path) -> Option<Listen> {
+pub(super) fn listen(node: &TomlNode<'_, '_>, public: &[Listen], base: &Path) -> Option<Listen> {
     let listen = values::listen(node, base, values::LOOPBACK)?;
     if listen.tcp().is_some_and(|address| !address.ip().is_loopback()) {
         return node.refuse(

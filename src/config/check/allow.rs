@@ -7,9 +7,9 @@ use super::auth::Methods;
 use super::upstream::languages;
 use super::values::{account, distinct, voximplant_user};
 use crate::config::Dialect;
-use crate::config::document::{Node, Table};
+use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
-use crate::model::account::{Domain, Level};
+use crate::model::account::{AdminLevel, Domain};
 use crate::model::condition::When;
 use crate::model::grant::{Choose, Lookup, PbxTemplate, REDIRECT, Rule};
 use crate::model::template::{ROW, Template};
@@ -29,12 +29,17 @@ pub(super) struct Offer<'m, 'd, 'i> {
 }
 
 /// Reads the rules, in the order they are tried.
-pub(super) fn rules(tables: &[Node<'_, '_>], offer: &Offer<'_, '_, '_>, around: &Surroundings<'_>) -> Vec<Rule> {
+pub(super) fn rules(tables: &[TomlNode<'_, '_>], offer: &Offer<'_, '_, '_>, around: &Surroundings<'_>) -> Vec<Rule> {
     let rules = tables.iter().enumerate();
     rules.filter_map(|(index, node)| node.table(|table| rule(table, index + 1, offer, around))).collect()
 }
 
-fn rule(table: &Table<'_, '_>, number: usize, offer: &Offer<'_, '_, '_>, around: &Surroundings<'_>) -> Option<Rule> {
+fn rule(
+    table: &TomlTable<'_, '_>,
+    number: usize,
+    offer: &Offer<'_, '_, '_>,
+    around: &Surroundings<'_>,
+) -> Option<Rule> {
     let name = table.get("name").and_then(|node| node.word().map(str::to_owned));
     let auth = table.get("auth");
     if auth.is_none() && offer.methods.named.is_empty() {
@@ -75,11 +80,11 @@ fn rule(table: &Table<'_, '_>, number: usize, offer: &Offer<'_, '_, '_>, around:
 
 const CHOICES: [(&str, Choose); 2] = [("first", Choose::First), ("ask", Choose::Ask)];
 
-fn method_names(node: Node<'_, '_>, methods: &Methods<'_, '_>) -> Option<Vec<String>> {
+fn method_names(node: TomlNode<'_, '_>, methods: &Methods<'_, '_>) -> Option<Vec<String>> {
     distinct(&node.one_or_many()?, "method", |node| method_name(node, methods))
 }
 
-fn method_name(node: &Node<'_, '_>, methods: &Methods<'_, '_>) -> Option<String> {
+fn method_name(node: &TomlNode<'_, '_>, methods: &Methods<'_, '_>) -> Option<String> {
     let name = node.word()?;
     if name == REDIRECT || methods.has(name) {
         return Some(name.to_owned());
@@ -88,7 +93,7 @@ fn method_name(node: &Node<'_, '_>, methods: &Methods<'_, '_>) -> Option<String>
     node.refuse_word(format_args!("there is no method `{name}`"), name, &known)
 }
 
-fn pbx_template(node: &Node<'_, '_>, columns: Option<&Lookup>, offer: &Offer<'_, '_, '_>) -> Option<PbxTemplate> {
+fn pbx_template(node: &TomlNode<'_, '_>, columns: Option<&Lookup>, offer: &Offer<'_, '_, '_>) -> Option<PbxTemplate> {
     if !offer.pbx_admin {
         node.refuse::<()>(
             "there is no administrator to open sessions",
@@ -96,23 +101,23 @@ fn pbx_template(node: &Node<'_, '_>, columns: Option<&Lookup>, offer: &Offer<'_,
         );
     }
     node.table(|table| {
-        let level = table.get("level").map_or(Some(Level::User), |node| level(&node, offer.dialect));
+        let level = table.get("level").map_or(Some(AdminLevel::User), |node| level(&node, offer.dialect));
         let domain = table.require("domain").and_then(|node| domain_template(&node, columns));
         let account = match level? {
-            Level::User => table.require("account"),
-            Level::Domain | Level::Admin => table.get("account"),
+            AdminLevel::User => table.require("account"),
+            AdminLevel::Domain | AdminLevel::Admin => table.get("account"),
         };
         Some(match level? {
-            Level::User => PbxTemplate::User { domain: domain?, account: account_template(&account?, columns)? },
-            Level::Domain => PbxTemplate::TenantAdmin { domain: without(account, domain)? },
-            Level::Admin => PbxTemplate::SystemAdmin { domain: without(account, domain)? },
+            AdminLevel::User => PbxTemplate::User { domain: domain?, account: account_template(&account?, columns)? },
+            AdminLevel::Domain => PbxTemplate::TenantAdmin { domain: without(account, domain)? },
+            AdminLevel::Admin => PbxTemplate::SystemAdmin { domain: without(account, domain)? },
         })
     })
 }
 
-fn level(node: &Node<'_, '_>, dialect: Option<Dialect>) -> Option<Level> {
+fn level(node: &TomlNode<'_, '_>, dialect: Option<Dialect>) -> Option<AdminLevel> {
     let level = node.choice(&LEVELS)?;
-    if level == Level::Admin && dialect == Some(Dialect::Legacy) {
+    if level == AdminLevel::Admin && dialect == Some(Dialect::Legacy) {
         return node.refuse(
             "the legacy dialect has no login for administrators of the system",
             "write dialect = \"modern\" into [pbx] if the PBX speaks it, or level = \"domain\" here",
@@ -121,14 +126,14 @@ fn level(node: &Node<'_, '_>, dialect: Option<Dialect>) -> Option<Level> {
     Some(level)
 }
 
-const LEVELS: [(&str, Level); 3] = [
-    (Level::User.as_str(), Level::User),
-    (Level::Domain.as_str(), Level::Domain),
-    (Level::Admin.as_str(), Level::Admin),
+const LEVELS: [(&str, AdminLevel); 3] = [
+    (AdminLevel::User.as_str(), AdminLevel::User),
+    (AdminLevel::Domain.as_str(), AdminLevel::Domain),
+    (AdminLevel::Admin.as_str(), AdminLevel::Admin),
 ];
 
 /// An account beside an administrator's level would be there for nothing, and mislead.
-fn without(account: Option<Node<'_, '_>>, domain: Option<Template>) -> Option<Template> {
+fn without(account: Option<TomlNode<'_, '_>>, domain: Option<Template>) -> Option<Template> {
     match account {
         Some(account) => account.refuse("an administrator has no account", "remove `account`, or `level`"),
         None => domain,
@@ -136,8 +141,8 @@ fn without(account: Option<Node<'_, '_>>, domain: Option<Template>) -> Option<Te
 }
 
 /// Whoever may become an administrator is to be proven by methods that are named for it.
-fn check_level(pbx: &Node<'_, '_>, level: Level, auth: Option<&Node<'_, '_>>, methods: Option<&[String]>) {
-    if level == Level::User {
+fn check_level(pbx: &TomlNode<'_, '_>, level: AdminLevel, auth: Option<&TomlNode<'_, '_>>, methods: Option<&[String]>) {
+    if level == AdminLevel::User {
         return;
     }
     match auth {
@@ -152,7 +157,7 @@ fn check_level(pbx: &Node<'_, '_>, level: Level, auth: Option<&Node<'_, '_>>, me
     };
 }
 
-fn domain_template(node: &Node<'_, '_>, table: Option<&Lookup>) -> Option<Template> {
+fn domain_template(node: &TomlNode<'_, '_>, table: Option<&Lookup>) -> Option<Template> {
     let template = template(node, table)?;
     check_dollar(node, &template)?;
     match template.outline("a").parse::<Domain>() {
@@ -161,7 +166,7 @@ fn domain_template(node: &Node<'_, '_>, table: Option<&Lookup>) -> Option<Templa
     }
 }
 
-fn account_template(node: &Node<'_, '_>, table: Option<&Lookup>) -> Option<Template> {
+fn account_template(node: &TomlNode<'_, '_>, table: Option<&Lookup>) -> Option<Template> {
     let template = template(node, table)?;
     check_dollar(node, &template)?;
     account(node, &template.outline("1"))?;
@@ -169,14 +174,14 @@ fn account_template(node: &Node<'_, '_>, table: Option<&Lookup>) -> Option<Templ
 }
 
 /// Refuses claims as shells write them: a result with a `$` is no account and no domain.
-fn check_dollar(node: &Node<'_, '_>, template: &Template) -> Option<()> {
+fn check_dollar(node: &TomlNode<'_, '_>, template: &Template) -> Option<()> {
     if template.claims().next().is_some() && template.outline("").contains('$') {
         return node.refuse("a $ is in no account and no domain", "write the claim in braces alone: \"{ext}\"");
     }
     Some(())
 }
 
-fn voximplant_template(node: &Node<'_, '_>, table: Option<&Lookup>, offer: &Offer<'_, '_, '_>) -> Option<Template> {
+fn voximplant_template(node: &TomlNode<'_, '_>, table: Option<&Lookup>, offer: &Offer<'_, '_, '_>) -> Option<Template> {
     if !offer.voximplant {
         node.refuse::<()>("there are no Voximplant users", "add [voximplant] with `users`");
     }
@@ -189,7 +194,7 @@ fn voximplant_template(node: &Node<'_, '_>, table: Option<&Lookup>, offer: &Offe
 }
 
 /// Reads a template; what it takes from the rule's table must be a column there.
-fn template(node: &Node<'_, '_>, table: Option<&Lookup>) -> Option<Template> {
+fn template(node: &TomlNode<'_, '_>, table: Option<&Lookup>) -> Option<Template> {
     let template: Template = node.parsed()?;
     let Some(Lookup { table, .. }) = table else { return Some(template) };
     let columns: Vec<_> = table.columns().iter().map(String::as_str).collect();
@@ -201,7 +206,7 @@ fn template(node: &Node<'_, '_>, table: Option<&Lookup>) -> Option<Template> {
 }
 
 /// Checks an application that is written behind the `@`. A claim may bring one along, which nobody knows yet.
-fn check_application(node: &Node<'_, '_>, (own, others): (Option<&str>, &[&str])) {
+fn check_application(node: &TomlNode<'_, '_>, (own, others): (Option<&str>, &[&str])) {
     let written = node.string().and_then(|text| text.rsplit_once('@')).map(|(_, application)| application);
     let Some(application) = written.filter(|written| !written.contains(['{', '}'])) else { return };
     if own == Some(application) {
@@ -216,8 +221,8 @@ fn check_application(node: &Node<'_, '_>, (own, others): (Option<&str>, &[&str])
 pub(super) fn warn_unused(
     rules: &[Rule],
     offer: &Offer<'_, '_, '_>,
-    admin: Option<Node<'_, '_>>,
-    voximplant: Option<&Node<'_, '_>>,
+    admin: Option<TomlNode<'_, '_>>,
+    voximplant: Option<&TomlNode<'_, '_>>,
 ) {
     let uses =
         |name: &String| rules.iter().any(|rule| rule.methods.as_ref().is_none_or(|methods| methods.contains(name)));
@@ -233,14 +238,14 @@ pub(super) fn warn_unused(
 }
 
 /// Notes rules for administrators that stand behind one for everybody: whom that fits, they never see.
-pub(super) fn warn_late(rules: &[Rule], nodes: &[Node<'_, '_>]) {
+pub(super) fn warn_late(rules: &[Rule], nodes: &[TomlNode<'_, '_>]) {
     // A rule that could not be read has a node all the same, and problems of its own.
     if rules.len() != nodes.len() {
         return;
     }
     let level = |rule: &Rule| rule.pbx.as_ref().map(PbxTemplate::level);
     for (index, (late, node)) in rules.iter().zip(nodes).enumerate() {
-        if level(late).is_none_or(|level| level == Level::User) {
+        if level(late).is_none_or(|level| level == AdminLevel::User) {
             continue;
         }
         let shares = |early: &Rule| match (&early.methods, &late.methods) {
@@ -248,7 +253,10 @@ pub(super) fn warn_late(rules: &[Rule], nodes: &[Node<'_, '_>]) {
             (None, _) | (_, None) => true,
         };
         let takes_all = |early: &&Rule| {
-            level(early) == Some(Level::User) && early.when == When::default() && early.table.is_none() && shares(early)
+            level(early) == Some(AdminLevel::User)
+                && early.when == When::default()
+                && early.table.is_none()
+                && shares(early)
         };
         if let Some(early) = rules.iter().take(index).find(takes_all) {
             node.warn(

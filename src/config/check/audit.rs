@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use crate::config::document::{Node, Table};
+use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
-use crate::config::{Access, Audit, Syslog, WhenStuck};
+use crate::config::{AccessLogTarget, AuditConfig, SyslogConfig, WhenStuck};
 
 const EXAMPLES: &str =
     "write \"unix:/dev/log\", or \"udp:\" with an IP address and a port, such as \"udp:192.0.2.9:514\"";
@@ -12,33 +12,37 @@ const EXAMPLES: &str =
 const WHEN_STUCK: [(&str, WhenStuck); 2] = [("refuse", WhenStuck::Refuse), ("go_on", WhenStuck::GoOn)];
 
 /// Reads the table. A file that is not only the audit log's could not be JSON from its first line to its last.
-pub(super) fn audit(table: &Table<'_, '_>, access: &Access, around: &Surroundings<'_>) -> Option<Audit> {
+pub(super) fn audit(
+    table: &TomlTable<'_, '_>,
+    access: &AccessLogTarget,
+    around: &Surroundings<'_>,
+) -> Option<AuditConfig> {
     let (file_node, chain_node, syslog_node) = (table.get("file"), table.get("chain"), table.get("syslog"));
     let when_stuck_node = table.get("when_stuck");
     if file_node.is_none() && syslog_node.is_none() && when_stuck_node.is_none() {
         return table.refuse("says nothing about where to", "add `file` or `syslog`, or leave the table out");
     }
     let file = file_node.as_ref().and_then(|node| around.log_file(node));
-    if let (Some(file), Some(node), Access::File(access)) = (&file, &file_node, access)
+    if let (Some(file), Some(node), AccessLogTarget::File(access)) = (&file, &file_node, access)
         && file == access
     {
         node.refuse::<()>("is the file of the access log", "name another one, or leave `file` out to have all in one");
     }
-    let chain = chain_node.as_ref().and_then(Node::boolean).unwrap_or_default();
+    let chain = chain_node.as_ref().and_then(TomlNode::boolean).unwrap_or_default();
     if let (true, None, Some(node)) = (chain, &file_node, &chain_node) {
         node.refuse::<()>("there is no file to guard", "add `file`");
     }
     let syslog = syslog_node.and_then(|node| syslog(&node, around.base));
     let when_stuck = when_stuck_node.and_then(|node| node.choice(&WHEN_STUCK)).unwrap_or_default();
-    Some(Audit { file, chain, syslog, when_stuck })
+    Some(AuditConfig { file, chain, syslog, when_stuck })
 }
 
-fn syslog(node: &Node<'_, '_>, base: &Path) -> Option<Syslog> {
+fn syslog(node: &TomlNode<'_, '_>, base: &Path) -> Option<SyslogConfig> {
     let text = node.word()?;
     match text.split_once(':') {
-        Some(("unix", path)) if Path::new(path).file_name().is_some() => Some(Syslog::Unix(base.join(path))),
+        Some(("unix", path)) if Path::new(path).file_name().is_some() => Some(SyslogConfig::Unix(base.join(path))),
         Some(("udp", address)) => match address.parse() {
-            Ok(address) => Some(Syslog::Udp(address)),
+            Ok(address) => Some(SyslogConfig::Udp(address)),
             Err(_) => node.refuse("has no IP address with a port behind udp:", EXAMPLES),
         },
         _ => node.refuse("not a place of a syslog daemon", EXAMPLES),

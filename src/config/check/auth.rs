@@ -8,18 +8,18 @@ mod link;
 mod mtls;
 mod oidc;
 
-use crate::config::document::{Node, Table};
+use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
-use crate::config::{Certificate, Method, MethodKind};
+use crate::config::{Certificate, MethodConfig, MethodKind};
 use crate::model::grant::REDIRECT;
 
 /// What `[[auth]]` says, with the method that `[app] whoami` is short for.
 #[derive(Default)]
 pub(super) struct Methods<'d, 'i> {
     /// The methods that could be read, in the order they are asked.
-    pub(super) methods: Vec<Method>,
+    pub(super) methods: Vec<MethodConfig>,
     /// Every name and where it is given, also of methods that were refused.
-    pub(super) named: Vec<(String, Node<'d, 'i>)>,
+    pub(super) named: Vec<(String, TomlNode<'d, 'i>)>,
 }
 
 impl<'d, 'i> Methods<'d, 'i> {
@@ -29,8 +29,8 @@ impl<'d, 'i> Methods<'d, 'i> {
     }
 
     /// Adds the method of `[app] whoami`.
-    pub(super) fn add_app(&mut self, node: Node<'d, 'i>) {
-        self.methods.extend(app::short(&node).map(|whoami| Method {
+    pub(super) fn add_app(&mut self, node: TomlNode<'d, 'i>) {
+        self.methods.extend(app::short(&node).map(|whoami| MethodConfig {
             name: "app".to_owned(),
             kind: MethodKind::App(whoami),
             ignore_cookies: false,
@@ -39,7 +39,7 @@ impl<'d, 'i> Methods<'d, 'i> {
     }
 
     /// Adds the method of one `[[auth]]` table.
-    pub(super) fn add(&mut self, node: &Node<'d, 'i>, has_app: bool, around: &Surroundings<'_>) {
+    pub(super) fn add(&mut self, node: &TomlNode<'d, 'i>, has_app: bool, around: &Surroundings<'_>) {
         let method = node.table(|table| {
             let kind_node = table.require("type");
             let kind = kind_node.as_ref().and_then(kind);
@@ -48,26 +48,30 @@ impl<'d, 'i> Methods<'d, 'i> {
             let Some(kind) = kind else {
                 return table.leave_unread();
             };
-            if matches!(kind, Kind::App) && !has_app {
+            if matches!(kind, MethodType::App) && !has_app {
                 kind_node?.refuse::<()>("there is no app to ask", "add [app] with its `url`");
             }
             // A cookie is all that these look at: it cannot be ignored for its own sake.
             let ignore_cookies = match kind {
-                Kind::App | Kind::Oidc => None,
-                Kind::Key | Kind::Jwt | Kind::Link | Kind::Header | Kind::Mtls => {
+                MethodType::App | MethodType::Oidc => None,
+                MethodType::Key | MethodType::Jwt | MethodType::Link | MethodType::Header | MethodType::Mtls => {
                     table.get("ignore_cookies").and_then(|node| node.boolean())
                 }
             };
             let kind = match kind {
-                Kind::App => app::read(table).map(MethodKind::App),
-                Kind::Key => key::read(table, self, around).map(MethodKind::Key),
-                Kind::Header => header::read(table, around).map(MethodKind::Header),
-                Kind::Mtls => mtls::read(table, around).map(MethodKind::Mtls),
-                Kind::Link => link::read(table, self, around).map(MethodKind::Link),
-                Kind::Jwt => jwt::read(table, self, around).map(MethodKind::Jwt),
-                Kind::Oidc => oidc::read(table, around).map(MethodKind::Oidc),
+                MethodType::App => app::read(table).map(MethodKind::App),
+                MethodType::Key => key::read(table, self, around).map(MethodKind::Key),
+                MethodType::Header => header::read(table, around).map(MethodKind::Header),
+                MethodType::Mtls => mtls::read(table, around).map(MethodKind::Mtls),
+                MethodType::Link => link::read(table, self, around).map(MethodKind::Link),
+                MethodType::Jwt => jwt::read(table, self, around).map(MethodKind::Jwt),
+                MethodType::Oidc => oidc::read(table, around).map(MethodKind::Oidc),
             };
-            Some(Method { name: name?.to_owned(), kind: kind?, ignore_cookies: ignore_cookies.unwrap_or_default() })
+            Some(MethodConfig {
+                name: name?.to_owned(),
+                kind: kind?,
+                ignore_cookies: ignore_cookies.unwrap_or_default(),
+            })
         });
         self.methods.extend(method);
     }
@@ -88,7 +92,7 @@ impl<'d, 'i> Methods<'d, 'i> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum MethodType {
     App,
     Key,
     Jwt,
@@ -99,17 +103,17 @@ enum Kind {
 }
 
 /// The types by the words that name them, which also name a method that has no name of its own.
-const KINDS: [(&str, Kind); 7] = [
-    ("app", Kind::App),
-    ("key", Kind::Key),
-    ("jwt", Kind::Jwt),
-    ("link", Kind::Link),
-    ("header", Kind::Header),
-    ("mtls", Kind::Mtls),
-    ("oidc", Kind::Oidc),
+const KINDS: [(&str, MethodType); 7] = [
+    ("app", MethodType::App),
+    ("key", MethodType::Key),
+    ("jwt", MethodType::Jwt),
+    ("link", MethodType::Link),
+    ("header", MethodType::Header),
+    ("mtls", MethodType::Mtls),
+    ("oidc", MethodType::Oidc),
 ];
 
-fn kind(node: &Node<'_, '_>) -> Option<Kind> {
+fn kind(node: &TomlNode<'_, '_>) -> Option<MethodType> {
     if node.string()? == REDIRECT {
         return node.refuse("`redirect` is built in", "remove this table, and name it in a rule: auth = \"redirect\"");
     }
@@ -117,7 +121,7 @@ fn kind(node: &Node<'_, '_>) -> Option<Kind> {
 }
 
 /// Reads the name, which is the type when none is written.
-fn name<'d>(table: &Table<'d, '_>, kind: Option<Kind>, before: &Methods<'_, '_>) -> Option<&'d str> {
+fn name<'d>(table: &TomlTable<'d, '_>, kind: Option<MethodType>, before: &Methods<'_, '_>) -> Option<&'d str> {
     let Some(node) = table.get("name") else {
         let kind = kind?;
         let (name, _) = KINDS.iter().find(|(_, known)| *known == kind)?;

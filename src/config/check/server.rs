@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::values::{duration_or, each, known_networks, size};
-use crate::config::document::{Node, Table};
-use crate::config::{Server, ServerTimeouts};
+use crate::config::document::{TomlNode, TomlTable};
+use crate::config::{ServerConfig, ServerTimeouts};
 
 /// Half a GiB when all of them rest: about 32 KiB for each.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -17,7 +17,7 @@ const BUFFER_BUDGET: usize = 128 << 20;
 const LEAST_BUDGET: usize = 8 << 20;
 
 /// What holds without `[server]`.
-pub(super) const DEFAULT: Server = Server {
+pub(super) const DEFAULT: ServerConfig = ServerConfig {
     believe_forwarded_from: Vec::new(),
     accept_proxy_protocol_from: Vec::new(),
     strip_fields: Vec::new(),
@@ -41,14 +41,14 @@ const fn most_of(connections: usize) -> usize {
 }
 
 /// Reads `[server]`.
-pub(super) fn server(table: &Table<'_, '_>) -> Server {
+pub(super) fn server(table: &TomlTable<'_, '_>) -> ServerConfig {
     let networks = |key| table.get(key).and_then(|node| known_networks(&node, "another's address")).unwrap_or_default();
     let max_connections = table.get("max_connections").and_then(|node| node.integer(1..=MOST));
     let max_connections = max_connections.unwrap_or(DEFAULT.max_connections);
     let per_client = table.get("max_connections_per_client").and_then(|node| per_client(&node, max_connections));
     let strip_fields = table.get("strip_fields").and_then(|node| each(&node.list_or_empty()?, strip_field));
     let timeouts = table.section("timeouts", |table| Some(timeouts(table)));
-    Server {
+    ServerConfig {
         believe_forwarded_from: networks("believe_forwarded_from"),
         accept_proxy_protocol_from: networks("accept_proxy_protocol_from"),
         strip_fields: strip_fields.unwrap_or_default(),
@@ -65,7 +65,7 @@ const NEEDED: [&str; 8] =
     ["connection", "content-length", "content-type", "cookie", "host", "te", "trailer", "transfer-encoding"];
 
 /// Reads the name of a field that no upstream shall see.
-fn strip_field(node: &Node<'_, '_>) -> Option<HeaderName> {
+fn strip_field(node: &TomlNode<'_, '_>) -> Option<HeaderName> {
     let Ok(name) = HeaderName::from_bytes(node.string()?.as_bytes()) else {
         return node.refuse("not the name of a header field", "write a name such as \"x-tenant-user\"");
     };
@@ -78,7 +78,7 @@ fn strip_field(node: &Node<'_, '_>) -> Option<HeaderName> {
 /// More connections than any machine has files for.
 const MOST: usize = 1_000_000;
 
-fn per_client(node: &Node<'_, '_>, max_connections: usize) -> Option<usize> {
+fn per_client(node: &TomlNode<'_, '_>, max_connections: usize) -> Option<usize> {
     let most = node.integer(1..=MOST)?;
     if most > max_connections {
         node.warn("has no effect: it is more than `max_connections`", "write fewer, or remove the key");
@@ -86,7 +86,7 @@ fn per_client(node: &Node<'_, '_>, max_connections: usize) -> Option<usize> {
     Some(most)
 }
 
-fn timeouts(table: &Table<'_, '_>) -> ServerTimeouts {
+fn timeouts(table: &TomlTable<'_, '_>) -> ServerTimeouts {
     let default = DEFAULT.timeouts;
     ServerTimeouts {
         handshake: duration_or(table, "handshake", default.handshake),

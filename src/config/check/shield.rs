@@ -3,19 +3,19 @@
 use ipnet::IpNet;
 
 use super::values::{self, distinct};
-use crate::config::Shield;
-use crate::config::document::{Node, Table};
-use crate::model::shield::Doors;
+use crate::config::ShieldConfig;
+use crate::config::document::{TomlNode, TomlTable};
+use crate::model::shield::ProtectedPaths;
 
 /// Reads `shield`. Where no sessions are opened, none that somebody lands with can be ours.
-pub(super) fn shield(table: &Table<'_, '_>, opens_sessions: bool) -> Option<Shield> {
+pub(super) fn shield(table: &TomlTable<'_, '_>, opens_sessions: bool) -> Option<ShieldConfig> {
     let from = table.require("from").and_then(|node| networks(&node));
     let admin = table.get("admin_paths").and_then(|node| paths(&node));
     let open = table.get("open_paths").and_then(|node| paths(&node));
     let any_session = table.get("sessions").and_then(|node| sessions(&node, opens_sessions));
-    Some(Shield {
+    Some(ShieldConfig {
         from: from?,
-        doors: Doors {
+        doors: ProtectedPaths {
             admin: admin.unwrap_or_else(|| listed(&["/reg_", "/dom_", "/rest/system/"])),
             open: open.unwrap_or_else(|| {
                 listed(&["/rest/system/session", "/rest/system/2nd", "/rest/system/login", "/rest/system/localization"])
@@ -25,7 +25,7 @@ pub(super) fn shield(table: &Table<'_, '_>, opens_sessions: bool) -> Option<Shie
     })
 }
 
-fn networks(node: &Node<'_, '_>) -> Option<Vec<IpNet>> {
+fn networks(node: &TomlNode<'_, '_>) -> Option<Vec<IpNet>> {
     let networks = distinct(&node.list_or_empty()?, "network", values::network)?;
     // Joined, because two halves are the whole, too.
     if IpNet::aggregate(&networks).iter().any(|network| network.prefix_len() == 0) {
@@ -35,7 +35,7 @@ fn networks(node: &Node<'_, '_>) -> Option<Vec<IpNet>> {
 }
 
 /// Reads how paths begin. Case makes no difference to them.
-fn paths(node: &Node<'_, '_>) -> Option<Vec<String>> {
+fn paths(node: &TomlNode<'_, '_>) -> Option<Vec<String>> {
     distinct(&node.list_or_empty()?, "path", |node| {
         let path = values::path(node)?.to_ascii_lowercase();
         match path.as_str() {
@@ -45,7 +45,7 @@ fn paths(node: &Node<'_, '_>) -> Option<Vec<String>> {
     })
 }
 
-fn sessions(node: &Node<'_, '_>, opens_sessions: bool) -> Option<bool> {
+fn sessions(node: &TomlNode<'_, '_>, opens_sessions: bool) -> Option<bool> {
     let any_session = node.choice(&[("ours", false), ("any", true)])?;
     if !any_session && !opens_sessions {
         return node.refuse("callgate opens no sessions: nobody could land", "add `admin` to [pbx], or write \"any\"");

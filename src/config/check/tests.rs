@@ -12,7 +12,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::{
-    Confirm, Handoff, HostPattern, HostPort, Identity, JwtKeys, Listen, MethodKind, Names, TokenPlace, Url, WhenStuck,
+    CertificateName, Confirm, CookieFilter, Handoff, HostPattern, HostPort, JwtKeySource, Listen, MethodKind,
+    TokenLocation, UpstreamUrl, WhenStuck,
 };
 
 const EXAMPLE: &str = include_str!("../../../proxy.toml");
@@ -170,7 +171,10 @@ fn the_example_loads_as_it_stands() {
     let [method] = &config.methods[..] else { panic!("{:?}", config.methods) };
     let MethodKind::App(whoami) = &method.kind else { panic!("{method:?}") };
     assert_eq!((method.name.as_str(), whoami.path.as_str()), ("app", "/api/me"));
-    assert_eq!((&whoami.cookies, whoami.headers.len(), whoami.timeout), (&Names::All, 0, Duration::from_secs(2)));
+    assert_eq!(
+        (&whoami.cookies, whoami.headers.len(), whoami.timeout),
+        (&CookieFilter::All, 0, Duration::from_secs(2))
+    );
 }
 
 #[test]
@@ -645,8 +649,8 @@ fn durations_and_rates_have_a_form() {
 #[test]
 fn logs_go_to_known_places() {
     let log = |tail: &str| accepted(&format!("{TOP}{BOTH}[log]\n{tail}")).log;
-    assert_eq!(log("access = \"off\"").access, Access::Off);
-    assert!(matches!(log("access = \"log/access.log\"").access, Access::File(path) if path.is_absolute()));
+    assert_eq!(log("access = \"off\"").access, AccessLogTarget::Off);
+    assert!(matches!(log("access = \"log/access.log\"").access, AccessLogTarget::File(path) if path.is_absolute()));
     assert_eq!(log("format = \"json\"\nlevel = \"trace\"").level, Level::TRACE);
     check_beside(
         "[log]\naccess = \"sdtout\"",
@@ -709,10 +713,10 @@ fn urls_name_a_host_and_nothing_more() {
     }
     let urls = |written: &str| accepted(&format!("{TOP}[app]\nurl = {written}")).app.unwrap().upstream.urls;
     let at = |host: &str, port| HostPort { host: host.into(), port };
-    assert_eq!(urls("\"https://[2001:DB8::1]\""), [Url::Https(at("2001:db8::1", 443))]);
+    assert_eq!(urls("\"https://[2001:DB8::1]\""), [UpstreamUrl::Https(at("2001:db8::1", 443))]);
     assert_eq!(
         urls("[\"http://A.test\", \"unix:/run/app.sock\"]"),
-        [Url::Http(at("a.test", 80)), Url::Unix("/run/app.sock".into())]
+        [UpstreamUrl::Http(at("a.test", 80)), UpstreamUrl::Unix("/run/app.sock".into())]
     );
     check("[app]\nurl = []", "4:7: `app.url`: is an empty list");
     check("[app]\nurl = [\"http://a\", \"http://A:80\"]", "4:20: `app.url`: the same url twice");
@@ -722,11 +726,11 @@ fn urls_name_a_host_and_nothing_more() {
 fn urls_are_shown_and_named_as_people_and_hosts_write_them() {
     let at = |host: &str, port| HostPort { host: host.into(), port };
     for (url, address, authority) in [
-        (Url::Http(at("a.test", 80)), "a.test:80", "a.test"),
-        (Url::Https(at("a.test", 80)), "a.test:80", "a.test:80"),
-        (Url::Https(at("::1", 443)), "[::1]:443", "[::1]"),
-        (Url::Http(at("::1", 8080)), "[::1]:8080", "[::1]:8080"),
-        (Url::Unix("/run/x".into()), "unix:/run/x", "localhost"),
+        (UpstreamUrl::Http(at("a.test", 80)), "a.test:80", "a.test"),
+        (UpstreamUrl::Https(at("a.test", 80)), "a.test:80", "a.test:80"),
+        (UpstreamUrl::Https(at("::1", 443)), "[::1]:443", "[::1]"),
+        (UpstreamUrl::Http(at("::1", 8080)), "[::1]:8080", "[::1]:8080"),
+        (UpstreamUrl::Unix("/run/x".into()), "unix:/run/x", "localhost"),
     ] {
         assert_eq!((url.address().as_str(), url.authority().as_str()), (address, authority));
     }
@@ -1285,11 +1289,11 @@ fn presets_fill_in_what_is_known() {
     };
     let check = |lines: &str, url: &str, issuer: &str, place: &str| {
         let jwt = read(lines);
-        let JwtKeys::Fetched(at) = &jwt.keys else { panic!("{jwt:?}") };
+        let JwtKeySource::Fetched(at) = &jwt.keys else { panic!("{jwt:?}") };
         assert_eq!((at.url.to_string().as_str(), jwt.rules.issuers.as_deref()), (url, Some(&[issuer.to_owned()][..])));
         let (found, is_ambient) = match jwt.place {
-            TokenPlace::Header(name) => (name.to_string(), true),
-            TokenPlace::Bearer => ("authorization".to_owned(), false),
+            TokenLocation::Header(name) => (name.to_string(), true),
+            TokenLocation::Bearer => ("authorization".to_owned(), false),
             other => panic!("{other:?}"),
         };
         assert_eq!((found.as_str(), jwt.is_ambient), (place, is_ambient));
@@ -1326,7 +1330,7 @@ fn presets_fill_in_what_is_known() {
     );
     let own =
         read("preset = \"cloudflare-access\"\nteam = \"a\"\ncookie = \"CF_Authorization\"\nissuer = [\"b\", \"c\"]");
-    assert_eq!((own.place, own.is_ambient), (TokenPlace::Cookie("CF_Authorization".to_owned()), true));
+    assert_eq!((own.place, own.is_ambient), (TokenLocation::Cookie("CF_Authorization".to_owned()), true));
     assert_eq!(own.rules.issuers, Some(vec!["b".to_owned(), "c".to_owned()]));
 }
 
@@ -1428,7 +1432,7 @@ fn links_have_keys_and_an_end() {
     let good = link(&format!("keys = [{}, {}]", key("b"), key("a")));
     let config = parse(&good).unwrap();
     let MethodKind::Link(links) = &config.methods[0].kind else { panic!("{config:?}") };
-    let ids: Vec<_> = links.keys.iter().map(crate::model::link::Key::id).collect();
+    let ids: Vec<_> = links.keys.iter().map(crate::model::link::LinkKey::id).collect();
     assert_eq!((ids, links.ttl, links.confirm), (vec!["b", "a"], Duration::from_secs(60), Confirm::Auto));
     let warned = |config: &Config| config.warnings.iter().any(|warning| warning.message.contains("works once more"));
     assert!(warned(&config));
@@ -1483,7 +1487,7 @@ fn the_app_sees_only_fields_that_are_the_callers() {
     let MethodKind::App(whoami) = &config.methods[0].kind else { panic!("{config:?}") };
     assert_eq!(
         (&whoami.cookies, whoami.headers[0].as_str(), whoami.timeout),
-        (&Names::Listed(vec![]), "authorization", Duration::from_millis(500))
+        (&CookieFilter::Listed(vec![]), "authorization", Duration::from_millis(500))
     );
 }
 
@@ -1603,7 +1607,10 @@ fn certificates_of_clients_are_read_where_they_are_asked_for() {
     );
     let config = accepted(&format!("{ASKED}{BOTH}{}", method(&text)));
     let MethodKind::Mtls(settings) = &config.methods[0].kind else { panic!("{config:?}") };
-    assert_eq!((&settings.identity[..], hex::encode(settings.fingerprints[0])), (&[Identity::Cn][..], HASH_HEX.into()));
+    assert_eq!(
+        (&settings.identity[..], hex::encode(settings.fingerprints[0])),
+        (&[CertificateName::Cn][..], HASH_HEX.into())
+    );
     assert!(config.methods[0].ignore_cookies);
 }
 

@@ -16,17 +16,17 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use self::order::Flaw;
-use self::sort::Sort;
+use self::order::ChainFlaw;
+use self::sort::FileContent;
 use super::values::each;
 use crate::config::Certificate;
-use crate::config::document::{Node, Table};
+use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
 
 const ONE_FORM: &str = "write { cert = \"fullchain.pem\", key = \"privkey.pem\" } or { certificates = [ { cert = \"…\", key = \"…\" }, … ] }";
 
 /// Reads `{ cert, key }` or `{ certificates = [ { cert, key }, … ] }`.
-pub(super) fn certificates(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<Certificate>> {
+pub(super) fn certificates(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<Certificate>> {
     let Some(list) = table.get("certificates") else {
         return certificate(table, around).map(|one| vec![one]);
     };
@@ -59,11 +59,11 @@ fn torn(certificates: &[Certificate]) -> Option<&str> {
 /// Reads who may sign the certificates of clients, if it is written: a list that cannot be read is not no list, which
 /// would let in clients without any.
 #[expect(clippy::option_option, reason = "not written and not right are two things")]
-fn client_ca(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Option<Vec<CertificateDer<'static>>>> {
+fn client_ca(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Option<Vec<CertificateDer<'static>>>> {
     table.get("client_ca").map_or(Some(None), |node| authorities(&node, around).map(Some))
 }
 
-fn certificate(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Certificate> {
+fn certificate(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Certificate> {
     let (cert, key) = (table.require("cert"), table.require("key"));
     let chain = cert.as_ref().and_then(|node| chain(node, around));
     let private = key.as_ref().and_then(|node| private_key(node, around));
@@ -90,8 +90,8 @@ fn pair(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'static>) -> Re
 
 /// Refuses a key that is not the first certificate's: it may be another's of the same file.
 fn foreign_key<T>(
-    cert: &Node<'_, '_>,
-    key: &Node<'_, '_>,
+    cert: &TomlNode<'_, '_>,
+    key: &TomlNode<'_, '_>,
     chain: &[CertificateDer<'static>],
     private: &PrivateKeyDer<'static>,
 ) -> Option<T> {
@@ -107,52 +107,52 @@ fn foreign_key<T>(
     }
 }
 
-fn warn_of_flaw(cert: &Node<'_, '_>, chain: &[CertificateDer<'static>]) {
+fn warn_of_flaw(cert: &TomlNode<'_, '_>, chain: &[CertificateDer<'static>]) {
     match order::flaw(chain) {
-        Some(Flaw::Disordered(at)) => cert.warn(
+        Some(ChainFlaw::Disordered(at)) => cert.warn(
             format_args!(
                 "the chain is in the wrong order: certificate {at} of the file did not issue the one before it"
             ),
             "put the server's own certificate first, then the one that issued it, and so on",
         ),
-        Some(Flaw::Incomplete(issuer)) => cert.warn(
+        Some(ChainFlaw::Incomplete(issuer)) => cert.warn(
             format_args!(
                 "the chain is incomplete: it lacks the certificate of {issuer}, without which many clients refuse it"
             ),
             "name the file with the whole chain, often called fullchain.pem",
         ),
-        Some(Flaw::Private(_)) | None => {}
+        Some(ChainFlaw::Private(_)) | None => {}
     }
 }
 
 /// Reads a file of PEM certificates, of which there is at least one.
-fn chain(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<CertificateDer<'static>>> {
+fn chain(node: &TomlNode<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<CertificateDer<'static>>> {
     let bytes = around.public_file(node)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     match chain {
         Ok(chain) if !chain.is_empty() => Some(chain),
         _ => {
-            let (message, hint) = Sort::of(&bytes).as_no_certificate(node.string()?);
+            let (message, hint) = FileContent::of(&bytes).as_no_certificate(node.string()?);
             node.refuse(message, hint)
         }
     }
 }
 
 // The parser's own errors quote lines of the file, which may be lines of a key: they are not shown.
-fn private_key(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<PrivateKeyDer<'static>> {
+fn private_key(node: &TomlNode<'_, '_>, around: &Surroundings<'_>) -> Option<PrivateKeyDer<'static>> {
     let bytes = around.key_file(node)?;
     match PrivateKeyDer::from_pem_slice(&bytes) {
         // Of a key in the older form, only a line of its head says that it is encrypted.
-        Ok(key) if Sort::of(&bytes) != Sort::EncryptedKey => Some(key),
+        Ok(key) if FileContent::of(&bytes) != FileContent::EncryptedKey => Some(key),
         _ => {
-            let (message, hint) = Sort::of(&bytes).as_no_key(node.string()?);
+            let (message, hint) = FileContent::of(&bytes).as_no_key(node.string()?);
             node.refuse(message, hint)
         }
     }
 }
 
 /// Returns the names of the server's own certificate, and its end, which must not have come yet.
-fn leaf(node: &Node<'_, '_>, leaf: &CertificateDer<'_>, now: Timestamp) -> Option<(Vec<String>, Timestamp)> {
+fn leaf(node: &TomlNode<'_, '_>, leaf: &CertificateDer<'_>, now: Timestamp) -> Option<(Vec<String>, Timestamp)> {
     let Ok((_, parsed)) = X509Certificate::from_der(leaf) else {
         return node.refuse("the first certificate cannot be read", "is the file what the certificate authority sent?");
     };
@@ -188,7 +188,7 @@ fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 /// Reads the certificates that another's certificate, an upstream's or a client's, may be signed by.
-pub(super) fn authorities(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<CertificateDer<'static>>> {
+pub(super) fn authorities(node: &TomlNode<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<CertificateDer<'static>>> {
     let chain = chain(node, around)?;
     let mut store = RootCertStore::empty();
     if chain.iter().any(|certificate| store.add(certificate.clone()).is_err()) {

@@ -7,30 +7,31 @@ use rustls::pki_types::ServerName;
 use super::auth::Methods;
 use super::values::{distinct, duration_or};
 use super::{shield, tls, values};
-use crate::config::document::{Node, Table};
+use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
 use crate::config::{
-    Admin, App, Dialect, Handoff, HostPattern, HostPort, Pbx, Pin, Trust, Upstream, UpstreamTimeouts, Url,
+    AdminCredentials, AppConfig, Dialect, Handoff, HostPattern, HostPort, PbxConfig, Pin, Trust, UpstreamConfig,
+    UpstreamTimeouts, UpstreamUrl,
 };
 use crate::model::account::Language;
 use crate::model::loopback::is_loopback;
 
 /// Reads `[app]`; its `whoami` goes to the methods.
 pub(super) fn app<'d, 'i>(
-    table: &Table<'d, 'i>,
+    table: &TomlTable<'d, 'i>,
     methods: &mut Methods<'d, 'i>,
     around: &Surroundings<'_>,
-) -> Option<App> {
+) -> Option<AppConfig> {
     if let Some(node) = table.get("whoami") {
         methods.add_app(node);
     }
     let upstream = upstream(table, around);
     let login = table.get("login").and_then(|node| login(&node));
-    Some(App { upstream: upstream?, login })
+    Some(AppConfig { upstream: upstream?, login })
 }
 
 /// Reads where a browser is sent to log in: an absolute URL, or a path of the app.
-fn login(node: &Node<'_, '_>) -> Option<String> {
+fn login(node: &TomlNode<'_, '_>) -> Option<String> {
     let text = node.word()?;
     let absolute = values::scheme(text)
         .and_then(|(_, rest)| values::host_and_port(rest.split(['/', '?', '#']).next().unwrap_or_default()));
@@ -44,7 +45,7 @@ fn login(node: &Node<'_, '_>) -> Option<String> {
 }
 
 /// Reads `[pbx]`.
-pub(super) fn pbx(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Pbx> {
+pub(super) fn pbx(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<PbxConfig> {
     let upstream = upstream(table, around);
     let handoff =
         table.get("handoff").and_then(|node| node.choice(&[("link", Handoff::Link), ("cookie", Handoff::Cookie)]));
@@ -59,7 +60,7 @@ pub(super) fn pbx(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Pb
     let admin = admin(table, upstream.as_ref(), around);
     let opens_sessions = table.get("admin").is_some();
     let shield = table.get("shield").and_then(|node| node.table(|table| shield::shield(table, opens_sessions)));
-    Some(Pbx { upstream: upstream?, admin, handoff, dialect, landing, languages, timeout, shield })
+    Some(PbxConfig { upstream: upstream?, admin, handoff, dialect, landing, languages, timeout, shield })
 }
 
 const DIALECTS: [(&str, Dialect); 2] = [("legacy", Dialect::Legacy), ("modern", Dialect::Modern)];
@@ -84,11 +85,11 @@ fn default_languages() -> Vec<Language> {
 }
 
 /// Reads a list of language codes.
-pub(super) fn languages(node: &Node<'_, '_>) -> Option<Vec<Language>> {
+pub(super) fn languages(node: &TomlNode<'_, '_>) -> Option<Vec<Language>> {
     distinct(&node.list()?, "language", language)
 }
 
-fn language(node: &Node<'_, '_>) -> Option<Language> {
+fn language(node: &TomlNode<'_, '_>) -> Option<Language> {
     let code = node.string()?.parse().ok();
     code.or_else(|| {
         node.refuse("not a language of the PBX", "write its code: 2 to 8 lower-case letters, such as \"en\"")
@@ -97,7 +98,11 @@ fn language(node: &Node<'_, '_>) -> Option<Language> {
 
 // === The administrator ===
 
-fn admin(table: &Table<'_, '_>, upstream: Option<&Upstream>, around: &Surroundings<'_>) -> Option<Admin> {
+fn admin(
+    table: &TomlTable<'_, '_>,
+    upstream: Option<&UpstreamConfig>,
+    around: &Surroundings<'_>,
+) -> Option<AdminCredentials> {
     let in_clear = table.get("insecure_admin_over_http").and_then(|node| node.boolean()).unwrap_or(false);
     let node = table.get("admin")?;
     if let Some(upstream) = upstream {
@@ -107,12 +112,12 @@ fn admin(table: &Table<'_, '_>, upstream: Option<&Upstream>, around: &Surroundin
     node.table(|table| {
         let user = table.require("user").and_then(|node| admin_user(&node));
         let password = table.require("password").and_then(|node| around.secret(&node));
-        Some(Admin { user: user?, password: password? })
+        Some(AdminCredentials { user: user?, password: password? })
     })
 }
 
 /// The name travels in front of a colon (RFC 7617 §2).
-fn admin_user(node: &Node<'_, '_>) -> Option<String> {
+fn admin_user(node: &TomlNode<'_, '_>) -> Option<String> {
     match node.word()? {
         name if name.contains(':') => {
             node.refuse("has a colon in it", "the PBX cannot tell where such a name ends: use another one")
@@ -122,8 +127,8 @@ fn admin_user(node: &Node<'_, '_>) -> Option<String> {
 }
 
 /// Wherever the password may be sent, nobody else may be.
-fn check_way(admin: &Node<'_, '_>, upstream: &Upstream, in_clear: bool) {
-    let is_safe = |url: &Url| in_clear || is_local(url) || url.is_tls() && !upstream.trust.skip_verify;
+fn check_way(admin: &TomlNode<'_, '_>, upstream: &UpstreamConfig, in_clear: bool) {
+    let is_safe = |url: &UpstreamUrl| in_clear || is_local(url) || url.is_tls() && !upstream.trust.skip_verify;
     let Some(url) = upstream.urls.iter().find(|url| !is_safe(url)) else { return };
     let hint = "use https with a certificate that is verified (`ca` or `pin`), a loopback address or unix:; or accept the risk with insecure_admin_over_http = true";
     if url.is_tls() {
@@ -133,14 +138,14 @@ fn check_way(admin: &Node<'_, '_>, upstream: &Upstream, in_clear: bool) {
     }
 }
 
-fn is_local(url: &Url) -> bool {
+fn is_local(url: &UpstreamUrl) -> bool {
     match url {
-        Url::Unix(_) => true,
-        Url::Http(HostPort { host, .. }) | Url::Https(HostPort { host, .. }) => is_loopback(host),
+        UpstreamUrl::Unix(_) => true,
+        UpstreamUrl::Http(HostPort { host, .. }) | UpstreamUrl::Https(HostPort { host, .. }) => is_loopback(host),
     }
 }
 
-fn check_hosts(admin: &Node<'_, '_>, hosts: &[HostPattern]) {
+fn check_hosts(admin: &TomlNode<'_, '_>, hosts: &[HostPattern]) {
     let exact = hosts.iter().any(|host| matches!(host, HostPattern::Exact(_)));
     if !exact && !hosts.is_empty() {
         let hint = "add a name without * to pbx.hosts, such as \"pbx.example.com\"";
@@ -150,7 +155,7 @@ fn check_hosts(admin: &Node<'_, '_>, hosts: &[HostPattern]) {
 
 // === What both have ===
 
-fn upstream(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Upstream> {
+fn upstream(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<UpstreamConfig> {
     let urls = table.require("url").and_then(|node| distinct(&node.one_or_many()?, "url", values::url));
     let hosts = table
         .get("hosts")
@@ -160,7 +165,7 @@ fn upstream(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Upstream
     let trust = trust(table, urls.as_deref(), around);
     let timeouts = table.section("timeouts", |table| Some(timeouts(table)));
     let max_connections = table.get("max_connections").and_then(|node| node.integer(1..=MOST_CONNECTIONS));
-    Some(Upstream {
+    Some(UpstreamConfig {
         urls: urls?,
         hosts: hosts?,
         paths: paths?,
@@ -181,7 +186,7 @@ const DEFAULT_TIMEOUTS: UpstreamTimeouts = UpstreamTimeouts {
     keep_alive: Duration::from_secs(4),
 };
 
-fn timeouts(table: &Table<'_, '_>) -> UpstreamTimeouts {
+fn timeouts(table: &TomlTable<'_, '_>) -> UpstreamTimeouts {
     UpstreamTimeouts {
         connect: duration_or(table, "connect", DEFAULT_TIMEOUTS.connect),
         first_byte: duration_or(table, "first_byte", DEFAULT_TIMEOUTS.first_byte),
@@ -189,9 +194,9 @@ fn timeouts(table: &Table<'_, '_>) -> UpstreamTimeouts {
     }
 }
 
-fn trust(table: &Table<'_, '_>, urls: Option<&[Url]>, around: &Surroundings<'_>) -> Trust {
+fn trust(table: &TomlTable<'_, '_>, urls: Option<&[UpstreamUrl]>, around: &Surroundings<'_>) -> Trust {
     let [ca, server_name, pin, skip] = ["ca", "server_name", "pin", "insecure_skip_verify"].map(|key| table.get(key));
-    let skip_verify = skip.as_ref().and_then(Node::boolean).unwrap_or(false);
+    let skip_verify = skip.as_ref().and_then(TomlNode::boolean).unwrap_or(false);
     if let Some(urls) = urls {
         check_use(urls, [&ca, &server_name, &skip], pin.as_ref());
     }
@@ -211,14 +216,14 @@ fn trust(table: &Table<'_, '_>, urls: Option<&[Url]>, around: &Surroundings<'_>)
 }
 
 /// Checks that what is said of certificates concerns a `url`. A pin must concern each: where there is no key, nothing holds.
-fn check_use(urls: &[Url], of_tls: [&Option<Node<'_, '_>>; 3], pin: Option<&Node<'_, '_>>) {
-    if !urls.iter().any(Url::is_tls) {
+fn check_use(urls: &[UpstreamUrl], of_tls: [&Option<TomlNode<'_, '_>>; 3], pin: Option<&TomlNode<'_, '_>>) {
+    if !urls.iter().any(UpstreamUrl::is_tls) {
         for node in of_tls.into_iter().flatten() {
             node.warn("has no effect: `url` is not https", "use https, or remove the key");
         }
     }
     if let Some(pin) = pin
-        && !urls.iter().all(Url::is_tls)
+        && !urls.iter().all(UpstreamUrl::is_tls)
     {
         pin.refuse::<()>(
             "there is no key to hold it against: not every `url` is https",
@@ -227,20 +232,20 @@ fn check_use(urls: &[Url], of_tls: [&Option<Node<'_, '_>>; 3], pin: Option<&Node
     }
 }
 
-fn read_pin(node: &Node<'_, '_>) -> Option<Pin> {
+fn read_pin(node: &TomlNode<'_, '_>) -> Option<Pin> {
     let pin = node.string()?.parse().ok();
     let hint = "write \"sha256/…=\", the base64 of SHA-256 of the public key: `callgate check --online` prints it";
     pin.or_else(|| node.refuse("not a pin", hint))
 }
 
-fn name_of_server(node: &Node<'_, '_>) -> Option<ServerName<'static>> {
+fn name_of_server(node: &TomlNode<'_, '_>) -> Option<ServerName<'static>> {
     let text = node.string()?;
     let name = ServerName::try_from(text.strip_suffix('.').unwrap_or(text).to_owned()).ok();
     name.or_else(|| node.refuse("not a server name", "write a host name or an IP address, without port"))
 }
 
 /// Checks that each request belongs to one of the two upstreams.
-pub(super) fn check_parted(app: &App, pbx: &Pbx, node: &Node<'_, '_>) {
+pub(super) fn check_parted(app: &AppConfig, pbx: &PbxConfig, node: &TomlNode<'_, '_>) {
     let (app, pbx) = (&app.upstream, &pbx.upstream);
     if pbx.hosts.is_empty() && pbx.paths.is_empty() {
         node.refuse::<()>(

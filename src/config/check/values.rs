@@ -7,18 +7,18 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::de::DeValue;
 
-use crate::config::document::{Node, Table};
-use crate::config::{HostPattern, HostPort, Listen, Url};
+use crate::config::document::{TomlNode, TomlTable};
+use crate::config::{HostPattern, HostPort, Listen, UpstreamUrl};
 use crate::model::account::{Account, host_name, is_host_name};
 use crate::model::ott::VoximplantUser;
 
 /// Reads a duration under a key, or takes the default.
-pub(super) fn duration_or(table: &Table<'_, '_>, key: &'static str, default: Duration) -> Duration {
+pub(super) fn duration_or(table: &TomlTable<'_, '_>, key: &'static str, default: Duration) -> Duration {
     table.get(key).and_then(|node| duration(&node)).unwrap_or(default)
 }
 
 /// Reads `"30s"`, `"500ms"`, `"5m"`, `"5min"`, `"1h"` or `"2d"`; never zero.
-pub(super) fn duration(node: &Node<'_, '_>) -> Option<Duration> {
+pub(super) fn duration(node: &TomlNode<'_, '_>) -> Option<Duration> {
     if let DeValue::Integer(number) = node.value() {
         return node.refuse("a duration needs a unit", format_args!("write \"{number}s\" for seconds"));
     }
@@ -64,7 +64,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 /// Reads a number of bytes, `"64KiB"`, `"256MiB"` or `"1GiB"`: `least` or more.
-pub(super) fn size(node: &Node<'_, '_>, least: usize) -> Option<usize> {
+pub(super) fn size(node: &TomlNode<'_, '_>, least: usize) -> Option<usize> {
     if let DeValue::Integer(number) = node.value() {
         let meant = meant_size(number.as_str()).unwrap_or_else(|| "128MiB".to_owned());
         return node.refuse("a size needs a unit", format_args!("write \"{meant}\""));
@@ -136,7 +136,7 @@ pub(super) const ANYWHERE: &str = "0.0.0.0";
 pub(super) const LOOPBACK: &str = "127.0.0.1";
 
 /// Reads where a listener is: an address, or `unix:` and a path. `example` is the address that hints name.
-pub(super) fn listen(node: &Node<'_, '_>, base: &Path, example: &str) -> Option<Listen> {
+pub(super) fn listen(node: &TomlNode<'_, '_>, base: &Path, example: &str) -> Option<Listen> {
     let text = text_of_address(node, example)?;
     let Some(path) = text.strip_prefix("unix:") else { return parse_address(node, text, example).map(Listen::Tcp) };
     let example = "write a path such as \"unix:/run/callgate/tls.sock\"";
@@ -151,7 +151,7 @@ pub(super) fn listen(node: &Node<'_, '_>, base: &Path, example: &str) -> Option<
 }
 
 /// Reads the address of a listener that has a port.
-pub(super) fn address(node: &Node<'_, '_>) -> Option<SocketAddr> {
+pub(super) fn address(node: &TomlNode<'_, '_>) -> Option<SocketAddr> {
     let text = text_of_address(node, ANYWHERE)?;
     if text.starts_with("unix:") {
         return node.refuse(
@@ -162,7 +162,7 @@ pub(super) fn address(node: &Node<'_, '_>) -> Option<SocketAddr> {
     parse_address(node, text, ANYWHERE)
 }
 
-fn parse_address(node: &Node<'_, '_>, text: &str, example: &str) -> Option<SocketAddr> {
+fn parse_address(node: &TomlNode<'_, '_>, text: &str, example: &str) -> Option<SocketAddr> {
     match text.parse() {
         Ok(address) => Some(address),
         Err(_) => node.refuse("not an address", address_hint(text, example)),
@@ -170,7 +170,7 @@ fn parse_address(node: &Node<'_, '_>, text: &str, example: &str) -> Option<Socke
 }
 
 /// Reads the text of an address, which a port alone is not.
-fn text_of_address<'d>(node: &Node<'d, '_>, example: &str) -> Option<&'d str> {
+fn text_of_address<'d>(node: &TomlNode<'d, '_>, example: &str) -> Option<&'d str> {
     if let DeValue::Integer(port) = node.value() {
         let port = port.as_str();
         return node.refuse("an address is missing in front of the port", format_args!("write \"{example}:{port}\""));
@@ -212,7 +212,7 @@ fn address_hint(text: &str, example: &str) -> String {
 }
 
 /// Reads a network: `10.0.0.0/8`, or one address.
-pub(super) fn network(node: &Node<'_, '_>) -> Option<IpNet> {
+pub(super) fn network(node: &TomlNode<'_, '_>) -> Option<IpNet> {
     let text = node.string()?;
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some(IpNet::from(address.to_canonical()));
@@ -225,7 +225,7 @@ pub(super) fn network(node: &Node<'_, '_>) -> Option<IpNet> {
 }
 
 /// Reads the networks of known machines. Everybody is not one: then anybody could do what `danger` says.
-pub(super) fn known_networks(node: &Node<'_, '_>, danger: &str) -> Option<Vec<IpNet>> {
+pub(super) fn known_networks(node: &TomlNode<'_, '_>, danger: &str) -> Option<Vec<IpNet>> {
     let networks = distinct(&node.list_or_empty()?, "network", network)?;
     // Joined, because two halves are the whole, too.
     if IpNet::aggregate(&networks).iter().any(|network| network.prefix_len() == 0) {
@@ -238,7 +238,7 @@ pub(super) fn known_networks(node: &Node<'_, '_>, danger: &str) -> Option<Vec<Ip
 }
 
 /// Reads a host name, or `*.` and a host name.
-pub(super) fn host_pattern(node: &Node<'_, '_>) -> Option<HostPattern> {
+pub(super) fn host_pattern(node: &TomlNode<'_, '_>) -> Option<HostPattern> {
     let text = node.string()?;
     let pattern = match text.strip_prefix("*.") {
         Some(name) => host_name(name).map(|name| HostPattern::Below(format!(".{name}"))),
@@ -266,7 +266,7 @@ fn host_hint(text: &str) -> String {
 }
 
 /// Reads `http://host[:port]`, `https://host[:port]` or `unix:/path`. Never echoes the text: people write passwords into URLs.
-pub(super) fn url(node: &Node<'_, '_>) -> Option<Url> {
+pub(super) fn url(node: &TomlNode<'_, '_>) -> Option<UpstreamUrl> {
     let text = node.string()?;
     if let Some(path) = text.strip_prefix("unix:") {
         return socket(node, path);
@@ -308,14 +308,14 @@ fn shorter_hint(tls: bool, authority: &str) -> String {
 }
 
 /// Reads the path of a socket.
-fn socket(node: &Node<'_, '_>, path: &str) -> Option<Url> {
+fn socket(node: &TomlNode<'_, '_>, path: &str) -> Option<UpstreamUrl> {
     if !path.starts_with('/') || path.ends_with('/') {
         return node.refuse("not the whole path of a socket", "write \"unix:/run/app.sock\"");
     }
     if path.len() > MAX_SOCKET_PATH {
         return node.refuse("longer than the path of a socket can be", format_args!("{MAX_SOCKET_PATH} bytes at most"));
     }
-    Some(Url::Unix(path.into()))
+    Some(UpstreamUrl::Unix(path.into()))
 }
 
 const URL_HINT: &str = "write \"http://127.0.0.1:3000\", \"https://host.example.com\" or \"unix:/run/app.sock\"";
@@ -327,10 +327,10 @@ pub(super) fn scheme(text: &str) -> Option<(bool, &str)> {
 }
 
 /// Reads the authority behind a scheme.
-pub(super) fn http(tls: bool, authority: &str) -> Option<Url> {
+pub(super) fn http(tls: bool, authority: &str) -> Option<UpstreamUrl> {
     let (host, port) = host_and_port(authority)?;
     let at = |implied| HostPort { host, port: port.unwrap_or(implied) };
-    Some(if tls { Url::Https(at(443)) } else { Url::Http(at(80)) })
+    Some(if tls { UpstreamUrl::Https(at(443)) } else { UpstreamUrl::Http(at(80)) })
 }
 
 /// Splits an authority (RFC 3986 §3.2) without user information; IPv6 loses its brackets.
@@ -368,7 +368,7 @@ fn parse_port(text: &str) -> Option<u16> {
 }
 
 /// Reads a path as it is matched: with one spelling only, and not one of ours.
-pub(super) fn path(node: &Node<'_, '_>) -> Option<String> {
+pub(super) fn path(node: &TomlNode<'_, '_>) -> Option<String> {
     let text = node.string()?;
     if !text.starts_with('/') {
         return node.refuse("does not start with a slash", "write a path such as \"/rest/\"");
@@ -401,7 +401,7 @@ fn is_reserved(path: &str) -> bool {
 }
 
 /// Checks the name of a PBX account.
-pub(super) fn account(node: &Node<'_, '_>, name: &str) -> Option<String> {
+pub(super) fn account(node: &TomlNode<'_, '_>, name: &str) -> Option<String> {
     let domain = "any.domain".parse().expect("a host name");
     match Account::new(name, domain) {
         Ok(_) => Some(name.to_owned()),
@@ -414,7 +414,7 @@ pub(super) fn account(node: &Node<'_, '_>, name: &str) -> Option<String> {
 }
 
 /// Checks the name of a Voximplant user.
-pub(super) fn voximplant_user(node: &Node<'_, '_>, name: &str) -> Option<String> {
+pub(super) fn voximplant_user(node: &TomlNode<'_, '_>, name: &str) -> Option<String> {
     match name.parse::<VoximplantUser>() {
         Ok(_) => Some(name.to_owned()),
         Err(_) => node.refuse(
@@ -425,16 +425,16 @@ pub(super) fn voximplant_user(node: &Node<'_, '_>, name: &str) -> Option<String>
 }
 
 /// Reads every item of a list; one that is refused does not hide the next.
-pub(super) fn each<T>(nodes: &[Node<'_, '_>], read: impl FnMut(&Node<'_, '_>) -> Option<T>) -> Option<Vec<T>> {
+pub(super) fn each<T>(nodes: &[TomlNode<'_, '_>], read: impl FnMut(&TomlNode<'_, '_>) -> Option<T>) -> Option<Vec<T>> {
     let items: Vec<_> = nodes.iter().map(read).collect();
     items.into_iter().collect()
 }
 
 /// Reads every item of a list in which nothing stands twice.
 pub(super) fn distinct<T: PartialEq>(
-    nodes: &[Node<'_, '_>],
+    nodes: &[TomlNode<'_, '_>],
     what: &str,
-    read: impl FnMut(&Node<'_, '_>) -> Option<T>,
+    read: impl FnMut(&TomlNode<'_, '_>) -> Option<T>,
 ) -> Option<Vec<T>> {
     let values = each(nodes, read)?;
     refuse_repeated(nodes, &values, what);
@@ -442,7 +442,7 @@ pub(super) fn distinct<T: PartialEq>(
 }
 
 /// Reports the first value that stands twice.
-pub(super) fn refuse_repeated<T: PartialEq>(nodes: &[Node<'_, '_>], values: &[T], what: &str) {
+pub(super) fn refuse_repeated<T: PartialEq>(nodes: &[TomlNode<'_, '_>], values: &[T], what: &str) {
     let repeated = (1..values.len()).find(|index| values[..*index].contains(&values[*index]));
     if let Some(index) = repeated {
         nodes[index].refuse::<()>(format_args!("the same {what} twice"), "remove one of them");

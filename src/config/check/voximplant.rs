@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::values::{self, distinct};
-use crate::config::document::{Node, Table};
+use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
-use crate::config::{Application, Url, Voximplant};
+use crate::config::{UpstreamUrl, VoximplantApplication, VoximplantConfig};
 use crate::model::loopback::is_loopback;
 use crate::model::ott::{self, Ha1, is_application};
 use crate::model::rate::Rate;
@@ -18,7 +18,7 @@ use crate::model::rate::Rate;
 const MAX_KEY_LENGTH: usize = 95;
 
 /// Reads `[voximplant]`.
-pub(super) fn voximplant(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Voximplant> {
+pub(super) fn voximplant(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<VoximplantConfig> {
     let users = users(table, around);
     let application_node = table.get("application");
     let application = application_node.as_ref().and_then(application);
@@ -34,7 +34,7 @@ pub(super) fn voximplant(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Op
     let distinct_keys = table.get("distinct_keys").and_then(|node| node.parsed());
     let origins = table.get("origins").and_then(|node| distinct(&node.list_or_empty()?, "origin", origin));
     let (users, users_file) = users?;
-    Some(Voximplant {
+    Some(VoximplantConfig {
         users,
         users_file,
         application,
@@ -54,7 +54,7 @@ fn default_distinct_keys() -> Rate {
 type Users = (Arc<HashMap<String, Ha1>>, Option<PathBuf>);
 
 /// Reads `users = { file = … }` or another source.
-fn users(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Users> {
+fn users(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Users> {
     let node = table.require("users")?;
     if node.value().is_str() {
         return node.refuse("must be a table", "write users = { file = \"voximplant.htdigest\" }");
@@ -65,9 +65,9 @@ fn users(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Users> {
 }
 
 /// Reads `[[voximplant.applications]]`.
-fn others(node: &Node<'_, '_>, own: Option<&str>, around: &Surroundings<'_>) -> Option<Vec<Application>> {
+fn others(node: &TomlNode<'_, '_>, own: Option<&str>, around: &Surroundings<'_>) -> Option<Vec<VoximplantApplication>> {
     let nodes = node.tables()?;
-    let mut others: Vec<Application> = Vec::new();
+    let mut others: Vec<VoximplantApplication> = Vec::new();
     for node in nodes {
         let other = node.table(|table| {
             let name_node = table.require("name");
@@ -79,7 +79,7 @@ fn others(node: &Node<'_, '_>, own: Option<&str>, around: &Surroundings<'_>) -> 
                 return name_node?.refuse("this application has users already", "add them to its one users file");
             }
             let (users, users_file) = users?;
-            Some(Application { name, users, users_file })
+            Some(VoximplantApplication { name, users, users_file })
         });
         others.extend(other);
     }
@@ -91,7 +91,7 @@ fn without_node(name: &str) -> &str {
     name.match_indices('.').nth(1).map_or(name, |(at, _)| &name[..at])
 }
 
-fn users_of(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<HashMap<String, Ha1>> {
+fn users_of(node: &TomlNode<'_, '_>, around: &Surroundings<'_>) -> Option<HashMap<String, Ha1>> {
     let content = around.secret_content(node)?;
     let name = &content.name;
     let source = ["file", "env", "credential"].iter().find_map(|key| node.entry(key));
@@ -117,7 +117,7 @@ fn users_of(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<HashMap<St
 }
 
 /// Reads `myapp.myaccount`, with the node behind it if the account has one.
-fn application(node: &Node<'_, '_>) -> Option<String> {
+fn application(node: &TomlNode<'_, '_>) -> Option<String> {
     let text = node.string()?;
     if is_application(text) {
         return Some(text.to_owned());
@@ -128,7 +128,7 @@ fn application(node: &Node<'_, '_>) -> Option<String> {
     )
 }
 
-fn max_key_length(node: &Node<'_, '_>) -> Option<usize> {
+fn max_key_length(node: &TomlNode<'_, '_>) -> Option<usize> {
     const ATTACK: &str = "at most 95: with a longer key the caller decides how HA1 is split between MD5 blocks, and can guess it piece by piece (the chosen-challenge attack on APOP)";
     match node.integer(1..=usize::MAX)? {
         length @ 1..=MAX_KEY_LENGTH => Some(length),
@@ -137,7 +137,7 @@ fn max_key_length(node: &Node<'_, '_>) -> Option<usize> {
 }
 
 /// Reads an origin as browsers send it (RFC 6454 §6.2).
-fn origin(node: &Node<'_, '_>) -> Option<String> {
+fn origin(node: &TomlNode<'_, '_>) -> Option<String> {
     let text = node.string()?;
     match text {
         "*" => return node.refuse("any page could ask", "list the origins of your own pages"),
@@ -159,7 +159,7 @@ fn origin(node: &Node<'_, '_>) -> Option<String> {
             ),
         };
     };
-    if matches!(&url, Url::Http(at) if !is_local(&at.host)) {
+    if matches!(&url, UpstreamUrl::Http(at) if !is_local(&at.host)) {
         return node.refuse("a page over http:// can be changed on its way", "use https, or http on localhost");
     }
     let spelled = spelling(&url);
@@ -187,13 +187,13 @@ fn is_of_an_app(text: &str) -> bool {
 /// Schemes whose pages have another origin than such a text, or none.
 const OF_THE_WEB: [&str; 10] = ["about", "blob", "data", "file", "ftp", "http", "https", "javascript", "ws", "wss"];
 
-fn url(text: &str) -> Option<Url> {
+fn url(text: &str) -> Option<UpstreamUrl> {
     let (tls, authority) = values::scheme(text)?;
     values::http(tls, authority)
 }
 
 /// Spells an origin as a browser does: in lower case, without the port that the scheme implies.
-fn spelling(url: &Url) -> String {
+fn spelling(url: &UpstreamUrl) -> String {
     let scheme = if url.is_tls() { "https" } else { "http" };
     format!("{scheme}://{}", url.authority())
 }

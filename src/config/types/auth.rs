@@ -16,7 +16,7 @@ use crate::model::secret::Secret;
 
 /// One way to prove a caller, as configured.
 #[derive(Debug, Clone)]
-pub struct Method {
+pub struct MethodConfig {
     /// The name that rules and the audit log use.
     pub name: String,
     /// Its kind.
@@ -29,28 +29,28 @@ pub struct Method {
 #[derive(Debug, Clone)]
 pub enum MethodKind {
     /// The app is asked who its cookie belongs to.
-    App(Whoami),
+    App(AppMethodConfig),
     /// A server shows a key of ours.
-    Key(ApiKey),
+    Key(KeyConfig),
     /// A proxy before us names the caller.
-    Header(TrustedHeader),
+    Header(HeaderConfig),
     /// The caller's end of the connection showed a certificate.
-    Mtls(ClientCertificate),
+    Mtls(MtlsConfig),
     /// A token is shown that somebody has signed.
-    Jwt(Jwt),
+    Jwt(JwtConfig),
     /// A server has signed an address.
-    Link(SignedLinks),
+    Link(LinkConfig),
     /// A person logs in at an identity provider.
-    Oidc(Oidc),
+    Oidc(OidcConfig),
 }
 
 /// The settings of a method of type `app`.
 #[derive(Debug, Clone)]
-pub struct Whoami {
+pub struct AppMethodConfig {
     /// The path (and query) that is asked, starting with `/`.
     pub path: String,
     /// Which of the caller's cookies are shown to the app.
-    pub cookies: Names,
+    pub cookies: CookieFilter,
     /// Which of the caller's other header fields are shown to the app, in lower case.
     pub headers: Vec<HeaderName>,
     /// The deadline of the answer, connecting included.
@@ -61,7 +61,7 @@ pub struct Whoami {
 
 /// All, or only those listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Names {
+pub enum CookieFilter {
     /// All of them.
     All,
     /// These, by exact name.
@@ -70,9 +70,9 @@ pub enum Names {
 
 /// The settings of a method of type `link`.
 #[derive(Debug, Clone)]
-pub struct SignedLinks {
+pub struct LinkConfig {
     /// The secrets that sign; the first signs what we sign ourselves.
-    pub keys: Vec<link::Key>,
+    pub keys: Vec<link::LinkKey>,
     /// How long a link may live.
     pub ttl: Duration,
     /// Whether a person must say that they mean it.
@@ -92,7 +92,7 @@ pub enum Confirm {
 
 /// The settings of a method of type `key`.
 #[derive(Debug, Clone)]
-pub struct ApiKey {
+pub struct KeyConfig {
     /// SHA-256 of the key.
     pub sha256: [u8; 32],
     /// May the key open PBX sessions?
@@ -113,7 +113,7 @@ pub struct ApiKey {
 
 /// The settings of a method of type `oidc`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Oidc {
+pub struct OidcConfig {
     /// Who the provider is: the address below which it tells of itself.
     pub issuer: String,
     /// Who we are to the provider.
@@ -140,7 +140,7 @@ pub struct Oidc {
 
 /// The settings of a method of type `header`.
 #[derive(Debug, Clone)]
-pub struct TrustedHeader {
+pub struct HeaderConfig {
     /// The addresses of the proxies that are believed.
     pub from: Vec<IpNet>,
     /// The field that names the caller.
@@ -151,7 +151,7 @@ pub struct TrustedHeader {
     pub secret: Option<HeaderSecret>,
 }
 
-impl TrustedHeader {
+impl HeaderConfig {
     /// Returns every field that nobody else may send, the secret's among them.
     pub fn fields(&self) -> impl Iterator<Item = &HeaderName> {
         let claims = self.claims.iter().map(|(_, claim)| &claim.field);
@@ -179,9 +179,9 @@ pub struct HeaderSecret {
 
 /// The settings of a method of type `mtls`.
 #[derive(Debug, Clone)]
-pub struct ClientCertificate {
+pub struct MtlsConfig {
     /// What names the caller: the first kind of name that the certificate has.
-    pub identity: Vec<Identity>,
+    pub identity: Vec<CertificateName>,
     /// SHA-256 of the certificates that are accepted; empty: all that the authorities signed.
     pub fingerprints: Vec<[u8; 32]>,
     /// The authorities whose certificates are looked at; none: those of all listeners, which are the same.
@@ -190,7 +190,7 @@ pub struct ClientCertificate {
 
 /// A kind of name in a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Identity {
+pub enum CertificateName {
     /// A URI among its alternative names.
     SanUri,
     /// A mail address among them.
@@ -205,22 +205,22 @@ pub enum Identity {
 
 /// The settings of a method of type `jwt`.
 #[derive(Debug, Clone)]
-pub struct Jwt {
+pub struct JwtConfig {
     /// Where the token is.
-    pub place: TokenPlace,
+    pub place: TokenLocation,
     /// Whether it travels by itself, whoever made the browser send the request.
     pub is_ambient: bool,
     /// The keys that it may be signed with.
-    pub keys: JwtKeys,
+    pub keys: JwtKeySource,
     /// What it must say.
-    pub rules: jwt::Rules,
+    pub rules: jwt::TokenRules,
     /// The claim that says who somebody is; none: the usual one.
     pub subject: Option<String>,
 }
 
 /// Where a request carries a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TokenPlace {
+pub enum TokenLocation {
     /// Behind `Authorization: Bearer`.
     Bearer,
     /// In a field of its own.
@@ -233,16 +233,16 @@ pub enum TokenPlace {
 
 /// The keys that a token may be signed with.
 #[derive(Debug, Clone)]
-pub enum JwtKeys {
+pub enum JwtKeySource {
     /// These.
-    Fixed(Arc<jwt::Keys>),
+    Fixed(Arc<jwt::VerificationKeys>),
     /// Those that an identity provider publishes.
-    Fetched(KeySet),
+    Fetched(JwksConfig),
 }
 
 /// Where an identity provider publishes its keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeySet {
+pub struct JwksConfig {
     /// The address; `https`, or `http` on this machine.
     pub url: Uri,
     /// The certificates of `ca`; none: the public trust roots.

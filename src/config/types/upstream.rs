@@ -11,9 +11,9 @@ use rustls::pki_types::{CertificateDer, ServerName};
 
 /// One upstream: where it is, and what is sent there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
+pub struct UpstreamConfig {
     /// Where it listens, at least once: the first that is well is used.
-    pub urls: Vec<Url>,
+    pub urls: Vec<UpstreamUrl>,
     /// The host names that are sent there; empty: any.
     pub hosts: Vec<HostPattern>,
     /// The path prefixes that are sent there, each starting with `/`; empty: any.
@@ -26,7 +26,7 @@ pub struct Upstream {
     pub max_connections: usize,
 }
 
-impl Upstream {
+impl UpstreamConfig {
     /// Tells whether `hosts` covers a host name in lower case, without port. Without `hosts`, none is covered.
     #[must_use]
     pub fn lists(&self, host: &str) -> bool {
@@ -36,7 +36,7 @@ impl Upstream {
 
 /// Where an upstream listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Url {
+pub enum UpstreamUrl {
     /// `http://host[:port]`.
     Http(HostPort),
     /// `https://host[:port]`.
@@ -54,7 +54,7 @@ pub struct HostPort {
     pub port: u16,
 }
 
-impl Url {
+impl UpstreamUrl {
     /// Tells whether TLS is spoken there.
     #[must_use]
     pub const fn is_tls(&self) -> bool {
@@ -140,14 +140,14 @@ pub struct Pin(pub [u8; 32]);
 /// The text is not a pin.
 #[derive(Debug, thiserror::Error)]
 #[error("not a pin")]
-pub struct NoPin;
+pub struct NotAPin;
 
 impl FromStr for Pin {
-    type Err = NoPin;
+    type Err = NotAPin;
 
-    fn from_str(text: &str) -> Result<Self, NoPin> {
-        let digest = BASE64_STANDARD.decode(text.strip_prefix("sha256/").unwrap_or(text)).map_err(|_| NoPin)?;
-        digest.try_into().map(Self).map_err(|_| NoPin)
+    fn from_str(text: &str) -> Result<Self, NotAPin> {
+        let digest = BASE64_STANDARD.decode(text.strip_prefix("sha256/").unwrap_or(text)).map_err(|_| NotAPin)?;
+        digest.try_into().map(Self).map_err(|_| NotAPin)
     }
 }
 

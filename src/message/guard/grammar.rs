@@ -2,13 +2,13 @@
 
 use http::Uri;
 
-use super::Refusal;
+use super::Violation;
 use crate::message::framing::MAX_TARGET;
 
 /// Checks a request target in the form that its method may have. What goes on can be passed on byte for byte.
-pub(in crate::message) fn check_target(method: &[u8], target: &[u8]) -> Result<(), Refusal> {
+pub(in crate::message) fn check_target(method: &[u8], target: &[u8]) -> Result<(), Violation> {
     if target.len() > MAX_TARGET {
-        return Err(Refusal::TargetSize);
+        return Err(Violation::TargetSize);
     }
     let is_written = match target {
         [b'/', ..] => {
@@ -22,33 +22,33 @@ pub(in crate::message) fn check_target(method: &[u8], target: &[u8]) -> Result<(
         _ => Uri::try_from(target)
             .is_ok_and(|uri| uri.authority().is_some() && (uri.scheme().is_some() || method == b"CONNECT")),
     };
-    if is_written { Ok(()) } else { Err(Refusal::Target) }
+    if is_written { Ok(()) } else { Err(Violation::Target) }
 }
 
 /// Splits a field into its name and its value.
-pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
+pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Violation> {
     if let [b' ' | b'\t', ..] = line {
-        return Err(Refusal::Fold);
+        return Err(Violation::Fold);
     }
     match line.split_at(span(line, NAME)) {
-        ([_, ..], [b':', value @ ..]) if !is_value(value) => Err(Refusal::Value),
+        ([_, ..], [b':', value @ ..]) if !is_value(value) => Err(Violation::Value),
         (name @ [_, ..], [b':', value @ ..]) => Ok((name, value)),
-        _ => Err(Refusal::Name),
+        _ => Err(Violation::Name),
     }
 }
 
 /// Accepts `chunked` alone. What comes before it, if it is a list of codings, is what others may know (§6.1).
-pub(super) fn check_coding(value: &[u8]) -> Result<(), Refusal> {
+pub(super) fn check_coding(value: &[u8]) -> Result<(), Violation> {
     let mut codings = value.rsplit(|byte| *byte == b',').map(|coding| coding.trim_ascii());
     if !codings.next().is_some_and(is_chunked) {
-        return Err(Refusal::Coding);
+        return Err(Violation::Coding);
     }
     let mut others = codings.peekable();
     if others.peek().is_none() {
         return Ok(());
     }
     let is_coding = |coding: &[u8]| !coding.is_empty() && span(coding, NAME) == coding.len() && !is_chunked(coding);
-    Err(if others.all(is_coding) { Refusal::UnknownCoding } else { Refusal::Coding })
+    Err(if others.all(is_coding) { Violation::UnknownCoding } else { Violation::Coding })
 }
 
 fn is_chunked(coding: &[u8]) -> bool {
@@ -56,16 +56,16 @@ fn is_chunked(coding: &[u8]) -> bool {
 }
 
 /// Reads the line before a chunk. Extensions are for this hop alone; they have to be some (§7.1.1).
-pub(super) fn chunk_size(line: &[u8]) -> Result<u64, Refusal> {
+pub(super) fn chunk_size(line: &[u8]) -> Result<u64, Violation> {
     let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
     let (digits, mut rest) = line.split_at(digits);
     if !is_value(rest) {
-        return Err(Refusal::Chunk);
+        return Err(Violation::Chunk);
     }
     while !rest.is_empty() {
-        rest = skip_extension(rest).ok_or(Refusal::Chunk)?;
+        rest = skip_extension(rest).ok_or(Violation::Chunk)?;
     }
-    number(digits, 16).ok_or(Refusal::Chunk)
+    number(digits, 16).ok_or(Violation::Chunk)
 }
 
 /// Skips `;name`, `;name=value` or `;name="value"`, with blanks where there may be some.
@@ -174,17 +174,17 @@ mod tests {
         for (value, expected) in [
             ("chunked", Ok(())),
             ("Chunked", Ok(())),
-            ("gzip, chunked", Err(Refusal::UnknownCoding)),
-            ("a,b ,\tCHUNKED", Err(Refusal::UnknownCoding)),
-            ("gzip", Err(Refusal::Coding)),
-            ("chunked, gzip", Err(Refusal::Coding)),
-            ("chunked, chunked", Err(Refusal::Coding)),
-            ("chunked, a, chunked", Err(Refusal::Coding)),
-            (", chunked", Err(Refusal::Coding)),
-            ("chunked,", Err(Refusal::Coding)),
-            ("a b, chunked", Err(Refusal::Coding)),
-            ("chunked;q=1", Err(Refusal::Coding)),
-            ("", Err(Refusal::Coding)),
+            ("gzip, chunked", Err(Violation::UnknownCoding)),
+            ("a,b ,\tCHUNKED", Err(Violation::UnknownCoding)),
+            ("gzip", Err(Violation::Coding)),
+            ("chunked, gzip", Err(Violation::Coding)),
+            ("chunked, chunked", Err(Violation::Coding)),
+            ("chunked, a, chunked", Err(Violation::Coding)),
+            (", chunked", Err(Violation::Coding)),
+            ("chunked,", Err(Violation::Coding)),
+            ("a b, chunked", Err(Violation::Coding)),
+            ("chunked;q=1", Err(Violation::Coding)),
+            ("", Err(Violation::Coding)),
         ] {
             assert_eq!(check_coding(value.as_bytes()), expected, "{value}");
         }
@@ -197,13 +197,13 @@ mod tests {
             ("00fF", Ok(255)),
             ("5;a", Ok(5)),
             ("5 ; a = b;c=\"d\\\"e\"", Ok(5)),
-            ("", Err(Refusal::Chunk)),
-            ("5 ", Err(Refusal::Chunk)),
-            ("0x5", Err(Refusal::Chunk)),
-            ("5;", Err(Refusal::Chunk)),
-            ("5;a=", Err(Refusal::Chunk)),
-            ("5;a=\"b", Err(Refusal::Chunk)),
-            ("ffffffffffffffff", Err(Refusal::Chunk)),
+            ("", Err(Violation::Chunk)),
+            ("5 ", Err(Violation::Chunk)),
+            ("0x5", Err(Violation::Chunk)),
+            ("5;", Err(Violation::Chunk)),
+            ("5;a=", Err(Violation::Chunk)),
+            ("5;a=\"b", Err(Violation::Chunk)),
+            ("ffffffffffffffff", Err(Violation::Chunk)),
         ] {
             assert_eq!(chunk_size(line.as_bytes()), expected, "{line}");
         }

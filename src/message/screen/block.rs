@@ -20,13 +20,13 @@ pub(super) struct Oddity {
 #[derive(Debug)]
 pub(super) struct Decoder {
     /// The newest first.
-    entries: VecDeque<Entry>,
+    entries: VecDeque<TableEntry>,
     size: usize,
     most: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+struct TableEntry {
     name: Name,
     size: usize,
 }
@@ -34,12 +34,12 @@ struct Entry {
 /// A name, as far as it matters.
 #[derive(Debug, Clone, Copy)]
 struct Name {
-    kind: Kind,
+    kind: NameKind,
     length: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum NameKind {
     Path,
     Pseudo,
     Field,
@@ -54,12 +54,12 @@ impl Default for Decoder {
 impl Decoder {
     /// Reads a block. Nothing: it is none, and what comes next cannot be read either.
     pub(super) fn read(&mut self, block: &[u8]) -> Option<Oddity> {
-        let (mut oddity, mut reader) = (Oddity::default(), Reader { block, at: 0 });
+        let (mut oddity, mut reader) = (Oddity::default(), BlockReader { block, at: 0 });
         while let Some(first) = reader.peek() {
             match first {
                 0x80.. => {
                     let index = reader.number(7)?;
-                    oddity.pseudo |= self.name(index)?.kind != Kind::Field;
+                    oddity.pseudo |= self.name(index)?.kind != NameKind::Field;
                 }
                 0x20..=0x3f => self.resize(reader.number(5)?)?,
                 0x40..=0x7f => {
@@ -73,15 +73,15 @@ impl Decoder {
     }
 
     /// Reads a field that is written out, and returns its name and the length of its value.
-    fn literal(&self, reader: &mut Reader<'_>, prefix: u32, oddity: &mut Oddity) -> Option<(Name, usize)> {
+    fn literal(&self, reader: &mut BlockReader<'_>, prefix: u32, oddity: &mut Oddity) -> Option<(Name, usize)> {
         let name = match reader.number(prefix)? {
             0 => reader.string()?.name()?,
             index => self.name(index)?,
         };
         let value = reader.string()?;
-        oddity.pseudo |= name.kind != Kind::Field;
+        oddity.pseudo |= name.kind != NameKind::Field;
         let (length, fragment) = value.measure()?;
-        if name.kind == Kind::Path {
+        if name.kind == NameKind::Path {
             oddity.fragment = oddity.fragment.or(fragment);
         }
         Some((name, length))
@@ -90,9 +90,9 @@ impl Decoder {
     fn name(&self, index: usize) -> Option<Name> {
         if let Some(length) = STATIC.get(index.checked_sub(1)?) {
             let kind = match index {
-                4 | 5 => Kind::Path,
-                1..=14 => Kind::Pseudo,
-                _ => Kind::Field,
+                4 | 5 => NameKind::Path,
+                1..=14 => NameKind::Pseudo,
+                _ => NameKind::Field,
             };
             return Some(Name { kind, length: usize::from(*length) });
         }
@@ -103,7 +103,7 @@ impl Decoder {
         let size = name.length + value + OVERHEAD;
         self.shrink(self.most.saturating_sub(size));
         if size <= self.most {
-            self.entries.push_front(Entry { name, size });
+            self.entries.push_front(TableEntry { name, size });
             self.size += size;
         }
     }
@@ -128,13 +128,13 @@ const STATIC: [u8; 61] = [
     4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10, 25, 17, 10, 4, 3, 16,
 ];
 
-struct Reader<'b> {
+struct BlockReader<'b> {
     block: &'b [u8],
     at: usize,
 }
 
 /// A string as it is written.
-struct Text<'b> {
+struct HpackString<'b> {
     bytes: &'b [u8],
     /// Where it is in its block.
     start: usize,
@@ -142,7 +142,7 @@ struct Text<'b> {
     coded: bool,
 }
 
-impl<'b> Reader<'b> {
+impl<'b> BlockReader<'b> {
     fn peek(&self) -> Option<u8> {
         self.block.get(self.at).copied()
     }
@@ -170,23 +170,23 @@ impl<'b> Reader<'b> {
         None
     }
 
-    fn string(&mut self) -> Option<Text<'b>> {
+    fn string(&mut self) -> Option<HpackString<'b>> {
         let coded = self.peek()? >= 0x80;
         let length = self.number(7)?;
         let start = self.at;
         self.at = start.checked_add(length)?;
-        Some(Text { bytes: self.block.get(start..self.at)?, start, coded })
+        Some(HpackString { bytes: self.block.get(start..self.at)?, start, coded })
     }
 }
 
-impl Text<'_> {
+impl HpackString<'_> {
     fn name(&self) -> Option<Name> {
         let kind = match (self.coded, self.bytes) {
-            (false, b":path") | (true, b"\xb9\x58\xd3\x3f") => Kind::Path,
-            (false, [b':', ..]) => Kind::Pseudo,
+            (false, b":path") | (true, b"\xb9\x58\xd3\x3f") => NameKind::Path,
+            (false, [b':', ..]) => NameKind::Pseudo,
             // `:` is 1011100.
-            (true, [first, ..]) if first >> 1 == 0b101_1100 => Kind::Pseudo,
-            _ => Kind::Field,
+            (true, [first, ..]) if first >> 1 == 0b101_1100 => NameKind::Pseudo,
+            _ => NameKind::Field,
         };
         Some(Name { kind, length: self.measure()?.0 })
     }

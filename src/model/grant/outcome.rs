@@ -1,6 +1,6 @@
 //! Why nobody is granted, or why a rule does not apply: for the audit log and the operator, never for the client.
 
-use super::{MAX_CHOICES, Wish};
+use super::{MAX_CHOICES, Requested};
 use crate::model::account;
 use crate::model::condition::Unmet;
 use crate::model::ott::NotAVoximplantUser;
@@ -8,7 +8,7 @@ use crate::model::template::Unfilled;
 
 /// Why a proven caller is not granted what he wants. For the audit log, never for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum GrantError {
     /// No rule names the method and finds all its claims.
     #[error("no rule applies")]
     NoRule,
@@ -18,7 +18,7 @@ pub enum Refusal {
         /// The name of the rule.
         rule: String,
         /// What is wrong.
-        what: Invalid,
+        what: RuleError,
     },
     /// The caller asked for somebody else than the deciding rule grants.
     #[error("rule {rule:?} grants somebody else than was asked for")]
@@ -32,16 +32,16 @@ pub enum Refusal {
         /// The name of the rule.
         rule: String,
         /// What to ask for: each selects one of them.
-        among: Vec<Wish>,
+        among: Vec<Requested>,
     },
 }
 
 /// What a rule led to that cannot be granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Invalid {
+pub enum RuleError {
     /// The result of the account's template.
     #[error("{0}")]
-    Account(account::Invalid),
+    Account(account::AccountError),
     /// The result of the domain's template.
     #[error("the domain is not a host name")]
     Domain,
@@ -61,16 +61,16 @@ pub enum Invalid {
 
 /// A rule that does not apply, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Passed<'r> {
+pub struct SkippedRule<'r> {
     /// The name of the rule.
     pub rule: &'r str,
     /// Why it does not apply.
-    pub why: Why<'r>,
+    pub why: SkipReason<'r>,
 }
 
 /// Why a rule does not apply. For the operator, never for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Why<'r> {
+pub enum SkipReason<'r> {
     /// It is not for the method that proved the caller.
     #[error("it is not for this auth method")]
     Method,
@@ -98,7 +98,7 @@ pub enum Why<'r> {
 #[derive(Debug)]
 pub struct Trace<'r, G> {
     /// The rules that do not apply, in their order: those before the one that decides.
-    pub passed: Vec<Passed<'r>>,
+    pub passed: Vec<SkippedRule<'r>>,
     /// What is granted, or why nothing is.
-    pub outcome: Result<G, Refusal>,
+    pub outcome: Result<G, GrantError>,
 }

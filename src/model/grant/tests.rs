@@ -51,19 +51,19 @@ fn ann() -> Principal {
     principal("app", &[("ext", "40"), ("tenant", "Acme"), ("vox", "ann")])
 }
 
-fn wish(account: Option<&str>, domain: Option<&str>, user: Option<&str>) -> Wish {
+fn wish(account: Option<&str>, domain: Option<&str>, user: Option<&str>) -> Requested {
     let owned = |text: Option<&str>| text.map(str::to_owned);
-    Wish { account: owned(account), domain: owned(domain), user: owned(user) }
+    Requested { account: owned(account), domain: owned(domain), user: owned(user) }
 }
 
 /// The rule and the account of a grant, or the text of the refusal.
-fn pbx_outcome(rules: &[Rule], principal: &Principal, wish: &Wish) -> Result<String, String> {
+fn pbx_outcome(rules: &[Rule], principal: &Principal, wish: &Requested) -> Result<String, String> {
     pbx(rules, principal, wish, noon())
         .map(|grant| format!("{}: {}", grant.rule(), grant.role()))
         .map_err(|refusal| refusal.to_string())
 }
 
-fn ott_outcome(rules: &[Rule], principal: &Principal, wish: &Wish) -> Result<String, String> {
+fn ott_outcome(rules: &[Rule], principal: &Principal, wish: &Requested) -> Result<String, String> {
     voximplant(rules, principal, wish, noon())
         .map(|grant| format!("{}: {}", grant.rule(), grant.user()))
         .map_err(|refusal| refusal.to_string())
@@ -71,9 +71,9 @@ fn ott_outcome(rules: &[Rule], principal: &Principal, wish: &Wish) -> Result<Str
 
 #[track_caller]
 fn check(rules: &[Rule], principal: &Principal, expected_pbx: Result<&str, &str>, expected_ott: Result<&str, &str>) {
-    let outcome = pbx_outcome(rules, principal, &Wish::default());
+    let outcome = pbx_outcome(rules, principal, &Requested::default());
     assert_eq!(outcome.as_deref().map_err(String::as_str), expected_pbx);
-    let outcome = ott_outcome(rules, principal, &Wish::default());
+    let outcome = ott_outcome(rules, principal, &Requested::default());
     assert_eq!(outcome.as_deref().map_err(String::as_str), expected_ott);
 }
 
@@ -82,7 +82,7 @@ const NONE: Result<&str, &str> = Err("no rule applies");
 #[test]
 fn grants_what_the_rule_renders() {
     check(&[usual()], &ann(), Ok("usual: 40@acme.test"), Ok("usual: ann"));
-    let grant = pbx(&[usual()], &ann(), &Wish::default(), noon()).unwrap();
+    let grant = pbx(&[usual()], &ann(), &Requested::default(), noon()).unwrap();
     assert_eq!(grant.languages().unwrap()[0].as_str(), "fr");
 }
 
@@ -137,8 +137,8 @@ fn a_result_outside_the_grammar_is_refused_and_no_later_rule_asked() {
     );
     for domain in ["", "a/b", "acme.test:1", "acme..test", "acme.test\0"] {
         let bad = principal("app", &[("ext", "40"), ("tenant", domain)]);
-        let what = Refusal::Invalid { rule: "first".to_owned(), what: Invalid::Domain };
-        assert_eq!(pbx(&rules, &bad, &Wish::default(), noon()).unwrap_err(), what, "{domain:?}");
+        let what = GrantError::Invalid { rule: "first".to_owned(), what: RuleError::Domain };
+        assert_eq!(pbx(&rules, &bad, &Requested::default(), noon()).unwrap_err(), what, "{domain:?}");
     }
 }
 
@@ -197,11 +197,11 @@ fn domain_admin(name: &str) -> Rule {
 fn only_a_rule_with_that_level_makes_an_administrator() {
     let system = PbxTemplate::SystemAdmin { domain: "{tenant}.test".parse().unwrap() };
     for (rule, level) in [
-        (usual(), Level::User),
-        (domain_admin("tenant"), Level::Domain),
-        (Rule { pbx: Some(system), ..usual() }, Level::Admin),
+        (usual(), AdminLevel::User),
+        (domain_admin("tenant"), AdminLevel::Domain),
+        (Rule { pbx: Some(system), ..usual() }, AdminLevel::Admin),
     ] {
-        let grant = pbx(&[rule], &ann(), &Wish::default(), noon()).unwrap();
+        let grant = pbx(&[rule], &ann(), &Requested::default(), noon()).unwrap();
         assert_eq!((grant.role().level(), grant.role().domain().as_str()), (level, "acme.test"));
     }
 }
@@ -231,15 +231,15 @@ fn a_wish_for_an_account_is_none_for_an_administrator() {
 fn a_credential_for_an_account_makes_no_administrator() {
     let named = principal("link", &[("account", "40"), ("tenant", "acme")]);
     let rules = [domain_admin("tenant")];
-    let trace = explain_pbx(&rules, &named, &Wish::default(), noon());
-    assert_eq!((trace.passed[0].why, trace.outcome.unwrap_err()), (Why::NamesAccount, Refusal::NoRule));
+    let trace = explain_pbx(&rules, &named, &Requested::default(), noon());
+    assert_eq!((trace.passed[0].why, trace.outcome.unwrap_err()), (SkipReason::NamesAccount, GrantError::NoRule));
 }
 
 #[test]
 fn an_administrator_of_no_domain_is_refused() {
     for domain in ["", "a b", "a/b", "\0"] {
         let rules = [Rule { pbx: Some(PbxTemplate::TenantAdmin { domain: "{tenant}".parse().unwrap() }), ..usual() }];
-        let outcome = pbx_outcome(&rules, &principal("app", &[("tenant", domain)]), &Wish::default());
+        let outcome = pbx_outcome(&rules, &principal("app", &[("tenant", domain)]), &Requested::default());
         assert_eq!(outcome, Err("rule \"usual\": the domain is not a host name".to_owned()), "{domain:?}");
     }
 }
@@ -266,7 +266,7 @@ fn many(choose: Option<Choose>) -> Rule {
 fn check_choice(rule: &Rule, caller: &Principal, wished: Option<&str>, expected: &str) {
     let found = match pbx(std::slice::from_ref(rule), caller, &wish(wished, None, None), noon()) {
         Ok(grant) => grant.role().to_string(),
-        Err(Refusal::Choose { among, .. }) => {
+        Err(GrantError::Choose { among, .. }) => {
             let shown = among
                 .iter()
                 .map(|wish| format!("{}@{}", wish.account.as_deref().unwrap(), wish.domain.as_deref().unwrap()));
@@ -295,9 +295,9 @@ fn of_several_accounts_the_first_is_taken_or_the_caller_asked() {
     }
     let token = voximplant(&[many(Some(Choose::Ask))], &ann, &wish(None, None, Some("ann-41")), noon()).unwrap();
     assert_eq!(token.user().as_str(), "ann-41");
-    let several = voximplant(&[many(Some(Choose::Ask))], &ann, &Wish::default(), noon()).unwrap_err();
+    let several = voximplant(&[many(Some(Choose::Ask))], &ann, &Requested::default(), noon()).unwrap_err();
     let among = ["ann-40", "ann-41"].map(|user| wish(None, None, Some(user))).to_vec();
-    assert_eq!(several, Refusal::Choose { rule: "many".to_owned(), among });
+    assert_eq!(several, GrantError::Choose { rule: "many".to_owned(), among });
 }
 
 #[test]
@@ -305,7 +305,7 @@ fn one_bad_item_spoils_the_list() {
     for bad in ["", "admin", "4 0", "40\0"] {
         for exts in [[bad, "41"], ["41", bad]] {
             let refused = pbx(&[many(Some(Choose::First))], &ann_of(&exts), &wish(Some("41"), None, None), noon());
-            assert!(matches!(refused, Err(Refusal::Invalid { .. })), "{exts:?}");
+            assert!(matches!(refused, Err(GrantError::Invalid { .. })), "{exts:?}");
         }
     }
 }
@@ -325,7 +325,7 @@ fn what_nobody_could_choose_from_is_refused() {
 
 /// A rule with a table of mail addresses.
 fn listed(rows: &[(&str, &str)], choose: Option<Choose>) -> Rule {
-    let mut table = Table::new(vec!["ext".to_owned()]);
+    let mut table = LookupTable::new(vec!["ext".to_owned()]);
     for (key, ext) in rows {
         table.add((*key).to_owned(), vec![(*ext).to_owned()]);
     }
@@ -345,8 +345,9 @@ fn a_table_says_what_the_claims_do_not() {
     check_choice(&rule, &mail("dee@a.test"), None, "rule \"listed\": not of the form the PBX knows");
     let empty = "rule \"listed\": the account is empty, which the PBX reads as the tenant administrator";
     check_choice(&rule, &mail("cid@a.test"), None, empty);
-    let trace = explain_pbx(std::slice::from_ref(&rule), &mail("eve@a.test"), &Wish::default(), noon()).passed[0].why;
-    assert_eq!(trace, Why::NoRow);
+    let trace =
+        explain_pbx(std::slice::from_ref(&rule), &mail("eve@a.test"), &Requested::default(), noon()).passed[0].why;
+    assert_eq!(trace, SkipReason::NoRow);
 }
 
 #[test]
@@ -379,7 +380,7 @@ fn a_rule_applies_when_its_conditions_hold() {
         hours: Vec::new(),
     };
     let rules = [Rule { when: staff("other"), ..rule("first", "1", "a.test", "x") }, usual()];
-    let trace = explain_pbx(&rules, &ann(), &Wish::default(), noon());
+    let trace = explain_pbx(&rules, &ann(), &Requested::default(), noon());
     assert_eq!(passed(&trace), ["first: the claim \"tenant\" does not say \"other\""]);
     assert_eq!(trace.outcome.unwrap().rule(), "usual");
     let rules = [Rule { when: staff("Acme"), ..rule("first", "1", "a.test", "abc") }, usual()];
@@ -414,7 +415,7 @@ fn tells_why_rules_do_not_apply() {
         rule("last", "1", "a.test", "x"),
     ];
     let ann = principal("app", &[("ext", "40"), ("tenant", "acme"), ("vox", "ann"), ("mail", "ann")]);
-    let trace = explain_pbx(&rules, &ann, &Wish::default(), noon());
+    let trace = explain_pbx(&rules, &ann, &Requested::default(), noon());
     assert_eq!(
         passed(&trace),
         [
@@ -424,7 +425,7 @@ fn tells_why_rules_do_not_apply() {
         ]
     );
     assert_eq!(trace.outcome.unwrap().rule(), "usual");
-    let trace = explain_voximplant(&rules, &ann, &Wish::default(), noon());
+    let trace = explain_voximplant(&rules, &ann, &Requested::default(), noon());
     assert_eq!(
         passed(&trace),
         [
@@ -434,8 +435,8 @@ fn tells_why_rules_do_not_apply() {
         ]
     );
     assert_eq!(trace.outcome.unwrap().rule(), "usual");
-    let trace = explain_pbx(&rules[..3], &ann, &Wish::default(), noon());
-    assert_eq!((trace.passed.len(), trace.outcome.unwrap_err()), (3, Refusal::NoRule));
+    let trace = explain_pbx(&rules[..3], &ann, &Requested::default(), noon());
+    assert_eq!((trace.passed.len(), trace.outcome.unwrap_err()), (3, GrantError::NoRule));
 }
 
 /// Whatever a claim holds, no grant is for the tenant administrator (an empty name) or `admin`.
@@ -506,7 +507,7 @@ fn nobody_becomes_an_administrator() {
     for template in templates {
         let rules = [rule("hostile", template, "acme.test", "")];
         for value in hostile {
-            let granted = pbx(&rules, &principal("app", &[("ext", value)]), &Wish::default(), noon());
+            let granted = pbx(&rules, &principal("app", &[("ext", value)]), &Requested::default(), noon());
             if let Ok(grant) = granted {
                 let user = grant.role().user().unwrap();
                 let bare: String = user.chars().filter(char::is_ascii_alphanumeric).collect();
@@ -520,12 +521,17 @@ fn nobody_becomes_an_administrator() {
 fn nobody_becomes_an_administrator_by_parts() {
     let parts = principal("app", &[("a", "ad"), ("b", "MIN"), ("none", "")]);
     for (template, what) in [
-        ("{a}{b}", account::Invalid::Admin),
-        ("{none}admin{none}", account::Invalid::Admin),
-        ("{none}{none}", account::Invalid::Empty),
-        ("{none}", account::Invalid::Empty),
+        ("{a}{b}", account::AccountError::Admin),
+        ("{none}admin{none}", account::AccountError::Admin),
+        ("{none}{none}", account::AccountError::Empty),
+        ("{none}", account::AccountError::Empty),
     ] {
-        let refusal = pbx(&[rule("parts", template, "acme.test", "")], &parts, &Wish::default(), noon()).unwrap_err();
-        assert_eq!(refusal, Refusal::Invalid { rule: "parts".to_owned(), what: Invalid::Account(what) }, "{template}");
+        let refusal =
+            pbx(&[rule("parts", template, "acme.test", "")], &parts, &Requested::default(), noon()).unwrap_err();
+        assert_eq!(
+            refusal,
+            GrantError::Invalid { rule: "parts".to_owned(), what: RuleError::Account(what) },
+            "{template}"
+        );
     }
 }

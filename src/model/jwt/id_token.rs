@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::Algorithm::{self, ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512};
-use super::{Bad, Keys, MALFORMED, Token, WRONG_SIGNATURE};
+use super::{MALFORMED, TokenError, UnverifiedToken, VerificationKeys, WRONG_SIGNATURE};
 
 /// The longest ID token that is looked at, in bytes. It comes from the provider itself, which may know many groups.
 pub const MAX_ID_TOKEN: usize = 64 << 10;
@@ -18,7 +18,7 @@ const TYPES: [&str; 2] = ["jwt", "jose"];
 
 /// What an ID token must say beside being signed by the provider.
 #[derive(Debug, Clone, Copy)]
-pub struct LoginRules<'r> {
+pub struct IdTokenRules<'r> {
     /// The provider.
     pub issuer: &'r str,
     /// Who we are to it.
@@ -35,7 +35,7 @@ pub struct LoginRules<'r> {
 
 /// Why an ID token proves nobody.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadLogin {
+pub enum IdTokenError {
     /// The text is no token.
     #[error("the ID token cannot be read")]
     Unreadable,
@@ -56,32 +56,37 @@ pub enum BadLogin {
     Refused(&'static str),
 }
 
-impl From<Bad> for BadLogin {
-    fn from(bad: Bad) -> Self {
+impl From<TokenError> for IdTokenError {
+    fn from(bad: TokenError) -> Self {
         match bad {
             MALFORMED => Self::Unreadable,
             WRONG_SIGNATURE => Self::Signature,
-            Bad::UnknownKey => Self::UnknownKey,
-            Bad::Refused(reason) | Bad::Unfit(reason) => Self::Refused(reason),
+            TokenError::UnknownKey => Self::UnknownKey,
+            TokenError::Refused(reason) | TokenError::Unfit(reason) => Self::Refused(reason),
         }
     }
 }
 
-impl<'t> Token<'t> {
+impl<'t> UnverifiedToken<'t> {
     /// Reads the text of an ID token.
     ///
     /// # Errors
     /// When it is not one that is signed in a way known here.
-    pub fn read_id_token(text: &'t [u8]) -> Result<Self, BadLogin> {
+    pub fn read_id_token(text: &'t [u8]) -> Result<Self, IdTokenError> {
         Self::read_within(text, MAX_ID_TOKEN)
-            .map_err(|bad| if is_unsigned(text) { BadLogin::Unsigned } else { bad.into() })
+            .map_err(|bad| if is_unsigned(text) { IdTokenError::Unsigned } else { bad.into() })
     }
 
     /// Finds out who logged in, at a time in seconds of Unix time: returns the claims of the ID token.
     ///
     /// # Errors
     /// When it proves nobody.
-    pub fn prove_login(&self, keys: &Keys, rules: &LoginRules<'_>, now: f64) -> Result<&Map<String, Value>, BadLogin> {
+    pub fn prove_login(
+        &self,
+        keys: &VerificationKeys,
+        rules: &IdTokenRules<'_>,
+        now: f64,
+    ) -> Result<&Map<String, Value>, IdTokenError> {
         if !self.header.media_type().is_none_or(|typ| TYPES.contains(&typ.as_str())) {
             return refuse("its type is another");
         }
@@ -106,7 +111,7 @@ impl<'t> Token<'t> {
     }
 
     /// Checks that it is for us, and for nobody else whom we do not trust. `azp` says whom it was given to.
-    fn check_audience(&self, rules: &LoginRules<'_>) -> Result<(), BadLogin> {
+    fn check_audience(&self, rules: &IdTokenRules<'_>) -> Result<(), IdTokenError> {
         let audiences = self.audiences()?;
         let party = self.claims.get("azp");
         if !audiences.contains(&rules.client) {
@@ -122,37 +127,37 @@ impl<'t> Token<'t> {
         }
         let trusts = |name: &&str| rules.trusted_audiences.is_none_or(|listed| listed.iter().any(|one| one == name));
         match [other].into_iter().chain(others).find(|name| !trusts(name)) {
-            Some(stranger) => Err(BadLogin::Audience(stranger.to_owned())),
+            Some(stranger) => Err(IdTokenError::Audience(stranger.to_owned())),
             None => Ok(()),
         }
     }
 
-    fn check_life(&self, now: f64) -> Result<(), Bad> {
-        let until = self.time("exp", "exp is not a number")?.ok_or(Bad::Refused("it has no exp"))?;
-        let issued = self.time("iat", "iat is not a number")?.ok_or(Bad::Refused("it has no iat"))?;
+    fn check_life(&self, now: f64) -> Result<(), TokenError> {
+        let until = self.time("exp", "exp is not a number")?.ok_or(TokenError::Refused("it has no exp"))?;
+        let issued = self.time("iat", "iat is not a number")?.ok_or(TokenError::Refused("it has no iat"))?;
         let from = self.time("nbf", "nbf is not a number")?.unwrap_or(issued);
         if now >= until {
-            return Err(Bad::Refused("it has expired"));
+            return Err(TokenError::Refused("it has expired"));
         }
         match issued.max(from) > now + LEEWAY {
-            true => Err(Bad::Refused("it is not valid yet: look at the clocks")),
+            true => Err(TokenError::Refused("it is not valid yet: look at the clocks")),
             false => Ok(()),
         }
     }
 
     /// Checks that the access token came with it, if it says so (§3.1.3.8).
-    fn check_access_token(&self, token: Option<&str>) -> Result<(), Bad> {
+    fn check_access_token(&self, token: Option<&str>) -> Result<(), TokenError> {
         let Some(told) = self.claims.get("at_hash") else { return Ok(()) };
         let made = token.and_then(|token| half_hash(self.header.algorithm, token));
         match made.is_some_and(|made| told == made.as_str()) {
             true => Ok(()),
-            false => Err(Bad::Refused("the access token is not the one that it came with (at_hash)")),
+            false => Err(TokenError::Refused("the access token is not the one that it came with (at_hash)")),
         }
     }
 }
 
-fn refuse<T>(reason: &'static str) -> Result<T, BadLogin> {
-    Err(BadLogin::Refused(reason))
+fn refuse<T>(reason: &'static str) -> Result<T, IdTokenError> {
+    Err(IdTokenError::Refused(reason))
 }
 
 /// Tells whether the header of a token says that nothing signs it.
@@ -184,8 +189,8 @@ mod tests {
     const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
     const NOW: f64 = 1_000_000.0;
 
-    fn rules() -> LoginRules<'static> {
-        LoginRules {
+    fn rules() -> IdTokenRules<'static> {
+        IdTokenRules {
             issuer: "https://id.test",
             client: "us",
             trusted_audiences: None,
@@ -196,7 +201,7 @@ mod tests {
     }
 
     /// Judges the claims of a good ID token with some changed; `null` removes one.
-    fn judge(changes: &Value, rules: &LoginRules<'_>) -> Result<(), BadLogin> {
+    fn judge(changes: &Value, rules: &IdTokenRules<'_>) -> Result<(), IdTokenError> {
         let mut claims = json!({
             "iss": "https://id.test", "aud": "us", "sub": "ann", "nonce": "n", "iat": NOW, "exp": NOW + 300.0,
         });
@@ -206,13 +211,13 @@ mod tests {
         claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
         let key = jsonwebtoken::EncodingKey::from_secret(SECRET);
         let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
-        let keys = Keys::of_secret(SECRET).unwrap();
-        Token::read_id_token(token.as_bytes()).unwrap().prove_login(&keys, rules, NOW).map(drop)
+        let keys = VerificationKeys::of_secret(SECRET).unwrap();
+        UnverifiedToken::read_id_token(token.as_bytes()).unwrap().prove_login(&keys, rules, NOW).map(drop)
     }
 
     #[track_caller]
     fn check(changes: Value, expected: Result<(), &'static str>) {
-        assert_eq!(judge(&changes, &rules()), expected.map_err(BadLogin::Refused), "{changes}");
+        assert_eq!(judge(&changes, &rules()), expected.map_err(IdTokenError::Refused), "{changes}");
     }
 
     #[test]
@@ -255,9 +260,9 @@ mod tests {
         check(two(json!("project")), Err("it was given to another client (azp)"));
         for (listed, good) in [(&[][..], false), (&["other"], false), (&["other", "project"], true)] {
             let listed: Vec<_> = listed.iter().map(|name| (*name).to_owned()).collect();
-            let rules = LoginRules { trusted_audiences: Some(&listed), ..rules() };
+            let rules = IdTokenRules { trusted_audiences: Some(&listed), ..rules() };
             let judged = judge(&two(json!("us")), &rules);
-            assert_eq!(judged, if good { Ok(()) } else { Err(BadLogin::Audience("project".into())) }, "{listed:?}");
+            assert_eq!(judged, if good { Ok(()) } else { Err(IdTokenError::Audience("project".into())) }, "{listed:?}");
             assert!(judge(&two(json!(null)), &rules).is_err() && judge(&json!({}), &rules).is_ok());
         }
     }
@@ -269,7 +274,7 @@ mod tests {
         check(json!({ "at_hash": hash }), Ok(()));
         check(json!({ "at_hash": half_hash(HS512, "at") }), refusal);
         check(json!({ "at_hash": [hash] }), refusal);
-        let without = LoginRules { access_token: None, ..rules() };
+        let without = IdTokenRules { access_token: None, ..rules() };
         assert!(judge(&json!({ "at_hash": hash }), &without).is_err() && judge(&json!({}), &without).is_ok());
         // OpenID Connect Core 1.0 appendix A.3.
         assert_eq!(half_hash(RS256, "jHkWEdUXMU1BwAsC4vtUsZwnNvTIxEl0z9K3vx5KF0Y").unwrap(), "77QmUPtjPfzWtF2AnpK9RQ");
@@ -277,8 +282,8 @@ mod tests {
 
     #[test]
     fn only_algorithms_that_the_provider_names() {
-        let rules = LoginRules { algorithms: Some(&[ES256, RS256]), ..rules() };
+        let rules = IdTokenRules { algorithms: Some(&[ES256, RS256]), ..rules() };
         let reason = "its algorithm is not one that the provider says to use";
-        assert_eq!(judge(&json!({}), &rules), Err(BadLogin::Refused(reason)));
+        assert_eq!(judge(&json!({}), &rules), Err(IdTokenError::Refused(reason)));
     }
 }

@@ -28,11 +28,11 @@ const RSA: [Algorithm; 6] = [RS256, RS384, RS512, PS256, PS384, PS512];
 
 /// Keys that a token may be signed with.
 #[derive(Debug, Clone)]
-pub struct Keys(Vec<Key>);
+pub struct VerificationKeys(Vec<VerificationKey>);
 
 /// One key.
 #[derive(Debug, Clone)]
-pub(super) struct Key {
+pub(super) struct VerificationKey {
     id: Option<String>,
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
@@ -40,7 +40,7 @@ pub(super) struct Key {
 
 /// Why there is no key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
+pub enum JwtKeyError {
     /// The secret can be guessed.
     #[error("shorter than the 32 bytes that HS256 needs")]
     ShortSecret,
@@ -55,7 +55,7 @@ pub enum KeyError {
     Other,
     /// The file has a known form that is not PEM.
     #[error("is {0}, and no PEM text")]
-    Form(Form),
+    Form(KeyFormat),
     /// A private key is where a public one would do.
     #[error("has a private key in it")]
     Private,
@@ -75,7 +75,7 @@ pub enum KeyError {
 
 /// What people have who have no PEM text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum KeyFormat {
     /// The bytes that PEM wraps.
     Der,
     /// A key of OpenSSH, or of RFC 4716.
@@ -86,7 +86,7 @@ pub enum Form {
     Utf16,
 }
 
-impl fmt::Display for Form {
+impl fmt::Display for KeyFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Der => "DER",
@@ -104,31 +104,31 @@ pub fn algorithm(name: &str) -> Option<Algorithm> {
     if name == "Ed25519" { Some(EdDSA) } else { name.parse().ok() }
 }
 
-impl Keys {
+impl VerificationKeys {
     /// Makes the key that a secret is.
     ///
     /// # Errors
     /// When the secret is too short for any algorithm (RFC 7518 §3.2).
-    pub fn of_secret(secret: &[u8]) -> Result<Self, KeyError> {
+    pub fn of_secret(secret: &[u8]) -> Result<Self, JwtKeyError> {
         let needs = [(HS256, 32), (HS384, 48), (HS512, 64)];
         let algorithms: Vec<_> =
             needs.into_iter().filter(|(_, least)| secret.len() >= *least).map(|(algorithm, _)| algorithm).collect();
         if algorithms.is_empty() {
-            return Err(KeyError::ShortSecret);
+            return Err(JwtKeyError::ShortSecret);
         }
-        Ok(Self(vec![Key { id: None, algorithms, key: DecodingKey::from_secret(secret) }]))
+        Ok(Self(vec![VerificationKey { id: None, algorithms, key: DecodingKey::from_secret(secret) }]))
     }
 
     /// Reads the public keys and certificates of a file. What stands between them does not matter.
     ///
     /// # Errors
     /// When one of them cannot be used, or there is none.
-    pub fn of_pem(text: &[u8]) -> Result<Self, KeyError> {
+    pub fn of_pem(text: &[u8]) -> Result<Self, JwtKeyError> {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-        let sections = pem::parse_many(text).map_err(|_| KeyError::Broken)?;
+        let sections = pem::parse_many(text).map_err(|_| JwtKeyError::Broken)?;
         // One without an end is not among them.
         if !sections.is_empty() && sections.len() != text.windows(BEGIN.len()).filter(|part| *part == BEGIN).count() {
-            return Err(KeyError::Broken);
+            return Err(JwtKeyError::Broken);
         }
         let mut keys = Vec::new();
         for section in sections {
@@ -138,16 +138,16 @@ impl Keys {
                 // As Go, Ruby and `ssh-keygen -e -m pem` write it (RFC 8017 §A.1.1).
                 "RSA PUBLIC KEY" => of_rsa_key(der)?,
                 "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE" => of_certificate(der)?,
-                tag if tag.ends_with("PRIVATE KEY") => return Err(KeyError::Private),
+                tag if tag.ends_with("PRIVATE KEY") => return Err(JwtKeyError::Private),
                 // `openssl ecparam` writes which curve it is beside the key.
                 "EC PARAMETERS" => continue,
-                _ => return Err(KeyError::Other),
+                _ => return Err(JwtKeyError::Other),
             });
         }
         match keys.len() {
             0 => Err(without_pem(text)),
             1..=MAX_TRIES => Ok(Self(keys)),
-            _ => Err(KeyError::Unusable("there are more than 10")),
+            _ => Err(JwtKeyError::Unusable("there are more than 10")),
         }
     }
 
@@ -155,20 +155,20 @@ impl Keys {
     ///
     /// # Errors
     /// When it is none, or nothing in it can be used.
-    pub fn of_set(text: &[u8]) -> Result<(Self, usize), KeyError> {
-        let set = Json::read(text).map_err(|_| KeyError::NoSet)?;
-        let members = set.member("keys").ok().flatten().and_then(Json::list).ok_or(KeyError::NoSet)?;
+    pub fn of_set(text: &[u8]) -> Result<(Self, usize), JwtKeyError> {
+        let set = Json::read(text).map_err(|_| JwtKeyError::NoSet)?;
+        let members = set.member("keys").ok().flatten().and_then(Json::list).ok_or(JwtKeyError::NoSet)?;
         if members.len() > MAX_KEYS {
-            return Err(KeyError::TooMany);
+            return Err(JwtKeyError::TooMany);
         }
         let keys: Vec<_> = members.iter().filter_map(of_member).collect();
         let skipped = members.len() - keys.len();
-        if keys.is_empty() { Err(KeyError::NothingUsable) } else { Ok((Self(keys), skipped)) }
+        if keys.is_empty() { Err(JwtKeyError::NothingUsable) } else { Ok((Self(keys), skipped)) }
     }
 
     /// Returns the keys that a token may mean by an id: a key without one may be any, and without an id any may be meant.
-    pub(super) fn named(&self, id: Option<&str>) -> Vec<&Key> {
-        let fits = |key: &&Key| id.is_none() || key.id.is_none() || key.id.as_deref() == id;
+    pub(super) fn named(&self, id: Option<&str>) -> Vec<&VerificationKey> {
+        let fits = |key: &&VerificationKey| id.is_none() || key.id.is_none() || key.id.as_deref() == id;
         self.0.iter().filter(fits).collect()
     }
 
@@ -191,7 +191,7 @@ impl Keys {
     }
 }
 
-impl Key {
+impl VerificationKey {
     pub(super) fn is_for(&self, algorithm: Algorithm) -> bool {
         self.algorithms.contains(&algorithm)
     }
@@ -204,44 +204,44 @@ impl Key {
 // === PEM ===
 
 /// Tells what a file is in which there is no PEM.
-fn without_pem(text: &[u8]) -> KeyError {
+fn without_pem(text: &[u8]) -> JwtKeyError {
     let begins = |with: &[u8]| text.trim_ascii_start().starts_with(with);
     // A sequence of more than 127 bytes, as every key and certificate is one that RSA made; Ed25519 and P-256 have fewer.
     let is_der = text.starts_with(&[0x30]) && !text.is_ascii();
     let is_ssh = [&b"ssh-"[..], b"ecdsa-", b"---- BEGIN SSH2"].into_iter().any(begins);
     match () {
-        () if is_der => KeyError::Form(Form::Der),
-        () if is_ssh => KeyError::Form(Form::Ssh),
-        () if begins(b"{") => KeyError::Form(Form::Jwk),
-        () if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") => KeyError::Form(Form::Utf16),
-        () => KeyError::Nothing,
+        () if is_der => JwtKeyError::Form(KeyFormat::Der),
+        () if is_ssh => JwtKeyError::Form(KeyFormat::Ssh),
+        () if begins(b"{") => JwtKeyError::Form(KeyFormat::Jwk),
+        () if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") => JwtKeyError::Form(KeyFormat::Utf16),
+        () => JwtKeyError::Nothing,
     }
 }
 
-fn of_certificate(der: &[u8]) -> Result<Key, KeyError> {
+fn of_certificate(der: &[u8]) -> Result<VerificationKey, JwtKeyError> {
     let (_, certificate) =
-        X509Certificate::from_der(der).map_err(|_| KeyError::Unusable("the certificate cannot be read"))?;
+        X509Certificate::from_der(der).map_err(|_| JwtKeyError::Unusable("the certificate cannot be read"))?;
     of_info(certificate.public_key())
 }
 
-fn of_public_key(der: &[u8]) -> Result<Key, KeyError> {
-    let (_, info) = SubjectPublicKeyInfo::from_der(der).map_err(|_| KeyError::Unusable("it cannot be read"))?;
+fn of_public_key(der: &[u8]) -> Result<VerificationKey, JwtKeyError> {
+    let (_, info) = SubjectPublicKeyInfo::from_der(der).map_err(|_| JwtKeyError::Unusable("it cannot be read"))?;
     of_info(&info)
 }
 
-fn of_rsa_key(der: &[u8]) -> Result<Key, KeyError> {
-    let (_, key) = RSAPublicKey::from_der(der).map_err(|_| KeyError::Unusable("it cannot be read"))?;
+fn of_rsa_key(der: &[u8]) -> Result<VerificationKey, JwtKeyError> {
+    let (_, key) = RSAPublicKey::from_der(der).map_err(|_| JwtKeyError::Unusable("it cannot be read"))?;
     rsa(key.modulus, key.exponent)
 }
 
-fn of_info(info: &SubjectPublicKeyInfo<'_>) -> Result<Key, KeyError> {
+fn of_info(info: &SubjectPublicKeyInfo<'_>) -> Result<VerificationKey, JwtKeyError> {
     if info.algorithm.algorithm == OID_SIG_ED25519 {
         return edwards(&info.subject_public_key.data);
     }
     match info.parsed() {
         Ok(PublicKey::RSA(key)) => rsa(key.modulus, key.exponent),
         Ok(PublicKey::EC(point)) => elliptic(point.data()),
-        _ => Err(KeyError::Unusable("only RSA, P-256, P-384 and Ed25519 are known")),
+        _ => Err(JwtKeyError::Unusable("only RSA, P-256, P-384 and Ed25519 are known")),
     }
 }
 
@@ -249,7 +249,7 @@ fn of_info(info: &SubjectPublicKeyInfo<'_>) -> Result<Key, KeyError> {
 
 /// Makes a key of a set's member; nothing of one that is for something else, or that nobody should have published. What is
 /// used of it has one reading, and the rest may be as odd as it likes; an odd key spoils no other.
-fn of_member(member: &Json) -> Option<Key> {
+fn of_member(member: &Json) -> Option<VerificationKey> {
     let text = |name| Some(member.member(name).ok()??.text());
     let bytes = |name| URL_SAFE_NO_PAD.decode(text(name)??).ok();
     let is_without = |name| member.member(name) == Ok(None);
@@ -292,30 +292,30 @@ fn is_for_signatures(member: &Json) -> bool {
 
 // === Kinds of keys ===
 
-fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Key, KeyError> {
+fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<VerificationKey, JwtKeyError> {
     let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
     let modulus = &modulus[zeros..];
     let bits = modulus.len() * 8 - modulus.first().map_or(0, |byte| byte.leading_zeros() as usize);
     if !RSA_BITS.contains(&bits) {
-        return Err(KeyError::Unusable("RSA keys must have 2048 to 8192 bits"));
+        return Err(JwtKeyError::Unusable("RSA keys must have 2048 to 8192 bits"));
     }
     let key = DecodingKey::from_rsa_raw_components(modulus, exponent);
-    Ok(Key { id: None, algorithms: RSA.to_vec(), key })
+    Ok(VerificationKey { id: None, algorithms: RSA.to_vec(), key })
 }
 
 /// Takes an uncompressed point (SEC 1 §2.3.3).
-fn elliptic(point: &[u8]) -> Result<Key, KeyError> {
+fn elliptic(point: &[u8]) -> Result<VerificationKey, JwtKeyError> {
     let algorithm = match (point.first(), point.len()) {
         (Some(4), 65) => ES256,
         (Some(4), 97) => ES384,
-        _ => return Err(KeyError::Unusable("of elliptic curves, only P-256 and P-384 are known")),
+        _ => return Err(JwtKeyError::Unusable("of elliptic curves, only P-256 and P-384 are known")),
     };
-    Ok(Key { id: None, algorithms: vec![algorithm], key: DecodingKey::from_ec_der(point) })
+    Ok(VerificationKey { id: None, algorithms: vec![algorithm], key: DecodingKey::from_ec_der(point) })
 }
 
-fn edwards(key: &[u8]) -> Result<Key, KeyError> {
+fn edwards(key: &[u8]) -> Result<VerificationKey, JwtKeyError> {
     match key.len() {
-        32 => Ok(Key { id: None, algorithms: vec![EdDSA], key: DecodingKey::from_ed_der(key) }),
-        _ => Err(KeyError::Unusable("an Ed25519 key has 32 bytes")),
+        32 => Ok(VerificationKey { id: None, algorithms: vec![EdDSA], key: DecodingKey::from_ed_der(key) }),
+        _ => Err(JwtKeyError::Unusable("an Ed25519 key has 32 bytes")),
     }
 }

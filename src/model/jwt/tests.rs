@@ -7,9 +7,9 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const NOW: f64 = 1_000_000.0;
 const MINUTE: f64 = 60.0;
 
-fn rules() -> Rules {
+fn rules() -> TokenRules {
     let list = |name: &str| Some(vec![name.to_owned()]);
-    Rules {
+    TokenRules {
         issuers: list("https://id.test"),
         audiences: list("callgate"),
         algorithms: None,
@@ -31,13 +31,13 @@ fn sign(header: &str, claims: &str) -> String {
     format!("{message}.{signature}")
 }
 
-fn judge(token: &str, rules: &Rules) -> Result<Proven, Bad> {
-    Token::read(token.as_bytes())?.prove(&Keys::of_secret(SECRET.as_bytes()).unwrap(), rules, NOW)
+fn judge(token: &str, rules: &TokenRules) -> Result<VerifiedToken, TokenError> {
+    UnverifiedToken::read(token.as_bytes())?.prove(&VerificationKeys::of_secret(SECRET.as_bytes()).unwrap(), rules, NOW)
 }
 
 /// Judges the claims of a good token with some changed; `null` removes one.
 #[track_caller]
-fn check_claims(changes: Value, rules: &Rules, expected: Result<(), &'static str>) {
+fn check_claims(changes: Value, rules: &TokenRules, expected: Result<(), &'static str>) {
     let mut claims = good();
     for (name, value) in changes.as_object().unwrap() {
         claims[name] = value.clone();
@@ -45,13 +45,13 @@ fn check_claims(changes: Value, rules: &Rules, expected: Result<(), &'static str
     claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
     let token = encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap();
     let judged = judge(&token, rules);
-    assert_eq!(judged.map(drop).map_err(Bad::reason), expected, "{claims}");
+    assert_eq!(judged.map(drop).map_err(TokenError::reason), expected, "{claims}");
 }
 
 #[track_caller]
 fn check_header(header: &str, expected: Result<(), &'static str>) {
     let judged = judge(&sign(header, &good().to_string()), &rules());
-    assert_eq!(judged.map(drop).map_err(Bad::reason), expected, "{header}");
+    assert_eq!(judged.map(drop).map_err(TokenError::reason), expected, "{header}");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn times_are_numbers_with_some_leeway() {
 
 #[test]
 fn a_token_can_be_too_old_before_its_end() {
-    let rules = Rules { max_age: Some(Duration::from_secs(60)), ..rules() };
+    let rules = TokenRules { max_age: Some(Duration::from_secs(60)), ..rules() };
     let check = |changes, expected| check_claims(changes, &rules, expected);
     check(json!({ "iat": NOW - 89.0 }), Ok(()));
     check(json!({ "iat": NOW - 90.0 }), Err("it is older than max_age"));
@@ -97,7 +97,7 @@ fn the_issuer_is_exactly_the_one_that_is_believed() {
     {
         check(other, Err("its issuer is not the one that is believed"));
     }
-    check_claims(json!({ "iss": null }), &Rules { issuers: None, ..rules() }, Ok(()));
+    check_claims(json!({ "iss": null }), &TokenRules { issuers: None, ..rules() }, Ok(()));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn the_audience_is_ours_or_nobody() {
     for nonsense in [json!(1), json!(["callgate", 1]), json!({ "callgate": true })] {
         check(nonsense, Err("its audience is not text"));
     }
-    let open = Rules { audiences: None, ..rules() };
+    let open = TokenRules { audiences: None, ..rules() };
     check_claims(json!({ "aud": null }), &open, Ok(()));
     check_claims(json!({}), &open, Err("it is for an audience, and none is configured"));
 }
@@ -161,7 +161,7 @@ fn the_header_has_no_say_beyond_its_algorithm_and_key() {
 
 #[test]
 fn a_demanded_type_is_the_only_one() {
-    let rules = Rules { typ: Some("at+jwt".to_owned()), ..rules() };
+    let rules = TokenRules { typ: Some("at+jwt".to_owned()), ..rules() };
     for (header, is_right) in [
         (r#"{"alg":"HS256","typ":"at+jwt"}"#, true),
         (r#"{"alg":"HS256","typ":"application/AT+JWT"}"#, true),
@@ -209,7 +209,7 @@ fn what_is_not_three_parts_of_base64url_is_malformed() {
     ] {
         assert_eq!(judge(text, &rules()).unwrap_err().reason(), "it is malformed", "{text}");
     }
-    assert!(Token::read(b"\xff.\xff.\xff").is_err());
+    assert!(UnverifiedToken::read(b"\xff.\xff.\xff").is_err());
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn every_other_signature_is_wrong() {
 
 #[test]
 fn narrowed_algorithms_hold() {
-    let rules = Rules { algorithms: Some(vec![Algorithm::HS512]), ..rules() };
+    let rules = TokenRules { algorithms: Some(vec![Algorithm::HS512]), ..rules() };
     let judged = judge(&sign(r#"{"alg":"HS256"}"#, &good().to_string()), &rules);
     assert_eq!(judged.unwrap_err().reason(), "its algorithm is not one of `algorithms`");
 }
@@ -235,8 +235,8 @@ fn narrowed_algorithms_hold() {
 #[test]
 fn a_token_does_not_print() {
     let token = sign(r#"{"alg":"HS256"}"#, &good().to_string());
-    assert_eq!(format!("{:?}", Token::read(token.as_bytes()).unwrap()), "***");
-    assert!(!format!("{:?}", Keys::of_secret(SECRET.as_bytes()).unwrap()).contains("48, 49"));
+    assert_eq!(format!("{:?}", UnverifiedToken::read(token.as_bytes()).unwrap()), "***");
+    assert!(!format!("{:?}", VerificationKeys::of_secret(SECRET.as_bytes()).unwrap()).contains("48, 49"));
 }
 
 // === Keys ===
@@ -265,15 +265,15 @@ fn with(mut key: Value, more: Value) -> Value {
     key
 }
 
-fn set(keys: &[Value]) -> Result<(Keys, usize), KeyError> {
-    Keys::of_set(json!({ "keys": keys }).to_string().as_bytes())
+fn set(keys: &[Value]) -> Result<(VerificationKeys, usize), JwtKeyError> {
+    VerificationKeys::of_set(json!({ "keys": keys }).to_string().as_bytes())
 }
 
 fn joe(keys: &[Value], header: &str, signature: &str) -> Result<(), &'static str> {
-    let rules = Rules { issuers: Some(vec!["joe".to_owned()]), audiences: None, ..rules() };
+    let rules = TokenRules { issuers: Some(vec!["joe".to_owned()]), audiences: None, ..rules() };
     let token = format!("{header}.{JOE}.{signature}");
-    let proven = Token::read(token.as_bytes()).unwrap().prove(&set(keys).unwrap().0, &rules, NOW);
-    proven.map(drop).map_err(Bad::reason)
+    let proven = UnverifiedToken::read(token.as_bytes()).unwrap().prove(&set(keys).unwrap().0, &rules, NOW);
+    proven.map(drop).map_err(TokenError::reason)
 }
 
 #[test]
@@ -338,33 +338,33 @@ fn keys_that_are_of_no_use_are_skipped() {
     ] {
         let (keys, skipped) = set(&[member.clone(), ec()]).unwrap();
         assert_eq!((keys.count(), skipped), (1, 1), "{member}");
-        assert_eq!(set(std::slice::from_ref(&member)).unwrap_err(), KeyError::NothingUsable, "{member}");
+        assert_eq!(set(std::slice::from_ref(&member)).unwrap_err(), JwtKeyError::NothingUsable, "{member}");
     }
     assert_eq!(set(&[with(rsa(), json!({ "n": modulus(256) }))]).unwrap().0.algorithms().len(), 6);
     let odd = json!({ "x5c": 1, "x5t": [], "x5u": {}, "exp": "soon", "iat": 1.5, "nbf": null, "ext": "yes" });
     assert_eq!(set(&[with(ec(), odd)]).unwrap().1, 0, "what nobody uses");
     let twice = [r#""kid":"a","kid":"b""#, r#""kty":"EC","crv":"P-256""#].map(|more| {
         let text = ec().to_string().replacen('{', &format!("{{{more},"), 1);
-        Keys::of_set(format!("{{\"keys\":[{text},{}]}}", ec()).as_bytes()).unwrap()
+        VerificationKeys::of_set(format!("{{\"keys\":[{text},{}]}}", ec()).as_bytes()).unwrap()
     });
     assert!(twice.iter().all(|(keys, skipped)| (keys.count(), *skipped) == (1, 1)), "two readings");
 }
 
 #[test]
 fn sets_are_bounded_and_have_a_form() {
-    assert_eq!(set(&vec![ec(); 101]).unwrap_err(), KeyError::TooMany);
+    assert_eq!(set(&vec![ec(); 101]).unwrap_err(), JwtKeyError::TooMany);
     assert_eq!(set(&vec![ec(); 100]).unwrap().0.count(), 100);
-    assert_eq!(set(&[]).unwrap_err(), KeyError::NothingUsable);
+    assert_eq!(set(&[]).unwrap_err(), JwtKeyError::NothingUsable);
     for text in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#, "<html>"] {
-        assert_eq!(Keys::of_set(text.as_bytes()).unwrap_err(), KeyError::NoSet, "{text}");
+        assert_eq!(VerificationKeys::of_set(text.as_bytes()).unwrap_err(), JwtKeyError::NoSet, "{text}");
     }
 }
 
 #[test]
 fn a_secret_is_as_long_as_its_algorithm_needs() {
-    let algorithms = |length| Keys::of_secret(&vec![b'x'; length]).map(|keys| keys.algorithms());
+    let algorithms = |length| VerificationKeys::of_secret(&vec![b'x'; length]).map(|keys| keys.algorithms());
     use Algorithm::{HS256, HS384, HS512};
-    assert_eq!(algorithms(31), Err(KeyError::ShortSecret));
+    assert_eq!(algorithms(31), Err(JwtKeyError::ShortSecret));
     assert_eq!(algorithms(32), Ok(vec![HS256]));
     assert_eq!(algorithms(48), Ok(vec![HS256, HS384]));
     assert_eq!(algorithms(64), Ok(vec![HS256, HS384, HS512]));
@@ -376,35 +376,36 @@ fn a_file_has_public_keys_and_no_private_ones() {
     let pairs = [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ED25519]
         .map(|kind| KeyPair::generate_for(kind).unwrap());
     let text: String = pairs.iter().map(KeyPair::public_key_pem).collect();
-    let keys = Keys::of_pem(text.as_bytes()).unwrap();
+    let keys = VerificationKeys::of_pem(text.as_bytes()).unwrap();
     assert_eq!(keys.algorithms(), [Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA]);
     let certificate = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&pairs[0]).unwrap();
-    assert_eq!(Keys::of_pem(certificate.pem().as_bytes()).unwrap().algorithms(), [Algorithm::ES256]);
-    let check = |text: &str, expected| assert_eq!(Keys::of_pem(text.as_bytes()).unwrap_err(), expected, "{text}");
-    check(&format!("{text}{}", pairs[0].serialize_pem()), KeyError::Private);
-    check("", KeyError::Nothing);
-    check(SECRET, KeyError::Nothing);
-    check(&text[..text.len() - 10], KeyError::Broken);
-    check(&text.replace('M', "#"), KeyError::Broken);
-    check(&format!("{text}-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"), KeyError::Other);
-    check("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI ann@acme.test", KeyError::Form(Form::Ssh));
-    check("ecdsa-sha2-nistp256 AAAA", KeyError::Form(Form::Ssh));
-    check("---- BEGIN SSH2 PUBLIC KEY ----\nAAAA\n---- END SSH2 PUBLIC KEY ----\n", KeyError::Form(Form::Ssh));
-    check(" {\"keys\":[]}", KeyError::Form(Form::Jwk));
+    assert_eq!(VerificationKeys::of_pem(certificate.pem().as_bytes()).unwrap().algorithms(), [Algorithm::ES256]);
+    let check =
+        |text: &str, expected| assert_eq!(VerificationKeys::of_pem(text.as_bytes()).unwrap_err(), expected, "{text}");
+    check(&format!("{text}{}", pairs[0].serialize_pem()), JwtKeyError::Private);
+    check("", JwtKeyError::Nothing);
+    check(SECRET, JwtKeyError::Nothing);
+    check(&text[..text.len() - 10], JwtKeyError::Broken);
+    check(&text.replace('M', "#"), JwtKeyError::Broken);
+    check(&format!("{text}-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"), JwtKeyError::Other);
+    check("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI ann@acme.test", JwtKeyError::Form(KeyFormat::Ssh));
+    check("ecdsa-sha2-nistp256 AAAA", JwtKeyError::Form(KeyFormat::Ssh));
+    check("---- BEGIN SSH2 PUBLIC KEY ----\nAAAA\n---- END SSH2 PUBLIC KEY ----\n", JwtKeyError::Form(KeyFormat::Ssh));
+    check(" {\"keys\":[]}", JwtKeyError::Form(KeyFormat::Jwk));
     for kind in ["EC", "RSA", "ENCRYPTED", "OPENSSH", "DSA"] {
         let label = format!("{kind} PRIVATE KEY");
-        check(&format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n"), KeyError::Private);
+        check(&format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n"), JwtKeyError::Private);
     }
-    let bytes = |bytes: &[u8], form| assert_eq!(Keys::of_pem(bytes).unwrap_err(), KeyError::Form(form));
-    bytes(pem::parse(pairs[0].public_key_pem()).unwrap().contents(), Form::Der);
-    bytes(certificate.der(), Form::Der);
-    bytes(b"\xff\xfe-\0-\0", Form::Utf16);
+    let bytes = |bytes: &[u8], form| assert_eq!(VerificationKeys::of_pem(bytes).unwrap_err(), JwtKeyError::Form(form));
+    bytes(pem::parse(pairs[0].public_key_pem()).unwrap().contents(), KeyFormat::Der);
+    bytes(certificate.der(), KeyFormat::Der);
+    bytes(b"\xff\xfe-\0-\0", KeyFormat::Utf16);
     // What Windows and people add around them does not matter.
     let edited = format!("\u{feff}Our key:\r\n{}\r\n", text.replace('\n', "\r\n"));
-    assert_eq!(Keys::of_pem(edited.as_bytes()).unwrap().count(), 3);
-    check(&text.repeat(4), KeyError::Unusable("there are more than 10"));
+    assert_eq!(VerificationKeys::of_pem(edited.as_bytes()).unwrap().count(), 3);
+    check(&text.repeat(4), JwtKeyError::Unusable("there are more than 10"));
     let nonsense = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n";
-    check(nonsense, KeyError::Unusable("it cannot be read"));
+    check(nonsense, JwtKeyError::Unusable("it cannot be read"));
 }
 
 #[test]
@@ -413,12 +414,12 @@ fn a_key_of_rsa_may_be_written_as_pkcs_1() {
     let modulus = URL_SAFE_NO_PAD.decode(RSA_MODULUS).unwrap();
     let der = [&[0x30, 0x82, 1, 10, 2, 0x82, 1, 1, 0], &*modulus, &[2, 3, 1, 0, 1]].concat();
     let text = pem::encode(&pem::Pem::new("RSA PUBLIC KEY", der));
-    let keys = Keys::of_pem(text.as_bytes()).unwrap();
-    let rules = Rules { issuers: Some(vec!["joe".to_owned()]), audiences: None, ..rules() };
+    let keys = VerificationKeys::of_pem(text.as_bytes()).unwrap();
+    let rules = TokenRules { issuers: Some(vec!["joe".to_owned()]), audiences: None, ..rules() };
     let token = format!("{RSA_HEADER}.{JOE}.{RSA_SIGNATURE}");
-    assert_eq!(Token::read(token.as_bytes()).unwrap().prove(&keys, &rules, NOW).map(drop), Ok(()));
+    assert_eq!(UnverifiedToken::read(token.as_bytes()).unwrap().prove(&keys, &rules, NOW).map(drop), Ok(()));
     let nonsense = text.replacen("MIIB", "AAAA", 1);
-    assert_eq!(Keys::of_pem(nonsense.as_bytes()).unwrap_err(), KeyError::Unusable("it cannot be read"));
+    assert_eq!(VerificationKeys::of_pem(nonsense.as_bytes()).unwrap_err(), JwtKeyError::Unusable("it cannot be read"));
 }
 
 #[test]
@@ -435,10 +436,10 @@ fn what_a_file_has_signs() {
         };
         let token = encode(&Header::new(algorithm), &good(), &key).unwrap();
         let judge = |pair: &rcgen::KeyPair| {
-            let keys = Keys::of_pem(pair.public_key_pem().as_bytes()).unwrap();
-            Token::read(token.as_bytes()).unwrap().prove(&keys, &rules(), NOW).map(drop)
+            let keys = VerificationKeys::of_pem(pair.public_key_pem().as_bytes()).unwrap();
+            UnverifiedToken::read(token.as_bytes()).unwrap().prove(&keys, &rules(), NOW).map(drop)
         };
         assert_eq!(judge(&pair), Ok(()), "{algorithm:?}");
-        assert_eq!(judge(&other), Err(Bad::Refused("its signature is wrong")), "{algorithm:?}");
+        assert_eq!(judge(&other), Err(TokenError::Refused("its signature is wrong")), "{algorithm:?}");
     }
 }

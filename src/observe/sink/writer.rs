@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::buffer::{self, Buffer, Lines};
 use super::{Orders, Shared};
-use crate::config::Format;
+use crate::config::LogFormat;
 use crate::observe::line::{self, Value};
 use crate::observe::place::Place;
 
@@ -19,7 +19,7 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     place: Place,
     /// The form of notes about lines that were lost.
-    format: Format,
+    format: LogFormat,
     spare: Lines,
 }
 
@@ -33,7 +33,7 @@ impl Drop for Over {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, place: Place, format: Format) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, place: Place, format: LogFormat) -> Self {
         Self { shared, place, format, spare: Lines::default() }
     }
 
@@ -128,7 +128,7 @@ mod tests {
     use crate::observe::place::{LogFile, Memory};
 
     fn writer(place: Place) -> Writer {
-        Writer::new(Arc::new(Shared::new(place.to_string())), place, Format::Text)
+        Writer::new(Arc::new(Shared::new(place.to_string())), place, LogFormat::Text)
     }
 
     /// Writes lines as one worker's, without a thread.

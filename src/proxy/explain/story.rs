@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::auth::Act;
 use crate::limit::{Limited, Limiter};
-use crate::model::grant::{Refusal, Trace};
+use crate::model::grant::{GrantError, Trace};
 use crate::model::principal::{Claim, Principal};
 use crate::model::redact;
 use crate::observe::{RequestId, causes};
@@ -151,8 +151,10 @@ impl Story {
         let passed = trace.passed.iter();
         self.passed = passed.map(|one| Passed { rule: one.rule.to_owned(), why: one.why.to_string() }).collect();
         trace.outcome.map_err(|refusal| match &refusal {
-            Refusal::Choose { .. } => Refused::by(&Error::Choose(Choices::Users(Vec::new())), refusal.to_string()),
-            Refusal::NoRule | Refusal::Invalid { .. } | Refusal::Foreign { .. } => Refused::forbidden(&refusal),
+            GrantError::Choose { .. } => Refused::by(&Error::Choose(Choices::Users(Vec::new())), refusal.to_string()),
+            GrantError::NoRule | GrantError::Invalid { .. } | GrantError::Foreign { .. } => {
+                Refused::forbidden(&refusal)
+            }
         })
     }
 

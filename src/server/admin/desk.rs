@@ -21,9 +21,9 @@ use tokio::time::{Instant, timeout};
 use super::Known;
 use super::order::{self, Refusal};
 use super::visitors::Busy;
-use crate::config::{Upstream, Url};
+use crate::config::{UpstreamConfig, UpstreamUrl};
 use crate::message::target;
-use crate::model::freeze_target::{MAX_WHY, Whom};
+use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
 use crate::model::loopback::is_loopback;
 use crate::observe::audit::{Event, Note};
 use crate::observe::health::Finding;
@@ -262,7 +262,7 @@ impl Desk {
         let certificates = certificates.map(|one| json!({ "names": one.names, "expires": one.not_after.to_string() }));
         let app = config.app.iter().map(|app| ("app", &app.upstream));
         let pbx = config.pbx.iter().map(|pbx| ("pbx", &pbx.upstream));
-        let urls = |upstream: &Upstream| upstream.urls.iter().map(Url::text).collect::<Vec<_>>();
+        let urls = |upstream: &UpstreamConfig| upstream.urls.iter().map(UpstreamUrl::text).collect::<Vec<_>>();
         let upstreams = app.chain(pbx).map(|(name, upstream)| json!({ "name": name, "urls": urls(upstream) }));
         let findings = metrics.health.ask();
         json(
@@ -294,7 +294,7 @@ fn alive(still: &[Still]) -> Answer {
     text(StatusCode::SERVICE_UNAVAILABLE, still.iter().map(line).chain(["not alive\n".to_owned()]).collect::<String>())
 }
 
-fn whom(text: &str) -> Result<Whom, Box<Answer>> {
+fn whom(text: &str) -> Result<FreezeTarget, Box<Answer>> {
     text.parse().map_err(|message: String| Box::new(problem(StatusCode::BAD_REQUEST, "malformed", &message)))
 }
 

@@ -8,10 +8,10 @@ use csv::{ByteRecord, ReaderBuilder};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::config::document::Node;
+use crate::config::document::TomlNode;
 use crate::config::source::Surroundings;
 use crate::model::grant::Lookup;
-use crate::model::table::Table;
+use crate::model::table::LookupTable;
 
 /// The largest table, in bytes.
 const MAX_BYTES: usize = 16 << 20;
@@ -23,7 +23,7 @@ const MAX_COLUMNS: usize = 32;
 const MAX_TOLD: usize = 10;
 
 /// Reads `{ file, key }` and the file. With `several`, a key may have several rows.
-pub(super) fn lookup(node: &Node<'_, '_>, several: bool, around: &Surroundings<'_>) -> Option<Lookup> {
+pub(super) fn lookup(node: &TomlNode<'_, '_>, several: bool, around: &Surroundings<'_>) -> Option<Lookup> {
     node.table(|table| {
         let file = table.require("file");
         let key = table.require("key").and_then(|node| node.parsed());
@@ -32,7 +32,7 @@ pub(super) fn lookup(node: &Node<'_, '_>, several: bool, around: &Surroundings<'
     })
 }
 
-fn read_file(node: &Node<'_, '_>, several: bool, around: &Surroundings<'_>) -> Option<Table> {
+fn read_file(node: &TomlNode<'_, '_>, several: bool, around: &Surroundings<'_>) -> Option<LookupTable> {
     let name = node.word()?;
     let read = match name.rsplit_once('.').map(|(_, end)| end) {
         Some("csv") => read_csv,
@@ -53,8 +53,8 @@ fn read_file(node: &Node<'_, '_>, several: bool, around: &Surroundings<'_>) -> O
     lines.map_err(|faults| report(node, name, &faults)).ok()
 }
 
-fn report(node: &Node<'_, '_>, name: &str, faults: &[Fault]) {
-    for Fault { line, message, hint } in faults.iter().take(MAX_TOLD) {
+fn report(node: &TomlNode<'_, '_>, name: &str, faults: &[TableFault]) {
+    for TableFault { line, message, hint } in faults.iter().take(MAX_TOLD) {
         node.refuse::<()>(format_args!("{name}:{line}: {message}"), hint);
     }
     if faults.len() > MAX_TOLD {
@@ -63,63 +63,67 @@ fn report(node: &Node<'_, '_>, name: &str, faults: &[Fault]) {
 }
 
 /// What is wrong in a line of the file.
-struct Fault {
+struct TableFault {
     line: u64,
     message: String,
     hint: &'static str,
 }
 
-impl Fault {
+impl TableFault {
     fn new(line: u64, message: impl fmt::Display, hint: &'static str) -> Self {
         Self { line, message: message.to_string(), hint }
     }
 }
 
 /// A file, split into cells.
-struct Lines {
+struct RawTable {
     columns: Vec<String>,
-    rows: Vec<Line>,
+    rows: Vec<RawRow>,
 }
 
-struct Line {
+struct RawRow {
     number: u64,
     key: String,
     cells: Vec<String>,
 }
 
-impl Lines {
-    fn into_table(self, several: bool) -> Result<Table, Vec<Fault>> {
+impl RawTable {
+    fn into_table(self, several: bool) -> Result<LookupTable, Vec<TableFault>> {
         let mut faults = self.faults(several);
         if self.rows.is_empty() {
-            faults.push(Fault::new(1, "there are no rows", "write one for each person"));
+            faults.push(TableFault::new(1, "there are no rows", "write one for each person"));
         }
         if !faults.is_empty() {
             return Err(faults);
         }
-        let mut table = Table::new(self.columns);
-        for Line { key, cells, .. } in self.rows {
+        let mut table = LookupTable::new(self.columns);
+        for RawRow { key, cells, .. } in self.rows {
             table.add(key, cells);
         }
         Ok(table)
     }
 
-    fn faults(&self, several: bool) -> Vec<Fault> {
+    fn faults(&self, several: bool) -> Vec<TableFault> {
         let mut faults = Vec::new();
         let mut seen: HashMap<&str, u64> = HashMap::with_capacity(self.rows.len());
-        for Line { number, key, cells } in &self.rows {
+        for RawRow { number, key, cells } in &self.rows {
             let number = *number;
             if key.is_empty() {
-                faults.push(Fault::new(number, "the key is empty", "the first column says whom the row is for"));
+                faults.push(TableFault::new(number, "the key is empty", "the first column says whom the row is for"));
             }
             for cell in cells.iter().chain([key]).filter(|cell| !is_plain(cell)) {
                 let message = format!("{cell:?} has a control character in it or spaces around it");
-                faults.push(Fault::new(number, message, "write what the value is, and nothing else"));
+                faults.push(TableFault::new(number, message, "write what the value is, and nothing else"));
             }
             if let Some(first) = seen.insert(key, number)
                 && !several
             {
                 let message = format!("the key {key:?} stands in line {first} already");
-                faults.push(Fault::new(number, message, "remove one of the rows, or write `choose` into the rule"));
+                faults.push(TableFault::new(
+                    number,
+                    message,
+                    "remove one of the rows, or write `choose` into the rule",
+                ));
             }
         }
         faults
@@ -139,16 +143,16 @@ fn is_column(name: &str) -> bool {
 // === CSV ===
 
 /// Reads CSV (RFC 4180), the first line being the names of the columns.
-fn read_csv(bytes: &[u8]) -> Result<Lines, Vec<Fault>> {
+fn read_csv(bytes: &[u8]) -> Result<RawTable, Vec<TableFault>> {
     // Rows of other lengths are reported with the others.
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
     let (mut rows, mut faults) = (Vec::new(), Vec::new());
     let mut columns: Option<Vec<String>> = None;
     for record in reader.byte_records() {
-        let record = record.map_err(|error| vec![Fault::new(1, error, "mend the file")])?;
+        let record = record.map_err(|error| vec![TableFault::new(1, error, "mend the file")])?;
         let number = record.position().map_or(1, csv::Position::line);
         let Some(cells) = cells_of(&record) else {
-            faults.push(Fault::new(number, "is not text in UTF-8", "save the file as UTF-8"));
+            faults.push(TableFault::new(number, "is not text in UTF-8", "save the file as UTF-8"));
             continue;
         };
         let Some(columns) = &columns else {
@@ -156,14 +160,18 @@ fn read_csv(bytes: &[u8]) -> Result<Lines, Vec<Fault>> {
             continue;
         };
         if rows.len() == MAX_ROWS {
-            return Err(vec![Fault::new(number, format!("more than {MAX_ROWS} rows"), "leave out whom no rule means")]);
+            return Err(vec![TableFault::new(
+                number,
+                format!("more than {MAX_ROWS} rows"),
+                "leave out whom no rule means",
+            )]);
         }
         match split_key(cells, columns.len(), number) {
             Ok(row) => rows.push(row),
             Err(fault) => faults.push(fault),
         }
     }
-    if faults.is_empty() { Ok(Lines { columns: columns.unwrap_or_default(), rows }) } else { Err(faults) }
+    if faults.is_empty() { Ok(RawTable { columns: columns.unwrap_or_default(), rows }) } else { Err(faults) }
 }
 
 fn cells_of(record: &ByteRecord) -> Option<Vec<String>> {
@@ -171,7 +179,7 @@ fn cells_of(record: &ByteRecord) -> Option<Vec<String>> {
 }
 
 /// Reads the names of the columns; that of the key is nobody's business.
-fn header(mut cells: Vec<String>, number: u64) -> Result<Vec<String>, Fault> {
+fn header(mut cells: Vec<String>, number: u64) -> Result<Vec<String>, TableFault> {
     check_columns(cells.len(), number)?;
     if let Some(name) = cells.iter().find(|name| !is_column(name)) {
         let message = format!("{name:?} is no name of a column");
@@ -182,41 +190,49 @@ fn header(mut cells: Vec<String>, number: u64) -> Result<Vec<String>, Fault> {
         } else {
             "the first line names the columns, with commas between: letters, digits, _ and -"
         };
-        return Err(Fault::new(number, message, hint));
+        return Err(TableFault::new(number, message, hint));
     }
     if let Some((at, name)) = cells.iter().enumerate().find(|(at, name)| cells[..*at].contains(name)) {
-        return Err(Fault::new(number, format!("column {} is called {name:?} too", at + 1), "give it another name"));
+        return Err(TableFault::new(
+            number,
+            format!("column {} is called {name:?} too", at + 1),
+            "give it another name",
+        ));
     }
     cells.remove(0);
     Ok(cells)
 }
 
-fn check_columns(count: usize, number: u64) -> Result<(), Fault> {
+fn check_columns(count: usize, number: u64) -> Result<(), TableFault> {
     if count <= MAX_COLUMNS {
         return Ok(());
     }
-    Err(Fault::new(number, format!("more than {MAX_COLUMNS} columns"), "leave out what no rule uses"))
+    Err(TableFault::new(number, format!("more than {MAX_COLUMNS} columns"), "leave out what no rule uses"))
 }
 
-fn split_key(mut cells: Vec<String>, columns: usize, number: u64) -> Result<Line, Fault> {
+fn split_key(mut cells: Vec<String>, columns: usize, number: u64) -> Result<RawRow, TableFault> {
     if cells.len() != columns + 1 {
         let message = format!("{} cells, and the first line has {}", cells.len(), columns + 1);
-        return Err(Fault::new(number, message, "write a cell for each column; a comma inside of one needs quotes"));
+        return Err(TableFault::new(
+            number,
+            message,
+            "write a cell for each column; a comma inside of one needs quotes",
+        ));
     }
     let key = cells.remove(0);
-    Ok(Line { number, key, cells })
+    Ok(RawRow { number, key, cells })
 }
 
 // === TOML ===
 
 /// Reads a table for each key, or a list of them: `["ann@acme.example.com"]`, then `ext = "40"`.
-fn read_toml(bytes: &[u8]) -> Result<Lines, Vec<Fault>> {
+fn read_toml(bytes: &[u8]) -> Result<RawTable, Vec<TableFault>> {
     let text = std::str::from_utf8(bytes)
-        .map_err(|_| vec![Fault::new(1, "is not text in UTF-8", "save the file as UTF-8")])?;
+        .map_err(|_| vec![TableFault::new(1, "is not text in UTF-8", "save the file as UTF-8")])?;
     let ends: Vec<_> = text.match_indices('\n').map(|(at, _)| at).collect();
     let line = |byte: usize| ends.partition_point(|end| *end < byte) as u64 + 1;
     let root = DeTable::parse(text).map_err(|error| {
-        vec![Fault::new(line(error.span().map_or(0, |span| span.start)), error.message(), "mend the file")]
+        vec![TableFault::new(line(error.span().map_or(0, |span| span.start)), error.message(), "mend the file")]
     })?;
     let (mut rows, mut faults) = (Vec::new(), Vec::new());
     let mut columns: Option<Vec<String>> = None;
@@ -224,18 +240,18 @@ fn read_toml(bytes: &[u8]) -> Result<Lines, Vec<Fault>> {
         let number = line(key.span().start);
         for row in tables_of(value) {
             let read =
-                row.ok_or_else(|| Fault::new(number, "is no table", "write [\"key\"] and below it ext = \"40\""));
+                row.ok_or_else(|| TableFault::new(number, "is no table", "write [\"key\"] and below it ext = \"40\""));
             match read.and_then(|row| toml_row(row, key.get_ref(), number, &mut columns)) {
                 Ok(row) if rows.len() < MAX_ROWS => rows.push(row),
                 Ok(_) => {
                     let message = format!("more than {MAX_ROWS} rows");
-                    return Err(vec![Fault::new(number, message, "leave out whom no rule means")]);
+                    return Err(vec![TableFault::new(number, message, "leave out whom no rule means")]);
                 }
                 Err(fault) => faults.push(fault),
             }
         }
     }
-    if faults.is_empty() { Ok(Lines { columns: columns.unwrap_or_default(), rows }) } else { Err(faults) }
+    if faults.is_empty() { Ok(RawTable { columns: columns.unwrap_or_default(), rows }) } else { Err(faults) }
 }
 
 /// Returns the rows of a key: one, or those of a list.
@@ -247,23 +263,28 @@ fn tables_of<'v, 'i>(value: &'v Spanned<DeValue<'i>>) -> Vec<Option<&'v DeTable<
 }
 
 /// Reads one row; the first that is read says what the columns are.
-fn toml_row(row: &DeTable<'_>, key: &str, number: u64, columns: &mut Option<Vec<String>>) -> Result<Line, Fault> {
+fn toml_row(
+    row: &DeTable<'_>,
+    key: &str,
+    number: u64,
+    columns: &mut Option<Vec<String>>,
+) -> Result<RawRow, TableFault> {
     let names = || row.keys().map(|name| name.get_ref().to_string());
     if let Some(name) = names().find(|name| !is_column(name)) {
         let message = format!("{name:?} is no name of a column");
-        return Err(Fault::new(number, message, "letters, digits, _ and -"));
+        return Err(TableFault::new(number, message, "letters, digits, _ and -"));
     }
     check_columns(row.len(), number)?;
     let columns = columns.get_or_insert_with(|| names().collect());
     if names().count() != columns.len() || names().any(|name| !columns.contains(&name)) {
         let message = format!("the row of {key:?} has other columns than others: {}", columns.join(", "));
-        return Err(Fault::new(number, message, "write the same in each row"));
+        return Err(TableFault::new(number, message, "write the same in each row"));
     }
     let cell = |name: &String| match row.get(name.as_str()).map(Spanned::get_ref) {
         Some(DeValue::String(text)) => Ok(text.to_string()),
         Some(DeValue::Integer(digits)) if digits.radix() == 10 => Ok(digits.as_str().to_owned()),
-        _ => Err(Fault::new(number, format!("{name} of {key:?} is no text"), "write it in quotes")),
+        _ => Err(TableFault::new(number, format!("{name} of {key:?} is no text"), "write it in quotes")),
     };
     let cells = columns.iter().map(cell).collect::<Result<_, _>>()?;
-    Ok(Line { number, key: key.to_owned(), cells })
+    Ok(RawRow { number, key: key.to_owned(), cells })
 }

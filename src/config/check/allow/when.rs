@@ -4,8 +4,8 @@ use jiff::tz::TimeZone;
 use toml::de::DeValue;
 
 use crate::config::check::values::{distinct, each};
-use crate::config::document::Node;
-use crate::model::condition::{Condition, Wanted, When};
+use crate::config::document::TomlNode;
+use crate::model::condition::{ClaimPattern, Condition, When};
 use crate::model::hours::{Hours, NotHours};
 use crate::model::template::ROW;
 
@@ -15,7 +15,7 @@ const HOURS: &str = "hours";
 const MAX_DEPTH: usize = 3;
 
 /// Reads the table. `has_table`: whether the rule has a table, whose columns are no claims.
-pub(super) fn when(node: &Node<'_, '_>, has_table: bool) -> Option<When> {
+pub(super) fn when(node: &TomlNode<'_, '_>, has_table: bool) -> Option<When> {
     let entries = node.table(|table| Some(table.all()))?;
     if entries.is_empty() {
         return node.refuse("says nothing", "write what a claim must say, such as { groups = \"support\" }");
@@ -36,7 +36,7 @@ pub(super) fn when(node: &Node<'_, '_>, has_table: bool) -> Option<When> {
 }
 
 /// Reads what one claim must say. A table is what TOML makes of a dotted key: `realm.roles` is the claim of that name.
-fn read_claim(claim: &str, node: &Node<'_, '_>, depth: usize, conditions: &mut Vec<Condition>) -> Option<()> {
+fn read_claim(claim: &str, node: &TomlNode<'_, '_>, depth: usize, conditions: &mut Vec<Condition>) -> Option<()> {
     if node.value().is_table() {
         if depth == 1 {
             return node.refuse("is nested too deep", "name the claim with dots, such as \"realm_access.roles\"");
@@ -52,11 +52,11 @@ fn read_claim(claim: &str, node: &Node<'_, '_>, depth: usize, conditions: &mut V
     Some(())
 }
 
-fn wanted(node: &Node<'_, '_>) -> Option<Wanted> {
+fn wanted(node: &TomlNode<'_, '_>) -> Option<ClaimPattern> {
     match node.value() {
-        DeValue::Boolean(flag) => Some(Wanted::Exactly(flag.to_string())),
+        DeValue::Boolean(flag) => Some(ClaimPattern::Exactly(flag.to_string())),
         DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
-            Ok(number) => Some(Wanted::Exactly(number.to_string())),
+            Ok(number) => Some(ClaimPattern::Exactly(number.to_string())),
             Err(_) => node.refuse("is no number that a claim has", "write it in quotes, as the claim has it"),
         },
         DeValue::String(_) => node.parsed(),
@@ -64,12 +64,12 @@ fn wanted(node: &Node<'_, '_>) -> Option<Wanted> {
     }
 }
 
-fn read_hours(node: &Node<'_, '_>) -> Option<Hours> {
+fn read_hours(node: &TomlNode<'_, '_>) -> Option<Hours> {
     // The last words of the message are the operator's own.
     Hours::read(node.string()?, |name| TimeZone::get(name).ok()).map_err(|error| refuse_hours(node, &error)).ok()
 }
 
-fn refuse_hours(node: &Node<'_, '_>, error: &NotHours) {
+fn refuse_hours(node: &TomlNode<'_, '_>, error: &NotHours) {
     let hint = match error {
         NotHours::Form => "write \"Mon-Fri 08:00-18:00 Europe/Berlin\"",
         NotHours::Days(_) => "write Mon, Tue, Wed, Thu, Fri, Sat, Sun, such as Mon-Fri or Mon,Wed,Sat-Sun",

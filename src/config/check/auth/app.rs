@@ -6,8 +6,8 @@ use http::header::COOKIE;
 use http::{HeaderName, Uri};
 
 use crate::config::check::values::{duration, duration_or, each, scheme};
-use crate::config::document::{Node, Table};
-use crate::config::{Names, Whoami};
+use crate::config::document::{TomlNode, TomlTable};
+use crate::config::{AppMethodConfig, CookieFilter};
 use crate::model::identity::is_identity;
 
 /// The deadline of `whoami` when none is written.
@@ -16,21 +16,21 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_CACHE: Duration = Duration::from_secs(30);
 
 /// Reads `[app] whoami`, which is short for a method.
-pub(super) fn short(node: &Node<'_, '_>) -> Option<Whoami> {
+pub(super) fn short(node: &TomlNode<'_, '_>) -> Option<AppMethodConfig> {
     let path = whoami_path(node)?;
-    Some(Whoami { path, cookies: Names::All, headers: Vec::new(), timeout: TIMEOUT, cache: None })
+    Some(AppMethodConfig { path, cookies: CookieFilter::All, headers: Vec::new(), timeout: TIMEOUT, cache: None })
 }
 
 /// Reads a table of type `app`.
-pub(super) fn read(table: &Table<'_, '_>) -> Option<Whoami> {
+pub(super) fn read(table: &TomlTable<'_, '_>) -> Option<AppMethodConfig> {
     let path = table.require("whoami").and_then(|node| whoami_path(&node));
     let cookies = table.get("cookies").and_then(|node| each(&node.list_or_empty()?, cookie));
     let headers = table.get("headers").and_then(|node| each(&node.list_or_empty()?, header));
     let timeout = duration_or(table, "timeout", TIMEOUT);
     let cache = table.get("cache").and_then(|node| cache(&node));
-    Some(Whoami {
+    Some(AppMethodConfig {
         path: path?,
-        cookies: cookies.map_or(Names::All, Names::Listed),
+        cookies: cookies.map_or(CookieFilter::All, CookieFilter::Listed),
         headers: headers.unwrap_or_default(),
         timeout,
         cache,
@@ -38,7 +38,7 @@ pub(super) fn read(table: &Table<'_, '_>) -> Option<Whoami> {
 }
 
 /// Reads how long an answer is believed: no longer than a person who logged out would put up with.
-fn cache(node: &Node<'_, '_>) -> Option<Duration> {
+fn cache(node: &TomlNode<'_, '_>) -> Option<Duration> {
     let cache = duration(node)?;
     if cache > MAX_CACHE {
         let longest = MAX_CACHE.as_secs();
@@ -51,7 +51,7 @@ fn cache(node: &Node<'_, '_>) -> Option<Duration> {
 }
 
 /// Reads the path (and query) that tells who a caller is.
-fn whoami_path(node: &Node<'_, '_>) -> Option<String> {
+fn whoami_path(node: &TomlNode<'_, '_>) -> Option<String> {
     let text = node.string()?;
     let path = text.starts_with('/') && !text.starts_with("//") && !text.contains('#') && text.parse::<Uri>().is_ok();
     if path {
@@ -68,7 +68,7 @@ fn whoami_path(node: &Node<'_, '_>) -> Option<String> {
 }
 
 /// Reads the name of a cookie. Browsers store more than RFC 6265 §4.1.1 allows, `#` for one.
-pub(super) fn cookie(node: &Node<'_, '_>) -> Option<String> {
+pub(super) fn cookie(node: &TomlNode<'_, '_>) -> Option<String> {
     let name = node.word()?;
     let spelled = name.bytes().all(|byte| byte.is_ascii_graphic() && !b"=;,\"".contains(&byte));
     if spelled {
@@ -78,7 +78,7 @@ pub(super) fn cookie(node: &Node<'_, '_>) -> Option<String> {
     }
 }
 
-fn header(node: &Node<'_, '_>) -> Option<HeaderName> {
+fn header(node: &TomlNode<'_, '_>) -> Option<HeaderName> {
     let Ok(name) = HeaderName::from_bytes(node.string()?.as_bytes()) else {
         return node.refuse("not the name of a header field", "write a name such as \"authorization\"");
     };

@@ -5,9 +5,9 @@ use http::HeaderName;
 use super::Methods;
 use super::app::is_ours;
 use crate::config::check::values::known_networks;
-use crate::config::document::{Node, Table};
+use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
-use crate::config::{HeaderClaim, HeaderSecret, MethodKind, TrustedHeader};
+use crate::config::{HeaderClaim, HeaderConfig, HeaderSecret, MethodKind};
 use crate::model::field::is_like;
 
 /// The claim that `user` makes.
@@ -16,7 +16,7 @@ const USER: &str = "user";
 const MIN_SECRET: usize = 16;
 
 /// Reads a table of type `header`.
-pub(super) fn read(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<TrustedHeader> {
+pub(super) fn read(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<HeaderConfig> {
     let from = table.require("from").and_then(|node| {
         node.list()?;
         known_networks(&node, "to be anybody")
@@ -24,7 +24,7 @@ pub(super) fn read(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<T
     let user = table.require("user").and_then(|node| field(&node));
     let claims = table.get("claims").map_or(Some(Vec::new()), |node| claims(&node));
     let secret = table.get("secret").map_or(Some(None), |node| node.table(|table| secret(table, around)).map(Some));
-    let settings = TrustedHeader { from: from?, user: user?, claims: claims?, secret: secret? };
+    let settings = HeaderConfig { from: from?, user: user?, claims: claims?, secret: secret? };
     let is_secret = |told: &&HeaderName| {
         settings.secret.as_ref().is_some_and(|secret| is_like(told.as_str(), secret.field.as_str()))
     };
@@ -61,7 +61,7 @@ fn fields(kind: &MethodKind) -> Option<impl Iterator<Item = &HeaderName>> {
 }
 
 /// Reads the claims and the fields that say them.
-fn claims(node: &Node<'_, '_>) -> Option<Vec<(String, HeaderClaim)>> {
+fn claims(node: &TomlNode<'_, '_>) -> Option<Vec<(String, HeaderClaim)>> {
     let Some(entries) = node.value().as_table() else {
         return node.refuse("not a table", "write { email = \"remote-email\" }");
     };
@@ -69,7 +69,7 @@ fn claims(node: &Node<'_, '_>) -> Option<Vec<(String, HeaderClaim)>> {
     claims.into_iter().collect()
 }
 
-fn claim(claims: &Node<'_, '_>, name: &str) -> Option<(String, HeaderClaim)> {
+fn claim(claims: &TomlNode<'_, '_>, name: &str) -> Option<(String, HeaderClaim)> {
     let node = claims.entry(name)?;
     if name == USER {
         return node.refuse("the claim `user` is what the key `user` names", "give this claim another name");
@@ -91,7 +91,7 @@ fn claim(claims: &Node<'_, '_>, name: &str) -> Option<(String, HeaderClaim)> {
     Some((name.to_owned(), claim?))
 }
 
-fn secret(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<HeaderSecret> {
+fn secret(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<HeaderSecret> {
     let field = table.require("header").and_then(|node| field(&node));
     let value = table.require("value").and_then(|node| {
         let value = around.secret(&node)?;
@@ -108,7 +108,7 @@ fn secret(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<HeaderSecr
 }
 
 /// Reads the name of a field that a proxy may speak in.
-fn field(node: &Node<'_, '_>) -> Option<HeaderName> {
+fn field(node: &TomlNode<'_, '_>) -> Option<HeaderName> {
     const SPOKEN: [&str; 4] =
         ["x-forwarded-user", "x-forwarded-email", "x-forwarded-groups", "x-forwarded-preferred-username"];
     const NEVER: [&str; 3] = ["authorization", "cookie", "x-request-id"];

@@ -12,10 +12,10 @@ use super::Methods;
 use super::app::cookie;
 use crate::config::check::tls;
 use crate::config::check::values::{self, distinct};
-use crate::config::document::{Node, Table};
+use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
-use crate::config::{Jwt, JwtKeys, KeySet, MethodKind, TokenPlace};
-use crate::model::jwt::{self, Algorithm, Form, KeyError, Keys};
+use crate::config::{JwksConfig, JwtConfig, JwtKeySource, MethodKind, TokenLocation};
+use crate::model::jwt::{self, Algorithm, JwtKeyError, KeyFormat, VerificationKeys};
 use crate::model::loopback::is_loopback;
 use crate::model::redact;
 
@@ -25,7 +25,11 @@ const LEEWAY: Duration = Duration::from_secs(30);
 const MAX_LEEWAY: Duration = Duration::from_secs(5 * 60);
 
 /// Reads a table of type `jwt`.
-pub(super) fn read(table: &Table<'_, '_>, before: &Methods<'_, '_>, around: &Surroundings<'_>) -> Option<Jwt> {
+pub(super) fn read(
+    table: &TomlTable<'_, '_>,
+    before: &Methods<'_, '_>,
+    around: &Surroundings<'_>,
+) -> Option<JwtConfig> {
     let preset = match table.get("preset") {
         Some(node) => Some(preset::read(&node, table)?),
         None => None,
@@ -33,29 +37,35 @@ pub(super) fn read(table: &Table<'_, '_>, before: &Methods<'_, '_>, around: &Sur
     let preset = preset.unwrap_or_default();
     let place = place(table, &preset);
     let is_ambient = is_ambient(table, place.as_ref());
-    if let (Some(TokenPlace::Cookie(_)), Some(node)) = (&place, table.get("ignore_cookies")) {
+    if let (Some(TokenLocation::Cookie(_)), Some(node)) = (&place, table.get("ignore_cookies")) {
         node.refuse::<()>("this method's own credential is a cookie", "remove the key");
     }
     let algorithms = table.get("algorithms").and_then(|node| distinct(&node.list()?, "algorithm", algorithm));
     let algorithms = algorithms.or_else(|| preset.algorithms.clone());
     let keys = keys(table, &preset, algorithms.as_deref(), around);
-    let is_fetched = preset.is_chosen || matches!(keys, Some(JwtKeys::Fetched(_)));
+    let is_fetched = preset.is_chosen || matches!(keys, Some(JwtKeySource::Fetched(_)));
     let issuers = names(table, "issuer", preset.issuers.as_ref(), is_fetched);
     let audiences = names(table, "audience", preset.audiences.as_ref(), is_fetched);
     let typ = table.get("typ").and_then(|node| node.word().map(str::to_owned));
     let max_age = table.get("max_age").and_then(|node| values::duration(&node));
     let leeway = table.get("leeway").and_then(|node| leeway(&node));
     let subject = table.get("subject").and_then(|node| node.word().map(str::to_owned));
-    let rules = jwt::Rules { issuers, audiences, algorithms, typ, max_age, leeway: leeway.unwrap_or(LEEWAY) };
+    let rules = jwt::TokenRules { issuers, audiences, algorithms, typ, max_age, leeway: leeway.unwrap_or(LEEWAY) };
     let place = place?;
     check_alone(table, &place, &rules, before);
-    Some(Jwt { place, is_ambient, keys: keys?, rules, subject: subject.or_else(|| preset.subject.map(str::to_owned)) })
+    Some(JwtConfig {
+        place,
+        is_ambient,
+        keys: keys?,
+        rules,
+        subject: subject.or_else(|| preset.subject.map(str::to_owned)),
+    })
 }
 
 /// Warns of tokens that a restart forgets to have been used.
 pub(super) fn warn_forgetful(methods: &Methods<'_, '_>) {
     for method in &methods.methods {
-        let MethodKind::Jwt(Jwt { place: TokenPlace::Query(_), .. }) = &method.kind else { continue };
+        let MethodKind::Jwt(JwtConfig { place: TokenLocation::Query(_), .. }) = &method.kind else { continue };
         let Some((_, node)) = methods.named.iter().find(|(name, _)| *name == method.name) else { continue };
         node.warn("after a restart, a token works once more until it expires", "add [state] with a `file`");
     }
@@ -63,7 +73,7 @@ pub(super) fn warn_forgetful(methods: &Methods<'_, '_>) {
 
 /// Reads a text or a list that must be written where keys are fetched: one server signs for many.
 fn names(
-    table: &Table<'_, '_>,
+    table: &TomlTable<'_, '_>,
     key: &'static str,
     preset: Option<&Vec<String>>,
     is_needed: bool,
@@ -76,7 +86,7 @@ fn names(
     read.or_else(|| preset.cloned())
 }
 
-fn algorithm(node: &Node<'_, '_>) -> Option<Algorithm> {
+fn algorithm(node: &TomlNode<'_, '_>) -> Option<Algorithm> {
     let name = node.word()?;
     jwt::algorithm(name).or_else(|| {
         let hint = "known here: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA";
@@ -84,7 +94,7 @@ fn algorithm(node: &Node<'_, '_>) -> Option<Algorithm> {
     })
 }
 
-fn leeway(node: &Node<'_, '_>) -> Option<Duration> {
+fn leeway(node: &TomlNode<'_, '_>) -> Option<Duration> {
     match values::duration(node)? {
         leeway if leeway > MAX_LEEWAY => node.refuse("is more than 5 min", "set the clocks right instead"),
         leeway => Some(leeway),
@@ -93,31 +103,31 @@ fn leeway(node: &Node<'_, '_>) -> Option<Duration> {
 
 // === Where the token is ===
 
-fn place(table: &Table<'_, '_>, preset: &Preset) -> Option<TokenPlace> {
+fn place(table: &TomlTable<'_, '_>, preset: &Preset) -> Option<TokenLocation> {
     match (table.get("header"), table.get("cookie"), table.get("query")) {
-        (None, None, None) => Some(preset.place.clone().unwrap_or(TokenPlace::Bearer)),
+        (None, None, None) => Some(preset.place.clone().unwrap_or(TokenLocation::Bearer)),
         (Some(node), None, None) => header(&node),
-        (None, Some(node), None) => cookie(&node).map(TokenPlace::Cookie),
+        (None, Some(node), None) => cookie(&node).map(TokenLocation::Cookie),
         (None, None, Some(node)) => query(&node),
         _ => table.refuse("a token has one place", "write one of `header`, `cookie`, `query`"),
     }
 }
 
-fn header(node: &Node<'_, '_>) -> Option<TokenPlace> {
+fn header(node: &TomlNode<'_, '_>) -> Option<TokenLocation> {
     match HeaderName::from_bytes(node.word()?.as_bytes()) {
-        Ok(header::AUTHORIZATION) => Some(TokenPlace::Bearer),
+        Ok(header::AUTHORIZATION) => Some(TokenLocation::Bearer),
         Ok(header::COOKIE) => node.refuse("cookies have a key of their own", "write cookie = \"name\""),
-        Ok(name) => Some(TokenPlace::Header(name)),
+        Ok(name) => Some(TokenLocation::Header(name)),
         Err(_) => node.refuse("not the name of a header field", "write a name such as \"authorization\""),
     }
 }
 
 /// Reads the name of a parameter, which must be one that logs do not tell the value of.
-fn query(node: &Node<'_, '_>) -> Option<TokenPlace> {
+fn query(node: &TomlNode<'_, '_>) -> Option<TokenLocation> {
     let name = node.word()?;
     let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
     if is_plain && redact::hides(name) {
-        Some(TokenPlace::Query(name.to_owned()))
+        Some(TokenLocation::Query(name.to_owned()))
     } else {
         node.refuse("logs would tell the token", "write \"token\", \"jwt\" or \"id_token\"")
     }
@@ -125,14 +135,14 @@ fn query(node: &Node<'_, '_>) -> Option<TokenPlace> {
 
 /// Finds out whether the token travels by itself. Of a field that is not `Authorization`, it is another proxy that sets
 /// it, for whoever has its cookie.
-fn is_ambient(table: &Table<'_, '_>, place: Option<&TokenPlace>) -> bool {
-    let is_ambient = matches!(place, Some(TokenPlace::Cookie(_) | TokenPlace::Header(_)));
+fn is_ambient(table: &TomlTable<'_, '_>, place: Option<&TokenLocation>) -> bool {
+    let is_ambient = matches!(place, Some(TokenLocation::Cookie(_) | TokenLocation::Header(_)));
     let Some(node) = table.get("ambient") else { return is_ambient };
     match (node.boolean(), place) {
-        (Some(false), Some(TokenPlace::Cookie(_) | TokenPlace::Header(_))) => {
+        (Some(false), Some(TokenLocation::Cookie(_) | TokenLocation::Header(_))) => {
             node.refuse::<()>("such a token travels by itself", "remove the key, or use `header = \"authorization\"`");
         }
-        (Some(true), Some(TokenPlace::Query(_))) => {
+        (Some(true), Some(TokenLocation::Query(_))) => {
             node.refuse::<()>("no browser adds a parameter by itself", "remove the key");
         }
         _ => {}
@@ -141,7 +151,7 @@ fn is_ambient(table: &Table<'_, '_>, place: Option<&TokenPlace>) -> bool {
 }
 
 /// Checks that of two methods with tokens in one place, the issuer tells which is meant.
-fn check_alone(table: &Table<'_, '_>, place: &TokenPlace, rules: &jwt::Rules, before: &Methods<'_, '_>) {
+fn check_alone(table: &TomlTable<'_, '_>, place: &TokenLocation, rules: &jwt::TokenRules, before: &Methods<'_, '_>) {
     let others = before.methods.iter().filter_map(|method| match &method.kind {
         MethodKind::Jwt(jwt) if jwt.place == *place => Some((&method.name, &jwt.rules)),
         _ => None,
@@ -163,22 +173,22 @@ fn check_alone(table: &Table<'_, '_>, place: &TokenPlace, rules: &jwt::Rules, be
 // === Keys ===
 
 fn keys(
-    table: &Table<'_, '_>,
+    table: &TomlTable<'_, '_>,
     preset: &Preset,
     only: Option<&[Algorithm]>,
     around: &Surroundings<'_>,
-) -> Option<JwtKeys> {
+) -> Option<JwtKeySource> {
     let [secret, public_key, jwks, ca] = ["secret", "public_key", "jwks", "ca"].map(|key| table.get(key));
     if let (Some(ca), true) = (&ca, secret.is_some() || public_key.is_some()) {
         ca.refuse::<()>("nothing is fetched", "remove the key");
     }
     let (node, fixed) = match (secret, public_key, jwks) {
         (Some(node), None, None) => {
-            let keys = around.secret(&node).map(|secret| Keys::of_secret(secret.expose().as_bytes()));
+            let keys = around.secret(&node).map(|secret| VerificationKeys::of_secret(secret.expose().as_bytes()));
             (node, keys?)
         }
         (None, Some(node), None) => {
-            let keys = around.public_file(&node).map(|text| Keys::of_pem(&text));
+            let keys = around.public_file(&node).map(|text| VerificationKeys::of_pem(&text));
             (node, keys?)
         }
         (None, None, Some(node)) => return url(&node).and_then(|url| fetched(url, ca, around)),
@@ -202,10 +212,10 @@ fn keys(
         let message = format!("{only:?} is not what this key is for");
         return node.refuse(message, format_args!("it is for {known:?}; HS384 needs 48 bytes, HS512 64"));
     }
-    Some(JwtKeys::Fixed(Arc::new(keys)))
+    Some(JwtKeySource::Fixed(Arc::new(keys)))
 }
 
-fn fetched(url: Uri, ca: Option<Node<'_, '_>>, around: &Surroundings<'_>) -> Option<JwtKeys> {
+fn fetched(url: Uri, ca: Option<TomlNode<'_, '_>>, around: &Surroundings<'_>) -> Option<JwtKeySource> {
     if let Some(ca) = &ca
         && url.scheme_str() == Some("http")
     {
@@ -215,11 +225,11 @@ fn fetched(url: Uri, ca: Option<Node<'_, '_>>, around: &Surroundings<'_>) -> Opt
         Some(node) => Some(tls::authorities(&node, around)?),
         None => None,
     };
-    Some(JwtKeys::Fetched(KeySet { url, ca }))
+    Some(JwtKeySource::Fetched(JwksConfig { url, ca }))
 }
 
 /// Reads the address of a set of keys: whoever could change it on the way would be everybody.
-fn url(node: &Node<'_, '_>) -> Option<Uri> {
+fn url(node: &TomlNode<'_, '_>) -> Option<Uri> {
     let uri = node.word()?.parse::<Uri>().ok().filter(is_safe);
     uri.or_else(|| {
         node.refuse("not an https address", "write \"https://id.example.com/jwks.json\"; http only for this machine")
@@ -235,24 +245,26 @@ fn is_safe(uri: &Uri) -> bool {
     }
 }
 
-const fn key_hint(error: &KeyError) -> &'static str {
+const fn key_hint(error: &JwtKeyError) -> &'static str {
     match error {
-        KeyError::ShortSecret => "make a longer one: openssl rand -hex 32",
-        KeyError::Nothing => {
+        JwtKeyError::ShortSecret => "make a longer one: openssl rand -hex 32",
+        JwtKeyError::Nothing => {
             "a public key starts with -----BEGIN PUBLIC KEY-----, a certificate with -----BEGIN CERTIFICATE-----"
         }
-        KeyError::Broken => "copy the file once more, in binary mode: what stands between two such lines is base64",
-        KeyError::Other => "leave public keys and certificates in it, and nothing else",
-        KeyError::Form(Form::Der) => {
+        JwtKeyError::Broken => "copy the file once more, in binary mode: what stands between two such lines is base64",
+        JwtKeyError::Other => "leave public keys and certificates in it, and nothing else",
+        JwtKeyError::Form(KeyFormat::Der) => {
             "convert it: openssl pkey -pubin -inform DER -in key.der, or openssl x509 -inform DER -in cert.der"
         }
-        KeyError::Form(Form::Ssh) => "convert it: ssh-keygen -e -m pkcs8 -f key.pub",
-        KeyError::Form(Form::Jwk) => "such keys are fetched: write their address as `jwks`; or convert the key to PEM",
-        KeyError::Form(Form::Utf16) => "save it as ASCII or UTF-8",
-        KeyError::Private => {
+        JwtKeyError::Form(KeyFormat::Ssh) => "convert it: ssh-keygen -e -m pkcs8 -f key.pub",
+        JwtKeyError::Form(KeyFormat::Jwk) => {
+            "such keys are fetched: write their address as `jwks`; or convert the key to PEM"
+        }
+        JwtKeyError::Form(KeyFormat::Utf16) => "save it as ASCII or UTF-8",
+        JwtKeyError::Private => {
             "keep it where tokens are made; here belongs its public part: openssl pkey -in private.pem -pubout"
         }
-        KeyError::Unusable(_) | KeyError::NoSet | KeyError::TooMany | KeyError::NothingUsable => {
+        JwtKeyError::Unusable(_) | JwtKeyError::NoSet | JwtKeyError::TooMany | JwtKeyError::NothingUsable => {
             "use a key of RSA with 2048 bits or more, of P-256, P-384 or Ed25519"
         }
     }

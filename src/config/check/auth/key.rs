@@ -5,13 +5,17 @@ use toml::de::DeValue;
 
 use super::Methods;
 use crate::config::check::values::{self, each};
-use crate::config::document::{Node, Table};
+use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
-use crate::config::{ApiKey, MethodKind};
+use crate::config::{KeyConfig, MethodKind};
 use crate::model::account::Domain;
 
 /// Reads a table of type `key`.
-pub(super) fn read(table: &Table<'_, '_>, before: &Methods<'_, '_>, around: &Surroundings<'_>) -> Option<ApiKey> {
+pub(super) fn read(
+    table: &TomlTable<'_, '_>,
+    before: &Methods<'_, '_>,
+    around: &Surroundings<'_>,
+) -> Option<KeyConfig> {
     let sha256 = table.require("sha256").and_then(|node| sha256(&node, before));
     let scopes = table.require("scopes").and_then(|node| scopes(&node));
     let domains = table.get("domains").and_then(|node| each(&node.list()?, domain));
@@ -22,13 +26,13 @@ pub(super) fn read(table: &Table<'_, '_>, before: &Methods<'_, '_>, around: &Sur
     let from = table.get("from").and_then(|node| each(&node.list()?, values::network));
     let expires = table.get("expires").and_then(|node| expires(&node, around.now));
     let (sha256, scopes) = (sha256?, scopes?);
-    for (scope, list) in [(Scope::Pbx, "domains"), (Scope::Ott, "users")] {
+    for (scope, list) in [(KeyScope::Pbx, "domains"), (KeyScope::Ott, "users")] {
         if scopes.contains(&scope) {
             table.require(list);
         }
     }
-    let [pbx, ott] = [Scope::Pbx, Scope::Ott].map(|scope| scopes.contains(&scope));
-    Some(ApiKey {
+    let [pbx, ott] = [KeyScope::Pbx, KeyScope::Ott].map(|scope| scopes.contains(&scope));
+    Some(KeyConfig {
         sha256,
         pbx,
         ott,
@@ -40,7 +44,7 @@ pub(super) fn read(table: &Table<'_, '_>, before: &Methods<'_, '_>, around: &Sur
     })
 }
 
-fn sha256(node: &Node<'_, '_>, before: &Methods<'_, '_>) -> Option<[u8; 32]> {
+fn sha256(node: &TomlNode<'_, '_>, before: &Methods<'_, '_>) -> Option<[u8; 32]> {
     let mut hash = [0; 32];
     if hex::decode_to_slice(node.string()?, &mut hash).is_err() {
         return node.refuse("not a SHA-256", "write 64 hex digits: printf %s \"$KEY\" | sha256sum");
@@ -56,23 +60,23 @@ fn sha256(node: &Node<'_, '_>, before: &Methods<'_, '_>) -> Option<[u8; 32]> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Scope {
+enum KeyScope {
     Pbx,
     Ott,
 }
 
-fn scopes(node: &Node<'_, '_>) -> Option<Vec<Scope>> {
-    each(&node.list()?, |node| node.choice(&[("pbx", Scope::Pbx), ("ott", Scope::Ott)]))
+fn scopes(node: &TomlNode<'_, '_>) -> Option<Vec<KeyScope>> {
+    each(&node.list()?, |node| node.choice(&[("pbx", KeyScope::Pbx), ("ott", KeyScope::Ott)]))
 }
 
-fn domain(node: &Node<'_, '_>) -> Option<Domain> {
+fn domain(node: &TomlNode<'_, '_>) -> Option<Domain> {
     let domain = node.string()?.parse().ok();
     domain.or_else(|| node.refuse("not a PBX domain", "write its host name, such as \"acme.example.com\""))
 }
 
 // === expires ===
 
-fn expires(node: &Node<'_, '_>, now: Timestamp) -> Option<Timestamp> {
+fn expires(node: &TomlNode<'_, '_>, now: Timestamp) -> Option<Timestamp> {
     const FORMS: &str = "write 2027-01-31 or 2027-01-31T18:00:00Z, without quotes";
     let DeValue::Datetime(written) = node.value() else {
         return node.refuse("not a date", FORMS);

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::Methods;
 use crate::config::check::values::{duration, each};
-use crate::config::document::{Node, Table};
+use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
-use crate::config::{Confirm, MethodKind, SignedLinks};
-use crate::model::link::{Key, MIN_SECRET};
+use crate::config::{Confirm, LinkConfig, MethodKind};
+use crate::model::link::{LinkKey, MIN_SECRET};
 
 /// How long links live when nothing is written.
 const TTL: Duration = Duration::from_secs(60);
@@ -17,12 +17,16 @@ const MAX_TTL: Duration = Duration::from_secs(15 * 60);
 const MAX_ID: usize = 32;
 
 /// Reads a table of type `link`.
-pub(super) fn read(table: &Table<'_, '_>, before: &Methods<'_, '_>, around: &Surroundings<'_>) -> Option<SignedLinks> {
+pub(super) fn read(
+    table: &TomlTable<'_, '_>,
+    before: &Methods<'_, '_>,
+    around: &Surroundings<'_>,
+) -> Option<LinkConfig> {
     let keys = table.require("keys").and_then(|node| keys(&node, before, around));
     let ttl = table.get("ttl").map_or(Some(TTL), |node| ttl(&node));
     let choices = [("never", Confirm::Never), ("auto", Confirm::Auto), ("always", Confirm::Always)];
     let confirm = table.get("confirm").map_or(Some(Confirm::Auto), |node| node.choice(&choices));
-    Some(SignedLinks { keys: keys?, ttl: ttl?, confirm: confirm? })
+    Some(LinkConfig { keys: keys?, ttl: ttl?, confirm: confirm? })
 }
 
 /// Warns of links that a restart forgets to have been used.
@@ -33,14 +37,14 @@ pub(super) fn warn_forgetful(methods: &Methods<'_, '_>) {
     }
 }
 
-fn keys(node: &Node<'_, '_>, before: &Methods<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<Key>> {
+fn keys(node: &TomlNode<'_, '_>, before: &Methods<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<LinkKey>> {
     let nodes = node.list()?;
     let keys = each(&nodes, |node| node.table(|table| key(table, around)))?;
     let others = before.methods.iter().filter_map(|method| match &method.kind {
         MethodKind::Link(links) => Some(&links.keys),
         _ => None,
     });
-    let others: Vec<_> = others.flatten().map(Key::id).collect();
+    let others: Vec<_> = others.flatten().map(LinkKey::id).collect();
     for (index, (node, key)) in nodes.iter().zip(&keys).enumerate() {
         if others.contains(&key.id()) || keys[..index].iter().any(|other| other.id() == key.id()) {
             return node.refuse(
@@ -52,7 +56,7 @@ fn keys(node: &Node<'_, '_>, before: &Methods<'_, '_>, around: &Surroundings<'_>
     Some(keys)
 }
 
-fn key(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Key> {
+fn key(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<LinkKey> {
     let id = table.require("kid").and_then(|node| id(&node));
     let secret = table.require("secret").and_then(|node| {
         let secret = around.secret(&node)?;
@@ -64,10 +68,10 @@ fn key(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Key> {
         }
         Some(secret)
     });
-    Some(Key::new(id?, &secret?))
+    Some(LinkKey::new(id?, &secret?))
 }
 
-fn id(node: &Node<'_, '_>) -> Option<String> {
+fn id(node: &TomlNode<'_, '_>) -> Option<String> {
     let text = node.word()?;
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if text.len() <= MAX_ID && text.bytes().all(known) {
@@ -79,7 +83,7 @@ fn id(node: &Node<'_, '_>) -> Option<String> {
     )
 }
 
-fn ttl(node: &Node<'_, '_>) -> Option<Duration> {
+fn ttl(node: &TomlNode<'_, '_>) -> Option<Duration> {
     let ttl = duration(node)?;
     if ttl > MAX_TTL {
         return node

@@ -3,36 +3,36 @@
 use super::Methods;
 use crate::config::check::tls::authorities;
 use crate::config::check::values::distinct;
-use crate::config::document::{Node, Table};
+use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
-use crate::config::{Certificate, ClientCertificate, Identity, MethodKind};
+use crate::config::{Certificate, CertificateName, MethodKind, MtlsConfig};
 
-const IDENTITIES: [(&str, Identity); 5] = [
-    ("san-uri", Identity::SanUri),
-    ("san-email", Identity::SanEmail),
-    ("san-dns", Identity::SanDns),
-    ("fingerprint", Identity::Fingerprint),
-    ("cn", Identity::Cn),
+const IDENTITIES: [(&str, CertificateName); 5] = [
+    ("san-uri", CertificateName::SanUri),
+    ("san-email", CertificateName::SanEmail),
+    ("san-dns", CertificateName::SanDns),
+    ("fingerprint", CertificateName::Fingerprint),
+    ("cn", CertificateName::Cn),
 ];
 /// Not the common name: authorities put there whatever a person asks for.
-const DEFAULT: [Identity; 3] = [Identity::SanUri, Identity::SanEmail, Identity::SanDns];
+const DEFAULT: [CertificateName; 3] = [CertificateName::SanUri, CertificateName::SanEmail, CertificateName::SanDns];
 
 /// Reads a table of type `mtls`.
-pub(super) fn read(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<ClientCertificate> {
+pub(super) fn read(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<MtlsConfig> {
     let identity = table.get("identity").map_or_else(|| Some(DEFAULT.to_vec()), identity);
     let fingerprints =
         table.get("fingerprints").map_or(Some(Vec::new()), |node| distinct(&node.list()?, "fingerprint", fingerprint));
     let client_ca = table.get("client_ca").map_or(Some(None), |node| authorities(&node, around).map(Some));
-    Some(ClientCertificate { identity: identity?, fingerprints: fingerprints?, client_ca: client_ca? })
+    Some(MtlsConfig { identity: identity?, fingerprints: fingerprints?, client_ca: client_ca? })
 }
 
-fn identity(node: Node<'_, '_>) -> Option<Vec<Identity>> {
+fn identity(node: TomlNode<'_, '_>) -> Option<Vec<CertificateName>> {
     let nodes = node.one_or_many()?;
     distinct(&nodes, "kind of name", |node| node.choice(&IDENTITIES))
 }
 
 /// Reads SHA-256 as hex digits, with the colons of `openssl x509 -fingerprint -sha256` or without.
-fn fingerprint(node: &Node<'_, '_>) -> Option<[u8; 32]> {
+fn fingerprint(node: &TomlNode<'_, '_>) -> Option<[u8; 32]> {
     let mut hash = [0; 32];
     match hex::decode_to_slice(node.string()?.replace(':', ""), &mut hash) {
         Ok(()) => Some(hash),

@@ -6,9 +6,9 @@ use http::Uri;
 
 use crate::config::check::tls;
 use crate::config::check::values::{distinct, duration_or};
-use crate::config::document::{Node, Table};
+use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
-use crate::config::{Oidc, Trust};
+use crate::config::{OidcConfig, Trust};
 use crate::model::account::host_name;
 use crate::model::loopback::is_loopback;
 use crate::model::secret::Secret;
@@ -25,7 +25,7 @@ const SHORTEST_KEY: usize = 32;
 const LONGEST_NAME: usize = 32;
 
 /// Reads a table of type `oidc`.
-pub(super) fn read(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Oidc> {
+pub(super) fn read(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<OidcConfig> {
     let name = table.get("name").map(|node| name(&node));
     let issuer = table.require("issuer").and_then(|node| issuer(&node));
     let client_id = table.require("client_id").and_then(|node| node.word().map(str::to_owned));
@@ -41,7 +41,7 @@ pub(super) fn read(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<O
     if name == Some(None) {
         return None;
     }
-    Some(Oidc {
+    Some(OidcConfig {
         issuer: issuer?,
         client_id: client_id?,
         client_secret,
@@ -57,7 +57,7 @@ pub(super) fn read(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<O
 }
 
 /// Checks the name, which is the end of the address that the provider sends browsers back to.
-fn name(node: &Node<'_, '_>) -> Option<()> {
+fn name(node: &TomlNode<'_, '_>) -> Option<()> {
     // What is no text at all was refused before.
     let name = node.value().as_str()?;
     let fits = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
@@ -70,7 +70,7 @@ fn name(node: &Node<'_, '_>) -> Option<()> {
     )
 }
 
-fn issuer(node: &Node<'_, '_>) -> Option<String> {
+fn issuer(node: &TomlNode<'_, '_>) -> Option<String> {
     let hint = "write it as the provider does: the address before /.well-known/openid-configuration";
     let text = node.word()?;
     let Some(uri) = safe_uri(text) else {
@@ -97,7 +97,7 @@ fn safe_uri(text: &str) -> Option<Uri> {
     is_safe.then_some(uri)
 }
 
-fn address(node: &Node<'_, '_>) -> Option<String> {
+fn address(node: &TomlNode<'_, '_>) -> Option<String> {
     let text = node.word()?;
     match safe_uri(text) {
         Some(_) => Some(text.to_owned()),
@@ -106,11 +106,11 @@ fn address(node: &Node<'_, '_>) -> Option<String> {
 }
 
 /// Reads a list that may be empty: then no other audience is trusted.
-fn audiences(node: &Node<'_, '_>) -> Option<Vec<String>> {
+fn audiences(node: &TomlNode<'_, '_>) -> Option<Vec<String>> {
     distinct(&node.list_or_empty()?, "audience", |node| node.word().map(str::to_owned))
 }
 
-fn scopes(node: &Node<'_, '_>) -> Option<Vec<String>> {
+fn scopes(node: &TomlNode<'_, '_>) -> Option<Vec<String>> {
     let scopes = distinct(&node.list()?, "scope", scope)?;
     if scopes.iter().any(|scope| scope == "openid") {
         return Some(scopes);
@@ -119,13 +119,13 @@ fn scopes(node: &Node<'_, '_>) -> Option<Vec<String>> {
 }
 
 /// Reads a scope (RFC 6749 §3.3).
-fn scope(node: &Node<'_, '_>) -> Option<String> {
+fn scope(node: &TomlNode<'_, '_>) -> Option<String> {
     let text = node.word()?;
     let fits = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\');
     if fits { Some(text.to_owned()) } else { node.refuse("not a scope", "write each scope as a string of its own") }
 }
 
-fn remember(table: &Table<'_, '_>) -> Duration {
+fn remember(table: &TomlTable<'_, '_>) -> Duration {
     let remember = duration_or(table, "remember", REMEMBER);
     if remember.subsec_nanos() != 0 || remember > LONGEST_REMEMBER {
         table.get("remember").and_then(|node| {
@@ -135,7 +135,7 @@ fn remember(table: &Table<'_, '_>) -> Duration {
     remember
 }
 
-fn cookie_key(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<Secret> {
+fn cookie_key(node: &TomlNode<'_, '_>, around: &Surroundings<'_>) -> Option<Secret> {
     let secret = around.secret(node)?;
     if secret.expose().len() < SHORTEST_KEY {
         return node.refuse(
@@ -147,7 +147,7 @@ fn cookie_key(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<Secret> 
 }
 
 /// Reads a host name.
-fn host(node: &Node<'_, '_>) -> Option<String> {
+fn host(node: &TomlNode<'_, '_>) -> Option<String> {
     let name = host_name(node.word()?);
     name.or_else(|| node.refuse("not a host name", "write a name without scheme, port or path: \"www.example.com\""))
 }

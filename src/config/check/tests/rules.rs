@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Dialect;
-use crate::model::account::Level;
+use crate::model::account::AdminLevel;
 use crate::model::grant::{Choose, PbxTemplate, Rule};
 
 /// Ten lines: what a test adds is line 11 and on, within a rule.
@@ -234,10 +234,10 @@ fn choices_are_first_or_ask() {
 #[test]
 fn a_level_is_a_users_unless_it_says_otherwise() {
     let level = |lines: &str| the_rule(lines).pbx.as_ref().map(PbxTemplate::level);
-    assert_eq!(level(USER), Some(Level::User));
-    assert_eq!(level("pbx = { level = \"user\", domain = \"a\", account = \"40\" }"), Some(Level::User));
+    assert_eq!(level(USER), Some(AdminLevel::User));
+    assert_eq!(level("pbx = { level = \"user\", domain = \"a\", account = \"40\" }"), Some(AdminLevel::User));
     let admin = "auth = \"app\"\npbx = { level = \"domain\", domain = \"{tenant}\" }";
-    assert_eq!(level(admin), Some(Level::Domain));
+    assert_eq!(level(admin), Some(AdminLevel::Domain));
 }
 
 #[test]
@@ -281,5 +281,5 @@ fn the_dialect_follows_from_the_hand_over_unless_it_is_written() {
     assert_eq!(dialect("dialect = \"modern\""), Dialect::Modern);
     let rule = "auth = \"app\"\npbx = { level = \"admin\", domain = \"a\" }";
     let text = with(rule).replace("admin = {", "dialect = \"modern\"\nadmin = {");
-    assert_eq!(accepted(&text).rules[0].pbx.as_ref().map(PbxTemplate::level), Some(Level::Admin));
+    assert_eq!(accepted(&text).rules[0].pbx.as_ref().map(PbxTemplate::level), Some(AdminLevel::Admin));
 }

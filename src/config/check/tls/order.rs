@@ -8,7 +8,7 @@ use x509_parser::prelude::FromDer;
 
 /// What clients may stumble over in a chain that is otherwise good.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Flaw {
+pub enum ChainFlaw {
     /// The certificate at this place, counted from 1, did not issue the one before it.
     Disordered(usize),
     /// The issuer of the last one is not in the file, though each client would need it.
@@ -18,12 +18,12 @@ pub enum Flaw {
 }
 
 /// Looks at a chain, the server's own certificate first. What cannot be read is looked at elsewhere.
-pub(in crate::config) fn flaw(chain: &[CertificateDer<'_>]) -> Option<Flaw> {
+pub(in crate::config) fn flaw(chain: &[CertificateDer<'_>]) -> Option<ChainFlaw> {
     let read = |der| X509Certificate::from_der(der).ok().map(|(_, certificate)| certificate);
     let chain: Vec<_> = chain.iter().map_while(|der| read(der)).collect();
     let issued = |pair: &[X509Certificate<'_>]| pair[0].issuer().as_raw() == pair[1].subject().as_raw();
     if let Some(at) = chain.windows(2).position(|pair| !issued(pair)) {
-        return Some(Flaw::Disordered(at + 2));
+        return Some(ChainFlaw::Disordered(at + 2));
     }
     let last = chain.last()?;
     let issuer = last.issuer();
@@ -31,7 +31,7 @@ pub(in crate::config) fn flaw(chain: &[CertificateDer<'_>]) -> Option<Flaw> {
         return None;
     }
     let name = issuer.to_string();
-    Some(if names_its_issuers_place(last) { Flaw::Incomplete(name) } else { Flaw::Private(name) })
+    Some(if names_its_issuers_place(last) { ChainFlaw::Incomplete(name) } else { ChainFlaw::Private(name) })
 }
 
 /// Tells whether browsers know an authority of this name.
@@ -85,10 +85,10 @@ mod tests {
         let of = |chain: &[&CertificateDer<'static>]| flaw(&chain.iter().copied().cloned().collect::<Vec<_>>());
         assert_eq!(of(&[&own, &between, &root]), None);
         assert_eq!(of(&[&root]), None);
-        assert_eq!(of(&[&own, &root, &between]), Some(Flaw::Disordered(2)));
-        assert_eq!(of(&[&own, &between, &between]), Some(Flaw::Disordered(3)));
-        assert!(matches!(of(&[&own, &between]), Some(Flaw::Incomplete(name)) if name.contains("root")));
-        assert!(matches!(of(&[&own]), Some(Flaw::Private(name)) if name.contains("between")));
+        assert_eq!(of(&[&own, &root, &between]), Some(ChainFlaw::Disordered(2)));
+        assert_eq!(of(&[&own, &between, &between]), Some(ChainFlaw::Disordered(3)));
+        assert!(matches!(of(&[&own, &between]), Some(ChainFlaw::Incomplete(name)) if name.contains("root")));
+        assert!(matches!(of(&[&own]), Some(ChainFlaw::Private(name)) if name.contains("between")));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 /// What a file holds, by how it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sort {
+pub(super) enum FileContent {
     Certificate,
     Key,
     EncryptedKey,
@@ -21,21 +21,21 @@ pub(super) enum Sort {
 }
 
 /// The labels of PEM (RFC 7468), the more special first.
-const LABELS: [(&str, Sort); 11] = [
-    ("CERTIFICATE REQUEST-----", Sort::Request),
-    ("-----BEGIN PKCS7-----", Sort::Bundle),
-    ("-----BEGIN CERTIFICATE-----", Sort::Certificate),
-    ("-----BEGIN X509 CERTIFICATE-----", Sort::Certificate),
-    ("-----BEGIN TRUSTED CERTIFICATE-----", Sort::Certificate),
-    ("-----BEGIN ENCRYPTED PRIVATE KEY-----", Sort::EncryptedKey),
-    ("Proc-Type: 4,ENCRYPTED", Sort::EncryptedKey),
-    ("-----BEGIN OPENSSH PRIVATE KEY-----", Sort::SshKey),
-    ("ssh-", Sort::SshKey),
-    ("PRIVATE KEY-----", Sort::Key),
-    ("PUBLIC KEY-----", Sort::PublicKey),
+const LABELS: [(&str, FileContent); 11] = [
+    ("CERTIFICATE REQUEST-----", FileContent::Request),
+    ("-----BEGIN PKCS7-----", FileContent::Bundle),
+    ("-----BEGIN CERTIFICATE-----", FileContent::Certificate),
+    ("-----BEGIN X509 CERTIFICATE-----", FileContent::Certificate),
+    ("-----BEGIN TRUSTED CERTIFICATE-----", FileContent::Certificate),
+    ("-----BEGIN ENCRYPTED PRIVATE KEY-----", FileContent::EncryptedKey),
+    ("Proc-Type: 4,ENCRYPTED", FileContent::EncryptedKey),
+    ("-----BEGIN OPENSSH PRIVATE KEY-----", FileContent::SshKey),
+    ("ssh-", FileContent::SshKey),
+    ("PRIVATE KEY-----", FileContent::Key),
+    ("PUBLIC KEY-----", FileContent::PublicKey),
 ];
 
-impl Sort {
+impl FileContent {
     /// Finds what bytes are.
     pub(super) fn of(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes);
@@ -134,26 +134,26 @@ mod tests {
     #[test]
     fn knows_files_by_how_they_begin() {
         for (text, expected) in [
-            ("-----BEGIN CERTIFICATE-----\n", Sort::Certificate),
-            ("subject=CN = a\n-----BEGIN CERTIFICATE-----\n", Sort::Certificate),
-            ("-----BEGIN CERTIFICATE REQUEST-----\n", Sort::Request),
-            ("-----BEGIN NEW CERTIFICATE REQUEST-----\n", Sort::Request),
-            ("-----BEGIN PKCS7-----\n", Sort::Bundle),
-            ("-----BEGIN PRIVATE KEY-----\n", Sort::Key),
-            ("-----BEGIN EC PARAMETERS-----\n-----BEGIN EC PRIVATE KEY-----\n", Sort::Key),
-            ("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n", Sort::EncryptedKey),
-            ("-----BEGIN ENCRYPTED PRIVATE KEY-----\n", Sort::EncryptedKey),
-            ("-----BEGIN OPENSSH PRIVATE KEY-----\n", Sort::SshKey),
-            ("ssh-ed25519 AAAA", Sort::SshKey),
-            ("-----BEGIN PUBLIC KEY-----\n", Sort::PublicKey),
-            ("hello", Sort::Other),
-            ("", Sort::Other),
+            ("-----BEGIN CERTIFICATE-----\n", FileContent::Certificate),
+            ("subject=CN = a\n-----BEGIN CERTIFICATE-----\n", FileContent::Certificate),
+            ("-----BEGIN CERTIFICATE REQUEST-----\n", FileContent::Request),
+            ("-----BEGIN NEW CERTIFICATE REQUEST-----\n", FileContent::Request),
+            ("-----BEGIN PKCS7-----\n", FileContent::Bundle),
+            ("-----BEGIN PRIVATE KEY-----\n", FileContent::Key),
+            ("-----BEGIN EC PARAMETERS-----\n-----BEGIN EC PRIVATE KEY-----\n", FileContent::Key),
+            ("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n", FileContent::EncryptedKey),
+            ("-----BEGIN ENCRYPTED PRIVATE KEY-----\n", FileContent::EncryptedKey),
+            ("-----BEGIN OPENSSH PRIVATE KEY-----\n", FileContent::SshKey),
+            ("ssh-ed25519 AAAA", FileContent::SshKey),
+            ("-----BEGIN PUBLIC KEY-----\n", FileContent::PublicKey),
+            ("hello", FileContent::Other),
+            ("", FileContent::Other),
         ] {
-            assert_eq!(Sort::of(text.as_bytes()), expected, "{text}");
+            assert_eq!(FileContent::of(text.as_bytes()), expected, "{text}");
         }
-        assert_eq!(Sort::of(b"\x30\x82\x01\x0a\x30\x82"), Sort::DerCertificate);
-        assert_eq!(Sort::of(b"\x30\x82\x01\x0a\x02\x01\x03\x30"), Sort::Archive);
-        assert_eq!(Sort::of(b"\x30\x82\x04\xbd\x02\x01\x00\x30"), Sort::DerKey);
-        assert_eq!(Sort::of(b"\x30\x81\x87\x02\x01\x00\x30"), Sort::DerKey);
+        assert_eq!(FileContent::of(b"\x30\x82\x01\x0a\x30\x82"), FileContent::DerCertificate);
+        assert_eq!(FileContent::of(b"\x30\x82\x01\x0a\x02\x01\x03\x30"), FileContent::Archive);
+        assert_eq!(FileContent::of(b"\x30\x82\x04\xbd\x02\x01\x00\x30"), FileContent::DerKey);
+        assert_eq!(FileContent::of(b"\x30\x81\x87\x02\x01\x00\x30"), FileContent::DerKey);
     }
 }

@@ -3,9 +3,9 @@
 use http::Uri;
 use serde::Deserialize;
 
-use crate::config::document::{Node, Table};
+use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
-use crate::config::{Management, ManagementProof};
+use crate::config::{ManagementConfig, ManagementProof};
 use crate::model::loopback::is_loopback;
 use crate::model::rsa::RsaKey;
 use crate::model::secret::Secret;
@@ -14,7 +14,7 @@ use crate::model::secret::Secret;
 const URL: &str = "https://api.voximplant.com/platform_api/";
 
 /// Reads `management`.
-pub(super) fn management(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Option<Management> {
+pub(super) fn management(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<ManagementConfig> {
     let url = table.get("url").map_or_else(|| Some(URL.to_owned()), |node| url(&node));
     let (account_id, api_key) = (table.get("account_id"), table.get("api_key"));
     let (account_id, proof) = match (table.get("service_account"), account_id, api_key) {
@@ -30,7 +30,7 @@ pub(super) fn management(table: &Table<'_, '_>, around: &Surroundings<'_>) -> Op
             );
         }
     };
-    Some(Management { account_id, proof, url: url? })
+    Some(ManagementConfig { account_id, proof, url: url? })
 }
 
 /// The key of a service account, as the control panel gives it out.
@@ -41,7 +41,7 @@ struct ServiceAccount {
     private_key: String,
 }
 
-fn service_account(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<(u64, ManagementProof)> {
+fn service_account(node: &TomlNode<'_, '_>, around: &Surroundings<'_>) -> Option<(u64, ManagementProof)> {
     let text = around.long_secret(node)?;
     // What is wrong with it is not told: it might tell of what is in it.
     let Ok(account) = serde_json::from_str::<ServiceAccount>(text.expose()) else {
@@ -57,7 +57,7 @@ fn service_account(node: &Node<'_, '_>, around: &Surroundings<'_>) -> Option<(u6
 const HINT: &str = "name the JSON file that Voximplant's control panel gave for the key of a service account";
 
 /// Reads another place of the API: a gateway, or a stand-in on this machine.
-fn url(node: &Node<'_, '_>) -> Option<String> {
+fn url(node: &TomlNode<'_, '_>) -> Option<String> {
     let text = node.word()?;
     let uri = text.parse::<Uri>().ok().filter(|uri| text.ends_with('/') && uri.query().is_none());
     let is_safe = |uri: &Uri| match uri.scheme_str() {

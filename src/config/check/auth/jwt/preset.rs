@@ -2,8 +2,8 @@
 
 use http::{HeaderName, Uri};
 
-use crate::config::TokenPlace;
-use crate::config::document::{Node, Table};
+use crate::config::TokenLocation;
+use crate::config::document::{TomlNode, TomlTable};
 use crate::model::account::is_host_name;
 use crate::model::jwt::Algorithm;
 
@@ -12,7 +12,7 @@ use crate::model::jwt::Algorithm;
 pub(super) struct Preset {
     /// Whether there is one.
     pub(super) is_chosen: bool,
-    pub(super) place: Option<TokenPlace>,
+    pub(super) place: Option<TokenLocation>,
     pub(super) jwks: Option<Uri>,
     pub(super) issuers: Option<Vec<String>>,
     pub(super) audiences: Option<Vec<String>>,
@@ -21,7 +21,7 @@ pub(super) struct Preset {
 }
 
 #[derive(Clone, Copy)]
-enum Server {
+enum TokenIssuer {
     CloudflareAccess,
     GoogleIap,
     Pomerium,
@@ -29,30 +29,30 @@ enum Server {
     Entra,
 }
 
-const SERVERS: [(&str, Server); 5] = [
-    ("cloudflare-access", Server::CloudflareAccess),
-    ("google-iap", Server::GoogleIap),
-    ("pomerium", Server::Pomerium),
-    ("keycloak", Server::Keycloak),
-    ("entra", Server::Entra),
+const SERVERS: [(&str, TokenIssuer); 5] = [
+    ("cloudflare-access", TokenIssuer::CloudflareAccess),
+    ("google-iap", TokenIssuer::GoogleIap),
+    ("pomerium", TokenIssuer::Pomerium),
+    ("keycloak", TokenIssuer::Keycloak),
+    ("entra", TokenIssuer::Entra),
 ];
 
 /// Reads which preset is meant, and the key that it needs to know.
-pub(super) fn read(node: &Node<'_, '_>, table: &Table<'_, '_>) -> Option<Preset> {
+pub(super) fn read(node: &TomlNode<'_, '_>, table: &TomlTable<'_, '_>) -> Option<Preset> {
     let Some(server) = node.choice(&SERVERS) else { return table.leave_unread() };
-    let own = |key, read: fn(&Node<'_, '_>) -> Option<Preset>| table.require(key).and_then(|node| read(&node));
+    let own = |key, read: fn(&TomlNode<'_, '_>) -> Option<Preset>| table.require(key).and_then(|node| read(&node));
     match server {
-        Server::CloudflareAccess => own("team", cloudflare_access),
-        Server::GoogleIap => Some(google_iap()),
-        Server::Pomerium => own("host", pomerium),
-        Server::Keycloak => own("realm", keycloak),
-        Server::Entra => own("tenant", entra),
+        TokenIssuer::CloudflareAccess => own("team", cloudflare_access),
+        TokenIssuer::GoogleIap => Some(google_iap()),
+        TokenIssuer::Pomerium => own("host", pomerium),
+        TokenIssuer::Keycloak => own("realm", keycloak),
+        TokenIssuer::Entra => own("tenant", entra),
     }
     .or_else(|| table.leave_unread())
 }
 
 /// Cloudflare sends the token as a field and, to browsers, as a cookie; it recommends the field.
-fn cloudflare_access(node: &Node<'_, '_>) -> Option<Preset> {
+fn cloudflare_access(node: &TomlNode<'_, '_>) -> Option<Preset> {
     let team = node.word()?;
     if team.contains('.') || !is_host_name(team) {
         return node.refuse("not the name of a team", "write \"acme\" for acme.cloudflareaccess.com");
@@ -74,7 +74,7 @@ fn google_iap() -> Preset {
 }
 
 /// Pomerium names the host of its route as issuer and as audience (`jwt_issuer_format = hostOnly`, the default).
-fn pomerium(node: &Node<'_, '_>) -> Option<Preset> {
+fn pomerium(node: &TomlNode<'_, '_>) -> Option<Preset> {
     let host = node.word()?.to_ascii_lowercase();
     if !is_host_name(&host) {
         return node.refuse("not a host name", "write the host of the route's `from`, without https://");
@@ -87,7 +87,7 @@ fn pomerium(node: &Node<'_, '_>) -> Option<Preset> {
     })
 }
 
-fn keycloak(node: &Node<'_, '_>) -> Option<Preset> {
+fn keycloak(node: &TomlNode<'_, '_>) -> Option<Preset> {
     let realm = node.word()?;
     super::url(node)?;
     if realm.ends_with('/') || !realm.contains("/realms/") {
@@ -99,7 +99,7 @@ fn keycloak(node: &Node<'_, '_>) -> Option<Preset> {
 
 /// The tokens of a tenant name it by its id, whatever name it was asked for by. `common` and `organizations` are
 /// everybody's tenants: nobody in particular issues.
-fn entra(node: &Node<'_, '_>) -> Option<Preset> {
+fn entra(node: &TomlNode<'_, '_>) -> Option<Preset> {
     let tenant = node.word()?.to_ascii_lowercase();
     let groups: Vec<_> = tenant.split('-').map(str::len).collect();
     let is_id = groups == [8, 4, 4, 4, 12] && tenant.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
@@ -116,8 +116,8 @@ fn entra(node: &Node<'_, '_>) -> Option<Preset> {
     })
 }
 
-fn field(name: &'static str) -> Option<TokenPlace> {
-    Some(TokenPlace::Header(HeaderName::from_static(name)))
+fn field(name: &'static str) -> Option<TokenLocation> {
+    Some(TokenLocation::Header(HeaderName::from_static(name)))
 }
 
 fn of(jwks: String, issuer: String) -> Preset {
