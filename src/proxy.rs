@@ -3,24 +3,16 @@
 //! [`Proxy::handle`] is the story: who is asking, for what, and one of four ways to answer.
 
 mod account_choice;
-mod attempt;
 mod browser;
-mod confirm;
 mod error;
 mod explain;
 mod form;
 mod forward;
 mod frozen;
 mod gate;
-mod inject;
 mod login;
-mod ott;
-mod pbx;
 mod reply;
-mod route;
 mod shared;
-mod shield;
-mod ticket;
 
 use std::cell::Cell;
 use std::mem;
@@ -32,11 +24,11 @@ use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 
-use self::attempt::Attempt;
 use self::error::Error;
 pub use self::explain::{Question, Story, Unanswerable};
+use self::forward::route::{Routes, To};
+use self::gate::attempt::Attempt;
 use self::reply::Audience;
-use self::route::{Routes, To};
 pub use self::shared::Shared;
 use self::shared::{app_upstream, is_same, pbx_upstream};
 use crate::auth::{self, Chain};
@@ -234,7 +226,9 @@ impl Proxy {
         match reserved {
             Reserved::Ott => self.answer_ott(request, caller).await,
             Reserved::Pbx => self.answer_pbx(request, caller).await,
-            Reserved::Callgate if request.uri().path() == confirm::PATH => self.answer_confirm(request, caller).await,
+            Reserved::Callgate if request.uri().path() == login::confirm::PATH => {
+                self.answer_confirm(request, caller).await
+            }
             Reserved::Callgate => self.answer_callgate(&request, caller).await,
         }
     }

@@ -3,7 +3,7 @@
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::pbx::path_for;
+use super::login::pbx::path_for;
 use super::reply::{self, Audience};
 use crate::exchange::Body;
 use crate::model::account::Language;

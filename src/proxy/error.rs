@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 
 use super::account_choice::Choices;
 use super::browser::cors;
-use super::login::LOGIN;
+use super::login::oidc::LOGIN;
 use super::reply::{self, Audience};
 use crate::auth::{self, AppError, OidcError};
 use crate::exchange::Body;

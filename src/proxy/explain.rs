@@ -1,7 +1,7 @@
 //! Who would this caller become, and why? The way of a login, told step by step. It asks and judges as the gate does;
 //! nobody is let in: no session is opened, nothing is marked as used, nothing is counted.
 
-mod story;
+mod explanation;
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,16 +14,18 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
-pub use self::story::Story;
-use self::story::{Granted, Refused};
+pub use self::explanation::Story;
+use self::explanation::{Granted, Refused};
 use super::browser::cors::{self, Initiator};
 use super::browser::fetch_metadata;
 use super::error::Error;
 use super::form::Fields;
 use super::gate::Unproven;
-use super::pbx::{self, Selectors};
+use super::login::confirm;
+use super::login::ott;
+use super::login::pbx::{self, Selectors};
 use super::shared::{app_upstream, pbx_upstream};
-use super::{Caller, Proxy, confirm, gate, ott};
+use super::{Caller, Proxy, gate};
 use crate::auth::{Act, Ask};
 use crate::config::{HostPattern, MethodKind};
 use crate::exchange::FarEnd;
@@ -175,7 +177,7 @@ impl Proxy {
         });
         let mut all: Vec<_> = reasons.collect();
         all.dedup();
-        format!("{}{}", story::NOTHING, all.concat())
+        format!("{}{}", explanation::NOTHING, all.concat())
     }
 
     /// Finds what is asked for, and by which page.

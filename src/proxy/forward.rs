@@ -1,5 +1,8 @@
 //! Everything that is not ours: passed on to an upstream, and its answer back, both as they are.
 
+pub(super) mod route;
+mod shield;
+
 use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,8 +13,8 @@ use hyper::body::Body as _;
 
 use super::browser::trigger::{self, Trigger};
 use super::error::Error;
-use super::inject::{Kept, Named};
-use super::route::To;
+use super::forward::route::To;
+use super::login::redirect::{Kept, Named};
 use super::{Caller, Proxy};
 use crate::exchange::{self, Body, Exchange, Peer, Tunnel};
 use crate::freeze::{Leash, Owners};

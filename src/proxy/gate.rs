@@ -1,13 +1,15 @@
 //! The gate before every login: prove, map, limit; and the audit line of whatever comes of it. What is counted before that
 //! is in `attempt.rs`.
 
+pub(super) mod attempt;
+
 use http::HeaderMap;
 use jiff::Timestamp;
 
 use super::account_choice::Choices;
 use super::browser::cors::Initiator;
 use super::error::Error;
-use super::pbx::Selectors;
+use super::login::pbx::Selectors;
 use super::{Caller, Proxy};
 use crate::auth::{Act, Ask, Fault, Once, Proof, Refused, Verdict};
 use crate::config::MethodKind;

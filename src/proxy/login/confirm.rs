@@ -3,22 +3,22 @@
 
 use http::{HeaderMap, Method, Request, Response};
 
-use super::browser::cors::{self, Initiator};
-use super::browser::fetch_metadata;
-use super::error::Error;
-use super::form::{self, BodyFormat, Fields};
-use super::pbx::{Selectors, Wanted};
-use super::{Caller, Proxy, reply};
 use crate::auth::{Act, Proof};
 use crate::config::Confirm;
 use crate::exchange::Body;
+use crate::proxy::browser::cors::{self, Initiator};
+use crate::proxy::browser::fetch_metadata;
+use crate::proxy::error::Error;
+use crate::proxy::form::{self, BodyFormat, Fields};
+use crate::proxy::login::pbx::{Selectors, Wanted};
+use crate::proxy::{Caller, Proxy, reply};
 use crate::upstream::Payload;
 
 /// Where the page's button leads.
-pub(super) const PATH: &str = "/auth/callgate/confirm";
+pub(in crate::proxy) const PATH: &str = "/auth/callgate/confirm";
 
 /// Tells whether the page comes first.
-pub(super) fn is_needed(proof: &Proof, headers: &HeaderMap) -> bool {
+pub(in crate::proxy) fn is_needed(proof: &Proof, headers: &HeaderMap) -> bool {
     match proof.confirm() {
         Confirm::Never => false,
         Confirm::Auto => !fetch_metadata::is_by_a_person(headers),
@@ -27,13 +27,13 @@ pub(super) fn is_needed(proof: &Proof, headers: &HeaderMap) -> bool {
 }
 
 /// Shows the page. The link is not used by that.
-pub(super) fn page(query: &str) -> Response<Body> {
+pub(in crate::proxy) fn page(query: &str) -> Response<Body> {
     reply::button(&format!("{PATH}?{query}"))
 }
 
 impl Proxy {
     /// Answers the page's button: the link that the page was shown for is used now.
-    pub(super) async fn answer_confirm(
+    pub(in crate::proxy) async fn answer_confirm(
         &self,
         request: Request<Payload>,
         caller: &Caller,

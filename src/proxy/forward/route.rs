@@ -5,7 +5,7 @@ use crate::observe::metrics::Side;
 
 /// The two upstreams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum To {
+pub(in crate::proxy) enum To {
     /// The app.
     App,
     /// The PBX.
@@ -15,7 +15,7 @@ pub(super) enum To {
 impl To {
     /// Returns the name that logs and metrics use.
     #[must_use]
-    pub(super) const fn side(self) -> Side {
+    pub(in crate::proxy) const fn side(self) -> Side {
         match self {
             Self::App => Side::App,
             Self::Pbx => Side::Pbx,
@@ -25,7 +25,7 @@ impl To {
 
 /// What is sent where.
 #[derive(Debug)]
-pub(super) struct Routes(Vec<Route>);
+pub(in crate::proxy) struct Routes(Vec<Route>);
 
 #[derive(Debug)]
 struct Route {
@@ -37,7 +37,7 @@ struct Route {
 impl Routes {
     /// Collects what is sent where.
     #[must_use]
-    pub(super) fn new(app: Option<&config::UpstreamConfig>, pbx: Option<&config::UpstreamConfig>) -> Self {
+    pub(in crate::proxy) fn new(app: Option<&config::UpstreamConfig>, pbx: Option<&config::UpstreamConfig>) -> Self {
         let route = |to, upstream: &config::UpstreamConfig| Route {
             to,
             hosts: upstream.hosts.clone(),
@@ -52,7 +52,7 @@ impl Routes {
     /// A route for the host's own name beats one for names like it, and that one beats a route for any host; then the
     /// longest path prefix decides.
     #[must_use]
-    pub(super) fn find(&self, host: &str, path: &str) -> Option<To> {
+    pub(in crate::proxy) fn find(&self, host: &str, path: &str) -> Option<To> {
         let fits = self.0.iter().filter_map(|route| Some((route.fit(host, path)?, route.to)));
         // The first of equals: `max_by_key` would take the last.
         fits.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, to)| to)

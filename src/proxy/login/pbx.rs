@@ -5,14 +5,6 @@ use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::browser::cors::{self, Initiator};
-use super::browser::fetch_metadata;
-use super::error::Error;
-use super::form::{self, BodyFormat, Fields};
-use super::gate::Facts;
-use super::route::To;
-use super::ticket::Onward;
-use super::{Caller, Proxy, confirm, reply};
 use crate::auth::{Act, Once, Proof, Verdict};
 use crate::config::{self, Handoff, HostPattern};
 use crate::exchange::Body;
@@ -23,6 +15,15 @@ use crate::model::landing;
 use crate::model::principal::Principal;
 use crate::model::session::SessionId;
 use crate::pbx::Pbx;
+use crate::proxy::browser::cors::{self, Initiator};
+use crate::proxy::browser::fetch_metadata;
+use crate::proxy::error::Error;
+use crate::proxy::form::{self, BodyFormat, Fields};
+use crate::proxy::forward::route::To;
+use crate::proxy::gate::Facts;
+use crate::proxy::login::confirm;
+use crate::proxy::login::ticket::Onward;
+use crate::proxy::{Caller, Proxy, reply};
 use crate::upstream::Payload;
 
 const METHODS: &str = "GET, HEAD, POST, OPTIONS";
@@ -37,16 +38,16 @@ const LOGIN: &str = "login";
 
 /// The PBX as the place of a login.
 #[derive(Clone, Copy)]
-pub(super) struct Side<'p> {
+pub(in crate::proxy) struct Side<'p> {
     /// What is configured of it.
-    pub(super) settings: &'p config::PbxConfig,
+    pub(in crate::proxy) settings: &'p config::PbxConfig,
     /// Where sessions are minted.
     sessions: &'p Pbx,
 }
 
 /// What somebody wants to have of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(in crate::proxy) enum Wanted {
     /// An address that leads a browser to it: the PBX's host must be known before the PBX is asked.
     Address,
     /// Its id alone.
@@ -54,42 +55,42 @@ pub(super) enum Wanted {
 }
 
 /// A session with what its hand-over needs to know.
-pub(super) struct Minted {
-    pub(super) session: SessionId,
-    pub(super) role: Role,
-    pub(super) language: Option<Language>,
+pub(in crate::proxy) struct Minted {
+    pub(in crate::proxy) session: SessionId,
+    pub(in crate::proxy) role: Role,
+    pub(in crate::proxy) language: Option<Language>,
     /// The PBX's host for the browser, where an address is wanted.
-    pub(super) host: Option<String>,
+    pub(in crate::proxy) host: Option<String>,
     /// Whether a server with a key asked, which answers for the browser that it sends.
-    pub(super) is_by_key: bool,
+    pub(in crate::proxy) is_by_key: bool,
 }
 
 impl Minted {
-    pub(super) fn host(&self) -> Result<&str, Error> {
+    pub(in crate::proxy) fn host(&self) -> Result<&str, Error> {
         self.host.as_deref().ok_or(Error::Forbidden)
     }
 }
 
 /// What the caller asks for: whom to be, and in which language.
 #[derive(Debug, Default)]
-pub(super) struct Selectors {
-    pub(super) wish: Requested,
-    pub(super) language: Option<Language>,
+pub(in crate::proxy) struct Selectors {
+    pub(in crate::proxy) wish: Requested,
+    pub(in crate::proxy) language: Option<Language>,
     again: Option<String>,
 }
 
 impl Selectors {
     /// Asks for nobody in particular.
-    pub(super) fn in_language(language: Option<Language>) -> Self {
+    pub(in crate::proxy) fn in_language(language: Option<Language>) -> Self {
         Self { language, ..Self::default() }
     }
 
     /// Asks for somebody.
-    pub(super) fn of(wish: Requested) -> Self {
+    pub(in crate::proxy) fn of(wish: Requested) -> Self {
         Self { wish, ..Self::default() }
     }
 
-    pub(super) fn read(mut fields: Fields) -> Result<Self, Error> {
+    pub(in crate::proxy) fn read(mut fields: Fields) -> Result<Self, Error> {
         let language = fields.take("lang").filter(|code| !code.is_empty());
         let language =
             language.map(|code| code.parse()).transpose().map_err(|_| Error::Malformed("lang is not a language"))?;
@@ -103,23 +104,23 @@ impl Selectors {
     }
 
     /// Writes the path that asks for the same after a login.
-    pub(super) fn after_login(&self) -> String {
+    pub(in crate::proxy) fn after_login(&self) -> String {
         path_for(&self.wish, self.language.as_ref(), &[(AGAIN, LOGIN)])
     }
 
     /// Writes a query that asks for the same.
-    pub(super) fn query(&self, more: &[(&str, &str)]) -> String {
+    pub(in crate::proxy) fn query(&self, more: &[(&str, &str)]) -> String {
         query_for(&self.wish, self.language.as_ref(), more)
     }
 
     /// Tells whether a login has just ended.
-    pub(super) fn are_after_login(&self) -> bool {
+    pub(in crate::proxy) fn are_after_login(&self) -> bool {
         self.again.as_deref() == Some(LOGIN)
     }
 }
 
 /// Writes the path at which a session is asked for.
-pub(super) fn path_for(wish: &Requested, language: Option<&Language>, more: &[(&str, &str)]) -> String {
+pub(in crate::proxy) fn path_for(wish: &Requested, language: Option<&Language>, more: &[(&str, &str)]) -> String {
     format!("/auth/pbx?{}", query_for(wish, language, more))
 }
 
@@ -136,7 +137,11 @@ fn query_for(wish: &Requested, language: Option<&Language>, more: &[(&str, &str)
 
 impl Proxy {
     /// Answers `/auth/pbx`: a link, a page or a server that asks, a preflight.
-    pub(super) async fn answer_pbx(&self, request: Request<Payload>, caller: &Caller) -> Result<Response<Body>, Error> {
+    pub(in crate::proxy) async fn answer_pbx(
+        &self,
+        request: Request<Payload>,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Error> {
         let pbx = self.pbx_side().ok_or(Error::NotFound)?;
         match *request.method() {
             Method::GET | Method::HEAD => self.answer_link(&request, pbx, caller).await,
@@ -147,16 +152,16 @@ impl Proxy {
     }
 
     /// Returns the PBX that sessions can be minted at.
-    pub(super) fn pbx_side(&self) -> Option<Side<'_>> {
+    pub(in crate::proxy) fn pbx_side(&self) -> Option<Side<'_>> {
         Some(Side { settings: self.config.pbx.as_ref()?, sessions: self.sessions.as_ref()? })
     }
 
-    pub(super) fn origins(&self) -> &[String] {
+    pub(in crate::proxy) fn origins(&self) -> &[String] {
         self.config.voximplant.as_ref().map_or(&[], |voximplant| &voximplant.origins)
     }
 
     /// Finds the page behind a request for a link or a redirect: whoever clicked on it asks by themselves.
-    pub(super) fn page(&self, headers: &HeaderMap, caller: &Caller) -> Initiator {
+    pub(in crate::proxy) fn page(&self, headers: &HeaderMap, caller: &Caller) -> Initiator {
         if fetch_metadata::is_top_level(headers) {
             return Initiator::Own;
         }
@@ -195,7 +200,7 @@ impl Proxy {
     }
 
     /// Mints a session for a proven caller.
-    pub(super) async fn mint(
+    pub(in crate::proxy) async fn mint(
         &self,
         proof: Proof,
         selectors: Selectors,
@@ -211,7 +216,7 @@ impl Proxy {
     }
 
     /// Mints a session for a caller with all its claims.
-    pub(super) async fn mint_for(
+    pub(in crate::proxy) async fn mint_for(
         &self,
         principal: &Principal,
         once: Option<&Once>,
@@ -271,7 +276,7 @@ impl Proxy {
         }
     }
 
-    pub(super) async fn hand_over(
+    pub(in crate::proxy) async fn hand_over(
         &self,
         minted: Minted,
         pbx: Side<'_>,
@@ -312,7 +317,7 @@ impl Proxy {
     /// Exchanges the token for the PBX's cookie, and lets the browser go on to the landing page with it.
     ///
     /// That page takes no language from its address, so the session is told; in the wrong language it is a session still.
-    pub(super) async fn land(
+    pub(in crate::proxy) async fn land(
         &self,
         token: &SessionId,
         language: Option<&Language>,
@@ -344,7 +349,7 @@ impl Proxy {
 
     /// Finds the host name under which the browser meets the PBX: the one it is at; the granted domain, by which the PBX
     /// picks the tenant; the first that is configured.
-    pub(super) fn pbx_host(&self, role: &Role, pbx: Side<'_>, caller: &Caller) -> Result<String, Error> {
+    pub(in crate::proxy) fn pbx_host(&self, role: &Role, pbx: Side<'_>, caller: &Caller) -> Result<String, Error> {
         let own = &caller.authority.host;
         if self.is_pbx_host(own) {
             return Ok(own.clone());
@@ -362,7 +367,7 @@ impl Proxy {
     }
 
     /// Tells whether the landing page of the request's own host is the PBX's.
-    pub(super) fn is_pbx_host(&self, host: &str) -> bool {
+    pub(in crate::proxy) fn is_pbx_host(&self, host: &str) -> bool {
         let Some(pbx) = &self.config.pbx else { return false };
         pbx.upstream.lists(host) || self.routes.find(host, &pbx.landing.to_ascii_lowercase()) == Some(To::Pbx)
     }
@@ -424,7 +429,7 @@ impl Proxy {
 }
 
 /// Checks the language that was asked for against those the PBX and the rule have.
-pub(super) fn language(
+pub(in crate::proxy) fn language(
     wished: Option<&Language>,
     grant: &PbxGrant,
     pbx: &config::PbxConfig,

@@ -3,11 +3,6 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 
-use super::browser::fetch_metadata;
-use super::error::Error;
-use super::pbx::{Selectors, Wanted};
-use super::ticket::Onward;
-use super::{Caller, Proxy};
 use crate::auth::{Act, Proof, Verdict};
 use crate::config::{self, Handoff};
 use crate::exchange::Body;
@@ -18,6 +13,11 @@ use crate::model::grant::{REDIRECT, Requested};
 use crate::model::landing::{self, BaseUrl, LandingTarget};
 use crate::model::principal::{Claim, Claims, Principal};
 use crate::observe::metrics;
+use crate::proxy::browser::fetch_metadata;
+use crate::proxy::error::Error;
+use crate::proxy::login::pbx::{Selectors, Wanted};
+use crate::proxy::login::ticket::Onward;
+use crate::proxy::{Caller, Proxy};
 
 /// The landing page of the legacy dialect, which apps may go on to name when the PBX has moved on to cookies.
 const WELCOME: &str = "/welcome.htm";
@@ -34,7 +34,7 @@ static OF_THE_PAGE: [HeaderName; 7] = [
 ];
 
 /// What is kept of a request to the app, in case its answer leads to the landing page.
-pub(super) struct Kept {
+pub(in crate::proxy) struct Kept {
     method: Method,
     path: String,
     headers: HeaderMap,
@@ -42,7 +42,7 @@ pub(super) struct Kept {
 
 /// Whom the app itself names in its answer.
 #[derive(Debug, Default)]
-pub(super) struct Named {
+pub(in crate::proxy) struct Named {
     account: Option<HeaderValue>,
     domain: Option<HeaderValue>,
     lang: Option<HeaderValue>,
@@ -51,7 +51,7 @@ pub(super) struct Named {
 
 impl Named {
     /// Reads the fields by which an app names an account, in any answer of any upstream.
-    pub(super) fn read(headers: &HeaderMap) -> Self {
+    pub(in crate::proxy) fn read(headers: &HeaderMap) -> Self {
         if !headers.keys().any(is_account_field) {
             return Self::default();
         }
@@ -77,7 +77,7 @@ impl Named {
 
 impl Proxy {
     /// Keeps what injection needs of a request to the app; nothing where no session could be minted.
-    pub(super) fn keep(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<Kept> {
+    pub(in crate::proxy) fn keep(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<Kept> {
         self.pbx_side()?;
         Some(Kept { method: method.clone(), path: path.to_owned(), headers: headers.clone() })
     }
@@ -86,7 +86,7 @@ impl Proxy {
     ///
     /// # Errors
     /// When it does and there is no session: the bare redirect is never passed on then.
-    pub(super) async fn inject(
+    pub(in crate::proxy) async fn inject(
         &self,
         kept: Kept,
         named: &Named,

@@ -9,12 +9,6 @@
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 
-use super::browser::fetch_metadata;
-use super::error::Error;
-use super::form::Fields;
-use super::gate::Facts;
-use super::pbx::Minted;
-use super::{Caller, Proxy, reply};
 use crate::auth::Act;
 use crate::config::{self, Handoff};
 use crate::exchange::Body;
@@ -25,6 +19,12 @@ use crate::model::freeze_target::FreezeTarget;
 use crate::model::principal::Principal;
 use crate::model::secret::Secret;
 use crate::model::session::SessionId;
+use crate::proxy::browser::fetch_metadata;
+use crate::proxy::error::Error;
+use crate::proxy::form::Fields;
+use crate::proxy::gate::Facts;
+use crate::proxy::login::pbx::Minted;
+use crate::proxy::{Caller, Proxy, reply};
 use crate::random;
 use crate::upstream::Payload;
 
@@ -126,14 +126,14 @@ impl Browser {
 }
 
 /// The address at which a browser goes on, and the cookie by which it is known then.
-pub(super) struct Onward {
-    pub(super) address: String,
-    pub(super) cookie: Option<HeaderValue>,
+pub(in crate::proxy) struct Onward {
+    pub(in crate::proxy) address: String,
+    pub(in crate::proxy) cookie: Option<HeaderValue>,
 }
 
 impl Onward {
     /// Puts the cookie into an answer.
-    pub(super) fn mark(cookie: Option<HeaderValue>, response: &mut Response<Body>) {
+    pub(in crate::proxy) fn mark(cookie: Option<HeaderValue>, response: &mut Response<Body>) {
         if let Some(cookie) = cookie {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
@@ -148,7 +148,12 @@ impl Onward {
 
 impl Proxy {
     /// Begins a hand-over to the PBX's host. `headers`: of the browser's request; a page may be of another site.
-    pub(super) async fn ticket(&self, minted: &Minted, headers: &HeaderMap, caller: &Caller) -> Result<Onward, Error> {
+    pub(in crate::proxy) async fn ticket(
+        &self,
+        minted: &Minted,
+        headers: &HeaderMap,
+        caller: &Caller,
+    ) -> Result<Onward, Error> {
         let host = minted.host()?.to_owned();
         let there = caller.authority.with_host(&host);
         let browser = (!minted.is_by_key).then(|| Browser::of(headers));
@@ -167,15 +172,20 @@ impl Proxy {
 
     /// Tells whether a browser may begin a hand-over where it is. It goes back there, and what is there vouches for it: so the
     /// host must be known to be ours.
-    pub(super) fn may_begin_here(&self, pbx: &config::PbxConfig, principal: &Principal, caller: &Caller) -> bool {
+    pub(in crate::proxy) fn may_begin_here(
+        &self,
+        pbx: &config::PbxConfig,
+        principal: &Principal,
+        caller: &Caller,
+    ) -> bool {
         pbx.handoff == Handoff::Link || self.is_key(&principal.method) || self.owns(&caller.authority.host)
     }
 
     /// Tells whether a host is known to be ours. Anybody can name a host of their own in a request, and an app without
     /// `hosts` answers it. Where hosts are listed, a wildcard of a certificate names none: somebody else's may be among them.
     fn owns(&self, host: &str) -> bool {
-        let upstreams = [super::app_upstream(&self.config), super::pbx_upstream(&self.config)];
-        let any = super::app_upstream(&self.config).is_some_and(|app| app.hosts.is_empty());
+        let upstreams = [crate::proxy::app_upstream(&self.config), crate::proxy::pbx_upstream(&self.config)];
+        let any = crate::proxy::app_upstream(&self.config).is_some_and(|app| app.hosts.is_empty());
         let mut certificates = self.config.certificates.iter();
         certificates.any(|one| one.names_host(host) || (any && one.names_like(host)))
             || upstreams.into_iter().flatten().any(|upstream| upstream.lists(host))
@@ -187,7 +197,7 @@ impl Proxy {
     }
 
     /// Answers what is below `/auth/callgate/`: a ticket, on the host it is for, once, to a window of its own.
-    pub(super) async fn answer_ticket(
+    pub(in crate::proxy) async fn answer_ticket(
         &self,
         request: &Request<Payload>,
         caller: &Caller,

@@ -6,10 +6,6 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::{Instant, timeout};
 
-use super::browser::trigger::{self, Trigger};
-use super::error::Error;
-use super::route::To;
-use super::{Caller, Proxy};
 use crate::config::ShieldConfig;
 use crate::exchange::Exchange;
 use crate::limit::Source;
@@ -17,6 +13,10 @@ use crate::message::cookies;
 use crate::model::path;
 use crate::model::shield::{self, Breach, ShieldVerdict};
 use crate::observe::metrics;
+use crate::proxy::browser::trigger::{self, Trigger};
+use crate::proxy::error::Error;
+use crate::proxy::forward::route::To;
+use crate::proxy::{Caller, Proxy};
 use crate::upstream::Payload;
 
 /// The longest login that is read before it is passed on.
@@ -24,12 +24,12 @@ const MAX_LOGIN: usize = 16 << 10;
 
 impl Proxy {
     /// Returns the shield, if it keeps this caller from something.
-    pub(super) fn shield(&self, caller: &Caller) -> Option<&ShieldConfig> {
+    pub(in crate::proxy) fn shield(&self, caller: &Caller) -> Option<&ShieldConfig> {
         self.config.pbx.as_ref()?.shield.as_ref().filter(|shield| shield.is_for(caller.origin.client))
     }
 
     /// Judges a request of a stranger, if it is for the PBX. The body of a login is read for that, and goes on as it came.
-    pub(super) async fn judge_stranger(
+    pub(in crate::proxy) async fn judge_stranger(
         &self,
         shield: &ShieldConfig,
         request: &mut Request<Payload>,

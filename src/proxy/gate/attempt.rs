@@ -8,18 +8,18 @@ use http::header::HeaderMap;
 use http::{Method, request};
 use tokio::time::Instant;
 
-use super::browser::trigger::{self, Trigger};
-use super::error::Error;
-use super::{Caller, Proxy, gate};
 use crate::auth::{Act, Credential};
 use crate::limit::Source;
 use crate::model::digest::Digest;
 use crate::model::grant::Requested;
 use crate::model::principal::Principal;
+use crate::proxy::browser::trigger::{self, Trigger};
+use crate::proxy::error::Error;
+use crate::proxy::{Caller, Proxy, gate};
 
 /// What is known of a try before its credential is judged.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Attempt {
+pub(in crate::proxy) struct Attempt {
     trigger: Trigger,
     /// What the request shows.
     credential: Option<Credential>,
@@ -50,19 +50,19 @@ impl Attempt {
 
 impl Caller {
     /// Tells whether a page of another origin sent the caller's window here.
-    pub(super) fn is_sent(&self) -> bool {
+    pub(in crate::proxy) fn is_sent(&self) -> bool {
         self.attempt.get().is_some_and(|attempt| attempt.trigger == Trigger::Navigation)
     }
 }
 
 impl Proxy {
     /// Refuses what a page of another origin does unseen, then counts the request: before anything else is done for it.
-    pub(super) fn admit(&self, act: Act, head: &request::Parts, caller: &Caller) -> Result<(), Error> {
+    pub(in crate::proxy) fn admit(&self, act: Act, head: &request::Parts, caller: &Caller) -> Result<(), Error> {
         self.admit_fields(act, (&head.method, &head.headers, head.uri.query()), caller)
     }
 
     /// As [`Proxy::admit`].
-    pub(super) fn admit_fields(
+    pub(in crate::proxy) fn admit_fields(
         &self,
         act: Act,
         (method, headers, query): (&Method, &HeaderMap, Option<&str>),
@@ -76,7 +76,12 @@ impl Proxy {
     }
 
     /// Refuses what a page of another origin does unseen, then counts a request that shows no credential.
-    pub(super) fn admit_visit(&self, method: &Method, headers: &HeaderMap, caller: &Caller) -> Result<(), Error> {
+    pub(in crate::proxy) fn admit_visit(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        caller: &Caller,
+    ) -> Result<(), Error> {
         self.begin(method, headers, None, caller)?;
         self.check_audit()?;
         self.count_request(caller)
@@ -88,7 +93,7 @@ impl Proxy {
     }
 
     /// Refuses what a page of another origin does unseen, then looks whether a credential may be judged. Nothing counts it.
-    pub(super) fn admit_credential(
+    pub(in crate::proxy) fn admit_credential(
         &self,
         method: &Method,
         headers: &HeaderMap,
@@ -127,7 +132,7 @@ impl Proxy {
 
     /// Looks whether this client has guessed too often for a credential to be judged. To be called once more when there
     /// is a verdict, right before that is told: of many tries at once, no more are told than may fail.
-    pub(super) fn look_at_failures(&self, caller: &Caller) -> Result<(), Error> {
+    pub(in crate::proxy) fn look_at_failures(&self, caller: &Caller) -> Result<(), Error> {
         let Some(attempt) = caller.attempt.get().filter(|attempt| attempt.credential.is_some()) else { return Ok(()) };
         let (limits, guesser) = (&self.shared.limits, attempt.guesser(caller));
         self.within(limits.failures.peek_source(&guesser))?;
@@ -140,7 +145,7 @@ impl Proxy {
 
     /// Counts a wrong guess, before its answer tells that it is wrong. A page of another origin makes whole windows come
     /// with a link of its own: that is no guess of its visitor's.
-    pub(super) fn count_guess(&self, caller: &Caller) -> Result<(), Error> {
+    pub(in crate::proxy) fn count_guess(&self, caller: &Caller) -> Result<(), Error> {
         let Some(attempt) = caller.attempt.get() else { return Ok(()) };
         if attempt.trigger != Trigger::Own {
             return self.count_sent(&attempt, caller);
@@ -149,7 +154,7 @@ impl Proxy {
     }
 
     /// Counts a cookie that is good no more, or never was: the same one counts once for a while.
-    pub(super) fn count_stale(&self, caller: &Caller) -> Result<(), Error> {
+    pub(in crate::proxy) fn count_stale(&self, caller: &Caller) -> Result<(), Error> {
         let Some(attempt) = caller.attempt.get() else { return Ok(()) };
         if attempt.trigger != Trigger::Own {
             return self.count_sent(&attempt, caller);
@@ -176,7 +181,7 @@ impl Proxy {
     }
 
     /// Looks whether a caller has asked for others' accounts too often to ask for one by name.
-    pub(super) fn look_at_wishes(&self, principal: &Principal, wish: &Requested) -> Result<(), Error> {
+    pub(in crate::proxy) fn look_at_wishes(&self, principal: &Principal, wish: &Requested) -> Result<(), Error> {
         if *wish == Requested::default() {
             return Ok(());
         }
@@ -185,7 +190,7 @@ impl Proxy {
 
     /// Counts an account that the caller named and may not have: for the caller, and for the address of a program, which
     /// may have many callers' credentials.
-    pub(super) fn count_wish(&self, principal: &Principal, caller: &Caller) -> Result<(), Error> {
+    pub(in crate::proxy) fn count_wish(&self, principal: &Principal, caller: &Caller) -> Result<(), Error> {
         let failures = &self.shared.limits.failures;
         if caller.attempt.get().is_some_and(|attempt| !attempt.is_browser && !attempt.is_proven) {
             self.within(failures.admit_source(&Source::address(caller.origin.client)))?;
@@ -194,14 +199,14 @@ impl Proxy {
     }
 
     /// Remembers a credential that let somebody in.
-    pub(super) fn note_proven(&self, credential: Option<Digest>, caller: &Caller) {
+    pub(in crate::proxy) fn note_proven(&self, credential: Option<Digest>, caller: &Caller) {
         if let Some(credential) = credential {
             self.shared.limits.proven.note(&Source::credential(caller.origin.client, credential), Instant::now());
         }
     }
 
     /// Remembers what let the caller in.
-    pub(super) fn note_let_in(&self, caller: &Caller) {
+    pub(in crate::proxy) fn note_let_in(&self, caller: &Caller) {
         let credential = caller.attempt.get().and_then(|attempt| attempt.credential);
         self.note_proven(credential.map(|credential| credential.digest), caller);
     }

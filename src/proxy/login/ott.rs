@@ -7,11 +7,6 @@ use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::browser::cors::{self, Initiator};
-use super::error::Error;
-use super::form::{self, Fields};
-use super::gate::Facts;
-use super::{Caller, Proxy, reply};
 use crate::auth::{Act, Once};
 use crate::config::VoximplantConfig;
 use crate::exchange::Body;
@@ -21,15 +16,24 @@ use crate::model::ott::{self, LoginToken, OneTimeKey};
 use crate::model::principal::Principal;
 use crate::observe::audit::{Event, Note};
 use crate::observe::metrics::Answered;
+use crate::proxy::browser::cors::{self, Initiator};
+use crate::proxy::error::Error;
+use crate::proxy::form::{self, Fields};
+use crate::proxy::gate::Facts;
+use crate::proxy::{Caller, Proxy, reply};
 use crate::upstream::Payload;
 
 const METHODS: &str = "POST, OPTIONS";
 /// Why a granted user gets no token.
-pub(super) const UNKNOWN_USER: &str = "the users file has no such user";
+pub(in crate::proxy) const UNKNOWN_USER: &str = "the users file has no such user";
 
 impl Proxy {
     /// Answers `/auth/ott`: a preflight, or a one-time key.
-    pub(super) async fn answer_ott(&self, request: Request<Payload>, caller: &Caller) -> Result<Response<Body>, Error> {
+    pub(in crate::proxy) async fn answer_ott(
+        &self,
+        request: Request<Payload>,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Error> {
         let voximplant = self.config.voximplant.as_ref().ok_or(Error::NotFound)?;
         match *request.method() {
             Method::POST => {}
@@ -155,7 +159,7 @@ impl Question {
 }
 
 /// Returns the user that a full login name means, `user@app.account[.node].voximplant.com`: as rules name it.
-pub(super) fn short_name(name: &str, voximplant: &VoximplantConfig) -> Result<String, Error> {
+pub(in crate::proxy) fn short_name(name: &str, voximplant: &VoximplantConfig) -> Result<String, Error> {
     let others: Vec<_> = voximplant.others.iter().map(|other| other.name.as_str()).collect();
     short_name_in(name, voximplant.application.as_deref(), &others)
 }
