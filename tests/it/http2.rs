@@ -11,7 +11,7 @@ mod websocket;
 use std::time::Duration;
 
 use self::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, REQUEST, block};
-use crate::harness::{Gate, Raw, passed};
+use crate::kit::harness::{Gate, Raw, passed};
 use bytes::Bytes;
 use h2::client::SendRequest;
 
@@ -185,7 +185,7 @@ async fn cve_2026_49975_a_list_of_fields_too_large_is_refused() {
 
 #[tokio::test]
 async fn our_own_answers_to_head_have_no_body() {
-    let stage = crate::stage::Plan::default().start().await;
+    let stage = crate::kit::stage::Plan::default().start().await;
     for path in ["/auth/pbx", "/auth/callgate/none", "/auth/ott"] {
         for h2 in [true, false] {
             let asking = stage.gate.ask(http::Method::HEAD, path);

@@ -3,75 +3,107 @@
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without, it fails without")]
 #![expect(unreachable_pub, reason = "a test binary has no outside; `pub` is what one file offers the others")]
 
-mod admin;
-mod anatomy;
-mod attack;
-mod audit;
-mod behind_nginx;
-mod bound;
 mod browser;
-mod budget;
-mod bulk;
-mod bytes;
-mod cached;
-mod callers;
-mod check;
-mod commands;
-mod credentials;
-mod drain;
-mod expect;
-mod explain;
-mod failover;
-mod framing;
-mod freeze;
-mod guard;
-mod handover;
-#[allow(dead_code, reason = "it offers more than each set of tests takes")]
-mod harness;
-mod hop;
 mod http2;
-mod identity;
-mod inject;
-mod interim;
-mod issuer;
-mod jwt;
-mod liar;
-mod limits;
-mod link;
-mod load;
-mod lockout;
-mod logs;
-mod misuse;
-mod mtls;
-mod oidc;
-#[allow(dead_code, reason = "tests/docs.rs takes the rest")]
-mod openmetrics;
-mod origin;
-mod ott;
-mod output;
-mod pbx;
-mod pool;
-#[allow(dead_code, reason = "tests/docs.rs takes the rest")]
-mod programs;
-mod provision;
-mod recipes;
-mod reload;
-mod reparse;
-mod resources;
-mod rules;
-mod shield;
-mod sockets;
-mod sso;
-mod stage;
-mod state;
-mod story;
-mod streaming;
-mod stuck;
-mod target;
-mod time;
-mod tls;
-mod transparency;
-mod upgrade;
-mod upstream_tls;
-mod vendors;
-mod voximplant_health;
+
+/// Messages of HTTP/1.1: how a client's request is read, and what goes on of it.
+mod http {
+    pub mod client_address;
+    pub mod expect_continue;
+    pub mod framing;
+    pub mod hop_by_hop;
+    pub mod identity_fields;
+    pub mod interim;
+    pub mod request_bytes;
+    pub mod request_target;
+    pub mod streaming;
+    pub mod tls;
+    pub mod upgrade;
+}
+
+/// What tests lend each other: gates, servers, clients, programs.
+mod kit {
+    #[allow(dead_code, reason = "it offers more than each set of tests takes")]
+    pub mod harness;
+    pub mod issuer;
+    pub mod load;
+    #[allow(dead_code, reason = "tests/docs takes the rest")]
+    pub mod openmetrics;
+    #[allow(dead_code, reason = "tests/docs takes the rest")]
+    pub mod programs;
+    pub mod rfc9112;
+    pub mod stage;
+}
+
+/// Bounds in number, size and time, and clients that try them.
+mod limits {
+    pub mod attack;
+    pub mod budget;
+    pub mod bulk;
+    pub mod deadlines;
+    pub mod lockout;
+    pub mod quotas;
+}
+
+/// Methods of login: who a caller is, and who that may become.
+mod login {
+    pub mod behind_nginx;
+    pub mod callers;
+    pub mod credentials;
+    pub mod explain;
+    pub mod jwt;
+    pub mod link;
+    pub mod link_recipes;
+    pub mod misuse;
+    pub mod mtls;
+    pub mod oidc;
+    pub mod rules;
+    pub mod trusted_header;
+    pub mod vendors;
+    pub mod whoami_cache;
+}
+
+/// Commands, configuration, logs, the admin listener, and the life of the process.
+mod operate {
+    pub mod admin;
+    pub mod audit;
+    pub mod check;
+    pub mod command_output;
+    pub mod commands;
+    pub mod drain;
+    pub mod freeze;
+    pub mod handover;
+    pub mod logs;
+    pub mod provision;
+    pub mod reload;
+    pub mod scarce_resources;
+    pub mod sockets;
+    pub mod state;
+    pub mod stuck_logs;
+}
+
+/// Comparison with what others read and with the exchange without callgate.
+mod oracle {
+    pub mod hyper;
+    pub mod reparse;
+    pub mod transparency;
+}
+
+/// What a login gives: sessions of the Vodia PBX and one-time keys of Voximplant.
+mod telephony {
+    pub mod end_to_end;
+    pub mod inject;
+    pub mod ott;
+    pub mod pbx;
+    pub mod shield;
+    pub mod voximplant;
+}
+
+/// Connections to upstreams, and upstreams that fail or lie.
+mod upstream {
+    pub mod failover;
+    pub mod hostile_upstream;
+    pub mod ntlm;
+    pub mod pool;
+    pub mod tls;
+}

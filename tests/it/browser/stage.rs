@@ -8,7 +8,7 @@ use callgate::demo::voximplant::Voximplant;
 use serde_json::Value;
 
 use super::driver::Browser;
-use crate::harness::{Gate, Raw, VOX_PASSWORD};
+use crate::kit::harness::{Gate, Raw, VOX_PASSWORD};
 
 /// How the parts are set up.
 #[derive(Debug, Clone, Copy)]

@@ -4,7 +4,7 @@
 //! `PROTOCOL_ERROR` where the law has a code of its own, as the library does, but then the connection must end.
 
 use super::frames::*;
-use crate::harness::{Gate, Raw};
+use crate::kit::harness::{Gate, Raw};
 
 /// One step of a case.
 enum Step {

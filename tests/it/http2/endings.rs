@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::frames::*;
-use crate::harness::{Gate, Raw};
-use crate::stage::{Plan, until};
+use crate::kit::harness::{Gate, Raw};
+use crate::kit::stage::{Plan, until};
 
 /// Longer than the rest of a refused body is taken.
 const LONG: Duration = Duration::from_secs(10);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::frames::*;
-use crate::harness::{Gate, Raw};
+use crate::kit::harness::{Gate, Raw};
 
 /// What a flood came to.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! What a hostile request leaves for the HTTP/1 upstream: one clean request, or not a byte.
 
 use super::frames::*;
-use crate::harness::{Gate, Raw, passed};
+use crate::kit::harness::{Gate, Raw, passed};
 
 type Field = (&'static str, &'static str);
 

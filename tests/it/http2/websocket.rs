@@ -18,8 +18,8 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 use super::connect;
 use super::frames::{END_HEADERS, Frames, PROTOCOL_ERROR, RST_STREAM, headers};
-use crate::harness::{Gate, Line, Raw, passed};
-use crate::stage::{Plan, Stage, until};
+use crate::kit::harness::{Gate, Line, Raw, passed};
+use crate::kit::stage::{Plan, Stage, until};
 
 /// The law's number for the setting that offers it.
 const ENABLE_CONNECT_PROTOCOL: u16 = 8;

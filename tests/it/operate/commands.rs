@@ -1,0 +1,524 @@
+//! The program itself: its commands, what they print, and their exit codes.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write, stderr};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
+use std::sync::Arc;
+
+use callgate::demo::app::{App, AppOptions, Whoami};
+use callgate::demo::vodia::{Options, Vodia};
+use callgate::model::ott::Ha1;
+use callgate::tls::dev;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::kit::harness::{VOX_PASSWORD, secret};
+use crate::kit::programs::{self, Watch, are_here, output};
+use crate::kit::stage::until;
+
+/// The code of a configuration that is wrong.
+const EX_CONFIG: i32 = 78;
+
+pub fn callgate(arguments: &[&str]) -> Command {
+    let mut command = piped(Command::new(env!("CARGO_BIN_EXE_callgate")));
+    command.args(arguments);
+    command
+}
+
+pub fn piped(mut command: Command) -> Command {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env_remove("PBX_ADMIN");
+    command
+}
+
+/// The program without any privilege; nothing, and a word why, where root's cannot be dropped.
+pub fn unprivileged() -> Option<Command> {
+    if !rustix::process::geteuid().is_root() {
+        return Some(callgate(&[]));
+    }
+    if !are_here(&["setpriv"]) {
+        return None;
+    }
+    let mut setpriv = Command::new("setpriv");
+    setpriv.args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]);
+    if !setpriv.arg("true").status().is_ok_and(|status| status.success()) {
+        drop(writeln!(stderr(), "skipped: setpriv may take no privileges away here"));
+        return None;
+    }
+    let mut setpriv = piped(Command::new("setpriv"));
+    setpriv.args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", env!("CARGO_BIN_EXE_callgate")]);
+    Some(setpriv)
+}
+
+/// The program under a limit of `ulimit`, as `-n 100`.
+pub fn limited(limit: &str) -> Command {
+    let mut shell = piped(Command::new("sh"));
+    shell.args(["-c", &format!("ulimit {limit} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_callgate")]);
+    shell
+}
+
+/// Runs a command to its end while the stand-ins go on.
+pub async fn run(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || output(&mut command)).await.unwrap()
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+fn check_code(output: &Output, code: i32) {
+    let told = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{told}");
+}
+
+// === Help ===
+
+#[tokio::test]
+async fn every_command_explains_itself() {
+    for (arguments, word) in [
+        (&["--help"][..], "Commands:"),
+        (&["run", "--help"], "--config"),
+        (&["demo", "--help"], "--listen"),
+        (&["check", "--help"], "--online"),
+        (&["explain", "--help"], "--running"),
+        (&["hash", "--help"], "--generate"),
+        (&["--version"], env!("CARGO_PKG_VERSION")),
+    ] {
+        let output = run(callgate(arguments)).await;
+        check_code(&output, 0);
+        assert!(text(&output.stdout).contains(word), "{arguments:?}: {}", text(&output.stdout));
+    }
+    check_code(&run(callgate(&[])).await, 2);
+    check_code(&run(callgate(&["serve"])).await, 2);
+}
+
+// === check ===
+
+/// A folder with a certificate, a users file and a `proxy.toml`.
+struct Folder {
+    dir: TempDir,
+    ca: CertificateDer<'static>,
+}
+
+impl Folder {
+    fn new(text: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        let certificate = dev::certificate(&["app.test", "pbx.test"]).unwrap();
+        secret(&dir, "fullchain.pem", &certificate.chain);
+        secret(&dir, "privkey.pem", &certificate.key);
+        let ha1 = Ha1::of("alice", VOX_PASSWORD);
+        secret(&dir, "users", &format!("alice:voximplant.com:{}\n", ha1.expose()));
+        fs::write(dir.path().join("proxy.toml"), text).unwrap();
+        Self { dir, ca: CertificateDer::from_pem_slice(certificate.ca.as_bytes()).unwrap() }
+    }
+
+    fn config(&self) -> String {
+        self.dir.path().join("proxy.toml").display().to_string()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = callgate(arguments);
+        command.arg("--config").arg(self.config()).env("PBX_ADMIN", Options::default().admin_password);
+        command
+    }
+}
+
+fn configuration(listen: &str, app: SocketAddr, pbx: SocketAddr) -> String {
+    format!(
+        r#"listen = "{listen}"
+tls = {{ cert = "fullchain.pem", key = "privkey.pem" }}
+[app]
+url = "http://{app}"
+whoami = "/api/me"
+[pbx]
+url = "http://{pbx}"
+hosts = ["pbx.test"]
+admin = {{ user = "sso", password = {{ env = "PBX_ADMIN" }} }}
+[voximplant]
+users = {{ file = "users" }}
+[[allow]]
+pbx = {{ domain = "{{tenant}}", account = "{{ext}}" }}
+voximplant = "{{vox}}"
+"#
+    )
+}
+
+async fn stand_ins() -> (App, Vodia) {
+    let options = AppOptions { pbx_origin: "https://pbx.test".into(), ..AppOptions::default() };
+    (App::start(options).await, Vodia::start(Options::default()).await)
+}
+
+#[tokio::test]
+async fn a_good_configuration_is_ok() {
+    let (app, pbx) = stand_ins().await;
+    let folder = Folder::new(&configuration("127.0.0.1:0", app.addr, pbx.addr));
+    let output = run(folder.command(&["check"])).await;
+    check_code(&output, 0);
+    assert_eq!(text(&output.stdout), format!("{}: ok\n", folder.config()));
+    assert!(app.requests().is_empty() && pbx.requests().is_empty());
+    let mut here = callgate(&["check"]);
+    here.current_dir(folder.dir.path()).env("PBX_ADMIN", "x");
+    check_code(&run(here).await, 0);
+}
+
+#[tokio::test]
+async fn all_problems_are_told_at_once_and_before_a_port_is_bound() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (app, pbx) = stand_ins().await;
+    let good = configuration(&taken.local_addr().unwrap().to_string(), app.addr, pbx.addr);
+    let bad = good
+        .replace("hosts = [\"pbx.test\"]", "hots = [\"pbx.test\"]")
+        .replace("{vox}", "{vox")
+        .replace("whoami = \"/api/me\"", "whoami = \"api/me\"")
+        .replace("file = \"users\"", "file = \"nowhere\"");
+    let folder = Folder::new(&bad);
+    for command in ["check", "run"] {
+        let output = run(folder.command(&[command])).await;
+        check_code(&output, EX_CONFIG);
+        let told = text(&output.stderr);
+        for problem in ["proxy.toml:5:", "proxy.toml:8:", "`hosts`", "nowhere", "never closed"] {
+            assert!(told.contains(problem), "{command} does not tell {problem}: {told}");
+        }
+        assert_eq!(text(&output.stdout), "");
+    }
+    fs::write(folder.dir.path().join("proxy.toml"), &good).unwrap();
+    let output = run(folder.command(&["run"])).await;
+    check_code(&output, 1);
+    assert!(text(&output.stderr).contains("in use"), "{}", text(&output.stderr));
+    check_code(&run(callgate(&["check", "--config", "/nowhere/proxy.toml"])).await, EX_CONFIG);
+}
+
+#[tokio::test]
+async fn an_online_check_tries_what_the_file_names() {
+    let (app, pbx) = stand_ins().await;
+    let folder = Folder::new(&configuration("127.0.0.1:0", app.addr, pbx.addr));
+    let output = run(folder.command(&["check", "--online"])).await;
+    check_code(&output, 0);
+    assert!(text(&output.stdout).ends_with(": ok, and everything it names answers\n"), "{}", text(&output.stdout));
+    assert_eq!((app.requests().len(), pbx.mints().len(), pbx.sessions().len()), (1, 1, 0));
+}
+
+#[tokio::test]
+async fn an_online_check_finds_a_wrong_password() {
+    let (app, pbx) = stand_ins().await;
+    let folder = Folder::new(&configuration("127.0.0.1:0", app.addr, pbx.addr));
+    let mut command = folder.command(&["check", "--online"]);
+    command.env("PBX_ADMIN", "Wrong-Passw0rd!");
+    let output = run(command).await;
+    check_code(&output, EX_CONFIG);
+    let told = text(&output.stderr);
+    assert!(told.contains("pbx: the PBX refuses the password of \"sso\""), "{told}");
+    assert!(!told.contains("Wrong-Passw0rd!") && text(&output.stdout).is_empty());
+    assert_eq!(pbx.mints().len(), 1);
+}
+
+#[tokio::test]
+async fn an_online_check_finds_an_app_that_knows_everybody() {
+    let (app, pbx) = stand_ins().await;
+    app.set(|faults| faults.whoami = Whoami::Claims(json!({ "ext": "40" })));
+    let text_of = configuration("127.0.0.1:0", app.addr, pbx.addr);
+    let folder = Folder::new(&text_of.replace("\"pbx.test\"", "\"phone.test\""));
+    let output = run(folder.command(&["check", "--online"])).await;
+    check_code(&output, EX_CONFIG);
+    let told = text(&output.stderr);
+    assert!(told.contains("/api/me answers 200 OK to a caller without a cookie"), "{told}");
+    assert!(told.contains("no certificate of `tls` is for phone.test"), "{told}");
+}
+
+#[tokio::test]
+async fn an_online_check_finds_servers_that_are_not_there() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let oidc = format!("\n[[auth]]\ntype = \"oidc\"\nissuer = \"http://{nobody}\"\nclient_id = \"callgate\"\n");
+    let folder = Folder::new(&(configuration("127.0.0.1:0", nobody, nobody) + &oidc));
+    let output = run(folder.command(&["check", "--online"])).await;
+    check_code(&output, EX_CONFIG);
+    let told = text(&output.stderr);
+    for table in ["app", "pbx"] {
+        assert!(told.contains(&format!("{table}: cannot connect to {nobody}: ")), "{told}");
+    }
+    assert!(told.contains(&format!("the identity provider http://{nobody}: cannot connect: ")), "{told}");
+}
+
+// === hash ===
+
+async fn hash(arguments: &[&str], input: &str) -> Output {
+    let mut child = callgate(&[&["hash"], arguments].concat()).stdin(Stdio::piped()).spawn().unwrap();
+    // A command that wants no password may have ended by now.
+    drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
+    tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_password_becomes_a_line_of_the_users_file() {
+    for input in ["mypass", "mypass\n", "mypass\r\n", "mypass\nmore\n"] {
+        let output = hash(&["--user", "myuser"], input).await;
+        check_code(&output, 0);
+        assert_eq!(text(&output.stdout), "myuser:voximplant.com:2b46f850be1e592abfbd5504b038ac33\n", "{input:?}");
+        assert_eq!(text(&output.stderr), "");
+    }
+    let spaces = hash(&["--user", "myuser"], " mypass \n").await;
+    assert_eq!(text(&spaces.stdout), "myuser:voximplant.com:601428ccdc2b790d6b3cdfcf10b2a4e4\n");
+    check_code(&hash(&["--user", "myuser"], "\n").await, 1);
+    check_code(&hash(&["--user", "My User"], "x\n").await, 2);
+    check_code(&hash(&[], "x\n").await, 2);
+}
+
+#[tokio::test]
+async fn a_generated_password_is_told_apart_from_its_line() {
+    let output = hash(&["--user", "myuser", "--generate"], "").await;
+    check_code(&output, 0);
+    let (line, told) = (text(&output.stdout), text(&output.stderr));
+    let password = told.strip_prefix("password: ").unwrap().trim_end();
+    assert!(password.len() >= 24 && !line.contains(password), "{line}");
+    for kind in
+        [char::is_uppercase, char::is_lowercase, |c: char| c.is_ascii_digit(), |c: char| c.is_ascii_punctuation()]
+    {
+        assert!(password.contains(kind), "{password}");
+    }
+    assert_eq!(line, format!("myuser:voximplant.com:{}\n", Ha1::of("myuser", password).expose()));
+}
+
+#[tokio::test]
+async fn a_key_is_told_apart_from_its_hash() {
+    let output = hash(&["--key"], "").await;
+    check_code(&output, 0);
+    let told = text(&output.stderr);
+    let key = told.strip_prefix("key: ").unwrap().trim_end();
+    let hash = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, key.as_bytes()));
+    assert_eq!((key.len(), text(&output.stdout)), (32, format!("sha256 = \"{hash}\"\n")));
+    check_code(&self::hash(&["--key", "--user", "myuser"], "").await, 2);
+}
+
+// === run ===
+
+/// A command that goes on until it is told to end; killed when the test is over.
+pub struct Running {
+    pub child: Child,
+    stdout: Option<BufReader<ChildStdout>>,
+    stderr: Option<BufReader<ChildStderr>>,
+    _watch: Watch,
+}
+
+impl Running {
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let (stdout, stderr) = (child.stdout.take().map(BufReader::new), child.stderr.take().map(BufReader::new));
+        let watch = Watch::over(&child);
+        Self { child, stdout, stderr, _watch: watch }
+    }
+
+    /// Reads lines of standard error up to one that contains a text, and returns that.
+    pub async fn complaint(&mut self, part: &'static str) -> String {
+        let mut stderr = self.stderr.take().unwrap();
+        let (stderr, lines) = tokio::task::spawn_blocking(move || (lines_to(&mut stderr, part), stderr))
+            .await
+            .map(|(l, s)| (s, l))
+            .unwrap();
+        self.stderr = Some(stderr);
+        lines.last().unwrap().clone()
+    }
+
+    /// Waits until connections are accepted, and returns the line that says where.
+    ///
+    /// # Errors
+    /// With all of standard error, when that ends before.
+    pub async fn listening(&mut self) -> Result<String, String> {
+        let mut stderr = self.stderr.take().unwrap();
+        let read = move || {
+            let mut told = String::new();
+            loop {
+                let begun = told.len();
+                match stderr.read_line(&mut told).unwrap() {
+                    0 => return (Err(told), stderr),
+                    _ if told[begun..].contains("address=") => return (Ok(told[begun..].to_owned()), stderr),
+                    _ => {}
+                }
+            }
+        };
+        let (line, stderr) = tokio::task::spawn_blocking(read).await.unwrap();
+        self.stderr = Some(stderr);
+        line
+    }
+
+    /// Reads one line of standard error.
+    pub async fn next_complaint(&mut self) -> String {
+        self.complaint("").await
+    }
+
+    /// Reads lines of standard output up to one that contains a text, and returns all.
+    async fn story(&mut self, part: &'static str) -> Vec<String> {
+        let mut stdout = self.stdout.take().unwrap();
+        let (stdout, lines) = tokio::task::spawn_blocking(move || (lines_to(&mut stdout, part), stdout))
+            .await
+            .map(|(l, s)| (s, l))
+            .unwrap();
+        self.stdout = Some(stdout);
+        lines
+    }
+
+    fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    pub fn signal(&self, signal: &str) {
+        assert!(programs::signal(self.child.id(), signal));
+    }
+
+    /// Waits for the end, and returns the exit code with everything that was still printed.
+    pub async fn end(mut self) -> (Option<i32>, String) {
+        let mut told = String::new();
+        let (mut stdout, mut stderr) = (self.stdout.take().unwrap(), self.stderr.take().unwrap());
+        tokio::task::spawn_blocking(move || {
+            stdout.read_to_string(&mut told).unwrap();
+            stderr.read_to_string(&mut told).unwrap();
+            (self.child.wait().unwrap().code(), told)
+        })
+        .await
+        .unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended already, unless the test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn lines_to(reader: &mut impl BufRead, part: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        assert_ne!(reader.read_line(&mut line).unwrap(), 0, "the program ended without {part:?}: {lines:#?}");
+        lines.push(line.trim_end().to_owned());
+        if line.contains(part) {
+            return lines;
+        }
+    }
+}
+
+async fn connect(addr: SocketAddr, name: &str, ca: &CertificateDer<'static>) -> TlsStream<TcpStream> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(ca.clone()).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(callgate::tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(addr).await.unwrap();
+    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name.to_owned()).unwrap(), stream).await.unwrap()
+}
+
+async fn read(mut tls: TlsStream<TcpStream>) -> String {
+    let mut answer = Vec::new();
+    // A connection that is closed without a TLS farewell has still said what it said.
+    drop(tls.read_to_end(&mut answer).await);
+    text(&answer)
+}
+
+async fn get(addr: SocketAddr, name: &str, ca: &CertificateDer<'static>, path: &str, cookie: &str) -> String {
+    let mut tls = connect(addr, name, ca).await;
+    let host = format!("{name}:{}", addr.port());
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n");
+    tls.write_all(request.as_bytes()).await.unwrap();
+    read(tls).await
+}
+
+#[tokio::test]
+async fn the_end_comes_after_the_exchanges_in_flight() {
+    let (app, pbx) = stand_ins().await;
+    let folder = Folder::new(&configuration("127.0.0.1:0", app.addr, pbx.addr));
+    let mut running = Running::start(folder.command(&["run"]));
+    let line = running.complaint("listening").await;
+    let addr: SocketAddr = line.split("address=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let answer = get(addr, "app.test", &folder.ca, "/auth/pbx", &app.log_in("alice")).await;
+    let session = pbx.last_session().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 303 ") && answer.contains(&session), "{answer}");
+
+    let mut slow = connect(addr, "app.test", &folder.ca).await;
+    slow.write_all(b"GET /slow?ms=1000 HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+    until("the app is asked", || app.requests().iter().any(|seen| seen.target.starts_with("/slow"))).await;
+    running.terminate();
+    running.complaint("draining").await;
+    let answer = read(slow).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("slow"), "{answer}");
+    let (code, told) = running.end().await;
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("access") && told.contains("audit grant"), "{told}");
+    for secret in [&session, VOX_PASSWORD, &Options::default().admin_password, Ha1::of("alice", VOX_PASSWORD).expose()]
+    {
+        assert!(!told.contains(secret), "{told}");
+    }
+    assert!(TcpStream::connect(addr).await.is_err());
+}
+
+// === demo ===
+
+#[tokio::test]
+async fn the_demo_shows_the_whole_story_and_leaves_nothing_behind() {
+    let temporary = TempDir::new().unwrap();
+    let mut command = callgate(&["demo", "--listen", "127.0.0.1:0"]);
+    command.env("TMPDIR", temporary.path());
+    let mut running = Running::start(command);
+    let told = running.story("ready: ").await;
+    let ready = told.last().unwrap();
+    let port = ready.strip_prefix("ready: https://localhost:").unwrap().strip_suffix('/').unwrap();
+    let addr = SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()));
+    assert!(told.iter().any(|line| line.contains(&format!("https://pbx.localhost:{port}/"))), "{told:#?}");
+    let folder = fs::read_dir(temporary.path()).unwrap().next().unwrap().unwrap().path();
+    let ca = CertificateDer::from_pem_file(folder.join("ca.pem")).unwrap();
+    check_private(&folder);
+
+    let mut login = connect(addr, "localhost", &ca).await;
+    let form = "user=alice&password=alice";
+    let head = format!(
+        "POST /login HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Length: {}\r\nConnection: close",
+        form.len()
+    );
+    login
+        .write_all(format!("{head}\r\nContent-Type: application/x-www-form-urlencoded\r\n\r\n{form}").as_bytes())
+        .await
+        .unwrap();
+    let answer = read(login).await;
+    let cookie = answer.split("set-cookie: ").nth(1).unwrap().split(';').next().unwrap().to_owned();
+    for path in ["/auth/pbx?lang=fr", "/open-pbx?lang=fr"] {
+        let answer = get(addr, "localhost", &ca, path, &cookie).await;
+        let location = answer.split("location: ").nth(1).unwrap().lines().next().unwrap();
+        let landing = location.strip_prefix(&format!("https://pbx.localhost:{port}")).unwrap();
+        let page = get(addr, "pbx.localhost", &ca, landing, "").await;
+        assert!(page.contains("Bienvenue"), "{path}: {page}");
+    }
+    running.terminate();
+    let (code, told) = running.end().await;
+    assert_eq!(code, Some(0), "{told}");
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+}
+
+#[track_caller]
+fn check_private(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(folder), mode(&folder.join("privkey.pem"))), (0o700, 0o600));
+}
+
+#[tokio::test]
+async fn a_demo_on_a_port_that_is_taken_says_so() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let temporary = TempDir::new().unwrap();
+    let mut command = callgate(&["demo", "--listen", &taken.local_addr().unwrap().to_string()]);
+    command.env("TMPDIR", temporary.path());
+    let output = run(command).await;
+    check_code(&output, 1);
+    assert!(text(&output.stderr).contains("in use"), "{}", text(&output.stderr));
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+}

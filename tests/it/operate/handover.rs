@@ -1,0 +1,223 @@
+//! A new process in the place of the old one: the listening sockets go from hand to hand, and nobody is refused.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+
+use command_fds::{CommandFdExt, FdMapping};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::kit::harness::{Raw, read_head, status};
+use crate::kit::programs;
+use crate::kit::stage::until;
+use crate::operate::commands::{Running, callgate};
+use crate::operate::reload::{Program, check_echo, echo, tunnel};
+
+/// The process that took over; ended with the test.
+pub struct Successor(u32);
+
+impl Successor {
+    /// Hands over, and waits until that is done.
+    pub async fn of(program: &mut Program) -> Self {
+        program.running.signal("-USR2");
+        Self::told(&program.running.complaint("handed over").await)
+    }
+
+    fn told(line: &str) -> Self {
+        Self(line.split("id=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap())
+    }
+
+    fn signal(&self, signal: &str) -> bool {
+        programs::signal(self.0, signal)
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        self.signal("-KILL");
+    }
+}
+
+/// Waits for the end of the process that was started first.
+pub async fn code(program: &mut Program) -> Option<i32> {
+    let mut code = None;
+    until("the old process ends", || {
+        code = program.running.child.try_wait().unwrap();
+        code.is_some()
+    })
+    .await;
+    code.unwrap().code()
+}
+
+/// Hands over under load, from two workers to as many as the new configuration says.
+async fn check_swap(workers: usize) {
+    let upstream = Raw::ok().await;
+    let mut program = Program::before(upstream.addr, "").await;
+    let load = program.load();
+    load.more(300).await;
+    program.change("workers = 2", &format!("workers = {workers}"));
+    let successor = Successor::of(&mut program).await;
+    assert_eq!(code(&mut program).await, Some(0));
+    load.more(500).await;
+    load.may_be_refused();
+    successor.signal("-TERM");
+    load.refused().await;
+}
+
+#[tokio::test]
+async fn under_load_a_hand_over_costs_no_request() {
+    check_swap(2).await;
+}
+
+#[tokio::test]
+async fn more_workers_or_fewer_leave_no_queue_unserved() {
+    check_swap(1).await;
+    check_swap(3).await;
+}
+
+#[tokio::test]
+async fn a_successor_hands_over_as_well() {
+    let upstream = Raw::ok().await;
+    let mut program = Program::before(upstream.addr, "").await;
+    let load = program.load();
+    let first = Successor::of(&mut program).await;
+    assert_eq!(code(&mut program).await, Some(0));
+    first.signal("-USR2");
+    let told = program.running.complaint("handed over").await;
+    let second = Successor::told(&told);
+    until("the first successor ends", || !first.signal("-0")).await;
+    load.more(500).await;
+    load.stop().await;
+    assert!(second.signal("-0"));
+}
+
+#[tokio::test]
+async fn a_tunnel_goes_on_in_the_old_process() {
+    let upstream = echo().await;
+    let mut program = Program::before(upstream.addr, "").await;
+    let mut before = tunnel(&program).await;
+    let _successor = Successor::of(&mut program).await;
+    let mut after = tunnel(&program).await;
+    check_echo(&mut before).await;
+    check_echo(&mut after).await;
+    before.shutdown().await.unwrap();
+    drop(before.read_to_end(&mut Vec::new()).await);
+    assert_eq!(code(&mut program).await, Some(0));
+    check_echo(&mut after).await;
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_wrong_leaves_the_old_process_as_it_was() {
+    let upstream = Raw::ok().await;
+    let mut program = Program::before(upstream.addr, "").await;
+    let load = program.load();
+    let good = fs::read_to_string(program.file("proxy.toml")).unwrap();
+    fs::write(program.file("proxy.toml"), format!("wrokers = 3\n{good}")).unwrap();
+    program.running.signal("-USR2");
+    program.running.complaint("unknown key `wrokers`").await;
+    let told = program.running.complaint("not handed over: everything stays as it was").await;
+    assert!(told.contains("exit status: 78"), "{told}");
+    load.more(200).await;
+    fs::write(program.file("proxy.toml"), good).unwrap();
+    let _successor = Successor::of(&mut program).await;
+    assert_eq!(code(&mut program).await, Some(0));
+    load.more(200).await;
+    load.stop().await;
+}
+
+#[tokio::test]
+async fn a_signal_to_end_ends_the_old_process_after_a_hand_over_only_once() {
+    let upstream = echo().await;
+    let mut program = Program::before(upstream.addr, "").await;
+    let _before = tunnel(&program).await;
+    let _successor = Successor::of(&mut program).await;
+    program.running.complaint("draining").await;
+    // The tunnel rests: a signal means now.
+    program.running.signal("-TERM");
+    assert_eq!(code(&mut program).await, Some(3));
+}
+
+// === Socket activation ===
+
+/// Starts the program as systemd does: with a socket, and with somebody who waits for word.
+fn activated(program: &Program, socket: OwnedFd, notify: &UnixDatagram) -> Running {
+    let mut command = callgate(&["run", "--config"]);
+    command.arg(program.file("proxy.toml")).env("LISTEN_FDS", "1");
+    command.env("NOTIFY_SOCKET", notify.local_addr().unwrap().as_pathname().unwrap());
+    command.fd_mappings(vec![FdMapping { parent_fd: socket, child_fd: 3 }]).unwrap();
+    Running::start(command)
+}
+
+fn notified(notify: &UnixDatagram) -> String {
+    let mut message = [0; 200];
+    let length = notify.recv(&mut message).unwrap();
+    String::from_utf8_lossy(&message[..length]).into_owned()
+}
+
+#[tokio::test]
+async fn sockets_of_systemd_are_taken_and_it_is_told_of_each_step() {
+    let upstream = Raw::ok().await;
+    let mut program = Program::before(upstream.addr, "").await;
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = socket.local_addr().unwrap();
+    program.change("127.0.0.1:0", &addr.to_string());
+    program.addr = addr;
+    let notify = UnixDatagram::bind(program.file("notify")).unwrap();
+    notify.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    // Whoever came before the start waits in the queue.
+    let early = tokio::net::TcpStream::connect(addr).await.unwrap();
+    let mut running = activated(&program, socket.into(), &notify);
+    assert_eq!(notified(&notify), "READY=1\n");
+    let mut tls = program.over(early).await;
+    tls.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert_eq!(status(&read_head(&mut tls).await), 200);
+    running.signal("-HUP");
+    let told = notified(&notify);
+    assert!(told.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{told}");
+    assert_eq!(notified(&notify), "READY=1\n");
+    running.complaint("reloaded").await;
+    running.signal("-USR2");
+    // The new process says that it is ready; the old one, who it is.
+    assert_eq!(notified(&notify), "READY=1\n");
+    let told = notified(&notify);
+    let successor = Successor(told.strip_prefix("MAINPID=").unwrap().split('\n').next().unwrap().parse().unwrap());
+    until("the old process ends", || running.child.try_wait().unwrap().is_some()).await;
+    successor.signal("-TERM");
+    assert_eq!(notified(&notify), "STOPPING=1\n");
+}
+
+#[tokio::test]
+async fn who_waits_at_a_socket_of_systemd_is_served_by_the_next_process() {
+    let upstream = Raw::ok().await;
+    let program = Program::before(upstream.addr, "").await;
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = socket.local_addr().unwrap();
+    program.change("127.0.0.1:0", &addr.to_string());
+    let notify = UnixDatagram::bind(program.file("notify")).unwrap();
+    let lent = || socket.try_clone().unwrap().into();
+    let mut first = activated(&program, lent(), &notify);
+    first.complaint("listening").await;
+    // Also when another process was in between.
+    first.signal("-USR2");
+    let told = first.complaint("handed over").await;
+    let second = Successor::told(&told);
+    second.signal("-TERM");
+    until("the second ends", || !second.signal("-0")).await;
+    let waiting = tokio::net::TcpStream::connect(addr).await.unwrap();
+    let mut third = activated(&program, lent(), &notify);
+    third.complaint("listening").await;
+    let mut tls = program.over(waiting).await;
+    tls.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert_eq!(status(&read_head(&mut tls).await), 200);
+}
+
+#[tokio::test]
+async fn a_socket_that_the_configuration_does_not_name_is_refused() {
+    let upstream = Raw::ok().await;
+    let program = Program::before(upstream.addr, "").await;
+    let notify = UnixDatagram::bind(program.file("notify")).unwrap();
+    let socket = TcpListener::bind("127.0.0.2:0").unwrap();
+    let (code, told) = activated(&program, socket.into(), &notify).end().await;
+    assert!(code == Some(1) && told.contains("a socket was passed for 127.0.0.2:"), "{code:?} {told}");
+}
