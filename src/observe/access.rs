@@ -38,7 +38,7 @@ pub struct Exchange {
     pub duration: Duration,
     /// Whether the answer, or the tunnel behind it, came to its end.
     pub ended: Ended,
-    /// The short public cause of an answer of our own, such as `connect` or `limited`.
+    /// The short public cause of an answer of our own, such as `upstream_timeout` or `rate_limited`.
     pub reason: Option<&'static str>,
 }
 
@@ -165,10 +165,10 @@ mod tests {
     #[test]
     fn tells_the_cause_of_our_own_answers() {
         check(
-            &Exchange { upstream: "-", status: 429, reason: Some("limited"), ..exchange() },
+            &Exchange { upstream: "-", status: 429, reason: Some("rate_limited"), ..exchange() },
             " upstream=- status=429 ",
         );
-        check(&Exchange { reason: Some("limited"), ..exchange() }, " reason=limited");
+        check(&Exchange { reason: Some("rate_limited"), ..exchange() }, " reason=rate_limited");
     }
 
     #[test]

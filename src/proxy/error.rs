@@ -116,34 +116,34 @@ impl Error {
     #[must_use]
     pub(super) const fn status(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::Refused(Violation::TargetSize) => (StatusCode::URI_TOO_LONG, "target_too_long"),
+            Self::Refused(Violation::TargetSize) => (StatusCode::URI_TOO_LONG, "uri_too_long"),
             Self::Refused(Violation::HeadSize | Violation::Fields) => {
-                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large")
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_fields_too_large")
             }
-            Self::Refused(Violation::UnknownCoding) => (StatusCode::NOT_IMPLEMENTED, "coding"),
-            Self::Refused(Violation::Late) => (StatusCode::REQUEST_TIMEOUT, "head_timeout"),
-            Self::Refused(Violation::Version) => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "version"),
+            Self::Refused(Violation::UnknownCoding) => (StatusCode::NOT_IMPLEMENTED, "unknown_transfer_coding"),
+            Self::Refused(Violation::Late) => (StatusCode::REQUEST_TIMEOUT, "header_timeout"),
+            Self::Refused(Violation::Version) => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "unsupported_http_version"),
             Self::Malformed(_) | Self::Refused(_) => (StatusCode::BAD_REQUEST, "malformed"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
-            Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method"),
-            Self::Protocol => (StatusCode::NOT_IMPLEMENTED, "protocol"),
-            Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "client_stalled"),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
-            Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type"),
-            Self::Nobody { .. } => (StatusCode::UNAUTHORIZED, "nobody"),
-            Self::Choose(_) => (StatusCode::MULTIPLE_CHOICES, "choose"),
+            Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::Protocol => (StatusCode::NOT_IMPLEMENTED, "unsupported_protocol"),
+            Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "content_too_large"),
+            Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Self::Nobody { .. } => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Self::Choose(_) => (StatusCode::MULTIPLE_CHOICES, "account_selection_required"),
             Self::Forbidden | Self::UnknownUser => (StatusCode::FORBIDDEN, "forbidden"),
-            Self::KeptOut => (StatusCode::FORBIDDEN, "kept_out"),
+            Self::KeptOut => (StatusCode::FORBIDDEN, "blocked"),
             Self::CrossSite => (StatusCode::FORBIDDEN, "cross_site"),
-            Self::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "limited"),
+            Self::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "misdirected"),
-            Self::NotNow => (StatusCode::SERVICE_UNAVAILABLE, "not_now"),
-            Self::Unkept(KeepError::Full) => (StatusCode::SERVICE_UNAVAILABLE, "full"),
-            Self::Unkept(KeepError::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, "state"),
-            Self::Unaudited(_) => (StatusCode::SERVICE_UNAVAILABLE, "audit"),
+            Self::NotNow => (StatusCode::SERVICE_UNAVAILABLE, "prefetch"),
+            Self::Unkept(KeepError::Full) => (StatusCode::SERVICE_UNAVAILABLE, "state_full"),
+            Self::Unkept(KeepError::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, "state_unavailable"),
+            Self::Unaudited(_) => (StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable"),
             Self::Upstream(error) => upstream_status(error),
             Self::App(error) => app_status(error),
-            Self::Keys(_) => (StatusCode::SERVICE_UNAVAILABLE, "keys"),
+            Self::Keys(_) => (StatusCode::SERVICE_UNAVAILABLE, "keys_unavailable"),
             Self::Pbx(error) => pbx_status(error),
             Self::Oidc(error, _) => oidc_status(error),
             Self::Shared(error, _) => error.status(),
@@ -260,44 +260,48 @@ fn field((name, value): (&'static str, String)) -> Option<(HeaderName, HeaderVal
 
 const fn upstream_status(error: &upstream::Error) -> (StatusCode, &'static str) {
     match error {
-        upstream::Error::Connect { source: ConnectError::Io(_), .. } => (StatusCode::BAD_GATEWAY, "connect"),
+        upstream::Error::Connect { source: ConnectError::Io(_), .. } => {
+            (StatusCode::BAD_GATEWAY, "upstream_unreachable")
+        }
         upstream::Error::Connect { source: ConnectError::Timeout, .. } => {
-            (StatusCode::GATEWAY_TIMEOUT, "connect_timeout")
+            (StatusCode::GATEWAY_TIMEOUT, "upstream_connect_timeout")
         }
-        upstream::Error::Full | upstream::Error::Taken => (StatusCode::SERVICE_UNAVAILABLE, "crowded"),
+        upstream::Error::Full | upstream::Error::Taken => (StatusCode::SERVICE_UNAVAILABLE, "upstream_busy"),
         upstream::Error::Broken(_) | upstream::Error::Nonsense(_) | upstream::Error::Unclear(_) => {
-            (StatusCode::BAD_GATEWAY, "no_answer")
+            (StatusCode::BAD_GATEWAY, "upstream_bad_response")
         }
-        upstream::Error::Timeout => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
-        upstream::Error::ClientStalled => (StatusCode::REQUEST_TIMEOUT, "client_stalled"),
-        upstream::Error::ClientGone => (StatusCode::BAD_REQUEST, "client_gone"),
+        upstream::Error::Timeout => (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout"),
+        upstream::Error::ClientStalled => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
+        upstream::Error::ClientGone => (StatusCode::BAD_REQUEST, "incomplete_body"),
     }
 }
 
 const fn oidc_status(error: &OidcError) -> (StatusCode, &'static str) {
     match error {
-        OidcError::Down(_) => (StatusCode::SERVICE_UNAVAILABLE, "login_down"),
-        OidcError::Nonsense(_) => (StatusCode::BAD_GATEWAY, "login_nonsense"),
+        OidcError::Down(_) => (StatusCode::SERVICE_UNAVAILABLE, "login_unavailable"),
+        OidcError::Nonsense(_) => (StatusCode::BAD_GATEWAY, "login_bad_response"),
         OidcError::Denied(_) => (StatusCode::FORBIDDEN, "login_denied"),
-        OidcError::Lost(_) => (StatusCode::BAD_REQUEST, "login_lost"),
+        OidcError::Lost(_) => (StatusCode::BAD_REQUEST, "login_unknown"),
     }
 }
 
 const fn app_status(error: &AppError) -> (StatusCode, &'static str) {
     match error {
         AppError::Timeout => (StatusCode::GATEWAY_TIMEOUT, "whoami_timeout"),
-        AppError::Unreachable(_) | AppError::Nonsense { .. } => (StatusCode::BAD_GATEWAY, "whoami"),
+        AppError::Unreachable(_) | AppError::Nonsense { .. } => (StatusCode::BAD_GATEWAY, "whoami_failed"),
     }
 }
 
 const fn pbx_status(error: &pbx::Error) -> (StatusCode, &'static str) {
     match error {
-        pbx::Error::Open { .. } | pbx::Error::Refused { .. } => (StatusCode::SERVICE_UNAVAILABLE, "pbx_refused"),
-        pbx::Error::Unknown => (StatusCode::FORBIDDEN, "pbx_unknown"),
+        pbx::Error::Open { .. } | pbx::Error::Refused { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "pbx_credentials_refused")
+        }
+        pbx::Error::Unknown => (StatusCode::FORBIDDEN, "pbx_unknown_account"),
         pbx::Error::Timeout => (StatusCode::GATEWAY_TIMEOUT, "pbx_timeout"),
         pbx::Error::NotPermitted => (StatusCode::BAD_GATEWAY, "pbx_not_permitted"),
         pbx::Error::Unreachable(_) => (StatusCode::BAD_GATEWAY, "pbx_unreachable"),
-        pbx::Error::Nonsense => (StatusCode::BAD_GATEWAY, "pbx_nonsense"),
+        pbx::Error::Nonsense => (StatusCode::BAD_GATEWAY, "pbx_bad_response"),
     }
 }
 

@@ -211,7 +211,7 @@ async fn speculating_mints_nothing_and_the_click_works() {
         stage.browser.click("#open-link").await;
         stage.expect_portal("40", "en").await;
         assert_eq!(stage.pbx.mints().len(), 1, "the click mints once, {kind} never");
-        assert!(stage.gate.log().contains("reason=not_now"), "Chromium tried: {}", stage.gate.log());
+        assert!(stage.gate.log().contains("reason=prefetch"), "Chromium tried: {}", stage.gate.log());
     }
 }
 

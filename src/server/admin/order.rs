@@ -45,8 +45,8 @@ impl Refusal {
         match self {
             Self::Stranger => (StatusCode::FORBIDDEN, "stranger"),
             Self::Page => (StatusCode::FORBIDDEN, "page"),
-            Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type"),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "content_too_large"),
             Self::Broken | Self::Nonsense { .. } => (StatusCode::BAD_REQUEST, "malformed"),
         }
     }

@@ -387,7 +387,7 @@ async fn what_is_no_clear_wish_for_a_websocket_goes_nowhere() {
     frames.write(&headers(1, END_HEADERS, &[&ALL[..], &[("content-length", "5")]].concat())).await;
     assert!(matches!(&*frames.fate().await, "closed" | "refused"));
     assert_eq!(upstream.seen(), [""; 0]);
-    gate.line(&["status=501", "reason=protocol"]).await;
+    gate.line(&["status=501", "reason=unsupported_protocol"]).await;
 }
 
 #[tokio::test]

@@ -238,7 +238,7 @@ async fn one_client_does_not_hold_all_connections_of_an_upstream() {
         stage.gate.get("/auth/pbx").cookie("app=1").send().await.expect(303);
     }
     assert!(taken() < 100, "{}", taken());
-    stage.gate.line(&["status=503", "reason=crowded"]).await;
+    stage.gate.line(&["status=503", "reason=upstream_busy"]).await;
     // Once it has left, the others may have them.
     drop(slow);
     let deadline = Instant::now() + Duration::from_secs(20);

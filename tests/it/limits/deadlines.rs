@@ -62,7 +62,7 @@ async fn slowloris_a_head_that_drips_ends() {
     let rest = end(&mut tls).await;
     assert!(rest.starts_with("okHTTP/1.1 408 "), "{rest}");
     assert_eq!(upstream.seen().len(), 1);
-    gate.line(&["method=-", "status=408", "reason=head_timeout"]).await;
+    gate.line(&["method=-", "status=408", "reason=header_timeout"]).await;
 }
 
 #[tokio::test]

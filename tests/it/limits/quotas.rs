@@ -30,7 +30,7 @@ fn check_limited(answer: Answer, name: &str, count: u32, window: u32) -> Answer 
     assert_eq!(answer.header("ratelimit"), format!("\"{name}\";r=0;t={wait}"));
     assert_eq!(answer.header("ratelimit-policy"), format!("\"{name}\";q={count};w={window}"));
     assert_eq!((answer.header("cache-control"), answer.header("location")), ("no-store", ""));
-    assert_eq!(answer.json()["error"], "limited");
+    assert_eq!(answer.json()["error"], "rate_limited");
     answer
 }
 

@@ -123,10 +123,14 @@ async fn a_cookie_is_shown_to_the_app_and_its_claims_lead_to_an_account() {
 async fn a_cookie_that_the_app_does_not_know_is_refused() {
     let stage = Stage::new().await;
     let told = stage.explain(&["--cookie", "demo_app=nobody-has-this-session-0"]).await;
-    check(&told, 1, &[AT, "Credential: app", "Refused: the app knows no such user", "The caller is told: 401 nobody"]);
+    check(
+        &told,
+        1,
+        &[AT, "Credential: app", "Refused: the app knows no such user", "The caller is told: 401 unauthenticated"],
+    );
     let told = stage.explain(&[]).await;
     let why = "Refused: the request shows no credential that a method looks for";
-    check(&told, 1, &[AT, "Credential: nothing", why, "The caller is told: 401 nobody"]);
+    check(&told, 1, &[AT, "Credential: nothing", why, "The caller is told: 401 unauthenticated"]);
 }
 
 #[tokio::test]
@@ -135,7 +139,7 @@ async fn an_app_that_does_not_answer_is_told_with_the_cause() {
     stage.app.set(|faults| faults.whoami = Whoami::Status(http::StatusCode::INTERNAL_SERVER_ERROR));
     let told = stage.explain(&["--cookie", "demo_app=1"]).await;
     let why = "Refused: the app did not say who you are: whoami answered 500 Internal Server Error: only 200, 401 and 403 are answers";
-    check(&told, 1, &[AT, "Credential: app", why, "The caller is told: 502 whoami"]);
+    check(&told, 1, &[AT, "Credential: app", why, "The caller is told: 502 whoami_failed"]);
 }
 
 #[tokio::test]
@@ -194,7 +198,7 @@ async fn a_key_that_is_unknown_or_elsewhere_is_refused_for_that_reason() {
     let stage = Plan { rules: &key("from = [\"192.0.2.0/24\"]"), ..Plan::default() }.start().await;
     let told = stage.explain(&["--bearer", "another-key-0123456789"]).await;
     let why = "Refused by method \"key\": the key is not known";
-    check(&told, 1, &[AT, "Credential: key", why, "The caller is told: 401 nobody"]);
+    check(&told, 1, &[AT, "Credential: key", why, "The caller is told: 401 unauthenticated"]);
     let told = stage.explain(&["--bearer", KEY, "--account", "40"]).await;
     assert!(told.text.contains("Refused by method \"crm\": the key may not come from this address\n"), "{}", told.text);
     let told = stage.explain(&["--bearer", KEY, "--account", "40", "--from", "192.0.2.7"]).await;
@@ -225,7 +229,7 @@ async fn a_token_is_checked_with_the_keys_that_were_fetched() {
     ] {
         let told = stage.explain(&["--bearer", &token]).await;
         let refused = told.text.contains("\nRefused by method \"jwt\": ");
-        assert!(told.code == Some(1) && refused && told.text.ends_with("401 nobody\n"), "{}", told.text);
+        assert!(told.code == Some(1) && refused && told.text.ends_with("401 unauthenticated\n"), "{}", told.text);
     }
 }
 
@@ -252,8 +256,7 @@ async fn fields_count_from_the_proxy_alone() {
     let granted = "Granted by rule \"by proxy\": account 40@acme.test, level user, at pbx.test\n";
     assert!(told.text.contains("Credential: header\n") && told.text.ends_with(granted), "{}", told.text);
     let told = stage.explain(&[&fields[..], &["127.0.0.8"]].concat()).await;
-    let nobody =
-        "looks for; \"remote-user\" counts only from the addresses of method \"sso\"\nThe caller is told: 401 nobody\n";
+    let nobody = "looks for; \"remote-user\" counts only from the addresses of method \"sso\"\nThe caller is told: 401 unauthenticated\n";
     assert!(told.text.contains("Credential: nothing\n") && told.text.ends_with(nobody), "{}", told.text);
     let twice = [&fields[..], &["127.0.0.9", "--header", "Remote-User: bob"]].concat();
     let told = stage.explain(&twice).await;
@@ -360,7 +363,7 @@ async fn a_remembered_login_is_opened_by_the_gate_that_sealed_it() {
     let (name, sealed) = cookie.split_once('=').unwrap();
     let forged = format!("{name}={}", sealed.chars().rev().collect::<String>());
     let told = scene.stage.run(&arguments, &forged).await;
-    assert!(told.code == Some(1) && told.text.ends_with("The caller is told: 401 nobody\n"), "{}", told.text);
+    assert!(told.code == Some(1) && told.text.ends_with("The caller is told: 401 unauthenticated\n"), "{}", told.text);
     assert_eq!(scene.stage.minted(), mints);
 }
 
@@ -387,7 +390,7 @@ async fn a_page_of_another_origin_and_a_prefetch_are_told_as_such() {
     assert!(told.text.contains("Refused: the request came from a page of another origin\n"), "{}", told.text);
     assert!(told.text.ends_with("The caller is told: 403 cross_site\n"), "{}", told.text);
     let told = stage.explain(&["--cookie", &cookie, "--header", "Sec-Purpose: prefetch"]).await;
-    assert!(told.text.ends_with("The caller is told: 503 not_now\n"), "{}", told.text);
+    assert!(told.text.ends_with("The caller is told: 503 prefetch\n"), "{}", told.text);
 }
 
 #[tokio::test]

@@ -189,7 +189,7 @@ async fn a_person_is_shown_a_page_with_a_link_for_each_account() {
     }
     assert!(!text.contains("<script") && stage.minted().is_empty(), "{text}");
     let log = stage.gate.log();
-    assert!(log.contains("choose") && !log.contains("audit"), "{log}");
+    assert!(log.contains("account_selection_required") && !log.contains("audit"), "{log}");
     let one = stage.as_alice("/auth/pbx?account=41&domain=acme.test&lang=fr").send().await.expect(303);
     assert!(one.header("location").ends_with("&lang=fr"), "{}", one.header("location"));
     assert_eq!(stage.minted(), ["41@acme.test"]);
@@ -201,7 +201,7 @@ async fn a_program_is_given_a_list_of_what_it_may_ask_for() {
     stage.claims(json!({"exts": ["40", "41"], "voxes": ["alice", "bob"]}));
     let list = stage.alice_posts("/auth/pbx", JSON, "{}").send().await.expect(300).json();
     let both = json!([{"account": "40", "domain": "acme.test"}, {"account": "41", "domain": "acme.test"}]);
-    assert_eq!((&list["error"], &list["choices"]), (&json!("choose"), &both));
+    assert_eq!((&list["error"], &list["choices"]), (&json!("account_selection_required"), &both));
     let users = stage.alice_posts("/auth/ott", FORM, "key=abc").send().await.expect(300).json();
     assert_eq!(users["choices"], json!([{"appUser": "alice"}, {"appUser": "bob"}]));
     assert!(stage.minted().is_empty());

@@ -102,7 +102,7 @@ async fn a_mint_that_failed_is_audited_with_its_reason() {
             line.contains("subject=alice rule=staff account=40@acme.test level=user reason=\"the PBX refused"),
             "{line}"
         );
-        stage.gate.line(&["access", &id, "status=503", "reason=pbx_refused"]).await;
+        stage.gate.line(&["access", &id, "status=503", "reason=pbx_credentials_refused"]).await;
     }
 }
 

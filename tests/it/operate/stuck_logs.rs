@@ -62,7 +62,7 @@ async fn without_its_line_a_login_is_none_and_everything_else_goes_on() {
     drop(locked);
     until("the log is ready", || ready(&stage)).await;
     stage.as_alice("/auth/pbx").send().await.expect(303);
-    stage.gate.line(&["reason=audit", &id]).await;
+    stage.gate.line(&["reason=audit_unavailable", &id]).await;
     let lines: Vec<Value> = stage.gate.audit().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     // The lines of the first login were half on their way, so what became of it is told behind them.
     let of_first: Vec<_> = lines.iter().filter(|line| line["id"] == *id).map(|line| line["kind"].as_str()).collect();

@@ -384,7 +384,7 @@ async fn a_listed_origin_may_ask_and_read_even_refusals() {
     let nobody = stage.gate.post("/auth/ott", FORM, "key=k1").header("origin", "https://listed.test");
     let nobody = nobody.send().await.expect(401);
     assert_eq!(nobody.header("access-control-allow-origin"), "https://listed.test");
-    assert_eq!(nobody.json()["error"], "nobody");
+    assert_eq!(nobody.json()["error"], "unauthenticated");
 }
 
 #[tokio::test]

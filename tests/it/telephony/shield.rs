@@ -44,7 +44,7 @@ async fn a_third_party_login_reaches_the_pbx_only_from_inside() {
     let stage = shielded().await;
     // Without the field: what is refused here is the login itself.
     let answer = log_in(&stage, THIRD).send().await.expect(403);
-    assert_eq!(answer.json()["error"], "kept_out");
+    assert_eq!(answer.json()["error"], "blocked");
     as_admin(log_in(&stage, THIRD)).send().await.expect(403);
     assert!(stage.pbx.requests().is_empty());
     stage.gate.line(&["audit refusal", "act=pbx_bypass", "a third-party login at the PBX"]).await;

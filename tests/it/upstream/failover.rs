@@ -285,7 +285,7 @@ async fn who_comes_when_all_connections_are_taken_waits_and_is_told_when_none_en
     }
     let crowded = gate.get("/").send().await.expect(503);
     assert_eq!(crowded.header("retry-after"), "1");
-    gate.line(&["status=503", "reason=crowded"]).await;
+    gate.line(&["status=503", "reason=upstream_busy"]).await;
     assert_eq!(upstream.seen().len(), 2);
     // Whoever still waits when one ends is served, however many they are.
     for _ in 0..20 {
