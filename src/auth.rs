@@ -40,7 +40,7 @@ use crate::config::Confirm;
 use crate::message::forwarded_chain::ForwardedChain;
 use crate::model::grant::Requested;
 use crate::model::principal::Principal;
-use crate::tls::server::Authority;
+use crate::tls::server::ClientCa;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +70,7 @@ pub struct Ask<'a> {
     /// The certificate that the other end showed and its handshake verified.
     pub certificate: Option<&'a CertificateDer<'static>>,
     /// Who signed it.
-    pub authority: Option<&'a Authority>,
+    pub client_ca: Option<&'a ClientCa>,
     /// The request's id, told to the app.
     pub id: HeaderValue,
     /// Whether nobody is let in, whatever is answered: the operator wants to know what would be. Then nothing is marked

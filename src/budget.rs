@@ -22,8 +22,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::clients::Clients;
-pub use self::clients::{Client, Serving};
-pub use self::parcel::{Flow, Parcel};
+pub use self::clients::{ClientUsage, ConnectionCounts};
+pub use self::parcel::{CountedBytes, Flow};
 
 /// The bytes of one connection that go over it at full speed; beyond, each stream has one small piece under way.
 const POOL: usize = 512 << 10;
@@ -102,13 +102,13 @@ impl Budget {
 
     /// Returns the client that holds most, unless that is little.
     #[must_use]
-    pub fn largest(&self) -> Option<Client> {
+    pub fn largest(&self) -> Option<ClientUsage> {
         self.clients.largest().filter(|client| client.held() >= self.limit() / SMALL)
     }
 
     /// Finds the counts of a client by its key: an address, or a network of one household.
     #[must_use]
-    pub fn client(self: &Arc<Self>, key: IpAddr) -> Client {
+    pub fn client(self: &Arc<Self>, key: IpAddr) -> ClientUsage {
         self.clients.find(self, key)
     }
 }
@@ -140,7 +140,7 @@ enum Room {
 
 /// What somebody holds, beside others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+enum UsageClass {
     /// A client that holds little.
     SmallClient,
     /// A connection that holds little, of a client that holds much.
@@ -150,11 +150,11 @@ enum Part {
 }
 
 /// Decides how much may be handed over, by what the connection has under way, its part, and what the process holds.
-const fn room(under_way: usize, whose: Part, held: usize, limit: usize) -> Room {
+const fn room(under_way: usize, whose: UsageClass, held: usize, limit: usize) -> Room {
     let (plenty, least) = match whose {
-        Part::SmallClient => (part(limit, 7), limit),
-        Part::SmallConnection => (part(limit, 6), part(limit, 7)),
-        Part::Large => (part(limit, 4), part(limit, 6)),
+        UsageClass::SmallClient => (part(limit, 7), limit),
+        UsageClass::SmallConnection => (part(limit, 6), part(limit, 7)),
+        UsageClass::Large => (part(limit, 4), part(limit, 6)),
     };
     if held >= least {
         Room::None
@@ -169,9 +169,9 @@ const fn room(under_way: usize, whose: Part, held: usize, limit: usize) -> Room 
 #[derive(Debug)]
 pub struct WorkerBudget {
     budget: Arc<Budget>,
-    held: Count,
+    held: LocalCount,
     /// How much of it the process knows.
-    told: Count,
+    told: LocalCount,
     /// Something waits for room.
     starved: Notify,
 }
@@ -180,7 +180,7 @@ impl WorkerBudget {
     /// Begins with nothing.
     #[must_use]
     pub fn new(budget: Arc<Budget>) -> Arc<Self> {
-        Arc::new(Self { budget, held: Count::default(), told: Count::default(), starved: Notify::new() })
+        Arc::new(Self { budget, held: LocalCount::default(), told: LocalCount::default(), starved: Notify::new() })
     }
 
     /// Returns the budget of the process.
@@ -191,16 +191,16 @@ impl WorkerBudget {
 
     /// Opens the ledger of a connection. Without a client, only the process counts what it holds.
     #[must_use]
-    pub fn open(self: &Arc<Self>, client: Option<Client>) -> Arc<Ledger> {
+    pub fn open(self: &Arc<Self>, client: Option<ClientUsage>) -> Arc<Ledger> {
         Arc::new(Ledger {
             worker: Arc::clone(self),
             client,
-            serving: Serving::default(),
-            held: Count::default(),
-            told: Count::default(),
-            under_way: Count::default(),
-            ahead: Count::default(),
-            moved: Count::default(),
+            serving: ConnectionCounts::default(),
+            held: LocalCount::default(),
+            told: LocalCount::default(),
+            under_way: LocalCount::default(),
+            ahead: LocalCount::default(),
+            moved: LocalCount::default(),
             measured: Mutex::default(),
             starved: Mutex::default(),
             is_shed: AtomicBool::new(false),
@@ -208,7 +208,7 @@ impl WorkerBudget {
     }
 
     /// Waits until something waits for room.
-    pub async fn starved(&self) {
+    pub async fn someone_waits(&self) {
         self.starved.notified().await;
     }
 
@@ -239,9 +239,9 @@ fn change(count: &AtomicUsize, before: usize, after: usize) {
 
 /// A number that one thread changes.
 #[derive(Debug, Default)]
-struct Count(AtomicUsize);
+struct LocalCount(AtomicUsize);
 
-impl Count {
+impl LocalCount {
     fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
@@ -264,7 +264,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// How fast a connection moved until some time, in bytes a second.
 #[derive(Debug)]
-struct Measured {
+struct SpeedSample {
     at: Instant,
     /// All that was taken until then.
     moved: usize,
@@ -276,19 +276,19 @@ struct Measured {
 #[derive(Debug)]
 pub struct Ledger {
     worker: Arc<WorkerBudget>,
-    client: Option<Client>,
-    serving: Serving,
-    held: Count,
+    client: Option<ClientUsage>,
+    serving: ConnectionCounts,
+    held: LocalCount,
     /// How much of it the client's count knows.
-    told: Count,
+    told: LocalCount,
     /// What of it is on its way to one of the sides.
-    under_way: Count,
+    under_way: LocalCount,
     /// What the client may have sent ahead of what its uploads' upstreams take.
-    ahead: Count,
+    ahead: LocalCount,
     /// What was taken so far.
-    moved: Count,
+    moved: LocalCount,
     /// How fast it moved lately.
-    measured: Mutex<Option<Measured>>,
+    measured: Mutex<Option<SpeedSample>>,
     /// Those who wait for room.
     starved: Mutex<Vec<Waker>>,
     is_shed: AtomicBool,
@@ -302,19 +302,19 @@ const SLOW: usize = 5;
 impl Ledger {
     /// Returns whose connection it is, where one client's are counted together.
     #[must_use]
-    pub const fn client(&self) -> Option<&Client> {
+    pub const fn client(&self) -> Option<&ClientUsage> {
         self.client.as_ref()
     }
 
     /// Returns how many connections to each upstream serve it.
     #[must_use]
-    pub const fn serving(&self) -> &Serving {
+    pub const fn serving(&self) -> &ConnectionCounts {
         &self.serving
     }
 
     /// Finds the counts of a client for whom something is done on this connection.
     #[must_use]
-    pub fn client_at(&self, key: IpAddr) -> Client {
+    pub fn client_at(&self, key: IpAddr) -> ClientUsage {
         match &self.client {
             Some(client) if client.key() == key => client.clone(),
             Some(_) | None => self.worker.budget.client(key),
@@ -362,9 +362,9 @@ impl Ledger {
         let budget = &self.worker.budget;
         let limit = budget.limit();
         let part = match &self.client {
-            Some(client) if client.held() >= limit / SMALL && self.held.get() >= MUCH => Part::Large,
-            Some(client) if client.held() >= limit / SMALL => Part::SmallConnection,
-            Some(_) | None => Part::SmallClient,
+            Some(client) if client.held() >= limit / SMALL && self.held.get() >= MUCH => UsageClass::Large,
+            Some(client) if client.held() >= limit / SMALL => UsageClass::SmallConnection,
+            Some(_) | None => UsageClass::SmallClient,
         };
         room(self.under_way.get(), part, budget.held(), limit)
     }
@@ -392,7 +392,7 @@ impl Ledger {
 
     /// Looks at how fast it moves, and lets those look again who wait for room. To be called now and then while the
     /// pressure is high.
-    pub fn look(&self, now: Instant) {
+    pub fn refresh(&self, now: Instant) {
         self.tell();
         self.measure(now);
         if !matches!(self.room(), Room::None) {
@@ -407,7 +407,7 @@ impl Ledger {
             Some(before) if now - before.at < SHORTEST => return,
             Some(before) => Some((moved - before.moved) * 1000 / (now - before.at).as_millis().max(1) as usize),
         };
-        *measured = Some(Measured { at: now, moved, speed });
+        *measured = Some(SpeedSample { at: now, moved, speed });
     }
 
     /// Returns in how many seconds it would be through with what it holds, if that is long.

@@ -12,34 +12,34 @@ const TO_UPSTREAMS: usize = 6;
 static ALL: Descriptors = Descriptors::new();
 
 /// Says how many descriptors there are for connections. Until then, there is no limit.
-pub(crate) fn permit(most: usize) {
+pub(crate) fn set_limit(most: usize) {
     ALL.most.store(most, Ordering::Relaxed);
 }
 
 /// Takes one for the connection of a client.
-pub(crate) fn for_client() -> Option<Descriptor> {
-    ALL.take(Side::Client)
+pub(crate) fn acquire_for_client() -> Option<DescriptorPermit> {
+    ALL.take(ConnectionSide::Client)
 }
 
 /// Takes one for a connection to an upstream.
-pub(crate) fn for_upstream() -> Option<Descriptor> {
-    ALL.take(Side::Upstream)
+pub(crate) fn acquire_for_upstream() -> Option<DescriptorPermit> {
+    ALL.take(ConnectionSide::Upstream)
 }
 
 /// Returns how many of so many clients may have.
-pub(crate) const fn clients_of(most: usize) -> usize {
+pub(crate) const fn client_share(most: usize) -> usize {
     most - most / TO_UPSTREAMS
 }
 
 /// The right to one descriptor, given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Descriptor {
+pub(crate) struct DescriptorPermit {
     all: &'static Descriptors,
-    side: Side,
+    side: ConnectionSide,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Side {
+enum ConnectionSide {
     Client,
     Upstream,
 }
@@ -57,28 +57,28 @@ impl Descriptors {
     }
 
     /// Two who take the last one at the same moment may both have it: there is more than one in reserve.
-    fn take(&'static self, side: Side) -> Option<Descriptor> {
+    fn take(&'static self, side: ConnectionSide) -> Option<DescriptorPermit> {
         let most = self.most.load(Ordering::Relaxed);
         let (clients, upstreams) = (self.clients.load(Ordering::Relaxed), self.upstreams.load(Ordering::Relaxed));
         let is_free = match side {
-            Side::Client => clients + upstreams.max(most / TO_UPSTREAMS) < most,
-            Side::Upstream => clients + upstreams < most,
+            ConnectionSide::Client => clients + upstreams.max(most / TO_UPSTREAMS) < most,
+            ConnectionSide::Upstream => clients + upstreams < most,
         };
         is_free.then(|| {
             self.count(side).fetch_add(1, Ordering::Relaxed);
-            Descriptor { all: self, side }
+            DescriptorPermit { all: self, side }
         })
     }
 
-    const fn count(&self, side: Side) -> &AtomicUsize {
+    const fn count(&self, side: ConnectionSide) -> &AtomicUsize {
         match side {
-            Side::Client => &self.clients,
-            Side::Upstream => &self.upstreams,
+            ConnectionSide::Client => &self.clients,
+            ConnectionSide::Upstream => &self.upstreams,
         }
     }
 }
 
-impl Drop for Descriptor {
+impl Drop for DescriptorPermit {
     fn drop(&mut self) {
         self.all.count(self.side).fetch_sub(1, Ordering::Relaxed);
     }
@@ -88,22 +88,22 @@ impl Drop for Descriptor {
 mod tests {
     use super::*;
 
-    fn all(descriptors: &'static Descriptors, side: Side) -> Vec<Descriptor> {
+    fn all(descriptors: &'static Descriptors, side: ConnectionSide) -> Vec<DescriptorPermit> {
         std::iter::from_fn(|| descriptors.take(side)).collect()
     }
 
     #[test]
     fn clients_leave_some_to_upstreams_and_upstreams_take_what_is_free() {
         static DESCRIPTORS: Descriptors = Descriptors::new();
-        assert!(DESCRIPTORS.take(Side::Client).is_some(), "no limit is known yet");
+        assert!(DESCRIPTORS.take(ConnectionSide::Client).is_some(), "no limit is known yet");
         DESCRIPTORS.most.store(12, Ordering::Relaxed);
-        let mut clients = all(&DESCRIPTORS, Side::Client);
-        let upstreams = all(&DESCRIPTORS, Side::Upstream);
-        assert_eq!((clients.len(), upstreams.len(), clients_of(12)), (10, 2, 10));
+        let mut clients = all(&DESCRIPTORS, ConnectionSide::Client);
+        let upstreams = all(&DESCRIPTORS, ConnectionSide::Upstream);
+        assert_eq!((clients.len(), upstreams.len(), client_share(12)), (10, 2, 10));
         clients.truncate(5);
-        assert_eq!(all(&DESCRIPTORS, Side::Upstream).len(), 5);
+        assert_eq!(all(&DESCRIPTORS, ConnectionSide::Upstream).len(), 5);
         drop((clients, upstreams));
-        assert_eq!(all(&DESCRIPTORS, Side::Upstream).len(), 12);
+        assert_eq!(all(&DESCRIPTORS, ConnectionSide::Upstream).len(), 12);
         assert_eq!(DESCRIPTORS.clients.load(Ordering::Relaxed) + DESCRIPTORS.upstreams.load(Ordering::Relaxed), 0);
     }
 }

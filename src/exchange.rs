@@ -21,7 +21,7 @@ pub use self::interim::Interims;
 use crate::observe::access::{self, Ended};
 use crate::observe::metrics::{Route, Side, Tally, TunnelEnd};
 use crate::observe::{Logs, RequestId};
-use crate::upstream::{Carried, Cut, Meter};
+use crate::upstream::{BodyError, Meter, TunnelBytes};
 
 /// What the access log will say, where there is one.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub struct Exchange {
     stalled: bool,
     meter: Option<Meter>,
     /// What a tunnel carries.
-    carried: Option<Rc<Carried>>,
+    carried: Option<Rc<TunnelBytes>>,
     /// Held until the exchange is over.
     in_flight: InFlight,
 }
@@ -179,7 +179,7 @@ impl Exchange {
 
     /// Returns where the bytes of its tunnel are counted.
     #[must_use]
-    pub fn carried(&self) -> Rc<Carried> {
+    pub fn carried(&self) -> Rc<TunnelBytes> {
         self.carried.clone().unwrap_or_default()
     }
 
@@ -218,7 +218,7 @@ impl Exchange {
         }
     }
 
-    fn note(&mut self, frame: &Result<Frame<Bytes>, Cut>) {
+    fn note(&mut self, frame: &Result<Frame<Bytes>, BodyError>) {
         match frame {
             Ok(frame) => {
                 if let Some(data) = frame.data_ref() {
@@ -226,7 +226,7 @@ impl Exchange {
                 }
             }
             Err(cut) => {
-                self.stalled |= matches!(cut, Cut::Stalled);
+                self.stalled |= matches!(cut, BodyError::Stalled);
                 tracing::warn!(id = %self.id, error = cut as &dyn std::error::Error, "answer cut off");
             }
         }

@@ -14,7 +14,7 @@
 //! | 4 | [`pbx`], [`limit`], [`replay`], [`freeze`] | asking the PBX for sessions; quotas; single-use tickets; accounts without access |
 //! | 3 | [`upstream`] | every byte that goes to an upstream |
 //! | 2 | [`tls`], [`observe`], [`state`] | certificates and trust; logs, counts, health; what outlives a restart |
-//! | 1 | [`message`], [`config`], [`budget`], `alarm`, `descriptors` | rules of HTTP messages; `proxy.toml`; what clients may hold; deadlines; open files |
+//! | 1 | [`message`], [`config`], [`budget`], `lazy_timer`, `descriptors` | rules of HTTP messages; `proxy.toml`; what clients may hold; deadlines; open files |
 //! | 0 | [`model`], `random` | plain types and rules: no I/O, no clock; bytes from the system's generator |
 //!
 //! # What always holds
@@ -29,7 +29,6 @@
 //! 8. A connection, its exchanges and its upstream connections live and die on one thread, which counts them alone.
 //! 9. What is counted has names from closed sets: no request and no identity makes a series.
 
-mod alarm;
 pub mod auth;
 pub mod budget;
 pub mod cli;
@@ -38,6 +37,7 @@ pub mod demo;
 mod descriptors;
 pub mod exchange;
 pub mod freeze;
+mod lazy_timer;
 pub mod limit;
 pub mod message;
 pub mod model;

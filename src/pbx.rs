@@ -24,7 +24,7 @@ use crate::config::{self, Dialect};
 use crate::model::account::{Language, Role};
 use crate::model::session::SessionId;
 use crate::observe::metrics::{Mint, Tally};
-use crate::upstream::{self, Answer, Payload, Upstream};
+use crate::upstream::{self, RequestBody, Upstream, UpstreamResponse};
 
 /// Where sessions are minted and tokens exchanged.
 const SESSION: &str = "/rest/system/session";
@@ -158,9 +158,9 @@ impl Pbx {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         headers.extend(proof);
-        let request = upstream::request(method, Uri::from_static(SESSION), headers, Payload::Full(Some(body)));
+        let request = upstream::request(method, Uri::from_static(SESSION), headers, RequestBody::Full(Some(body)));
         let answer = self.upstream.send_fresh(request).await.map_err(unreachable)?;
-        let Answer::Response(response) = answer else { return Err(Error::Nonsense) };
+        let UpstreamResponse::Final(response) = answer else { return Err(Error::Nonsense) };
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|_| Error::Nonsense)?.to_bytes();
         Ok(Told { status: head.status, headers: head.headers, body })

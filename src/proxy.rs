@@ -45,7 +45,7 @@ use crate::model::path::{self, PathClass, Reserved};
 use crate::observe::metrics::{Route, Side, Tally};
 use crate::observe::{Logs, RequestId};
 use crate::pbx::Pbx;
-use crate::upstream::{Connector, Payload, Upstream};
+use crate::upstream::{Connector, RequestBody, Upstream};
 
 /// The methods that a request may have, as the refusal of any other names them.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -137,7 +137,7 @@ impl Proxy {
         let is_head = *request.method() == Method::HEAD;
         let version = request.version();
         let is_connect = *request.method() == Method::CONNECT;
-        let mut request = request.map(|body| Payload::of(body, version, &peer.ledger));
+        let mut request = request.map(|body| RequestBody::of(body, version, &peer.ledger));
         let mut response = match self.serve(&mut request, origin, peer, &mut exchange).await {
             Ok(response) => response,
             Err(error) => {
@@ -179,7 +179,7 @@ impl Proxy {
     /// `async fn` that is given one moves it twice.
     async fn serve(
         &self,
-        request: &mut Request<Payload>,
+        request: &mut Request<RequestBody>,
         origin: Result<Rc<ForwardedChain>, Contradiction>,
         peer: &Peer,
         exchange: &mut Exchange,
@@ -220,7 +220,7 @@ impl Proxy {
     async fn answer_login(
         &self,
         reserved: Reserved,
-        request: Request<Payload>,
+        request: Request<RequestBody>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         match reserved {
@@ -259,7 +259,7 @@ impl Proxy {
 
 /// Refuses the methods that no route may have, and answers `OPTIONS` for the server as a whole (RFC 9110 §9.3.7) and
 /// where it may go no further.
-fn answer_method(request: &Request<Payload>) -> Result<Option<Response<Body>>, Error> {
+fn answer_method(request: &Request<RequestBody>) -> Result<Option<Response<Body>>, Error> {
     let (method, uri) = (request.method(), request.uri());
     if let Some(protocol) = request.extensions().get::<Protocol>() {
         // A CONNECT that names a protocol is for the host itself, not for one behind it (RFC 8441 §4).

@@ -31,17 +31,17 @@ use hyper::body::Incoming;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-pub use self::bound::Bound;
+pub use self::bound::BoundConnections;
 use self::bound::{Binding, Lease};
-use self::connector::At;
-pub use self::connector::{ConnectError, Connector, Sight};
-pub use self::fetch::{FetchError, Fetcher, exchange};
-pub use self::interim::{Hearer, Interim};
-use self::link::{Deadlines, Link, SendError};
-pub use self::payload::{Meter, Payload};
-pub use self::relay::{Cut, Relay};
-pub use self::slots::Tenant;
-pub use self::tunnel::{Carried, Far, Patience, join, keep_alive};
+use self::connector::EndpointIndex;
+pub use self::connector::{ConnectError, Connector, EndpointProbe};
+pub use self::fetch::{FetchError, Fetcher, send_once};
+pub use self::interim::{Interim, OnInterim};
+use self::link::{Conn, ResponseDeadlines, SendError};
+pub use self::payload::{Meter, RequestBody};
+pub use self::relay::{BodyError, ResponseBody};
+pub use self::slots::Requester;
+pub use self::tunnel::{TunnelBytes, TunnelTimeouts, Upgraded, copy_bidirectional, set_tcp_keepalive};
 use crate::budget::Ledger;
 use crate::config::UpstreamTimeouts;
 use crate::message::authentication;
@@ -70,7 +70,7 @@ pub struct Upstream {
     tally: Tally,
     /// Those used last are at the end and go out first, so that the others grow old and are closed.
     #[expect(clippy::vec_box, reason = "a link is large, and moved from here to an exchange and back many times")]
-    idle: RefCell<Vec<Box<Link>>>,
+    idle: RefCell<Vec<Box<Conn>>>,
     /// How many they are, as all workers see it.
     resting: Arc<AtomicUsize>,
     /// The connections that are bound to one of a client.
@@ -121,39 +121,39 @@ pub enum Error {
 }
 
 /// What an exchange has to do with credentials that prove a connection.
-struct Proof {
+struct ConnectionAuth {
     /// Its request shows some.
     is_shown: bool,
     /// The right to the connection that is bound to its client's.
     lease: Option<Lease>,
 }
 
-impl Proof {
-    fn of(request: &Request<Payload>) -> Self {
+impl ConnectionAuth {
+    fn of(request: &Request<RequestBody>) -> Self {
         Self { is_shown: authentication::proves_connection(request.headers()), lease: None }
     }
 }
 
 /// For whom a request is sent: by default for the gate itself.
 #[derive(Default)]
-pub struct Client<'c> {
+pub struct SendContext<'c> {
     /// Whom the connection serves.
-    pub tenant: Tenant,
+    pub requester: Requester,
     /// Where it is counted what waits of the answer.
     pub ledger: Option<Arc<Ledger>>,
     /// Who is told of interim answers.
-    pub hearer: Hearer<'c>,
+    pub on_interim: OnInterim<'c>,
     /// The connections that are bound to the client's; none: nothing can be bound to it.
-    pub bound: Option<&'c Bound>,
+    pub bound: Option<&'c BoundConnections>,
 }
 
 /// The answer of an upstream.
 #[derive(Debug)]
-pub enum Answer {
+pub enum UpstreamResponse {
     /// A response whose body is still to come.
-    Response(Response<Relay>),
+    Final(Response<ResponseBody>),
     /// The upstream agreed to leave HTTP: the head of its 101, and the connection.
-    Switched(Response<()>, Far),
+    Upgraded(Response<()>, Upgraded),
 }
 
 impl Upstream {
@@ -190,8 +190,11 @@ impl Upstream {
     ///
     /// # Errors
     /// When there is no connection, no answer in time, or none that is valid HTTP.
-    pub fn send(self: &Rc<Self>, request: Request<Payload>) -> impl Future<Output = Result<Answer, Error>> {
-        self.send_over(self.checkout(&Tenant::Gate), Proof::of(&request), request, Client::default())
+    pub fn send(
+        self: &Rc<Self>,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<UpstreamResponse, Error>> {
+        self.send_over(self.checkout(&Requester::Gate), ConnectionAuth::of(&request), request, SendContext::default())
     }
 
     /// Sends a request of a client as [`Upstream::send`], and tells it of interim answers as they come.
@@ -201,8 +204,12 @@ impl Upstream {
     ///
     /// # Errors
     /// As [`Upstream::send`].
-    pub async fn send_for(self: &Rc<Self>, client: Client<'_>, request: Request<Payload>) -> Result<Answer, Error> {
-        let mut proof = Proof::of(&request);
+    pub async fn send_for(
+        self: &Rc<Self>,
+        client: SendContext<'_>,
+        request: Request<RequestBody>,
+    ) -> Result<UpstreamResponse, Error> {
+        let mut proof = ConnectionAuth::of(&request);
         proof.lease = match client.bound {
             Some(bound) if proof.is_shown => {
                 let due = Instant::now() + self.connector.deadline();
@@ -211,7 +218,7 @@ impl Upstream {
             Some(bound) if !bound.is_empty() => bound.lease_bound(self),
             Some(_) | None => None,
         };
-        let link = proof.lease.as_ref().and_then(Lease::take).or_else(|| self.checkout(&client.tenant));
+        let link = proof.lease.as_ref().and_then(Lease::take).or_else(|| self.checkout(&client.requester));
         self.send_over(link, proof, request, client).await
     }
 
@@ -219,17 +226,20 @@ impl Upstream {
     ///
     /// # Errors
     /// As [`Upstream::send`].
-    pub fn send_fresh(self: &Rc<Self>, request: Request<Payload>) -> impl Future<Output = Result<Answer, Error>> {
-        self.send_over(None, Proof::of(&request), request, Client::default())
+    pub fn send_fresh(
+        self: &Rc<Self>,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Result<UpstreamResponse, Error>> {
+        self.send_over(None, ConnectionAuth::of(&request), request, SendContext::default())
     }
 
     async fn send_over(
         self: &Rc<Self>,
-        mut idle: Option<Box<Link>>,
-        proof: Proof,
-        mut request: Request<Payload>,
-        client: Client<'_>,
-    ) -> Result<Answer, Error> {
+        mut idle: Option<Box<Conn>>,
+        proof: ConnectionAuth,
+        mut request: Request<RequestBody>,
+        client: SendContext<'_>,
+    ) -> Result<UpstreamResponse, Error> {
         let (mut nameless, mut slammed) = (false, false);
         loop {
             let reused = idle.take();
@@ -238,7 +248,7 @@ impl Upstream {
             let link = match reused {
                 Some(link) => link,
                 // Boxed: connecting is rare, and its state is large.
-                None => Box::pin(self.connect(&client.tenant)).await?,
+                None => Box::pin(self.connect(&client.requester)).await?,
             };
             let at = link.at;
             link.read_at_most(client.ledger.as_ref().map_or(usize::MAX, |ledger| ledger.most()));
@@ -247,7 +257,7 @@ impl Upstream {
                 request.headers_mut().insert(header::HOST, self.connector.host(at));
             }
             self.tally.request(self.side, if is_fresh { Carrier::New } else { Carrier::Reused });
-            request = match (link.send(request, self.deadlines(), client.hearer).await, again) {
+            request = match (link.send(request, self.deadlines(), client.on_interim).await, again) {
                 (Ok((response, link)), _) => return self.answer(response, link, proof, client),
                 (Err(SendError::Unsent(request)), _) if !is_fresh => *request,
                 (Err(SendError::Lost(_)), Some(again)) => again,
@@ -264,7 +274,7 @@ impl Upstream {
         }
     }
 
-    async fn connect(&self, tenant: &Tenant) -> Result<Box<Link>, Error> {
+    async fn connect(&self, tenant: &Requester) -> Result<Box<Conn>, Error> {
         let connected = self.connector.connect(tenant).await;
         self.tally.connect(
             self.side,
@@ -276,11 +286,11 @@ impl Upstream {
             },
         );
         let (wire, at, tenancy) = connected?;
-        Link::new(wire, at, tenancy).await.map_err(Error::Broken)
+        Conn::new(wire, at, tenancy).await.map_err(Error::Broken)
     }
 
     /// Notes whose fault it is that there is no answer.
-    fn blame(&self, at: At, error: Error) -> Error {
+    fn blame(&self, at: EndpointIndex, error: Error) -> Error {
         match &error {
             Error::Broken(_) | Error::Nonsense(_) | Error::Unclear(_) | Error::Timeout => {
                 self.connector.broke(at, &error);
@@ -333,19 +343,19 @@ impl Upstream {
         }
     }
 
-    fn deadlines(&self) -> Deadlines {
-        Deadlines { first_byte: self.first_byte, body_idle: self.body_idle }
+    fn deadlines(&self) -> ResponseDeadlines {
+        ResponseDeadlines { first_byte: self.first_byte, body_idle: self.body_idle }
     }
 
     fn answer(
         self: &Rc<Self>,
         response: Response<Incoming>,
-        mut link: Box<Link>,
-        proof: Proof,
-        client: Client<'_>,
-    ) -> Result<Answer, Error> {
+        mut link: Box<Conn>,
+        proof: ConnectionAuth,
+        client: SendContext<'_>,
+    ) -> Result<UpstreamResponse, Error> {
         let (mut head, body) = response.into_parts();
-        let Proof { is_shown, mut lease } = proof;
+        let ConnectionAuth { is_shown, mut lease } = proof;
         if lease.is_none() && (is_shown || authentication::asks_connection(&head.headers)) {
             lease = client.bound.and_then(|bound| bound.bind(self));
             if lease.is_none() {
@@ -360,13 +370,13 @@ impl Upstream {
             head.version = Version::HTTP_11;
         }
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(Answer::Switched(Response::from_parts(head, ()), link.into_far(client.ledger)));
+            return Ok(UpstreamResponse::Upgraded(Response::from_parts(head, ()), link.into_far(client.ledger)));
         }
-        Ok(Answer::Response(Response::from_parts(head, Relay::new(body, link, Rc::clone(self), lease))))
+        Ok(UpstreamResponse::Final(Response::from_parts(head, ResponseBody::new(body, link, Rc::clone(self), lease))))
     }
 
     /// Takes an idle connection for a tenant that may have it.
-    fn checkout(&self, tenant: &Tenant) -> Option<Box<Link>> {
+    fn checkout(&self, tenant: &Requester) -> Option<Box<Conn>> {
         if self.idle.borrow().is_empty() {
             return None;
         }
@@ -377,7 +387,7 @@ impl Upstream {
     }
 
     #[expect(clippy::vec_box, reason = "as the field")]
-    fn take_alive(&self, idle: &mut Vec<Box<Link>>) -> Option<Box<Link>> {
+    fn take_alive(&self, idle: &mut Vec<Box<Conn>>) -> Option<Box<Conn>> {
         let now = Instant::now();
         while let Some(mut link) = idle.pop() {
             if !link.is_stale(now, self.keep_alive) && self.connector.is_best(link.at) && link.is_alive() {
@@ -387,13 +397,13 @@ impl Upstream {
         None
     }
 
-    fn give_back(&self, link: Box<Link>, lease: Lease) {
+    fn give_back(&self, link: Box<Conn>, lease: Lease) {
         if !self.retired.get() {
             lease.give_back(link);
         }
     }
 
-    fn checkin(&self, mut link: Box<Link>) {
+    fn checkin(&self, mut link: Box<Conn>) {
         // Dropped last: who waits for one then sees this one rest.
         let _tenancy = link.leave();
         link.rest();
@@ -405,7 +415,7 @@ impl Upstream {
         });
     }
 
-    fn change_idle<T>(&self, change: impl FnOnce(&mut Vec<Box<Link>>) -> T) -> T {
+    fn change_idle<T>(&self, change: impl FnOnce(&mut Vec<Box<Conn>>) -> T) -> T {
         let mut idle = self.idle.borrow_mut();
         let changed = change(&mut idle);
         self.resting.store(idle.len(), Ordering::Relaxed);
@@ -413,20 +423,20 @@ impl Upstream {
     }
 }
 
-fn is_repeatable(request: &Request<Payload>) -> bool {
+fn is_repeatable(request: &Request<RequestBody>) -> bool {
     let idempotent =
         matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
-    idempotent && matches!(request.body(), Payload::Empty)
+    idempotent && matches!(request.body(), RequestBody::Empty)
 }
 
-fn copy(original: &Request<Payload>) -> Request<Payload> {
+fn copy(original: &Request<RequestBody>) -> Request<RequestBody> {
     let (method, uri, headers) = (original.method().clone(), original.uri().clone(), original.headers().clone());
-    request(method, uri, headers, Payload::Empty)
+    request(method, uri, headers, RequestBody::Empty)
 }
 
 /// Makes a request to an upstream.
 #[must_use]
-pub fn request(method: Method, uri: Uri, headers: HeaderMap, payload: Payload) -> Request<Payload> {
+pub fn request(method: Method, uri: Uri, headers: HeaderMap, payload: RequestBody) -> Request<RequestBody> {
     let mut request = Request::new(payload);
     *request.method_mut() = method;
     *request.uri_mut() = uri;
@@ -486,12 +496,12 @@ mod tests {
             heard.borrow_mut().push((interim.status.as_u16(), interim.fields[header::LINK].clone()));
         };
         for _ in 0..2 {
-            let request = request(Method::GET, Uri::from_static("/"), HeaderMap::new(), Payload::Empty);
+            let request = request(Method::GET, Uri::from_static("/"), HeaderMap::new(), RequestBody::Empty);
             let ledger = WorkerBudget::new(Budget::new(1 << 20)).open(None);
-            let tenant = Tenant::client(ledger.client_at([192, 0, 2, 1].into()), &ledger);
-            let client = Client { tenant, hearer: Some(&hear), ..Client::default() };
+            let tenant = Requester::client(ledger.client_at([192, 0, 2, 1].into()), &ledger);
+            let client = SendContext { requester: tenant, on_interim: Some(&hear), ..SendContext::default() };
             let answer = upstream.send_for(client, request).await.unwrap();
-            let Answer::Response(response) = answer else { panic!("switched") };
+            let UpstreamResponse::Final(response) = answer else { panic!("switched") };
             assert_eq!(response.status(), StatusCode::OK);
         }
         assert_eq!(heard.take(), [(103, "</style.css>".parse().unwrap())]);
@@ -522,8 +532,8 @@ mod tests {
             [("Basic a", 1), ("Bearer b", 1), ("NTLM c", 1), ("Basic a", 2), ("x, negotiate", 2), ("-", 3)]
         {
             let fields = [(header::AUTHORIZATION, credential.parse().unwrap())].into_iter().collect();
-            let request = request(Method::GET, Uri::from_static("/"), fields, Payload::Empty);
-            assert!(matches!(upstream.send(request).await, Ok(Answer::Response(_))));
+            let request = request(Method::GET, Uri::from_static("/"), fields, RequestBody::Empty);
+            assert!(matches!(upstream.send(request).await, Ok(UpstreamResponse::Final(_))));
             assert_eq!(connections.get(), expected, "{credential}");
         }
     }

@@ -18,7 +18,7 @@ use crate::message::cookies;
 use crate::message::forwarded;
 use crate::model::json::{self, JsonError};
 use crate::model::principal::Principal;
-use crate::upstream::{self, Answer, Payload, Upstream};
+use crate::upstream::{self, RequestBody, Upstream, UpstreamResponse};
 
 /// The longest answer of the app, in bytes.
 const MAX_ANSWER: usize = 16 << 10;
@@ -106,7 +106,7 @@ impl App {
     /// named. Several callers may wait for its answer.
     fn question(&self, fields: HeaderMap) -> impl Future<Output = Outcome> + use<> {
         let (upstream, deadline) = (Rc::clone(&self.upstream), self.settings.timeout);
-        let request = upstream::request(Method::GET, self.uri.clone(), fields, Payload::Empty);
+        let request = upstream::request(Method::GET, self.uri.clone(), fields, RequestBody::Empty);
         async move { timeout(deadline, exchange(&upstream, request)).await.map_err(|_| AppError::Timeout)? }
     }
 
@@ -205,12 +205,12 @@ const AMBIENT: [&str; 33] = [
     "x-requested-with",
 ];
 
-async fn exchange(upstream: &Rc<Upstream>, request: Request<Payload>) -> Outcome {
+async fn exchange(upstream: &Rc<Upstream>, request: Request<RequestBody>) -> Outcome {
     let answer = upstream.send(request).await.map_err(|error| match error {
         upstream::Error::Timeout => AppError::Timeout,
         error => AppError::Unreachable(Arc::new(error)),
     })?;
-    let Answer::Response(response) = answer else {
+    let UpstreamResponse::Final(response) = answer else {
         return Err(AppError::Nonsense { status: StatusCode::SWITCHING_PROTOCOLS, problem: "nobody asked to switch" });
     };
     let (head, body) = response.into_parts();

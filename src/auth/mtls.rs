@@ -14,14 +14,14 @@ use x509_parser::x509::AttributeTypeAndValue;
 use super::{Ask, Proof, Verdict};
 use crate::config::{CertificateName, MtlsConfig};
 use crate::model::principal::{Claim, Claims, Principal};
-use crate::tls::server::Authority;
+use crate::tls::server::ClientCa;
 
 /// What certificates of some authorities say.
 #[derive(Debug)]
 pub struct Mtls {
     name: String,
     settings: MtlsConfig,
-    authority: Option<Authority>,
+    client_ca: Option<ClientCa>,
 }
 
 /// The names in a certificate.
@@ -43,13 +43,13 @@ impl Mtls {
     /// Prepares to look at certificates.
     #[must_use]
     pub fn new(name: String, settings: MtlsConfig) -> Self {
-        let authority = settings.client_ca.as_deref().map(Authority::of);
-        Self { name, settings, authority }
+        let client_ca = settings.client_ca.as_deref().map(ClientCa::of);
+        Self { name, settings, client_ca }
     }
 
     /// Tells whether the caller shows a certificate that is this method's to judge.
     pub(super) fn finds_credential(&self, ask: &Ask<'_>) -> bool {
-        ask.certificate.is_some() && (self.authority.is_none() || self.authority.as_ref() == ask.authority)
+        ask.certificate.is_some() && (self.client_ca.is_none() || self.client_ca.as_ref() == ask.client_ca)
     }
 
     /// Says who the certificate is for.

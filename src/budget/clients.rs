@@ -20,43 +20,43 @@ pub(super) struct Clients {
     shards: [Mutex<Shard>; SHARDS],
 }
 
-type Shard = HashMap<IpAddr, Weak<Usage>>;
+type Shard = HashMap<IpAddr, Weak<ClientCounts>>;
 
 /// What one client holds.
 #[derive(Debug)]
-struct Usage {
+struct ClientCounts {
     budget: Arc<Budget>,
     key: IpAddr,
     bytes: AtomicUsize,
-    serving: Serving,
+    serving: ConnectionCounts,
 }
 
 /// How many connections to each upstream serve somebody. Cheap to copy.
 #[derive(Debug, Clone, Default)]
-pub struct Serving(Arc<[AtomicUsize; UPSTREAMS]>);
+pub struct ConnectionCounts(Arc<[AtomicUsize; UPSTREAMS]>);
 
 /// One client's counts, known for as long as somebody has this.
 #[derive(Debug, Clone)]
-pub struct Client(Arc<Usage>);
+pub struct ClientUsage(Arc<ClientCounts>);
 
 impl Clients {
-    pub(super) fn find(&self, budget: &Arc<Budget>, key: IpAddr) -> Client {
+    pub(super) fn find(&self, budget: &Arc<Budget>, key: IpAddr) -> ClientUsage {
         let mut shard = self.shard(&key);
         if let Some(usage) = shard.get(&key).and_then(Weak::upgrade) {
-            return Client(usage);
+            return ClientUsage(usage);
         }
         let (bytes, serving) = Default::default();
-        let usage = Arc::new(Usage { budget: Arc::clone(budget), key, bytes, serving });
+        let usage = Arc::new(ClientCounts { budget: Arc::clone(budget), key, bytes, serving });
         shard.insert(key, Arc::downgrade(&usage));
-        Client(usage)
+        ClientUsage(usage)
     }
 
     /// Returns the client with the most bytes.
-    pub(super) fn largest(&self) -> Option<Client> {
+    pub(super) fn largest(&self) -> Option<ClientUsage> {
         // Each shard is left before one of its clients is dropped: the last one to drop it takes it out of there.
         let all =
             self.shards.iter().flat_map(|shard| lock(shard).values().filter_map(Weak::upgrade).collect::<Vec<_>>());
-        all.map(Client).max_by_key(Client::held)
+        all.map(ClientUsage).max_by_key(ClientUsage::held)
     }
 
     fn shard(&self, key: &IpAddr) -> MutexGuard<'_, Shard> {
@@ -69,7 +69,7 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Client {
+impl ClientUsage {
     /// Returns the address, or network, that it is known by.
     #[must_use]
     pub fn key(&self) -> IpAddr {
@@ -94,12 +94,12 @@ impl Client {
 
     /// Returns how many connections to each upstream serve it.
     #[must_use]
-    pub fn serving(&self) -> &Serving {
+    pub fn serving(&self) -> &ConnectionCounts {
         &self.0.serving
     }
 }
 
-impl Serving {
+impl ConnectionCounts {
     /// Returns how many connections to an upstream there are.
     #[must_use]
     pub fn count(&self, upstream: usize) -> usize {
@@ -117,7 +117,7 @@ impl Serving {
     }
 }
 
-impl Drop for Usage {
+impl Drop for ClientCounts {
     fn drop(&mut self) {
         let mut shard = self.budget.clients.shard(&self.key);
         // Meanwhile the client may have come again.

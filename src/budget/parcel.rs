@@ -6,17 +6,17 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 
-use super::{Count, LEAST, Ledger, OVERHEAD, Room, lock};
+use super::{LEAST, Ledger, LocalCount, OVERHEAD, Room, lock};
 
 /// One direction of one exchange: what it has under way.
 #[derive(Debug)]
 pub struct Flow {
     ledger: Arc<Ledger>,
-    under_way: Count,
+    under_way: LocalCount,
     /// What is read and not yet on its way.
-    waiting: Count,
+    waiting: LocalCount,
     /// What the client may have sent ahead.
-    ahead: Count,
+    ahead: LocalCount,
     /// Who waits until nothing is under way.
     waker: Mutex<Option<Waker>>,
     is_waited_for: AtomicBool,
@@ -28,9 +28,9 @@ impl Flow {
     pub fn new(ledger: &Arc<Ledger>) -> Arc<Self> {
         Arc::new(Self {
             ledger: Arc::clone(ledger),
-            under_way: Count::default(),
-            waiting: Count::default(),
-            ahead: Count::default(),
+            under_way: LocalCount::default(),
+            waiting: LocalCount::default(),
+            ahead: LocalCount::default(),
             waker: Mutex::default(),
             is_waited_for: AtomicBool::new(false),
         })
@@ -61,12 +61,12 @@ impl Flow {
     }
 
     /// Counts what is read and not yet on its way.
-    pub fn wait(&self, bytes: usize) {
+    pub fn set_waiting(&self, bytes: usize) {
         self.waiting.set(self.ledger.replace(self.waiting.get(), bytes));
     }
 
     /// Counts what the client may have sent ahead of this.
-    pub fn ahead(&self, bytes: usize) {
+    pub fn set_ahead(&self, bytes: usize) {
         let before = self.ahead.replace(bytes);
         if before != bytes {
             self.ledger.replace_ahead(before, bytes);
@@ -75,11 +75,11 @@ impl Flow {
 
     /// Puts bytes on their way.
     #[must_use]
-    pub fn parcel(self: &Arc<Self>, bytes: Bytes) -> Parcel {
+    pub fn count(self: &Arc<Self>, bytes: Bytes) -> CountedBytes {
         let cost = self.ledger.replace(0, bytes.len() + OVERHEAD);
         self.under_way.set(self.under_way.get() + cost);
         self.ledger.under_way.set(self.ledger.under_way.get() + cost);
-        Parcel { bytes, counted: Some((Arc::clone(self), cost)) }
+        CountedBytes { bytes, counted: Some((Arc::clone(self), cost)) }
     }
 
     fn taken(&self, cost: usize) {
@@ -99,26 +99,26 @@ impl Flow {
 
 impl Drop for Flow {
     fn drop(&mut self) {
-        self.wait(0);
-        self.ahead(0);
+        self.set_waiting(0);
+        self.set_ahead(0);
     }
 }
 
 /// Bytes on their way, counted until they are dropped.
 #[derive(Debug)]
-pub struct Parcel {
+pub struct CountedBytes {
     bytes: Bytes,
     counted: Option<(Arc<Flow>, usize)>,
 }
 
-impl From<Bytes> for Parcel {
+impl From<Bytes> for CountedBytes {
     /// Bytes of our own, which are few.
     fn from(bytes: Bytes) -> Self {
         Self { bytes, counted: None }
     }
 }
 
-impl Buf for Parcel {
+impl Buf for CountedBytes {
     fn remaining(&self) -> usize {
         self.bytes.len()
     }
@@ -136,7 +136,7 @@ impl Buf for Parcel {
     }
 }
 
-impl Drop for Parcel {
+impl Drop for CountedBytes {
     fn drop(&mut self) {
         if let Some((flow, cost)) = self.counted.take() {
             flow.taken(cost);

@@ -8,13 +8,13 @@ use super::*;
 const MIB: usize = 1 << 20;
 
 #[track_caller]
-fn check(whose: Part, under_way: usize, held: usize, expected: Room) {
+fn check(whose: UsageClass, under_way: usize, held: usize, expected: Room) {
     assert_eq!(room(under_way, whose, held, 64 * MIB), expected, "{whose:?} {under_way} {held}");
 }
 
 #[test]
 fn a_connection_that_has_much_under_way_goes_on_piece_by_piece() {
-    for whose in [Part::SmallClient, Part::SmallConnection, Part::Large] {
+    for whose in [UsageClass::SmallClient, UsageClass::SmallConnection, UsageClass::Large] {
         check(whose, POOL - 1, 0, Room::Plenty);
         check(whose, POOL, 0, Room::Least);
         check(whose, 100 * POOL, 0, Room::Least);
@@ -23,15 +23,15 @@ fn a_connection_that_has_much_under_way_goes_on_piece_by_piece() {
 
 #[test]
 fn who_holds_much_is_restrained_first() {
-    check(Part::Large, 0, 32 * MIB - 1, Room::Plenty);
-    check(Part::Large, 0, 32 * MIB, Room::Least);
-    check(Part::Large, 0, 48 * MIB, Room::None);
-    check(Part::SmallConnection, 0, 48 * MIB - 1, Room::Plenty);
-    check(Part::SmallConnection, 0, 48 * MIB, Room::Least);
-    check(Part::SmallConnection, 0, 56 * MIB, Room::None);
-    check(Part::SmallClient, 0, 56 * MIB - 1, Room::Plenty);
-    check(Part::SmallClient, 0, 56 * MIB, Room::Least);
-    check(Part::SmallClient, 0, 64 * MIB, Room::None);
+    check(UsageClass::Large, 0, 32 * MIB - 1, Room::Plenty);
+    check(UsageClass::Large, 0, 32 * MIB, Room::Least);
+    check(UsageClass::Large, 0, 48 * MIB, Room::None);
+    check(UsageClass::SmallConnection, 0, 48 * MIB - 1, Room::Plenty);
+    check(UsageClass::SmallConnection, 0, 48 * MIB, Room::Least);
+    check(UsageClass::SmallConnection, 0, 56 * MIB, Room::None);
+    check(UsageClass::SmallClient, 0, 56 * MIB - 1, Room::Plenty);
+    check(UsageClass::SmallClient, 0, 56 * MIB, Room::Least);
+    check(UsageClass::SmallClient, 0, 64 * MIB, Room::None);
 }
 
 struct Count(AtomicUsize);
@@ -55,9 +55,9 @@ fn what_is_taken_makes_room_and_wakes_who_waits_for_it() {
     let waker = Waker::from(Arc::clone(&count));
     let cx = Context::from_waker(&waker);
     assert_eq!(one.poll_room(&cx), Poll::Ready(usize::MAX));
-    let large = one.parcel(Bytes::from(vec![0; POOL]));
+    let large = one.count(Bytes::from(vec![0; POOL]));
     assert_eq!((one.poll_room(&cx), two.poll_room(&cx)), (Poll::Pending, Poll::Ready(LEAST)));
-    let small = two.parcel(Bytes::from_static(b"hello"));
+    let small = two.count(Bytes::from_static(b"hello"));
     assert!(two.poll_room(&cx).is_pending());
     drop(small);
     assert_eq!((count.0.load(Ordering::Relaxed), two.poll_room(&cx)), (1, Poll::Ready(LEAST)));
@@ -73,8 +73,8 @@ fn what_a_connection_held_is_given_back_with_it() {
     let ledger = connection(&worker, "192.0.2.1");
     let client = ledger.client().unwrap().clone();
     let flow = Flow::new(&ledger);
-    flow.wait(MIB);
-    flow.ahead(3 * MIB);
+    flow.set_waiting(MIB);
+    flow.set_ahead(3 * MIB);
     // However much its client may have sent ahead.
     assert_eq!((ledger.held(), client.held(), worker.process().held()), (2 * MIB, 2 * MIB, 2 * MIB));
     ledger.replace(0, 100_000);
@@ -87,16 +87,16 @@ fn the_slowest_are_those_that_hold_most_for_what_they_move() {
     let worker = WorkerBudget::new(Budget::new(64 * MIB));
     let (slow, fast) = (connection(&worker, "192.0.2.1"), connection(&worker, "192.0.2.2"));
     let flows = [Flow::new(&slow), Flow::new(&fast)];
-    let _waiting: Vec<_> = flows.iter().map(|flow| flow.parcel(Bytes::from(vec![0; MIB]))).collect();
+    let _waiting: Vec<_> = flows.iter().map(|flow| flow.count(Bytes::from(vec![0; MIB]))).collect();
     let start = Instant::now();
-    slow.look(start);
-    fast.look(start);
+    slow.refresh(start);
+    fast.refresh(start);
     assert_eq!((slow.slowness(), fast.slowness()), (None, None));
-    drop(flows[0].parcel(Bytes::from(vec![0; 1024])));
-    drop(flows[1].parcel(Bytes::from(vec![0; 4 * MIB])));
+    drop(flows[0].count(Bytes::from(vec![0; 1024])));
+    drop(flows[1].count(Bytes::from(vec![0; 4 * MIB])));
     let later = start + Duration::from_secs(1);
-    slow.look(later);
-    fast.look(later);
+    slow.refresh(later);
+    fast.refresh(later);
     assert!(slow.slowness().is_some_and(|seconds| seconds > 500));
     assert_eq!(fast.slowness(), None);
 }
@@ -106,14 +106,14 @@ fn who_finds_no_room_is_woken_once_there_is_some() {
     let worker = WorkerBudget::new(Budget::new(16 * MIB));
     let ledger = connection(&worker, "192.0.2.1");
     let flow = Flow::new(&ledger);
-    let full = flow.parcel(Bytes::from(vec![0; 13 * MIB]));
+    let full = flow.count(Bytes::from(vec![0; 13 * MIB]));
     let count = Arc::new(Count(AtomicUsize::new(0)));
     let waker = Waker::from(Arc::clone(&count));
     let other = Flow::new(&ledger);
     assert!(other.poll_room(&Context::from_waker(&waker)).is_pending());
-    ledger.look(Instant::now());
+    ledger.refresh(Instant::now());
     assert_eq!(count.0.load(Ordering::Relaxed), 0);
     drop(full);
-    ledger.look(Instant::now());
+    ledger.refresh(Instant::now());
     assert_eq!(count.0.load(Ordering::Relaxed), 1);
 }

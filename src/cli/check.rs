@@ -20,7 +20,7 @@ use crate::observe::metrics::{Side, Tally};
 use crate::observe::{Logs, causes};
 use crate::pbx::{self, Pbx};
 use crate::state::{OpenError, Store};
-use crate::upstream::{self, Answer, Connector, Payload, Upstream};
+use crate::upstream::{self, Connector, RequestBody, Upstream, UpstreamResponse};
 
 pub(super) fn run(path: &Path, online: bool) -> Done {
     let config = Arc::new(load(path)?);
@@ -113,7 +113,7 @@ async fn try_all(config: &Config) -> Vec<String> {
 /// is not asked.
 async fn with_mix_up(mut problems: Vec<String>, upstream: &config::UpstreamConfig, side: Side) -> Vec<String> {
     if let (false, Ok(connector)) = (problems.is_empty(), Connector::new(upstream, side)) {
-        let mistaken = connector.mistaken_for_plain().await.into_iter();
+        let mistaken = connector.plain_urls_that_speak_tls().await.into_iter();
         let told = |address| format!("{}: {address} speaks TLS: write https:// in `url`", side.name());
         problems.extend(mistaken.map(told));
     }
@@ -159,18 +159,20 @@ async fn try_whoami(upstream: &Rc<Upstream>, whoami: &AppMethodConfig) -> Result
     let mut headers = HeaderMap::new();
     headers.insert(header::HOST, HeaderValue::from_static("localhost"));
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-    let asked = upstream.send_fresh(upstream::request(Method::GET, uri, headers, Payload::Empty));
+    let asked = upstream.send_fresh(upstream::request(Method::GET, uri, headers, RequestBody::Empty));
     let answer = timeout(whoami.timeout, asked).await.map_err(|_| format!("{} did not answer in time", whoami.path))?;
     match answer.map_err(|error| causes(&error))? {
-        Answer::Response(response) if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+        UpstreamResponse::Final(response)
+            if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) =>
+        {
             Ok(())
         }
-        Answer::Response(response) => Err(format!(
+        UpstreamResponse::Final(response) => Err(format!(
             "{} answers {} to a caller without a cookie; it must say 401, or everybody is somebody",
             whoami.path,
             response.status()
         )),
-        Answer::Switched(..) => Err(format!("{} switches protocols", whoami.path)),
+        UpstreamResponse::Upgraded(..) => Err(format!("{} switches protocols", whoami.path)),
     }
 }
 
@@ -239,13 +241,13 @@ async fn open(config: &Config, upstream: &config::UpstreamConfig, side: Side) ->
         Err(error) => return (None, vec![format!("{table}: {}", causes(&error))]),
     };
     let (mut problems, mut works) = (Vec::new(), false);
-    for sight in connector.survey().await {
-        if let Some(pin) = sight.pin {
-            tell(&format_args!("{table}: {} has the key of pin = \"{pin}\"", sight.address));
+    for probe in connector.probe_all().await {
+        if let Some(pin) = probe.pin {
+            tell(&format_args!("{table}: {} has the key of pin = \"{pin}\"", probe.address));
         }
-        match sight.connected {
+        match probe.connected {
             Ok(()) => works = true,
-            Err(error) => problems.push(format!("{table}: cannot connect to {}: {}", sight.address, causes(&error))),
+            Err(error) => problems.push(format!("{table}: cannot connect to {}: {}", probe.address, causes(&error))),
         }
     }
     let idle = config.server.timeouts.body_idle;

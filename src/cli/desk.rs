@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::{EX_CONFIG, EX_UNAVAILABLE, refuse, remark, run};
 use crate::config::{self, Listen};
 use crate::observe::causes;
-use crate::upstream::exchange;
+use crate::upstream::send_once;
 
 /// How long an answer may take: a little longer than the gate gives itself.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -100,11 +100,11 @@ async fn send(listen: &Listen, request: Request<Bytes>) -> Result<Response<Bytes
     let answer = match listen {
         Listen::Tcp(address) => {
             let stream = TcpStream::connect(address).await.map_err(connecting)?;
-            exchange(stream, request, MAX_ANSWER).await
+            send_once(stream, request, MAX_ANSWER).await
         }
         Listen::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(connecting)?;
-            exchange(stream, request, MAX_ANSWER).await
+            send_once(stream, request, MAX_ANSWER).await
         }
     };
     answer.map_err(|error| Failed::Broken(error.into()))

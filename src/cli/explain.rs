@@ -200,13 +200,13 @@ fn read(path: &Path) -> Result<String, String> {
 
 /// Judges with what the configuration says, as a gate would that has just started.
 fn rehearse(config: Config, question: &Question) -> Result<Story, ExitCode> {
-    let UnstartedGate { shared, doors, proxy } = UnstartedGate::build(Arc::new(config))
+    let UnstartedGate { shared, tls, proxy } = UnstartedGate::build(Arc::new(config))
         .map_err(|error| failed(EX_CONFIG, "the configuration cannot be used", &*error))?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let runtime = runtime.map_err(|error| failed(EX_UNAVAILABLE, "cannot start", &error))?;
     runtime.block_on(async {
         // Keys of identity providers are fetched by those.
         let _chores: JoinSet<_> = shared.chores().into_iter().collect();
-        proxy.rehearse(question, &doors).await.map_err(|problem| misused(&problem))
+        proxy.rehearse(question, &tls).await.map_err(|problem| misused(&problem))
     })
 }

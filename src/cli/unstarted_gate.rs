@@ -8,11 +8,11 @@ use crate::observe::Logs;
 use crate::observe::metrics::Tally;
 use crate::proxy::{Proxy, Shared};
 use crate::state::Store;
-use crate::tls::server::Doors;
+use crate::tls::server::TlsPolicies;
 
 pub(super) struct UnstartedGate {
     pub(super) shared: Arc<Shared>,
-    pub(super) doors: Arc<Doors>,
+    pub(super) tls: Arc<TlsPolicies>,
     pub(super) proxy: Proxy,
 }
 
@@ -24,9 +24,9 @@ impl UnstartedGate {
     pub(super) fn build(config: Arc<Config>) -> Result<Self, Box<dyn Error>> {
         // What was used is known to the gate that runs, which has the file open.
         let shared = Arc::new(Shared::new(&config, Arc::new(Store::in_memory()))?);
-        let doors = Doors::new(&config.certificates)?;
+        let tls = TlsPolicies::new(&config.certificates)?;
         let (logs, _) = Logs::memory(config.log.format);
         let proxy = Proxy::new(config, Arc::clone(&shared), logs, None, Tally::default())?;
-        Ok(Self { shared, doors, proxy })
+        Ok(Self { shared, tls, proxy })
     }
 }

@@ -11,7 +11,7 @@ use http_body::{Frame, SizeHint};
 use super::Exchange;
 use crate::message::account_fields;
 use crate::message::hop;
-use crate::upstream::{Cut, Payload, Relay};
+use crate::upstream::{BodyError, RequestBody, ResponseBody};
 
 /// The body of an answer. When it is dropped, the exchange is over and logged.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ enum Kind {
     /// Bytes of our own, or none.
     Own(Option<Bytes>),
     /// An upstream's.
-    Relay(Relay),
+    Relay(ResponseBody),
     /// None, where a length is told all the same.
     Untold(u64),
 }
@@ -40,7 +40,7 @@ impl Body {
 
     /// Passes an upstream's body on.
     #[must_use]
-    pub const fn relay(relay: Relay) -> Self {
+    pub const fn relay(relay: ResponseBody) -> Self {
         Self { kind: Kind::Relay(relay), exchange: None }
     }
 
@@ -60,9 +60,9 @@ impl Body {
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = Cut;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let polled = match &mut this.kind {
             Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
@@ -135,6 +135,6 @@ pub const fn closes_by_field(version: Version) -> bool {
 }
 
 /// Tells whether only its end will tell how long a body is.
-pub fn has_unknown_length(body: &Payload) -> bool {
+pub fn has_unknown_length(body: &RequestBody) -> bool {
     !http_body::Body::is_end_stream(body) && http_body::Body::size_hint(body).exact().is_none()
 }

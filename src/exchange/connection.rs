@@ -12,8 +12,8 @@ use crate::budget::Ledger;
 use crate::freeze::Leash;
 use crate::message::forwarded_chain::ForwardedChain;
 use crate::message::guard::Violation;
-use crate::tls::server::{Authority, Policy};
-use crate::upstream::{Bound, Far};
+use crate::tls::server::{ClientCa, TlsPolicy};
+use crate::upstream::{BoundConnections, Upgraded};
 
 /// The client's end of one connection.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct Peer {
     /// What auth methods may know of it.
     pub end: Rc<FarEnd>,
     /// What its handshake asked of the client.
-    pub policy: Policy,
+    pub policy: TlsPolicy,
     /// The name that its handshake asked for.
     pub name: Option<Box<str>>,
     /// What waits in its buffers.
@@ -35,7 +35,7 @@ pub struct Peer {
     /// What its client is told before it is answered.
     pub interims: Interims,
     /// The connections to upstreams that serve this one alone.
-    pub bound: Bound,
+    pub bound: BoundConnections,
     /// The other end of a tunnel that this connection, or a stream of it, becomes once the answer that agrees is out.
     /// Over HTTP/2 it is taken as soon as that answer is made: another stream may put its own here.
     pub tunnel: RefCell<Option<Tunnel>>,
@@ -49,14 +49,14 @@ pub struct FarEnd {
     /// The certificate that it showed, if its handshake asked for one and verified it.
     pub certificate: Option<CertificateDer<'static>>,
     /// Who signs the certificates that its handshake asked for, if it did.
-    pub authority: Option<Authority>,
+    pub client_ca: Option<ClientCa>,
 }
 
 /// A tunnel that is agreed and not yet dug.
 #[derive(Debug)]
 pub struct Tunnel {
     /// The upstream's end.
-    pub far: Far,
+    pub upgraded: Upgraded,
     /// Counts as an exchange in flight, and is logged at its end.
     pub exchange: Exchange,
     /// What ends it before its time.

@@ -36,7 +36,7 @@ use crate::message::target;
 use crate::model::grant::{self, Requested};
 use crate::model::principal::Principal;
 use crate::observe::RequestId;
-use crate::tls::server::Doors;
+use crate::tls::server::TlsPolicies;
 
 /// A request to a login endpoint, as far as it matters who would become whom.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -85,28 +85,28 @@ struct Rehearsal<'q> {
 }
 
 impl Proxy {
-    /// Tells who a caller would become, and why. `doors`: those that its handshake would go through.
+    /// Tells who a caller would become, and why. `tls`: the policies that its handshake would go through.
     ///
     /// # Errors
     /// When no request can be as the question says.
-    pub async fn rehearse(&self, question: &Question, doors: &Doors) -> Result<Story, Unanswerable> {
-        let rehearsal = self.prepare(question, doors)?;
+    pub async fn rehearse(&self, question: &Question, tls: &TlsPolicies) -> Result<Story, Unanswerable> {
+        let rehearsal = self.prepare(question, tls)?;
         let caller = &rehearsal.caller;
         let mut story = Story::new(question.act, &caller.authority.host, caller.origin.client, caller.id);
         story.outcome = self.go(&rehearsal, &mut story).await.into();
         Ok(story)
     }
 
-    fn prepare<'q>(&self, question: &'q Question, doors: &Doors) -> Result<Rehearsal<'q>, Unanswerable> {
+    fn prepare<'q>(&self, question: &'q Question, tls: &TlsPolicies) -> Result<Rehearsal<'q>, Unanswerable> {
         let headers = self.headers(question)?;
         let authority = target::authority(Version::HTTP_11, &Uri::from_static("/"), &headers)?;
         let address = question.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)).to_canonical();
         let origin = self.origin(&headers, &Rc::new(ForwardedChain::direct(address)))?;
-        let (certificate, turned_away) = match doors.vouch(&authority.host, &certificates(question)?) {
+        let (certificate, turned_away) = match tls.verify_client(&authority.host, &certificates(question)?) {
             Ok(certificate) => (certificate, None),
             Err(why) => (None, Some(why.to_string())),
         };
-        let end = Rc::new(FarEnd { address, certificate, authority: doors.authority(&authority.host) });
+        let end = Rc::new(FarEnd { address, certificate, client_ca: tls.client_ca(&authority.host) });
         let caller = Caller { origin, end, authority, id: RequestId::next(), attempt: Cell::default() };
         Ok(Rehearsal { question, headers, caller, turned_away })
     }

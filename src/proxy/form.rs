@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::error::Error;
 use crate::model::json::Json;
-use crate::upstream::Payload;
+use crate::upstream::RequestBody;
 
 /// The most bytes that are read.
 const MAX: usize = 4096;
@@ -86,7 +86,7 @@ pub(super) fn format(headers: &HeaderMap, fallback: Option<BodyFormat>) -> Resul
 ///
 /// # Errors
 /// When it is too large, too slow, breaks off, or is not what it says it is.
-pub(super) async fn read(body: Payload, format: BodyFormat, deadline: Duration) -> Result<Fields, Error> {
+pub(super) async fn read(body: RequestBody, format: BodyFormat, deadline: Duration) -> Result<Fields, Error> {
     if body.size_hint().lower() > MAX as u64 {
         return Err(Error::TooLarge);
     }

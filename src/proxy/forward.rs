@@ -29,7 +29,7 @@ use crate::message::websocket::{WEBSOCKET, WebSocketKey};
 use crate::model::field::is_like;
 use crate::model::path;
 use crate::observe::metrics::Route;
-use crate::upstream::{self, Answer, Far, Payload, Tenant, Upstream};
+use crate::upstream::{self, RequestBody, Requester, Upgraded, Upstream, UpstreamResponse};
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const PROTECTED: &str = "a Connection field names a protected field";
@@ -37,7 +37,7 @@ const PROTECTED: &str = "a Connection field names a protected field";
 /// A request on its way to an upstream.
 struct Outbound<'p> {
     upstream: &'p Rc<Upstream>,
-    request: Request<Payload>,
+    request: Request<RequestBody>,
     asked: Asked,
     /// Whom a tunnel would be for.
     owners: Owners,
@@ -59,7 +59,7 @@ impl Proxy {
     /// Passes a request on, and the answer back. A redirect to the landing page is given its session on the way.
     pub(super) async fn forward(
         &self,
-        request: &mut Request<Payload>,
+        request: &mut Request<RequestBody>,
         peer: &Peer,
         caller: Caller,
         exchange: &mut Exchange,
@@ -77,15 +77,17 @@ impl Proxy {
         let relay = |interim| peer.interims.put(interim);
         // Behind a proxy the connection is many clients'.
         let bound = Rc::ptr_eq(&caller.origin, &peer.origin).then_some(&peer.bound);
-        let client = upstream::Client {
-            tenant: Tenant::client(peer.ledger.client_at(client_key(caller.origin.client)), &peer.ledger),
+        let client = upstream::SendContext {
+            requester: Requester::client(peer.ledger.client_at(client_key(caller.origin.client)), &peer.ledger),
             ledger: Some(Arc::clone(&peer.ledger)),
-            hearer: if hears { Some(&relay) } else { None },
+            on_interim: if hears { Some(&relay) } else { None },
             bound,
         };
         let response = match upstream.send_for(client, request).await? {
-            Answer::Response(response) => response,
-            Answer::Switched(head, far) => return switch(head, far, &asked, self.leash(owners), peer, exchange),
+            UpstreamResponse::Final(response) => response,
+            UpstreamResponse::Upgraded(head, upgraded) => {
+                return switch(head, upgraded, &asked, self.leash(owners), peer, exchange);
+            }
         };
         if matches!(asked, Asked::Connect(_)) && response.status().is_success() {
             // To the client that would mean that its stream is a WebSocket now (RFC 9113 §8.5).
@@ -112,7 +114,7 @@ impl Proxy {
     /// Decides where a request goes, and makes it the next hop's. Nothing is waited for.
     fn outbound(
         &self,
-        request: &mut Request<Payload>,
+        request: &mut Request<RequestBody>,
         caller: &Caller,
         exchange: &mut Exchange,
     ) -> Result<Outbound<'_>, Error> {
@@ -154,7 +156,7 @@ impl Proxy {
     fn keep_apart(
         &self,
         headers: &mut HeaderMap,
-        payload: &mut Payload,
+        payload: &mut RequestBody,
         caller: &Caller,
     ) -> Result<Vec<(HeaderName, HeaderValue)>, Error> {
         let apart = self.chain.apart();
@@ -194,13 +196,13 @@ impl Proxy {
 
 /// Tells whether only its end will tell that a request has no body: in HTTP/2 that may come behind the head. Who waits to be
 /// told to go on says nothing before.
-fn may_be_empty(request: &Request<Payload>) -> bool {
+fn may_be_empty(request: &Request<RequestBody>) -> bool {
     let waits = *request.method() == Method::CONNECT || request.headers().contains_key(header::EXPECT);
     !waits && exchange::has_unknown_length(request.body())
 }
 
 /// Makes the fields of a request those of the next hop, and tells what it asks for.
-fn prepare(head: &mut request::Parts, body: &Payload, caller: &Caller) -> Result<Asked, Error> {
+fn prepare(head: &mut request::Parts, body: &RequestBody, caller: &Caller) -> Result<Asked, Error> {
     let fields = &mut head.headers;
     let may_change = head.method == Method::GET && head.version == Version::HTTP_11 && body.is_end_stream();
     let protocol = if may_change { Protocol::MayChange } else { Protocol::Stays };
@@ -262,7 +264,7 @@ fn receive(head: &mut response::Parts) -> Result<Named, upstream::Error> {
 /// Passes on the upstream's 101, and leaves it to the connection, or to the stream, to become a tunnel once that is out.
 fn switch(
     head: Response<()>,
-    far: Far,
+    upgraded: Upgraded,
     asked: &Asked,
     leash: Leash,
     peer: &Peer,
@@ -285,6 +287,6 @@ fn switch(
         }
         Asked::Connect(_) => return Err(upstream::Error::Nonsense("it switched for somebody else's key").into()),
     }
-    peer.tunnel.replace(Some(Tunnel { far, exchange: exchange.split(head.status), leash }));
+    peer.tunnel.replace(Some(Tunnel { upgraded, exchange: exchange.split(head.status), leash }));
     Ok(Response::from_parts(head, Body::own("")))
 }

@@ -343,7 +343,7 @@ pub(super) fn asking<'a>(act: Act, headers: &'a HeaderMap, query: Option<&'a str
         origin: &caller.origin,
         peer: caller.end.address,
         certificate: caller.end.certificate.as_ref(),
-        authority: caller.end.authority.as_ref(),
+        client_ca: caller.end.client_ca.as_ref(),
         id: caller.id.header_value(),
         rehearsal: false,
     }

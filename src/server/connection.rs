@@ -36,8 +36,8 @@ use crate::limit::client_key;
 use crate::message::forwarded_chain::ForwardedChain;
 use crate::message::framing;
 use crate::observe::metrics::{Handshake, Protocol, TlsVersion, TunnelEnd};
-use crate::tls::server::{Doors, Policy};
-use crate::upstream::{self, Bound, Patience};
+use crate::tls::server::{TlsPolicies, TlsPolicy};
+use crate::upstream::{self, BoundConnections, TunnelTimeouts};
 
 /// The most bytes that are buffered of requests (HTTP/1): more than a head may have.
 const MAX_BUFFER: usize = 2 * framing::MAX_HEAD;
@@ -59,7 +59,7 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
     let Some((client, visit)) = admitted.flatten() else { return };
     let handshake = async {
         stream.set_nodelay()?;
-        shake_hands(stream, &live.doors).await
+        shake_hands(stream, &live.tls).await
     };
     // Boxed, as is all that a resting connection has no use for.
     let agreed = guest.until_evicted(Box::pin(timeout(timeouts.handshake, handshake))).await;
@@ -88,14 +88,14 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
     let watch = Watch::new(Rc::clone(&vitals), Arc::clone(&ledger), timeouts, guest);
     let peer = Rc::new(Peer {
         origin: Rc::new(ForwardedChain::direct(client)),
-        end: Rc::new(FarEnd { address: client, certificate, authority: policy.authority() }),
+        end: Rc::new(FarEnd { address: client, certificate, client_ca: policy.client_ca() }),
         policy,
         name,
         ledger,
         vitals,
         refused: Cell::default(),
         interims: Interims::default(),
-        bound: Bound::default(),
+        bound: BoundConnections::default(),
         tunnel: RefCell::default(),
     });
     if h2 {
@@ -119,12 +119,12 @@ fn handshake_kind(tls: &ServerConnection) -> Handshake {
 }
 
 /// Makes the TLS handshake, under the policy of the name that the client asks for.
-async fn shake_hands(stream: Stream, doors: &Arc<Doors>) -> io::Result<(TlsStream<Stream>, Policy)> {
-    if let Some(policy) = doors.only() {
+async fn shake_hands(stream: Stream, tls: &Arc<TlsPolicies>) -> io::Result<(TlsStream<Stream>, TlsPolicy)> {
+    if let Some(policy) = tls.only() {
         return Ok((TlsAcceptor::from(policy.config()).accept(stream).await?, policy));
     }
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-    let policy = doors.policy(start.client_hello().server_name());
+    let policy = tls.policy(start.client_hello().server_name());
     Ok((start.into_stream(policy.config()).await?, policy))
 }
 
@@ -192,11 +192,12 @@ async fn serve_h1(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
     if let Some(mut tunnel) = peer.tunnel.take() {
         let (io, early) = io.into_parts(parts.read_buf);
         if let Some(stream) = io.tcp() {
-            upstream::keep_alive(stream);
+            upstream::set_tcp_keepalive(stream);
         }
         let cut = pin!(tunnel.leash.cut());
         let carried = tunnel.exchange.carried();
-        let joined = Box::pin(upstream::join(io, early, tunnel.far, patience(watch.timeouts), &carried, cut));
+        let joined =
+            Box::pin(upstream::copy_bidirectional(io, early, tunnel.upgraded, patience(watch.timeouts), &carried, cut));
         tunnel.exchange.ended(peer.ledger.unless_shed(joined).await.unwrap_or(TunnelEnd::Stalled));
     } else if ended == Ended::Itself {
         Box::pin(io.linger(&parts.read_buf)).await;
@@ -206,7 +207,7 @@ async fn serve_h1(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
 async fn serve_h2(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Watch) {
     if let Some(stream) = io.tcp() {
         // A stream of it may become a tunnel, and by then it is hyper's.
-        upstream::keep_alive(stream);
+        upstream::set_tcp_keepalive(stream);
     }
     let (streams, ledger) = (Streams::new(watch.timeouts.write_stall), Arc::clone(&peer.ledger));
     let service = {
@@ -241,14 +242,20 @@ async fn serve_h2(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
 }
 
 /// Joins a stream of HTTP/2 with the upstream, once its answer is out.
-async fn carry(stream: OnUpgrade, mut tunnel: Tunnel, patience: Patience) {
+async fn carry(stream: OnUpgrade, mut tunnel: Tunnel, patience: TunnelTimeouts) {
     let Ok(stream) = stream.await else { return };
     let cut = pin!(tunnel.leash.cut());
     let carried = tunnel.exchange.carried();
-    let end = upstream::join(TokioIo::new(stream), Bytes::new(), tunnel.far, patience, &carried, cut).await;
+    let end =
+        upstream::copy_bidirectional(TokioIo::new(stream), Bytes::new(), tunnel.upgraded, patience, &carried, cut)
+            .await;
     tunnel.exchange.ended(end);
 }
 
-const fn patience(timeouts: ServerTimeouts) -> Patience {
-    Patience { idle: timeouts.tunnel_idle, client_stall: timeouts.write_stall, upstream_stall: timeouts.body_idle }
+const fn patience(timeouts: ServerTimeouts) -> TunnelTimeouts {
+    TunnelTimeouts {
+        idle: timeouts.tunnel_idle,
+        client_stall: timeouts.write_stall,
+        upstream_stall: timeouts.body_idle,
+    }
 }

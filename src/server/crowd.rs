@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::descriptors::{self, Descriptor};
+use crate::descriptors::{self, DescriptorPermit};
 use crate::limit::client_key;
 
 /// The connections of all workers.
@@ -73,7 +73,7 @@ const SHARDS: usize = 16;
 pub(super) struct Place {
     crowd: Arc<Crowd>,
     /// None in a moment: it is given back before the next one is told that there is room.
-    descriptor: Option<Descriptor>,
+    descriptor: Option<DescriptorPermit>,
 }
 
 /// One connection's place among its client's, until it is dropped.
@@ -86,7 +86,7 @@ pub(super) struct Visit {
 impl Crowd {
     /// Takes a place, if fewer than `most` are taken and one more file may be open.
     pub(super) fn enter(self: &Arc<Self>, most: usize) -> Option<Place> {
-        let descriptor = descriptors::for_client()?;
+        let descriptor = descriptors::acquire_for_client()?;
         let more = |open| (open < most).then_some(open + 1);
         let entered = self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
         entered.is_ok().then(|| Place { crowd: Arc::clone(self), descriptor: Some(descriptor) })

@@ -15,10 +15,10 @@ use super::pace::Streams;
 use super::registry::Guest;
 use super::screened::Screened;
 use super::{FAREWELL, GRACE};
-use crate::alarm::Alarm;
 use crate::budget::Ledger;
 use crate::config::ServerTimeouts;
 use crate::exchange::Vitals;
+use crate::lazy_timer::LazyTimer;
 
 /// Keeps a connection to its deadlines.
 pub(super) struct Watch {
@@ -26,7 +26,7 @@ pub(super) struct Watch {
     ledger: Arc<Ledger>,
     pub(super) timeouts: ServerTimeouts,
     guest: Guest,
-    alarm: Alarm,
+    timer: LazyTimer,
     /// Since when the connection shall end.
     ending: Option<Instant>,
     /// When the connection was told to end.
@@ -37,7 +37,7 @@ impl Watch {
     /// Begins with a connection whose handshake is done.
     pub(super) fn new(vitals: Rc<Vitals>, ledger: Arc<Ledger>, timeouts: ServerTimeouts, guest: Guest) -> Self {
         guest.sit(&vitals, &ledger);
-        Self { vitals, ledger, timeouts, guest, alarm: Alarm::default(), ending: None, told: None }
+        Self { vitals, ledger, timeouts, guest, timer: LazyTimer::default(), ending: None, told: None }
     }
 
     /// Polls a connection until it ends, or is late.
@@ -87,7 +87,7 @@ impl Watch {
 
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
         let Some((due, late)) = self.due() else { return Poll::Pending };
-        self.alarm.poll(cx, due).map(|()| late)
+        self.timer.poll(cx, due).map(|()| late)
     }
 
     /// When the connection is late, and for what.

@@ -35,14 +35,14 @@ impl Files {
         let wanted = fixed + MOST_KEPT_BACK + config.server.max_connections as u64 + wanted_upstreams(config);
         let limit = raise(wanted);
         let files = Self { limit, fixed, kept_back: (limit / 8).clamp(LEAST_KEPT_BACK, MOST_KEPT_BACK) };
-        descriptors::permit(files.left());
+        descriptors::set_limit(files.left());
         files
     }
 
     /// Lowers what the configuration asks for to what is permitted.
     pub(super) fn fit(&self, config: &mut Config) {
         let server = &mut config.server;
-        let (configured, most) = (server.max_connections, descriptors::clients_of(self.left()).max(1));
+        let (configured, most) = (server.max_connections, descriptors::client_share(self.left()).max(1));
         if configured <= most {
             return;
         }

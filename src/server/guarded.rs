@@ -107,7 +107,7 @@ impl Guarded {
         if self.look.is_none()
             && let Some(stream) = self.io.tcp()
         {
-            upstream::keep_alive(stream);
+            upstream::set_tcp_keepalive(stream);
         }
         loop {
             let look = self.look.get_or_insert_with(|| Box::pin(sleep(LOOK)));

@@ -15,9 +15,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
-use crate::alarm::Alarm;
-use crate::budget::{Flow, Ledger, Parcel};
+use crate::budget::{CountedBytes, Flow, Ledger};
 use crate::exchange;
+use crate::lazy_timer::LazyTimer;
 use crate::upstream;
 
 /// Since when a stream waits for its client to take what is ready.
@@ -62,10 +62,10 @@ impl Streams {
     /// Runs an exchange. One that is dropped unfinished is reset.
     async fn exchange<F: Future>(self, stream: F, waiting: Waiting) {
         let mut stream = pin!(stream);
-        let mut alarm = Alarm::default();
+        let mut timer = LazyTimer::default();
         poll_fn(|cx| match (stream.as_mut().poll(cx), waiting.get()) {
             (Poll::Ready(_), _) => Poll::Ready(()),
-            (Poll::Pending, Some(since)) => alarm.poll(cx, since + self.write_stall),
+            (Poll::Pending, Some(since)) => timer.poll(cx, since + self.write_stall),
             (Poll::Pending, None) => Poll::Pending,
         })
         .await;
@@ -126,10 +126,13 @@ pub(super) struct Paced {
 const MAX_DATA: usize = (16 << 10) - 9;
 
 impl Body for Paced {
-    type Data = Parcel;
-    type Error = upstream::Cut;
+    type Data = CountedBytes;
+    type Error = upstream::BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Parcel>, upstream::Cut>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<CountedBytes>, upstream::BodyError>>> {
         let this = self.get_mut();
         let polled = this.poll_data(cx);
         if let Some(waiting) = &this.waiting {
@@ -166,27 +169,27 @@ impl Paced {
     }
 
     /// Takes as much of the body as goes into one frame, and as there is room for.
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Parcel>, upstream::Cut>>> {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<CountedBytes>, upstream::BodyError>>> {
         // What is our own is small, and here already.
         let most = if self.body.is_relayed() { ready!(self.flow.poll_room(cx)) } else { usize::MAX };
         if self.rest.is_empty() {
             self.body.read_at_most(most);
             match ready!(Pin::new(&mut self.body).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => self.rest = data,
-                Some(Ok(Err(frame))) => return Poll::Ready(Some(Ok(frame.map_data(Parcel::from)))),
+                Some(Ok(Err(frame))) => return Poll::Ready(Some(Ok(frame.map_data(CountedBytes::from)))),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => return Poll::Ready(None),
             }
         }
         let length = self.rest.len().min(self.frame).min(most);
         let data = self.rest.split_to(length);
-        self.flow.wait(self.rest.len());
-        Poll::Ready(Some(Ok(Frame::data(self.flow.parcel(data)))))
+        self.flow.set_waiting(self.rest.len());
+        Poll::Ready(Some(Ok(Frame::data(self.flow.count(data)))))
     }
 }
 
 impl Drop for Paced {
     fn drop(&mut self) {
-        self.flow.wait(0);
+        self.flow.set_waiting(0);
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::budget::{Client, Ledger};
+use crate::budget::{ClientUsage, Ledger};
 use crate::exchange::Vitals;
 
 /// All connections of one worker.
@@ -100,12 +100,12 @@ impl Registry {
     /// Looks how fast each connection gives back what waits in its buffers.
     pub(super) fn look(&self, now: Instant) {
         for ledger in self.seats.borrow().values().filter_map(|seat| seat.ledger.as_ref()) {
-            ledger.look(now);
+            ledger.refresh(now);
         }
     }
 
     /// Closes the slowest connections, of one client or of all, until they held so many bytes. Returns how many.
-    pub(super) fn shed(&self, client: Option<&Client>, bytes: usize) -> u64 {
+    pub(super) fn shed(&self, client: Option<&ClientUsage>, bytes: usize) -> u64 {
         let seats = self.seats.borrow();
         let is_its = |ledger: &Ledger| client.is_none_or(|client| ledger.client().is_some_and(|one| one.is(client)));
         let slow = seats.values().filter_map(|seat| {

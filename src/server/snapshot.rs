@@ -15,13 +15,13 @@ use crate::observe::metrics::{Freshness, Tally};
 use crate::observe::trace;
 use crate::proxy::{Proxy, Shared};
 use crate::state::Store;
-use crate::tls::server::Doors;
+use crate::tls::server::TlsPolicies;
 
 /// One configuration and what is made of it once for all workers.
 #[derive(Clone)]
 pub(super) struct Snapshot {
     pub(super) config: Arc<Config>,
-    pub(super) doors: Arc<Doors>,
+    pub(super) tls: Arc<TlsPolicies>,
     shared: Arc<Shared>,
     logs: Logs,
 }
@@ -42,9 +42,9 @@ pub enum ReloadError {
 
 impl Snapshot {
     pub(super) fn new(config: Config, logs: Logs, store: Arc<Store>) -> Result<Self, StartError> {
-        let doors = Doors::new(&config.certificates)?;
+        let tls = TlsPolicies::new(&config.certificates)?;
         let shared = Arc::new(Shared::new(&config, store)?);
-        Self { config: Arc::new(config), doors, shared, logs }.tried()
+        Self { config: Arc::new(config), tls, shared, logs }.tried()
     }
 
     /// Makes the one that follows: what is configured as before goes on as it is, with its counts and connections.
@@ -55,13 +55,13 @@ impl Snapshot {
             return Err(ReloadError::Fixed(fixed));
         }
         // The keys of the session tickets are in it: with the same certificates, clients resume as if nothing had happened.
-        let doors = match config.certificates == before.certificates {
-            true => Arc::clone(&self.doors),
-            false => Doors::new(&config.certificates).map_err(StartError::Tls)?,
+        let tls = match config.certificates == before.certificates {
+            true => Arc::clone(&self.tls),
+            false => TlsPolicies::new(&config.certificates).map_err(StartError::Tls)?,
         };
         let shared = Arc::new(self.shared.successor(before, &config).map_err(StartError::Tls)?);
         let logs = self.logs.successor(before, &config)?;
-        Ok(Self { config: Arc::new(config), doors, shared, logs }.tried()?)
+        Ok(Self { config: Arc::new(config), tls, shared, logs }.tried()?)
     }
 
     /// Builds one worker's proxy; one that goes before it leaves its upstream connections to it.

@@ -295,7 +295,7 @@ async fn relieve(worker: Rc<Worker>) {
         let is_low = worker.budget.process().pressure() == Pressure::Low;
         let is_wanted = tokio::select! {
             () = sleep(if is_low { SWEEP } else { RELIEF }) => !is_low,
-            () = worker.budget.starved(), if is_low => true,
+            () = worker.budget.someone_waits(), if is_low => true,
         };
         if is_wanted || worker.budget.process().pressure() > Pressure::Low {
             worker.relieve();

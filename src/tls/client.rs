@@ -28,18 +28,18 @@ pub fn config(trust: &Trust) -> Result<Arc<ClientConfig>, rustls::Error> {
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
         Some(verifier.map_err(|error| rustls::Error::General(error.to_string()))?)
     };
-    with_verifier(Verifier { issuer, pins: trust.pins.clone(), provider })
+    with_verifier(UpstreamVerifier { issuer, pins: trust.pins.clone(), provider })
 }
 
 /// Builds a TLS side that trusts everybody, to look at the certificate that is shown.
 ///
 /// # Errors
 /// When the cryptography provider has none of the protocol versions.
-pub fn blind() -> Result<Arc<ClientConfig>, rustls::Error> {
-    with_verifier(Verifier { issuer: None, pins: Vec::new(), provider: super::provider() })
+pub fn unverified_config() -> Result<Arc<ClientConfig>, rustls::Error> {
+    with_verifier(UpstreamVerifier { issuer: None, pins: Vec::new(), provider: super::provider() })
 }
 
-fn with_verifier(verifier: Verifier) -> Result<Arc<ClientConfig>, rustls::Error> {
+fn with_verifier(verifier: UpstreamVerifier) -> Result<Arc<ClientConfig>, rustls::Error> {
     let config = ClientConfig::builder_with_provider(Arc::clone(&verifier.provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .dangerous()
@@ -83,12 +83,12 @@ pub fn handshake_error(error: io::Error) -> io::Error {
         }
         _ => return error,
     };
-    io::Error::new(error.kind(), Handshake { advice, source: error })
+    io::Error::new(error.kind(), HandshakeError { advice, source: error })
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("{advice}")]
-struct Handshake {
+struct HandshakeError {
     advice: &'static str,
     source: io::Error,
 }
@@ -102,7 +102,7 @@ fn roots(trust: &Trust) -> Result<RootCertStore, rustls::Error> {
 
 /// Whoever shows a certificate must hold its key; what else is asked for, the configuration says.
 #[derive(Debug)]
-struct Verifier {
+struct UpstreamVerifier {
     /// Judges issuer, name and dates; none: `insecure_skip_verify`, or a pin that says it all.
     issuer: Option<Arc<WebPkiServerVerifier>>,
     pins: Vec<Pin>,
@@ -112,16 +112,16 @@ struct Verifier {
 /// The key is another one.
 #[derive(thiserror::Error)]
 #[error("its key is {0}, which is not in `pin`")]
-struct Unpinned(Pin);
+struct PinMismatch(Pin);
 
 /// As people read it: rustls shows in this form why a certificate is refused.
-impl fmt::Debug for Unpinned {
+impl fmt::Debug for PinMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-impl Verifier {
+impl UpstreamVerifier {
     fn check_pin(&self, certificate: &CertificateDer<'_>) -> Result<(), rustls::Error> {
         if self.pins.is_empty() {
             return Ok(());
@@ -130,11 +130,11 @@ impl Verifier {
         if self.pins.contains(&found) {
             return Ok(());
         }
-        Err(CertificateError::Other(OtherError(Arc::new(Unpinned(found)))).into())
+        Err(CertificateError::Other(OtherError(Arc::new(PinMismatch(found)))).into())
     }
 }
 
-impl ServerCertVerifier for Verifier {
+impl ServerCertVerifier for UpstreamVerifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,

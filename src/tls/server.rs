@@ -19,20 +19,20 @@ use crate::model::digest::{Digest, sha256_of};
 /// Each policy has ticket keys of its own: a session begun without a client certificate is never resumed where one is
 /// asked for (nginx CVE-2025-23419).
 #[derive(Debug)]
-pub struct Doors {
-    names: Arc<ByName>,
+pub struct TlsPolicies {
+    names: Arc<CertificateResolver>,
     policies: Vec<Arc<ServerConfig>>,
     /// Whoever judges the certificates that clients show under each policy; nobody where none is asked for.
     judges: Vec<Option<Arc<dyn ClientCertVerifier>>>,
     /// Who signs the certificates of clients, for each policy.
-    authorities: Vec<Option<Authority>>,
+    client_cas: Vec<Option<ClientCa>>,
 }
 
 /// Those who may sign the certificates that a policy asks for, told from others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Authority(Digest);
+pub struct ClientCa(Digest);
 
-impl Authority {
+impl ClientCa {
     /// Names these certificates.
     #[must_use]
     pub fn of(ca: &[CertificateDer<'_>]) -> Self {
@@ -42,19 +42,19 @@ impl Authority {
 
 /// The policy that a connection's handshake went through.
 #[derive(Debug, Clone)]
-pub struct Policy {
-    doors: Arc<Doors>,
+pub struct TlsPolicy {
+    policies: Arc<TlsPolicies>,
     index: usize,
 }
 
-impl Doors {
+impl TlsPolicies {
     /// Builds the policies of these certificates.
     ///
     /// # Errors
     /// When a key cannot be used or does not belong to its certificate, or nobody can sign client certificates.
     pub fn new(certificates: &[Certificate]) -> Result<Arc<Self>, rustls::Error> {
         let mut authorities: Vec<Option<&[CertificateDer<'static>]>> = Vec::new();
-        let mut names = ByName::default();
+        let mut names = CertificateResolver::default();
         for certificate in certificates {
             let ca = certificate.client_ca.as_deref();
             let policy = authorities.iter().position(|known| *known == ca).unwrap_or(authorities.len());
@@ -64,16 +64,16 @@ impl Doors {
             names.add(certificate, policy)?;
         }
         let names = Arc::new(names);
-        let signing = authorities.iter().map(|ca| ca.map(Authority::of)).collect();
+        let signing = authorities.iter().map(|ca| ca.map(ClientCa::of)).collect();
         let judges = authorities.into_iter().map(|ca| ca.map(verifier).transpose()).collect::<Result<Vec<_>, _>>()?;
         let policies = judges.iter().map(|judge| config(&names, judge.as_ref())).collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { names, policies, judges, authorities: signing }))
+        Ok(Arc::new(Self { names, policies, judges, client_cas: signing }))
     }
 
     /// Returns the only policy, if there is only one: it needs no look at the name that the client asks for.
     #[must_use]
-    pub fn only(self: &Arc<Self>) -> Option<Policy> {
-        (self.policies.len() == 1).then(|| Policy { doors: Arc::clone(self), index: 0 })
+    pub fn only(self: &Arc<Self>) -> Option<TlsPolicy> {
+        (self.policies.len() == 1).then(|| TlsPolicy { policies: Arc::clone(self), index: 0 })
     }
 
     /// Judges what a client shows in a handshake under a name, its own certificate first, and returns that one: nothing
@@ -81,7 +81,7 @@ impl Doors {
     ///
     /// # Errors
     /// When the handshake would end there.
-    pub fn vouch(
+    pub fn verify_client(
         &self,
         name: &str,
         shown: &[CertificateDer<'static>],
@@ -100,41 +100,41 @@ impl Doors {
 
     /// Returns who signs the certificates that clients show under a name; nobody where none is asked for.
     #[must_use]
-    pub fn authority(&self, name: &str) -> Option<Authority> {
-        self.authorities[self.names.answering(Some(name)).map_or(0, |named| named.policy)]
+    pub fn client_ca(&self, name: &str) -> Option<ClientCa> {
+        self.client_cas[self.names.answering(Some(name)).map_or(0, |named| named.policy)]
     }
 
     /// Returns the policy of the certificate that answers a name (SNI).
     #[must_use]
-    pub fn policy(self: &Arc<Self>, name: Option<&str>) -> Policy {
-        Policy { doors: Arc::clone(self), index: self.names.answering(name).map_or(0, |named| named.policy) }
+    pub fn policy(self: &Arc<Self>, name: Option<&str>) -> TlsPolicy {
+        TlsPolicy { policies: Arc::clone(self), index: self.names.answering(name).map_or(0, |named| named.policy) }
     }
 }
 
-impl Policy {
+impl TlsPolicy {
     /// Returns how handshakes are made under it.
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.doors.policies[self.index])
+        Arc::clone(&self.policies.policies[self.index])
     }
 
     /// Returns who has signed the certificates of its clients; nobody where none is asked for.
     #[must_use]
-    pub fn authority(&self) -> Option<Authority> {
-        self.doors.authorities[self.index]
+    pub fn client_ca(&self) -> Option<ClientCa> {
+        self.policies.client_cas[self.index]
     }
 
     /// Tells whether requests for a host may come by this policy. Where there are several, nobody can tell that of a host
     /// that no certificate names. `host`: in lower case, IPv6 in brackets.
     #[must_use]
     pub fn covers(&self, host: &str) -> bool {
-        let named = || self.doors.names.find(host.trim_start_matches('[').trim_end_matches(']'));
-        self.doors.policies.len() == 1 || named().is_some_and(|named| named.policy == self.index)
+        let named = || self.policies.names.find(host.trim_start_matches('[').trim_end_matches(']'));
+        self.policies.policies.len() == 1 || named().is_some_and(|named| named.policy == self.index)
     }
 }
 
 fn config(
-    names: &Arc<ByName>,
+    names: &Arc<CertificateResolver>,
     judge: Option<&Arc<dyn ClientCertVerifier>>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
     let builder = ServerConfig::builder_with_provider(super::provider())
@@ -158,28 +158,28 @@ fn verifier(ca: &[CertificateDer<'static>]) -> Result<Arc<dyn ClientCertVerifier
 
 /// Picks the certificate by the name the client asks for (SNI, RFC 6066 §3).
 #[derive(Debug, Default)]
-struct ByName {
+struct CertificateResolver {
     /// Those of one name, in the order they are written: kinds of key that not every client knows may stand beside others.
-    names: HashMap<String, Vec<Named>>,
+    names: HashMap<String, Vec<NamedCertificate>>,
     /// All, the first of them for clients that ask for no name, or for one that no certificate has.
-    all: Vec<Named>,
+    all: Vec<NamedCertificate>,
 }
 
 #[derive(Debug, Clone)]
-struct Named {
+struct NamedCertificate {
     key: Arc<CertifiedKey>,
     /// The names that are in the certificate, in order.
     names: Arc<[String]>,
     policy: usize,
 }
 
-impl ByName {
+impl CertificateResolver {
     fn add(&mut self, certificate: &Certificate, policy: usize) -> Result<(), rustls::Error> {
         let key = certificate.key.clone_key();
         let key = CertifiedKey::from_der(certificate.chain.clone(), key, &super::provider())?;
         let mut names: Vec<_> = certificate.names.iter().map(|name| bare(name)).collect();
         names.sort_unstable();
-        let named = Named { key: Arc::new(key), names: names.into(), policy };
+        let named = NamedCertificate { key: Arc::new(key), names: names.into(), policy };
         for name in &certificate.names {
             self.names.entry(bare(name)).or_default().push(named.clone());
         }
@@ -187,27 +187,28 @@ impl ByName {
         Ok(())
     }
 
-    fn find(&self, name: &str) -> Option<&Named> {
+    fn find(&self, name: &str) -> Option<&NamedCertificate> {
         self.having(name).next()
     }
 
     /// Finds the certificates of a name: those that have it as it is come before those of a wildcard.
-    fn having(&self, name: &str) -> impl Iterator<Item = &Named> {
+    fn having(&self, name: &str) -> impl Iterator<Item = &NamedCertificate> {
         let name = bare(name);
         let exact = self.names.get(&name);
         let wildcard = name.split_once('.').and_then(|(_, rest)| self.names.get(&format!("*.{rest}")));
         exact.into_iter().chain(wildcard).flatten()
     }
 
-    fn answering(&self, name: Option<&str>) -> Option<&Named> {
+    fn answering(&self, name: Option<&str>) -> Option<&NamedCertificate> {
         name.and_then(|name| self.find(name)).or_else(|| self.all.first())
     }
 
     /// Finds the certificate that answers a name, in a kind that the client can verify if there is one. Another kind is
     /// never of another policy.
-    fn answering_in(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Named> {
+    fn answering_in(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&NamedCertificate> {
         let first = self.answering(name)?;
-        let alike = |named: &&Named| named.policy == first.policy && named.key.key.choose_scheme(schemes).is_some();
+        let alike =
+            |named: &&NamedCertificate| named.policy == first.policy && named.key.key.choose_scheme(schemes).is_some();
         let known = name.into_iter().flat_map(|name| self.having(name)).find(alike);
         let of_same_names = || self.all.iter().filter(|named| named.names == first.names).find(alike);
         Some(known.or_else(of_same_names).unwrap_or(first))
@@ -219,7 +220,7 @@ fn bare(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
-impl ResolvesServerCert for ByName {
+impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let named = self.answering_in(hello.server_name(), hello.signature_schemes());
         named.map(|named| Arc::clone(&named.key))

@@ -9,20 +9,21 @@ use std::task::{Context, Wake, Waker};
 /// hyper hands a body over through a channel, and taking from it wakes the connection. Here both ends are in one task,
 /// which polls the connection next anyway: waking it would cost another round through everything for each answer.
 #[derive(Debug)]
-pub(super) struct Bell {
+pub(super) struct TaskWaker {
     waker: Waker,
-    clapper: Arc<Clapper>,
+    clapper: Arc<CurrentTask>,
 }
 
 #[derive(Debug)]
-struct Clapper {
+struct CurrentTask {
     task: Mutex<Waker>,
     muffled: AtomicBool,
 }
 
-impl Bell {
+impl TaskWaker {
     pub(super) fn new() -> Self {
-        let clapper = Arc::new(Clapper { task: Mutex::new(Waker::noop().clone()), muffled: AtomicBool::new(false) });
+        let clapper =
+            Arc::new(CurrentTask { task: Mutex::new(Waker::noop().clone()), muffled: AtomicBool::new(false) });
         Self { waker: Waker::from(Arc::clone(&clapper)), clapper }
     }
 
@@ -43,7 +44,7 @@ impl Bell {
     }
 }
 
-impl Wake for Clapper {
+impl Wake for CurrentTask {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -72,7 +73,7 @@ mod tests {
     #[test]
     fn rings_for_the_task_that_polled_last_unless_muffled() {
         let (first, last) = (Arc::new(Count(AtomicUsize::new(0))), Arc::new(Count(AtomicUsize::new(0))));
-        let bell = Bell::new();
+        let bell = TaskWaker::new();
         let kept = bell.context(&Context::from_waker(&Waker::from(Arc::clone(&first)))).waker().clone();
         let _ = bell.context(&Context::from_waker(&Waker::from(Arc::clone(&last))));
         kept.wake_by_ref();

@@ -9,20 +9,20 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::Upstream;
-use super::link::Link;
+use super::link::Conn;
 
 /// For how long a bound connection that rests is kept when others wait for one: longer than a login pauses.
 const RESPITE: Duration = Duration::from_secs(2);
 
 /// The connections that are bound to one connection of a client: one to each upstream at most.
 #[derive(Debug, Default)]
-pub struct Bound(RefCell<Vec<Rc<Binding>>>);
+pub struct BoundConnections(RefCell<Vec<Rc<Binding>>>);
 
 /// The place of a bound connection.
 #[derive(Debug)]
 pub(super) struct Binding {
     upstream: Weak<Upstream>,
-    link: RefCell<Option<Box<Link>>>,
+    link: RefCell<Option<Box<Conn>>>,
     /// Whether an exchange has it.
     lent: Cell<bool>,
     back: Notify,
@@ -32,7 +32,7 @@ pub(super) struct Binding {
 #[derive(Debug)]
 pub(super) struct Lease(Rc<Binding>);
 
-impl Bound {
+impl BoundConnections {
     fn find(&self, upstream: &Rc<Upstream>) -> Option<Rc<Binding>> {
         let bindings = self.0.borrow();
         bindings.iter().find(|binding| binding.is_of(upstream)).map(Rc::clone)
@@ -108,12 +108,12 @@ impl Binding {
 
 impl Lease {
     /// Takes the connection itself, if there is one and it still stands.
-    pub(super) fn take(&self) -> Option<Box<Link>> {
+    pub(super) fn take(&self) -> Option<Box<Conn>> {
         self.0.link.take().and_then(|mut link| link.is_at_hand().then_some(link))
     }
 
     /// Gives the connection back.
-    pub(super) fn give_back(self, mut link: Box<Link>) {
+    pub(super) fn give_back(self, mut link: Box<Conn>) {
         link.rest();
         self.0.link.replace(Some(link));
     }

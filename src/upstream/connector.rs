@@ -9,10 +9,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Error;
 use super::endpoint::Endpoint;
-use super::slots::{Slots, Tenancy, Tenant};
-use super::wire::{Io, Wire};
+use super::slots::{ConnectionPermits, CountGuard, Requester};
+use super::wire::{Transport, UpstreamIo};
 use crate::config::{self, Pin};
-use crate::descriptors::{self, Descriptor};
+use crate::descriptors::{self, DescriptorPermit};
 use crate::observe::metrics::Side;
 
 /// How much longer than a connection may take, a worker that tries a place again is waited for before another one does.
@@ -24,13 +24,13 @@ const AGAIN: Duration = Duration::from_millis(20);
 ///
 /// Cheap to copy to every worker.
 #[derive(Debug, Clone)]
-pub struct Connector(Arc<Shared>);
+pub struct Connector(Arc<SharedUpstream>);
 
 #[derive(Debug)]
-struct Shared {
+struct SharedUpstream {
     /// In the order of preference, never empty.
     endpoints: Vec<Endpoint>,
-    slots: Arc<Slots>,
+    slots: Arc<ConnectionPermits>,
     deadline: Duration,
     /// The beginning of time, as the health of places counts it.
     begun: Instant,
@@ -38,7 +38,7 @@ struct Shared {
 
 /// Which of an upstream's places a connection leads to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct At(usize);
+pub(super) struct EndpointIndex(usize);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +53,7 @@ pub enum ConnectError {
 
 /// What is seen of one place.
 #[derive(Debug)]
-pub struct Sight {
+pub struct EndpointProbe {
     /// Where it is.
     pub address: Arc<str>,
     /// Whether it can be connected to, as configured.
@@ -70,15 +70,20 @@ impl Connector {
     pub fn new(upstream: &config::UpstreamConfig, side: Side) -> Result<Self, rustls::Error> {
         let endpoints =
             upstream.urls.iter().map(|url| Endpoint::new(url, &upstream.trust)).collect::<Result<_, _>>()?;
-        let slots = Slots::new(upstream.max_connections, index(side));
-        Ok(Self(Arc::new(Shared { endpoints, slots, deadline: upstream.timeouts.connect, begun: Instant::now() })))
+        let slots = ConnectionPermits::new(upstream.max_connections, index(side));
+        Ok(Self(Arc::new(SharedUpstream {
+            endpoints,
+            slots,
+            deadline: upstream.timeouts.connect,
+            begun: Instant::now(),
+        })))
     }
 
     /// Opens a connection, under one deadline for waiting until there may be one and for all places together.
     ///
     /// Places that are well come first, in their order; those that are not come last, so that nobody is turned away
     /// before all have been tried. Each may take its share of the time that is left.
-    pub(super) async fn connect(&self, tenant: &Tenant) -> Result<(Wire, At, Tenancy), Error> {
+    pub(super) async fn connect(&self, tenant: &Requester) -> Result<(UpstreamIo, EndpointIndex, CountGuard), Error> {
         let due = Instant::now() + self.0.deadline;
         let (slot, tenancy) = self.0.slots.take(tenant, due).await.ok_or(Error::Full)?;
         let descriptor = descriptor(due).await.ok_or(Error::Full)?;
@@ -87,7 +92,7 @@ impl Connector {
         for (at, shares) in order.iter().copied().zip((1..=order.len() as u32).rev()) {
             let share = due.saturating_duration_since(Instant::now()) / shares;
             match self.reach(at, share).await {
-                Ok(io) => return Ok((Wire::new(io, slot, descriptor), at, tenancy)),
+                Ok(io) => return Ok((UpstreamIo::new(io, slot, descriptor), at, tenancy)),
                 Err(source) => failure = Some(Error::Connect { to: Arc::clone(&self.at(at).address), source }),
             }
         }
@@ -100,7 +105,7 @@ impl Connector {
     }
 
     /// Tells whether a connection to this place is as good as a new one: there is no place before it that is well.
-    pub(super) fn is_best(&self, at: At) -> bool {
+    pub(super) fn is_best(&self, at: EndpointIndex) -> bool {
         !self.has_choice()
             || self.0.endpoints.iter().position(|endpoint| endpoint.health.is_well()).is_none_or(|best| best == at.0)
     }
@@ -116,33 +121,33 @@ impl Connector {
     }
 
     /// Returns who may have how many connections.
-    pub(super) fn slots(&self) -> &Arc<Slots> {
+    pub(super) fn slots(&self) -> &Arc<ConnectionPermits> {
         &self.0.slots
     }
 
     /// Returns what `Host` calls a place.
-    pub(super) fn host(&self, at: At) -> HeaderValue {
+    pub(super) fn host(&self, at: EndpointIndex) -> HeaderValue {
         self.at(at).host.clone()
     }
 
     // === How the places are ===
 
     /// Notes that a connection gave a valid answer.
-    pub(super) fn answered(&self, at: At) {
+    pub(super) fn answered(&self, at: EndpointIndex) {
         if self.has_choice() {
             self.at(at).health.answered();
         }
     }
 
     /// Notes that a connection gave none.
-    pub(super) fn broke(&self, at: At, error: &Error) {
+    pub(super) fn broke(&self, at: EndpointIndex, error: &Error) {
         if self.has_choice() && self.at(at).health.broke(self.now()) {
             self.tell_fallen(at, error);
         }
     }
 
     /// Notes that a new connection was closed at once. Tells whether there is another place to try.
-    pub(super) fn slammed(&self, at: At) -> bool {
+    pub(super) fn slammed(&self, at: EndpointIndex) -> bool {
         let reason = Error::Nonsense(super::SLAMMED);
         if self.has_choice() && self.at(at).health.unreachable(self.now()) {
             self.tell_fallen(at, &reason);
@@ -151,14 +156,14 @@ impl Connector {
     }
 
     /// Returns a place that has been passed over for long enough, for the caller to try.
-    pub(super) fn claim(&self) -> Option<At> {
+    pub(super) fn claim(&self) -> Option<EndpointIndex> {
         let lease = self.0.deadline + GRACE;
         let due = |endpoint: &Endpoint| endpoint.health.claim(self.now(), lease);
-        self.0.endpoints.iter().position(due).map(At)
+        self.0.endpoints.iter().position(due).map(EndpointIndex)
     }
 
     /// Tries to connect to a place that was claimed. No request is sent.
-    pub(super) async fn try_again(self, at: At) {
+    pub(super) async fn try_again(self, at: EndpointIndex) {
         if self.reach(at, self.0.deadline).await.is_err() {
             self.at(at).health.still_unreachable(self.now());
         }
@@ -177,18 +182,18 @@ impl Connector {
     }
 
     /// Looks at every place, however it is.
-    pub async fn survey(&self) -> Vec<Sight> {
+    pub async fn probe_all(&self) -> Vec<EndpointProbe> {
         let mut sights = Vec::new();
         for endpoint in &self.0.endpoints {
             let connected = open(endpoint, self.0.deadline).await.map(drop);
             let pin = timeout(self.0.deadline, endpoint.pin()).await.ok().flatten().and_then(Result::ok);
-            sights.push(Sight { address: Arc::clone(&endpoint.address), connected, pin });
+            sights.push(EndpointProbe { address: Arc::clone(&endpoint.address), connected, pin });
         }
         sights
     }
 
     /// Finds the places with an `http://` address where TLS is spoken.
-    pub async fn mistaken_for_plain(&self) -> Vec<Arc<str>> {
+    pub async fn plain_urls_that_speak_tls(&self) -> Vec<Arc<str>> {
         let mut found = Vec::new();
         for endpoint in &self.0.endpoints {
             if timeout(self.0.deadline, endpoint.speaks_tls()).await == Ok(true) {
@@ -198,7 +203,7 @@ impl Connector {
         found
     }
 
-    async fn reach(&self, at: At, deadline: Duration) -> Result<Io, ConnectError> {
+    async fn reach(&self, at: EndpointIndex, deadline: Duration) -> Result<Transport, ConnectError> {
         let (endpoint, has_choice) = (self.at(at), self.has_choice());
         let opened = open(endpoint, deadline).await;
         match &opened {
@@ -211,17 +216,17 @@ impl Connector {
         opened
     }
 
-    fn tell_fallen(&self, at: At, error: &(dyn std::error::Error + 'static)) {
+    fn tell_fallen(&self, at: EndpointIndex, error: &(dyn std::error::Error + 'static)) {
         tracing::warn!(to = %self.at(at).address, error, "an upstream is passed over until it can be reached again");
     }
 
-    fn order(&self) -> Vec<At> {
-        let mut order: Vec<_> = (0..self.0.endpoints.len()).map(At).collect();
+    fn order(&self) -> Vec<EndpointIndex> {
+        let mut order: Vec<_> = (0..self.0.endpoints.len()).map(EndpointIndex).collect();
         order.sort_by_key(|at| !self.at(*at).health.is_well());
         order
     }
 
-    fn at(&self, at: At) -> &Endpoint {
+    fn at(&self, at: EndpointIndex) -> &Endpoint {
         &self.0.endpoints[at.0]
     }
 
@@ -236,9 +241,9 @@ impl Connector {
 }
 
 /// Waits for a file descriptor. That there is none is rare, so nobody is woken when there is.
-async fn descriptor(due: Instant) -> Option<Descriptor> {
+async fn descriptor(due: Instant) -> Option<DescriptorPermit> {
     loop {
-        match descriptors::for_upstream() {
+        match descriptors::acquire_for_upstream() {
             Some(descriptor) => return Some(descriptor),
             None if Instant::now() >= due => return None,
             None => sleep(AGAIN).await,
@@ -254,7 +259,7 @@ const fn index(side: Side) -> usize {
     }
 }
 
-async fn open(endpoint: &Endpoint, deadline: Duration) -> Result<Io, ConnectError> {
+async fn open(endpoint: &Endpoint, deadline: Duration) -> Result<Transport, ConnectError> {
     Ok(timeout(deadline, endpoint.open()).await.map_err(|_| ConnectError::Timeout)??)
 }
 

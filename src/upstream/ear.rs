@@ -11,7 +11,7 @@ use std::io;
 
 use crate::message::newline;
 
-use super::interim::Interims;
+use super::interim::InterimCollector;
 
 /// The most bytes of all heads of one answer, those of its interim answers included.
 const MAX_HEADS: usize = 256 << 10;
@@ -22,16 +22,16 @@ const TLS_ALERT: u8 = 0x15;
 
 /// What is known of the answer to the last request.
 #[derive(Debug, Default)]
-pub(super) struct Ear {
+pub(super) struct ResponseHeadScanner {
     heard: Cell<bool>,
     /// Where the head is; none: not in a head.
-    place: Cell<Option<Place>>,
-    interims: Interims,
+    place: Cell<Option<HeadState>>,
+    interims: InterimCollector,
 }
 
 /// A place in a head.
 #[derive(Debug, Clone, Copy, Default)]
-struct Place {
+struct HeadState {
     /// The bytes of all heads so far.
     heads: usize,
     /// The lines before this one, empty ones before the first excluded.
@@ -44,12 +44,12 @@ struct Place {
     status: [u8; 3],
 }
 
-impl Ear {
+impl ResponseHeadScanner {
     /// Expects an answer, and keeps interim ones before it when they are wanted.
     pub(super) fn expect(&self, wants_interims: bool) {
         self.interims.begin(wants_interims);
         self.heard.set(false);
-        self.place.set(Some(Place::default()));
+        self.place.set(Some(HeadState::default()));
     }
 
     /// Tells whether a byte has come since then.
@@ -58,7 +58,7 @@ impl Ear {
     }
 
     /// Returns the interim answers that have come.
-    pub(super) const fn interims(&self) -> &Interims {
+    pub(super) const fn interims(&self) -> &InterimCollector {
         &self.interims
     }
 
@@ -79,9 +79,9 @@ impl Ear {
     }
 }
 
-impl Place {
+impl HeadState {
     /// Goes through the next bytes, as far as they are of a head.
-    fn through(mut self, mut bytes: &[u8], interims: &Interims) -> io::Result<Option<Self>> {
+    fn through(mut self, mut bytes: &[u8], interims: &InterimCollector) -> io::Result<Option<Self>> {
         loop {
             let end = newline::end(bytes);
             self.take(&bytes[..end.unwrap_or(bytes.len())]);
@@ -167,10 +167,10 @@ mod tests {
     /// Listens to an answer in one piece and byte by byte.
     #[track_caller]
     fn check(answer: &str, is_clean: bool) {
-        let whole = Ear::default();
+        let whole = ResponseHeadScanner::default();
         whole.expect(true);
         assert_eq!(whole.hear(answer.as_bytes()).is_ok(), is_clean, "{answer:?}");
-        let bytewise = Ear::default();
+        let bytewise = ResponseHeadScanner::default();
         bytewise.expect(true);
         let heard = answer.as_bytes().chunks(1).try_for_each(|byte| bytewise.hear(byte));
         assert_eq!(heard.is_ok(), is_clean, "{answer:?} byte by byte");
@@ -211,7 +211,7 @@ mod tests {
         for (size, wanted, expected) in
             [(1, true, "103 a b; 102; "), (7, true, "103 a b; 102; "), (999, true, "103 a b; 102; "), (999, false, "")]
         {
-            let (ear, told) = (Ear::default(), RefCell::new(String::new()));
+            let (ear, told) = (ResponseHeadScanner::default(), RefCell::new(String::new()));
             let hear = |interim: Interim| {
                 let values = interim.fields.get_all("x").iter().map(|value| format!(" {}", value.to_str().unwrap()));
                 *told.borrow_mut() += &format!("{}{}; ", interim.status.as_str(), values.collect::<String>());
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn an_alert_of_tls_is_told_from_http() {
-        let ear = Ear::default();
+        let ear = ResponseHeadScanner::default();
         ear.expect(false);
         let told = ear.hear(b"\x15\x03\x03\0\x02\x02\x46").unwrap_err().to_string();
         assert!(told.contains("speaks TLS"), "{told}");
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn heads_end_some_day_and_bodies_need_not() {
-        let ear = Ear::default();
+        let ear = ResponseHeadScanner::default();
         ear.expect(true);
         let interim = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
         let count = (0..MAX_HEADS).take_while(|_| ear.hear(interim).is_ok()).count();
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn only_what_is_expected_is_a_head() {
-        let ear = Ear::default();
+        let ear = ResponseHeadScanner::default();
         assert!(ear.hear(b"a\r\nb\n").is_ok() && ear.has_heard());
         ear.expect(true);
         assert!(!ear.has_heard() && ear.hear(b"a\r\nb\n").is_err());

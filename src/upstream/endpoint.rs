@@ -14,9 +14,9 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 
-use super::health::Health;
+use super::health::EndpointHealth;
 use super::lookup;
-use super::wire::Io;
+use super::wire::Transport;
 use crate::config::{HostPort, Pin, Trust, UpstreamUrl};
 use crate::tls;
 
@@ -32,12 +32,12 @@ pub(super) struct Endpoint {
     pub(super) address: Arc<str>,
     /// What `Host` calls it.
     pub(super) host: HeaderValue,
-    pub(super) health: Health,
-    way: Way,
+    pub(super) health: EndpointHealth,
+    way: DialTarget,
 }
 
 #[derive(Debug)]
-enum Way {
+enum DialTarget {
     Tcp(HostPort),
     Tls(HostPort, Tls),
     Unix(PathBuf),
@@ -57,44 +57,44 @@ impl fmt::Debug for Tls {
 impl Endpoint {
     pub(super) fn new(url: &UpstreamUrl, trust: &Trust) -> Result<Self, rustls::Error> {
         let way = match url {
-            UpstreamUrl::Http(at) => Way::Tcp(at.clone()),
-            UpstreamUrl::Https(at) => Way::Tls(at.clone(), Tls::new(at, trust)?),
-            UpstreamUrl::Unix(path) => Way::Unix(path.clone()),
+            UpstreamUrl::Http(at) => DialTarget::Tcp(at.clone()),
+            UpstreamUrl::Https(at) => DialTarget::Tls(at.clone(), Tls::new(at, trust)?),
+            UpstreamUrl::Unix(path) => DialTarget::Unix(path.clone()),
         };
         let host =
             HeaderValue::try_from(url.authority()).expect("the configuration admits only host names and addresses");
-        Ok(Self { address: url.address().into(), host, health: Health::default(), way })
+        Ok(Self { address: url.address().into(), host, health: EndpointHealth::default(), way })
     }
 
     /// Opens a connection: look-up, TCP and TLS. Names are looked up afresh each time.
-    pub(super) async fn open(&self) -> io::Result<Io> {
+    pub(super) async fn open(&self) -> io::Result<Transport> {
         match &self.way {
-            Way::Tcp(at) => Ok(Io::Plain(dial(at).await?)),
-            Way::Tls(at, tls) => {
+            DialTarget::Tcp(at) => Ok(Transport::Plain(dial(at).await?)),
+            DialTarget::Tls(at, tls) => {
                 let stream = tls.connector.connect(tls.name.clone(), dial(at).await?).await;
                 let stream = stream.map_err(tls::client::handshake_error)?;
-                Ok(Io::Tls(Box::new(stream)))
+                Ok(Transport::Tls(Box::new(stream)))
             }
-            Way::Unix(path) => Ok(Io::Unix(UnixStream::connect(path).await?)),
+            DialTarget::Unix(path) => Ok(Transport::Unix(UnixStream::connect(path).await?)),
         }
     }
 
     /// Tells whether TLS is spoken where it is not configured.
     pub(super) async fn speaks_tls(&self) -> bool {
-        let Way::Tcp(at) = &self.way else { return false };
+        let DialTarget::Tcp(at) = &self.way else { return false };
         let Ok(name) = ServerName::try_from(at.host.clone()) else { return false };
         pin_of(at, name).await.is_ok()
     }
 
     /// Returns the pin of the certificate that is shown there, whatever the certificate is worth; none without TLS.
     pub(super) async fn pin(&self) -> Option<io::Result<Pin>> {
-        let Way::Tls(at, tls) = &self.way else { return None };
+        let DialTarget::Tls(at, tls) = &self.way else { return None };
         Some(pin_of(at, tls.name.clone()).await)
     }
 }
 
 async fn pin_of(at: &HostPort, name: ServerName<'static>) -> io::Result<Pin> {
-    let blind = TlsConnector::from(tls::client::blind().map_err(io::Error::other)?);
+    let blind = TlsConnector::from(tls::client::unverified_config().map_err(io::Error::other)?);
     let stream = blind.connect(name, dial(at).await?).await?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let leaf = chain.first().ok_or_else(|| io::Error::other("it shows no certificate"))?;

@@ -73,7 +73,7 @@ impl Fetcher {
     /// # Errors
     /// When it is none of them.
     pub fn check(uri: &Uri) -> Result<(), FetchError> {
-        Place::of(uri).map(drop)
+        Destination::of(uri).map(drop)
     }
 
     /// Asks the server that the URI of the request names. Redirects are answers like any other: nobody follows them.
@@ -85,30 +85,30 @@ impl Fetcher {
     }
 
     async fn ask(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, FetchError> {
-        let place = Place::of(request.uri())?;
+        let place = Destination::of(request.uri())?;
         request.headers_mut().insert(header::HOST, place.host);
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         *request.uri_mut() = path.parse().map_err(|_| FetchError::Url("its path is none"))?;
         let stream = dial(&place.at).await.map_err(FetchError::Connect)?;
         if !place.is_tls {
-            return exchange(stream, request, MAX_ANSWER).await;
+            return send_once(stream, request, MAX_ANSWER).await;
         }
         let name =
             ServerName::try_from(place.at.name().to_owned()).map_err(|_| FetchError::Url("its host is no name"))?;
         let stream = self.tls.connect(name, stream).await.map_err(tls::client::handshake_error);
         let stream = stream.map_err(FetchError::Connect)?;
-        exchange(stream, request, MAX_ANSWER).await
+        send_once(stream, request, MAX_ANSWER).await
     }
 }
 
 /// Where a URL leads.
-struct Place {
+struct Destination {
     at: HostPort,
     host: HeaderValue,
     is_tls: bool,
 }
 
-impl Place {
+impl Destination {
     fn of(uri: &Uri) -> Result<Self, FetchError> {
         let authority = uri.authority().ok_or(FetchError::Url("it names no host"))?;
         let is_tls = match uri.scheme() {
@@ -133,7 +133,7 @@ fn host_field(authority: &Authority) -> Result<HeaderValue, FetchError> {
 ///
 /// # Errors
 /// When there is no whole answer.
-pub async fn exchange<S>(stream: S, request: Request<Bytes>, longest: usize) -> Result<Response<Bytes>, FetchError>
+pub async fn send_once<S>(stream: S, request: Request<Bytes>, longest: usize) -> Result<Response<Bytes>, FetchError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -191,7 +191,7 @@ mod tests {
 
     #[track_caller]
     fn check(uri: &str, expected: Option<(&str, u16)>) {
-        let place = Place::of(&uri.parse().unwrap()).ok();
+        let place = Destination::of(&uri.parse().unwrap()).ok();
         assert_eq!(place.as_ref().map(|place| (place.at.host.as_str(), place.at.port)), expected, "{uri}");
     }
 

@@ -13,7 +13,7 @@ const STRIKES: u32 = 3;
 
 /// The health of one place. Read for every exchange, so it is atomics alone: each stands for itself.
 #[derive(Debug, Default)]
-pub(super) struct Health {
+pub(super) struct EndpointHealth {
     /// Since the beginning of time, in ms: when a place that is passed over is tried again. 0: it is well.
     retry_at: AtomicU64,
     /// How often it fell since it last answered.
@@ -22,7 +22,7 @@ pub(super) struct Health {
     strikes: AtomicU32,
 }
 
-impl Health {
+impl EndpointHealth {
     pub(super) fn is_well(&self) -> bool {
         self.retry_at.load(Ordering::Relaxed) == 0
     }
@@ -93,13 +93,13 @@ mod tests {
     const NOW: Duration = Duration::from_secs(100);
     const LEASE: Duration = Duration::from_secs(4);
 
-    fn wait(health: &Health) -> Duration {
+    fn wait(health: &EndpointHealth) -> Duration {
         Duration::from_millis(health.retry_at.load(Ordering::Relaxed)) - NOW
     }
 
     #[test]
     fn the_first_failure_to_connect_fells_and_the_next_do_nothing() {
-        let health = Health::default();
+        let health = EndpointHealth::default();
         assert!(health.is_well() && health.unreachable(NOW) && !health.is_well());
         let wait_before = wait(&health);
         assert!(!health.unreachable(NOW + FIRST));
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn only_broken_answers_in_a_row_fell() {
-        let health = Health::default();
+        let health = EndpointHealth::default();
         assert!(!health.broke(NOW) && !health.broke(NOW));
         health.answered();
         assert!(!health.broke(NOW) && !health.broke(NOW) && health.broke(NOW));
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn the_back_off_grows_to_its_bound_until_the_next_answer() {
-        let health = Health::default();
+        let health = EndpointHealth::default();
         health.unreachable(NOW);
         let mut whole = FIRST;
         for _ in 0..10 {
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn one_alone_tries_again_and_when_he_is_lost_another() {
-        let health = Health::default();
+        let health = EndpointHealth::default();
         assert!(!health.claim(NOW, LEASE));
         health.unreachable(NOW);
         assert!(!health.claim(NOW, LEASE));

@@ -22,18 +22,18 @@ pub struct Interim {
 }
 
 /// Who is told of interim answers, if anybody is.
-pub type Hearer<'h> = Option<&'h dyn Fn(Interim)>;
+pub type OnInterim<'h> = Option<&'h dyn Fn(Interim)>;
 
 /// The interim answers of one exchange.
 #[derive(Debug, Default)]
-pub(super) struct Interims {
+pub(super) struct InterimCollector {
     wanted: Cell<bool>,
     /// The lines of fields of the one that is coming.
     lines: RefCell<Vec<u8>>,
     whole: RefCell<Vec<Interim>>,
 }
 
-impl Interims {
+impl InterimCollector {
     /// Begins with the next exchange.
     pub(super) fn begin(&self, wanted: bool) {
         self.wanted.set(wanted);
@@ -63,7 +63,7 @@ impl Interims {
     }
 
     /// Tells of those that are here.
-    pub(super) fn tell(&self, hearer: Hearer<'_>) {
+    pub(super) fn tell(&self, hearer: OnInterim<'_>) {
         if let Some(hear) = hearer
             && !self.whole.borrow().is_empty()
         {

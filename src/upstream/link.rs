@@ -16,16 +16,16 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use super::Error;
-use super::bell::Bell;
-use super::connector::At;
-use super::ear::Ear;
-use super::interim::Hearer;
-use super::payload::{Payload, Phase, Progress};
-use super::slots::Tenancy;
-use super::tunnel::Far;
-use super::wire::Wire;
-use crate::alarm::Alarm;
+use super::bell::TaskWaker;
+use super::connector::EndpointIndex;
+use super::ear::ResponseHeadScanner;
+use super::interim::OnInterim;
+use super::payload::{Phase, Progress, RequestBody};
+use super::slots::CountGuard;
+use super::tunnel::Upgraded;
+use super::wire::UpstreamIo;
 use crate::budget::Ledger;
+use crate::lazy_timer::LazyTimer;
 
 /// The most bytes of an answer's head, and of what is buffered of its body.
 const MAX_BUFFER: usize = 128 << 10;
@@ -34,42 +34,42 @@ const MAX_AGE: Duration = Duration::from_secs(300);
 
 /// How long an exchange may wait for the other side.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Deadlines {
+pub(super) struct ResponseDeadlines {
     pub(super) first_byte: Duration,
     pub(super) body_idle: Duration,
 }
 
 /// A connection with the two halves that hyper makes of it. Whoever holds it polls it.
-pub(super) struct Link {
-    sender: SendRequest<Payload>,
-    connection: http1::Connection<TokioIo<Wire>, Payload>,
-    pub(super) alarm: Alarm,
-    pub(super) bell: Bell,
+pub(super) struct Conn {
+    sender: SendRequest<RequestBody>,
+    connection: http1::Connection<TokioIo<UpstreamIo>, RequestBody>,
+    pub(super) timer: LazyTimer,
+    pub(super) bell: TaskWaker,
     /// The connection's future has completed and must not be polled again.
     ended: bool,
-    ear: Rc<Ear>,
+    ear: Rc<ResponseHeadScanner>,
     /// How much may be read at once.
     most: Rc<Cell<usize>>,
     /// The connection serves no second exchange.
     last: bool,
     /// Whom it serves now.
-    tenancy: Option<Tenancy>,
+    tenancy: Option<CountGuard>,
     born: Instant,
     rested: Instant,
     /// Where it leads to.
-    pub(super) at: At,
+    pub(super) at: EndpointIndex,
 }
 
-impl fmt::Debug for Link {
+impl fmt::Debug for Conn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("Conn").field("ended", &self.ended).finish_non_exhaustive()
     }
 }
 
 /// Why a request had no answer, as far as it matters for sending it again.
 pub(super) enum SendError {
     /// Nothing of it was written.
-    Unsent(Box<Request<Payload>>),
+    Unsent(Box<Request<RequestBody>>),
     /// The connection broke before the first byte of an answer.
     Lost(hyper::Error),
     /// The same, while the client's body was waited for: whoever hangs up on a client that dawdles is well.
@@ -78,16 +78,16 @@ pub(super) enum SendError {
     Failed(Error),
 }
 
-impl Link {
+impl Conn {
     /// Speaks HTTP over a connection. A link is boxed: it is moved many times in its life.
-    pub(super) async fn new(wire: Wire, at: At, tenancy: Tenancy) -> hyper::Result<Box<Self>> {
+    pub(super) async fn new(wire: UpstreamIo, at: EndpointIndex, tenancy: CountGuard) -> hyper::Result<Box<Self>> {
         let (ear, most) = (wire.ear(), wire.most());
         let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(wire)).await?;
         Ok(Box::new(Self {
             sender,
             connection,
-            alarm: Alarm::default(),
-            bell: Bell::new(),
+            timer: LazyTimer::default(),
+            bell: TaskWaker::new(),
             ended: false,
             ear,
             most,
@@ -102,16 +102,16 @@ impl Link {
     /// Sends a request and waits for the head of its answer. The hearer is told of interim ones before.
     pub(super) async fn send(
         mut self: Box<Self>,
-        request: Request<Payload>,
-        deadlines: Deadlines,
-        hearer: Hearer<'_>,
+        request: Request<RequestBody>,
+        deadlines: ResponseDeadlines,
+        hearer: OnInterim<'_>,
     ) -> Result<(Response<Incoming>, Box<Self>), SendError> {
         let progress = request.body().progress();
         self.ear.expect(hearer.is_some());
         let sent = Instant::now();
         let answer = {
             let mut answer = pin!(self.sender.try_send_request(request));
-            let (connection, bell, alarm, ended) = (&mut self.connection, &self.bell, &mut self.alarm, &mut self.ended);
+            let (connection, bell, timer, ended) = (&mut self.connection, &self.bell, &mut self.timer, &mut self.ended);
             let interims = self.ear.interims();
             poll_fn(|cx| {
                 // The connection first: it writes the request, and reads the answer into the channel that `answer` empties.
@@ -128,7 +128,7 @@ impl Link {
                     return Poll::Ready(Ok(answer));
                 }
                 let (due, late) = due(sent, progress.as_deref(), deadlines);
-                alarm.poll(cx, due).map(|()| Err(late))
+                timer.poll(cx, due).map(|()| Err(late))
             })
             .await
         };
@@ -189,12 +189,12 @@ impl Link {
     }
 
     /// Begins to serve somebody.
-    pub(super) fn serve(&mut self, tenancy: Tenancy) {
+    pub(super) fn serve(&mut self, tenancy: CountGuard) {
         self.tenancy = Some(tenancy);
     }
 
     /// Ends its service: nobody has it until it is taken again.
-    pub(super) const fn leave(&mut self) -> Option<Tenancy> {
+    pub(super) const fn leave(&mut self) -> Option<CountGuard> {
         self.tenancy.take()
     }
 
@@ -221,14 +221,14 @@ impl Link {
     }
 
     /// Takes the bare connection, and what came behind the upstream's 101.
-    pub(super) fn into_far(self, ledger: Option<Arc<Ledger>>) -> Far {
+    pub(super) fn into_far(self, ledger: Option<Arc<Ledger>>) -> Upgraded {
         let parts = self.connection.into_parts();
-        Far { wire: parts.io.into_inner(), early: parts.read_buf, ledger, _tenancy: self.tenancy }
+        Upgraded { wire: parts.io.into_inner(), early: parts.read_buf, ledger, _tenancy: self.tenancy }
     }
 }
 
 /// When the wait for an answer ends, and what it means then.
-fn due(sent: Instant, progress: Option<&Progress>, deadlines: Deadlines) -> (Instant, Error) {
+fn due(sent: Instant, progress: Option<&Progress>, deadlines: ResponseDeadlines) -> (Instant, Error) {
     let Some(progress) = progress else { return (sent + deadlines.first_byte, Error::Timeout) };
     let since = progress.since.get();
     match progress.phase.get() {
@@ -242,17 +242,17 @@ fn due(sent: Instant, progress: Option<&Progress>, deadlines: Deadlines) -> (Ins
 mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
-    use super::super::slots::{Slots, Tenant};
-    use super::super::wire::Io;
+    use super::super::slots::{ConnectionPermits, Requester};
+    use super::super::wire::Transport;
     use super::*;
 
     #[tokio::test]
     async fn a_connection_grows_old_by_resting_and_by_itself() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (slot, tenancy) = Slots::new(1, 0).take(&Tenant::Gate, Instant::now()).await.unwrap();
-        let wire = Wire::new(Io::Plain(stream), slot, crate::descriptors::for_upstream().unwrap());
-        let mut link = Link::new(wire, At::default(), tenancy).await.unwrap();
+        let (slot, tenancy) = ConnectionPermits::new(1, 0).take(&Requester::Gate, Instant::now()).await.unwrap();
+        let wire = UpstreamIo::new(Transport::Plain(stream), slot, crate::descriptors::acquire_for_upstream().unwrap());
+        let mut link = Conn::new(wire, EndpointIndex::default(), tenancy).await.unwrap();
         let (now, keep_alive) = (Instant::now(), Duration::from_secs(4));
         (link.born, link.rested) = (now, now);
         assert!(!link.is_stale(now, keep_alive) && link.is_stale(now + keep_alive, keep_alive));

@@ -21,7 +21,7 @@ const MAX_NAMES: usize = 64;
 const MAX_WAITING: usize = 4096;
 
 /// What became of a look-up, for all who asked.
-type Found = Result<Arc<[IpAddr]>, Arc<io::Error>>;
+type LookupResult = Result<Arc<[IpAddr]>, Arc<io::Error>>;
 
 /// How a name is looked up.
 type Resolve = fn(&str) -> io::Result<Vec<IpAddr>>;
@@ -58,15 +58,15 @@ fn system(name: &str) -> io::Result<Vec<IpAddr>> {
 
 struct Lookups {
     resolve: Resolve,
-    state: Mutex<Option<State>>,
+    state: Mutex<Option<LookupQueue>>,
     /// Told when a name waits for a thread.
     wanted: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct LookupQueue {
     /// Those who wait for each name that is looked up, or waits for a thread.
-    waiting: HashMap<Arc<str>, Vec<oneshot::Sender<Found>>>,
+    waiting: HashMap<Arc<str>, Vec<oneshot::Sender<LookupResult>>>,
     /// The names that wait for a thread.
     queue: VecDeque<Arc<str>>,
     threads: usize,
@@ -85,7 +85,7 @@ impl Lookups {
     }
 
     /// Lines up for a name: with those who wait for it already, or as the first.
-    fn ask(&'static self, name: &str) -> io::Result<oneshot::Receiver<Found>> {
+    fn ask(&'static self, name: &str) -> io::Result<oneshot::Receiver<LookupResult>> {
         let (answer, answered) = oneshot::channel();
         let mut locked = self.lock();
         let state = locked.get_or_insert_default();
@@ -168,12 +168,12 @@ impl Lookups {
     }
 
     /// Locks even after a panic elsewhere: names are moved in and out whole.
-    fn lock(&self) -> MutexGuard<'_, Option<State>> {
+    fn lock(&self) -> MutexGuard<'_, Option<LookupQueue>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl LookupQueue {
     /// Takes names out of the queue for which all who asked have given up.
     fn pass_over_abandoned(&mut self) {
         let queue = std::mem::take(&mut self.queue);

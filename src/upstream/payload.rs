@@ -14,14 +14,14 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
-use crate::budget::{Flow, Ledger, Parcel};
+use crate::budget::{CountedBytes, Flow, Ledger};
 use crate::message::forwarded;
 use crate::message::hop;
 use crate::model::field::is_like;
 
 /// What is sent behind the head.
 #[derive(Debug, Default)]
-pub enum Payload {
+pub enum RequestBody {
     /// Nothing.
     #[default]
     Empty,
@@ -31,7 +31,7 @@ pub enum Payload {
     Upload(Upload),
 }
 
-impl Payload {
+impl RequestBody {
     /// Passes on a client's body. `version` is that of its request, and `ledger` that of its connection.
     #[must_use]
     pub fn of(incoming: Incoming, version: Version, ledger: &Arc<Ledger>) -> Self {
@@ -152,11 +152,14 @@ impl Progress {
     }
 }
 
-impl Body for Payload {
-    type Data = Parcel;
+impl Body for RequestBody {
+    type Data = CountedBytes;
     type Error = hyper::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Parcel>, hyper::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<CountedBytes>, hyper::Error>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes.into())))),
@@ -194,7 +197,7 @@ impl Upload {
         }
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Parcel>, hyper::Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<CountedBytes>, hyper::Error>>> {
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
         // What the upstream has yet to take is waited for as it is, and the client is not asked for more.
         ready!(self.flow.poll_room(cx));
@@ -222,8 +225,8 @@ impl Upload {
             let length = frame.data_ref().map_or(0, Bytes::len);
             self.progress.bytes.set(self.progress.bytes.get() + length as u64);
         }
-        self.flow.ahead(self.ahead());
-        polled.map_ok(|frame| frame.map_data(|bytes| self.flow.parcel(bytes)))
+        self.flow.set_ahead(self.ahead());
+        polled.map_ok(|frame| frame.map_data(|bytes| self.flow.count(bytes)))
     }
 
     /// Returns how much the client may have sent that waits here, unseen, for the upstream to take what is before it.

@@ -11,13 +11,13 @@ use tokio::time::Instant;
 
 use super::Upstream;
 use super::bound::Lease;
-use super::link::Link;
+use super::link::Conn;
 
 /// Polls the connection for the body's next frame, and returns the connection to its upstream when both sides have ended.
 #[derive(Debug)]
-pub struct Relay {
+pub struct ResponseBody {
     incoming: Incoming,
-    link: Option<Box<Link>>,
+    link: Option<Box<Conn>>,
     home: Rc<Upstream>,
     /// Where the connection belongs instead, if it is bound to a client's.
     lease: Option<Lease>,
@@ -27,7 +27,7 @@ pub struct Relay {
 
 /// The body did not come to its end.
 #[derive(Debug, thiserror::Error)]
-pub enum Cut {
+pub enum BodyError {
     /// The upstream broke off.
     #[error("the upstream broke off the body")]
     Broken(#[source] hyper::Error),
@@ -36,8 +36,8 @@ pub enum Cut {
     Stalled,
 }
 
-impl Relay {
-    pub(super) fn new(incoming: Incoming, link: Box<Link>, home: Rc<Upstream>, lease: Option<Lease>) -> Self {
+impl ResponseBody {
+    pub(super) fn new(incoming: Incoming, link: Box<Conn>, home: Rc<Upstream>, lease: Option<Lease>) -> Self {
         let mut relay = Self { incoming, link: Some(link), home, lease, since: None };
         if relay.incoming.is_end_stream() {
             relay.settle();
@@ -86,22 +86,22 @@ impl Relay {
         }
     }
 
-    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let due = *self.since.get_or_insert_with(Instant::now) + self.home.body_idle;
         match &mut self.link {
             // With its connection gone and nothing read, no more can come: hyper has dropped its end.
-            None => Poll::Ready(Some(Err(Cut::Stalled))),
-            Some(link) if link.has_ended() => Poll::Ready(Some(Err(Cut::Stalled))),
-            Some(link) => link.alarm.poll(cx, due).map(|()| Some(Err(Cut::Stalled))),
+            None => Poll::Ready(Some(Err(BodyError::Stalled))),
+            Some(link) if link.has_ended() => Poll::Ready(Some(Err(BodyError::Stalled))),
+            Some(link) => link.timer.poll(cx, due).map(|()| Some(Err(BodyError::Stalled))),
         }
     }
 }
 
-impl Body for Relay {
+impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = Cut;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         match this.poll_next(cx) {
             Poll::Pending => this.poll_stall(cx),
@@ -118,7 +118,7 @@ impl Body for Relay {
             }
             Poll::Ready(Some(Err(error))) => {
                 (this.link, this.lease) = (None, None);
-                Poll::Ready(Some(Err(Cut::Broken(error))))
+                Poll::Ready(Some(Err(BodyError::Broken(error))))
             }
         }
     }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::budget::{Client, Ledger, Serving};
+use crate::budget::{ClientUsage, ConnectionCounts, Ledger};
 
 /// How many exchanges wait for a connection at most. The next one is told at once that there is none.
 const MAX_WAITING: usize = 1024;
@@ -32,18 +32,18 @@ const MAX_OWN: usize = 16;
 
 /// For whom a connection is.
 #[derive(Debug, Clone, Default)]
-pub enum Tenant {
+pub enum Requester {
     /// The gate itself, which has a question.
     #[default]
     Gate,
     /// A client, whose request is passed on.
-    Client(Client, Serving),
+    Client(ClientUsage, ConnectionCounts),
 }
 
-impl Tenant {
+impl Requester {
     /// Makes a tenant of a client, whose request came over this connection.
     #[must_use]
-    pub fn client(client: Client, connection: &Ledger) -> Self {
+    pub fn client(client: ClientUsage, connection: &Ledger) -> Self {
         Self::Client(client, connection.serving().clone())
     }
 
@@ -72,18 +72,18 @@ impl Tenant {
 
 /// The connections that may be, and those who wait for one.
 #[derive(Debug)]
-pub(super) struct Slots {
+pub(super) struct ConnectionPermits {
     count: usize,
     /// Which of a client's counts is this upstream's.
     upstream: usize,
-    line: Mutex<Line>,
+    line: Mutex<PermitQueue>,
     waiting: AtomicUsize,
     /// How many of those who wait need an idle connection to end.
     lacking: AtomicUsize,
 }
 
 #[derive(Debug)]
-struct Line {
+struct PermitQueue {
     free: usize,
     next: u64,
     waiting: VecDeque<Waiter>,
@@ -94,44 +94,48 @@ struct Line {
 #[derive(Debug)]
 struct Waiter {
     id: u64,
-    tenant: Tenant,
+    tenant: Requester,
     grant: oneshot::Sender<()>,
 }
 
 /// The right to one connection, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Slot(Arc<Slots>);
+pub(super) struct ConnectionPermit(Arc<ConnectionPermits>);
 
 /// A connection's service to one tenant, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Tenancy {
-    slots: Arc<Slots>,
-    tenant: Tenant,
+pub(super) struct CountGuard {
+    slots: Arc<ConnectionPermits>,
+    tenant: Requester,
 }
 
-impl Slots {
+impl ConnectionPermits {
     pub(super) fn new(count: usize, upstream: usize) -> Arc<Self> {
-        let line = Line { free: count, next: 0, waiting: VecDeque::new(), idle: Vec::new() };
+        let line = PermitQueue { free: count, next: 0, waiting: VecDeque::new(), idle: Vec::new() };
         let (waiting, lacking) = Default::default();
         Arc::new(Self { count, upstream, line: Mutex::new(line), waiting, lacking })
     }
 
     /// Takes a slot for a tenant, or waits for one.
-    pub(super) async fn take(self: &Arc<Self>, tenant: &Tenant, due: Instant) -> Option<(Slot, Tenancy)> {
+    pub(super) async fn take(
+        self: &Arc<Self>,
+        tenant: &Requester,
+        due: Instant,
+    ) -> Option<(ConnectionPermit, CountGuard)> {
         let place = match self.take_now(tenant) {
-            Taken::Slot(slot) => return Some((slot, self.begin(tenant.clone()))),
-            Taken::Place(place) => place,
-            Taken::Nothing => return None,
+            Admission::ConnectionPermit(slot) => return Some((slot, self.begin(tenant.clone()))),
+            Admission::QueueTicket(place) => place,
+            Admission::Nothing => return None,
         };
         place.granted(due).await
     }
 
     /// Lets a tenant have a connection that is idle, unless it has its share.
-    pub(super) fn reuse(self: &Arc<Self>, tenant: &Tenant) -> Option<Tenancy> {
+    pub(super) fn reuse(self: &Arc<Self>, tenant: &Requester) -> Option<CountGuard> {
         let may = match tenant {
-            Tenant::Gate => true,
-            Tenant::Client(..) if tenant.held(self.upstream).0 < self.count / SMALL => true,
-            Tenant::Client(..) => self.may_have(tenant, self.unused(&self.lock())),
+            Requester::Gate => true,
+            Requester::Client(..) if tenant.held(self.upstream).0 < self.count / SMALL => true,
+            Requester::Client(..) => self.may_have(tenant, self.unused(&self.lock())),
         };
         may.then(|| self.begin(tenant.clone()))
     }
@@ -155,53 +159,53 @@ impl Slots {
         self.waiting.load(Ordering::Relaxed) > 0 && self.lock().free == 0
     }
 
-    fn take_now(self: &Arc<Self>, tenant: &Tenant) -> Taken {
+    fn take_now(self: &Arc<Self>, tenant: &Requester) -> Admission {
         let mut line = self.lock();
         if line.free > 0 && self.may_have(tenant, self.unused(&line)) {
             line.free -= 1;
-            return Taken::Slot(Slot(Arc::clone(self)));
+            return Admission::ConnectionPermit(ConnectionPermit(Arc::clone(self)));
         }
         if !line.has_room_for(tenant) {
-            return Taken::Nothing;
+            return Admission::Nothing;
         }
-        Taken::Place(self.line_up(&mut line, tenant.clone()))
+        Admission::QueueTicket(self.line_up(&mut line, tenant.clone()))
     }
 
-    fn line_up(self: &Arc<Self>, line: &mut Line, tenant: Tenant) -> Place {
+    fn line_up(self: &Arc<Self>, line: &mut PermitQueue, tenant: Requester) -> QueueTicket {
         let (grant, granted) = oneshot::channel();
         let id = line.next;
         line.next += 1;
         line.waiting.push_back(Waiter { id, tenant: tenant.clone(), grant });
         self.note(line);
-        Place { slots: Arc::clone(self), tenant, id, granted, is_taken: false }
+        QueueTicket { slots: Arc::clone(self), tenant, id, granted, is_taken: false }
     }
 
     /// Decides whether a tenant may have one more connection while so many are unused.
-    fn may_have(&self, tenant: &Tenant, unused: usize) -> bool {
+    fn may_have(&self, tenant: &Requester, unused: usize) -> bool {
         match tenant {
-            Tenant::Gate => unused > 0,
-            Tenant::Client(..) => is_within_share(tenant.held(self.upstream), unused, self.count),
+            Requester::Gate => unused > 0,
+            Requester::Client(..) => is_within_share(tenant.held(self.upstream), unused, self.count),
         }
     }
 
-    fn unused(&self, line: &Line) -> usize {
+    fn unused(&self, line: &PermitQueue) -> usize {
         let idle = line.idle.iter().filter_map(Weak::upgrade).map(|idle| idle.load(Ordering::Relaxed));
         (line.free + idle.sum::<usize>()).min(self.count)
     }
 
-    fn begin(self: &Arc<Self>, tenant: Tenant) -> Tenancy {
+    fn begin(self: &Arc<Self>, tenant: Requester) -> CountGuard {
         tenant.begin(self.upstream);
-        Tenancy { slots: Arc::clone(self), tenant }
+        CountGuard { slots: Arc::clone(self), tenant }
     }
 
     /// Gives free slots to those who wait and may have one: the gate first, then who holds fewest, then who came first.
-    fn serve(&self, line: &mut Line) {
+    fn serve(&self, line: &mut PermitQueue) {
         while line.free > 0 {
             let unused = self.unused(line);
             let may = line.waiting.iter().enumerate().filter(|(_, waiter)| self.may_have(&waiter.tenant, unused));
             let held = |waiter: &Waiter| match &waiter.tenant {
-                Tenant::Gate => None,
-                Tenant::Client(..) => Some(waiter.tenant.held(self.upstream)),
+                Requester::Gate => None,
+                Requester::Client(..) => Some(waiter.tenant.held(self.upstream)),
             };
             let Some((at, _)) = may.min_by_key(|(_, waiter)| held(waiter)) else { break };
             let Some(waiter) = line.waiting.remove(at) else { break };
@@ -213,7 +217,7 @@ impl Slots {
         self.note(line);
     }
 
-    fn note(&self, line: &Line) {
+    fn note(&self, line: &PermitQueue) {
         self.waiting.store(line.waiting.len(), Ordering::Relaxed);
         let unused = self.unused(line);
         let lacks = |waiter: &&Waiter| line.free == 0 && self.may_have(&waiter.tenant, unused);
@@ -227,7 +231,7 @@ impl Slots {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Line> {
+    fn lock(&self) -> MutexGuard<'_, PermitQueue> {
         // Numbers and the line are changed together, without a panic between.
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -249,46 +253,46 @@ fn is_within_share((client, connection): (usize, usize), unused: usize, count: u
     }
 }
 
-impl Line {
+impl PermitQueue {
     /// Tells whether one more may wait. As for the connections, a client may have seven times as many places as are left.
-    fn has_room_for(&self, tenant: &Tenant) -> bool {
+    fn has_room_for(&self, tenant: &Requester) -> bool {
         let left = MAX_WAITING.saturating_sub(self.waiting.len());
-        let Tenant::Client(client, _) = tenant else { return left > 0 };
-        let is_its = |waiter: &&Waiter| matches!(&waiter.tenant, Tenant::Client(one, _) if one.is(client));
+        let Requester::Client(client, _) = tenant else { return left > 0 };
+        let is_its = |waiter: &&Waiter| matches!(&waiter.tenant, Requester::Client(one, _) if one.is(client));
         let left = left.saturating_sub(MAX_OWN);
         left > MAX_WAITING / 2 || self.waiting.iter().filter(is_its).count() < SHARE * left
     }
 }
 
-enum Taken {
-    Slot(Slot),
-    Place(Place),
+enum Admission {
+    ConnectionPermit(ConnectionPermit),
+    QueueTicket(QueueTicket),
     Nothing,
 }
 
 /// A place in the line.
-struct Place {
-    slots: Arc<Slots>,
-    tenant: Tenant,
+struct QueueTicket {
+    slots: Arc<ConnectionPermits>,
+    tenant: Requester,
     id: u64,
     granted: oneshot::Receiver<()>,
     is_taken: bool,
 }
 
-impl Place {
-    async fn granted(mut self, due: Instant) -> Option<(Slot, Tenancy)> {
+impl QueueTicket {
+    async fn granted(mut self, due: Instant) -> Option<(ConnectionPermit, CountGuard)> {
         timeout_at(due, &mut self.granted).await.ok()?.ok()?;
         self.is_taken = true;
         Some(self.take())
     }
 
-    fn take(&self) -> (Slot, Tenancy) {
+    fn take(&self) -> (ConnectionPermit, CountGuard) {
         let slots = || Arc::clone(&self.slots);
-        (Slot(slots()), Tenancy { slots: slots(), tenant: self.tenant.clone() })
+        (ConnectionPermit(slots()), CountGuard { slots: slots(), tenant: self.tenant.clone() })
     }
 }
 
-impl Drop for Place {
+impl Drop for QueueTicket {
     fn drop(&mut self) {
         if self.is_taken {
             return;
@@ -308,7 +312,7 @@ impl Drop for Place {
     }
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut line = self.0.lock();
         line.free += 1;
@@ -316,7 +320,7 @@ impl Drop for Slot {
     }
 }
 
-impl Drop for Tenancy {
+impl Drop for CountGuard {
     fn drop(&mut self) {
         self.tenant.end(self.slots.upstream);
         self.slots.look();
@@ -335,35 +339,37 @@ mod tests {
     }
 
     /// Names clients of one budget by a number each.
-    fn clients(count: u8) -> Vec<Tenant> {
+    fn clients(count: u8) -> Vec<Requester> {
         let budget = Budget::new(1 << 20);
-        (0..count).map(|nth| Tenant::Client(budget.client([192, 0, 2, nth].into()), Serving::default())).collect()
+        (0..count)
+            .map(|nth| Requester::Client(budget.client([192, 0, 2, nth].into()), ConnectionCounts::default()))
+            .collect()
     }
 
     /// Names another connection of a client.
-    fn again(tenant: &Tenant) -> Tenant {
+    fn again(tenant: &Requester) -> Requester {
         match tenant {
-            Tenant::Gate => Tenant::Gate,
-            Tenant::Client(client, _) => Tenant::Client(client.clone(), Serving::default()),
+            Requester::Gate => Requester::Gate,
+            Requester::Client(client, _) => Requester::Client(client.clone(), ConnectionCounts::default()),
         }
     }
 
     /// Takes slots until there is none for a tenant.
-    fn take_all(slots: &Arc<Slots>, tenant: &Tenant) -> Vec<(Slot, Tenancy)> {
+    fn take_all(slots: &Arc<ConnectionPermits>, tenant: &Requester) -> Vec<(ConnectionPermit, CountGuard)> {
         // Each over a connection of its own, as with HTTP/1.
         let take = || match slots.take_now(&again(tenant)) {
-            Taken::Slot(slot) => Some((slot, slots.begin(again(tenant)))),
-            Taken::Place(_) | Taken::Nothing => None,
+            Admission::ConnectionPermit(slot) => Some((slot, slots.begin(again(tenant)))),
+            Admission::QueueTicket(_) | Admission::Nothing => None,
         };
         std::iter::from_fn(take).collect()
     }
 
     #[track_caller]
     fn check(count: usize, expected: &[usize]) {
-        let slots = Slots::new(count, 0);
+        let slots = ConnectionPermits::new(count, 0);
         let mut taken: Vec<_> =
             clients(expected.len() as u8 - 1).iter().map(|client| take_all(&slots, client)).collect();
-        taken.push(take_all(&slots, &Tenant::Gate));
+        taken.push(take_all(&slots, &Requester::Gate));
         let taken: Vec<_> = taken.iter().map(Vec::len).collect();
         assert_eq!(taken, expected, "of {count}");
     }
@@ -380,17 +386,17 @@ mod tests {
 
     #[test]
     fn clients_who_come_together_have_as_many_each() {
-        let slots = Slots::new(1000, 0);
+        let slots = ConnectionPermits::new(1000, 0);
         let clients = clients(4);
         let mut taken = Vec::new();
         for _ in 0..1000 {
             for client in &clients {
-                if let Taken::Slot(slot) = slots.take_now(client) {
+                if let Admission::ConnectionPermit(slot) = slots.take_now(client) {
                     taken.push((slot, slots.begin(client.clone())));
                 }
             }
         }
-        let held = |tenant: &Tenant| tenant.held(0).0;
+        let held = |tenant: &Requester| tenant.held(0).0;
         let shares: Vec<_> = clients.iter().map(held).collect();
         assert!(shares.iter().all(|held| (205..=215).contains(held)), "{shares:?}");
         drop(taken);
@@ -400,24 +406,24 @@ mod tests {
 
     #[test]
     fn a_connection_leaves_some_for_the_others_of_its_client() {
-        let slots = Slots::new(1000, 0);
+        let slots = ConnectionPermits::new(1000, 0);
         let client = &clients(1)[0];
         let connections: Vec<_> = (0..10).map(|_| again(client)).collect();
         let mut taken = Vec::new();
         for connection in connections.iter().cycle().take(1000) {
-            if let Taken::Slot(slot) = slots.take_now(connection) {
+            if let Admission::ConnectionPermit(slot) = slots.take_now(connection) {
                 taken.push((slot, slots.begin(connection.clone())));
             }
         }
         let shares: Vec<_> = connections.iter().map(|connection| connection.held(0).1).collect();
         assert!(shares.iter().all(|held| (55..=75).contains(held)), "{shares:?}");
         let page = again(client);
-        assert!(matches!(slots.take_now(&page), Taken::Slot(_)));
+        assert!(matches!(slots.take_now(&page), Admission::ConnectionPermit(_)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_gets_the_slot_that_is_given_back_or_gives_up() {
-        let (slots, tenant) = (Slots::new(1, 0), &clients(1)[0]);
+        let (slots, tenant) = (ConnectionPermits::new(1, 0), &clients(1)[0]);
         let slot = slots.take(tenant, soon()).await.unwrap();
         assert!(slots.take(tenant, soon()).await.is_none());
         assert!(!slots.is_lacking());
@@ -432,11 +438,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slot_goes_to_the_gate_first_and_then_to_who_holds_fewest() {
-        let slots = Slots::new(3, 0);
+        let slots = ConnectionPermits::new(3, 0);
         let clients = clients(2);
         let mut held = take_all(&slots, &clients[0]);
         assert_eq!(held.len(), 3);
-        let places: Vec<_> = [&clients[0], &clients[1], &clients[1], &Tenant::Gate]
+        let places: Vec<_> = [&clients[0], &clients[1], &clients[1], &Requester::Gate]
             .map(|tenant| slots.line_up(&mut slots.lock(), tenant.clone()))
             .into();
         let (mut places, mut order, mut given) = (places, Vec::new(), Vec::new());
@@ -447,7 +453,7 @@ mod tests {
             let at = places.iter_mut().position(|place| place.granted.try_recv().is_ok()).unwrap();
             let mut place = places.remove(at);
             place.is_taken = true;
-            order.push(matches!(&place.tenant, Tenant::Client(..)).then(|| place.tenant.held(0).0));
+            order.push(matches!(&place.tenant, Requester::Client(..)).then(|| place.tenant.held(0).0));
             std::mem::forget(place.take());
         }
         assert_eq!(order, [None, Some(1), Some(2)]);
@@ -455,7 +461,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_has_given_up_gives_back_what_was_granted() {
-        let (slots, tenant) = (Slots::new(1, 0), &clients(1)[0]);
+        let (slots, tenant) = (ConnectionPermits::new(1, 0), &clients(1)[0]);
         let slot = slots.take(tenant, soon()).await.unwrap();
         let place = slots.line_up(&mut slots.lock(), tenant.clone());
         drop(slot);
@@ -467,13 +473,13 @@ mod tests {
 
     #[test]
     fn an_idle_connection_is_unused_and_lacking_to_who_may_have_one() {
-        let slots = Slots::new(16, 0);
+        let slots = ConnectionPermits::new(16, 0);
         let clients = clients(2);
         let taken = take_all(&slots, &clients[0]);
         assert_eq!(taken.len(), 14);
         assert!(slots.reuse(&clients[0]).is_none());
-        assert!(slots.reuse(&clients[1]).is_some() && slots.reuse(&Tenant::Gate).is_some());
-        let rest = take_all(&slots, &Tenant::Gate);
+        assert!(slots.reuse(&clients[1]).is_some() && slots.reuse(&Requester::Gate).is_some());
+        let rest = take_all(&slots, &Requester::Gate);
         let place = slots.line_up(&mut slots.lock(), clients[1].clone());
         assert!(!slots.is_lacking(), "nothing is idle");
         let idle = slots.idle();
@@ -486,17 +492,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_line_is_bounded_and_has_room_for_another_client() {
-        let slots = Slots::new(1, 0);
+        let slots = ConnectionPermits::new(1, 0);
         let clients = clients(2);
         let _slot = slots.take(&clients[0], soon()).await.unwrap();
-        let line = |tenant: &Tenant| {
+        let line = |tenant: &Requester| {
             let line_up = || match slots.take_now(tenant) {
-                Taken::Place(place) => Some(place),
-                Taken::Slot(_) | Taken::Nothing => None,
+                Admission::QueueTicket(place) => Some(place),
+                Admission::ConnectionPermit(_) | Admission::Nothing => None,
             };
             std::iter::from_fn(line_up).collect::<Vec<_>>()
         };
-        let waiting = [line(&clients[0]), line(&clients[1]), line(&Tenant::Gate)];
+        let waiting = [line(&clients[0]), line(&clients[1]), line(&Requester::Gate)];
         let asked = Instant::now();
         assert!(slots.take(&clients[0], soon()).await.is_none());
         assert_eq!(asked.elapsed(), Duration::ZERO);

@@ -15,30 +15,30 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::slots::Tenancy;
-use super::wire::Wire;
-use crate::alarm::Alarm;
+use super::slots::CountGuard;
+use super::wire::UpstreamIo;
 use crate::budget::Ledger;
+use crate::lazy_timer::LazyTimer;
 use crate::observe::metrics::TunnelEnd;
 
 /// The upstream's end of a tunnel, and what it said behind its 101.
 #[derive(Debug)]
-pub struct Far {
-    pub(super) wire: Wire,
+pub struct Upgraded {
+    pub(super) wire: UpstreamIo,
     pub(super) early: Bytes,
     /// Where it is counted what waits.
     pub(super) ledger: Option<Arc<Ledger>>,
-    pub(super) _tenancy: Option<Tenancy>,
+    pub(super) _tenancy: Option<CountGuard>,
 }
 
 /// How many bytes a tunnel has carried so far: they are known also of one that is dropped.
 #[derive(Debug, Default)]
-pub struct Carried {
+pub struct TunnelBytes {
     up: Cell<u64>,
     down: Cell<u64>,
 }
 
-impl Carried {
+impl TunnelBytes {
     /// Returns how many bytes went from the client to the upstream.
     #[must_use]
     pub const fn up(&self) -> u64 {
@@ -54,7 +54,7 @@ impl Carried {
 
 /// How long a tunnel goes on by itself.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct TunnelTimeouts {
     /// The longest silence of both sides.
     pub idle: Duration,
     /// How long the client may take nothing of what is there for it.
@@ -70,7 +70,7 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::fro
 const CHUNK: usize = 16 << 10;
 
 /// Lets the kernel watch over a connection that may be silent for long (RFC 9293 §3.8.4).
-pub fn keep_alive(stream: &TcpStream) {
+pub fn set_tcp_keepalive(stream: &TcpStream) {
     let (first, next) = KEEP_ALIVE;
     let asking = TcpKeepalive::new().with_time(first).with_interval(next);
     if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&asking) {
@@ -82,24 +82,24 @@ pub fn keep_alive(stream: &TcpStream) {
 ///
 /// An end of one direction is passed on, and the other direction goes on (half-close).
 /// `early` is what the client sent behind its request. What is carried is counted in `carried`; returns why it ended.
-pub async fn join<S, C>(
+pub async fn copy_bidirectional<S, C>(
     mut near: S,
     early: Bytes,
-    far: Far,
-    patience: Patience,
-    carried: &Carried,
+    far: Upgraded,
+    patience: TunnelTimeouts,
+    carried: &TunnelBytes,
     mut cut: Pin<&mut C>,
 ) -> TunnelEnd
 where
     S: AsyncRead + AsyncWrite + Unpin,
     C: Future<Output = ()>,
 {
-    let (mut wire, mut held) = (far.wire, Held::new(far.ledger));
+    let (mut wire, mut held) = (far.wire, BufferedBytes::new(far.ledger));
     if let Some(stream) = wire.tcp() {
-        keep_alive(stream);
+        set_tcp_keepalive(stream);
     }
     let (mut up, mut down) = (Lane::new(early), Lane::new(far.early));
-    let mut alarm = Alarm::default();
+    let mut timer = LazyTimer::default();
     let mut quiet_since = Instant::now();
     poll_fn(|cx| {
         if cut.as_mut().poll(cx).is_ready() {
@@ -128,18 +128,18 @@ where
         ];
         let (due, late) =
             stalls.into_iter().flatten().fold(idle, |first, next| if next.0 < first.0 { next } else { first });
-        alarm.poll(cx, due).map(|()| late)
+        timer.poll(cx, due).map(|()| late)
     })
     .await
 }
 
 /// What waits in both directions, counted until this is dropped.
-struct Held {
+struct BufferedBytes {
     ledger: Option<Arc<Ledger>>,
     bytes: usize,
 }
 
-impl Held {
+impl BufferedBytes {
     const fn new(ledger: Option<Arc<Ledger>>) -> Self {
         Self { ledger, bytes: 0 }
     }
@@ -151,7 +151,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for BufferedBytes {
     fn drop(&mut self) {
         self.count(0);
     }
@@ -162,13 +162,13 @@ struct Lane {
     /// Read and not yet written.
     waiting: Bytes,
     carried: u64,
-    state: State,
+    state: LaneState,
     /// Since when the writer takes nothing of what is there for it.
     stuck_since: Option<Instant>,
 }
 
 #[derive(PartialEq, Eq)]
-enum State {
+enum LaneState {
     Open,
     /// The reader has ended; what waits is written, then the writer is told.
     Ending,
@@ -177,7 +177,7 @@ enum State {
 
 impl Lane {
     const fn new(early: Bytes) -> Self {
-        Self { waiting: early, carried: 0, state: State::Open, stuck_since: None }
+        Self { waiting: early, carried: 0, state: LaneState::Open, stuck_since: None }
     }
 
     /// Carries what can be carried now, and notes whether it waits for the writer.
@@ -212,13 +212,13 @@ impl Lane {
         loop {
             ready!(self.poll_waiting(cx, to))?;
             match self.state {
-                State::Ended => return Poll::Ready(Ok(())),
-                State::Ending => {
+                LaneState::Ended => return Poll::Ready(Ok(())),
+                LaneState::Ending => {
                     ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
-                    self.state = State::Ended;
+                    self.state = LaneState::Ended;
                     return Poll::Ready(Ok(()));
                 }
-                State::Open => {}
+                LaneState::Open => {}
             }
             let mut buffer = ReadBuf::uninit(&mut chunk);
             let polled = Pin::new(&mut *from).poll_read(cx, &mut buffer);
@@ -230,7 +230,7 @@ impl Lane {
             }
             ready!(polled)?;
             if buffer.filled().is_empty() {
-                self.state = State::Ending;
+                self.state = LaneState::Ending;
             }
             self.pass(cx, to, buffer.filled())?;
         }

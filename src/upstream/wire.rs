@@ -10,44 +10,44 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
-use super::ear::Ear;
-use super::slots::Slot;
-use crate::descriptors::Descriptor;
+use super::ear::ResponseHeadScanner;
+use super::slots::ConnectionPermit;
+use crate::descriptors::DescriptorPermit;
 
 /// A connection that still listens when nobody takes what it says.
 ///
 /// An upstream that answers early and closes resets the connection under our writes. Its answer is there all the same,
 /// so a write that fails is not the end: reading is, and tells why.
 #[derive(Debug)]
-pub(super) struct Wire {
-    io: Io,
+pub(super) struct UpstreamIo {
+    io: Transport,
     /// Why nothing more is written; the rest goes nowhere.
     broken: Option<io::Error>,
-    ear: Rc<Ear>,
+    ear: Rc<ResponseHeadScanner>,
     /// How much may be read at once: what nobody takes shall not be read, and hyper makes its buffer as large as what it
     /// is given.
     most: Rc<Cell<usize>>,
     /// Held for as long as the connection is.
-    _slot: Slot,
-    _descriptor: Descriptor,
+    _slot: ConnectionPermit,
+    _descriptor: DescriptorPermit,
 }
 
 /// The kinds of connection.
 #[derive(Debug)]
-pub(super) enum Io {
+pub(super) enum Transport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
 }
 
-impl Wire {
-    pub(super) fn new(io: Io, slot: Slot, descriptor: Descriptor) -> Self {
+impl UpstreamIo {
+    pub(super) fn new(io: Transport, slot: ConnectionPermit, descriptor: DescriptorPermit) -> Self {
         let most = Rc::new(Cell::new(usize::MAX));
         Self { io, broken: None, ear: Rc::default(), most, _slot: slot, _descriptor: descriptor }
     }
 
     /// Returns what listens to all that arrives.
-    pub(super) fn ear(&self) -> Rc<Ear> {
+    pub(super) fn ear(&self) -> Rc<ResponseHeadScanner> {
         Rc::clone(&self.ear)
     }
 
@@ -59,9 +59,9 @@ impl Wire {
     /// Returns the TCP connection beneath, if it is one.
     pub(super) fn tcp(&self) -> Option<&TcpStream> {
         match &self.io {
-            Io::Plain(stream) => Some(stream),
-            Io::Tls(stream) => Some(stream.get_ref().0),
-            Io::Unix(_) => None,
+            Transport::Plain(stream) => Some(stream),
+            Transport::Tls(stream) => Some(stream.get_ref().0),
+            Transport::Unix(_) => None,
         }
     }
 
@@ -69,7 +69,7 @@ impl Wire {
     fn write(
         &mut self,
         length: usize,
-        write: impl FnOnce(&mut Io) -> Poll<io::Result<usize>>,
+        write: impl FnOnce(&mut Transport) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if self.broken.is_none() {
             match ready!(write(&mut self.io)) {
@@ -80,7 +80,7 @@ impl Wire {
         Poll::Ready(Ok(length))
     }
 
-    fn finish(&mut self, finish: impl FnOnce(&mut Io) -> Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+    fn finish(&mut self, finish: impl FnOnce(&mut Transport) -> Poll<io::Result<()>>) -> Poll<io::Result<()>> {
         if self.broken.is_none()
             && let Err(error) = ready!(finish(&mut self.io))
         {
@@ -93,15 +93,15 @@ impl Wire {
 macro_rules! each {
     ($self:expr, $io:ident => $call:expr) => {
         match $self {
-            Io::Plain($io) => {
+            Transport::Plain($io) => {
                 let $io = Pin::new($io);
                 $call
             }
-            Io::Tls($io) => {
+            Transport::Tls($io) => {
                 let $io = Pin::new($io);
                 $call
             }
-            Io::Unix($io) => {
+            Transport::Unix($io) => {
                 let $io = Pin::new($io);
                 $call
             }
@@ -109,7 +109,7 @@ macro_rules! each {
     };
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for UpstreamIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let (before, most) = (buf.filled().len(), this.most.get());
@@ -129,7 +129,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for UpstreamIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.get_mut().write(buf.len(), |io| each!(io, io => io.poll_write(cx, buf)))
     }

@@ -17,7 +17,7 @@ use crate::proxy::browser::trigger::{self, Trigger};
 use crate::proxy::error::Error;
 use crate::proxy::forward::route::To;
 use crate::proxy::{Caller, Proxy};
-use crate::upstream::Payload;
+use crate::upstream::RequestBody;
 
 /// The longest login that is read before it is passed on.
 const MAX_LOGIN: usize = 16 << 10;
@@ -32,7 +32,7 @@ impl Proxy {
     pub(in crate::proxy) async fn judge_stranger(
         &self,
         shield: &ShieldConfig,
-        request: &mut Request<Payload>,
+        request: &mut Request<RequestBody>,
         caller: &Caller,
         exchange: &mut Exchange,
     ) -> Result<(), Error> {
@@ -62,7 +62,7 @@ impl Proxy {
         };
         let judged = self.judge_login(shield, request, &body);
         if !body.is_empty() {
-            *request.body_mut() = Payload::Full(Some(body));
+            *request.body_mut() = RequestBody::Full(Some(body));
         }
         judged.map_err(|refusal| self.keep_out(refusal, request, caller))
     }
@@ -70,7 +70,7 @@ impl Proxy {
     fn judge_head(
         &self,
         shield: &ShieldConfig,
-        request: &Request<Payload>,
+        request: &Request<RequestBody>,
         canonical: &str,
     ) -> Result<(), ShieldVerdict> {
         shield.doors.judge(canonical).map_err(ShieldVerdict::Breach)?;
@@ -87,7 +87,12 @@ impl Proxy {
         }
     }
 
-    fn judge_login(&self, shield: &ShieldConfig, request: &Request<Payload>, body: &[u8]) -> Result<(), ShieldVerdict> {
+    fn judge_login(
+        &self,
+        shield: &ShieldConfig,
+        request: &Request<RequestBody>,
+        body: &[u8],
+    ) -> Result<(), ShieldVerdict> {
         check_form(request.headers())?;
         let token = shield::judge_login(request.uri().query(), body, self.administrator())?;
         match token.filter(|_| !shield.any_session) {
@@ -110,12 +115,12 @@ impl Proxy {
     /// Reads the body of a login, if this client may try to log in now.
     async fn take_body(
         &self,
-        request: &mut Request<Payload>,
+        request: &mut Request<RequestBody>,
         caller: &Caller,
         exchange: &mut Exchange,
     ) -> Result<Bytes, Error> {
         let payload = std::mem::take(request.body_mut());
-        if matches!(payload, Payload::Empty) {
+        if matches!(payload, RequestBody::Empty) {
             return Ok(Bytes::new());
         }
         self.within(self.shared.limits.pbx_logins.peek_source(&Source::address(caller.origin.client)))?;
@@ -130,7 +135,7 @@ impl Proxy {
 
     /// Refuses what strangers may not do: counted among the client's logins at the PBX, told to the audit log. What a page
     /// of another origin does is counted apart, or not at all.
-    fn keep_out(&self, refusal: ShieldVerdict, request: &Request<Payload>, caller: &Caller) -> Error {
+    fn keep_out(&self, refusal: ShieldVerdict, request: &Request<RequestBody>, caller: &Caller) -> Error {
         let source = match trigger::at_pbx(request.method(), request.headers(), &caller.authority, &self.config) {
             Trigger::ForeignPage => return Error::CrossSite,
             Trigger::Navigation => Source::elsewhere(caller.origin.client),

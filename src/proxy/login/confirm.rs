@@ -12,7 +12,7 @@ use crate::proxy::error::Error;
 use crate::proxy::form::{self, BodyFormat, Fields};
 use crate::proxy::login::pbx::{Selectors, Wanted};
 use crate::proxy::{Caller, Proxy, reply};
-use crate::upstream::Payload;
+use crate::upstream::RequestBody;
 
 /// Where the page's button leads.
 pub(in crate::proxy) const PATH: &str = "/auth/callgate/confirm";
@@ -35,7 +35,7 @@ impl Proxy {
     /// Answers the page's button: the link that the page was shown for is used now.
     pub(in crate::proxy) async fn answer_confirm(
         &self,
-        request: Request<Payload>,
+        request: Request<RequestBody>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let pbx = self.pbx_side().ok_or(Error::NotFound)?;

@@ -17,7 +17,7 @@ use crate::proxy::gate::Facts;
 use crate::proxy::login::pbx::Selectors;
 use crate::proxy::reply::Fragment;
 use crate::proxy::{Caller, Proxy, reply};
-use crate::upstream::Payload;
+use crate::upstream::RequestBody;
 
 /// Where a login at a provider begins.
 pub(in crate::proxy) const LOGIN: &str = "/auth/callgate/login";
@@ -71,7 +71,7 @@ impl Proxy {
     /// Answers what is below `/auth/callgate/`.
     pub(in crate::proxy) async fn answer_callgate(
         &self,
-        request: &Request<Payload>,
+        request: &Request<RequestBody>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let path = request.uri().path();
@@ -120,7 +120,7 @@ impl Proxy {
 
     // === There ===
 
-    async fn begin_login(&self, request: &Request<Payload>, caller: &Caller) -> Result<Response<Body>, Error> {
+    async fn begin_login(&self, request: &Request<RequestBody>, caller: &Caller) -> Result<Response<Body>, Error> {
         check_click(request)?;
         self.admit_visit(request.method(), request.headers(), caller)?;
         let (then, with) = Then::read(request.uri().query().unwrap_or_default())?;
@@ -148,7 +148,7 @@ impl Proxy {
 
     async fn end_login(
         &self,
-        request: &Request<Payload>,
+        request: &Request<RequestBody>,
         provider: &Oidc,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
@@ -180,7 +180,7 @@ impl Proxy {
     // === Out ===
 
     /// Logs out after a click on a page of ours: another site's page must not do it.
-    async fn log_out(&self, request: &Request<Payload>, caller: &Caller) -> Result<Response<Body>, Error> {
+    async fn log_out(&self, request: &Request<RequestBody>, caller: &Caller) -> Result<Response<Body>, Error> {
         match *request.method() {
             Method::GET | Method::HEAD => Ok(reply::show(
                 "Log out?",
@@ -211,7 +211,7 @@ impl Proxy {
 }
 
 /// Refuses what no person has clicked on.
-fn check_click(request: &Request<Payload>) -> Result<(), Error> {
+fn check_click(request: &Request<RequestBody>) -> Result<(), Error> {
     if fetch_metadata::looks_ahead(request.method(), request.headers()) {
         return Err(Error::NotNow);
     }

@@ -21,7 +21,7 @@ use crate::proxy::error::Error;
 use crate::proxy::form::{self, Fields};
 use crate::proxy::gate::Facts;
 use crate::proxy::{Caller, Proxy, reply};
-use crate::upstream::Payload;
+use crate::upstream::RequestBody;
 
 const METHODS: &str = "POST, OPTIONS";
 /// Why a granted user gets no token.
@@ -31,7 +31,7 @@ impl Proxy {
     /// Answers `/auth/ott`: a preflight, or a one-time key.
     pub(in crate::proxy) async fn answer_ott(
         &self,
-        request: Request<Payload>,
+        request: Request<RequestBody>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let voximplant = self.config.voximplant.as_ref().ok_or(Error::NotFound)?;
@@ -53,7 +53,7 @@ impl Proxy {
     /// Answers the key of a page, or says why not.
     async fn token(
         &self,
-        request: Request<Payload>,
+        request: Request<RequestBody>,
         initiator: &Initiator,
         voximplant: &VoximplantConfig,
         caller: &Caller,

@@ -24,7 +24,7 @@ use crate::proxy::gate::Facts;
 use crate::proxy::login::confirm;
 use crate::proxy::login::ticket::Onward;
 use crate::proxy::{Caller, Proxy, reply};
-use crate::upstream::Payload;
+use crate::upstream::RequestBody;
 
 const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 /// How long the PBX's temporary token is good, in seconds (dialects B and C).
@@ -139,7 +139,7 @@ impl Proxy {
     /// Answers `/auth/pbx`: a link, a page or a server that asks, a preflight.
     pub(in crate::proxy) async fn answer_pbx(
         &self,
-        request: Request<Payload>,
+        request: Request<RequestBody>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let pbx = self.pbx_side().ok_or(Error::NotFound)?;
@@ -172,7 +172,7 @@ impl Proxy {
 
     async fn answer_link(
         &self,
-        request: &Request<Payload>,
+        request: &Request<RequestBody>,
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
@@ -376,7 +376,7 @@ impl Proxy {
 
     async fn answer_page(
         &self,
-        request: Request<Payload>,
+        request: Request<RequestBody>,
         pbx: Side<'_>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
@@ -387,7 +387,7 @@ impl Proxy {
 
     async fn session(
         &self,
-        request: Request<Payload>,
+        request: Request<RequestBody>,
         initiator: &Initiator,
         pbx: Side<'_>,
         caller: &Caller,

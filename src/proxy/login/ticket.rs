@@ -26,7 +26,7 @@ use crate::proxy::gate::Facts;
 use crate::proxy::login::pbx::Minted;
 use crate::proxy::{Caller, Proxy, reply};
 use crate::random;
-use crate::upstream::Payload;
+use crate::upstream::RequestBody;
 
 const PATH: &str = "/auth/callgate/ticket";
 /// The cookie by which a host knows the browser again, on its way through a hand-over.
@@ -199,7 +199,7 @@ impl Proxy {
     /// Answers what is below `/auth/callgate/`: a ticket, on the host it is for, once, to a window of its own.
     pub(in crate::proxy) async fn answer_ticket(
         &self,
-        request: &Request<Payload>,
+        request: &Request<RequestBody>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let pbx = self.pbx_side().filter(|_| request.uri().path() == PATH).ok_or(Error::NotFound)?;

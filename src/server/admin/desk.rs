@@ -230,7 +230,7 @@ impl Desk {
         let Ok(proxy) = snapshot.proxy(None, &Tally::default()) else {
             return problem(StatusCode::INTERNAL_SERVER_ERROR, "unusable", "the configuration cannot be used");
         };
-        match timeout(PATIENCE, proxy.rehearse(question, &snapshot.doors)).await {
+        match timeout(PATIENCE, proxy.rehearse(question, &snapshot.tls)).await {
             Ok(Ok(story)) => json(StatusCode::OK, &json!(story)),
             Ok(Err(error)) => problem(StatusCode::BAD_REQUEST, "malformed", &error.to_string()),
             Err(_) => problem(StatusCode::GATEWAY_TIMEOUT, "timeout", "whoever must be asked gives no answer in time"),

@@ -11,9 +11,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// Moving a deadline further away costs nothing: the timer fires at the old one, sees the new one and sleeps on.
 /// So a connection that answers thousands of requests touches the timer wheel a few times a minute.
 #[derive(Debug, Default)]
-pub(crate) struct Alarm(Option<Pin<Box<Sleep>>>);
+pub(crate) struct LazyTimer(Option<Pin<Box<Sleep>>>);
 
-impl Alarm {
+impl LazyTimer {
     /// Completes once `due` has passed; otherwise wakes the task again then, or earlier.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, due: Instant) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(due)));
@@ -43,26 +43,26 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn fires_at_the_deadline_of_the_latest_wait() {
-        let mut alarm = Alarm::default();
+        let mut timer = LazyTimer::default();
         let begun = Instant::now();
         for seconds in [10, 30, 20] {
             let due = begun + Duration::from_secs(seconds);
-            let polled = poll_fn(|cx| Poll::Ready(alarm.poll(cx, due).is_ready())).await;
+            let polled = poll_fn(|cx| Poll::Ready(timer.poll(cx, due).is_ready())).await;
             assert!(!polled, "{seconds}");
         }
-        poll_fn(|cx| alarm.poll(cx, begun + Duration::from_secs(20))).await;
+        poll_fn(|cx| timer.poll(cx, begun + Duration::from_secs(20))).await;
         assert_eq!(begun.elapsed().as_secs(), 20);
     }
 
     #[tokio::test]
     async fn fires_in_a_task_that_has_used_up_its_budget() {
-        let mut alarm = Alarm::default();
+        let mut timer = LazyTimer::default();
         let due = Instant::now() + Duration::from_millis(10);
-        poll_fn(|cx| alarm.poll(cx, due)).await;
-        alarm = Alarm::default();
+        poll_fn(|cx| timer.poll(cx, due)).await;
+        timer = LazyTimer::default();
         poll_fn(|cx| {
             while pin!(consume_budget()).poll(cx).is_ready() {}
-            assert!(alarm.poll(cx, due).is_ready());
+            assert!(timer.poll(cx, due).is_ready());
             Poll::Ready(())
         })
         .await;
