@@ -8,7 +8,7 @@
 //! A ledger is changed on one thread only, so it counts without locked instructions. That it could be sent is hyper's wish.
 
 mod clients;
-mod parcel;
+mod flow;
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use self::clients::Clients;
 pub use self::clients::{ClientUsage, ConnectionCounts};
-pub use self::parcel::{CountedBytes, Flow};
+pub use self::flow::{CountedBytes, Flow};
 
 /// The bytes of one connection that go over it at full speed; beyond, each stream has one small piece under way.
 const POOL: usize = 512 << 10;

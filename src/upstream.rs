@@ -3,21 +3,21 @@
 //! One [`Upstream`] belongs to one worker thread. It keeps idle connections, opens new ones, and lends each to one
 //! exchange at a time: the connection's own future is polled inside the exchange's task, so nothing is handed between tasks.
 
-mod bell;
-mod bound;
+mod bound_connections;
+mod conn;
 mod connector;
-mod ear;
 mod endpoint;
 mod fetch;
+mod head_scanner;
 mod health;
 mod interim;
-mod link;
+mod io;
 mod lookup;
-mod payload;
-mod relay;
-mod slots;
+mod permits;
+mod request_body;
+mod response_body;
+mod task_waker;
 mod tunnel;
-mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -31,16 +31,16 @@ use hyper::body::Incoming;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-pub use self::bound::BoundConnections;
-use self::bound::{Binding, Lease};
+pub use self::bound_connections::BoundConnections;
+use self::bound_connections::{Binding, Lease};
+use self::conn::{Conn, ResponseDeadlines, SendError};
 use self::connector::EndpointIndex;
 pub use self::connector::{ConnectError, Connector, EndpointProbe};
 pub use self::fetch::{FetchError, Fetcher, send_once};
 pub use self::interim::{Interim, OnInterim};
-use self::link::{Conn, ResponseDeadlines, SendError};
-pub use self::payload::{Meter, RequestBody};
-pub use self::relay::{BodyError, ResponseBody};
-pub use self::slots::Requester;
+pub use self::permits::Requester;
+pub use self::request_body::{Meter, RequestBody};
+pub use self::response_body::{BodyError, ResponseBody};
 pub use self::tunnel::{TunnelBytes, TunnelTimeouts, Upgraded, copy_bidirectional, set_tcp_keepalive};
 use crate::budget::Ledger;
 use crate::config::UpstreamTimeouts;

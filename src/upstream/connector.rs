@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Error;
 use super::endpoint::Endpoint;
-use super::slots::{ConnectionPermits, CountGuard, Requester};
-use super::wire::{Transport, UpstreamIo};
+use super::io::{Transport, UpstreamIo};
+use super::permits::{ConnectionPermits, CountGuard, Requester};
 use crate::config::{self, Pin};
 use crate::descriptors::{self, DescriptorPermit};
 use crate::observe::metrics::Side;

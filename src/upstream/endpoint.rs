@@ -15,8 +15,8 @@ use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 
 use super::health::EndpointHealth;
+use super::io::Transport;
 use super::lookup;
-use super::wire::Transport;
 use crate::config::{HostPort, Pin, Trust, UpstreamUrl};
 use crate::tls;
 

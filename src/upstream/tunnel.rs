@@ -15,8 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::slots::CountGuard;
-use super::wire::UpstreamIo;
+use super::io::UpstreamIo;
+use super::permits::CountGuard;
 use crate::budget::Ledger;
 use crate::lazy_timer::LazyTimer;
 use crate::observe::metrics::TunnelEnd;

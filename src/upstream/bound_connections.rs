@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::Upstream;
-use super::link::Conn;
+use super::conn::Conn;
 
 /// For how long a bound connection that rests is kept when others wait for one: longer than a login pauses.
 const RESPITE: Duration = Duration::from_secs(2);

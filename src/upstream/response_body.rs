@@ -10,8 +10,8 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::Upstream;
-use super::bound::Lease;
-use super::link::Conn;
+use super::bound_connections::Lease;
+use super::conn::Conn;
 
 /// Polls the connection for the body's next frame, and returns the connection to its upstream when both sides have ended.
 #[derive(Debug)]

@@ -16,14 +16,14 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use super::Error;
-use super::bell::TaskWaker;
 use super::connector::EndpointIndex;
-use super::ear::ResponseHeadScanner;
+use super::head_scanner::ResponseHeadScanner;
 use super::interim::OnInterim;
-use super::payload::{Phase, Progress, RequestBody};
-use super::slots::CountGuard;
+use super::io::UpstreamIo;
+use super::permits::CountGuard;
+use super::request_body::{Phase, Progress, RequestBody};
+use super::task_waker::TaskWaker;
 use super::tunnel::Upgraded;
-use super::wire::UpstreamIo;
 use crate::budget::Ledger;
 use crate::lazy_timer::LazyTimer;
 
@@ -242,8 +242,8 @@ fn due(sent: Instant, progress: Option<&Progress>, deadlines: ResponseDeadlines)
 mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
-    use super::super::slots::{ConnectionPermits, Requester};
-    use super::super::wire::Transport;
+    use super::super::io::Transport;
+    use super::super::permits::{ConnectionPermits, Requester};
     use super::*;
 
     #[tokio::test]

@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
-use super::ear::ResponseHeadScanner;
-use super::slots::ConnectionPermit;
+use super::head_scanner::ResponseHeadScanner;
+use super::permits::ConnectionPermit;
 use crate::descriptors::DescriptorPermit;
 
 /// A connection that still listens when nobody takes what it says.
