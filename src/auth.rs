@@ -34,7 +34,7 @@ pub use self::key::Key;
 pub use self::link::Link;
 pub use self::mtls::Mtls;
 pub use self::oidc::{
-    CALLBACK, Callback, Oidc, OidcError, Provider, SealKey, forget_all, forget_attempt, forget_login, forget_oldest,
+    Callback, Oidc, OidcError, Provider, SealKey, forget_all, forget_attempt, forget_login, forget_oldest,
 };
 use crate::config::Confirm;
 use crate::message::forwarded_chain::ForwardedChain;

@@ -41,7 +41,7 @@ use crate::message::http2;
 use crate::message::target::{self, Authority};
 use crate::message::websocket;
 use crate::model::grant;
-use crate::model::path::{self, PathClass, Reserved};
+use crate::model::path::{self, CONFIRM_PATH, PathClass, Reserved};
 use crate::observe::metrics::{Route, Side, Tally};
 use crate::observe::{Logs, RequestId};
 use crate::pbx::Pbx;
@@ -185,7 +185,7 @@ impl Proxy {
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
         if request.version() == Version::HTTP_2 {
-            http2::settle(request).map_err(Error::Refused)?;
+            http2::normalize(request).map_err(Error::Refused)?;
         }
         let origin = origin.map_err(|_| Error::Malformed("Forwarded and X-Forwarded-For name different clients"))?;
         let authority =
@@ -200,7 +200,7 @@ impl Proxy {
         }
         let caller = Caller { origin, end: Rc::clone(&peer.end), authority, id: exchange.id, attempt: Cell::default() };
         // Logins are boxed: they are rare, and passing on should not carry their state around.
-        let mut response = match path::place(request.uri().path()) {
+        let mut response = match path::classify(request.uri().path()) {
             PathClass::Disguised => return Err(Error::Malformed("the path is not written as it should be")),
             PathClass::Reserved(reserved) => {
                 exchange.is_answered_by(match reserved {
@@ -226,9 +226,7 @@ impl Proxy {
         match reserved {
             Reserved::Ott => self.answer_ott(request, caller).await,
             Reserved::Pbx => self.answer_pbx(request, caller).await,
-            Reserved::Callgate if request.uri().path() == login::confirm::PATH => {
-                self.answer_confirm(request, caller).await
-            }
+            Reserved::Callgate if request.uri().path() == CONFIRM_PATH => self.answer_confirm(request, caller).await,
             Reserved::Callgate => self.answer_callgate(&request, caller).await,
         }
     }

@@ -362,7 +362,7 @@ impl Upstream {
                 link.retire();
             }
         }
-        framing::settle_answer(&mut head).map_err(|unclear| self.blame(link.at, unclear.into()))?;
+        framing::normalize_answer(&mut head).map_err(|unclear| self.blame(link.at, unclear.into()))?;
         self.connector.answered(link.at);
         if head.version != Version::HTTP_11 {
             // hyper would speak HTTP/1.0 to it from now on, and to the client.

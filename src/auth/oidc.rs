@@ -27,6 +27,7 @@ use crate::message::target::Authority;
 use crate::model::digest::{self, Digest, sha256_of};
 use crate::model::json::JsonError;
 use crate::model::jwt::IdTokenError;
+use crate::model::path::OIDC_CALLBACK_PATH;
 use crate::model::principal::Principal;
 use crate::random;
 use crate::upstream::FetchError;
@@ -35,8 +36,6 @@ pub use self::attempt::{forget as forget_attempt, forget_all, forget_oldest};
 pub use self::provider::Provider;
 pub use self::seal::SealKey;
 
-/// The path below which providers send browsers back, each to its method's name.
-pub const CALLBACK: &str = "/auth/callgate/oidc/";
 /// What every cookie of ours is for: this host, TLS, no script; a provider's redirect brings it along, other requests of
 /// other sites do not.
 const ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Lax";
@@ -240,7 +239,7 @@ impl Oidc {
 
     /// Returns where the provider sends browsers back to: the host where the person is.
     fn back(&self, authority: &Authority) -> Result<String, OidcError> {
-        let back = format!("{}{CALLBACK}{}", authority.origin(), self.name);
+        let back = format!("{}{OIDC_CALLBACK_PATH}{}", authority.origin(), self.name);
         match back.parse::<Uri>() {
             Ok(_) => Ok(back),
             Err(_) => Err(OidcError::Nonsense(Why::Wrong("the host of the request is no part of an address"))),

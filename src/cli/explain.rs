@@ -18,7 +18,7 @@ use super::unstarted_gate::UnstartedGate;
 use super::{Done, EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, complain, desk, load, remark, say};
 use crate::auth;
 use crate::config::Config;
-use crate::model::link;
+use crate::model::path::PBX_PATH;
 use crate::proxy::{Question, Story};
 
 /// What stands for a line of standard input.
@@ -185,8 +185,8 @@ impl Link {
     fn read(text: &str) -> Result<Self, String> {
         let uri: Uri = text.parse().map_err(|_| "the link is no address")?;
         let host = uri.authority().ok_or("the link names no host: write all of it, from https:// on")?.to_string();
-        if uri.path() != link::PATH {
-            return Err(format!("the link leads elsewhere than to {}", link::PATH));
+        if uri.path() != PBX_PATH {
+            return Err(format!("the link leads elsewhere than to {}", PBX_PATH));
         }
         Ok(Self { host, query: uri.query().map(str::to_owned) })
     }

@@ -8,7 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Done, EX_USAGE, load, remark, say};
 use crate::config::{Config, HostPattern, LinkConfig, MethodKind};
-use crate::model::link::{self, PATH};
+use crate::model::link;
+use crate::model::path::PBX_PATH;
 use crate::random;
 
 /// How many random bytes make a nonce.
@@ -70,7 +71,7 @@ fn url(config: &Config, arguments: &Arguments, now: Timestamp) -> Result<String,
     // As callgate will judge it.
     let ttl = SignedDuration::try_from(links.ttl).unwrap_or_default();
     link::read(&query, &host, &links.keys, ttl, now).map_err(|invalid| invalid.to_string())?;
-    Ok(format!("https://{host}{PATH}?{query}"))
+    Ok(format!("https://{host}{PBX_PATH}?{query}"))
 }
 
 fn links<'c>(config: &'c Config, name: Option<&str>) -> Result<&'c LinkConfig, String> {

@@ -43,7 +43,7 @@ fn is_chunked(headers: &HeaderMap) -> Result<bool, Unclear> {
 ///
 /// # Errors
 /// When another reader could see another end than ours.
-pub fn settle_answer(head: &mut response::Parts) -> Result<(), Unclear> {
+pub fn normalize_answer(head: &mut response::Parts) -> Result<(), Unclear> {
     if head.status.as_u16() >= 600 {
         return Err(Unclear::Status);
     }
@@ -77,7 +77,7 @@ fn keep_one_length(headers: &mut HeaderMap, lines: usize) {
 ///
 /// # Errors
 /// When it is not one number.
-pub(super) fn settle_length(headers: &mut HeaderMap) -> Result<(), Unclear> {
+pub(super) fn normalize_length(headers: &mut HeaderMap) -> Result<(), Unclear> {
     let lines = length_lines(headers)?;
     keep_one_length(headers, lines);
     Ok(())
@@ -97,21 +97,21 @@ fn length_lines(headers: &HeaderMap) -> Result<usize, Unclear> {
 mod tests {
     use super::*;
 
-    fn settle(status: u16, fields: &[(&str, &str)]) -> Result<HeaderMap, Unclear> {
+    fn normalize(status: u16, fields: &[(&str, &str)]) -> Result<HeaderMap, Unclear> {
         let mut response = http::Response::new(());
         *response.status_mut() = StatusCode::from_u16(status).unwrap();
         for (name, value) in fields {
             response.headers_mut().append(name.parse::<header::HeaderName>().unwrap(), value.parse().unwrap());
         }
         let (mut head, ()) = response.into_parts();
-        settle_answer(&mut head).map(|()| head.headers)
+        normalize_answer(&mut head).map(|()| head.headers)
     }
 
     #[test]
     fn one_length_is_left() {
-        let twice = settle(200, &[("content-length", "2"), ("x", "y"), ("content-length", "2")]).unwrap();
+        let twice = normalize(200, &[("content-length", "2"), ("x", "y"), ("content-length", "2")]).unwrap();
         assert_eq!(twice.get_all("content-length").iter().count(), 1);
-        assert!(settle(204, &[("content-length", "0")]).unwrap().is_empty());
+        assert!(normalize(204, &[("content-length", "0")]).unwrap().is_empty());
     }
 
     #[test]
@@ -126,8 +126,8 @@ mod tests {
             (&[chunked, chunked], Unclear::Coding),
             (&[("transfer-encoding", "gzip, chunked")], Unclear::Coding),
         ] {
-            assert_eq!(settle(200, fields).unwrap_err(), expected, "{fields:?}");
+            assert_eq!(normalize(200, fields).unwrap_err(), expected, "{fields:?}");
         }
-        assert_eq!(settle(600, &[]).unwrap_err(), Unclear::Status);
+        assert_eq!(normalize(600, &[]).unwrap_err(), Unclear::Status);
     }
 }

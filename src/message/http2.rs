@@ -14,12 +14,12 @@ use super::guard::{self, Violation};
 ///
 /// # Errors
 /// When an HTTP/1 reader could see something else in it.
-pub fn settle<B>(request: &mut Request<B>) -> Result<(), Violation> {
+pub fn normalize<B>(request: &mut Request<B>) -> Result<(), Violation> {
     if let Some(target) = request.uri().path_and_query().map(PathAndQuery::as_str) {
         check_path(request.method().as_str(), target)?;
     }
     check_values(request.headers())?;
-    framing::settle_length(request.headers_mut()).map_err(|_| Violation::Length)
+    framing::normalize_length(request.headers_mut()).map_err(|_| Violation::Length)
 }
 
 /// `:path` has two of the forms that a request target has (RFC 9113 §8.3.1).
@@ -49,7 +49,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let mut request = request.body(()).unwrap();
-        settle(&mut request).map(|()| request.headers().get_all("content-length").iter().count())
+        normalize(&mut request).map(|()| request.headers().get_all("content-length").iter().count())
     }
 
     #[test]

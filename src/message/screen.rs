@@ -101,7 +101,7 @@ impl Screen {
             }
             match frames(&bytes[at..]) {
                 Frames::Whole(length) => {
-                    self.is_over = self.settle(&mut bytes[at..at + length], head).is_none();
+                    self.is_over = self.read_block(&mut bytes[at..at + length], head).is_none();
                     at += length;
                 }
                 Frames::Coming if bytes.len() - at <= MAX_WAITING => return at,
@@ -123,7 +123,7 @@ impl Screen {
     }
 
     /// Looks at the whole frames of one block of fields. Nothing: the parser refuses the connection for it.
-    fn settle(&mut self, frames: &mut [u8], head: FrameHead) -> Option<()> {
+    fn read_block(&mut self, frames: &mut [u8], head: FrameHead) -> Option<()> {
         let is_trailers = self.ends(head.stream);
         if !is_trailers && !head.has(END_STREAM) {
             self.begins(head.stream);

@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 use super::account::{Language, is_host_name};
-use super::session::SessionId;
+use super::session::{SESSION_PARAMETER, SessionId};
 
 /// The port of `https` URLs that name none.
 const HTTPS: u16 = 443;
@@ -72,11 +72,11 @@ pub fn with_session(location: &str, session: &SessionId, language: Option<&Langu
     let (page, query) = url.split_once('?').unwrap_or((url, ""));
     let mut parameters: Vec<String> = query
         .split('&')
-        .filter(|parameter| !parameter.is_empty() && !is_named(parameter, "sessId"))
+        .filter(|parameter| !parameter.is_empty() && !is_named(parameter, SESSION_PARAMETER))
         .filter(|parameter| language.is_none() || !is_named(parameter, "lang"))
         .map(str::to_owned)
         .collect();
-    parameters.push(format!("sessId={}", session.expose()));
+    parameters.push(format!("{SESSION_PARAMETER}={}", session.expose()));
     parameters.extend(language.map(|language| format!("lang={language}")));
     format!("{page}?{}{fragment}", parameters.join("&"))
 }

@@ -12,10 +12,9 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 
 use super::grant::ACCOUNT;
+use super::path::PBX_PATH;
 use super::secret::Secret;
 
-/// The path of every link.
-pub const PATH: &str = "/auth/pbx";
 /// The parameter that makes an address a signed link.
 pub const SIGNATURE: &str = "sig";
 /// The fewest bytes of a secret.
@@ -147,7 +146,7 @@ pub fn key_of(query: &str) -> Option<String> {
     form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == KEY).map(|(_, value)| value.into_owned())
 }
 
-/// Reads a link: the query of a request for [`PATH`] on `host`, which may carry a port. `ttl`: how long links may live.
+/// Reads a link: the query of a request for [`PBX_PATH`] on `host`, which may carry a port. `ttl`: how long links may live.
 ///
 /// # Errors
 /// When it is not exactly what somebody with one of the keys signed for this host, or not good now.
@@ -202,7 +201,7 @@ fn canonical(host: &str, parameters: &[(&str, &str)]) -> String {
     let host = host.to_ascii_lowercase();
     let host = host.strip_suffix(":443").unwrap_or(&host);
     let names = parameters.iter().flat_map(|&(name, value)| [name, value]);
-    [FORM, host, PATH].into_iter().chain(names).map(|text| format!("{}:{text}", text.len())).collect()
+    [FORM, host, PBX_PATH].into_iter().chain(names).map(|text| format!("{}:{text}", text.len())).collect()
 }
 
 fn take<'q>(parameters: &mut Vec<(&'q str, &'q str)>, name: &'static str) -> Result<&'q str, LinkError> {

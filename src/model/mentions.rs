@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use percent_encoding::percent_decode_str;
 
 use super::account::{Account, Domain};
+use super::session::{SESSION, SESSION_PARAMETER};
 
 /// How often a text is decoded: what is encoded more often, no reader decodes.
 const MAX_DECODED: usize = 4;
@@ -142,7 +143,7 @@ fn is_between(c: char) -> bool {
 }
 
 fn is_session(name: &str) -> bool {
-    matches!(name, "session" | "sessid")
+    [SESSION, SESSION_PARAMETER].iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// Returns a text as often decoded as a reader might, itself included.

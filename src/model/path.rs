@@ -4,6 +4,23 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
+/// The path at which one-time keys of Voximplant are answered.
+pub const OTT_PATH: &str = "/auth/ott";
+/// The path at which a session of the PBX is opened.
+pub const PBX_PATH: &str = "/auth/pbx";
+/// The path at which people log in at the identity provider.
+pub const LOGIN_PATH: &str = "/auth/callgate/login";
+/// The path at which people log out.
+pub const LOGOUT_PATH: &str = "/auth/callgate/logout";
+/// The path to which identity providers send browsers back, without the name of the method behind it.
+pub const OIDC_CALLBACK_PATH: &str = "/auth/callgate/oidc/";
+/// The path to which a person's confirmation of a signed link is posted.
+pub const CONFIRM_PATH: &str = "/auth/callgate/confirm";
+/// The path at which a ticket from another host becomes a session.
+pub const TICKET_PATH: &str = "/auth/callgate/ticket";
+/// The path below which all others are callgate's own.
+pub const CALLGATE_PATH: &str = "/auth/callgate";
+
 /// The paths that are callgate's own on every host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reserved {
@@ -44,18 +61,18 @@ pub fn canonical(path: &str) -> Cow<'_, str> {
 
 /// Tells whether a path is reserved, and whether it is spelled as it should be.
 #[must_use]
-pub fn place(path: &str) -> PathClass {
+pub fn classify(path: &str) -> PathClass {
     match path {
-        "/auth/ott" => return PathClass::Reserved(Reserved::Ott),
-        "/auth/pbx" => return PathClass::Reserved(Reserved::Pbx),
+        OTT_PATH => return PathClass::Reserved(Reserved::Ott),
+        PBX_PATH => return PathClass::Reserved(Reserved::Pbx),
         _ => {}
     }
     let canonical = canonical(path);
     let read = to_its_end(&canonical);
-    if matches!(read, "/auth/ott" | "/auth/pbx") {
+    if matches!(read, OTT_PATH | PBX_PATH) {
         return PathClass::Disguised;
     }
-    match (is_callgates(path), is_callgates(read)) {
+    match (is_callgate_path(path), is_callgate_path(read)) {
         (false, false) => PathClass::Open,
         // Below our prefix case may matter, as in a ticket; nothing else may differ.
         (true, true) if path.eq_ignore_ascii_case(&canonical) => PathClass::Reserved(Reserved::Callgate),
@@ -114,8 +131,8 @@ pub(super) fn to_its_end(canonical: &str) -> &str {
     &canonical[..end.unwrap_or(canonical.len())]
 }
 
-fn is_callgates(path: &str) -> bool {
-    path.strip_prefix("/auth/callgate").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+fn is_callgate_path(path: &str) -> bool {
+    path.strip_prefix(CALLGATE_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -223,7 +240,7 @@ mod tests {
     #[track_caller]
     fn check_place(expected: PathClass, paths: &[&str]) {
         for path in paths {
-            assert_eq!(place(path), expected, "{path}");
+            assert_eq!(classify(path), expected, "{path}");
         }
     }
 

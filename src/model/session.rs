@@ -5,6 +5,11 @@ use std::str::FromStr;
 
 use super::secret::Secret;
 
+/// The PBX's name for a session: that of its cookie, and of the login by which a token becomes one.
+pub const SESSION: &str = "session";
+/// The parameter by which the PBX's pages take a session over.
+pub const SESSION_PARAMETER: &str = "sessId";
+
 /// The text is not what the PBX calls a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a session id")]

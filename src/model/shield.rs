@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 
 use super::json::Json;
 use super::path;
+use super::session::{SESSION, SESSION_PARAMETER};
 
 /// The paths that are the administrators', and those among them that are everybody's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +83,8 @@ fn is_within(path: &str, folder: &str) -> bool {
 pub fn carried<'t>(path: &str, query: Option<&'t str>) -> Result<Option<&'t str>, Breach> {
     let query = query.unwrap_or_default();
     let mentions = mentions(path) + mentions(query);
-    let mut named = query.split('&').filter_map(|parameter| parameter.strip_prefix("sessId="));
+    let mut named =
+        query.split('&').filter_map(|parameter| parameter.strip_prefix(SESSION_PARAMETER)?.strip_prefix('='));
     match (mentions, named.next()) {
         (0, _) => Ok(None),
         (1, Some(session)) if session.bytes().all(|byte| byte.is_ascii_alphanumeric()) => Ok(Some(session)),
@@ -92,7 +94,8 @@ pub fn carried<'t>(path: &str, query: Option<&'t str>) -> Result<Option<&'t str>
 
 /// Counts how often a text names the parameter, decoded as often as anybody would.
 fn mentions(text: &str) -> usize {
-    let count = |text: &str| text.to_ascii_lowercase().matches("sessid").count();
+    let name = SESSION_PARAMETER.as_bytes();
+    let count = |text: &str| text.as_bytes().windows(name.len()).filter(|part| part.eq_ignore_ascii_case(name)).count();
     if !text.contains('%') {
         return count(text);
     }
@@ -177,7 +180,7 @@ pub fn judge_login(
     match (member("name"), member("value")) {
         (None, _) => Err(ShieldVerdict::Unclear("the login has no name")),
         (Some(None), _) => Err(ShieldVerdict::Unclear("the name of the login is not a text")),
-        (Some(Some(name)), value) if name.eq_ignore_ascii_case("session") => match value {
+        (Some(Some(name)), value) if name.eq_ignore_ascii_case(SESSION) => match value {
             Some(Some(token)) => Ok(Some(token.to_owned())),
             _ => Err(ShieldVerdict::Unclear("the token of the login is not a text")),
         },

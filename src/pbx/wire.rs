@@ -11,7 +11,7 @@ use super::{Error, breaker};
 use crate::config::Dialect;
 use crate::model::account::{Language, Role};
 use crate::model::json::Json;
-use crate::model::session::SessionId;
+use crate::model::session::{SESSION, SessionId};
 
 /// The question for a session: "third party login" of the vendor's documentation. That of a user is the same in all dialects.
 /// The legacy one has no word for the system's administrator: no rule leads there.
@@ -30,7 +30,7 @@ pub(super) fn mint(role: &Role, dialect: Dialect) -> Bytes {
 
 /// The question that turns a temporary token into a cookie.
 pub(super) fn exchange(token: &SessionId) -> Bytes {
-    json!({ "name": "session", "value": token.expose() }).to_string().into()
+    json!({ "name": SESSION, "value": token.expose() }).to_string().into()
 }
 
 /// The request by which a page of the PBX chooses the language of its session.
@@ -60,7 +60,7 @@ fn token(text: &str) -> Option<String> {
     match Json::read(text.as_bytes()) {
         Ok(Json::Text(token)) => Some(token),
         Ok(object @ Json::Object(_)) => {
-            let members = ["session", "value", "token"].map(|name| object.member(name));
+            let members = [SESSION, "value", "token"].map(|name| object.member(name));
             let members: Vec<_> = members.into_iter().collect::<Result<_, _>>().ok()?;
             let mut tokens = members.into_iter().flatten().filter_map(Json::text);
             // Of two that differ, nobody could tell which is the session.
@@ -89,7 +89,8 @@ pub(super) fn cookie(set: &[HeaderValue]) -> Option<HeaderValue> {
 }
 
 fn is_session(cookie: &[u8]) -> bool {
-    cookie.strip_prefix(b"session=").is_some_and(|value| value.first().is_some_and(u8::is_ascii_alphanumeric))
+    let value = cookie.strip_prefix(SESSION.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
+    value.is_some_and(|value| value.first().is_some_and(u8::is_ascii_alphanumeric))
 }
 
 #[cfg(test)]

@@ -7,13 +7,13 @@ use http::{Response, StatusCode};
 
 use super::account_choice::Choices;
 use super::browser::cors;
-use super::login::oidc::LOGIN;
 use super::reply::{self, Audience};
 use crate::auth::{self, AppError, OidcError};
 use crate::exchange::Body;
 use crate::limit::Limited;
 use crate::message::guard::Violation;
 use crate::message::target::Authority;
+use crate::model::path::LOGIN_PATH;
 use crate::observe::Unaudited;
 use crate::state::KeepError;
 use crate::upstream::ConnectError;
@@ -225,7 +225,7 @@ impl Error {
     fn login(&self) -> Option<&str> {
         match self {
             Self::Nobody { login } => login.as_deref(),
-            Self::Oidc(..) => Some(LOGIN),
+            Self::Oidc(..) => Some(LOGIN_PATH),
             _ => None,
         }
     }

@@ -12,9 +12,7 @@ use crate::freeze::{Leash, Owners};
 use crate::model::account::Role;
 use crate::model::freeze_target::FreezeTarget;
 use crate::model::mentions::AccountMentions;
-
-/// The name of the PBX's cookie.
-const SESSION: &str = "session";
+use crate::model::session::SESSION;
 
 impl Proxy {
     /// Refuses a login to a frozen account.

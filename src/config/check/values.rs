@@ -11,6 +11,7 @@ use crate::config::document::{TomlNode, TomlTable};
 use crate::config::{HostPattern, HostPort, Listen, UpstreamUrl};
 use crate::model::account::{Account, host_name, is_host_name};
 use crate::model::ott::VoximplantUser;
+use crate::model::path::{CALLGATE_PATH, OTT_PATH, PBX_PATH};
 
 /// Reads a duration under a key, or takes the default.
 pub(super) fn duration_or(table: &TomlTable<'_, '_>, key: &'static str, default: Duration) -> Duration {
@@ -384,7 +385,10 @@ pub(super) fn path(node: &TomlNode<'_, '_>) -> Option<String> {
         node.warn("a * stands for itself", "leave it out: a path that ends in / is for all below it");
     }
     if is_reserved(text) {
-        return node.refuse("belongs to callgate itself", "/auth/ott, /auth/pbx and /auth/callgate/ never go upstream");
+        return node.refuse(
+            "belongs to callgate itself",
+            format_args!("{OTT_PATH}, {PBX_PATH} and {CALLGATE_PATH}/ never go upstream"),
+        );
     }
     Some(text.to_owned())
 }
@@ -397,7 +401,8 @@ fn is_canonical(path: &str) -> bool {
 /// Tells whether a path is one of callgate's own, in any case.
 fn is_reserved(path: &str) -> bool {
     let path = path.to_ascii_lowercase();
-    path == "/auth/ott" || path == "/auth/pbx" || path.starts_with("/auth/callgate/")
+    let below_callgate = path.strip_prefix(CALLGATE_PATH).is_some_and(|rest| rest.starts_with('/'));
+    path == OTT_PATH || path == PBX_PATH || below_callgate
 }
 
 /// Checks the name of a PBX account.

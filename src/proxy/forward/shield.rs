@@ -11,6 +11,7 @@ use crate::exchange::Exchange;
 use crate::limit::Source;
 use crate::message::cookies;
 use crate::model::path;
+use crate::model::session::SESSION;
 use crate::model::shield::{self, Breach, ShieldVerdict};
 use crate::observe::metrics;
 use crate::proxy::browser::trigger::{self, Trigger};
@@ -166,7 +167,7 @@ impl Proxy {
 
 /// Tells whether a browser has this session already: then its link changes nothing.
 fn has_session(headers: &HeaderMap, session: &str) -> bool {
-    cookies::values(headers, "session").any(|value| value == session)
+    cookies::values(headers, SESSION).any(|value| value == session)
 }
 
 /// Checks that a body is what it looks like: nothing that somebody else would unpack or read in other letters.

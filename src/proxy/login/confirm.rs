@@ -6,6 +6,7 @@ use http::{HeaderMap, Method, Request, Response};
 use crate::auth::{Act, Proof};
 use crate::config::Confirm;
 use crate::exchange::Body;
+use crate::model::path::CONFIRM_PATH;
 use crate::proxy::browser::cors::{self, Initiator};
 use crate::proxy::browser::fetch_metadata;
 use crate::proxy::error::Error;
@@ -13,9 +14,6 @@ use crate::proxy::form::{self, BodyFormat, Fields};
 use crate::proxy::login::pbx::{Selectors, Wanted};
 use crate::proxy::{Caller, Proxy, reply};
 use crate::upstream::RequestBody;
-
-/// Where the page's button leads.
-pub(in crate::proxy) const PATH: &str = "/auth/callgate/confirm";
 
 /// Tells whether the page comes first.
 pub(in crate::proxy) fn is_needed(proof: &Proof, headers: &HeaderMap) -> bool {
@@ -28,7 +26,7 @@ pub(in crate::proxy) fn is_needed(proof: &Proof, headers: &HeaderMap) -> bool {
 
 /// Shows the page. The link is not used by that.
 pub(in crate::proxy) fn page(query: &str) -> Response<Body> {
-    reply::button(&format!("{PATH}?{query}"))
+    reply::button(&format!("{CONFIRM_PATH}?{query}"))
 }
 
 impl Proxy {

@@ -6,9 +6,10 @@ use std::rc::Rc;
 use http::header;
 use http::{Method, Request, Response, StatusCode};
 
-use crate::auth::{self, Act, CALLBACK, Callback, Oidc, OidcError};
+use crate::auth::{self, Act, Callback, Oidc, OidcError};
 use crate::config::Handoff;
 use crate::exchange::Body;
+use crate::model::path::{LOGIN_PATH, LOGOUT_PATH, OIDC_CALLBACK_PATH};
 use crate::proxy::browser::cors::{self, Initiator};
 use crate::proxy::browser::fetch_metadata;
 use crate::proxy::error::Error;
@@ -19,10 +20,6 @@ use crate::proxy::reply::Fragment;
 use crate::proxy::{Caller, Proxy, reply};
 use crate::upstream::RequestBody;
 
-/// Where a login at a provider begins.
-pub(in crate::proxy) const LOGIN: &str = "/auth/callgate/login";
-/// Where one logs out.
-const LOGOUT: &str = "/auth/callgate/logout";
 const LOGOUT_METHODS: &str = "GET, HEAD, POST";
 const METHODS: &str = "GET, HEAD";
 
@@ -63,7 +60,7 @@ impl Then {
             }
             Self::Site => Selectors::default().query(with.as_slice()),
         };
-        if query.is_empty() { LOGIN.to_owned() } else { format!("{LOGIN}?{query}") }
+        if query.is_empty() { LOGIN_PATH.to_owned() } else { format!("{LOGIN_PATH}?{query}") }
     }
 }
 
@@ -75,11 +72,11 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let path = request.uri().path();
-        let provider = path.strip_prefix(CALLBACK).and_then(|name| self.provider(name));
+        let provider = path.strip_prefix(OIDC_CALLBACK_PATH).and_then(|name| self.provider(name));
         match (path, provider) {
             (_, Some(provider)) => self.end_login(request, provider, caller).await,
-            (LOGIN, _) if self.has_providers() => self.begin_login(request, caller).await,
-            (LOGOUT, _) if self.has_providers() => self.log_out(request, caller).await,
+            (LOGIN_PATH, _) if self.has_providers() => self.begin_login(request, caller).await,
+            (LOGOUT_PATH, _) if self.has_providers() => self.log_out(request, caller).await,
             _ => self.answer_ticket(request, caller).await,
         }
     }
@@ -100,7 +97,7 @@ impl Proxy {
 
     /// Returns where people log in, if they do at a provider.
     pub(in crate::proxy) fn provider_login(&self, caller: &Caller) -> Option<String> {
-        self.has_providers().then(|| format!("{}{LOGIN}", caller.authority.origin()))
+        self.has_providers().then(|| format!("{}{LOGIN_PATH}", caller.authority.origin()))
     }
 
     /// Lets a login at a provider lead back to what was asked for. Right behind a login there is no other: if that one
@@ -184,7 +181,7 @@ impl Proxy {
         match *request.method() {
             Method::GET | Method::HEAD => Ok(reply::show(
                 "Log out?",
-                &format!("<form method=\"post\" action=\"{LOGOUT}\"><button>Log out</button></form>"),
+                &format!("<form method=\"post\" action=\"{LOGOUT_PATH}\"><button>Log out</button></form>"),
             )),
             Method::POST if cors::initiator(request.headers(), &caller.authority, &[]) != Initiator::Own => {
                 Err(Error::CrossSite)

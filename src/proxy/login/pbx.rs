@@ -12,6 +12,7 @@ use crate::model::account::{Language, Role};
 use crate::model::freeze_target::FreezeTarget;
 use crate::model::grant::{PbxGrant, Requested};
 use crate::model::landing;
+use crate::model::path::PBX_PATH;
 use crate::model::principal::Principal;
 use crate::model::session::SessionId;
 use crate::pbx::Pbx;
@@ -121,7 +122,7 @@ impl Selectors {
 
 /// Writes the path at which a session is asked for.
 pub(in crate::proxy) fn path_for(wish: &Requested, language: Option<&Language>, more: &[(&str, &str)]) -> String {
-    format!("/auth/pbx?{}", query_for(wish, language, more))
+    format!("{PBX_PATH}?{}", query_for(wish, language, more))
 }
 
 fn query_for(wish: &Requested, language: Option<&Language>, more: &[(&str, &str)]) -> String {

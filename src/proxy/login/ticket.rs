@@ -16,6 +16,7 @@ use crate::message::cookies;
 use crate::model::account::Language;
 use crate::model::digest::sha256;
 use crate::model::freeze_target::FreezeTarget;
+use crate::model::path::TICKET_PATH;
 use crate::model::principal::Principal;
 use crate::model::secret::Secret;
 use crate::model::session::SessionId;
@@ -28,7 +29,6 @@ use crate::proxy::{Caller, Proxy, reply};
 use crate::random;
 use crate::upstream::RequestBody;
 
-const PATH: &str = "/auth/callgate/ticket";
 /// The cookie by which a host knows the browser again, on its way through a hand-over.
 const BROWSER: &str = "__Host-callgate.browser";
 /// How long a browser keeps it, in seconds: longer than the tickets of a hand-over.
@@ -193,7 +193,7 @@ impl Proxy {
 
     async fn issue(&self, handed: &Handed, authority: &str) -> Result<String, Error> {
         let ticket = self.shared.tickets.issue(&handed.text()).await.map_err(Error::Unkept)?;
-        Ok(format!("https://{authority}{PATH}?t={}", ticket.expose()))
+        Ok(format!("https://{authority}{TICKET_PATH}?t={}", ticket.expose()))
     }
 
     /// Answers what is below `/auth/callgate/`: a ticket, on the host it is for, once, to a window of its own.
@@ -202,7 +202,7 @@ impl Proxy {
         request: &Request<RequestBody>,
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
-        let pbx = self.pbx_side().filter(|_| request.uri().path() == PATH).ok_or(Error::NotFound)?;
+        let pbx = self.pbx_side().filter(|_| request.uri().path() == TICKET_PATH).ok_or(Error::NotFound)?;
         if fetch_metadata::looks_ahead(request.method(), request.headers()) {
             return Err(Error::NotNow);
         }

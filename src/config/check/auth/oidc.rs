@@ -11,6 +11,7 @@ use crate::config::source::Surroundings;
 use crate::config::{OidcConfig, Trust};
 use crate::model::account::host_name;
 use crate::model::loopback::is_loopback;
+use crate::model::path::OIDC_CALLBACK_PATH;
 use crate::model::secret::Secret;
 
 /// How long a login is remembered when nobody says.
@@ -65,7 +66,7 @@ fn name(node: &TomlNode<'_, '_>) -> Option<()> {
         return Some(());
     }
     node.refuse(
-        "cannot be the end of /auth/callgate/oidc/…",
+        format_args!("cannot be the end of {OIDC_CALLBACK_PATH}…"),
         format_args!("use letters, digits, - and _, {LONGEST_NAME} at most"),
     )
 }
