@@ -7,6 +7,7 @@ pub mod field;
 pub mod freeze_target;
 pub mod grant;
 pub mod hours;
+pub mod html;
 pub mod identity;
 pub mod json;
 pub mod jwt;

@@ -2,7 +2,7 @@
 //!
 //! [`Proxy::handle`] is the story: who is asking, for what, and one of four ways to answer.
 
-mod account_choice;
+mod answer;
 mod browser;
 mod error;
 mod explain;
@@ -11,7 +11,6 @@ mod forward;
 mod frozen;
 mod gate;
 mod login;
-mod reply;
 mod shared;
 
 use std::cell::Cell;
@@ -24,11 +23,12 @@ use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 
+use self::answer::audience::Audience;
+use self::answer::response;
 use self::error::Error;
 pub use self::explain::{Question, Story, Unanswerable};
 use self::forward::route::{Routes, To};
 use self::gate::attempt::Attempt;
-use self::reply::Audience;
 pub use self::shared::Shared;
 use self::shared::{app_upstream, is_same, pbx_upstream};
 use crate::auth::{self, Chain};
@@ -141,7 +141,7 @@ impl Proxy {
         let mut response = match self.serve(&mut request, origin, peer, &mut exchange).await {
             Ok(response) => response,
             Err(error) => {
-                let error = error.or_refused(peer.refused.get());
+                let error = error.or_violation(peer.refused.get());
                 let mut response = self.explain(&error, &audience, &mut exchange);
                 // A body that nobody reads would be taken for the next request, and behind a malformed one, or one for a
                 // tunnel, anything may come: such a connection ends with the answer.
@@ -170,7 +170,7 @@ impl Proxy {
     pub fn refuse(&self, request: &Request<Incoming>, refusal: Violation, peer: &Peer) -> Response<Body> {
         let mut exchange = Exchange::begin(request, peer.origin.client, peer, &self.logs);
         let audience = Audience::of(request.headers(), exchange.id);
-        let mut response = self.explain(&Error::Refused(refusal), &audience, &mut exchange);
+        let mut response = self.explain(&Error::Violation(refusal), &audience, &mut exchange);
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         exchange.end_with(response)
     }
@@ -185,7 +185,7 @@ impl Proxy {
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
         if request.version() == Version::HTTP_2 {
-            http2::normalize(request).map_err(Error::Refused)?;
+            http2::normalize(request).map_err(Error::Violation)?;
         }
         let origin = origin.map_err(|_| Error::Malformed("Forwarded and X-Forwarded-For name different clients"))?;
         let authority =
@@ -212,7 +212,7 @@ impl Proxy {
             }
             PathClass::Open => return self.forward(request, peer, caller, exchange).await,
         };
-        reply::name(&mut response, exchange.id);
+        response::set_request_id(&mut response, exchange.id);
         Ok(response)
     }
 
@@ -239,8 +239,8 @@ impl Proxy {
             Some(cause) if status.is_server_error() => tracing::warn!(id = %exchange.id, error = cause, "{error}"),
             _ => tracing::debug!(id = %exchange.id, code, "{error}"),
         }
-        let mut response = error.answer(audience);
-        reply::name(&mut response, exchange.id);
+        let mut response = answer::render(error, audience);
+        response::set_request_id(&mut response, exchange.id);
         response
     }
 
@@ -261,15 +261,15 @@ fn answer_method(request: &Request<RequestBody>) -> Result<Option<Response<Body>
     let (method, uri) = (request.method(), request.uri());
     if let Some(protocol) = request.extensions().get::<Protocol>() {
         // A CONNECT that names a protocol is for the host itself, not for one behind it (RFC 8441 §4).
-        return if websocket::is_named(protocol) { Ok(None) } else { Err(Error::Protocol) };
+        return if websocket::is_named(protocol) { Ok(None) } else { Err(Error::UnsupportedProtocol) };
     }
     match *method {
         // An upstream may read method names without regard to case.
         _ if ["CONNECT", "TRACE"].iter().any(|name| method.as_str().eq_ignore_ascii_case(name)) => {
-            Err(Error::Method(METHODS))
+            Err(Error::MethodNotAllowed(METHODS))
         }
         Method::OPTIONS if uri.path() == "*" || hop::hops_left(request.headers()) == Some(0) => {
-            Ok(Some(reply::empty(StatusCode::NO_CONTENT)))
+            Ok(Some(response::empty(StatusCode::NO_CONTENT)))
         }
         _ if uri.path().starts_with('/') => Ok(None),
         _ => Err(Error::Malformed("the request target is not a path")),

@@ -1,5 +1,7 @@
 //! Hand-written pages with a few blanks: one function fills them, one escapes.
 
+use crate::model::html;
+
 /// The stylesheet of all pages.
 const STYLE: &str = include_str!("pages/style.css");
 
@@ -12,22 +14,9 @@ pub(super) fn fill(page: &str, values: &[(&str, &str)]) -> String {
     filled
 }
 
-/// Escapes text for an element or a quoted attribute.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            // A value cannot open a blank that a later value would fill.
-            '{' => escaped.push_str("&#123;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
+/// Escapes a value. A value cannot open a blank that a later value would fill.
+fn escape(value: &str) -> String {
+    html::escape(value).replace('{', "&#123;")
 }
 
 #[cfg(test)]

@@ -1,261 +1,203 @@
-//! Why there is no answer but one of our own: the only place that knows the statuses of failure.
+//! The errors of a request, with the status and the code of each. No other file knows the statuses of failure.
 
-use std::time::Duration;
+use http::StatusCode;
+use http::header::HeaderValue;
 
-use http::header::{self, HeaderName, HeaderValue};
-use http::{Response, StatusCode};
-
-use super::account_choice::Choices;
-use super::browser::cors;
-use super::reply::{self, Audience};
 use crate::auth::{self, AppError, OidcError};
-use crate::exchange::Body;
 use crate::limit::Limited;
 use crate::message::guard::Violation;
 use crate::message::target::Authority;
-use crate::model::path::LOGIN_PATH;
+use crate::model::account::Language;
+use crate::model::grant::Requested;
 use crate::observe::Unaudited;
 use crate::state::KeepError;
 use crate::upstream::ConnectError;
 use crate::{pbx, upstream};
 
-/// Why a request is not answered as asked. The words go to the client, the sources to the log.
+/// An error that ends a request. Its text goes to the client, its source to the log.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// The request is malformed in a way that its sender can mend.
+    /// The request is malformed. The text tells the sender what to correct.
     #[error("{0}")]
     Malformed(&'static str),
-    /// The request has no one reading, or is too large to be read.
+    /// The request breaks a rule of HTTP: it has two readings, or is too large to be read.
     #[error("{0}")]
-    Refused(Violation),
-    /// Nothing is configured here.
-    #[error("nothing is here")]
+    Violation(Violation),
+    /// Nothing is configured at this path.
+    #[error("nothing is configured at this address")]
     NotFound,
-    /// The method is not for this resource; these are.
-    #[error("only {0} is possible here")]
-    Method(&'static str),
-    /// A tunnel for a protocol that is not spoken here.
-    #[error("only a WebSocket is possible by CONNECT")]
-    Protocol,
-    /// The client's body paused for too long.
-    #[error("the request took too long")]
+    /// The resource has other methods: the value of `Allow`.
+    #[error("this address accepts only {0}")]
+    MethodNotAllowed(&'static str),
+    /// An extended CONNECT (RFC 8441) for another protocol than WebSocket.
+    #[error("CONNECT is accepted only for WebSockets")]
+    UnsupportedProtocol,
+    /// The client's body did not arrive before the deadline.
+    #[error("the request did not arrive in time")]
     RequestTimeout,
-    /// A body larger than any that makes sense here.
+    /// The body is larger than this endpoint reads.
     #[error("the request is too large")]
-    TooLarge,
-    /// A body of a kind that is not read here.
+    ContentTooLarge,
+    /// The body has a media type that this endpoint does not read.
     #[error("send application/x-www-form-urlencoded or application/json")]
-    MediaType,
-    /// Nobody is proven. A browser is sent to `login`.
+    UnsupportedMediaType,
+    /// No credential, or a bad one. A browser is redirected to `login`.
     #[error("log in first")]
-    Nobody {
-        /// Where one logs in.
+    Unauthenticated {
+        /// The address where a person can log in.
         login: Option<String>,
     },
-    /// Somebody is proven and may not do this.
+    /// The caller is known and may not do this.
     #[error("this is not permitted")]
     Forbidden,
-    /// Somebody is proven who may become several, and has not said whom.
+    /// The caller may become one of several accounts and has not named one.
     #[error("this login has several accounts: name one of them")]
-    Choose(Choices),
-    /// Somebody is proven, and leads to a user that there is not. Looks as if it were not permitted.
+    Choose(AccountChoices),
+    /// The rule leads to a Voximplant user that does not exist. The client sees the same as for [`Error::Forbidden`].
     #[error("this is not permitted")]
     UnknownUser,
-    /// The shield keeps strangers from this.
+    /// The shield blocks this request to the PBX.
     #[error("this is not permitted from here")]
-    KeptOut,
-    /// The request came from another site's page.
+    Blocked,
+    /// A page of another site made the request.
     #[error("this request must come from the same site")]
     CrossSite,
-    /// Too many requests.
+    /// A limit is exceeded.
     #[error("too many requests")]
     Limited(Limited),
     /// No upstream serves this host.
-    #[error("this host is not served here")]
+    #[error("this server does not serve that host")]
     Misdirected,
-    /// A prefetch, or a program that looks at links.
+    /// A prefetch, a link preview, or `HEAD` of a login link.
     #[error("open this link in a browser")]
-    NotNow,
+    Prefetch,
     /// The upstream gave no answer.
-    #[error("the server behind this one gave no answer")]
+    #[error("the upstream server did not answer")]
     Upstream(#[source] upstream::Error),
     /// The app did not say who its caller is.
     #[error("the app did not say who you are")]
     App(#[source] AppError),
-    /// There are no keys to check a token with.
-    #[error("too early")]
+    /// The keys that verify tokens have never been fetched.
+    #[error("tokens cannot be verified yet")]
     Keys(#[source] auth::Error),
-    /// The PBX gave no session.
-    #[error("the telephone system gave no session")]
+    /// The PBX did not open a session.
+    #[error("the telephone system did not open a session")]
     Pbx(#[source] pbx::Error),
-    /// A login at an identity provider came to nothing; the field forgets it.
+    /// A login at an identity provider failed. The `Set-Cookie` value removes the cookie of that login.
     #[error("{0}")]
     Oidc(#[source] OidcError, Option<HeaderValue>),
-    /// A credential cannot be marked as used, or a ticket cannot be kept.
-    #[error("too busy")]
-    Unkept(#[source] KeepError),
-    /// The login's audit line cannot be written.
-    #[error("too busy")]
-    Unaudited(#[source] Unaudited),
-    /// One of these, and pages of this origin may read it.
+    /// The state cannot record that a credential is used, or keep a ticket.
+    #[error("this login cannot be recorded now")]
+    NotStored(#[source] KeepError),
+    /// The audit log cannot record the login.
+    #[error("this login cannot be recorded now")]
+    NotAudited(#[source] Unaudited),
+    /// One of the other errors, which pages of this listed origin may read.
     #[error("{0}")]
-    Shared(Box<Self>, HeaderValue),
+    ForListedOrigin(Box<Self>, HeaderValue),
 }
 
-/// How long a full table makes a caller wait.
-const FULL: Duration = Duration::from_secs(10);
-/// How long a state file that cannot be written makes a caller wait: it is tried again each second.
-const UNAVAILABLE: Duration = Duration::from_secs(2);
-/// How long an audit log that takes no line makes a caller wait.
-const UNAUDITED: Duration = Duration::from_secs(2);
-/// How long an upstream without a free connection makes a caller wait.
-const CROWDED: Duration = Duration::from_secs(1);
+/// The accounts that one rule grants to a caller, each as the parameters that select it.
+#[derive(Debug)]
+pub(super) enum AccountChoices {
+    /// Accounts of the PBX. A link can select one.
+    PbxByLink {
+        among: Vec<Requested>,
+        /// The language that was asked for.
+        language: Option<Language>,
+    },
+    /// Accounts of the PBX, for a request that no link can repeat.
+    Pbx(Vec<Requested>),
+    /// Voximplant users.
+    Voximplant(Vec<Requested>),
+}
 
 impl Error {
-    /// Returns the status, and the cause as the access log names it.
+    /// Returns the status and the code, which JSON answers carry as `error` and the access log as `reason`.
     #[must_use]
     pub(super) const fn status(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::Refused(Violation::TargetSize) => (StatusCode::URI_TOO_LONG, "uri_too_long"),
-            Self::Refused(Violation::HeadSize | Violation::Fields) => {
+            Self::Violation(Violation::TargetSize) => (StatusCode::URI_TOO_LONG, "uri_too_long"),
+            Self::Violation(Violation::HeadSize | Violation::Fields) => {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_fields_too_large")
             }
-            Self::Refused(Violation::UnknownCoding) => (StatusCode::NOT_IMPLEMENTED, "unknown_transfer_coding"),
-            Self::Refused(Violation::Late) => (StatusCode::REQUEST_TIMEOUT, "header_timeout"),
-            Self::Refused(Violation::Version) => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "unsupported_http_version"),
-            Self::Malformed(_) | Self::Refused(_) => (StatusCode::BAD_REQUEST, "malformed"),
+            Self::Violation(Violation::UnknownCoding) => (StatusCode::NOT_IMPLEMENTED, "unknown_transfer_coding"),
+            Self::Violation(Violation::Late) => (StatusCode::REQUEST_TIMEOUT, "header_timeout"),
+            Self::Violation(Violation::Version) => (StatusCode::HTTP_VERSION_NOT_SUPPORTED, "unsupported_http_version"),
+            Self::Malformed(_) | Self::Violation(_) => (StatusCode::BAD_REQUEST, "malformed"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
-            Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
-            Self::Protocol => (StatusCode::NOT_IMPLEMENTED, "unsupported_protocol"),
+            Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::UnsupportedProtocol => (StatusCode::NOT_IMPLEMENTED, "unsupported_protocol"),
             Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "content_too_large"),
-            Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
-            Self::Nobody { .. } => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Self::ContentTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "content_too_large"),
+            Self::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Self::Unauthenticated { .. } => (StatusCode::UNAUTHORIZED, "unauthenticated"),
             Self::Choose(_) => (StatusCode::MULTIPLE_CHOICES, "account_selection_required"),
             Self::Forbidden | Self::UnknownUser => (StatusCode::FORBIDDEN, "forbidden"),
-            Self::KeptOut => (StatusCode::FORBIDDEN, "blocked"),
+            Self::Blocked => (StatusCode::FORBIDDEN, "blocked"),
             Self::CrossSite => (StatusCode::FORBIDDEN, "cross_site"),
             Self::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "misdirected"),
-            Self::NotNow => (StatusCode::SERVICE_UNAVAILABLE, "prefetch"),
-            Self::Unkept(KeepError::Full) => (StatusCode::SERVICE_UNAVAILABLE, "state_full"),
-            Self::Unkept(KeepError::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, "state_unavailable"),
-            Self::Unaudited(_) => (StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable"),
+            Self::Prefetch => (StatusCode::SERVICE_UNAVAILABLE, "prefetch"),
+            Self::NotStored(KeepError::Full) => (StatusCode::SERVICE_UNAVAILABLE, "state_full"),
+            Self::NotStored(KeepError::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, "state_unavailable"),
+            Self::NotAudited(_) => (StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable"),
             Self::Upstream(error) => upstream_status(error),
             Self::App(error) => app_status(error),
             Self::Keys(_) => (StatusCode::SERVICE_UNAVAILABLE, "keys_unavailable"),
             Self::Pbx(error) => pbx_status(error),
             Self::Oidc(error, _) => oidc_status(error),
-            Self::Shared(error, _) => error.status(),
+            Self::ForListedOrigin(error, _) => error.status(),
         }
     }
 
-    /// Returns what the log tells and the client does not learn.
+    /// Returns the cause for the log. The client does not learn it.
     #[must_use]
     pub(super) fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Shared(error, _) => error.cause(),
+            Self::ForListedOrigin(error, _) => error.cause(),
             Self::Oidc(error, _) => std::error::Error::source(error),
             error => std::error::Error::source(error),
         }
     }
 
-    /// Tells whether the request was none that its sender should have sent.
+    /// Tells whether the request was not valid HTTP, so that the bytes after it have no certain meaning.
     #[must_use]
     pub(super) const fn is_malformed(&self) -> bool {
         match self {
-            Self::Malformed(_) | Self::Refused(_) => true,
-            Self::Shared(error, _) => error.is_malformed(),
+            Self::Malformed(_) | Self::Violation(_) => true,
+            Self::ForListedOrigin(error, _) => error.is_malformed(),
             _ => false,
         }
     }
 
-    /// Names the refusal that broke off the body of a request, if that is the cause.
+    /// Returns the violation that broke off the body of the request, where that is why the client seems gone.
     #[must_use]
-    pub(super) fn or_refused(self, refusal: Option<Violation>) -> Self {
-        match (self, refusal) {
-            (Self::Upstream(upstream::Error::ClientGone), Some(refusal)) => Self::Refused(refusal),
+    pub(super) fn or_violation(self, violation: Option<Violation>) -> Self {
+        match (self, violation) {
+            (Self::Upstream(upstream::Error::ClientGone), Some(violation)) => Self::Violation(violation),
             (error, _) => error,
         }
     }
 
-    /// Offers choices to a program alone: nobody could follow a link to one.
+    /// Offers the accounts without links: no link can repeat this request.
     #[must_use]
     pub(super) fn without_links(self) -> Self {
         match self {
-            Self::Choose(choices) => Self::Choose(choices.without_links()),
+            Self::Choose(AccountChoices::PbxByLink { among, .. }) => Self::Choose(AccountChoices::Pbx(among)),
             error => error,
         }
     }
 
-    /// Turns the failure into an answer.
-    #[must_use]
-    pub(super) fn answer(&self, audience: &Audience) -> Response<Body> {
-        if let Self::Shared(error, origin) = self {
-            let mut response = error.answer(&audience.to_a_program());
-            cors::show_to(&mut response, origin);
-            return response;
-        }
-        let (status, code) = self.status();
-        if let Self::Nobody { login: Some(login) } = self
-            && audience.navigation
-        {
-            return reply::redirect(StatusCode::FOUND, login);
-        }
-        if let Self::Choose(choices) = self {
-            return choices.answer(status, code, &self.to_string(), audience);
-        }
-        let mut response = reply::problem(status, code, &self.to_string(), self.login(), audience);
-        for (name, value) in self.fields() {
-            response.headers_mut().insert(name, value);
-        }
-        response
-    }
-
-    /// Names the place to log in by its whole address: what asks is a page of another origin.
-    pub(super) fn seen_from_elsewhere(self, authority: &Authority) -> Self {
+    /// Makes the address of the login page absolute, for a page of another origin.
+    pub(super) fn for_other_origin(self, authority: &Authority) -> Self {
         match self {
-            Self::Nobody { login: Some(login) } if login.starts_with('/') => {
-                Self::Nobody { login: Some(format!("https://{}{login}", authority.with_host(&authority.host))) }
-            }
+            Self::Unauthenticated { login: Some(login) } if login.starts_with('/') => Self::Unauthenticated {
+                login: Some(format!("https://{}{login}", authority.with_host(&authority.host))),
+            },
             error => error,
         }
     }
-
-    fn login(&self) -> Option<&str> {
-        match self {
-            Self::Nobody { login } => login.as_deref(),
-            Self::Oidc(..) => Some(LOGIN_PATH),
-            _ => None,
-        }
-    }
-
-    fn fields(&self) -> Vec<(HeaderName, HeaderValue)> {
-        match self {
-            Self::Method(allow) => vec![(header::ALLOW, HeaderValue::from_static(allow))],
-            Self::Nobody { .. } => {
-                vec![(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"callgate\""))]
-            }
-            Self::Limited(limited) => limited.header_values().into_iter().filter_map(field).collect(),
-            Self::Pbx(pbx::Error::Open { retry_after } | pbx::Error::Refused { retry_after }) => {
-                vec![reply::retry_after(*retry_after)]
-            }
-            Self::Oidc(error, forget) => {
-                let forget = forget.iter().map(|field| (header::SET_COOKIE, field.clone()));
-                let wait = matches!(error, OidcError::Down(_)).then(|| reply::retry_after(FULL));
-                forget.chain(wait).collect()
-            }
-            Self::Unkept(KeepError::Full) | Self::Keys(_) => vec![reply::retry_after(FULL)],
-            Self::Unkept(KeepError::Unavailable) => vec![reply::retry_after(UNAVAILABLE)],
-            Self::Unaudited(_) => vec![reply::retry_after(UNAUDITED)],
-            Self::Upstream(upstream::Error::Full | upstream::Error::Taken) => vec![reply::retry_after(CROWDED)],
-            _ => Vec::new(),
-        }
-    }
-}
-
-fn field((name, value): (&'static str, String)) -> Option<(HeaderName, HeaderValue)> {
-    Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::try_from(value).ok()?))
 }
 
 const fn upstream_status(error: &upstream::Error) -> (StatusCode, &'static str) {
@@ -315,7 +257,7 @@ impl From<auth::Error> for Error {
 }
 
 impl From<pbx::Error> for Error {
-    /// An account that the PBX does not know looks like one that the caller may not be.
+    /// The client cannot tell an account that the PBX does not know from one that the caller may not use.
     fn from(error: pbx::Error) -> Self {
         match error {
             pbx::Error::Unknown => Self::Forbidden,

@@ -187,7 +187,7 @@ impl Proxy {
             Act::Pbx => {
                 self.pbx_side().ok_or(Error::NotFound)?;
                 if fetch_metadata::looks_ahead(&Method::GET, headers) {
-                    return Err(Error::NotNow);
+                    return Err(Error::Prefetch);
                 }
                 let query = question.query.as_deref().unwrap_or_default();
                 let selectors = Selectors::read(Fields::of_form(query.as_bytes())?)?;

@@ -74,11 +74,11 @@ pub(super) fn format(headers: &HeaderMap, fallback: Option<BodyFormat>) -> Resul
     let named =
         lines.next().map(|line| line.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii());
     match named {
-        _ if lines.next().is_some() => Err(Error::MediaType),
+        _ if lines.next().is_some() => Err(Error::UnsupportedMediaType),
         Some(named) if named.eq_ignore_ascii_case(b"application/x-www-form-urlencoded") => Ok(BodyFormat::Urlencoded),
         Some(named) if named.eq_ignore_ascii_case(b"application/json") => Ok(BodyFormat::Json),
-        Some(named) if !named.eq_ignore_ascii_case(b"text/plain") => Err(Error::MediaType),
-        _ => fallback.ok_or(Error::MediaType),
+        Some(named) if !named.eq_ignore_ascii_case(b"text/plain") => Err(Error::UnsupportedMediaType),
+        _ => fallback.ok_or(Error::UnsupportedMediaType),
     }
 }
 
@@ -88,11 +88,11 @@ pub(super) fn format(headers: &HeaderMap, fallback: Option<BodyFormat>) -> Resul
 /// When it is too large, too slow, breaks off, or is not what it says it is.
 pub(super) async fn read(body: RequestBody, format: BodyFormat, deadline: Duration) -> Result<Fields, Error> {
     if body.size_hint().lower() > MAX as u64 {
-        return Err(Error::TooLarge);
+        return Err(Error::ContentTooLarge);
     }
     let collected = timeout(deadline, Limited::new(body, MAX).collect()).await.map_err(|_| Error::RequestTimeout)?;
     let bytes = collected.map_err(|error| match error.is::<LengthLimitError>() {
-        true => Error::TooLarge,
+        true => Error::ContentTooLarge,
         false => Error::Malformed("the body broke off"),
     })?;
     parse(&bytes.to_bytes(), format)

@@ -6,8 +6,8 @@ pub(super) mod attempt;
 use http::HeaderMap;
 use jiff::Timestamp;
 
-use super::account_choice::Choices;
 use super::browser::cors::Initiator;
+use super::error::AccountChoices;
 use super::error::Error;
 use super::login::pbx::Selectors;
 use super::{Caller, Proxy};
@@ -114,7 +114,7 @@ impl Proxy {
         self.look_at_wishes(principal, &selectors.wish)?;
         let grant =
             grant::pbx(&self.config.rules, principal, &selectors.wish, Timestamp::now()).map_err(|refusal| {
-                let choices = |among| Choices::Accounts { among, language: selectors.language.clone() };
+                let choices = |among| AccountChoices::PbxByLink { among, language: selectors.language.clone() };
                 self.not_granted(Act::Pbx, caller, principal, refusal, choices)
             })?;
         let role = grant.role();
@@ -143,7 +143,7 @@ impl Proxy {
     ) -> Result<VoximplantGrant, Error> {
         self.look_at_wishes(principal, wish)?;
         let grant = grant::voximplant(&self.config.rules, principal, wish, Timestamp::now())
-            .map_err(|refusal| self.not_granted(Act::Ott, caller, principal, refusal, Choices::Users))?;
+            .map_err(|refusal| self.not_granted(Act::Ott, caller, principal, refusal, AccountChoices::Voximplant))?;
         let voximplant = self.config.voximplant.as_ref();
         if self.shared.frozen.has_user(grant.user(), voximplant.and_then(|all| all.application.as_deref())) {
             let account = Some(grant.user().to_string());
@@ -161,7 +161,7 @@ impl Proxy {
         caller: &Caller,
         principal: &Principal,
         refusal: GrantError,
-        choices: impl FnOnce(Vec<Requested>) -> Choices,
+        choices: impl FnOnce(Vec<Requested>) -> AccountChoices,
     ) -> Error {
         match refusal {
             GrantError::Choose { among, .. } => Error::Choose(choices(among)),
@@ -208,7 +208,7 @@ impl Proxy {
             }
             MarkError::Unkept(error) => {
                 self.failed(act, caller, facts, &format!("the credential cannot be marked as used: {error}"));
-                Err(Error::Unkept(error))
+                Err(Error::NotStored(error))
             }
         }
     }
@@ -233,7 +233,7 @@ impl Proxy {
         let written = self.logs.write_grant(&entry).await;
         if let Err(unaudited) = written {
             self.failed(act, caller, facts, &unaudited.to_string());
-            return Err(Error::Unaudited(unaudited));
+            return Err(Error::NotAudited(unaudited));
         }
         self.note_let_in(caller);
         self.tally.login(counted, metrics::Outcome::Granted);
@@ -289,7 +289,7 @@ impl Proxy {
 
     /// Says that nobody is proven, and where a person could change that.
     pub(super) fn nobody(&self, caller: &Caller) -> Error {
-        Error::Nobody { login: self.login(caller) }
+        Error::Unauthenticated { login: self.login(caller) }
     }
 
     /// Returns where one logs in: a path of the app is led to the app's host.

@@ -6,8 +6,8 @@ use http::{Response, StatusCode};
 use crate::exchange::Body;
 use crate::message::fields;
 use crate::message::target::Authority;
+use crate::proxy::answer::response;
 use crate::proxy::error::Error;
-use crate::proxy::reply;
 
 const PREFLIGHT_METHOD: &str = "access-control-request-method";
 const PREFLIGHT_FIELDS: &str = "access-control-request-headers";
@@ -93,7 +93,7 @@ pub(in crate::proxy) fn preflight(
     listed: &[String],
     allow: &'static str,
 ) -> Result<Response<Body>, Error> {
-    let mut response = reply::empty(StatusCode::NO_CONTENT);
+    let mut response = response::empty(StatusCode::NO_CONTENT);
     let fields = response.headers_mut();
     if !headers.contains_key(header::ORIGIN) || !headers.contains_key(PREFLIGHT_METHOD) {
         fields.insert(header::ALLOW, HeaderValue::from_static(allow));
@@ -144,7 +144,7 @@ pub(in crate::proxy) fn share(
             Ok(response)
         }
         (Err(error), Initiator::Listed(origin)) => {
-            Err(Error::Shared(Box::new(error.seen_from_elsewhere(authority)), origin.clone()))
+            Err(Error::ForListedOrigin(Box::new(error.for_other_origin(authority)), origin.clone()))
         }
         (Err(error), Initiator::Own | Initiator::Foreign) => Err(error),
     }

@@ -15,7 +15,7 @@ use crate::model::grant::{GrantError, Trace};
 use crate::model::principal::{Claim, Principal};
 use crate::model::redact;
 use crate::observe::{RequestId, causes};
-use crate::proxy::account_choice::Choices;
+use crate::proxy::error::AccountChoices;
 use crate::proxy::error::Error;
 use crate::proxy::gate::{self, Unproven};
 
@@ -151,7 +151,9 @@ impl Story {
         let passed = trace.passed.iter();
         self.passed = passed.map(|one| Passed { rule: one.rule.to_owned(), why: one.why.to_string() }).collect();
         trace.outcome.map_err(|refusal| match &refusal {
-            GrantError::Choose { .. } => Refused::by(&Error::Choose(Choices::Users(Vec::new())), refusal.to_string()),
+            GrantError::Choose { .. } => {
+                Refused::by(&Error::Choose(AccountChoices::Voximplant(Vec::new())), refusal.to_string())
+            }
             GrantError::NoRule | GrantError::Invalid { .. } | GrantError::Foreign { .. } => {
                 Refused::forbidden(&refusal)
             }
@@ -180,7 +182,7 @@ impl Refused {
     }
 
     pub(super) fn nobody(reason: &str) -> Self {
-        Self::by(&Error::Nobody { login: None }, reason.to_owned())
+        Self::by(&Error::Unauthenticated { login: None }, reason.to_owned())
     }
 
     pub(super) fn forbidden(reason: &dyn fmt::Display) -> Self {

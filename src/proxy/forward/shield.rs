@@ -128,7 +128,7 @@ impl Proxy {
         exchange.receives(payload.meter());
         let read = timeout(self.config.server.timeouts.header, Limited::new(payload, MAX_LOGIN).collect()).await;
         let read = read.map_err(|_| Error::RequestTimeout)?.map_err(|error| match error.is::<LengthLimitError>() {
-            true => Error::TooLarge,
+            true => Error::ContentTooLarge,
             false => Error::Malformed("the body broke off"),
         })?;
         Ok(read.to_bytes())
@@ -155,7 +155,7 @@ impl Proxy {
         match refusal {
             ShieldVerdict::Breach(breach) => {
                 self.kept_out(caller, &breach.to_string());
-                Error::KeptOut
+                Error::Blocked
             }
             ShieldVerdict::Unclear(reason) => {
                 self.kept_out(caller, reason);

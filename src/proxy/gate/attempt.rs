@@ -89,7 +89,7 @@ impl Proxy {
 
     /// Refuses logins while no audit line could tell of them.
     fn check_audit(&self) -> Result<(), Error> {
-        self.logs.check_audit().map_err(Error::Unaudited)
+        self.logs.check_audit().map_err(Error::NotAudited)
     }
 
     /// Refuses what a page of another origin does unseen, then looks whether a credential may be judged. Nothing counts it.

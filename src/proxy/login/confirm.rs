@@ -7,12 +7,13 @@ use crate::auth::{Act, Proof};
 use crate::config::Confirm;
 use crate::exchange::Body;
 use crate::model::path::CONFIRM_PATH;
+use crate::proxy::answer::page::Page;
 use crate::proxy::browser::cors::{self, Initiator};
 use crate::proxy::browser::fetch_metadata;
 use crate::proxy::error::Error;
 use crate::proxy::form::{self, BodyFormat, Fields};
 use crate::proxy::login::pbx::{Selectors, Wanted};
-use crate::proxy::{Caller, Proxy, reply};
+use crate::proxy::{Caller, Proxy};
 use crate::upstream::RequestBody;
 
 /// Tells whether the page comes first.
@@ -26,7 +27,10 @@ pub(in crate::proxy) fn is_needed(proof: &Proof, headers: &HeaderMap) -> bool {
 
 /// Shows the page. The link is not used by that.
 pub(in crate::proxy) fn page(query: &str) -> Response<Body> {
-    reply::button(&format!("{CONFIRM_PATH}?{query}"))
+    let main = "<p>This link logs you in. It works once.</p>";
+    Page::new("Open the telephone", main)
+        .with_form(&format!("{CONFIRM_PATH}?{query}"), "<button autofocus>Continue</button>")
+        .respond()
 }
 
 impl Proxy {
@@ -38,7 +42,7 @@ impl Proxy {
     ) -> Result<Response<Body>, Error> {
         let pbx = self.pbx_side().ok_or(Error::NotFound)?;
         if *request.method() != Method::POST {
-            return Err(Error::Method("POST"));
+            return Err(Error::MethodNotAllowed("POST"));
         }
         let (head, body) = request.into_parts();
         // No other page presses our button, whatever link it has.

@@ -9,15 +9,17 @@ use http::{Method, Request, Response, StatusCode};
 use crate::auth::{self, Act, Callback, Oidc, OidcError};
 use crate::config::Handoff;
 use crate::exchange::Body;
+use crate::model::html::escape;
 use crate::model::path::{LOGIN_PATH, LOGOUT_PATH, OIDC_CALLBACK_PATH};
+use crate::proxy::answer::page::{self, Fragment, Page};
+use crate::proxy::answer::response;
 use crate::proxy::browser::cors::{self, Initiator};
 use crate::proxy::browser::fetch_metadata;
 use crate::proxy::error::Error;
 use crate::proxy::form::Fields;
 use crate::proxy::gate::Facts;
 use crate::proxy::login::pbx::Selectors;
-use crate::proxy::reply::Fragment;
-use crate::proxy::{Caller, Proxy, reply};
+use crate::proxy::{Caller, Proxy};
 use crate::upstream::RequestBody;
 
 const LOGOUT_METHODS: &str = "GET, HEAD, POST";
@@ -105,11 +107,11 @@ impl Proxy {
     pub(in crate::proxy) fn to_login(&self, error: Error, selectors: &Selectors, caller: &Caller) -> Error {
         let is_ours = |login: &String| self.provider_login(caller).as_ref() == Some(login);
         match error {
-            Error::Nobody { login: Some(login) } if is_ours(&login) => {
+            Error::Unauthenticated { login: Some(login) } if is_ours(&login) => {
                 if selectors.are_after_login() {
                     return Error::Oidc(OidcError::not_kept(), None);
                 }
-                Error::Nobody { login: Some(format!("{login}?{}", selectors.query(&[("for", "pbx")]))) }
+                Error::Unauthenticated { login: Some(format!("{login}?{}", selectors.query(&[("for", "pbx")]))) }
             }
             error => error,
         }
@@ -130,10 +132,10 @@ impl Proxy {
         if let Some(host) = provider.host().filter(|host| *host != caller.authority.host) {
             let authority = caller.authority.with_host(host);
             let login = then.login(Some(provider.name()));
-            return Ok(reply::redirect(StatusCode::FOUND, &format!("https://{authority}{login}")));
+            return Ok(response::redirect(StatusCode::FOUND, &format!("https://{authority}{login}")));
         }
         let begun = provider.begin(&caller.authority, then.path()).await.map_err(|error| Error::Oidc(error, None))?;
-        let mut response = reply::pass(&begun.url, Fragment::Keep, &begun.id);
+        let mut response = page::continue_with_fragment(&begun.url, Fragment::Keep, &begun.id).respond();
         for forgotten in auth::forget_oldest(request.headers()) {
             response.headers_mut().append(header::SET_COOKIE, forgotten);
         }
@@ -161,7 +163,7 @@ impl Proxy {
             Error::Oidc(error, forget.clone())
         })?;
         self.note_proven(Some(finished.credential()), caller);
-        let mut response = reply::pass(&finished.to, Fragment::Restore, &finished.id);
+        let mut response = page::continue_with_fragment(&finished.to, Fragment::Restore, &finished.id).respond();
         for cookie in [Some(finished.cookie), forget].into_iter().flatten() {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
@@ -179,10 +181,9 @@ impl Proxy {
     /// Logs out after a click on a page of ours: another site's page must not do it.
     async fn log_out(&self, request: &Request<RequestBody>, caller: &Caller) -> Result<Response<Body>, Error> {
         match *request.method() {
-            Method::GET | Method::HEAD => Ok(reply::show(
-                "Log out?",
-                &format!("<form method=\"post\" action=\"{LOGOUT_PATH}\"><button>Log out</button></form>"),
-            )),
+            Method::GET | Method::HEAD => {
+                Ok(Page::new("Log out?", "").with_form(LOGOUT_PATH, "<button>Log out</button>").respond())
+            }
             Method::POST if cors::initiator(request.headers(), &caller.authority, &[]) != Initiator::Own => {
                 Err(Error::CrossSite)
             }
@@ -194,15 +195,15 @@ impl Proxy {
                     None => None,
                 };
                 let mut response = match end {
-                    Some(end) => reply::redirect(StatusCode::SEE_OTHER, &end),
-                    None => reply::show("You are logged out", "<p>You can close this window.</p>"),
+                    Some(end) => response::redirect(StatusCode::SEE_OTHER, &end),
+                    None => Page::new("You are logged out", "<p>You can close this window.</p>").respond(),
                 };
                 for cookie in [auth::forget_login()].into_iter().chain(auth::forget_all(request.headers())) {
                     response.headers_mut().append(header::SET_COOKIE, cookie);
                 }
                 Ok(response)
             }
-            _ => Err(Error::Method(LOGOUT_METHODS)),
+            _ => Err(Error::MethodNotAllowed(LOGOUT_METHODS)),
         }
     }
 }
@@ -210,16 +211,16 @@ impl Proxy {
 /// Refuses what no person has clicked on.
 fn check_click(request: &Request<RequestBody>) -> Result<(), Error> {
     if fetch_metadata::looks_ahead(request.method(), request.headers()) {
-        return Err(Error::NotNow);
+        return Err(Error::Prefetch);
     }
-    if request.method() == Method::GET { Ok(()) } else { Err(Error::Method(METHODS)) }
+    if request.method() == Method::GET { Ok(()) } else { Err(Error::MethodNotAllowed(METHODS)) }
 }
 
 /// Lets a person choose among providers.
 fn choice(providers: &[&Rc<Oidc>], then: &Then) -> Response<Body> {
     let link = |provider: &&Rc<Oidc>| {
-        let login = reply::escape(&then.login(Some(provider.name())));
+        let login = escape(&then.login(Some(provider.name())));
         format!("<p><a href=\"{login}\">{}</a></p>", provider.name())
     };
-    reply::show("Log in with", &providers.iter().map(link).collect::<String>())
+    Page::new("Log in with", providers.iter().map(link).collect::<String>()).respond()
 }

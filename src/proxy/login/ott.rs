@@ -16,11 +16,12 @@ use crate::model::ott::{self, LoginToken, OneTimeKey};
 use crate::model::principal::Principal;
 use crate::observe::audit::{Event, Note};
 use crate::observe::metrics::Answered;
+use crate::proxy::answer::{audience, response};
 use crate::proxy::browser::cors::{self, Initiator};
 use crate::proxy::error::Error;
 use crate::proxy::form::{self, Fields};
 use crate::proxy::gate::Facts;
-use crate::proxy::{Caller, Proxy, reply};
+use crate::proxy::{Caller, Proxy};
 use crate::upstream::RequestBody;
 
 const METHODS: &str = "POST, OPTIONS";
@@ -40,7 +41,7 @@ impl Proxy {
             Method::OPTIONS => {
                 return cors::preflight(request.headers(), &caller.authority, &voximplant.origins, METHODS);
             }
-            _ => return Err(Error::Method(METHODS)),
+            _ => return Err(Error::MethodNotAllowed(METHODS)),
         }
         let initiator = cors::initiator(request.headers(), &caller.authority, &voximplant.origins);
         let answered = self.token(request, &initiator, voximplant, caller).await;
@@ -71,11 +72,11 @@ impl Proxy {
         let token = self.compute(&question.key, &grant, (&principal, once.as_ref()), voximplant, caller).await?;
         let who = (&principal.method, &principal.subject, head.headers.get(header::USER_AGENT));
         self.watch_for_races(grant.user().as_str(), &question.key, who, caller);
-        let wants_json = reply::accepts(&head.headers, b"application/json");
+        let wants_json = audience::accepts(&head.headers, b"application/json");
         Ok(if wants_json {
-            reply::json(&json!({ "token": token.as_str(), "user": grant.user().as_str() }))
+            response::json(&json!({ "token": token.as_str(), "user": grant.user().as_str() }))
         } else {
-            reply::answer(StatusCode::OK, HeaderValue::from_static("text/plain"), token.as_str().to_owned())
+            response::with_body(StatusCode::OK, HeaderValue::from_static("text/plain"), token.as_str().to_owned())
         })
     }
 
@@ -132,7 +133,7 @@ impl Proxy {
 /// Tells for the counts why a key was not answered.
 fn kind_of(error: &Error) -> Answered {
     match error {
-        Error::Nobody { .. } | Error::CrossSite => Answered::Unproven,
+        Error::Unauthenticated { .. } | Error::CrossSite => Answered::Unproven,
         Error::UnknownUser => Answered::UnknownUser,
         Error::Forbidden | Error::Choose(_) => Answered::Forbidden,
         Error::Limited(_) => Answered::Limited,

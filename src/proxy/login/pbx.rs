@@ -16,6 +16,7 @@ use crate::model::path::PBX_PATH;
 use crate::model::principal::Principal;
 use crate::model::session::SessionId;
 use crate::pbx::Pbx;
+use crate::proxy::answer::{audience, page, response};
 use crate::proxy::browser::cors::{self, Initiator};
 use crate::proxy::browser::fetch_metadata;
 use crate::proxy::error::Error;
@@ -24,7 +25,7 @@ use crate::proxy::forward::route::To;
 use crate::proxy::gate::Facts;
 use crate::proxy::login::confirm;
 use crate::proxy::login::ticket::Onward;
-use crate::proxy::{Caller, Proxy, reply};
+use crate::proxy::{Caller, Proxy};
 use crate::upstream::RequestBody;
 
 const METHODS: &str = "GET, HEAD, POST, OPTIONS";
@@ -148,7 +149,7 @@ impl Proxy {
             Method::GET | Method::HEAD => self.answer_link(&request, pbx, caller).await,
             Method::POST => self.answer_page(request, pbx, caller).await,
             Method::OPTIONS => cors::preflight(request.headers(), &caller.authority, self.origins(), METHODS),
-            _ => Err(Error::Method(METHODS)),
+            _ => Err(Error::MethodNotAllowed(METHODS)),
         }
     }
 
@@ -178,7 +179,7 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         if fetch_metadata::looks_ahead(request.method(), request.headers()) {
-            return Err(Error::NotNow);
+            return Err(Error::Prefetch);
         }
         self.admit_fields(Act::Pbx, (request.method(), request.headers(), request.uri().query()), caller)?;
         let selectors = Selectors::read(Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?)?;
@@ -187,7 +188,7 @@ impl Proxy {
             Verdict::Stranger | Verdict::Abstain
                 if selectors.again.is_none() && fetch_metadata::is_from_elsewhere(request.headers()) =>
             {
-                return Ok(reply::step(&selectors.again()));
+                return Ok(page::continue_to(&selectors.again()).respond());
             }
             verdict => self
                 .judge(verdict, &self.page(request.headers(), caller), Act::Pbx, caller)
@@ -291,7 +292,7 @@ impl Proxy {
                 .await;
         }
         let Onward { address, cookie } = self.address(&minted, pbx, headers, caller).await?;
-        let mut response = reply::redirect(StatusCode::SEE_OTHER, &address);
+        let mut response = response::redirect(StatusCode::SEE_OTHER, &address);
         Onward::mark(cookie, &mut response);
         Ok(response)
     }
@@ -341,7 +342,7 @@ impl Proxy {
         {
             tracing::warn!(id = %caller.id, error = &error as &dyn std::error::Error, "the PBX did not take the language");
         }
-        let mut response = reply::step(&pbx.settings.landing);
+        let mut response = page::continue_to(&pbx.settings.landing).respond();
         for cookie in cookies {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
@@ -400,13 +401,13 @@ impl Proxy {
         // The vendor's page names no type for the JSON it sends, and a program that wants nothing special sends none.
         let format = form::format(&head.headers, Some(BodyFormat::Untyped))?;
         let selectors = Selectors::read(form::read(body, format, self.config.server.timeouts.header).await?)?;
-        let wants_all = !proof.is_ambient() || reply::accepts(&head.headers, b"application/vnd.callgate+json");
+        let wants_all = !proof.is_ambient() || audience::accepts(&head.headers, b"application/vnd.callgate+json");
         let wanted = if wants_all { Wanted::Address } else { Wanted::Session };
         let minted = self.mint(proof, selectors, wanted, pbx, caller).await?;
         if wants_all {
             self.describe(minted, pbx, &head.headers, caller).await
         } else {
-            Ok(reply::json(&json!(minted.session.expose())))
+            Ok(response::json(&json!(minted.session.expose())))
         }
     }
 
@@ -423,7 +424,8 @@ impl Proxy {
             Handoff::Link => SESSION_LIFE,
             Handoff::Cookie => TOKEN_LIFE,
         };
-        let mut response = reply::json(&json!({ "url": url, "session": minted.session.expose(), "expires_in": life }));
+        let mut response =
+            response::json(&json!({ "url": url, "session": minted.session.expose(), "expires_in": life }));
         Onward::mark(cookie, &mut response);
         Ok(response)
     }

@@ -101,7 +101,7 @@ impl Proxy {
         }
         // Even without names of the app's the answer would become one: a prefetched bare redirect must not be kept for the click.
         if fetch_metadata::looks_ahead(&kept.method, &kept.headers) {
-            return Err(Error::NotNow);
+            return Err(Error::Prefetch);
         }
         let Some(principal) = self.redirected(named, &kept, caller).await? else { return Ok(false) };
         let language = principal

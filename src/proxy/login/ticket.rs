@@ -20,12 +20,13 @@ use crate::model::path::TICKET_PATH;
 use crate::model::principal::Principal;
 use crate::model::secret::Secret;
 use crate::model::session::SessionId;
+use crate::proxy::answer::response;
 use crate::proxy::browser::fetch_metadata;
 use crate::proxy::error::Error;
 use crate::proxy::form::Fields;
 use crate::proxy::gate::Facts;
 use crate::proxy::login::pbx::Minted;
-use crate::proxy::{Caller, Proxy, reply};
+use crate::proxy::{Caller, Proxy};
 use crate::random;
 use crate::upstream::RequestBody;
 
@@ -140,7 +141,7 @@ impl Onward {
     }
 
     fn go(self) -> Response<Body> {
-        let mut response = reply::redirect(StatusCode::SEE_OTHER, &self.address);
+        let mut response = response::redirect(StatusCode::SEE_OTHER, &self.address);
         Self::mark(self.cookie, &mut response);
         response
     }
@@ -192,7 +193,7 @@ impl Proxy {
     }
 
     async fn issue(&self, handed: &Handed, authority: &str) -> Result<String, Error> {
-        let ticket = self.shared.tickets.issue(&handed.text()).await.map_err(Error::Unkept)?;
+        let ticket = self.shared.tickets.issue(&handed.text()).await.map_err(Error::NotStored)?;
         Ok(format!("https://{authority}{TICKET_PATH}?t={}", ticket.expose()))
     }
 
@@ -204,10 +205,10 @@ impl Proxy {
     ) -> Result<Response<Body>, Error> {
         let pbx = self.pbx_side().filter(|_| request.uri().path() == TICKET_PATH).ok_or(Error::NotFound)?;
         if fetch_metadata::looks_ahead(request.method(), request.headers()) {
-            return Err(Error::NotNow);
+            return Err(Error::Prefetch);
         }
         if request.method() != Method::GET {
-            return Err(Error::Method("GET, HEAD"));
+            return Err(Error::MethodNotAllowed("GET, HEAD"));
         }
         if !fetch_metadata::is_top_level(request.headers()) {
             return Err(Error::CrossSite);
@@ -215,7 +216,7 @@ impl Proxy {
         let mut fields = Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?;
         let ticket = fields.take("t").ok_or(Error::Malformed("the parameter t is missing"))?;
         self.admit_credential(request.method(), request.headers(), sha256(ticket.as_bytes()), caller)?;
-        let handed = self.shared.tickets.redeem(&ticket).await.map_err(Error::Unkept)?;
+        let handed = self.shared.tickets.redeem(&ticket).await.map_err(Error::NotStored)?;
         self.look_at_failures(caller)?;
         let handed = handed.as_ref().and_then(Handed::read).filter(|handed| handed.host == caller.authority.host);
         let Some(handed) = handed else { return Err(self.unknown_ticket(&ticket, caller)) };

@@ -1,0 +1,43 @@
+//! The reader of an answer: a person with a browser, or a program.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::observe::RequestId;
+
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+
+/// How an answer of callgate's own speaks to its reader.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::proxy) struct Audience {
+    /// A browser navigates: a redirect leads a person on.
+    pub(in crate::proxy) is_navigation: bool,
+    /// A page is wanted rather than JSON.
+    pub(in crate::proxy) wants_html: bool,
+    /// The id of the request, which every answer names.
+    pub(in crate::proxy) request_id: RequestId,
+}
+
+impl Audience {
+    /// Reads the audience from `Sec-Fetch-Mode` and `Accept`. Without `Sec-Fetch-Mode`, `Accept` decides both.
+    #[must_use]
+    pub(in crate::proxy) fn of(headers: &HeaderMap, request_id: RequestId) -> Self {
+        let wants_html = accepts(headers, b"text/html");
+        let mode = headers.get(SEC_FETCH_MODE).map(HeaderValue::as_bytes);
+        Self { is_navigation: mode.map_or(wants_html, |mode| mode == b"navigate"), wants_html, request_id }
+    }
+
+    /// Returns the audience for an answer that a script reads, whatever the browser accepts.
+    #[must_use]
+    pub(super) const fn to_a_program(self) -> Self {
+        Self { is_navigation: false, wants_html: false, request_id: self.request_id }
+    }
+}
+
+/// Tells whether `Accept` lists a media type. Quality values are ignored.
+#[must_use]
+pub(in crate::proxy) fn accepts(headers: &HeaderMap, media: &[u8]) -> bool {
+    let ranges =
+        headers.get_all(header::ACCEPT).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let mut types = ranges.map(|range| range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii());
+    types.any(|named| named.eq_ignore_ascii_case(media))
+}
