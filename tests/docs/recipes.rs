@@ -1,0 +1,81 @@
+//! The recipes in docs/recipes: whole apps, each with a gate before it.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+
+use crate::blocks::{Block, Kind, split};
+use crate::machine::{Daemon, Machine, meanwhile};
+
+pub fn recipes() -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir("docs/recipes").unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// Returns the file that a block is, by the comment in its first line.
+fn file_of(block: &Block) -> Option<&str> {
+    let (_, name) = block.text.lines().next()?.split_once(" file: ")?;
+    Some(name.trim())
+}
+
+/// An app of a recipe: a folder, its server, and a gate before it.
+struct Kitchen {
+    machine: Machine,
+    app: Vec<Daemon>,
+}
+
+impl Kitchen {
+    fn new(pbx: SocketAddr) -> Self {
+        let app = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let machine = Machine::new(app, pbx);
+        machine.write_secrets();
+        Self { machine, app: Vec::new() }
+    }
+
+    fn do_block(&mut self, block: &Block) {
+        match (block.kind, file_of(block)) {
+            (Kind::App | Kind::Js, Some(name)) => {
+                let path = self.machine.folder.path().join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, block.text.replace("listen(3000", &format!("listen({}", self.machine.app.port())))
+                    .unwrap();
+            }
+            (Kind::Sh, _) if block.text.ends_with(" &\n") => self.serve(block.text.trim_end().trim_end_matches('&')),
+            _ => self.machine.do_block(block),
+        }
+    }
+
+    /// Starts the app, and waits until it accepts connections.
+    fn serve(&mut self, command: &str) {
+        let script = format!("exec >app.log 2>&1; set -eu; exec env {}", self.machine.real(command));
+        let child = self.machine.command("bash").args(["-c", &script]).spawn().unwrap();
+        self.app.push(Daemon::new(child));
+        for _ in 0..600 {
+            if TcpStream::connect(self.machine.app).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("{command}: {}", fs::read_to_string(self.machine.folder.path().join("app.log")).unwrap());
+    }
+}
+
+/// Needs PHP, Node with npm, Python with pip, and their registries.
+#[tokio::test]
+#[ignore = "needs the languages that apps are written in: tests/run has them"]
+async fn the_recipes_lead_to_a_login() {
+    meanwhile(|_, pbx| {
+        let stub = std::path::absolute("tests/recipes/wordpress.php").unwrap();
+        for path in recipes() {
+            let mut kitchen = Kitchen::new(pbx);
+            if path.ends_with("wordpress.md") {
+                kitchen.serve(&format!("WP_SECRET=secret php -S 127.0.0.1:3000 {}", stub.display()));
+            }
+            for block in split(&path).1 {
+                kitchen.do_block(&block);
+            }
+        }
+    })
+    .await;
+}

@@ -1,0 +1,71 @@
+//! Scripts of pages, and systemd units.
+
+use std::fs;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::blocks::{Kind, all_blocks};
+use crate::programs::{are_here, output};
+
+/// What stands around a script: a page, an SDK and a gate that answers as told.
+const PAGE: &str = r#"
+const location = { href: "" };
+const answers = (ok) => { globalThis.fetch = async (address, { method, body }) => ({ address, method, ok, status: ok ? 200 : 403,
+  text: async () => [address, method, String(body)].join(" "),
+  json: async () => Object.assign(new String("s1"), { url: "https://pbx.example.com/welcome.htm?sessId=s1" }) }); };
+const client = { requestOneTimeLoginKey: async () => ({ name: "AuthResult", code: 302, key: "k +", result: false }),
+  loginWithOneTimeKey: async (name, token) => [name, token].join(": ") };
+const same = (one, other) => { if (one !== other) throw new Error(one + " instead of " + other); };
+const fails = async (act) => { try { await act(); } catch { return; } throw new Error("no failure"); };
+answers(true);
+"#;
+
+/// What is expected of a script, by the function it defines.
+const EXPECTED: [(&str, &str); 2] = [
+    ("openPbx", r#"await openPbx(); same(location.href, "https://pbx.example.com/welcome.htm?sessId=s1");"#),
+    (
+        "logIn",
+        r#"same(await logIn(client, "alice@a.b"), "alice@a.b: /auth/ott POST key=k+%2B");
+answers(false); await fails(() => logIn(client, "alice@a.b"));"#,
+    ),
+];
+
+#[test]
+fn scripts_log_in() {
+    if !are_here(&["node"]) {
+        return;
+    }
+    let scripts = all_blocks(Kind::Js);
+    assert!(scripts.len() > 2);
+    for block in scripts {
+        let (_, expected) =
+            EXPECTED.iter().find(|(name, _)| block.text.contains(&format!("function {name}("))).expect(&block.place);
+        let script = format!("{PAGE}{}{expected}", block.text);
+        let output = output(Command::new("node").args(["--input-type=module", "-e", &script]));
+        assert!(output.status.success(), "{}: {}", block.place, String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn the_unit_that_is_shown_is_the_one_to_install() {
+    let [block] = &all_blocks(Kind::Ini)[..] else { panic!("more units than one") };
+    assert_eq!(block.text, fs::read_to_string("deploy/callgate.service").unwrap());
+}
+
+#[test]
+fn units_are_units() {
+    if !are_here(&["systemd-analyze"]) {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    for block in all_blocks(Kind::Ini) {
+        let unit = folder.path().join("callgate.service");
+        fs::write(&unit, block.text.replace("/usr/local/bin/callgate", env!("CARGO_BIN_EXE_callgate"))).unwrap();
+        let socket = folder.path().join("callgate.socket");
+        fs::copy("deploy/callgate.socket", &socket).unwrap();
+        let output = output(Command::new("systemd-analyze").arg("verify").args([&unit, &socket]));
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !told.contains("callgate."), "{}: {told}", block.place);
+    }
+}
