@@ -1,49 +1,34 @@
-//! What clients may hold of this machine: bytes that wait for a slow side, counted for each connection, each client and
-//! the process.
+//! Bytes that wait in memory for a slow client or upstream, counted for each connection, each client and the process.
 //!
-//! A connection's [`Ledger`] counts what is handed over and not yet taken. Beyond a share of the budget nothing more is
-//! read for it than a small piece for each stream; beyond the next, nothing at all; and where that is not enough, the
-//! worker closes the connections that hold much and move little ([`Ledger::shed`]).
+//! A [`Ledger`] counts the bytes of one connection that were handed over and not yet taken. As the budget fills up,
+//! callgate first reads only a small piece for each stream, then nothing; at last the worker closes the connections that
+//! hold much and move little ([`Ledger::shed`]).
 //!
-//! A ledger is changed on one thread only, so it counts without locked instructions. That it could be sent is hyper's wish.
+//! Only one thread changes a ledger, so counting needs no locked instructions. It is `Send` because hyper requires that
+//! of a body's data.
 
 mod clients;
 mod flow;
+mod ledger;
+mod room;
 
-use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
-use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use self::clients::Clients;
 pub use self::clients::{ClientUsage, ConnectionCounts};
 pub use self::flow::{CountedBytes, Flow};
+pub use self::ledger::Ledger;
+pub use self::room::Pressure;
+use self::room::SMALL_CLIENT;
 
-/// The bytes of one connection that go over it at full speed; beyond, each stream has one small piece under way.
-const POOL: usize = 512 << 10;
-/// That small piece, in bytes.
-const LEAST: usize = 8 << 10;
-/// What a piece costs besides its bytes.
-const OVERHEAD: usize = 256;
-/// A client that holds less than this part of the budget is a small one: it is the last that is restrained.
-const SMALL: usize = 16;
-/// A connection that holds less than this is a small one.
-const MUCH: usize = 64 << 10;
-/// How many wait for room on one connection: more than it has streams, with their uploads.
-const MAX_STARVED: usize = 256;
-/// A connection tells its client's count after so many bytes, a worker the process's.
-const STEP: usize = 16 << 10;
+/// The worker reports a change to the budget of the process once it is this large, in bytes.
 const WORKER_STEP: usize = 64 << 10;
-/// What a connection may send ahead of its uploads (HTTP/2), however many they are.
-const MAX_AHEAD: usize = 1 << 20;
 
-/// The bytes that all connections of the process may hold, and what their clients hold. Shared by all workers.
+/// The bytes that all connections of the process may hold, and the bytes that each client holds. All workers share it.
 #[derive(Debug)]
 pub struct Budget {
     limit: AtomicUsize,
@@ -51,32 +36,19 @@ pub struct Budget {
     clients: Clients,
 }
 
-/// How much is in use of the budget.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Pressure {
-    /// Less than half.
-    Low,
-    /// Half or more: only small pieces are read for clients that hold much.
-    High,
-    /// Three quarters or more: nothing is read for them, and the slowest of their connections are closed.
-    Tight,
-    /// Seven eighths or more: small clients are restrained as well.
-    Full,
-}
-
 impl Budget {
-    /// Makes a budget of so many bytes.
+    /// Makes a budget of `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit: AtomicUsize::new(limit), held: AtomicUsize::new(0), clients: Clients::default() })
     }
 
-    /// Changes how many bytes there may be.
+    /// Changes the limit, in bytes.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Returns how many bytes there may be.
+    /// Returns the limit, in bytes.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)
@@ -91,96 +63,45 @@ impl Budget {
     /// Returns how much of the budget is in use.
     #[must_use]
     pub fn pressure(&self) -> Pressure {
-        pressure(self.held(), self.limit())
+        room::pressure(self.held(), self.limit())
     }
 
-    /// Returns the bytes to give up, when the slowest are to give some up.
+    /// Returns how many bytes the slowest connections must give up: those beyond five eighths of the budget.
     #[must_use]
     pub fn excess(&self) -> usize {
-        self.held().saturating_sub(part(self.limit(), 5))
+        self.held().saturating_sub(room::eighths(self.limit(), 5))
     }
 
-    /// Returns the client that holds most, unless that is little.
+    /// Returns the client that holds the most bytes, unless even that is a small client.
     #[must_use]
     pub fn largest(&self) -> Option<ClientUsage> {
-        self.clients.largest().filter(|client| client.held() >= self.limit() / SMALL)
+        self.clients.largest().filter(|client| client.held() >= self.limit() / SMALL_CLIENT)
     }
 
-    /// Finds the counts of a client by its key: an address, or a network of one household.
+    /// Finds the counts of a client by its key: an address, or the network of one household.
     #[must_use]
     pub fn client(self: &Arc<Self>, key: IpAddr) -> ClientUsage {
         self.clients.find(self, key)
     }
 }
 
-/// So many eighths.
-const fn part(limit: usize, eighths: usize) -> usize {
-    limit / 8 * eighths
-}
-
-const fn pressure(held: usize, limit: usize) -> Pressure {
-    match held {
-        _ if held >= part(limit, 7) => Pressure::Full,
-        _ if held >= part(limit, 6) => Pressure::Tight,
-        _ if held >= part(limit, 4) => Pressure::High,
-        _ => Pressure::Low,
-    }
-}
-
-/// How much may be handed over next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Room {
-    /// As much as there is.
-    Plenty,
-    /// A small piece, when none is under way.
-    Least,
-    /// Nothing.
-    None,
-}
-
-/// What somebody holds, beside others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum UsageClass {
-    /// A client that holds little.
-    SmallClient,
-    /// A connection that holds little, of a client that holds much.
-    SmallConnection,
-    /// A connection that holds much, of a client that does.
-    Large,
-}
-
-/// Decides how much may be handed over, by what the connection has under way, its part, and what the process holds.
-const fn room(under_way: usize, whose: UsageClass, held: usize, limit: usize) -> Room {
-    let (plenty, least) = match whose {
-        UsageClass::SmallClient => (part(limit, 7), limit),
-        UsageClass::SmallConnection => (part(limit, 6), part(limit, 7)),
-        UsageClass::Large => (part(limit, 4), part(limit, 6)),
-    };
-    if held >= least {
-        Room::None
-    } else if held >= plenty || under_way >= POOL {
-        Room::Least
-    } else {
-        Room::Plenty
-    }
-}
-
-/// One worker's sum. It stays on its thread.
+/// The bytes that the connections of one worker thread hold. It stays on that thread.
 #[derive(Debug)]
 pub struct WorkerBudget {
     budget: Arc<Budget>,
     held: LocalCount,
-    /// How much of it the process knows.
-    told: LocalCount,
-    /// Something waits for room.
+    /// The part of `held` that the budget of the process knows.
+    reported: LocalCount,
+    /// Wakes the worker when a flow waits for room.
     starved: Notify,
 }
 
 impl WorkerBudget {
-    /// Begins with nothing.
+    /// Makes the budget of a worker that holds nothing yet.
     #[must_use]
     pub fn new(budget: Arc<Budget>) -> Arc<Self> {
-        Arc::new(Self { budget, held: LocalCount::default(), told: LocalCount::default(), starved: Notify::new() })
+        let (held, reported) = Default::default();
+        Arc::new(Self { budget, held, reported, starved: Notify::new() })
     }
 
     /// Returns the budget of the process.
@@ -189,46 +110,34 @@ impl WorkerBudget {
         &self.budget
     }
 
-    /// Opens the ledger of a connection. Without a client, only the process counts what it holds.
+    /// Opens the ledger of a connection. Without a client, its bytes count for the process alone.
     #[must_use]
     pub fn open(self: &Arc<Self>, client: Option<ClientUsage>) -> Arc<Ledger> {
-        Arc::new(Ledger {
-            worker: Arc::clone(self),
-            client,
-            serving: ConnectionCounts::default(),
-            held: LocalCount::default(),
-            told: LocalCount::default(),
-            under_way: LocalCount::default(),
-            ahead: LocalCount::default(),
-            moved: LocalCount::default(),
-            measured: Mutex::default(),
-            starved: Mutex::default(),
-            is_shed: AtomicBool::new(false),
-        })
+        Arc::new(Ledger::new(Arc::clone(self), client))
     }
 
-    /// Waits until something waits for room.
+    /// Waits until a flow waits for room.
     pub async fn someone_waits(&self) {
         self.starved.notified().await;
     }
 
-    fn change(&self, held: usize) {
+    fn set_held(&self, held: usize) {
         self.held.set(held);
-        let told = self.told.get();
-        if held.abs_diff(told) >= WORKER_STEP {
-            change(&self.budget.held, told, held);
-            self.told.set(held);
+        let reported = self.reported.get();
+        if held.abs_diff(reported) >= WORKER_STEP {
+            change(&self.budget.held, reported, held);
+            self.reported.set(held);
         }
     }
 }
 
 impl Drop for WorkerBudget {
     fn drop(&mut self) {
-        change(&self.budget.held, self.told.get(), 0);
+        change(&self.budget.held, self.reported.get(), 0);
     }
 }
 
-/// Changes a count that others change as well by the difference of two.
+/// Adds `after - before` to a count that several threads change.
 fn change(count: &AtomicUsize, before: usize, after: usize) {
     if after >= before {
         count.fetch_add(after - before, Ordering::Relaxed);
@@ -237,7 +146,7 @@ fn change(count: &AtomicUsize, before: usize, after: usize) {
     }
 }
 
-/// A number that one thread changes.
+/// A number that only one thread changes, so that a change needs no locked instruction.
 #[derive(Debug, Default)]
 struct LocalCount(AtomicUsize);
 
@@ -257,194 +166,9 @@ impl LocalCount {
     }
 }
 
-/// Locks even after a panic elsewhere: what is inside is changed whole.
+/// Locks a mutex even after a panic elsewhere: its content is only ever changed as a whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How fast a connection moved until some time, in bytes a second.
-#[derive(Debug)]
-struct SpeedSample {
-    at: Instant,
-    /// All that was taken until then.
-    moved: usize,
-    /// Unknown at the first look.
-    speed: Option<usize>,
-}
-
-/// What one connection holds.
-#[derive(Debug)]
-pub struct Ledger {
-    worker: Arc<WorkerBudget>,
-    client: Option<ClientUsage>,
-    serving: ConnectionCounts,
-    held: LocalCount,
-    /// How much of it the client's count knows.
-    told: LocalCount,
-    /// What of it is on its way to one of the sides.
-    under_way: LocalCount,
-    /// What the client may have sent ahead of what its uploads' upstreams take.
-    ahead: LocalCount,
-    /// What was taken so far.
-    moved: LocalCount,
-    /// How fast it moved lately.
-    measured: Mutex<Option<SpeedSample>>,
-    /// Those who wait for room.
-    starved: Mutex<Vec<Waker>>,
-    is_shed: AtomicBool,
-}
-
-/// The shortest time over which a speed is measured.
-const SHORTEST: Duration = Duration::from_millis(500);
-/// A connection that would be through with what it holds in less time is not slow.
-const SLOW: usize = 5;
-
-impl Ledger {
-    /// Returns whose connection it is, where one client's are counted together.
-    #[must_use]
-    pub const fn client(&self) -> Option<&ClientUsage> {
-        self.client.as_ref()
-    }
-
-    /// Returns how many connections to each upstream serve it.
-    #[must_use]
-    pub const fn serving(&self) -> &ConnectionCounts {
-        &self.serving
-    }
-
-    /// Finds the counts of a client for whom something is done on this connection.
-    #[must_use]
-    pub fn client_at(&self, key: IpAddr) -> ClientUsage {
-        match &self.client {
-            Some(client) if client.key() == key => client.clone(),
-            Some(_) | None => self.worker.budget.client(key),
-        }
-    }
-
-    /// Returns the bytes that it holds.
-    #[must_use]
-    pub fn held(&self) -> usize {
-        self.held.get()
-    }
-
-    /// Counts bytes in the place of those counted `before`, and returns how many they are.
-    pub fn replace(&self, before: usize, now: usize) -> usize {
-        if before == now {
-            return now;
-        }
-        let held = (self.held.get() + now).saturating_sub(before);
-        self.held.set(held);
-        if held.abs_diff(self.told.get()) >= STEP {
-            self.tell();
-        }
-        let worker = &self.worker;
-        worker.change((worker.held.get() + now).saturating_sub(before));
-        now
-    }
-
-    /// Tells the client's count exactly.
-    fn tell(&self) {
-        let (told, held) = (self.told.replace(self.held.get()), self.held.get());
-        if let Some(client) = &self.client {
-            client.change(told, held);
-        }
-    }
-
-    /// Counts what the client may send ahead of its uploads, in the place of what it might `before`.
-    fn replace_ahead(&self, before: usize, now: usize) {
-        let ahead = self.ahead.get();
-        let next = (ahead + now).saturating_sub(before);
-        self.ahead.set(next);
-        self.replace(ahead.min(MAX_AHEAD), next.min(MAX_AHEAD));
-    }
-
-    fn room(&self) -> Room {
-        let budget = &self.worker.budget;
-        let limit = budget.limit();
-        let part = match &self.client {
-            Some(client) if client.held() >= limit / SMALL && self.held.get() >= MUCH => UsageClass::Large,
-            Some(client) if client.held() >= limit / SMALL => UsageClass::SmallConnection,
-            Some(_) | None => UsageClass::SmallClient,
-        };
-        room(self.under_way.get(), part, budget.held(), limit)
-    }
-
-    /// Tells how many bytes an answer that begins now may bring at once.
-    #[must_use]
-    pub fn most(&self) -> usize {
-        match self.room() {
-            Room::Plenty => usize::MAX,
-            Room::Least | Room::None => LEAST,
-        }
-    }
-
-    fn starve(&self, waker: &Waker) {
-        let mut starved = lock(&self.starved);
-        if !starved.iter().any(|known| known.will_wake(waker)) {
-            starved.push(waker.clone());
-        }
-        if starved.len() > MAX_STARVED {
-            // Most of them are gone; the others look again.
-            starved.drain(..).for_each(Waker::wake);
-        }
-        self.worker.starved.notify_one();
-    }
-
-    /// Looks at how fast it moves, and lets those look again who wait for room. To be called now and then while the
-    /// pressure is high.
-    pub fn refresh(&self, now: Instant) {
-        self.tell();
-        self.measure(now);
-        if !matches!(self.room(), Room::None) {
-            std::mem::take(&mut *lock(&self.starved)).into_iter().for_each(Waker::wake);
-        }
-    }
-
-    fn measure(&self, now: Instant) {
-        let (moved, mut measured) = (self.moved.get(), lock(&self.measured));
-        let speed = match &*measured {
-            None => None,
-            Some(before) if now - before.at < SHORTEST => return,
-            Some(before) => Some((moved - before.moved) * 1000 / (now - before.at).as_millis().max(1) as usize),
-        };
-        *measured = Some(SpeedSample { at: now, moved, speed });
-    }
-
-    /// Returns in how many seconds it would be through with what it holds, if that is long.
-    #[must_use]
-    pub fn slowness(&self) -> Option<usize> {
-        let speed = lock(&self.measured).as_ref()?.speed?;
-        let seconds = self.held.get() / speed.max(1);
-        (seconds >= SLOW && !self.is_shed()).then_some(seconds)
-    }
-
-    /// Lets the connection end, once its task is woken.
-    pub fn shed(&self) {
-        self.is_shed.store(true, Ordering::Relaxed);
-    }
-
-    /// Tells whether the connection shall end.
-    #[must_use]
-    pub fn is_shed(&self) -> bool {
-        self.is_shed.load(Ordering::Relaxed)
-    }
-
-    /// Goes on with something until the connection shall end.
-    pub async fn unless_shed<F: Future>(&self, future: F) -> Option<F::Output> {
-        let mut future = pin!(future);
-        poll_fn(|cx| match self.is_shed() {
-            true => Poll::Ready(None),
-            false => future.as_mut().poll(cx).map(Some),
-        })
-        .await
-    }
-}
-
-impl Drop for Ledger {
-    fn drop(&mut self) {
-        self.replace(self.held.get(), 0);
-        self.tell();
-    }
 }
 
 #[cfg(test)]

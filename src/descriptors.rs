@@ -1,37 +1,37 @@
-//! File descriptors of connections: what the limit of open files leaves, shared by those of clients and those to
-//! upstreams, of the whole process.
+//! File descriptors for connections, counted for the whole process: the limit of open files, less what callgate itself
+//! needs, is shared by connections from clients and connections to upstreams.
 //!
-//! Each side takes what it needs, but clients never take all: an upstream of theirs may then be reached no more.
+//! Each side takes what it needs, but clients never take all of them: otherwise no upstream could be reached for them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Which part of all descriptors clients leave to upstreams: one of so many.
+/// Clients leave one of this many descriptors to upstreams.
 const TO_UPSTREAMS: usize = 6;
 
 /// The descriptors of this process.
 static ALL: Descriptors = Descriptors::new();
 
-/// Says how many descriptors there are for connections. Until then, there is no limit.
+/// Sets how many descriptors there are for connections. Before the first call there is no limit.
 pub(crate) fn set_limit(most: usize) {
     ALL.most.store(most, Ordering::Relaxed);
 }
 
-/// Takes one for the connection of a client.
+/// Takes a descriptor for the connection of a client.
 pub(crate) fn acquire_for_client() -> Option<DescriptorPermit> {
     ALL.take(ConnectionSide::Client)
 }
 
-/// Takes one for a connection to an upstream.
+/// Takes a descriptor for a connection to an upstream.
 pub(crate) fn acquire_for_upstream() -> Option<DescriptorPermit> {
     ALL.take(ConnectionSide::Upstream)
 }
 
-/// Returns how many of so many clients may have.
+/// Returns how many of `most` descriptors clients may have.
 pub(crate) const fn client_share(most: usize) -> usize {
     most - most / TO_UPSTREAMS
 }
 
-/// The right to one descriptor, given back when it is dropped.
+/// The permission to use one descriptor, given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct DescriptorPermit {
     all: &'static Descriptors,
@@ -56,7 +56,7 @@ impl Descriptors {
         Self { most: AtomicUsize::new(usize::MAX), clients: AtomicUsize::new(0), upstreams: AtomicUsize::new(0) }
     }
 
-    /// Two who take the last one at the same moment may both have it: there is more than one in reserve.
+    /// Two threads that take the last one at the same moment may both get it: the reserve for callgate itself allows that.
     fn take(&'static self, side: ConnectionSide) -> Option<DescriptorPermit> {
         let most = self.most.load(Ordering::Relaxed);
         let (clients, upstreams) = (self.clients.load(Ordering::Relaxed), self.upstreams.load(Ordering::Relaxed));

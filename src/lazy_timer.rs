@@ -1,4 +1,4 @@
-//! A deadline that is often moved and seldom reached.
+//! A timer for deadlines that are often moved and seldom reached.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -6,22 +6,22 @@ use std::task::{Context, Poll, ready};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A timer kept for many waits.
+/// A timer that is reused for many waits.
 ///
-/// Moving a deadline further away costs nothing: the timer fires at the old one, sees the new one and sleeps on.
-/// So a connection that answers thousands of requests touches the timer wheel a few times a minute.
+/// Moving a deadline further away costs nothing: the timer fires at the old deadline, sees the new one and sleeps on.
+/// A connection that answers thousands of requests thus changes tokio's timer wheel only a few times a minute.
 #[derive(Debug, Default)]
 pub(crate) struct LazyTimer(Option<Pin<Box<Sleep>>>);
 
 impl LazyTimer {
-    /// Completes once `due` has passed; otherwise wakes the task again then, or earlier.
+    /// Completes once `due` has passed; until then, wakes the task at `due` or earlier.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, due: Instant) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(due)));
         if sleep.deadline() > due {
             sleep.as_mut().reset(due);
         }
         loop {
-            // Outside the task's budget: a peer that never stops talking would use that up, and never be late.
+            // Outside tokio's task budget: a peer that never stops sending would use that up, and its deadline would never pass.
             ready!(Pin::new(&mut unconstrained(sleep.as_mut())).poll(cx));
             if Instant::now() >= due {
                 return Poll::Ready(());

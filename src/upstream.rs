@@ -251,7 +251,7 @@ impl Upstream {
                 None => Box::pin(self.connect(&client.requester)).await?,
             };
             let at = link.at;
-            link.read_at_most(client.ledger.as_ref().map_or(usize::MAX, |ledger| ledger.most()));
+            link.read_at_most(client.ledger.as_ref().map_or(usize::MAX, |ledger| ledger.read_limit()));
             if is_fresh && (nameless || !request.headers().contains_key(header::HOST)) {
                 nameless = true;
                 request.headers_mut().insert(header::HOST, self.connector.host(at));

@@ -1,19 +1,19 @@
-//! What each client holds, of all workers together.
+//! What each client holds, summed over all workers.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-use super::{Budget, change};
+use super::{Budget, change, lock};
 
-/// How many upstreams there are.
+/// The number of upstreams.
 const UPSTREAMS: usize = 2;
-/// So many, that two workers seldom want the same.
+/// Enough that two workers seldom lock the same shard.
 const SHARDS: usize = 16;
 
-/// The clients with something open: as many as connections and exchanges at most.
+/// The clients that have a connection or exchange open.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     seed: RandomState,
@@ -22,20 +22,20 @@ pub(super) struct Clients {
 
 type Shard = HashMap<IpAddr, Weak<ClientCounts>>;
 
-/// What one client holds.
+/// The counts of one client.
 #[derive(Debug)]
 struct ClientCounts {
     budget: Arc<Budget>,
     key: IpAddr,
     bytes: AtomicUsize,
-    serving: ConnectionCounts,
+    connections: ConnectionCounts,
 }
 
-/// How many connections to each upstream serve somebody. Cheap to copy.
+/// How many connections to each upstream serve one client, or one connection of a client. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionCounts(Arc<[AtomicUsize; UPSTREAMS]>);
 
-/// One client's counts, known for as long as somebody has this.
+/// A handle to the counts of one client. The counts exist as long as a handle does.
 #[derive(Debug, Clone)]
 pub struct ClientUsage(Arc<ClientCounts>);
 
@@ -45,15 +45,15 @@ impl Clients {
         if let Some(usage) = shard.get(&key).and_then(Weak::upgrade) {
             return ClientUsage(usage);
         }
-        let (bytes, serving) = Default::default();
-        let usage = Arc::new(ClientCounts { budget: Arc::clone(budget), key, bytes, serving });
+        let (bytes, connections) = Default::default();
+        let usage = Arc::new(ClientCounts { budget: Arc::clone(budget), key, bytes, connections });
         shard.insert(key, Arc::downgrade(&usage));
         ClientUsage(usage)
     }
 
     /// Returns the client with the most bytes.
     pub(super) fn largest(&self) -> Option<ClientUsage> {
-        // Each shard is left before one of its clients is dropped: the last one to drop it takes it out of there.
+        // The lock of a shard ends before a handle is dropped: dropping the last handle of a client locks the shard again.
         let all =
             self.shards.iter().flat_map(|shard| lock(shard).values().filter_map(Weak::upgrade).collect::<Vec<_>>());
         all.map(ClientUsage).max_by_key(ClientUsage::held)
@@ -64,19 +64,14 @@ impl Clients {
     }
 }
 
-/// Plain numbers are never half-written.
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl ClientUsage {
-    /// Returns the address, or network, that it is known by.
+    /// Returns the address, or network, that names the client.
     #[must_use]
     pub fn key(&self) -> IpAddr {
         self.0.key
     }
 
-    /// Tells whether it is the same client.
+    /// Tells whether both handles are of the same client.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -92,27 +87,27 @@ impl ClientUsage {
         change(&self.0.bytes, before, after);
     }
 
-    /// Returns how many connections to each upstream serve it.
+    /// Returns how many upstream connections serve the client.
     #[must_use]
-    pub fn serving(&self) -> &ConnectionCounts {
-        &self.0.serving
+    pub fn connections(&self) -> &ConnectionCounts {
+        &self.0.connections
     }
 }
 
 impl ConnectionCounts {
-    /// Returns how many connections to an upstream there are.
+    /// Returns how many connections to an upstream there are, by its index.
     #[must_use]
     pub fn count(&self, upstream: usize) -> usize {
         self.0[upstream].load(Ordering::Relaxed)
     }
 
-    /// Counts one that begins to serve.
-    pub fn begin(&self, upstream: usize) {
+    /// Counts a connection to an upstream that begins to serve.
+    pub fn add(&self, upstream: usize) {
         self.0[upstream].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts one that serves no longer.
-    pub fn end(&self, upstream: usize) {
+    /// Counts a connection to an upstream that serves no longer.
+    pub fn remove(&self, upstream: usize) {
         self.0[upstream].fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -120,7 +115,7 @@ impl ConnectionCounts {
 impl Drop for ClientCounts {
     fn drop(&mut self) {
         let mut shard = self.budget.clients.shard(&self.key);
-        // Meanwhile the client may have come again.
+        // A new entry for the same client may stand here by now.
         if shard.get(&self.key).is_some_and(|known| known.strong_count() == 0) {
             shard.remove(&self.key);
         }
@@ -141,8 +136,8 @@ mod tests {
         let first = budget.client("192.0.2.1".parse().unwrap());
         let again = budget.client(first.key());
         let other = budget.client("2001:db8::".parse().unwrap());
-        first.serving().begin(0);
-        let counts = [again.serving().count(0), again.serving().count(1), other.serving().count(0)];
+        first.connections().add(0);
+        let counts = [again.connections().count(0), again.connections().count(1), other.connections().count(0)];
         assert_eq!(counts, [1, 0, 0]);
         again.change(0, 70_000);
         assert_eq!((first.held(), budget.clients.largest().unwrap().key()), (70_000, first.key()));

@@ -1,4 +1,4 @@
-//! Bytes that are counted while they wait for a side to take them.
+//! Bytes on their way from one side of an exchange to the other, counted until they are taken.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -6,24 +6,28 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 
-use super::{LEAST, Ledger, LocalCount, OVERHEAD, Room, lock};
+use super::room::{LEAST, Room};
+use super::{Ledger, LocalCount, lock};
 
-/// One direction of one exchange: what it has under way.
+/// The memory that a piece costs besides its bytes.
+pub(super) const OVERHEAD: usize = 256;
+
+/// The bytes of one exchange that are under way in one direction.
 #[derive(Debug)]
 pub struct Flow {
     ledger: Arc<Ledger>,
     under_way: LocalCount,
-    /// What is read and not yet on its way.
+    /// Bytes that are read and not yet on their way.
     waiting: LocalCount,
-    /// What the client may have sent ahead.
+    /// Bytes that the client may have sent ahead.
     ahead: LocalCount,
-    /// Who waits until nothing is under way.
+    /// The task that waits until nothing is under way.
     waker: Mutex<Option<Waker>>,
     is_waited_for: AtomicBool,
 }
 
 impl Flow {
-    /// Begins with nothing under way.
+    /// Makes a flow with nothing under way.
     #[must_use]
     pub fn new(ledger: &Arc<Ledger>) -> Arc<Self> {
         Arc::new(Self {
@@ -36,36 +40,36 @@ impl Flow {
         })
     }
 
-    /// Waits until something may be read and handed over, and returns how much at most.
+    /// Waits until something may be read and handed over, and returns the most bytes that may.
     pub fn poll_room(&self, cx: &Context<'_>) -> Poll<usize> {
         match self.ledger.room() {
             Room::Plenty => Poll::Ready(usize::MAX),
             Room::Least if self.under_way.get() == 0 => Poll::Ready(LEAST),
-            // What is under way wakes it.
+            // The end of the piece that is under way wakes the task.
             Room::Least => {
                 *lock(&self.waker) = Some(cx.waker().clone());
                 self.is_waited_for.store(true, Ordering::Relaxed);
                 Poll::Pending
             }
             Room::None => {
-                self.ledger.starve(cx.waker());
+                self.ledger.wait_for_room(cx.waker());
                 Poll::Pending
             }
         }
     }
 
-    /// Tells whether somebody waits until nothing is under way.
+    /// Tells whether a task waits until nothing is under way.
     #[must_use]
     pub fn is_waited_for(&self) -> bool {
         self.is_waited_for.load(Ordering::Relaxed)
     }
 
-    /// Counts what is read and not yet on its way.
+    /// Sets how many bytes are read and not yet on their way.
     pub fn set_waiting(&self, bytes: usize) {
         self.waiting.set(self.ledger.replace(self.waiting.get(), bytes));
     }
 
-    /// Counts what the client may have sent ahead of this.
+    /// Sets how many bytes the client may have sent ahead of this flow.
     pub fn set_ahead(&self, bytes: usize) {
         let before = self.ahead.replace(bytes);
         if before != bytes {
@@ -73,7 +77,7 @@ impl Flow {
         }
     }
 
-    /// Puts bytes on their way.
+    /// Counts bytes as under way until they are dropped.
     #[must_use]
     pub fn count(self: &Arc<Self>, bytes: Bytes) -> CountedBytes {
         let cost = self.ledger.replace(0, bytes.len() + OVERHEAD);
@@ -104,7 +108,7 @@ impl Drop for Flow {
     }
 }
 
-/// Bytes on their way, counted until they are dropped.
+/// Bytes that count as under way until they are dropped.
 #[derive(Debug)]
 pub struct CountedBytes {
     bytes: Bytes,
@@ -112,7 +116,7 @@ pub struct CountedBytes {
 }
 
 impl From<Bytes> for CountedBytes {
-    /// Bytes of our own, which are few.
+    /// Takes bytes of callgate itself, which are few and not counted.
     fn from(bytes: Bytes) -> Self {
         Self { bytes, counted: None }
     }

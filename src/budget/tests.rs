@@ -1,38 +1,15 @@
 use std::sync::atomic::AtomicUsize;
-use std::task::{Context, Wake};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
+use super::flow::OVERHEAD;
+use super::room::{LEAST, POOL};
 use super::*;
 
 const MIB: usize = 1 << 20;
-
-#[track_caller]
-fn check(whose: UsageClass, under_way: usize, held: usize, expected: Room) {
-    assert_eq!(room(under_way, whose, held, 64 * MIB), expected, "{whose:?} {under_way} {held}");
-}
-
-#[test]
-fn a_connection_that_has_much_under_way_goes_on_piece_by_piece() {
-    for whose in [UsageClass::SmallClient, UsageClass::SmallConnection, UsageClass::Large] {
-        check(whose, POOL - 1, 0, Room::Plenty);
-        check(whose, POOL, 0, Room::Least);
-        check(whose, 100 * POOL, 0, Room::Least);
-    }
-}
-
-#[test]
-fn who_holds_much_is_restrained_first() {
-    check(UsageClass::Large, 0, 32 * MIB - 1, Room::Plenty);
-    check(UsageClass::Large, 0, 32 * MIB, Room::Least);
-    check(UsageClass::Large, 0, 48 * MIB, Room::None);
-    check(UsageClass::SmallConnection, 0, 48 * MIB - 1, Room::Plenty);
-    check(UsageClass::SmallConnection, 0, 48 * MIB, Room::Least);
-    check(UsageClass::SmallConnection, 0, 56 * MIB, Room::None);
-    check(UsageClass::SmallClient, 0, 56 * MIB - 1, Room::Plenty);
-    check(UsageClass::SmallClient, 0, 56 * MIB, Room::Least);
-    check(UsageClass::SmallClient, 0, 64 * MIB, Room::None);
-}
 
 struct Count(AtomicUsize);
 

@@ -44,28 +44,28 @@ impl Requester {
     /// Makes a tenant of a client, whose request came over this connection.
     #[must_use]
     pub fn client(client: ClientUsage, connection: &Ledger) -> Self {
-        Self::Client(client, connection.serving().clone())
+        Self::Client(client, connection.connections().clone())
     }
 
     /// Returns how many connections serve the client, and how many the connection that it came over.
     fn held(&self, upstream: usize) -> (usize, usize) {
         match self {
             Self::Gate => (0, 0),
-            Self::Client(client, connection) => (client.serving().count(upstream), connection.count(upstream)),
+            Self::Client(client, connection) => (client.connections().count(upstream), connection.count(upstream)),
         }
     }
 
     fn begin(&self, upstream: usize) {
         if let Self::Client(client, connection) = self {
-            client.serving().begin(upstream);
-            connection.begin(upstream);
+            client.connections().add(upstream);
+            connection.add(upstream);
         }
     }
 
     fn end(&self, upstream: usize) {
         if let Self::Client(client, connection) = self {
-            client.serving().end(upstream);
-            connection.end(upstream);
+            client.connections().remove(upstream);
+            connection.remove(upstream);
         }
     }
 }
