@@ -23,7 +23,6 @@ use std::rc::Rc;
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
-use serde::{Deserialize, Serialize};
 
 pub use self::app::{App, AppError};
 pub use self::chain::{Chain, Credential};
@@ -39,24 +38,15 @@ pub use self::oidc::{
 use crate::config::Confirm;
 use crate::message::forwarded_chain::ForwardedChain;
 use crate::model::grant::Requested;
+use crate::model::login::LoginKind;
 use crate::model::principal::Principal;
 use crate::tls::server::ClientCa;
-
-/// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Act {
-    /// A session of the PBX.
-    Pbx,
-    /// An answer to a Voximplant key.
-    Ott,
-}
 
 /// What a method may look at.
 #[derive(Debug)]
 pub struct Ask<'a> {
     /// What the caller wants.
-    pub act: Act,
+    pub act: LoginKind,
     /// The request's fields, before anything was taken from them.
     pub headers: &'a HeaderMap,
     /// The query of a request to a login endpoint, as it was sent; nothing elsewhere.

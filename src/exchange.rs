@@ -18,8 +18,9 @@ pub use self::activity::{InFlight, Vitals};
 pub use self::body::{Body, closes_by_field, has_unknown_length, keep_length, silence};
 pub use self::connection::{FarEnd, Peer, Tunnel};
 pub use self::interim::Interims;
+use crate::model::upstream_name::UpstreamName;
 use crate::observe::access::{self, Ended};
-use crate::observe::metrics::{Route, Side, Tally, TunnelEnd};
+use crate::observe::metrics::{Route, Tally, TunnelEnd};
 use crate::observe::{Logs, RequestId};
 use crate::upstream::{BodyError, Meter, TunnelBytes};
 
@@ -119,13 +120,13 @@ impl Exchange {
     }
 
     /// Notes which upstream serves it.
-    pub fn goes_to(&mut self, side: Side) {
+    pub fn goes_to(&mut self, side: UpstreamName) {
         self.route = match side {
-            Side::App => Route::App,
-            Side::Pbx => Route::Pbx,
+            UpstreamName::App => Route::App,
+            UpstreamName::Pbx => Route::Pbx,
         };
         if let Some(line) = &mut self.line {
-            line.facts.upstream = side.name();
+            line.facts.upstream = side.as_str();
         }
     }
 

@@ -27,7 +27,7 @@ use self::answer::audience::Audience;
 use self::answer::response;
 use self::error::Error;
 pub use self::explain::{Question, Story, Unanswerable};
-use self::forward::route::{Routes, To};
+use self::forward::route::Routes;
 use self::gate::attempt::Attempt;
 pub use self::shared::Shared;
 use self::shared::{app_upstream, is_same, pbx_upstream};
@@ -42,7 +42,8 @@ use crate::message::target::{self, Authority};
 use crate::message::websocket;
 use crate::model::grant;
 use crate::model::path::{self, CONFIRM_PATH, PathClass, Reserved};
-use crate::observe::metrics::{Route, Side, Tally};
+use crate::model::upstream_name::UpstreamName;
+use crate::observe::metrics::{Route, Tally};
 use crate::observe::{Logs, RequestId};
 use crate::pbx::Pbx;
 use crate::upstream::{Connector, RequestBody, Upstream};
@@ -93,11 +94,11 @@ impl Proxy {
         let kept = |of| before.filter(|before| is_same(&before.config, &config, of));
         let app = match kept(app_upstream) {
             Some(before) => before.app.clone(),
-            None => upstream(&shared.app, app_config, Side::App),
+            None => upstream(&shared.app, app_config, UpstreamName::App),
         };
         let pbx = match kept(pbx_upstream) {
             Some(before) => before.pbx.clone(),
-            None => upstream(&shared.pbx, pbx_config, Side::Pbx),
+            None => upstream(&shared.pbx, pbx_config, UpstreamName::Pbx),
         };
         let sessions = config.pbx.as_ref().zip(pbx.as_ref()).and_then(|(settings, upstream)| {
             let (admin, breaker) = (settings.admin.as_ref()?, Arc::clone(&shared.breaker));
@@ -245,11 +246,11 @@ impl Proxy {
     }
 
     /// Finds the upstream of a request by its host and the canonical copy of its path.
-    fn route(&self, authority: &Authority, path: &str) -> Result<(To, &Rc<Upstream>), Error> {
+    fn route(&self, authority: &Authority, path: &str) -> Result<(UpstreamName, &Rc<Upstream>), Error> {
         let to = self.routes.find(&authority.host, path).ok_or(Error::Misdirected)?;
         let upstream = match to {
-            To::App => &self.app,
-            To::Pbx => &self.pbx,
+            UpstreamName::App => &self.app,
+            UpstreamName::Pbx => &self.pbx,
         };
         upstream.as_ref().map(|upstream| (to, upstream)).ok_or(Error::Misdirected)
     }

@@ -46,7 +46,8 @@ use crate::budget::Ledger;
 use crate::config::UpstreamTimeouts;
 use crate::message::authentication;
 use crate::message::framing::{self, Unclear};
-use crate::observe::metrics::{Carrier, Connect, Fault, Side, Tally};
+use crate::model::upstream_name::UpstreamName;
+use crate::observe::metrics::{Carrier, Connect, Fault, Tally};
 
 /// Starts a thread that looks up names, so that a system that gives no more of them later still finds upstreams.
 ///
@@ -66,7 +67,7 @@ pub struct Upstream {
     first_byte: Duration,
     body_idle: Duration,
     keep_alive: Duration,
-    side: Side,
+    side: UpstreamName,
     tally: Tally,
     /// Those used last are at the end and go out first, so that the others grow old and are closed.
     #[expect(clippy::vec_box, reason = "a link is large, and moved from here to an exchange and back many times")]
@@ -163,7 +164,7 @@ impl Upstream {
         connector: Connector,
         timeouts: UpstreamTimeouts,
         body_idle: Duration,
-        side: Side,
+        side: UpstreamName,
         tally: &Tally,
     ) -> Rc<Self> {
         let resting = connector.slots().idle();
@@ -468,10 +469,10 @@ mod tests {
             max_connections: 2,
         };
         Upstream::new(
-            Connector::new(&config, Side::App).unwrap(),
+            Connector::new(&config, UpstreamName::App).unwrap(),
             config.timeouts,
             timeout,
-            Side::App,
+            UpstreamName::App,
             &Tally::default(),
         )
     }

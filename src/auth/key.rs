@@ -5,9 +5,10 @@ use std::rc::Rc;
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 
-use super::{Act, Ask, Proof, Verdict};
+use super::{Ask, Proof, Verdict};
 use crate::config::KeyConfig;
 use crate::model::grant::{ACCOUNT, Requested};
+use crate::model::login::LoginKind;
 use crate::model::principal::{Claim, Claims, Principal};
 
 /// One key of the configuration.
@@ -79,8 +80,8 @@ impl Key {
             return self.reject("the key may not come from this address");
         }
         let in_scope = match ask.act {
-            Act::Pbx => settings.pbx,
-            Act::Ott => settings.ott,
+            LoginKind::Pbx => settings.pbx,
+            LoginKind::Ott => settings.ott,
         };
         if !in_scope {
             return self.reject("the key is not for this endpoint");

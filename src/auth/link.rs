@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Act, Ask, Once, Proof, Verdict};
+use super::{Ask, Once, Proof, Verdict};
 use crate::config::LinkConfig;
 use crate::model::link::{self, LinkError};
+use crate::model::login::LoginKind;
 use crate::model::principal::Principal;
 use crate::state::Store;
 
@@ -34,7 +35,7 @@ impl Link {
     }
 
     fn judge(&self, ask: &Ask<'_>, query: &str, now: Timestamp) -> Verdict {
-        if ask.act != Act::Pbx {
+        if ask.act != LoginKind::Pbx {
             return self.reject("a link is for /auth/pbx alone");
         }
         let Ok(host) = ask.host.to_str() else { return self.reject("the host is no text") };

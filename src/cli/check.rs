@@ -16,7 +16,8 @@ use super::{Done, EX_CONFIG, complain, load, remark, say};
 use crate::auth::{self, Provider};
 use crate::config::{self, AppMethodConfig, ChainFlaw, Config, HostPattern, JwtKeySource, MethodKind};
 use crate::model::account::{Account, Role};
-use crate::observe::metrics::{Side, Tally};
+use crate::model::upstream_name::UpstreamName;
+use crate::observe::metrics::Tally;
 use crate::observe::{Logs, causes};
 use crate::pbx::{self, Pbx};
 use crate::state::{OpenError, Store};
@@ -96,11 +97,11 @@ async fn try_all(config: &Config) -> Vec<String> {
     let mut problems = uncovered(config);
     if let Some(app) = &config.app {
         let found = try_app(config, app).await;
-        problems.extend(with_mix_up(found, &app.upstream, Side::App).await);
+        problems.extend(with_mix_up(found, &app.upstream, UpstreamName::App).await);
     }
     if let Some(pbx) = &config.pbx {
         let found = try_pbx(config, pbx).await;
-        problems.extend(with_mix_up(found, &pbx.upstream, Side::Pbx).await);
+        problems.extend(with_mix_up(found, &pbx.upstream, UpstreamName::Pbx).await);
     }
     for method in &config.methods {
         problems.extend(try_keys(method).await);
@@ -111,10 +112,10 @@ async fn try_all(config: &Config) -> Vec<String> {
 
 /// Adds to the problems of an upstream what may be behind them: TLS where the address says plain HTTP. Where all is well, this
 /// is not asked.
-async fn with_mix_up(mut problems: Vec<String>, upstream: &config::UpstreamConfig, side: Side) -> Vec<String> {
+async fn with_mix_up(mut problems: Vec<String>, upstream: &config::UpstreamConfig, side: UpstreamName) -> Vec<String> {
     if let (false, Ok(connector)) = (problems.is_empty(), Connector::new(upstream, side)) {
         let mistaken = connector.plain_urls_that_speak_tls().await.into_iter();
-        let told = |address| format!("{}: {address} speaks TLS: write https:// in `url`", side.name());
+        let told = |address| format!("{}: {address} speaks TLS: write https:// in `url`", side.as_str());
         problems.extend(mistaken.map(told));
     }
     problems
@@ -141,7 +142,7 @@ fn is_covered(config: &Config, host: &str) -> bool {
 }
 
 async fn try_app(config: &Config, app: &config::AppConfig) -> Vec<String> {
-    let (upstream, mut problems) = open(config, &app.upstream, Side::App).await;
+    let (upstream, mut problems) = open(config, &app.upstream, UpstreamName::App).await;
     let Some(upstream) = upstream else { return problems };
     for method in &config.methods {
         if let MethodKind::App(whoami) = &method.kind
@@ -204,7 +205,7 @@ async fn try_provider(method: &config::MethodConfig) -> Option<String> {
 
 /// Asks the PBX for a session in a domain that cannot exist: right credentials are told that it does not.
 async fn try_pbx(config: &Config, settings: &config::PbxConfig) -> Vec<String> {
-    let (upstream, mut problems) = open(config, &settings.upstream, Side::Pbx).await;
+    let (upstream, mut problems) = open(config, &settings.upstream, UpstreamName::Pbx).await;
     let Some(upstream) = upstream else { return problems };
     let Some(admin) = &settings.admin else { return problems };
     let nobody =
@@ -234,8 +235,12 @@ async fn try_pbx(config: &Config, settings: &config::PbxConfig) -> Vec<String> {
 /// Connects to every `url` of an upstream, and says what keys are shown there.
 ///
 /// Returns the upstream, if any of them works, and what does not.
-async fn open(config: &Config, upstream: &config::UpstreamConfig, side: Side) -> (Option<Rc<Upstream>>, Vec<String>) {
-    let table = side.name();
+async fn open(
+    config: &Config,
+    upstream: &config::UpstreamConfig,
+    side: UpstreamName,
+) -> (Option<Rc<Upstream>>, Vec<String>) {
+    let table = side.as_str();
     let connector = match Connector::new(upstream, side) {
         Ok(connector) => connector,
         Err(error) => return (None, vec![format!("{table}: {}", causes(&error))]),

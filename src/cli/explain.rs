@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use http::Uri;
 use serde_json::json;
 use tokio::runtime::{self, LocalOptions};
@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 
 use super::unstarted_gate::UnstartedGate;
 use super::{Done, EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, complain, desk, load, remark, say};
-use crate::auth;
 use crate::config::Config;
+use crate::model::login::LoginKind;
 use crate::model::path::PBX_PATH;
 use crate::proxy::{Question, Story};
 
@@ -40,8 +40,8 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
     /// What is asked for
-    #[arg(long, value_enum, default_value = "pbx")]
-    act: Act,
+    #[arg(long, default_value = "pbx", value_parser = login_kinds())]
+    act: LoginKind,
     /// The caller's cookies, as a browser sends them
     #[arg(long, value_name = "NAME=VALUE; …")]
     cookie: Option<String>,
@@ -77,12 +77,11 @@ pub(super) struct Arguments {
     user: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Act {
-    /// A session of the PBX
-    Pbx,
-    /// An answer to a Voximplant key
-    Ott,
+/// Returns the words for `--act`.
+fn login_kinds() -> impl TypedValueParser<Value = LoginKind> {
+    let pbx = PossibleValue::new("pbx").help("A session of the PBX");
+    let ott = PossibleValue::new("ott").help("An answer to a Voximplant key");
+    PossibleValuesParser::new([pbx, ott]).map(|word| if word == "ott" { LoginKind::Ott } else { LoginKind::Pbx })
 }
 
 pub(super) fn run(arguments: &Arguments) -> Done {
@@ -132,10 +131,7 @@ fn question(arguments: &Arguments) -> Result<Question, String> {
     let link = arguments.link.as_deref().map(|link| Link::read(&lines.or_given(link)?)).transpose()?;
     let (host, linked) = link.map_or((None, None), |link| (Some(link.host), link.query));
     Ok(Question {
-        act: match arguments.act {
-            Act::Pbx => auth::Act::Pbx,
-            Act::Ott => auth::Act::Ott,
-        },
+        act: arguments.act,
         host: host.or_else(|| arguments.host.clone()),
         from: arguments.from,
         headers,

@@ -9,6 +9,7 @@ use super::request_id::RequestId;
 use crate::config::LogFormat;
 use crate::model::account::AdminLevel;
 use crate::model::freeze_target::FreezeTarget;
+use crate::model::login::{LoginKind, LoginOutcome};
 use crate::model::redact;
 
 /// What is told about one login. Never its secret.
@@ -19,9 +20,9 @@ pub struct Entry {
     /// The address of the client.
     pub client: IpAddr,
     /// What was asked for.
-    pub act: Act,
+    pub act: AuditedAct,
     /// What came of it.
-    pub outcome: Outcome,
+    pub outcome: LoginOutcome,
     /// The auth method that proved the caller, or refused to.
     pub method: Option<String>,
     /// Who the caller is.
@@ -64,24 +65,13 @@ pub enum Event {
     Race,
 }
 
-/// What a login opens.
+/// What was attempted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
-    /// A session of the PBX.
-    PbxSession,
-    /// A login token for Voximplant.
-    VoximplantToken,
-    /// Nothing: it is a way around callgate to the PBX.
+pub enum AuditedAct {
+    /// A login.
+    Login(LoginKind),
+    /// An attempt to pass callgate on the way to the PBX, which the shield refused.
     PbxBypass,
-}
-
-/// What came of a login.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// The caller is in.
-    Granted,
-    /// The caller is not.
-    Refused,
 }
 
 impl Entry {
@@ -108,7 +98,7 @@ impl Entry {
         if !self.claims.is_empty() {
             fields.push(("claims", Value::words(self.claims.iter().map(String::as_str))));
         }
-        line::render(format, now, self.outcome.kind(), &fields)
+        line::render(format, now, kind_of(self.outcome), &fields)
     }
 }
 
@@ -142,22 +132,19 @@ impl Event {
     }
 }
 
-impl Act {
+impl AuditedAct {
     const fn as_str(self) -> &'static str {
         match self {
-            Self::PbxSession => "pbx_session",
-            Self::VoximplantToken => "voximplant_token",
+            Self::Login(kind) => kind.as_str(),
             Self::PbxBypass => "pbx_bypass",
         }
     }
 }
 
-impl Outcome {
-    const fn kind(self) -> &'static str {
-        match self {
-            Self::Granted => "audit grant",
-            Self::Refused => "audit refusal",
-        }
+const fn kind_of(outcome: LoginOutcome) -> &'static str {
+    match outcome {
+        LoginOutcome::Granted => "audit grant",
+        LoginOutcome::Refused => "audit refusal",
     }
 }
 
@@ -169,8 +156,8 @@ mod tests {
         Entry {
             id: RequestId::next(),
             client: "2001:db8::1".parse().unwrap(),
-            act: Act::PbxSession,
-            outcome: Outcome::Granted,
+            act: AuditedAct::Login(LoginKind::Pbx),
+            outcome: LoginOutcome::Granted,
             method: Some("app".to_owned()),
             subject: Some("Ann Lee".to_owned()),
             rule: Some("staff".to_owned()),
@@ -183,8 +170,8 @@ mod tests {
 
     fn refused() -> Entry {
         Entry {
-            act: Act::VoximplantToken,
-            outcome: Outcome::Refused,
+            act: AuditedAct::Login(LoginKind::Ott),
+            outcome: LoginOutcome::Refused,
             method: None,
             subject: None,
             rule: None,

@@ -23,14 +23,16 @@ use self::cells::{Block, Cell};
 pub use self::freshness::Freshness;
 use self::labels::Label;
 pub use self::labels::{
-    Act, Answered, Attempt, Carrier, Class, Connect, Direction, Fault, Fetch, Handshake, Limit, Method, Mint, Outcome,
-    Protocol, Reload, Route, Side, TlsVersion, TunnelEnd, Verdict,
+    Answered, Attempt, Carrier, Class, Connect, Direction, Fault, Fetch, Handshake, Limit, Method, Mint, Protocol,
+    Reload, Route, TlsVersion, TunnelEnd, Verdict,
 };
 use self::text::Row;
 use super::Logs;
 use super::health::Health;
 use crate::budget::Budget;
 use crate::config::Config;
+use crate::model::login::{LoginKind, LoginOutcome};
+use crate::model::upstream_name::UpstreamName;
 
 /// What `/metrics` is, as its scraper is told.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -253,23 +255,23 @@ impl Tally {
     // === Upstreams ===
 
     /// Counts an attempt to connect.
-    pub fn connect(&self, side: Side, result: Connect) {
-        self.block.connects.at(side, result).add(1);
+    pub fn connect(&self, upstream: UpstreamName, result: Connect) {
+        self.block.connects.at(upstream, result).add(1);
     }
 
     /// Counts a request that is sent.
-    pub fn request(&self, side: Side, carrier: Carrier) {
-        self.block.requests.at(side, carrier).add(1);
+    pub fn request(&self, upstream: UpstreamName, carrier: Carrier) {
+        self.block.requests.at(upstream, carrier).add(1);
     }
 
     /// Counts that a request is sent once more.
-    pub fn retry(&self, side: Side) {
-        self.block.retries.at(side).add(1);
+    pub fn retry(&self, upstream: UpstreamName) {
+        self.block.retries.at(upstream).add(1);
     }
 
     /// Counts a request without an answer.
-    pub fn fault(&self, side: Side, fault: Fault) {
-        self.block.faults.at(side, fault).add(1);
+    pub fn fault(&self, upstream: UpstreamName, fault: Fault) {
+        self.block.faults.at(upstream, fault).add(1);
     }
 
     // === Logins ===
@@ -302,8 +304,8 @@ impl Tally {
     }
 
     /// Counts a login of the audit log.
-    pub fn login(&self, act: Act, outcome: Outcome) {
-        self.block.logins.at(act, outcome).add(1);
+    pub fn login(&self, kind: LoginKind, outcome: LoginOutcome) {
+        self.block.logins.at(kind, outcome).add(1);
     }
 
     /// Counts a question for a session.

@@ -26,7 +26,7 @@ use super::login::ott;
 use super::login::pbx::{self, Selectors};
 use super::shared::{app_upstream, pbx_upstream};
 use super::{Caller, Proxy, gate};
-use crate::auth::{Act, Ask};
+use crate::auth::Ask;
 use crate::config::{HostPattern, MethodKind};
 use crate::exchange::FarEnd;
 use crate::limit::Source;
@@ -34,6 +34,7 @@ use crate::message::cookies;
 use crate::message::forwarded_chain::{Contradiction, ForwardedChain};
 use crate::message::target;
 use crate::model::grant::{self, Requested};
+use crate::model::login::LoginKind;
 use crate::model::principal::Principal;
 use crate::observe::RequestId;
 use crate::tls::server::TlsPolicies;
@@ -43,7 +44,7 @@ use crate::tls::server::TlsPolicies;
 #[serde(deny_unknown_fields)]
 pub struct Question {
     /// What is asked for.
-    pub act: Act,
+    pub act: LoginKind,
     /// The host it is asked for at; none: the first that is configured.
     pub host: Option<String>,
     /// The address at the other end of the connection; none: this machine's own.
@@ -148,13 +149,13 @@ impl Proxy {
         })?;
         story.prove(proof.principal());
         let once = proof.spends().cloned();
-        story.asks_first = question.act == Act::Pbx && confirm::is_needed(&proof, headers);
+        story.asks_first = question.act == LoginKind::Pbx && confirm::is_needed(&proof, headers);
         let principal = proof.choose(&selectors.wish).ok_or_else(|| Refused::forbidden(&gate::FOREIGN))?;
         story.prove(&principal);
         story.peek(&limits.caller, &(&principal.method, &principal.subject, false));
         let granted = match question.act {
-            Act::Pbx => self.rehearse_pbx(&principal, &selectors, caller, story)?,
-            Act::Ott => self.rehearse_ott(&principal, &selectors.wish, story)?,
+            LoginKind::Pbx => self.rehearse_pbx(&principal, &selectors, caller, story)?,
+            LoginKind::Ott => self.rehearse_ott(&principal, &selectors.wish, story)?,
         };
         story.works_once = once.is_some();
         match once.filter(|once| self.shared.store.is_marked(&once.scope, &once.id)) {
@@ -184,7 +185,7 @@ impl Proxy {
     fn asked(&self, rehearsal: &Rehearsal<'_>) -> Result<(Selectors, Initiator), Error> {
         let Rehearsal { question, headers, caller, .. } = rehearsal;
         match question.act {
-            Act::Pbx => {
+            LoginKind::Pbx => {
                 self.pbx_side().ok_or(Error::NotFound)?;
                 if fetch_metadata::looks_ahead(&Method::GET, headers) {
                     return Err(Error::Prefetch);
@@ -193,7 +194,7 @@ impl Proxy {
                 let selectors = Selectors::read(Fields::of_form(query.as_bytes())?)?;
                 Ok((selectors, self.page(headers, caller)))
             }
-            Act::Ott => {
+            LoginKind::Ott => {
                 let voximplant = self.config.voximplant.as_ref().ok_or(Error::NotFound)?;
                 let user = question.user.as_deref().map(|name| ott::short_name(name, voximplant)).transpose()?;
                 let wish = Requested { user, ..Requested::default() };

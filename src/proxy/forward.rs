@@ -13,7 +13,6 @@ use hyper::body::Body as _;
 
 use super::browser::trigger::{self, Trigger};
 use super::error::Error;
-use super::forward::route::To;
 use super::login::redirect::{Kept, Named};
 use super::{Caller, Proxy};
 use crate::exchange::{self, Body, Exchange, Peer, Tunnel};
@@ -28,6 +27,7 @@ use crate::message::hop::{self, Hop, Protocol};
 use crate::message::websocket::{WEBSOCKET, WebSocketKey};
 use crate::model::field::is_like;
 use crate::model::path;
+use crate::model::upstream_name::UpstreamName;
 use crate::observe::metrics::Route;
 use crate::upstream::{self, RequestBody, Requester, Upgraded, Upstream, UpstreamResponse};
 
@@ -120,23 +120,23 @@ impl Proxy {
     ) -> Result<Outbound<'_>, Error> {
         let canonical = path::canonical(request.uri().path());
         let (to, upstream) = self.route(&caller.authority, &canonical)?;
-        exchange.goes_to(to.side());
-        if to == To::Pbx {
+        exchange.goes_to(to);
+        if to == UpstreamName::Pbx {
             self.admit_password_login(request.method(), &canonical, request.headers(), caller)?;
             self.refuse_frozen(request.headers(), request.uri(), &caller.authority.host)?;
         }
         drop(canonical);
         let (mut head, mut payload) = mem::take(request).into_parts();
         let kept = match to {
-            To::App => self.keep(&head.method, head.uri.path(), &head.headers).map(Box::new),
-            To::Pbx => None,
+            UpstreamName::App => self.keep(&head.method, head.uri.path(), &head.headers).map(Box::new),
+            UpstreamName::Pbx => None,
         };
         let vouched = self.keep_apart(&mut head.headers, &mut payload, caller)?;
         if self.keeps_cookies() {
             cookies::cut(&mut head.headers);
         }
         let may_switch =
-            to == To::Pbx && (head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE));
+            to == UpstreamName::Pbx && (head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE));
         let owners = match may_switch {
             true => self.owners(&head.headers, &head.uri, &caller.authority.host),
             false => Owners::default(),

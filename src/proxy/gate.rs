@@ -11,14 +11,15 @@ use super::error::AccountChoices;
 use super::error::Error;
 use super::login::pbx::Selectors;
 use super::{Caller, Proxy};
-use crate::auth::{Act, Ask, Fault, Once, Proof, Refused, Verdict};
+use crate::auth::{Ask, Fault, Once, Proof, Refused, Verdict};
 use crate::config::MethodKind;
 use crate::limit::Limited;
 use crate::model::account::AdminLevel;
 use crate::model::grant::{self, GrantError, PbxGrant, Requested, VoximplantGrant};
+use crate::model::login::{LoginKind, LoginOutcome};
 use crate::model::principal::Principal;
-use crate::observe::audit::{Act as Audited, Entry, Outcome};
-use crate::observe::metrics;
+use crate::model::upstream_name::UpstreamName;
+use crate::observe::audit::{AuditedAct, Entry};
 use crate::state::MarkError;
 
 /// What the audit log learns of one login, beside who asked from where.
@@ -45,7 +46,7 @@ impl Proxy {
     /// Asks who is calling. No limit counts it.
     pub(super) async fn ask(
         &self,
-        act: Act,
+        act: LoginKind,
         headers: &HeaderMap,
         query: Option<&str>,
         caller: &Caller,
@@ -58,7 +59,7 @@ impl Proxy {
         &self,
         verdict: Verdict,
         initiator: &Initiator,
-        act: Act,
+        act: LoginKind,
         caller: &Caller,
     ) -> Result<Proof, Error> {
         self.look_at_failures(caller)?;
@@ -71,7 +72,7 @@ impl Proxy {
     }
 
     /// Counts and audits a credential that proves nobody.
-    fn unproven(&self, unproven: &Unproven, act: Act, caller: &Caller) -> Error {
+    fn unproven(&self, unproven: &Unproven, act: LoginKind, caller: &Caller) -> Error {
         if let Err(limited) = self.count_fault(unproven, caller) {
             return limited;
         }
@@ -115,7 +116,7 @@ impl Proxy {
         let grant =
             grant::pbx(&self.config.rules, principal, &selectors.wish, Timestamp::now()).map_err(|refusal| {
                 let choices = |among| AccountChoices::PbxByLink { among, language: selectors.language.clone() };
-                self.not_granted(Act::Pbx, caller, principal, refusal, choices)
+                self.not_granted(LoginKind::Pbx, caller, principal, refusal, choices)
             })?;
         let role = grant.role();
         if self.shared.frozen.has(role) {
@@ -126,7 +127,7 @@ impl Proxy {
                 level: Some(role.level()),
                 ..Facts::default()
             };
-            return Err(self.frozen(Act::Pbx, caller, &facts));
+            return Err(self.frozen(LoginKind::Pbx, caller, &facts));
         }
         let sessions = self.shared.limits.sessions(role.level());
         let sent = caller.is_sent() && role.level() == AdminLevel::User;
@@ -142,13 +143,14 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<VoximplantGrant, Error> {
         self.look_at_wishes(principal, wish)?;
-        let grant = grant::voximplant(&self.config.rules, principal, wish, Timestamp::now())
-            .map_err(|refusal| self.not_granted(Act::Ott, caller, principal, refusal, AccountChoices::Voximplant))?;
+        let grant = grant::voximplant(&self.config.rules, principal, wish, Timestamp::now()).map_err(|refusal| {
+            self.not_granted(LoginKind::Ott, caller, principal, refusal, AccountChoices::Voximplant)
+        })?;
         let voximplant = self.config.voximplant.as_ref();
         if self.shared.frozen.has_user(grant.user(), voximplant.and_then(|all| all.application.as_deref())) {
             let account = Some(grant.user().to_string());
             let facts = Facts { principal: Some(principal), rule: Some(grant.rule()), account, ..Facts::default() };
-            return Err(self.frozen(Act::Ott, caller, &facts));
+            return Err(self.frozen(LoginKind::Ott, caller, &facts));
         }
         self.within(self.shared.limits.account.admit(&("voximplant", grant.user().as_str())))?;
         Ok(grant)
@@ -157,7 +159,7 @@ impl Proxy {
     /// Turns what the rules say into an answer. Several accounts are no refusal: the caller may have any of them.
     fn not_granted(
         &self,
-        act: Act,
+        act: LoginKind,
         caller: &Caller,
         principal: &Principal,
         refusal: GrantError,
@@ -176,7 +178,13 @@ impl Proxy {
     }
 
     /// Lets the caller choose within what its credential allows.
-    pub(super) fn choose(&self, act: Act, proof: Proof, wish: &Requested, caller: &Caller) -> Result<Principal, Error> {
+    pub(super) fn choose(
+        &self,
+        act: LoginKind,
+        proof: Proof,
+        wish: &Requested,
+        caller: &Caller,
+    ) -> Result<Principal, Error> {
         let (shown, is_key) = (proof.principal().clone(), proof.is_key());
         let principal = proof.choose(wish).ok_or_else(|| self.forbid(act, caller, &shown, &FOREIGN))?;
         if is_key {
@@ -194,7 +202,7 @@ impl Proxy {
     /// Marks the caller's credential as used, if it works once. To be called last, before what it is used for.
     pub(super) async fn spend(
         &self,
-        act: Act,
+        act: LoginKind,
         once: Option<&Once>,
         caller: &Caller,
         facts: &Facts<'_>,
@@ -215,50 +223,61 @@ impl Proxy {
 
     /// Refuses a login that a rule grants and the operator does not. To the caller it is like any other that is refused;
     /// it is no failure of an address that others may share.
-    pub(super) fn frozen(&self, act: Act, caller: &Caller, facts: &Facts<'_>) -> Error {
+    pub(super) fn frozen(&self, act: LoginKind, caller: &Caller, facts: &Facts<'_>) -> Error {
         self.failed(act, caller, facts, FROZEN);
         Error::Forbidden
     }
 
-    fn forbid(&self, act: Act, caller: &Caller, principal: &Principal, reason: &dyn std::fmt::Display) -> Error {
+    fn forbid(&self, act: LoginKind, caller: &Caller, principal: &Principal, reason: &dyn std::fmt::Display) -> Error {
         self.failed(act, caller, &Facts { principal: Some(principal), ..Facts::default() }, &reason.to_string());
         Error::Forbidden
     }
 
     /// Audits a login that is granted. To be called before its caller is given anything: without the line there is no
     /// login.
-    pub(super) async fn granted(&self, act: Act, caller: &Caller, facts: &Facts<'_>) -> Result<(), Error> {
-        let (audited, counted) = names(act);
-        let entry = self.entry(audited, Outcome::Granted, caller, facts, None);
+    pub(super) async fn granted(&self, act: LoginKind, caller: &Caller, facts: &Facts<'_>) -> Result<(), Error> {
+        let entry = self.entry(AuditedAct::Login(act), LoginOutcome::Granted, caller, facts, None);
         let written = self.logs.write_grant(&entry).await;
         if let Err(unaudited) = written {
             self.failed(act, caller, facts, &unaudited.to_string());
             return Err(Error::NotAudited(unaudited));
         }
         self.note_let_in(caller);
-        self.tally.login(counted, metrics::Outcome::Granted);
+        self.tally.login(act, LoginOutcome::Granted);
         Ok(())
     }
 
     /// Audits a login that came to nothing. What of it is a guess was counted before.
-    pub(super) fn failed(&self, act: Act, caller: &Caller, facts: &Facts<'_>, reason: &str) {
-        let (audited, counted) = names(act);
-        self.tally.login(counted, metrics::Outcome::Refused);
-        self.logs.write_refusal(&self.entry(audited, Outcome::Refused, caller, facts, Some(reason)));
+    pub(super) fn failed(&self, act: LoginKind, caller: &Caller, facts: &Facts<'_>, reason: &str) {
+        self.tally.login(act, LoginOutcome::Refused);
+        self.logs.write_refusal(&self.entry(
+            AuditedAct::Login(act),
+            LoginOutcome::Refused,
+            caller,
+            facts,
+            Some(reason),
+        ));
     }
 
     /// Watches over a login that others decide on: if the caller leaves before they do, the audit log says so.
-    pub(super) const fn pending<'a>(&'a self, act: Act, caller: &'a Caller, facts: &'a Facts<'a>) -> Pending<'a> {
+    pub(super) const fn pending<'a>(&'a self, act: LoginKind, caller: &'a Caller, facts: &'a Facts<'a>) -> Pending<'a> {
         Pending { proxy: self, act, caller, facts, settled: false }
     }
 
     /// Audits what the shield kept out.
     pub(super) fn kept_out(&self, caller: &Caller, reason: &str) {
-        let entry = self.entry(Audited::PbxBypass, Outcome::Refused, caller, &Facts::default(), Some(reason));
+        let entry = self.entry(AuditedAct::PbxBypass, LoginOutcome::Refused, caller, &Facts::default(), Some(reason));
         self.logs.write_refusal(&entry);
     }
 
-    fn entry(&self, act: Audited, outcome: Outcome, caller: &Caller, facts: &Facts<'_>, reason: Option<&str>) -> Entry {
+    fn entry(
+        &self,
+        act: AuditedAct,
+        outcome: LoginOutcome,
+        caller: &Caller,
+        facts: &Facts<'_>,
+        reason: Option<&str>,
+    ) -> Entry {
         let claims = self.claims_used(act, facts.rule);
         let principal = facts.principal;
         Entry {
@@ -277,12 +296,12 @@ impl Proxy {
     }
 
     /// Names the claims by which a rule decided.
-    fn claims_used(&self, act: Audited, rule: Option<&str>) -> Vec<String> {
+    fn claims_used(&self, act: AuditedAct, rule: Option<&str>) -> Vec<String> {
         let rule = self.config.rules.iter().find(|one| Some(one.name.as_str()) == rule);
         let claims = rule.map(|rule| match act {
-            Audited::PbxSession => rule.pbx_claims(),
-            Audited::VoximplantToken => rule.voximplant_claims(),
-            Audited::PbxBypass => std::collections::BTreeSet::new(),
+            AuditedAct::Login(LoginKind::Pbx) => rule.pbx_claims(),
+            AuditedAct::Login(LoginKind::Ott) => rule.voximplant_claims(),
+            AuditedAct::PbxBypass => std::collections::BTreeSet::new(),
         });
         claims.into_iter().flatten().map(str::to_owned).collect()
     }
@@ -299,7 +318,7 @@ impl Proxy {
         };
         let login = app.login.as_ref()?;
         let is_path = login.starts_with('/');
-        if !is_path || matches!(self.route(&caller.authority, login), Ok((super::To::App, _))) {
+        if !is_path || matches!(self.route(&caller.authority, login), Ok((UpstreamName::App, _))) {
             return Some(login.clone());
         }
         let host = app.upstream.hosts.iter().find_map(crate::config::HostPattern::exact)?;
@@ -334,7 +353,12 @@ pub(super) enum Unproven {
 }
 
 /// Writes the question who a request is from.
-pub(super) fn asking<'a>(act: Act, headers: &'a HeaderMap, query: Option<&'a str>, caller: &'a Caller) -> Ask<'a> {
+pub(super) fn asking<'a>(
+    act: LoginKind,
+    headers: &'a HeaderMap,
+    query: Option<&'a str>,
+    caller: &'a Caller,
+) -> Ask<'a> {
     Ask {
         act,
         headers,
@@ -346,14 +370,6 @@ pub(super) fn asking<'a>(act: Act, headers: &'a HeaderMap, query: Option<&'a str
         client_ca: caller.end.client_ca.as_ref(),
         id: caller.id.header_value(),
         rehearsal: false,
-    }
-}
-
-/// Names what a login opens, as the audit log and as the counts do.
-const fn names(act: Act) -> (Audited, metrics::Act) {
-    match act {
-        Act::Pbx => (Audited::PbxSession, metrics::Act::Session),
-        Act::Ott => (Audited::VoximplantToken, metrics::Act::Token),
     }
 }
 
@@ -376,7 +392,7 @@ pub(super) fn prove(verdict: Verdict, initiator: &Initiator) -> Result<Proof, Un
 /// A login whose outcome nobody knows yet.
 pub(super) struct Pending<'a> {
     proxy: &'a Proxy,
-    act: Act,
+    act: LoginKind,
     caller: &'a Caller,
     facts: &'a Facts<'a>,
     settled: bool,

@@ -12,8 +12,9 @@ use crate::auth::{Jwks, KeySource, Provider, SealKey};
 use crate::config::{self, Config, JwtKeySource, MethodKind};
 use crate::freeze::Frozen;
 use crate::limit::{DistinctKeys, Limits, Races};
+use crate::model::upstream_name::UpstreamName;
 use crate::observe::health::Parts;
-use crate::observe::metrics::{Freshness, Side};
+use crate::observe::metrics::Freshness;
 use crate::pbx::{Breaker, Issued};
 use crate::replay::Tickets;
 use crate::state::Store;
@@ -71,8 +72,8 @@ impl Shared {
             issued: Arc::default(),
             frozen: Arc::new(Frozen::new(Arc::clone(&store))),
             store,
-            app: config.app.as_ref().map(|app| Connector::new(&app.upstream, Side::App)).transpose()?,
-            pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream, Side::Pbx)).transpose()?,
+            app: config.app.as_ref().map(|app| Connector::new(&app.upstream, UpstreamName::App)).transpose()?,
+            pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream, UpstreamName::Pbx)).transpose()?,
             jwks: jwks(config, &[])?,
         })
     }

@@ -13,7 +13,7 @@ use super::io::{Transport, UpstreamIo};
 use super::permits::{ConnectionPermits, CountGuard, Requester};
 use crate::config::{self, Pin};
 use crate::descriptors::{self, DescriptorPermit};
-use crate::observe::metrics::Side;
+use crate::model::upstream_name::UpstreamName;
 
 /// How much longer than a connection may take, a worker that tries a place again is waited for before another one does.
 const GRACE: Duration = Duration::from_secs(1);
@@ -67,7 +67,7 @@ impl Connector {
     ///
     /// # Errors
     /// When its trust roots cannot be used, or its name is none that TLS can check.
-    pub fn new(upstream: &config::UpstreamConfig, side: Side) -> Result<Self, rustls::Error> {
+    pub fn new(upstream: &config::UpstreamConfig, side: UpstreamName) -> Result<Self, rustls::Error> {
         let endpoints =
             upstream.urls.iter().map(|url| Endpoint::new(url, &upstream.trust)).collect::<Result<_, _>>()?;
         let slots = ConnectionPermits::new(upstream.max_connections, index(side));
@@ -252,10 +252,10 @@ async fn descriptor(due: Instant) -> Option<DescriptorPermit> {
 }
 
 /// Which of a client's counts is an upstream's.
-const fn index(side: Side) -> usize {
+const fn index(side: UpstreamName) -> usize {
     match side {
-        Side::App => 0,
-        Side::Pbx => 1,
+        UpstreamName::App => 0,
+        UpstreamName::Pbx => 1,
     }
 }
 

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::labels::{
-    Act, Answered, Attempt, Carrier, Class, Connect, Direction, Fault, Handshake, Label, Limit, Method, Mint, Outcome,
-    Protocol, Route, Side, TlsVersion, TunnelEnd, Verdict,
+    Answered, Attempt, Carrier, Class, Connect, Direction, Fault, Handshake, Label, Limit, Method, Mint, Protocol,
+    Route, TlsVersion, TunnelEnd, Verdict,
 };
+use crate::model::login::{LoginKind, LoginOutcome};
+use crate::model::upstream_name::UpstreamName;
 
 /// The upper bounds of the histogram, in microseconds; a last bucket has no bound.
 pub(super) const BUCKETS: [u64; 9] = [1_000, 2_500, 10_000, 25_000, 100_000, 250_000, 1_000_000, 2_500_000, 10_000_000];
@@ -94,16 +96,16 @@ pub(super) struct Block {
     pub(super) open: By<Protocol, { Protocol::COUNT }>,
     pub(super) shed: Cell,
     pub(super) handshakes: ByTwo<Handshake, TlsVersion, { Handshake::COUNT }, { TlsVersion::COUNT }>,
-    pub(super) connects: ByTwo<Side, Connect, { Side::COUNT }, { Connect::COUNT }>,
-    pub(super) requests: ByTwo<Side, Carrier, { Side::COUNT }, { Carrier::COUNT }>,
-    pub(super) retries: By<Side, { Side::COUNT }>,
-    pub(super) faults: ByTwo<Side, Fault, { Side::COUNT }, { Fault::COUNT }>,
+    pub(super) connects: ByTwo<UpstreamName, Connect, { UpstreamName::COUNT }, { Connect::COUNT }>,
+    pub(super) requests: ByTwo<UpstreamName, Carrier, { UpstreamName::COUNT }, { Carrier::COUNT }>,
+    pub(super) retries: By<UpstreamName, { UpstreamName::COUNT }>,
+    pub(super) faults: ByTwo<UpstreamName, Fault, { UpstreamName::COUNT }, { Fault::COUNT }>,
     pub(super) limited: By<Limit, { Limit::COUNT }>,
     pub(super) kept_out: By<Attempt, { Attempt::COUNT }>,
     pub(super) keys: By<Answered, { Answered::COUNT }>,
     pub(super) races: Cell,
     pub(super) verdicts: ByTwo<Method, Verdict, { Method::COUNT }, { Verdict::COUNT }>,
-    pub(super) logins: ByTwo<Act, Outcome, { Act::COUNT }, { Outcome::COUNT }>,
+    pub(super) logins: ByTwo<LoginKind, LoginOutcome, { LoginKind::COUNT }, { LoginOutcome::COUNT }>,
     pub(super) mints: By<Mint, { Mint::COUNT }>,
     pub(super) breaker_openings: Cell,
     pub(super) tunnels: Cell,

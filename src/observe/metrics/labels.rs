@@ -3,10 +3,15 @@
 use http::StatusCode;
 use rustls::ProtocolVersion;
 
+use crate::model::login::{LoginKind, LoginOutcome};
+use crate::model::upstream_name::UpstreamName;
+
 /// A label with all its values.
 pub(super) trait Label: Copy + 'static {
     const KEY: &'static str;
     const ALL: &'static [Self];
+    /// How many values there are.
+    const COUNT: usize = Self::ALL.len();
     /// Returns the value's place in `ALL`.
     fn index(self) -> usize;
     fn text(self) -> &'static str;
@@ -17,11 +22,6 @@ macro_rules! labels {
         $(#[$about])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum $name { $($(#[$doc])* $value,)+ }
-
-        impl $name {
-            /// How many values there are.
-            pub(super) const COUNT: usize = <Self as Label>::ALL.len();
-        }
 
         impl Label for $name {
             const KEY: &'static str = $key;
@@ -109,14 +109,6 @@ labels! {
         Tls13 = "1.3",
         /// None.
         None = "none",
-    }
-
-    /// An upstream.
-    Side = "upstream" {
-        /// The app.
-        App = "app",
-        /// The PBX.
-        Pbx = "pbx",
     }
 
     /// How opening a connection to an upstream ended.
@@ -207,22 +199,6 @@ labels! {
         Abstain = "abstain",
         /// Whoever had to be asked gave no answer.
         Error = "error",
-    }
-
-    /// What a login opens.
-    Act = "act" {
-        /// A session of the PBX.
-        Session = "pbx_session",
-        /// A login token for Voximplant.
-        Token = "voximplant_token",
-    }
-
-    /// What came of a login.
-    Outcome = "outcome" {
-        /// The caller is in.
-        Granted = "granted",
-        /// The caller is not.
-        Refused = "refused",
     }
 
     /// What the shield of the PBX kept out.
@@ -336,11 +312,45 @@ impl From<Option<ProtocolVersion>> for TlsVersion {
     }
 }
 
-impl Side {
-    /// Returns the name of its table in the configuration.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        self.text()
+impl Label for UpstreamName {
+    const KEY: &'static str = "upstream";
+    const ALL: &'static [Self] = &[Self::App, Self::Pbx];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn text(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Label for LoginKind {
+    const KEY: &'static str = "act";
+    const ALL: &'static [Self] = &[Self::Pbx, Self::Ott];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn text(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Label for LoginOutcome {
+    const KEY: &'static str = "outcome";
+    const ALL: &'static [Self] = &[Self::Granted, Self::Refused];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Refused => "refused",
+        }
     }
 }
 

@@ -9,9 +9,9 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::auth::Act;
 use crate::limit::{Limited, Limiter};
 use crate::model::grant::{GrantError, Trace};
+use crate::model::login::LoginKind;
 use crate::model::principal::{Claim, Principal};
 use crate::model::redact;
 use crate::observe::{RequestId, causes};
@@ -27,7 +27,7 @@ pub(super) const NOTHING: &str = "the request shows no credential that a method 
 pub struct Story {
     /// The id under which the app was asked.
     id: String,
-    act: Act,
+    act: LoginKind,
     host: String,
     client: IpAddr,
     /// The kinds of credentials that the request shows.
@@ -92,7 +92,7 @@ struct Told {
 }
 
 impl Story {
-    pub(super) fn new(act: Act, host: &str, client: IpAddr, id: RequestId) -> Self {
+    pub(super) fn new(act: LoginKind, host: &str, client: IpAddr, id: RequestId) -> Self {
         let outcome = Outcome::Refused(Refused { method: None, reason: String::new(), told: None });
         let (id, host) = (id.to_string(), host.to_owned());
         let (shown, passed, notes) = (Vec::new(), Vec::new(), Vec::new());
@@ -223,8 +223,8 @@ fn shown(name: &str, claim: &Claim) -> Value {
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let act = match self.act {
-            Act::Pbx => "a session of the PBX",
-            Act::Ott => "an answer to a Voximplant key",
+            LoginKind::Pbx => "a session of the PBX",
+            LoginKind::Ott => "an answer to a Voximplant key",
         };
         writeln!(f, "Asked for: {act}, at {}, from {} (id {})", self.host, self.client, self.id)?;
         let shown = if self.shown.is_empty() { "nothing".to_owned() } else { self.shown.join(", ") };

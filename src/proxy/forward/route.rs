@@ -1,27 +1,7 @@
 //! Where a request goes: by host, then by the longest path prefix.
 
 use crate::config::{self, HostPattern};
-use crate::observe::metrics::Side;
-
-/// The two upstreams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::proxy) enum To {
-    /// The app.
-    App,
-    /// The PBX.
-    Pbx,
-}
-
-impl To {
-    /// Returns the name that logs and metrics use.
-    #[must_use]
-    pub(in crate::proxy) const fn side(self) -> Side {
-        match self {
-            Self::App => Side::App,
-            Self::Pbx => Side::Pbx,
-        }
-    }
-}
+use crate::model::upstream_name::UpstreamName;
 
 /// What is sent where.
 #[derive(Debug)]
@@ -29,7 +9,7 @@ pub(in crate::proxy) struct Routes(Vec<Route>);
 
 #[derive(Debug)]
 struct Route {
-    to: To,
+    to: UpstreamName,
     hosts: Vec<HostPattern>,
     paths: Vec<String>,
 }
@@ -44,7 +24,12 @@ impl Routes {
             paths: upstream.paths.clone(),
         };
         // The PBX first: it keeps what both fit equally well.
-        Self(pbx.map(|pbx| route(To::Pbx, pbx)).into_iter().chain(app.map(|app| route(To::App, app))).collect())
+        Self(
+            pbx.map(|pbx| route(UpstreamName::Pbx, pbx))
+                .into_iter()
+                .chain(app.map(|app| route(UpstreamName::App, app)))
+                .collect(),
+        )
     }
 
     /// Finds where a request goes. `host` is in lower case and has no port; `path` is the canonical path.
@@ -52,7 +37,7 @@ impl Routes {
     /// A route for the host's own name beats one for names like it, and that one beats a route for any host; then the
     /// longest path prefix decides.
     #[must_use]
-    pub(in crate::proxy) fn find(&self, host: &str, path: &str) -> Option<To> {
+    pub(in crate::proxy) fn find(&self, host: &str, path: &str) -> Option<UpstreamName> {
         let fits = self.0.iter().filter_map(|route| Some((route.fit(host, path)?, route.to)));
         // The first of equals: `max_by_key` would take the last.
         fits.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, to)| to)
@@ -78,7 +63,7 @@ impl Route {
 mod tests {
     use super::*;
 
-    fn route(to: To, hosts: &[&str], paths: &[&str]) -> Route {
+    fn route(to: UpstreamName, hosts: &[&str], paths: &[&str]) -> Route {
         let pattern = |host: &&str| {
             host.strip_prefix('*')
                 .map_or_else(|| HostPattern::Exact((*host).into()), |suffix| HostPattern::Below(suffix.into()))
@@ -91,35 +76,43 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(routes: &Routes, host: &str, path: &str, expected: Option<To>) {
+    fn check(routes: &Routes, host: &str, path: &str, expected: Option<UpstreamName>) {
         assert_eq!(routes.find(host, path), expected, "{host}{path}");
     }
 
     #[test]
     fn a_named_host_beats_the_rest() {
-        let routes = Routes(vec![route(To::Pbx, &["pbx.test", "*.pbx.test"], &[]), route(To::App, &[], &[])]);
-        check(&routes, "pbx.test", "/", Some(To::Pbx));
-        check(&routes, "acme.pbx.test", "/", Some(To::Pbx));
-        check(&routes, "a.b.pbx.test", "/", Some(To::Pbx));
-        check(&routes, "xpbx.test", "/", Some(To::App));
-        check(&routes, "app.test", "/", Some(To::App));
+        let routes = Routes(vec![
+            route(UpstreamName::Pbx, &["pbx.test", "*.pbx.test"], &[]),
+            route(UpstreamName::App, &[], &[]),
+        ]);
+        check(&routes, "pbx.test", "/", Some(UpstreamName::Pbx));
+        check(&routes, "acme.pbx.test", "/", Some(UpstreamName::Pbx));
+        check(&routes, "a.b.pbx.test", "/", Some(UpstreamName::Pbx));
+        check(&routes, "xpbx.test", "/", Some(UpstreamName::App));
+        check(&routes, "app.test", "/", Some(UpstreamName::App));
     }
 
     #[test]
     fn the_own_name_beats_the_wildcard() {
-        let routes = Routes(vec![route(To::Pbx, &["*.acme.test"], &[]), route(To::App, &["app.acme.test"], &[])]);
-        check(&routes, "app.acme.test", "/", Some(To::App));
-        check(&routes, "any.acme.test", "/", Some(To::Pbx));
+        let routes = Routes(vec![
+            route(UpstreamName::Pbx, &["*.acme.test"], &[]),
+            route(UpstreamName::App, &["app.acme.test"], &[]),
+        ]);
+        check(&routes, "app.acme.test", "/", Some(UpstreamName::App));
+        check(&routes, "any.acme.test", "/", Some(UpstreamName::Pbx));
         check(&routes, "other.test", "/", None);
     }
 
     #[test]
     fn the_longest_prefix_decides_on_one_host() {
-        let routes =
-            Routes(vec![route(To::Pbx, &[], &["/rest/", "/welcome.htm"]), route(To::App, &[], &["/", "/rest/app/"])]);
-        check(&routes, "a.test", "/rest/system/session", Some(To::Pbx));
-        check(&routes, "a.test", "/rest/app/x", Some(To::App));
-        check(&routes, "a.test", "/welcome.htm", Some(To::Pbx));
-        check(&routes, "a.test", "/", Some(To::App));
+        let routes = Routes(vec![
+            route(UpstreamName::Pbx, &[], &["/rest/", "/welcome.htm"]),
+            route(UpstreamName::App, &[], &["/", "/rest/app/"]),
+        ]);
+        check(&routes, "a.test", "/rest/system/session", Some(UpstreamName::Pbx));
+        check(&routes, "a.test", "/rest/app/x", Some(UpstreamName::App));
+        check(&routes, "a.test", "/welcome.htm", Some(UpstreamName::Pbx));
+        check(&routes, "a.test", "/", Some(UpstreamName::App));
     }
 }

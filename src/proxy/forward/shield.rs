@@ -13,10 +13,10 @@ use crate::message::cookies;
 use crate::model::path;
 use crate::model::session::SESSION;
 use crate::model::shield::{self, Breach, ShieldVerdict};
+use crate::model::upstream_name::UpstreamName;
 use crate::observe::metrics;
 use crate::proxy::browser::trigger::{self, Trigger};
 use crate::proxy::error::Error;
-use crate::proxy::forward::route::To;
 use crate::proxy::{Caller, Proxy};
 use crate::upstream::RequestBody;
 
@@ -39,10 +39,10 @@ impl Proxy {
     ) -> Result<(), Error> {
         let canonical = path::canonical(request.uri().path());
         let (to, _) = self.route(&caller.authority, &canonical)?;
-        if to == To::App {
+        if to == UpstreamName::App {
             return Ok(());
         }
-        exchange.goes_to(to.side());
+        exchange.goes_to(to);
         let is_login = shield::opens_sessions(&canonical);
         if let Err(refusal) = self.judge_head(shield, request, &canonical) {
             return Err(self.keep_out(refusal, request, caller));

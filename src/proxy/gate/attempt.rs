@@ -8,10 +8,11 @@ use http::header::HeaderMap;
 use http::{Method, request};
 use tokio::time::Instant;
 
-use crate::auth::{Act, Credential};
+use crate::auth::Credential;
 use crate::limit::Source;
 use crate::model::digest::Digest;
 use crate::model::grant::Requested;
+use crate::model::login::LoginKind;
 use crate::model::principal::Principal;
 use crate::proxy::browser::trigger::{self, Trigger};
 use crate::proxy::error::Error;
@@ -57,14 +58,14 @@ impl Caller {
 
 impl Proxy {
     /// Refuses what a page of another origin does unseen, then counts the request: before anything else is done for it.
-    pub(in crate::proxy) fn admit(&self, act: Act, head: &request::Parts, caller: &Caller) -> Result<(), Error> {
+    pub(in crate::proxy) fn admit(&self, act: LoginKind, head: &request::Parts, caller: &Caller) -> Result<(), Error> {
         self.admit_fields(act, (&head.method, &head.headers, head.uri.query()), caller)
     }
 
     /// As [`Proxy::admit`].
     pub(in crate::proxy) fn admit_fields(
         &self,
-        act: Act,
+        act: LoginKind,
         (method, headers, query): (&Method, &HeaderMap, Option<&str>),
         caller: &Caller,
     ) -> Result<(), Error> {

@@ -3,9 +3,10 @@
 
 use http::{HeaderMap, Method, Request, Response};
 
-use crate::auth::{Act, Proof};
+use crate::auth::Proof;
 use crate::config::Confirm;
 use crate::exchange::Body;
+use crate::model::login::LoginKind;
 use crate::model::path::CONFIRM_PATH;
 use crate::proxy::answer::page::Page;
 use crate::proxy::browser::cors::{self, Initiator};
@@ -50,12 +51,12 @@ impl Proxy {
         if initiator != Initiator::Own {
             return Err(Error::CrossSite);
         }
-        self.admit(Act::Pbx, &head, caller)?;
+        self.admit(LoginKind::Pbx, &head, caller)?;
         let format = form::format(&head.headers, Some(BodyFormat::Urlencoded))?;
         form::read(body, format, self.config.server.timeouts.header).await?;
         let selectors = Selectors::read(Fields::of_form(head.uri.query().unwrap_or_default().as_bytes())?)?;
-        let verdict = self.ask(Act::Pbx, &head.headers, head.uri.query(), caller).await?;
-        let proof = self.judge(verdict, &initiator, Act::Pbx, caller)?;
+        let verdict = self.ask(LoginKind::Pbx, &head.headers, head.uri.query(), caller).await?;
+        let proof = self.judge(verdict, &initiator, LoginKind::Pbx, caller)?;
         if proof.spends().is_none() {
             // Somebody is proven by something else than a link: there is no such page for that.
             return Err(Error::NotFound);

@@ -6,10 +6,11 @@ use std::rc::Rc;
 use http::header;
 use http::{Method, Request, Response, StatusCode};
 
-use crate::auth::{self, Act, Callback, Oidc, OidcError};
+use crate::auth::{self, Callback, Oidc, OidcError};
 use crate::config::Handoff;
 use crate::exchange::Body;
 use crate::model::html::escape;
+use crate::model::login::LoginKind;
 use crate::model::path::{LOGIN_PATH, LOGOUT_PATH, OIDC_CALLBACK_PATH};
 use crate::proxy::answer::page::{self, Fragment, Page};
 use crate::proxy::answer::response;
@@ -173,7 +174,7 @@ impl Proxy {
     /// Audits a login that came to nothing. What the browser of a person is led to by others counts against nobody.
     fn login_failed(&self, provider: &Oidc, error: &OidcError, caller: &Caller) {
         let facts = Facts { method: Some(provider.name()), ..Facts::default() };
-        self.failed(Act::Pbx, caller, &facts, &error.why());
+        self.failed(LoginKind::Pbx, caller, &facts, &error.why());
     }
 
     // === Out ===

@@ -7,11 +7,12 @@ use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::auth::{Act, Once};
+use crate::auth::Once;
 use crate::config::VoximplantConfig;
 use crate::exchange::Body;
 use crate::limit::{Novelty, client_key};
 use crate::model::grant::{Requested, VoximplantGrant};
+use crate::model::login::LoginKind;
 use crate::model::ott::{self, LoginToken, OneTimeKey};
 use crate::model::principal::Principal;
 use crate::observe::audit::{Event, Note};
@@ -60,14 +61,14 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let (head, body) = request.into_parts();
-        self.admit(Act::Ott, &head, caller)?;
-        let verdict = self.ask(Act::Ott, &head.headers, head.uri.query(), caller).await?;
-        let proof = self.judge(verdict, initiator, Act::Ott, caller)?;
+        self.admit(LoginKind::Ott, &head, caller)?;
+        let verdict = self.ask(LoginKind::Ott, &head.headers, head.uri.query(), caller).await?;
+        let proof = self.judge(verdict, initiator, LoginKind::Ott, caller)?;
         let format = form::format(&head.headers, None)?;
         let fields = form::read(body, format, self.config.server.timeouts.header).await?;
         let question = Question::read(fields, voximplant)?;
         let once = proof.spends().cloned();
-        let principal = self.choose(Act::Ott, proof, &question.wish, caller)?;
+        let principal = self.choose(LoginKind::Ott, proof, &question.wish, caller)?;
         let grant = self.grant_voximplant(&principal, &question.wish, caller)?;
         let token = self.compute(&question.key, &grant, (&principal, once.as_ref()), voximplant, caller).await?;
         let who = (&principal.method, &principal.subject, head.headers.get(header::USER_AGENT));
@@ -99,15 +100,15 @@ impl Proxy {
         let decoy = ott::decoy();
         let token = ott::login_token(key, known.unwrap_or(&decoy));
         if known.is_none() {
-            self.failed(Act::Ott, caller, &facts, UNKNOWN_USER);
+            self.failed(LoginKind::Ott, caller, &facts, UNKNOWN_USER);
             return Err(Error::UnknownUser);
         }
         let mut novelty = Novelty::New;
         if let Some(distinct_keys) = &self.shared.distinct_keys {
             novelty = self.within(distinct_keys.admit(grant.user().as_str(), key.id(), Instant::now()))?;
         }
-        self.spend(Act::Ott, once, caller, &facts).await?;
-        self.granted(Act::Ott, caller, &facts).await?;
+        self.spend(LoginKind::Ott, once, caller, &facts).await?;
+        self.granted(LoginKind::Ott, caller, &facts).await?;
         self.tally.key(match novelty {
             Novelty::New => Answered::New,
             Novelty::Repeated => Answered::Repeated,

@@ -5,23 +5,24 @@ use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::auth::{Act, Once, Proof, Verdict};
+use crate::auth::{Once, Proof, Verdict};
 use crate::config::{self, Handoff, HostPattern};
 use crate::exchange::Body;
 use crate::model::account::{Language, Role};
 use crate::model::freeze_target::FreezeTarget;
 use crate::model::grant::{PbxGrant, Requested};
 use crate::model::landing;
+use crate::model::login::LoginKind;
 use crate::model::path::PBX_PATH;
 use crate::model::principal::Principal;
 use crate::model::session::SessionId;
+use crate::model::upstream_name::UpstreamName;
 use crate::pbx::Pbx;
 use crate::proxy::answer::{audience, page, response};
 use crate::proxy::browser::cors::{self, Initiator};
 use crate::proxy::browser::fetch_metadata;
 use crate::proxy::error::Error;
 use crate::proxy::form::{self, BodyFormat, Fields};
-use crate::proxy::forward::route::To;
 use crate::proxy::gate::Facts;
 use crate::proxy::login::confirm;
 use crate::proxy::login::ticket::Onward;
@@ -181,9 +182,9 @@ impl Proxy {
         if fetch_metadata::looks_ahead(request.method(), request.headers()) {
             return Err(Error::Prefetch);
         }
-        self.admit_fields(Act::Pbx, (request.method(), request.headers(), request.uri().query()), caller)?;
+        self.admit_fields(LoginKind::Pbx, (request.method(), request.headers(), request.uri().query()), caller)?;
         let selectors = Selectors::read(Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?)?;
-        let proof = match self.ask(Act::Pbx, request.headers(), request.uri().query(), caller).await? {
+        let proof = match self.ask(LoginKind::Pbx, request.headers(), request.uri().query(), caller).await? {
             // The app's cookie may be missing only because it is `SameSite=Strict`.
             Verdict::Stranger | Verdict::Abstain
                 if selectors.again.is_none() && fetch_metadata::is_from_elsewhere(request.headers()) =>
@@ -191,7 +192,7 @@ impl Proxy {
                 return Ok(page::continue_to(&selectors.again()).respond());
             }
             verdict => self
-                .judge(verdict, &self.page(request.headers(), caller), Act::Pbx, caller)
+                .judge(verdict, &self.page(request.headers(), caller), LoginKind::Pbx, caller)
                 .map_err(|error| self.to_login(error, &selectors, caller))?,
         };
         if confirm::is_needed(&proof, request.headers()) {
@@ -211,7 +212,7 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<Minted, Error> {
         let (by_itself, once) = (proof.is_ambient(), proof.spends().cloned());
-        let principal = self.choose(Act::Pbx, proof, &selectors.wish, caller)?;
+        let principal = self.choose(LoginKind::Pbx, proof, &selectors.wish, caller)?;
         let minted = self.mint_for(&principal, once.as_ref(), &selectors, wanted, pbx, caller).await;
         // Whoever follows a link of ours brings the credentials that travel by themselves, and no others.
         minted.map_err(|error| if by_itself { error } else { error.without_links() })
@@ -239,18 +240,23 @@ impl Proxy {
         let host = match wanted {
             Wanted::Session => None,
             Wanted::Address => Some(self.pbx_host(grant.role(), pbx, caller).inspect_err(|_| {
-                self.failed(Act::Pbx, caller, &facts, "no host of [pbx] hosts is a name to send the browser to");
+                self.failed(LoginKind::Pbx, caller, &facts, "no host of [pbx] hosts is a name to send the browser to");
             })?),
         };
         if host.is_some() && !self.may_begin_here(pbx.settings, principal, caller) {
-            self.failed(Act::Pbx, caller, &facts, "neither a certificate nor `hosts` names the host where it begins");
+            self.failed(
+                LoginKind::Pbx,
+                caller,
+                &facts,
+                "neither a certificate nor `hosts` names the host where it begins",
+            );
             return Err(Error::Misdirected);
         }
-        let pending = self.pending(Act::Pbx, caller, &facts);
-        let spent = self.spend(Act::Pbx, once, caller, &facts).await;
+        let pending = self.pending(LoginKind::Pbx, caller, &facts);
+        let spent = self.spend(LoginKind::Pbx, once, caller, &facts).await;
         // To mark the credential took the disk a while.
         let minted = match spent {
-            Ok(()) if self.shared.frozen.has(grant.role()) => Err(self.frozen(Act::Pbx, caller, &facts)),
+            Ok(()) if self.shared.frozen.has(grant.role()) => Err(self.frozen(LoginKind::Pbx, caller, &facts)),
             Ok(()) => Ok(pbx.sessions.mint(grant.role()).await),
             Err(error) => Err(error),
         };
@@ -260,9 +266,9 @@ impl Proxy {
                 self.shared.issued.note(&session, grant.role(), Instant::now());
                 // It took the PBX a while: meanwhile somebody may have been frozen.
                 if self.shared.frozen.has(grant.role()) {
-                    return Err(self.frozen(Act::Pbx, caller, &facts));
+                    return Err(self.frozen(LoginKind::Pbx, caller, &facts));
                 }
-                self.granted(Act::Pbx, caller, &facts).await?;
+                self.granted(LoginKind::Pbx, caller, &facts).await?;
                 Ok(Minted {
                     session,
                     role: grant.role().clone(),
@@ -272,7 +278,7 @@ impl Proxy {
                 })
             }
             Err(error) => {
-                self.failed(Act::Pbx, caller, &facts, &error.to_string());
+                self.failed(LoginKind::Pbx, caller, &facts, &error.to_string());
                 Err(error.into())
             }
         }
@@ -371,7 +377,7 @@ impl Proxy {
     /// Tells whether the landing page of the request's own host is the PBX's.
     pub(in crate::proxy) fn is_pbx_host(&self, host: &str) -> bool {
         let Some(pbx) = &self.config.pbx else { return false };
-        pbx.upstream.lists(host) || self.routes.find(host, &pbx.landing.to_ascii_lowercase()) == Some(To::Pbx)
+        pbx.upstream.lists(host) || self.routes.find(host, &pbx.landing.to_ascii_lowercase()) == Some(UpstreamName::Pbx)
     }
 
     // === A page or a server that asks by itself ===
@@ -395,9 +401,9 @@ impl Proxy {
         caller: &Caller,
     ) -> Result<Response<Body>, Error> {
         let (head, body) = request.into_parts();
-        self.admit(Act::Pbx, &head, caller)?;
-        let verdict = self.ask(Act::Pbx, &head.headers, head.uri.query(), caller).await?;
-        let proof = self.judge(verdict, initiator, Act::Pbx, caller)?;
+        self.admit(LoginKind::Pbx, &head, caller)?;
+        let verdict = self.ask(LoginKind::Pbx, &head.headers, head.uri.query(), caller).await?;
+        let proof = self.judge(verdict, initiator, LoginKind::Pbx, caller)?;
         // The vendor's page names no type for the JSON it sends, and a program that wants nothing special sends none.
         let format = form::format(&head.headers, Some(BodyFormat::Untyped))?;
         let selectors = Selectors::read(form::read(body, format, self.config.server.timeouts.header).await?)?;

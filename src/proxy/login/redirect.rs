@@ -3,7 +3,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 
-use crate::auth::{Act, Proof, Verdict};
+use crate::auth::{Proof, Verdict};
 use crate::config::{self, Handoff};
 use crate::exchange::Body;
 use crate::message::account_fields::{PBX_ACCOUNT, PBX_DOMAIN, PBX_LANG, is_account_field};
@@ -11,6 +11,7 @@ use crate::message::fields;
 use crate::model::account::Language;
 use crate::model::grant::{REDIRECT, Requested};
 use crate::model::landing::{self, BaseUrl, LandingTarget};
+use crate::model::login::LoginKind;
 use crate::model::principal::{Claim, Claims, Principal};
 use crate::observe::metrics;
 use crate::proxy::browser::fetch_metadata;
@@ -145,15 +146,15 @@ impl Proxy {
                 self.tally.verdict(metrics::Method::Redirect, counted);
                 principal.map(|principal| Verdict::Admit(Proof::ambient(principal)))
             }
-            false => Some(self.ask(Act::Pbx, &kept.headers, None, caller).await?),
+            false => Some(self.ask(LoginKind::Pbx, &kept.headers, None, caller).await?),
         };
         // Without a login, a redirect to the PBX is only that.
         if let Some(Verdict::Stranger | Verdict::Abstain) = verdict {
             return Ok(None);
         }
-        self.admit_fields(Act::Pbx, (&kept.method, &kept.headers, None), caller)?;
+        self.admit_fields(LoginKind::Pbx, (&kept.method, &kept.headers, None), caller)?;
         let page = self.page(&kept.headers, caller);
-        let proof = self.judge(verdict.ok_or(Error::Forbidden)?, &page, Act::Pbx, caller)?;
+        let proof = self.judge(verdict.ok_or(Error::Forbidden)?, &page, LoginKind::Pbx, caller)?;
         Ok(proof.choose(&Requested::default()))
     }
 

@@ -9,13 +9,13 @@
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 
-use crate::auth::Act;
 use crate::config::{self, Handoff};
 use crate::exchange::Body;
 use crate::message::cookies;
 use crate::model::account::Language;
 use crate::model::digest::sha256;
 use crate::model::freeze_target::FreezeTarget;
+use crate::model::login::LoginKind;
 use crate::model::path::TICKET_PATH;
 use crate::model::principal::Principal;
 use crate::model::secret::Secret;
@@ -254,7 +254,7 @@ impl Proxy {
 
     /// Refuses a ticket in the hands of a browser that did not begin the hand-over: no guess, perhaps a trap for a person.
     fn another_browser(&self, caller: &Caller) -> Error {
-        self.failed(Act::Pbx, caller, &Facts::default(), "another browser began this login");
+        self.failed(LoginKind::Pbx, caller, &Facts::default(), "another browser began this login");
         Error::Forbidden
     }
 
@@ -265,7 +265,7 @@ impl Proxy {
         {
             return limited;
         }
-        self.failed(Act::Pbx, caller, &Facts::default(), "the ticket is unknown, used or expired");
+        self.failed(LoginKind::Pbx, caller, &Facts::default(), "the ticket is unknown, used or expired");
         Error::Forbidden
     }
 }

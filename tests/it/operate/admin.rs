@@ -215,8 +215,8 @@ async fn a_log_that_cannot_be_written_is_not_ready_and_its_lines_are_counted() {
     let entry = callgate::observe::audit::Entry {
         id: callgate::observe::RequestId::next(),
         client: "192.0.2.1".parse().unwrap(),
-        act: callgate::observe::audit::Act::PbxSession,
-        outcome: callgate::observe::audit::Outcome::Refused,
+        act: callgate::observe::audit::AuditedAct::Login(callgate::model::login::LoginKind::Pbx),
+        outcome: callgate::model::login::LoginOutcome::Refused,
         method: None,
         subject: None,
         rule: None,

@@ -1,0 +1,33 @@
+//! A login: what it opens and how it ended.
+
+use serde::{Deserialize, Serialize};
+
+/// What a login opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoginKind {
+    /// A session of the PBX.
+    Pbx,
+    /// An answer to a Voximplant one-time key.
+    Ott,
+}
+
+impl LoginKind {
+    /// Returns the word that the audit log and the metrics use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pbx => "pbx_session",
+            Self::Ott => "voximplant_token",
+        }
+    }
+}
+
+/// How a login ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginOutcome {
+    /// The caller received the session or the answer.
+    Granted,
+    /// The caller received neither.
+    Refused,
+}
