@@ -1,137 +1,116 @@
 //! Floor 6: the path of a request.
 //!
-//! [`Proxy::handle`] is the story: who is asking, for what, and one of four ways to answer.
+//! [`Proxy::handle`] answers a request: the request is identified (its client, its host), classified by its path, and
+//! answered in one of four ways. Three paths are ours: `/auth/ott`, `/auth/pbx` and `/auth/callgate/…`. All others belong
+//! to an upstream.
+//!
+//! * `Gate` is what every login passes: limits, auth methods, rules, freezes, the audit log.
+//! * `Sessions` are what the PBX opens for logins. The logins themselves are free functions over both.
+//! * `Forward` passes requests on to the upstreams.
 
 mod answer;
 mod browser;
+mod context;
 mod error;
 mod explain;
 mod form;
 mod forward;
-mod frozen;
 mod gate;
 mod login;
 mod shared;
 
-use std::cell::Cell;
 use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 
 use self::answer::audience::Audience;
 use self::answer::response;
+use self::context::RequestContext;
 use self::error::Error;
-pub use self::explain::{Question, Story, Unanswerable};
-use self::forward::route::Routes;
-use self::gate::attempt::Attempt;
-pub use self::shared::Shared;
-use self::shared::{app_upstream, is_same, pbx_upstream};
+pub use self::explain::{Explanation, Question, Unanswerable};
+use self::forward::Forward;
+use self::gate::Gate;
+use self::login::session::{PbxLogin, Sessions};
+use self::login::{link, oidc, ott, pbx, redirect, ticket};
+pub use self::shared::SharedState;
 use crate::auth::{self, Chain};
 use crate::config::{self, Config};
-use crate::exchange::{self, Body, Exchange, FarEnd, Peer};
+use crate::exchange::{self, Body, Exchange, Peer};
 use crate::message::forwarded_chain::{Contradiction, ForwardedChain};
 use crate::message::guard::Violation;
 use crate::message::hop;
 use crate::message::http2;
-use crate::message::target::{self, Authority};
+use crate::message::target;
 use crate::message::websocket;
 use crate::model::grant;
-use crate::model::path::{self, CONFIRM_PATH, PathClass, Reserved};
-use crate::model::upstream_name::UpstreamName;
+use crate::model::path::{self, CONFIRM_PATH, PathClass, Reserved, TICKET_PATH};
+use crate::observe::Logs;
 use crate::observe::metrics::{Route, Tally};
-use crate::observe::{Logs, RequestId};
-use crate::pbx::Pbx;
-use crate::upstream::{Connector, RequestBody, Upstream};
+use crate::tls::server::TlsPolicies;
+use crate::upstream::{RequestBody, Upstream};
 
 /// The methods that a request may have, as the refusal of any other names them.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// One worker's proxy: the configuration as its upstreams, its rules and its ways to ask.
+/// One worker's proxy.
 pub struct Proxy {
-    config: Arc<Config>,
-    shared: Arc<Shared>,
-    logs: Rc<Logs>,
-    tally: Tally,
-    routes: Routes,
-    app: Option<Rc<Upstream>>,
-    pbx: Option<Rc<Upstream>>,
-    sessions: Option<Pbx>,
-    chain: Chain,
-}
-
-/// Who is asking, and under which name.
-struct Caller {
-    origin: Rc<ForwardedChain>,
-    end: Rc<FarEnd>,
-    authority: Authority,
-    id: RequestId,
-    /// What limits know of it, where it is a try at a login.
-    attempt: Cell<Option<Attempt>>,
+    gate: Gate,
+    /// `None` where no PBX opens sessions.
+    sessions: Option<Sessions>,
+    forward: Forward,
 }
 
 impl Proxy {
     /// Builds one worker's proxy. Upstreams that are configured as in the one `before` keep their idle connections.
     ///
     /// # Errors
-    /// When the path that the app is asked at is none.
+    /// When the path that the app is asked at is not one.
     pub fn new(
         config: Arc<Config>,
-        shared: Arc<Shared>,
+        shared: &SharedState,
         logs: Logs,
         before: Option<&Self>,
         tally: Tally,
     ) -> Result<Self, http::uri::InvalidUri> {
-        let idle = config.server.timeouts.body_idle;
-        let upstream = |connector: &Option<Connector>, upstream: Option<&config::UpstreamConfig>, side| {
-            Some(Upstream::new(connector.clone()?, upstream?.timeouts, idle, side, &tally))
-        };
-        let (app_config, pbx_config) = (app_upstream(&config), pbx_upstream(&config));
-        let kept = |of| before.filter(|before| is_same(&before.config, &config, of));
-        let app = match kept(app_upstream) {
-            Some(before) => before.app.clone(),
-            None => upstream(&shared.app, app_config, UpstreamName::App),
-        };
-        let pbx = match kept(pbx_upstream) {
-            Some(before) => before.pbx.clone(),
-            None => upstream(&shared.pbx, pbx_config, UpstreamName::Pbx),
-        };
-        let sessions = config.pbx.as_ref().zip(pbx.as_ref()).and_then(|(settings, upstream)| {
-            let (admin, breaker) = (settings.admin.as_ref()?, Arc::clone(&shared.breaker));
-            Some(Pbx::new(Rc::clone(upstream), settings, admin, breaker, tally.clone()))
+        let forward = Forward::new(&config, shared, before.map(|before| &before.forward), &tally);
+        let sessions = config.pbx.as_ref().zip(forward.pbx()).and_then(|(settings, upstream)| {
+            let state = Arc::clone(&shared.pbx);
+            Some(Sessions::new(upstream, settings, settings.admin.as_ref()?, state, tally.clone()))
         });
-        let chain = chain(&config, &shared, app.as_ref(), &tally)?;
-        let routes = Routes::new(app_config, pbx_config);
-        let logs = Rc::new(logs.of_worker());
-        Ok(Self { config, shared, logs, tally, routes, app, pbx, sessions, chain })
+        let chain = chain(&config, shared, forward.app(), &tally)?;
+        let (state, routes) = (Arc::clone(&shared.login), Rc::clone(forward.routes()));
+        let gate = Gate { config, state, chain, routes, logs: Rc::new(logs.of_worker()), tally };
+        Ok(Self { gate, sessions, forward })
     }
 
     /// Closes the upstream connections that no request will be sent over, now that another proxy is in its place.
     pub fn retire(&self, successor: &Self) {
-        let kept = |upstream: &&Rc<Upstream>| {
-            [&successor.app, &successor.pbx].into_iter().flatten().any(|kept| Rc::ptr_eq(kept, upstream))
-        };
-        for upstream in self.app.iter().chain(&self.pbx).filter(|upstream| !kept(upstream)) {
-            upstream.retire();
-        }
+        self.forward.retire(&successor.forward);
     }
 
     /// Closes upstream connections that have been idle for too long.
     pub fn sweep(&self) {
-        for upstream in self.app.iter().chain(&self.pbx) {
-            upstream.sweep();
-        }
+        self.forward.sweep();
+    }
+
+    /// Tells whom a caller would log in as, and why. `tls`: the policies of its handshake.
+    ///
+    /// # Errors
+    /// When no request can be as the question says.
+    pub async fn explain(&self, question: &Question, tls: &TlsPolicies) -> Result<Explanation, Unanswerable> {
+        explain::explain(&self.gate, self.pbx_login(), question, tls).await
     }
 
     /// Answers a request. There always is an answer.
     pub async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
-        let origin = self.origin(request.headers(), &peer.origin);
+        let origin = self.gate.identify(request.headers(), &peer.origin);
         let client = origin.as_ref().map_or(peer.origin.client, |origin| origin.client);
-        let mut exchange = Exchange::begin(&request, client, peer, &self.logs);
+        let mut exchange = Exchange::begin(&request, client, peer, &self.gate.logs);
         let audience = Audience::of(request.headers(), exchange.id);
         let by_field = exchange::closes_by_field(request.version());
         let has_body = !hyper::body::Body::is_end_stream(request.body());
@@ -139,12 +118,12 @@ impl Proxy {
         let version = request.version();
         let is_connect = *request.method() == Method::CONNECT;
         let mut request = request.map(|body| RequestBody::of(body, version, &peer.ledger));
-        let mut response = match self.serve(&mut request, origin, peer, &mut exchange).await {
+        let mut response = match self.answer(&mut request, origin, peer, &mut exchange).await {
             Ok(response) => response,
             Err(error) => {
                 let error = error.or_violation(peer.refused.get());
-                let mut response = self.explain(&error, &audience, &mut exchange);
-                // A body that nobody reads would be taken for the next request, and behind a malformed one, or one for a
+                let mut response = self.answer_error(&error, &audience, &mut exchange);
+                // A body that nothing reads would be taken for the next request, and behind a malformed one, or one for a
                 // tunnel, anything may come: such a connection ends with the answer.
                 if by_field && (has_body || is_connect || error.is_malformed()) {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -158,84 +137,93 @@ impl Proxy {
         exchange.end_with(response)
     }
 
-    /// Finds out who a request is from. Only believed peers are listened to.
-    fn origin(&self, headers: &HeaderMap, peer: &Rc<ForwardedChain>) -> Result<Rc<ForwardedChain>, Contradiction> {
-        let (client, server) = (peer.client, &self.config.server);
-        if !server.believes(client) {
-            return Ok(Rc::clone(peer));
-        }
-        ForwardedChain::from_headers(client, headers, |hop| server.believes(hop)).map(Rc::new)
-    }
-
-    /// Answers what is no request.
-    pub fn refuse(&self, request: &Request<Incoming>, refusal: Violation, peer: &Peer) -> Response<Body> {
-        let mut exchange = Exchange::begin(request, peer.origin.client, peer, &self.logs);
+    /// Answers a request that violates the rules of HTTP messages.
+    pub fn refuse(&self, request: &Request<Incoming>, violation: Violation, peer: &Peer) -> Response<Body> {
+        let mut exchange = Exchange::begin(request, peer.origin.client, peer, &self.gate.logs);
         let audience = Audience::of(request.headers(), exchange.id);
-        let mut response = self.explain(&Error::Violation(refusal), &audience, &mut exchange);
+        let mut response = self.answer_error(&Error::Violation(violation), &audience, &mut exchange);
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         exchange.end_with(response)
     }
 
-    /// Finds out who is asking and for what, and answers that. The request is lent until it is known who takes it: each
-    /// `async fn` that is given one moves it twice.
-    async fn serve(
+    /// Identifies and classifies a request, and answers it in one of four ways. The request is lent until it is known
+    /// who takes it: each `async fn` that is given one moves it twice.
+    async fn answer(
         &self,
         request: &mut Request<RequestBody>,
         origin: Result<Rc<ForwardedChain>, Contradiction>,
         peer: &Peer,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
-        if request.version() == Version::HTTP_2 {
-            http2::normalize(request).map_err(Error::Violation)?;
-        }
-        let origin = origin.map_err(|_| Error::Malformed("Forwarded and X-Forwarded-For name different clients"))?;
-        let authority =
-            target::authority_over_tls(request.version(), request.uri(), request.headers(), peer.name.as_deref())
-                .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
-        exchange.is_for(&authority.host);
-        if !peer.policy.covers(&authority.host) {
-            return Err(Error::Misdirected);
-        }
+        let context = identify(request, origin, peer, exchange)?;
         if let Some(answer) = answer_method(request)? {
             return Ok(answer);
         }
-        let caller = Caller { origin, end: Rc::clone(&peer.end), authority, id: exchange.id, attempt: Cell::default() };
-        // Logins are boxed: they are rare, and passing on should not carry their state around.
-        let mut response = match path::classify(request.uri().path()) {
+        let reserved = match path::classify(request.uri().path()) {
             PathClass::Disguised => return Err(Error::Malformed("the path is not written as it should be")),
-            PathClass::Reserved(reserved) => {
-                exchange.is_answered_by(match reserved {
-                    Reserved::Ott => Route::Ott,
-                    Reserved::Pbx => Route::Login,
-                    Reserved::Callgate => Route::Callgate,
-                });
-                Box::pin(self.answer_login(reserved, mem::take(request), &caller)).await?
-            }
-            PathClass::Open => return self.forward(request, peer, caller, exchange).await,
+            PathClass::Reserved(reserved) => reserved,
+            PathClass::Open => return self.pass_on(request, peer, &context, exchange).await,
         };
+        exchange.is_answered_by(match reserved {
+            Reserved::Ott => Route::Ott,
+            Reserved::Pbx => Route::Login,
+            Reserved::Callgate => Route::Callgate,
+        });
+        // Logins are boxed: they are rare, and passing on should not carry their state around.
+        let mut response = Box::pin(self.answer_reserved(reserved, mem::take(request), &context)).await?;
         response::set_request_id(&mut response, exchange.id);
         Ok(response)
     }
 
-    /// Answers at one of the places that are ours.
-    async fn answer_login(
+    /// Answers at one of the paths that are ours.
+    async fn answer_reserved(
         &self,
         reserved: Reserved,
         request: Request<RequestBody>,
-        caller: &Caller,
+        context: &RequestContext,
     ) -> Result<Response<Body>, Error> {
-        match reserved {
-            Reserved::Ott => self.answer_ott(request, caller).await,
-            Reserved::Pbx => self.answer_pbx(request, caller).await,
-            Reserved::Callgate if request.uri().path() == CONFIRM_PATH => self.answer_confirm(request, caller).await,
-            Reserved::Callgate => self.answer_callgate(&request, caller).await,
+        let pbx_login = || self.pbx_login().ok_or(Error::NotFound);
+        match (reserved, request.uri().path()) {
+            (Reserved::Ott, _) => ott::answer(&self.gate, request, context).await,
+            (Reserved::Pbx, _) => pbx::answer(pbx_login()?, request, context).await,
+            (Reserved::Callgate, CONFIRM_PATH) => link::answer_button(pbx_login()?, request, context).await,
+            (Reserved::Callgate, TICKET_PATH) => ticket::answer(pbx_login()?, &request, context).await,
+            (Reserved::Callgate, _) => oidc::answer(&self.gate, &request, context).await,
         }
     }
 
-    /// Turns a failure into an answer, and tells the operator what the client is not told.
-    fn explain(&self, error: &Error, audience: &Audience, exchange: &mut Exchange) -> Response<Body> {
+    /// Passes a request on, and the answer back. A redirect to the PBX's landing page is given its session on the way.
+    async fn pass_on(
+        &self,
+        request: &mut Request<RequestBody>,
+        peer: &Peer,
+        context: &RequestContext,
+        exchange: &mut Exchange,
+    ) -> Result<Response<Body>, Error> {
+        let login = self.pbx_login();
+        let passed = self.forward.pass(&self.gate, request, peer, context, exchange, login.is_some()).await?;
+        let (mut response, redirect) = passed;
+        if let (Some(login), Some(redirect)) = (login, redirect)
+            && Box::pin(redirect::give_session(login, &redirect, &mut response, context)).await?
+        {
+            exchange.is_answered_by(Route::Injected);
+        }
+        Ok(response)
+    }
+
+    /// Returns what a login to the PBX stands on.
+    fn pbx_login(&self) -> Option<PbxLogin<'_>> {
+        let (settings, sessions) = (self.gate.config.pbx.as_ref()?, self.sessions.as_ref()?);
+        Some(PbxLogin { gate: &self.gate, sessions, settings })
+    }
+
+    /// Turns an error into an answer, counts it, and tells the operator what the client is not told.
+    fn answer_error(&self, error: &Error, audience: &Audience, exchange: &mut Exchange) -> Response<Body> {
         let (status, code) = error.status();
         exchange.because(code);
+        if let Some(limited) = error.limited() {
+            self.gate.tally.limited(limited.name);
+        }
         match error.cause() {
             Some(cause) if status.is_server_error() => tracing::warn!(id = %exchange.id, error = cause, "{error}"),
             _ => tracing::debug!(id = %exchange.id, code, "{error}"),
@@ -244,16 +232,30 @@ impl Proxy {
         response::set_request_id(&mut response, exchange.id);
         response
     }
+}
 
-    /// Finds the upstream of a request by its host and the canonical copy of its path.
-    fn route(&self, authority: &Authority, path: &str) -> Result<(UpstreamName, &Rc<Upstream>), Error> {
-        let to = self.routes.find(&authority.host, path).ok_or(Error::Misdirected)?;
-        let upstream = match to {
-            UpstreamName::App => &self.app,
-            UpstreamName::Pbx => &self.pbx,
-        };
-        upstream.as_ref().map(|upstream| (to, upstream)).ok_or(Error::Misdirected)
+/// Finds where a request comes from and for which host it is.
+///
+/// # Errors
+/// When it says both in two ways, or its host is not one of the certificate that the connection was opened with.
+fn identify(
+    request: &mut Request<RequestBody>,
+    origin: Result<Rc<ForwardedChain>, Contradiction>,
+    peer: &Peer,
+    exchange: &mut Exchange,
+) -> Result<RequestContext, Error> {
+    if request.version() == Version::HTTP_2 {
+        http2::normalize(request).map_err(Error::Violation)?;
     }
+    let origin = origin.map_err(|_| Error::Malformed("Forwarded and X-Forwarded-For name different clients"))?;
+    let authority =
+        target::authority_over_tls(request.version(), request.uri(), request.headers(), peer.name.as_deref())
+            .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
+    exchange.is_for(&authority.host);
+    if !peer.policy.covers(&authority.host) {
+        return Err(Error::Misdirected);
+    }
+    Ok(RequestContext { origin, end: Rc::clone(&peer.end), authority, id: exchange.id })
 }
 
 /// Refuses the methods that no route may have, and answers `OPTIONS` for the server as a whole (RFC 9110 §9.3.7) and
@@ -280,7 +282,7 @@ fn answer_method(request: &Request<RequestBody>) -> Result<Option<Response<Body>
 /// Builds the auth methods from their settings.
 fn chain(
     config: &Config,
-    shared: &Shared,
+    shared: &SharedState,
     app: Option<&Rc<Upstream>>,
     tally: &Tally,
 ) -> Result<Chain, http::uri::InvalidUri> {
@@ -297,7 +299,7 @@ fn chain(
             (config::MethodKind::Mtls(settings), _) => auth::Kind::Mtls(auth::Mtls::new(name, settings.clone())),
             (config::MethodKind::Key(key), _) => auth::Kind::Key(Rc::new(auth::Key::new(name, key.clone()))),
             (config::MethodKind::Link(links), _) => {
-                auth::Kind::Link(auth::Link::new(name, links.clone(), Arc::clone(&shared.store)))
+                auth::Kind::Link(auth::Link::new(name, links.clone(), Arc::clone(&shared.login.store)))
             }
             (config::MethodKind::Jwt(jwt), _) => match shared.keys(jwt) {
                 Some(keys) => auth::Kind::Jwt(auth::Jwt::new(name, jwt.clone(), keys)),

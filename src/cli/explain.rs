@@ -19,7 +19,7 @@ use super::{Done, EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, complain, desk, load, rem
 use crate::config::Config;
 use crate::model::login::LoginKind;
 use crate::model::path::PBX_PATH;
-use crate::proxy::{Question, Story};
+use crate::proxy::{Explanation, Question};
 
 /// What stands for a line of standard input.
 const STDIN: &str = "-";
@@ -90,7 +90,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
         let told = desk::order(&arguments.config, "/explain", &json!(question))?;
         serde_json::from_value(told).map_err(|error| failed(EX_UNAVAILABLE, "the gate is another version", &error))?
     } else {
-        rehearse(load(&arguments.config)?, &question)?.told_alone()
+        rehearse(load(&arguments.config)?, &question)?.without_running_gate()
     };
     if arguments.json {
         say(&format_args!("{:#}", json!(story)))?;
@@ -195,7 +195,7 @@ fn read(path: &Path) -> Result<String, String> {
 // === Without a running gate ===
 
 /// Judges with what the configuration says, as a gate would that has just started.
-fn rehearse(config: Config, question: &Question) -> Result<Story, ExitCode> {
+fn rehearse(config: Config, question: &Question) -> Result<Explanation, ExitCode> {
     let UnstartedGate { shared, tls, proxy } = UnstartedGate::build(Arc::new(config))
         .map_err(|error| failed(EX_CONFIG, "the configuration cannot be used", &*error))?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
@@ -203,6 +203,6 @@ fn rehearse(config: Config, question: &Question) -> Result<Story, ExitCode> {
     runtime.block_on(async {
         // Keys of identity providers are fetched by those.
         let _chores: JoinSet<_> = shared.chores().into_iter().collect();
-        proxy.rehearse(question, &tls).await.map_err(|problem| misused(&problem))
+        proxy.explain(question, &tls).await.map_err(|problem| misused(&problem))
     })
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::observe::Logs;
 use crate::observe::metrics::Tally;
-use crate::proxy::{Proxy, Shared};
+use crate::proxy::{Proxy, SharedState};
 use crate::state::Store;
 use crate::tls::server::TlsPolicies;
 
 pub(super) struct UnstartedGate {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SharedState>,
     pub(super) tls: Arc<TlsPolicies>,
     pub(super) proxy: Proxy,
 }
@@ -23,10 +23,10 @@ impl UnstartedGate {
     /// When something in it cannot be used after all.
     pub(super) fn build(config: Arc<Config>) -> Result<Self, Box<dyn Error>> {
         // What was used is known to the gate that runs, which has the file open.
-        let shared = Arc::new(Shared::new(&config, Arc::new(Store::in_memory()))?);
+        let shared = Arc::new(SharedState::new(&config, Arc::new(Store::in_memory()))?);
         let tls = TlsPolicies::new(&config.certificates)?;
         let (logs, _) = Logs::memory(config.log.format);
-        let proxy = Proxy::new(config, Arc::clone(&shared), logs, None, Tally::default())?;
+        let proxy = Proxy::new(config, &shared, logs, None, Tally::default())?;
         Ok(Self { shared, tls, proxy })
     }
 }

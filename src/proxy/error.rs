@@ -113,6 +113,16 @@ pub(super) enum AccountChoices {
 }
 
 impl Error {
+    /// Returns the limit that is exceeded.
+    #[must_use]
+    pub(super) const fn limited(&self) -> Option<&Limited> {
+        match self {
+            Self::Limited(limited) => Some(limited),
+            Self::ForListedOrigin(error, _) => error.limited(),
+            _ => None,
+        }
+    }
+
     /// Returns the status and the code, which JSON answers carry as `error` and the access log as `reason`.
     #[must_use]
     pub(super) const fn status(&self) -> (StatusCode, &'static str) {
@@ -253,6 +263,12 @@ impl From<auth::Error> for Error {
             auth::Error::App(error) => Self::App(error),
             auth::Error::Keys(_) => Self::Keys(error),
         }
+    }
+}
+
+impl From<Limited> for Error {
+    fn from(limited: Limited) -> Self {
+        Self::Limited(limited)
     }
 }
 

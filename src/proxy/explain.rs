@@ -1,41 +1,35 @@
-//! Who would this caller become, and why? The way of a login, told step by step. It asks and judges as the gate does;
-//! nobody is let in: no session is opened, nothing is marked as used, nothing is counted.
+//! `callgate explain`: whom a caller would log in as, and why. The login's own decision is taken with dry effects: no
+//! session is opened, nothing is marked as used, nothing is counted or audited.
 
 mod explanation;
 
-use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, Version};
-use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
-pub use self::explanation::Story;
-use self::explanation::{Granted, Refused};
-use super::browser::cors::{self, Initiator};
-use super::browser::fetch_metadata;
+pub use self::explanation::Explanation;
+use self::explanation::{GrantedLogin, RefusedLogin};
+use super::browser::cors;
+use super::context::{LoginRequest, RequestContext};
 use super::error::Error;
-use super::form::Fields;
-use super::gate::Unproven;
-use super::login::confirm;
-use super::login::ott;
-use super::login::pbx::{self, Selectors};
+use super::gate::effects::{Effects, Notes};
+use super::gate::{self, Gate};
+use super::login::link::{self, LinkStep};
+use super::login::order;
+use super::login::ott::{self, Asker, KeyRequest};
+use super::login::session::PbxLogin;
 use super::shared::{app_upstream, pbx_upstream};
-use super::{Caller, Proxy, gate};
-use crate::auth::Ask;
 use crate::config::{HostPattern, MethodKind};
 use crate::exchange::FarEnd;
-use crate::limit::Source;
 use crate::message::cookies;
 use crate::message::forwarded_chain::{Contradiction, ForwardedChain};
 use crate::message::target;
-use crate::model::grant::{self, Requested};
 use crate::model::login::LoginKind;
-use crate::model::principal::Principal;
 use crate::observe::RequestId;
 use crate::tls::server::TlsPolicies;
 
@@ -76,174 +70,129 @@ pub enum Unanswerable {
     Origin(#[from] Contradiction),
 }
 
-/// A question as the gate sees requests.
-struct Rehearsal<'q> {
-    question: &'q Question,
+/// A question as a request.
+struct DryRequest {
     headers: HeaderMap,
-    caller: Caller,
+    context: RequestContext,
     /// Why the handshake would end the connection.
-    turned_away: Option<String>,
+    handshake_error: Option<String>,
 }
 
-impl Proxy {
-    /// Tells who a caller would become, and why. `tls`: the policies that its handshake would go through.
-    ///
-    /// # Errors
-    /// When no request can be as the question says.
-    pub async fn rehearse(&self, question: &Question, tls: &TlsPolicies) -> Result<Story, Unanswerable> {
-        let rehearsal = self.prepare(question, tls)?;
-        let caller = &rehearsal.caller;
-        let mut story = Story::new(question.act, &caller.authority.host, caller.origin.client, caller.id);
-        story.outcome = self.go(&rehearsal, &mut story).await.into();
-        Ok(story)
+/// Tells whom a caller would log in as, and why. `login`: the PBX, where one opens sessions. `tls`: the policies of
+/// the caller's handshake.
+///
+/// # Errors
+/// When no request can be as the question says.
+pub(super) async fn explain(
+    gate: &Gate,
+    login: Option<PbxLogin<'_>>,
+    question: &Question,
+    tls: &TlsPolicies,
+) -> Result<Explanation, Unanswerable> {
+    let dry = prepare(gate, question, tls)?;
+    let (context, notes) = (&dry.context, Notes::default());
+    let method = if question.act == LoginKind::Pbx { Method::GET } else { Method::POST };
+    let request = LoginRequest { method: &method, headers: &dry.headers, query: question.query.as_deref() };
+    let mut explanation = Explanation::new(question.act, &context.authority.host, context.client(), context.id);
+    if let Some(error) = &dry.handshake_error {
+        return Ok(explanation.refused(RefusedLogin::by_handshake(error)));
     }
+    explanation.shown = gate.chain.shows(&gate::ask_of(question.act, request, context));
+    let decided = match question.act {
+        LoginKind::Pbx => explain_link(login, request, context, &notes).await,
+        LoginKind::Ott => explain_key(gate, question.user.as_deref(), request, context, &notes).await,
+    };
+    Ok(explanation.tell(decided, notes.into_findings(), || overlooked(gate, &dry.headers)))
+}
 
-    fn prepare<'q>(&self, question: &'q Question, tls: &TlsPolicies) -> Result<Rehearsal<'q>, Unanswerable> {
-        let headers = self.headers(question)?;
-        let authority = target::authority(Version::HTTP_11, &Uri::from_static("/"), &headers)?;
-        let address = question.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)).to_canonical();
-        let origin = self.origin(&headers, &Rc::new(ForwardedChain::direct(address)))?;
-        let (certificate, turned_away) = match tls.verify_client(&authority.host, &certificates(question)?) {
-            Ok(certificate) => (certificate, None),
-            Err(why) => (None, Some(why.to_string())),
-        };
-        let end = Rc::new(FarEnd { address, certificate, client_ca: tls.client_ca(&authority.host) });
-        let caller = Caller { origin, end, authority, id: RequestId::next(), attempt: Cell::default() };
-        Ok(Rehearsal { question, headers, caller, turned_away })
-    }
+/// Decides on a link, as far as the session that would be opened.
+async fn explain_link(
+    login: Option<PbxLogin<'_>>,
+    link: LoginRequest<'_>,
+    context: &RequestContext,
+    notes: &Notes,
+) -> Result<GrantedLogin, Error> {
+    let login = login.ok_or(Error::NotFound)?;
+    let LinkStep::Granted(order, attempt) = link::decide(login, link, context, Effects::Dry(notes)).await? else {
+        // Dry effects go past the pages that come before a session.
+        return Err(login.gate.unauthenticated(context));
+    };
+    order::spend(login, &order, &attempt).await?;
+    let role = order.grant.role();
+    Ok(GrantedLogin::Pbx {
+        rule: order.grant.rule().to_owned(),
+        account: role.to_string(),
+        level: role.level().as_str().to_owned(),
+        language: order.language.as_ref().map(|language| language.as_str().to_owned()),
+        host: order.host.unwrap_or_default(),
+    })
+}
 
-    /// Makes the fields of the request, which is for the first host that is configured unless it says another.
-    fn headers(&self, question: &Question) -> Result<HeaderMap, Unanswerable> {
-        let mut headers = HeaderMap::new();
-        for (name, value) in &question.headers {
-            let field = (name.parse::<HeaderName>(), HeaderValue::from_str(value));
-            let (Ok(name), Ok(value)) = field else { return Err(Unanswerable::Field(name.clone())) };
-            headers.append(name, value);
-        }
-        let upstreams = [app_upstream(&self.config), pbx_upstream(&self.config)].into_iter().flatten();
-        let mut hosts = upstreams.flat_map(|upstream| upstream.hosts.iter().filter_map(HostPattern::exact));
-        if let Some(host) = question.host.as_deref().or_else(|| hosts.next().filter(|_| !headers.contains_key(HOST))) {
-            headers.insert(HOST, HeaderValue::from_str(host).map_err(|_| Unanswerable::Field("host".to_owned()))?);
-        }
-        headers.entry(HOST).or_insert(HeaderValue::from_static("localhost"));
-        Ok(headers)
-    }
+/// Decides on a Voximplant key, as far as the answer that would be computed.
+async fn explain_key(
+    gate: &Gate,
+    user: Option<&str>,
+    request: LoginRequest<'_>,
+    context: &RequestContext,
+    notes: &Notes,
+) -> Result<GrantedLogin, Error> {
+    let voximplant = gate.config.voximplant.as_ref().ok_or(Error::NotFound)?;
+    let initiator = cors::initiator(request.headers, &context.authority, &voximplant.origins);
+    let asker = Asker { request, initiator: &initiator, context };
+    let read = async || KeyRequest::without_key(user, voximplant);
+    let (order, attempt) = ott::decide(gate, voximplant, asker, read, Effects::Dry(notes)).await?;
+    ott::spend(gate, &order, &attempt).await?;
+    Ok(GrantedLogin::Voximplant { rule: order.grant.rule().to_owned(), user: order.grant.user().to_string() })
+}
 
-    /// Goes the way of a login as far as the grant.
-    async fn go(&self, rehearsal: &Rehearsal<'_>, story: &mut Story) -> Result<Granted, Refused> {
-        let Rehearsal { question, headers, caller, turned_away } = rehearsal;
-        if let Some(why) = turned_away {
-            return Err(Refused::unheard(why));
-        }
-        let (limits, client) = (&self.shared.limits, Source::address(caller.origin.client));
-        story.note_limit(limits.failures.peek_source(&client));
-        story.note_limit(limits.stale_cookies.peek_source(&client));
-        story.note_limit(limits.client.peek_source(&client));
-        let (selectors, initiator) = self.asked(rehearsal)?;
-        let ask = Ask { rehearsal: true, ..gate::asking(question.act, headers, question.query.as_deref(), caller) };
-        story.shown = self.chain.shows(&ask);
-        let verdict = self.chain.ask(&ask).await.map_err(Error::from)?;
-        let proof = gate::prove(verdict, &initiator).map_err(|unproven| match unproven {
-            Unproven::Nobody => Refused::nobody(&self.overlooked(headers)),
-            other => story.unproven(other),
-        })?;
-        story.prove(proof.principal());
-        let once = proof.spends().cloned();
-        story.asks_first = question.act == LoginKind::Pbx && confirm::is_needed(&proof, headers);
-        let principal = proof.choose(&selectors.wish).ok_or_else(|| Refused::forbidden(&gate::FOREIGN))?;
-        story.prove(&principal);
-        story.peek(&limits.caller, &(&principal.method, &principal.subject, false));
-        let granted = match question.act {
-            LoginKind::Pbx => self.rehearse_pbx(&principal, &selectors, caller, story)?,
-            LoginKind::Ott => self.rehearse_ott(&principal, &selectors.wish, story)?,
-        };
-        story.works_once = once.is_some();
-        match once.filter(|once| self.shared.store.is_marked(&once.scope, &once.id)) {
-            Some(_) => Err(Refused::nobody(gate::USED)),
-            None => Ok(granted),
-        }
-    }
+// === The question as a request ===
 
-    /// Tells why nothing that the request shows is a credential.
-    fn overlooked(&self, headers: &HeaderMap) -> String {
-        let methods = self.config.methods.iter();
-        let reasons = methods.filter_map(|method| match &method.kind {
-            MethodKind::Oidc(_) if cookies::values(headers, cookies::PREFIX).next().is_some() => {
-                Some("; its cookie of a login opens only at the host of that login, with the same key and rules, and not for ever".to_owned())
-            }
-            MethodKind::Header(settings) if headers.contains_key(&settings.user) => {
-                Some(format!("; {:?} counts only from the addresses of method {:?}", settings.user.as_str(), method.name))
-            }
-            _ => None,
-        });
-        let mut all: Vec<_> = reasons.collect();
-        all.dedup();
-        format!("{}{}", explanation::NOTHING, all.concat())
-    }
+fn prepare(gate: &Gate, question: &Question, tls: &TlsPolicies) -> Result<DryRequest, Unanswerable> {
+    let headers = headers(gate, question)?;
+    let authority = target::authority(Version::HTTP_11, &Uri::from_static("/"), &headers)?;
+    let address = question.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)).to_canonical();
+    let origin = gate.identify(&headers, &Rc::new(ForwardedChain::direct(address)))?;
+    let (certificate, handshake_error) = match tls.verify_client(&authority.host, &certificates(question)?) {
+        Ok(certificate) => (certificate, None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let end = Rc::new(FarEnd { address, certificate, client_ca: tls.client_ca(&authority.host) });
+    let context = RequestContext { origin, end, authority, id: RequestId::next() };
+    Ok(DryRequest { headers, context, handshake_error })
+}
 
-    /// Finds what is asked for, and by which page.
-    fn asked(&self, rehearsal: &Rehearsal<'_>) -> Result<(Selectors, Initiator), Error> {
-        let Rehearsal { question, headers, caller, .. } = rehearsal;
-        match question.act {
-            LoginKind::Pbx => {
-                self.pbx_side().ok_or(Error::NotFound)?;
-                if fetch_metadata::looks_ahead(&Method::GET, headers) {
-                    return Err(Error::Prefetch);
-                }
-                let query = question.query.as_deref().unwrap_or_default();
-                let selectors = Selectors::read(Fields::of_form(query.as_bytes())?)?;
-                Ok((selectors, self.page(headers, caller)))
-            }
-            LoginKind::Ott => {
-                let voximplant = self.config.voximplant.as_ref().ok_or(Error::NotFound)?;
-                let user = question.user.as_deref().map(|name| ott::short_name(name, voximplant)).transpose()?;
-                let wish = Requested { user, ..Requested::default() };
-                let initiator = cors::initiator(headers, &caller.authority, &voximplant.origins);
-                Ok((Selectors::of(wish), initiator))
-            }
-        }
+/// Makes the fields of the request, which is for the first host that is configured unless it names another.
+fn headers(gate: &Gate, question: &Question) -> Result<HeaderMap, Unanswerable> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &question.headers {
+        let field = (name.parse::<HeaderName>(), HeaderValue::from_str(value));
+        let (Ok(name), Ok(value)) = field else { return Err(Unanswerable::Field(name.clone())) };
+        headers.append(name, value);
     }
+    let upstreams = [app_upstream(&gate.config), pbx_upstream(&gate.config)].into_iter().flatten();
+    let mut hosts = upstreams.flat_map(|upstream| upstream.hosts.iter().filter_map(HostPattern::exact));
+    if let Some(host) = question.host.as_deref().or_else(|| hosts.next().filter(|_| !headers.contains_key(HOST))) {
+        headers.insert(HOST, HeaderValue::from_str(host).map_err(|_| Unanswerable::Field("host".to_owned()))?);
+    }
+    headers.entry(HOST).or_insert(HeaderValue::from_static("localhost"));
+    Ok(headers)
+}
 
-    fn rehearse_pbx(
-        &self,
-        principal: &Principal,
-        selectors: &Selectors,
-        caller: &Caller,
-        story: &mut Story,
-    ) -> Result<Granted, Refused> {
-        let now = Timestamp::now();
-        let grant = story.decide(grant::explain_pbx(&self.config.rules, principal, &selectors.wish, now))?;
-        let role = grant.role();
-        if self.shared.frozen.has(role) {
-            return Err(Refused::forbidden(&gate::FROZEN));
+/// Tells why nothing that the request shows is a credential.
+fn overlooked(gate: &Gate, headers: &HeaderMap) -> String {
+    let methods = gate.config.methods.iter();
+    let reasons = methods.filter_map(|method| match &method.kind {
+        MethodKind::Oidc(_) if cookies::values(headers, cookies::PREFIX).next().is_some() => {
+            Some("; its cookie of a login opens only at the host of that login, with the same key and rules, and not for ever".to_owned())
         }
-        story.peek(self.shared.limits.sessions(role.level()), &(role.level().as_str(), role.limit_key(), false));
-        let pbx = self.pbx_side().ok_or(Error::NotFound)?;
-        let language = pbx::language(selectors.language.as_ref(), &grant, pbx.settings)?;
-        let host = self.pbx_host(role, pbx, caller)?;
-        Ok(Granted::Pbx {
-            rule: grant.rule().to_owned(),
-            account: role.to_string(),
-            level: role.level().as_str().to_owned(),
-            language: language.map(|language| language.as_str().to_owned()),
-            host,
-        })
-    }
-
-    fn rehearse_ott(&self, principal: &Principal, wish: &Requested, story: &mut Story) -> Result<Granted, Refused> {
-        let now = Timestamp::now();
-        let grant = story.decide(grant::explain_voximplant(&self.config.rules, principal, wish, now))?;
-        let user = grant.user();
-        let voximplant = self.config.voximplant.as_ref().ok_or_else(|| Refused::forbidden(&ott::UNKNOWN_USER))?;
-        if self.shared.frozen.has_user(user, voximplant.application.as_deref()) {
-            return Err(Refused::forbidden(&gate::FROZEN));
+        MethodKind::Header(settings) if headers.contains_key(&settings.user) => {
+            Some(format!("; {:?} counts only from the addresses of method {:?}", settings.user.as_str(), method.name))
         }
-        story.peek(&self.shared.limits.account, &("voximplant", user.as_str()));
-        if voximplant.ha1(user).is_none() {
-            return Err(Refused::forbidden(&format_args!("{}: {user}", ott::UNKNOWN_USER)));
-        }
-        Ok(Granted::Voximplant { rule: grant.rule().to_owned(), user: user.to_string() })
-    }
+        _ => None,
+    });
+    let mut all: Vec<_> = reasons.collect();
+    all.dedup();
+    format!("the request shows no credential that a method looks for{}", all.concat())
 }
 
 /// Reads the certificates that the other end shows.

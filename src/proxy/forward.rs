@@ -1,5 +1,6 @@
 //! Everything that is not ours: passed on to an upstream, and its answer back, both as they are.
 
+mod owners;
 pub(super) mod route;
 mod shield;
 
@@ -11,10 +12,16 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version, request, response};
 use hyper::body::Body as _;
 
+use self::route::Routes;
+use self::shield::Stranger;
 use super::browser::trigger::{self, Trigger};
+use super::context::RequestContext;
 use super::error::Error;
-use super::login::redirect::{Kept, Named};
-use super::{Caller, Proxy};
+use super::gate::Gate;
+use super::login::redirect::{AccountHints, RedirectContext};
+use super::shared::{self, SharedState};
+use crate::auth::Chain;
+use crate::config::{Config, ShieldConfig, UpstreamConfig};
 use crate::exchange::{self, Body, Exchange, Peer, Tunnel};
 use crate::freeze::{Leash, Owners};
 use crate::limit::Source;
@@ -24,29 +31,40 @@ use crate::message::cookies;
 use crate::message::fields;
 use crate::message::forwarded;
 use crate::message::hop::{self, Hop, Protocol};
+use crate::message::target::Authority;
 use crate::message::websocket::{WEBSOCKET, WebSocketKey};
 use crate::model::field::is_like;
 use crate::model::path;
 use crate::model::upstream_name::UpstreamName;
-use crate::observe::metrics::Route;
-use crate::upstream::{self, RequestBody, Requester, Upgraded, Upstream, UpstreamResponse};
+use crate::observe::metrics::Tally;
+use crate::pbx::Issued;
+use crate::upstream::{self, Connector, RequestBody, Requester, Upgraded, Upstream, UpstreamResponse};
 
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const PROTECTED: &str = "a Connection field names a protected field";
 
-/// A request on its way to an upstream.
-struct Outbound<'p> {
-    upstream: &'p Rc<Upstream>,
-    request: Request<RequestBody>,
-    asked: Asked,
-    /// Whom a tunnel would be for.
-    owners: Owners,
-    /// What injection needs of it.
-    kept: Option<Box<Kept>>,
+/// The upstreams, and what is sent to which.
+pub(super) struct Forward {
+    config: Arc<Config>,
+    routes: Rc<Routes>,
+    app: Option<Rc<Upstream>>,
+    pbx: Option<Rc<Upstream>>,
+    /// The sessions that went out, by which the owner of a request to the PBX is found.
+    issued: Arc<Issued>,
 }
 
-/// What a client asks for.
-enum Asked {
+/// A request on its way to an upstream.
+struct Outbound<'f> {
+    upstream: &'f Rc<Upstream>,
+    request: Request<RequestBody>,
+    expected: Expected,
+    /// The accounts that a tunnel would be for.
+    owners: Owners,
+    redirect: Option<Box<RedirectContext>>,
+}
+
+/// What a client expects.
+enum Expected {
     /// An answer.
     Answer,
     /// That its connection becomes a WebSocket.
@@ -55,30 +73,103 @@ enum Asked {
     Connect(WebSocketKey),
 }
 
-impl Proxy {
-    /// Passes a request on, and the answer back. A redirect to the landing page is given its session on the way.
-    pub(super) async fn forward(
+/// The answer of an upstream, and what a redirect of the app needs to be given a session.
+pub(super) type Forwarded = (Response<Body>, Option<Box<RedirectContext>>);
+
+impl Forward {
+    /// Connects a configuration's upstreams. Those that are configured as `before` keep their idle connections.
+    pub(super) fn new(config: &Arc<Config>, shared: &SharedState, before: Option<&Self>, tally: &Tally) -> Self {
+        let idle = config.server.timeouts.body_idle;
+        let new = |connector: &Option<Connector>, upstream: Option<&UpstreamConfig>, side| {
+            Some(Upstream::new(connector.clone()?, upstream?.timeouts, idle, side, tally))
+        };
+        let kept = |of| before.filter(|before| shared::is_same(&before.config, config, of));
+        let (app_config, pbx_config) = (shared::app_upstream(config), shared::pbx_upstream(config));
+        let app = match kept(shared::app_upstream) {
+            Some(before) => before.app.clone(),
+            None => new(&shared.connectors.app, app_config, UpstreamName::App),
+        };
+        let pbx = match kept(shared::pbx_upstream) {
+            Some(before) => before.pbx.clone(),
+            None => new(&shared.connectors.pbx, pbx_config, UpstreamName::Pbx),
+        };
+        let routes = Rc::new(Routes::new(app_config, pbx_config));
+        Self { config: Arc::clone(config), routes, app, pbx, issued: Arc::clone(&shared.pbx.issued) }
+    }
+
+    /// Returns what is sent to which upstream.
+    pub(super) const fn routes(&self) -> &Rc<Routes> {
+        &self.routes
+    }
+
+    /// Returns the app.
+    pub(super) const fn app(&self) -> Option<&Rc<Upstream>> {
+        self.app.as_ref()
+    }
+
+    /// Returns the PBX.
+    pub(super) const fn pbx(&self) -> Option<&Rc<Upstream>> {
+        self.pbx.as_ref()
+    }
+
+    /// Closes the upstream connections that no request will be sent over, once a `successor` is in its place.
+    pub(super) fn retire(&self, successor: &Self) {
+        let is_kept = |upstream: &&Rc<Upstream>| successor.upstreams().any(|kept| Rc::ptr_eq(kept, upstream));
+        for upstream in self.upstreams().filter(|upstream| !is_kept(upstream)) {
+            upstream.retire();
+        }
+    }
+
+    /// Closes upstream connections that have been idle for too long.
+    pub(super) fn sweep(&self) {
+        for upstream in self.upstreams() {
+            upstream.sweep();
+        }
+    }
+
+    fn upstreams(&self) -> impl Iterator<Item = &Rc<Upstream>> {
+        self.app.iter().chain(&self.pbx)
+    }
+
+    /// Finds the upstream of a request by its host and the canonical copy of its path.
+    fn route(&self, authority: &Authority, path: &str) -> Result<(UpstreamName, &Rc<Upstream>), Error> {
+        let to = self.routes.find(&authority.host, path).ok_or(Error::Misdirected)?;
+        let upstream = match to {
+            UpstreamName::App => &self.app,
+            UpstreamName::Pbx => &self.pbx,
+        };
+        upstream.as_ref().map(|upstream| (to, upstream)).ok_or(Error::Misdirected)
+    }
+
+    /// Passes a request on, and the answer back. `gives_sessions`: a redirect to the landing page may be given one.
+    ///
+    /// # Errors
+    /// When the request is refused, or the upstream gives no answer.
+    pub(super) async fn pass(
         &self,
+        gate: &Gate,
         request: &mut Request<RequestBody>,
         peer: &Peer,
-        caller: Caller,
+        context: &RequestContext,
         exchange: &mut Exchange,
-    ) -> Result<Response<Body>, Error> {
+        gives_sessions: bool,
+    ) -> Result<Forwarded, Error> {
         let by_field = exchange::closes_by_field(request.version());
         // HTTP/1.0 has none (RFC 9110 §15.2), and hyper writes none in HTTP/2.
         let hears = request.version() == Version::HTTP_11;
-        if let Some(shield) = self.shield(&caller) {
-            Box::pin(self.judge_stranger(shield, request, &caller, exchange)).await?;
+        if let Some(shield) = shield::of_stranger(&self.config, context) {
+            Box::pin(self.check_stranger(shield, gate, request, context, exchange)).await?;
         }
         if request.version() == Version::HTTP_2 && may_be_empty(request) {
             Box::pin(request.body_mut().begin()).await;
         }
-        let Outbound { upstream, request, asked, owners, kept } = self.outbound(request, &caller, exchange)?;
+        let Outbound { upstream, request, expected, owners, redirect } =
+            self.outbound(gate, request, context, exchange, gives_sessions)?;
         let relay = |interim| peer.interims.put(interim);
         // Behind a proxy the connection is many clients'.
-        let bound = Rc::ptr_eq(&caller.origin, &peer.origin).then_some(&peer.bound);
+        let bound = Rc::ptr_eq(&context.origin, &peer.origin).then_some(&peer.bound);
         let client = upstream::SendContext {
-            requester: Requester::client(peer.ledger.client_at(client_key(caller.origin.client)), &peer.ledger),
+            requester: Requester::client(peer.ledger.client_at(client_key(context.client())), &peer.ledger),
             ledger: Some(Arc::clone(&peer.ledger)),
             on_interim: if hears { Some(&relay) } else { None },
             bound,
@@ -86,15 +177,16 @@ impl Proxy {
         let response = match upstream.send_for(client, request).await? {
             UpstreamResponse::Final(response) => response,
             UpstreamResponse::Upgraded(head, upgraded) => {
-                return switch(head, upgraded, &asked, self.leash(owners), peer, exchange);
+                let leash = Leash::new(Arc::clone(&gate.state.freezes), owners);
+                return Ok((switch(head, upgraded, &expected, leash, peer, exchange)?, None));
             }
         };
-        if matches!(asked, Asked::Connect(_)) && response.status().is_success() {
+        if matches!(expected, Expected::Connect(_)) && response.status().is_success() {
             // To the client that would mean that its stream is a WebSocket now (RFC 9113 §8.5).
             return Err(upstream::Error::Nonsense("it answered as if nobody had asked for a WebSocket").into());
         }
         let (mut head, relay) = response.into_parts();
-        let named = receive(&mut head)?;
+        let hints = receive(&mut head)?;
         if by_field && exchange.is_receiving() {
             // An answer before the body's end may be the reason why the rest of it never comes.
             head.headers.insert(header::CONNECTION, CLOSE);
@@ -103,95 +195,113 @@ impl Proxy {
         if by_field {
             exchange::keep_length(&mut response);
         }
-        if let Some(kept) = kept
-            && Box::pin(self.inject(*kept, &named, &mut response, &caller)).await?
-        {
-            exchange.is_answered_by(Route::Injected);
+        Ok((response, redirect.map(|redirect| redirect.with(hints))))
+    }
+
+    /// Refuses a stranger's request to the PBX that the shield does not let through.
+    async fn check_stranger(
+        &self,
+        shield: &ShieldConfig,
+        gate: &Gate,
+        request: &mut Request<RequestBody>,
+        context: &RequestContext,
+        exchange: &mut Exchange,
+    ) -> Result<(), Error> {
+        let canonical = path::canonical(request.uri().path());
+        let (to, _) = self.route(&context.authority, &canonical)?;
+        if to == UpstreamName::App {
+            return Ok(());
         }
-        Ok(response)
+        exchange.goes_to(to);
+        let stranger = Stranger { shield, gate, issued: &self.issued, context };
+        let opens_sessions = stranger.check_head(request, &canonical)?;
+        drop(canonical);
+        if opens_sessions { stranger.check_login(request, exchange).await } else { Ok(()) }
     }
 
     /// Decides where a request goes, and makes it the next hop's. Nothing is waited for.
     fn outbound(
         &self,
+        gate: &Gate,
         request: &mut Request<RequestBody>,
-        caller: &Caller,
+        context: &RequestContext,
         exchange: &mut Exchange,
+        gives_sessions: bool,
     ) -> Result<Outbound<'_>, Error> {
         let canonical = path::canonical(request.uri().path());
-        let (to, upstream) = self.route(&caller.authority, &canonical)?;
+        let (to, upstream) = self.route(&context.authority, &canonical)?;
         exchange.goes_to(to);
+        let host = &context.authority.host;
         if to == UpstreamName::Pbx {
-            self.admit_password_login(request.method(), &canonical, request.headers(), caller)?;
-            self.refuse_frozen(request.headers(), request.uri(), &caller.authority.host)?;
+            count_password_login(gate, request.method(), &canonical, request.headers(), context)?;
+            owners::refuse_frozen(&gate.state.freezes, &self.issued, request, host)?;
         }
         drop(canonical);
         let (mut head, mut payload) = mem::take(request).into_parts();
-        let kept = match to {
-            UpstreamName::App => self.keep(&head.method, head.uri.path(), &head.headers).map(Box::new),
-            UpstreamName::Pbx => None,
-        };
-        let vouched = self.keep_apart(&mut head.headers, &mut payload, caller)?;
-        if self.keeps_cookies() {
+        let redirect = (gives_sessions && to == UpstreamName::App)
+            .then(|| Box::new(RedirectContext::of(&head.method, head.uri.path(), &head.headers)));
+        let vouched = keep_apart(&gate.chain, &mut head.headers, &mut payload, context)?;
+        if gate.keeps_cookies() {
             cookies::cut(&mut head.headers);
         }
         let may_switch =
             to == UpstreamName::Pbx && (head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE));
         let owners = match may_switch {
-            true => self.owners(&head.headers, &head.uri, &caller.authority.host),
+            true => owners::of(&self.issued, &head.headers, &head.uri, host),
             false => Owners::default(),
         };
-        let asked = prepare(&mut head, &payload, caller)?;
+        let expected = prepare(&mut head, &payload, context)?;
         for (name, value) in vouched {
             head.headers.insert(name, value);
         }
         exchange.receives(payload.meter());
         let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
         let request = upstream::request(head.method, target, head.headers, payload);
-        Ok(Outbound { upstream, request, asked, owners, kept })
+        Ok(Outbound { upstream, request, expected, owners, redirect })
     }
+}
 
-    /// Takes out, in every spelling, what only a believed proxy may say of its caller; and returns what such a one said,
-    /// to be put in again.
-    fn keep_apart(
-        &self,
-        headers: &mut HeaderMap,
-        payload: &mut RequestBody,
-        caller: &Caller,
-    ) -> Result<Vec<(HeaderName, HeaderValue)>, Error> {
-        let apart = self.chain.apart();
-        if apart.is_empty() {
-            return Ok(Vec::new());
-        }
-        let is_apart = |name: &HeaderName| apart.iter().any(|apart| is_like(apart.as_str(), name.as_str()));
-        if hop::names_any(headers, is_apart) {
-            return Err(Error::Malformed(PROTECTED));
-        }
-        let vouched = self.chain.vouched(headers, caller.end.address);
-        fields::remove(headers, is_apart);
-        payload.keep_apart(Rc::clone(apart));
-        Ok(vouched)
+/// Takes out, in every spelling, what only a believed proxy may say of its caller. Returns what such a proxy said, to be
+/// put in again.
+fn keep_apart(
+    chain: &Chain,
+    headers: &mut HeaderMap,
+    payload: &mut RequestBody,
+    context: &RequestContext,
+) -> Result<Vec<(HeaderName, HeaderValue)>, Error> {
+    let apart = chain.apart();
+    if apart.is_empty() {
+        return Ok(Vec::new());
     }
+    let is_apart = |name: &HeaderName| apart.iter().any(|apart| is_like(apart.as_str(), name.as_str()));
+    if hop::names_any(headers, is_apart) {
+        return Err(Error::Malformed(PROTECTED));
+    }
+    let vouched = chain.vouched(headers, context.end.address);
+    fields::remove(headers, is_apart);
+    payload.keep_apart(Rc::clone(apart));
+    Ok(vouched)
+}
 
-    /// Counts what could guess a password of the PBX: it sees only our address, so it cannot tell who guesses.
-    fn admit_password_login(
-        &self,
-        method: &Method,
-        canonical: &str,
-        headers: &HeaderMap,
-        caller: &Caller,
-    ) -> Result<(), Error> {
-        if !path::is_password_login(method.as_str(), canonical) && !headers.contains_key(header::AUTHORIZATION) {
-            return Ok(());
-        }
-        let source = match trigger::at_pbx(method, headers, &caller.authority, &self.config) {
-            Trigger::ForeignPage => return Err(Error::CrossSite),
-            // Browsers add the credentials that they have kept, whoever sends them here.
-            Trigger::Navigation => Source::elsewhere(caller.origin.client),
-            Trigger::Own => Source::address(caller.origin.client),
-        };
-        self.within(self.shared.limits.pbx_logins.admit_source(&source))
+/// Counts a request that could guess a password of the PBX: the PBX sees only our address, so it cannot tell its clients
+/// apart.
+fn count_password_login(
+    gate: &Gate,
+    method: &Method,
+    canonical: &str,
+    headers: &HeaderMap,
+    context: &RequestContext,
+) -> Result<(), Error> {
+    if !path::is_password_login(method.as_str(), canonical) && !headers.contains_key(header::AUTHORIZATION) {
+        return Ok(());
     }
+    let source = match trigger::at_pbx(method, headers, &context.authority, &gate.config) {
+        Trigger::ForeignPage => return Err(Error::CrossSite),
+        // Browsers add the credentials that they have kept, whatever page sends them here.
+        Trigger::Navigation => Source::elsewhere(context.client()),
+        Trigger::Own => Source::address(context.client()),
+    };
+    Ok(gate.state.limits.pbx_logins.admit_source(&source)?)
 }
 
 /// Tells whether only its end will tell that a request has no body: in HTTP/2 that may come behind the head. Who waits to be
@@ -202,7 +312,7 @@ fn may_be_empty(request: &Request<RequestBody>) -> bool {
 }
 
 /// Makes the fields of a request those of the next hop, and tells what it asks for.
-fn prepare(head: &mut request::Parts, body: &RequestBody, caller: &Caller) -> Result<Asked, Error> {
+fn prepare(head: &mut request::Parts, body: &RequestBody, context: &RequestContext) -> Result<Expected, Error> {
     let fields = &mut head.headers;
     let may_change = head.method == Method::GET && head.version == Version::HTTP_11 && body.is_end_stream();
     let protocol = if may_change { Protocol::MayChange } else { Protocol::Stays };
@@ -211,10 +321,10 @@ fn prepare(head: &mut request::Parts, body: &RequestBody, caller: &Caller) -> Re
     let Hop { websocket } =
         hop::strip(fields, protocol, |name| (is_ours && *name == header::EXPECT) || forwarded::is_identity(name))
             .map_err(|_| Error::Malformed(PROTECTED))?;
-    forwarded::assert(fields, &caller.origin, &caller.authority.raw, caller.id.header_value());
+    forwarded::assert(fields, &context.origin, &context.authority.raw, context.id.header_value());
     forwarded::via(fields, head.version);
     if !fields.contains_key(header::HOST) {
-        fields.insert(header::HOST, caller.authority.raw.clone());
+        fields.insert(header::HOST, context.authority.raw.clone());
     }
     if head.method == Method::OPTIONS {
         hop::count_down(fields);
@@ -226,20 +336,20 @@ fn prepare(head: &mut request::Parts, body: &RequestBody, caller: &Caller) -> Re
         // Without it hyper drops the body of methods that seldom have one.
         fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let asked = match head.method {
+    let expected = match head.method {
         // A CONNECT that comes so far is one for a WebSocket.
-        Method::CONNECT => Asked::Connect(WebSocketKey::random()),
-        _ if websocket => Asked::Upgrade,
-        _ => Asked::Answer,
+        Method::CONNECT => Expected::Connect(WebSocketKey::random()),
+        _ if websocket => Expected::Upgrade,
+        _ => Expected::Answer,
     };
-    if let Asked::Connect(key) = &asked {
+    if let Expected::Connect(key) = &expected {
         head.method = Method::GET;
         fields.remove(header::CONTENT_LENGTH);
         key.ask(fields);
         fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         fields.insert(header::UPGRADE, WEBSOCKET);
     }
-    Ok(asked)
+    Ok(expected)
 }
 
 /// Joins the crumbs that HTTP/2 may make of a cookie (RFC 9113 §8.2.3).
@@ -254,18 +364,18 @@ fn join_cookies(fields: &mut HeaderMap) {
 }
 
 /// Makes the fields of an answer those of the client's hop, and returns what was meant for us alone.
-fn receive(head: &mut response::Parts) -> Result<Named, upstream::Error> {
-    let named = Named::read(&head.headers);
+fn receive(head: &mut response::Parts) -> Result<AccountHints, upstream::Error> {
+    let hints = AccountHints::read(&head.headers);
     hop::strip(&mut head.headers, Protocol::Stays, account_fields::is_account_field)
         .map_err(|_| upstream::Error::Nonsense(PROTECTED))?;
-    Ok(named)
+    Ok(hints)
 }
 
 /// Passes on the upstream's 101, and leaves it to the connection, or to the stream, to become a tunnel once that is out.
 fn switch(
     head: Response<()>,
     upgraded: Upgraded,
-    asked: &Asked,
+    expected: &Expected,
     leash: Leash,
     peer: &Peer,
     exchange: &mut Exchange,
@@ -277,15 +387,15 @@ fn switch(
     if !websocket {
         return Err(upstream::Error::Nonsense("it switched to another protocol").into());
     }
-    match asked {
-        Asked::Answer => return Err(upstream::Error::Nonsense("it switched protocols unasked").into()),
-        Asked::Upgrade => head.status = StatusCode::SWITCHING_PROTOCOLS,
-        Asked::Connect(key) if key.is_answered(&mut head.headers) => {
+    match expected {
+        Expected::Answer => return Err(upstream::Error::Nonsense("it switched protocols unasked").into()),
+        Expected::Upgrade => head.status = StatusCode::SWITCHING_PROTOCOLS,
+        Expected::Connect(key) if key.is_answered(&mut head.headers) => {
             head.headers.remove(header::CONNECTION);
             head.headers.remove(header::UPGRADE);
             head.status = StatusCode::OK;
         }
-        Asked::Connect(_) => return Err(upstream::Error::Nonsense("it switched for somebody else's key").into()),
+        Expected::Connect(_) => return Err(upstream::Error::Nonsense("it switched for somebody else's key").into()),
     }
     peer.tunnel.replace(Some(Tunnel { upgraded, exchange: exchange.split(head.status), leash }));
     Ok(Response::from_parts(head, Body::own("")))

@@ -1,414 +1,467 @@
-//! The gate before every login: prove, map, limit; and the audit line of whatever comes of it. What is counted before that
-//! is in `attempt.rs`.
+//! The gate before every login. A login's steps are, in this order:
+//!
+//! 1. [`Gate::admit`]: no page of another origin, an audit log that takes lines, failures, the limit of the client
+//! 2. [`Gate::ask`] and [`Gate::prove`]: the credential, failures again, the limit of the caller
+//! 3. [`Gate::choose`]: the account that a key names
+//! 4. [`Gate::grant_pbx`] or [`Gate::grant_voximplant`]: the rules, freezes, the limit of the account
+//! 5. what the login itself needs: a language, a host for the browser, an entry of the users file
+//! 6. [`Gate::spend`]: a credential that works once is marked as used
+//! 7. [`Gate::audit_grant`], before the caller is given anything
+//!
+//! `callgate explain` takes the same steps with [`effects::Effects::Dry`].
 
 pub(super) mod attempt;
+pub(super) mod audit;
+pub(super) mod effects;
+
+use std::rc::Rc;
+use std::sync::Arc;
 
 use http::HeaderMap;
 use jiff::Timestamp;
 
-use super::browser::cors::Initiator;
+use self::attempt::Attempt;
+use self::audit::Facts;
+use self::effects::Effects;
+use super::browser::cors::{self, Initiator};
+use super::browser::fetch_metadata;
+use super::browser::trigger::{self, Trigger};
+use super::context::{LoginRequest, RequestContext};
 use super::error::AccountChoices;
 use super::error::Error;
-use super::login::pbx::Selectors;
-use super::{Caller, Proxy};
-use crate::auth::{Ask, Fault, Once, Proof, Refused, Verdict};
-use crate::config::MethodKind;
+use super::forward::route::Routes;
+use super::shared::LoginState;
+use crate::auth::{Ask, Chain, Credential, Fault, Once, Proof, Refused, Verdict};
+use crate::config::{Config, Handoff, HostPattern, MethodKind};
 use crate::limit::Limited;
+use crate::message::forwarded_chain::{Contradiction, ForwardedChain};
 use crate::model::account::AdminLevel;
-use crate::model::grant::{self, GrantError, PbxGrant, Requested, VoximplantGrant};
-use crate::model::login::{LoginKind, LoginOutcome};
+use crate::model::digest::Digest;
+use crate::model::grant::{self, GrantError, PbxGrant, Requested, Trace, VoximplantGrant};
+use crate::model::login::LoginKind;
+use crate::model::path::LOGIN_PATH;
 use crate::model::principal::Principal;
 use crate::model::upstream_name::UpstreamName;
-use crate::observe::audit::{AuditedAct, Entry};
+use crate::observe::Logs;
+use crate::observe::metrics::Tally;
 use crate::state::MarkError;
 
-/// What the audit log learns of one login, beside who asked from where.
-#[derive(Debug, Default)]
-pub(super) struct Facts<'a> {
-    /// The method that refused, where there is no principal.
-    pub(super) method: Option<&'a str>,
-    pub(super) principal: Option<&'a Principal>,
-    pub(super) rule: Option<&'a str>,
-    pub(super) account: Option<String>,
-    /// How much the PBX session may do.
-    pub(super) level: Option<AdminLevel>,
+/// Why a page is refused.
+const ELSEWHERE: &str = "the request came from a page of another origin";
+/// Why a credential for the app proves nothing.
+const STRANGER: &str = "the app knows no such user";
+/// Why a key may not choose.
+const FOREIGN: &str = "the key may not name this account";
+/// Why a frozen account gets no login.
+const FROZEN: &str = "the account is frozen";
+/// Why a credential that works once does not.
+const USED: &str = "the credential was used before";
+
+/// What every login of one worker passes.
+pub(super) struct Gate {
+    pub(super) config: Arc<Config>,
+    /// Limits, marks and freezes, which all workers share.
+    pub(super) state: Arc<LoginState>,
+    pub(super) chain: Chain,
+    pub(super) routes: Rc<Routes>,
+    pub(super) logs: Rc<Logs>,
+    pub(super) tally: Tally,
 }
 
-impl Proxy {
-    /// Turns what a limit says into an answer, and counts who is beyond it.
-    pub(super) fn within<T>(&self, asked: Result<T, Limited>) -> Result<T, Error> {
-        asked.map_err(|limited| {
-            self.tally.limited(limited.name);
-            Error::Limited(limited)
-        })
-    }
-
-    /// Asks who is calling. No limit counts it.
-    pub(super) async fn ask(
+impl Gate {
+    /// Finds the client of a request. Only believed peers may name another than themselves.
+    ///
+    /// # Errors
+    /// When a believed peer names two clients.
+    pub(super) fn identify(
         &self,
-        act: LoginKind,
         headers: &HeaderMap,
-        query: Option<&str>,
-        caller: &Caller,
-    ) -> Result<Verdict, Error> {
-        Ok(self.chain.ask(&asking(act, headers, query, caller)).await?)
+        peer: &Rc<ForwardedChain>,
+    ) -> Result<Rc<ForwardedChain>, Contradiction> {
+        let (client, server) = (peer.client, &self.config.server);
+        if !server.believes(client) {
+            return Ok(Rc::clone(peer));
+        }
+        ForwardedChain::from_headers(client, headers, |hop| server.believes(hop)).map(Rc::new)
     }
 
-    /// Judges what is known of a caller, and counts it.
-    pub(super) fn judge(
+    // === Before the credential is judged ===
+
+    /// Refuses what a page of another origin does unseen, then counts the request: before anything else is done for it.
+    ///
+    /// # Errors
+    /// When a page of another origin asks unseen, no audit line can be written, or a limit is used up.
+    pub(super) fn admit<'a>(
         &self,
-        verdict: Verdict,
-        initiator: &Initiator,
-        act: LoginKind,
-        caller: &Caller,
-    ) -> Result<Proof, Error> {
-        self.look_at_failures(caller)?;
-        let proof = prove(verdict, initiator).map_err(|unproven| self.unproven(&unproven, act, caller))?;
+        kind: LoginKind,
+        request: LoginRequest<'_>,
+        context: &'a RequestContext,
+        effects: Effects<'a>,
+    ) -> Result<Attempt<'a>, Error> {
+        let credential = self.chain.credential(&ask_of(kind, request, context));
+        let attempt = self.begin((kind, credential), request, context, effects)?;
+        self.check_audit()?;
+        attempt.check_failures(&self.state.limits)?;
+        attempt.count_request(&self.state.limits)?;
+        Ok(attempt)
+    }
+
+    /// As [`Gate::admit`], for a request that shows no credential.
+    ///
+    /// # Errors
+    /// As [`Gate::admit`].
+    pub(super) fn admit_visit<'a>(
+        &self,
+        request: LoginRequest<'_>,
+        context: &'a RequestContext,
+    ) -> Result<Attempt<'a>, Error> {
+        let attempt = self.begin((LoginKind::Pbx, None), request, context, Effects::Live)?;
+        self.check_audit()?;
+        attempt.count_request(&self.state.limits)?;
+        Ok(attempt)
+    }
+
+    /// As [`Gate::admit`], for a credential that no auth method knows. The request is not counted.
+    ///
+    /// # Errors
+    /// When a page of another origin asks unseen, or the client has guessed too often.
+    pub(super) fn admit_credential<'a>(
+        &self,
+        request: LoginRequest<'_>,
+        digest: Digest,
+        context: &'a RequestContext,
+    ) -> Result<Attempt<'a>, Error> {
+        let credential = Credential { digest, is_cookie: false };
+        let attempt = self.begin((LoginKind::Pbx, Some(credential)), request, context, Effects::Live)?;
+        attempt.check_failures(&self.state.limits)?;
+        Ok(attempt)
+    }
+
+    fn begin<'a>(
+        &self,
+        (kind, credential): (LoginKind, Option<Credential>),
+        request: LoginRequest<'_>,
+        context: &'a RequestContext,
+        effects: Effects<'a>,
+    ) -> Result<Attempt<'a>, Error> {
+        let trigger = match trigger::of(request.method, request.headers, &context.authority, self.origins()) {
+            _ if self.chain.shows_a_field_beyond_pages(request.headers) => Trigger::Own,
+            Trigger::ForeignPage => {
+                effects.note_refusal(None, ELSEWHERE);
+                return Err(Error::CrossSite);
+            }
+            trigger => trigger,
+        };
+        Ok(Attempt::new((kind, trigger, credential), request, &self.state.limits, context, effects))
+    }
+
+    /// Refuses logins while no audit line could tell of them.
+    fn check_audit(&self) -> Result<(), Error> {
+        self.logs.check_audit().map_err(Error::NotAudited)
+    }
+
+    // === Proving ===
+
+    /// Asks the auth methods who is calling.
+    ///
+    /// # Errors
+    /// When an app or an identity provider that must be asked gives no answer.
+    pub(super) async fn ask(&self, request: LoginRequest<'_>, attempt: &Attempt<'_>) -> Result<Verdict, Error> {
+        let ask = Ask { rehearsal: attempt.effects.are_dry(), ..ask_of(attempt.kind, request, attempt.context) };
+        Ok(self.chain.ask(&ask).await?)
+    }
+
+    /// Takes what proves the caller, and counts the caller. A bad credential is counted and audited.
+    ///
+    /// # Errors
+    /// When the caller is not proven, a page of another origin asks with an ambient credential, or a limit is used up.
+    pub(super) fn prove(&self, verdict: Verdict, initiator: &Initiator, attempt: &Attempt<'_>) -> Result<Proof, Error> {
+        let limits = &self.state.limits;
+        attempt.check_failures(limits)?;
+        let proof = proof_of(verdict, initiator).map_err(|unproven| self.refuse_unproven(&unproven, attempt))?;
+        let principal = proof.principal();
+        attempt.effects.note_principal(principal);
         if !proof.is_key() {
-            let principal = proof.principal();
-            self.within(self.shared.limits.caller.admit(&(&principal.method, &principal.subject, caller.is_sent())))?;
+            attempt.effects.count(&limits.caller, &(&principal.method, &principal.subject, attempt.is_sent()))?;
         }
         Ok(proof)
     }
 
-    /// Counts and audits a credential that proves nobody.
-    fn unproven(&self, unproven: &Unproven, act: LoginKind, caller: &Caller) -> Error {
-        if let Err(limited) = self.count_fault(unproven, caller) {
-            return limited;
+    fn refuse_unproven(&self, unproven: &Unproven, attempt: &Attempt<'_>) -> Error {
+        if let Err(limited) = self.count_fault(unproven, attempt) {
+            return limited.into();
         }
         match unproven {
-            Unproven::Elsewhere(Some(principal)) => {
-                let facts = Facts { principal: Some(principal), ..Facts::default() };
-                self.failed(act, caller, &facts, ELSEWHERE);
+            Unproven::Foreign(Some(principal)) => {
+                attempt.effects.note_principal(principal);
+                self.audit_refusal(attempt, &Facts::of(principal), ELSEWHERE);
             }
-            Unproven::Stranger => self.failed(act, caller, &Facts::default(), STRANGER),
+            Unproven::Foreign(None) => attempt.effects.note_refusal(None, ELSEWHERE),
+            Unproven::Stranger => self.audit_refusal(attempt, &Facts::default(), STRANGER),
             Unproven::Refused(refused) => {
-                let facts = Facts { method: refused.method.as_deref(), ..Facts::default() };
-                self.failed(act, caller, &facts, &refused.reason);
+                self.audit_refusal(attempt, &Facts::of_method(refused.method.as_deref()), &refused.reason);
             }
-            Unproven::Elsewhere(None) | Unproven::Nobody => {}
+            Unproven::NoCredential => {}
         }
         match unproven {
-            Unproven::Elsewhere(_) => Error::CrossSite,
-            Unproven::Stranger | Unproven::Refused(_) | Unproven::Nobody => self.nobody(caller),
+            Unproven::Foreign(_) => Error::CrossSite,
+            Unproven::Stranger | Unproven::Refused(_) | Unproven::NoCredential => self.unauthenticated(attempt.context),
         }
     }
 
-    /// Counts a guess, or a cookie that is left over. What a page of another origin does counts against nobody.
-    fn count_fault(&self, unproven: &Unproven, caller: &Caller) -> Result<(), Error> {
+    /// Counts a guess, or a cookie that is left over. What a page of another origin does is not counted.
+    fn count_fault(&self, unproven: &Unproven, attempt: &Attempt<'_>) -> Result<(), Limited> {
         match unproven {
-            Unproven::Refused(Refused { fault: Fault::Guess, .. }) => self.count_guess(caller),
-            Unproven::Refused(Refused { fault: Fault::Stale, .. }) | Unproven::Stranger => self.count_stale(caller),
-            Unproven::Refused(Refused { fault: Fault::NoGuess, .. }) | Unproven::Elsewhere(_) | Unproven::Nobody => {
-                Ok(())
+            Unproven::Refused(Refused { fault: Fault::Guess, .. }) => attempt.count_guess(&self.state.limits),
+            Unproven::Refused(Refused { fault: Fault::Stale, .. }) | Unproven::Stranger => {
+                attempt.count_stale(&self.state.limits)
             }
-        }
-    }
-
-    /// Maps a proven caller to whom it may become on the PBX now.
-    pub(super) fn grant_pbx(
-        &self,
-        principal: &Principal,
-        selectors: &Selectors,
-        caller: &Caller,
-    ) -> Result<PbxGrant, Error> {
-        self.look_at_wishes(principal, &selectors.wish)?;
-        let grant =
-            grant::pbx(&self.config.rules, principal, &selectors.wish, Timestamp::now()).map_err(|refusal| {
-                let choices = |among| AccountChoices::PbxByLink { among, language: selectors.language.clone() };
-                self.not_granted(LoginKind::Pbx, caller, principal, refusal, choices)
-            })?;
-        let role = grant.role();
-        if self.shared.frozen.has(role) {
-            let facts = Facts {
-                principal: Some(principal),
-                rule: Some(grant.rule()),
-                account: Some(role.to_string()),
-                level: Some(role.level()),
-                ..Facts::default()
-            };
-            return Err(self.frozen(LoginKind::Pbx, caller, &facts));
-        }
-        let sessions = self.shared.limits.sessions(role.level());
-        let sent = caller.is_sent() && role.level() == AdminLevel::User;
-        self.within(sessions.admit(&(role.level().as_str(), role.limit_key(), sent)))?;
-        Ok(grant)
-    }
-
-    /// Maps a proven caller to the Voximplant user it may become now.
-    pub(super) fn grant_voximplant(
-        &self,
-        principal: &Principal,
-        wish: &Requested,
-        caller: &Caller,
-    ) -> Result<VoximplantGrant, Error> {
-        self.look_at_wishes(principal, wish)?;
-        let grant = grant::voximplant(&self.config.rules, principal, wish, Timestamp::now()).map_err(|refusal| {
-            self.not_granted(LoginKind::Ott, caller, principal, refusal, AccountChoices::Voximplant)
-        })?;
-        let voximplant = self.config.voximplant.as_ref();
-        if self.shared.frozen.has_user(grant.user(), voximplant.and_then(|all| all.application.as_deref())) {
-            let account = Some(grant.user().to_string());
-            let facts = Facts { principal: Some(principal), rule: Some(grant.rule()), account, ..Facts::default() };
-            return Err(self.frozen(LoginKind::Ott, caller, &facts));
-        }
-        self.within(self.shared.limits.account.admit(&("voximplant", grant.user().as_str())))?;
-        Ok(grant)
-    }
-
-    /// Turns what the rules say into an answer. Several accounts are no refusal: the caller may have any of them.
-    fn not_granted(
-        &self,
-        act: LoginKind,
-        caller: &Caller,
-        principal: &Principal,
-        refusal: GrantError,
-        choices: impl FnOnce(Vec<Requested>) -> AccountChoices,
-    ) -> Error {
-        match refusal {
-            GrantError::Choose { among, .. } => Error::Choose(choices(among)),
-            refusal @ GrantError::Foreign { .. } if !self.is_key(&principal.method) => {
-                match self.count_wish(principal, caller) {
-                    Ok(()) => self.forbid(act, caller, principal, &refusal),
-                    Err(limited) => limited,
-                }
-            }
-            refusal => self.forbid(act, caller, principal, &refusal),
+            Unproven::Refused(Refused { fault: Fault::NoGuess, .. })
+            | Unproven::Foreign(_)
+            | Unproven::NoCredential => Ok(()),
         }
     }
 
     /// Lets the caller choose within what its credential allows.
+    ///
+    /// # Errors
+    /// When a key names an account outside its lists, or asks for it too often.
     pub(super) fn choose(
         &self,
-        act: LoginKind,
         proof: Proof,
-        wish: &Requested,
-        caller: &Caller,
+        requested: &Requested,
+        attempt: &Attempt<'_>,
     ) -> Result<Principal, Error> {
         let (shown, is_key) = (proof.principal().clone(), proof.is_key());
-        let principal = proof.choose(wish).ok_or_else(|| self.forbid(act, caller, &shown, &FOREIGN))?;
+        let Some(principal) = proof.choose(requested) else {
+            return Err(self.forbid(attempt, &shown, FOREIGN));
+        };
+        attempt.effects.note_principal(&principal);
         if is_key {
-            // A server may ask for everybody behind it: it is another caller for each.
-            self.within(self.shared.limits.caller.admit(&(&shown.method, wish)))?;
+            // A server asks for all callers behind it: for each account that it names it is another caller.
+            attempt.effects.count(&self.state.limits.caller, &(&shown.method, requested))?;
         }
         Ok(principal)
     }
 
-    /// Tells whether a method is a server's key: what that names outside its lists is no guess.
-    pub(super) fn is_key(&self, method: &str) -> bool {
-        self.config.methods.iter().any(|one| one.name == method && matches!(one.kind, MethodKind::Key(_)))
+    // === Granting ===
+
+    /// Grants a proven caller an account of the PBX.
+    ///
+    /// # Errors
+    /// When no rule grants one, it is frozen, or a limit is used up.
+    pub(super) fn grant_pbx(
+        &self,
+        principal: &Principal,
+        requested: &Requested,
+        choices: impl FnOnce(Vec<Requested>) -> AccountChoices,
+        attempt: &Attempt<'_>,
+    ) -> Result<PbxGrant, Error> {
+        attempt.check_requested(&self.state.limits, principal, requested)?;
+        let trace = grant::explain_pbx(&self.config.rules, principal, requested, Timestamp::now());
+        let grant = self.apply_rules(trace, principal, choices, attempt)?;
+        let role = grant.role();
+        self.refuse_frozen(self.state.freezes.has(role), &Facts::of(principal).of_pbx_grant(&grant), attempt)?;
+        let is_sent = attempt.is_sent() && role.level() == AdminLevel::User;
+        let sessions = self.state.limits.sessions(role.level());
+        attempt.effects.count(sessions, &(role.level().as_str(), role.limit_key(), is_sent))?;
+        Ok(grant)
     }
 
-    /// Marks the caller's credential as used, if it works once. To be called last, before what it is used for.
+    /// Grants a proven caller a Voximplant user.
+    ///
+    /// # Errors
+    /// As [`Gate::grant_pbx`].
+    pub(super) fn grant_voximplant(
+        &self,
+        principal: &Principal,
+        requested: &Requested,
+        application: Option<&str>,
+        attempt: &Attempt<'_>,
+    ) -> Result<VoximplantGrant, Error> {
+        attempt.check_requested(&self.state.limits, principal, requested)?;
+        let trace = grant::explain_voximplant(&self.config.rules, principal, requested, Timestamp::now());
+        let grant = self.apply_rules(trace, principal, AccountChoices::Voximplant, attempt)?;
+        let user = grant.user();
+        let is_frozen = self.state.freezes.has_user(user, application);
+        self.refuse_frozen(is_frozen, &Facts::of(principal).of_voximplant_grant(&grant), attempt)?;
+        attempt.effects.count(&self.state.limits.account, &("voximplant", user.as_str()))?;
+        Ok(grant)
+    }
+
+    /// Turns what the rules say into a grant or an error. Several accounts are no refusal: the caller may have any.
+    fn apply_rules<G>(
+        &self,
+        trace: Trace<'_, G>,
+        principal: &Principal,
+        choices: impl FnOnce(Vec<Requested>) -> AccountChoices,
+        attempt: &Attempt<'_>,
+    ) -> Result<G, Error> {
+        attempt.effects.note_skipped(&trace.passed);
+        let refusal = match trace.outcome {
+            Ok(grant) => return Ok(grant),
+            Err(refusal) => refusal,
+        };
+        let reason = refusal.to_string();
+        match refusal {
+            GrantError::Choose { among, .. } => {
+                attempt.effects.note_refusal(None, &reason);
+                return Err(Error::Choose(choices(among)));
+            }
+            GrantError::Foreign { .. } if !self.is_key(&principal.method) => {
+                attempt.count_foreign_account(&self.state.limits, principal)?;
+            }
+            GrantError::NoRule | GrantError::Invalid { .. } | GrantError::Foreign { .. } => {}
+        }
+        Err(self.forbid(attempt, principal, &reason))
+    }
+
+    /// Refuses a login that a rule grants, to an account that the operator has frozen. The caller cannot tell this refusal
+    /// from others, and no address is charged with a failure for it.
+    ///
+    /// # Errors
+    /// When the account is frozen.
+    pub(super) fn refuse_frozen(&self, is_frozen: bool, facts: &Facts<'_>, attempt: &Attempt<'_>) -> Result<(), Error> {
+        if !is_frozen {
+            return Ok(());
+        }
+        self.audit_refusal(attempt, facts, FROZEN);
+        Err(Error::Forbidden)
+    }
+
+    /// Marks the caller's credential as used, if it works once: the last step before what it is used for.
+    ///
+    /// # Errors
+    /// When it was used before, or the mark cannot be kept.
     pub(super) async fn spend(
         &self,
-        act: LoginKind,
         once: Option<&Once>,
-        caller: &Caller,
         facts: &Facts<'_>,
+        attempt: &Attempt<'_>,
     ) -> Result<(), Error> {
         let Some(once) = once else { return Ok(()) };
-        let Err(error) = self.shared.store.mark(&once.scope, &once.id, once.until).await else { return Ok(()) };
+        let Err(error) = attempt.effects.mark(&self.state.store, once).await else { return Ok(()) };
         match error {
             MarkError::AlreadyUsed => {
-                self.failed(act, caller, facts, USED);
-                Err(self.nobody(caller))
+                self.audit_refusal(attempt, facts, USED);
+                Err(self.unauthenticated(attempt.context))
             }
             MarkError::Unkept(error) => {
-                self.failed(act, caller, facts, &format!("the credential cannot be marked as used: {error}"));
+                let reason = format!("the credential cannot be marked as used: {error}");
+                self.audit_refusal(attempt, facts, &reason);
                 Err(Error::NotStored(error))
             }
         }
     }
 
-    /// Refuses a login that a rule grants and the operator does not. To the caller it is like any other that is refused;
-    /// it is no failure of an address that others may share.
-    pub(super) fn frozen(&self, act: LoginKind, caller: &Caller, facts: &Facts<'_>) -> Error {
-        self.failed(act, caller, facts, FROZEN);
+    fn forbid(&self, attempt: &Attempt<'_>, principal: &Principal, reason: &str) -> Error {
+        self.audit_refusal(attempt, &Facts::of(principal), reason);
         Error::Forbidden
     }
 
-    fn forbid(&self, act: LoginKind, caller: &Caller, principal: &Principal, reason: &dyn std::fmt::Display) -> Error {
-        self.failed(act, caller, &Facts { principal: Some(principal), ..Facts::default() }, &reason.to_string());
-        Error::Forbidden
+    // === What the configuration says ===
+
+    /// Returns the origins whose pages may ask.
+    pub(super) fn origins(&self) -> &[String] {
+        self.config.voximplant.as_ref().map_or(&[], |voximplant| &voximplant.origins)
     }
 
-    /// Audits a login that is granted. To be called before its caller is given anything: without the line there is no
-    /// login.
-    pub(super) async fn granted(&self, act: LoginKind, caller: &Caller, facts: &Facts<'_>) -> Result<(), Error> {
-        let entry = self.entry(AuditedAct::Login(act), LoginOutcome::Granted, caller, facts, None);
-        let written = self.logs.write_grant(&entry).await;
-        if let Err(unaudited) = written {
-            self.failed(act, caller, facts, &unaudited.to_string());
-            return Err(Error::NotAudited(unaudited));
+    /// Finds who made a browser ask for a link or a redirect: a person who clicked, or a page.
+    pub(super) fn link_initiator(&self, headers: &HeaderMap, context: &RequestContext) -> Initiator {
+        if fetch_metadata::is_top_level(headers) {
+            return Initiator::Own;
         }
-        self.note_let_in(caller);
-        self.tally.login(act, LoginOutcome::Granted);
-        Ok(())
+        cors::initiator(headers, &context.authority, self.origins())
     }
 
-    /// Audits a login that came to nothing. What of it is a guess was counted before.
-    pub(super) fn failed(&self, act: LoginKind, caller: &Caller, facts: &Facts<'_>, reason: &str) {
-        self.tally.login(act, LoginOutcome::Refused);
-        self.logs.write_refusal(&self.entry(
-            AuditedAct::Login(act),
-            LoginOutcome::Refused,
-            caller,
-            facts,
-            Some(reason),
-        ));
+    /// Tells whether a method is a server's key: an account that it names outside its lists is no guess.
+    pub(super) fn is_key(&self, method: &str) -> bool {
+        self.config.methods.iter().any(|one| one.name == method && matches!(one.kind, MethodKind::Key(_)))
     }
 
-    /// Watches over a login that others decide on: if the caller leaves before they do, the audit log says so.
-    pub(super) const fn pending<'a>(&'a self, act: LoginKind, caller: &'a Caller, facts: &'a Facts<'a>) -> Pending<'a> {
-        Pending { proxy: self, act, caller, facts, settled: false }
+    /// Tells whether the landing page of a host is the PBX's.
+    pub(super) fn is_pbx_host(&self, host: &str) -> bool {
+        let Some(pbx) = &self.config.pbx else { return false };
+        pbx.upstream.lists(host) || self.routes.find(host, &pbx.landing.to_ascii_lowercase()) == Some(UpstreamName::Pbx)
     }
 
-    /// Audits what the shield kept out.
-    pub(super) fn kept_out(&self, caller: &Caller, reason: &str) {
-        let entry = self.entry(AuditedAct::PbxBypass, LoginOutcome::Refused, caller, &Facts::default(), Some(reason));
-        self.logs.write_refusal(&entry);
+    /// Tells whether people can log in at an identity provider: then their browsers keep cookies of ours.
+    pub(super) fn has_providers(&self) -> bool {
+        self.chain.providers().next().is_some()
     }
 
-    fn entry(
-        &self,
-        act: AuditedAct,
-        outcome: LoginOutcome,
-        caller: &Caller,
-        facts: &Facts<'_>,
-        reason: Option<&str>,
-    ) -> Entry {
-        let claims = self.claims_used(act, facts.rule);
-        let principal = facts.principal;
-        Entry {
-            id: caller.id,
-            client: caller.origin.client,
-            act,
-            outcome,
-            method: principal.map(|principal| principal.method.as_str()).or(facts.method).map(str::to_owned),
-            subject: principal.map(|principal| principal.subject.clone()),
-            rule: facts.rule.map(str::to_owned),
-            account: facts.account.clone(),
-            level: facts.level,
-            reason: reason.map(str::to_owned),
-            claims,
-        }
+    /// Tells whether browsers keep cookies of ours, which no upstream shall see.
+    pub(super) fn keeps_cookies(&self) -> bool {
+        self.has_providers() || self.config.pbx.as_ref().is_some_and(|pbx| pbx.handoff == Handoff::Cookie)
     }
 
-    /// Names the claims by which a rule decided.
-    fn claims_used(&self, act: AuditedAct, rule: Option<&str>) -> Vec<String> {
-        let rule = self.config.rules.iter().find(|one| Some(one.name.as_str()) == rule);
-        let claims = rule.map(|rule| match act {
-            AuditedAct::Login(LoginKind::Pbx) => rule.pbx_claims(),
-            AuditedAct::Login(LoginKind::Ott) => rule.voximplant_claims(),
-            AuditedAct::PbxBypass => std::collections::BTreeSet::new(),
-        });
-        claims.into_iter().flatten().map(str::to_owned).collect()
+    // === Where to log in ===
+
+    /// Says that the caller is not proven, and where a person logs in.
+    pub(super) fn unauthenticated(&self, context: &RequestContext) -> Error {
+        Error::Unauthenticated { login: self.login_location(context) }
     }
 
-    /// Says that nobody is proven, and where a person could change that.
-    pub(super) fn nobody(&self, caller: &Caller) -> Error {
-        Error::Unauthenticated { login: self.login(caller) }
+    /// Returns where a person logs in at an identity provider, if there is one.
+    pub(super) fn provider_login(&self, context: &RequestContext) -> Option<String> {
+        self.has_providers().then(|| format!("{}{LOGIN_PATH}", context.authority.origin()))
     }
 
-    /// Returns where one logs in: a path of the app is led to the app's host.
-    fn login(&self, caller: &Caller) -> Option<String> {
+    /// Returns where a person logs in. A path of the app on another host becomes an address on the app's host.
+    fn login_location(&self, context: &RequestContext) -> Option<String> {
         let Some(app) = self.config.app.as_ref().filter(|app| app.login.is_some()) else {
-            return self.provider_login(caller);
+            return self.provider_login(context);
         };
         let login = app.login.as_ref()?;
         let is_path = login.starts_with('/');
-        if !is_path || matches!(self.route(&caller.authority, login), Ok((UpstreamName::App, _))) {
+        if !is_path || self.routes.find(&context.authority.host, login) == Some(UpstreamName::App) {
             return Some(login.clone());
         }
-        let host = app.upstream.hosts.iter().find_map(crate::config::HostPattern::exact)?;
-        Some(format!("https://{}{login}", caller.authority.with_host(host)))
+        let host = app.upstream.hosts.iter().find_map(HostPattern::exact)?;
+        Some(format!("https://{}{login}", context.authority.with_host(host)))
     }
 }
 
-// === What is asked and what is proven, apart from what is counted ===
-
-/// Why a page is kept out.
-pub(super) const ELSEWHERE: &str = "the request came from a page of another origin";
-/// Why a credential for the app is none.
-pub(super) const STRANGER: &str = "the app knows no such user";
-/// Why a key may not choose.
-pub(super) const FOREIGN: &str = "the key may not name this account";
-/// Why whoever is frozen gets no login.
-pub(super) const FROZEN: &str = "the account is frozen";
-
-/// Why a credential that works once does not.
-pub(super) const USED: &str = "the credential was used before";
-
-/// Why nobody is proven.
-pub(super) enum Unproven {
-    /// A page of another origin asks, with what its visitor's browser sends along by itself.
-    Elsewhere(Option<Principal>),
+/// Why a caller is not proven.
+enum Unproven {
+    /// A page of another origin asks, with a credential that its visitor's browser sends by itself.
+    Foreign(Option<Principal>),
     /// The app does not know the credential.
     Stranger,
     /// The credential is bad.
     Refused(Refused),
-    /// There is no credential.
-    Nobody,
+    /// The request shows no credential.
+    NoCredential,
 }
 
 /// Writes the question who a request is from.
-pub(super) fn asking<'a>(
-    act: LoginKind,
-    headers: &'a HeaderMap,
-    query: Option<&'a str>,
-    caller: &'a Caller,
-) -> Ask<'a> {
+pub(super) fn ask_of<'a>(kind: LoginKind, request: LoginRequest<'a>, context: &'a RequestContext) -> Ask<'a> {
     Ask {
-        act,
-        headers,
-        query,
-        host: &caller.authority.raw,
-        origin: &caller.origin,
-        peer: caller.end.address,
-        certificate: caller.end.certificate.as_ref(),
-        client_ca: caller.end.client_ca.as_ref(),
-        id: caller.id.header_value(),
+        act: kind,
+        headers: request.headers,
+        query: request.query,
+        host: &context.authority.raw,
+        origin: &context.origin,
+        peer: context.end.address,
+        certificate: context.end.certificate.as_ref(),
+        client_ca: context.end.client_ca.as_ref(),
+        id: context.id.header_value(),
         rehearsal: false,
     }
 }
 
-/// Takes what proves a caller. A page of another origin is kept out before anything is counted against its visitor: it
-/// acts with a cookie that travels by itself.
-pub(super) fn prove(verdict: Verdict, initiator: &Initiator) -> Result<Proof, Unproven> {
-    let elsewhere = *initiator == Initiator::Foreign;
+/// Takes what proves a caller. A page of another origin is refused before anything counts against its visitor: it acts
+/// with a cookie that the browser sends by itself.
+fn proof_of(verdict: Verdict, initiator: &Initiator) -> Result<Proof, Unproven> {
+    let is_foreign = *initiator == Initiator::Foreign;
     match verdict {
-        Verdict::Admit(proof) if elsewhere && proof.is_ambient() => {
-            Err(Unproven::Elsewhere(Some(proof.principal().clone())))
+        Verdict::Admit(proof) if is_foreign && proof.is_ambient() => {
+            Err(Unproven::Foreign(Some(proof.principal().clone())))
         }
-        Verdict::Stranger if elsewhere => Err(Unproven::Elsewhere(None)),
+        Verdict::Stranger if is_foreign => Err(Unproven::Foreign(None)),
         Verdict::Admit(proof) => Ok(proof),
         Verdict::Stranger => Err(Unproven::Stranger),
         Verdict::Refuse(refused) => Err(Unproven::Refused(refused)),
-        Verdict::Abstain => Err(Unproven::Nobody),
-    }
-}
-
-/// A login whose outcome nobody knows yet.
-pub(super) struct Pending<'a> {
-    proxy: &'a Proxy,
-    act: LoginKind,
-    caller: &'a Caller,
-    facts: &'a Facts<'a>,
-    settled: bool,
-}
-
-impl Pending<'_> {
-    /// Notes that the outcome is known.
-    pub(super) fn settle(mut self) {
-        self.settled = true;
-    }
-}
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        if !self.settled {
-            self.proxy.failed(self.act, self.caller, self.facts, "the caller left before the PBX answered");
-        }
+        Verdict::Abstain => Err(Unproven::NoCredential),
     }
 }

@@ -1,9 +1,16 @@
-//! The logins: to the PBX, to Voximplant, at an identity provider, by a redirect of the app; and how a session gets to
-//! its browser.
+//! The logins, each a free function over the gate: to the PBX by a link, a page, a server or a redirect of the app; to
+//! Voximplant by a one-time key; at an identity provider.
+//!
+//! A login to the PBX is an [`order`] that is decided whole, then opened as a [`session`], then handed over to the browser.
 
 pub(super) mod confirm;
+mod hand_over;
+pub(super) mod link;
 pub(super) mod oidc;
+pub(super) mod order;
 pub(super) mod ott;
 pub(super) mod pbx;
 pub(super) mod redirect;
+pub(super) mod selectors;
+pub(super) mod session;
 pub(super) mod ticket;

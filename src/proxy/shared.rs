@@ -31,27 +31,52 @@ type Fetching = (Vec<String>, Arc<Jwks>);
 /// Identity providers by the names of their methods, each with the key of its cookies.
 type Providers = HashMap<String, (Arc<Provider>, Arc<SealKey>)>;
 
-/// What all workers share: counts, marks and the breaker.
-pub struct Shared {
-    pub(super) limits: Limits,
-    pub(super) distinct_keys: Option<Arc<DistinctKeys>>,
-    pub(super) races: Arc<Races>,
-    pub(super) tickets: Tickets,
-    pub(super) breaker: Arc<Breaker>,
-    /// The sessions that went out; they outlive every configuration.
-    pub(super) issued: Arc<Issued>,
-    pub(super) store: Arc<Store>,
-    pub(super) frozen: Arc<Frozen>,
+/// What all workers of one configuration share.
+pub struct SharedState {
+    pub(super) login: Arc<LoginState>,
+    pub(super) pbx: Arc<PbxState>,
+    pub(super) connectors: Connectors,
     /// The identity providers by the names of their methods, each with the key of its cookies.
     pub(super) providers: Providers,
     /// What seals cookies where no key is configured.
     seal: Arc<SealKey>,
-    pub(super) app: Option<Connector>,
-    pub(super) pbx: Option<Connector>,
     jwks: Vec<Fetching>,
 }
 
-impl Shared {
+/// What logins count, mark and look up.
+pub(super) struct LoginState {
+    pub(super) limits: Limits,
+    pub(super) distinct_keys: Option<Arc<DistinctKeys>>,
+    pub(super) races: Arc<Races>,
+    pub(super) store: Arc<Store>,
+    pub(super) freezes: Arc<Frozen>,
+}
+
+/// What is known of the PBX and its sessions.
+pub(super) struct PbxState {
+    pub(super) breaker: Arc<Breaker>,
+    /// The sessions that went out. They outlive every configuration.
+    pub(super) issued: Arc<Issued>,
+    pub(super) tickets: Tickets,
+}
+
+/// How the upstreams are reached.
+#[derive(Default)]
+pub(super) struct Connectors {
+    pub(super) app: Option<Connector>,
+    pub(super) pbx: Option<Connector>,
+}
+
+impl Connectors {
+    fn new(config: &Config) -> Result<Self, rustls::Error> {
+        Ok(Self {
+            app: app_upstream(config).map(|app| Connector::new(app, UpstreamName::App)).transpose()?,
+            pbx: pbx_upstream(config).map(|pbx| Connector::new(pbx, UpstreamName::Pbx)).transpose()?,
+        })
+    }
+}
+
+impl SharedState {
     /// Prepares what all workers share.
     ///
     /// # Errors
@@ -62,64 +87,62 @@ impl Shared {
 
     fn with_seal(config: &Config, store: Arc<Store>, seal: Arc<SealKey>) -> Result<Self, rustls::Error> {
         Ok(Self {
-            limits: Limits::new(&config.limits),
-            distinct_keys: distinct_keys(config),
-            races: Arc::default(),
-            tickets: Tickets::new(Arc::clone(&store), TICKET_LIFE),
-            breaker: Arc::default(),
+            pbx: Arc::new(PbxState {
+                breaker: Arc::default(),
+                issued: Arc::default(),
+                tickets: Tickets::new(Arc::clone(&store), TICKET_LIFE),
+            }),
+            login: Arc::new(LoginState {
+                limits: Limits::new(&config.limits),
+                distinct_keys: distinct_keys(config),
+                races: Arc::default(),
+                freezes: Arc::new(Frozen::new(Arc::clone(&store))),
+                store,
+            }),
+            connectors: Connectors::new(config)?,
             providers: providers(config, &seal)?,
             seal,
-            issued: Arc::default(),
-            frozen: Arc::new(Frozen::new(Arc::clone(&store))),
-            store,
-            app: config.app.as_ref().map(|app| Connector::new(&app.upstream, UpstreamName::App)).transpose()?,
-            pbx: config.pbx.as_ref().map(|pbx| Connector::new(&pbx.upstream, UpstreamName::Pbx)).transpose()?,
             jwks: jwks(config, &[])?,
         })
     }
 
-    /// Prepares the same for another configuration. What it says as the one `before` goes on: counts, marks, breaker.
+    /// Prepares the same for another configuration. What is configured as `before` goes on: counts, marks, breaker.
     ///
     /// # Errors
-    /// As [`Shared::new`].
+    /// As [`SharedState::new`].
     pub fn successor(&self, before: &Config, config: &Config) -> Result<Self, rustls::Error> {
-        let mut next = Self {
-            limits: self.limits.successor(&config.limits),
+        let mut connectors = Connectors::new(config)?;
+        if is_same(before, config, app_upstream) {
+            connectors.app.clone_from(&self.connectors.app);
+        }
+        if is_same(before, config, pbx_upstream) {
+            connectors.pbx.clone_from(&self.connectors.pbx);
+        }
+        Ok(Self {
+            login: Arc::new(self.login.successor(before, config)),
+            pbx: Arc::new(self.pbx.successor(before, config)),
+            connectors,
+            providers: self.next_providers(config)?,
+            seal: Arc::clone(&self.seal),
             jwks: jwks(config, &self.jwks)?,
-            issued: Arc::clone(&self.issued),
-            frozen: Arc::clone(&self.frozen),
-            races: Arc::clone(&self.races),
-            tickets: self.tickets.successor(),
-            ..Self::with_seal(config, Arc::clone(&self.store), Arc::clone(&self.seal))?
-        };
-        let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
-        if rate(before) == rate(config) {
-            next.distinct_keys.clone_from(&self.distinct_keys);
-        }
-        // Other credentials, or another PBX: what the breaker knows is about somebody else.
-        let asked = |config: &Config| config.pbx.clone().map(|pbx| (pbx.upstream.urls, pbx.admin));
-        if asked(before) == asked(config) {
-            next.breaker = Arc::clone(&self.breaker);
-        }
-        for (name, (provider, _)) in &mut next.providers {
-            // Asked at the same place by the same rules: what it told goes on.
+        })
+    }
+
+    /// Prepares the providers of another configuration. One that is asked at the same place by the same rules goes on.
+    fn next_providers(&self, config: &Config) -> Result<Providers, rustls::Error> {
+        let mut next = providers(config, &self.seal)?;
+        for (name, (provider, _)) in &mut next {
             if let Some((known, _)) = self.providers.get(name).filter(|(known, _)| known.is_as(provider)) {
                 *provider = Arc::clone(known);
             }
         }
-        if is_same(before, config, app_upstream) {
-            next.app.clone_from(&self.app);
-        }
-        if is_same(before, config, pbx_upstream) {
-            next.pbx.clone_from(&self.pbx);
-        }
         Ok(next)
     }
 
-    /// Returns who is frozen.
+    /// Returns the freezes.
     #[must_use]
-    pub const fn frozen(&self) -> &Arc<Frozen> {
-        &self.frozen
+    pub fn freezes(&self) -> &Arc<Frozen> {
+        &self.login.freezes
     }
 
     /// Finds the keys of a method.
@@ -146,7 +169,7 @@ impl Shared {
     pub fn chores(&self) -> Vec<BoxFuture<'static, ()>> {
         let jwks = self.jwks.iter().map(|(_, jwks)| Arc::clone(jwks).keep_fresh().boxed());
         let providers = self.providers.values().map(|(provider, _)| Arc::clone(provider).keep_up().boxed());
-        jwks.chain(providers).chain([sweep(Arc::clone(&self.store)).boxed()]).collect()
+        jwks.chain(providers).chain([sweep(Arc::clone(&self.login.store)).boxed()]).collect()
     }
 
     /// Returns those parts of it that must be ready.
@@ -157,17 +180,44 @@ impl Shared {
             let jwks = self.jwks.clone();
             parts.add("jwks", move || check_jwks(&jwks));
         }
-        if let Some(app) = self.app.clone() {
+        if let Some(app) = self.connectors.app.clone() {
             parts.add("app", move || app.check());
         }
-        if let Some(pbx) = self.pbx.clone() {
-            let breaker = Arc::clone(&self.breaker);
+        if let Some(pbx) = self.connectors.pbx.clone() {
+            let breaker = Arc::clone(&self.pbx.breaker);
             parts.add("pbx", move || pbx.check());
             parts.add("breaker", move || breaker.check(Instant::now()));
         }
-        let store = Arc::clone(&self.store);
+        let store = Arc::clone(&self.login.store);
         parts.add("state", move || store.check());
         parts
+    }
+}
+
+impl LoginState {
+    fn successor(&self, before: &Config, config: &Config) -> Self {
+        let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
+        let is_same_rate = rate(before) == rate(config);
+        Self {
+            limits: self.limits.successor(&config.limits),
+            distinct_keys: if is_same_rate { self.distinct_keys.clone() } else { distinct_keys(config) },
+            races: Arc::clone(&self.races),
+            store: Arc::clone(&self.store),
+            freezes: Arc::clone(&self.freezes),
+        }
+    }
+}
+
+impl PbxState {
+    fn successor(&self, before: &Config, config: &Config) -> Self {
+        // With other credentials, or another PBX, what the breaker knows says nothing.
+        let asked = |config: &Config| config.pbx.clone().map(|pbx| (pbx.upstream.urls, pbx.admin));
+        let is_same_pbx = asked(before) == asked(config);
+        Self {
+            breaker: if is_same_pbx { Arc::clone(&self.breaker) } else { Arc::default() },
+            issued: Arc::clone(&self.issued),
+            tickets: self.tickets.successor(),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::observe::Logs;
 use crate::observe::health::Parts;
 use crate::observe::metrics::{Freshness, Tally};
 use crate::observe::trace;
-use crate::proxy::{Proxy, Shared};
+use crate::proxy::{Proxy, SharedState};
 use crate::state::Store;
 use crate::tls::server::TlsPolicies;
 
@@ -22,7 +22,7 @@ use crate::tls::server::TlsPolicies;
 pub(super) struct Snapshot {
     pub(super) config: Arc<Config>,
     pub(super) tls: Arc<TlsPolicies>,
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     logs: Logs,
 }
 
@@ -43,7 +43,7 @@ pub enum ReloadError {
 impl Snapshot {
     pub(super) fn new(config: Config, logs: Logs, store: Arc<Store>) -> Result<Self, StartError> {
         let tls = TlsPolicies::new(&config.certificates)?;
-        let shared = Arc::new(Shared::new(&config, store)?);
+        let shared = Arc::new(SharedState::new(&config, store)?);
         Self { config: Arc::new(config), tls, shared, logs }.tried()
     }
 
@@ -66,12 +66,12 @@ impl Snapshot {
 
     /// Builds one worker's proxy; one that goes before it leaves its upstream connections to it.
     pub(super) fn proxy(&self, before: Option<&Proxy>, tally: &Tally) -> Result<Proxy, http::uri::InvalidUri> {
-        Proxy::new(Arc::clone(&self.config), Arc::clone(&self.shared), self.logs.clone(), before, tally.clone())
+        Proxy::new(Arc::clone(&self.config), &self.shared, self.logs.clone(), before, tally.clone())
     }
 
     /// Returns who is frozen.
-    pub(super) fn frozen(&self) -> &Frozen {
-        self.shared.frozen()
+    pub(super) fn freezes(&self) -> &Frozen {
+        self.shared.freezes()
     }
 
     pub(super) const fn logs(&self) -> &Logs {

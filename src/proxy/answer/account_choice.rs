@@ -12,7 +12,7 @@ use crate::model::account::Language;
 use crate::model::grant::Requested;
 use crate::model::html::escape;
 use crate::proxy::error::{AccountChoices, Error};
-use crate::proxy::login::pbx::path_for;
+use crate::proxy::login::selectors::path_for;
 
 /// Offers the accounts that `error` carries.
 pub(super) fn answer(choices: &AccountChoices, error: &Error, audience: &Audience) -> Response<Body> {

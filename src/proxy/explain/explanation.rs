@@ -1,52 +1,60 @@
-//! What is told of a login that was rehearsed, for people and for programs.
+//! An explanation of one login, for people and for programs.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::Hash;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::limit::{Limited, Limiter};
-use crate::model::grant::{GrantError, Trace};
+use crate::limit::Limited;
 use crate::model::login::LoginKind;
 use crate::model::principal::{Claim, Principal};
 use crate::model::redact;
 use crate::observe::{RequestId, causes};
-use crate::proxy::error::AccountChoices;
 use crate::proxy::error::Error;
-use crate::proxy::gate::{self, Unproven};
-
-/// Why nobody is proven where nothing was shown.
-pub(super) const NOTHING: &str = "the request shows no credential that a method looks for";
+use crate::proxy::gate::effects::{Findings, RefusalReason};
 
 /// The way of one login, step by step.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Story {
+pub struct Explanation {
+    #[serde(flatten)]
+    asked: AskedLogin,
+    /// The kinds of credentials that the request shows.
+    pub(super) shown: Vec<String>,
+    /// The caller, once its credential is good.
+    proven: Option<ProvenCaller>,
+    /// The rules that do not apply, in their order: those before the one that decides.
+    skipped: Vec<RuleNote>,
+    #[serde(flatten)]
+    credential: CredentialUse,
+    outcome: ExplainedOutcome,
+    /// What stands in the way at this moment.
+    notes: Vec<String>,
+}
+
+/// The login that is asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct AskedLogin {
     /// The id under which the app was asked.
     id: String,
     act: LoginKind,
     host: String,
     client: IpAddr,
-    /// The kinds of credentials that the request shows.
-    pub(super) shown: Vec<String>,
-    proven: Option<Proven>,
-    /// The rules that do not apply, in their order: those before the one that decides.
-    passed: Vec<Passed>,
-    /// Whether the credential works once.
-    pub(super) works_once: bool,
-    /// Whether a page with a button comes before the session.
-    pub(super) asks_first: bool,
-    pub(super) outcome: Outcome,
-    /// What may stand in the way at this moment.
-    notes: Vec<String>,
 }
 
-/// Who was proven, by which method, with which claims.
+/// How the credential may be used.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct CredentialUse {
+    works_once: bool,
+    /// Whether a page with a button comes before the session.
+    asks_first: bool,
+}
+
+/// The caller that is proven, by which method, with which claims.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Proven {
+struct ProvenCaller {
     method: String,
     subject: String,
     claims: BTreeMap<String, Value>,
@@ -54,158 +62,135 @@ struct Proven {
 
 /// A rule that does not apply.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Passed {
+struct RuleNote {
     rule: String,
     why: String,
 }
 
-/// How it ends.
+/// How the login ends.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Outcome {
-    Granted(Granted),
-    Refused(Refused),
+enum ExplainedOutcome {
+    Granted(GrantedLogin),
+    Refused(RefusedLogin),
 }
 
 /// What the caller would be given.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Granted {
+pub(super) enum GrantedLogin {
     Pbx { rule: String, account: String, level: String, language: Option<String>, host: String },
     Voximplant { rule: String, user: String },
 }
 
 /// Why the caller would be given nothing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Refused {
+pub(super) struct RefusedLogin {
     /// The method whose credential is bad.
     method: Option<String>,
     reason: String,
-    /// What the caller is told; nothing where the handshake ends the connection.
-    told: Option<Told>,
+    /// The answer to the caller; `None` where the handshake ends the connection.
+    answer: Option<ErrorAnswer>,
 }
 
+/// The status of an answer, and its error code.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Told {
+struct ErrorAnswer {
     status: u16,
     error: String,
 }
 
-impl Story {
+impl Explanation {
     pub(super) fn new(act: LoginKind, host: &str, client: IpAddr, id: RequestId) -> Self {
-        let outcome = Outcome::Refused(Refused { method: None, reason: String::new(), told: None });
-        let (id, host) = (id.to_string(), host.to_owned());
-        let (shown, passed, notes) = (Vec::new(), Vec::new(), Vec::new());
+        let refused = RefusedLogin { method: None, reason: String::new(), answer: None };
         Self {
-            id,
-            act,
-            host,
-            client,
-            shown,
+            asked: AskedLogin { id: id.to_string(), act, host: host.to_owned(), client },
+            shown: Vec::new(),
             proven: None,
-            passed,
-            works_once: false,
-            asks_first: false,
-            outcome,
-            notes,
+            skipped: Vec::new(),
+            credential: CredentialUse::default(),
+            outcome: ExplainedOutcome::Refused(refused),
+            notes: Vec::new(),
         }
     }
 
     /// Tells whether the caller would be let in.
     #[must_use]
     pub const fn is_granted(&self) -> bool {
-        matches!(self.outcome, Outcome::Granted(_))
+        matches!(self.outcome, ExplainedOutcome::Granted(_))
     }
 
-    /// Notes that what was used before is known to a running gate alone.
+    /// Notes that only a running gate knows what was used before.
     #[must_use]
-    pub fn told_alone(mut self) -> Self {
-        if self.works_once && self.is_granted() {
+    pub fn without_running_gate(mut self) -> Self {
+        if self.credential.works_once && self.is_granted() {
             self.notes.push("it may have been used before, which only the running gate knows (--running)".to_owned());
         }
         self
     }
 
-    pub(super) fn prove(&mut self, principal: &Principal) {
-        let claims = principal.claims.iter().map(|(name, claim)| (name.clone(), shown(name, claim))).collect();
-        let (method, subject) = (principal.method.clone(), principal.subject.clone());
-        self.proven = Some(Proven { method, subject, claims });
+    /// Ends with a refusal.
+    pub(super) fn refused(self, refused: RefusedLogin) -> Self {
+        Self { outcome: ExplainedOutcome::Refused(refused), ..self }
     }
 
-    pub(super) fn unproven(&mut self, unproven: Unproven) -> Refused {
-        match unproven {
-            Unproven::Elsewhere(principal) => {
-                if let Some(principal) = principal {
-                    self.prove(&principal);
-                }
-                Refused::by(&Error::CrossSite, gate::ELSEWHERE.to_owned())
+    /// Tells what was decided and what was met on the way. `overlooked`: tells why the request shows no credential.
+    pub(super) fn tell(
+        self,
+        decided: Result<GrantedLogin, Error>,
+        findings: Findings,
+        overlooked: impl FnOnce() -> String,
+    ) -> Self {
+        let outcome = match (decided, findings.refusal) {
+            (Ok(granted), _) => ExplainedOutcome::Granted(granted),
+            (Err(error), Some(refusal)) => ExplainedOutcome::Refused(RefusedLogin::for_reason(&error, refusal)),
+            (Err(error @ Error::Unauthenticated { .. }), None) => {
+                let refusal = RefusalReason { method: None, reason: overlooked() };
+                ExplainedOutcome::Refused(RefusedLogin::for_reason(&error, refusal))
             }
-            Unproven::Stranger => Refused::nobody(gate::STRANGER),
-            Unproven::Refused(refused) => Refused { method: refused.method, ..Refused::nobody(&refused.reason) },
-            Unproven::Nobody => Refused::nobody(NOTHING),
-        }
-    }
-
-    /// Notes how the rules decide.
-    pub(super) fn decide<G>(&mut self, trace: Trace<'_, G>) -> Result<G, Refused> {
-        let passed = trace.passed.iter();
-        self.passed = passed.map(|one| Passed { rule: one.rule.to_owned(), why: one.why.to_string() }).collect();
-        trace.outcome.map_err(|refusal| match &refusal {
-            GrantError::Choose { .. } => {
-                Refused::by(&Error::Choose(AccountChoices::Voximplant(Vec::new())), refusal.to_string())
-            }
-            GrantError::NoRule | GrantError::Invalid { .. } | GrantError::Foreign { .. } => {
-                Refused::forbidden(&refusal)
-            }
-        })
-    }
-
-    /// Notes a limit that is used up, without counting.
-    pub(super) fn peek<K: Hash + ?Sized>(&mut self, limiter: &Limiter, key: &K) {
-        self.note_limit(limiter.peek(key));
-    }
-
-    /// Notes what a limit says, if it is used up.
-    pub(super) fn note_limit(&mut self, asked: Result<(), Limited>) {
-        if let Err(limited) = asked {
-            let seconds = limited.retry_after.as_secs() + 1;
-            self.notes.push(format!("the limit `{}` is used up: 429 for {seconds} s more", limited.name));
+            (Err(error), None) => ExplainedOutcome::Refused(RefusedLogin::by(&error)),
+        };
+        Self {
+            proven: findings.principal.as_ref().map(ProvenCaller::of),
+            skipped: findings.skipped.into_iter().map(|(rule, why)| RuleNote { rule, why }).collect(),
+            credential: CredentialUse { works_once: findings.works_once, asks_first: findings.confirms },
+            notes: findings.limits.iter().map(used_up).collect(),
+            outcome,
+            ..self
         }
     }
 }
 
-impl Refused {
+/// Tells of a limit that is used up.
+fn used_up(limited: &Limited) -> String {
+    let seconds = limited.retry_after.as_secs() + 1;
+    format!("the limit `{}` is used up: 429 for {seconds} s more", limited.name)
+}
+
+impl RefusedLogin {
     /// Refuses for a reason that the caller is not told.
-    fn by(error: &Error, reason: String) -> Self {
+    fn for_reason(error: &Error, RefusalReason { method, reason }: RefusalReason) -> Self {
         let (status, code) = error.status();
-        Self { method: None, reason, told: Some(Told { status: status.as_u16(), error: code.to_owned() }) }
+        Self { method, reason, answer: Some(ErrorAnswer { status: status.as_u16(), error: code.to_owned() }) }
     }
 
-    pub(super) fn nobody(reason: &str) -> Self {
-        Self::by(&Error::Unauthenticated { login: None }, reason.to_owned())
-    }
-
-    pub(super) fn forbidden(reason: &dyn fmt::Display) -> Self {
-        Self::by(&Error::Forbidden, reason.to_string())
+    /// Refuses for a reason that the caller is told, and its causes, which the caller is not.
+    fn by(error: &Error) -> Self {
+        let cause = error.cause().map(|cause| format!(": {}", causes(cause)));
+        let reason = format!("{error}{}", cause.unwrap_or_default());
+        Self::for_reason(error, RefusalReason { method: None, reason })
     }
 
     /// Refuses before there is a request.
-    pub(super) fn unheard(why: &str) -> Self {
-        Self { method: None, reason: format!("the handshake ends the connection: {why}"), told: None }
+    pub(super) fn by_handshake(error: &str) -> Self {
+        Self { method: None, reason: format!("the handshake ends the connection: {error}"), answer: None }
     }
 }
 
-impl From<Error> for Refused {
-    fn from(error: Error) -> Self {
-        let cause = error.cause().map(|cause| format!(": {}", causes(cause)));
-        let reason = format!("{error}{}", cause.unwrap_or_default());
-        Self::by(&error, reason)
-    }
-}
-
-impl From<Result<Granted, Refused>> for Outcome {
-    fn from(ended: Result<Granted, Refused>) -> Self {
-        ended.map_or_else(Self::Refused, Self::Granted)
+impl ProvenCaller {
+    fn of(principal: &Principal) -> Self {
+        let claims = principal.claims.iter().map(|(name, claim)| (name.clone(), shown(name, claim))).collect();
+        Self { method: principal.method.clone(), subject: principal.subject.clone(), claims }
     }
 }
 
@@ -220,25 +205,26 @@ fn shown(name: &str, claim: &Claim) -> Value {
 
 // === For people ===
 
-impl fmt::Display for Story {
+impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let act = match self.act {
+        let AskedLogin { id, act, host, client } = &self.asked;
+        let act = match act {
             LoginKind::Pbx => "a session of the PBX",
             LoginKind::Ott => "an answer to a Voximplant key",
         };
-        writeln!(f, "Asked for: {act}, at {}, from {} (id {})", self.host, self.client, self.id)?;
+        writeln!(f, "Asked for: {act}, at {host}, from {client} (id {id})")?;
         let shown = if self.shown.is_empty() { "nothing".to_owned() } else { self.shown.join(", ") };
         writeln!(f, "Credential: {shown}")?;
         if let Some(proven) = &self.proven {
             proven.fmt(f)?;
         }
-        for Passed { rule, why } in &self.passed {
+        for RuleNote { rule, why } in &self.skipped {
             writeln!(f, "Rule {rule:?} does not apply: {}", plain(why))?;
         }
-        if self.works_once {
+        if self.credential.works_once {
             writeln!(f, "The credential works once")?;
         }
-        if self.asks_first {
+        if self.credential.asks_first {
             writeln!(f, "A page with a button comes first")?;
         }
         for note in &self.notes {
@@ -248,7 +234,7 @@ impl fmt::Display for Story {
     }
 }
 
-impl fmt::Display for Proven {
+impl fmt::Display for ProvenCaller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "Caller: {}, proven by method {:?}", plain(&self.subject), self.method)?;
         self.claims.iter().try_for_each(|(name, value)| match value {
@@ -258,7 +244,7 @@ impl fmt::Display for Proven {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for ExplainedOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Granted(granted) => granted.fmt(f),
@@ -267,7 +253,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-impl fmt::Display for Granted {
+impl fmt::Display for GrantedLogin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pbx { rule, account, level, language, host } => {
@@ -282,15 +268,15 @@ impl fmt::Display for Granted {
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for RefusedLogin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Refused")?;
         if let Some(method) = &self.method {
             write!(f, " by method {method:?}")?;
         }
         write!(f, ": {}", redact::text(&self.reason))?;
-        match &self.told {
-            Some(told) => write!(f, "\nThe caller is told: {} {}", told.status, told.error),
+        match &self.answer {
+            Some(answer) => write!(f, "\nThe caller is told: {} {}", answer.status, answer.error),
             None => Ok(()),
         }
     }

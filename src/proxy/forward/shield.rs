@@ -6,80 +6,75 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::{Instant, timeout};
 
-use crate::config::ShieldConfig;
+use crate::config::{Config, ShieldConfig};
 use crate::exchange::Exchange;
 use crate::limit::Source;
 use crate::message::cookies;
-use crate::model::path;
 use crate::model::session::SESSION;
 use crate::model::shield::{self, Breach, ShieldVerdict};
-use crate::model::upstream_name::UpstreamName;
 use crate::observe::metrics;
+use crate::pbx::Issued;
 use crate::proxy::browser::trigger::{self, Trigger};
+use crate::proxy::context::RequestContext;
 use crate::proxy::error::Error;
-use crate::proxy::{Caller, Proxy};
+use crate::proxy::gate::Gate;
 use crate::upstream::RequestBody;
 
 /// The longest login that is read before it is passed on.
 const MAX_LOGIN: usize = 16 << 10;
 
-impl Proxy {
-    /// Returns the shield, if it keeps this caller from something.
-    pub(in crate::proxy) fn shield(&self, caller: &Caller) -> Option<&ShieldConfig> {
-        self.config.pbx.as_ref()?.shield.as_ref().filter(|shield| shield.is_for(caller.origin.client))
+/// Returns the shield, if it keeps this client from something.
+pub(super) fn of_stranger<'c>(config: &'c Config, context: &RequestContext) -> Option<&'c ShieldConfig> {
+    config.pbx.as_ref()?.shield.as_ref().filter(|shield| shield.is_for(context.client()))
+}
+
+/// A stranger's request to the PBX, as the shield meets it.
+pub(super) struct Stranger<'f> {
+    pub(super) shield: &'f ShieldConfig,
+    pub(super) gate: &'f Gate,
+    pub(super) issued: &'f Issued,
+    pub(super) context: &'f RequestContext,
+}
+
+impl Stranger<'_> {
+    /// Checks the head of a request. Returns whether it may open a session: then its body decides.
+    ///
+    /// # Errors
+    /// When the shield refuses it.
+    pub(super) fn check_head(&self, request: &Request<RequestBody>, canonical: &str) -> Result<bool, Error> {
+        self.judge_head(request, canonical).map_err(|verdict| self.refuse(verdict, request))?;
+        Ok(shield::opens_sessions(canonical))
     }
 
-    /// Judges a request of a stranger, if it is for the PBX. The body of a login is read for that, and goes on as it came.
-    pub(in crate::proxy) async fn judge_stranger(
+    /// Checks a login, whose body is read for that and goes on as it came.
+    ///
+    /// # Errors
+    /// When the shield refuses it, or the body cannot be read.
+    pub(super) async fn check_login(
         &self,
-        shield: &ShieldConfig,
         request: &mut Request<RequestBody>,
-        caller: &Caller,
         exchange: &mut Exchange,
     ) -> Result<(), Error> {
-        let canonical = path::canonical(request.uri().path());
-        let (to, _) = self.route(&caller.authority, &canonical)?;
-        if to == UpstreamName::App {
-            return Ok(());
-        }
-        exchange.goes_to(to);
-        let is_login = shield::opens_sessions(&canonical);
-        if let Err(refusal) = self.judge_head(shield, request, &canonical) {
-            return Err(self.keep_out(refusal, request, caller));
-        }
-        drop(canonical);
-        if !is_login {
-            return Ok(());
-        }
-        if trigger::at_pbx(request.method(), request.headers(), &caller.authority, &self.config) == Trigger::ForeignPage
-        {
+        if self.trigger(request) == Trigger::ForeignPage {
             return Err(Error::CrossSite);
         }
         // Over HTTP/2 the body of a CONNECT is a tunnel, which begins with the answer.
-        let body = if request.method() == Method::CONNECT {
-            Bytes::new()
-        } else {
-            self.take_body(request, caller, exchange).await?
-        };
-        let judged = self.judge_login(shield, request, &body);
+        let body =
+            if request.method() == Method::CONNECT { Bytes::new() } else { self.take_body(request, exchange).await? };
+        let judged = self.judge_login(request, &body);
         if !body.is_empty() {
             *request.body_mut() = RequestBody::Full(Some(body));
         }
-        judged.map_err(|refusal| self.keep_out(refusal, request, caller))
+        judged.map_err(|verdict| self.refuse(verdict, request))
     }
 
-    fn judge_head(
-        &self,
-        shield: &ShieldConfig,
-        request: &Request<RequestBody>,
-        canonical: &str,
-    ) -> Result<(), ShieldVerdict> {
-        shield.doors.judge(canonical).map_err(ShieldVerdict::Breach)?;
+    fn judge_head(&self, request: &Request<RequestBody>, canonical: &str) -> Result<(), ShieldVerdict> {
+        self.shield.doors.judge(canonical).map_err(ShieldVerdict::Breach)?;
         if let Some(administrator) = self.administrator() {
             let mut lines = request.headers().get_all(header::AUTHORIZATION).into_iter();
             lines.try_for_each(|line| shield::judge_credentials(line.as_bytes(), administrator))?;
         }
-        if shield.any_session {
+        if self.shield.any_session {
             return Ok(());
         }
         match shield::carried(request.uri().path(), request.uri().query()).map_err(ShieldVerdict::Breach)? {
@@ -88,45 +83,40 @@ impl Proxy {
         }
     }
 
-    fn judge_login(
-        &self,
-        shield: &ShieldConfig,
-        request: &Request<RequestBody>,
-        body: &[u8],
-    ) -> Result<(), ShieldVerdict> {
+    fn judge_login(&self, request: &Request<RequestBody>, body: &[u8]) -> Result<(), ShieldVerdict> {
         check_form(request.headers())?;
         let token = shield::judge_login(request.uri().query(), body, self.administrator())?;
-        match token.filter(|_| !shield.any_session) {
+        match token.filter(|_| !self.shield.any_session) {
             Some(token) => self.judge_session(&token),
             None => Ok(()),
         }
     }
 
     fn judge_session(&self, session: &str) -> Result<(), ShieldVerdict> {
-        match self.shared.issued.is_landing(session, Instant::now()) {
+        match self.issued.is_landing(session, Instant::now()) {
             true => Ok(()),
             false => Err(ShieldVerdict::Breach(Breach::ForeignSession)),
         }
     }
 
     fn administrator(&self) -> Option<&str> {
-        Some(&self.config.pbx.as_ref()?.admin.as_ref()?.user)
+        Some(&self.gate.config.pbx.as_ref()?.admin.as_ref()?.user)
+    }
+
+    fn trigger(&self, request: &Request<RequestBody>) -> Trigger {
+        trigger::at_pbx(request.method(), request.headers(), &self.context.authority, &self.gate.config)
     }
 
     /// Reads the body of a login, if this client may try to log in now.
-    async fn take_body(
-        &self,
-        request: &mut Request<RequestBody>,
-        caller: &Caller,
-        exchange: &mut Exchange,
-    ) -> Result<Bytes, Error> {
+    async fn take_body(&self, request: &mut Request<RequestBody>, exchange: &mut Exchange) -> Result<Bytes, Error> {
         let payload = std::mem::take(request.body_mut());
         if matches!(payload, RequestBody::Empty) {
             return Ok(Bytes::new());
         }
-        self.within(self.shared.limits.pbx_logins.peek_source(&Source::address(caller.origin.client)))?;
+        self.gate.state.limits.pbx_logins.peek_source(&Source::address(self.context.client()))?;
         exchange.receives(payload.meter());
-        let read = timeout(self.config.server.timeouts.header, Limited::new(payload, MAX_LOGIN).collect()).await;
+        let deadline = self.gate.config.server.timeouts.header;
+        let read = timeout(deadline, Limited::new(payload, MAX_LOGIN).collect()).await;
         let read = read.map_err(|_| Error::RequestTimeout)?.map_err(|error| match error.is::<LengthLimitError>() {
             true => Error::ContentTooLarge,
             false => Error::Malformed("the body broke off"),
@@ -134,34 +124,39 @@ impl Proxy {
         Ok(read.to_bytes())
     }
 
-    /// Refuses what strangers may not do: counted among the client's logins at the PBX, told to the audit log. What a page
-    /// of another origin does is counted apart, or not at all.
-    fn keep_out(&self, refusal: ShieldVerdict, request: &Request<RequestBody>, caller: &Caller) -> Error {
-        let source = match trigger::at_pbx(request.method(), request.headers(), &caller.authority, &self.config) {
+    /// Refuses what strangers may not do. It counts among the client's logins at the PBX, and the audit log tells of it.
+    /// What a page of another origin does is counted apart, or not at all.
+    fn refuse(&self, verdict: ShieldVerdict, request: &Request<RequestBody>) -> Error {
+        let source = match self.trigger(request) {
             Trigger::ForeignPage => return Error::CrossSite,
-            Trigger::Navigation => Source::elsewhere(caller.origin.client),
-            Trigger::Own => Source::address(caller.origin.client),
+            Trigger::Navigation => Source::elsewhere(self.context.client()),
+            Trigger::Own => Source::address(self.context.client()),
         };
-        self.tally.kept_out(match refusal {
-            ShieldVerdict::Breach(Breach::AdminPath) => metrics::Attempt::AdminPath,
-            ShieldVerdict::Breach(Breach::Administrator) => metrics::Attempt::Administrator,
-            ShieldVerdict::Breach(Breach::ThirdParty) => metrics::Attempt::ThirdParty,
-            ShieldVerdict::Breach(Breach::ForeignSession) => metrics::Attempt::ForeignSession,
-            ShieldVerdict::Unclear(_) => metrics::Attempt::Unclear,
-        });
-        if let Err(limited) = self.within(self.shared.limits.pbx_logins.admit_source(&source)) {
-            return limited;
+        self.gate.tally.kept_out(counted(&verdict));
+        if let Err(limited) = self.gate.state.limits.pbx_logins.admit_source(&source) {
+            return limited.into();
         }
-        match refusal {
+        match verdict {
             ShieldVerdict::Breach(breach) => {
-                self.kept_out(caller, &breach.to_string());
+                self.gate.audit_bypass(self.context, &breach.to_string());
                 Error::Blocked
             }
             ShieldVerdict::Unclear(reason) => {
-                self.kept_out(caller, reason);
+                self.gate.audit_bypass(self.context, reason);
                 Error::Malformed(reason)
             }
         }
+    }
+}
+
+/// Returns the name under which a refusal is counted.
+const fn counted(verdict: &ShieldVerdict) -> metrics::Attempt {
+    match verdict {
+        ShieldVerdict::Breach(Breach::AdminPath) => metrics::Attempt::AdminPath,
+        ShieldVerdict::Breach(Breach::Administrator) => metrics::Attempt::Administrator,
+        ShieldVerdict::Breach(Breach::ThirdParty) => metrics::Attempt::ThirdParty,
+        ShieldVerdict::Breach(Breach::ForeignSession) => metrics::Attempt::ForeignSession,
+        ShieldVerdict::Unclear(_) => metrics::Attempt::Unclear,
     }
 }
 

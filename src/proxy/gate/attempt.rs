@@ -1,218 +1,175 @@
 //! One try at a login, as the limits know it.
 //!
-//! `failures` counts guesses by the client that guesses. Whoever shows nothing guesses nothing. A credential that let
-//! somebody in at this address before has failures of its own, so that its neighbours can neither use up its quota nor
-//! it theirs. What another site's page makes a browser do uses up nothing but a quota for such.
+//! `failures` counts guesses, by the client that guesses. A request without a credential guesses nothing. A credential
+//! that logged in at this address before has failures of its own: it uses up no quota of its neighbours, and they none of
+//! it. Requests that another site's page makes a browser send use up a quota of their own.
 
-use http::header::HeaderMap;
-use http::{Method, request};
 use tokio::time::Instant;
 
+use super::effects::Effects;
 use crate::auth::Credential;
-use crate::limit::Source;
+use crate::limit::{Limited, Limits, Source};
 use crate::model::digest::Digest;
 use crate::model::grant::Requested;
 use crate::model::login::LoginKind;
 use crate::model::principal::Principal;
-use crate::proxy::browser::trigger::{self, Trigger};
-use crate::proxy::error::Error;
-use crate::proxy::{Caller, Proxy, gate};
+use crate::proxy::browser::trigger::Trigger;
+use crate::proxy::context::{LoginRequest, RequestContext};
 
-/// What is known of a try before its credential is judged.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::proxy) struct Attempt {
+/// One try at a login.
+#[derive(Clone, Copy)]
+pub(in crate::proxy) struct Attempt<'a> {
+    /// What the login is for.
+    pub(in crate::proxy) kind: LoginKind,
+    pub(in crate::proxy) context: &'a RequestContext,
+    pub(in crate::proxy) effects: Effects<'a>,
     trigger: Trigger,
-    /// What the request shows.
+    /// The credential that the request shows.
     credential: Option<Credential>,
-    /// Whether that let somebody in at this address before.
+    /// Whether that credential logged in at this address before.
     is_proven: bool,
-    /// Whether a browser tells about its request.
+    /// Whether the client sends Fetch Metadata.
     is_browser: bool,
 }
 
-impl Attempt {
-    /// Returns whose requests it counts among.
-    fn source(&self, caller: &Caller) -> Source {
-        match (self.trigger, self.credential) {
-            (_, Some(credential)) if self.is_proven => Source::credential(caller.origin.client, credential.digest),
-            (Trigger::Navigation, _) => Source::elsewhere(caller.origin.client),
-            (Trigger::Own | Trigger::ForeignPage, _) => Source::address(caller.origin.client),
-        }
-    }
-
-    /// Returns whose guesses it counts among.
-    fn guesser(&self, caller: &Caller) -> Source {
-        match self.credential.filter(|_| self.is_proven) {
-            Some(credential) => Source::credential(caller.origin.client, credential.digest),
-            None => Source::address(caller.origin.client),
-        }
-    }
-}
-
-impl Caller {
-    /// Tells whether a page of another origin sent the caller's window here.
-    pub(in crate::proxy) fn is_sent(&self) -> bool {
-        self.attempt.get().is_some_and(|attempt| attempt.trigger == Trigger::Navigation)
-    }
-}
-
-impl Proxy {
-    /// Refuses what a page of another origin does unseen, then counts the request: before anything else is done for it.
-    pub(in crate::proxy) fn admit(&self, act: LoginKind, head: &request::Parts, caller: &Caller) -> Result<(), Error> {
-        self.admit_fields(act, (&head.method, &head.headers, head.uri.query()), caller)
-    }
-
-    /// As [`Proxy::admit`].
-    pub(in crate::proxy) fn admit_fields(
-        &self,
-        act: LoginKind,
-        (method, headers, query): (&Method, &HeaderMap, Option<&str>),
-        caller: &Caller,
-    ) -> Result<(), Error> {
-        let credential = self.chain.credential(&gate::asking(act, headers, query, caller));
-        self.begin(method, headers, credential, caller)?;
-        self.check_audit()?;
-        self.look_at_failures(caller)?;
-        self.count_request(caller)
-    }
-
-    /// Refuses what a page of another origin does unseen, then counts a request that shows no credential.
-    pub(in crate::proxy) fn admit_visit(
-        &self,
-        method: &Method,
-        headers: &HeaderMap,
-        caller: &Caller,
-    ) -> Result<(), Error> {
-        self.begin(method, headers, None, caller)?;
-        self.check_audit()?;
-        self.count_request(caller)
-    }
-
-    /// Refuses logins while no audit line could tell of them.
-    fn check_audit(&self) -> Result<(), Error> {
-        self.logs.check_audit().map_err(Error::NotAudited)
-    }
-
-    /// Refuses what a page of another origin does unseen, then looks whether a credential may be judged. Nothing counts it.
-    pub(in crate::proxy) fn admit_credential(
-        &self,
-        method: &Method,
-        headers: &HeaderMap,
-        digest: Digest,
-        caller: &Caller,
-    ) -> Result<(), Error> {
-        self.begin(method, headers, Some(Credential { digest, is_cookie: false }), caller)?;
-        self.look_at_failures(caller)
-    }
-
-    fn begin(
-        &self,
-        method: &Method,
-        headers: &HeaderMap,
-        credential: Option<Credential>,
-        caller: &Caller,
-    ) -> Result<(), Error> {
-        let trigger = match trigger::of(method, headers, &caller.authority, self.origins()) {
-            _ if self.chain.shows_a_field_beyond_pages(headers) => Trigger::Own,
-            Trigger::ForeignPage => return Err(Error::CrossSite),
-            trigger => trigger,
-        };
+impl<'a> Attempt<'a> {
+    /// Looks at a request before anything counts it.
+    pub(super) fn new(
+        (kind, trigger, credential): (LoginKind, Trigger, Option<Credential>),
+        request: LoginRequest<'_>,
+        limits: &Limits,
+        context: &'a RequestContext,
+        effects: Effects<'a>,
+    ) -> Self {
         let is_proven = credential.is_some_and(|credential| {
-            let source = Source::credential(caller.origin.client, credential.digest);
-            self.shared.limits.proven.has(&source, Instant::now())
+            limits.proven.has(&Source::credential(context.client(), credential.digest), Instant::now())
         });
-        let is_browser = headers.contains_key("sec-fetch-site");
-        caller.attempt.set(Some(Attempt { trigger, credential, is_proven, is_browser }));
-        Ok(())
+        let is_browser = request.headers.contains_key("sec-fetch-site");
+        Self { kind, context, effects, trigger, credential, is_proven, is_browser }
     }
 
-    fn count_request(&self, caller: &Caller) -> Result<(), Error> {
-        let Some(attempt) = caller.attempt.get() else { return Ok(()) };
-        self.within(self.shared.limits.client.admit_source(&attempt.source(caller)))
+    /// Tells whether a page of another origin sent the window here.
+    pub(super) fn is_sent(&self) -> bool {
+        self.trigger == Trigger::Navigation
     }
 
-    /// Looks whether this client has guessed too often for a credential to be judged. To be called once more when there
-    /// is a verdict, right before that is told: of many tries at once, no more are told than may fail.
-    pub(in crate::proxy) fn look_at_failures(&self, caller: &Caller) -> Result<(), Error> {
-        let Some(attempt) = caller.attempt.get().filter(|attempt| attempt.credential.is_some()) else { return Ok(()) };
-        let (limits, guesser) = (&self.shared.limits, attempt.guesser(caller));
-        self.within(limits.failures.peek_source(&guesser))?;
-        if attempt.trigger == Trigger::Navigation && !attempt.is_proven {
-            self.within(limits.stale_cookies.peek_source(&attempt.source(caller)))?;
+    // === Where it counts ===
+
+    /// Returns the source that its requests count for.
+    fn source(&self) -> Source {
+        match (self.trigger, self.credential) {
+            (_, Some(credential)) if self.is_proven => self.credential_source(credential.digest),
+            (Trigger::Navigation, _) => Source::elsewhere(self.context.client()),
+            (Trigger::Own | Trigger::ForeignPage, _) => self.address(),
         }
-        let is_cookie = attempt.credential.is_some_and(|credential| credential.is_cookie);
-        if is_cookie { self.within(limits.stale_cookies.peek_source(&guesser)) } else { Ok(()) }
     }
 
-    /// Counts a wrong guess, before its answer tells that it is wrong. A page of another origin makes whole windows come
-    /// with a link of its own: that is no guess of its visitor's.
-    pub(in crate::proxy) fn count_guess(&self, caller: &Caller) -> Result<(), Error> {
-        let Some(attempt) = caller.attempt.get() else { return Ok(()) };
-        if attempt.trigger != Trigger::Own {
-            return self.count_sent(&attempt, caller);
+    /// Returns the source that its guesses count for.
+    fn guesser(&self) -> Source {
+        match self.credential.filter(|_| self.is_proven) {
+            Some(credential) => self.credential_source(credential.digest),
+            None => self.address(),
         }
-        self.within(self.shared.limits.failures.admit_source(&attempt.guesser(caller)))
     }
 
-    /// Counts a cookie that is good no more, or never was: the same one counts once for a while.
-    pub(in crate::proxy) fn count_stale(&self, caller: &Caller) -> Result<(), Error> {
-        let Some(attempt) = caller.attempt.get() else { return Ok(()) };
-        if attempt.trigger != Trigger::Own {
-            return self.count_sent(&attempt, caller);
+    fn address(&self) -> Source {
+        Source::address(self.context.client())
+    }
+
+    fn credential_source(&self, credential: Digest) -> Source {
+        Source::credential(self.context.client(), credential)
+    }
+
+    // === What counts ===
+
+    /// Counts the request.
+    pub(super) fn count_request(&self, limits: &Limits) -> Result<(), Limited> {
+        self.effects.count_source(&limits.client, &self.source())
+    }
+
+    /// Checks whether this client has guessed too often for a credential to be judged. Called again when there is a
+    /// verdict, right before the client learns it: of many tries at once, no more get a verdict than may fail.
+    pub(in crate::proxy) fn check_failures(&self, limits: &Limits) -> Result<(), Limited> {
+        let Some(credential) = self.credential else { return Ok(()) };
+        let guesser = self.guesser();
+        self.effects.check_source(&limits.failures, &guesser)?;
+        if self.trigger == Trigger::Navigation && !self.is_proven {
+            self.effects.check_source(&limits.stale_cookies, &self.source())?;
         }
-        let Some(credential) = attempt.credential else { return Ok(()) };
-        let (limits, client) = (&self.shared.limits, caller.origin.client);
-        let cookie = Source::credential(client, credential.digest);
-        limits.proven.forget(&cookie);
-        if !limits.stale.note(&cookie, Instant::now()) {
+        if credential.is_cookie { self.effects.check_source(&limits.stale_cookies, &guesser) } else { Ok(()) }
+    }
+
+    /// Counts a wrong guess, before the client learns that it is wrong. A page of another origin makes whole windows come
+    /// with a link of its own: such a link is no guess of the visitor's.
+    pub(in crate::proxy) fn count_guess(&self, limits: &Limits) -> Result<(), Limited> {
+        if self.trigger != Trigger::Own {
+            return self.count_sent(limits);
+        }
+        self.effects.count_source(&limits.failures, &self.guesser())
+    }
+
+    /// Counts a cookie that expired or was never good. The same cookie counts once in 15 minutes.
+    pub(super) fn count_stale(&self, limits: &Limits) -> Result<(), Limited> {
+        if self.trigger != Trigger::Own {
+            return self.count_sent(limits);
+        }
+        let Some(credential) = self.credential else { return Ok(()) };
+        let cookie = self.credential_source(credential.digest);
+        self.effects.forget(&limits.proven, &cookie);
+        if !self.effects.remember(&limits.stale, &cookie) {
             return Ok(());
         }
-        self.within(limits.stale_cookies.admit_source(&Source::address(client)))
+        self.effects.count_source(&limits.stale_cookies, &self.address())
     }
 
-    /// Counts what is wrong in a window that another page sent here, apart and loosely: a program may say that it is one,
-    /// and would guess without end. The same credential counts once for a while.
-    fn count_sent(&self, attempt: &Attempt, caller: &Caller) -> Result<(), Error> {
-        let Some(credential) = attempt.credential else { return Ok(()) };
-        let (limits, client) = (&self.shared.limits, caller.origin.client);
-        if !limits.stale.note(&Source::credential(client, credential.digest), Instant::now()) {
+    /// Counts a bad credential in a window that another page sent here: apart, because a program may claim to be such a
+    /// window and guess without end. The same credential counts once in 15 minutes.
+    fn count_sent(&self, limits: &Limits) -> Result<(), Limited> {
+        let Some(credential) = self.credential else { return Ok(()) };
+        if !self.effects.remember(&limits.stale, &self.credential_source(credential.digest)) {
             return Ok(());
         }
-        self.within(limits.stale_cookies.admit_source(&Source::elsewhere(client)))
+        self.effects.count_source(&limits.stale_cookies, &Source::elsewhere(self.context.client()))
     }
 
-    /// Looks whether a caller has asked for others' accounts too often to ask for one by name.
-    pub(in crate::proxy) fn look_at_wishes(&self, principal: &Principal, wish: &Requested) -> Result<(), Error> {
-        if *wish == Requested::default() {
+    /// Checks whether a caller has named others' accounts too often to name one.
+    pub(super) fn check_requested(
+        &self,
+        limits: &Limits,
+        principal: &Principal,
+        requested: &Requested,
+    ) -> Result<(), Limited> {
+        if *requested == Requested::default() {
             return Ok(());
         }
-        self.within(self.shared.limits.failures.peek(&wisher(principal)))
+        self.effects.check(&limits.failures, &naming_key(principal))
     }
 
     /// Counts an account that the caller named and may not have: for the caller, and for the address of a program, which
-    /// may have many callers' credentials.
-    pub(in crate::proxy) fn count_wish(&self, principal: &Principal, caller: &Caller) -> Result<(), Error> {
-        let failures = &self.shared.limits.failures;
-        if caller.attempt.get().is_some_and(|attempt| !attempt.is_browser && !attempt.is_proven) {
-            self.within(failures.admit_source(&Source::address(caller.origin.client)))?;
+    /// may have the credentials of many callers.
+    pub(super) fn count_foreign_account(&self, limits: &Limits, principal: &Principal) -> Result<(), Limited> {
+        if !self.is_browser && !self.is_proven {
+            self.effects.count_source(&limits.failures, &self.address())?;
         }
-        self.within(failures.admit(&wisher(principal)))
+        self.effects.count(&limits.failures, &naming_key(principal))
     }
 
-    /// Remembers a credential that let somebody in.
-    pub(in crate::proxy) fn note_proven(&self, credential: Option<Digest>, caller: &Caller) {
-        if let Some(credential) = credential {
-            self.shared.limits.proven.note(&Source::credential(caller.origin.client, credential), Instant::now());
-        }
+    // === What logged in ===
+
+    /// Remembers a credential that logged in at this address.
+    pub(in crate::proxy) fn remember_proven(&self, limits: &Limits, credential: Digest) {
+        self.effects.remember(&limits.proven, &self.credential_source(credential));
     }
 
-    /// Remembers what let the caller in.
-    pub(in crate::proxy) fn note_let_in(&self, caller: &Caller) {
-        let credential = caller.attempt.get().and_then(|attempt| attempt.credential);
-        self.note_proven(credential.map(|credential| credential.digest), caller);
+    /// Remembers the credential of the request, which logged in.
+    pub(super) fn remember_own(&self, limits: &Limits) {
+        if let Some(credential) = self.credential {
+            self.remember_proven(limits, credential.digest);
+        }
     }
 }
 
-fn wisher(principal: &Principal) -> (&'static str, &str, &str) {
+/// Returns the key under which the accounts that a caller names are counted.
+fn naming_key(principal: &Principal) -> (&'static str, &str, &str) {
     ("account", &principal.method, &principal.subject)
 }

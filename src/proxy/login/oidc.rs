@@ -6,35 +6,34 @@ use std::rc::Rc;
 use http::header;
 use http::{Method, Request, Response, StatusCode};
 
+use super::selectors::Selectors;
 use crate::auth::{self, Callback, Oidc, OidcError};
-use crate::config::Handoff;
 use crate::exchange::Body;
 use crate::model::html::escape;
-use crate::model::login::LoginKind;
 use crate::model::path::{LOGIN_PATH, LOGOUT_PATH, OIDC_CALLBACK_PATH};
 use crate::proxy::answer::page::{self, Fragment, Page};
 use crate::proxy::answer::response;
 use crate::proxy::browser::cors::{self, Initiator};
 use crate::proxy::browser::fetch_metadata;
+use crate::proxy::context::{LoginRequest, RequestContext};
 use crate::proxy::error::Error;
 use crate::proxy::form::Fields;
-use crate::proxy::gate::Facts;
-use crate::proxy::login::pbx::Selectors;
-use crate::proxy::{Caller, Proxy};
+use crate::proxy::gate::Gate;
+use crate::proxy::gate::audit::Facts;
 use crate::upstream::RequestBody;
 
 const LOGOUT_METHODS: &str = "GET, HEAD, POST";
 const METHODS: &str = "GET, HEAD";
 
-/// What a person who logs in wants then.
-enum Then {
+/// What a person gets after the login.
+enum Goal {
     /// A session of the PBX.
     Pbx(Selectors),
     /// The site.
     Site,
 }
 
-impl Then {
+impl Goal {
     /// Reads it from the query of the login page; which provider is meant stands beside it.
     fn read(query: &str) -> Result<(Self, Option<String>), Error> {
         let mut fields = Fields::of_form(query.as_bytes())?;
@@ -67,149 +66,138 @@ impl Then {
     }
 }
 
-impl Proxy {
-    /// Answers what is below `/auth/callgate/`.
-    pub(in crate::proxy) async fn answer_callgate(
-        &self,
-        request: &Request<RequestBody>,
-        caller: &Caller,
-    ) -> Result<Response<Body>, Error> {
-        let path = request.uri().path();
-        let provider = path.strip_prefix(OIDC_CALLBACK_PATH).and_then(|name| self.provider(name));
-        match (path, provider) {
-            (_, Some(provider)) => self.end_login(request, provider, caller).await,
-            (LOGIN_PATH, _) if self.has_providers() => self.begin_login(request, caller).await,
-            (LOGOUT_PATH, _) if self.has_providers() => self.log_out(request, caller).await,
-            _ => self.answer_ticket(request, caller).await,
-        }
-    }
-
-    /// Tells whether people can log in at a provider: then their browsers keep cookies of ours.
-    pub(in crate::proxy) fn has_providers(&self) -> bool {
-        self.chain.providers().next().is_some()
-    }
-
-    /// Tells whether browsers keep cookies of ours, which no upstream shall see.
-    pub(in crate::proxy) fn keeps_cookies(&self) -> bool {
-        self.has_providers() || self.config.pbx.as_ref().is_some_and(|pbx| pbx.handoff == Handoff::Cookie)
-    }
-
-    fn provider(&self, name: &str) -> Option<&Rc<Oidc>> {
-        self.chain.providers().find(|provider| provider.name() == name)
-    }
-
-    /// Returns where people log in, if they do at a provider.
-    pub(in crate::proxy) fn provider_login(&self, caller: &Caller) -> Option<String> {
-        self.has_providers().then(|| format!("{}{LOGIN_PATH}", caller.authority.origin()))
-    }
-
-    /// Lets a login at a provider lead back to what was asked for. Right behind a login there is no other: if that one
-    /// was not kept, the next would not be either.
-    pub(in crate::proxy) fn to_login(&self, error: Error, selectors: &Selectors, caller: &Caller) -> Error {
-        let is_ours = |login: &String| self.provider_login(caller).as_ref() == Some(login);
-        match error {
-            Error::Unauthenticated { login: Some(login) } if is_ours(&login) => {
-                if selectors.are_after_login() {
-                    return Error::Oidc(OidcError::not_kept(), None);
-                }
-                Error::Unauthenticated { login: Some(format!("{login}?{}", selectors.query(&[("for", "pbx")]))) }
-            }
-            error => error,
-        }
-    }
-
-    // === There ===
-
-    async fn begin_login(&self, request: &Request<RequestBody>, caller: &Caller) -> Result<Response<Body>, Error> {
-        check_click(request)?;
-        self.admit_visit(request.method(), request.headers(), caller)?;
-        let (then, with) = Then::read(request.uri().query().unwrap_or_default())?;
-        let providers: Vec<_> = self.chain.providers().collect();
-        let provider = match (with, providers.as_slice()) {
-            (Some(name), _) => self.provider(&name).ok_or(Error::NotFound)?,
-            (None, [only]) => only,
-            (None, _) => return Ok(choice(&providers, &then)),
-        };
-        if let Some(host) = provider.host().filter(|host| *host != caller.authority.host) {
-            let authority = caller.authority.with_host(host);
-            let login = then.login(Some(provider.name()));
-            return Ok(response::redirect(StatusCode::FOUND, &format!("https://{authority}{login}")));
-        }
-        let begun = provider.begin(&caller.authority, then.path()).await.map_err(|error| Error::Oidc(error, None))?;
-        let mut response = page::continue_with_fragment(&begun.url, Fragment::Keep, &begun.id).respond();
-        for forgotten in auth::forget_oldest(request.headers()) {
-            response.headers_mut().append(header::SET_COOKIE, forgotten);
-        }
-        response.headers_mut().append(header::SET_COOKIE, begun.cookie);
-        Ok(response)
-    }
-
-    // === Back ===
-
-    async fn end_login(
-        &self,
-        request: &Request<RequestBody>,
-        provider: &Oidc,
-        caller: &Caller,
-    ) -> Result<Response<Body>, Error> {
-        check_click(request)?;
-        self.admit_visit(request.method(), request.headers(), caller)?;
-        let mut fields = Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?;
-        let [code, state, error, iss] = ["code", "state", "error", "iss"].map(|name| fields.take(name));
-        // A login ends once, whatever comes of it.
-        let forget = state.as_deref().and_then(auth::forget_attempt);
-        let callback = Callback { code, state, error, iss };
-        let finished = provider.finish(request.headers(), &caller.authority, callback).await.map_err(|error| {
-            self.login_failed(provider, &error, caller);
-            Error::Oidc(error, forget.clone())
-        })?;
-        self.note_proven(Some(finished.credential()), caller);
-        let mut response = page::continue_with_fragment(&finished.to, Fragment::Restore, &finished.id).respond();
-        for cookie in [Some(finished.cookie), forget].into_iter().flatten() {
-            response.headers_mut().append(header::SET_COOKIE, cookie);
-        }
-        Ok(response)
-    }
-
-    /// Audits a login that came to nothing. What the browser of a person is led to by others counts against nobody.
-    fn login_failed(&self, provider: &Oidc, error: &OidcError, caller: &Caller) {
-        let facts = Facts { method: Some(provider.name()), ..Facts::default() };
-        self.failed(LoginKind::Pbx, caller, &facts, &error.why());
-    }
-
-    // === Out ===
-
-    /// Logs out after a click on a page of ours: another site's page must not do it.
-    async fn log_out(&self, request: &Request<RequestBody>, caller: &Caller) -> Result<Response<Body>, Error> {
-        match *request.method() {
-            Method::GET | Method::HEAD => {
-                Ok(Page::new("Log out?", "").with_form(LOGOUT_PATH, "<button>Log out</button>").respond())
-            }
-            Method::POST if cors::initiator(request.headers(), &caller.authority, &[]) != Initiator::Own => {
-                Err(Error::CrossSite)
-            }
-            Method::POST => {
-                self.admit_visit(request.method(), request.headers(), caller)?;
-                let at = self.chain.providers().find(|one| one.knows(request.headers(), &caller.authority.raw));
-                let end = match at {
-                    Some(provider) => provider.end_session().await,
-                    None => None,
-                };
-                let mut response = match end {
-                    Some(end) => response::redirect(StatusCode::SEE_OTHER, &end),
-                    None => Page::new("You are logged out", "<p>You can close this window.</p>").respond(),
-                };
-                for cookie in [auth::forget_login()].into_iter().chain(auth::forget_all(request.headers())) {
-                    response.headers_mut().append(header::SET_COOKIE, cookie);
-                }
-                Ok(response)
-            }
-            _ => Err(Error::MethodNotAllowed(LOGOUT_METHODS)),
-        }
+/// Answers `/auth/callgate/login`, the callbacks and the logout.
+///
+/// # Errors
+/// When there is no such path, or the login fails.
+pub(in crate::proxy) async fn answer(
+    gate: &Gate,
+    request: &Request<RequestBody>,
+    context: &RequestContext,
+) -> Result<Response<Body>, Error> {
+    let path = request.uri().path();
+    let provider = path.strip_prefix(OIDC_CALLBACK_PATH).and_then(|name| find_provider(gate, name));
+    match (path, provider) {
+        (_, Some(provider)) => end_login(gate, request, provider, context).await,
+        (LOGIN_PATH, _) if gate.has_providers() => begin_login(gate, request, context).await,
+        (LOGOUT_PATH, _) if gate.has_providers() => log_out(gate, request, context).await,
+        _ => Err(Error::NotFound),
     }
 }
 
-/// Refuses what no person has clicked on.
+fn find_provider<'g>(gate: &'g Gate, name: &str) -> Option<&'g Rc<Oidc>> {
+    gate.chain.providers().find(|provider| provider.name() == name)
+}
+
+/// Lets a login at a provider lead back to what was asked for. Right behind a login there is no other: if the browser did
+/// not keep the cookie of that one, it would not keep the next.
+pub(super) fn lead_back(gate: &Gate, error: Error, selectors: &Selectors, context: &RequestContext) -> Error {
+    let is_ours = |login: &String| gate.provider_login(context).as_ref() == Some(login);
+    match error {
+        Error::Unauthenticated { login: Some(login) } if is_ours(&login) => {
+            if selectors.are_after_login() {
+                return Error::Oidc(OidcError::not_kept(), None);
+            }
+            Error::Unauthenticated { login: Some(format!("{login}?{}", selectors.query(&[("for", "pbx")]))) }
+        }
+        error => error,
+    }
+}
+
+// === To the provider ===
+
+async fn begin_login(
+    gate: &Gate,
+    request: &Request<RequestBody>,
+    context: &RequestContext,
+) -> Result<Response<Body>, Error> {
+    check_click(request)?;
+    gate.admit_visit(LoginRequest::of(request), context)?;
+    let (goal, with) = Goal::read(request.uri().query().unwrap_or_default())?;
+    let providers: Vec<_> = gate.chain.providers().collect();
+    let provider = match (with, providers.as_slice()) {
+        (Some(name), _) => find_provider(gate, &name).ok_or(Error::NotFound)?,
+        (None, [only]) => only,
+        (None, _) => return Ok(choice(&providers, &goal)),
+    };
+    if let Some(host) = provider.host().filter(|host| *host != context.authority.host) {
+        let authority = context.authority.with_host(host);
+        let login = goal.login(Some(provider.name()));
+        return Ok(response::redirect(StatusCode::FOUND, &format!("https://{authority}{login}")));
+    }
+    let begun = provider.begin(&context.authority, goal.path()).await.map_err(|error| Error::Oidc(error, None))?;
+    let mut response = page::continue_with_fragment(&begun.url, Fragment::Keep, &begun.id).respond();
+    for forgotten in auth::forget_oldest(request.headers()) {
+        response.headers_mut().append(header::SET_COOKIE, forgotten);
+    }
+    response.headers_mut().append(header::SET_COOKIE, begun.cookie);
+    Ok(response)
+}
+
+// === Back from the provider ===
+
+async fn end_login(
+    gate: &Gate,
+    request: &Request<RequestBody>,
+    provider: &Oidc,
+    context: &RequestContext,
+) -> Result<Response<Body>, Error> {
+    check_click(request)?;
+    let attempt = gate.admit_visit(LoginRequest::of(request), context)?;
+    let mut fields = Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?;
+    let [code, state, error, iss] = ["code", "state", "error", "iss"].map(|name| fields.take(name));
+    // A login ends once, whether it succeeds or not.
+    let forget = state.as_deref().and_then(auth::forget_attempt);
+    let callback = Callback { code, state, error, iss };
+    let finished = provider.finish(request.headers(), &context.authority, callback).await.map_err(|error| {
+        // Links of other pages lead browsers here, so no limit counts this.
+        gate.audit_refusal(&attempt, &Facts::of_method(Some(provider.name())), &error.why());
+        Error::Oidc(error, forget.clone())
+    })?;
+    attempt.remember_proven(&gate.state.limits, finished.credential());
+    let mut response = page::continue_with_fragment(&finished.to, Fragment::Restore, &finished.id).respond();
+    for cookie in [Some(finished.cookie), forget].into_iter().flatten() {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+    Ok(response)
+}
+
+// === Out ===
+
+/// Logs out after a click on a page of ours: another site's page must not do it.
+async fn log_out(
+    gate: &Gate,
+    request: &Request<RequestBody>,
+    context: &RequestContext,
+) -> Result<Response<Body>, Error> {
+    match *request.method() {
+        Method::GET | Method::HEAD => {
+            Ok(Page::new("Log out?", "").with_form(LOGOUT_PATH, "<button>Log out</button>").respond())
+        }
+        Method::POST if cors::initiator(request.headers(), &context.authority, &[]) != Initiator::Own => {
+            Err(Error::CrossSite)
+        }
+        Method::POST => {
+            gate.admit_visit(LoginRequest::of(request), context)?;
+            let at = gate.chain.providers().find(|one| one.knows(request.headers(), &context.authority.raw));
+            let end = match at {
+                Some(provider) => provider.end_session().await,
+                None => None,
+            };
+            let mut response = match end {
+                Some(end) => response::redirect(StatusCode::SEE_OTHER, &end),
+                None => Page::new("You are logged out", "<p>You can close this window.</p>").respond(),
+            };
+            for cookie in [auth::forget_login()].into_iter().chain(auth::forget_all(request.headers())) {
+                response.headers_mut().append(header::SET_COOKIE, cookie);
+            }
+            Ok(response)
+        }
+        _ => Err(Error::MethodNotAllowed(LOGOUT_METHODS)),
+    }
+}
+
+/// Refuses a request that no person made by a click.
 fn check_click(request: &Request<RequestBody>) -> Result<(), Error> {
     if fetch_metadata::looks_ahead(request.method(), request.headers()) {
         return Err(Error::Prefetch);
@@ -218,9 +206,9 @@ fn check_click(request: &Request<RequestBody>) -> Result<(), Error> {
 }
 
 /// Lets a person choose among providers.
-fn choice(providers: &[&Rc<Oidc>], then: &Then) -> Response<Body> {
+fn choice(providers: &[&Rc<Oidc>], goal: &Goal) -> Response<Body> {
     let link = |provider: &&Rc<Oidc>| {
-        let login = escape(&then.login(Some(provider.name())));
+        let login = escape(&goal.login(Some(provider.name())));
         format!("<p><a href=\"{login}\">{}</a></p>", provider.name())
     };
     Page::new("Log in with", providers.iter().map(link).collect::<String>()).respond()

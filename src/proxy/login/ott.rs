@@ -19,120 +19,171 @@ use crate::observe::audit::{Event, Note};
 use crate::observe::metrics::Answered;
 use crate::proxy::answer::{audience, response};
 use crate::proxy::browser::cors::{self, Initiator};
+use crate::proxy::context::{LoginRequest, RequestContext};
 use crate::proxy::error::Error;
 use crate::proxy::form::{self, Fields};
-use crate::proxy::gate::Facts;
-use crate::proxy::{Caller, Proxy};
+use crate::proxy::gate::Gate;
+use crate::proxy::gate::attempt::Attempt;
+use crate::proxy::gate::audit::Facts;
+use crate::proxy::gate::effects::Effects;
 use crate::upstream::RequestBody;
 
 const METHODS: &str = "POST, OPTIONS";
 /// Why a granted user gets no token.
-pub(in crate::proxy) const UNKNOWN_USER: &str = "the users file has no such user";
+const UNKNOWN_USER: &str = "the users file has no such user";
 
-impl Proxy {
-    /// Answers `/auth/ott`: a preflight, or a one-time key.
-    pub(in crate::proxy) async fn answer_ott(
-        &self,
-        request: Request<RequestBody>,
-        caller: &Caller,
-    ) -> Result<Response<Body>, Error> {
-        let voximplant = self.config.voximplant.as_ref().ok_or(Error::NotFound)?;
-        match *request.method() {
-            Method::POST => {}
-            Method::OPTIONS => {
-                return cors::preflight(request.headers(), &caller.authority, &voximplant.origins, METHODS);
-            }
-            _ => return Err(Error::MethodNotAllowed(METHODS)),
+/// Answers `/auth/ott`: a preflight, or a one-time key.
+pub(in crate::proxy) async fn answer(
+    gate: &Gate,
+    request: Request<RequestBody>,
+    context: &RequestContext,
+) -> Result<Response<Body>, Error> {
+    let voximplant = gate.config.voximplant.as_ref().ok_or(Error::NotFound)?;
+    match *request.method() {
+        Method::POST => {}
+        Method::OPTIONS => {
+            return cors::preflight(request.headers(), &context.authority, &voximplant.origins, METHODS);
         }
-        let initiator = cors::initiator(request.headers(), &caller.authority, &voximplant.origins);
-        let answered = self.token(request, &initiator, voximplant, caller).await;
-        if let Err(error) = &answered {
-            self.tally.key(kind_of(error));
-        }
-        cors::share(answered, &initiator, &caller.authority)
+        _ => return Err(Error::MethodNotAllowed(METHODS)),
     }
+    let initiator = cors::initiator(request.headers(), &context.authority, &voximplant.origins);
+    let answered = answer_key(gate, voximplant, request, &initiator, context).await;
+    if let Err(error) = &answered {
+        gate.tally.key(counted(error));
+    }
+    cors::share(answered, &initiator, &context.authority)
+}
 
-    /// Answers the key of a page, or says why not.
-    async fn token(
-        &self,
-        request: Request<RequestBody>,
-        initiator: &Initiator,
-        voximplant: &VoximplantConfig,
-        caller: &Caller,
-    ) -> Result<Response<Body>, Error> {
-        let (head, body) = request.into_parts();
-        self.admit(LoginKind::Ott, &head, caller)?;
-        let verdict = self.ask(LoginKind::Ott, &head.headers, head.uri.query(), caller).await?;
-        let proof = self.judge(verdict, initiator, LoginKind::Ott, caller)?;
+/// Answers the key of a page, or says why not.
+async fn answer_key(
+    gate: &Gate,
+    voximplant: &VoximplantConfig,
+    request: Request<RequestBody>,
+    initiator: &Initiator,
+    context: &RequestContext,
+) -> Result<Response<Body>, Error> {
+    let (head, body) = request.into_parts();
+    let read = async || {
         let format = form::format(&head.headers, None)?;
-        let fields = form::read(body, format, self.config.server.timeouts.header).await?;
-        let question = Question::read(fields, voximplant)?;
-        let once = proof.spends().cloned();
-        let principal = self.choose(LoginKind::Ott, proof, &question.wish, caller)?;
-        let grant = self.grant_voximplant(&principal, &question.wish, caller)?;
-        let token = self.compute(&question.key, &grant, (&principal, once.as_ref()), voximplant, caller).await?;
-        let who = (&principal.method, &principal.subject, head.headers.get(header::USER_AGENT));
-        self.watch_for_races(grant.user().as_str(), &question.key, who, caller);
-        let wants_json = audience::accepts(&head.headers, b"application/json");
-        Ok(if wants_json {
-            response::json(&json!({ "token": token.as_str(), "user": grant.user().as_str() }))
-        } else {
-            response::with_body(StatusCode::OK, HeaderValue::from_static("text/plain"), token.as_str().to_owned())
-        })
-    }
+        KeyRequest::read(form::read(body, format, gate.config.server.timeouts.header).await?, voximplant)
+    };
+    let asker = Asker { request: LoginRequest::of_head(&head), initiator, context };
+    let (order, attempt) = decide(gate, voximplant, asker, read, Effects::Live).await?;
+    let (Some(token), Some(key)) = (&order.token, &order.key) else { return Err(Error::Forbidden) };
+    spend(gate, &order, &attempt).await?;
+    gate.audit_grant(&attempt, &order.facts()).await?;
+    gate.tally.key(match order.novelty {
+        Novelty::New => Answered::New,
+        Novelty::Repeated => Answered::Repeated,
+    });
+    let user = order.grant.user().as_str();
+    let who = (&order.principal.method, &order.principal.subject, head.headers.get(header::USER_AGENT));
+    watch_for_races(gate, user, key, who, context);
+    let wants_json = audience::accepts(&head.headers, b"application/json");
+    Ok(if wants_json {
+        response::json(&json!({ "token": token.as_str(), "user": user }))
+    } else {
+        response::with_body(StatusCode::OK, HeaderValue::from_static("text/plain"), token.as_str().to_owned())
+    })
+}
 
-    /// Computes the answer. A user without an entry costs the same work, and looks like one that is not allowed.
-    async fn compute(
-        &self,
-        key: &OneTimeKey,
-        grant: &VoximplantGrant,
-        (principal, once): (&Principal, Option<&Once>),
-        voximplant: &VoximplantConfig,
-        caller: &Caller,
-    ) -> Result<LoginToken, Error> {
-        let facts = Facts {
-            principal: Some(principal),
-            rule: Some(grant.rule()),
-            account: Some(grant.user().to_string()),
-            ..Facts::default()
-        };
-        let known = voximplant.ha1(grant.user());
-        let decoy = ott::decoy();
-        let token = ott::login_token(key, known.unwrap_or(&decoy));
-        if known.is_none() {
-            self.failed(LoginKind::Ott, caller, &facts, UNKNOWN_USER);
-            return Err(Error::UnknownUser);
-        }
-        let mut novelty = Novelty::New;
-        if let Some(distinct_keys) = &self.shared.distinct_keys {
-            novelty = self.within(distinct_keys.admit(grant.user().as_str(), key.id(), Instant::now()))?;
-        }
-        self.spend(LoginKind::Ott, once, caller, &facts).await?;
-        self.granted(LoginKind::Ott, caller, &facts).await?;
-        self.tally.key(match novelty {
-            Novelty::New => Answered::New,
-            Novelty::Repeated => Answered::Repeated,
-        });
-        Ok(token)
-    }
+// === The decision ===
 
-    /// Tells the operator when two clients ask for one user at the same time: each ends the other's key.
-    fn watch_for_races(&self, user: &str, key: &OneTimeKey, who: impl Hash, caller: &Caller) {
-        let client = caller.origin.client;
-        let who = (client_key(client), who);
-        let Some(race) = self.shared.races.note(user, key.id(), &who, client, Instant::now()) else { return };
-        self.tally.race();
-        if race.is_news {
-            let reason = format!("keys for {} and for {client} within a minute", race.earlier);
-            let note =
-                Note { event: Event::Race, account: user.to_owned(), by: None, until: None, reason: Some(reason) };
-            self.logs.write_note(&note);
-        }
+/// Who asks for a token.
+#[derive(Clone, Copy)]
+pub(in crate::proxy) struct Asker<'a> {
+    pub(in crate::proxy) request: LoginRequest<'a>,
+    pub(in crate::proxy) initiator: &'a Initiator,
+    pub(in crate::proxy) context: &'a RequestContext,
+}
+
+/// A token that a caller is granted, and nothing spent for it yet.
+pub(in crate::proxy) struct TokenOrder {
+    principal: Principal,
+    /// The credential, if it works once.
+    once: Option<Once>,
+    pub(in crate::proxy) grant: VoximplantGrant,
+    /// The key, and what answers it; `None` in an explanation.
+    key: Option<OneTimeKey>,
+    token: Option<LoginToken>,
+    novelty: Novelty,
+}
+
+impl TokenOrder {
+    fn facts(&self) -> Facts<'_> {
+        Facts::of(&self.principal).of_voximplant_grant(&self.grant)
     }
 }
 
-/// Tells for the counts why a key was not answered.
-fn kind_of(error: &Error) -> Answered {
+/// Decides on a key. Nothing is spent for it yet. `read`: reads the body of the request, once the caller is proven.
+///
+/// # Errors
+/// When the caller gets no token.
+pub(in crate::proxy) async fn decide<'a>(
+    gate: &Gate,
+    voximplant: &VoximplantConfig,
+    asker: Asker<'a>,
+    read: impl AsyncFnOnce() -> Result<KeyRequest, Error>,
+    effects: Effects<'a>,
+) -> Result<(TokenOrder, Attempt<'a>), Error> {
+    let attempt = gate.admit(LoginKind::Ott, asker.request, asker.context, effects)?;
+    let verdict = gate.ask(asker.request, &attempt).await?;
+    let proof = gate.prove(verdict, asker.initiator, &attempt)?;
+    let KeyRequest { key, requested } = read().await?;
+    let once = proof.spends().cloned();
+    let principal = gate.choose(proof, &requested, &attempt)?;
+    let application = voximplant.application.as_deref();
+    let grant = gate.grant_voximplant(&principal, &requested, application, &attempt)?;
+    let mut order = TokenOrder { principal, once, grant, key, token: None, novelty: Novelty::New };
+    order.token = compute_token(gate, voximplant, &order, &attempt)?;
+    if let (Some(distinct_keys), Some(key)) = (&gate.state.distinct_keys, &order.key) {
+        order.novelty = distinct_keys.admit(order.grant.user().as_str(), key.id(), Instant::now())?;
+    }
+    Ok((order, attempt))
+}
+
+/// Computes the answer to the key. A user without an entry costs the same work, and looks like one that is not permitted.
+fn compute_token(
+    gate: &Gate,
+    voximplant: &VoximplantConfig,
+    order: &TokenOrder,
+    attempt: &Attempt<'_>,
+) -> Result<Option<LoginToken>, Error> {
+    let user = order.grant.user();
+    let known = voximplant.ha1(user);
+    let decoy = ott::decoy();
+    let token = order.key.as_ref().map(|key| ott::login_token(key, known.unwrap_or(&decoy)));
+    if known.is_none() {
+        gate.audit_refusal(attempt, &order.facts(), UNKNOWN_USER);
+        attempt.effects.note_refusal(None, &format!("{UNKNOWN_USER}: {user}"));
+        return Err(Error::UnknownUser);
+    }
+    Ok(token)
+}
+
+/// Spends the caller's credential, if it works once.
+///
+/// # Errors
+/// When it was used before, or cannot be marked.
+pub(in crate::proxy) async fn spend(gate: &Gate, order: &TokenOrder, attempt: &Attempt<'_>) -> Result<(), Error> {
+    gate.spend(order.once.as_ref(), &order.facts(), attempt).await
+}
+
+/// Tells the operator when two clients ask for one user at the same time: each ends the other's key.
+fn watch_for_races(gate: &Gate, user: &str, key: &OneTimeKey, who: impl Hash, context: &RequestContext) {
+    let client = context.client();
+    let who = (client_key(client), who);
+    let Some(race) = gate.state.races.note(user, key.id(), &who, client, Instant::now()) else { return };
+    gate.tally.race();
+    if race.is_news {
+        let reason = format!("keys for {} and for {client} within a minute", race.earlier);
+        let note = Note { event: Event::Race, account: user.to_owned(), by: None, until: None, reason: Some(reason) };
+        gate.logs.write_note(&note);
+    }
+}
+
+/// Returns the name under which an unanswered key is counted.
+fn counted(error: &Error) -> Answered {
     match error {
         Error::Unauthenticated { .. } | Error::CrossSite => Answered::Unproven,
         Error::UnknownUser => Answered::UnknownUser,
@@ -143,25 +194,36 @@ fn kind_of(error: &Error) -> Answered {
     }
 }
 
-/// What the page asks.
-struct Question {
-    key: OneTimeKey,
-    wish: Requested,
+// === The request ===
+
+/// The key of a page, and the user that it asks for.
+pub(in crate::proxy) struct KeyRequest {
+    /// `None` in an explanation.
+    key: Option<OneTimeKey>,
+    requested: Requested,
 }
 
-impl Question {
+impl KeyRequest {
+    /// Asks for a user, without a key to answer.
+    ///
+    /// # Errors
+    /// When the name is that of another application.
+    pub(in crate::proxy) fn without_key(user: Option<&str>, voximplant: &VoximplantConfig) -> Result<Self, Error> {
+        let user = user.map(|name| short_name(name, voximplant)).transpose()?;
+        Ok(Self { key: None, requested: Requested { user, ..Requested::default() } })
+    }
+
     /// Reads `key` and `appUser`. `appUserPassword`, which a sample of the vendor's sends, is dropped unread.
     fn read(mut fields: Fields, voximplant: &VoximplantConfig) -> Result<Self, Error> {
         let key = fields.take("key").ok_or(Error::Malformed("the parameter key is missing"))?;
         let key = OneTimeKey::new(&key, voximplant.max_key_length)
             .map_err(|_| Error::Malformed("the key is not one that Voximplant gives out"))?;
-        let user = fields.take("appUser").map(|name| short_name(&name, voximplant)).transpose()?;
-        Ok(Self { key, wish: Requested { user, ..Requested::default() } })
+        Ok(Self { key: Some(key), ..Self::without_key(fields.take("appUser").as_deref(), voximplant)? })
     }
 }
 
 /// Returns the user that a full login name means, `user@app.account[.node].voximplant.com`: as rules name it.
-pub(in crate::proxy) fn short_name(name: &str, voximplant: &VoximplantConfig) -> Result<String, Error> {
+fn short_name(name: &str, voximplant: &VoximplantConfig) -> Result<String, Error> {
     let others: Vec<_> = voximplant.others.iter().map(|other| other.name.as_str()).collect();
     short_name_in(name, voximplant.application.as_deref(), &others)
 }

@@ -3,8 +3,12 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 
+use super::order::{self, Delivery};
+use super::selectors::Selectors;
+use super::session::{MintedSession, PbxLogin};
+use super::ticket::{self, Onward};
 use crate::auth::{Proof, Verdict};
-use crate::config::{self, Handoff};
+use crate::config::{Config, Handoff};
 use crate::exchange::Body;
 use crate::message::account_fields::{PBX_ACCOUNT, PBX_DOMAIN, PBX_LANG, is_account_field};
 use crate::message::fields;
@@ -15,10 +19,11 @@ use crate::model::login::LoginKind;
 use crate::model::principal::{Claim, Claims, Principal};
 use crate::observe::metrics;
 use crate::proxy::browser::fetch_metadata;
+use crate::proxy::context::{LoginRequest, RequestContext};
 use crate::proxy::error::Error;
-use crate::proxy::login::pbx::{Selectors, Wanted};
-use crate::proxy::login::ticket::Onward;
-use crate::proxy::{Caller, Proxy};
+use crate::proxy::gate;
+use crate::proxy::gate::attempt::Attempt;
+use crate::proxy::gate::effects::Effects;
 
 /// The landing page of the legacy dialect, which apps may go on to name when the PBX has moved on to cookies.
 const WELCOME: &str = "/welcome.htm";
@@ -34,34 +39,61 @@ static OF_THE_PAGE: [HeaderName; 7] = [
     header::TRAILER,
 ];
 
-/// What is kept of a request to the app, in case its answer leads to the landing page.
-pub(in crate::proxy) struct Kept {
+/// A copy of a request to the app, for the case that its answer leads to the landing page.
+pub(in crate::proxy) struct RedirectContext {
     method: Method,
     path: String,
     headers: HeaderMap,
+    hints: AccountHints,
 }
 
-/// Whom the app itself names in its answer.
+impl RedirectContext {
+    /// Copies what a login needs of a request.
+    pub(in crate::proxy) fn of(method: &Method, path: &str, headers: &HeaderMap) -> Self {
+        Self { method: method.clone(), path: path.to_owned(), headers: headers.clone(), hints: AccountHints::default() }
+    }
+
+    /// Adds the account that the answer names.
+    pub(in crate::proxy) fn with(mut self: Box<Self>, hints: AccountHints) -> Box<Self> {
+        self.hints = hints;
+        self
+    }
+
+    fn request(&self) -> LoginRequest<'_> {
+        LoginRequest { method: &self.method, headers: &self.headers, query: None }
+    }
+}
+
+/// An answer of the app that may lead to the landing page.
+struct Redirecting<'a> {
+    location: String,
+    target: LandingTarget,
+    asked: &'a RedirectContext,
+}
+
+/// The account that the app names in its answer.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct Named {
+pub(in crate::proxy) struct AccountHints {
     account: Option<HeaderValue>,
     domain: Option<HeaderValue>,
     lang: Option<HeaderValue>,
-    doubled: bool,
+    /// Whether a field is there twice.
+    is_doubled: bool,
 }
 
-impl Named {
+impl AccountHints {
     /// Reads the fields by which an app names an account, in any answer of any upstream.
     pub(in crate::proxy) fn read(headers: &HeaderMap) -> Self {
         if !headers.keys().any(is_account_field) {
             return Self::default();
         }
-        let doubled = [PBX_ACCOUNT, PBX_DOMAIN, PBX_LANG].iter().any(|name| headers.get_all(name).iter().count() > 1);
+        let is_doubled =
+            [PBX_ACCOUNT, PBX_DOMAIN, PBX_LANG].iter().any(|name| headers.get_all(name).iter().count() > 1);
         let first = |name| headers.get(name).cloned();
-        Self { account: first(PBX_ACCOUNT), domain: first(PBX_DOMAIN), lang: first(PBX_LANG), doubled }
+        Self { account: first(PBX_ACCOUNT), domain: first(PBX_DOMAIN), lang: first(PBX_LANG), is_doubled }
     }
 
-    const fn names_somebody(&self) -> bool {
+    const fn name_an_account(&self) -> bool {
         self.account.is_some() || self.domain.is_some()
     }
 
@@ -72,120 +104,129 @@ impl Named {
         let subject = format!("{account}@{domain}").to_lowercase();
         let mut claims = Claims::from([("account".into(), account.into()), ("domain".into(), domain.into())]);
         claims.extend(text(&self.lang).map(|lang| ("lang".into(), lang.into())));
-        (!self.doubled).then(|| Principal { method: REDIRECT.into(), subject, claims })
+        (!self.is_doubled).then(|| Principal { method: REDIRECT.into(), subject, claims })
     }
 }
 
-impl Proxy {
-    /// Keeps what injection needs of a request to the app; nothing where no session could be minted.
-    pub(in crate::proxy) fn keep(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<Kept> {
-        self.pbx_side()?;
-        Some(Kept { method: method.clone(), path: path.to_owned(), headers: headers.clone() })
+/// Gives an answer of the app the session it lacks, if it leads to the landing page. Tells whether it did.
+///
+/// # Errors
+/// When it leads there and there is no session: the bare redirect is never passed on then.
+pub(in crate::proxy) async fn give_session(
+    login: PbxLogin<'_>,
+    asked: &RedirectContext,
+    response: &mut Response<Body>,
+    context: &RequestContext,
+) -> Result<bool, Error> {
+    if !is_redirect(response.status()) {
+        return Ok(false);
     }
+    let Some(location) = location(response.headers()) else { return Ok(false) };
+    let target = landing_target(login, &location, asked, context);
+    if target == LandingTarget::Elsewhere {
+        return Ok(false);
+    }
+    // Even where the app names no account the answer would become one: a bare redirect that is fetched ahead must not be
+    // kept for the click.
+    if fetch_metadata::looks_ahead(&asked.method, &asked.headers) {
+        return Err(Error::Prefetch);
+    }
+    let redirecting = Redirecting { location, target, asked };
+    let Some((principal, attempt)) = prove(login, &redirecting, context).await? else { return Ok(false) };
+    let selectors = Selectors::in_language(offered_language(login, &principal, &redirecting.location));
+    let order = order::decide_for(login, principal, &selectors, delivery(login, &redirecting.target), &attempt)?;
+    let minted = order::open(login, order, &attempt).await?;
+    let onward = lead_on(login, &minted, &redirecting, context).await?;
+    redirect(response, &onward.address)?;
+    Onward::set_cookie(onward.cookie, response);
+    Ok(true)
+}
 
-    /// Gives an answer of the app the session it lacks, if it leads to the landing page. Tells whether it did.
-    ///
-    /// # Errors
-    /// When it does and there is no session: the bare redirect is never passed on then.
-    pub(in crate::proxy) async fn inject(
-        &self,
-        kept: Kept,
-        named: &Named,
-        response: &mut Response<Body>,
-        caller: &Caller,
-    ) -> Result<bool, Error> {
-        let Some(pbx) = self.pbx_side().filter(|_| is_redirect(response.status())) else { return Ok(false) };
-        let Some(location) = location(response.headers()) else { return Ok(false) };
-        let target = self.leads_to(&location, pbx.settings, &kept.path, named, caller);
-        if target == LandingTarget::Elsewhere {
-            return Ok(false);
+/// Writes the address that takes the place of the app's.
+async fn lead_on(
+    login: PbxLogin<'_>,
+    minted: &MintedSession,
+    redirecting: &Redirecting<'_>,
+    context: &RequestContext,
+) -> Result<Onward, Error> {
+    let location = &redirecting.location;
+    let address = match (login.settings.handoff, &minted.host) {
+        (Handoff::Cookie, _) => return ticket::begin(login, minted, &redirecting.asked.headers, context).await,
+        // The landing page is on the PBX's host, wherever the reference would lead: never to the app with the session.
+        (Handoff::Link, Some(host)) if *host != context.authority.host => {
+            let page = landing::resolved(location, &redirecting.asked.path);
+            let page = format!("https://{}{page}", context.authority.with_host(host));
+            landing::with_session(&page, &minted.id, minted.language.as_ref())
         }
-        // Even without names of the app's the answer would become one: a prefetched bare redirect must not be kept for the click.
-        if fetch_metadata::looks_ahead(&kept.method, &kept.headers) {
-            return Err(Error::Prefetch);
+        (Handoff::Link, _) => landing::with_session(location, &minted.id, minted.language.as_ref()),
+    };
+    Ok(Onward { address, cookie: None })
+}
+
+/// Returns what the session is ordered with: a redirect to a host of the PBX names the host already.
+fn delivery(login: PbxLogin<'_>, target: &LandingTarget) -> Delivery {
+    match (login.settings.handoff, target) {
+        (Handoff::Link, LandingTarget::PbxHost(_)) => Delivery::Id,
+        (Handoff::Cookie, _) | (_, LandingTarget::Relative | LandingTarget::Elsewhere) => Delivery::Address,
+    }
+}
+
+/// Finds the caller to log in: the account that the app names, else the caller that the request proves.
+async fn prove<'a>(
+    login: PbxLogin<'_>,
+    redirecting: &Redirecting<'_>,
+    context: &'a RequestContext,
+) -> Result<Option<(Principal, Attempt<'a>)>, Error> {
+    let (gate, request) = (login.gate, redirecting.asked.request());
+    let verdict = match redirecting.asked.hints.name_an_account() && believes_hints(&gate.config) {
+        true => {
+            let principal = redirecting.asked.hints.principal();
+            let counted = if principal.is_some() { metrics::Verdict::Admit } else { metrics::Verdict::Refuse };
+            gate.tally.verdict(metrics::Method::Redirect, counted);
+            principal.map(|principal| Verdict::Admit(Proof::ambient(principal)))
         }
-        let Some(principal) = self.redirected(named, &kept, caller).await? else { return Ok(false) };
-        let language = principal
-            .claims
-            .get("lang")
-            .and_then(Claim::text)
-            .map(str::to_owned)
-            .or_else(|| landing::lang_of(&location));
-        let selectors = Selectors::in_language(self.offered(language, pbx.settings));
-        let handoff = pbx.settings.handoff;
-        let wanted = match (handoff, &target) {
-            (Handoff::Link, LandingTarget::PbxHost(_)) => Wanted::Session,
-            (Handoff::Cookie, _) | (_, LandingTarget::Relative | LandingTarget::Elsewhere) => Wanted::Address,
-        };
-        let minted = self.mint_for(&principal, None, &selectors, wanted, pbx, caller).await?;
-        let location = match (handoff, &minted.host) {
-            (Handoff::Cookie, _) => {
-                let Onward { address, cookie } = self.ticket(&minted, &kept.headers, caller).await?;
-                redirect(response, &address)?;
-                Onward::mark(cookie, response);
-                return Ok(true);
-            }
-            // The landing page is on the PBX's host, wherever the reference would lead: never to the app with the session.
-            (Handoff::Link, Some(host)) if *host != caller.authority.host => {
-                let page = landing::resolved(&location, &kept.path);
-                let page = format!("https://{}{page}", caller.authority.with_host(host));
-                landing::with_session(&page, &minted.session, minted.language.as_ref())
-            }
-            (Handoff::Link, _) => landing::with_session(&location, &minted.session, minted.language.as_ref()),
-        };
-        redirect(response, &location)?;
-        Ok(true)
+        false => Some(gate.chain.ask(&gate::ask_of(LoginKind::Pbx, request, context)).await?),
+    };
+    // Without a login, a redirect to the PBX is only that.
+    if let Some(Verdict::Stranger | Verdict::Abstain) = verdict {
+        return Ok(None);
     }
+    let attempt = gate.admit(LoginKind::Pbx, request, context, Effects::Live)?;
+    let initiator = gate.link_initiator(request.headers, context);
+    let proof = gate.prove(verdict.ok_or(Error::Forbidden)?, &initiator, &attempt)?;
+    Ok(proof.choose(&Requested::default()).map(|principal| (principal, attempt)))
+}
 
-    /// Finds who is to be logged in: whom the app names, else who the request proves to be.
-    async fn redirected(&self, named: &Named, kept: &Kept, caller: &Caller) -> Result<Option<Principal>, Error> {
-        let verdict = match named.names_somebody() && self.believes_names() {
-            true => {
-                let principal = named.principal();
-                let counted = if principal.is_some() { metrics::Verdict::Admit } else { metrics::Verdict::Refuse };
-                self.tally.verdict(metrics::Method::Redirect, counted);
-                principal.map(|principal| Verdict::Admit(Proof::ambient(principal)))
-            }
-            false => Some(self.ask(LoginKind::Pbx, &kept.headers, None, caller).await?),
-        };
-        // Without a login, a redirect to the PBX is only that.
-        if let Some(Verdict::Stranger | Verdict::Abstain) = verdict {
-            return Ok(None);
-        }
-        self.admit_fields(LoginKind::Pbx, (&kept.method, &kept.headers, None), caller)?;
-        let page = self.page(&kept.headers, caller);
-        let proof = self.judge(verdict.ok_or(Error::Forbidden)?, &page, LoginKind::Pbx, caller)?;
-        Ok(proof.choose(&Requested::default()))
-    }
+/// Tells whether a rule lets the app name accounts.
+fn believes_hints(config: &Config) -> bool {
+    let mut methods = config.rules.iter().filter_map(|rule| rule.methods.as_ref()).flatten();
+    methods.any(|method| method == REDIRECT)
+}
 
-    /// Tells whether a rule lets the app name accounts.
-    fn believes_names(&self) -> bool {
-        let mut methods = self.config.rules.iter().filter_map(|rule| rule.methods.as_ref()).flatten();
-        methods.any(|method| method == REDIRECT)
-    }
+/// Finds where a redirect leads.
+fn landing_target(
+    login: PbxLogin<'_>,
+    location: &str,
+    asked: &RedirectContext,
+    context: &RequestContext,
+) -> LandingTarget {
+    let own = context.authority.host.as_str();
+    // A relative address on the app's own host may be a page of the app's; an app that names an account means the PBX's.
+    let means_pbx = login.gate.is_pbx_host(own) || (asked.hints.name_an_account() && !location.contains("//"));
+    // Other hosts count only when they are listed: where paths part the two, every name in the world would fit.
+    let is_pbx_host = |host: &str| if host == own { means_pbx } else { login.settings.upstream.lists(host) };
+    let base = BaseUrl { host: own, port: context.authority.port, path: &asked.path, is_pbx_host: &is_pbx_host };
+    let landing = login.settings.landing.as_str();
+    let pages: &[&str] = if login.settings.handoff == Handoff::Cookie { &[landing, WELCOME] } else { &[landing] };
+    landing::target(location, pages, &base)
+}
 
-    fn leads_to(
-        &self,
-        location: &str,
-        pbx: &config::PbxConfig,
-        path: &str,
-        named: &Named,
-        caller: &Caller,
-    ) -> LandingTarget {
-        let own = caller.authority.host.as_str();
-        // A relative address on the app's own host may be a page of the app's; whoever names an account means the PBX's.
-        let means_pbx = self.is_pbx_host(own) || (named.names_somebody() && !location.contains("//"));
-        // Other hosts count only when they are listed: where paths part the two, every name in the world would fit.
-        let is_pbx_host = |host: &str| if host == own { means_pbx } else { pbx.upstream.lists(host) };
-        let door = BaseUrl { host: own, port: caller.authority.port, path, is_pbx_host: &is_pbx_host };
-        let pages: &[&str] = if pbx.handoff == Handoff::Cookie { &[&pbx.landing, WELCOME] } else { &[&pbx.landing] };
-        landing::target(location, pages, &door)
-    }
-
-    /// Drops a language that the PBX does not have: the app's page may know more languages.
-    fn offered(&self, language: Option<String>, pbx: &config::PbxConfig) -> Option<Language> {
-        language?.parse().ok().filter(|language| pbx.languages.contains(language))
-    }
+/// Returns the language of the caller or of the address. A language that the PBX does not have is dropped: the app's page
+/// may know more.
+fn offered_language(login: PbxLogin<'_>, principal: &Principal, location: &str) -> Option<Language> {
+    let claim = principal.claims.get("lang").and_then(Claim::text).map(str::to_owned);
+    let language = claim.or_else(|| landing::lang_of(location))?;
+    language.parse().ok().filter(|language| login.settings.languages.contains(language))
 }
 
 fn is_redirect(status: StatusCode) -> bool {

@@ -9,24 +9,22 @@
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 
-use crate::config::{self, Handoff};
+use super::session::{self, MintedSession, PbxLogin};
 use crate::exchange::Body;
 use crate::message::cookies;
 use crate::model::account::Language;
 use crate::model::digest::sha256;
 use crate::model::freeze_target::FreezeTarget;
-use crate::model::login::LoginKind;
 use crate::model::path::TICKET_PATH;
-use crate::model::principal::Principal;
 use crate::model::secret::Secret;
 use crate::model::session::SessionId;
 use crate::proxy::answer::response;
 use crate::proxy::browser::fetch_metadata;
+use crate::proxy::context::{LoginRequest, RequestContext};
 use crate::proxy::error::Error;
 use crate::proxy::form::Fields;
-use crate::proxy::gate::Facts;
-use crate::proxy::login::pbx::Minted;
-use crate::proxy::{Caller, Proxy};
+use crate::proxy::gate::attempt::Attempt;
+use crate::proxy::gate::audit::Facts;
 use crate::random;
 use crate::upstream::RequestBody;
 
@@ -38,18 +36,18 @@ const KEPT: u64 = 60;
 const LENGTH: usize = 43;
 
 /// What a ticket stands for.
-struct Handed {
+struct TicketPayload {
     token: SessionId,
     language: Option<Language>,
     /// The host the ticket is for, without port.
     host: String,
-    step: Step,
+    step: HandOverStep,
     /// Whose it is: a freeze holds also where a restart has forgotten that.
     whom: FreezeTarget,
 }
 
 /// How far a hand-over has come. Browsers are told apart by the SHA-256 of their cookie, in hexadecimal.
-enum Step {
+enum HandOverStep {
     /// A server with a key sends a browser that it answers for.
     Sent,
     /// A browser began at a host, which knows it.
@@ -60,7 +58,7 @@ enum Step {
     Known { there: String },
 }
 
-impl Step {
+impl HandOverStep {
     /// Writes it as one word.
     fn text(&self) -> String {
         match self {
@@ -84,7 +82,7 @@ impl Step {
     }
 }
 
-impl Handed {
+impl TicketPayload {
     /// Writes it as one text, in which no part can be taken for another: none but the last has a space.
     fn text(&self) -> Secret {
         let language = self.language.as_ref().map_or("-", Language::as_str);
@@ -96,7 +94,7 @@ impl Handed {
         let mut parts = text.expose().splitn(5, ' ');
         let (token, language, host) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?.to_owned());
         let language = if language == "-" { None } else { Some(language.parse().ok()?) };
-        let step = Step::read(parts.next()?)?;
+        let step = HandOverStep::read(parts.next()?)?;
         Some(Self { token, language, host, step, whom: parts.next()?.parse().ok()? })
     }
 }
@@ -127,147 +125,144 @@ impl Browser {
 }
 
 /// The address at which a browser goes on, and the cookie by which it is known then.
-pub(in crate::proxy) struct Onward {
-    pub(in crate::proxy) address: String,
-    pub(in crate::proxy) cookie: Option<HeaderValue>,
+pub(super) struct Onward {
+    pub(super) address: String,
+    pub(super) cookie: Option<HeaderValue>,
 }
 
 impl Onward {
     /// Puts the cookie into an answer.
-    pub(in crate::proxy) fn mark(cookie: Option<HeaderValue>, response: &mut Response<Body>) {
+    pub(super) fn set_cookie(cookie: Option<HeaderValue>, response: &mut Response<Body>) {
         if let Some(cookie) = cookie {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
     }
 
-    fn go(self) -> Response<Body> {
-        let mut response = response::redirect(StatusCode::SEE_OTHER, &self.address);
-        Self::mark(self.cookie, &mut response);
+    /// Sends the browser there.
+    pub(super) fn redirect(self, status: StatusCode) -> Response<Body> {
+        let mut response = response::redirect(status, &self.address);
+        Self::set_cookie(self.cookie, &mut response);
         response
     }
 }
 
-impl Proxy {
-    /// Begins a hand-over to the PBX's host. `headers`: of the browser's request; a page may be of another site.
-    pub(in crate::proxy) async fn ticket(
-        &self,
-        minted: &Minted,
-        headers: &HeaderMap,
-        caller: &Caller,
-    ) -> Result<Onward, Error> {
-        let host = minted.host()?.to_owned();
-        let there = caller.authority.with_host(&host);
-        let browser = (!minted.is_by_key).then(|| Browser::of(headers));
-        let step = browser.as_ref().map_or(Step::Sent, |browser| Step::Begun {
-            browser: browser.digest(),
-            at: caller.authority.with_host(&caller.authority.host),
-        });
-        let (token, language) = (minted.session.clone(), minted.language.clone());
-        let handed = Handed { token, language, host, step, whom: FreezeTarget::of(&minted.role) };
-        let same_site = if is_of_another_site(headers) { "None" } else { "Lax" };
-        Ok(Onward {
-            address: self.issue(&handed, &there).await?,
-            cookie: browser.map(|browser| browser.cookie(same_site)),
-        })
-    }
+/// Begins a hand-over to the PBX's host. `headers`: of the browser's request; a page may be of another site.
+///
+/// # Errors
+/// When the ticket cannot be kept.
+pub(super) async fn begin(
+    login: PbxLogin<'_>,
+    minted: &MintedSession,
+    headers: &HeaderMap,
+    context: &RequestContext,
+) -> Result<Onward, Error> {
+    let host = minted.host()?.to_owned();
+    let there = context.authority.with_host(&host);
+    let browser = (!minted.is_by_key).then(|| Browser::of(headers));
+    let step = browser.as_ref().map_or(HandOverStep::Sent, |browser| HandOverStep::Begun {
+        browser: browser.digest(),
+        at: context.authority.with_host(&context.authority.host),
+    });
+    let (token, language) = (minted.id.clone(), minted.language.clone());
+    let payload = TicketPayload { token, language, host, step, whom: FreezeTarget::of(&minted.role) };
+    let same_site = if is_of_another_site(headers) { "None" } else { "Lax" };
+    Ok(Onward {
+        address: issue(login, &payload, &there).await?,
+        cookie: browser.map(|browser| browser.cookie(same_site)),
+    })
+}
 
-    /// Tells whether a browser may begin a hand-over where it is. It goes back there, and what is there vouches for it: so the
-    /// host must be known to be ours.
-    pub(in crate::proxy) fn may_begin_here(
-        &self,
-        pbx: &config::PbxConfig,
-        principal: &Principal,
-        caller: &Caller,
-    ) -> bool {
-        pbx.handoff == Handoff::Link || self.is_key(&principal.method) || self.owns(&caller.authority.host)
-    }
+async fn issue(login: PbxLogin<'_>, payload: &TicketPayload, authority: &str) -> Result<String, Error> {
+    let ticket = login.sessions.tickets().issue(&payload.text()).await.map_err(Error::NotStored)?;
+    Ok(format!("https://{authority}{TICKET_PATH}?t={}", ticket.expose()))
+}
 
-    /// Tells whether a host is known to be ours. Anybody can name a host of their own in a request, and an app without
-    /// `hosts` answers it. Where hosts are listed, a wildcard of a certificate names none: somebody else's may be among them.
-    fn owns(&self, host: &str) -> bool {
-        let upstreams = [crate::proxy::app_upstream(&self.config), crate::proxy::pbx_upstream(&self.config)];
-        let any = crate::proxy::app_upstream(&self.config).is_some_and(|app| app.hosts.is_empty());
-        let mut certificates = self.config.certificates.iter();
-        certificates.any(|one| one.names_host(host) || (any && one.names_like(host)))
-            || upstreams.into_iter().flatten().any(|upstream| upstream.lists(host))
+/// Redeems a ticket: on the host it is for, once, for a window of its own.
+///
+/// # Errors
+/// When the ticket is unknown, used, expired or another browser's, or its account is frozen.
+pub(in crate::proxy) async fn answer(
+    login: PbxLogin<'_>,
+    request: &Request<RequestBody>,
+    context: &RequestContext,
+) -> Result<Response<Body>, Error> {
+    let (gate, tickets) = (login.gate, login.sessions.tickets());
+    if fetch_metadata::looks_ahead(request.method(), request.headers()) {
+        return Err(Error::Prefetch);
     }
-
-    async fn issue(&self, handed: &Handed, authority: &str) -> Result<String, Error> {
-        let ticket = self.shared.tickets.issue(&handed.text()).await.map_err(Error::NotStored)?;
-        Ok(format!("https://{authority}{TICKET_PATH}?t={}", ticket.expose()))
+    if request.method() != Method::GET {
+        return Err(Error::MethodNotAllowed("GET, HEAD"));
     }
-
-    /// Answers what is below `/auth/callgate/`: a ticket, on the host it is for, once, to a window of its own.
-    pub(in crate::proxy) async fn answer_ticket(
-        &self,
-        request: &Request<RequestBody>,
-        caller: &Caller,
-    ) -> Result<Response<Body>, Error> {
-        let pbx = self.pbx_side().filter(|_| request.uri().path() == TICKET_PATH).ok_or(Error::NotFound)?;
-        if fetch_metadata::looks_ahead(request.method(), request.headers()) {
-            return Err(Error::Prefetch);
+    if !fetch_metadata::is_top_level(request.headers()) {
+        return Err(Error::CrossSite);
+    }
+    let mut fields = Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?;
+    let ticket = fields.take("t").ok_or(Error::Malformed("the parameter t is missing"))?;
+    let attempt = gate.admit_credential(LoginRequest::of(request), sha256(ticket.as_bytes()), context)?;
+    let payload = tickets.redeem(&ticket).await.map_err(Error::NotStored)?;
+    attempt.check_failures(&gate.state.limits)?;
+    let payload = payload.as_ref().and_then(TicketPayload::read);
+    let Some(payload) = payload.filter(|payload| payload.host == context.authority.host) else {
+        return Err(refuse_unknown(login, &ticket, &attempt));
+    };
+    if gate.state.freezes.has_whom(&payload.whom) {
+        return Err(Error::Forbidden);
+    }
+    let browser = Browser::of(request.headers());
+    match &payload.step {
+        HandOverStep::Sent => {}
+        HandOverStep::Known { there } if *there == browser.digest() => {}
+        HandOverStep::Begun { .. } => return send_back(login, payload, &browser, context).await,
+        HandOverStep::Back { browser: known, .. } if *known == browser.digest() => {
+            return send_again(login, payload).await;
         }
-        if request.method() != Method::GET {
-            return Err(Error::MethodNotAllowed("GET, HEAD"));
+        HandOverStep::Known { .. } | HandOverStep::Back { .. } => {
+            // No guess; perhaps a trap for a person.
+            gate.audit_refusal(&attempt, &Facts::default(), "another browser began this login");
+            return Err(Error::Forbidden);
         }
-        if !fetch_metadata::is_top_level(request.headers()) {
-            return Err(Error::CrossSite);
-        }
-        let mut fields = Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?;
-        let ticket = fields.take("t").ok_or(Error::Malformed("the parameter t is missing"))?;
-        self.admit_credential(request.method(), request.headers(), sha256(ticket.as_bytes()), caller)?;
-        let handed = self.shared.tickets.redeem(&ticket).await.map_err(Error::NotStored)?;
-        self.look_at_failures(caller)?;
-        let handed = handed.as_ref().and_then(Handed::read).filter(|handed| handed.host == caller.authority.host);
-        let Some(handed) = handed else { return Err(self.unknown_ticket(&ticket, caller)) };
-        self.thawed(&handed.whom)?;
-        let browser = Browser::of(request.headers());
-        match &handed.step {
-            Step::Sent => {}
-            Step::Known { there } if *there == browser.digest() => {}
-            Step::Begun { .. } => return self.send_back(handed, &browser, caller).await,
-            Step::Back { browser: known, .. } if *known == browser.digest() => return self.send_again(handed).await,
-            Step::Known { .. } | Step::Back { .. } => return Err(self.another_browser(caller)),
-        }
-        self.land(&handed.token, handed.language.as_ref(), &handed.whom, pbx, caller).await
     }
+    session::land(login, &payload.token, payload.language.as_ref(), &payload.whom, context).await
+}
 
-    /// Gives the browser a cookie of the PBX's host, and sends it back to where it began.
-    async fn send_back(&self, handed: Handed, here: &Browser, caller: &Caller) -> Result<Response<Body>, Error> {
-        let Step::Begun { browser, at } = handed.step else { return Err(Error::Forbidden) };
-        let host = at.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
-        let host = host.map_or(&*at, |(host, _)| host).to_owned();
-        let to = caller.authority.with_host(&caller.authority.host);
-        let step = Step::Back { browser, there: here.digest(), to };
-        let address = self.issue(&Handed { host, step, ..handed }, &at).await?;
-        Ok(Onward { address, cookie: Some(here.cookie("Lax")) }.go())
-    }
+/// Gives the browser a cookie of the PBX's host, and sends it back to where it began.
+async fn send_back(
+    login: PbxLogin<'_>,
+    payload: TicketPayload,
+    here: &Browser,
+    context: &RequestContext,
+) -> Result<Response<Body>, Error> {
+    let HandOverStep::Begun { browser, at } = payload.step else { return Err(Error::Forbidden) };
+    let to = context.authority.with_host(&context.authority.host);
+    let step = HandOverStep::Back { browser, there: here.digest(), to };
+    let payload = TicketPayload { host: without_port(&at).to_owned(), step, ..payload };
+    let address = issue(login, &payload, &at).await?;
+    Ok(Onward { address, cookie: Some(here.cookie("Lax")) }.redirect(StatusCode::SEE_OTHER))
+}
 
-    /// Sends the browser that began to the PBX's host once more, where its cookie is.
-    async fn send_again(&self, handed: Handed) -> Result<Response<Body>, Error> {
-        let Step::Back { there, to, .. } = handed.step else { return Err(Error::Forbidden) };
-        let host = to.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
-        let host = host.map_or(&*to, |(host, _)| host).to_owned();
-        let address = self.issue(&Handed { host, step: Step::Known { there }, ..handed }, &to).await?;
-        Ok(Onward { address, cookie: None }.go())
-    }
+/// Sends the browser that began to the PBX's host once more, where its cookie is.
+async fn send_again(login: PbxLogin<'_>, payload: TicketPayload) -> Result<Response<Body>, Error> {
+    let HandOverStep::Back { there, to, .. } = payload.step else { return Err(Error::Forbidden) };
+    let step = HandOverStep::Known { there };
+    let payload = TicketPayload { host: without_port(&to).to_owned(), step, ..payload };
+    let address = issue(login, &payload, &to).await?;
+    Ok(Onward { address, cookie: None }.redirect(StatusCode::SEE_OTHER))
+}
 
-    /// Refuses a ticket in the hands of a browser that did not begin the hand-over: no guess, perhaps a trap for a person.
-    fn another_browser(&self, caller: &Caller) -> Error {
-        self.failed(LoginKind::Pbx, caller, &Facts::default(), "another browser began this login");
-        Error::Forbidden
-    }
+fn without_port(authority: &str) -> &str {
+    let host = authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    host.map_or(authority, |(host, _)| host)
+}
 
-    /// Refuses a ticket that is good for nothing. One that was issued here is no guess: it was used, or too old.
-    fn unknown_ticket(&self, ticket: &str, caller: &Caller) -> Error {
-        if !self.shared.tickets.has_issued(ticket)
-            && let Err(limited) = self.count_guess(caller)
-        {
-            return limited;
-        }
-        self.failed(LoginKind::Pbx, caller, &Facts::default(), "the ticket is unknown, used or expired");
-        Error::Forbidden
+/// Refuses a ticket that leads nowhere. One that was issued here is no guess: it was used, or is too old.
+fn refuse_unknown(login: PbxLogin<'_>, ticket: &str, attempt: &Attempt<'_>) -> Error {
+    if !login.sessions.tickets().has_issued(ticket)
+        && let Err(limited) = attempt.count_guess(&login.gate.state.limits)
+    {
+        return limited.into();
     }
+    login.gate.audit_refusal(attempt, &Facts::default(), "the ticket is unknown, used or expired");
+    Error::Forbidden
 }
 
 /// Tells whether a page of another site asks, which only `SameSite=None` lets keep a cookie.

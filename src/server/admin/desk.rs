@@ -196,7 +196,7 @@ impl Desk {
             return Err(Box::new(problem(StatusCode::BAD_REQUEST, "malformed", "the reason is longer than 500 bytes")));
         }
         let freeze = Freeze { since: Timestamp::now(), until, by: by.to_owned(), why: why.clone() };
-        snapshot.frozen().freeze(&whom, freeze).await.map_err(unkept)?;
+        snapshot.freezes().freeze(&whom, freeze).await.map_err(unkept)?;
         snapshot.logs().write_note(&Note::of(Event::Freeze, &whom, by.to_owned(), until, &why));
         tracing::warn!(whom = whom.to_string(), by, "frozen");
         Ok(json(StatusCode::OK, &json!({ "whom": whom.to_string(), "kept": snapshot.config.state.is_some() })))
@@ -208,7 +208,7 @@ impl Desk {
         let by = &*visitor.name;
         let whom = whom(&order.whom)?;
         let snapshot = Arc::clone(&self.known.live.borrow());
-        let thawed = snapshot.frozen().thaw(&whom).await.map_err(unkept)?;
+        let thawed = snapshot.freezes().thaw(&whom).await.map_err(unkept)?;
         if thawed {
             snapshot.logs().write_note(&Note::of(Event::Thaw, &whom, by.to_owned(), None, ""));
             tracing::warn!(whom = whom.to_string(), by, "thawed");
@@ -217,7 +217,7 @@ impl Desk {
     }
 
     fn freezes(&self) -> Answer {
-        let freezes = self.known.live.borrow().frozen().list();
+        let freezes = self.known.live.borrow().freezes().list();
         let told = freezes.iter().map(|(whom, freeze)| {
             json!({ "whom": whom, "since": freeze.since, "until": freeze.until, "by": freeze.by, "why": freeze.why })
         });
@@ -230,7 +230,7 @@ impl Desk {
         let Ok(proxy) = snapshot.proxy(None, &Tally::default()) else {
             return problem(StatusCode::INTERNAL_SERVER_ERROR, "unusable", "the configuration cannot be used");
         };
-        match timeout(PATIENCE, proxy.rehearse(question, &snapshot.tls)).await {
+        match timeout(PATIENCE, proxy.explain(question, &snapshot.tls)).await {
             Ok(Ok(story)) => json(StatusCode::OK, &json!(story)),
             Ok(Err(error)) => problem(StatusCode::BAD_REQUEST, "malformed", &error.to_string()),
             Err(_) => problem(StatusCode::GATEWAY_TIMEOUT, "timeout", "whoever must be asked gives no answer in time"),

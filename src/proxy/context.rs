@@ -1,0 +1,52 @@
+//! One request as everything here knows it: from where it comes, for which host, under which id.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use http::header::HeaderMap;
+use http::{Method, Request, request};
+
+use crate::exchange::FarEnd;
+use crate::message::forwarded_chain::ForwardedChain;
+use crate::message::target::Authority;
+use crate::observe::RequestId;
+use crate::upstream::RequestBody;
+
+/// Where a request comes from, for which host, and under which id.
+pub(super) struct RequestContext {
+    /// The client, and the believed proxies between it and us.
+    pub(super) origin: Rc<ForwardedChain>,
+    /// The other end of the connection: the client, or a proxy before us.
+    pub(super) end: Rc<FarEnd>,
+    /// The host that the request is for.
+    pub(super) authority: Authority,
+    /// The id that answers, logs and upstreams are given.
+    pub(super) id: RequestId,
+}
+
+impl RequestContext {
+    /// Returns the address of the client.
+    pub(super) fn client(&self) -> IpAddr {
+        self.origin.client
+    }
+}
+
+/// The head of a request to a login endpoint.
+#[derive(Clone, Copy)]
+pub(super) struct LoginRequest<'r> {
+    pub(super) method: &'r Method,
+    pub(super) headers: &'r HeaderMap,
+    pub(super) query: Option<&'r str>,
+}
+
+impl<'r> LoginRequest<'r> {
+    /// Looks at a request whose body is not read.
+    pub(super) fn of(request: &'r Request<RequestBody>) -> Self {
+        Self { method: request.method(), headers: request.headers(), query: request.uri().query() }
+    }
+
+    /// Looks at the head of a request.
+    pub(super) fn of_head(head: &'r request::Parts) -> Self {
+        Self { method: &head.method, headers: &head.headers, query: head.uri.query() }
+    }
+}

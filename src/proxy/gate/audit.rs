@@ -1,0 +1,157 @@
+//! The audit line of every login, granted or refused.
+
+use std::collections::BTreeSet;
+
+use super::Gate;
+use super::attempt::Attempt;
+use super::effects::Effects;
+use crate::model::account::AdminLevel;
+use crate::model::grant::{PbxGrant, VoximplantGrant};
+use crate::model::login::{LoginKind, LoginOutcome};
+use crate::model::principal::Principal;
+use crate::observe::audit::{AuditedAct, Entry};
+use crate::proxy::context::RequestContext;
+use crate::proxy::error::Error;
+
+/// What the audit log learns of one login, beside the client.
+#[derive(Debug, Default)]
+pub(in crate::proxy) struct Facts<'a> {
+    /// The method that refused, where there is no principal.
+    pub(in crate::proxy) method: Option<&'a str>,
+    pub(in crate::proxy) principal: Option<&'a Principal>,
+    pub(in crate::proxy) rule: Option<&'a str>,
+    pub(in crate::proxy) account: Option<String>,
+    /// The rights of the PBX session.
+    pub(in crate::proxy) level: Option<AdminLevel>,
+}
+
+impl<'a> Facts<'a> {
+    /// States the method that refused.
+    pub(in crate::proxy) fn of_method(method: Option<&'a str>) -> Self {
+        Self { method, ..Self::default() }
+    }
+
+    /// States the caller.
+    pub(in crate::proxy) fn of(principal: &'a Principal) -> Self {
+        Self { principal: Some(principal), ..Self::default() }
+    }
+
+    /// States a grant of an account of the PBX.
+    pub(in crate::proxy) fn of_pbx_grant(self, grant: &'a PbxGrant) -> Self {
+        let role = grant.role();
+        Self { rule: Some(grant.rule()), account: Some(role.to_string()), level: Some(role.level()), ..self }
+    }
+
+    /// States a grant of a Voximplant user.
+    pub(in crate::proxy) fn of_voximplant_grant(self, grant: &'a VoximplantGrant) -> Self {
+        Self { rule: Some(grant.rule()), account: Some(grant.user().to_string()), ..self }
+    }
+}
+
+impl Gate {
+    /// Audits a login that is granted, before its caller is given anything: without the line there is no login.
+    ///
+    /// # Errors
+    /// When the line cannot be written.
+    pub(in crate::proxy) async fn audit_grant(&self, attempt: &Attempt<'_>, facts: &Facts<'_>) -> Result<(), Error> {
+        let entry = self.entry(AuditedAct::Login(attempt.kind), LoginOutcome::Granted, attempt.context, facts, None);
+        if let Err(unaudited) = self.logs.write_grant(&entry).await {
+            self.audit_refusal(attempt, facts, &unaudited.to_string());
+            return Err(Error::NotAudited(unaudited));
+        }
+        attempt.remember_own(&self.state.limits);
+        self.tally.login(attempt.kind, LoginOutcome::Granted);
+        Ok(())
+    }
+
+    /// Audits a login that is refused. The limits have counted it before.
+    pub(in crate::proxy) fn audit_refusal(&self, attempt: &Attempt<'_>, facts: &Facts<'_>, reason: &str) {
+        match attempt.effects {
+            Effects::Live => {
+                self.tally.login(attempt.kind, LoginOutcome::Refused);
+                let entry = self.entry(
+                    AuditedAct::Login(attempt.kind),
+                    LoginOutcome::Refused,
+                    attempt.context,
+                    facts,
+                    Some(reason),
+                );
+                self.logs.write_refusal(&entry);
+            }
+            Effects::Dry(_) => attempt.effects.note_refusal(facts.method, reason),
+        }
+    }
+
+    /// Audits a request to the PBX that the shield refuses.
+    pub(in crate::proxy) fn audit_bypass(&self, context: &RequestContext, reason: &str) {
+        let entry = self.entry(AuditedAct::PbxBypass, LoginOutcome::Refused, context, &Facts::default(), Some(reason));
+        self.logs.write_refusal(&entry);
+    }
+
+    /// Watches over a login until the PBX answers: if the caller leaves before that, the audit log says so.
+    pub(in crate::proxy) const fn watch<'a>(
+        &'a self,
+        attempt: &'a Attempt<'a>,
+        facts: &'a Facts<'a>,
+    ) -> PendingLogin<'a> {
+        PendingLogin { gate: self, attempt, facts, is_settled: false }
+    }
+
+    fn entry(
+        &self,
+        act: AuditedAct,
+        outcome: LoginOutcome,
+        context: &RequestContext,
+        facts: &Facts<'_>,
+        reason: Option<&str>,
+    ) -> Entry {
+        let principal = facts.principal;
+        Entry {
+            id: context.id,
+            client: context.client(),
+            act,
+            outcome,
+            method: principal.map(|principal| principal.method.as_str()).or(facts.method).map(str::to_owned),
+            subject: principal.map(|principal| principal.subject.clone()),
+            rule: facts.rule.map(str::to_owned),
+            account: facts.account.clone(),
+            level: facts.level,
+            reason: reason.map(str::to_owned),
+            claims: self.claims_used(act, facts.rule),
+        }
+    }
+
+    /// Names the claims by which a rule decided.
+    fn claims_used(&self, act: AuditedAct, rule: Option<&str>) -> Vec<String> {
+        let rule = self.config.rules.iter().find(|one| Some(one.name.as_str()) == rule);
+        let claims = rule.map(|rule| match act {
+            AuditedAct::Login(LoginKind::Pbx) => rule.pbx_claims(),
+            AuditedAct::Login(LoginKind::Ott) => rule.voximplant_claims(),
+            AuditedAct::PbxBypass => BTreeSet::new(),
+        });
+        claims.into_iter().flatten().map(str::to_owned).collect()
+    }
+}
+
+/// A login that waits for the PBX.
+pub(in crate::proxy) struct PendingLogin<'a> {
+    gate: &'a Gate,
+    attempt: &'a Attempt<'a>,
+    facts: &'a Facts<'a>,
+    is_settled: bool,
+}
+
+impl PendingLogin<'_> {
+    /// Notes that the outcome is known.
+    pub(in crate::proxy) fn settle(mut self) {
+        self.is_settled = true;
+    }
+}
+
+impl Drop for PendingLogin<'_> {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.gate.audit_refusal(self.attempt, self.facts, "the caller left before the PBX answered");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What the decision about a login does beside deciding. A login counts events, marks credentials as used and writes the
+//! audit log. `callgate explain` takes the same decision, changes nothing, and writes down what it met.
+
+use std::cell::RefCell;
+use std::hash::Hash;
+
+use tokio::time::Instant;
+
+use crate::auth::Once;
+use crate::limit::{Limited, Limiter, Remembered, Source};
+use crate::model::grant::SkippedRule;
+use crate::model::principal::Principal;
+use crate::state::{MarkError, Store};
+
+/// The effects of a decision.
+#[derive(Clone, Copy)]
+pub(in crate::proxy) enum Effects<'n> {
+    /// A login: limits count it, the store marks its credential, the audit log tells of it.
+    Live,
+    /// `callgate explain`: limits and marks are looked up and written down. A limit that is used up stops nothing, so that
+    /// the operator sees the steps behind it.
+    Dry(&'n Notes),
+}
+
+/// What a dry decision met.
+#[derive(Default)]
+pub(in crate::proxy) struct Notes(RefCell<Findings>);
+
+/// As [`Notes`], once the decision is taken.
+#[derive(Default)]
+pub(in crate::proxy) struct Findings {
+    /// The caller, with the claims of its choice.
+    pub(in crate::proxy) principal: Option<Principal>,
+    /// The rules that do not apply, each with its reason.
+    pub(in crate::proxy) skipped: Vec<(String, String)>,
+    /// Whether the credential works once.
+    pub(in crate::proxy) works_once: bool,
+    /// Whether a page with a button comes before the session.
+    pub(in crate::proxy) confirms: bool,
+    /// Why the login is refused.
+    pub(in crate::proxy) refusal: Option<RefusalReason>,
+    /// The limits that are used up, each once.
+    pub(in crate::proxy) limits: Vec<Limited>,
+}
+
+/// Why a login is refused, as the audit log tells it.
+pub(in crate::proxy) struct RefusalReason {
+    /// The method whose credential is bad.
+    pub(in crate::proxy) method: Option<String>,
+    /// The reason, which no client is told.
+    pub(in crate::proxy) reason: String,
+}
+
+impl Notes {
+    /// Returns what was met.
+    pub(in crate::proxy) fn into_findings(self) -> Findings {
+        self.0.into_inner()
+    }
+
+    fn write(&self, change: impl FnOnce(&mut Findings)) {
+        change(&mut self.0.borrow_mut());
+    }
+}
+
+impl Effects<'_> {
+    /// Tells whether nothing changes.
+    pub(super) const fn are_dry(self) -> bool {
+        matches!(self, Self::Dry(_))
+    }
+
+    // === Limits ===
+
+    /// Counts an event of a key.
+    pub(super) fn count<K: Hash + ?Sized>(self, limiter: &Limiter, key: &K) -> Result<(), Limited> {
+        match self {
+            Self::Live => limiter.admit(key),
+            Self::Dry(_) => self.check(limiter, key),
+        }
+    }
+
+    /// Counts an event of a source.
+    pub(super) fn count_source(self, limiter: &Limiter, source: &Source) -> Result<(), Limited> {
+        match self {
+            Self::Live => limiter.admit_source(source),
+            Self::Dry(_) => self.check_source(limiter, source),
+        }
+    }
+
+    /// Checks a limit of a key, without counting.
+    pub(super) fn check<K: Hash + ?Sized>(self, limiter: &Limiter, key: &K) -> Result<(), Limited> {
+        self.pass(limiter.peek(key))
+    }
+
+    /// Checks a limit of a source, without counting.
+    pub(super) fn check_source(self, limiter: &Limiter, source: &Source) -> Result<(), Limited> {
+        self.pass(limiter.peek_source(source))
+    }
+
+    /// Writes down a limit that is used up, instead of refusing.
+    fn pass(self, asked: Result<(), Limited>) -> Result<(), Limited> {
+        let (Self::Dry(notes), Err(limited)) = (self, &asked) else { return asked };
+        notes.write(|findings| {
+            if findings.limits.iter().all(|known| known.name != limited.name) {
+                findings.limits.push(limited.clone());
+            }
+        });
+        Ok(())
+    }
+
+    // === Memories ===
+
+    /// Remembers a source. Returns whether it was unknown.
+    pub(super) fn remember(self, memory: &Remembered, source: &Source) -> bool {
+        match self {
+            Self::Live => memory.note(source, Instant::now()),
+            Self::Dry(_) => !memory.has(source, Instant::now()),
+        }
+    }
+
+    /// Forgets a source.
+    pub(super) fn forget(self, memory: &Remembered, source: &Source) {
+        if let Self::Live = self {
+            memory.forget(source);
+        }
+    }
+
+    /// Marks a credential as used.
+    ///
+    /// # Errors
+    /// When it was used before, or the mark cannot be kept.
+    pub(super) async fn mark(self, store: &Store, once: &Once) -> Result<(), MarkError> {
+        match self {
+            Self::Live => store.mark(&once.scope, &once.id, once.until).await,
+            Self::Dry(notes) => {
+                notes.write(|findings| findings.works_once = true);
+                if store.is_marked(&once.scope, &once.id) { Err(MarkError::AlreadyUsed) } else { Ok(()) }
+            }
+        }
+    }
+
+    // === What an explanation tells ===
+
+    /// Tells whether to answer with the page that a person confirms on. An explanation goes past it.
+    pub(in crate::proxy) fn stop_to_confirm(self) -> bool {
+        match self {
+            Self::Live => true,
+            Self::Dry(notes) => {
+                notes.write(|findings| findings.confirms = true);
+                false
+            }
+        }
+    }
+
+    /// Tells whether to answer with a page that tries again. An explanation goes past it.
+    pub(in crate::proxy) const fn stop_to_try_again(self) -> bool {
+        matches!(self, Self::Live)
+    }
+
+    /// Writes down the caller.
+    pub(super) fn note_principal(self, principal: &Principal) {
+        if let Self::Dry(notes) = self {
+            notes.write(|findings| findings.principal = Some(principal.clone()));
+        }
+    }
+
+    /// Writes down the rules that do not apply.
+    pub(super) fn note_skipped(self, rules: &[SkippedRule<'_>]) {
+        if let Self::Dry(notes) = self {
+            let skipped = rules.iter().map(|one| (one.rule.to_owned(), one.why.to_string())).collect();
+            notes.write(|findings| findings.skipped = skipped);
+        }
+    }
+
+    /// Writes down why the login is refused.
+    pub(in crate::proxy) fn note_refusal(self, method: Option<&str>, reason: &str) {
+        if let Self::Dry(notes) = self {
+            let refusal = RefusalReason { method: method.map(str::to_owned), reason: reason.to_owned() };
+            notes.write(|findings| findings.refusal = Some(refusal));
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `GET /auth/pbx`: a link that a person clicks, and the button that may come between it and the session.
+
+use http::{Method, Request, Response};
+
+use super::confirm;
+use super::hand_over;
+use super::oidc;
+use super::order::{self, Delivery, SessionOrder};
+use super::selectors::Selectors;
+use super::session::PbxLogin;
+use crate::auth::Verdict;
+use crate::exchange::Body;
+use crate::model::login::LoginKind;
+use crate::proxy::answer::page;
+use crate::proxy::browser::cors::{self, Initiator};
+use crate::proxy::browser::fetch_metadata;
+use crate::proxy::context::{LoginRequest, RequestContext};
+use crate::proxy::error::Error;
+use crate::proxy::form::{self, BodyFormat};
+use crate::proxy::gate::attempt::Attempt;
+use crate::proxy::gate::effects::Effects;
+use crate::upstream::RequestBody;
+
+/// How far a link has come.
+pub(in crate::proxy) enum LinkStep<'a> {
+    /// The browser tries again, with the cookies that it kept back: to this path.
+    TryAgain(String),
+    /// A person must confirm first.
+    Confirm,
+    /// The session is granted.
+    Granted(Box<SessionOrder>, Attempt<'a>),
+}
+
+/// Answers a link.
+pub(super) async fn answer(
+    login: PbxLogin<'_>,
+    request: &Request<RequestBody>,
+    context: &RequestContext,
+) -> Result<Response<Body>, Error> {
+    let link = LoginRequest::of(request);
+    match decide(login, link, context, Effects::Live).await? {
+        LinkStep::TryAgain(path) => Ok(page::continue_to(&path).respond()),
+        LinkStep::Confirm => Ok(confirm::page(link.query.unwrap_or_default())),
+        LinkStep::Granted(order, attempt) => {
+            let minted = order::open(login, *order, &attempt).await?;
+            hand_over::send_browser(login, minted, link.headers, context).await
+        }
+    }
+}
+
+/// Decides on a link. Nothing is spent or minted for it yet.
+///
+/// # Errors
+/// When it logs nobody in.
+pub(in crate::proxy) async fn decide<'a>(
+    login: PbxLogin<'_>,
+    link: LoginRequest<'_>,
+    context: &'a RequestContext,
+    effects: Effects<'a>,
+) -> Result<LinkStep<'a>, Error> {
+    let (gate, headers) = (login.gate, link.headers);
+    if fetch_metadata::looks_ahead(link.method, headers) {
+        return Err(Error::Prefetch);
+    }
+    let attempt = gate.admit(LoginKind::Pbx, link, context, effects)?;
+    let selectors = Selectors::of_query(link.query)?;
+    let verdict = gate.ask(link, &attempt).await?;
+    // The app's cookie may be missing only because it is `SameSite=Strict`.
+    let may_lack_cookies = matches!(verdict, Verdict::Stranger | Verdict::Abstain)
+        && selectors.are_first_try()
+        && fetch_metadata::is_from_elsewhere(headers);
+    if may_lack_cookies && effects.stop_to_try_again() {
+        return Ok(LinkStep::TryAgain(selectors.second_try()));
+    }
+    let proof = gate
+        .prove(verdict, &gate.link_initiator(headers, context), &attempt)
+        .map_err(|error| oidc::lead_back(gate, error, &selectors, context))?;
+    if confirm::is_needed(&proof, headers) && effects.stop_to_confirm() {
+        return Ok(LinkStep::Confirm);
+    }
+    let order = order::decide(login, proof, &selectors, Delivery::Address, &attempt)?;
+    Ok(LinkStep::Granted(Box::new(order), attempt))
+}
+
+/// Answers the button of the page between a link and its session: the link is used now.
+pub(in crate::proxy) async fn answer_button(
+    login: PbxLogin<'_>,
+    request: Request<RequestBody>,
+    context: &RequestContext,
+) -> Result<Response<Body>, Error> {
+    if *request.method() != Method::POST {
+        return Err(Error::MethodNotAllowed("POST"));
+    }
+    let gate = login.gate;
+    let (head, body) = request.into_parts();
+    let link = LoginRequest::of_head(&head);
+    // Another page must not press our button, whatever link it has.
+    let initiator = cors::initiator(link.headers, &context.authority, &[]);
+    if initiator != Initiator::Own {
+        return Err(Error::CrossSite);
+    }
+    let attempt = gate.admit(LoginKind::Pbx, link, context, Effects::Live)?;
+    let format = form::format(link.headers, Some(BodyFormat::Urlencoded))?;
+    form::read(body, format, gate.config.server.timeouts.header).await?;
+    let selectors = Selectors::of_query(link.query)?;
+    let verdict = gate.ask(link, &attempt).await?;
+    let proof = gate.prove(verdict, &initiator, &attempt)?;
+    if proof.spends().is_none() {
+        // Only a link has such a page, and something else proves the caller.
+        return Err(Error::NotFound);
+    }
+    let order = order::decide(login, proof, &selectors, Delivery::Address, &attempt)?;
+    let minted = order::open(login, order, &attempt).await?;
+    hand_over::send_browser(login, minted, link.headers, context).await
+}

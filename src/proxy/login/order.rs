@@ -1,0 +1,187 @@
+//! The order of a session: what a proven caller is granted, decided whole before anything is spent for it. The host that
+//! the browser will be sent to is part of it, so no session is minted that could not be handed over.
+
+use super::selectors::Selectors;
+use super::session::{MintedSession, PbxLogin};
+use crate::auth::{Once, Proof};
+use crate::config::{Handoff, HostPattern};
+use crate::model::account::{Language, Role};
+use crate::model::grant::PbxGrant;
+use crate::model::principal::Principal;
+use crate::proxy::context::RequestContext;
+use crate::proxy::error::AccountChoices;
+use crate::proxy::error::Error;
+use crate::proxy::gate::Gate;
+use crate::proxy::gate::attempt::Attempt;
+use crate::proxy::gate::audit::Facts;
+
+/// Why a login is refused whose browser could be sent nowhere.
+const NO_HOST: &str = "no host of [pbx] hosts is a name to send the browser to";
+/// Why a login is refused at a host that may be anybody's.
+const FOREIGN_HOST: &str = "neither a certificate nor `hosts` names the host where it begins";
+
+/// What is asked for of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// An address that leads a browser to it.
+    Address,
+    /// Its id alone.
+    Id,
+}
+
+/// A session that a caller is granted, and nothing spent for it yet.
+pub(in crate::proxy) struct SessionOrder {
+    principal: Principal,
+    /// The credential, if it works once.
+    once: Option<Once>,
+    pub(in crate::proxy) grant: PbxGrant,
+    pub(in crate::proxy) language: Option<Language>,
+    /// The PBX's host for the browser; `None` where the id alone is asked for.
+    pub(in crate::proxy) host: Option<String>,
+}
+
+impl SessionOrder {
+    fn facts(&self) -> Facts<'_> {
+        Facts::of(&self.principal).of_pbx_grant(&self.grant)
+    }
+}
+
+/// Decides what a proven caller is granted.
+///
+/// # Errors
+/// When it may have nothing of what it asks for, or a limit is used up.
+pub(super) fn decide(
+    login: PbxLogin<'_>,
+    proof: Proof,
+    selectors: &Selectors,
+    delivery: Delivery,
+    attempt: &Attempt<'_>,
+) -> Result<SessionOrder, Error> {
+    let (is_ambient, once) = (proof.is_ambient(), proof.spends().cloned());
+    let principal = login.gate.choose(proof, &selectors.requested, attempt)?;
+    let order = decide_for(login, principal, selectors, delivery, attempt);
+    // A link of ours brings the credentials that a browser sends by itself, and no others.
+    let order = order.map_err(|error| if is_ambient { error } else { error.without_links() })?;
+    Ok(SessionOrder { once, ..order })
+}
+
+/// Decides what a caller with all its claims is granted, whose credential works more than once.
+///
+/// # Errors
+/// As [`decide`].
+pub(super) fn decide_for(
+    login: PbxLogin<'_>,
+    principal: Principal,
+    selectors: &Selectors,
+    delivery: Delivery,
+    attempt: &Attempt<'_>,
+) -> Result<SessionOrder, Error> {
+    let choices = |among| AccountChoices::PbxByLink { among, language: selectors.language.clone() };
+    let grant = login.gate.grant_pbx(&principal, &selectors.requested, choices, attempt)?;
+    let language = selectors.check_language(&grant, &login.settings.languages)?;
+    let order = SessionOrder { principal, once: None, grant, language, host: None };
+    let host = match delivery {
+        Delivery::Id => None,
+        Delivery::Address => Some(find_host(login, &order, attempt)?),
+    };
+    Ok(SessionOrder { host, ..order })
+}
+
+/// Finds the host that the browser is sent to, and checks that a hand-over may begin where it is.
+fn find_host(login: PbxLogin<'_>, order: &SessionOrder, attempt: &Attempt<'_>) -> Result<String, Error> {
+    let Some(host) = find_pbx_host(login, order.grant.role(), attempt.context) else {
+        tracing::warn!(account = %order.grant.role(), "{NO_HOST}");
+        login.gate.audit_refusal(attempt, &order.facts(), NO_HOST);
+        return Err(Error::Forbidden);
+    };
+    if !may_begin_here(login, &order.principal, attempt.context) {
+        login.gate.audit_refusal(attempt, &order.facts(), FOREIGN_HOST);
+        return Err(Error::Misdirected);
+    }
+    Ok(host)
+}
+
+/// Finds the host name under which the browser meets the PBX: the one it is at; else the granted domain, by which the PBX
+/// picks the tenant; else the first that is configured.
+fn find_pbx_host(login: PbxLogin<'_>, role: &Role, context: &RequestContext) -> Option<String> {
+    let own = &context.authority.host;
+    if login.gate.is_pbx_host(own) {
+        return Some(own.clone());
+    }
+    let upstream = &login.settings.upstream;
+    let domain = role.domain().as_str();
+    if upstream.lists(domain) {
+        return Some(domain.to_owned());
+    }
+    upstream.hosts.iter().find_map(HostPattern::exact).map(str::to_owned)
+}
+
+/// Tells whether a browser may begin a hand-over where it is. It goes back there, and that host vouches for it: so the
+/// host must be known to be ours.
+fn may_begin_here(login: PbxLogin<'_>, principal: &Principal, context: &RequestContext) -> bool {
+    login.settings.handoff == Handoff::Link
+        || login.gate.is_key(&principal.method)
+        || owns(login.gate, &context.authority.host)
+}
+
+/// Tells whether a host is known to be ours. A request may name any host, and an app without `hosts` answers it. Where
+/// hosts are listed, a wildcard of a certificate names none: a host of somebody else may be among them.
+fn owns(gate: &Gate, host: &str) -> bool {
+    let app = gate.config.app.as_ref().map(|app| &app.upstream);
+    let pbx = gate.config.pbx.as_ref().map(|pbx| &pbx.upstream);
+    let any = app.is_some_and(|app| app.hosts.is_empty());
+    let mut certificates = gate.config.certificates.iter();
+    certificates.any(|one| one.names_host(host) || (any && one.names_like(host)))
+        || app.into_iter().chain(pbx).any(|upstream| upstream.lists(host))
+}
+
+/// Spends the caller's credential, if it works once. To mark it takes the disk a while, so freezes are looked at again.
+///
+/// # Errors
+/// When it was used before, cannot be marked, or the account was frozen meanwhile.
+pub(in crate::proxy) async fn spend(
+    login: PbxLogin<'_>,
+    order: &SessionOrder,
+    attempt: &Attempt<'_>,
+) -> Result<(), Error> {
+    login.gate.spend(order.once.as_ref(), &order.facts(), attempt).await?;
+    check_frozen(login, order, attempt)
+}
+
+/// Opens the session: spends the credential, asks the PBX, and audits the grant.
+///
+/// # Errors
+/// When one of these fails, or the account was frozen while the PBX was asked.
+pub(super) async fn open(
+    login: PbxLogin<'_>,
+    order: SessionOrder,
+    attempt: &Attempt<'_>,
+) -> Result<MintedSession, Error> {
+    let PbxLogin { gate, sessions, .. } = login;
+    let facts = order.facts();
+    let pending = gate.watch(attempt, &facts);
+    let minted = match spend(login, &order, attempt).await {
+        Ok(()) => Ok(sessions.mint(order.grant.role()).await),
+        Err(error) => Err(error),
+    };
+    pending.settle();
+    let id = minted?.map_err(|error| {
+        gate.audit_refusal(attempt, &facts, &error.to_string());
+        Error::from(error)
+    })?;
+    check_frozen(login, &order, attempt)?;
+    gate.audit_grant(attempt, &facts).await?;
+    Ok(MintedSession {
+        id,
+        role: order.grant.role().clone(),
+        is_by_key: gate.is_key(&order.principal.method),
+        language: order.language,
+        host: order.host,
+    })
+}
+
+/// Refuses an order whose account was frozen since it was decided.
+fn check_frozen(login: PbxLogin<'_>, order: &SessionOrder, attempt: &Attempt<'_>) -> Result<(), Error> {
+    let is_frozen = login.gate.state.freezes.has(order.grant.role());
+    login.gate.refuse_frozen(is_frozen, &order.facts(), attempt)
+}
