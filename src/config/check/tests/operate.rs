@@ -1,0 +1,86 @@
+//! `[admin]`, `[limits]`, `[log]` and `[audit]`.
+
+use super::*;
+
+#[test]
+fn the_admin_listener_is_reached_from_this_machine_only() {
+    let admin = |listen: &str| accepted(&format!("{TOP}{BOTH}[admin]\nlisten = \"{listen}\"")).admin.unwrap();
+    for listen in ["127.0.0.1:9443", "127.1.2.3:0", "[::1]:9443", "unix:/run/callgate/admin.sock"] {
+        assert_eq!(admin(listen).to_string(), listen);
+    }
+    let Listen::Unix(path) = admin("unix:admin.sock") else { panic!("not a socket") };
+    assert!(path.is_absolute(), "{path:?}");
+    let reached = "8:10: `admin.listen`: can be reached from other machines, and whoever reaches it may read it";
+    for listen in ["0.0.0.0:9443", "[::]:9443", "192.0.2.1:9443", "[::ffff:127.0.0.1]:9443"] {
+        check_beside(&format!("[admin]\nlisten = \"{listen}\""), reached);
+    }
+    for listen in ["localhost:9443", "9443", ":9443", "127.0.0.1", "http://127.0.0.1:9443"] {
+        check_beside(&format!("[admin]\nlisten = \"{listen}\""), "8:10: `admin.listen`: not an address");
+    }
+    check_beside("[admin]\nlisten = \"unix:\"", "8:10: `admin.listen`: names no socket");
+    let long = format!("[admin]\nlisten = \"unix:/{}\"", "x".repeat(107));
+    check_beside(&long, "8:10: `admin.listen`: the path is longer than 107 bytes");
+    check_beside("[admin]", "7:1: `admin.listen` is missing");
+    check_beside("[admin]\nlisten = [\"127.0.0.1:1\"]", "8:10: `admin.listen`: must be a string in quotes");
+    let taken = "8:10: `admin.listen`: is an address of `listen` or `redirect_http`";
+    let top = TOP.replace("127.0.0.1:0", "127.0.0.1:8443");
+    check_text(&format!("{top}{BOTH}[admin]\nlisten = \"127.0.0.1:8443\""), &[taken]);
+}
+
+#[test]
+fn durations_and_rates_have_a_form() {
+    check_beside("[server]\ndrain = 30", "8:9: `server.drain`: a duration needs a unit");
+    check_hint("[app]\nurl = \"http://a\"\n[server]\ndrain = 30", "write \"30s\"");
+    check_beside("[server]\ndrain = \"0s\"", "8:9: `server.drain`: a duration of zero");
+    check_beside("[server]\ntimeouts = { idle = \"soon\" }", "8:21: `server.timeouts.idle`: not a duration");
+    check_beside(
+        "[limits]\nclient = \"often\"",
+        "8:10: `limits.client`: a rate looks like \"30/min\", \"5/15min\" or \"30/min burst 10\"",
+    );
+}
+
+#[test]
+fn logs_go_to_known_places() {
+    let log = |tail: &str| accepted(&format!("{TOP}{BOTH}[log]\n{tail}")).log;
+    assert_eq!(log("access = \"off\"").access, AccessLogTarget::Off);
+    assert!(matches!(log("access = \"log/access.log\"").access, AccessLogTarget::File(path) if path.is_absolute()));
+    assert_eq!(log("format = \"json\"\nlevel = \"trace\"").level, Level::TRACE);
+    check_beside(
+        "[log]\naccess = \"sdtout\"",
+        "8:10: `log.access`: unknown word `sdtout`, and a file has a / or a . in its name",
+    );
+    check_beside("[log]\nformat = \"jsno\"", "8:10: `log.format`: unknown word `jsno`");
+    check_hint("[app]\nurl = \"http://a\"\n[log]\nformat = \"jsno\"", "did you mean `json`?");
+    check_beside("[log]\nlevel = \"loud\"", "8:9: `log.level`: unknown word `loud`");
+    check_beside("[audit]\nfile = \"no/such/folder.log\"", "8:8: `audit.file`: the folder no/such does not exist");
+    check_beside("[audit]\nfile = \"a\\u0007b\"", "8:8: `audit.file`: has a control character in it");
+}
+
+#[test]
+fn audit_lines_go_to_known_places() {
+    let audit = |tail: &str| accepted(&format!("{TOP}{BOTH}[audit]\n{tail}")).audit;
+    let full = audit("file = \"log/audit.log\"\nchain = true\nsyslog = \"udp:192.0.2.9:514\"");
+    assert!(full.chain && full.file.is_some_and(|path| path.is_absolute()));
+    assert_eq!(full.syslog.unwrap().to_string(), "udp:192.0.2.9:514");
+    let syslog = |word: &str| audit(&format!("syslog = \"{word}\"")).syslog.unwrap().to_string();
+    assert_eq!(syslog("unix:/dev/log"), "unix:/dev/log");
+    assert_eq!(syslog("udp:[::1]:514"), "udp:[::1]:514");
+    assert_eq!((full.when_stuck, audit("when_stuck = \"go_on\"").when_stuck), (WhenStuck::Refuse, WhenStuck::GoOn));
+    check_beside("[audit]\nwhen_stuck = \"wait\"", "8:14: `audit.when_stuck`: unknown word `wait`");
+    check_beside("[audit]", "7:1: `audit`: says nothing about where to");
+    check_beside("[audit]\nchain = true", "7:1: `audit`: says nothing about where to");
+    check_beside("[audit]\nchain = true\nsyslog = \"unix:/dev/log\"", "8:9: `audit.chain`: there is no file to guard");
+    for (word, problem) in [
+        ("/dev/log", "not a place of a syslog daemon"),
+        ("unix:", "not a place of a syslog daemon"),
+        ("tcp:192.0.2.9:514", "not a place of a syslog daemon"),
+        ("udp:loghost:514", "has no IP address with a port behind udp:"),
+        ("udp:192.0.2.9", "has no IP address with a port behind udp:"),
+    ] {
+        check_beside(&format!("[audit]\nsyslog = \"{word}\""), &format!("8:10: `audit.syslog`: {problem}"));
+    }
+    check_beside(
+        "[log]\naccess = \"log/one.log\"\n[audit]\nfile = \"log/one.log\"",
+        "10:8: `audit.file`: is the file of the access log",
+    );
+}
