@@ -12,6 +12,9 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use rustix::fs::{Access, OFlags};
 
+/// The largest file that is read, in bytes.
+pub(super) const MAX_FILE: u64 = 64 << 20;
+
 /// The files, each with what it held. Two values are equal when every file held the same, under the same mode.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileSnapshot(BTreeMap<PathBuf, Option<FileState>>);
@@ -143,7 +146,7 @@ const SETTLED: Duration = Duration::from_secs(2);
 fn digest(file: &mut File) -> io::Result<[u8; SHA256_OUTPUT_LEN]> {
     let (mut context, mut buffer) = (Context::new(&SHA256), [0; 16 << 10]);
     // What is larger is refused by whoever reads it.
-    let mut file = file.take(super::source::MAX_FILE + 1);
+    let mut file = file.take(MAX_FILE + 1);
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")),

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::document::{TomlNode, TomlTable};
 use super::encoding::{UTF_16, UTF_16_HINT, is_utf_16, without_last_newline, without_mark};
-use super::files::{self, FileSnapshot};
+use super::files::{self, FileSnapshot, MAX_FILE};
 use super::permissions::{Exposure, Holds, Permissions};
 use crate::model::secret::Secret;
 
@@ -25,9 +25,6 @@ pub(super) struct Surroundings<'a> {
     /// The files that were read so far.
     pub(super) files: &'a RefCell<FileSnapshot>,
 }
-
-/// The largest file that is read, in bytes.
-pub(super) const MAX_FILE: u64 = 64 << 20;
 
 /// The text of the configuration itself, and what others can do with its file.
 pub(super) struct ConfigText {

@@ -3,11 +3,9 @@
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::forwarded_chain::ForwardedChain;
+use super::forwarded_chain::{ForwardedChain, X_FORWARDED_FOR};
 use crate::model::identity;
 
-/// The field in which each proxy names the address it was asked from.
-pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// The field that ties an exchange to its log lines.

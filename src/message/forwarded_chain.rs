@@ -7,10 +7,10 @@ use std::cell::RefCell;
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use super::forwarded::X_FORWARDED_FOR;
-
+/// The field in which each proxy appends the address that it was asked from.
+pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The most believed proxies in a row.
 const MAX_HOPS: usize = 16;
 
