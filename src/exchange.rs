@@ -1,4 +1,4 @@
-//! Floor 5: one client connection and its exchanges, as the server and the proxy both see them.
+//! Floor 5: a client's connection, its requests and their answers, as the server and the proxy both see them.
 
 mod activity;
 mod body;
@@ -9,52 +9,67 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Frame;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
 
-pub use self::activity::{InFlight, Vitals};
-pub use self::body::{Body, closes_by_field, has_unknown_length, keep_length, silence};
-pub use self::connection::{FarEnd, Peer, Tunnel};
+pub use self::activity::{AbortReason, Activity, InFlight};
+pub use self::body::Body;
+pub use self::connection::{ClientConnection, SideChannel, TlsPeer, TlsSession, Tunnel};
 pub use self::interim::Interims;
+use crate::message::forwarded::X_REQUEST_ID;
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::access::{self, Ended};
 use crate::observe::metrics::{Route, Tally, TunnelEnd};
 use crate::observe::{Logs, RequestId};
 use crate::upstream::{BodyError, Meter, TunnelBytes};
 
-/// What the access log will say, where there is one.
-#[derive(Debug)]
-struct Line {
-    facts: access::Exchange,
-    logs: Rc<Logs>,
-}
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
-/// One request with its answer, from the first look at the request to the last byte of the answer.
+/// One request with its answer: from the head of the request to the last byte of the answer, or of the tunnel that the
+/// answer begins. When it is dropped, it is counted and its access line is written.
 #[derive(Debug)]
 pub struct Exchange {
-    /// What the log calls it.
+    /// Identifies the exchange in every log, and to the client in `X-Request-Id`.
     pub id: RequestId,
-    begun: Instant,
-    line: Option<Box<Line>>,
-    route: Route,
-    part: Part,
-    sent: u64,
-    received: u64,
-    complete: bool,
-    /// A pause that was too long ended it.
-    stalled: bool,
-    meter: Option<Meter>,
-    /// What a tunnel carries.
-    carried: Option<Rc<TunnelBytes>>,
+    started: Instant,
+    question: Question,
+    answer: Answer,
+    bytes: ByteCount,
+    line: Option<Box<AccessLine>>,
     /// Held until the exchange is over.
     in_flight: InFlight,
 }
 
-/// What an exchange has come to.
+/// What [`Exchange::finish`] has to know of the request.
 #[derive(Debug, Clone, Copy)]
-enum Part {
+struct Question {
+    is_head: bool,
+    /// Whether a body, or the bytes of a tunnel, may follow the head.
+    has_body: bool,
+    /// Whether `Connection: close` ends the connection. In HTTP/2 a frame does.
+    closes_by_field: bool,
+}
+
+/// The answer, as far as it is known.
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    route: Route,
+    stage: Stage,
+    /// Whether an upstream made the answer.
+    is_relayed: bool,
+    /// Whether bytes behind the request's head are left that no reader takes for what they are.
+    leaves_bytes: bool,
+    is_complete: bool,
+    /// Whether a pause that was too long ended it.
+    is_stalled: bool,
+}
+
+/// How far an exchange has come.
+#[derive(Debug, Clone, Copy)]
+enum Stage {
     /// No answer yet.
     Question,
     /// The answer with this status.
@@ -63,7 +78,35 @@ enum Part {
     Tunnel(StatusCode, TunnelEnd),
 }
 
-impl Part {
+/// The bytes of the bodies, or of the tunnel.
+#[derive(Debug, Default)]
+struct ByteCount {
+    sent: u64,
+    received: u64,
+    /// Counts the request's body.
+    meter: Option<Meter>,
+    /// Counts both directions of the tunnel.
+    tunnel: Option<Rc<TunnelBytes>>,
+}
+
+/// The line of the access log, if that is written.
+#[derive(Debug)]
+struct AccessLine {
+    facts: access::Exchange,
+    logs: Rc<Logs>,
+}
+
+impl Question {
+    fn of(request: &Request<Incoming>) -> Self {
+        Self {
+            is_head: *request.method() == Method::HEAD,
+            has_body: !request.body().is_end_stream() || *request.method() == Method::CONNECT,
+            closes_by_field: matches!(request.version(), Version::HTTP_10 | Version::HTTP_11),
+        }
+    }
+}
+
+impl Stage {
     const fn status(self) -> Option<StatusCode> {
         match self {
             Self::Question => None,
@@ -73,136 +116,156 @@ impl Part {
 }
 
 impl Exchange {
-    /// Begins with a request.
+    /// Begins with the head of a request.
     #[must_use]
-    pub fn begin(request: &http::Request<Incoming>, client: IpAddr, peer: &Peer, logs: &Rc<Logs>) -> Self {
+    pub fn begin(request: &Request<Incoming>, client: IpAddr, activity: &Rc<Activity>, logs: &Rc<Logs>) -> Self {
         let id = RequestId::next();
-        let line = logs.access().then(|| {
-            let facts = access::Exchange {
-                id,
-                client,
-                method: request.method().clone(),
-                host: String::new(),
-                target: request.uri().path_and_query().map_or_else(|| request.uri().to_string(), ToString::to_string),
-                version: request.version(),
-                upstream: "-",
-                status: 0,
-                sent: 0,
-                received: 0,
-                duration: std::time::Duration::ZERO,
-                ended: Ended::Aborted,
-                reason: None,
-            };
-            Box::new(Line { facts, logs: Rc::clone(logs) })
-        });
-        let in_flight = peer.vitals.begin();
         Self {
             id,
-            begun: Instant::now(),
-            line,
-            route: Route::Own,
-            part: Part::Question,
-            sent: 0,
-            received: 0,
-            complete: false,
-            stalled: false,
-            meter: None,
-            carried: None,
-            in_flight,
+            started: Instant::now(),
+            question: Question::of(request),
+            answer: Answer {
+                route: Route::Own,
+                stage: Stage::Question,
+                is_relayed: false,
+                leaves_bytes: false,
+                is_complete: false,
+                is_stalled: false,
+            },
+            bytes: ByteCount::default(),
+            line: logs.access().then(|| AccessLine::begin(id, request, client, logs)),
+            in_flight: activity.begin_exchange(),
         }
     }
 
-    /// Notes which host the request is for.
-    pub fn is_for(&mut self, host: &str) {
+    /// Records the host that the request is for.
+    pub fn set_host(&mut self, host: &str) {
         if let Some(line) = &mut self.line {
             host.clone_into(&mut line.facts.host);
         }
     }
 
-    /// Notes which upstream serves it.
-    pub fn goes_to(&mut self, side: UpstreamName) {
-        self.route = match side {
+    /// Records the upstream that the request goes to.
+    pub fn set_upstream(&mut self, upstream: UpstreamName) {
+        self.answer.route = match upstream {
             UpstreamName::App => Route::App,
             UpstreamName::Pbx => Route::Pbx,
         };
         if let Some(line) = &mut self.line {
-            line.facts.upstream = side.as_str();
+            line.facts.upstream = upstream.as_str();
         }
     }
 
-    /// Notes who answers it, where that is no upstream alone.
-    pub const fn is_answered_by(&mut self, route: Route) {
-        self.route = route;
+    /// Records the route that metrics count the exchange under.
+    pub const fn set_route(&mut self, route: Route) {
+        self.answer.route = route;
     }
 
-    /// Notes why the answer is one of our own.
-    pub fn because(&mut self, reason: &'static str) {
+    /// Records that an upstream made the answer: it passes without a field of callgate's own.
+    pub const fn set_relayed(&mut self) {
+        self.answer.is_relayed = true;
+    }
+
+    /// Records that the answer is an error of callgate's own, with its code. `is_malformed`: the request has no single
+    /// reading, so that neither have the bytes behind it.
+    pub fn fail(&mut self, code: &'static str, is_malformed: bool) {
+        // A body that is not read would be taken for the next request.
+        self.answer.leaves_bytes = is_malformed || self.question.has_body;
         if let Some(line) = &mut self.line {
-            line.facts.reason = Some(reason);
+            line.facts.reason = Some(code);
         }
     }
 
-    /// Lets the exchange end with the body of this answer.
+    /// Records where the bytes of the request's body are counted.
+    pub fn set_meter(&mut self, meter: Option<Meter>) {
+        // Bytes that were read before the request is passed on stay counted.
+        self.bytes.meter = meter.or_else(|| self.bytes.meter.take());
+    }
+
+    /// Tells whether part of the request's body is still to come.
+    fn is_receiving(&self) -> bool {
+        self.bytes.meter.as_ref().is_some_and(|meter| !meter.is_done())
+    }
+
+    /// Makes an answer ready to be sent, and ends the exchange with its body. Here alone is decided whether the connection
+    /// closes behind it, whether it has a body, and whether it carries `X-Request-Id`.
     #[must_use]
-    pub fn end_with(mut self, mut response: Response<Body>) -> Response<Body> {
-        self.part = Part::Answer(response.status());
-        self.tally().answered(self.route, self.begun.elapsed());
-        response.body_mut().exchange = Some(self);
+    pub fn finish(mut self, mut response: Response<Body>) -> Response<Body> {
+        if self.question.is_head {
+            body::remove_own(&mut response);
+        }
+        if self.answer.is_relayed && self.question.closes_by_field {
+            body::keep_length(&mut response);
+        }
+        if self.closes_connection(response.status()) {
+            response.headers_mut().insert(header::CONNECTION, CLOSE);
+        }
+        if !self.answer.is_relayed {
+            response.headers_mut().insert(X_REQUEST_ID, self.id.header_value());
+        }
+        self.answer.stage = Stage::Answer(response.status());
+        self.tally().answered(self.answer.route, self.started.elapsed());
+        response.body_mut().hold(self);
         response
     }
 
-    /// Notes where the bytes of the request's body are counted.
-    pub fn receives(&mut self, meter: Option<Meter>) {
-        // What was read before it was passed on stays counted.
-        self.meter = meter.or_else(|| self.meter.take());
+    /// Decides whether the connection closes behind the answer (RFC 9112 §9.6).
+    fn closes_connection(&self, status: StatusCode) -> bool {
+        // Over HTTP/2 a GOAWAY frame says it, and a tunnel takes the connection over.
+        if !self.question.closes_by_field || status == StatusCode::SWITCHING_PROTOCOLS {
+            return false;
+        }
+        // An upstream that answers before the body's end may be the reason why the rest of it never comes.
+        self.answer.leaves_bytes || self.is_receiving() || self.in_flight.is_last()
     }
 
-    /// Tells whether some of the request's body is still to come.
-    #[must_use]
-    pub fn is_receiving(&self) -> bool {
-        self.meter.as_ref().is_some_and(|meter| !meter.is_done())
-    }
-
-    /// Hands the rest of the exchange to a tunnel: it ends with that, not with the answer of this status that agreed to it.
+    /// Splits off the exchange of the tunnel that an answer with this status agrees to. That one writes the access line
+    /// when the tunnel ends; the answer writes none.
     #[must_use]
     pub fn split(&mut self, status: StatusCode) -> Self {
         self.tally().tunnel_opened();
         Self {
+            id: self.id,
+            started: self.started,
+            question: self.question,
+            // Until the tunnel has said how it ended.
+            answer: Answer { stage: Stage::Tunnel(status, TunnelEnd::Cut), ..self.answer },
+            bytes: ByteCount { tunnel: Some(Rc::default()), ..ByteCount::default() },
             line: self.line.take(),
-            // Until its connection tells otherwise.
-            part: Part::Tunnel(status, TunnelEnd::Cut),
-            meter: None,
-            carried: Some(Rc::default()),
             in_flight: self.in_flight.again(),
-            ..*self
         }
     }
 
     /// Returns where the bytes of its tunnel are counted.
-    #[must_use]
-    pub fn carried(&self) -> Rc<TunnelBytes> {
-        self.carried.clone().unwrap_or_default()
+    fn tunnel_bytes(&self) -> Rc<TunnelBytes> {
+        self.bytes.tunnel.clone().unwrap_or_default()
     }
 
-    /// Notes why its tunnel ended.
-    pub const fn ended(&mut self, end: TunnelEnd) {
-        if let Part::Tunnel(_, why) = &mut self.part {
-            *why = end;
+    /// Records how its tunnel ended.
+    const fn set_tunnel_end(&mut self, end: TunnelEnd) {
+        if let Stage::Tunnel(_, ended) = &mut self.answer.stage {
+            *ended = end;
         }
     }
 
-    /// Tells how it ended, as the log says it.
-    fn ending(&self) -> Ended {
-        match self.part {
-            Part::Tunnel(_, TunnelEnd::Closed) => Ended::Complete,
-            Part::Tunnel(_, TunnelEnd::Frozen) => Ended::Frozen,
-            Part::Tunnel(_, TunnelEnd::Idle | TunnelEnd::Stalled) => Ended::Stalled,
-            Part::Question | Part::Answer(_) if self.complete => Ended::Complete,
-            Part::Question | Part::Answer(_) if self.stalled || self.in_flight.is_stalled() => Ended::Stalled,
-            Part::Tunnel(_, TunnelEnd::Cut) | Part::Question | Part::Answer(_) if self.in_flight.is_drained() => {
-                Ended::Drained
+    /// Returns how it ended, in the words of the access log.
+    fn ended(&self) -> Ended {
+        let aborted = self.in_flight.abort_reason();
+        match self.answer.stage {
+            Stage::Tunnel(_, TunnelEnd::Closed) => Ended::Complete,
+            Stage::Tunnel(_, TunnelEnd::Frozen) => Ended::Frozen,
+            Stage::Tunnel(_, TunnelEnd::Idle | TunnelEnd::Stalled) => Ended::Stalled,
+            Stage::Tunnel(_, TunnelEnd::Failed) => Ended::Aborted,
+            Stage::Question | Stage::Answer(_) if self.answer.is_complete => Ended::Complete,
+            Stage::Question | Stage::Answer(_)
+                if self.answer.is_stalled || aborted == Some(AbortReason::WriteStall) =>
+            {
+                Ended::Stalled
             }
-            Part::Tunnel(_, TunnelEnd::Cut | TunnelEnd::Failed) | Part::Question | Part::Answer(_) => Ended::Aborted,
+            Stage::Tunnel(_, TunnelEnd::Cut) | Stage::Question | Stage::Answer(_) => match aborted {
+                Some(AbortReason::Drain) => Ended::Drained,
+                Some(AbortReason::WriteStall) | None => Ended::Aborted,
+            },
         }
     }
 
@@ -212,22 +275,19 @@ impl Exchange {
 
     fn count(&self) {
         let tally = self.tally();
-        tally.carried(self.received, self.sent);
-        match self.part {
-            Part::Question | Part::Answer(_) => tally.exchange(self.route, self.part.status(), self.complete),
-            Part::Tunnel(_, end) => tally.tunnel_ended(end),
+        tally.carried(self.bytes.received, self.bytes.sent);
+        match self.answer.stage {
+            Stage::Tunnel(_, end) => tally.tunnel_ended(end),
+            stage => tally.exchange(self.answer.route, stage.status(), self.answer.is_complete),
         }
     }
 
-    fn note(&mut self, frame: &Result<Frame<Bytes>, BodyError>) {
+    /// Counts a frame of the answer, or logs the error in its place.
+    fn record_frame(&mut self, frame: &Result<Frame<Bytes>, BodyError>) {
         match frame {
-            Ok(frame) => {
-                if let Some(data) = frame.data_ref() {
-                    self.sent += data.len() as u64;
-                }
-            }
+            Ok(frame) => self.bytes.sent += frame.data_ref().map_or(0, |data| data.len() as u64),
             Err(cut) => {
-                self.stalled |= matches!(cut, BodyError::Stalled);
+                self.answer.is_stalled |= matches!(cut, BodyError::Stalled);
                 tracing::warn!(id = %self.id, error = cut as &dyn std::error::Error, "answer cut off");
             }
         }
@@ -236,19 +296,47 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        self.bytes.read_counters();
+        self.count();
+        let ended = self.ended();
+        let Some(mut line) = self.line.take() else { return };
+        line.facts.duration = self.started.elapsed();
+        line.facts.status = self.answer.stage.status().map_or(0, |status| status.as_u16());
+        (line.facts.received, line.facts.sent) = (self.bytes.received, self.bytes.sent);
+        line.facts.ended = ended;
+        line.logs.write_access(&line.facts);
+    }
+}
+
+impl ByteCount {
+    /// Takes over what was counted elsewhere.
+    fn read_counters(&mut self) {
         if let Some(meter) = &self.meter {
             self.received = meter.bytes();
         }
-        if let Some(carried) = &self.carried {
-            (self.received, self.sent) = (carried.up(), carried.down());
+        if let Some(tunnel) = &self.tunnel {
+            (self.received, self.sent) = (tunnel.up(), tunnel.down());
         }
-        self.count();
-        let ended = self.ending();
-        let Some(mut line) = self.line.take() else { return };
-        line.facts.duration = self.begun.elapsed();
-        line.facts.status = self.part.status().map_or(0, |status| status.as_u16());
-        (line.facts.received, line.facts.sent) = (self.received, self.sent);
-        line.facts.ended = ended;
-        line.logs.write_access(&line.facts);
+    }
+}
+
+impl AccessLine {
+    fn begin(id: RequestId, request: &Request<Incoming>, client: IpAddr, logs: &Rc<Logs>) -> Box<Self> {
+        let facts = access::Exchange {
+            id,
+            client,
+            method: request.method().clone(),
+            host: String::new(),
+            target: request.uri().path_and_query().map_or_else(|| request.uri().to_string(), ToString::to_string),
+            version: request.version(),
+            upstream: "-",
+            status: 0,
+            sent: 0,
+            received: 0,
+            duration: std::time::Duration::ZERO,
+            ended: Ended::Aborted,
+            reason: None,
+        };
+        Box::new(Self { facts, logs: Rc::clone(logs) })
     }
 }

@@ -1,4 +1,5 @@
-//! Floor 4: who is frozen: no login for him, no request with a session that went out to him, and an end to his tunnels.
+//! Floor 4: accounts and users that the operator has frozen: they get no login, no request with their session passes, and
+//! their tunnels end.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -12,86 +13,89 @@ use crate::model::mentions::Mention;
 use crate::model::ott::VoximplantUser;
 use crate::state::{Freeze, KeepError, Store};
 
-/// The freezes of the store, and whoever waits for one. All workers share it, and every configuration.
+/// The freezes in the store. All workers share it, and it outlives every configuration.
 #[derive(Debug)]
-pub struct Frozen {
+pub struct Freezes {
     store: Arc<Store>,
-    /// Whether there may be any: all that most requests ask.
+    /// Whether the store may hold one: all that most requests ask.
     any: AtomicBool,
+    /// Wakes every [`FreezeGuard`].
     changed: watch::Sender<()>,
 }
 
-impl Frozen {
-    /// Takes up what the store has kept.
+impl Freezes {
+    /// Reads what the store holds.
     #[must_use]
     pub fn new(store: Arc<Store>) -> Self {
-        let frozen = Self { store, any: AtomicBool::new(false), changed: watch::Sender::new(()) };
-        frozen.look();
-        frozen
+        let freezes = Self { store, any: AtomicBool::new(false), changed: watch::Sender::new(()) };
+        freezes.refresh();
+        freezes
     }
 
-    /// Freezes somebody. When it returns, there are no more logins, and no restart forgets it.
+    /// Freezes a target. When it returns, no login of the target succeeds any more, and no restart forgets it.
     ///
     /// # Errors
-    /// When that cannot be kept.
-    pub async fn freeze(&self, whom: &FreezeTarget, freeze: Freeze) -> Result<(), KeepError> {
-        let kept = self.store.freeze(&whom.to_string(), freeze).await;
-        self.look();
+    /// When the store cannot keep it.
+    pub async fn freeze(&self, target: &FreezeTarget, freeze: Freeze) -> Result<(), KeepError> {
+        let kept = self.store.freeze(&target.to_string(), freeze).await;
+        self.refresh();
         kept
     }
 
-    /// Ends a freeze. Tells whether there was one.
+    /// Ends a freeze. Returns whether there was one.
     ///
     /// # Errors
-    /// When that cannot be kept.
-    pub async fn thaw(&self, whom: &FreezeTarget) -> Result<bool, KeepError> {
-        let thawed = self.store.thaw(&whom.to_string()).await;
-        self.look();
+    /// When the store cannot keep it.
+    pub async fn thaw(&self, target: &FreezeTarget) -> Result<bool, KeepError> {
+        let thawed = self.store.thaw(&target.to_string()).await;
+        self.refresh();
         thawed
     }
 
-    /// Lists who is frozen now.
+    /// Lists the targets that are frozen now.
     #[must_use]
     pub fn list(&self) -> Vec<(String, Freeze)> {
         self.store.freezes(self.store.now())
     }
 
-    /// Tells whether whom a session is for is frozen, by itself or with its domain.
+    /// Tells whether a role at the PBX is frozen, by itself or with its domain.
     #[must_use]
-    pub fn has(&self, role: &Role) -> bool {
-        self.is_any() && self.has_whom(&FreezeTarget::of(role))
+    pub fn covers_role(&self, role: &Role) -> bool {
+        self.has_any() && self.covers(&FreezeTarget::of(role))
     }
 
-    /// As [`Frozen::has`].
+    /// Tells whether a target is frozen, by itself or with its domain.
     #[must_use]
-    pub fn has_whom(&self, whom: &FreezeTarget) -> bool {
-        let with_domain = || match whom {
-            FreezeTarget::Account(account) => self.lists(&FreezeTarget::Domain(account.domain().clone())),
+    pub fn covers(&self, target: &FreezeTarget) -> bool {
+        let with_domain = || match target {
+            FreezeTarget::Account(account) => self.contains(&FreezeTarget::Domain(account.domain().clone())),
             FreezeTarget::Domain(_) | FreezeTarget::User(_) => false,
         };
-        self.lists(whom) || with_domain()
+        self.contains(target) || with_domain()
     }
 
-    /// Tells whether a Voximplant user is frozen: in its application, or under its name wherever it is. `own`: the
-    /// application that goes without saying.
+    /// Tells whether a Voximplant user is frozen: in its application, or under its name in every application. `default`: the
+    /// application of a user that names none.
     #[must_use]
-    pub fn has_user(&self, user: &VoximplantUser, own: Option<&str>) -> bool {
+    pub fn covers_user(&self, user: &VoximplantUser, default: Option<&str>) -> bool {
         let name = user.name();
-        let full = user.application().or(own).map(|application| format!("{name}@{application}"));
+        let full = user.application().or(default).map(|application| format!("{name}@{application}"));
         let spellings = [Some(name.to_owned()), full].into_iter().flatten().filter_map(|text| text.parse().ok());
-        self.is_any() && spellings.map(FreezeTarget::User).any(|whom| self.lists(&whom))
+        self.has_any() && spellings.map(FreezeTarget::User).any(|target| self.contains(&target))
     }
 
-    /// Tells whether a request is somebody's who is frozen. What is unclear is, while somebody is frozen whom it may mean.
+    /// Tells whether one of the owners is frozen, or may be: an unclear mention counts while an account that it may stand for
+    /// is frozen.
     #[must_use]
-    pub fn has_owner(&self, owners: &Owners) -> bool {
-        self.is_any()
-            && (owners.known.iter().any(|role| self.has(role)) || owners.named.iter().any(|one| self.may_mean(one)))
+    pub fn covers_any(&self, owners: &Owners) -> bool {
+        self.has_any()
+            && (owners.known.iter().any(|role| self.covers_role(role))
+                || owners.named.iter().any(|mention| self.may_cover(mention)))
     }
 
-    fn may_mean(&self, meant: &Mention) -> bool {
-        match meant {
-            Mention::Account(account) => self.has_whom(&FreezeTarget::Account(account.clone())),
+    fn may_cover(&self, mention: &Mention) -> bool {
+        match mention {
+            Mention::Account(account) => self.covers(&FreezeTarget::Account(account.clone())),
             Mention::Somebody(domain) => self.list().iter().any(|(name, _)| match name.parse() {
                 Ok(FreezeTarget::Account(account)) => account.domain() == domain,
                 Ok(FreezeTarget::Domain(frozen)) => frozen == *domain,
@@ -101,54 +105,54 @@ impl Frozen {
         }
     }
 
-    fn lists(&self, whom: &FreezeTarget) -> bool {
-        self.store.is_frozen(&whom.to_string(), self.store.now())
+    fn contains(&self, target: &FreezeTarget) -> bool {
+        self.store.is_frozen(&target.to_string(), self.store.now())
     }
 
-    /// Tells whether anybody may be frozen.
+    /// Tells whether any target may be frozen.
     #[must_use]
-    pub fn is_any(&self) -> bool {
+    pub fn has_any(&self) -> bool {
         self.any.load(Ordering::Acquire)
     }
 
-    /// Takes note of what the store says now, and wakes the tunnels.
-    fn look(&self) {
+    /// Reads what the store holds now, and wakes the tunnels.
+    fn refresh(&self) {
         self.any.store(!self.list().is_empty(), Ordering::Release);
         self.changed.send_replace(());
     }
 }
 
-/// Whose a request is: the accounts that its sessions went out to, and everybody whom it may name.
+/// The accounts that a request acts for.
 #[derive(Debug, Default)]
 pub struct Owners {
-    /// The accounts.
+    /// The roles that its sessions were opened for.
     pub known: Vec<Role>,
-    /// Everybody else.
+    /// The accounts that it names, or may name.
     pub named: Vec<Mention>,
 }
 
-/// What holds a tunnel to the accounts it was opened for.
+/// Ends a tunnel when an account that it was opened for is frozen.
 #[derive(Debug)]
-pub struct Leash {
-    frozen: Arc<Frozen>,
+pub struct FreezeGuard {
+    freezes: Arc<Freezes>,
     owners: Owners,
 }
 
-impl Leash {
-    /// Binds a tunnel to those it is for.
+impl FreezeGuard {
+    /// Guards a tunnel of these owners.
     #[must_use]
-    pub const fn new(frozen: Arc<Frozen>, owners: Owners) -> Self {
-        Self { frozen, owners }
+    pub const fn new(freezes: Arc<Freezes>, owners: Owners) -> Self {
+        Self { freezes, owners }
     }
 
-    /// Waits until one of the accounts is frozen; for ever where nobody knows whose tunnel it is.
-    pub async fn cut(&self) {
+    /// Waits until one of the owners is frozen; without an owner, for ever.
+    pub async fn until_frozen(&self) {
         if self.owners.known.is_empty() && self.owners.named.is_empty() {
             return pending().await;
         }
-        let mut changed = self.frozen.changed.subscribe();
-        while !self.frozen.has_owner(&self.owners) {
-            // It changes for as long as there is a leash.
+        let mut changed = self.freezes.changed.subscribe();
+        while !self.freezes.covers_any(&self.owners) {
+            // The sender lives in `freezes`, so this is never an error.
             if changed.changed().await.is_err() {
                 return pending().await;
             }
@@ -175,41 +179,45 @@ mod tests {
             ("user ann@own.acme", [true, true, false]),
             ("user ann@b.acme", [false, false, true]),
         ] {
-            let frozen = Frozen::new(Arc::new(Store::in_memory()));
+            let freezes = Freezes::new(Arc::new(Store::in_memory()));
             let freeze = Freeze { since: Timestamp::now(), until: None, by: String::new(), why: String::new() };
-            frozen.freeze(&frozen_as.parse().unwrap(), freeze).await.unwrap();
+            freezes.freeze(&frozen_as.parse().unwrap(), freeze).await.unwrap();
             for (user, expected) in ["ann", "ann@own.acme", "ann@b.acme"].into_iter().zip(is_frozen) {
-                assert_eq!(frozen.has_user(&user.parse().unwrap(), Some("own.acme")), expected, "{frozen_as}: {user}");
+                assert_eq!(
+                    freezes.covers_user(&user.parse().unwrap(), Some("own.acme")),
+                    expected,
+                    "{frozen_as}: {user}"
+                );
             }
-            assert!(!frozen.has_user(&"bob".parse().unwrap(), Some("own.acme")));
+            assert!(!freezes.covers_user(&"bob".parse().unwrap(), Some("own.acme")));
         }
     }
 
     #[tokio::test]
-    async fn a_leash_is_cut_by_what_freezes_its_account_and_nothing_else() {
-        let frozen = Arc::new(Frozen::new(Arc::new(Store::in_memory())));
-        let account = |name: &str| name.parse::<FreezeTarget>().unwrap();
+    async fn a_guard_ends_a_tunnel_by_a_freeze_of_its_account_and_no_other() {
+        let freezes = Arc::new(Freezes::new(Arc::new(Store::in_memory())));
+        let target = |name: &str| name.parse::<FreezeTarget>().unwrap();
         let owner = Role::User(Account::new("40", "acme.test".parse().unwrap()).unwrap());
-        let leash = |known: Vec<Role>, named: Vec<Mention>| Leash {
-            frozen: Arc::clone(&frozen),
+        let guard = |known: Vec<Role>, named: Vec<Mention>| FreezeGuard {
+            freezes: Arc::clone(&freezes),
             owners: Owners { known, named },
         };
-        let (his, nobodys) = (leash(vec![owner], Vec::new()), leash(Vec::new(), Vec::new()));
-        let unclear = leash(Vec::new(), vec![Mention::Somebody("acme.test".parse().unwrap())]);
+        let (known, unowned) = (guard(vec![owner], Vec::new()), guard(Vec::new(), Vec::new()));
+        let unclear = guard(Vec::new(), vec![Mention::Somebody("acme.test".parse().unwrap())]);
         let freeze = || Freeze { since: Timestamp::now(), until: None, by: String::new(), why: String::new() };
-        let mut cut = Box::pin(his.cut());
+        let mut frozen = Box::pin(known.until_frozen());
         for other in ["account 41@acme.test", "account 40@other.test", "domain other.test", "user ann"] {
-            frozen.freeze(&account(other), freeze()).await.unwrap();
-            assert!(waits(cut.as_mut()).await, "{other}");
+            freezes.freeze(&target(other), freeze()).await.unwrap();
+            assert!(waits(frozen.as_mut()).await, "{other}");
         }
-        frozen.thaw(&account("account 41@acme.test")).await.unwrap();
-        assert!(waits(std::pin::pin!(unclear.cut())).await);
-        frozen.freeze(&account("domain acme.test"), freeze()).await.unwrap();
-        cut.await;
-        unclear.cut().await;
-        assert!(waits(std::pin::pin!(nobodys.cut())).await);
-        assert!(frozen.thaw(&account("domain acme.test")).await.unwrap());
-        assert!(!frozen.thaw(&account("domain acme.test")).await.unwrap());
-        assert!(waits(std::pin::pin!(his.cut())).await);
+        freezes.thaw(&target("account 41@acme.test")).await.unwrap();
+        assert!(waits(std::pin::pin!(unclear.until_frozen())).await);
+        freezes.freeze(&target("domain acme.test"), freeze()).await.unwrap();
+        frozen.await;
+        unclear.until_frozen().await;
+        assert!(waits(std::pin::pin!(unowned.until_frozen())).await);
+        assert!(freezes.thaw(&target("domain acme.test")).await.unwrap());
+        assert!(!freezes.thaw(&target("domain acme.test")).await.unwrap());
+        assert!(waits(std::pin::pin!(known.until_frozen())).await);
     }
 }

@@ -23,7 +23,6 @@ use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
@@ -40,7 +39,7 @@ use self::login::{link, oidc, ott, pbx, redirect, ticket};
 pub use self::shared::SharedState;
 use crate::auth::{self, Chain};
 use crate::config::{self, Config};
-use crate::exchange::{self, Body, Exchange, Peer};
+use crate::exchange::{Body, ClientConnection, Exchange};
 use crate::message::forwarded_chain::{Contradiction, ForwardedChain};
 use crate::message::guard::Violation;
 use crate::message::hop;
@@ -107,43 +106,34 @@ impl Proxy {
     }
 
     /// Answers a request. There always is an answer.
-    pub async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
-        let origin = self.gate.identify(request.headers(), &peer.origin);
-        let client = origin.as_ref().map_or(peer.origin.client, |origin| origin.client);
-        let mut exchange = Exchange::begin(&request, client, peer, &self.gate.logs);
+    pub async fn handle(&self, request: Request<Incoming>, connection: &ClientConnection) -> Response<Body> {
+        let origin = self.gate.identify(request.headers(), &connection.origin);
+        let client = origin.as_ref().map_or(connection.origin.client, |origin| origin.client);
+        let mut exchange = Exchange::begin(&request, client, &connection.activity, &self.gate.logs);
         let audience = Audience::of(request.headers(), exchange.id);
-        let by_field = exchange::closes_by_field(request.version());
-        let has_body = !hyper::body::Body::is_end_stream(request.body());
-        let is_head = *request.method() == Method::HEAD;
         let version = request.version();
-        let is_connect = *request.method() == Method::CONNECT;
-        let mut request = request.map(|body| RequestBody::of(body, version, &peer.ledger));
-        let mut response = match self.answer(&mut request, origin, peer, &mut exchange).await {
+        let mut request = request.map(|body| RequestBody::of(body, version, &connection.ledger));
+        let response = match self.answer(&mut request, origin, connection, &mut exchange).await {
             Ok(response) => response,
             Err(error) => {
-                let error = error.or_violation(peer.refused.get());
-                let mut response = self.answer_error(&error, &audience, &mut exchange);
-                // A body that nothing reads would be taken for the next request, and behind a malformed one, or one for a
-                // tunnel, anything may come: such a connection ends with the answer.
-                if by_field && (has_body || is_connect || error.is_malformed()) {
-                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
-                response
+                let error = error.or_violation(connection.side_channel.violation.get());
+                self.answer_error(&error, &audience, &mut exchange)
             }
         };
-        if is_head {
-            exchange::silence(&mut response);
-        }
-        exchange.end_with(response)
+        exchange.finish(response)
     }
 
     /// Answers a request that violates the rules of HTTP messages.
-    pub fn refuse(&self, request: &Request<Incoming>, violation: Violation, peer: &Peer) -> Response<Body> {
-        let mut exchange = Exchange::begin(request, peer.origin.client, peer, &self.gate.logs);
+    pub fn refuse(
+        &self,
+        request: &Request<Incoming>,
+        violation: Violation,
+        connection: &ClientConnection,
+    ) -> Response<Body> {
+        let mut exchange = Exchange::begin(request, connection.origin.client, &connection.activity, &self.gate.logs);
         let audience = Audience::of(request.headers(), exchange.id);
-        let mut response = self.answer_error(&Error::Violation(violation), &audience, &mut exchange);
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        exchange.end_with(response)
+        let response = self.answer_error(&Error::Violation(violation), &audience, &mut exchange);
+        exchange.finish(response)
     }
 
     /// Identifies and classifies a request, and answers it in one of four ways. The request is lent until it is known
@@ -152,27 +142,25 @@ impl Proxy {
         &self,
         request: &mut Request<RequestBody>,
         origin: Result<Rc<ForwardedChain>, Contradiction>,
-        peer: &Peer,
+        connection: &ClientConnection,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
-        let context = identify(request, origin, peer, exchange)?;
+        let context = identify(request, origin, connection, exchange)?;
         if let Some(answer) = answer_method(request)? {
             return Ok(answer);
         }
         let reserved = match path::classify(request.uri().path()) {
             PathClass::Disguised => return Err(Error::Malformed("the path is not written as it should be")),
             PathClass::Reserved(reserved) => reserved,
-            PathClass::Open => return self.pass_on(request, peer, &context, exchange).await,
+            PathClass::Open => return self.pass_on(request, connection, &context, exchange).await,
         };
-        exchange.is_answered_by(match reserved {
+        exchange.set_route(match reserved {
             Reserved::Ott => Route::Ott,
             Reserved::Pbx => Route::Login,
             Reserved::Callgate => Route::Callgate,
         });
         // Logins are boxed: they are rare, and passing on should not carry their state around.
-        let mut response = Box::pin(self.answer_reserved(reserved, mem::take(request), &context)).await?;
-        response::set_request_id(&mut response, exchange.id);
-        Ok(response)
+        Box::pin(self.answer_reserved(reserved, mem::take(request), &context)).await
     }
 
     /// Answers at one of the paths that are ours.
@@ -196,18 +184,19 @@ impl Proxy {
     async fn pass_on(
         &self,
         request: &mut Request<RequestBody>,
-        peer: &Peer,
+        connection: &ClientConnection,
         context: &RequestContext,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
         let login = self.pbx_login();
-        let passed = self.forward.pass(&self.gate, request, peer, context, exchange, login.is_some()).await?;
+        let passed = self.forward.pass(&self.gate, request, connection, context, exchange, login.is_some()).await?;
         let (mut response, redirect) = passed;
         if let (Some(login), Some(redirect)) = (login, redirect)
             && Box::pin(redirect::give_session(login, &redirect, &mut response, context)).await?
         {
-            exchange.is_answered_by(Route::Injected);
+            exchange.set_route(Route::Injected);
         }
+        exchange.set_relayed();
         Ok(response)
     }
 
@@ -220,7 +209,7 @@ impl Proxy {
     /// Turns an error into an answer, counts it, and tells the operator what the client is not told.
     fn answer_error(&self, error: &Error, audience: &Audience, exchange: &mut Exchange) -> Response<Body> {
         let (status, code) = error.status();
-        exchange.because(code);
+        exchange.fail(code, error.is_malformed());
         if let Some(limited) = error.limited() {
             self.gate.tally.limited(limited.name);
         }
@@ -228,9 +217,7 @@ impl Proxy {
             Some(cause) if status.is_server_error() => tracing::warn!(id = %exchange.id, error = cause, "{error}"),
             _ => tracing::debug!(id = %exchange.id, code, "{error}"),
         }
-        let mut response = answer::render(error, audience);
-        response::set_request_id(&mut response, exchange.id);
-        response
+        answer::render(error, audience)
     }
 }
 
@@ -241,21 +228,25 @@ impl Proxy {
 fn identify(
     request: &mut Request<RequestBody>,
     origin: Result<Rc<ForwardedChain>, Contradiction>,
-    peer: &Peer,
+    connection: &ClientConnection,
     exchange: &mut Exchange,
 ) -> Result<RequestContext, Error> {
     if request.version() == Version::HTTP_2 {
         http2::normalize(request).map_err(Error::Violation)?;
     }
     let origin = origin.map_err(|_| Error::Malformed("Forwarded and X-Forwarded-For name different clients"))?;
-    let authority =
-        target::authority_over_tls(request.version(), request.uri(), request.headers(), peer.name.as_deref())
-            .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
-    exchange.is_for(&authority.host);
-    if !peer.policy.covers(&authority.host) {
+    let authority = target::authority_over_tls(
+        request.version(),
+        request.uri(),
+        request.headers(),
+        connection.tls.server_name.as_deref(),
+    )
+    .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
+    exchange.set_host(&authority.host);
+    if !connection.tls.policy.covers(&authority.host) {
         return Err(Error::Misdirected);
     }
-    Ok(RequestContext { origin, end: Rc::clone(&peer.end), authority, id: exchange.id })
+    Ok(RequestContext { origin, end: Rc::clone(&connection.tls.peer), authority, id: exchange.id })
 }
 
 /// Refuses the methods that no route may have, and answers `OPTIONS` for the server as a whole (RFC 9110 §9.3.7) and

@@ -1,4 +1,4 @@
-//! What a connection and its exchanges tell each other, and what deadlines follow from.
+//! What a connection does at the moment: the facts that its deadlines follow from.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -7,202 +7,215 @@ use tokio::time::Instant;
 
 use crate::observe::metrics::Tally;
 
-/// Facts from which a connection's deadline follows.
+/// What one connection does. Its I/O and its exchanges record it; its deadlines and the worker read it.
 #[derive(Debug)]
-pub struct Vitals {
-    tally: Tally,
-    in_flight: Cell<u32>,
-    /// How many exchanges have begun.
-    begun: Cell<u64>,
-    /// Since when no exchange is in flight.
-    quiet_since: Cell<Instant>,
-    /// Since when the head of a request is arriving.
-    head_since: Cell<Option<Instant>>,
-    /// Whether a byte that arrives begins a request. Not in HTTP/2 after the first: it may belong to any frame.
-    expects_head: Cell<bool>,
-    /// Whether that took too long.
-    late: Cell<bool>,
-    multiplexed: bool,
-    /// Since when the client takes nothing of what is ready for it.
-    blocked_since: Cell<Option<Instant>>,
-    /// Whether the next answer shall be the last.
-    ending: Cell<bool>,
-    /// Whether it shall make room for another.
-    shall_leave: Cell<bool>,
-    /// What ends it before its exchanges have ended.
-    cut: Cell<Option<Cutting>>,
+pub struct Activity {
+    exchanges: ExchangeCount,
+    head: HeadWait,
+    /// Since when the client takes none of the bytes that are ready for it.
+    write_blocked_since: Cell<Option<Instant>>,
+    closing: Closing,
 }
 
-/// What ends a connection before its exchanges have ended.
+/// The exchanges of a connection.
+#[derive(Debug)]
+struct ExchangeCount {
+    tally: Tally,
+    begun: Cell<u64>,
+    in_flight: Cell<u32>,
+    /// Since when no exchange is in flight.
+    idle_since: Cell<Instant>,
+}
+
+/// The head of the next request.
+#[derive(Debug)]
+struct HeadWait {
+    /// Since when it is arriving.
+    since: Cell<Option<Instant>>,
+    /// Whether the next byte begins one. Not in HTTP/2 after the first: there it may belong to any frame.
+    is_next: Cell<bool>,
+    is_multiplexed: bool,
+    /// Whether it took too long.
+    is_overdue: Cell<bool>,
+}
+
+/// How the connection is to end.
+#[derive(Debug, Default)]
+struct Closing {
+    is_last_answer: Cell<bool>,
+    is_evicted: Cell<bool>,
+    abort: Cell<Option<AbortReason>>,
+}
+
+/// Why a connection ended before its exchanges did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cutting {
-    /// Its client took nothing for too long.
-    Stall,
-    /// The process ends.
+pub enum AbortReason {
+    /// The client took no byte for as long as `write_stall`.
+    WriteStall,
+    /// The drain deadline of the process passed.
     Drain,
 }
 
-impl Vitals {
-    /// Starts with a connection whose first request is awaited. `multiplexed`: it may have many exchanges at once.
+impl Activity {
+    /// Starts with a connection that waits for its first request. `is_multiplexed`: it may have many exchanges at once.
     #[must_use]
-    pub fn new(now: Instant, multiplexed: bool, tally: Tally) -> Rc<Self> {
+    pub fn new(now: Instant, is_multiplexed: bool, tally: Tally) -> Rc<Self> {
         Rc::new(Self {
-            tally,
-            in_flight: Cell::new(0),
-            begun: Cell::new(0),
-            quiet_since: Cell::new(now),
-            head_since: Cell::new(None),
-            expects_head: Cell::new(true),
-            late: Cell::new(false),
-            multiplexed,
-            blocked_since: Cell::new(None),
-            ending: Cell::new(false),
-            shall_leave: Cell::new(false),
-            cut: Cell::new(None),
+            exchanges: ExchangeCount {
+                tally,
+                begun: Cell::new(0),
+                in_flight: Cell::new(0),
+                idle_since: Cell::new(now),
+            },
+            head: HeadWait {
+                since: Cell::new(None),
+                is_next: Cell::new(true),
+                is_multiplexed,
+                is_overdue: Cell::new(false),
+            },
+            write_blocked_since: Cell::new(None),
+            closing: Closing::default(),
         })
     }
 
-    /// Notes that an exchange has begun, until the returned value is dropped.
-    #[must_use]
-    pub fn begin(self: &Rc<Self>) -> InFlight {
-        self.begun.set(self.begun.get() + 1);
-        self.head_since.set(None);
-        self.expects_head.set(!self.multiplexed);
-        InFlight::new(Rc::clone(self))
-    }
+    // === Exchanges ===
 
-    /// Notes that bytes have arrived.
-    pub fn received(&self) {
-        let begins = self.in_flight.get() == 0 && self.expects_head.get() && self.head_since.get().is_none();
-        if begins {
-            self.head_since.set(Some(Instant::now()));
-        }
+    /// Counts an exchange as in flight until the returned value is dropped.
+    #[must_use]
+    pub fn begin_exchange(self: &Rc<Self>) -> InFlight {
+        self.exchanges.begun.set(self.exchanges.begun.get() + 1);
+        self.head.since.set(None);
+        self.head.is_next.set(!self.head.is_multiplexed);
+        InFlight::new(Rc::clone(self))
     }
 
     /// Returns how many exchanges have begun.
     #[must_use]
-    pub fn begun(&self) -> u64 {
-        self.begun.get()
+    pub const fn exchanges_begun(&self) -> u64 {
+        self.exchanges.begun.get()
     }
 
-    /// Notes that the next answer shall be the last.
-    pub fn end(&self) {
-        self.ending.set(true);
-    }
-
-    /// Tells whether the next answer shall be the last.
+    /// Returns since when no exchange is in flight; `None` while one is.
     #[must_use]
-    pub fn is_ending(&self) -> bool {
-        self.ending.get()
+    pub fn idle_since(&self) -> Option<Instant> {
+        (self.exchanges.in_flight.get() == 0).then(|| self.exchanges.idle_since.get())
     }
 
-    /// Notes whether the client takes what is written.
-    pub fn written(&self, blocked: bool) {
-        match (blocked, self.blocked_since.get()) {
-            (true, None) => self.blocked_since.set(Some(Instant::now())),
-            (false, Some(_)) => self.blocked_since.set(None),
-            _ => {}
+    // === The head of the next request ===
+
+    /// Records that bytes have arrived.
+    pub fn on_read(&self) {
+        let begins = self.exchanges.in_flight.get() == 0 && self.head.is_next.get() && self.head.since.get().is_none();
+        if begins {
+            self.head.since.set(Some(Instant::now()));
         }
-    }
-
-    /// Returns since when the client takes nothing.
-    #[must_use]
-    pub fn blocked_since(&self) -> Option<Instant> {
-        self.blocked_since.get()
     }
 
     /// Returns since when the head of a request is arriving.
     #[must_use]
-    pub fn head_since(&self) -> Option<Instant> {
-        self.head_since.get()
+    pub const fn head_since(&self) -> Option<Instant> {
+        self.head.since.get()
     }
 
-    /// Gives up waiting for the rest of a head. Tells whether that is new.
+    /// Records that the head took too long. Returns whether that is new.
     #[must_use]
-    pub fn give_up(&self) -> bool {
-        !self.late.replace(true)
+    pub fn expire_head(&self) -> bool {
+        !self.head.is_overdue.replace(true)
     }
 
-    /// Tells whether nobody waits for the rest of a head.
+    /// Tells whether the head took too long.
     #[must_use]
-    pub fn is_late(&self) -> bool {
-        self.late.get()
+    pub const fn is_head_overdue(&self) -> bool {
+        self.head.is_overdue.get()
     }
 
-    /// Returns since when nothing at all goes on, on a connection that is not told to leave yet.
+    // === Writing ===
+
+    /// Records whether a write waits for the client.
+    pub fn on_write(&self, is_blocked: bool) {
+        match (is_blocked, self.write_blocked_since.get()) {
+            (true, None) => self.write_blocked_since.set(Some(Instant::now())),
+            (false, Some(_)) => self.write_blocked_since.set(None),
+            _ => {}
+        }
+    }
+
+    /// Returns since when the client takes no byte.
     #[must_use]
-    pub fn resting_since(&self) -> Option<Instant> {
-        if self.shall_leave.get() || self.head_since.get().is_some() { None } else { self.quiet_since() }
+    pub const fn write_blocked_since(&self) -> Option<Instant> {
+        self.write_blocked_since.get()
     }
 
-    /// Lets the connection make room for another, once it is woken.
-    pub fn leave(&self) {
-        self.shall_leave.set(true);
+    // === The end ===
+
+    /// Makes the next answer the last one.
+    pub fn finish(&self) {
+        self.closing.is_last_answer.set(true);
     }
 
-    /// Tells whether the connection shall make room for another.
+    /// Returns since when nothing at all goes on, unless the connection is evicted already.
     #[must_use]
-    pub fn shall_leave(&self) -> bool {
-        self.shall_leave.get()
+    pub fn evictable_since(&self) -> Option<Instant> {
+        if self.is_evicted() || self.head_since().is_some() { None } else { self.idle_since() }
     }
 
-    /// Notes that the connection ends now, because its client takes nothing.
-    pub fn stall(&self) {
-        self.cut.set(Some(Cutting::Stall));
+    /// Ends the connection, once its task is woken, so that another one finds room.
+    pub fn evict(&self) {
+        self.closing.is_evicted.set(true);
     }
 
-    /// Notes that the connection ends now, because the process does.
-    pub fn drain(&self) {
-        self.cut.set(Some(Cutting::Drain));
-    }
-
-    /// Returns since when the connection rests; nothing while an exchange is in flight.
+    /// Tells whether the connection ends so that another one finds room.
     #[must_use]
-    pub fn quiet_since(&self) -> Option<Instant> {
-        (self.in_flight.get() == 0).then(|| self.quiet_since.get())
+    pub const fn is_evicted(&self) -> bool {
+        self.closing.is_evicted.get()
+    }
+
+    /// Records why the connection ends before its exchanges do.
+    pub fn abort(&self, reason: AbortReason) {
+        self.closing.abort.set(Some(reason));
     }
 }
 
-/// One exchange in flight.
+/// One exchange in flight, until it is dropped.
 #[derive(Debug)]
-pub struct InFlight(Rc<Vitals>);
+pub struct InFlight(Rc<Activity>);
 
 impl InFlight {
-    /// Notes that the exchange goes on in two places.
-    #[must_use]
-    pub fn again(&self) -> Self {
+    fn new(activity: Rc<Activity>) -> Self {
+        let exchanges = &activity.exchanges;
+        exchanges.in_flight.set(exchanges.in_flight.get() + 1);
+        exchanges.tally.begun();
+        Self(activity)
+    }
+
+    /// Counts one more part of the same exchange: its tunnel.
+    pub(super) fn again(&self) -> Self {
         Self::new(Rc::clone(&self.0))
     }
 
-    fn new(vitals: Rc<Vitals>) -> Self {
-        vitals.in_flight.set(vitals.in_flight.get() + 1);
-        vitals.tally.begun();
-        Self(vitals)
+    /// Tells whether its answer is the last one of the connection.
+    pub(super) fn is_last(&self) -> bool {
+        self.0.closing.is_last_answer.get()
     }
 
-    /// Tells whether the connection ends because its client takes nothing.
-    pub(super) fn is_stalled(&self) -> bool {
-        self.0.cut.get() == Some(Cutting::Stall)
+    /// Returns why the connection ends before the exchange does.
+    pub(super) fn abort_reason(&self) -> Option<AbortReason> {
+        self.0.closing.abort.get()
     }
 
-    /// Tells whether the connection ends because the process does.
-    pub(super) fn is_drained(&self) -> bool {
-        self.0.cut.get() == Some(Cutting::Drain)
-    }
-
-    /// Returns where the exchange is counted.
+    /// Returns the counters of the worker.
     pub(super) fn tally(&self) -> &Tally {
-        &self.0.tally
+        &self.0.exchanges.tally
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let vitals = &self.0;
-        vitals.tally.over();
-        vitals.in_flight.set(vitals.in_flight.get() - 1);
-        if vitals.in_flight.get() == 0 {
-            vitals.quiet_since.set(Instant::now());
+        let exchanges = &self.0.exchanges;
+        exchanges.tally.over();
+        exchanges.in_flight.set(exchanges.in_flight.get() - 1);
+        if exchanges.in_flight.get() == 0 {
+            exchanges.idle_since.set(Instant::now());
         }
     }
 }

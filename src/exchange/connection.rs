@@ -1,64 +1,97 @@
-//! What a connection and its exchanges know of each other.
+//! A client's connection, as the server and the proxy both know it.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Exchange, Interims, Vitals};
+use super::{Activity, Exchange, Interims};
 use crate::budget::Ledger;
-use crate::freeze::Leash;
+use crate::freeze::FreezeGuard;
 use crate::message::forwarded_chain::ForwardedChain;
 use crate::message::guard::Violation;
+use crate::observe::metrics::TunnelEnd;
 use crate::tls::server::{ClientCa, TlsPolicy};
-use crate::upstream::{BoundConnections, Upgraded};
+use crate::upstream::{self, BoundConnections, TunnelTimeouts, Upgraded};
 
-/// The client's end of one connection.
+/// One connection of a client, after its handshake.
 #[derive(Debug)]
-pub struct Peer {
-    /// Who requests are from, unless the peer is a proxy that is believed.
+pub struct ClientConnection {
+    /// The client that requests come from, unless the peer is a trusted proxy and names another one.
     pub origin: Rc<ForwardedChain>,
-    /// What auth methods may know of it.
-    pub end: Rc<FarEnd>,
-    /// What its handshake asked of the client.
-    pub policy: TlsPolicy,
-    /// The name that its handshake asked for.
-    pub name: Option<Box<str>>,
-    /// What waits in its buffers.
+    /// What its handshake agreed on.
+    pub tls: TlsSession,
+    /// The bytes that its buffers hold.
     pub ledger: Arc<Ledger>,
-    /// How the connection is doing.
-    pub vitals: Rc<Vitals>,
-    /// Why what the client says next is no request. It is set before that takes its turn.
-    pub refused: Cell<Option<Violation>>,
-    /// What its client is told before it is answered.
-    pub interims: Interims,
-    /// The connections to upstreams that serve this one alone.
+    /// What it does at the moment.
+    pub activity: Rc<Activity>,
+    /// What the server and the proxy tell each other past hyper.
+    pub side_channel: SideChannel,
+    /// The upstream connections that serve this one alone.
     pub bound: BoundConnections,
-    /// The other end of a tunnel that this connection, or a stream of it, becomes once the answer that agrees is out.
-    /// Over HTTP/2 it is taken as soon as that answer is made: another stream may put its own here.
-    pub tunnel: RefCell<Option<Tunnel>>,
+}
+
+/// What the handshake of a connection agreed on.
+#[derive(Debug)]
+pub struct TlsSession {
+    /// The other end, as auth methods see it.
+    pub peer: Rc<TlsPeer>,
+    /// The policy that the handshake went through.
+    pub policy: TlsPolicy,
+    /// The host that the client named (SNI).
+    pub server_name: Option<Box<str>>,
 }
 
 /// The other end of a connection, as auth methods see it.
 #[derive(Debug)]
-pub struct FarEnd {
-    /// Its address, IPv4 in its own form.
+pub struct TlsPeer {
+    /// Its address; an IPv4 address is never written as IPv6.
     pub address: IpAddr,
-    /// The certificate that it showed, if its handshake asked for one and verified it.
+    /// The client certificate, if the handshake asked for one and verified it.
     pub certificate: Option<CertificateDer<'static>>,
-    /// Who signs the certificates that its handshake asked for, if it did.
+    /// The signers of client certificates that the handshake accepts, if it asks for one.
     pub client_ca: Option<ClientCa>,
 }
 
-/// A tunnel that is agreed and not yet dug.
+/// What the server and the proxy tell each other past hyper.
+#[derive(Debug, Default)]
+pub struct SideChannel {
+    /// Why the next bytes of the client are no request. Set before hyper reads them.
+    pub violation: Cell<Option<Violation>>,
+    /// Interim answers to be written before the answer.
+    pub interims: Interims,
+    /// The tunnel that this connection, or a stream of it, becomes once the answer that agrees to it is out. Over HTTP/2
+    /// it is taken as soon as that answer is made: another stream may put its own here.
+    pub tunnel: RefCell<Option<Tunnel>>,
+}
+
+/// A tunnel that is agreed and does not run yet.
 #[derive(Debug)]
 pub struct Tunnel {
     /// The upstream's end.
     pub upgraded: Upgraded,
-    /// Counts as an exchange in flight, and is logged at its end.
+    /// The exchange that lasts as long as the tunnel.
     pub exchange: Exchange,
-    /// What ends it before its time.
-    pub leash: Leash,
+    /// Ends the tunnel when an account that it serves is frozen.
+    pub freeze_guard: FreezeGuard,
+}
+
+impl Tunnel {
+    /// Joins the client's end with the upstream's until the tunnel ends, and records how. `early` is what the client sent
+    /// behind its request; `ledger` counts the memory of the client's connection.
+    pub async fn run<S>(mut self, client: S, early: Bytes, timeouts: TunnelTimeouts, ledger: &Ledger)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let frozen = pin!(self.freeze_guard.until_frozen());
+        let carried = self.exchange.tunnel_bytes();
+        let joined = upstream::copy_bidirectional(client, early, self.upgraded, timeouts, &carried, frozen);
+        let end = ledger.unless_shed(joined).await.unwrap_or(TunnelEnd::Stalled);
+        self.exchange.set_tunnel_end(end);
+    }
 }

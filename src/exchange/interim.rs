@@ -1,30 +1,31 @@
-//! Interim answers on their way to a client (RFC 9110 §15.2): hyper writes none, so they go past it.
+//! Interim answers on their way to a client (RFC 9110 §15.2). hyper writes none as a server, so they go past it.
 
 use std::cell::{Cell, RefCell};
 
 use http::header::{self, HeaderName};
 
-use crate::message::account_fields;
+use crate::message::account_fields::is_account_field;
 use crate::message::hop::{self, Protocol};
 use crate::upstream::Interim;
 
 /// The most bytes that wait for the client.
 const MAX_WAITING: usize = 16 << 10;
 
-/// Where interim answers wait for the connection to write them.
+/// Interim answers that wait for the connection to write them.
 #[derive(Debug, Default)]
 pub struct Interims {
     bytes: RefCell<Vec<u8>>,
-    busy: Cell<bool>,
+    /// Whether bytes that hyper wrote may not be out.
+    is_busy: Cell<bool>,
 }
 
 impl Interims {
-    /// Leaves an interim answer to be written before whatever hyper writes next, unless the client has yet to take what
-    /// it wrote before: that may be the end of the last answer, and who does not read needs no hints.
+    /// Adds an interim answer, to be written before hyper's next bytes. It is dropped while the client has not taken hyper's
+    /// last bytes: they may be the end of the last answer, and a client that does not read needs no hints.
     pub fn put(&self, mut interim: Interim) {
-        // Its sender must not have sent a length (RFC 9110 §8.6).
-        let is_out = |name: &HeaderName| *name == header::CONTENT_LENGTH || account_fields::is_account_field(name);
-        if self.busy.get() || hop::strip(&mut interim.fields, Protocol::Stays, is_out).is_err() {
+        // A length in an interim answer breaks RFC 9110 §8.6.
+        let is_removed = |name: &HeaderName| *name == header::CONTENT_LENGTH || is_account_field(name);
+        if self.is_busy.get() || hop::strip(&mut interim.fields, Protocol::Stays, is_removed).is_err() {
             return;
         }
         let mut bytes = self.bytes.borrow_mut();
@@ -35,12 +36,12 @@ impl Interims {
         }
     }
 
-    /// Notes whether something that hyper wrote may not be out.
-    pub fn set_busy(&self, busy: bool) {
-        self.busy.set(busy);
+    /// Records whether bytes that hyper wrote may not be out.
+    pub fn set_busy(&self, is_busy: bool) {
+        self.is_busy.set(is_busy);
     }
 
-    /// Returns what waits.
+    /// Returns the bytes that wait.
     pub const fn waiting(&self) -> &RefCell<Vec<u8>> {
         &self.bytes
     }
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interim_answer_goes_without_what_is_for_this_hop() {
+    fn an_interim_answer_goes_without_the_fields_of_this_hop() {
         check(102, &[], "HTTP/1.1 102 Processing\r\n\r\n");
         check(199, &[], "HTTP/1.1 199 \r\n\r\n");
         check(
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_has_a_bound_and_is_whole() {
+    fn waiting_answers_have_a_bound_and_stay_whole() {
         let interims = Interims::default();
         let long = "x".repeat(3 << 10);
         for _ in 0..100 {
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_put_behind_what_is_not_out() {
+    fn no_answer_is_put_behind_bytes_that_are_not_out() {
         let interims = Interims::default();
         interims.set_busy(true);
         interims.put(interim(103, &[]));

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use http::header::HeaderMap;
 use http::{Method, Request, request};
 
-use crate::exchange::FarEnd;
+use crate::exchange::TlsPeer;
 use crate::message::forwarded_chain::ForwardedChain;
 use crate::message::target::Authority;
 use crate::observe::RequestId;
@@ -17,7 +17,7 @@ pub(super) struct RequestContext {
     /// The client, and the believed proxies between it and us.
     pub(super) origin: Rc<ForwardedChain>,
     /// The other end of the connection: the client, or a proxy before us.
-    pub(super) end: Rc<FarEnd>,
+    pub(super) end: Rc<TlsPeer>,
     /// The host that the request is for.
     pub(super) authority: Authority,
     /// The id that answers, logs and upstreams are given.

@@ -25,7 +25,7 @@ use super::login::ott::{self, Asker, KeyRequest};
 use super::login::session::PbxLogin;
 use super::shared::{app_upstream, pbx_upstream};
 use crate::config::{HostPattern, MethodKind};
-use crate::exchange::FarEnd;
+use crate::exchange::TlsPeer;
 use crate::message::cookies;
 use crate::message::forwarded_chain::{Contradiction, ForwardedChain};
 use crate::message::target;
@@ -156,7 +156,7 @@ fn prepare(gate: &Gate, question: &Question, tls: &TlsPolicies) -> Result<DryReq
         Ok(certificate) => (certificate, None),
         Err(error) => (None, Some(error.to_string())),
     };
-    let end = Rc::new(FarEnd { address, certificate, client_ca: tls.client_ca(&authority.host) });
+    let end = Rc::new(TlsPeer { address, certificate, client_ca: tls.client_ca(&authority.host) });
     let context = RequestContext { origin, end, authority, id: RequestId::next() };
     Ok(DryRequest { headers, context, handshake_error })
 }

@@ -22,8 +22,8 @@ use super::login::redirect::{AccountHints, RedirectContext};
 use super::shared::{self, SharedState};
 use crate::auth::Chain;
 use crate::config::{Config, ShieldConfig, UpstreamConfig};
-use crate::exchange::{self, Body, Exchange, Peer, Tunnel};
-use crate::freeze::{Leash, Owners};
+use crate::exchange::{Body, ClientConnection, Exchange, Tunnel};
+use crate::freeze::{FreezeGuard, Owners};
 use crate::limit::Source;
 use crate::limit::client_key;
 use crate::message::account_fields;
@@ -40,7 +40,6 @@ use crate::observe::metrics::Tally;
 use crate::pbx::Issued;
 use crate::upstream::{self, Connector, RequestBody, Requester, Upgraded, Upstream, UpstreamResponse};
 
-const CLOSE: HeaderValue = HeaderValue::from_static("close");
 const PROTECTED: &str = "a Connection field names a protected field";
 
 /// The upstreams, and what is sent to which.
@@ -149,12 +148,11 @@ impl Forward {
         &self,
         gate: &Gate,
         request: &mut Request<RequestBody>,
-        peer: &Peer,
+        connection: &ClientConnection,
         context: &RequestContext,
         exchange: &mut Exchange,
         gives_sessions: bool,
     ) -> Result<Forwarded, Error> {
-        let by_field = exchange::closes_by_field(request.version());
         // HTTP/1.0 has none (RFC 9110 §15.2), and hyper writes none in HTTP/2.
         let hears = request.version() == Version::HTTP_11;
         if let Some(shield) = shield::of_stranger(&self.config, context) {
@@ -165,20 +163,20 @@ impl Forward {
         }
         let Outbound { upstream, request, expected, owners, redirect } =
             self.outbound(gate, request, context, exchange, gives_sessions)?;
-        let relay = |interim| peer.interims.put(interim);
+        let relay = |interim| connection.side_channel.interims.put(interim);
         // Behind a proxy the connection is many clients'.
-        let bound = Rc::ptr_eq(&context.origin, &peer.origin).then_some(&peer.bound);
+        let bound = Rc::ptr_eq(&context.origin, &connection.origin).then_some(&connection.bound);
         let client = upstream::SendContext {
-            requester: Requester::client(peer.ledger.client_at(client_key(context.client())), &peer.ledger),
-            ledger: Some(Arc::clone(&peer.ledger)),
+            requester: Requester::client(connection.ledger.client_at(client_key(context.client())), &connection.ledger),
+            ledger: Some(Arc::clone(&connection.ledger)),
             on_interim: if hears { Some(&relay) } else { None },
             bound,
         };
         let response = match upstream.send_for(client, request).await? {
             UpstreamResponse::Final(response) => response,
             UpstreamResponse::Upgraded(head, upgraded) => {
-                let leash = Leash::new(Arc::clone(&gate.state.freezes), owners);
-                return Ok((switch(head, upgraded, &expected, leash, peer, exchange)?, None));
+                let guard = FreezeGuard::new(Arc::clone(&gate.state.freezes), owners);
+                return Ok((switch(head, upgraded, &expected, guard, connection, exchange)?, None));
             }
         };
         if matches!(expected, Expected::Connect(_)) && response.status().is_success() {
@@ -187,14 +185,7 @@ impl Forward {
         }
         let (mut head, relay) = response.into_parts();
         let hints = receive(&mut head)?;
-        if by_field && exchange.is_receiving() {
-            // An answer before the body's end may be the reason why the rest of it never comes.
-            head.headers.insert(header::CONNECTION, CLOSE);
-        }
-        let mut response = Response::from_parts(head, Body::relay(relay));
-        if by_field {
-            exchange::keep_length(&mut response);
-        }
+        let response = Response::from_parts(head, Body::relay(relay));
         Ok((response, redirect.map(|redirect| redirect.with(hints))))
     }
 
@@ -212,7 +203,7 @@ impl Forward {
         if to == UpstreamName::App {
             return Ok(());
         }
-        exchange.goes_to(to);
+        exchange.set_upstream(to);
         let stranger = Stranger { shield, gate, issued: &self.issued, context };
         let opens_sessions = stranger.check_head(request, &canonical)?;
         drop(canonical);
@@ -230,7 +221,7 @@ impl Forward {
     ) -> Result<Outbound<'_>, Error> {
         let canonical = path::canonical(request.uri().path());
         let (to, upstream) = self.route(&context.authority, &canonical)?;
-        exchange.goes_to(to);
+        exchange.set_upstream(to);
         let host = &context.authority.host;
         if to == UpstreamName::Pbx {
             count_password_login(gate, request.method(), &canonical, request.headers(), context)?;
@@ -254,7 +245,7 @@ impl Forward {
         for (name, value) in vouched {
             head.headers.insert(name, value);
         }
-        exchange.receives(payload.meter());
+        exchange.set_meter(payload.meter());
         let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
         let request = upstream::request(head.method, target, head.headers, payload);
         Ok(Outbound { upstream, request, expected, owners, redirect })
@@ -308,7 +299,12 @@ fn count_password_login(
 /// told to go on says nothing before.
 fn may_be_empty(request: &Request<RequestBody>) -> bool {
     let waits = *request.method() == Method::CONNECT || request.headers().contains_key(header::EXPECT);
-    !waits && exchange::has_unknown_length(request.body())
+    !waits && has_unknown_length(request.body())
+}
+
+/// Tells whether only the end of a body will tell how long it is.
+fn has_unknown_length(body: &RequestBody) -> bool {
+    !body.is_end_stream() && body.size_hint().exact().is_none()
 }
 
 /// Makes the fields of a request those of the next hop, and tells what it asks for.
@@ -332,7 +328,7 @@ fn prepare(head: &mut request::Parts, body: &RequestBody, context: &RequestConte
     if head.version == Version::HTTP_2 {
         join_cookies(fields);
     }
-    if exchange::has_unknown_length(body) {
+    if has_unknown_length(body) {
         // Without it hyper drops the body of methods that seldom have one.
         fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
@@ -376,8 +372,8 @@ fn switch(
     head: Response<()>,
     upgraded: Upgraded,
     expected: &Expected,
-    leash: Leash,
-    peer: &Peer,
+    freeze_guard: FreezeGuard,
+    connection: &ClientConnection,
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Error> {
     let (mut head, ()) = head.into_parts();
@@ -397,6 +393,7 @@ fn switch(
         }
         Expected::Connect(_) => return Err(upstream::Error::Nonsense("it switched for somebody else's key").into()),
     }
-    peer.tunnel.replace(Some(Tunnel { upgraded, exchange: exchange.split(head.status), leash }));
+    let tunnel = Tunnel { upgraded, exchange: exchange.split(head.status), freeze_guard };
+    connection.side_channel.tunnel.replace(Some(tunnel));
     Ok(Response::from_parts(head, Body::own("")))
 }

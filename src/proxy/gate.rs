@@ -261,7 +261,7 @@ impl Gate {
         let trace = grant::explain_pbx(&self.config.rules, principal, requested, Timestamp::now());
         let grant = self.apply_rules(trace, principal, choices, attempt)?;
         let role = grant.role();
-        self.refuse_frozen(self.state.freezes.has(role), &Facts::of(principal).of_pbx_grant(&grant), attempt)?;
+        self.refuse_frozen(self.state.freezes.covers_role(role), &Facts::of(principal).of_pbx_grant(&grant), attempt)?;
         let is_sent = attempt.is_sent() && role.level() == AdminLevel::User;
         let sessions = self.state.limits.sessions(role.level());
         attempt.effects.count(sessions, &(role.level().as_str(), role.limit_key(), is_sent))?;
@@ -283,7 +283,7 @@ impl Gate {
         let trace = grant::explain_voximplant(&self.config.rules, principal, requested, Timestamp::now());
         let grant = self.apply_rules(trace, principal, AccountChoices::Voximplant, attempt)?;
         let user = grant.user();
-        let is_frozen = self.state.freezes.has_user(user, application);
+        let is_frozen = self.state.freezes.covers_user(user, application);
         self.refuse_frozen(is_frozen, &Facts::of(principal).of_voximplant_grant(&grant), attempt)?;
         attempt.effects.count(&self.state.limits.account, &("voximplant", user.as_str()))?;
         Ok(grant)

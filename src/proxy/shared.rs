@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::auth::{Jwks, KeySource, Provider, SealKey};
 use crate::config::{self, Config, JwtKeySource, MethodKind};
-use crate::freeze::Frozen;
+use crate::freeze::Freezes;
 use crate::limit::{DistinctKeys, Limits, Races};
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::health::Parts;
@@ -49,7 +49,7 @@ pub(super) struct LoginState {
     pub(super) distinct_keys: Option<Arc<DistinctKeys>>,
     pub(super) races: Arc<Races>,
     pub(super) store: Arc<Store>,
-    pub(super) freezes: Arc<Frozen>,
+    pub(super) freezes: Arc<Freezes>,
 }
 
 /// What is known of the PBX and its sessions.
@@ -96,7 +96,7 @@ impl SharedState {
                 limits: Limits::new(&config.limits),
                 distinct_keys: distinct_keys(config),
                 races: Arc::default(),
-                freezes: Arc::new(Frozen::new(Arc::clone(&store))),
+                freezes: Arc::new(Freezes::new(Arc::clone(&store))),
                 store,
             }),
             connectors: Connectors::new(config)?,
@@ -141,7 +141,7 @@ impl SharedState {
 
     /// Returns the freezes.
     #[must_use]
-    pub fn freezes(&self) -> &Arc<Frozen> {
+    pub fn freezes(&self) -> &Arc<Freezes> {
         &self.login.freezes
     }
 

@@ -1,6 +1,5 @@
 //! One connection: handshake, exchanges, and perhaps a tunnel at the end.
 
-use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -9,8 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
-use http::{Method, StatusCode};
+use http::Method;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
@@ -31,11 +29,11 @@ use super::screened::Screened;
 use super::worker::Worker;
 use crate::budget::{Flow, Ledger};
 use crate::config::{ServerConfig, ServerTimeouts};
-use crate::exchange::{FarEnd, Interims, Peer, Tunnel, Vitals};
+use crate::exchange::{Activity, ClientConnection, SideChannel, TlsPeer, TlsSession, Tunnel};
 use crate::limit::client_key;
 use crate::message::forwarded_chain::ForwardedChain;
 use crate::message::framing;
-use crate::observe::metrics::{Handshake, Protocol, TlsVersion, TunnelEnd};
+use crate::observe::metrics::{Handshake, Protocol, TlsVersion};
 use crate::tls::server::{TlsPolicies, TlsPolicy};
 use crate::upstream::{self, BoundConnections, TunnelTimeouts};
 
@@ -83,20 +81,17 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
     let name = tls.get_ref().1.server_name().map(Box::from);
     let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first).map(|one| one.clone().into_owned());
     let ledger = open_ledger(&worker, client, visit.is_some());
-    let vitals = Vitals::new(Instant::now(), h2, worker.tally.clone());
-    let io = Watched::new(tls, Rc::clone(&vitals), Arc::clone(&ledger));
-    let watch = Watch::new(Rc::clone(&vitals), Arc::clone(&ledger), timeouts, guest);
-    let peer = Rc::new(Peer {
+    let activity = Activity::new(Instant::now(), h2, worker.tally.clone());
+    let io = Watched::new(tls, Rc::clone(&activity), Arc::clone(&ledger));
+    let watch = Watch::new(Rc::clone(&activity), Arc::clone(&ledger), timeouts, guest);
+    let peer = Rc::new(TlsPeer { address: client, certificate, client_ca: policy.client_ca() });
+    let peer = Rc::new(ClientConnection {
         origin: Rc::new(ForwardedChain::direct(client)),
-        end: Rc::new(FarEnd { address: client, certificate, client_ca: policy.client_ca() }),
-        policy,
-        name,
+        tls: TlsSession { peer, policy, server_name: name },
         ledger,
-        vitals,
-        refused: Cell::default(),
-        interims: Interims::default(),
+        activity,
+        side_channel: SideChannel::default(),
         bound: BoundConnections::default(),
-        tunnel: RefCell::default(),
     });
     if h2 {
         serve_h2(io, peer, worker, watch).await;
@@ -163,23 +158,20 @@ async fn client(stream: &mut Stream, address: SocketAddr, server: &ServerConfig)
     }
 }
 
-async fn serve_h1(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Watch) {
+async fn serve_h1(io: Watched, peer: Rc<ClientConnection>, worker: Rc<Worker>, mut watch: Watch) {
     // Until its first request a client is given the time for a head, not that for a rest.
-    peer.vitals.received();
+    peer.activity.on_read();
     let io = TokioIo::new(Guarded::new(io, Rc::clone(&peer)));
     let service = {
         let (worker, peer, flow) = (Rc::clone(&worker), Rc::clone(&peer), Flow::new(&peer.ledger));
         service_fn(move |request| {
             let (proxy, peer, flow) = (worker.proxy(), Rc::clone(&peer), Arc::clone(&flow));
-            let refused = peer.refused.get();
+            let violation = peer.side_channel.violation.get();
             Box::pin(async move {
-                let mut response = match refused {
+                let response = match violation {
                     None => proxy.handle(request, &peer).await,
-                    Some(refusal) => proxy.refuse(&request, refusal, &peer),
+                    Some(violation) => proxy.refuse(&request, violation, &peer),
                 };
-                if peer.vitals.is_ending() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                }
                 Ok::<_, Infallible>(response.map(|body| Paced::plain(body, &flow)))
             })
         })
@@ -189,22 +181,18 @@ async fn serve_h1(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
     let ended = watch.drive(Pin::new(&mut connection)).await;
     let parts = connection.into_parts();
     let io = parts.io.into_inner();
-    if let Some(mut tunnel) = peer.tunnel.take() {
+    if let Some(tunnel) = peer.side_channel.tunnel.take() {
         let (io, early) = io.into_parts(parts.read_buf);
         if let Some(stream) = io.tcp() {
             upstream::set_tcp_keepalive(stream);
         }
-        let cut = pin!(tunnel.leash.cut());
-        let carried = tunnel.exchange.carried();
-        let joined =
-            Box::pin(upstream::copy_bidirectional(io, early, tunnel.upgraded, patience(watch.timeouts), &carried, cut));
-        tunnel.exchange.ended(peer.ledger.unless_shed(joined).await.unwrap_or(TunnelEnd::Stalled));
+        Box::pin(tunnel.run(io, early, patience(watch.timeouts), &peer.ledger)).await;
     } else if ended == Ended::Itself {
         Box::pin(io.linger(&parts.read_buf)).await;
     }
 }
 
-async fn serve_h2(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Watch) {
+async fn serve_h2(io: Watched, peer: Rc<ClientConnection>, worker: Rc<Worker>, mut watch: Watch) {
     if let Some(stream) = io.tcp() {
         // A stream of it may become a tunnel, and by then it is hyper's.
         upstream::set_tcp_keepalive(stream);
@@ -219,9 +207,9 @@ async fn serve_h2(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
             Box::pin(async move {
                 let response = proxy.handle(request, &peer).await;
                 if let Some(upgrade) = upgrade
-                    && let Some(tunnel) = peer.tunnel.take()
+                    && let Some(tunnel) = peer.side_channel.tunnel.take()
                 {
-                    streams.become_tunnel(carry(upgrade, tunnel, patience));
+                    streams.become_tunnel(run_tunnel(upgrade, tunnel, patience, Arc::clone(&peer.ledger)));
                 }
                 Ok::<_, Infallible>(response.map(|body| pace.of(body, &peer.ledger)))
             })
@@ -241,15 +229,10 @@ async fn serve_h2(io: Watched, peer: Rc<Peer>, worker: Rc<Worker>, mut watch: Wa
     watch.drive(pin!(connection)).await;
 }
 
-/// Joins a stream of HTTP/2 with the upstream, once its answer is out.
-async fn carry(stream: OnUpgrade, mut tunnel: Tunnel, patience: TunnelTimeouts) {
+/// Runs the tunnel that a stream of HTTP/2 becomes, once its answer is out.
+async fn run_tunnel(stream: OnUpgrade, tunnel: Tunnel, patience: TunnelTimeouts, ledger: Arc<Ledger>) {
     let Ok(stream) = stream.await else { return };
-    let cut = pin!(tunnel.leash.cut());
-    let carried = tunnel.exchange.carried();
-    let end =
-        upstream::copy_bidirectional(TokioIo::new(stream), Bytes::new(), tunnel.upgraded, patience, &carried, cut)
-            .await;
-    tunnel.exchange.ended(end);
+    tunnel.run(TokioIo::new(stream), Bytes::new(), patience, &ledger).await;
 }
 
 const fn patience(timeouts: ServerTimeouts) -> TunnelTimeouts {

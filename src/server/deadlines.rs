@@ -17,12 +17,12 @@ use super::screened::Screened;
 use super::{FAREWELL, GRACE};
 use crate::budget::Ledger;
 use crate::config::ServerTimeouts;
-use crate::exchange::Vitals;
+use crate::exchange::{AbortReason, Activity};
 use crate::lazy_timer::LazyTimer;
 
 /// Keeps a connection to its deadlines.
 pub(super) struct Watch {
-    vitals: Rc<Vitals>,
+    activity: Rc<Activity>,
     ledger: Arc<Ledger>,
     pub(super) timeouts: ServerTimeouts,
     guest: Guest,
@@ -35,9 +35,9 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Begins with a connection whose handshake is done.
-    pub(super) fn new(vitals: Rc<Vitals>, ledger: Arc<Ledger>, timeouts: ServerTimeouts, guest: Guest) -> Self {
-        guest.sit(&vitals, &ledger);
-        Self { vitals, ledger, timeouts, guest, timer: LazyTimer::default(), ending: None, told: None }
+    pub(super) fn new(activity: Rc<Activity>, ledger: Arc<Ledger>, timeouts: ServerTimeouts, guest: Guest) -> Self {
+        guest.sit(&activity, &ledger);
+        Self { activity, ledger, timeouts, guest, timer: LazyTimer::default(), ending: None, told: None }
     }
 
     /// Polls a connection until it ends, or is late.
@@ -45,7 +45,7 @@ impl Watch {
         poll_fn(|cx| {
             if self.ending.is_none() && self.guest.shall_end(cx) {
                 self.ending = Some(Instant::now());
-                self.vitals.end();
+                self.activity.finish();
                 if C::TELLS {
                     self.tell(connection.as_mut());
                 }
@@ -53,7 +53,7 @@ impl Watch {
             if self.ledger.is_shed() {
                 return Poll::Ready(Ended::Late);
             }
-            if self.told.is_none() && self.vitals.shall_leave() {
+            if self.told.is_none() && self.activity.is_evicted() {
                 self.tell(connection.as_mut());
             }
             loop {
@@ -68,10 +68,10 @@ impl Watch {
                     // Nothing was under way: it may say goodbye.
                     Poll::Ready(Late::Idle) => self.tell(connection.as_mut()),
                     // Who has begun is answered, by the guard.
-                    Poll::Ready(Late::Head) if self.vitals.give_up() => {}
+                    Poll::Ready(Late::Head) if self.activity.expire_head() => {}
                     Poll::Ready(Late::Head) => return Poll::Ready(Ended::Late),
                     Poll::Ready(Late::Stuck) => {
-                        self.vitals.stall();
+                        self.activity.abort(AbortReason::WriteStall);
                         return Poll::Ready(Ended::Late);
                     }
                 }
@@ -92,8 +92,8 @@ impl Watch {
 
     /// When the connection is late, and for what.
     fn due(&self) -> Option<(Instant, Late)> {
-        let stalled = self.vitals.blocked_since().map(|since| (since + self.timeouts.write_stall, Late::Stuck));
-        let waiting = self.vitals.quiet_since().map(|since| self.due_at_rest(since));
+        let stalled = self.activity.write_blocked_since().map(|since| (since + self.timeouts.write_stall, Late::Stuck));
+        let waiting = self.activity.idle_since().map(|since| self.due_at_rest(since));
         match (stalled, waiting) {
             (Some(stalled), Some(waiting)) => Some(if stalled.0 <= waiting.0 { stalled } else { waiting }),
             (one, other) => one.or(other),
@@ -102,10 +102,10 @@ impl Watch {
 
     /// When a connection is late that has no exchange in flight.
     fn due_at_rest(&self, since: Instant) -> (Instant, Late) {
-        match (self.told, self.ending, self.vitals.head_since()) {
+        match (self.told, self.ending, self.activity.head_since()) {
             (Some(told), _, _) => (told + FAREWELL, Late::Stuck),
             // The next request is answered, and told to be the last one. That of a fresh connection may not come.
-            (None, Some(ending), head) if head.is_none() || self.vitals.begun() == 0 => {
+            (None, Some(ending), head) if head.is_none() || self.activity.exchanges_begun() == 0 => {
                 (since.max(ending) + GRACE, Late::Idle)
             }
             (None, _, Some(head)) => (head + self.timeouts.header, Late::Head),

@@ -1,7 +1,7 @@
 //! A client's connection in HTTP/1, read through the guard: hyper is given whole, clear heads and nothing else.
 //!
 //! What is refused is answered like any request, in its turn: in its place hyper reads a head that no client can send,
-//! and the service that is called with that finds the refusal in [`Peer::refused`].
+//! and the service that is called with that finds the refusal in [`crate::exchange::SideChannel::violation`].
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::io::Watched;
-use crate::exchange::Peer;
+use crate::exchange::ClientConnection;
 use crate::message::guard::{Guard, Violation};
 use crate::upstream;
 
@@ -39,11 +39,11 @@ pub(super) struct Guarded {
     refusal: Option<Violation>,
     /// When to look after a client that has ended its side.
     look: Option<Pin<Box<Sleep>>>,
-    peer: Rc<Peer>,
+    peer: Rc<ClientConnection>,
 }
 
 impl Guarded {
-    pub(super) fn new(io: Watched, peer: Rc<Peer>) -> Self {
+    pub(super) fn new(io: Watched, peer: Rc<ClientConnection>) -> Self {
         Self { io, guard: Guard::default(), held: Vec::new(), counted: 0, ready: 0, refusal: None, look: None, peer }
     }
 
@@ -147,8 +147,8 @@ impl Guarded {
     /// Writes the interim answers that are here, before anything else. Each was put here while all was out that hyper had
     /// written, so what it writes now is of the answer behind.
     fn poll_interims(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.peer.interims.set_busy(true);
-        let mut waiting = self.peer.interims.waiting().borrow_mut();
+        self.peer.side_channel.interims.set_busy(true);
+        let mut waiting = self.peer.side_channel.interims.waiting().borrow_mut();
         while !waiting.is_empty() {
             match ready!(Pin::new(&mut self.io).poll_write(cx, &waiting))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -163,7 +163,7 @@ impl Guarded {
 
     /// Lets hyper know of a refusal: in the middle of a body by a failure, else by a request in its turn.
     fn refuse(&mut self, refusal: Violation) -> io::Result<()> {
-        self.peer.refused.set(Some(refusal));
+        self.peer.side_channel.violation.set(Some(refusal));
         if self.guard.is_in_body() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, refusal));
         }
@@ -175,13 +175,13 @@ impl Guarded {
     /// Tells whether a head has begun for whose rest nobody waits any more.
     fn is_late(&self) -> bool {
         let in_head = || !self.guard.is_in_body() && !self.guard.is_open();
-        self.peer.vitals.is_late() && in_head() && self.held.iter().any(|byte| !b"\r\n".contains(byte))
+        self.peer.activity.is_head_overdue() && in_head() && self.held.iter().any(|byte| !b"\r\n".contains(byte))
     }
 
     /// Tells whether every request that has gone on is answered; one for another protocol: in this one.
     fn is_answered(&self) -> bool {
-        let vitals = &self.peer.vitals;
-        vitals.begun() == self.guard.heads() && vitals.quiet_since().is_some()
+        let activity = &self.peer.activity;
+        activity.exchanges_begun() == self.guard.heads() && activity.idle_since().is_some()
     }
 
     /// Reads what nobody can look at before the last request is answered: hyper keeps it for the tunnel. When there is
@@ -195,7 +195,7 @@ impl Guarded {
             self.hand_on(buf);
         }
         if buf.filled().len() > before {
-            self.peer.refused.set(Some(Violation::Early));
+            self.peer.side_channel.violation.set(Some(Violation::Early));
         }
         Poll::Ready(Ok(()))
     }
@@ -210,7 +210,7 @@ impl AsyncRead for Guarded {
                 this.hand_on(buf);
                 return Poll::Ready(Ok(()));
             }
-            match (this.refusal, this.peer.refused.get()) {
+            match (this.refusal, this.peer.side_channel.violation.get()) {
                 // Nothing is read any more.
                 (Some(_), Some(_)) => return Poll::Pending,
                 (Some(refusal), None) => {
@@ -265,7 +265,7 @@ impl AsyncWrite for Guarded {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_interims(cx))?;
         let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        self.peer.interims.set_busy(flushed.is_pending());
+        self.peer.side_channel.interims.set_busy(flushed.is_pending());
         flushed
     }
 

@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use crate::budget::Ledger;
-use crate::exchange::Vitals;
+use crate::exchange::Activity;
 
 /// The most bytes that TLS keeps of what the client does not take.
 const MAX_ENCRYPTED: usize = 64 << 10;
@@ -81,19 +81,19 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// A TLS connection that tells its vitals of every byte that comes and of every write that waits.
+/// A TLS connection that tells its activity of every byte that comes and of every write that waits.
 #[derive(Debug)]
 pub(super) struct Watched {
     tls: TlsStream<Stream>,
-    vitals: Rc<Vitals>,
+    activity: Rc<Activity>,
     ledger: Arc<Ledger>,
     /// What waits encrypted, at most.
     waiting: usize,
 }
 
 impl Watched {
-    pub(super) const fn new(tls: TlsStream<Stream>, vitals: Rc<Vitals>, ledger: Arc<Ledger>) -> Self {
-        Self { tls, vitals, ledger, waiting: 0 }
+    pub(super) const fn new(tls: TlsStream<Stream>, activity: Rc<Activity>, ledger: Arc<Ledger>) -> Self {
+        Self { tls, activity, ledger, waiting: 0 }
     }
 
     /// Returns what is beneath TLS.
@@ -111,7 +111,7 @@ impl Watched {
     }
 
     fn note<T>(&mut self, polled: Poll<T>) -> Poll<T> {
-        self.vitals.written(polled.is_pending());
+        self.activity.on_write(polled.is_pending());
         self.waiting = self.ledger.replace(self.waiting, if polled.is_pending() { MAX_ENCRYPTED } else { 0 });
         polled
     }
@@ -122,7 +122,7 @@ impl AsyncRead for Watched {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.tls).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.vitals.received();
+            self.activity.on_read();
         }
         match polled {
             // What frames a message tells whether it is whole: an end without TLS's farewell is an end.

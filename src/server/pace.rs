@@ -173,7 +173,7 @@ impl Paced {
         // What is our own is small, and here already.
         let most = if self.body.is_relayed() { ready!(self.flow.poll_room(cx)) } else { usize::MAX };
         if self.rest.is_empty() {
-            self.body.read_at_most(most);
+            self.body.limit_read(most);
             match ready!(Pin::new(&mut self.body).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => self.rest = data,
                 Some(Ok(Err(frame))) => return Poll::Ready(Some(Ok(frame.map_data(CountedBytes::from)))),

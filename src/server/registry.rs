@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::budget::{ClientUsage, Ledger};
-use crate::exchange::Vitals;
+use crate::exchange::{AbortReason, Activity};
 
 /// All connections of one worker.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ const BEGINNING: Duration = Duration::from_secs(1);
 struct Seat {
     since: Instant,
     waker: Option<Waker>,
-    vitals: Option<Rc<Vitals>>,
+    activity: Option<Rc<Activity>>,
     ledger: Option<Arc<Ledger>>,
     /// Whether it shall make room for another before its handshake is done.
     shall_leave: bool,
@@ -41,21 +41,21 @@ struct Seat {
 
 impl Seat {
     fn new() -> Self {
-        Self { since: Instant::now(), waker: None, vitals: None, ledger: None, shall_leave: false }
+        Self { since: Instant::now(), waker: None, activity: None, ledger: None, shall_leave: false }
     }
 
     /// Returns since when the connection has rested, or has not come to the end of its handshake.
     fn idle_since(&self, now: Instant) -> Option<Instant> {
-        match &self.vitals {
-            Some(vitals) => vitals.resting_since(),
+        match &self.activity {
+            Some(activity) => activity.evictable_since(),
             None => (!self.shall_leave && now - self.since > BEGINNING).then_some(self.since),
         }
     }
 
     /// Lets the connection make room for another.
     fn leave(&mut self) {
-        match &self.vitals {
-            Some(vitals) => vitals.leave(),
+        match &self.activity {
+            Some(activity) => activity.evict(),
             None => self.shall_leave = true,
         }
         if let Some(waker) = &self.waker {
@@ -83,8 +83,8 @@ impl Registry {
 
     /// Lets those that are still here know that they end now.
     pub(super) fn cut(&self) {
-        for vitals in self.seats.borrow().values().filter_map(|seat| seat.vitals.as_ref()) {
-            vitals.drain();
+        for activity in self.seats.borrow().values().filter_map(|seat| seat.activity.as_ref()) {
+            activity.abort(AbortReason::Drain);
         }
     }
 
@@ -149,9 +149,9 @@ pub(super) struct Guest {
 
 impl Guest {
     /// Notes where to look how the connection is doing.
-    pub(super) fn sit(&self, vitals: &Rc<Vitals>, ledger: &Arc<Ledger>) {
+    pub(super) fn sit(&self, activity: &Rc<Activity>, ledger: &Arc<Ledger>) {
         self.seat(|seat| {
-            seat.vitals = Some(Rc::clone(vitals));
+            seat.activity = Some(Rc::clone(activity));
             seat.ledger = Some(Arc::clone(ledger));
         });
     }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::StartError;
 use super::control::Chore;
 use crate::config::{Certificate, Config};
-use crate::freeze::Frozen;
+use crate::freeze::Freezes;
 use crate::observe::Logs;
 use crate::observe::health::Parts;
 use crate::observe::metrics::{Freshness, Tally};
@@ -69,8 +69,8 @@ impl Snapshot {
         Proxy::new(Arc::clone(&self.config), &self.shared, self.logs.clone(), before, tally.clone())
     }
 
-    /// Returns who is frozen.
-    pub(super) fn freezes(&self) -> &Frozen {
+    /// Returns what the operator has frozen.
+    pub(super) fn freezes(&self) -> &Freezes {
         self.shared.freezes()
     }
 

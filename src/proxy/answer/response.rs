@@ -6,8 +6,6 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::exchange::Body;
-use crate::message::forwarded::X_REQUEST_ID;
-use crate::observe::RequestId;
 
 /// `Referrer-Policy` of answers that lead elsewhere: the next site does not learn this address.
 pub(super) const NO_REFERRER: HeaderValue = HeaderValue::from_static("no-referrer");
@@ -55,11 +53,6 @@ pub(in crate::proxy) fn redirect(status: StatusCode, location: &str) -> Response
     response.headers_mut().insert(header::LOCATION, location);
     response.headers_mut().insert(header::REFERRER_POLICY, NO_REFERRER);
     response
-}
-
-/// Sets `X-Request-Id`.
-pub(in crate::proxy) fn set_request_id(response: &mut Response<Body>, id: RequestId) {
-    response.headers_mut().insert(X_REQUEST_ID, id.header_value());
 }
 
 /// Returns a `Retry-After` field (RFC 9110 §10.2.3): whole seconds, rounded up, at least one.

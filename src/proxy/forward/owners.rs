@@ -4,7 +4,7 @@ use http::header::{COOKIE, HeaderMap, HeaderValue};
 use http::{Request, Uri};
 use tokio::time::Instant;
 
-use crate::freeze::{Frozen, Owners};
+use crate::freeze::{Freezes, Owners};
 use crate::model::mentions::AccountMentions;
 use crate::pbx::Issued;
 use crate::proxy::error::Error;
@@ -15,12 +15,12 @@ use crate::upstream::RequestBody;
 /// # Errors
 /// When an account behind the request is frozen.
 pub(super) fn refuse_frozen(
-    freezes: &Frozen,
+    freezes: &Freezes,
     issued: &Issued,
     request: &Request<RequestBody>,
     host: &str,
 ) -> Result<(), Error> {
-    if freezes.is_any() && freezes.has_owner(&of(issued, request.headers(), request.uri(), host)) {
+    if freezes.has_any() && freezes.covers_any(&of(issued, request.headers(), request.uri(), host)) {
         return Err(Error::Forbidden);
     }
     Ok(())

@@ -114,7 +114,7 @@ impl Stranger<'_> {
             return Ok(Bytes::new());
         }
         self.gate.state.limits.pbx_logins.peek_source(&Source::address(self.context.client()))?;
-        exchange.receives(payload.meter());
+        exchange.set_meter(payload.meter());
         let deadline = self.gate.config.server.timeouts.header;
         let read = timeout(deadline, Limited::new(payload, MAX_LOGIN).collect()).await;
         let read = read.map_err(|_| Error::RequestTimeout)?.map_err(|error| match error.is::<LengthLimitError>() {

@@ -182,6 +182,6 @@ pub(super) async fn open(
 
 /// Refuses an order whose account was frozen since it was decided.
 fn check_frozen(login: PbxLogin<'_>, order: &SessionOrder, attempt: &Attempt<'_>) -> Result<(), Error> {
-    let is_frozen = login.gate.state.freezes.has(order.grant.role());
+    let is_frozen = login.gate.state.freezes.covers_role(order.grant.role());
     login.gate.refuse_frozen(is_frozen, &order.facts(), attempt)
 }

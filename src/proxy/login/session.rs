@@ -124,7 +124,7 @@ pub(super) async fn land(
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
     let PbxLogin { gate, sessions, settings } = login;
-    if gate.state.freezes.has_whom(owner) {
+    if gate.state.freezes.covers(owner) {
         return Err(Error::Forbidden);
     }
     let host = &context.authority.raw;

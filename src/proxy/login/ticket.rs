@@ -205,7 +205,7 @@ pub(in crate::proxy) async fn answer(
     let Some(payload) = payload.filter(|payload| payload.host == context.authority.host) else {
         return Err(refuse_unknown(login, &ticket, &attempt));
     };
-    if gate.state.freezes.has_whom(&payload.whom) {
+    if gate.state.freezes.covers(&payload.whom) {
         return Err(Error::Forbidden);
     }
     let browser = Browser::of(request.headers());
