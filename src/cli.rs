@@ -1,20 +1,19 @@
 //! Floor 9: the commands.
 
+mod admin_client;
 mod audit;
 mod check;
 mod demo;
-mod desk;
 mod explain;
 mod freeze;
 mod hash;
 mod link;
-mod moment;
 mod output;
 mod provision;
-
 mod reload;
 mod run;
-mod service;
+mod systemd;
+mod time_args;
 mod unstarted_gate;
 
 use std::error::Error;

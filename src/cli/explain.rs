@@ -15,7 +15,7 @@ use tokio::runtime::{self, LocalOptions};
 use tokio::task::JoinSet;
 
 use super::unstarted_gate::UnstartedGate;
-use super::{Done, EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, complain, desk, load, remark, say};
+use super::{Done, EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, admin_client, complain, load, remark, say};
 use crate::config::Config;
 use crate::model::login::LoginKind;
 use crate::model::path::PBX_PATH;
@@ -87,7 +87,7 @@ fn login_kinds() -> impl TypedValueParser<Value = LoginKind> {
 pub(super) fn run(arguments: &Arguments) -> Done {
     let question = question(arguments).map_err(|problem| misused(&problem))?;
     let story = if arguments.running {
-        let told = desk::order(&arguments.config, "/explain", &json!(question))?;
+        let told = admin_client::order(&arguments.config, "/explain", &json!(question))?;
         serde_json::from_value(told).map_err(|error| failed(EX_UNAVAILABLE, "the gate is another version", &error))?
     } else {
         rehearse(load(&arguments.config)?, &question)?.without_running_gate()

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::desk::{self, Told};
-use super::{Done, EX_CONFIG, EX_UNAVAILABLE, complain, load, moment, remark, run, say};
+use super::admin_client::{self, Told};
+use super::{Done, EX_CONFIG, EX_UNAVAILABLE, complain, load, remark, run, say, time_args};
 use crate::config::Config;
 use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
 use crate::observe::Logs;
@@ -42,7 +42,7 @@ struct Order {
     /// The name
     name: String,
     /// For how long; without it, until it is thawed
-    #[arg(long = "for", value_name = "DURATION", value_parser = moment::duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = time_args::duration)]
     length: Option<Duration>,
     /// Why, for the audit log and for whoever looks at the list
     #[arg(long, value_name = "TEXT", default_value = "", value_parser = why)]
@@ -86,7 +86,7 @@ pub(super) fn freeze(freezing: &Freezing) -> Done {
     let until = order.length.map(|length| since.checked_add(length)).transpose();
     let until = until.map_err(|error| complain("cannot freeze for so long", &error))?;
     let wish = json!({ "whom": whom.to_string(), "until": until, "why": order.why });
-    let kept = match desk::tell(&order.config, "/freeze", &wish)? {
+    let kept = match admin_client::tell(&order.config, "/freeze", &wish)? {
         Told::Answer(answer) => answer["kept"] == true,
         Told::Nobody => {
             let freeze = Freeze { since, until, by: me(), why: order.why.clone() };
@@ -105,7 +105,7 @@ pub(super) fn freeze(freezing: &Freezing) -> Done {
 
 pub(super) fn thaw(thawing: &Thawing) -> Done {
     let whom = whom(&thawing.kind, &thawing.name)?;
-    let was_frozen = match desk::tell(&thawing.config, "/thaw", &json!({ "whom": whom.to_string() }))? {
+    let was_frozen = match admin_client::tell(&thawing.config, "/thaw", &json!({ "whom": whom.to_string() }))? {
         Told::Answer(answer) => answer["thawed"] == true,
         Told::Nobody => {
             let thawed = alone(&thawing.config, async |store| store.thaw(&whom.to_string()).await)?
@@ -124,7 +124,7 @@ pub(super) fn thaw(thawing: &Thawing) -> Done {
 }
 
 fn list(listing: &Listing) -> Done {
-    let freezes = match desk::tell(&listing.config, "/freezes", &json!({}))? {
+    let freezes = match admin_client::tell(&listing.config, "/freezes", &json!({}))? {
         Told::Answer(answer) => answer,
         Told::Nobody => {
             let freezes = alone(&listing.config, async |store| Ok::<_, KeepError>(store.freezes(Timestamp::now())))?;

@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
 use super::reload::{Late, Reading, Source};
-use super::{Done, EX_CONFIG, EX_CUT, complain, environment, remark, service, take};
+use super::{Done, EX_CONFIG, EX_CUT, complain, environment, remark, systemd, take};
 use crate::config::{self, Config, Listen};
 use crate::observe::{Logs, trace};
 use crate::server::{Inherited, Server, StartError, State};
@@ -50,7 +50,7 @@ pub(super) async fn serve(
         tracing::info!(%address, "listening");
     }
     ready(&server);
-    service::ready();
+    systemd::ready();
     inherited.ready();
     let mut is_reloading = false;
     loop {
@@ -67,7 +67,7 @@ pub(super) async fn serve(
             },
             (Wish::Refresh, Some(source)) => {
                 server.reopen_logs();
-                service::reloading();
+                systemd::reloading();
                 is_reloading = true;
                 source.ask();
             }
@@ -75,13 +75,13 @@ pub(super) async fn serve(
                 match read {
                     Ok(reading) => {
                         if !is_reloading {
-                            service::reloading();
+                            systemd::reloading();
                         }
                         source.reload(reading, &mut server).await;
                     }
                     Err(late) => tracing::error!(error = &late as &dyn Error, "not reloaded yet"),
                 }
-                service::ready();
+                systemd::ready();
                 is_reloading = false;
             }
         }
@@ -113,7 +113,7 @@ async fn hand_over(server: &Server, signals: &mut Signals) -> Passed {
     };
     match handed {
         Ok(id) => {
-            service::handed_over(id);
+            systemd::handed_over(id);
             tracing::info!(id, "handed over");
             Passed::On
         }
@@ -174,7 +174,7 @@ async fn drain(server: Server, mut signals: Signals) -> Done {
     tracing::info!("draining");
     // After a hand-over, this process is no longer the one that systemd asks about.
     if *server.state().borrow() == State::Ready {
-        service::stopping();
+        systemd::stopping();
     }
     server.drain();
     let end = sleep(server.longest_drain());

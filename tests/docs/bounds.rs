@@ -95,7 +95,7 @@ const BOUNDS: &[(&str, &str)] = &[
     ("src/server/admin/desk.rs", "LIFE: Duration = Duration::from_secs(10);"),
     ("src/server/admin/desk.rs", "PATIENCE: Duration = Duration::from_secs(8);"),
     ("src/server/admin/order.rs", "MAX_BODY: usize = 64 << 10;"),
-    ("src/cli/desk.rs", "MAX_ANSWER: usize = 4 << 20;"),
+    ("src/cli/admin_client.rs", "MAX_ANSWER: usize = 4 << 20;"),
 ];
 
 #[test]

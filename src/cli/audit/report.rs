@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{Done, complain, load, moment, remark, say};
+use crate::cli::{Done, complain, load, remark, say, time_args};
 use crate::observe::NO_LINE;
 
 #[derive(Debug, clap::Args)]
@@ -24,10 +24,10 @@ pub(in crate::cli) struct Arguments {
     #[arg(long)]
     client: Option<String>,
     /// From when: 24h, 7d, 2026-11-23, 2026-11-23T08:00:00Z
-    #[arg(long, value_name = "WHEN", value_parser = moment::past)]
+    #[arg(long, value_name = "WHEN", value_parser = time_args::past)]
     since: Option<Timestamp>,
     /// Until when
-    #[arg(long, value_name = "WHEN", value_parser = moment::past)]
+    #[arg(long, value_name = "WHEN", value_parser = time_args::past)]
     until: Option<Timestamp>,
     /// For programs
     #[arg(long)]
