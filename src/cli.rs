@@ -1,4 +1,4 @@
-//! Floor 9: the commands.
+//! Floor 9: the commands of the program.
 
 mod admin_client;
 mod audit;
@@ -23,17 +23,17 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use self::output::{remark, say};
+use self::output::{print_line, print_remark};
 use crate::config::{self, Config, Problems};
 use crate::observe::{causes, trace};
 
-/// The exit code of arguments that make no sense, as the parser of arguments has it.
+/// The exit code for wrong arguments, the same as clap's.
 const EX_USAGE: u8 = 2;
-/// The exit code of a configuration that is wrong (`EX_CONFIG` of sysexits.h).
+/// The exit code for a wrong configuration (`EX_CONFIG` of sysexits.h).
 const EX_CONFIG: u8 = 78;
-/// The exit code of a gate that is not there, or does not do what it is told (`EX_UNAVAILABLE`).
+/// The exit code when no gate answers, or the gate refuses the order (`EX_UNAVAILABLE` of sysexits.h).
 const EX_UNAVAILABLE: u8 = 69;
-/// The exit code of a drain that had to cut connections off.
+/// The exit code when connections were still open at the drain deadline and were cut off.
 const EX_CUT: u8 = 3;
 
 #[derive(Debug, Parser)]
@@ -50,47 +50,48 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve. SIGTERM or SIGINT ends after the exchanges in flight, a second one at once; SIGHUP reads the files again,
-    /// SIGUSR2 hands over to a new process
+    /// Serve requests. SIGTERM or SIGINT stops after the requests in flight, a second one at once; SIGHUP reloads the
+    /// files, SIGUSR2 hands over to a new process
     Run {
         /// The configuration
         #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
         config: PathBuf,
     },
-    /// Show the whole story on this machine, with stand-ins for the app, the PBX and Voximplant; no set-up
+    /// Show all logins on this machine, with stand-ins for the app, the PBX and Voximplant; needs no set-up
     Demo(demo::Arguments),
-    /// Say everything that is wrong with a configuration, and nothing else. Exit code 78 if anything is
+    /// Report every error in a configuration, without serving it. Exit code 78 if there is one
     Check {
         /// The configuration
         #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
         config: PathBuf,
-        /// Also try what it names: upstreams, the app's whoami, the PBX administrator's credentials
+        /// Also try what the configuration names: upstreams, the app's whoami, the PBX administrator's password
         #[arg(long)]
         online: bool,
     },
-    /// Let nobody log in as an account any more, and end its tunnels; at once, and until it is thawed
-    Freeze(freeze::Freezing),
-    /// Let callers log in again
-    Thaw(freeze::Thawing),
-    /// Look into the audit log
+    /// Refuse every login as an account and end its tunnels, at once and until it is thawed
+    Freeze(freeze::FreezeArguments),
+    /// Allow logins as a frozen account again
+    Thaw(freeze::ThawArguments),
+    /// Read the audit log
     #[command(subcommand)]
-    Audit(audit::Command),
-    /// Tell who a caller would become, by which rule, and why. Nobody is let in. Exit code 0 if granted, 1 if refused
+    Audit(audit::AuditCommand),
+    /// Explain which account a caller would get, by which rule, and why; opens no session. Exit code 0 if granted, 1 if
+    /// refused
     Explain(Box<explain::Arguments>),
     /// Turn a Voximplant password into a line for the users file, or make a key for another server
     Hash(hash::Arguments),
-    /// Give a Voximplant user a random password that nobody knows, and write its HA1 into the users file
+    /// Give a Voximplant user a random password, and write only its HA1 into the users file
     Provision(provision::Arguments),
     /// Print a signed link that logs one person in, once
     Link(link::Arguments),
 }
 
-/// Runs the command that the arguments name.
+/// Parses the arguments, runs the command, and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(unparsed) => return explain_usage(&unparsed),
+        Err(unparsed) => return print_usage(&unparsed),
     };
     let done = match arguments.command {
         Command::Run { config } => run::run(&config),
@@ -108,45 +109,45 @@ pub fn main() -> ExitCode {
     done.err().unwrap_or(ExitCode::SUCCESS)
 }
 
-/// Says how the arguments are written: on standard output where that was asked for.
-fn explain_usage(unparsed: &clap::Error) -> ExitCode {
+/// Prints the usage: to standard output for `--help` and `--version`, else to standard error.
+fn print_usage(unparsed: &clap::Error) -> ExitCode {
     let written = unparsed.print().and_then(|()| io::stdout().flush());
     if unparsed.use_stderr() {
         return ExitCode::from(EX_USAGE);
     }
-    output::finish("standard output", written).err().unwrap_or(ExitCode::SUCCESS)
+    output::exit_code("standard output", written).err().unwrap_or(ExitCode::SUCCESS)
 }
 
-/// What a command comes to: nothing more to say, or the exit code of what it has complained about.
+/// The result of a command: success, or the exit code after an error that was already reported.
 type Done = Result<(), ExitCode>;
 
-/// Loads a configuration, or says everything that is wrong with it.
+/// Loads a configuration, or reports every error in it.
 fn load(path: &Path) -> Result<Config, ExitCode> {
-    take(config::load(path, &environment))
+    accept(config::load(path, &environment))
 }
 
-/// Looks up a variable of the environment.
+/// Returns the value of an environment variable.
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Takes a configuration that was read, or says everything that is wrong with it.
-fn take(config: Result<Config, Problems>) -> Result<Config, ExitCode> {
-    let config = config.map_err(|problems| refuse(&problems))?;
+/// Returns a configuration that was read and prints its warnings, or reports every error in it.
+fn accept(config: Result<Config, Problems>) -> Result<Config, ExitCode> {
+    let config = config.map_err(|problems| report_problems(&problems))?;
     for warning in &config.warnings {
-        remark(&format_args!("warning: {warning}"));
+        print_remark(&format_args!("warning: {warning}"));
     }
     Ok(config)
 }
 
-/// Says everything that is wrong with a configuration.
-fn refuse(problems: &Problems) -> ExitCode {
-    remark(problems);
+/// Prints every error in a configuration, and returns the exit code for it.
+fn report_problems(problems: &Problems) -> ExitCode {
+    print_remark(problems);
     ExitCode::from(EX_CONFIG)
 }
 
-/// Says why something failed.
-fn complain(what: &str, error: &dyn Error) -> ExitCode {
-    remark(&format_args!("callgate: {what}: {}", causes(error)));
+/// Prints why something failed, with all causes, and returns exit code 1.
+fn report_error(what: &str, error: &dyn Error) -> ExitCode {
+    print_remark(&format_args!("callgate: {what}: {}", causes(error)));
     ExitCode::FAILURE
 }

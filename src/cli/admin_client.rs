@@ -1,4 +1,4 @@
-//! Asks a gate that runs on this machine, at its admin listener.
+//! Sends orders to the gate that runs on this machine, at its admin listener.
 
 use std::error::Error;
 use std::io;
@@ -12,100 +12,106 @@ use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::{EX_CONFIG, EX_UNAVAILABLE, refuse, remark, run};
+use super::{EX_CONFIG, EX_UNAVAILABLE, print_remark, report_problems, run};
 use crate::config::{self, Listen};
 use crate::observe::causes;
 use crate::upstream::send_once;
 
-/// How long an answer may take: a little longer than the gate gives itself.
+/// How long an answer may take: a little longer than the gate's own deadline.
 const PATIENCE: Duration = Duration::from_secs(12);
 /// The longest answer, in bytes.
 const MAX_ANSWER: usize = 4 << 20;
 
-/// What came of telling a gate something.
-pub(super) enum Told {
-    /// It did it, and says so.
+/// The reply of a running gate, or the fact that none runs.
+pub(super) enum GateReply {
+    /// The gate carried out the order and answered this.
     Answer(Value),
-    /// None runs that could be told.
-    Nobody,
+    /// The configuration names no admin listener, or no process listens there.
+    NotRunning,
 }
 
-/// Gives an order to the gate that runs with a configuration, and returns what it says; complains when it does not do it.
-pub(super) fn order(config: &Path, path: &str, order: &Value) -> Result<Value, ExitCode> {
-    let Some(listen) = listen(config)? else {
+/// Sends an order to the gate that runs with a configuration, and returns its answer.
+///
+/// # Errors
+/// The exit code, after a report, when no gate runs or the gate refuses.
+pub(super) fn ask_running(config: &Path, path: &str, order: &Value) -> Result<Value, ExitCode> {
+    let Some(listen) = admin_listener(config)? else {
         let name = config.display();
-        remark(&format_args!(
-            "{name}: `admin.listen` is missing: no running gate can be asked\n    add [admin] with `listen`, and start the gate again"
+        print_remark(&format_args!(
+            "{name}: `admin.listen` is missing: a running gate cannot be asked\n    add [admin] with `listen`, and start the gate again"
         ));
         return Err(ExitCode::from(EX_CONFIG));
     };
-    ask(&listen, path, order)?.map_err(|gone| {
-        let what = format_args!("nobody listens there: does it run, with this configuration? ({})", causes(&gone));
-        complain(&listen, &what)
+    send_order(&listen, path, order)?.map_err(|gone| {
+        let what =
+            format_args!("no process listens there: does the gate run, with this configuration? ({})", causes(&gone));
+        report(&listen, &what)
     })
 }
 
-/// As [`order`], where it is no mistake that no gate runs.
-pub(super) fn tell(config: &Path, path: &str, order: &Value) -> Result<Told, ExitCode> {
-    let Some(listen) = listen(config)? else { return Ok(Told::Nobody) };
-    Ok(ask(&listen, path, order)?.map_or(Told::Nobody, Told::Answer))
+/// Does the same as [`ask_running`], but a gate that does not run is a reply, not an error.
+pub(super) fn ask_if_running(config: &Path, path: &str, order: &Value) -> Result<GateReply, ExitCode> {
+    let Some(listen) = admin_listener(config)? else { return Ok(GateReply::NotRunning) };
+    Ok(send_order(&listen, path, order)?.map_or(GateReply::NotRunning, GateReply::Answer))
 }
 
-fn listen(config: &Path) -> Result<Option<Listen>, ExitCode> {
-    config::admin(config).map_err(|problems| refuse(&problems))
+fn admin_listener(config: &Path) -> Result<Option<Listen>, ExitCode> {
+    config::admin(config).map_err(|problems| report_problems(&problems))
 }
 
-/// Asks a gate. The inner error is that nobody listens there.
-fn ask(listen: &Listen, path: &str, order: &Value) -> Result<Result<Value, io::Error>, ExitCode> {
+/// Sends an order and returns the answer. The inner error means that no process listens there.
+fn send_order(listen: &Listen, path: &str, order: &Value) -> Result<Result<Value, io::Error>, ExitCode> {
     let body = Bytes::from(order.to_string());
     let request = Request::builder().method(Method::POST).header(header::CONTENT_TYPE, "application/json");
     let request = request.header(header::HOST, "localhost").uri(path);
     let request = request.body(body).expect("the path is one of ours");
     match run::runtime()?.block_on(async { timeout(PATIENCE, send(listen, request)).await }) {
-        Err(_) => Err(complain(listen, &"no answer in time")),
-        Ok(Err(Failed::Gone(error))) => Ok(Err(error)),
-        Ok(Err(Failed::Broken(error))) => Err(complain(listen, &causes(&*error))),
+        Err(_) => Err(report(listen, &"no answer in time")),
+        Ok(Err(SendError::Unreachable(error))) => Ok(Err(error)),
+        Ok(Err(SendError::Broken(error))) => Err(report(listen, &causes(&*error))),
         Ok(Ok(answer)) => {
             let (status, answer) =
                 (answer.status(), serde_json::from_slice::<Value>(answer.body()).unwrap_or_default());
             if status.is_success() {
                 return Ok(Ok(answer));
             }
-            let message = answer["message"].as_str().unwrap_or("no order that it knows: is it another version?");
-            Err(complain(listen, &format_args!("{status}: {message}")))
+            let message =
+                answer["message"].as_str().unwrap_or("the gate does not know this order: is it another version?");
+            Err(report(listen, &format_args!("{status}: {message}")))
         }
     }
 }
 
-fn complain(listen: &Listen, what: &dyn std::fmt::Display) -> ExitCode {
-    remark(&format_args!("callgate: the gate at {listen}: {what}"));
+fn report(listen: &Listen, what: &dyn std::fmt::Display) -> ExitCode {
+    print_remark(&format_args!("callgate: the gate at {listen}: {what}"));
     ExitCode::from(EX_UNAVAILABLE)
 }
 
-/// Why there is no answer.
-enum Failed {
-    /// Nobody listens there.
-    Gone(io::Error),
+/// Why an order has no answer.
+enum SendError {
+    /// No process listens there.
+    Unreachable(io::Error),
+    /// The connection or the answer broke.
     Broken(Box<dyn Error + Send + Sync>),
 }
 
-fn connecting(error: io::Error) -> Failed {
+fn connect_error(error: io::Error) -> SendError {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Failed::Gone(error),
-        _ => Failed::Broken(error.into()),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => SendError::Unreachable(error),
+        _ => SendError::Broken(error.into()),
     }
 }
 
-async fn send(listen: &Listen, request: Request<Bytes>) -> Result<Response<Bytes>, Failed> {
+async fn send(listen: &Listen, request: Request<Bytes>) -> Result<Response<Bytes>, SendError> {
     let answer = match listen {
         Listen::Tcp(address) => {
-            let stream = TcpStream::connect(address).await.map_err(connecting)?;
+            let stream = TcpStream::connect(address).await.map_err(connect_error)?;
             send_once(stream, request, MAX_ANSWER).await
         }
         Listen::Unix(path) => {
-            let stream = UnixStream::connect(path).await.map_err(connecting)?;
+            let stream = UnixStream::connect(path).await.map_err(connect_error)?;
             send_once(stream, request, MAX_ANSWER).await
         }
     };
-    answer.map_err(|error| Failed::Broken(error.into()))
+    answer.map_err(|error| SendError::Broken(error.into()))
 }

@@ -1,4 +1,4 @@
-//! `callgate audit`: what the audit log proves, and what it tells of one account.
+//! `callgate audit`: verifies the chain of the audit log, and reports the logins of an account.
 
 mod report;
 mod verify;
@@ -6,16 +6,16 @@ mod verify;
 use super::Done;
 
 #[derive(Debug, clap::Subcommand)]
-pub(super) enum Command {
-    /// Follow the chain of audit lines, and say where it was broken first. Exit code 1 if it was
+pub(super) enum AuditCommand {
+    /// Verify the chain of audit lines, and name the first break. Exit code 1 if there is one
     Verify(verify::Arguments),
-    /// Tell who became an account, from where and when, and who was refused it
+    /// List who logged in as an account, from where and when, and who was refused
     Report(report::Arguments),
 }
 
-pub(super) fn run(command: &Command) -> Done {
+pub(super) fn run(command: &AuditCommand) -> Done {
     match command {
-        Command::Verify(arguments) => verify::run(arguments),
-        Command::Report(arguments) => report::run(arguments),
+        AuditCommand::Verify(arguments) => verify::run(arguments),
+        AuditCommand::Report(arguments) => report::run(arguments),
     }
 }

@@ -1,4 +1,4 @@
-//! `callgate check`: what is wrong with a configuration, without serving it.
+//! `callgate check`: reports errors in a configuration, without serving it.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -12,7 +12,7 @@ use tokio::runtime::{self, LocalOptions};
 use tokio::time::timeout;
 
 use super::unstarted_gate::UnstartedGate;
-use super::{Done, EX_CONFIG, complain, load, remark, say};
+use super::{Done, EX_CONFIG, load, print_line, print_remark, report_error};
 use crate::auth::{self, Provider};
 use crate::config::{self, AppMethodConfig, ChainFlaw, Config, HostPattern, JwtKeySource, MethodKind};
 use crate::model::account::{Account, Role};
@@ -26,33 +26,33 @@ use crate::upstream::{self, Connector, RequestBody, Upstream, UpstreamResponse};
 pub(super) fn run(path: &Path, online: bool) -> Done {
     let config = Arc::new(load(path)?);
     let name = path.display();
-    let unready = unready(&config);
-    for problem in &unready {
-        remark(&format_args!("{name}: {problem}"));
+    let start_problems = start_problems(&config);
+    for problem in &start_problems {
+        print_remark(&format_args!("{name}: {problem}"));
     }
-    if !unready.is_empty() {
+    if !start_problems.is_empty() {
         return Err(ExitCode::from(EX_CONFIG));
     }
     for note in notes(&config) {
-        remark(&format_args!("note: {name}: {note}"));
+        print_remark(&format_args!("note: {name}: {note}"));
     }
     if !online {
-        return say(&format_args!("{name}: ok"));
+        return print_line(&format_args!("{name}: ok"));
     }
     let runtime = runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-    let runtime = runtime.map_err(|error| complain("cannot start", &error))?;
+    let runtime = runtime.map_err(|error| report_error("cannot start", &error))?;
     let problems = runtime.block_on(try_all(&config));
     for problem in &problems {
-        remark(&format_args!("{name}: {problem}"));
+        print_remark(&format_args!("{name}: {problem}"));
     }
     if !problems.is_empty() {
         return Err(ExitCode::from(EX_CONFIG));
     }
-    say(&format_args!("{name}: ok, and everything it names answers"))
+    print_line(&format_args!("{name}: ok, and everything it names answers"))
 }
 
-/// Tells what `run` would refuse, without opening a port and without making or changing a file.
-fn unready(config: &Arc<Config>) -> Vec<String> {
+/// Returns what `run` would refuse, without opening a port and without creating or changing a file.
+fn start_problems(config: &Arc<Config>) -> Vec<String> {
     let mut problems = Vec::new();
     if let Err(error) = UnstartedGate::build(Arc::clone(config)) {
         problems.push(causes(&*error));
@@ -61,25 +61,25 @@ fn unready(config: &Arc<Config>) -> Vec<String> {
         problems.push(format!("cannot open the log {error}: let the user callgate runs as write it"));
     }
     match config.state.as_deref().map(Store::inspect) {
-        // A gate that runs has it open.
+        // A running gate has it open.
         None | Some(Ok(()) | Err(OpenError::Locked(_))) => {}
         Some(Err(error)) => problems.push(causes(&error)),
     }
     problems
 }
 
-/// Tells what is right where it is meant so.
+/// Returns facts that are right only where they are intended.
 fn notes(config: &Config) -> Vec<String> {
     let state = config.state.as_deref().filter(|path| matches!(Store::inspect(path), Err(OpenError::Locked(_))));
     let state = state.map(|path| {
         format!(
-            "another process has the state file {} open: a gate runs with it, and a second one could not",
+            "another process has the state file {} open: a gate runs with it, and a second one could not start",
             path.display()
         )
     });
     let chains = config.certificates.iter().filter_map(|certificate| match certificate.flaw() {
         Some(ChainFlaw::Private(issuer)) => Some(format!(
-            "the chain for {} ends below {issuer}, which is no public authority: clients must know it, or its certificate must be in the file",
+            "the chain for {} ends below {issuer}, which is not a public authority: clients must trust it, or its certificate must be in the file",
             certificate.name()
         )),
         Some(ChainFlaw::Disordered(_) | ChainFlaw::Incomplete(_)) | None => None,
@@ -87,21 +87,21 @@ fn notes(config: &Config) -> Vec<String> {
     state.into_iter().chain(chains).collect()
 }
 
-/// Says what was found on the way. Whether standard output takes it, the last line shows.
-fn tell(fact: &dyn Display) {
-    let _ = say(fact);
+/// Prints a fact that was found on the way. A failed write is ignored here: the last line fails as well.
+fn print_fact(fact: &dyn Display) {
+    let _ = print_line(fact);
 }
 
-/// Tries everything the configuration names; returns what does not work, each with what to do.
+/// Tries everything the configuration names, and returns what does not work, each with advice.
 async fn try_all(config: &Config) -> Vec<String> {
     let mut problems = uncovered(config);
     if let Some(app) = &config.app {
         let found = try_app(config, app).await;
-        problems.extend(with_mix_up(found, &app.upstream, UpstreamName::App).await);
+        problems.extend(with_tls_hint(found, &app.upstream, UpstreamName::App).await);
     }
     if let Some(pbx) = &config.pbx {
         let found = try_pbx(config, pbx).await;
-        problems.extend(with_mix_up(found, &pbx.upstream, UpstreamName::Pbx).await);
+        problems.extend(with_tls_hint(found, &pbx.upstream, UpstreamName::Pbx).await);
     }
     for method in &config.methods {
         problems.extend(try_keys(method).await);
@@ -110,18 +110,23 @@ async fn try_all(config: &Config) -> Vec<String> {
     problems
 }
 
-/// Adds to the problems of an upstream what may be behind them: TLS where the address says plain HTTP. Where all is well, this
-/// is not asked.
-async fn with_mix_up(mut problems: Vec<String>, upstream: &config::UpstreamConfig, side: UpstreamName) -> Vec<String> {
+/// Adds a hint to the problems of an upstream when an address of it speaks TLS although `url` says plain HTTP.
+///
+/// Without problems it does not look.
+async fn with_tls_hint(
+    mut problems: Vec<String>,
+    upstream: &config::UpstreamConfig,
+    side: UpstreamName,
+) -> Vec<String> {
     if let (false, Ok(connector)) = (problems.is_empty(), Connector::new(upstream, side)) {
         let mistaken = connector.plain_urls_that_speak_tls().await.into_iter();
-        let told = |address| format!("{}: {address} speaks TLS: write https:// in `url`", side.as_str());
-        problems.extend(mistaken.map(told));
+        let hint = |address| format!("{}: {address} speaks TLS: write https:// in `url`", side.as_str());
+        problems.extend(mistaken.map(hint));
     }
     problems
 }
 
-/// Names the configured hosts that no certificate is for.
+/// Returns a problem for each configured host that no certificate covers.
 fn uncovered(config: &Config) -> Vec<String> {
     let upstreams = config.app.iter().map(|app| &app.upstream).chain(config.pbx.iter().map(|pbx| &pbx.upstream));
     let hosts = upstreams.flat_map(|upstream| &upstream.hosts).filter_map(HostPattern::exact);
@@ -154,7 +159,7 @@ async fn try_app(config: &Config, app: &config::AppConfig) -> Vec<String> {
     problems
 }
 
-/// Asks the app who nobody is: it must say 401 or 403.
+/// Asks the app's whoami without a credential: the answer must be 401 or 403.
 async fn try_whoami(upstream: &Rc<Upstream>, whoami: &AppMethodConfig) -> Result<(), String> {
     let uri: Uri = whoami.path.parse().map_err(|_| format!("{} is not a path", whoami.path))?;
     let mut headers = HeaderMap::new();
@@ -169,7 +174,7 @@ async fn try_whoami(upstream: &Rc<Upstream>, whoami: &AppMethodConfig) -> Result
             Ok(())
         }
         UpstreamResponse::Final(response) => Err(format!(
-            "{} answers {} to a caller without a cookie; it must say 401, or everybody is somebody",
+            "{} answers {} to a caller without a cookie; it must answer 401, or every caller is logged in",
             whoami.path,
             response.status()
         )),
@@ -177,14 +182,14 @@ async fn try_whoami(upstream: &Rc<Upstream>, whoami: &AppMethodConfig) -> Result
     }
 }
 
-/// Fetches the keys that tokens of a method are signed with, and says what they are.
+/// Fetches the keys of a `jwt` method and prints how many there are.
 async fn try_keys(method: &config::MethodConfig) -> Option<String> {
     let MethodKind::Jwt(config::JwtConfig { keys: JwtKeySource::Fetched(at), .. }) = &method.kind else { return None };
     match auth::fetch_once(at).await {
         Ok(fetched) => {
             let (count, kinds, skipped) = (fetched.keys.count(), fetched.keys.algorithms(), fetched.skipped);
-            tell(&format_args!(
-                "method {:?}: {} has {count} keys, for {kinds:?}; {skipped} others are of no use",
+            print_fact(&format_args!(
+                "method {:?}: {} has {count} keys, for {kinds:?}; {skipped} others cannot be used",
                 method.name, at.url
             ));
             None
@@ -193,7 +198,7 @@ async fn try_keys(method: &config::MethodConfig) -> Option<String> {
     }
 }
 
-/// Asks an identity provider who it is, and for its keys.
+/// Fetches the metadata and the keys of an identity provider.
 async fn try_provider(method: &config::MethodConfig) -> Option<String> {
     let MethodKind::Oidc(settings) = &method.kind else { return None };
     let problem = match Provider::new(settings) {
@@ -203,15 +208,15 @@ async fn try_provider(method: &config::MethodConfig) -> Option<String> {
     Some(format!("method {:?}: the identity provider {}: {problem}", method.name, settings.issuer.as_str()))
 }
 
-/// Asks the PBX for a session in a domain that cannot exist: right credentials are told that it does not.
+/// Asks the PBX for a session in a domain that cannot exist. With the right password the PBX answers that the domain is unknown.
 async fn try_pbx(config: &Config, settings: &config::PbxConfig) -> Vec<String> {
     let (upstream, mut problems) = open(config, &settings.upstream, UpstreamName::Pbx).await;
     let Some(upstream) = upstream else { return problems };
     let Some(admin) = &settings.admin else { return problems };
-    let nobody =
+    let unknown =
         Account::new("callgate-check", "callgate-check.invalid".parse().expect("a host name")).expect("an account");
     let problem = match Pbx::new(upstream, settings, admin, Arc::default(), Tally::default())
-        .mint(&Role::User(nobody))
+        .mint(&Role::User(unknown))
         .await
     {
         Ok(_) => {
@@ -232,9 +237,9 @@ async fn try_pbx(config: &Config, settings: &config::PbxConfig) -> Vec<String> {
     problems
 }
 
-/// Connects to every `url` of an upstream, and says what keys are shown there.
+/// Connects to every `url` of an upstream, and prints the pins of the keys it sees.
 ///
-/// Returns the upstream, if any of them works, and what does not.
+/// Returns the upstream, if one of the addresses works, and the problems of the others.
 async fn open(
     config: &Config,
     upstream: &config::UpstreamConfig,
@@ -248,7 +253,7 @@ async fn open(
     let (mut problems, mut works) = (Vec::new(), false);
     for probe in connector.probe_all().await {
         if let Some(pin) = probe.pin {
-            tell(&format_args!("{table}: {} has the key of pin = \"{pin}\"", probe.address));
+            print_fact(&format_args!("{table}: {} has the key of pin = \"{pin}\"", probe.address));
         }
         match probe.connected {
             Ok(()) => works = true,

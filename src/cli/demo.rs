@@ -1,4 +1,4 @@
-//! `callgate demo`: the whole story on one machine, with stand-ins for the app, the PBX and Voximplant.
+//! `callgate demo`: all logins on one machine, with stand-ins for the app, the PBX and Voximplant.
 
 use std::fs;
 use std::io::{self, Write};
@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{Done, complain, refuse, run, say};
+use super::{Done, print_line, report_error, report_problems, run};
 use crate::config;
 use crate::demo::app::{App, AppOptions, SameSite};
 use crate::demo::vodia::{Options, Vodia};
@@ -16,14 +16,14 @@ use crate::observe::{RequestId, trace};
 use crate::server::Inherited;
 use crate::tls::dev;
 
-/// The Voximplant password of everybody in the demo.
+/// The Voximplant password of every user of the demo.
 const PASSWORD: &str = "Demo-Passw0rd!";
-/// The variable from which the configuration takes the PBX administrator's password.
+/// The environment variable in the configuration that holds the PBX administrator's password.
 const ADMIN: &str = "DEMO_PBX_ADMIN";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Where to serve
+    /// The address to serve at
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
     listen: SocketAddr,
 }
@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
 }
 
 async fn show(listen: SocketAddr) -> Done {
-    let listen = settled(listen).map_err(|error| complain("cannot listen", &error))?;
+    let listen = with_port(listen).map_err(|error| report_error("cannot listen", &error))?;
     let port = listen.port();
     let options = Options::default();
     let password = options.admin_password.clone();
@@ -48,30 +48,30 @@ async fn show(listen: SocketAddr) -> Done {
     })
     .await;
 
-    let folder = Folder::new().map_err(|error| complain("cannot make a folder for the demo", &error))?;
+    let folder = DemoFolder::new().map_err(|error| report_error("cannot make a folder for the demo", &error))?;
     let text = configuration(listen, app.addr, pbx.addr);
-    folder.fill(&text).map_err(|error| complain("cannot write the files of the demo", &error))?;
+    folder.fill(&text).map_err(|error| report_error("cannot write the files of the demo", &error))?;
     let env = |name: &str| (name == ADMIN).then(|| password.clone());
-    let config = config::parse(&text, &folder.0, &env).map_err(|problems| refuse(&problems))?;
+    let config = config::parse(&text, &folder.0, &env).map_err(|problems| report_problems(&problems))?;
     run::serve(config, None, Inherited::default(), |_| welcome(port, &folder.0)).await
 }
 
-/// Finds a free port in the place of port 0: the app names the port in its links before the gate listens there.
-fn settled(listen: SocketAddr) -> io::Result<SocketAddr> {
+/// Replaces port 0 by a free port, since the app needs the port for its links before the gate listens.
+fn with_port(listen: SocketAddr) -> io::Result<SocketAddr> {
     if listen.port() == 0 { TcpListener::bind(listen)?.local_addr() } else { Ok(listen) }
 }
 
 fn welcome(port: u16, folder: &Path) {
-    // What was told of the start stands before it.
+    // The log lines of the start come first.
     trace::flush();
-    // The demo goes on where nobody reads this.
-    let _ = say(&format_args!(
+    // The demo goes on when standard output is closed.
+    let _ = print_line(&format_args!(
         "callgate demo
   app    https://localhost:{port}/       log in as alice or bob; the password is the name
   PBX    https://pbx.localhost:{port}/   a stand-in; extensions 40 (alice) and 41 (bob) of acme.test
   phone  https://localhost:{port}/phone  logs in to a Voximplant stand-in by one-time key
-The certificate was made a moment ago: let your browser trust it for now, or trust {}.
-The configuration behind it: {}
+The certificate is new and made for this demo: accept it in your browser, or trust {}.
+The configuration: {}
 ready: https://localhost:{port}/",
         folder.join("ca.pem").display(),
         folder.join("proxy.toml").display()
@@ -108,10 +108,10 @@ pbx = {{ domain = "{{domain}}", account = "{{account}}" }}
     )
 }
 
-/// A folder for the files of one demo, gone when it ends.
-struct Folder(PathBuf);
+/// A temporary folder for the files of one demo, removed when this is dropped.
+struct DemoFolder(PathBuf);
 
-impl Folder {
+impl DemoFolder {
     fn new() -> io::Result<Self> {
         let path = std::env::temp_dir().join(format!("callgate-demo-{}", RequestId::next()));
         fs::DirBuilder::new().mode(0o700).create(&path)?;
@@ -138,9 +138,9 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for DemoFolder {
     fn drop(&mut self) {
-        // What cannot be removed stays in the temporary folder; there is nobody left to care.
+        // A file that cannot be removed stays in the temporary folder.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,11 +1,11 @@
-//! `callgate hash`: passwords and keys, as the configuration wants them.
+//! `callgate hash`: hashes passwords and keys for the configuration.
 
 use std::io::{self, BufRead, IsTerminal};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::output::say_apart;
-use super::{Done, complain, say};
+use super::output::print_secret;
+use super::{Done, print_line, report_error};
 use crate::model::ott::{VoximplantUser, users_line};
 use crate::model::secret::Secret;
 use crate::random;
@@ -15,7 +15,7 @@ const RANDOM: usize = 24;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The Voximplant user's name, without `@` and what follows it
+    /// The Voximplant user's name, without `@` and the text after it
     #[arg(long, value_name = "NAME", required_unless_present = "key")]
     user: Option<VoximplantUser>,
     /// Make a strong password instead of asking for one. The password goes to standard error, the line to standard output
@@ -30,33 +30,33 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     match &arguments.user {
         None => key(),
         Some(user) if arguments.generate => generate(user),
-        Some(user) => hash(user, &ask(user).map_err(|error| complain("no password", &error))?),
+        Some(user) => hash(user, &ask(user).map_err(|error| report_error("no password", &error))?),
     }
 }
 
 fn hash(user: &VoximplantUser, password: &Secret) -> Done {
-    say(&users_line(user, password.expose()))
+    print_line(&users_line(user, password.expose()))
 }
 
 fn generate(user: &VoximplantUser) -> Done {
     let password = password();
-    say_apart(&format_args!("password: {}", password.expose()))?;
+    print_secret(&format_args!("password: {}", password.expose()))?;
     hash(user, &password)
 }
 
-/// Makes a password that nobody guesses.
+/// Makes a random password that Voximplant accepts.
 pub(super) fn password() -> Secret {
-    // Voximplant wants upper and lower case, a digit and a sign: chance alone may leave one out.
+    // Voximplant requires upper and lower case, a digit and a sign; the random text may lack one of them.
     Secret::new(format!("{}-aA1", random::text::<RANDOM>()))
 }
 
 fn key() -> Done {
     let key = Secret::new(random::text::<RANDOM>());
-    say_apart(&format_args!("key: {}", key.expose()))?;
-    say(&format_args!("sha256 = \"{}\"", hex::encode(digest(&SHA256, key.expose().as_bytes()))))
+    print_secret(&format_args!("key: {}", key.expose()))?;
+    print_line(&format_args!("sha256 = \"{}\"", hex::encode(digest(&SHA256, key.expose().as_bytes()))))
 }
 
-/// Asks for a password: twice at a terminal, without showing it; else one line of standard input.
+/// Reads a password: at a terminal twice and without echo, else from one line of standard input.
 fn ask(user: &VoximplantUser) -> io::Result<Secret> {
     let password = if io::stdin().is_terminal() { ask_twice(user)? } else { read_line()? };
     if password.expose().is_empty() {
@@ -69,7 +69,7 @@ fn ask_twice(user: &VoximplantUser) -> io::Result<Secret> {
     let password = rpassword::prompt_password(format!("Voximplant password of {user}: "))?;
     let again = Secret::new(rpassword::prompt_password("Once more: ")?);
     if password != again.expose() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the two are not the same"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the two passwords differ"));
     }
     Ok(Secret::new(password))
 }

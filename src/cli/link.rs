@@ -1,4 +1,4 @@
-//! `callgate link`: a signed link that logs one person in, once.
+//! `callgate link`: prints a signed link that logs one person in, once.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Done, EX_USAGE, load, remark, say};
+use super::{Done, EX_USAGE, load, print_line, print_remark};
 use crate::config::{Config, HostPattern, LinkConfig, MethodKind};
 use crate::model::link;
 use crate::model::path::PBX_PATH;
@@ -49,26 +49,27 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Done {
     let config = load(&arguments.config)?;
     let url = url(&config, arguments, Timestamp::now()).map_err(|problem| {
-        remark(&format_args!("callgate: {problem}"));
+        print_remark(&format_args!("callgate: {problem}"));
         ExitCode::from(EX_USAGE)
     })?;
-    say(&url)
+    print_line(&url)
 }
 
-/// Writes the link, or says what is missing for it.
+/// Returns the link, or what is missing for it.
 fn url(config: &Config, arguments: &Arguments, now: Timestamp) -> Result<String, String> {
     let links = links(config, arguments.method.as_deref())?;
-    let host = arguments.host.clone().or_else(|| first_host(config)).ok_or("which host? name it with --host")?;
+    let host =
+        arguments.host.clone().or_else(|| first_host(config)).ok_or("the host is missing: name it with --host")?;
     let claims = claims(arguments)?;
     let longest = links.ttl.as_secs();
     let ttl = arguments.ttl.map_or(longest, u64::from);
     if ttl == 0 || ttl > longest {
-        return Err(format!("this method's links live from 1 to {longest} s"));
+        return Err(format!("links of this method live from 1 to {longest} s"));
     }
-    let expires = now.checked_add(Duration::from_secs(ttl)).map_err(|_| "the link's end is no time")?;
+    let expires = now.checked_add(Duration::from_secs(ttl)).map_err(|_| "the end of the link is out of range")?;
     let key = links.keys.first().ok_or("the method has no key")?;
     let query = key.sign(&host, &claims, expires, &random::text::<NONCE>());
-    // As callgate will judge it.
+    // Verified as the gate will verify it.
     let ttl = SignedDuration::try_from(links.ttl).unwrap_or_default();
     link::read(&query, &host, &links.keys, ttl, now).map_err(|invalid| invalid.to_string())?;
     Ok(format!("https://{host}{PBX_PATH}?{query}"))
@@ -80,7 +81,7 @@ fn links<'c>(config: &'c Config, name: Option<&str>) -> Result<&'c LinkConfig, S
         _ => None,
     });
     links.next().ok_or_else(|| match name {
-        Some(name) => format!("no method of type \"link\" is called {name}"),
+        Some(name) => format!("no method of type \"link\" has the name {name}"),
         None => "there is no [[auth]] with type = \"link\"".to_owned(),
     })
 }
@@ -99,7 +100,7 @@ fn claims(arguments: &Arguments) -> Result<Vec<(&str, &str)>, String> {
     match claims.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         Some(pair) => Err(format!("the claim {} is given twice", pair[0].0)),
         None if !claims.iter().any(|(name, _)| ["account", "user", "sub"].contains(name)) => {
-            Err("who is it for? name --account, --user or --claim sub=…".to_owned())
+            Err("the person is missing: name --account, --user or --claim sub=…".to_owned())
         }
         None => Ok(claims),
     }

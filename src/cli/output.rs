@@ -1,4 +1,4 @@
-//! Standard output and standard error of the commands. Either may be closed or full, where `println!` would panic.
+//! Standard output and standard error of the commands. Either may be closed or full, and `println!` would panic then.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -6,42 +6,42 @@ use std::process::ExitCode;
 
 use super::Done;
 
-/// Writes a line to standard output: what the command was asked for.
+/// Prints a result of the command to standard output.
 ///
 /// # Errors
-/// Exit code 1 when the line is lost. A reader that has stopped reading, such as `head`, has read enough.
-pub(super) fn say(text: &dyn Display) -> Done {
-    finish("standard output", line(io::stdout(), text))
+/// Exit code 1 when the line cannot be written. A closed pipe is no error: its reader, such as `head`, has read enough.
+pub(super) fn print_line(text: &dyn Display) -> Done {
+    exit_code("standard output", write_line(io::stdout(), text))
 }
 
-/// Writes a line to standard error that the command was asked for, and that standard output shall not have.
+/// Prints a secret that the command has made to standard error, so that redirected standard output does not hold it.
 ///
 /// # Errors
-/// As [`say`]; also when its reader is gone, who would have to know.
-pub(super) fn say_apart(text: &dyn Display) -> Done {
-    line(io::stderr(), text).map_err(|error| lost("standard error", &error))
+/// Exit code 1 when the line cannot be written, also to a closed pipe: the secret would be lost.
+pub(super) fn print_secret(text: &dyn Display) -> Done {
+    write_line(io::stderr(), text).map_err(|error| report_lost("standard error", &error))
 }
 
-/// Writes a line about the command itself to standard error. There is no third place to tell that it is lost.
-pub(super) fn remark(text: &dyn Display) {
-    let _ = line(io::stderr(), text);
+/// Prints a remark or an error to standard error. A failed write is ignored: there is no other place to report it.
+pub(super) fn print_remark(text: &dyn Display) {
+    let _ = write_line(io::stderr(), text);
 }
 
-/// Ends what was written to a stream with the exit code that says whether it has arrived.
-pub(super) fn finish(stream: &str, written: io::Result<()>) -> Done {
+/// Turns the result of a write into the exit code, and reports an error other than a closed pipe.
+pub(super) fn exit_code(stream: &str, written: io::Result<()>) -> Done {
     match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(lost(stream, &error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(report_lost(stream, &error)),
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
-fn line(mut stream: impl Write, text: &dyn Display) -> io::Result<()> {
-    // In one piece: another process may write to the same file.
+fn write_line(mut stream: impl Write, text: &dyn Display) -> io::Result<()> {
+    // One write: another process may write to the same file.
     stream.write_all(format!("{text}\n").as_bytes())?;
     stream.flush()
 }
 
-fn lost(stream: &str, error: &io::Error) -> ExitCode {
-    remark(&format_args!("callgate: cannot write to {stream}: {error}"));
+fn report_lost(stream: &str, error: &io::Error) -> ExitCode {
+    print_remark(&format_args!("callgate: cannot write to {stream}: {error}"));
     ExitCode::FAILURE
 }

@@ -1,7 +1,6 @@
-//! Reading the configuration again: at SIGHUP, and when one of its files has changed.
+//! Reloads the configuration: at SIGHUP, and when one of its files has changed.
 //!
-//! Files are read on a thread of their own. One that lies on a network's disk may hold that up for long, and signals are
-//! heeded meanwhile.
+//! A thread of its own reads the files, since a network disk may block for long. Signals are handled meanwhile.
 
 use std::error::Error;
 use std::future::pending;
@@ -19,53 +18,53 @@ use crate::config::{self, Config, FileSnapshot, FileWatch, Problems};
 use crate::observe::trace;
 use crate::server::{ReloadError, Server};
 
-/// Where the configuration comes from.
-pub(super) struct Source {
-    /// Asks the thread to read at once; closed, it ends it.
-    wishes: Sender<()>,
-    readings: mpsc::Receiver<Reading>,
-    /// When what was asked for is late.
-    late: Option<Instant>,
-    /// Whether the files were wrong when they were last read.
-    is_refused: bool,
+/// The files of the configuration, read by a thread of their own.
+pub(super) struct ConfigSource {
+    /// Tells the thread to read at once. The thread ends when this is dropped.
+    requests: Sender<()>,
+    readings: mpsc::Receiver<ConfigReading>,
+    /// The deadline of a requested reading.
+    deadline: Option<Instant>,
+    /// Whether the last reload was refused.
+    was_wrong: bool,
 }
 
-/// What the files say.
-pub(super) struct Reading {
+/// What one reading of the files returned.
+pub(super) struct ConfigReading {
     config: Result<Config, Problems>,
-    /// The names of those that have changed.
+    /// The names of the changed files, separated by commas.
     changed: String,
 }
 
-/// The files do not come.
+/// A requested reading did not end in time.
 #[derive(Debug, thiserror::Error)]
 #[error("the files of the configuration cannot be read in time: does their disk answer?")]
-pub(super) struct Late;
+pub(super) struct ReadTimeout;
 
-/// Why the files that were read did not take the place of the running configuration.
+/// Why a configuration that was read did not replace the running one.
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+enum ReplaceError {
     #[error("the configuration is wrong")]
     Wrong(Problems),
     #[error(transparent)]
     Unusable(#[from] ReloadError),
 }
 
-/// The files, as the thread sees them.
-struct Reader {
+/// The thread that reads the files.
+struct ReaderThread {
     path: PathBuf,
     watch: FileWatch,
-    wishes: Receiver<()>,
-    readings: mpsc::Sender<Reading>,
+    requests: Receiver<()>,
+    readings: mpsc::Sender<ConfigReading>,
 }
 
-impl Reader {
-    /// Reads when asked to, and when a file has changed and holds still.
-    fn work(mut self) {
+impl ReaderThread {
+    /// Reads on request, and when a file has changed and has not changed again since the last look.
+    fn run(mut self) {
         loop {
-            match self.wishes.recv_timeout(PERIOD) {
-                // However often it was asked by now.
-                Ok(()) => while self.wishes.try_recv().is_ok() {},
+            match self.requests.recv_timeout(PERIOD) {
+                // One reading answers all requests so far.
+                Ok(()) => while self.requests.try_recv().is_ok() {},
                 Err(RecvTimeoutError::Timeout) if self.watch.look() => {}
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -77,79 +76,79 @@ impl Reader {
         }
     }
 
-    fn read(&mut self) -> Reading {
+    fn read(&mut self) -> ConfigReading {
         let config::ReadOutcome { config, files } = config::read(&self.path, &environment);
         let changed = files.changed_since(self.watch.read()).into_iter().map(|path| path.display().to_string());
         let changed = changed.collect::<Vec<_>>().join(", ");
         self.watch = FileWatch::new(files);
-        Reading { config, changed }
+        ConfigReading { config, changed }
     }
 }
 
-impl Source {
-    /// Takes note of what was read at the start, and begins to watch.
+impl ConfigSource {
+    /// Starts the thread that watches the files that were read at the start.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// When the thread cannot be started.
     pub(super) fn watch(path: &Path, files: FileSnapshot) -> io::Result<Self> {
-        let (wishes, asked) = channel();
+        let (requests, asked) = channel();
         let (readings, read) = mpsc::channel(1);
-        let reader = Reader { path: path.to_owned(), watch: FileWatch::new(files), wishes: asked, readings };
-        // Not waited for at the end: a disk may hold it up, and it writes nothing.
-        thread::Builder::new().name("callgate-files".to_owned()).spawn(move || reader.work())?;
-        Ok(Self { wishes, readings: read, late: None, is_refused: false })
+        let reader = ReaderThread { path: path.to_owned(), watch: FileWatch::new(files), requests: asked, readings };
+        // Not joined at the end: a disk may block it, and it writes nothing.
+        thread::Builder::new().name("callgate-files".to_owned()).spawn(move || reader.run())?;
+        Ok(Self { requests, readings: read, deadline: None, was_wrong: false })
     }
 
-    /// Asks for everything to be read at once.
-    pub(super) fn ask(&mut self) {
-        // A thread that is gone is noticed below.
-        let _ = self.wishes.send(());
-        self.late = Some(Instant::now() + PATIENCE);
+    /// Requests a reading at once.
+    pub(super) fn request(&mut self) {
+        // `read` notices when the thread has ended.
+        let _ = self.requests.send(());
+        self.deadline = Some(Instant::now() + PATIENCE);
     }
 
-    /// Waits until everything was read, because that was asked for or a file has changed and holds still.
+    /// Waits for the next reading, on request or after a change.
     ///
     /// # Errors
-    /// Once, when what was asked for takes too long. It is waited for all the same.
-    pub(super) async fn read(&mut self) -> Result<Box<Reading>, Late> {
-        let late = self.late;
+    /// Once, when a requested reading is late. A later call still returns that reading.
+    pub(super) async fn read(&mut self) -> Result<Box<ConfigReading>, ReadTimeout> {
+        let deadline = self.deadline;
         let is_late = async {
-            match late {
-                Some(late) => sleep_until(late).await,
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
                 None => pending().await,
             }
         };
         let read = tokio::select! {
             read = self.readings.recv() => read,
             () = is_late => {
-                self.late = None;
-                return Err(Late);
+                self.deadline = None;
+                return Err(ReadTimeout);
             }
         };
-        self.late = None;
+        self.deadline = None;
         match read {
             Some(reading) => Ok(Box::new(reading)),
-            // The thread is gone, which its panic has told.
+            // The thread has panicked, and its panic was logged.
             None => pending().await,
         }
     }
 
-    /// Puts what was read in the place of what runs if all of it is right. Says what came of it.
-    pub(super) async fn reload(&mut self, reading: Box<Reading>, server: &mut Server) {
-        let Reading { config, changed } = *reading;
+    /// Replaces the running configuration if all of the new one is right, and logs the result.
+    pub(super) async fn reload(&mut self, reading: Box<ConfigReading>, server: &mut Server) {
+        let ConfigReading { config, changed } = *reading;
         let files = if changed.is_empty() { "none".to_owned() } else { changed };
-        let replaced = replace(server, config).await;
-        let was_refused = std::mem::replace(&mut self.is_refused, replaced.is_err());
+        let replaced = replace_config(server, config).await;
+        let was_refused = std::mem::replace(&mut self.was_wrong, replaced.is_err());
         match &replaced {
-            Ok(()) if was_refused => tracing::info!(files, "reloaded: what was wrong is mended"),
+            Ok(()) if was_refused => tracing::info!(files, "reloaded: the error is corrected"),
             Ok(()) => tracing::info!(files, "reloaded"),
-            Err(refused) => complain(refused),
+            Err(refused) => log_refusal(refused),
         }
     }
 }
 
-async fn replace(server: &mut Server, config: Result<Config, Problems>) -> Result<(), Refused> {
-    let config = config.map_err(Refused::Wrong).inspect_err(|_| server.not_reloaded())?;
+async fn replace_config(server: &mut Server, config: Result<Config, Problems>) -> Result<(), ReplaceError> {
+    let config = config.map_err(ReplaceError::Wrong).inspect_err(|_| server.not_reloaded())?;
     let (log, warnings) = (config.log.clone(), config.warnings.clone());
     server.reload(config).await?;
     trace::change(log.level, log.format);
@@ -159,9 +158,9 @@ async fn replace(server: &mut Server, config: Result<Config, Problems>) -> Resul
     Ok(())
 }
 
-/// Says each problem, as `callgate check` does, and what follows from it.
-fn complain(refused: &Refused) {
-    if let Refused::Wrong(problems) = refused {
+/// Logs each error in the configuration, as `callgate check` prints it, and that nothing was changed.
+fn log_refusal(refused: &ReplaceError) {
+    if let ReplaceError::Wrong(problems) = refused {
         for problem in problems.as_slice() {
             tracing::error!("{problem}");
         }
@@ -169,7 +168,7 @@ fn complain(refused: &Refused) {
     tracing::error!(error = refused as &dyn Error, "not reloaded: everything stays as it was");
 }
 
-/// How often the files are looked at.
+/// How often the thread looks for changed files.
 const PERIOD: Duration = Duration::from_secs(2);
-/// How long reading may take, once it was asked for, until that is said.
+/// How long a requested reading may take before that is logged.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! `callgate run`: serves until a signal says to end.
+//! `callgate run`: serves until a signal asks to stop.
 
 use std::env;
 use std::error::Error;
@@ -11,41 +11,43 @@ use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
-use super::reload::{Late, Reading, Source};
-use super::{Done, EX_CONFIG, EX_CUT, complain, environment, remark, systemd, take};
+use super::reload::{ConfigReading, ConfigSource, ReadTimeout};
+use super::{Done, EX_CONFIG, EX_CUT, accept, environment, print_remark, report_error, systemd};
 use crate::config::{self, Config, Listen};
 use crate::observe::{Logs, trace};
 use crate::server::{Inherited, Server, StartError, State};
 use crate::state::OpenError;
 
-/// Serves until a signal says to end.
+/// Loads the configuration and serves until a signal asks to stop.
 pub(super) fn run(path: &Path) -> Done {
     let inherited =
-        Inherited::from_env().map_err(|error| complain("cannot take the sockets that were passed", &error))?;
+        Inherited::from_env().map_err(|error| report_error("cannot take the sockets that were passed", &error))?;
     let reading = config::read(path, &environment);
-    let config = take(reading.config)?;
+    let config = accept(reading.config)?;
     trace::init(config.log.level, config.log.format);
-    let source = Source::watch(path, reading.files).map_err(|error| complain("cannot start a thread", &error))?;
+    let source =
+        ConfigSource::watch(path, reading.files).map_err(|error| report_error("cannot start a thread", &error))?;
     runtime()?.block_on(async { serve(config, Some(source), inherited, |_| {}).await })
 }
 
-/// Makes the runtime that waits for signals; exchanges have their own.
+/// Builds the runtime that waits for signals; the worker threads have runtimes of their own.
 pub(super) fn runtime() -> Result<Runtime, ExitCode> {
-    runtime::Builder::new_current_thread().enable_all().build().map_err(|error| complain("cannot start", &error))
+    runtime::Builder::new_current_thread().enable_all().build().map_err(|error| report_error("cannot start", &error))
 }
 
-/// Serves until a signal says to end. Without a source, the configuration stays what it is, and so does the process.
-/// `ready` is called once connections are accepted.
+/// Serves until a signal asks to stop, then drains. Without a source there is no reload and no hand-over.
+///
+/// Calls `ready` once connections are accepted.
 pub(super) async fn serve(
     config: Config,
-    mut source: Option<Source>,
+    mut source: Option<ConfigSource>,
     mut inherited: Inherited,
     ready: impl FnOnce(&Server),
 ) -> Done {
-    let mut signals = Signals::listen().map_err(|error| complain("cannot listen for signals", &error))?;
-    let logs = Logs::open(&config).map_err(|error| complain("cannot open the logs", &error))?;
+    let mut signals = Signals::listen().map_err(|error| report_error("cannot listen for signals", &error))?;
+    let logs = Logs::open(&config).map_err(|error| report_error("cannot open the logs", &error))?;
     let server = Server::start_with(config, logs, &mut inherited);
-    let mut server = server.map_err(|error| refuse(&error))?;
+    let mut server = server.map_err(|error| report_start_error(&error))?;
     for address in server.listening() {
         tracing::info!(%address, "listening");
     }
@@ -54,24 +56,26 @@ pub(super) async fn serve(
     inherited.ready();
     let mut is_reloading = false;
     loop {
-        let wish = tokio::select! {
-            wish = signals.next() => wish,
-            read = read(&mut source) => Wish::Reload(read),
+        let event = tokio::select! {
+            event = signals.next() => event,
+            read = next_reading(&mut source) => ServeEvent::FilesRead(read),
         };
-        match (wish, &mut source) {
-            (Wish::End, _) => break,
-            (_, None) => tracing::warn!("there are no files to read again, and no process to hand over to"),
-            (Wish::HandOver, Some(_)) => match hand_over(&server, &mut signals).await {
-                Passed::On | Passed::End => break,
-                Passed::Back => {}
+        match (event, &mut source) {
+            (ServeEvent::Terminate, _) => break,
+            (_, None) => {
+                tracing::warn!("ignored a signal: without configuration files there is no reload and no hand-over")
+            }
+            (ServeEvent::HandOver, Some(_)) => match hand_over(&server, &mut signals).await {
+                HandOverOutcome::HandedOver | HandOverOutcome::Interrupted => break,
+                HandOverOutcome::StayedHere => {}
             },
-            (Wish::Refresh, Some(source)) => {
+            (ServeEvent::Hangup, Some(source)) => {
                 server.reopen_logs();
                 systemd::reloading();
                 is_reloading = true;
-                source.ask();
+                source.request();
             }
-            (Wish::Reload(read), Some(source)) => {
+            (ServeEvent::FilesRead(read), Some(source)) => {
                 match read {
                     Ok(reading) => {
                         if !is_reloading {
@@ -89,42 +93,43 @@ pub(super) async fn serve(
     drain(server, signals).await
 }
 
-/// What came of a hand-over.
-enum Passed {
-    /// Another process accepts the connections.
-    On,
-    /// No other process could, so this one goes on.
-    Back,
-    /// A signal to end came first.
-    End,
+/// How a hand-over ended.
+enum HandOverOutcome {
+    /// Another process accepts the connections now.
+    HandedOver,
+    /// The new process did not take over; this one goes on.
+    StayedHere,
+    /// A signal to stop came first.
+    Interrupted,
 }
 
-/// Starts the program once more, as it was started, and leaves the listening sockets to it. What the file of the program
-/// holds now is what runs then.
-async fn hand_over(server: &Server, signals: &mut Signals) -> Passed {
+/// Starts the program again with the same arguments, and hands the listening sockets over to the new process.
+///
+/// The new process runs what the program's file holds now, such as an upgrade.
+async fn hand_over(server: &Server, signals: &mut Signals) -> HandOverOutcome {
     let mut arguments = env::args_os();
-    // Looked up as a shell does: what /proc says would be the file of before, which may be gone.
+    // Looked up as a shell does: /proc/self/exe would be the old file, which an upgrade may have removed.
     let mut command = Command::new(arguments.next().unwrap_or_else(|| "callgate".into()));
     command.args(arguments);
     tracing::info!("handing over");
     let handed = tokio::select! {
         handed = server.hand_over(command) => handed,
-        () = signals.end() => return Passed::End,
+        () = signals.terminated() => return HandOverOutcome::Interrupted,
     };
     match handed {
         Ok(id) => {
             systemd::handed_over(id);
             tracing::info!(id, "handed over");
-            Passed::On
+            HandOverOutcome::HandedOver
         }
         Err(error) => {
             tracing::error!(error = &error as &dyn Error, "not handed over: everything stays as it was");
-            Passed::Back
+            HandOverOutcome::StayedHere
         }
     }
 }
 
-/// Says what to do about an address that cannot be listened at.
+/// Returns advice about an address that cannot be bound.
 fn listen_advice(address: &Listen, why: io::ErrorKind) -> Option<String> {
     let port = address.tcp().map(|address| address.port());
     Some(match (why, port) {
@@ -150,29 +155,29 @@ fn listen_advice(address: &Listen, why: io::ErrorKind) -> Option<String> {
     })
 }
 
-/// Says why nothing was started. A state file that is wrong is not mended by starting again.
-fn refuse(error: &StartError) -> ExitCode {
-    let code = complain("cannot start", error);
+/// Reports why the server did not start, and returns the exit code: 78 where a restart cannot help, else 1.
+fn report_start_error(error: &StartError) -> ExitCode {
+    let code = report_error("cannot start", error);
     if let StartError::Listen { address, source } = error
         && let Some(advice) = listen_advice(address, source.kind())
     {
-        remark(&format_args!("    {advice}"));
+        print_remark(&format_args!("    {advice}"));
     }
     let may_pass = matches!(error, StartError::State(OpenError::Locked(_)));
     if matches!(error, StartError::State(_)) && !may_pass { ExitCode::from(EX_CONFIG) } else { code }
 }
 
-async fn read(source: &mut Option<Source>) -> Result<Box<Reading>, Late> {
+async fn next_reading(source: &mut Option<ConfigSource>) -> Result<Box<ConfigReading>, ReadTimeout> {
     match source {
         Some(source) => source.read().await,
         None => pending().await,
     }
 }
 
-/// Ends after the exchanges in flight, or at the next signal to end.
+/// Drains: ends after the exchanges in flight, or at the next signal to stop.
 async fn drain(server: Server, mut signals: Signals) -> Done {
     tracing::info!("draining");
-    // After a hand-over, this process is no longer the one that systemd asks about.
+    // After a hand-over, systemd watches the new process.
     if *server.state().borrow() == State::Ready {
         systemd::stopping();
     }
@@ -187,28 +192,28 @@ async fn drain(server: Server, mut signals: Signals) -> Done {
             }
         },
         () = end => {
-            tracing::error!("something does not end: leaving it");
-            leave()
+            tracing::error!("the drain is stuck: exiting");
+            exit_now()
         }
-        () = signals.end() => leave(),
+        () = signals.terminated() => exit_now(),
     }
 }
 
-/// Ends now. All other threads are left as they are: some of them may wait for ever.
-fn leave() -> ! {
+/// Exits at once. Other threads are not joined: one of them may be blocked for ever.
+fn exit_now() -> ! {
     trace::flush();
     std::process::exit(i32::from(EX_CUT))
 }
 
-/// What a signal asks for, or what a changed file does.
-enum Wish {
-    /// SIGTERM, SIGINT.
-    End,
-    /// SIGHUP: other log files, and what the files of the configuration say now.
-    Refresh,
-    /// What was read takes the place of what runs.
-    Reload(Result<Box<Reading>, Late>),
-    /// SIGUSR2: a new process shall go on.
+/// An event that `serve` acts on: a signal, or configuration files that were read.
+enum ServeEvent {
+    /// SIGTERM or SIGINT.
+    Terminate,
+    /// SIGHUP: reopen the logs and reload the configuration.
+    Hangup,
+    /// The files of the configuration were read, on request or because one of them changed.
+    FilesRead(Result<Box<ConfigReading>, ReadTimeout>),
+    /// SIGUSR2: hand over to a new process.
     HandOver,
 }
 
@@ -230,17 +235,17 @@ impl Signals {
     }
 
     /// Waits for the next signal.
-    async fn next(&mut self) -> Wish {
+    async fn next(&mut self) -> ServeEvent {
         tokio::select! {
-            _ = self.terminate.recv() => Wish::End,
-            _ = self.interrupt.recv() => Wish::End,
-            _ = self.hangup.recv() => Wish::Refresh,
-            _ = self.user.recv() => Wish::HandOver,
+            _ = self.terminate.recv() => ServeEvent::Terminate,
+            _ = self.interrupt.recv() => ServeEvent::Terminate,
+            _ = self.hangup.recv() => ServeEvent::Hangup,
+            _ = self.user.recv() => ServeEvent::HandOver,
         }
     }
 
-    /// Waits for a signal to end.
-    async fn end(&mut self) {
-        while !matches!(self.next().await, Wish::End) {}
+    /// Waits for a signal to stop.
+    async fn terminated(&mut self) {
+        while !matches!(self.next().await, ServeEvent::Terminate) {}
     }
 }

@@ -1,4 +1,4 @@
-//! What systemd is told, where it asked to be (sd_notify(3)).
+//! Notifies systemd of the state of the service, if `NOTIFY_SOCKET` is set (sd_notify(3)).
 
 use std::env;
 use std::ffi::OsStr;
@@ -11,41 +11,43 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// How long the service manager may leave its socket unread.
+/// How long a send waits while the service manager does not read its socket.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Tells that connections are accepted, or that a reload is over.
+/// Notifies that connections are accepted, or that a reload has ended.
 pub(super) fn ready() {
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
 }
 
-/// Tells that a reload has begun.
+/// Notifies that a reload has begun.
 pub(super) fn reloading() {
-    // The time is how systemd tells one reload from the next; without a clock there is nothing to tell it.
+    // systemd tells one reload from the next by this time, and refuses a notice without it.
     if let Ok(now) = NotifyState::monotonic_usec_now() {
-        tell(&[NotifyState::Reloading, now]);
+        notify(&[NotifyState::Reloading, now]);
     }
 }
 
-/// Tells that the end has begun.
+/// Notifies that the drain has begun.
 pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
-/// Tells that another process is the service from now on.
+/// Notifies that another process is the service from now on.
 pub(super) fn handed_over(id: u32) {
-    tell(&[NotifyState::MainPid(id), NotifyState::Ready]);
+    notify(&[NotifyState::MainPid(id), NotifyState::Ready]);
 }
 
-fn tell(state: &[NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     let Some(socket) = env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()) else { return };
     if let Err(error) = send(&socket, state) {
         tracing::warn!(%error, "cannot notify systemd");
     }
 }
 
-/// Sends a message to the socket that the environment names. The library that writes its lines knows no sockets in the
-/// abstract namespace, which containers are given, and would wait for ever for one that is not read.
+/// Sends a message to the socket that the environment names.
+///
+/// `sd-notify` formats the lines and does not send them: it knows no sockets in the abstract namespace, which containers
+/// get, and has no deadline for a socket that is not read.
 fn send(socket: &OsStr, state: &[NotifyState<'_>]) -> io::Result<()> {
     let mut lines = String::new();
     for change in state {
@@ -57,7 +59,7 @@ fn send(socket: &OsStr, state: &[NotifyState<'_>]) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the path of a socket, or `@` and its abstract name (sd_notify(3)).
+/// Parses the path of a socket, or `@` and a name in the abstract namespace (sd_notify(3)).
 fn address(socket: &OsStr) -> io::Result<SocketAddr> {
     match socket.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),

@@ -1,4 +1,4 @@
-//! All that `run` makes of a configuration before it opens a file or a port: a gate that is built and not started.
+//! A gate that is built and not started: all that `run` makes of a configuration before it opens a file or a port.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ pub(super) struct UnstartedGate {
 }
 
 impl UnstartedGate {
-    /// Builds what a configuration comes to.
+    /// Builds the gate of a configuration.
     ///
     /// # Errors
-    /// When something in it cannot be used after all.
+    /// When a part of the configuration cannot be used, such as a certificate.
     pub(super) fn build(config: Arc<Config>) -> Result<Self, Box<dyn Error>> {
-        // What was used is known to the gate that runs, which has the file open.
+        // The state file belongs to the running gate, so used links and tokens are unknown here.
         let shared = Arc::new(SharedState::new(&config, Arc::new(Store::in_memory()))?);
         let tls = TlsPolicies::new(&config.certificates)?;
         let (logs, _) = Logs::memory(config.log.format);

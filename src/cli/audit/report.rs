@@ -1,5 +1,5 @@
-//! `callgate audit report`: who became an account, from where and when; who was refused it. For the day on which a bill
-//! shows calls that nobody made.
+//! `callgate audit report`: lists who logged in as an account, from where and when, and who was refused. It answers the
+//! question behind a telephone bill with unknown calls.
 
 mod table;
 
@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{Done, complain, load, remark, say, time_args};
+use crate::cli::{Done, load, print_line, print_remark, report_error, time_args};
 use crate::observe::NO_LINE;
 
 #[derive(Debug, clap::Args)]
@@ -20,55 +20,55 @@ pub(in crate::cli) struct Arguments {
     /// The account, such as 40@acme.example.com, or a Voximplant user
     #[arg(long, required_unless_present = "client")]
     account: Option<String>,
-    /// The address of a client: what it became
+    /// The address of a client: the accounts it got
     #[arg(long)]
     client: Option<String>,
-    /// From when: 24h, 7d, 2026-11-23, 2026-11-23T08:00:00Z
-    #[arg(long, value_name = "WHEN", value_parser = time_args::past)]
+    /// Start of the report: 24h, 7d, 2026-11-23, 2026-11-23T08:00:00Z
+    #[arg(long, value_name = "WHEN", value_parser = time_args::past_time)]
     since: Option<Timestamp>,
-    /// Until when
-    #[arg(long, value_name = "WHEN", value_parser = time_args::past)]
+    /// End of the report
+    #[arg(long, value_name = "WHEN", value_parser = time_args::past_time)]
     until: Option<Timestamp>,
-    /// For programs
+    /// Print JSON
     #[arg(long)]
     json: bool,
-    /// The configuration that names the audit log, where no file is given
+    /// The configuration that names the audit log, when no FILE is given
     #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
     config: PathBuf,
-    /// Audit logs; - is standard input. Default: that of the configuration, with those that were rotated away
+    /// Audit logs; - is standard input [default: the log of the configuration and its rotated files]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Done {
     let files = if arguments.files.is_empty() { configured(&arguments.config)? } else { arguments.files.clone() };
-    let mut reading = Reading::default();
+    let mut builder = ReportBuilder::default();
     for path in &files {
         let what = format!("cannot read {}", path.display());
-        reading.read(path, arguments).map_err(|error| complain(&what, &error))?;
+        builder.read(path, arguments).map_err(|error| report_error(&what, &error))?;
     }
-    let report = reading.report(arguments);
+    let report = builder.report(arguments);
     if arguments.json {
-        let value = serde_json::to_value(&report).map_err(|error| complain("cannot write the report", &error))?;
-        say(&format_args!("{value:#}"))
+        let value = serde_json::to_value(&report).map_err(|error| report_error("cannot write the report", &error))?;
+        print_line(&format_args!("{value:#}"))
     } else {
-        say(&report.to_string().trim_end_matches('\n'))
+        print_line(&report.to_string().trim_end_matches('\n'))
     }
 }
 
-/// Finds the audit log of a configuration, and those before it, the oldest first.
+/// Returns the audit log of a configuration after its rotated files, the oldest first.
 fn configured(config: &Path) -> Result<Vec<PathBuf>, ExitCode> {
     let Some(log) = load(config)?.audit.file else {
         let name = config.display();
-        remark(&format_args!("callgate: {name} names no audit log: name a file, or - for standard input"));
+        print_remark(&format_args!("callgate: {name} names no audit log: name a file, or - for standard input"));
         return Err(ExitCode::FAILURE);
     };
-    let mut files = rotated(&log).map_err(|error| complain("cannot look for older logs", &error))?;
+    let mut files = rotated(&log).map_err(|error| report_error("cannot look for older logs", &error))?;
     files.push(log);
     Ok(files)
 }
 
-/// Finds what was rotated away and is not packed.
+/// Returns the rotated files of a log that are not compressed, the oldest first.
 fn rotated(log: &Path) -> io::Result<Vec<PathBuf>> {
     let (Some(name), Some(folder)) = (log.file_name().and_then(|name| name.to_str()), log.parent()) else {
         return Ok(Vec::new());
@@ -85,11 +85,11 @@ fn rotated(log: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-// === Reading ===
+// === ReportBuilder ===
 
-/// A line of the audit log, as far as it matters here.
+/// A line of the audit log, with the fields that the report uses.
 #[derive(Debug, Clone, Deserialize)]
-struct Line {
+struct AuditLine {
     time: Timestamp,
     kind: String,
     id: Option<String>,
@@ -105,26 +105,26 @@ struct Line {
     until: Option<String>,
 }
 
-impl Line {
+impl AuditLine {
     fn who(&self) -> Option<String> {
         let method = self.method.as_deref()?;
         Some(self.subject.as_ref().map_or_else(|| method.to_owned(), |subject| format!("{method}:{subject}")))
     }
 }
 
-/// What was found so far.
+/// The rows of a report, collected line by line.
 #[derive(Debug, Default)]
-struct Reading {
-    logins: Vec<Login>,
-    refusals: BTreeMap<Refused, Times>,
-    notes: Vec<Note>,
-    /// Lines that are no JSON, or lack what each line has.
+struct ReportBuilder {
+    logins: Vec<LoginRow>,
+    refusals: BTreeMap<RefusalKey, Occurrences>,
+    notes: Vec<EventRow>,
+    /// How many lines are not JSON, or lack a field that each line has.
     skipped: u64,
 }
 
 /// One login.
 #[derive(Debug, Serialize)]
-struct Login {
+struct LoginRow {
     time: Timestamp,
     who: String,
     client: String,
@@ -136,24 +136,24 @@ struct Login {
     id: String,
 }
 
-/// Refusals that say the same.
+/// What equal refusals have in common.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-struct Refused {
+struct RefusalKey {
     client: String,
     who: Option<String>,
     account: Option<String>,
     reason: String,
 }
 
-/// How often, and when.
+/// How often something happened, and when first and last.
 #[derive(Debug, Clone, Copy, Serialize)]
-struct Times {
+struct Occurrences {
     times: u64,
     first: Timestamp,
     last: Timestamp,
 }
 
-impl Times {
+impl Occurrences {
     const fn once(at: Timestamp) -> Self {
         Self { times: 1, first: at, last: at }
     }
@@ -163,9 +163,9 @@ impl Times {
     }
 }
 
-/// Something other than a login.
+/// An audit event other than a login or a refusal.
 #[derive(Debug, Serialize)]
-struct Note {
+struct EventRow {
     time: Timestamp,
     event: String,
     account: String,
@@ -174,9 +174,9 @@ struct Note {
     reason: Option<String>,
 }
 
-impl Reading {
-    /// Forgets a login whose line was written, but too late for it.
-    fn take_back(&mut self, line: &Line) {
+impl ReportBuilder {
+    /// Removes a login that was refused after its line was written, because the write was late.
+    fn take_back(&mut self, line: &AuditLine) {
         if line.reason.as_deref().is_some_and(|reason| reason.starts_with(NO_LINE))
             && let Some(index) = self.logins.iter().rposition(|login| Some(&login.id) == line.id.as_ref())
         {
@@ -194,8 +194,8 @@ impl Reading {
     fn take(&mut self, mut reader: impl BufRead, wanted: &Arguments) -> io::Result<()> {
         let mut bytes = Vec::new();
         while reader.read_until(b'\n', &mut bytes)? > 0 {
-            match serde_json::from_slice::<Line>(&bytes) {
-                Ok(line) if wanted.covers(line.time) => self.line(line, wanted),
+            match serde_json::from_slice::<AuditLine>(&bytes) {
+                Ok(line) if wanted.covers(line.time) => self.add(line, wanted),
                 Ok(_) => {}
                 Err(_) => self.skipped += 1,
             }
@@ -204,10 +204,10 @@ impl Reading {
         Ok(())
     }
 
-    fn line(&mut self, line: Line, wanted: &Arguments) {
+    fn add(&mut self, line: AuditLine, wanted: &Arguments) {
         self.take_back(&line);
         match line.kind.as_str() {
-            "audit grant" if wanted.is_about(&line) => self.logins.push(Login {
+            "audit grant" if wanted.is_about(&line) => self.logins.push(LoginRow {
                 time: line.time,
                 who: line.who().unwrap_or_default(),
                 client: line.client.unwrap_or_default(),
@@ -217,16 +217,16 @@ impl Reading {
                 level: line.level,
                 id: line.id.unwrap_or_default(),
             }),
-            // Which of them belong to the logins is known when all is read.
+            // Which refusals concern these logins is known after the last line.
             "audit refusal" => {
-                let refused = Refused {
+                let refused = RefusalKey {
                     who: line.who(),
                     client: line.client.unwrap_or_default(),
                     account: line.account,
                     reason: line.reason.unwrap_or_default(),
                 };
                 let times = self.refusals.entry(refused);
-                times.and_modify(|times| times.add(line.time)).or_insert_with(|| Times::once(line.time));
+                times.and_modify(|times| times.add(line.time)).or_insert_with(|| Occurrences::once(line.time));
             }
             "audit grant" | "access" | "lost" => {}
             kind => {
@@ -234,7 +234,7 @@ impl Reading {
                 if let Some(event) = kind.strip_prefix("audit ")
                     && (about_all || wanted.is_about(&line))
                 {
-                    self.notes.push(Note {
+                    self.notes.push(EventRow {
                         time: line.time,
                         event: event.to_owned(),
                         account: line.account.unwrap_or_default(),
@@ -250,12 +250,12 @@ impl Reading {
     fn report(mut self, wanted: &Arguments) -> Report {
         self.logins.sort_by_key(|login| login.time);
         self.notes.sort_by_key(|note| note.time);
-        let mut callers = BTreeMap::<(String, String), Times>::new();
+        let mut callers = BTreeMap::<(String, String), Occurrences>::new();
         for login in &self.logins {
             let times = callers.entry((login.who.clone(), login.client.clone()));
-            times.and_modify(|times| times.add(login.time)).or_insert_with(|| Times::once(login.time));
+            times.and_modify(|times| times.add(login.time)).or_insert_with(|| Occurrences::once(login.time));
         }
-        let is_near = |refused: &Refused| {
+        let is_related = |refused: &RefusalKey| {
             let by_account = match (&wanted.account, &refused.account) {
                 (Some(wanted), Some(account)) => account.eq_ignore_ascii_case(wanted),
                 _ => false,
@@ -264,11 +264,11 @@ impl Reading {
                 callers.keys().any(|(who, client)| Some(who) == refused.who.as_ref() || *client == refused.client);
             by_account || by_caller || wanted.client.as_ref() == Some(&refused.client)
         };
-        let refusals = self.refusals.into_iter().filter(|(refused, _)| is_near(refused));
-        let mut refusals: Vec<_> = refusals.map(|(refused, times)| Refusal { refused, times }).collect();
+        let refusals = self.refusals.into_iter().filter(|(refused, _)| is_related(refused));
+        let mut refusals: Vec<_> = refusals.map(|(key, times)| RefusalRow { key, times }).collect();
         refusals.sort_by_key(|refusal| refusal.times.first);
         let mut callers: Vec<_> =
-            callers.into_iter().map(|((who, client), times)| Caller { who, client, times }).collect();
+            callers.into_iter().map(|((who, client), times)| CallerRow { who, client, times }).collect();
         callers.sort_by_key(|caller| caller.times.first);
         Report {
             account: wanted.account.clone(),
@@ -289,8 +289,8 @@ impl Arguments {
         self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time < until)
     }
 
-    /// Tells whether a line is about the account and the client that were asked for. The case of a domain does not matter.
-    fn is_about(&self, line: &Line) -> bool {
+    /// Tells whether a line matches the account and the client of the arguments, ignoring case.
+    fn is_about(&self, line: &AuditLine) -> bool {
         let is = |wanted: &Option<String>, found: &Option<String>| match (wanted, found) {
             (None, _) => true,
             (Some(wanted), Some(found)) => found.eq_ignore_ascii_case(wanted),
@@ -302,7 +302,7 @@ impl Arguments {
 
 // === The report ===
 
-/// All that is known of an account, or of a client.
+/// The report about an account or a client.
 #[derive(Debug, Serialize)]
 struct Report {
     account: Option<String>,
@@ -310,27 +310,27 @@ struct Report {
     since: Option<Timestamp>,
     until: Option<Timestamp>,
     /// Each caller at each address.
-    callers: Vec<Caller>,
+    callers: Vec<CallerRow>,
     /// Each login.
-    logins: Vec<Login>,
-    /// Refusals of the account, and of whoever came in as it.
-    refusals: Vec<Refusal>,
-    events: Vec<Note>,
+    logins: Vec<LoginRow>,
+    /// Refusals of the account, and of the callers and clients of its logins.
+    refusals: Vec<RefusalRow>,
+    events: Vec<EventRow>,
     lines_passed_over: u64,
 }
 
 #[derive(Debug, Serialize)]
-struct Caller {
+struct CallerRow {
     who: String,
     client: String,
     #[serde(flatten)]
-    times: Times,
+    times: Occurrences,
 }
 
 #[derive(Debug, Serialize)]
-struct Refusal {
+struct RefusalRow {
     #[serde(flatten)]
-    refused: Refused,
+    key: RefusalKey,
     #[serde(flatten)]
-    times: Times,
+    times: Occurrences,
 }

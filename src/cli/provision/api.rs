@@ -1,4 +1,4 @@
-//! The Management API of Voximplant, as far as users go.
+//! The part of Voximplant's Management API that sets passwords of users.
 
 use std::time::Duration;
 
@@ -14,66 +14,66 @@ use crate::model::rsa::RsaKey;
 use crate::model::secret::Secret;
 use crate::upstream::{FetchError, Fetcher};
 
-/// How long one question may take.
+/// How long one request may take.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// How long a signed token is good, in seconds: the API takes none that is good for much longer.
+/// How long a signed token is valid, in seconds. The API refuses tokens that are valid for much longer.
 const TOKEN_LIFE: i64 = 60;
 
-/// The API, ready to be asked.
-pub(super) struct Api<'c> {
+/// A client of the API.
+pub(super) struct ManagementApi<'c> {
     management: &'c ManagementConfig,
     fetcher: Fetcher,
 }
 
 /// An application as the API names it.
-pub(super) enum Application {
+pub(super) enum ApplicationRef {
     Id(u64),
     Name(String),
 }
 
-/// Why no password is known to be set.
+/// Why a password was not set, or may not have been.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
-    /// The question was never put.
+    /// The request was not sent.
     #[error("cannot ask Voximplant")]
     Unsent(#[source] Box<dyn std::error::Error>),
-    /// It may have been put, and there is no answer.
+    /// The request may have arrived; no answer came.
     #[error("Voximplant gave no answer")]
     Unanswered(#[source] FetchError),
-    /// The answer is none that the API gives.
-    #[error("Voximplant gave an answer that is none: {0}")]
+    /// The answer is not one of the API's.
+    #[error("Voximplant sent an unreadable answer: {0}")]
     Nonsense(StatusCode),
-    /// The API says no.
+    /// The API refused.
     #[error("Voximplant refuses, code {code}: {message}")]
     Refused { code: i64, message: String },
 }
 
-/// What the API answers, with status 200 whatever comes of it.
+/// An answer of the API. Its status is 200 for errors as well.
 #[derive(Deserialize)]
-struct Told {
+struct ApiReply {
     result: Option<serde_json::Value>,
-    error: Option<Fault>,
+    error: Option<ApiFault>,
 }
 
 #[derive(Deserialize)]
-struct Fault {
+struct ApiFault {
     #[serde(default)]
     msg: String,
     #[serde(default)]
     code: i64,
 }
 
-impl<'c> Api<'c> {
+impl<'c> ManagementApi<'c> {
     pub(super) fn new(management: &'c ManagementConfig) -> Result<Self, rustls::Error> {
         Ok(Self { management, fetcher: Fetcher::new(&Trust::roots(None), DEADLINE)? })
     }
 
-    /// Gives a user a password; `create`: and the user to Voximplant.
+    /// Sets the password of a user, and adds the user first if `create` is set.
     pub(super) async fn set_password(
         &self,
         user: &str,
         password: &Secret,
-        application: Application,
+        application: ApplicationRef,
         create: bool,
     ) -> Result<(), ApiError> {
         let function = if create { "AddUser" } else { "SetUserInfo" };
@@ -83,8 +83,8 @@ impl<'c> Api<'c> {
             form.append_pair("user_display_name", user);
         }
         match application {
-            Application::Id(id) => form.append_pair("application_id", &id.to_string()),
-            Application::Name(name) => form.append_pair("application_name", &name),
+            ApplicationRef::Id(id) => form.append_pair("application_id", &id.to_string()),
+            ApplicationRef::Name(name) => form.append_pair("application_name", &name),
         };
         self.ask(function, form, password).await
     }
@@ -96,7 +96,7 @@ impl<'c> Api<'c> {
         password: &Secret,
     ) -> Result<(), ApiError> {
         let uri = format!("{}{function}", self.management.url).parse::<Uri>().map_err(|error| unsent(error.into()))?;
-        // What could be logged on the way is in the address, so nothing secret is.
+        // URLs are logged on the way, so secrets are in the body and the headers.
         let bearer = match &self.management.proof {
             ManagementProof::ApiKey(key) => {
                 form.append_pair("account_id", &self.management.account_id.to_string());
@@ -117,10 +117,10 @@ impl<'c> Api<'c> {
         })?;
         let status = response.status();
         let told = serde_json::from_slice(response.body()).ok().filter(|_| status == StatusCode::OK);
-        settle(told.ok_or(ApiError::Nonsense(status))?, status, password)
+        check_reply(told.ok_or(ApiError::Nonsense(status))?, status, password)
     }
 
-    /// Signs a token for one question.
+    /// Signs a token for one request.
     fn token(&self, key_id: &str, key: &Secret) -> Result<HeaderValue, ApiError> {
         let key = RsaKey::from_pem(key.expose()).map_err(|error| unsent(error.into()))?;
         let now = Timestamp::now().as_second();
@@ -136,16 +136,16 @@ fn unsent(error: Box<dyn std::error::Error>) -> ApiError {
     ApiError::Unsent(error)
 }
 
-/// Takes only a clear yes for one.
-fn settle(told: Told, status: StatusCode, password: &Secret) -> Result<(), ApiError> {
+/// Accepts `"result": 1` without an error, and nothing else.
+fn check_reply(told: ApiReply, status: StatusCode, password: &Secret) -> Result<(), ApiError> {
     match told {
-        Told { error: Some(fault), .. } => {
-            // An answer that quotes the question would show the password.
+        ApiReply { error: Some(fault), .. } => {
+            // A message that quotes the request would show the password.
             let quotes = fault.msg.contains(password.expose());
             Err(ApiError::Refused { code: fault.code, message: if quotes { "***".to_owned() } else { fault.msg } })
         }
-        Told { result: Some(result), error: None } if result == 1 => Ok(()),
-        Told { .. } => Err(ApiError::Nonsense(status)),
+        ApiReply { result: Some(result), error: None } if result == 1 => Ok(()),
+        ApiReply { .. } => Err(ApiError::Nonsense(status)),
     }
 }
 
@@ -155,20 +155,21 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: &str) {
-        let settled = settle(serde_json::from_str(text).unwrap(), StatusCode::OK, &Secret::new("Pass-w0rd".to_owned()));
-        let told = settled.map_or_else(|error| error.to_string(), |()| "set".to_owned());
+        let checked =
+            check_reply(serde_json::from_str(text).unwrap(), StatusCode::OK, &Secret::new("Pass-w0rd".to_owned()));
+        let told = checked.map_or_else(|error| error.to_string(), |()| "set".to_owned());
         assert_eq!(told, expected, "{text}");
     }
 
     #[test]
-    fn only_a_clear_yes_is_one() {
+    fn only_result_1_is_success() {
         check(r#"{"result":1}"#, "set");
         check(r#"{"result":1,"user_id":5}"#, "set");
         check(r#"{"error":{"msg":"user not found","code":121}}"#, "Voximplant refuses, code 121: user not found");
         check(r#"{"result":1,"error":{"msg":"odd","code":1}}"#, "Voximplant refuses, code 1: odd");
         check(r#"{"error":{"msg":"bad user_password=Pass-w0rd","code":2}}"#, "Voximplant refuses, code 2: ***");
         for text in ["{}", r#"{"result":0}"#, r#"{"result":"1"}"#, r#"{"result":true}"#, r#"{"result":null}"#] {
-            check(text, "Voximplant gave an answer that is none: 200 OK");
+            check(text, "Voximplant sent an unreadable answer: 200 OK");
         }
     }
 }

@@ -1,43 +1,46 @@
-//! Writing one line of a users file: whole or not at all, and nothing else of it.
+//! Replaces one line of a users file atomically, and leaves every other byte as it is.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-/// A users file that is about to be replaced. Nobody else replaces it meanwhile.
-pub(super) struct Pending {
+/// A locked users file and the draft that will replace it.
+pub(super) struct UsersFileDraft {
     path: PathBuf,
     draft: PathBuf,
     file: File,
-    /// Locked until this is dropped.
+    /// The folder of the file, locked until this is dropped.
     folder: File,
 }
 
-impl Pending {
-    /// Prepares all that could fail for lack of rights or room: the lock, and a draft beside the file, with its mode and owner.
+impl UsersFileDraft {
+    /// Locks the folder and creates the draft beside the file, with the file's mode and owner.
+    ///
+    /// # Errors
+    /// When rights or disk space are missing, before anything is changed.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        // A link stays one.
+        // A symbolic link stays one: its target is replaced.
         let path = fs::canonicalize(path)?;
         let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         let draft = path.with_file_name(draft_name(&path));
         let folder = File::open(folder)?;
         folder.lock()?;
         let before = fs::metadata(&path)?;
-        // One that was left behind by a crash has nothing in it that is worth keeping.
+        // A draft that a crash has left behind holds nothing of value.
         fs::remove_file(&draft)
             .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-        let pending = Self { path, draft, file, folder };
-        let (now, as_before) = (pending.file.metadata()?, before.mode() & 0o7777);
+        let this = Self { path, draft, file, folder };
+        let (now, as_before) = (this.file.metadata()?, before.mode() & 0o7777);
         if (now.uid(), now.gid()) != (before.uid(), before.gid()) {
-            fchown(&pending.file, Some(before.uid()), Some(before.gid()))?;
+            fchown(&this.file, Some(before.uid()), Some(before.gid()))?;
         }
-        pending.file.set_permissions(fs::Permissions::from_mode(as_before))?;
-        Ok(pending)
+        this.file.set_permissions(fs::Permissions::from_mode(as_before))?;
+        Ok(this)
     }
 
-    /// Puts the line of a user in place of the one there is, or at the end, and the draft in place of the file.
+    /// Writes the file's text with the line of a user replaced, or appended if there is none, and replaces the file.
     pub(super) fn write(mut self, user: &str, line: &str) -> io::Result<()> {
         let mut text = String::new();
         File::open(&self.path)?.read_to_string(&mut text)?;
@@ -48,8 +51,8 @@ impl Pending {
     }
 }
 
-impl Drop for Pending {
-    /// Removes the draft, if it has not become the file.
+impl Drop for UsersFileDraft {
+    /// Removes the draft, unless it has become the file.
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.draft);
     }
@@ -59,7 +62,7 @@ fn draft_name(path: &Path) -> String {
     format!(".{}.callgate", path.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// Returns the text with the line of a user; every other byte is as it was.
+/// Returns the text with the line of a user replaced or appended; every other byte stays.
 fn with_line(text: &str, user: &str, line: &str) -> String {
     let mut found = false;
     let mut lines: String = text
@@ -119,7 +122,7 @@ mod tests {
         fs::write(&path, "bob:r:x\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        Pending::open(&link).unwrap().write("ann", "ann:r:NEW").unwrap();
+        UsersFileDraft::open(&link).unwrap().write("ann", "ann:r:NEW").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "bob:r:x\nann:r:NEW\n");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o400);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
@@ -127,11 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_up_leaves_nothing_behind() {
+    fn an_unwritten_draft_is_removed() {
         let dir = tempfile::TempDir::new().unwrap();
         let path = dir.path().join("users");
         fs::write(&path, "bob:r:x\n").unwrap();
-        drop(Pending::open(&path).unwrap());
+        drop(UsersFileDraft::open(&path).unwrap());
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
         assert_eq!(fs::read_to_string(&path).unwrap(), "bob:r:x\n");
     }

@@ -489,8 +489,8 @@ async fn what_is_no_question_has_an_exit_code_of_its_own() {
     for (arguments, code, part) in [
         (&["--header", "no colon"][..], 2, "a header field is written as"),
         (&["--header", "a b: c"], 2, "no header field"),
-        (&["--link", "https://app.test/other?x=1"], 2, "leads elsewhere"),
-        (&["--link", "/auth/pbx?x=1"], 2, "names no host"),
+        (&["--link", "https://app.test/other?x=1"], 2, "the path of the link is not"),
+        (&["--link", "/auth/pbx?x=1"], 2, "has no host"),
         (&["--cookie", "-", "--bearer", "-"], 2, "only one credential"),
         (&["--host", "a b"], 2, "the host is none"),
         (&["--certificate", "/nowhere.pem"], 2, "cannot read /nowhere.pem"),

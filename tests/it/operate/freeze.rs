@@ -145,7 +145,7 @@ async fn a_frozen_account_has_no_login_no_request_and_no_tunnel_and_others_have_
     at_pbx(&alice).send().await.expect(200);
     let twice = order(&stage.gate, &["thaw", "account", "40@acme.test"]).await;
     assert_eq!(twice.status.code(), Some(1), "{}", text(&twice.stderr));
-    assert_eq!(done(&order(&stage.gate, &["freeze", "list"]).await), "nobody is frozen\n");
+    assert_eq!(done(&order(&stage.gate, &["freeze", "list"]).await), "nothing is frozen\n");
     assert!(stage.gate.told("/metrics").contains("callgate_tunnels_ended_total{reason=\"frozen\"} 2\n"));
 }
 
@@ -307,6 +307,6 @@ async fn a_gate_without_an_admin_listener_cannot_be_told_and_the_command_says_so
     let output = run(command).await;
     let told = text(&output.stderr);
     assert_eq!(output.status.code(), Some(78), "{told}");
-    assert!(told.contains("without [admin] nobody can tell it anything"), "{told}");
+    assert!(told.contains("without [admin] it takes no orders"), "{told}");
     gate.drain().await;
 }

@@ -151,8 +151,8 @@ async fn what_voximplant_may_have_done_is_told() {
     let desk = Desk::new().await;
     let before = desk.file("phone.htdigest");
     for (trouble, words) in [
-        (Trouble::HangsUpAfterwards, "nobody knows whether Voximplant set another password: run this again"),
-        (Trouble::Page, "Voximplant gave an answer that is none"),
+        (Trouble::HangsUpAfterwards, "Voximplant may have set a new password: run this again"),
+        (Trouble::Page, "Voximplant sent an unreadable answer"),
         (Trouble::Quotes, "Voximplant refuses, code 1: ***"),
     ] {
         desk.api.set(trouble);

@@ -230,7 +230,7 @@ async fn a_resting_connection_meets_the_new_configuration_and_a_bad_one_changes_
     program.change(&one.addr.to_string(), &two.addr.to_string());
     // The next thing told: what is wrong is told once, not at each look.
     let mended = program.running.next_complaint().await;
-    assert!(mended.contains("reloaded: what was wrong is mended"), "{mended}");
+    assert!(mended.contains("reloaded: the error is corrected"), "{mended}");
     assert_eq!(get(&mut tls).await, 404);
 }
 

@@ -331,14 +331,14 @@ async fn the_command_makes_links_that_log_in() {
     // The host of the configuration, when none is named.
     assert!(make(&for_40[..4]).1.starts_with("https://pbx.test/auth/pbx?account=40&"));
     for (more, part) in [
-        (&["--ttl", "61"][..], "this method's links live from 1 to 60 s"),
-        (&["--ttl", "0"], "this method's links live from 1 to 60 s"),
+        (&["--ttl", "61"][..], "links of this method live from 1 to 60 s"),
+        (&["--ttl", "0"], "links of this method live from 1 to 60 s"),
         (&["--claim", "account=41"], "the claim account is given twice"),
-        (&["--method", "mail"], "no method of type \"link\" is called mail"),
+        (&["--method", "mail"], "no method of type \"link\" has the name mail"),
         (&["--claim", "v=2"], "given twice"),
     ] {
         let (code, told) = make(&[&for_40[..], more].concat());
         assert!(code == Some(2) && told.contains(part), "{code:?} {told}");
     }
-    assert!(make(&["--domain", "acme.test"]).1.contains("who is it for?"));
+    assert!(make(&["--domain", "acme.test"]).1.contains("the person is missing"));
 }

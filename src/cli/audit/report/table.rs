@@ -1,12 +1,12 @@
-//! The report for people: tables in plain text.
+//! The report as plain text tables.
 
 use std::fmt;
 
 use jiff::Timestamp;
 
-use super::{Caller, Login, Note, Refusal, Report, Times};
+use super::{CallerRow, EventRow, LoginRow, Occurrences, RefusalRow, Report};
 
-/// How many logins are shown one by one.
+/// How many logins are listed one by one.
 const SHOWN: usize = 200;
 
 impl fmt::Display for Report {
@@ -16,7 +16,7 @@ impl fmt::Display for Report {
         let until = self.until.map_or_else(|| "the last".to_owned(), time);
         writeln!(f, "{}, from {since} to {until}", about.join(" at "))?;
         if self.lines_passed_over > 0 {
-            writeln!(f, "{} lines were passed over: they are no JSON lines of callgate", self.lines_passed_over)?;
+            writeln!(f, "{} lines were skipped: they are not JSON lines of callgate", self.lines_passed_over)?;
         }
         writeln!(f, "\nlogins: {}", self.logins.len())?;
         if let Some(account) = self.account.as_deref().filter(|name| self.logins.is_empty() && !name.contains('@')) {
@@ -35,33 +35,33 @@ impl fmt::Display for Report {
         let last = &self.logins[self.logins.len().saturating_sub(SHOWN)..];
         table(f, &["time", "who", "client", "became", "rule", "id"], last.iter().map(login).collect())?;
         let refusals: u64 = self.refusals.iter().map(|refusal| refusal.times.times).sum();
-        writeln!(f, "\nrefusals near them: {refusals}")?;
+        writeln!(f, "\nrelated refusals: {refusals}")?;
         table(f, &["client", "who", "times", "first", "last", "reason"], self.refusals.iter().map(refusal).collect())?;
         if !self.events.is_empty() {
-            writeln!(f, "\nwhat was done")?;
+            writeln!(f, "\nother events")?;
         }
         table(f, &["time", "event", "account", "by", "until", "reason"], self.events.iter().map(note).collect())
     }
 }
 
-fn caller(caller: &Caller) -> Vec<String> {
+fn caller(caller: &CallerRow) -> Vec<String> {
     [vec![shown(&caller.who), shown(&caller.client)], times(&caller.times).to_vec()].concat()
 }
 
-fn login(login: &Login) -> Vec<String> {
+fn login(login: &LoginRow) -> Vec<String> {
     let became =
         login.level.as_ref().map_or_else(|| login.account.clone(), |level| format!("{} ({level})", login.account));
     let words = [&login.who, &login.client, &became, &login.rule, &login.id].map(|text| shown(text));
     [vec![time(login.time)], words.to_vec()].concat()
 }
 
-fn refusal(refusal: &Refusal) -> Vec<String> {
-    let refused = &refusal.refused;
+fn refusal(refusal: &RefusalRow) -> Vec<String> {
+    let refused = &refusal.key;
     let words = vec![shown(&refused.client), shown(refused.who.as_deref().unwrap_or("-"))];
     [words, times(&refusal.times).to_vec(), vec![shown(&refused.reason)]].concat()
 }
 
-fn note(note: &Note) -> Vec<String> {
+fn note(note: &EventRow) -> Vec<String> {
     let word = |text: &Option<String>| shown(text.as_deref().unwrap_or("-"));
     vec![
         time(note.time),
@@ -73,7 +73,7 @@ fn note(note: &Note) -> Vec<String> {
     ]
 }
 
-fn times(times: &Times) -> [String; 3] {
+fn times(times: &Occurrences) -> [String; 3] {
     [times.times.to_string(), time(times.first), time(times.last)]
 }
 
@@ -81,7 +81,7 @@ fn time(time: Timestamp) -> String {
     format!("{time:.0}")
 }
 
-/// Shows what a stranger may have chosen: nothing in it moves the cursor of a terminal.
+/// Escapes text that a client may have chosen, so that it cannot control the terminal.
 fn shown(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
@@ -90,7 +90,7 @@ fn shown(text: &str) -> String {
         .collect()
 }
 
-/// Writes rows in columns, the last of any width; nothing without rows.
+/// Writes rows in aligned columns below the titles; writes nothing without rows.
 fn table(f: &mut fmt::Formatter<'_>, titles: &[&str], rows: Vec<Vec<String>>) -> fmt::Result {
     if rows.is_empty() {
         return Ok(());
