@@ -11,7 +11,7 @@
 //! | 7 | [`server`] | sockets, worker threads, connections; reload, hand-over, drain |
 //! | 6 | [`proxy`] | the path of a request |
 //! | 5 | [`auth`], [`exchange`] | who is calling?; a client's connection, its requests and their answers |
-//! | 4 | [`pbx`], [`limit`], [`replay`], [`freeze`] | asking the PBX for sessions; quotas; single-use tickets; accounts without access |
+//! | 4 | [`pbx`], [`limit`], [`tickets`], [`freeze`] | asking the PBX for sessions; quotas; single-use tickets; accounts without access |
 //! | 3 | [`upstream`] | every byte that goes to an upstream |
 //! | 2 | [`tls`], [`observe`], [`state`] | certificates and trust; logs, counts, health; what outlives a restart |
 //! | 1 | [`message`], [`config`], [`budget`], `lazy_timer`, `descriptors` | rules of HTTP messages; `proxy.toml`; what clients may hold; deadlines; open files |
@@ -45,8 +45,8 @@ pub mod observe;
 pub mod pbx;
 pub mod proxy;
 mod random;
-pub mod replay;
 pub mod server;
 pub mod state;
+pub mod tickets;
 pub mod tls;
 pub mod upstream;

@@ -1,9 +1,9 @@
 //! How often is often enough: the quotas of the login endpoints, in memory that does not grow.
 
-mod keys;
+mod distinct_keys;
 mod limiter;
 mod races;
-mod remembered;
+mod seen_credentials;
 mod source;
 mod table;
 
@@ -11,10 +11,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::keys::{DistinctKeys, Novelty};
+pub use self::distinct_keys::{DistinctKeys, Novelty};
 pub use self::limiter::{Limited, Limiter};
 pub use self::races::{Race, Races};
-pub use self::remembered::Remembered;
+pub use self::seen_credentials::Remembered;
 pub use self::source::Source;
 use crate::config;
 use crate::model::account::AdminLevel;

@@ -3,13 +3,13 @@
 
 pub mod access;
 pub mod audit;
-pub mod chain;
-mod chained;
+mod chained_file;
+pub mod hash_chain;
 pub mod health;
 pub mod heartbeat;
 mod line;
+mod log_destination;
 pub mod metrics;
-mod place;
 pub mod request_id;
 pub mod sink;
 mod syslog;
@@ -22,7 +22,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-pub use self::place::Memory;
+pub use self::log_destination::Memory;
 pub use self::request_id::RequestId;
 use self::sink::{Asked, Closing, Sink};
 use crate::config::{AccessLogTarget, Config, LogFormat, WhenStuck, can_write};

@@ -3,8 +3,8 @@
 //! They live here and travel on connections of their own, never on pass-through.
 
 mod breaker;
-mod issued;
-mod wire;
+mod issued_sessions;
+mod messages;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use http_body_util::{BodyExt, Limited};
 use tokio::time::{Instant, timeout};
 
 pub use self::breaker::Breaker;
-pub use self::issued::Issued;
+pub use self::issued_sessions::Issued;
 use crate::config::{self, Dialect};
 use crate::model::account::{Language, Role};
 use crate::model::session::SessionId;
@@ -101,11 +101,11 @@ impl Pbx {
             Error::Open { retry_after }
         })?;
         let this = self.clone();
-        let body = wire::mint(role, self.dialect);
+        let body = messages::mint(role, self.dialect);
         let asked = tokio::task::spawn_local(async move {
             let proof = (header::AUTHORIZATION, this.admin.clone());
             let answer = this.ask(Method::POST, None, Some(proof), body).await;
-            let minted = answer.and_then(|answer| wire::read_mint(answer.status, &answer.body));
+            let minted = answer.and_then(|answer| messages::read_mint(answer.status, &answer.body));
             this.tally.mint(outcome(&minted));
             if pass.report(&minted, Instant::now()) {
                 this.tally.breaker_opened();
@@ -120,8 +120,8 @@ impl Pbx {
     /// # Errors
     /// When the PBX does not take the token.
     pub async fn exchange(&self, token: &SessionId, host: HeaderValue) -> Result<Vec<HeaderValue>, Error> {
-        let answer = self.ask(Method::POST, Some(host), None, wire::exchange(token)).await?;
-        wire::read_exchange(answer.status, &answer.body, &answer.headers)
+        let answer = self.ask(Method::POST, Some(host), None, messages::exchange(token)).await?;
+        messages::read_exchange(answer.status, &answer.body, &answer.headers)
     }
 
     /// Chooses the language of the session that the PBX gave these cookies for.
@@ -129,8 +129,8 @@ impl Pbx {
     /// # Errors
     /// When the PBX does not.
     pub async fn speak(&self, language: &Language, cookies: &[HeaderValue], host: HeaderValue) -> Result<(), Error> {
-        let proof = wire::cookie(cookies).map(|cookie| (header::COOKIE, cookie));
-        let answer = self.ask(Method::PUT, Some(host), proof, wire::speak(language)).await?;
+        let proof = messages::cookie(cookies).map(|cookie| (header::COOKIE, cookie));
+        let answer = self.ask(Method::PUT, Some(host), proof, messages::speak(language)).await?;
         if answer.status == StatusCode::OK { Ok(()) } else { Err(Error::Nonsense) }
     }
 

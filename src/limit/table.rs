@@ -5,15 +5,15 @@
 //! wider network, at last in a shared cell. A network may use a part of the sets only, IPv4 and IPv6 have halves of
 //! their own, and no count is ever forgotten to make room.
 
-mod spot;
+mod places;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use governor::nanos::Nanos;
 use governor::state::StateStore;
 
-pub(super) use self::spot::{Ask, Fingerprint, Seeds};
-use self::spot::{Home, Region};
+pub(super) use self::places::{Ask, Fingerprint, Seeds};
+use self::places::{Home, Region};
 
 /// A bounded store of theoretical arrival times (GCRA's word), by hashed key.
 ///
@@ -148,7 +148,7 @@ mod tests {
     use std::mem::{size_of, size_of_val};
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-    use super::spot::Spot;
+    use super::places::Spot;
     use super::*;
 
     const INTERVAL: Nanos = Nanos::new(10);

@@ -2,11 +2,11 @@
 //!
 //! Each worker counts in a block of its own ([`Tally`]); a look sums over the blocks.
 
-mod cells;
+mod counters;
+mod exposition;
 mod freshness;
 mod labels;
 mod process;
-mod text;
 
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -19,14 +19,14 @@ use jiff::Timestamp;
 use prometheus_client::encoding;
 use prometheus_client::registry::Registry;
 
-use self::cells::{Block, Cell};
+use self::counters::{Block, Cell};
+use self::exposition::Row;
 pub use self::freshness::Freshness;
 use self::labels::Label;
 pub use self::labels::{
     Answered, Attempt, Carrier, Class, Connect, Direction, Fault, Fetch, Handshake, Limit, Method, Mint, Protocol,
     Reload, Route, TlsVersion, TunnelEnd, Verdict,
 };
-use self::text::Row;
 use super::Logs;
 use super::health::Health;
 use crate::budget::Budget;
@@ -154,7 +154,7 @@ impl Metrics {
 
     fn reloads(&self) -> Vec<Row<u64>> {
         let count = |result: Reload| self.reloads[result.index()].load(Ordering::Relaxed);
-        Reload::ALL.iter().map(|&result| (vec![text::label(result)], count(result))).collect()
+        Reload::ALL.iter().map(|&result| (vec![exposition::label(result)], count(result))).collect()
     }
 }
 

@@ -19,8 +19,8 @@ use tokio::time::{Instant, timeout};
 
 use self::buffer::Buffer;
 use self::writer::Writer;
-use super::chained::ChainedFile;
-use super::place::{LogFile, Memory, Place};
+use super::chained_file::ChainedFile;
+use super::log_destination::{LogFile, Memory, Place};
 use super::syslog::Syslog;
 use crate::config::{self, LogFormat, WhenStuck};
 

@@ -16,8 +16,8 @@ use crate::model::upstream_name::UpstreamName;
 use crate::observe::health::Parts;
 use crate::observe::metrics::Freshness;
 use crate::pbx::{Breaker, Issued};
-use crate::replay::Tickets;
 use crate::state::Store;
+use crate::tickets::Tickets;
 use crate::upstream::Connector;
 
 /// How long a ticket of the two-host hand-over is good: as long as the PBX's token behind it.

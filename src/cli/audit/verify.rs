@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::cli::{Done, print_line, print_remark, report_error};
-use crate::observe::chain::{Break, Follower, Head};
+use crate::observe::hash_chain::{Break, Follower, Head};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {

@@ -13,7 +13,7 @@ use super::buffer::{self, Buffer, Lines};
 use super::{Orders, Shared};
 use crate::config::LogFormat;
 use crate::observe::line::{self, Value};
-use crate::observe::place::Place;
+use crate::observe::log_destination::Place;
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -125,7 +125,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::observe::place::{LogFile, Memory};
+    use crate::observe::log_destination::{LogFile, Memory};
 
     fn writer(place: Place) -> Writer {
         Writer::new(Arc::new(Shared::new(place.to_string())), place, LogFormat::Text)

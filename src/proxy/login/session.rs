@@ -107,7 +107,7 @@ impl Sessions {
     }
 
     /// Returns the tickets of hand-overs.
-    pub(super) fn tickets(&self) -> &crate::replay::Tickets {
+    pub(super) fn tickets(&self) -> &crate::tickets::Tickets {
         &self.state.tickets
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::chain::{Head, TORN};
+use super::hash_chain::{Head, TORN};
 use super::line;
 use crate::config::LogFormat;
 
@@ -157,7 +157,7 @@ fn predecessor(path: &Path) -> Option<Head> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::chain::{Break, Follower};
+    use crate::observe::hash_chain::{Break, Follower};
 
     const LINE: &[u8] = b"{\"kind\":\"a\"}\n";
 

@@ -10,7 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
 use super::Metrics;
-use super::cells::{BUCKETS, Block, By, ByTwo, Cell, Histogram};
+use super::counters::{BUCKETS, Block, By, ByTwo, Cell, Histogram};
 use super::labels::{Fetch, Label, Route};
 use super::process::Process;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 use tokio::time::Instant;
 
-use super::chained::ChainedFile;
+use super::chained_file::ChainedFile;
 use super::syslog::Syslog;
 
 /// Where batches of lines go.
