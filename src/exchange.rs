@@ -21,8 +21,8 @@ pub use self::connection::{ClientConnection, SideChannel, TlsPeer, TlsSession, T
 pub use self::interim::Interims;
 use crate::message::forwarded::X_REQUEST_ID;
 use crate::model::upstream_name::UpstreamName;
-use crate::observe::access::{self, Ended};
-use crate::observe::metrics::{Route, Tally, TunnelEnd};
+use crate::observe::access::{self, ExchangeEnd};
+use crate::observe::metrics::{ExchangeRoute, Tally, TunnelEnd};
 use crate::observe::{Logs, RequestId};
 use crate::upstream::{BodyError, Meter, TunnelBytes};
 
@@ -56,7 +56,7 @@ struct Question {
 /// The answer, as far as it is known.
 #[derive(Debug, Clone, Copy)]
 struct Answer {
-    route: Route,
+    route: ExchangeRoute,
     stage: Stage,
     /// Whether an upstream made the answer.
     is_relayed: bool,
@@ -92,7 +92,7 @@ struct ByteCount {
 /// The line of the access log, if that is written.
 #[derive(Debug)]
 struct AccessLine {
-    facts: access::Exchange,
+    facts: access::AccessRecord,
     logs: Rc<Logs>,
 }
 
@@ -125,7 +125,7 @@ impl Exchange {
             started: Instant::now(),
             question: Question::of(request),
             answer: Answer {
-                route: Route::Own,
+                route: ExchangeRoute::Own,
                 stage: Stage::Question,
                 is_relayed: false,
                 leaves_bytes: false,
@@ -148,8 +148,8 @@ impl Exchange {
     /// Records the upstream that the request goes to.
     pub fn set_upstream(&mut self, upstream: UpstreamName) {
         self.answer.route = match upstream {
-            UpstreamName::App => Route::App,
-            UpstreamName::Pbx => Route::Pbx,
+            UpstreamName::App => ExchangeRoute::App,
+            UpstreamName::Pbx => ExchangeRoute::Pbx,
         };
         if let Some(line) = &mut self.line {
             line.facts.upstream = upstream.as_str();
@@ -157,7 +157,7 @@ impl Exchange {
     }
 
     /// Records the route that metrics count the exchange under.
-    pub const fn set_route(&mut self, route: Route) {
+    pub const fn set_route(&mut self, route: ExchangeRoute) {
         self.answer.route = route;
     }
 
@@ -249,22 +249,22 @@ impl Exchange {
     }
 
     /// Returns how it ended, in the words of the access log.
-    fn ended(&self) -> Ended {
+    fn ended(&self) -> ExchangeEnd {
         let aborted = self.in_flight.abort_reason();
         match self.answer.stage {
-            Stage::Tunnel(_, TunnelEnd::Closed) => Ended::Complete,
-            Stage::Tunnel(_, TunnelEnd::Frozen) => Ended::Frozen,
-            Stage::Tunnel(_, TunnelEnd::Idle | TunnelEnd::Stalled) => Ended::Stalled,
-            Stage::Tunnel(_, TunnelEnd::Failed) => Ended::Aborted,
-            Stage::Question | Stage::Answer(_) if self.answer.is_complete => Ended::Complete,
+            Stage::Tunnel(_, TunnelEnd::Closed) => ExchangeEnd::Complete,
+            Stage::Tunnel(_, TunnelEnd::Frozen) => ExchangeEnd::Frozen,
+            Stage::Tunnel(_, TunnelEnd::Idle | TunnelEnd::Stalled) => ExchangeEnd::Stalled,
+            Stage::Tunnel(_, TunnelEnd::Failed) => ExchangeEnd::Aborted,
+            Stage::Question | Stage::Answer(_) if self.answer.is_complete => ExchangeEnd::Complete,
             Stage::Question | Stage::Answer(_)
                 if self.answer.is_stalled || aborted == Some(AbortReason::WriteStall) =>
             {
-                Ended::Stalled
+                ExchangeEnd::Stalled
             }
             Stage::Tunnel(_, TunnelEnd::Cut) | Stage::Question | Stage::Answer(_) => match aborted {
-                Some(AbortReason::Drain) => Ended::Drained,
-                Some(AbortReason::WriteStall) | None => Ended::Aborted,
+                Some(AbortReason::Drain) => ExchangeEnd::Drained,
+                Some(AbortReason::WriteStall) | None => ExchangeEnd::Aborted,
             },
         }
     }
@@ -322,7 +322,7 @@ impl ByteCount {
 
 impl AccessLine {
     fn begin(id: RequestId, request: &Request<Incoming>, client: IpAddr, logs: &Rc<Logs>) -> Box<Self> {
-        let facts = access::Exchange {
+        let facts = access::AccessRecord {
             id,
             client,
             method: request.method().clone(),
@@ -334,7 +334,7 @@ impl AccessLine {
             sent: 0,
             received: 0,
             duration: std::time::Duration::ZERO,
-            ended: Ended::Aborted,
+            ended: ExchangeEnd::Aborted,
             reason: None,
         };
         Box::new(Self { facts, logs: Rc::clone(logs) })

@@ -14,8 +14,8 @@ use std::time::Duration;
 pub use self::distinct_keys::{DistinctKeys, Novelty};
 pub use self::limiter::{Limited, Limiter};
 pub use self::races::{Race, Races};
-pub use self::seen_credentials::Remembered;
-pub use self::source::Source;
+pub use self::seen_credentials::SeenCredentials;
+pub use self::source::LimitSource;
 use crate::config;
 use crate::model::account::AdminLevel;
 
@@ -28,7 +28,7 @@ const STALE: Duration = Duration::from_secs(15 * 60);
 
 /// The quotas of `[limits]`. One value serves all workers.
 pub struct Limits {
-    /// Requests to the login endpoints, by [`Source`].
+    /// Requests to the login endpoints, by [`LimitSource`].
     pub client: Arc<Limiter>,
     /// Requests to the login endpoints, by proven caller.
     pub caller: Arc<Limiter>,
@@ -36,16 +36,16 @@ pub struct Limits {
     pub account: Arc<Limiter>,
     /// Grants of administrators' sessions, by level and domain.
     pub admin: Arc<Limiter>,
-    /// Guesses at credentials, by [`Source`]: peeked at before a credential is judged, consumed by a wrong one.
+    /// Guesses at credentials, by [`LimitSource`]: peeked at before a credential is judged, consumed by a wrong one.
     pub failures: Arc<Limiter>,
-    /// Different cookies that the app does not know, by [`Source`].
+    /// Different cookies that the app does not know, by [`LimitSource`].
     pub stale_cookies: Arc<Limiter>,
-    /// Password logins passing through to the PBX, by [`Source`].
+    /// Password logins passing through to the PBX, by [`LimitSource`].
     pub pbx_logins: Arc<Limiter>,
     /// The credentials that let somebody in at an address.
-    pub proven: Arc<Remembered>,
+    pub proven: Arc<SeenCredentials>,
     /// The cookies that the app did not know, for each address.
-    pub stale: Arc<Remembered>,
+    pub stale: Arc<SeenCredentials>,
 }
 
 impl Limits {
@@ -61,8 +61,8 @@ impl Limits {
             failures: new("failures", rates.failures),
             stale_cookies: new("stale_cookies", rates.stale_cookies),
             pbx_logins: new("pbx_logins", rates.pbx_logins),
-            proven: Arc::new(Remembered::new(KEYS, PROVEN)),
-            stale: Arc::new(Remembered::new(KEYS, STALE)),
+            proven: Arc::new(SeenCredentials::new(KEYS, PROVEN)),
+            stale: Arc::new(SeenCredentials::new(KEYS, STALE)),
         }
     }
 
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn a_proven_credential_lives_a_day_and_a_stale_cookie_a_quarter_of_an_hour() {
         let (limits, start) = (Limits::new(&rates(0)), Instant::now());
-        let source = Source::address([192, 0, 2, 1].into());
+        let source = LimitSource::address([192, 0, 2, 1].into());
         for (memory, minutes) in [(&limits.proven, 1440), (&limits.stale, 15)] {
             let end = start + Duration::from_secs(minutes * 60);
             memory.note(&source, start);

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 pub use self::log_destination::Memory;
 pub use self::request_id::RequestId;
-use self::sink::{Asked, Closing, Sink};
+use self::sink::{ClosingLog, FlushRequest, Sink};
 use crate::config::{AccessLogTarget, Config, LogFormat, WhenStuck, can_write};
 
 /// Where lines go: cheap to copy; each worker has a copy that gathers its own ([`Logs::of_worker`]).
@@ -146,7 +146,7 @@ impl Logs {
     }
 
     /// Writes the line of an exchange. Never waits: when too many lines wait, it is counted as lost.
-    pub fn write_access(&self, exchange: &access::Exchange) {
+    pub fn write_access(&self, exchange: &access::AccessRecord) {
         if let Some(sink) = &self.access {
             sink.line_with(|bytes| exchange.write(bytes, self.format, Timestamp::now()));
         }
@@ -168,7 +168,7 @@ impl Logs {
     ///
     /// # Errors
     /// When it is not written, and the configuration does not let logins go on without it.
-    pub async fn write_grant(&self, entry: &audit::Entry) -> Result<(), Unaudited> {
+    pub async fn write_grant(&self, entry: &audit::LoginRecord) -> Result<(), Unaudited> {
         let now = Timestamp::now();
         let written = self.audit.awaited_line(&entry.line(self.audit_format, now), self.when_stuck).await;
         if self.when_stuck == WhenStuck::Refuse {
@@ -180,12 +180,12 @@ impl Logs {
 
     /// Writes the line of a login that is refused. Never waits: there is room for it even where there is none for access
     /// lines, and beyond that it is counted as lost.
-    pub fn write_refusal(&self, entry: &audit::Entry) {
+    pub fn write_refusal(&self, entry: &audit::LoginRecord) {
         self.write_needed(|format, now| entry.line(format, now));
     }
 
     /// Writes a line about something other than one login, as [`Logs::write_refusal`] does.
-    pub fn write_note(&self, note: &audit::Note) {
+    pub fn write_note(&self, note: &audit::EventRecord) {
         self.write_needed(|format, now| note.line(format, now));
     }
 
@@ -242,13 +242,13 @@ impl Logs {
 
     /// Asks for all to be written that was said by any worker. Does not wait for it.
     #[must_use]
-    pub fn ask(&self) -> Vec<Asked> {
+    pub fn ask(&self) -> Vec<FlushRequest> {
         self.sinks().map(Sink::ask).collect()
     }
 
     /// Returns what tells when these logs have ended, once all copies are dropped.
     #[must_use]
-    pub fn closing(&self) -> Vec<Closing> {
+    pub fn closing(&self) -> Vec<ClosingLog> {
         self.sinks().map(Sink::closing).collect()
     }
 

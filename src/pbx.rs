@@ -19,11 +19,11 @@ use http_body_util::{BodyExt, Limited};
 use tokio::time::{Instant, timeout};
 
 pub use self::breaker::Breaker;
-pub use self::issued_sessions::Issued;
+pub use self::issued_sessions::IssuedSessions;
 use crate::config::{self, Dialect};
 use crate::model::account::{Language, Role};
 use crate::model::session::SessionId;
-use crate::observe::metrics::{Mint, Tally};
+use crate::observe::metrics::{MintOutcome, Tally};
 use crate::upstream::{self, RequestBody, Upstream, UpstreamResponse};
 
 /// Where sessions are minted and tokens exchanged.
@@ -97,7 +97,7 @@ impl Pbx {
     /// When the PBX gives no session, or must not be asked now.
     pub async fn mint(&self, role: &Role) -> Result<SessionId, Error> {
         let pass = self.breaker.admit(Instant::now()).map_err(|retry_after| {
-            self.tally.mint(Mint::Open);
+            self.tally.mint(MintOutcome::Open);
             Error::Open { retry_after }
         })?;
         let this = self.clone();
@@ -139,9 +139,9 @@ impl Pbx {
         &self,
         method: Method,
         host: Option<HeaderValue>,
-        proof: Option<Field>,
+        proof: Option<HeaderField>,
         body: Bytes,
-    ) -> Result<Told, Error> {
+    ) -> Result<PbxAnswer, Error> {
         timeout(self.deadline, self.send(method, host, proof, body)).await.map_err(|_| Error::Timeout)?
     }
 
@@ -150,9 +150,9 @@ impl Pbx {
         &self,
         method: Method,
         host: Option<HeaderValue>,
-        proof: Option<Field>,
+        proof: Option<HeaderField>,
         body: Bytes,
-    ) -> Result<Told, Error> {
+    ) -> Result<PbxAnswer, Error> {
         let mut headers = HeaderMap::with_capacity(4);
         headers.extend(host.map(|host| (header::HOST, host)));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -163,29 +163,29 @@ impl Pbx {
         let UpstreamResponse::Final(response) = answer else { return Err(Error::Nonsense) };
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|_| Error::Nonsense)?.to_bytes();
-        Ok(Told { status: head.status, headers: head.headers, body })
+        Ok(PbxAnswer { status: head.status, headers: head.headers, body })
     }
 }
 
 /// A header field by which the PBX knows who is asking.
-type Field = (HeaderName, HeaderValue);
+type HeaderField = (HeaderName, HeaderValue);
 
-struct Told {
+struct PbxAnswer {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
 }
 
-const fn outcome(minted: &Result<SessionId, Error>) -> Mint {
+const fn outcome(minted: &Result<SessionId, Error>) -> MintOutcome {
     match minted {
-        Ok(_) => Mint::Ok,
-        Err(Error::Refused { .. }) => Mint::Refused,
-        Err(Error::Open { .. }) => Mint::Open,
-        Err(Error::NotPermitted) => Mint::NotPermitted,
-        Err(Error::Unknown) => Mint::Unknown,
-        Err(Error::Timeout) => Mint::Timeout,
-        Err(Error::Unreachable(_)) => Mint::Unreachable,
-        Err(Error::Nonsense) => Mint::Nonsense,
+        Ok(_) => MintOutcome::Ok,
+        Err(Error::Refused { .. }) => MintOutcome::Refused,
+        Err(Error::Open { .. }) => MintOutcome::Open,
+        Err(Error::NotPermitted) => MintOutcome::NotPermitted,
+        Err(Error::Unknown) => MintOutcome::Unknown,
+        Err(Error::Timeout) => MintOutcome::Timeout,
+        Err(Error::Unreachable(_)) => MintOutcome::Unreachable,
+        Err(Error::Nonsense) => MintOutcome::Nonsense,
     }
 }
 

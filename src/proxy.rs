@@ -49,7 +49,7 @@ use crate::message::websocket;
 use crate::model::grant;
 use crate::model::path::{self, CONFIRM_PATH, PathClass, Reserved, TICKET_PATH};
 use crate::observe::Logs;
-use crate::observe::metrics::{Route, Tally};
+use crate::observe::metrics::{ExchangeRoute, Tally};
 use crate::tls::server::TlsPolicies;
 use crate::upstream::{RequestBody, Upstream};
 
@@ -155,9 +155,9 @@ impl Proxy {
             PathClass::Open => return self.pass_on(request, connection, &context, exchange).await,
         };
         exchange.set_route(match reserved {
-            Reserved::Ott => Route::Ott,
-            Reserved::Pbx => Route::Login,
-            Reserved::Callgate => Route::Callgate,
+            Reserved::Ott => ExchangeRoute::Ott,
+            Reserved::Pbx => ExchangeRoute::Login,
+            Reserved::Callgate => ExchangeRoute::Callgate,
         });
         // Logins are boxed: they are rare, and passing on should not carry their state around.
         Box::pin(self.answer_reserved(reserved, mem::take(request), &context)).await
@@ -194,7 +194,7 @@ impl Proxy {
         if let (Some(login), Some(redirect)) = (login, redirect)
             && Box::pin(redirect::give_session(login, &redirect, &mut response, context)).await?
         {
-            exchange.set_route(Route::Injected);
+            exchange.set_route(ExchangeRoute::Injected);
         }
         exchange.set_relayed();
         Ok(response)

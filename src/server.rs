@@ -53,7 +53,7 @@ use crate::config::{Config, Listen};
 use crate::observe::Logs;
 use crate::observe::heartbeat::Heartbeats;
 use crate::observe::metrics::Metrics;
-use crate::observe::sink::{Asked, Closing};
+use crate::observe::sink::{ClosingLog, FlushRequest};
 use crate::state::{OpenError, Store};
 use crate::upstream;
 
@@ -74,7 +74,7 @@ pub struct Server {
     store: Arc<Store>,
     files: Files,
     /// The logs of configurations before, which may have lines to write still.
-    former_logs: Vec<Closing>,
+    former_logs: Vec<ClosingLog>,
 }
 
 /// Where a gate is in its life.
@@ -378,9 +378,9 @@ impl Server {
     async fn last_lines(&self) {
         let logs = self.snapshot().logs().clone();
         let (asked, closing) = (logs.ask(), logs.closing());
-        let is_former = |former: &&Closing| !closing.iter().any(|log| log.is(former));
+        let is_former = |former: &&ClosingLog| !closing.iter().any(|log| log.is(former));
         let former: Vec<_> = self.former_logs.iter().filter(is_former).collect();
-        while !asked.iter().all(Asked::is_done) || !former.iter().all(|former| former.is_over()) {
+        while !asked.iter().all(FlushRequest::is_done) || !former.iter().all(|former| former.is_over()) {
             sleep(LOOK).await;
         }
     }

@@ -17,11 +17,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::timeout;
 
-use self::clock::Clock;
+use self::clock::BelievedClock;
 pub use self::file::OpenError;
 pub use self::tables::Freeze;
-use self::tables::{Change, Given, Refused, Tables};
-use self::writer::Writer;
+use self::tables::{Change, ChangeError, Tables, TakenTicket};
+use self::writer::StateWriter;
 use crate::model::digest::{Digest, sha256_of};
 
 /// How long a change may wait for the file.
@@ -29,16 +29,16 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The store: a file's, or one that a restart forgets.
 pub struct Store {
-    shared: Arc<Shared>,
+    shared: Arc<StoreState>,
     /// None: nothing is written.
-    writer: Option<Writer>,
+    writer: Option<StateWriter>,
 }
 
 /// What the callers and the writer's thread share.
 #[derive(Default)]
-struct Shared {
+struct StoreState {
     tables: Mutex<Tables>,
-    clock: Mutex<Clock>,
+    clock: Mutex<BelievedClock>,
     /// Why the file cannot be written.
     problem: Mutex<Option<String>>,
 }
@@ -77,8 +77,8 @@ impl Store {
     /// # Errors
     /// When it is another program's or another process has it open, when it is damaged, or its folder cannot be written.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let shared = Arc::<Shared>::default();
-        let writer = Writer::start(path, Arc::clone(&shared))?;
+        let shared = Arc::<StoreState>::default();
+        let writer = StateWriter::start(path, Arc::clone(&shared))?;
         Ok(Self { shared, writer: Some(writer) })
     }
 
@@ -124,7 +124,7 @@ impl Store {
     pub async fn mark(&self, scope: &str, id: &[u8], until: Timestamp) -> Result<(), MarkError> {
         match self.change(Change::Mark { key: digest(scope, id), until }).await {
             Ok(_) => Ok(()),
-            Err(Refused::Used) => Err(MarkError::AlreadyUsed),
+            Err(ChangeError::Used) => Err(MarkError::AlreadyUsed),
             Err(refused) => Err(MarkError::Unkept(refused.into())),
         }
     }
@@ -153,7 +153,7 @@ impl Store {
     pub async fn take(&self, ticket: Digest) -> Result<Option<Vec<u8>>, KeepError> {
         match self.change(Change::Take { ticket }).await {
             Ok(given) => Ok(given),
-            Err(Refused::Unknown) => Ok(None),
+            Err(ChangeError::Unknown) => Ok(None),
             Err(refused) => Err(refused.into()),
         }
     }
@@ -176,7 +176,7 @@ impl Store {
     pub async fn thaw(&self, account: &str) -> Result<bool, KeepError> {
         match self.change(Change::Thaw { account: account.to_owned() }).await {
             Ok(_) => Ok(true),
-            Err(Refused::Unknown) => Ok(false),
+            Err(ChangeError::Unknown) => Ok(false),
             Err(refused) => Err(refused.into()),
         }
     }
@@ -230,11 +230,11 @@ impl Store {
         }
     }
 
-    async fn change(&self, change: Change) -> Result<Given, Refused> {
+    async fn change(&self, change: Change) -> Result<TakenTicket, ChangeError> {
         let Some(writer) = &self.writer else {
             return self.shared.tables().change(change, self.now()).map(|(given, _)| given);
         };
-        timeout(DEADLINE, writer.write(change)).await.unwrap_or(Err(Refused::Unavailable))
+        timeout(DEADLINE, writer.write(change)).await.unwrap_or(Err(ChangeError::Unavailable))
     }
 }
 
@@ -244,16 +244,16 @@ impl std::fmt::Debug for Store {
     }
 }
 
-impl From<Refused> for KeepError {
-    fn from(refused: Refused) -> Self {
+impl From<ChangeError> for KeepError {
+    fn from(refused: ChangeError) -> Self {
         match refused {
-            Refused::Full => Self::Full,
-            Refused::Used | Refused::Unknown | Refused::Unavailable => Self::Unavailable,
+            ChangeError::Full => Self::Full,
+            ChangeError::Used | ChangeError::Unknown | ChangeError::Unavailable => Self::Unavailable,
         }
     }
 }
 
-impl Shared {
+impl StoreState {
     /// Locks even after a panic elsewhere: rows are moved in and out whole.
     fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)

@@ -47,7 +47,7 @@ use crate::config::UpstreamTimeouts;
 use crate::message::authentication;
 use crate::message::framing::{self, Unclear};
 use crate::model::upstream_name::UpstreamName;
-use crate::observe::metrics::{Carrier, Connect, Fault, Tally};
+use crate::observe::metrics::{ConnectResult, ConnectionUse, Tally, UpstreamFault};
 
 /// Starts a thread that looks up names, so that a system that gives no more of them later still finds upstreams.
 ///
@@ -257,7 +257,7 @@ impl Upstream {
                 nameless = true;
                 request.headers_mut().insert(header::HOST, self.connector.host(at));
             }
-            self.tally.request(self.side, if is_fresh { Carrier::New } else { Carrier::Reused });
+            self.tally.request(self.side, if is_fresh { ConnectionUse::New } else { ConnectionUse::Reused });
             request = match (link.send(request, self.deadlines(), client.on_interim).await, again) {
                 (Ok((response, link)), _) => return self.answer(response, link, proof, client),
                 (Err(SendError::Unsent(request)), _) if !is_fresh => *request,
@@ -280,10 +280,10 @@ impl Upstream {
         self.tally.connect(
             self.side,
             match &connected {
-                Ok(_) => Connect::Ok,
-                Err(Error::Connect { source: ConnectError::Timeout, .. }) => Connect::Timeout,
-                Err(Error::Full) => Connect::Full,
-                Err(_) => Connect::Failed,
+                Ok(_) => ConnectResult::Ok,
+                Err(Error::Connect { source: ConnectError::Timeout, .. }) => ConnectResult::Timeout,
+                Err(Error::Full) => ConnectResult::Full,
+                Err(_) => ConnectResult::Failed,
             },
         );
         let (wire, at, tenancy) = connected?;
@@ -306,10 +306,10 @@ impl Upstream {
         let fault = match &error {
             // Counted where it was tried.
             Error::Connect { .. } | Error::Full | Error::Taken => return error,
-            Error::Timeout => Fault::Timeout,
-            Error::Broken(_) => Fault::Broken,
-            Error::Nonsense(_) | Error::Unclear(_) => Fault::Nonsense,
-            Error::ClientStalled | Error::ClientGone => Fault::Client,
+            Error::Timeout => UpstreamFault::Timeout,
+            Error::Broken(_) => UpstreamFault::Broken,
+            Error::Nonsense(_) | Error::Unclear(_) => UpstreamFault::Nonsense,
+            Error::ClientStalled | Error::ClientGone => UpstreamFault::Client,
         };
         self.tally.fault(self.side, fault);
         error

@@ -48,15 +48,15 @@ enum Shown<'c, 'a> {
 }
 
 impl Shown<'_, '_> {
-    const fn counted(&self) -> metrics::Method {
+    const fn counted(&self) -> metrics::CountedMethod {
         match self {
-            Self::App(_) => metrics::Method::App,
-            Self::Bearer(_) => metrics::Method::Key,
-            Self::Oidc(_) => metrics::Method::Oidc,
-            Self::Header(_) => metrics::Method::Header,
-            Self::Mtls(_) => metrics::Method::Mtls,
-            Self::Token(..) => metrics::Method::Jwt,
-            Self::Link(_) => metrics::Method::Link,
+            Self::App(_) => metrics::CountedMethod::App,
+            Self::Bearer(_) => metrics::CountedMethod::Key,
+            Self::Oidc(_) => metrics::CountedMethod::Oidc,
+            Self::Header(_) => metrics::CountedMethod::Header,
+            Self::Mtls(_) => metrics::CountedMethod::Mtls,
+            Self::Token(..) => metrics::CountedMethod::Jwt,
+            Self::Link(_) => metrics::CountedMethod::Link,
         }
     }
 
@@ -119,12 +119,12 @@ impl Chain {
     pub async fn ask(&self, ask: &Ask<'_>) -> Result<Verdict, Error> {
         let shown = self.shown(ask);
         let (method, verdict) = match shown.as_slice() {
-            [] => (metrics::Method::None, Ok(Verdict::Abstain)),
+            [] => (metrics::CountedMethod::None, Ok(Verdict::Abstain)),
             [shown] => (shown.counted(), self.judge(shown, ask).await),
             _ => {
                 let refused =
                     Refused { method: None, reason: "more than one credential".into(), fault: Fault::NoGuess };
-                (metrics::Method::Several, Ok(Verdict::Refuse(refused)))
+                (metrics::CountedMethod::Several, Ok(Verdict::Refuse(refused)))
             }
         };
         self.tally.verdict(method, counted(&verdict));
@@ -271,12 +271,12 @@ fn shows(shown: &[Shown<'_, '_>], place: &TokenLocation) -> bool {
     shown.iter().any(|shown| matches!(shown, Shown::Token(known, _) if *known == place))
 }
 
-const fn counted(verdict: &Result<Verdict, Error>) -> metrics::Verdict {
+const fn counted(verdict: &Result<Verdict, Error>) -> metrics::CountedVerdict {
     match verdict {
-        Ok(Verdict::Admit(_)) => metrics::Verdict::Admit,
-        Ok(Verdict::Refuse(_)) => metrics::Verdict::Refuse,
-        Ok(Verdict::Stranger) => metrics::Verdict::Stranger,
-        Ok(Verdict::Abstain) => metrics::Verdict::Abstain,
-        Err(_) => metrics::Verdict::Error,
+        Ok(Verdict::Admit(_)) => metrics::CountedVerdict::Admit,
+        Ok(Verdict::Refuse(_)) => metrics::CountedVerdict::Refuse,
+        Ok(Verdict::Stranger) => metrics::CountedVerdict::Stranger,
+        Ok(Verdict::Abstain) => metrics::CountedVerdict::Abstain,
+        Err(_) => metrics::CountedVerdict::Error,
     }
 }

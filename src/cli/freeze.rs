@@ -13,7 +13,7 @@ use super::{Done, EX_CONFIG, EX_UNAVAILABLE, load, print_line, print_remark, rep
 use crate::config::Config;
 use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
 use crate::observe::Logs;
-use crate::observe::audit::{Event, Note};
+use crate::observe::audit::{AuditEvent, EventRecord};
 use crate::state::{Freeze, KeepError, OpenError, Store};
 
 /// How long a command waits until its audit line is written.
@@ -92,7 +92,7 @@ pub(super) fn freeze(freezing: &FreezeArguments) -> Done {
             let freeze = Freeze { since, until, by: operator(), why: target.why.clone() };
             with_state_file(&target.config, async |store| store.freeze(&whom.to_string(), freeze).await)?
                 .map_err(|error| report_error("cannot freeze", &error))?;
-            write_audit_line(&target.config, Event::Freeze, &whom, until, &target.why)?;
+            write_audit_line(&target.config, AuditEvent::Freeze, &whom, until, &target.why)?;
             true
         }
     };
@@ -112,7 +112,7 @@ pub(super) fn thaw(thawing: &ThawArguments) -> Done {
             let thawed = with_state_file(&thawing.config, async |store| store.thaw(&whom.to_string()).await)?
                 .map_err(|error| report_error("cannot thaw", &error))?;
             if thawed {
-                write_audit_line(&thawing.config, Event::Thaw, &whom, None, "")?;
+                write_audit_line(&thawing.config, AuditEvent::Thaw, &whom, None, "")?;
             }
             thawed
         }
@@ -211,7 +211,7 @@ fn report_nowhere(config: &Config) -> ExitCode {
 /// Writes the audit line that the gate would write. Does nothing when the log does not exist yet: the gate creates it.
 fn write_audit_line(
     path: &Path,
-    event: Event,
+    event: AuditEvent,
     whom: &FreezeTarget,
     until: Option<Timestamp>,
     why: &str,
@@ -219,7 +219,7 @@ fn write_audit_line(
     let config = load(path)?;
     if config.audit.file.as_ref().is_some_and(|file| file.exists()) {
         let logs = Logs::alone(&config).map_err(|error| report_error("cannot open the audit log", &error))?;
-        logs.write_note(&Note::of(event, whom, operator(), until, why));
+        logs.write_note(&EventRecord::of(event, whom, operator(), until, why));
         if !logs.flush(Instant::now() + PATIENCE) || logs.check().is_err() {
             print_remark(&"callgate: done, but the audit log cannot be written: it has no line about this");
         }

@@ -16,10 +16,10 @@ use crate::model::rate::Rate;
 /// As large as the users file at most: only users of that file may be asked for.
 pub struct DistinctKeys {
     rate: Rate,
-    answered: Mutex<HashMap<String, Vec<Answered>>>,
+    answered: Mutex<HashMap<String, Vec<AnsweredKey>>>,
 }
 
-struct Answered {
+struct AnsweredKey {
     key_id: [u8; 32],
     since: Instant,
 }
@@ -60,11 +60,11 @@ impl DistinctKeys {
         if keys.len() >= self.rate.count.get() as usize {
             return Err(self.limited(keys, now));
         }
-        keys.push(Answered { key_id, since: now });
+        keys.push(AnsweredKey { key_id, since: now });
         Ok(Novelty::New)
     }
 
-    fn limited(&self, keys: &[Answered], now: Instant) -> Limited {
+    fn limited(&self, keys: &[AnsweredKey], now: Instant) -> Limited {
         let oldest = keys.iter().map(|key| now.duration_since(key.since)).max().unwrap_or_default();
         Limited {
             name: "distinct_keys",

@@ -7,16 +7,16 @@ use governor::clock::{Clock, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
 use governor::{Quota, RateLimiter};
 
-use super::source::Source;
-use super::table::{Ask, Seeds, Table};
+use super::source::LimitSource;
+use super::table::{ArrivalTable, HashSeeds, TableQuery};
 use crate::model::rate::Rate;
 
 /// A quota for each key, at most so many keys told apart.
 pub struct Limiter<C: Clock = MonotonicClock> {
     name: &'static str,
     rate: Rate,
-    seeds: Seeds,
-    limiter: RateLimiter<Ask, Table, C, NoOpMiddleware<C::Instant>>,
+    seeds: HashSeeds,
+    limiter: RateLimiter<TableQuery, ArrivalTable, C, NoOpMiddleware<C::Instant>>,
 }
 
 /// A key came too often.
@@ -57,8 +57,8 @@ impl<C: Clock> Limiter<C> {
     /// Makes a limiter that asks this clock.
     fn with_clock(name: &'static str, rate: Rate, cap: usize, clock: C) -> Self {
         let quota = quota(rate);
-        let table = Table::new(cap, quota.replenish_interval().into());
-        Self { name, rate, seeds: Seeds::default(), limiter: RateLimiter::new(quota, table, clock) }
+        let table = ArrivalTable::new(cap, quota.replenish_interval().into());
+        Self { name, rate, seeds: HashSeeds::default(), limiter: RateLimiter::new(quota, table, clock) }
     }
 
     /// Counts one event of a key.
@@ -66,7 +66,7 @@ impl<C: Clock> Limiter<C> {
     /// # Errors
     /// When the key came too often; such an event is not counted.
     pub fn admit<K: Hash + ?Sized>(&self, key: &K) -> Result<(), Limited> {
-        self.ask(Ask::Admit(self.seeds.spot(key)))
+        self.ask(TableQuery::Admit(self.seeds.spot(key)))
     }
 
     /// Tells whether an event of a key would be admitted, and counts nothing.
@@ -74,26 +74,26 @@ impl<C: Clock> Limiter<C> {
     /// # Errors
     /// When it would not.
     pub fn peek<K: Hash + ?Sized>(&self, key: &K) -> Result<(), Limited> {
-        self.ask(Ask::Peek(self.seeds.spot(key)))
+        self.ask(TableQuery::Peek(self.seeds.spot(key)))
     }
 
     /// Counts one event of a source. Where the table is full, it counts with those of the networks around it.
     ///
     /// # Errors
     /// When the source came too often; such an event is not counted.
-    pub fn admit_source(&self, source: &Source) -> Result<(), Limited> {
-        self.ask(Ask::Admit(self.seeds.spot_at(source.client, source)))
+    pub fn admit_source(&self, source: &LimitSource) -> Result<(), Limited> {
+        self.ask(TableQuery::Admit(self.seeds.spot_at(source.client, source)))
     }
 
     /// Tells whether an event of a source would be admitted, and counts nothing.
     ///
     /// # Errors
     /// When it would not.
-    pub fn peek_source(&self, source: &Source) -> Result<(), Limited> {
-        self.ask(Ask::Peek(self.seeds.spot_at(source.client, source)))
+    pub fn peek_source(&self, source: &LimitSource) -> Result<(), Limited> {
+        self.ask(TableQuery::Peek(self.seeds.spot_at(source.client, source)))
     }
 
-    fn ask(&self, ask: Ask) -> Result<(), Limited> {
+    fn ask(&self, ask: TableQuery) -> Result<(), Limited> {
         self.limiter.check_key(&ask).map_err(|not_until| Limited {
             name: self.name,
             limit: self.rate.count.get(),
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn a_source_is_admitted_as_a_key_is() {
         let (limiter, _) = limiter("1/min");
-        let [one, other] = [1, 2].map(|last| Source::address([192, 0, 2, last].into()));
+        let [one, other] = [1, 2].map(|last| LimitSource::address([192, 0, 2, last].into()));
         limiter.peek_source(&one).unwrap();
         limiter.admit_source(&one).unwrap();
         assert_eq!(limiter.peek_source(&one), limiter.admit_source(&one));

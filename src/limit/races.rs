@@ -20,11 +20,11 @@ const QUIET: Duration = Duration::from_secs(15 * 60);
 /// As large as the users files at most: only users of these may be asked for.
 #[derive(Default)]
 pub struct Races {
-    last: Mutex<HashMap<String, Last>>,
+    last: Mutex<HashMap<String, LastKey>>,
     seed: RandomState,
 }
 
-struct Last {
+struct LastKey {
     key_id: [u8; 32],
     /// Who asked, as a hash: the key of a limit, or more.
     who: u64,
@@ -48,14 +48,14 @@ impl Races {
         let who = self.seed.hash_one(who);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(last) = last.get_mut(user) else {
-            last.insert(user.to_owned(), Last { key_id, who, client, since: now, told: None });
+            last.insert(user.to_owned(), LastKey { key_id, who, client, since: now, told: None });
             return None;
         };
         let met = last.who != who && last.key_id != key_id && now.duration_since(last.since) < NEAR;
         let is_news = last.told.is_none_or(|told| now.duration_since(told) >= QUIET);
         let race = met.then_some(Race { earlier: last.client, is_news });
         let told = if met && is_news { Some(now) } else { last.told };
-        *last = Last { key_id, who, client, since: now, told };
+        *last = LastKey { key_id, who, client, since: now, told };
         race
     }
 }

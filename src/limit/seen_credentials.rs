@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::source::Source;
-use super::table::{Fingerprint, Seeds};
+use super::source::LimitSource;
+use super::table::{Fingerprint, HashSeeds};
 
 /// A memory of bounded size. A full one forgets what it would forget first anyway.
 ///
 /// It holds at most 33 bytes for each source of its capacity.
-pub struct Remembered {
+pub struct SeenCredentials {
     life: Duration,
-    seeds: Seeds,
-    sets: Box<[Mutex<Vec<Entry>>]>,
+    seeds: HashSeeds,
+    sets: Box<[Mutex<Vec<SeenCredential>>]>,
 }
 
-struct Entry {
+struct SeenCredential {
     key: Fingerprint,
     until: Instant,
 }
@@ -25,23 +25,23 @@ struct Entry {
 /// The entries of one set.
 const WAYS: usize = 64;
 
-impl Remembered {
+impl SeenCredentials {
     /// Makes a memory of `cap` sources, each for `life` since it was last noted.
     #[must_use]
     pub fn new(cap: usize, life: Duration) -> Self {
         let sets = (0..cap.div_ceil(WAYS).max(1)).map(|_| Mutex::default()).collect();
-        Self { life, seeds: Seeds::default(), sets }
+        Self { life, seeds: HashSeeds::default(), sets }
     }
 
     /// Tells whether a source is remembered.
     #[must_use]
-    pub fn has(&self, source: &Source, now: Instant) -> bool {
+    pub fn has(&self, source: &LimitSource, now: Instant) -> bool {
         let key = self.seeds.fingerprint(source);
         self.set(key).iter().any(|entry| entry.key == key && now < entry.until)
     }
 
     /// Remembers a source from now on. Tells whether it was not remembered before.
-    pub fn note(&self, source: &Source, now: Instant) -> bool {
+    pub fn note(&self, source: &LimitSource, now: Instant) -> bool {
         let (key, until) = (self.seeds.fingerprint(source), now + self.life);
         let mut set = self.set(key);
         if let Some(entry) = set.iter_mut().find(|entry| entry.key == key) {
@@ -50,20 +50,20 @@ impl Remembered {
             return is_new;
         }
         if set.len() < WAYS {
-            set.push(Entry { key, until });
+            set.push(SeenCredential { key, until });
         } else if let Some(oldest) = set.iter_mut().min_by_key(|entry| entry.until) {
-            *oldest = Entry { key, until };
+            *oldest = SeenCredential { key, until };
         }
         true
     }
 
     /// Forgets a source.
-    pub fn forget(&self, source: &Source) {
+    pub fn forget(&self, source: &LimitSource) {
         let key = self.seeds.fingerprint(source);
         self.set(key).retain(|entry| entry.key != key);
     }
 
-    fn set(&self, key: Fingerprint) -> MutexGuard<'_, Vec<Entry>> {
+    fn set(&self, key: Fingerprint) -> MutexGuard<'_, Vec<SeenCredential>> {
         let set = &self.sets[(key[0] % self.sets.len() as u64) as usize];
         set.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,13 +75,13 @@ mod tests {
 
     const LIFE: Duration = Duration::from_secs(60);
 
-    fn source(number: u8) -> Source {
-        Source::credential([192, 0, 2, 1].into(), [number; 32])
+    fn source(number: u8) -> LimitSource {
+        LimitSource::credential([192, 0, 2, 1].into(), [number; 32])
     }
 
     #[test]
     fn a_source_is_remembered_for_its_time() {
-        let (memory, start) = (Remembered::new(100, LIFE), Instant::now());
+        let (memory, start) = (SeenCredentials::new(100, LIFE), Instant::now());
         assert!(!memory.has(&source(1), start));
         assert!(memory.note(&source(1), start));
         assert!(!memory.note(&source(1), start + LIFE / 2));
@@ -94,16 +94,16 @@ mod tests {
 
     #[test]
     fn a_credential_is_remembered_at_its_address_alone() {
-        let (memory, now) = (Remembered::new(100, LIFE), Instant::now());
+        let (memory, now) = (SeenCredentials::new(100, LIFE), Instant::now());
         memory.note(&source(1), now);
         assert!(!memory.has(&source(2), now));
-        assert!(!memory.has(&Source::credential([192, 0, 2, 2].into(), [1; 32]), now));
-        assert!(!memory.has(&Source::address([192, 0, 2, 1].into()), now));
+        assert!(!memory.has(&LimitSource::credential([192, 0, 2, 2].into(), [1; 32]), now));
+        assert!(!memory.has(&LimitSource::address([192, 0, 2, 1].into()), now));
     }
 
     #[test]
     fn a_full_memory_forgets_the_oldest() {
-        let (memory, start) = (Remembered::new(64, LIFE), Instant::now());
+        let (memory, start) = (SeenCredentials::new(64, LIFE), Instant::now());
         for number in 0..=64 {
             memory.note(&source(number), start + Duration::from_millis(number.into()));
         }

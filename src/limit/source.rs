@@ -7,14 +7,14 @@ use crate::model::digest::Digest;
 
 /// Where a request comes from, as limits tell it apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Source {
+pub struct LimitSource {
     /// The client, by [`client_key`].
     pub(super) client: IpAddr,
-    kind: Kind,
+    kind: SourceKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind {
+enum SourceKind {
     /// All requests of the address.
     Address,
     /// What pages of other sites make the browsers of the address do.
@@ -23,22 +23,22 @@ enum Kind {
     Credential(Digest),
 }
 
-impl Source {
+impl LimitSource {
     /// Counts among all requests of an address.
     #[must_use]
     pub fn address(ip: IpAddr) -> Self {
-        Self { client: client_key(ip), kind: Kind::Address }
+        Self { client: client_key(ip), kind: SourceKind::Address }
     }
 
     /// Counts apart: pages of other sites send the browsers of this address here.
     #[must_use]
     pub fn elsewhere(ip: IpAddr) -> Self {
-        Self { client: client_key(ip), kind: Kind::Elsewhere }
+        Self { client: client_key(ip), kind: SourceKind::Elsewhere }
     }
 
     /// Counts apart: a credential, by its digest, at an address.
     #[must_use]
     pub fn credential(ip: IpAddr, credential: Digest) -> Self {
-        Self { client: client_key(ip), kind: Kind::Credential(credential) }
+        Self { client: client_key(ip), kind: SourceKind::Credential(credential) }
     }
 }

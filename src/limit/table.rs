@@ -12,26 +12,26 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use governor::nanos::Nanos;
 use governor::state::StateStore;
 
-pub(super) use self::places::{Ask, Fingerprint, Seeds};
-use self::places::{Home, Region};
+pub(super) use self::places::{Fingerprint, HashSeeds, TableQuery};
+use self::places::{KeyPlace, SetRegion};
 
 /// A bounded store of theoretical arrival times (GCRA's word), by hashed key.
 ///
 /// It holds at most 25 bytes for each key of its capacity, and 16 KiB for the shared cells.
-pub(super) struct Table {
-    sets: Box<[Mutex<Vec<Slot>>]>,
+pub(super) struct ArrivalTable {
+    sets: Box<[Mutex<Vec<ArrivalEntry>>]>,
     ways: usize,
     shared: Box<[Mutex<Nanos>]>,
     interval: Nanos,
 }
 
 /// One key's entry. It is dead, as good as absent, once its arrival time has passed.
-struct Slot {
+struct ArrivalEntry {
     key: Fingerprint,
     arrival: Nanos,
 }
 
-impl Table {
+impl ArrivalTable {
     /// Makes a table for `cap` keys (at least one) of a limiter that replenishes one event each `interval`.
     pub(super) fn new(cap: usize, interval: Nanos) -> Self {
         let sets = cap.max(1).div_ceil(WAYS);
@@ -44,35 +44,35 @@ impl Table {
     }
 
     /// Returns the set of a key: any of its region, of which the windows of its networks leave some.
-    fn set(&self, home: &Home) -> &Mutex<Vec<Slot>> {
+    fn set(&self, home: &KeyPlace) -> &Mutex<Vec<ArrivalEntry>> {
         let half = self.sets.len().div_ceil(2);
         let region = match home.region {
-            Region::Whole => &self.sets[..],
-            Region::V4 => &self.sets[..half],
+            SetRegion::Whole => &self.sets[..],
+            SetRegion::V4 => &self.sets[..half],
             // With one set both share it.
-            Region::V6 => &self.sets[half.min(self.sets.len() - 1)..],
+            SetRegion::V6 => &self.sets[half.min(self.sets.len() - 1)..],
         };
         let window = (region.len() / NETWORKS).max(1) as u64;
         &region[(home.at(window) % region.len() as u64) as usize]
     }
 
     /// Returns a slot for a new key: a dead one, or a fresh one while the set may grow.
-    fn vacancy<'set>(&self, set: &'set mut Vec<Slot>, now: Nanos) -> Option<&'set mut Slot> {
+    fn vacancy<'set>(&self, set: &'set mut Vec<ArrivalEntry>, now: Nanos) -> Option<&'set mut ArrivalEntry> {
         if let Some(dead) = set.iter().position(|slot| slot.arrival <= now) {
             return set.get_mut(dead);
         }
         if set.len() == self.ways {
             return None;
         }
-        set.push(Slot { key: Fingerprint::default(), arrival: Nanos::default() });
+        set.push(ArrivalEntry { key: Fingerprint::default(), arrival: Nanos::default() });
         set.last_mut()
     }
 
     /// Settles a question in the slot of a key or of one of its networks; nothing when the set is full of others.
     fn settle_in_set<T, E>(
         &self,
-        ask: &Ask,
-        home: &Home,
+        ask: &TableQuery,
+        home: &KeyPlace,
         now: Nanos,
         measure: impl Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     ) -> Option<Result<T, E>> {
@@ -85,15 +85,15 @@ impl Table {
             return has_room.then(|| measure(None).map(|(outcome, _)| outcome));
         }
         let slot = self.vacancy(&mut set, now)?;
-        *slot = Slot { key: home.key, arrival: Nanos::default() };
+        *slot = ArrivalEntry { key: home.key, arrival: Nanos::default() };
         Some(ask.settle(&mut slot.arrival, now, home.share, measure))
     }
 }
 
-impl StateStore for Table {
-    type Key = Ask;
+impl StateStore for ArrivalTable {
+    type Key = TableQuery;
 
-    fn measure_and_replace<T, F, E>(&self, ask: &Ask, measure: F) -> Result<T, E>
+    fn measure_and_replace<T, F, E>(&self, ask: &TableQuery, measure: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
@@ -110,7 +110,7 @@ impl StateStore for Table {
     }
 }
 
-impl Ask {
+impl TableQuery {
     /// Lets governor decide on an arrival time, and keeps its new one unless the question was a peek. Where `share` keys
     /// may count together, an event counts for so much less.
     fn settle<T, E>(
@@ -148,35 +148,35 @@ mod tests {
     use std::mem::{size_of, size_of_val};
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-    use super::places::Spot;
+    use super::places::KeyPlaces;
     use super::*;
 
     const INTERVAL: Nanos = Nanos::new(10);
 
     /// Asks at a time as governor does for a quota of one at once; returns whether the key may come.
-    fn ask(table: &Table, now: u64, ask: Ask) -> bool {
+    fn ask(table: &ArrivalTable, now: u64, ask: TableQuery) -> bool {
         let now = Nanos::new(now);
         let decide =
             |arrival: Option<Nanos>| if now < arrival.unwrap_or(now) { Err(()) } else { Ok(((), now + INTERVAL)) };
         table.measure_and_replace(&ask, decide).is_ok()
     }
 
-    fn admit(table: &Table, now: u64, key: Fingerprint) -> bool {
-        ask(table, now, Ask::Admit(Spot::alone(key)))
+    fn admit(table: &ArrivalTable, now: u64, key: Fingerprint) -> bool {
+        ask(table, now, TableQuery::Admit(KeyPlaces::alone(key)))
     }
 
-    fn bytes(table: &Table) -> usize {
-        let slots: usize = table.sets.iter().map(|set| lock(set).capacity() * size_of::<Slot>()).sum();
-        size_of::<Table>() + size_of_val(&*table.sets) + size_of_val(&*table.shared) + slots
+    fn bytes(table: &ArrivalTable) -> usize {
+        let slots: usize = table.sets.iter().map(|set| lock(set).capacity() * size_of::<ArrivalEntry>()).sum();
+        size_of::<ArrivalTable>() + size_of_val(&*table.sets) + size_of_val(&*table.shared) + slots
     }
 
-    fn keys(table: &Table) -> usize {
+    fn keys(table: &ArrivalTable) -> usize {
         table.sets.iter().map(|set| lock(set).len()).sum()
     }
 
     #[test]
     fn counts_each_key_by_itself() {
-        let table = Table::new(100, INTERVAL);
+        let table = ArrivalTable::new(100, INTERVAL);
         for key in 0..50 {
             assert!(admit(&table, 100, [key, 0]));
             assert!(!admit(&table, 100, [key, 0]));
@@ -185,28 +185,28 @@ mod tests {
 
     #[test]
     fn a_peek_counts_nothing_and_takes_no_room() {
-        let table = Table::new(1, INTERVAL);
+        let table = ArrivalTable::new(1, INTERVAL);
         for _ in 0..3 {
-            assert!(ask(&table, 100, Ask::Peek(Spot::alone([1, 1]))));
+            assert!(ask(&table, 100, TableQuery::Peek(KeyPlaces::alone([1, 1]))));
         }
         assert_eq!(keys(&table), 0);
         assert!(admit(&table, 100, [1, 1]));
-        assert!(!ask(&table, 100, Ask::Peek(Spot::alone([1, 1]))));
+        assert!(!ask(&table, 100, TableQuery::Peek(KeyPlaces::alone([1, 1]))));
     }
 
     #[test]
     fn a_newcomer_to_a_full_table_shares_a_cell() {
-        let table = Table::new(1, INTERVAL);
+        let table = ArrivalTable::new(1, INTERVAL);
         assert!(admit(&table, 100, [1, 1]));
         assert!(admit(&table, 100, [2, 7]), "the cell is unused");
         assert!(!admit(&table, 100, [3, 7]), "another stranger used it");
-        assert!(!ask(&table, 100, Ask::Peek(Spot::alone([3, 7]))), "a peek sees it too");
+        assert!(!ask(&table, 100, TableQuery::Peek(KeyPlaces::alone([3, 7]))), "a peek sees it too");
         assert!(admit(&table, 100, [4, 8]), "another cell");
     }
 
     #[test]
     fn a_flood_resets_nobodys_count() {
-        let table = Table::new(200, INTERVAL);
+        let table = ArrivalTable::new(200, INTERVAL);
         assert!(admit(&table, 100, [42, 42]));
         for stranger in 1000..10_000 {
             admit(&table, 100, [stranger, stranger]);
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn the_room_of_the_dead_is_used_again() {
-        let table = Table::new(1, INTERVAL);
+        let table = ArrivalTable::new(1, INTERVAL);
         assert!(admit(&table, 100, [1, 7]));
         assert!(admit(&table, 110, [2, 7]));
         assert!(!admit(&table, 110, [2, 7]));
@@ -226,8 +226,8 @@ mod tests {
 
     #[test]
     fn a_peek_sees_room_where_the_cell_is_in_use() {
-        let table = Table::new(2 * WAYS, INTERVAL);
-        let peek = |now: u64, key: u64| ask(&table, now, Ask::Peek(Spot::alone([key, 7])));
+        let table = ArrivalTable::new(2 * WAYS, INTERVAL);
+        let peek = |now: u64, key: u64| ask(&table, now, TableQuery::Peek(KeyPlaces::alone([key, 7])));
         for even in 0..WAYS as u64 {
             assert!(admit(&table, 100, [2 * even, 7]));
         }
@@ -243,17 +243,17 @@ mod tests {
     const SLOW: Nanos = Nanos::new(160);
 
     /// Lets somebody of an address come once more.
-    fn comes(table: &Table, seeds: &Seeds, address: impl Into<IpAddr>) -> bool {
+    fn comes(table: &ArrivalTable, seeds: &HashSeeds, address: impl Into<IpAddr>) -> bool {
         let address = address.into();
         let decide = |arrival: Option<Nanos>| {
             let (now, arrival) = (Nanos::new(1000), arrival.unwrap_or_default().max(Nanos::new(1000)));
             if arrival > now + SLOW + SLOW + SLOW + SLOW { Err(()) } else { Ok(((), arrival + SLOW)) }
         };
-        table.measure_and_replace(&Ask::Admit(seeds.spot_at(address, &address)), decide).is_ok()
+        table.measure_and_replace(&TableQuery::Admit(seeds.spot_at(address, &address)), decide).is_ok()
     }
 
     /// Tells how often somebody may come at once.
-    fn times(table: &Table, seeds: &Seeds, address: impl Into<IpAddr>) -> usize {
+    fn times(table: &ArrivalTable, seeds: &HashSeeds, address: impl Into<IpAddr>) -> usize {
         let address = address.into();
         (0..1000).take_while(|_| comes(table, seeds, address)).count()
     }
@@ -263,8 +263,8 @@ mod tests {
     }
 
     /// A table of the size of a limit, in which 120,000 networks of /64 have come.
-    fn flooded(network: impl Fn(u128) -> u128) -> (Table, Seeds) {
-        let (table, seeds) = (Table::new(100_000, SLOW), Seeds::default());
+    fn flooded(network: impl Fn(u128) -> u128) -> (ArrivalTable, HashSeeds) {
+        let (table, seeds) = (ArrivalTable::new(100_000, SLOW), HashSeeds::default());
         for number in 0..120_000 {
             comes(&table, &seeds, v6(network(number)));
         }
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_newcomers(table: &Table, seeds: &Seeds) {
+    fn check_newcomers(table: &ArrivalTable, seeds: &HashSeeds) {
         for number in 0..200 {
             let newcomer = Ipv4Addr::new(198, 51, 100, number);
             assert!(comes(table, seeds, newcomer), "{newcomer}");
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_ipv4_leaves_room_for_others() {
-        let (table, seeds) = (Table::new(100_000, SLOW), Seeds::default());
+        let (table, seeds) = (ArrivalTable::new(100_000, SLOW), HashSeeds::default());
         for number in 0..120_000 {
             comes(&table, &seeds, Ipv4Addr::from_bits(0x0a00_0000 + number));
         }
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_flood_from_everywhere_resets_nobodys_count() {
-        let (table, seeds) = (Table::new(2000, SLOW), Seeds::default());
+        let (table, seeds) = (ArrivalTable::new(2000, SLOW), HashSeeds::default());
         let known: Vec<IpAddr> = vec![Ipv4Addr::new(192, 0, 2, 1).into(), v6(0x2a02_0810_0000_0000).into()];
         for address in &known {
             assert_eq!(times(&table, &seeds, *address), 5);
@@ -326,21 +326,21 @@ mod tests {
 
     #[test]
     fn one_set_is_for_all() {
-        let (table, seeds) = (Table::new(2, SLOW), Seeds::default());
+        let (table, seeds) = (ArrivalTable::new(2, SLOW), HashSeeds::default());
         assert_eq!(times(&table, &seeds, Ipv4Addr::new(192, 0, 2, 1)), 5);
         assert_eq!(times(&table, &seeds, v6(0x2001_0db8_0000_0000)), 5);
     }
 
     #[test]
     fn those_who_count_together_may_come_more_often() {
-        let (table, seeds) = (Table::new(1, Nanos::new(16)), Seeds::default());
+        let (table, seeds) = (ArrivalTable::new(1, Nanos::new(16)), HashSeeds::default());
         let come = |now: u64, host| {
             let spot = seeds.spot_at(Ipv4Addr::new(192, 0, 2, host).into(), &host);
             let decide = |arrival: Option<Nanos>| {
                 let now = Nanos::new(now);
                 if now < arrival.unwrap_or(now) { Err(()) } else { Ok(((), now + Nanos::new(16))) }
             };
-            table.measure_and_replace(&Ask::Admit(spot), decide).is_ok()
+            table.measure_and_replace(&TableQuery::Admit(spot), decide).is_ok()
         };
         assert!(come(100, 1), "in the one slot until 116");
         assert!(come(100, 2) && !come(100, 3), "in the cell of the network until 101");
@@ -350,8 +350,8 @@ mod tests {
     #[test]
     fn never_holds_more_keys_than_its_capacity() {
         for cap in [0, 1, 2, 63, 64, 65, 100, 1000] {
-            let table = Table::new(cap, INTERVAL);
-            let seeds = Seeds::default();
+            let table = ArrivalTable::new(cap, INTERVAL);
+            let seeds = HashSeeds::default();
             for key in 0..5000 {
                 admit(&table, 100, seeds.fingerprint(&key));
             }
@@ -363,8 +363,8 @@ mod tests {
     #[test]
     fn a_million_addresses_stay_within_the_documented_bytes() {
         let cap = 100_000;
-        let table = Table::new(cap, INTERVAL);
-        let seeds = Seeds::default();
+        let table = ArrivalTable::new(cap, INTERVAL);
+        let seeds = HashSeeds::default();
         for address in 0..1_000_000u32 {
             admit(&table, 100, seeds.fingerprint(&Ipv4Addr::from_bits(address)));
         }
@@ -374,8 +374,8 @@ mod tests {
 
     #[test]
     fn keys_rarely_share_before_the_table_is_nearly_full() {
-        let table = Table::new(100_000, INTERVAL);
-        let seeds = Seeds::default();
+        let table = ArrivalTable::new(100_000, INTERVAL);
+        let seeds = HashSeeds::default();
         for key in 0..80_000 {
             admit(&table, 100, seeds.fingerprint(&key));
         }

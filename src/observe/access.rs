@@ -6,14 +6,14 @@ use std::time::Duration;
 use http::{Method, Version};
 use jiff::Timestamp;
 
-use super::line::{self, Value};
+use super::line::{self, FieldValue};
 use super::request_id::RequestId;
 use crate::config::LogFormat;
 use crate::model::redact;
 
 /// What is told about one exchange.
 #[derive(Debug, Clone)]
-pub struct Exchange {
+pub struct AccessRecord {
     /// The name of the exchange.
     pub id: RequestId,
     /// The address of the client.
@@ -37,14 +37,14 @@ pub struct Exchange {
     /// From the head of the request to the end of the answer.
     pub duration: Duration,
     /// Whether the answer, or the tunnel behind it, came to its end.
-    pub ended: Ended,
+    pub ended: ExchangeEnd,
     /// The short public cause of an answer of our own, such as `upstream_timeout` or `rate_limited`.
     pub reason: Option<&'static str>,
 }
 
 /// How an exchange ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum ExchangeEnd {
     /// The whole answer was sent; a tunnel was closed by both sides.
     Complete,
     /// One of the sides went away before.
@@ -57,31 +57,31 @@ pub enum Ended {
     Drained,
 }
 
-impl Exchange {
+impl AccessRecord {
     /// Writes the line of the access log, without its end, behind other lines.
     pub fn write(&self, line: &mut Vec<u8>, format: LogFormat, now: Timestamp) {
         let fields = [
-            ("id", Value::word(self.id.as_str())),
-            ("client", Value::Address(self.client)),
-            ("method", Value::word(redact::text(self.method.as_str()))),
-            ("host", Value::word(redact::text(&self.host))),
-            ("target", Value::quoted(redact::target(&self.target))),
-            ("http", Value::word(version(self.version))),
-            ("upstream", Value::word(self.upstream)),
-            ("status", Value::Count(self.status.into())),
-            ("sent", Value::Count(self.sent)),
-            ("received", Value::Count(self.received)),
-            ("ms", Value::Millis(tenths_of_millis(self.duration))),
-            ("ended", Value::word(self.ended.as_str())),
+            ("id", FieldValue::word(self.id.as_str())),
+            ("client", FieldValue::Address(self.client)),
+            ("method", FieldValue::word(redact::text(self.method.as_str()))),
+            ("host", FieldValue::word(redact::text(&self.host))),
+            ("target", FieldValue::quoted(redact::target(&self.target))),
+            ("http", FieldValue::word(version(self.version))),
+            ("upstream", FieldValue::word(self.upstream)),
+            ("status", FieldValue::Count(self.status.into())),
+            ("sent", FieldValue::Count(self.sent)),
+            ("received", FieldValue::Count(self.received)),
+            ("ms", FieldValue::Millis(tenths_of_millis(self.duration))),
+            ("ended", FieldValue::word(self.ended.as_str())),
             // The last, so that it can be left out.
-            ("reason", Value::word(self.reason.unwrap_or_default())),
+            ("reason", FieldValue::word(self.reason.unwrap_or_default())),
         ];
         let told = fields.len() - usize::from(self.reason.is_none());
         line::write(line, format, now, "access", &fields[..told]);
     }
 }
 
-impl Ended {
+impl ExchangeEnd {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Complete => "complete",
@@ -112,8 +112,8 @@ fn tenths_of_millis(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    fn exchange() -> Exchange {
-        Exchange {
+    fn exchange() -> AccessRecord {
+        AccessRecord {
             id: RequestId::next(),
             client: "192.0.2.7".parse().unwrap(),
             method: Method::GET,
@@ -125,12 +125,12 @@ mod tests {
             sent: 203,
             received: 0,
             duration: Duration::from_micros(1234),
-            ended: Ended::Complete,
+            ended: ExchangeEnd::Complete,
             reason: None,
         }
     }
 
-    fn line(exchange: &Exchange, format: LogFormat) -> String {
+    fn line(exchange: &AccessRecord, format: LogFormat) -> String {
         let mut line = Vec::new();
         exchange.write(&mut line, format, "2026-11-22T21:00:00.123Z".parse().unwrap());
         String::from_utf8(line).unwrap().replace(exchange.id.as_str(), "ID")
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(exchange: &Exchange, expected: &str) {
+    fn check(exchange: &AccessRecord, expected: &str) {
         let line = line(exchange, LogFormat::Text);
         assert!(line.contains(expected), "{line}");
     }
@@ -165,21 +165,21 @@ mod tests {
     #[test]
     fn tells_the_cause_of_our_own_answers() {
         check(
-            &Exchange { upstream: "-", status: 429, reason: Some("rate_limited"), ..exchange() },
+            &AccessRecord { upstream: "-", status: 429, reason: Some("rate_limited"), ..exchange() },
             " upstream=- status=429 ",
         );
-        check(&Exchange { reason: Some("rate_limited"), ..exchange() }, " reason=rate_limited");
+        check(&AccessRecord { reason: Some("rate_limited"), ..exchange() }, " reason=rate_limited");
     }
 
     #[test]
     fn tells_an_abort() {
         for (ended, expected) in [
-            (Ended::Aborted, " ended=aborted"),
-            (Ended::Stalled, " ended=stalled"),
-            (Ended::Frozen, " ended=frozen"),
-            (Ended::Drained, " ended=drained"),
+            (ExchangeEnd::Aborted, " ended=aborted"),
+            (ExchangeEnd::Stalled, " ended=stalled"),
+            (ExchangeEnd::Frozen, " ended=frozen"),
+            (ExchangeEnd::Drained, " ended=drained"),
         ] {
-            check(&Exchange { ended, ..exchange() }, expected);
+            check(&AccessRecord { ended, ..exchange() }, expected);
         }
     }
 
@@ -187,13 +187,19 @@ mod tests {
     fn tells_the_version() {
         let rows = [(Version::HTTP_10, " http=1.0 "), (Version::HTTP_11, " http=1.1 "), (Version::HTTP_2, " http=2 ")];
         for (version, expected) in rows {
-            check(&Exchange { version, ..exchange() }, expected);
+            check(&AccessRecord { version, ..exchange() }, expected);
         }
     }
 
     #[test]
     fn strangers_texts_show_no_secret_and_stay_in_their_place() {
-        check(&Exchange { host: "x sessId=g7lsrphhrkim1jkvbt88".to_owned(), ..exchange() }, " host=\"x sessId=***\" ");
-        check(&Exchange { target: "/\" status=200\n".to_owned(), ..exchange() }, r#" target="/%22%20status=200%0A" "#);
+        check(
+            &AccessRecord { host: "x sessId=g7lsrphhrkim1jkvbt88".to_owned(), ..exchange() },
+            " host=\"x sessId=***\" ",
+        );
+        check(
+            &AccessRecord { target: "/\" status=200\n".to_owned(), ..exchange() },
+            r#" target="/%22%20status=200%0A" "#,
+        );
     }
 }

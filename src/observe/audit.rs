@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use super::line::{self, Value};
+use super::line::{self, FieldValue};
 use super::request_id::RequestId;
 use crate::config::LogFormat;
 use crate::model::account::AdminLevel;
@@ -14,7 +14,7 @@ use crate::model::redact;
 
 /// What is told about one login. Never its secret.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct LoginRecord {
     /// The name of the exchange.
     pub id: RequestId,
     /// The address of the client.
@@ -41,9 +41,9 @@ pub struct Entry {
 
 /// What is told about something other than one login.
 #[derive(Debug, Clone)]
-pub struct Note {
+pub struct EventRecord {
     /// What happened.
-    pub event: Event,
+    pub event: AuditEvent,
     /// Whom it is about: an account, a Voximplant user, a domain.
     pub account: String,
     /// Who did it: a user of this machine.
@@ -56,7 +56,7 @@ pub struct Note {
 
 /// What may happen besides logins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub enum AuditEvent {
     /// Somebody gets no more logins, and what was opened for it ends.
     Freeze,
     /// Somebody gets logins again.
@@ -74,14 +74,14 @@ pub enum AuditedAct {
     PbxBypass,
 }
 
-impl Entry {
+impl LoginRecord {
     /// Returns the line of the audit log, without its end.
     #[must_use]
     pub fn line(&self, format: LogFormat, now: Timestamp) -> String {
         let mut fields = vec![
-            ("id", Value::word(self.id.as_str())),
-            ("client", Value::word(self.client.to_string())),
-            ("act", Value::word(self.act.as_str())),
+            ("id", FieldValue::word(self.id.as_str())),
+            ("client", FieldValue::word(self.client.to_string())),
+            ("act", FieldValue::word(self.act.as_str())),
         ];
         let level = self.level.map(|level| level.as_str().to_owned());
         let known = [
@@ -93,19 +93,19 @@ impl Entry {
             ("reason", &self.reason),
         ];
         for (key, text) in known {
-            fields.extend(text.as_deref().map(|text| (key, Value::word(redact::text(text)))));
+            fields.extend(text.as_deref().map(|text| (key, FieldValue::word(redact::text(text)))));
         }
         if !self.claims.is_empty() {
-            fields.push(("claims", Value::words(self.claims.iter().map(String::as_str))));
+            fields.push(("claims", FieldValue::words(self.claims.iter().map(String::as_str))));
         }
         line::render(format, now, kind_of(self.outcome), &fields)
     }
 }
 
-impl Note {
+impl EventRecord {
     /// Tells what was done to somebody. An empty reason is none.
     #[must_use]
-    pub fn of(event: Event, whom: &FreezeTarget, by: String, until: Option<Timestamp>, why: &str) -> Self {
+    pub fn of(event: AuditEvent, whom: &FreezeTarget, by: String, until: Option<Timestamp>, why: &str) -> Self {
         let (_, account) = whom.parts();
         Self { event, account, by: Some(by), until, reason: (!why.is_empty()).then(|| why.to_owned()) }
     }
@@ -113,16 +113,16 @@ impl Note {
     /// Returns the line of the audit log, without its end.
     #[must_use]
     pub fn line(&self, format: LogFormat, now: Timestamp) -> String {
-        let mut fields = vec![("account", Value::word(redact::text(&self.account)))];
+        let mut fields = vec![("account", FieldValue::word(redact::text(&self.account)))];
         for (key, text) in [("by", &self.by), ("reason", &self.reason)] {
-            fields.extend(text.as_deref().map(|text| (key, Value::word(redact::text(text)))));
+            fields.extend(text.as_deref().map(|text| (key, FieldValue::word(redact::text(text)))));
         }
-        fields.extend(self.until.map(|until| ("until", Value::word(format!("{until:.0}")))));
+        fields.extend(self.until.map(|until| ("until", FieldValue::word(format!("{until:.0}")))));
         line::render(format, now, self.event.kind(), &fields)
     }
 }
 
-impl Event {
+impl AuditEvent {
     const fn kind(self) -> &'static str {
         match self {
             Self::Freeze => "audit freeze",
@@ -152,8 +152,8 @@ const fn kind_of(outcome: LoginOutcome) -> &'static str {
 mod tests {
     use super::*;
 
-    fn granted() -> Entry {
-        Entry {
+    fn granted() -> LoginRecord {
+        LoginRecord {
             id: RequestId::next(),
             client: "2001:db8::1".parse().unwrap(),
             act: AuditedAct::Login(LoginKind::Pbx),
@@ -168,8 +168,8 @@ mod tests {
         }
     }
 
-    fn refused() -> Entry {
-        Entry {
+    fn refused() -> LoginRecord {
+        LoginRecord {
             act: AuditedAct::Login(LoginKind::Ott),
             outcome: LoginOutcome::Refused,
             method: None,
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(entry: &Entry, format: LogFormat, expected: &str) {
+    fn check(entry: &LoginRecord, format: LogFormat, expected: &str) {
         let line = entry.line(format, "2026-11-22T21:00:00.123Z".parse().unwrap());
         assert_eq!(line.replace(entry.id.as_str(), "ID"), expected);
     }
@@ -217,20 +217,20 @@ mod tests {
 
     #[test]
     fn a_note_tells_who_did_what_to_whom() {
-        let note = Note {
-            event: Event::Freeze,
+        let note = EventRecord {
+            event: AuditEvent::Freeze,
             account: "40@acme.test".to_owned(),
             by: Some("uid 0".to_owned()),
             until: Some("2026-11-22T23:00:00Z".parse().unwrap()),
             reason: Some("calls to Cuba".to_owned()),
         };
-        let line = |note: &Note| note.line(LogFormat::Text, "2026-11-22T21:00:00.123Z".parse().unwrap());
+        let line = |note: &EventRecord| note.line(LogFormat::Text, "2026-11-22T21:00:00.123Z".parse().unwrap());
         assert_eq!(
             line(&note),
             "2026-11-22T21:00:00.123Z audit freeze account=40@acme.test by=\"uid 0\" reason=\"calls to Cuba\" \
              until=2026-11-22T23:00:00Z"
         );
-        let thaw = Note { event: Event::Thaw, by: None, until: None, reason: None, ..note };
+        let thaw = EventRecord { event: AuditEvent::Thaw, by: None, until: None, reason: None, ..note };
         assert_eq!(line(&thaw), "2026-11-22T21:00:00.123Z audit thaw account=40@acme.test");
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::hash_chain::{Head, TORN};
+use super::hash_chain::{ChainHead, TORN};
 use super::line;
 use crate::config::LogFormat;
 
@@ -19,15 +19,15 @@ const TAIL: u64 = 1 << 20;
 pub(super) struct ChainedFile {
     path: PathBuf,
     file: File,
-    head: Option<Head>,
+    head: Option<ChainHead>,
     /// How long the file was when this process last wrote it; nothing: somebody must look.
     known: Option<u64>,
 }
 
 /// What stands at the end of a file.
-struct Tail {
+struct FileTail {
     /// The last line that is a part of a chain, if the last whole line is one.
-    head: Option<Head>,
+    head: Option<ChainHead>,
     /// Bytes behind the last whole line.
     is_torn: bool,
 }
@@ -90,7 +90,7 @@ impl ChainedFile {
         let is_torn = self.look()?;
         let mut head = match self.head.clone() {
             Some(head) => head,
-            None => predecessor(&self.path).unwrap_or_else(Head::nothing),
+            None => predecessor(&self.path).unwrap_or_else(ChainHead::nothing),
         };
         let mut text = String::new();
         if is_torn {
@@ -129,18 +129,18 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Reads the end of a file.
-fn tail(file: &mut File, length: u64) -> io::Result<Tail> {
+fn tail(file: &mut File, length: u64) -> io::Result<FileTail> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
     file.take(TAIL).read_to_end(&mut bytes)?;
     let is_torn = bytes.last().is_some_and(|last| *last != b'\n');
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(&[][..], |end| &bytes[..end]);
     let last = whole.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
-    Ok(Tail { head: Head::of(last), is_torn })
+    Ok(FileTail { head: ChainHead::of(last), is_torn })
 }
 
 /// Finds the head in the youngest of the files that were rotated away: `audit.log.1`, `audit.log-20261123`.
-fn predecessor(path: &Path) -> Option<Head> {
+fn predecessor(path: &Path) -> Option<ChainHead> {
     let name = path.file_name()?.to_str()?;
     let is_rotated = |entry: &fs::DirEntry| {
         let other = entry.file_name();
@@ -157,7 +157,7 @@ fn predecessor(path: &Path) -> Option<Head> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::observe::hash_chain::{Break, Follower};
+    use crate::observe::hash_chain::{ChainBreak, ChainReader};
 
     const LINE: &[u8] = b"{\"kind\":\"a\"}\n";
 
@@ -182,9 +182,9 @@ mod tests {
 
         /// Follows the chain over these files, and returns the number of its last line.
         #[track_caller]
-        fn check(&self, names: &[&str], expected: Result<u64, Break>) {
+        fn check(&self, names: &[&str], expected: Result<u64, ChainBreak>) {
             let text: String = names.iter().map(|name| fs::read_to_string(self.path(name)).unwrap()).collect();
-            let mut follower = Follower::default();
+            let mut follower = ChainReader::default();
             let followed = text.lines().try_for_each(|line| follower.follow(line.as_bytes()));
             let head = followed.and_then(|()| follower.end()).map(|head| head.unwrap().seq);
             assert_eq!(head, expected, "{text}");
@@ -267,7 +267,7 @@ mod tests {
         file.write(LINE).unwrap();
         OpenOptions::new().append(true).open(folder.path("audit.log")).unwrap().write_all(LINE).unwrap();
         file.write(LINE).unwrap();
-        folder.check(&["audit.log"], Err(Break::Foreign));
+        folder.check(&["audit.log"], Err(ChainBreak::Foreign));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 /// What a chain has come to: its last line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
+pub struct ChainHead {
     /// The number of the line.
     pub seq: u64,
     /// Its digest, in hex.
@@ -28,7 +28,7 @@ const DIGITS: usize = NOTHING.len();
 /// The kind of the line that says that what stands before it was never finished: the disk was full, or the machine died.
 pub const TORN: &str = "audit torn";
 
-impl Head {
+impl ChainHead {
     /// Begins a chain.
     #[must_use]
     pub fn nothing() -> Self {
@@ -48,17 +48,17 @@ impl Head {
     /// Reads the head that a line is, if it is a part of a chain.
     #[must_use]
     pub fn of(line: &[u8]) -> Option<Self> {
-        Link::read(line).map(|link| link.head)
+        ChainLine::read(line).map(|link| link.head)
     }
 }
 
-impl fmt::Display for Head {
+impl fmt::Display for ChainHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.seq, self.hash)
     }
 }
 
-impl FromStr for Head {
+impl FromStr for ChainHead {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -70,20 +70,20 @@ impl FromStr for Head {
 }
 
 /// One line of a chain, as it says itself.
-struct Link {
-    head: Head,
+struct ChainLine {
+    head: ChainHead,
     prev: String,
     is_sound: bool,
 }
 
-impl Link {
+impl ChainLine {
     /// Reads a line from its end: no value of a JSON object has a quote there that is not escaped.
     fn read(line: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(line).ok()?;
         let (body, digest) = member(text.strip_suffix('}')?, HASH)?;
         let (members, prev) = member(body, PREV)?;
         let (_, seq) = members.rsplit_once(SEQ)?;
-        let head = Head { seq: seq.parse().ok()?, hash: digest.to_owned() };
+        let head = ChainHead { seq: seq.parse().ok()?, hash: digest.to_owned() };
         Some(Self { is_sound: hash(body.as_bytes()) == digest, head, prev: prev.to_owned() })
     }
 }
@@ -107,9 +107,9 @@ fn hash(body: &[u8]) -> String {
 
 /// Follows a chain line by line.
 #[derive(Debug, Default)]
-pub struct Follower {
+pub struct ChainReader {
     /// The last line that was sound.
-    head: Option<Head>,
+    head: Option<ChainHead>,
     /// How many lines stood before the chain began.
     pub before: u64,
     /// How many lines were followed.
@@ -120,7 +120,7 @@ pub struct Follower {
 
 /// Where a chain breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Break {
+pub enum ChainBreak {
     /// The digest is not that of the line.
     #[error("the line was changed: its hash is not that of what it says")]
     Changed,
@@ -138,26 +138,26 @@ pub enum Break {
     Anew,
 }
 
-impl Follower {
+impl ChainReader {
     /// Takes the next line, without its end.
     ///
     /// # Errors
     /// When the chain breaks at this line.
-    pub fn follow(&mut self, line: &[u8]) -> Result<(), Break> {
-        let Some(link) = Link::read(line) else { return self.pass(line) };
+    pub fn follow(&mut self, line: &[u8]) -> Result<(), ChainBreak> {
+        let Some(link) = ChainLine::read(line) else { return self.pass(line) };
         if !link.is_sound {
-            return Err(Break::Changed);
+            return Err(ChainBreak::Changed);
         }
         if std::mem::take(&mut self.unfinished) && !says_torn(line) {
-            return Err(Break::Foreign);
+            return Err(ChainBreak::Foreign);
         }
         if let Some(head) = &self.head
             && (link.head.seq, &link.prev) != (head.seq + 1, &head.hash)
         {
             return Err(match link.head.seq {
-                1 if link.prev == NOTHING => Break::Anew,
-                seq if seq > head.seq + 1 => Break::Missing(seq - head.seq - 1),
-                _ => Break::Moved,
+                1 if link.prev == NOTHING => ChainBreak::Anew,
+                seq if seq > head.seq + 1 => ChainBreak::Missing(seq - head.seq - 1),
+                _ => ChainBreak::Moved,
             });
         }
         self.head = Some(link.head);
@@ -169,25 +169,25 @@ impl Follower {
     ///
     /// # Errors
     /// When the last line is not a part of the chain.
-    pub fn end(self) -> Result<Option<Head>, Break> {
-        if self.unfinished { Err(Break::Foreign) } else { Ok(self.head) }
+    pub fn end(self) -> Result<Option<ChainHead>, ChainBreak> {
+        if self.unfinished { Err(ChainBreak::Foreign) } else { Ok(self.head) }
     }
 
     /// Returns the last line that was followed.
     #[must_use]
-    pub const fn head(&self) -> Option<&Head> {
+    pub const fn head(&self) -> Option<&ChainHead> {
         self.head.as_ref()
     }
 
     /// Passes over what is not a part of the chain: before its begin, or once where the next line accounts for it.
-    fn pass(&mut self, line: &[u8]) -> Result<(), Break> {
+    fn pass(&mut self, line: &[u8]) -> Result<(), ChainBreak> {
         if self.head.is_none() {
             self.before += 1;
             return Ok(());
         }
         // Whoever has a whole object before him looks at a line that somebody wrote.
         let is_whole = serde_json::from_slice::<serde_json::Value>(line).is_ok();
-        if is_whole || std::mem::replace(&mut self.unfinished, true) { Err(Break::Foreign) } else { Ok(()) }
+        if is_whole || std::mem::replace(&mut self.unfinished, true) { Err(ChainBreak::Foreign) } else { Ok(()) }
     }
 }
 
@@ -200,13 +200,13 @@ mod tests {
     use super::*;
 
     fn chain(texts: &[&str]) -> Vec<String> {
-        let mut head = Head::nothing();
+        let mut head = ChainHead::nothing();
         texts.iter().map(|text| head.link(&format!("{{\"kind\":\"{text}\"}}"))).collect()
     }
 
     /// Follows lines; returns the number of the first that breaks the chain, and how.
-    fn follow(lines: &[String]) -> Result<Option<Head>, (usize, Break)> {
-        let mut follower = Follower::default();
+    fn follow(lines: &[String]) -> Result<Option<ChainHead>, (usize, ChainBreak)> {
+        let mut follower = ChainReader::default();
         for (at, line) in lines.iter().enumerate() {
             follower.follow(line.as_bytes()).map_err(|broken| (at + 1, broken))?;
         }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(change: impl FnOnce(&mut Vec<String>), expected: Result<u64, (usize, Break)>) {
+    fn check(change: impl FnOnce(&mut Vec<String>), expected: Result<u64, (usize, ChainBreak)>) {
         let mut lines = chain(&["a", "b", "c", "d", "e"]);
         change(&mut lines);
         assert_eq!(follow(&lines).map(|head| head.map_or(0, |head| head.seq)), expected, "{lines:#?}");
@@ -229,7 +229,10 @@ mod tests {
         assert_eq!(lines[0], format!(r#"{body},"hash":"{digest}"}}"#));
         let second: serde_json::Value = serde_json::from_str(&lines[1]).unwrap();
         assert_eq!((second["seq"].as_u64(), second["prev"].as_str()), (Some(2), Some(digest.as_str())));
-        assert_eq!(Head::of(lines[0].as_bytes()).unwrap().to_string().parse(), Ok(Head { seq: 1, hash: digest }));
+        assert_eq!(
+            ChainHead::of(lines[0].as_bytes()).unwrap().to_string().parse(),
+            Ok(ChainHead { seq: 1, hash: digest })
+        );
     }
 
     #[test]
@@ -244,44 +247,44 @@ mod tests {
 
     #[test]
     fn whatever_is_done_to_a_line_shows() {
-        check(|lines| lines[2] = lines[2].replace("\"c\"", "\"x\""), Err((3, Break::Changed)));
-        check(|lines| lines[4] = lines[4].replace("\"e\"", "\"x\""), Err((5, Break::Changed)));
-        check(|lines| lines[2] = lines[2].replace("\"seq\":3", "\"seq\":4"), Err((3, Break::Changed)));
-        check(|lines| drop(lines.remove(2)), Err((3, Break::Missing(1))));
-        check(|lines| drop(lines.drain(1..4)), Err((2, Break::Missing(3))));
-        check(|lines| lines.swap(1, 2), Err((2, Break::Missing(1))));
-        check(|lines| lines.insert(3, lines[2].clone()), Err((4, Break::Moved)));
-        check(|lines| lines.push(lines[0].clone()), Err((6, Break::Anew)));
-        check(|lines| lines.insert(2, "{\"kind\":\"forged\"}".into()), Err((3, Break::Foreign)));
-        check(|lines| lines[2].truncate(9), Err((4, Break::Foreign)));
-        check(|lines| lines[4].truncate(9), Err((5, Break::Foreign)));
-        check(|lines| lines[2] = lines[2].replace(",\"hash\"", ", \"hash\""), Err((3, Break::Foreign)));
+        check(|lines| lines[2] = lines[2].replace("\"c\"", "\"x\""), Err((3, ChainBreak::Changed)));
+        check(|lines| lines[4] = lines[4].replace("\"e\"", "\"x\""), Err((5, ChainBreak::Changed)));
+        check(|lines| lines[2] = lines[2].replace("\"seq\":3", "\"seq\":4"), Err((3, ChainBreak::Changed)));
+        check(|lines| drop(lines.remove(2)), Err((3, ChainBreak::Missing(1))));
+        check(|lines| drop(lines.drain(1..4)), Err((2, ChainBreak::Missing(3))));
+        check(|lines| lines.swap(1, 2), Err((2, ChainBreak::Missing(1))));
+        check(|lines| lines.insert(3, lines[2].clone()), Err((4, ChainBreak::Moved)));
+        check(|lines| lines.push(lines[0].clone()), Err((6, ChainBreak::Anew)));
+        check(|lines| lines.insert(2, "{\"kind\":\"forged\"}".into()), Err((3, ChainBreak::Foreign)));
+        check(|lines| lines[2].truncate(9), Err((4, ChainBreak::Foreign)));
+        check(|lines| lines[4].truncate(9), Err((5, ChainBreak::Foreign)));
+        check(|lines| lines[2] = lines[2].replace(",\"hash\"", ", \"hash\""), Err((3, ChainBreak::Foreign)));
         check(
             |lines| {
-                let mut forged = Head { seq: 2, ..Head::of(lines[0].as_bytes()).unwrap() };
+                let mut forged = ChainHead { seq: 2, ..ChainHead::of(lines[0].as_bytes()).unwrap() };
                 lines[2] = forged.link("{\"kind\":\"c\"}");
             },
-            Err((3, Break::Moved)),
+            Err((3, ChainBreak::Moved)),
         );
     }
 
     #[test]
     fn a_line_that_was_never_finished_is_accounted_for_by_the_next() {
-        let mut head = Head::nothing();
+        let mut head = ChainHead::nothing();
         let first = head.link("{\"kind\":\"a\"}");
         let torn = head.link(&format!("{{\"kind\":\"{TORN}\"}}"));
         assert!(follow(&[first.clone(), "{\"kind\":\"b".into(), torn.clone()]).is_ok());
         assert!(follow(&[first.clone(), torn.clone()]).is_ok());
         let two = [first.clone(), "{\"kind\":\"b".into(), "{\"x".into(), torn.clone()];
-        assert_eq!(follow(&two), Err((3, Break::Foreign)));
-        assert_eq!(follow(&[first, "{\"kind\":\"b\"}".into(), torn]), Err((2, Break::Foreign)));
+        assert_eq!(follow(&two), Err((3, ChainBreak::Foreign)));
+        assert_eq!(follow(&[first, "{\"kind\":\"b\"}".into(), torn]), Err((2, ChainBreak::Foreign)));
     }
 
     #[test]
     fn a_value_that_looks_like_the_end_of_a_line_is_none() {
         let value = format!("x\\\",\\\"seq\\\":9,\\\"prev\\\":\\\"{NOTHING}\\\",\\\"hash\\\":\\\"{NOTHING}\\\"}}");
         let line = chain(&[&value]).remove(0);
-        assert_eq!(Head::of(line.as_bytes()).unwrap().seq, 1);
-        assert_eq!(Head::of(format!("{{\"kind\":\"{value}\"}}").as_bytes()), None);
+        assert_eq!(ChainHead::of(line.as_bytes()).unwrap().seq, 1);
+        assert_eq!(ChainHead::of(format!("{{\"kind\":\"{value}\"}}").as_bytes()), None);
     }
 }

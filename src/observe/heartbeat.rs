@@ -28,7 +28,7 @@ pub struct Heartbeat {
 
 /// A worker that stands still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Still {
+pub struct StuckWorker {
     /// The number in the name of its thread.
     pub worker: usize,
     /// For how long.
@@ -54,10 +54,11 @@ impl Heartbeats {
 
     /// Returns the workers that stand still.
     #[must_use]
-    pub fn still(&self, now: Instant) -> Vec<Still> {
+    pub fn still(&self, now: Instant) -> Vec<StuckWorker> {
         let since = |stamp: u64| now.duration_since(self.started).saturating_sub(Duration::from_millis(stamp));
         let all = self.stamps.iter().map(|stamp| stamp.load(Ordering::Relaxed)).enumerate();
-        let all = all.filter(|(_, stamp)| *stamp != ENDED).map(|(worker, stamp)| Still { worker, since: since(stamp) });
+        let all =
+            all.filter(|(_, stamp)| *stamp != ENDED).map(|(worker, stamp)| StuckWorker { worker, since: since(stamp) });
         all.filter(|still| still.since > MAX_STILL).collect()
     }
 }
@@ -86,7 +87,7 @@ mod tests {
         assert_eq!(all.still(all.started + MAX_STILL), []);
         all.of(0).stamp(later);
         all.of(2).end();
-        assert_eq!(all.still(later), [Still { worker: 1, since: MAX_STILL + Duration::from_secs(2) }]);
+        assert_eq!(all.still(later), [StuckWorker { worker: 1, since: MAX_STILL + Duration::from_secs(2) }]);
         all.of(1).stamp(later);
         assert_eq!(all.still(later), []);
         assert_eq!(all.still(later + Duration::from_secs(3600)).len(), 2);

@@ -14,7 +14,7 @@ use crate::config::LogFormat;
 /// The value of one key.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-pub(super) enum Value<'a> {
+pub(super) enum FieldValue<'a> {
     /// A text, in quotes if it needs them.
     Word(Cow<'a, str>),
     /// A text that stands in quotes always, so its column looks the same on each line.
@@ -33,7 +33,7 @@ fn millis<S: Serializer>(tenths: &u64, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_f64(*tenths as f64 / 10.0)
 }
 
-impl<'a> Value<'a> {
+impl<'a> FieldValue<'a> {
     /// Makes a word.
     pub(super) fn word(text: impl Into<Cow<'a, str>>) -> Self {
         Self::Word(shortened(text.into()))
@@ -62,21 +62,27 @@ fn shortened(text: Cow<'_, str>) -> Cow<'_, str> {
 }
 
 /// Returns a line without its end: time, kind, fields. No value can break out of its place or its line.
-pub(super) fn render(format: LogFormat, now: Timestamp, kind: &str, fields: &[(&str, Value<'_>)]) -> String {
+pub(super) fn render(format: LogFormat, now: Timestamp, kind: &str, fields: &[(&str, FieldValue<'_>)]) -> String {
     let mut line = Vec::new();
     write(&mut line, format, now, kind, fields);
     String::from_utf8(line).expect("the parts of a line are texts")
 }
 
 /// As [`render`], at the end of other lines.
-pub(super) fn write(line: &mut Vec<u8>, format: LogFormat, now: Timestamp, kind: &str, fields: &[(&str, Value<'_>)]) {
+pub(super) fn write(
+    line: &mut Vec<u8>,
+    format: LogFormat,
+    now: Timestamp,
+    kind: &str,
+    fields: &[(&str, FieldValue<'_>)],
+) {
     match format {
         LogFormat::Text => text(line, now, kind, fields),
         LogFormat::Json => json(line, now, kind, fields),
     }
 }
 
-fn text(line: &mut Vec<u8>, now: Timestamp, kind: &str, fields: &[(&str, Value<'_>)]) {
+fn text(line: &mut Vec<u8>, now: Timestamp, kind: &str, fields: &[(&str, FieldValue<'_>)]) {
     line.extend_from_slice(time(now).as_bytes());
     line.push(b' ');
     line.extend_from_slice(kind.as_bytes());
@@ -88,10 +94,10 @@ fn text(line: &mut Vec<u8>, now: Timestamp, kind: &str, fields: &[(&str, Value<'
     }
 }
 
-fn json(line: &mut Vec<u8>, now: Timestamp, kind: &str, fields: &[(&str, Value<'_>)]) {
+fn json(line: &mut Vec<u8>, now: Timestamp, kind: &str, fields: &[(&str, FieldValue<'_>)]) {
     let time = time(now);
-    let time = ("time", Value::word(time.as_str()));
-    let kind = ("kind", Value::word(kind));
+    let time = ("time", FieldValue::word(time.as_str()));
+    let kind = ("kind", FieldValue::word(kind));
     let entries = [&time, &kind].into_iter().chain(fields).map(|(key, value)| (key, value));
     // Not a `Map`, which would sort the keys.
     serde_json::Serializer::new(line).collect_map(entries).expect("texts and numbers always serialize");
@@ -101,15 +107,15 @@ fn json(line: &mut Vec<u8>, now: Timestamp, kind: &str, fields: &[(&str, Value<'
 
 /// A second as it is written, `2026-11-22T21:00:00`; lines of one second write it once.
 #[derive(Clone, Copy)]
-struct Second {
+struct SecondText {
     of: i64,
     text: [u8; 19],
 }
 
 /// A time with three digits behind the second.
-struct Time([u8; 24]);
+struct TimeText([u8; 24]);
 
-impl Time {
+impl TimeText {
     fn as_str(&self) -> &str {
         str::from_utf8(&self.0).expect("digits and signs are ASCII")
     }
@@ -120,10 +126,10 @@ impl Time {
 }
 
 thread_local! {
-    static LAST: Cell<Option<Second>> = const { Cell::new(None) };
+    static LAST: Cell<Option<SecondText>> = const { Cell::new(None) };
 }
 
-fn time(now: Timestamp) -> Time {
+fn time(now: Timestamp) -> TimeText {
     let millis = now.as_millisecond();
     let (of, rest) = (millis.div_euclid(1000), millis.rem_euclid(1000) as u16);
     let second = LAST.get().filter(|last| last.of == of).unwrap_or_else(|| second(of));
@@ -133,21 +139,21 @@ fn time(now: Timestamp) -> Time {
     for (place, digit) in [(20, rest / 100), (21, rest / 10 % 10), (22, rest % 10)] {
         text[place] = b'0' + digit as u8;
     }
-    Time(text)
+    TimeText(text)
 }
 
-fn second(of: i64) -> Second {
+fn second(of: i64) -> SecondText {
     let written = Timestamp::from_second(of).map(|second| format!("{second:.0}")).unwrap_or_default();
     let mut text = *b"0000-00-00T00:00:00";
     if let Some(bytes) = written.as_bytes().get(..19) {
         text.copy_from_slice(bytes);
     }
-    Second { of, text }
+    SecondText { of, text }
 }
 
 // === Values ===
 
-impl Value<'_> {
+impl FieldValue<'_> {
     fn write(&self, line: &mut Vec<u8>) {
         match self {
             Self::Word(text) if is_plain(text) => line.extend_from_slice(text.as_bytes()),
@@ -190,7 +196,12 @@ mod tests {
 
     fn line(format: LogFormat, text: &str) -> String {
         let now = "2026-11-22T21:00:00.1239Z".parse().unwrap();
-        render(format, now, "test", &[("word", Value::word(text)), ("n", Value::Count(7)), ("ms", Value::Millis(12))])
+        render(
+            format,
+            now,
+            "test",
+            &[("word", FieldValue::word(text)), ("n", FieldValue::Count(7)), ("ms", FieldValue::Millis(12))],
+        )
     }
 
     #[track_caller]
@@ -221,7 +232,7 @@ mod tests {
         check(&long, &format!("\"{long}\""));
         check(&format!("{long}é"), &format!("\"{long}…\""));
         let mut line = Vec::new();
-        Value::quoted("x".repeat(LONGEST * 2)).write(&mut line);
+        FieldValue::quoted("x".repeat(LONGEST * 2)).write(&mut line);
         assert!(line.len() < LONGEST + 10);
     }
 
@@ -249,7 +260,7 @@ mod tests {
     fn a_text_with_quotes_around_it_is_as_rust_would_quote_it() {
         for text in ["", "/a?b=c d", "'", "\"", "\\", "\u{7f}", "é", "\t"] {
             let mut line = Vec::new();
-            Value::quoted(text).write(&mut line);
+            FieldValue::quoted(text).write(&mut line);
             assert_eq!(String::from_utf8(line).unwrap(), format!("{text:?}"));
         }
     }

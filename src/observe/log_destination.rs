@@ -13,10 +13,10 @@ use rustix::fs::OFlags;
 use tokio::time::Instant;
 
 use super::chained_file::ChainedFile;
-use super::syslog::Syslog;
+use super::syslog::SyslogClient;
 
 /// Where batches of lines go.
-pub(super) enum Place {
+pub(super) enum LogDestination {
     /// Standard output, without the buffer and the lock that other threads use.
     Stdout(File),
     /// Standard error.
@@ -26,12 +26,12 @@ pub(super) enum Place {
     /// The end of a file whose lines are a chain.
     Chained(ChainedFile),
     /// A syslog daemon.
-    Syslog(Syslog),
+    Syslog(SyslogClient),
     /// Memory, for tests.
     Memory(Memory),
 }
 
-impl Place {
+impl LogDestination {
     /// Opens standard output once more.
     pub(super) fn stdout() -> io::Result<Self> {
         once_more(&io::stdout()).map(Self::Stdout)
@@ -82,7 +82,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for LogDestination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stdout(_) => f.write_str("standard output"),
@@ -185,7 +185,7 @@ mod tests {
     fn check(change: fn(&Path), after: Duration, expected: Option<&str>) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut place = Place::File(LogFile::open(&path).unwrap());
+        let mut place = LogDestination::File(LogFile::open(&path).unwrap());
         place.write(b"one\n").unwrap();
         change(&path);
         place.follow(Instant::now() + after).unwrap();
@@ -229,7 +229,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (inner, moved) = (dir.path().join("inner"), dir.path().join("moved"));
         fs::create_dir(&inner).unwrap();
-        let mut place = Place::File(LogFile::open(&inner.join("log")).unwrap());
+        let mut place = LogDestination::File(LogFile::open(&inner.join("log")).unwrap());
         fs::rename(&inner, &moved).unwrap();
         assert!(place.follow(Instant::now() + CHECK).is_err());
         place.write(b"line\n").unwrap();
@@ -243,7 +243,7 @@ mod tests {
         LogFile::open(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::write(&path, "old\n").unwrap();
-        Place::File(LogFile::open(&path).unwrap()).write(b"new\n").unwrap();
+        LogDestination::File(LogFile::open(&path).unwrap()).write(b"new\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "old\nnew\n");
     }
 

@@ -19,16 +19,17 @@ use jiff::Timestamp;
 use prometheus_client::encoding;
 use prometheus_client::registry::Registry;
 
-use self::counters::{Block, Cell};
-use self::exposition::Row;
+use self::counters::{Counter, WorkerCounts};
+use self::exposition::Series;
 pub use self::freshness::Freshness;
 use self::labels::Label;
 pub use self::labels::{
-    Answered, Attempt, Carrier, Class, Connect, Direction, Fault, Fetch, Handshake, Limit, Method, Mint, Protocol,
-    Reload, Route, TlsVersion, TunnelEnd, Verdict,
+    BlockedAttempt, ClientProtocol, ConnectResult, ConnectionUse, CountedMethod, CountedVerdict, Direction,
+    ExchangeRoute, FetchResult, HandshakeResult, KeyOutcome, LimitName, MintOutcome, ReloadResult, StatusClass,
+    TlsVersion, TunnelEnd, UpstreamFault,
 };
 use super::Logs;
-use super::health::Health;
+use super::health::Readiness;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::model::login::{LoginKind, LoginOutcome};
@@ -41,19 +42,19 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 #[derive(Debug)]
 pub struct Metrics {
     /// Which parts are ready.
-    pub health: Health,
+    pub health: Readiness,
     /// When the gate started.
     pub started: Timestamp,
-    blocks: Mutex<Vec<Arc<Block>>>,
-    loaded: Mutex<Arc<Loaded>>,
-    reloads: [AtomicU64; Reload::COUNT],
+    blocks: Mutex<Vec<Arc<WorkerCounts>>>,
+    loaded: Mutex<Arc<ConfigInUse>>,
+    reloads: [AtomicU64; ReloadResult::COUNT],
     keys: Mutex<Vec<(String, Arc<Freshness>)>>,
     budget: Arc<Budget>,
 }
 
 /// What is told of the configuration in use.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct ConfigInUse {
     /// What was read.
     pub config: Arc<Config>,
     /// When.
@@ -62,7 +63,7 @@ pub struct Loaded {
     logs: Logs,
 }
 
-impl Loaded {
+impl ConfigInUse {
     fn now(config: &Arc<Config>, logs: &Logs) -> Arc<Self> {
         Arc::new(Self { config: Arc::clone(config), at: Timestamp::now(), logs: logs.clone() })
     }
@@ -73,10 +74,10 @@ impl Metrics {
     #[must_use]
     pub fn start(config: &Arc<Config>, logs: &Logs, budget: &Arc<Budget>) -> Arc<Self> {
         Arc::new(Self {
-            health: Health::default(),
+            health: Readiness::default(),
             started: Timestamp::now(),
             blocks: Mutex::default(),
-            loaded: Mutex::new(Loaded::now(config, logs)),
+            loaded: Mutex::new(ConfigInUse::now(config, logs)),
             reloads: Default::default(),
             keys: Mutex::default(),
             budget: Arc::clone(budget),
@@ -93,13 +94,13 @@ impl Metrics {
 
     /// Counts that the configuration was read again and is in use.
     pub fn reloaded(&self, config: &Arc<Config>, logs: &Logs) {
-        *lock(&self.loaded) = Loaded::now(config, logs);
-        self.reloads[Reload::Ok.index()].fetch_add(1, Ordering::Relaxed);
+        *lock(&self.loaded) = ConfigInUse::now(config, logs);
+        self.reloads[ReloadResult::Ok.index()].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts that the configuration was read again and is of no use.
     pub fn not_reloaded(&self) {
-        self.reloads[Reload::Failed.index()].fetch_add(1, Ordering::Relaxed);
+        self.reloads[ReloadResult::Failed.index()].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Tells from now on how fresh these keys are, by the names of their methods.
@@ -109,13 +110,13 @@ impl Metrics {
 
     /// Returns what is told of the configuration in use.
     #[must_use]
-    pub fn loaded(&self) -> Arc<Loaded> {
+    pub fn loaded(&self) -> Arc<ConfigInUse> {
         Arc::clone(&lock(&self.loaded))
     }
 
     /// Returns how many connections of a kind are open.
     #[must_use]
-    pub fn open(&self, protocol: Protocol) -> u64 {
+    pub fn open(&self, protocol: ClientProtocol) -> u64 {
         self.sum(|block| block.open.at(protocol))
     }
 
@@ -144,7 +145,7 @@ impl Metrics {
         text
     }
 
-    fn sum(&self, pick: impl Fn(&Block) -> &Cell) -> u64 {
+    fn sum(&self, pick: impl Fn(&WorkerCounts) -> &Counter) -> u64 {
         lock(&self.blocks).iter().fold(0, |sum, block| sum.wrapping_add(pick(block).get()))
     }
 
@@ -152,9 +153,9 @@ impl Metrics {
         lock(&self.keys).clone()
     }
 
-    fn reloads(&self) -> Vec<Row<u64>> {
-        let count = |result: Reload| self.reloads[result.index()].load(Ordering::Relaxed);
-        Reload::ALL.iter().map(|&result| (vec![exposition::label(result)], count(result))).collect()
+    fn reloads(&self) -> Vec<Series<u64>> {
+        let count = |result: ReloadResult| self.reloads[result.index()].load(Ordering::Relaxed);
+        ReloadResult::ALL.iter().map(|&result| (vec![exposition::label(result)], count(result))).collect()
     }
 }
 
@@ -165,18 +166,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// One worker's counts. It stays on its thread: a second writer would lose counts of the first.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
-    block: Arc<Block>,
+    block: Arc<WorkerCounts>,
     here: PhantomData<Rc<()>>,
 }
 
 /// Something that is open until this is dropped.
 #[derive(Debug)]
-pub struct Open {
+pub struct OpenConnection {
     tally: Tally,
-    protocol: Protocol,
+    protocol: ClientProtocol,
 }
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.tally.block.open.at(self.protocol).sub(1);
     }
@@ -192,16 +193,16 @@ impl Tally {
     }
 
     /// Counts a TLS handshake.
-    pub fn handshake(&self, result: Handshake, version: TlsVersion) {
+    pub fn handshake(&self, result: HandshakeResult, version: TlsVersion) {
         self.block.handshakes.at(result, version).add(1);
     }
 
     /// Counts a connection, and it is open until the returned value is dropped.
     #[must_use]
-    pub fn connection(&self, protocol: Protocol) -> Open {
+    pub fn connection(&self, protocol: ClientProtocol) -> OpenConnection {
         self.block.connections.at(protocol).add(1);
         self.block.open.at(protocol).add(1);
-        Open { tally: self.clone(), protocol }
+        OpenConnection { tally: self.clone(), protocol }
     }
 
     /// Counts connections that were closed because they held much and moved little.
@@ -222,13 +223,13 @@ impl Tally {
     }
 
     /// Counts how long the head of an answer took.
-    pub fn answered(&self, route: Route, took: Duration) {
+    pub fn answered(&self, route: ExchangeRoute, took: Duration) {
         self.block.answers[route.index()].note(took);
     }
 
     /// Counts an exchange that has ended, answered or not.
-    pub fn exchange(&self, route: Route, status: Option<StatusCode>, complete: bool) {
-        self.block.exchanges.at(route, status.map_or(Class::None, Class::of)).add(1);
+    pub fn exchange(&self, route: ExchangeRoute, status: Option<StatusCode>, complete: bool) {
+        self.block.exchanges.at(route, status.map_or(StatusClass::None, StatusClass::of)).add(1);
         if !complete {
             self.block.aborted.at(route).add(1);
         }
@@ -255,12 +256,12 @@ impl Tally {
     // === Upstreams ===
 
     /// Counts an attempt to connect.
-    pub fn connect(&self, upstream: UpstreamName, result: Connect) {
+    pub fn connect(&self, upstream: UpstreamName, result: ConnectResult) {
         self.block.connects.at(upstream, result).add(1);
     }
 
     /// Counts a request that is sent.
-    pub fn request(&self, upstream: UpstreamName, carrier: Carrier) {
+    pub fn request(&self, upstream: UpstreamName, carrier: ConnectionUse) {
         self.block.requests.at(upstream, carrier).add(1);
     }
 
@@ -270,7 +271,7 @@ impl Tally {
     }
 
     /// Counts a request without an answer.
-    pub fn fault(&self, upstream: UpstreamName, fault: Fault) {
+    pub fn fault(&self, upstream: UpstreamName, fault: UpstreamFault) {
         self.block.faults.at(upstream, fault).add(1);
     }
 
@@ -278,18 +279,18 @@ impl Tally {
 
     /// Counts a request beyond a limit, which is known by its name in the configuration.
     pub fn limited(&self, name: &str) {
-        if let Some(limit) = Limit::named(name) {
+        if let Some(limit) = LimitName::named(name) {
             self.block.limited.at(limit).add(1);
         }
     }
 
     /// Counts what the shield of the PBX kept out.
-    pub fn kept_out(&self, attempt: Attempt) {
+    pub fn kept_out(&self, attempt: BlockedAttempt) {
         self.block.kept_out.at(attempt).add(1);
     }
 
     /// Counts what came of a Voximplant one-time key.
-    pub fn key(&self, answered: Answered) {
+    pub fn key(&self, answered: KeyOutcome) {
         self.block.keys.at(answered).add(1);
     }
 
@@ -299,7 +300,7 @@ impl Tally {
     }
 
     /// Counts what a method said of a caller.
-    pub fn verdict(&self, method: Method, verdict: Verdict) {
+    pub fn verdict(&self, method: CountedMethod, verdict: CountedVerdict) {
         self.block.verdicts.at(method, verdict).add(1);
     }
 
@@ -309,7 +310,7 @@ impl Tally {
     }
 
     /// Counts a question for a session.
-    pub fn mint(&self, mint: Mint) {
+    pub fn mint(&self, mint: MintOutcome) {
         self.block.mints.at(mint).add(1);
     }
 

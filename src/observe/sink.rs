@@ -17,11 +17,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use self::buffer::Buffer;
-use self::writer::Writer;
+use self::buffer::LineBuffer;
+use self::writer::LogWriter;
 use super::chained_file::ChainedFile;
-use super::log_destination::{LogFile, Memory, Place};
-use super::syslog::Syslog;
+use super::log_destination::{LogDestination, LogFile, Memory};
+use super::syslog::SyslogClient;
 use crate::config::{self, LogFormat, WhenStuck};
 
 /// How long lines gather before they are written.
@@ -38,25 +38,25 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A handle to one log. Dropping the last one lets the thread write what waits, and end.
 #[derive(Clone)]
 pub struct Sink {
-    shared: Arc<Shared>,
-    buffer: Arc<Buffer>,
+    shared: Arc<LogQueue>,
+    buffer: Arc<LineBuffer>,
     /// Closes the log.
-    _open: Arc<Open>,
+    _open: Arc<CloseOnDrop>,
 }
 
-struct Open(Arc<Shared>);
+struct CloseOnDrop(Arc<LogQueue>);
 
 /// What the handles and the thread share.
-struct Shared {
+struct LogQueue {
     /// What the place is called.
     place: String,
     started: Instant,
     /// Those of all workers.
-    buffers: Mutex<Vec<Arc<Buffer>>>,
+    buffers: Mutex<Vec<Arc<LineBuffer>>>,
     /// Bytes of lines that are not written yet.
     waiting: AtomicUsize,
-    losses: Losses,
-    orders: Mutex<Orders>,
+    losses: LostLines,
+    orders: Mutex<WriterOrders>,
     /// Told whenever orders were followed.
     followed: Condvar,
     thread: OnceLock<Thread>,
@@ -69,7 +69,7 @@ struct Shared {
 
 /// What is known of lines that were not written.
 #[derive(Debug, Default)]
-struct Losses {
+struct LostLines {
     /// All since the start.
     lines: AtomicU64,
     /// Those of which no note is written yet.
@@ -80,7 +80,7 @@ struct Losses {
 
 /// What the thread is to do besides writing lines.
 #[derive(Debug, Default)]
-struct Orders {
+struct WriterOrders {
     reopen: bool,
     close: bool,
     /// How many times it was asked to write all.
@@ -90,14 +90,14 @@ struct Orders {
 }
 
 /// What was asked of a log: to write all that it had by then.
-pub struct Asked {
-    shared: Arc<Shared>,
+pub struct FlushRequest {
+    shared: Arc<LogQueue>,
     number: u64,
 }
 
 /// The end of a log whose handles are dropped.
 #[derive(Clone)]
-pub struct Closing(Arc<Shared>);
+pub struct ClosingLog(Arc<LogQueue>);
 
 // === The handle ===
 
@@ -107,7 +107,7 @@ impl Sink {
     /// # Errors
     /// When no thread can be started.
     pub fn stdout(format: LogFormat) -> io::Result<Self> {
-        Self::start(Place::stdout()?, format)
+        Self::start(LogDestination::stdout()?, format)
     }
 
     /// Starts a log on standard error.
@@ -115,7 +115,7 @@ impl Sink {
     /// # Errors
     /// When no thread can be started.
     pub fn stderr(format: LogFormat) -> io::Result<Self> {
-        Self::start(Place::stderr()?, format)
+        Self::start(LogDestination::stderr()?, format)
     }
 
     /// Starts a log at the end of a file, which is made for its owner alone (mode 0600) when it is missing.
@@ -123,7 +123,7 @@ impl Sink {
     /// # Errors
     /// When the file cannot be opened or no thread can be started.
     pub fn file(path: &Path, format: LogFormat) -> io::Result<Self> {
-        Self::start(Place::File(LogFile::open(path)?), format)
+        Self::start(LogDestination::File(LogFile::open(path)?), format)
     }
 
     /// Starts a log of JSON lines at the end of a file, in which each line is bound to the one before it.
@@ -131,7 +131,7 @@ impl Sink {
     /// # Errors
     /// When the file cannot be opened or no thread can be started.
     pub fn chain(path: &Path) -> io::Result<Self> {
-        Self::start(Place::Chained(ChainedFile::open(path)?), LogFormat::Json)
+        Self::start(LogDestination::Chained(ChainedFile::open(path)?), LogFormat::Json)
     }
 
     /// Starts a log of JSON lines that a syslog daemon takes. Whether it is there shows when it gets a line.
@@ -139,7 +139,7 @@ impl Sink {
     /// # Errors
     /// When no thread can be started.
     pub fn syslog(to: config::SyslogConfig) -> io::Result<Self> {
-        Self::start(Place::Syslog(Syslog::new(to)), LogFormat::Json)
+        Self::start(LogDestination::Syslog(SyslogClient::new(to)), LogFormat::Json)
     }
 
     /// Starts a log in memory, for tests.
@@ -149,17 +149,17 @@ impl Sink {
     #[must_use]
     pub fn memory(format: LogFormat) -> (Self, Memory) {
         let memory = Memory::default();
-        let sink = Self::start(Place::Memory(memory.clone()), format).expect("a test has threads to spare");
+        let sink = Self::start(LogDestination::Memory(memory.clone()), format).expect("a test has threads to spare");
         (sink, memory)
     }
 
-    fn start(place: Place, format: LogFormat) -> io::Result<Self> {
-        let shared = Arc::new(Shared::new(place.to_string()));
-        let writer = Writer::new(Arc::clone(&shared), place, format);
+    fn start(place: LogDestination, format: LogFormat) -> io::Result<Self> {
+        let shared = Arc::new(LogQueue::new(place.to_string()));
+        let writer = LogWriter::new(Arc::clone(&shared), place, format);
         // Never joined: whatever a place does, nothing waits for it without a deadline.
         let thread = thread::Builder::new().name("callgate-log".to_owned()).spawn(move || writer.run())?;
         shared.thread.get_or_init(|| thread.thread().clone());
-        let (buffer, open) = (Arc::<Buffer>::default(), Arc::new(Open(Arc::clone(&shared))));
+        let (buffer, open) = (Arc::<LineBuffer>::default(), Arc::new(CloseOnDrop(Arc::clone(&shared))));
         shared.add(&buffer);
         Ok(Self { shared, buffer, _open: open })
     }
@@ -168,7 +168,7 @@ impl Sink {
     /// except the writer's for a moment.
     #[must_use]
     pub fn of_worker(&self) -> Self {
-        let buffer = Arc::<Buffer>::default();
+        let buffer = Arc::<LineBuffer>::default();
         self.shared.add(&buffer);
         Self { buffer, ..self.clone() }
     }
@@ -279,14 +279,14 @@ impl Sink {
 
     /// Asks for all to be written that was added before. Does not wait for it.
     #[must_use]
-    pub fn ask(&self) -> Asked {
+    pub fn ask(&self) -> FlushRequest {
         let number = {
             let mut orders = self.shared.orders();
             orders.asked += 1;
             orders.asked
         };
         self.shared.hurry();
-        Asked { shared: Arc::clone(&self.shared), number }
+        FlushRequest { shared: Arc::clone(&self.shared), number }
     }
 
     /// Opens the file again, once all that was added before is written. Does not wait for it.
@@ -297,12 +297,12 @@ impl Sink {
 
     /// Returns what tells when the log has ended, once all its handles are dropped.
     #[must_use]
-    pub fn closing(&self) -> Closing {
-        Closing(Arc::clone(&self.shared))
+    pub fn closing(&self) -> ClosingLog {
+        ClosingLog(Arc::clone(&self.shared))
     }
 }
 
-impl Asked {
+impl FlushRequest {
     /// Tells whether it is written or lost.
     #[must_use]
     pub fn is_done(&self) -> bool {
@@ -310,7 +310,7 @@ impl Asked {
     }
 }
 
-impl Closing {
+impl ClosingLog {
     /// Tells whether everything is written and the thread has ended.
     #[must_use]
     pub fn is_over(&self) -> bool {
@@ -324,7 +324,7 @@ impl Closing {
     }
 }
 
-impl Drop for Open {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.orders().close = true;
         self.0.hurry();
@@ -337,13 +337,13 @@ impl fmt::Debug for Sink {
     }
 }
 
-impl fmt::Debug for Asked {
+impl fmt::Debug for FlushRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Asked").field("place", &self.shared.place).finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Closing {
+impl fmt::Debug for ClosingLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Closing").field("place", &self.0.place).finish_non_exhaustive()
     }
@@ -351,21 +351,21 @@ impl fmt::Debug for Closing {
 
 // === Between the handles and the thread ===
 
-impl Losses {
+impl LostLines {
     fn add(&self, lines: u64) {
         self.lines.fetch_add(lines, Ordering::Relaxed);
         self.unsaid.fetch_add(lines, Ordering::Relaxed);
     }
 }
 
-impl Shared {
+impl LogQueue {
     fn new(place: String) -> Self {
         Self {
             place,
             started: Instant::now(),
             buffers: Mutex::default(),
             waiting: AtomicUsize::new(0),
-            losses: Losses::default(),
+            losses: LostLines::default(),
             orders: Mutex::default(),
             followed: Condvar::new(),
             thread: OnceLock::new(),
@@ -377,17 +377,17 @@ impl Shared {
     }
 
     /// Adds a buffer, and drops those that have no worker any more and no lines.
-    fn add(&self, buffer: &Arc<Buffer>) {
+    fn add(&self, buffer: &Arc<LineBuffer>) {
         let mut buffers = lock(&self.buffers);
         buffers.retain(|buffer| Arc::strong_count(buffer) > 1 || !buffer.is_empty());
         buffers.push(Arc::clone(buffer));
     }
 
-    fn buffers(&self) -> Vec<Arc<Buffer>> {
+    fn buffers(&self) -> Vec<Arc<LineBuffer>> {
         lock(&self.buffers).clone()
     }
 
-    fn orders(&self) -> MutexGuard<'_, Orders> {
+    fn orders(&self) -> MutexGuard<'_, WriterOrders> {
         lock(&self.orders)
     }
 
@@ -426,8 +426,8 @@ impl Shared {
     }
 
     /// Waits on the caller's thread for something the log's thread does.
-    fn wait_until(&self, deadline: Instant, is_done: impl Fn(&Orders) -> bool) -> bool {
-        let is_done = |orders: &Orders| is_done(orders) || self.is_over.load(Ordering::SeqCst);
+    fn wait_until(&self, deadline: Instant, is_done: impl Fn(&WriterOrders) -> bool) -> bool {
+        let is_done = |orders: &WriterOrders| is_done(orders) || self.is_over.load(Ordering::SeqCst);
         let mut orders = self.orders();
         while !is_done(&orders) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -467,10 +467,10 @@ impl Shared {
     }
 
     /// Takes the orders that were given, and leaves what was asked and done.
-    fn take_orders(&self) -> Orders {
+    fn take_orders(&self) -> WriterOrders {
         let mut orders = self.orders();
         let (asked, done) = (orders.asked, orders.done);
-        std::mem::replace(&mut *orders, Orders { asked, done, ..Orders::default() })
+        std::mem::replace(&mut *orders, WriterOrders { asked, done, ..WriterOrders::default() })
     }
 
     /// Notes that everything is written that was asked for by then.

@@ -19,20 +19,20 @@ const NOTICE: u8 = 5;
 const WARNING: u8 = 4;
 
 /// The way to a syslog daemon.
-pub(super) struct Syslog {
+pub(super) struct SyslogClient {
     to: config::SyslogConfig,
     host: String,
-    socket: Option<Socket>,
+    socket: Option<SyslogSocket>,
     /// The daemon is there and took nothing in time: nothing waits for it until it takes a message again.
     is_deaf: bool,
 }
 
-enum Socket {
+enum SyslogSocket {
     Unix(UnixDatagram),
     Udp(UdpSocket),
 }
 
-impl Syslog {
+impl SyslogClient {
     pub(super) fn new(to: config::SyslogConfig) -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Self { to, host, socket: None, is_deaf: false }
@@ -53,13 +53,13 @@ impl Syslog {
             None => Err(io::ErrorKind::NotConnected.into()),
         };
         match sent {
-            Err(error) if !is_late(&error) => self.send_over(Socket::open(&self.to)?, &message),
+            Err(error) if !is_late(&error) => self.send_over(SyslogSocket::open(&self.to)?, &message),
             sent => sent,
         }
     }
 
     /// Keeps a socket at which somebody listens. One that is late for a message is late for the next.
-    fn send_over(&mut self, socket: Socket, message: &str) -> io::Result<()> {
+    fn send_over(&mut self, socket: SyslogSocket, message: &str) -> io::Result<()> {
         socket.set_patient(!self.is_deaf)?;
         let sent = socket.send(message.as_bytes());
         self.is_deaf = sent.as_ref().is_err_and(is_late);
@@ -85,7 +85,7 @@ impl Syslog {
     }
 }
 
-impl Socket {
+impl SyslogSocket {
     fn open(to: &config::SyslogConfig) -> io::Result<Self> {
         match to {
             config::SyslogConfig::Unix(path) => unix(path).map(Self::Unix),
@@ -129,7 +129,7 @@ fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-impl fmt::Display for Syslog {
+impl fmt::Display for SyslogClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "syslog at {}", self.to)
     }
@@ -151,7 +151,7 @@ mod tests {
     fn a_daemon_of_this_machine_hears_what_syslog_3_would_say() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut syslog = Syslog::new(config::SyslogConfig::Unix(path.clone()));
+        let mut syslog = SyslogClient::new(config::SyslogConfig::Unix(path.clone()));
         assert!(syslog.write(b"{}\n").is_err(), "nobody is there");
         for _ in 0..2 {
             // The second is another daemon at the same name.
@@ -171,7 +171,7 @@ mod tests {
     fn a_daemon_that_reads_nothing_is_waited_for_once() {
         let dir = tempfile::tempdir().unwrap();
         let daemon = UnixDatagram::bind(dir.path().join("log")).unwrap();
-        let mut syslog = Syslog::new(config::SyslogConfig::Unix(dir.path().join("log")));
+        let mut syslog = SyslogClient::new(config::SyslogConfig::Unix(dir.path().join("log")));
         let started = tokio::time::Instant::now();
         let failed = (0..1000).filter(|_| syslog.write(b"{}\n").is_err()).count();
         assert!(failed > 100, "{failed}");
@@ -185,7 +185,7 @@ mod tests {
     fn another_machine_hears_rfc_5424() {
         let daemon = UdpSocket::bind("127.0.0.1:0").unwrap();
         daemon.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let mut syslog = Syslog::new(config::SyslogConfig::Udp(daemon.local_addr().unwrap()));
+        let mut syslog = SyslogClient::new(config::SyslogConfig::Udp(daemon.local_addr().unwrap()));
         syslog.write(format!("{GRANT}\n").as_bytes()).unwrap();
         let told = received(|bytes| daemon.recv(bytes));
         let words: Vec<_> = told.splitn(8, ' ').collect();

@@ -20,9 +20,9 @@ use super::sink::Sink;
 use crate::config::LogFormat;
 
 /// What is written of events, and how.
-type Events = Box<dyn Layer<Registry> + Send + Sync>;
+type EventLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-static EVENTS: OnceLock<Handle<Events, Registry>> = OnceLock::new();
+static EVENTS: OnceLock<Handle<EventLayer, Registry>> = OnceLock::new();
 /// The queue of standard error.
 static LOG: OnceLock<Sink> = OnceLock::new();
 
@@ -94,8 +94,8 @@ pub fn change(level: Level, format: LogFormat) {
 
 /// The targets are outermost: only there is a no final, so that what libraries would say to nobody is not asked about
 /// for every request anew.
-fn events(level: Level, format: LogFormat) -> Events {
-    let lines = fmt::layer().with_writer(Queue).with_ansi(false);
+fn events(level: Level, format: LogFormat) -> EventLayer {
+    let lines = fmt::layer().with_writer(EventQueue).with_ansi(false);
     match format {
         LogFormat::Text => lines.and_then(targets(level)).boxed(),
         LogFormat::Json => lines.json().and_then(targets(level)).boxed(),
@@ -103,26 +103,26 @@ fn events(level: Level, format: LogFormat) -> Events {
 }
 
 /// Makes what takes one event.
-struct Queue;
+struct EventQueue;
 
 /// Takes one event, which the formatter writes whole.
-struct Event {
+struct EventWriter {
     is_urgent: bool,
 }
 
-impl<'a> MakeWriter<'a> for Queue {
-    type Writer = Event;
+impl<'a> MakeWriter<'a> for EventQueue {
+    type Writer = EventWriter;
 
-    fn make_writer(&'a self) -> Event {
-        Event { is_urgent: false }
+    fn make_writer(&'a self) -> EventWriter {
+        EventWriter { is_urgent: false }
     }
 
-    fn make_writer_for(&'a self, about: &Metadata<'_>) -> Event {
-        Event { is_urgent: *about.level() <= Level::WARN }
+    fn make_writer_for(&'a self, about: &Metadata<'_>) -> EventWriter {
+        EventWriter { is_urgent: *about.level() <= Level::WARN }
     }
 }
 
-impl io::Write for Event {
+impl io::Write for EventWriter {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let Some(log) = LOG.get() else { return io::stderr().write(event) };
         log.line_with(|bytes| bytes.extend_from_slice(event.strip_suffix(b"\n").unwrap_or(event)));

@@ -13,10 +13,10 @@ pub(super) const OPEN: Duration = Duration::from_secs(60);
 
 /// Closed at first; opens at a refusal of the credentials for a minute; then one question decides.
 #[derive(Debug, Default)]
-pub struct Breaker(Mutex<State>);
+pub struct Breaker(Mutex<BreakerState>);
 
 #[derive(Debug, Default, Clone, Copy)]
-enum State {
+enum BreakerState {
     #[default]
     Closed,
     Open(Instant),
@@ -26,20 +26,20 @@ enum State {
 
 /// The permission to ask once. Its report, or its loss, moves the breaker.
 #[derive(Debug)]
-pub(super) struct Pass {
+pub(super) struct BreakerPass {
     breaker: Arc<Breaker>,
 }
 
 impl Breaker {
     /// Permits a question, or says how long to wait.
-    pub(super) fn admit(self: &Arc<Self>, now: Instant) -> Result<Pass, Duration> {
+    pub(super) fn admit(self: &Arc<Self>, now: Instant) -> Result<BreakerPass, Duration> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match *state {
-            State::Closed => {}
-            State::Open(until) | State::Probing(until) if now < until => return Err(until - now),
-            State::Open(_) | State::Probing(_) => *state = State::Probing(now + OPEN),
+            BreakerState::Closed => {}
+            BreakerState::Open(until) | BreakerState::Probing(until) if now < until => return Err(until - now),
+            BreakerState::Open(_) | BreakerState::Probing(_) => *state = BreakerState::Probing(now + OPEN),
         }
-        Ok(Pass { breaker: Arc::clone(self) })
+        Ok(BreakerPass { breaker: Arc::clone(self) })
     }
 
     /// Tells whether questions are permitted, without asking one.
@@ -48,34 +48,34 @@ impl Breaker {
     /// Why not, in words for the operator.
     pub fn check(&self, now: Instant) -> Result<(), String> {
         match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            State::Open(until) if now < until => {
+            BreakerState::Open(until) if now < until => {
                 let left = (until - now).as_secs() + 1;
                 Err(format!("the PBX refused the administrator's credentials: no login for {left} s"))
             }
-            State::Probing(until) if now < until => {
+            BreakerState::Probing(until) if now < until => {
                 Err("the PBX refused the administrator's credentials, and is asked again".to_owned())
             }
-            State::Closed | State::Open(_) | State::Probing(_) => Ok(()),
+            BreakerState::Closed | BreakerState::Open(_) | BreakerState::Probing(_) => Ok(()),
         }
     }
 }
 
-impl Pass {
+impl BreakerPass {
     /// Tells how the question went, and returns whether the breaker opened. Only an answer says something about the credentials.
     pub(super) fn report(self, minted: &Result<SessionId, Error>, now: Instant) -> bool {
         let mut state = self.breaker.0.lock().unwrap_or_else(PoisonError::into_inner);
         match (minted, *state) {
-            (Err(Error::Refused { .. }), State::Closed | State::Probing(_)) => {
+            (Err(Error::Refused { .. }), BreakerState::Closed | BreakerState::Probing(_)) => {
                 tracing::error!(
                     "the PBX refused the administrator's credentials: no login for {} s; check [pbx] admin",
                     OPEN.as_secs()
                 );
-                *state = State::Open(now + OPEN);
+                *state = BreakerState::Open(now + OPEN);
                 return true;
             }
-            (Ok(_) | Err(Error::NotPermitted | Error::Unknown), _) => *state = State::Closed,
+            (Ok(_) | Err(Error::NotPermitted | Error::Unknown), _) => *state = BreakerState::Closed,
             // No word on the credentials: the next question may try.
-            (Err(_), State::Probing(_)) => *state = State::Open(now),
+            (Err(_), BreakerState::Probing(_)) => *state = BreakerState::Open(now),
             (Err(_), _) => {}
         }
         false

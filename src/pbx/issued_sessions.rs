@@ -22,22 +22,22 @@ const LANDING: Duration = Duration::from_secs(120);
 
 /// The sessions that went out lately, each with its account.
 #[derive(Debug, Default)]
-pub struct Issued(Mutex<Sessions>);
+pub struct IssuedSessions(Mutex<SessionTable>);
 
 #[derive(Debug, Default)]
-struct Sessions {
-    by_id: HashMap<Digest, Out>,
+struct SessionTable {
+    by_id: HashMap<Digest, IssuedSession>,
     /// In the order they went out, which is the order they are forgotten in.
     order: VecDeque<(Digest, Instant)>,
 }
 
 #[derive(Debug)]
-struct Out {
+struct IssuedSession {
     role: Role,
     since: Instant,
 }
 
-impl Issued {
+impl IssuedSessions {
     /// Remembers a session, or what the PBX gave for one, as that of an account.
     pub fn note(&self, session: &SessionId, role: &Role, now: Instant) {
         self.note_text(session.expose(), role, now);
@@ -48,7 +48,7 @@ impl Issued {
         let id = sha256(session.as_bytes());
         let mut sessions = self.sessions();
         sessions.forget(now);
-        sessions.by_id.insert(id, Out { role: role.clone(), since: now });
+        sessions.by_id.insert(id, IssuedSession { role: role.clone(), since: now });
         sessions.order.push_back((id, now));
     }
 
@@ -68,12 +68,12 @@ impl Issued {
     }
 
     /// Locks even after a panic elsewhere: entries are moved in and out whole.
-    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+    fn sessions(&self) -> MutexGuard<'_, SessionTable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Sessions {
+impl SessionTable {
     /// Forgets what is too old, and the oldest when there is no room for one more.
     fn forget(&mut self, now: Instant) {
         while let Some(&(id, since)) = self.order.front() {
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_session_is_its_accounts_for_a_day() {
-        let (issued, now) = (Issued::default(), Instant::now());
+        let (issued, now) = (IssuedSessions::default(), Instant::now());
         issued.note(&session(1), &account("40"), now);
         issued.note_text("cookie", &account("41"), now);
         assert_eq!(issued.account("session00000001", now), Some(account("40")));
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_link_lands_within_two_minutes() {
-        let (issued, now) = (Issued::default(), Instant::now());
+        let (issued, now) = (IssuedSessions::default(), Instant::now());
         issued.note(&session(1), &account("40"), now);
         assert!(issued.is_landing("session00000001", now + LANDING - Duration::from_nanos(1)));
         assert!(!issued.is_landing("session00000001", now + LANDING));
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn the_oldest_makes_room_and_no_more_are_kept() {
-        let (issued, now) = (Issued::default(), Instant::now());
+        let (issued, now) = (IssuedSessions::default(), Instant::now());
         for number in 0..=SESSIONS {
             issued.note(&session(number), &account("40"), now);
         }
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_session_that_went_out_twice_is_as_young_as_its_last_time() {
-        let (issued, now) = (Issued::default(), Instant::now());
+        let (issued, now) = (IssuedSessions::default(), Instant::now());
         issued.note(&session(1), &account("40"), now);
         issued.note(&session(1), &account("40"), now + LIFE / 2);
         issued.note(&session(2), &account("41"), now + LIFE);
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn no_id_is_kept() {
-        let (issued, now) = (Issued::default(), Instant::now());
+        let (issued, now) = (IssuedSessions::default(), Instant::now());
         issued.note(&session(1), &account("40"), now);
         assert!(!format!("{issued:?}").contains("session00000001"));
     }

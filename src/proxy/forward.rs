@@ -24,7 +24,7 @@ use crate::auth::Chain;
 use crate::config::{Config, ShieldConfig, UpstreamConfig};
 use crate::exchange::{Body, ClientConnection, Exchange, Tunnel};
 use crate::freeze::{FreezeGuard, Owners};
-use crate::limit::Source;
+use crate::limit::LimitSource;
 use crate::limit::client_key;
 use crate::message::account_fields;
 use crate::message::cookies;
@@ -37,7 +37,7 @@ use crate::model::field::is_like;
 use crate::model::path;
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::metrics::Tally;
-use crate::pbx::Issued;
+use crate::pbx::IssuedSessions;
 use crate::upstream::{self, Connector, RequestBody, Requester, Upgraded, Upstream, UpstreamResponse};
 
 const PROTECTED: &str = "a Connection field names a protected field";
@@ -49,7 +49,7 @@ pub(super) struct Forward {
     app: Option<Rc<Upstream>>,
     pbx: Option<Rc<Upstream>>,
     /// The sessions that went out, by which the owner of a request to the PBX is found.
-    issued: Arc<Issued>,
+    issued: Arc<IssuedSessions>,
 }
 
 /// A request on its way to an upstream.
@@ -289,8 +289,8 @@ fn count_password_login(
     let source = match trigger::at_pbx(method, headers, &context.authority, &gate.config) {
         Trigger::ForeignPage => return Err(Error::CrossSite),
         // Browsers add the credentials that they have kept, whatever page sends them here.
-        Trigger::Navigation => Source::elsewhere(context.client()),
-        Trigger::Own => Source::address(context.client()),
+        Trigger::Navigation => LimitSource::elsewhere(context.client()),
+        Trigger::Own => LimitSource::address(context.client()),
     };
     Ok(gate.state.limits.pbx_logins.admit_source(&source)?)
 }

@@ -13,9 +13,9 @@ use crate::config::{self, Config, JwtKeySource, MethodKind};
 use crate::freeze::Freezes;
 use crate::limit::{DistinctKeys, Limits, Races};
 use crate::model::upstream_name::UpstreamName;
-use crate::observe::health::Parts;
+use crate::observe::health::ReadinessParts;
 use crate::observe::metrics::Freshness;
-use crate::pbx::{Breaker, Issued};
+use crate::pbx::{Breaker, IssuedSessions};
 use crate::state::Store;
 use crate::tickets::Tickets;
 use crate::upstream::Connector;
@@ -56,7 +56,7 @@ pub(super) struct LoginState {
 pub(super) struct PbxState {
     pub(super) breaker: Arc<Breaker>,
     /// The sessions that went out. They outlive every configuration.
-    pub(super) issued: Arc<Issued>,
+    pub(super) issued: Arc<IssuedSessions>,
     pub(super) tickets: Tickets,
 }
 
@@ -174,8 +174,8 @@ impl SharedState {
 
     /// Returns those parts of it that must be ready.
     #[must_use]
-    pub fn parts(&self) -> Parts {
-        let mut parts = Parts::default();
+    pub fn parts(&self) -> ReadinessParts {
+        let mut parts = ReadinessParts::default();
         if !self.jwks.is_empty() {
             let jwks = self.jwks.clone();
             parts.add("jwks", move || check_jwks(&jwks));

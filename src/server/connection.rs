@@ -33,7 +33,7 @@ use crate::exchange::{Activity, ClientConnection, SideChannel, TlsPeer, TlsSessi
 use crate::limit::client_key;
 use crate::message::forwarded_chain::ForwardedChain;
 use crate::message::framing;
-use crate::observe::metrics::{Handshake, Protocol, TlsVersion};
+use crate::observe::metrics::{ClientProtocol, HandshakeResult, TlsVersion};
 use crate::tls::server::{TlsPolicies, TlsPolicy};
 use crate::upstream::{self, BoundConnections, TunnelTimeouts};
 
@@ -64,12 +64,12 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
     let (tls, policy) = match agreed {
         Some(Ok(Ok(agreed))) => agreed,
         Some(Ok(Err(error))) => {
-            worker.tally.handshake(Handshake::Failed, TlsVersion::None);
+            worker.tally.handshake(HandshakeResult::Failed, TlsVersion::None);
             return tracing::debug!(%client, %error, "no handshake");
         }
         // Late, or in the way of another.
         Some(Err(_)) | None => {
-            worker.tally.handshake(Handshake::Timeout, TlsVersion::None);
+            worker.tally.handshake(HandshakeResult::Timeout, TlsVersion::None);
             return tracing::debug!(%client, "no handshake in time");
         }
     };
@@ -77,7 +77,7 @@ pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place
     drop(live);
     worker.tally.handshake(handshake_kind(tls.get_ref().1), tls.get_ref().1.protocol_version().into());
     let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-    let _open = worker.tally.connection(if h2 { Protocol::H2 } else { Protocol::H1 });
+    let _open = worker.tally.connection(if h2 { ClientProtocol::H2 } else { ClientProtocol::H1 });
     let name = tls.get_ref().1.server_name().map(Box::from);
     let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first).map(|one| one.clone().into_owned());
     let ledger = open_ledger(&worker, client, visit.is_some());
@@ -106,10 +106,10 @@ fn open_ledger(worker: &Worker, client: IpAddr, is_counted: bool) -> Arc<Ledger>
     worker.budget.open(is_counted.then(|| budget.client(client_key(client))))
 }
 
-fn handshake_kind(tls: &ServerConnection) -> Handshake {
+fn handshake_kind(tls: &ServerConnection) -> HandshakeResult {
     match tls.handshake_kind() {
-        Some(HandshakeKind::Resumed) => Handshake::Resumed,
-        _ => Handshake::Full,
+        Some(HandshakeKind::Resumed) => HandshakeResult::Resumed,
+        _ => HandshakeResult::Full,
     }
 }
 

@@ -10,7 +10,7 @@ use super::control::Chore;
 use crate::config::{Certificate, Config};
 use crate::freeze::Freezes;
 use crate::observe::Logs;
-use crate::observe::health::Parts;
+use crate::observe::health::ReadinessParts;
 use crate::observe::metrics::{Freshness, Tally};
 use crate::observe::trace;
 use crate::proxy::{Proxy, SharedState};
@@ -89,7 +89,7 @@ impl Snapshot {
     }
 
     /// Returns the parts that must be ready, of what this configuration comes to.
-    pub(super) fn parts(&self) -> Parts {
+    pub(super) fn parts(&self) -> ReadinessParts {
         let (config, logs, mut parts) = (Arc::clone(&self.config), self.logs.clone(), self.shared.parts());
         parts.add("certificates", move || unexpired(&config.certificates, Timestamp::now()));
         let other = self.logs.clone();

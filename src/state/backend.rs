@@ -12,16 +12,16 @@ use redb::{BackendError, DatabaseError, StorageBackend};
 /// A file that is no longer written once it is given up: a database writes when it is closed, and would spoil what
 /// somebody else has put there.
 #[derive(Debug)]
-pub(super) struct Backend {
+pub(super) struct GuardedBackend {
     file: FileBackend,
-    given_up: GivenUp,
+    given_up: GiveUpFlag,
 }
 
 /// Whether the file is given up.
 #[derive(Debug, Clone, Default)]
-pub(super) struct GivenUp(Arc<AtomicBool>);
+pub(super) struct GiveUpFlag(Arc<AtomicBool>);
 
-impl GivenUp {
+impl GiveUpFlag {
     pub(super) fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
@@ -34,14 +34,14 @@ impl GivenUp {
     }
 }
 
-impl Backend {
+impl GuardedBackend {
     /// Takes a file, unless another process has it.
-    pub(super) fn new(file: File, given_up: GivenUp) -> Result<Self, DatabaseError> {
+    pub(super) fn new(file: File, given_up: GiveUpFlag) -> Result<Self, DatabaseError> {
         Ok(Self { file: FileBackend::new(file)?, given_up })
     }
 }
 
-impl StorageBackend for Backend {
+impl StorageBackend for GuardedBackend {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }

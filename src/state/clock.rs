@@ -21,7 +21,7 @@ const TOLERANCE: SignedDuration = SignedDuration::from_mins(1);
 
 /// The store's clock.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub(super) struct BelievedClock {
     begun: Instant,
     /// A time that was believed, and when that was, since the beginning.
     known: (Duration, Timestamp),
@@ -29,13 +29,13 @@ pub(super) struct Clock {
     apart: Option<(Duration, SignedDuration)>,
 }
 
-impl Default for Clock {
+impl Default for BelievedClock {
     fn default() -> Self {
         Self::since(Timestamp::now())
     }
 }
 
-impl Clock {
+impl BelievedClock {
     /// Begins with a time that was believed.
     pub(super) fn since(known: Timestamp) -> Self {
         Self { begun: Instant::now(), known: (Duration::ZERO, known), apart: None }
@@ -83,7 +83,7 @@ mod tests {
     /// Minutes since the start, what the wall clock says, and what is believed.
     #[track_caller]
     fn check(steps: &[(u64, i64, i64)]) {
-        let mut clock = Clock::since(START);
+        let mut clock = BelievedClock::since(START);
         for (minutes, wall, expected) in steps {
             let at = |minutes: i64| START + SignedDuration::from_mins(minutes);
             let told = clock.at(Duration::from_secs(minutes * 60), at(*wall));

@@ -16,8 +16,8 @@ use redb::{
 };
 
 use super::Digest;
-use super::backend::{Backend, GivenUp};
-use super::tables::{Freeze, Held, Row, Tables};
+use super::backend::{GiveUpFlag, GuardedBackend};
+use super::tables::{FileRow, Freeze, SealedTicket, Tables};
 use crate::config::can_write;
 
 /// Who made the file, and how its rows are written.
@@ -65,13 +65,13 @@ pub(super) struct StateFile {
     database: Database,
     path: PathBuf,
     /// How the file was left by the last write here.
-    left: Left,
-    given_up: GivenUp,
+    left: FileStamp,
+    given_up: GiveUpFlag,
 }
 
 /// Which file it is, whatever its name, and when it was written last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Left {
+struct FileStamp {
     /// The device and the number there.
     inode: (u64, u64),
     length: u64,
@@ -79,7 +79,7 @@ struct Left {
     written: (i64, i64),
 }
 
-impl Left {
+impl FileStamp {
     fn of(file: &fs::Metadata) -> Self {
         let (inode, written) = ((file.dev(), file.ino()), (file.mtime(), file.mtime_nsec()));
         Self { inode, length: file.len(), written }
@@ -88,7 +88,7 @@ impl Left {
 
 impl StateFile {
     /// Opens a file and reads it whole.
-    pub(super) fn open(path: &Path) -> Result<(Self, Found), OpenError> {
+    pub(super) fn open(path: &Path) -> Result<(Self, FileContents), OpenError> {
         guarded(|| open(path)).unwrap_or_else(|panic| Err(OpenError::Damaged(path.to_owned(), panic)))
     }
 
@@ -116,10 +116,10 @@ impl StateFile {
     /// # Errors
     /// Also when the file is no longer as it was left: what is written would be forgotten by a restart, which finds
     /// nothing at its name, or something else.
-    pub(super) fn write(&mut self, rows: &[Row]) -> Result<(), String> {
+    pub(super) fn write(&mut self, rows: &[FileRow]) -> Result<(), String> {
         self.check()?;
         guarded(|| write(&self.database, rows).map_err(|error| error.to_string())).unwrap_or_else(Err)?;
-        self.left = fs::metadata(&self.path).map(|found| Left::of(&found)).map_err(|error| error.to_string())?;
+        self.left = fs::metadata(&self.path).map(|found| FileStamp::of(&found)).map_err(|error| error.to_string())?;
         Ok(())
     }
 
@@ -128,7 +128,7 @@ impl StateFile {
     /// # Errors
     /// With what happened to it, and what to do.
     pub(super) fn check(&self) -> Result<(), String> {
-        let found = fs::metadata(&self.path).map(|found| Left::of(&found)).ok();
+        let found = fs::metadata(&self.path).map(|found| FileStamp::of(&found)).ok();
         let Some(found) = found.filter(|found| found.inode == self.left.inode) else {
             return Err("it was moved or removed; put it back, or restart to begin anew".to_owned());
         };
@@ -143,7 +143,7 @@ impl StateFile {
 
 /// What a file says.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct FileContents {
     pub(super) tables: Tables,
     /// The last time that was believed, if it says so.
     pub(super) time: Option<Timestamp>,
@@ -157,17 +157,17 @@ fn guarded<T>(act: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-fn open(path: &Path) -> Result<(StateFile, Found), OpenError> {
+fn open(path: &Path) -> Result<(StateFile, FileContents), OpenError> {
     let io = |error| OpenError::Io(path.to_owned(), error);
     private(path, &fs::metadata(path).map_err(io)?)?;
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(io)?;
     if file.metadata().map_err(io)?.len() == 0 {
         return Err(empty(path));
     }
-    let given_up = GivenUp::default();
-    let backend = Backend::new(file, given_up.clone()).map_err(|error| opening(path, error))?;
+    let given_up = GiveUpFlag::default();
+    let backend = GuardedBackend::new(file, given_up.clone()).map_err(|error| opening(path, error))?;
     let (database, found) = load(path, |builder| builder.create_with_backend(backend))?;
-    let left = Left::of(&fs::metadata(path).map_err(io)?);
+    let left = FileStamp::of(&fs::metadata(path).map_err(io)?);
     Ok((StateFile { database, path: path.to_owned(), left, given_up }, found))
 }
 
@@ -213,7 +213,7 @@ pub(super) fn inspect(path: &Path) -> Result<(), OpenError> {
 fn load(
     path: &Path,
     open: impl FnOnce(&Builder) -> Result<Database, DatabaseError>,
-) -> Result<(Database, Found), OpenError> {
+) -> Result<(Database, FileContents), OpenError> {
     let is_repaired = Arc::new(AtomicBool::new(false));
     let repaired = Arc::clone(&is_repaired);
     let mut builder = Database::builder();
@@ -269,7 +269,7 @@ fn begin(file: File) -> Result<(), redb::Error> {
 }
 
 /// Reads everything; nothing when the file is not of this version.
-fn read(database: &Database) -> Result<Option<Found>, redb::Error> {
+fn read(database: &Database) -> Result<Option<FileContents>, redb::Error> {
     let transaction = database.begin_read()?;
     let (version, told) = match transaction.open_table(ABOUT) {
         Ok(about) => (about.get(VERSION)?.map(|version| version.value()), about.get(TIME)?.map(|time| time.value())),
@@ -287,7 +287,7 @@ fn read(database: &Database) -> Result<Option<Found>, redb::Error> {
     for row in transaction.open_table(TICKETS)?.iter()? {
         let (ticket, held) = row?;
         let (until, sealed) = held.value();
-        tables.tickets.insert(*ticket.value(), Held { sealed: sealed.to_owned(), until: time(until)? });
+        tables.tickets.insert(*ticket.value(), SealedTicket { sealed: sealed.to_owned(), until: time(until)? });
     }
     for row in transaction.open_table(FREEZES)?.iter()? {
         let (account, freeze) = row?;
@@ -295,7 +295,7 @@ fn read(database: &Database) -> Result<Option<Found>, redb::Error> {
         tables.freezes.insert(account.value().to_owned(), freeze);
     }
     let told = told.map(|told| i64::try_from(told).map_err(|_| wrong("a time")).and_then(time)).transpose()?;
-    Ok(Some(Found { tables, time: told }))
+    Ok(Some(FileContents { tables, time: told }))
 }
 
 fn time(milliseconds: i64) -> Result<Timestamp, redb::Error> {
@@ -306,7 +306,7 @@ fn wrong(what: &str) -> redb::Error {
     redb::Error::Corrupted(format!("{what} is none"))
 }
 
-fn write(database: &Database, rows: &[Row]) -> Result<(), redb::Error> {
+fn write(database: &Database, rows: &[FileRow]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
         let mut about = transaction.open_table(ABOUT)?;
@@ -315,19 +315,21 @@ fn write(database: &Database, rows: &[Row]) -> Result<(), redb::Error> {
         let mut freezes = transaction.open_table(FREEZES)?;
         for row in rows {
             match row {
-                Row::Mark(key, Some(until)) => drop(marks.insert(key, until.as_millisecond())?),
-                Row::Mark(key, None) => drop(marks.remove(key)?),
-                Row::Ticket(ticket, Some(held)) => {
+                FileRow::Mark(key, Some(until)) => drop(marks.insert(key, until.as_millisecond())?),
+                FileRow::Mark(key, None) => drop(marks.remove(key)?),
+                FileRow::Ticket(ticket, Some(held)) => {
                     drop(tickets.insert(ticket, (held.until.as_millisecond(), held.sealed.as_slice()))?);
                 }
-                Row::Ticket(ticket, None) => drop(tickets.remove(ticket)?),
-                Row::Freeze(account, Some(freeze)) => {
+                FileRow::Ticket(ticket, None) => drop(tickets.remove(ticket)?),
+                FileRow::Freeze(account, Some(freeze)) => {
                     let freeze = serde_json::to_vec(freeze).expect("texts and times are JSON");
                     drop(freezes.insert(account.as_str(), freeze.as_slice())?);
                 }
-                Row::Freeze(account, None) => drop(freezes.remove(account.as_str())?),
+                FileRow::Freeze(account, None) => drop(freezes.remove(account.as_str())?),
                 // Before 1970, no time is worth keeping.
-                Row::Time(now) => drop(about.insert(TIME, u64::try_from(now.as_millisecond()).unwrap_or_default())?),
+                FileRow::Time(now) => {
+                    drop(about.insert(TIME, u64::try_from(now.as_millisecond()).unwrap_or_default())?)
+                }
             }
         }
     }

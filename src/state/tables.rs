@@ -36,13 +36,13 @@ pub struct Freeze {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Tables {
     pub(super) marks: HashMap<Digest, Timestamp>,
-    pub(super) tickets: HashMap<Digest, Held>,
+    pub(super) tickets: HashMap<Digest, SealedTicket>,
     pub(super) freezes: BTreeMap<String, Freeze>,
 }
 
 /// What a ticket stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct SealedTicket {
     pub(super) sealed: Vec<u8>,
     pub(super) until: Timestamp,
 }
@@ -59,11 +59,11 @@ pub(super) enum Change {
 }
 
 /// What comes back of a change: what a ticket stood for.
-pub(super) type Given = Option<Vec<u8>>;
+pub(super) type TakenTicket = Option<Vec<u8>>;
 
 /// Why nothing became different.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum ChangeError {
     Used,
     Full,
     Unknown,
@@ -72,9 +72,9 @@ pub(super) enum Refused {
 
 /// A row of the file as it shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Row {
+pub(super) enum FileRow {
     Mark(Digest, Option<Timestamp>),
-    Ticket(Digest, Option<Held>),
+    Ticket(Digest, Option<SealedTicket>),
     Freeze(String, Option<Freeze>),
     /// The last time that was believed.
     Time(Timestamp),
@@ -82,34 +82,38 @@ pub(super) enum Row {
 
 impl Tables {
     /// Makes a change, and says which rows it changes. The expired make room; nothing else does.
-    pub(super) fn change(&mut self, change: Change, now: Timestamp) -> Result<(Given, Vec<Row>), Refused> {
+    pub(super) fn change(
+        &mut self,
+        change: Change,
+        now: Timestamp,
+    ) -> Result<(TakenTicket, Vec<FileRow>), ChangeError> {
         match change {
             Change::Mark { key, until } => {
                 if self.marks.contains_key(&key) {
-                    return Err(Refused::Used);
+                    return Err(ChangeError::Used);
                 }
                 let mut rows = if self.marks.len() >= MARKS { self.sweep_marks(now) } else { Vec::new() };
                 if self.marks.len() >= MARKS {
-                    return Err(Refused::Full);
+                    return Err(ChangeError::Full);
                 }
                 self.marks.insert(key, until);
-                rows.push(Row::Mark(key, Some(until)));
+                rows.push(FileRow::Mark(key, Some(until)));
                 Ok((None, rows))
             }
             Change::Keep { ticket, sealed, until } => {
                 let mut rows = self.sweep_tickets(now);
                 if self.tickets.len() >= TICKETS {
-                    return Err(Refused::Full);
+                    return Err(ChangeError::Full);
                 }
-                let held = Held { sealed, until };
+                let held = SealedTicket { sealed, until };
                 self.tickets.insert(ticket, held.clone());
-                rows.push(Row::Ticket(ticket, Some(held)));
+                rows.push(FileRow::Ticket(ticket, Some(held)));
                 Ok((None, rows))
             }
             Change::Take { ticket } => {
-                let held = self.tickets.remove(&ticket).ok_or(Refused::Unknown)?;
+                let held = self.tickets.remove(&ticket).ok_or(ChangeError::Unknown)?;
                 let given = (now < held.until).then_some(held.sealed);
-                Ok((given, vec![Row::Ticket(ticket, None)]))
+                Ok((given, vec![FileRow::Ticket(ticket, None)]))
             }
             Change::Freeze { account, freeze } => {
                 let mut rows = if self.freezes.len() >= FREEZES {
@@ -118,15 +122,15 @@ impl Tables {
                     Vec::new()
                 };
                 if self.freezes.len() >= FREEZES && !self.freezes.contains_key(&account) {
-                    return Err(Refused::Full);
+                    return Err(ChangeError::Full);
                 }
                 self.freezes.insert(account.clone(), freeze.clone());
-                rows.push(Row::Freeze(account, Some(freeze)));
+                rows.push(FileRow::Freeze(account, Some(freeze)));
                 Ok((None, rows))
             }
             Change::Thaw { account } => {
-                self.freezes.remove(&account).ok_or(Refused::Unknown)?;
-                Ok((None, vec![Row::Freeze(account, None)]))
+                self.freezes.remove(&account).ok_or(ChangeError::Unknown)?;
+                Ok((None, vec![FileRow::Freeze(account, None)]))
             }
             Change::Sweep => {
                 let freezes =
@@ -144,15 +148,15 @@ impl Tables {
 
     /// Takes over what a file says that is not known here, and returns the rows that the file lacks. Of tickets, only
     /// those are good that are known here: another may have been taken out.
-    pub(super) fn merge(&mut self, found: Self) -> Vec<Row> {
+    pub(super) fn merge(&mut self, found: Self) -> Vec<FileRow> {
         let marks = self.marks.iter().filter(|(key, _)| !found.marks.contains_key(*key));
-        let mut rows: Vec<_> = marks.map(|(key, until)| Row::Mark(*key, Some(*until))).collect();
+        let mut rows: Vec<_> = marks.map(|(key, until)| FileRow::Mark(*key, Some(*until))).collect();
         let tickets = self.tickets.iter().filter(|(ticket, _)| !found.tickets.contains_key(*ticket));
-        rows.extend(tickets.map(|(ticket, held)| Row::Ticket(*ticket, Some(held.clone()))));
+        rows.extend(tickets.map(|(ticket, held)| FileRow::Ticket(*ticket, Some(held.clone()))));
         let taken = found.tickets.keys().filter(|ticket| !self.tickets.contains_key(*ticket));
-        rows.extend(taken.map(|ticket| Row::Ticket(*ticket, None)));
+        rows.extend(taken.map(|ticket| FileRow::Ticket(*ticket, None)));
         let freezes = self.freezes.iter().filter(|(account, freeze)| found.freezes.get(*account) != Some(freeze));
-        rows.extend(freezes.map(|(account, freeze)| Row::Freeze(account.clone(), Some(freeze.clone()))));
+        rows.extend(freezes.map(|(account, freeze)| FileRow::Freeze(account.clone(), Some(freeze.clone()))));
         for (key, until) in found.marks {
             self.marks.entry(key).or_insert(until);
         }
@@ -189,23 +193,23 @@ impl Tables {
             .then_some("freezes")
     }
 
-    fn sweep_marks(&mut self, now: Timestamp) -> Vec<Row> {
+    fn sweep_marks(&mut self, now: Timestamp) -> Vec<FileRow> {
         let gone = self.marks.extract_if(|_, until| is_over(*until, now));
-        gone.map(|(key, _)| Row::Mark(key, None)).collect()
+        gone.map(|(key, _)| FileRow::Mark(key, None)).collect()
     }
 
-    fn sweep_tickets(&mut self, now: Timestamp) -> Vec<Row> {
+    fn sweep_tickets(&mut self, now: Timestamp) -> Vec<FileRow> {
         let gone = self.tickets.extract_if(|_, held| held.until <= now);
-        gone.map(|(ticket, _)| Row::Ticket(ticket, None)).collect()
+        gone.map(|(ticket, _)| FileRow::Ticket(ticket, None)).collect()
     }
 
-    fn sweep_freezes(&mut self, is_gone: impl Fn(&Freeze) -> bool) -> Vec<Row> {
+    fn sweep_freezes(&mut self, is_gone: impl Fn(&Freeze) -> bool) -> Vec<FileRow> {
         let gone = self.freezes.iter().filter(|(_, freeze)| is_gone(freeze)).map(|(account, _)| account);
         let gone: Vec<String> = gone.cloned().collect();
         gone.into_iter()
             .map(|account| {
                 self.freezes.remove(&account);
-                Row::Freeze(account, None)
+                FileRow::Freeze(account, None)
             })
             .collect()
     }

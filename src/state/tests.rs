@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 use tempfile::TempDir;
 
 use super::file::StateFile;
-use super::tables::{Held, Row};
+use super::tables::{FileRow, SealedTicket};
 use super::*;
 
 fn later(seconds: i64) -> Timestamp {
@@ -246,10 +246,10 @@ fn a_file_that_was_closed_in_order_is_never_called_damaged() {
                     if grows {
                         number += 1;
                         live.push(number);
-                        rows.push(Row::Mark(key(number), Some(until)));
-                        rows.push(Row::Ticket(key(number), Some(Held { sealed: vec![7; 300], until })));
+                        rows.push(FileRow::Mark(key(number), Some(until)));
+                        rows.push(FileRow::Ticket(key(number), Some(SealedTicket { sealed: vec![7; 300], until })));
                     } else if let Some(number) = live.pop() {
-                        rows.extend([Row::Mark(key(number), None), Row::Ticket(key(number), None)]);
+                        rows.extend([FileRow::Mark(key(number), None), FileRow::Ticket(key(number), None)]);
                     }
                 }
                 file.write(&rows).unwrap();
@@ -411,7 +411,7 @@ async fn a_freeze_that_ended_by_a_wrong_clock_is_in_force_again() {
     store.freeze("40@acme.test", frozen(Some(later(3600)))).await.unwrap();
     store.mark("link", b"a", later(600)).await.unwrap();
     let set = |ahead: i64| {
-        *store.shared.clock.lock().unwrap() = Clock::since(later(ahead));
+        *store.shared.clock.lock().unwrap() = BelievedClock::since(later(ahead));
     };
     // Behind what the file says, the earlier time holds.
     set(-86_400);
@@ -428,7 +428,7 @@ async fn a_freeze_that_ended_by_a_wrong_clock_is_in_force_again() {
 async fn the_time_that_was_believed_outlives_a_restart() {
     let (_folder, path) = folder();
     let store = Store::open(&path).unwrap();
-    *store.shared.clock.lock().unwrap() = Clock::since(later(-86_400));
+    *store.shared.clock.lock().unwrap() = BelievedClock::since(later(-86_400));
     store.mark("link", b"a", later(60)).await.unwrap();
     drop(store);
     let store = Store::open(&path).unwrap();

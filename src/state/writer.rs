@@ -12,10 +12,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::clock::Clock;
-use super::file::{Found, OpenError, StateFile};
-use super::tables::{Change, Given, Refused, Row};
-use super::{DEADLINE, Shared};
+use super::clock::BelievedClock;
+use super::file::{FileContents, OpenError, StateFile};
+use super::tables::{Change, ChangeError, FileRow, TakenTicket};
+use super::{DEADLINE, StoreState};
 
 /// How many changes may wait for the file.
 const QUEUE: usize = 1024;
@@ -27,9 +27,9 @@ const LOOK: Duration = Duration::from_secs(1);
 const TIME: Duration = Duration::from_secs(60);
 
 /// The writer's thread. It ends, and the file is closed, when this is dropped.
-pub(super) struct Writer {
+pub(super) struct StateWriter {
     path: PathBuf,
-    orders: Option<Sender<Order>>,
+    orders: Option<Sender<WriterOrder>>,
     /// How many changes wait for the file.
     waiting: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
@@ -37,22 +37,22 @@ pub(super) struct Writer {
     ended: Mutex<Receiver<()>>,
 }
 
-enum Order {
-    Change(Waiting),
+enum WriterOrder {
+    Change(PendingChange),
     Pause(oneshot::Sender<()>),
     Resume,
     Leave,
 }
 
 /// A change and who waits for it.
-struct Waiting {
+struct PendingChange {
     change: Change,
-    answer: oneshot::Sender<Result<Given, Refused>>,
+    answer: oneshot::Sender<Result<TakenTicket, ChangeError>>,
 }
 
-impl Writer {
+impl StateWriter {
     /// Opens the file and starts the thread.
-    pub(super) fn start(path: &Path, shared: Arc<Shared>) -> Result<Self, OpenError> {
+    pub(super) fn start(path: &Path, shared: Arc<StoreState>) -> Result<Self, OpenError> {
         let file = match StateFile::open(path) {
             Err(OpenError::Io(_, error)) if error.kind() == io::ErrorKind::NotFound => {
                 StateFile::make(path)?;
@@ -61,15 +61,15 @@ impl Writer {
             }
             opened => opened,
         };
-        let (file, Found { tables, time }) = file?;
+        let (file, FileContents { tables, time }) = file?;
         *shared.tables() = tables;
         if let Some(time) = time {
-            *shared.clock.lock().unwrap_or_else(PoisonError::into_inner) = Clock::since(time);
+            *shared.clock.lock().unwrap_or_else(PoisonError::into_inner) = BelievedClock::since(time);
         }
         let ((orders, given), (end, ended)) = (channel(), channel());
         let waiting = Arc::<AtomicUsize>::default();
-        let file = Holding::Open(file);
-        let desk = Desk { path: path.to_owned(), shared, waiting: Arc::clone(&waiting), file, timed: None };
+        let file = FileAccess::Open(file);
+        let desk = WriterThread { path: path.to_owned(), shared, waiting: Arc::clone(&waiting), file, timed: None };
         let work = move || {
             desk.work(&given);
             drop(end);
@@ -90,34 +90,34 @@ impl Writer {
     }
 
     /// Makes a change, and waits until it is on the disk.
-    pub(super) async fn write(&self, change: Change) -> Result<Given, Refused> {
+    pub(super) async fn write(&self, change: Change) -> Result<TakenTicket, ChangeError> {
         let (answer, answered) = oneshot::channel();
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        if before >= QUEUE || !self.order(Order::Change(Waiting { change, answer })) {
+        if before >= QUEUE || !self.order(WriterOrder::Change(PendingChange { change, answer })) {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err(Refused::Unavailable);
+            return Err(ChangeError::Unavailable);
         }
-        answered.await.unwrap_or(Err(Refused::Unavailable))
+        answered.await.unwrap_or(Err(ChangeError::Unavailable))
     }
 
     pub(super) async fn pause(&self) {
         let (paused, is_paused) = oneshot::channel();
-        if self.order(Order::Pause(paused)) {
+        if self.order(WriterOrder::Pause(paused)) {
             // A thread that is gone holds no file.
             let _ = is_paused.await;
         }
     }
 
     pub(super) fn resume(&self) {
-        self.order(Order::Resume);
+        self.order(WriterOrder::Resume);
     }
 
     pub(super) fn leave(&self) {
-        self.order(Order::Leave);
+        self.order(WriterOrder::Leave);
     }
 
     /// Gives the thread an order, without waiting. Tells whether it is there.
-    fn order(&self, order: Order) -> bool {
+    fn order(&self, order: WriterOrder) -> bool {
         let is_there = self.orders.as_ref().is_some_and(|orders| orders.send(order).is_ok());
         if !is_there {
             tracing::error!("the state thread is gone");
@@ -126,7 +126,7 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+impl Drop for StateWriter {
     fn drop(&mut self) {
         drop(self.orders.take());
         // A disk that does not answer holds up no end.
@@ -141,28 +141,28 @@ impl Drop for Writer {
 }
 
 /// What the thread works with.
-struct Desk {
+struct WriterThread {
     path: PathBuf,
-    shared: Arc<Shared>,
+    shared: Arc<StoreState>,
     waiting: Arc<AtomicUsize>,
-    file: Holding,
+    file: FileAccess,
     /// When the time was written down last.
     timed: Option<Instant>,
 }
 
 /// Whose the file is.
-enum Holding {
+enum FileAccess {
     Open(StateFile),
     /// It could not be written, and is tried again from this moment.
     Broken(Instant),
     /// Another process may have it for a while; changes wait.
-    Paused(Vec<Waiting>),
+    Paused(Vec<PendingChange>),
     /// Another process has it.
     Left,
 }
 
-impl Desk {
-    fn work(mut self, orders: &Receiver<Order>) {
+impl WriterThread {
+    fn work(mut self, orders: &Receiver<WriterOrder>) {
         let mut next = None;
         loop {
             let order = match next.take() {
@@ -177,14 +177,14 @@ impl Desk {
                 },
             };
             match order {
-                Order::Change(first) => {
+                WriterOrder::Change(first) => {
                     let mut batch = vec![first];
                     // Whatever waits by now shares one write; what is no change comes after it.
                     while batch.len() < QUEUE
                         && let Ok(order) = orders.try_recv()
                     {
                         match order {
-                            Order::Change(waiting) => batch.push(waiting),
+                            WriterOrder::Change(waiting) => batch.push(waiting),
                             order => {
                                 next = Some(order);
                                 break;
@@ -194,19 +194,19 @@ impl Desk {
                     self.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
                     self.change(batch);
                 }
-                Order::Pause(paused) => {
-                    self.file = Holding::Paused(Vec::new());
+                WriterOrder::Pause(paused) => {
+                    self.file = FileAccess::Paused(Vec::new());
                     let _ = paused.send(());
                 }
-                Order::Resume => {
-                    let waiting = match mem::replace(&mut self.file, Holding::Broken(Instant::now())) {
-                        Holding::Paused(waiting) => waiting,
-                        Holding::Open(_) | Holding::Broken(_) | Holding::Left => Vec::new(),
+                WriterOrder::Resume => {
+                    let waiting = match mem::replace(&mut self.file, FileAccess::Broken(Instant::now())) {
+                        FileAccess::Paused(waiting) => waiting,
+                        FileAccess::Open(_) | FileAccess::Broken(_) | FileAccess::Left => Vec::new(),
                     };
                     self.change(waiting);
                 }
                 // Whoever waits is told by the end of its channel.
-                Order::Leave => self.file = Holding::Left,
+                WriterOrder::Leave => self.file = FileAccess::Left,
             }
         }
     }
@@ -214,31 +214,32 @@ impl Desk {
     /// Looks at the file, so that what others do to it is noticed before it matters.
     fn look(&mut self) {
         match &self.file {
-            Holding::Open(file) => {
+            FileAccess::Open(file) => {
                 if let Err(problem) = file.check() {
                     self.complain(format!("cannot write {}: {problem}", self.path.display()));
                 }
             }
-            Holding::Broken(_) => self.reopen(),
-            Holding::Paused(_) | Holding::Left => {}
+            FileAccess::Broken(_) => self.reopen(),
+            FileAccess::Paused(_) | FileAccess::Left => {}
         }
     }
 
-    fn change(&mut self, mut batch: Vec<Waiting>) {
-        if let Holding::Paused(waiting) = &mut self.file {
+    fn change(&mut self, mut batch: Vec<PendingChange>) {
+        if let FileAccess::Paused(waiting) = &mut self.file {
             waiting.append(&mut batch);
             waiting.retain(|waiting| !waiting.answer.is_closed());
             waiting.truncate(QUEUE);
             return;
         }
         self.reopen();
-        let Holding::Open(file) = &mut self.file else {
-            return batch.into_iter().for_each(|waiting| answer(waiting.answer, Err(Refused::Unavailable)));
+        let FileAccess::Open(file) = &mut self.file else {
+            return batch.into_iter().for_each(|waiting| answer(waiting.answer, Err(ChangeError::Unavailable)));
         };
         let now = self.shared.now();
         let (mut rows, mut made) = (Vec::new(), Vec::new());
-        let is_about_freezes =
-            |waiting: &Waiting| matches!(waiting.change, Change::Freeze { .. } | Change::Thaw { .. } | Change::Sweep);
+        let is_about_freezes = |waiting: &PendingChange| {
+            matches!(waiting.change, Change::Freeze { .. } | Change::Thaw { .. } | Change::Sweep)
+        };
         let before = batch.iter().any(is_about_freezes).then(|| self.shared.tables().freezes.clone());
         // Whoever has given up is not told, and must not be taken for one who was.
         for waiting in batch.into_iter().filter(|waiting| !waiting.answer.is_closed()) {
@@ -252,7 +253,7 @@ impl Desk {
         }
         let is_timed = self.timed.is_some_and(|at| at.elapsed() < TIME) || self.shared.tables().is_empty();
         if !is_timed {
-            rows.push(Row::Time(now));
+            rows.push(FileRow::Time(now));
             self.timed = Some(Instant::now());
         }
         let written = if rows.is_empty() { Ok(()) } else { file.write(&rows) };
@@ -262,7 +263,7 @@ impl Desk {
                 self.shared.tables().freezes = before;
             }
             self.complain(format!("cannot write {}: {problem}", self.path.display()));
-            return made.into_iter().for_each(|(to, _)| answer(to, Err(Refused::Unavailable)));
+            return made.into_iter().for_each(|(to, _)| answer(to, Err(ChangeError::Unavailable)));
         }
         for (to, given) in made {
             answer(to, Ok(given));
@@ -271,7 +272,7 @@ impl Desk {
 
     /// Opens the file again once it may be tried. It must still be there: an empty one would let everything be used again.
     fn reopen(&mut self) {
-        let Holding::Broken(again) = self.file else { return };
+        let FileAccess::Broken(again) = self.file else { return };
         if Instant::now() < again {
             return;
         }
@@ -279,7 +280,7 @@ impl Desk {
             Ok(Ok(file)) => {
                 tracing::info!(path = %self.path.display(), "the state file is written again");
                 *self.shared.problem() = None;
-                self.file = Holding::Open(file);
+                self.file = FileAccess::Open(file);
             }
             Ok(Err(problem)) => self.complain(format!("cannot write {}: {problem}", self.path.display())),
             Err(error) => self.complain(told(&error)),
@@ -288,14 +289,14 @@ impl Desk {
 
     /// Takes over what the file says that is not known, and tells the file what it does not know: a copy that was put back
     /// is older than what is remembered here.
-    fn restore(&self, mut file: StateFile, found: Found) -> Result<StateFile, String> {
+    fn restore(&self, mut file: StateFile, found: FileContents) -> Result<StateFile, String> {
         let missing = self.shared.tables().merge(found.tables);
         file.write(&missing).map(|()| file)
     }
 
     /// Says once what an operator must do, and waits before the file is tried again.
     fn complain(&mut self, problem: String) {
-        self.file = Holding::Broken(Instant::now() + AGAIN);
+        self.file = FileAccess::Broken(Instant::now() + AGAIN);
         let before = self.shared.problem().replace(problem.clone());
         if before.as_ref() != Some(&problem) {
             tracing::error!(problem, "the state file cannot be used: logins that need it are refused until it can");
@@ -309,7 +310,7 @@ fn told(error: &OpenError) -> String {
     format!("{error}{}", source.unwrap_or_default())
 }
 
-fn answer(to: oneshot::Sender<Result<Given, Refused>>, answer: Result<Given, Refused>) {
+fn answer(to: oneshot::Sender<Result<TakenTicket, ChangeError>>, answer: Result<TakenTicket, ChangeError>) {
     // Whoever waited may have left.
     let _ = to.send(answer);
 }

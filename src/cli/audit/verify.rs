@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::cli::{Done, print_line, print_remark, report_error};
-use crate::observe::hash_chain::{Break, Follower, Head};
+use crate::observe::hash_chain::{ChainBreak, ChainHead, ChainReader};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
@@ -16,16 +16,16 @@ pub(in crate::cli) struct Arguments {
     /// A head that an earlier run printed: the files must contain that line unchanged. Without it, lines cut off the end
     /// and a chain written anew are not noticed
     #[arg(long, value_name = "SEQ:HASH")]
-    head: Option<Head>,
+    head: Option<ChainHead>,
 }
 
 /// The state of a verification, file after file.
 struct ChainWalk {
-    follower: Follower,
+    follower: ChainReader,
     /// The file and number of the last line.
     place: String,
     /// The head that must still be found.
-    wanted: Option<Head>,
+    wanted: Option<ChainHead>,
 }
 
 /// Why the chain is not verified.
@@ -34,7 +34,7 @@ enum VerifyError {
     #[error("{0}: cannot read it")]
     Read(String, #[source] io::Error),
     #[error("{place}: {why}")]
-    Broken { place: String, why: Break },
+    Broken { place: String, why: ChainBreak },
     #[error("no line of these files is part of a chain: is `chain = true` in [audit]?")]
     NoChain,
     #[error("line {0} is missing or changed: the chain was cut or written anew")]
@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &Arguments) -> Done {
 
 /// Verifies the chain over all files, and returns the result as text.
 fn verify(arguments: &Arguments) -> Result<String, VerifyError> {
-    let mut walk = ChainWalk { follower: Follower::default(), place: String::new(), wanted: arguments.head.clone() };
+    let mut walk = ChainWalk { follower: ChainReader::default(), place: String::new(), wanted: arguments.head.clone() };
     for path in &arguments.files {
         walk.file(path)?;
     }

@@ -8,15 +8,15 @@ pub(crate) type Fingerprint = [u64; 2];
 
 /// A question to the table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Ask {
+pub(crate) enum TableQuery {
     /// May this key come, and if so, count it.
-    Admit(Spot),
+    Admit(KeyPlaces),
     /// Might this key come? Counts nothing.
-    Peek(Spot),
+    Peek(KeyPlaces),
 }
 
-impl Ask {
-    pub(super) const fn spot(&self) -> &Spot {
+impl TableQuery {
+    pub(super) const fn spot(&self) -> &KeyPlaces {
         match self {
             Self::Admit(spot) | Self::Peek(spot) => spot,
         }
@@ -29,8 +29,8 @@ impl Ask {
 
 /// The places of a key, in the order in which they are tried.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Spot {
-    homes: [Home; 3],
+pub(crate) struct KeyPlaces {
+    homes: [KeyPlace; 3],
     /// How many of `homes` there are.
     count: usize,
     cell: u64,
@@ -39,17 +39,17 @@ pub(crate) struct Spot {
 
 /// One place: an entry of a set.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Home {
+pub(super) struct KeyPlace {
     pub(super) key: Fingerprint,
-    pub(super) region: Region,
+    pub(super) region: SetRegion,
     /// How many keys may count together there.
     pub(super) share: u64,
-    window: Window,
+    window: SetWindow,
 }
 
 /// Which sets a place may be in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Region {
+pub(super) enum SetRegion {
     /// Any.
     Whole,
     /// Those of IPv4 addresses.
@@ -60,7 +60,7 @@ pub(super) enum Region {
 
 /// Which part of the region it may be in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Window {
+enum SetWindow {
     /// All of it.
     Open,
     /// What the widest network around the key may use.
@@ -74,14 +74,14 @@ const NARROW_SETS: u64 = 4;
 /// How much more often the keys of a network may come together than one of them.
 const TOGETHER: u64 = 16;
 
-impl Spot {
+impl KeyPlaces {
     /// Returns the places of a key that has no neighbours.
     pub(super) const fn alone(key: Fingerprint) -> Self {
-        let home = Home { key, region: Region::Whole, share: 1, window: Window::Open };
+        let home = KeyPlace { key, region: SetRegion::Whole, share: 1, window: SetWindow::Open };
         Self { homes: [home; 3], count: 1, cell: key[1], cell_share: 1 }
     }
 
-    pub(super) fn homes(&self) -> &[Home] {
+    pub(super) fn homes(&self) -> &[KeyPlace] {
         &self.homes[..self.count]
     }
 
@@ -96,14 +96,14 @@ impl Spot {
     }
 }
 
-impl Home {
+impl KeyPlace {
     /// Returns the number of its set, of any size; each window has `sets` of them.
     pub(super) fn at(&self, sets: u64) -> u64 {
         let [key, _] = self.key;
         match self.window {
-            Window::Open => key,
-            Window::Wide(wide) => mix(wide, key % sets),
-            Window::Narrow { wide, narrow } => mix(wide, mix(narrow, key % NARROW_SETS) % sets),
+            SetWindow::Open => key,
+            SetWindow::Wide(wide) => mix(wide, key % sets),
+            SetWindow::Narrow { wide, narrow } => mix(wide, mix(narrow, key % NARROW_SETS) % sets),
         }
     }
 }
@@ -119,21 +119,21 @@ fn mix(hash: u64, number: u64) -> u64 {
 
 /// Hashes keys under seeds of its own.
 #[derive(Default)]
-pub(crate) struct Seeds([RandomState; 2]);
+pub(crate) struct HashSeeds([RandomState; 2]);
 
-impl Seeds {
+impl HashSeeds {
     /// Returns the table's name for a key.
     pub(crate) fn fingerprint<K: Hash + ?Sized>(&self, key: &K) -> Fingerprint {
         self.0.each_ref().map(|seed| seed.hash_one(key))
     }
 
     /// Returns the places of a key that has no neighbours.
-    pub(crate) fn spot<K: Hash + ?Sized>(&self, key: &K) -> Spot {
-        Spot::alone(self.fingerprint(key))
+    pub(crate) fn spot<K: Hash + ?Sized>(&self, key: &K) -> KeyPlaces {
+        KeyPlaces::alone(self.fingerprint(key))
     }
 
     /// Returns the places of a key that belongs to an address: an IPv4 address, or an IPv6 network of /64.
-    pub(crate) fn spot_at<K: Hash + ?Sized>(&self, address: IpAddr, key: &K) -> Spot {
+    pub(crate) fn spot_at<K: Hash + ?Sized>(&self, address: IpAddr, key: &K) -> KeyPlaces {
         let key = self.fingerprint(key);
         match address {
             IpAddr::V4(address) => self.spot_v4(address, key),
@@ -141,21 +141,21 @@ impl Seeds {
         }
     }
 
-    fn spot_v4(&self, address: Ipv4Addr, key: Fingerprint) -> Spot {
+    fn spot_v4(&self, address: Ipv4Addr, key: Fingerprint) -> KeyPlaces {
         let bits = address.to_bits();
         let [wide, cell] = self.fingerprint(&(4, 16, bits >> 16));
-        let home = |key, share| Home { key, region: Region::V4, share, window: Window::Wide(wide) };
+        let home = |key, share| KeyPlace { key, region: SetRegion::V4, share, window: SetWindow::Wide(wide) };
         let neighbours = home(self.fingerprint(&(4, 24, bits >> 8)), TOGETHER);
-        Spot { homes: [home(key, 1), neighbours, neighbours], count: 2, cell, cell_share: TOGETHER }
+        KeyPlaces { homes: [home(key, 1), neighbours, neighbours], count: 2, cell, cell_share: TOGETHER }
     }
 
-    fn spot_v6(&self, network: Ipv6Addr, key: Fingerprint) -> Spot {
+    fn spot_v6(&self, network: Ipv6Addr, key: Fingerprint) -> KeyPlaces {
         let bits = network.to_bits();
         let of = |prefix: u32| self.fingerprint(&(6, prefix, bits >> (128 - prefix)));
         let ([wide, cell], site) = (of(32), of(48));
-        let narrow = Window::Narrow { wide, narrow: site[1] };
-        let home = |key, share, window| Home { key, region: Region::V6, share, window };
-        let homes = [home(key, 1, narrow), home(of(56), TOGETHER, narrow), home(site, TOGETHER, Window::Wide(wide))];
-        Spot { homes, count: 3, cell, cell_share: TOGETHER }
+        let narrow = SetWindow::Narrow { wide, narrow: site[1] };
+        let home = |key, share, window| KeyPlace { key, region: SetRegion::V6, share, window };
+        let homes = [home(key, 1, narrow), home(of(56), TOGETHER, narrow), home(site, TOGETHER, SetWindow::Wide(wide))];
+        KeyPlaces { homes, count: 3, cell, cell_share: TOGETHER }
     }
 }

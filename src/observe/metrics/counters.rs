@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::labels::{
-    Answered, Attempt, Carrier, Class, Connect, Direction, Fault, Handshake, Label, Limit, Method, Mint, Protocol,
-    Route, TlsVersion, TunnelEnd, Verdict,
+    BlockedAttempt, ClientProtocol, ConnectResult, ConnectionUse, CountedMethod, CountedVerdict, Direction,
+    ExchangeRoute, HandshakeResult, KeyOutcome, Label, LimitName, MintOutcome, StatusClass, TlsVersion, TunnelEnd,
+    UpstreamFault,
 };
 use crate::model::login::{LoginKind, LoginOutcome};
 use crate::model::upstream_name::UpstreamName;
@@ -17,9 +18,9 @@ pub(super) const BUCKETS: [u64; 9] = [1_000, 2_500, 10_000, 25_000, 100_000, 250
 
 /// A number that one thread changes and others read.
 #[derive(Debug, Default)]
-pub(super) struct Cell(AtomicU64);
+pub(super) struct Counter(AtomicU64);
 
-impl Cell {
+impl Counter {
     pub(super) fn add(&self, more: u64) {
         self.0.store(self.get().wrapping_add(more), Ordering::Relaxed);
     }
@@ -35,41 +36,41 @@ impl Cell {
 
 /// A number for each value of a label.
 #[derive(Debug)]
-pub(super) struct By<A, const N: usize>([Cell; N], PhantomData<A>);
+pub(super) struct PerLabel<A, const N: usize>([Counter; N], PhantomData<A>);
 
-impl<A: Label, const N: usize> By<A, N> {
-    pub(super) fn at(&self, a: A) -> &Cell {
+impl<A: Label, const N: usize> PerLabel<A, N> {
+    pub(super) fn at(&self, a: A) -> &Counter {
         &self.0[a.index()]
     }
 }
 
-impl<A, const N: usize> Default for By<A, N> {
+impl<A, const N: usize> Default for PerLabel<A, N> {
     fn default() -> Self {
-        Self(array::from_fn(|_| Cell::default()), PhantomData)
+        Self(array::from_fn(|_| Counter::default()), PhantomData)
     }
 }
 
 /// A number for each pair of the values of two labels.
 #[derive(Debug)]
-pub(super) struct ByTwo<A, B, const M: usize, const N: usize>([By<B, N>; M], PhantomData<A>);
+pub(super) struct PerPair<A, B, const M: usize, const N: usize>([PerLabel<B, N>; M], PhantomData<A>);
 
-impl<A: Label, B: Label, const M: usize, const N: usize> ByTwo<A, B, M, N> {
-    pub(super) fn at(&self, a: A, b: B) -> &Cell {
+impl<A: Label, B: Label, const M: usize, const N: usize> PerPair<A, B, M, N> {
+    pub(super) fn at(&self, a: A, b: B) -> &Counter {
         self.0[a.index()].at(b)
     }
 }
 
-impl<A, B, const M: usize, const N: usize> Default for ByTwo<A, B, M, N> {
+impl<A, B, const M: usize, const N: usize> Default for PerPair<A, B, M, N> {
     fn default() -> Self {
-        Self(array::from_fn(|_| By::default()), PhantomData)
+        Self(array::from_fn(|_| PerLabel::default()), PhantomData)
     }
 }
 
 /// How long something took, by buckets.
 #[derive(Debug, Default)]
 pub(super) struct Histogram {
-    pub(super) buckets: [Cell; BUCKETS.len() + 1],
-    pub(super) microseconds: Cell,
+    pub(super) buckets: [Counter; BUCKETS.len() + 1],
+    pub(super) microseconds: Counter,
 }
 
 impl Histogram {
@@ -84,33 +85,33 @@ impl Histogram {
 /// All that one worker counts. Its first and last bytes share no cache line with another's.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub(super) struct Block {
-    pub(super) exchanges: ByTwo<Route, Class, { Route::COUNT }, { Class::COUNT }>,
-    pub(super) aborted: By<Route, { Route::COUNT }>,
-    pub(super) answers: [Histogram; Route::COUNT],
-    pub(super) in_flight: Cell,
-    pub(super) bytes: By<Direction, { Direction::COUNT }>,
-    pub(super) accepted: Cell,
-    pub(super) accept_errors: Cell,
-    pub(super) connections: By<Protocol, { Protocol::COUNT }>,
-    pub(super) open: By<Protocol, { Protocol::COUNT }>,
-    pub(super) shed: Cell,
-    pub(super) handshakes: ByTwo<Handshake, TlsVersion, { Handshake::COUNT }, { TlsVersion::COUNT }>,
-    pub(super) connects: ByTwo<UpstreamName, Connect, { UpstreamName::COUNT }, { Connect::COUNT }>,
-    pub(super) requests: ByTwo<UpstreamName, Carrier, { UpstreamName::COUNT }, { Carrier::COUNT }>,
-    pub(super) retries: By<UpstreamName, { UpstreamName::COUNT }>,
-    pub(super) faults: ByTwo<UpstreamName, Fault, { UpstreamName::COUNT }, { Fault::COUNT }>,
-    pub(super) limited: By<Limit, { Limit::COUNT }>,
-    pub(super) kept_out: By<Attempt, { Attempt::COUNT }>,
-    pub(super) keys: By<Answered, { Answered::COUNT }>,
-    pub(super) races: Cell,
-    pub(super) verdicts: ByTwo<Method, Verdict, { Method::COUNT }, { Verdict::COUNT }>,
-    pub(super) logins: ByTwo<LoginKind, LoginOutcome, { LoginKind::COUNT }, { LoginOutcome::COUNT }>,
-    pub(super) mints: By<Mint, { Mint::COUNT }>,
-    pub(super) breaker_openings: Cell,
-    pub(super) tunnels: Cell,
-    pub(super) tunnels_open: Cell,
-    pub(super) tunnel_ends: By<TunnelEnd, { TunnelEnd::COUNT }>,
+pub(super) struct WorkerCounts {
+    pub(super) exchanges: PerPair<ExchangeRoute, StatusClass, { ExchangeRoute::COUNT }, { StatusClass::COUNT }>,
+    pub(super) aborted: PerLabel<ExchangeRoute, { ExchangeRoute::COUNT }>,
+    pub(super) answers: [Histogram; ExchangeRoute::COUNT],
+    pub(super) in_flight: Counter,
+    pub(super) bytes: PerLabel<Direction, { Direction::COUNT }>,
+    pub(super) accepted: Counter,
+    pub(super) accept_errors: Counter,
+    pub(super) connections: PerLabel<ClientProtocol, { ClientProtocol::COUNT }>,
+    pub(super) open: PerLabel<ClientProtocol, { ClientProtocol::COUNT }>,
+    pub(super) shed: Counter,
+    pub(super) handshakes: PerPair<HandshakeResult, TlsVersion, { HandshakeResult::COUNT }, { TlsVersion::COUNT }>,
+    pub(super) connects: PerPair<UpstreamName, ConnectResult, { UpstreamName::COUNT }, { ConnectResult::COUNT }>,
+    pub(super) requests: PerPair<UpstreamName, ConnectionUse, { UpstreamName::COUNT }, { ConnectionUse::COUNT }>,
+    pub(super) retries: PerLabel<UpstreamName, { UpstreamName::COUNT }>,
+    pub(super) faults: PerPair<UpstreamName, UpstreamFault, { UpstreamName::COUNT }, { UpstreamFault::COUNT }>,
+    pub(super) limited: PerLabel<LimitName, { LimitName::COUNT }>,
+    pub(super) kept_out: PerLabel<BlockedAttempt, { BlockedAttempt::COUNT }>,
+    pub(super) keys: PerLabel<KeyOutcome, { KeyOutcome::COUNT }>,
+    pub(super) races: Counter,
+    pub(super) verdicts: PerPair<CountedMethod, CountedVerdict, { CountedMethod::COUNT }, { CountedVerdict::COUNT }>,
+    pub(super) logins: PerPair<LoginKind, LoginOutcome, { LoginKind::COUNT }, { LoginOutcome::COUNT }>,
+    pub(super) mints: PerLabel<MintOutcome, { MintOutcome::COUNT }>,
+    pub(super) breaker_openings: Counter,
+    pub(super) tunnels: Counter,
+    pub(super) tunnels_open: Counter,
+    pub(super) tunnel_ends: PerLabel<TunnelEnd, { TunnelEnd::COUNT }>,
 }
 
 #[cfg(test)]
@@ -121,7 +122,7 @@ mod tests {
     fn check(microseconds: u64, bucket: usize) {
         let histogram = Histogram::default();
         histogram.note(Duration::from_micros(microseconds));
-        let counts: Vec<_> = histogram.buckets.iter().map(Cell::get).collect();
+        let counts: Vec<_> = histogram.buckets.iter().map(Counter::get).collect();
         assert_eq!(counts.iter().position(|count| *count == 1), Some(bucket), "{microseconds}");
         assert_eq!((counts.iter().sum::<u64>(), histogram.microseconds.get()), (1, microseconds));
     }
@@ -137,7 +138,7 @@ mod tests {
 
     #[test]
     fn what_opens_closes() {
-        let cell = Cell::default();
+        let cell = Counter::default();
         cell.add(2);
         cell.sub(2);
         assert_eq!(cell.get(), 0);
@@ -145,6 +146,6 @@ mod tests {
 
     #[test]
     fn blocks_share_no_cache_line() {
-        assert_eq!((align_of::<Block>(), size_of::<Block>() % 128), (128, 0));
+        assert_eq!((align_of::<WorkerCounts>(), size_of::<WorkerCounts>() % 128), (128, 0));
     }
 }

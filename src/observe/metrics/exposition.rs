@@ -10,16 +10,16 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
 use super::Metrics;
-use super::counters::{BUCKETS, Block, By, ByTwo, Cell, Histogram};
-use super::labels::{Fetch, Label, Route};
-use super::process::Process;
+use super::counters::{BUCKETS, Counter, Histogram, PerLabel, PerPair, WorkerCounts};
+use super::labels::{ExchangeRoute, FetchResult, Label};
+use super::process::ProcessUsage;
 
 /// Labels with their values, and what they count.
-pub(super) type Row<T> = (Vec<(&'static str, String)>, T);
+pub(super) type Series<T> = (Vec<(&'static str, String)>, T);
 
 impl Collector for Metrics {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        let mut page = Page(encoder);
+        let mut page = Exposition(encoder);
         self.write_exchanges(&mut page)?;
         self.write_connections(&mut page)?;
         self.write_upstreams(&mut page)?;
@@ -30,7 +30,7 @@ impl Collector for Metrics {
 }
 
 impl Metrics {
-    fn write_exchanges(&self, page: &mut Page<'_>) -> Result<(), Error> {
+    fn write_exchanges(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
         page.counter("callgate_exchanges", "Requests with their answers.", self.two(|all| &all.exchanges))?;
         page.counter(
             "callgate_exchanges_aborted",
@@ -42,7 +42,7 @@ impl Metrics {
         page.bytes("callgate_body", "Bytes of bodies and tunnels.", self.one(|all| &all.bytes))
     }
 
-    fn write_connections(&self, page: &mut Page<'_>) -> Result<(), Error> {
+    fn write_connections(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
         page.counter("callgate_connections_accepted", "TCP connections taken.", self.bare(|all| &all.accepted))?;
         page.counter("callgate_accept_errors", "Times the system gave none.", self.bare(|all| &all.accept_errors))?;
         page.counter("callgate_tls_handshakes", "TLS handshakes of clients.", self.two(|all| &all.handshakes))?;
@@ -57,14 +57,14 @@ impl Metrics {
         page.counter("callgate_tunnels_ended", "WebSockets that ended.", self.one(|all| &all.tunnel_ends))
     }
 
-    fn write_upstreams(&self, page: &mut Page<'_>) -> Result<(), Error> {
+    fn write_upstreams(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
         page.counter("callgate_upstream_connects", "Connections to upstreams.", self.two(|all| &all.connects))?;
         page.counter("callgate_upstream_requests", "Requests sent to upstreams.", self.two(|all| &all.requests))?;
         page.counter("callgate_upstream_retries", "Requests sent a second time.", self.one(|all| &all.retries))?;
         page.counter("callgate_upstream_errors", "Requests without an answer.", self.two(|all| &all.faults))
     }
 
-    fn write_logins(&self, page: &mut Page<'_>) -> Result<(), Error> {
+    fn write_logins(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
         page.counter("callgate_limited", "Requests beyond a limit.", self.one(|all| &all.limited))?;
         page.counter("callgate_auth_verdicts", "What auth methods said.", self.two(|all| &all.verdicts))?;
         page.counter("callgate_logins", "Logins, as in the audit log.", self.two(|all| &all.logins))?;
@@ -75,7 +75,7 @@ impl Metrics {
         page.counter("callgate_breaker_openings", "Times the breaker opened.", self.bare(|all| &all.breaker_openings))
     }
 
-    fn write_state(&self, page: &mut Page<'_>) -> Result<(), Error> {
+    fn write_state(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
         let found = self.health.ask().into_iter();
         let ready =
             found.map(|found| (vec![("part", found.part.to_owned())], u64::from(found.problem.is_none()))).collect();
@@ -97,11 +97,11 @@ impl Metrics {
     }
 
     /// Writes how fresh the keys of identity providers are.
-    fn write_keys(&self, page: &mut Page<'_>) -> Result<(), Error> {
+    fn write_keys(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
         let keys = self.keys();
         let fetches = keys.iter().flat_map(|(method, freshness)| {
             let row = |result| (vec![("method", method.clone()), label(result)], freshness.fetches(result));
-            [row(Fetch::Ok), row(Fetch::Failed)]
+            [row(FetchResult::Ok), row(FetchResult::Failed)]
         });
         page.counter("callgate_jwks_fetches", "Times keys were fetched.", fetches.collect())?;
         let loaded = keys.iter().map(|(method, freshness)| (vec![("method", method.clone())], freshness.loaded()));
@@ -109,8 +109,8 @@ impl Metrics {
     }
 
     /// Writes what every program tells under the same names.
-    fn write_process(&self, page: &mut Page<'_>) -> Result<(), Error> {
-        let process = Process::look();
+    fn write_process(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
+        let process = ProcessUsage::look();
         let row = |value: Option<u64>| value.map_or_else(Vec::new, bare);
         page.seconds("process_start_time", "When the process started.", bare(self.started.as_second()))?;
         page.gauge("process_open_fds", "Open file descriptors.", row(process.open_files))?;
@@ -120,40 +120,40 @@ impl Metrics {
 
     // === Rows: the sums over all workers ===
 
-    fn bare(&self, pick: impl Fn(&Block) -> &Cell) -> Vec<Row<u64>> {
+    fn bare(&self, pick: impl Fn(&WorkerCounts) -> &Counter) -> Vec<Series<u64>> {
         bare(self.sum(pick))
     }
 
-    fn one<A: Label, const N: usize>(&self, pick: impl Fn(&Block) -> &By<A, N>) -> Vec<Row<u64>> {
+    fn one<A: Label, const N: usize>(&self, pick: impl Fn(&WorkerCounts) -> &PerLabel<A, N>) -> Vec<Series<u64>> {
         let row = |&a: &A| (vec![label(a)], self.sum(|block| pick(block).at(a)));
         A::ALL.iter().map(row).collect()
     }
 
     fn two<A: Label, B: Label, const M: usize, const N: usize>(
         &self,
-        pick: impl Fn(&Block) -> &ByTwo<A, B, M, N>,
-    ) -> Vec<Row<u64>> {
+        pick: impl Fn(&WorkerCounts) -> &PerPair<A, B, M, N>,
+    ) -> Vec<Series<u64>> {
         let pairs = A::ALL.iter().flat_map(|&a| B::ALL.iter().map(move |&b| (a, b)));
         pairs.map(|(a, b)| (vec![label(a), label(b)], self.sum(|block| pick(block).at(a, b)))).collect()
     }
 
-    fn answers(&self) -> Vec<Row<Sums>> {
-        let row = |&route: &Route| {
-            let sum = |pick: &dyn Fn(&Histogram) -> &Cell| self.sum(|block| pick(&block.answers[route.index()]));
+    fn answers(&self) -> Vec<Series<HistogramSums>> {
+        let row = |&route: &ExchangeRoute| {
+            let sum = |pick: &dyn Fn(&Histogram) -> &Counter| self.sum(|block| pick(&block.answers[route.index()]));
             let buckets = (0..=BUCKETS.len()).map(|index| sum(&|histogram| &histogram.buckets[index])).collect();
-            (vec![label(route)], Sums { buckets, microseconds: sum(&|histogram| &histogram.microseconds) })
+            (vec![label(route)], HistogramSums { buckets, microseconds: sum(&|histogram| &histogram.microseconds) })
         };
-        Route::ALL.iter().map(row).collect()
+        ExchangeRoute::ALL.iter().map(row).collect()
     }
 }
 
 /// A histogram over all workers.
-struct Sums {
+struct HistogramSums {
     buckets: Vec<u64>,
     microseconds: u64,
 }
 
-fn bare<T>(value: T) -> Vec<Row<T>> {
+fn bare<T>(value: T) -> Vec<Series<T>> {
     vec![(Vec::new(), value)]
 }
 
@@ -162,31 +162,31 @@ pub(super) fn label<A: Label>(value: A) -> (&'static str, String) {
 }
 
 /// The text in the making.
-struct Page<'a>(DescriptorEncoder<'a>);
+struct Exposition<'a>(DescriptorEncoder<'a>);
 
-impl Page<'_> {
-    fn counter(&mut self, name: &str, help: &str, rows: Vec<Row<u64>>) -> Result<(), Error> {
+impl Exposition<'_> {
+    fn counter(&mut self, name: &str, help: &str, rows: Vec<Series<u64>>) -> Result<(), Error> {
         self.counters(name, help, None, rows)
     }
 
-    fn bytes(&mut self, name: &str, help: &str, rows: Vec<Row<u64>>) -> Result<(), Error> {
+    fn bytes(&mut self, name: &str, help: &str, rows: Vec<Series<u64>>) -> Result<(), Error> {
         self.counters(name, help, Some(&Unit::Bytes), rows)
     }
 
-    fn gauge(&mut self, name: &str, help: &str, rows: Vec<Row<u64>>) -> Result<(), Error> {
+    fn gauge(&mut self, name: &str, help: &str, rows: Vec<Series<u64>>) -> Result<(), Error> {
         self.gauges(name, help, None, rows)
     }
 
-    fn seconds(&mut self, name: &str, help: &str, rows: Vec<Row<i64>>) -> Result<(), Error> {
+    fn seconds(&mut self, name: &str, help: &str, rows: Vec<Series<i64>>) -> Result<(), Error> {
         self.gauges(name, help, Some(&Unit::Seconds), rows)
     }
 
-    fn counters(&mut self, name: &str, help: &str, unit: Option<&Unit>, rows: Vec<Row<u64>>) -> Result<(), Error> {
+    fn counters(&mut self, name: &str, help: &str, unit: Option<&Unit>, rows: Vec<Series<u64>>) -> Result<(), Error> {
         let encoder = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
         write(encoder, &rows, |encoder, value| encoder.encode_counter::<NoLabelSet, _, u64>(value, None))
     }
 
-    fn gauges<T>(&mut self, name: &str, help: &str, unit: Option<&Unit>, rows: Vec<Row<T>>) -> Result<(), Error>
+    fn gauges<T>(&mut self, name: &str, help: &str, unit: Option<&Unit>, rows: Vec<Series<T>>) -> Result<(), Error>
     where
         T: EncodeGaugeValue,
     {
@@ -194,7 +194,7 @@ impl Page<'_> {
         write(encoder, &rows, |encoder, value| encoder.encode_gauge(value))
     }
 
-    fn histogram(&mut self, name: &str, help: &str, rows: Vec<Row<Sums>>) -> Result<(), Error> {
+    fn histogram(&mut self, name: &str, help: &str, rows: Vec<Series<HistogramSums>>) -> Result<(), Error> {
         let encoder = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
         write(encoder, &rows, |encoder, sums| {
             let bounds = BUCKETS.iter().map(|microseconds| *microseconds as f64 / 1e6).chain([f64::INFINITY]);
@@ -207,7 +207,7 @@ impl Page<'_> {
 
 fn write<T>(
     mut encoder: MetricEncoder<'_>,
-    rows: &[Row<T>],
+    rows: &[Series<T>],
     encode: impl Fn(&mut MetricEncoder<'_>, &T) -> Result<(), Error>,
 ) -> Result<(), Error> {
     for (labels, value) in rows {

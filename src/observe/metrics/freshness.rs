@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use jiff::Timestamp;
 
-use super::labels::{Fetch, Label};
+use super::labels::{FetchResult, Label};
 
 /// Counts the fetches of one set of keys.
 #[derive(Debug, Default)]
 pub struct Freshness {
-    fetches: [AtomicU64; Fetch::COUNT],
+    fetches: [AtomicU64; FetchResult::COUNT],
     /// In seconds of Unix time; 0: never.
     loaded: AtomicI64,
 }
@@ -17,14 +17,14 @@ pub struct Freshness {
 impl Freshness {
     /// Counts a fetch, which has brought keys or not.
     pub fn note(&self, success: bool, now: Timestamp) {
-        let result = if success { Fetch::Ok } else { Fetch::Failed };
+        let result = if success { FetchResult::Ok } else { FetchResult::Failed };
         self.fetches[result.index()].fetch_add(1, Ordering::Relaxed);
         if success {
             self.loaded.store(now.as_second(), Ordering::Relaxed);
         }
     }
 
-    pub(super) fn fetches(&self, result: Fetch) -> u64 {
+    pub(super) fn fetches(&self, result: FetchResult) -> u64 {
         self.fetches[result.index()].load(Ordering::Relaxed)
     }
 

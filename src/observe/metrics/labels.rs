@@ -40,7 +40,7 @@ macro_rules! labels {
 
 labels! {
     /// Who answers an exchange.
-    Route = "route" {
+    ExchangeRoute = "route" {
         /// The app.
         App = "app",
         /// The PBX, passed through.
@@ -58,7 +58,7 @@ labels! {
     }
 
     /// The class of an answer's status.
-    Class = "status" {
+    StatusClass = "status" {
         /// 101, the beginning of a tunnel.
         Informational = "1xx",
         /// Success.
@@ -82,7 +82,7 @@ labels! {
     }
 
     /// What a client's connection speaks.
-    Protocol = "protocol" {
+    ClientProtocol = "protocol" {
         /// HTTP/1.0 or HTTP/1.1.
         H1 = "h1",
         /// HTTP/2.
@@ -90,7 +90,7 @@ labels! {
     }
 
     /// How a TLS handshake ended.
-    Handshake = "result" {
+    HandshakeResult = "result" {
         /// A new session.
         Full = "full",
         /// A session that goes on.
@@ -112,7 +112,7 @@ labels! {
     }
 
     /// How opening a connection to an upstream ended.
-    Connect = "result" {
+    ConnectResult = "result" {
         /// It stands.
         Ok = "ok",
         /// There are as many as `max_connections` permits.
@@ -124,7 +124,7 @@ labels! {
     }
 
     /// The connection that carries a request to an upstream.
-    Carrier = "connection" {
+    ConnectionUse = "connection" {
         /// One that was opened for it.
         New = "new",
         /// One that carried another before.
@@ -132,7 +132,7 @@ labels! {
     }
 
     /// Why an upstream that could be reached gave no answer.
-    Fault = "error" {
+    UpstreamFault = "error" {
         /// Not in time.
         Timeout = "timeout",
         /// The connection broke.
@@ -144,7 +144,7 @@ labels! {
     }
 
     /// A limit of `[limits]`, or that of `[voximplant] distinct_keys`.
-    Limit = "limit" {
+    LimitName = "limit" {
         /// By address.
         Client = "client",
         /// By proven caller.
@@ -164,7 +164,7 @@ labels! {
     }
 
     /// A kind of auth method.
-    Method = "method" {
+    CountedMethod = "method" {
         /// The app was asked.
         App = "app",
         /// A key of ours was shown.
@@ -188,7 +188,7 @@ labels! {
     }
 
     /// What an auth method says of a caller.
-    Verdict = "verdict" {
+    CountedVerdict = "verdict" {
         /// The credential is good.
         Admit = "admit",
         /// The credential is bad.
@@ -202,7 +202,7 @@ labels! {
     }
 
     /// What the shield of the PBX kept out.
-    Attempt = "attempt" {
+    BlockedAttempt = "attempt" {
         /// A page or an operation of administrators.
         AdminPath = "admin_path",
         /// The name of the administrator whom callgate itself uses.
@@ -216,7 +216,7 @@ labels! {
     }
 
     /// What came of a Voximplant one-time key.
-    Answered = "outcome" {
+    KeyOutcome = "outcome" {
         /// A new key was answered.
         New = "new",
         /// A key was answered once more.
@@ -236,7 +236,7 @@ labels! {
     }
 
     /// What came of asking the PBX for a session.
-    Mint = "outcome" {
+    MintOutcome = "outcome" {
         /// A session.
         Ok = "ok",
         /// It refused the administrator.
@@ -272,7 +272,7 @@ labels! {
     }
 
     /// What came of fetching keys.
-    Fetch = "result" {
+    FetchResult = "result" {
         /// They are in use.
         Ok = "ok",
         /// The last ones stay in use.
@@ -280,7 +280,7 @@ labels! {
     }
 
     /// What came of reading the configuration again.
-    Reload = "result" {
+    ReloadResult = "result" {
         /// It is in use.
         Ok = "ok",
         /// Nothing changed.
@@ -288,7 +288,7 @@ labels! {
     }
 }
 
-impl Class {
+impl StatusClass {
     /// Returns the class of a status.
     #[must_use]
     pub(super) fn of(status: StatusCode) -> Self {
@@ -354,7 +354,7 @@ impl Label for LoginOutcome {
     }
 }
 
-impl Method {
+impl CountedMethod {
     /// Returns the word that the configuration has for it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -362,7 +362,7 @@ impl Method {
     }
 }
 
-impl Limit {
+impl LimitName {
     /// Finds a limit by the name that the configuration has for it.
     pub(super) fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|limit| limit.text() == name)
@@ -376,16 +376,16 @@ mod tests {
     #[test]
     fn every_status_has_a_class() {
         for (status, expected) in [(101, "1xx"), (200, "2xx"), (308, "3xx"), (431, "4xx"), (504, "5xx"), (999, "5xx")] {
-            assert_eq!(Class::of(StatusCode::from_u16(status).unwrap()).text(), expected);
+            assert_eq!(StatusClass::of(StatusCode::from_u16(status).unwrap()).text(), expected);
         }
     }
 
     #[test]
     fn values_stand_where_they_are_counted() {
-        for (index, route) in Route::ALL.iter().enumerate() {
+        for (index, route) in ExchangeRoute::ALL.iter().enumerate() {
             assert_eq!(route.index(), index);
         }
-        assert_eq!(Limit::named("pbx_logins"), Some(Limit::PbxLogins));
-        assert_eq!(Limit::named("other"), None);
+        assert_eq!(LimitName::named("pbx_logins"), Some(LimitName::PbxLogins));
+        assert_eq!(LimitName::named("other"), None);
     }
 }

@@ -4,13 +4,13 @@ use std::fs;
 
 /// What is read at one look. What the system does not tell is left out.
 #[derive(Debug, Default)]
-pub(super) struct Process {
+pub(super) struct ProcessUsage {
     pub(super) open_files: Option<u64>,
     pub(super) most_files: Option<u64>,
     pub(super) resident_bytes: Option<u64>,
 }
 
-impl Process {
+impl ProcessUsage {
     pub(super) fn look() -> Self {
         let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
         Self {
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn knows_this_process() {
-        let process = Process::look();
+        let process = ProcessUsage::look();
         assert!(process.open_files > Some(2) && process.most_files > process.open_files, "{process:?}");
         assert!(process.resident_bytes > Some(1 << 20), "{process:?}");
     }

@@ -12,24 +12,24 @@ const ROOM: usize = 8 << 10;
 
 /// Lines that the writer's thread has not taken yet. One thread adds them, and the lock is held while bytes are copied.
 #[derive(Default)]
-pub(super) struct Buffer(Mutex<Inner>);
+pub(super) struct LineBuffer(Mutex<BufferState>);
 
 #[derive(Default)]
-struct Inner {
-    lines: Lines,
+struct BufferState {
+    lines: QueuedLines,
     /// The number of the next line that is awaited.
     next: u64,
 }
 
 /// Whole lines, each with its end.
 #[derive(Default)]
-pub(super) struct Lines {
+pub(super) struct QueuedLines {
     pub(super) bytes: Vec<u8>,
-    awaited: Vec<Awaited>,
+    awaited: Vec<AwaitedLine>,
 }
 
 /// A line whose writing is awaited.
-struct Awaited {
+struct AwaitedLine {
     number: u64,
     start: usize,
     end: usize,
@@ -37,38 +37,38 @@ struct Awaited {
 }
 
 /// What the caller has of a line that it awaits.
-pub(super) struct Receipt {
+pub(super) struct LineReceipt {
     /// Told whether the line was written.
     pub(super) written: oneshot::Receiver<bool>,
     number: u64,
 }
 
-impl Buffer {
+impl LineBuffer {
     /// Adds a line, which `write` appends without its end, if `admit` has room for so many bytes. Returns how many
     /// bytes then wait here.
     pub(super) fn push(&self, write: impl FnOnce(&mut Vec<u8>), admit: impl FnOnce(usize) -> bool) -> Option<usize> {
         self.inner().lines.push(write, admit)
     }
 
-    /// As [`Buffer::push`], and returns a receipt.
-    pub(super) fn push_awaited(&self, line: &str, admit: impl FnOnce(usize) -> bool) -> Option<Receipt> {
+    /// As [`LineBuffer::push`], and returns a receipt.
+    pub(super) fn push_awaited(&self, line: &str, admit: impl FnOnce(usize) -> bool) -> Option<LineReceipt> {
         let mut inner = self.inner();
         let start = inner.lines.bytes.len();
         let end = inner.lines.push(|bytes| bytes.extend_from_slice(line.as_bytes()), admit)?;
         let (sender, written) = oneshot::channel();
         let number = inner.next;
         inner.next += 1;
-        inner.lines.awaited.push(Awaited { number, start, end, written: sender });
-        Some(Receipt { written, number })
+        inner.lines.awaited.push(AwaitedLine { number, start, end, written: sender });
+        Some(LineReceipt { written, number })
     }
 
     /// Takes a line back. Returns its bytes; nothing when the writer's thread has it already.
-    pub(super) fn withdraw(&self, receipt: &Receipt) -> Option<usize> {
+    pub(super) fn withdraw(&self, receipt: &LineReceipt) -> Option<usize> {
         self.inner().lines.withdraw(receipt.number)
     }
 
     /// Takes all lines, and leaves an empty buffer in their place.
-    pub(super) fn take(&self, empty: Lines) -> Lines {
+    pub(super) fn take(&self, empty: QueuedLines) -> QueuedLines {
         mem::replace(&mut self.inner().lines, empty)
     }
 
@@ -77,12 +77,12 @@ impl Buffer {
     }
 
     /// Locks even after a panic elsewhere: a half line is better than none.
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, BufferState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Lines {
+impl QueuedLines {
     fn push(&mut self, write: impl FnOnce(&mut Vec<u8>), admit: impl FnOnce(usize) -> bool) -> Option<usize> {
         let start = self.bytes.len();
         if self.bytes.capacity() - start < ROOM {
@@ -99,7 +99,7 @@ impl Lines {
 
     fn withdraw(&mut self, number: u64) -> Option<usize> {
         let index = self.awaited.iter().position(|awaited| awaited.number == number)?;
-        let Awaited { start, end, .. } = self.awaited.remove(index);
+        let AwaitedLine { start, end, .. } = self.awaited.remove(index);
         self.bytes.drain(start..end);
         for later in self.awaited.iter_mut().filter(|later| later.start > start) {
             (later.start, later.end) = (later.start - (end - start), later.end - (end - start));
@@ -147,17 +147,17 @@ pub(super) fn count(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    fn push(buffer: &Buffer, line: &str) {
+    fn push(buffer: &LineBuffer, line: &str) {
         buffer.push(|bytes| bytes.extend_from_slice(line.as_bytes()), |_| true).unwrap();
     }
 
-    fn taken(buffer: &Buffer) -> Lines {
-        buffer.take(Lines::default())
+    fn taken(buffer: &LineBuffer) -> QueuedLines {
+        buffer.take(QueuedLines::default())
     }
 
     #[test]
     fn a_line_that_finds_no_room_leaves_nothing_behind() {
-        let buffer = Buffer::default();
+        let buffer = LineBuffer::default();
         push(&buffer, "one");
         assert!(buffer.push(|bytes| bytes.extend_from_slice(b"two"), |bytes| bytes != 4).is_none());
         assert!(buffer.push_awaited("three", |_| false).is_none());
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_line_is_withdrawn_from_between_others_until_it_is_taken() {
-        let buffer = Buffer::default();
+        let buffer = LineBuffer::default();
         push(&buffer, "one");
         let two = buffer.push_awaited("two", |_| true).unwrap();
         let mut three = buffer.push_awaited("three", |_| true).unwrap();
@@ -185,7 +185,7 @@ mod tests {
     fn pieces_are_whole_lines() {
         #[track_caller]
         fn check(text: &str, most: usize, expected: &[&str]) {
-            let lines = Lines { bytes: text.into(), awaited: Vec::new() };
+            let lines = QueuedLines { bytes: text.into(), awaited: Vec::new() };
             let (mut start, mut pieces) = (0, Vec::new());
             while start < text.len() {
                 let end = lines.piece(start, most);
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_buffer_is_not_much_larger_than_its_lines() {
-        let buffer = Buffer::default();
+        let buffer = LineBuffer::default();
         for _ in 0..1000 {
             push(&buffer, &"x".repeat(1000));
         }

@@ -9,36 +9,36 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::buffer::{self, Buffer, Lines};
-use super::{Orders, Shared};
+use super::buffer::{self, LineBuffer, QueuedLines};
+use super::{LogQueue, WriterOrders};
 use crate::config::LogFormat;
-use crate::observe::line::{self, Value};
-use crate::observe::log_destination::Place;
+use crate::observe::line::{self, FieldValue};
+use crate::observe::log_destination::LogDestination;
 
-pub(super) struct Writer {
-    shared: Arc<Shared>,
-    place: Place,
+pub(super) struct LogWriter {
+    shared: Arc<LogQueue>,
+    place: LogDestination,
     /// The form of notes about lines that were lost.
     format: LogFormat,
-    spare: Lines,
+    spare: QueuedLines,
 }
 
 /// Marks the log as closed when the thread ends, whatever ends it.
-struct Over(Arc<Shared>);
+struct EndOnDrop(Arc<LogQueue>);
 
-impl Drop for Over {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.end();
     }
 }
 
-impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, place: Place, format: LogFormat) -> Self {
-        Self { shared, place, format, spare: Lines::default() }
+impl LogWriter {
+    pub(super) fn new(shared: Arc<LogQueue>, place: LogDestination, format: LogFormat) -> Self {
+        Self { shared, place, format, spare: QueuedLines::default() }
     }
 
     pub(super) fn run(mut self) {
-        let _over = Over(Arc::clone(&self.shared));
+        let _over = EndOnDrop(Arc::clone(&self.shared));
         loop {
             self.shared.sleep();
             let orders = self.shared.take_orders();
@@ -51,7 +51,7 @@ impl Writer {
     }
 
     /// Writes what waits, then follows the orders.
-    fn round(&mut self, orders: &Orders) {
+    fn round(&mut self, orders: &WriterOrders) {
         let losses = &self.shared.losses;
         let is_failing = losses.failing.load(Ordering::Relaxed);
         if is_failing || self.shared.has_lines() || losses.unsaid.load(Ordering::Relaxed) > 0 {
@@ -74,7 +74,7 @@ impl Writer {
     }
 
     /// Writes the lines of one worker. All are tried; the first error is returned.
-    fn write(&mut self, buffer: &Buffer) -> io::Result<()> {
+    fn write(&mut self, buffer: &LineBuffer) -> io::Result<()> {
         let mut lines = buffer.take(mem::take(&mut self.spare));
         let (mut start, mut outcome) = (0, Ok(()));
         while start < lines.bytes.len() {
@@ -102,7 +102,7 @@ impl Writer {
         if lost == 0 {
             return Ok(());
         }
-        let mut note = line::render(self.format, Timestamp::now(), "lost", &[("lines", Value::Count(lost))]);
+        let mut note = line::render(self.format, Timestamp::now(), "lost", &[("lines", FieldValue::Count(lost))]);
         note.push('\n');
         self.shared.moves();
         self.place.write(note.as_bytes()).inspect_err(|_| {
@@ -113,7 +113,7 @@ impl Writer {
     /// Reports the first failure of a row: a full disk fails each round. What becomes of events is not told by events.
     fn report(&self, outcome: io::Result<()>) {
         let was_failing = self.shared.losses.failing.swap(outcome.is_err(), Ordering::Relaxed);
-        if let (Err(error), false, false) = (outcome, was_failing, matches!(self.place, Place::Stderr(_))) {
+        if let (Err(error), false, false) = (outcome, was_failing, matches!(self.place, LogDestination::Stderr(_))) {
             tracing::error!(place = %self.place, error = &error as &dyn Error, "cannot write the log");
         }
     }
@@ -127,23 +127,23 @@ mod tests {
     use super::*;
     use crate::observe::log_destination::{LogFile, Memory};
 
-    fn writer(place: Place) -> Writer {
-        Writer::new(Arc::new(Shared::new(place.to_string())), place, LogFormat::Text)
+    fn writer(place: LogDestination) -> LogWriter {
+        LogWriter::new(Arc::new(LogQueue::new(place.to_string())), place, LogFormat::Text)
     }
 
     /// Writes lines as one worker's, without a thread.
-    fn write(writer: &mut Writer, lines: &[&str]) {
-        let buffer = Arc::<Buffer>::default();
+    fn write(writer: &mut LogWriter, lines: &[&str]) {
+        let buffer = Arc::<LineBuffer>::default();
         for line in lines {
             let shared = Arc::clone(&writer.shared);
             buffer.push(|bytes| bytes.extend_from_slice(line.as_bytes()), |length| shared.admit(length, usize::MAX));
         }
         writer.shared.add(&buffer);
-        writer.round(&Orders::default());
+        writer.round(&WriterOrders::default());
     }
 
-    fn full() -> Place {
-        Place::File(LogFile::open(Path::new("/dev/full")).unwrap())
+    fn full() -> LogDestination {
+        LogDestination::File(LogFile::open(Path::new("/dev/full")).unwrap())
     }
 
     #[test]
@@ -153,7 +153,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             let mut writer = writer(full());
             for place in ["/dev/full", "/dev/full", "/dev/null", "/dev/full"] {
-                writer.place = Place::File(LogFile::open(Path::new(place)).unwrap());
+                writer.place = LogDestination::File(LogFile::open(Path::new(place)).unwrap());
                 write(&mut writer, &["line"]);
             }
         });
@@ -167,15 +167,15 @@ mod tests {
         let mut writer = writer(full());
         write(&mut writer, &["1", "2"]);
         write(&mut writer, &["3"]);
-        let state = |writer: &Writer| {
+        let state = |writer: &LogWriter| {
             let losses = &writer.shared.losses;
             (losses.lines.load(Ordering::Relaxed), losses.failing.load(Ordering::Relaxed), writer.shared.has_lines())
         };
         assert_eq!(state(&writer), (3, true, false));
         let memory = Memory::default();
-        writer.place = Place::Memory(memory.clone());
+        writer.place = LogDestination::Memory(memory.clone());
         // A try without a line of its own, as health checks make it.
-        writer.round(&Orders::default());
+        writer.round(&WriterOrders::default());
         assert!(memory.text().ends_with("lost lines=3\n"), "{}", memory.text());
         assert_eq!(state(&writer), (3, false, false));
     }
@@ -185,13 +185,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("folder");
         fs::create_dir(&folder).unwrap();
-        let mut writer = writer(Place::File(LogFile::open(&folder.join("log")).unwrap()));
+        let mut writer = writer(LogDestination::File(LogFile::open(&folder.join("log")).unwrap()));
         fs::rename(&folder, dir.path().join("moved")).unwrap();
-        writer.round(&Orders { reopen: true, ..Orders::default() });
-        writer.round(&Orders::default());
+        writer.round(&WriterOrders { reopen: true, ..WriterOrders::default() });
+        writer.round(&WriterOrders::default());
         assert!(writer.shared.losses.failing.load(Ordering::Relaxed));
         fs::create_dir(&folder).unwrap();
-        writer.round(&Orders::default());
+        writer.round(&WriterOrders::default());
         assert!(!writer.shared.losses.failing.load(Ordering::Relaxed));
     }
 }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::freeze::{Freezes, Owners};
 use crate::model::mentions::AccountMentions;
-use crate::pbx::Issued;
+use crate::pbx::IssuedSessions;
 use crate::proxy::error::Error;
 use crate::upstream::RequestBody;
 
@@ -16,7 +16,7 @@ use crate::upstream::RequestBody;
 /// When an account behind the request is frozen.
 pub(super) fn refuse_frozen(
     freezes: &Freezes,
-    issued: &Issued,
+    issued: &IssuedSessions,
     request: &Request<RequestBody>,
     host: &str,
 ) -> Result<(), Error> {
@@ -27,7 +27,7 @@ pub(super) fn refuse_frozen(
 }
 
 /// Finds the accounts behind a request.
-pub(super) fn of(issued: &Issued, headers: &HeaderMap, uri: &Uri, host: &str) -> Owners {
+pub(super) fn of(issued: &IssuedSessions, headers: &HeaderMap, uri: &Uri, host: &str) -> Owners {
     let cookies = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
     let mentions = AccountMentions::read(uri.path(), uri.query(), cookies, host);
     let now = Instant::now();

@@ -8,12 +8,12 @@ use tokio::time::{Instant, timeout};
 
 use crate::config::{Config, ShieldConfig};
 use crate::exchange::Exchange;
-use crate::limit::Source;
+use crate::limit::LimitSource;
 use crate::message::cookies;
 use crate::model::session::SESSION;
 use crate::model::shield::{self, Breach, ShieldVerdict};
 use crate::observe::metrics;
-use crate::pbx::Issued;
+use crate::pbx::IssuedSessions;
 use crate::proxy::browser::trigger::{self, Trigger};
 use crate::proxy::context::RequestContext;
 use crate::proxy::error::Error;
@@ -32,7 +32,7 @@ pub(super) fn of_stranger<'c>(config: &'c Config, context: &RequestContext) -> O
 pub(super) struct Stranger<'f> {
     pub(super) shield: &'f ShieldConfig,
     pub(super) gate: &'f Gate,
-    pub(super) issued: &'f Issued,
+    pub(super) issued: &'f IssuedSessions,
     pub(super) context: &'f RequestContext,
 }
 
@@ -113,7 +113,7 @@ impl Stranger<'_> {
         if matches!(payload, RequestBody::Empty) {
             return Ok(Bytes::new());
         }
-        self.gate.state.limits.pbx_logins.peek_source(&Source::address(self.context.client()))?;
+        self.gate.state.limits.pbx_logins.peek_source(&LimitSource::address(self.context.client()))?;
         exchange.set_meter(payload.meter());
         let deadline = self.gate.config.server.timeouts.header;
         let read = timeout(deadline, Limited::new(payload, MAX_LOGIN).collect()).await;
@@ -129,8 +129,8 @@ impl Stranger<'_> {
     fn refuse(&self, verdict: ShieldVerdict, request: &Request<RequestBody>) -> Error {
         let source = match self.trigger(request) {
             Trigger::ForeignPage => return Error::CrossSite,
-            Trigger::Navigation => Source::elsewhere(self.context.client()),
-            Trigger::Own => Source::address(self.context.client()),
+            Trigger::Navigation => LimitSource::elsewhere(self.context.client()),
+            Trigger::Own => LimitSource::address(self.context.client()),
         };
         self.gate.tally.kept_out(counted(&verdict));
         if let Err(limited) = self.gate.state.limits.pbx_logins.admit_source(&source) {
@@ -150,13 +150,13 @@ impl Stranger<'_> {
 }
 
 /// Returns the name under which a refusal is counted.
-const fn counted(verdict: &ShieldVerdict) -> metrics::Attempt {
+const fn counted(verdict: &ShieldVerdict) -> metrics::BlockedAttempt {
     match verdict {
-        ShieldVerdict::Breach(Breach::AdminPath) => metrics::Attempt::AdminPath,
-        ShieldVerdict::Breach(Breach::Administrator) => metrics::Attempt::Administrator,
-        ShieldVerdict::Breach(Breach::ThirdParty) => metrics::Attempt::ThirdParty,
-        ShieldVerdict::Breach(Breach::ForeignSession) => metrics::Attempt::ForeignSession,
-        ShieldVerdict::Unclear(_) => metrics::Attempt::Unclear,
+        ShieldVerdict::Breach(Breach::AdminPath) => metrics::BlockedAttempt::AdminPath,
+        ShieldVerdict::Breach(Breach::Administrator) => metrics::BlockedAttempt::Administrator,
+        ShieldVerdict::Breach(Breach::ThirdParty) => metrics::BlockedAttempt::ThirdParty,
+        ShieldVerdict::Breach(Breach::ForeignSession) => metrics::BlockedAttempt::ForeignSession,
+        ShieldVerdict::Unclear(_) => metrics::BlockedAttempt::Unclear,
     }
 }
 

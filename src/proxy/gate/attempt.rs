@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::effects::Effects;
 use crate::auth::Credential;
-use crate::limit::{Limited, Limits, Source};
+use crate::limit::{LimitSource, Limited, Limits};
 use crate::model::digest::Digest;
 use crate::model::grant::Requested;
 use crate::model::login::LoginKind;
@@ -42,7 +42,7 @@ impl<'a> Attempt<'a> {
         effects: Effects<'a>,
     ) -> Self {
         let is_proven = credential.is_some_and(|credential| {
-            limits.proven.has(&Source::credential(context.client(), credential.digest), Instant::now())
+            limits.proven.has(&LimitSource::credential(context.client(), credential.digest), Instant::now())
         });
         let is_browser = request.headers.contains_key("sec-fetch-site");
         Self { kind, context, effects, trigger, credential, is_proven, is_browser }
@@ -56,28 +56,28 @@ impl<'a> Attempt<'a> {
     // === Where it counts ===
 
     /// Returns the source that its requests count for.
-    fn source(&self) -> Source {
+    fn source(&self) -> LimitSource {
         match (self.trigger, self.credential) {
             (_, Some(credential)) if self.is_proven => self.credential_source(credential.digest),
-            (Trigger::Navigation, _) => Source::elsewhere(self.context.client()),
+            (Trigger::Navigation, _) => LimitSource::elsewhere(self.context.client()),
             (Trigger::Own | Trigger::ForeignPage, _) => self.address(),
         }
     }
 
     /// Returns the source that its guesses count for.
-    fn guesser(&self) -> Source {
+    fn guesser(&self) -> LimitSource {
         match self.credential.filter(|_| self.is_proven) {
             Some(credential) => self.credential_source(credential.digest),
             None => self.address(),
         }
     }
 
-    fn address(&self) -> Source {
-        Source::address(self.context.client())
+    fn address(&self) -> LimitSource {
+        LimitSource::address(self.context.client())
     }
 
-    fn credential_source(&self, credential: Digest) -> Source {
-        Source::credential(self.context.client(), credential)
+    fn credential_source(&self, credential: Digest) -> LimitSource {
+        LimitSource::credential(self.context.client(), credential)
     }
 
     // === What counts ===
@@ -129,7 +129,7 @@ impl<'a> Attempt<'a> {
         if !self.effects.remember(&limits.stale, &self.credential_source(credential.digest)) {
             return Ok(());
         }
-        self.effects.count_source(&limits.stale_cookies, &Source::elsewhere(self.context.client()))
+        self.effects.count_source(&limits.stale_cookies, &LimitSource::elsewhere(self.context.client()))
     }
 
     /// Checks whether a caller has named others' accounts too often to name one.

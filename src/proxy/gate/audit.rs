@@ -9,7 +9,7 @@ use crate::model::account::AdminLevel;
 use crate::model::grant::{PbxGrant, VoximplantGrant};
 use crate::model::login::{LoginKind, LoginOutcome};
 use crate::model::principal::Principal;
-use crate::observe::audit::{AuditedAct, Entry};
+use crate::observe::audit::{AuditedAct, LoginRecord};
 use crate::proxy::context::RequestContext;
 use crate::proxy::error::Error;
 
@@ -104,9 +104,9 @@ impl Gate {
         context: &RequestContext,
         facts: &Facts<'_>,
         reason: Option<&str>,
-    ) -> Entry {
+    ) -> LoginRecord {
         let principal = facts.principal;
-        Entry {
+        LoginRecord {
             id: context.id,
             client: context.client(),
             act,

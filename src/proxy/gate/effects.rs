@@ -7,7 +7,7 @@ use std::hash::Hash;
 use tokio::time::Instant;
 
 use crate::auth::Once;
-use crate::limit::{Limited, Limiter, Remembered, Source};
+use crate::limit::{LimitSource, Limited, Limiter, SeenCredentials};
 use crate::model::grant::SkippedRule;
 use crate::model::principal::Principal;
 use crate::state::{MarkError, Store};
@@ -79,7 +79,7 @@ impl Effects<'_> {
     }
 
     /// Counts an event of a source.
-    pub(super) fn count_source(self, limiter: &Limiter, source: &Source) -> Result<(), Limited> {
+    pub(super) fn count_source(self, limiter: &Limiter, source: &LimitSource) -> Result<(), Limited> {
         match self {
             Self::Live => limiter.admit_source(source),
             Self::Dry(_) => self.check_source(limiter, source),
@@ -92,7 +92,7 @@ impl Effects<'_> {
     }
 
     /// Checks a limit of a source, without counting.
-    pub(super) fn check_source(self, limiter: &Limiter, source: &Source) -> Result<(), Limited> {
+    pub(super) fn check_source(self, limiter: &Limiter, source: &LimitSource) -> Result<(), Limited> {
         self.pass(limiter.peek_source(source))
     }
 
@@ -110,7 +110,7 @@ impl Effects<'_> {
     // === Memories ===
 
     /// Remembers a source. Returns whether it was unknown.
-    pub(super) fn remember(self, memory: &Remembered, source: &Source) -> bool {
+    pub(super) fn remember(self, memory: &SeenCredentials, source: &LimitSource) -> bool {
         match self {
             Self::Live => memory.note(source, Instant::now()),
             Self::Dry(_) => !memory.has(source, Instant::now()),
@@ -118,7 +118,7 @@ impl Effects<'_> {
     }
 
     /// Forgets a source.
-    pub(super) fn forget(self, memory: &Remembered, source: &Source) {
+    pub(super) fn forget(self, memory: &SeenCredentials, source: &LimitSource) {
         if let Self::Live = self {
             memory.forget(source);
         }

@@ -15,8 +15,8 @@ use crate::model::grant::{Requested, VoximplantGrant};
 use crate::model::login::LoginKind;
 use crate::model::ott::{self, LoginToken, OneTimeKey};
 use crate::model::principal::Principal;
-use crate::observe::audit::{Event, Note};
-use crate::observe::metrics::Answered;
+use crate::observe::audit::{AuditEvent, EventRecord};
+use crate::observe::metrics::KeyOutcome;
 use crate::proxy::answer::{audience, response};
 use crate::proxy::browser::cors::{self, Initiator};
 use crate::proxy::context::{LoginRequest, RequestContext};
@@ -73,8 +73,8 @@ async fn answer_key(
     spend(gate, &order, &attempt).await?;
     gate.audit_grant(&attempt, &order.facts()).await?;
     gate.tally.key(match order.novelty {
-        Novelty::New => Answered::New,
-        Novelty::Repeated => Answered::Repeated,
+        Novelty::New => KeyOutcome::New,
+        Novelty::Repeated => KeyOutcome::Repeated,
     });
     let user = order.grant.user().as_str();
     let who = (&order.principal.method, &order.principal.subject, head.headers.get(header::USER_AGENT));
@@ -177,20 +177,26 @@ fn watch_for_races(gate: &Gate, user: &str, key: &OneTimeKey, who: impl Hash, co
     gate.tally.race();
     if race.is_news {
         let reason = format!("keys for {} and for {client} within a minute", race.earlier);
-        let note = Note { event: Event::Race, account: user.to_owned(), by: None, until: None, reason: Some(reason) };
+        let note = EventRecord {
+            event: AuditEvent::Race,
+            account: user.to_owned(),
+            by: None,
+            until: None,
+            reason: Some(reason),
+        };
         gate.logs.write_note(&note);
     }
 }
 
 /// Returns the name under which an unanswered key is counted.
-fn counted(error: &Error) -> Answered {
+fn counted(error: &Error) -> KeyOutcome {
     match error {
-        Error::Unauthenticated { .. } | Error::CrossSite => Answered::Unproven,
-        Error::UnknownUser => Answered::UnknownUser,
-        Error::Forbidden | Error::Choose(_) => Answered::Forbidden,
-        Error::Limited(_) => Answered::Limited,
-        error if error.status().0.is_client_error() => Answered::Malformed,
-        _ => Answered::Failed,
+        Error::Unauthenticated { .. } | Error::CrossSite => KeyOutcome::Unproven,
+        Error::UnknownUser => KeyOutcome::UnknownUser,
+        Error::Forbidden | Error::Choose(_) => KeyOutcome::Forbidden,
+        Error::Limited(_) => KeyOutcome::Limited,
+        error if error.status().0.is_client_error() => KeyOutcome::Malformed,
+        _ => KeyOutcome::Failed,
     }
 }
 

@@ -181,8 +181,9 @@ async fn prove<'a>(
     let verdict = match redirecting.asked.hints.name_an_account() && believes_hints(&gate.config) {
         true => {
             let principal = redirecting.asked.hints.principal();
-            let counted = if principal.is_some() { metrics::Verdict::Admit } else { metrics::Verdict::Refuse };
-            gate.tally.verdict(metrics::Method::Redirect, counted);
+            let counted =
+                if principal.is_some() { metrics::CountedVerdict::Admit } else { metrics::CountedVerdict::Refuse };
+            gate.tally.verdict(metrics::CountedMethod::Redirect, counted);
             principal.map(|principal| Verdict::Admit(Proof::ambient(principal)))
         }
         false => Some(gate.chain.ask(&gate::ask_of(LoginKind::Pbx, request, context)).await?),

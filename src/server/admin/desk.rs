@@ -25,10 +25,10 @@ use crate::config::{UpstreamConfig, UpstreamUrl};
 use crate::message::target;
 use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
 use crate::model::loopback::is_loopback;
-use crate::observe::audit::{Event, Note};
-use crate::observe::health::Finding;
-use crate::observe::heartbeat::Still;
-use crate::observe::metrics::{self, Protocol, Tally};
+use crate::observe::audit::{AuditEvent, EventRecord};
+use crate::observe::health::PartReport;
+use crate::observe::heartbeat::StuckWorker;
+use crate::observe::metrics::{self, ClientProtocol, Tally};
 use crate::proxy::Question;
 use crate::server::io::Stream;
 use crate::state::{Freeze, KeepError};
@@ -197,7 +197,7 @@ impl Desk {
         }
         let freeze = Freeze { since: Timestamp::now(), until, by: by.to_owned(), why: why.clone() };
         snapshot.freezes().freeze(&whom, freeze).await.map_err(unkept)?;
-        snapshot.logs().write_note(&Note::of(Event::Freeze, &whom, by.to_owned(), until, &why));
+        snapshot.logs().write_note(&EventRecord::of(AuditEvent::Freeze, &whom, by.to_owned(), until, &why));
         tracing::warn!(whom = whom.to_string(), by, "frozen");
         Ok(json(StatusCode::OK, &json!({ "whom": whom.to_string(), "kept": snapshot.config.state.is_some() })))
     }
@@ -210,7 +210,7 @@ impl Desk {
         let snapshot = Arc::clone(&self.known.live.borrow());
         let thawed = snapshot.freezes().thaw(&whom).await.map_err(unkept)?;
         if thawed {
-            snapshot.logs().write_note(&Note::of(Event::Thaw, &whom, by.to_owned(), None, ""));
+            snapshot.logs().write_note(&EventRecord::of(AuditEvent::Thaw, &whom, by.to_owned(), None, ""));
             tracing::warn!(whom = whom.to_string(), by, "thawed");
         }
         Ok(json(StatusCode::OK, &json!({ "whom": whom.to_string(), "thawed": thawed })))
@@ -243,7 +243,7 @@ impl Desk {
 
     fn ready(&self, request: &Request<Incoming>) -> Answer {
         let findings = self.known.metrics.health.ask();
-        let is_ready = !findings.iter().any(Finding::is_in_the_way);
+        let is_ready = !findings.iter().any(PartReport::is_in_the_way);
         let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         if wants_json(request.headers()) {
             return json(status, &json!({ "ready": is_ready, "parts": parts(&findings) }));
@@ -271,10 +271,10 @@ impl Desk {
                 "version": env!("CARGO_PKG_VERSION"),
                 "started": metrics.started.to_string(),
                 "uptime_seconds": now.as_second() - metrics.started.as_second(),
-                "ready": !findings.iter().any(Finding::is_in_the_way),
+                "ready": !findings.iter().any(PartReport::is_in_the_way),
                 "parts": parts(&findings),
                 "workers": self.known.workers,
-                "connections": { "h1": metrics.open(Protocol::H1), "h2": metrics.open(Protocol::H2) },
+                "connections": { "h1": metrics.open(ClientProtocol::H1), "h2": metrics.open(ClientProtocol::H2) },
                 "exchanges_in_flight": metrics.in_flight(),
                 "tunnels": metrics.tunnels(),
                 "config": { "file": config.file, "loaded": loaded.at.to_string() },
@@ -286,11 +286,12 @@ impl Desk {
 }
 
 /// Tells whether every worker moves.
-fn alive(still: &[Still]) -> Answer {
+fn alive(still: &[StuckWorker]) -> Answer {
     if still.is_empty() {
         return text(StatusCode::OK, "ok\n");
     }
-    let line = |still: &Still| format!("worker {}: has not moved for {} s\n", still.worker, still.since.as_secs());
+    let line =
+        |still: &StuckWorker| format!("worker {}: has not moved for {} s\n", still.worker, still.since.as_secs());
     text(StatusCode::SERVICE_UNAVAILABLE, still.iter().map(line).chain(["not alive\n".to_owned()]).collect::<String>())
 }
 
@@ -302,8 +303,8 @@ fn unkept(error: KeepError) -> Box<Answer> {
     Box::new(problem(StatusCode::SERVICE_UNAVAILABLE, "state", &error.to_string()))
 }
 
-fn parts(findings: &[Finding]) -> Value {
-    let part = |found: &Finding| match &found.problem {
+fn parts(findings: &[PartReport]) -> Value {
+    let part = |found: &PartReport| match &found.problem {
         None => json!({ "name": found.part, "ready": true, "needed": found.is_needed }),
         Some(problem) => {
             json!({ "name": found.part, "ready": false, "needed": found.is_needed, "problem": problem })
@@ -312,7 +313,7 @@ fn parts(findings: &[Finding]) -> Value {
     findings.iter().map(part).collect()
 }
 
-fn line(found: &Finding) -> String {
+fn line(found: &PartReport) -> String {
     match &found.problem {
         None => format!("{}: ok\n", found.part),
         Some(problem) => format!("{}: {problem}\n", found.part),
@@ -364,13 +365,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_worker_that_stands_still_is_named() {
-        let told = async |still: &[Still]| {
+        let told = async |still: &[StuckWorker]| {
             let answer = alive(still);
             let status = answer.status();
             (status.as_u16(), answer.into_body().collect().await.unwrap().to_bytes())
         };
         assert_eq!(told(&[]).await, (200, "ok\n".into()));
-        let still = Still { worker: 1, since: Duration::from_millis(12_300) };
+        let still = StuckWorker { worker: 1, since: Duration::from_millis(12_300) };
         assert_eq!(told(&[still]).await, (503, "worker 1: has not moved for 12 s\nnot alive\n".into()));
     }
 }

@@ -212,7 +212,7 @@ async fn a_log_that_cannot_be_written_is_not_ready_and_its_lines_are_counted() {
         harness::tell(&server.admin_address().unwrap(), &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
     };
     assert_eq!(body(&tell("/readyz")), "ok\n");
-    let entry = callgate::observe::audit::Entry {
+    let entry = callgate::observe::audit::LoginRecord {
         id: callgate::observe::RequestId::next(),
         client: "192.0.2.1".parse().unwrap(),
         act: callgate::observe::audit::AuditedAct::Login(callgate::model::login::LoginKind::Pbx),

@@ -108,8 +108,8 @@ async fn a_chain_goes_on_over_rotation_reload_and_restart() {
     assert!(missing.contains("audit.log.2:1: another chain begins here"), "{missing}");
     let again = callgate::config::parse(&config(&stage), stage.gate.dir.path(), &|_| Some("x".into())).unwrap();
     let logs = callgate::observe::Logs::open(&again).unwrap();
-    logs.write_note(&callgate::observe::audit::Note {
-        event: callgate::observe::audit::Event::Thaw,
+    logs.write_note(&callgate::observe::audit::EventRecord {
+        event: callgate::observe::audit::AuditEvent::Thaw,
         account: "40@acme.test".into(),
         by: None,
         until: None,
