@@ -1,4 +1,4 @@
-//! Floor 1: rules about HTTP messages (RFC 9110's word). No sockets.
+//! Floor 1: rules for HTTP messages (in the sense of RFC 9110). No sockets.
 
 pub mod account_fields;
 pub mod authentication;

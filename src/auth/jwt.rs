@@ -107,7 +107,7 @@ impl Jwt {
     }
 
     pub(super) const fn place(&self) -> &TokenLocation {
-        &self.settings.place
+        &self.settings.location
     }
 
     pub(super) const fn is_ambient(&self) -> bool {
@@ -159,7 +159,7 @@ impl Jwt {
             true => Proof::ambient(principal),
             false => Proof::deliberate(principal),
         };
-        if !matches!(self.settings.place, TokenLocation::Query(_)) {
+        if !matches!(self.settings.location, TokenLocation::Query(_)) {
             return Verdict::Admit(proof);
         }
         match self.once(proven) {

@@ -64,7 +64,7 @@ impl Link {
 
 /// Finds the query of a link.
 pub(super) fn find<'a>(ask: &Ask<'a>) -> Option<&'a str> {
-    ask.query.filter(|query| link::is_meant(query))
+    ask.query.filter(|query| link::is_signed_link(query))
 }
 
 /// Judges a link by the method that has its key.

@@ -88,7 +88,7 @@ fn load_file(
 fn text(path: &Path) -> Result<ConfigText, Problems> {
     source::text(path).map_err(|error| {
         let (file, hint) = (path.display().to_string(), Some(error.hint(path)));
-        Problems::new(vec![Problem { file, place: None, message: error.to_string(), hint }])
+        Problems::new(vec![Problem { file, position: None, message: error.to_string(), hint }])
     })
 }
 

@@ -48,7 +48,7 @@ impl<'d> TomlDocument<'d> {
     /// Reports what is wrong with the file, whatever is in it.
     pub(super) fn report_file(&self, is_refused: bool, message: String, hint: String) {
         let list = if is_refused { &self.problems } else { &self.warnings };
-        let problem = Problem { file: self.file.to_owned(), place: None, message, hint: Some(hint) };
+        let problem = Problem { file: self.file.to_owned(), position: None, message, hint: Some(hint) };
         list.borrow_mut().push(problem);
     }
 
@@ -57,7 +57,7 @@ impl<'d> TomlDocument<'d> {
     }
 
     fn problem(&self, byte: usize, message: String, hint: Option<String>) -> Problem {
-        Problem { file: self.file.to_owned(), place: Some(Position::of(self.text, byte)), message, hint }
+        Problem { file: self.file.to_owned(), position: Some(Position::of(self.text, byte)), message, hint }
     }
 }
 

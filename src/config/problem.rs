@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: every problem with its place and what to do about it.
+//! What is wrong with a configuration: every problem with its position and what to do about it.
 
 use std::fmt;
 
@@ -12,13 +12,13 @@ pub struct Position {
 }
 
 impl Position {
-    /// Finds the place of a byte of a text.
+    /// Finds the position of a byte of a text.
     #[must_use]
     pub fn of(text: &str, byte: usize) -> Self {
         let before = text.char_indices().take_while(|(at, c)| at + c.len_utf8() <= byte);
-        before.fold(Self { line: 1, column: 1 }, |place, (_, c)| match c {
-            '\n' => Self { line: place.line + 1, column: 1 },
-            _ => Self { column: place.column + 1, ..place },
+        before.fold(Self { line: 1, column: 1 }, |position, (_, c)| match c {
+            '\n' => Self { line: position.line + 1, column: 1 },
+            _ => Self { column: position.column + 1, ..position },
         })
     }
 }
@@ -29,7 +29,7 @@ pub struct Problem {
     /// The file as the operator named it.
     pub file: String,
     /// Where in the file; none when the file could not be read at all.
-    pub place: Option<Position>,
+    pub position: Option<Position>,
     /// What is wrong, starting with the path of keys in back quotes. Never holds a secret.
     pub message: String,
     /// What to do.
@@ -40,7 +40,7 @@ impl fmt::Display for Problem {
     /// Writes `file:line:column: message`, and the hint on an indented line of its own.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
-        if let Some(Position { line, column }) = self.place {
+        if let Some(Position { line, column }) = self.position {
             write!(f, ":{line}:{column}")?;
         }
         write!(f, ": {}", self.message)?;
@@ -59,7 +59,7 @@ impl Problems {
     /// Puts problems into the order of the file.
     #[must_use]
     pub fn new(mut problems: Vec<Problem>) -> Self {
-        problems.sort_by_key(|problem| problem.place);
+        problems.sort_by_key(|problem| problem.position);
         Self(problems)
     }
 
@@ -111,7 +111,7 @@ mod tests {
     fn reads_like_a_compiler() {
         let problem = |line, message: &str, hint: Option<&str>| Problem {
             file: "proxy.toml".to_owned(),
-            place: Some(Position { line, column: 1 }),
+            position: Some(Position { line, column: 1 }),
             message: message.to_owned(),
             hint: hint.map(str::to_owned),
         };

@@ -59,9 +59,9 @@ pub struct Config {
     pub log: LogConfig,
     /// Where audit lines go.
     pub audit: AuditConfig,
-    /// Where health and metrics are told; none: nowhere.
+    /// Where health and metrics are told; `None`: nowhere.
     pub admin: Option<Listen>,
-    /// The file of what must outlive a restart; none: a restart forgets it.
+    /// The file of what must outlive a restart; `None`: a restart forgets it.
     pub state: Option<PathBuf>,
     /// What is allowed but hardly meant, such as a method that no rule uses.
     pub warnings: Vec<Problem>,
@@ -101,7 +101,7 @@ impl fmt::Display for Listen {
 pub struct RedirectHttp {
     /// The address that answers plain HTTP.
     pub listen: SocketAddr,
-    /// The port that browsers are sent to; none: what fits the port that they came to.
+    /// The port that browsers are sent to; `None`: what fits the port that they came to.
     pub port: Option<u16>,
 }
 
@@ -116,7 +116,7 @@ pub struct Certificate {
     pub names: Vec<String>,
     /// When the server's own certificate ends.
     pub not_after: Timestamp,
-    /// Who may sign the certificates that clients must show where this one is shown; none: clients show nothing.
+    /// Who may sign the certificates that clients must show where this one is shown; `None`: clients show nothing.
     pub client_ca: Option<Vec<CertificateDer<'static>>>,
 }
 
@@ -223,7 +223,7 @@ pub struct AppConfig {
 pub struct PbxConfig {
     /// Where it is.
     pub upstream: UpstreamConfig,
-    /// The administrator who may open third-party sessions; none: the PBX is passed through only.
+    /// The administrator who may open third-party sessions; `None`: the PBX is passed through only.
     pub admin: Option<AdminCredentials>,
     /// How a session reaches the browser.
     pub handoff: Handoff,
@@ -235,7 +235,7 @@ pub struct PbxConfig {
     pub languages: Vec<Language>,
     /// The deadline of one question to the PBX (mint or exchange), connecting included.
     pub timeout: Duration,
-    /// What only some networks may do there; none: whatever the PBX permits, from anywhere.
+    /// What only some networks may do there; `None`: whatever the PBX permits, from anywhere.
     pub shield: Option<ShieldConfig>,
 }
 
@@ -290,13 +290,13 @@ pub enum Dialect {
 pub struct VoximplantConfig {
     /// The users: name → HA1.
     pub users: Arc<HashMap<String, Ha1>>,
-    /// Where that file is; none: they are in a variable or a credential.
+    /// Where that file is; `None`: they are in a variable or a credential.
     pub users_file: Option<PathBuf>,
     /// `myapp.myaccount`: what a full login name must carry behind its `@`.
     pub application: Option<String>,
     /// The applications besides that one.
     pub others: Vec<VoximplantApplication>,
-    /// How passwords are set at Voximplant; none: not from here.
+    /// How passwords are set at Voximplant; `None`: not from here.
     pub management: Option<ManagementConfig>,
     /// The longest key that is answered, in bytes.
     pub max_key_length: usize,
@@ -325,7 +325,7 @@ pub struct VoximplantApplication {
     pub name: String,
     /// Its users: name → HA1.
     pub users: Arc<HashMap<String, Ha1>>,
-    /// Where that file is; none: they are in a variable or a credential.
+    /// Where that file is; `None`: they are in a variable or a credential.
     pub users_file: Option<PathBuf>,
 }
 
@@ -387,7 +387,7 @@ pub struct LogConfig {
 /// `[audit]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditConfig {
-    /// The file that receives the audit lines; none: they go where the access log goes.
+    /// The file that receives the audit lines; `None`: they go where the access log goes.
     pub file: Option<PathBuf>,
     /// Whether each line of that file is bound to the one before it.
     pub chain: bool,

@@ -1,4 +1,4 @@
-//! The fields by which the app names an account in an answer. They go no further than callgate.
+//! The fields by which the app's answer names an account. callgate removes them.
 
 use http::header::HeaderName;
 

@@ -1,21 +1,22 @@
-//! Credentials that prove a connection and not a request: NTLM, Negotiate and their like (RFC 4559 §6). Whatever comes
-//! later over a connection that was proven so is served as its user, whoever sent it.
+//! Credentials that authenticate a connection instead of a request: NTLM, Negotiate and similar schemes (RFC 4559 §6).
+//! After such a login, the upstream serves every request on this connection as that user, also the requests of other
+//! clients.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-/// What the names of such schemes begin with.
+/// The prefixes of the names of such schemes.
 const SCHEMES: [&[u8]; 9] =
     [b"ntlm", b"nego", b"spnego", b"kerberos", b"krb", b"gssapi", b"credssp", b"tsssp", b"pku2u"];
-/// The field in which a server says that it remembers who its connection belongs to.
+/// The field in which a server says whether it remembers the user of the connection.
 const PERSISTENT_AUTH: HeaderName = HeaderName::from_static("persistent-auth");
 
-/// Tells whether a request shows credentials of its connection.
+/// Tells whether a request carries credentials for its connection.
 #[must_use]
 pub fn proves_connection(request: &HeaderMap) -> bool {
     names_scheme(request, &header::AUTHORIZATION) || names_scheme(request, &header::PROXY_AUTHORIZATION)
 }
 
-/// Tells whether an answer asks for credentials of its connection, or goes on with them.
+/// Tells whether an answer asks for credentials for its connection, or continues such a login.
 #[must_use]
 pub fn asks_connection(answer: &HeaderMap) -> bool {
     names_scheme(answer, &header::WWW_AUTHENTICATE)
@@ -27,8 +28,8 @@ fn names_scheme(headers: &HeaderMap, field: &HeaderName) -> bool {
     headers.get_all(field).iter().any(has_scheme)
 }
 
-/// Looks at every word: which of them are schemes, readers of several challenges in one line see differently. A word
-/// that only looks like one costs its client a connection of its own.
+/// Checks every word, because readers disagree where the challenges in one line begin. A word that only looks like a
+/// scheme costs its client a connection of its own.
 fn has_scheme(value: &HeaderValue) -> bool {
     let words = value.as_bytes().split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-');
     words.into_iter().any(|word| {

@@ -1,13 +1,13 @@
-//! Cookies as a browser sends them; and those that are ours alone, which are cut out of what an upstream receives.
+//! Cookies in requests, and the removal of callgate's own before a request goes to an upstream.
 
 use http::header::{COOKIE, HeaderMap, HeaderValue};
 
-/// What the names of our cookies begin with. A browser takes a `__Host-` cookie from this very host alone, over TLS
-/// (RFC 6265bis §4.1.3.2), so no sibling host can plant one.
+/// The prefix of callgate's cookies. A browser takes a `__Host-` cookie only from this host and over TLS (RFC 6265bis
+/// §4.1.3.2), so a sibling host cannot plant one.
 pub const PREFIX: &str = "__Host-callgate";
 
-/// Returns all pairs of all `Cookie` lines, as they were spelled. Bytes, because a browser may send any above ASCII: one of
-/// them must not hide its neighbours.
+/// Returns all pairs of all `Cookie` lines as sent. They are bytes, because a browser may send bytes above ASCII, and
+/// one such cookie must not hide its neighbours.
 pub fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let lines = headers.get_all(COOKIE).into_iter();
     lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii)
@@ -20,24 +20,24 @@ pub fn split(pair: &[u8]) -> (&[u8], &[u8]) {
     (pair[..end].trim_ascii_end(), pair.get(end + 1..).unwrap_or_default().trim_ascii_start())
 }
 
-/// Returns the values of a cookie, as often as it was sent.
+/// Returns the values of a cookie, one for each time it was sent.
 pub fn values<'h>(headers: &'h HeaderMap, name: &'h str) -> impl Iterator<Item = &'h str> {
     let values = pairs(headers).map(split).filter(move |(known, _)| *known == name.as_bytes());
     values.filter_map(|(_, value)| str::from_utf8(value).ok())
 }
 
-/// Returns the names of our cookies, in the order in which they were sent: the oldest first (RFC 6265 §5.4).
+/// Returns the names of callgate's cookies in the order in which they were sent: the oldest first (RFC 6265 §5.4).
 pub fn ours(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     pairs(headers).filter(|pair| is_ours(pair)).filter_map(|pair| str::from_utf8(split(pair).0).ok())
 }
 
-/// Tells whether a pair of a `Cookie` line is ours.
+/// Tells whether a pair of a `Cookie` line is callgate's own.
 #[must_use]
 pub fn is_ours(pair: &[u8]) -> bool {
     pair.trim_ascii_start().starts_with(PREFIX.as_bytes())
 }
 
-/// Cuts our cookies out. What stays is, byte for byte, as the client spelled it.
+/// Removes callgate's cookies. The others stay byte for byte as the client sent them.
 pub fn cut(headers: &mut HeaderMap) {
     let is_there = |line: &HeaderValue| line.as_bytes().windows(PREFIX.len()).any(|part| part == PREFIX.as_bytes());
     if !headers.get_all(COOKIE).iter().any(is_there) {
@@ -45,7 +45,7 @@ pub fn cut(headers: &mut HeaderMap) {
     }
     let lines: Vec<_> = headers.get_all(COOKIE).iter().filter_map(without_ours).collect();
     let mut lines = lines.into_iter();
-    // The first takes the place of all.
+    // The first line replaces all others.
     match lines.next() {
         Some(first) => drop(headers.insert(COOKIE, first)),
         None => drop(headers.remove(COOKIE)),
@@ -55,14 +55,14 @@ pub fn cut(headers: &mut HeaderMap) {
     }
 }
 
-/// Returns a line without our pairs; nothing where it had no others.
+/// Returns a line without callgate's pairs; `None` if nothing is left.
 fn without_ours(line: &HeaderValue) -> Option<HeaderValue> {
     let bytes = line.as_bytes();
     if !bytes.split(|byte| *byte == b';').any(is_ours) {
         return Some(line.clone());
     }
     let stay: Vec<_> = bytes.split(|byte| *byte == b';').filter(|pair| !is_ours(pair)).collect();
-    // A pair that comes first now has lost the one that its space stood behind.
+    // The pair that comes first now keeps the space that followed the removed pair.
     let stay = stay.join(&b";"[..]);
     let stay = if is_ours(bytes) { stay.trim_ascii_start() } else { &stay };
     HeaderValue::from_bytes(stay).ok().filter(|line| !line.is_empty())

@@ -1,19 +1,19 @@
-//! Reading fields that decide, and taking fields out of a message. `HeaderMap::remove` puts the last field in the place of the one that goes, so one that
-//! stays behind would change its place.
+//! Reads fields that decide, and removes fields from a message. `HeaderMap::remove` is not used for removal: it fills
+//! the gap with the last field, which changes the order.
 
 use http::header::{AsHeaderName, HeaderMap, HeaderName, HeaderValue};
 
-/// How many fields find room behind those that stay: what is added to a message comes next.
+/// Spare capacity for the fields that are added to a message next.
 const ROOM: usize = 8;
 
-/// Removes the fields of some names; the others stay in their order. Without such fields nothing is moved.
+/// Removes the fields of some names, and keeps the others in order. Without such fields nothing is moved.
 pub fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
     if !headers.keys().any(&goes) {
         return;
     }
     let mut stay = HeaderMap::with_capacity(headers.len() + ROOM);
     let mut stays = false;
-    // All values of one field come in a row, the first of them with its name.
+    // All values of one field follow each other, only the first of them with its name.
     stay.extend(headers.drain().filter(|(name, _)| {
         stays = name.as_ref().map_or(stays, |name| !goes(name));
         stays
@@ -21,16 +21,16 @@ pub fn remove(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
     *headers = stay;
 }
 
-/// Returns the value of a field that stands there once.
+/// Returns the value of a field; `None` if it is missing or stands twice.
 pub fn only(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&HeaderValue> {
     let mut lines = headers.get_all(name).into_iter();
     let line = lines.next()?;
     lines.next().is_none().then_some(line)
 }
 
-/// Returns what a field says; nothing where it is missing. One that stands there twice says what no value is: readers take
-/// the one or the other.
-pub fn said(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u8]> {
+/// Returns the value of a field; `None` if it is missing. A field that stands twice gives an empty value, which is
+/// never valid, because readers take the first or the last.
+pub fn sole_or_empty(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u8]> {
     let mut lines = headers.get_all(name).into_iter();
     let line = lines.next()?;
     Some(if lines.next().is_none() { line.as_bytes() } else { b"" })
@@ -46,7 +46,8 @@ mod tests {
         headers.append("a", HeaderValue::from_static("1"));
         headers.append("b", HeaderValue::from_static("1"));
         headers.append("b", HeaderValue::from_static("1"));
-        let read = |name: &'static str| (only(&headers, name).map(HeaderValue::as_bytes), said(&headers, name));
+        let read =
+            |name: &'static str| (only(&headers, name).map(HeaderValue::as_bytes), sole_or_empty(&headers, name));
         assert_eq!(
             [read("a"), read("b"), read("c")],
             [(Some(&b"1"[..]), Some(&b"1"[..])), (None, Some(&b""[..])), (None, None)]

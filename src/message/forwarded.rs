@@ -1,4 +1,4 @@
-//! Who the request is from, as told to upstreams: what clients claim goes, what we know comes.
+//! The fields that tell upstreams about the client. Claims of clients are removed; the known facts are added.
 
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -8,18 +8,19 @@ use crate::model::identity;
 
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// The field that ties an exchange to its log lines.
+/// The field that links an exchange to its log lines.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// How many fields this program adds to a request, `Via` and `Host` among them.
+/// The number of fields that callgate adds to a request, `Via` and `Host` among them.
 const ASSERTED: usize = 7;
 
-/// Tells whether a field is one that only this program may set, in any spelling.
+/// Tells whether only callgate may set a field, in any spelling.
 #[must_use]
 pub fn is_identity(name: &HeaderName) -> bool {
     identity::is_identity(name.as_str())
 }
 
-/// Says who the client is, and over what it came. `host` is the authority that it asked for.
+/// Sets the fields that tell who the client is, and over which scheme it came. `host` is the authority that it asked
+/// for.
 pub fn assert(headers: &mut HeaderMap, origin: &ForwardedChain, host: &HeaderValue, id: HeaderValue) {
     headers.reserve(ASSERTED);
     headers.insert(header::FORWARDED, origin.forwarded(host));

@@ -1,7 +1,8 @@
-//! Who a request is from: the peer, or whom believed proxies name; and how upstreams are told.
+//! The client of a request: the peer, or the address that trusted proxies name; and the fields that tell it to
+//! upstreams.
 //!
-//! A proxy writes behind what it was told, so fields are read from their end: everything up to and including the first
-//! address that is not a believed proxy's was written by believed proxies, everything before it by anybody.
+//! A proxy appends to the fields that it received, so they are read from the end. Trusted proxies wrote everything up
+//! to and including the first address that is not a trusted proxy; anyone may have written the rest.
 
 use std::cell::RefCell;
 use std::fmt::Write;
@@ -11,36 +12,37 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// The field in which each proxy appends the address that it was asked from.
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// The most believed proxies in a row.
+/// The most trusted proxies in a row.
 const MAX_HOPS: usize = 16;
 
-/// Who a request is from.
+/// The client of a request, and the trusted proxies on the way from it.
 #[derive(Debug)]
 pub struct ForwardedChain {
-    /// The client's address, IPv4 in its own form: the one that limits, logs and rules mean.
+    /// The client's address, for limits, logs and rules; IPv4 is never mapped into IPv6.
     pub client: IpAddr,
-    /// The client and the believed proxies behind it, as `X-Forwarded-For`.
+    /// The client and the trusted proxies behind it, in the form of `X-Forwarded-For`.
     chain: HeaderValue,
-    /// The host last asked for, with the `Forwarded` that tells it.
+    /// The last `Host`, with the `Forwarded` that was written for it.
     told: RefCell<Option<(HeaderValue, HeaderValue)>>,
 }
 
-/// `Forwarded` and `X-Forwarded-For` of a believed proxy name different clients: one of them is not the proxy's.
+/// `Forwarded` and `X-Forwarded-For` of a trusted proxy name different clients: at least one of them is not from that
+/// proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("Forwarded and X-Forwarded-For name different clients")]
 pub struct Contradiction;
 
 impl ForwardedChain {
-    /// Makes the origin of requests that come from the client itself.
+    /// Makes the chain of a request that comes directly from the client.
     #[must_use]
     pub fn direct(client: IpAddr) -> Self {
         Self::behind(&[client.to_canonical()])
     }
 
-    /// Finds whom a believed peer speaks for.
+    /// Finds the client of a request that a trusted peer forwards.
     ///
     /// # Errors
-    /// When it tells of two.
+    /// When the fields name two different clients.
     pub fn from_headers(
         peer: IpAddr,
         headers: &HeaderMap,
@@ -68,14 +70,14 @@ impl ForwardedChain {
         }
     }
 
-    /// Returns what `X-Forwarded-For` says: the client, then the believed proxies it came through.
+    /// Returns the value of `X-Forwarded-For`: the client, then the trusted proxies it came through.
     #[must_use]
     pub fn x_forwarded_for(&self) -> HeaderValue {
         self.chain.clone()
     }
 
-    /// Returns what `Forwarded` says (RFC 7239): the same, and the host that was asked for. Written anew only for
-    /// another host.
+    /// Returns the value of `Forwarded` (RFC 7239): the same addresses, and the requested host. A new value is written
+    /// only when the host changes.
     #[must_use]
     pub fn forwarded(&self, host: &HeaderValue) -> HeaderValue {
         let mut told = self.told.borrow_mut();
@@ -83,20 +85,20 @@ impl ForwardedChain {
             Some((known, value)) if known == host => value.clone(),
             Some(_) | None => {
                 let value = self.write(host);
-                // A copy: the field itself is part of the connection's read buffer, which must not be held.
+                // A copy, because the field is a part of the connection's read buffer, which must not be kept alive.
                 *told = HeaderValue::from_bytes(host.as_bytes()).ok().map(|host| (host, value.clone()));
                 value
             }
         }
     }
 
-    /// An authority has letters, digits and `-._:[]` only, so that quotes are all it may need.
+    /// An authority consists of letters, digits and `-._:[]`, so quotes around it are enough.
     fn write(&self, host: &HeaderValue) -> HeaderValue {
         let mut text = String::with_capacity(64);
         let chain = self.chain.to_str().unwrap_or_default().split(", ").enumerate();
         for (at, address) in chain {
             let comma = if at == 0 { "" } else { ", " };
-            // Writing to a string cannot go wrong.
+            // Writing to a string cannot fail.
             let _ = match address.contains(':') {
                 true => write!(text, "{comma}for=\"[{address}]\""),
                 false => write!(text, "{comma}for={address}"),
@@ -109,7 +111,7 @@ impl ForwardedChain {
     }
 }
 
-/// Walks from the peer to the client, as far as believed proxies tell.
+/// Follows the addresses from the peer toward the client, as far as trusted proxies wrote them.
 fn hops(peer: IpAddr, told: impl Iterator<Item = Option<IpAddr>>, believed: impl Fn(IpAddr) -> bool) -> Vec<IpAddr> {
     let mut hops = vec![peer];
     for hop in told.take(MAX_HOPS) {
@@ -131,7 +133,7 @@ fn node(text: &[u8]) -> Option<IpAddr> {
     address.ok().map(|address| address.to_canonical())
 }
 
-/// Returns the `for` of one element of `Forwarded`, without its quotes. Escapes have no place in an address.
+/// Returns the `for` of one element of `Forwarded`, without its quotes. An address needs no escapes.
 fn named(element: &[u8]) -> Option<&[u8]> {
     let mut found = None;
     for pair in parts(element, b';') {
@@ -145,7 +147,7 @@ fn named(element: &[u8]) -> Option<&[u8]> {
     Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
 }
 
-/// Splits at a separator outside quotes, from the end. Behind a quote without its other half there is nothing to say.
+/// Splits at a separator outside quotes, from the end. An unbalanced quote ends the iteration with `None`.
 fn parts(text: &[u8], separator: u8) -> impl Iterator<Item = Option<&[u8]>> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -166,7 +168,7 @@ fn parts(text: &[u8], separator: u8) -> impl Iterator<Item = Option<&[u8]>> {
     })
 }
 
-/// Tells whether an odd number of backslashes stands before a place.
+/// Tells whether an odd number of backslashes precedes a byte.
 fn is_escaped(text: &[u8], at: usize) -> bool {
     text[..at].iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
@@ -177,7 +179,7 @@ mod tests {
 
     const PEER: &str = "10.0.0.1";
 
-    /// Reads fields as they come from 10.0.0.1; all of 10.0.0.0/8 and fd00::/8 is believed.
+    /// Reads fields that come from 10.0.0.1; 10.0.0.0/8 and fd00::/8 are trusted.
     fn read(fields: &[(&'static str, &str)]) -> Result<ForwardedChain, Contradiction> {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
@@ -189,7 +191,7 @@ mod tests {
         })
     }
 
-    /// Checks the chain that upstreams are told: the client first.
+    /// Checks the chain that upstreams receive: the client first.
     #[track_caller]
     fn check(fields: &[(&'static str, &str)], expected: &str) {
         let origin = read(fields).unwrap();

@@ -1,35 +1,35 @@
-//! Where a message begins and ends: what two parsers could read in two ways goes no further (RFC 9112 §6.3).
+//! The framing of a message. A message whose end two parsers could see in two places is refused (RFC 9112 §6.3).
 //!
-//! hyper reads by the letter of the law; these are the lines that the law leaves to the reader of an answer, and the
-//! bounds of a request. Requests are the [`guard`](super::guard)'s.
+//! hyper follows the RFC; this file covers the points that the RFC leaves to the reader of an answer, and has the
+//! bounds of a request. The [`guard`](super::guard) checks requests.
 
 use http::header::{self, HeaderMap};
 use http::{StatusCode, response};
 
 use super::fields;
 
-/// The longest request target.
+/// The longest request target, in bytes.
 pub(super) const MAX_TARGET: usize = 16 << 10;
-/// The most bytes of a request's head.
+/// The largest head of a request, in bytes.
 pub const MAX_HEAD: usize = 64 << 10;
 /// The most fields of a request.
 pub const MAX_FIELDS: usize = 100;
 
-/// Why a message goes no further.
+/// The reason why the framing of a message is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unclear {
-    /// The transfer coding is not exactly `chunked`, so that what follows would mean something else to the next hop.
+    /// The transfer coding is not exactly `chunked`, so the next hop could read the body differently.
     #[error("the transfer coding is not chunked alone")]
     Coding,
-    /// The length is said more than once, or not in digits.
+    /// The length is given more than once, or not in digits.
     #[error("the length is not one number")]
     Length,
-    /// The status is none that a client would know what to do with (RFC 9110 §15).
+    /// The status is outside the range that clients know (RFC 9110 §15).
     #[error("the status is not in 100..599")]
     Status,
 }
 
-/// Tells whether the transfer coding is `chunked`, once; there is no other.
+/// Tells whether the transfer coding is `chunked`, which is the only one supported.
 fn is_chunked(headers: &HeaderMap) -> Result<bool, Unclear> {
     let mut lines = headers.get_all(header::TRANSFER_ENCODING).into_iter();
     match (lines.next(), lines.next()) {
@@ -39,10 +39,10 @@ fn is_chunked(headers: &HeaderMap) -> Result<bool, Unclear> {
     }
 }
 
-/// Checks what frames an answer, and leaves one line of it.
+/// Checks the fields that frame an answer, and reduces them to one line.
 ///
 /// # Errors
-/// When another reader could see another end than ours.
+/// When another reader could find another end of the message.
 pub fn normalize_answer(head: &mut response::Parts) -> Result<(), Unclear> {
     if head.status.as_u16() >= 600 {
         return Err(Unclear::Status);
@@ -56,7 +56,7 @@ pub fn normalize_answer(head: &mut response::Parts) -> Result<(), Unclear> {
         return Err(Unclear::Length);
     }
     if head.status == StatusCode::NO_CONTENT {
-        // Such an answer has no length (RFC 9110 §8.6).
+        // An answer with 204 has no length (RFC 9110 §8.6).
         fields::remove(&mut head.headers, |name| *name == header::CONTENT_LENGTH);
     } else {
         keep_one_length(&mut head.headers, lines);
@@ -64,7 +64,7 @@ pub fn normalize_answer(head: &mut response::Parts) -> Result<(), Unclear> {
     Ok(())
 }
 
-/// Leaves one of the lines that say the length.
+/// Reduces the lines with the length to one.
 fn keep_one_length(headers: &mut HeaderMap, lines: usize) {
     if lines > 1
         && let Some(length) = headers.get(header::CONTENT_LENGTH).cloned()
@@ -73,7 +73,7 @@ fn keep_one_length(headers: &mut HeaderMap, lines: usize) {
     }
 }
 
-/// Checks what says the length of a request, and leaves one line of it.
+/// Checks the length of a request, and reduces it to one line.
 ///
 /// # Errors
 /// When it is not one number.
@@ -83,7 +83,7 @@ pub(super) fn normalize_length(headers: &mut HeaderMap) -> Result<(), Unclear> {
     Ok(())
 }
 
-/// Counts the lines that say the length; they must all say the same, in digits.
+/// Counts the lines with the length, all of which must have the same digits.
 fn length_lines(headers: &HeaderMap) -> Result<usize, Unclear> {
     let mut lines = headers.get_all(header::CONTENT_LENGTH).into_iter();
     let Some(first) = lines.next() else { return Ok(0) };

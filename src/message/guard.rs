@@ -1,8 +1,8 @@
-//! The guard at the door of HTTP/1: it looks at every byte that frames a request before a parser does, and lets on only
-//! what all parsers read alike (RFC 9112).
+//! Checks HTTP/1 requests before hyper parses them: every byte that frames a request, so that only requests pass that
+//! all parsers read alike (RFC 9112).
 //!
-//! It goes by lines. A head goes on when it is whole and clear, the lines between chunks likewise, and data as it comes:
-//! so whoever reads behind the guard never sees the beginning of what will be refused.
+//! The guard works by lines. A head passes when it is complete and correct, the lines between chunks likewise, and
+//! data at once. So the parser behind the guard never sees the beginning of a request that will be refused.
 
 mod grammar;
 
@@ -11,46 +11,47 @@ use self::grammar::{NAME, check_coding, chunk_size, field, number, span};
 use super::framing::{MAX_FIELDS, MAX_HEAD, MAX_TARGET};
 use super::newline;
 
-/// The longest method.
+/// The longest method, in bytes.
 const MAX_METHOD: usize = 64;
 /// The most empty lines before a request (RFC 9112 §2.2 asks for one).
 const MAX_EMPTY: u8 = 2;
-/// The longest line before a chunk, extensions included.
+/// The longest line before a chunk, extensions included, in bytes.
 const MAX_CHUNK_LINE: usize = 4 << 10;
 /// The most bytes of trailers.
 const MAX_TRAILERS: usize = 8 << 10;
 
-/// Why a request goes no further.
+/// The rule of HTTP/1 that a request violates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// CR and LF are always together (RFC 9112 §2.2).
+    /// A CR or LF stands alone (RFC 9112 §2.2).
     #[error("a line does not end in CRLF")]
     LineEnd,
-    /// The first line is not method, target and version with one space between each (§3).
+    /// The first line is not a method, a target and a version with one space between each (§3).
     #[error("the request line is not a method, a target and a version")]
     RequestLine,
-    /// The method is no token, or longer than any.
+    /// The method is not a token, or too long.
     #[error("the method is not one word")]
     Method,
-    /// The target has bytes that belong percent-encoded, a fragment, or none of its four forms (§3.2).
+    /// The target has bytes that must be percent-encoded, a fragment, or none of the four forms (§3.2).
     #[error("the request target is not written as it should be")]
     Target,
     /// The target is too long.
     #[error("the request target is too long")]
     TargetSize,
-    /// Another protocol than HTTP/1 (RFC 9110 §15.6.6).
+    /// The protocol is not HTTP/1 (RFC 9110 §15.6.6).
     #[error("only HTTP/1.0 and HTTP/1.1 are spoken here")]
     Version,
-    /// A field that goes on on the next line (RFC 9112 §5.2).
+    /// A field continues on a second line (RFC 9112 §5.2).
     #[error("a field goes on on a second line")]
     Fold,
-    /// A name that is no token, or not directly before its colon (§5.1).
+    /// A field name is not a token, or not directly before its colon (§5.1).
     #[error("a field's name is not one word before a colon")]
     Name,
-    /// A control character (RFC 9110 §5.5).
+    /// A field value has a control character (RFC 9110 §5.5).
     #[error("a field's value has a control character")]
     Value,
-    /// A space at an end of a value, where HTTP/2 has none (RFC 9113 §8.2.1) and HTTP/1 does not count it.
+    /// A field value begins or ends with a space. HTTP/2 forbids that (RFC 9113 §8.2.1), and HTTP/1 ignores such
+    /// spaces.
     #[error("a field's value begins or ends with a space")]
     Space,
     /// The whole head is too large.
@@ -59,22 +60,22 @@ pub enum Violation {
     /// There are too many fields.
     #[error("the request has too many fields")]
     Fields,
-    /// The length is no number, or two (RFC 9112 §6.3).
+    /// `Content-Length` is not one number (RFC 9112 §6.3).
     #[error("the length is not one number")]
     Length,
-    /// The transfer codings do not end in one `chunked`, or one is said by HTTP/1.0, or with a length (§6.1, §6.3).
+    /// The transfer codings do not end in one `chunked`, or come in HTTP/1.0, or together with a length (§6.1, §6.3).
     #[error("the transfer coding is not chunked")]
     Coding,
     /// There are other transfer codings before `chunked` (§6.1).
     #[error("only chunked is a transfer coding here")]
     UnknownCoding,
-    /// What stands between chunks is no length, or not where it should be (§7.1).
+    /// The line before a chunk is not a length, or the end of a chunk is missing (§7.1).
     #[error("the chunks are not written as they should be")]
     Chunk,
-    /// The head has begun and does not end (RFC 9110 §15.5.9).
+    /// The head has begun and does not end in time (RFC 9110 §15.5.9).
     #[error("the request's head did not come in time")]
     Late,
-    /// Bytes came behind a request for another protocol before that was answered.
+    /// Bytes followed a request for another protocol before its answer.
     #[error("this came before the change of protocol was answered")]
     Early,
 }
@@ -85,26 +86,26 @@ pub struct Guard {
     place: GuardState,
     head: HeadFacts,
     heads: u64,
-    /// How many bytes at the front of what stays are lines that were found good.
+    /// The number of waiting bytes, from the front, whose lines have been checked.
     checked: usize,
-    /// How many bytes at the front of what stays have no line's end behind those.
+    /// The number of waiting bytes behind those that have been searched for the end of a line.
     searched: usize,
 }
 
-/// What comes next.
+/// The next part of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum GuardState {
     Line(LineKind),
-    /// So many bytes of anything, then a line.
+    /// This many bytes of data, then a line.
     Data(u64, LineKind),
-    /// Nobody knows before the request is answered: another protocol, or the next request.
+    /// Unknown until the request is answered: another protocol, or the next request.
     Open,
 }
 
 /// The kinds of lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LineKind {
-    /// A request line, after so many empty ones.
+    /// A request line, after this many empty ones.
     Start(u8),
     Field,
     ChunkSize,
@@ -112,7 +113,7 @@ enum LineKind {
     Trailer,
 }
 
-/// What the lines of a head have said so far.
+/// The facts that the lines of a head have given so far.
 #[derive(Debug, Default)]
 struct HeadFacts {
     is_http_10: bool,
@@ -130,10 +131,10 @@ impl Default for GuardState {
 }
 
 impl Guard {
-    /// Looks at what came and has not gone on, the bytes that stayed the last time in front. Returns how many go on now.
+    /// Checks the bytes that have not passed yet, those of earlier calls first. Returns how many of them pass now.
     ///
     /// # Errors
-    /// When what stays is refused.
+    /// When the bytes after those violate a rule.
     pub fn look(&mut self, bytes: &mut [u8]) -> (usize, Result<(), Violation>) {
         let (mut gone, mut at) = (0, self.checked);
         let searched = std::mem::take(&mut self.searched);
@@ -154,7 +155,7 @@ impl Guard {
                     }
                 }
                 GuardState::Line(line) => {
-                    // Only a line that ends within its bound is one.
+                    // A line counts only if it ends within its bound.
                     let reach = bytes.len().min(gone + line.limit());
                     let from = at.max(searched);
                     let Some(length) = newline::end(&bytes[from..reach]) else {
@@ -176,7 +177,7 @@ impl Guard {
         (gone, looked)
     }
 
-    /// Passes one line, given without its line feed. Tells whether all that stayed may go on with it.
+    /// Checks one line, given without its line feed. Returns whether all waiting bytes may pass with it.
     fn pass(&mut self, kind: LineKind, line: &mut [u8]) -> Result<bool, Violation> {
         let Some((b'\r', line)) = line.split_last_mut() else { return Err(Violation::LineEnd) };
         let (next, is_whole) = match kind {
@@ -214,24 +215,24 @@ impl Guard {
         Ok(is_whole)
     }
 
-    /// Returns how many heads have gone on.
+    /// Returns the number of heads that have passed.
     #[must_use]
     pub const fn heads(&self) -> u64 {
         self.heads
     }
 
-    /// Tells whether the last request asked for another protocol, so that what follows it may be no request.
+    /// Tells whether the last request asked for another protocol, so that no request may follow it.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.place == GuardState::Open
     }
 
-    /// Goes on with the next request: the last one did not lead to another protocol.
+    /// Continues with the next request, because the last one did not change the protocol.
     pub fn stay(&mut self) {
         self.place = GuardState::default();
     }
 
-    /// Tells whether a request has begun to go on, and has not ended.
+    /// Tells whether a request has begun to pass and has not ended.
     #[must_use]
     pub fn is_in_body(&self) -> bool {
         !matches!(self.place, GuardState::Line(LineKind::Start(_) | LineKind::Field) | GuardState::Open)
@@ -239,7 +240,7 @@ impl Guard {
 }
 
 impl LineKind {
-    /// The most bytes that stay until this line has come.
+    /// The most bytes that may wait for the end of this line.
     const fn limit(self) -> usize {
         match self {
             Self::Start(_) => MAX_METHOD + MAX_TARGET + " HTTP/1.1\r\n\r\n\r\n\r\n".len(),
@@ -260,7 +261,7 @@ impl LineKind {
 }
 
 impl HeadFacts {
-    /// Begins with a request line. A minor version that is yet to come is read as the last one known (RFC 9110 §2.5).
+    /// Reads a request line. A later minor version is read as HTTP/1.1 (RFC 9110 §2.5).
     fn begin(line: &mut [u8]) -> Result<Self, Violation> {
         let (method, rest) = line.split_at_mut(span(line, NAME));
         if method.is_empty() || method.len() > MAX_METHOD || rest.first() != Some(&b' ') {
@@ -311,7 +312,7 @@ impl HeadFacts {
         Ok(())
     }
 
-    /// Tells what comes behind the head.
+    /// Returns the part that follows the head.
     const fn end(&self) -> GuardState {
         match self.length {
             _ if self.is_chunked => GuardState::Line(LineKind::ChunkSize),
@@ -328,7 +329,7 @@ mod tests {
 
     const HEAD: &str = "POST / HTTP/1.1\r\nHost: a\r\n";
 
-    /// Shows bytes at once, and tells how many go on.
+    /// Checks bytes that come at once, and how many of them pass.
     #[track_caller]
     fn check(bytes: &str, gone: usize, expected: Result<(), Violation>) {
         let mut bytes = bytes.as_bytes().to_vec();

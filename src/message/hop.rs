@@ -5,8 +5,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use super::fields;
 use super::forwarded;
 
-/// Hop-by-hop fields that go even when no `Connection` line names them.
-/// `Transfer-Encoding` is among them: the framing of each hop is hyper's.
+/// Hop-by-hop fields that are removed even when no `Connection` line names them. `Transfer-Encoding` is among them,
+/// because hyper frames each hop.
 static HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -17,7 +17,7 @@ static HOP_BY_HOP: [HeaderName; 7] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Fields that a `Connection` line may not take away from the next hop.
+/// Fields that a `Connection` line must not remove.
 static PROTECTED: [HeaderName; 9] = [
     header::HOST,
     header::CONTENT_LENGTH,
@@ -35,29 +35,30 @@ static PROTECTED: [HeaderName; 9] = [
 #[error("a Connection field names a protected field")]
 pub struct Protected;
 
-/// What the fields of one hop may come to.
+/// The protocols that a connection may continue with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// The connection goes on with HTTP.
+    /// The connection stays with HTTP.
     Stays,
     /// The connection may become a WebSocket.
     MayChange,
 }
 
-/// What the fields of this hop said before they went.
+/// The facts in the hop-by-hop fields that were removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Hop {
-    /// The sender wishes to speak the WebSocket protocol on this connection (RFC 6455 §4.1), which the fields still say.
+    /// The sender asks for the WebSocket protocol on this connection (RFC 6455 §4.1); `Upgrade` and `Connection` still
+    /// say so.
     pub websocket: bool,
 }
 
-/// Removes the fields meant for one hop only, those that *any* `Connection` line names, and some `more`.
+/// Removes the hop-by-hop fields, those that any `Connection` line names, and those that `more` selects.
 ///
-/// `TE` stays as far as it says `trailers`, `Upgrade` as far as it says `websocket` where the protocol may change, and
-/// `Connection` with them.
+/// Of `TE`, `trailers` stays; of `Upgrade`, `websocket` stays where the protocol may change; `Connection` stays with
+/// them.
 ///
 /// # Errors
-/// When a `Connection` line names a field that is protected, so that nothing can be smuggled away.
+/// When a `Connection` line names a protected field, because that would hide it from the next hop.
 pub fn strip(
     headers: &mut HeaderMap,
     protocol: Protocol,
@@ -102,8 +103,8 @@ pub fn strip(
     Ok(Hop { websocket })
 }
 
-/// Removes from trailers what has a meaning in a head alone: fields of one hop, and those that a `Connection` line may
-/// not take away either (RFC 9110 §6.5.1). And some `more`.
+/// Removes from trailers the fields that have a meaning only in a head: hop-by-hop and protected ones (RFC 9110
+/// §6.5.1). Also removes those that `more` selects.
 pub fn strip_trailers(trailers: &mut HeaderMap, more: impl Fn(&HeaderName) -> bool) {
     fields::remove(trailers, |name| HOP_BY_HOP.contains(name) || PROTECTED.contains(name) || more(name));
 }
@@ -114,21 +115,22 @@ pub fn names_any(headers: &HeaderMap, kind: impl Fn(&HeaderName) -> bool) -> boo
     tokens(headers, &header::CONNECTION).any(|token| HeaderName::from_bytes(token).is_ok_and(|name| kind(&name)))
 }
 
-/// Tells whether `Expect` asks for nothing but a 100 (RFC 9110 §10.1.1), which is of one hop. What else there may be is
-/// for the upstream to meet or refuse.
+/// Tells whether `Expect` asks for a 100 only (RFC 9110 §10.1.1), which concerns one hop. Any other expectation is the
+/// upstream's to meet or refuse.
 #[must_use]
 pub fn expects_continue(headers: &HeaderMap) -> bool {
     tokens(headers, &header::EXPECT).all(|token| token.eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Counts the hops that an `OPTIONS` request may still make down by this one (RFC 9110 §7.6.2).
+/// Lowers the number of hops that an `OPTIONS` request may still make by one (RFC 9110 §7.6.2).
 pub fn count_down(headers: &mut HeaderMap) {
     if let Some(left) = hops_left(headers).and_then(|left| left.checked_sub(1)) {
         headers.insert(header::MAX_FORWARDS, HeaderValue::from(left));
     }
 }
 
-/// Returns how many hops an `OPTIONS` request may still make, if it says so: with none left it is for us.
+/// Returns the number of hops that an `OPTIONS` request may still make, if it states one. At 0, callgate answers the
+/// request.
 #[must_use]
 pub fn hops_left(headers: &HeaderMap) -> Option<u32> {
     let digits = headers.get(header::MAX_FORWARDS)?.to_str().ok()?;
@@ -138,7 +140,7 @@ pub fn hops_left(headers: &HeaderMap) -> Option<u32> {
 fn named(headers: &HeaderMap) -> Result<Vec<HeaderName>, Protected> {
     let mut names = Vec::new();
     for token in tokens(headers, &header::CONNECTION) {
-        // A token that is no field name cannot name a field that is here.
+        // A token that is not a field name cannot name a field of this message.
         let Ok(name) = HeaderName::from_bytes(token) else { continue };
         if PROTECTED.contains(&name) || forwarded::is_identity(&name) {
             return Err(Protected);

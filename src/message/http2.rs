@@ -1,7 +1,7 @@
-//! What HTTP/2 lets through and an HTTP/1 upstream would read in a way of its own.
+//! Checks of HTTP/2 requests that an HTTP/1 upstream could read differently.
 //!
-//! In HTTP/2 frames say where a message ends, and neither lengths nor lines do; its parser refuses what no text of
-//! HTTP/1 may hold. What is left is looked at here, by the same rules as the guard's.
+//! HTTP/2 ends messages by frames, not by lengths or lines, and its parser already refuses characters that HTTP/1
+//! forbids. The rest is checked here, by the rules of the guard.
 
 use http::Request;
 use http::header::{HeaderMap, HeaderValue};
@@ -10,10 +10,10 @@ use http::uri::PathAndQuery;
 use super::framing;
 use super::guard::{self, Violation};
 
-/// Checks a request, and leaves one line of those that say its length.
+/// Checks a request, and reduces its length to one line.
 ///
 /// # Errors
-/// When an HTTP/1 reader could see something else in it.
+/// When an HTTP/1 reader could read the request differently.
 pub fn normalize<B>(request: &mut Request<B>) -> Result<(), Violation> {
     if let Some(target) = request.uri().path_and_query().map(PathAndQuery::as_str) {
         check_path(request.method().as_str(), target)?;
@@ -22,7 +22,7 @@ pub fn normalize<B>(request: &mut Request<B>) -> Result<(), Violation> {
     framing::normalize_length(request.headers_mut()).map_err(|_| Violation::Length)
 }
 
-/// `:path` has two of the forms that a request target has (RFC 9113 §8.3.1).
+/// `:path` has two of the forms of a request target (RFC 9113 §8.3.1).
 fn check_path(method: &str, path: &str) -> Result<(), Violation> {
     if !path.starts_with(['/', '*']) {
         return Err(Violation::Target);

@@ -1,8 +1,8 @@
-//! Where lines end.
+//! The search for the end of a line.
 
 const ONES: u64 = u64::MAX / 0xff;
 
-/// Finds the first line feed. Lines of heads are short: a search that is made for long texts takes longer to begin.
+/// Finds the first line feed. Lines of heads are short, and a search built for long texts takes longer to start.
 #[must_use]
 pub fn end(bytes: &[u8]) -> Option<usize> {
     let (words, rest) = bytes.as_chunks();
@@ -16,7 +16,7 @@ pub fn end(bytes: &[u8]) -> Option<usize> {
 
 /// Finds the first line feed among eight bytes, the first of them lowest.
 fn end_within(word: u64) -> Option<usize> {
-    // The lowest high bit is set where the first byte is that is nothing but a line feed.
+    // The lowest set high bit marks the first byte that is a line feed.
     let others = word ^ (u64::from(b'\n') * ONES);
     let ends = others.wrapping_sub(ONES) & !others & (0x80 * ONES);
     (ends != 0).then(|| ends.trailing_zeros() as usize / 8)

@@ -1,8 +1,8 @@
-//! What is lost of HTTP/2 before anybody could look at it: its parser cuts a target off at `#`, and passes over
-//! pseudo-fields in trailers. So the frames of fields are looked at before it reads them, and one that has such a thing
-//! becomes one that the parser refuses: a malformed request resets its stream (RFC 9113 §8.1.1).
+//! Checks HTTP/2 frames before the parser does, because it hides two errors: it cuts a target at `#`, and skips
+//! pseudo-fields in trailers. The screen changes such frames so that the parser refuses them: a malformed request
+//! resets its stream (RFC 9113 §8.1.1).
 //!
-//! Of HPACK (RFC 7541) that needs the sizes of the fields and the kinds of their names, and no field itself.
+//! Of HPACK (RFC 7541), this needs only the sizes of fields and the kinds of their names, not the fields.
 
 mod block;
 
@@ -10,17 +10,17 @@ use std::collections::VecDeque;
 
 use self::block::{Decoder, Oddity};
 
-/// The first bytes of a connection (RFC 9113 §3.4).
+/// The length of the connection preface (RFC 9113 §3.4).
 const PREFACE: usize = 24;
-/// The bytes in front of a frame's payload.
+/// The length of a frame's head.
 const HEAD: usize = 9;
-/// The most frames that the parser takes for one block. It reads on behind a block that is too large for a request, and goes
-/// on with the connection.
+/// The most frames that the parser accepts for one block. It reads past a block that is too large for a request, and
+/// continues with the connection.
 const MAX_FRAMES: usize = 7;
-/// The most bytes of frames that wait for the end of their fields: as many frames, of 16 KiB each (RFC 9113 §6.5.2).
+/// The most bytes of frames that wait for the end of their block: 7 frames of 16 KiB each (RFC 9113 §6.5.2).
 const MAX_WAITING: usize = 113 << 10;
 
-/// How many streams are known whose requests have not ended: more than may be.
+/// The most streams with an unfinished request that are remembered: more than may be open.
 const MAX_OPEN: usize = 128;
 
 const DATA: u8 = 0;
@@ -31,15 +31,15 @@ const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 const PRIORITY: u8 = 0x20;
 
-/// Looks at what a client says, frame by frame.
+/// Checks the frames of a client one by one.
 #[derive(Debug)]
 pub struct Screen {
     decoder: Decoder,
-    /// How many bytes go on before the next frame begins.
+    /// The number of bytes that pass before the next frame begins.
     rest: usize,
     /// The streams whose requests have not ended: fields on one of them are trailers.
     open: VecDeque<u32>,
-    /// What comes is nothing that the parser goes on with.
+    /// The parser will refuse the connection, so the rest passes unchecked.
     is_over: bool,
 }
 
@@ -70,19 +70,19 @@ impl FrameHead {
     }
 }
 
-/// How far the frames of one block of fields have come.
+/// The state of the frames of one block of fields.
 enum Frames {
     /// Some are missing.
     Coming,
-    /// They are here, and end there.
+    /// All are here, and end at this byte.
     Whole(usize),
-    /// They are not in order.
+    /// They are out of order.
     Broken,
 }
 
 impl Screen {
-    /// Looks at the next bytes, and returns how many of them may go on. What is left begins a frame, and is to be looked
-    /// at again with more behind it.
+    /// Checks the next bytes, and returns how many of them may pass. The rest begins a frame; the next call gets it
+    /// again with more bytes behind it.
     pub fn look(&mut self, bytes: &mut [u8]) -> usize {
         let mut at = 0;
         loop {
@@ -115,14 +115,14 @@ impl Screen {
         self.open.push_front(stream);
     }
 
-    /// Notes that a request ends, or is refused for not ending. Tells whether it was under way.
+    /// Notes that a request ends, or that it is refused. Returns whether it had begun.
     fn ends(&mut self, stream: u32) -> bool {
         let open = self.open.len();
         self.open.retain(|other| *other != stream);
         self.open.len() < open
     }
 
-    /// Looks at the whole frames of one block of fields. Nothing: the parser refuses the connection for it.
+    /// Checks the complete frames of one block of fields. `None`: the parser will refuse the connection.
     fn read_block(&mut self, frames: &mut [u8], head: FrameHead) -> Option<()> {
         let is_trailers = self.ends(head.stream);
         if !is_trailers && !head.has(END_STREAM) {
@@ -154,12 +154,12 @@ impl Screen {
     }
 }
 
-/// Makes of what the parser passes over what it refuses.
+/// Changes the bytes that the parser would overlook into bytes that it refuses.
 fn amend(frames: &mut [u8], is_trailers: bool, oddity: Oddity, place: impl Fn(usize) -> usize) {
     if let Some((at, mask)) = oddity.fragment
         && let Some(byte) = frames.get_mut(place(at))
     {
-        // `#` becomes `>`, which is in no target either.
+        // `#` becomes `>`, which is not allowed in a target either.
         *byte ^= mask;
     }
     if oddity.pseudo && is_trailers {
@@ -197,7 +197,7 @@ fn payload(frame: &[u8], head: FrameHead) -> Option<(usize, usize)> {
     (start <= end).then_some((start, end))
 }
 
-/// Tells whether a stream is said to depend on itself, which is an error of this stream alone (RFC 7540 §5.3.1).
+/// Tells whether a stream depends on itself, which is an error of this stream only (RFC 7540 §5.3.1).
 fn depends_on_itself(frame: &[u8], head: FrameHead) -> bool {
     let at = HEAD + usize::from(head.has(PADDED));
     let on = frame.get(at..).filter(|_| head.has(PRIORITY)).and_then(<[u8]>::first_chunk::<4>);
@@ -215,7 +215,7 @@ mod tests {
         [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
     }
 
-    /// Says frames in pieces of some size, and returns what goes on.
+    /// Passes frames in pieces of some size, and returns the bytes that pass.
     fn pass(frames: &[u8], size: usize) -> Vec<u8> {
         let (mut screen, mut held, mut gone) = (Screen::default(), Vec::new(), Vec::new());
         for piece in [&[b'p'; PREFACE], frames].concat().chunks(size) {
@@ -274,13 +274,13 @@ mod tests {
 
     #[test]
     fn a_name_is_known_from_the_table_too() {
-        // Two entries whose names are `:path`, of which one is put out by a third that needs their room.
+        // Two entries have the name `:path`; a third entry evicts one of them.
         let first = frame(HEADERS, END_HEADERS | END_STREAM, 1, &[GET, b"\x44\x02/a"].concat());
         let by_table = |path: &[u8]| frame(HEADERS, END_HEADERS | END_STREAM, 3, &[GET, b"\x0f\x2f", path].concat());
         check(&[first.clone(), by_table(b"\x02/#")].concat(), &[first, by_table(b"\x02/>")].concat());
         let small =
             frame(HEADERS, END_HEADERS | END_STREAM, 1, &[b"\x3f\x09", GET, b"\x44\x02/a\x40\x01x\x01y"].concat());
-        // The name at that place is `x` by now.
+        // The name at that index is `x` by now.
         check(&[small.clone(), by_table(b"\x02/#")].concat(), &[small, by_table(b"\x02/#")].concat());
     }
 

@@ -1,4 +1,4 @@
-//! Whom a request is for: exactly one host, said once or said alike (RFC 9110 §7.2, RFC 9112 §3.2).
+//! The host that a request is for: exactly one, named once or twice the same (RFC 9110 §7.2, RFC 9112 §3.2).
 
 use std::net::Ipv6Addr;
 
@@ -6,7 +6,7 @@ use http::Version;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Scheme, Uri};
 
-/// Why a request is not for anybody.
+/// The reason why a request has no valid host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoHost {
     /// No host at all.
@@ -35,19 +35,19 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Returns the host with another name in front of the same port.
+    /// Returns another host with the same port.
     #[must_use]
     pub fn with_host(&self, host: &str) -> String {
         self.port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 
-    /// Tells whether another authority of a URI of this scheme means the same place (RFC 9110 §4.2.3).
+    /// Tells whether another authority is the same for a URI of this scheme (RFC 9110 §4.2.3).
     fn is_same(&self, other: &Self, scheme: Option<&Scheme>) -> bool {
         let default = if scheme == Some(&Scheme::HTTP) { 80 } else { 443 };
         self.host == other.host && self.port.unwrap_or(default) == other.port.unwrap_or(default)
     }
 
-    /// Returns the origin of pages of this host (RFC 6454), as browsers write it.
+    /// Returns the origin of the pages of this host (RFC 6454), as browsers write it.
     #[must_use]
     pub fn origin(&self) -> String {
         match self.port {
@@ -57,7 +57,8 @@ impl Authority {
     }
 }
 
-/// Finds whom a request over TLS is for. HTTP/1.0 need not say it: then it is for the `name` that the handshake asked for.
+/// Finds the host of a request over TLS. An HTTP/1.0 request may omit it: then the `name` of the TLS handshake (SNI)
+/// counts.
 ///
 /// # Errors
 /// As [`authority`].
@@ -73,10 +74,10 @@ pub fn authority_over_tls(
     }
 }
 
-/// Finds whom a request is for.
+/// Finds the host of a request.
 ///
 /// # Errors
-/// When that is not said, said twice, malformed, or said differently in the request target and in `Host`.
+/// When the host is missing, given twice or malformed, or differs between the request target and `Host`.
 pub fn authority(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Authority, NoHost> {
     let mut lines = headers.get_all(header::HOST).into_iter();
     let line = lines.next();
@@ -87,7 +88,7 @@ pub fn authority(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<Aut
         return Err(NoHost::Malformed);
     }
     match (uri.authority(), line) {
-        // HTTP/1.1 has a `Host` even where the target says it (RFC 9112 §3.2).
+        // HTTP/1.1 requires `Host` even when the target has the host (RFC 9112 §3.2).
         (_, None) if version == Version::HTTP_11 => Err(NoHost::Missing),
         (None, Some(line)) => parse(line.clone()),
         (Some(target), None) => written(target.as_str()),
@@ -125,7 +126,7 @@ fn split(text: &str) -> Option<(&str, Option<u16>)> {
         None => is_name(host),
     };
     let port = match rest.strip_prefix(':') {
-        // A port may be left out behind its colon (RFC 3986 §3.2.3).
+        // A port may be empty behind its colon (RFC 3986 §3.2.3).
         None | Some("") => None,
         Some(digits) => Some(port(digits)?),
     };

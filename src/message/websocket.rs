@@ -1,4 +1,4 @@
-//! A WebSocket over HTTP/2 (RFC 8441), and what an HTTP/1 upstream is asked in its place (RFC 6455 §4).
+//! A WebSocket over HTTP/2 (RFC 8441), translated into the request of an HTTP/1 upstream (RFC 6455 §4).
 
 use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use base64::Engine as _;
@@ -13,26 +13,26 @@ pub const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 /// The text that a server appends to the key before it hashes it (RFC 6455 §1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// What an upstream must answer to, so that nobody takes an answer to another question for one to ours.
+/// The key that an upstream must answer, which shows that its answer belongs to this request.
 ///
-/// HTTP/2 has no such key: there frames tell which answer belongs to which question (RFC 8441 §5).
+/// HTTP/2 has no such key, because its frames show which answer belongs to which request (RFC 8441 §5).
 #[derive(Debug)]
 pub struct WebSocketKey(String);
 
 impl WebSocketKey {
-    /// Makes a new one at random.
+    /// Makes a random key.
     #[must_use]
     pub fn random() -> Self {
         Self(STANDARD.encode(random::bytes::<16>()))
     }
 
-    /// Asks for a WebSocket with this key, and with no other.
+    /// Sets this key as the only one of a request.
     pub fn ask(&self, fields: &mut HeaderMap) {
         let key = HeaderValue::from_str(&self.0).expect("base64 is visible ASCII");
         fields.insert(header::SEC_WEBSOCKET_KEY, key);
     }
 
-    /// Takes the answer to the key from the fields, and tells whether it is the right one (RFC 6455 §4.1).
+    /// Removes the answer to the key from the fields, and tells whether it is right (RFC 6455 §4.1).
     #[must_use]
     pub fn is_answered(&self, fields: &mut HeaderMap) -> bool {
         let expected = accept_value(&self.0);
@@ -52,7 +52,7 @@ fn accept_value(key: &str) -> String {
     STANDARD.encode(hash.finish())
 }
 
-/// Tells whether an extended `CONNECT` is for a WebSocket. Names of protocols have no case (RFC 9110 §7.8).
+/// Tells whether an extended `CONNECT` is for a WebSocket. Protocol names ignore case (RFC 9110 §7.8).
 #[must_use]
 pub fn is_named(protocol: &Protocol) -> bool {
     protocol.as_ref().eq_ignore_ascii_case(WEBSOCKET.as_bytes())

@@ -1,5 +1,5 @@
-//! Who one can be on the PBX. An account without a user would be the tenant's administrator there, so no way exists to
-//! make one: administrators are other types, and only a rule makes those.
+//! The identities of the PBX. To the PBX, an account without a user is the tenant's administrator. So an [`Account`]
+//! cannot be made without a user: administrators are types of their own, and only a rule makes them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -59,7 +59,7 @@ impl Account {
         &self.domain
     }
 
-    /// Returns the identity under which uses of this account are counted: case does not make another person.
+    /// Returns the key under which uses of this account are counted. Accounts that differ only in case share one key.
     #[must_use]
     pub fn limit_key(&self) -> String {
         format!("{}@{}", self.user.to_ascii_lowercase(), self.domain)
@@ -72,19 +72,19 @@ impl fmt::Display for Account {
     }
 }
 
-/// How much a session may do.
+/// The rights of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdminLevel {
-    /// What one extension may.
+    /// The rights of one extension.
     User,
-    /// What the administrator of one domain (tenant) may.
+    /// The rights of the administrator of one domain (tenant).
     Domain,
-    /// What the administrator of the PBX may.
+    /// The rights of the administrator of the PBX.
     Admin,
 }
 
 impl AdminLevel {
-    /// Returns the word for it.
+    /// Returns the level as a word.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -127,7 +127,7 @@ impl SystemAdmin {
     }
 }
 
-/// Whom a session of the PBX is for.
+/// The identity that a session of the PBX is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Role {
     /// A user.
@@ -139,7 +139,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// Returns the domain (tenant) the session is at.
+    /// Returns the domain (tenant) of the session.
     #[must_use]
     pub const fn domain(&self) -> &Domain {
         match self {
@@ -149,7 +149,7 @@ impl Role {
         }
     }
 
-    /// Returns the name of the user, if it is one.
+    /// Returns the name of the user; `None` for an administrator.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         match self {
@@ -158,7 +158,7 @@ impl Role {
         }
     }
 
-    /// Returns how much the session may do.
+    /// Returns the rights of the session.
     #[must_use]
     pub const fn level(&self) -> AdminLevel {
         match self {
@@ -168,7 +168,7 @@ impl Role {
         }
     }
 
-    /// Returns the identity under which uses of this role are counted: case does not make another person.
+    /// Returns the key under which uses of this role are counted. Accounts that differ only in case share one key.
     #[must_use]
     pub fn limit_key(&self) -> String {
         match self {
@@ -179,7 +179,7 @@ impl Role {
 }
 
 impl fmt::Display for Role {
-    /// Writes `40@acme.test`; `admin@acme.test` for administrators, which no user can be called.
+    /// Writes `40@acme.test`, and `admin@acme.test` for administrators: no user can be called `admin`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::User(account) => account.fmt(f),
@@ -217,7 +217,7 @@ impl fmt::Display for Domain {
     }
 }
 
-/// Reads a host name: in lower case, and without the final dot that ends a whole one (RFC 1034 §3.1).
+/// Reads a host name. Returns it in lower case and without the final dot of a fully qualified name (RFC 1034 §3.1).
 #[must_use]
 pub fn host_name(text: &str) -> Option<String> {
     let text = text.strip_suffix('.').unwrap_or(text);
@@ -225,7 +225,7 @@ pub fn host_name(text: &str) -> Option<String> {
 }
 
 /// Tells whether a text is a host name without a final dot: letters, digits and inner hyphens (RFC 1123 §2.1), at most
-/// 253 bytes, and the underscores that resolvers know and people use.
+/// 253 bytes. Underscores are allowed as well, because resolvers accept them and people use them.
 #[must_use]
 pub fn is_host_name(text: &str) -> bool {
     let label = |label: &str| {

@@ -1,5 +1,5 @@
-//! When a rule applies: conditions over claims, and hours. All must hold. A claim that is missing fulfils no condition,
-//! so there is no "not": it would hold for whoever says nothing.
+//! The `when` of a rule: conditions over claims, and hours. All of them must hold. A missing claim fulfils no
+//! condition. For the same reason there is no "not": it would hold for every caller without the claim.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,52 +10,52 @@ use super::account::Domain;
 use super::hours::Hours;
 use super::principal::{self, Claim, Claims};
 
-/// What `when` says.
+/// The `when` table of a rule.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct When {
-    /// What claims must say.
+    /// The conditions on claims; all must hold.
     pub conditions: Vec<Condition>,
-    /// The hours, of which one must be now; empty: always.
+    /// The hours; the current time must be within one of them. Empty: always.
     pub hours: Vec<Hours>,
 }
 
-/// What one claim must say: one of these.
+/// A condition on one claim: its value must match one of the patterns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
     /// The name of the claim.
     pub claim: String,
-    /// What it may say. Of a list, one item must say it.
+    /// The patterns. Of a list, one item must match.
     pub wanted: Vec<ClaimPattern>,
 }
 
-/// What a claim may say.
+/// A pattern for the value of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimPattern {
-    /// Exactly this.
+    /// Exactly this text.
     Exactly(String),
     /// An e-mail address at this domain.
     AddressAt(Domain),
 }
 
-/// Why a rule does not apply now.
+/// The reason why `when` does not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unmet<'r> {
-    /// A claim is not there to rely on.
+    /// The claim is missing or cannot be relied on.
     #[error(transparent)]
     Absent(principal::Absent<'r>),
-    /// A claim says something else.
+    /// The claim has another value.
     #[error("{0}")]
     Condition(&'r Condition),
-    /// It is the wrong time.
+    /// The current time is outside the hours.
     #[error("it is not for this time of the week")]
     Hours,
 }
 
 impl When {
-    /// Tells whether all holds.
+    /// Checks that all conditions hold at a time.
     ///
     /// # Errors
-    /// The first that does not.
+    /// The first condition that does not hold.
     pub fn holds(&self, claims: &Claims, now: Timestamp) -> Result<(), Unmet<'_>> {
         self.conditions.iter().try_for_each(|condition| condition.holds(claims))?;
         let is_open = self.hours.is_empty() || self.hours.iter().any(|hours| hours.include(now));
@@ -75,7 +75,7 @@ impl Condition {
 }
 
 impl fmt::Display for Condition {
-    /// Says what is not so.
+    /// Writes the negation of the condition, as the reason why it does not hold.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let wanted: Vec<_> = self.wanted.iter().map(ClaimPattern::to_string).collect();
         write!(f, "the claim {:?} does not say {}", self.claim, wanted.join(" or "))
@@ -100,15 +100,15 @@ impl fmt::Display for ClaimPattern {
     }
 }
 
-/// Tells whether a text is a plain address at exactly this domain. In quotes or with a second `@` an address could have another
-/// reading, in which it is somewhere else.
+/// Tells whether a text is a plain address at exactly this domain. An address in quotes or with a second `@` does not
+/// count: another reader could find another domain in it.
 fn is_address_at(text: &str, domain: &Domain) -> bool {
     let Some((name, place)) = text.split_once('@') else { return false };
     let plain = |letter: char| !letter.is_whitespace() && !letter.is_control() && !"\"'()<>[],:;\\".contains(letter);
     !name.is_empty() && name.chars().all(plain) && place.eq_ignore_ascii_case(domain.as_str())
 }
 
-/// The text has a `*` somewhere else than in `*@` and a host name.
+/// The text has a `*` outside `*@` and a host name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a * stands only for the name in an address: \"*@example.com\"")]
 pub struct NotAClaimPattern;

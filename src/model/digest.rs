@@ -1,17 +1,18 @@
-//! SHA-256: what is known and not kept.
+//! SHA-256, for values that are recognized again without being stored.
 
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN, digest};
 
-/// A SHA-256.
+/// A SHA-256 digest.
 pub type Digest = [u8; SHA256_OUTPUT_LEN];
 
-/// Digests one text.
+/// Returns the digest of one text.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> Digest {
     whole(digest(&SHA256, bytes))
 }
 
-/// Digests parts, each behind its length: no two lists differ only in where one part ends.
+/// Returns the digest of a list of parts. Each part follows its length, so that two lists with other boundaries have
+/// other digests.
 pub fn sha256_of<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> Digest {
     let mut all = Context::new(&SHA256);
     for part in parts {

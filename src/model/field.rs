@@ -1,6 +1,7 @@
-//! Names of fields as those read them who are behind gateways: `X-User`, `x_user` and `X.User` are one there.
+//! Field names as programs behind gateways read them: to them `X-User`, `x_user` and `X.User` are one name.
 
-/// Turns a byte of a name into what all its spellings have in common. CGI has `_` for each sign (RFC 3875 §4.1.18).
+/// Maps a byte of a field name to the form that all spellings share. CGI writes `_` for every special character (RFC
+/// 3875 §4.1.18).
 #[must_use]
 pub const fn fold(byte: u8) -> u8 {
     match byte {
@@ -9,7 +10,7 @@ pub const fn fold(byte: u8) -> u8 {
     }
 }
 
-/// Tells whether two names are spellings of one.
+/// Tells whether two names are spellings of one name.
 #[must_use]
 pub fn is_like(one: &str, other: &str) -> bool {
     one.len() == other.len() && one.bytes().zip(other.bytes()).all(|(one, other)| fold(one) == fold(other))

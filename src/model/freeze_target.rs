@@ -1,4 +1,4 @@
-//! Whom the operator means: one account, one Voximplant user, or everybody of a domain.
+//! The target of a freeze: one account, one Voximplant user, or all accounts of a domain.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,10 +6,10 @@ use std::str::FromStr;
 use super::account::{Account, Domain, Role};
 use super::ott::VoximplantUser;
 
-/// The longest reason that is kept with what was done, in bytes.
+/// The longest reason that is stored with a freeze, in bytes.
 pub const MAX_WHY: usize = 500;
 
-/// Whom something is done to.
+/// The accounts that a freeze is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FreezeTarget {
     /// An account of the PBX.
@@ -21,7 +21,7 @@ pub enum FreezeTarget {
 }
 
 impl FreezeTarget {
-    /// Names whom a session is for: an administrator has no other name than its domain.
+    /// Returns the target that a session's role falls under. An administrator falls under its domain.
     #[must_use]
     pub fn of(role: &Role) -> Self {
         match role {
@@ -41,7 +41,7 @@ impl FreezeTarget {
     }
 }
 
-/// The name that tables know it by: case does not make another person.
+/// Writes the key of the tables: kind and name. Names that differ only in case give one key.
 impl fmt::Display for FreezeTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, name) = self.parts();

@@ -1,5 +1,5 @@
-//! Who may become whom: rules turn a proven caller into a grant. The first rule that applies decides.
-//! What the caller asks for only selects inside what the rule grants; it never widens it.
+//! Rules turn a proven caller into a grant. The first rule that applies decides. The selection in the request picks
+//! one of the accounts that the rule grants; it never adds one.
 
 mod outcome;
 
@@ -16,12 +16,12 @@ use super::principal::{Claim, Claims, Principal};
 use super::table::{LookupTable, TableRow};
 use super::template::{ROW, Template, Unfilled, Values};
 
-/// The built-in method of redirects of the app. A rule must name it to apply to it.
+/// The built-in method for redirects of the app. A rule applies to it only if it names it.
 pub const REDIRECT: &str = "redirect";
-/// The claim by which a credential names the one account it is for, if it does.
+/// The claim by which a credential names the one account that it is for.
 pub const ACCOUNT: &str = "account";
 
-/// The most accounts of one person that are looked at.
+/// The most accounts of one caller that are considered.
 const MAX_CHOICES: usize = 64;
 
 /// One `[[allow]]` table.
@@ -29,23 +29,23 @@ const MAX_CHOICES: usize = 64;
 pub struct Rule {
     /// The name, for the audit log.
     pub name: String,
-    /// The auth methods it applies to; none: all but [`REDIRECT`].
+    /// The auth methods that the rule is for; `None`: all but [`REDIRECT`].
     pub methods: Option<Vec<String>>,
-    /// What must be so for it to apply.
+    /// The conditions under which the rule applies.
     pub when: When,
-    /// The table that says more of a caller than its claims.
+    /// The row of a table that the templates use besides the claims.
     pub table: Option<Lookup>,
-    /// Who the caller may become on the PBX.
+    /// The identity on the PBX that the rule grants.
     pub pbx: Option<PbxTemplate>,
-    /// The Voximplant user the caller may become.
+    /// The Voximplant user that the rule grants.
     pub voximplant: Option<Template>,
-    /// What to do when it leads to several accounts; none: it never may.
+    /// The way to choose when the rule leads to several accounts; `None`: several accounts are an error.
     pub choose: Option<Choose>,
-    /// The languages the caller may choose; none: all that the PBX has.
+    /// The languages that the caller may choose; `None`: all languages of the PBX.
     pub languages: Option<Vec<Language>>,
 }
 
-/// How a rule finds whom a session of the PBX is for.
+/// The templates of the identity that a session of the PBX is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PbxTemplate {
     /// A user of a domain (tenant).
@@ -67,7 +67,7 @@ pub enum PbxTemplate {
     },
 }
 
-/// A look into a table. Without a row there, the rule does not apply.
+/// A look-up of a row in a table. Without such a row, the rule does not apply.
 #[derive(Debug, Clone)]
 pub struct Lookup {
     /// The table.
@@ -76,16 +76,16 @@ pub struct Lookup {
     pub key: Template,
 }
 
-/// What to do with several accounts of one person, of which the caller selects none.
+/// The way to choose one of several accounts when the request selects none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choose {
-    /// Take the first.
+    /// The first account is taken.
     First,
-    /// Ask the person.
+    /// The person is asked.
     Ask,
 }
 
-/// What the caller asked for.
+/// The selection in a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Requested {
     /// The user name on the PBX.
@@ -96,7 +96,7 @@ pub struct Requested {
     pub user: Option<String>,
 }
 
-/// The right to one session of the PBX. Only [`pbx`] makes one.
+/// The permission for one session of the PBX. Only [`pbx`] creates it.
 #[derive(Debug)]
 pub struct PbxGrant {
     rule: String,
@@ -111,20 +111,20 @@ impl PbxGrant {
         &self.rule
     }
 
-    /// Returns whom it is for.
+    /// Returns the identity that the session is for.
     #[must_use]
     pub const fn role(&self) -> &Role {
         &self.role
     }
 
-    /// Returns the languages that may be chosen; none: all that the PBX has.
+    /// Returns the languages that may be chosen; `None`: all languages of the PBX.
     #[must_use]
     pub fn languages(&self) -> Option<&[Language]> {
         self.languages.as_deref()
     }
 }
 
-/// The right to one login token of one Voximplant user. Only [`voximplant`] makes one.
+/// The permission for one login token of one Voximplant user. Only [`voximplant`] creates it.
 #[derive(Debug)]
 pub struct VoximplantGrant {
     rule: String,
@@ -145,8 +145,8 @@ impl VoximplantGrant {
     }
 }
 
-/// Returns the claims of a method's callers that rules may ask for, in their order and each once: also those that make
-/// rules not apply.
+/// Returns the claims that rules read of a method's callers, in order and without repetition. Claims that only keep a
+/// rule from applying are included.
 #[must_use]
 pub fn claims_used(rules: &[Rule], method: &str) -> Vec<String> {
     let rules = rules.iter().filter(|rule| rule.is_for(method));
@@ -158,31 +158,37 @@ pub fn claims_used(rules: &[Rule], method: &str) -> Vec<String> {
     all.into_iter().collect()
 }
 
-/// Finds who a caller may become on the PBX now.
+/// Decides which identity of the PBX a caller gets at a time.
 ///
 /// # Errors
-/// When no rule applies, or the first that does leads to nobody, to others than wished, or to several.
-pub fn pbx(rules: &[Rule], principal: &Principal, wish: &Requested, now: Timestamp) -> Result<PbxGrant, GrantError> {
-    decide_pbx(rules, principal, wish, now, |_| {})
+/// When no rule applies, or when the first rule that applies leads to an invalid identity, to another one than the
+/// request selects, or to several.
+pub fn pbx(
+    rules: &[Rule],
+    principal: &Principal,
+    requested: &Requested,
+    now: Timestamp,
+) -> Result<PbxGrant, GrantError> {
+    decide_pbx(rules, principal, requested, now, |_| {})
 }
 
-/// Decides as [`pbx`], and tells how.
+/// Decides as [`pbx`] does, and records the rules that were skipped.
 #[must_use]
 pub fn explain_pbx<'r>(
     rules: &'r [Rule],
     principal: &Principal,
-    wish: &Requested,
+    requested: &Requested,
     now: Timestamp,
 ) -> Trace<'r, PbxGrant> {
-    let mut passed = Vec::new();
-    let outcome = decide_pbx(rules, principal, wish, now, |rule| passed.push(rule));
-    Trace { passed, outcome }
+    let mut skipped = Vec::new();
+    let outcome = decide_pbx(rules, principal, requested, now, |rule| skipped.push(rule));
+    Trace { skipped, outcome }
 }
 
 fn decide_pbx<'r>(
     rules: &'r [Rule],
     principal: &Principal,
-    wish: &Requested,
+    requested: &Requested,
     now: Timestamp,
     note: impl FnMut(SkippedRule<'r>),
 ) -> Result<PbxGrant, GrantError> {
@@ -191,40 +197,41 @@ fn decide_pbx<'r>(
         template.is_for(&principal.claims)?;
         candidates(rule, &principal.claims, &template.parts(), |values| template.role(values))
     })?;
-    let role = select(rule, roles, wish)?;
+    let role = select(rule, roles, requested)?;
     Ok(PbxGrant { rule: rule.name.clone(), role, languages: rule.languages.clone() })
 }
 
-/// Finds the Voximplant user a caller may become now.
+/// Decides which Voximplant user a caller gets at a time.
 ///
 /// # Errors
-/// When no rule applies, or the first that does leads to no user, to others than wished, or to several.
+/// When no rule applies, or when the first rule that applies leads to an invalid user, to another one than the request
+/// selects, or to several.
 pub fn voximplant(
     rules: &[Rule],
     principal: &Principal,
-    wish: &Requested,
+    requested: &Requested,
     now: Timestamp,
 ) -> Result<VoximplantGrant, GrantError> {
-    decide_voximplant(rules, principal, wish, now, |_| {})
+    decide_voximplant(rules, principal, requested, now, |_| {})
 }
 
-/// Decides as [`voximplant`], and tells how.
+/// Decides as [`voximplant`] does, and records the rules that were skipped.
 #[must_use]
 pub fn explain_voximplant<'r>(
     rules: &'r [Rule],
     principal: &Principal,
-    wish: &Requested,
+    requested: &Requested,
     now: Timestamp,
 ) -> Trace<'r, VoximplantGrant> {
-    let mut passed = Vec::new();
-    let outcome = decide_voximplant(rules, principal, wish, now, |rule| passed.push(rule));
-    Trace { passed, outcome }
+    let mut skipped = Vec::new();
+    let outcome = decide_voximplant(rules, principal, requested, now, |rule| skipped.push(rule));
+    Trace { skipped, outcome }
 }
 
 fn decide_voximplant<'r>(
     rules: &'r [Rule],
     principal: &Principal,
-    wish: &Requested,
+    requested: &Requested,
     now: Timestamp,
     note: impl FnMut(SkippedRule<'r>),
 ) -> Result<VoximplantGrant, GrantError> {
@@ -234,16 +241,16 @@ fn decide_voximplant<'r>(
             template.render(values)?.parse::<VoximplantUser>().map_err(|error| RuleError::VoximplantUser(error).into())
         })
     })?;
-    Ok(VoximplantGrant { rule: rule.name.clone(), user: select(rule, users, wish)? })
+    Ok(VoximplantGrant { rule: rule.name.clone(), user: select(rule, users, requested)? })
 }
 
 // === Deciding ===
 
-/// Why a rule grants nothing.
+/// The reason why a rule grants nothing.
 enum Stop<'r> {
-    /// It does not apply: the next one is asked.
+    /// The rule does not apply: the next rule is tried.
     Pass(SkipReason<'r>),
-    /// It applies, and leads to what cannot be granted: nobody else is asked.
+    /// The rule applies, and its result cannot be granted: no further rule is tried.
     Refuse(RuleError),
 }
 
@@ -265,7 +272,7 @@ impl From<RuleError> for Stop<'_> {
     }
 }
 
-/// Returns the first rule that applies, with what it leads to; notes those before it.
+/// Returns the first rule that applies, with its result; records the rules before it.
 fn decide<'r, T>(
     rules: &'r [Rule],
     principal: &Principal,
@@ -284,19 +291,19 @@ fn decide<'r, T>(
 }
 
 impl Rule {
-    /// Returns the names of the claims by which it finds an account of the PBX.
+    /// Returns the names of the claims that decide about an account of the PBX.
     #[must_use]
     pub fn pbx_claims(&self) -> BTreeSet<&str> {
         self.claims(self.pbx.iter().flat_map(PbxTemplate::parts))
     }
 
-    /// Returns the names of the claims by which it finds a Voximplant user.
+    /// Returns the names of the claims that decide about a Voximplant user.
     #[must_use]
     pub fn voximplant_claims(&self) -> BTreeSet<&str> {
         self.claims(self.voximplant.iter())
     }
 
-    /// Returns the names of the claims that decide, which columns of a table are not.
+    /// Returns the names of the claims that decide. Columns of the rule's table are not claims.
     fn claims<'r>(&'r self, templates: impl Iterator<Item = &'r Template>) -> BTreeSet<&'r str> {
         let conditions = self.when.conditions.iter().map(|condition| condition.claim.as_str());
         let keys = self.table.iter().flat_map(|lookup| lookup.key.claims());
@@ -316,7 +323,7 @@ impl Rule {
     }
 }
 
-/// Finds all that a rule leads to: one, unless it lets the caller choose.
+/// Returns every result of a rule: one, or several if the rule lets the caller choose.
 fn candidates<'r, T: PartialEq>(
     rule: &'r Rule,
     claims: &Claims,
@@ -339,7 +346,8 @@ fn candidates<'r, T: PartialEq>(
     if found.is_empty() { Err(SkipReason::NoRow.into()) } else { Ok(found) }
 }
 
-/// Finds the items of the one list that the caller may choose from; a single nothing where there is none to choose from.
+/// Returns the items of the one list claim that the caller may choose from. Without such a claim, returns a single
+/// `None`.
 fn items<'r, 'c>(
     rule: &'r Rule,
     claims: &'c Claims,
@@ -349,7 +357,7 @@ fn items<'r, 'c>(
         return Ok(vec![None]);
     }
     let key = rule.table.iter().map(|lookup| &lookup.key);
-    // What begins like a column is one, whatever claims are called.
+    // In a rule with a table, every name that begins with `row.` is a column, also if a claim has that name.
     let is_claim = |name: &&str| rule.table.is_none() || !name.starts_with(ROW);
     let used = templates.iter().copied().chain(key).flat_map(Template::claims).filter(is_claim);
     let mut lists = used.filter_map(|name| {
@@ -367,7 +375,7 @@ fn items<'r, 'c>(
     }
 }
 
-/// Finds the rows of the rule's table; a single nothing where it has no table.
+/// Returns the rows of the rule's table. Without a table, returns a single `None`.
 fn rows<'r>(rule: &'r Rule, values: &Values<'_>) -> Result<Vec<Option<TableRow<'r>>>, Stop<'r>> {
     let Some(Lookup { table, key }) = &rule.table else { return Ok(vec![None]) };
     Ok(table.rows(&key.render(values)?).map(Some).collect())
@@ -375,55 +383,56 @@ fn rows<'r>(rule: &'r Rule, values: &Values<'_>) -> Result<Vec<Option<TableRow<'
 
 // === Choosing ===
 
-/// What a wish can select.
+/// A result that the selection of a request can pick.
 trait Choice: Sized {
-    /// Writes the wish that selects exactly this.
-    fn wish(&self) -> Requested;
-    /// Tells whether a wish leaves this possible.
-    fn fits(&self, wish: &Requested) -> bool;
+    /// Returns the selection that picks exactly this result.
+    fn requested(&self) -> Requested;
+    /// Tells whether a selection allows this result.
+    fn fits(&self, requested: &Requested) -> bool;
 }
 
-/// Takes the one that was wished for; without a wish, the one there is, or what the rule says of several.
-fn select<T: Choice>(rule: &Rule, mut found: Vec<T>, wish: &Requested) -> Result<T, GrantError> {
+/// Picks the result that the request selects. Without a selection, takes the only result, or the one that `choose`
+/// says.
+fn select<T: Choice>(rule: &Rule, mut found: Vec<T>, requested: &Requested) -> Result<T, GrantError> {
     let name = || rule.name.clone();
     if found.len() > 1 && rule.choose.is_none() {
         return Err(GrantError::Invalid { rule: name(), what: RuleError::Several });
     }
-    found.retain(|choice| choice.fits(wish));
+    found.retain(|choice| choice.fits(requested));
     if found.len() > 1 && rule.choose == Some(Choose::Ask) {
-        return Err(GrantError::Choose { rule: name(), among: found.iter().map(Choice::wish).collect() });
+        return Err(GrantError::Choose { rule: name(), among: found.iter().map(Choice::requested).collect() });
     }
     found.into_iter().next().ok_or_else(|| GrantError::Foreign { rule: name() })
 }
 
 impl Choice for Role {
-    fn wish(&self) -> Requested {
+    fn requested(&self) -> Requested {
         let account = self.user().map(str::to_owned);
         Requested { account, domain: Some(self.domain().to_string()), user: None }
     }
 
-    /// A wish for an account is none for an administrator, whatever the account is called.
-    fn fits(&self, wish: &Requested) -> bool {
+    /// A selection of an account never fits an administrator, even if the names are the same.
+    fn fits(&self, requested: &Requested) -> bool {
         let same_domain =
-            wish.domain.as_deref().is_none_or(|wished| wished.eq_ignore_ascii_case(self.domain().as_str()));
-        same_domain && wish.account.as_deref().is_none_or(|wished| self.user() == Some(wished))
+            requested.domain.as_deref().is_none_or(|wished| wished.eq_ignore_ascii_case(self.domain().as_str()));
+        same_domain && requested.account.as_deref().is_none_or(|wished| self.user() == Some(wished))
     }
 }
 
 impl Choice for VoximplantUser {
-    fn wish(&self) -> Requested {
+    fn requested(&self) -> Requested {
         Requested { user: Some(self.as_str().to_owned()), ..Requested::default() }
     }
 
-    fn fits(&self, wish: &Requested) -> bool {
-        wish.user.as_deref().is_none_or(|wished| wished == self.as_str())
+    fn fits(&self, requested: &Requested) -> bool {
+        requested.user.as_deref().is_none_or(|wished| wished == self.as_str())
     }
 }
 
 // === Whom a template leads to ===
 
 impl PbxTemplate {
-    /// Returns how much the sessions may do.
+    /// Returns the rights of the sessions.
     #[must_use]
     pub const fn level(&self) -> AdminLevel {
         match self {
@@ -440,7 +449,8 @@ impl PbxTemplate {
         }
     }
 
-    /// Tells whether it is for a credential: one that names an account is good for that account, never for more.
+    /// Checks that the template may be used for a credential. A credential that names an account is good for that
+    /// account only, never for an administrator.
     fn is_for(&self, claims: &Claims) -> Result<(), SkipReason<'static>> {
         let names_account = claims.contains_key(ACCOUNT);
         if self.level() != AdminLevel::User && names_account { Err(SkipReason::NamesAccount) } else { Ok(()) }

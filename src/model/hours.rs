@@ -1,12 +1,12 @@
-//! Hours of the week in a time zone: `Mon-Fri 08:00-18:00 Europe/Berlin`. What counts is what the clocks on the wall there
-//! say, whenever they are put forward or back.
+//! Hours of the week in a time zone: `Mon-Fri 08:00-18:00 Europe/Berlin`. They are compared with the local time of the
+//! zone, daylight saving time included.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 /// The words for the days, Monday first.
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
-/// The minutes of a day.
+/// The number of minutes in a day.
 const DAY: u16 = 24 * 60;
 
 /// A span of time on some days of the week.
@@ -16,33 +16,33 @@ pub struct Hours {
     days: [bool; 7],
     /// The minute of the day at which it begins.
     from: u16,
-    /// The minute before which it ends: of the next day, if it is not after `from`.
+    /// The minute before which it ends. If this is not after `from`, it is a minute of the next day.
     until: u16,
     zone: TimeZone,
 }
 
-/// Why a text tells no hours.
+/// The reason why a text does not name hours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotHours {
-    /// Not days, times and a zone.
+    /// The text does not have three parts: days, times and a zone.
     #[error("hours have days, times and a time zone")]
     Form,
-    /// Not days.
+    /// The first part does not name days.
     #[error("{0:?} names no days")]
     Days(String),
-    /// Not a span of time.
+    /// The second part is not a span of time.
     #[error("{0:?} is no span of time")]
     Times(String),
-    /// Not a time zone.
+    /// The third part is not a known time zone.
     #[error("there is no time zone {0:?}")]
     Zone(String),
 }
 
 impl Hours {
-    /// Reads a text; `zone` finds a time zone by its name.
+    /// Reads a text; `zone` looks a time zone up by its name.
     ///
     /// # Errors
-    /// When the text is of another form, or there is no such zone.
+    /// When the text has another form, or the zone is unknown.
     pub fn read(text: &str, zone: impl FnOnce(&str) -> Option<TimeZone>) -> Result<Self, NotHours> {
         let mut words = text.split(' ');
         let (Some(days), Some(times), Some(name), None) = (words.next(), words.next(), words.next(), words.next())
@@ -58,7 +58,7 @@ impl Hours {
         })
     }
 
-    /// Tells whether a moment is in these hours.
+    /// Tells whether a time is within these hours.
     #[must_use]
     pub fn include(&self, now: Timestamp) -> bool {
         let local = self.zone.to_datetime(now);
@@ -86,7 +86,7 @@ fn week(text: &str) -> Option<[bool; 7]> {
     Some(week)
 }
 
-/// Reads `08:00-18:00`: two minutes of a day, never the same.
+/// Reads `08:00-18:00`: two different minutes of a day.
 fn span(text: &str) -> Option<(u16, u16)> {
     let (from, until) = text.split_once('-')?;
     let (from, until) = (minute(from)?, minute(until)?);
@@ -111,7 +111,7 @@ mod tests {
         Hours::read(text, |name| TimeZone::get(name).ok())
     }
 
-    /// Checks moments as they are told in UTC.
+    /// Checks times, written in UTC.
     #[track_caller]
     fn check(text: &str, inside: &[&str], outside: &[&str]) {
         let hours = hours(text).unwrap();

@@ -1,10 +1,9 @@
-//! Fields by which somebody behind a proxy would believe who its client is: its address, its name, its certificate, what
-//! it asked for. Only the nearest proxy can know that, so nobody else may say it.
+//! Fields that tell a program behind a proxy about its client: the client's address, name and certificate, and the
+//! original host and scheme. Only the nearest proxy knows these, so such fields of clients are removed.
 
 use super::field::fold;
 
-/// Tells whether a field is one that only this program may set, in any spelling: gateways that turn `_` or `.` into `-`
-/// read them as one.
+/// Tells whether only this program may set a field, in any spelling: some gateways turn `_` or `.` into `-`.
 #[must_use]
 pub fn is_identity(name: &str) -> bool {
     let name = name.as_bytes();
@@ -31,7 +30,7 @@ pub fn is_identity(name: &str) -> bool {
     known.iter().any(|known| fits(name, known.as_bytes()))
 }
 
-/// What CDNs and front ends say, by its first letter. `*`: whatever follows.
+/// Fields of CDNs and front ends, by their first letter. A `*` at the end stands for any further text.
 const C: [&str; 10] = [
     "client-cert*",
     "client-ip",
@@ -58,7 +57,7 @@ const F: [&str; 11] = [
     "fly-forwarded-*",
 ];
 
-/// The same behind `x-`, by the letter that follows.
+/// Does the same for names that begin with `x-`, by the next letter.
 fn is_experimental(name: &[u8]) -> bool {
     let Some((b'-', [letter, ..])) = name.get(1).map(|byte| fold(*byte)).zip(name.get(2..)) else { return false };
     let known = match fold(*letter) {

@@ -1,21 +1,21 @@
-//! JSON that has one reading. Where a name stands twice, some readers take the first and others the last; an integer that no
-//! 64-bit type holds loses digits in some and not in others (RFC 8259 §4, §6; RFC 7493 §2.2, §2.3).
+//! JSON that every reader understands alike. Of a name that stands twice, some readers take the first value and others
+//! the last; an integer that exceeds 64 bits loses digits in some readers only (RFC 8259 §4, §6; RFC 7493 §2.2, §2.3).
 //!
-//! [`object`] reads what decides as a whole: claims, for example. [`Json`] reads what decides in a few of its members, and
-//! may have in the others whatever it likes.
+//! [`object`] checks the whole text, which fits claims. [`Json`] checks only the members that are asked for, and
+//! ignores the rest.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Why a text is not JSON with one reading.
+/// The reason why a text is not JSON with one reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
-    /// The text is no JSON, or has something behind it.
+    /// The text is not JSON, or more text follows it.
     #[error("not JSON")]
     Syntax,
-    /// The text is JSON of another kind.
+    /// The text is JSON, but not an object.
     #[error("not a JSON object")]
     NotAnObject,
     /// A name stands twice in one object.
@@ -43,10 +43,10 @@ pub enum Json {
     Object(Vec<(String, Self)>),
 }
 
-/// Reads an object in which everything has one reading, at any depth.
+/// Reads an object that has one reading at every depth.
 ///
 /// # Errors
-/// When the text is none.
+/// When the text is not such an object.
 pub fn object(text: &[u8]) -> Result<Map<String, Value>, JsonError> {
     let Json::Object(members) = Json::read(text)? else { return Err(JsonError::NotAnObject) };
     if has_long_integer(text) {
@@ -65,7 +65,8 @@ fn unique(members: Vec<(String, Json)>) -> Result<Map<String, Value>, JsonError>
     Ok(object)
 }
 
-/// Tells whether an integer of a JSON text fits into no 64-bit type: once it is read, it is a float like any other.
+/// Tells whether a JSON text has an integer that fits no 64-bit type. After parsing, it would be a float like any
+/// other.
 fn has_long_integer(json: &[u8]) -> bool {
     let (mut is_text, mut at) = (false, 0);
     while let Some(byte) = json.get(at) {
@@ -94,15 +95,15 @@ fn is_long_integer(number: &[u8]) -> bool {
 }
 
 impl Json {
-    /// Reads a text as it is written.
+    /// Reads a text, repeated names included.
     ///
     /// # Errors
-    /// When it is not JSON.
+    /// When the text is not JSON.
     pub fn read(text: &[u8]) -> Result<Self, JsonError> {
         serde_json::from_slice(text).map_err(|_| JsonError::Syntax)
     }
 
-    /// Finds a member of an object; `None` where there is none of this name, or no object.
+    /// Finds a member of an object; `None` when there is no such name, or when the value is not an object.
     ///
     /// # Errors
     /// When the name stands twice.
@@ -115,7 +116,7 @@ impl Json {
         }
     }
 
-    /// Returns the text, if it is one.
+    /// Returns the text; `None` for other values.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         match self {
@@ -124,7 +125,7 @@ impl Json {
         }
     }
 
-    /// Returns the items of a list, if it is one.
+    /// Returns the items of a list; `None` for other values.
     #[must_use]
     pub fn list(&self) -> Option<&[Self]> {
         match self {

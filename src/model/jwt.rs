@@ -1,4 +1,4 @@
-//! JSON Web Tokens (RFC 7519): what the text of one proves, under the rules of RFC 8725. Pure; the time is an argument.
+//! JSON Web Tokens (RFC 7519): verification of a token under the rules of RFC 8725. Pure; the time is an argument.
 
 mod id_token;
 mod keys;
@@ -17,28 +17,28 @@ pub use self::id_token::{IdTokenError, IdTokenRules, MAX_ID_TOKEN};
 pub use self::keys::{JwtKeyError, KeyFormat, VerificationKeys, algorithm};
 use super::json::{self, JsonError};
 
-/// The longest token that is looked at, in bytes.
+/// The longest token that is read, in bytes.
 pub const MAX_TOKEN: usize = 8 << 10;
 
-/// The types of tokens that prove who somebody is (RFC 7519 §5.1, RFC 9068 §2.1). A token of another type, such as a
-/// logout token, has been signed with the same key for another purpose.
+/// The accepted values of `typ` in the header (RFC 7519 §5.1, RFC 9068 §2.1). A token of another type, such as a
+/// logout token, was signed with the same key for another purpose.
 const TYPES: [&str; 2] = ["jwt", "at+jwt"];
-/// What Keycloak calls those of its tokens that are no proof, in the claim `typ`.
+/// Values of the claim `typ` by which Keycloak marks tokens that do not prove a caller.
 const NO_PROOF: [&str; 3] = ["Logout", "Refresh", "Offline"];
 
-/// Why a token proves nothing.
+/// The reason why a token proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenError {
-    /// It names a key that is not there; it may have been added since.
+    /// The token names an unknown key. The key may have been published since.
     UnknownKey,
-    /// It is bad, for this reason.
+    /// The token is invalid, for this reason.
     Refused(&'static str),
-    /// Its signature is right, and it is not good here or now, for this reason.
+    /// The signature is right, but the token is not valid here or now, for this reason.
     Unfit(&'static str),
 }
 
 impl TokenError {
-    /// Says why, for the operator.
+    /// Returns the reason, for the operator.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -47,39 +47,39 @@ impl TokenError {
         }
     }
 
-    /// Says the same of a token whose signature is right.
-    const fn of_a_genuine_one(self) -> Self {
+    /// Returns the same reason for a token whose signature is right.
+    const fn into_unfit(self) -> Self {
         Self::Unfit(self.reason())
     }
 }
 
-/// What a token must say beside being signed.
+/// The rules for a token, besides its signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRules {
-    /// The issuers that are believed; none: any that has the key.
+    /// The accepted issuers; `None`: any issuer that has the key.
     pub issuers: Option<Vec<String>>,
-    /// The audiences that are meant; none: only a token that names nobody is for us.
+    /// The accepted audiences; `None`: only tokens without an audience are accepted.
     pub audiences: Option<Vec<String>>,
-    /// The algorithms that are believed; none: all that a key is for.
+    /// The accepted algorithms; `None`: all that the key is for.
     pub algorithms: Option<Vec<Algorithm>>,
-    /// The type it must have; none: a usual one.
+    /// The required type; `None`: one of the usual ones.
     pub typ: Option<String>,
-    /// How long ago it may have been issued; none: only its own end counts.
+    /// The greatest age of the token, from `iat`; `None`: only `exp` limits it.
     pub max_age: Option<Duration>,
-    /// How far clocks may differ.
+    /// The tolerated difference between clocks.
     pub leeway: Duration,
 }
 
-/// What a good token says.
+/// The contents of a valid token.
 #[derive(Debug)]
 pub struct VerifiedToken {
     /// Its claims.
     pub claims: Map<String, Value>,
-    /// When it ends, in seconds of Unix time, leeway included.
+    /// Its end in seconds of Unix time, leeway included.
     pub until: f64,
 }
 
-/// A token that has the form of one. Nothing in it is believed yet.
+/// A parsed token. Nothing in it has been verified.
 pub struct UnverifiedToken<'t> {
     message: &'t str,
     signature: &'t str,
@@ -87,7 +87,8 @@ pub struct UnverifiedToken<'t> {
     claims: Map<String, Value>,
 }
 
-/// What is read of a header. `jku`, `x5u`, `jwk` and `x5c` are not: whoever made the token would choose the key.
+/// The members of a token's header that are read. `jku`, `x5u`, `jwk` and `x5c` are ignored: they would let the author
+/// of the token choose the key.
 struct JoseHeader {
     algorithm: Algorithm,
     key: Option<String>,
@@ -101,10 +102,10 @@ impl fmt::Debug for UnverifiedToken<'_> {
 }
 
 impl<'t> UnverifiedToken<'t> {
-    /// Reads the text of a token.
+    /// Parses the text of a token.
     ///
     /// # Errors
-    /// When it is not one that is signed in a way known here.
+    /// When the token is malformed, or signed with an unknown algorithm.
     pub fn read(text: &'t [u8]) -> Result<Self, TokenError> {
         Self::read_within(text, MAX_TOKEN)
     }
@@ -117,21 +118,21 @@ impl<'t> UnverifiedToken<'t> {
         Ok(Self { message, signature, header, claims: object(claims)? })
     }
 
-    /// Returns who says to have issued it: good for choosing whom to ask, and for nothing else.
+    /// Returns the unverified issuer. It may choose the provider that is asked for keys, and nothing else.
     #[must_use]
     pub fn alleged_issuer(&self) -> Option<&str> {
         self.claims.get("iss")?.as_str()
     }
 
-    /// Finds out what the token proves at a time, in seconds of Unix time.
+    /// Verifies the token at a time, in seconds of Unix time.
     ///
     /// # Errors
-    /// When it proves nothing.
+    /// When the token proves nothing.
     pub fn prove(&self, keys: &VerificationKeys, rules: &TokenRules, now: f64) -> Result<VerifiedToken, TokenError> {
         self.header.check(rules)?;
         self.check_signature(keys)?;
-        self.check_purpose(rules).map_err(TokenError::of_a_genuine_one)?;
-        let until = self.check_times(rules, now).map_err(TokenError::of_a_genuine_one)?;
+        self.check_purpose(rules).map_err(TokenError::into_unfit)?;
+        let until = self.check_times(rules, now).map_err(TokenError::into_unfit)?;
         Ok(VerifiedToken { claims: self.claims.clone(), until })
     }
 
@@ -152,7 +153,7 @@ impl<'t> UnverifiedToken<'t> {
         }
     }
 
-    /// Checks who issued it, for whom, and for what.
+    /// Checks issuer, audience and purpose.
     fn check_purpose(&self, rules: &TokenRules) -> Result<(), TokenError> {
         let is_listed = |list: &[String], text: &str| list.iter().any(|listed| listed == text);
         if let Some(issuers) = &rules.issuers
@@ -161,7 +162,7 @@ impl<'t> UnverifiedToken<'t> {
             return Err(TokenError::Refused("its issuer is not the one that is believed"));
         }
         match (&rules.audiences, self.audiences()?) {
-            // A token that is for somebody is for nobody else (RFC 7519 §4.1.3).
+            // A token with an audience is not valid for anyone else (RFC 7519 §4.1.3).
             (None, named) if !named.is_empty() => {
                 Err(TokenError::Refused("it is for an audience, and none is configured"))
             }
@@ -172,10 +173,10 @@ impl<'t> UnverifiedToken<'t> {
         }
     }
 
-    /// Checks that it is a token that proves somebody.
+    /// Checks that the token is of a kind that proves a caller.
     fn check_kind(&self) -> Result<(), TokenError> {
         match self.claims.get("typ").and_then(Value::as_str) {
-            // Security events, logout tokens among them, have them (RFC 8417 §2.2), and are no proof of anybody.
+            // Security events, such as logout tokens, have `events` (RFC 8417 §2.2). They do not prove a caller.
             _ if self.claims.contains_key("events") => Err(TokenError::Refused("it tells of an event")),
             Some(typ) if NO_PROOF.contains(&typ) => Err(TokenError::Refused("it is a token for another purpose")),
             _ => Ok(()),
@@ -193,7 +194,7 @@ impl<'t> UnverifiedToken<'t> {
         }
     }
 
-    /// Checks when it is good, and returns when it ends.
+    /// Checks the times, and returns the end.
     fn check_times(&self, rules: &TokenRules, now: f64) -> Result<f64, TokenError> {
         let leeway = rules.leeway.as_secs_f64();
         let until = self.time("exp", "exp is not a number")?.ok_or(TokenError::Refused("it has no exp"))? + leeway;
@@ -213,7 +214,8 @@ impl<'t> UnverifiedToken<'t> {
         if now >= oldest + leeway { Err(TokenError::Refused("it is older than max_age")) } else { Ok(until) }
     }
 
-    /// Reads a time, which is a number and never text: who compares text would find that nothing ends.
+    /// Reads a time, which must be a number. Times written as text are refused: compared as text, a token would never
+    /// end.
     fn time(&self, name: &str, problem: &'static str) -> Result<Option<f64>, TokenError> {
         let Some(value) = self.claims.get(name) else { return Ok(None) };
         value.as_f64().map(Some).ok_or(TokenError::Refused(problem))
@@ -236,7 +238,7 @@ impl JoseHeader {
         Ok(Self { algorithm, key, typ: text("typ", "`typ` in its header is not text")? })
     }
 
-    /// Returns its media type in lower case; `application/` may be left out (RFC 7515 §4.1.9).
+    /// Returns the media type in lower case; `application/` may be left out (RFC 7515 §4.1.9).
     fn media_type(&self) -> Option<String> {
         let typ = self.typ.as_ref()?.to_ascii_lowercase();
         Some(typ.strip_prefix("application/").map_or_else(|| typ.clone(), str::to_owned))
@@ -258,7 +260,7 @@ impl JoseHeader {
 const WRONG_SIGNATURE: TokenError = TokenError::Refused("its signature is wrong");
 const MALFORMED: TokenError = TokenError::Refused("it is malformed");
 
-/// Reads a part of a token.
+/// Decodes one part of a token.
 fn object(part: &str) -> Result<Map<String, Value>, TokenError> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| MALFORMED)?;
     json::object(&bytes).map_err(|error| match error {

@@ -1,18 +1,18 @@
-//! The way to the PBX's landing page: links to it, and redirects of the app that lead to it.
+//! The PBX's landing page: links to it, and redirects of the app that lead to it.
 
 use percent_encoding::percent_decode_str;
 
 use super::account::{Language, is_host_name};
 use super::session::{SESSION_PARAMETER, SessionId};
 
-/// The port of `https` URLs that name none.
+/// The default port of `https`.
 const HTTPS: u16 = 443;
 
-/// Where a redirect was seen: the request it answers.
+/// The URL of a request, against which a `Location` is resolved.
 pub struct BaseUrl<'a> {
-    /// The request's own host, in lower case, without port.
+    /// The host of the request, in lower case, without port.
     pub host: &'a str,
-    /// The port of the request's authority; none: 443.
+    /// The port of the request; `None`: 443.
     pub port: Option<u16>,
     /// The path of the request.
     pub path: &'a str,
@@ -20,14 +20,14 @@ pub struct BaseUrl<'a> {
     pub is_pbx_host: &'a dyn Fn(&str) -> bool,
 }
 
-/// Where a `Location` leads.
+/// The target of a `Location`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LandingTarget {
-    /// Not to a landing page of ours.
+    /// No landing page of ours.
     Elsewhere,
-    /// To a landing page on the request's own host.
+    /// A landing page on the host of the request.
     Relative,
-    /// To a landing page on this `host[:port]`, spelled as in the `Location`.
+    /// A landing page on this `host[:port]`, as written in the `Location`.
     PbxHost(String),
 }
 
@@ -37,35 +37,37 @@ pub fn link(authority: &str, landing: &str, session: &SessionId, language: Optio
     with_session(&format!("https://{authority}{landing}"), session, language)
 }
 
-/// Tells whether a `Location` leads to one of the landing pages, as a browser would follow it.
+/// Tells whether a `Location` leads to one of the landing pages when a browser follows it.
 ///
-/// The page must be on a host of the PBX and on the request's port. What browsers read in a way of their own
-/// (userinfo, backslashes, white space) leads elsewhere.
+/// The page must be on a host of the PBX and on the port of the request. A location with user information, backslashes
+/// or white space never leads to a landing page, because browsers differ in how they read these.
 #[must_use]
-pub fn target(location: &str, landing: &[&str], door: &BaseUrl<'_>) -> LandingTarget {
+pub fn target(location: &str, landing: &[&str], base: &BaseUrl<'_>) -> LandingTarget {
     if location.contains(|c: char| c.is_control() || c.is_whitespace() || c == '\\') {
         return LandingTarget::Elsewhere;
     }
     let url = location.split(['?', '#']).next().unwrap_or_default();
     match authority_and_path(url) {
-        Some((authority, path)) if landing.contains(&path) && leads_to_pbx(authority, door) => {
+        Some((authority, path)) if landing.contains(&path) && leads_to_pbx(authority, base) => {
             LandingTarget::PbxHost(authority.to_owned())
         }
-        None if (door.is_pbx_host)(door.host) && leads_to_page(url, landing, door.path) => LandingTarget::Relative,
+        None if (base.is_pbx_host)(base.host) && leads_to_page(url, landing, base.path) => LandingTarget::Relative,
         Some(_) | None => LandingTarget::Elsewhere,
     }
 }
 
-/// Returns where a reference leads that has no host, followed from a path (RFC 3986 §5.2): a path, with what stands behind it.
+/// Resolves a reference without a host against a path (RFC 3986 §5.2). Returns a path, with the query and fragment of
+/// the reference.
 #[must_use]
 pub fn resolved(reference: &str, base: &str) -> String {
     let (path, rest) = reference.split_at(reference.find(['?', '#']).unwrap_or(reference.len()));
     if path.starts_with('/') { reference.to_owned() } else { format!("{}{rest}", followed(path, base)) }
 }
 
-/// Puts a session, and a language if one is given, behind the other parameters of the query.
+/// Appends a session, and a language if there is one, to the query.
 ///
-/// Replaces every `sessId` and `lang` there is, and keeps the other parameters and the fragment byte for byte.
+/// Removes every `sessId` and, with a language, every `lang` from the query. Keeps other parameters and the fragment
+/// byte for byte.
 #[must_use]
 pub fn with_session(location: &str, session: &SessionId, language: Option<&Language>) -> String {
     let (url, fragment) = location.split_at(location.find('#').unwrap_or(location.len()));
@@ -81,7 +83,7 @@ pub fn with_session(location: &str, session: &SessionId, language: Option<&Langu
     format!("{page}?{}{fragment}", parameters.join("&"))
 }
 
-/// Returns the decoded `lang` of the query, if there is exactly one.
+/// Returns the decoded `lang` of the query; `None` unless there is exactly one.
 #[must_use]
 pub fn lang_of(location: &str) -> Option<String> {
     let (_, query) = location.split('#').next()?.split_once('?')?;
@@ -93,34 +95,34 @@ pub fn lang_of(location: &str) -> Option<String> {
     percent_decode_str(value).decode_utf8().ok().map(String::from)
 }
 
-/// Splits `https://host/path` and `//host/path`; none for a relative reference (RFC 3986 §4.2).
+/// Splits `https://host/path` and `//host/path`; `None` for a relative reference (RFC 3986 §4.2).
 fn authority_and_path(url: &str) -> Option<(&str, &str)> {
     let scheme = url.get(..6).filter(|scheme| scheme.eq_ignore_ascii_case("https:"));
     let rest = url[scheme.map_or(0, str::len)..].strip_prefix("//")?;
     Some(rest.split_at(rest.find('/').unwrap_or(rest.len())))
 }
 
-/// Tells whether `host[:port]` is a host of the PBX on the request's own port.
-fn leads_to_pbx(authority: &str, door: &BaseUrl<'_>) -> bool {
+/// Tells whether `host[:port]` is a host of the PBX on the port of the request.
+fn leads_to_pbx(authority: &str, base: &BaseUrl<'_>) -> bool {
     let (host, port) = match authority.split_once(':') {
         Some((host, port)) => (host, read_port(port)),
         None => (authority, Some(HTTPS)),
     };
-    // A pattern for hosts compares ends only, so `evil.test%2f.pbx.test` must not get that far.
-    is_host_name(host) && port == Some(door.port.unwrap_or(HTTPS)) && (door.is_pbx_host)(&host.to_ascii_lowercase())
+    // A host pattern compares only the end of a name, so `evil.test%2f.pbx.test` must be excluded before.
+    is_host_name(host) && port == Some(base.port.unwrap_or(HTTPS)) && (base.is_pbx_host)(&host.to_ascii_lowercase())
 }
 
 fn read_port(text: &str) -> Option<u16> {
-    // `parse` alone would read "+443".
+    // `parse` alone accepts "+443".
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// Tells whether a relative reference without authority, followed from a path, leads to a landing page.
+/// Tells whether a relative reference without authority, resolved against a path, leads to a landing page.
 fn leads_to_page(reference: &str, landing: &[&str], base: &str) -> bool {
     if reference.starts_with('/') {
         return landing.contains(&reference);
     }
-    // A colon in the first segment ends a scheme: `http:/../welcome.htm` is no relative path (RFC 3986 §4.2).
+    // A colon in the first segment ends a scheme: `http:/../welcome.htm` is not a relative path (RFC 3986 §4.2).
     let first = reference.split('/').next().unwrap_or_default();
     if reference.is_empty() || first.contains(':') {
         return false;
@@ -128,7 +130,7 @@ fn leads_to_page(reference: &str, landing: &[&str], base: &str) -> bool {
     landing.contains(&followed(reference, base).as_str())
 }
 
-/// Follows a relative path from a path.
+/// Resolves a relative path against a path.
 fn followed(relative: &str, base: &str) -> String {
     let directory = &base[..base.rfind('/').map_or(0, |slash| slash + 1)];
     without_dots(&format!("{directory}{relative}"))
@@ -251,10 +253,10 @@ mod tests {
         host == "pbx.test" || host.ends_with(".tenants.test")
     }
 
-    /// Follows a location from `/portal/login` on `host`.
+    /// Resolves a location against `/portal/login` on `host`.
     fn follow(location: &str, host: &str, port: Option<u16>) -> LandingTarget {
-        let door = BaseUrl { host, port, path: "/portal/login", is_pbx_host: &is_pbx_host };
-        target(location, &["/welcome.htm", "/m/welcome.htm"], &door)
+        let base = BaseUrl { host, port, path: "/portal/login", is_pbx_host: &is_pbx_host };
+        target(location, &["/welcome.htm", "/m/welcome.htm"], &base)
     }
 
     #[track_caller]
@@ -348,8 +350,8 @@ mod tests {
             ("", LandingTarget::Elsewhere),
             ("*", LandingTarget::Elsewhere),
         ] {
-            let door = BaseUrl { host: "pbx.test", port: None, path, is_pbx_host: &is_pbx_host };
-            assert_eq!(target("welcome.htm", &["/welcome.htm", "/m/welcome.htm"], &door), expected, "{path}");
+            let base = BaseUrl { host: "pbx.test", port: None, path, is_pbx_host: &is_pbx_host };
+            assert_eq!(target("welcome.htm", &["/welcome.htm", "/m/welcome.htm"], &base), expected, "{path}");
         }
     }
 

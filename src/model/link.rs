@@ -1,8 +1,8 @@
-//! Signed links: an address that says who may log in, until when, and works once.
+//! Signed links: an address that names an account, ends at a set time, and works once.
 //!
-//! Everything in it is signed: host, path, and each parameter but the signature itself. What is signed is a list of texts,
-//! each behind its length in bytes, so that no two lists look the same: `15:callgate-link-1`, the host, the path, then each
-//! parameter's name and value, sorted by name.
+//! The signature covers host, path, and every parameter except the signature itself. The signed message is a list of
+//! texts, each after its length in bytes, so that two lists never look the same: `15:callgate-link-1`, the host, the
+//! path, then the name and the value of each parameter, sorted by name.
 
 use std::fmt;
 
@@ -15,29 +15,29 @@ use super::grant::ACCOUNT;
 use super::path::PBX_PATH;
 use super::secret::Secret;
 
-/// The parameter that makes an address a signed link.
+/// The parameter that marks an address as a signed link.
 pub const SIGNATURE: &str = "sig";
-/// The fewest bytes of a secret.
+/// The shortest secret, in bytes.
 pub const MIN_SECRET: usize = 32;
 
-/// What is signed first: what the rest is, and by which rules it is written.
+/// The first text of the signed message: its purpose and version.
 const FORM: &str = "callgate-link-1";
 const VERSION: (&str, &str) = ("v", "1");
 const KEY: &str = "kid";
 const EXPIRES: &str = "exp";
 const NONCE: &str = "nonce";
 
-/// How far the clocks of whoever signs and of whoever checks may lie apart.
+/// The tolerated difference between the clocks of signer and callgate.
 const SKEW: SignedDuration = SignedDuration::from_secs(30);
-/// The longest query that is looked at, in bytes.
+/// The longest query that is read, in bytes.
 const MAX_QUERY: usize = 2048;
 /// The most parameters.
 const MAX_PARAMETERS: usize = 20;
-/// As many characters of base64url as 128 bits need.
+/// The number of base64url characters that 128 bits need.
 const MIN_NONCE: usize = 22;
 const MAX_NONCE: usize = 64;
 
-/// A secret that signs links, with its name.
+/// A secret that signs links, with its id.
 #[derive(Clone)]
 pub struct LinkKey {
     id: String,
@@ -51,13 +51,13 @@ impl LinkKey {
         Self { id, key: hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes()) }
     }
 
-    /// Returns its name, which links carry.
+    /// Returns the id, which links carry as `kid`.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Signs a link: returns its query. `claims`: names and values in any order, each name once.
+    /// Signs a link, and returns its query. `claims`: names and values in any order, without repeated names.
     #[must_use]
     pub fn sign(&self, host: &str, claims: &[(&str, &str)], expires: Timestamp, nonce: &str) -> String {
         let expires = expires.as_second().to_string();
@@ -77,54 +77,54 @@ impl fmt::Debug for LinkKey {
     }
 }
 
-/// What a good link says.
+/// The contents of a valid link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedLink {
     /// The parameters that are claims, by name.
     pub claims: Vec<(String, String)>,
-    /// What no other link has, and every spelling of this one.
+    /// The id of the link: the same for every spelling of this link, and for no other link.
     pub id: [u8; 32],
-    /// From when on it is refused.
+    /// The time from which on the link is refused.
     pub until: Timestamp,
 }
 
-/// Why a link is refused, for the operator alone.
+/// The reason why a link is refused, for the operator only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    /// More than anybody signs.
+    /// The query or the number of parameters exceeds the bounds.
     #[error("the link is too long")]
     Long,
-    /// A parameter is there twice.
+    /// A parameter is given twice.
     #[error("a parameter of the link is given twice")]
     Doubled,
     /// A parameter is missing.
     #[error("the link has no {0}")]
     Missing(&'static str),
-    /// It is not of this version.
+    /// The link has another version.
     #[error("the link is of another version")]
     Version,
-    /// No key has its `kid`.
+    /// There is no key with the link's `kid`.
     #[error("no key has the link's kid")]
     Key,
-    /// The signature is another one, because the link was changed or another secret signed it.
+    /// The signature does not match: the link was changed, or another secret signed it.
     #[error("the signature does not fit the link on this host")]
     Signature,
-    /// Its end is not a moment.
+    /// `exp` is not a time.
     #[error("the link's exp is no time")]
     Time,
-    /// Its end has passed.
+    /// `exp` has passed.
     #[error("the link has expired")]
     Expired,
-    /// Its end is farther away than links may live.
+    /// `exp` is further away than `ttl`.
     #[error("the link lives longer than `ttl`")]
     TooFar,
-    /// Its nonce can be guessed, or is none.
+    /// The nonce has a wrong length or characters.
     #[error("the link's nonce is not 22 to 64 characters of A-Z a-z 0-9 - _")]
     Nonce,
 }
 
 impl LinkError {
-    /// Tells whether somebody with the secret has signed the link all the same.
+    /// Tells whether the signature of the refused link was right.
     #[must_use]
     pub const fn is_genuine(self) -> bool {
         match self {
@@ -134,22 +134,23 @@ impl LinkError {
     }
 }
 
-/// Tells whether a query is meant as a signed link.
+/// Tells whether a query is a signed link: it has the parameter `sig`.
 #[must_use]
-pub fn is_meant(query: &str) -> bool {
+pub fn is_signed_link(query: &str) -> bool {
     form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == SIGNATURE)
 }
 
-/// Returns the `kid` of a link, whoever wrote it.
+/// Returns the `kid` of a link that has not been verified.
 #[must_use]
 pub fn key_of(query: &str) -> Option<String> {
     form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == KEY).map(|(_, value)| value.into_owned())
 }
 
-/// Reads a link: the query of a request for [`PBX_PATH`] on `host`, which may carry a port. `ttl`: how long links may live.
+/// Verifies a link: the query of a request for [`PBX_PATH`] on `host`, which may have a port. `ttl`: the longest life
+/// of links.
 ///
 /// # Errors
-/// When it is not exactly what somebody with one of the keys signed for this host, or not good now.
+/// When none of the keys signed this query for this host, or the link is not valid now.
 pub fn read(
     query: &str,
     host: &str,
@@ -182,21 +183,22 @@ pub fn read(
         .ok()
         .and_then(|signature| signature.try_into().ok())
         .ok_or(LinkError::Signature)?;
-    // Compared in constant time.
+    // This comparison takes constant time.
     hmac::verify(&key.key, canonical(host, &parameters).as_bytes(), &signature).map_err(|_| LinkError::Signature)?;
     let until = until(own(EXPIRES)?, ttl, now)?;
     if !is_nonce(own(NONCE)?) {
         return Err(LinkError::Nonce);
     }
     let is_claim = |name: &str| ![VERSION.0, KEY, EXPIRES, NONCE].contains(&name);
-    // An empty account is one all the same: a link that names nobody is another, and may be an administrator's.
+    // An empty `account` still counts as one. A link without `account` is another link, and may be for an
+    // administrator.
     let says = |name: &str, value: &str| name == ACCOUNT || !value.is_empty();
     let claims = parameters.iter().filter(|(name, value)| is_claim(name) && says(name, value));
     let claims = claims.map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
     Ok(SignedLink { claims, id: signature, until })
 }
 
-/// Writes what is signed. `parameters`: sorted by name.
+/// Writes the message that is signed. `parameters`: sorted by name.
 fn canonical(host: &str, parameters: &[(&str, &str)]) -> String {
     let host = host.to_ascii_lowercase();
     let host = host.strip_suffix(":443").unwrap_or(&host);
@@ -209,7 +211,7 @@ fn take<'q>(parameters: &mut Vec<(&'q str, &'q str)>, name: &'static str) -> Res
     Ok(parameters.remove(at).1)
 }
 
-/// Returns when the link must not be accepted any more.
+/// Returns the time from which on the link is refused.
 fn until(expires: &str, ttl: SignedDuration, now: Timestamp) -> Result<Timestamp, LinkError> {
     let digits = expires.bytes().all(|byte| byte.is_ascii_digit());
     let expires: i64 = expires.parse().ok().filter(|_| digits).ok_or(LinkError::Time)?;
@@ -268,7 +270,7 @@ mod tests {
 
     const CLAIMS: &[(&str, &str)] = &[("account", "40"), ("domain", "acme.example.com")];
 
-    /// Computed by Python's hmac: other programs sign the same.
+    /// Computed with Python's hmac, so that other programs get the same signature.
     #[test]
     fn a_link_has_one_spelling_and_one_signature() {
         assert_eq!(
@@ -364,7 +366,7 @@ mod tests {
         refused(&format!("{}&x={}", link(), "x".repeat(2048)), LinkError::Long);
     }
 
-    /// What is signed and still refused: the signer is wrong.
+    /// Links that are signed and still refused, because the signer is wrong.
     #[test]
     fn a_signature_alone_is_not_enough() {
         for (expires, nonce, expected) in [
@@ -399,7 +401,11 @@ mod tests {
     #[test]
     fn a_link_is_seen_by_its_signature() {
         assert!(
-            is_meant("a=b&sig=") && is_meant("%73ig=x") && !is_meant("Sig=x") && !is_meant("") && !is_meant("a=sig")
+            is_signed_link("a=b&sig=")
+                && is_signed_link("%73ig=x")
+                && !is_signed_link("Sig=x")
+                && !is_signed_link("")
+                && !is_signed_link("a=sig")
         );
     }
 

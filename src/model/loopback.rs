@@ -1,10 +1,10 @@
-//! Which hosts lead to this machine, from anywhere on it and from nowhere else.
+//! Hosts that lead to this machine only.
 
 use std::net::IpAddr;
 
 /// Tells whether a host is a name or an address of this machine. An IPv6 address may be in brackets.
 ///
-/// Names below `localhost` are not: what they lead to is up to whoever looks them up.
+/// Names below `localhost` are not: resolvers may send them anywhere.
 #[must_use]
 pub fn is_loopback(host: &str) -> bool {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);

@@ -1,5 +1,6 @@
-//! Whom a request to the PBX names, in every spelling that some reader takes for that name. Nobody knows how the PBX reads
-//! `user=40@acme.test`, `user[]=40`, `domain=acme.test.` or `%2540`; so while somebody is frozen, each is read in every way.
+//! The accounts that a request to the PBX mentions, in every spelling that some reader accepts. The parser of the PBX
+//! is not known for `user=40@acme.test`, `user[]=40`, `domain=acme.test.` or `%2540`. So while any account is frozen,
+//! each parameter is read in every way.
 
 use std::collections::BTreeSet;
 
@@ -8,43 +9,42 @@ use percent_encoding::percent_decode_str;
 use super::account::{Account, Domain};
 use super::session::{SESSION, SESSION_PARAMETER};
 
-/// How often a text is decoded: what is encoded more often, no reader decodes.
+/// How often a text is decoded. No reader is known that decodes more often.
 const MAX_DECODED: usize = 4;
-/// The most names of one kind that are told apart. No client sends as many.
+/// The most names of one kind. More than that count as [`Mention::Anybody`]; no client sends as many.
 const MAX_NAMES: usize = 32;
 
-/// What a request says of whom it is for.
+/// The accounts and sessions that a request mentions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AccountMentions {
-    /// The names, once for each time that the query can be decoded. The last reading is the one in which nothing is left
-    /// to decode.
+    /// The names after each round of percent-decoding. In the last reading nothing is left to decode.
     readings: Vec<MentionedNames>,
     sessions: BTreeSet<String>,
 }
 
-/// The names in one reading, in lower case.
+/// The names of one reading, in lower case.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct MentionedNames {
     users: BTreeSet<String>,
     domains: BTreeSet<String>,
 }
 
-/// Whom a name may stand for.
+/// An account that a name may stand for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mention {
     /// This account.
     Account(Account),
-    /// Everybody of this domain, as far as is known.
+    /// An unknown account of this domain.
     Somebody(Domain),
-    /// An account of this name, or somebody in a domain, that is not known.
+    /// An unknown account of an unknown domain.
     Anybody,
 }
 
 impl AccountMentions {
-    /// Reads the path and query and the cookies of a request for a host.
+    /// Reads the path, the query and the cookies of a request for a host.
     pub fn read<'h>(path: &str, query: Option<&str>, cookies: impl Iterator<Item = &'h [u8]>, host: &str) -> Self {
-        let mut spelled = Self::default();
-        // Some decode before they look for the query, and some read parameters in the path.
+        let mut mentions = Self::default();
+        // Some servers decode before they look for the query, and some read parameters in the path.
         let (paths, queries) = (decoded(path), decoded(query.unwrap_or_default()));
         for at in 0..paths.len().max(queries.len()) {
             let mut names = MentionedNames::default();
@@ -54,21 +54,21 @@ impl AccountMentions {
                 match bare_name(name).as_str() {
                     "user" => names.take_user(value),
                     "domain" => drop(names.domains.insert(bare_host(value))),
-                    name if is_session(name) => drop(spelled.sessions.insert(bare(value).to_owned())),
+                    name if is_session(name) => drop(mentions.sessions.insert(bare(value).to_owned())),
                     _ => {}
                 }
             }
-            // The PBX finds the tenant by the host where nothing else names it; `localhost` may be any.
+            // Without another name, the PBX picks the tenant by the host. The domain `localhost` may be any tenant.
             if !names.users.is_empty() && !names.domains.iter().any(|domain| domain.contains('.')) {
                 names.domains.insert(bare_host(host));
             }
-            spelled.readings.push(names);
+            mentions.readings.push(names);
         }
-        cookies.for_each(|line| spelled.take_cookies(&String::from_utf8_lossy(line)));
-        spelled
+        cookies.for_each(|line| mentions.take_cookies(&String::from_utf8_lossy(line)));
+        mentions
     }
 
-    /// Takes the sessions of a line of cookies, whatever stands between them: `a=b, session = "…"`.
+    /// Takes the sessions of a `Cookie` line with any separators: `a=b, session = "…"`.
     fn take_cookies(&mut self, line: &str) {
         let line = line.split('=').map(str::trim).collect::<Vec<_>>().join("=");
         let pairs = line.split(is_between).filter_map(|pair| pair.split_once('='));
@@ -77,22 +77,23 @@ impl AccountMentions {
         }
     }
 
-    /// Returns what may be ids of sessions.
+    /// Returns the values that may be session ids.
     pub fn sessions(&self) -> impl Iterator<Item = &str> {
         self.sessions.iter().map(String::as_str)
     }
 
-    /// Returns everybody whom the names may stand for.
+    /// Returns all accounts that the names may stand for.
     #[must_use]
-    pub fn meant(&self) -> Vec<Mention> {
+    pub fn mentioned(&self) -> Vec<Mention> {
         let mut all: Vec<Mention> = Vec::new();
         for (at, names) in self.readings.iter().enumerate() {
             let is_last = at + 1 == self.readings.len();
-            // What is still encoded is clear in a later reading, or in none.
-            let found = names.meant().into_iter().filter(|meant| is_last || matches!(meant, Mention::Account(_)));
-            found.for_each(|meant| {
-                if !all.contains(&meant) {
-                    all.push(meant)
+            // A name that is still encoded appears decoded in a later reading, or is not a name.
+            let found =
+                names.mentioned().into_iter().filter(|mentioned| is_last || matches!(mentioned, Mention::Account(_)));
+            found.for_each(|mentioned| {
+                if !all.contains(&mentioned) {
+                    all.push(mentioned)
                 }
             });
         }
@@ -114,23 +115,23 @@ impl MentionedNames {
         }
     }
 
-    fn meant(&self) -> Vec<Mention> {
+    fn mentioned(&self) -> Vec<Mention> {
         if self.users.len().max(self.domains.len()) > MAX_NAMES {
             return vec![Mention::Anybody];
         }
         let pairs = self.domains.iter().flat_map(|domain| self.users.iter().map(move |user| (user, domain)));
-        pairs.filter_map(|(user, domain)| meant(user, domain)).collect()
+        pairs.filter_map(|(user, domain)| mentioned(user, domain)).collect()
     }
 }
 
-/// Splits a query as readers do that know other separators than `&`, and as those do that know no other.
+/// Splits a query twice: at all separators that some readers know, and at `&` only.
 fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
     let parts = query.split(is_between).chain(query.split('&'));
     parts.filter_map(|part| part.split_once('='))
 }
 
-/// Finds whom a user of a domain stands for; nobody where no account has such a name.
-fn meant(user: &str, domain: &str) -> Option<Mention> {
+/// Returns the account that a user of a domain stands for; `None` if no account can have this name.
+fn mentioned(user: &str, domain: &str) -> Option<Mention> {
     if user.is_empty() || user == "admin" {
         return None;
     }
@@ -146,7 +147,7 @@ fn is_session(name: &str) -> bool {
     [SESSION, SESSION_PARAMETER].iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Returns a text as often decoded as a reader might, itself included.
+/// Returns the text after each round of decoding, the original first.
 fn decoded(text: &str) -> Vec<String> {
     let mut all = vec![text.to_owned()];
     for _ in 0..MAX_DECODED {
@@ -161,7 +162,8 @@ fn decoded(text: &str) -> Vec<String> {
     all
 }
 
-/// Takes off what stands around a value, and cuts it where a reader that ends at control characters would.
+/// Removes quotes, brackets and white space around a value, and cuts it where some readers end: at control characters
+/// and separators.
 fn bare(text: &str) -> &str {
     let is_around = |c: char| c.is_whitespace() || c.is_control() || "\"'<>[]{}()\u{feff}".contains(c);
     let text = text.trim_start_matches(is_around);
@@ -169,13 +171,13 @@ fn bare(text: &str) -> &str {
     text.trim_end_matches(is_around)
 }
 
-/// Reads the name of a parameter: `User`, ` user`, `user[]`, `user[0]` and `user%00x` are `user`.
+/// Normalizes the name of a parameter: `User`, ` user`, `user[]`, `user[0]` and `user%00x` become `user`.
 fn bare_name(name: &str) -> String {
     let name = bare(name).split(['[', '.', ' ']).next().unwrap_or_default();
     name.trim().to_ascii_lowercase()
 }
 
-/// Reads a host name: case, a port and final dots do not make another.
+/// Normalizes a host name: lower case, without port and final dots.
 fn bare_host(host: &str) -> String {
     let host = bare(host).to_ascii_lowercase();
     let host = host.rsplit_once("//").map_or(host.as_str(), |(_, host)| host);
@@ -228,8 +230,8 @@ mod tests {
             "domain=&user=40",
             "user=40",
         ] {
-            let meant = read(query, "", "Acme.Test.").meant();
-            assert!(meant.contains(&account("40@acme.test")), "{query}: {meant:?}");
+            let mentioned = read(query, "", "Acme.Test.").mentioned();
+            assert!(mentioned.contains(&account("40@acme.test")), "{query}: {mentioned:?}");
         }
     }
 
@@ -242,43 +244,43 @@ mod tests {
             ("/websocket;user=40", Some("domain=acme.test")),
             ("/websocket;user=%2534%2530", Some("domain=acme%2Etest")),
         ] {
-            let meant = AccountMentions::read(path, query, std::iter::empty(), "pbx.test").meant();
-            assert!(meant.contains(&account("40@acme.test")), "{path} {query:?}: {meant:?}");
+            let mentioned = AccountMentions::read(path, query, std::iter::empty(), "pbx.test").mentioned();
+            assert!(mentioned.contains(&account("40@acme.test")), "{path} {query:?}: {mentioned:?}");
         }
-        assert_eq!(AccountMentions::read("/a=b/user", Some("c=d"), std::iter::empty(), "pbx.test").meant(), []);
+        assert_eq!(AccountMentions::read("/a=b/user", Some("c=d"), std::iter::empty(), "pbx.test").mentioned(), []);
     }
 
     #[test]
     fn what_cannot_be_an_account_may_be_any() {
-        let meant = |query| read(query, "", "pbx.test").meant();
-        assert_eq!(meant("domain=acme.test&user=４０"), [Mention::Somebody("acme.test".parse().unwrap())]);
-        assert_eq!(meant("domain=acme.test&user=40%zz"), [Mention::Somebody("acme.test".parse().unwrap())]);
-        assert!(meant("domain=acme。test&user=40").contains(&Mention::Anybody));
+        let mentioned = |query| read(query, "", "pbx.test").mentioned();
+        assert_eq!(mentioned("domain=acme.test&user=４０"), [Mention::Somebody("acme.test".parse().unwrap())]);
+        assert_eq!(mentioned("domain=acme.test&user=40%zz"), [Mention::Somebody("acme.test".parse().unwrap())]);
+        assert!(mentioned("domain=acme。test&user=40").contains(&Mention::Anybody));
         let many: Vec<_> = (0..=MAX_NAMES).map(|number| format!("user={number}")).collect();
-        assert_eq!(meant(&format!("domain=acme.test&{}", many.join("&"))), [Mention::Anybody]);
+        assert_eq!(mentioned(&format!("domain=acme.test&{}", many.join("&"))), [Mention::Anybody]);
     }
 
     #[test]
     fn who_is_named_clearly_is_nobody_else() {
-        let meant = |query| read(query, "a=b; theme=dark", "pbx.test").meant();
-        assert_eq!(meant("domain=acme.test&user=41"), [account("41@acme.test")]);
-        assert_eq!(meant("domain=acme.test&user=admin"), []);
-        assert_eq!(meant("domain=acme.test&user="), []);
-        assert_eq!(meant("domain=acme.test"), []);
-        assert_eq!(meant("username=40&mydomain=acme.test&a=user&b=domain"), []);
-        assert_eq!(meant("domain=acme%2Etest&user=4%31"), [account("41@acme.test")]);
-        assert_eq!(meant("domain=acme.test&user=41&next=%2Fa%3Fb%26c"), [account("41@acme.test")]);
+        let mentioned = |query| read(query, "a=b; theme=dark", "pbx.test").mentioned();
+        assert_eq!(mentioned("domain=acme.test&user=41"), [account("41@acme.test")]);
+        assert_eq!(mentioned("domain=acme.test&user=admin"), []);
+        assert_eq!(mentioned("domain=acme.test&user="), []);
+        assert_eq!(mentioned("domain=acme.test"), []);
+        assert_eq!(mentioned("username=40&mydomain=acme.test&a=user&b=domain"), []);
+        assert_eq!(mentioned("domain=acme%2Etest&user=4%31"), [account("41@acme.test")]);
+        assert_eq!(mentioned("domain=acme.test&user=41&next=%2Fa%3Fb%26c"), [account("41@acme.test")]);
     }
 
     #[test]
     fn every_session_of_a_request_is_found() {
         let line = "a=b; session=one;session=\"two\"; mysession=no; Session = three, session=four\tsession=five; x=y session=six";
-        let spelled = read("se%73sion=seven&SESSID=eight&sessId%5B%5D=nine", line, "");
+        let mentions = read("se%73sion=seven&SESSID=eight&sessId%5B%5D=nine", line, "");
         let expected = ["eight", "five", "four", "nine", "one", "seven", "six", "three", "two"];
         for session in expected {
-            assert!(spelled.sessions().any(|found| found == session), "{session}: {spelled:?}");
+            assert!(mentions.sessions().any(|found| found == session), "{session}: {mentions:?}");
         }
-        assert!(!spelled.sessions().any(|found| found == "no"), "{spelled:?}");
+        assert!(!mentions.sessions().any(|found| found == "no"), "{mentions:?}");
         let odd = AccountMentions::read("/", None, [&b"name=\xe4; session=four"[..]].into_iter(), "");
         assert_eq!(odd.sessions().collect::<Vec<_>>(), ["four"]);
     }

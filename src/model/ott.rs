@@ -1,4 +1,4 @@
-//! One-time-key login of Voximplant: the arithmetic behind `/auth/ott`, and the users file. Pure; knows no HTTP.
+//! One-time-key login of Voximplant: the computation behind `/auth/ott`, and the users file. Pure; without HTTP.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,16 +9,16 @@ use md5::{Digest, Md5};
 use super::digest::sha256;
 use super::secret::Secret;
 
-/// The realm of every HA1: a literal, whatever node or domain an account lives on.
+/// The realm of every HA1. It is the same for every node and domain of an account.
 pub const REALM: &str = "voximplant.com";
 
-/// Why a text is not a one-time key.
+/// The reason why a text is not a one-time key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OneTimeKeyError {
     /// A key has at least one byte.
     #[error("the key is empty")]
     Empty,
-    /// A key this long is refused, not cut.
+    /// A long key is refused, not cut.
     #[error("the key is too long")]
     TooLong,
     /// A byte outside 0x20–0x7e.
@@ -26,13 +26,13 @@ pub enum OneTimeKeyError {
     Characters,
 }
 
-/// The key that Voximplant gave the SDK for one login.
+/// The key that Voximplant gave to the SDK for one login.
 pub struct OneTimeKey(String);
 
 impl OneTimeKey {
-    /// Reads 1 to `max_len` bytes of printable ASCII, and trims nothing.
+    /// Reads 1 to `max_len` bytes of printable ASCII, without trimming.
     ///
-    /// The cap keeps a caller who chooses keys from pushing the HA1 across a block of MD5 that he controls.
+    /// The bound keeps a caller from choosing a key that pushes the HA1 across an MD5 block.
     ///
     /// # Errors
     /// When the key is empty, longer than `max_len` bytes, or not printable ASCII.
@@ -49,7 +49,7 @@ impl OneTimeKey {
         Ok(Self(text.to_owned()))
     }
 
-    /// Returns the key's SHA-256, by which distinct keys are counted without being kept.
+    /// Returns the SHA-256 of the key. Distinct keys are counted by it, without storing them.
     #[must_use]
     pub fn id(&self) -> [u8; 32] {
         sha256(self.0.as_bytes())
@@ -67,12 +67,12 @@ impl fmt::Debug for OneTimeKey {
 #[error("not 32 hex digits")]
 pub struct NotHa1;
 
-/// `MD5(user:voximplant.com:password)`. As good as the password itself.
+/// `MD5(user:voximplant.com:password)`. It is worth as much as the password itself.
 #[derive(Clone)]
 pub struct Ha1(Secret);
 
 impl Ha1 {
-    /// Computes the HA1 of a user and a password, both taken as they are.
+    /// Computes the HA1 of a user and a password, neither of which is changed.
     #[must_use]
     pub fn of(user: &str, password: &str) -> Self {
         Self(Secret::new(md5_hex(&[user, ":", REALM, ":", password])))
@@ -87,7 +87,7 @@ impl Ha1 {
         if digits { Ok(Self(Secret::new(text.to_ascii_lowercase()))) } else { Err(NotHa1) }
     }
 
-    /// Returns the 32 lower-case hex digits, for the one place that writes the users file.
+    /// Returns the 32 lower-case hex digits, for the code that writes the users file.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose()
@@ -100,11 +100,11 @@ impl fmt::Debug for Ha1 {
     }
 }
 
-/// The answer to a one-time key: 32 lower-case hex digits that log in once.
+/// The answer to a one-time key: 32 lower-case hex digits, valid for one login.
 pub struct LoginToken(String);
 
 impl LoginToken {
-    /// Returns the digits, for the answer that carries them.
+    /// Returns the digits, for the answer.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -117,13 +117,13 @@ impl fmt::Debug for LoginToken {
     }
 }
 
-/// Answers a key: `MD5(key|HA1)`, the HA1 as lower-case hex.
+/// Computes the answer to a key: `MD5(key|HA1)`, with the HA1 as lower-case hex.
 #[must_use]
 pub fn login_token(key: &OneTimeKey, ha1: &Ha1) -> LoginToken {
     LoginToken(md5_hex(&[&key.0, "|", ha1.expose()]))
 }
 
-/// Returns an HA1 that belongs to nobody, so that an unknown user costs the same work as a known one.
+/// Returns an HA1 that belongs to no user, so that an unknown user takes the same time as a known one.
 ///
 /// A token computed from it is never sent.
 #[must_use]
@@ -144,12 +144,12 @@ fn md5_hex(parts: &[&str]) -> String {
 #[error("a Voximplant user name is 3 to 50 of a-z, 0-9, _ and -, beginning with a letter or digit")]
 pub struct NotAVoximplantUser;
 
-/// A Voximplant user: its name, and `@myapp.myaccount` where the application does not go without saying.
+/// A Voximplant user: its name, and `@myapp.myaccount` unless it belongs to the configured application.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct VoximplantUser(String);
 
 impl VoximplantUser {
-    /// Returns it whole.
+    /// Returns name and application.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -161,15 +161,15 @@ impl VoximplantUser {
         self.0.split('@').next().unwrap_or_default()
     }
 
-    /// Returns the application, if it is named.
+    /// Returns the application; `None` when the text has none.
     #[must_use]
     pub fn application(&self) -> Option<&str> {
         Some(self.0.split_once('@')?.1)
     }
 }
 
-/// Tells whether a text is what stands between the `@` and `.voximplant.com` of a login name: an application, its account,
-/// and perhaps the node of that.
+/// Tells whether a text can stand between the `@` and `.voximplant.com` of a login name: an application, its account,
+/// and optionally the account's node.
 #[must_use]
 pub fn is_application(text: &str) -> bool {
     let label = |label: &str| {
@@ -182,7 +182,7 @@ pub fn is_application(text: &str) -> bool {
 impl FromStr for VoximplantUser {
     type Err = NotAVoximplantUser;
 
-    /// Reads `[a-z0-9][a-z0-9_-]{2,49}`, alone or in front of `@myapp.myaccount`.
+    /// Reads `[a-z0-9][a-z0-9_-]{2,49}`, optionally followed by `@myapp.myaccount`.
     fn from_str(text: &str) -> Result<Self, NotAVoximplantUser> {
         let (name, application) = text.split_once('@').map_or((text, None), |(name, rest)| (name, Some(rest)));
         let known = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
@@ -203,19 +203,19 @@ impl fmt::Display for VoximplantUser {
 
 // === The users file ===
 
-/// One problem of a users file.
+/// A problem of a users file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
 pub struct UsersFault {
     /// The line, counted from 1.
     pub line: usize,
-    /// What is wrong, and what to write instead; never a hash.
+    /// The error and the remedy; never a hash.
     pub problem: String,
 }
 
-/// Reads a users file as Apache's `htdigest` writes it: `user:voximplant.com:HA1` a line.
+/// Reads a users file in the format of Apache's `htdigest`: one `user:voximplant.com:HA1` per line.
 ///
-/// Blank lines and lines that begin with `#` are skipped; CRLF and a byte order mark are tolerated.
+/// Blank lines and lines that begin with `#` are skipped; CRLF and a byte order mark are accepted.
 ///
 /// # Errors
 /// Every problem of the file, in the order of its lines.
@@ -232,25 +232,25 @@ pub fn parse_users(text: &str) -> Result<HashMap<String, Ha1>, Vec<UsersFault>> 
     if faults.is_empty() { Ok(users) } else { Err(faults) }
 }
 
-/// Writes the line of a users file for a user, without a newline.
+/// Writes a user's line of a users file, without a newline.
 #[must_use]
 pub fn users_line(user: &VoximplantUser, password: &str) -> String {
     let name = user.name();
     format!("{name}:{REALM}:{}", Ha1::of(name, password).expose())
 }
 
-/// Adds the user of one line, or tells all that is wrong with it.
+/// Adds the user of one line, or returns all its problems.
 fn add_user(users: &mut HashMap<String, Ha1>, line: &str) -> Result<(), Vec<String>> {
     let fields: Vec<&str> = line.split(':').collect();
     let &[user, realm, ha1] = fields.as_slice() else {
-        // The line is not shown: it may hold a password where a hash belongs.
+        // The error does not quote the line: it may hold a password in place of a hash.
         return Err(vec![format!("expected three fields, user:{REALM}:HA1, found {}", fields.len())]);
     };
     let mut problems = Vec::new();
     if realm != REALM {
         problems.push(format!("the realm is {realm:?}, write {REALM}: htdigest FILE {REALM} USER"));
     }
-    // The file is that of one application.
+    // A users file is for one application.
     let parsed =
         user.parse().and_then(|user: VoximplantUser| user.application().map_or(Ok(()), |_| Err(NotAVoximplantUser)));
     if let Err(error) = parsed {
@@ -275,7 +275,7 @@ mod tests {
     const HA1: &str = "2b46f850be1e592abfbd5504b038ac33";
     const TOKEN: &str = "6f9b9c6a02563213f2f2c64b41302f7d";
 
-    /// A token for any key, also one that `OneTimeKey::new` refuses.
+    /// Computes a token for any key, also for one that `OneTimeKey::new` refuses.
     fn token(key: &str, ha1: &Ha1) -> String {
         login_token(&OneTimeKey(key.to_owned()), ha1).as_str().to_owned()
     }
@@ -350,14 +350,14 @@ mod tests {
         check(KEY, "MyUser", "mypass", "cd03cc75145c6f503576bdd5ac1cb68e", "da4e2d1c6d4d1d00a40dbdf5a07183a1");
     }
 
-    /// The bug makes exactly the wrong token known for it, and we do not.
+    /// A known bug gives exactly this wrong token, and callgate does not.
     #[track_caller]
     fn check_bug(wrong: &str, buggy: &str) {
         assert_eq!(buggy, wrong);
         assert_ne!(token(KEY, &Ha1::of("myuser", "mypass")), wrong);
     }
 
-    /// A token over a secret that was made wrongly from `text`.
+    /// Computes a token over an HA1 that was wrongly made from `text`.
     fn token_over(text: &str) -> String {
         md5_hex(&[KEY, "|", &md5_hex(&[text])])
     }

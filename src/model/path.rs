@@ -1,4 +1,4 @@
-//! The canonical copy of a path. Decisions are made on it; what is forwarded is the original, byte for byte.
+//! The canonical copy of a path. Decisions use the copy; upstreams receive the original, byte for byte.
 
 use std::borrow::Cow;
 
@@ -18,10 +18,10 @@ pub const OIDC_CALLBACK_PATH: &str = "/auth/callgate/oidc/";
 pub const CONFIRM_PATH: &str = "/auth/callgate/confirm";
 /// The path at which a ticket from another host becomes a session.
 pub const TICKET_PATH: &str = "/auth/callgate/ticket";
-/// The path below which all others are callgate's own.
+/// The path below which all paths belong to callgate.
 pub const CALLGATE_PATH: &str = "/auth/callgate";
 
-/// The paths that are callgate's own on every host.
+/// The paths that belong to callgate on every host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reserved {
     /// `/auth/ott`.
@@ -32,34 +32,34 @@ pub enum Reserved {
     Callgate,
 }
 
-/// Whose a path is.
+/// The owner of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathClass {
-    /// Ours, spelled as we spell it.
+    /// A path of callgate, in its own spelling.
     Reserved(Reserved),
-    /// Ours in another spelling: neither answered nor passed on.
+    /// A path of callgate in another spelling: it is neither answered nor forwarded.
     Disguised,
-    /// An upstream's.
+    /// A path of an upstream.
     Open,
 }
 
-/// Returns the path as the most generous upstream might read it.
+/// Returns the path as the most tolerant upstream might read it.
 ///
-/// Percent-decodes once (an escape that is none stays; bytes that are no UTF-8 become U+FFFD), reads `\` as `/`,
-/// drops the `;parameters` of segments, empty segments and dot segments (RFC 3986 §5.2.4), and folds ASCII case.
-/// A slash at the end stays.
+/// Percent-decodes once (an invalid escape stays; bytes that are not UTF-8 become U+FFFD), reads `\` as `/`, removes
+/// the `;parameters` of segments, empty segments and dot segments (RFC 3986 §5.2.4), and folds ASCII case. A final
+/// slash stays.
 #[must_use]
 pub fn canonical(path: &str) -> Cow<'_, str> {
     if is_plain(path) {
         return Cow::Borrowed(path);
     }
-    // Decoding comes first, because %2e, %2f, %3b and %5c count as what they stand for.
+    // Decoding comes first, because %2e, %2f, %3b and %5c count as the characters they stand for.
     let decoded = percent_decode_str(path).decode_utf8_lossy();
     let copy = resolved(&decoded).to_ascii_lowercase();
     if copy == path { Cow::Borrowed(path) } else { Cow::Owned(copy) }
 }
 
-/// Tells whether a path is reserved, and whether it is spelled as it should be.
+/// Classifies a path as reserved, reserved in another spelling, or an upstream's.
 #[must_use]
 pub fn classify(path: &str) -> PathClass {
     match path {
@@ -74,15 +74,15 @@ pub fn classify(path: &str) -> PathClass {
     }
     match (is_callgate_path(path), is_callgate_path(read)) {
         (false, false) => PathClass::Open,
-        // Below our prefix case may matter, as in a ticket; nothing else may differ.
+        // Below our prefix only the case may differ, as in a ticket.
         (true, true) if path.eq_ignore_ascii_case(&canonical) => PathClass::Reserved(Reserved::Callgate),
         _ => PathClass::Disguised,
     }
 }
 
-/// Tells whether a request may be a login at the PBX with a password, or with a second factor.
+/// Tells whether a request may be a login at the PBX with a password or a second factor.
 ///
-/// Errs on the side of yes: what is counted too often is only limited.
+/// In doubt it says yes: a request that counts by mistake is only rate-limited.
 #[must_use]
 pub fn is_password_login(method: &str, canonical: &str) -> bool {
     let path = to_its_end(canonical);
@@ -93,7 +93,7 @@ pub fn is_password_login(method: &str, canonical: &str) -> bool {
     }
 }
 
-/// Tells at a glance that a path is its own canonical copy; a no may be wrong.
+/// Tells quickly whether a path is its own canonical copy; may wrongly say no.
 fn is_plain(path: &str) -> bool {
     let mut before = 0;
     for byte in path.bytes() {
@@ -125,7 +125,7 @@ fn resolved(path: &str) -> String {
     format!("{root}{}{end}", kept.join("/"))
 }
 
-/// Cuts a canonical path where an upstream that decodes before it parses would end it.
+/// Cuts a canonical path at the character where an upstream that decodes before it parses would end it.
 pub(super) fn to_its_end(canonical: &str) -> &str {
     let end = canonical.bytes().position(|byte| matches!(byte, b'\0' | b'?' | b'#'));
     &canonical[..end.unwrap_or(canonical.len())]
@@ -223,7 +223,7 @@ mod tests {
         check("/%41%C3%89", "/aÉ");
     }
 
-    /// Every path of a few hostile pieces has a canonical copy without anything left to resolve.
+    /// Every path made of a few hostile pieces has a canonical copy without anything left to resolve.
     #[test]
     fn no_spelling_survives() {
         let pieces = ["/", "\\", "%2f", "%5C", ".", "%2e", ";", "%3B", "a", "%", "%ff", "A"];

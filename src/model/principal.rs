@@ -1,21 +1,21 @@
-//! Who is calling, as an auth method proved it.
+//! The proven caller, with its claims.
 
 use std::collections::BTreeMap;
 
 /// The claims of a caller, by name.
 pub type Claims = BTreeMap<String, Claim>;
 
-/// What one claim says.
+/// The value of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// A scalar: text, a number or a truth value as they are written.
+    /// A scalar: text, a number or a Boolean, as written.
     Text(String),
-    /// A list of scalars, such as groups. No template renders one; a condition may look into it.
+    /// A list of scalars, such as groups. Templates cannot render it; conditions can look into it.
     List(Vec<String>),
 }
 
 impl Claim {
-    /// Returns the scalar; nothing for a list.
+    /// Returns the scalar; `None` for a list.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         match self {
@@ -31,24 +31,24 @@ impl<T: Into<String>> From<T> for Claim {
     }
 }
 
-/// Why a claim cannot be relied on.
+/// The reason why a claim cannot be relied on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Absent<'n> {
-    /// There is none of this name.
+    /// There is no claim of this name.
     #[error("there is no claim {0:?}")]
     Missing(&'n str),
-    /// An e-mail address of which the method says that nobody has proven to own it.
+    /// The claim is an e-mail address that the method marks as not verified.
     #[error("the claim {0:?} is an address that is not verified")]
     Unverified(&'n str),
 }
 
-/// Finds a claim to rely on.
+/// Finds a claim that can be relied on.
 ///
-/// An address that is not verified is what its bearer typed: whoever types a colleague's would become that colleague. So a
-/// claim `email` is none while `email_verified` beside it is there and is not true.
+/// An unverified address is only what its owner typed: by typing a colleague's address, a person would become that
+/// colleague. So a claim `email` does not count while `email_verified` beside it is present and not true.
 ///
 /// # Errors
-/// When there is none.
+/// When there is no such claim.
 pub fn find<'c, 'n>(claims: &'c Claims, name: &'n str) -> Result<&'c Claim, Absent<'n>> {
     let claim = claims.get(name).ok_or(Absent::Missing(name))?;
     let verified = flag_of_address(name).and_then(|flag| claims.get(&flag));
@@ -56,19 +56,19 @@ pub fn find<'c, 'n>(claims: &'c Claims, name: &'n str) -> Result<&'c Claim, Abse
     if is_proven { Ok(claim) } else { Err(Absent::Unverified(name)) }
 }
 
-/// Tells whether a claim may tell whether an address is verified.
+/// Tells whether a claim may state that an address is verified.
 #[must_use]
 pub fn is_flag_of_address(name: &str) -> bool {
     address_of_flag(name).is_some()
 }
 
-/// Names the address that a claim speaks of, if it may tell whether one is verified.
+/// Returns the claim whose verification a claim may state.
 #[must_use]
 pub fn address_of_flag(name: &str) -> Option<&str> {
     name.strip_suffix("_verified").filter(|address| flag_of_address(address).is_some())
 }
 
-/// Names the claim that tells whether an address is verified: `email_verified`, beside it wherever it stands.
+/// Returns the claim that states whether an address is verified: `email_verified` at the same level.
 pub(super) fn flag_of_address(name: &str) -> Option<String> {
     let outer = name.strip_suffix("email")?;
     (outer.is_empty() || outer.ends_with(['.', ':', '/'])).then(|| format!("{outer}email_verified"))
@@ -76,14 +76,14 @@ pub(super) fn flag_of_address(name: &str) -> Option<String> {
 
 /// A proven caller.
 ///
-/// Only the auth methods make one, each after it has checked a credential.
+/// Only auth methods create it, after they have checked a credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     /// The name of the auth method that proved the caller.
     pub method: String,
-    /// Who it is, for limits and the audit log: stable for one person, unique within the method.
+    /// The identity for limits and the audit log: stable for one person, unique within the method.
     pub subject: String,
-    /// What the method vouches for.
+    /// The claims that the method vouches for.
     pub claims: Claims,
 }
 

@@ -4,14 +4,14 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// So many events in a period, of which `burst` may come at once.
+/// A number of events per period, of which `burst` may come at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// How many events are admitted in `period`.
+    /// The number of events that are admitted in `period`.
     pub count: NonZeroU32,
     /// The length of the period.
     pub period: Duration,
-    /// How many events may come at once; `count` when not written.
+    /// The number of events that may come at once; by default `count`.
     pub burst: NonZeroU32,
 }
 

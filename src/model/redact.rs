@@ -1,10 +1,10 @@
-//! What is secret in text from outside, and how such text looks in a log.
+//! Hides secrets in text from outside before it goes to a log.
 
 use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-/// What stands in place of a secret.
+/// The replacement for a secret.
 const HIDDEN: &str = "***";
 
 /// The longest target in a log, in bytes.
@@ -13,7 +13,7 @@ const MAX_TARGET: usize = 1024;
 /// The longest other text in a log, in bytes.
 const MAX_TEXT: usize = 256;
 
-/// How often an address may be escaped and still be looked into.
+/// How many levels of escaping are decoded when an address is searched for secrets.
 const MAX_ESCAPES: usize = 4;
 
 /// The words that make a parameter secret, alone or as a part of its name: `token`, `user[password]`, `api-key`.
@@ -70,10 +70,11 @@ const SECRET: &[&str] = &[
     "value",
 ];
 
-/// What is escaped in a target, besides everything that is not ASCII: controls, spaces, quotes and backslashes.
+/// The characters that are escaped in a target, besides everything outside ASCII: controls, spaces, quotes and
+/// backslashes.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'\'').add(b'\\').add(b'`');
 
-/// Shows a path and query without its secrets, in printable ASCII, cut at 1,024 bytes.
+/// Returns a path and query without its secrets, in printable ASCII, cut at 1,024 bytes.
 ///
 /// The values of secret parameters, of parameters that hold another URL with a secret, and of all parameters of path
 /// segments become `***`.
@@ -81,7 +82,7 @@ const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'\'').add(b'\\').a
 pub fn target(path_and_query: &str) -> Cow<'_, str> {
     let (path, query) = path_and_query.split_at(path_and_query.find('?').unwrap_or(path_and_query.len()));
     let mut shown = Cow::Borrowed(path_and_query);
-    // Most targets have nothing in them that a secret could stand behind.
+    // Most targets have no character that could precede a secret.
     let may_tell = path_and_query.bytes().any(|byte| matches!(byte, b'=' | b'%' | b';'));
     if may_tell && (path.contains(';') || path.split('/').any(tells_secret) || query.split('&').any(tells_secret)) {
         shown = Cow::Owned(path_without_values(path) + &query_without_secrets(query));
@@ -97,7 +98,7 @@ fn is_shown_as_it_is(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\' | b'`')
 }
 
-/// Shows any other text from outside on one line, cut at 256 bytes. A word such as `sessId=…` loses its value.
+/// Returns any other text from outside on one line, cut at 256 bytes. A word such as `sessId=…` loses its value.
 #[must_use]
 pub fn text(text: &str) -> Cow<'_, str> {
     let tells = text.split(char::is_whitespace).any(tells_secret);
@@ -108,21 +109,21 @@ pub fn text(text: &str) -> Cow<'_, str> {
     let words = text.split_inclusive(char::is_whitespace);
     let words: String = words.map(without_secret).collect();
     let mut shown = String::new();
-    // One character more than fits is enough to see that there are too many.
+    // One character over the bound is enough to tell that the text is too long.
     for c in words.chars().take(MAX_TEXT + 1) {
         if is_invisible(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
     }
     Cow::Owned(cut(shown, MAX_TEXT))
 }
 
-/// Shows the value of something with a name, as [`text`] does; nothing of it if the name is that of a secret.
+/// Returns a named value as [`text`] does; `***` if the name is that of a secret.
 #[must_use]
 pub fn value<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
     if is_secret(name) { HIDDEN.into() } else { text(value) }
 }
 
-/// Tells whether a text has a parameter with a secret name, as itself or in an address escaped in it, such as
-/// `next=%2Fwelcome.htm%3FsessId%3D…`: a login page on the way to another escapes it twice.
+/// Tells whether a text has a parameter with a secret name, also within an escaped address, such as
+/// `next=%2Fwelcome.htm%3FsessId%3D…`. A login page that leads to another login page escapes it twice.
 fn tells_secret(text: &str) -> bool {
     if !text.bytes().any(|byte| matches!(byte, b'=' | b'%')) {
         return false;
@@ -156,7 +157,7 @@ fn is_secret(name: &str) -> bool {
     name.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| SECRET.contains(&word))
 }
 
-/// Hides what stands behind `=` in `;name=value`, up to the next `;` or `/`.
+/// Hides the values of `;name=value`, up to the next `;` or `/`.
 fn path_without_values(path: &str) -> String {
     path.split_inclusive('/').map(segment_without_values).collect()
 }
@@ -177,7 +178,7 @@ fn query_without_secrets(query: &str) -> String {
 fn without_secret(pair: &str) -> String {
     match pair.split_once('=') {
         _ if !tells_secret(pair) => pair.to_owned(),
-        // A name may hold an escaped address, too.
+        // The name may hold an escaped address as well.
         Some((name, _)) if !tells_secret(name) => format!("{name}={HIDDEN}"),
         _ => HIDDEN.to_owned(),
     }
@@ -190,14 +191,14 @@ fn without_value(pair: &str) -> String {
     }
 }
 
-/// Tells whether a character would break or rearrange a line of text: controls, and the marks of Unicode that are
-/// invisible, end lines or turn the direction of writing.
+/// Tells whether a character would break or rearrange a line of text: controls, and Unicode marks that are invisible,
+/// end lines or change the direction of writing.
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// Cuts a text at a character, with `…` at its end.
+/// Cuts a text between characters, and ends it with `…`.
 fn cut(mut text: String, max: usize) -> String {
     if text.len() <= max {
         return text;

@@ -1,4 +1,4 @@
-//! Tokens signed with an RSA key (RS256, RFC 7518 §3.3), as service accounts show them.
+//! Tokens signed with an RSA key (RS256, RFC 7518 §3.3), by which service accounts authenticate.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair;
@@ -12,16 +12,16 @@ use serde_json::{Value, json};
 /// A private RSA key.
 pub struct RsaKey(KeyPair);
 
-/// The text holds no private RSA key of 2048 bits or more in PEM.
+/// The text has no private RSA key of 2048 bits or more in PEM form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no RSA key in PEM")]
 pub struct NotAnRsaKey;
 
 impl RsaKey {
-    /// Reads a key in PEM, of either form.
+    /// Reads a key in PEM form, PKCS #1 or PKCS #8.
     ///
     /// # Errors
-    /// When it is none.
+    /// When the text is not such a key.
     pub fn from_pem(pem: &str) -> Result<Self, NotAnRsaKey> {
         let pair = match PrivateKeyDer::from_pem_slice(pem.as_bytes()) {
             Ok(PrivateKeyDer::Pkcs8(der)) => KeyPair::from_pkcs8(der.secret_pkcs8_der()),

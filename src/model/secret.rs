@@ -1,11 +1,11 @@
-//! Text that must not be seen.
+//! Text that must not be shown.
 
 use std::fmt;
 
 use aws_lc_rs::constant_time;
 use zeroize::Zeroizing;
 
-/// A secret text: not printed by `Debug`, wiped from memory when dropped.
+/// A secret text: `Debug` does not print it, and dropping it wipes the memory.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 
@@ -16,7 +16,7 @@ impl Secret {
         Self(Zeroizing::new(text))
     }
 
-    /// Returns the text, for the one place that must send or hash it.
+    /// Returns the text, for the code that sends or hashes it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

@@ -1,21 +1,21 @@
-//! The identifier of a PBX session: whoever holds it is logged in.
+//! The identifier of a PBX session. Its holder is logged in.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::secret::Secret;
 
-/// The PBX's name for a session: that of its cookie, and of the login by which a token becomes one.
+/// The PBX's name for a session: the name of its cookie, and of the login that turns a token into a session.
 pub const SESSION: &str = "session";
 /// The parameter by which the PBX's pages take a session over.
 pub const SESSION_PARAMETER: &str = "sessId";
 
-/// The text is not what the PBX calls a session.
+/// The text does not have the form of a session id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a session id")]
 pub struct NotASession;
 
-/// A session id or token minted by the PBX. Shown only on purpose, by [`SessionId::expose`].
+/// A session id or token minted by the PBX. Only [`SessionId::expose`] shows it.
 #[derive(Clone)]
 pub struct SessionId(Secret);
 

@@ -1,6 +1,7 @@
-//! What only the operator's own networks may do at the PBX: administer it, and open third-party sessions.
+//! Requests to the PBX that only the operator's own networks may make: administration, and third-party sessions.
 //!
-//! Whatever two readers could read differently is refused: the PBX must not find in a request what was not found here.
+//! A request that two parsers could read differently is refused, so that the PBX cannot find something in it that
+//! callgate did not.
 
 use base64::Engine;
 use base64::alphabet;
@@ -11,16 +12,16 @@ use super::json::Json;
 use super::path;
 use super::session::{SESSION, SESSION_PARAMETER};
 
-/// The paths that are the administrators', and those among them that are everybody's.
+/// The paths of administrators, and the exceptions among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProtectedPaths {
-    /// How the paths of administrators begin, in lower case.
+    /// The prefixes of the administrators' paths, in lower case.
     pub admin: Vec<String>,
-    /// The paths that are everybody's all the same, with what is below them, in lower case.
+    /// The exceptions: paths that stay open, with everything below them, in lower case.
     pub open: Vec<String>,
 }
 
-/// What a stranger tried.
+/// The forbidden thing that a request from outside tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Breach {
     /// A page or an operation of administrators.
@@ -29,28 +30,28 @@ pub enum Breach {
     /// The name of the administrator whom callgate itself uses.
     #[error("the name of callgate's own administrator, from outside")]
     Administrator,
-    /// A session in somebody's name, without that one's password.
+    /// A session for an account, opened without its password.
     #[error("a third-party login at the PBX, from outside")]
     ThirdParty,
-    /// A session that did not go out through here, or not just now.
+    /// A session that callgate did not hand out, or not recently.
     #[error("a session that callgate did not hand out just now")]
     ForeignSession,
 }
 
-/// Why a request does not reach the PBX.
+/// The reason why a request is not forwarded to the PBX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShieldVerdict {
-    /// It is what strangers may not do.
+    /// The request tries a forbidden thing.
     Breach(Breach),
-    /// What it is can be read in two ways.
+    /// The request has more than one reading.
     Unclear(&'static str),
 }
 
 impl ProtectedPaths {
-    /// Judges a path by its canonical copy.
+    /// Checks a path by its canonical copy.
     ///
     /// # Errors
-    /// When it is one of the administrators'.
+    /// When the path is an administrator's.
     pub fn judge(&self, canonical: &str) -> Result<(), Breach> {
         let is_admin = |path: &str| {
             self.admin.iter().any(|start| path.starts_with(start.as_str()))
@@ -60,13 +61,13 @@ impl ProtectedPaths {
     }
 }
 
-/// Tells whether a canonical path is where sessions are opened.
+/// Tells whether a canonical path is the one where the PBX opens sessions.
 #[must_use]
 pub fn opens_sessions(canonical: &str) -> bool {
     every_reading(canonical, |path| is_within(path, "/rest/system/session"))
 }
 
-/// Tells whether something is so for a canonical path as it is, or as a reader that decodes once more has it.
+/// Tells whether a predicate holds for a canonical path, or for the path after one more round of decoding.
 fn every_reading(canonical: &str, is_so: impl Fn(&str) -> bool) -> bool {
     let read = path::to_its_end(canonical);
     is_so(read) || read.contains('%') && is_so(path::to_its_end(&path::canonical(read)))
@@ -76,10 +77,11 @@ fn is_within(path: &str, folder: &str) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || folder.ends_with('/') || rest.starts_with('/'))
 }
 
-/// Finds the one session that a target carries in the query, `sessId=…`.
+/// Finds the one session in the query of a target, `sessId=…`.
 ///
 /// # Errors
-/// When there is one in any other place or spelling, or more than one: which of them the PBX would take is its secret.
+/// When there is a session in another place or spelling, or more than one: it is unknown which of them the PBX would
+/// take.
 pub fn carried<'t>(path: &str, query: Option<&'t str>) -> Result<Option<&'t str>, Breach> {
     let query = query.unwrap_or_default();
     let mentions = mentions(path) + mentions(query);
@@ -92,7 +94,7 @@ pub fn carried<'t>(path: &str, query: Option<&'t str>) -> Result<Option<&'t str>
     }
 }
 
-/// Counts how often a text names the parameter, decoded as often as anybody would.
+/// Counts the occurrences of the parameter's name in a text, up to two rounds of decoding.
 fn mentions(text: &str) -> usize {
     let name = SESSION_PARAMETER.as_bytes();
     let count = |text: &str| text.as_bytes().windows(name.len()).filter(|part| part.eq_ignore_ascii_case(name)).count();
@@ -106,15 +108,15 @@ fn mentions(text: &str) -> usize {
 
 // === Credentials ===
 
-/// Judges a value of `Authorization`.
+/// Checks a value of `Authorization`.
 ///
 /// # Errors
-/// When it names the administrator, or is Basic and cannot be read.
+/// When it names the administrator, or is Basic and cannot be decoded.
 pub fn judge_credentials(value: &[u8], administrator: &str) -> Result<(), ShieldVerdict> {
     let text = String::from_utf8_lossy(value);
     let (scheme, rest) = text.trim().split_once(char::is_whitespace).unwrap_or_default();
     if !scheme.eq_ignore_ascii_case("basic") {
-        // Digest: wherever the name stands in it, and however it is quoted.
+        // In Digest, the name may stand anywhere and in any quotes.
         let decoded = percent_decode_str(rest).decode_utf8_lossy();
         let mut words = decoded.split(|c: char| c.is_whitespace() || "\"'=,".contains(c));
         return if words.any(|word| names(word, administrator)) { Err(ADMINISTRATOR) } else { Ok(()) };
@@ -129,7 +131,7 @@ pub fn judge_credentials(value: &[u8], administrator: &str) -> Result<(), Shield
 const ADMINISTRATOR: ShieldVerdict = ShieldVerdict::Breach(Breach::Administrator);
 const THIRD_PARTY: ShieldVerdict = ShieldVerdict::Breach(Breach::ThirdParty);
 
-/// Reads base64 as the most careless reader would.
+/// Decodes base64 as the most tolerant reader would.
 const FORGIVING: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -137,7 +139,7 @@ const FORGIVING: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Tells whether a text begins with somebody's name, alone or in front of a domain or a password.
+/// Tells whether a text begins with the administrator's name, alone or before a domain or a password.
 fn names(text: &str, administrator: &str) -> bool {
     let name = plain(text).split(char::is_whitespace).next().unwrap_or_default();
     let short = name.split('@').next().unwrap_or_default();
@@ -152,10 +154,11 @@ fn plain(text: &str) -> &str {
 
 // === Logins ===
 
-/// Judges what is sent to where sessions are opened. Returns the token that is to become a session, if there is one.
+/// Checks a request to the path where sessions are opened. Returns the token that is to become a session, if there is
+/// one.
 ///
 /// # Errors
-/// When it is a third-party login or names the administrator, or is no one JSON object that has one reading.
+/// When it is a third-party login, names the administrator, or is not a single JSON object that has one reading.
 pub fn judge_login(
     query: Option<&str>,
     body: &[u8],
@@ -198,7 +201,7 @@ fn judge_text(text: &str, administrator: Option<&str>) -> Result<(), ShieldVerdi
     Ok(())
 }
 
-/// Judges every text of the login, at any depth.
+/// Checks every text of the login, at any depth.
 fn judge_json(json: &Json, administrator: Option<&str>) -> Result<(), ShieldVerdict> {
     match json {
         Json::Text(text) => judge_text(text, administrator),
@@ -211,7 +214,7 @@ fn judge_json(json: &Json, administrator: Option<&str>) -> Result<(), ShieldVerd
     }
 }
 
-/// Checks that names of members have one spelling each, and stand once.
+/// Checks that member names have plain characters, and that no name repeats in another case.
 fn judge_names(members: &[(String, Json)]) -> Result<(), ShieldVerdict> {
     let mut names: Vec<_> = members.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
     names.sort_unstable();

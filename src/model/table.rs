@@ -1,8 +1,8 @@
-//! Tables of the operator's: what a claim does not say itself, a row says. Read whole, never changed.
+//! Tables of the operator, which add attributes to a caller's claims. A table is read once and never changed.
 
 use std::collections::HashMap;
 
-/// Rows of texts, found by their key.
+/// Rows of text, found by their key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LookupTable {
     columns: Vec<String>,
@@ -23,7 +23,7 @@ impl LookupTable {
         Self { columns, rows: HashMap::new() }
     }
 
-    /// Adds a row: a cell for each column, in their order.
+    /// Adds a row, with one cell for each column, in order.
     pub fn add(&mut self, key: String, cells: Vec<String>) {
         debug_assert_eq!(cells.len(), self.columns.len(), "a cell for each column");
         self.rows.entry(key).or_default().push(cells);
@@ -35,14 +35,14 @@ impl LookupTable {
         &self.columns
     }
 
-    /// Finds the rows of a key, in the order of the file.
+    /// Returns the rows of a key, in the order of the file.
     pub fn rows(&self, key: &str) -> impl Iterator<Item = TableRow<'_>> {
         self.rows.get(key).into_iter().flatten().map(|cells| TableRow { columns: &self.columns, cells })
     }
 }
 
 impl<'t> TableRow<'t> {
-    /// Returns what stands in a column.
+    /// Returns the cell in a column.
     #[must_use]
     pub fn cell(&self, column: &str) -> Option<&'t str> {
         let at = self.columns.iter().position(|name| name == column)?;

@@ -1,15 +1,15 @@
-//! Strict templates over claims, for the values of rules: `{tenant}.example.com`, `{email|before:@|lower}`.
-//! Not a language: a template applies or it does not.
+//! Strict templates over claims, for the values of rules: `{tenant}.example.com`, `{email|before:@|lower}`. A template
+//! that cannot be filled in completely does not apply.
 
 use std::str::FromStr;
 
 use super::principal::{self, Claim, Claims};
 use super::table::TableRow;
 
-/// What comes before the name of a column, in a template of a rule with a table.
+/// The prefix of a column name in a template of a rule with a table.
 pub const ROW: &str = "row.";
 
-/// A text with places for claims.
+/// A text with placeholders for claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template(Vec<Piece>);
 
@@ -26,47 +26,47 @@ enum Filter {
     After(String),
 }
 
-/// What a template is filled in from.
+/// The values that a template is filled in from.
 #[derive(Debug, Clone, Copy)]
 pub struct Values<'v> {
-    /// What is known of the caller.
+    /// The claims of the caller.
     pub claims: &'v Claims,
-    /// A claim that is a list, and the item that is meant.
+    /// A list claim, and the item of it to use.
     pub item: Option<(&'v str, &'v str)>,
-    /// The row of the rule's table that is meant. All names that begin with [`ROW`] are its columns then.
+    /// The row of the rule's table. With a row, all names that begin with [`ROW`] are its columns.
     pub row: Option<TableRow<'v>>,
 }
 
-/// Why a template cannot be filled in.
+/// The reason why a template cannot be filled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unfilled<'t> {
-    /// A claim is not there to rely on.
+    /// A claim is missing or cannot be relied on.
     #[error(transparent)]
     Absent(principal::Absent<'t>),
-    /// The claim is a list, of which nobody said which item is meant.
+    /// The claim is a list, and no item of it was chosen.
     #[error("the claim {0:?} is a list")]
     List(&'t str),
-    /// The claim has not what a filter looks for.
+    /// The claim lacks the separator of a filter.
     #[error("the claim {claim:?} has no {separator:?} in it")]
     NoSeparator {
         /// The name of the claim.
         claim: &'t str,
-        /// What the filter looks for.
+        /// The separator.
         separator: &'t str,
     },
 }
 
-/// Why a text is not a template, and where.
+/// The error in a text that is not a template, with its position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}, at byte {column}")]
 pub struct TemplateError {
     /// The byte of the text, counted from 1.
     pub column: usize,
-    /// What is wrong there.
+    /// The error.
     pub problem: TemplateProblem,
 }
 
-/// What is wrong with a template.
+/// The kinds of errors in a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateProblem {
     /// `{` without its `}`.
@@ -81,13 +81,13 @@ pub enum TemplateProblem {
     /// `{}` or `{|lower}`.
     #[error("the claim has no name, write {{name}}")]
     NoClaim,
-    /// The name of a claim with a character outside the grammar.
+    /// The name of the claim has a character outside the grammar.
     #[error("{0:?} is no claim name: a letter or _, then letters, digits and _ . : / -")]
     ClaimName(String),
-    /// A filter nobody wrote.
+    /// The filter is unknown.
     #[error("unknown filter {0:?}, the filters are lower, before:TEXT and after:TEXT")]
     UnknownFilter(String),
-    /// `before:` or `after:` with nothing behind it.
+    /// `before:` or `after:` without a text after it.
     #[error("the filter {0:?} needs a text behind its colon, as in before:@")]
     NoSeparator(String),
 }
@@ -96,12 +96,12 @@ impl Template {
     /// Fills in the values.
     ///
     /// # Errors
-    /// When a claim is missing, is a list or lacks a separator: then the template does not apply.
+    /// When a claim is missing, is a list, or lacks a separator. Then the template does not apply.
     pub fn render(&self, values: &Values<'_>) -> Result<String, Unfilled<'_>> {
         self.0.iter().map(|piece| piece.render(values)).collect()
     }
 
-    /// Returns the names of the claims it uses.
+    /// Returns the names of the claims that it uses.
     pub fn claims(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|piece| match piece {
             Piece::Literal(_) => None,
@@ -109,7 +109,7 @@ impl Template {
         })
     }
 
-    /// Returns the text with a word in the place of each claim: what no claim can change.
+    /// Returns the text with a word in place of each claim: the part that no claim can change.
     #[must_use]
     pub fn outline(&self, word: &str) -> String {
         self.0.iter().fold(String::new(), |outline, piece| match piece {
@@ -118,7 +118,7 @@ impl Template {
         })
     }
 
-    /// Returns the text of a template that uses no claim.
+    /// Returns the text of a template without claims; `None` if it has one.
     #[must_use]
     pub fn literal(&self) -> Option<&str> {
         match self.0.as_slice() {
@@ -130,7 +130,7 @@ impl Template {
 }
 
 impl<'v> Values<'v> {
-    /// Takes the claims of a caller alone.
+    /// Takes only the claims of a caller.
     #[must_use]
     pub const fn of(claims: &'v Claims) -> Self {
         Self { claims, item: None, row: None }
@@ -144,7 +144,7 @@ impl<'v> Values<'v> {
             Claim::Text(text) => Ok(text),
             Claim::List(items) => match self.item {
                 Some((list, item)) if list == name => Ok(item),
-                // It says nothing, as a claim that is not there.
+                // An empty list counts as a missing claim.
                 _ if items.is_empty() => Err(Unfilled::Absent(principal::Absent::Missing(name))),
                 _ => Err(Unfilled::List(name)),
             },
@@ -164,10 +164,13 @@ impl Piece {
 }
 
 impl Filter {
-    /// Applies the filter, or returns the separator that is not there.
+    /// Applies the filter.
+    ///
+    /// # Errors
+    /// The separator that is missing.
     fn apply(&self, value: &str) -> Result<String, &str> {
         match self {
-            // ASCII only: Unicode would turn the Kelvin sign into a k, and one person into another.
+            // ASCII only: Unicode rules would turn the Kelvin sign into a k, and so one person into another.
             Self::Lower => Ok(value.to_ascii_lowercase()),
             Self::Before(separator) => {
                 value.split_once(separator).map(|(before, _)| before.to_owned()).ok_or(separator)
@@ -208,7 +211,7 @@ fn literal(text: &str) -> Option<Piece> {
     (!text.is_empty()).then(|| Piece::Literal(text.to_owned()))
 }
 
-/// Reads what stands between braces; `column` is where it begins.
+/// Reads the text between braces; `column` is its position.
 fn claim(inner: &str, column: usize) -> Result<Piece, TemplateError> {
     let mut parts = inner.split('|');
     let name = parts.next().unwrap_or_default();

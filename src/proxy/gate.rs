@@ -297,7 +297,7 @@ impl Gate {
         choices: impl FnOnce(Vec<Requested>) -> AccountChoices,
         attempt: &Attempt<'_>,
     ) -> Result<G, Error> {
-        attempt.effects.note_skipped(&trace.passed);
+        attempt.effects.note_skipped(&trace.skipped);
         let refusal = match trace.outcome {
             Ok(grant) => return Ok(grant),
             Err(refusal) => refusal,

@@ -20,7 +20,7 @@ pub(super) struct Offer<'m, 'd, 'i> {
     pub(super) methods: &'m Methods<'d, 'i>,
     /// Is there a PBX administrator?
     pub(super) pbx_admin: bool,
-    /// How administrators' sessions are asked for; none: `[pbx]` is missing or wrong.
+    /// How administrators' sessions are asked for; `None`: `[pbx]` is missing or wrong.
     pub(super) dialect: Option<Dialect>,
     /// Is there `[voximplant]`?
     pub(super) voximplant: bool,

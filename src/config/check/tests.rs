@@ -1,4 +1,4 @@
-//! What is accepted, what is refused, and at which place.
+//! What is accepted, what is refused, and at which position.
 
 mod allow;
 mod auth;
@@ -137,8 +137,8 @@ fn refused(text: &str) -> Problems {
 #[track_caller]
 fn check_text(text: &str, expected: &[&str]) {
     let shown = |problem: &Problem| {
-        let place = problem.place.unwrap();
-        format!("{}:{}: {}", place.line, place.column, problem.message)
+        let position = problem.position.unwrap();
+        format!("{}:{}: {}", position.line, position.column, problem.message)
     };
     let found: Vec<_> = refused(text).as_slice().iter().map(shown).collect();
     assert_eq!(found, expected, "{text}");

@@ -55,7 +55,7 @@ pub struct AppMethodConfig {
     pub headers: Vec<HeaderName>,
     /// The deadline of the answer, connecting included.
     pub timeout: Duration,
-    /// How long an answer that knows the caller is believed, from when it was asked for; none: each login asks.
+    /// How long an answer that knows the caller is believed, from when it was asked for; `None`: each login asks.
     pub cache: Option<Duration>,
 }
 
@@ -101,7 +101,7 @@ pub struct KeyConfig {
     pub ott: bool,
     /// The PBX domains it may name.
     pub domains: Vec<Domain>,
-    /// The PBX accounts it may name; none: any account of these domains.
+    /// The PBX accounts it may name; `None`: any account of these domains.
     pub accounts: Option<Vec<String>>,
     /// The Voximplant users it may name.
     pub users: Vec<String>,
@@ -118,9 +118,9 @@ pub struct OidcConfig {
     pub issuer: String,
     /// Who we are to the provider.
     pub client_id: String,
-    /// What proves that; none: a public client.
+    /// What proves that; `None`: a public client.
     pub client_secret: Option<Secret>,
-    /// The other audiences that an ID token may be for as well; none: any, if it was given to us.
+    /// The other audiences that an ID token may be for as well; `None`: any, if it was given to us.
     pub trusted_audiences: Option<Vec<String>>,
     /// What is asked for.
     pub scopes: Vec<String>,
@@ -128,11 +128,11 @@ pub struct OidcConfig {
     pub userinfo: bool,
     /// How long a login is remembered.
     pub remember: Duration,
-    /// What the cookies are sealed with; none: a key for as long as the process lives.
+    /// What the cookies are sealed with; `None`: a key for as long as the process lives.
     pub cookie_key: Option<Secret>,
-    /// The host where people log in, in lower case, without port; none: whichever they are at.
+    /// The host where people log in, in lower case, without port; `None`: whichever they are at.
     pub host: Option<String>,
-    /// Where the provider sends people who have logged out; none: nowhere.
+    /// Where the provider sends people who have logged out; `None`: nowhere.
     pub after_logout: Option<String>,
     /// How the provider's certificate is judged.
     pub trust: Trust,
@@ -164,7 +164,7 @@ impl HeaderConfig {
 pub struct HeaderClaim {
     /// The field.
     pub field: HeaderName,
-    /// What stands between the items of a list; none: it is one text.
+    /// What stands between the items of a list; `None`: it is one text.
     pub separator: Option<char>,
 }
 
@@ -184,7 +184,7 @@ pub struct MtlsConfig {
     pub identity: Vec<CertificateName>,
     /// SHA-256 of the certificates that are accepted; empty: all that the authorities signed.
     pub fingerprints: Vec<[u8; 32]>,
-    /// The authorities whose certificates are looked at; none: those of all listeners, which are the same.
+    /// The authorities whose certificates are looked at; `None`: those of all listeners, which are the same.
     pub client_ca: Option<Vec<CertificateDer<'static>>>,
 }
 
@@ -207,14 +207,14 @@ pub enum CertificateName {
 #[derive(Debug, Clone)]
 pub struct JwtConfig {
     /// Where the token is.
-    pub place: TokenLocation,
+    pub location: TokenLocation,
     /// Whether it travels by itself, whoever made the browser send the request.
     pub is_ambient: bool,
     /// The keys that it may be signed with.
     pub keys: JwtKeySource,
     /// What it must say.
     pub rules: jwt::TokenRules,
-    /// The claim that says who somebody is; none: the usual one.
+    /// The claim that says who somebody is; `None`: the usual one.
     pub subject: Option<String>,
 }
 
@@ -245,6 +245,6 @@ pub enum JwtKeySource {
 pub struct JwksConfig {
     /// The address; `https`, or `http` on this machine.
     pub url: Uri,
-    /// The certificates of `ca`; none: the public trust roots.
+    /// The certificates of `ca`; `None`: the public trust roots.
     pub ca: Option<Vec<CertificateDer<'static>>>,
 }

@@ -113,9 +113,9 @@ impl fmt::Display for HostPort {
 /// How an upstream's certificate is judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trust {
-    /// The certificates of `ca`; none: the public trust roots.
+    /// The certificates of `ca`; `None`: the public trust roots.
     pub ca: Option<Vec<CertificateDer<'static>>>,
-    /// The name the certificate must have, which is also the one asked for (SNI); none: the host of `url`.
+    /// The name the certificate must have, which is also the one asked for (SNI); `None`: the host of `url`.
     pub server_name: Option<ServerName<'static>>,
     /// SHA-256 of the public keys (SPKI) of which the certificate must have one; empty: any key.
     ///

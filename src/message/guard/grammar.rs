@@ -5,7 +5,7 @@ use http::Uri;
 use super::Violation;
 use crate::message::framing::MAX_TARGET;
 
-/// Checks a request target in the form that its method may have. What goes on can be passed on byte for byte.
+/// Checks a request target in the form that its method allows. A target that passes can be forwarded byte for byte.
 pub(in crate::message) fn check_target(method: &[u8], target: &[u8]) -> Result<(), Violation> {
     if target.len() > MAX_TARGET {
         return Err(Violation::TargetSize);
@@ -18,7 +18,7 @@ pub(in crate::message) fn check_target(method: &[u8], target: &[u8]) -> Result<(
         }
         b"*" => method == b"OPTIONS",
         _ if target.contains(&b'#') => false,
-        // An authority alone is for CONNECT.
+        // Only CONNECT takes an authority alone.
         _ => Uri::try_from(target)
             .is_ok_and(|uri| uri.authority().is_some() && (uri.scheme().is_some() || method == b"CONNECT")),
     };
@@ -37,7 +37,8 @@ pub(super) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Violation> {
     }
 }
 
-/// Accepts `chunked` alone. What comes before it, if it is a list of codings, is what others may know (§6.1).
+/// Accepts `chunked` alone. If the value is a list that ends in `chunked`, the codings before it are unknown ones
+/// (§6.1).
 pub(super) fn check_coding(value: &[u8]) -> Result<(), Violation> {
     let mut codings = value.rsplit(|byte| *byte == b',').map(|coding| coding.trim_ascii());
     if !codings.next().is_some_and(is_chunked) {
@@ -55,7 +56,7 @@ fn is_chunked(coding: &[u8]) -> bool {
     coding.eq_ignore_ascii_case(b"chunked")
 }
 
-/// Reads the line before a chunk. Extensions are for this hop alone; they have to be some (§7.1.1).
+/// Reads the line before a chunk. Extensions are for this hop only, but must be well-formed (§7.1.1).
 pub(super) fn chunk_size(line: &[u8]) -> Result<u64, Violation> {
     let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
     let (digits, mut rest) = line.split_at(digits);
@@ -68,7 +69,7 @@ pub(super) fn chunk_size(line: &[u8]) -> Result<u64, Violation> {
     number(digits, 16).ok_or(Violation::Chunk)
 }
 
-/// Skips `;name`, `;name=value` or `;name="value"`, with blanks where there may be some.
+/// Skips `;name`, `;name=value` or `;name="value"`, with blanks where the grammar allows them.
 fn skip_extension(bytes: &[u8]) -> Option<&[u8]> {
     let rest = skip_token(bytes.trim_ascii_start().strip_prefix(b";")?.trim_ascii_start())?;
     let Some(value) = rest.trim_ascii_start().strip_prefix(b"=").map(<[u8]>::trim_ascii_start) else {
@@ -85,7 +86,7 @@ fn skip_token(bytes: &[u8]) -> Option<&[u8]> {
     (!token.is_empty()).then_some(rest)
 }
 
-/// Skips what stands behind an opening quote, up to the one that closes it.
+/// Skips the text after an opening quote, the closing one included.
 fn skip_quoted(mut bytes: &[u8]) -> Option<&[u8]> {
     loop {
         bytes = match bytes {
@@ -100,19 +101,19 @@ fn skip_quoted(mut bytes: &[u8]) -> Option<&[u8]> {
 pub(super) fn number(digits: &[u8], radix: u32) -> Option<u64> {
     let add =
         |sum: u64, digit: &u8| sum.checked_mul(radix.into())?.checked_add(char::from(*digit).to_digit(radix)?.into());
-    // The largest two mean something else to hyper.
+    // hyper gives the two largest numbers another meaning.
     digits.iter().try_fold(0, add).filter(|number| !digits.is_empty() && *number < u64::MAX - 1)
 }
 
 // === Kinds of bytes ===
 
-/// Of names: tokens (RFC 9110 §5.6.2).
+/// Characters of names: tokens (RFC 9110 §5.6.2).
 pub(super) const NAME: u8 = 1;
-/// Of values (RFC 9110 §5.5).
+/// Characters of values (RFC 9110 §5.5).
 const VALUE: u8 = 2;
-/// Of paths: RFC 3986 §3.3, and what clients are known to send besides.
+/// Characters of paths: RFC 3986 §3.3, and others that clients are known to send.
 const PATH: u8 = 4;
-/// Of queries, likewise.
+/// Characters of queries, likewise.
 const QUERY: u8 = 8;
 
 static KINDS: [u8; 256] = kinds();
@@ -143,12 +144,12 @@ const fn kinds() -> [u8; 256] {
     kinds
 }
 
-/// Returns how many bytes of a kind are in front.
+/// Returns the number of leading bytes of a kind.
 pub(super) fn span(bytes: &[u8], kind: u8) -> usize {
     bytes.iter().position(|byte| KINDS[usize::from(*byte)] & kind == 0).unwrap_or(bytes.len())
 }
 
-/// Tells whether bytes may be a field's value. Most are, and are looked at eight at a time.
+/// Tells whether bytes may be a field value. Eight bytes are checked at a time, because most are valid.
 fn is_value(bytes: &[u8]) -> bool {
     let (words, rest) = bytes.as_chunks();
     words.iter().all(|word| is_plain(u64::from_le_bytes(*word)) || span(word, VALUE) == word.len())
@@ -158,7 +159,7 @@ fn is_value(bytes: &[u8]) -> bool {
 /// Tells whether eight bytes have no control character, not even a tab.
 const fn is_plain(word: u64) -> bool {
     const ONES: u64 = u64::MAX / 0xff;
-    // A byte's high bit is set where it borrows: below a blank, and where nothing is left of DEL.
+    // The high bit of a byte is set where the subtraction borrows: below a blank, and at DEL.
     let without_del = word ^ (0x7f * ONES);
     let low = word.wrapping_sub(0x20 * ONES) & !word;
     let del = without_del.wrapping_sub(ONES) & !without_del;

@@ -1,22 +1,22 @@
-//! Blocks of fields (RFC 7541): how long each field is, and which kind of name it has.
+//! Blocks of fields in HPACK (RFC 7541): the length of each field, and the kind of its name.
 
 use std::collections::VecDeque;
 
-/// The most bytes of the table of fields: as many as are offered when nothing is said (RFC 9113 §6.5.2).
+/// The largest dynamic table, in bytes: the default size (RFC 9113 §6.5.2).
 const MAX_TABLE: usize = 4096;
-/// What each entry costs beside its bytes (RFC 7541 §4.1).
+/// The size of an entry beyond its bytes (RFC 7541 §4.1).
 const OVERHEAD: usize = 32;
 
-/// What there is in a block that should not be.
+/// The errors in a block that the parser overlooks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Oddity {
-    /// Where the target has a `#`, and the bits of that byte which make it a `>`.
+    /// The position of a `#` in the target, and the bits that change this byte into a `>`.
     pub(super) fragment: Option<(usize, u8)>,
-    /// There is a pseudo-field.
+    /// Whether there is a pseudo-field.
     pub(super) pseudo: bool,
 }
 
-/// What the table knows of one side.
+/// The dynamic table of one direction.
 #[derive(Debug)]
 pub(super) struct Decoder {
     /// The newest first.
@@ -31,7 +31,7 @@ struct TableEntry {
     size: usize,
 }
 
-/// A name, as far as it matters.
+/// A field name: its kind and length.
 #[derive(Debug, Clone, Copy)]
 struct Name {
     kind: NameKind,
@@ -52,7 +52,7 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Reads a block. Nothing: it is none, and what comes next cannot be read either.
+    /// Reads a block. `None`: the block is invalid, and all later ones cannot be read.
     pub(super) fn read(&mut self, block: &[u8]) -> Option<Oddity> {
         let (mut oddity, mut reader) = (Oddity::default(), BlockReader { block, at: 0 });
         while let Some(first) = reader.peek() {
@@ -72,7 +72,7 @@ impl Decoder {
         Some(oddity)
     }
 
-    /// Reads a field that is written out, and returns its name and the length of its value.
+    /// Reads a literal field, and returns its name and the length of its value.
     fn literal(&self, reader: &mut BlockReader<'_>, prefix: u32, oddity: &mut Oddity) -> Option<(Name, usize)> {
         let name = match reader.number(prefix)? {
             0 => reader.string()?.name()?,
@@ -122,7 +122,7 @@ impl Decoder {
     }
 }
 
-/// The lengths of the names that are known from the beginning (RFC 7541 appendix A).
+/// The lengths of the names in the static table (RFC 7541 appendix A).
 const STATIC: [u8; 61] = [
     10, 7, 7, 5, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 14, 15, 15, 13, 6, 27, 3, 5, 13, 13, 19, 16, 16, 14, 16, 13, 12, 6, 4,
     4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10, 25, 17, 10, 4, 3, 16,
@@ -133,12 +133,12 @@ struct BlockReader<'b> {
     at: usize,
 }
 
-/// A string as it is written.
+/// A string as encoded.
 struct HpackString<'b> {
     bytes: &'b [u8],
-    /// Where it is in its block.
+    /// Its position in the block.
     start: usize,
-    /// Whether it is written in Huffman's code.
+    /// Whether it is in Huffman code.
     coded: bool,
 }
 
@@ -153,7 +153,7 @@ impl<'b> BlockReader<'b> {
         Some(byte)
     }
 
-    /// Reads a number that begins in so many bits (RFC 7541 §5.1). The parser reads none that is larger either.
+    /// Reads an integer with a prefix of this many bits (RFC 7541 §5.1). The parser also refuses larger ones.
     fn number(&mut self, prefix: u32) -> Option<usize> {
         let most = (1 << prefix) - 1;
         let mut number = usize::from(self.next()?) & most;
@@ -191,7 +191,7 @@ impl HpackString<'_> {
         Some(Name { kind, length: self.measure()?.0 })
     }
 
-    /// Returns how many bytes it is about, and where the first `#` is, with the bits that make it a `>`.
+    /// Returns the decoded length, and the position of the first `#`, with the bits that make it a `>`.
     fn measure(&self) -> Option<(usize, Option<(usize, u8)>)> {
         if self.coded {
             let (length, fragment) = measure_coded(self.bytes)?;
@@ -202,7 +202,7 @@ impl HpackString<'_> {
     }
 }
 
-/// For each length of a code: behind its last code, at the left of 32 bits (RFC 7541 appendix B).
+/// For each code length: the first number beyond its codes, left-aligned in 32 bits (RFC 7541 appendix B).
 const CODES: [(u32, u64); 21] = [
     (5, 0x0a << 27),
     (6, 0x2e << 26),
@@ -226,12 +226,12 @@ const CODES: [(u32, u64); 21] = [
     (28, 0xfff_ffff << 4),
     (30, 0x4000_0000 << 2),
 ];
-/// The code of `#`, which has twelve bits; that of `>` has another last bit.
+/// The code of `#`, of 12 bits; the code of `>` differs in the last bit.
 const FRAGMENT: u64 = 0xffa;
-/// The code of the end of a string, which has thirty.
+/// The code of the end of a string (EOS), of 30 bits.
 const END: u64 = 0x3fff_ffff;
 
-/// Counts the bytes that a code is for, and finds the last bit of the first `#`.
+/// Counts the decoded bytes, and finds the last bit of the first `#`.
 fn measure_coded(bytes: &[u8]) -> Option<(usize, Option<usize>)> {
     let (mut waiting, mut bits, mut passed) = (0_u64, 0_u32, 0_usize);
     let (mut count, mut fragment) = (0, None);
@@ -243,13 +243,13 @@ fn measure_coded(bytes: &[u8]) -> Option<(usize, Option<usize>)> {
             waiting = (waiting << 8) | u64::from(*byte);
             bits += 8;
         }
-        // What is missing of 32 bits are ones, as the padding is (RFC 7541 §5.2).
+        // Missing bits of the 32 are ones, as in the padding (RFC 7541 §5.2).
         let missing = 32_u32.saturating_sub(bits);
         let next = if bits >= 32 { waiting >> (bits - 32) } else { ((waiting + 1) << missing) - 1 };
         if bits < 8 && next == u64::from(u32::MAX) {
             return Some((count, fragment));
         }
-        // The code that ends a string is in none.
+        // EOS must not appear in a string.
         if next >> 2 == END {
             return None;
         }
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn every_code_has_its_length() {
-        // As many codes as signs, and the end of a string: they fill the whole tree.
+        // One code for each byte and one for EOS: they fill the whole tree.
         let starts = std::iter::once(0).chain(CODES.iter().map(|(_, end)| *end));
         let count: u64 = starts.zip(CODES).map(|(start, (length, end))| (end - start) >> (32 - length)).sum();
         assert_eq!((count, CODES[20].1), (257, 1 << 32));

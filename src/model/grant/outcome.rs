@@ -1,4 +1,5 @@
-//! Why nobody is granted, or why a rule does not apply: for the audit log and the operator, never for the client.
+//! The outcome of the rules: the grant or the reason against it, and why rules were skipped. The reasons are for the
+//! audit log and the operator, never for the client.
 
 use super::{MAX_CHOICES, Requested};
 use crate::model::account;
@@ -6,99 +7,99 @@ use crate::model::condition::Unmet;
 use crate::model::ott::NotAVoximplantUser;
 use crate::model::template::Unfilled;
 
-/// Why a proven caller is not granted what he wants. For the audit log, never for the client.
+/// The reason why a proven caller gets no grant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GrantError {
-    /// No rule names the method and finds all its claims.
+    /// No rule is for the method and finds all its claims.
     #[error("no rule applies")]
     NoRule,
-    /// The deciding rule leads to something that cannot be granted. No later rule is asked.
+    /// The result of the deciding rule cannot be granted. No later rule is tried.
     #[error("rule {rule:?}: {what}")]
     Invalid {
         /// The name of the rule.
         rule: String,
-        /// What is wrong.
+        /// The error in its result.
         what: RuleError,
     },
-    /// The caller asked for somebody else than the deciding rule grants.
+    /// The request selects another account than the deciding rule grants.
     #[error("rule {rule:?} grants somebody else than was asked for")]
     Foreign {
         /// The name of the rule.
         rule: String,
     },
-    /// The caller may become several, and has to say which.
+    /// The rule leads to several accounts, and the request selects none.
     #[error("rule {rule:?} grants several accounts, and none was selected")]
     Choose {
         /// The name of the rule.
         rule: String,
-        /// What to ask for: each selects one of them.
+        /// The selections to choose from; each picks one account.
         among: Vec<Requested>,
     },
 }
 
-/// What a rule led to that cannot be granted.
+/// The error in the result of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
-    /// The result of the account's template.
+    /// The rendered account is invalid.
     #[error("{0}")]
     Account(account::AccountError),
-    /// The result of the domain's template.
+    /// The rendered domain is invalid.
     #[error("the domain is not a host name")]
     Domain,
-    /// The result of the Voximplant user's template.
+    /// The rendered Voximplant user is invalid.
     #[error("{0}")]
     VoximplantUser(NotAVoximplantUser),
-    /// Two claims are lists: which item of the one goes with which of the other, nobody knows.
+    /// Two claims are lists, and nothing says which items belong together.
     #[error("two of the claims are lists")]
     TwoLists,
-    /// More accounts than one person has.
+    /// The rule leads to more accounts than one person has.
     #[error("more than {MAX_CHOICES} accounts")]
     TooMany,
-    /// Several accounts, and nothing said about choosing.
+    /// The rule leads to several accounts and has no `choose`.
     #[error("several accounts, and no `choose`")]
     Several,
 }
 
-/// A rule that does not apply, and why.
+/// A rule that does not apply, with the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SkippedRule<'r> {
     /// The name of the rule.
     pub rule: &'r str,
-    /// Why it does not apply.
+    /// The reason.
     pub why: SkipReason<'r>,
 }
 
-/// Why a rule does not apply. For the operator, never for the client.
+/// The reason why a rule does not apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SkipReason<'r> {
-    /// It is not for the method that proved the caller.
+    /// The rule is not for the method that proved the caller.
     #[error("it is not for this auth method")]
     Method,
-    /// It allows something else than was asked for.
+    /// The rule grants nothing of the kind that was asked for.
     #[error("it says nothing of what is asked for")]
     Silent,
-    /// Its `when` does not hold.
+    /// The `when` of the rule does not hold.
     #[error(transparent)]
     Unmet(Unmet<'r>),
-    /// A template cannot be filled in.
+    /// A template of the rule cannot be filled in.
     #[error(transparent)]
     Unfilled(Unfilled<'r>),
-    /// The claim that it takes accounts from is a list of none.
+    /// The list claim that the accounts come from is empty.
     #[error("the claim {0:?} is an empty list")]
     EmptyList(&'r str),
-    /// Its table has no row for the caller.
+    /// The rule's table has no row for the caller.
     #[error("its table has no such row")]
     NoRow,
-    /// It is for administrators, and the credential is for one account.
+    /// The rule is for administrators, and the credential is for one account.
     #[error("the credential names an account, and the rule is for administrators")]
     NamesAccount,
 }
 
-/// How it was decided who a caller may become.
+/// A decision with the rules that led to it.
 #[derive(Debug)]
 pub struct Trace<'r, G> {
-    /// The rules that do not apply, in their order: those before the one that decides.
-    pub passed: Vec<SkippedRule<'r>>,
-    /// What is granted, or why nothing is.
+    /// The rules that do not apply, in order, up to the one that decides.
+    pub skipped: Vec<SkippedRule<'r>>,
+    /// The grant, or the reason against it.
     pub outcome: Result<G, GrantError>,
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::model::account;
 
-/// A rule for any method: `account` and `domain` templates of the PBX, and a `voximplant` template.
+/// A rule for any method, with `account` and `domain` templates of the PBX and a `voximplant` template.
 fn rule(name: &str, account: &str, domain: &str, voximplant: &str) -> Rule {
     Rule {
         name: name.to_owned(),
@@ -51,20 +51,20 @@ fn ann() -> Principal {
     principal("app", &[("ext", "40"), ("tenant", "Acme"), ("vox", "ann")])
 }
 
-fn wish(account: Option<&str>, domain: Option<&str>, user: Option<&str>) -> Requested {
+fn requested(account: Option<&str>, domain: Option<&str>, user: Option<&str>) -> Requested {
     let owned = |text: Option<&str>| text.map(str::to_owned);
     Requested { account: owned(account), domain: owned(domain), user: owned(user) }
 }
 
-/// The rule and the account of a grant, or the text of the refusal.
-fn pbx_outcome(rules: &[Rule], principal: &Principal, wish: &Requested) -> Result<String, String> {
-    pbx(rules, principal, wish, noon())
+/// Returns the rule and the account of a grant, or the text of the error.
+fn pbx_outcome(rules: &[Rule], principal: &Principal, requested: &Requested) -> Result<String, String> {
+    pbx(rules, principal, requested, noon())
         .map(|grant| format!("{}: {}", grant.rule(), grant.role()))
         .map_err(|refusal| refusal.to_string())
 }
 
-fn ott_outcome(rules: &[Rule], principal: &Principal, wish: &Requested) -> Result<String, String> {
-    voximplant(rules, principal, wish, noon())
+fn ott_outcome(rules: &[Rule], principal: &Principal, requested: &Requested) -> Result<String, String> {
+    voximplant(rules, principal, requested, noon())
         .map(|grant| format!("{}: {}", grant.rule(), grant.user()))
         .map_err(|refusal| refusal.to_string())
 }
@@ -145,7 +145,7 @@ fn a_result_outside_the_grammar_is_refused_and_no_later_rule_asked() {
 #[track_caller]
 fn check_wish(account: Option<&str>, domain: Option<&str>, granted: bool) {
     let foreign = Err("rule \"usual\" grants somebody else than was asked for");
-    let outcome = pbx_outcome(&[usual()], &ann(), &wish(account, domain, None));
+    let outcome = pbx_outcome(&[usual()], &ann(), &requested(account, domain, None));
     let expected = if granted { Ok("usual: 40@acme.test") } else { foreign };
     assert_eq!(outcome.as_deref().map_err(String::as_str), expected);
 }
@@ -167,13 +167,13 @@ fn a_wish_selects_only_what_is_granted() {
 #[test]
 fn the_case_of_a_wished_account_matters() {
     let rules = [rule("usual", "Ann", "acme.test", "")];
-    assert!(pbx(&rules, &ann(), &wish(Some("Ann"), None, None), noon()).is_ok());
-    assert!(pbx(&rules, &ann(), &wish(Some("ann"), None, None), noon()).is_err());
+    assert!(pbx(&rules, &ann(), &requested(Some("Ann"), None, None), noon()).is_ok());
+    assert!(pbx(&rules, &ann(), &requested(Some("ann"), None, None), noon()).is_err());
 }
 
 #[test]
 fn a_wished_voximplant_user_must_be_the_granted_one() {
-    let outcome = |user| ott_outcome(&[usual()], &ann(), &wish(None, None, Some(user)));
+    let outcome = |user| ott_outcome(&[usual()], &ann(), &requested(None, None, Some(user)));
     assert_eq!(outcome("ann"), Ok("usual: ann".to_owned()));
     for user in ["bob", "", "Ann", "ann ", "ann@app"] {
         assert!(outcome(user).is_err(), "{user:?}");
@@ -183,8 +183,8 @@ fn a_wished_voximplant_user_must_be_the_granted_one() {
 #[test]
 fn a_foreign_wish_is_not_granted_by_a_later_rule() {
     let rules = [usual(), rule("last", "41", "acme.test", "bob")];
-    assert!(pbx(&rules, &ann(), &wish(Some("41"), None, None), noon()).is_err());
-    assert!(voximplant(&rules, &ann(), &wish(None, None, Some("bob")), noon()).is_err());
+    assert!(pbx(&rules, &ann(), &requested(Some("41"), None, None), noon()).is_err());
+    assert!(voximplant(&rules, &ann(), &requested(None, None, Some("bob")), noon()).is_err());
 }
 
 // === Levels ===
@@ -210,7 +210,7 @@ fn only_a_rule_with_that_level_makes_an_administrator() {
 fn no_wish_raises_the_level() {
     let rules = [usual(), domain_admin("tenant")];
     for account in ["admin", "", "ADMIN", "40", "*", "domain"] {
-        let outcome = pbx_outcome(&rules, &ann(), &wish(Some(account), None, None));
+        let outcome = pbx_outcome(&rules, &ann(), &requested(Some(account), None, None));
         let expected = if account == "40" { Ok("usual: 40@acme.test") } else { Err(()) };
         assert_eq!(outcome.as_deref().map_err(|_| ()), expected, "{account}");
     }
@@ -220,11 +220,11 @@ fn no_wish_raises_the_level() {
 fn a_wish_for_an_account_is_none_for_an_administrator() {
     let rules = [domain_admin("tenant")];
     for account in ["admin", "", "40"] {
-        let outcome = pbx_outcome(&rules, &ann(), &wish(Some(account), None, None));
+        let outcome = pbx_outcome(&rules, &ann(), &requested(Some(account), None, None));
         assert_eq!(outcome, Err("rule \"tenant\" grants somebody else than was asked for".to_owned()), "{account}");
     }
-    assert!(pbx(&rules, &ann(), &wish(None, Some("Acme.test"), None), noon()).is_ok());
-    assert!(pbx(&rules, &ann(), &wish(None, Some("other.test"), None), noon()).is_err());
+    assert!(pbx(&rules, &ann(), &requested(None, Some("Acme.test"), None), noon()).is_ok());
+    assert!(pbx(&rules, &ann(), &requested(None, Some("other.test"), None), noon()).is_err());
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn a_credential_for_an_account_makes_no_administrator() {
     let named = principal("link", &[("account", "40"), ("tenant", "acme")]);
     let rules = [domain_admin("tenant")];
     let trace = explain_pbx(&rules, &named, &Requested::default(), noon());
-    assert_eq!((trace.passed[0].why, trace.outcome.unwrap_err()), (SkipReason::NamesAccount, GrantError::NoRule));
+    assert_eq!((trace.skipped[0].why, trace.outcome.unwrap_err()), (SkipReason::NamesAccount, GrantError::NoRule));
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn list(items: &[&str]) -> Claim {
     Claim::List(items.iter().map(|item| (*item).to_owned()).collect())
 }
 
-/// Ann, whose accounts are a list.
+/// Returns Ann, whose accounts are a list.
 fn ann_of(exts: &[&str]) -> Principal {
     let mut ann = ann();
     ann.claims.insert("exts".to_owned(), list(exts));
@@ -261,15 +261,15 @@ fn many(choose: Option<Choose>) -> Rule {
     Rule { choose, ..rule("many", "{exts}", "{tenant}.test", "ann-{exts}") }
 }
 
-/// The rule and the account, what there is to choose from, or the text of the refusal.
+/// Checks the rule and the account, the accounts to choose from, or the text of the error.
 #[track_caller]
 fn check_choice(rule: &Rule, caller: &Principal, wished: Option<&str>, expected: &str) {
-    let found = match pbx(std::slice::from_ref(rule), caller, &wish(wished, None, None), noon()) {
+    let found = match pbx(std::slice::from_ref(rule), caller, &requested(wished, None, None), noon()) {
         Ok(grant) => grant.role().to_string(),
         Err(GrantError::Choose { among, .. }) => {
-            let shown = among
-                .iter()
-                .map(|wish| format!("{}@{}", wish.account.as_deref().unwrap(), wish.domain.as_deref().unwrap()));
+            let shown = among.iter().map(|requested| {
+                format!("{}@{}", requested.account.as_deref().unwrap(), requested.domain.as_deref().unwrap())
+            });
             format!("choose {}", shown.collect::<Vec<_>>().join(" "))
         }
         Err(refusal) => refusal.to_string(),
@@ -293,10 +293,10 @@ fn of_several_accounts_the_first_is_taken_or_the_caller_asked() {
         check_choice(&many(Some(choose)), &ann, Some("41"), "41@acme.test");
         check_choice(&many(Some(choose)), &ann, Some("42"), "rule \"many\" grants somebody else than was asked for");
     }
-    let token = voximplant(&[many(Some(Choose::Ask))], &ann, &wish(None, None, Some("ann-41")), noon()).unwrap();
+    let token = voximplant(&[many(Some(Choose::Ask))], &ann, &requested(None, None, Some("ann-41")), noon()).unwrap();
     assert_eq!(token.user().as_str(), "ann-41");
     let several = voximplant(&[many(Some(Choose::Ask))], &ann, &Requested::default(), noon()).unwrap_err();
-    let among = ["ann-40", "ann-41"].map(|user| wish(None, None, Some(user))).to_vec();
+    let among = ["ann-40", "ann-41"].map(|user| requested(None, None, Some(user))).to_vec();
     assert_eq!(several, GrantError::Choose { rule: "many".to_owned(), among });
 }
 
@@ -304,7 +304,7 @@ fn of_several_accounts_the_first_is_taken_or_the_caller_asked() {
 fn one_bad_item_spoils_the_list() {
     for bad in ["", "admin", "4 0", "40\0"] {
         for exts in [[bad, "41"], ["41", bad]] {
-            let refused = pbx(&[many(Some(Choose::First))], &ann_of(&exts), &wish(Some("41"), None, None), noon());
+            let refused = pbx(&[many(Some(Choose::First))], &ann_of(&exts), &requested(Some("41"), None, None), noon());
             assert!(matches!(refused, Err(GrantError::Invalid { .. })), "{exts:?}");
         }
     }
@@ -346,7 +346,7 @@ fn a_table_says_what_the_claims_do_not() {
     let empty = "rule \"listed\": the account is empty, which the PBX reads as the tenant administrator";
     check_choice(&rule, &mail("cid@a.test"), None, empty);
     let trace =
-        explain_pbx(std::slice::from_ref(&rule), &mail("eve@a.test"), &Requested::default(), noon()).passed[0].why;
+        explain_pbx(std::slice::from_ref(&rule), &mail("eve@a.test"), &Requested::default(), noon()).skipped[0].why;
     assert_eq!(trace, SkipReason::NoRow);
 }
 
@@ -381,7 +381,7 @@ fn a_rule_applies_when_its_conditions_hold() {
     };
     let rules = [Rule { when: staff("other"), ..rule("first", "1", "a.test", "x") }, usual()];
     let trace = explain_pbx(&rules, &ann(), &Requested::default(), noon());
-    assert_eq!(passed(&trace), ["first: the claim \"tenant\" does not say \"other\""]);
+    assert_eq!(skipped(&trace), ["first: the claim \"tenant\" does not say \"other\""]);
     assert_eq!(trace.outcome.unwrap().rule(), "usual");
     let rules = [Rule { when: staff("Acme"), ..rule("first", "1", "a.test", "abc") }, usual()];
     check(&rules, &ann(), Ok("first: 1@a.test"), Ok("first: abc"));
@@ -393,16 +393,16 @@ fn tells_the_claims_that_decide() {
     assert_eq!(rule.pbx_claims().into_iter().collect::<Vec<_>>(), ["mail"]);
     let beside = Rule { voximplant: Some("{vox}{row.ext}".parse().unwrap()), ..rule };
     assert_eq!(beside.voximplant_claims().into_iter().collect::<Vec<_>>(), ["mail", "vox"]);
-    // Without a table, a claim may be called as a column would be.
+    // Without a table, a claim may have the name of a column.
     let bare = self::rule("bare", "{row.ext}", "acme.test", "");
     assert_eq!(bare.pbx_claims().into_iter().collect::<Vec<_>>(), ["row.ext"]);
     assert_eq!(usual().pbx_claims().into_iter().collect::<Vec<_>>(), ["ext", "tenant"]);
     assert_eq!(usual().voximplant_claims().into_iter().collect::<Vec<_>>(), ["vox"]);
 }
 
-/// What is said of the rules before the one that decides, as `name: why` lines.
-fn passed<G>(trace: &Trace<'_, G>) -> Vec<String> {
-    trace.passed.iter().map(|passed| format!("{}: {}", passed.rule, passed.why)).collect()
+/// Returns the skipped rules as `name: reason` lines.
+fn skipped<G>(trace: &Trace<'_, G>) -> Vec<String> {
+    trace.skipped.iter().map(|skipped| format!("{}: {}", skipped.rule, skipped.why)).collect()
 }
 
 #[test]
@@ -417,7 +417,7 @@ fn tells_why_rules_do_not_apply() {
     let ann = principal("app", &[("ext", "40"), ("tenant", "acme"), ("vox", "ann"), ("mail", "ann")]);
     let trace = explain_pbx(&rules, &ann, &Requested::default(), noon());
     assert_eq!(
-        passed(&trace),
+        skipped(&trace),
         [
             "machines: it is not for this auth method",
             "phones: it says nothing of what is asked for",
@@ -427,7 +427,7 @@ fn tells_why_rules_do_not_apply() {
     assert_eq!(trace.outcome.unwrap().rule(), "usual");
     let trace = explain_voximplant(&rules, &ann, &Requested::default(), noon());
     assert_eq!(
-        passed(&trace),
+        skipped(&trace),
         [
             "machines: it is not for this auth method",
             "phones: there is no claim \"phone\"",
@@ -436,7 +436,7 @@ fn tells_why_rules_do_not_apply() {
     );
     assert_eq!(trace.outcome.unwrap().rule(), "usual");
     let trace = explain_pbx(&rules[..3], &ann, &Requested::default(), noon());
-    assert_eq!((trace.passed.len(), trace.outcome.unwrap_err()), (3, GrantError::NoRule));
+    assert_eq!((trace.skipped.len(), trace.outcome.unwrap_err()), (3, GrantError::NoRule));
 }
 
 /// Whatever a claim holds, no grant is for the tenant administrator (an empty name) or `admin`.

@@ -1,4 +1,4 @@
-//! ID tokens: which of them prove that somebody has logged in (OpenID Connect Core 1.0 §3.1.3.7).
+//! Verification of ID tokens (OpenID Connect Core 1.0 §3.1.3.7).
 
 use aws_lc_rs::digest::{SHA256, SHA384, SHA512, digest};
 use base64::Engine as _;
@@ -8,50 +8,50 @@ use serde_json::{Map, Value};
 use super::Algorithm::{self, ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512};
 use super::{MALFORMED, TokenError, UnverifiedToken, VerificationKeys, WRONG_SIGNATURE};
 
-/// The longest ID token that is looked at, in bytes. It comes from the provider itself, which may know many groups.
+/// The longest ID token that is read, in bytes. It comes from the provider itself, which may list many groups.
 pub const MAX_ID_TOKEN: usize = 64 << 10;
 
-/// How far the provider's clock may be ahead of ours, in seconds.
+/// The tolerated lead of the provider's clock, in seconds.
 const LEEWAY: f64 = 30.0;
-/// The types of ID tokens, where they say one. An access token of the same provider is of another.
+/// The accepted types of ID tokens that state a type. An access token of the same provider has another.
 const TYPES: [&str; 2] = ["jwt", "jose"];
 
-/// What an ID token must say beside being signed by the provider.
+/// The rules for an ID token, besides its signature.
 #[derive(Debug, Clone, Copy)]
 pub struct IdTokenRules<'r> {
     /// The provider.
     pub issuer: &'r str,
-    /// Who we are to it.
+    /// Our client id at the provider.
     pub client: &'r str,
-    /// The other audiences that the token may be for as well; none: any, if it says that it was given to us.
+    /// Further audiences that the token may name; `None`: any, if `azp` says that the token was issued to us.
     pub trusted_audiences: Option<&'r [String]>,
-    /// The algorithms that the provider says to sign with; none: it does not say.
+    /// The algorithms that the provider's metadata lists; `None`: it lists none.
     pub algorithms: Option<&'r [Algorithm]>,
-    /// What the login began with.
+    /// The nonce that the login was started with.
     pub nonce: &'r str,
-    /// The access token that came along.
+    /// The access token that came with the ID token.
     pub access_token: Option<&'r str>,
 }
 
-/// Why an ID token proves nobody.
+/// The reason why an ID token proves no login.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdTokenError {
-    /// The text is no token.
+    /// The text cannot be parsed.
     #[error("the ID token cannot be read")]
     Unreadable,
-    /// It is not signed, and says so.
+    /// The header states the algorithm `none`.
     #[error("the ID token is not signed")]
     Unsigned,
-    /// It names a key that is not there; it may have been added since.
+    /// The token names an unknown key. The key may have been published since.
     #[error("the ID token is signed with a key that the provider does not have")]
     UnknownKey,
-    /// Another key has signed it, or another token.
+    /// The signature is of another key or over another token.
     #[error("the signature of the ID token is wrong")]
     Signature,
-    /// It is also for an audience that is not trusted.
+    /// The token also names an audience that is not trusted.
     #[error("the ID token is refused: it is also for {0:?} (aud); if you trust it: trusted_audiences = [{0:?}]")]
     Audience(String),
-    /// It is bad, for this reason.
+    /// The token is invalid, for this reason.
     #[error("the ID token is refused: {0}")]
     Refused(&'static str),
 }
@@ -68,19 +68,19 @@ impl From<TokenError> for IdTokenError {
 }
 
 impl<'t> UnverifiedToken<'t> {
-    /// Reads the text of an ID token.
+    /// Parses the text of an ID token.
     ///
     /// # Errors
-    /// When it is not one that is signed in a way known here.
+    /// When the token is malformed, or signed with an unknown algorithm.
     pub fn read_id_token(text: &'t [u8]) -> Result<Self, IdTokenError> {
         Self::read_within(text, MAX_ID_TOKEN)
             .map_err(|bad| if is_unsigned(text) { IdTokenError::Unsigned } else { bad.into() })
     }
 
-    /// Finds out who logged in, at a time in seconds of Unix time: returns the claims of the ID token.
+    /// Verifies the ID token at a time in seconds of Unix time, and returns its claims.
     ///
     /// # Errors
-    /// When it proves nobody.
+    /// When the token proves no login.
     pub fn prove_login(
         &self,
         keys: &VerificationKeys,
@@ -110,7 +110,8 @@ impl<'t> UnverifiedToken<'t> {
         Ok(&self.claims)
     }
 
-    /// Checks that it is for us, and for nobody else whom we do not trust. `azp` says whom it was given to.
+    /// Checks that the token is for us, and for no audience that is not trusted. `azp` names the client that it was
+    /// issued to.
     fn check_audience(&self, rules: &IdTokenRules<'_>) -> Result<(), IdTokenError> {
         let audiences = self.audiences()?;
         let party = self.claims.get("azp");
@@ -145,7 +146,7 @@ impl<'t> UnverifiedToken<'t> {
         }
     }
 
-    /// Checks that the access token came with it, if it says so (§3.1.3.8).
+    /// Checks that the access token belongs to this ID token, if `at_hash` is present (§3.1.3.8).
     fn check_access_token(&self, token: Option<&str>) -> Result<(), TokenError> {
         let Some(told) = self.claims.get("at_hash") else { return Ok(()) };
         let made = token.and_then(|token| half_hash(self.header.algorithm, token));
@@ -160,14 +161,14 @@ fn refuse<T>(reason: &'static str) -> Result<T, IdTokenError> {
     Err(IdTokenError::Refused(reason))
 }
 
-/// Tells whether the header of a token says that nothing signs it.
+/// Tells whether the header states the algorithm `none`.
 fn is_unsigned(token: &[u8]) -> bool {
     let header = token.split(|byte| *byte == b'.').next().and_then(|header| str::from_utf8(header).ok());
     let header = header.and_then(|header| super::object(header).ok());
     header.is_some_and(|header| header.get("alg").is_some_and(|algorithm| algorithm == "none"))
 }
 
-/// Hashes a text as the algorithm of the token does, and writes the left half (§3.1.3.6).
+/// Returns the left half of a text's hash, by the hash function of the token's algorithm (§3.1.3.6).
 fn half_hash(algorithm: Algorithm, text: &str) -> Option<String> {
     let hash = match algorithm {
         HS256 | RS256 | PS256 | ES256 => &SHA256,
@@ -200,7 +201,7 @@ mod tests {
         }
     }
 
-    /// Judges the claims of a good ID token with some changed; `null` removes one.
+    /// Verifies the claims of a good ID token with some of them changed; `null` removes one.
     fn judge(changes: &Value, rules: &IdTokenRules<'_>) -> Result<(), IdTokenError> {
         let mut claims = json!({
             "iss": "https://id.test", "aud": "us", "sub": "ann", "nonce": "n", "iat": NOW, "exp": NOW + 300.0,

@@ -1,6 +1,6 @@
-//! Keys that tokens are signed with: a secret, public keys in PEM form, or a set of them (JWKS, RFC 7517).
+//! Keys that verify tokens: a secret, public keys in PEM form, or a key set (JWKS, RFC 7517).
 //!
-//! What a key is decides which algorithms it is for: a token has no say in that.
+//! The kind of a key decides its algorithms; the token does not.
 
 use std::fmt;
 
@@ -16,21 +16,21 @@ use x509_parser::public_key::{PublicKey, RSAPublicKey};
 
 use crate::model::json::Json;
 
-/// The most keys of one set, or of one file.
+/// The most keys of one set or one file.
 const MAX_KEYS: usize = 100;
-/// The most keys that one signature is tried with.
+/// The most keys that are tried for one signature.
 pub(super) const MAX_TRIES: usize = 10;
-/// The lengths that an RSA key may have, in bits. A shorter one can be broken, a longer one is a burden.
+/// The accepted lengths of RSA keys, in bits. A shorter key can be broken, a longer one takes too long.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
-/// How a part of a PEM text begins.
+/// The first characters of a PEM section.
 const BEGIN: &[u8] = b"-----BEGIN ";
 const RSA: [Algorithm; 6] = [RS256, RS384, RS512, PS256, PS384, PS512];
 
-/// Keys that a token may be signed with.
+/// Keys that may verify a token.
 #[derive(Debug, Clone)]
 pub struct VerificationKeys(Vec<VerificationKey>);
 
-/// One key.
+/// One key, with its id and its algorithms.
 #[derive(Debug, Clone)]
 pub(super) struct VerificationKey {
     id: Option<String>,
@@ -38,42 +38,42 @@ pub(super) struct VerificationKey {
     key: DecodingKey,
 }
 
-/// Why there is no key.
+/// The reason why a text gives no key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JwtKeyError {
-    /// The secret can be guessed.
+    /// The secret is so short that it can be guessed.
     #[error("shorter than the 32 bytes that HS256 needs")]
     ShortSecret,
-    /// There is none in the file.
+    /// The file has no key.
     #[error("has no public key in PEM form")]
     Nothing,
-    /// What is between the lines of dashes is not base64, or has no end.
+    /// A PEM section has no end, or is not base64.
     #[error("has a part between lines of dashes that cannot be read")]
     Broken,
-    /// Something else than a key stands there.
+    /// A PEM section is not a key.
     #[error("has something in it that is neither a public key nor a certificate")]
     Other,
     /// The file has a known form that is not PEM.
     #[error("is {0}, and no PEM text")]
     Form(KeyFormat),
-    /// A private key is where a public one would do.
+    /// The file has a private key; a public one is enough.
     #[error("has a private key in it")]
     Private,
-    /// It cannot be used.
+    /// The key cannot be used.
     #[error("has a key that cannot be used: {0}")]
     Unusable(&'static str),
-    /// Not a set of keys.
+    /// The text is not a key set.
     #[error("is no set of keys")]
     NoSet,
-    /// A set that nobody means.
+    /// The set has too many keys.
     #[error("has more than 100 keys")]
     TooMany,
-    /// A set of which nothing is left.
+    /// No key of the set can be used.
     #[error("has no key that can be used")]
     NothingUsable,
 }
 
-/// What people have who have no PEM text.
+/// Common forms of keys that are not PEM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyFormat {
     /// The bytes that PEM wraps.
@@ -82,7 +82,7 @@ pub enum KeyFormat {
     Ssh,
     /// A key or a set of keys in JSON.
     Jwk,
-    /// A text of which every second byte is zero.
+    /// Text in UTF-16, of which every second byte is zero.
     Utf16,
 }
 
@@ -97,15 +97,15 @@ impl fmt::Display for KeyFormat {
     }
 }
 
-/// Finds an algorithm by its name (RFC 7518 §3.1, RFC 8037 §3.1). `none` is none.
+/// Finds an algorithm by its name (RFC 7518 §3.1, RFC 8037 §3.1). There is no `none`.
 #[must_use]
 pub fn algorithm(name: &str) -> Option<Algorithm> {
-    // RFC 9864 §2.2 has another name for what EdDSA is with the only curve that is known here.
+    // RFC 9864 §2.2 renames EdDSA with Ed25519, the only curve that is supported here.
     if name == "Ed25519" { Some(EdDSA) } else { name.parse().ok() }
 }
 
 impl VerificationKeys {
-    /// Makes the key that a secret is.
+    /// Makes a key of a secret.
     ///
     /// # Errors
     /// When the secret is too short for any algorithm (RFC 7518 §3.2).
@@ -119,14 +119,14 @@ impl VerificationKeys {
         Ok(Self(vec![VerificationKey { id: None, algorithms, key: DecodingKey::from_secret(secret) }]))
     }
 
-    /// Reads the public keys and certificates of a file. What stands between them does not matter.
+    /// Reads the public keys and certificates of a PEM file. Text between the sections is ignored.
     ///
     /// # Errors
-    /// When one of them cannot be used, or there is none.
+    /// When one of them cannot be used, or the file has none.
     pub fn of_pem(text: &[u8]) -> Result<Self, JwtKeyError> {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let sections = pem::parse_many(text).map_err(|_| JwtKeyError::Broken)?;
-        // One without an end is not among them.
+        // The parser drops a section without an end, so the count differs.
         if !sections.is_empty() && sections.len() != text.windows(BEGIN.len()).filter(|part| *part == BEGIN).count() {
             return Err(JwtKeyError::Broken);
         }
@@ -135,11 +135,11 @@ impl VerificationKeys {
             let der = section.contents();
             keys.push(match section.tag() {
                 "PUBLIC KEY" => of_public_key(der)?,
-                // As Go, Ruby and `ssh-keygen -e -m pem` write it (RFC 8017 §A.1.1).
+                // PKCS #1, as Go, Ruby and `ssh-keygen -e -m pem` write it (RFC 8017 §A.1.1).
                 "RSA PUBLIC KEY" => of_rsa_key(der)?,
                 "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE" => of_certificate(der)?,
                 tag if tag.ends_with("PRIVATE KEY") => return Err(JwtKeyError::Private),
-                // `openssl ecparam` writes which curve it is beside the key.
+                // `openssl ecparam` writes the curve beside the key.
                 "EC PARAMETERS" => continue,
                 _ => return Err(JwtKeyError::Other),
             });
@@ -151,10 +151,11 @@ impl VerificationKeys {
         }
     }
 
-    /// Reads a set of keys, and tells how many of them are of no use: for encryption, of an unknown kind, weak, or secret.
+    /// Reads a key set, and counts the keys that cannot be used: those for encryption, of an unknown kind, weak, or
+    /// with a private part.
     ///
     /// # Errors
-    /// When it is none, or nothing in it can be used.
+    /// When the text is not a key set, or none of its keys can be used.
     pub fn of_set(text: &[u8]) -> Result<(Self, usize), JwtKeyError> {
         let set = Json::read(text).map_err(|_| JwtKeyError::NoSet)?;
         let members = set.member("keys").ok().flatten().and_then(Json::list).ok_or(JwtKeyError::NoSet)?;
@@ -166,13 +167,13 @@ impl VerificationKeys {
         if keys.is_empty() { Err(JwtKeyError::NothingUsable) } else { Ok((Self(keys), skipped)) }
     }
 
-    /// Returns the keys that a token may mean by an id: a key without one may be any, and without an id any may be meant.
+    /// Returns the keys that fit a token's key id. A key without an id fits any; a token without an id fits all keys.
     pub(super) fn named(&self, id: Option<&str>) -> Vec<&VerificationKey> {
         let fits = |key: &&VerificationKey| id.is_none() || key.id.is_none() || key.id.as_deref() == id;
         self.0.iter().filter(fits).collect()
     }
 
-    /// Returns the algorithms that the keys are for, each once.
+    /// Returns the algorithms of all keys, without repetition.
     #[must_use]
     pub fn algorithms(&self) -> Vec<Algorithm> {
         let mut all = Vec::new();
@@ -184,7 +185,7 @@ impl VerificationKeys {
         all
     }
 
-    /// Returns how many there are: never none.
+    /// Returns the number of keys, which is at least 1.
     #[must_use]
     pub const fn count(&self) -> usize {
         self.0.len()
@@ -203,10 +204,11 @@ impl VerificationKey {
 
 // === PEM ===
 
-/// Tells what a file is in which there is no PEM.
+/// Tells the form of a file without PEM sections.
 fn without_pem(text: &[u8]) -> JwtKeyError {
     let begins = |with: &[u8]| text.trim_ascii_start().starts_with(with);
-    // A sequence of more than 127 bytes, as every key and certificate is one that RSA made; Ed25519 and P-256 have fewer.
+    // A DER sequence of more than 127 bytes. Keys and certificates of RSA are that long; Ed25519 and P-256 keys are
+    // shorter.
     let is_der = text.starts_with(&[0x30]) && !text.is_ascii();
     let is_ssh = [&b"ssh-"[..], b"ecdsa-", b"---- BEGIN SSH2"].into_iter().any(begins);
     match () {
@@ -247,13 +249,13 @@ fn of_info(info: &SubjectPublicKeyInfo<'_>) -> Result<VerificationKey, JwtKeyErr
 
 // === JWK ===
 
-/// Makes a key of a set's member; nothing of one that is for something else, or that nobody should have published. What is
-/// used of it has one reading, and the rest may be as odd as it likes; an odd key spoils no other.
+/// Makes a key of a member of a set; `None` for a key with another use, or one that should not have been published.
+/// Only the members that are used must have one reading; an odd key does not affect the others.
 fn of_member(member: &Json) -> Option<VerificationKey> {
     let text = |name| Some(member.member(name).ok()??.text());
     let bytes = |name| URL_SAFE_NO_PAD.decode(text(name)??).ok();
     let is_without = |name| member.member(name) == Ok(None);
-    // With its private part in it, everybody may have signed.
+    // A published private part lets anyone sign.
     if !is_for_signatures(member) || !is_without("d") {
         return None;
     }
@@ -261,7 +263,7 @@ fn of_member(member: &Json) -> Option<VerificationKey> {
         "RSA" => rsa(&bytes("n")?, &bytes("e")?),
         "EC" if matches!(text("crv")??, "P-256" | "P-384") => elliptic(&[&[4], &*bytes("x")?, &*bytes("y")?].concat()),
         "OKP" if text("crv")?? == "Ed25519" => edwards(&bytes("x")?),
-        // A symmetric key in public is none.
+        // A published symmetric key lets anyone sign.
         _ => return None,
     }
     .ok()?;
@@ -275,7 +277,7 @@ fn of_member(member: &Json) -> Option<VerificationKey> {
     (!key.algorithms.is_empty()).then_some(key)
 }
 
-/// Tells whether a key says what it is for, and says signatures, or does not say (RFC 7517 §4.2, §4.3).
+/// Tells whether `use` and `key_ops` allow signatures, or are absent (RFC 7517 §4.2, §4.3).
 fn is_for_signatures(member: &Json) -> bool {
     let uses = match member.member("use") {
         Ok(None) => true,

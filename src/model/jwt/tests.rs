@@ -23,7 +23,7 @@ fn good() -> Value {
     json!({ "iss": "https://id.test", "aud": "callgate", "exp": NOW + MINUTE, "sub": "alice" })
 }
 
-/// Signs whatever is written, as nobody who means well would.
+/// Signs any header and claims, also invalid ones.
 fn sign(header: &str, claims: &str) -> String {
     let message = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
     let key = EncodingKey::from_secret(SECRET.as_bytes());
@@ -35,7 +35,7 @@ fn judge(token: &str, rules: &TokenRules) -> Result<VerifiedToken, TokenError> {
     UnverifiedToken::read(token.as_bytes())?.prove(&VerificationKeys::of_secret(SECRET.as_bytes()).unwrap(), rules, NOW)
 }
 
-/// Judges the claims of a good token with some changed; `null` removes one.
+/// Verifies the claims of a good token with some of them changed; `null` removes one.
 #[track_caller]
 fn check_claims(changes: Value, rules: &TokenRules, expected: Result<(), &'static str>) {
     let mut claims = good();
@@ -216,7 +216,7 @@ fn what_is_not_three_parts_of_base64url_is_malformed() {
 fn every_other_signature_is_wrong() {
     let token = sign(r#"{"alg":"HS256"}"#, &good().to_string());
     let (message, signature) = token.rsplit_once('.').unwrap();
-    // The last letter has bits to spare, which must be zero: a token has one spelling.
+    // The last letter has unused bits, which must be zero: a token has one spelling.
     let (start, last) = signature.split_at(signature.len() - 1);
     let spare = char::from(last.as_bytes()[0] + 1);
     for other in ["", "AAAA", &format!("{signature}A"), &format!("{signature}="), &format!("{start}{spare}")] {
@@ -301,7 +301,7 @@ fn an_id_leads_to_its_key_alone() {
     assert_eq!(joe(&[named(rsa(), "b")], &header, RSA_SIGNATURE), Err("its signature is wrong"));
     let confused = [named(rsa(), "a"), named(ec(), "b")];
     assert_eq!(joe(&confused, &header, RSA_SIGNATURE), Err("its algorithm is not one of the key's"));
-    // The header of the standard's token has no id: any key may be meant.
+    // The header of the standard's token has no id: any key may fit.
     assert_eq!(joe(&confused, RSA_HEADER, RSA_SIGNATURE), Ok(()));
 }
 
@@ -400,7 +400,7 @@ fn a_file_has_public_keys_and_no_private_ones() {
     bytes(pem::parse(pairs[0].public_key_pem()).unwrap().contents(), KeyFormat::Der);
     bytes(certificate.der(), KeyFormat::Der);
     bytes(b"\xff\xfe-\0-\0", KeyFormat::Utf16);
-    // What Windows and people add around them does not matter.
+    // Additions of Windows and of people around the keys are ignored.
     let edited = format!("\u{feff}Our key:\r\n{}\r\n", text.replace('\n', "\r\n"));
     assert_eq!(VerificationKeys::of_pem(edited.as_bytes()).unwrap().count(), 3);
     check(&text.repeat(4), JwtKeyError::Unusable("there are more than 10"));

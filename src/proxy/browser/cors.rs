@@ -71,7 +71,7 @@ pub(in crate::proxy) enum Initiator {
 /// A sibling host (`same-site`) is elsewhere: it carries the app's cookie, and its request needs no preflight.
 pub(in crate::proxy) fn initiator(headers: &HeaderMap, authority: &Authority, listed: &[String]) -> Initiator {
     let mut origins = headers.get_all(header::ORIGIN).into_iter();
-    let site = fields::said(headers, "sec-fetch-site");
+    let site = fields::sole_or_empty(headers, "sec-fetch-site");
     let same_origin = matches!(site, None | Some(b"same-origin"));
     match (origins.next(), origins.next()) {
         (None, _) if same_origin => Initiator::Own,

@@ -43,14 +43,14 @@ fn is_previewer(agent: &str) -> bool {
 
 /// Tells whether another site began this navigation: the app's cookie is then missing if it is `SameSite=Strict`.
 pub(in crate::proxy) fn is_from_elsewhere(headers: &HeaderMap) -> bool {
-    let field = |name| fields::said(headers, name);
+    let field = |name| fields::sole_or_empty(headers, name);
     field("sec-fetch-mode") == Some(b"navigate") && field("sec-fetch-site") == Some(b"cross-site")
 }
 
 /// Tells whether a person goes somewhere in a window of their own. Images, frames and scripts of another page do not;
 /// a client that says nothing about it (no Fetch Metadata) may. What is said twice says nothing that could be believed.
 pub(in crate::proxy) fn is_top_level(headers: &HeaderMap) -> bool {
-    let field = |name| fields::said(headers, name);
+    let field = |name| fields::sole_or_empty(headers, name);
     field("origin") != Some(b"")
         && matches!(field("sec-fetch-mode"), None | Some(b"navigate"))
         && matches!(field("sec-fetch-dest"), None | Some(b"document"))
@@ -59,7 +59,7 @@ pub(in crate::proxy) fn is_top_level(headers: &HeaderMap) -> bool {
 /// Tells whether a browser says that a person has clicked, or typed: it goes somewhere in a window of its own, and the
 /// person did that (Fetch Metadata). Whoever does not say so may be a program.
 pub(in crate::proxy) fn is_by_a_person(headers: &HeaderMap) -> bool {
-    let says = |name, value: &[u8]| fields::said(headers, name) == Some(value);
+    let says = |name, value: &[u8]| fields::sole_or_empty(headers, name) == Some(value);
     says("sec-fetch-mode", b"navigate") && says("sec-fetch-dest", b"document") && says("sec-fetch-user", b"?1")
 }
 

@@ -32,5 +32,5 @@ pub(super) fn of(issued: &IssuedSessions, headers: &HeaderMap, uri: &Uri, host: 
     let mentions = AccountMentions::read(uri.path(), uri.query(), cookies, host);
     let now = Instant::now();
     let known = mentions.sessions().filter_map(|session| issued.account(session, now)).collect();
-    Owners { known, named: mentions.meant() }
+    Owners { known, named: mentions.mentioned() }
 }

@@ -35,9 +35,9 @@ pub(super) fn read(
         None => None,
     };
     let preset = preset.unwrap_or_default();
-    let place = place(table, &preset);
-    let is_ambient = is_ambient(table, place.as_ref());
-    if let (Some(TokenLocation::Cookie(_)), Some(node)) = (&place, table.get("ignore_cookies")) {
+    let location = location(table, &preset);
+    let is_ambient = is_ambient(table, location.as_ref());
+    if let (Some(TokenLocation::Cookie(_)), Some(node)) = (&location, table.get("ignore_cookies")) {
         node.refuse::<()>("this method's own credential is a cookie", "remove the key");
     }
     let algorithms = table.get("algorithms").and_then(|node| distinct(&node.list()?, "algorithm", algorithm));
@@ -51,10 +51,10 @@ pub(super) fn read(
     let leeway = table.get("leeway").and_then(|node| leeway(&node));
     let subject = table.get("subject").and_then(|node| node.word().map(str::to_owned));
     let rules = jwt::TokenRules { issuers, audiences, algorithms, typ, max_age, leeway: leeway.unwrap_or(LEEWAY) };
-    let place = place?;
-    check_alone(table, &place, &rules, before);
+    let location = location?;
+    check_alone(table, &location, &rules, before);
     Some(JwtConfig {
-        place,
+        location,
         is_ambient,
         keys: keys?,
         rules,
@@ -65,7 +65,7 @@ pub(super) fn read(
 /// Warns of tokens that a restart forgets to have been used.
 pub(super) fn warn_forgetful(methods: &Methods<'_, '_>) {
     for method in &methods.methods {
-        let MethodKind::Jwt(JwtConfig { place: TokenLocation::Query(_), .. }) = &method.kind else { continue };
+        let MethodKind::Jwt(JwtConfig { location: TokenLocation::Query(_), .. }) = &method.kind else { continue };
         let Some((_, node)) = methods.named.iter().find(|(name, _)| *name == method.name) else { continue };
         node.warn("after a restart, a token works once more until it expires", "add [state] with a `file`");
     }
@@ -103,9 +103,9 @@ fn leeway(node: &TomlNode<'_, '_>) -> Option<Duration> {
 
 // === Where the token is ===
 
-fn place(table: &TomlTable<'_, '_>, preset: &Preset) -> Option<TokenLocation> {
+fn location(table: &TomlTable<'_, '_>, preset: &Preset) -> Option<TokenLocation> {
     match (table.get("header"), table.get("cookie"), table.get("query")) {
-        (None, None, None) => Some(preset.place.clone().unwrap_or(TokenLocation::Bearer)),
+        (None, None, None) => Some(preset.location.clone().unwrap_or(TokenLocation::Bearer)),
         (Some(node), None, None) => header(&node),
         (None, Some(node), None) => cookie(&node).map(TokenLocation::Cookie),
         (None, None, Some(node)) => query(&node),
@@ -135,10 +135,10 @@ fn query(node: &TomlNode<'_, '_>) -> Option<TokenLocation> {
 
 /// Finds out whether the token travels by itself. Of a field that is not `Authorization`, it is another proxy that sets
 /// it, for whoever has its cookie.
-fn is_ambient(table: &TomlTable<'_, '_>, place: Option<&TokenLocation>) -> bool {
-    let is_ambient = matches!(place, Some(TokenLocation::Cookie(_) | TokenLocation::Header(_)));
+fn is_ambient(table: &TomlTable<'_, '_>, location: Option<&TokenLocation>) -> bool {
+    let is_ambient = matches!(location, Some(TokenLocation::Cookie(_) | TokenLocation::Header(_)));
     let Some(node) = table.get("ambient") else { return is_ambient };
-    match (node.boolean(), place) {
+    match (node.boolean(), location) {
         (Some(false), Some(TokenLocation::Cookie(_) | TokenLocation::Header(_))) => {
             node.refuse::<()>("such a token travels by itself", "remove the key, or use `header = \"authorization\"`");
         }
@@ -151,9 +151,9 @@ fn is_ambient(table: &TomlTable<'_, '_>, place: Option<&TokenLocation>) -> bool 
 }
 
 /// Checks that of two methods with tokens in one place, the issuer tells which is meant.
-fn check_alone(table: &TomlTable<'_, '_>, place: &TokenLocation, rules: &jwt::TokenRules, before: &Methods<'_, '_>) {
+fn check_alone(table: &TomlTable<'_, '_>, location: &TokenLocation, rules: &jwt::TokenRules, before: &Methods<'_, '_>) {
     let others = before.methods.iter().filter_map(|method| match &method.kind {
-        MethodKind::Jwt(jwt) if jwt.place == *place => Some((&method.name, &jwt.rules)),
+        MethodKind::Jwt(jwt) if jwt.location == *location => Some((&method.name, &jwt.rules)),
         _ => None,
     });
     for (name, other) in others {

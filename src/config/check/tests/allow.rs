@@ -57,7 +57,7 @@ fn what_no_rule_leads_to_is_noted() {
         "{TOP}[app]\nurl = \"http://a\"\nwhoami = \"/me\"\n[voximplant]\nusers = {{ file = \"voximplant.htdigest\" }}\n[[auth]]\ntype = \"app\"\nname = \"b\"\nwhoami = \"/me\"\n"
     );
     let warnings = |text: &str| -> Vec<String> {
-        let shown = |problem: &Problem| format!("{}: {}", problem.place.unwrap().line, problem.message);
+        let shown = |problem: &Problem| format!("{}: {}", problem.position.unwrap().line, problem.message);
         accepted(text).warnings.iter().map(shown).collect()
     };
     let methods = ["5: `app.whoami`: no rule uses the method `app`", "8: `auth`: no rule uses the method `b`"];

@@ -99,7 +99,7 @@ fn presets_fill_in_what_is_known() {
         let jwt = read(lines);
         let JwtKeySource::Fetched(at) = &jwt.keys else { panic!("{jwt:?}") };
         assert_eq!((at.url.to_string().as_str(), jwt.rules.issuers.as_deref()), (url, Some(&[issuer.to_owned()][..])));
-        let (found, is_ambient) = match jwt.place {
+        let (found, is_ambient) = match jwt.location {
             TokenLocation::Header(name) => (name.to_string(), true),
             TokenLocation::Bearer => ("authorization".to_owned(), false),
             other => panic!("{other:?}"),
@@ -138,7 +138,7 @@ fn presets_fill_in_what_is_known() {
     );
     let own =
         read("preset = \"cloudflare-access\"\nteam = \"a\"\ncookie = \"CF_Authorization\"\nissuer = [\"b\", \"c\"]");
-    assert_eq!((own.place, own.is_ambient), (TokenLocation::Cookie("CF_Authorization".to_owned()), true));
+    assert_eq!((own.location, own.is_ambient), (TokenLocation::Cookie("CF_Authorization".to_owned()), true));
     assert_eq!(own.rules.issuers, Some(vec!["b".to_owned(), "c".to_owned()]));
 }
 

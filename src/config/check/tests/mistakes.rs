@@ -12,7 +12,7 @@ fn check(text: &str, place: (usize, usize), message: &str, hint: &str) {
     problems.retain(|problem| !problem.message.contains("no rule"));
     let told = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     let first = problems.first().unwrap_or_else(|| panic!("nothing is said of {text}"));
-    let found = first.place.map(|place| (place.line, place.column));
+    let found = first.position.map(|place| (place.line, place.column));
     assert_eq!(found, Some(place), "{text}\n{told}");
     assert!(first.message.contains(message), "{text}\n{told}");
     assert!(first.hint.as_deref().unwrap_or(&first.message).contains(hint), "{text}\n{told}");

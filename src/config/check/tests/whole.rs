@@ -20,7 +20,7 @@ fn reports_every_problem_in_the_order_of_the_file() {
 fn a_text_that_is_no_toml_is_one_problem() {
     let problems = refused("listen = \n");
     let [problem] = problems.as_slice() else { panic!("{problems}") };
-    assert_eq!(problem.place.map(|place| place.line), Some(1));
+    assert_eq!(problem.position.map(|place| place.line), Some(1));
     check_text("a = 1\na = 2\n", &["2:1: duplicate key"]);
     check_text("a = 1\n[b\n", &["2:3: unclosed table, expected `]`"]);
 }

@@ -12,7 +12,7 @@ use crate::model::jwt::Algorithm;
 pub(super) struct Preset {
     /// Whether there is one.
     pub(super) is_chosen: bool,
-    pub(super) place: Option<TokenLocation>,
+    pub(super) location: Option<TokenLocation>,
     pub(super) jwks: Option<Uri>,
     pub(super) issuers: Option<Vec<String>>,
     pub(super) audiences: Option<Vec<String>>,
@@ -59,7 +59,7 @@ fn cloudflare_access(node: &TomlNode<'_, '_>) -> Option<Preset> {
     }
     let issuer = format!("https://{}.cloudflareaccess.com", team.to_ascii_lowercase());
     Some(Preset {
-        place: field("cf-access-jwt-assertion"),
+        location: field("cf-access-jwt-assertion"),
         algorithms: Some(vec![Algorithm::RS256]),
         ..of(format!("{issuer}/cdn-cgi/access/certs"), issuer)
     })
@@ -67,7 +67,7 @@ fn cloudflare_access(node: &TomlNode<'_, '_>) -> Option<Preset> {
 
 fn google_iap() -> Preset {
     Preset {
-        place: field("x-goog-iap-jwt-assertion"),
+        location: field("x-goog-iap-jwt-assertion"),
         algorithms: Some(vec![Algorithm::ES256]),
         ..of("https://www.gstatic.com/iap/verify/public_key-jwk".to_owned(), "https://cloud.google.com/iap".to_owned())
     }
@@ -80,7 +80,7 @@ fn pomerium(node: &TomlNode<'_, '_>) -> Option<Preset> {
         return node.refuse("not a host name", "write the host of the route's `from`, without https://");
     }
     Some(Preset {
-        place: field("x-pomerium-jwt-assertion"),
+        location: field("x-pomerium-jwt-assertion"),
         algorithms: Some(vec![Algorithm::ES256]),
         audiences: Some(vec![host.clone()]),
         ..of(format!("https://{host}/.well-known/pomerium/jwks.json"), host)
