@@ -192,7 +192,7 @@ const fn outcome(minted: &Result<SessionId, Error>) -> MintOutcome {
 fn unreachable(error: upstream::Error) -> Error {
     match error {
         upstream::Error::Timeout => Error::Timeout,
-        upstream::Error::Nonsense(_) => Error::Nonsense,
+        upstream::Error::BadResponse(_) => Error::Nonsense,
         error => Error::Unreachable(error),
     }
 }

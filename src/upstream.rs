@@ -1,15 +1,17 @@
-//! Floor 3: every byte that goes to an upstream goes through here.
+//! Floor 3: every byte that goes to an upstream passes here.
 //!
-//! One [`Upstream`] belongs to one worker thread. It keeps idle connections, opens new ones, and lends each to one
-//! exchange at a time: the connection's own future is polled inside the exchange's task, so nothing is handed between tasks.
+//! An [`Upstream`] belongs to one worker thread. It opens connections, keeps idle ones, and lends each to one exchange at
+//! a time. The task of the exchange polls the connection's future itself, so no data moves from task to task.
 
 mod bound_connections;
 mod conn;
 mod connector;
 mod endpoint;
+mod error;
 mod fetch;
 mod head_scanner;
 mod health;
+mod idle;
 mod interim;
 mod io;
 mod lookup;
@@ -22,7 +24,6 @@ mod tunnel;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::header::{self, HeaderMap};
@@ -35,9 +36,13 @@ pub use self::bound_connections::BoundConnections;
 use self::bound_connections::{Binding, Lease};
 use self::conn::{Conn, ResponseDeadlines, SendError};
 use self::connector::EndpointIndex;
-pub use self::connector::{ConnectError, Connector, EndpointProbe};
+pub use self::connector::{Connector, EndpointProbe};
+pub use self::error::{ConnectError, Error};
 pub use self::fetch::{FetchError, Fetcher, send_once};
+use self::idle::IdleConns;
 pub use self::interim::{Interim, OnInterim};
+pub use self::lookup::LookupError;
+pub(crate) use self::lookup::start as start_lookups;
 pub use self::permits::Requester;
 pub use self::request_body::{Meter, RequestBody};
 pub use self::response_body::{BodyError, ResponseBody};
@@ -45,87 +50,34 @@ pub use self::tunnel::{TunnelBytes, TunnelTimeouts, Upgraded, copy_bidirectional
 use crate::budget::Ledger;
 use crate::config::UpstreamTimeouts;
 use crate::message::authentication;
-use crate::message::framing::{self, Unclear};
+use crate::message::framing;
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::metrics::{ConnectResult, ConnectionUse, Tally, UpstreamFault};
 
-/// Starts a thread that looks up names, so that a system that gives no more of them later still finds upstreams.
-///
-/// # Errors
-/// When it cannot be started.
-pub fn start_lookups() -> std::io::Result<()> {
-    lookup::start()
-}
-
-/// How many idle connections one worker keeps to one upstream.
-const MAX_IDLE: usize = 1024;
-
-/// One upstream as one worker sees it: where it is, how long it may take, and its idle connections.
+/// One upstream as one worker sees it: its endpoints, its deadlines and its idle connections.
 #[derive(Debug)]
 pub struct Upstream {
     connector: Connector,
-    first_byte: Duration,
-    body_idle: Duration,
+    deadlines: ResponseDeadlines,
     keep_alive: Duration,
-    side: UpstreamName,
+    name: UpstreamName,
     tally: Tally,
-    /// Those used last are at the end and go out first, so that the others grow old and are closed.
-    #[expect(clippy::vec_box, reason = "a link is large, and moved from here to an exchange and back many times")]
-    idle: RefCell<Vec<Box<Conn>>>,
-    /// How many they are, as all workers see it.
-    resting: Arc<AtomicUsize>,
-    /// The connections that are bound to one of a client.
+    idle: IdleConns,
+    /// The connections that are each bound to a connection of a client.
     bound: RefCell<Vec<Weak<Binding>>>,
     retired: Cell<bool>,
-    /// Places that are tried again just now.
+    /// Attempts to connect to endpoints that are passed over.
     trials: RefCell<JoinSet<()>>,
 }
 
-/// What is answered for a connection that ends before anything was written.
-const SLAMMED: &str = "the connection closed at once";
+/// The reason given when connections close before anything was written.
+const CLOSED_AT_ONCE: &str = "the connection closed at once";
 
-/// Why an upstream gave no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No connection.
-    #[error("cannot connect to {to}")]
-    Connect {
-        /// The place that was tried last.
-        to: Arc<str>,
-        /// Why not.
-        source: ConnectError,
-    },
-    /// As many connections as there may be, and none became free in time.
-    #[error("as many connections as max_connections permits")]
-    Full,
-    /// The connection that the credentials of the request prove is another exchange's, and did not become free in time.
-    #[error("the connection that these credentials prove is busy")]
-    Taken,
-    /// The connection broke, or what came was not HTTP.
-    #[error("no valid answer")]
-    Broken(#[source] hyper::Error),
-    /// The answer broke a rule that its framing or meaning depends on.
-    #[error("the answer is not to be trusted: {0}")]
-    Nonsense(&'static str),
-    /// The answer can be read in two ways.
-    #[error("the answer is not to be trusted")]
-    Unclear(#[from] Unclear),
-    /// No first byte of the answer in time.
-    #[error("no answer in time")]
-    Timeout,
-    /// The client's body paused for too long.
-    #[error("the request body paused too long")]
-    ClientStalled,
-    /// The client's body broke off or was malformed.
-    #[error("the request body broke off")]
-    ClientGone,
-}
-
-/// What an exchange has to do with credentials that prove a connection.
+/// The part of an exchange in credentials that prove a connection instead of a request (NTLM, Negotiate).
 struct ConnectionAuth {
-    /// Its request shows some.
+    /// The request carries such credentials.
     is_shown: bool,
-    /// The right to the connection that is bound to its client's.
+    /// The right to the upstream connection that is bound to the client's.
     lease: Option<Lease>,
 }
 
@@ -135,23 +87,23 @@ impl ConnectionAuth {
     }
 }
 
-/// For whom a request is sent: by default for the gate itself.
+/// For whom a request is sent. The default is callgate itself.
 #[derive(Default)]
 pub struct SendContext<'c> {
-    /// Whom the connection serves.
+    /// Whose share of the connections is used.
     pub requester: Requester,
-    /// Where it is counted what waits of the answer.
+    /// Counts the bytes of the answer that wait for the client.
     pub ledger: Option<Arc<Ledger>>,
-    /// Who is told of interim answers.
+    /// Receives interim answers as they arrive.
     pub on_interim: OnInterim<'c>,
-    /// The connections that are bound to the client's; none: nothing can be bound to it.
+    /// The connections that are bound to the client's. Without them no connection can be bound to it.
     pub bound: Option<&'c BoundConnections>,
 }
 
 /// The answer of an upstream.
 #[derive(Debug)]
 pub enum UpstreamResponse {
-    /// A response whose body is still to come.
+    /// A final response (RFC 9110 §15) whose body is still to come.
     Final(Response<ResponseBody>),
     /// The upstream agreed to leave HTTP: the head of its 101, and the connection.
     Upgraded(Response<()>, Upgraded),
@@ -164,33 +116,32 @@ impl Upstream {
         connector: Connector,
         timeouts: UpstreamTimeouts,
         body_idle: Duration,
-        side: UpstreamName,
+        name: UpstreamName,
         tally: &Tally,
     ) -> Rc<Self> {
-        let resting = connector.slots().idle();
-        let (first_byte, keep_alive) = (timeouts.first_byte, timeouts.keep_alive);
+        let idle = IdleConns::new(connector.permits().idle_count());
         Rc::new(Self {
             connector,
-            first_byte,
-            body_idle,
-            keep_alive,
-            side,
+            deadlines: ResponseDeadlines { first_byte: timeouts.first_byte, body_idle },
+            keep_alive: timeouts.keep_alive,
+            name,
             tally: tally.clone(),
-            idle: RefCell::default(),
+            idle,
             bound: RefCell::default(),
-            resting,
             retired: Cell::default(),
             trials: RefCell::default(),
         })
     }
 
-    /// Sends a request, over an idle connection if there is one, and returns the answer as soon as its head is here.
+    /// Sends a request for callgate itself, over an idle connection if there is one, and returns the answer once its head
+    /// has arrived.
     ///
-    /// It is sent a second time, on a new connection, only when nothing of it was written, or when the method is
-    /// idempotent, there is no body, the connection was a reused one and no byte of an answer came (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
+    /// The request is sent a second time, on a new connection, only if nothing of it was written, or if the method is
+    /// idempotent, there is no body, the connection was a reused one and no byte of an answer came
+    /// (RFC 9110 §9.2.2, RFC 9112 §9.3.1).
     ///
     /// # Errors
-    /// When there is no connection, no answer in time, or none that is valid HTTP.
+    /// When there is no connection, no answer in time, or no valid HTTP.
     pub fn send(
         self: &Rc<Self>,
         request: Request<RequestBody>,
@@ -198,32 +149,32 @@ impl Upstream {
         self.send_over(self.checkout(&Requester::Gate), ConnectionAuth::of(&request), request, SendContext::default())
     }
 
-    /// Sends a request of a client as [`Upstream::send`], and tells it of interim answers as they come.
+    /// Sends a request as [`Upstream::send`], but for a client.
     ///
-    /// Where credentials prove a connection and not a request, it goes over the connection that is bound to the client's,
-    /// and such a connection serves nobody else: without a client that it could be bound to, it ends.
+    /// A request whose credentials prove a connection goes over the connection that is bound to the client's. No other
+    /// client uses that connection. If there is no client to bind it to, it serves this exchange only.
     ///
     /// # Errors
     /// As [`Upstream::send`].
     pub async fn send_for(
         self: &Rc<Self>,
-        client: SendContext<'_>,
+        context: SendContext<'_>,
         request: Request<RequestBody>,
     ) -> Result<UpstreamResponse, Error> {
-        let mut proof = ConnectionAuth::of(&request);
-        proof.lease = match client.bound {
-            Some(bound) if proof.is_shown => {
+        let mut auth = ConnectionAuth::of(&request);
+        auth.lease = match context.bound {
+            Some(bound) if auth.is_shown => {
                 let due = Instant::now() + self.connector.deadline();
-                Some(Box::pin(bound.lease(self, due)).await.ok_or(Error::Taken)?)
+                Some(Box::pin(bound.lease(self, due)).await.ok_or(Error::BoundConnectionBusy)?)
             }
-            Some(bound) if !bound.is_empty() => bound.lease_bound(self),
+            Some(bound) if !bound.is_empty() => bound.lease_existing(self),
             Some(_) | None => None,
         };
-        let link = proof.lease.as_ref().and_then(Lease::take).or_else(|| self.checkout(&client.requester));
-        self.send_over(link, proof, request, client).await
+        let conn = auth.lease.as_ref().and_then(Lease::take).or_else(|| self.checkout(&context.requester));
+        self.send_over(conn, auth, request, context).await
     }
 
-    /// Sends a request over a new connection, once. Without a `Host`, it is for that of the `url`.
+    /// Sends a request once, over a new connection. If it has no `Host`, it gets that of the endpoint's `url`.
     ///
     /// # Errors
     /// As [`Upstream::send`].
@@ -237,48 +188,45 @@ impl Upstream {
     async fn send_over(
         self: &Rc<Self>,
         mut idle: Option<Box<Conn>>,
-        proof: ConnectionAuth,
+        auth: ConnectionAuth,
         mut request: Request<RequestBody>,
-        client: SendContext<'_>,
+        context: SendContext<'_>,
     ) -> Result<UpstreamResponse, Error> {
-        let (mut nameless, mut slammed) = (false, false);
+        let (mut lacks_host, mut closed_at_once) = (false, false);
         loop {
             let reused = idle.take();
             let is_fresh = reused.is_none();
             let again = (!is_fresh && is_repeatable(&request)).then(|| copy(&request));
-            let link = match reused {
-                Some(link) => link,
-                // Boxed: connecting is rare, and its state is large.
-                None => Box::pin(self.connect(&client.requester)).await?,
+            let conn = match reused {
+                Some(conn) => conn,
+                // Boxed: connecting is rare, and its future is large.
+                None => Box::pin(self.connect(&context.requester)).await?,
             };
-            let at = link.at;
-            link.read_at_most(client.ledger.as_ref().map_or(usize::MAX, |ledger| ledger.read_limit()));
-            if is_fresh && (nameless || !request.headers().contains_key(header::HOST)) {
-                nameless = true;
-                request.headers_mut().insert(header::HOST, self.connector.host(at));
+            let endpoint = conn.endpoint;
+            conn.set_read_limit(context.ledger.as_ref().map_or(usize::MAX, |ledger| ledger.read_limit()));
+            if is_fresh && (lacks_host || !request.headers().contains_key(header::HOST)) {
+                lacks_host = true;
+                request.headers_mut().insert(header::HOST, self.connector.host(endpoint));
             }
-            self.tally.request(self.side, if is_fresh { ConnectionUse::New } else { ConnectionUse::Reused });
-            request = match (link.send(request, self.deadlines(), client.on_interim).await, again) {
-                (Ok((response, link)), _) => return self.answer(response, link, proof, client),
+            self.tally.request(self.name, if is_fresh { ConnectionUse::New } else { ConnectionUse::Reused });
+            request = match (conn.send(request, self.deadlines, context.on_interim).await, again) {
+                (Ok((response, conn)), _) => return self.receive(response, conn, auth, context),
                 (Err(SendError::Unsent(request)), _) if !is_fresh => *request,
                 (Err(SendError::Lost(_)), Some(again)) => again,
-                (Err(SendError::Unsent(request)), _) if !slammed && self.connector.slammed(at) => {
-                    slammed = true;
+                (Err(SendError::Unsent(request)), _) if !closed_at_once && self.connector.closed_at_once(endpoint) => {
+                    closed_at_once = true;
                     *request
                 }
-                (Err(SendError::Unsent(_)), _) => return Err(self.count(Error::Nonsense(SLAMMED))),
-                (Err(SendError::HungUp(error)), _) => return Err(self.count(Error::Broken(error))),
-                (Err(SendError::Lost(error)), None) => return Err(self.blame(at, Error::Broken(error))),
-                (Err(SendError::Failed(error)), _) => return Err(self.blame(at, error)),
+                (Err(error), _) => return Err(self.give_up(endpoint, error)),
             };
-            self.tally.retry(self.side);
+            self.tally.retry(self.name);
         }
     }
 
-    async fn connect(&self, tenant: &Requester) -> Result<Box<Conn>, Error> {
-        let connected = self.connector.connect(tenant).await;
+    async fn connect(&self, requester: &Requester) -> Result<Box<Conn>, Error> {
+        let connected = self.connector.connect(requester).await;
         self.tally.connect(
-            self.side,
+            self.name,
             match &connected {
                 Ok(_) => ConnectResult::Ok,
                 Err(Error::Connect { source: ConnectError::Timeout, .. }) => ConnectResult::Timeout,
@@ -286,40 +234,122 @@ impl Upstream {
                 Err(_) => ConnectResult::Failed,
             },
         );
-        let (wire, at, tenancy) = connected?;
-        Conn::new(wire, at, tenancy).await.map_err(Error::Broken)
+        let (io, endpoint, usage) = connected?;
+        Conn::new(io, endpoint, usage).await.map_err(Error::Broken)
     }
 
-    /// Notes whose fault it is that there is no answer.
-    fn blame(&self, at: EndpointIndex, error: Error) -> Error {
+    // === Failures ===
+
+    /// Returns why a request is not sent again.
+    fn give_up(&self, endpoint: EndpointIndex, error: SendError) -> Error {
+        match error {
+            SendError::Unsent(_) => self.count(Error::BadResponse(CLOSED_AT_ONCE)),
+            SendError::HungUp(error) => self.count(Error::Broken(error)),
+            SendError::Lost(error) => self.blame(endpoint, Error::Broken(error)),
+            SendError::Failed(error) => self.blame(endpoint, error),
+        }
+    }
+
+    /// Counts an error, and counts it against the health of the endpoint if that caused it.
+    fn blame(&self, endpoint: EndpointIndex, error: Error) -> Error {
         match &error {
-            Error::Broken(_) | Error::Nonsense(_) | Error::Unclear(_) | Error::Timeout => {
-                self.connector.broke(at, &error);
+            Error::Broken(_) | Error::BadResponse(_) | Error::AmbiguousResponse(_) | Error::Timeout => {
+                self.connector.broke(endpoint, &error);
             }
-            Error::Connect { .. } | Error::Full | Error::Taken | Error::ClientStalled | Error::ClientGone => {}
+            Error::Connect { .. }
+            | Error::Full
+            | Error::BoundConnectionBusy
+            | Error::ClientStalled
+            | Error::ClientGone => {}
         }
         self.count(error)
     }
 
-    /// Counts why there is no answer.
+    /// Counts an error, and returns it.
     fn count(&self, error: Error) -> Error {
         let fault = match &error {
-            // Counted where it was tried.
-            Error::Connect { .. } | Error::Full | Error::Taken => return error,
+            // Counted as attempts to connect, or not at all.
+            Error::Connect { .. } | Error::Full | Error::BoundConnectionBusy => return error,
             Error::Timeout => UpstreamFault::Timeout,
             Error::Broken(_) => UpstreamFault::Broken,
-            Error::Nonsense(_) | Error::Unclear(_) => UpstreamFault::Nonsense,
+            Error::BadResponse(_) | Error::AmbiguousResponse(_) => UpstreamFault::Nonsense,
             Error::ClientStalled | Error::ClientGone => UpstreamFault::Client,
         };
-        self.tally.fault(self.side, fault);
+        self.tally.fault(self.name, fault);
         error
     }
 
-    /// Closes the connections that have been idle for too long or are in the way, and tries places again that were away.
+    // === Answers ===
+
+    fn receive(
+        self: &Rc<Self>,
+        response: Response<Incoming>,
+        mut conn: Box<Conn>,
+        auth: ConnectionAuth,
+        context: SendContext<'_>,
+    ) -> Result<UpstreamResponse, Error> {
+        let (mut head, body) = response.into_parts();
+        let ConnectionAuth { is_shown, mut lease } = auth;
+        if lease.is_none() && (is_shown || authentication::asks_connection(&head.headers)) {
+            lease = context.bound.and_then(|bound| bound.bind(self));
+            if lease.is_none() {
+                conn.retire();
+            }
+        }
+        framing::normalize_answer(&mut head).map_err(|unclear| self.blame(conn.endpoint, unclear.into()))?;
+        self.connector.answered(conn.endpoint);
+        if head.version != Version::HTTP_11 {
+            // hyper would otherwise speak HTTP/1.0 from now on, to this upstream and to the client.
+            conn.retire();
+            head.version = Version::HTTP_11;
+        }
+        let head = Response::from_parts(head, ());
+        if head.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(UpstreamResponse::Upgraded(head, conn.into_upgraded(context.ledger)));
+        }
+        Ok(UpstreamResponse::Final(head.map(|()| ResponseBody::new(body, conn, Rc::clone(self), lease))))
+    }
+
+    // === Idle connections ===
+
+    /// Takes an idle connection, if the requester may have one.
+    fn checkout(&self, requester: &Requester) -> Option<Box<Conn>> {
+        if self.idle.is_empty() {
+            return None;
+        }
+        let usage = self.connector.permits().reuse(requester)?;
+        let now = Instant::now();
+        let is_usable = |conn: &mut Conn| {
+            !conn.is_stale(now, self.keep_alive) && self.connector.is_best(conn.endpoint) && conn.is_alive()
+        };
+        let mut conn = self.idle.take(is_usable)?;
+        conn.begin_usage(usage);
+        Some(conn)
+    }
+
+    /// Takes back a connection from an exchange.
+    fn checkin(&self, mut conn: Box<Conn>) {
+        // Dropped last: a request that waits for a connection then sees this one among the idle.
+        let _usage = conn.end_usage();
+        conn.mark_idle();
+        if !self.retired.get() && !self.connector.lacks_idle() {
+            self.idle.put(conn);
+        }
+    }
+
+    /// Takes back a connection that is bound to one of a client.
+    fn checkin_bound(&self, conn: Box<Conn>, lease: Lease) {
+        if !self.retired.get() {
+            lease.give_back(conn);
+        }
+    }
+
+    /// Closes the connections that have been idle for too long or whose place is needed, and tries endpoints again that
+    /// are passed over.
     pub fn sweep(&self) {
         let now = Instant::now();
-        let crowded = self.connector.is_crowded();
-        self.change_idle(|idle| idle.retain(|link| !crowded && !link.is_stale(now, self.keep_alive)));
+        let keeps = !self.connector.lacks_idle();
+        self.idle.retain(|conn| keeps && !conn.is_stale(now, self.keep_alive));
         let is_full = self.connector.is_full();
         self.bound.borrow_mut().retain(|binding| {
             let binding = binding.upgrade();
@@ -330,97 +360,19 @@ impl Upstream {
         });
         let mut trials = self.trials.borrow_mut();
         while trials.try_join_next().is_some() {}
-        while let Some(at) = self.connector.claim() {
-            trials.spawn(self.connector.clone().try_again(at));
+        while let Some(endpoint) = self.connector.claim() {
+            trials.spawn(self.connector.clone().try_again(endpoint));
         }
     }
 
-    /// Closes the idle connections, and from now on each that an exchange gives back: no other exchange will come.
+    /// Closes the idle connections, and from now on each connection that an exchange gives back: this upstream gets no
+    /// more exchanges.
     pub fn retire(&self) {
         self.retired.set(true);
-        self.change_idle(Vec::clear);
+        self.idle.retain(|_| false);
         for binding in self.bound.take().iter().filter_map(Weak::upgrade) {
             binding.close();
         }
-    }
-
-    fn deadlines(&self) -> ResponseDeadlines {
-        ResponseDeadlines { first_byte: self.first_byte, body_idle: self.body_idle }
-    }
-
-    fn answer(
-        self: &Rc<Self>,
-        response: Response<Incoming>,
-        mut link: Box<Conn>,
-        proof: ConnectionAuth,
-        client: SendContext<'_>,
-    ) -> Result<UpstreamResponse, Error> {
-        let (mut head, body) = response.into_parts();
-        let ConnectionAuth { is_shown, mut lease } = proof;
-        if lease.is_none() && (is_shown || authentication::asks_connection(&head.headers)) {
-            lease = client.bound.and_then(|bound| bound.bind(self));
-            if lease.is_none() {
-                link.retire();
-            }
-        }
-        framing::normalize_answer(&mut head).map_err(|unclear| self.blame(link.at, unclear.into()))?;
-        self.connector.answered(link.at);
-        if head.version != Version::HTTP_11 {
-            // hyper would speak HTTP/1.0 to it from now on, and to the client.
-            link.retire();
-            head.version = Version::HTTP_11;
-        }
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(UpstreamResponse::Upgraded(Response::from_parts(head, ()), link.into_far(client.ledger)));
-        }
-        Ok(UpstreamResponse::Final(Response::from_parts(head, ResponseBody::new(body, link, Rc::clone(self), lease))))
-    }
-
-    /// Takes an idle connection for a tenant that may have it.
-    fn checkout(&self, tenant: &Requester) -> Option<Box<Conn>> {
-        if self.idle.borrow().is_empty() {
-            return None;
-        }
-        let tenancy = self.connector.slots().reuse(tenant)?;
-        let mut link = self.change_idle(|idle| self.take_alive(idle))?;
-        link.serve(tenancy);
-        Some(link)
-    }
-
-    #[expect(clippy::vec_box, reason = "as the field")]
-    fn take_alive(&self, idle: &mut Vec<Box<Conn>>) -> Option<Box<Conn>> {
-        let now = Instant::now();
-        while let Some(mut link) = idle.pop() {
-            if !link.is_stale(now, self.keep_alive) && self.connector.is_best(link.at) && link.is_alive() {
-                return Some(link);
-            }
-        }
-        None
-    }
-
-    fn give_back(&self, link: Box<Conn>, lease: Lease) {
-        if !self.retired.get() {
-            lease.give_back(link);
-        }
-    }
-
-    fn checkin(&self, mut link: Box<Conn>) {
-        // Dropped last: who waits for one then sees this one rest.
-        let _tenancy = link.leave();
-        link.rest();
-        let keeps = !self.retired.get() && !self.connector.is_crowded();
-        self.change_idle(|idle| {
-            if keeps && idle.len() < MAX_IDLE {
-                idle.push(link);
-            }
-        });
-    }
-
-    fn change_idle<T>(&self, change: impl FnOnce(&mut Vec<Box<Conn>>) -> T) -> T {
-        let mut idle = self.idle.borrow_mut();
-        let changed = change(&mut idle);
-        self.resting.store(idle.len(), Ordering::Relaxed);
-        changed
     }
 }
 
@@ -437,8 +389,8 @@ fn copy(original: &Request<RequestBody>) -> Request<RequestBody> {
 
 /// Makes a request to an upstream.
 #[must_use]
-pub fn request(method: Method, uri: Uri, headers: HeaderMap, payload: RequestBody) -> Request<RequestBody> {
-    let mut request = Request::new(payload);
+pub fn request(method: Method, uri: Uri, headers: HeaderMap, body: RequestBody) -> Request<RequestBody> {
+    let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
@@ -446,108 +398,4 @@ pub fn request(method: Method, uri: Uri, headers: HeaderMap, payload: RequestBod
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-    use tokio::runtime::LocalOptions;
-
-    use super::*;
-    use crate::budget::{Budget, WorkerBudget};
-    use crate::config::{self, HostPort, Trust, UpstreamUrl};
-
-    const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-    const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n";
-
-    fn upstream_at(port: u16) -> Rc<Upstream> {
-        let timeout = Duration::from_secs(10);
-        let config = config::UpstreamConfig {
-            urls: vec![UpstreamUrl::Http(HostPort { host: "127.0.0.1".into(), port })],
-            hosts: Vec::new(),
-            paths: Vec::new(),
-            trust: Trust::roots(None),
-            timeouts: UpstreamTimeouts { connect: timeout, first_byte: timeout, keep_alive: timeout },
-            max_connections: 2,
-        };
-        Upstream::new(
-            Connector::new(&config, UpstreamName::App).unwrap(),
-            config.timeouts,
-            timeout,
-            UpstreamName::App,
-            &Tally::default(),
-        )
-    }
-
-    /// Answers the first request of each connection, and closes it at the second.
-    async fn serve(listener: TcpListener) {
-        let mut byte = [0; 4096];
-        for said in [OK.to_owned(), format!("{HINTS}{OK}")] {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let _ = stream.read(&mut byte).await.unwrap();
-            stream.write_all(said.as_bytes()).await.unwrap();
-            let _ = stream.read(&mut byte).await.unwrap();
-        }
-    }
-
-    async fn story() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let upstream = upstream_at(listener.local_addr().unwrap().port());
-        let server = tokio::spawn(serve(listener));
-        let heard = RefCell::new(Vec::new());
-        let hear = |interim: Interim| {
-            heard.borrow_mut().push((interim.status.as_u16(), interim.fields[header::LINK].clone()));
-        };
-        for _ in 0..2 {
-            let request = request(Method::GET, Uri::from_static("/"), HeaderMap::new(), RequestBody::Empty);
-            let ledger = WorkerBudget::new(Budget::new(1 << 20)).open(None);
-            let tenant = Requester::client(ledger.client_at([192, 0, 2, 1].into()), &ledger);
-            let client = SendContext { requester: tenant, on_interim: Some(&hear), ..SendContext::default() };
-            let answer = upstream.send_for(client, request).await.unwrap();
-            let UpstreamResponse::Final(response) = answer else { panic!("switched") };
-            assert_eq!(response.status(), StatusCode::OK);
-        }
-        assert_eq!(heard.take(), [(103, "</style.css>".parse().unwrap())]);
-        drop(upstream);
-        server.await.unwrap();
-    }
-
-    /// Answers whatever comes, and counts the connections.
-    async fn count(listener: TcpListener, connections: Rc<Cell<usize>>) {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            connections.set(connections.get() + 1);
-            tokio::task::spawn_local(async move {
-                let mut bytes = [0; 4096];
-                while matches!(stream.read(&mut bytes).await, Ok(1..)) {
-                    stream.write_all(OK.as_bytes()).await.unwrap();
-                }
-            });
-        }
-    }
-
-    async fn proofs() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let upstream = upstream_at(listener.local_addr().unwrap().port());
-        let connections = Rc::default();
-        tokio::task::spawn_local(count(listener, Rc::clone(&connections)));
-        for (credential, expected) in
-            [("Basic a", 1), ("Bearer b", 1), ("NTLM c", 1), ("Basic a", 2), ("x, negotiate", 2), ("-", 3)]
-        {
-            let fields = [(header::AUTHORIZATION, credential.parse().unwrap())].into_iter().collect();
-            let request = request(Method::GET, Uri::from_static("/"), fields, RequestBody::Empty);
-            assert!(matches!(upstream.send(request).await, Ok(UpstreamResponse::Final(_))));
-            assert_eq!(connections.get(), expected, "{credential}");
-        }
-    }
-
-    #[test]
-    fn without_a_client_a_proven_connection_serves_one_exchange() {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        runtime.enable_all().build_local(LocalOptions::default()).unwrap().block_on(proofs());
-    }
-
-    #[test]
-    fn interim_answers_are_told_to_who_waits_for_them_on_a_second_try_as_well() {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        runtime.enable_all().build_local(LocalOptions::default()).unwrap().block_on(story());
-    }
-}
+mod tests;

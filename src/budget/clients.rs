@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use super::{Budget, change, lock};
+use crate::model::upstream_name::UpstreamName;
 
-/// The number of upstreams.
-const UPSTREAMS: usize = 2;
 /// Enough that two workers seldom lock the same shard.
 const SHARDS: usize = 16;
 
@@ -33,7 +32,13 @@ struct ClientCounts {
 
 /// How many connections to each upstream serve one client, or one connection of a client. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct ConnectionCounts(Arc<[AtomicUsize; UPSTREAMS]>);
+pub struct ConnectionCounts(Arc<CountPerUpstream>);
+
+#[derive(Debug, Default)]
+struct CountPerUpstream {
+    app: AtomicUsize,
+    pbx: AtomicUsize,
+}
 
 /// A handle to the counts of one client. The counts exist as long as a handle does.
 #[derive(Debug, Clone)]
@@ -95,20 +100,27 @@ impl ClientUsage {
 }
 
 impl ConnectionCounts {
-    /// Returns how many connections to an upstream there are, by its index.
+    fn counter(&self, upstream: UpstreamName) -> &AtomicUsize {
+        match upstream {
+            UpstreamName::App => &self.0.app,
+            UpstreamName::Pbx => &self.0.pbx,
+        }
+    }
+
+    /// Returns how many connections to an upstream there are.
     #[must_use]
-    pub fn count(&self, upstream: usize) -> usize {
-        self.0[upstream].load(Ordering::Relaxed)
+    pub fn count(&self, upstream: UpstreamName) -> usize {
+        self.counter(upstream).load(Ordering::Relaxed)
     }
 
     /// Counts a connection to an upstream that begins to serve.
-    pub fn add(&self, upstream: usize) {
-        self.0[upstream].fetch_add(1, Ordering::Relaxed);
+    pub fn add(&self, upstream: UpstreamName) {
+        self.counter(upstream).fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a connection to an upstream that serves no longer.
-    pub fn remove(&self, upstream: usize) {
-        self.0[upstream].fetch_sub(1, Ordering::Relaxed);
+    pub fn remove(&self, upstream: UpstreamName) {
+        self.counter(upstream).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -136,8 +148,10 @@ mod tests {
         let first = budget.client("192.0.2.1".parse().unwrap());
         let again = budget.client(first.key());
         let other = budget.client("2001:db8::".parse().unwrap());
-        first.connections().add(0);
-        let counts = [again.connections().count(0), again.connections().count(1), other.connections().count(0)];
+        first.connections().add(UpstreamName::App);
+        let count = |client: &ClientUsage, upstream| client.connections().count(upstream);
+        let counts =
+            [count(&again, UpstreamName::App), count(&again, UpstreamName::Pbx), count(&other, UpstreamName::App)];
         assert_eq!(counts, [1, 0, 0]);
         again.change(0, 70_000);
         assert_eq!((first.held(), budget.clients.largest().unwrap().key()), (70_000, first.key()));

@@ -53,7 +53,7 @@ impl Body {
     /// Bounds each read of an upstream's body from now on, in bytes.
     pub fn limit_read(&self, bytes: usize) {
         if let Content::Relayed(relay) = &self.content {
-            relay.read_at_most(bytes);
+            relay.set_read_limit(bytes);
         }
     }
 

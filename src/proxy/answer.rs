@@ -128,7 +128,9 @@ fn fields(error: &Error) -> Vec<(HeaderName, HeaderValue)> {
         Error::NotStored(KeepError::Full) | Error::Keys(_) => vec![retry_after(WAIT_FOR_ROOM)],
         Error::NotStored(KeepError::Unavailable) => vec![retry_after(WAIT_FOR_STATE)],
         Error::NotAudited(_) => vec![retry_after(WAIT_FOR_AUDIT)],
-        Error::Upstream(upstream::Error::Full | upstream::Error::Taken) => vec![retry_after(WAIT_FOR_CONNECTION)],
+        Error::Upstream(upstream::Error::Full | upstream::Error::BoundConnectionBusy) => {
+            vec![retry_after(WAIT_FOR_CONNECTION)]
+        }
         _ => Vec::new(),
     }
 }

@@ -212,14 +212,16 @@ impl Error {
 
 const fn upstream_status(error: &upstream::Error) -> (StatusCode, &'static str) {
     match error {
-        upstream::Error::Connect { source: ConnectError::Io(_), .. } => {
+        upstream::Error::Connect { source: ConnectError::Lookup(_) | ConnectError::Io(_), .. } => {
             (StatusCode::BAD_GATEWAY, "upstream_unreachable")
         }
         upstream::Error::Connect { source: ConnectError::Timeout, .. } => {
             (StatusCode::GATEWAY_TIMEOUT, "upstream_connect_timeout")
         }
-        upstream::Error::Full | upstream::Error::Taken => (StatusCode::SERVICE_UNAVAILABLE, "upstream_busy"),
-        upstream::Error::Broken(_) | upstream::Error::Nonsense(_) | upstream::Error::Unclear(_) => {
+        upstream::Error::Full | upstream::Error::BoundConnectionBusy => {
+            (StatusCode::SERVICE_UNAVAILABLE, "upstream_busy")
+        }
+        upstream::Error::Broken(_) | upstream::Error::BadResponse(_) | upstream::Error::AmbiguousResponse(_) => {
             (StatusCode::BAD_GATEWAY, "upstream_bad_response")
         }
         upstream::Error::Timeout => (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout"),

@@ -181,7 +181,7 @@ impl Forward {
         };
         if matches!(expected, Expected::Connect(_)) && response.status().is_success() {
             // To the client that would mean that its stream is a WebSocket now (RFC 9113 §8.5).
-            return Err(upstream::Error::Nonsense("it answered as if nobody had asked for a WebSocket").into());
+            return Err(upstream::Error::BadResponse("it answered as if nobody had asked for a WebSocket").into());
         }
         let (mut head, relay) = response.into_parts();
         let hints = receive(&mut head)?;
@@ -363,7 +363,7 @@ fn join_cookies(fields: &mut HeaderMap) {
 fn receive(head: &mut response::Parts) -> Result<AccountHints, upstream::Error> {
     let hints = AccountHints::read(&head.headers);
     hop::strip(&mut head.headers, Protocol::Stays, account_fields::is_account_field)
-        .map_err(|_| upstream::Error::Nonsense(PROTECTED))?;
+        .map_err(|_| upstream::Error::BadResponse(PROTECTED))?;
     Ok(hints)
 }
 
@@ -378,20 +378,20 @@ fn switch(
 ) -> Result<Response<Body>, Error> {
     let (mut head, ()) = head.into_parts();
     let is_out = |name: &HeaderName| *name == header::CONTENT_LENGTH || account_fields::is_account_field(name);
-    let Hop { websocket } =
-        hop::strip(&mut head.headers, Protocol::MayChange, is_out).map_err(|_| upstream::Error::Nonsense(PROTECTED))?;
+    let Hop { websocket } = hop::strip(&mut head.headers, Protocol::MayChange, is_out)
+        .map_err(|_| upstream::Error::BadResponse(PROTECTED))?;
     if !websocket {
-        return Err(upstream::Error::Nonsense("it switched to another protocol").into());
+        return Err(upstream::Error::BadResponse("it switched to another protocol").into());
     }
     match expected {
-        Expected::Answer => return Err(upstream::Error::Nonsense("it switched protocols unasked").into()),
+        Expected::Answer => return Err(upstream::Error::BadResponse("it switched protocols unasked").into()),
         Expected::Upgrade => head.status = StatusCode::SWITCHING_PROTOCOLS,
         Expected::Connect(key) if key.is_answered(&mut head.headers) => {
             head.headers.remove(header::CONNECTION);
             head.headers.remove(header::UPGRADE);
             head.status = StatusCode::OK;
         }
-        Expected::Connect(_) => return Err(upstream::Error::Nonsense("it switched for somebody else's key").into()),
+        Expected::Connect(_) => return Err(upstream::Error::BadResponse("it switched for somebody else's key").into()),
     }
     let tunnel = Tunnel { upgraded, exchange: exchange.split(head.status), freeze_guard };
     connection.side_channel.tunnel.replace(Some(tunnel));

@@ -20,109 +20,115 @@ use super::connector::EndpointIndex;
 use super::head_scanner::ResponseHeadScanner;
 use super::interim::OnInterim;
 use super::io::UpstreamIo;
-use super::permits::CountGuard;
+use super::permits::ConnectionUsage;
 use super::request_body::{Phase, Progress, RequestBody};
 use super::task_waker::TaskWaker;
 use super::tunnel::Upgraded;
 use crate::budget::Ledger;
 use crate::lazy_timer::LazyTimer;
 
-/// The most bytes of an answer's head, and of what is buffered of its body.
+/// The most bytes of an answer's head, and the most that are buffered of its body.
 const MAX_BUFFER: usize = 128 << 10;
-/// How old a connection becomes before it serves nobody new: then the name is looked up again.
+/// A connection of this age serves no further exchange, so that the name of the upstream is looked up again.
 const MAX_AGE: Duration = Duration::from_secs(300);
 
-/// How long an exchange may wait for the other side.
+/// How long an exchange waits for the upstream.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ResponseDeadlines {
+    /// For the head of the answer, once the request is sent.
     pub(super) first_byte: Duration,
+    /// For the next bytes of a body, either way.
     pub(super) body_idle: Duration,
 }
 
-/// A connection with the two halves that hyper makes of it. Whoever holds it polls it.
+/// A connection, in the two halves that hyper makes of it. The exchange that uses it polls it.
 pub(super) struct Conn {
     sender: SendRequest<RequestBody>,
     connection: http1::Connection<TokioIo<UpstreamIo>, RequestBody>,
     pub(super) timer: LazyTimer,
-    pub(super) bell: TaskWaker,
+    pub(super) task_waker: TaskWaker,
     /// The connection's future has completed and must not be polled again.
-    ended: bool,
-    ear: Rc<ResponseHeadScanner>,
-    /// How much may be read at once.
-    most: Rc<Cell<usize>>,
-    /// The connection serves no second exchange.
-    last: bool,
-    /// Whom it serves now.
-    tenancy: Option<CountGuard>,
-    born: Instant,
-    rested: Instant,
-    /// Where it leads to.
-    pub(super) at: EndpointIndex,
+    has_ended: bool,
+    scanner: Rc<ResponseHeadScanner>,
+    /// The most bytes that one read returns.
+    read_limit: Rc<Cell<usize>>,
+    /// The connection serves no further exchange.
+    is_retired: bool,
+    /// Counts the connection for the requester that it serves now.
+    usage: Option<ConnectionUsage>,
+    opened: Instant,
+    /// When the last exchange ended.
+    idle_since: Instant,
+    pub(super) endpoint: EndpointIndex,
 }
 
 impl fmt::Debug for Conn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Conn").field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("Conn").field("has_ended", &self.has_ended).finish_non_exhaustive()
     }
 }
 
-/// Why a request had no answer, as far as it matters for sending it again.
+/// Why a request had no answer, and whether it may be sent again.
 pub(super) enum SendError {
     /// Nothing of it was written.
     Unsent(Box<Request<RequestBody>>),
     /// The connection broke before the first byte of an answer.
     Lost(hyper::Error),
-    /// The same, while the client's body was waited for: whoever hangs up on a client that dawdles is well.
+    /// The same while callgate waited for more of the client's body. The upstream closed during a slow upload; this does
+    /// not count against its health.
     HungUp(hyper::Error),
     /// It may not be sent again.
     Failed(Error),
 }
 
 impl Conn {
-    /// Speaks HTTP over a connection. A link is boxed: it is moved many times in its life.
-    pub(super) async fn new(wire: UpstreamIo, at: EndpointIndex, tenancy: CountGuard) -> hyper::Result<Box<Self>> {
-        let (ear, most) = (wire.ear(), wire.most());
-        let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(wire)).await?;
+    /// Starts HTTP/1.1 on a connection. It is boxed, since it moves many times in its life.
+    pub(super) async fn new(
+        io: UpstreamIo,
+        endpoint: EndpointIndex,
+        usage: ConnectionUsage,
+    ) -> hyper::Result<Box<Self>> {
+        let (scanner, read_limit) = (io.scanner(), io.read_limit());
+        let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(io)).await?;
         Ok(Box::new(Self {
             sender,
             connection,
             timer: LazyTimer::default(),
-            bell: TaskWaker::new(),
-            ended: false,
-            ear,
-            most,
-            last: false,
-            tenancy: Some(tenancy),
-            born: Instant::now(),
-            rested: Instant::now(),
-            at,
+            task_waker: TaskWaker::new(),
+            has_ended: false,
+            scanner,
+            read_limit,
+            is_retired: false,
+            usage: Some(usage),
+            opened: Instant::now(),
+            idle_since: Instant::now(),
+            endpoint,
         }))
     }
 
-    /// Sends a request and waits for the head of its answer. The hearer is told of interim ones before.
+    /// Sends a request and waits for the head of its answer. Interim answers are passed on before.
     pub(super) async fn send(
         mut self: Box<Self>,
         request: Request<RequestBody>,
         deadlines: ResponseDeadlines,
-        hearer: OnInterim<'_>,
+        on_interim: OnInterim<'_>,
     ) -> Result<(Response<Incoming>, Box<Self>), SendError> {
         let progress = request.body().progress();
-        self.ear.expect(hearer.is_some());
+        self.scanner.begin(on_interim.is_some());
         let sent = Instant::now();
         let answer = {
-            let mut answer = pin!(self.sender.try_send_request(request));
-            let (connection, bell, timer, ended) = (&mut self.connection, &self.bell, &mut self.timer, &mut self.ended);
-            let interims = self.ear.interims();
+            let Self { sender, connection, task_waker, timer, has_ended, scanner, .. } = &mut *self;
+            let mut answer = pin!(sender.try_send_request(request));
             poll_fn(|cx| {
                 // The connection first: it writes the request, and reads the answer into the channel that `answer` empties.
-                // Nothing else fills that channel, so it needs no waker of its own.
-                if !*ended {
-                    *ended = connection.poll_without_shutdown(&mut bell.context(cx)).is_ready();
+                // Only the connection fills that channel, so `answer` needs no waker of its own.
+                if !*has_ended {
+                    *has_ended = connection.poll_without_shutdown(&mut task_waker.context(cx)).is_ready();
                 }
                 let polled = answer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-                // What only looks like an interim answer is not one.
+                // If hyper could not parse it, what looked like an interim answer is not one.
                 if !matches!(&polled, Poll::Ready(Err(error)) if error.error().is_parse()) {
-                    interims.tell(hearer);
+                    scanner.interims().notify(on_interim);
                 }
                 if let Poll::Ready(answer) = polled {
                     return Poll::Ready(Ok(answer));
@@ -142,68 +148,70 @@ impl Conn {
         }
     }
 
-    /// Lets the connection work: sends what is left of a body, receives what is there.
+    /// Polls the connection: sends what is left of a request's body, reads what has arrived.
     pub(super) fn poll(&mut self, cx: &Context<'_>) {
-        if !self.ended {
-            self.ended = self.connection.poll_without_shutdown(&mut self.bell.context(cx)).is_ready();
+        if !self.has_ended {
+            self.has_ended = self.connection.poll_without_shutdown(&mut self.task_waker.context(cx)).is_ready();
         }
     }
 
-    /// Lets at most so many bytes be read at once from now on.
-    pub(super) fn read_at_most(&self, bytes: usize) {
-        self.most.set(bytes);
+    /// Sets the most bytes that one read returns from now on.
+    pub(super) fn set_read_limit(&self, bytes: usize) {
+        self.read_limit.set(bytes);
     }
 
-    /// Tells whether the connection is over.
+    /// Tells whether the connection has ended.
     pub(super) const fn has_ended(&self) -> bool {
-        self.ended
+        self.has_ended
     }
 
-    /// Tells whether both sides of the last exchange have ended, so that a new one may begin.
+    /// Tells whether both directions of the last exchange have ended, so that a new one may begin.
     pub(super) fn is_free(&mut self) -> bool {
         if !self.sender.is_ready() {
             self.poll(&Context::from_waker(Waker::noop()));
         }
-        !self.last && !self.ended && self.sender.is_ready()
+        !self.is_retired && !self.has_ended && self.sender.is_ready()
     }
 
-    /// Notes that the connection shall not serve another exchange.
+    /// Makes the current exchange the last one of the connection.
     pub(super) const fn retire(&mut self) {
-        self.last = true;
+        self.is_retired = true;
     }
 
-    /// Tells whether an idle connection still stands and has said nothing that nobody asked for.
+    /// Tells whether an idle connection is still open and has received nothing unasked.
     pub(super) fn is_alive(&mut self) -> bool {
         self.poll(&Context::from_waker(Waker::noop()));
-        !self.ended && self.sender.is_ready()
+        !self.has_ended && self.sender.is_ready()
     }
 
-    /// Tells whether a connection that serves one client still serves it.
-    pub(super) fn is_at_hand(&mut self) -> bool {
-        !self.last && self.is_alive()
+    /// Tells whether a bound connection can serve another exchange of its client.
+    pub(super) fn is_reusable(&mut self) -> bool {
+        !self.is_retired && self.is_alive()
     }
 
-    /// Returns how long the connection has rested.
-    pub(super) fn rests_for(&self, now: Instant) -> Duration {
-        now.duration_since(self.rested)
+    /// Returns how long the connection has been idle.
+    pub(super) fn idle_for(&self, now: Instant) -> Duration {
+        now.duration_since(self.idle_since)
     }
 
-    /// Begins to serve somebody.
-    pub(super) fn serve(&mut self, tenancy: CountGuard) {
-        self.tenancy = Some(tenancy);
+    /// Counts the connection for the requester that it serves from now on.
+    pub(super) fn begin_usage(&mut self, usage: ConnectionUsage) {
+        self.usage = Some(usage);
     }
 
-    /// Ends its service: nobody has it until it is taken again.
-    pub(super) const fn leave(&mut self) -> Option<CountGuard> {
-        self.tenancy.take()
+    /// Returns the usage, for the caller to end by dropping it.
+    pub(super) const fn end_usage(&mut self) -> Option<ConnectionUsage> {
+        self.usage.take()
     }
 
-    pub(super) fn rest(&mut self) {
-        self.rested = Instant::now();
+    /// Starts the time for which the connection is idle.
+    pub(super) fn mark_idle(&mut self) {
+        self.idle_since = Instant::now();
     }
 
+    /// Tells whether the connection has been idle or open for too long.
     pub(super) fn is_stale(&self, now: Instant, keep_alive: Duration) -> bool {
-        now.duration_since(self.rested) >= keep_alive || now.duration_since(self.born) >= MAX_AGE
+        now.duration_since(self.idle_since) >= keep_alive || now.duration_since(self.opened) >= MAX_AGE
     }
 
     fn failure(&self, error: hyper::Error, progress: Option<&Progress>) -> SendError {
@@ -211,7 +219,7 @@ impl Conn {
             return SendError::Failed(Error::ClientGone);
         }
         // An upstream that has begun to answer has acted on the request.
-        if self.ear.has_heard() {
+        if self.scanner.has_begun() {
             return SendError::Failed(Error::Broken(error));
         }
         match progress.map(|progress| progress.phase.get()) {
@@ -220,14 +228,14 @@ impl Conn {
         }
     }
 
-    /// Takes the bare connection, and what came behind the upstream's 101.
-    pub(super) fn into_far(self, ledger: Option<Arc<Ledger>>) -> Upgraded {
+    /// Takes the byte stream out of HTTP, with the bytes that followed the upstream's 101.
+    pub(super) fn into_upgraded(self, ledger: Option<Arc<Ledger>>) -> Upgraded {
         let parts = self.connection.into_parts();
-        Upgraded { wire: parts.io.into_inner(), early: parts.read_buf, ledger, _tenancy: self.tenancy }
+        Upgraded { io: parts.io.into_inner(), early: parts.read_buf, ledger, _usage: self.usage }
     }
 }
 
-/// When the wait for an answer ends, and what it means then.
+/// Returns when the wait for an answer ends, and with which error.
 fn due(sent: Instant, progress: Option<&Progress>, deadlines: ResponseDeadlines) -> (Instant, Error) {
     let Some(progress) = progress else { return (sent + deadlines.first_byte, Error::Timeout) };
     let since = progress.since.get();
@@ -245,20 +253,22 @@ mod tests {
     use super::super::io::Transport;
     use super::super::permits::{ConnectionPermits, Requester};
     use super::*;
+    use crate::model::upstream_name::UpstreamName;
 
     #[tokio::test]
     async fn a_connection_grows_old_by_resting_and_by_itself() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (slot, tenancy) = ConnectionPermits::new(1, 0).take(&Requester::Gate, Instant::now()).await.unwrap();
-        let wire = UpstreamIo::new(Transport::Plain(stream), slot, crate::descriptors::acquire_for_upstream().unwrap());
-        let mut link = Conn::new(wire, EndpointIndex::default(), tenancy).await.unwrap();
+        let (permit, usage) =
+            ConnectionPermits::new(1, UpstreamName::App).acquire(&Requester::Gate, Instant::now()).await.unwrap();
+        let io = UpstreamIo::new(Transport::Plain(stream), permit, crate::descriptors::acquire_for_upstream().unwrap());
+        let mut conn = Conn::new(io, EndpointIndex::default(), usage).await.unwrap();
         let (now, keep_alive) = (Instant::now(), Duration::from_secs(4));
-        (link.born, link.rested) = (now, now);
-        assert!(!link.is_stale(now, keep_alive) && link.is_stale(now + keep_alive, keep_alive));
+        (conn.opened, conn.idle_since) = (now, now);
+        assert!(!conn.is_stale(now, keep_alive) && conn.is_stale(now + keep_alive, keep_alive));
         // However often it is used.
-        link.rested = now + MAX_AGE;
-        assert!(link.is_stale(now + MAX_AGE, keep_alive));
-        assert!(!link.is_stale(now + MAX_AGE - Duration::from_secs(1), keep_alive));
+        conn.idle_since = now + MAX_AGE;
+        assert!(conn.is_stale(now + MAX_AGE, keep_alive));
+        assert!(!conn.is_stale(now + MAX_AGE - Duration::from_secs(1), keep_alive));
     }
 }

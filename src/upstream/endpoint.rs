@@ -1,4 +1,4 @@
-//! One place where an upstream listens: how it is reached, and how its certificate is judged.
+//! One endpoint of an upstream: how to connect to it, and how its certificate is verified.
 
 use std::fmt;
 use std::io;
@@ -14,28 +14,30 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 
+use super::error::ConnectError;
 use super::health::EndpointHealth;
 use super::io::Transport;
 use super::lookup;
 use crate::config::{HostPort, Pin, Trust, UpstreamUrl};
 use crate::tls;
 
-/// How long the next address of a name waits for the one before it (RFC 8305 §5).
+/// The head start of each address of a name over the next (RFC 8305 §5).
 const STAGGER: Duration = Duration::from_millis(250);
-/// How many addresses of one name are tried.
+/// The most addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 8;
 
 /// One `url` of an upstream.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    /// As a person writes it.
+    /// Its `url`, as in the configuration.
     pub(super) address: Arc<str>,
-    /// What `Host` calls it.
+    /// The `Host` of requests to it.
     pub(super) host: HeaderValue,
     pub(super) health: EndpointHealth,
-    way: DialTarget,
+    target: DialTarget,
 }
 
+/// Where and how to connect.
 #[derive(Debug)]
 enum DialTarget {
     Tcp(HostPort),
@@ -56,19 +58,19 @@ impl fmt::Debug for Tls {
 
 impl Endpoint {
     pub(super) fn new(url: &UpstreamUrl, trust: &Trust) -> Result<Self, rustls::Error> {
-        let way = match url {
+        let target = match url {
             UpstreamUrl::Http(at) => DialTarget::Tcp(at.clone()),
             UpstreamUrl::Https(at) => DialTarget::Tls(at.clone(), Tls::new(at, trust)?),
             UpstreamUrl::Unix(path) => DialTarget::Unix(path.clone()),
         };
         let host =
             HeaderValue::try_from(url.authority()).expect("the configuration admits only host names and addresses");
-        Ok(Self { address: url.address().into(), host, health: EndpointHealth::default(), way })
+        Ok(Self { address: url.address().into(), host, health: EndpointHealth::default(), target })
     }
 
     /// Opens a connection: look-up, TCP and TLS. Names are looked up afresh each time.
-    pub(super) async fn open(&self) -> io::Result<Transport> {
-        match &self.way {
+    pub(super) async fn open(&self) -> Result<Transport, ConnectError> {
+        match &self.target {
             DialTarget::Tcp(at) => Ok(Transport::Plain(dial(at).await?)),
             DialTarget::Tls(at, tls) => {
                 let stream = tls.connector.connect(tls.name.clone(), dial(at).await?).await;
@@ -79,35 +81,38 @@ impl Endpoint {
         }
     }
 
-    /// Tells whether TLS is spoken where it is not configured.
+    /// Tells whether the endpoint speaks TLS although its `url` begins with `http://`.
     pub(super) async fn speaks_tls(&self) -> bool {
-        let DialTarget::Tcp(at) = &self.way else { return false };
+        let DialTarget::Tcp(at) = &self.target else { return false };
         let Ok(name) = ServerName::try_from(at.host.clone()) else { return false };
         pin_of(at, name).await.is_ok()
     }
 
-    /// Returns the pin of the certificate that is shown there, whatever the certificate is worth; none without TLS.
-    pub(super) async fn pin(&self) -> Option<io::Result<Pin>> {
-        let DialTarget::Tls(at, tls) = &self.way else { return None };
+    /// Returns the pin of the certificate that the endpoint shows, trusted or not; `None` without TLS.
+    pub(super) async fn pin(&self) -> Option<Result<Pin, ConnectError>> {
+        let DialTarget::Tls(at, tls) = &self.target else { return None };
         Some(pin_of(at, tls.name.clone()).await)
     }
 }
 
-async fn pin_of(at: &HostPort, name: ServerName<'static>) -> io::Result<Pin> {
-    let blind = TlsConnector::from(tls::client::unverified_config().map_err(io::Error::other)?);
-    let stream = blind.connect(name, dial(at).await?).await?;
+/// Connects without verification, and returns the pin of the certificate.
+async fn pin_of(at: &HostPort, name: ServerName<'static>) -> Result<Pin, ConnectError> {
+    let unverified = TlsConnector::from(tls::client::unverified_config().map_err(io::Error::other)?);
+    let stream = unverified.connect(name, dial(at).await?).await?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let leaf = chain.first().ok_or_else(|| io::Error::other("it shows no certificate"))?;
-    tls::client::pin(leaf).map_err(io::Error::other)
+    Ok(tls::client::pin(leaf).map_err(io::Error::other)?)
 }
 
-pub(super) async fn dial(at: &HostPort) -> io::Result<TcpStream> {
+/// Looks up a host and connects to it over TCP.
+pub(super) async fn dial(at: &HostPort) -> Result<TcpStream, ConnectError> {
     let stream = first_of(lookup::addresses(at, MAX_ADDRESSES).await?).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// Connects to the first address that answers (RFC 8305): each has a head start over the next, and none can hold up the rest.
+/// Connects to the first address that answers (RFC 8305). Each has a head start over the next, and none delays the rest
+/// for longer.
 async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     if let [address] = *addresses {
         return TcpStream::connect(address).await;
@@ -150,7 +155,7 @@ mod tests {
 
     use super::*;
 
-    /// An address that neither accepts nor refuses: nobody takes what waits there, and there is no room for more.
+    /// Returns a listener that neither accepts nor refuses a connection: its queue is full.
     async fn black_hole() -> (TcpListener, Vec<TcpStream>) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();

@@ -1,8 +1,7 @@
-//! Questions to servers that are no upstream: an identity provider, a management API. They are rare, so each has a
+//! Requests to servers that are not upstreams: an identity provider, a management API. They are rare, so each opens a
 //! connection of its own.
 
 use std::fmt;
-use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -19,36 +18,37 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::endpoint::dial;
+use super::error::ConnectError;
 use crate::config::{HostPort, Trust};
 use crate::model::loopback::is_loopback;
 use crate::tls;
 
-/// The longest answer, in bytes.
+/// The longest body of an answer, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// Asks servers by their URLs, over TLS that is verified. Cheap to copy.
+/// Sends requests to URLs, over verified TLS. Cheap to clone.
 #[derive(Clone)]
 pub struct Fetcher {
     tls: TlsConnector,
     deadline: Duration,
 }
 
-/// Why there is no answer.
+/// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The URL is not one that is asked.
+    /// The URL is not one that may be fetched.
     #[error("{0}")]
     Url(&'static str),
-    /// No connection.
+    /// No connection could be opened.
     #[error("cannot connect")]
-    Connect(#[source] io::Error),
-    /// What came is not HTTP, or broke off.
+    Connect(#[source] ConnectError),
+    /// The answer is not HTTP, or broke off.
     #[error("no valid answer")]
     Broken(#[source] hyper::Error),
-    /// More than it may have, or broken off within the body.
+    /// The body is longer than permitted, or broke off.
     #[error("the answer is too long, or it broke off")]
     Body,
-    /// Not in time.
+    /// The whole answer did not arrive in time.
     #[error("no answer in time")]
     Timeout,
 }
@@ -60,7 +60,7 @@ impl fmt::Debug for Fetcher {
 }
 
 impl Fetcher {
-    /// Prepares to ask servers that `trust` trusts. `deadline` is for each question as a whole.
+    /// Prepares to fetch from servers that `trust` trusts. `deadline` is for a request and its whole answer.
     ///
     /// # Errors
     /// When a certificate of `ca` cannot be a trust root.
@@ -68,35 +68,35 @@ impl Fetcher {
         Ok(Self { tls: TlsConnector::from(tls::client::config(trust)?), deadline })
     }
 
-    /// Tells whether a URL may be asked: `https`, or `http` on this machine.
+    /// Checks that a URL may be fetched: `https`, or `http` on this machine.
     ///
     /// # Errors
-    /// When it is none of them.
+    /// When it may not.
     pub fn check(uri: &Uri) -> Result<(), FetchError> {
         Destination::of(uri).map(drop)
     }
 
-    /// Asks the server that the URI of the request names. Redirects are answers like any other: nobody follows them.
+    /// Sends a request to the server that its URI names. Redirects are returned, not followed.
     ///
     /// # Errors
     /// When there is no whole answer in time.
     pub async fn fetch(&self, request: Request<Bytes>) -> Result<Response<Bytes>, FetchError> {
-        timeout(self.deadline, self.ask(request)).await.unwrap_or(Err(FetchError::Timeout))
+        timeout(self.deadline, self.send(request)).await.unwrap_or(Err(FetchError::Timeout))
     }
 
-    async fn ask(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, FetchError> {
-        let place = Destination::of(request.uri())?;
-        request.headers_mut().insert(header::HOST, place.host);
+    async fn send(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, FetchError> {
+        let target = Destination::of(request.uri())?;
+        request.headers_mut().insert(header::HOST, target.host);
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        *request.uri_mut() = path.parse().map_err(|_| FetchError::Url("its path is none"))?;
-        let stream = dial(&place.at).await.map_err(FetchError::Connect)?;
-        if !place.is_tls {
+        *request.uri_mut() = path.parse().map_err(|_| FetchError::Url("its path is not valid"))?;
+        let stream = dial(&target.at).await.map_err(FetchError::Connect)?;
+        if !target.is_tls {
             return send_once(stream, request, MAX_ANSWER).await;
         }
-        let name =
-            ServerName::try_from(place.at.name().to_owned()).map_err(|_| FetchError::Url("its host is no name"))?;
+        let name = ServerName::try_from(target.at.name().to_owned())
+            .map_err(|_| FetchError::Url("its host is not a host name"))?;
         let stream = self.tls.connect(name, stream).await.map_err(tls::client::handshake_error);
-        let stream = stream.map_err(FetchError::Connect)?;
+        let stream = stream.map_err(|error| FetchError::Connect(error.into()))?;
         send_once(stream, request, MAX_ANSWER).await
     }
 }
@@ -114,7 +114,7 @@ impl Destination {
         let is_tls = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTPS => true,
             Some(scheme) if *scheme == Scheme::HTTP && is_loopback(authority.host()) => false,
-            _ => return Err(FetchError::Url("it must begin with https://, but for this machine")),
+            _ => return Err(FetchError::Url("it must begin with https://, except on this machine")),
         };
         if authority.as_str().contains('@') {
             return Err(FetchError::Url("it has a user name in it"));
@@ -126,10 +126,10 @@ impl Destination {
 }
 
 fn host_field(authority: &Authority) -> Result<HeaderValue, FetchError> {
-    HeaderValue::from_str(authority.as_str()).map_err(|_| FetchError::Url("its host is no name"))
+    HeaderValue::from_str(authority.as_str()).map_err(|_| FetchError::Url("its host is not a host name"))
 }
 
-/// Sends the one request of a connection, and hears the answer to its end. It may have `longest` bytes.
+/// Sends the only request of a connection and reads the whole answer. Its body may have `longest` bytes.
 ///
 /// # Errors
 /// When there is no whole answer.
@@ -149,7 +149,7 @@ where
         answer = &mut answer => return answer,
         ended = connection => ended.map_err(FetchError::Broken)?,
     }
-    // The server has closed behind its answer.
+    // The server closed the connection after its answer.
     answer.await
 }
 
@@ -191,8 +191,8 @@ mod tests {
 
     #[track_caller]
     fn check(uri: &str, expected: Option<(&str, u16)>) {
-        let place = Destination::of(&uri.parse().unwrap()).ok();
-        assert_eq!(place.as_ref().map(|place| (place.at.host.as_str(), place.at.port)), expected, "{uri}");
+        let target = Destination::of(&uri.parse().unwrap()).ok();
+        assert_eq!(target.as_ref().map(|target| (target.at.host.as_str(), target.at.port)), expected, "{uri}");
     }
 
     #[test]

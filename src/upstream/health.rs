@@ -1,65 +1,67 @@
-//! Whether a `url` is well enough for new connections. Shared by all workers; the time is an argument.
+//! The health of one endpoint: whether new connections go to it. All workers share it; the time is an argument.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How long a place is passed over the first time; each time it falls again before it has answered, twice as long.
+/// An endpoint is passed over this long when it fails. Each further failure before a valid answer doubles the time.
 const FIRST: Duration = Duration::from_secs(1);
-/// How often that doubles: about a minute at most.
+/// The most doublings; the longest time is about a minute.
 const DOUBLINGS: u32 = 6;
-/// How many answers in a row must be broken. One request that breaks its own answer must not move everybody.
+/// An endpoint fails after this many broken answers in a row: one request that breaks its own answer must not move all
+/// clients to another endpoint.
 const STRIKES: u32 = 3;
 
-/// The health of one place. Read for every exchange, so it is atomics alone: each stands for itself.
+/// The health of one endpoint. Every exchange reads it, so it consists of atomics; they are independent of each other.
 #[derive(Debug, Default)]
 pub(super) struct EndpointHealth {
-    /// Since the beginning of time, in ms: when a place that is passed over is tried again. 0: it is well.
+    /// When the endpoint is tried again, in ms since the connector was made. 0: it is healthy.
     retry_at: AtomicU64,
-    /// How often it fell since it last answered.
-    falls: AtomicU32,
-    /// How many answers in a row were broken.
+    /// How often it failed since its last valid answer.
+    failures: AtomicU32,
+    /// The number of broken answers in a row.
     strikes: AtomicU32,
 }
 
 impl EndpointHealth {
-    pub(super) fn is_well(&self) -> bool {
+    pub(super) fn is_healthy(&self) -> bool {
         self.retry_at.load(Ordering::Relaxed) == 0
     }
 
-    /// Notes that there was no connection. Tells whether the place falls by that.
+    /// Notes that no connection could be opened. Returns whether this makes the endpoint unhealthy.
     pub(super) fn unreachable(&self, now: Duration) -> bool {
-        let falls = self.falls.load(Ordering::Relaxed);
-        // Those that fail together fail once.
-        let fallen = self.retry_at.compare_exchange(0, later(now, falls), Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if fallen {
-            self.falls.store(falls.saturating_add(1), Ordering::Relaxed);
+        let failures = self.failures.load(Ordering::Relaxed);
+        // Attempts that fail at the same time count once.
+        let has_failed =
+            self.retry_at.compare_exchange(0, later(now, failures), Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if has_failed {
+            self.failures.store(failures.saturating_add(1), Ordering::Relaxed);
             self.strikes.store(0, Ordering::Relaxed);
         }
-        fallen
+        has_failed
     }
 
-    /// Notes that a connection gave no valid answer. Tells whether the place falls by that.
+    /// Notes that a connection gave no valid answer. Returns whether this makes the endpoint unhealthy.
     pub(super) fn broke(&self, now: Duration) -> bool {
         self.strikes.fetch_add(1, Ordering::Relaxed) + 1 >= STRIKES && self.unreachable(now)
     }
 
-    /// Notes a valid answer, whatever it says.
+    /// Notes a valid answer, whatever its status.
     pub(super) fn answered(&self) {
-        // Writing takes the cache line from all other workers, and there is hardly ever anything to write.
-        for count in [&self.strikes, &self.falls] {
+        // Writing takes the cache line from all other workers, and there is rarely anything to write.
+        for count in [&self.strikes, &self.failures] {
             if count.load(Ordering::Relaxed) != 0 {
                 count.store(0, Ordering::Relaxed);
             }
         }
     }
 
-    /// Notes that there is a connection. Tells whether the place rises by that.
+    /// Notes that a connection was opened. Returns whether this makes the endpoint healthy again.
     pub(super) fn reached(&self) -> bool {
         self.retry_at.load(Ordering::Relaxed) != 0 && self.retry_at.swap(0, Ordering::Relaxed) != 0
     }
 
-    /// Tells whether it is time to try again; only one who asks is told so, and has `lease` for it.
+    /// Tells whether it is time to try again. Only one caller gets `true`, and has the time of `lease` to try.
     pub(super) fn claim(&self, now: Duration, lease: Duration) -> bool {
         let due = self.retry_at.load(Ordering::Relaxed);
         let leased = millis(now + lease);
@@ -68,16 +70,17 @@ impl EndpointHealth {
             && self.retry_at.compare_exchange(due, leased, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Notes that the attempt of a claim failed.
+    /// Notes that the attempt after a claim failed.
     pub(super) fn still_unreachable(&self, now: Duration) {
-        let falls = self.falls.fetch_add(1, Ordering::Relaxed);
-        self.retry_at.store(later(now, falls), Ordering::Relaxed);
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed);
+        self.retry_at.store(later(now, failures), Ordering::Relaxed);
     }
 }
 
-/// Between half the back-off and all of it, so that many gates do not come back as one.
-fn later(now: Duration, falls: u32) -> u64 {
-    let whole = millis(FIRST) << falls.min(DOUBLINGS);
+/// Returns when to try again: after half of the back-off to all of it, at random, so that many callgates do not come back
+/// at once.
+fn later(now: Duration, failures: u32) -> u64 {
+    let whole = millis(FIRST) << failures.min(DOUBLINGS);
     let jitter = RandomState::new().hash_one(now) % (whole / 2);
     millis(now) + whole - jitter
 }
@@ -100,11 +103,11 @@ mod tests {
     #[test]
     fn the_first_failure_to_connect_fells_and_the_next_do_nothing() {
         let health = EndpointHealth::default();
-        assert!(health.is_well() && health.unreachable(NOW) && !health.is_well());
+        assert!(health.is_healthy() && health.unreachable(NOW) && !health.is_healthy());
         let wait_before = wait(&health);
         assert!(!health.unreachable(NOW + FIRST));
         assert_eq!(wait(&health), wait_before);
-        assert!(health.reached() && health.is_well() && !health.reached());
+        assert!(health.reached() && health.is_healthy() && !health.reached());
     }
 
     #[test]
@@ -135,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn one_alone_tries_again_and_when_he_is_lost_another() {
+    fn one_worker_alone_tries_again_and_another_if_it_is_lost() {
         let health = EndpointHealth::default();
         assert!(!health.claim(NOW, LEASE));
         health.unreachable(NOW);

@@ -1,4 +1,4 @@
-//! A connection to an upstream: TCP, with or without TLS, or a socket of this machine.
+//! The byte stream of a connection to an upstream: TCP, TLS or a unix socket.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};
@@ -14,25 +14,25 @@ use super::head_scanner::ResponseHeadScanner;
 use super::permits::ConnectionPermit;
 use crate::descriptors::DescriptorPermit;
 
-/// A connection that still listens when nobody takes what it says.
+/// A byte stream that can still be read after a write has failed.
 ///
-/// An upstream that answers early and closes resets the connection under our writes. Its answer is there all the same,
-/// so a write that fails is not the end: reading is, and tells why.
+/// An upstream that answers early and closes resets the connection while callgate writes. Its answer has arrived all the
+/// same. So a write that fails does not end the stream; the next read that finds no bytes does, with the error of the write.
 #[derive(Debug)]
 pub(super) struct UpstreamIo {
-    io: Transport,
-    /// Why nothing more is written; the rest goes nowhere.
-    broken: Option<io::Error>,
-    ear: Rc<ResponseHeadScanner>,
-    /// How much may be read at once: what nobody takes shall not be read, and hyper makes its buffer as large as what it
-    /// is given.
-    most: Rc<Cell<usize>>,
-    /// Held for as long as the connection is.
-    _slot: ConnectionPermit,
+    transport: Transport,
+    /// The error of the first write that failed. Further bytes are discarded.
+    write_error: Option<io::Error>,
+    scanner: Rc<ResponseHeadScanner>,
+    /// The most bytes that one read returns. Bytes that the client does not take should not be read, and hyper grows its
+    /// buffer with what one read returns.
+    read_limit: Rc<Cell<usize>>,
+    /// Held as long as the connection exists.
+    _permit: ConnectionPermit,
     _descriptor: DescriptorPermit,
 }
 
-/// The kinds of connection.
+/// The kinds of byte stream.
 #[derive(Debug)]
 pub(super) enum Transport {
     Plain(TcpStream),
@@ -41,55 +41,64 @@ pub(super) enum Transport {
 }
 
 impl UpstreamIo {
-    pub(super) fn new(io: Transport, slot: ConnectionPermit, descriptor: DescriptorPermit) -> Self {
-        let most = Rc::new(Cell::new(usize::MAX));
-        Self { io, broken: None, ear: Rc::default(), most, _slot: slot, _descriptor: descriptor }
+    pub(super) fn new(transport: Transport, permit: ConnectionPermit, descriptor: DescriptorPermit) -> Self {
+        let read_limit = Rc::new(Cell::new(usize::MAX));
+        Self {
+            transport,
+            write_error: None,
+            scanner: Rc::default(),
+            read_limit,
+            _permit: permit,
+            _descriptor: descriptor,
+        }
     }
 
-    /// Returns what listens to all that arrives.
-    pub(super) fn ear(&self) -> Rc<ResponseHeadScanner> {
-        Rc::clone(&self.ear)
+    /// Returns the scanner of everything that arrives.
+    pub(super) fn scanner(&self) -> Rc<ResponseHeadScanner> {
+        Rc::clone(&self.scanner)
     }
 
-    /// Returns how much may be read at once.
-    pub(super) fn most(&self) -> Rc<Cell<usize>> {
-        Rc::clone(&self.most)
+    /// Returns the most bytes that one read returns, for the caller to change.
+    pub(super) fn read_limit(&self) -> Rc<Cell<usize>> {
+        Rc::clone(&self.read_limit)
     }
 
-    /// Returns the TCP connection beneath, if it is one.
+    /// Returns the TCP connection below, if there is one.
     pub(super) fn tcp(&self) -> Option<&TcpStream> {
-        match &self.io {
+        match &self.transport {
             Transport::Plain(stream) => Some(stream),
             Transport::Tls(stream) => Some(stream.get_ref().0),
             Transport::Unix(_) => None,
         }
     }
 
-    /// Writes, or lets `length` bytes go nowhere.
+    /// Writes, or discards `length` bytes after a write has failed.
     fn write(
         &mut self,
         length: usize,
         write: impl FnOnce(&mut Transport) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if self.broken.is_none() {
-            match ready!(write(&mut self.io)) {
+        if self.write_error.is_none() {
+            match ready!(write(&mut self.transport)) {
                 Ok(written) => return Poll::Ready(Ok(written)),
-                Err(error) => self.broken = Some(error),
+                Err(error) => self.write_error = Some(error),
             }
         }
         Poll::Ready(Ok(length))
     }
 
+    /// Flushes or shuts down, unless a write has failed.
     fn finish(&mut self, finish: impl FnOnce(&mut Transport) -> Poll<io::Result<()>>) -> Poll<io::Result<()>> {
-        if self.broken.is_none()
-            && let Err(error) = ready!(finish(&mut self.io))
+        if self.write_error.is_none()
+            && let Err(error) = ready!(finish(&mut self.transport))
         {
-            self.broken = Some(error);
+            self.write_error = Some(error);
         }
         Poll::Ready(Ok(()))
     }
 }
 
+/// Calls a method on the stream of any kind.
 macro_rules! each {
     ($self:expr, $io:ident => $call:expr) => {
         match $self {
@@ -112,20 +121,20 @@ macro_rules! each {
 impl AsyncRead for UpstreamIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let (before, most) = (buf.filled().len(), this.most.get());
-        if most < buf.remaining() {
-            let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
-            ready!(each!(&mut this.io, io => io.poll_read(cx, &mut part)))?;
+        let (before, limit) = (buf.filled().len(), this.read_limit.get());
+        if limit < buf.remaining() {
+            let mut part = ReadBuf::new(buf.initialize_unfilled_to(limit));
+            ready!(each!(&mut this.transport, io => io.poll_read(cx, &mut part)))?;
             let read = part.filled().len();
             buf.advance(read);
         } else {
-            ready!(each!(&mut this.io, io => io.poll_read(cx, buf)))?;
+            ready!(each!(&mut this.transport, io => io.poll_read(cx, buf)))?;
         }
         if let Some(arrived) = buf.filled().get(before..).filter(|arrived| !arrived.is_empty()) {
-            return Poll::Ready(this.ear.hear(arrived));
+            return Poll::Ready(this.scanner.scan(arrived));
         }
-        // What ends after a failure has not come to its end, even where that would not show.
-        Poll::Ready(this.broken.take().map_or(Ok(()), Err))
+        // After a failed write, the end of the stream is not a clean end, even where it would look like one.
+        Poll::Ready(this.write_error.take().map_or(Ok(()), Err))
     }
 }
 
@@ -139,7 +148,7 @@ impl AsyncWrite for UpstreamIo {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // One buffer is cheaper to write as such.
+        // A plain write is cheaper for a single buffer.
         if let [buf] = bufs {
             return self.poll_write(cx, buf);
         }

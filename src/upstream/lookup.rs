@@ -1,7 +1,7 @@
-//! Names become addresses on a few threads that all of the process shares.
+//! Looks up the addresses of names on a few threads that the whole process shares.
 //!
-//! The system's resolver (`getaddrinfo`) blocks its thread, perhaps for many seconds. So each name is looked up once for
-//! all who ask at that moment, on at most [`THREADS`] threads, and whoever asks has a deadline of their own.
+//! The system's resolver (`getaddrinfo`) blocks its thread, perhaps for many seconds. So a name is looked up once for all
+//! requests that need it at that moment, on at most [`THREADS`] threads, and each request has a deadline of its own.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -13,39 +13,60 @@ use tokio::sync::oneshot;
 
 use crate::config::HostPort;
 
-/// How many threads there are: so many names may be slow at once before another one waits.
+/// The most threads. If the look-ups of this many names hang, the next name waits.
 const THREADS: usize = 4;
-/// How many names may wait for a thread.
+/// The most names that wait for a thread.
 const MAX_NAMES: usize = 64;
-/// How many may wait for one name.
+/// The most requests that wait for one name.
 const MAX_WAITING: usize = 4096;
 
-/// What became of a look-up, for all who asked.
+/// Why a name has no addresses.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    /// The system's resolver gave an error.
+    #[error(transparent)]
+    Resolver(Arc<io::Error>),
+    /// Too many requests wait for this name.
+    #[error("too many requests wait for this name")]
+    TooManyRequests,
+    /// Too many names wait for a thread.
+    #[error("too many names wait to be looked up")]
+    TooManyNames,
+    /// There is no thread that looks up names.
+    #[error(transparent)]
+    Thread(io::Error),
+    /// The look-up panicked.
+    #[error("the look-up broke off")]
+    Aborted,
+}
+
+/// The result of a look-up, shared by all requests that wait for the name.
 type LookupResult = Result<Arc<[IpAddr]>, Arc<io::Error>>;
 
-/// How a name is looked up.
+/// Looks up a name.
 type Resolve = fn(&str) -> io::Result<Vec<IpAddr>>;
 
 /// The look-ups of the process.
 static LOOKUPS: Lookups = Lookups::new(system);
 
-/// Finds the addresses of a place; one that is an address is its own. Names are looked up afresh each time.
-pub(super) async fn addresses(at: &HostPort, most: usize) -> io::Result<Vec<SocketAddr>> {
+/// Returns at most `limit` addresses of a host. A name is looked up afresh each time; an address needs no look-up.
+pub(super) async fn addresses(at: &HostPort, limit: usize) -> Result<Vec<SocketAddr>, LookupError> {
     if let Ok(address) = at.host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, at.port)]);
     }
     let found = LOOKUPS.find(&at.host).await?;
-    Ok(found.iter().take(most).map(|address| SocketAddr::new(*address, at.port)).collect())
+    Ok(found.iter().take(limit).map(|address| SocketAddr::new(*address, at.port)).collect())
 }
 
-/// Starts the first of the threads, so that a system that gives no more of them later still finds names.
+/// Starts a thread that looks up names, so that upstreams are found even if the system has no further threads later.
 ///
 /// # Errors
-/// When not even one can be started.
-pub(super) fn start() -> io::Result<()> {
+/// When the thread cannot be started.
+pub(crate) fn start() -> io::Result<()> {
     LOOKUPS.start()
 }
 
+/// Asks the system's resolver.
 fn system(name: &str) -> io::Result<Vec<IpAddr>> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     for address in (name, 0).to_socket_addrs()? {
@@ -58,81 +79,87 @@ fn system(name: &str) -> io::Result<Vec<IpAddr>> {
 
 struct Lookups {
     resolve: Resolve,
-    state: Mutex<Option<LookupQueue>>,
-    /// Told when a name waits for a thread.
-    wanted: Condvar,
+    queue: Mutex<Option<LookupQueue>>,
+    /// Notified when a name waits for a thread.
+    has_names: Condvar,
 }
 
 #[derive(Default)]
 struct LookupQueue {
-    /// Those who wait for each name that is looked up, or waits for a thread.
-    waiting: HashMap<Arc<str>, Vec<oneshot::Sender<LookupResult>>>,
+    /// The requests for each name that is being looked up or waits for a thread.
+    requests: HashMap<Arc<str>, Vec<oneshot::Sender<LookupResult>>>,
     /// The names that wait for a thread.
-    queue: VecDeque<Arc<str>>,
+    names: VecDeque<Arc<str>>,
     threads: usize,
-    /// How many threads have nothing to do.
-    resting: usize,
+    /// The threads that wait for a name.
+    idle_threads: usize,
 }
 
 impl Lookups {
     const fn new(resolve: Resolve) -> Self {
-        Self { resolve, state: Mutex::new(None), wanted: Condvar::new() }
+        Self { resolve, queue: Mutex::new(None), has_names: Condvar::new() }
     }
 
-    async fn find(&'static self, name: &str) -> io::Result<Arc<[IpAddr]>> {
-        let found = self.ask(name)?.await.map_err(|_| io::Error::other("the look-up broke off"))?;
-        found.map_err(|error| io::Error::new(error.kind(), error))
+    async fn find(&'static self, name: &str) -> Result<Arc<[IpAddr]>, LookupError> {
+        let found = self.request(name)?.await.map_err(|_| LookupError::Aborted)?;
+        found.map_err(LookupError::Resolver)
     }
 
-    /// Lines up for a name: with those who wait for it already, or as the first.
-    fn ask(&'static self, name: &str) -> io::Result<oneshot::Receiver<LookupResult>> {
+    /// Adds a request to those for the same name, or puts the name into the queue.
+    fn request(&'static self, name: &str) -> Result<oneshot::Receiver<LookupResult>, LookupError> {
         let (answer, answered) = oneshot::channel();
         let mut locked = self.lock();
-        let state = locked.get_or_insert_default();
-        if let Some(waiting) = state.waiting.get_mut(name) {
-            if waiting.len() >= MAX_WAITING {
-                waiting.retain(|waiting| !waiting.is_closed());
+        let queue = locked.get_or_insert_default();
+        if let Some(requests) = queue.requests.get_mut(name) {
+            if requests.len() >= MAX_WAITING {
+                requests.retain(|request| !request.is_closed());
             }
-            if waiting.len() >= MAX_WAITING {
-                return Err(io::Error::other("too many wait for this name"));
+            if requests.len() >= MAX_WAITING {
+                return Err(LookupError::TooManyRequests);
             }
-            waiting.push(answer);
+            requests.push(answer);
             return Ok(answered);
         }
-        if state.queue.len() >= MAX_NAMES {
-            state.pass_over_abandoned();
+        if queue.names.len() >= MAX_NAMES {
+            queue.remove_abandoned();
         }
-        if state.queue.len() >= MAX_NAMES {
-            return Err(io::Error::other("too many names are looked up"));
+        if queue.names.len() >= MAX_NAMES {
+            return Err(LookupError::TooManyNames);
         }
-        if state.resting <= state.queue.len() && state.threads < THREADS {
+        self.provide_thread(queue)?;
+        let name: Arc<str> = name.into();
+        queue.requests.insert(Arc::clone(&name), vec![answer]);
+        queue.names.push_back(name);
+        self.has_names.notify_one();
+        Ok(answered)
+    }
+
+    /// Starts another thread if none is free for one more name, and there may be one.
+    fn provide_thread(&'static self, queue: &mut LookupQueue) -> Result<(), LookupError> {
+        if queue.idle_threads <= queue.names.len() && queue.threads < THREADS {
             match self.spawn() {
-                Ok(()) => state.threads += 1,
-                Err(error) if state.threads == 0 => return Err(error),
-                // Those that are there do it.
+                Ok(()) => queue.threads += 1,
+                Err(error) if queue.threads == 0 => return Err(LookupError::Thread(error)),
+                // The threads that exist do the work.
                 Err(_) => {}
             }
         }
-        let name: Arc<str> = name.into();
-        state.waiting.insert(Arc::clone(&name), vec![answer]);
-        state.queue.push_back(name);
-        self.wanted.notify_one();
-        Ok(answered)
+        Ok(())
     }
 
     fn start(&'static self) -> io::Result<()> {
         let mut locked = self.lock();
-        let state = locked.get_or_insert_default();
-        if state.threads == 0 {
+        let queue = locked.get_or_insert_default();
+        if queue.threads == 0 {
             self.spawn()?;
-            state.threads = 1;
+            queue.threads = 1;
         }
         Ok(())
     }
 
     fn spawn(&'static self) -> io::Result<()> {
         let thread = thread::Builder::new().name("callgate-names".to_owned());
-        // Not waited for at the end: it may hang in the resolver, and holds nothing.
+        // Not joined at the end: the thread may hang in the resolver, and it holds nothing.
         thread.spawn(move || self.work()).map(drop).map_err(|error| {
             io::Error::new(error.kind(), format!("no thread can be started that looks up names: {error}"))
         })
@@ -142,50 +169,50 @@ impl Lookups {
         loop {
             let name = self.next();
             let found = (self.resolve)(&name).map(Arc::from).map_err(Arc::new);
-            let waiting = self.lock().as_mut().and_then(|state| state.waiting.remove(&name)).unwrap_or_default();
-            for waiting in waiting {
-                // Whoever waited may have left.
-                let _ = waiting.send(found.clone());
+            let requests = self.lock().as_mut().and_then(|queue| queue.requests.remove(&name)).unwrap_or_default();
+            for request in requests {
+                // The request may have given up by now.
+                let _ = request.send(found.clone());
             }
         }
     }
 
-    /// Waits for a name that somebody still waits for.
+    /// Waits for a name that a request still waits for.
     fn next(&self) -> Arc<str> {
         let mut locked = self.lock();
         loop {
-            let state = locked.get_or_insert_default();
-            match state.queue.pop_front() {
-                Some(name) if state.is_wanted(&name) => return name,
-                Some(name) => drop(state.waiting.remove(&name)),
+            let queue = locked.get_or_insert_default();
+            match queue.names.pop_front() {
+                Some(name) if queue.is_wanted(&name) => return name,
+                Some(name) => drop(queue.requests.remove(&name)),
                 None => {
-                    state.resting += 1;
-                    locked = self.wanted.wait(locked).unwrap_or_else(PoisonError::into_inner);
-                    locked.get_or_insert_default().resting -= 1;
+                    queue.idle_threads += 1;
+                    locked = self.has_names.wait(locked).unwrap_or_else(PoisonError::into_inner);
+                    locked.get_or_insert_default().idle_threads -= 1;
                 }
             }
         }
     }
 
-    /// Locks even after a panic elsewhere: names are moved in and out whole.
+    /// Locks the queue even after a panic elsewhere: it is consistent between any two changes.
     fn lock(&self) -> MutexGuard<'_, Option<LookupQueue>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl LookupQueue {
-    /// Takes names out of the queue for which all who asked have given up.
-    fn pass_over_abandoned(&mut self) {
-        let queue = std::mem::take(&mut self.queue);
-        let (wanted, abandoned): (VecDeque<_>, VecDeque<_>) = queue.into_iter().partition(|name| self.is_wanted(name));
+    /// Removes the waiting names whose requests have all given up.
+    fn remove_abandoned(&mut self) {
+        let names = std::mem::take(&mut self.names);
+        let (wanted, abandoned): (VecDeque<_>, VecDeque<_>) = names.into_iter().partition(|name| self.is_wanted(name));
         for name in abandoned {
-            self.waiting.remove(&name);
+            self.requests.remove(&name);
         }
-        self.queue = wanted;
+        self.names = wanted;
     }
 
     fn is_wanted(&self, name: &str) -> bool {
-        self.waiting.get(name).is_some_and(|waiting| waiting.iter().any(|waiting| !waiting.is_closed()))
+        self.requests.get(name).is_some_and(|requests| requests.iter().any(|request| !request.is_closed()))
     }
 }
 
@@ -230,7 +257,7 @@ mod tests {
         assert_eq!(ASKED.load(Ordering::Relaxed), 2, "an answer is not kept");
     }
 
-    /// A resolver that hangs has a few threads, and whoever asks gives up in time.
+    /// A resolver that hangs occupies a few threads, and requests give up in time.
     #[tokio::test]
     async fn names_that_hang_take_few_threads_and_little_room() {
         static HUNG: Lookups = Lookups::new(|name| {
@@ -246,9 +273,9 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         assert!((200 - THREADS - MAX_NAMES..200).contains(&refused), "{refused}");
         assert_eq!(HUNG.lock().as_ref().unwrap().threads, THREADS);
-        // Names that nobody waits for any more are passed over.
+        // Names whose requests have all given up are skipped.
         let error = timeout(Duration::from_secs(10), HUNG.find("quick.test")).await.unwrap().unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(matches!(&error, LookupError::Resolver(error) if error.kind() == io::ErrorKind::NotFound), "{error}");
         assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     }
 }

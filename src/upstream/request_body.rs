@@ -19,20 +19,20 @@ use crate::message::forwarded;
 use crate::message::hop;
 use crate::model::field::is_like;
 
-/// What is sent behind the head.
+/// What follows the head of a request.
 #[derive(Debug, Default)]
 pub enum RequestBody {
     /// Nothing.
     #[default]
     Empty,
-    /// Bytes of our own.
+    /// Bytes of callgate itself.
     Full(Option<Bytes>),
     /// The client's body, passed on frame by frame.
     Upload(Upload),
 }
 
 impl RequestBody {
-    /// Passes on a client's body. `version` is that of its request, and `ledger` that of its connection.
+    /// Makes the body of a request from a client's, of that HTTP version. `ledger` is that of the client's connection.
     #[must_use]
     pub fn of(incoming: Incoming, version: Version, ledger: &Arc<Ledger>) -> Self {
         if incoming.is_end_stream() {
@@ -47,7 +47,7 @@ impl RequestBody {
         Self::Upload(Upload { incoming, first: None, lingers, apart: None, progress, flow })
     }
 
-    /// Waits a moment for a body of unknown length to begin: what ends without a byte has none, and needs no framing.
+    /// Waits up to 100 ms for a body of unknown length to begin. If it ends without a byte, it is no body and needs no framing.
     pub async fn begin(&mut self) {
         let Self::Upload(Upload { incoming: Some(incoming), first, .. }) = self else { return };
         let begun = async {
@@ -65,20 +65,20 @@ impl RequestBody {
         }
     }
 
-    /// Keeps these fields, in every spelling, out of its trailers.
+    /// Keeps these fields, in every spelling, out of the trailers.
     pub fn keep_apart(&mut self, fields: Rc<[HeaderName]>) {
         if let Self::Upload(upload) = self {
             upload.apart = Some(fields);
         }
     }
 
-    /// Returns where the bytes of an upload are counted.
+    /// Returns the meter of an upload.
     #[must_use]
     pub fn meter(&self) -> Option<Meter> {
         self.progress().map(Meter)
     }
 
-    /// Returns the shared view of how far an upload is.
+    /// Returns the shared progress of an upload.
     pub(super) fn progress(&self) -> Option<Rc<Progress>> {
         match self {
             Self::Upload(upload) => Some(Rc::clone(&upload.progress)),
@@ -98,47 +98,47 @@ impl Meter {
         self.0.bytes.get()
     }
 
-    /// Tells whether all of it has been passed on.
+    /// Tells whether the whole upload has been passed on.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.0.phase.get() == Phase::Done
     }
 }
 
-/// A client's body under way.
+/// The body of a client's request, on its way to the upstream.
 #[derive(Debug)]
 pub struct Upload {
-    /// It is here until the upload is dropped.
+    /// Present until the upload is dropped.
     incoming: Option<Incoming>,
-    /// What came of it before its head was passed on.
+    /// What arrived before the head was passed on.
     first: Option<Result<Frame<Bytes>, hyper::Error>>,
-    /// What nobody has read of it is still to be taken.
+    /// Whether the rest of the body is read and discarded after the upload has been dropped.
     lingers: bool,
-    /// Fields that only believed proxies may send, and nobody behind a head.
+    /// Fields that only trusted proxies may send, and that nothing may send as trailers.
     apart: Option<Rc<[HeaderName]>>,
     progress: Rc<Progress>,
     flow: Arc<Flow>,
 }
 
-/// How far an upload is, as seen by the exchange that waits for the answer.
+/// How far an upload is. The exchange that waits for the answer reads it.
 #[derive(Debug)]
 pub(super) struct Progress {
     pub(super) phase: Cell<Phase>,
-    /// Since when it is so.
+    /// When the phase began.
     pub(super) since: Cell<Instant>,
     bytes: Cell<u64>,
 }
 
-/// For whom an upload waits.
+/// What an upload waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// For the client's next bytes.
+    /// The client's next bytes.
     Reading,
-    /// For the upstream to take what is there.
+    /// The upstream, which has yet to take the bytes that are here.
     Writing,
-    /// For nobody: all is sent.
+    /// Nothing: everything is sent.
     Done,
-    /// For nobody: the client's body broke off.
+    /// Nothing: the client's body broke off.
     Failed,
 }
 
@@ -199,7 +199,7 @@ impl Upload {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<CountedBytes>, hyper::Error>>> {
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        // What the upstream has yet to take is waited for as it is, and the client is not asked for more.
+        // While the upstream has yet to take bytes, the client is not asked for more.
         ready!(self.flow.poll_room(cx));
         let mut polled = match self.first.take() {
             Some(first) => Poll::Ready(Some(first)),
@@ -208,7 +208,7 @@ impl Upload {
         if let Poll::Ready(Some(Ok(frame))) = &mut polled
             && let Some(trailers) = frame.trailers_mut()
         {
-            // Some upstreams put trailers among the fields.
+            // Some upstreams merge trailers into the fields of the head.
             let apart = self.apart.as_deref().unwrap_or_default();
             let is_apart = |name: &HeaderName| apart.iter().any(|apart| is_like(apart.as_str(), name.as_str()));
             hop::strip_trailers(trailers, |name| forwarded::is_identity(name) || is_apart(name));
@@ -217,7 +217,7 @@ impl Upload {
             Poll::Pending => Phase::Reading,
             Poll::Ready(None) => Phase::Done,
             Poll::Ready(Some(Err(_))) => Phase::Failed,
-            // Nothing comes behind trailers, and nobody asks.
+            // Nothing follows trailers, and hyper does not poll again.
             Poll::Ready(Some(Ok(frame))) if frame.is_trailers() || self.has_ended() => Phase::Done,
             Poll::Ready(Some(Ok(_))) => Phase::Writing,
         });
@@ -229,7 +229,7 @@ impl Upload {
         polled.map_ok(|frame| frame.map_data(|bytes| self.flow.count(bytes)))
     }
 
-    /// Returns how much the client may have sent that waits here, unseen, for the upstream to take what is before it.
+    /// Returns how many bytes the client may have sent that hyper buffers until the upstream takes the bytes before them.
     fn ahead(&self) -> usize {
         let Some(incoming) = self.incoming.as_ref().filter(|_| self.progress.phase.get() == Phase::Writing) else {
             return 0;
@@ -238,16 +238,16 @@ impl Upload {
     }
 }
 
-/// How long a request of HTTP/2 waits for its body to begin, or to end before it has begun.
+/// How long an HTTP/2 request waits for its body to begin, or to end before it has begun.
 const MOMENT: Duration = Duration::from_millis(100);
-/// The most that one client sends ahead: what a stream of HTTP/2 may, more than what is read of one in HTTP/1.
+/// The most bytes that a client sends ahead: the window of an HTTP/2 stream, which is more than one read of HTTP/1.
 const AHEAD: usize = 256 << 10;
-/// How long the rest of a body is taken that was answered before its end.
+/// How long the rest of a body is read after an early answer.
 const LINGER: Duration = Duration::from_secs(1);
 
 impl Drop for Upload {
-    /// Lets an HTTP/2 client send for a while what nobody reads. Otherwise its stream would be reset together with the
-    /// answer, and though that takes nothing from the answer (RFC 9113 §8.1), some clients give up on the whole exchange.
+    /// Reads and discards the rest of an HTTP/2 body for a while. Otherwise the stream would be reset together with the
+    /// answer. That takes nothing from the answer (RFC 9113 §8.1), but some clients give up on the whole exchange.
     fn drop(&mut self) {
         let is_over = !self.lingers || self.has_ended() || self.progress.phase.get() == Phase::Failed;
         if let Some(rest) = self.incoming.take().filter(|_| !is_over) {

@@ -13,52 +13,53 @@ use super::Upstream;
 use super::bound_connections::Lease;
 use super::conn::Conn;
 
-/// Polls the connection for the body's next frame, and returns the connection to its upstream when both sides have ended.
+/// Polls the connection for the next frame of the body, and gives the connection back to its upstream when both
+/// directions have ended.
 #[derive(Debug)]
 pub struct ResponseBody {
     incoming: Incoming,
-    link: Option<Box<Conn>>,
-    home: Rc<Upstream>,
-    /// Where the connection belongs instead, if it is bound to a client's.
+    conn: Option<Box<Conn>>,
+    upstream: Rc<Upstream>,
+    /// The right to the connection, if it is bound to a client's.
     lease: Option<Lease>,
-    /// Since when the upstream has been silent, once somebody has waited for it.
-    since: Option<Instant>,
+    /// When the exchange began to wait for the next frame.
+    waiting_since: Option<Instant>,
 }
 
-/// The body did not come to its end.
+/// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The upstream broke off.
     #[error("the upstream broke off the body")]
     Broken(#[source] hyper::Error),
-    /// The upstream said nothing for too long.
+    /// The upstream sent nothing for too long.
     #[error("the upstream paused the body too long")]
     Stalled,
 }
 
 impl ResponseBody {
-    pub(super) fn new(incoming: Incoming, link: Box<Conn>, home: Rc<Upstream>, lease: Option<Lease>) -> Self {
-        let mut relay = Self { incoming, link: Some(link), home, lease, since: None };
-        if relay.incoming.is_end_stream() {
-            relay.settle();
+    pub(super) fn new(incoming: Incoming, conn: Box<Conn>, upstream: Rc<Upstream>, lease: Option<Lease>) -> Self {
+        let mut body = Self { incoming, conn: Some(conn), upstream, lease, waiting_since: None };
+        if body.incoming.is_end_stream() {
+            body.release();
         }
-        relay
+        body
     }
 
-    /// Lets at most so many bytes be read at once from now on.
-    pub fn read_at_most(&self, bytes: usize) {
-        if let Some(link) = &self.link {
-            link.read_at_most(bytes);
+    /// Sets the most bytes that one read of the connection returns from now on.
+    pub fn set_read_limit(&self, bytes: usize) {
+        if let Some(conn) = &self.conn {
+            conn.set_read_limit(bytes);
         }
     }
 
-    /// Takes what the connection has already read. Only polling the connection fills it, so it needs no waker.
+    /// Takes a frame that the connection has already read. Only polling the connection brings more, so no waker is needed.
     fn take(&mut self) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let incoming = Pin::new(&mut self.incoming);
         let take = || incoming.poll_frame(&mut Context::from_waker(Waker::noop()));
-        match &self.link {
-            // Taking makes room, which rings; but whoever takes nothing polls the connection next.
-            Some(link) => link.bell.muffled(take),
+        match &self.conn {
+            // Taking a frame makes room, which would wake the task. If there is no frame, the connection is polled next anyway.
+            Some(conn) => conn.task_waker.muted(take),
             None => take(),
         }
     }
@@ -67,32 +68,32 @@ impl ResponseBody {
         if let ready @ Poll::Ready(_) = self.take() {
             return ready;
         }
-        if let Some(link) = &mut self.link {
-            link.poll(cx);
+        if let Some(conn) = &mut self.conn {
+            conn.poll(cx);
         }
         self.take()
     }
 
-    /// Gives the connection back when it is free for another exchange; closes it otherwise.
-    fn settle(&mut self) {
+    /// Gives the connection back if it is free for another exchange, and closes it otherwise.
+    fn release(&mut self) {
         let lease = self.lease.take();
-        if let Some(mut link) = self.link.take()
-            && link.is_free()
+        if let Some(mut conn) = self.conn.take()
+            && conn.is_free()
         {
             match lease {
-                Some(lease) => self.home.give_back(link, lease),
-                None => self.home.checkin(link),
+                Some(lease) => self.upstream.checkin_bound(conn, lease),
+                None => self.upstream.checkin(conn),
             }
         }
     }
 
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let due = *self.since.get_or_insert_with(Instant::now) + self.home.body_idle;
-        match &mut self.link {
-            // With its connection gone and nothing read, no more can come: hyper has dropped its end.
+        let due = *self.waiting_since.get_or_insert_with(Instant::now) + self.upstream.deadlines.body_idle;
+        match &mut self.conn {
+            // The connection is gone and nothing is read, so no more can arrive: hyper has dropped its end.
             None => Poll::Ready(Some(Err(BodyError::Stalled))),
-            Some(link) if link.has_ended() => Poll::Ready(Some(Err(BodyError::Stalled))),
-            Some(link) => link.timer.poll(cx, due).map(|()| Some(Err(BodyError::Stalled))),
+            Some(conn) if conn.has_ended() => Poll::Ready(Some(Err(BodyError::Stalled))),
+            Some(conn) => conn.timer.poll(cx, due).map(|()| Some(Err(BodyError::Stalled))),
         }
     }
 }
@@ -106,18 +107,18 @@ impl Body for ResponseBody {
         match this.poll_next(cx) {
             Poll::Pending => this.poll_stall(cx),
             Poll::Ready(Some(Ok(frame))) => {
-                this.since = None;
+                this.waiting_since = None;
                 if this.incoming.is_end_stream() {
-                    this.settle();
+                    this.release();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
-                this.settle();
+                this.release();
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                (this.link, this.lease) = (None, None);
+                (this.conn, this.lease) = (None, None);
                 Poll::Ready(Some(Err(BodyError::Broken(error))))
             }
         }

@@ -1,45 +1,46 @@
-//! Wakes the task of an exchange for its upstream connection, but not when it is the task itself that rings.
+//! The waker of an upstream connection: wakes the task of the exchange that holds it, except while that task itself
+//! causes the wake-up.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Wake, Waker};
 
-/// The waker of one connection, which serves the task that holds the connection now.
+/// Wakes the task that polled a connection last.
 ///
-/// hyper hands a body over through a channel, and taking from it wakes the connection. Here both ends are in one task,
-/// which polls the connection next anyway: waking it would cost another round through everything for each answer.
+/// hyper hands a body over through a channel, and taking from the channel wakes the connection. Here both ends are in one
+/// task, which polls the connection next anyway; waking it would poll everything once more for each answer.
 #[derive(Debug)]
 pub(super) struct TaskWaker {
     waker: Waker,
-    clapper: Arc<CurrentTask>,
+    current: Arc<CurrentTask>,
 }
 
 #[derive(Debug)]
 struct CurrentTask {
-    task: Mutex<Waker>,
-    muffled: AtomicBool,
+    waker: Mutex<Waker>,
+    is_muted: AtomicBool,
 }
 
 impl TaskWaker {
     pub(super) fn new() -> Self {
-        let clapper =
-            Arc::new(CurrentTask { task: Mutex::new(Waker::noop().clone()), muffled: AtomicBool::new(false) });
-        Self { waker: Waker::from(Arc::clone(&clapper)), clapper }
+        let current =
+            Arc::new(CurrentTask { waker: Mutex::new(Waker::noop().clone()), is_muted: AtomicBool::new(false) });
+        Self { waker: Waker::from(Arc::clone(&current)), current }
     }
 
-    /// Returns the context to poll the connection with, which wakes the task of `cx`.
+    /// Returns the context to poll the connection with. It wakes the task of `cx`.
     pub(super) fn context(&self, cx: &Context<'_>) -> Context<'_> {
-        let mut task = self.clapper.task.lock().unwrap_or_else(PoisonError::into_inner);
-        task.clone_from(cx.waker());
-        drop(task);
+        let mut waker = self.current.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        waker.clone_from(cx.waker());
+        drop(waker);
         Context::from_waker(&self.waker)
     }
 
-    /// Does something that rings, without waking anybody. The connection must be polled before the task rests.
-    pub(super) fn muffled<T>(&self, ring: impl FnOnce() -> T) -> T {
-        self.clapper.muffled.store(true, Ordering::Relaxed);
-        let done = ring();
-        self.clapper.muffled.store(false, Ordering::Relaxed);
+    /// Runs `action`, during which nothing is woken. The caller must poll the connection before its task sleeps.
+    pub(super) fn muted<T>(&self, action: impl FnOnce() -> T) -> T {
+        self.current.is_muted.store(true, Ordering::Relaxed);
+        let done = action();
+        self.current.is_muted.store(false, Ordering::Relaxed);
         done
     }
 }
@@ -50,8 +51,8 @@ impl Wake for CurrentTask {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.muffled.load(Ordering::Relaxed) {
-            self.task.lock().unwrap_or_else(PoisonError::into_inner).wake_by_ref();
+        if !self.is_muted.load(Ordering::Relaxed) {
+            self.waker.lock().unwrap_or_else(PoisonError::into_inner).wake_by_ref();
         }
     }
 }
@@ -71,13 +72,13 @@ mod tests {
     }
 
     #[test]
-    fn rings_for_the_task_that_polled_last_unless_muffled() {
+    fn wakes_the_task_that_polled_last_unless_muted() {
         let (first, last) = (Arc::new(Count(AtomicUsize::new(0))), Arc::new(Count(AtomicUsize::new(0))));
-        let bell = TaskWaker::new();
-        let kept = bell.context(&Context::from_waker(&Waker::from(Arc::clone(&first)))).waker().clone();
-        let _ = bell.context(&Context::from_waker(&Waker::from(Arc::clone(&last))));
+        let task_waker = TaskWaker::new();
+        let kept = task_waker.context(&Context::from_waker(&Waker::from(Arc::clone(&first)))).waker().clone();
+        let _ = task_waker.context(&Context::from_waker(&Waker::from(Arc::clone(&last))));
         kept.wake_by_ref();
-        bell.muffled(|| kept.wake_by_ref());
+        task_waker.muted(|| kept.wake_by_ref());
         kept.wake();
         assert_eq!((first.0.load(Ordering::Relaxed), last.0.load(Ordering::Relaxed)), (0, 2));
     }

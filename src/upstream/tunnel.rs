@@ -1,4 +1,4 @@
-//! Two connections joined after both left HTTP, byte for byte.
+//! Tunnels: bytes copied both ways between two connections that left HTTP.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -16,22 +16,23 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::io::UpstreamIo;
-use super::permits::CountGuard;
+use super::permits::ConnectionUsage;
 use crate::budget::Ledger;
 use crate::lazy_timer::LazyTimer;
 use crate::observe::metrics::TunnelEnd;
 
-/// The upstream's end of a tunnel, and what it said behind its 101.
+/// A connection to an upstream that left HTTP.
 #[derive(Debug)]
 pub struct Upgraded {
-    pub(super) wire: UpstreamIo,
+    pub(super) io: UpstreamIo,
+    /// The bytes that followed the 101.
     pub(super) early: Bytes,
-    /// Where it is counted what waits.
+    /// Counts the bytes that wait for either side.
     pub(super) ledger: Option<Arc<Ledger>>,
-    pub(super) _tenancy: Option<CountGuard>,
+    pub(super) _usage: Option<ConnectionUsage>,
 }
 
-/// How many bytes a tunnel has carried so far: they are known also of one that is dropped.
+/// The bytes that a tunnel has carried so far. They remain known when the tunnel is dropped.
 #[derive(Debug, Default)]
 pub struct TunnelBytes {
     up: Cell<u64>,
@@ -52,41 +53,41 @@ impl TunnelBytes {
     }
 }
 
-/// How long a tunnel goes on by itself.
+/// The deadlines of a tunnel.
 #[derive(Debug, Clone, Copy)]
 pub struct TunnelTimeouts {
-    /// The longest silence of both sides.
+    /// The longest time without a byte either way.
     pub idle: Duration,
-    /// How long the client may take nothing of what is there for it.
+    /// The longest time in which the client takes none of the bytes that wait for it.
     pub client_stall: Duration,
-    /// The same of the upstream: over HTTP/2, what waits for it is in the way of the other streams.
+    /// The same for the upstream. Over HTTP/2, bytes that wait for it use up the window of the other streams.
     pub upstream_stall: Duration,
 }
 
-/// After how much silence the kernel asks the other side whether it still exists, and how long it waits to ask again.
-/// A phone that left its network is noticed within minutes, and a NAT on the way forgets nobody who is still there.
+/// The silence after which the kernel sends a keep-alive probe, and the interval between further probes.
+/// So the loss of a phone that left its network is noticed within minutes, and a NAT on the way keeps its entry.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15));
-/// How much is read at a time. Each direction keeps a buffer only while the other side does not take it all.
+/// The most bytes that one read takes. A direction keeps a buffer only while the other side does not take everything.
 const CHUNK: usize = 16 << 10;
 
-/// Lets the kernel watch over a connection that may be silent for long (RFC 9293 §3.8.4).
+/// Turns on TCP keep-alive for a connection that may be silent for long (RFC 9293 §3.8.4).
 pub fn set_tcp_keepalive(stream: &TcpStream) {
     let (first, next) = KEEP_ALIVE;
     let asking = TcpKeepalive::new().with_time(first).with_interval(next);
     if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&asking) {
-        tracing::debug!(%error, "no keep-alive");
+        tracing::debug!(%error, "cannot turn on TCP keep-alive");
     }
 }
 
-/// Carries bytes both ways until both sides have ended, one fails, patience does, or it is cut.
+/// Copies bytes both ways until both sides have ended, one fails, a deadline passes, or `cut` completes. Returns why.
 ///
-/// An end of one direction is passed on, and the other direction goes on (half-close).
-/// `early` is what the client sent behind its request. What is carried is counted in `carried`; returns why it ended.
+/// The end of one direction is passed on, and the other direction goes on (half-close).
+/// `early` holds the bytes that followed the client's request. The bytes are counted in `carried`.
 pub async fn copy_bidirectional<S, C>(
-    mut near: S,
+    mut client: S,
     early: Bytes,
-    far: Upgraded,
-    patience: TunnelTimeouts,
+    upgraded: Upgraded,
+    timeouts: TunnelTimeouts,
     carried: &TunnelBytes,
     mut cut: Pin<&mut C>,
 ) -> TunnelEnd
@@ -94,11 +95,11 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     C: Future<Output = ()>,
 {
-    let (mut wire, mut held) = (far.wire, BufferedBytes::new(far.ledger));
-    if let Some(stream) = wire.tcp() {
+    let (mut upstream, mut buffered) = (upgraded.io, BufferedBytes::new(upgraded.ledger));
+    if let Some(stream) = upstream.tcp() {
         set_tcp_keepalive(stream);
     }
-    let (mut up, mut down) = (Lane::new(early), Lane::new(far.early));
+    let (mut up, mut down) = (Lane::new(early), Lane::new(upgraded.early));
     let mut timer = LazyTimer::default();
     let mut quiet_since = Instant::now();
     poll_fn(|cx| {
@@ -106,8 +107,8 @@ where
             return Poll::Ready(TunnelEnd::Frozen);
         }
         let before = (up.carried, down.carried);
-        let ended_up = up.poll(cx, &mut near, &mut wire);
-        let ended_down = down.poll(cx, &mut wire, &mut near);
+        let ended_up = up.poll(cx, &mut client, &mut upstream);
+        let ended_down = down.poll(cx, &mut upstream, &mut client);
         carried.up.set(up.carried);
         carried.down.set(down.carried);
         match (ended_up, ended_down) {
@@ -117,23 +118,27 @@ where
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(TunnelEnd::Closed),
             _ => {}
         }
-        held.count(up.waiting.len() + down.waiting.len());
+        buffered.set(up.waiting.len() + down.waiting.len());
         if before != (up.carried, down.carried) {
             quiet_since = Instant::now();
         }
-        let idle = (quiet_since + patience.idle, TunnelEnd::Idle);
-        let stalls = [
-            down.stuck_since.map(|since| (since + patience.client_stall, TunnelEnd::Stalled)),
-            up.stuck_since.map(|since| (since + patience.upstream_stall, TunnelEnd::Stalled)),
-        ];
-        let (due, late) =
-            stalls.into_iter().flatten().fold(idle, |first, next| if next.0 < first.0 { next } else { first });
+        let (due, late) = next_deadline(quiet_since, &up, &down, timeouts);
         timer.poll(cx, due).map(|()| late)
     })
     .await
 }
 
-/// What waits in both directions, counted until this is dropped.
+/// Returns when the tunnel ends if nothing moves, and why it ends then.
+fn next_deadline(quiet_since: Instant, up: &Lane, down: &Lane, timeouts: TunnelTimeouts) -> (Instant, TunnelEnd) {
+    let idle = (quiet_since + timeouts.idle, TunnelEnd::Idle);
+    let stalls = [
+        down.stuck_since.map(|since| (since + timeouts.client_stall, TunnelEnd::Stalled)),
+        up.stuck_since.map(|since| (since + timeouts.upstream_stall, TunnelEnd::Stalled)),
+    ];
+    stalls.into_iter().flatten().fold(idle, |first, next| if next.0 < first.0 { next } else { first })
+}
+
+/// The bytes that wait in both directions, counted in the ledger until this is dropped.
 struct BufferedBytes {
     ledger: Option<Arc<Ledger>>,
     bytes: usize,
@@ -144,7 +149,7 @@ impl BufferedBytes {
         Self { ledger, bytes: 0 }
     }
 
-    fn count(&mut self, bytes: usize) {
+    fn set(&mut self, bytes: usize) {
         if let Some(ledger) = &self.ledger {
             self.bytes = ledger.replace(self.bytes, bytes);
         }
@@ -153,24 +158,24 @@ impl BufferedBytes {
 
 impl Drop for BufferedBytes {
     fn drop(&mut self) {
-        self.count(0);
+        self.set(0);
     }
 }
 
-/// One direction.
+/// One direction of a tunnel.
 struct Lane {
-    /// Read and not yet written.
+    /// Bytes that are read and not yet written.
     waiting: Bytes,
     carried: u64,
     state: LaneState,
-    /// Since when the writer takes nothing of what is there for it.
+    /// When the writer last took bytes, if bytes wait for it.
     stuck_since: Option<Instant>,
 }
 
 #[derive(PartialEq, Eq)]
 enum LaneState {
     Open,
-    /// The reader has ended; what waits is written, then the writer is told.
+    /// The reader has ended. The waiting bytes are written, then the writer is shut down.
     Ending,
     Ended,
 }
@@ -180,7 +185,7 @@ impl Lane {
         Self { waiting: early, carried: 0, state: LaneState::Open, stuck_since: None }
     }
 
-    /// Carries what can be carried now, and notes whether it waits for the writer.
+    /// Copies what can be copied now, and notes whether it waits for the writer.
     fn poll<R, W>(&mut self, cx: &mut Context<'_>, from: &mut R, to: &mut W) -> Poll<io::Result<()>>
     where
         R: AsyncRead + Unpin,
@@ -196,7 +201,7 @@ impl Lane {
         polled
     }
 
-    /// `is_starved` is set when all that was read is written, and there is nothing more to read.
+    /// Sets `is_starved` when all bytes that were read are written, and there are no more to read.
     fn carry<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -223,7 +228,7 @@ impl Lane {
             let mut buffer = ReadBuf::uninit(&mut chunk);
             let polled = Pin::new(&mut *from).poll_read(cx, &mut buffer);
             if polled.is_pending() {
-                // Nothing more to add: what was written goes out now.
+                // Nothing more can be read, so the written bytes are sent now.
                 ready!(Pin::new(&mut *to).poll_flush(cx))?;
                 *is_starved = true;
                 return Poll::Pending;
@@ -232,12 +237,12 @@ impl Lane {
             if buffer.filled().is_empty() {
                 self.state = LaneState::Ending;
             }
-            self.pass(cx, to, buffer.filled())?;
+            self.write(cx, to, buffer.filled())?;
         }
     }
 
-    /// Writes as much as the other side takes, and keeps the rest.
-    fn pass<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W, mut bytes: &[u8]) -> io::Result<()> {
+    /// Writes as many bytes as the writer takes, and keeps the rest.
+    fn write<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             match Pin::new(&mut *to).poll_write(cx, bytes) {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
@@ -255,6 +260,7 @@ impl Lane {
         Ok(())
     }
 
+    /// Writes the bytes that wait.
     fn poll_waiting<W: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, to: &mut W) -> Poll<io::Result<()>> {
         while !self.waiting.is_empty() {
             let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.waiting))?;
