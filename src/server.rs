@@ -3,26 +3,26 @@
 //! One worker thread per core, each with its own listening sockets (`SO_REUSEPORT`) and upstream connections: a
 //! connection lives and dies on one thread.
 
+mod acceptor;
 mod admin;
-mod closing;
+mod admission;
+mod client_io;
 mod connection;
 mod control;
-mod crowd;
 mod deadlines;
-mod door;
-mod files;
+mod fd_limit;
 mod guarded;
 mod handover;
-mod io;
 mod listener;
-mod pace;
+mod paced_body;
 mod proxy_protocol;
 mod redirect;
+mod refuse_new;
 mod registry;
+mod runtime_thread;
 mod screened;
 mod snapshot;
 mod sockets;
-mod thread;
 mod worker;
 
 use std::io::Error as IoError;
@@ -38,9 +38,9 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::admin::{Admin, Known};
+use self::admission::Crowd;
 use self::control::Control;
-use self::crowd::Crowd;
-use self::files::Files;
+use self::fd_limit::Files;
 pub use self::handover::{HandOverError, Inherited};
 use self::listener::Listener;
 use self::redirect::HttpsPort;
@@ -335,7 +335,7 @@ impl Server {
 
     /// Stops accepting; what is in flight goes on until it ends, or until the drain deadline.
     pub fn drain(&self) {
-        // Every socket before the first is closed: see `closing`.
+        // Every socket before the first is closed: see `refuse_new`.
         for socket in lock(&self.sockets).drain(..) {
             socket.retire();
         }

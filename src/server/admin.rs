@@ -3,9 +3,9 @@
 //!
 //! It has a thread of its own, so it answers while workers are busy, and to the end of a drain.
 
-mod desk;
+mod connections;
 mod order;
-mod visitors;
+mod service;
 
 use std::convert::Infallible;
 use std::io;
@@ -18,13 +18,13 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
-use self::desk::Desk;
-use self::visitors::Visitors;
+use self::connections::Visitors;
+use self::service::Desk;
 use super::BACK_OFF;
-use super::door::Door;
+use super::acceptor::Door;
 use super::listener::Listener;
+use super::runtime_thread;
 use super::snapshot::Snapshot;
-use super::thread;
 use crate::config::Listen;
 use crate::observe::heartbeat::Heartbeats;
 use crate::observe::metrics::Metrics;
@@ -58,7 +58,7 @@ impl Admin {
         let (end, ended) = oneshot::channel();
         let is_tcp = matches!(listener.address(), Some(Listen::Tcp(_)));
         let socket = listener.try_clone()?;
-        let thread = thread::start("callgate-admin", move |runtime| {
+        let thread = runtime_thread::start("callgate-admin", move |runtime| {
             let desk = Rc::new(Desk::new(known, is_tcp));
             // What a worker judges with stays on its thread; what an order is judged with stays on this one.
             LocalSet::new().block_on(&runtime, async move {

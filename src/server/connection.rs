@@ -19,11 +19,11 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
-use super::crowd::{Place, Visit};
+use super::admission::{Place, Visit};
+use super::client_io::{Stream, Watched};
 use super::deadlines::{Ended, Watch};
 use super::guarded::Guarded;
-use super::io::{Stream, Watched};
-use super::pace::{Paced, Streams};
+use super::paced_body::{Paced, Streams};
 use super::proxy_protocol;
 use super::screened::Screened;
 use super::worker::Worker;

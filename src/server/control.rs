@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::thread;
+use super::runtime_thread;
 
 /// Something that goes on for as long as a configuration is in use.
 pub(super) type Chore = BoxFuture<'static, ()>;
@@ -25,7 +25,7 @@ impl Control {
     /// Starts the thread.
     pub(super) fn start() -> io::Result<Self> {
         let (chores, given) = mpsc::unbounded_channel();
-        let thread = thread::start("callgate-control", move |runtime| runtime.block_on(work(given)))?;
+        let thread = runtime_thread::start("callgate-control", move |runtime| runtime.block_on(work(given)))?;
         Ok(Self { chores: Some(chores), thread: Some(thread) })
     }
 

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use super::guarded::Guarded;
-use super::pace::Streams;
+use super::paced_body::Streams;
 use super::registry::Guest;
 use super::screened::Screened;
 use super::{FAREWELL, GRACE};

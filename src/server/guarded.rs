@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep, timeout};
 
-use super::io::Watched;
+use super::client_io::Watched;
 use crate::exchange::ClientConnection;
 use crate::message::guard::{Guard, Violation};
 use crate::upstream;

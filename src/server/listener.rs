@@ -10,7 +10,7 @@ use std::path::Path;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::closing;
+use super::refuse_new;
 use crate::config::Listen;
 
 /// How many connections may wait to be accepted; the system caps it.
@@ -74,7 +74,7 @@ impl Listener {
         self.remove_name();
         if let Bound::Tcp(socket) = &self.socket
             && !self.is_lent
-            && let Err(error) = closing::refuse_new(socket)
+            && let Err(error) = refuse_new::refuse_new(socket)
         {
             tracing::debug!(%error, "connections are accepted until the end");
         }

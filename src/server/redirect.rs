@@ -15,9 +15,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::timeout;
 
+use super::admission::Place;
+use super::client_io::Stream;
 use super::connection;
-use super::crowd::Place;
-use super::io::Stream;
 use super::worker::Worker;
 use crate::message::framing;
 use crate::message::target;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::io::Watched;
+use super::client_io::Watched;
 use crate::budget::Ledger;
 use crate::message::screen::Screen;
 

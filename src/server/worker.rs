@@ -13,9 +13,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
 
-use super::crowd::{Crowd, Place};
-use super::door::Door;
-use super::io::Stream;
+use super::acceptor::Door;
+use super::admission::{Crowd, Place};
+use super::client_io::Stream;
 use super::listener::Listener;
 use super::redirect::HttpsPort;
 use super::registry::Registry;

@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 
-use crate::server::io::Stream;
+use crate::server::client_io::Stream;
 
 /// The most bytes of an order: a head of a request with a certificate fits.
 const MAX_BODY: usize = 64 << 10;

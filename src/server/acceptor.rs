@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use tokio::net::{TcpListener, UnixListener};
 
-use super::io::Stream;
+use super::client_io::Stream;
 use super::listener::{Bound, Listener};
 
 /// The address of a client on this machine that has none.

@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use super::Known;
+use super::connections::Busy;
 use super::order::{self, Refusal};
-use super::visitors::Busy;
 use crate::config::{UpstreamConfig, UpstreamUrl};
 use crate::message::target;
 use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
@@ -30,7 +30,7 @@ use crate::observe::health::PartReport;
 use crate::observe::heartbeat::StuckWorker;
 use crate::observe::metrics::{self, ClientProtocol, Tally};
 use crate::proxy::Question;
-use crate::server::io::Stream;
+use crate::server::client_io::Stream;
 use crate::state::{Freeze, KeepError};
 
 /// The most bytes of the head of a question.
