@@ -10,13 +10,13 @@ use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 
-/// Returns the one cryptography provider of this program, handed over explicitly everywhere.
+/// Returns the cryptography provider of the program. It is passed on explicitly; rustls has no default one here.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// Makes trust roots of these certificates.
+/// Makes trust roots from these certificates.
 fn roots(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
     let mut roots = RootCertStore::empty();
     for certificate in authorities {

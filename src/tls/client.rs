@@ -1,4 +1,4 @@
-//! TLS toward upstreams: whom we trust.
+//! TLS toward upstreams, and which certificates are trusted there.
 
 use std::fmt;
 use std::io;
@@ -15,7 +15,7 @@ use x509_parser::prelude::FromDer;
 use crate::config::{Pin, Trust};
 use crate::model::digest::sha256;
 
-/// Builds the TLS side of one upstream. No ALPN is offered: upstreams are spoken to in HTTP/1.1.
+/// Builds the TLS configuration of one upstream. It offers no ALPN, since upstreams get HTTP/1.1.
 ///
 /// # Errors
 /// When a certificate of `ca` cannot be a trust root.
@@ -31,7 +31,7 @@ pub fn config(trust: &Trust) -> Result<Arc<ClientConfig>, rustls::Error> {
     with_verifier(UpstreamVerifier { issuer, pins: trust.pins.clone(), provider })
 }
 
-/// Builds a TLS side that trusts everybody, to look at the certificate that is shown.
+/// Builds a TLS configuration that accepts every certificate, to look at the one that is shown.
 ///
 /// # Errors
 /// When the cryptography provider has none of the protocol versions.
@@ -48,7 +48,7 @@ fn with_verifier(verifier: UpstreamVerifier) -> Result<Arc<ClientConfig>, rustls
     Ok(Arc::new(config))
 }
 
-/// Returns the pin of a certificate: the hash of its public key, so that a renewal which keeps the key keeps the pin.
+/// Returns the pin of a certificate: the hash of its public key. A renewal that keeps the key keeps the pin.
 ///
 /// # Errors
 /// When the certificate cannot be read.
@@ -58,7 +58,7 @@ pub fn pin(certificate: &CertificateDer<'_>) -> Result<Pin, rustls::Error> {
     Ok(Pin(sha256(parsed.public_key().raw)))
 }
 
-/// Says in front of why a handshake failed what the operator can do about it.
+/// Puts what the operator can do in front of the cause of a failed handshake.
 #[must_use]
 pub fn handshake_error(error: io::Error) -> io::Error {
     let advice = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
@@ -66,7 +66,7 @@ pub fn handshake_error(error: io::Error) -> io::Error {
         Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
             "the authority that signed its certificate is not known: name it in `ca`"
         }
-        // As `openssl req -x509` makes them.
+        // `openssl req -x509` makes such certificates.
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
             if other.0.to_string().contains("CaUsedAsEndEntity") =>
         {
@@ -100,21 +100,22 @@ fn roots(trust: &Trust) -> Result<RootCertStore, rustls::Error> {
     }
 }
 
-/// Whoever shows a certificate must hold its key; what else is asked for, the configuration says.
+/// Verifies the certificate of an upstream. The upstream must always prove that it holds the key; the configuration says
+/// what else is checked.
 #[derive(Debug)]
 struct UpstreamVerifier {
-    /// Judges issuer, name and dates; none: `insecure_skip_verify`, or a pin that says it all.
+    /// Checks issuer, name and dates. `None` with `insecure_skip_verify`, or with `pin` and no `ca`.
     issuer: Option<Arc<WebPkiServerVerifier>>,
     pins: Vec<Pin>,
     provider: Arc<CryptoProvider>,
 }
 
-/// The key is another one.
+/// The key of the certificate is not among the pins.
 #[derive(thiserror::Error)]
 #[error("its key is {0}, which is not in `pin`")]
 struct PinMismatch(Pin);
 
-/// As people read it: rustls shows in this form why a certificate is refused.
+/// The same as `Display`, since rustls shows the cause of a refused certificate in this form.
 impl fmt::Debug for PinMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -1,11 +1,11 @@
-//! Certificates for development and the demo: made on the spot, trusted by nobody.
+//! Certificates for development and the demo, made at run time. No client trusts them by itself.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
-/// A certificate for some names, signed by an authority made for it alone, all in PEM.
+/// A certificate, its key, and the authority that was made to sign it alone, all in PEM.
 #[derive(Debug)]
 pub struct DevCertificate {
-    /// The certificate of the authority, for clients that shall trust it.
+    /// The certificate of the authority, for clients that are to trust it.
     pub ca: String,
     /// The chain to serve.
     pub chain: String,
@@ -13,10 +13,10 @@ pub struct DevCertificate {
     pub key: String,
 }
 
-/// Makes a certificate for `names` (host names or addresses), good for a year or so as browsers accept it.
+/// Makes a certificate for `names` (host names or addresses), valid for 390 days from now.
 ///
 /// # Errors
-/// When a name is no host name.
+/// When a name is not a host name.
 pub fn certificate(names: &[&str]) -> Result<DevCertificate, rcgen::Error> {
     let ca_key = KeyPair::generate()?;
     let mut ca = CertificateParams::new(Vec::new())?;
