@@ -3,17 +3,17 @@
 mod conformance;
 mod endings;
 mod floods;
-#[allow(dead_code, reason = "it offers more than each set of tests takes")]
-pub mod frames;
 mod hostile;
 mod websocket;
 
 use std::time::Duration;
 
-use self::frames::{END_HEADERS, END_STREAM, Frames, HEADERS, REQUEST, block};
-use crate::kit::harness::{Gate, Raw, passed};
 use bytes::Bytes;
 use h2::client::SendRequest;
+
+use crate::kit::frames::{self, END_HEADERS, END_STREAM, Frames, HEADERS, REQUEST, block};
+use crate::kit::gate::Gate;
+use crate::kit::upstream::{Raw, passed};
 
 async fn connect(gate: &Gate) -> SendRequest<Bytes> {
     let (send, connection) = h2::client::handshake(gate.raw("app.test", "h2").await).await.unwrap();

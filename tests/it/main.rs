@@ -23,16 +23,23 @@ mod http {
 
 /// What tests lend each other: gates, servers, clients, programs.
 mod kit {
-    #[allow(dead_code, reason = "it offers more than each set of tests takes")]
-    pub mod harness;
+    pub mod client;
+    pub mod client_certificates;
+    pub mod commands;
+    pub mod events;
+    pub mod frames;
+    pub mod gate;
     pub mod issuer;
+    pub mod links;
     pub mod load;
-    #[allow(dead_code, reason = "tests/docs takes the rest")]
+    pub mod oidc;
+    #[allow(dead_code, reason = "tests/docs uses the rest")]
     pub mod openmetrics;
-    #[allow(dead_code, reason = "tests/docs takes the rest")]
+    pub mod program;
     pub mod programs;
     pub mod rfc9112;
     pub mod stage;
+    pub mod upstream;
 }
 
 /// Bounds in number, size and time, and clients that try them.

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use callgate::demo::vodia::Dialect;
 
 use super::stage::{Setting, Stage};
-use crate::login::oidc::SECRET;
+use crate::kit::oidc::SECRET;
 
 /// The provider, which ends with the test.
 struct Provider {

@@ -8,7 +8,8 @@ use callgate::demo::voximplant::Voximplant;
 use serde_json::Value;
 
 use super::driver::Browser;
-use crate::kit::harness::{Gate, Raw, VOX_PASSWORD};
+use crate::kit::gate::{Gate, VOX_PASSWORD};
+use crate::kit::upstream::Raw;
 
 /// How the parts are set up.
 #[derive(Debug, Clone, Copy)]

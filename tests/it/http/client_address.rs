@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::kit::harness::{Gate, Raw, status};
+use crate::kit::client::status;
+use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, until};
+use crate::kit::upstream::Raw;
 
 const BELIEVED: &str = "[server]\nbelieve_forwarded_from = [\"127.0.0.9\", \"10.0.0.0/8\"]";
 const BALANCED: &str = "[server]\naccept_proxy_protocol_from = [\"127.0.0.9\"]";
@@ -346,7 +348,7 @@ async fn what_rests_longest_makes_room() {
     let mut rested = open(&gate, "127.0.0.2", 3).await;
     for tls in &mut rested {
         tls.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
-        let answer = crate::kit::harness::read_head(tls).await;
+        let answer = crate::kit::client::read_head(tls).await;
         assert_eq!(status(&answer), 200);
         tls.read_exact(&mut [0; 2]).await.unwrap();
     }
@@ -355,7 +357,7 @@ async fn what_rests_longest_makes_room() {
     assert!(matches!(closed, Ok(Err(_))), "{closed:?}");
     for tls in &mut rested[1..] {
         tls.write_all(GET).await.unwrap();
-        assert_eq!(status(&crate::kit::harness::read_head(tls).await), 200);
+        assert_eq!(status(&crate::kit::client::read_head(tls).await), 200);
     }
     until("the log", || gate.log().lines().count() == 6).await;
 }
@@ -369,7 +371,7 @@ async fn room_is_made_by_whichever_worker_has_it() {
     for client in 2..8 {
         let mut tls = open_all(&gate, &format!("127.0.0.{client}"), 1).await.pop().unwrap();
         tls.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
-        let answer = tokio::time::timeout(WHILE, crate::kit::harness::read_head(&mut tls)).await;
+        let answer = tokio::time::timeout(WHILE, crate::kit::client::read_head(&mut tls)).await;
         assert_eq!(status(&answer.unwrap()), 200);
         held.push(tls);
     }

@@ -2,8 +2,10 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::kit::harness::{Gate, Raw, read_head, status};
+use crate::kit::client::{read_head, status};
+use crate::kit::gate::Gate;
 use crate::kit::stage::Plan;
+use crate::kit::upstream::Raw;
 
 /// Returns the statuses of all answers in what came, interim ones too.
 fn statuses(came: &str) -> Vec<u16> {

@@ -1,6 +1,8 @@
 //! One reading of every message: what two parsers could read in two ways is refused, or passed on in one way.
 
-use crate::kit::harness::{Gate, Raw, passed, status};
+use crate::kit::client::status;
+use crate::kit::gate::Gate;
+use crate::kit::upstream::{Raw, passed};
 
 /// What becomes of a request.
 enum Fate {

@@ -1,6 +1,8 @@
 //! Fields meant for one hop end at it, whoever names them and however often.
 
-use crate::kit::harness::{Gate, Raw, passed, status};
+use crate::kit::client::status;
+use crate::kit::gate::Gate;
+use crate::kit::upstream::{Raw, passed};
 
 /// Sends fields with a GET and compares what the upstream sees of them.
 async fn check(gate: &Gate, upstream: &Raw, fields: &str, expected: &[&str]) {

@@ -1,6 +1,7 @@
 //! Who the client is, is ours to say.
 
-use crate::kit::harness::{Gate, Raw};
+use crate::kit::gate::Gate;
+use crate::kit::upstream::Raw;
 
 const CLAIMS: [&str; 47] = [
     "X-Forwarded-For",

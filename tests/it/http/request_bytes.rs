@@ -11,7 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::{Duration, timeout};
 
-use crate::kit::harness::{Gate, Raw};
+use crate::kit::gate::Gate;
+use crate::kit::upstream::Raw;
 
 const CASES: &str = include_str!("request_bytes.txt");
 const PROBE: &str = "GET /probe HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";

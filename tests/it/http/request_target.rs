@@ -2,7 +2,9 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::kit::harness::{Gate, Raw, passed, status};
+use crate::kit::client::status;
+use crate::kit::gate::Gate;
+use crate::kit::upstream::{Raw, passed};
 
 /// A gate with two hosts before two upstreams.
 async fn two_hosts() -> (Gate, Raw, Raw) {

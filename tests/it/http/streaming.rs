@@ -7,7 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
 use tokio_rustls::client::TlsStream;
 
-use crate::kit::harness::{Gate, Raw, read_head, status};
+use crate::kit::client::{read_head, status};
+use crate::kit::gate::Gate;
+use crate::kit::upstream::Raw;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n";
 

@@ -10,7 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::kit::harness::{Gate, Raw, secret, status};
+use crate::kit::client::say_garbage;
+use crate::kit::client::status;
+use crate::kit::gate::{Gate, secret};
+use crate::kit::upstream::Raw;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
 
@@ -120,16 +123,6 @@ async fn older_versions_are_refused() {
         assert_eq!(record[0], kind, "{version:x}");
         assert!(kind == 0x16 || record[5..] == [2, 70], "{version:x}: {record:?}");
     }
-}
-
-/// Says what is no TLS, and hears no HTTP.
-pub async fn say_garbage(gate: &Gate, garbage: &[u8]) {
-    let mut stream = TcpStream::connect(gate.addr).await.unwrap();
-    stream.write_all(garbage).await.unwrap();
-    stream.shutdown().await.unwrap();
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
-    assert!(!answer.starts_with(b"HTTP"), "{garbage:?}");
 }
 
 #[tokio::test]
@@ -253,7 +246,7 @@ async fn certificates_are_chosen_by_name() {
          {{ cert = \"{at}/two.pem\", key = \"{at}/two.key\" }}] }}\n[app]\nurl = \"http://127.0.0.1:9\""
     );
     let config = callgate::config::parse(&text, dir.path(), &|_: &str| None).unwrap();
-    let (logs, _memory) = callgate::observe::Logs::memory(crate::kit::harness::FORMAT);
+    let (logs, _memory) = callgate::observe::Logs::memory(crate::kit::gate::FORMAT);
     let server = callgate::server::Server::start(config, logs).unwrap();
     for (name, trusted) in [
         ("one.test", true),

@@ -3,8 +3,9 @@
 //! The numbers are the tool's, and so is what counts as right: an error that ends the connection may be told by
 //! `PROTOCOL_ERROR` where the law has a code of its own, as the library does, but then the connection must end.
 
-use super::frames::*;
-use crate::kit::harness::{Gate, Raw};
+use crate::kit::frames::*;
+use crate::kit::gate::Gate;
+use crate::kit::upstream::Raw;
 
 /// One step of a case.
 enum Step {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::frames::*;
-use crate::kit::harness::{Gate, Raw};
+use crate::kit::frames::*;
+use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, until};
+use crate::kit::upstream::Raw;
 
 /// Longer than the rest of a refused body is taken.
 const LONG: Duration = Duration::from_secs(10);

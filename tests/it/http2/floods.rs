@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::frames::*;
-use crate::kit::harness::{Gate, Raw};
+use crate::kit::frames::*;
+use crate::kit::gate::Gate;
+use crate::kit::upstream::Raw;
 
 /// What a flood came to.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! What a hostile request leaves for the HTTP/1 upstream: one clean request, or not a byte.
 
-use super::frames::*;
-use crate::kit::harness::{Gate, Raw, passed};
+use crate::kit::frames::*;
+use crate::kit::gate::Gate;
+use crate::kit::upstream::{Raw, passed};
 
 type Field = (&'static str, &'static str);
 

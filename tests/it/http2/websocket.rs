@@ -17,9 +17,10 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 use super::connect;
-use super::frames::{END_HEADERS, Frames, PROTOCOL_ERROR, RST_STREAM, headers};
-use crate::kit::harness::{Gate, Line, Raw, passed};
+use crate::kit::frames::{END_HEADERS, Frames, PROTOCOL_ERROR, RST_STREAM, headers};
+use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, Stage, until};
+use crate::kit::upstream::{Line, Raw, passed};
 
 /// The law's number for the setting that offers it.
 const ENABLE_CONNECT_PROTOCOL: u16 = 8;
@@ -464,7 +465,7 @@ async fn a_side_that_breaks_off_is_told_to_the_other() {
     ];
     lost.write(&headers(1, END_HEADERS, &fields)).await;
     assert_eq!(lost.fate().await, "200");
-    lost.write(&super::frames::data(1, 0, b"x")).await;
+    lost.write(&crate::kit::frames::data(1, 0, b"x")).await;
     drop(lost);
     until("the lost one", || upstream.seen().contains(&"/lost left".to_owned())).await;
     counted(&gate, &["callgate_tunnels_open 0", "callgate_exchanges_in_flight 0"]).await;

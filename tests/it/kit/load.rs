@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::kit::harness::{read_head, status};
+use crate::kit::client::{read_head, status};
 
 /// How many clients there are of each kind.
 const CLIENTS: usize = 2;

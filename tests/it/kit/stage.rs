@@ -8,7 +8,8 @@ use callgate::demo::app::{App, AppOptions, SameSite, Whoami};
 use callgate::demo::vodia::{Dialect, Faults, Options, Tenant, Vodia};
 use serde_json::Value;
 
-use crate::kit::harness::{Answer, Asking, Gate};
+use crate::kit::client::{Answer, Asking};
+use crate::kit::gate::Gate;
 
 /// Who may become whom, unless a test says otherwise.
 pub const STAFF: &str = r#"

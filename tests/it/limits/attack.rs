@@ -6,9 +6,9 @@ use callgate::demo::vodia::Dialect;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::kit::harness::Gate;
+use crate::kit::gate::Gate;
+use crate::kit::links::{link, method, sign};
 use crate::kit::stage::{Plan, Stage, until};
-use crate::login::link::{link, method, sign};
 
 const JSON: &str = "application/json";
 const ADMINISTRATORS: &str = "\n[[allow]]\nname = \"administrators\"\nauth = [\"AUTH\"]\n\

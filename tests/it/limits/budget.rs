@@ -7,9 +7,11 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::client::TlsStream;
 
-use crate::http2::frames::{END_HEADERS, Frames, POST, WHOLE, data, headers, window_update};
-use crate::kit::harness::{Gate, Line, Raw, read_head, status};
+use crate::kit::client::{read_head, status};
+use crate::kit::frames::{END_HEADERS, Frames, POST, WHOLE, data, headers, window_update};
+use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, until};
+use crate::kit::upstream::{Line, Raw};
 
 /// A body that no test takes to its end.
 const BIG: u64 = 1 << 30;
@@ -84,7 +86,7 @@ async fn deaf(gate: &Gate) -> TlsStream<TcpStream> {
 /// A connection over HTTP/2 that asks for a hundred large bodies and takes none.
 async fn hundred(gate: &Gate) -> Frames {
     let mut frames = Frames::open_deaf(gate).await;
-    frames.write(&crate::http2::frames::window_size((1 << 31) - 1)).await;
+    frames.write(&crate::kit::frames::window_size((1 << 31) - 1)).await;
     frames.write(&window_update(0, 1 << 30)).await;
     let fields = [(":method", "GET"), (":scheme", "https"), (":path", "/big"), (":authority", "app.test")];
     for nth in 0..100 {

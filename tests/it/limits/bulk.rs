@@ -22,8 +22,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::kit::harness::{Raw, read_head, secret, status};
+use crate::kit::client::{read_head, status};
+use crate::kit::gate::secret;
 use crate::kit::programs::Watch;
+use crate::kit::upstream::Raw;
 
 const GIB: u64 = 1 << 30;
 /// Larger than any 32-bit length.

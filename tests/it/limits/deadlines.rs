@@ -7,7 +7,9 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::client::TlsStream;
 
-use crate::kit::harness::{Gate, Raw, read_head, status};
+use crate::kit::client::{read_head, status};
+use crate::kit::gate::Gate;
+use crate::kit::upstream::Raw;
 
 /// More than any of the short deadlines, less than any test may take.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -11,11 +11,13 @@ use http::Method;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::kit::harness::{Answer, Asking, Raw, secret};
+use crate::kit::client::{Answer, Asking};
+use crate::kit::gate::secret;
+use crate::kit::links::sign;
+use crate::kit::oidc::Scene;
+use crate::kit::oidc::provider::Provider;
 use crate::kit::stage::{Plan, STAFF, Stage};
-use crate::login::link::sign;
-use crate::login::oidc::Scene;
-use crate::login::oidc::provider::Provider;
+use crate::kit::upstream::Raw;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";
@@ -175,7 +177,7 @@ async fn a_credential_that_was_good_here_stays_so_while_its_address_guesses() {
 #[tokio::test]
 async fn a_login_at_the_provider_goes_on_while_its_address_guesses() {
     let provider = Provider::start().await;
-    let method = crate::login::oidc::method("sso", &provider, "");
+    let method = crate::kit::oidc::method("sso", &provider, "");
     let rules = key_rules().replace("{tenant}", "acme.test");
     let stage = Plan { app: "", rules: &rules, voximplant: "", limits: "", more: &method, ..Plan::default() };
     let scene = Scene { stage: stage.start().await, provider };
@@ -403,7 +405,7 @@ async fn an_office_of_two_hundred_is_in_within_a_minute() {
 #[tokio::test]
 async fn an_office_of_two_hundred_logs_in_at_its_provider() {
     let (provider, pbx) = (Provider::start().await, open_pbx().await);
-    let method = crate::login::oidc::method("sso", &provider, "");
+    let method = crate::kit::oidc::method("sso", &provider, "");
     let rules = "[[allow]]\npbx = { domain = \"acme.test\", account = \"{ext}\" }";
     let plan =
         Plan { app: "", rules, voximplant: "", limits: "", more: &method, pbx_at: Some(pbx.addr), ..Plan::default() };

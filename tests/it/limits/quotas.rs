@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::kit::harness::{Answer, Asking};
+use crate::kit::client::{Answer, Asking};
 use crate::kit::stage::{Plan, Stage};
 
 const FORM: &str = "application/x-www-form-urlencoded";

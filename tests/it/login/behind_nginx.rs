@@ -7,9 +7,11 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::kit::harness::{Raw, secret, status};
+use crate::kit::client::status;
+use crate::kit::gate::secret;
 use crate::kit::programs::are_here;
 use crate::kit::stage::{Plan, Stage, until};
+use crate::kit::upstream::Raw;
 
 const SECRET: &str = "a-secret-of-the-proxy-0123456789";
 

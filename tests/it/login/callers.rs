@@ -7,7 +7,7 @@ use hex::encode;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::kit::harness::Gate;
+use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, STAFF, Stage, until};
 
 const FORM: &str = "application/x-www-form-urlencoded";

@@ -4,8 +4,8 @@
 use callgate::demo::app::Whoami;
 use serde_json::json;
 
-use crate::kit::harness::Raw;
 use crate::kit::stage::{Plan, STAFF, Stage};
+use crate::kit::upstream::Raw;
 
 const KEY: &str = "a-key-of-another-server-0123456789";
 /// SHA-256 of that.

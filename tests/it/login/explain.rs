@@ -12,12 +12,13 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::kit::harness::{Gate, secret, status};
+use crate::kit::client::status;
+use crate::kit::client_certificates::Authority;
+use crate::kit::commands::{callgate, run};
+use crate::kit::gate::{Gate, secret};
 use crate::kit::issuer::{AUDIENCE, ISSUER, Publisher, Signer, claims, with};
+use crate::kit::oidc::Scene;
 use crate::kit::stage::{Plan, STAFF, Stage};
-use crate::login::mtls::Authority;
-use crate::login::oidc::Scene;
-use crate::operate::commands::{callgate, run};
 
 /// The key of the tests' server.
 const KEY: &str = "a-key-of-another-server-0123456789";

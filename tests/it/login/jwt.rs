@@ -5,7 +5,8 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::kit::harness::{Asking, Gate, secret};
+use crate::kit::client::Asking;
+use crate::kit::gate::{Gate, secret};
 use crate::kit::issuer::{AUDIENCE, ISSUER, Publisher, Signer, claims, now, with};
 use crate::kit::stage::{Plan, STAFF, Stage, until};
 

@@ -5,52 +5,19 @@ use callgate::model::secret::Secret;
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::kit::harness::{Answer, Asking, LINK_SECRET};
+use crate::kit::client::{Answer, Asking};
+use crate::kit::gate::LINK_SECRET;
+use crate::kit::links::{CLICK, RULE, link, method, sign};
 use crate::kit::stage::{Plan, STAFF, Stage};
 
-/// What a browser says when a person clicks.
-pub const CLICK: [(&str, &str); 4] = [
-    ("sec-fetch-site", "cross-site"),
-    ("sec-fetch-mode", "navigate"),
-    ("sec-fetch-dest", "document"),
-    ("sec-fetch-user", "?1"),
-];
 /// What a browser says when a button of our own page is pressed.
 const PRESS: [(&str, &str); 3] =
     [("origin", "https://app.test"), ("sec-fetch-site", "same-origin"), ("content-type", FORM)];
-const FORM: &str = "application/x-www-form-urlencoded";
-const RULE: &str = r#"
-[[allow]]
-name = "links"
-auth = "link"
-pbx = { domain = "{domain}", account = "{account}" }
-"#;
 
-pub fn method(more: &str) -> String {
-    format!(
-        "[[auth]]\ntype = \"link\"\nkeys = [{{ kid = \"2026\", secret = {{ file = \"link.key\" }} }}]\n{more}\n{RULE}"
-    )
-}
+const FORM: &str = "application/x-www-form-urlencoded";
 
 async fn stage(more: &str) -> Stage {
     Plan { rules: &method(more), ..Plan::default() }.start().await
-}
-
-/// Signs a link that is good for some seconds; each has a nonce of its own.
-pub fn sign(host: &str, claims: &[(&str, &str)], seconds: i64) -> String {
-    static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let expires = Timestamp::now() + SignedDuration::from_secs(seconds);
-    let key = LinkKey::new("2026".to_owned(), &Secret::new(LINK_SECRET.to_owned()));
-    format!(
-        "/auth/pbx?{}",
-        key.sign(host, claims, expires, &format!("nonce-of-test-{:08}-{count:08}", std::process::id()))
-    )
-}
-
-/// Signs a link for extension 40.
-pub fn link() -> String {
-    sign("app.test", &[("account", "40"), ("domain", "acme.test")], 50)
 }
 
 fn with<'g>(asking: Asking<'g>, fields: &[(&str, &str)]) -> Asking<'g> {
@@ -326,6 +293,7 @@ keys = [{ kid = "2024", secret = { file = "link.key" } }]
 [[auth]]
 type = "link"
 keys = [{ kid = "2027", secret = { file = "link.key" } }, { kid = "2026", secret = { file = "link.key" } }]"#;
+
     let stage = Plan { rules: &format!("{keys}\n{RULE}"), ..Plan::default() }.start().await;
     click(&stage, &link()).await.expect(303);
     let old = LinkKey::new("2025".to_owned(), &Secret::new(LINK_SECRET.to_owned()));

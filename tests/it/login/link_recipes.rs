@@ -7,10 +7,10 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::kit::harness::LINK_SECRET;
+use crate::kit::gate::LINK_SECRET;
+use crate::kit::links::method;
 use crate::kit::programs::{is_here, output};
 use crate::kit::stage::{Plan, Stage};
-use crate::login::link::method;
 
 /// A claim that every language must escape and measure as we do.
 const NOTE: &str = "Müller & Söhne = 1+1/2 % 密?";

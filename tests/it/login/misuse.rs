@@ -13,13 +13,15 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::kit::harness::{Asking, Raw, secret};
+use crate::kit::client::Asking;
+use crate::kit::client_certificates::{BOTH, BY_MAIL, Door, Files, HOSTS};
+use crate::kit::gate::secret;
 use crate::kit::issuer::{AUDIENCE, ISSUER, Signer, claims, now, with};
+use crate::kit::links::sign;
+use crate::kit::oidc::Scene;
+use crate::kit::oidc::provider::Provider;
 use crate::kit::stage::{Plan, Stage};
-use crate::login::link::sign;
-use crate::login::mtls::{BOTH, BY_MAIL, Door, Files, HOSTS};
-use crate::login::oidc::Scene;
-use crate::login::oidc::provider::Provider;
+use crate::kit::upstream::Raw;
 
 const KEY: &str = "a-key-of-another-server-0123456789";
 const SECRET: &str = "a-secret-of-thirty-two-bytes-or-more";
@@ -108,10 +110,10 @@ impl Gatehouse {
         let keys = TempDir::new().unwrap();
         secret(&keys, "jwt", SECRET);
         let provider = Provider::start().await;
-        let method = crate::login::oidc::method("sso", &provider, "");
+        let method = crate::kit::oidc::method("sso", &provider, "");
         let stage =
             Plan { app: "", rules: &rules(&keys), more: &(APP.to_owned() + &method), ..Plan::default() }.start().await;
-        for text in [KEY, SECRET, crate::login::oidc::SECRET] {
+        for text in [KEY, SECRET, crate::kit::oidc::SECRET] {
             stage.gate.canary(text);
         }
         Self { scene: Scene { stage, provider }, _keys: keys }

@@ -2,144 +2,16 @@
 //!
 //! The provider is a stand-in that lies; `browser.rs` has a real one.
 
-pub mod provider;
-
 use std::collections::HashMap;
 use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
 
-pub use self::provider::SECRET;
-use self::provider::{CLIENT, Provider, Signs};
-use crate::kit::harness::{Answer, Raw};
-use crate::kit::stage::{Plan, Stage};
-
-const HTML: &str = "text/html,application/xhtml+xml,*/*;q=0.8";
-const RULES: &str = "[[allow]]\npbx = { domain = \"{tenant}\", account = \"{ext}\" }\nvoximplant = \"{vox}\"";
-/// What a test may seal cookies with.
-pub const KEY: &str = "0123456789abcdef0123456789abcdef";
-
-/// A gate with a provider.
-pub struct Scene {
-    pub stage: Stage,
-    pub provider: Provider,
-}
-
-/// A login on its way: where it leads, and what the browser keeps.
-struct Way {
-    address: String,
-    cookie: String,
-}
-
-impl Scene {
-    pub async fn new() -> Self {
-        Self::with("").await
-    }
-
-    /// As `new`, with more lines for the method.
-    async fn with(more: &str) -> Self {
-        let provider = Provider::start().await;
-        Self::before(provider, more).await
-    }
-
-    pub async fn before(provider: Provider, more: &str) -> Self {
-        let method = method("sso", &provider, more);
-        let stage = Plan { app: "", rules: RULES, more: &method, ..Plan::default() }.start().await;
-        stage.gate.canary(SECRET);
-        Self { stage, provider }
-    }
-
-    /// Opens a path of the gate as a person does.
-    pub async fn open(&self, path: &str, cookies: &str) -> Answer {
-        let asked = self.stage.gate.get(path).header("accept", HTML);
-        if cookies.is_empty() { asked.send().await } else { asked.cookie(cookies).send().await }
-    }
-
-    /// Begins a login for what a path asks for.
-    async fn begin(&self, path: &str) -> Way {
-        let sent = self.open(path, "").await.expect(302);
-        let login = sent.header("location").strip_prefix("https://app.test").unwrap().to_owned();
-        assert!(login.starts_with("/auth/callgate/login?"), "{login}");
-        let page = self.open(&login, "").await.expect(200);
-        Way { address: link(&page), cookie: pair(set(&page).last().unwrap()) }
-    }
-
-    /// Lets somebody log in at the provider, and returns the path that it sends the browser back to.
-    fn log_in(&self, way: &Way) -> String {
-        let (code, asked) = self.provider.log_in(&way.address);
-        for secret in [&code, &asked["state"], &asked["nonce"]] {
-            self.stage.gate.canary(secret);
-        }
-        format!("{}?{}", path_of(&asked["redirect_uri"]), query(&[("code", &code), ("state", &asked["state"])]))
-    }
-
-    /// Ends a login, and returns the cookie that remembers it with the address that comes next.
-    async fn end(&self, way: &Way) -> (String, String) {
-        let page = self.open(&self.log_in(way), &way.cookie).await.expect(200);
-        (pair(&set(&page)[0]), link(&page))
-    }
-
-    /// Logs in as whoever the provider vouches for.
-    pub async fn cookie(&self) -> String {
-        self.end(&self.begin("/auth/pbx").await).await.0
-    }
-
-    /// Checks that a login that the provider spoils ends with a status, for a reason that only the operator learns.
-    #[track_caller]
-    fn check_refused<'s>(&'s self, status: u16, reason: &'s str) -> impl Future<Output = ()> + 's {
-        let place = std::panic::Location::caller();
-        async move {
-            let way = self.begin("/auth/pbx").await;
-            let answer = self.open(&self.log_in(&way), &way.cookie).await;
-            assert_eq!(answer.status.as_u16(), status, "{place}: {reason}: {answer:?}");
-            assert!(!answer.text().contains(reason), "{place}: {answer:?}");
-            let set = set(&answer);
-            assert!(set.len() == 1 && set[0].contains("=; Max-Age=0"), "{place}: the login is forgotten: {set:?}");
-            self.stage.gate.line(&["audit refusal", reason]).await;
-            assert!(self.stage.minted().is_empty());
-        }
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        for token in self.provider.given() {
-            self.stage.gate.canary(token);
-        }
-    }
-}
-
-pub fn method(name: &str, provider: &Provider, more: &str) -> String {
-    let issuer = provider.issuer();
-    format!(
-        "[[auth]]\ntype = \"oidc\"\nname = \"{name}\"\nissuer = \"{issuer}\"\nclient_id = \"{CLIENT}\"\n\
-         client_secret = {{ env = \"OIDC_SECRET\" }}\n{more}\n"
-    )
-}
-
-/// Returns where a page leads.
-fn link(page: &Answer) -> String {
-    let href = page.text().split("<a href=\"").nth(1).unwrap().split('"').next().unwrap();
-    href.replace("&amp;", "&")
-}
-
-fn set(answer: &Answer) -> Vec<String> {
-    answer.headers.get_all("set-cookie").iter().map(|line| line.to_str().unwrap().to_owned()).collect()
-}
-
-/// Returns what a browser sends of a cookie.
-fn pair(set: &str) -> String {
-    set.split(';').next().unwrap().to_owned()
-}
-
-fn path_of(address: &str) -> String {
-    address.strip_prefix("https://app.test").unwrap().to_owned()
-}
-
-fn query(pairs: &[(&str, &str)]) -> String {
-    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
-}
+use crate::kit::oidc::provider::{CLIENT, Provider, Signs};
+use crate::kit::oidc::{HTML, KEY, RULES, Scene, Way, link, method, pair, query, set};
+use crate::kit::stage::Plan;
+use crate::kit::upstream::Raw;
 
 fn parameters(address: &str) -> HashMap<String, String> {
     form_urlencoded::parse(address.split_once('?').unwrap().1.as_bytes()).into_owned().collect()

@@ -3,8 +3,10 @@
 use http::Method;
 use serde_json::json;
 
-use crate::kit::harness::{Asking, Gate, Raw, passed, secret};
+use crate::kit::client::Asking;
+use crate::kit::gate::{Gate, secret};
 use crate::kit::stage::{Plan, STAFF, Stage};
+use crate::kit::upstream::{Raw, passed};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const SECRET: &str = "a-secret-of-the-proxy-0123456789";

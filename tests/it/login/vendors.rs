@@ -4,11 +4,12 @@ use callgate::demo::app::{App, AppOptions};
 use callgate::demo::vodia::{Options, Tenant, Vodia};
 use serde_json::{Value, json};
 
-use crate::kit::harness::{Asking, Gate};
+use crate::kit::client::Asking;
+use crate::kit::gate::Gate;
 use crate::kit::issuer::{Publisher, Signer, now};
+use crate::kit::oidc::Scene;
+use crate::kit::oidc::provider::{CLIENT, Provider};
 use crate::kit::stage::{Stage, until};
-use crate::login::oidc::Scene;
-use crate::login::oidc::provider::{CLIENT, Provider};
 
 /// A gate as a recipe says, but for where everything is.
 struct Kitchen {
@@ -53,7 +54,7 @@ impl Kitchen {
         }
         real.push_str("\n[limits]\nclient = \"1000/min\"\nfailures = \"1000/min\"\n");
         let gate = Gate::start(&real).await;
-        gate.canary(crate::login::oidc::SECRET);
+        gate.canary(crate::kit::oidc::SECRET);
         until("the keys are fetched", || gate.told("/readyz").contains("200 OK")).await;
         // They are not asked for again before a minute is over.
         drop(publisher);

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::kit::harness::{Asking, Raw};
+use crate::kit::client::Asking;
 use crate::kit::stage::{Plan, STAFF, Stage, until};
+use crate::kit::upstream::Raw;
 
 const ALICE: &str = r#"{"user":"alice","ext":"40","tenant":"acme.test"}"#;
 

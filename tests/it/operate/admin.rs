@@ -9,9 +9,11 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::kit::harness::{self, Gate, Raw, read_head, status};
+use crate::kit::client::{read_head, status};
+use crate::kit::gate::{self, Gate};
 use crate::kit::openmetrics;
 use crate::kit::stage::{Plan, STAFF, Stage, until};
+use crate::kit::upstream::Raw;
 
 const TCP: &str = "[admin]\nlisten = \"127.0.0.1:0\"";
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n";
@@ -28,8 +30,8 @@ fn body(answer: &str) -> &str {
 /// Returns a configuration that a test starts a server with by itself.
 fn config(dir: &TempDir, rest: &str) -> Config {
     let certificate = callgate::tls::dev::certificate(&["app.test"]).unwrap();
-    harness::secret(dir, "chain.pem", &certificate.chain);
-    harness::secret(dir, "key.pem", &certificate.key);
+    gate::secret(dir, "chain.pem", &certificate.chain);
+    gate::secret(dir, "key.pem", &certificate.key);
     let text = format!(
         "listen = \"127.0.0.1:0\"\ntls = {{ cert = \"chain.pem\", key = \"key.pem\" }}\n\
          [app]\nurl = \"http://127.0.0.1:9\"\n{rest}"
@@ -209,7 +211,7 @@ async fn a_log_that_cannot_be_written_is_not_ready_and_its_lines_are_counted() {
     let logs = Logs::open(&config).unwrap();
     let server = Server::start(config, logs.clone()).unwrap();
     let tell = |path: &str| {
-        harness::tell(&server.admin_address().unwrap(), &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+        gate::tell(&server.admin_address().unwrap(), &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
     };
     assert_eq!(body(&tell("/readyz")), "ok\n");
     let entry = callgate::observe::audit::LoginRecord {
@@ -445,7 +447,7 @@ async fn an_address_that_is_taken_is_said_with_its_name() {
     let dir = TempDir::new().unwrap();
     let address = taken.local_addr().unwrap();
     let config = config(&dir, &format!("[admin]\nlisten = \"{address}\""));
-    let (logs, _memory) = Logs::memory(harness::FORMAT);
+    let (logs, _memory) = Logs::memory(gate::FORMAT);
     let error = Server::start(config, logs).err().unwrap();
     assert_eq!(error.to_string(), format!("cannot listen at {address}"));
 }

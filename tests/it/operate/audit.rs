@@ -7,8 +7,8 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 
+use crate::kit::commands::{callgate, run, text};
 use crate::kit::stage::{Plan, Stage};
-use crate::operate::commands::{callgate, run, text};
 
 const CHAIN: &str = "[audit]\nfile = \"audit.log\"\nchain = true";
 

@@ -10,8 +10,8 @@ use callgate::state::Store;
 use callgate::tls::dev;
 use tempfile::TempDir;
 
-use crate::kit::harness::secret;
-use crate::operate::commands::{callgate, run, text};
+use crate::kit::commands::{callgate, run, text};
+use crate::kit::gate::secret;
 
 fn folder(more: &str) -> TempDir {
     let dir = TempDir::new().unwrap();

@@ -7,9 +7,9 @@ use std::process::{Command, Output, Stdio};
 use callgate::tls::dev;
 use tempfile::TempDir;
 
-use crate::kit::harness::secret;
+use crate::kit::commands::{callgate, text};
+use crate::kit::gate::secret;
 use crate::kit::programs::output_as_led;
-use crate::operate::commands::{callgate, text};
 
 const CONFIGURATION: &str = r#"
 listen = "127.0.0.1:0"

@@ -7,9 +7,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::kit::harness::{Gate, Raw, read_head, status};
-use crate::operate::commands::unprivileged;
-use crate::operate::reload::Program;
+use crate::kit::client::{read_head, status};
+use crate::kit::commands::unprivileged;
+use crate::kit::gate::Gate;
+use crate::kit::program::Program;
+use crate::kit::upstream::Raw;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n";
 

@@ -16,9 +16,9 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::kit::harness::{Gate, secret};
+use crate::kit::commands::{callgate, run, text};
+use crate::kit::gate::{Gate, secret};
 use crate::kit::stage::{Plan, Stage};
-use crate::operate::commands::{callgate, run, text};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 

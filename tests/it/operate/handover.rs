@@ -8,47 +8,12 @@ use std::os::unix::net::UnixDatagram;
 use command_fds::{CommandFdExt, FdMapping};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::kit::harness::{Raw, read_head, status};
-use crate::kit::programs;
+use crate::kit::client::{read_head, status};
+use crate::kit::commands::{Running, callgate};
+use crate::kit::program::{Program, check_echo, echo, tunnel};
+use crate::kit::program::{Successor, code};
 use crate::kit::stage::until;
-use crate::operate::commands::{Running, callgate};
-use crate::operate::reload::{Program, check_echo, echo, tunnel};
-
-/// The process that took over; ended with the test.
-pub struct Successor(u32);
-
-impl Successor {
-    /// Hands over, and waits until that is done.
-    pub async fn of(program: &mut Program) -> Self {
-        program.running.signal("-USR2");
-        Self::told(&program.running.complaint("handed over").await)
-    }
-
-    fn told(line: &str) -> Self {
-        Self(line.split("id=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap())
-    }
-
-    fn signal(&self, signal: &str) -> bool {
-        programs::signal(self.0, signal)
-    }
-}
-
-impl Drop for Successor {
-    fn drop(&mut self) {
-        self.signal("-KILL");
-    }
-}
-
-/// Waits for the end of the process that was started first.
-pub async fn code(program: &mut Program) -> Option<i32> {
-    let mut code = None;
-    until("the old process ends", || {
-        code = program.running.child.try_wait().unwrap();
-        code.is_some()
-    })
-    .await;
-    code.unwrap().code()
-}
+use crate::kit::upstream::Raw;
 
 /// Hands over under load, from two workers to as many as the new configuration says.
 async fn check_swap(workers: usize) {

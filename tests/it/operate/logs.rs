@@ -3,8 +3,10 @@
 use callgate::demo::vodia::Dialect;
 use serde_json::{Value, json};
 
-use crate::kit::harness::{Answer, Gate, Raw};
+use crate::kit::client::Answer;
+use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, Stage, until};
+use crate::kit::upstream::Raw;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "[log]\nformat = \"json\"";
@@ -117,7 +119,7 @@ async fn a_refusal_that_a_listed_page_may_read_has_its_reason_in_the_log_too() {
     }
 }
 
-/// The harness searches the logs for whatever was sent and received, so the exchanges are the test.
+/// A gate searches the logs for all that was sent and received, so the exchanges are the test.
 #[tokio::test]
 async fn no_line_tells_what_logs_in() {
     for more in ["", JSON] {

@@ -9,8 +9,8 @@ use callgate::model::ott::Ha1;
 use callgate::tls::dev;
 use tempfile::TempDir;
 
-use crate::kit::harness::secret;
-use crate::operate::commands::{callgate, run};
+use crate::kit::commands::{callgate, run};
+use crate::kit::gate::secret;
 
 const PHONE: &str = "phone.acme.voximplant.com";
 const SALES: &str = "sales.acme.voximplant.com";

@@ -12,9 +12,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use crate::kit::harness::{Raw, read_head, secret, status, tell};
-use crate::operate::commands::{Running, limited};
-use crate::operate::reload::{Program, certify, configuration};
+use crate::kit::client::{read_head, status};
+use crate::kit::commands::{Running, limited};
+use crate::kit::gate::{secret, tell};
+use crate::kit::program::{Program, certify, configuration};
+use crate::kit::upstream::Raw;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n";
 

@@ -7,9 +7,10 @@ use std::os::unix::net::UnixListener;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
-use crate::kit::harness::{Raw, read_head, status};
-use crate::operate::commands::{Running, callgate};
-use crate::operate::reload::Program;
+use crate::kit::client::{read_head, status};
+use crate::kit::commands::{Running, callgate};
+use crate::kit::program::Program;
+use crate::kit::upstream::Raw;
 
 const TOP: &str = "listen = \"unix:tls.sock\"\nworkers = 2";
 
@@ -74,8 +75,8 @@ async fn what_is_no_socket_is_not_touched() {
 async fn a_path_goes_from_hand_to_hand() {
     let upstream = Raw::ok().await;
     let mut program = Program::start(upstream.addr, TOP, "").await;
-    let successor = crate::operate::handover::Successor::of(&mut program).await;
-    assert_eq!(crate::operate::handover::code(&mut program).await, Some(0));
+    let successor = crate::kit::program::Successor::of(&mut program).await;
+    assert_eq!(crate::kit::program::code(&mut program).await, Some(0));
     check_answer(&program, &upstream).await;
     drop(successor);
     // Nobody removed the path from under the new process, whose end this one was no drain.

@@ -14,13 +14,15 @@ use rustls::pki_types::pem::PemObject;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::kit::harness::{Gate, LINK_SECRET, Raw, read_head, status};
+use crate::kit::client::{read_head, status};
+use crate::kit::commands::{Running, callgate, piped};
+use crate::kit::gate::{Gate, LINK_SECRET};
+use crate::kit::links::{link, method};
+use crate::kit::program::Program;
+use crate::kit::program::{Successor, code};
 use crate::kit::programs::are_here;
 use crate::kit::stage::{Plan, Stage};
-use crate::login::link::{link, method};
-use crate::operate::commands::{Running, callgate, piped};
-use crate::operate::handover::{Successor, code};
-use crate::operate::reload::Program;
+use crate::kit::upstream::Raw;
 
 fn state(path: &Path) -> String {
     format!("[state]\nfile = {path:?}\n")
@@ -48,7 +50,7 @@ async fn a_used_link_stays_used_after_a_restart() {
     let after = stage_again(&more).await;
     after.gate.get(&link).send().await.expect(401);
     after.gate.line(&["audit refusal", "reason=\"the link was used before\""]).await;
-    after.gate.get(&crate::login::link::link()).send().await.expect(303);
+    after.gate.get(&crate::kit::links::link()).send().await.expect(303);
 }
 
 /// Starts a gate once the one before has let go of the file.
@@ -266,7 +268,7 @@ async fn a_hand_over_takes_the_file_along() {
     let _successor = Successor::of(&mut program).await;
     assert_eq!(code(&mut program).await, Some(0));
     assert_eq!(follow(&program, &link).await, 401);
-    assert_eq!(follow(&program, &crate::login::link::link()).await, 303);
+    assert_eq!(follow(&program, &crate::kit::links::link()).await, 303);
 }
 
 #[tokio::test]
@@ -279,7 +281,7 @@ async fn a_hand_over_that_fails_takes_the_file_back() {
     program.running.signal("-USR2");
     program.running.complaint("not handed over").await;
     assert_eq!(follow(&program, &link).await, 401);
-    assert_eq!(follow(&program, &crate::login::link::link()).await, 303);
+    assert_eq!(follow(&program, &crate::kit::links::link()).await, 303);
 }
 
 /// Until the new process asks for the file, the old one has it.

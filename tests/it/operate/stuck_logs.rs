@@ -9,10 +9,11 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::kit::harness::{Answer, Raw, read_head, status};
+use crate::kit::client::{Answer, read_head, status};
+use crate::kit::commands::{callgate, run, text};
+use crate::kit::program::Program;
 use crate::kit::stage::{Plan, Stage, until};
-use crate::operate::commands::{callgate, run, text};
-use crate::operate::reload::Program;
+use crate::kit::upstream::Raw;
 
 const CHAIN: &str = "[audit]\nfile = \"audit.log\"\nchain = true";
 

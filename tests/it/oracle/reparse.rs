@@ -16,7 +16,7 @@ use self::client::Words;
 use self::generate::{CLAIM, Dice};
 use self::readers::{Request1, SENTINEL, Sight, excuse, read_all, sentinel, shown_by, tally};
 use self::recorder::Recorder;
-use crate::kit::harness::Gate;
+use crate::kit::gate::Gate;
 use crate::kit::rfc9112::{self, Reading, latin1};
 
 /// How many clients speak at once, each to a gate of its own.

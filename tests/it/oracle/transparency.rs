@@ -12,8 +12,10 @@ use tokio::io::AsyncWriteExt;
 
 use self::cases::{Case, Client};
 use self::talk::{Seen, Theatre, Way};
-use crate::kit::harness::{Gate, Raw, read_head, status};
+use crate::kit::client::{read_head, status};
+use crate::kit::gate::Gate;
 use crate::kit::rfc9112::{self, Framing, Message};
+use crate::kit::upstream::Raw;
 
 /// What a row of the tables means: it takes the difference out of the messages that came directly and by the gate.
 struct Row {

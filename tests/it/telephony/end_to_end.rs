@@ -3,7 +3,7 @@
 use callgate::demo::voximplant::Voximplant;
 use serde_json::json;
 
-use crate::kit::harness::VOX_PASSWORD;
+use crate::kit::gate::VOX_PASSWORD;
 use crate::kit::stage::Stage;
 
 #[tokio::test]

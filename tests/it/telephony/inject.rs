@@ -4,8 +4,10 @@ use callgate::demo::vodia::{Dialect, FailForm, Wrong};
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use crate::kit::harness::{Answer, Gate, Raw};
+use crate::kit::client::Answer;
+use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, STAFF, Stage};
+use crate::kit::upstream::Raw;
 
 const REDIRECTS: &str = r#"
 [[allow]]

@@ -5,8 +5,10 @@ use md5::{Digest, Md5};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::kit::harness::{Answer, Gate, Raw, VOX_PASSWORD, secret};
+use crate::kit::client::Answer;
+use crate::kit::gate::{Gate, VOX_PASSWORD, secret};
 use crate::kit::stage::{Plan, Stage, until};
+use crate::kit::upstream::Raw;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 /// The key of most of the vendor's vectors.
@@ -20,7 +22,7 @@ async fn alice_asks(stage: &Stage, body: &str) -> Answer {
     stage.alice_posts("/auth/ott", FORM, body).send().await
 }
 
-/// Computes the token of a user of the harness's file, without the help of the program.
+/// Computes the token of a user of a gate's users file, without the help of the program.
 fn token(key: &str, user: &str) -> String {
     md5(&format!("{key}|{}", md5(&format!("{user}:voximplant.com:{VOX_PASSWORD}"))))
 }

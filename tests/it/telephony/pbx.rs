@@ -8,7 +8,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
-use crate::kit::harness::Answer;
+use crate::kit::client::Answer;
 use crate::kit::stage::{Plan, Stage, until};
 
 const COOKIE: &str = "handoff = \"cookie\"";
@@ -708,7 +708,7 @@ async fn a_mint_that_a_client_writes_has_no_administrator() {
 async fn without_an_administrator_there_is_nothing_to_ask() {
     let stage = Stage::new().await;
     let text = format!("[pbx]\nurl = \"http://{}\"\nhosts = [\"pbx.test\"]", stage.pbx.addr);
-    let gate = crate::kit::harness::Gate::start(&text).await;
+    let gate = crate::kit::gate::Gate::start(&text).await;
     gate.get("/auth/pbx").host("pbx.test").send().await.expect(404);
     gate.get("/").host("pbx.test").send().await.expect(200);
 }

@@ -5,7 +5,7 @@ use http::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::kit::harness::Asking;
+use crate::kit::client::Asking;
 use crate::kit::stage::{Plan, Stage};
 
 const SESSION: &str = "/rest/system/session";

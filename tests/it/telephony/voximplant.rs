@@ -5,7 +5,8 @@ use md5::{Digest, Md5};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::kit::harness::{Asking, VOX_PASSWORD, secret};
+use crate::kit::client::Asking;
+use crate::kit::gate::{VOX_PASSWORD, secret};
 use crate::kit::stage::{Plan, Stage};
 
 const FORM: &str = "application/x-www-form-urlencoded";

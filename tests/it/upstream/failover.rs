@@ -9,8 +9,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
-use crate::kit::harness::{Gate, Raw, read_head, read_request, status};
+use crate::kit::client::{read_head, status};
+use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, until};
+use crate::kit::upstream::{Raw, read_request};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
 const POST: &[u8] = b"POST / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nContent-Length: 2\r\n\r\nab";

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::kit::harness::{Gate, Raw, read_head, status};
+use crate::kit::client::{read_head, status};
+use crate::kit::gate::Gate;
+use crate::kit::upstream::Raw;
 
 /// A gate before an upstream that answers a request for `/n` with the nth of these, and closes.
 async fn liar(answers: Vec<Vec<u8>>) -> (Raw, Gate) {

@@ -2,7 +2,9 @@
 
 use tokio::io::AsyncWriteExt;
 
-use crate::kit::harness::{Gate, Line, Raw, read_head, status};
+use crate::kit::client::{read_head, status};
+use crate::kit::gate::Gate;
+use crate::kit::upstream::{Line, Raw};
 
 /// Serves an app that knows its user by the connection, as Windows' web server does. `{n}`: the connection.
 async fn knows_connections(mut line: Line) {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
-use crate::kit::harness::{Gate, Line, Raw, passed, read_head, status};
+use crate::kit::client::{read_head, status};
+use crate::kit::gate::Gate;
+use crate::kit::upstream::{Line, Raw, passed};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 

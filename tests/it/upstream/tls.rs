@@ -13,8 +13,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::kit::harness::{Gate, read_head, secret};
-use crate::operate::commands::run;
+use crate::kit::client::read_head;
+use crate::kit::commands::run;
+use crate::kit::gate::{Gate, secret};
 
 /// A key and the certificates that a server shows for it.
 struct Shown {

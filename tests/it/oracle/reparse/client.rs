@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::kit::harness::Gate;
+use crate::kit::gate::Gate;
 use crate::kit::rfc9112::Field;
 
 /// A silence of this length means that the gate waits for more.

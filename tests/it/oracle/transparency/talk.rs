@@ -9,8 +9,9 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::cases::{Ask, Body, Case, Client, Step};
-use crate::kit::harness::{Gate, Raw};
+use crate::kit::gate::Gate;
 use crate::kit::rfc9112::{self, Field, Framing, Message, Reading, latin1};
+use crate::kit::upstream::Raw;
 
 /// What the upstream and the client saw of an exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]

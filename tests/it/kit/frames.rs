@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
 
-use crate::kit::harness::Gate;
+use crate::kit::gate::Gate;
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;

@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
-use crate::kit::harness::{Line, Raw};
+use crate::kit::upstream::{Line, Raw};
 
 pub const CLIENT: &str = "callgate-client";
 pub const SECRET: &str = "a client secret with &, % and +";
