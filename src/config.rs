@@ -1,4 +1,4 @@
-//! Floor 1: `proxy.toml` as types that cannot be wrong.
+//! Floor 1: reads `proxy.toml` into types that cannot hold an invalid value.
 
 mod advice;
 mod check;

@@ -1,10 +1,10 @@
-//! How mistakes in `proxy.toml` are mended: from what is written to what was probably meant. Pure.
+//! Hints for mistakes in `proxy.toml`: from the text that is written to the text that was probably meant. Pure.
 
 use toml::de::DeValue;
 
 // === Words ===
 
-/// Names the known words that one was probably meant for, or all of them when none is close.
+/// Names the known words that a word is close to, or all known words if it is close to none.
 pub(super) fn did_you_mean(word: &str, known: &[&str]) -> String {
     let near: Vec<_> = known.iter().filter(|name| is_near(word, name)).map(|name| format!("`{name}`")).collect();
     if near.is_empty() || near.len() > MAX_NEAR {
@@ -18,9 +18,9 @@ pub(super) fn has_similar(word: &str, known: &[&str]) -> bool {
     known.iter().any(|name| is_near(word, name))
 }
 
-/// More than these are no help.
+/// The most words in a hint.
 const MAX_NEAR: usize = 3;
-/// Parts of words that are shorter say nothing.
+/// The shortest part of a word that is compared.
 const MIN_PART: usize = 3;
 
 fn is_near(word: &str, name: &str) -> bool {
@@ -30,12 +30,12 @@ fn is_near(word: &str, name: &str) -> bool {
     strsim::osa_distance(&word, &name) <= 2.min(name.len() / 2) || starts(&word, &name) || starts(&name, &word)
 }
 
-/// Says where a key belongs that is unknown in its table.
+/// Tells which table a key belongs to that is unknown in its own.
 pub(super) fn home(key: &str) -> Option<&'static str> {
     HOMES.iter().find(|(keys, _)| keys.contains(&key)).map(|(_, home)| *home)
 }
 
-/// Keys that are often put elsewhere, and where they belong.
+/// Keys that are often put into the wrong table, and the right one.
 const HOMES: [(&[&str], &str); 12] = [
     (&["listen", "tls", "redirect_http", "workers"], "above the first [table] of the file"),
     (&["cert", "key", "certificates", "client_ca"], "in `tls`"),
@@ -66,7 +66,7 @@ const HOMES: [(&[&str], &str); 12] = [
 
 // === Values of the wrong type ===
 
-/// Says how a value is written whose type is another than what was found. `path` leads to it.
+/// Tells how to write a value of the right type in place of another. `path` leads to the value.
 pub(super) fn rewrite(path: &str, wanted: &str, found: &DeValue<'_>) -> String {
     let kind = kind(found);
     let last = path.rsplit('.').next().unwrap_or(path);
@@ -90,14 +90,14 @@ pub(super) fn rewrite(path: &str, wanted: &str, found: &DeValue<'_>) -> String {
     format!("found {kind}: {example}")
 }
 
-/// What may be wanted of a value.
+/// The types of values, as hints name them.
 pub(super) const TABLE: &str = "a table";
 pub(super) const LIST: &str = "a list in brackets";
 pub(super) const TEXT: &str = "a string in quotes";
 pub(super) const NUMBER: &str = "a whole number";
 pub(super) const SWITCH: &str = "true or false";
 
-/// What tables look like that people write as one value.
+/// Examples of tables that people often write as a single value.
 const TABLES: [(&str, &str); 9] = [
     ("tls", "{ cert = \"fullchain.pem\", key = \"privkey.pem\" }"),
     ("pbx.admin", "{ user = \"…\", password = { file = \"…\" } }"),
@@ -110,7 +110,7 @@ const TABLES: [(&str, &str); 9] = [
     ("audit", "{ file = \"log/audit.log\" }"),
 ];
 
-/// Names the type of a value, never the value: it may be a secret in the wrong place.
+/// Names the type of a value, never the value, which may be a misplaced secret.
 const fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -125,7 +125,7 @@ const fn kind(value: &DeValue<'_>) -> &'static str {
 
 // === What is no TOML ===
 
-/// Says how a text becomes TOML that the parser gave up on at a byte, with a message.
+/// Tells how to correct the TOML at the byte where the parser gave up with a message.
 pub(super) fn syntax(text: &str, byte: usize, message: &str) -> String {
     let line = line_at(text, byte);
     if let Some(odd) = odd_character(line) {
@@ -166,7 +166,7 @@ pub(super) fn syntax(text: &str, byte: usize, message: &str) -> String {
     }
 }
 
-/// Tells whether a value that begins like a number goes on like an address or a name.
+/// Tells whether a value that begins like a number is an address or a name without quotes.
 fn is_bare_text(value: &str) -> bool {
     let begins = value.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/' || c == '*');
     begins && value.contains(['.', ':', '/']) && !value.contains('"')
@@ -183,7 +183,7 @@ fn line_at(text: &str, byte: usize) -> &str {
     text[start..].lines().next().unwrap_or_default()
 }
 
-/// Finds characters that word processors put in the place of those that programs read.
+/// Finds a character that word processors put in place of an ASCII one.
 fn odd_character(line: &str) -> Option<String> {
     let code = line.split('#').next().unwrap_or_default();
     let odd = code.chars().find(|c| "“”„‟‘’‚«»″′".contains(*c));
@@ -194,7 +194,7 @@ fn odd_character(line: &str) -> Option<String> {
     Some(format!("there is an invisible character (U+{:04X}): write an ordinary space, or nothing", u32::from(space)))
 }
 
-/// Finds the line on which what a line says was said first.
+/// Finds the line on which the same key or table was defined first.
 fn first_line_of(text: &str, byte: usize, line: &str) -> Option<usize> {
     let key = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
     let wanted = key(line);

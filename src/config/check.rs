@@ -1,4 +1,4 @@
-//! From the text of `proxy.toml` to a [`Config`]: every problem at once, each with its place.
+//! Reads the text of `proxy.toml` into a [`Config`], and reports all problems at once, each with its position.
 
 mod admin;
 mod allow;
@@ -31,28 +31,28 @@ use super::source::{self, ConfigText, Surroundings};
 use super::{AccessLogTarget, Config, FileSnapshot, LimitsConfig, Listen, LogConfig, LogFormat, RedirectHttp};
 use crate::model::rate::Rate;
 
-/// What came of reading a configuration, and of which files.
+/// The result of reading a configuration, with the files that were read.
 #[derive(Debug)]
 pub struct ReadOutcome {
-    /// The configuration, or every problem of the file in its order.
+    /// The configuration, or all its problems in the order of the file.
     pub config: Result<Config, Problems>,
-    /// The file itself and those it names, also those that could not be read.
+    /// The configuration file and the files that it names, also those that could not be read.
     pub files: FileSnapshot,
 }
 
-/// Reads a configuration file and everything it names.
+/// Reads a configuration file and everything that it names.
 ///
 /// # Errors
-/// Every problem of the file, in its order.
+/// All problems, in the order of the file.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
     read(path, env).config
 }
 
-/// Reads where the admin listener of a configuration is, and nothing else: whatever else is wrong with the file, and
-/// whoever may not read its secrets, the running gate can be asked.
+/// Reads only the address of the admin listener from a configuration. So a running gate can be asked even if the rest
+/// of the file is invalid, or if the user may not read its secrets.
 ///
 /// # Errors
-/// When the file cannot be read, or the address is none.
+/// When the file cannot be read, or the address is invalid.
 pub fn admin(path: &Path) -> Result<Option<Listen>, Problems> {
     let file = path.display().to_string();
     let (ConfigText { text, .. }, base) = (text(path)?, absolute(folder_of(path)));
@@ -67,10 +67,10 @@ pub fn admin(path: &Path) -> Result<Option<Listen>, Problems> {
     if problems.is_empty() { Ok(listen) } else { Err(Problems::new(problems)) }
 }
 
-/// Reads a configuration file and everything it names, and tells which files these are.
+/// Reads a configuration file and everything that it names, and returns which files these are.
 pub fn read(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> ReadOutcome {
     let mut files = FileSnapshot::default();
-    // Noted before it is read: what is written in between is a change.
+    // Recorded before reading, so that a write in between counts as a change.
     files.note(path);
     let files = RefCell::new(files);
     let config = load_file(path, env, &files);
@@ -92,12 +92,12 @@ fn text(path: &Path) -> Result<ConfigText, Problems> {
     })
 }
 
-/// Returns the folder of a file. That of a bare name is not the empty path, which nothing can make absolute.
+/// Returns the folder of a file. For a bare name this is `.`, because an empty path cannot be made absolute.
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
-/// Returns a folder under a name that the commands in hints work with wherever they are pasted.
+/// Returns the absolute path of a folder, so that the commands in hints work in any directory.
 fn absolute(folder: &Path) -> PathBuf {
     std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned())
 }
@@ -105,7 +105,7 @@ fn absolute(folder: &Path) -> PathBuf {
 /// Reads the text of a configuration; relative paths start at `base`.
 ///
 /// # Errors
-/// Every problem of the text, in its order.
+/// All problems, in the order of the text.
 pub fn parse(text: &str, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
     let text = ConfigText { text: text.to_owned(), exposure: None };
     parse_file("proxy.toml", &text, base, env, &RefCell::default())
@@ -215,7 +215,7 @@ fn tables<'d, 'i>(root: &TomlTable<'d, 'i>, key: &'static str) -> Vec<TomlNode<'
 fn listen(node: TomlNode<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<Listen>> {
     let nodes = node.one_or_many()?;
     let addresses = values::each(&nodes, |node| values::listen(node, around.base, values::ANYWHERE))?;
-    // Port 0 is another port each time.
+    // Port 0 picks another port each time.
     if addresses.iter().filter_map(Listen::tcp).all(|address| address.port() != 0) {
         values::refuse_repeated(&nodes, &addresses, "address");
     }
@@ -263,13 +263,13 @@ fn limits(table: &TomlTable<'_, '_>) -> LimitsConfig {
 fn default_limits() -> LimitsConfig {
     let rate = |text: &str| text.parse::<Rate>().expect("a rate");
     LimitsConfig {
-        // 200 people behind one address at nine in the morning: 8 requests for each login, steps and tokens included.
+        // 200 people behind one address at nine in the morning: 8 requests for each login, with all steps and tokens.
         client: rate("3000/min"),
         caller: rate("10/min"),
         account: rate("5/min"),
         admin: rate("3/h"),
         failures: rate("5/15min"),
-        // All of them with the cookie of yesterday.
+        // All of them come with yesterday's cookie.
         stale_cookies: rate("20/min burst 250"),
         pbx_logins: rate("10/min burst 300"),
     }

@@ -1,6 +1,7 @@
-//! A TOML document walked by hand, so that one wrong value does not hide the next.
+//! Walks a TOML document value by value, so that one wrong value does not hide the next.
 //!
-//! Every reader returns `None` once it has reported why; a table reports the keys nobody asked for.
+//! Every reader returns `None` after it has reported the reason. A table also reports the keys that no reader asked
+//! for.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
@@ -13,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 use super::advice::{self, LIST, NUMBER, SWITCH, TABLE, TEXT, did_you_mean};
 use super::problem::{Position, Problem};
 
-/// The text of a configuration, with what was found wrong in it so far.
+/// The text of a configuration, with the problems found so far.
 pub(super) struct TomlDocument<'d> {
     file: &'d str,
     text: &'d str,
@@ -22,12 +23,12 @@ pub(super) struct TomlDocument<'d> {
 }
 
 impl<'d> TomlDocument<'d> {
-    /// Opens a text under the name it has for the operator.
+    /// Takes a text and the name of its file.
     pub(super) fn new(file: &'d str, text: &'d str) -> Self {
         Self { file, text, problems: RefCell::default(), warnings: RefCell::default() }
     }
 
-    /// Reads the outermost table; a text that is no TOML is one problem.
+    /// Reads the root table. A text that is not TOML gives one problem.
     pub(super) fn read<T>(&self, read: impl FnOnce(&TomlTable<'_, '_>) -> Option<T>) -> Option<T> {
         match DeTable::parse(self.text) {
             Ok(root) => TomlTable::new(self, String::new(), 0, root.get_ref()).read(read),
@@ -45,7 +46,7 @@ impl<'d> TomlDocument<'d> {
         (self.problems.into_inner(), self.warnings.into_inner())
     }
 
-    /// Reports what is wrong with the file, whatever is in it.
+    /// Reports a problem of the file itself, not of its contents.
     pub(super) fn report_file(&self, is_refused: bool, message: String, hint: String) {
         let list = if is_refused { &self.problems } else { &self.warnings };
         let problem = Problem { file: self.file.to_owned(), position: None, message, hint: Some(hint) };
@@ -63,7 +64,7 @@ impl<'d> TomlDocument<'d> {
 
 // === Table ===
 
-/// A table while it is read.
+/// A table that is being read.
 pub(super) struct TomlTable<'d, 'i> {
     document: &'d TomlDocument<'d>,
     path: String,
@@ -86,7 +87,7 @@ impl<'d, 'i> TomlTable<'d, 'i> {
         value
     }
 
-    /// Returns the value of a key, if it is written. Asking makes the key a known one.
+    /// Returns the value of a key; `None` if the key is missing. The key then counts as known.
     pub(super) fn get(&self, key: &'static str) -> Option<TomlNode<'d, 'i>> {
         let mut known = self.known.borrow_mut();
         if !known.contains(&key) {
@@ -97,7 +98,7 @@ impl<'d, 'i> TomlTable<'d, 'i> {
         Some(TomlNode { document: self.document, path: self.path_of(key), value })
     }
 
-    /// Returns the value of a key that must be written.
+    /// Returns the value of a required key, and reports a missing one.
     pub(super) fn require(&self, key: &'static str) -> Option<TomlNode<'d, 'i>> {
         let node = self.get(key);
         if node.is_none() {
@@ -110,14 +111,14 @@ impl<'d, 'i> TomlTable<'d, 'i> {
         node
     }
 
-    /// Returns every value with its key, for a table whose keys are the operator's to choose.
+    /// Returns all keys and values of a table whose keys the operator chooses.
     pub(super) fn all(&self) -> Vec<(&'d str, TomlNode<'d, 'i>)> {
         self.unread.set(true);
         let node = |key: &str, value| TomlNode { document: self.document, path: self.path_of(key), value };
         self.entries.iter().map(|(key, value)| (key.get_ref().as_ref(), node(key.get_ref(), value))).collect()
     }
 
-    /// Reads the table under a key, if it is written.
+    /// Reads the table under a key; `None` if the key is missing.
     pub(super) fn section<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> Option<T>) -> Option<T> {
         self.get(key)?.table(read)
     }
@@ -129,7 +130,7 @@ impl<'d, 'i> TomlTable<'d, 'i> {
         None
     }
 
-    /// Gives up on a table of which nobody can tell what its other keys should be.
+    /// Skips the check for unknown keys, because a wrong value leaves open which keys are right.
     pub(super) fn leave_unread<T>(&self) -> Option<T> {
         self.unread.set(true);
         None
@@ -167,13 +168,13 @@ pub(super) struct TomlNode<'d, 'i> {
 }
 
 impl<'d, 'i> TomlNode<'d, 'i> {
-    /// Reports what is wrong with the value and what to do about it.
+    /// Reports a problem of the value, with a remedy.
     pub(super) fn refuse<T>(&self, message: impl Display, hint: impl Display) -> Option<T> {
         self.document.report(self.byte(), self.message(message), Some(hint.to_string()));
         None
     }
 
-    /// Notes what is allowed but hardly meant.
+    /// Reports a warning: the value is allowed but probably not meant.
     pub(super) fn warn(&self, message: impl Display, hint: impl Display) {
         let problem = self.document.problem(self.byte(), self.message(message), Some(hint.to_string()));
         self.document.warnings.borrow_mut().push(problem);
@@ -199,7 +200,7 @@ impl<'d, 'i> TomlNode<'d, 'i> {
         }
     }
 
-    /// Reads a text that says something.
+    /// Reads a text that is not empty.
     pub(super) fn word(&self) -> Option<&'d str> {
         match self.string()? {
             "" => self.refuse("is empty", "write a value between the quotes, or leave the key out"),
@@ -207,7 +208,7 @@ impl<'d, 'i> TomlNode<'d, 'i> {
         }
     }
 
-    /// Reads a text that knows its own form.
+    /// Reads a text by the `FromStr` of a type.
     pub(super) fn parsed<T: FromStr<Err: Display>>(&self) -> Option<T> {
         let text = self.string()?;
         match text.parse() {
@@ -229,7 +230,7 @@ impl<'d, 'i> TomlNode<'d, 'i> {
         self.refuse_word(format_args!("unknown word `{word}`"), word, &names)
     }
 
-    /// Reports a word that is none of the known ones, and suggests the closest.
+    /// Reports an unknown word, and suggests the closest known ones.
     pub(super) fn refuse_word<T>(&self, message: impl Display, word: &str, known: &[&str]) -> Option<T> {
         self.refuse(message, did_you_mean(word, known))
     }
@@ -291,13 +292,13 @@ impl<'d, 'i> TomlNode<'d, 'i> {
         }
     }
 
-    /// Looks into a table without reading it.
+    /// Returns an entry of a table, without marking its key as known.
     pub(super) fn entry(&self, key: &str) -> Option<Self> {
         let value = self.value.get_ref().as_table()?.get(key)?;
         Some(Self { document: self.document, path: format!("{}.{key}", self.path), value })
     }
 
-    /// Returns the value as the document has it.
+    /// Returns the value as parsed.
     pub(super) fn value(&self) -> &'d DeValue<'i> {
         self.value.get_ref()
     }

@@ -1,17 +1,17 @@
-//! The text in a file as editors of all systems write it: without the byte order mark, and not in UTF-16.
+//! Decodes text files of editors on all systems: removes the byte order mark, and detects UTF-16.
 
 use zeroize::Zeroizing;
 
 /// The byte order mark in UTF-8.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What a text in UTF-16 is told.
+/// The problem with a text in UTF-16.
 pub(super) const UTF_16: &str = "is text in UTF-16, not in UTF-8";
-/// How it becomes UTF-8.
+/// The remedy.
 pub(super) const UTF_16_HINT: &str =
     "save it as UTF-8: iconv -f UTF-16 -t UTF-8 FILE, or in PowerShell: Set-Content -Encoding utf8";
 
-/// Cuts the byte order mark that editors on Windows put in front of a text.
+/// Removes the byte order mark that editors on Windows put before a text.
 pub(super) fn without_mark(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
     if bytes.starts_with(MARK) {
         bytes.drain(..MARK.len());
@@ -19,7 +19,7 @@ pub(super) fn without_mark(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> 
     bytes
 }
 
-/// Cuts the one line end that editors put at the end of a file, in the way of any system.
+/// Removes one line end of any system from the end of a text.
 pub(super) fn without_last_newline(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<Vec<u8>> {
     if bytes.ends_with(b"\n") {
         bytes.pop();
@@ -30,7 +30,7 @@ pub(super) fn without_last_newline(mut bytes: Zeroizing<Vec<u8>>) -> Zeroizing<V
     bytes
 }
 
-/// Tells whether bytes are text in UTF-16: by its mark, or by ASCII with a zero byte beside each letter.
+/// Tells whether bytes are text in UTF-16: by the byte order mark, or by ASCII letters beside zero bytes.
 pub(super) fn is_utf_16(bytes: &[u8]) -> bool {
     let is_ascii_with_zeros = |zero: usize| {
         let (pairs, rest) = bytes.as_chunks::<2>();
@@ -72,7 +72,7 @@ mod tests {
         for text in ["\u{feff}a", "listen = \"0.0.0.0:443\"\r\n", "pw", "\u{feff}ä"] {
             assert!(is_utf_16(&little(text)) && is_utf_16(&big(text)), "{text:?}");
         }
-        // The last is how a certificate in DER begins.
+        // The last one is the beginning of a certificate in DER form.
         for bytes in [&b""[..], b"a", b"ab", b"pw\n", b"\0\0\0\0", "\u{feff}ab".as_bytes(), b"\x30\x82\x01\x0a"] {
             assert!(!is_utf_16(bytes), "{bytes:?}");
         }

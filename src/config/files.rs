@@ -1,6 +1,6 @@
-//! The files that a configuration was read from, so that a change can be seen.
+//! The files that a configuration was read from, and the detection of changes in them.
 //!
-//! Names are looked at afresh each time: a mounted secret is changed by leading its name to another file.
+//! Every look opens the files by name again: a mounted secret changes by a link to another file.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -15,23 +15,23 @@ use rustix::fs::{Access, OFlags};
 /// The largest file that is read, in bytes.
 pub(super) const MAX_FILE: u64 = 64 << 20;
 
-/// The files, each with what it held. Two values are equal when every file held the same, under the same mode.
+/// The state of each file. Two snapshots are equal when every file has the same contents and mode.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileSnapshot(BTreeMap<PathBuf, Option<FileState>>);
 
 impl FileSnapshot {
-    /// Notes a file, before it is read.
+    /// Adds a file, before it is read.
     pub(super) fn note(&mut self, path: &Path) {
         self.0.insert(path.to_owned(), FileState::by(path, None));
     }
 
-    /// Looks at the same files again.
+    /// Takes a snapshot of the same files now.
     fn again(&self) -> Self {
         let look = |(path, held): (&PathBuf, &Option<FileState>)| (path.clone(), FileState::by(path, held.as_ref()));
         Self(self.0.iter().map(look).collect())
     }
 
-    /// Names the files that hold something else here than there, or are only here.
+    /// Returns the files that differ from another snapshot, or are missing in it.
     #[must_use]
     pub fn changed_since(&self, before: &Self) -> Vec<&Path> {
         let changed = self.0.iter().filter(|(path, held)| before.0.get(*path) != Some(held));
@@ -39,29 +39,29 @@ impl FileSnapshot {
     }
 }
 
-/// Watches the files of a configuration.
+/// Watches the files of a configuration for changes.
 #[derive(Debug)]
 pub struct FileWatch {
     read: FileSnapshot,
-    /// How they were found at the last look, if not as they were read.
+    /// The snapshot of the last look, if it differs from `read`.
     found: Option<FileSnapshot>,
 }
 
 impl FileWatch {
-    /// Watches for a difference to what was read.
+    /// Starts with the snapshot of the configuration in use.
     #[must_use]
     pub const fn new(read: FileSnapshot) -> Self {
         Self { read, found: None }
     }
 
-    /// Returns what was read.
+    /// Returns the snapshot of the configuration in use.
     #[must_use]
     pub const fn read(&self) -> &FileSnapshot {
         &self.read
     }
 
-    /// Looks at the files, and tells whether they have changed. A change counts from the second look that finds the
-    /// same: somebody may still be writing.
+    /// Looks at the files, and tells whether they have changed. A change counts when two looks in a row find the same
+    /// state, because someone may still be writing.
     pub fn look(&mut self) -> bool {
         let now = self.read.again();
         let is_settled = self.found.as_ref() == Some(&now);
@@ -70,16 +70,17 @@ impl FileWatch {
     }
 }
 
-/// What a file held, as a hash. Of a file that cannot be read, nothing is held.
+/// The state of a readable file: its mode and the hash of its contents.
 #[derive(Debug, Clone)]
 struct FileState {
     mode: u32,
     digest: [u8; SHA256_OUTPUT_LEN],
-    /// Where and when it was changed last; none when that was so recent that the next change could bear the same time.
+    /// The identity and times of the file; `None` when it changed so recently that the next change could have the same
+    /// time.
     stamp: Option<Stamp>,
 }
 
-/// Device, inode, size, and the times of the last change to content and attributes, in nanoseconds.
+/// Device, inode, size, and the times of the last change of contents and attributes, in nanoseconds.
 type Stamp = [i128; 5];
 
 impl PartialEq for FileState {
@@ -91,7 +92,7 @@ impl PartialEq for FileState {
 impl Eq for FileState {}
 
 impl FileState {
-    /// Reads a file, unless it is as it was `before`.
+    /// Reads a file, unless it is unchanged since `before`.
     fn by(path: &Path, before: Option<&Self>) -> Option<Self> {
         let mut file = open(path).ok()?;
         let metadata = file.metadata().ok()?;
@@ -113,9 +114,9 @@ impl FileState {
     }
 }
 
-/// Opens a file to read it. Nothing else will do: a pipe would be waited for, perhaps for ever, and a device may never end.
+/// Opens a regular file for reading. Others are refused: opening a pipe may block forever, and a device may never end.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    // Opening a pipe waits for its other end, unless it is told not to.
+    // Without this flag, opening a pipe waits for its other end.
     let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
     let kind = file.metadata()?.file_type();
     if kind.is_dir() {
@@ -124,10 +125,10 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     if kind.is_file() { Ok(file) } else { Err(io::Error::other("it is a pipe or a device")) }
 }
 
-/// Tells whether a file could be opened to be written, or be made where there is none. It is neither opened nor made.
+/// Tells whether a file could be opened for writing, or be created. The check does neither.
 ///
 /// # Errors
-/// Why it could not.
+/// The reason why the file cannot be written.
 pub fn can_write(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Err(rustix::io::Errno::ISDIR.into()),
@@ -140,12 +141,12 @@ pub fn can_write(path: &Path) -> io::Result<()> {
     }
 }
 
-/// How long ago a file must have changed for its times to tell the next change apart.
+/// The age of a change above which file times tell the next change apart.
 const SETTLED: Duration = Duration::from_secs(2);
 
 fn digest(file: &mut File) -> io::Result<[u8; SHA256_OUTPUT_LEN]> {
     let (mut context, mut buffer) = (Context::new(&SHA256), [0; 16 << 10]);
-    // What is larger is refused by whoever reads it.
+    // The reader refuses larger files.
     let mut file = file.take(MAX_FILE + 1);
     loop {
         match file.read(&mut buffer)? {
@@ -164,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// Watches a file that holds `one`, lets something happen to it, and returns what the next three looks say.
+    /// Watches a file that holds `one`, changes it between looks, and returns the results of three looks.
     fn looks(happen: impl Fn(&Path, usize)) -> [bool; 3] {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("file");

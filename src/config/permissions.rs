@@ -1,4 +1,5 @@
-//! Whom the mode of a file lets at it besides its owner, and what that means for what it holds. Pure but for [`Permissions::of`].
+//! The users besides the owner that a file's mode admits, and the consequences for its contents. Pure except for
+//! [`Permissions::of`].
 
 use std::fs::File;
 use std::io;
@@ -7,36 +8,36 @@ use std::path::Path;
 
 use rustix::fs::StatVfsMountFlags;
 
-/// What a file holds, as far as its readers matter.
+/// The contents of a file, by who may read them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holds {
-    /// What everybody may read: certificates, tables, the configuration itself.
+    /// Public data: certificates, tables, the configuration itself.
     Public,
     /// A secret.
     Secret,
-    /// The key of a certificate, which the operator may share with other programs by a group.
+    /// The private key of a certificate, which the operator may share with other programs through a group.
     CertificateKey,
-    /// A systemd credential, of which systemd sets who may read it.
+    /// A systemd credential, whose readers systemd controls.
     Credential,
 }
 
-/// The mode of an open file, and what else decides who may read or write it.
+/// The mode of an open file, with everything else that decides who may read or write it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Permissions {
     mode: u32,
     owner: u32,
-    /// Whether it is on a mount through which nothing is written.
+    /// Whether the file is on a read-only mount.
     is_read_only: bool,
 }
 
-/// That others can do more with a file than they should.
+/// The finding that other users have too many rights on a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Exposure {
-    /// Whether the file cannot be used so; else it is a warning.
+    /// Whether the file is refused; otherwise this is a warning.
     pub(super) is_refused: bool,
-    /// What is wrong, behind the name of the file.
+    /// The problem, to be appended to the name of the file.
     pub(super) message: String,
-    /// How to mend it.
+    /// The remedy.
     pub(super) hint: String,
 }
 
@@ -46,7 +47,7 @@ const GROUP_WRITE: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 
 impl Permissions {
-    /// Reads them of what was opened: its name may lead elsewhere a moment later.
+    /// Reads the permissions of an open file. Its name could lead to another file a moment later.
     pub(super) fn of(file: &File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         let is_read_only =
@@ -54,17 +55,18 @@ impl Permissions {
         Ok(Self { mode: metadata.mode(), owner: metadata.uid(), is_read_only })
     }
 
-    /// Tells what others can do with the file at `path` that they should not; `us` is the user callgate runs as.
+    /// Returns the rights of other users on the file at `path` that they should not have. `us`: the user id of
+    /// callgate.
     pub(super) fn exposure(self, holds: Holds, us: u32, path: &Path) -> Option<Exposure> {
         self.writable(holds, path).or_else(|| self.readable(holds, us, path))
     }
 
-    /// Whoever writes a secret, an authority, a table or a rule becomes whom they like.
+    /// A user who can write a secret, a CA, a table or a rule can become any caller.
     fn writable(self, holds: Holds, path: &Path) -> Option<Exposure> {
         if self.mode & (GROUP_WRITE | OTHERS_WRITE) == 0 {
             return None;
         }
-        // What people edit together is often their group's to write; what is secret is nobody's.
+        // A group may often write files that people edit together; no one else may write a secret.
         let is_shared = holds == Holds::Public && self.mode & OTHERS_WRITE == 0;
         Some(Exposure {
             is_refused: !is_shared && !self.is_read_only,
@@ -78,7 +80,8 @@ impl Permissions {
         if !is_readable || matches!(holds, Holds::Public | Holds::Credential) {
             return None;
         }
-        // What another user owns, such as root in a mounted secret, can only be read by such a bit, and not be changed by us.
+        // A file of another owner, such as root's in a mounted secret, is readable only through such a bit, and we
+        // cannot change it.
         let is_ours = self.owner == us && us != ROOT;
         Some(Exposure {
             is_refused: is_ours && holds == Holds::Secret,
@@ -103,10 +106,10 @@ impl Permissions {
     }
 }
 
-/// The user whom modes do not bind.
+/// The user id that file modes do not restrict.
 const ROOT: u32 = 0;
 
-/// Spells a path so that a shell reads it as one word.
+/// Quotes a path so that a shell reads it as one word.
 fn shell_word(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@,:=".contains(&byte);
@@ -147,7 +150,7 @@ mod tests {
     #[test]
     fn a_mounted_secret_of_another_owner_starts_with_a_warning() {
         for owner in [ROOT, SOMEBODY] {
-            // Kubernetes with and without `fsGroup`, PostgreSQL's habit, Docker.
+            // Kubernetes with and without `fsGroup`, PostgreSQL, Docker.
             for mode in [0o440, 0o644, 0o640, 0o444] {
                 check(Holds::Secret, owner, US, mode, "warned");
             }

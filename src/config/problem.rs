@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: every problem with its position and what to do about it.
+//! The problems of a configuration, each with its position and a remedy.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// Finds the position of a byte of a text.
+    /// Returns the position of a byte of a text.
     #[must_use]
     pub fn of(text: &str, byte: usize) -> Self {
         let before = text.char_indices().take_while(|(at, c)| at + c.len_utf8() <= byte);
@@ -23,16 +23,16 @@ impl Position {
     }
 }
 
-/// One thing that is wrong, or that is a pity when it is a warning.
+/// An error or a warning about a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The file as the operator named it.
+    /// The file, as the operator named it.
     pub file: String,
-    /// Where in the file; none when the file could not be read at all.
+    /// The position in the file; `None` for a problem of the file itself.
     pub position: Option<Position>,
-    /// What is wrong, starting with the path of keys in back quotes. Never holds a secret.
+    /// The error, after the path of keys in back quotes. Never holds a secret.
     pub message: String,
-    /// What to do.
+    /// The remedy.
     pub hint: Option<String>,
 }
 
@@ -51,12 +51,12 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Every problem of a configuration that was refused, in the order of the file.
+/// All problems of a refused configuration, in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// Puts problems into the order of the file.
+    /// Sorts problems into the order of the file.
     #[must_use]
     pub fn new(mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| problem.position);
@@ -69,7 +69,7 @@ impl Problems {
         &self.0
     }
 
-    /// Returns the problems themselves, in the order of the file.
+    /// Returns the problems by value, in the order of the file.
     #[must_use]
     pub fn into_vec(self) -> Vec<Problem> {
         self.0

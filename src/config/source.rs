@@ -1,4 +1,4 @@
-//! What a configuration takes from outside its own text: files, secrets, the time of day.
+//! The inputs of a configuration outside its own text: files, secrets, the current time.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -14,25 +14,25 @@ use super::files::{self, FileSnapshot, MAX_FILE};
 use super::permissions::{Exposure, Holds, Permissions};
 use crate::model::secret::Secret;
 
-/// The world around a configuration while it is read.
+/// The surroundings of a configuration while it is read.
 pub(super) struct Surroundings<'a> {
     /// The folder that relative paths start from.
     pub(super) base: &'a Path,
     /// Looks up an environment variable.
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
-    /// The time that expiry is measured against.
+    /// The current time, which expiry dates are compared with.
     pub(super) now: Timestamp,
     /// The files that were read so far.
     pub(super) files: &'a RefCell<FileSnapshot>,
 }
 
-/// The text of the configuration itself, and what others can do with its file.
+/// The text of the configuration, and the excessive rights of other users on its file.
 pub(super) struct ConfigText {
     pub(super) text: String,
     pub(super) exposure: Option<Exposure>,
 }
 
-/// Why the configuration itself cannot be read.
+/// The reason why the configuration file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TextError {
     #[error("cannot read it: {}", reason(.0))]
@@ -44,7 +44,7 @@ pub(super) enum TextError {
 }
 
 impl TextError {
-    /// Says how to mend it. `path` is the file.
+    /// Returns the remedy. `path`: the file.
     pub(super) fn hint(&self, path: &Path) -> String {
         match self {
             Self::Io(error) if error.kind() == io::ErrorKind::NotFound => "name the file with --config".to_owned(),
@@ -55,7 +55,7 @@ impl TextError {
     }
 }
 
-/// Reads the text of the configuration itself.
+/// Reads the configuration file.
 pub(super) fn text(path: &Path) -> Result<ConfigText, TextError> {
     let file = files::open(path)?;
     let exposure = Permissions::of(&file)?.exposure(Holds::Public, user(), path);
@@ -75,26 +75,26 @@ pub(super) fn text(path: &Path) -> Result<ConfigText, TextError> {
     }
 }
 
-/// What was read from a file, a variable or a credential, and the name it has for the operator.
+/// The bytes of a file, a variable or a credential, with its name for the operator.
 pub(super) struct Content {
     pub(super) name: String,
     pub(super) bytes: Zeroizing<Vec<u8>>,
 }
 
 impl Surroundings<'_> {
-    /// Reads a file that everybody may see.
+    /// Reads a file that any user may read.
     pub(super) fn public_file(&self, node: &TomlNode<'_, '_>) -> Option<Vec<u8>> {
         let mut bytes = self.file(node, node.word()?, Holds::Public)?;
         Some(std::mem::take(&mut *bytes))
     }
 
-    /// Reads the key of a certificate. It is the operator's to share with other programs, as some systems do by a
-    /// group, so a mode that is too wide is a warning.
+    /// Reads the private key of a certificate. On some systems the operator shares it with other programs through a
+    /// group, so a mode that is too open is only a warning.
     pub(super) fn key_file(&self, node: &TomlNode<'_, '_>) -> Option<Zeroizing<Vec<u8>>> {
         self.file(node, node.word()?, Holds::CertificateKey)
     }
 
-    /// Reads a file, unless others can do with it what they should not.
+    /// Reads a file, unless other users have too many rights on it.
     fn file(&self, node: &TomlNode<'_, '_>, name: &str, holds: Holds) -> Option<Zeroizing<Vec<u8>>> {
         let path = self.base.join(name);
         self.files.borrow_mut().note(&path);
@@ -113,7 +113,7 @@ impl Surroundings<'_> {
         self.content(node, name, &mut file)
     }
 
-    /// Finds the file to append lines to; its folder must be there.
+    /// Returns the path of a file to append lines to; its folder must exist.
     pub(super) fn log_file(&self, node: &TomlNode<'_, '_>) -> Option<PathBuf> {
         let name = node.word()?;
         if ["stdout", "stderr", "stdin", "syslog", "off", "-"].contains(&name) {
@@ -134,7 +134,7 @@ impl Surroundings<'_> {
         }
     }
 
-    /// Reads `{ file = }`, `{ env = }` or `{ credential = }` of one line.
+    /// Reads a secret of one line from `{ file = }`, `{ env = }` or `{ credential = }`.
     pub(super) fn secret(&self, node: &TomlNode<'_, '_>) -> Option<Secret> {
         let text = self.long_secret(node)?;
         let one_line = "put nothing but the secret there, on one line";
@@ -163,7 +163,7 @@ impl Surroundings<'_> {
         }
     }
 
-    /// Reads what only callgate may see, without a byte order mark and without the last line end, wherever it is from.
+    /// Reads a secret from any source, without its byte order mark and its last line end.
     pub(super) fn secret_content(&self, node: &TomlNode<'_, '_>) -> Option<Content> {
         if node.value().is_str() {
             let hint = "put it into a file only its owner can read, and write { file = \"…\" }, { env = \"…\" } or { credential = \"…\" }";
@@ -237,18 +237,18 @@ impl Surroundings<'_> {
     }
 }
 
-/// The user callgate runs as.
+/// Returns the user id of callgate.
 fn user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Says why something failed, without the number that only programs know.
+/// Returns the text of an error without its number.
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
-/// Says what to do about a file that cannot be read.
+/// Returns the remedy for a file that cannot be read.
 fn hint(error: &io::Error, path: &Path) -> String {
     match error.kind() {
         io::ErrorKind::PermissionDenied => format!(

@@ -1,4 +1,4 @@
-//! The configuration of a running gate. Every field is already right; `check` is the only maker.
+//! The configuration of a running gate. Only `check` makes one, so every field is valid.
 
 mod auth;
 mod upstream;
@@ -28,46 +28,46 @@ use crate::model::rate::Rate;
 use crate::model::secret::Secret;
 use crate::model::shield::ProtectedPaths;
 
-/// Everything `proxy.toml` says, with its files read and its defaults filled in.
+/// The contents of `proxy.toml`, with the files it names and with defaults filled in.
 #[derive(Debug)]
 pub struct Config {
     /// The file it was read from.
     pub file: String,
-    /// Where TLS is spoken.
+    /// The addresses of the TLS listeners.
     pub listen: Vec<Listen>,
-    /// The certificates of the TLS listeners; the first answers clients whose name fits none.
+    /// The certificates of the TLS listeners. The first one serves clients that ask for an unknown name.
     pub certificates: Vec<Certificate>,
     /// The address that answers plain HTTP with a redirect to HTTPS.
     pub redirect_http: Option<RedirectHttp>,
-    /// The number of worker threads; one per core when not written.
+    /// The number of worker threads; `None`: one per core.
     pub workers: Option<NonZeroUsize>,
-    /// Deadlines of the downstream side.
+    /// `[server]`.
     pub server: ServerConfig,
-    /// The app: everything that is not the PBX's.
+    /// `[app]`: the upstream of all requests that are not for the PBX.
     pub app: Option<AppConfig>,
-    /// The Vodia PBX.
+    /// `[pbx]`: the Vodia PBX.
     pub pbx: Option<PbxConfig>,
-    /// The Voximplant users whose one-time keys are answered.
+    /// `[voximplant]`: the users whose one-time keys are answered.
     pub voximplant: Option<VoximplantConfig>,
-    /// How callers prove who they are, in the order they are asked.
+    /// `[[auth]]`: the auth methods, in the order in which they are tried.
     pub methods: Vec<MethodConfig>,
-    /// Who may become whom, in the order they are tried.
+    /// `[[allow]]`: the rules, in the order in which they are tried.
     pub rules: Vec<Rule>,
-    /// The quotas of the login endpoints.
+    /// `[limits]`: the quotas of the login endpoints.
     pub limits: LimitsConfig,
-    /// What is logged, and where.
+    /// `[log]`.
     pub log: LogConfig,
-    /// Where audit lines go.
+    /// `[audit]`.
     pub audit: AuditConfig,
-    /// Where health and metrics are told; `None`: nowhere.
+    /// The listener for health and metrics; `None`: there is none.
     pub admin: Option<Listen>,
-    /// The file of what must outlive a restart; `None`: a restart forgets it.
+    /// The file for data that must survive a restart; `None`: such data is kept in memory only.
     pub state: Option<PathBuf>,
-    /// What is allowed but hardly meant, such as a method that no rule uses.
+    /// Settings that are allowed but probably not meant, such as a method that no rule uses.
     pub warnings: Vec<Problem>,
 }
 
-/// Where a listener is.
+/// The address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
     /// An IP address and a port.
@@ -77,7 +77,7 @@ pub enum Listen {
 }
 
 impl Listen {
-    /// Returns the address, if it has a port.
+    /// Returns the IP address and port; `None` for a unix socket.
     #[must_use]
     pub const fn tcp(&self) -> Option<SocketAddr> {
         match self {
@@ -101,7 +101,7 @@ impl fmt::Display for Listen {
 pub struct RedirectHttp {
     /// The address that answers plain HTTP.
     pub listen: SocketAddr,
-    /// The port that browsers are sent to; `None`: what fits the port that they came to.
+    /// The port that browsers are sent to; `None`: the port of the TLS listener on the same address.
     pub port: Option<u16>,
 }
 
@@ -114,21 +114,22 @@ pub struct Certificate {
     pub key: PrivateKeyDer<'static>,
     /// The host names of the certificate, in lower case, wildcards as `*.example.com`.
     pub names: Vec<String>,
-    /// When the server's own certificate ends.
+    /// The end of the server's own certificate.
     pub not_after: Timestamp,
-    /// Who may sign the certificates that clients must show where this one is shown; `None`: clients show nothing.
+    /// The CAs of the client certificates that are required on this certificate's names; `None`: clients show no
+    /// certificate.
     pub client_ca: Option<Vec<CertificateDer<'static>>>,
 }
 
 impl Certificate {
-    /// Tells whether it names a host as it is: in lower case, without port, IPv6 in brackets.
+    /// Tells whether the certificate has exactly this name. `host`: in lower case, without port, IPv6 in brackets.
     #[must_use]
     pub fn names_host(&self, host: &str) -> bool {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         self.has_name(host.strip_suffix('.').unwrap_or(host))
     }
 
-    /// Tells whether it names all hosts like this one.
+    /// Tells whether the certificate has the wildcard above this host.
     #[must_use]
     pub fn names_like(&self, host: &str) -> bool {
         host.split_once('.').is_some_and(|(_, above)| self.has_name(&format!("*.{}", above.trim_end_matches('.'))))
@@ -138,13 +139,13 @@ impl Certificate {
         self.names.iter().any(|known| known.strip_suffix('.').unwrap_or(known) == name)
     }
 
-    /// Tells what clients may stumble over in its chain.
+    /// Returns the flaw in the chain that some clients may stumble over.
     #[must_use]
     pub fn flaw(&self) -> Option<ChainFlaw> {
         chain_flaw(&self.chain)
     }
 
-    /// Returns the first of its names.
+    /// Returns the first name.
     #[must_use]
     pub fn name(&self) -> &str {
         self.names.first().map_or("-", String::as_str)
@@ -160,26 +161,26 @@ impl fmt::Debug for Certificate {
 /// `[server]`.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// The proxies that are believed when they say who their client is.
+    /// The proxies whose `Forwarded` and `X-Forwarded-For` are trusted.
     pub believe_forwarded_from: Vec<IpNet>,
-    /// The balancers that start each connection with a PROXY header.
+    /// The load balancers that start each connection with a PROXY header.
     pub accept_proxy_protocol_from: Vec<IpNet>,
-    /// More fields of a request that no upstream shall see, in any spelling.
+    /// Further request fields to remove before forwarding, in any spelling.
     pub strip_fields: Vec<HeaderName>,
-    /// How many connections may be open at once.
+    /// The most open connections.
     pub max_connections: usize,
-    /// How many of them one client may have (IPv6: one /64).
+    /// The most connections of one client (IPv6: one /64).
     pub max_connections_per_client: usize,
-    /// How many bytes may wait in buffers for a slow side, of all connections together.
+    /// The most bytes in buffers for slow clients and upstreams, of all connections together.
     pub buffer_budget: usize,
-    /// How long exchanges in flight may take to end after SIGTERM.
+    /// The longest time that open exchanges may take to end after SIGTERM.
     pub drain: Duration,
     /// `timeouts`.
     pub timeouts: ServerTimeouts,
 }
 
 impl ServerConfig {
-    /// Tells whether a peer is believed when it says who its client is. `peer`: IPv4 in its own form.
+    /// Tells whether a peer is trusted to name its client. `peer`: IPv4 not mapped into IPv6.
     #[must_use]
     pub fn believes(&self, peer: IpAddr) -> bool {
         self.believe_forwarded_from.iter().any(|network| network.contains(&peer))
@@ -199,66 +200,66 @@ pub struct ServerTimeouts {
     pub handshake: Duration,
     /// From the first byte of a request's head to its last.
     pub header: Duration,
-    /// How long a connection may wait for its next request.
+    /// The longest wait of a connection for its next request.
     pub idle: Duration,
-    /// The longest pause within a body, either way.
+    /// The longest pause within a body, in either direction.
     pub body_idle: Duration,
-    /// How long a client may take no byte of what is ready for it.
+    /// The longest time in which a client takes no byte of the data that is ready for it.
     pub write_stall: Duration,
-    /// The longest silence of a tunnel, both ways.
+    /// The longest silence of a tunnel in both directions.
     pub tunnel_idle: Duration,
 }
 
 /// `[app]`.
 #[derive(Debug, Clone)]
 pub struct AppConfig {
-    /// Where it is.
+    /// Its addresses, hosts and paths.
     pub upstream: UpstreamConfig,
-    /// Where a browser without a login is sent: an absolute URL or a path of the app.
+    /// The page that a browser without a login is sent to: an absolute URL or a path of the app.
     pub login: Option<String>,
 }
 
 /// `[pbx]`.
 #[derive(Debug, Clone)]
 pub struct PbxConfig {
-    /// Where it is.
+    /// Its addresses, hosts and paths.
     pub upstream: UpstreamConfig,
-    /// The administrator who may open third-party sessions; `None`: the PBX is passed through only.
+    /// The administrator that opens third-party sessions; `None`: callgate opens no sessions.
     pub admin: Option<AdminCredentials>,
-    /// How a session reaches the browser.
+    /// The way a session reaches the browser.
     pub handoff: Handoff,
-    /// How sessions of administrators are asked for.
+    /// The form of requests for sessions of administrators.
     pub dialect: Dialect,
-    /// The path of the landing page: `/welcome.htm` for `link`, `/thirdparty.htm` for `cookie` when not written.
+    /// The path of the landing page; by default `/welcome.htm` for `link` and `/thirdparty.htm` for `cookie`.
     pub landing: String,
-    /// The languages a caller may choose.
+    /// The languages that a caller may choose.
     pub languages: Vec<Language>,
-    /// The deadline of one question to the PBX (mint or exchange), connecting included.
+    /// The deadline of one request to the PBX (mint or exchange), connecting included.
     pub timeout: Duration,
-    /// What only some networks may do there; `None`: whatever the PBX permits, from anywhere.
+    /// The restrictions for requests from outside; `None`: the PBX alone decides.
     pub shield: Option<ShieldConfig>,
 }
 
 /// `[pbx] shield`.
 #[derive(Debug, Clone)]
 pub struct ShieldConfig {
-    /// The networks that are not kept from anything.
+    /// The networks without restrictions.
     pub from: Vec<IpNet>,
     /// The paths of administrators.
     pub doors: ProtectedPaths,
-    /// Whether a browser may land with a session that went out elsewhere.
+    /// Whether a browser may land with a session that callgate did not hand out.
     pub any_session: bool,
 }
 
 impl ShieldConfig {
-    /// Tells whether a client is kept from something. `client`: IPv4 in its own form.
+    /// Tells whether the restrictions apply to a client. `client`: IPv4 not mapped into IPv6.
     #[must_use]
     pub fn is_for(&self, client: IpAddr) -> bool {
         !self.from.iter().any(|network| network.contains(&client))
     }
 }
 
-/// The PBX administrator's credentials. Their use is `pbx`'s alone.
+/// The credentials of the PBX administrator. Only `pbx` uses them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminCredentials {
     /// The administrator's name.
@@ -267,21 +268,21 @@ pub struct AdminCredentials {
     pub password: Secret,
 }
 
-/// How a session reaches the browser.
+/// The way a session reaches the browser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handoff {
     /// In the query of a redirect to the landing page.
     Link,
-    /// In the PBX's own cookie; no id in any URL.
+    /// In the PBX's own cookie, so that no URL has an id.
     Cookie,
 }
 
-/// How the PBX is asked for sessions of administrators; those of users are asked for alike.
+/// The form of requests for sessions of administrators. Requests for users' sessions are the same in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
-    /// The tenant's administrator is the user `admin`. Nobody can ask for the system's.
+    /// The administrator of a tenant is the user `admin`. Sessions of the system's administrators cannot be requested.
     Legacy,
-    /// The tenant's administrator is no user; the system's is `"admin": true`.
+    /// The administrator of a tenant is not a user; that of the system is `"admin": true`.
     Modern,
 }
 
@@ -290,24 +291,25 @@ pub enum Dialect {
 pub struct VoximplantConfig {
     /// The users: name → HA1.
     pub users: Arc<HashMap<String, Ha1>>,
-    /// Where that file is; `None`: they are in a variable or a credential.
+    /// The file of the users; `None`: they come from a variable or a credential.
     pub users_file: Option<PathBuf>,
-    /// `myapp.myaccount`: what a full login name must carry behind its `@`.
+    /// `myapp.myaccount`: the application that a full login name has behind its `@`.
     pub application: Option<String>,
-    /// The applications besides that one.
+    /// Further applications.
     pub others: Vec<VoximplantApplication>,
-    /// How passwords are set at Voximplant; `None`: not from here.
+    /// The access to Voximplant's Management API, by which passwords are set; `None`: passwords cannot be set.
     pub management: Option<ManagementConfig>,
     /// The longest key that is answered, in bytes.
     pub max_key_length: usize,
-    /// How many different keys of one user are answered.
+    /// The number of distinct keys that are answered for one user.
     pub distinct_keys: Rate,
     /// The origins, besides our own, whose pages may ask; exactly as browsers send them.
     pub origins: Vec<String>,
 }
 
 impl VoximplantConfig {
-    /// Finds the HA1 of a user, in the application it is of. The first is never named: a user has one spelling.
+    /// Returns the HA1 of a user in its application. A user of the main application never names it, so each user has
+    /// one spelling.
     #[must_use]
     pub fn ha1(&self, user: &VoximplantUser) -> Option<&Ha1> {
         let users = match user.application() {
@@ -325,7 +327,7 @@ pub struct VoximplantApplication {
     pub name: String,
     /// Its users: name → HA1.
     pub users: Arc<HashMap<String, Ha1>>,
-    /// Where that file is; `None`: they are in a variable or a credential.
+    /// The file of the users; `None`: they come from a variable or a credential.
     pub users_file: Option<PathBuf>,
 }
 
@@ -334,22 +336,22 @@ pub struct VoximplantApplication {
 pub struct ManagementConfig {
     /// The number of the account.
     pub account_id: u64,
-    /// How callgate proves that it may.
+    /// The credential.
     pub proof: ManagementProof,
-    /// Where the functions are, ending in a slash.
+    /// The URL of the API's functions, ending in a slash.
     pub url: String,
 }
 
-/// How the Management API is shown that one may.
+/// A credential for the Management API.
 #[derive(Debug, Clone)]
 pub enum ManagementProof {
-    /// The key of the account.
+    /// The API key of the account.
     ApiKey(Secret),
-    /// The private key of a service account, as PEM, by which tokens are signed.
+    /// The private key of a service account, which signs tokens.
     ServiceAccount {
-        /// Its name.
+        /// The id of the key.
         key_id: String,
-        /// RSA, as PEM.
+        /// An RSA key in PEM form.
         key: Secret,
     },
 }
@@ -365,20 +367,21 @@ pub struct LimitsConfig {
     pub account: Rate,
     /// Grants of administrators' sessions, for each administrator.
     pub admin: Rate,
-    /// Guesses at credentials for each client address, before credentials that are new there are refused for a while.
+    /// Failed credentials for each client address. Above the limit, credentials that are new from there are refused
+    /// for a while.
     pub failures: Rate,
-    /// Different cookies that the app does not know, for each client address.
+    /// Different cookies unknown to the app, for each client address.
     pub stale_cookies: Rate,
-    /// Password logins passing through to the PBX, for each client address.
+    /// Password logins at the PBX, for each client address.
     pub pbx_logins: Rate,
 }
 
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
-    /// Where the access lines go.
+    /// The target of access lines.
     pub access: AccessLogTarget,
-    /// Their form.
+    /// The format of log lines.
     pub format: LogFormat,
     /// The least serious event that is logged to standard error.
     pub level: Level,
@@ -387,32 +390,32 @@ pub struct LogConfig {
 /// `[audit]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditConfig {
-    /// The file that receives the audit lines; `None`: they go where the access log goes.
+    /// The file of the audit lines; `None`: they go to the target of access lines.
     pub file: Option<PathBuf>,
-    /// Whether each line of that file is bound to the one before it.
+    /// Whether each line carries a hash of the line before.
     pub chain: bool,
-    /// The daemon that hears each of them as well.
+    /// The syslog daemon that receives the audit lines as well.
     pub syslog: Option<SyslogConfig>,
-    /// What becomes of a login whose line is not written in time.
+    /// The outcome of a login whose audit line cannot be written in time.
     pub when_stuck: WhenStuck,
 }
 
-/// What becomes of a login whose audit line is not written in time, or cannot be written.
+/// The outcome of a login whose audit line cannot be written in time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum WhenStuck {
     /// The answer is 503.
     #[default]
     Refuse,
-    /// The caller is let in without it.
+    /// The login continues without the line.
     GoOn,
 }
 
-/// Where a syslog daemon listens.
+/// The address of a syslog daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SyslogConfig {
-    /// The socket of the daemon of this machine.
+    /// The socket of the local daemon.
     Unix(PathBuf),
-    /// A UDP port of any machine.
+    /// A UDP address.
     Udp(SocketAddr),
 }
 
@@ -425,18 +428,18 @@ impl fmt::Display for SyslogConfig {
     }
 }
 
-/// Where access lines go.
+/// The target of access lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccessLogTarget {
     /// Standard output.
     Stdout,
-    /// Nowhere.
+    /// Access lines are not written.
     Off,
-    /// The end of this file.
+    /// Lines are appended to this file.
     File(PathBuf),
 }
 
-/// The form of a log line.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// `key=value` for people.

@@ -1,4 +1,4 @@
-//! `[admin]`: where health and metrics are told. Whoever reaches it may read it, so it is reached from this machine only.
+//! `[admin]`: the listener for health and metrics. It has no login, so it must be reachable from this machine only.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::values;
 use crate::config::Listen;
 use crate::config::document::TomlNode;
 
-/// Reads the address of the admin listener. `public` are those that everybody reaches.
+/// Reads the address of the admin listener. `public`: the addresses of all other listeners.
 pub(super) fn listen(node: &TomlNode<'_, '_>, public: &[Listen], base: &Path) -> Option<Listen> {
     let listen = values::listen(node, base, values::LOOPBACK)?;
     if listen.tcp().is_some_and(|address| !address.ip().is_loopback()) {

@@ -1,4 +1,4 @@
-//! `[[allow]]`: who may become whom.
+//! `[[allow]]`: the rules.
 
 mod table;
 mod when;
@@ -14,21 +14,21 @@ use crate::model::condition::When;
 use crate::model::grant::{Choose, Lookup, PbxTemplate, REDIRECT, Rule};
 use crate::model::template::{ROW, Template};
 
-/// What the other tables offer to rules.
+/// The parts of other tables that rules refer to.
 pub(super) struct Offer<'m, 'd, 'i> {
     /// The methods and their names.
     pub(super) methods: &'m Methods<'d, 'i>,
-    /// Is there a PBX administrator?
+    /// Whether there is a PBX administrator.
     pub(super) pbx_admin: bool,
-    /// How administrators' sessions are asked for; `None`: `[pbx]` is missing or wrong.
+    /// The form of requests for administrators' sessions; `None`: `[pbx]` is missing or invalid.
     pub(super) dialect: Option<Dialect>,
-    /// Is there `[voximplant]`?
+    /// Whether there is `[voximplant]`.
     pub(super) voximplant: bool,
-    /// The application of its `users`, and the others.
+    /// The application of its `users`, and the further ones.
     pub(super) applications: (Option<&'m str>, &'m [&'m str]),
 }
 
-/// Reads the rules, in the order they are tried.
+/// Reads the rules, in the order in which they are tried.
 pub(super) fn rules(tables: &[TomlNode<'_, '_>], offer: &Offer<'_, '_, '_>, around: &Surroundings<'_>) -> Vec<Rule> {
     let rules = tables.iter().enumerate();
     rules.filter_map(|(index, node)| node.table(|table| rule(table, index + 1, offer, around))).collect()
@@ -68,7 +68,7 @@ fn rule(
     Some(Rule {
         name: name.unwrap_or_else(|| format!("rule {number}")),
         methods,
-        // What could not be read must not read as if it were not written.
+        // An invalid `when` must not count as a missing one.
         when: when.unwrap_or_else(|| Some(When::default()))?,
         table: lookup.map_or(Some(None), |lookup| lookup.map(Some))?,
         pbx,
@@ -132,7 +132,7 @@ const LEVELS: [(&str, AdminLevel); 3] = [
     (AdminLevel::Admin.as_str(), AdminLevel::Admin),
 ];
 
-/// An account beside an administrator's level would be there for nothing, and mislead.
+/// An account beside the level of an administrator would be ignored, and mislead the reader.
 fn without(account: Option<TomlNode<'_, '_>>, domain: Option<Template>) -> Option<Template> {
     match account {
         Some(account) => account.refuse("an administrator has no account", "remove `account`, or `level`"),
@@ -140,7 +140,7 @@ fn without(account: Option<TomlNode<'_, '_>>, domain: Option<Template>) -> Optio
     }
 }
 
-/// Whoever may become an administrator is to be proven by methods that are named for it.
+/// A rule for administrators must name the methods that may prove them.
 fn check_level(pbx: &TomlNode<'_, '_>, level: AdminLevel, auth: Option<&TomlNode<'_, '_>>, methods: Option<&[String]>) {
     if level == AdminLevel::User {
         return;
@@ -173,7 +173,7 @@ fn account_template(node: &TomlNode<'_, '_>, table: Option<&Lookup>) -> Option<T
     Some(template)
 }
 
-/// Refuses claims as shells write them: a result with a `$` is no account and no domain.
+/// Refuses claims in shell syntax: a result with a `$` is never an account or a domain.
 fn check_dollar(node: &TomlNode<'_, '_>, template: &Template) -> Option<()> {
     if template.claims().next().is_some() && template.outline("").contains('$') {
         return node.refuse("a $ is in no account and no domain", "write the claim in braces alone: \"{ext}\"");
@@ -193,7 +193,7 @@ fn voximplant_template(node: &TomlNode<'_, '_>, table: Option<&Lookup>, offer: &
     Some(template)
 }
 
-/// Reads a template; what it takes from the rule's table must be a column there.
+/// Reads a template; the columns that it uses must exist in the rule's table.
 fn template(node: &TomlNode<'_, '_>, table: Option<&Lookup>) -> Option<Template> {
     let template: Template = node.parsed()?;
     let Some(Lookup { table, .. }) = table else { return Some(template) };
@@ -205,7 +205,7 @@ fn template(node: &TomlNode<'_, '_>, table: Option<&Lookup>) -> Option<Template>
     Some(template)
 }
 
-/// Checks an application that is written behind the `@`. A claim may bring one along, which nobody knows yet.
+/// Checks an application that is written behind the `@`. The application of a claim is checked at login.
 fn check_application(node: &TomlNode<'_, '_>, (own, others): (Option<&str>, &[&str])) {
     let written = node.string().and_then(|text| text.rsplit_once('@')).map(|(_, application)| application);
     let Some(application) = written.filter(|written| !written.contains(['{', '}'])) else { return };
@@ -217,7 +217,7 @@ fn check_application(node: &TomlNode<'_, '_>, (own, others): (Option<&str>, &[&s
     }
 }
 
-/// Notes what is configured but no rule leads to.
+/// Warns about settings that no rule uses.
 pub(super) fn warn_unused(
     rules: &[Rule],
     offer: &Offer<'_, '_, '_>,
@@ -237,9 +237,9 @@ pub(super) fn warn_unused(
     }
 }
 
-/// Notes rules for administrators that stand behind one for everybody: whom that fits, they never see.
+/// Warns about rules for administrators behind a rule for all: callers that the earlier rule fits never reach them.
 pub(super) fn warn_late(rules: &[Rule], nodes: &[TomlNode<'_, '_>]) {
-    // A rule that could not be read has a node all the same, and problems of its own.
+    // A rule that could not be read has a node as well, and problems of its own.
     if rules.len() != nodes.len() {
         return;
     }

@@ -1,4 +1,4 @@
-//! `[audit]`: where the lines about logins go, and what guards them.
+//! `[audit]`: the target of audit lines, and their protection.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ const EXAMPLES: &str =
 
 const WHEN_STUCK: [(&str, WhenStuck); 2] = [("refuse", WhenStuck::Refuse), ("go_on", WhenStuck::GoOn)];
 
-/// Reads the table. A file that is not only the audit log's could not be JSON from its first line to its last.
+/// Reads the table. A file shared with the access log would not be JSON throughout.
 pub(super) fn audit(
     table: &TomlTable<'_, '_>,
     access: &AccessLogTarget,

@@ -1,4 +1,4 @@
-//! `[server]`: who is believed, how many may come, and how long they may take.
+//! `[server]`: trusted proxies, bounds on connections, and deadlines.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use super::values::{duration_or, each, known_networks, size};
 use crate::config::document::{TomlNode, TomlTable};
 use crate::config::{ServerConfig, ServerTimeouts};
 
-/// Half a GiB when all of them rest: about 32 KiB for each.
+/// Half a GiB when all of them are idle, at about 32 KiB each.
 const MAX_CONNECTIONS: usize = 16_384;
 
-/// Fits a machine of half a GiB, beside what connections cost at rest.
+/// Fits a machine of half a GiB, besides the memory of idle connections.
 const BUFFER_BUDGET: usize = 128 << 20;
-/// Room for a few connections at full speed.
+/// Enough for a few connections at full speed.
 const LEAST_BUDGET: usize = 8 << 20;
 
-/// What holds without `[server]`.
+/// The defaults without `[server]`.
 pub(super) const DEFAULT: ServerConfig = ServerConfig {
     believe_forwarded_from: Vec::new(),
     accept_proxy_protocol_from: Vec::new(),
@@ -35,7 +35,7 @@ pub(super) const DEFAULT: ServerConfig = ServerConfig {
     },
 };
 
-/// Three quarters: a large office may be one address, and still leaves room for others.
+/// Three quarters: a large office may have one address, and leaves room for others.
 const fn most_of(connections: usize) -> usize {
     connections - connections / 4
 }
@@ -60,11 +60,11 @@ pub(super) fn server(table: &TomlTable<'_, '_>) -> ServerConfig {
     }
 }
 
-/// Fields without which no request has one meaning, or that have a key of their own.
+/// Fields that every request needs, or that have a setting of their own.
 const NEEDED: [&str; 8] =
     ["connection", "content-length", "content-type", "cookie", "host", "te", "trailer", "transfer-encoding"];
 
-/// Reads the name of a field that no upstream shall see.
+/// Reads the name of a field that is removed before forwarding.
 fn strip_field(node: &TomlNode<'_, '_>) -> Option<HeaderName> {
     let Ok(name) = HeaderName::from_bytes(node.string()?.as_bytes()) else {
         return node.refuse("not the name of a header field", "write a name such as \"x-tenant-user\"");
@@ -75,7 +75,7 @@ fn strip_field(node: &TomlNode<'_, '_>) -> Option<HeaderName> {
     Some(name)
 }
 
-/// More connections than any machine has files for.
+/// More connections than a machine has file descriptors.
 const MOST: usize = 1_000_000;
 
 fn per_client(node: &TomlNode<'_, '_>, max_connections: usize) -> Option<usize> {

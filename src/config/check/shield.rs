@@ -1,4 +1,4 @@
-//! `[pbx] shield`: what only some networks may do at the PBX.
+//! `[pbx] shield`: restrictions on requests to the PBX from outside.
 
 use ipnet::IpNet;
 
@@ -7,7 +7,7 @@ use crate::config::ShieldConfig;
 use crate::config::document::{TomlNode, TomlTable};
 use crate::model::shield::ProtectedPaths;
 
-/// Reads `shield`. Where no sessions are opened, none that somebody lands with can be ours.
+/// Reads `shield`. If callgate opens no sessions, a session that a browser lands with can never be its own.
 pub(super) fn shield(table: &TomlTable<'_, '_>, opens_sessions: bool) -> Option<ShieldConfig> {
     let from = table.require("from").and_then(|node| networks(&node));
     let admin = table.get("admin_paths").and_then(|node| paths(&node));
@@ -27,14 +27,14 @@ pub(super) fn shield(table: &TomlTable<'_, '_>, opens_sessions: bool) -> Option<
 
 fn networks(node: &TomlNode<'_, '_>) -> Option<Vec<IpNet>> {
     let networks = distinct(&node.list_or_empty()?, "network", values::network)?;
-    // Joined, because two halves are the whole, too.
+    // Networks are joined first, because two halves cover everything as well.
     if IpNet::aggregate(&networks).iter().any(|network| network.prefix_len() == 0) {
         return node.refuse("is everybody: nobody would be kept out", "list your own networks, or remove the shield");
     }
     Some(networks)
 }
 
-/// Reads how paths begin. Case makes no difference to them.
+/// Reads path prefixes, ignoring case.
 fn paths(node: &TomlNode<'_, '_>) -> Option<Vec<String>> {
     distinct(&node.list_or_empty()?, "path", |node| {
         let path = values::path(node)?.to_ascii_lowercase();

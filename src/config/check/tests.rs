@@ -1,4 +1,4 @@
-//! What is accepted, what is refused, and at which position.
+//! Tests of accepted and refused configurations, with the position of each problem.
 
 mod allow;
 mod auth;
@@ -117,9 +117,9 @@ fn certificate_for(names: &[String], end: i32) -> (String, String) {
 
 // === Asking ===
 
-/// Two lines that every configuration starts with, so that what a test adds starts at line 3.
+/// The first two lines of every configuration; the text of a test starts at line 3.
 const TOP: &str = "listen = \"127.0.0.1:0\"\ntls = { cert = \"certs/fullchain.pem\", key = \"certs/privkey.pem\" }\n";
-/// Four more lines: what a test adds starts at line 7.
+/// Four more lines; the text of a test starts at line 7.
 const BOTH: &str = "[app]\nurl = \"http://127.0.0.1:3000\"\n[voximplant]\nusers = { file = \"voximplant.htdigest\" }\n";
 
 fn accepted(text: &str) -> Config {
@@ -133,7 +133,7 @@ fn refused(text: &str) -> Problems {
     problems
 }
 
-/// Checks the places and messages of all problems.
+/// Checks the positions and messages of all problems.
 #[track_caller]
 fn check_text(text: &str, expected: &[&str]) {
     let shown = |problem: &Problem| {
@@ -144,13 +144,13 @@ fn check_text(text: &str, expected: &[&str]) {
     assert_eq!(found, expected, "{text}");
 }
 
-/// Checks the one problem of a configuration that has nothing but `[app]` around it.
+/// Checks the only problem of a configuration with nothing but `[app]` before it.
 #[track_caller]
 fn check(tail: &str, expected: &str) {
     check_text(&format!("{TOP}{tail}"), &[expected]);
 }
 
-/// Checks the one problem of a table beside `[app]` and `[voximplant]`.
+/// Checks the only problem of a table beside `[app]` and `[voximplant]`.
 #[track_caller]
 fn check_beside(tail: &str, expected: &str) {
     check_text(&format!("{TOP}{BOTH}{tail}"), &[expected]);

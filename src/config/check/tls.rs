@@ -1,4 +1,4 @@
-//! `tls`: certificates with their keys, and the trust anchors of `ca` and `client_ca`.
+//! `tls`: certificates with their keys, and the CAs of `ca` and `client_ca`.
 
 pub(super) mod order;
 mod sort;
@@ -49,15 +49,15 @@ pub(super) fn certificates(table: &TomlTable<'_, '_>, around: &Surroundings<'_>)
     Some(certificates)
 }
 
-/// Finds a name of two certificates that ask clients for different things: one that is meant to be closed would be open.
+/// Finds a name that two certificates have with different `client_ca`: clients could then avoid showing a certificate.
 fn torn(certificates: &[Certificate]) -> Option<&str> {
     let mut asked = HashMap::new();
     let mut names = certificates.iter().flat_map(|one| one.names.iter().map(move |name| (name, &one.client_ca)));
     names.find(|(name, ca)| asked.entry(*name).or_insert(*ca) != ca).map(|(name, _)| name.as_str())
 }
 
-/// Reads who may sign the certificates of clients, if it is written: a list that cannot be read is not no list, which
-/// would let in clients without any.
+/// Reads the CAs of client certificates. An unreadable list must not count as a missing one, which would admit clients
+/// without a certificate.
 #[expect(clippy::option_option, reason = "not written and not right are two things")]
 fn client_ca(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Option<Vec<CertificateDer<'static>>>> {
     table.get("client_ca").map_or(Some(None), |node| authorities(&node, around).map(Some))
@@ -88,7 +88,7 @@ fn pair(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'static>) -> Re
     CertifiedKey::from_der(chain, key.clone_key(), &aws_lc_rs::default_provider()).map(drop)
 }
 
-/// Refuses a key that is not the first certificate's: it may be another's of the same file.
+/// Refuses a key that does not belong to the first certificate; it may belong to another one in the file.
 fn foreign_key<T>(
     cert: &TomlNode<'_, '_>,
     key: &TomlNode<'_, '_>,
@@ -125,7 +125,7 @@ fn warn_of_flaw(cert: &TomlNode<'_, '_>, chain: &[CertificateDer<'static>]) {
     }
 }
 
-/// Reads a file of PEM certificates, of which there is at least one.
+/// Reads a file of PEM certificates, with at least one.
 fn chain(node: &TomlNode<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<CertificateDer<'static>>> {
     let bytes = around.public_file(node)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
@@ -138,11 +138,11 @@ fn chain(node: &TomlNode<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<Certi
     }
 }
 
-// The parser's own errors quote lines of the file, which may be lines of a key: they are not shown.
+// The parser's errors are not shown, because they quote lines of the file, which may be a key.
 fn private_key(node: &TomlNode<'_, '_>, around: &Surroundings<'_>) -> Option<PrivateKeyDer<'static>> {
     let bytes = around.key_file(node)?;
     match PrivateKeyDer::from_pem_slice(&bytes) {
-        // Of a key in the older form, only a line of its head says that it is encrypted.
+        // A key in the older form says only in a header line that it is encrypted.
         Ok(key) if FileContent::of(&bytes) != FileContent::EncryptedKey => Some(key),
         _ => {
             let (message, hint) = FileContent::of(&bytes).as_no_key(node.string()?);
@@ -151,7 +151,7 @@ fn private_key(node: &TomlNode<'_, '_>, around: &Surroundings<'_>) -> Option<Pri
     }
 }
 
-/// Returns the names of the server's own certificate, and its end, which must not have come yet.
+/// Returns the names of the server's own certificate and its end, which must not have passed.
 fn leaf(node: &TomlNode<'_, '_>, leaf: &CertificateDer<'_>, now: Timestamp) -> Option<(Vec<String>, Timestamp)> {
     let Ok((_, parsed)) = X509Certificate::from_der(leaf) else {
         return node.refuse("the first certificate cannot be read", "is the file what the certificate authority sent?");
@@ -164,7 +164,7 @@ fn leaf(node: &TomlNode<'_, '_>, leaf: &CertificateDer<'_>, now: Timestamp) -> O
         );
     }
     let end = parsed.validity().not_after.timestamp();
-    // A certificate may end in the year 9999 and some hours (RFC 5280 §4.1.2.5).
+    // A certificate may end in the year 9999 (RFC 5280 §4.1.2.5).
     let end = Timestamp::from_second(end).unwrap_or(if end < 0 { Timestamp::MIN } else { Timestamp::MAX });
     if end <= now {
         return node.refuse(format_args!("the certificate has expired at {end}"), "renew it");
@@ -187,7 +187,7 @@ fn ip_address(bytes: &[u8]) -> Option<IpAddr> {
     four.or_else(|_| <[u8; 16]>::try_from(bytes).map(|bytes| Ipv6Addr::from(bytes).into())).ok()
 }
 
-/// Reads the certificates that another's certificate, an upstream's or a client's, may be signed by.
+/// Reads the CAs that may sign another side's certificate: an upstream's or a client's.
 pub(super) fn authorities(node: &TomlNode<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<CertificateDer<'static>>> {
     let chain = chain(node, around)?;
     let mut store = RootCertStore::empty();

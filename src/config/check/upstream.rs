@@ -1,4 +1,4 @@
-//! `[app]` and `[pbx]`: where requests are sent, and what is asked there.
+//! `[app]` and `[pbx]`: the upstreams, and the settings of requests to the PBX.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub(super) fn app<'d, 'i>(
     Some(AppConfig { upstream: upstream?, login })
 }
 
-/// Reads where a browser is sent to log in: an absolute URL, or a path of the app.
+/// Reads the login page for browsers: an absolute URL, or a path of the app.
 fn login(node: &TomlNode<'_, '_>) -> Option<String> {
     let text = node.word()?;
     let absolute = values::scheme(text)
@@ -65,7 +65,7 @@ pub(super) fn pbx(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Optio
 
 const DIALECTS: [(&str, Dialect); 2] = [("legacy", Dialect::Legacy), ("modern", Dialect::Modern)];
 
-/// Versions that hand over by cookie are the newer ones.
+/// Versions of the PBX that hand over by cookie have the modern dialect.
 const fn default_dialect(handoff: Handoff) -> Dialect {
     match handoff {
         Handoff::Link => Dialect::Legacy,
@@ -116,7 +116,7 @@ fn admin(
     })
 }
 
-/// The name travels in front of a colon (RFC 7617 §2).
+/// The name is sent before a colon (RFC 7617 §2).
 fn admin_user(node: &TomlNode<'_, '_>) -> Option<String> {
     match node.word()? {
         name if name.contains(':') => {
@@ -126,7 +126,7 @@ fn admin_user(node: &TomlNode<'_, '_>) -> Option<String> {
     }
 }
 
-/// Wherever the password may be sent, nobody else may be.
+/// Checks that the password goes over TLS, or to this machine.
 fn check_way(admin: &TomlNode<'_, '_>, upstream: &UpstreamConfig, in_clear: bool) {
     let is_safe = |url: &UpstreamUrl| in_clear || is_local(url) || url.is_tls() && !upstream.trust.skip_verify;
     let Some(url) = upstream.urls.iter().find(|url| !is_safe(url)) else { return };
@@ -175,9 +175,9 @@ fn upstream(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Upst
     })
 }
 
-/// As many connections as an upstream gets when nobody says how many.
+/// The default number of connections to an upstream.
 const DEFAULT_CONNECTIONS: usize = 10_000;
-/// More than one system can have.
+/// More connections than one system supports.
 const MOST_CONNECTIONS: usize = 1_000_000;
 
 const DEFAULT_TIMEOUTS: UpstreamTimeouts = UpstreamTimeouts {
@@ -215,7 +215,8 @@ fn trust(table: &TomlTable<'_, '_>, urls: Option<&[UpstreamUrl]>, around: &Surro
     }
 }
 
-/// Checks that what is said of certificates concerns a `url`. A pin must concern each: where there is no key, nothing holds.
+/// Checks that each setting for certificates concerns a `url`. A pin must concern each of them, because a `url`
+/// without a key would not be protected.
 fn check_use(urls: &[UpstreamUrl], of_tls: [&Option<TomlNode<'_, '_>>; 3], pin: Option<&TomlNode<'_, '_>>) {
     if !urls.iter().any(UpstreamUrl::is_tls) {
         for node in of_tls.into_iter().flatten() {
@@ -244,7 +245,7 @@ fn name_of_server(node: &TomlNode<'_, '_>) -> Option<ServerName<'static>> {
     name.or_else(|| node.refuse("not a server name", "write a host name or an IP address, without port"))
 }
 
-/// Checks that each request belongs to one of the two upstreams.
+/// Checks that every request belongs to one of the two upstreams.
 pub(super) fn check_parted(app: &AppConfig, pbx: &PbxConfig, node: &TomlNode<'_, '_>) {
     let (app, pbx) = (&app.upstream, &pbx.upstream);
     if pbx.hosts.is_empty() && pbx.paths.is_empty() {

@@ -1,4 +1,4 @@
-//! Small values: durations, addresses, host names, paths. Each reader reports what it refuses.
+//! Readers of small values: durations, addresses, host names, paths. Each reports the values that it refuses.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -33,7 +33,7 @@ pub(super) fn duration(node: &TomlNode<'_, '_>) -> Option<Duration> {
     }
 }
 
-/// Finds the duration that a text in another form means.
+/// Finds the duration that a text of another form probably means.
 fn meant_duration(text: &str) -> Option<String> {
     let text = text.trim().to_ascii_lowercase();
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -80,7 +80,8 @@ pub(super) fn size(node: &TomlNode<'_, '_>, least: usize) -> Option<usize> {
     }
 }
 
-/// Finds the size that a text in another form means: a large number alone counts bytes, a small one mebibytes.
+/// Finds the size that a text of another form probably means: a large number without unit counts bytes, a small one
+/// MiB.
 fn meant_size(text: &str) -> Option<String> {
     let text = text.trim().to_ascii_lowercase();
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -107,7 +108,7 @@ fn meant_size(text: &str) -> Option<String> {
     Some(format!("{number}{unit}")).filter(|meant| number > 0 && parse_size(meant).is_some())
 }
 
-/// Nobody means so many mebibytes.
+/// A number without unit from here on counts bytes.
 const MIN_BYTES: usize = 1 << 20;
 
 fn parse_size(text: &str) -> Option<usize> {
@@ -122,21 +123,21 @@ fn parse_size(text: &str) -> Option<usize> {
     number.checked_mul(bytes).filter(|all| *all <= MAX_SIZE)
 }
 
-/// The largest size: a TiB, more memory than a machine has for this.
+/// The largest size: 1 TiB, more than the memory of any machine.
 const MAX_SIZE: usize = 1 << 40;
 
-/// The longest duration: ten years, which every clock can add to now.
+/// The longest duration: ten years, which every clock can add to the current time.
 const MAX_MILLISECONDS: u64 = 3_650 * 86_400_000;
 
 /// The longest path of a unix socket, in bytes (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 
-/// The address of examples for what everybody reaches.
+/// The address of public listeners in hints.
 pub(super) const ANYWHERE: &str = "0.0.0.0";
-/// The address of examples for what this machine alone reaches.
+/// The address of local listeners in hints.
 pub(super) const LOOPBACK: &str = "127.0.0.1";
 
-/// Reads where a listener is: an address, or `unix:` and a path. `example` is the address that hints name.
+/// Reads the address of a listener: an IP address and port, or `unix:` and a path. `example`: the address in hints.
 pub(super) fn listen(node: &TomlNode<'_, '_>, base: &Path, example: &str) -> Option<Listen> {
     let text = text_of_address(node, example)?;
     let Some(path) = text.strip_prefix("unix:") else { return parse_address(node, text, example).map(Listen::Tcp) };
@@ -151,7 +152,7 @@ pub(super) fn listen(node: &TomlNode<'_, '_>, base: &Path, example: &str) -> Opt
     Some(Listen::Unix(path))
 }
 
-/// Reads the address of a listener that has a port.
+/// Reads the address of a listener with a port.
 pub(super) fn address(node: &TomlNode<'_, '_>) -> Option<SocketAddr> {
     let text = text_of_address(node, ANYWHERE)?;
     if text.starts_with("unix:") {
@@ -170,7 +171,7 @@ fn parse_address(node: &TomlNode<'_, '_>, text: &str, example: &str) -> Option<S
     }
 }
 
-/// Reads the text of an address, which a port alone is not.
+/// Reads the text of an address; a port alone is refused.
 fn text_of_address<'d>(node: &TomlNode<'d, '_>, example: &str) -> Option<&'d str> {
     if let DeValue::Integer(port) = node.value() {
         let port = port.as_str();
@@ -179,7 +180,7 @@ fn text_of_address<'d>(node: &TomlNode<'d, '_>, example: &str) -> Option<&'d str
     node.string()
 }
 
-/// Says how an address is written that lacks something, or has too much.
+/// Tells how to write an address with missing or superfluous parts.
 fn address_hint(text: &str, example: &str) -> String {
     if text.starts_with('/') {
         return format!("write \"unix:{text}\" for a socket, or an IP address and a port, such as \"{example}:443\"");
@@ -225,10 +226,11 @@ pub(super) fn network(node: &TomlNode<'_, '_>) -> Option<IpNet> {
     }
 }
 
-/// Reads the networks of known machines. Everybody is not one: then anybody could do what `danger` says.
+/// Reads the networks of known machines. Networks that cover all addresses are refused: then anyone could do what
+/// `danger` says.
 pub(super) fn known_networks(node: &TomlNode<'_, '_>, danger: &str) -> Option<Vec<IpNet>> {
     let networks = distinct(&node.list_or_empty()?, "network", network)?;
-    // Joined, because two halves are the whole, too.
+    // Networks are joined first, because two halves cover everything as well.
     if IpNet::aggregate(&networks).iter().any(|network| network.prefix_len() == 0) {
         return node.refuse(
             format_args!("is everybody: any client could claim {danger}"),
@@ -248,7 +250,7 @@ pub(super) fn host_pattern(node: &TomlNode<'_, '_>) -> Option<HostPattern> {
     pattern.or_else(|| node.refuse("not a host name", host_hint(text)))
 }
 
-/// Says how a host is written that came with more than its name.
+/// Tells how to write a host that came with more than its name.
 fn host_hint(text: &str) -> String {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
     let name = rest.split(['/', ':', '?', '#']).next().unwrap_or_default().trim().trim_end_matches('.');
@@ -266,7 +268,8 @@ fn host_hint(text: &str) -> String {
     }
 }
 
-/// Reads `http://host[:port]`, `https://host[:port]` or `unix:/path`. Never echoes the text: people write passwords into URLs.
+/// Reads `http://host[:port]`, `https://host[:port]` or `unix:/path`. Problems never quote the text, because it may
+/// hold a password.
 pub(super) fn url(node: &TomlNode<'_, '_>) -> Option<UpstreamUrl> {
     let text = node.string()?;
     if let Some(path) = text.strip_prefix("unix:") {
@@ -287,7 +290,7 @@ pub(super) fn url(node: &TomlNode<'_, '_>) -> Option<UpstreamUrl> {
     }
 }
 
-/// Says how an address is written whose scheme is missing, or another. A password in it is not echoed.
+/// Tells how to write an address with a missing or another scheme. A password in it is not quoted.
 fn scheme_hint(text: &str) -> String {
     let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
     let scheme = match scheme.to_ascii_lowercase().as_str() {
@@ -298,7 +301,7 @@ fn scheme_hint(text: &str) -> String {
     if http(false, rest).is_some() { format!("write \"{scheme}://{rest}\"") } else { URL_HINT.to_owned() }
 }
 
-/// Says how an address is written that has more behind its host.
+/// Tells how to write an address with more behind its host.
 fn shorter_hint(tls: bool, authority: &str) -> String {
     let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
     let scheme = if tls { "https" } else { "http" };
@@ -308,7 +311,7 @@ fn shorter_hint(tls: bool, authority: &str) -> String {
     }
 }
 
-/// Reads the path of a socket.
+/// Reads the path of a unix socket.
 fn socket(node: &TomlNode<'_, '_>, path: &str) -> Option<UpstreamUrl> {
     if !path.starts_with('/') || path.ends_with('/') {
         return node.refuse("not the whole path of a socket", "write \"unix:/run/app.sock\"");
@@ -321,7 +324,7 @@ fn socket(node: &TomlNode<'_, '_>, path: &str) -> Option<UpstreamUrl> {
 
 const URL_HINT: &str = "write \"http://127.0.0.1:3000\", \"https://host.example.com\" or \"unix:/run/app.sock\"";
 
-/// Splits off the scheme: whether TLS is spoken, and the rest.
+/// Splits off the scheme. Returns whether it is TLS, and the rest.
 pub(super) fn scheme(text: &str) -> Option<(bool, &str)> {
     let plain = text.strip_prefix("http://").map(|rest| (false, rest));
     plain.or_else(|| text.strip_prefix("https://").map(|rest| (true, rest)))
@@ -348,7 +351,7 @@ pub(super) fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
         }
     };
     let is_name = |host: &str| is_host_name(host) && (!ends_in_number(host) || host.parse::<IpAddr>().is_ok());
-    // A final dot stays: to a resolver it says that the name is whole. No address has one.
+    // A final dot stays: it marks a fully qualified name for the resolver. An IP address has none.
     let known = host.contains(':')
         || match host.strip_suffix('.') {
             Some(whole) => is_name(whole) && whole.parse::<IpAddr>().is_err(),
@@ -368,7 +371,7 @@ fn parse_port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| digits && *port != 0)
 }
 
-/// Reads a path as it is matched: with one spelling only, and not one of ours.
+/// Reads the prefix of a path, which must be canonical and not callgate's own.
 pub(super) fn path(node: &TomlNode<'_, '_>) -> Option<String> {
     let text = node.string()?;
     if !text.starts_with('/') {
@@ -429,13 +432,13 @@ pub(super) fn voximplant_user(node: &TomlNode<'_, '_>, name: &str) -> Option<Str
     }
 }
 
-/// Reads every item of a list; one that is refused does not hide the next.
+/// Reads every item of a list; a refused item does not hide the next.
 pub(super) fn each<T>(nodes: &[TomlNode<'_, '_>], read: impl FnMut(&TomlNode<'_, '_>) -> Option<T>) -> Option<Vec<T>> {
     let items: Vec<_> = nodes.iter().map(read).collect();
     items.into_iter().collect()
 }
 
-/// Reads every item of a list in which nothing stands twice.
+/// Reads every item of a list without repeated values.
 pub(super) fn distinct<T: PartialEq>(
     nodes: &[TomlNode<'_, '_>],
     what: &str,
@@ -446,7 +449,7 @@ pub(super) fn distinct<T: PartialEq>(
     Some(values)
 }
 
-/// Reports the first value that stands twice.
+/// Reports the first repeated value.
 pub(super) fn refuse_repeated<T: PartialEq>(nodes: &[TomlNode<'_, '_>], values: &[T], what: &str) {
     let repeated = (1..values.len()).find(|index| values[..*index].contains(&values[*index]));
     if let Some(index) = repeated {

@@ -1,4 +1,4 @@
-//! `[voximplant]`: whose one-time keys are answered, and for which pages.
+//! `[voximplant]`: the users whose one-time keys are answered, and the pages that may ask.
 
 mod management;
 
@@ -14,7 +14,7 @@ use crate::model::loopback::is_loopback;
 use crate::model::ott::{self, Ha1, is_application};
 use crate::model::rate::Rate;
 
-/// The longest key with which the caller cannot move HA1 across the edge of an MD5 block, in bytes.
+/// The longest key, in bytes, with which a caller cannot push the HA1 across an MD5 block.
 const MAX_KEY_LENGTH: usize = 95;
 
 /// Reads `[voximplant]`.
@@ -50,7 +50,7 @@ fn default_distinct_keys() -> Rate {
     "5/5min".parse().expect("a rate")
 }
 
-/// The users of an application, and the file that they stand in, if it is one.
+/// The users of an application, and their file if they come from one.
 type Users = (Arc<HashMap<String, Ha1>>, Option<PathBuf>);
 
 /// Reads `users = { file = … }` or another source.
@@ -86,7 +86,7 @@ fn others(node: &TomlNode<'_, '_>, own: Option<&str>, around: &Surroundings<'_>)
     Some(others)
 }
 
-/// Cuts the node of an account off: a name with it and the name without are one application's.
+/// Removes the node of an account: the application is the same with and without it.
 fn without_node(name: &str) -> &str {
     name.match_indices('.').nth(1).map_or(name, |(at, _)| &name[..at])
 }
@@ -116,7 +116,7 @@ fn users_of(node: &TomlNode<'_, '_>, around: &Surroundings<'_>) -> Option<HashMa
     }
 }
 
-/// Reads `myapp.myaccount`, with the node behind it if the account has one.
+/// Reads `myapp.myaccount`, optionally followed by the account's node.
 fn application(node: &TomlNode<'_, '_>) -> Option<String> {
     let text = node.string()?;
     if is_application(text) {
@@ -172,8 +172,8 @@ fn origin(node: &TomlNode<'_, '_>) -> Option<String> {
 
 const OPAQUE: &str = "serve the page over https, or from a scheme of the app's own, such as \"capacitor://localhost\"";
 
-/// Tells whether a text is the origin of pages in an app or an extension: `capacitor://localhost`, `chrome-extension://…`.
-/// Web views spell the host as the app does; the scheme is in lower case.
+/// Tells whether a text is the origin of pages in an app or an extension: `capacitor://localhost`,
+/// `chrome-extension://…`. Web views keep the spelling of the host; the scheme is in lower case.
 fn is_of_an_app(text: &str) -> bool {
     let Some((scheme, authority)) = text.split_once("://") else { return false };
     let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
@@ -184,7 +184,7 @@ fn is_of_an_app(text: &str) -> bool {
     is_scheme && is_host && is_port && !OF_THE_WEB.contains(&scheme)
 }
 
-/// Schemes whose pages have another origin than such a text, or none.
+/// Schemes whose pages have another origin, or none.
 const OF_THE_WEB: [&str; 10] = ["about", "blob", "data", "file", "ftp", "http", "https", "javascript", "ws", "wss"];
 
 fn url(text: &str) -> Option<UpstreamUrl> {
@@ -192,13 +192,13 @@ fn url(text: &str) -> Option<UpstreamUrl> {
     values::http(tls, authority)
 }
 
-/// Spells an origin as a browser does: in lower case, without the port that the scheme implies.
+/// Writes an origin as a browser does: in lower case, without the default port.
 fn spelling(url: &UpstreamUrl) -> String {
     let scheme = if url.is_tls() { "https" } else { "http" };
     format!("{scheme}://{}", url.authority())
 }
 
-/// Tells whether a browser takes a host for its own machine's (Secure Contexts §3.1).
+/// Tells whether browsers treat a host as local (Secure Contexts §3.1).
 fn is_local(host: &str) -> bool {
     is_loopback(host) || host.ends_with(".localhost")
 }

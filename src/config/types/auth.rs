@@ -1,4 +1,4 @@
-//! The auth methods, each with its settings.
+//! The configuration of auth methods.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,52 +14,52 @@ use crate::model::jwt;
 use crate::model::link;
 use crate::model::secret::Secret;
 
-/// One way to prove a caller, as configured.
+/// One `[[auth]]` table.
 #[derive(Debug, Clone)]
 pub struct MethodConfig {
     /// The name that rules and the audit log use.
     pub name: String,
-    /// Its kind.
+    /// Its type, with the settings of that type.
     pub kind: MethodKind,
-    /// Whether a request that shows its credential is judged by that, whatever cookies come along.
+    /// Whether a request with a credential of this method is judged by it even if cookies come along.
     pub ignore_cookies: bool,
 }
 
-/// The kinds of auth methods, with their settings.
+/// The types of auth methods, with their settings.
 #[derive(Debug, Clone)]
 pub enum MethodKind {
-    /// The app is asked who its cookie belongs to.
+    /// The app tells whose cookie a request carries.
     App(AppMethodConfig),
-    /// A server shows a key of ours.
+    /// A server authenticates by a key of callgate.
     Key(KeyConfig),
-    /// A proxy before us names the caller.
+    /// A trusted proxy names the caller in a field.
     Header(HeaderConfig),
-    /// The caller's end of the connection showed a certificate.
+    /// The connection has a client certificate.
     Mtls(MtlsConfig),
-    /// A token is shown that somebody has signed.
+    /// The request carries a signed token.
     Jwt(JwtConfig),
-    /// A server has signed an address.
+    /// A server signed the address of the request.
     Link(LinkConfig),
-    /// A person logs in at an identity provider.
+    /// The person logs in at an OpenID Connect provider.
     Oidc(OidcConfig),
 }
 
 /// The settings of a method of type `app`.
 #[derive(Debug, Clone)]
 pub struct AppMethodConfig {
-    /// The path (and query) that is asked, starting with `/`.
+    /// The path (and query) at which the app is asked, starting with `/`.
     pub path: String,
-    /// Which of the caller's cookies are shown to the app.
+    /// The caller's cookies that are forwarded to the app.
     pub cookies: CookieFilter,
-    /// Which of the caller's other header fields are shown to the app, in lower case.
+    /// The caller's other fields that are forwarded to the app.
     pub headers: Vec<HeaderName>,
     /// The deadline of the answer, connecting included.
     pub timeout: Duration,
-    /// How long an answer that knows the caller is believed, from when it was asked for; `None`: each login asks.
+    /// The time for which a positive answer is cached, from the question on; `None`: each login asks.
     pub cache: Option<Duration>,
 }
 
-/// All, or only those listed.
+/// The cookies that a filter passes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CookieFilter {
     /// All of them.
@@ -71,22 +71,22 @@ pub enum CookieFilter {
 /// The settings of a method of type `link`.
 #[derive(Debug, Clone)]
 pub struct LinkConfig {
-    /// The secrets that sign; the first signs what we sign ourselves.
+    /// The keys; the first signs the links that callgate makes.
     pub keys: Vec<link::LinkKey>,
-    /// How long a link may live.
+    /// The longest life of a link.
     pub ttl: Duration,
-    /// Whether a person must say that they mean it.
+    /// Whether a person must confirm the login.
     pub confirm: Confirm,
 }
 
-/// Whether a person must say that they mean to log in.
+/// Whether a person must confirm a login by link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confirm {
-    /// No: whoever opens the link is logged in.
+    /// Never: opening the link logs in.
     Never,
-    /// Unless their browser says that they clicked.
+    /// Unless the browser states that the person clicked the link.
     Auto,
-    /// Yes.
+    /// Always.
     Always,
 }
 
@@ -95,80 +95,80 @@ pub enum Confirm {
 pub struct KeyConfig {
     /// SHA-256 of the key.
     pub sha256: [u8; 32],
-    /// May the key open PBX sessions?
+    /// Whether the key may open PBX sessions.
     pub pbx: bool,
-    /// May the key answer Voximplant keys?
+    /// Whether the key may have one-time keys answered.
     pub ott: bool,
-    /// The PBX domains it may name.
+    /// The PBX domains that it may name.
     pub domains: Vec<Domain>,
-    /// The PBX accounts it may name; `None`: any account of these domains.
+    /// The PBX accounts that it may name; `None`: any account of these domains.
     pub accounts: Option<Vec<String>>,
-    /// The Voximplant users it may name.
+    /// The Voximplant users that it may name.
     pub users: Vec<String>,
-    /// The networks it may come from; empty: any.
+    /// The networks that it may be used from; empty: any.
     pub from: Vec<IpNet>,
-    /// When it ends.
+    /// The end of its validity.
     pub expires: Option<Timestamp>,
 }
 
 /// The settings of a method of type `oidc`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OidcConfig {
-    /// Who the provider is: the address below which it tells of itself.
+    /// The issuer: the URL below which the provider publishes its metadata.
     pub issuer: String,
-    /// Who we are to the provider.
+    /// The client id of callgate at the provider.
     pub client_id: String,
-    /// What proves that; `None`: a public client.
+    /// The secret of the client; `None`: a public client.
     pub client_secret: Option<Secret>,
-    /// The other audiences that an ID token may be for as well; `None`: any, if it was given to us.
+    /// Further audiences that an ID token may name; `None`: any, if `azp` is our client id.
     pub trusted_audiences: Option<Vec<String>>,
-    /// What is asked for.
+    /// The scopes of the request.
     pub scopes: Vec<String>,
-    /// Whether the provider is also asked at its userinfo endpoint.
+    /// Whether the userinfo endpoint is asked as well.
     pub userinfo: bool,
-    /// How long a login is remembered.
+    /// The time for which a login is remembered.
     pub remember: Duration,
-    /// What the cookies are sealed with; `None`: a key for as long as the process lives.
+    /// The secret that seals the cookies; `None`: a random key that ends with the process.
     pub cookie_key: Option<Secret>,
-    /// The host where people log in, in lower case, without port; `None`: whichever they are at.
+    /// The host of all logins, in lower case, without port; `None`: the host of the request.
     pub host: Option<String>,
-    /// Where the provider sends people who have logged out; `None`: nowhere.
+    /// The page that the provider sends people to after logout; `None`: none is named.
     pub after_logout: Option<String>,
-    /// How the provider's certificate is judged.
+    /// The checks of the provider's certificate.
     pub trust: Trust,
 }
 
 /// The settings of a method of type `header`.
 #[derive(Debug, Clone)]
 pub struct HeaderConfig {
-    /// The addresses of the proxies that are believed.
+    /// The addresses of the trusted proxies.
     pub from: Vec<IpNet>,
-    /// The field that names the caller.
+    /// The field with the caller.
     pub user: HeaderName,
-    /// Other claims by name, and the fields that say them.
+    /// Other claims, and the fields with their values.
     pub claims: Vec<(String, HeaderClaim)>,
-    /// What the proxies prove themselves by, besides their address.
+    /// The secret by which the proxies authenticate besides their address.
     pub secret: Option<HeaderSecret>,
 }
 
 impl HeaderConfig {
-    /// Returns every field that nobody else may send, the secret's among them.
+    /// Returns all fields that only the trusted proxies may send, that of the secret included.
     pub fn fields(&self) -> impl Iterator<Item = &HeaderName> {
         let claims = self.claims.iter().map(|(_, claim)| &claim.field);
         [&self.user].into_iter().chain(claims).chain(self.secret.iter().map(|secret| &secret.field))
     }
 }
 
-/// A field that says a claim.
+/// A field with the value of a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderClaim {
     /// The field.
     pub field: HeaderName,
-    /// What stands between the items of a list; `None`: it is one text.
+    /// The separator of list items; `None`: the value is one text.
     pub separator: Option<char>,
 }
 
-/// A field that proves a proxy.
+/// A field with a proxy's secret.
 #[derive(Debug, Clone)]
 pub struct HeaderSecret {
     /// The field.
@@ -180,24 +180,24 @@ pub struct HeaderSecret {
 /// The settings of a method of type `mtls`.
 #[derive(Debug, Clone)]
 pub struct MtlsConfig {
-    /// What names the caller: the first kind of name that the certificate has.
+    /// The kinds of names that may identify the caller; the first one in the certificate counts.
     pub identity: Vec<CertificateName>,
-    /// SHA-256 of the certificates that are accepted; empty: all that the authorities signed.
+    /// SHA-256 of the accepted certificates; empty: all that the CAs signed.
     pub fingerprints: Vec<[u8; 32]>,
-    /// The authorities whose certificates are looked at; `None`: those of all listeners, which are the same.
+    /// The CAs whose certificates are accepted; `None`: those of all listeners, which are the same.
     pub client_ca: Option<Vec<CertificateDer<'static>>>,
 }
 
 /// A kind of name in a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CertificateName {
-    /// A URI among its alternative names.
+    /// A URI of its subject alternative name.
     SanUri,
-    /// A mail address among them.
+    /// An e-mail address of its subject alternative name.
     SanEmail,
-    /// A host name among them.
+    /// A DNS name of its subject alternative name.
     SanDns,
-    /// SHA-256 of it.
+    /// SHA-256 of the certificate.
     Fingerprint,
     /// The common name of its subject.
     Cn,
@@ -206,44 +206,44 @@ pub enum CertificateName {
 /// The settings of a method of type `jwt`.
 #[derive(Debug, Clone)]
 pub struct JwtConfig {
-    /// Where the token is.
+    /// The place of the token in a request.
     pub location: TokenLocation,
-    /// Whether it travels by itself, whoever made the browser send the request.
+    /// Whether browsers send the token on their own with requests that other sites cause.
     pub is_ambient: bool,
-    /// The keys that it may be signed with.
+    /// The keys that verify it.
     pub keys: JwtKeySource,
-    /// What it must say.
+    /// The rules for its contents.
     pub rules: jwt::TokenRules,
-    /// The claim that says who somebody is; `None`: the usual one.
+    /// The claim with the subject; `None`: `sub`.
     pub subject: Option<String>,
 }
 
-/// Where a request carries a token.
+/// The place of a token in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenLocation {
-    /// Behind `Authorization: Bearer`.
+    /// In `Authorization: Bearer`.
     Bearer,
     /// In a field of its own.
     Header(HeaderName),
     /// In a cookie.
     Cookie(String),
-    /// In a parameter of the query; once.
+    /// In a query parameter that is given once.
     Query(String),
 }
 
-/// The keys that a token may be signed with.
+/// The source of the keys that verify tokens.
 #[derive(Debug, Clone)]
 pub enum JwtKeySource {
-    /// These.
+    /// Keys of the configuration.
     Fixed(Arc<jwt::VerificationKeys>),
-    /// Those that an identity provider publishes.
+    /// A key set that an identity provider publishes.
     Fetched(JwksConfig),
 }
 
-/// Where an identity provider publishes its keys.
+/// The key set of an identity provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwksConfig {
-    /// The address; `https`, or `http` on this machine.
+    /// Its URL; `https`, or `http` on this machine.
     pub url: Uri,
     /// The certificates of `ca`; `None`: the public trust roots.
     pub ca: Option<Vec<CertificateDer<'static>>>,

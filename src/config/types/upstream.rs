@@ -1,4 +1,4 @@
-//! Upstreams: where they are, whom they are trusted as, and which hosts lead to them.
+//! Upstreams: their addresses, the checks of their certificates, and the hosts that lead to them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,59 +9,60 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rustls::pki_types::{CertificateDer, ServerName};
 
-/// One upstream: where it is, and what is sent there.
+/// An upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamConfig {
-    /// Where it listens, at least once: the first that is well is used.
+    /// Its addresses, at least one: the first healthy one is used.
     pub urls: Vec<UpstreamUrl>,
-    /// The host names that are sent there; empty: any.
+    /// The hosts that are sent there; empty: any.
     pub hosts: Vec<HostPattern>,
     /// The path prefixes that are sent there, each starting with `/`; empty: any.
     pub paths: Vec<String>,
-    /// What to trust when `url` is `https`.
+    /// The checks of its certificate for `https`.
     pub trust: Trust,
     /// `timeouts`.
     pub timeouts: UpstreamTimeouts,
-    /// The most connections there, of all workers together.
+    /// The most connections to it, of all workers together.
     pub max_connections: usize,
 }
 
 impl UpstreamConfig {
-    /// Tells whether `hosts` covers a host name in lower case, without port. Without `hosts`, none is covered.
+    /// Tells whether `hosts` covers a host name in lower case, without port. An empty `hosts` covers none.
     #[must_use]
     pub fn lists(&self, host: &str) -> bool {
         self.hosts.iter().any(|pattern| pattern.matches(host))
     }
 }
 
-/// Where an upstream listens.
+/// The address of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpstreamUrl {
     /// `http://host[:port]`.
     Http(HostPort),
     /// `https://host[:port]`.
     Https(HostPort),
-    /// `unix:/path`: HTTP over a socket of this machine.
+    /// `unix:/path`: HTTP over a local socket.
     Unix(PathBuf),
 }
 
-/// A host and a port of it.
+/// A host and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPort {
-    /// A host name or an IP address, IPv6 without brackets. A name may have the final dot that makes it a whole one.
+    /// A host name or an IP address, IPv6 without brackets. A name may end in a dot, which marks it as fully
+    /// qualified.
     pub host: String,
-    /// The port; 80 or 443 when not written.
+    /// The port; by default 80 or 443.
     pub port: u16,
 }
 
 impl UpstreamUrl {
-    /// Tells whether TLS is spoken there.
+    /// Tells whether the upstream uses TLS.
     #[must_use]
     pub const fn is_tls(&self) -> bool {
         matches!(self, Self::Https(_))
     }
 
-    /// Returns where it is, as a person writes it: `host:port` or `unix:/path`.
+    /// Returns the address for people: `host:port` or `unix:/path`.
     #[must_use]
     pub fn address(&self) -> String {
         match self {
@@ -70,7 +71,7 @@ impl UpstreamUrl {
         }
     }
 
-    /// Returns it as the configuration has it, with its port.
+    /// Returns the URL, always with its port.
     #[must_use]
     pub fn text(&self) -> String {
         match self {
@@ -80,7 +81,7 @@ impl UpstreamUrl {
         }
     }
 
-    /// Returns what `Host` calls it: the authority, without the port that goes without saying.
+    /// Returns the value of `Host`: the authority, without the default port.
     #[must_use]
     pub fn authority(&self) -> String {
         match self {
@@ -93,7 +94,7 @@ impl UpstreamUrl {
 }
 
 impl HostPort {
-    /// Returns the host as others call it: in TLS and in `Host` a name has no final dot (RFC 6066 §3).
+    /// Returns the host without a final dot, as TLS and `Host` require it (RFC 6066 §3).
     #[must_use]
     pub fn name(&self) -> &str {
         self.host.strip_suffix('.').unwrap_or(&self.host)
@@ -110,30 +111,30 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// How an upstream's certificate is judged.
+/// The checks of an upstream's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trust {
     /// The certificates of `ca`; `None`: the public trust roots.
     pub ca: Option<Vec<CertificateDer<'static>>>,
-    /// The name the certificate must have, which is also the one asked for (SNI); `None`: the host of `url`.
+    /// The name that the certificate must have, also sent as SNI; `None`: the host of `url`.
     pub server_name: Option<ServerName<'static>>,
-    /// SHA-256 of the public keys (SPKI) of which the certificate must have one; empty: any key.
+    /// SHA-256 of public keys (SPKI), one of which the certificate must have; empty: any key.
     ///
-    /// Without `ca`, the key is all that is asked for: neither issuer, name nor dates of the certificate matter.
+    /// Without `ca`, only the key is checked: neither issuer, name nor dates of the certificate.
     pub pins: Vec<Pin>,
-    /// `insecure_skip_verify`: any certificate will do.
+    /// `insecure_skip_verify`: any certificate is accepted.
     pub skip_verify: bool,
 }
 
 impl Trust {
-    /// Trusts whom these certificates of `ca` vouch for, or else the public trust roots.
+    /// Checks certificates against the roots of `ca`, or else the public trust roots.
     #[must_use]
     pub const fn roots(ca: Option<Vec<CertificateDer<'static>>>) -> Self {
         Self { ca, server_name: None, pins: Vec::new(), skip_verify: false }
     }
 }
 
-/// SHA-256 of a public key, as certificates carry it (SPKI).
+/// SHA-256 of a public key in the form that certificates carry (SPKI).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pin(pub [u8; 32]);
 
@@ -160,25 +161,25 @@ impl fmt::Display for Pin {
 /// Deadlines toward an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamTimeouts {
-    /// From the look-up of the name to the end of the TLS handshake.
+    /// From the name look-up to the end of the TLS handshake.
     pub connect: Duration,
     /// From the last byte of the request to the first of the answer.
     pub first_byte: Duration,
-    /// How long an idle connection is kept for the next request.
+    /// The longest time that an idle connection is kept.
     pub keep_alive: Duration,
 }
 
-/// A host name, or `*.` and a host name for all names directly or further below it. In lower case.
+/// A host name, or `*.` and a host name for all names below it. In lower case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostPattern {
     /// Exactly this name.
     Exact(String),
-    /// Any name that ends in this suffix, which starts with a dot.
+    /// Any name with this suffix, which starts with a dot.
     Below(String),
 }
 
 impl HostPattern {
-    /// Returns the name, if there is only one.
+    /// Returns the name of an exact pattern.
     #[must_use]
     pub fn exact(&self) -> Option<&str> {
         match self {
@@ -187,7 +188,7 @@ impl HostPattern {
         }
     }
 
-    /// Tells whether a host name in lower case, without port, fits.
+    /// Tells whether the pattern matches a host name in lower case, without port.
     #[must_use]
     pub fn matches(&self, host: &str) -> bool {
         match self {

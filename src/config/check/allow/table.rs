@@ -1,4 +1,4 @@
-//! `table` of a rule: a CSV or TOML file that says more of a caller than its claims. The first column is the key.
+//! `table` of a rule: a CSV or TOML file that adds attributes to a caller's claims. The first column is the key.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,7 +19,7 @@ const MAX_BYTES: usize = 16 << 20;
 const MAX_ROWS: usize = 100_000;
 /// The most columns of a table.
 const MAX_COLUMNS: usize = 32;
-/// The most faults of one file that are told.
+/// The most faults of one file that are reported.
 const MAX_TOLD: usize = 10;
 
 /// Reads `{ file, key }` and the file. With `several`, a key may have several rows.
@@ -62,7 +62,7 @@ fn report(node: &TomlNode<'_, '_>, name: &str, faults: &[TableFault]) {
     }
 }
 
-/// What is wrong in a line of the file.
+/// A fault in a line of the file.
 struct TableFault {
     line: u64,
     message: String,
@@ -134,7 +134,7 @@ fn is_plain(text: &str) -> bool {
     text.trim() == text && !text.chars().any(char::is_control)
 }
 
-/// Checks the name of a column, as templates name it.
+/// Checks the name of a column, which templates use.
 fn is_column(name: &str) -> bool {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     name.bytes().all(known) && name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
@@ -142,9 +142,9 @@ fn is_column(name: &str) -> bool {
 
 // === CSV ===
 
-/// Reads CSV (RFC 4180), the first line being the names of the columns.
+/// Reads CSV (RFC 4180). The first line has the names of the columns.
 fn read_csv(bytes: &[u8]) -> Result<RawTable, Vec<TableFault>> {
-    // Rows of other lengths are reported with the others.
+    // Rows of other lengths are reported together with other faults.
     let mut reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
     let (mut rows, mut faults) = (Vec::new(), Vec::new());
     let mut columns: Option<Vec<String>> = None;
@@ -178,7 +178,7 @@ fn cells_of(record: &ByteRecord) -> Option<Vec<String>> {
     record.iter().map(|cell| std::str::from_utf8(cell).ok().map(str::to_owned)).collect()
 }
 
-/// Reads the names of the columns; that of the key is nobody's business.
+/// Reads the names of the columns. The name of the key column is ignored.
 fn header(mut cells: Vec<String>, number: u64) -> Result<Vec<String>, TableFault> {
     check_columns(cells.len(), number)?;
     if let Some(name) = cells.iter().find(|name| !is_column(name)) {
@@ -225,7 +225,7 @@ fn split_key(mut cells: Vec<String>, columns: usize, number: u64) -> Result<RawR
 
 // === TOML ===
 
-/// Reads a table for each key, or a list of them: `["ann@acme.example.com"]`, then `ext = "40"`.
+/// Reads a table for each key, or a list of tables: `["ann@acme.example.com"]`, then `ext = "40"`.
 fn read_toml(bytes: &[u8]) -> Result<RawTable, Vec<TableFault>> {
     let text = std::str::from_utf8(bytes)
         .map_err(|_| vec![TableFault::new(1, "is not text in UTF-8", "save the file as UTF-8")])?;
@@ -254,7 +254,7 @@ fn read_toml(bytes: &[u8]) -> Result<RawTable, Vec<TableFault>> {
     if faults.is_empty() { Ok(RawTable { columns: columns.unwrap_or_default(), rows }) } else { Err(faults) }
 }
 
-/// Returns the rows of a key: one, or those of a list.
+/// Returns the rows of a key: one table, or a list of them.
 fn tables_of<'v, 'i>(value: &'v Spanned<DeValue<'i>>) -> Vec<Option<&'v DeTable<'i>>> {
     match value.get_ref() {
         DeValue::Array(items) => items.iter().map(|item| item.get_ref().as_table()).collect(),
@@ -262,7 +262,7 @@ fn tables_of<'v, 'i>(value: &'v Spanned<DeValue<'i>>) -> Vec<Option<&'v DeTable<
     }
 }
 
-/// Reads one row; the first that is read says what the columns are.
+/// Reads one row. The first row sets the columns.
 fn toml_row(
     row: &DeTable<'_>,
     key: &str,

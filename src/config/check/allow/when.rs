@@ -1,4 +1,4 @@
-//! `when` of a rule: what claims must say, and at what hours.
+//! `when` of a rule: conditions on claims, and hours.
 
 use jiff::tz::TimeZone;
 use toml::de::DeValue;
@@ -9,12 +9,12 @@ use crate::model::condition::{ClaimPattern, Condition, When};
 use crate::model::hours::{Hours, NotHours};
 use crate::model::template::ROW;
 
-/// The key that is no claim.
+/// The key that is not a claim.
 const HOURS: &str = "hours";
-/// How deep tables in tables are looked into, as deep as claims are.
+/// The nesting of tables, the same as that of claims.
 const MAX_DEPTH: usize = 3;
 
-/// Reads the table. `has_table`: whether the rule has a table, whose columns are no claims.
+/// Reads the table. `has_table`: whether the rule has a table, whose columns are not claims.
 pub(super) fn when(node: &TomlNode<'_, '_>, has_table: bool) -> Option<When> {
     let entries = node.table(|table| Some(table.all()))?;
     if entries.is_empty() {
@@ -35,7 +35,7 @@ pub(super) fn when(node: &TomlNode<'_, '_>, has_table: bool) -> Option<When> {
     Some(When { conditions, hours: hours.into_iter().collect::<Option<Vec<_>>>()?.concat() })
 }
 
-/// Reads what one claim must say. A table is what TOML makes of a dotted key: `realm.roles` is the claim of that name.
+/// Reads the patterns of one claim. TOML turns a dotted key into a table: `realm.roles` is the claim of that name.
 fn read_claim(claim: &str, node: &TomlNode<'_, '_>, depth: usize, conditions: &mut Vec<Condition>) -> Option<()> {
     if node.value().is_table() {
         if depth == 1 {
@@ -65,7 +65,7 @@ fn wanted(node: &TomlNode<'_, '_>) -> Option<ClaimPattern> {
 }
 
 fn read_hours(node: &TomlNode<'_, '_>) -> Option<Hours> {
-    // The last words of the message are the operator's own.
+    // The end of the message quotes the operator's text.
     Hours::read(node.string()?, |name| TimeZone::get(name).ok()).map_err(|error| refuse_hours(node, &error)).ok()
 }
 

@@ -1,4 +1,4 @@
-//! Method `app`: what the app is asked, and what it is shown of the caller.
+//! Method `app`: the request to the app, and the parts of the caller's request that it carries.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use crate::config::document::{TomlNode, TomlTable};
 use crate::config::{AppMethodConfig, CookieFilter};
 use crate::model::identity::is_identity;
 
-/// The deadline of `whoami` when none is written.
+/// The default deadline of `whoami`.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// The longest time that an answer of `whoami` is believed.
+/// The longest time that an answer of `whoami` is cached.
 const MAX_CACHE: Duration = Duration::from_secs(30);
 
-/// Reads `[app] whoami`, which is short for a method.
+/// Reads `[app] whoami`, the short form of a method.
 pub(super) fn short(node: &TomlNode<'_, '_>) -> Option<AppMethodConfig> {
     let path = whoami_path(node)?;
     Some(AppMethodConfig { path, cookies: CookieFilter::All, headers: Vec::new(), timeout: TIMEOUT, cache: None })
@@ -37,7 +37,7 @@ pub(super) fn read(table: &TomlTable<'_, '_>) -> Option<AppMethodConfig> {
     })
 }
 
-/// Reads how long an answer is believed: no longer than a person who logged out would put up with.
+/// Reads the time that an answer is cached. A person who logged out stays logged in for that long.
 fn cache(node: &TomlNode<'_, '_>) -> Option<Duration> {
     let cache = duration(node)?;
     if cache > MAX_CACHE {
@@ -50,7 +50,7 @@ fn cache(node: &TomlNode<'_, '_>) -> Option<Duration> {
     Some(cache)
 }
 
-/// Reads the path (and query) that tells who a caller is.
+/// Reads the path (and query) of the request to the app.
 fn whoami_path(node: &TomlNode<'_, '_>) -> Option<String> {
     let text = node.string()?;
     let path = text.starts_with('/') && !text.starts_with("//") && !text.contains('#') && text.parse::<Uri>().is_ok();
@@ -67,7 +67,7 @@ fn whoami_path(node: &TomlNode<'_, '_>) -> Option<String> {
     }
 }
 
-/// Reads the name of a cookie. Browsers store more than RFC 6265 §4.1.1 allows, `#` for one.
+/// Reads the name of a cookie. Browsers store more characters than RFC 6265 §4.1.1 allows, such as `#`.
 pub(super) fn cookie(node: &TomlNode<'_, '_>) -> Option<String> {
     let name = node.word()?;
     let spelled = name.bytes().all(|byte| byte.is_ascii_graphic() && !b"=;,\"".contains(&byte));
@@ -91,7 +91,7 @@ fn header(node: &TomlNode<'_, '_>) -> Option<HeaderName> {
     Some(name)
 }
 
-/// Tells whether a field belongs to one hop, frames the message, or says who is calling: never the caller's to choose.
+/// Tells whether a field is hop-by-hop, frames the message, or identifies the caller. Such fields cannot be forwarded.
 pub(super) fn is_ours(name: &str) -> bool {
     const FIELDS: [&str; 15] = [
         "connection",

@@ -1,4 +1,4 @@
-//! Method `header`: which proxies are believed, and which fields they name the caller in.
+//! Method `header`: the trusted proxies, and the fields in which they name the caller.
 
 use http::HeaderName;
 
@@ -10,7 +10,7 @@ use crate::config::source::Surroundings;
 use crate::config::{HeaderClaim, HeaderConfig, HeaderSecret, MethodKind};
 use crate::model::field::is_like;
 
-/// The claim that `user` makes.
+/// The claim with the value of `user`.
 const USER: &str = "user";
 /// The shortest secret of a proxy, in bytes.
 const MIN_SECRET: usize = 16;
@@ -28,14 +28,14 @@ pub(super) fn read(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Opti
     let is_secret = |told: &&HeaderName| {
         settings.secret.as_ref().is_some_and(|secret| is_like(told.as_str(), secret.field.as_str()))
     };
-    // The secret's own field is one of them.
+    // `fields()` includes the field of the secret.
     if settings.fields().filter(is_secret).count() > 1 {
         return table.refuse("one field is both the secret and a claim", "send the secret in a field of its own");
     }
     Some(settings)
 }
 
-/// Reports an app method that would be shown, by whoever sends it, what only a trusted proxy may say.
+/// Reports an app method that would forward a client's copy of a field that only a trusted proxy may set.
 pub(super) fn check_apart(methods: &Methods<'_, '_>) {
     let shown = methods.methods.iter().filter_map(|method| match &method.kind {
         MethodKind::App(whoami) => Some((&method.name, &whoami.headers)),
@@ -54,13 +54,13 @@ pub(super) fn check_apart(methods: &Methods<'_, '_>) {
     }
 }
 
-/// Returns the fields of a method that only a trusted proxy may send.
+/// Returns the fields that only a trusted proxy may set.
 fn fields(kind: &MethodKind) -> Option<impl Iterator<Item = &HeaderName>> {
     let MethodKind::Header(settings) = kind else { return None };
     Some(settings.fields())
 }
 
-/// Reads the claims and the fields that say them.
+/// Reads the claims and their fields.
 fn claims(node: &TomlNode<'_, '_>) -> Option<Vec<(String, HeaderClaim)>> {
     let Some(entries) = node.value().as_table() else {
         return node.refuse("not a table", "write { email = \"remote-email\" }");
@@ -107,7 +107,7 @@ fn secret(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Header
     Some(HeaderSecret { field: field?, value: value? })
 }
 
-/// Reads the name of a field that a proxy may speak in.
+/// Reads the name of a field that a proxy may set.
 fn field(node: &TomlNode<'_, '_>) -> Option<HeaderName> {
     const SPOKEN: [&str; 4] =
         ["x-forwarded-user", "x-forwarded-email", "x-forwarded-groups", "x-forwarded-preferred-username"];

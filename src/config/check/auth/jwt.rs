@@ -1,4 +1,4 @@
-//! Method `jwt`: which signed tokens are believed, and where they are found.
+//! Method `jwt`: the rules for signed tokens, and their place in a request.
 
 mod preset;
 
@@ -19,9 +19,9 @@ use crate::model::jwt::{self, Algorithm, JwtKeyError, KeyFormat, VerificationKey
 use crate::model::loopback::is_loopback;
 use crate::model::redact;
 
-/// How far clocks may differ when nothing is written.
+/// The default tolerance between clocks.
 const LEEWAY: Duration = Duration::from_secs(30);
-/// How far they may differ at most: more than this is a clock to mend.
+/// The largest tolerance. A clock that differs more must be corrected.
 const MAX_LEEWAY: Duration = Duration::from_secs(5 * 60);
 
 /// Reads a table of type `jwt`.
@@ -62,7 +62,7 @@ pub(super) fn read(
     })
 }
 
-/// Warns of tokens that a restart forgets to have been used.
+/// Warns that a restart forgets which tokens have been used.
 pub(super) fn warn_forgetful(methods: &Methods<'_, '_>) {
     for method in &methods.methods {
         let MethodKind::Jwt(JwtConfig { location: TokenLocation::Query(_), .. }) = &method.kind else { continue };
@@ -71,7 +71,7 @@ pub(super) fn warn_forgetful(methods: &Methods<'_, '_>) {
     }
 }
 
-/// Reads a text or a list that must be written where keys are fetched: one server signs for many.
+/// Reads a text or a list, which is required where keys are fetched, because one server signs for many.
 fn names(
     table: &TomlTable<'_, '_>,
     key: &'static str,
@@ -122,7 +122,7 @@ fn header(node: &TomlNode<'_, '_>) -> Option<TokenLocation> {
     }
 }
 
-/// Reads the name of a parameter, which must be one that logs do not tell the value of.
+/// Reads the name of a query parameter, whose value logs must hide.
 fn query(node: &TomlNode<'_, '_>) -> Option<TokenLocation> {
     let name = node.word()?;
     let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
@@ -133,8 +133,8 @@ fn query(node: &TomlNode<'_, '_>) -> Option<TokenLocation> {
     }
 }
 
-/// Finds out whether the token travels by itself. Of a field that is not `Authorization`, it is another proxy that sets
-/// it, for whoever has its cookie.
+/// Tells whether browsers send the token on their own. A field other than `Authorization` is set by another proxy, for
+/// any request with its cookie.
 fn is_ambient(table: &TomlTable<'_, '_>, location: Option<&TokenLocation>) -> bool {
     let is_ambient = matches!(location, Some(TokenLocation::Cookie(_) | TokenLocation::Header(_)));
     let Some(node) = table.get("ambient") else { return is_ambient };
@@ -150,7 +150,7 @@ fn is_ambient(table: &TomlTable<'_, '_>, location: Option<&TokenLocation>) -> bo
     node.boolean().unwrap_or(is_ambient)
 }
 
-/// Checks that of two methods with tokens in one place, the issuer tells which is meant.
+/// Checks that two methods with tokens in the same place differ by issuer.
 fn check_alone(table: &TomlTable<'_, '_>, location: &TokenLocation, rules: &jwt::TokenRules, before: &Methods<'_, '_>) {
     let others = before.methods.iter().filter_map(|method| match &method.kind {
         MethodKind::Jwt(jwt) if jwt.location == *location => Some((&method.name, &jwt.rules)),
@@ -228,7 +228,7 @@ fn fetched(url: Uri, ca: Option<TomlNode<'_, '_>>, around: &Surroundings<'_>) ->
     Some(JwtKeySource::Fetched(JwksConfig { url, ca }))
 }
 
-/// Reads the address of a set of keys: whoever could change it on the way would be everybody.
+/// Reads the URL of a key set. Anyone who could change the set in transit could become any caller.
 fn url(node: &TomlNode<'_, '_>) -> Option<Uri> {
     let uri = node.word()?.parse::<Uri>().ok().filter(is_safe);
     uri.or_else(|| {

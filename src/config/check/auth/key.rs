@@ -1,4 +1,4 @@
-//! Method `key`: what a key of another server may do.
+//! Method `key`: the rights of another server's key.
 
 use jiff::{SignedDuration, Timestamp, civil, tz};
 use toml::de::DeValue;
@@ -88,7 +88,7 @@ fn expires(node: &TomlNode<'_, '_>, now: Timestamp) -> Option<Timestamp> {
     }
 }
 
-/// Returns the moment a date-time names, or the end of a day in UTC.
+/// Returns the time of a date-time, or the end of a day in UTC.
 fn end_of(written: &toml::value::Datetime) -> Option<Timestamp> {
     let date = written.date?;
     let date =

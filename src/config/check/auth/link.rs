@@ -1,4 +1,4 @@
-//! Method `link`: whose signatures count, and for how long.
+//! Method `link`: the keys that sign links, and the longest life of a link.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use crate::config::source::Surroundings;
 use crate::config::{Confirm, LinkConfig, MethodKind};
 use crate::model::link::{LinkKey, MIN_SECRET};
 
-/// How long links live when nothing is written.
+/// The default life of links.
 const TTL: Duration = Duration::from_secs(60);
-/// The longest that is possible: links end up in mail boxes and histories.
+/// The longest life of links: they end up in mailboxes and browser histories.
 const MAX_TTL: Duration = Duration::from_secs(15 * 60);
-/// The longest name of a key.
+/// The longest id of a key.
 const MAX_ID: usize = 32;
 
 /// Reads a table of type `link`.
@@ -29,7 +29,7 @@ pub(super) fn read(
     Some(LinkConfig { keys: keys?, ttl: ttl?, confirm: confirm? })
 }
 
-/// Warns of links that a restart forgets to have been used.
+/// Warns that a restart forgets which links have been used.
 pub(super) fn warn_forgetful(methods: &Methods<'_, '_>) {
     for method in methods.methods.iter().filter(|method| matches!(method.kind, MethodKind::Link(_))) {
         let Some((_, node)) = methods.named.iter().find(|(name, _)| *name == method.name) else { continue };

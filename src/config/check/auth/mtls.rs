@@ -1,4 +1,4 @@
-//! Method `mtls`: which certificates of clients say who a caller is, and by which of their names.
+//! Method `mtls`: the client certificates that identify a caller, and the names in them that do.
 
 use super::Methods;
 use crate::config::check::tls::authorities;
@@ -14,7 +14,7 @@ const IDENTITIES: [(&str, CertificateName); 5] = [
     ("fingerprint", CertificateName::Fingerprint),
     ("cn", CertificateName::Cn),
 ];
-/// Not the common name: authorities put there whatever a person asks for.
+/// The common name is not among them, because CAs often accept any text there.
 const DEFAULT: [CertificateName; 3] = [CertificateName::SanUri, CertificateName::SanEmail, CertificateName::SanDns];
 
 /// Reads a table of type `mtls`.
@@ -42,7 +42,8 @@ fn fingerprint(node: &TomlNode<'_, '_>) -> Option<[u8; 32]> {
     }
 }
 
-/// Reports methods for certificates that no listener asks for, and those that cannot tell whose they are.
+/// Reports methods for certificates that no listener asks for, and methods that cannot tell which CA a certificate is
+/// from.
 pub(super) fn check_asked(methods: &Methods<'_, '_>, certificates: &[Certificate]) {
     let asked: Vec<_> = certificates.iter().filter_map(|certificate| certificate.client_ca.as_ref()).collect();
     for method in &methods.methods {

@@ -1,4 +1,4 @@
-//! Method `oidc`: which provider, as which client, and how long a login is remembered.
+//! Method `oidc`: the provider, our client there, and the time for which a login is remembered.
 
 use std::time::Duration;
 
@@ -14,15 +14,15 @@ use crate::model::loopback::is_loopback;
 use crate::model::path::OIDC_CALLBACK_PATH;
 use crate::model::secret::Secret;
 
-/// How long a login is remembered when nobody says.
+/// The default time for which a login is remembered.
 const REMEMBER: Duration = Duration::from_secs(12 * 3600);
-/// The longest that a login is remembered: the person may have left the company since.
+/// The longest such time: the person may have left the company in the meantime.
 const LONGEST_REMEMBER: Duration = Duration::from_secs(30 * 86_400);
-/// What is asked for when nobody says.
+/// The default scopes.
 const SCOPES: [&str; 3] = ["openid", "profile", "email"];
-/// The shortest secret that a key is made of, in bytes.
+/// The shortest secret that a key is derived from, in bytes.
 const SHORTEST_KEY: usize = 32;
-/// The longest name: it is a part of an address.
+/// The longest name, which is a part of a URL.
 const LONGEST_NAME: usize = 32;
 
 /// Reads a table of type `oidc`.
@@ -57,9 +57,9 @@ pub(super) fn read(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Opti
     })
 }
 
-/// Checks the name, which is the end of the address that the provider sends browsers back to.
+/// Checks the name, which is the last part of the URL that the provider sends browsers back to.
 fn name(node: &TomlNode<'_, '_>) -> Option<()> {
-    // What is no text at all was refused before.
+    // A value that is not text has been refused before.
     let name = node.value().as_str()?;
     let fits = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     if fits && name.len() <= LONGEST_NAME {
@@ -86,7 +86,7 @@ fn issuer(node: &TomlNode<'_, '_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Reads an address to which secrets may go: over TLS, or on this machine.
+/// Reads a URL to which secrets may be sent: over TLS, or on this machine.
 fn safe_uri(text: &str) -> Option<Uri> {
     let uri: Uri = text.parse().ok()?;
     let authority = uri.authority().filter(|authority| !authority.as_str().contains('@'))?;
@@ -106,7 +106,7 @@ fn address(node: &TomlNode<'_, '_>) -> Option<String> {
     }
 }
 
-/// Reads a list that may be empty: then no other audience is trusted.
+/// Reads a list that may be empty: then no further audience is trusted.
 fn audiences(node: &TomlNode<'_, '_>) -> Option<Vec<String>> {
     distinct(&node.list_or_empty()?, "audience", |node| node.word().map(str::to_owned))
 }

@@ -30,7 +30,7 @@ fn the_example_loads_as_it_stands() {
 
 #[test]
 fn the_example_documents_only_keys_and_defaults_that_are_true() {
-    // A pin wants https, and a login by certificate that one is asked for.
+    // A pin requires https, and login by certificate requires that one is asked for.
     let full = uncommented(EXAMPLE).replace("url = \"http://", "url = \"https://");
     let full = full.replacen("privkey.pem\" }", "privkey.pem\", client_ca = \"certs/client-ca.pem\" }", 1);
     let (plain, full) = (accepted(EXAMPLE), accepted(&full));

@@ -1,11 +1,11 @@
-//! Mistakes that people make, and what they are told: what is wrong, where, and how it becomes right.
+//! Common mistakes, and the problems reported for them: the error, its position, and the remedy.
 
 use super::*;
 
 const APP: &str = "[app]\nurl = \"http://127.0.0.1:3000\"\nwhoami = \"/me\"\n";
 const PBX: &str = "[pbx]\nurl = \"http://127.0.0.1:1\"\nhosts = [\"pbx.test\"]\nadmin = { user = \"sso\", password = { env = \"PBX_ADMIN_PASSWORD\" } }\n";
 
-/// Checks the first thing that is said of a text: its place, a part of the message and a part of the hint.
+/// Checks the first problem of a text: its position, a part of the message and a part of the hint.
 #[track_caller]
 fn check(text: &str, place: (usize, usize), message: &str, hint: &str) {
     let mut problems = Folder::new().parse(text).map_or_else(Problems::into_vec, |config| config.warnings);
@@ -25,13 +25,13 @@ fn listen(written: &str, message: &str, hint: &str) {
     check(&format!("listen = {written}\n{tls}\n{APP}"), (1, 10), message, hint);
 }
 
-/// Checks what is written below `[app]`, in line 6.
+/// Checks a line below `[app]`, which is line 6.
 #[track_caller]
 fn app(line: &str, column: usize, message: &str, hint: &str) {
     check(&format!("{TOP}{APP}{line}\n"), (6, column), message, hint);
 }
 
-/// Checks a table that stands behind `[app]`, from line 6 on.
+/// Checks a table behind `[app]`, from line 6 on.
 #[track_caller]
 fn table(text: &str, place: (usize, usize), message: &str, hint: &str) {
     check(&format!("{TOP}{APP}{text}\n"), place, message, hint);

@@ -5,7 +5,7 @@ use crate::config::Dialect;
 use crate::model::account::AdminLevel;
 use crate::model::grant::{Choose, PbxTemplate, Rule};
 
-/// Ten lines: what a test adds is line 11 and on, within a rule.
+/// Ten lines; the text of a test starts at line 11, within a rule.
 const RULE: &str = "[app]\nurl = \"http://127.0.0.1:3000\"\nwhoami = \"/me\"\n[pbx]\nurl = \"http://127.0.0.1:8080\"\n\
     admin = { user = \"sso\", password = { env = \"PBX_ADMIN_PASSWORD\" } }\nhosts = [\"pbx.test\"]\n[[allow]]\n";
 const USER: &str = "pbx = { domain = \"{tenant}\", account = \"{ext}\" }\n";

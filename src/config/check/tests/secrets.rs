@@ -10,7 +10,7 @@ fn the_administrators_password_travels_safely() {
     }
     let pinned = format!("{admin}\npin = \"YhKJKSzoTt2b5FP18fvpHo7fJYqQCjAa3HWY3tvRMwE=\"");
     accepted(&pbx("https://10.0.0.1", &pinned));
-    // Every place is judged, not the first alone.
+    // Every address is checked, not only the first.
     let several = |urls: &str| pbx("", admin).replace("url = \"\"", &format!("url = [{urls}]"));
     accepted(&several("\"https://pbx.test\", \"http://[::1]\", \"unix:/run/pbx\""));
     check_text(
@@ -39,7 +39,7 @@ fn secrets_come_from_exactly_one_good_place() {
     for secret in
         ["{ file = \"secrets/pbx-admin\" }", "{ env = \"PBX_ADMIN_PASSWORD\" }", "{ credential = \"pbx-admin\" }"]
             .into_iter()
-            // As editors on Windows save it.
+            // Saved by editors on Windows.
             .chain(["{ file = \"secrets/marked\" }", "{ env = \"MARKED\" }", "{ credential = \"marked\" }"])
     {
         assert_eq!(accepted(&text(secret)).pbx.unwrap().admin.unwrap().password.expose(), SECRET, "{secret}");

@@ -21,7 +21,7 @@ fn names_may_have_what_resolvers_know() {
     let at = |url: &str| app(&format!("url = \"{url}\"")).urls.remove(0);
     assert_eq!(at("http://my_app:3000").address(), "my_app:3000");
     let whole = at("http://App.default.svc.cluster.local.:3000");
-    // Looked up as a whole name, and called by it without the dot.
+    // Resolved as a fully qualified name, and addressed without the dot.
     assert_eq!(whole.address(), "app.default.svc.cluster.local.:3000");
     assert_eq!(whole.authority(), "app.default.svc.cluster.local:3000");
     assert_eq!(at("https://a_b.test.").authority(), "a_b.test");

@@ -100,7 +100,7 @@ fn no_name_is_open_by_one_certificate_and_closed_by_another() {
     }
 }
 
-/// Makes the certificate of an authority between, and one that it signed, each with its key.
+/// Makes the certificate of an intermediate CA, and one that it signed, each with its key.
 fn chained(folder: &Folder) {
     let between_key = KeyPair::generate().unwrap();
     let mut between = CertificateParams::new(Vec::new()).unwrap();

@@ -1,4 +1,4 @@
-//! Whether the certificates of a file follow each other from the server's own to one that clients know.
+//! The order of the certificates in a file, from the server's own up to one that clients know.
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
@@ -6,18 +6,18 @@ use x509_parser::extensions::ParsedExtension;
 use x509_parser::oid_registry::OID_PKIX_ACCESS_DESCRIPTOR_CA_ISSUERS;
 use x509_parser::prelude::FromDer;
 
-/// What clients may stumble over in a chain that is otherwise good.
+/// A flaw in a chain that some clients may stumble over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChainFlaw {
     /// The certificate at this place, counted from 1, did not issue the one before it.
     Disordered(usize),
-    /// The issuer of the last one is not in the file, though each client would need it.
+    /// The issuer of the last certificate is missing in the file, and clients need it.
     Incomplete(String),
-    /// The issuer of the last one is not in the file, and is perhaps an authority that clients have.
+    /// The issuer of the last certificate is missing in the file; clients may know it as a private CA.
     Private(String),
 }
 
-/// Looks at a chain, the server's own certificate first. What cannot be read is looked at elsewhere.
+/// Finds a flaw in a chain, the server's own certificate first. Unreadable certificates are reported elsewhere.
 pub(in crate::config) fn flaw(chain: &[CertificateDer<'_>]) -> Option<ChainFlaw> {
     let read = |der| X509Certificate::from_der(der).ok().map(|(_, certificate)| certificate);
     let chain: Vec<_> = chain.iter().map_while(|der| read(der)).collect();
@@ -34,9 +34,9 @@ pub(in crate::config) fn flaw(chain: &[CertificateDer<'_>]) -> Option<ChainFlaw>
     Some(if names_its_issuers_place(last) { ChainFlaw::Incomplete(name) } else { ChainFlaw::Private(name) })
 }
 
-/// Tells whether browsers know an authority of this name.
+/// Tells whether browsers know a CA of this name.
 fn is_public_authority(name: &[u8]) -> bool {
-    // The list has what is inside of the sequence that a name is.
+    // The list has the contents of the sequence that encodes a name.
     webpki_roots::TLS_SERVER_ROOTS
         .iter()
         .any(|root| name.ends_with(&root.subject) && name.len() <= root.subject.len() + MAX_HEADER)
@@ -45,7 +45,8 @@ fn is_public_authority(name: &[u8]) -> bool {
 /// The longest tag and length of a name in DER, in bytes.
 const MAX_HEADER: usize = 4;
 
-/// Tells whether a certificate says where that of its issuer can be had (RFC 5280 §4.2.2.1), which roots have no need of.
+/// Tells whether a certificate names the URL of its issuer's certificate (RFC 5280 §4.2.2.1); certificates of roots do
+/// not.
 fn names_its_issuers_place(certificate: &X509Certificate<'_>) -> bool {
     certificate.extensions().iter().any(|extension| match extension.parsed_extension() {
         ParsedExtension::AuthorityInfoAccess(access) => {

@@ -1,17 +1,18 @@
-//! What a file holds that was named as a certificate or as a key, and what to do where it is something else.
+//! Recognizes the contents of a file that should hold a certificate or a key, and names the remedy if it holds
+//! something else.
 
-/// What a file holds, by how it begins.
+/// The contents of a file, recognized by its beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileContent {
     Certificate,
     Key,
     EncryptedKey,
     PublicKey,
-    /// A key as OpenSSH writes it.
+    /// A key in the format of OpenSSH.
     SshKey,
-    /// A request for a certificate, which an authority has yet to sign.
+    /// A certificate signing request.
     Request,
-    /// PKCS #7, as some authorities send chains.
+    /// PKCS #7, in which some CAs send chains.
     Bundle,
     DerCertificate,
     DerKey,
@@ -20,7 +21,7 @@ pub(super) enum FileContent {
     Other,
 }
 
-/// The labels of PEM (RFC 7468), the more special first.
+/// The labels of PEM (RFC 7468), special ones first.
 const LABELS: [(&str, FileContent); 11] = [
     ("CERTIFICATE REQUEST-----", FileContent::Request),
     ("-----BEGIN PKCS7-----", FileContent::Bundle),
@@ -36,7 +37,7 @@ const LABELS: [(&str, FileContent); 11] = [
 ];
 
 impl FileContent {
-    /// Finds what bytes are.
+    /// Recognizes bytes.
     pub(super) fn of(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes);
         let labelled = LABELS.iter().find(|(label, _)| match *label {
@@ -46,7 +47,7 @@ impl FileContent {
         labelled.map_or_else(|| Self::of_der(bytes), |(_, sort)| *sort)
     }
 
-    /// A sequence in DER, by what is first in it: another sequence in a certificate, a version in the others.
+    /// Recognizes a DER sequence by its first element: another sequence in a certificate, a version in the others.
     const fn of_der(bytes: &[u8]) -> Self {
         match bytes {
             [0x30, 0x82, _, _, 0x30, ..] => Self::DerCertificate,
@@ -56,7 +57,7 @@ impl FileContent {
         }
     }
 
-    /// Says what the file is, in the place of a certificate, and how to come by one. `file` is its name.
+    /// Returns the problem with a file in place of a certificate, and the remedy. `file`: its name.
     pub(super) fn as_no_certificate(self, file: &str) -> (&'static str, String) {
         match self {
             Self::Key | Self::EncryptedKey | Self::SshKey | Self::DerKey => (
@@ -92,7 +93,7 @@ impl FileContent {
         }
     }
 
-    /// Says what the file is, in the place of a private key, and how to come by one. `file` is its name.
+    /// Returns the problem with a file in place of a private key, and the remedy. `file`: its name.
     pub(super) fn as_no_key(self, file: &str) -> (&'static str, String) {
         match self {
             Self::EncryptedKey => (

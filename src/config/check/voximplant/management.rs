@@ -1,4 +1,4 @@
-//! `[voximplant] management`: how passwords are set at Voximplant.
+//! `[voximplant] management`: the access to the Management API, by which passwords are set.
 
 use http::Uri;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use crate::model::loopback::is_loopback;
 use crate::model::rsa::RsaKey;
 use crate::model::secret::Secret;
 
-/// Where the functions of the Management API are.
+/// The URL of the Management API's functions.
 const URL: &str = "https://api.voximplant.com/platform_api/";
 
 /// Reads `management`.
@@ -33,7 +33,7 @@ pub(super) fn management(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -
     Some(ManagementConfig { account_id, proof, url: url? })
 }
 
-/// The key of a service account, as the control panel gives it out.
+/// The key file of a service account, as the control panel creates it.
 #[derive(Deserialize)]
 struct ServiceAccount {
     account_id: u64,
@@ -43,7 +43,7 @@ struct ServiceAccount {
 
 fn service_account(node: &TomlNode<'_, '_>, around: &Surroundings<'_>) -> Option<(u64, ManagementProof)> {
     let text = around.long_secret(node)?;
-    // What is wrong with it is not told: it might tell of what is in it.
+    // The parser's error is not reported, because it may quote the key.
     let Ok(account) = serde_json::from_str::<ServiceAccount>(text.expose()) else {
         return node.refuse("not the key of a service account", HINT);
     };
@@ -56,7 +56,7 @@ fn service_account(node: &TomlNode<'_, '_>, around: &Surroundings<'_>) -> Option
 
 const HINT: &str = "name the JSON file that Voximplant's control panel gave for the key of a service account";
 
-/// Reads another place of the API: a gateway, or a stand-in on this machine.
+/// Reads another URL of the API: a gateway, or a stand-in on this machine.
 fn url(node: &TomlNode<'_, '_>) -> Option<String> {
     let text = node.word()?;
     let uri = text.parse::<Uri>().ok().filter(|uri| text.ends_with('/') && uri.query().is_none());

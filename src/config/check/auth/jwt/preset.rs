@@ -1,4 +1,4 @@
-//! What is known of the tokens of some servers, so that nobody needs to look it up.
+//! Presets: known facts about the tokens of some servers.
 
 use http::{HeaderName, Uri};
 
@@ -7,10 +7,10 @@ use crate::config::document::{TomlNode, TomlTable};
 use crate::model::account::is_host_name;
 use crate::model::jwt::Algorithm;
 
-/// What a preset says where the table itself says nothing.
+/// The defaults of a preset; the table itself takes precedence.
 #[derive(Default)]
 pub(super) struct Preset {
-    /// Whether there is one.
+    /// Whether a preset was chosen.
     pub(super) is_chosen: bool,
     pub(super) location: Option<TokenLocation>,
     pub(super) jwks: Option<Uri>,
@@ -37,7 +37,7 @@ const SERVERS: [(&str, TokenIssuer); 5] = [
     ("entra", TokenIssuer::Entra),
 ];
 
-/// Reads which preset is meant, and the key that it needs to know.
+/// Reads the preset, and the key that it requires.
 pub(super) fn read(node: &TomlNode<'_, '_>, table: &TomlTable<'_, '_>) -> Option<Preset> {
     let Some(server) = node.choice(&SERVERS) else { return table.leave_unread() };
     let own = |key, read: fn(&TomlNode<'_, '_>) -> Option<Preset>| table.require(key).and_then(|node| read(&node));
@@ -51,7 +51,7 @@ pub(super) fn read(node: &TomlNode<'_, '_>, table: &TomlTable<'_, '_>) -> Option
     .or_else(|| table.leave_unread())
 }
 
-/// Cloudflare sends the token as a field and, to browsers, as a cookie; it recommends the field.
+/// Cloudflare sends the token in a field and, to browsers, also in a cookie; it recommends the field.
 fn cloudflare_access(node: &TomlNode<'_, '_>) -> Option<Preset> {
     let team = node.word()?;
     if team.contains('.') || !is_host_name(team) {
@@ -73,7 +73,7 @@ fn google_iap() -> Preset {
     }
 }
 
-/// Pomerium names the host of its route as issuer and as audience (`jwt_issuer_format = hostOnly`, the default).
+/// Pomerium names the host of its route as issuer and audience (`jwt_issuer_format = hostOnly`, the default).
 fn pomerium(node: &TomlNode<'_, '_>) -> Option<Preset> {
     let host = node.word()?.to_ascii_lowercase();
     if !is_host_name(&host) {
@@ -97,8 +97,8 @@ fn keycloak(node: &TomlNode<'_, '_>) -> Option<Preset> {
     Some(of(format!("{realm}/protocol/openid-connect/certs"), realm.to_owned()))
 }
 
-/// The tokens of a tenant name it by its id, whatever name it was asked for by. `common` and `organizations` are
-/// everybody's tenants: nobody in particular issues.
+/// The tokens of a tenant carry its id, whichever name was used to request them. `common` and `organizations` stand
+/// for all tenants, so they name no issuer.
 fn entra(node: &TomlNode<'_, '_>) -> Option<Preset> {
     let tenant = node.word()?.to_ascii_lowercase();
     let groups: Vec<_> = tenant.split('-').map(str::len).collect();
@@ -110,7 +110,7 @@ fn entra(node: &TomlNode<'_, '_>) -> Option<Preset> {
     let base = format!("https://login.microsoftonline.com/{tenant}");
     Some(Preset {
         algorithms: Some(vec![Algorithm::RS256]),
-        // `sub` is another for each application of the tenant.
+        // `sub` differs for each application of the tenant.
         subject: Some("oid"),
         ..of(format!("{base}/discovery/v2.0/keys"), format!("{base}/v2.0"))
     })
