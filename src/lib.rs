@@ -14,7 +14,7 @@
 //! | 4 | [`pbx`], [`limit`], [`tickets`], [`freeze`] | asking the PBX for sessions; quotas; single-use tickets; accounts without access |
 //! | 3 | [`upstream`] | every byte that goes to an upstream |
 //! | 2 | [`tls`], [`observe`], [`state`] | certificates and trust; logs, counts, health; what outlives a restart |
-//! | 1 | [`message`], [`config`], [`budget`], `lazy_timer`, `descriptors` | rules of HTTP messages; `proxy.toml`; what clients may hold; deadlines; open files |
+//! | 1 | [`message`], [`config`], [`budget`], `lazy_timer`, `backoff`, `descriptors` | rules of HTTP messages; `proxy.toml`; what clients may hold; deadlines; pauses; open files |
 //! | 0 | [`model`], `random` | plain types and rules: no I/O, no clock; bytes from the system's generator |
 //!
 //! # What always holds
@@ -30,6 +30,7 @@
 //! 9. What is counted has names from closed sets: no request and no identity makes a series.
 
 pub mod auth;
+mod backoff;
 pub mod budget;
 pub mod cli;
 pub mod config;

@@ -37,8 +37,8 @@ use self::gate::Gate;
 use self::login::session::{PbxLogin, Sessions};
 use self::login::{link, oidc, ott, pbx, redirect, ticket};
 pub use self::shared::SharedState;
-use crate::auth::{self, Chain};
-use crate::config::{self, Config};
+use crate::auth::Chain;
+use crate::config::Config;
 use crate::exchange::{Body, ClientConnection, Exchange};
 use crate::message::forwarded_chain::{Contradiction, ForwardedChain};
 use crate::message::guard::Violation;
@@ -46,12 +46,11 @@ use crate::message::hop;
 use crate::message::http2;
 use crate::message::target;
 use crate::message::websocket;
-use crate::model::grant;
 use crate::model::path::{self, CONFIRM_PATH, PathClass, Reserved, TICKET_PATH};
 use crate::observe::Logs;
 use crate::observe::metrics::{ExchangeRoute, Tally};
 use crate::tls::server::TlsPolicies;
-use crate::upstream::{RequestBody, Upstream};
+use crate::upstream::RequestBody;
 
 /// The methods that a request may have, as the refusal of any other names them.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -81,7 +80,7 @@ impl Proxy {
             let state = Arc::clone(&shared.pbx);
             Some(Sessions::new(upstream, settings, settings.admin.as_ref()?, state, tally.clone()))
         });
-        let chain = chain(&config, shared, forward.app(), &tally)?;
+        let chain = Chain::build(&config, &shared.auth, forward.app(), tally.clone())?;
         let (state, routes) = (Arc::clone(&shared.login), Rc::clone(forward.routes()));
         let gate = Gate { config, state, chain, routes, logs: Rc::new(logs.of_worker()), tally };
         Ok(Self { gate, sessions, forward })
@@ -268,43 +267,4 @@ fn answer_method(request: &Request<RequestBody>) -> Result<Option<Response<Body>
         _ if uri.path().starts_with('/') => Ok(None),
         _ => Err(Error::Malformed("the request target is not a path")),
     }
-}
-
-/// Builds the auth methods from their settings.
-fn chain(
-    config: &Config,
-    shared: &SharedState,
-    app: Option<&Rc<Upstream>>,
-    tally: &Tally,
-) -> Result<Chain, http::uri::InvalidUri> {
-    let mut chain = Vec::new();
-    for method in &config.methods {
-        let name = method.name.clone();
-        let kind = match (&method.kind, app) {
-            (config::MethodKind::App(whoami), Some(app)) => {
-                auth::Kind::App(auth::App::new(name, whoami.clone(), Rc::clone(app))?)
-            }
-            // The configuration has no such method without an app to ask.
-            (config::MethodKind::App(_), None) => continue,
-            (config::MethodKind::Header(settings), _) => auth::Kind::Header(auth::Header::new(name, settings.clone())),
-            (config::MethodKind::Mtls(settings), _) => auth::Kind::Mtls(auth::Mtls::new(name, settings.clone())),
-            (config::MethodKind::Key(key), _) => auth::Kind::Key(Rc::new(auth::Key::new(name, key.clone()))),
-            (config::MethodKind::Link(links), _) => {
-                auth::Kind::Link(auth::Link::new(name, links.clone(), Arc::clone(&shared.login.store)))
-            }
-            (config::MethodKind::Jwt(jwt), _) => match shared.keys(jwt) {
-                Some(keys) => auth::Kind::Jwt(auth::Jwt::new(name, jwt.clone(), keys)),
-                // Whatever the configuration names is shared.
-                None => continue,
-            },
-            (config::MethodKind::Oidc(settings), _) => {
-                let Some((provider, key)) = shared.providers.get(&name) else { continue };
-                let (provider, key) = (Arc::clone(provider), Arc::clone(key));
-                let claims = grant::claims_used(&config.rules, &name);
-                auth::Kind::Oidc(Rc::new(auth::Oidc::new(name, settings.clone(), provider, key, claims)))
-            }
-        };
-        chain.push(auth::Method::new(kind, method.ignore_cookies));
-    }
-    Ok(Chain::new(chain, &config.server.strip_fields, tally.clone()))
 }

@@ -1,4 +1,4 @@
-//! Method `app` (forward-auth): the app is asked who its cookie belongs to.
+//! Method `app` (forward-auth): the app says who its cookie belongs to.
 
 mod cache;
 
@@ -11,66 +11,95 @@ use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::timeout;
 
-use self::cache::{Cache, Key, Outcome, Said};
-use super::{Ask, Proof, Verdict, claims};
+use self::cache::{AppAnswer, AppResult, Cache, QuestionKey};
+use super::credentials::{Credentials, Shown};
+use super::{AuthRequest, Error, Proof, Verdict, claims};
 use crate::config::{AppMethodConfig, CookieFilter};
 use crate::message::cookies;
 use crate::message::forwarded;
 use crate::model::json::{self, JsonError};
 use crate::model::principal::Principal;
+use crate::observe::metrics;
 use crate::upstream::{self, RequestBody, Upstream, UpstreamResponse};
 
 /// The longest answer of the app, in bytes.
 const MAX_ANSWER: usize = 16 << 10;
 
-/// The app, as a witness.
+/// The app that is asked.
 #[derive(Debug)]
-pub struct App {
+pub(super) struct AppMethod {
     name: String,
     settings: AppMethodConfig,
     uri: Uri,
     upstream: Rc<Upstream>,
-    /// Where answers are believed for a while.
+    /// Answers that are used again for a while, where `cache` is configured.
     cache: Option<Cache>,
 }
 
-/// The app did not say who it is.
+/// An error that prevents an answer of the app.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AppError {
-    /// No answer.
+    /// The app gave no answer.
     #[error("whoami gave no answer")]
     Unreachable(#[source] Arc<upstream::Error>),
-    /// Not in time.
+    /// The app did not answer before the deadline.
     #[error("whoami did not answer in time")]
     Timeout,
-    /// Neither 200 with a JSON object, nor 401, nor 403.
+    /// The answer is neither 200 with a JSON object, nor 401, nor 403.
     #[error("whoami answered {status}: {problem}")]
-    Nonsense {
-        /// The status it gave.
+    BadResponse {
+        /// The status of the answer.
         status: StatusCode,
-        /// What is wrong with it.
+        /// The problem. It never quotes the answer.
         problem: &'static str,
     },
 }
 
-impl App {
+impl Credentials for AppMethod {
+    fn label(&self) -> metrics::CountedMethod {
+        metrics::CountedMethod::App
+    }
+
+    fn find<'a>(&self, request: &AuthRequest<'a>) -> Option<Shown<'a>> {
+        self.has_credential(request.headers).then_some(Shown::InRequest)
+    }
+
+    async fn judge(&self, _shown: &Shown<'_>, request: &AuthRequest<'_>) -> Result<Verdict, Error> {
+        Ok(self.ask(request).await?)
+    }
+
+    fn is_cookie(&self) -> bool {
+        true
+    }
+
+    fn fingerprint(&self, _shown: &Shown<'_>, request: &AuthRequest<'_>) -> Vec<Vec<u8>> {
+        self.credential(request.headers)
+    }
+}
+
+impl AppMethod {
     /// Prepares to ask the app behind `upstream`.
     ///
     /// # Errors
-    /// When the path to ask is none.
-    pub fn new(name: String, settings: AppMethodConfig, upstream: Rc<Upstream>) -> Result<Self, http::uri::InvalidUri> {
+    /// When the configured path is not a path.
+    pub(super) fn new(
+        name: String,
+        settings: AppMethodConfig,
+        upstream: Rc<Upstream>,
+    ) -> Result<Self, http::uri::InvalidUri> {
         let uri = settings.path.parse()?;
         let cache = settings.cache.map(Cache::new);
         Ok(Self { name, settings, uri, upstream, cache })
     }
 
-    /// Tells whether the request carries anything that the app could know its user by.
-    pub(super) fn finds_credential(&self, headers: &HeaderMap) -> bool {
+    /// Tells whether the request carries a cookie or field by which the app could recognize its user.
+    fn has_credential(&self, headers: &HeaderMap) -> bool {
         !self.cookies(headers).is_empty() || self.credential_fields().any(|name| headers.contains_key(name))
     }
 
-    /// Returns the bytes of everything in a request that the app could know its user by: names and values in turn.
-    pub(super) fn credential(&self, headers: &HeaderMap) -> Vec<Vec<u8>> {
+    /// Returns everything in a request by which the app could recognize its user: the cookies, then names and values of
+    /// fields.
+    fn credential(&self, headers: &HeaderMap) -> Vec<Vec<u8>> {
         let mut parts = vec![self.cookies(headers)];
         for name in self.credential_fields() {
             for value in headers.get_all(name) {
@@ -80,46 +109,46 @@ impl App {
         parts
     }
 
-    /// Returns the listed fields that can be a credential: a field that every browser sends proves nobody.
+    /// Returns the listed fields that can be a credential: a field that every browser sends is not one.
     fn credential_fields(&self) -> impl Iterator<Item = &HeaderName> {
         self.settings.headers.iter().filter(|name| !is_ambient(name))
     }
 
-    /// Asks the app who the caller is. Its 401 and 403 say that it knows nobody by what came along.
-    pub(super) async fn ask(&self, ask: &Ask<'_>) -> Result<Verdict, AppError> {
-        if self.credential_fields().any(|name| ask.headers.get_all(name).iter().count() > 1) {
+    /// Asks the app who the caller is. Its 401 or 403 makes the caller a [`Verdict::Stranger`].
+    async fn ask(&self, request: &AuthRequest<'_>) -> Result<Verdict, AppError> {
+        if self.credential_fields().any(|name| request.headers.get_all(name).iter().count() > 1) {
             return Ok(Verdict::reject(self.name.clone(), "a credential field was sent more than once"));
         }
-        let fields = self.fields(ask);
-        // A rehearsal tells what the app says, not what it said.
-        let said = match self.cache.as_ref().filter(|_| !ask.rehearsal) {
-            Some(cache) => cache.ask(Key::of(&fields), || self.question(fields).boxed_local()).await?,
+        let fields = self.fields(request);
+        // A rehearsal shows what the app says now.
+        let answer = match self.cache.as_ref().filter(|_| !request.rehearsal) {
+            Some(cache) => cache.ask(QuestionKey::of(&fields), || self.question(fields).boxed_local()).await?,
             None => self.question(fields).await?,
         };
-        let Said::Claims(claims, _) = said else { return Ok(Verdict::Stranger) };
+        let AppAnswer::Claims(claims, _) = answer else { return Ok(Verdict::Stranger) };
         let claims = Rc::unwrap_or_clone(claims);
         let subject = claims::subject(&claims);
         Ok(Verdict::Admit(Proof::ambient(Principal { method: self.name.clone(), subject, claims })))
     }
 
-    /// Asks with a request of our own: no body, and of the caller's fields only `User-Agent` and those that the operator
-    /// named. Several callers may wait for its answer.
-    fn question(&self, fields: HeaderMap) -> impl Future<Output = Outcome> + use<> {
+    /// Asks with a request of callgate's own: no body, and of the caller's fields only `User-Agent` and those that the
+    /// operator listed. Several callers may wait for its answer.
+    fn question(&self, fields: HeaderMap) -> impl Future<Output = AppResult> + use<> {
         let (upstream, deadline) = (Rc::clone(&self.upstream), self.settings.timeout);
         let request = upstream::request(Method::GET, self.uri.clone(), fields, RequestBody::Empty);
         async move { timeout(deadline, exchange(&upstream, request)).await.map_err(|_| AppError::Timeout)? }
     }
 
-    fn fields(&self, ask: &Ask<'_>) -> HeaderMap {
+    fn fields(&self, request: &AuthRequest<'_>) -> HeaderMap {
         let mut fields = HeaderMap::with_capacity(12);
-        fields.insert(header::HOST, ask.host.clone());
+        fields.insert(header::HOST, request.host.clone());
         fields.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        if let Ok(cookies) = HeaderValue::from_bytes(&self.cookies(ask.headers)) {
+        if let Ok(cookies) = HeaderValue::from_bytes(&self.cookies(request.headers)) {
             fields.insert(header::COOKIE, cookies);
         }
-        // Many apps bind a session to the browser's name, and end it when it comes with another.
+        // Many apps bind a session to the `User-Agent`, and end it when the session comes with another.
         for name in [header::USER_AGENT].iter().chain(&self.settings.headers) {
-            let mut lines = ask.headers.get_all(name).into_iter().cloned();
+            let mut lines = request.headers.get_all(name).into_iter().cloned();
             if let Some(first) = lines.next() {
                 fields.insert(name, first);
             }
@@ -127,11 +156,11 @@ impl App {
                 fields.append(name, line);
             }
         }
-        forwarded::assert(&mut fields, ask.origin, ask.host, ask.id.clone());
+        forwarded::assert(&mut fields, request.origin, request.host, request.id.clone());
         fields
     }
 
-    /// Returns the cookies that are shown to the app, as the client spelled them. Ours never are.
+    /// Returns the cookies that are shown to the app, as the client spelled them. Cookies of callgate's are left out.
     fn cookies(&self, headers: &HeaderMap) -> Vec<u8> {
         let mut shown = Vec::new();
         let pairs = cookies::pairs(headers).filter(|pair| !pair.is_empty() && !cookies::is_ours(pair));
@@ -152,7 +181,7 @@ impl App {
     }
 }
 
-/// Says what is wrong with an answer, and never what it says.
+/// Describes the problem of an answer without quoting it.
 const fn problem(error: JsonError) -> &'static str {
     match error {
         JsonError::Syntax | JsonError::NotAnObject => "not a JSON object",
@@ -161,14 +190,14 @@ const fn problem(error: JsonError) -> &'static str {
     }
 }
 
-/// Tells whether a field comes with a request whoever sends it: it describes the browser, the page or the way here, and
-/// proves nobody.
+/// Tells whether a field comes with every request, whoever the user is: it describes the browser, the page or the proxies
+/// in between.
 fn is_ambient(name: &HeaderName) -> bool {
     const STARTS: [&str; 7] = ["accept", "sec-fetch-", "sec-ch-", "access-control-", "content-", "if-", "x-b3-"];
     STARTS.iter().any(|start| name.as_str().starts_with(start)) || AMBIENT.contains(&name.as_str())
 }
 
-/// Fields of every request, beside those that [`is_ambient`] knows by how they begin.
+/// Fields of every request, besides those that [`is_ambient`] recognizes by their prefix.
 const AMBIENT: [&str; 33] = [
     "baggage",
     "cache-control",
@@ -205,27 +234,30 @@ const AMBIENT: [&str; 33] = [
     "x-requested-with",
 ];
 
-async fn exchange(upstream: &Rc<Upstream>, request: Request<RequestBody>) -> Outcome {
+async fn exchange(upstream: &Rc<Upstream>, request: Request<RequestBody>) -> AppResult {
     let answer = upstream.send(request).await.map_err(|error| match error {
         upstream::Error::Timeout => AppError::Timeout,
         error => AppError::Unreachable(Arc::new(error)),
     })?;
     let UpstreamResponse::Final(response) = answer else {
-        return Err(AppError::Nonsense { status: StatusCode::SWITCHING_PROTOCOLS, problem: "nobody asked to switch" });
+        return Err(AppError::BadResponse {
+            status: StatusCode::SWITCHING_PROTOCOLS,
+            problem: "it switches protocols unasked",
+        });
     };
     let (head, body) = response.into_parts();
     let status = head.status;
-    // Read whatever the answer is: its connection serves the next question.
+    // The body is read whatever the status is, so that the connection can serve the next question.
     let body = Limited::new(body, MAX_ANSWER).collect().await;
-    let nonsense = |problem| AppError::Nonsense { status, problem };
+    let nonsense = |problem| AppError::BadResponse { status, problem };
     match status {
         StatusCode::OK => {}
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(Said::Stranger),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Ok(AppAnswer::Stranger),
         _ => return Err(nonsense("only 200, 401 and 403 are answers")),
     }
     let body = body.map_err(|_| nonsense("more than 16 KiB"))?;
     let object = json::object(&body.to_bytes()).map_err(|error| nonsense(problem(error)))?;
-    Ok(Said::Claims(Rc::new(claims::of(&object)), cache::permitted(&head.headers)))
+    Ok(AppAnswer::Claims(Rc::new(claims::of(&object)), cache::permitted(&head.headers)))
 }
 
 #[cfg(test)]

@@ -1,20 +1,30 @@
-//! `Authorization: Bearer` (RFC 6750 §2.1), before anybody knows what it is.
+//! `Authorization: Bearer` (RFC 6750 §2.1), which carries a key or a token.
 
 use http::{HeaderMap, header};
 
-/// The longest bearer credential that is looked at, in bytes.
+/// The longest bearer credential that is read, in bytes.
 pub(super) const MAX: usize = 8 << 10;
 
-/// What a request shows behind `Authorization: Bearer`.
+/// The refusal of a request whose bearer credential cannot be read.
+pub(super) const MALFORMED: &str = "the bearer credential is malformed";
+
+/// The credential behind `Authorization: Bearer`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bearer<'a> {
-    /// A credential.
+    /// One credential.
     Shown(&'a [u8]),
-    /// None, two, or one that is too long.
+    /// An empty one, two, or one longer than [`MAX`].
     Malformed,
 }
 
-/// Finds what the request shows; nothing when it has no bearer credential at all.
+impl Bearer<'_> {
+    /// Tells whether it has the form of a JSON web token, so that it is not a key.
+    pub(super) fn is_token(&self) -> bool {
+        matches!(self, Self::Shown(text) if text.iter().filter(|byte| **byte == b'.').count() == 2)
+    }
+}
+
+/// Finds the bearer credential of a request. `None`: it has no `Authorization: Bearer`.
 pub(super) fn of(headers: &HeaderMap) -> Option<Bearer<'_>> {
     let lines = headers.get_all(header::AUTHORIZATION);
     let shown = lines.iter().find_map(|line| credential(line.as_bytes()))?;
@@ -22,7 +32,7 @@ pub(super) fn of(headers: &HeaderMap) -> Option<Bearer<'_>> {
     Some(if is_clear { Bearer::Shown(shown) } else { Bearer::Malformed })
 }
 
-/// Returns what stands behind the word, which may be nothing.
+/// Returns the text behind the scheme, which may be empty.
 fn credential(line: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = line.split_at_checked(6)?;
     let is_bearer = scheme.eq_ignore_ascii_case(b"bearer");

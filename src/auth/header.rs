@@ -1,51 +1,67 @@
-//! Method `header`: a proxy before us has logged the caller in, and says so in fields of the request.
+//! Method `header`: a proxy before callgate has logged the caller in, and says so in fields of the request.
 //!
-//! Anybody can write fields. They count only from the proxy's own end of the connection, in exactly the configured
-//! spelling, and nobody else's go on to an upstream in any spelling.
+//! Every client can write such fields. They count only from the proxy's own end of the connection and in exactly the
+//! configured spelling. From all others they are not forwarded to an upstream, in any spelling.
 
 use std::net::IpAddr;
 
 use aws_lc_rs::constant_time;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Ask, Proof, Verdict};
+use super::credentials::{Credentials, Shown};
+use super::{AuthRequest, Error, Proof, Verdict};
 use crate::config::{HeaderClaim, HeaderConfig};
 use crate::message::fields::only;
 use crate::model::principal::{Claim, Claims, Principal};
+use crate::observe::metrics;
 
-/// One kind of proxy that is believed.
+/// The proxies of one method, which are believed.
 #[derive(Debug)]
-pub struct Header {
+pub(super) struct HeaderMethod {
     name: String,
     settings: HeaderConfig,
 }
 
-/// What a field of a proxy says.
+/// The text of a field.
 #[derive(Debug, PartialEq, Eq)]
-enum Said<'a> {
-    /// Nothing: the field is not there, empty, or what Apache writes for a variable that is not set.
-    Nothing,
-    /// One clear text.
+enum FieldText<'a> {
+    /// The field is missing, empty, or `(null)`, which Apache writes for a variable that is not set.
+    Absent,
+    /// One text in UTF-8.
     Text(&'a str),
-    /// It stands twice, or is no clear text.
+    /// The field stands twice, or is not text.
     Unclear,
 }
 
-impl Header {
-    /// Prepares to believe.
-    #[must_use]
-    pub const fn new(name: String, settings: HeaderConfig) -> Self {
+impl Credentials for HeaderMethod {
+    fn label(&self) -> metrics::CountedMethod {
+        metrics::CountedMethod::Header
+    }
+
+    /// Finds the user that a believed proxy names. Fields from another address are not a credential.
+    fn find<'a>(&self, request: &AuthRequest<'a>) -> Option<Shown<'a>> {
+        let names_user = || field_text(request.headers, &self.settings.user) != FieldText::Absent;
+        (self.is_from(request.peer) && names_user()).then_some(Shown::InRequest)
+    }
+
+    async fn judge(&self, _shown: &Shown<'_>, request: &AuthRequest<'_>) -> Result<Verdict, Error> {
+        Ok(self.judge_fields(request))
+    }
+
+    fn fingerprint(&self, _shown: &Shown<'_>, request: &AuthRequest<'_>) -> Vec<Vec<u8>> {
+        let values = self.fields().flat_map(|name| request.headers.get_all(name));
+        values.map(|value| value.as_bytes().to_vec()).collect()
+    }
+}
+
+impl HeaderMethod {
+    pub(super) const fn new(name: String, settings: HeaderConfig) -> Self {
         Self { name, settings }
     }
 
-    /// Tells whether a proxy that may says who is calling. What others say is no credential, whatever it says.
-    pub(super) fn finds_credential(&self, ask: &Ask<'_>) -> bool {
-        self.is_from(ask.peer) && said(ask.headers, &self.settings.user) != Said::Nothing
-    }
-
-    /// Believes the proxy if it proves itself, and is clear.
-    pub(super) fn judge(&self, ask: &Ask<'_>) -> Verdict {
-        if !self.has_secret(ask.headers) {
+    /// Admits the user if the proxy shows its secret and every field is clear.
+    fn judge_fields(&self, request: &AuthRequest<'_>) -> Verdict {
+        if !self.has_secret(request.headers) {
             return Verdict::refuse(self.name.clone(), "the secret of the proxy is missing or wrong");
         }
         let refuse = |reason: String| Verdict::reject(self.name.clone(), reason);
@@ -53,7 +69,7 @@ impl Header {
         let user = HeaderClaim { field: self.settings.user.clone(), separator: None };
         let others = self.settings.claims.iter().map(|(name, claim)| (name.as_str(), claim));
         for (name, claim) in others.chain([("user", &user)]) {
-            match read(ask.headers, claim) {
+            match read(request.headers, claim) {
                 Ok(value) => claims.extend(value.map(|value| (name.to_owned(), value))),
                 Err(reason) => return refuse(format!("{} {reason}", claim.field)),
             }
@@ -69,7 +85,7 @@ impl Header {
         self.settings.from.iter().any(|network| network.contains(&peer))
     }
 
-    /// Compares in a time that says nothing about the secret.
+    /// Compares the secret in constant time.
     fn has_secret(&self, headers: &HeaderMap) -> bool {
         self.settings.secret.as_ref().is_none_or(|secret| {
             only(headers, &secret.field).is_some_and(|shown| {
@@ -78,48 +94,48 @@ impl Header {
         })
     }
 
-    /// Returns every field that nobody else may send.
+    /// Returns the fields that only the proxies may send.
     pub(super) fn fields(&self) -> impl Iterator<Item = &HeaderName> {
         self.settings.fields()
     }
 
-    /// Tells whether an upstream may hear what this end of a connection says.
+    /// Tells whether the other end of the connection is a believed proxy, whose fields upstreams may receive.
     pub(super) fn vouches(&self, headers: &HeaderMap, peer: IpAddr) -> bool {
         self.is_from(peer) && self.has_secret(headers)
     }
 
-    /// Returns what it says, but for what it says twice; and not the secret, which is for us alone.
-    pub(super) fn told(&self, headers: &HeaderMap) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    /// Returns the fields that upstreams receive: without the secret, and without fields that stand twice.
+    pub(super) fn forwarded_fields(&self, headers: &HeaderMap) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         let secret = self.settings.secret.as_ref().map(|secret| &secret.field);
-        let told = self.settings.fields().filter(move |field| Some(*field) != secret);
-        told.filter_map(|field| Some((field.clone(), only(headers, field)?.clone())))
+        let forwarded = self.settings.fields().filter(move |field| Some(*field) != secret);
+        forwarded.filter_map(|field| Some((field.clone(), only(headers, field)?.clone())))
     }
 }
 
-/// Reads a claim: nothing if the field says nothing.
+/// Reads a claim. `None`: the field is absent.
 fn read(headers: &HeaderMap, claim: &HeaderClaim) -> Result<Option<Claim>, &'static str> {
-    match (said(headers, &claim.field), claim.separator) {
-        (Said::Nothing, _) => Ok(None),
-        (Said::Unclear, _) => Err("was sent twice, or is no text"),
+    match (field_text(headers, &claim.field), claim.separator) {
+        (FieldText::Absent, _) => Ok(None),
+        (FieldText::Unclear, _) => Err("was sent twice, or is not text"),
         // Proxies that join lines join them with a comma.
-        (Said::Text(text), None) if text.contains(',') => Err("has a comma in it: it may be two lines joined"),
-        (Said::Text(text), None) => Ok(Some(text.into())),
-        (Said::Text(text), Some(separator)) => {
+        (FieldText::Text(text), None) if text.contains(',') => Err("has a comma in it: it may be two lines joined"),
+        (FieldText::Text(text), None) => Ok(Some(text.into())),
+        (FieldText::Text(text), Some(separator)) => {
             let items = text.split(separator).map(str::trim).filter(|item| !item.is_empty());
             Ok(Some(Claim::List(items.map(str::to_owned).collect())))
         }
     }
 }
 
-fn said<'h>(headers: &'h HeaderMap, field: &HeaderName) -> Said<'h> {
+fn field_text<'h>(headers: &'h HeaderMap, field: &HeaderName) -> FieldText<'h> {
     if !headers.contains_key(field) {
-        return Said::Nothing;
+        return FieldText::Absent;
     }
-    let Some(value) = only(headers, field) else { return Said::Unclear };
+    let Some(value) = only(headers, field) else { return FieldText::Unclear };
     match std::str::from_utf8(value.as_bytes()).map(str::trim) {
-        Ok("" | "(null)") => Said::Nothing,
-        Ok(text) if !text.chars().any(char::is_control) => Said::Text(text),
-        Ok(_) | Err(_) => Said::Unclear,
+        Ok("" | "(null)") => FieldText::Absent,
+        Ok(text) if !text.chars().any(char::is_control) => FieldText::Text(text),
+        Ok(_) | Err(_) => FieldText::Unclear,
     }
 }
 
@@ -142,22 +158,22 @@ mod tests {
     #[test]
     fn a_field_says_one_clear_text_or_nothing() {
         #[track_caller]
-        fn check(lines: &[&[u8]], expected: &Said<'_>) {
-            assert_eq!(said(&headers(lines), &USER), *expected);
+        fn check(lines: &[&[u8]], expected: &FieldText<'_>) {
+            assert_eq!(field_text(&headers(lines), &USER), *expected);
         }
-        check(&[], &Said::Nothing);
-        check(&[b""], &Said::Nothing);
-        check(&[b"  "], &Said::Nothing);
-        check(&[b"(null)"], &Said::Nothing);
-        check(&[b"ann"], &Said::Text("ann"));
-        check(&[b" ann "], &Said::Text("ann"));
-        check(&["ä".as_bytes()], &Said::Text("ä"));
-        check(&["a\u{85}b".as_bytes()], &Said::Unclear);
-        check(&[b"a\tb"], &Said::Unclear);
-        check(&[b"\xe4"], &Said::Unclear);
-        check(&[b"ann", b"bob"], &Said::Unclear);
-        check(&[b"ann", b"ann"], &Said::Unclear);
-        check(&[b"", b""], &Said::Unclear);
+        check(&[], &FieldText::Absent);
+        check(&[b""], &FieldText::Absent);
+        check(&[b"  "], &FieldText::Absent);
+        check(&[b"(null)"], &FieldText::Absent);
+        check(&[b"ann"], &FieldText::Text("ann"));
+        check(&[b" ann "], &FieldText::Text("ann"));
+        check(&["ä".as_bytes()], &FieldText::Text("ä"));
+        check(&["a\u{85}b".as_bytes()], &FieldText::Unclear);
+        check(&[b"a\tb"], &FieldText::Unclear);
+        check(&[b"\xe4"], &FieldText::Unclear);
+        check(&[b"ann", b"bob"], &FieldText::Unclear);
+        check(&[b"ann", b"ann"], &FieldText::Unclear);
+        check(&[b"", b""], &FieldText::Unclear);
     }
 
     #[test]

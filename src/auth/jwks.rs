@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::pause;
+use crate::backoff;
 use crate::config::{JwksConfig, Trust};
 use crate::model::jwt::{JwtKeyError, VerificationKeys};
 use crate::observe::causes;
@@ -30,30 +30,32 @@ const AGES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs
 const OUT_OF_TURN: Duration = Duration::from_secs(30);
 /// How long a request waits for a fetch that it asked for.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The first pause after a failure. It doubles with each more.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause after failures in a row.
 const MAX_PAUSE: Duration = Duration::from_secs(5 * 60);
 
 /// One set of keys and where it comes from.
 #[derive(Debug)]
-pub struct Jwks {
+pub(super) struct Jwks {
     at: JwksConfig,
     fetcher: Fetcher,
-    known: watch::Sender<Known>,
-    plan: Mutex<Plan>,
+    state: watch::Sender<FetchState>,
+    schedule: Mutex<FetchSchedule>,
     wanted: Notify,
     freshness: Arc<Freshness>,
 }
 
 /// What is known since the last fetch.
 #[derive(Debug, Clone, Default)]
-struct Known {
+struct FetchState {
     keys: Option<Arc<VerificationKeys>>,
     problem: Option<String>,
 }
 
 /// When to fetch.
 #[derive(Debug)]
-struct Plan {
+struct FetchSchedule {
     /// How long after the beginning of a fetch an unknown key may ask for the next.
     out_of_turn: Duration,
     due: Instant,
@@ -64,7 +66,7 @@ struct Plan {
 
 /// A set of keys as its server gave it.
 #[derive(Debug)]
-pub struct Fetched {
+pub struct FetchedKeys {
     /// The keys that can be used.
     pub keys: VerificationKeys,
     /// How many others there were.
@@ -91,17 +93,17 @@ impl Jwks {
     ///
     /// # Errors
     /// When a certificate of `ca` cannot be a trust root.
-    pub fn new(at: &JwksConfig) -> Result<Self, rustls::Error> {
+    pub(super) fn new(at: &JwksConfig) -> Result<Self, rustls::Error> {
         Self::with(at, OUT_OF_TURN)
     }
 
     fn with(at: &JwksConfig, out_of_turn: Duration) -> Result<Self, rustls::Error> {
-        let plan = Plan { out_of_turn, due: Instant::now(), began: None, is_under_way: true, failures: 0 };
+        let schedule = FetchSchedule { out_of_turn, due: Instant::now(), began: None, is_under_way: true, failures: 0 };
         Ok(Self {
             at: at.clone(),
             fetcher: fetcher(at)?,
-            known: watch::Sender::default(),
-            plan: Mutex::new(plan),
+            state: watch::Sender::default(),
+            schedule: Mutex::new(schedule),
             wanted: Notify::new(),
             freshness: Arc::default(),
         })
@@ -109,13 +111,13 @@ impl Jwks {
 
     /// Tells whether these are the keys that a configuration means.
     #[must_use]
-    pub fn is_at(&self, at: &JwksConfig) -> bool {
+    pub(super) fn is_at(&self, at: &JwksConfig) -> bool {
         self.at == *at
     }
 
     /// Returns the counts of its fetches.
     #[must_use]
-    pub fn freshness(&self) -> Arc<Freshness> {
+    pub(super) fn freshness(&self) -> Arc<Freshness> {
         Arc::clone(&self.freshness)
     }
 
@@ -123,86 +125,86 @@ impl Jwks {
     ///
     /// # Errors
     /// When there are none.
-    pub fn check(&self) -> Result<(), String> {
-        let known = self.known.borrow();
-        match known.keys {
+    pub(super) fn check(&self) -> Result<(), String> {
+        let state = self.state.borrow();
+        match state.keys {
             Some(_) => Ok(()),
-            None => Err(known.problem.clone().unwrap_or_else(|| "not fetched yet".to_owned())),
+            None => Err(state.problem.clone().unwrap_or_else(|| "not fetched yet".to_owned())),
         }
     }
 
     /// Looks at what is known now.
-    pub(super) fn look(&self) -> Look<'_> {
-        Look { jwks: self, known: self.known.subscribe() }
+    pub(super) fn view(&self) -> KeyView<'_> {
+        KeyView { jwks: self, state: self.state.subscribe() }
     }
 
     /// Fetches for ever, each time when it is due.
-    pub async fn keep_fresh(self: Arc<Self>) {
+    pub(super) async fn keep_fresh(self: Arc<Self>) {
         loop {
-            let due = self.plan().due;
+            let due = self.schedule().due;
             tokio::select! {
                 () = sleep_until(due) => {}
                 () = self.wanted.notified() => {}
             }
             // Who asked out of turn made it due.
-            if self.plan().due <= Instant::now() {
+            if self.schedule().due <= Instant::now() {
                 self.fetch().await;
             }
         }
     }
 
     async fn fetch(&self) {
-        self.plan().begin(Instant::now());
+        self.schedule().begin(Instant::now());
         let fetched = fetch(&self.fetcher, &self.at.url).await;
         self.freshness.note(fetched.is_ok(), Timestamp::now());
-        self.plan().end(fetched.as_ref().ok().map(|fetched| fetched.age), Instant::now());
+        self.schedule().end(fetched.as_ref().ok().map(|fetched| fetched.age), Instant::now());
         match fetched {
             Ok(fetched) => {
                 tracing::debug!(url = %self.at.url, keys = fetched.keys.count(), "fetched keys");
-                self.known.send_replace(Known { keys: Some(Arc::new(fetched.keys)), problem: None });
+                self.state.send_replace(FetchState { keys: Some(Arc::new(fetched.keys)), problem: None });
             }
             Err(error) => {
                 let problem = causes(&error);
-                if self.known.borrow().keys.is_some() {
+                if self.state.borrow().keys.is_some() {
                     tracing::warn!(url = %self.at.url, error = problem, "cannot fetch keys: the last ones stay in use");
                 } else {
                     tracing::warn!(url = %self.at.url, error = problem, "cannot fetch keys: tokens get 503 until it works");
                 }
-                self.known.send_modify(|known| known.problem = Some(problem));
+                self.state.send_modify(|state| state.problem = Some(problem));
             }
         }
     }
 
-    fn plan(&self) -> MutexGuard<'_, Plan> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    fn schedule(&self) -> MutexGuard<'_, FetchSchedule> {
+        self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What one request sees of the keys.
-pub(super) struct Look<'j> {
+pub(super) struct KeyView<'j> {
     jwks: &'j Jwks,
-    known: watch::Receiver<Known>,
+    state: watch::Receiver<FetchState>,
 }
 
-impl Look<'_> {
+impl KeyView<'_> {
     /// Returns the keys, if they were ever fetched.
     pub(super) fn keys(&mut self) -> Option<Arc<VerificationKeys>> {
-        self.known.borrow_and_update().keys.clone()
+        self.state.borrow_and_update().keys.clone()
     }
 
     /// Asks for newer ones, and waits a moment for them; nothing when it is too early to ask again, or none come.
     pub(super) async fn newer(&mut self) -> Option<Arc<VerificationKeys>> {
-        if self.jwks.plan().want(Instant::now()) {
+        if self.jwks.schedule().want(Instant::now()) {
             self.jwks.wanted.notify_one();
-        } else if !self.jwks.plan().is_under_way {
+        } else if !self.jwks.schedule().is_under_way {
             return None;
         }
-        timeout(PATIENCE, self.known.changed()).await.ok()?.ok()?;
+        timeout(PATIENCE, self.state.changed()).await.ok()?.ok()?;
         self.keys()
     }
 }
 
-impl Plan {
+impl FetchSchedule {
     /// Tells whether a fetch out of turn shall begin now.
     fn want(&mut self, now: Instant) -> bool {
         let is_early = self.began.is_some_and(|began| now < began + self.out_of_turn);
@@ -224,7 +226,8 @@ impl Plan {
     fn end(&mut self, age: Option<Duration>, now: Instant) {
         self.is_under_way = false;
         self.failures = if age.is_some() { 0 } else { self.failures.saturating_add(1) };
-        self.due = now + age.unwrap_or_else(|| pause::spread(pause::after(self.failures, MAX_PAUSE)));
+        self.due =
+            now + age.unwrap_or_else(|| backoff::jittered(backoff::after(self.failures, FIRST_PAUSE, MAX_PAUSE)));
     }
 }
 
@@ -234,7 +237,7 @@ impl Plan {
 ///
 /// # Errors
 /// When there are none.
-pub async fn fetch_once(at: &JwksConfig) -> Result<Fetched, String> {
+pub async fn fetch_once(at: &JwksConfig) -> Result<FetchedKeys, String> {
     let fetcher = fetcher(at).map_err(|error| error.to_string())?;
     fetch(&fetcher, &at.url).await.map_err(|error| causes(&error))
 }
@@ -243,7 +246,7 @@ fn fetcher(at: &JwksConfig) -> Result<Fetcher, rustls::Error> {
     Fetcher::new(&Trust::roots(at.ca.clone()), DEADLINE)
 }
 
-async fn fetch(fetcher: &Fetcher, url: &Uri) -> Result<Fetched, JwksError> {
+async fn fetch(fetcher: &Fetcher, url: &Uri) -> Result<FetchedKeys, JwksError> {
     let mut request = Request::new(Bytes::new());
     request.uri_mut().clone_from(url);
     for (name, value) in [
@@ -257,7 +260,7 @@ async fn fetch(fetcher: &Fetcher, url: &Uri) -> Result<Fetched, JwksError> {
         return Err(JwksError::Status(answer.status()));
     }
     let (keys, skipped) = VerificationKeys::of_set(answer.body())?;
-    Ok(Fetched { keys, skipped, age: age(answer.headers()) })
+    Ok(FetchedKeys { keys, skipped, age: age(answer.headers()) })
 }
 
 /// Reads how long an answer is good (RFC 9111 §5.2.2), within bounds.
@@ -307,28 +310,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn out_of_turn_is_once_in_a_while() {
         let start = Instant::now();
-        let mut plan = Plan { out_of_turn: OUT_OF_TURN, due: start, began: None, is_under_way: false, failures: 0 };
-        plan.begin(start);
-        assert!(!plan.want(start + OUT_OF_TURN), "one is under way");
-        plan.end(Some(AGE), start);
-        assert!(!plan.want(start + OUT_OF_TURN - Duration::from_millis(1)));
-        assert!(plan.want(start + OUT_OF_TURN));
-        assert!(!plan.want(start + OUT_OF_TURN), "the same fetch is for all who ask");
-        assert_eq!(plan.due, start + OUT_OF_TURN);
+        let mut schedule =
+            FetchSchedule { out_of_turn: OUT_OF_TURN, due: start, began: None, is_under_way: false, failures: 0 };
+        schedule.begin(start);
+        assert!(!schedule.want(start + OUT_OF_TURN), "one is under way");
+        schedule.end(Some(AGE), start);
+        assert!(!schedule.want(start + OUT_OF_TURN - Duration::from_millis(1)));
+        assert!(schedule.want(start + OUT_OF_TURN));
+        assert!(!schedule.want(start + OUT_OF_TURN), "the same fetch is for all who ask");
+        assert_eq!(schedule.due, start + OUT_OF_TURN);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_fetch_that_is_given_up_is_still_due() {
         let start = Instant::now();
-        let mut plan =
-            Plan { out_of_turn: OUT_OF_TURN, due: start + AGE, began: None, is_under_way: false, failures: 3 };
-        plan.begin(start);
-        assert_eq!((plan.due, plan.failures), (start, 3));
-        plan.end(None, start);
-        assert_eq!(plan.failures, 4);
-        assert!(plan.due > start && plan.due <= start + Duration::from_secs(8));
-        plan.end(Some(AGE), start);
-        assert_eq!((plan.due, plan.failures), (start + AGE, 0));
+        let mut schedule =
+            FetchSchedule { out_of_turn: OUT_OF_TURN, due: start + AGE, began: None, is_under_way: false, failures: 3 };
+        schedule.begin(start);
+        assert_eq!((schedule.due, schedule.failures), (start, 3));
+        schedule.end(None, start);
+        assert_eq!(schedule.failures, 4);
+        assert!(schedule.due > start && schedule.due <= start + Duration::from_secs(8));
+        schedule.end(Some(AGE), start);
+        assert_eq!((schedule.due, schedule.failures), (start + AGE, 0));
     }
 
     /// A server that says what is said here, and counts how often.
@@ -379,10 +383,10 @@ mod tests {
         let server = Server::start(set("old")).await;
         let jwks = Arc::new(Jwks::with(&server.at, Duration::ZERO).unwrap());
         let chore = tokio::spawn(Arc::clone(&jwks).keep_fresh());
-        let first = jwks.look().newer().await.expect("the first fetch is under way");
+        let first = jwks.view().newer().await.expect("the first fetch is under way");
         server.say(set("new"));
-        let mut looks: Vec<_> = (0..20).map(|_| jwks.look()).collect();
-        let newer = futures_util::future::join_all(looks.iter_mut().map(Look::newer)).await;
+        let mut views: Vec<_> = (0..20).map(|_| jwks.view()).collect();
+        let newer = futures_util::future::join_all(views.iter_mut().map(KeyView::newer)).await;
         for keys in &newer {
             assert!(!Arc::ptr_eq(keys.as_ref().unwrap(), &first));
         }
@@ -395,11 +399,11 @@ mod tests {
         let server = Server::start(set("old")).await;
         let jwks = Arc::new(Jwks::with(&server.at, Duration::ZERO).unwrap());
         let chore = tokio::spawn(Arc::clone(&jwks).keep_fresh());
-        let first = jwks.look().newer().await.unwrap();
+        let first = jwks.view().newer().await.unwrap();
         for nonsense in ["", "{}", r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#] {
             server.say(nonsense.to_owned());
-            let mut look = jwks.look();
-            assert!(Arc::ptr_eq(&look.newer().await.unwrap(), &first), "{nonsense}");
+            let mut view = jwks.view();
+            assert!(Arc::ptr_eq(&view.newer().await.unwrap(), &first), "{nonsense}");
             assert_eq!(jwks.check(), Ok(()));
         }
         assert_eq!(server.asked(), 5);
@@ -411,9 +415,9 @@ mod tests {
         let server = Server::start(set("old")).await;
         let jwks = Arc::new(Jwks::new(&server.at).unwrap());
         let chore = tokio::spawn(Arc::clone(&jwks).keep_fresh());
-        jwks.look().newer().await.unwrap();
+        jwks.view().newer().await.unwrap();
         let began = Instant::now();
-        assert!(jwks.look().newer().await.is_none());
+        assert!(jwks.view().newer().await.is_none());
         assert!(began.elapsed() < PATIENCE);
         assert_eq!(server.asked(), 1);
         chore.abort();

@@ -1,33 +1,93 @@
-//! Method `key`: another server shows a key that an operator gave it. We hold only its SHA-256.
+//! Method `key`: another server shows an API key. callgate holds only its SHA-256.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 
-use super::{Ask, Proof, Verdict};
+use super::bearer::{self, Bearer};
+use super::credentials::{Credentials, Shown};
+use super::{AuthRequest, Error, Proof, Verdict};
 use crate::config::KeyConfig;
 use crate::model::grant::{ACCOUNT, Requested};
 use crate::model::login::LoginKind;
 use crate::model::principal::{Claim, Claims, Principal};
+use crate::observe::metrics;
 
-/// One key of the configuration.
+/// All keys of the configuration: a key that is shown is one of them or bad.
 #[derive(Debug)]
-pub struct Key {
+pub(super) struct ApiKeys {
+    keys: Vec<Rc<KeyMethod>>,
+    /// `Authorization: Bearer` may carry a token too.
+    shares_bearer: bool,
+}
+
+impl ApiKeys {
+    pub(super) fn of(key: KeyMethod) -> Self {
+        Self { keys: vec![Rc::new(key)], shares_bearer: false }
+    }
+
+    pub(super) fn extend(&mut self, more: Self) {
+        self.keys.extend(more.keys);
+    }
+
+    /// Leaves bearer credentials in the form of a token to the tokens.
+    pub(super) const fn share_bearer(&mut self) {
+        self.shares_bearer = true;
+    }
+
+    fn judge_key(&self, shown: &[u8], request: &AuthRequest<'_>) -> Verdict {
+        let shown = digest(&SHA256, shown);
+        // The time must not tell anything about a key, so digests are compared; nor which key it is, so all are.
+        let mut found = None;
+        for key in &self.keys {
+            if verify_slices_are_equal(&key.settings.sha256, shown.as_ref()).is_ok() {
+                found = Some(key);
+            }
+        }
+        found.map_or_else(|| Verdict::refuse("key", "the key is not known"), |key| key.judge(request, Timestamp::now()))
+    }
+}
+
+impl Credentials for ApiKeys {
+    fn label(&self) -> metrics::CountedMethod {
+        metrics::CountedMethod::Key
+    }
+
+    fn find<'a>(&self, request: &AuthRequest<'a>) -> Option<Shown<'a>> {
+        match bearer::of(request.headers)? {
+            bearer if self.shares_bearer && bearer.is_token() => None,
+            Bearer::Shown(text) => Some(Shown::Text(Cow::Borrowed(text))),
+            Bearer::Malformed => Some(Shown::Malformed(bearer::MALFORMED)),
+        }
+    }
+
+    async fn judge(&self, shown: &Shown<'_>, request: &AuthRequest<'_>) -> Result<Verdict, Error> {
+        Ok(match shown {
+            Shown::Text(text) => self.judge_key(text, request),
+            Shown::Malformed(problem) => Verdict::reject("bearer", *problem),
+            Shown::Remembered(_) | Shown::InRequest => Verdict::Abstain,
+        })
+    }
+}
+
+/// One key.
+#[derive(Debug)]
+pub(super) struct KeyMethod {
     name: String,
     settings: KeyConfig,
 }
 
-impl Key {
-    /// Prepares a key.
-    #[must_use]
-    pub const fn new(name: String, settings: KeyConfig) -> Self {
+impl KeyMethod {
+    pub(super) const fn new(name: String, settings: KeyConfig) -> Self {
         Self { name, settings }
     }
 
-    /// Adds what the caller chose to its claims; nothing if it lies outside the key's lists.
+    /// Adds the chosen account to the caller's claims. Returns `None` if the key may not name it.
     ///
-    /// A key for one domain need not be told which.
+    /// Where the key is for one domain, the request need not name the domain.
     pub(super) fn choose(&self, mut principal: Principal, wish: &Requested) -> Option<Principal> {
         let domain = wish.domain.as_deref().or_else(|| self.only_domain());
         let (account, user) = (wish.account.as_deref(), wish.user.as_deref());
@@ -41,7 +101,7 @@ impl Key {
             principal.claims.extend(chosen.map(|value| (name.to_owned(), value.into())));
         }
         if self.settings.accounts.is_some() {
-            // It is for accounts, whichever is chosen: no administrator's.
+            // Such a key opens no administrator's session, even where no account is chosen.
             principal.claims.entry(ACCOUNT.to_owned()).or_insert(Claim::List(Vec::new()));
         }
         Some(principal)
@@ -66,20 +126,20 @@ impl Key {
         self.settings.users.iter().any(|user| user == name)
     }
 
-    /// Refuses the key, which is genuine.
+    /// Refuses a key that is genuine.
     fn reject(&self, reason: &'static str) -> Verdict {
         Verdict::reject(self.name.clone(), reason)
     }
 
-    fn judge(self: &Rc<Self>, ask: &Ask<'_>, now: Timestamp) -> Verdict {
+    fn judge(self: &Rc<Self>, request: &AuthRequest<'_>, now: Timestamp) -> Verdict {
         let settings = &self.settings;
         if settings.expires.is_some_and(|expires| expires <= now) {
             return self.reject("the key has expired");
         }
-        if !settings.from.is_empty() && !settings.from.iter().any(|network| network.contains(&ask.origin.client)) {
+        if !settings.from.is_empty() && !settings.from.iter().any(|network| network.contains(&request.origin.client)) {
             return self.reject("the key may not come from this address");
         }
-        let in_scope = match ask.act {
+        let in_scope = match request.login {
             LoginKind::Pbx => settings.pbx,
             LoginKind::Ott => settings.ott,
         };
@@ -90,17 +150,4 @@ impl Key {
             Principal { method: self.name.clone(), subject: format!("key:{}", self.name), claims: Claims::new() };
         Verdict::Admit(Proof::by_key(principal, Rc::clone(self)))
     }
-}
-
-/// Judges what was shown against all keys.
-pub(super) fn judge<'k>(keys: impl Iterator<Item = &'k Rc<Key>>, shown: &[u8], ask: &Ask<'_>) -> Verdict {
-    let shown = digest(&SHA256, shown);
-    // Digests are compared, so that the time taken says nothing about the key; all are, so that it says nothing about which.
-    let mut found = None;
-    for key in keys {
-        if aws_lc_rs::constant_time::verify_slices_are_equal(&key.settings.sha256, shown.as_ref()).is_ok() {
-            found = Some(key);
-        }
-    }
-    found.map_or_else(|| Verdict::refuse("key", "the key is not known"), |key| key.judge(ask, Timestamp::now()))
 }

@@ -1,32 +1,70 @@
-//! Method `link`: an address that a server has signed says who may log in, once.
+//! Method `link`: a server signed an address, which logs one person in, once.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Ask, Once, Proof, Verdict};
+use super::credentials::{Credentials, Shown};
+use super::{AuthRequest, Error, Proof, SingleUse, Verdict};
 use crate::config::LinkConfig;
 use crate::model::link::{self, LinkError};
 use crate::model::login::LoginKind;
 use crate::model::principal::Principal;
+use crate::observe::metrics;
 use crate::state::Store;
 
-/// Links are marked as used under this name.
+/// The scope of the marks of used links.
 const SCOPE: &str = "link";
+
+/// All methods of type `link`: the key of a link belongs to one of them, or the link is bad.
+#[derive(Debug)]
+pub(super) struct SignedLinks(Vec<LinkMethod>);
+
+impl SignedLinks {
+    pub(super) fn of(method: LinkMethod) -> Self {
+        Self(vec![method])
+    }
+
+    pub(super) fn extend(&mut self, more: Self) {
+        self.0.extend(more.0);
+    }
+
+    fn judge_link(&self, query: &str, request: &AuthRequest<'_>) -> Verdict {
+        let key = link::key_of(query).unwrap_or_default();
+        let found = self.0.iter().find(|method| method.has_key(&key));
+        found.map_or_else(
+            || Verdict::refuse("link", LinkError::Key.to_string()),
+            |method| method.judge(request, query, Timestamp::now()),
+        )
+    }
+}
+
+impl Credentials for SignedLinks {
+    fn label(&self) -> metrics::CountedMethod {
+        metrics::CountedMethod::Link
+    }
+
+    fn find<'a>(&self, request: &AuthRequest<'a>) -> Option<Shown<'a>> {
+        let query = request.query.filter(|query| link::is_signed_link(query))?;
+        Some(Shown::Text(Cow::Borrowed(query.as_bytes())))
+    }
+
+    async fn judge(&self, _shown: &Shown<'_>, request: &AuthRequest<'_>) -> Result<Verdict, Error> {
+        Ok(self.judge_link(request.query.unwrap_or_default(), request))
+    }
+}
 
 /// One method of the configuration.
 #[derive(Debug)]
-pub struct Link {
+pub(super) struct LinkMethod {
     name: String,
     settings: LinkConfig,
     store: Arc<Store>,
 }
 
-impl Link {
-    /// Prepares a method.
-    #[must_use]
-    pub const fn new(name: String, settings: LinkConfig, store: Arc<Store>) -> Self {
+impl LinkMethod {
+    pub(super) const fn new(name: String, settings: LinkConfig, store: Arc<Store>) -> Self {
         Self { name, settings, store }
     }
 
@@ -34,11 +72,11 @@ impl Link {
         self.settings.keys.iter().any(|key| key.id() == id)
     }
 
-    fn judge(&self, ask: &Ask<'_>, query: &str, now: Timestamp) -> Verdict {
-        if ask.act != LoginKind::Pbx {
+    fn judge(&self, request: &AuthRequest<'_>, query: &str, now: Timestamp) -> Verdict {
+        if request.login != LoginKind::Pbx {
             return self.reject("a link is for /auth/pbx alone");
         }
-        let Ok(host) = ask.host.to_str() else { return self.reject("the host is no text") };
+        let Ok(host) = request.host.to_str() else { return self.reject("the host is not text") };
         let ttl = SignedDuration::try_from(self.settings.ttl).unwrap_or(SignedDuration::ZERO);
         let link = match link::read(query, host, &self.settings.keys, ttl, now) {
             Ok(link) => link,
@@ -46,38 +84,23 @@ impl Link {
             Err(invalid) => return Verdict::refuse(self.name.clone(), invalid.to_string()),
         };
         let Some(subject) = subject(&link.claims) else { return self.reject("the link names nobody") };
-        // Said before anything else is done for it; what counts is the mark that is made before the session is.
+        // An early answer. The mark that is set right before the session is opened decides.
         if self.store.is_marked(SCOPE, &link.id) {
             return self.reject("the link was used before");
         }
         let claims = link.claims.into_iter().map(|(name, value)| (name, value.into())).collect();
         let principal = Principal { method: self.name.clone(), subject, claims };
-        let once = Once { scope: SCOPE.to_owned(), id: link.id.to_vec(), until: link.until };
-        Verdict::Admit(Proof::deliberate(principal).once(once).confirmed(self.settings.confirm))
+        let single_use = SingleUse { scope: SCOPE.to_owned(), id: link.id.to_vec(), until: link.until };
+        Verdict::Admit(Proof::deliberate(principal).once(single_use).confirmed(self.settings.confirm))
     }
 
-    /// Refuses a link that is no guess.
+    /// Refuses a link that is genuine.
     fn reject(&self, reason: impl Into<Cow<'static, str>>) -> Verdict {
         Verdict::reject(self.name.clone(), reason)
     }
 }
 
-/// Finds the query of a link.
-pub(super) fn find<'a>(ask: &Ask<'a>) -> Option<&'a str> {
-    ask.query.filter(|query| link::is_signed_link(query))
-}
-
-/// Judges a link by the method that has its key.
-pub(super) fn judge<'l>(mut links: impl Iterator<Item = &'l Link>, ask: &Ask<'_>, query: &str) -> Verdict {
-    let key = link::key_of(query).unwrap_or_default();
-    let found = links.find(|link| link.has_key(&key));
-    found.map_or_else(
-        || Verdict::refuse("link", LinkError::Key.to_string()),
-        |link| link.judge(ask, query, Timestamp::now()),
-    )
-}
-
-/// Returns who a link is for, as limits and the audit log name them.
+/// Returns the subject of a link for limits and the audit log.
 fn subject(claims: &[(String, String)]) -> Option<String> {
     let claim = |name: &str| claims.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     if let Some(named) = claim("sub").or_else(|| claim("user")) {

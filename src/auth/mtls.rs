@@ -1,7 +1,8 @@
-//! Method `mtls`: the caller's end of the connection showed a certificate that an authority of ours has signed.
+//! Method `mtls`: the other end of the connection showed a certificate that a configured authority signed.
 //!
-//! The handshake has verified it. Which of its names is the caller is for the operator to say. A name that could be read in
-//! two ways, or stands for many, makes its kind unclear: that is no identity and no claim, and spoils no other kind.
+//! The handshake has verified the certificate. The operator configures which of its names identifies the caller. A name
+//! that can be read in two ways, or a wildcard, makes its kind unclear. An unclear kind is neither an identity nor a
+//! claim, and does not affect the other kinds.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
@@ -11,14 +12,16 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::AttributeTypeAndValue;
 
-use super::{Ask, Proof, Verdict};
+use super::credentials::{Credentials, Shown};
+use super::{AuthRequest, Error, Proof, Verdict};
 use crate::config::{CertificateName, MtlsConfig};
 use crate::model::principal::{Claim, Claims, Principal};
+use crate::observe::metrics;
 use crate::tls::server::ClientCa;
 
-/// What certificates of some authorities say.
+/// Certificates of configured authorities.
 #[derive(Debug)]
-pub struct Mtls {
+pub(super) struct MtlsMethod {
     name: String,
     settings: MtlsConfig,
     client_ca: Option<ClientCa>,
@@ -26,39 +29,47 @@ pub struct Mtls {
 
 /// The names in a certificate.
 #[derive(Debug, PartialEq, Eq)]
-struct Names {
-    uris: Kind,
-    emails: Kind,
-    hosts: Kind,
-    common: Kind,
+struct CertificateNames {
+    uris: NamesOfKind,
+    emails: NamesOfKind,
+    hosts: NamesOfKind,
+    common: NamesOfKind,
     fingerprint: String,
-    /// What else it says: each once.
+    /// Other claims of the certificate, each once.
     facts: Vec<(&'static str, String)>,
 }
 
-/// All names of one kind, or why they are unclear.
-type Kind = Result<Vec<String>, &'static str>;
+/// All names of one kind, or the reason why the kind is unclear.
+type NamesOfKind = Result<Vec<String>, &'static str>;
 
-impl Mtls {
-    /// Prepares to look at certificates.
-    #[must_use]
-    pub fn new(name: String, settings: MtlsConfig) -> Self {
-        let client_ca = settings.client_ca.as_deref().map(ClientCa::of);
-        Self { name, settings, client_ca }
+impl Credentials for MtlsMethod {
+    fn label(&self) -> metrics::CountedMethod {
+        metrics::CountedMethod::Mtls
     }
 
-    /// Tells whether the caller shows a certificate that is this method's to judge.
-    pub(super) fn finds_credential(&self, ask: &Ask<'_>) -> bool {
-        ask.certificate.is_some() && (self.client_ca.is_none() || self.client_ca.as_ref() == ask.client_ca)
+    /// Finds a certificate that the authorities of this method signed.
+    fn find<'a>(&self, request: &AuthRequest<'a>) -> Option<Shown<'a>> {
+        let is_own = self.client_ca.is_none() || self.client_ca.as_ref() == request.client_ca;
+        (request.certificate.is_some() && is_own).then_some(Shown::InRequest)
     }
 
-    /// Says who the certificate is for.
-    pub(super) fn judge(&self, ask: &Ask<'_>, now: Timestamp) -> Verdict {
-        let certificate = ask.certificate.ok_or("there is no certificate");
-        match certificate.and_then(|certificate| self.principal(certificate, now)) {
+    async fn judge(&self, _shown: &Shown<'_>, request: &AuthRequest<'_>) -> Result<Verdict, Error> {
+        let certificate = request.certificate.ok_or("there is no certificate");
+        Ok(match certificate.and_then(|certificate| self.principal(certificate, Timestamp::now())) {
             Ok(principal) => Verdict::Admit(Proof::ambient(principal)),
             Err(reason) => Verdict::reject(self.name.clone(), reason),
-        }
+        })
+    }
+
+    fn fingerprint(&self, _shown: &Shown<'_>, request: &AuthRequest<'_>) -> Vec<Vec<u8>> {
+        request.certificate.iter().map(|certificate| certificate.to_vec()).collect()
+    }
+}
+
+impl MtlsMethod {
+    pub(super) fn new(name: String, settings: MtlsConfig) -> Self {
+        let client_ca = settings.client_ca.as_deref().map(ClientCa::of);
+        Self { name, settings, client_ca }
     }
 
     fn principal(&self, certificate: &CertificateDer<'_>, now: Timestamp) -> Result<Principal, &'static str> {
@@ -74,8 +85,8 @@ impl Mtls {
     }
 }
 
-impl Names {
-    /// Returns the first kind of name that is there.
+impl CertificateNames {
+    /// Returns the name of the first kind that the certificate has.
     fn identity(&self, kinds: &[CertificateName]) -> Result<&str, &'static str> {
         for kind in kinds {
             let names = match kind {
@@ -85,7 +96,7 @@ impl Names {
                 CertificateName::Cn => &self.common,
                 CertificateName::Fingerprint => return Ok(&self.fingerprint),
             };
-            // The next kind is not asked to help out: whoever made the names of this one unclear would choose.
+            // An unclear kind is not skipped: otherwise the maker of the certificate could choose the next kind.
             match names.as_ref().map(Vec::as_slice) {
                 Ok([]) => {}
                 Ok([name]) => return Ok(name),
@@ -96,7 +107,7 @@ impl Names {
         Err("the certificate has no name of a kind that is an identity")
     }
 
-    /// Turns names into claims: every name in a list, and as a text where it is the only one of its kind.
+    /// Turns names into claims: all names of a kind as a list, and a single one also as a text.
     fn claims(&self, identity: &str) -> Claims {
         let mut claims = Claims::from([
             ("identity".to_owned(), identity.into()),
@@ -122,9 +133,13 @@ impl Names {
     }
 }
 
-/// Reads a certificate that is good now. The handshake looked at its dates, but a connection may last for days, and a
-/// session that is resumed for hours.
-fn read(certificate: &CertificateDer<'_>, fingerprint: String, now: Timestamp) -> Result<Names, &'static str> {
+/// Reads a certificate that is valid now. The handshake checked the dates, but a connection may last for days, and a TLS
+/// session may be resumed for hours.
+fn read(
+    certificate: &CertificateDer<'_>,
+    fingerprint: String,
+    now: Timestamp,
+) -> Result<CertificateNames, &'static str> {
     const UNREADABLE: &str = "the certificate cannot be read";
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return Err(UNREADABLE) };
     let validity = parsed.validity();
@@ -132,7 +147,7 @@ fn read(certificate: &CertificateDer<'_>, fingerprint: String, now: Timestamp) -
         return Err("the certificate has expired since its connection began");
     }
     let [uris, emails, hosts, common] = [const { Ok(Vec::new()) }; 4];
-    let mut names = Names { uris, emails, hosts, common, fingerprint, facts: Vec::new() };
+    let mut names = CertificateNames { uris, emails, hosts, common, fingerprint, facts: Vec::new() };
     let alternative = parsed.subject_alternative_name().map_err(|_| UNREADABLE)?;
     for name in alternative.iter().flat_map(|names| &names.value.general_names) {
         match name {
@@ -151,7 +166,7 @@ fn read(certificate: &CertificateDer<'_>, fingerprint: String, now: Timestamp) -
         ("issuer", texts(parsed.issuer().iter_common_name())?),
         ("serial", Ok(vec![hex::encode(parsed.raw_serial())])),
     ];
-    // Of two, nobody could tell which a rule means.
+    // Where there are two, it is not clear which one a rule means.
     names.facts = facts
         .into_iter()
         .filter_map(|(name, texts)| Some((name, <[String; 1]>::try_from(texts.ok()?).ok()?)))
@@ -160,8 +175,8 @@ fn read(certificate: &CertificateDer<'_>, fingerprint: String, now: Timestamp) -
     Ok(names)
 }
 
-/// Adds a name to its kind. One that is unclear makes the kind so.
-fn add(kind: &mut Kind, name: Result<String, &'static str>) {
+/// Adds a name to its kind. An unclear name makes the kind unclear.
+fn add(kind: &mut NamesOfKind, name: Result<String, &'static str>) {
     match (kind.as_mut(), name) {
         (Ok(names), Ok(name)) => names.push(name),
         (Ok(_), Err(reason)) => *kind = Err(reason),
@@ -169,9 +184,9 @@ fn add(kind: &mut Kind, name: Result<String, &'static str>) {
     }
 }
 
-/// Reads the texts of one kind in a subject: in UTF-8, or in a part of ASCII. Strings of other types (T61, BMP, Universal)
-/// have more readings than one.
-fn texts<'a>(attributes: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>) -> Result<Kind, &'static str> {
+/// Reads the texts of one kind in a subject: UTF-8 or a part of ASCII. Strings of other types (T61, BMP, Universal) have
+/// more than one reading.
+fn texts<'a>(attributes: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>) -> Result<NamesOfKind, &'static str> {
     let mut kind = Ok(Vec::new());
     for attribute in attributes {
         match attribute.as_str() {
@@ -183,18 +198,19 @@ fn texts<'a>(attributes: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>) ->
     Ok(kind)
 }
 
-/// Takes a name that has one reading: a NUL ends it for some, and other alphabets have letters that look like ours.
+/// Accepts printable ASCII without spaces. For some readers a NUL ends the name, and other alphabets have letters that
+/// look like ASCII.
 fn plain(name: &str) -> Result<String, &'static str> {
     let is_plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
     if is_plain { Ok(name.to_owned()) } else { Err(ODD) }
 }
 
-/// Takes a name that stands for one.
+/// Accepts a name that is not a wildcard.
 fn without_star(name: String) -> Result<String, &'static str> {
     if name.contains('*') { Err(WILDCARD) } else { Ok(name) }
 }
 
-/// Takes a host name (RFC 1123 §2.1). Case and a final dot do not make another.
+/// Accepts a host name (RFC 1123 §2.1) and normalizes its case and a final dot.
 fn host(name: String) -> Result<String, &'static str> {
     let name = without_star(name)?.to_ascii_lowercase();
     let bare = name.strip_suffix('.').unwrap_or(&name);
@@ -202,10 +218,10 @@ fn host(name: String) -> Result<String, &'static str> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         !label.is_empty() && label.bytes().all(fits)
     };
-    if bare.split('.').all(is_label) { Ok(bare.to_owned()) } else { Err("a host name in the certificate is none") }
+    if bare.split('.').all(is_label) { Ok(bare.to_owned()) } else { Err("a host name in the certificate is not valid") }
 }
 
-/// Takes a mail address that is plain: with quotes or a second `@`, it would be somewhere else for others.
+/// Accepts a plain mail address: one with quotes or a second `@` has more than one reading.
 fn email(name: String) -> Result<String, &'static str> {
     let name = without_star(name)?;
     let odd = |letter: char| "\"'()<>[],:;\\".contains(letter);
@@ -215,8 +231,8 @@ fn email(name: String) -> Result<String, &'static str> {
     if is_plain { Ok(name) } else { Err("a mail address in the certificate is not a plain one") }
 }
 
-const ODD: &str = "a name in the certificate has characters that no name has";
-const WILDCARD: &str = "a name in the certificate is a wildcard, which names nobody";
+const ODD: &str = "a name in the certificate has characters that are not allowed";
+const WILDCARD: &str = "a name in the certificate is a wildcard";
 
 #[cfg(test)]
 mod tests {
@@ -225,7 +241,7 @@ mod tests {
 
     use super::*;
 
-    /// Names as `kind:name`.
+    /// CertificateNames as `kind:name`.
     fn certificate(names: &[&str]) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -248,7 +264,7 @@ mod tests {
 
     fn principal(names: &[&str], identity: &[CertificateName], now: &str) -> Result<Principal, &'static str> {
         let settings = MtlsConfig { identity: identity.to_vec(), fingerprints: Vec::new(), client_ca: None };
-        Mtls::new("mtls".into(), settings).principal(&certificate(names), now.parse().unwrap())
+        MtlsMethod::new("mtls".into(), settings).principal(&certificate(names), now.parse().unwrap())
     }
 
     const NOW: &str = "2026-01-01T00:00:00Z";
@@ -345,7 +361,7 @@ mod tests {
             params.not_after = rcgen::date_time_ymd(2030, 1, 1);
             let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
             let settings = MtlsConfig { identity: vec![identity], fingerprints: Vec::new(), client_ca: None };
-            Mtls::new("mtls".into(), settings).principal(certificate.der(), NOW.parse().unwrap())
+            MtlsMethod::new("mtls".into(), settings).principal(certificate.der(), NOW.parse().unwrap())
         };
         for value in odd("Ann") {
             assert!(read(DnType::CommonName, value.clone(), CertificateName::Cn).is_err(), "{value:?}");
@@ -388,7 +404,7 @@ mod tests {
         let own: [u8; 32] = digest(&SHA256, &certificate).as_ref().try_into().unwrap();
         for (fingerprints, good) in [(vec![], true), (vec![[0; 32], own], true), (vec![[0; 32]], false)] {
             let settings = MtlsConfig { identity: ALL.to_vec(), fingerprints, client_ca: None };
-            let method = Mtls::new("mtls".into(), settings);
+            let method = MtlsMethod::new("mtls".into(), settings);
             assert_eq!(method.principal(&certificate, NOW.parse().unwrap()).is_ok(), good);
         }
     }

@@ -16,11 +16,12 @@ use http::header::HeaderValue;
 use http::{HeaderMap, Uri};
 use jiff::{SignedDuration, Timestamp};
 
-use self::attempt::Attempt;
-use self::login::Login;
+use self::attempt::OidcAttempt;
+use self::login::RememberedLogin;
 use self::metadata::{BadDocument, with_query};
 use self::seal::Purpose;
-use super::{Proof, Verdict};
+use super::credentials::{Credentials, Shown};
+use super::{AuthRequest, Error, Proof, Verdict};
 use crate::config;
 use crate::message::cookies;
 use crate::message::target::Authority;
@@ -29,12 +30,13 @@ use crate::model::json::JsonError;
 use crate::model::jwt::IdTokenError;
 use crate::model::path::OIDC_CALLBACK_PATH;
 use crate::model::principal::Principal;
+use crate::observe::metrics;
 use crate::random;
 use crate::upstream::FetchError;
 
 pub use self::attempt::{forget as forget_attempt, forget_all, forget_oldest};
 pub use self::provider::Provider;
-pub use self::seal::SealKey;
+pub(super) use self::seal::SealKey;
 
 /// What every cookie of ours is for: this host, TLS, no script; a provider's redirect brings it along, other requests of
 /// other sites do not.
@@ -44,7 +46,7 @@ const MAX_LOGIN: usize = 1 << 10;
 
 /// One provider as a method.
 #[derive(Debug)]
-pub struct Oidc {
+pub struct OidcMethod {
     name: String,
     settings: config::OidcConfig,
     provider: Arc<Provider>,
@@ -53,26 +55,26 @@ pub struct Oidc {
     claims: Vec<String>,
 }
 
-/// Why a login came to nothing. The words are for the person, the sources for the operator.
+/// OidcCause a login came to nothing. The words are for the person, the sources for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum OidcError {
     /// The provider cannot be asked.
     #[error("the login service gives no answer")]
-    Down(#[source] Why),
+    Unavailable(#[source] OidcCause),
     /// The provider's answer cannot be used.
     #[error("the login service gave a wrong answer")]
-    Nonsense(#[source] Why),
+    BadResponse(#[source] OidcCause),
     /// The provider, or the person there, said no.
     #[error("the login service did not log you in")]
-    Denied(#[source] Why),
+    Denied(#[source] OidcCause),
     /// The browser knows nothing of a login that it has begun.
     #[error("this login is not known: it is too old, or used already, or your browser keeps no cookies of this site")]
-    Lost(#[source] Why),
+    UnknownLogin(#[source] OidcCause),
 }
 
 /// What the operator learns of it. Never a token, a code or what somebody else wrote.
 #[derive(Debug, thiserror::Error)]
-pub enum Why {
+pub enum OidcCause {
     /// What does not fit.
     #[error("{0}")]
     Wrong(&'static str),
@@ -97,20 +99,20 @@ impl OidcError {
     /// A login ended well, and the browser does not say so.
     #[must_use]
     pub const fn not_kept() -> Self {
-        Self::Lost(Why::Wrong("the browser did not keep the cookie of its login"))
+        Self::UnknownLogin(OidcCause::Wrong("the browser did not keep the cookie of its login"))
     }
 
     /// Returns why, for the audit log.
     #[must_use]
     pub fn why(&self) -> String {
-        let (Self::Down(why) | Self::Nonsense(why) | Self::Denied(why) | Self::Lost(why)) = self;
+        let (Self::Unavailable(why) | Self::BadResponse(why) | Self::Denied(why) | Self::UnknownLogin(why)) = self;
         why.to_string()
     }
 }
 
 /// A login that begins: where the browser goes, and what it keeps until it is back.
 #[derive(Debug)]
-pub struct Begun {
+pub struct LoginStart {
     /// The provider's page.
     pub url: String,
     /// The name of this login among those of the browser.
@@ -121,7 +123,7 @@ pub struct Begun {
 
 /// A login that has ended well.
 #[derive(Debug)]
-pub struct Finished {
+pub struct FinishedLogin {
     /// Who it is.
     pub principal: Principal,
     /// Where the browser wanted to go, on this host.
@@ -132,7 +134,7 @@ pub struct Finished {
     pub cookie: HeaderValue,
 }
 
-impl Finished {
+impl FinishedLogin {
     /// Returns the digest by which limits know the cookie again, as [`Chain::credential`](super::Chain::credential) does.
     #[must_use]
     pub fn credential(&self) -> Digest {
@@ -148,13 +150,38 @@ pub struct Callback {
     pub code: Option<String>,
     /// What we said.
     pub state: Option<String>,
-    /// Why there is no code.
+    /// OidcCause there is no code.
     pub error: Option<String>,
     /// Who the provider is.
     pub iss: Option<String>,
 }
 
-impl Oidc {
+impl Credentials for OidcMethod {
+    fn label(&self) -> metrics::CountedMethod {
+        metrics::CountedMethod::Oidc
+    }
+
+    fn find<'a>(&self, request: &AuthRequest<'a>) -> Option<Shown<'a>> {
+        self.remembers(request.headers, request.host).map(Shown::Remembered)
+    }
+
+    async fn judge(&self, shown: &Shown<'_>, _request: &AuthRequest<'_>) -> Result<Verdict, Error> {
+        Ok(match shown {
+            Shown::Remembered(principal) => Verdict::Admit(Proof::ambient(principal.clone())),
+            Shown::Text(_) | Shown::Malformed(_) | Shown::InRequest => Verdict::Abstain,
+        })
+    }
+
+    fn is_cookie(&self) -> bool {
+        true
+    }
+
+    fn fingerprint(&self, _shown: &Shown<'_>, request: &AuthRequest<'_>) -> Vec<Vec<u8>> {
+        vec![login_cookie(request.headers)]
+    }
+}
+
+impl OidcMethod {
     /// Prepares a method. `claims` are those that rules use.
     #[must_use]
     pub const fn new(
@@ -196,7 +223,8 @@ impl Oidc {
         }
         let host = lower(host);
         let text = self.key.open(sealed, Purpose::Login, &self.login_context(&host, &self.claims.join(" ")))?;
-        let login = Login::read(&text).filter(|login| login.is_good(Timestamp::now(), self.settings.remember))?;
+        let login =
+            RememberedLogin::read(&text).filter(|login| login.is_good(Timestamp::now(), self.settings.remember))?;
         Some(Principal { method: self.name.clone(), subject: login.subject, claims: login.claims })
     }
 
@@ -204,11 +232,6 @@ impl Oidc {
     #[must_use]
     pub fn knows(&self, headers: &HeaderMap, host: &HeaderValue) -> bool {
         self.remembers(headers, host).is_some()
-    }
-
-    /// Tells who is remembered.
-    pub(super) fn admit(principal: &Principal) -> Verdict {
-        Verdict::Admit(Proof::ambient(principal.clone()))
     }
 
     /// With other rules, other claims are kept: then the person logs in again.
@@ -220,7 +243,7 @@ impl Oidc {
     fn remember(&self, principal: &Principal, authority: &Authority) -> Result<HeaderValue, OidcError> {
         let life = self.settings.remember;
         let kept = principal.claims.iter().filter(|(name, _)| self.claims.contains(name));
-        let login = Login {
+        let login = RememberedLogin {
             subject: principal.subject.clone(),
             until: Timestamp::now() + SignedDuration::try_from(life).unwrap_or(SignedDuration::ZERO),
             claims: kept.map(|(name, claim)| (name.clone(), claim.clone())).collect(),
@@ -230,7 +253,9 @@ impl Oidc {
         let sealed = self.key.seal(&login.write(), Purpose::Login, &self.login_context(&context, &claims));
         let pair = format!("{}={sealed}", cookies::PREFIX);
         if pair.len() > MAX_LOGIN {
-            return Err(OidcError::Nonsense(Why::Wrong("the claims that rules use do not fit into a cookie of 1 KiB")));
+            return Err(OidcError::BadResponse(OidcCause::Wrong(
+                "the claims that rules use do not fit into a cookie of 1 KiB",
+            )));
         }
         Ok(field(&format!("{pair}; Max-Age={}; {ATTRIBUTES}", life.as_secs())))
     }
@@ -242,7 +267,7 @@ impl Oidc {
         let back = format!("{}{OIDC_CALLBACK_PATH}{}", authority.origin(), self.name);
         match back.parse::<Uri>() {
             Ok(_) => Ok(back),
-            Err(_) => Err(OidcError::Nonsense(Why::Wrong("the host of the request is no part of an address"))),
+            Err(_) => Err(OidcError::BadResponse(OidcCause::Wrong("the host of the request is no part of an address"))),
         }
     }
 
@@ -256,11 +281,11 @@ impl Oidc {
     ///
     /// # Errors
     /// When nothing is known of the provider.
-    pub async fn begin(&self, authority: &Authority, to: String) -> Result<Begun, OidcError> {
+    pub async fn begin(&self, authority: &Authority, to: String) -> Result<LoginStart, OidcError> {
         let metadata = self.provider.known().await.ok_or(UNKNOWN)?;
         let verifier = random::text::<32>();
         let challenge = URL_SAFE_NO_PAD.encode(digest::sha256(verifier.as_bytes()));
-        let attempt = Attempt::new(verifier, to, Timestamp::now());
+        let attempt = OidcAttempt::new(verifier, to, Timestamp::now());
         let (state, back) = (attempt.state(), self.back(authority)?);
         let url = with_query(
             metadata.document.authorization_endpoint(),
@@ -277,7 +302,7 @@ impl Oidc {
         );
         let host = lower(&authority.raw);
         let sealed = self.key.seal(&attempt.write(), Purpose::Attempt, &self.context(&host));
-        Ok(Begun { url, cookie: attempt::cookie(&attempt.id, &sealed), id: attempt.id })
+        Ok(LoginStart { url, cookie: attempt::cookie(&attempt.id, &sealed), id: attempt.id })
     }
 
     /// Ends a login: the browser is back from the provider.
@@ -289,7 +314,7 @@ impl Oidc {
         headers: &HeaderMap,
         authority: &Authority,
         callback: Callback,
-    ) -> Result<Finished, OidcError> {
+    ) -> Result<FinishedLogin, OidcError> {
         let attempt = self.attempt(headers, authority, callback.state.as_deref())?;
         let metadata = self.provider.known().await.ok_or(UNKNOWN)?;
         // Before anything of the answer is believed: it may be another provider's (RFC 9700 §4.4).
@@ -298,24 +323,33 @@ impl Oidc {
             (Some(code), None) => code,
             (None, Some(error)) => return Err(refusal(&error)),
             // One of them is somebody else's.
-            (Some(_), Some(_)) => return Err(OidcError::Nonsense(Why::Wrong("the answer has a code and an error"))),
-            (None, None) => return Err(OidcError::Nonsense(Why::Wrong("the answer has neither code nor error"))),
+            (Some(_), Some(_)) => {
+                return Err(OidcError::BadResponse(OidcCause::Wrong("the answer has a code and an error")));
+            }
+            (None, None) => {
+                return Err(OidcError::BadResponse(OidcCause::Wrong("the answer has neither code nor error")));
+            }
         };
         let principal = self.principal(metadata, authority, &code, &attempt).await?;
         let cookie = self.remember(&principal, authority)?;
-        Ok(Finished { principal, to: attempt.to, id: attempt.id, cookie })
+        Ok(FinishedLogin { principal, to: attempt.to, id: attempt.id, cookie })
     }
 
     /// Finds the login that this browser began with this state.
-    fn attempt(&self, headers: &HeaderMap, authority: &Authority, state: Option<&str>) -> Result<Attempt, OidcError> {
-        let lost = |why| OidcError::Lost(Why::Wrong(why));
+    fn attempt(
+        &self,
+        headers: &HeaderMap,
+        authority: &Authority,
+        state: Option<&str>,
+    ) -> Result<OidcAttempt, OidcError> {
+        let lost = |why| OidcError::UnknownLogin(OidcCause::Wrong(why));
         let state = state.ok_or_else(|| lost("the answer has no state"))?;
         let name = attempt::name_of(state).ok_or_else(|| lost("the state is none of ours"))?;
         let mut sent = cookies::values(headers, &name);
         let sealed = sent.next().ok_or_else(|| lost("the browser sent no cookie of this login"))?;
         let host = lower(&authority.raw);
         let text = self.key.open(sealed, Purpose::Attempt, &self.context(&host));
-        let attempt = text.and_then(|text| Attempt::read(&text)).filter(|_| sent.next().is_none());
+        let attempt = text.and_then(|text| OidcAttempt::read(&text)).filter(|_| sent.next().is_none());
         let attempt = attempt.ok_or_else(|| lost("the cookie of this login is none of ours"))?;
         if !attempt.is_of(state) {
             return Err(lost("the state is another than the one this browser was given"));
@@ -340,21 +374,23 @@ impl Oidc {
     }
 }
 
-const UNKNOWN: OidcError = OidcError::Down(Why::Wrong("nothing is known of the provider yet"));
+const UNKNOWN: OidcError = OidcError::Unavailable(OidcCause::Wrong("nothing is known of the provider yet"));
 
 /// Reads the refusal of a provider (RFC 6749 §4.1.2.1, OpenID Connect Core 1.0 §3.1.2.6).
 fn refusal(error: &str) -> OidcError {
     match error {
-        "access_denied" => OidcError::Denied(Why::Wrong("the provider says access_denied")),
+        "access_denied" => OidcError::Denied(OidcCause::Wrong("the provider says access_denied")),
         "login_required" | "interaction_required" | "consent_required" | "account_selection_required" => {
-            OidcError::Denied(Why::Wrong("the provider wants more of the person than it may ask for"))
+            OidcError::Denied(OidcCause::Wrong("the provider wants more of the person than it may ask for"))
         }
         "server_error" | "temporarily_unavailable" => {
-            OidcError::Down(Why::Wrong("the provider says that it is out of order"))
+            OidcError::Unavailable(OidcCause::Wrong("the provider says that it is out of order"))
         }
-        "invalid_scope" => OidcError::Nonsense(Why::Wrong("the provider does not have one of `scopes`")),
-        "unauthorized_client" => OidcError::Nonsense(Why::Wrong("the provider does not let this client log people in")),
-        _ => OidcError::Nonsense(Why::Wrong("the provider refuses for a reason of its own")),
+        "invalid_scope" => OidcError::BadResponse(OidcCause::Wrong("the provider does not have one of `scopes`")),
+        "unauthorized_client" => {
+            OidcError::BadResponse(OidcCause::Wrong("the provider does not let this client log people in"))
+        }
+        _ => OidcError::BadResponse(OidcCause::Wrong("the provider refuses for a reason of its own")),
     }
 }
 

@@ -122,7 +122,7 @@ fn fields(error: &Error) -> Vec<(HeaderName, HeaderValue)> {
         }
         Error::Oidc(error, forget) => {
             let forget = forget.iter().map(|field| (header::SET_COOKIE, field.clone()));
-            let wait = matches!(error, OidcError::Down(_)).then(|| retry_after(WAIT_FOR_ROOM));
+            let wait = matches!(error, OidcError::Unavailable(_)).then(|| retry_after(WAIT_FOR_ROOM));
             forget.chain(wait).collect()
         }
         Error::NotStored(KeepError::Full) | Error::Keys(_) => vec![retry_after(WAIT_FOR_ROOM)],

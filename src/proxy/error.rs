@@ -232,17 +232,17 @@ const fn upstream_status(error: &upstream::Error) -> (StatusCode, &'static str) 
 
 const fn oidc_status(error: &OidcError) -> (StatusCode, &'static str) {
     match error {
-        OidcError::Down(_) => (StatusCode::SERVICE_UNAVAILABLE, "login_unavailable"),
-        OidcError::Nonsense(_) => (StatusCode::BAD_GATEWAY, "login_bad_response"),
+        OidcError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "login_unavailable"),
+        OidcError::BadResponse(_) => (StatusCode::BAD_GATEWAY, "login_bad_response"),
         OidcError::Denied(_) => (StatusCode::FORBIDDEN, "login_denied"),
-        OidcError::Lost(_) => (StatusCode::BAD_REQUEST, "login_unknown"),
+        OidcError::UnknownLogin(_) => (StatusCode::BAD_REQUEST, "login_unknown"),
     }
 }
 
 const fn app_status(error: &AppError) -> (StatusCode, &'static str) {
     match error {
         AppError::Timeout => (StatusCode::GATEWAY_TIMEOUT, "whoami_timeout"),
-        AppError::Unreachable(_) | AppError::Nonsense { .. } => (StatusCode::BAD_GATEWAY, "whoami_failed"),
+        AppError::Unreachable(_) | AppError::BadResponse { .. } => (StatusCode::BAD_GATEWAY, "whoami_failed"),
     }
 }
 

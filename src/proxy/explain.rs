@@ -97,7 +97,7 @@ pub(super) async fn explain(
     if let Some(error) = &dry.handshake_error {
         return Ok(explanation.refused(RefusedLogin::by_handshake(error)));
     }
-    explanation.shown = gate.chain.shows(&gate::ask_of(question.act, request, context));
+    explanation.shown = gate.chain.shown_kinds(&gate::ask_of(question.act, request, context));
     let decided = match question.act {
         LoginKind::Pbx => explain_link(login, request, context, &notes).await,
         LoginKind::Ott => explain_key(gate, question.user.as_deref(), request, context, &notes).await,

@@ -260,7 +260,7 @@ fn keep_apart(
     payload: &mut RequestBody,
     context: &RequestContext,
 ) -> Result<Vec<(HeaderName, HeaderValue)>, Error> {
-    let apart = chain.apart();
+    let apart = chain.proxy_fields();
     if apart.is_empty() {
         return Ok(Vec::new());
     }
@@ -268,7 +268,7 @@ fn keep_apart(
     if hop::names_any(headers, is_apart) {
         return Err(Error::Malformed(PROTECTED));
     }
-    let vouched = chain.vouched(headers, context.end.address);
+    let vouched = chain.vouched_fields(headers, context.end.address);
     fields::remove(headers, is_apart);
     payload.keep_apart(Rc::clone(apart));
     Ok(vouched)

@@ -31,7 +31,7 @@ use super::error::AccountChoices;
 use super::error::Error;
 use super::forward::route::Routes;
 use super::shared::LoginState;
-use crate::auth::{Ask, Chain, Credential, Fault, Once, Proof, Refused, Verdict};
+use crate::auth::{AuthRequest, BadCredential, Chain, CredentialDigest, Proof, SingleUse, Suspicion, Verdict};
 use crate::config::{Config, Handoff, HostPattern, MethodKind};
 use crate::limit::Limited;
 use crate::message::forwarded_chain::{Contradiction, ForwardedChain};
@@ -131,7 +131,7 @@ impl Gate {
         digest: Digest,
         context: &'a RequestContext,
     ) -> Result<Attempt<'a>, Error> {
-        let credential = Credential { digest, is_cookie: false };
+        let credential = CredentialDigest { digest, is_cookie: false };
         let attempt = self.begin((LoginKind::Pbx, Some(credential)), request, context, Effects::Live)?;
         attempt.check_failures(&self.state.limits)?;
         Ok(attempt)
@@ -139,13 +139,13 @@ impl Gate {
 
     fn begin<'a>(
         &self,
-        (kind, credential): (LoginKind, Option<Credential>),
+        (kind, credential): (LoginKind, Option<CredentialDigest>),
         request: LoginRequest<'_>,
         context: &'a RequestContext,
         effects: Effects<'a>,
     ) -> Result<Attempt<'a>, Error> {
         let trigger = match trigger::of(request.method, request.headers, &context.authority, self.origins()) {
-            _ if self.chain.shows_a_field_beyond_pages(request.headers) => Trigger::Own,
+            _ if self.chain.shows_deliberate_field(request.headers) => Trigger::Own,
             Trigger::ForeignPage => {
                 effects.note_refusal(None, ELSEWHERE);
                 return Err(Error::CrossSite);
@@ -167,7 +167,8 @@ impl Gate {
     /// # Errors
     /// When an app or an identity provider that must be asked gives no answer.
     pub(super) async fn ask(&self, request: LoginRequest<'_>, attempt: &Attempt<'_>) -> Result<Verdict, Error> {
-        let ask = Ask { rehearsal: attempt.effects.are_dry(), ..ask_of(attempt.kind, request, attempt.context) };
+        let ask =
+            AuthRequest { rehearsal: attempt.effects.are_dry(), ..ask_of(attempt.kind, request, attempt.context) };
         Ok(self.chain.ask(&ask).await?)
     }
 
@@ -198,25 +199,29 @@ impl Gate {
             }
             Unproven::Foreign(None) => attempt.effects.note_refusal(None, ELSEWHERE),
             Unproven::Stranger => self.audit_refusal(attempt, &Facts::default(), STRANGER),
-            Unproven::Refused(refused) => {
+            Unproven::BadCredential(refused) => {
                 self.audit_refusal(attempt, &Facts::of_method(refused.method.as_deref()), &refused.reason);
             }
             Unproven::NoCredential => {}
         }
         match unproven {
             Unproven::Foreign(_) => Error::CrossSite,
-            Unproven::Stranger | Unproven::Refused(_) | Unproven::NoCredential => self.unauthenticated(attempt.context),
+            Unproven::Stranger | Unproven::BadCredential(_) | Unproven::NoCredential => {
+                self.unauthenticated(attempt.context)
+            }
         }
     }
 
     /// Counts a guess, or a cookie that is left over. What a page of another origin does is not counted.
     fn count_fault(&self, unproven: &Unproven, attempt: &Attempt<'_>) -> Result<(), Limited> {
         match unproven {
-            Unproven::Refused(Refused { fault: Fault::Guess, .. }) => attempt.count_guess(&self.state.limits),
-            Unproven::Refused(Refused { fault: Fault::Stale, .. }) | Unproven::Stranger => {
+            Unproven::BadCredential(BadCredential { suspicion: Suspicion::Guess, .. }) => {
+                attempt.count_guess(&self.state.limits)
+            }
+            Unproven::BadCredential(BadCredential { suspicion: Suspicion::Stale, .. }) | Unproven::Stranger => {
                 attempt.count_stale(&self.state.limits)
             }
-            Unproven::Refused(Refused { fault: Fault::NoGuess, .. })
+            Unproven::BadCredential(BadCredential { suspicion: Suspicion::None, .. })
             | Unproven::Foreign(_)
             | Unproven::NoCredential => Ok(()),
         }
@@ -335,7 +340,7 @@ impl Gate {
     /// When it was used before, or the mark cannot be kept.
     pub(super) async fn spend(
         &self,
-        once: Option<&Once>,
+        once: Option<&SingleUse>,
         facts: &Facts<'_>,
         attempt: &Attempt<'_>,
     ) -> Result<(), Error> {
@@ -387,7 +392,7 @@ impl Gate {
 
     /// Tells whether people can log in at an identity provider: then their browsers keep cookies of ours.
     pub(super) fn has_providers(&self) -> bool {
-        self.chain.providers().next().is_some()
+        !self.chain.providers().is_empty()
     }
 
     /// Tells whether browsers keep cookies of ours, which no upstream shall see.
@@ -429,15 +434,15 @@ enum Unproven {
     /// The app does not know the credential.
     Stranger,
     /// The credential is bad.
-    Refused(Refused),
+    BadCredential(BadCredential),
     /// The request shows no credential.
     NoCredential,
 }
 
 /// Writes the question who a request is from.
-pub(super) fn ask_of<'a>(kind: LoginKind, request: LoginRequest<'a>, context: &'a RequestContext) -> Ask<'a> {
-    Ask {
-        act: kind,
+pub(super) fn ask_of<'a>(kind: LoginKind, request: LoginRequest<'a>, context: &'a RequestContext) -> AuthRequest<'a> {
+    AuthRequest {
+        login: kind,
         headers: request.headers,
         query: request.query,
         host: &context.authority.raw,
@@ -461,7 +466,7 @@ fn proof_of(verdict: Verdict, initiator: &Initiator) -> Result<Proof, Unproven> 
         Verdict::Stranger if is_foreign => Err(Unproven::Foreign(None)),
         Verdict::Admit(proof) => Ok(proof),
         Verdict::Stranger => Err(Unproven::Stranger),
-        Verdict::Refuse(refused) => Err(Unproven::Refused(refused)),
+        Verdict::Refuse(refused) => Err(Unproven::BadCredential(refused)),
         Verdict::Abstain => Err(Unproven::NoCredential),
     }
 }

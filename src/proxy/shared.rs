@@ -1,6 +1,5 @@
 //! What all workers of one configuration share, and what of it the next configuration goes on with.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +7,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
-use crate::auth::{Jwks, KeySource, Provider, SealKey};
-use crate::config::{self, Config, JwtKeySource, MethodKind};
+use crate::auth::AuthSources;
+use crate::config::{self, Config};
 use crate::freeze::Freezes;
 use crate::limit::{DistinctKeys, Limits, Races};
 use crate::model::upstream_name::UpstreamName;
@@ -25,22 +24,12 @@ const TICKET_LIFE: Duration = Duration::from_secs(10);
 /// How often the store is swept. A file that could not be written is tried again by that, too.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// A set of keys that is fetched, and the methods that it is for.
-type Fetching = (Vec<String>, Arc<Jwks>);
-
-/// Identity providers by the names of their methods, each with the key of its cookies.
-type Providers = HashMap<String, (Arc<Provider>, Arc<SealKey>)>;
-
 /// What all workers of one configuration share.
 pub struct SharedState {
     pub(super) login: Arc<LoginState>,
     pub(super) pbx: Arc<PbxState>,
     pub(super) connectors: Connectors,
-    /// The identity providers by the names of their methods, each with the key of its cookies.
-    pub(super) providers: Providers,
-    /// What seals cookies where no key is configured.
-    seal: Arc<SealKey>,
-    jwks: Vec<Fetching>,
+    pub(super) auth: Arc<AuthSources>,
 }
 
 /// What logins count, mark and look up.
@@ -82,11 +71,8 @@ impl SharedState {
     /// # Errors
     /// When the trust roots of an upstream cannot be used.
     pub fn new(config: &Config, store: Arc<Store>) -> Result<Self, rustls::Error> {
-        Self::with_seal(config, store, Arc::new(SealKey::random()))
-    }
-
-    fn with_seal(config: &Config, store: Arc<Store>, seal: Arc<SealKey>) -> Result<Self, rustls::Error> {
         Ok(Self {
+            auth: Arc::new(AuthSources::new(config, Arc::clone(&store))?),
             pbx: Arc::new(PbxState {
                 breaker: Arc::default(),
                 issued: Arc::default(),
@@ -100,9 +86,6 @@ impl SharedState {
                 store,
             }),
             connectors: Connectors::new(config)?,
-            providers: providers(config, &seal)?,
-            seal,
-            jwks: jwks(config, &[])?,
         })
     }
 
@@ -122,21 +105,8 @@ impl SharedState {
             login: Arc::new(self.login.successor(before, config)),
             pbx: Arc::new(self.pbx.successor(before, config)),
             connectors,
-            providers: self.next_providers(config)?,
-            seal: Arc::clone(&self.seal),
-            jwks: jwks(config, &self.jwks)?,
+            auth: Arc::new(self.auth.successor(config)?),
         })
-    }
-
-    /// Prepares the providers of another configuration. One that is asked at the same place by the same rules goes on.
-    fn next_providers(&self, config: &Config) -> Result<Providers, rustls::Error> {
-        let mut next = providers(config, &self.seal)?;
-        for (name, (provider, _)) in &mut next {
-            if let Some((known, _)) = self.providers.get(name).filter(|(known, _)| known.is_as(provider)) {
-                *provider = Arc::clone(known);
-            }
-        }
-        Ok(next)
     }
 
     /// Returns the freezes.
@@ -145,40 +115,25 @@ impl SharedState {
         &self.login.freezes
     }
 
-    /// Finds the keys of a method.
-    pub(super) fn keys(&self, jwt: &config::JwtConfig) -> Option<KeySource> {
-        match &jwt.keys {
-            JwtKeySource::Fixed(keys) => Some(KeySource::Fixed(Arc::clone(keys))),
-            JwtKeySource::Fetched(at) => {
-                let (_, jwks) = self.jwks.iter().find(|(_, jwks)| jwks.is_at(at))?;
-                Some(KeySource::Fetched(Arc::clone(jwks)))
-            }
-        }
-    }
-
     /// Returns how fresh the keys are, by the names of their methods.
     #[must_use]
     pub fn freshness(&self) -> Vec<(String, Arc<Freshness>)> {
-        let all =
-            self.jwks.iter().flat_map(|(names, jwks)| names.iter().map(move |name| (name.clone(), jwks.freshness())));
-        all.collect()
+        self.auth.freshness()
     }
 
     /// Returns what must go on for as long as this configuration is in use.
     #[must_use]
     pub fn chores(&self) -> Vec<BoxFuture<'static, ()>> {
-        let jwks = self.jwks.iter().map(|(_, jwks)| Arc::clone(jwks).keep_fresh().boxed());
-        let providers = self.providers.values().map(|(provider, _)| Arc::clone(provider).keep_up().boxed());
-        jwks.chain(providers).chain([sweep(Arc::clone(&self.login.store)).boxed()]).collect()
+        self.auth.tasks().chain([sweep(Arc::clone(&self.login.store)).boxed()]).collect()
     }
 
     /// Returns those parts of it that must be ready.
     #[must_use]
     pub fn parts(&self) -> ReadinessParts {
         let mut parts = ReadinessParts::default();
-        if !self.jwks.is_empty() {
-            let jwks = self.jwks.clone();
-            parts.add("jwks", move || check_jwks(&jwks));
+        if self.auth.fetches_keys() {
+            let auth = Arc::clone(&self.auth);
+            parts.add("jwks", move || auth.check_keys());
         }
         if let Some(app) = self.connectors.app.clone() {
             parts.add("app", move || app.check());
@@ -219,41 +174,6 @@ impl PbxState {
             tickets: self.tickets.successor(),
         }
     }
-}
-
-fn providers(config: &Config, seal: &Arc<SealKey>) -> Result<Providers, rustls::Error> {
-    let mut providers = Providers::new();
-    for method in &config.methods {
-        if let MethodKind::Oidc(settings) = &method.kind {
-            let own = settings.cookie_key.as_ref().map(|key| Arc::new(SealKey::of(key.expose())));
-            let key = own.unwrap_or_else(|| Arc::clone(seal));
-            providers.insert(method.name.clone(), (Arc::new(Provider::new(settings)?), key));
-        }
-    }
-    Ok(providers)
-}
-
-/// Prepares to fetch the sets of keys that the methods name, each once. What was fetched `before` stays.
-fn jwks(config: &Config, before: &[Fetching]) -> Result<Vec<Fetching>, rustls::Error> {
-    let mut all: Vec<Fetching> = Vec::new();
-    for method in &config.methods {
-        let MethodKind::Jwt(config::JwtConfig { keys: JwtKeySource::Fetched(at), .. }) = &method.kind else { continue };
-        if let Some((names, _)) = all.iter_mut().find(|(_, jwks)| jwks.is_at(at)) {
-            names.push(method.name.clone());
-            continue;
-        }
-        let kept = before.iter().find(|(_, jwks)| jwks.is_at(at)).map(|(_, jwks)| Arc::clone(jwks));
-        let jwks = kept.map_or_else(|| Jwks::new(at).map(Arc::new), Ok)?;
-        all.push((vec![method.name.clone()], jwks));
-    }
-    Ok(all)
-}
-
-/// Names the methods whose keys have never been fetched.
-fn check_jwks(all: &[Fetching]) -> Result<(), String> {
-    let missing = all.iter().filter_map(|(names, jwks)| Some((names, jwks.check().err()?)));
-    let missing: Vec<_> = missing.map(|(names, problem)| format!("{}: {problem}", names.join(", "))).collect();
-    if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }
 }
 
 /// Forgets in the store what has expired, again and again.

@@ -1,13 +1,14 @@
 //! The health of one endpoint: whether new connections go to it. All workers share it; the time is an argument.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::backoff;
+
 /// An endpoint is passed over this long when it fails. Each further failure before a valid answer doubles the time.
 const FIRST: Duration = Duration::from_secs(1);
-/// The most doublings; the longest time is about a minute.
-const DOUBLINGS: u32 = 6;
+/// The longest such time.
+const LONGEST: Duration = Duration::from_secs(64);
 /// An endpoint fails after this many broken answers in a row: one request that breaks its own answer must not move all
 /// clients to another endpoint.
 const STRIKES: u32 = 3;
@@ -77,12 +78,9 @@ impl EndpointHealth {
     }
 }
 
-/// Returns when to try again: after half of the back-off to all of it, at random, so that many callgates do not come back
-/// at once.
+/// Returns when to try again: after half of the back-off to all of it, at random.
 fn later(now: Duration, failures: u32) -> u64 {
-    let whole = millis(FIRST) << failures.min(DOUBLINGS);
-    let jitter = RandomState::new().hash_one(now) % (whole / 2);
-    millis(now) + whole - jitter
+    millis(now + backoff::jittered(backoff::after(failures.saturating_add(1), FIRST, LONGEST)))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -25,24 +25,24 @@ const PRAGMA: HeaderName = header::PRAGMA;
 
 /// What the app says of a caller.
 #[derive(Debug, Clone)]
-pub(super) enum Said {
+pub(super) enum AppAnswer {
     /// It knows the caller.
-    Claims(Rc<Claims>, Keep),
+    Claims(Rc<Claims>, KeptFor),
     /// It does not.
     Stranger,
 }
 
 /// How long the app permits its answer to be kept; none: not at all.
-pub(super) type Keep = Option<Duration>;
+pub(super) type KeptFor = Option<Duration>;
 /// What comes of asking.
-pub(super) type Outcome = Result<Said, AppError>;
-type Asking = LocalBoxFuture<'static, Outcome>;
+pub(super) type AppResult = Result<AppAnswer, AppError>;
+type Asking = LocalBoxFuture<'static, AppResult>;
 
 /// All that makes one question differ from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key(Digest);
+pub(super) struct QuestionKey(Digest);
 
-impl Key {
+impl QuestionKey {
     /// Names a question by all that it shows the app, but for its id.
     pub(super) fn of(fields: &HeaderMap) -> Self {
         let fields = fields.iter().filter(|(name, _)| **name != X_REQUEST_ID);
@@ -54,15 +54,15 @@ impl Key {
 #[derive(Debug)]
 pub(super) struct Cache {
     life: Duration,
-    known: RefCell<HashMap<Key, Known>>,
+    known: RefCell<HashMap<QuestionKey, CacheEntry>>,
 }
 
 #[derive(Debug)]
-enum Known {
+enum CacheEntry {
     /// It was asked then. Whoever waits holds the question; when all have left, it ends.
     Asked(Instant, WeakShared<Asking>),
     /// It said so, which counts until then.
-    Said(Instant, Rc<Claims>),
+    AppAnswer(Instant, Rc<Claims>),
 }
 
 impl Cache {
@@ -71,10 +71,10 @@ impl Cache {
     }
 
     /// Returns what the app said or says just now to the same question; else asks it.
-    pub(super) async fn ask(&self, key: Key, question: impl FnOnce() -> Asking) -> Outcome {
+    pub(super) async fn ask(&self, key: QuestionKey, question: impl FnOnce() -> Asking) -> AppResult {
         let now = Instant::now();
         if let Some(claims) = self.said(key, now) {
-            return Ok(Said::Claims(claims, None));
+            return Ok(AppAnswer::Claims(claims, None));
         }
         let (since, asking) = self.asked(key, now).unwrap_or_else(|| self.begin(key, now, question()));
         let outcome = asking.await;
@@ -82,23 +82,23 @@ impl Cache {
         outcome
     }
 
-    fn said(&self, key: Key, now: Instant) -> Option<Rc<Claims>> {
+    fn said(&self, key: QuestionKey, now: Instant) -> Option<Rc<Claims>> {
         match self.known.borrow().get(&key)? {
-            Known::Said(until, claims) if now < *until => Some(Rc::clone(claims)),
-            Known::Said(..) | Known::Asked(..) => None,
+            CacheEntry::AppAnswer(until, claims) if now < *until => Some(Rc::clone(claims)),
+            CacheEntry::AppAnswer(..) | CacheEntry::Asked(..) => None,
         }
     }
 
     /// Finds the same question under way. An old one may be from before a logout.
-    fn asked(&self, key: Key, now: Instant) -> Option<(Instant, Shared<Asking>)> {
+    fn asked(&self, key: QuestionKey, now: Instant) -> Option<(Instant, Shared<Asking>)> {
         match self.known.borrow().get(&key)? {
-            Known::Asked(since, asking) if now < *since + self.life => Some((*since, asking.upgrade()?)),
-            Known::Said(..) | Known::Asked(..) => None,
+            CacheEntry::Asked(since, asking) if now < *since + self.life => Some((*since, asking.upgrade()?)),
+            CacheEntry::AppAnswer(..) | CacheEntry::Asked(..) => None,
         }
     }
 
     /// Notes a question, if there is room: without, it is asked all the same.
-    fn begin(&self, key: Key, now: Instant, question: Asking) -> (Instant, Shared<Asking>) {
+    fn begin(&self, key: QuestionKey, now: Instant, question: Asking) -> (Instant, Shared<Asking>) {
         let asking = question.shared();
         let mut known = self.known.borrow_mut();
         if known.len() >= MAX_KNOWN {
@@ -107,40 +107,40 @@ impl Cache {
         if known.len() < MAX_KNOWN
             && let Some(weak) = asking.downgrade()
         {
-            known.insert(key, Known::Asked(now, weak));
+            known.insert(key, CacheEntry::Asked(now, weak));
         }
         (now, asking)
     }
 
     /// Puts the answer in the place of its question, once, whoever of those who waited comes first.
-    fn keep(&self, key: Key, asked: Instant, outcome: &Outcome) {
+    fn keep(&self, key: QuestionKey, asked: Instant, outcome: &AppResult) {
         let mut known = self.known.borrow_mut();
-        if !matches!(known.get(&key), Some(Known::Asked(since, _)) if *since == asked) {
+        if !matches!(known.get(&key), Some(CacheEntry::Asked(since, _)) if *since == asked) {
             return;
         }
         match outcome {
-            Ok(Said::Claims(claims, Some(keep))) => {
-                known.insert(key, Known::Said(asked + self.life.min(*keep), Rc::clone(claims)));
+            Ok(AppAnswer::Claims(claims, Some(keep))) => {
+                known.insert(key, CacheEntry::AppAnswer(asked + self.life.min(*keep), Rc::clone(claims)));
             }
-            Ok(Said::Claims(_, None) | Said::Stranger) | Err(_) => {
+            Ok(AppAnswer::Claims(_, None) | AppAnswer::Stranger) | Err(_) => {
                 known.remove(&key);
             }
         }
     }
 }
 
-impl Known {
+impl CacheEntry {
     fn is_of_use(&self, now: Instant) -> bool {
         match self {
             Self::Asked(_, asking) => asking.upgrade().is_some(),
-            Self::Said(until, _) => now < *until,
+            Self::AppAnswer(until, _) => now < *until,
         }
     }
 }
 
 /// Reads how long an answer may be kept (RFC 9111 §4.2, §5.2.2). What is for one user alone (`private`) may: nobody else
 /// asks the same question.
-pub(super) fn permitted(headers: &HeaderMap) -> Keep {
+pub(super) fn permitted(headers: &HeaderMap) -> KeptFor {
     let mut longest = None;
     for directive in tokens(headers, &header::CACHE_CONTROL) {
         let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_question_is_all_that_is_shown_but_its_id() {
-        let key = |lines: &[(&'static str, &'static str)]| Key::of(&headers(lines));
+        let key = |lines: &[(&'static str, &'static str)]| QuestionKey::of(&headers(lines));
         let one = key(&[("host", "a"), ("cookie", "b"), ("x-request-id", "1")]);
         assert_eq!(one, key(&[("host", "a"), ("cookie", "b"), ("x-request-id", "2")]));
         for other in [
@@ -235,15 +235,15 @@ mod tests {
 
     // === The table ===
 
-    fn key(number: u64) -> Key {
+    fn key(number: u64) -> QuestionKey {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&number.to_be_bytes());
-        Key(key)
+        QuestionKey(key)
     }
 
-    fn knows(name: &str) -> Outcome {
+    fn knows(name: &str) -> AppResult {
         let claims = Claims::from([("user".to_owned(), name.into())]);
-        Ok(Said::Claims(Rc::new(claims), Some(Duration::MAX)))
+        Ok(AppAnswer::Claims(Rc::new(claims), Some(Duration::MAX)))
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,7 +21,7 @@ const ID: usize = 8;
 
 /// A login that has begun.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Attempt {
+pub(super) struct OidcAttempt {
     /// Its name among those of the browser.
     pub(super) id: String,
     /// What the answer must bring back, behind the name: only this browser and the provider know it.
@@ -36,7 +36,7 @@ pub(super) struct Attempt {
     began: i64,
 }
 
-impl Attempt {
+impl OidcAttempt {
     pub(super) fn new(verifier: String, to: String, now: Timestamp) -> Self {
         let (id, secret, nonce) = (random::text::<6>(), random::text::<18>(), random::text::<18>());
         Self { id, secret, nonce, verifier, to, began: now.as_second() }
@@ -117,20 +117,20 @@ mod tests {
 
     #[test]
     fn survives_its_cookie() {
-        let attempt = Attempt::new("verifier".into(), "/auth/pbx?lang=de".into(), at(1000));
-        let read = Attempt::read(&attempt.write()).unwrap();
+        let attempt = OidcAttempt::new("verifier".into(), "/auth/pbx?lang=de".into(), at(1000));
+        let read = OidcAttempt::read(&attempt.write()).unwrap();
         assert_eq!(
             (read.state(), read.nonce, read.verifier, read.to),
             (attempt.state(), attempt.nonce, attempt.verifier, attempt.to)
         );
-        assert!(Attempt::read(b"{}").is_none() && Attempt::read(b"").is_none());
+        assert!(OidcAttempt::read(b"{}").is_none() && OidcAttempt::read(b"").is_none());
     }
 
     #[test]
     fn is_of_one_state_for_ten_minutes() {
-        let attempt = Attempt::new(String::new(), String::new(), at(1000));
+        let attempt = OidcAttempt::new(String::new(), String::new(), at(1000));
         assert!(attempt.is_of(&attempt.state()));
-        assert!(!attempt.is_of(&Attempt::new(String::new(), String::new(), at(1000)).state()));
+        assert!(!attempt.is_of(&OidcAttempt::new(String::new(), String::new(), at(1000)).state()));
         assert!(!attempt.is_of(&attempt.id) && !attempt.is_of(""));
         assert!(attempt.is_young(at(1599)) && !attempt.is_young(at(1600)));
         assert!(attempt.is_young(at(940)) && !attempt.is_young(at(939)));
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn its_cookie_is_named_by_its_state() {
-        let attempt = Attempt::new(String::new(), String::new(), at(0));
+        let attempt = OidcAttempt::new(String::new(), String::new(), at(0));
         assert_eq!(name_of(&attempt.state()).unwrap(), format!("__Host-callgate-{}", attempt.id));
         for state in ["", ".", "short.x", "12345678", "1234567;.x", "123456789.x"] {
             assert_eq!(name_of(state), None, "{state}");

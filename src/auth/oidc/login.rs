@@ -10,7 +10,7 @@ use crate::model::principal::{Claim, Claims};
 
 /// What is remembered of a person.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Login {
+pub(super) struct RememberedLogin {
     pub(super) subject: String,
     pub(super) until: Timestamp,
     pub(super) claims: Claims,
@@ -19,7 +19,7 @@ pub(super) struct Login {
 /// How far a clock may have been set back since, or be behind the one of another callgate with the same key.
 pub(super) const SET_BACK: SignedDuration = SignedDuration::from_secs(60);
 
-impl Login {
+impl RememberedLogin {
     /// Tells whether it is still remembered, where that is for `remember` at most. A clock that was set back by days does
     /// not make it last for days longer.
     pub(super) fn is_good(&self, now: Timestamp, remember: Duration) -> bool {
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn is_good_for_as_long_as_logins_are_remembered() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let login = Login { subject: String::new(), until: at(10_000), claims: Claims::new() };
+        let login = RememberedLogin { subject: String::new(), until: at(10_000), claims: Claims::new() };
         let hour = Duration::from_secs(3600);
         for (now, good) in [(6400, true), (9_999, true), (10_000, false), (6340, true), (6339, false), (0, false)] {
             assert_eq!(login.is_good(at(now), hour), good, "{now}");
@@ -67,14 +67,14 @@ mod tests {
             ("groups".to_owned(), Claim::List(vec!["a".into(), "b".into()])),
             ("outer.inner".to_owned(), "true".into()),
         ];
-        let login = Login {
+        let login = RememberedLogin {
             subject: "ann".into(),
             until: Timestamp::from_second(1_900_000_000).unwrap(),
             claims: claims.into(),
         };
-        assert_eq!(Login::read(&login.write()).unwrap(), login);
+        assert_eq!(RememberedLogin::read(&login.write()).unwrap(), login);
         for text in ["", "[]", r#"["ann",1]"#, r#"["ann","1",{}]"#] {
-            assert_eq!(Login::read(text.as_bytes()), None, "{text}");
+            assert_eq!(RememberedLogin::read(text.as_bytes()), None, "{text}");
         }
     }
 }

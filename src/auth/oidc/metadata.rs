@@ -7,7 +7,7 @@ use crate::model::json::Json;
 use crate::model::jwt::{self, Algorithm, VerificationKeys};
 use crate::upstream::Fetcher;
 
-/// Why a discovery document cannot be used. Never its text.
+/// OidcCause a discovery document cannot be used. Never its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadDocument {
     /// Not a JSON object.
@@ -26,7 +26,7 @@ pub enum BadDocument {
 
 /// A discovery document, of which every login uses the addresses and the algorithms.
 #[derive(Debug)]
-pub(super) struct Document {
+pub(super) struct DiscoveryDocument {
     json: Json,
     authorization_endpoint: String,
     token_endpoint: Uri,
@@ -37,7 +37,7 @@ pub(super) struct Document {
 /// What is known of a provider: its document and its keys.
 #[derive(Debug)]
 pub(super) struct Metadata {
-    pub(super) document: Document,
+    pub(super) document: DiscoveryDocument,
     pub(super) keys: VerificationKeys,
 }
 
@@ -50,7 +50,7 @@ pub(super) enum ClientAuth {
     Post,
 }
 
-impl Document {
+impl DiscoveryDocument {
     /// Reads the document of an issuer.
     pub(super) fn read(text: &[u8], issuer: &str) -> Result<Self, BadDocument> {
         let json = Json::read(text).ok().filter(|json| matches!(json, Json::Object(_)));
@@ -178,7 +178,7 @@ mod tests {
     const ISSUER: &str = "https://id.test";
 
     /// Reads a good document with some members changed; `null` removes one.
-    fn read(changes: &Value) -> Result<Document, BadDocument> {
+    fn read(changes: &Value) -> Result<DiscoveryDocument, BadDocument> {
         let mut document = json!({
             "issuer": ISSUER,
             "authorization_endpoint": "https://id.test/authorize?tenant=a",
@@ -189,7 +189,7 @@ mod tests {
             document[name] = value.clone();
         }
         document.as_object_mut().unwrap().retain(|_, value| !value.is_null());
-        Document::read(document.to_string().as_bytes(), ISSUER)
+        DiscoveryDocument::read(document.to_string().as_bytes(), ISSUER)
     }
 
     #[test]
@@ -207,7 +207,7 @@ mod tests {
             .unwrap();
         }
         let twice = format!("{{\"x\":1,\"x\":12345678901234567890123,{}", &document_text()[1..]);
-        Document::read(twice.as_bytes(), ISSUER).unwrap();
+        DiscoveryDocument::read(twice.as_bytes(), ISSUER).unwrap();
     }
 
     fn document_text() -> String {
@@ -240,9 +240,9 @@ mod tests {
         check(json!({ name: "RS256" }), &format!("`{name}` in its discovery document is not a list"));
         let twice = format!("{{\"jwks_uri\":\"https://evil.test\",{}", &document_text()[1..]);
         let expected = BadDocument::Odd("jwks_uri", "stands there twice");
-        assert_eq!(Document::read(twice.as_bytes(), ISSUER).unwrap_err(), expected);
+        assert_eq!(DiscoveryDocument::read(twice.as_bytes(), ISSUER).unwrap_err(), expected);
         for text in ["", "[]", "<html>", "null"] {
-            assert_eq!(Document::read(text.as_bytes(), ISSUER).unwrap_err(), BadDocument::NotAnObject);
+            assert_eq!(DiscoveryDocument::read(text.as_bytes(), ISSUER).unwrap_err(), BadDocument::NotAnObject);
         }
     }
 

@@ -11,8 +11,8 @@ use http::{Request, Response, StatusCode, Uri};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::metadata::{BadDocument, Document, Metadata};
-use crate::auth::pause;
+use super::metadata::{BadDocument, DiscoveryDocument, Metadata};
+use crate::backoff;
 use crate::config;
 use crate::model::jwt::{JwtKeyError, VerificationKeys};
 use crate::upstream::{FetchError, Fetcher};
@@ -23,6 +23,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long what is known is taken for true.
 const FRESH: Duration = Duration::from_secs(3600);
+/// The first pause after a failure. It doubles with each more.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause after failures in a row.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// How often a signature by an unknown key is a reason to ask for new ones.
@@ -30,13 +32,13 @@ const HURRY: Duration = Duration::from_secs(30);
 
 /// What was found when it was asked last.
 #[derive(Debug, Clone)]
-enum Found {
+enum Discovery {
     /// It was not asked yet.
-    Nothing,
+    Pending,
     /// It was asked in vain, and never otherwise.
-    Silence,
+    Failed,
     /// What it told, and when.
-    Told(Arc<Metadata>, Instant),
+    Known(Arc<Metadata>, Instant),
 }
 
 /// One provider, for all workers.
@@ -45,7 +47,7 @@ pub struct Provider {
     issuer: String,
     trust: config::Trust,
     fetcher: Fetcher,
-    found: watch::Sender<Found>,
+    discovery: watch::Sender<Discovery>,
     hurry: Notify,
 }
 
@@ -59,7 +61,7 @@ impl Provider {
             issuer: settings.issuer.clone(),
             trust: settings.trust.clone(),
             fetcher: Fetcher::new(&settings.trust, DEADLINE)?,
-            found: watch::Sender::new(Found::Nothing),
+            discovery: watch::Sender::new(Discovery::Pending),
             hurry: Notify::new(),
         })
     }
@@ -71,23 +73,23 @@ impl Provider {
     }
 
     /// Keeps what is known of the provider up to date, for ever.
-    pub async fn keep_up(self: Arc<Self>) {
+    pub(in crate::auth) async fn keep_fresh(self: Arc<Self>) {
         let mut failures = 0_u32;
         loop {
             let wait = match self.discover().await {
                 Ok(metadata) => {
-                    self.found.send_replace(Found::Told(Arc::new(metadata), Instant::now()));
+                    self.discovery.send_replace(Discovery::Known(Arc::new(metadata), Instant::now()));
                     failures = 0;
                     FRESH
                 }
                 Err(error) => {
                     self.miss(&error);
                     failures = failures.saturating_add(1);
-                    pause::after(failures, MAX_PAUSE)
+                    backoff::after(failures, FIRST_PAUSE, MAX_PAUSE)
                 }
             };
             tokio::select! {
-                () = sleep(pause::spread(wait)) => {}
+                () = sleep(backoff::jittered(wait)) => {}
                 () = self.hurry.notified() => {}
             }
         }
@@ -97,7 +99,7 @@ impl Provider {
     async fn discover(&self) -> Result<Metadata, DiscoveryError> {
         let address = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
         let address = address.parse().map_err(|_| FetchError::Url("it is no address"))?;
-        let document = Document::read(&self.get(address, "discovery document").await?, &self.issuer)?;
+        let document = DiscoveryDocument::read(&self.get(address, "discovery document").await?, &self.issuer)?;
         let (keys, skipped) = VerificationKeys::of_set(&self.get(document.jwks_uri().clone(), "key set").await?)?;
         tracing::debug!(issuer = self.issuer, keys = keys.count(), skipped, "asked the identity provider");
         Ok(Metadata { document, keys })
@@ -117,17 +119,17 @@ impl Provider {
     /// Asks the provider once, apart from any gate.
     ///
     /// # Errors
-    /// Why nobody could log in there.
+    /// OidcCause nobody could log in there.
     pub async fn try_once(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(self.discover().await.map(drop)?)
     }
 
     fn miss(&self, reason: &(dyn Error + 'static)) {
         tracing::warn!(issuer = self.issuer, error = reason, "the identity provider cannot be asked");
-        self.found.send_if_modified(|found| {
-            let is_first = matches!(found, Found::Nothing);
+        self.discovery.send_if_modified(|found| {
+            let is_first = matches!(found, Discovery::Pending);
             if is_first {
-                *found = Found::Silence;
+                *found = Discovery::Failed;
             }
             is_first
         });
@@ -135,26 +137,26 @@ impl Provider {
 
     /// Returns what is known of the provider; waits a moment if it was not asked yet.
     pub(super) async fn known(&self) -> Option<Arc<Metadata>> {
-        let mut found = self.found.subscribe();
-        let settled = timeout(PATIENCE, found.wait_for(|found| !matches!(found, Found::Nothing))).await;
+        let mut found = self.discovery.subscribe();
+        let settled = timeout(PATIENCE, found.wait_for(|found| !matches!(found, Discovery::Pending))).await;
         match &*settled.ok()?.ok()? {
-            Found::Told(metadata, _) => Some(Arc::clone(metadata)),
-            Found::Nothing | Found::Silence => None,
+            Discovery::Known(metadata, _) => Some(Arc::clone(metadata)),
+            Discovery::Pending | Discovery::Failed => None,
         }
     }
 
     /// Returns what the provider tells now, if what is known is old enough to ask again.
     pub(super) async fn renewed(&self) -> Option<Arc<Metadata>> {
-        let mut found = self.found.subscribe();
+        let mut found = self.discovery.subscribe();
         let before = match &*found.borrow_and_update() {
-            Found::Told(_, at) if at.elapsed() >= HURRY => *at,
+            Discovery::Known(_, at) if at.elapsed() >= HURRY => *at,
             _ => return None,
         };
         self.hurry.notify_one();
-        let is_newer = |found: &Found| matches!(found, Found::Told(_, at) if *at > before);
+        let is_newer = |found: &Discovery| matches!(found, Discovery::Known(_, at) if *at > before);
         match &*timeout(PATIENCE, found.wait_for(is_newer)).await.ok()?.ok()? {
-            Found::Told(metadata, _) => Some(Arc::clone(metadata)),
-            Found::Nothing | Found::Silence => None,
+            Discovery::Known(metadata, _) => Some(Arc::clone(metadata)),
+            Discovery::Pending | Discovery::Failed => None,
         }
     }
 
@@ -166,7 +168,7 @@ impl Provider {
     }
 }
 
-/// Why nothing is known of a provider. Never the text that it sent.
+/// OidcCause nothing is known of a provider. Never the text that it sent.
 #[derive(Debug, thiserror::Error)]
 enum DiscoveryError {
     /// No answer.

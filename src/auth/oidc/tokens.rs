@@ -10,9 +10,9 @@ use http::{Method, Request, StatusCode, Uri};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::attempt::Attempt;
-use super::metadata::{ClientAuth, Document, Metadata};
-use super::{Oidc, OidcError, Why};
+use super::attempt::OidcAttempt;
+use super::metadata::{ClientAuth, DiscoveryDocument, Metadata};
+use super::{OidcCause, OidcError, OidcMethod};
 use crate::auth::claims;
 use crate::message::target::Authority;
 use crate::model::json::{self, Json, JsonError};
@@ -25,17 +25,18 @@ const TOKENS: &str = "token endpoint";
 const USERINFO: &str = "userinfo endpoint";
 
 /// What the token endpoint gave.
-struct Tokens {
+struct TokenResponse {
     id_token: String,
     /// What the userinfo endpoint wants to see.
     access_token: Option<String>,
 }
 
-impl Oidc {
+impl OidcMethod {
     /// Checks that an answer is this provider's (RFC 9207 §2.4).
-    pub(super) fn check_issuer(&self, document: &Document, told: Option<&str>) -> Result<(), OidcError> {
-        let another = OidcError::Denied(Why::Wrong("the answer is another provider's"));
-        let untold = OidcError::Denied(Why::Wrong("the answer does not say whose it is, as this provider's would"));
+    pub(super) fn check_issuer(&self, document: &DiscoveryDocument, told: Option<&str>) -> Result<(), OidcError> {
+        let another = OidcError::Denied(OidcCause::Wrong("the answer is another provider's"));
+        let untold =
+            OidcError::Denied(OidcCause::Wrong("the answer does not say whose it is, as this provider's would"));
         match told {
             Some(told) if told == self.settings.issuer => Ok(()),
             Some(_) => Err(another),
@@ -50,15 +51,18 @@ impl Oidc {
         metadata: Arc<Metadata>,
         authority: &Authority,
         code: &str,
-        attempt: &Attempt,
+        attempt: &OidcAttempt,
     ) -> Result<Principal, OidcError> {
         let tokens = self.tokens(&metadata.document, authority, code, attempt).await?;
         let token = UnverifiedToken::read_id_token(tokens.id_token.as_bytes()).map_err(unverified)?;
         let said = match self.verify(&token, &tokens, &metadata, attempt) {
             // The provider's keys may be newer than those that are known.
             Err(IdTokenError::UnknownKey) => {
-                let metadata =
-                    self.provider.renewed().await.ok_or(OidcError::Denied(Why::Token(IdTokenError::UnknownKey)))?;
+                let metadata = self
+                    .provider
+                    .renewed()
+                    .await
+                    .ok_or(OidcError::Denied(OidcCause::Token(IdTokenError::UnknownKey)))?;
                 self.verify(&token, &tokens, &metadata, attempt)
             }
             verified => verified,
@@ -75,9 +79,9 @@ impl Oidc {
     fn verify<'t>(
         &self,
         token: &'t UnverifiedToken<'_>,
-        tokens: &Tokens,
+        tokens: &TokenResponse,
         metadata: &Metadata,
-        attempt: &Attempt,
+        attempt: &OidcAttempt,
     ) -> Result<&'t Map<String, Value>, IdTokenError> {
         let rules = IdTokenRules {
             issuer: &self.settings.issuer,
@@ -94,11 +98,11 @@ impl Oidc {
 
     async fn tokens(
         &self,
-        document: &Document,
+        document: &DiscoveryDocument,
         authority: &Authority,
         code: &str,
-        attempt: &Attempt,
-    ) -> Result<Tokens, OidcError> {
+        attempt: &OidcAttempt,
+    ) -> Result<TokenResponse, OidcError> {
         let back = self.back(authority)?;
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.extend_pairs([
@@ -119,7 +123,7 @@ impl Oidc {
         }
         fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         let asked = request(Method::POST, document.token_endpoint().clone(), fields, form.finish().into());
-        let answer = self.provider.fetch(asked).await.map_err(|error| OidcError::Down(error.into()))?;
+        let answer = self.provider.fetch(asked).await.map_err(|error| OidcError::Unavailable(error.into()))?;
         given(answer.status(), answer.body())
     }
 
@@ -128,8 +132,8 @@ impl Oidc {
     /// Asks what more the provider tells of the person.
     async fn userinfo(
         &self,
-        document: &Document,
-        tokens: &Tokens,
+        document: &DiscoveryDocument,
+        tokens: &TokenResponse,
         said: &Map<String, Value>,
     ) -> Result<Map<String, Value>, OidcError> {
         let endpoint = document.userinfo_endpoint().map_err(unusable)?;
@@ -140,13 +144,14 @@ impl Oidc {
         bearer.set_sensitive(true);
         let fields = HeaderMap::from_iter([(header::AUTHORIZATION, bearer)]);
         let asked = request(Method::GET, endpoint, fields, Bytes::new());
-        let answer = self.provider.fetch(asked).await.map_err(|error| OidcError::Down(error.into()))?;
+        let answer = self.provider.fetch(asked).await.map_err(|error| OidcError::Unavailable(error.into()))?;
         if answer.status() != StatusCode::OK {
-            return Err(OidcError::Nonsense(Why::Wrong(
+            return Err(OidcError::BadResponse(OidcCause::Wrong(
                 "the userinfo endpoint does not tell of the person who logged in",
             )));
         }
-        let told = json::object(answer.body()).map_err(|error| OidcError::Nonsense(Why::Answer(USERINFO, error)))?;
+        let told =
+            json::object(answer.body()).map_err(|error| OidcError::BadResponse(OidcCause::Answer(USERINFO, error)))?;
         // Whoever owns the access token must be who logged in (§5.3.4).
         match told.get("sub") == said.get("sub") {
             true => Ok(told),
@@ -174,10 +179,10 @@ fn basic(client: &str, secret: &Secret) -> HeaderValue {
 }
 
 /// Reads what the token endpoint gave: two members, whatever else is there (RFC 6749 §5.1).
-fn given(status: StatusCode, body: &[u8]) -> Result<Tokens, OidcError> {
-    let wrong = |why| OidcError::Nonsense(Why::Wrong(why));
+fn given(status: StatusCode, body: &[u8]) -> Result<TokenResponse, OidcError> {
+    let wrong = |why| OidcError::BadResponse(OidcCause::Wrong(why));
     let answer = Json::read(body).ok().filter(|answer| matches!(answer, Json::Object(_)));
-    let answer = answer.ok_or(OidcError::Nonsense(Why::Answer(TOKENS, JsonError::NotAnObject)))?;
+    let answer = answer.ok_or(OidcError::BadResponse(OidcCause::Answer(TOKENS, JsonError::NotAnObject)))?;
     if status != StatusCode::OK {
         return Err(not_given(&answer));
     }
@@ -188,7 +193,7 @@ fn given(status: StatusCode, body: &[u8]) -> Result<Tokens, OidcError> {
         return Err(if is_refusal { not_given(&answer) } else { wrong("the token endpoint gave no ID token") });
     };
     let access_token = text(&answer, "access_token")?.map(str::to_owned);
-    Ok(Tokens { id_token: id_token.to_owned(), access_token })
+    Ok(TokenResponse { id_token: id_token.to_owned(), access_token })
 }
 
 fn text<'j>(answer: &'j Json, name: &'static str) -> Result<Option<&'j str>, OidcError> {
@@ -202,11 +207,11 @@ fn text<'j>(answer: &'j Json, name: &'static str) -> Result<Option<&'j str>, Oid
 
 /// Says why there are no tokens (RFC 6749 §5.2). What the provider wrote is not told.
 fn not_given(answer: &Json) -> OidcError {
-    let wrong = |why| OidcError::Nonsense(Why::Wrong(why));
+    let wrong = |why| OidcError::BadResponse(OidcCause::Wrong(why));
     match answer.member("error").ok().flatten().and_then(Json::text) {
-        Some("invalid_grant") => {
-            OidcError::Lost(Why::Wrong("the provider does not take the code: it is used, too old, or another's"))
-        }
+        Some("invalid_grant") => OidcError::UnknownLogin(OidcCause::Wrong(
+            "the provider does not take the code: it is used, too old, or another's",
+        )),
         Some("invalid_client") => wrong("the provider does not know the client, or not with this secret"),
         Some(_) => wrong("the provider gives no tokens, for a reason of its own"),
         None => wrong("the answer of the token endpoint cannot be read: neither tokens nor an error"),
@@ -214,17 +219,17 @@ fn not_given(answer: &Json) -> OidcError {
 }
 
 const fn member(endpoint: &'static str, name: &'static str, problem: &'static str) -> OidcError {
-    OidcError::Nonsense(Why::Member(endpoint, name, problem))
+    OidcError::BadResponse(OidcCause::Member(endpoint, name, problem))
 }
 
 fn unusable(error: super::BadDocument) -> OidcError {
-    OidcError::Nonsense(error.into())
+    OidcError::BadResponse(error.into())
 }
 
 fn unverified(bad: IdTokenError) -> OidcError {
     match bad {
-        IdTokenError::Unreadable => OidcError::Nonsense(Why::Token(bad)),
-        bad => OidcError::Denied(Why::Token(bad)),
+        IdTokenError::Unreadable => OidcError::BadResponse(OidcCause::Token(bad)),
+        bad => OidcError::Denied(OidcCause::Token(bad)),
     }
 }
 

@@ -7,7 +7,7 @@
 use tokio::time::Instant;
 
 use super::effects::Effects;
-use crate::auth::Credential;
+use crate::auth::CredentialDigest;
 use crate::limit::{LimitSource, Limited, Limits};
 use crate::model::digest::Digest;
 use crate::model::grant::Requested;
@@ -25,7 +25,7 @@ pub(in crate::proxy) struct Attempt<'a> {
     pub(in crate::proxy) effects: Effects<'a>,
     trigger: Trigger,
     /// The credential that the request shows.
-    credential: Option<Credential>,
+    credential: Option<CredentialDigest>,
     /// Whether that credential logged in at this address before.
     is_proven: bool,
     /// Whether the client sends Fetch Metadata.
@@ -35,7 +35,7 @@ pub(in crate::proxy) struct Attempt<'a> {
 impl<'a> Attempt<'a> {
     /// Looks at a request before anything counts it.
     pub(super) fn new(
-        (kind, trigger, credential): (LoginKind, Trigger, Option<Credential>),
+        (kind, trigger, credential): (LoginKind, Trigger, Option<CredentialDigest>),
         request: LoginRequest<'_>,
         limits: &Limits,
         context: &'a RequestContext,

@@ -6,7 +6,7 @@ use std::hash::Hash;
 
 use tokio::time::Instant;
 
-use crate::auth::Once;
+use crate::auth::SingleUse;
 use crate::limit::{LimitSource, Limited, Limiter, SeenCredentials};
 use crate::model::grant::SkippedRule;
 use crate::model::principal::Principal;
@@ -128,7 +128,7 @@ impl Effects<'_> {
     ///
     /// # Errors
     /// When it was used before, or the mark cannot be kept.
-    pub(super) async fn mark(self, store: &Store, once: &Once) -> Result<(), MarkError> {
+    pub(super) async fn mark(self, store: &Store, once: &SingleUse) -> Result<(), MarkError> {
         match self {
             Self::Live => store.mark(&once.scope, &once.id, once.until).await,
             Self::Dry(notes) => {

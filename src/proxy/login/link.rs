@@ -105,7 +105,7 @@ pub(in crate::proxy) async fn answer_button(
     let selectors = Selectors::of_query(link.query)?;
     let verdict = gate.ask(link, &attempt).await?;
     let proof = gate.prove(verdict, &initiator, &attempt)?;
-    if proof.spends().is_none() {
+    if proof.single_use().is_none() {
         // Only a link has such a page, and something else proves the caller.
         return Err(Error::NotFound);
     }

@@ -7,7 +7,7 @@ use http::header;
 use http::{Method, Request, Response, StatusCode};
 
 use super::selectors::Selectors;
-use crate::auth::{self, Callback, Oidc, OidcError};
+use crate::auth::{self, Callback, OidcError, OidcMethod};
 use crate::exchange::Body;
 use crate::model::html::escape;
 use crate::model::path::{LOGIN_PATH, LOGOUT_PATH, OIDC_CALLBACK_PATH};
@@ -85,8 +85,8 @@ pub(in crate::proxy) async fn answer(
     }
 }
 
-fn find_provider<'g>(gate: &'g Gate, name: &str) -> Option<&'g Rc<Oidc>> {
-    gate.chain.providers().find(|provider| provider.name() == name)
+fn find_provider<'g>(gate: &'g Gate, name: &str) -> Option<&'g Rc<OidcMethod>> {
+    gate.chain.providers().iter().find(|provider| provider.name() == name)
 }
 
 /// Lets a login at a provider lead back to what was asked for. Right behind a login there is no other: if the browser did
@@ -114,8 +114,8 @@ async fn begin_login(
     check_click(request)?;
     gate.admit_visit(LoginRequest::of(request), context)?;
     let (goal, with) = Goal::read(request.uri().query().unwrap_or_default())?;
-    let providers: Vec<_> = gate.chain.providers().collect();
-    let provider = match (with, providers.as_slice()) {
+    let providers = gate.chain.providers();
+    let provider = match (with, providers) {
         (Some(name), _) => find_provider(gate, &name).ok_or(Error::NotFound)?,
         (None, [only]) => only,
         (None, _) => return Ok(choice(&providers, &goal)),
@@ -139,7 +139,7 @@ async fn begin_login(
 async fn end_login(
     gate: &Gate,
     request: &Request<RequestBody>,
-    provider: &Oidc,
+    provider: &OidcMethod,
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
     check_click(request)?;
@@ -179,7 +179,7 @@ async fn log_out(
         }
         Method::POST => {
             gate.admit_visit(LoginRequest::of(request), context)?;
-            let at = gate.chain.providers().find(|one| one.knows(request.headers(), &context.authority.raw));
+            let at = gate.chain.providers().iter().find(|one| one.knows(request.headers(), &context.authority.raw));
             let end = match at {
                 Some(provider) => provider.end_session().await,
                 None => None,
@@ -206,8 +206,8 @@ fn check_click(request: &Request<RequestBody>) -> Result<(), Error> {
 }
 
 /// Lets a person choose among providers.
-fn choice(providers: &[&Rc<Oidc>], goal: &Goal) -> Response<Body> {
-    let link = |provider: &&Rc<Oidc>| {
+fn choice(providers: &[Rc<OidcMethod>], goal: &Goal) -> Response<Body> {
+    let link = |provider: &Rc<OidcMethod>| {
         let login = escape(&goal.login(Some(provider.name())));
         format!("<p><a href=\"{login}\">{}</a></p>", provider.name())
     };

@@ -3,7 +3,7 @@
 
 use super::selectors::Selectors;
 use super::session::{MintedSession, PbxLogin};
-use crate::auth::{Once, Proof};
+use crate::auth::{Proof, SingleUse};
 use crate::config::{Handoff, HostPattern};
 use crate::model::account::{Language, Role};
 use crate::model::grant::PbxGrant;
@@ -33,7 +33,7 @@ pub(super) enum Delivery {
 pub(in crate::proxy) struct SessionOrder {
     principal: Principal,
     /// The credential, if it works once.
-    once: Option<Once>,
+    once: Option<SingleUse>,
     pub(in crate::proxy) grant: PbxGrant,
     pub(in crate::proxy) language: Option<Language>,
     /// The PBX's host for the browser; `None` where the id alone is asked for.
@@ -57,7 +57,7 @@ pub(super) fn decide(
     delivery: Delivery,
     attempt: &Attempt<'_>,
 ) -> Result<SessionOrder, Error> {
-    let (is_ambient, once) = (proof.is_ambient(), proof.spends().cloned());
+    let (is_ambient, once) = (proof.is_ambient(), proof.single_use().cloned());
     let principal = login.gate.choose(proof, &selectors.requested, attempt)?;
     let order = decide_for(login, principal, selectors, delivery, attempt);
     // A link of ours brings the credentials that a browser sends by itself, and no others.

@@ -7,7 +7,7 @@ use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::auth::Once;
+use crate::auth::SingleUse;
 use crate::config::VoximplantConfig;
 use crate::exchange::Body;
 use crate::limit::{Novelty, client_key};
@@ -101,7 +101,7 @@ pub(in crate::proxy) struct Asker<'a> {
 pub(in crate::proxy) struct TokenOrder {
     principal: Principal,
     /// The credential, if it works once.
-    once: Option<Once>,
+    once: Option<SingleUse>,
     pub(in crate::proxy) grant: VoximplantGrant,
     /// The key, and what answers it; `None` in an explanation.
     key: Option<OneTimeKey>,
@@ -130,7 +130,7 @@ pub(in crate::proxy) async fn decide<'a>(
     let verdict = gate.ask(asker.request, &attempt).await?;
     let proof = gate.prove(verdict, asker.initiator, &attempt)?;
     let KeyRequest { key, requested } = read().await?;
-    let once = proof.spends().cloned();
+    let once = proof.single_use().cloned();
     let principal = gate.choose(proof, &requested, &attempt)?;
     let application = voximplant.application.as_deref();
     let grant = gate.grant_voximplant(&principal, &requested, application, &attempt)?;

@@ -246,7 +246,7 @@ async fn trap_a_certificate_whose_name_has_two_readings_names_nobody() {
     }
     assert_eq!(door.minted(), ["40", "40"]);
     door.gate.line(&["audit refusal", "a name in the certificate is a wildcard"]).await;
-    door.gate.line(&["audit refusal", "a name in the certificate has characters that no name has"]).await;
+    door.gate.line(&["audit refusal", "a name in the certificate has characters that are not allowed"]).await;
 }
 
 #[tokio::test]
