@@ -34,7 +34,7 @@ use tokio::time::Instant;
 
 pub use self::bound_connections::BoundConnections;
 use self::bound_connections::{Binding, Lease};
-use self::conn::{Conn, ResponseDeadlines, SendError};
+use self::conn::{AttemptError, Conn, ResponseDeadlines};
 use self::connector::EndpointIndex;
 pub use self::connector::{Connector, EndpointProbe};
 pub use self::error::{ConnectError, Error};
@@ -211,9 +211,11 @@ impl Upstream {
             self.tally.request(self.name, if is_fresh { ConnectionUse::New } else { ConnectionUse::Reused });
             request = match (conn.send(request, self.deadlines, context.on_interim).await, again) {
                 (Ok((response, conn)), _) => return self.receive(response, conn, auth, context),
-                (Err(SendError::Unsent(request)), _) if !is_fresh => *request,
-                (Err(SendError::Lost(_)), Some(again)) => again,
-                (Err(SendError::Unsent(request)), _) if !closed_at_once && self.connector.closed_at_once(endpoint) => {
+                (Err(AttemptError::Unsent(request)), _) if !is_fresh => *request,
+                (Err(AttemptError::Lost(_)), Some(again)) => again,
+                (Err(AttemptError::Unsent(request)), _)
+                    if !closed_at_once && self.connector.closed_at_once(endpoint) =>
+                {
                     closed_at_once = true;
                     *request
                 }
@@ -241,12 +243,12 @@ impl Upstream {
     // === Failures ===
 
     /// Returns why a request is not sent again.
-    fn give_up(&self, endpoint: EndpointIndex, error: SendError) -> Error {
+    fn give_up(&self, endpoint: EndpointIndex, error: AttemptError) -> Error {
         match error {
-            SendError::Unsent(_) => self.count(Error::BadResponse(CLOSED_AT_ONCE)),
-            SendError::HungUp(error) => self.count(Error::Broken(error)),
-            SendError::Lost(error) => self.blame(endpoint, Error::Broken(error)),
-            SendError::Failed(error) => self.blame(endpoint, error),
+            AttemptError::Unsent(_) => self.count(Error::BadResponse(CLOSED_AT_ONCE)),
+            AttemptError::HungUp(error) => self.count(Error::Broken(error)),
+            AttemptError::Lost(error) => self.blame(endpoint, Error::Broken(error)),
+            AttemptError::Failed(error) => self.blame(endpoint, error),
         }
     }
 
@@ -303,11 +305,12 @@ impl Upstream {
             conn.retire();
             head.version = Version::HTTP_11;
         }
-        let head = Response::from_parts(head, ());
-        if head.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Ok(UpstreamResponse::Upgraded(head, conn.into_upgraded(context.ledger)));
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            let upgraded = conn.into_upgraded(context.ledger);
+            return Ok(UpstreamResponse::Upgraded(Response::from_parts(head, ()), upgraded));
         }
-        Ok(UpstreamResponse::Final(head.map(|()| ResponseBody::new(body, conn, Rc::clone(self), lease))))
+        let body = ResponseBody::new(body, conn, Rc::clone(self), lease);
+        Ok(UpstreamResponse::Final(Response::from_parts(head, body)))
     }
 
     // === Idle connections ===

@@ -270,7 +270,7 @@ fn keep_apart(
     }
     let vouched = chain.vouched_fields(headers, context.end.address);
     fields::remove(headers, is_apart);
-    payload.keep_apart(Rc::clone(apart));
+    payload.forbid_trailers(Rc::clone(apart));
     Ok(vouched)
 }
 

@@ -69,7 +69,7 @@ impl fmt::Debug for Conn {
 }
 
 /// Why a request had no answer, and whether it may be sent again.
-pub(super) enum SendError {
+pub(super) enum AttemptError {
     /// Nothing of it was written.
     Unsent(Box<Request<RequestBody>>),
     /// The connection broke before the first byte of an answer.
@@ -112,7 +112,7 @@ impl Conn {
         request: Request<RequestBody>,
         deadlines: ResponseDeadlines,
         on_interim: OnInterim<'_>,
-    ) -> Result<(Response<Incoming>, Box<Self>), SendError> {
+    ) -> Result<(Response<Incoming>, Box<Self>), AttemptError> {
         let progress = request.body().progress();
         self.scanner.begin(on_interim.is_some());
         let sent = Instant::now();
@@ -141,10 +141,10 @@ impl Conn {
         match answer {
             Ok(Ok(response)) => Ok((response, self)),
             Ok(Err(mut error)) => Err(match error.take_message() {
-                Some(request) => SendError::Unsent(Box::new(request)),
+                Some(request) => AttemptError::Unsent(Box::new(request)),
                 None => self.failure(error.into_error(), progress.as_deref()),
             }),
-            Err(late) => Err(SendError::Failed(late)),
+            Err(late) => Err(AttemptError::Failed(late)),
         }
     }
 
@@ -214,17 +214,17 @@ impl Conn {
         now.duration_since(self.idle_since) >= keep_alive || now.duration_since(self.opened) >= MAX_AGE
     }
 
-    fn failure(&self, error: hyper::Error, progress: Option<&Progress>) -> SendError {
+    fn failure(&self, error: hyper::Error, progress: Option<&Progress>) -> AttemptError {
         if progress.is_some_and(|progress| progress.phase.get() == Phase::Failed) {
-            return SendError::Failed(Error::ClientGone);
+            return AttemptError::Failed(Error::ClientGone);
         }
         // An upstream that has begun to answer has acted on the request.
         if self.scanner.has_begun() {
-            return SendError::Failed(Error::Broken(error));
+            return AttemptError::Failed(Error::Broken(error));
         }
         match progress.map(|progress| progress.phase.get()) {
-            Some(Phase::Reading) => SendError::HungUp(error),
-            Some(Phase::Writing | Phase::Done | Phase::Failed) | None => SendError::Lost(error),
+            Some(Phase::Reading) => AttemptError::HungUp(error),
+            Some(Phase::Writing | Phase::Done | Phase::Failed) | None => AttemptError::Lost(error),
         }
     }
 

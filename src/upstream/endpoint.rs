@@ -41,18 +41,19 @@ pub(super) struct Endpoint {
 #[derive(Debug)]
 enum DialTarget {
     Tcp(HostPort),
-    Tls(HostPort, Tls),
+    Tls(HostPort, TlsSetup),
     Unix(PathBuf),
 }
 
-struct Tls {
+/// How TLS to an endpoint begins.
+struct TlsSetup {
     connector: TlsConnector,
     name: ServerName<'static>,
 }
 
-impl fmt::Debug for Tls {
+impl fmt::Debug for TlsSetup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tls({:?})", self.name)
+        write!(f, "TlsSetup({:?})", self.name)
     }
 }
 
@@ -60,7 +61,7 @@ impl Endpoint {
     pub(super) fn new(url: &UpstreamUrl, trust: &Trust) -> Result<Self, rustls::Error> {
         let target = match url {
             UpstreamUrl::Http(at) => DialTarget::Tcp(at.clone()),
-            UpstreamUrl::Https(at) => DialTarget::Tls(at.clone(), Tls::new(at, trust)?),
+            UpstreamUrl::Https(at) => DialTarget::Tls(at.clone(), TlsSetup::new(at, trust)?),
             UpstreamUrl::Unix(path) => DialTarget::Unix(path.clone()),
         };
         let host =
@@ -136,7 +137,7 @@ async fn first_of(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     }
 }
 
-impl Tls {
+impl TlsSetup {
     fn new(at: &HostPort, trust: &Trust) -> Result<Self, rustls::Error> {
         let name = match &trust.server_name {
             Some(name) => name.clone(),

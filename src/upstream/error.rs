@@ -18,7 +18,7 @@ pub enum Error {
         source: ConnectError,
     },
     /// All connections that `max_connections` permits are in use, and none became free in time.
-    #[error("as many connections as max_connections permits")]
+    #[error("all connections that max_connections permits are in use")]
     Full,
     /// The credentials of the request prove a connection that another exchange is using, and it did not become free in time.
     #[error("the connection that these credentials prove is busy")]
@@ -27,10 +27,10 @@ pub enum Error {
     #[error("no valid answer")]
     Broken(#[source] hyper::Error),
     /// The answer broke a rule on which its framing or meaning depends.
-    #[error("the answer is not to be trusted: {0}")]
+    #[error("the answer cannot be trusted: {0}")]
     BadResponse(&'static str),
     /// The framing of the answer has two readings.
-    #[error("the answer is not to be trusted")]
+    #[error("the framing of the answer has two readings")]
     AmbiguousResponse(#[from] Unclear),
     /// The first byte of the answer did not arrive in time.
     #[error("no answer in time")]

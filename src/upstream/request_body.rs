@@ -44,10 +44,11 @@ impl RequestBody {
             bytes: Cell::new(0),
         });
         let (incoming, lingers, flow) = (Some(incoming), version == Version::HTTP_2, Flow::new(ledger));
-        Self::Upload(Upload { incoming, first: None, lingers, apart: None, progress, flow })
+        Self::Upload(Upload { incoming, first: None, lingers, forbidden_trailers: None, progress, flow })
     }
 
-    /// Waits up to 100 ms for a body of unknown length to begin. If it ends without a byte, it is no body and needs no framing.
+    /// Waits up to 100 ms for a body of unknown length to begin. If it ends without a byte, there is no body
+    /// and no framing is needed.
     pub async fn begin(&mut self) {
         let Self::Upload(Upload { incoming: Some(incoming), first, .. }) = self else { return };
         let begun = async {
@@ -66,9 +67,9 @@ impl RequestBody {
     }
 
     /// Keeps these fields, in every spelling, out of the trailers.
-    pub fn keep_apart(&mut self, fields: Rc<[HeaderName]>) {
+    pub fn forbid_trailers(&mut self, fields: Rc<[HeaderName]>) {
         if let Self::Upload(upload) = self {
-            upload.apart = Some(fields);
+            upload.forbidden_trailers = Some(fields);
         }
     }
 
@@ -115,7 +116,7 @@ pub struct Upload {
     /// Whether the rest of the body is read and discarded after the upload has been dropped.
     lingers: bool,
     /// Fields that only trusted proxies may send, and that nothing may send as trailers.
-    apart: Option<Rc<[HeaderName]>>,
+    forbidden_trailers: Option<Rc<[HeaderName]>>,
     progress: Rc<Progress>,
     flow: Arc<Flow>,
 }
@@ -209,9 +210,9 @@ impl Upload {
             && let Some(trailers) = frame.trailers_mut()
         {
             // Some upstreams merge trailers into the fields of the head.
-            let apart = self.apart.as_deref().unwrap_or_default();
-            let is_apart = |name: &HeaderName| apart.iter().any(|apart| is_like(apart.as_str(), name.as_str()));
-            hop::strip_trailers(trailers, |name| forwarded::is_identity(name) || is_apart(name));
+            let forbidden = self.forbidden_trailers.as_deref().unwrap_or_default();
+            let is_forbidden = |name: &HeaderName| forbidden.iter().any(|field| is_like(field.as_str(), name.as_str()));
+            hop::strip_trailers(trailers, |name| forwarded::is_identity(name) || is_forbidden(name));
         }
         self.progress.enter(match &polled {
             Poll::Pending => Phase::Reading,

@@ -99,7 +99,7 @@ where
     if let Some(stream) = upstream.tcp() {
         set_tcp_keepalive(stream);
     }
-    let (mut up, mut down) = (Lane::new(early), Lane::new(upgraded.early));
+    let (mut up, mut down) = (Transfer::new(early), Transfer::new(upgraded.early));
     let mut timer = LazyTimer::default();
     let mut quiet_since = Instant::now();
     poll_fn(|cx| {
@@ -111,12 +111,8 @@ where
         let ended_down = down.poll(cx, &mut upstream, &mut client);
         carried.up.set(up.carried);
         carried.down.set(down.carried);
-        match (ended_up, ended_down) {
-            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => {
-                return Poll::Ready(TunnelEnd::Failed);
-            }
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(TunnelEnd::Closed),
-            _ => {}
+        if let Some(end) = end_of(ended_up, ended_down) {
+            return Poll::Ready(end);
         }
         buffered.set(up.waiting.len() + down.waiting.len());
         if before != (up.carried, down.carried) {
@@ -128,8 +124,22 @@ where
     .await
 }
 
+/// Returns why the tunnel ends, if both directions have ended or one has failed.
+fn end_of(up: Poll<io::Result<()>>, down: Poll<io::Result<()>>) -> Option<TunnelEnd> {
+    match (up, down) {
+        (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Some(TunnelEnd::Failed),
+        (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Some(TunnelEnd::Closed),
+        (Poll::Ready(Ok(())) | Poll::Pending, Poll::Ready(Ok(())) | Poll::Pending) => None,
+    }
+}
+
 /// Returns when the tunnel ends if nothing moves, and why it ends then.
-fn next_deadline(quiet_since: Instant, up: &Lane, down: &Lane, timeouts: TunnelTimeouts) -> (Instant, TunnelEnd) {
+fn next_deadline(
+    quiet_since: Instant,
+    up: &Transfer,
+    down: &Transfer,
+    timeouts: TunnelTimeouts,
+) -> (Instant, TunnelEnd) {
     let idle = (quiet_since + timeouts.idle, TunnelEnd::Idle);
     let stalls = [
         down.stuck_since.map(|since| (since + timeouts.client_stall, TunnelEnd::Stalled)),
@@ -163,26 +173,26 @@ impl Drop for BufferedBytes {
 }
 
 /// One direction of a tunnel.
-struct Lane {
+struct Transfer {
     /// Bytes that are read and not yet written.
     waiting: Bytes,
     carried: u64,
-    state: LaneState,
+    state: TransferState,
     /// When the writer last took bytes, if bytes wait for it.
     stuck_since: Option<Instant>,
 }
 
 #[derive(PartialEq, Eq)]
-enum LaneState {
+enum TransferState {
     Open,
     /// The reader has ended. The waiting bytes are written, then the writer is shut down.
     Ending,
     Ended,
 }
 
-impl Lane {
+impl Transfer {
     const fn new(early: Bytes) -> Self {
-        Self { waiting: early, carried: 0, state: LaneState::Open, stuck_since: None }
+        Self { waiting: early, carried: 0, state: TransferState::Open, stuck_since: None }
     }
 
     /// Copies what can be copied now, and notes whether it waits for the writer.
@@ -217,13 +227,13 @@ impl Lane {
         loop {
             ready!(self.poll_waiting(cx, to))?;
             match self.state {
-                LaneState::Ended => return Poll::Ready(Ok(())),
-                LaneState::Ending => {
+                TransferState::Ended => return Poll::Ready(Ok(())),
+                TransferState::Ending => {
                     ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
-                    self.state = LaneState::Ended;
+                    self.state = TransferState::Ended;
                     return Poll::Ready(Ok(()));
                 }
-                LaneState::Open => {}
+                TransferState::Open => {}
             }
             let mut buffer = ReadBuf::uninit(&mut chunk);
             let polled = Pin::new(&mut *from).poll_read(cx, &mut buffer);
@@ -235,7 +245,7 @@ impl Lane {
             }
             ready!(polled)?;
             if buffer.filled().is_empty() {
-                self.state = LaneState::Ending;
+                self.state = TransferState::Ending;
             }
             self.write(cx, to, buffer.filled())?;
         }

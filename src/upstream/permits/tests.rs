@@ -55,7 +55,7 @@ fn a_client_leaves_some_for_the_next_and_the_gate_has_the_last() {
 }
 
 #[test]
-fn clients_who_come_together_have_as_many_each() {
+fn clients_that_come_together_have_as_many_each() {
     let permits = ConnectionPermits::new(1000, UpstreamName::App);
     let clients = clients(4);
     let mut taken = Vec::new();
@@ -92,7 +92,7 @@ fn a_connection_leaves_some_for_the_others_of_its_client() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_gets_the_slot_that_is_given_back_or_gives_up() {
+async fn a_waiting_request_gets_the_permit_that_is_given_back_or_gives_up() {
     let (permits, requester) = (ConnectionPermits::new(1, UpstreamName::App), &clients(1)[0]);
     let permit = permits.acquire(requester, soon()).await.unwrap();
     assert!(permits.acquire(requester, soon()).await.is_none());
@@ -107,7 +107,7 @@ async fn whoever_waits_gets_the_slot_that_is_given_back_or_gives_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slot_goes_to_the_gate_first_and_then_to_who_holds_fewest() {
+async fn a_permit_goes_to_the_gate_first_and_then_to_the_client_that_holds_fewest() {
     let permits = ConnectionPermits::new(3, UpstreamName::App);
     let clients = clients(2);
     let mut held = take_all(&permits, &clients[0]);
@@ -132,7 +132,7 @@ async fn a_slot_goes_to_the_gate_first_and_then_to_who_holds_fewest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_given_up_gives_back_what_was_granted() {
+async fn a_request_that_has_given_up_gives_back_its_permit() {
     let (permits, requester) = (ConnectionPermits::new(1, UpstreamName::App), &clients(1)[0]);
     let permit = permits.acquire(requester, soon()).await.unwrap();
     let ticket = permits.enqueue(&mut permits.lock(), requester.clone());
@@ -144,7 +144,7 @@ async fn who_has_given_up_gives_back_what_was_granted() {
 }
 
 #[test]
-fn an_idle_connection_is_unused_and_lacking_to_who_may_have_one() {
+fn an_idle_connection_is_unused_and_lacking_to_a_client_that_may_have_one() {
     let permits = ConnectionPermits::new(16, UpstreamName::App);
     let clients = clients(2);
     let taken = take_all(&permits, &clients[0]);
@@ -163,7 +163,7 @@ fn an_idle_connection_is_unused_and_lacking_to_who_may_have_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_line_is_bounded_and_has_room_for_another_client() {
+async fn the_queue_is_bounded_and_has_room_for_another_client() {
     let permits = ConnectionPermits::new(1, UpstreamName::App);
     let clients = clients(2);
     let _permit = permits.acquire(&clients[0], soon()).await.unwrap();
