@@ -27,6 +27,7 @@ mod kit {
     pub mod client_certificates;
     pub mod commands;
     pub mod events;
+    pub mod explain_agrees;
     pub mod frames;
     pub mod gate;
     pub mod issuer;

@@ -9,18 +9,19 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::kit::explain_agrees;
 use crate::kit::gate::Gate;
 
 /// A request in the making.
 pub struct Asking<'g> {
     gate: &'g Gate,
-    method: Method,
-    path: String,
-    host: String,
-    headers: HeaderMap,
-    body: Bytes,
+    pub method: Method,
+    pub path: String,
+    pub host: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
     h2: bool,
-    from: Option<std::net::IpAddr>,
+    pub from: Option<std::net::IpAddr>,
 }
 
 impl<'g> Asking<'g> {
@@ -76,7 +77,9 @@ impl<'g> Asking<'g> {
         let gate = self.gate;
         let mut secrets = secrets_of_request(&self.path, &self.headers, &self.body);
         let is_login = self.path.starts_with("/auth/");
+        let (explained, is_explained) = (explain_agrees::explain(gate, &self).await, explain_agrees::is_login(&self));
         let answer = self.exchange().await;
+        explain_agrees::compare(gate, is_explained, explained, &answer);
         secrets.extend(secrets_of_answer(&answer, is_login));
         for secret in secrets.into_iter().filter(|secret| secret.len() >= 16) {
             gate.canary(secret);

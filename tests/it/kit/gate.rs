@@ -23,6 +23,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::kit::client::Asking;
 use crate::kit::events::Told;
+use crate::kit::explain_agrees::Logins;
 
 /// The password of every Voximplant user of the tests' users file.
 pub const VOX_PASSWORD: &str = "Vox-Passw0rd!";
@@ -48,6 +49,7 @@ pub struct Gate {
     admin: Listen,
     canaries: Mutex<Vec<String>>,
     told: Told,
+    pub logins: Logins,
 }
 
 impl Gate {
@@ -83,7 +85,7 @@ impl Gate {
         canaries.extend(ha1s);
         let text = text.to_owned();
         let canaries = Mutex::new(canaries);
-        Ok(Self { server: Some(server), addr, dir, redirect, text, logs, memory, ca, admin, canaries, told })
+        Ok(Self { server: Some(server), addr, dir, redirect, text, logs, memory, ca, admin, canaries, told, logins: Logins::default() })
     }
 
     /// Puts another configuration in the place of the running one, with the files as they are now.

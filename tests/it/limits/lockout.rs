@@ -322,6 +322,7 @@ async fn the_app_is_told_the_browsers_name_which_is_no_credential() {
         asking.header("accept-language", "de").send().await.expect(401);
     }
     assert!(stage.app.requests().is_empty(), "nothing was shown");
+    stage.gate.logins.are_not_explained();
     let asking = stage.as_alice("/auth/pbx").header("user-agent", "Mozilla/5.0 One").header("accept-language", "de");
     asking.send().await.expect(303);
     let asked = stage.app.requests().pop().unwrap();

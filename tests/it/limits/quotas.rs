@@ -37,6 +37,7 @@ fn check_limited(answer: Answer, name: &str, count: u32, window: u32) -> Answer 
 #[tokio::test]
 async fn a_client_asks_so_often_at_all_endpoints_together() {
     let stage = limited("client = \"2/min\"").await;
+    stage.gate.logins.are_not_explained();
     stage.as_alice("/auth/pbx").send().await.expect(303);
     stage.alice_posts("/auth/ott", FORM, "key=k1").send().await.expect(200);
     check_limited(stage.as_alice("/auth/pbx").send().await, "client", 2, 60);
@@ -133,6 +134,7 @@ async fn after_some_failures_a_client_must_wait() {
     stage.as_alice("/auth/pbx?account=41").send().await.expect(403);
     stage.as_user("bob", "/auth/pbx?account=40").send().await.expect(403);
     stage.alice_posts("/auth/ott", FORM, "key=k1&appUser=bob").send().await.expect(403);
+    stage.gate.logins.are_not_explained();
     let asked = stage.app.requests().len();
     check_limited(stage.as_alice("/auth/pbx").send().await, "failures", 3, 900);
     check_limited(stage.gate.get("/auth/callgate/ticket?t=x").host("pbx.test").send().await, "failures", 3, 900);
