@@ -31,7 +31,7 @@ use self::answer::audience::Audience;
 use self::answer::response;
 use self::context::RequestContext;
 use self::error::Error;
-pub use self::explain::{Explanation, Question, Unanswerable};
+pub use self::explain::{Explanation, LoginQuestion, Unanswerable};
 use self::forward::Forward;
 use self::gate::Gate;
 use self::login::session::{PbxLogin, Sessions};
@@ -96,11 +96,11 @@ impl Proxy {
         self.forward.sweep();
     }
 
-    /// Tells whom a caller would log in as, and why. `tls`: the policies of its handshake.
+    /// Tells which account a caller would get, and why. `tls`: the policies of its handshake.
     ///
     /// # Errors
     /// When no request can be as the question says.
-    pub async fn explain(&self, question: &Question, tls: &TlsPolicies) -> Result<Explanation, Unanswerable> {
+    pub async fn explain(&self, question: &LoginQuestion, tls: &TlsPolicies) -> Result<Explanation, Unanswerable> {
         explain::explain(&self.gate, self.pbx_login(), question, tls).await
     }
 

@@ -19,7 +19,7 @@ use super::{Done, EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, admin_client, load, print
 use crate::config::Config;
 use crate::model::login::LoginKind;
 use crate::model::path::PBX_PATH;
-use crate::proxy::{Explanation, Question};
+use crate::proxy::{Explanation, LoginQuestion};
 
 /// The argument that is replaced by a line of standard input.
 const STDIN: &str = "-";
@@ -114,7 +114,7 @@ fn fail(code: u8, what: &str, error: &dyn Error) -> ExitCode {
 // === The question ===
 
 /// Turns the arguments into the question that a request would ask.
-fn question(arguments: &Arguments) -> Result<Question, String> {
+fn question(arguments: &Arguments) -> Result<LoginQuestion, String> {
     let mut stdin = StdinLine::default();
     let mut headers = Vec::new();
     if let Some(cookie) = &arguments.cookie {
@@ -130,7 +130,7 @@ fn question(arguments: &Arguments) -> Result<Question, String> {
     }
     let link = arguments.link.as_deref().map(|link| LinkUrl::read(&stdin.in_place_of(link)?)).transpose()?;
     let (host, linked) = link.map_or((None, None), |link| (Some(link.host), link.query));
-    Ok(Question {
+    Ok(LoginQuestion {
         act: arguments.act,
         host: host.or_else(|| arguments.host.clone()),
         from: arguments.from,
@@ -196,7 +196,7 @@ fn read(path: &Path) -> Result<String, String> {
 // === Without a running gate ===
 
 /// Explains with the configuration alone, as a gate that has just started would.
-fn rehearse(config: Config, question: &Question) -> Result<Explanation, ExitCode> {
+fn rehearse(config: Config, question: &LoginQuestion) -> Result<Explanation, ExitCode> {
     let UnstartedGate { shared, tls, proxy } = UnstartedGate::build(Arc::new(config))
         .map_err(|error| fail(EX_CONFIG, "the configuration cannot be used", &*error))?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());

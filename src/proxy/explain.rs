@@ -1,5 +1,5 @@
-//! `callgate explain`: whom a caller would log in as, and why. The login's own decision is taken with dry effects: no
-//! session is opened, nothing is marked as used, nothing is counted or audited.
+//! `callgate explain`: tells which account a caller would get, and why. It takes the login's own decision with dry effects:
+//! no session is opened, no credential is marked as used, no limit counts, no audit line is written.
 
 mod explanation;
 
@@ -33,39 +33,39 @@ use crate::model::login::LoginKind;
 use crate::observe::RequestId;
 use crate::tls::server::TlsPolicies;
 
-/// A request to a login endpoint, as far as it matters who would become whom.
+/// A login that `callgate explain` asks about.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Question {
-    /// What is asked for.
+pub struct LoginQuestion {
+    /// The kind of login.
     pub act: LoginKind,
-    /// The host it is asked for at; none: the first that is configured.
+    /// The host of the request; `None`: the first that is configured.
     pub host: Option<String>,
-    /// The address at the other end of the connection; none: this machine's own.
+    /// The address at the other end of the connection; `None`: 127.0.0.1.
     pub from: Option<IpAddr>,
-    /// Header fields: cookies, bearer credentials and others.
+    /// The header fields: cookies, bearer credentials and others.
     pub headers: Vec<(String, String)>,
-    /// The query of the address, with selectors or a signed link.
+    /// The query of the request: selectors, or a signed link.
     pub query: Option<String>,
-    /// The certificate that the other end shows, and perhaps those between it and its authority, in PEM.
+    /// The client certificate in PEM, and perhaps those between it and its authority.
     pub certificate: Option<String>,
-    /// The Voximplant user that is asked for.
+    /// The Voximplant user that the caller asks for.
     pub user: Option<String>,
 }
 
-/// Why a question cannot be answered: no request can be like that.
+/// An error in a question: no request can be like it.
 #[derive(Debug, thiserror::Error)]
 pub enum Unanswerable {
-    /// A header field is none.
+    /// A header field has an invalid name or value.
     #[error("no header field can be named {0:?}, or have such a value")]
     Field(String),
-    /// The host is none.
-    #[error("the host is none")]
+    /// The host is not a host name.
+    #[error("the host is not a valid host name")]
     Host(#[from] target::NoHost),
-    /// The certificate is none.
+    /// The text contains no certificate.
     #[error("there is no certificate in PEM in that file")]
     Certificate,
-    /// Nobody can tell who asks.
+    /// The fields name two clients.
     #[error(transparent)]
     Origin(#[from] Contradiction),
 }
@@ -78,7 +78,7 @@ struct DryRequest {
     handshake_error: Option<String>,
 }
 
-/// Tells whom a caller would log in as, and why. `login`: the PBX, where one opens sessions. `tls`: the policies of
+/// Tells which account a caller would get, and why. `login`: the PBX, where one opens sessions. `tls`: the policies of
 /// the caller's handshake.
 ///
 /// # Errors
@@ -86,7 +86,7 @@ struct DryRequest {
 pub(super) async fn explain(
     gate: &Gate,
     login: Option<PbxLogin<'_>>,
-    question: &Question,
+    question: &LoginQuestion,
     tls: &TlsPolicies,
 ) -> Result<Explanation, Unanswerable> {
     let dry = prepare(gate, question, tls)?;
@@ -147,7 +147,7 @@ async fn explain_key(
 
 // === The question as a request ===
 
-fn prepare(gate: &Gate, question: &Question, tls: &TlsPolicies) -> Result<DryRequest, Unanswerable> {
+fn prepare(gate: &Gate, question: &LoginQuestion, tls: &TlsPolicies) -> Result<DryRequest, Unanswerable> {
     let headers = headers(gate, question)?;
     let authority = target::authority(Version::HTTP_11, &Uri::from_static("/"), &headers)?;
     let address = question.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)).to_canonical();
@@ -162,7 +162,7 @@ fn prepare(gate: &Gate, question: &Question, tls: &TlsPolicies) -> Result<DryReq
 }
 
 /// Makes the fields of the request, which is for the first host that is configured unless it names another.
-fn headers(gate: &Gate, question: &Question) -> Result<HeaderMap, Unanswerable> {
+fn headers(gate: &Gate, question: &LoginQuestion) -> Result<HeaderMap, Unanswerable> {
     let mut headers = HeaderMap::new();
     for (name, value) in &question.headers {
         let field = (name.parse::<HeaderName>(), HeaderValue::from_str(value));
@@ -196,7 +196,7 @@ fn overlooked(gate: &Gate, headers: &HeaderMap) -> String {
 }
 
 /// Reads the certificates that the other end shows.
-fn certificates(question: &Question) -> Result<Vec<CertificateDer<'static>>, Unanswerable> {
+fn certificates(question: &LoginQuestion) -> Result<Vec<CertificateDer<'static>>, Unanswerable> {
     let Some(pem) = &question.certificate else { return Ok(Vec::new()) };
     let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
     certificates.ok().filter(|all| !all.is_empty()).ok_or(Unanswerable::Certificate)

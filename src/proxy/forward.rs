@@ -1,4 +1,4 @@
-//! Everything that is not ours: passed on to an upstream, and its answer back, both as they are.
+//! Passes requests on to an upstream, and the answers back. Neither is changed beyond what RFC 9110 asks of a proxy.
 
 mod owners;
 pub(super) mod route;
@@ -42,7 +42,7 @@ use crate::upstream::{self, Connector, RequestBody, Requester, Upgraded, Upstrea
 
 const PROTECTED: &str = "a Connection field names a protected field";
 
-/// The upstreams, and what is sent to which.
+/// The two upstreams, and the routes to them.
 pub(super) struct Forward {
     config: Arc<Config>,
     routes: Rc<Routes>,
@@ -96,17 +96,17 @@ impl Forward {
         Self { config: Arc::clone(config), routes, app, pbx, issued: Arc::clone(&shared.pbx.issued) }
     }
 
-    /// Returns what is sent to which upstream.
+    /// Returns the routes.
     pub(super) const fn routes(&self) -> &Rc<Routes> {
         &self.routes
     }
 
-    /// Returns the app.
+    /// Returns the upstream of the app.
     pub(super) const fn app(&self) -> Option<&Rc<Upstream>> {
         self.app.as_ref()
     }
 
-    /// Returns the PBX.
+    /// Returns the upstream of the PBX.
     pub(super) const fn pbx(&self) -> Option<&Rc<Upstream>> {
         self.pbx.as_ref()
     }
@@ -153,7 +153,7 @@ impl Forward {
         exchange: &mut Exchange,
         gives_sessions: bool,
     ) -> Result<Forwarded, Error> {
-        // HTTP/1.0 has none (RFC 9110 §15.2), and hyper writes none in HTTP/2.
+        // HTTP/1.0 has no interim answers (RFC 9110 §15.2), and hyper writes none in HTTP/2.
         let hears = request.version() == Version::HTTP_11;
         if let Some(shield) = shield::of_stranger(&self.config, context) {
             Box::pin(self.check_stranger(shield, gate, request, context, exchange)).await?;
@@ -164,7 +164,7 @@ impl Forward {
         let Outbound { upstream, request, expected, owners, redirect } =
             self.outbound(gate, request, context, exchange, gives_sessions)?;
         let relay = |interim| connection.side_channel.interims.put(interim);
-        // Behind a proxy the connection is many clients'.
+        // The connection of a proxy carries many clients, which must not share an upstream connection.
         let bound = Rc::ptr_eq(&context.origin, &connection.origin).then_some(&connection.bound);
         let client = upstream::SendContext {
             requester: Requester::client(connection.ledger.client_at(client_key(context.client())), &connection.ledger),
@@ -181,7 +181,7 @@ impl Forward {
         };
         if matches!(expected, Expected::Connect(_)) && response.status().is_success() {
             // To the client that would mean that its stream is a WebSocket now (RFC 9113 §8.5).
-            return Err(upstream::Error::BadResponse("it answered as if nobody had asked for a WebSocket").into());
+            return Err(upstream::Error::BadResponse("it answered 2xx to a request for a WebSocket").into());
         }
         let (mut head, relay) = response.into_parts();
         let hints = receive(&mut head)?;
@@ -210,7 +210,7 @@ impl Forward {
         if opens_sessions { stranger.check_login(request, exchange).await } else { Ok(()) }
     }
 
-    /// Decides where a request goes, and makes it the next hop's. Nothing is waited for.
+    /// Finds the upstream of a request and prepares it for that hop, without waiting.
     fn outbound(
         &self,
         gate: &Gate,
@@ -252,8 +252,8 @@ impl Forward {
     }
 }
 
-/// Takes out, in every spelling, what only a believed proxy may say of its caller. Returns what such a proxy said, to be
-/// put in again.
+/// Removes, in every spelling, the fields that only a believed proxy may send. Returns the fields that such a proxy sent,
+/// to be inserted again.
 fn keep_apart(
     chain: &Chain,
     headers: &mut HeaderMap,
@@ -295,24 +295,24 @@ fn count_password_login(
     Ok(gate.state.limits.pbx_logins.admit_source(&source)?)
 }
 
-/// Tells whether only its end will tell that a request has no body: in HTTP/2 that may come behind the head. Who waits to be
-/// told to go on says nothing before.
+/// Tells whether a request may turn out to have no body: in HTTP/2 the end of the stream may follow the head. A client that
+/// waits for 100 (Continue) sends nothing before, so it is not waited for.
 fn may_be_empty(request: &Request<RequestBody>) -> bool {
     let waits = *request.method() == Method::CONNECT || request.headers().contains_key(header::EXPECT);
     !waits && has_unknown_length(request.body())
 }
 
-/// Tells whether only the end of a body will tell how long it is.
+/// Tells whether the length of a body is unknown until its end.
 fn has_unknown_length(body: &RequestBody) -> bool {
     !body.is_end_stream() && body.size_hint().exact().is_none()
 }
 
-/// Makes the fields of a request those of the next hop, and tells what it asks for.
+/// Rewrites the fields of a request for the next hop. Returns the kind of answer that the client expects.
 fn prepare(head: &mut request::Parts, body: &RequestBody, context: &RequestContext) -> Result<Expected, Error> {
     let fields = &mut head.headers;
     let may_change = head.method == Method::GET && head.version == Version::HTTP_11 && body.is_end_stream();
     let protocol = if may_change { Protocol::MayChange } else { Protocol::Stays };
-    // hyper says 100 itself, once the body is polled: when the upstream's connection stands.
+    // hyper answers 100 itself once the body is polled, which is when the upstream's connection stands.
     let is_ours = hop::expects_continue(fields);
     let Hop { websocket } =
         hop::strip(fields, protocol, |name| (is_ours && *name == header::EXPECT) || forwarded::is_identity(name))
@@ -329,11 +329,11 @@ fn prepare(head: &mut request::Parts, body: &RequestBody, context: &RequestConte
         join_cookies(fields);
     }
     if has_unknown_length(body) {
-        // Without it hyper drops the body of methods that seldom have one.
+        // Without this field hyper drops the body of methods that seldom have one.
         fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let expected = match head.method {
-        // A CONNECT that comes so far is one for a WebSocket.
+        // `answer_method` lets no other CONNECT pass.
         Method::CONNECT => Expected::Connect(WebSocketKey::random()),
         _ if websocket => Expected::Upgrade,
         _ => Expected::Answer,
@@ -348,7 +348,7 @@ fn prepare(head: &mut request::Parts, body: &RequestBody, context: &RequestConte
     Ok(expected)
 }
 
-/// Joins the crumbs that HTTP/2 may make of a cookie (RFC 9113 §8.2.3).
+/// Joins the `Cookie` fields into which HTTP/2 may split one (RFC 9113 §8.2.3).
 fn join_cookies(fields: &mut HeaderMap) {
     let crumbs: Vec<_> = fields.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if crumbs.len() < 2 {
@@ -359,7 +359,7 @@ fn join_cookies(fields: &mut HeaderMap) {
     }
 }
 
-/// Makes the fields of an answer those of the client's hop, and returns what was meant for us alone.
+/// Rewrites the fields of an answer for the client's hop. Returns the fields that were meant for callgate alone.
 fn receive(head: &mut response::Parts) -> Result<AccountHints, upstream::Error> {
     let hints = AccountHints::read(&head.headers);
     hop::strip(&mut head.headers, Protocol::Stays, account_fields::is_account_field)
@@ -367,7 +367,7 @@ fn receive(head: &mut response::Parts) -> Result<AccountHints, upstream::Error> 
     Ok(hints)
 }
 
-/// Passes on the upstream's 101, and leaves it to the connection, or to the stream, to become a tunnel once that is out.
+/// Passes on the upstream's 101. The connection, or the HTTP/2 stream, becomes a tunnel once that answer is written.
 fn switch(
     head: Response<()>,
     upgraded: Upgraded,
@@ -391,7 +391,9 @@ fn switch(
             head.headers.remove(header::UPGRADE);
             head.status = StatusCode::OK;
         }
-        Expected::Connect(_) => return Err(upstream::Error::BadResponse("it switched for somebody else's key").into()),
+        Expected::Connect(_) => {
+            return Err(upstream::Error::BadResponse("its Sec-WebSocket-Accept does not fit the key").into());
+        }
     }
     let tunnel = Tunnel { upgraded, exchange: exchange.split(head.status), freeze_guard };
     connection.side_channel.tunnel.replace(Some(tunnel));

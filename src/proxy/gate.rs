@@ -46,15 +46,15 @@ use crate::observe::Logs;
 use crate::observe::metrics::Tally;
 use crate::state::MarkError;
 
-/// Why a page is refused.
+/// The reason of a refusal: a page of another origin asked.
 const ELSEWHERE: &str = "the request came from a page of another origin";
-/// Why a credential for the app proves nothing.
+/// The reason of a refusal: the app does not know the credential.
 const STRANGER: &str = "the app knows no such user";
-/// Why a key may not choose.
+/// The reason of a refusal: a key named an account outside its lists.
 const FOREIGN: &str = "the key may not name this account";
-/// Why a frozen account gets no login.
+/// The reason of a refusal: the operator froze the account.
 const FROZEN: &str = "the account is frozen";
-/// Why a credential that works once does not.
+/// The reason of a refusal: the credential works once.
 const USED: &str = "the credential was used before";
 
 /// What every login of one worker passes.
@@ -371,7 +371,8 @@ impl Gate {
         self.config.voximplant.as_ref().map_or(&[], |voximplant| &voximplant.origins)
     }
 
-    /// Finds who made a browser ask for a link or a redirect: a person who clicked, or a page.
+    /// Finds the page behind a request for a link or a redirect. A window that fills itself counts as our own: a person
+    /// clicked.
     pub(super) fn link_initiator(&self, headers: &HeaderMap, context: &RequestContext) -> Initiator {
         if fetch_metadata::is_top_level(headers) {
             return Initiator::Own;
@@ -402,7 +403,7 @@ impl Gate {
 
     // === Where to log in ===
 
-    /// Says that the caller is not proven, and where a person logs in.
+    /// Returns the error of a caller that is not proven, with the place to log in.
     pub(super) fn unauthenticated(&self, context: &RequestContext) -> Error {
         Error::Unauthenticated { login: self.login_location(context) }
     }
@@ -427,7 +428,7 @@ impl Gate {
     }
 }
 
-/// Why a caller is not proven.
+/// The reasons why a caller is not proven.
 enum Unproven {
     /// A page of another origin asks, with a credential that its visitor's browser sends by itself.
     Foreign(Option<Principal>),
@@ -439,7 +440,7 @@ enum Unproven {
     NoCredential,
 }
 
-/// Writes the question who a request is from.
+/// Prepares the question to the auth methods.
 pub(super) fn ask_of<'a>(kind: LoginKind, request: LoginRequest<'a>, context: &'a RequestContext) -> AuthRequest<'a> {
     AuthRequest {
         login: kind,

@@ -1,4 +1,4 @@
-//! What all workers of one configuration share, and what of it the next configuration goes on with.
+//! The state that all workers of one configuration share, and the part of it that the next configuration keeps.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +19,12 @@ use crate::state::Store;
 use crate::tickets::Tickets;
 use crate::upstream::Connector;
 
-/// How long a ticket of the two-host hand-over is good: as long as the PBX's token behind it.
+/// The life of a ticket of the two-host hand-over: that of the PBX's token behind it.
 const TICKET_LIFE: Duration = Duration::from_secs(10);
-/// How often the store is swept. A file that could not be written is tried again by that, too.
+/// The interval at which the store is swept. A sweep also tries again to write a file that could not be written.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// What all workers of one configuration share.
+/// The state that all workers of one configuration share.
 pub struct SharedState {
     pub(super) login: Arc<LoginState>,
     pub(super) pbx: Arc<PbxState>,
@@ -32,7 +32,7 @@ pub struct SharedState {
     pub(super) auth: Arc<AuthSources>,
 }
 
-/// What logins count, mark and look up.
+/// The state behind logins: limits, marks, freezes.
 pub(super) struct LoginState {
     pub(super) limits: Limits,
     pub(super) distinct_keys: Option<Arc<DistinctKeys>>,
@@ -41,7 +41,7 @@ pub(super) struct LoginState {
     pub(super) freezes: Arc<Freezes>,
 }
 
-/// What is known of the PBX and its sessions.
+/// The state of the PBX: its breaker, its sessions, the tickets for them.
 pub(super) struct PbxState {
     pub(super) breaker: Arc<Breaker>,
     /// The sessions that went out. They outlive every configuration.
@@ -49,7 +49,7 @@ pub(super) struct PbxState {
     pub(super) tickets: Tickets,
 }
 
-/// How the upstreams are reached.
+/// The connectors of the upstreams.
 #[derive(Default)]
 pub(super) struct Connectors {
     pub(super) app: Option<Connector>,
@@ -66,7 +66,7 @@ impl Connectors {
 }
 
 impl SharedState {
-    /// Prepares what all workers share.
+    /// Prepares the state for the first configuration.
     ///
     /// # Errors
     /// When the trust roots of an upstream cannot be used.
@@ -121,13 +121,13 @@ impl SharedState {
         self.auth.freshness()
     }
 
-    /// Returns what must go on for as long as this configuration is in use.
+    /// Returns the tasks that run for as long as this configuration is in use.
     #[must_use]
     pub fn chores(&self) -> Vec<BoxFuture<'static, ()>> {
         self.auth.tasks().chain([sweep(Arc::clone(&self.login.store)).boxed()]).collect()
     }
 
-    /// Returns those parts of it that must be ready.
+    /// Returns the parts that must be ready.
     #[must_use]
     pub fn parts(&self) -> ReadinessParts {
         let mut parts = ReadinessParts::default();
@@ -176,7 +176,7 @@ impl PbxState {
     }
 }
 
-/// Forgets in the store what has expired, again and again.
+/// Removes expired entries from the store, for ever.
 async fn sweep(store: Arc<Store>) {
     loop {
         sleep(SWEEP).await;
@@ -196,7 +196,7 @@ pub(super) fn pbx_upstream(config: &Config) -> Option<&config::UpstreamConfig> {
     config.pbx.as_ref().map(|pbx| &pbx.upstream)
 }
 
-/// Tells whether connections to an upstream under one configuration are as good as those under another.
+/// Tells whether two configurations may share connections to an upstream.
 pub(super) fn is_same(
     before: &Config,
     config: &Config,

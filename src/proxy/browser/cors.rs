@@ -55,20 +55,21 @@ const MAX_FIELDS: usize = 32;
 /// How long a browser may remember a preflight, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// Where the page that asks is from.
+/// The origin of the page that sends a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::proxy) enum Initiator {
-    /// From us, or from no page at all.
+    /// Our own, or no page at all.
     Own,
-    /// From an origin that the operator listed.
+    /// An origin that the operator listed.
     Listed(HeaderValue),
-    /// From anywhere else.
+    /// Any other.
     Foreign,
 }
 
-/// Finds where a request is from. `Origin` says it; else `Sec-Fetch-Site` does; a program that sends neither is no page.
+/// Finds the origin of the page that sends a request, by `Origin`, else by `Sec-Fetch-Site`. A request with neither comes
+/// from a program.
 ///
-/// A sibling host (`same-site`) is elsewhere: it carries the app's cookie, and its request needs no preflight.
+/// A sibling host (`same-site`) is foreign: it carries the app's cookie, and its request needs no preflight.
 pub(in crate::proxy) fn initiator(headers: &HeaderMap, authority: &Authority, listed: &[String]) -> Initiator {
     let mut origins = headers.get_all(header::ORIGIN).into_iter();
     let site = fields::sole_or_empty(headers, "sec-fetch-site");
@@ -83,7 +84,7 @@ pub(in crate::proxy) fn initiator(headers: &HeaderMap, authority: &Authority, li
     }
 }
 
-/// Answers `OPTIONS`: a preflight, or else the question which methods there are.
+/// Answers `OPTIONS`: a preflight, or else a request for the list of methods.
 ///
 /// # Errors
 /// When a preflight comes from elsewhere.
@@ -128,8 +129,8 @@ fn is_tracing(name: &str) -> bool {
     TRACING.contains(&name) || name.len() <= 64 && name.bytes().all(is_token) && is_family()
 }
 
-/// Lets a listed page read the answer, also when it is a refusal. A place to log in, which is a path on our own host, is
-/// none on the page's: it becomes an address.
+/// Lets a listed page read the answer, also when it is a refusal. A login path becomes an address with our host, because on
+/// the page's own host it would lead elsewhere.
 ///
 /// # Errors
 /// When there is no answer, as `answered` says.

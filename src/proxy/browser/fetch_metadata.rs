@@ -1,11 +1,11 @@
-//! Whether a person has clicked: from what a browser says about its request, and a program about itself.
+//! Tells clicks of a person from prefetches, previews and requests of pages, by Fetch Metadata and `User-Agent`.
 
 use http::Method;
 use http::header::HeaderMap;
 
 use crate::message::fields;
 
-/// Programs that look at links before a person does.
+/// Words in the `User-Agent` of programs that open links before a person does.
 const PREVIEWERS: [&str; 14] = [
     "bot",
     "crawler",
@@ -23,7 +23,7 @@ const PREVIEWERS: [&str; 14] = [
     "safelinks",
 ];
 
-/// Tells whether a request only looks ahead: no person has clicked yet, so there is nobody to log in.
+/// Tells whether a request is a prefetch or a preview. No person has clicked yet, so it must not log in.
 pub(in crate::proxy) fn looks_ahead(method: &Method, headers: &HeaderMap) -> bool {
     let lines = |name: &str| {
         let lines = headers.get_all(name).into_iter();
@@ -47,8 +47,8 @@ pub(in crate::proxy) fn is_from_elsewhere(headers: &HeaderMap) -> bool {
     field("sec-fetch-mode") == Some(b"navigate") && field("sec-fetch-site") == Some(b"cross-site")
 }
 
-/// Tells whether a person goes somewhere in a window of their own. Images, frames and scripts of another page do not;
-/// a client that says nothing about it (no Fetch Metadata) may. What is said twice says nothing that could be believed.
+/// Tells whether a request fills a window of its own. Images, frames and scripts of another page do not; a client without
+/// Fetch Metadata may. A field that stands twice is not believed.
 pub(in crate::proxy) fn is_top_level(headers: &HeaderMap) -> bool {
     let field = |name| fields::sole_or_empty(headers, name);
     field("origin") != Some(b"")
@@ -56,8 +56,8 @@ pub(in crate::proxy) fn is_top_level(headers: &HeaderMap) -> bool {
         && matches!(field("sec-fetch-dest"), None | Some(b"document"))
 }
 
-/// Tells whether a browser says that a person has clicked, or typed: it goes somewhere in a window of its own, and the
-/// person did that (Fetch Metadata). Whoever does not say so may be a program.
+/// Tells whether a browser states by Fetch Metadata that a person clicked, or typed the address, and that the request fills
+/// a window of its own. Without that statement the client may be a program.
 pub(in crate::proxy) fn is_by_a_person(headers: &HeaderMap) -> bool {
     let says = |name, value: &[u8]| fields::sole_or_empty(headers, name) == Some(value);
     says("sec-fetch-mode", b"navigate") && says("sec-fetch-dest", b"document") && says("sec-fetch-user", b"?1")

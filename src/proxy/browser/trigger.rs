@@ -1,6 +1,5 @@
-//! Who made a browser ask: what a page of another origin does must count against none of its visitors.
-//!
-//! Fetch Metadata and `Origin` say it. A request without both is judged as a program's.
+//! Finds what made a browser send a request, by Fetch Metadata and `Origin`: a page of another origin must not use up the
+//! limits of its visitors. A request without these fields is judged as a program's.
 
 use http::Method;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -10,7 +9,7 @@ use super::{cors, fetch_metadata};
 use crate::config::Config;
 use crate::message::target::Authority;
 
-/// Who made a request.
+/// What made a client send a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::proxy) enum Trigger {
     /// A person, a page of ours or of a listed origin, or a program.
@@ -21,7 +20,7 @@ pub(in crate::proxy) enum Trigger {
     ForeignPage,
 }
 
-/// Finds who made a request. `listed`: the origins that may ask.
+/// Finds what made a client send a request. `listed`: the origins that may ask.
 pub(in crate::proxy) fn of(method: &Method, headers: &HeaderMap, authority: &Authority, listed: &[String]) -> Trigger {
     let site = site(headers);
     if is_navigation(method, headers) {
@@ -49,7 +48,7 @@ fn is_foreign(site: Option<&[u8]>) -> bool {
     matches!(site, Some(b"cross-site" | b"same-site"))
 }
 
-/// Finds who made a request that passes to the PBX. Pages of the app may log people in there: with `hosts` of `[app]`
+/// Finds what made a client send a request to the PBX. Pages of the app may log people in there: with `hosts` of `[app]`
 /// they are known; without, any host may be the app's, unless it is of another site.
 pub(in crate::proxy) fn at_pbx(
     method: &Method,

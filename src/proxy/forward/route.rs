@@ -1,9 +1,9 @@
-//! Where a request goes: by host, then by the longest path prefix.
+//! Finds the upstream of a request: by host, then by the longest path prefix.
 
 use crate::config::{self, HostPattern};
 use crate::model::upstream_name::UpstreamName;
 
-/// What is sent where.
+/// The hosts and paths of the upstreams.
 #[derive(Debug)]
 pub(in crate::proxy) struct Routes(Vec<Route>);
 
@@ -15,7 +15,7 @@ struct Route {
 }
 
 impl Routes {
-    /// Collects what is sent where.
+    /// Reads the hosts and paths of both upstreams.
     #[must_use]
     pub(in crate::proxy) fn new(app: Option<&config::UpstreamConfig>, pbx: Option<&config::UpstreamConfig>) -> Self {
         let route = |to, upstream: &config::UpstreamConfig| Route {
@@ -23,7 +23,7 @@ impl Routes {
             hosts: upstream.hosts.clone(),
             paths: upstream.paths.clone(),
         };
-        // The PBX first: it keeps what both fit equally well.
+        // The PBX stands first, so it gets a request that fits both equally well.
         Self(
             pbx.map(|pbx| route(UpstreamName::Pbx, pbx))
                 .into_iter()
@@ -32,10 +32,10 @@ impl Routes {
         )
     }
 
-    /// Finds where a request goes. `host` is in lower case and has no port; `path` is the canonical path.
+    /// Finds the upstream of a request. `host` is in lower case and has no port; `path` is the canonical path.
     ///
-    /// A route for the host's own name beats one for names like it, and that one beats a route for any host; then the
-    /// longest path prefix decides.
+    /// An exact host beats a wildcard, a longer wildcard a shorter one, and any listed host a route without `hosts`. Among
+    /// equals the longest path prefix decides.
     #[must_use]
     pub(in crate::proxy) fn find(&self, host: &str, path: &str) -> Option<UpstreamName> {
         let fits = self.0.iter().filter_map(|route| Some((route.fit(host, path)?, route.to)));
@@ -45,7 +45,7 @@ impl Routes {
 }
 
 impl Route {
-    /// How well a request fits: by host, then by path; nothing if it does not.
+    /// Rates a request: by host, then by path. `None`: the request does not fit.
     fn fit(&self, host: &str, path: &str) -> Option<(usize, usize)> {
         let by_host = |pattern: &HostPattern| match pattern {
             pattern if !pattern.matches(host) => None,

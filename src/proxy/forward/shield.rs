@@ -1,4 +1,4 @@
-//! `[pbx] shield`: keeps strangers from what only callgate and the operator's own networks may do at the PBX.
+//! `[pbx] shield`: refuses strangers' requests to the PBX that only callgate and the operator's own networks may make.
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -20,10 +20,10 @@ use crate::proxy::error::Error;
 use crate::proxy::gate::Gate;
 use crate::upstream::RequestBody;
 
-/// The longest login that is read before it is passed on.
+/// The most bytes of a login that are read before it is passed on.
 const MAX_LOGIN: usize = 16 << 10;
 
-/// Returns the shield, if it keeps this client from something.
+/// Returns the shield, if this client is a stranger to it.
 pub(super) fn of_stranger<'c>(config: &'c Config, context: &RequestContext) -> Option<&'c ShieldConfig> {
     config.pbx.as_ref()?.shield.as_ref().filter(|shield| shield.is_for(context.client()))
 }
@@ -160,12 +160,12 @@ const fn counted(verdict: &ShieldVerdict) -> metrics::BlockedAttempt {
     }
 }
 
-/// Tells whether a browser has this session already: then its link changes nothing.
+/// Tells whether a browser has this session already: a link with the same session then changes nothing.
 fn has_session(headers: &HeaderMap, session: &str) -> bool {
     cookies::values(headers, SESSION).any(|value| value == session)
 }
 
-/// Checks that a body is what it looks like: nothing that somebody else would unpack or read in other letters.
+/// Checks that a body is plain UTF-8. The PBX might unpack another coding, or read another charset, and see another login.
 fn check_form(headers: &HeaderMap) -> Result<(), ShieldVerdict> {
     let is_plain = |line: &HeaderValue| line.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
     if !headers.get_all(header::CONTENT_ENCODING).iter().all(is_plain) {

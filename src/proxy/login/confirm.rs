@@ -1,5 +1,5 @@
-//! The page between a link and its session. Programs that look at links before a person does stop there: they follow
-//! links and do not press buttons.
+//! The page between a link and its session. Programs that open links before a person does stop there: they follow links
+//! and press no buttons.
 
 use http::{HeaderMap, Response};
 
@@ -10,7 +10,7 @@ use crate::model::path::CONFIRM_PATH;
 use crate::proxy::answer::page::Page;
 use crate::proxy::browser::fetch_metadata;
 
-/// Tells whether the page comes first.
+/// Tells whether the person must confirm first.
 pub(in crate::proxy) fn is_needed(proof: &Proof, headers: &HeaderMap) -> bool {
     match proof.confirm() {
         Confirm::Never => false,
@@ -19,7 +19,7 @@ pub(in crate::proxy) fn is_needed(proof: &Proof, headers: &HeaderMap) -> bool {
     }
 }
 
-/// Shows the page. The link is not used by that.
+/// Shows the page. This does not use the link.
 pub(in crate::proxy) fn page(query: &str) -> Response<Body> {
     let main = "<p>This link logs you in. It works once.</p>";
     Page::new("Open the telephone", main)

@@ -21,9 +21,9 @@ use crate::proxy::gate::attempt::Attempt;
 use crate::proxy::gate::effects::Effects;
 use crate::upstream::RequestBody;
 
-/// How far a link has come.
+/// The answer to a link.
 pub(in crate::proxy) enum LinkStep<'a> {
-    /// The browser tries again, with the cookies that it kept back: to this path.
+    /// The browser tries again at this path, and then sends the cookies that it held back.
     TryAgain(String),
     /// A person must confirm first.
     Confirm,
@@ -51,7 +51,7 @@ pub(super) async fn answer(
 /// Decides on a link. Nothing is spent or minted for it yet.
 ///
 /// # Errors
-/// When it logs nobody in.
+/// When the link grants no session.
 pub(in crate::proxy) async fn decide<'a>(
     login: PbxLogin<'_>,
     link: LoginRequest<'_>,

@@ -1,5 +1,5 @@
-//! `/auth/callgate/login`, `/auth/callgate/oidc/NAME`, `/auth/callgate/logout`: the way to an identity provider, the way
-//! back, and the way out.
+//! Logins at an identity provider: `/auth/callgate/login` leads there, `/auth/callgate/oidc/NAME` is where the browser comes
+//! back, `/auth/callgate/logout` logs out.
 
 use std::rc::Rc;
 
@@ -34,7 +34,7 @@ enum Goal {
 }
 
 impl Goal {
-    /// Reads it from the query of the login page; which provider is meant stands beside it.
+    /// Reads the query of the login page: the goal, and the name of the provider.
     fn read(query: &str) -> Result<(Self, Option<String>), Error> {
         let mut fields = Fields::of_form(query.as_bytes())?;
         let with = fields.take("with");
@@ -45,7 +45,7 @@ impl Goal {
         }
     }
 
-    /// Writes the path of this host where the login ends. Nothing of it is the caller's but what it wishes to be.
+    /// Writes the path of this host where the login ends. Only the selectors in it come from the caller.
     fn path(&self) -> String {
         match self {
             Self::Pbx(selectors) => selectors.after_login(),
@@ -53,7 +53,7 @@ impl Goal {
         }
     }
 
-    /// Writes the path of the login page for it.
+    /// Writes the path of the login page.
     fn login(&self, with: Option<&str>) -> String {
         let with = with.map(|name| ("with", name));
         let query = match self {
@@ -205,7 +205,7 @@ fn check_click(request: &Request<RequestBody>) -> Result<(), Error> {
     if request.method() == Method::GET { Ok(()) } else { Err(Error::MethodNotAllowed(METHODS)) }
 }
 
-/// Lets a person choose among providers.
+/// Shows a page with a link for each provider.
 fn choice(providers: &[Rc<OidcMethod>], goal: &Goal) -> Response<Body> {
     let link = |provider: &Rc<OidcMethod>| {
         let login = escape(&goal.login(Some(provider.name())));

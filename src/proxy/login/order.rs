@@ -15,12 +15,12 @@ use crate::proxy::gate::Gate;
 use crate::proxy::gate::attempt::Attempt;
 use crate::proxy::gate::audit::Facts;
 
-/// Why a login is refused whose browser could be sent nowhere.
+/// The reason of a refusal where no host is known to send the browser to.
 const NO_HOST: &str = "no host of [pbx] hosts is a name to send the browser to";
-/// Why a login is refused at a host that may be anybody's.
+/// The reason of a refusal at a host that may not be ours.
 const FOREIGN_HOST: &str = "neither a certificate nor `hosts` names the host where it begins";
 
-/// What is asked for of a session.
+/// The part of a session that the caller asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Delivery {
     /// An address that leads a browser to it.
@@ -29,7 +29,7 @@ pub(super) enum Delivery {
     Id,
 }
 
-/// A session that a caller is granted, and nothing spent for it yet.
+/// A session that a caller is granted. Its credential is not spent yet.
 pub(in crate::proxy) struct SessionOrder {
     principal: Principal,
     /// The credential, if it works once.
@@ -125,7 +125,7 @@ fn may_begin_here(login: PbxLogin<'_>, principal: &Principal, context: &RequestC
 }
 
 /// Tells whether a host is known to be ours. A request may name any host, and an app without `hosts` answers it. Where
-/// hosts are listed, a wildcard of a certificate names none: a host of somebody else may be among them.
+/// hosts are listed, a wildcard of a certificate does not count: it may cover hosts of other owners.
 fn owns(gate: &Gate, host: &str) -> bool {
     let app = gate.config.app.as_ref().map(|app| &app.upstream);
     let pbx = gate.config.pbx.as_ref().map(|pbx| &pbx.upstream);

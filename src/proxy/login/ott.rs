@@ -29,7 +29,7 @@ use crate::proxy::gate::effects::Effects;
 use crate::upstream::RequestBody;
 
 const METHODS: &str = "POST, OPTIONS";
-/// Why a granted user gets no token.
+/// The reason of a refusal where a rule grants a user without an entry.
 const UNKNOWN_USER: &str = "the users file has no such user";
 
 /// Answers `/auth/ott`: a preflight, or a one-time key.
@@ -89,7 +89,7 @@ async fn answer_key(
 
 // === The decision ===
 
-/// Who asks for a token.
+/// The request for a token.
 #[derive(Clone, Copy)]
 pub(in crate::proxy) struct Asker<'a> {
     pub(in crate::proxy) request: LoginRequest<'a>,
@@ -97,7 +97,7 @@ pub(in crate::proxy) struct Asker<'a> {
     pub(in crate::proxy) context: &'a RequestContext,
 }
 
-/// A token that a caller is granted, and nothing spent for it yet.
+/// A token that a caller is granted. Its credential is not spent yet.
 pub(in crate::proxy) struct TokenOrder {
     principal: Principal,
     /// The credential, if it works once.

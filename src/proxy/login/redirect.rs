@@ -1,4 +1,4 @@
-//! Redirects of the app that lead to the PBX's landing page are given the session they lack.
+//! Gives a session to redirects of the app that lead to the PBX's landing page without one.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
@@ -25,10 +25,10 @@ use crate::proxy::gate;
 use crate::proxy::gate::attempt::Attempt;
 use crate::proxy::gate::effects::Effects;
 
-/// The landing page of the legacy dialect, which apps may go on to name when the PBX has moved on to cookies.
+/// The landing page of the legacy dialect. Apps may still name it when the PBX uses cookies.
 const WELCOME: &str = "/welcome.htm";
 
-/// What is said of the app's page about a redirect.
+/// Fields that describe the app's page behind a redirect.
 static OF_THE_PAGE: [HeaderName; 7] = [
     header::CONTENT_LENGTH,
     header::CONTENT_TYPE,
@@ -188,7 +188,7 @@ async fn prove<'a>(
         }
         false => Some(gate.chain.ask(&gate::ask_of(LoginKind::Pbx, request, context)).await?),
     };
-    // Without a login, a redirect to the PBX is only that.
+    // Without a login the redirect is passed on as it is.
     if let Some(Verdict::Stranger | Verdict::Abstain) = verdict {
         return Ok(None);
     }
@@ -241,9 +241,10 @@ fn location(headers: &HeaderMap) -> Option<String> {
     lines.next().is_none().then_some(location)
 }
 
-/// Turns the app's answer into one that carries a session: not to be kept by anybody, told to nobody.
+/// Turns the app's answer into one that carries a session: no cache stores it, and no `Referer` tells its address.
 fn redirect(response: &mut Response<Body>, location: &str) -> Result<(), Error> {
-    let location = HeaderValue::try_from(location).map_err(|_| Error::Malformed("the redirect is none"))?;
+    let location =
+        HeaderValue::try_from(location).map_err(|_| Error::Malformed("the redirect has no valid address"))?;
     if matches!(response.status(), StatusCode::MOVED_PERMANENTLY | StatusCode::PERMANENT_REDIRECT) {
         *response.status_mut() = StatusCode::FOUND;
     }
@@ -257,7 +258,7 @@ fn redirect(response: &mut Response<Body>, location: &str) -> Result<(), Error> 
     Ok(())
 }
 
-/// Tells whether a field tells some caches what `Cache-Control` does not: a CDN (RFC 9213) or nginx.
+/// Tells whether a field directs some caches apart from `Cache-Control`: those of a CDN (RFC 9213), or nginx.
 fn is_for_caches(name: &HeaderName) -> bool {
     name.as_str().ends_with("-cache-control") || ["surrogate-control", "x-accel-expires"].contains(&name.as_str())
 }

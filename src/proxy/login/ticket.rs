@@ -1,5 +1,5 @@
-//! `/auth/callgate/ticket`: the two-host hand-over. A ticket leads a browser, and only the one that began, from the host
-//! where it was proven to the PBX's.
+//! `/auth/callgate/ticket`: the two-host hand-over. A ticket leads a browser from the host where its caller was proven to
+//! the PBX's host. Only the browser that began the hand-over can use it.
 //!
 //! The two hosts may be two sites, which share no cookie. So the browser goes to and fro once: the ticket leads it to the
 //! PBX's host, which gives it a cookie and sends it back; the first host knows it by a cookie of the beginning, and sends
@@ -28,38 +28,38 @@ use crate::proxy::gate::audit::Facts;
 use crate::random;
 use crate::upstream::RequestBody;
 
-/// The cookie by which a host knows the browser again, on its way through a hand-over.
+/// The cookie by which a host recognizes the browser during a hand-over.
 const BROWSER: &str = "__Host-callgate.browser";
-/// How long a browser keeps it, in seconds: longer than the tickets of a hand-over.
-const KEPT: u64 = 60;
-/// How many characters it has: 256 bits.
+/// The life of that cookie in seconds: longer than that of the tickets of a hand-over.
+const MAX_AGE: u64 = 60;
+/// The length of its value in characters: 256 bits.
 const LENGTH: usize = 43;
 
-/// What a ticket stands for.
+/// The meaning of a ticket, which the store keeps.
 struct TicketPayload {
     token: SessionId,
     language: Option<Language>,
-    /// The host the ticket is for, without port.
+    /// The host that the ticket is for, without port.
     host: String,
     step: HandOverStep,
-    /// Whose it is: a freeze holds also where a restart has forgotten that.
-    whom: FreezeTarget,
+    /// The account of the session: freezes are checked by it even if a restart has forgotten the session.
+    owner: FreezeTarget,
 }
 
-/// How far a hand-over has come. Browsers are told apart by the SHA-256 of their cookie, in hexadecimal.
+/// The steps of a hand-over. A browser is named by the SHA-256 of its cookie, in hexadecimal.
 enum HandOverStep {
-    /// A server with a key sends a browser that it answers for.
+    /// A server with a key sends a browser, and vouches for it.
     Sent,
-    /// A browser began at a host, which knows it.
+    /// A browser began at the host `at`, where it has a cookie.
     Begun { browser: String, at: String },
-    /// It was at the PBX's host, which knows it too, and goes back.
+    /// The browser has a cookie of the PBX's host `to` too, and goes back.
     Back { browser: String, there: String, to: String },
-    /// It is known at both.
+    /// The browser has shown the cookie of its beginning.
     Known { there: String },
 }
 
 impl HandOverStep {
-    /// Writes it as one word.
+    /// Writes the step as one word.
     fn text(&self) -> String {
         match self {
             Self::Sent => "sent".to_owned(),
@@ -83,11 +83,11 @@ impl HandOverStep {
 }
 
 impl TicketPayload {
-    /// Writes it as one text, in which no part can be taken for another: none but the last has a space.
+    /// Writes the payload as one text. Only the last part may contain spaces, so that the parts cannot be confused.
     fn text(&self) -> Secret {
         let language = self.language.as_ref().map_or("-", Language::as_str);
         let (token, step) = (self.token.expose(), self.step.text());
-        Secret::new(format!("{token} {language} {} {step} {}", self.host, self.whom))
+        Secret::new(format!("{token} {language} {} {step} {}", self.host, self.owner))
     }
 
     fn read(text: &Secret) -> Option<Self> {
@@ -95,17 +95,17 @@ impl TicketPayload {
         let (token, language, host) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?.to_owned());
         let language = if language == "-" { None } else { Some(language.parse().ok()?) };
         let step = HandOverStep::read(parts.next()?)?;
-        Some(Self { token, language, host, step, whom: parts.next()?.parse().ok()? })
+        Some(Self { token, language, host, step, owner: parts.next()?.parse().ok()? })
     }
 }
 
-/// A browser as a host knows it.
+/// A browser as a host recognizes it.
 struct Browser {
     secret: String,
 }
 
 impl Browser {
-    /// Finds the browser of a request; one that is not known yet gets a name.
+    /// Reads the browser's cookie. A browser without one gets a new value.
     fn of(headers: &HeaderMap) -> Self {
         let mut sent = cookies::values(headers, BROWSER).filter(|secret| secret.len() == LENGTH);
         let secret = sent.next().filter(|_| sent.next().is_none()).map(str::to_owned);
@@ -116,15 +116,15 @@ impl Browser {
         hex::encode(sha256(self.secret.as_bytes()))
     }
 
-    /// Writes its cookie: a page of a listed origin on another site brings and keeps what says `None` alone.
+    /// Writes its cookie. A page of a listed origin on another site sends and keeps only cookies with `SameSite=None`.
     fn cookie(&self, same_site: &str) -> HeaderValue {
         let secret = &self.secret;
-        let line = format!("{BROWSER}={secret}; Max-Age={KEPT}; Path=/; Secure; HttpOnly; SameSite={same_site}");
+        let line = format!("{BROWSER}={secret}; Max-Age={MAX_AGE}; Path=/; Secure; HttpOnly; SameSite={same_site}");
         HeaderValue::from_str(&line).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 }
 
-/// The address at which a browser goes on, and the cookie by which it is known then.
+/// The next address of a browser, and the cookie by which it will be recognized there.
 pub(super) struct Onward {
     pub(super) address: String,
     pub(super) cookie: Option<HeaderValue>,
@@ -164,7 +164,7 @@ pub(super) async fn begin(
         at: context.authority.with_host(&context.authority.host),
     });
     let (token, language) = (minted.id.clone(), minted.language.clone());
-    let payload = TicketPayload { token, language, host, step, whom: FreezeTarget::of(&minted.role) };
+    let payload = TicketPayload { token, language, host, step, owner: FreezeTarget::of(&minted.role) };
     let same_site = if is_of_another_site(headers) { "None" } else { "Lax" };
     Ok(Onward {
         address: issue(login, &payload, &there).await?,
@@ -205,7 +205,7 @@ pub(in crate::proxy) async fn answer(
     let Some(payload) = payload.filter(|payload| payload.host == context.authority.host) else {
         return Err(refuse_unknown(login, &ticket, &attempt));
     };
-    if gate.state.freezes.covers(&payload.whom) {
+    if gate.state.freezes.covers(&payload.owner) {
         return Err(Error::Forbidden);
     }
     let browser = Browser::of(request.headers());
@@ -222,7 +222,7 @@ pub(in crate::proxy) async fn answer(
             return Err(Error::Forbidden);
         }
     }
-    session::land(login, &payload.token, payload.language.as_ref(), &payload.whom, context).await
+    session::land(login, &payload.token, payload.language.as_ref(), &payload.owner, context).await
 }
 
 /// Gives the browser a cookie of the PBX's host, and sends it back to where it began.

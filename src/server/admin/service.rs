@@ -29,7 +29,7 @@ use crate::observe::audit::{AuditEvent, EventRecord};
 use crate::observe::health::PartReport;
 use crate::observe::heartbeat::StuckWorker;
 use crate::observe::metrics::{self, ClientProtocol, Tally};
-use crate::proxy::Question;
+use crate::proxy::LoginQuestion;
 use crate::server::client_io::Stream;
 use crate::state::{Freeze, KeepError};
 
@@ -225,7 +225,7 @@ impl Desk {
     }
 
     /// Tells who a caller would become, with what the workers judge by at this moment.
-    async fn explain(&self, question: &Question) -> Answer {
+    async fn explain(&self, question: &LoginQuestion) -> Answer {
         let snapshot = Arc::clone(&self.known.live.borrow());
         let Ok(proxy) = snapshot.proxy(None, &Tally::default()) else {
             return problem(StatusCode::INTERNAL_SERVER_ERROR, "unusable", "the configuration cannot be used");

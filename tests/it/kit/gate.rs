@@ -85,7 +85,20 @@ impl Gate {
         canaries.extend(ha1s);
         let text = text.to_owned();
         let canaries = Mutex::new(canaries);
-        Ok(Self { server: Some(server), addr, dir, redirect, text, logs, memory, ca, admin, canaries, told, logins: Logins::default() })
+        Ok(Self {
+            server: Some(server),
+            addr,
+            dir,
+            redirect,
+            text,
+            logs,
+            memory,
+            ca,
+            admin,
+            canaries,
+            told,
+            logins: Logins::default(),
+        })
     }
 
     /// Puts another configuration in the place of the running one, with the files as they are now.

@@ -493,7 +493,7 @@ async fn what_is_no_question_has_an_exit_code_of_its_own() {
         (&["--link", "https://app.test/other?x=1"], 2, "the path of the link is not"),
         (&["--link", "/auth/pbx?x=1"], 2, "has no host"),
         (&["--cookie", "-", "--bearer", "-"], 2, "only one credential"),
-        (&["--host", "a b"], 2, "the host is none"),
+        (&["--host", "a b"], 2, "the host is not a valid host name"),
         (&["--certificate", "/nowhere.pem"], 2, "cannot read /nowhere.pem"),
         (&["--config", "/nowhere/proxy.toml"], 2, "cannot be used multiple times"),
     ] {

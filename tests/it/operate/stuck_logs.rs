@@ -37,6 +37,7 @@ fn is_not_now(answer: Answer) {
 #[tokio::test]
 async fn without_its_line_a_login_is_none_and_everything_else_goes_on() {
     let stage = Plan { more: CHAIN, ..Plan::default() }.start().await;
+    stage.gate.logins.are_not_explained();
     let locked = lock(&stage);
     let login = async { stage.as_alice("/auth/pbx").send().await };
     let pages = async {
@@ -78,6 +79,7 @@ async fn without_its_line_a_login_is_none_and_everything_else_goes_on() {
 async fn a_login_goes_on_without_its_line_where_it_may() {
     let more = format!("{CHAIN}\nwhen_stuck = \"go_on\"");
     let stage = Plan { more: &more, ..Plan::default() }.start().await;
+    stage.gate.logins.are_not_explained();
     let locked = lock(&stage);
     for _ in 0..2 {
         stage.as_alice("/auth/pbx").send().await.expect(303);
@@ -93,6 +95,7 @@ async fn a_disk_that_is_full_gives_no_login_unless_it_may() {
     for (when_stuck, status) in [("refuse", 503), ("go_on", 303)] {
         let more = format!("[audit]\nfile = \"/dev/full\"\nwhen_stuck = \"{when_stuck}\"");
         let stage = Plan { more: &more, ..Plan::default() }.start().await;
+        stage.gate.logins.are_not_explained();
         for _ in 0..2 {
             stage.as_alice("/auth/pbx").send().await.expect(status);
         }
