@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use super::{Done, print_line, report_error, report_problems, run};
 use crate::config;
-use crate::demo::app::{App, AppOptions, SameSite};
-use crate::demo::vodia::{Options, Vodia};
-use crate::demo::voximplant::Voximplant;
+use crate::demo::app::{PortalApp, PortalOptions, SameSite};
+use crate::demo::server::serve;
+use crate::demo::vodia::{VodiaOptions, VodiaPbx};
+use crate::demo::voximplant::VoximplantCloud;
 use crate::model::ott::{VoximplantUser, users_line};
 use crate::observe::{RequestId, trace};
 use crate::server::Inherited;
@@ -36,16 +37,16 @@ pub(super) fn run(arguments: &Arguments) -> Done {
 async fn show(listen: SocketAddr) -> Done {
     let listen = with_port(listen).map_err(|error| report_error("cannot listen", &error))?;
     let port = listen.port();
-    let options = Options::default();
+    let options = VodiaOptions::default();
     let password = options.admin_password.clone();
-    let pbx = Vodia::start(options).await;
-    let cloud = Voximplant::start(["alice", "bob"].map(|user| (user, PASSWORD))).await;
-    let app = App::start(AppOptions {
+    let pbx = serve(VodiaPbx::new(options)).await;
+    let cloud = serve(VoximplantCloud::new(["alice", "bob"].map(|user| (user, PASSWORD)))).await;
+    let app = serve(PortalApp::new(PortalOptions {
         pbx_origin: format!("https://pbx.localhost:{port}"),
         tenant: "acme.test".into(),
         voximplant: Some(cloud.addr),
         cookie_same_site: SameSite::Lax,
-    })
+    }))
     .await;
 
     let folder = DemoFolder::new().map_err(|error| report_error("cannot make a folder for the demo", &error))?;

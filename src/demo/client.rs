@@ -1,4 +1,4 @@
-//! The smallest client for the stand-ins' tests: one connection, one request, the answer byte for byte.
+//! A client for the stand-ins' tests: one connection, one request, the answer byte for byte.
 
 use std::net::SocketAddr;
 
@@ -44,7 +44,7 @@ pub(super) async fn ask(addr: SocketAddr, request: &str, headers: &str, body: &[
     let length = body.len();
     let host = if headers.starts_with("Host:") { "" } else { "Host: acme.test\r\n" };
     let head = format!("{request} HTTP/1.1\r\n{host}Connection: close\r\nContent-Length: {length}\r\n{headers}\r\n");
-    // A stand-in that hangs up early makes the writing fail: the answer, or its absence, is what counts.
+    // A stand-in that closes early makes the write fail; the tests look at the answer alone.
     drop(socket.write_all(&[head.as_bytes(), body].concat()).await);
     let mut answer = Vec::new();
     drop(socket.read_to_end(&mut answer).await);

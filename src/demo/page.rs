@@ -1,4 +1,4 @@
-//! Hand-written pages with a few blanks: one function fills them, one escapes.
+//! Fills the blanks of the page templates with escaped values.
 
 use crate::model::html;
 
@@ -14,7 +14,7 @@ pub(super) fn fill(page: &str, values: &[(&str, &str)]) -> String {
     filled
 }
 
-/// Escapes a value. A value cannot open a blank that a later value would fill.
+/// Escapes a value, also `{`: a value must not contain a blank that a later value would fill.
 fn escape(value: &str) -> String {
     html::escape(value).replace('{', "&#123;")
 }

@@ -1,16 +1,18 @@
-//! The small server under every stand-in: accepts, records, answers, and misbehaves below HTTP when told to.
+//! The small HTTP/1.1 server under every stand-in.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Limited};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -23,129 +25,160 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::create_response;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::body::Body;
-
-/// How many records, logins or keys are kept.
-pub(super) const KEPT: usize = 1_000;
+/// How many sessions, logins or keys a stand-in remembers.
+pub(super) const CAPACITY: usize = 1_000;
 /// The pause after a failed accept.
-const BACK_OFF: Duration = Duration::from_millis(10);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// The largest request body that is read, in bytes.
 const MAX_BODY: usize = 64 * 1024 * 1024;
 
+/// The body of a stand-in's response.
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+
 /// What a stand-in does with connections and requests.
-pub(super) trait Site: Send + Sync + 'static {
-    /// Tells whether a new connection is served; if not, it is closed before a byte is read.
+pub trait Handler: Send + Sync + 'static {
+    /// Tells whether a new connection is served. If not, it is closed before a byte is read.
     fn admits(&self, _peer: IpAddr) -> bool {
         true
     }
 
     /// Answers a request.
-    fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> impl Future<Output = Answer> + Send;
+    fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> impl Future<Output = Reply> + Send;
 }
 
-/// What becomes of a request.
-pub(super) enum Answer {
-    /// A proper response.
+/// The reply to a request.
+pub enum Reply {
+    /// An HTTP response.
     Http(Response<Body>),
-    /// Exactly these bytes, then the end of the connection.
-    Raw(Vec<u8>),
-    /// The end of the connection without a byte.
-    Drop,
-    /// A WebSocket, after this response; the function answers each text.
-    Socket(Response<()>, fn(&str) -> Option<String>),
+    /// No HTTP response: the function gets the connection.
+    TakeOver(TakeOver),
 }
 
-impl From<Response<Body>> for Answer {
+/// Takes a connection after its request, with the bytes that were read behind the request, and ends it.
+pub type TakeOver = Box<dyn FnOnce(TcpStream, Bytes) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
+impl Reply {
+    /// Closes the connection without an answer.
+    #[must_use]
+    pub fn hang_up() -> Self {
+        Self::TakeOver(Box::new(|mut socket, _| {
+            Box::pin(async move {
+                // A client that has closed already is no error.
+                drop(socket.shutdown().await);
+            })
+        }))
+    }
+}
+
+impl From<Response<Body>> for Reply {
     fn from(response: Response<Body>) -> Self {
         Self::Http(response)
     }
 }
 
-/// A running server, which ends when this is dropped.
+/// A running stand-in. It stops when this is dropped.
 #[derive(Debug)]
-pub(super) struct Server {
-    pub(super) addr: SocketAddr,
+pub struct StandIn<H> {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// What answers its requests.
+    pub handler: Arc<H>,
     accepting: AbortHandle,
 }
 
-impl Drop for Server {
+impl<H> Drop for StandIn<H> {
     fn drop(&mut self) {
         self.accepting.abort();
     }
 }
 
-/// Starts a server at a free port of 127.0.0.1.
-pub(super) async fn serve<S: Site>(site: Arc<S>) -> Server {
+/// Starts a stand-in at a free port of 127.0.0.1.
+///
+/// # Panics
+/// When 127.0.0.1 has no free port.
+pub async fn serve<H: Handler>(handler: H) -> StandIn<H> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("the loopback has a free port");
     let addr = listener.local_addr().expect("a bound socket has an address");
-    Server { addr, accepting: tokio::spawn(accept(listener, site)).abort_handle() }
+    let handler = Arc::new(handler);
+    let accepting = tokio::spawn(accept(listener, Arc::clone(&handler))).abort_handle();
+    StandIn { addr, handler, accepting }
 }
 
-/// Accepts for ever. The set ends every connection when the server is dropped.
-async fn accept<S: Site>(listener: TcpListener, site: Arc<S>) {
+/// Accepts connections until the stand-in is dropped; the set then ends every connection.
+async fn accept<H: Handler>(listener: TcpListener, handler: Arc<H>) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         let Ok((socket, peer)) = listener.accept().await else {
-            tokio::time::sleep(BACK_OFF).await;
+            tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        if site.admits(peer.ip()) {
-            connections.spawn(connection(Arc::clone(&site), socket, peer.ip()));
+        if handler.admits(peer.ip()) {
+            connections.spawn(serve_connection(Arc::clone(&handler), socket, peer.ip()));
         }
     }
 }
 
-/// The service has handed the connection over to something that is not HTTP.
+/// The handler took the connection over, so hyper ends.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection is taken over")]
 struct TakenOver;
 
-async fn connection<S: Site>(site: Arc<S>, socket: TcpStream, peer: IpAddr) {
-    let rest = Arc::new(Mutex::new(None));
+async fn serve_connection<H: Handler>(handler: Arc<H>, socket: TcpStream, peer: IpAddr) {
+    let successor = Arc::new(Mutex::new(None));
     let service = service_fn(|request| {
-        let (site, rest) = (Arc::clone(&site), Arc::clone(&rest));
+        let (handler, successor) = (Arc::clone(&handler), Arc::clone(&successor));
         Box::pin(async move {
-            match site.answer(request, peer).await {
-                Answer::Http(response) => Ok(response),
-                other => {
-                    *lock(&rest) = Some(other);
+            match handler.answer(request, peer).await {
+                Reply::Http(response) => Ok(response),
+                Reply::TakeOver(take_over) => {
+                    *lock(&successor) = Some(take_over);
                     Err(TakenOver)
                 }
             }
         })
     });
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(socket), service);
-    // The result says what the client did or what the script broke: neither is news here.
+    // An error is the client's end or the take-over: neither needs a report.
     drop(poll_fn(|context| connection.poll_without_shutdown(context)).await);
     let parts = connection.into_parts();
-    let rest = lock(&rest).take();
-    take_over(parts.io.into_inner(), rest, &parts.read_buf).await;
-}
-
-/// Ends a connection that hyper has left. A client that has gone already is not an error.
-async fn take_over(mut socket: TcpStream, rest: Option<Answer>, read: &[u8]) {
-    match rest {
-        Some(Answer::Raw(bytes)) => drop(socket.write_all(&bytes).await),
-        Some(Answer::Socket(response, reply)) => return talk(socket, &response, read, reply).await,
-        Some(Answer::Http(_) | Answer::Drop) | None => {}
+    let mut socket = parts.io.into_inner();
+    let take_over = lock(&successor).take();
+    match take_over {
+        Some(take_over) => take_over(socket, parts.read_buf).await,
+        None => drop(socket.shutdown().await),
     }
-    drop(socket.shutdown().await);
 }
 
-async fn talk(mut socket: TcpStream, response: &Response<()>, read: &[u8], reply: fn(&str) -> Option<String>) {
-    if socket.write_all(&head_bytes(response, None)).await.is_err() {
+// === WebSockets ===
+
+/// Accepts a WebSocket handshake (RFC 6455 §4.2.2), or answers 400. `react` answers each text message.
+pub fn websocket(head: &Parts, react: fn(&str) -> Option<String>) -> Reply {
+    let request = Request::from_parts(head.clone(), ());
+    let Ok(response) = create_response(&request) else {
+        return text(StatusCode::BAD_REQUEST, "not a websocket handshake").into();
+    };
+    Reply::TakeOver(Box::new(move |socket, read| Box::pin(exchange_messages(socket, response, read, react))))
+}
+
+async fn exchange_messages(
+    mut socket: TcpStream,
+    response: Response<()>,
+    read: Bytes,
+    react: fn(&str) -> Option<String>,
+) {
+    if socket.write_all(&head_bytes(&response)).await.is_err() {
         return;
     }
     let mut messages = WebSocketStream::from_partially_read(socket, read.to_vec(), Role::Server, None).await;
     while let Some(Ok(message)) = messages.next().await {
         let sent = match message {
-            Message::Text(text) => match reply(&text) {
+            Message::Text(text) => match react(&text) {
                 Some(text) => messages.send(Message::text(text)).await,
                 None => continue,
             },
             Message::Binary(bytes) => messages.send(Message::Binary(bytes)).await,
-            // Pings and closing frames are answered by the library, at the next flush.
+            // The library answers pings and closing frames at the next flush.
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => messages.flush().await,
         };
         if sent.is_err() {
@@ -154,78 +187,64 @@ async fn talk(mut socket: TcpStream, response: &Response<()>, read: &[u8], reply
     }
 }
 
-// === Answers ===
-
-/// Makes a response with a type of content.
-pub(super) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Response<Body> {
-    let mut response = Response::new(body.into());
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
-}
-
-/// Makes a JSON response.
-pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
-    reply(status, "application/json", value.to_string())
-}
-
-/// Makes a page.
-pub(super) fn html(status: StatusCode, page: String) -> Response<Body> {
-    reply(status, "text/html; charset=utf-8", page)
-}
-
-/// Makes a plain text response.
-pub(super) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
-    reply(status, "text/plain; charset=utf-8", text.into())
-}
-
-/// Makes a redirect; a location that no header can hold is answered 400.
-pub(super) fn redirect(status: StatusCode, location: &str) -> Response<Body> {
-    let Ok(location) = HeaderValue::from_str(location) else {
-        return text(StatusCode::BAD_REQUEST, "no such location");
-    };
-    let mut response = Response::new(Body::from(""));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::LOCATION, location);
-    response
-}
-
-/// Accepts a WebSocket handshake (RFC 6455 §4.2.2), or answers 400.
-pub(super) fn socket(head: &Parts, reply: fn(&str) -> Option<String>) -> Answer {
-    let request = Request::from_parts(head.clone(), ());
-    match create_response(&request) {
-        Ok(response) => Answer::Socket(response, reply),
-        Err(_) => text(StatusCode::BAD_REQUEST, "not a websocket handshake").into(),
-    }
-}
-
-/// Returns a response as bytes; the function turns the length of its body into the one it announces.
-pub(super) fn raw(response: &Response<Body>, announced: impl FnOnce(usize) -> usize) -> Vec<u8> {
-    let body = response.body().bytes();
-    let mut bytes = head_bytes(response, Some(announced(body.len())));
-    bytes.extend(body);
-    bytes
-}
-
-fn head_bytes<B>(response: &Response<B>, length: Option<usize>) -> Vec<u8> {
+/// Returns the head of a response as HTTP/1.1 writes it, without a length.
+fn head_bytes(response: &Response<()>) -> Vec<u8> {
     let mut bytes = format!("HTTP/1.1 {}\r\n", response.status()).into_bytes();
     for (name, value) in response.headers() {
         bytes.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
-    }
-    if let Some(length) = length {
-        bytes.extend(format!("content-length: {length}\r\n").into_bytes());
     }
     bytes.extend(b"\r\n");
     bytes
 }
 
+// === Responses ===
+
+/// Makes a body of these bytes.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// Makes a response with a content type.
+pub fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(full(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// Makes a JSON response.
+pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
+    reply(status, "application/json", value.to_string())
+}
+
+/// Makes a page.
+pub fn html(status: StatusCode, page: String) -> Response<Body> {
+    reply(status, "text/html; charset=utf-8", page)
+}
+
+/// Makes a plain text response.
+pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    reply(status, "text/plain; charset=utf-8", text)
+}
+
+/// Makes a redirect. A location that is not a valid header value is answered with 400.
+pub fn redirect(status: StatusCode, location: &str) -> Response<Body> {
+    let Ok(location) = HeaderValue::from_str(location) else {
+        return text(StatusCode::BAD_REQUEST, "no such location");
+    };
+    let mut response = Response::new(full(""));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::LOCATION, location);
+    response
+}
+
 // === Requests ===
 
-/// Reads a request to its end, or to 64 MiB.
+/// Reads a request whole, with a body of at most 64 MiB.
 ///
 /// # Errors
-/// Returns 413 when the body is larger or the client went away in the middle of it.
-pub(super) async fn collect(request: Request<Incoming>) -> Result<(Parts, Bytes), Response<Body>> {
+/// Returns a response with 413 when the body is larger or breaks off.
+pub async fn collect(request: Request<Incoming>) -> Result<(Parts, Bytes), Response<Body>> {
     let (head, body) = request.into_parts();
     match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => Ok((head, body.to_bytes())),
@@ -239,7 +258,8 @@ pub(super) fn field(form: &[u8], name: &str) -> Option<String> {
 }
 
 /// Returns the value of a query field.
-pub(super) fn query(head: &Parts, name: &str) -> Option<String> {
+#[must_use]
+pub fn query(head: &Parts, name: &str) -> Option<String> {
     field(head.uri.query()?.as_bytes(), name)
 }
 
@@ -250,62 +270,18 @@ pub(super) fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
     pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
 }
 
-/// Returns so many random characters of an alphabet.
-pub(super) fn random(alphabet: &[u8], length: usize) -> String {
+/// Returns `length` random characters of an alphabet.
+///
+/// # Panics
+/// When the system's generator of random numbers fails.
+#[must_use]
+pub fn random(alphabet: &[u8], length: usize) -> String {
     let mut bytes = vec![0; length];
-    aws_lc_rs::rand::fill(&mut bytes).expect("the system has random bytes");
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system's generator is seeded before main");
     bytes.into_iter().map(|byte| char::from(alphabet[usize::from(byte) % alphabet.len()])).collect()
 }
 
-// === Records ===
-
-/// A request as it arrived: the head only.
-#[derive(Debug, Clone)]
-pub struct Seen {
-    /// The method.
-    pub method: Method,
-    /// The request target, as it was spelled.
-    pub target: String,
-    /// Every header, duplicates included, with names in lower case.
-    pub headers: HeaderMap,
-}
-
-impl Seen {
-    pub(super) fn of<B>(request: &Request<B>) -> Self {
-        let (method, headers) = (request.method().clone(), request.headers().clone());
-        Self { method, target: request.uri().to_string(), headers }
-    }
-
-    /// Returns the first value of a header, if it is text.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
-    }
-}
-
-/// The latest thousand of something.
-#[derive(Debug)]
-pub(super) struct Recent<T>(Mutex<VecDeque<T>>);
-
-impl<T: Clone> Recent<T> {
-    pub(super) const fn new() -> Self {
-        Self(Mutex::new(VecDeque::new()))
-    }
-
-    pub(super) fn push(&self, item: T) {
-        let mut items = lock(&self.0);
-        if items.len() == KEPT {
-            items.pop_front();
-        }
-        items.push_back(item);
-    }
-
-    pub(super) fn all(&self) -> Vec<T> {
-        lock(&self.0).iter().cloned().collect()
-    }
-}
-
-/// Locks; a test that panicked elsewhere leaves nothing half done that matters here.
+/// Locks a mutex, poisoned or not: no change under these locks is left half done by a panic.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

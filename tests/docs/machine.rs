@@ -7,8 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use callgate::demo::app::{App, AppOptions, SameSite};
-use callgate::demo::vodia::{Options, Tenant, Vodia};
+use callgate::demo::app::{PortalApp, PortalOptions, SameSite};
+use callgate::demo::server::{self, StandIn};
+use callgate::demo::vodia::{Tenant, VodiaOptions, VodiaPbx};
 use callgate::model::ott::{VoximplantUser, users_line};
 use callgate::tls::dev;
 use tempfile::TempDir;
@@ -85,7 +86,7 @@ impl Machine {
     pub fn write_secrets(&self) {
         let user: VoximplantUser = "alice".parse().unwrap();
         self.write("jwt", "0123456789abcdef0123456789abcdef");
-        self.write("pbx-admin", &Options::default().admin_password);
+        self.write("pbx-admin", &VodiaOptions::default().admin_password);
         self.write("voximplant-api-key", "0c4b2a10-1111-4222-8333-444455556666");
         self.write("sales.htdigest", &users_line(&user, "Sales-Passw0rd!"));
         self.write("oidc-secret", "a client's secret");
@@ -247,15 +248,18 @@ fn the_sign_for_any_text_stays_within_its_line() {
 }
 
 /// Starts an app and a PBX as the README's configuration has them.
-async fn stand_ins() -> (App, Vodia) {
-    let app = AppOptions {
+async fn stand_ins() -> (StandIn<PortalApp>, StandIn<VodiaPbx>) {
+    let app = PortalOptions {
         pbx_origin: "https://pbx.example.com".into(),
         tenant: "acme".into(),
         voximplant: None,
         cookie_same_site: SameSite::Lax,
     };
     let tenants = vec![Tenant::with_alice_and_bob("acme.example.com")];
-    (App::start(app).await, Vodia::start(Options { tenants, ..Options::default() }).await)
+    (
+        server::serve(PortalApp::new(app)).await,
+        server::serve(VodiaPbx::new(VodiaOptions { tenants, ..VodiaOptions::default() })).await,
+    )
 }
 
 /// Does things that wait while the stand-ins go on.

@@ -6,11 +6,12 @@ mod driver;
 mod oidc;
 mod stage;
 
-use callgate::demo::app::SameSite;
-use callgate::demo::vodia::Dialect;
 use serde_json::json;
 
 use self::stage::{Setting, Stage};
+
+use crate::kit::app::SameSite;
+use crate::kit::vodia::Dialect;
 
 // === The three ways to open the PBX ===
 

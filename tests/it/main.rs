@@ -23,6 +23,7 @@ mod http {
 
 /// What tests lend each other: gates, servers, clients, programs.
 mod kit {
+    pub mod app;
     pub mod client;
     pub mod client_certificates;
     pub mod commands;
@@ -33,14 +34,21 @@ mod kit {
     pub mod issuer;
     pub mod links;
     pub mod load;
+    pub mod management;
     pub mod oidc;
     #[allow(dead_code, reason = "tests/docs uses the rest")]
     pub mod openmetrics;
     pub mod program;
     pub mod programs;
+    #[path = "../../../src/demo/client.rs"]
+    mod raw_client;
+    pub mod records;
     pub mod rfc9112;
+    pub mod scripted_body;
     pub mod stage;
     pub mod upstream;
+    pub mod vodia;
+    pub mod voximplant;
 }
 
 /// Bounds in number, size and time, and clients that try them.

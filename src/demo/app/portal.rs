@@ -1,8 +1,7 @@
-//! The portal proper: login, the page that opens the PBX, the web phone, and who is calling.
+//! The paths of the portal: login, the redirect to the PBX, the web phone, and `/api/me`.
 
 use std::error::Error;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -10,15 +9,14 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::net::TcpStream;
 
-use super::{COOKIE, Portal, SameSite, USERS, User, Whoami};
-use crate::demo::body::Body;
-use crate::demo::server::lock;
+use super::{COOKIE, PortalApp, PortalUser, SameSite, USERS};
+use crate::demo::server::{Body, lock};
 use crate::demo::{page, server};
 
-impl Portal {
+impl PortalApp {
     // === Login ===
 
     pub(super) fn home(&self, head: &Parts) -> Response<Body> {
@@ -33,13 +31,13 @@ impl Portal {
         let known = USERS.iter().find(|user| user.name == name);
         let password = server::field(body, "password");
         let Some(user) = known.filter(|user| password.as_deref() == Some(user.name)) else {
-            return login_page(StatusCode::UNAUTHORIZED, "That name and password do not belong together.");
+            return login_page(StatusCode::UNAUTHORIZED, "The name or the password is wrong.");
         };
         let same_site = match self.options.cookie_same_site {
             SameSite::Lax => "Lax",
             SameSite::Strict => "Strict",
         };
-        home_with_cookie(&format!("{COOKIE}={}; HttpOnly; SameSite={same_site}; Path=/", self.open(user)))
+        home_with_cookie(&format!("{COOKIE}={}; HttpOnly; SameSite={same_site}; Path=/", self.open_login(user)))
     }
 
     pub(super) fn logout(&self, head: &Parts) -> Response<Body> {
@@ -51,7 +49,7 @@ impl Portal {
 
     // === The PBX and the phone ===
 
-    /// Redirects to the PBX and names the account in headers, for a proxy to put a session into.
+    /// Redirects to the PBX and names the account in headers; the proxy adds a session to the redirect.
     pub(super) fn open_pbx(&self, head: &Parts) -> Response<Body> {
         let Some(user) = self.user(head) else { return login_page(StatusCode::UNAUTHORIZED, "") };
         let lang = server::query(head, "lang").unwrap_or_else(|| "en".to_owned());
@@ -68,7 +66,7 @@ impl Portal {
         }
     }
 
-    fn fill(&self, page: &str, user: &User) -> String {
+    fn fill(&self, page: &str, user: &PortalUser) -> String {
         let initials: String = user.full_name.split(' ').filter_map(|word| word.chars().next()).collect();
         page::fill(
             page,
@@ -85,8 +83,8 @@ impl Portal {
         )
     }
 
-    /// Asks the cloud in the page's name, so that the demo needs one origin only.
-    pub(super) async fn cloud(&self, path: &str, body: &[u8]) -> Response<Body> {
+    /// Forwards a request of the page to the cloud, so that the demo needs one origin only.
+    pub(super) async fn forward_to_cloud(&self, path: &str, body: &[u8]) -> Response<Body> {
         let Some(addr) = self.options.voximplant else { return super::not_found() };
         match ask_cloud(addr, path, Bytes::copy_from_slice(body)).await {
             Ok(answer) => answer,
@@ -94,30 +92,12 @@ impl Portal {
         }
     }
 
-    // === Who is calling? ===
+    // === Whoami ===
 
-    pub(super) async fn whoami(&self, head: &Parts) -> Response<Body> {
-        let mode = lock(&self.faults).whoami.clone();
-        match mode {
-            Whoami::Truth => self.me(head),
-            Whoami::Slow(delay) => self.me_after(head, delay).await,
-            Whoami::Claims(claims) => server::json(StatusCode::OK, &claims),
-            Whoami::NotJson => server::html(StatusCode::OK, "<!doctype html><title>Hello</title>".to_owned()),
-            Whoami::Status(status) => server::json(status, &json!({})),
-            Whoami::Redirect => server::redirect(StatusCode::FOUND, "/"),
-            Whoami::Large => server::json(StatusCode::OK, &large()),
-            Whoami::Hang => std::future::pending().await,
-        }
-    }
-
-    async fn me_after(&self, head: &Parts, delay: Duration) -> Response<Body> {
-        tokio::time::sleep(delay).await;
-        self.me(head)
-    }
-
-    fn me(&self, head: &Parts) -> Response<Body> {
+    /// Answers `/api/me`: the claims of the user who is logged in, or 401.
+    pub(super) fn whoami(&self, head: &Parts) -> Response<Body> {
         let Some(user) = self.user(head) else {
-            return server::json(StatusCode::UNAUTHORIZED, &json!({ "error": "nobody is logged in" }));
+            return server::json(StatusCode::UNAUTHORIZED, &json!({ "error": "not logged in" }));
         };
         let tenant = &self.options.tenant;
         let me =
@@ -126,8 +106,12 @@ impl Portal {
     }
 }
 
-/// Names an account in the headers by which an app grants it; values that no header can hold are left out.
-pub(super) fn with_grant<const N: usize>(
+/// Adds the headers by which an app grants an account, such as `pbx-account`. Skips values that no header can hold.
+///
+/// # Panics
+/// When a field is not made of lower-case letters.
+#[must_use]
+pub fn with_grant<const N: usize>(
     mut response: Response<Body>,
     named: [(&'static str, Option<&str>); N],
 ) -> Response<Body> {
@@ -151,15 +135,10 @@ fn home_with_cookie(cookie: &str) -> Response<Body> {
     response
 }
 
-/// Claims that are right, and 20 KiB of one nobody asked for.
-fn large() -> Value {
-    json!({ "user": "alice", "ext": "40", "tenant": "acme.test", "vox": "alice", "note": "x".repeat(20 * 1024) })
-}
-
 async fn ask_cloud(addr: SocketAddr, path: &str, body: Bytes) -> Result<Response<Body>, Box<dyn Error + Send + Sync>> {
     let request = Request::post(path).header(header::HOST, addr.to_string()).body(Full::new(body))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(TcpStream::connect(addr).await?)).await?;
-    // The sender ends with the question, and the connection with the sender.
+    // The connection ends once the sender is dropped.
     let question = async move {
         let (head, body) = sender.send_request(request).await?.into_parts();
         Ok::<_, hyper::Error>((head.status, body.collect().await?.to_bytes()))

@@ -1,8 +1,8 @@
-//! What a PBX is started with: its dialect, its administrator, its tenants.
+//! The settings of a PBX: its dialect, its administrator, its tenants.
 
-/// Which generation of the protocol the PBX speaks.
+/// The generation of the session protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
+pub enum VodiaDialect {
     /// Legacy: the minted value is a live session id, for `/welcome.htm?sessId=`.
     A,
     /// Transitional: the minted value is a token, to be exchanged for a cookie.
@@ -11,16 +11,16 @@ pub enum Dialect {
     C,
 }
 
-/// What a PBX is started with.
+/// The settings of a PBX.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct VodiaOptions {
     /// The generation of the protocol.
-    pub dialect: Dialect,
+    pub dialect: VodiaDialect,
     /// The system administrator's name.
     pub admin_user: String,
     /// The system administrator's password.
     pub admin_password: String,
-    /// The tenants; one named `localhost` answers for every host name without a tenant of its own.
+    /// The tenants. The one named `localhost` answers for every host name without a tenant.
     pub tenants: Vec<Tenant>,
     /// The `Server` header.
     pub server: String,
@@ -29,7 +29,7 @@ pub struct Options {
 /// A tenant, which the PBX calls a domain.
 #[derive(Debug, Clone)]
 pub struct Tenant {
-    /// The host name it is picked by.
+    /// Its name, which is also its host name.
     pub name: String,
     /// Its extensions.
     pub extensions: Vec<Extension>,
@@ -46,10 +46,10 @@ pub struct Extension {
     pub password: String,
 }
 
-impl Default for Options {
+impl Default for VodiaOptions {
     fn default() -> Self {
         Self {
-            dialect: Dialect::A,
+            dialect: VodiaDialect::A,
             admin_user: "sso".to_owned(),
             admin_password: "Admin-Passw0rd!".to_owned(),
             tenants: vec![Tenant::with_alice_and_bob("acme.test"), Tenant::with_alice_and_bob("localhost")],

@@ -1,15 +1,14 @@
-//! The pages a browser ends at: the portal of whoever is logged in, else the login page.
+//! The pages of the PBX: the portal of the user who is logged in, else the login page.
 
 use http::{Response, StatusCode};
-use serde_json::json;
 
-use super::{Ask, Dialect, Level, Pbx, Session, session};
-use crate::demo::body::Body;
-use crate::demo::server::lock;
+use super::answers::{error, with_cookie};
+use super::{PbxRequest, SessionLevel, VodiaDialect, VodiaPbx, WebSession};
+use crate::demo::server::{Body, lock};
 use crate::demo::{page, server};
 
-/// The words of the portal in one language.
-struct Words {
+/// The texts of the portal in one language.
+struct PortalTexts {
     code: &'static str,
     welcome: &'static str,
     account: &'static str,
@@ -19,9 +18,9 @@ struct Words {
     leave: &'static str,
 }
 
-/// English comes first: it is used for every language without words of its own.
-const WORDS: &[Words] = &[
-    Words {
+/// The first, English, also serves languages without texts.
+const TEXTS: &[PortalTexts] = &[
+    PortalTexts {
         code: "en",
         welcome: "Welcome",
         account: "Extension",
@@ -30,7 +29,7 @@ const WORDS: &[Words] = &[
         language: "Language",
         leave: "Sign out",
     },
-    Words {
+    PortalTexts {
         code: "fr",
         welcome: "Bienvenue",
         account: "Poste",
@@ -39,7 +38,7 @@ const WORDS: &[Words] = &[
         language: "Langue",
         leave: "Se déconnecter",
     },
-    Words {
+    PortalTexts {
         code: "sp",
         welcome: "Bienvenido",
         account: "Extensión",
@@ -48,7 +47,7 @@ const WORDS: &[Words] = &[
         language: "Idioma",
         leave: "Cerrar sesión",
     },
-    Words {
+    PortalTexts {
         code: "de",
         welcome: "Willkommen",
         account: "Nebenstelle",
@@ -59,19 +58,19 @@ const WORDS: &[Words] = &[
     },
 ];
 
-impl Pbx {
+impl VodiaPbx {
     /// Answers `/`, `/welcome.htm` and `/thirdparty.htm`.
-    pub(super) fn page(&self, ask: &Ask) -> Response<Body> {
+    pub(super) fn page(&self, request: &PbxRequest) -> Response<Body> {
         let mut state = lock(&self.state);
         let dialect = state.options().dialect;
-        if dialect == Dialect::A && ask.path() == "/thirdparty.htm" {
+        if dialect == VodiaDialect::A && request.path() == "/thirdparty.htm" {
             return error(StatusCode::NOT_FOUND, "not found");
         }
-        let handed_over = if ask.path() == "/welcome.htm" { server::query(&ask.head, "sessId") } else { None };
-        let id = handed_over.clone().or_else(|| ask.cookie()).unwrap_or_default();
-        let lang = server::query(&ask.head, "lang");
+        let handed_over = if request.path() == "/welcome.htm" { server::query(&request.head, "sessId") } else { None };
+        let id = handed_over.clone().or_else(|| request.cookie()).unwrap_or_default();
+        let lang = server::query(&request.head, "lang");
         let Some(session) = state.session(&id) else {
-            let domain = state.tenant_of_host(ask.host()).map_or("", |tenant| &tenant.name);
+            let domain = state.tenant_of_host(request.host()).map_or("", |tenant| &tenant.name);
             return server::html(StatusCode::OK, login(domain, lang.as_deref().unwrap_or("en")));
         };
         if handed_over.is_some() || lang.is_some() {
@@ -81,16 +80,16 @@ impl Pbx {
         let name = state.tenant(&session.identity.domain).and_then(|tenant| tenant.extension(&session.identity.user));
         let page = portal(&session, name.map_or("Administrator", |extension| &extension.name));
         let response = server::html(StatusCode::OK, page);
-        if handed_over.is_some() { session::with_cookie(response, &id, dialect) } else { response }
+        if handed_over.is_some() { with_cookie(response, &id, dialect) } else { response }
     }
 }
 
-fn portal(session: &Session, name: &str) -> String {
-    let words = WORDS.iter().find(|words| words.code == session.lang).unwrap_or(&WORDS[0]);
+fn portal(session: &WebSession, name: &str) -> String {
+    let texts = TEXTS.iter().find(|texts| texts.code == session.lang).unwrap_or(&TEXTS[0]);
     let level = match session.identity.level {
-        Level::Admin => "System administrator",
-        Level::Domain => "Tenant administrator",
-        Level::User => "User",
+        SessionLevel::Admin => "System administrator",
+        SessionLevel::Domain => "Tenant administrator",
+        SessionLevel::User => "User",
     };
     let initials: String = name.split(' ').filter_map(|word| word.chars().next()).collect();
     page::fill(
@@ -104,22 +103,17 @@ fn portal(session: &Session, name: &str) -> String {
             ("name", name),
             ("first", name.split(' ').next().unwrap_or(name)),
             ("initials", &initials),
-            ("welcome", words.welcome),
-            ("account_word", words.account),
-            ("tenant_word", words.tenant),
-            ("level_word", words.level),
-            ("language_word", words.language),
-            ("leave", words.leave),
+            ("welcome", texts.welcome),
+            ("account_word", texts.account),
+            ("tenant_word", texts.tenant),
+            ("level_word", texts.level),
+            ("language_word", texts.language),
+            ("leave", texts.leave),
         ],
     )
 }
 
 /// Returns the login page.
-pub(super) fn login(domain: &str, lang: &str) -> String {
+fn login(domain: &str, lang: &str) -> String {
     page::fill(include_str!("../pages/pbx_login.html"), &[("domain", domain), ("lang", lang)])
-}
-
-/// Returns a JSON error as the REST interface words it.
-pub(super) fn error(status: StatusCode, message: &str) -> Response<Body> {
-    server::json(status, &json!({ "error": message, "code": status.as_u16() }))
 }

@@ -1,4 +1,4 @@
-//! What the PBX knows: tenants, sessions, tokens and who failed how often.
+//! The state of the PBX: tenants, sessions, tokens and failed logins.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,18 +6,24 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Extension, Options, Tenant};
-use crate::demo::server::{self, KEPT};
+use super::{Extension, Tenant, VodiaOptions};
+use crate::demo::server::{self, CAPACITY};
 use crate::demo::voximplant::md5;
 
 /// The letters of session ids and tokens.
 const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 /// The tenant that answers for every host name without one of its own.
 const CATCH_ALL: &str = "localhost";
+/// How long a session lives.
+pub(super) const SESSION_TTL: Duration = Duration::from_secs(3600);
+/// How long a token can be exchanged.
+pub(super) const TOKEN_TTL: Duration = Duration::from_secs(10);
+/// How many failed logins in a row block an address.
+const BLOCK_AFTER: u32 = 5;
 
-/// What a session may do.
+/// The rights of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
+pub enum SessionLevel {
     /// The system administrator.
     Admin,
     /// The administrator of one tenant.
@@ -26,8 +32,8 @@ pub enum Level {
     User,
 }
 
-impl Level {
-    /// Returns the word of the PBX.
+impl SessionLevel {
+    /// Returns the PBX's word for the level.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -40,48 +46,48 @@ impl Level {
 
 /// A live session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
+pub struct WebSession {
     /// The value of the cookie.
     pub id: String,
-    /// Who it speaks for.
-    pub identity: Identity,
+    /// The user it belongs to.
+    pub identity: SessionIdentity,
     /// The language of its pages.
     pub lang: String,
     pub(super) expires: Instant,
 }
 
-/// Whom a session or a token speaks for.
+/// The user that a session or a token belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// What it may do.
-    pub level: Level,
-    /// The extension, `admin` for the administrators.
+pub struct SessionIdentity {
+    /// The rights.
+    pub level: SessionLevel,
+    /// The extension, or `admin` for the administrators.
     pub user: String,
     /// The tenant.
     pub domain: String,
 }
 
 #[derive(Debug)]
-struct Token {
+struct IssuedToken {
     value: String,
-    identity: Identity,
+    identity: SessionIdentity,
     expires: Instant,
 }
 
 #[derive(Debug)]
-pub(super) struct State {
-    options: Options,
-    sessions: Vec<Session>,
-    tokens: Vec<Token>,
+pub(super) struct VodiaState {
+    options: VodiaOptions,
+    sessions: Vec<WebSession>,
+    tokens: Vec<IssuedToken>,
     failures: HashMap<IpAddr, u32>,
 }
 
-impl State {
-    pub(super) fn new(options: Options) -> Self {
+impl VodiaState {
+    pub(super) fn new(options: VodiaOptions) -> Self {
         Self { options, sessions: Vec::new(), tokens: Vec::new(), failures: HashMap::new() }
     }
 
-    pub(super) fn options(&self) -> &Options {
+    pub(super) fn options(&self) -> &VodiaOptions {
         &self.options
     }
 
@@ -96,37 +102,37 @@ impl State {
         self.options.tenants.iter().find(|tenant| tenant.name.eq_ignore_ascii_case(name))
     }
 
-    /// Picks the tenant by the host's name, as the PBX does for its pages and logins.
+    /// Returns the tenant of a host name, as the PBX does for its pages and logins.
     pub(super) fn tenant_of_host(&self, host: &str) -> Option<&Tenant> {
         let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
         self.tenant(name).or_else(|| self.tenant(CATCH_ALL))
     }
 
-    /// Checks `{name:"auth"}`: a user of the tenant and the MD5 of his password, or the administrator.
-    pub(super) fn authenticate(&self, tenant: &Tenant, user: &str, digest: &str) -> Option<Identity> {
+    /// Checks a password login: an extension of the tenant, or the administrator, with the MD5 of the password.
+    pub(super) fn authenticate(&self, tenant: &Tenant, user: &str, digest: &str) -> Option<SessionIdentity> {
         let domain = tenant.name.clone();
         if user == self.options.admin_user && digest == md5(&self.options.admin_password) {
-            return Some(Identity { level: Level::Admin, user: "admin".to_owned(), domain });
+            return Some(SessionIdentity { level: SessionLevel::Admin, user: "admin".to_owned(), domain });
         }
         let extension = tenant.extension(user)?;
         let right = digest == md5(&extension.password);
-        right.then(|| Identity { level: Level::User, user: extension.number.clone(), domain })
+        right.then(|| SessionIdentity { level: SessionLevel::User, user: extension.number.clone(), domain })
     }
 
     // === Sessions and tokens ===
 
-    pub(super) fn open(&mut self, identity: Identity, ttl: Duration) -> String {
+    pub(super) fn open(&mut self, identity: SessionIdentity) -> String {
         self.sessions.retain(|session| session.expires > Instant::now());
-        if self.sessions.len() == KEPT {
+        if self.sessions.len() == CAPACITY {
             self.sessions.remove(0);
         }
         let id = server::random(LETTERS, 20);
-        let expires = Instant::now() + ttl;
-        self.sessions.push(Session { id: id.clone(), identity, lang: "en".to_owned(), expires });
+        let expires = Instant::now() + SESSION_TTL;
+        self.sessions.push(WebSession { id: id.clone(), identity, lang: "en".to_owned(), expires });
         id
     }
 
-    pub(super) fn session(&mut self, id: &str) -> Option<&mut Session> {
+    pub(super) fn session(&mut self, id: &str) -> Option<&mut WebSession> {
         self.sessions.iter_mut().find(|session| session.id == id && session.expires > Instant::now())
     }
 
@@ -134,28 +140,28 @@ impl State {
         self.sessions.retain(|session| session.id != id);
     }
 
-    pub(super) fn sessions(&self) -> Vec<Session> {
+    pub(super) fn sessions(&self) -> Vec<WebSession> {
         self.sessions.iter().filter(|session| session.expires > Instant::now()).cloned().collect()
     }
 
-    pub(super) fn issue(&mut self, identity: Identity, ttl: Duration) -> String {
+    pub(super) fn issue(&mut self, identity: SessionIdentity) -> String {
         self.tokens.retain(|token| token.expires > Instant::now());
-        if self.tokens.len() == KEPT {
+        if self.tokens.len() == CAPACITY {
             self.tokens.remove(0);
         }
         let value = server::random(LETTERS, 20);
-        self.tokens.push(Token { value: value.clone(), identity, expires: Instant::now() + ttl });
+        self.tokens.push(IssuedToken { value: value.clone(), identity, expires: Instant::now() + TOKEN_TTL });
         value
     }
 
-    /// Takes a token, which is good for once.
-    pub(super) fn redeem(&mut self, value: &str) -> Option<Identity> {
+    /// Redeems a token. A token works once.
+    pub(super) fn redeem(&mut self, value: &str) -> Option<SessionIdentity> {
         let place = self.tokens.iter().position(|token| token.value == value)?;
         let token = self.tokens.remove(place);
         (token.expires > Instant::now()).then_some(token.identity)
     }
 
-    // === The access list ===
+    // === Blocked addresses ===
 
     pub(super) fn failed(&mut self, source: IpAddr) {
         *self.failures.entry(source).or_insert(0) += 1;
@@ -165,17 +171,12 @@ impl State {
         self.failures.remove(&source);
     }
 
-    pub(super) fn forgive(&mut self) {
-        self.failures.clear();
+    pub(super) fn is_blocked(&self, source: IpAddr) -> bool {
+        self.failures.get(&source).is_some_and(|failures| *failures >= BLOCK_AFTER)
     }
 
-    pub(super) fn is_blocked(&self, source: IpAddr, after: Option<u32>) -> bool {
-        let failures = self.failures.get(&source).copied().unwrap_or(0);
-        after.is_some_and(|limit| failures >= limit)
-    }
-
-    pub(super) fn blocked(&self, after: Option<u32>) -> Vec<IpAddr> {
-        self.failures.keys().copied().filter(|source| self.is_blocked(*source, after)).collect()
+    pub(super) fn blocked(&self) -> Vec<IpAddr> {
+        self.failures.keys().copied().filter(|source| self.is_blocked(*source)).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use callgate::demo::vodia::Dialect;
+use crate::kit::vodia::Dialect;
 
 use super::stage::{Setting, Stage};
 use crate::kit::oidc::SECRET;

@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 
-use callgate::demo::app::{App, AppOptions, SameSite};
-use callgate::demo::vodia::{Dialect, Options, Vodia};
-use callgate::demo::voximplant::Voximplant;
 use serde_json::Value;
 
 use super::driver::Browser;
+use crate::kit::app::{App, AppOptions, SameSite};
 use crate::kit::gate::{Gate, VOX_PASSWORD};
 use crate::kit::upstream::Raw;
+use crate::kit::vodia::{Dialect, Options, Vodia};
+use crate::kit::voximplant::Voximplant;
 
 /// How the parts are set up.
 #[derive(Debug, Clone, Copy)]

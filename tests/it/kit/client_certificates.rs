@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use callgate::demo::app::{App, AppOptions};
-use callgate::demo::vodia::{Options, Tenant, Vodia};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -13,9 +11,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::kit::app::{App, AppOptions};
 use crate::kit::client::status;
 use crate::kit::gate::{Gate, secret};
 use crate::kit::upstream::Raw;
+use crate::kit::vodia::{Options, Tenant, Vodia};
 
 /// Somebody who signs certificates.
 pub struct Authority {

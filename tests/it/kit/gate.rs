@@ -77,11 +77,8 @@ impl Gate {
         let (addr, redirect) = (server.addresses()[0], server.redirect_address());
         let admin = server.admin_address().unwrap();
         let ca = CertificateDer::from_pem_slice(certificate.ca.as_bytes()).unwrap();
-        let mut canaries = vec![
-            VOX_PASSWORD.to_owned(),
-            LINK_SECRET.to_owned(),
-            callgate::demo::vodia::Options::default().admin_password,
-        ];
+        let mut canaries =
+            vec![VOX_PASSWORD.to_owned(), LINK_SECRET.to_owned(), crate::kit::vodia::Options::default().admin_password];
         canaries.extend(ha1s);
         let text = text.to_owned();
         let canaries = Mutex::new(canaries);
@@ -298,7 +295,7 @@ impl Drop for Gate {
 }
 
 fn configuration(text: &str, dir: &TempDir) -> Result<config::Config, config::Problems> {
-    let password = callgate::demo::vodia::Options::default().admin_password;
+    let password = crate::kit::vodia::Options::default().admin_password;
     config::parse(&whole(text), dir.path(), &|name| match name {
         "PBX_ADMIN" => Some(password.clone()),
         "OIDC_SECRET" => Some(crate::kit::oidc::SECRET.to_owned()),

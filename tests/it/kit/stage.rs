@@ -4,12 +4,12 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use callgate::demo::app::{App, AppOptions, SameSite, Whoami};
-use callgate::demo::vodia::{Dialect, Faults, Options, Tenant, Vodia};
 use serde_json::Value;
 
+use crate::kit::app::{App, AppOptions, SameSite, Whoami};
 use crate::kit::client::{Answer, Asking};
 use crate::kit::gate::Gate;
+use crate::kit::vodia::{Dialect, Faults, Options, Tenant, Vodia};
 
 /// Who may become whom, unless a test says otherwise.
 pub const STAFF: &str = r#"

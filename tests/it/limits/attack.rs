@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use callgate::demo::vodia::Dialect;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::kit::gate::Gate;
 use crate::kit::links::{link, method, sign};
 use crate::kit::stage::{Plan, Stage, until};
+use crate::kit::vodia::Dialect;
 
 const JSON: &str = "application/json";
 const ADMINISTRATORS: &str = "\n[[allow]]\nname = \"administrators\"\nauth = [\"AUTH\"]\n\

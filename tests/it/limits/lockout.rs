@@ -4,13 +4,12 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use callgate::demo::app::Whoami;
-use callgate::demo::vodia::Dialect;
 use futures_util::future::join_all;
 use http::Method;
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::kit::app::Whoami;
 use crate::kit::client::{Answer, Asking};
 use crate::kit::gate::secret;
 use crate::kit::links::sign;
@@ -18,6 +17,7 @@ use crate::kit::oidc::Scene;
 use crate::kit::oidc::provider::Provider;
 use crate::kit::stage::{Plan, STAFF, Stage};
 use crate::kit::upstream::Raw;
+use crate::kit::vodia::Dialect;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "application/json";

@@ -2,13 +2,13 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use callgate::demo::vodia::Dialect;
 use http::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::kit::client::{Answer, Asking};
 use crate::kit::stage::{Plan, Stage};
+use crate::kit::vodia::Dialect;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -154,14 +154,14 @@ async fn tickets_are_not_guessed_at_leisure() {
 #[tokio::test]
 async fn what_is_not_the_callers_fault_is_no_failure() {
     let stage = limited("failures = \"1/15min\"").await;
-    stage.app.set(|faults| faults.whoami = callgate::demo::app::Whoami::NotJson);
+    stage.app.set(|faults| faults.whoami = crate::kit::app::Whoami::NotJson);
     stage.as_alice("/auth/pbx").send().await.expect(502);
-    stage.app.set(|faults| faults.whoami = callgate::demo::app::Whoami::Truth);
+    stage.app.set(|faults| faults.whoami = crate::kit::app::Whoami::Truth);
     stage.gate.get("/auth/pbx").send().await.expect(401);
     stage.as_alice("/auth/pbx?lang=xx").send().await.expect(400);
-    stage.pbx_does(|faults| faults.wrong = callgate::demo::vodia::Wrong::Html);
+    stage.pbx_does(|faults| faults.wrong = crate::kit::vodia::Wrong::Html);
     stage.as_alice("/auth/pbx").send().await.expect(502);
-    stage.pbx_does(|faults| faults.wrong = callgate::demo::vodia::Wrong::Nothing);
+    stage.pbx_does(|faults| faults.wrong = crate::kit::vodia::Wrong::Nothing);
     stage.as_alice("/auth/pbx").send().await.expect(303);
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use callgate::demo::app::Whoami;
 use hex::encode;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::kit::app::Whoami;
 use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, STAFF, Stage, until};
 

@@ -1,9 +1,9 @@
 //! What is no credential, looks like one, or is one too many: methods `key`, `app` and `redirect`. Those of proxies are in
 //! `sso.rs`, those of certificates in `mtls.rs`.
 
-use callgate::demo::app::Whoami;
 use serde_json::json;
 
+use crate::kit::app::Whoami;
 use crate::kit::stage::{Plan, STAFF, Stage};
 use crate::kit::upstream::Raw;
 

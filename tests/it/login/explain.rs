@@ -3,8 +3,6 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use callgate::demo::app::Whoami;
-use callgate::demo::vodia::Options;
 use callgate::model::link;
 use callgate::model::secret::Secret;
 use callgate::observe::RequestId;
@@ -12,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::kit::app::Whoami;
 use crate::kit::client::status;
 use crate::kit::client_certificates::Authority;
 use crate::kit::commands::{callgate, run};
@@ -19,6 +18,7 @@ use crate::kit::gate::{Gate, secret};
 use crate::kit::issuer::{AUDIENCE, ISSUER, Publisher, Signer, claims, with};
 use crate::kit::oidc::Scene;
 use crate::kit::stage::{Plan, STAFF, Stage};
+use crate::kit::vodia::Options;
 
 /// The key of the tests' server.
 const KEY: &str = "a-key-of-another-server-0123456789";

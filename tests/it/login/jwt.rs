@@ -1,10 +1,10 @@
 //! Signed tokens: whom they log in, and everything that tries to look like one.
 
-use callgate::demo::app::Whoami;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::kit::app::Whoami;
 use crate::kit::client::Asking;
 use crate::kit::gate::{Gate, secret};
 use crate::kit::issuer::{AUDIENCE, ISSUER, Publisher, Signer, claims, now, with};

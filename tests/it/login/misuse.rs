@@ -5,7 +5,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use callgate::demo::app::Whoami;
 use callgate::model::link::LinkKey;
 use callgate::model::secret::Secret;
 use http::StatusCode;
@@ -13,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::kit::app::Whoami;
 use crate::kit::client::Asking;
 use crate::kit::client_certificates::{BOTH, BY_MAIL, Door, Files, HOSTS};
 use crate::kit::gate::secret;

@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use callgate::demo::vodia::{Dialect, Level};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::kit::stage::{Plan, Stage, until};
+use crate::kit::vodia::{Dialect, Level};
 
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";

@@ -1,15 +1,15 @@
 //! The recipes for Keycloak, Entra ID and Cloudflare Access, whole as they stand in docs/recipes: with stand-ins for whoever signs.
 
-use callgate::demo::app::{App, AppOptions};
-use callgate::demo::vodia::{Options, Tenant, Vodia};
 use serde_json::{Value, json};
 
+use crate::kit::app::{App, AppOptions};
 use crate::kit::client::Asking;
 use crate::kit::gate::Gate;
 use crate::kit::issuer::{Publisher, Signer, now};
 use crate::kit::oidc::Scene;
 use crate::kit::oidc::provider::{CLIENT, Provider};
 use crate::kit::stage::{Stage, until};
+use crate::kit::vodia::{Options, Tenant, Vodia};
 
 /// A gate as a recipe says, but for where everything is.
 struct Kitchen {

@@ -7,8 +7,6 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use callgate::demo::app::{App, AppOptions, Whoami};
-use callgate::demo::vodia::{Options, Vodia};
 use callgate::model::ott::Ha1;
 use callgate::tls::dev;
 use rustls::pki_types::pem::PemObject;
@@ -20,9 +18,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::kit::app::{App, AppOptions, Whoami};
 use crate::kit::commands::{Running, callgate, run, text};
 use crate::kit::gate::{VOX_PASSWORD, secret};
 use crate::kit::stage::until;
+use crate::kit::vodia::{Options, Vodia};
 
 /// The code of a configuration that is wrong.
 const EX_CONFIG: i32 = 78;

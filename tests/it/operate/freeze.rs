@@ -5,7 +5,6 @@ use std::fs;
 use std::process::Output;
 use std::time::Duration;
 
-use callgate::demo::vodia::Dialect;
 use futures_util::{SinkExt, StreamExt};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
@@ -19,6 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use crate::kit::commands::{callgate, run, text};
 use crate::kit::gate::{Gate, secret};
 use crate::kit::stage::{Plan, Stage};
+use crate::kit::vodia::Dialect;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 

@@ -1,12 +1,12 @@
 //! What the logs tell: every exchange, every login, and no secret.
 
-use callgate::demo::vodia::Dialect;
 use serde_json::{Value, json};
 
 use crate::kit::client::Answer;
 use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, Stage, until};
 use crate::kit::upstream::Raw;
+use crate::kit::vodia::Dialect;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const JSON: &str = "[log]\nformat = \"json\"";

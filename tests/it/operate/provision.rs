@@ -4,13 +4,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
-use callgate::demo::management::{Management, Trouble};
 use callgate::model::ott::Ha1;
 use callgate::tls::dev;
 use tempfile::TempDir;
 
 use crate::kit::commands::{callgate, run};
 use crate::kit::gate::secret;
+use crate::kit::management::{Management, Trouble};
 
 const PHONE: &str = "phone.acme.voximplant.com";
 const SALES: &str = "sales.acme.voximplant.com";

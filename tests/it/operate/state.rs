@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use callgate::demo::vodia::{Dialect, Options, Vodia};
 use callgate::state::{MarkError, Store};
 use jiff::{SignedDuration, Timestamp};
 use rustls::RootCertStore;
@@ -23,6 +22,7 @@ use crate::kit::program::{Successor, code};
 use crate::kit::programs::are_here;
 use crate::kit::stage::{Plan, Stage};
 use crate::kit::upstream::Raw;
+use crate::kit::vodia::{Dialect, Options, Vodia};
 
 fn state(path: &Path) -> String {
     format!("[state]\nfile = {path:?}\n")

@@ -1,10 +1,10 @@
 //! The main job, end to end: a proven caller is logged in to the PBX and to Voximplant, and nobody else.
 
-use callgate::demo::voximplant::Voximplant;
 use serde_json::json;
 
 use crate::kit::gate::VOX_PASSWORD;
 use crate::kit::stage::Stage;
+use crate::kit::voximplant::Voximplant;
 
 #[tokio::test]
 async fn a_link_logs_its_caller_in_to_the_pbx() {

@@ -1,6 +1,5 @@
 //! Redirects of the app to the landing page: which of them are given a session, and whose.
 
-use callgate::demo::vodia::{Dialect, FailForm, Wrong};
 use http::{Method, StatusCode};
 use serde_json::json;
 
@@ -8,6 +7,7 @@ use crate::kit::client::Answer;
 use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, STAFF, Stage};
 use crate::kit::upstream::Raw;
+use crate::kit::vodia::{Dialect, FailForm, Wrong};
 
 const REDIRECTS: &str = r#"
 [[allow]]

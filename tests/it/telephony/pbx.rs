@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use callgate::demo::vodia::{BodyForm, Dialect, FailForm, Faults, Level, Scope, Wrong};
 use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 use crate::kit::client::Answer;
 use crate::kit::stage::{Plan, Stage, until};
+use crate::kit::vodia::{BodyForm, Dialect, FailForm, Faults, Level, Scope, Wrong};
 
 const COOKIE: &str = "handoff = \"cookie\"";
 const NAVIGATION: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
@@ -212,7 +212,7 @@ async fn looking_ahead_does_not_use_a_ticket_up() {
 #[tokio::test]
 async fn a_token_that_expired_on_the_way_is_no_login() {
     let stage = Plan { dialect: Dialect::B, pbx: COOKIE, ..Plan::default() }.start().await;
-    stage.pbx_does(|faults| faults.token_ttl = Duration::ZERO);
+    stage.pbx_does(|faults| faults.tokens_expire = true);
     let answer = stage.as_alice("/auth/pbx").host("pbx.test").send().await.expect(502);
     assert_eq!(answer.header("set-cookie"), "");
 }

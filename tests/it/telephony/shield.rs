@@ -1,12 +1,12 @@
 //! `[pbx] shield`: nobody gets around callgate to the PBX, and everybody else is left alone.
 
-use callgate::demo::vodia::Dialect;
 use http::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::kit::client::Asking;
 use crate::kit::stage::{Plan, Stage};
+use crate::kit::vodia::Dialect;
 
 const SESSION: &str = "/rest/system/session";
 const SHIELD: &str = "shield = { from = [\"127.0.0.7\"] }";
@@ -32,7 +32,7 @@ fn log_in<'s>(stage: &'s Stage, body: &str) -> Asking<'s> {
 /// The administrator's Basic credentials, as another server would show them.
 fn as_admin(asking: Asking<'_>) -> Asking<'_> {
     use base64::Engine;
-    let password = callgate::demo::vodia::Options::default().admin_password;
+    let password = crate::kit::vodia::Options::default().admin_password;
     let basic = base64::prelude::BASE64_STANDARD.encode(format!("sso:{password}"));
     asking.header("authorization", &format!("Basic {basic}"))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
@@ -10,22 +10,21 @@ use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use callgate::demo::server::{self, Body, Handler, Reply, StandIn, serve};
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-use super::body::Body;
-use super::server::{self, Answer, Server, Site, lock};
+use crate::kit::records::lock;
 
 /// The number of the account.
 const ACCOUNT: u64 = 1_234_567;
 /// The name of the service account's key.
 const KEY_ID: &str = "0c4b2a10-1111-4222-8333-444455556666";
-/// How long a token may be good, in seconds.
+/// How long a token may be valid, in seconds.
 const TOKEN_LIFE: u64 = 64;
 
 /// A running API, which ends when this is dropped.
-#[derive(Debug)]
 pub struct Management {
     /// Where it listens.
     pub addr: SocketAddr,
@@ -33,25 +32,23 @@ pub struct Management {
     pub api_key: String,
     /// The key of a service account, as the control panel gives it out: a file of JSON.
     pub service_account: String,
-    api: Arc<Api>,
-    _server: Server,
+    running: StandIn<ManagementApi>,
 }
 
-/// What goes wrong.
+/// The fault of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
-    /// Nothing.
+    /// None.
     None,
-    /// It does as it is told, and hangs up without a word.
+    /// It carries out the request, and closes the connection without an answer.
     HangsUpAfterwards,
-    /// A page of a proxy before it.
+    /// It answers with a page, as a proxy before it might.
     Page,
-    /// It refuses, and quotes what it was asked.
+    /// It refuses, and quotes the request.
     Quotes,
 }
 
-#[derive(Debug)]
-struct Api {
+struct ManagementApi {
     api_key: String,
     public_key: Vec<u8>,
     users: Mutex<BTreeMap<(String, String), String>>,
@@ -61,9 +58,6 @@ struct Api {
 
 impl Management {
     /// Starts an API with these users, each by application (in full) and name.
-    ///
-    /// # Panics
-    /// When 127.0.0.1 has no free port.
     pub async fn start(users: &[(&str, &str)]) -> Self {
         let pair = KeyPair::generate(KeySize::Rsa2048).expect("there is randomness");
         let der: Pkcs8V1Der<'_> = pair.as_der().expect("it was just made");
@@ -72,33 +66,31 @@ impl Management {
         let account =
             json!({ "account_email": "ops@example.com", "account_id": ACCOUNT, "key_id": KEY_ID, "private_key": pem });
         let users = users.iter().map(|(application, name)| key(application, name)).map(|key| (key, String::new()));
-        let api = Arc::new(Api {
+        let api = ManagementApi {
             api_key: server::random(b"0123456789abcdef", 32),
             public_key: pair.public_key().as_ref().to_vec(),
             users: Mutex::new(users.collect()),
             trouble: Mutex::new(Trouble::None),
             seen: Mutex::default(),
-        });
-        let server = server::serve(Arc::clone(&api)).await;
+        };
         let (api_key, service_account) = (api.api_key.clone(), account.to_string());
-        Self { addr: server.addr, api_key, service_account, api, _server: server }
+        let running = serve(api).await;
+        Self { addr: running.addr, api_key, service_account, running }
     }
 
     /// Returns the password of a user, empty until one is set.
-    #[must_use]
     pub fn password(&self, application: &str, name: &str) -> Option<String> {
-        lock(&self.api.users).get(&key(application, name)).cloned()
+        lock(&self.running.handler.users).get(&key(application, name)).cloned()
     }
 
-    /// Sets what goes wrong from now on.
+    /// Sets the fault, from the next request on.
     pub fn set(&self, trouble: Trouble) {
-        *lock(&self.api.trouble) = trouble;
+        *lock(&self.running.handler.trouble) = trouble;
     }
 
-    /// Returns the targets that were asked for.
-    #[must_use]
+    /// Returns the targets of all requests.
     pub fn targets(&self) -> Vec<String> {
-        lock(&self.api.seen).clone()
+        lock(&self.running.handler.seen).clone()
     }
 }
 
@@ -106,8 +98,8 @@ fn key(application: &str, name: &str) -> (String, String) {
     (application.to_owned(), name.to_owned())
 }
 
-impl Site for Api {
-    async fn answer(&self, request: Request<Incoming>, _peer: IpAddr) -> Answer {
+impl Handler for ManagementApi {
+    async fn answer(&self, request: Request<Incoming>, _peer: IpAddr) -> Reply {
         lock(&self.seen).push(request.uri().to_string());
         let (head, body) = match server::collect(request).await {
             Ok(collected) => collected,
@@ -127,16 +119,16 @@ impl Site for Api {
             _ if head.method != Method::POST => fault(1, "use POST"),
             _ => self.act(head.uri.path(), &fields),
         };
-        if trouble == Trouble::HangsUpAfterwards { Answer::Drop } else { answer.into() }
+        if trouble == Trouble::HangsUpAfterwards { Reply::hang_up() } else { answer.into() }
     }
 }
 
-impl Api {
+impl ManagementApi {
     fn knows_key(&self, fields: &HashMap<String, String>) -> bool {
         fields.get("api_key") == Some(&self.api_key) && fields.get("account_id") == Some(&ACCOUNT.to_string())
     }
 
-    /// Tells whether a token is signed by the service account, and good for a minute at most.
+    /// Tells whether a token is signed by the service account and valid for a minute at most.
     fn signed(&self, token: &str) -> bool {
         let Some((text, signature)) = token.rsplit_once('.') else { return false };
         let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).unwrap_or_default();
@@ -170,7 +162,7 @@ impl Api {
     }
 }
 
-/// Tells whether a password is what the real API takes.
+/// Tells whether the real API accepts a password.
 fn is_strong(password: &str) -> bool {
     let has = |kind: fn(&char) -> bool| password.chars().any(|letter| kind(&letter));
     password.len() >= 8

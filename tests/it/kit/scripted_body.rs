@@ -7,57 +7,57 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use callgate::demo::server::Body;
 use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
 use tokio::time::Sleep;
 
 /// The size of one frame of filler.
 const FILLER: &[u8] = &[b'.'; 16 * 1024];
 
-/// A body that plays its steps in order.
 #[derive(Debug)]
-pub(super) struct Body {
+struct ScriptedBody {
     steps: VecDeque<Step>,
     pause: Option<Pin<Box<Sleep>>>,
     framing: Framing,
 }
 
-/// What happens next in a body.
+/// One step of a body.
 #[derive(Debug)]
-pub(super) enum Step {
-    /// These bytes are sent.
+pub enum Step {
+    /// Sends these bytes.
     Send(Bytes),
-    /// So many filler bytes are sent.
+    /// Sends this many filler bytes.
     Fill(u64),
-    /// Nothing is sent for a while.
+    /// Sends nothing for a while.
     Wait(Duration),
-    /// So many announced bytes are never sent: the connection ends.
+    /// Ends the connection with this many announced bytes unsent.
     Break(u64),
 }
 
-/// Whether the length is announced.
+/// Tells whether the length is announced.
 #[derive(Debug)]
 enum Framing {
     Length,
     Chunked,
 }
 
-impl Body {
-    /// Makes a body of known length.
-    pub(super) fn scripted(steps: impl IntoIterator<Item = Step>) -> Self {
-        Self { steps: steps.into_iter().collect(), pause: None, framing: Framing::Length }
-    }
+/// Makes a body of known length.
+pub fn scripted(steps: impl IntoIterator<Item = Step>) -> Body {
+    body(steps, Framing::Length)
+}
 
-    /// Makes a body whose length nobody knows beforehand.
-    pub(super) fn chunked(steps: impl IntoIterator<Item = Step>) -> Self {
-        Self { framing: Framing::Chunked, ..Self::scripted(steps) }
-    }
+/// Makes a body whose length is not announced.
+pub fn chunked(steps: impl IntoIterator<Item = Step>) -> Body {
+    body(steps, Framing::Chunked)
+}
 
-    /// Returns the bytes it would send.
-    pub(super) fn bytes(&self) -> Vec<u8> {
-        self.steps.iter().flat_map(Step::bytes).collect()
-    }
+fn body(steps: impl IntoIterator<Item = Step>, framing: Framing) -> Body {
+    ScriptedBody { steps: steps.into_iter().collect(), pause: None, framing }.boxed_unsync()
+}
 
-    fn frame(&mut self, step: Step, context: &Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+impl ScriptedBody {
+    fn next_frame(&mut self, step: Step, context: &Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match step {
             Step::Send(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
             Step::Fill(length) => {
@@ -92,24 +92,9 @@ impl Step {
             Self::Wait(_) => 0,
         }
     }
-
-    fn bytes(&self) -> Bytes {
-        match self {
-            Self::Send(bytes) => bytes.clone(),
-            Self::Fill(length) => FILLER.iter().copied().cycle().take(usize::try_from(*length).unwrap_or(0)).collect(),
-            Self::Wait(_) | Self::Break(_) => Bytes::new(),
-        }
-    }
 }
 
-impl<T: Into<Bytes>> From<T> for Body {
-    fn from(text: T) -> Self {
-        let bytes = text.into();
-        if bytes.is_empty() { Self::scripted([]) } else { Self::scripted([Step::Send(bytes)]) }
-    }
-}
-
-impl http_body::Body for Body {
+impl http_body::Body for ScriptedBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -119,7 +104,7 @@ impl http_body::Body for Body {
             self.pause = None;
         }
         let Some(step) = self.steps.pop_front() else { return Poll::Ready(None) };
-        self.frame(step, context)
+        self.next_frame(step, context)
     }
 
     fn is_end_stream(&self) -> bool {

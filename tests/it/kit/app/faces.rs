@@ -1,33 +1,33 @@
-//! Paths that show a test what arrived, or answer in a way it asks for.
+//! Paths that show a test what arrived, or answer in the way it asks for.
 
 use std::time::Duration;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
+use callgate::demo::app::with_grant;
+use callgate::demo::server::{self, Body};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::{not_found, portal};
-use crate::demo::body::{Body, Step};
-use crate::demo::server;
+use crate::kit::scripted_body::{Step, chunked, scripted};
 
 /// The pause between two events of `/sse`.
 const BEAT: Duration = Duration::from_millis(100);
 
-/// Answers the test faces; any other path is 404.
-pub(super) async fn face(head: &Parts, body: &[u8]) -> Response<Body> {
-    match head.uri.path() {
+/// Answers a path of these, or returns nothing.
+pub async fn face(head: &Parts, body: &[u8]) -> Option<Response<Body>> {
+    Some(match head.uri.path() {
         "/echo" => echo(head, body),
         "/slow" => slow(head).await,
         "/redirect" => server::redirect(StatusCode::FOUND, &server::query(head, "to").unwrap_or_default()),
         "/grant" => grant(head),
         "/sse" => events(),
-        "/big" => server::reply(StatusCode::OK, "application/octet-stream", big(head)),
-        path => status(path),
-    }
+        "/big" => server::reply(StatusCode::OK, "application/octet-stream", "").map(|_| big(head)),
+        path => return status(path),
+    })
 }
 
 /// Shows a request: every header in order of arrival (equal names together), and what its body was.
@@ -54,32 +54,28 @@ fn grant(head: &Parts) -> Response<Body> {
     let (to, account, domain, lang) = (field("to"), field("account"), field("domain"), field("lang"));
     let response = server::redirect(StatusCode::FOUND, &to.unwrap_or_default());
     let named = [("account", account.as_deref()), ("domain", domain.as_deref()), ("lang", lang.as_deref())];
-    portal::with_grant(response, named)
+    with_grant(response, named)
 }
 
 /// Sends five events: one at once, the others a beat apart.
 fn events() -> Response<Body> {
     let event = |number| Step::Send(Bytes::from(format!("data: {number}\n\n")));
     let steps = std::iter::once(event(1)).chain((2..=5).flat_map(|number| [Step::Wait(BEAT), event(number)]));
-    server::reply(StatusCode::OK, "text/event-stream", Body::chunked(steps))
+    server::reply(StatusCode::OK, "text/event-stream", "").map(|_| chunked(steps))
 }
 
 fn big(head: &Parts) -> Body {
-    Body::scripted([Step::Fill(number(head, "bytes"))])
+    scripted([Step::Fill(number(head, "bytes"))])
 }
 
 /// Answers `/status/NNN`.
-fn status(path: &str) -> Response<Body> {
-    let code = path.strip_prefix("/status/").and_then(|code| code.parse::<StatusCode>().ok());
-    match code {
-        Some(code) if code.is_informational() => not_found(),
-        Some(code) => server::text(code, ""),
-        None => not_found(),
-    }
+fn status(path: &str) -> Option<Response<Body>> {
+    let code = path.strip_prefix("/status/")?.parse::<StatusCode>().ok()?;
+    (!code.is_informational()).then(|| server::text(code, ""))
 }
 
-/// Counts a body as it comes, however large.
-pub(super) async fn upload(request: Request<Incoming>) -> Response<Body> {
+/// Counts a body of any size while it arrives.
+pub async fn upload(request: Request<Incoming>) -> Response<Body> {
     let (mut body, mut count) = (request.into_body(), 0);
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return server::text(StatusCode::BAD_REQUEST, "the body broke off") };

@@ -9,29 +9,37 @@ use http::header;
 use http::request::Parts;
 use serde_json::Value;
 
-use super::{SESSION_PATH, Scope};
 use crate::demo::server;
 
 /// A request, read whole.
-pub(super) struct Ask {
-    pub(super) head: Parts,
-    pub(super) body: Bytes,
-    /// The body as JSON, `null` when it is none: the type of content is not enforced.
-    pub(super) json: Value,
-    pub(super) source: IpAddr,
+pub struct PbxRequest {
+    /// The method, the target and the headers.
+    pub head: Parts,
+    /// The body.
+    pub body: Bytes,
+    /// The body as JSON, or `null` when it is not JSON. The content type does not matter.
+    pub json: Value,
+    /// The address of the client.
+    pub source: IpAddr,
 }
 
-impl Ask {
-    pub(super) fn new(head: Parts, body: Bytes, source: IpAddr) -> Self {
+impl PbxRequest {
+    /// Parses the body as JSON.
+    #[must_use]
+    pub fn new(head: Parts, body: Bytes, source: IpAddr) -> Self {
         let json = serde_json::from_slice(&body).unwrap_or_default();
         Self { head, body, json, source }
     }
 
-    pub(super) fn path(&self) -> &str {
+    /// Returns the path of the target.
+    #[must_use]
+    pub fn path(&self) -> &str {
         self.head.uri.path()
     }
 
-    pub(super) fn header(&self, name: header::HeaderName) -> Option<&str> {
+    /// Returns the first value of a header, if it is text.
+    #[must_use]
+    pub fn header(&self, name: header::HeaderName) -> Option<&str> {
         self.head.headers.get(name)?.to_str().ok()
     }
 
@@ -40,30 +48,24 @@ impl Ask {
     }
 
     /// Returns a text of the JSON body.
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
         self.json[name].as_str()
-    }
-
-    pub(super) fn scope(&self) -> Scope {
-        let written = self.path() == SESSION_PATH && (self.head.method == "POST" || self.head.method == "PUT");
-        match self.text("name") {
-            Some("3rd") if written => Scope::Mint,
-            Some("session") if written => Scope::Exchange,
-            _ => Scope::Other,
-        }
     }
 
     pub(super) fn cookie(&self) -> Option<String> {
         server::cookie(&self.head.headers, "session")
     }
 
-    pub(super) fn basic(&self) -> Option<(String, String)> {
+    /// Returns the name and the password of Basic credentials (RFC 7617 §2).
+    #[must_use]
+    pub fn basic(&self) -> Option<(String, String)> {
         basic(self.header(header::AUTHORIZATION)?)
     }
 }
 
-/// Reads Basic credentials (RFC 7617 §2).
-pub(super) fn basic(header: &str) -> Option<(String, String)> {
+/// Parses Basic credentials (RFC 7617 §2).
+fn basic(header: &str) -> Option<(String, String)> {
     let (scheme, value) = header.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
