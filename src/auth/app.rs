@@ -190,7 +190,7 @@ const fn problem(error: JsonError) -> &'static str {
     }
 }
 
-/// Tells whether a field comes with every request, whoever the user is: it describes the browser, the page or the proxies
+/// Tells whether a field comes with every request for any user: it describes the browser, the page or the proxies
 /// in between.
 fn is_ambient(name: &HeaderName) -> bool {
     const STARTS: [&str; 7] = ["accept", "sec-fetch-", "sec-ch-", "access-control-", "content-", "if-", "x-b3-"];

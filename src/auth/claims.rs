@@ -1,4 +1,4 @@
-//! From a JSON object to the claims of a caller.
+//! Turns a JSON object into the claims of a caller.
 
 use std::borrow::Cow;
 
@@ -7,16 +7,16 @@ use serde_json::{Map, Value};
 use crate::model::grant::ACCOUNT;
 use crate::model::principal::{self, Claim, Claims};
 
-/// The most claims that are taken from one object.
+/// The most claims of one object.
 const MAX_CLAIMS: usize = 100;
-/// How deep objects in objects are looked into.
+/// The deepest level of nested objects that is read.
 const MAX_DEPTH: usize = 3;
-/// The claims that say who somebody is, in the order of preference.
+/// The claims that name the caller, the preferred first.
 const SUBJECTS: [&str; 8] = ["sub", "id", "user", "username", "login", "email", "uid", "name"];
 
-/// Takes the claims: scalars, lists of scalars, and those of inner objects as `outer.inner`.
+/// Returns the claims: scalars, lists of scalars, and those of inner objects as `outer.inner`.
 ///
-/// What keeps its bearer from something is never left out, however unclear it is or however much stands before it.
+/// A claim that restricts the caller is never left out, even if its value is unclear or [`MAX_CLAIMS`] is reached.
 pub(super) fn of(object: &Map<String, Value>) -> Claims {
     let mut claims = Claims::new();
     take(object, "", MAX_DEPTH, &mut claims);
@@ -24,17 +24,17 @@ pub(super) fn of(object: &Map<String, Value>) -> Claims {
 }
 
 fn take(object: &Map<String, Value>, prefix: &str, depth: usize, claims: &mut Claims) {
-    // Scalars and lists first: what stands in the object itself beats an inner object that spells the same name.
+    // Scalars and lists come first: a member of the object itself wins over an inner object that spells the same name.
     for (name, value) in object {
         let claim = match value {
             Value::Array(items) => items.iter().map(scalar).collect::<Option<_>>().map(Claim::List),
             value => scalar(value).map(Claim::Text),
         };
-        let binds = binds(name);
-        // An empty list: it is there, and says nothing.
-        let claim = claim.or_else(|| binds.then(|| Claim::List(Vec::new())));
+        let restricts = restricts(name);
+        // An empty list: the claim exists and has no value.
+        let claim = claim.or_else(|| restricts.then(|| Claim::List(Vec::new())));
         if let Some(claim) = claim
-            && (binds || claims.len() < MAX_CLAIMS)
+            && (restricts || claims.len() < MAX_CLAIMS)
         {
             claims.entry(format!("{prefix}{name}")).or_insert(claim);
         }
@@ -48,10 +48,10 @@ fn take(object: &Map<String, Value>, prefix: &str, depth: usize, claims: &mut Cl
     }
 }
 
-/// Adds what another source says of the same person. What is there stays, and one source never vouches for what the other
-/// says: whether an address is verified is for the source of the address to say. A no counts, whoever says it.
+/// Adds the claims of another source about the same person. Existing claims stay. Only the source of a mail address can
+/// say that the address is verified; that it is not verified counts from either source.
 pub(super) fn add(claims: &mut Claims, more: Claims) {
-    // A flag without its address vouches for none.
+    // A flag without its address verifies no address.
     let vouches = |claims: &Claims, name: &str| {
         principal::address_of_flag(name).is_some_and(|address| claims.contains_key(address))
     };
@@ -74,16 +74,16 @@ pub(super) fn add(claims: &mut Claims, more: Claims) {
     }
 }
 
-/// Tells whether a claim of this name keeps its bearer from something by being there: from an administrator's session, or
-/// from an address that nobody has verified.
-fn binds(name: &str) -> bool {
+/// Tells whether a claim of this name restricts the caller: it excludes administrators' sessions, or an address that is not
+/// verified.
+fn restricts(name: &str) -> bool {
     name == ACCOUNT || principal::is_flag_of_address(name)
 }
 
 fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
-        // 40.0, 4e1 and 40.00000000000000000001 are one number to some and several to others: no identity.
+        // Some readers take 40.0, 4e1 and 40.00000000000000000001 for one number, others for several: not an identity.
         Value::Number(number) if number.is_f64() => None,
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(flag) => Some(flag.to_string()),
@@ -91,7 +91,8 @@ fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-/// Names the caller for limits and audit: by the usual claim, or by all of them. Case does not make another person.
+/// Returns the subject for limits and the audit log: the first claim of [`SUBJECTS`], else all claims. In lower case,
+/// because case does not make another person.
 pub(super) fn subject(claims: &Claims) -> String {
     let known = SUBJECTS.iter().find_map(|name| claims.get(*name)?.text()).filter(|value| !value.is_empty());
     let all = || claims.iter().map(|(name, claim)| format!("{}={}", quoted(name), shown(claim)));
@@ -105,7 +106,7 @@ fn shown(claim: &Claim) -> String {
     }
 }
 
-/// Puts a text in quotes that could be taken for more than one: two callers never have one name.
+/// Quotes a text that could be read as several, so that two callers never have the same subject.
 fn quoted(text: &str) -> Cow<'_, str> {
     let is_plain = |c: char| !c.is_whitespace() && !c.is_control() && !"=[],\"\\".contains(c);
     if text.chars().all(is_plain) { text.into() } else { format!("{text:?}").into() }
@@ -151,7 +152,7 @@ mod tests {
         check("{}", no, no);
         check(yes, "{}", yes);
         check(yes, yes, yes);
-        // A no counts, whoever says it.
+        // A no counts from either source.
         check(yes, no, no);
         check(no, yes, no);
         check(yes, r#"{"email_verified":"no"}"#, r#"{"email":"b","email_verified":"no"}"#);

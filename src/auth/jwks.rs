@@ -1,7 +1,7 @@
-//! The keys of an identity provider, kept fresh apart from any request.
+//! The keys of an identity provider. A task fetches them, so that requests rarely wait.
 //!
-//! They are fetched at the start and again whenever they are old; the last good ones stay in use for as long as there are
-//! no better ones. A token that names another key asks for a fetch out of turn, which happens once in a while at most.
+//! The keys are fetched at the start and again when they are old. While a fetch fails, the last good keys stay in use. A
+//! token that names an unknown key requests an early fetch, at most one in [`OUT_OF_TURN`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,20 +22,20 @@ use crate::upstream::{FetchError, Fetcher};
 
 /// The deadline of one fetch.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How long keys are good when their server does not say.
+/// How long keys are used where their server does not say.
 const AGE: Duration = Duration::from_secs(10 * 60);
-/// The shortest and the longest time that a server may say.
+/// The shortest and the longest time that a server can set.
 const AGES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(60 * 60));
-/// How long after the beginning of a fetch an unknown key may ask for the next.
+/// The shortest time from the start of a fetch to an early fetch.
 const OUT_OF_TURN: Duration = Duration::from_secs(30);
-/// How long a request waits for a fetch that it asked for.
+/// How long a request waits for an early fetch.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The first pause after a failure. It doubles with each more.
+/// The pause after the first failure. It doubles with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause after failures in a row.
 const MAX_PAUSE: Duration = Duration::from_secs(5 * 60);
 
-/// One set of keys and where it comes from.
+/// One set of keys with its source.
 #[derive(Debug)]
 pub(super) struct Jwks {
     at: JwksConfig,
@@ -46,17 +46,17 @@ pub(super) struct Jwks {
     freshness: Arc<Freshness>,
 }
 
-/// What is known since the last fetch.
+/// The result of the fetches so far.
 #[derive(Debug, Clone, Default)]
 struct FetchState {
     keys: Option<Arc<VerificationKeys>>,
     problem: Option<String>,
 }
 
-/// When to fetch.
+/// The schedule of the fetches.
 #[derive(Debug)]
 struct FetchSchedule {
-    /// How long after the beginning of a fetch an unknown key may ask for the next.
+    /// The shortest time from the start of a fetch to an early fetch.
     out_of_turn: Duration,
     due: Instant,
     began: Option<Instant>,
@@ -64,32 +64,32 @@ struct FetchSchedule {
     failures: u32,
 }
 
-/// A set of keys as its server gave it.
+/// A set of keys that was fetched.
 #[derive(Debug)]
 pub struct FetchedKeys {
-    /// The keys that can be used.
+    /// The usable keys.
     pub keys: VerificationKeys,
-    /// How many others there were.
+    /// The number of keys that cannot be used.
     pub skipped: usize,
     age: Duration,
 }
 
-/// Why there are no keys.
+/// An error of one fetch.
 #[derive(Debug, thiserror::Error)]
 enum JwksError {
-    /// No answer.
+    /// The server gave no answer.
     #[error("no answer from the server of the keys")]
     Fetch(#[from] FetchError),
-    /// An answer without keys.
+    /// The status of the answer is not 200.
     #[error("the server of the keys answers {0}")]
     Status(StatusCode),
-    /// Nothing that could be used.
+    /// The answer contains no usable keys.
     #[error("the answer {0}")]
     Keys(#[from] JwtKeyError),
 }
 
 impl Jwks {
-    /// Prepares to fetch; [`Jwks::keep_fresh`] does it.
+    /// Prepares to fetch a set of keys. [`Jwks::keep_fresh`] fetches it.
     ///
     /// # Errors
     /// When a certificate of `ca` cannot be a trust root.
@@ -109,7 +109,7 @@ impl Jwks {
         })
     }
 
-    /// Tells whether these are the keys that a configuration means.
+    /// Tells whether a configuration names these keys.
     #[must_use]
     pub(super) fn is_at(&self, at: &JwksConfig) -> bool {
         self.at == *at
@@ -121,10 +121,10 @@ impl Jwks {
         Arc::clone(&self.freshness)
     }
 
-    /// Says why there are no keys, if there never were.
+    /// Checks that the keys have been fetched at least once.
     ///
     /// # Errors
-    /// When there are none.
+    /// Returns the problem of the last fetch.
     pub(super) fn check(&self) -> Result<(), String> {
         let state = self.state.borrow();
         match state.keys {
@@ -133,12 +133,12 @@ impl Jwks {
         }
     }
 
-    /// Looks at what is known now.
+    /// Returns a view of the keys for one request.
     pub(super) fn view(&self) -> KeyView<'_> {
         KeyView { jwks: self, state: self.state.subscribe() }
     }
 
-    /// Fetches for ever, each time when it is due.
+    /// Fetches the keys whenever they are due. Never returns.
     pub(super) async fn keep_fresh(self: Arc<Self>) {
         loop {
             let due = self.schedule().due;
@@ -146,7 +146,7 @@ impl Jwks {
                 () = sleep_until(due) => {}
                 () = self.wanted.notified() => {}
             }
-            // Who asked out of turn made it due.
+            // An early fetch is due because the request for it changed the schedule.
             if self.schedule().due <= Instant::now() {
                 self.fetch().await;
             }
@@ -180,21 +180,22 @@ impl Jwks {
     }
 }
 
-/// What one request sees of the keys.
+/// The keys as one request sees them.
 pub(super) struct KeyView<'j> {
     jwks: &'j Jwks,
     state: watch::Receiver<FetchState>,
 }
 
 impl KeyView<'_> {
-    /// Returns the keys, if they were ever fetched.
+    /// Returns the current keys. `None`: they have never been fetched.
     pub(super) fn keys(&mut self) -> Option<Arc<VerificationKeys>> {
         self.state.borrow_and_update().keys.clone()
     }
 
-    /// Asks for newer ones, and waits a moment for them; nothing when it is too early to ask again, or none come.
+    /// Requests an early fetch and waits for it, at most [`PATIENCE`]. `None`: it is too early to fetch again, or the fetch
+    /// brought no keys.
     pub(super) async fn newer(&mut self) -> Option<Arc<VerificationKeys>> {
-        if self.jwks.schedule().want(Instant::now()) {
+        if self.jwks.schedule().request_early(Instant::now()) {
             self.jwks.wanted.notify_one();
         } else if !self.jwks.schedule().is_under_way {
             return None;
@@ -205,24 +206,24 @@ impl KeyView<'_> {
 }
 
 impl FetchSchedule {
-    /// Tells whether a fetch out of turn shall begin now.
-    fn want(&mut self, now: Instant) -> bool {
+    /// Schedules an early fetch for now. Returns `false` if one is under way, or it is too early.
+    fn request_early(&mut self, now: Instant) -> bool {
         let is_early = self.began.is_some_and(|began| now < began + self.out_of_turn);
         if self.is_under_way || is_early {
             return false;
         }
-        // From here on: whoever asks next waits for the same.
+        // Set here, so that the next request waits for the same fetch.
         self.is_under_way = true;
         self.due = now;
         true
     }
 
-    /// Notes that a fetch begins. If it is given up, it is still due.
+    /// Notes that a fetch begins. If the fetch is abandoned, it is still due.
     fn begin(&mut self, now: Instant) {
         (self.due, self.began, self.is_under_way) = (now, Some(now), true);
     }
 
-    /// Notes how a fetch ended: with keys that are good for a while, or without.
+    /// Notes how a fetch ended. `age`: how long the keys are used; `None`: it failed.
     fn end(&mut self, age: Option<Duration>, now: Instant) {
         self.is_under_way = false;
         self.failures = if age.is_some() { 0 } else { self.failures.saturating_add(1) };
@@ -233,10 +234,10 @@ impl FetchSchedule {
 
 // === One fetch ===
 
-/// Fetches a set of keys once.
+/// Fetches a set of keys once, for `callgate check`.
 ///
 /// # Errors
-/// When there are none.
+/// Returns the problem where no keys can be used.
 pub async fn fetch_once(at: &JwksConfig) -> Result<FetchedKeys, String> {
     let fetcher = fetcher(at).map_err(|error| error.to_string())?;
     fetch(&fetcher, &at.url).await.map_err(|error| causes(&error))
@@ -263,7 +264,7 @@ async fn fetch(fetcher: &Fetcher, url: &Uri) -> Result<FetchedKeys, JwksError> {
     Ok(FetchedKeys { keys, skipped, age: age(answer.headers()) })
 }
 
-/// Reads how long an answer is good (RFC 9111 §5.2.2), within bounds.
+/// Reads how long the keys of an answer are used (RFC 9111 §5.2.2), within [`AGES`].
 fn age(headers: &HeaderMap) -> Duration {
     let lines = headers.get_all(header::CACHE_CONTROL).into_iter().filter_map(|line| line.to_str().ok());
     let mut age = AGE;
@@ -313,11 +314,11 @@ mod tests {
         let mut schedule =
             FetchSchedule { out_of_turn: OUT_OF_TURN, due: start, began: None, is_under_way: false, failures: 0 };
         schedule.begin(start);
-        assert!(!schedule.want(start + OUT_OF_TURN), "one is under way");
+        assert!(!schedule.request_early(start + OUT_OF_TURN), "one is under way");
         schedule.end(Some(AGE), start);
-        assert!(!schedule.want(start + OUT_OF_TURN - Duration::from_millis(1)));
-        assert!(schedule.want(start + OUT_OF_TURN));
-        assert!(!schedule.want(start + OUT_OF_TURN), "the same fetch is for all who ask");
+        assert!(!schedule.request_early(start + OUT_OF_TURN - Duration::from_millis(1)));
+        assert!(schedule.request_early(start + OUT_OF_TURN));
+        assert!(!schedule.request_early(start + OUT_OF_TURN), "the same fetch is for all who ask");
         assert_eq!(schedule.due, start + OUT_OF_TURN);
     }
 

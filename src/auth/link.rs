@@ -83,7 +83,7 @@ impl LinkMethod {
             Err(invalid) if invalid.is_genuine() => return self.reject(invalid.to_string()),
             Err(invalid) => return Verdict::refuse(self.name.clone(), invalid.to_string()),
         };
-        let Some(subject) = subject(&link.claims) else { return self.reject("the link names nobody") };
+        let Some(subject) = subject(&link.claims) else { return self.reject("the link names no account and no user") };
         // An early answer. The mark that is set right before the session is opened decides.
         if self.store.is_marked(SCOPE, &link.id) {
             return self.reject("the link was used before");

@@ -1,5 +1,5 @@
 //! Method `oidc`: a person logs in at an identity provider (OpenID Connect Core 1.0, authorization code flow), and a
-//! sealed cookie remembers for a while who it is. Neither here nor in the browser is a token kept.
+//! sealed cookie remembers the person for a while. Neither callgate nor the browser keeps a token.
 
 mod attempt;
 mod login;
@@ -38,71 +38,71 @@ pub use self::attempt::{forget as forget_attempt, forget_all, forget_oldest};
 pub use self::provider::Provider;
 pub(super) use self::seal::SealKey;
 
-/// What every cookie of ours is for: this host, TLS, no script; a provider's redirect brings it along, other requests of
-/// other sites do not.
+/// The attributes of all cookies: for this host and TLS, not for scripts. The browser sends them with a redirect from the
+/// provider, but not with other requests that other sites cause.
 const ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Lax";
 /// The longest `__Host-callgate=…`, in bytes.
 const MAX_LOGIN: usize = 1 << 10;
 
-/// One provider as a method.
+/// One provider with the settings of its method.
 #[derive(Debug)]
 pub struct OidcMethod {
     name: String,
     settings: config::OidcConfig,
     provider: Arc<Provider>,
     key: Arc<SealKey>,
-    /// The claims that rules use: no others are kept.
+    /// The claims that rules use. The cookie keeps no others.
     claims: Vec<String>,
 }
 
-/// OidcCause a login came to nothing. The words are for the person, the sources for the operator.
+/// An error of a login at a provider. Its text is for the person, its source for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum OidcError {
-    /// The provider cannot be asked.
-    #[error("the login service gives no answer")]
+    /// The provider gives no answer.
+    #[error("the login service does not answer")]
     Unavailable(#[source] OidcCause),
     /// The provider's answer cannot be used.
-    #[error("the login service gave a wrong answer")]
+    #[error("the login service gave an answer that cannot be used")]
     BadResponse(#[source] OidcCause),
-    /// The provider, or the person there, said no.
+    /// The provider refused the login, or the person cancelled it.
     #[error("the login service did not log you in")]
     Denied(#[source] OidcCause),
-    /// The browser knows nothing of a login that it has begun.
+    /// The browser shows no login that it began.
     #[error("this login is not known: it is too old, or used already, or your browser keeps no cookies of this site")]
     UnknownLogin(#[source] OidcCause),
 }
 
-/// What the operator learns of it. Never a token, a code or what somebody else wrote.
+/// The cause, for the operator. It never contains a token, a code or a text of the provider.
 #[derive(Debug, thiserror::Error)]
 pub enum OidcCause {
-    /// What does not fit.
+    /// A rule is not met.
     #[error("{0}")]
     Wrong(&'static str),
-    /// A question to the provider failed.
+    /// A request to the provider failed.
     #[error(transparent)]
     Unasked(#[from] FetchError),
-    /// The ID token proves nobody.
+    /// The ID token is not valid.
     #[error(transparent)]
     Token(IdTokenError),
-    /// What the login needs of the provider's own description cannot be used.
+    /// The discovery document lacks something that the login needs.
     #[error("the provider cannot be used: {0}")]
     Document(#[from] BadDocument),
-    /// What an endpoint answers cannot be read.
+    /// The answer of an endpoint cannot be read.
     #[error("the answer of the {0} cannot be read: {1}")]
     Answer(&'static str, JsonError),
-    /// A member of what an endpoint answers cannot be used.
+    /// A member of an endpoint's answer cannot be used.
     #[error("`{1}` in the answer of the {0} cannot be used: {2}")]
     Member(&'static str, &'static str, &'static str),
 }
 
 impl OidcError {
-    /// A login ended well, and the browser does not say so.
+    /// Returns the error where a login succeeded and the browser did not keep its cookie.
     #[must_use]
     pub const fn not_kept() -> Self {
         Self::UnknownLogin(OidcCause::Wrong("the browser did not keep the cookie of its login"))
     }
 
-    /// Returns why, for the audit log.
+    /// Returns the cause for the audit log.
     #[must_use]
     pub fn why(&self) -> String {
         let (Self::Unavailable(why) | Self::BadResponse(why) | Self::Denied(why) | Self::UnknownLogin(why)) = self;
@@ -110,32 +110,32 @@ impl OidcError {
     }
 }
 
-/// A login that begins: where the browser goes, and what it keeps until it is back.
+/// The start of a login: where the browser goes, and the cookie that it keeps until it is back.
 #[derive(Debug)]
 pub struct LoginStart {
     /// The provider's page.
     pub url: String,
-    /// The name of this login among those of the browser.
+    /// The id of this login among those of the browser.
     pub id: String,
-    /// The cookie that proves that this browser began it.
+    /// The cookie that proves that this browser began the login.
     pub cookie: HeaderValue,
 }
 
-/// A login that has ended well.
+/// A login that succeeded.
 #[derive(Debug)]
 pub struct FinishedLogin {
-    /// Who it is.
+    /// The person.
     pub principal: Principal,
-    /// Where the browser wanted to go, on this host.
+    /// The path of this host where the login ends.
     pub to: String,
-    /// The name of this login among those of the browser.
+    /// The id of this login among those of the browser.
     pub id: String,
-    /// The cookie that remembers who it is.
+    /// The cookie that remembers the person.
     pub cookie: HeaderValue,
 }
 
 impl FinishedLogin {
-    /// Returns the digest by which limits know the cookie again, as [`Chain::credential`](super::Chain::credential) does.
+    /// Returns the digest by which limits recognize the cookie, as [`Chain::credential`](super::Chain::credential) does.
     #[must_use]
     pub fn credential(&self) -> Digest {
         let pair = self.cookie.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
@@ -143,16 +143,16 @@ impl FinishedLogin {
     }
 }
 
-/// What the provider lets the browser say (RFC 6749 §4.1.2, RFC 9207 §2).
+/// The parameters of the provider's answer (RFC 6749 §4.1.2, RFC 9207 §2).
 #[derive(Debug, Default)]
 pub struct Callback {
-    /// What the tokens are given for.
+    /// The authorization code, which is exchanged for tokens.
     pub code: Option<String>,
-    /// What we said.
+    /// The `state` that callgate sent.
     pub state: Option<String>,
-    /// OidcCause there is no code.
+    /// The error code, where there is no code.
     pub error: Option<String>,
-    /// Who the provider is.
+    /// The issuer.
     pub iss: Option<String>,
 }
 
@@ -182,7 +182,7 @@ impl Credentials for OidcMethod {
 }
 
 impl OidcMethod {
-    /// Prepares a method. `claims` are those that rules use.
+    /// Makes a method. `claims`: those that rules use.
     #[must_use]
     pub const fn new(
         name: String,
@@ -194,27 +194,27 @@ impl OidcMethod {
         Self { name, settings, provider, key, claims }
     }
 
-    /// Returns its name.
+    /// Returns the name of the method.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns the host where people log in, if it is not any.
+    /// Returns the host where people log in. `None`: each host.
     #[must_use]
     pub fn host(&self) -> Option<&str> {
         self.settings.host.as_deref()
     }
 
-    /// What is sealed is for this method, this client of this issuer and one host.
+    /// Returns the context of a sealed cookie: this method, issuer, client and one host.
     fn context<'c>(&'c self, host: &'c str) -> [&'c str; 4] {
         [&self.name, self.settings.issuer.as_str(), &self.settings.client_id, host]
     }
 
-    // === Who is remembered ===
+    // === The cookie of a login ===
 
-    /// Finds who the browser is remembered as. A cookie that is none of ours, or no longer one, is no credential at all:
-    /// it is left over from another key, host or rule, and the person only has to log in again.
+    /// Finds the person that the browser's cookie remembers. A cookie that does not open, or is too old, is not a
+    /// credential: it is left over from another key, host or rule, and the person logs in again.
     pub(super) fn remembers(&self, headers: &HeaderMap, host: &HeaderValue) -> Option<Principal> {
         let mut sent = cookies::values(headers, cookies::PREFIX);
         let sealed = sent.next().filter(|sealed| sealed.len() <= MAX_LOGIN)?;
@@ -228,13 +228,14 @@ impl OidcMethod {
         Some(Principal { method: self.name.clone(), subject: login.subject, claims: login.claims })
     }
 
-    /// Tells whether the browser is remembered at all.
+    /// Tells whether the browser's cookie remembers a person.
     #[must_use]
     pub fn knows(&self, headers: &HeaderMap, host: &HeaderValue) -> bool {
         self.remembers(headers, host).is_some()
     }
 
-    /// With other rules, other claims are kept: then the person logs in again.
+    /// Returns the context of a login's cookie. With other rules the cookie keeps other claims, so an old one does not
+    /// open.
     fn login_context<'c>(&'c self, host: &'c str, claims: &'c str) -> [&'c str; 5] {
         let [name, issuer, client, host] = self.context(host);
         [name, issuer, client, host, claims]
@@ -262,16 +263,18 @@ impl OidcMethod {
 
     // === The way to the provider and back ===
 
-    /// Returns where the provider sends browsers back to: the host where the person is.
+    /// Returns the redirect URI, on the host where the person is.
     fn back(&self, authority: &Authority) -> Result<String, OidcError> {
         let back = format!("{}{OIDC_CALLBACK_PATH}{}", authority.origin(), self.name);
         match back.parse::<Uri>() {
             Ok(_) => Ok(back),
-            Err(_) => Err(OidcError::BadResponse(OidcCause::Wrong("the host of the request is no part of an address"))),
+            Err(_) => {
+                Err(OidcError::BadResponse(OidcCause::Wrong("the host of the request cannot be part of an address")))
+            }
         }
     }
 
-    /// Returns what is asked for: `openid` first.
+    /// Returns the requested scopes, `openid` first.
     fn scope(&self) -> String {
         let others = self.settings.scopes.iter().map(String::as_str).filter(|scope| *scope != "openid");
         ["openid"].into_iter().chain(others).collect::<Vec<_>>().join(" ")
@@ -280,7 +283,7 @@ impl OidcMethod {
     /// Begins a login that will end at `to`, a path of this host.
     ///
     /// # Errors
-    /// When nothing is known of the provider.
+    /// When the provider's metadata has never been fetched.
     pub async fn begin(&self, authority: &Authority, to: String) -> Result<LoginStart, OidcError> {
         let metadata = self.provider.known().await.ok_or(UNKNOWN)?;
         let verifier = random::text::<32>();
@@ -305,10 +308,10 @@ impl OidcMethod {
         Ok(LoginStart { url, cookie: attempt::cookie(&attempt.id, &sealed), id: attempt.id })
     }
 
-    /// Ends a login: the browser is back from the provider.
+    /// Finishes a login: the browser is back from the provider.
     ///
     /// # Errors
-    /// When this browser did not begin it, or the provider does not vouch for anybody.
+    /// When this browser did not begin the login, or the provider refused it.
     pub async fn finish(
         &self,
         headers: &HeaderMap,
@@ -317,12 +320,12 @@ impl OidcMethod {
     ) -> Result<FinishedLogin, OidcError> {
         let attempt = self.attempt(headers, authority, callback.state.as_deref())?;
         let metadata = self.provider.known().await.ok_or(UNKNOWN)?;
-        // Before anything of the answer is believed: it may be another provider's (RFC 9700 §4.4).
+        // Checked before the answer is used: it may be another provider's (RFC 9700 §4.4).
         self.check_issuer(&metadata.document, callback.iss.as_deref())?;
         let code = match (callback.code, callback.error) {
             (Some(code), None) => code,
             (None, Some(error)) => return Err(refusal(&error)),
-            // One of them is somebody else's.
+            // A provider sends one of them. The other was added.
             (Some(_), Some(_)) => {
                 return Err(OidcError::BadResponse(OidcCause::Wrong("the answer has a code and an error")));
             }
@@ -335,7 +338,7 @@ impl OidcMethod {
         Ok(FinishedLogin { principal, to: attempt.to, id: attempt.id, cookie })
     }
 
-    /// Finds the login that this browser began with this state.
+    /// Finds the login that this browser began with a state.
     fn attempt(
         &self,
         headers: &HeaderMap,
@@ -344,13 +347,13 @@ impl OidcMethod {
     ) -> Result<OidcAttempt, OidcError> {
         let lost = |why| OidcError::UnknownLogin(OidcCause::Wrong(why));
         let state = state.ok_or_else(|| lost("the answer has no state"))?;
-        let name = attempt::name_of(state).ok_or_else(|| lost("the state is none of ours"))?;
+        let name = attempt::name_of(state).ok_or_else(|| lost("the state is not one of callgate's"))?;
         let mut sent = cookies::values(headers, &name);
         let sealed = sent.next().ok_or_else(|| lost("the browser sent no cookie of this login"))?;
         let host = lower(&authority.raw);
         let text = self.key.open(sealed, Purpose::Attempt, &self.context(&host));
         let attempt = text.and_then(|text| OidcAttempt::read(&text)).filter(|_| sent.next().is_none());
-        let attempt = attempt.ok_or_else(|| lost("the cookie of this login is none of ours"))?;
+        let attempt = attempt.ok_or_else(|| lost("the cookie of this login cannot be opened"))?;
         if !attempt.is_of(state) {
             return Err(lost("the state is another than the one this browser was given"));
         }
@@ -362,7 +365,7 @@ impl OidcMethod {
 
     // === The way out ===
 
-    /// Returns where one logs out of the provider too, if it says.
+    /// Returns the address where the person also logs out of the provider, if the provider has one.
     pub async fn end_session(&self) -> Option<String> {
         let metadata = self.provider.known().await?;
         let end = metadata.document.end_session_endpoint();
@@ -374,9 +377,9 @@ impl OidcMethod {
     }
 }
 
-const UNKNOWN: OidcError = OidcError::Unavailable(OidcCause::Wrong("nothing is known of the provider yet"));
+const UNKNOWN: OidcError = OidcError::Unavailable(OidcCause::Wrong("the provider's metadata has not been fetched yet"));
 
-/// Reads the refusal of a provider (RFC 6749 §4.1.2.1, OpenID Connect Core 1.0 §3.1.2.6).
+/// Reads the error code of a provider (RFC 6749 §4.1.2.1, OpenID Connect Core 1.0 §3.1.2.6).
 fn refusal(error: &str) -> OidcError {
     match error {
         "access_denied" => OidcError::Denied(OidcCause::Wrong("the provider says access_denied")),
@@ -394,12 +397,12 @@ fn refusal(error: &str) -> OidcError {
     }
 }
 
-/// Returns the value of the cookie by which a browser is remembered; nothing where it sent none.
+/// Returns the value of a login's cookie, or an empty one where the browser sent none.
 pub(super) fn login_cookie(headers: &HeaderMap) -> Vec<u8> {
     cookies::values(headers, cookies::PREFIX).next().unwrap_or_default().as_bytes().to_vec()
 }
 
-/// Returns the cookie that forgets who it was.
+/// Returns the `Set-Cookie` value that removes the cookie of a login.
 #[must_use]
 pub fn forget_login() -> HeaderValue {
     field(&format!("{}=; Max-Age=0; {ATTRIBUTES}", cookies::PREFIX))
@@ -410,5 +413,5 @@ fn lower(host: &HeaderValue) -> String {
 }
 
 fn field(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("base64 and words of ours are visible ASCII")
+    HeaderValue::from_str(text).expect("base64 and constants are visible ASCII")
 }

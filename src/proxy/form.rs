@@ -1,4 +1,4 @@
-//! The small bodies of the login endpoints: a form or JSON, read once, within a bound and a deadline.
+//! The parameters of a login request: in the query, or in a small body as a form or as JSON.
 
 use std::time::Duration;
 
@@ -12,15 +12,18 @@ use super::error::Error;
 use crate::model::json::Json;
 use crate::upstream::RequestBody;
 
-/// The most bytes that are read.
+/// The longest body, in bytes.
 const MAX: usize = 4096;
 
-/// Named values, each at most once.
+/// Named values. Each name stands once.
 #[derive(Debug)]
 pub(super) struct Fields(Vec<(String, String)>);
 
 impl Fields {
     /// Reads a query or a form.
+    ///
+    /// # Errors
+    /// When a name stands twice.
     pub(super) fn of_form(text: &[u8]) -> Result<Self, Error> {
         let pairs = form_urlencoded::parse(text).map(|(name, value)| (name.into_owned(), value.into_owned()));
         Self::unique(pairs.collect())
@@ -47,28 +50,28 @@ impl Fields {
         if doubled { Err(Error::Malformed("a parameter is given twice")) } else { Ok(Self(pairs)) }
     }
 
-    /// Takes the value of a name.
+    /// Removes and returns the value of a name.
     pub(super) fn take(&mut self, name: &str) -> Option<String> {
         let at = self.0.iter().position(|(known, _)| known == name)?;
         Some(self.0.swap_remove(at).1)
     }
 }
 
-/// What a body is written in.
+/// The format of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyFormat {
     /// `application/x-www-form-urlencoded`
     Urlencoded,
     /// `application/json`
     Json,
-    /// No type is named: JSON, or no byte at all, which asks for nothing in particular.
+    /// Without `Content-Type`: JSON, or an empty body, which names no parameters.
     Untyped,
 }
 
-/// Finds what a body is written in.
+/// Finds the format of a body by its `Content-Type`. Without one, or as `text/plain`, it is `fallback`.
 ///
 /// # Errors
-/// When it is something else. A body without a type, or as `text/plain`, is `fallback`.
+/// When it is another media type, or there are two.
 pub(super) fn format(headers: &HeaderMap, fallback: Option<BodyFormat>) -> Result<BodyFormat, Error> {
     let mut lines = headers.get_all(header::CONTENT_TYPE).into_iter();
     let named =
@@ -82,10 +85,10 @@ pub(super) fn format(headers: &HeaderMap, fallback: Option<BodyFormat>) -> Resul
     }
 }
 
-/// Reads a small body.
+/// Reads the parameters of a body before the deadline.
 ///
 /// # Errors
-/// When it is too large, too slow, breaks off, or is not what it says it is.
+/// When the body is longer than [`MAX`], late, incomplete, or not in its format.
 pub(super) async fn read(body: RequestBody, format: BodyFormat, deadline: Duration) -> Result<Fields, Error> {
     if body.size_hint().lower() > MAX as u64 {
         return Err(Error::ContentTooLarge);
@@ -100,9 +103,9 @@ pub(super) async fn read(body: RequestBody, format: BodyFormat, deadline: Durati
 
 fn parse(bytes: &Bytes, format: BodyFormat) -> Result<Fields, Error> {
     match format {
-        // Some programs declare a type for the body that they do not send.
+        // Some programs send a `Content-Type` without a body.
         _ if bytes.is_empty() => Ok(Fields(Vec::new())),
-        // As `curl -d` sends JSON. Read as a form, it would ask for nothing in particular.
+        // `curl -d` sends JSON so. Read as a form, it would name no parameters.
         BodyFormat::Urlencoded if bytes.trim_ascii_start().starts_with(b"{") => {
             Err(Error::Malformed("the body looks like JSON: send it with Content-Type: application/json"))
         }

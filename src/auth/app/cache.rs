@@ -1,7 +1,7 @@
-//! Answers of the app that are believed for a while, and questions that several callers ask at once.
+//! Answers of the app that are used again for a while, and questions that several requests ask at once.
 //!
-//! Only an answer that knows the caller is kept; and no longer, counted from the question, than the operator and the app
-//! permit: after a logout nobody is believed for longer than that.
+//! Only an answer that names the caller is kept. Its time counts from the question and ends when the operator's `cache` or
+//! the app's cache headers say: this bounds how long a caller is still admitted after a logout.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,38 +19,38 @@ use crate::message::forwarded::X_REQUEST_ID;
 use crate::model::digest::{Digest, sha256_of};
 use crate::model::principal::Claims;
 
-/// How many answers and questions of one method one worker keeps.
+/// The most answers and questions that one worker keeps for one method.
 const MAX_KNOWN: usize = 1024;
 const PRAGMA: HeaderName = header::PRAGMA;
 
-/// What the app says of a caller.
+/// The answer of the app about a caller.
 #[derive(Debug, Clone)]
 pub(super) enum AppAnswer {
-    /// It knows the caller.
+    /// The app knows the caller by these claims. The answer may be kept for so long.
     Claims(Rc<Claims>, KeptFor),
-    /// It does not.
+    /// The app does not know the caller.
     Stranger,
 }
 
-/// How long the app permits its answer to be kept; none: not at all.
+/// How long the app permits to keep its answer. `None`: not at all.
 pub(super) type KeptFor = Option<Duration>;
-/// What comes of asking.
+/// The result of a question.
 pub(super) type AppResult = Result<AppAnswer, AppError>;
 type Asking = LocalBoxFuture<'static, AppResult>;
 
-/// All that makes one question differ from another.
+/// The identity of a question: two with the same key get the same answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct QuestionKey(Digest);
 
 impl QuestionKey {
-    /// Names a question by all that it shows the app, but for its id.
+    /// Returns the key of a question: a digest of all its fields except the request id.
     pub(super) fn of(fields: &HeaderMap) -> Self {
         let fields = fields.iter().filter(|(name, _)| **name != X_REQUEST_ID);
         Self(sha256_of(fields.flat_map(|(name, value)| [name.as_str().as_bytes(), value.as_bytes()])))
     }
 }
 
-/// What one worker knows of the app's answers.
+/// The answers of one app that one worker keeps.
 #[derive(Debug)]
 pub(super) struct Cache {
     life: Duration,
@@ -59,9 +59,9 @@ pub(super) struct Cache {
 
 #[derive(Debug)]
 enum CacheEntry {
-    /// It was asked then. Whoever waits holds the question; when all have left, it ends.
+    /// The question was sent then and is not answered. The requests that wait own it; when all have left, it ends.
     Asked(Instant, WeakShared<Asking>),
-    /// It said so, which counts until then.
+    /// The answer is used until then.
     AppAnswer(Instant, Rc<Claims>),
 }
 
@@ -70,7 +70,7 @@ impl Cache {
         Self { life, known: RefCell::default() }
     }
 
-    /// Returns what the app said or says just now to the same question; else asks it.
+    /// Returns the kept answer to the same question, or joins the same question under way, or asks.
     pub(super) async fn ask(&self, key: QuestionKey, question: impl FnOnce() -> Asking) -> AppResult {
         let now = Instant::now();
         if let Some(claims) = self.said(key, now) {
@@ -89,7 +89,7 @@ impl Cache {
         }
     }
 
-    /// Finds the same question under way. An old one may be from before a logout.
+    /// Finds the same question under way. One that is older than `life` is not joined: it may be from before a logout.
     fn asked(&self, key: QuestionKey, now: Instant) -> Option<(Instant, Shared<Asking>)> {
         match self.known.borrow().get(&key)? {
             CacheEntry::Asked(since, asking) if now < *since + self.life => Some((*since, asking.upgrade()?)),
@@ -97,7 +97,7 @@ impl Cache {
         }
     }
 
-    /// Notes a question, if there is room: without, it is asked all the same.
+    /// Begins a question. Without room in the table it is asked, and cannot be joined.
     fn begin(&self, key: QuestionKey, now: Instant, question: Asking) -> (Instant, Shared<Asking>) {
         let asking = question.shared();
         let mut known = self.known.borrow_mut();
@@ -112,7 +112,7 @@ impl Cache {
         (now, asking)
     }
 
-    /// Puts the answer in the place of its question, once, whoever of those who waited comes first.
+    /// Replaces a question by its answer. The first of the requests that waited does this.
     fn keep(&self, key: QuestionKey, asked: Instant, outcome: &AppResult) {
         let mut known = self.known.borrow_mut();
         if !matches!(known.get(&key), Some(CacheEntry::Asked(since, _)) if *since == asked) {
@@ -138,8 +138,8 @@ impl CacheEntry {
     }
 }
 
-/// Reads how long an answer may be kept (RFC 9111 §4.2, §5.2.2). What is for one user alone (`private`) may: nobody else
-/// asks the same question.
+/// Reads how long an answer may be kept (RFC 9111 §4.2, §5.2.2). A `private` answer may be kept too: no other user asks the
+/// same question.
 pub(super) fn permitted(headers: &HeaderMap) -> KeptFor {
     let mut longest = None;
     for directive in tokens(headers, &header::CACHE_CONTROL) {
@@ -149,14 +149,14 @@ pub(super) fn permitted(headers: &HeaderMap) -> KeptFor {
             return None;
         }
         if ["max-age", "s-maxage"].iter().any(|limit| name.eq_ignore_ascii_case(limit)) {
-            // What is no number is over at once (§4.2.1).
+            // A value that is not a number counts as 0 (§4.2.1).
             let seconds = value.trim().trim_matches('"').parse().unwrap_or(0);
             longest = Some(longest.map_or(seconds, |before: u64| before.min(seconds)));
         }
     }
     let is_never = tokens(headers, &PRAGMA).any(|token| token.eq_ignore_ascii_case("no-cache"))
         || tokens(headers, &header::VARY).any(|name| name == "*")
-        // Mostly it is a date long ago; an app that means to be kept says `max-age`.
+        // `Expires` is mostly a date in the past. An app that permits caching says `max-age`.
         || (longest.is_none() && headers.contains_key(header::EXPIRES));
     let age = headers.get(header::AGE).map_or(Some(0), |age| age.to_str().ok()?.parse().ok());
     match (longest, age) {
@@ -167,7 +167,7 @@ pub(super) fn permitted(headers: &HeaderMap) -> KeptFor {
     }
 }
 
-/// Returns what stands between the commas of all lines of a field; lines that are no text say what nobody can keep to.
+/// Returns the members of all lines of a list field. A line that is not text forbids caching.
 fn tokens<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
     let lines = headers.get_all(name).into_iter().map(|line| line.to_str().unwrap_or("no-store, *"));
     lines.flat_map(|line| line.split(',')).map(str::trim)
@@ -306,7 +306,7 @@ mod tests {
         tokio::join!(leaves, stays);
         assert_eq!(asked.get(), 1);
         let _ = tokio::time::timeout(Duration::from_millis(500), cache.ask(key(2), question)).await;
-        assert_eq!(Rc::strong_count(&alive), 1, "a question goes on that nobody waits for");
+        assert_eq!(Rc::strong_count(&alive), 1, "a question goes on without a request that waits");
         cache.ask(key(2), question).await.unwrap();
         assert_eq!(asked.get(), 3);
     }

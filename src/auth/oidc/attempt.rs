@@ -1,5 +1,5 @@
-//! A login that has begun and not ended: what the browser keeps of it, so that nothing is kept here. Each has a cookie of
-//! its own, so several tabs may be at it at once.
+//! A login that has begun and not ended. The browser keeps its data in a sealed cookie, and callgate keeps nothing. Each
+//! login has its own cookie, so several tabs can log in at once.
 
 use aws_lc_rs::constant_time;
 use http::HeaderMap;
@@ -12,27 +12,27 @@ use super::{ATTRIBUTES, field};
 use crate::message::cookies;
 use crate::random;
 
-/// How long a person may take at the provider, in seconds.
+/// The longest time of a person at the provider, in seconds.
 const LIFE: i64 = 600;
-/// How many logins a browser may be at.
+/// The most logins that a browser may have begun.
 const MAX_ATTEMPTS: usize = 5;
-/// How long the name of a login is.
+/// The length of a login's id.
 const ID: usize = 8;
 
 /// A login that has begun.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct OidcAttempt {
-    /// Its name among those of the browser.
+    /// Its id among those of the browser.
     pub(super) id: String,
-    /// What the answer must bring back, behind the name: only this browser and the provider know it.
+    /// The second part of `state`, behind the id. Only this browser and the provider know it.
     secret: String,
-    /// What the ID token must say.
+    /// The `nonce` that the ID token must contain.
     pub(super) nonce: String,
-    /// What the code is good with (RFC 7636).
+    /// The PKCE code verifier (RFC 7636).
     pub(super) verifier: String,
-    /// Where the browser goes at the end.
+    /// The path where the login ends.
     pub(super) to: String,
-    /// When it began, in seconds.
+    /// When it began, in seconds since 1970.
     began: i64,
 }
 
@@ -50,7 +50,8 @@ impl OidcAttempt {
         constant_time::verify_slices_are_equal(self.state().as_bytes(), state.as_bytes()).is_ok()
     }
 
-    /// Tells whether it began a moment ago. One that is still to begin was made before the clock was set back.
+    /// Tells whether it began at most [`LIFE`] ago. One that seems to begin in the future was made before the clock was set
+    /// back.
     pub(super) fn is_young(&self, now: Timestamp) -> bool {
         let began = Timestamp::from_second(self.began).unwrap_or(Timestamp::MIN);
         let age = now.duration_since(began);
@@ -66,7 +67,7 @@ impl OidcAttempt {
     }
 }
 
-/// Names the cookie of the login that a state belongs to.
+/// Returns the name of the cookie of the login that a state belongs to.
 pub(super) fn name_of(state: &str) -> Option<String> {
     let (id, _) = state.split_once('.')?;
     let is_ours = id.len() == ID && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
@@ -77,13 +78,13 @@ pub(super) fn cookie(id: &str, sealed: &str) -> HeaderValue {
     field(&format!("{}-{id}={sealed}; Max-Age={LIFE}; {ATTRIBUTES}", cookies::PREFIX))
 }
 
-/// Returns the cookie that forgets the login of a state.
+/// Returns the `Set-Cookie` value that removes the login of a state.
 #[must_use]
 pub fn forget(state: &str) -> Option<HeaderValue> {
     name_of(state).map(|name| expired(&name))
 }
 
-/// Returns the cookies that forget the oldest logins, so that a browser that begins another is not at too many.
+/// Returns the `Set-Cookie` values that remove the oldest logins, so that one more does not exceed [`MAX_ATTEMPTS`].
 #[must_use]
 pub fn forget_oldest(headers: &HeaderMap) -> Vec<HeaderValue> {
     let names: Vec<_> = cookies::ours(headers).filter(|name| is_attempt(name)).collect();
@@ -91,7 +92,7 @@ pub fn forget_oldest(headers: &HeaderMap) -> Vec<HeaderValue> {
     names[..too_many].iter().map(|name| expired(name)).collect()
 }
 
-/// Returns the cookies that forget all logins that have begun.
+/// Returns the `Set-Cookie` values that remove all logins that have begun.
 #[must_use]
 pub fn forget_all(headers: &HeaderMap) -> Vec<HeaderValue> {
     cookies::ours(headers).filter(|name| is_attempt(name)).map(expired).collect()

@@ -1,4 +1,4 @@
-//! Who somebody is, as the sealed cookie of a login says it.
+//! The content of a login's sealed cookie.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::auth::claims;
 use crate::model::principal::{Claim, Claims};
 
-/// What is remembered of a person.
+/// A person that a cookie remembers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RememberedLogin {
     pub(super) subject: String,
@@ -16,12 +16,12 @@ pub(super) struct RememberedLogin {
     pub(super) claims: Claims,
 }
 
-/// How far a clock may have been set back since, or be behind the one of another callgate with the same key.
+/// How far this clock may have been set back, or be behind the clock of another callgate with the same key.
 pub(super) const SET_BACK: SignedDuration = SignedDuration::from_secs(60);
 
 impl RememberedLogin {
-    /// Tells whether it is still remembered, where that is for `remember` at most. A clock that was set back by days does
-    /// not make it last for days longer.
+    /// Tells whether the login is still valid; `remember` bounds its time. A clock that was set back by days does not
+    /// extend it by days.
     pub(super) fn is_good(&self, now: Timestamp, remember: Duration) -> bool {
         let left = self.until.duration_since(now);
         let longest = SignedDuration::try_from(remember).unwrap_or(SignedDuration::ZERO);

@@ -1,5 +1,5 @@
-//! What a provider tells of itself (OpenID Connect Discovery 1.0 §3). What a login needs is read strictly, and what only
-//! some logins need, when they do; nothing else in the document matters.
+//! The metadata of a provider (OpenID Connect Discovery 1.0 §3). Members that every login needs are read strictly. Members
+//! that only some logins need are read by those. All others are ignored.
 
 use http::Uri;
 
@@ -7,24 +7,24 @@ use crate::model::json::Json;
 use crate::model::jwt::{self, Algorithm, VerificationKeys};
 use crate::upstream::Fetcher;
 
-/// OidcCause a discovery document cannot be used. Never its text.
+/// A problem of a discovery document. It never contains the document's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadDocument {
-    /// Not a JSON object.
+    /// It is not a JSON object.
     #[error("its discovery document is not a JSON object")]
     NotAnObject,
-    /// Another provider's.
+    /// It is another provider's.
     #[error("it says that it is another issuer than the configured one")]
     Issuer,
-    /// A member that is needed is not there.
+    /// A needed member is missing.
     #[error("its discovery document has no `{0}`")]
     Missing(&'static str),
-    /// A member that is needed cannot be used.
+    /// A needed member cannot be used.
     #[error("`{0}` in its discovery document {1}")]
     Odd(&'static str, &'static str),
 }
 
-/// A discovery document, of which every login uses the addresses and the algorithms.
+/// A discovery document. Every login uses its addresses and algorithms.
 #[derive(Debug)]
 pub(super) struct DiscoveryDocument {
     json: Json,
@@ -34,19 +34,19 @@ pub(super) struct DiscoveryDocument {
     algorithms: Option<Vec<Algorithm>>,
 }
 
-/// What is known of a provider: its document and its keys.
+/// The document and the keys of a provider.
 #[derive(Debug)]
 pub(super) struct Metadata {
     pub(super) document: DiscoveryDocument,
     pub(super) keys: VerificationKeys,
 }
 
-/// How the secret of a client is shown (OpenID Connect Core 1.0 §9).
+/// How the client shows its secret (OpenID Connect Core 1.0 §9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClientAuth {
-    /// In a field, `client_secret_basic`.
+    /// In `Authorization`: `client_secret_basic`.
     Basic,
-    /// In the body, `client_secret_post`.
+    /// In the body: `client_secret_post`.
     Post,
 }
 
@@ -79,7 +79,7 @@ impl DiscoveryDocument {
         &self.jwks_uri
     }
 
-    /// Returns the algorithms that ID tokens are signed with, of those that are known here; none if it does not say.
+    /// Returns the known algorithms among those that sign ID tokens. `None`: the document does not list them.
     pub(super) fn algorithms(&self) -> Option<&[Algorithm]> {
         self.algorithms.as_deref()
     }
@@ -88,13 +88,13 @@ impl DiscoveryDocument {
         fetchable("userinfo_endpoint", needed(&self.json, "userinfo_endpoint")?)
     }
 
-    /// Returns where one logs out of it (OpenID Connect RP-Initiated Logout 1.0 §2.1), if it says.
+    /// Returns the address for logouts (OpenID Connect RP-Initiated Logout 1.0 §2.1), if there is one.
     pub(super) fn end_session_endpoint(&self) -> Result<Option<String>, BadDocument> {
         let name = "end_session_endpoint";
         text(&self.json, name)?.map(|address| page(name, address)).transpose()
     }
 
-    /// Tells whether its answers name it (RFC 9207 §3).
+    /// Tells whether the provider's answers contain `iss` (RFC 9207 §3).
     pub(super) fn names_itself(&self) -> Result<bool, BadDocument> {
         let name = "authorization_response_iss_parameter_supported";
         match member(&self.json, name)? {
@@ -104,7 +104,7 @@ impl DiscoveryDocument {
         }
     }
 
-    /// Tells how it wants the secret of a client: in a field, unless it takes it only in the body.
+    /// Returns how the client shows its secret: in `Authorization`, unless the provider accepts only the body.
     pub(super) fn client_auth(&self) -> Result<ClientAuth, BadDocument> {
         let methods = texts(&self.json, "token_endpoint_auth_methods_supported")?.unwrap_or_default();
         let takes = |method: &str| methods.contains(&method);
@@ -115,7 +115,7 @@ impl DiscoveryDocument {
     }
 }
 
-/// Finds a member; `null` is none.
+/// Finds a member. `null` counts as missing.
 fn member<'j>(json: &'j Json, name: &'static str) -> Result<Option<&'j Json>, BadDocument> {
     let member = json.member(name).map_err(|_| BadDocument::Odd(name, "stands there twice"))?;
     Ok(member.filter(|member| **member != Json::Null))
@@ -130,20 +130,20 @@ fn needed<'j>(json: &'j Json, name: &'static str) -> Result<&'j str, BadDocument
     text(json, name)?.ok_or(BadDocument::Missing(name))
 }
 
-/// Reads a list, of which other items than texts are left out.
+/// Reads a list. Items that are not texts are left out.
 fn texts<'j>(json: &'j Json, name: &'static str) -> Result<Option<Vec<&'j str>>, BadDocument> {
     let Some(member) = member(json, name)? else { return Ok(None) };
     let items = member.list().ok_or(BadDocument::Odd(name, "is not a list"))?;
     Ok(Some(items.iter().filter_map(Json::text).collect()))
 }
 
-/// Reads an address that is asked from here: over TLS, or on this machine.
+/// Reads an address that callgate fetches: over TLS, or on this machine.
 fn fetchable(name: &'static str, text: &str) -> Result<Uri, BadDocument> {
     let uri = address(text).filter(|uri| Fetcher::check(uri).is_ok());
     uri.ok_or(BadDocument::Odd(name, "is not an https:// address"))
 }
 
-/// Reads an address where a browser is sent.
+/// Reads an address where a browser is redirected to.
 fn page(name: &'static str, text: &str) -> Result<String, BadDocument> {
     let is_web = |uri: &Uri| matches!(uri.scheme_str(), Some("https" | "http")) && uri.authority().is_some();
     match address(text).filter(is_web) {
@@ -157,7 +157,7 @@ fn address(text: &str) -> Option<Uri> {
     text.parse().ok().filter(|_| !text.contains('#'))
 }
 
-/// Adds parameters to an address, which may have some.
+/// Adds parameters to an address, which may already have a query.
 pub(super) fn with_query(address: &str, pairs: &[(&str, &str)]) -> String {
     let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
     let joint = match address.rsplit_once('?') {

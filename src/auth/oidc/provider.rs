@@ -1,5 +1,4 @@
-//! What is known of a provider: where its endpoints are, and which keys it signs with. It is fetched apart from any
-//! request; through an outage the last that was good is kept.
+//! The metadata and keys of a provider. A task fetches them; while the provider fails, the last good ones stay in use.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -17,31 +16,31 @@ use crate::config;
 use crate::model::jwt::{JwtKeyError, VerificationKeys};
 use crate::upstream::{FetchError, Fetcher};
 
-/// The deadline of one question to a provider.
+/// The deadline of one request to a provider.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How long a login waits for what is not known yet.
+/// How long a login waits for the first fetch, or for new keys.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long what is known is taken for true.
+/// How long the metadata is used before it is fetched again.
 const FRESH: Duration = Duration::from_secs(3600);
-/// The first pause after a failure. It doubles with each more.
+/// The pause after the first failure. It doubles with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause after failures in a row.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
-/// How often a signature by an unknown key is a reason to ask for new ones.
+/// The shortest time between two fetches because of a signature by an unknown key.
 const HURRY: Duration = Duration::from_secs(30);
 
-/// What was found when it was asked last.
+/// The result of the fetches so far.
 #[derive(Debug, Clone)]
 enum Discovery {
-    /// It was not asked yet.
+    /// The first fetch has not ended.
     Pending,
-    /// It was asked in vain, and never otherwise.
+    /// No fetch has succeeded.
     Failed,
-    /// What it told, and when.
+    /// The metadata, and when it was fetched.
     Known(Arc<Metadata>, Instant),
 }
 
-/// One provider, for all workers.
+/// One provider. All workers share it.
 #[derive(Debug)]
 pub struct Provider {
     issuer: String,
@@ -52,7 +51,7 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Prepares to ask a provider.
+    /// Prepares to fetch from a provider.
     ///
     /// # Errors
     /// When a certificate of `ca` cannot be a trust root.
@@ -66,13 +65,13 @@ impl Provider {
         })
     }
 
-    /// Tells whether another is asked at the same place and trusted by the same rules.
+    /// Tells whether another has the same issuer and the same trust.
     #[must_use]
     pub fn is_as(&self, other: &Self) -> bool {
         self.issuer == other.issuer && self.trust == other.trust
     }
 
-    /// Keeps what is known of the provider up to date, for ever.
+    /// Fetches the metadata whenever it is due. Never returns.
     pub(in crate::auth) async fn keep_fresh(self: Arc<Self>) {
         let mut failures = 0_u32;
         loop {
@@ -95,10 +94,10 @@ impl Provider {
         }
     }
 
-    /// Asks the provider for its metadata and its keys.
+    /// Fetches the metadata and the keys.
     async fn discover(&self) -> Result<Metadata, DiscoveryError> {
         let address = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
-        let address = address.parse().map_err(|_| FetchError::Url("it is no address"))?;
+        let address = address.parse().map_err(|_| FetchError::Url("it is not an address"))?;
         let document = DiscoveryDocument::read(&self.get(address, "discovery document").await?, &self.issuer)?;
         let (keys, skipped) = VerificationKeys::of_set(&self.get(document.jwks_uri().clone(), "key set").await?)?;
         tracing::debug!(issuer = self.issuer, keys = keys.count(), skipped, "asked the identity provider");
@@ -116,10 +115,10 @@ impl Provider {
         }
     }
 
-    /// Asks the provider once, apart from any gate.
+    /// Fetches the metadata once, for `callgate check`.
     ///
     /// # Errors
-    /// OidcCause nobody could log in there.
+    /// When the provider cannot be used for logins.
     pub async fn try_once(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(self.discover().await.map(drop)?)
     }
@@ -135,7 +134,7 @@ impl Provider {
         });
     }
 
-    /// Returns what is known of the provider; waits a moment if it was not asked yet.
+    /// Returns the metadata. Waits for the first fetch, at most [`PATIENCE`].
     pub(super) async fn known(&self) -> Option<Arc<Metadata>> {
         let mut found = self.discovery.subscribe();
         let settled = timeout(PATIENCE, found.wait_for(|found| !matches!(found, Discovery::Pending))).await;
@@ -145,7 +144,7 @@ impl Provider {
         }
     }
 
-    /// Returns what the provider tells now, if what is known is old enough to ask again.
+    /// Fetches the metadata early and returns it. `None`: it is younger than [`HURRY`], or the fetch fails.
     pub(super) async fn renewed(&self) -> Option<Arc<Metadata>> {
         let mut found = self.discovery.subscribe();
         let before = match &*found.borrow_and_update() {
@@ -160,7 +159,7 @@ impl Provider {
         }
     }
 
-    /// Asks one of its endpoints.
+    /// Sends a request to one of the provider's endpoints.
     pub(super) async fn fetch(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, FetchError> {
         let agent = HeaderValue::from_static(concat!("callgate/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().insert(header::USER_AGENT, agent);
@@ -168,19 +167,19 @@ impl Provider {
     }
 }
 
-/// OidcCause nothing is known of a provider. Never the text that it sent.
+/// An error of one fetch. It never contains a text of the provider.
 #[derive(Debug, thiserror::Error)]
 enum DiscoveryError {
-    /// No answer.
+    /// The provider gave no answer.
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// An answer of another kind.
+    /// The status of an answer is not 200.
     #[error("its {0} is answered with {1}")]
     Status(&'static str, StatusCode),
-    /// A document that cannot be used.
+    /// The document cannot be used.
     #[error(transparent)]
     Document(#[from] BadDocument),
-    /// Keys that cannot be used.
+    /// The keys cannot be used.
     #[error("its key set {0}")]
     Keys(#[from] JwtKeyError),
 }

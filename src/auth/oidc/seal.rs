@@ -1,4 +1,4 @@
-//! Sealed texts: what a browser keeps for us and can neither read nor change (AES-256-GCM).
+//! Sealed texts, which the browser keeps and can neither read nor change (AES-256-GCM).
 
 use std::fmt;
 
@@ -9,20 +9,20 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::random;
 
-/// What is sealed is for one purpose alone: under another it does not open.
+/// The purpose of a sealed text. Under another purpose it does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// A login that has begun.
     Attempt,
-    /// A login that has ended well.
+    /// A login that succeeded.
     Login,
 }
 
-/// The key that seals.
+/// A key that seals texts.
 pub struct SealKey(RandomizedNonceKey);
 
 impl SealKey {
-    /// Makes a key of a secret that an operator chose.
+    /// Derives a key from a secret that an operator chose (HKDF-SHA256).
     #[must_use]
     pub fn of(secret: &str) -> Self {
         let drawn = Salt::new(HKDF_SHA256, b"callgate").extract(secret.as_bytes());
@@ -34,7 +34,7 @@ impl SealKey {
         Self::new(&key)
     }
 
-    /// Makes a key that nobody knows, for as long as this process lives.
+    /// Makes a random key, which lives as long as the process.
     #[must_use]
     pub fn random() -> Self {
         Self::new(&random::bytes())
@@ -44,7 +44,7 @@ impl SealKey {
         Self(RandomizedNonceKey::new(&AES_256_GCM, key).expect("AES-256 takes 32 bytes"))
     }
 
-    /// Seals a text, for a purpose and a context that must be the same when it is opened.
+    /// Seals a text. It opens only for the same purpose and context.
     pub(super) fn seal(&self, text: &[u8], purpose: Purpose, context: &[&str]) -> String {
         let mut sealed = text.to_vec();
         let nonce = self.0.seal_in_place_append_tag(aad(purpose, context), &mut sealed);
@@ -53,7 +53,7 @@ impl SealKey {
         URL_SAFE_NO_PAD.encode(sealed)
     }
 
-    /// Opens what was sealed with this key, for this purpose and in this context; nothing else opens.
+    /// Opens a text that this key sealed for the same purpose and context. Returns `None` for all others.
     pub(super) fn open(&self, sealed: &str, purpose: Purpose, context: &[&str]) -> Option<Vec<u8>> {
         let bytes = URL_SAFE_NO_PAD.decode(sealed).ok()?;
         let (nonce, text) = bytes.split_at_checked(NONCE_LEN)?;
@@ -71,7 +71,7 @@ impl fmt::Debug for SealKey {
     }
 }
 
-/// Writes the context so that no two differ only in where one part ends.
+/// Encodes the context with the length of each part, so that two contexts never have the same bytes.
 fn aad(purpose: Purpose, context: &[&str]) -> Aad<Vec<u8>> {
     let mut bytes = format!("callgate 1 {purpose:?}").into_bytes();
     for part in context {

@@ -1,4 +1,4 @@
-//! From a code to a proven caller: the tokens are asked for, checked, read, and let go.
+//! Exchanges an authorization code for tokens, verifies them, reads the claims, and drops the tokens.
 
 use std::sync::Arc;
 
@@ -20,19 +20,19 @@ use crate::model::jwt::{IdTokenError, IdTokenRules, UnverifiedToken};
 use crate::model::principal::Principal;
 use crate::model::secret::Secret;
 
-/// The endpoints, as the operator is told of their answers.
+/// The names of the endpoints in messages for the operator.
 const TOKENS: &str = "token endpoint";
 const USERINFO: &str = "userinfo endpoint";
 
-/// What the token endpoint gave.
+/// The answer of the token endpoint.
 struct TokenResponse {
     id_token: String,
-    /// What the userinfo endpoint wants to see.
+    /// The bearer token for the userinfo endpoint.
     access_token: Option<String>,
 }
 
 impl OidcMethod {
-    /// Checks that an answer is this provider's (RFC 9207 §2.4).
+    /// Checks that an answer comes from this provider (RFC 9207 §2.4).
     pub(super) fn check_issuer(&self, document: &DiscoveryDocument, told: Option<&str>) -> Result<(), OidcError> {
         let another = OidcError::Denied(OidcCause::Wrong("the answer is another provider's"));
         let untold =
@@ -45,7 +45,7 @@ impl OidcMethod {
         }
     }
 
-    /// Finds who logged in.
+    /// Returns the person who logged in.
     pub(super) async fn principal(
         &self,
         metadata: Arc<Metadata>,
@@ -56,7 +56,7 @@ impl OidcMethod {
         let tokens = self.tokens(&metadata.document, authority, code, attempt).await?;
         let token = UnverifiedToken::read_id_token(tokens.id_token.as_bytes()).map_err(unverified)?;
         let said = match self.verify(&token, &tokens, &metadata, attempt) {
-            // The provider's keys may be newer than those that are known.
+            // The provider may have new keys.
             Err(IdTokenError::UnknownKey) => {
                 let metadata = self
                     .provider
@@ -129,7 +129,7 @@ impl OidcMethod {
 
     // === The userinfo endpoint (OpenID Connect Core 1.0 §5.3) ===
 
-    /// Asks what more the provider tells of the person.
+    /// Fetches further claims of the person.
     async fn userinfo(
         &self,
         document: &DiscoveryDocument,
@@ -139,7 +139,7 @@ impl OidcMethod {
         let endpoint = document.userinfo_endpoint().map_err(unusable)?;
         let bearer = tokens.access_token.as_deref().map(|token| HeaderValue::try_from(format!("Bearer {token}")));
         let Some(Ok(mut bearer)) = bearer else {
-            return Err(member(TOKENS, "access_token", "it is not there, or no token"));
+            return Err(member(TOKENS, "access_token", "it is missing, or is not a token"));
         };
         bearer.set_sensitive(true);
         let fields = HeaderMap::from_iter([(header::AUTHORIZATION, bearer)]);
@@ -152,7 +152,7 @@ impl OidcMethod {
         }
         let told =
             json::object(answer.body()).map_err(|error| OidcError::BadResponse(OidcCause::Answer(USERINFO, error)))?;
-        // Whoever owns the access token must be who logged in (§5.3.4).
+        // The access token must belong to the person who logged in (§5.3.4).
         match told.get("sub") == said.get("sub") {
             true => Ok(told),
             false => Err(member(USERINFO, "sub", "it does not tell of the person who logged in")),
@@ -169,7 +169,7 @@ fn request(method: Method, address: Uri, fields: HeaderMap, body: Bytes) -> Requ
     request
 }
 
-/// Writes who we are and the proof of it (RFC 6749 §2.3.1).
+/// Returns the `Authorization` of the client (RFC 6749 §2.3.1).
 fn basic(client: &str, secret: &Secret) -> HeaderValue {
     let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     let pair = BASE64_STANDARD.encode(format!("{}:{}", encode(client), encode(secret.expose())));
@@ -178,7 +178,7 @@ fn basic(client: &str, secret: &Secret) -> HeaderValue {
     field
 }
 
-/// Reads what the token endpoint gave: two members, whatever else is there (RFC 6749 §5.1).
+/// Reads the answer of the token endpoint (RFC 6749 §5.1). Other members than the two tokens are ignored.
 fn given(status: StatusCode, body: &[u8]) -> Result<TokenResponse, OidcError> {
     let wrong = |why| OidcError::BadResponse(OidcCause::Wrong(why));
     let answer = Json::read(body).ok().filter(|answer| matches!(answer, Json::Object(_)));
@@ -188,7 +188,7 @@ fn given(status: StatusCode, body: &[u8]) -> Result<TokenResponse, OidcError> {
     }
     let id_token = text(&answer, "id_token")?;
     let Some(id_token) = id_token else {
-        // Some say it with status 200.
+        // Some providers send errors with status 200.
         let is_refusal = matches!(answer.member("error"), Ok(Some(Json::Text(_))));
         return Err(if is_refusal { not_given(&answer) } else { wrong("the token endpoint gave no ID token") });
     };
@@ -205,7 +205,7 @@ fn text<'j>(answer: &'j Json, name: &'static str) -> Result<Option<&'j str>, Oid
     }
 }
 
-/// Says why there are no tokens (RFC 6749 §5.2). What the provider wrote is not told.
+/// Returns the reason why there are no tokens (RFC 6749 §5.2), without the provider's text.
 fn not_given(answer: &Json) -> OidcError {
     let wrong = |why| OidcError::BadResponse(OidcCause::Wrong(why));
     match answer.member("error").ok().flatten().and_then(Json::text) {

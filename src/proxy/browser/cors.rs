@@ -1,4 +1,4 @@
-//! Which pages may ask: our own, and those of listed origins (Fetch standard, "CORS protocol").
+//! Which pages may send a login request: those of this origin and of listed origins (Fetch standard, "CORS protocol").
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
@@ -11,10 +11,10 @@ use crate::proxy::error::Error;
 
 const PREFLIGHT_METHOD: &str = "access-control-request-method";
 const PREFLIGHT_FIELDS: &str = "access-control-request-headers";
-/// The fields that a listed page may send besides those that every page may.
+/// The fields that a page of a listed origin may send, besides those that every page may send.
 const ALLOW_HEADERS: &str = "content-type, authorization";
-/// Fields that tools of tracing and libraries add to every request of a page. They are ignored here; without leave for
-/// them, the browser would not send the request.
+/// Fields that tracing tools and libraries add to every request of a page. callgate ignores them. If the preflight did
+/// not allow them, the browser would not send the request.
 const TRACING: [&str; 30] = [
     "adrum",
     "b3",
@@ -58,18 +58,17 @@ const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 /// The origin of the page that sends a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::proxy) enum Initiator {
-    /// Our own, or no page at all.
+    /// This origin, or no page at all.
     Own,
     /// An origin that the operator listed.
     Listed(HeaderValue),
-    /// Any other.
+    /// Any other origin.
     Foreign,
 }
 
-/// Finds the origin of the page that sends a request, by `Origin`, else by `Sec-Fetch-Site`. A request with neither comes
-/// from a program.
+/// Finds the initiator of a request by `Origin`, else by `Sec-Fetch-Site`. A program sends neither.
 ///
-/// A sibling host (`same-site`) is foreign: it carries the app's cookie, and its request needs no preflight.
+/// A sibling host (`same-site`) is foreign: its pages could use the app's cookie without a preflight.
 pub(in crate::proxy) fn initiator(headers: &HeaderMap, authority: &Authority, listed: &[String]) -> Initiator {
     let mut origins = headers.get_all(header::ORIGIN).into_iter();
     let site = fields::sole_or_empty(headers, "sec-fetch-site");
@@ -84,10 +83,10 @@ pub(in crate::proxy) fn initiator(headers: &HeaderMap, authority: &Authority, li
     }
 }
 
-/// Answers `OPTIONS`: a preflight, or else a request for the list of methods.
+/// Answers `OPTIONS`: a preflight, or else with the allowed methods.
 ///
 /// # Errors
-/// When a preflight comes from elsewhere.
+/// When a preflight comes from a foreign origin.
 pub(in crate::proxy) fn preflight(
     headers: &HeaderMap,
     authority: &Authority,
@@ -110,11 +109,11 @@ pub(in crate::proxy) fn preflight(
         }
         Initiator::Foreign => return Err(Error::CrossSite),
     }
-    let_read(&mut response, &initiator);
+    expose_to(&mut response, &initiator);
     Ok(response)
 }
 
-/// Lists the fields that a page may send: ours, and those of tracing that it asks for.
+/// Returns the fields that a page may send: [`ALLOW_HEADERS`], and the tracing fields that the preflight names.
 fn allowed_fields(headers: &HeaderMap) -> HeaderValue {
     let asked = headers.get_all(PREFLIGHT_FIELDS).into_iter().filter_map(|line| line.to_str().ok());
     let asked = asked.flat_map(|line| line.split(',')).map(|name| name.trim().to_ascii_lowercase()).take(MAX_FIELDS);
@@ -129,11 +128,11 @@ fn is_tracing(name: &str) -> bool {
     TRACING.contains(&name) || name.len() <= 64 && name.bytes().all(is_token) && is_family()
 }
 
-/// Lets a listed page read the answer, also when it is a refusal. A login path becomes an address with our host, because on
-/// the page's own host it would lead elsewhere.
+/// Lets a page of a listed origin read the answer, errors too. A login path becomes a whole address: the page is on
+/// another host.
 ///
 /// # Errors
-/// When there is no answer, as `answered` says.
+/// Returns the error of `answered`.
 pub(in crate::proxy) fn share(
     answered: Result<Response<Body>, Error>,
     initiator: &Initiator,
@@ -141,7 +140,7 @@ pub(in crate::proxy) fn share(
 ) -> Result<Response<Body>, Error> {
     match (answered, initiator) {
         (Ok(mut response), initiator) => {
-            let_read(&mut response, initiator);
+            expose_to(&mut response, initiator);
             Ok(response)
         }
         (Err(error), Initiator::Listed(origin)) => {
@@ -151,7 +150,7 @@ pub(in crate::proxy) fn share(
     }
 }
 
-fn let_read(response: &mut Response<Body>, initiator: &Initiator) {
+fn expose_to(response: &mut Response<Body>, initiator: &Initiator) {
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Origin"));
     if let Initiator::Listed(origin) = initiator {
         show_to(response, origin);

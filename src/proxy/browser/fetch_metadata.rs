@@ -1,11 +1,11 @@
-//! Tells clicks of a person from prefetches, previews and requests of pages, by Fetch Metadata and `User-Agent`.
+//! Whether a person clicked: by the browser's Fetch Metadata, and by the names of link previewers in `User-Agent`.
 
 use http::Method;
 use http::header::HeaderMap;
 
 use crate::message::fields;
 
-/// Words in the `User-Agent` of programs that open links before a person does.
+/// Parts of the `User-Agent` of programs that preview links.
 const PREVIEWERS: [&str; 14] = [
     "bot",
     "crawler",
@@ -23,8 +23,8 @@ const PREVIEWERS: [&str; 14] = [
     "safelinks",
 ];
 
-/// Tells whether a request is a prefetch or a preview. No person has clicked yet, so it must not log in.
-pub(in crate::proxy) fn looks_ahead(method: &Method, headers: &HeaderMap) -> bool {
+/// Tells whether a request is a prefetch, a preview or `HEAD`: then no person has clicked yet.
+pub(in crate::proxy) fn is_prefetch(method: &Method, headers: &HeaderMap) -> bool {
     let lines = |name: &str| {
         let lines = headers.get_all(name).into_iter();
         lines.map(|line| String::from_utf8_lossy(line.as_bytes()).to_ascii_lowercase())
@@ -36,19 +36,19 @@ pub(in crate::proxy) fn looks_ahead(method: &Method, headers: &HeaderMap) -> boo
 }
 
 fn is_previewer(agent: &str) -> bool {
-    // Cubot makes phones, and people click on those.
+    // Cubot is a brand of phones.
     let agent = agent.replace("cubot", "");
     PREVIEWERS.iter().any(|previewer| agent.contains(previewer))
 }
 
-/// Tells whether another site began this navigation: the app's cookie is then missing if it is `SameSite=Strict`.
-pub(in crate::proxy) fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+/// Tells whether another site caused this navigation. Then cookies that are `SameSite=Strict` are missing.
+pub(in crate::proxy) fn is_cross_site_navigation(headers: &HeaderMap) -> bool {
     let field = |name| fields::sole_or_empty(headers, name);
     field("sec-fetch-mode") == Some(b"navigate") && field("sec-fetch-site") == Some(b"cross-site")
 }
 
-/// Tells whether a request fills a window of its own. Images, frames and scripts of another page do not; a client without
-/// Fetch Metadata may. A field that stands twice is not believed.
+/// Tells whether a request navigates a window. Images, frames and scripts do not. A client without Fetch Metadata may. A
+/// field that stands twice counts as an unknown value.
 pub(in crate::proxy) fn is_top_level(headers: &HeaderMap) -> bool {
     let field = |name| fields::sole_or_empty(headers, name);
     field("origin") != Some(b"")
@@ -56,9 +56,9 @@ pub(in crate::proxy) fn is_top_level(headers: &HeaderMap) -> bool {
         && matches!(field("sec-fetch-dest"), None | Some(b"document"))
 }
 
-/// Tells whether a browser states by Fetch Metadata that a person clicked, or typed the address, and that the request fills
-/// a window of its own. Without that statement the client may be a program.
-pub(in crate::proxy) fn is_by_a_person(headers: &HeaderMap) -> bool {
+/// Tells whether the browser says that a person clicked or typed (Fetch Metadata: a navigation of a window with user
+/// activation). A client that does not say so may be a program.
+pub(in crate::proxy) fn is_user_activated(headers: &HeaderMap) -> bool {
     let says = |name, value: &[u8]| fields::sole_or_empty(headers, name) == Some(value);
     says("sec-fetch-mode", b"navigate") && says("sec-fetch-dest", b"document") && says("sec-fetch-user", b"?1")
 }
@@ -77,7 +77,7 @@ mod tests {
             for (name, value) in fields {
                 headers.append(*name, HeaderValue::from_static(value));
             }
-            assert_eq!(is_by_a_person(&headers), expected, "{fields:?}");
+            assert_eq!(is_user_activated(&headers), expected, "{fields:?}");
         }
         let [mode, dest, user] =
             [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"), ("sec-fetch-user", "?1")];

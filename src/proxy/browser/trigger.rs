@@ -1,5 +1,6 @@
-//! Finds what made a browser send a request, by Fetch Metadata and `Origin`: a page of another origin must not use up the
-//! limits of its visitors. A request without these fields is judged as a program's.
+//! What made a browser send a request. Requests that a page of another origin causes must not count against its visitors.
+//!
+//! Fetch Metadata and `Origin` tell it. A request without both counts as a program's.
 
 use http::Method;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -9,18 +10,18 @@ use super::{cors, fetch_metadata};
 use crate::config::Config;
 use crate::message::target::Authority;
 
-/// What made a client send a request.
+/// The cause of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::proxy) enum Trigger {
-    /// A person, a page of ours or of a listed origin, or a program.
+    /// A person, a page of this or a listed origin, or a program.
     Own,
-    /// A page of another origin, or a link on it, sent a whole window here.
+    /// A page of another origin, or a link on it, navigated a window here.
     Navigation,
-    /// A page of another origin, unseen: an image, a frame, a script, a form.
+    /// A page of another origin, invisibly: an image, a frame, a script, a form.
     ForeignPage,
 }
 
-/// Finds what made a client send a request. `listed`: the origins that may ask.
+/// Finds the cause of a request. `listed`: the origins whose pages may log in.
 pub(in crate::proxy) fn of(method: &Method, headers: &HeaderMap, authority: &Authority, listed: &[String]) -> Trigger {
     let site = site(headers);
     if is_navigation(method, headers) {
@@ -28,13 +29,13 @@ pub(in crate::proxy) fn of(method: &Method, headers: &HeaderMap, authority: &Aut
     }
     match cors::initiator(headers, authority, listed) {
         Initiator::Own | Initiator::Listed(_) => Trigger::Own,
-        // An extension of the browser or the browser itself, perhaps.
+        // Perhaps the browser itself, or an extension.
         Initiator::Foreign if site == Some(b"none") && !headers.contains_key(header::ORIGIN) => Trigger::Own,
         Initiator::Foreign => Trigger::ForeignPage,
     }
 }
 
-/// Tells whether a browser says of a request that it fills a window.
+/// Tells whether the browser says that a request navigates a window.
 fn is_navigation(method: &Method, headers: &HeaderMap) -> bool {
     let is_get = matches!(*method, Method::GET | Method::HEAD);
     is_get && headers.contains_key("sec-fetch-mode") && fetch_metadata::is_top_level(headers)
@@ -48,8 +49,8 @@ fn is_foreign(site: Option<&[u8]>) -> bool {
     matches!(site, Some(b"cross-site" | b"same-site"))
 }
 
-/// Finds what made a client send a request to the PBX. Pages of the app may log people in there: with `hosts` of `[app]`
-/// they are known; without, any host may be the app's, unless it is of another site.
+/// Finds the cause of a request that is forwarded to the PBX. Pages of the app may log people in there. With `hosts` in
+/// `[app]` the app's origins are known; without, any host of the same site may be the app's.
 pub(in crate::proxy) fn at_pbx(
     method: &Method,
     headers: &HeaderMap,
@@ -70,7 +71,7 @@ pub(in crate::proxy) fn at_pbx(
     }
 }
 
-/// Tells whether an origin is ours, listed, or a host of an upstream.
+/// Tells whether an origin is this one, a listed one, or a host of an upstream.
 fn knows_origin(config: &Config, origin: &[u8], authority: &Authority) -> bool {
     let listed = config.voximplant.iter().flat_map(|voximplant| &voximplant.origins);
     if origin == authority.origin().as_bytes() || listed.into_iter().any(|one| one.as_bytes() == origin) {

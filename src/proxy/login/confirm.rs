@@ -14,7 +14,7 @@ use crate::proxy::browser::fetch_metadata;
 pub(in crate::proxy) fn is_needed(proof: &Proof, headers: &HeaderMap) -> bool {
     match proof.confirm() {
         Confirm::Never => false,
-        Confirm::Auto => !fetch_metadata::is_by_a_person(headers),
+        Confirm::Auto => !fetch_metadata::is_user_activated(headers),
         Confirm::Always => true,
     }
 }

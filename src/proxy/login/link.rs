@@ -59,7 +59,7 @@ pub(in crate::proxy) async fn decide<'a>(
     effects: Effects<'a>,
 ) -> Result<LinkStep<'a>, Error> {
     let (gate, headers) = (login.gate, link.headers);
-    if fetch_metadata::looks_ahead(link.method, headers) {
+    if fetch_metadata::is_prefetch(link.method, headers) {
         return Err(Error::Prefetch);
     }
     let attempt = gate.admit(LoginKind::Pbx, link, context, effects)?;
@@ -68,7 +68,7 @@ pub(in crate::proxy) async fn decide<'a>(
     // The app's cookie may be missing only because it is `SameSite=Strict`.
     let may_lack_cookies = matches!(verdict, Verdict::Stranger | Verdict::Abstain)
         && selectors.are_first_try()
-        && fetch_metadata::is_from_elsewhere(headers);
+        && fetch_metadata::is_cross_site_navigation(headers);
     if may_lack_cookies && effects.stop_to_try_again() {
         return Ok(LinkStep::TryAgain(selectors.second_try()));
     }

@@ -199,7 +199,7 @@ async fn log_out(
 
 /// Refuses a request that no person made by a click.
 fn check_click(request: &Request<RequestBody>) -> Result<(), Error> {
-    if fetch_metadata::looks_ahead(request.method(), request.headers()) {
+    if fetch_metadata::is_prefetch(request.method(), request.headers()) {
         return Err(Error::Prefetch);
     }
     if request.method() == Method::GET { Ok(()) } else { Err(Error::MethodNotAllowed(METHODS)) }

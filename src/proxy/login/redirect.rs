@@ -128,7 +128,7 @@ pub(in crate::proxy) async fn give_session(
     }
     // Even where the app names no account the answer would become one: a bare redirect that is fetched ahead must not be
     // kept for the click.
-    if fetch_metadata::looks_ahead(&asked.method, &asked.headers) {
+    if fetch_metadata::is_prefetch(&asked.method, &asked.headers) {
         return Err(Error::Prefetch);
     }
     let redirecting = Redirecting { location, target, asked };

@@ -187,7 +187,7 @@ pub(in crate::proxy) async fn answer(
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
     let (gate, tickets) = (login.gate, login.sessions.tickets());
-    if fetch_metadata::looks_ahead(request.method(), request.headers()) {
+    if fetch_metadata::is_prefetch(request.method(), request.headers()) {
         return Err(Error::Prefetch);
     }
     if request.method() != Method::GET {

@@ -456,7 +456,7 @@ async fn a_provider_that_is_down_is_a_page_and_no_loop() {
     let more = format!("[[auth]]\ntype = \"oidc\"\nissuer = \"{issuer}\"\nclient_id = \"a\"\n");
     let stage = Plan { app: "", rules: RULES, more: &more, ..Plan::default() }.start().await;
     let answer = stage.gate.get("/auth/callgate/login?for=pbx").header("accept", HTML).send().await.expect(503);
-    assert!(answer.text().contains("gives no answer") && answer.text().contains(answer.header("x-request-id")));
+    assert!(answer.text().contains("does not answer") && answer.text().contains(answer.header("x-request-id")));
     assert_eq!(answer.header("retry-after"), "10");
     stage.gate.get("/").send().await.expect(200);
 }
