@@ -22,7 +22,6 @@ use std::path::Path;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-pub use self::log_destination::Memory;
 pub use self::request_id::RequestId;
 use self::sink::{ClosingLog, FlushRequest, Sink};
 use crate::config::{AccessLogTarget, Config, LogFormat, WhenStuck, can_write};
@@ -122,21 +121,14 @@ impl Logs {
         self.sinks().for_each(Sink::reopen);
     }
 
-    /// Writes all lines to one log in memory, for tests.
-    #[must_use]
-    pub fn memory(format: LogFormat) -> (Self, Memory) {
-        let (sink, memory) = Sink::memory(format);
-        let (access, when_stuck) = (Some(sink.clone()), WhenStuck::default());
-        (Self { access, audit: sink, audit_format: format, syslog: None, format, when_stuck }, memory)
-    }
-
-    /// Writes access lines in memory, and audit lines to where a configuration says, for tests.
+    /// Opens logs that discard every line, for a gate that is built and not started.
     ///
     /// # Errors
-    /// When a file cannot be opened.
-    pub fn in_memory(config: &Config) -> io::Result<(Self, Memory)> {
-        let (sink, memory) = Sink::memory(config.log.format);
-        Ok((Self::beside(Some(sink), config)?, memory))
+    /// When `/dev/null` cannot be opened or no thread can be started.
+    pub fn discarding(format: LogFormat) -> io::Result<Self> {
+        let audit = Sink::file(Path::new("/dev/null"), format)?;
+        let when_stuck = WhenStuck::default();
+        Ok(Self { access: None, audit, audit_format: format, syslog: None, format, when_stuck })
     }
 
     /// Tells whether access lines are written at all.

@@ -25,7 +25,7 @@ impl UnstartedGate {
         // The state file belongs to the running gate, so used links and tokens are unknown here.
         let shared = Arc::new(SharedState::new(&config, Arc::new(Store::in_memory()))?);
         let tls = TlsPolicies::new(&config.certificates)?;
-        let (logs, _) = Logs::memory(config.log.format);
+        let logs = Logs::discarding(config.log.format)?;
         let proxy = Proxy::new(config, &shared, logs, None, Tally::default())?;
         Ok(Self { shared, tls, proxy })
     }

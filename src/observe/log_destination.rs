@@ -1,4 +1,4 @@
-//! The far end of a log: standard output, standard error, a file, a syslog daemon, or memory.
+//! Where a log writes its lines: standard output, standard error, a file, a chained file or a syslog daemon.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+#[cfg(test)]
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,7 +28,8 @@ pub(super) enum LogDestination {
     Chained(ChainedFile),
     /// A syslog daemon.
     Syslog(SyslogClient),
-    /// Memory, for tests.
+    /// Memory.
+    #[cfg(test)]
     Memory(Memory),
 }
 
@@ -46,7 +48,9 @@ impl LogDestination {
     /// fails as one.
     pub(super) const fn most_at_once(&self) -> usize {
         match self {
-            Self::Stdout(_) | Self::Stderr(_) | Self::File(_) | Self::Chained(_) | Self::Memory(_) => BATCH,
+            Self::Stdout(_) | Self::Stderr(_) | Self::File(_) | Self::Chained(_) => BATCH,
+            #[cfg(test)]
+            Self::Memory(_) => BATCH,
             // Each is a message of its own.
             Self::Syslog(_) => 1,
         }
@@ -59,6 +63,7 @@ impl LogDestination {
             Self::File(log) => log.file.write_all(batch),
             Self::Chained(log) => log.write(batch),
             Self::Syslog(syslog) => syslog.write(batch),
+            #[cfg(test)]
             Self::Memory(memory) => memory.bytes().write_all(batch),
         }
     }
@@ -68,7 +73,9 @@ impl LogDestination {
         match self {
             Self::File(log) => log.follow(now),
             // A chain looks each time it is written.
-            Self::Stdout(_) | Self::Stderr(_) | Self::Chained(_) | Self::Syslog(_) | Self::Memory(_) => Ok(()),
+            Self::Stdout(_) | Self::Stderr(_) | Self::Chained(_) | Self::Syslog(_) => Ok(()),
+            #[cfg(test)]
+            Self::Memory(_) => Ok(()),
         }
     }
 
@@ -77,7 +84,9 @@ impl LogDestination {
         match self {
             Self::File(log) => log.reopen(),
             Self::Chained(log) => log.reopen(),
-            Self::Stdout(_) | Self::Stderr(_) | Self::Syslog(_) | Self::Memory(_) => Ok(()),
+            Self::Stdout(_) | Self::Stderr(_) | Self::Syslog(_) => Ok(()),
+            #[cfg(test)]
+            Self::Memory(_) => Ok(()),
         }
     }
 }
@@ -90,6 +99,7 @@ impl fmt::Display for LogDestination {
             Self::File(log) => write!(f, "{}", log.path.display()),
             Self::Chained(log) => write!(f, "{}", log.path().display()),
             Self::Syslog(syslog) => write!(f, "{syslog}"),
+            #[cfg(test)]
             Self::Memory(_) => f.write_str("memory"),
         }
     }
@@ -151,18 +161,19 @@ fn append(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// What a memory log has written.
+/// The lines of a log in memory.
+#[cfg(test)]
 #[derive(Clone, Default)]
-pub struct Memory(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Memory(Arc<Mutex<Vec<u8>>>);
 
+#[cfg(test)]
 impl Memory {
-    /// Returns what is written so far; `Sink::flush` first to have it all.
-    #[must_use]
-    pub fn text(&self) -> String {
+    /// Returns the lines written so far; after `Sink::flush`, all lines.
+    pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes()).into_owned()
     }
 
-    /// Locks what is written; the log waits meanwhile.
+    /// Locks the lines; the log waits meanwhile.
     pub(super) fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

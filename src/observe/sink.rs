@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use self::buffer::LineBuffer;
 use self::writer::LogWriter;
 use super::chained_file::ChainedFile;
-use super::log_destination::{LogDestination, LogFile, Memory};
+use super::log_destination::{LogDestination, LogFile};
 use super::syslog::SyslogClient;
 use crate::config::{self, LogFormat, WhenStuck};
 
@@ -140,17 +140,6 @@ impl Sink {
     /// When no thread can be started.
     pub fn syslog(to: config::SyslogConfig) -> io::Result<Self> {
         Self::start(LogDestination::Syslog(SyslogClient::new(to)), LogFormat::Json)
-    }
-
-    /// Starts a log in memory, for tests.
-    ///
-    /// # Panics
-    /// When no thread can be started.
-    #[must_use]
-    pub fn memory(format: LogFormat) -> (Self, Memory) {
-        let memory = Memory::default();
-        let sink = Self::start(LogDestination::Memory(memory.clone()), format).expect("a test has threads to spare");
-        (sink, memory)
     }
 
     fn start(place: LogDestination, format: LogFormat) -> io::Result<Self> {

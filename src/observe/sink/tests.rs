@@ -3,8 +3,15 @@ use std::sync::mpsc;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
+use crate::observe::log_destination::Memory;
 
 const LONG: Duration = Duration::from_secs(30);
+
+/// Starts a log in memory.
+fn memory_log(format: LogFormat) -> (Sink, Memory) {
+    let memory = Memory::default();
+    (Sink::start(LogDestination::Memory(memory.clone()), format).unwrap(), memory)
+}
 
 fn soon() -> Instant {
     Instant::now() + LONG
@@ -51,7 +58,7 @@ fn hold(memory: &Memory) -> mpsc::Sender<()> {
 
 #[test]
 fn writes_every_line_in_order_before_it_ends() {
-    let (sink, memory) = Sink::memory(LogFormat::Text);
+    let (sink, memory) = memory_log(LogFormat::Text);
     for number in 0..5000 {
         sink.line(&number.to_string());
     }
@@ -61,7 +68,7 @@ fn writes_every_line_in_order_before_it_ends() {
 
 #[test]
 fn the_last_handle_of_a_log_ends_it() {
-    let (sink, memory) = Sink::memory(LogFormat::Text);
+    let (sink, memory) = memory_log(LogFormat::Text);
     let (other, worker) = (sink.clone(), sink.of_worker());
     drop(sink);
     worker.line("of a worker");
@@ -73,7 +80,7 @@ fn the_last_handle_of_a_log_ends_it() {
 
 #[test]
 fn a_flush_waits_for_what_every_worker_has_gathered() {
-    let (sink, memory) = Sink::memory(LogFormat::Text);
+    let (sink, memory) = memory_log(LogFormat::Text);
     let worker = sink.of_worker();
     for expected in [2, 4] {
         sink.line("one");
@@ -85,7 +92,7 @@ fn a_flush_waits_for_what_every_worker_has_gathered() {
 
 #[test]
 fn lines_gather_and_no_flush_is_needed() {
-    let (sink, memory) = Sink::memory(LogFormat::Text);
+    let (sink, memory) = memory_log(LogFormat::Text);
     sink.line("one");
     sink.line("two");
     let end = soon();
@@ -98,7 +105,7 @@ fn lines_gather_and_no_flush_is_needed() {
 
 #[test]
 fn nothing_waits_for_a_stuck_place_and_its_room_has_a_bound() {
-    let (sink, memory) = Sink::memory(LogFormat::Json);
+    let (sink, memory) = memory_log(LogFormat::Json);
     let stuck = memory.bytes();
     get_stuck(&sink);
     let line = "x".repeat(1023);
@@ -124,7 +131,7 @@ fn nothing_waits_for_a_stuck_place_and_its_room_has_a_bound() {
 
 #[tokio::test]
 async fn an_awaited_line_is_written_before_its_caller_goes_on() {
-    let (sink, memory) = Sink::memory(LogFormat::Text);
+    let (sink, memory) = memory_log(LogFormat::Text);
     let worker = sink.of_worker();
     worker.line("before");
     assert_eq!(worker.awaited_line("login", WhenStuck::Refuse).await, Ok(()));
@@ -133,7 +140,7 @@ async fn an_awaited_line_is_written_before_its_caller_goes_on() {
 
 #[tokio::test]
 async fn an_awaited_line_that_is_late_is_taken_back_or_stays() {
-    let (sink, memory) = Sink::memory(LogFormat::Text);
+    let (sink, memory) = memory_log(LogFormat::Text);
     let held = hold(&memory);
     get_stuck(&sink);
     let late = Err("memory took no line in time".to_owned());
@@ -159,7 +166,7 @@ async fn an_awaited_line_that_cannot_be_written_is_told_at_once() {
 
 #[test]
 fn a_receipt_is_not_answered_before_its_line_is_written() {
-    let (sink, memory) = Sink::memory(LogFormat::Text);
+    let (sink, memory) = memory_log(LogFormat::Text);
     let stuck = memory.bytes();
     get_stuck(&sink);
     let mut receipt = sink.buffer.push_awaited("second", |length| sink.shared.admit(length, MAX_WAITING)).unwrap();

@@ -246,7 +246,7 @@ async fn certificates_are_chosen_by_name() {
          {{ cert = \"{at}/two.pem\", key = \"{at}/two.key\" }}] }}\n[app]\nurl = \"http://127.0.0.1:9\""
     );
     let config = callgate::config::parse(&text, dir.path(), &|_: &str| None).unwrap();
-    let (logs, _memory) = callgate::observe::Logs::memory(crate::kit::gate::FORMAT);
+    let logs = callgate::observe::Logs::discarding(crate::kit::gate::FORMAT).unwrap();
     let server = callgate::server::Server::start(config, logs).unwrap();
     for (name, trusted) in [
         ("one.test", true),

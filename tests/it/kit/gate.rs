@@ -7,15 +7,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use callgate::config::{self, Listen, LogFormat};
+use callgate::config::{self, AccessLogTarget, Listen, LogFormat};
 use callgate::model::ott::{VoximplantUser, users_line};
-use callgate::observe::{Logs, Memory};
+use callgate::observe::Logs;
 use callgate::server::Server;
 use callgate::tls::dev;
 use http::Method;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -44,7 +44,8 @@ pub struct Gate {
     /// What the gate was started with, for another like it.
     pub text: String,
     logs: Logs,
-    memory: Memory,
+    /// The access lines, and the audit lines that have no file of their own.
+    lines: NamedTempFile,
     ca: CertificateDer<'static>,
     admin: Listen,
     canaries: Mutex<Vec<String>>,
@@ -71,8 +72,12 @@ impl Gate {
         secret(&dir, "privkey.pem", &certificate.key);
         secret(&dir, "voximplant.htdigest", &users.join("\n"));
         secret(&dir, "link.key", LINK_SECRET);
-        let config = configuration(text, &dir)?;
-        let (logs, memory) = Logs::in_memory(&config).unwrap();
+        let mut config = configuration(text, &dir)?;
+        let lines = NamedTempFile::new().unwrap();
+        // The gate reads `[log] access` as written, while its lines go to a file that the test reads.
+        let access = std::mem::replace(&mut config.log.access, AccessLogTarget::File(lines.path().to_owned()));
+        let logs = Logs::open(&config).unwrap();
+        config.log.access = access;
         let server = Server::start(config, logs.clone()).unwrap();
         let (addr, redirect) = (server.addresses()[0], server.redirect_address());
         let admin = server.admin_address().unwrap();
@@ -89,7 +94,7 @@ impl Gate {
             redirect,
             text,
             logs,
-            memory,
+            lines,
             ca,
             admin,
             canaries,
@@ -205,7 +210,7 @@ impl Gate {
     /// Returns all access and audit lines so far.
     pub fn log(&self) -> String {
         self.flush();
-        self.memory.text()
+        String::from_utf8_lossy(&fs::read(&self.lines).unwrap()).into_owned()
     }
 
     /// Returns what is in the files of the audit log, `audit.log` and those that tests move it to.

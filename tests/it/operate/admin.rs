@@ -447,7 +447,7 @@ async fn an_address_that_is_taken_is_said_with_its_name() {
     let dir = TempDir::new().unwrap();
     let address = taken.local_addr().unwrap();
     let config = config(&dir, &format!("[admin]\nlisten = \"{address}\""));
-    let (logs, _memory) = Logs::memory(gate::FORMAT);
+    let logs = Logs::discarding(gate::FORMAT).unwrap();
     let error = Server::start(config, logs).err().unwrap();
     assert_eq!(error.to_string(), format!("cannot listen at {address}"));
 }
