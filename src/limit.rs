@@ -1,4 +1,4 @@
-//! How often is often enough: the quotas of the login endpoints, in memory that does not grow.
+//! Floor 4: the quotas of the login endpoints, in memory of bounded size.
 
 mod distinct_keys;
 mod limiter;
@@ -19,14 +19,14 @@ pub use self::source::LimitSource;
 use crate::config;
 use crate::model::account::AdminLevel;
 
-/// How many keys a limiter tells apart before newcomers share; about 2.5 MB for each limiter.
+/// How many keys a limiter tells apart before new ones share an entry; about 2.5 MB for each limiter.
 const KEYS: usize = 100_000;
-/// How long a credential that let somebody in is let past `failures` of its address.
+/// How long a credential that has logged in is exempt from `failures` of its address.
 const PROVEN: Duration = Duration::from_secs(24 * 3600);
-/// How long a cookie that the app does not know counts as the same one.
+/// How long a cookie that the app does not know is remembered, so that it counts once.
 const STALE: Duration = Duration::from_secs(15 * 60);
 
-/// The quotas of `[limits]`. One value serves all workers.
+/// The limiters of `[limits]`, shared by all workers.
 pub struct Limits {
     /// Requests to the login endpoints, by [`LimitSource`].
     pub client: Arc<Limiter>,
@@ -36,20 +36,20 @@ pub struct Limits {
     pub account: Arc<Limiter>,
     /// Grants of administrators' sessions, by level and domain.
     pub admin: Arc<Limiter>,
-    /// Guesses at credentials, by [`LimitSource`]: peeked at before a credential is judged, consumed by a wrong one.
+    /// Bad credentials, by [`LimitSource`]: peeked at before a credential is judged, consumed by a bad one.
     pub failures: Arc<Limiter>,
     /// Different cookies that the app does not know, by [`LimitSource`].
     pub stale_cookies: Arc<Limiter>,
-    /// Password logins passing through to the PBX, by [`LimitSource`].
+    /// Password logins that pass through to the PBX, by [`LimitSource`].
     pub pbx_logins: Arc<Limiter>,
-    /// The credentials that let somebody in at an address.
+    /// The credentials that have logged in at each address.
     pub proven: Arc<SeenCredentials>,
-    /// The cookies that the app did not know, for each address.
+    /// The cookies that the app did not know, at each address.
     pub stale: Arc<SeenCredentials>,
 }
 
 impl Limits {
-    /// Makes the limiters, all of them unused.
+    /// Makes unused limiters.
     #[must_use]
     pub fn new(rates: &config::LimitsConfig) -> Self {
         let new = |name, rate| Arc::new(Limiter::new(name, rate, KEYS));
@@ -75,7 +75,7 @@ impl Limits {
         }
     }
 
-    /// Makes the limiters for other rates: where a rate is the same, its counts go on.
+    /// Makes limiters for other rates. A limiter whose rate is unchanged keeps its counts.
     #[must_use]
     pub fn successor(&self, rates: &config::LimitsConfig) -> Self {
         let next = |before: &Arc<Limiter>, rate| match before.rate() == rate {
@@ -96,9 +96,9 @@ impl Limits {
     }
 }
 
-/// Returns what counts as one client: an IPv4 address, or the /64 network of an IPv6 address.
+/// Returns the address that counts as one client: an IPv4 address, or the /64 network of an IPv6 address.
 ///
-/// An IPv4 address written as IPv6 (`::ffff:192.0.2.1`) is that IPv4 address.
+/// An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) is that IPv4 address.
 #[must_use]
 pub fn client_key(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
@@ -145,7 +145,7 @@ mod tests {
         shared::<DistinctKeys>();
     }
 
-    /// Rates that all differ, by so much.
+    /// Rates that all differ.
     fn rates(more: u32) -> config::LimitsConfig {
         let rate = |count: u32| format!("{}/s", count + more).parse().unwrap();
         config::LimitsConfig {
@@ -159,7 +159,7 @@ mod tests {
         }
     }
 
-    /// Compares whom each limiter admits, and how often, with what it is called and the rate of its own.
+    /// Compares the name and the rate of each limiter with the expected ones.
     #[track_caller]
     fn check_limiters(limits: &Limits, more: u32) {
         let rows = [

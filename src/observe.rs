@@ -1,5 +1,5 @@
-//! Floor 2: what the gate tells its operator: one line for each exchange, one for each login, events on standard error,
-//! counts of everything, and which parts are ready.
+//! Floor 2: logs, metrics and readiness for the operator: one access line for each exchange, one audit line for each
+//! login, events on standard error, counts, and the parts that are not ready.
 
 pub mod access;
 pub mod audit;
@@ -26,69 +26,69 @@ pub use self::request_id::RequestId;
 use self::sink::{ClosingLog, FlushRequest, Sink};
 use crate::config::{AccessLogTarget, Config, LogFormat, WhenStuck, can_write};
 
-/// Where lines go: cheap to copy; each worker has a copy that gathers its own ([`Logs::of_worker`]).
+/// The logs of a configuration. A clone is cheap; each worker has one with buffers of its own ([`Logs::of_worker`]).
 #[derive(Debug, Clone)]
 pub struct Logs {
     access: Option<Sink>,
     audit: Sink,
-    /// Audit lines are JSON wherever they are alone.
+    /// The format of audit lines: JSON if they have a file of their own.
     audit_format: LogFormat,
-    /// Where each audit line goes as well.
+    /// A syslog daemon that receives a copy of each audit line.
     syslog: Option<Sink>,
     format: LogFormat,
     when_stuck: WhenStuck,
 }
 
-/// Why a login goes no further: its line cannot be written.
+/// A login was refused because its audit line cannot be written.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{prefix}: {0}", prefix = NO_LINE)]
 pub struct Unaudited(String);
 
-/// How the reason begins of a login that was refused because its line could not be written. Where that line came to be
-/// written after all, this refusal stands behind it.
+/// The begin of the reason of a login that was refused because its audit line could not be written. If the line is
+/// written later after all, the line of this refusal follows it.
 pub const NO_LINE: &str = "the login has no audit line";
 
 impl Logs {
-    /// Opens what the configuration names. Audit lines without a file of their own go where access lines go.
+    /// Opens the logs of a configuration. Audit lines without a file of their own go to the access log.
     ///
     /// # Errors
-    /// When a file cannot be opened.
+    /// When a file cannot be opened or no thread can be started.
     pub fn open(config: &Config) -> io::Result<Self> {
         let format = config.log.format;
         let access = match &config.log.access {
             AccessLogTarget::Off => None,
             AccessLogTarget::Stdout => Some(Sink::stdout(format)?),
-            AccessLogTarget::File(path) => Some(named(path, Sink::file(path, format))?),
+            AccessLogTarget::File(path) => Some(with_name(path, Sink::file(path, format))?),
         };
-        Self::beside(access, config)
+        Self::open_beside(access, config)
     }
 
-    /// Tells whether [`Logs::open`] could open what the configuration names, without opening or making anything.
+    /// Checks that [`Logs::open`] could open the logs of a configuration. Opens and creates nothing.
     ///
     /// # Errors
-    /// When a file cannot be written, with its name.
+    /// When a file cannot be written; the error names it.
     pub fn inspect(config: &Config) -> io::Result<()> {
         let access = match &config.log.access {
             AccessLogTarget::File(path) => Some(path),
             AccessLogTarget::Off | AccessLogTarget::Stdout => None,
         };
-        access.into_iter().chain(&config.audit.file).try_for_each(|path| named(path, can_write(path)))
+        access.into_iter().chain(&config.audit.file).try_for_each(|path| with_name(path, can_write(path)))
     }
 
-    /// Opens what the configuration names for audit lines, for a command that is no gate.
+    /// Opens the audit log of a configuration, without an access log, for a command beside the gate.
     ///
     /// # Errors
-    /// When a file cannot be opened.
-    pub fn alone(config: &Config) -> io::Result<Self> {
-        Self::beside(None, config)
+    /// When a file cannot be opened or no thread can be started.
+    pub fn open_audit(config: &Config) -> io::Result<Self> {
+        Self::open_beside(None, config)
     }
 
-    /// Opens what the configuration names for audit lines.
-    fn beside(access: Option<Sink>, config: &Config) -> io::Result<Self> {
+    /// Opens the audit log, which is the access log if it has no file of its own.
+    fn open_beside(access: Option<Sink>, config: &Config) -> io::Result<Self> {
         let format = config.log.format;
         let (audit, audit_format) = match (&config.audit.file, &access) {
-            (Some(path), _) if config.audit.chain => (named(path, Sink::chain(path))?, LogFormat::Json),
-            (Some(path), _) => (named(path, Sink::file(path, LogFormat::Json))?, LogFormat::Json),
+            (Some(path), _) if config.audit.chain => (with_name(path, Sink::chain(path))?, LogFormat::Json),
+            (Some(path), _) => (with_name(path, Sink::file(path, LogFormat::Json))?, LogFormat::Json),
             (None, Some(access)) => (access.clone(), format),
             (None, None) => (Sink::stdout(format)?, format),
         };
@@ -96,27 +96,27 @@ impl Logs {
         Ok(Self { access, audit, audit_format, syslog, format, when_stuck: config.audit.when_stuck })
     }
 
-    /// Returns a copy for one worker, whose lines gather apart from those of others.
+    /// Returns a clone for one worker, with buffers of its own.
     #[must_use]
     pub fn of_worker(&self) -> Self {
         let access = self.access.as_ref().map(Sink::of_worker);
-        // Lines of one place stay in their order.
+        // Lines of one log stay in order.
         let audit = access.as_ref().filter(|access| access.is(&self.audit)).cloned();
         let audit = audit.unwrap_or_else(|| self.audit.of_worker());
         Self { access, audit, syslog: self.syslog.as_ref().map(Sink::of_worker), ..self.clone() }
     }
 
-    /// Opens what another configuration names, or goes on where both name the same.
+    /// Opens the logs of another configuration; continues these logs if both configurations name the same.
     ///
     /// # Errors
-    /// When a file cannot be opened.
+    /// When a file cannot be opened or no thread can be started.
     pub fn successor(&self, before: &Config, config: &Config) -> io::Result<Self> {
         let is_same = (&before.log.access, before.log.format, &before.audit)
             == (&config.log.access, config.log.format, &config.audit);
         if is_same { Ok(self.clone()) } else { Self::open(config) }
     }
 
-    /// Opens the log files again: they may have been moved away. Does not wait for it.
+    /// Opens the log files again after a rotation. Does not wait.
     pub fn reopen(&self) {
         self.sinks().for_each(Sink::reopen);
     }
@@ -131,23 +131,23 @@ impl Logs {
         Ok(Self { access: None, audit, audit_format: format, syslog: None, format, when_stuck })
     }
 
-    /// Tells whether access lines are written at all.
+    /// Returns whether access lines are written.
     #[must_use]
     pub const fn access(&self) -> bool {
         self.access.is_some()
     }
 
-    /// Writes the line of an exchange. Never waits: when too many lines wait, it is counted as lost.
+    /// Writes an access line. Never waits; counts the line as lost if the queue is full.
     pub fn write_access(&self, exchange: &access::AccessRecord) {
         if let Some(sink) = &self.access {
             sink.line_with(|bytes| exchange.write(bytes, self.format, Timestamp::now()));
         }
     }
 
-    /// Tells whether logins may go on: a login whose line could not be written would end without an answer.
+    /// Checks that the audit log can be written, before a login causes any effect.
     ///
     /// # Errors
-    /// When the audit log is stuck or cannot be written, and the configuration does not let logins go on without it.
+    /// When the audit log is stuck or cannot be written, and `when_stuck` is `refuse`.
     pub fn check_audit(&self) -> Result<(), Unaudited> {
         match self.when_stuck {
             WhenStuck::Refuse => self.audit.check().map_err(Unaudited),
@@ -155,11 +155,11 @@ impl Logs {
         }
     }
 
-    /// Writes the line of a login that is granted, and waits until it is written, with a deadline. Syslog hears of it
-    /// then, and nothing waits for that.
+    /// Writes the audit line of a granted login and waits until it is written, for two seconds at most. The copy to
+    /// syslog follows without a wait.
     ///
     /// # Errors
-    /// When it is not written, and the configuration does not let logins go on without it.
+    /// When the line is not written and `when_stuck` is `refuse`.
     pub async fn write_grant(&self, entry: &audit::LoginRecord) -> Result<(), Unaudited> {
         let now = Timestamp::now();
         let written = self.audit.awaited_line(&entry.line(self.audit_format, now), self.when_stuck).await;
@@ -170,18 +170,18 @@ impl Logs {
         Ok(())
     }
 
-    /// Writes the line of a login that is refused. Never waits: there is room for it even where there is none for access
-    /// lines, and beyond that it is counted as lost.
+    /// Writes the audit line of a refused login. Never waits. The queue reserves room for audit lines; the line is
+    /// counted as lost if that room is full, too.
     pub fn write_refusal(&self, entry: &audit::LoginRecord) {
-        self.write_needed(|format, now| entry.line(format, now));
+        self.write_audit(|format, now| entry.line(format, now));
     }
 
-    /// Writes a line about something other than one login, as [`Logs::write_refusal`] does.
+    /// Writes the audit line of an event that is not a login, as [`Logs::write_refusal`] does.
     pub fn write_note(&self, note: &audit::EventRecord) {
-        self.write_needed(|format, now| note.line(format, now));
+        self.write_audit(|format, now| note.line(format, now));
     }
 
-    fn write_needed(&self, line: impl Fn(LogFormat, Timestamp) -> String) {
+    fn write_audit(&self, line: impl Fn(LogFormat, Timestamp) -> String) {
         let now = Timestamp::now();
         self.audit.needed_line(&line(self.audit_format, now));
         self.write_syslog(|| line(LogFormat::Json, now));
@@ -198,7 +198,7 @@ impl Logs {
     pub fn lost(&self) -> Vec<(&'static str, u64)> {
         let access = self.access.as_ref().filter(|access| !access.is(&self.audit));
         let access = access.map(|access| ("access", access.lost()));
-        // Audit lines among the access lines are lost with them.
+        // Audit lines in the access log count among its lost lines.
         let syslog = self.syslog.as_ref().map(|syslog| ("syslog", syslog.lost()));
         access
             .into_iter()
@@ -208,37 +208,38 @@ impl Logs {
             .collect()
     }
 
-    /// Tells whether the logs can be written. One that could not is tried again meanwhile.
+    /// Checks that the logs can be written. A check lets a log that failed try again.
     ///
     /// # Errors
-    /// What is wrong with each.
+    /// Names each log that cannot be written, with the cause.
     pub fn check(&self) -> Result<(), String> {
         let logs = self.sinks().filter(|log| self.syslog.as_ref().is_none_or(|syslog| !log.is(syslog)));
         let problems: Vec<_> = logs.filter_map(|log| log.check().err()).collect();
         if problems.is_empty() { Ok(()) } else { Err(problems.join(", ")) }
     }
 
-    /// Tells whether syslog takes lines, where it is configured.
+    /// Checks that syslog accepts lines; nothing if no syslog is configured.
     ///
     /// # Errors
-    /// When it takes none. Those lines are counted as lost; they stand elsewhere, so logins go on.
+    /// When it accepts none. Such lines are counted as lost; the audit log has them, so logins go on.
     pub fn check_syslog(&self) -> Option<Result<(), String>> {
         self.syslog.as_ref().map(Sink::check)
     }
 
-    /// Waits until all that was said by any worker is written or lost, or until the deadline. Tells whether it is.
+    /// Waits until all lines so far, of all workers, are written or lost, or until the deadline. Returns whether they
+    /// are.
     pub fn flush(&self, deadline: Instant) -> bool {
-        // Each is waited for: a log that is stuck keeps no other from its end.
+        // Waits for every log: one that is stuck must not cut another short.
         self.sinks().filter(|sink| !sink.flush(deadline)).count() == 0
     }
 
-    /// Asks for all to be written that was said by any worker. Does not wait for it.
+    /// Requests that all lines so far, of all workers, are written. Does not wait.
     #[must_use]
-    pub fn ask(&self) -> Vec<FlushRequest> {
-        self.sinks().map(Sink::ask).collect()
+    pub fn request_flush(&self) -> Vec<FlushRequest> {
+        self.sinks().map(Sink::request_flush).collect()
     }
 
-    /// Returns what tells when these logs have ended, once all copies are dropped.
+    /// Returns handles that tell when these logs have ended, after all clones are dropped.
     #[must_use]
     pub fn closing(&self) -> Vec<ClosingLog> {
         self.sinks().map(Sink::closing).collect()
@@ -250,14 +251,14 @@ impl Logs {
     }
 }
 
-/// Tells an error cause by cause.
+/// Returns the text of an error and of each of its causes.
 #[must_use]
 pub fn causes(error: &dyn Error) -> String {
     let source = error.source().map(|source| format!(": {}", causes(source)));
     format!("{error}{}", source.unwrap_or_default())
 }
 
-/// Puts the name of a file in front of why it cannot be opened.
-fn named<T>(path: &Path, opened: io::Result<T>) -> io::Result<T> {
+/// Adds the name of a file to the error of opening it.
+fn with_name<T>(path: &Path, opened: io::Result<T>) -> io::Result<T> {
     opened.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }

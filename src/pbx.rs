@@ -1,6 +1,6 @@
-//! Floor 4: asking the PBX for sessions, with the administrator's credentials.
+//! Floor 4: asks the PBX for sessions, with the administrator's credentials.
 //!
-//! They live here and travel on connections of their own, never on pass-through.
+//! These credentials stay here and travel on connections of their own, never on pass-through.
 
 mod breaker;
 mod issued_sessions;
@@ -26,16 +26,16 @@ use crate::model::session::SessionId;
 use crate::observe::metrics::{MintOutcome, Tally};
 use crate::upstream::{self, RequestBody, Upstream, UpstreamResponse};
 
-/// Where sessions are minted and tokens exchanged.
+/// The path at which sessions are minted and tokens exchanged.
 const SESSION: &str = "/rest/system/session";
-/// The longest answer that is read: a session is 22 bytes, and nothing else is of interest.
+/// The longest answer that is read, in bytes: a session has 22.
 const MAX_ANSWER: usize = 1024;
 
-/// The PBX as the login endpoints see it.
+/// A client of the PBX, for the login endpoints.
 #[derive(Debug, Clone)]
 pub struct Pbx {
     upstream: Rc<Upstream>,
-    /// Basic credentials of the administrator.
+    /// The Basic credentials of the administrator.
     admin: HeaderValue,
     dialect: Dialect,
     deadline: Duration,
@@ -43,10 +43,10 @@ pub struct Pbx {
     tally: Tally,
 }
 
-/// Why there is no session.
+/// The PBX gave no session.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The PBX refused the administrator; nobody is asked for until `retry_after` has passed.
+    /// The PBX refused the administrator. It is not asked again until `retry_after` has passed.
     #[error("the PBX refused the administrator's credentials")]
     Refused {
         /// How long the breaker stays open.
@@ -58,25 +58,25 @@ pub enum Error {
         /// How long the breaker stays open.
         retry_after: Duration,
     },
-    /// The administrator may not do this: the API right or the access list is missing.
+    /// The administrator lacks a right: the API right, or an entry in the access list.
     #[error("the PBX does not permit the administrator to open sessions")]
     NotPermitted,
     /// The PBX knows no such domain or account.
     #[error("the PBX knows no such account")]
     Unknown,
-    /// Not in time.
+    /// The answer took too long.
     #[error("the PBX did not answer in time")]
     Timeout,
-    /// No connection, or it broke.
+    /// There is no connection, or it broke.
     #[error("cannot reach the PBX")]
     Unreachable(#[source] upstream::Error),
-    /// The answer is none that a PBX gives.
-    #[error("the PBX gave an answer that is none")]
-    Nonsense,
+    /// The answer is malformed.
+    #[error("the answer of the PBX is malformed")]
+    BadResponse,
 }
 
 impl Pbx {
-    /// Prepares to ask the PBX behind `upstream`; the breaker is shared by all workers.
+    /// Makes a client of the PBX behind `upstream`. All workers share the breaker.
     #[must_use]
     pub fn new(
         upstream: Rc<Upstream>,
@@ -91,20 +91,20 @@ impl Pbx {
         Self { upstream, admin: credentials, dialect: pbx.dialect, deadline: pbx.timeout, breaker, tally }
     }
 
-    /// Opens a session for a user or an administrator. The PBX is asked once, and goes on even when the caller has left.
+    /// Mints a session for a user or an administrator. Sends one request, which continues if the caller leaves.
     ///
     /// # Errors
-    /// When the PBX gives no session, or must not be asked now.
+    /// When the PBX gives no session, or the breaker is open.
     pub async fn mint(&self, role: &Role) -> Result<SessionId, Error> {
         let pass = self.breaker.admit(Instant::now()).map_err(|retry_after| {
             self.tally.mint(MintOutcome::Open);
             Error::Open { retry_after }
         })?;
         let this = self.clone();
-        let body = messages::mint(role, self.dialect);
+        let body = messages::mint_request(role, self.dialect);
         let asked = tokio::task::spawn_local(async move {
             let proof = (header::AUTHORIZATION, this.admin.clone());
-            let answer = this.ask(Method::POST, None, Some(proof), body).await;
+            let answer = this.request(Method::POST, None, Some(proof), body).await;
             let minted = answer.and_then(|answer| messages::read_mint(answer.status, &answer.body));
             this.tally.mint(outcome(&minted));
             if pass.report(&minted, Instant::now()) {
@@ -112,30 +112,36 @@ impl Pbx {
             }
             minted
         });
-        asked.await.unwrap_or(Err(Error::Nonsense))
+        asked.await.unwrap_or(Err(Error::BadResponse))
     }
 
-    /// Exchanges a temporary token for the PBX's cookies, as its own page would, under the host name the browser uses.
+    /// Exchanges a temporary token for the PBX's cookies, as the PBX's own page does, under the host name that the
+    /// browser uses.
     ///
     /// # Errors
-    /// When the PBX does not take the token.
+    /// When the PBX does not accept the token.
     pub async fn exchange(&self, token: &SessionId, host: HeaderValue) -> Result<Vec<HeaderValue>, Error> {
-        let answer = self.ask(Method::POST, Some(host), None, messages::exchange(token)).await?;
+        let answer = self.request(Method::POST, Some(host), None, messages::exchange_request(token)).await?;
         messages::read_exchange(answer.status, &answer.body, &answer.headers)
     }
 
-    /// Chooses the language of the session that the PBX gave these cookies for.
+    /// Sets the language of the session of these cookies.
     ///
     /// # Errors
-    /// When the PBX does not.
-    pub async fn speak(&self, language: &Language, cookies: &[HeaderValue], host: HeaderValue) -> Result<(), Error> {
+    /// When the PBX does not accept it.
+    pub async fn set_language(
+        &self,
+        language: &Language,
+        cookies: &[HeaderValue],
+        host: HeaderValue,
+    ) -> Result<(), Error> {
         let proof = messages::cookie(cookies).map(|cookie| (header::COOKIE, cookie));
-        let answer = self.ask(Method::PUT, Some(host), proof, messages::speak(language)).await?;
-        if answer.status == StatusCode::OK { Ok(()) } else { Err(Error::Nonsense) }
+        let answer = self.request(Method::PUT, Some(host), proof, messages::language_request(language)).await?;
+        if answer.status == StatusCode::OK { Ok(()) } else { Err(Error::BadResponse) }
     }
 
-    /// Asks, under the host name of the `url` that is reached when none is given.
-    async fn ask(
+    /// Sends a request with a deadline, under this host name or that of `url`.
+    async fn request(
         &self,
         method: Method,
         host: Option<HeaderValue>,
@@ -145,7 +151,7 @@ impl Pbx {
         timeout(self.deadline, self.send(method, host, proof, body)).await.map_err(|_| Error::Timeout)?
     }
 
-    /// Asks on a connection of its own, so that no stale one can raise the question of asking twice.
+    /// Sends a request on a connection of its own: a stale connection would leave it unknown whether to send it again.
     async fn send(
         &self,
         method: Method,
@@ -160,14 +166,14 @@ impl Pbx {
         headers.extend(proof);
         let request = upstream::request(method, Uri::from_static(SESSION), headers, RequestBody::Full(Some(body)));
         let answer = self.upstream.send_fresh(request).await.map_err(unreachable)?;
-        let UpstreamResponse::Final(response) = answer else { return Err(Error::Nonsense) };
+        let UpstreamResponse::Final(response) = answer else { return Err(Error::BadResponse) };
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|_| Error::Nonsense)?.to_bytes();
+        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|_| Error::BadResponse)?.to_bytes();
         Ok(PbxAnswer { status: head.status, headers: head.headers, body })
     }
 }
 
-/// A header field by which the PBX knows who is asking.
+/// A header field that authenticates a request to the PBX.
 type HeaderField = (HeaderName, HeaderValue);
 
 struct PbxAnswer {
@@ -185,14 +191,14 @@ const fn outcome(minted: &Result<SessionId, Error>) -> MintOutcome {
         Err(Error::Unknown) => MintOutcome::Unknown,
         Err(Error::Timeout) => MintOutcome::Timeout,
         Err(Error::Unreachable(_)) => MintOutcome::Unreachable,
-        Err(Error::Nonsense) => MintOutcome::Nonsense,
+        Err(Error::BadResponse) => MintOutcome::BadResponse,
     }
 }
 
 fn unreachable(error: upstream::Error) -> Error {
     match error {
         upstream::Error::Timeout => Error::Timeout,
-        upstream::Error::BadResponse(_) => Error::Nonsense,
+        upstream::Error::BadResponse(_) => Error::BadResponse,
         error => Error::Unreachable(error),
     }
 }

@@ -377,7 +377,7 @@ impl Server {
     /// Waits until the lines are written that the workers have left, also in the logs of configurations before.
     async fn last_lines(&self) {
         let logs = self.snapshot().logs().clone();
-        let (asked, closing) = (logs.ask(), logs.closing());
+        let (asked, closing) = (logs.request_flush(), logs.closing());
         let is_former = |former: &&ClosingLog| !closing.iter().any(|log| log.is(former));
         let former: Vec<_> = self.former_logs.iter().filter(is_former).collect();
         while !asked.iter().all(FlushRequest::is_done) || !former.iter().all(|former| former.is_over()) {

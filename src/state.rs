@@ -1,8 +1,8 @@
-//! Floor 2: what must outlive a restart: marks of what was used once, tickets on their way, frozen accounts.
+//! Floor 2: state that must survive a restart: marks of used credentials, tickets in transit, frozen accounts.
 //!
-//! Everything is in memory, where it is looked up; with a file, whatever changes is in that as well before anybody is told
-//! so. One thread writes the file, and whoever waits while it does shares the next write with all others. What cannot be
-//! written is refused: a link that might be used twice logs nobody in.
+//! All state is in memory, where it is looked up. With a state file, each change is also in the file before its caller
+//! continues. One thread writes the file; changes that arrive during a write share the next one. A change that cannot
+//! be written is refused: a link that might be used twice logs nobody in.
 
 mod backend;
 mod clock;
@@ -27,34 +27,34 @@ use crate::model::digest::{Digest, sha256_of};
 /// How long a change may wait for the file.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The store: a file's, or one that a restart forgets.
+/// The state of a gate, with a file or in memory only.
 pub struct Store {
     shared: Arc<StoreState>,
-    /// None: nothing is written.
+    /// The writer of the file; nothing: the state is lost at a restart.
     writer: Option<StateWriter>,
 }
 
-/// What the callers and the writer's thread share.
+/// The state that the callers and the writer's thread share.
 #[derive(Default)]
 struct StoreState {
     tables: Mutex<Tables>,
     clock: Mutex<BelievedClock>,
-    /// Why the file cannot be written.
+    /// Why the file cannot be written; nothing if it can.
     problem: Mutex<Option<String>>,
 }
 
-/// Why something was not marked as used. In either case it must not be used.
+/// A credential was not marked as used. In either case it must not be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MarkError {
     /// It was marked before.
     #[error("it was used before")]
     AlreadyUsed,
-    /// The mark cannot be kept.
+    /// The mark cannot be stored.
     #[error(transparent)]
     Unkept(KeepError),
 }
 
-/// Why a change was not kept.
+/// A change was not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeepError {
     /// The table is full.
@@ -66,24 +66,24 @@ pub enum KeepError {
 }
 
 impl Store {
-    /// Makes a store that a restart forgets.
+    /// Makes a store without a file.
     #[must_use]
     pub fn in_memory() -> Self {
         Self { shared: Arc::default(), writer: None }
     }
 
-    /// Opens a file, or makes it where there is none, for its owner alone.
+    /// Opens a state file; creates a missing one with mode 0600.
     ///
     /// # Errors
-    /// When it is another program's or another process has it open, when it is damaged, or its folder cannot be written.
+    /// When it belongs to another program, another process has it open, it is damaged, or its folder cannot be written.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let shared = Arc::<StoreState>::default();
         let writer = StateWriter::start(path, Arc::clone(&shared))?;
         Ok(Self { shared, writer: Some(writer) })
     }
 
-    /// Tells whether [`Store::open`] could open a file, without changing or making one. A file that is as it should be and
-    /// that another process has open is [`OpenError::Locked`].
+    /// Checks that [`Store::open`] could open a file. Changes and creates nothing. A sound file that another process
+    /// has open is [`OpenError::Locked`].
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -91,16 +91,16 @@ impl Store {
         file::inspect(path)
     }
 
-    /// Returns the file; nothing when a restart forgets all.
+    /// Returns the path of the file; nothing if the store has none.
     #[must_use]
     pub fn path(&self) -> Option<PathBuf> {
         self.writer.as_ref().map(|writer| writer.path().to_owned())
     }
 
-    /// Tells why not everything can be kept, if so.
+    /// Checks that changes can be stored.
     ///
     /// # Errors
-    /// With words for the operator.
+    /// Says what the operator must do, or names the table that is full.
     pub fn check(&self) -> Result<(), String> {
         if let Some(problem) = &*self.shared.problem() {
             return Err(problem.clone());
@@ -108,8 +108,8 @@ impl Store {
         self.shared.tables().full(self.now()).map_or(Ok(()), |table| Err(format!("the table of {table} is full")))
     }
 
-    /// Returns the time by which freezes last and the store forgets. It is never later than it is: a wall clock that jumps
-    /// ahead is not believed at once.
+    /// Returns the time by which freezes end and state expires. It is never later than the real time: a wall clock that
+    /// jumps ahead is not believed at once.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.shared.now()
@@ -117,19 +117,19 @@ impl Store {
 
     // === Marks ===
 
-    /// Marks something as used; only the first caller succeeds. When it returns, no restart forgets it until `until`.
+    /// Marks a credential as used; only the first caller succeeds. The mark then survives restarts until `until`.
     ///
     /// # Errors
-    /// When it was marked before, or the mark cannot be kept.
+    /// When it was marked before, or the mark cannot be stored.
     pub async fn mark(&self, scope: &str, id: &[u8], until: Timestamp) -> Result<(), MarkError> {
-        match self.change(Change::Mark { key: digest(scope, id), until }).await {
+        match self.apply(Change::Mark { key: digest(scope, id), until }).await {
             Ok(_) => Ok(()),
             Err(ChangeError::Used) => Err(MarkError::AlreadyUsed),
             Err(refused) => Err(MarkError::Unkept(refused.into())),
         }
     }
 
-    /// Tells whether something is marked as used.
+    /// Returns whether a credential is marked as used.
     #[must_use]
     pub fn is_marked(&self, scope: &str, id: &[u8]) -> bool {
         self.shared.tables().is_marked(&digest(scope, id))
@@ -137,21 +137,21 @@ impl Store {
 
     // === Tickets ===
 
-    /// Keeps what a ticket stands for, which nobody can read who has not the ticket.
+    /// Stores the sealed value of a ticket. Only the ticket opens it.
     ///
     /// # Errors
-    /// When it cannot be kept.
-    pub async fn keep(&self, ticket: Digest, sealed: Vec<u8>, until: Timestamp) -> Result<(), KeepError> {
-        self.change(Change::Keep { ticket, sealed, until }).await.map(drop).map_err(KeepError::from)
+    /// When it cannot be stored.
+    pub async fn keep_ticket(&self, ticket: Digest, sealed: Vec<u8>, until: Timestamp) -> Result<(), KeepError> {
+        self.apply(Change::KeepTicket { ticket, sealed, until }).await.map(drop).map_err(KeepError::from)
     }
 
-    /// Takes out what a ticket stands for. No second call finds it, also after a restart; nothing when it is unknown or
-    /// has expired.
+    /// Takes the sealed value of a ticket out, so that no second call finds it, even after a restart; nothing if the
+    /// ticket is unknown or has expired.
     ///
     /// # Errors
-    /// When nobody can tell.
-    pub async fn take(&self, ticket: Digest) -> Result<Option<Vec<u8>>, KeepError> {
-        match self.change(Change::Take { ticket }).await {
+    /// When the change cannot be stored.
+    pub async fn take_ticket(&self, ticket: Digest) -> Result<Option<Vec<u8>>, KeepError> {
+        match self.apply(Change::TakeTicket { ticket }).await {
             Ok(given) => Ok(given),
             Err(ChangeError::Unknown) => Ok(None),
             Err(refused) => Err(refused.into()),
@@ -160,21 +160,21 @@ impl Store {
 
     // === Freezes ===
 
-    /// Freezes an account, or changes for how long it is frozen.
+    /// Freezes an account, or changes the end of its freeze.
     ///
     /// # Errors
-    /// When that cannot be kept.
+    /// When the change cannot be stored.
     pub async fn freeze(&self, account: &str, freeze: Freeze) -> Result<(), KeepError> {
         let change = Change::Freeze { account: account.to_owned(), freeze };
-        self.change(change).await.map(drop).map_err(KeepError::from)
+        self.apply(change).await.map(drop).map_err(KeepError::from)
     }
 
-    /// Ends a freeze. Tells whether there was one.
+    /// Ends a freeze. Returns whether there was one.
     ///
     /// # Errors
-    /// When that cannot be kept.
+    /// When the change cannot be stored.
     pub async fn thaw(&self, account: &str) -> Result<bool, KeepError> {
-        match self.change(Change::Thaw { account: account.to_owned() }).await {
+        match self.apply(Change::Thaw { account: account.to_owned() }).await {
             Ok(_) => Ok(true),
             Err(ChangeError::Unknown) => Ok(false),
             Err(refused) => Err(refused.into()),
@@ -187,7 +187,7 @@ impl Store {
         self.shared.tables().frozen(account, now).cloned()
     }
 
-    /// Tells whether an account is frozen now.
+    /// Returns whether an account is frozen now.
     #[must_use]
     pub fn is_frozen(&self, account: &str, now: Timestamp) -> bool {
         self.shared.tables().frozen(account, now).is_some()
@@ -201,14 +201,14 @@ impl Store {
 
     // === Its life ===
 
-    /// Forgets what has expired.
+    /// Removes expired state.
     pub async fn sweep(&self) {
-        // What cannot be swept now is swept later, and the thread that failed has said so.
-        let _ = self.change(Change::Sweep).await;
+        // A later sweep removes what this one cannot; the writer's thread has reported the cause.
+        let _ = self.apply(Change::Sweep).await;
     }
 
-    /// Lets go of the file, so that another process can open it. Changes wait until [`Store::resume`] or [`Store::leave`].
-    /// Tells whether it was let go in time.
+    /// Closes the file, so that another process can open it. Changes wait until [`Store::resume`] or [`Store::leave`].
+    /// Returns whether it was closed in time.
     pub async fn pause(&self) -> bool {
         match &self.writer {
             Some(writer) => timeout(DEADLINE, writer.pause()).await.is_ok(),
@@ -230,9 +230,9 @@ impl Store {
         }
     }
 
-    async fn change(&self, change: Change) -> Result<TakenTicket, ChangeError> {
+    async fn apply(&self, change: Change) -> Result<TakenTicket, ChangeError> {
         let Some(writer) = &self.writer else {
-            return self.shared.tables().change(change, self.now()).map(|(given, _)| given);
+            return self.shared.tables().apply(change, self.now()).map(|(given, _)| given);
         };
         timeout(DEADLINE, writer.write(change)).await.unwrap_or(Err(ChangeError::Unavailable))
     }
@@ -268,7 +268,7 @@ impl StoreState {
     }
 }
 
-/// Names something within a scope.
+/// Returns the digest of an id within a scope.
 fn digest(scope: &str, id: &[u8]) -> Digest {
     sha256_of([scope.as_bytes(), id])
 }

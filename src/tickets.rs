@@ -1,7 +1,7 @@
-//! Tickets that work once: what one host hands to a browser for the other host to take back.
+//! Floor 4: single-use tickets, by which one host hands a value to another host through the browser.
 //!
-//! The store knows a ticket by its SHA-256, and what it stands for under a key made of the ticket itself: neither its
-//! memory nor its file redeems anything.
+//! The store knows a ticket by its SHA-256, and its value sealed under a key derived from the ticket: neither the
+//! memory nor the file of the store redeems anything.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::model::secret::Secret;
 use crate::random;
 use crate::state::{KeepError, Store};
 
-/// The characters of a ticket that are random: 144 bits.
+/// How many characters of a ticket are random: 144 bits.
 const RANDOM: usize = 24;
-/// The bytes that mark a ticket as issued here: 8 characters.
+/// How many bytes mark a ticket as issued here: 8 characters.
 const MARK: usize = 6;
-/// What the key of a ticket is for.
+/// The purpose of a ticket's key, for its derivation.
 const PURPOSE: &[u8] = b"callgate ticket 1";
 
-/// What a browser carries from one host to the other. Shown only on purpose, by [`Ticket::expose`].
+/// A ticket, which the browser carries to the other host. Only [`Ticket::expose`] shows it.
 pub struct Ticket(Secret);
 
 impl Ticket {
@@ -42,29 +42,29 @@ impl fmt::Debug for Ticket {
     }
 }
 
-/// The tickets that are out.
+/// Issues and redeems tickets.
 #[derive(Debug)]
 pub struct Tickets {
     store: Arc<Store>,
     ttl: Duration,
-    /// Marks tickets as issued here, while this process lives.
+    /// The key that marks tickets as issued by this process.
     mark: Arc<hmac::Key>,
 }
 
 impl Tickets {
-    /// Keeps tickets in a store, each good for `ttl`.
+    /// Issues tickets into a store, each valid for `ttl`.
     #[must_use]
     pub fn new(store: Arc<Store>, ttl: Duration) -> Self {
         Self { store, ttl, mark: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &random::bytes::<32>())) }
     }
 
-    /// Returns tickets of the same store, which know those of this one as their own.
+    /// Returns the same with the same store and the same marks.
     #[must_use]
     pub fn successor(&self) -> Self {
         Self { store: Arc::clone(&self.store), ttl: self.ttl, mark: Arc::clone(&self.mark) }
     }
 
-    /// Tells whether a ticket was issued here, whatever became of it. Nobody can guess such a text.
+    /// Returns whether a ticket was issued here, redeemed or not. Such a text cannot be guessed.
     #[must_use]
     pub fn has_issued(&self, ticket: &str) -> bool {
         let Some((random, shown)) = ticket.split_at_checked(RANDOM) else { return false };
@@ -76,24 +76,25 @@ impl Tickets {
         BASE64_URL_SAFE_NO_PAD.encode(&tag.as_ref()[..MARK])
     }
 
-    /// Issues a ticket for a text.
+    /// Issues a ticket for a value.
     ///
     /// # Errors
-    /// When as many tickets are out, neither redeemed nor expired, as the store may hold; or it cannot keep one now.
+    /// When the store is full of unredeemed tickets, or cannot be written.
     pub async fn issue(&self, value: &Secret) -> Result<Ticket, KeepError> {
         let random = random::text::<18>();
         let ticket = Ticket(Secret::new(format!("{random}{}", self.mark_of(&random))));
         let until = self.store.now().checked_add(self.ttl).map_err(|_| KeepError::Unavailable)?;
-        self.store.keep(sha256(ticket.expose().as_bytes()), seal(ticket.expose(), value), until).await?;
+        self.store.keep_ticket(sha256(ticket.expose().as_bytes()), seal(ticket.expose(), value), until).await?;
         Ok(ticket)
     }
 
-    /// Takes the text of a ticket out, so no second call finds it; nothing when it is unknown, used or expired.
+    /// Takes the value of a ticket out, so that no second call finds it; nothing if the ticket is unknown, used or
+    /// expired.
     ///
     /// # Errors
-    /// When the store cannot tell now.
+    /// When the store cannot be written.
     pub async fn redeem(&self, ticket: &str) -> Result<Option<Secret>, KeepError> {
-        let sealed = self.store.take(sha256(ticket.as_bytes())).await?;
+        let sealed = self.store.take_ticket(sha256(ticket.as_bytes())).await?;
         Ok(sealed.and_then(|sealed| unseal(ticket, sealed)))
     }
 }
@@ -110,14 +111,14 @@ fn unseal(ticket: &str, mut sealed: Vec<u8>) -> Option<Secret> {
     String::from_utf8(sealed).ok().map(Secret::new)
 }
 
-/// Makes the key of a ticket, whose name in the store says nothing about it.
+/// Derives the key of a ticket. The ticket's name in the store does not reveal it.
 fn key_of(ticket: &str) -> LessSafeKey {
     let key = Salt::new(HKDF_SHA256, &[]).extract(ticket.as_bytes());
     let key = key.expand(&[PURPOSE], &AES_256_GCM).map(UnboundKey::from);
     LessSafeKey::new(key.expect("the length is that of the key"))
 }
 
-/// A key seals one text only, so its nonce is always the same.
+/// A key seals one value only, so its nonce may be constant.
 fn nonce() -> Nonce {
     Nonce::assume_unique_for_key([0; NONCE_LEN])
 }

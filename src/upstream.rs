@@ -274,7 +274,7 @@ impl Upstream {
             Error::Connect { .. } | Error::Full | Error::BoundConnectionBusy => return error,
             Error::Timeout => UpstreamFault::Timeout,
             Error::Broken(_) => UpstreamFault::Broken,
-            Error::BadResponse(_) | Error::AmbiguousResponse(_) => UpstreamFault::Nonsense,
+            Error::BadResponse(_) | Error::AmbiguousResponse(_) => UpstreamFault::BadResponse,
             Error::ClientStalled | Error::ClientGone => UpstreamFault::Client,
         };
         self.tally.fault(self.name, fault);

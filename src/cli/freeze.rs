@@ -218,7 +218,7 @@ fn write_audit_line(
 ) -> Result<(), ExitCode> {
     let config = load(path)?;
     if config.audit.file.as_ref().is_some_and(|file| file.exists()) {
-        let logs = Logs::alone(&config).map_err(|error| report_error("cannot open the audit log", &error))?;
+        let logs = Logs::open_audit(&config).map_err(|error| report_error("cannot open the audit log", &error))?;
         logs.write_note(&EventRecord::of(event, whom, operator(), until, why));
         if !logs.flush(Instant::now() + PATIENCE) || logs.check().is_err() {
             print_remark(&"callgate: done, but the audit log cannot be written: it has no line about this");

@@ -1,7 +1,7 @@
-//! How many one-time keys are answered for one Voximplant user.
+//! How many different one-time keys are answered for one Voximplant user.
 //!
-//! Each answer lets somebody try a guess at the password offline, so a user gets few different ones; asking again
-//! with the same key tells nothing new.
+//! Each answer permits one guess at the password offline, so the number of different keys is limited. An answer to the
+//! same key again reveals nothing new.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use super::Limited;
 use crate::model::rate::Rate;
 
-/// The keys answered lately, for each user: at most `rate.count` different ones in any `rate.period`.
+/// The recently answered keys of each user: at most `rate.count` different ones in any `rate.period`.
 ///
-/// As large as the users file at most: only users of that file may be asked for.
+/// It has at most as many users as the users file: no other user reaches it.
 pub struct DistinctKeys {
     rate: Rate,
     answered: Mutex<HashMap<String, Vec<AnsweredKey>>>,
@@ -24,32 +24,32 @@ struct AnsweredKey {
     since: Instant,
 }
 
-/// Whether a key has been counted before.
+/// Whether a key was answered before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Novelty {
-    /// It has not.
+    /// It was not.
     New,
-    /// It has: the answer tells nothing new.
+    /// It was: the answer reveals nothing new.
     Repeated,
 }
 
 impl DistinctKeys {
-    /// Makes a memory of no keys. The burst of the rate is not used: a period is never more generous.
+    /// Makes an empty memory. The burst of the rate is not used.
     #[must_use]
     pub fn new(rate: Rate) -> Self {
         Self { rate, answered: Mutex::default() }
     }
 
-    /// Returns how many keys are answered.
+    /// Returns the rate.
     #[must_use]
     pub const fn rate(&self) -> Rate {
         self.rate
     }
 
-    /// Counts a key of a known user, unless it is one already counted in this period.
+    /// Counts a key of a known user, unless it is counted already in this period.
     ///
     /// # Errors
-    /// When the user has had as many different keys in this period as the rate admits.
+    /// When the user has had as many different keys in this period as the rate permits.
     pub fn admit(&self, user: &str, key_id: [u8; 32], now: Instant) -> Result<Novelty, Limited> {
         let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
         let keys = answered.entry(user.to_owned()).or_default();
@@ -81,7 +81,7 @@ mod tests {
 
     use super::*;
 
-    /// Brings keys at second offsets, for a rate of two in five minutes, and compares who is admitted.
+    /// Presents keys at these seconds, at a rate of two in five minutes, and compares which are admitted.
     #[track_caller]
     fn check(asked: &[(&str, u8, u64)], expected: &[bool]) {
         let keys = DistinctKeys::new("2/5min".parse().unwrap());

@@ -1,4 +1,4 @@
-//! A quota for each key, by governor's GCRA: a bucket that refills evenly, so no window has an edge to crowd at.
+//! A quota for each key, by governor's GCRA: the quota refills evenly, without fixed windows.
 
 use std::hash::Hash;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::source::LimitSource;
 use super::table::{ArrivalTable, HashSeeds, TableQuery};
 use crate::model::rate::Rate;
 
-/// A quota for each key, at most so many keys told apart.
+/// A quota for each key; the number of keys told apart is bounded.
 pub struct Limiter<C: Clock = MonotonicClock> {
     name: &'static str,
     rate: Rate,
@@ -19,7 +19,7 @@ pub struct Limiter<C: Clock = MonotonicClock> {
     limiter: RateLimiter<TableQuery, ArrivalTable, C, NoOpMiddleware<C::Instant>>,
 }
 
-/// A key came too often.
+/// A key has used up its quota.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("more than {limit} in {window:?} for one {name}")]
 pub struct Limited {
@@ -34,7 +34,7 @@ pub struct Limited {
 }
 
 impl Limiter {
-    /// Makes a limiter that tells `cap` keys apart; further ones share.
+    /// Makes a limiter that tells `cap` keys apart; further keys share entries.
     #[must_use]
     pub fn new(name: &'static str, rate: Rate, cap: usize) -> Self {
         Self::with_clock(name, rate, cap, MonotonicClock)
@@ -54,7 +54,7 @@ impl<C: Clock> Limiter<C> {
         self.rate
     }
 
-    /// Makes a limiter that asks this clock.
+    /// Makes a limiter with this clock.
     fn with_clock(name: &'static str, rate: Rate, cap: usize, clock: C) -> Self {
         let quota = quota(rate);
         let table = ArrivalTable::new(cap, quota.replenish_interval().into());
@@ -64,37 +64,38 @@ impl<C: Clock> Limiter<C> {
     /// Counts one event of a key.
     ///
     /// # Errors
-    /// When the key came too often; such an event is not counted.
+    /// When the key has used up its quota; such an event is not counted.
     pub fn admit<K: Hash + ?Sized>(&self, key: &K) -> Result<(), Limited> {
-        self.ask(TableQuery::Admit(self.seeds.spot(key)))
+        self.check(TableQuery::Admit(self.seeds.places(key)))
     }
 
-    /// Tells whether an event of a key would be admitted, and counts nothing.
+    /// Checks whether an event of a key would be admitted. Counts nothing.
     ///
     /// # Errors
     /// When it would not.
     pub fn peek<K: Hash + ?Sized>(&self, key: &K) -> Result<(), Limited> {
-        self.ask(TableQuery::Peek(self.seeds.spot(key)))
+        self.check(TableQuery::Peek(self.seeds.places(key)))
     }
 
-    /// Counts one event of a source. Where the table is full, it counts with those of the networks around it.
+    /// Counts one event of a source. If the table is full, the event counts with those of the networks around the
+    /// source.
     ///
     /// # Errors
-    /// When the source came too often; such an event is not counted.
+    /// When the source has used up its quota; such an event is not counted.
     pub fn admit_source(&self, source: &LimitSource) -> Result<(), Limited> {
-        self.ask(TableQuery::Admit(self.seeds.spot_at(source.client, source)))
+        self.check(TableQuery::Admit(self.seeds.places_at(source.client, source)))
     }
 
-    /// Tells whether an event of a source would be admitted, and counts nothing.
+    /// Checks whether an event of a source would be admitted. Counts nothing.
     ///
     /// # Errors
     /// When it would not.
     pub fn peek_source(&self, source: &LimitSource) -> Result<(), Limited> {
-        self.ask(TableQuery::Peek(self.seeds.spot_at(source.client, source)))
+        self.check(TableQuery::Peek(self.seeds.places_at(source.client, source)))
     }
 
-    fn ask(&self, ask: TableQuery) -> Result<(), Limited> {
-        self.limiter.check_key(&ask).map_err(|not_until| Limited {
+    fn check(&self, query: TableQuery) -> Result<(), Limited> {
+        self.limiter.check_key(&query).map_err(|not_until| Limited {
             name: self.name,
             limit: self.rate.count.get(),
             window: self.rate.period,
@@ -109,7 +110,7 @@ impl Limited {
     #[must_use]
     pub fn header_values(&self) -> [(&'static str, String); 3] {
         let Self { name, limit, window, .. } = self;
-        // A second too many is polite, one too few is another refusal.
+        // Rounded up: a retry a moment too early would be refused again.
         let wait = self.retry_after.as_nanos().div_ceil(1_000_000_000).max(1);
         [
             ("retry-after", wait.to_string()),
@@ -121,7 +122,7 @@ impl Limited {
 
 fn quota(rate: Rate) -> Quota {
     let interval = (rate.period / rate.count.get()).max(Duration::from_nanos(1));
-    // governor counts in 64 bits of nanoseconds and overflows beyond; a century of savings is burst enough.
+    // governor counts in 64 bits of nanoseconds and overflows beyond, so a burst holds a century at most.
     let most = (CENTURY.as_nanos() / interval.as_nanos()).try_into().unwrap_or(u32::MAX);
     let burst = rate.burst.get().clamp(1, most).try_into().expect("at least one");
     Quota::with_period(interval).expect("at least a nanosecond").allow_burst(burst)
@@ -142,7 +143,7 @@ mod tests {
         (Limiter::with_clock("client", rate.parse().unwrap(), 100, clock.clone()), clock)
     }
 
-    /// Comes until refused at once, then as often as possible within a period, and compares how often that was.
+    /// Uses up the burst, then tries as often as possible within a period, and compares both counts.
     #[track_caller]
     fn check(rate: &str, burst: usize, in_period: usize) {
         let (limiter, clock) = limiter(rate);

@@ -1,6 +1,7 @@
 //! Two devices that log in as one Voximplant user at the same time.
 //!
-//! A new key ends the one before, so each makes the other's login fail. Nobody is refused for it: the operator is told.
+//! A new key invalidates the one before, so each device makes the other's login fail. Callgate refuses neither, and
+//! informs the operator.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -10,14 +11,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How near to each other two keys of one user are when they may have met.
+/// How close in time two keys of one user must be to collide.
 const NEAR: Duration = Duration::from_secs(60);
-/// How long nothing more is said of one user.
+/// For how long no further race of one user is reported.
 const QUIET: Duration = Duration::from_secs(15 * 60);
 
-/// The key that was answered last, for each user.
+/// The last answered key of each user.
 ///
-/// As large as the users files at most: only users of these may be asked for.
+/// It has at most as many users as the users files: no other user reaches it.
 #[derive(Default)]
 pub struct Races {
     last: Mutex<HashMap<String, LastKey>>,
@@ -26,36 +27,36 @@ pub struct Races {
 
 struct LastKey {
     key_id: [u8; 32],
-    /// Who asked, as a hash: the key of a limit, or more.
+    /// A hash of the caller: the key of its limit, or more.
     who: u64,
     client: IpAddr,
     since: Instant,
-    told: Option<Instant>,
+    reported: Option<Instant>,
 }
 
-/// Two clients that got in each other's way.
+/// A collision of two clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Race {
-    /// Where the earlier key was answered to.
+    /// The client of the earlier key.
     pub earlier: IpAddr,
-    /// Whether that has not been told lately.
+    /// Whether no race of this user was reported lately.
     pub is_news: bool,
 }
 
 impl Races {
-    /// Notes that a key was answered, and tells whether another client's key of the same user was answered just before.
+    /// Notes an answered key; returns the race if another client's key of the same user was answered just before.
     pub fn note(&self, user: &str, key_id: [u8; 32], who: &impl Hash, client: IpAddr, now: Instant) -> Option<Race> {
         let who = self.seed.hash_one(who);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(last) = last.get_mut(user) else {
-            last.insert(user.to_owned(), LastKey { key_id, who, client, since: now, told: None });
+            last.insert(user.to_owned(), LastKey { key_id, who, client, since: now, reported: None });
             return None;
         };
         let met = last.who != who && last.key_id != key_id && now.duration_since(last.since) < NEAR;
-        let is_news = last.told.is_none_or(|told| now.duration_since(told) >= QUIET);
+        let is_news = last.reported.is_none_or(|reported| now.duration_since(reported) >= QUIET);
         let race = met.then_some(Race { earlier: last.client, is_news });
-        let told = if met && is_news { Some(now) } else { last.told };
-        *last = LastKey { key_id, who, client, since: now, told };
+        let reported = if met && is_news { Some(now) } else { last.reported };
+        *last = LastKey { key_id, who, client, since: now, reported };
         race
     }
 }
@@ -64,7 +65,7 @@ impl Races {
 mod tests {
     use super::*;
 
-    /// Brings keys as (user, key, who, seconds), and compares what is told: nothing, a race, a race that is news.
+    /// Presents keys as (user, key, who, seconds), and compares the result: nothing, a race, a race that is news.
     #[track_caller]
     fn check(asked: &[(&str, u8, u8, u64)], expected: &[Option<bool>]) {
         let (races, start) = (Races::default(), Instant::now());

@@ -1,4 +1,4 @@
-//! What was seen at an address lately: keyed hashes of credentials, each until a time.
+//! The credentials seen lately at an address, as keyed hashes, each with an expiry.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::source::LimitSource;
 use super::table::{Fingerprint, HashSeeds};
 
-/// A memory of bounded size. A full one forgets what it would forget first anyway.
+/// A memory of bounded size. A full one drops the entry that expires first.
 ///
 /// It holds at most 33 bytes for each source of its capacity.
 pub struct SeenCredentials {
@@ -26,21 +26,21 @@ struct SeenCredential {
 const WAYS: usize = 64;
 
 impl SeenCredentials {
-    /// Makes a memory of `cap` sources, each for `life` since it was last noted.
+    /// Makes a memory of `cap` sources, each kept for `life` after it was last noted.
     #[must_use]
     pub fn new(cap: usize, life: Duration) -> Self {
         let sets = (0..cap.div_ceil(WAYS).max(1)).map(|_| Mutex::default()).collect();
         Self { life, seeds: HashSeeds::default(), sets }
     }
 
-    /// Tells whether a source is remembered.
+    /// Returns whether a source is remembered.
     #[must_use]
     pub fn has(&self, source: &LimitSource, now: Instant) -> bool {
         let key = self.seeds.fingerprint(source);
         self.set(key).iter().any(|entry| entry.key == key && now < entry.until)
     }
 
-    /// Remembers a source from now on. Tells whether it was not remembered before.
+    /// Remembers a source from now on. Returns whether it is new.
     pub fn note(&self, source: &LimitSource, now: Instant) -> bool {
         let (key, until) = (self.seeds.fingerprint(source), now + self.life);
         let mut set = self.set(key);

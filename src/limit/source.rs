@@ -1,11 +1,11 @@
-//! Whose quota a request counts against.
+//! The source whose quota a request counts against.
 
 use std::net::IpAddr;
 
 use super::client_key;
 use crate::model::digest::Digest;
 
-/// Where a request comes from, as limits tell it apart.
+/// The source of a request, as limits tell it apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LimitSource {
     /// The client, by [`client_key`].
@@ -17,26 +17,26 @@ pub struct LimitSource {
 enum SourceKind {
     /// All requests of the address.
     Address,
-    /// What pages of other sites make the browsers of the address do.
+    /// Requests of the address that pages of other sites cause.
     Elsewhere,
-    /// The requests with one credential that was good at this address before.
+    /// Requests with one credential that has logged in at this address.
     Credential(Digest),
 }
 
 impl LimitSource {
-    /// Counts among all requests of an address.
+    /// Returns the source of all requests of an address.
     #[must_use]
     pub fn address(ip: IpAddr) -> Self {
         Self { client: client_key(ip), kind: SourceKind::Address }
     }
 
-    /// Counts apart: pages of other sites send the browsers of this address here.
+    /// Returns the source of requests of an address that pages of other sites cause; it has a quota of its own.
     #[must_use]
     pub fn elsewhere(ip: IpAddr) -> Self {
         Self { client: client_key(ip), kind: SourceKind::Elsewhere }
     }
 
-    /// Counts apart: a credential, by its digest, at an address.
+    /// Returns the source of a credential at an address, by its digest; it has a quota of its own.
     #[must_use]
     pub fn credential(ip: IpAddr, credential: Digest) -> Self {
         Self { client: client_key(ip), kind: SourceKind::Credential(credential) }

@@ -1,9 +1,9 @@
-//! Where a limiter keeps its counts: a table that has a size, not a growth.
+//! The counts of a limiter, in a table of bounded size.
 //!
-//! Strangers choose the keys (addresses, above all), so keys are kept as hashes of fixed size, under a seed nobody
-//! knows, in sets of fixed size. A key whose set is full of live entries counts with its neighbours: in the entry of a
-//! wider network, at last in a shared cell. A network may use a part of the sets only, IPv4 and IPv6 have halves of
-//! their own, and no count is ever forgotten to make room.
+//! Clients choose the keys (above all their addresses). So keys are stored as hashes of fixed size under secret seeds,
+//! in sets of fixed size. A key whose set is full of live entries counts with its neighbours: in the entry of a wider
+//! network, at last in a shared cell. A network may use only a part of the sets, IPv4 and IPv6 have halves of their
+//! own, and no count is dropped to make room.
 
 mod places;
 
@@ -15,7 +15,7 @@ use governor::state::StateStore;
 pub(super) use self::places::{Fingerprint, HashSeeds, TableQuery};
 use self::places::{KeyPlace, SetRegion};
 
-/// A bounded store of theoretical arrival times (GCRA's word), by hashed key.
+/// A bounded store of theoretical arrival times (a term of GCRA), by hashed key.
 ///
 /// It holds at most 25 bytes for each key of its capacity, and 16 KiB for the shared cells.
 pub(super) struct ArrivalTable {
@@ -25,7 +25,7 @@ pub(super) struct ArrivalTable {
     interval: Nanos,
 }
 
-/// One key's entry. It is dead, as good as absent, once its arrival time has passed.
+/// The entry of one key. After its arrival time it is dead, which equals absent.
 struct ArrivalEntry {
     key: Fingerprint,
     arrival: Nanos,
@@ -43,21 +43,21 @@ impl ArrivalTable {
         }
     }
 
-    /// Returns the set of a key: any of its region, of which the windows of its networks leave some.
-    fn set(&self, home: &KeyPlace) -> &Mutex<Vec<ArrivalEntry>> {
+    /// Returns the set of a place: one of its region, within the window of its networks.
+    fn set(&self, place: &KeyPlace) -> &Mutex<Vec<ArrivalEntry>> {
         let half = self.sets.len().div_ceil(2);
-        let region = match home.region {
+        let region = match place.region {
             SetRegion::Whole => &self.sets[..],
             SetRegion::V4 => &self.sets[..half],
-            // With one set both share it.
+            // With one set, both share it.
             SetRegion::V6 => &self.sets[half.min(self.sets.len() - 1)..],
         };
         let window = (region.len() / NETWORKS).max(1) as u64;
-        &region[(home.at(window) % region.len() as u64) as usize]
+        &region[(place.set_number(window) % region.len() as u64) as usize]
     }
 
-    /// Returns a slot for a new key: a dead one, or a fresh one while the set may grow.
-    fn vacancy<'set>(&self, set: &'set mut Vec<ArrivalEntry>, now: Nanos) -> Option<&'set mut ArrivalEntry> {
+    /// Returns an entry for a new key: a dead one, or a new one while the set may grow.
+    fn free_entry<'set>(&self, set: &'set mut Vec<ArrivalEntry>, now: Nanos) -> Option<&'set mut ArrivalEntry> {
         if let Some(dead) = set.iter().position(|slot| slot.arrival <= now) {
             return set.get_mut(dead);
         }
@@ -68,52 +68,52 @@ impl ArrivalTable {
         set.last_mut()
     }
 
-    /// Settles a question in the slot of a key or of one of its networks; nothing when the set is full of others.
-    fn settle_in_set<T, E>(
+    /// Answers a query in the entry of a place; nothing if its set is full of other live keys.
+    fn answer_in_set<T, E>(
         &self,
-        ask: &TableQuery,
-        home: &KeyPlace,
+        query: &TableQuery,
+        place: &KeyPlace,
         now: Nanos,
         measure: impl Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     ) -> Option<Result<T, E>> {
-        let mut set = lock(self.set(home));
-        if let Some(slot) = set.iter_mut().find(|slot| slot.key == home.key) {
-            return Some(ask.settle(&mut slot.arrival, now, home.share, measure));
+        let mut set = lock(self.set(place));
+        if let Some(slot) = set.iter_mut().find(|slot| slot.key == place.key) {
+            return Some(query.answer(&mut slot.arrival, now, place.share, measure));
         }
-        if ask.is_peek() {
+        if query.is_peek() {
             let has_room = set.len() < self.ways || set.iter().any(|slot| slot.arrival <= now);
             return has_room.then(|| measure(None).map(|(outcome, _)| outcome));
         }
-        let slot = self.vacancy(&mut set, now)?;
-        *slot = ArrivalEntry { key: home.key, arrival: Nanos::default() };
-        Some(ask.settle(&mut slot.arrival, now, home.share, measure))
+        let slot = self.free_entry(&mut set, now)?;
+        *slot = ArrivalEntry { key: place.key, arrival: Nanos::default() };
+        Some(query.answer(&mut slot.arrival, now, place.share, measure))
     }
 }
 
 impl StateStore for ArrivalTable {
     type Key = TableQuery;
 
-    fn measure_and_replace<T, F, E>(&self, ask: &TableQuery, measure: F) -> Result<T, E>
+    fn measure_and_replace<T, F, E>(&self, query: &TableQuery, measure: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        // The store is not told the time, but an unknown key is always admitted until now + interval.
+        // governor does not pass the time, but it always admits an unknown key until now + interval.
         let now = measure(None)?.1.saturating_sub(self.interval);
-        let spot = ask.spot();
-        for home in spot.homes() {
-            if let Some(settled) = self.settle_in_set(ask, home, now, &measure) {
+        let places = query.places();
+        for place in places.places() {
+            if let Some(settled) = self.answer_in_set(query, place, now, &measure) {
                 return settled;
             }
         }
-        let mut cell = lock(&self.shared[(spot.cell() % self.shared.len() as u64) as usize]);
-        ask.settle(&mut cell, now, spot.cell_share(), measure)
+        let mut cell = lock(&self.shared[(places.cell() % self.shared.len() as u64) as usize]);
+        query.answer(&mut cell, now, places.cell_share(), measure)
     }
 }
 
 impl TableQuery {
-    /// Lets governor decide on an arrival time, and keeps its new one unless the question was a peek. Where `share` keys
-    /// may count together, an event counts for so much less.
-    fn settle<T, E>(
+    /// Lets governor decide on an arrival time, and stores its new value unless the query is a peek. Where `share` keys
+    /// may count together, an event counts for only a `share`th.
+    fn answer<T, E>(
         &self,
         arrival: &mut Nanos,
         now: Nanos,
@@ -134,13 +134,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The slots of one set: all that one call looks at. A set this large is rarely full before the table is.
+/// The entries of one set, all of which a query may read. Sets of this size are rarely full before the table is.
 const WAYS: usize = 64;
 
-/// The cells shared by those who find no slot.
+/// The number of cells shared by keys without an entry.
 const SHARED: usize = 1024;
 
-/// How many of the widest networks (IPv4: /16, IPv6: /32) fill a region: each has room in one part of so many.
+/// How many of the widest networks (IPv4: /16, IPv6: /32) fill a region: each may use one part of so many.
 const NETWORKS: usize = 8;
 
 #[cfg(test)]
@@ -153,12 +153,12 @@ mod tests {
 
     const INTERVAL: Nanos = Nanos::new(10);
 
-    /// Asks at a time as governor does for a quota of one at once; returns whether the key may come.
-    fn ask(table: &ArrivalTable, now: u64, ask: TableQuery) -> bool {
+    /// Queries as governor does for a quota of one; returns whether the key is admitted.
+    fn ask(table: &ArrivalTable, now: u64, query: TableQuery) -> bool {
         let now = Nanos::new(now);
         let decide =
             |arrival: Option<Nanos>| if now < arrival.unwrap_or(now) { Err(()) } else { Ok(((), now + INTERVAL)) };
-        table.measure_and_replace(&ask, decide).is_ok()
+        table.measure_and_replace(&query, decide).is_ok()
     }
 
     fn admit(table: &ArrivalTable, now: u64, key: Fingerprint) -> bool {
@@ -239,20 +239,20 @@ mod tests {
 
     // === Networks ===
 
-    /// A quota of five at once, which refills by one in each of these.
+    /// The replenish interval of a quota with a burst of five.
     const SLOW: Nanos = Nanos::new(160);
 
-    /// Lets somebody of an address come once more.
+    /// Counts one more event of an address; returns whether it is admitted.
     fn comes(table: &ArrivalTable, seeds: &HashSeeds, address: impl Into<IpAddr>) -> bool {
         let address = address.into();
         let decide = |arrival: Option<Nanos>| {
             let (now, arrival) = (Nanos::new(1000), arrival.unwrap_or_default().max(Nanos::new(1000)));
             if arrival > now + SLOW + SLOW + SLOW + SLOW { Err(()) } else { Ok(((), arrival + SLOW)) }
         };
-        table.measure_and_replace(&TableQuery::Admit(seeds.spot_at(address, &address)), decide).is_ok()
+        table.measure_and_replace(&TableQuery::Admit(seeds.places_at(address, &address)), decide).is_ok()
     }
 
-    /// Tells how often somebody may come at once.
+    /// Returns how many events of an address are admitted at once.
     fn times(table: &ArrivalTable, seeds: &HashSeeds, address: impl Into<IpAddr>) -> usize {
         let address = address.into();
         (0..1000).take_while(|_| comes(table, seeds, address)).count()
@@ -262,7 +262,7 @@ mod tests {
         Ipv6Addr::from_bits(prefix << 64)
     }
 
-    /// A table of the size of a limit, in which 120,000 networks of /64 have come.
+    /// A table of the size of a limit, after events of 120,000 networks of /64.
     fn flooded(network: impl Fn(u128) -> u128) -> (ArrivalTable, HashSeeds) {
         let (table, seeds) = (ArrivalTable::new(100_000, SLOW), HashSeeds::default());
         for number in 0..120_000 {
@@ -335,12 +335,12 @@ mod tests {
     fn those_who_count_together_may_come_more_often() {
         let (table, seeds) = (ArrivalTable::new(1, Nanos::new(16)), HashSeeds::default());
         let come = |now: u64, host| {
-            let spot = seeds.spot_at(Ipv4Addr::new(192, 0, 2, host).into(), &host);
+            let places = seeds.places_at(Ipv4Addr::new(192, 0, 2, host).into(), &host);
             let decide = |arrival: Option<Nanos>| {
                 let now = Nanos::new(now);
                 if now < arrival.unwrap_or(now) { Err(()) } else { Ok(((), now + Nanos::new(16))) }
             };
-            table.measure_and_replace(&TableQuery::Admit(spot), decide).is_ok()
+            table.measure_and_replace(&TableQuery::Admit(places), decide).is_ok()
         };
         assert!(come(100, 1), "in the one slot until 116");
         assert!(come(100, 2) && !come(100, 3), "in the cell of the network until 101");

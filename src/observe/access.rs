@@ -1,4 +1,4 @@
-//! One line for each exchange, written when it has ended.
+//! The access line of an exchange, written when the exchange has ended.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use super::request_id::RequestId;
 use crate::config::LogFormat;
 use crate::model::redact;
 
-/// What is told about one exchange.
+/// One exchange, as the access log shows it.
 #[derive(Debug, Clone)]
 pub struct AccessRecord {
-    /// The name of the exchange.
+    /// The id of the exchange.
     pub id: RequestId,
     /// The address of the client.
     pub client: IpAddr,
@@ -26,7 +26,7 @@ pub struct AccessRecord {
     pub target: String,
     /// The version of the request.
     pub version: Version,
-    /// Who answered: `app`, `pbx`, or `-` for an answer of our own.
+    /// The upstream that answered: `app`, `pbx`, or `-` for an answer of callgate.
     pub upstream: &'static str,
     /// The status of the answer.
     pub status: u16,
@@ -34,11 +34,11 @@ pub struct AccessRecord {
     pub sent: u64,
     /// Bytes of the body received from the client.
     pub received: u64,
-    /// From the head of the request to the end of the answer.
+    /// The time from the head of the request to the end of the answer.
     pub duration: Duration,
-    /// Whether the answer, or the tunnel behind it, came to its end.
+    /// Whether the answer, or the tunnel after it, was complete.
     pub ended: ExchangeEnd,
-    /// The short public cause of an answer of our own, such as `upstream_timeout` or `rate_limited`.
+    /// The public error code of an answer of callgate, such as `upstream_timeout` or `rate_limited`.
     pub reason: Option<&'static str>,
 }
 
@@ -47,18 +47,18 @@ pub struct AccessRecord {
 pub enum ExchangeEnd {
     /// The whole answer was sent; a tunnel was closed by both sides.
     Complete,
-    /// One of the sides went away before.
+    /// The client or the upstream closed too early.
     Aborted,
-    /// One of the sides paused for too long.
+    /// The client or the upstream stalled for too long.
     Stalled,
     /// The account of a tunnel was frozen.
     Frozen,
-    /// The process ended, and `drain` was over.
+    /// The process ended, and `drain` had passed.
     Drained,
 }
 
 impl AccessRecord {
-    /// Writes the line of the access log, without its end, behind other lines.
+    /// Appends the access line, without its newline.
     pub fn write(&self, line: &mut Vec<u8>, format: LogFormat, now: Timestamp) {
         let fields = [
             ("id", FieldValue::word(self.id.as_str())),
@@ -73,7 +73,7 @@ impl AccessRecord {
             ("received", FieldValue::Count(self.received)),
             ("ms", FieldValue::Millis(tenths_of_millis(self.duration))),
             ("ended", FieldValue::word(self.ended.as_str())),
-            // The last, so that it can be left out.
+            // Last, so that it can be left out.
             ("reason", FieldValue::word(self.reason.unwrap_or_default())),
         ];
         let told = fields.len() - usize::from(self.reason.is_none());

@@ -1,4 +1,4 @@
-//! One line for each login that was granted or refused, and for what changes who may come in.
+//! Audit lines: one for each granted or refused login, and one for each event that changes who may log in.
 
 use std::net::IpAddr;
 
@@ -12,60 +12,60 @@ use crate::model::freeze_target::FreezeTarget;
 use crate::model::login::{LoginKind, LoginOutcome};
 use crate::model::redact;
 
-/// What is told about one login. Never its secret.
+/// One login, as the audit log shows it. Never its secret.
 #[derive(Debug, Clone)]
 pub struct LoginRecord {
-    /// The name of the exchange.
+    /// The id of the exchange.
     pub id: RequestId,
     /// The address of the client.
     pub client: IpAddr,
-    /// What was asked for.
+    /// What the client attempted.
     pub act: AuditedAct,
-    /// What came of it.
+    /// How it ended.
     pub outcome: LoginOutcome,
-    /// The auth method that proved the caller, or refused to.
+    /// The auth method that proved or refused the caller.
     pub method: Option<String>,
-    /// Who the caller is.
+    /// The subject of the caller.
     pub subject: Option<String>,
     /// The rule that mapped the caller.
     pub rule: Option<String>,
     /// The PBX account (`40@acme.test`) or the Voximplant user.
     pub account: Option<String>,
-    /// How much the PBX session may do.
+    /// The level of the PBX session.
     pub level: Option<AdminLevel>,
-    /// Why it was refused.
+    /// Why the login was refused.
     pub reason: Option<String>,
-    /// The names of the claims by which the rule decided. Never what they say.
+    /// The names of the claims by which the rule decided. Never their values.
     pub claims: Vec<String>,
 }
 
-/// What is told about something other than one login.
+/// An event other than a login, as the audit log shows it.
 #[derive(Debug, Clone)]
 pub struct EventRecord {
-    /// What happened.
+    /// The kind of event.
     pub event: AuditEvent,
-    /// Whom it is about: an account, a Voximplant user, a domain.
+    /// Its target: an account, a Voximplant user or a domain.
     pub account: String,
-    /// Who did it: a user of this machine.
+    /// The user of this machine who caused it.
     pub by: Option<String>,
-    /// How long it holds; nothing: until it is undone.
+    /// When it ends; nothing: when it is undone.
     pub until: Option<Timestamp>,
-    /// Why, in somebody's own words.
+    /// The reason, in the operator's words.
     pub reason: Option<String>,
 }
 
-/// What may happen besides logins.
+/// Events other than logins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuditEvent {
-    /// Somebody gets no more logins, and what was opened for it ends.
+    /// Logins of the target are refused from now on, and its sessions and tunnels end.
     Freeze,
-    /// Somebody gets logins again.
+    /// Logins of the target are possible again.
     Thaw,
     /// Two clients log in as one Voximplant user at the same time.
     Race,
 }
 
-/// What was attempted.
+/// What a client attempted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuditedAct {
     /// A login.
@@ -75,7 +75,7 @@ pub enum AuditedAct {
 }
 
 impl LoginRecord {
-    /// Returns the line of the audit log, without its end.
+    /// Returns the audit line, without its newline.
     #[must_use]
     pub fn line(&self, format: LogFormat, now: Timestamp) -> String {
         let mut fields = vec![
@@ -103,14 +103,14 @@ impl LoginRecord {
 }
 
 impl EventRecord {
-    /// Tells what was done to somebody. An empty reason is none.
+    /// Describes an order of the operator. An empty reason is left out.
     #[must_use]
     pub fn of(event: AuditEvent, whom: &FreezeTarget, by: String, until: Option<Timestamp>, why: &str) -> Self {
         let (_, account) = whom.parts();
         Self { event, account, by: Some(by), until, reason: (!why.is_empty()).then(|| why.to_owned()) }
     }
 
-    /// Returns the line of the audit log, without its end.
+    /// Returns the audit line, without its newline.
     #[must_use]
     pub fn line(&self, format: LogFormat, now: Timestamp) -> String {
         let mut fields = vec![("account", FieldValue::word(redact::text(&self.account)))];

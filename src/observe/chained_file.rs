@@ -1,5 +1,5 @@
-//! A file whose lines are a chain. Several processes may write it, such as two in a hand-over: each locks it and goes on
-//! from the line that is the last.
+//! A file whose lines form a hash chain. Several processes may write it, such as two during a hand-over: each locks the
+//! file and continues from its last line.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -15,25 +15,25 @@ use crate::config::LogFormat;
 /// How much of the end of a file is searched for its last line.
 const TAIL: u64 = 1 << 20;
 
-/// A file that is appended to, followed by its name, and chained over its ends.
+/// A file that is appended to, opened again when its path names another file, and chained across rotations.
 pub(super) struct ChainedFile {
     path: PathBuf,
     file: File,
     head: Option<ChainHead>,
-    /// How long the file was when this process last wrote it; nothing: somebody must look.
+    /// The length of the file after the last write of this process; nothing: the tail must be read.
     known: Option<u64>,
 }
 
-/// What stands at the end of a file.
+/// The end of a file.
 struct FileTail {
-    /// The last line that is a part of a chain, if the last whole line is one.
+    /// The last whole line, if it is part of a chain.
     head: Option<ChainHead>,
-    /// Bytes behind the last whole line.
+    /// Whether bytes follow the last whole line.
     is_torn: bool,
 }
 
 impl ChainedFile {
-    /// Opens a file for appending; makes it with mode 0600 when it is missing.
+    /// Opens a file for appending; creates a missing file with mode 0600.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self { path: path.to_owned(), file: open(path)?, head: None, known: None })
     }
@@ -42,7 +42,7 @@ impl ChainedFile {
         &self.path
     }
 
-    /// Appends lines, each with its end, as parts of the chain; or an unknown part of them and an error.
+    /// Appends lines, each with its newline, to the chain; on an error, an unknown part of them.
     pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         let locked = self.lock()?;
         let written = self.append(lines);
@@ -50,32 +50,33 @@ impl ChainedFile {
         written
     }
 
-    /// Opens the name again, and goes on behind what the old file ends with.
+    /// Opens the path again and continues the chain of the old file.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         self.file.lock()?;
-        let moved = self.move_on();
+        let moved = self.open_path_again();
         self.file.unlock()?;
         moved
     }
 
-    /// Locks the file that the name leads to. Where that cannot be opened, lines go on into the old file.
+    /// Locks the file that the path names. If that cannot be opened, lines continue in the old file.
     fn lock(&mut self) -> io::Result<File> {
         let locked = self.file.try_clone()?;
         locked.lock()?;
-        if self.is_current() || self.move_on().is_err() {
+        if self.is_current() || self.open_path_again().is_err() {
             return Ok(locked);
         }
         locked.unlock()?;
-        // Whoever moves the file again at this moment gets lines in the moved one, once.
+        // If the file is moved again at this moment, lines go once to the moved file.
         let locked = self.file.try_clone()?;
         locked.lock()?;
         Ok(locked)
     }
 
-    /// Opens the name, and takes the head along. The old file is locked meanwhile, so that nobody appends to it unseen.
-    fn move_on(&mut self) -> io::Result<()> {
+    /// Opens the path and carries the head of the chain over. The old file is locked meanwhile, so that no other
+    /// process appends to it unseen.
+    fn open_path_again(&mut self) -> io::Result<()> {
         let file = open(&self.path)?;
-        self.look()?;
+        self.read_head()?;
         (self.file, self.known) = (file, None);
         Ok(())
     }
@@ -87,10 +88,10 @@ impl ChainedFile {
     }
 
     fn append(&mut self, lines: &[u8]) -> io::Result<()> {
-        let is_torn = self.look()?;
+        let is_torn = self.read_head()?;
         let mut head = match self.head.clone() {
             Some(head) => head,
-            None => predecessor(&self.path).unwrap_or_else(ChainHead::nothing),
+            None => predecessor(&self.path).unwrap_or_else(ChainHead::empty),
         };
         let mut text = String::new();
         if is_torn {
@@ -109,8 +110,8 @@ impl ChainedFile {
         Ok(())
     }
 
-    /// Finds the head anew where others have written. Tells whether the last line was never finished.
-    fn look(&mut self) -> io::Result<bool> {
+    /// Reads the head again if another process has written. Returns whether the last line is unfinished.
+    fn read_head(&mut self) -> io::Result<bool> {
         let length = self.file.metadata()?.len();
         if self.known == Some(length) {
             return Ok(false);
@@ -139,7 +140,7 @@ fn tail(file: &mut File, length: u64) -> io::Result<FileTail> {
     Ok(FileTail { head: ChainHead::of(last), is_torn })
 }
 
-/// Finds the head in the youngest of the files that were rotated away: `audit.log.1`, `audit.log-20261123`.
+/// Finds the head in the youngest rotated file: `audit.log.1`, `audit.log-20261123`.
 fn predecessor(path: &Path) -> Option<ChainHead> {
     let name = path.file_name()?.to_str()?;
     let is_rotated = |entry: &fs::DirEntry| {
@@ -180,7 +181,7 @@ mod tests {
             fs::rename(self.path("audit.log"), self.path("audit.log.1")).unwrap();
         }
 
-        /// Follows the chain over these files, and returns the number of its last line.
+        /// Follows the chain over these files, and compares the number of its last line.
         #[track_caller]
         fn check(&self, names: &[&str], expected: Result<u64, ChainBreak>) {
             let text: String = names.iter().map(|name| fs::read_to_string(self.path(name)).unwrap()).collect();
@@ -209,7 +210,7 @@ mod tests {
         folder.check(&["audit.log.1", "audit.log"], Ok(2));
         fs::rename(folder.path("audit.log.1"), folder.path("audit.log.2")).unwrap();
         folder.rotate();
-        // Nobody runs meanwhile.
+        // No process runs meanwhile.
         folder.open().write(LINE).unwrap();
         folder.check(&["audit.log.2", "audit.log.1", "audit.log"], Ok(3));
     }

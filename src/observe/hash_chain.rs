@@ -1,7 +1,7 @@
-//! A chain of lines: each names the one before it by its digest, so that none can be changed, taken out or moved without
-//! those behind it telling. Whoever can write the file can write a whole chain anew: the head belongs somewhere else.
+//! A chain of lines: each line names the digest of the line before it, so that a changed, removed or moved line breaks
+//! the chain. A program that can write the file can write a whole new chain: keep the head somewhere else.
 //!
-//! A line is a JSON object. Three members are put at its end: `seq` counts the lines, `prev` is the `hash` of the line
+//! A line is a JSON object with three members at its end: `seq` counts the lines, `prev` is the `hash` of the line
 //! before, and `hash` is the SHA-256 of all bytes of the line before `,"hash"`.
 
 use std::fmt;
@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-/// What a chain has come to: its last line.
+/// The head of a chain: its last line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainHead {
     /// The number of the line.
@@ -18,24 +18,24 @@ pub struct ChainHead {
     pub hash: String,
 }
 
-/// What `prev` of the very first line says.
-const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-/// What stands before the digest at the end of a line.
+/// The `prev` of the first line.
+const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// The text before the digest at the end of a line.
 const HASH: &str = ",\"hash\":\"";
 const PREV: &str = ",\"prev\":\"";
 const SEQ: &str = ",\"seq\":";
-const DIGITS: usize = NOTHING.len();
-/// The kind of the line that says that what stands before it was never finished: the disk was full, or the machine died.
+const DIGITS: usize = NO_HASH.len();
+/// The kind of the line that accounts for unfinished bytes before it: the disk was full, or the machine crashed.
 pub const TORN: &str = "audit torn";
 
 impl ChainHead {
     /// Begins a chain.
     #[must_use]
-    pub fn nothing() -> Self {
-        Self { seq: 0, hash: NOTHING.to_owned() }
+    pub fn empty() -> Self {
+        Self { seq: 0, hash: NO_HASH.to_owned() }
     }
 
-    /// Appends a line, a JSON object without its end of line, and returns it as a part of the chain.
+    /// Appends a line, a JSON object without its newline, and returns it as a part of the chain.
     #[must_use]
     pub fn link(&mut self, line: &str) -> String {
         self.seq += 1;
@@ -45,7 +45,7 @@ impl ChainHead {
         format!("{body}{HASH}{}\"}}", self.hash)
     }
 
-    /// Reads the head that a line is, if it is a part of a chain.
+    /// Reads a line as a head; nothing if it is not part of a chain.
     #[must_use]
     pub fn of(line: &[u8]) -> Option<Self> {
         ChainLine::read(line).map(|link| link.head)
@@ -69,7 +69,7 @@ impl FromStr for ChainHead {
     }
 }
 
-/// One line of a chain, as it says itself.
+/// One line of a chain, as its members claim.
 struct ChainLine {
     head: ChainHead,
     prev: String,
@@ -77,7 +77,7 @@ struct ChainLine {
 }
 
 impl ChainLine {
-    /// Reads a line from its end: no value of a JSON object has a quote there that is not escaped.
+    /// Reads a line from its end: within a JSON string every quote is escaped, so no value can imitate the members.
     fn read(line: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(line).ok()?;
         let (body, digest) = member(text.strip_suffix('}')?, HASH)?;
@@ -105,41 +105,41 @@ fn hash(body: &[u8]) -> String {
 
 // === Verifying ===
 
-/// Follows a chain line by line.
+/// Verifies a chain line by line.
 #[derive(Debug, Default)]
 pub struct ChainReader {
-    /// The last line that was sound.
+    /// The last sound line.
     head: Option<ChainHead>,
-    /// How many lines stood before the chain began.
+    /// How many lines precede the chain.
     pub before: u64,
-    /// How many lines were followed.
+    /// How many lines of the chain were read.
     pub followed: u64,
-    /// A line that is none, and that the next line must account for.
+    /// A fragment that the next line must account for.
     unfinished: bool,
 }
 
 /// Where a chain breaks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChainBreak {
-    /// The digest is not that of the line.
-    #[error("the line was changed: its hash is not that of what it says")]
+    /// The digest does not match the line.
+    #[error("the line was changed: its hash does not match its content")]
     Changed,
-    /// A line between others that is not a part of the chain.
-    #[error("the line is not part of the chain: it was put in, or cut")]
+    /// A line within the chain is not part of it.
+    #[error("the line is not part of the chain: it was inserted or cut short")]
     Foreign,
-    /// Lines are gone.
-    #[error("{0} lines before this one are gone")]
+    /// Lines are missing.
+    #[error("{0} lines before this one are missing")]
     Missing(u64),
-    /// The line does not follow the one before it.
+    /// The line does not follow the line before it.
     #[error("the line does not follow the one before it: lines were moved, doubled or replaced")]
     Moved,
-    /// A chain that begins behind another.
-    #[error("another chain begins here: the one before it was not known when it did, or was thrown away")]
+    /// A new chain begins after another.
+    #[error("another chain begins here: its writer did not find the one before it, or that was removed")]
     Anew,
 }
 
 impl ChainReader {
-    /// Takes the next line, without its end.
+    /// Reads the next line, without its newline.
     ///
     /// # Errors
     /// When the chain breaks at this line.
@@ -155,7 +155,7 @@ impl ChainReader {
             && (link.head.seq, &link.prev) != (head.seq + 1, &head.hash)
         {
             return Err(match link.head.seq {
-                1 if link.prev == NOTHING => ChainBreak::Anew,
+                1 if link.prev == NO_HASH => ChainBreak::Anew,
                 seq if seq > head.seq + 1 => ChainBreak::Missing(seq - head.seq - 1),
                 _ => ChainBreak::Moved,
             });
@@ -165,27 +165,28 @@ impl ChainReader {
         Ok(())
     }
 
-    /// Ends, and returns the head; nothing where no line was a part of a chain.
+    /// Ends, and returns the head; nothing if no line was part of a chain.
     ///
     /// # Errors
-    /// When the last line is not a part of the chain.
+    /// When the last line is not part of the chain.
     pub fn end(self) -> Result<Option<ChainHead>, ChainBreak> {
         if self.unfinished { Err(ChainBreak::Foreign) } else { Ok(self.head) }
     }
 
-    /// Returns the last line that was followed.
+    /// Returns the last line that was read.
     #[must_use]
     pub const fn head(&self) -> Option<&ChainHead> {
         self.head.as_ref()
     }
 
-    /// Passes over what is not a part of the chain: before its begin, or once where the next line accounts for it.
+    /// Skips a line that is not part of the chain: any line before its begin, or one fragment that the next line
+    /// accounts for.
     fn pass(&mut self, line: &[u8]) -> Result<(), ChainBreak> {
         if self.head.is_none() {
             self.before += 1;
             return Ok(());
         }
-        // Whoever has a whole object before him looks at a line that somebody wrote.
+        // A whole JSON object is not a fragment: it was inserted.
         let is_whole = serde_json::from_slice::<serde_json::Value>(line).is_ok();
         if is_whole || std::mem::replace(&mut self.unfinished, true) { Err(ChainBreak::Foreign) } else { Ok(()) }
     }
@@ -200,11 +201,11 @@ mod tests {
     use super::*;
 
     fn chain(texts: &[&str]) -> Vec<String> {
-        let mut head = ChainHead::nothing();
+        let mut head = ChainHead::empty();
         texts.iter().map(|text| head.link(&format!("{{\"kind\":\"{text}\"}}"))).collect()
     }
 
-    /// Follows lines; returns the number of the first that breaks the chain, and how.
+    /// Reads lines; returns the number of the first line that breaks the chain, and how.
     fn follow(lines: &[String]) -> Result<Option<ChainHead>, (usize, ChainBreak)> {
         let mut follower = ChainReader::default();
         for (at, line) in lines.iter().enumerate() {
@@ -224,7 +225,7 @@ mod tests {
     fn a_line_is_what_the_documents_say() {
         let lines = chain(&["a", "b"]);
         // printf '{"kind":"a","seq":1,"prev":"000…0"' | sha256sum
-        let body = format!(r#"{{"kind":"a","seq":1,"prev":"{NOTHING}""#);
+        let body = format!(r#"{{"kind":"a","seq":1,"prev":"{NO_HASH}""#);
         let digest = hex::encode(digest(&SHA256, body.as_bytes()));
         assert_eq!(lines[0], format!(r#"{body},"hash":"{digest}"}}"#));
         let second: serde_json::Value = serde_json::from_str(&lines[1]).unwrap();
@@ -241,7 +242,7 @@ mod tests {
         check(|lines| drop(lines.drain(..2)), Ok(5));
         check(|lines| lines.insert(0, "{\"kind\":\"of before\"}".into()), Ok(5));
         check(Vec::clear, Ok(0));
-        // Nobody can see this without knowing the head from elsewhere.
+        // Only a head that is kept elsewhere shows this.
         check(|lines| lines.truncate(3), Ok(3));
     }
 
@@ -270,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_line_that_was_never_finished_is_accounted_for_by_the_next() {
-        let mut head = ChainHead::nothing();
+        let mut head = ChainHead::empty();
         let first = head.link("{\"kind\":\"a\"}");
         let torn = head.link(&format!("{{\"kind\":\"{TORN}\"}}"));
         assert!(follow(&[first.clone(), "{\"kind\":\"b".into(), torn.clone()]).is_ok());
@@ -282,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_value_that_looks_like_the_end_of_a_line_is_none() {
-        let value = format!("x\\\",\\\"seq\\\":9,\\\"prev\\\":\\\"{NOTHING}\\\",\\\"hash\\\":\\\"{NOTHING}\\\"}}");
+        let value = format!("x\\\",\\\"seq\\\":9,\\\"prev\\\":\\\"{NO_HASH}\\\",\\\"hash\\\":\\\"{NO_HASH}\\\"}}");
         let line = chain(&[&value]).remove(0);
         assert_eq!(ChainHead::of(line.as_bytes()).unwrap().seq, 1);
         assert_eq!(ChainHead::of(format!("{{\"kind\":\"{value}\"}}").as_bytes()), None);

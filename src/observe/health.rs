@@ -1,70 +1,70 @@
-//! Which parts of the gate can do their work: each says so itself when asked.
+//! Readiness: each part of the gate reports whether it works.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-/// Asks one part; it says why it is not ready.
+/// Checks one part; returns why it is not ready.
 type ReadinessCheck = Box<dyn Fn() -> Result<(), String> + Send>;
 
-/// Parts with a name each. Names come from the code, never from a request: they are labels of a metric.
+/// The parts to check, each with a name. Names are constants, never from a request: they are labels of a metric.
 #[derive(Default)]
 pub struct ReadinessParts(Vec<ReadinessPart>);
 
 struct ReadinessPart {
     name: &'static str,
     is_needed: bool,
-    ask: ReadinessCheck,
+    check: ReadinessCheck,
 }
 
 impl ReadinessParts {
-    /// Adds a part. It is asked at every look, so it must not wait.
-    pub fn add(&mut self, name: &'static str, ask: impl Fn() -> Result<(), String> + Send + 'static) {
-        self.0.push(ReadinessPart { name, is_needed: true, ask: Box::new(ask) });
+    /// Adds a part. Each look at the readiness runs the check, so it must not wait.
+    pub fn add(&mut self, name: &'static str, check: impl Fn() -> Result<(), String> + Send + 'static) {
+        self.0.push(ReadinessPart { name, is_needed: true, check: Box::new(check) });
     }
 
-    /// Adds a part that is told of, and without which requests may come all the same.
-    pub fn add_unneeded(&mut self, name: &'static str, ask: impl Fn() -> Result<(), String> + Send + 'static) {
-        self.0.push(ReadinessPart { name, is_needed: false, ask: Box::new(ask) });
+    /// Adds a part that is reported but does not make the gate unready.
+    pub fn add_unneeded(&mut self, name: &'static str, check: impl Fn() -> Result<(), String> + Send + 'static) {
+        self.0.push(ReadinessPart { name, is_needed: false, check: Box::new(check) });
     }
 }
 
-/// The parts that must be ready before requests should come here.
+/// The readiness of the gate.
 #[derive(Default)]
 pub struct Readiness(Mutex<ReadinessParts>);
 
-/// What one part says.
+/// What the check of one part found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartReport {
     /// The name of the part.
     pub part: &'static str,
-    /// Whether requests should not come without it.
+    /// Whether the gate is not ready without it.
     pub is_needed: bool,
-    /// Why it is not ready, if it is not.
+    /// Why the part is not ready; nothing if it is.
     pub problem: Option<String>,
 }
 
 impl PartReport {
-    /// Tells whether the part keeps requests away.
+    /// Returns whether the part makes the gate unready.
     #[must_use]
-    pub const fn is_in_the_way(&self) -> bool {
+    pub const fn makes_unready(&self) -> bool {
         self.is_needed && self.problem.is_some()
     }
 }
 
 impl Readiness {
-    /// Watches these parts from now on, and no others.
+    /// Replaces the parts to check.
     pub fn watch(&self, parts: ReadinessParts) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = parts;
     }
 
-    /// Asks all parts.
+    /// Checks all parts.
     #[must_use]
-    pub fn ask(&self) -> Vec<PartReport> {
+    pub fn check(&self) -> Vec<PartReport> {
         let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let finding = |part: &ReadinessPart| PartReport {
             part: part.name,
             is_needed: part.is_needed,
-            problem: (part.ask)().err(),
+            problem: (part.check)().err(),
         };
         parts.0.iter().map(finding).collect()
     }
@@ -83,16 +83,16 @@ mod tests {
     #[test]
     fn each_part_speaks_for_itself() {
         let health = Readiness::default();
-        assert_eq!(health.ask(), []);
+        assert_eq!(health.check(), []);
         let mut parts = ReadinessParts::default();
         parts.add("log", || Ok(()));
         parts.add("breaker", || Err("open".to_owned()));
         parts.add_unneeded("syslog", || Err("deaf".to_owned()));
         health.watch(parts);
-        let told: Vec<_> = health.ask().into_iter().map(|found| (found.part, found.is_in_the_way())).collect();
+        let told: Vec<_> = health.check().into_iter().map(|found| (found.part, found.makes_unready())).collect();
         assert_eq!(told, [("log", false), ("breaker", true), ("syslog", false)]);
-        assert_eq!(health.ask()[2].problem.as_deref(), Some("deaf"));
+        assert_eq!(health.check()[2].problem.as_deref(), Some("deaf"));
         health.watch(ReadinessParts::default());
-        assert_eq!(health.ask(), []);
+        assert_eq!(health.check(), []);
     }
 }

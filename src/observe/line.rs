@@ -1,4 +1,4 @@
-//! The form of a log line: `key=value` for people, one JSON object for programs; the same keys in the same order.
+//! The format of a log line: `key=value` for people, one JSON object for programs; the same keys in the same order.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -11,13 +11,13 @@ use serde::{Serialize, Serializer};
 
 use crate::config::LogFormat;
 
-/// The value of one key.
+/// The value of a key.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum FieldValue<'a> {
     /// A text, in quotes if it needs them.
     Word(Cow<'a, str>),
-    /// A text that stands in quotes always, so its column looks the same on each line.
+    /// A text that is always in quotes, so that its column looks the same on each line.
     Quoted(Cow<'a, str>),
     /// Several words.
     Words(Vec<Cow<'a, str>>),
@@ -50,7 +50,7 @@ impl<'a> FieldValue<'a> {
     }
 }
 
-/// Cuts a long text: lines wait in a queue, so their length is memory a stranger could claim.
+/// Cuts a long text: lines wait in a queue, so a client could claim memory by their length.
 fn shortened(text: Cow<'_, str>) -> Cow<'_, str> {
     if text.len() <= LONGEST {
         return text;
@@ -61,14 +61,14 @@ fn shortened(text: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-/// Returns a line without its end: time, kind, fields. No value can break out of its place or its line.
+/// Returns a line without its newline: time, kind, fields. No value can leave its field or its line.
 pub(super) fn render(format: LogFormat, now: Timestamp, kind: &str, fields: &[(&str, FieldValue<'_>)]) -> String {
     let mut line = Vec::new();
     write(&mut line, format, now, kind, fields);
     String::from_utf8(line).expect("the parts of a line are texts")
 }
 
-/// As [`render`], at the end of other lines.
+/// Appends a line, as [`render`] returns it.
 pub(super) fn write(
     line: &mut Vec<u8>,
     format: LogFormat,
@@ -105,14 +105,14 @@ fn json(line: &mut Vec<u8>, now: Timestamp, kind: &str, fields: &[(&str, FieldVa
 
 // === Time ===
 
-/// A second as it is written, `2026-11-22T21:00:00`; lines of one second write it once.
+/// A formatted second, `2026-11-22T21:00:00`; lines of the same second share it.
 #[derive(Clone, Copy)]
 struct SecondText {
     of: i64,
     text: [u8; 19],
 }
 
-/// A time with three digits behind the second.
+/// A formatted time with milliseconds.
 struct TimeText([u8; 24]);
 
 impl TimeText {
@@ -136,8 +136,8 @@ fn time(now: Timestamp) -> TimeText {
     LAST.set(Some(second));
     let mut text = *b"0000-00-00T00:00:00.000Z";
     text[..19].copy_from_slice(&second.text);
-    for (place, digit) in [(20, rest / 100), (21, rest / 10 % 10), (22, rest % 10)] {
-        text[place] = b'0' + digit as u8;
+    for (index, digit) in [(20, rest / 100), (21, rest / 10 % 10), (22, rest % 10)] {
+        text[index] = b'0' + digit as u8;
     }
     TimeText(text)
 }
@@ -157,13 +157,13 @@ impl FieldValue<'_> {
     fn write(&self, line: &mut Vec<u8>) {
         match self {
             Self::Word(text) if is_plain(text) => line.extend_from_slice(text.as_bytes()),
-            // A target is escaped already, as a rule: then it needs quotes and nothing else.
+            // A target is usually escaped already: then it needs only quotes.
             Self::Quoted(text) if is_bare(text) => {
                 line.push(b'"');
                 line.extend_from_slice(text.as_bytes());
                 line.push(b'"');
             }
-            // Rust's own quoting escapes line ends, terminal controls and text that runs backwards.
+            // Rust's `Debug` escapes line ends, terminal controls and right-to-left overrides.
             Self::Word(text) | Self::Quoted(text) => put(line, format_args!("{text:?}")),
             Self::Words(words) => Self::Word(words.join(",").into()).write(line),
             Self::Address(address) => put(line, format_args!("{address}")),
@@ -177,7 +177,7 @@ fn put(line: &mut Vec<u8>, text: fmt::Arguments<'_>) {
     line.write_fmt(text).expect("writing to memory does not fail");
 }
 
-/// Tells whether Rust's own quoting would leave a text as it is.
+/// Returns whether Rust's `Debug` would leave a text unchanged.
 fn is_bare(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\')
 }
@@ -187,7 +187,7 @@ fn is_plain(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(plain)
 }
 
-/// How many characters of one value are told.
+/// How many characters of one value a line shows.
 const LONGEST: usize = 2048;
 
 #[cfg(test)]

@@ -16,15 +16,15 @@ use tokio::time::Instant;
 use super::chained_file::ChainedFile;
 use super::syslog::SyslogClient;
 
-/// Where batches of lines go.
+/// Where a log writes batches of lines.
 pub(super) enum LogDestination {
-    /// Standard output, without the buffer and the lock that other threads use.
+    /// Standard output, without the buffer and the lock of the standard library.
     Stdout(File),
     /// Standard error.
     Stderr(File),
     /// The end of a file.
     File(LogFile),
-    /// The end of a file whose lines are a chain.
+    /// The end of a file whose lines form a hash chain.
     Chained(ChainedFile),
     /// A syslog daemon.
     Syslog(SyslogClient),
@@ -34,29 +34,28 @@ pub(super) enum LogDestination {
 }
 
 impl LogDestination {
-    /// Opens standard output once more.
+    /// Duplicates standard output.
     pub(super) fn stdout() -> io::Result<Self> {
-        once_more(&io::stdout()).map(Self::Stdout)
+        duplicate(&io::stdout()).map(Self::Stdout)
     }
 
-    /// Opens standard error once more.
+    /// Duplicates standard error.
     pub(super) fn stderr() -> io::Result<Self> {
-        once_more(&io::stderr()).map(Self::Stderr)
+        duplicate(&io::stderr()).map(Self::Stderr)
     }
 
-    /// Returns how many bytes may be written in one go, as far as they are several lines: what is written comes about or
-    /// fails as one.
+    /// Returns how many bytes one write may have if it has several lines. A write succeeds or fails as a whole.
     pub(super) const fn most_at_once(&self) -> usize {
         match self {
             Self::Stdout(_) | Self::Stderr(_) | Self::File(_) | Self::Chained(_) => BATCH,
             #[cfg(test)]
             Self::Memory(_) => BATCH,
-            // Each is a message of its own.
+            // Each line is a message of its own.
             Self::Syslog(_) => 1,
         }
     }
 
-    /// Writes a batch to its end, or an unknown part of it and an error.
+    /// Writes a whole batch; on an error, an unknown part of it.
     pub(super) fn write(&mut self, batch: &[u8]) -> io::Result<()> {
         match self {
             Self::Stdout(file) | Self::Stderr(file) => file.write_all(batch),
@@ -68,11 +67,11 @@ impl LogDestination {
         }
     }
 
-    /// Notices, at most once a second, that the file was moved away, and opens it again.
+    /// Checks, at most once a second, that the path still names the open file; otherwise opens it again.
     pub(super) fn follow(&mut self, now: Instant) -> io::Result<()> {
         match self {
             Self::File(log) => log.follow(now),
-            // A chain looks each time it is written.
+            // A chained file checks at each write.
             Self::Stdout(_) | Self::Stderr(_) | Self::Chained(_) | Self::Syslog(_) => Ok(()),
             #[cfg(test)]
             Self::Memory(_) => Ok(()),
@@ -105,16 +104,16 @@ impl fmt::Display for LogDestination {
     }
 }
 
-/// A file that is appended to, and followed by its name.
+/// A file that is appended to, and opened again when its path names another file.
 pub(super) struct LogFile {
     path: PathBuf,
     file: File,
-    /// When the name was last seen to lead to the file; nothing: it did not.
+    /// When the path last named the open file; nothing: it did not.
     checked: Option<Instant>,
 }
 
 impl LogFile {
-    /// Opens a file for appending; makes it with mode 0600 when it is missing.
+    /// Opens a file for appending; creates a missing file with mode 0600.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self { path: path.to_owned(), file: append(path)?, checked: Some(Instant::now()) })
     }
@@ -131,7 +130,7 @@ impl LogFile {
         Ok(())
     }
 
-    /// Opens the name again. On an error the old file stays in use: a line in the wrong file is still a line.
+    /// Opens the path again. On an error the old file stays in use: a line in the wrong file is still a line.
     fn reopen(&mut self) -> io::Result<()> {
         self.checked = None;
         self.file = append(&self.path)?;
@@ -139,7 +138,7 @@ impl LogFile {
         Ok(())
     }
 
-    /// Tells whether the name still leads to the open file.
+    /// Returns whether the path still names the open file.
     fn is_current(&self) -> io::Result<bool> {
         let Ok(named) = fs::metadata(&self.path) else {
             return Ok(false);
@@ -149,11 +148,11 @@ impl LogFile {
     }
 }
 
-fn once_more(stream: &impl AsFd) -> io::Result<File> {
+fn duplicate(stream: &impl AsFd) -> io::Result<File> {
     stream.as_fd().try_clone_to_owned().map(File::from)
 }
 
-/// A pipe that nobody reads is an error at once; its writes wait for the reader like those of any other.
+/// Opens a file for appending. A pipe without a reader is an error at once; writes to a pipe then wait for the reader.
 fn append(path: &Path) -> io::Result<File> {
     let at_once = OFlags::NONBLOCK.bits() as i32;
     let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(at_once).open(path)?;
@@ -179,10 +178,10 @@ impl Memory {
     }
 }
 
-/// How many bytes are written in one go, about.
+/// How many bytes one write has, about.
 const BATCH: usize = 64 << 10;
 
-/// How often a file's name is looked at.
+/// How often the path is checked.
 const CHECK: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
@@ -191,7 +190,7 @@ mod tests {
 
     use super::*;
 
-    /// Opens `log` in a fresh directory, does something to it, writes after so long, and returns what `log` then holds.
+    /// Opens `log` in a fresh directory, applies `change`, writes after this time, and compares the content of `log`.
     #[track_caller]
     fn check(change: fn(&Path), after: Duration, expected: Option<&str>) {
         let dir = tempfile::tempdir().unwrap();

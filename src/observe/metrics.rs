@@ -1,6 +1,6 @@
-//! What the gate counts, for `/metrics`: by closed sets of words, so that no identity and no request makes a series.
+//! Counts for `/metrics`. Labels have closed sets of values, so that no identity and no request creates a series.
 //!
-//! Each worker counts in a block of its own ([`Tally`]); a look sums over the blocks.
+//! Each worker counts in a block of its own ([`Tally`]); a scrape sums over the blocks.
 
 mod counters;
 mod exposition;
@@ -35,13 +35,13 @@ use crate::config::Config;
 use crate::model::login::{LoginKind, LoginOutcome};
 use crate::model::upstream_name::UpstreamName;
 
-/// What `/metrics` is, as its scraper is told.
+/// The content type of `/metrics`.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// All counts of the gate, and what else is told of it.
+/// All counts of the gate, and the other facts that `/metrics` shows.
 #[derive(Debug)]
 pub struct Metrics {
-    /// Which parts are ready.
+    /// The readiness of the gate.
     pub health: Readiness,
     /// When the gate started.
     pub started: Timestamp,
@@ -52,14 +52,14 @@ pub struct Metrics {
     budget: Arc<Budget>,
 }
 
-/// What is told of the configuration in use.
+/// The configuration in use.
 #[derive(Debug)]
 pub struct ConfigInUse {
-    /// What was read.
+    /// The configuration.
     pub config: Arc<Config>,
-    /// When.
+    /// When it was read.
     pub at: Timestamp,
-    /// The logs that it names.
+    /// Its logs.
     logs: Logs,
 }
 
@@ -70,7 +70,7 @@ impl ConfigInUse {
 }
 
 impl Metrics {
-    /// Starts to count for a gate with this configuration.
+    /// Starts the counts of a gate with this configuration.
     #[must_use]
     pub fn start(config: &Arc<Config>, logs: &Logs, budget: &Arc<Budget>) -> Arc<Self> {
         Arc::new(Self {
@@ -84,7 +84,7 @@ impl Metrics {
         })
     }
 
-    /// Makes a block for one worker thread, which counts there for as long as the gate runs.
+    /// Makes a block for one worker thread, which counts there as long as the gate runs.
     #[must_use]
     pub fn tally(&self) -> Tally {
         let tally = Tally::default();
@@ -92,29 +92,29 @@ impl Metrics {
         tally
     }
 
-    /// Counts that the configuration was read again and is in use.
+    /// Counts a reload that succeeded, and shows the new configuration.
     pub fn reloaded(&self, config: &Arc<Config>, logs: &Logs) {
         *lock(&self.loaded) = ConfigInUse::now(config, logs);
         self.reloads[ReloadResult::Ok.index()].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts that the configuration was read again and is of no use.
+    /// Counts a reload that failed.
     pub fn not_reloaded(&self) {
         self.reloads[ReloadResult::Failed.index()].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Tells from now on how fresh these keys are, by the names of their methods.
+    /// Replaces the key sets whose freshness is shown, each with the name of its method.
     pub fn watch_keys(&self, keys: Vec<(String, Arc<Freshness>)>) {
         *lock(&self.keys) = keys;
     }
 
-    /// Returns what is told of the configuration in use.
+    /// Returns the configuration in use.
     #[must_use]
     pub fn loaded(&self) -> Arc<ConfigInUse> {
         Arc::clone(&lock(&self.loaded))
     }
 
-    /// Returns how many connections of a kind are open.
+    /// Returns how many connections of a protocol are open.
     #[must_use]
     pub fn open(&self, protocol: ClientProtocol) -> u64 {
         self.sum(|block| block.open.at(protocol))
@@ -135,7 +135,7 @@ impl Metrics {
     /// Writes all metrics as OpenMetrics text.
     ///
     /// # Panics
-    /// Never: a string takes whatever is written to it.
+    /// Never: writing to a string does not fail.
     #[must_use]
     pub fn text(self: &Arc<Self>) -> String {
         let mut registry = Registry::default();
@@ -163,14 +163,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One worker's counts. It stays on its thread: a second writer would lose counts of the first.
+/// The counts of one worker. It stays on its thread: a second writer would lose counts of the first.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     block: Arc<WorkerCounts>,
     here: PhantomData<Rc<()>>,
 }
 
-/// Something that is open until this is dropped.
+/// Counts a connection as open until it is dropped.
 #[derive(Debug)]
 pub struct OpenConnection {
     tally: Tally,
@@ -186,7 +186,7 @@ impl Drop for OpenConnection {
 impl Tally {
     // === Connections ===
 
-    /// Counts a TCP connection, or that the system gave none.
+    /// Counts an accepted TCP connection, or an error of accept.
     pub fn accepted(&self, success: bool) {
         let cell = if success { &self.block.accepted } else { &self.block.accept_errors };
         cell.add(1);
@@ -197,7 +197,7 @@ impl Tally {
         self.block.handshakes.at(result, version).add(1);
     }
 
-    /// Counts a connection, and it is open until the returned value is dropped.
+    /// Counts a connection, which is open until the returned value is dropped.
     #[must_use]
     pub fn connection(&self, protocol: ClientProtocol) -> OpenConnection {
         self.block.connections.at(protocol).add(1);
@@ -205,29 +205,29 @@ impl Tally {
         OpenConnection { tally: self.clone(), protocol }
     }
 
-    /// Counts connections that were closed because they held much and moved little.
+    /// Counts connections that were closed because they held much memory and moved few bytes.
     pub fn shed(&self, connections: u64) {
         self.block.shed.add(connections);
     }
 
     // === Exchanges ===
 
-    /// Counts that an exchange begins.
+    /// Counts the begin of an exchange.
     pub fn begun(&self) {
         self.block.in_flight.add(1);
     }
 
-    /// Counts that an exchange, or its part behind a 101, is over.
+    /// Counts the end of an exchange, or of its tunnel.
     pub fn over(&self) {
         self.block.in_flight.sub(1);
     }
 
-    /// Counts how long the head of an answer took.
+    /// Counts the time from the head of a request to the head of its answer.
     pub fn answered(&self, route: ExchangeRoute, took: Duration) {
         self.block.answers[route.index()].note(took);
     }
 
-    /// Counts an exchange that has ended, answered or not.
+    /// Counts an exchange that has ended, with or without an answer.
     pub fn exchange(&self, route: ExchangeRoute, status: Option<StatusCode>, complete: bool) {
         self.block.exchanges.at(route, status.map_or(StatusClass::None, StatusClass::of)).add(1);
         if !complete {
@@ -255,17 +255,17 @@ impl Tally {
 
     // === Upstreams ===
 
-    /// Counts an attempt to connect.
+    /// Counts an attempt to connect to an upstream.
     pub fn connect(&self, upstream: UpstreamName, result: ConnectResult) {
         self.block.connects.at(upstream, result).add(1);
     }
 
-    /// Counts a request that is sent.
+    /// Counts a request to an upstream.
     pub fn request(&self, upstream: UpstreamName, carrier: ConnectionUse) {
         self.block.requests.at(upstream, carrier).add(1);
     }
 
-    /// Counts that a request is sent once more.
+    /// Counts a request that is sent a second time.
     pub fn retry(&self, upstream: UpstreamName) {
         self.block.retries.at(upstream).add(1);
     }
@@ -277,44 +277,44 @@ impl Tally {
 
     // === Logins ===
 
-    /// Counts a request beyond a limit, which is known by its name in the configuration.
+    /// Counts a request over a limit, by its name in the configuration.
     pub fn limited(&self, name: &str) {
         if let Some(limit) = LimitName::named(name) {
             self.block.limited.at(limit).add(1);
         }
     }
 
-    /// Counts what the shield of the PBX kept out.
+    /// Counts an attempt that the shield of the PBX blocked.
     pub fn kept_out(&self, attempt: BlockedAttempt) {
         self.block.kept_out.at(attempt).add(1);
     }
 
-    /// Counts what came of a Voximplant one-time key.
+    /// Counts the outcome of a Voximplant one-time key.
     pub fn key(&self, answered: KeyOutcome) {
         self.block.keys.at(answered).add(1);
     }
 
-    /// Counts that two clients asked for one Voximplant user at the same time.
+    /// Counts two clients that ask for one Voximplant user at the same time.
     pub fn race(&self) {
         self.block.races.add(1);
     }
 
-    /// Counts what a method said of a caller.
+    /// Counts the verdict of an auth method.
     pub fn verdict(&self, method: CountedMethod, verdict: CountedVerdict) {
         self.block.verdicts.at(method, verdict).add(1);
     }
 
-    /// Counts a login of the audit log.
+    /// Counts a login, granted or refused.
     pub fn login(&self, kind: LoginKind, outcome: LoginOutcome) {
         self.block.logins.at(kind, outcome).add(1);
     }
 
-    /// Counts a question for a session.
+    /// Counts an attempt to mint a session.
     pub fn mint(&self, mint: MintOutcome) {
         self.block.mints.at(mint).add(1);
     }
 
-    /// Counts that the breaker has opened.
+    /// Counts that the breaker opened.
     pub fn breaker_opened(&self) {
         self.block.breaker_openings.add(1);
     }

@@ -1,4 +1,4 @@
-//! The name of one exchange, by which an answer, an access line and an event find each other.
+//! The id of an exchange, which connects its answer, its access line and its events.
 
 use std::cell::Cell;
 use std::fmt;
@@ -7,17 +7,17 @@ use http::HeaderValue;
 
 use crate::random;
 
-/// 128 bits as 32 lower-case hex digits: unique among workers and restarts, random-looking, no secret.
+/// 128 bits as 32 lower-case hex digits: unique across workers and restarts, without visible order; not a secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RequestId([u8; 32]);
 
 thread_local! {
-    /// Where this thread's sequence stands. Random starts keep threads and restarts apart.
+    /// The state of this thread's sequence. Random starts keep threads and restarts apart.
     static STATE: Cell<u128> = Cell::new(seed());
 }
 
 impl RequestId {
-    /// Returns an id nobody had before.
+    /// Returns a new id.
     #[must_use]
     pub fn next() -> Self {
         let state = STATE.get().wrapping_add(STEP);
@@ -56,13 +56,13 @@ fn seed() -> u128 {
     u128::from_ne_bytes(random::bytes())
 }
 
-/// Scatters neighbours. Each step can be undone, so different states have different ids.
+/// Scatters neighbouring states. Each step is invertible, so different states have different ids.
 const fn mix(state: u128) -> u128 {
     let state = (state ^ (state >> 64)).wrapping_mul(STEP);
     state ^ (state >> 64)
 }
 
-/// Odd, so a thread's sequence visits all states before it repeats; 2^128 divided by the golden ratio.
+/// 2^128 divided by the golden ratio. Odd, so that a sequence visits all states before it repeats.
 const STEP: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Where lines go: each worker gathers its own in memory, and one thread for each log writes them.
+//! One log: each worker adds lines to a buffer in memory, and one thread for each log writes them.
 //!
-//! Nothing here waits for a disk, a pipe, a lock or a daemon, except that thread. A worker adds bytes to a buffer, and
-//! wakes the thread only when it sleeps; the thread then lets lines gather for a moment. A login awaits its line, with a
-//! deadline, while its worker goes on with others.
+//! Only that thread waits for a disk, a pipe, a lock or a daemon. A worker copies bytes into its buffer and wakes the
+//! thread only when it sleeps; the thread then lets lines gather for a moment. A login awaits its line, with a
+//! deadline, while its worker serves others.
 
 mod buffer;
 mod writer;
@@ -26,16 +26,16 @@ use crate::config::{self, LogFormat, WhenStuck};
 
 /// How long lines gather before they are written.
 const GATHER: Duration = Duration::from_millis(20);
-/// How many bytes of one worker are written before that.
+/// How many bytes of one worker's lines are written at once, without waiting for more.
 const HAND_OVER: usize = 32 << 10;
 /// How many bytes of lines may wait for one log.
 const MAX_WAITING: usize = 4 << 20;
-/// How many of them may be of lines that a login does not need.
+/// How many of them may belong to lines that no login depends on.
 const MAX_UNNEEDED: usize = 2 << 20;
-/// How long a place may take no line before it counts as stuck, and a login waits for its line.
+/// How long a destination may accept no line before it counts as stuck; how long a login waits for its line.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A handle to one log. Dropping the last one lets the thread write what waits, and end.
+/// A handle to one log. After the last handle is dropped, the thread writes the waiting lines and ends.
 #[derive(Clone)]
 pub struct Sink {
     shared: Arc<LogQueue>,
@@ -46,63 +46,64 @@ pub struct Sink {
 
 struct CloseOnDrop(Arc<LogQueue>);
 
-/// What the handles and the thread share.
+/// The state that the handles and the thread share.
 struct LogQueue {
-    /// What the place is called.
+    /// The name of the destination.
     place: String,
     started: Instant,
-    /// Those of all workers.
+    /// The buffers of all workers.
     buffers: Mutex<Vec<Arc<LineBuffer>>>,
     /// Bytes of lines that are not written yet.
     waiting: AtomicUsize,
     losses: LostLines,
     orders: Mutex<WriterOrders>,
-    /// Told whenever orders were followed.
-    followed: Condvar,
+    /// Notified when orders are carried out.
+    carried_out: Condvar,
     thread: OnceLock<Thread>,
     is_asleep: AtomicBool,
     is_hurried: AtomicBool,
     is_over: AtomicBool,
-    /// When the place was last given something that it has not taken, in milliseconds after the start; 0: it has taken all.
+    /// When the destination last received bytes that it has not accepted yet, in milliseconds after the start; 0: it
+    /// has accepted all.
     busy_since: AtomicU64,
 }
 
-/// What is known of lines that were not written.
+/// Lines that were not written.
 #[derive(Debug, Default)]
 struct LostLines {
-    /// All since the start.
+    /// How many since the start.
     lines: AtomicU64,
-    /// Those of which no note is written yet.
-    unsaid: AtomicU64,
-    /// What was last tried failed.
+    /// How many of them no note in the log reports yet.
+    unreported: AtomicU64,
+    /// Whether the last attempt to write failed.
     failing: AtomicBool,
 }
 
-/// What the thread is to do besides writing lines.
+/// Orders to the thread, besides writing lines.
 #[derive(Debug, Default)]
 struct WriterOrders {
     reopen: bool,
     close: bool,
-    /// How many times it was asked to write all.
+    /// How many flushes were requested.
     asked: u64,
-    /// The last of those that it has done.
+    /// The number of the last flush that is done.
     done: u64,
 }
 
-/// What was asked of a log: to write all that it had by then.
+/// A request to write all lines that were added before it.
 pub struct FlushRequest {
     shared: Arc<LogQueue>,
     number: u64,
 }
 
-/// The end of a log whose handles are dropped.
+/// Tells when a log has ended, after its handles are dropped.
 #[derive(Clone)]
 pub struct ClosingLog(Arc<LogQueue>);
 
 // === The handle ===
 
 impl Sink {
-    /// Starts a log on standard output. The format is that of the note about lost lines.
+    /// Starts a log on standard output. The note about lost lines has this format.
     ///
     /// # Errors
     /// When no thread can be started.
@@ -118,7 +119,7 @@ impl Sink {
         Self::start(LogDestination::stderr()?, format)
     }
 
-    /// Starts a log at the end of a file, which is made for its owner alone (mode 0600) when it is missing.
+    /// Starts a log at the end of a file; creates a missing file with mode 0600.
     ///
     /// # Errors
     /// When the file cannot be opened or no thread can be started.
@@ -126,7 +127,7 @@ impl Sink {
         Self::start(LogDestination::File(LogFile::open(path)?), format)
     }
 
-    /// Starts a log of JSON lines at the end of a file, in which each line is bound to the one before it.
+    /// Starts a log of JSON lines at the end of a file, in which each line names the digest of the line before it.
     ///
     /// # Errors
     /// When the file cannot be opened or no thread can be started.
@@ -134,7 +135,7 @@ impl Sink {
         Self::start(LogDestination::Chained(ChainedFile::open(path)?), LogFormat::Json)
     }
 
-    /// Starts a log of JSON lines that a syslog daemon takes. Whether it is there shows when it gets a line.
+    /// Starts a log of JSON lines at a syslog daemon. A missing daemon shows at the first line.
     ///
     /// # Errors
     /// When no thread can be started.
@@ -145,52 +146,54 @@ impl Sink {
     fn start(place: LogDestination, format: LogFormat) -> io::Result<Self> {
         let shared = Arc::new(LogQueue::new(place.to_string()));
         let writer = LogWriter::new(Arc::clone(&shared), place, format);
-        // Never joined: whatever a place does, nothing waits for it without a deadline.
+        // Never joined: every wait for a destination has a deadline.
         let thread = thread::Builder::new().name("callgate-log".to_owned()).spawn(move || writer.run())?;
         shared.thread.get_or_init(|| thread.thread().clone());
         let (buffer, open) = (Arc::<LineBuffer>::default(), Arc::new(CloseOnDrop(Arc::clone(&shared))));
-        shared.add(&buffer);
+        shared.add_buffer(&buffer);
         Ok(Self { shared, buffer, _open: open })
     }
 
-    /// Returns a handle that gathers lines in a buffer of its own, for a worker: no other thread then holds its lock,
-    /// except the writer's for a moment.
+    /// Returns a handle with a buffer of its own, for a worker: only the writer's thread contends for its lock, for a
+    /// moment.
     #[must_use]
     pub fn of_worker(&self) -> Self {
         let buffer = Arc::<LineBuffer>::default();
-        self.shared.add(&buffer);
+        self.shared.add_buffer(&buffer);
         Self { buffer, ..self.clone() }
     }
 
-    /// Adds a line that `write` appends without its end, or counts it as lost when too many wait. Never waits.
+    /// Adds a line, which `write` appends without its newline. Never waits; counts the line as lost if the queue is
+    /// full.
     pub fn line_with(&self, write: impl FnOnce(&mut Vec<u8>)) {
         self.add(MAX_UNNEEDED, write);
     }
 
-    /// As [`Sink::line_with`], with a line.
-    pub fn line(&self, line: &str) {
+    /// Adds a line, as [`Sink::line_with`] does.
+    #[cfg(test)]
+    pub(super) fn line(&self, line: &str) {
         self.line_with(|bytes| bytes.extend_from_slice(line.as_bytes()));
     }
 
-    /// Adds a line for which there is room even where there is none for others. Never waits.
+    /// Adds a line that may also use the room reserved for audit lines. Never waits.
     pub fn needed_line(&self, line: &str) {
         self.add(MAX_WAITING, |bytes| bytes.extend_from_slice(line.as_bytes()));
     }
 
     fn add(&self, most: usize, write: impl FnOnce(&mut Vec<u8>)) {
-        match self.buffer.push(write, |length| self.shared.admit(length, most)) {
+        match self.buffer.push(write, |length| self.shared.reserve(length, most)) {
             Some(gathered) if gathered >= HAND_OVER => self.shared.hurry(),
             Some(_) => self.shared.wake(),
             None => self.shared.losses.add(1),
         }
     }
 
-    /// Adds a line and waits until it is written, for two seconds at most. One that is not written by then is taken back,
-    /// unless it is half written or the login goes on without it. Such a login does not wait for a log that is known to
-    /// be stuck.
+    /// Adds a line and waits until it is written, for two seconds at most. A line that is not written by then is
+    /// withdrawn, unless it is partly written or `when_stuck` lets the login go on. In that case a log that is known to
+    /// be stuck is not waited for.
     ///
     /// # Errors
-    /// With the cause: the line is not written, or nobody can tell.
+    /// Names the cause: the line is not written, or its fate is unknown.
     pub async fn awaited_line(&self, line: &str, when_stuck: WhenStuck) -> Result<(), String> {
         if when_stuck == WhenStuck::GoOn
             && let Err(problem) = self.check()
@@ -198,7 +201,8 @@ impl Sink {
             self.needed_line(line);
             return Err(problem);
         }
-        let Some(mut receipt) = self.buffer.push_awaited(line, |length| self.shared.admit(length, MAX_WAITING)) else {
+        let Some(mut receipt) = self.buffer.push_awaited(line, |length| self.shared.reserve(length, MAX_WAITING))
+        else {
             self.shared.losses.add(1);
             return Err(format!("too many lines wait for {}", self.place()));
         };
@@ -218,33 +222,33 @@ impl Sink {
         }
     }
 
-    /// Writes what has gathered at once. Does not wait for it.
+    /// Lets the thread write the gathered lines now. Does not wait.
     pub fn hurry(&self) {
         self.shared.hurry();
     }
 
-    /// Returns what the place is called.
+    /// Returns the name of the destination.
     #[must_use]
     pub fn place(&self) -> &str {
         &self.shared.place
     }
 
-    /// Tells whether another handle leads to the same log.
+    /// Returns whether another handle belongs to the same log.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
-    /// Returns how many lines were lost since the start: too many waited, or the place took nothing.
+    /// Returns how many lines were lost since the start: the queue was full, or the destination failed.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.shared.losses.lines.load(Ordering::Relaxed)
     }
 
-    /// Tells whether lines can be written. A place that failed is tried again meanwhile: it has lines to tell of.
+    /// Checks that lines can be written. A check lets a destination that failed try again, to report its lost lines.
     ///
     /// # Errors
-    /// When the place has taken nothing for more than two seconds, or what was last tried failed.
+    /// When the destination has accepted nothing for more than two seconds, or the last attempt to write failed.
     pub fn check(&self) -> Result<(), String> {
         if let Some(stuck) = self.shared.stuck_for() {
             return Err(format!("{} has taken no line for {} s", self.place(), stuck.as_secs()));
@@ -260,15 +264,15 @@ impl Sink {
         format!("cannot write {}", self.place())
     }
 
-    /// Waits until all that was added before is written or lost, or until the deadline. Tells whether it is.
+    /// Waits until all lines added before are written or lost, or until the deadline. Returns whether they are.
     pub fn flush(&self, deadline: Instant) -> bool {
-        let asked = self.ask();
+        let asked = self.request_flush();
         self.shared.wait_until(deadline, |orders| orders.done >= asked.number)
     }
 
-    /// Asks for all to be written that was added before. Does not wait for it.
+    /// Requests that all lines added before are written. Does not wait.
     #[must_use]
-    pub fn ask(&self) -> FlushRequest {
+    pub fn request_flush(&self) -> FlushRequest {
         let number = {
             let mut orders = self.shared.orders();
             orders.asked += 1;
@@ -278,13 +282,13 @@ impl Sink {
         FlushRequest { shared: Arc::clone(&self.shared), number }
     }
 
-    /// Opens the file again, once all that was added before is written. Does not wait for it.
+    /// Opens the file again after all lines added before are written. Does not wait.
     pub fn reopen(&self) {
         self.shared.orders().reopen = true;
         self.shared.hurry();
     }
 
-    /// Returns what tells when the log has ended, once all its handles are dropped.
+    /// Returns a handle that tells when the log has ended, after all its handles are dropped.
     #[must_use]
     pub fn closing(&self) -> ClosingLog {
         ClosingLog(Arc::clone(&self.shared))
@@ -292,7 +296,7 @@ impl Sink {
 }
 
 impl FlushRequest {
-    /// Tells whether it is written or lost.
+    /// Returns whether all those lines are written or lost.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.shared.orders().done >= self.number || self.shared.is_over.load(Ordering::SeqCst)
@@ -300,13 +304,13 @@ impl FlushRequest {
 }
 
 impl ClosingLog {
-    /// Tells whether everything is written and the thread has ended.
+    /// Returns whether everything is written and the thread has ended.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.0.is_over.load(Ordering::SeqCst)
     }
 
-    /// Tells whether this is the end of the same log.
+    /// Returns whether another handle belongs to the same log.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -343,7 +347,7 @@ impl fmt::Debug for ClosingLog {
 impl LostLines {
     fn add(&self, lines: u64) {
         self.lines.fetch_add(lines, Ordering::Relaxed);
-        self.unsaid.fetch_add(lines, Ordering::Relaxed);
+        self.unreported.fetch_add(lines, Ordering::Relaxed);
     }
 }
 
@@ -356,7 +360,7 @@ impl LogQueue {
             waiting: AtomicUsize::new(0),
             losses: LostLines::default(),
             orders: Mutex::default(),
-            followed: Condvar::new(),
+            carried_out: Condvar::new(),
             thread: OnceLock::new(),
             is_asleep: AtomicBool::new(false),
             is_hurried: AtomicBool::new(false),
@@ -365,8 +369,8 @@ impl LogQueue {
         }
     }
 
-    /// Adds a buffer, and drops those that have no worker any more and no lines.
-    fn add(&self, buffer: &Arc<LineBuffer>) {
+    /// Adds a buffer, and drops empty buffers of workers that have ended.
+    fn add_buffer(&self, buffer: &Arc<LineBuffer>) {
         let mut buffers = lock(&self.buffers);
         buffers.retain(|buffer| Arc::strong_count(buffer) > 1 || !buffer.is_empty());
         buffers.push(Arc::clone(buffer));
@@ -380,8 +384,8 @@ impl LogQueue {
         lock(&self.orders)
     }
 
-    /// Takes so many bytes of the room for lines, if there are.
-    fn admit(&self, length: usize, most: usize) -> bool {
+    /// Reserves so many bytes of the queue. Returns whether there was room.
+    fn reserve(&self, length: usize, most: usize) -> bool {
         let before = self.waiting.fetch_add(length, Ordering::SeqCst);
         let is_admitted = before + length <= most && !self.is_over.load(Ordering::Relaxed);
         if !is_admitted {
@@ -394,14 +398,14 @@ impl LogQueue {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Wakes the thread if it sleeps: a system call only for the first line of many.
+    /// Wakes the thread if it sleeps: one system call for the first of many lines.
     fn wake(&self) {
         if self.is_asleep.load(Ordering::SeqCst) && self.is_asleep.swap(false, Ordering::SeqCst) {
             self.unpark();
         }
     }
 
-    /// Lets the thread write now what it would write soon.
+    /// Lets the thread write now instead of soon.
     fn hurry(&self) {
         if !self.is_hurried.swap(true, Ordering::SeqCst) {
             self.unpark();
@@ -414,7 +418,7 @@ impl LogQueue {
         }
     }
 
-    /// Waits on the caller's thread for something the log's thread does.
+    /// Blocks the caller's thread until the log's thread has reached a state, or until the deadline.
     fn wait_until(&self, deadline: Instant, is_done: impl Fn(&WriterOrders) -> bool) -> bool {
         let is_done = |orders: &WriterOrders| is_done(orders) || self.is_over.load(Ordering::SeqCst);
         let mut orders = self.orders();
@@ -423,12 +427,12 @@ impl LogQueue {
             if left.is_zero() {
                 return false;
             }
-            orders = self.followed.wait_timeout(orders, left).unwrap_or_else(PoisonError::into_inner).0;
+            orders = self.carried_out.wait_timeout(orders, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
 
-    /// Returns for how long the place has taken nothing, if that is too long.
+    /// Returns for how long the destination has accepted nothing, if that is longer than [`PATIENCE`].
     fn stuck_for(&self) -> Option<Duration> {
         let since = self.busy_since.load(Ordering::Relaxed);
         let stuck = self.started.elapsed().saturating_sub(Duration::from_millis(since));
@@ -455,38 +459,38 @@ impl LogQueue {
         self.is_hurried.store(false, Ordering::SeqCst);
     }
 
-    /// Takes the orders that were given, and leaves what was asked and done.
+    /// Takes the pending orders; keeps the numbers of flushes.
     fn take_orders(&self) -> WriterOrders {
         let mut orders = self.orders();
         let (asked, done) = (orders.asked, orders.done);
         std::mem::replace(&mut *orders, WriterOrders { asked, done, ..WriterOrders::default() })
     }
 
-    /// Notes that everything is written that was asked for by then.
-    fn answer(&self, asked: u64) {
+    /// Reports that all flushes up to this number are done.
+    fn report_flushed(&self, asked: u64) {
         self.orders().done = asked;
-        self.followed.notify_all();
+        self.carried_out.notify_all();
     }
 
-    fn moves(&self) {
+    fn note_write(&self) {
         let now = self.started.elapsed().as_millis() as u64;
         self.busy_since.store(now.max(1), Ordering::Relaxed);
     }
 
-    fn rests(&self) {
+    fn note_idle(&self) {
         self.busy_since.store(0, Ordering::Relaxed);
     }
 
     fn end(&self) {
         self.is_over.store(true, Ordering::SeqCst);
-        self.rests();
-        // Under the lock, or one that has just looked would wait for ever.
+        self.note_idle();
+        // Takes the lock: a waiter between its check and its wait would miss the notification.
         drop(self.orders());
-        self.followed.notify_all();
+        self.carried_out.notify_all();
     }
 }
 
-/// Locks even after a panic elsewhere: what is inside is moved in and out whole.
+/// Locks even after a panic elsewhere: values are moved in and out whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Lines as messages to a syslog daemon: of this machine over its socket, or of another over UDP.
+//! Log lines as messages to a syslog daemon: on this machine over its socket, or on another over UDP.
 
 use std::fmt;
 use std::io;
@@ -11,19 +11,19 @@ use jiff::{Timestamp, Zoned};
 
 use crate::config;
 
-/// How long a daemon may take nothing.
+/// How long one message may wait for the daemon.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The facility `authpriv` (RFC 5424 §6.2.1): who came in, for the administrator's eyes.
+/// The facility `authpriv` (RFC 5424 §6.2.1), which only administrators read.
 const AUTHPRIV: u8 = 10;
 const NOTICE: u8 = 5;
 const WARNING: u8 = 4;
 
-/// The way to a syslog daemon.
+/// A connection to a syslog daemon.
 pub(super) struct SyslogClient {
     to: config::SyslogConfig,
     host: String,
     socket: Option<SyslogSocket>,
-    /// The daemon is there and took nothing in time: nothing waits for it until it takes a message again.
+    /// The daemon did not accept the last message in time. Until it accepts one, messages are not waited for.
     is_deaf: bool,
 }
 
@@ -38,14 +38,14 @@ impl SyslogClient {
         Self { to, host, socket: None, is_deaf: false }
     }
 
-    /// Sends each line as a message of its own. All are tried; the first error is told.
+    /// Sends each line as a message of its own. Tries all; returns the first error.
     pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let sent = lines.map(|line| self.send(&String::from_utf8_lossy(line)));
         sent.fold(Ok(()), Result::and)
     }
 
-    /// Sends a line; once more over a new socket, if the daemon was started again since the last.
+    /// Sends a line; if that fails, once more over a new socket, since the daemon may have restarted.
     fn send(&mut self, line: &str) -> io::Result<()> {
         let message = self.message(line);
         let sent = match self.socket.take() {
@@ -58,9 +58,9 @@ impl SyslogClient {
         }
     }
 
-    /// Keeps a socket at which somebody listens. One that is late for a message is late for the next.
+    /// Sends over a socket, and keeps the socket unless its daemon is gone.
     fn send_over(&mut self, socket: SyslogSocket, message: &str) -> io::Result<()> {
-        socket.set_patient(!self.is_deaf)?;
+        socket.set_waiting(!self.is_deaf)?;
         let sent = socket.send(message.as_bytes());
         self.is_deaf = sent.as_ref().is_err_and(is_late);
         if sent.is_ok() || self.is_deaf {
@@ -73,11 +73,11 @@ impl SyslogClient {
         let severity = if line.contains("\"kind\":\"audit grant\"") { NOTICE } else { WARNING };
         let (priority, process) = (AUTHPRIV * 8 + severity, std::process::id());
         match &self.to {
-            // As syslog(3) writes it: the form that every daemon reads at its own socket.
+            // The format of syslog(3), which every daemon reads at its own socket.
             config::SyslogConfig::Unix(_) => {
                 format!("<{priority}>{} callgate[{process}]: {line}", Zoned::now().strftime("%b %e %H:%M:%S"))
             }
-            // RFC 5424 §6; the message identifier is for filters, and there are no structured data.
+            // RFC 5424 §6; the message identifier is for filters, and there is no structured data.
             config::SyslogConfig::Udp(_) => {
                 format!("<{priority}>1 {:.3} {} callgate {process} audit - {line}", Timestamp::now(), self.host)
             }
@@ -101,15 +101,15 @@ impl SyslogSocket {
     }
 
     /// Lets the next message wait for the daemon, or not at all.
-    fn set_patient(&self, is_patient: bool) -> io::Result<()> {
+    fn set_waiting(&self, is_waiting: bool) -> io::Result<()> {
         match self {
-            Self::Unix(socket) => socket.set_nonblocking(!is_patient),
-            Self::Udp(socket) => socket.set_nonblocking(!is_patient),
+            Self::Unix(socket) => socket.set_nonblocking(!is_waiting),
+            Self::Udp(socket) => socket.set_nonblocking(!is_waiting),
         }
     }
 }
 
-/// Tells whether a daemon is there and takes nothing.
+/// Returns whether the daemon exists and did not accept the message in time.
 fn is_late(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }

@@ -1,5 +1,5 @@
-//! Events on standard error: queued like the lines of any log, so that a terminal or a pipe that takes nothing holds up
-//! nothing else.
+//! Events on standard error. They wait in a queue, as the lines of any log, so that a terminal or a pipe that is not
+//! read blocks nothing else.
 
 use std::io;
 use std::panic::{self, PanicHookInfo};
@@ -19,7 +19,7 @@ use tracing_subscriber::{Layer, Registry, fmt};
 use super::sink::Sink;
 use crate::config::LogFormat;
 
-/// What is written of events, and how.
+/// The filter and the format of events.
 type EventLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 static EVENTS: OnceLock<Handle<EventLayer, Registry>> = OnceLock::new();
@@ -27,63 +27,64 @@ static EVENTS: OnceLock<Handle<EventLayer, Registry>> = OnceLock::new();
 static LOG: OnceLock<Sink> = OnceLock::new();
 
 /// How long a program that ends, or a panic of its first thread, waits for its events to be written.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const FLUSH_TIME: Duration = Duration::from_secs(1);
 
-/// Sends events to standard error: ours from `level` up, those of libraries from `WARN` up. Panics are told there, too.
+/// Sends events to standard error: those of callgate from `level` up, those of libraries from `WARN` up. A panic
+/// becomes an event, too.
 ///
-/// Always without colours: lines are read by journals more often than by eyes. A second call changes nothing.
+/// Without colours: most lines are read in a journal. A second call changes nothing.
 pub fn init(level: Level, format: LogFormat) {
     let (layer, handle) = reload::Layer::new(events(level, format));
     match tracing_subscriber::registry().with(layer).try_init() {
-        // Only the first call comes here.
+        // Only the first call succeeds.
         Ok(()) => {
             let _ = EVENTS.set(handle);
             match Sink::stderr(format) {
                 Ok(log) => drop(LOG.set(log)),
                 Err(error) => tracing::warn!(%error, "events are written without a queue"),
             }
-            panic::set_hook(Box::new(tell_panic));
+            panic::set_hook(Box::new(log_panic));
         }
         Err(_) => tracing::debug!("events are already sent elsewhere"),
     }
 }
 
-/// Waits until the events are written, but not for long. To be called before the program ends.
+/// Waits until the events are written, for a second at most. Call it before the program ends.
 pub fn flush() {
     if let Some(log) = LOG.get() {
-        log.flush(Instant::now() + LAST_WORDS);
+        log.flush(Instant::now() + FLUSH_TIME);
     }
 }
 
-/// Returns how many events were lost since the start, because standard error took none.
+/// Returns how many events were lost since the start because standard error accepted none.
 #[must_use]
 pub fn lost() -> u64 {
     LOG.get().map_or(0, Sink::lost)
 }
 
-/// Tells whether events can be written; nothing where they are written elsewhere.
+/// Checks that events can be written; nothing if they do not go through this queue.
 ///
 /// # Errors
-/// With what is wrong.
+/// Names the cause.
 pub fn check() -> Option<Result<(), String>> {
     LOG.get().map(Sink::check)
 }
 
-/// Tells of a panic by an event: the standard library would write to standard error, and wait for it.
-fn tell_panic(panic: &PanicHookInfo<'_>) {
+/// Reports a panic as an event: the standard library would write to standard error and block.
+fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = thread::current();
     let name = thread.name().unwrap_or("unnamed");
-    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let location = panic.location().map(ToString::to_string).unwrap_or_default();
     let message = panic.payload().downcast_ref::<&str>().copied();
     let message = message.or_else(|| panic.payload().downcast_ref::<String>().map(String::as_str));
-    tracing::error!(thread = name, place, "panicked: {}", message.unwrap_or("no message"));
-    // The program may end with it.
+    tracing::error!(thread = name, location, "panicked: {}", message.unwrap_or("no message"));
+    // The program may end with this panic.
     if name == "main" {
         flush();
     }
 }
 
-/// Goes on with another level and another format, if it was this module that began.
+/// Changes the level and the format, if [`init`] installed the layer.
 pub fn change(level: Level, format: LogFormat) {
     if let Some(handle) = EVENTS.get()
         && let Err(error) = handle.reload(events(level, format))
@@ -92,8 +93,8 @@ pub fn change(level: Level, format: LogFormat) {
     }
 }
 
-/// The targets are outermost: only there is a no final, so that what libraries would say to nobody is not asked about
-/// for every request anew.
+/// The targets are the outermost layer: only there is their refusal final and cached, so that events of libraries below
+/// their level are not checked anew for each request.
 fn events(level: Level, format: LogFormat) -> EventLayer {
     let lines = fmt::layer().with_writer(EventQueue).with_ansi(false);
     match format {
@@ -102,10 +103,10 @@ fn events(level: Level, format: LogFormat) -> EventLayer {
     }
 }
 
-/// Makes what takes one event.
+/// Makes a writer for each event.
 struct EventQueue;
 
-/// Takes one event, which the formatter writes whole.
+/// Receives one event, which the formatter writes in one call.
 struct EventWriter {
     is_urgent: bool,
 }

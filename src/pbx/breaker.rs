@@ -1,4 +1,4 @@
-//! Stops asking a PBX that refused the administrator: it bans addresses, and all users share ours.
+//! A circuit breaker for a PBX that refused the administrator: the PBX bans addresses, and all users share callgate's.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use super::Error;
 use crate::model::session::SessionId;
 
-/// How long nobody is asked for after a refusal.
+/// How long the breaker stays open.
 pub(super) const OPEN: Duration = Duration::from_secs(60);
 
-/// Closed at first; opens at a refusal of the credentials for a minute; then one question decides.
+/// Closed at first; a refusal of the credentials opens it for a minute; then one probe decides.
 #[derive(Debug, Default)]
 pub struct Breaker(Mutex<BreakerState>);
 
@@ -20,18 +20,18 @@ enum BreakerState {
     #[default]
     Closed,
     Open(Instant),
-    /// One question is under way, and others wait for its outcome until then.
+    /// A probe is in flight; other requests wait for its outcome until then.
     Probing(Instant),
 }
 
-/// The permission to ask once. Its report, or its loss, moves the breaker.
+/// The permission for one request. Its report, or its loss, changes the state.
 #[derive(Debug)]
 pub(super) struct BreakerPass {
     breaker: Arc<Breaker>,
 }
 
 impl Breaker {
-    /// Permits a question, or says how long to wait.
+    /// Permits a request, or returns how long to wait.
     pub(super) fn admit(self: &Arc<Self>, now: Instant) -> Result<BreakerPass, Duration> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match *state {
@@ -42,10 +42,10 @@ impl Breaker {
         Ok(BreakerPass { breaker: Arc::clone(self) })
     }
 
-    /// Tells whether questions are permitted, without asking one.
+    /// Checks whether requests are permitted, without sending one.
     ///
     /// # Errors
-    /// Why not, in words for the operator.
+    /// Says why not, in words for the operator.
     pub fn check(&self, now: Instant) -> Result<(), String> {
         match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             BreakerState::Open(until) if now < until => {
@@ -61,7 +61,8 @@ impl Breaker {
 }
 
 impl BreakerPass {
-    /// Tells how the question went, and returns whether the breaker opened. Only an answer says something about the credentials.
+    /// Reports the outcome of a request; returns whether the breaker opened. Only an answer says something about the
+    /// credentials.
     pub(super) fn report(self, minted: &Result<SessionId, Error>, now: Instant) -> bool {
         let mut state = self.breaker.0.lock().unwrap_or_else(PoisonError::into_inner);
         match (minted, *state) {
@@ -74,7 +75,7 @@ impl BreakerPass {
                 return true;
             }
             (Ok(_) | Err(Error::NotPermitted | Error::Unknown), _) => *state = BreakerState::Closed,
-            // No word on the credentials: the next question may try.
+            // The outcome says nothing about the credentials: the next request is a probe.
             (Err(_), BreakerState::Probing(_)) => *state = BreakerState::Open(now),
             (Err(_), _) => {}
         }
@@ -110,7 +111,7 @@ mod tests {
     async fn other_failures_do_not_open() {
         let (breaker, now) = (Arc::new(Breaker::default()), Instant::now());
         breaker.admit(now).unwrap().report(&Err(Error::Timeout), now);
-        breaker.admit(now).unwrap().report(&Err(Error::Nonsense), now);
+        breaker.admit(now).unwrap().report(&Err(Error::BadResponse), now);
         assert!(breaker.admit(now).is_ok());
     }
 

@@ -1,7 +1,7 @@
-//! Which sessions went out through here, and to whom: by this a session that somebody else brought along is told from
-//! ours, and a frozen account's from others'.
+//! The sessions that callgate issued, and their accounts. They tell an issued session from a foreign one, and the
+//! sessions of a frozen account from others.
 //!
-//! Only a SHA-256 of each id is kept, so the memory of the table logs nobody in. All workers share it; a restart forgets it.
+//! Only a SHA-256 of each id is kept, so the table opens no session. All workers share it; a restart clears it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,21 +13,21 @@ use crate::model::account::Role;
 use crate::model::digest::{Digest, sha256};
 use crate::model::session::SessionId;
 
-/// How many sessions are remembered: beyond it, the oldest is forgotten.
+/// How many sessions are remembered; beyond it, the oldest is dropped.
 const SESSIONS: usize = 50_000;
 /// How long a session is remembered.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
-/// How long a link with a session in it may take to its landing page.
+/// How long after its issue a link with a session may reach its landing page.
 const LANDING: Duration = Duration::from_secs(120);
 
-/// The sessions that went out lately, each with its account.
+/// The recently issued sessions, each with its account.
 #[derive(Debug, Default)]
 pub struct IssuedSessions(Mutex<SessionTable>);
 
 #[derive(Debug, Default)]
 struct SessionTable {
     by_id: HashMap<Digest, IssuedSession>,
-    /// In the order they went out, which is the order they are forgotten in.
+    /// In the order of issue, which is the order of removal.
     order: VecDeque<(Digest, Instant)>,
 }
 
@@ -38,12 +38,12 @@ struct IssuedSession {
 }
 
 impl IssuedSessions {
-    /// Remembers a session, or what the PBX gave for one, as that of an account.
+    /// Remembers a session, or the cookie that the PBX gave for it, with its account.
     pub fn note(&self, session: &SessionId, role: &Role, now: Instant) {
         self.note_text(session.expose(), role, now);
     }
 
-    /// Remembers the text of a session cookie as that of an account.
+    /// Remembers the text of a session cookie with its account.
     pub fn note_text(&self, session: &str, role: &Role, now: Instant) {
         let id = sha256(session.as_bytes());
         let mut sessions = self.sessions();
@@ -52,14 +52,14 @@ impl IssuedSessions {
         sessions.order.push_back((id, now));
     }
 
-    /// Tells whether a session went out so lately that a browser may just be landing with it.
+    /// Returns whether a session was issued so recently that its browser may just be landing.
     #[must_use]
     pub fn is_landing(&self, session: &str, now: Instant) -> bool {
         let sessions = self.sessions();
         sessions.by_id.get(&sha256(session.as_bytes())).is_some_and(|out| now.duration_since(out.since) < LANDING)
     }
 
-    /// Returns whom a session was opened for, if it went out through here within a day.
+    /// Returns the account of a session that was issued here within a day.
     #[must_use]
     pub fn account(&self, session: &str, now: Instant) -> Option<Role> {
         let sessions = self.sessions();
@@ -74,14 +74,14 @@ impl IssuedSessions {
 }
 
 impl SessionTable {
-    /// Forgets what is too old, and the oldest when there is no room for one more.
+    /// Drops expired sessions, and the oldest if there is no room for one more.
     fn forget(&mut self, now: Instant) {
         while let Some(&(id, since)) = self.order.front() {
             if self.order.len() < SESSIONS && now.duration_since(since) < LIFE {
                 return;
             }
             self.order.pop_front();
-            // An id that went out twice is as young as its last time.
+            // An id that was issued twice lives from its last issue.
             if self.by_id.get(&id).is_some_and(|out| out.since == since) {
                 self.by_id.remove(&id);
             }

@@ -1,6 +1,7 @@
-//! What is said to the PBX, and the strict reading of what it answers.
+//! The requests to the PBX, and the strict reading of its answers.
 //!
-//! The PBX says "wrong password" with status 200 and the body `false`, so success is what *is* a session, not what is no error.
+//! The PBX answers a wrong password with status 200 and the body `false`, so success is a session in the answer, not
+//! the absence of an error.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -13,9 +14,9 @@ use crate::model::account::{Language, Role};
 use crate::model::json::Json;
 use crate::model::session::{SESSION, SessionId};
 
-/// The question for a session: "third party login" of the vendor's documentation. That of a user is the same in all dialects.
-/// The legacy one has no word for the system's administrator: no rule leads there.
-pub(super) fn mint(role: &Role, dialect: Dialect) -> Bytes {
+/// The request for a session: "third party login" in the vendor's documentation. For a user it is the same in all
+/// dialects. The legacy dialect cannot name the system administrator: no rule grants that role there.
+pub(super) fn mint_request(role: &Role, dialect: Dialect) -> Bytes {
     let domain = role.domain().as_str();
     let question = match (role, dialect) {
         (Role::User(account), _) => json!({ "name": "3rd", "username": account.user(), "domain": domain }),
@@ -28,26 +29,27 @@ pub(super) fn mint(role: &Role, dialect: Dialect) -> Bytes {
     question.to_string().into()
 }
 
-/// The question that turns a temporary token into a cookie.
-pub(super) fn exchange(token: &SessionId) -> Bytes {
+/// The request that exchanges a temporary token for a cookie.
+pub(super) fn exchange_request(token: &SessionId) -> Bytes {
     json!({ "name": SESSION, "value": token.expose() }).to_string().into()
 }
 
-/// The request by which a page of the PBX chooses the language of its session.
-pub(super) fn speak(language: &Language) -> Bytes {
+/// The request by which a page of the PBX sets the language of its session.
+pub(super) fn language_request(language: &Language) -> Bytes {
     json!({ "name": "lang", "value": language.as_str() }).to_string().into()
 }
 
-/// Reads the answer to [`mint`]: a session only from status 200 and a JSON string, a bare token, or an object that holds one.
+/// Reads the answer to [`mint_request`]: a session only from status 200 and a JSON string, a bare token, or an object
+/// that holds one.
 pub(super) fn read_mint(status: StatusCode, body: &[u8]) -> Result<SessionId, Error> {
     let text = std::str::from_utf8(body).unwrap_or_default().trim_ascii();
     match status {
         StatusCode::OK if matches!(text, "false" | "\"\"" | "") => Err(refused()),
-        StatusCode::OK => token(text).and_then(|token| token.parse().ok()).ok_or(Error::Nonsense),
+        StatusCode::OK => token(text).and_then(|token| token.parse().ok()).ok_or(Error::BadResponse),
         StatusCode::UNAUTHORIZED => Err(refused()),
         StatusCode::FORBIDDEN => Err(Error::NotPermitted),
         StatusCode::NOT_FOUND => Err(Error::Unknown),
-        _ => Err(Error::Nonsense),
+        _ => Err(Error::BadResponse),
     }
 }
 
@@ -63,24 +65,24 @@ fn token(text: &str) -> Option<String> {
             let members = [SESSION, "value", "token"].map(|name| object.member(name));
             let members: Vec<_> = members.into_iter().collect::<Result<_, _>>().ok()?;
             let mut tokens = members.into_iter().flatten().filter_map(Json::text);
-            // Of two that differ, nobody could tell which is the session.
+            // Two different tokens are ambiguous.
             tokens.next().filter(|token| tokens.all(|other| other == *token)).map(str::to_owned)
         }
-        // Digits alone are a JSON number, and a bare token all the same.
+        // A token of digits alone is also a JSON number.
         Ok(Json::Number(_)) | Err(_) => Some(text.to_owned()),
         Ok(Json::Null | Json::Bool(_) | Json::List(_)) => None,
     }
 }
 
-/// Reads the answer to [`exchange`]: the cookies, of which one must be the session's.
+/// Reads the answer to [`exchange_request`]: the cookies, one of which must be the session's.
 pub(super) fn read_exchange(status: StatusCode, body: &[u8], headers: &HeaderMap) -> Result<Vec<HeaderValue>, Error> {
     let cookies: Vec<_> = headers.get_all(header::SET_COOKIE).iter().cloned().collect();
     let has_session = cookies.iter().any(|cookie| is_session(cookie.as_bytes()));
     let accepted = status == StatusCode::OK && !matches!(body.trim_ascii(), b"false" | b"\"\"");
-    if accepted && has_session { Ok(cookies) } else { Err(Error::Nonsense) }
+    if accepted && has_session { Ok(cookies) } else { Err(Error::BadResponse) }
 }
 
-/// Writes the `Cookie` field of a browser that was given these cookies a moment ago.
+/// Returns the `Cookie` field of a browser that has just received these cookies.
 pub(super) fn cookie(set: &[HeaderValue]) -> Option<HeaderValue> {
     let pairs = set.iter().map(|cookie| cookie.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default());
     let mut cookie = HeaderValue::from_bytes(&pairs.collect::<Vec<_>>().join(&b"; "[..])).ok()?;
@@ -162,7 +164,7 @@ mod tests {
         }
     }
 
-    /// What is granted by a rule for this level.
+    /// The role that a rule grants at this level.
     fn role(template: PbxTemplate) -> Role {
         let rule = Rule {
             name: String::new(),
@@ -184,7 +186,7 @@ mod tests {
         let user = role(PbxTemplate::User { domain: domain(), account: "40".parse().unwrap() });
         let tenant = role(PbxTemplate::TenantAdmin { domain: domain() });
         let system = role(PbxTemplate::SystemAdmin { domain: domain() });
-        let ask = |role, dialect| serde_json::from_slice::<Value>(&mint(role, dialect)).unwrap();
+        let ask = |role, dialect| serde_json::from_slice::<Value>(&mint_request(role, dialect)).unwrap();
         for dialect in [Dialect::Legacy, Dialect::Modern] {
             assert_eq!(ask(&user, dialect), json!({"name": "3rd", "username": "40", "domain": "acme.test"}));
         }

@@ -1,4 +1,4 @@
-//! The bytes of the state file. They are written as long as the file is ours.
+//! Access to the bytes of the state file, which ends when the file is given up.
 
 use std::fs::File;
 use std::io;
@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
 
-/// A file that is no longer written once it is given up: a database writes when it is closed, and would spoil what
-/// somebody else has put there.
+/// A file that is no longer written after it is given up. The database writes when it is closed, which would spoil a
+/// file that another program has put there.
 #[derive(Debug)]
 pub(super) struct GuardedBackend {
     file: FileBackend,
@@ -35,7 +35,7 @@ impl GiveUpFlag {
 }
 
 impl GuardedBackend {
-    /// Takes a file, unless another process has it.
+    /// Wraps a file, unless another process has it open.
     pub(super) fn new(file: File, given_up: GiveUpFlag) -> Result<Self, DatabaseError> {
         Ok(Self { file: FileBackend::new(file)?, given_up })
     }
@@ -69,7 +69,7 @@ impl StorageBackend for GuardedBackend {
         self.file.close()
     }
 
-    // The database asks its backend for every lock; without these, two processes could open the file.
+    // The database locks by these methods; without them, two processes could open the file.
 
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
         self.file.try_lock_range(start, end)

@@ -1,32 +1,32 @@
-//! The time by which the store forgets: never later than it is.
+//! The clock by which state expires: never later than the real time.
 //!
-//! A wall clock may jump a day ahead and come back: a wrong answer of a time server, a host that wakes up, an operator's
-//! slip. What was forgotten meanwhile stays forgotten, and a link that was used works again. So the store counts from a
-//! moment that it knows by the steady clock, which nobody sets, and of the two times the earlier one holds. Only a wall
-//! clock that has told the same other time for an hour is believed. By then, whatever was marked before it jumped has
-//! expired by any clock, as links and tokens live for minutes; and a freeze that ends too early by such a clock is in
-//! force again when the clock is right, because it is kept for [`KEPT`](super::tables::KEPT) beyond its end.
+//! A wall clock may jump a day ahead and back: by a wrong answer of a time server, a host that resumes, or a slip of
+//! the operator. State that expired meanwhile is lost, and a used link works again. So the store counts from a known
+//! time by the monotonic clock, which nobody can set, and the earlier of the two times holds. A wall clock is believed
+//! after it has shown the same other time for an hour. By then, each mark made before the jump has expired by any
+//! clock, since links and tokens live for minutes. A freeze that ends too early by such a clock is in force again when
+//! the clock is right, because it is kept for [`KEPT`](super::tables::KEPT) beyond its end.
 //!
-//! The file tells the last time that was believed, so that a restart while the wall clock is wrong believes no more.
+//! The file stores the last believed time, so that a restart does not believe a wrong wall clock either.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
-/// For how long a wall clock must tell another time before it is believed.
+/// How long a wall clock must show another time before it is believed.
 const PROBATION: Duration = Duration::from_secs(60 * 60);
-/// How far apart two times are that count as the same.
+/// How far two times may differ that count as the same.
 const TOLERANCE: SignedDuration = SignedDuration::from_mins(1);
 
 /// The store's clock.
 #[derive(Debug)]
 pub(super) struct BelievedClock {
     begun: Instant,
-    /// A time that was believed, and when that was, since the beginning.
+    /// A believed time, and when it was believed, after the start.
     known: (Duration, Timestamp),
-    /// By how much the wall clock tells another time, and since when.
-    apart: Option<(Duration, SignedDuration)>,
+    /// Since when, and by how much, the wall clock shows another time.
+    deviation: Option<(Duration, SignedDuration)>,
 }
 
 impl Default for BelievedClock {
@@ -36,12 +36,12 @@ impl Default for BelievedClock {
 }
 
 impl BelievedClock {
-    /// Begins with a time that was believed.
+    /// Begins with a believed time.
     pub(super) fn since(known: Timestamp) -> Self {
-        Self { begun: Instant::now(), known: (Duration::ZERO, known), apart: None }
+        Self { begun: Instant::now(), known: (Duration::ZERO, known), deviation: None }
     }
 
-    /// Returns the time: it is at least this late.
+    /// Returns the believed time. The real time is not earlier.
     pub(super) fn now(&mut self) -> Timestamp {
         let elapsed = self.begun.elapsed();
         self.at(elapsed, Timestamp::now())
@@ -52,19 +52,19 @@ impl BelievedClock {
         let steady = known.saturating_add(elapsed.saturating_sub(since)).unwrap_or(known);
         let offset = wall.duration_since(steady);
         if is_small(offset) {
-            self.apart = None;
+            self.deviation = None;
             return wall.min(steady);
         }
-        match self.apart {
+        match self.deviation {
             Some((since, before)) if is_small(offset - before) => {
                 if elapsed.saturating_sub(since) >= PROBATION {
                     self.known = (elapsed, wall);
-                    self.apart = None;
+                    self.deviation = None;
                     tracing::info!(%wall, "the wall clock was set, and is believed from now on");
                     return wall;
                 }
             }
-            Some(_) | None => self.apart = Some((elapsed, offset)),
+            Some(_) | None => self.deviation = Some((elapsed, offset)),
         }
         wall.min(steady)
     }
@@ -80,7 +80,7 @@ mod tests {
 
     const START: Timestamp = Timestamp::constant(1_700_000_000, 0);
 
-    /// Minutes since the start, what the wall clock says, and what is believed.
+    /// Minutes since the start, the wall clock, and the expected time.
     #[track_caller]
     fn check(steps: &[(u64, i64, i64)]) {
         let mut clock = BelievedClock::since(START);

@@ -20,11 +20,11 @@ use super::backend::{GiveUpFlag, GuardedBackend};
 use super::tables::{FileRow, Freeze, SealedTicket, Tables};
 use crate::config::can_write;
 
-/// Who made the file, and how its rows are written.
+/// The table that identifies the file: its version and the believed time.
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("callgate");
 const VERSION: &str = "version";
 const CURRENT: u64 = 1;
-/// The last time that was believed.
+/// The last believed time.
 const TIME: &str = "time";
 
 /// Times are milliseconds since 1970.
@@ -32,27 +32,27 @@ const MARKS: TableDefinition<'_, &Digest, i64> = TableDefinition::new("marks");
 const TICKETS: TableDefinition<'_, &Digest, (i64, &[u8])> = TableDefinition::new("tickets");
 const FREEZES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("freezes");
 
-/// The permission bits that let group or world at it.
+/// The permission bits of group and others.
 const OTHERS: u32 = 0o077;
-/// How many bytes of the file are kept in memory beside the rows.
+/// How many bytes of the file are cached, besides the rows.
 const CACHE: usize = 1 << 20;
 
-/// Why a state file cannot be used.
+/// A state file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It cannot be opened or made.
+    /// It cannot be opened or created.
     #[error("cannot open the state file {}", .0.display())]
     Io(PathBuf, #[source] io::Error),
-    /// Another process has it.
+    /// Another process has it open.
     #[error("another process has the state file {} open: end it first, or name another file", .0.display())]
     Locked(PathBuf),
-    /// Others may read or write it.
+    /// Other users may read or write it.
     #[error("others than its owner may read or write the state file {path} (mode {mode:04o}): run chmod 600 {path}", path = .0.display(), mode = .1)]
     Exposed(PathBuf, u32),
-    /// It is another program's, or another version's.
+    /// It belongs to another program or another version of callgate.
     #[error("{} is not a state file of this version of callgate: name another file", .0.display())]
     Foreign(PathBuf),
-    /// It was changed by something other than callgate, or its disk fails.
+    /// It was changed by another program, or its disk fails.
     #[error(
         "the state file {} is damaged ({}): put back a copy, or move it away to begin anew, which thaws every frozen account and lets links of the last 15 minutes be used once more",
         .0.display(), .1
@@ -64,15 +64,15 @@ pub enum OpenError {
 pub(super) struct StateFile {
     database: Database,
     path: PathBuf,
-    /// How the file was left by the last write here.
+    /// The file after the last write of this process.
     left: FileStamp,
     given_up: GiveUpFlag,
 }
 
-/// Which file it is, whatever its name, and when it was written last.
+/// Identifies a file and its last change, whatever its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileStamp {
-    /// The device and the number there.
+    /// The device and the inode.
     inode: (u64, u64),
     length: u64,
     /// Seconds and nanoseconds since 1970.
@@ -92,7 +92,7 @@ impl StateFile {
         guarded(|| open(path)).unwrap_or_else(|panic| Err(OpenError::Damaged(path.to_owned(), panic)))
     }
 
-    /// Makes a file where there is none. What is at its name later is whole, or nothing.
+    /// Creates a missing file. At any moment the file at its path is whole or missing.
     pub(super) fn make(path: &Path) -> Result<(), OpenError> {
         let io = |error| OpenError::Io(path.to_owned(), error);
         let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -101,21 +101,20 @@ impl StateFile {
         let _ = fs::remove_file(&new);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&new).map_err(io)?;
         let made = begin(file).map_err(|error| damaged(path, error)).and_then(|()| match fs::hard_link(&new, path) {
-            // Another process was faster.
+            // Another process created it first.
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io(error)),
             _ => Ok(()),
         });
         let _ = fs::remove_file(&new);
-        // The name is on the disk when its folder is.
+        // The name is durable when its folder is synced.
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         made.and_then(|()| File::open(folder).and_then(|folder| folder.sync_all()).map_err(io))
     }
 
-    /// Writes rows. When it returns, they are on the disk, all or none.
+    /// Writes rows durably, all or none.
     ///
     /// # Errors
-    /// Also when the file is no longer as it was left: what is written would be forgotten by a restart, which finds
-    /// nothing at its name, or something else.
+    /// Also when another program has changed or replaced the file: a restart would not find what is written.
     pub(super) fn write(&mut self, rows: &[FileRow]) -> Result<(), String> {
         self.check()?;
         guarded(|| write(&self.database, rows).map_err(|error| error.to_string())).unwrap_or_else(Err)?;
@@ -123,10 +122,10 @@ impl StateFile {
         Ok(())
     }
 
-    /// Looks whether the file is at its name, and as it was left. One that is not is written no more.
+    /// Checks that the file is at its path and unchanged since the last write. A changed file is given up.
     ///
     /// # Errors
-    /// With what happened to it, and what to do.
+    /// Says what happened to the file, and what to do.
     pub(super) fn check(&self) -> Result<(), String> {
         let found = fs::metadata(&self.path).map(|found| FileStamp::of(&found)).ok();
         let Some(found) = found.filter(|found| found.inode == self.left.inode) else {
@@ -141,15 +140,15 @@ impl StateFile {
     }
 }
 
-/// What a file says.
+/// The contents of a file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct FileContents {
     pub(super) tables: Tables,
-    /// The last time that was believed, if it says so.
+    /// The last believed time, if the file has one.
     pub(super) time: Option<Timestamp>,
 }
 
-/// Calls what meets bytes that anything may have happened to: the database asserts more than it checks.
+/// Runs code that reads arbitrary bytes, and turns a panic into an error: the database asserts more than it checks.
 fn guarded<T>(act: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(act)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
@@ -171,20 +170,20 @@ fn open(path: &Path) -> Result<(StateFile, FileContents), OpenError> {
     Ok((StateFile { database, path: path.to_owned(), left, given_up }, found))
 }
 
-/// Refuses a file without a byte: the database would begin anew in it.
+/// The error of an empty file, which the database would initialise.
 fn empty(path: &Path) -> OpenError {
     OpenError::Damaged(path.to_owned(), "it is empty".to_owned())
 }
 
-/// Checks that a file is its owner's alone.
+/// Checks that only the owner may read or write a file.
 fn private(path: &Path, metadata: &fs::Metadata) -> Result<(), OpenError> {
     let mode = metadata.mode();
     let is_exposed = mode & OTHERS != 0 && metadata.is_file();
     if is_exposed { Err(OpenError::Exposed(path.to_owned(), mode & 0o7777)) } else { Ok(()) }
 }
 
-/// Tells whether a file could be opened, or be made where there is none. It is neither changed nor made, and another process
-/// may have it open.
+/// Checks that a file could be opened, or created if it is missing. Changes and creates nothing; another process may
+/// have the file open.
 pub(super) fn inspect(path: &Path) -> Result<(), OpenError> {
     let io = |error| OpenError::Io(path.to_owned(), error);
     let mut file = match OpenOptions::new().read(true).write(true).open(path) {
@@ -209,7 +208,7 @@ pub(super) fn inspect(path: &Path) -> Result<(), OpenError> {
     loaded.unwrap_or_else(|panic| Err(OpenError::Damaged(path.to_owned(), panic)))
 }
 
-/// Opens a database and reads it whole. `path` is for messages.
+/// Opens a database and reads it whole. `path` is for error texts.
 fn load(
     path: &Path,
     open: impl FnOnce(&Builder) -> Result<Database, DatabaseError>,
@@ -219,14 +218,14 @@ fn load(
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE).set_repair_callback(move |_| repaired.store(true, Ordering::Relaxed));
     let mut database = open(&builder).map_err(|error| opening(path, error))?;
-    // After a crash, it has looked at everything itself.
+    // After a crash, the database has checked everything itself.
     let is_checked = is_repaired.load(Ordering::Relaxed);
     let before = if is_checked { None } else { guarded(|| read(&database)).ok().and_then(Result::ok).flatten() };
     let is_whole = is_checked || database.check_integrity().map_err(|error| opening(path, error))?;
     let found = read(&database).map_err(|error| damaged(path, error))?;
     let found = found.ok_or_else(|| OpenError::Foreign(path.to_owned()))?;
-    // Where it says no, it has mended something: its list of free pages, which is not always left as it is counted; or
-    // rows, by those of an earlier write.
+    // A failed check means that it has repaired something: its list of free pages, which sometimes differs from its
+    // count after a clean close, or rows, by those of an earlier write.
     if !is_whole && before.as_ref() != Some(&found) {
         return Err(OpenError::Damaged(path.to_owned(), "a checksum is wrong".to_owned()));
     }
@@ -238,7 +237,7 @@ fn opening(path: &Path, error: DatabaseError) -> OpenError {
     match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => OpenError::Locked(path),
         DatabaseError::UpgradeRequired(_) => OpenError::Foreign(path),
-        // This is what the database says of a file that does not begin as its files do.
+        // The error of a file that does not begin as a database.
         DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
             OpenError::Foreign(path)
         }
@@ -268,7 +267,7 @@ fn begin(file: File) -> Result<(), redb::Error> {
     Ok(transaction.commit()?)
 }
 
-/// Reads everything; nothing when the file is not of this version.
+/// Reads all rows; nothing if the file is not of this version.
 fn read(database: &Database) -> Result<Option<FileContents>, redb::Error> {
     let transaction = database.begin_read()?;
     let (version, told) = match transaction.open_table(ABOUT) {
@@ -326,7 +325,7 @@ fn write(database: &Database, rows: &[FileRow]) -> Result<(), redb::Error> {
                     drop(freezes.insert(account.as_str(), freeze.as_slice())?);
                 }
                 FileRow::Freeze(account, None) => drop(freezes.remove(account.as_str())?),
-                // Before 1970, no time is worth keeping.
+                // A time before 1970 is not stored.
                 FileRow::Time(now) => {
                     drop(about.insert(TIME, u64::try_from(now.as_millisecond()).unwrap_or_default())?)
                 }

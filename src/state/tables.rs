@@ -1,4 +1,4 @@
-//! What the store knows, and the rules by which it changes. No file, no clock.
+//! The tables of the store and the rules of their changes. No file, no clock.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use super::Digest;
 
-/// How many marks are kept at once.
+/// How many marks are kept.
 const MARKS: usize = 100_000;
-/// How many tickets are out at once.
+/// How many tickets may be in transit.
 const TICKETS: usize = 10_000;
-/// How many accounts are frozen at once.
+/// How many accounts may be frozen.
 const FREEZES: usize = 10_000;
-/// How long a mark is kept beyond its time: a clock that is set back by less opens nothing again.
+/// How long a mark is kept beyond its time: a clock that is set back by less makes no credential usable again.
 const LONGER: SignedDuration = SignedDuration::from_mins(10);
 
-/// How long a freeze is kept beyond its end: when a clock that was believed turns out to be wrong, it is in force again.
+/// How long a freeze is kept beyond its end: if a believed clock turns out to be wrong, the freeze is in force again.
 pub(super) const KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// A frozen account.
@@ -24,15 +24,15 @@ pub(super) const KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 pub struct Freeze {
     /// When it began.
     pub since: Timestamp,
-    /// When it ends by itself; none: it does not.
+    /// When it ends; nothing: only a thaw ends it.
     pub until: Option<Timestamp>,
-    /// Who froze it.
+    /// The user of this machine who froze it.
     pub by: String,
-    /// Why.
+    /// The reason.
     pub why: String,
 }
 
-/// Everything that is known, in memory.
+/// All state, in memory.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Tables {
     pub(super) marks: HashMap<Digest, Timestamp>,
@@ -40,28 +40,28 @@ pub(super) struct Tables {
     pub(super) freezes: BTreeMap<String, Freeze>,
 }
 
-/// What a ticket stands for.
+/// The sealed value of a ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SealedTicket {
     pub(super) sealed: Vec<u8>,
     pub(super) until: Timestamp,
 }
 
-/// Something that shall become different.
+/// A change of the state.
 #[derive(Debug)]
 pub(super) enum Change {
     Mark { key: Digest, until: Timestamp },
-    Keep { ticket: Digest, sealed: Vec<u8>, until: Timestamp },
-    Take { ticket: Digest },
+    KeepTicket { ticket: Digest, sealed: Vec<u8>, until: Timestamp },
+    TakeTicket { ticket: Digest },
     Freeze { account: String, freeze: Freeze },
     Thaw { account: String },
     Sweep,
 }
 
-/// What comes back of a change: what a ticket stood for.
+/// The result of a change: the sealed value of a taken ticket.
 pub(super) type TakenTicket = Option<Vec<u8>>;
 
-/// Why nothing became different.
+/// Why a change was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ChangeError {
     Used,
@@ -70,23 +70,19 @@ pub(super) enum ChangeError {
     Unavailable,
 }
 
-/// A row of the file as it shall be.
+/// A row to write to the file; nothing as its value: a row to remove.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FileRow {
     Mark(Digest, Option<Timestamp>),
     Ticket(Digest, Option<SealedTicket>),
     Freeze(String, Option<Freeze>),
-    /// The last time that was believed.
+    /// The last believed time.
     Time(Timestamp),
 }
 
 impl Tables {
-    /// Makes a change, and says which rows it changes. The expired make room; nothing else does.
-    pub(super) fn change(
-        &mut self,
-        change: Change,
-        now: Timestamp,
-    ) -> Result<(TakenTicket, Vec<FileRow>), ChangeError> {
+    /// Applies a change and returns the rows that it changes. Only expired rows make room.
+    pub(super) fn apply(&mut self, change: Change, now: Timestamp) -> Result<(TakenTicket, Vec<FileRow>), ChangeError> {
         match change {
             Change::Mark { key, until } => {
                 if self.marks.contains_key(&key) {
@@ -100,7 +96,7 @@ impl Tables {
                 rows.push(FileRow::Mark(key, Some(until)));
                 Ok((None, rows))
             }
-            Change::Keep { ticket, sealed, until } => {
+            Change::KeepTicket { ticket, sealed, until } => {
                 let mut rows = self.sweep_tickets(now);
                 if self.tickets.len() >= TICKETS {
                     return Err(ChangeError::Full);
@@ -110,7 +106,7 @@ impl Tables {
                 rows.push(FileRow::Ticket(ticket, Some(held)));
                 Ok((None, rows))
             }
-            Change::Take { ticket } => {
+            Change::TakeTicket { ticket } => {
                 let held = self.tickets.remove(&ticket).ok_or(ChangeError::Unknown)?;
                 let given = (now < held.until).then_some(held.sealed);
                 Ok((given, vec![FileRow::Ticket(ticket, None)]))
@@ -141,13 +137,13 @@ impl Tables {
         }
     }
 
-    /// Tells whether nothing is known.
+    /// Returns whether all tables are empty.
     pub(super) fn is_empty(&self) -> bool {
         self.marks.is_empty() && self.tickets.is_empty() && self.freezes.is_empty()
     }
 
-    /// Takes over what a file says that is not known here, and returns the rows that the file lacks. Of tickets, only
-    /// those are good that are known here: another may have been taken out.
+    /// Adds the rows of a file that are missing here, and returns the rows that the file lacks. A ticket that only the
+    /// file has is removed there: it may have been taken.
     pub(super) fn merge(&mut self, found: Self) -> Vec<FileRow> {
         let marks = self.marks.iter().filter(|(key, _)| !found.marks.contains_key(*key));
         let mut rows: Vec<_> = marks.map(|(key, until)| FileRow::Mark(*key, Some(*until))).collect();
@@ -179,9 +175,9 @@ impl Tables {
         lasting.map(|(account, freeze)| (account.clone(), freeze.clone())).collect()
     }
 
-    /// Names a table that takes nothing more, if there is one.
+    /// Returns the name of a table that is full, if there is one.
     pub(super) fn full(&self, now: Timestamp) -> Option<&'static str> {
-        // Those that have expired make room by themselves.
+        // Expired rows make room by themselves.
         let live = |count: usize, most: usize, dead: &dyn Fn() -> usize| count >= most && count - dead() >= most;
         if live(self.marks.len(), MARKS, &|| self.marks.values().filter(|until| is_over(**until, now)).count()) {
             return Some("marks");

@@ -42,9 +42,9 @@ async fn everything_outlives_a_restart() {
     let (_folder, path) = folder();
     let store = Store::open(&path).unwrap();
     store.mark("link", b"a", later(60)).await.unwrap();
-    store.keep([1; 32], b"sealed".to_vec(), later(60)).await.unwrap();
-    store.keep([2; 32], b"taken".to_vec(), later(60)).await.unwrap();
-    assert_eq!(store.take([2; 32]).await, Ok(Some(b"taken".to_vec())));
+    store.keep_ticket([1; 32], b"sealed".to_vec(), later(60)).await.unwrap();
+    store.keep_ticket([2; 32], b"taken".to_vec(), later(60)).await.unwrap();
+    assert_eq!(store.take_ticket([2; 32]).await, Ok(Some(b"taken".to_vec())));
     store.freeze("40@acme.test", frozen(None)).await.unwrap();
     store.freeze("41@acme.test", frozen(None)).await.unwrap();
     assert_eq!(store.thaw("41@acme.test").await, Ok(true));
@@ -53,9 +53,9 @@ async fn everything_outlives_a_restart() {
 
     let store = Store::open(&path).unwrap();
     assert_eq!(store.mark("link", b"a", later(60)).await, Err(MarkError::AlreadyUsed));
-    assert_eq!(store.take([1; 32]).await, Ok(Some(b"sealed".to_vec())));
-    assert_eq!(store.take([1; 32]).await, Ok(None), "once");
-    assert_eq!(store.take([2; 32]).await, Ok(None), "taken before");
+    assert_eq!(store.take_ticket([1; 32]).await, Ok(Some(b"sealed".to_vec())));
+    assert_eq!(store.take_ticket([1; 32]).await, Ok(None), "once");
+    assert_eq!(store.take_ticket([2; 32]).await, Ok(None), "taken before");
     assert_eq!(store.freezes(later(0)).len(), 1);
     assert_eq!(store.freezes(later(0))[0].0, freezes[0].0);
     assert!(store.is_frozen("40@acme.test", later(0)) && !store.is_frozen("41@acme.test", later(0)));
@@ -94,8 +94,8 @@ async fn freezes_end_by_themselves() {
 #[tokio::test]
 async fn an_expired_ticket_is_worthless() {
     let store = Store::in_memory();
-    store.keep([1; 32], b"late".to_vec(), later(-1)).await.unwrap();
-    assert_eq!(store.take([1; 32]).await, Ok(None));
+    store.keep_ticket([1; 32], b"late".to_vec(), later(-1)).await.unwrap();
+    assert_eq!(store.take_ticket([1; 32]).await, Ok(None));
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn a_full_table_refuses_and_keeps_what_is_in_it() {
     assert_eq!(store.mark("link", b"one more", later(60)).await, Err(MarkError::Unkept(KeepError::Full)));
     assert_eq!(store.mark("link", &7_u64.to_be_bytes(), later(60)).await, Err(MarkError::AlreadyUsed));
     assert_eq!(store.check(), Err("the table of marks is full".to_owned()));
-    // Only just expired: a clock that is set back would let it be used again.
+    // Only just expired: after the clock is set back, it could be used again.
     store.shared.tables().marks.insert(digest("link", &7_u64.to_be_bytes()), later(-60));
     assert_eq!(store.mark("link", b"one more", later(60)).await, Err(MarkError::Unkept(KeepError::Full)));
     store.shared.tables().marks.insert(digest("link", &7_u64.to_be_bytes()), later(-3600));
@@ -124,7 +124,7 @@ async fn the_expired_are_swept_from_memory_and_file() {
     let store = Store::open(&path).unwrap();
     store.mark("link", b"old", later(-3600)).await.unwrap();
     store.mark("link", b"new", later(60)).await.unwrap();
-    store.keep([1; 32], b"old".to_vec(), later(-1)).await.unwrap();
+    store.keep_ticket([1; 32], b"old".to_vec(), later(-1)).await.unwrap();
     store.freeze("40@acme.test", frozen(Some(later(-8 * 24 * 3600)))).await.unwrap();
     store.sweep().await;
     drop(store);
@@ -187,7 +187,7 @@ fn another_version_is_not_guessed_at() {
     }
 }
 
-/// Wherever a file is hurt, it is refused or says what it said before; nothing panics, and no mark is forgotten.
+/// A file damaged anywhere is refused or read as before: no panic, no lost mark.
 #[tokio::test]
 async fn a_damaged_file_forgets_nothing() {
     let (_folder, path) = folder();
@@ -222,7 +222,7 @@ async fn a_damaged_file_forgets_nothing() {
     }
 }
 
-/// The database leaves its list of free pages otherwise than it counts them, at about one end in thirty: no row is lost by that.
+/// The database's list of free pages differs from its count after about one close in thirty; no row is lost.
 #[test]
 fn a_file_that_was_closed_in_order_is_never_called_damaged() {
     let until = later(60);
@@ -293,7 +293,7 @@ async fn a_file_that_was_left_is_left() {
     other.mark("link", b"a", later(60)).await.unwrap();
 }
 
-/// A file that is gone is not begun anew while the process runs: that would let everything be used again.
+/// A missing file is not created again while the process runs: all credentials could be used again.
 #[tokio::test]
 async fn a_file_that_cannot_be_opened_again_refuses() {
     let (_folder, path) = folder();
@@ -306,7 +306,7 @@ async fn a_file_that_cannot_be_opened_again_refuses() {
     assert_eq!(store.mark("link", b"b", later(60)).await, Err(MarkError::Unkept(KeepError::Unavailable)));
     assert!(store.check().unwrap_err().contains("cannot open the state file"), "{:?}", store.check());
     assert!(!path.exists());
-    // It is tried again by itself, once a second at most.
+    // The store retries by itself, at most once a second.
     fs::rename(&away, &path).unwrap();
     let healed = async {
         while store.mark("link", b"c", later(60)).await == Err(MarkError::Unkept(KeepError::Unavailable)) {
@@ -327,15 +327,15 @@ async fn a_full_table_of_tickets_refuses_and_the_expired_make_room() {
         ticket
     };
     for number in 0..10_000 {
-        store.keep(ticket(number), vec![], later(60)).await.unwrap();
+        store.keep_ticket(ticket(number), vec![], later(60)).await.unwrap();
     }
-    assert_eq!(store.keep(ticket(10_000), vec![], later(60)).await, Err(KeepError::Full));
-    assert_eq!(store.take(ticket(0)).await, Ok(Some(vec![])), "what is out stays good");
-    store.keep(ticket(0), vec![], later(-1)).await.unwrap();
-    store.keep(ticket(10_000), vec![], later(60)).await.unwrap();
+    assert_eq!(store.keep_ticket(ticket(10_000), vec![], later(60)).await, Err(KeepError::Full));
+    assert_eq!(store.take_ticket(ticket(0)).await, Ok(Some(vec![])), "what is out stays good");
+    store.keep_ticket(ticket(0), vec![], later(-1)).await.unwrap();
+    store.keep_ticket(ticket(10_000), vec![], later(60)).await.unwrap();
 }
 
-/// What somebody does to the file is noticed while nothing is written.
+/// Waits until the store reports a change of the file, while nothing is written.
 async fn noticed(store: &Store, part: &str) {
     let noticed = async {
         while !store.check().is_err_and(|problem| problem.contains(part)) {
@@ -359,7 +359,7 @@ async fn a_file_that_is_cut_short_is_noticed_and_marks_are_refused_until_a_copy_
         assert_eq!(refused, Err(MarkError::Unkept(KeepError::Unavailable)));
         assert_eq!(fs::metadata(&path).unwrap().len(), length, "what another program did is left as it is");
         noticed(&store, "the state file").await;
-        // A copy is older than what is known: it is told of that.
+        // The copy is older than the state in memory, which is written to it.
         fs::write(&path, &whole).unwrap();
         let healed = async {
             while store.check().is_err() {
@@ -387,7 +387,7 @@ async fn a_file_that_others_write_or_remove_is_noticed_while_nothing_is_written(
         let (_folder, path) = folder();
         let store = Store::open(&path).unwrap();
         store.mark("link", b"a", later(60)).await.unwrap();
-        // Within one tick of the file system's clock, a change may bear the same time.
+        // Within one tick of the file system's clock, a change may have the same time.
         tokio::time::sleep(Duration::from_millis(50)).await;
         act(&path).unwrap();
         let problem = async {
@@ -403,7 +403,7 @@ async fn a_file_that_others_write_or_remove_is_noticed_while_nothing_is_written(
     }
 }
 
-/// The wall clock cannot be set here; what the store believes can.
+/// The test cannot set the wall clock; it sets the believed time instead.
 #[tokio::test]
 async fn a_freeze_that_ended_by_a_wrong_clock_is_in_force_again() {
     let (_folder, path) = folder();
@@ -413,7 +413,7 @@ async fn a_freeze_that_ended_by_a_wrong_clock_is_in_force_again() {
     let set = |ahead: i64| {
         *store.shared.clock.lock().unwrap() = BelievedClock::since(later(ahead));
     };
-    // Behind what the file says, the earlier time holds.
+    // Behind the time of the file, the earlier time holds.
     set(-86_400);
     assert!(store.now() < later(-86_000));
     store.sweep().await;

@@ -1,4 +1,4 @@
-//! The thread that writes the state file. Whatever waits when it begins to write is written at once.
+//! The thread that writes the state file. All changes that wait when it begins a write share that write.
 
 use std::io;
 use std::mem;
@@ -19,21 +19,21 @@ use super::{DEADLINE, StoreState};
 
 /// How many changes may wait for the file.
 const QUEUE: usize = 1024;
-/// How soon a file that could not be written is tried again.
+/// How long after a failure the file is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How often the file is looked at when nothing is written.
+/// How often an idle file is checked.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often the time is written down.
+/// How often the believed time is stored.
 const TIME: Duration = Duration::from_secs(60);
 
-/// The writer's thread. It ends, and the file is closed, when this is dropped.
+/// A handle to the writer's thread. Dropping it ends the thread and closes the file.
 pub(super) struct StateWriter {
     path: PathBuf,
     orders: Option<Sender<WriterOrder>>,
     /// How many changes wait for the file.
     waiting: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
-    /// Closed when the thread has ended.
+    /// Disconnected when the thread has ended.
     ended: Mutex<Receiver<()>>,
 }
 
@@ -44,7 +44,7 @@ enum WriterOrder {
     Leave,
 }
 
-/// A change and who waits for it.
+/// A change and its caller.
 struct PendingChange {
     change: Change,
     answer: oneshot::Sender<Result<TakenTicket, ChangeError>>,
@@ -69,18 +69,19 @@ impl StateWriter {
         let ((orders, given), (end, ended)) = (channel(), channel());
         let waiting = Arc::<AtomicUsize>::default();
         let file = FileAccess::Open(file);
-        let desk = WriterThread { path: path.to_owned(), shared, waiting: Arc::clone(&waiting), file, timed: None };
-        let work = move || {
-            desk.work(&given);
+        let thread =
+            WriterThread { path: path.to_owned(), shared, waiting: Arc::clone(&waiting), file, time_stored: None };
+        let run = move || {
+            thread.run(&given);
             drop(end);
         };
-        let thread = thread::Builder::new().name("callgate-state".to_owned()).spawn(work);
-        let thread = thread.map_err(|error| OpenError::Io(path.to_owned(), error))?;
+        let handle = thread::Builder::new().name("callgate-state".to_owned()).spawn(run);
+        let handle = handle.map_err(|error| OpenError::Io(path.to_owned(), error))?;
         Ok(Self {
             path: path.to_owned(),
             orders: Some(orders),
             waiting,
-            thread: Some(thread),
+            thread: Some(handle),
             ended: Mutex::new(ended),
         })
     }
@@ -89,7 +90,7 @@ impl StateWriter {
         &self.path
     }
 
-    /// Makes a change, and waits until it is on the disk.
+    /// Applies a change and waits until it is durable.
     pub(super) async fn write(&self, change: Change) -> Result<TakenTicket, ChangeError> {
         let (answer, answered) = oneshot::channel();
         let before = self.waiting.fetch_add(1, Ordering::Relaxed);
@@ -103,7 +104,7 @@ impl StateWriter {
     pub(super) async fn pause(&self) {
         let (paused, is_paused) = oneshot::channel();
         if self.order(WriterOrder::Pause(paused)) {
-            // A thread that is gone holds no file.
+            // A thread that has ended holds no file.
             let _ = is_paused.await;
         }
     }
@@ -116,7 +117,7 @@ impl StateWriter {
         self.order(WriterOrder::Leave);
     }
 
-    /// Gives the thread an order, without waiting. Tells whether it is there.
+    /// Sends an order to the thread, without waiting. Returns whether the thread runs.
     fn order(&self, order: WriterOrder) -> bool {
         let is_there = self.orders.as_ref().is_some_and(|orders| orders.send(order).is_ok());
         if !is_there {
@@ -129,7 +130,7 @@ impl StateWriter {
 impl Drop for StateWriter {
     fn drop(&mut self) {
         drop(self.orders.take());
-        // A disk that does not answer holds up no end.
+        // A disk that does not answer must not block the end of the process.
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
         if ended.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout) {
             return tracing::error!("the state file is still being written, and is left behind");
@@ -140,29 +141,29 @@ impl Drop for StateWriter {
     }
 }
 
-/// What the thread works with.
+/// The state of the writer's thread.
 struct WriterThread {
     path: PathBuf,
     shared: Arc<StoreState>,
     waiting: Arc<AtomicUsize>,
     file: FileAccess,
-    /// When the time was written down last.
-    timed: Option<Instant>,
+    /// When the believed time was last stored.
+    time_stored: Option<Instant>,
 }
 
-/// Whose the file is.
+/// Whether this process may write the file.
 enum FileAccess {
     Open(StateFile),
-    /// It could not be written, and is tried again from this moment.
+    /// It could not be written; the next attempt is at this moment.
     Broken(Instant),
     /// Another process may have it for a while; changes wait.
     Paused(Vec<PendingChange>),
-    /// Another process has it.
+    /// Another process has taken it over.
     Left,
 }
 
 impl WriterThread {
-    fn work(mut self, orders: &Receiver<WriterOrder>) {
+    fn run(mut self, orders: &Receiver<WriterOrder>) {
         let mut next = None;
         loop {
             let order = match next.take() {
@@ -170,7 +171,7 @@ impl WriterThread {
                 None => match orders.recv_timeout(LOOK) {
                     Ok(order) => order,
                     Err(RecvTimeoutError::Timeout) => {
-                        self.look();
+                        self.check_file();
                         continue;
                     }
                     Err(RecvTimeoutError::Disconnected) => return,
@@ -179,7 +180,7 @@ impl WriterThread {
             match order {
                 WriterOrder::Change(first) => {
                     let mut batch = vec![first];
-                    // Whatever waits by now shares one write; what is no change comes after it.
+                    // The changes that wait by now share one write; another order follows it.
                     while batch.len() < QUEUE
                         && let Ok(order) = orders.try_recv()
                     {
@@ -192,7 +193,7 @@ impl WriterThread {
                         }
                     }
                     self.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
-                    self.change(batch);
+                    self.apply_batch(batch);
                 }
                 WriterOrder::Pause(paused) => {
                     self.file = FileAccess::Paused(Vec::new());
@@ -203,20 +204,20 @@ impl WriterThread {
                         FileAccess::Paused(waiting) => waiting,
                         FileAccess::Open(_) | FileAccess::Broken(_) | FileAccess::Left => Vec::new(),
                     };
-                    self.change(waiting);
+                    self.apply_batch(waiting);
                 }
-                // Whoever waits is told by the end of its channel.
+                // Callers that wait learn it by the end of their channel.
                 WriterOrder::Leave => self.file = FileAccess::Left,
             }
         }
     }
 
-    /// Looks at the file, so that what others do to it is noticed before it matters.
-    fn look(&mut self) {
+    /// Checks the file, to notice what other programs do to it.
+    fn check_file(&mut self) {
         match &self.file {
             FileAccess::Open(file) => {
                 if let Err(problem) = file.check() {
-                    self.complain(format!("cannot write {}: {problem}", self.path.display()));
+                    self.report_problem(format!("cannot write {}: {problem}", self.path.display()));
                 }
             }
             FileAccess::Broken(_) => self.reopen(),
@@ -224,7 +225,7 @@ impl WriterThread {
         }
     }
 
-    fn change(&mut self, mut batch: Vec<PendingChange>) {
+    fn apply_batch(&mut self, mut batch: Vec<PendingChange>) {
         if let FileAccess::Paused(waiting) = &mut self.file {
             waiting.append(&mut batch);
             waiting.retain(|waiting| !waiting.answer.is_closed());
@@ -241,9 +242,9 @@ impl WriterThread {
             matches!(waiting.change, Change::Freeze { .. } | Change::Thaw { .. } | Change::Sweep)
         };
         let before = batch.iter().any(is_about_freezes).then(|| self.shared.tables().freezes.clone());
-        // Whoever has given up is not told, and must not be taken for one who was.
+        // A caller that has given up would not learn of success: its change must not be applied.
         for waiting in batch.into_iter().filter(|waiting| !waiting.answer.is_closed()) {
-            match self.shared.tables().change(waiting.change, now) {
+            match self.shared.tables().apply(waiting.change, now) {
                 Ok((given, changed)) => {
                     rows.extend(changed);
                     made.push((waiting.answer, given));
@@ -251,18 +252,18 @@ impl WriterThread {
                 Err(refused) => answer(waiting.answer, Err(refused)),
             }
         }
-        let is_timed = self.timed.is_some_and(|at| at.elapsed() < TIME) || self.shared.tables().is_empty();
-        if !is_timed {
+        let is_time_stored = self.time_stored.is_some_and(|at| at.elapsed() < TIME) || self.shared.tables().is_empty();
+        if !is_time_stored {
             rows.push(FileRow::Time(now));
-            self.timed = Some(Instant::now());
+            self.time_stored = Some(Instant::now());
         }
         let written = if rows.is_empty() { Ok(()) } else { file.write(&rows) };
         if let Err(problem) = written {
-            // What was marked stays so: it may be on the disk. An account is frozen or not as the file says.
+            // Marks stay: they may be in the file. Freezes are as the file has them.
             if let Some(before) = before {
                 self.shared.tables().freezes = before;
             }
-            self.complain(format!("cannot write {}: {problem}", self.path.display()));
+            self.report_problem(format!("cannot write {}: {problem}", self.path.display()));
             return made.into_iter().for_each(|(to, _)| answer(to, Err(ChangeError::Unavailable)));
         }
         for (to, given) in made {
@@ -270,7 +271,8 @@ impl WriterThread {
         }
     }
 
-    /// Opens the file again once it may be tried. It must still be there: an empty one would let everything be used again.
+    /// Opens the file again when its time has come. It must exist: with a new file, all credentials could be used
+    /// again.
     fn reopen(&mut self) {
         let FileAccess::Broken(again) = self.file else { return };
         if Instant::now() < again {
@@ -282,20 +284,19 @@ impl WriterThread {
                 *self.shared.problem() = None;
                 self.file = FileAccess::Open(file);
             }
-            Ok(Err(problem)) => self.complain(format!("cannot write {}: {problem}", self.path.display())),
-            Err(error) => self.complain(told(&error)),
+            Ok(Err(problem)) => self.report_problem(format!("cannot write {}: {problem}", self.path.display())),
+            Err(error) => self.report_problem(with_cause(&error)),
         }
     }
 
-    /// Takes over what the file says that is not known, and tells the file what it does not know: a copy that was put back
-    /// is older than what is remembered here.
+    /// Merges the file with the state in memory, and writes what the file lacks: a copy that was put back is older.
     fn restore(&self, mut file: StateFile, found: FileContents) -> Result<StateFile, String> {
         let missing = self.shared.tables().merge(found.tables);
         file.write(&missing).map(|()| file)
     }
 
-    /// Says once what an operator must do, and waits before the file is tried again.
-    fn complain(&mut self, problem: String) {
+    /// Reports once what the operator must do, and schedules the next attempt.
+    fn report_problem(&mut self, problem: String) {
         self.file = FileAccess::Broken(Instant::now() + AGAIN);
         let before = self.shared.problem().replace(problem.clone());
         if before.as_ref() != Some(&problem) {
@@ -304,13 +305,13 @@ impl WriterThread {
     }
 }
 
-/// Tells an error with its cause.
-fn told(error: &OpenError) -> String {
+/// Returns the text of an error and its cause.
+fn with_cause(error: &OpenError) -> String {
     let source = std::error::Error::source(error).map(|source| format!(": {source}"));
     format!("{error}{}", source.unwrap_or_default())
 }
 
 fn answer(to: oneshot::Sender<Result<TakenTicket, ChangeError>>, answer: Result<TakenTicket, ChangeError>) {
-    // Whoever waited may have left.
+    // The caller may have left.
     let _ = to.send(answer);
 }

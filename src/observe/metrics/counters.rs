@@ -1,4 +1,5 @@
-//! What one worker counts. Only its own thread writes, so counting is a load and a store: no lock, no locked instruction.
+//! The counters of one worker. Only its own thread writes, so counting is a load and a store: no lock, no locked
+//! instruction.
 
 use std::array;
 use std::marker::PhantomData;
@@ -13,10 +14,10 @@ use super::labels::{
 use crate::model::login::{LoginKind, LoginOutcome};
 use crate::model::upstream_name::UpstreamName;
 
-/// The upper bounds of the histogram, in microseconds; a last bucket has no bound.
+/// The upper bounds of the histogram, in microseconds; the last bucket has none.
 pub(super) const BUCKETS: [u64; 9] = [1_000, 2_500, 10_000, 25_000, 100_000, 250_000, 1_000_000, 2_500_000, 10_000_000];
 
-/// A number that one thread changes and others read.
+/// A number that one thread writes and others read.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
 
@@ -34,7 +35,7 @@ impl Counter {
     }
 }
 
-/// A number for each value of a label.
+/// A counter for each value of a label.
 #[derive(Debug)]
 pub(super) struct PerLabel<A, const N: usize>([Counter; N], PhantomData<A>);
 
@@ -50,7 +51,7 @@ impl<A, const N: usize> Default for PerLabel<A, N> {
     }
 }
 
-/// A number for each pair of the values of two labels.
+/// A counter for each pair of values of two labels.
 #[derive(Debug)]
 pub(super) struct PerPair<A, B, const M: usize, const N: usize>([PerLabel<B, N>; M], PhantomData<A>);
 
@@ -66,7 +67,7 @@ impl<A, B, const M: usize, const N: usize> Default for PerPair<A, B, M, N> {
     }
 }
 
-/// How long something took, by buckets.
+/// A histogram of durations.
 #[derive(Debug, Default)]
 pub(super) struct Histogram {
     pub(super) buckets: [Counter; BUCKETS.len() + 1],
@@ -82,7 +83,7 @@ impl Histogram {
     }
 }
 
-/// All that one worker counts. Its first and last bytes share no cache line with another's.
+/// All counters of one worker, aligned so that two workers share no cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct WorkerCounts {

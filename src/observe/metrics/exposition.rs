@@ -1,6 +1,6 @@
-//! Every metric with its name, its type and its help, as OpenMetrics text.
+//! All metrics with name, type and help, as OpenMetrics text.
 //!
-//! Each series is there from the first look on, at zero: a rate over what has not happened yet is zero, not unknown.
+//! Each series exists from the first scrape on, at zero, so that its rate is defined.
 
 use std::fmt::Error;
 
@@ -14,7 +14,7 @@ use super::counters::{BUCKETS, Counter, Histogram, PerLabel, PerPair, WorkerCoun
 use super::labels::{ExchangeRoute, FetchResult, Label};
 use super::process::ProcessUsage;
 
-/// Labels with their values, and what they count.
+/// One series of a metric: its labels and its value.
 pub(super) type Series<T> = (Vec<(&'static str, String)>, T);
 
 impl Collector for Metrics {
@@ -76,7 +76,7 @@ impl Metrics {
     }
 
     fn write_state(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
-        let found = self.health.ask().into_iter();
+        let found = self.health.check().into_iter();
         let ready =
             found.map(|found| (vec![("part", found.part.to_owned())], u64::from(found.problem.is_none()))).collect();
         page.gauge("callgate_ready", "Whether a part is ready, as /readyz says.", ready)?;
@@ -96,7 +96,7 @@ impl Metrics {
         build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
     }
 
-    /// Writes how fresh the keys of identity providers are.
+    /// Writes the freshness of the keys of identity providers.
     fn write_keys(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
         let keys = self.keys();
         let fetches = keys.iter().flat_map(|(method, freshness)| {
@@ -108,9 +108,9 @@ impl Metrics {
         page.seconds("callgate_jwks_loaded_timestamp", "When the keys in use were fetched.", loaded.collect())
     }
 
-    /// Writes what every program tells under the same names.
+    /// Writes the metrics that every program has under the same names.
     fn write_process(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
-        let process = ProcessUsage::look();
+        let process = ProcessUsage::read();
         let row = |value: Option<u64>| value.map_or_else(Vec::new, bare);
         page.seconds("process_start_time", "When the process started.", bare(self.started.as_second()))?;
         page.gauge("process_open_fds", "Open file descriptors.", row(process.open_files))?;
@@ -147,7 +147,7 @@ impl Metrics {
     }
 }
 
-/// A histogram over all workers.
+/// The sums of a histogram over all workers.
 struct HistogramSums {
     buckets: Vec<u64>,
     microseconds: u64,
@@ -161,7 +161,7 @@ pub(super) fn label<A: Label>(value: A) -> (&'static str, String) {
     (A::KEY, value.text().to_owned())
 }
 
-/// The text in the making.
+/// The text being written.
 struct Exposition<'a>(DescriptorEncoder<'a>);
 
 impl Exposition<'_> {

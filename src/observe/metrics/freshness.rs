@@ -1,4 +1,4 @@
-//! How fresh the keys of an identity provider are.
+//! The freshness of the keys of an identity provider.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::labels::{FetchResult, Label};
 
-/// Counts the fetches of one set of keys.
+/// Counts the fetches of one key set.
 #[derive(Debug, Default)]
 pub struct Freshness {
     fetches: [AtomicU64; FetchResult::COUNT],
@@ -15,7 +15,7 @@ pub struct Freshness {
 }
 
 impl Freshness {
-    /// Counts a fetch, which has brought keys or not.
+    /// Counts a fetch, which succeeded or failed.
     pub fn note(&self, success: bool, now: Timestamp) {
         let result = if success { FetchResult::Ok } else { FetchResult::Failed };
         self.fetches[result.index()].fetch_add(1, Ordering::Relaxed);
@@ -28,7 +28,7 @@ impl Freshness {
         self.fetches[result.index()].load(Ordering::Relaxed)
     }
 
-    /// Returns when keys came last, in seconds of Unix time; 0: never.
+    /// Returns when keys were last fetched, in seconds of Unix time; 0: never.
     pub(super) fn loaded(&self) -> i64 {
         self.loaded.load(Ordering::Relaxed)
     }

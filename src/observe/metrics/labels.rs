@@ -1,4 +1,4 @@
-//! The values that labels may have: closed sets, so that no request can make a series of its own.
+//! The labels of metrics and their values: closed sets, so that no request can create a series.
 
 use http::StatusCode;
 use rustls::ProtocolVersion;
@@ -12,7 +12,7 @@ pub(super) trait Label: Copy + 'static {
     const ALL: &'static [Self];
     /// How many values there are.
     const COUNT: usize = Self::ALL.len();
-    /// Returns the value's place in `ALL`.
+    /// Returns the index of the value in `ALL`.
     fn index(self) -> usize;
     fn text(self) -> &'static str;
 }
@@ -39,7 +39,7 @@ macro_rules! labels {
 }
 
 labels! {
-    /// Who answers an exchange.
+    /// The part of the gate that answers an exchange.
     ExchangeRoute = "route" {
         /// The app.
         App = "app",
@@ -53,7 +53,7 @@ labels! {
         Callgate = "auth_callgate",
         /// A redirect of the app that was given a session.
         Injected = "injected",
-        /// An answer of our own, before any of these was found.
+        /// An answer of callgate before any of these was chosen.
         Own = "own",
     }
 
@@ -65,15 +65,15 @@ labels! {
         Success = "2xx",
         /// Redirects.
         Redirect = "3xx",
-        /// The client's mistakes.
+        /// Errors of the client.
         Client = "4xx",
-        /// Ours, or an upstream's.
+        /// Errors of callgate or an upstream.
         Server = "5xx",
         /// The client left before there was an answer.
         None = "none",
     }
 
-    /// Which way the bytes of bodies and tunnels go.
+    /// The direction of the bytes of bodies and tunnels.
     Direction = "direction" {
         /// From clients.
         Received = "received",
@@ -81,7 +81,7 @@ labels! {
         Sent = "sent",
     }
 
-    /// What a client's connection speaks.
+    /// The protocol of a client's connection.
     ClientProtocol = "protocol" {
         /// HTTP/1.0 or HTTP/1.1.
         H1 = "h1",
@@ -93,53 +93,53 @@ labels! {
     HandshakeResult = "result" {
         /// A new session.
         Full = "full",
-        /// A session that goes on.
+        /// A resumed session.
         Resumed = "resumed",
-        /// The client broke off, or there was no common ground.
+        /// The client broke off, or the two had no version or cipher suite in common.
         Failed = "failed",
-        /// Not in time.
+        /// It took too long.
         Timeout = "timeout",
     }
 
-    /// The version of TLS that was agreed on.
+    /// The negotiated version of TLS.
     TlsVersion = "version" {
         /// TLS 1.2.
         Tls12 = "1.2",
         /// TLS 1.3.
         Tls13 = "1.3",
-        /// None.
+        /// The handshake did not get that far.
         None = "none",
     }
 
     /// How opening a connection to an upstream ended.
     ConnectResult = "result" {
-        /// It stands.
+        /// It succeeded.
         Ok = "ok",
-        /// There are as many as `max_connections` permits.
+        /// `max_connections` is reached.
         Full = "full",
-        /// Nobody listens there, the name is not known, or TLS failed.
+        /// No program listens there, the name is unknown, or TLS failed.
         Failed = "failed",
-        /// Not in time.
+        /// It took too long.
         Timeout = "timeout",
     }
 
-    /// The connection that carries a request to an upstream.
+    /// Whether a request to an upstream reuses a connection.
     ConnectionUse = "connection" {
-        /// One that was opened for it.
+        /// A new connection.
         New = "new",
-        /// One that carried another before.
+        /// A connection that carried another request before.
         Reused = "reused",
     }
 
-    /// Why an upstream that could be reached gave no answer.
+    /// Why a request to a reachable upstream has no answer.
     UpstreamFault = "error" {
-        /// Not in time.
+        /// It took too long.
         Timeout = "timeout",
         /// The connection broke.
         Broken = "broken",
-        /// The answer breaks a rule.
-        Nonsense = "nonsense",
-        /// The request's own body did not come to its end.
+        /// The answer violates HTTP.
+        BadResponse = "bad_response",
+        /// The body of the request broke off.
         Client = "client",
     }
 
@@ -153,9 +153,9 @@ labels! {
         Account = "account",
         /// By administrator.
         Admin = "admin",
-        /// By refusals of an address.
+        /// By bad credentials of an address.
         Failures = "failures",
-        /// Different cookies of an address that prove nobody.
+        /// Different unknown cookies of an address.
         StaleCookies = "stale_cookies",
         /// Password logins that pass through.
         PbxLogins = "pbx_logins",
@@ -165,65 +165,65 @@ labels! {
 
     /// A kind of auth method.
     CountedMethod = "method" {
-        /// The app was asked.
+        /// The app's `whoami`.
         App = "app",
-        /// A key of ours was shown.
+        /// A key of `proxy.toml`.
         Key = "key",
-        /// A signed link was followed.
+        /// A signed link.
         Link = "link",
-        /// A JSON web token was shown.
+        /// A JSON Web Token.
         Jwt = "jwt",
-        /// A proxy before us named the caller.
+        /// Header fields of a trusted proxy.
         Header = "header",
-        /// A client certificate was shown.
+        /// A client certificate.
         Mtls = "mtls",
-        /// A login at an identity provider was shown.
+        /// A login at an identity provider.
         Oidc = "oidc",
-        /// The app named the account in a redirect.
+        /// A redirect in which the app names the account.
         Redirect = "redirect",
-        /// No method found a credential of its kind.
+        /// No credential.
         None = "none",
-        /// More than one did.
+        /// Credentials of more than one method.
         Several = "several",
     }
 
-    /// What an auth method says of a caller.
+    /// The verdict of an auth method.
     CountedVerdict = "verdict" {
         /// The credential is good.
         Admit = "admit",
         /// The credential is bad.
         Refuse = "refuse",
-        /// The app knows nobody by it.
+        /// The app does not know the credential.
         Stranger = "stranger",
-        /// There is none.
+        /// There is no credential.
         Abstain = "abstain",
-        /// Whoever had to be asked gave no answer.
+        /// The app or the identity provider gave no answer.
         Error = "error",
     }
 
-    /// What the shield of the PBX kept out.
+    /// An attempt that the shield of the PBX blocked.
     BlockedAttempt = "attempt" {
         /// A page or an operation of administrators.
         AdminPath = "admin_path",
-        /// The name of the administrator whom callgate itself uses.
+        /// The user name of callgate's own administrator.
         Administrator = "administrator",
         /// A third-party login.
         ThirdParty = "third_party",
-        /// A session that did not go out through here.
+        /// A session that callgate did not issue.
         ForeignSession = "foreign_session",
-        /// What could be read as one of these.
+        /// A request that the PBX could read as one of these.
         Unclear = "unclear",
     }
 
-    /// What came of a Voximplant one-time key.
+    /// The outcome of a Voximplant one-time key.
     KeyOutcome = "outcome" {
         /// A new key was answered.
         New = "new",
-        /// A key was answered once more.
+        /// A key was answered again.
         Repeated = "repeated",
-        /// Nobody was proven, or the page was of another origin.
+        /// The caller is not proven, or the page belongs to another origin.
         Unproven = "unproven",
-        /// There was no key, or none that is answered.
+        /// The key is missing or malformed.
         Malformed = "malformed",
         /// No rule grants that user in that application.
         Forbidden = "forbidden",
@@ -231,59 +231,59 @@ labels! {
         UnknownUser = "unknown_user",
         /// Too many requests, or too many keys of one user.
         Limited = "limited",
-        /// The app did not say who it was.
+        /// The app gave no answer.
         Failed = "failed",
     }
 
-    /// What came of asking the PBX for a session.
+    /// The outcome of minting a session at the PBX.
     MintOutcome = "outcome" {
         /// A session.
         Ok = "ok",
-        /// It refused the administrator.
+        /// The PBX refused the administrator.
         Refused = "refused",
-        /// It was not asked, because it refused the administrator before.
+        /// Not tried: the PBX refused the administrator before.
         Open = "breaker_open",
         /// The administrator lacks a right.
         NotPermitted = "not_permitted",
-        /// It knows no such account.
+        /// The PBX knows no such account.
         Unknown = "unknown",
-        /// Not in time.
+        /// It took too long.
         Timeout = "timeout",
         /// No connection.
         Unreachable = "unreachable",
-        /// Not an answer that a PBX gives.
-        Nonsense = "nonsense",
+        /// The answer is malformed.
+        BadResponse = "bad_response",
     }
 
     /// How a tunnel ended.
     TunnelEnd = "reason" {
         /// Both sides had ended.
         Closed = "closed",
-        /// Both were silent for too long.
+        /// Both sides were silent for too long.
         Idle = "idle",
-        /// One of them took nothing for too long.
+        /// One side accepted no bytes for too long.
         Stalled = "stalled",
         /// A connection broke.
         Failed = "failed",
-        /// It was cut off here, at the end of a drain, or ended before it began.
+        /// Callgate closed it at the end of a drain, or it ended before it began.
         Cut = "cut",
         /// Its account was frozen.
         Frozen = "frozen",
     }
 
-    /// What came of fetching keys.
+    /// The result of fetching keys.
     FetchResult = "result" {
-        /// They are in use.
+        /// The new keys are in use.
         Ok = "ok",
-        /// The last ones stay in use.
+        /// The keys before stay in use.
         Failed = "failed",
     }
 
-    /// What came of reading the configuration again.
+    /// The result of reading the configuration again.
     ReloadResult = "result" {
-        /// It is in use.
+        /// The new configuration is in use.
         Ok = "ok",
-        /// Nothing changed.
+        /// The configuration before stays in use.
         Failed = "failed",
     }
 }
@@ -355,7 +355,7 @@ impl Label for LoginOutcome {
 }
 
 impl CountedMethod {
-    /// Returns the word that the configuration has for it.
+    /// Returns the type of the method in the configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.text()
@@ -363,7 +363,7 @@ impl CountedMethod {
 }
 
 impl LimitName {
-    /// Finds a limit by the name that the configuration has for it.
+    /// Finds a limit by its name in the configuration.
     pub(super) fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|limit| limit.text() == name)
     }

@@ -1,8 +1,8 @@
-//! What the system knows of this process, read from `/proc` when somebody asks.
+//! Facts about this process, read from `/proc` at each scrape.
 
 use std::fs;
 
-/// What is read at one look. What the system does not tell is left out.
+/// Facts about this process; nothing where the system does not provide one.
 #[derive(Debug, Default)]
 pub(super) struct ProcessUsage {
     pub(super) open_files: Option<u64>,
@@ -11,13 +11,13 @@ pub(super) struct ProcessUsage {
 }
 
 impl ProcessUsage {
-    pub(super) fn look() -> Self {
-        let read = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+    pub(super) fn read() -> Self {
+        let file = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
         Self {
-            // The look itself has the folder open.
+            // Reading the folder opens it: one descriptor less.
             open_files: fs::read_dir("/proc/self/fd").ok().map(|files| (files.count() as u64).saturating_sub(1)),
-            most_files: most_files(&read("limits")),
-            resident_bytes: resident_bytes(&read("status")),
+            most_files: most_files(&file("limits")),
+            resident_bytes: resident_bytes(&file("status")),
         }
     }
 }
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn knows_this_process() {
-        let process = ProcessUsage::look();
+        let process = ProcessUsage::read();
         assert!(process.open_files > Some(2) && process.most_files > process.open_files, "{process:?}");
         assert!(process.resident_bytes > Some(1 << 20), "{process:?}");
     }

@@ -1,34 +1,34 @@
-//! The lines of one worker on their way to a log, and those of them whose writing is awaited.
+//! The lines of one worker that wait for a log, some of them awaited by a login.
 
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-/// By how many bytes a buffer grows, so that it is never much larger than what is in it.
+/// By how many bytes a buffer grows, so that it is never much larger than its lines.
 const GROWTH: usize = 64 << 10;
-/// The room that a line finds without growth in the middle of it.
+/// How much free room a line finds before it is written, so that the buffer seldom grows within a line.
 const ROOM: usize = 8 << 10;
 
-/// Lines that the writer's thread has not taken yet. One thread adds them, and the lock is held while bytes are copied.
+/// Lines that the writer's thread has not taken yet. One thread adds lines; the lock is held while bytes are copied.
 #[derive(Default)]
 pub(super) struct LineBuffer(Mutex<BufferState>);
 
 #[derive(Default)]
 struct BufferState {
     lines: QueuedLines,
-    /// The number of the next line that is awaited.
+    /// The number of the next awaited line.
     next: u64,
 }
 
-/// Whole lines, each with its end.
+/// Whole lines, each with its newline.
 #[derive(Default)]
 pub(super) struct QueuedLines {
     pub(super) bytes: Vec<u8>,
     awaited: Vec<AwaitedLine>,
 }
 
-/// A line whose writing is awaited.
+/// A line whose writing a caller awaits.
 struct AwaitedLine {
     number: u64,
     start: usize,
@@ -36,21 +36,21 @@ struct AwaitedLine {
     written: oneshot::Sender<bool>,
 }
 
-/// What the caller has of a line that it awaits.
+/// The caller's end of an awaited line.
 pub(super) struct LineReceipt {
-    /// Told whether the line was written.
+    /// Receives whether the line was written.
     pub(super) written: oneshot::Receiver<bool>,
     number: u64,
 }
 
 impl LineBuffer {
-    /// Adds a line, which `write` appends without its end, if `admit` has room for so many bytes. Returns how many
+    /// Adds a line, which `write` appends without its newline, if `admit` has room for its bytes. Returns how many
     /// bytes then wait here.
     pub(super) fn push(&self, write: impl FnOnce(&mut Vec<u8>), admit: impl FnOnce(usize) -> bool) -> Option<usize> {
         self.inner().lines.push(write, admit)
     }
 
-    /// As [`LineBuffer::push`], and returns a receipt.
+    /// Adds a line as [`LineBuffer::push`] does, and returns a receipt.
     pub(super) fn push_awaited(&self, line: &str, admit: impl FnOnce(usize) -> bool) -> Option<LineReceipt> {
         let mut inner = self.inner();
         let start = inner.lines.bytes.len();
@@ -62,12 +62,12 @@ impl LineBuffer {
         Some(LineReceipt { written, number })
     }
 
-    /// Takes a line back. Returns its bytes; nothing when the writer's thread has it already.
+    /// Withdraws a line. Returns how many bytes it had; nothing if the writer's thread has taken it already.
     pub(super) fn withdraw(&self, receipt: &LineReceipt) -> Option<usize> {
         self.inner().lines.withdraw(receipt.number)
     }
 
-    /// Takes all lines, and leaves an empty buffer in their place.
+    /// Takes all lines and leaves an empty buffer.
     pub(super) fn take(&self, empty: QueuedLines) -> QueuedLines {
         mem::replace(&mut self.inner().lines, empty)
     }
@@ -107,7 +107,7 @@ impl QueuedLines {
         Some(end - start)
     }
 
-    /// Tells those who wait for the lines before `end` whether they were written.
+    /// Tells the callers that await a line before `end` whether it was written.
     pub(super) fn answer(&mut self, end: usize, is_written: bool) {
         let before = self.awaited.iter().take_while(|awaited| awaited.end <= end).count();
         for awaited in self.awaited.drain(..before) {
@@ -116,8 +116,8 @@ impl QueuedLines {
         }
     }
 
-    /// Returns where the next bytes to be written end, which begin at `start`: whole lines, of `most` bytes if there is
-    /// more than one.
+    /// Returns the end of the next piece to write, which begins at `start`: whole lines, at most `most` bytes if there
+    /// is more than one line.
     pub(super) fn piece(&self, start: usize, most: usize) -> usize {
         let rest = &self.bytes[start..];
         let newline = |byte: &u8| *byte == b'\n';
@@ -138,7 +138,7 @@ impl QueuedLines {
     }
 }
 
-/// Returns how many lines there are in some bytes.
+/// Counts the lines in these bytes.
 pub(super) fn count(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|byte| **byte == b'\n').count() as u64
 }

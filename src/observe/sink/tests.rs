@@ -32,7 +32,7 @@ fn lines(memory: &Memory) -> Vec<String> {
     memory.text().lines().map(str::to_owned).collect()
 }
 
-/// Gets the thread stuck on its first line, which needs the memory that is locked.
+/// Lets the thread get stuck on its first line, for which it needs the locked memory.
 fn get_stuck(sink: &Sink) {
     sink.needed_line("first");
     sink.hurry();
@@ -41,7 +41,7 @@ fn get_stuck(sink: &Sink) {
     }
 }
 
-/// Locks a memory on a thread of its own, until what is returned is dropped.
+/// Locks a memory on a thread of its own until the returned sender is dropped.
 fn hold(memory: &Memory) -> mpsc::Sender<()> {
     let (let_go, is_let_go) = mpsc::channel();
     let (hold, is_held) = mpsc::channel();
@@ -120,7 +120,7 @@ fn nothing_waits_for_a_stuck_place_and_its_room_has_a_bound() {
     assert_eq!(sink.lost(), 2 * lost as u64 - 1);
     sink.reopen();
     assert!(!sink.flush(Instant::now() + Duration::from_millis(10)));
-    assert!(!sink.ask().is_done() && !sink.closing().is_over());
+    assert!(!sink.request_flush().is_done() && !sink.closing().is_over());
     drop(stuck);
     close(sink);
     let (notes, lines): (Vec<_>, Vec<_>) = lines(&memory).into_iter().partition(|line| line.contains("lost"));
@@ -169,7 +169,7 @@ fn a_receipt_is_not_answered_before_its_line_is_written() {
     let (sink, memory) = memory_log(LogFormat::Text);
     let stuck = memory.bytes();
     get_stuck(&sink);
-    let mut receipt = sink.buffer.push_awaited("second", |length| sink.shared.admit(length, MAX_WAITING)).unwrap();
+    let mut receipt = sink.buffer.push_awaited("second", |length| sink.shared.reserve(length, MAX_WAITING)).unwrap();
     sink.hurry();
     thread::sleep(Duration::from_millis(50));
     assert_eq!(receipt.written.try_recv(), Err(TryRecvError::Empty));

@@ -18,12 +18,12 @@ use crate::observe::log_destination::LogDestination;
 pub(super) struct LogWriter {
     shared: Arc<LogQueue>,
     place: LogDestination,
-    /// The form of notes about lines that were lost.
+    /// The format of notes about lost lines.
     format: LogFormat,
     spare: QueuedLines,
 }
 
-/// Marks the log as closed when the thread ends, whatever ends it.
+/// Marks the log as closed when the thread ends, also by a panic.
 struct EndOnDrop(Arc<LogQueue>);
 
 impl Drop for EndOnDrop {
@@ -43,21 +43,21 @@ impl LogWriter {
             self.shared.sleep();
             let orders = self.shared.take_orders();
             self.round(&orders);
-            self.shared.answer(orders.asked);
+            self.shared.report_flushed(orders.asked);
             if orders.close {
                 return;
             }
         }
     }
 
-    /// Writes what waits, then follows the orders.
+    /// Writes the waiting lines, then carries out the orders.
     fn round(&mut self, orders: &WriterOrders) {
         let losses = &self.shared.losses;
         let is_failing = losses.failing.load(Ordering::Relaxed);
-        if is_failing || self.shared.has_lines() || losses.unsaid.load(Ordering::Relaxed) > 0 {
-            self.shared.moves();
+        if is_failing || self.shared.has_lines() || losses.unreported.load(Ordering::Relaxed) > 0 {
+            self.shared.note_write();
             let followed = self.place.follow(Instant::now());
-            let noted = self.note_the_lost();
+            let noted = self.write_loss_note();
             let mut outcome = followed.and(noted);
             for buffer in self.shared.buffers() {
                 let written = self.write(&buffer);
@@ -66,14 +66,14 @@ impl LogWriter {
             self.report(outcome);
         }
         if orders.reopen {
-            self.shared.moves();
+            self.shared.note_write();
             let reopened = self.place.reopen();
             self.report(reopened);
         }
-        self.shared.rests();
+        self.shared.note_idle();
     }
 
-    /// Writes the lines of one worker. All are tried; the first error is returned.
+    /// Writes the lines of one worker. Tries all; returns the first error.
     fn write(&mut self, buffer: &LineBuffer) -> io::Result<()> {
         let mut lines = buffer.take(mem::take(&mut self.spare));
         let (mut start, mut outcome) = (0, Ok(()));
@@ -91,26 +91,27 @@ impl LogWriter {
 
     /// Writes some lines, or counts them as lost.
     fn put(&mut self, lines: &[u8]) -> io::Result<()> {
-        self.shared.moves();
+        self.shared.note_write();
         self.place.write(lines).inspect_err(|_| self.shared.losses.add(buffer::count(lines)))
     }
 
-    /// Writes a note of the lines that were lost. One that cannot be written is owed on.
-    fn note_the_lost(&mut self) -> io::Result<()> {
+    /// Writes a note about lost lines. A note that cannot be written is tried again in the next round.
+    fn write_loss_note(&mut self) -> io::Result<()> {
         let losses = &self.shared.losses;
-        let lost = losses.unsaid.swap(0, Ordering::Relaxed);
+        let lost = losses.unreported.swap(0, Ordering::Relaxed);
         if lost == 0 {
             return Ok(());
         }
         let mut note = line::render(self.format, Timestamp::now(), "lost", &[("lines", FieldValue::Count(lost))]);
         note.push('\n');
-        self.shared.moves();
+        self.shared.note_write();
         self.place.write(note.as_bytes()).inspect_err(|_| {
-            losses.unsaid.fetch_add(lost, Ordering::Relaxed);
+            losses.unreported.fetch_add(lost, Ordering::Relaxed);
         })
     }
 
-    /// Reports the first failure of a row: a full disk fails each round. What becomes of events is not told by events.
+    /// Reports the first of several failures in a row: a full disk fails each round. The log of events itself reports
+    /// none.
     fn report(&self, outcome: io::Result<()>) {
         let was_failing = self.shared.losses.failing.swap(outcome.is_err(), Ordering::Relaxed);
         if let (Err(error), false, false) = (outcome, was_failing, matches!(self.place, LogDestination::Stderr(_))) {
@@ -136,9 +137,9 @@ mod tests {
         let buffer = Arc::<LineBuffer>::default();
         for line in lines {
             let shared = Arc::clone(&writer.shared);
-            buffer.push(|bytes| bytes.extend_from_slice(line.as_bytes()), |length| shared.admit(length, usize::MAX));
+            buffer.push(|bytes| bytes.extend_from_slice(line.as_bytes()), |length| shared.reserve(length, usize::MAX));
         }
-        writer.shared.add(&buffer);
+        writer.shared.add_buffer(&buffer);
         writer.round(&WriterOrders::default());
     }
 
@@ -174,7 +175,7 @@ mod tests {
         assert_eq!(state(&writer), (3, true, false));
         let memory = Memory::default();
         writer.place = LogDestination::Memory(memory.clone());
-        // A try without a line of its own, as health checks make it.
+        // An attempt without a line, as health checks cause it.
         writer.round(&WriterOrders::default());
         assert!(memory.text().ends_with("lost lines=3\n"), "{}", memory.text());
         assert_eq!(state(&writer), (3, false, false));

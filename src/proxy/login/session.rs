@@ -130,7 +130,7 @@ pub(super) async fn land(
     let host = &context.authority.raw;
     let cookies = sessions.exchange(token, owner, host).await?;
     if let Some(language) = language
-        && let Err(error) = sessions.pbx.speak(language, &cookies, host.clone()).await
+        && let Err(error) = sessions.pbx.set_language(language, &cookies, host.clone()).await
     {
         tracing::warn!(id = %context.id, error = &error as &dyn StdError, "the PBX did not take the language");
     }

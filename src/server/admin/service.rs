@@ -238,18 +238,18 @@ impl Desk {
     }
 
     fn live(&self) -> Answer {
-        alive(&self.known.heartbeats.still(Instant::now()))
+        alive(&self.known.heartbeats.stuck(Instant::now()))
     }
 
     fn ready(&self, request: &Request<Incoming>) -> Answer {
-        let findings = self.known.metrics.health.ask();
-        let is_ready = !findings.iter().any(PartReport::is_in_the_way);
+        let findings = self.known.metrics.health.check();
+        let is_ready = !findings.iter().any(PartReport::makes_unready);
         let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         if wants_json(request.headers()) {
             return json(status, &json!({ "ready": is_ready, "parts": parts(&findings) }));
         }
         let is_verbose = request.uri().query().is_some_and(|query| query.split('&').any(|word| word == "verbose"));
-        let told = findings.iter().filter(|found| is_verbose || found.is_in_the_way()).map(line);
+        let told = findings.iter().filter(|found| is_verbose || found.makes_unready()).map(line);
         let end = if is_ready { "ok\n" } else { "not ready\n" };
         text(status, told.chain([end.to_owned()]).collect::<String>())
     }
@@ -264,14 +264,14 @@ impl Desk {
         let pbx = config.pbx.iter().map(|pbx| ("pbx", &pbx.upstream));
         let urls = |upstream: &UpstreamConfig| upstream.urls.iter().map(UpstreamUrl::text).collect::<Vec<_>>();
         let upstreams = app.chain(pbx).map(|(name, upstream)| json!({ "name": name, "urls": urls(upstream) }));
-        let findings = metrics.health.ask();
+        let findings = metrics.health.check();
         json(
             StatusCode::OK,
             &json!({
                 "version": env!("CARGO_PKG_VERSION"),
                 "started": metrics.started.to_string(),
                 "uptime_seconds": now.as_second() - metrics.started.as_second(),
-                "ready": !findings.iter().any(PartReport::is_in_the_way),
+                "ready": !findings.iter().any(PartReport::makes_unready),
                 "parts": parts(&findings),
                 "workers": self.known.workers,
                 "connections": { "h1": metrics.open(ClientProtocol::H1), "h2": metrics.open(ClientProtocol::H2) },

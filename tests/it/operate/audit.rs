@@ -78,8 +78,8 @@ async fn a_chain_shows_what_was_done_to_it() {
     };
     let changed = rows[1].replace("127.0.0.1", "192.0.2.1");
     check(vec![rows[0], &changed, rows[2], rows[3]], "audit.log:2: the line was changed").await;
-    check(vec![rows[0], rows[2], rows[3]], "audit.log:2: 1 lines before this one are gone").await;
-    check(vec![rows[0], rows[2], rows[1], rows[3]], "audit.log:2: 1 lines before this one are gone").await;
+    check(vec![rows[0], rows[2], rows[3]], "audit.log:2: 1 lines before this one are missing").await;
+    check(vec![rows[0], rows[2], rows[1], rows[3]], "audit.log:2: 1 lines before this one are missing").await;
     check(vec![rows[0], rows[1], rows[1], rows[2], rows[3]], "audit.log:3: the line does not follow").await;
     // Only who knows the head sees this.
     check(vec![rows[0], rows[1], rows[2]], "line 4 is missing or changed").await;
