@@ -1,4 +1,4 @@
-//! The house has floors: what a module uses lies below it. The floors are those of the table in `src/lib.rs`.
+//! The modules stand on floors, and each uses only those below it. The table in `src/lib.rs` lists the floors.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 

@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How many blocks may say that they cannot be run.
+/// The most blocks that may say that they cannot be run.
 const MOST_NOT_RUN: usize = 7;
 
-/// What a block that cannot be run begins with; the reason follows.
+/// The beginning of a block that cannot be run; the reason follows.
 const NOT_RUN: &str = "# not run: ";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,13 +24,13 @@ pub enum Kind {
     /// A page with a link to callgate.
     Html,
     Json,
-    /// What nginx is told; `tests/it/login/behind_nginx.rs` runs it.
+    /// A configuration of nginx; `tests/it/login/behind_nginx.rs` runs it.
     Nginx,
     /// A systemd unit.
     Ini,
     /// A part of an app, in the language that the app is written in: run as a recipe, or by `tests/it/login/link_recipes.rs`.
     App,
-    /// Diagrams, log lines and whatever is not typed by anybody.
+    /// Diagrams, log lines and other text that is not typed.
     Text,
 }
 

@@ -1,4 +1,4 @@
-//! Claims of the documents, and what holds each: tests/claims.txt.
+//! Claims of the documents, and the tests that hold them: tests/claims.txt.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -61,7 +61,7 @@ fn each_claim_stands_where_it_is_said_to_and_is_held_by_something() {
     assert!(wrong.is_empty(), "correct the documents, or tests/claims.txt: {wrong:#?}");
 }
 
-/// What makes a number a measure, and a word for a number one.
+/// The units that make a number a claim.
 const UNITS: [&str; 18] = [
     "s",
     "ms",

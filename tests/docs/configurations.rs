@@ -61,20 +61,20 @@ fn all_configurations_load() {
         let env = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| etc.clone());
         let loaded = config::parse(&machine.real(&text), &machine.etc(), &env);
         let config = loaded.unwrap_or_else(|problems| panic!("{}: {problems}\n{text}", block.place));
-        // What completes a block has a rule of its own, before those of the block.
+        // The configuration that completes a block has a rule before those of the block.
         let warnings = config.warnings.iter().filter(|warning| !warning.message.contains("`rule 1` before it fits"));
         assert_eq!(warnings.map(ToString::to_string).collect::<Vec<_>>(), [""; 0], "{}", block.place);
     }
 }
 
-/// What `proxy.toml` says of a key.
-struct Shown {
+/// The value of a key in `proxy.toml`.
+struct ShownKey {
     value: String,
     is_default: bool,
 }
 
 /// Reads all keys of `proxy.toml`, those in comments too: (table, key) → what it shows.
-fn keys() -> BTreeMap<(String, String), Shown> {
+fn keys() -> BTreeMap<(String, String), ShownKey> {
     let (mut table, mut keys) = ("Top".to_owned(), BTreeMap::new());
     for line in fs::read_to_string("proxy.toml").unwrap().lines() {
         let (is_comment, line) = line.strip_prefix('#').map_or((false, line), |line| (true, line));
@@ -91,12 +91,12 @@ fn keys() -> BTreeMap<(String, String), Shown> {
                 let (inner, value) = pair.split_once(" = ").unwrap();
                 keys.insert(
                     (table.clone(), format!("timeouts.{inner}")),
-                    Shown { value: value.to_owned(), is_default },
+                    ShownKey { value: value.to_owned(), is_default },
                 );
             }
         }
         let is_default = is_default && key != "timeouts";
-        keys.insert((table.clone(), key.to_owned()), Shown { value: value.to_owned(), is_default });
+        keys.insert((table.clone(), key.to_owned()), ShownKey { value: value.to_owned(), is_default });
     }
     keys
 }

@@ -15,7 +15,7 @@ use callgate::tls::dev;
 use tempfile::TempDir;
 
 use crate::blocks::{Block, Kind, is_whole};
-use crate::programs::{Watch, output, signal};
+use crate::programs::{KillTimer, output, signal};
 
 /// A folder that stands for `/etc/callgate`, a home, and programs that run until the end.
 pub struct Machine {
@@ -28,12 +28,12 @@ pub struct Machine {
 pub struct Daemon {
     pub child: Child,
     /// Ends it when it does not end as it is told to.
-    _watch: Watch,
+    _watch: KillTimer,
 }
 
 impl Daemon {
     pub fn new(child: Child) -> Self {
-        Self { _watch: Watch::over(&child), child }
+        Self { _watch: KillTimer::over(&child), child }
     }
 }
 
@@ -146,7 +146,7 @@ impl Machine {
             assert!(lines.read_line(&mut told).unwrap() > 0, "it ended, and said {told}");
         }
         self.lead_curl_to(&told);
-        // What nobody reads would stop it once the pipe is full.
+        // The output is read on: the program would stop once the pipe is full.
         std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
     }
 

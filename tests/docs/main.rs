@@ -1,4 +1,4 @@
-//! The documents tell the truth: their commands are run, their configurations loaded, their scripts called, and their
+//! The documents are true: their commands are run, their configurations loaded, their scripts called, and their
 //! tables compared with what they speak of.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]

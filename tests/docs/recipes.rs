@@ -20,12 +20,12 @@ fn file_of(block: &Block) -> Option<&str> {
 }
 
 /// An app of a recipe: a folder, its server, and a gate before it.
-struct Kitchen {
+struct RecipeApp {
     machine: Machine,
     app: Vec<Daemon>,
 }
 
-impl Kitchen {
+impl RecipeApp {
     fn new(pbx: SocketAddr) -> Self {
         let app = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let machine = Machine::new(app, pbx);
@@ -68,7 +68,7 @@ async fn the_recipes_lead_to_a_login() {
     meanwhile(|_, pbx| {
         let stub = std::path::absolute("tests/recipes/wordpress.php").unwrap();
         for path in recipes() {
-            let mut kitchen = Kitchen::new(pbx);
+            let mut kitchen = RecipeApp::new(pbx);
             if path.ends_with("wordpress.md") {
                 kitchen.serve(&format!("WP_SECRET=secret php -S 127.0.0.1:3000 {}", stub.display()));
             }

@@ -99,7 +99,7 @@ fn changes_that_no_test_notices_have_a_reason_and_their_place() {
     }
 }
 
-/// What can be done to a way to log in, in the order of the tables.
+/// The misuses of a login, in the order of the tables.
 const MISUSES: [&str; 12] = [
     "nothing shown",
     "malformed",
@@ -148,7 +148,7 @@ fn every_method_is_explained_with_a_transcript() {
         let heading = format!("(`{method}`)");
         let section = text.split("\n## ").find(|section| section.lines().next().unwrap().ends_with(&heading));
         let section = section.unwrap_or_else(|| panic!("docs/explain.md has no section about {method}"));
-        // What is `console` is run here, and what is `text` by `tests/it/login/explain.rs`.
+        // This binary runs blocks of `console`; `tests/it/login/explain.rs` runs those of `text`.
         let is_run = section.contains("```console\n") || method == "oidc" && section.contains("```text\n");
         assert!(is_run && section.contains(&format!("Credential: {method}\n")), "{method}");
     }

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::blocks::{Kind, all_blocks};
 use crate::programs::{are_here, output};
 
-/// What stands around a script: a page, an SDK and a gate that answers as told.
+/// The surroundings of a script: a page, an SDK, and a gate with given answers.
 const PAGE: &str = r#"
 const location = { href: "" };
 const answers = (ok) => { globalThis.fetch = async (address, { method, body }) => ({ address, method, ok, status: ok ? 200 : 403,
@@ -21,7 +21,7 @@ const fails = async (act) => { try { await act(); } catch { return; } throw new 
 answers(true);
 "#;
 
-/// What is expected of a script, by the function it defines.
+/// The expected behaviour of a script, by the function it defines.
 const EXPECTED: [(&str, &str); 2] = [
     ("openPbx", r#"await openPbx(); same(location.href, "https://pbx.example.com/welcome.htm?sessId=s1");"#),
     (

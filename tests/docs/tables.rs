@@ -30,7 +30,7 @@ pub fn rows(path: &str) -> Vec<(String, Vec<String>)> {
 /// Asks the admin listener of a gate that runs for all its metrics.
 fn live_metrics(machine: &mut Machine) -> Vec<openmetrics::Family> {
     machine.write_secrets();
-    // Keys that nobody publishes: there are series for them all the same.
+    // No server publishes these keys; there are series for them all the same.
     let keys = "[[auth]]\ntype = \"jwt\"\njwks = \"http://127.0.0.1:1/\"\nissuer = \"a\"\naudience = \"b\"\n";
     let admin = "[admin]\nlisten = \"unix:admin.sock\"\n";
     let configuration = format!("{}\n{keys}{admin}", readme_configuration());
@@ -108,7 +108,7 @@ fn the_readme_tells_every_status_of_a_failure_and_no_other() {
     let cells = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
     let told =
         cells.flat_map(|cell| cell.split(", ")).filter(|word| word.parse::<u16>().is_ok_and(|status| status >= 300));
-    // What goes well is told as well: the way to the PBX.
+    // The table lists a success as well: the way to the PBX.
     let told: BTreeSet<_> = told.filter(|status| *status != "303").map(str::to_owned).collect();
     assert_eq!(told, statuses_of_failures());
 }

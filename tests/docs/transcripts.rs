@@ -4,10 +4,10 @@ use crate::blocks::{Kind, blocks, documents, readme_configuration, split};
 use crate::machine::{Machine, fits, meanwhile, serve};
 use crate::programs::are_here;
 
-/// What the commands of the documents are typed into, and the programs of others that they call.
+/// The shell of the documents' commands, and the foreign programs that they call.
 const TYPED: &[&str] = &["bash", "curl", "openssl", "python3"];
 
-/// What the gate of the pages about audit and freezing has besides.
+/// More tables for the gate of the pages about audit and freezes.
 const GUARDED: &str = "
 [audit]
 file = \"/var/log/callgate/audit.log\"

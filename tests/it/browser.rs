@@ -1,6 +1,6 @@
-//! Promises that only a real browser can show: cookies, sites, history, referrers, prefetch, one connection for two hosts.
+//! Tests in a real browser: cookies, sites, history, referrers, prefetch, one connection for two hosts.
 //!
-//! They need Chromium, so `cargo test` skips them, and `tests/run` runs them.
+//! They need Chromium: `cargo test` skips them, `tests/run` runs them.
 
 mod driver;
 mod oidc;
@@ -8,7 +8,7 @@ mod stage;
 
 use serde_json::json;
 
-use self::stage::{Setting, Stage};
+use self::stage::{BrowserSetup, Stage};
 
 use crate::kit::app::SameSite;
 use crate::kit::vodia::Dialect;
@@ -18,7 +18,7 @@ use crate::kit::vodia::Dialect;
 #[tokio::test]
 #[ignore = "needs Chromium: tests/run"]
 async fn link_script_and_redirect_open_a_legacy_pbx() {
-    let stage = Stage::set(Setting::of(Dialect::A)).await;
+    let stage = Stage::set(BrowserSetup::of(Dialect::A)).await;
     stage.log_in("alice").await;
     stage.browser.picture("portal").await;
     stage.browser.click("#open-link").await;
@@ -39,7 +39,7 @@ async fn link_script_and_redirect_open_a_legacy_pbx() {
 }
 
 async fn check_cookies(dialect: Dialect) {
-    let stage = Stage::set(Setting::of(dialect)).await;
+    let stage = Stage::set(BrowserSetup::of(dialect)).await;
     stage.log_in("bob").await;
     stage.browser.click("a[href$='lang=fr']").await;
     stage.expect_portal("41", "fr").await;
@@ -74,7 +74,7 @@ async fn link_script_and_redirect_open_a_modern_pbx() {
 #[tokio::test]
 #[ignore = "needs Chromium: tests/run"]
 async fn the_vendors_script_for_tokens_works_where_app_and_pbx_are_one_site() {
-    let stage = Stage::set(Setting::of(Dialect::C).with_pbx_beside_app()).await;
+    let stage = Stage::set(BrowserSetup::of(Dialect::C).with_pbx_beside_app()).await;
     stage.log_in("alice").await;
     stage
         .browser
@@ -90,9 +90,9 @@ async fn the_vendors_script_for_tokens_works_where_app_and_pbx_are_one_site() {
     stage.expect_no_secret_outside_cookies().await;
 }
 
-// === A click on somebody else's page ===
+// === A click on a page of another site ===
 
-async fn check_click_elsewhere(setting: Setting) {
+async fn check_click_elsewhere(setting: BrowserSetup) {
     let stage = Stage::set(setting).await;
     stage.log_in("alice").await;
     stage.browser.go("http://third.test/").await;
@@ -117,33 +117,33 @@ async fn check_click_elsewhere(setting: Setting) {
 #[tokio::test]
 #[ignore = "needs Chromium: tests/run"]
 async fn a_click_elsewhere_opens_a_legacy_pbx() {
-    check_click_elsewhere(Setting::of(Dialect::A)).await;
+    check_click_elsewhere(BrowserSetup::of(Dialect::A)).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Chromium: tests/run"]
 async fn a_click_elsewhere_opens_a_legacy_pbx_when_the_apps_cookie_is_strict() {
-    check_click_elsewhere(Setting::of(Dialect::A).with_strict_app()).await;
+    check_click_elsewhere(BrowserSetup::of(Dialect::A).with_strict_app()).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Chromium: tests/run"]
 async fn a_click_elsewhere_opens_a_pbx_whose_cookie_is_strict() {
-    check_click_elsewhere(Setting::of(Dialect::C)).await;
-    check_click_elsewhere(Setting::of(Dialect::C).with_pbx_beside_app()).await;
+    check_click_elsewhere(BrowserSetup::of(Dialect::C)).await;
+    check_click_elsewhere(BrowserSetup::of(Dialect::C).with_pbx_beside_app()).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Chromium: tests/run"]
 async fn a_click_elsewhere_opens_the_pbx_when_all_cookies_are_strict() {
-    check_click_elsewhere(Setting::of(Dialect::C).with_strict_app()).await;
-    check_click_elsewhere(Setting::of(Dialect::C).with_strict_app().with_pbx_beside_app()).await;
+    check_click_elsewhere(BrowserSetup::of(Dialect::C).with_strict_app()).await;
+    check_click_elsewhere(BrowserSetup::of(Dialect::C).with_strict_app().with_pbx_beside_app()).await;
 }
 
 #[tokio::test]
 #[ignore = "needs Chromium: tests/run"]
 async fn a_click_elsewhere_of_somebody_unknown_ends_at_a_page_that_says_so() {
-    let stage = Stage::set(Setting::of(Dialect::C).with_strict_app()).await;
+    let stage = Stage::set(BrowserSetup::of(Dialect::C).with_strict_app()).await;
     stage.browser.go("http://third.test/").await;
     stage.browser.click("#link").await;
     stage.browser.find("h1").await;
@@ -159,12 +159,12 @@ async fn a_click_elsewhere_of_somebody_unknown_ends_at_a_page_that_says_so() {
 #[tokio::test]
 #[ignore = "needs Chromium: tests/run"]
 async fn the_web_phone_logs_in_by_one_time_key() {
-    let stage = Stage::set(Setting::of(Dialect::A)).await;
+    let stage = Stage::set(BrowserSetup::of(Dialect::A)).await;
     stage.log_in("alice").await;
     stage.browser.click("nav a[href='/phone']").await;
     stage.browser.find("body[data-page=app-phone][data-user=alice][data-state=ready]").await;
     stage.browser.picture("phone").await;
-    // Such a key is lost by whoever takes a form apart without decoding it.
+    // A parser that does not decode a form loses such a key.
     stage.cloud.set_tricky_keys(true);
     stage.browser.go("https://app.test/phone").await;
     stage.browser.find("body[data-page=app-phone][data-state=ready]").await;
@@ -177,7 +177,7 @@ async fn the_web_phone_logs_in_by_one_time_key() {
 #[tokio::test]
 #[ignore = "needs Chromium: tests/run"]
 async fn looking_ahead_mints_nothing_and_the_click_works() {
-    let stage = Stage::set(Setting::of(Dialect::C)).await;
+    let stage = Stage::set(BrowserSetup::of(Dialect::C)).await;
     stage.log_in("alice").await;
     let prefetched = stage
         .browser
@@ -199,7 +199,7 @@ async fn looking_ahead_mints_nothing_and_the_click_works() {
 #[ignore = "needs Chromium: tests/run"]
 async fn speculating_mints_nothing_and_the_click_works() {
     for kind in ["prefetch", "prerender"] {
-        let stage = Stage::set(Setting::of(Dialect::C)).await;
+        let stage = Stage::set(BrowserSetup::of(Dialect::C)).await;
         stage.log_in("alice").await;
         let rules = format!(
             "const rules = document.createElement('script');
@@ -221,7 +221,7 @@ async fn speculating_mints_nothing_and_the_click_works() {
 #[tokio::test]
 #[ignore = "needs Chromium: tests/run"]
 async fn a_sibling_host_gets_nothing_with_the_persons_cookies() {
-    let stage = Stage::set(Setting::of(Dialect::A)).await;
+    let stage = Stage::set(BrowserSetup::of(Dialect::A)).await;
     stage.log_in("alice").await;
     stage.browser.go("https://evil.app.test/echo").await;
     for call in [
@@ -259,7 +259,7 @@ async fn a_sibling_host_gets_nothing_with_the_persons_cookies() {
 #[tokio::test]
 #[ignore = "needs Chromium: tests/run"]
 async fn both_hosts_are_told_apart_on_one_connection() {
-    let stage = Stage::set(Setting::of(Dialect::A).with_pbx_beside_app()).await;
+    let stage = Stage::set(BrowserSetup::of(Dialect::A).with_pbx_beside_app()).await;
     stage.browser.go("https://app.test/").await;
     stage.browser.find("body[data-page=app-login]").await;
     stage.browser.go("https://pbx.app.test/").await;
@@ -282,7 +282,7 @@ async fn both_hosts_are_told_apart_on_one_connection() {
 #[tokio::test]
 #[ignore = "needs Chromium: tests/run"]
 async fn a_websocket_shares_the_connection_of_its_page() {
-    let stage = Stage::set(Setting::of(Dialect::A)).await;
+    let stage = Stage::set(BrowserSetup::of(Dialect::A)).await;
     stage.log_in("alice").await;
     let heard = stage
         .browser

@@ -1,4 +1,4 @@
-//! HTTP/2 in, HTTP/1.1 out: the same requests, one reading of each, and no client's streams at another's cost.
+//! HTTP/2 toward clients, HTTP/1.1 toward upstreams: requests become the same ones, and streams do not harm each other.
 
 mod conformance;
 mod endings;
@@ -13,7 +13,7 @@ use h2::client::SendRequest;
 
 use crate::kit::frames::{self, END_HEADERS, END_STREAM, Frames, HEADERS, REQUEST, block};
 use crate::kit::gate::Gate;
-use crate::kit::upstream::{Raw, passed};
+use crate::kit::upstream::{RawUpstream, passed};
 
 async fn connect(gate: &Gate) -> SendRequest<Bytes> {
     let (send, connection) = h2::client::handshake(gate.raw("app.test", "h2").await).await.unwrap();
@@ -37,7 +37,7 @@ async fn body(response: http::Response<h2::RecvStream>) -> Result<Vec<u8>, h2::E
 
 #[tokio::test]
 async fn pingora_892_cookie_crumbs_are_joined() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let asking = gate.get("/").h2().cookie("a=1").cookie("#b=\"2\"").header("x", "1").cookie("c=;d").header("x", "2");
     asking.send().await.expect(200);
@@ -48,7 +48,7 @@ async fn pingora_892_cookie_crumbs_are_joined() {
 
 #[tokio::test]
 async fn bodies_and_trailers_pass_both_ways() {
-    let upstream = Raw::closing(
+    let upstream = RawUpstream::closing(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 9\r\n\r\n",
     )
     .await;
@@ -76,7 +76,8 @@ async fn trailers_carry_neither_names_of_accounts_nor_fields_of_a_hop() {
     let trailers = "PBX-Account: 41\r\npbx-domain: acme.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
                     Keep-Alive: 5\r\nUpgrade: h2c\r\nContent-Length: 7\r\nSet-Cookie: a=b\r\nX-Sum: 9";
     let upstream =
-        Raw::closing(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n{trailers}\r\n\r\n")).await;
+        RawUpstream::closing(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n{trailers}\r\n\r\n"))
+            .await;
     let gate = Gate::before(upstream.addr).await;
     let mut send = connect(&gate).await;
     let request = http::Request::post("https://app.test/").header("te", "trailers");
@@ -96,7 +97,7 @@ async fn trailers_carry_neither_names_of_accounts_nor_fields_of_a_hop() {
 
 #[tokio::test]
 async fn a_body_with_a_length_keeps_it() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let mut send = connect(&gate).await;
     let request = http::Request::post("https://app.test/").header("content-length", "5").body(()).unwrap();
@@ -109,7 +110,7 @@ async fn a_body_with_a_length_keeps_it() {
 
 #[tokio::test]
 async fn a_hundred_streams_run_at_once() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let send = connect(&gate).await;
     let mut answers = Vec::new();
@@ -125,8 +126,8 @@ async fn a_hundred_streams_run_at_once() {
 
 #[tokio::test]
 async fn coalesced_hosts_are_told_apart_by_authority() {
-    let app = Raw::answering("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\napp").await;
-    let pbx = Raw::answering("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\npbx").await;
+    let app = RawUpstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\napp").await;
+    let pbx = RawUpstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\npbx").await;
     let text = format!(
         "[app]\nurl = \"http://{}\"\n[pbx]\nurl = \"http://{}\"\nhosts = [\"pbx.test\", \"*.pbx.test\"]",
         app.addr, pbx.addr
@@ -142,7 +143,7 @@ async fn coalesced_hosts_are_told_apart_by_authority() {
 
 #[tokio::test]
 async fn a_length_that_lies_never_looks_whole_upstream() {
-    let upstream = Raw::serving(|mut line| async move { drop(line.request().await) }).await;
+    let upstream = RawUpstream::serving(|mut line| async move { drop(line.request().await) }).await;
     let gate = Gate::before(upstream.addr).await;
     for (length, data) in [("10", "hello"), ("2", "hello")] {
         let mut frames = Frames::open(&gate).await;
@@ -162,7 +163,7 @@ async fn a_length_that_lies_never_looks_whole_upstream() {
 
 #[tokio::test]
 async fn cve_2026_49975_a_list_of_fields_too_large_is_refused() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let mut send = connect(&gate).await;
     let request = http::Request::get("https://app.test/").header("x", "x".repeat(20_000)).body(()).unwrap();
@@ -199,7 +200,7 @@ async fn our_own_answers_to_head_have_no_body() {
 
 #[tokio::test]
 async fn an_end_that_comes_behind_the_head_invents_no_framing() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for method in ["GET", "HEAD", "DELETE", "POST"] {
         let fields: Vec<_> = [(":method", method)].into_iter().chain(REQUEST.into_iter().skip(1)).collect();

@@ -1,4 +1,4 @@
-//! Promises over real sockets: one file for each.
+//! Tests over real sockets, in folders by subject.
 
 #![expect(clippy::unwrap_used, reason = "what a test cannot go on without, it fails without")]
 #![expect(unreachable_pub, reason = "a test binary has no outside; `pub` is what one file offers the others")]
@@ -6,7 +6,7 @@
 mod browser;
 mod http2;
 
-/// Messages of HTTP/1.1: how a client's request is read, and what goes on of it.
+/// Messages of HTTP/1.1: how requests are read and passed on.
 mod http {
     pub mod client_address;
     pub mod expect_continue;
@@ -21,7 +21,7 @@ mod http {
     pub mod upgrade;
 }
 
-/// What tests lend each other: gates, servers, clients, programs.
+/// Helpers that tests share: gates, servers, clients, programs.
 mod kit {
     pub mod app;
     pub mod client;
@@ -51,7 +51,7 @@ mod kit {
     pub mod voximplant;
 }
 
-/// Bounds in number, size and time, and clients that try them.
+/// Bounds in number, size and time.
 mod limits {
     pub mod attack;
     pub mod budget;
@@ -61,7 +61,7 @@ mod limits {
     pub mod quotas;
 }
 
-/// Methods of login: who a caller is, and who that may become.
+/// Methods of login, and the rules that grant accounts.
 mod login {
     pub mod behind_nginx;
     pub mod callers;
@@ -98,14 +98,14 @@ mod operate {
     pub mod stuck_logs;
 }
 
-/// Comparison with what others read and with the exchange without callgate.
+/// Comparisons with foreign parsers, and with direct exchanges.
 mod oracle {
     pub mod hyper;
     pub mod reparse;
     pub mod transparency;
 }
 
-/// What a login gives: sessions of the Vodia PBX and one-time keys of Voximplant.
+/// Sessions of the Vodia PBX and one-time keys of Voximplant.
 mod telephony {
     pub mod end_to_end;
     pub mod inject;

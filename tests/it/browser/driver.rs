@@ -1,6 +1,6 @@
-//! A real Chromium, driven by the W3C WebDriver protocol: JSON over HTTP to a chromedriver of its own.
+//! A real Chromium, driven by the W3C WebDriver protocol: JSON over HTTP to its own chromedriver.
 //!
-//! The browser has a home of its own, in which exactly one authority is trusted: certificates are verified as anywhere.
+//! The browser has its own home directory, which trusts one authority. It verifies certificates as any browser does.
 //! Names lead to loopback addresses or nowhere, so addresses look as in the field (port 443) and nothing leaves the machine.
 
 use std::io::{BufRead, BufReader, Read, Write, stderr};
@@ -273,7 +273,7 @@ async fn try_driver(home: &Path) -> Option<(Child, SocketAddr)> {
                 (Some(port), Some(sender)) => {
                     let _: Result<(), u16> = sender.send(port);
                 }
-                // What it says before it ends tells why.
+                // Its last output states the reason.
                 _ => drop(writeln!(stderr(), "chromedriver: {line}")),
             }
         }

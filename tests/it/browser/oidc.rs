@@ -1,4 +1,4 @@
-//! Logins at a real provider (npm's oidc-provider, certified by the OpenID Foundation), as people do them.
+//! Logins at a real provider (npm's oidc-provider, certified by the OpenID Foundation), in a browser.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::kit::vodia::Dialect;
 
-use super::stage::{Setting, Stage};
+use super::stage::{BrowserSetup, Stage};
 use crate::kit::oidc::SECRET;
 
 /// The provider, which ends with the test.
@@ -31,7 +31,7 @@ impl Provider {
             .expect("node is installed");
         let mut said = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
         let issuer = said.find_map(|line| line.strip_prefix("at ").map(str::to_owned)).expect("it says where it is");
-        // It is read to its end: who writes to nobody dies of it.
+        // Its output is read to the end: a process that writes to a closed pipe is killed.
         std::thread::spawn(move || said.for_each(drop));
         let port = issuer.rsplit(':').next().unwrap().parse().unwrap();
         Self { process, issuer, addr: ([127, 0, 0, 1], port).into() }
@@ -52,7 +52,7 @@ async fn set(provider: &Provider, dialect: Dialect) -> Stage {
          after_logout = \"https://app.test/echo?after=logout\"\n",
         provider.issuer
     );
-    let stage = Stage::before(Setting::of(dialect), "", &method, &[("localhost", provider.addr)]).await;
+    let stage = Stage::before(BrowserSetup::of(dialect), "", &method, &[("localhost", provider.addr)]).await;
     stage.gate.canary(SECRET);
     stage
 }

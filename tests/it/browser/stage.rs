@@ -1,4 +1,4 @@
-//! What the browser sees: a gate before app, PBX and cloud, and a page of somebody else's.
+//! The servers that the browser sees: a gate before app, PBX and cloud, and a page of a foreign site.
 
 use std::net::SocketAddr;
 
@@ -7,20 +7,20 @@ use serde_json::Value;
 use super::driver::Browser;
 use crate::kit::app::{App, AppOptions, SameSite};
 use crate::kit::gate::{Gate, VOX_PASSWORD};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 use crate::kit::vodia::{Dialect, Options, Vodia};
 use crate::kit::voximplant::Voximplant;
 
 /// How the parts are set up.
 #[derive(Debug, Clone, Copy)]
-pub struct Setting {
+pub struct BrowserSetup {
     pub dialect: Dialect,
     /// The PBX's host: on a site of its own, or on the app's.
     pub pbx: &'static str,
     pub app_cookie: SameSite,
 }
 
-impl Setting {
+impl BrowserSetup {
     /// A PBX on a site of its own; the app's cookie is Lax.
     pub const fn of(dialect: Dialect) -> Self {
         Self { dialect, pbx: "pbx.test", app_cookie: SameSite::Lax }
@@ -49,18 +49,18 @@ pub struct Stage {
     pub pbx: Vodia,
     pub cloud: Voximplant,
     /// `http://third.test`: a page with links to the gate.
-    _third: Raw,
+    _third: RawUpstream,
     pub app: App,
 }
 
 impl Stage {
-    pub async fn set(setting: Setting) -> Self {
+    pub async fn set(setting: BrowserSetup) -> Self {
         Self::before(setting, "whoami = \"/api/me\"", "", &[]).await
     }
 
     /// Sets a stage where people prove who they are as these lines for `[app]` and for the rest of the file say. The browser
     /// knows more hosts.
-    pub async fn before(setting: Setting, whoami: &str, methods: &str, more: &[(&str, SocketAddr)]) -> Self {
+    pub async fn before(setting: BrowserSetup, whoami: &str, methods: &str, more: &[(&str, SocketAddr)]) -> Self {
         let pbx = Vodia::start(Options { dialect: setting.dialect, ..Options::default() }).await;
         let cloud = Voximplant::start(["alice", "bob"].map(|user| (user, VOX_PASSWORD))).await;
         let app = App::start(AppOptions {
@@ -71,7 +71,7 @@ impl Stage {
         })
         .await;
         let gate = Gate::start(&configuration(setting, whoami, methods, &app, &pbx)).await;
-        let third = Raw::answering(third_page()).await;
+        let third = RawUpstream::answering(third_page()).await;
         let own = ["app.test", "evil.app.test", setting.pbx].map(|host| (host, gate.addr));
         let hosts = [&own[..], &[("third.test", third.addr)], more].concat();
         let browser = Browser::open(&hosts, &gate.dir.path().join("ca.pem")).await;
@@ -129,7 +129,7 @@ impl Drop for Stage {
     }
 }
 
-fn configuration(setting: Setting, whoami: &str, methods: &str, app: &App, pbx: &Vodia) -> String {
+fn configuration(setting: BrowserSetup, whoami: &str, methods: &str, app: &App, pbx: &Vodia) -> String {
     format!(
         r#"
 [app]

@@ -1,4 +1,4 @@
-//! Who a request is from, when proxies and balancers stand in front of the gate.
+//! The client's address when proxies and balancers stand before the gate.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use crate::kit::client::status;
 use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, until};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 const BELIEVED: &str = "[server]\nbelieve_forwarded_from = [\"127.0.0.9\", \"10.0.0.0/8\"]";
 const BALANCED: &str = "[server]\naccept_proxy_protocol_from = [\"127.0.0.9\"]";
@@ -22,7 +22,7 @@ fn values<'r>(request: &'r str, name: &str) -> Vec<&'r str> {
 
 #[tokio::test]
 async fn a_believed_proxy_says_who_its_client_is() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before_with(upstream.addr, "", BELIEVED).await;
     for h2 in [false, true] {
         for (fields, chain, standard) in [
@@ -64,7 +64,7 @@ async fn a_believed_proxy_says_who_its_client_is() {
 
 #[tokio::test]
 async fn nobody_else_is_believed() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before_with(upstream.addr, "", BELIEVED).await;
     let asking = gate.get("/").header("X-Forwarded-For", "192.0.2.1").header("Forwarded", "for=192.0.2.2");
     asking.from("127.0.0.8").send().await.expect(200);
@@ -75,7 +75,7 @@ async fn nobody_else_is_believed() {
 
 #[tokio::test]
 async fn two_fields_that_name_two_clients_are_refused() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before_with(upstream.addr, "", BELIEVED).await;
     let asking = gate.get("/").header("X-Forwarded-For", "192.0.2.1").header("Forwarded", "for=192.0.2.2");
     asking.from("127.0.0.9").send().await.expect(400);
@@ -85,7 +85,7 @@ async fn two_fields_that_name_two_clients_are_refused() {
 
 #[tokio::test]
 async fn each_request_of_a_believed_proxy_has_its_own_client() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before_with(upstream.addr, "", "[server]\nbelieve_forwarded_from = [\"127.0.0.1\"]").await;
     let requests: String = ["192.0.2.1", "192.0.2.2"]
         .iter()
@@ -166,7 +166,7 @@ const V2_LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
 #[tokio::test]
 async fn a_balancer_says_who_its_client_is() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before_with(upstream.addr, "", BALANCED).await;
     for (header, client) in [
         (&b"PROXY TCP4 192.0.2.1 127.0.0.1 5000 443\r\n"[..], "192.0.2.1"),
@@ -183,7 +183,7 @@ async fn a_balancer_says_who_its_client_is() {
 
 #[tokio::test]
 async fn a_balancer_must_say_it_and_nobody_else_may() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before_with(upstream.addr, "", BALANCED).await;
     let line = &b"PROXY TCP4 192.0.2.1 127.0.0.1 5000 443\r\n"[..];
     assert_eq!(ask_behind(&gate, "127.0.0.9", b"").await, None);
@@ -198,7 +198,7 @@ async fn a_balancer_must_say_it_and_nobody_else_may() {
 
 #[tokio::test]
 async fn a_header_that_does_not_come_is_not_waited_for_long() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before_with(upstream.addr, "", BALANCED).await;
     let mut stream = connect(gate.addr, "127.0.0.9").await;
     stream.write_all(b"PROXY TCP4 192.0.2.1 ").await.unwrap();
@@ -211,7 +211,7 @@ async fn a_header_that_does_not_come_is_not_waited_for_long() {
 
 #[tokio::test]
 async fn behind_a_balancer_a_believed_proxy_is_believed() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let more = format!("{BALANCED}\nbelieve_forwarded_from = [\"192.0.2.0/24\"]");
     let gate = Gate::before_with(upstream.addr, "", &more).await;
     let mut stream = connect(gate.addr, "127.0.0.9").await;
@@ -226,7 +226,7 @@ async fn behind_a_balancer_a_believed_proxy_is_believed() {
 
 #[tokio::test]
 async fn the_redirecting_listener_hears_balancers_too() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let text =
         format!("workers = 1\nredirect_http = \"127.0.0.1:0\"\n[app]\nurl = \"http://{}\"\n{BALANCED}", upstream.addr);
     let gate = Gate::start(&text).await;
@@ -273,7 +273,7 @@ async fn open_all(gate: &Gate, from: &str, count: usize) -> Vec<tokio_rustls::cl
 
 #[tokio::test]
 async fn one_client_never_keeps_the_others_out() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let more = "[server]\nmax_connections = 60\nmax_connections_per_client = 50";
     let gate = Gate::before_with(upstream.addr, "", more).await;
     let crowd = open(&gate, "127.0.0.2", 100).await;
@@ -290,7 +290,7 @@ async fn one_client_never_keeps_the_others_out() {
 
 #[tokio::test]
 async fn every_end_of_a_connection_frees_its_place() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let more = "[server]\nmax_connections = 4\nmax_connections_per_client = 2\naccept_proxy_protocol_from = [\"127.0.0.9\"]\n\
                 timeouts = { handshake = \"200ms\", header = \"200ms\" }";
     let gate = Gate::before_with(upstream.addr, "", more).await;
@@ -321,7 +321,7 @@ async fn every_end_of_a_connection_frees_its_place() {
 
 #[tokio::test]
 async fn who_comes_last_waits_until_somebody_leaves() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         while line.request().await.is_some() {
             tokio::time::sleep(Duration::from_millis(300)).await;
             line.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
@@ -342,7 +342,7 @@ async fn who_comes_last_waits_until_somebody_leaves() {
 
 #[tokio::test]
 async fn what_rests_longest_makes_room() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate =
         Gate::before_with(upstream.addr, "", "[server]\nmax_connections = 3\nmax_connections_per_client = 3").await;
     let mut rested = open(&gate, "127.0.0.2", 3).await;
@@ -364,7 +364,7 @@ async fn what_rests_longest_makes_room() {
 
 #[tokio::test]
 async fn room_is_made_by_whichever_worker_has_it() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let more = "[server]\nmax_connections = 1\nmax_connections_per_client = 1";
     let gate = Gate::start(&format!("workers = 4\n[app]\nurl = \"http://{}\"\n{more}", upstream.addr)).await;
     let mut held = Vec::new();
@@ -379,7 +379,7 @@ async fn room_is_made_by_whichever_worker_has_it() {
 
 #[tokio::test]
 async fn caps_count_the_clients_of_a_balancer_and_not_the_balancer() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let more = format!("{BALANCED}\nbelieve_forwarded_from = [\"127.0.0.7\"]\nmax_connections_per_client = 2");
     let gate = Gate::before_with(upstream.addr, "", &more).await;
     let mut held = Vec::new();

@@ -1,11 +1,11 @@
-//! `Expect: 100-continue` ends here: a client is told to go on exactly when somebody listens to it.
+//! `Expect: 100-continue` ends at callgate: the client gets 100 only when its body will be read.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::kit::client::{read_head, status};
 use crate::kit::gate::Gate;
 use crate::kit::stage::Plan;
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 /// Returns the statuses of all answers in what came, interim ones too.
 fn statuses(came: &str) -> Vec<u16> {
@@ -19,7 +19,7 @@ fn post(target: &str, host: &str, fields: &str) -> String {
 #[tokio::test]
 async fn nobody_is_told_to_go_on_before_the_upstreams_connection_stands() {
     // TLS to a server that never says anything.
-    let upstream = Raw::serving(|mut line| async move { drop(line.rest().await) }).await;
+    let upstream = RawUpstream::serving(|mut line| async move { drop(line.rest().await) }).await;
     let text =
         format!("[app]\nurl = \"https://localhost:{}\"\ntimeouts = {{ connect = \"400ms\" }}", upstream.addr.port());
     let gate = Gate::start(&text).await;
@@ -77,7 +77,7 @@ async fn a_login_says_continue_when_it_reads() {
 
 #[tokio::test]
 async fn an_http_1_0_client_is_never_told_to_go_on() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let request = post("/", "app.test", "Content-Length: 5\r\n").replace("HTTP/1.1", "HTTP/1.0");
     let answer = gate.exchange(format!("{request}hello").as_bytes()).await;
@@ -93,7 +93,7 @@ async fn what_the_upstream_makes_of_the_body_passes() {
         // Its own word to go on is not a second one for the client.
         ("HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", [100, 200]),
     ] {
-        let upstream = Raw::serving(move |mut line| async move {
+        let upstream = RawUpstream::serving(move |mut line| async move {
             let head = line.head().await.unwrap_or_default();
             line.say(says_first).await;
             if !says_then.is_empty() {

@@ -1,24 +1,24 @@
-//! One reading of every message: what two parsers could read in two ways is refused, or passed on in one way.
+//! Framing: a message that two parsers could read in two ways is refused, or rewritten so that only one reading remains.
 
 use crate::kit::client::status;
 use crate::kit::gate::Gate;
-use crate::kit::upstream::{Raw, passed};
+use crate::kit::upstream::{RawUpstream, passed};
 
-/// What becomes of a request.
-enum Fate {
+/// The outcome of a request.
+enum Outcome {
     /// It is answered by the gate with one of these, and no upstream sees any of it.
     Refused(&'static [u16]),
     /// The upstream sees one message with these framing fields and this body.
     Passed(&'static [&'static str], &'static str),
 }
-use Fate::{Passed, Refused};
+use Outcome::{Passed, Refused};
 
-const BAD: Fate = Refused(&[400]);
+const BAD: Outcome = Refused(&[400]);
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: app.test\r\n\r\n";
 
 /// Sends rows of fields and body, each behind the head of a POST and before a smuggled request.
-async fn check(rows: &[(&str, &str, Fate)]) {
-    let upstream = Raw::ok().await;
+async fn check(rows: &[(&str, &str, Outcome)]) {
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for (fields, body, fate) in rows {
         let before = upstream.seen().len();
@@ -95,7 +95,7 @@ async fn cve_2021_40346_a_length_is_said_once_in_digits() {
 
 #[tokio::test]
 async fn cve_2021_40346_a_length_is_said_once_for_http2_too() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let asking = |again| {
         gate.post("/", "text/plain", "hello").header("content-length", "5").header("content-length", again).h2()
@@ -142,7 +142,7 @@ async fn cve_2023_40225_only_chunked_alone_is_a_transfer_coding() {
 
 #[tokio::test]
 async fn broken_chunks_never_look_whole_upstream() {
-    let upstream = Raw::serving(|mut line| async move { drop(line.request().await) }).await;
+    let upstream = RawUpstream::serving(|mut line| async move { drop(line.request().await) }).await;
     let gate = Gate::before(upstream.addr).await;
     for body in [
         "x\r\nhello\r\n0\r\n\r\n",
@@ -174,7 +174,7 @@ async fn broken_chunks_never_look_whole_upstream() {
 
 #[tokio::test]
 async fn heads_that_are_not_http_are_refused() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let many: String = (0..101).map(|n| format!("X-{n}: 1\r\n")).collect();
     let large = |bytes: usize| format!("GET / HTTP/1.1\r\nHost: app.test\r\nX: {}\r\n\r\n", "x".repeat(bytes));
@@ -218,7 +218,7 @@ async fn heads_that_are_not_http_are_refused() {
 
 #[tokio::test]
 async fn odd_but_clear_heads_pass() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let tail = "Host: app.test\r\nConnection: close\r\n\r\n";
     for (request, line, fields) in [
@@ -250,7 +250,7 @@ async fn odd_but_clear_heads_pass() {
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let requests = "POST /1 HTTP/1.1\r\nHost: app.test\r\nContent-Length: 2\r\n\r\nab\
         POST /2 HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\ncd\r\n0\r\n\r\n\
@@ -268,7 +268,7 @@ async fn pipelined_requests_are_answered_in_order() {
 #[tokio::test]
 async fn a_body_that_our_own_answer_did_not_need_is_not_read_as_a_request() {
     const LAST: &str = "GET /last HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for (line, expected) in [
         ("OPTIONS *", 204),
@@ -300,7 +300,7 @@ async fn a_body_that_our_own_answer_did_not_need_is_not_read_as_a_request() {
 
 #[tokio::test]
 async fn trap_a_body_of_unknown_length_behind_get_is_not_lost() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for method in ["GET", "HEAD", "DELETE", "OPTIONS", "POST"] {
         let head = format!("{method} / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n");
@@ -315,7 +315,7 @@ async fn trap_a_body_of_unknown_length_behind_get_is_not_lost() {
 
 #[tokio::test]
 async fn trailers_pass_both_ways_when_announced() {
-    let upstream = Raw::closing(
+    let upstream = RawUpstream::closing(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 9\r\n\r\n",
     )
     .await;
@@ -372,7 +372,7 @@ async fn lying_answers_become_502() {
         "\r\n",
         "",
     ] {
-        let upstream = Raw::closing(answer).await;
+        let upstream = RawUpstream::closing(answer).await;
         let gate = Gate::before(upstream.addr).await;
         let got = gate.exchange(b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await;
         assert_eq!(status(&got), 502, "{answer:?}: {got}");
@@ -386,7 +386,7 @@ async fn a_head_too_large_of_an_answer_becomes_502() {
         format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n", "x".repeat(300_000)),
         format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(1000)),
     ] {
-        let upstream = Raw::closing(answer).await;
+        let upstream = RawUpstream::closing(answer).await;
         let gate = Gate::before(upstream.addr).await;
         gate.get("/").send().await.expect(502);
     }
@@ -394,7 +394,7 @@ async fn a_head_too_large_of_an_answer_becomes_502() {
 
 /// Sends a request and compares the answer, without its `Date`, with rows.
 async fn check_answer(request: &str, answer: &str, expected: &str) {
-    let upstream = Raw::closing(answer).await;
+    let upstream = RawUpstream::closing(answer).await;
     let gate = Gate::before(upstream.addr).await;
     let got = gate.exchange(request.as_bytes()).await;
     let (head, body) = got.split_once("\r\n\r\n").unwrap_or((&got, ""));
@@ -485,10 +485,10 @@ async fn honest_answers_pass_as_they_are() {
     }
 }
 
-/// RFC 9112 §6.1: whoever said both may have been smuggling, so that nothing behind it is believed.
+/// RFC 9112 §6.1: a request with both fields may smuggle another, so the connection ends behind it.
 #[tokio::test]
 async fn a_connection_ends_after_length_and_chunks_at_once() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let request = format!(
         "POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n{HELLO}{SMUGGLED}"
@@ -508,7 +508,7 @@ async fn answers_whose_lines_all_end_with_a_line_feed_alone_pass_and_others_do_n
         ("HTTP/1.1 200 OK\nX: a\r\nContent-Length: 2\n\nok", 502),
         ("HTTP/1.1 200 OK\nX: a\nContent-Length: 2\n\r\nok", 502),
     ] {
-        let upstream = Raw::closing(answer).await;
+        let upstream = RawUpstream::closing(answer).await;
         let gate = Gate::before(upstream.addr).await;
         let seen = gate.get("/").send().await;
         assert_eq!(seen.status.as_u16(), expected, "{answer:?}");

@@ -1,11 +1,11 @@
-//! Fields meant for one hop end at it, whoever names them and however often.
+//! Hop-by-hop fields end at callgate, in every spelling and however many `Connection` lines name them.
 
 use crate::kit::client::status;
 use crate::kit::gate::Gate;
-use crate::kit::upstream::{Raw, passed};
+use crate::kit::upstream::{RawUpstream, passed};
 
 /// Sends fields with a GET and compares what the upstream sees of them.
-async fn check(gate: &Gate, upstream: &Raw, fields: &str, expected: &[&str]) {
+async fn check(gate: &Gate, upstream: &RawUpstream, fields: &str, expected: &[&str]) {
     let request = format!("GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n{fields}\r\n");
     let answer = gate.exchange(request.as_bytes()).await;
     assert_eq!(status(&answer), 200, "{fields:?}: {answer}");
@@ -16,7 +16,7 @@ async fn check(gate: &Gate, upstream: &Raw, fields: &str, expected: &[&str]) {
 
 #[tokio::test]
 async fn cve_2021_33197_fields_of_every_connection_line_go() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for (fields, expected) in [
         ("Connection: X-A\r\nX-A: 1\r\nX-B: 2\r\n", &["x-b: 2"][..]),
@@ -39,7 +39,7 @@ async fn cve_2021_33197_fields_of_every_connection_line_go() {
 
 #[tokio::test]
 async fn cve_2024_45410_connection_takes_no_protected_field_away() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for name in [
         "Host",
@@ -68,7 +68,7 @@ async fn cve_2024_45410_connection_takes_no_protected_field_away() {
 
 #[tokio::test]
 async fn what_only_looks_like_the_name_of_a_field_takes_nothing_away() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for token in ["\"Cookie\"", "Cookie;q=1", "Cookie=1", "(Cookie)", "X Cookie", "Coo\u{e9}kie", "Cookie\u{a0}"] {
         check(&gate, &upstream, &format!("Connection: {token}\r\nCookie: a=1\r\n"), &["cookie: a=1"]).await;
@@ -77,7 +77,7 @@ async fn what_only_looks_like_the_name_of_a_field_takes_nothing_away() {
 
 #[tokio::test]
 async fn the_framing_of_this_hop_is_not_taken_away_by_its_name() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let request = "POST / HTTP/1.1\r\nHost: app.test\r\nConnection: close, Transfer-Encoding, Trailer\r\n\
         Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n";
@@ -91,7 +91,7 @@ async fn the_framing_of_this_hop_is_not_taken_away_by_its_name() {
 
 #[tokio::test]
 async fn cve_2026_55458_fields_of_an_answers_connection_lines_go() {
-    let upstream = Raw::closing(
+    let upstream = RawUpstream::closing(
         "HTTP/1.1 200 OK\r\nConnection: X-A\r\nConnection: x-b, close\r\nX-A: 1\r\nX-A: 2\r\nX-B: 3\r\nX-C: 4\r\n\
          Keep-Alive: timeout=5\r\nProxy-Connection: x\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n",
     )
@@ -110,7 +110,7 @@ async fn cve_2026_55458_fields_of_an_answers_connection_lines_go() {
 async fn what_stays_keeps_its_order() {
     const ANSWER: &str = "HTTP/1.1 200 OK\r\nConnection: X-Hop, close\r\nServer: a\r\nX-Hop: 1\r\nSet-Cookie: a\r\n\
         PBX-Lang: en\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nKeep-Alive: 5\r\nSet-Cookie: b\r\nContent-Length: 2\r\nX-Last: 1\r\n\r\nok";
-    let upstream = Raw::closing(ANSWER).await;
+    let upstream = RawUpstream::closing(ANSWER).await;
     let gate = Gate::before(upstream.addr).await;
     let request = "GET / HTTP/1.1\r\nConnection: X-Hop\r\nHost: app.test\r\nX-Real-IP: 1\r\nUser-Agent: a\r\nX-Hop: 1\r\n\
         TE: trailers\r\nForwarded: for=a\r\nAccept: b\r\nConnection: close\r\nVia: 1.1 c\r\nX-Forwarded-For: d\r\nExpect: 100-continue\r\n\
@@ -134,7 +134,7 @@ async fn what_stays_keeps_its_order() {
 
 #[tokio::test]
 async fn an_expectation_that_is_not_ours_is_the_upstreams() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for (fields, expected) in [
         ("Expect: 100-Continue\r\n", &[][..]),
@@ -148,7 +148,7 @@ async fn an_expectation_that_is_not_ours_is_the_upstreams() {
 
 #[tokio::test]
 async fn this_hop_is_named_in_via() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for (version, expected) in
         [("1.1", "via: 1.0 other, 1.1 more\r\nvia: 1.1 callgate\r\n"), ("1.0", "via: 1.0 callgate\r\n")]
@@ -167,7 +167,7 @@ async fn this_hop_is_named_in_via() {
 async fn trailers_of_a_request_carry_no_field_of_a_head() {
     const FIELDS: &str = "X-A: 1\r\nCookie: a=1\r\nOrigin: https://evil.test\r\nConnection: close\r\nUpgrade: h2c\r\nVia: 1.1 x\r\n\
         Host: evil.test\r\nContent-Length: 9\r\nTransfer-Encoding: gzip\r\nAuthorization: Basic x\r\nx_real.ip: 1.2.3.4\r\nX-B: 2\r\n";
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let names: Vec<_> = FIELDS.lines().map(|line| line.split(':').next().unwrap()).collect();
     let announced = format!("Trailer: {}\r\nTrailer: X-B\r\n", names[..names.len() - 1].join(", "));
@@ -182,13 +182,13 @@ async fn trailers_of_a_request_carry_no_field_of_a_head() {
 
 #[tokio::test]
 async fn options_go_as_many_hops_as_they_say() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for (method, said, passed_on) in [
         ("OPTIONS", "0", None),
         ("OPTIONS", "1", Some("0")),
         ("OPTIONS", "10", Some("9")),
-        // What is no number of hops, or is not for this method, is not ours to change.
+        // A value that is no number, or that stands beside another method, stays unchanged.
         ("OPTIONS", "+1", Some("+1")),
         ("OPTIONS", "99999999999", Some("99999999999")),
         ("GET", "0", Some("0")),

@@ -1,7 +1,7 @@
-//! Who the client is, is ours to say.
+//! Identity fields of a client are removed; callgate sets its own.
 
 use crate::kit::gate::Gate;
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 const CLAIMS: [&str; 47] = [
     "X-Forwarded-For",
@@ -56,7 +56,7 @@ const CLAIMS: [&str; 47] = [
 /// oauth2-proxy CVE-2025-64484, Caddy CVE-2026-30851.
 #[tokio::test]
 async fn cve_2025_64484_no_client_sent_identity_field_survives() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let claims: String = CLAIMS.iter().map(|name| format!("{name}: 10.66.66.66\r\n{name}: evil\r\n")).collect();
     let request = format!("GET / HTTP/1.1\r\nHost: App.test:8443\r\nConnection: close\r\n{claims}\r\n");
@@ -88,7 +88,7 @@ fn check(seen: &str, host: &str) {
 
 #[tokio::test]
 async fn more_fields_that_an_app_believes_go_no_further() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before_with(upstream.addr, "", "[server]\nstrip_fields = [\"X-Tenant\", \"x-who\"]").await;
     for name in ["X-Tenant", "x_tenant", "X.Tenant", "X-WHO"] {
         let request = format!(
@@ -107,7 +107,7 @@ async fn more_fields_that_an_app_believes_go_no_further() {
 
 #[tokio::test]
 async fn the_log_line_and_the_upstream_know_the_exchange_by_one_name() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     gate.get("/x").from("127.0.0.9").send().await.expect(200);
     let seen = upstream.seen().pop().unwrap();

@@ -1,4 +1,4 @@
-//! Interim answers reach an HTTP/1.1 client at once, and nobody else (RFC 9110 §15.2).
+//! Interim answers reach an HTTP/1.1 client at once, and no HTTP/1.0 client (RFC 9110 §15.2).
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use crate::kit::client::{read_head, status};
 use crate::kit::gate::Gate;
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nLink: </b.css>\r\n\r\n";
 const TOLD: &str = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\nlink: </b.css>\r\n\r\n";
@@ -16,7 +16,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// Asks for something over a connection that ends with it, before an upstream that answers so.
 async fn ask(request: &str, answer: &str) -> String {
-    let upstream = Raw::closing(answer).await;
+    let upstream = RawUpstream::closing(answer).await;
     let gate = Gate::before(upstream.addr).await;
     gate.exchange(request.as_bytes()).await
 }
@@ -34,7 +34,7 @@ fn statuses(came: &str) -> Vec<u16> {
 async fn each_interim_answer_comes_when_it_is_said() {
     let taken = Arc::new(Notify::new());
     let heard = Arc::clone(&taken);
-    let upstream = Raw::serving(move |mut line| {
+    let upstream = RawUpstream::serving(move |mut line| {
         let heard = Arc::clone(&heard);
         async move {
             line.request().await;
@@ -66,7 +66,7 @@ async fn interim_answers_come_before_their_answer_however_they_arrive() {
     let answer =
         get(&format!("HTTP/1.1 100 Continue\r\n\r\n{HINTS}HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")).await;
     assert!(answer.starts_with(&format!("{TOLD}HTTP/1.1 404 Not Found\r\n")), "{answer}");
-    let bytewise = Raw::serving(|mut line| async move {
+    let bytewise = RawUpstream::serving(|mut line| async move {
         line.request().await;
         line.stream.set_nodelay(true).unwrap();
         for byte in format!("{HINTS}{OK}").bytes() {
@@ -82,7 +82,7 @@ async fn interim_answers_come_before_their_answer_however_they_arrive() {
 
 #[tokio::test]
 async fn interim_answers_keep_their_place_among_pipelined_requests() {
-    let upstream = Raw::answering(format!("{HINTS}{OK}")).await;
+    let upstream = RawUpstream::answering(format!("{HINTS}{OK}")).await;
     let gate = Gate::before(upstream.addr).await;
     let request = "GET / HTTP/1.1\r\nHost: app.test\r\n\r\n";
     let head = "HEAD / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
@@ -94,12 +94,12 @@ async fn interim_answers_keep_their_place_among_pipelined_requests() {
 
 #[tokio::test]
 async fn an_upstream_that_fails_after_an_interim_answer_is_answered_for() {
-    let upstream = Raw::closing(HINTS).await;
+    let upstream = RawUpstream::closing(HINTS).await;
     let gate = Gate::before(upstream.addr).await;
     let answer = gate.exchange(b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n").await;
     assert!(answer.starts_with(&format!("{TOLD}HTTP/1.1 502 ")), "{answer}");
     assert_eq!(upstream.seen().len(), 1, "it was asked again");
-    let silent = Raw::serving(|mut line| async move {
+    let silent = RawUpstream::serving(|mut line| async move {
         line.request().await;
         line.say(HINTS).await;
         line.rest().await;
@@ -155,7 +155,7 @@ async fn a_hostile_interim_answer_is_no_answer() {
 async fn who_cannot_be_told_is_answered_all_the_same() {
     let answer = ask("GET / HTTP/1.0\r\nHost: app.test\r\n\r\n", &format!("{HINTS}{OK}")).await;
     assert_eq!(statuses(&answer), [200], "{answer}");
-    let upstream = Raw::answering(format!("{HINTS}{PROCESSING}{OK}")).await;
+    let upstream = RawUpstream::answering(format!("{HINTS}{PROCESSING}{OK}")).await;
     let gate = Gate::before(upstream.addr).await;
     for _ in 0..3 {
         assert_eq!(gate.get("/").h2().send().await.expect(200).text(), "ok");
@@ -164,7 +164,7 @@ async fn who_cannot_be_told_is_answered_all_the_same() {
 
 #[tokio::test]
 async fn a_websocket_begins_behind_an_interim_answer() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.request().await;
         line.say(format!(
             "{HINTS}HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhello"
@@ -187,7 +187,7 @@ async fn a_websocket_begins_behind_an_interim_answer() {
 
 #[tokio::test]
 async fn who_waits_to_go_on_hears_of_it_once_among_interim_answers() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.head().await;
         line.say(format!("{HINTS}HTTP/1.1 100 Continue\r\n\r\n")).await;
         line.stream.read_exact(&mut [0; 5]).await.unwrap();

@@ -1,4 +1,4 @@
-//! Every byte of a request in HTTP/1: the cases of `bytes.txt`, one connection each, with what becomes of them.
+//! Every byte of an HTTP/1 request: the cases of `request_bytes.txt`, one connection each, with their outcomes.
 //!
 //! A line is `statuses :: request` or `statuses :: request :: what the upstream sees`. Behind every request comes another
 //! one: `open` behind the statuses says that it is answered, else the connection has ended before. `cut` says that the
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Duration, timeout};
 
 use crate::kit::gate::Gate;
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 const CASES: &str = include_str!("request_bytes.txt");
 const PROBE: &str = "GET /probe HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
@@ -46,7 +46,7 @@ impl Case {
     }
 
     /// Runs the case and tells what is not as it should be.
-    async fn run(&self, gate: &Gate, upstream: &Raw) -> Result<(), String> {
+    async fn run(&self, gate: &Gate, upstream: &RawUpstream) -> Result<(), String> {
         let before = upstream.bytes().len();
         let answer = exchange(gate, &[&self.request, PROBE.as_bytes()].concat()).await?;
         let mut seen = upstream.bytes().split_off(before);
@@ -70,7 +70,7 @@ impl Case {
         }
         if let [seen] = &seen[..] {
             let (seen, expected) = (Message::parse(seen).without_ours(), Message::parse(self.expected()));
-            // What comes behind a request is not of it.
+            // Bytes behind a request do not belong to it.
             if seen.line != expected.line || (seen != expected && (self.seen.is_some() || statuses.len() == 1)) {
                 return Err(format!("\n  expected {expected:?}\n  passed   {seen:?}"));
             }
@@ -90,7 +90,7 @@ pub fn requests() -> Vec<Vec<u8>> {
 
 /// Runs all cases of a chapter.
 async fn run(chapter: &str) {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let text = CASES.split("\n= ").find_map(|text| text.strip_prefix(chapter)).expect("there is such a chapter");
     let cases: Vec<_> = text.lines().filter(|line| line.contains(" :: ")).map(Case::parse).collect();
@@ -140,7 +140,7 @@ chapters! {
 #[tokio::test]
 async fn a_refusal_waits_for_its_turn() {
     let go = Arc::new(Notify::new());
-    let upstream = Raw::serving({
+    let upstream = RawUpstream::serving({
         let go = go.clone();
         move |mut line| {
             let go = go.clone();
@@ -166,7 +166,7 @@ async fn a_refusal_waits_for_its_turn() {
 
 #[tokio::test]
 async fn requests_that_drip_are_read_alike() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let (mut read, mut write) = tokio::io::split(gate.raw("app.test", "http/1.1").await);
     let requests = format!(
@@ -188,7 +188,7 @@ async fn requests_that_drip_are_read_alike() {
 
 #[tokio::test]
 async fn an_answer_before_its_time_reaches_a_client_that_goes_on() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for (head, expected) in [
         ("GET / HTTP/1.1\r\nHost : app.test\r\n", 400),
@@ -213,7 +213,7 @@ async fn exchange(gate: &Gate, bytes: &[u8]) -> Result<String, String> {
     let (mut read, mut write) = tokio::io::split(gate.raw("app.test", "http/1.1").await);
     let mut answer = Vec::new();
     let all = async {
-        // What is refused may not be taken to its end.
+        // A refused request may not be read to its end.
         let _ = tokio::join!(write.write_all(bytes), read.read_to_end(&mut answer));
     };
     match timeout(Duration::from_secs(20), all).await {

@@ -1,15 +1,15 @@
-//! Whom a request is for, and what it asks for: one host, and a target that no hop rewrites.
+//! Host and target of a request: exactly one host, and a target that arrives byte for byte.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::kit::client::status;
 use crate::kit::gate::Gate;
-use crate::kit::upstream::{Raw, passed};
+use crate::kit::upstream::{RawUpstream, passed};
 
 /// A gate with two hosts before two upstreams.
-async fn two_hosts() -> (Gate, Raw, Raw) {
-    let app = Raw::answering("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\napp").await;
-    let pbx = Raw::answering("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\npbx").await;
+async fn two_hosts() -> (Gate, RawUpstream, RawUpstream) {
+    let app = RawUpstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\napp").await;
+    let pbx = RawUpstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\npbx").await;
     let text = format!(
         "[app]\nurl = \"http://{}\"\n[pbx]\nurl = \"http://{}\"\nhosts = [\"pbx.test\", \"*.pbx.test\"]",
         app.addr, pbx.addr
@@ -19,7 +19,7 @@ async fn two_hosts() -> (Gate, Raw, Raw) {
 
 #[tokio::test]
 async fn trap_hyper_accepts_no_host_and_we_do_not() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for request in [
         "GET / HTTP/1.1\r\n\r\n",
@@ -62,7 +62,7 @@ async fn trap_hyper_accepts_no_host_and_we_do_not() {
 
 #[tokio::test]
 async fn cve_2026_71324_connect_and_trace_go_nowhere() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for (line, expected) in [
         ("CONNECT app.test:443", 405),
@@ -83,7 +83,7 @@ async fn cve_2026_71324_connect_and_trace_go_nowhere() {
 /// Envoy CVE-2021-29492, Traefik #12380.
 #[tokio::test]
 async fn envoy_2021_29492_targets_go_upstream_byte_for_byte() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for target in [
         "/",
@@ -119,7 +119,7 @@ async fn envoy_2021_29492_targets_go_upstream_byte_for_byte() {
 
 #[tokio::test]
 async fn a_matching_absolute_target_becomes_a_path() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for (target, host, path) in [
         ("http://app.test/a?b=c", "app.test", "/a?b=c"),
@@ -138,7 +138,7 @@ async fn a_matching_absolute_target_becomes_a_path() {
 
 #[tokio::test]
 async fn host_arrives_as_the_client_wrote_it() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for host in [
         "app.test",
@@ -166,7 +166,7 @@ async fn a_request_of_http_1_0_without_host_is_for_the_name_of_the_handshake() {
         tls.read_to_string(&mut answer).await.unwrap();
         assert!(answer.ends_with(expected), "{name}: {answer}");
     }
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     assert_eq!(status(&gate.exchange(b"GET /a HTTP/1.0\r\n\r\n").await), 200);
     assert_eq!(passed(&upstream.seen().pop().unwrap()).1, ["host: app.test"]);
@@ -194,7 +194,7 @@ async fn requests_are_routed_by_their_own_host() {
 
 #[tokio::test]
 async fn a_host_that_nobody_serves_is_misdirected() {
-    let pbx = Raw::ok().await;
+    let pbx = RawUpstream::ok().await;
     let gate = Gate::start(&format!("[pbx]\nurl = \"http://{}\"\nhosts = [\"pbx.test\"]", pbx.addr)).await;
     gate.get("/").host("app.test").send().await.expect(421);
     gate.get("/").host("pbx.test").send().await.expect(200);
@@ -203,7 +203,7 @@ async fn a_host_that_nobody_serves_is_misdirected() {
 /// Envoy CVE-2021-29492, Caddy CVE-2026-27587.
 #[tokio::test]
 async fn disguised_login_paths_go_nowhere() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for path in [
         "//auth/ott",
@@ -231,7 +231,7 @@ async fn disguised_login_paths_go_nowhere() {
 #[tokio::test]
 async fn redirect_http_leads_to_the_same_place_over_tls() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate =
         Gate::start(&format!("redirect_http = \"127.0.0.1:0\"\n[app]\nurl = \"http://{}\"", upstream.addr)).await;
     let (port, plain) = (gate.addr.port(), gate.redirect.unwrap().port());
@@ -277,7 +277,7 @@ async fn redirect_http_leads_to_the_port_that_is_configured() {
 #[tokio::test]
 async fn a_head_without_an_end_does_not_fill_memory_by_redirect_http() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate =
         Gate::start(&format!("redirect_http = \"127.0.0.1:0\"\n[app]\nurl = \"http://{}\"", upstream.addr)).await;
     let mut stream = tokio::net::TcpStream::connect(gate.redirect.unwrap()).await.unwrap();

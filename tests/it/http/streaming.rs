@@ -1,4 +1,4 @@
-//! Bodies move frame by frame, with back-pressure, and a body that is cut off never looks whole.
+//! Bodies stream frame by frame with back-pressure; a body that is cut off never looks whole.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::kit::client::{read_head, status};
 use crate::kit::gate::Gate;
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n";
 
@@ -25,7 +25,7 @@ async fn haproxy_2_6_a_cut_off_body_never_looks_whole() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloXX\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
     ] {
-        let upstream = Raw::closing(answer).await;
+        let upstream = RawUpstream::closing(answer).await;
         let gate = Gate::before(upstream.addr).await;
         let mut tls = gate.raw("app.test", "http/1.1").await;
         tls.write_all(GET).await.unwrap();
@@ -54,7 +54,7 @@ async fn haproxy_2_6_a_cut_off_body_never_looks_whole() {
 
 #[tokio::test]
 async fn an_http_1_0_client_sees_a_cut_off_body_too() {
-    let upstream = Raw::closing("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await;
+    let upstream = RawUpstream::closing("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await;
     let gate = Gate::before(upstream.addr).await;
     let mut tls = gate.raw("app.test", "http/1.1").await;
     tls.write_all(b"GET / HTTP/1.0\r\nHost: app.test\r\n\r\n").await.unwrap();
@@ -66,7 +66,7 @@ async fn an_http_1_0_client_sees_a_cut_off_body_too() {
 async fn the_first_event_of_a_stream_arrives_at_once() {
     let go = Arc::new(Notify::new());
     let waits = go.clone();
-    let upstream = Raw::serving(move |mut line| {
+    let upstream = RawUpstream::serving(move |mut line| {
         let go = waits.clone();
         async move {
             line.request().await;
@@ -95,7 +95,7 @@ async fn the_first_event_of_a_stream_arrives_at_once() {
 async fn the_first_event_of_a_stream_arrives_at_once_over_http2() {
     let go = Arc::new(Notify::new());
     let waits = go.clone();
-    let upstream = Raw::serving(move |mut line| {
+    let upstream = RawUpstream::serving(move |mut line| {
         let go = waits.clone();
         async move {
             line.request().await;
@@ -124,7 +124,7 @@ async fn the_first_event_of_a_stream_arrives_at_once_over_http2() {
 
 #[tokio::test]
 async fn both_directions_flow_at_once() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.head().await;
         line.say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
         let mut chunk = [0; 6];
@@ -150,10 +150,10 @@ async fn both_directions_flow_at_once() {
 }
 
 /// An upstream that writes `total` bytes as fast as it may, and counts.
-async fn torrent(total: usize) -> (Raw, Arc<AtomicUsize>) {
+async fn torrent(total: usize) -> (RawUpstream, Arc<AtomicUsize>) {
     let written = Arc::new(AtomicUsize::new(0));
     let count = written.clone();
-    let upstream = Raw::serving(move |mut line| {
+    let upstream = RawUpstream::serving(move |mut line| {
         let count = count.clone();
         async move {
             line.request().await;
@@ -207,7 +207,7 @@ async fn a_slow_reader_does_not_fill_the_gate() {
 
 #[tokio::test]
 async fn a_slow_upstream_does_not_fill_the_gate() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.head().await;
         std::future::pending::<()>().await;
     })
@@ -228,9 +228,9 @@ async fn a_slow_upstream_does_not_fill_the_gate() {
 }
 
 /// An upstream that begins an answer and tells when the gate has left.
-async fn endless() -> (Raw, mpsc::UnboundedReceiver<()>) {
+async fn endless() -> (RawUpstream, mpsc::UnboundedReceiver<()>) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let upstream = Raw::serving(move |mut line| {
+    let upstream = RawUpstream::serving(move |mut line| {
         let sender = sender.clone();
         async move {
             let head = line.head().await.unwrap_or_default();
@@ -247,7 +247,7 @@ async fn endless() -> (Raw, mpsc::UnboundedReceiver<()>) {
 
 #[tokio::test]
 async fn a_client_that_leaves_cancels_the_upstream_request() {
-    // Who only ends its side may wait for the answer: a whole request is cancelled when the client is gone.
+    // A client that ends only its own side may wait for the answer. A request is cancelled when the client is gone.
     let (upstream, mut left) = endless().await;
     let gate = Gate::before(upstream.addr).await;
     for request in [
@@ -283,26 +283,26 @@ async fn a_client_that_leaves_cancels_the_upstream_request() {
 
 /// How a client ends its side: TLS's farewell, TCP's, or both.
 #[derive(Debug, Clone, Copy)]
-enum Goodbye {
+enum ClientEnd {
     Tls,
     Tcp,
     Both,
 }
 
-async fn say_goodbye(tls: &mut TlsStream<tokio::net::TcpStream>, goodbye: Goodbye) {
+async fn say_goodbye(tls: &mut TlsStream<tokio::net::TcpStream>, goodbye: ClientEnd) {
     match goodbye {
-        Goodbye::Tls => {
+        ClientEnd::Tls => {
             tls.get_mut().1.send_close_notify();
             tls.flush().await.unwrap();
         }
-        Goodbye::Tcp => tls.get_mut().0.shutdown().await.unwrap(),
-        Goodbye::Both => tls.shutdown().await.unwrap(),
+        ClientEnd::Tcp => tls.get_mut().0.shutdown().await.unwrap(),
+        ClientEnd::Both => tls.shutdown().await.unwrap(),
     }
 }
 
 /// Answers in two parts, each a while after the request.
-async fn slow() -> Raw {
-    Raw::serving(|mut line| async move {
+async fn slow() -> RawUpstream {
+    RawUpstream::serving(|mut line| async move {
         while line.request().await.is_some() {
             for part in ["HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nlate", " all"] {
                 tokio::time::sleep(std::time::Duration::from_millis(150)).await;
@@ -323,11 +323,11 @@ async fn a_client_that_has_said_all_and_ends_its_side_is_answered() {
         ("POST / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi", 1),
         ("POST / HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", 1),
         ("GET /1 HTTP/1.1\r\nHost: app.test\r\n\r\nGET /2 HTTP/1.1\r\nHost: app.test\r\n\r\n", 2),
-        // What is behind it is no request.
+        // Bytes behind it are no request.
         ("POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 2\r\n\r\nhi\r\n", 1),
         ("GET / HTTP/1.1\r\nHost: app.test\r\n\r\nGET / HT", 1),
     ] {
-        for goodbye in [Goodbye::Tls, Goodbye::Tcp, Goodbye::Both] {
+        for goodbye in [ClientEnd::Tls, ClientEnd::Tcp, ClientEnd::Both] {
             let mut tls = gate.raw("app.test", "http/1.1").await;
             tls.write_all(requests.as_bytes()).await.unwrap();
             say_goodbye(&mut tls, goodbye).await;
@@ -338,11 +338,11 @@ async fn a_client_that_has_said_all_and_ends_its_side_is_answered() {
             assert_eq!(answer.matches("late all").count(), answers, "{requests:?} {goodbye:?}: {answer}");
         }
     }
-    // What is not whole is no request.
+    // An incomplete request is not sent on.
     for request in ["GET / HTTP/1.1\r\nHost: app", "POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 3\r\n\r\nhi"] {
         let mut tls = gate.raw("app.test", "http/1.1").await;
         tls.write_all(request.as_bytes()).await.unwrap();
-        say_goodbye(&mut tls, Goodbye::Both).await;
+        say_goodbye(&mut tls, ClientEnd::Both).await;
         let mut answer = String::new();
         let _ = tls.read_to_string(&mut answer).await;
         assert!(!answer.contains("200 OK"), "{request:?}: {answer}");
@@ -370,7 +370,7 @@ async fn the_other_listeners_answer_who_has_ended_its_side_too() {
 #[tokio::test]
 async fn a_client_that_has_ended_its_side_and_is_gone_is_noticed_by_what_it_is_sent() {
     let (sender, mut left) = mpsc::unbounded_channel();
-    let upstream = Raw::serving(move |mut line| {
+    let upstream = RawUpstream::serving(move |mut line| {
         let sender = sender.clone();
         async move {
             line.head().await;
@@ -386,12 +386,12 @@ async fn a_client_that_has_ended_its_side_and_is_gone_is_noticed_by_what_it_is_s
     let mut tls = gate.raw("app.test", "http/1.1").await;
     tls.write_all(GET).await.unwrap();
     assert_eq!(status(&read_head(&mut tls).await), 200);
-    say_goodbye(&mut tls, Goodbye::Both).await;
+    say_goodbye(&mut tls, ClientEnd::Both).await;
     drop(tls);
     left.recv().await.unwrap();
 }
 
-async fn arrived(upstream: &Raw, before: usize) {
+async fn arrived(upstream: &RawUpstream, before: usize) {
     while upstream.seen().len() == before {
         tokio::task::yield_now().await;
     }
@@ -406,7 +406,7 @@ async fn ask_to_continue(gate: &Gate, fields: &str) -> TlsStream<tokio::net::Tcp
 
 #[tokio::test]
 async fn continue_is_said_once_the_upstream_listens() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let mut tls = ask_to_continue(&gate, "Content-Length: 5\r\nConnection: close\r\n").await;
     assert_eq!(read_head(&mut tls).await, "HTTP/1.1 100 Continue\r\n\r\n");
@@ -418,7 +418,7 @@ async fn continue_is_said_once_the_upstream_listens() {
 
 #[tokio::test]
 async fn continue_is_not_said_when_nobody_listens() {
-    // A port that nobody listens at any more.
+    // A port without a listener.
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let gate = Gate::before(gone).await;
     let mut tls = ask_to_continue(&gate, "Content-Length: 5\r\n").await;

@@ -1,4 +1,4 @@
-//! TLS toward clients: which versions, and whose certificate.
+//! TLS toward clients: versions and certificates.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 use crate::kit::client::say_garbage;
 use crate::kit::client::status;
 use crate::kit::gate::{Gate, secret};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
 
@@ -33,7 +33,7 @@ async fn ask(gate: &Gate, config: rustls::ClientConfig, name: &str) -> std::io::
 
 #[tokio::test]
 async fn both_versions_and_all_protocols_are_agreed() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for (alpn, expected) in [
         (&[][..], None),
@@ -69,7 +69,7 @@ fn client(gate: &Gate, versions: &[&'static rustls::SupportedProtocolVersion]) -
 
 #[tokio::test]
 async fn sessions_are_resumed_from_tickets() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let config = client(&gate, &[version]);
@@ -78,7 +78,7 @@ async fn sessions_are_resumed_from_tickets() {
         let second = ask(&gate, config, "app.test").await.unwrap();
         assert_eq!(second.handshake_kind(), Some(HandshakeKind::Resumed), "{:?}", version.version);
     }
-    // No early data is offered, whoever resumes.
+    // No early data is offered to any resumed session.
     let mut config = client(&gate, &[&rustls::version::TLS13]);
     config.enable_early_data = true;
     ask(&gate, config.clone(), "app.test").await.unwrap();
@@ -89,7 +89,7 @@ async fn sessions_are_resumed_from_tickets() {
 
 #[tokio::test]
 async fn post_quantum_key_exchange_is_agreed() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let agreed = ask(&gate, gate.client_config(), "app.test").await.unwrap();
     assert_eq!(agreed.protocol_version(), Some(ProtocolVersion::TLSv1_3));
@@ -112,7 +112,7 @@ fn hello(version: u16) -> Vec<u8> {
 
 #[tokio::test]
 async fn older_versions_are_refused() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for (version, kind) in [(0x0303, 0x16), (0x0302, 0x15), (0x0301, 0x15), (0x0300, 0x15)] {
         let mut stream = TcpStream::connect(gate.addr).await.unwrap();
@@ -127,7 +127,7 @@ async fn older_versions_are_refused() {
 
 #[tokio::test]
 async fn garbage_ends_its_own_connection_only() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for garbage in
         [GET, b"\0\0\0\0\0\0\0\0", b"\x16\x03\x01\xff\xff\x01", b"\x80\x2e\x01\0\x02\0\x15\0\0\0\x10", b"SSH-2.0-x\r\n"]
@@ -199,7 +199,7 @@ async fn of_several_certificates_for_one_name_each_client_gets_one_that_it_can_v
         list.push(format!("{{ cert = \"{at}/{file}.pem\", key = \"{at}/{file}.key\" }}"));
         chains.push((file, certificate.der().clone()));
     }
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let list = list.join(", ");
     let gate =
         Gate::start(&format!("tls = {{ certificates = [{list}] }}\n[app]\nurl = \"http://{}\"\n", upstream.addr)).await;

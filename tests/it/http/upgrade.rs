@@ -1,4 +1,4 @@
-//! WebSocket and nothing else: agreed by both sides, carried byte for byte, ended half by half.
+//! Upgrades to WebSocket, and to no other protocol: both sides agree, bytes pass unchanged, each direction ends by itself.
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use crate::kit::client::{read_head, status};
 use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, Stage, until};
-use crate::kit::upstream::{Raw, passed};
+use crate::kit::upstream::{RawUpstream, passed};
 
 const ASK: &str = "GET /ws HTTP/1.1\r\nHost: app.test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: sip\r\n\r\n";
@@ -17,7 +17,7 @@ const AGREE: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n
 
 #[tokio::test]
 async fn bytes_right_behind_both_heads_arrive() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.head().await;
         line.say(format!("{AGREE}first")).await;
         let mut early = [0; 5];
@@ -56,7 +56,7 @@ async fn bytes_right_behind_both_heads_arrive() {
 #[tokio::test]
 async fn no_byte_of_a_tunnel_is_looked_at_as_a_request_however_it_was_asked_for() {
     for wish in ["websocket,", ", WebSocket", "\r\nUpgrade: websocket"] {
-        let upstream = Raw::serving(|mut line| async move {
+        let upstream = RawUpstream::serving(|mut line| async move {
             line.head().await;
             line.say(AGREE).await;
             let mut said = [0; 9];
@@ -77,7 +77,7 @@ async fn no_byte_of_a_tunnel_is_looked_at_as_a_request_however_it_was_asked_for(
 
 #[tokio::test]
 async fn cve_2026_2833_nothing_else_is_switched_to() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for (line, fields, body) in [
         ("GET / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: h2c\r\n", ""),
@@ -110,7 +110,7 @@ async fn cve_2026_73548_only_the_matching_101_opens_a_tunnel() {
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\nsecret",
         "HTTP/1.1 101 Switching Protocols\r\n\r\nsecret",
     ] {
-        let upstream = Raw::closing(answer).await;
+        let upstream = RawUpstream::closing(answer).await;
         let gate = Gate::before(upstream.addr).await;
         let mut tls = gate.raw("app.test", "http/1.1").await;
         tls.write_all(ASK.as_bytes()).await.unwrap();
@@ -125,7 +125,7 @@ async fn hop_by_hop_fields_of_a_101_go() {
     const HOPS: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade, X-Hop\r\nConnection: X-Hip\r\n\
         Upgrade: websocket\r\nX-Hop: 1\r\nX-Hip: 2\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nPBX-Account: 40\r\nX-Stay: 3\r\n";
     for (framing, expected) in [("", 101), ("Content-Length: 5\r\n", 101), ("Transfer-Encoding: gzip\r\n", 502)] {
-        let upstream = Raw::closing(format!("{HOPS}{framing}\r\n")).await;
+        let upstream = RawUpstream::closing(format!("{HOPS}{framing}\r\n")).await;
         let gate = Gate::before(upstream.addr).await;
         let mut tls = gate.raw("app.test", "http/1.1").await;
         tls.write_all(ASK.as_bytes()).await.unwrap();
@@ -141,7 +141,7 @@ async fn hop_by_hop_fields_of_a_101_go() {
 
 #[tokio::test]
 async fn a_refused_websocket_is_an_ordinary_answer() {
-    let upstream = Raw::answering("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").await;
+    let upstream = RawUpstream::answering("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").await;
     let gate = Gate::before(upstream.addr).await;
     let mut tls = gate.raw("app.test", "http/1.1").await;
     for _ in 0..2 {
@@ -156,7 +156,7 @@ async fn a_refused_websocket_is_an_ordinary_answer() {
 
 #[tokio::test]
 async fn either_side_may_end_first() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.head().await;
         line.say(AGREE).await;
         if line.nth < 2 {
@@ -202,7 +202,7 @@ async fn either_side_may_end_first() {
 
 #[tokio::test]
 async fn a_silent_tunnel_ends_and_a_talking_one_does_not() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.head().await;
         line.say(AGREE).await;
         let mut byte = [0];
@@ -228,7 +228,7 @@ async fn a_silent_tunnel_ends_and_a_talking_one_does_not() {
 
 #[tokio::test]
 async fn a_tunnel_whose_client_takes_nothing_ends_however_much_it_says() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.head().await;
         line.say(AGREE).await;
         let (mut read, mut write) = line.stream.into_split();
@@ -251,7 +251,7 @@ async fn a_tunnel_whose_client_takes_nothing_ends_however_much_it_says() {
 
 #[tokio::test]
 async fn the_kernel_asks_both_ends_of_a_silent_tunnel_whether_they_exist() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.head().await;
         line.say(AGREE).await;
         line.note(line.stream.peer_addr().unwrap().port().to_string());
@@ -282,7 +282,7 @@ fn has_keep_alive((from, to): (u16, u16)) -> bool {
 
 #[tokio::test]
 async fn a_tunnels_connection_is_never_used_again() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         let head = line.head().await.unwrap_or_default();
         if head.contains("upgrade") {
             line.say(AGREE).await;

@@ -1,11 +1,11 @@
-//! RFC 9113 and RFC 7541, clause by clause: the cases of the `h2spec` tool, each with the answer that the law asks for.
+//! RFC 9113 and RFC 7541, clause by clause: the cases of the `h2spec` tool, each with the answer that the RFC requires.
 //!
 //! The numbers are the tool's, and so is what counts as right: an error that ends the connection may be told by
 //! `PROTOCOL_ERROR` where the law has a code of its own, as the library does, but then the connection must end.
 
 use crate::kit::frames::*;
 use crate::kit::gate::Gate;
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 /// One step of a case.
 enum Step {
@@ -13,7 +13,7 @@ enum Step {
     See(Expect),
 }
 
-/// What is to come back.
+/// The expected outcome.
 #[derive(Debug, Clone, Copy)]
 enum Expect {
     /// A farewell with one of these codes, and the end of the connection.
@@ -91,7 +91,7 @@ const fn see(expect: Expect) -> Step {
 
 /// Plays each case on a connection of its own, and looks whether the gate still serves.
 async fn check(cases: Vec<Case>) {
-    let upstream = Raw::answering("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789").await;
+    let upstream = RawUpstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789").await;
     let gate = Gate::before(upstream.addr).await;
     let mut failures = Vec::new();
     for (name, steps) in cases {
@@ -122,7 +122,7 @@ async fn look(frames: &mut Frames, expect: Expect) -> Result<(), Vec<Frame>> {
         let met = expect.is_met(next.as_ref());
         seen.extend(next);
         match met {
-            // Whoever says farewell because of an error leaves.
+            // GOAWAY with an error closes the connection.
             Ok(true) if seen.last().is_some_and(|last| last.kind == GOAWAY) => {
                 return Box::pin(look(frames, Closed)).await;
             }
@@ -389,7 +389,7 @@ async fn frames_have_their_form() {
 #[tokio::test]
 async fn an_unknown_preface_ends_the_connection() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for preface in ["INVALID CONNECTION PREFACE\r\n\r\n", "GET / HTTP/1.1\r\nHost: app.test\r\n\r\n"] {
         let mut tls = gate.raw("app.test", "h2").await;
@@ -589,10 +589,10 @@ async fn malformed_fields_reset_their_stream() {
     .await;
 }
 
-/// What is wrong with a stream is told also where the upstream would answer before the request has ended.
+/// An error of a stream is reported also where the upstream would answer before the request has ended.
 #[tokio::test]
 async fn a_wrong_window_resets_a_stream_whose_answer_would_come_early() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         while line.head().await.is_some() {
             line.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123456789").await;
         }

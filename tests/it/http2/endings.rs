@@ -1,11 +1,11 @@
-//! How streams end: whole, cut, refused early, or with the day; and what each leaves to the others.
+//! How HTTP/2 streams end: whole, cut off, refused early, or by a drain; and that other streams go on.
 
 use std::time::Duration;
 
 use crate::kit::frames::*;
 use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, until};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 /// Longer than the rest of a refused body is taken.
 const LONG: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ async fn answer(frames: &mut Frames, stream: u32) -> (String, Vec<u8>) {
 }
 
 /// A gate that refuses the second password login at the PBX.
-async fn strict(upstream: &Raw) -> Gate {
+async fn strict(upstream: &RawUpstream) -> Gate {
     Gate::start(&format!(
         "workers = 1\n[app]\nurl = \"http://{0}\"\n[pbx]\nurl = \"http://{0}\"\nhosts = [\"pbx.test\"]\n[limits]\npbx_logins = \"1/h\"",
         upstream.addr
@@ -47,7 +47,7 @@ const LOGIN: [(&str, &str); 5] = [
 /// curl gives up on an exchange whose stream is reset, however well it was answered.
 #[tokio::test]
 async fn a_refusal_before_the_body_has_come_does_not_reset_its_stream() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = strict(&upstream).await;
     let mut frames = Frames::open(&gate).await;
     frames.write(&[headers(1, END_HEADERS, &LOGIN), data(1, END_STREAM, b"first")].concat()).await;
@@ -69,7 +69,7 @@ async fn a_refusal_before_the_body_has_come_does_not_reset_its_stream() {
 
 #[tokio::test]
 async fn an_upstream_that_answers_early_does_not_reset_the_stream() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.head().await;
         line.say("HTTP/1.1 413 Payload Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig").await;
     })
@@ -84,7 +84,7 @@ async fn an_upstream_that_answers_early_does_not_reset_the_stream() {
             let next = frames.until("a pong", |frame| matches!(frame.kind, PING | RST_STREAM)).await;
             assert_eq!(next.kind, PING, "{next:?}");
         } else {
-            // Who goes on is told to stop after a while, and that nothing is wrong.
+            // A client that goes on gets GOAWAY without an error after a while.
             let begun = std::time::Instant::now();
             let reset = frames.until("a reset", |frame| frame.kind == RST_STREAM).await;
             assert_eq!((reset.stream, reset.code()), (1, Some(NO_ERROR)));
@@ -103,7 +103,7 @@ async fn a_body_that_breaks_off_upstream_never_looks_whole() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\nx\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n0\r\nX: 1\r\n",
     ] {
-        let upstream = Raw::closing(cut).await;
+        let upstream = RawUpstream::closing(cut).await;
         let gate = Gate::before(upstream.addr).await;
         let mut frames = Frames::open(&gate).await;
         frames.write(&get(1)).await;
@@ -121,7 +121,7 @@ async fn answers_without_a_body_end_with_their_head() {
         ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n", "304"),
         ("GET", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "200"),
     ] {
-        let upstream = Raw::answering(upstream).await;
+        let upstream = RawUpstream::answering(upstream).await;
         let gate = Gate::before(upstream.addr).await;
         let mut frames = Frames::open(&gate).await;
         let mut fields = REQUEST;
@@ -138,7 +138,7 @@ async fn answers_without_a_body_end_with_their_head() {
 
 #[tokio::test]
 async fn a_client_that_resets_a_stream_cancels_its_request() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.head().await;
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst").await;
         let rest = line.rest().await;
@@ -156,7 +156,7 @@ async fn a_client_that_resets_a_stream_cancels_its_request() {
 
 #[tokio::test]
 async fn a_request_that_its_client_resets_never_looks_whole_upstream() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.head().await;
         let rest = line.rest().await;
         line.note(format!("body: {}", String::from_utf8_lossy(&rest)));
@@ -176,7 +176,7 @@ async fn who_takes_nothing_on_one_stream_does_not_stop_the_others() {
     let body = vec![b'x'; 300_000];
     let mut whole = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
     whole.extend(&body);
-    let upstream = Raw::answering(whole).await;
+    let upstream = RawUpstream::answering(whole).await;
     let gate = Gate::before(upstream.addr).await;
     let mut frames = Frames::open_with(&gate, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     // The connection has room for all of them; the first fifty streams have none.
@@ -190,7 +190,7 @@ async fn who_takes_nothing_on_one_stream_does_not_stop_the_others() {
         let (read, reset) = frames.body(stream).await;
         assert_eq!((read.len(), reset), (body.len(), None));
     }
-    // And whoever comes round to it gets the rest of the first.
+    // A client that reads late still gets the rest of the first.
     frames.write(&window_update(1, 1 << 20)).await;
     assert_eq!(frames.body(1).await.0.len(), body.len());
 }
@@ -199,7 +199,7 @@ async fn who_takes_nothing_on_one_stream_does_not_stop_the_others() {
 async fn a_hundred_streams_with_windows_of_a_thousand_bytes_all_end() {
     let mut whole = b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n".to_vec();
     whole.extend(vec![b'x'; 5000]);
-    let upstream = Raw::answering(whole).await;
+    let upstream = RawUpstream::answering(whole).await;
     let gate = Gate::before(upstream.addr).await;
     let mut frames = Frames::open_with(&gate, &[(INITIAL_WINDOW_SIZE, 1000)]).await;
     let requests: Vec<_> = (0..100).flat_map(|n| get(2 * n + 1)).collect();
@@ -227,7 +227,7 @@ async fn a_hundred_streams_with_windows_of_a_thousand_bytes_all_end() {
 async fn what_a_client_leaves_lying_goes_when_its_connection_rests() {
     let mut whole = b"HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n".to_vec();
     whole.extend(vec![b'x'; 20_000]);
-    let upstream = Raw::answering(whole).await;
+    let upstream = RawUpstream::answering(whole).await;
     let gate = Gate::before_with(upstream.addr, "", "[server.timeouts]\nidle = \"1s\"\nwrite_stall = \"1s\"").await;
     let mut frames = Frames::open_with(&gate, &[(INITIAL_WINDOW_SIZE, 1)]).await;
     for n in 0..20 {
@@ -241,7 +241,7 @@ async fn what_a_client_leaves_lying_goes_when_its_connection_rests() {
 /// RFC 9113 §6.8: first a farewell that refuses nothing, and once the client has seen it, one that says what was served.
 #[tokio::test]
 async fn the_farewell_loses_no_request() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let mut frames = Frames::open(&gate).await;
     frames.write(&get(1)).await;
@@ -259,14 +259,14 @@ async fn the_farewell_loses_no_request() {
     frames.write(&data(5, END_STREAM, b"last")).await;
     assert_eq!(answer(&mut frames, 5).await.0, "200");
     assert!(frames.next().await.is_none());
-    // What came behind the second farewell was not looked at: the client may send it again elsewhere.
+    // Requests behind the second GOAWAY were not processed: the client may send them again elsewhere.
     assert_eq!(upstream.seen().len(), 3);
     assert_eq!(gate.drain().await, 0);
 }
 
 #[tokio::test]
 async fn a_client_that_does_not_hear_the_farewell_is_left() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let mut frames = Frames::open(&gate).await;
     frames.write(&get(1)).await;

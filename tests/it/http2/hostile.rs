@@ -1,8 +1,8 @@
-//! What a hostile request leaves for the HTTP/1 upstream: one clean request, or not a byte.
+//! Hostile HTTP/2 requests: the HTTP/1 upstream gets one clean request, or not a byte.
 
 use crate::kit::frames::*;
 use crate::kit::gate::Gate;
-use crate::kit::upstream::{Raw, passed};
+use crate::kit::upstream::{RawUpstream, passed};
 
 type Field = (&'static str, &'static str);
 
@@ -16,13 +16,13 @@ fn and(more: &[Field]) -> Vec<Field> {
     REQUEST.iter().chain(more).copied().collect()
 }
 
-/// A request that says whom it is for in these fields alone.
+/// A request that names its host in these fields alone.
 fn only(more: &[Field]) -> Vec<Field> {
     REQUEST[..3].iter().chain(more).copied().collect()
 }
 
 /// Returns what became of a request, and what of it the upstream saw.
-async fn ask(gate: &Gate, upstream: &Raw, fields: &[Field]) -> (String, Vec<String>) {
+async fn ask(gate: &Gate, upstream: &RawUpstream, fields: &[Field]) -> (String, Vec<String>) {
     let before = upstream.seen().len();
     let mut frames = Frames::open(gate).await;
     frames.write(&headers(1, WHOLE, fields)).await;
@@ -31,7 +31,7 @@ async fn ask(gate: &Gate, upstream: &Raw, fields: &[Field]) -> (String, Vec<Stri
 
 #[tokio::test]
 async fn malformed_requests_go_nowhere() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let mut rows = Vec::new();
     for path in [
@@ -126,7 +126,7 @@ async fn malformed_requests_go_nowhere() {
 
 #[tokio::test]
 async fn what_passes_is_one_clean_request() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let get = "GET / HTTP/1.1";
     let host = "host: app.test";
@@ -166,7 +166,7 @@ async fn what_passes_is_one_clean_request() {
 
 #[tokio::test]
 async fn many_fields_pass_or_are_refused_as_one() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for (count, expected) in [(100, "200"), (400, "200"), (500, "431"), (1000, "431")] {
         let (fate, seen) = ask(&gate, &upstream, &and(&vec![("x", "1"); count])).await;
@@ -181,7 +181,7 @@ async fn many_fields_pass_or_are_refused_as_one() {
 
 #[tokio::test]
 async fn an_unclear_length_does_not_reach_the_upstream_with_a_body_either() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for (lengths, body, expected) in [
         (&["5", "5"][..], "hello", Some("content-length: 5")),
@@ -194,7 +194,7 @@ async fn an_unclear_length_does_not_reach_the_upstream_with_a_body_either() {
         let mut frames = Frames::open(&gate).await;
         let fields: Vec<_> = POST.into_iter().chain(lengths.iter().map(|length| ("content-length", *length))).collect();
         frames.write(&headers(1, END_HEADERS, &fields)).await;
-        // Behind a reset this is for nobody.
+        // Behind a reset these bytes belong to no stream.
         drop(frames.try_write(&data(1, END_STREAM, body.as_bytes())).await);
         let fate = frames.fate().await;
         let seen = upstream.seen().split_off(before);
@@ -207,7 +207,7 @@ async fn an_unclear_length_does_not_reach_the_upstream_with_a_body_either() {
 
 #[tokio::test]
 async fn trailers_are_fields_and_nothing_else() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for trailer in [
         ("connection", "close"),

@@ -1,4 +1,4 @@
-//! WebSockets over HTTP/2 (RFC 8441): one stream each, agreed, carried and ended as a connection of HTTP/1.1 is.
+//! WebSockets over HTTP/2 (RFC 8441): each is one stream, and opens, carries and ends as over HTTP/1.1.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use super::connect;
 use crate::kit::frames::{END_HEADERS, Frames, PROTOCOL_ERROR, RST_STREAM, headers};
 use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, Stage, until};
-use crate::kit::upstream::{Line, Raw, passed};
+use crate::kit::upstream::{RawUpstream, UpstreamConnection, passed};
 
 /// The law's number for the setting that offers it.
 const ENABLE_CONNECT_PROTOCOL: u16 = 8;
@@ -95,7 +95,7 @@ impl Socket {
 }
 
 /// Agrees to the WebSocket that the next head asks for, and returns the path.
-async fn agree(line: &mut Line, more: &str) -> String {
+async fn agree(line: &mut UpstreamConnection, more: &str) -> String {
     let head = line.head().await.unwrap_or_default();
     let key = head.lines().find_map(|field| field.strip_prefix("sec-websocket-key: ")).unwrap_or_default();
     let accept = derive_accept_key(key.as_bytes());
@@ -107,8 +107,8 @@ async fn agree(line: &mut Line, more: &str) -> String {
 }
 
 /// Says its path, and then every byte again.
-async fn echo() -> Raw {
-    Raw::serving(|mut line| async move {
+async fn echo() -> RawUpstream {
+    RawUpstream::serving(|mut line| async move {
         let path = agree(&mut line, "\r\n").await;
         line.say(path).await;
         let (mut read, mut write) = line.stream.split();
@@ -128,7 +128,7 @@ async fn counted(gate: &Gate, lines: &[&str]) {
 
 #[tokio::test]
 async fn a_websocket_is_offered_and_becomes_an_upgrade_upstream() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         let more = "Sec-WebSocket-Protocol: sip\r\nSec-WebSocket-Extensions: x\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\
             PBX-Account: 40\r\nContent-Length: 5\r\nX-Stay: 2\r\n\r\nfirst";
         agree(&mut line, more).await;
@@ -307,7 +307,7 @@ async fn an_answer_that_does_not_agree_to_the_websocket_opens_none() {
         ("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket, h2c\r\n@\r\nsecret", 502),
         ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n@\r\nsecret", 502),
     ] {
-        let upstream = Raw::serving(move |mut line| async move {
+        let upstream = RawUpstream::serving(move |mut line| async move {
             while let Some(head) = line.head().await {
                 let key = head.lines().find_map(|field| field.strip_prefix("sec-websocket-key: ")).unwrap_or_default();
                 line.say(answer.replace('@', &format!("{right}{}\r\n", derive_accept_key(key.as_bytes())))).await;
@@ -333,7 +333,7 @@ async fn an_answer_that_does_not_agree_to_the_websocket_opens_none() {
 
 #[tokio::test]
 async fn what_is_no_clear_wish_for_a_websocket_goes_nowhere() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let app = "whoami = \"/api/me\"\nhosts = [\"app.test\"]";
     let stage = Plan { app, app_at: Some(upstream.addr), ..Plan::default() }.start().await;
     let gate = &stage.gate;
@@ -393,7 +393,7 @@ async fn what_is_no_clear_wish_for_a_websocket_goes_nowhere() {
 
 #[tokio::test]
 async fn either_side_of_a_stream_may_end_first() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         if agree(&mut line, "\r\n").await == "/client" {
             let rest = line.rest().await;
             line.say(format!("heard {}", String::from_utf8_lossy(&rest))).await;
@@ -421,7 +421,7 @@ async fn either_side_of_a_stream_may_end_first() {
 
 #[tokio::test]
 async fn a_side_that_breaks_off_is_told_to_the_other() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         let path = agree(&mut line, "\r\n").await;
         line.say("first").await;
         line.stream.read_u8().await.unwrap();
@@ -473,7 +473,7 @@ async fn a_side_that_breaks_off_is_told_to_the_other() {
 
 #[tokio::test]
 async fn a_client_that_leaves_before_the_answer_opens_no_websocket() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.head().await;
         line.rest().await;
         line.note("left".into());
@@ -512,10 +512,10 @@ async fn a_silent_stream_ends_and_a_talking_one_does_not() {
 
 #[tokio::test]
 async fn a_client_that_takes_nothing_of_one_websocket_keeps_the_others() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         if agree(&mut line, "\r\n").await == "/torrent" {
             let (mut read, mut write) = line.stream.into_split();
-            // What the client says is heard all the while.
+            // Frames of the client are read all the while.
             tokio::spawn(async move { tokio::io::copy(&mut read, &mut tokio::io::sink()).await });
             while write.write_all(&[b'x'; 64 << 10]).await.is_ok() {}
         } else {
@@ -556,7 +556,7 @@ async fn a_client_that_takes_nothing_of_one_websocket_keeps_the_others() {
 
 #[tokio::test]
 async fn an_upstream_that_takes_nothing_stops_the_client() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         agree(&mut line, "\r\n").await;
         std::future::pending::<()>().await;
     })
@@ -574,7 +574,7 @@ async fn an_upstream_that_takes_nothing_stops_the_client() {
         sent += room;
         assert!(sent < 32 << 20, "{sent}");
     }
-    // What it does not take is not in the way of others for ever.
+    // Bytes that it does not read do not block other streams for ever.
     assert_eq!(socket.rest().await, (String::new(), Some(Reason::CANCEL)));
     counted(&gate, &["callgate_tunnels_ended_total{reason=\"stalled\"} 1"]).await;
 }

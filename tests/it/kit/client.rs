@@ -13,7 +13,7 @@ use crate::kit::explain_agrees;
 use crate::kit::gate::Gate;
 
 /// A request in the making.
-pub struct Asking<'g> {
+pub struct RequestBuilder<'g> {
     gate: &'g Gate,
     pub method: Method,
     pub path: String,
@@ -24,7 +24,7 @@ pub struct Asking<'g> {
     pub from: Option<std::net::IpAddr>,
 }
 
-impl<'g> Asking<'g> {
+impl<'g> RequestBuilder<'g> {
     pub fn new(gate: &'g Gate, method: Method, path: &str) -> Self {
         Self {
             gate,

@@ -14,10 +14,10 @@ use tokio_rustls::TlsConnector;
 use crate::kit::app::{App, AppOptions};
 use crate::kit::client::status;
 use crate::kit::gate::{Gate, secret};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 use crate::kit::vodia::{Options, Tenant, Vodia};
 
-/// Somebody who signs certificates.
+/// An authority that signs certificates.
 pub struct Authority {
     pem: String,
     pub issuer: Issuer<'static, KeyPair>,
@@ -80,7 +80,7 @@ impl Authority {
 
 /// A folder with the certificates of four hosts: `open.test` and `also.test`, where nothing is asked for, `staff.test` and
 /// `crew.test`, where a certificate of the first authority is, and `guest.test`, where one of the second is.
-pub struct Files {
+pub struct CertificateFiles {
     pub dir: TempDir,
     servers: Authority,
     pub staff: Authority,
@@ -95,7 +95,7 @@ pub const HOSTS: [(&str, &str); 5] = [
     ("guest.test", "guests.pem"),
 ];
 
-impl Files {
+impl CertificateFiles {
     pub fn new() -> Self {
         let (servers, staff, guests) = (Authority::new("servers"), Authority::new("staff"), Authority::new("guests"));
         let dir = TempDir::new().unwrap();
@@ -119,7 +119,7 @@ impl Files {
         format!("tls = {{ certificates = [{}] }}", hosts.iter().map(entry).collect::<Vec<_>>().join(", "))
     }
 
-    pub async fn gate(&self, hosts: &[(&str, &str)], upstream: &Raw) -> Gate {
+    pub async fn gate(&self, hosts: &[(&str, &str)], upstream: &RawUpstream) -> Gate {
         Gate::start(&format!("{}\nworkers = 1\n[app]\nurl = \"http://{}\"", self.tls(hosts), upstream.addr)).await
     }
 
@@ -148,14 +148,14 @@ impl Files {
 pub const BOTH: [&rustls::SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
 
 /// A gate whose clients log in by their certificates, before the stand-ins.
-pub struct Door {
+pub struct MtlsGate {
     pub gate: Gate,
     pub pbx: Vodia,
     pub app: App,
 }
 
-impl Door {
-    pub async fn open(files: &Files, hosts: &[(&str, &str)], rules: &str) -> Self {
+impl MtlsGate {
+    pub async fn open(files: &CertificateFiles, hosts: &[(&str, &str)], rules: &str) -> Self {
         let tenants = vec![Tenant::with_alice_and_bob("acme.test")];
         let pbx = Vodia::start(Options { tenants, ..Options::default() }).await;
         let app = App::start(AppOptions::default()).await;
@@ -203,7 +203,7 @@ impl Door {
     }
 }
 
-/// Everybody's certificate names a mail address; what stands before its @ is the extension.
+/// Certificates name a mail address; the part before its @ is the extension.
 pub const BY_MAIL: &str = r#"
 [[auth]]
 type = "mtls"

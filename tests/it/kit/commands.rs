@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write, stderr};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 
-use crate::kit::programs::{self, Watch, are_here, output};
+use crate::kit::programs::{self, KillTimer, are_here, output};
 
 pub fn callgate(arguments: &[&str]) -> Command {
     let mut command = piped(Command::new(env!("CARGO_BIN_EXE_callgate")));
@@ -57,14 +57,14 @@ pub struct Running {
     pub child: Child,
     stdout: Option<BufReader<ChildStdout>>,
     stderr: Option<BufReader<ChildStderr>>,
-    _watch: Watch,
+    _watch: KillTimer,
 }
 
 impl Running {
     pub fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let (stdout, stderr) = (child.stdout.take().map(BufReader::new), child.stderr.take().map(BufReader::new));
-        let watch = Watch::over(&child);
+        let watch = KillTimer::over(&child);
         Self { child, stdout, stderr, _watch: watch }
     }
 

@@ -2,23 +2,23 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// What the program told since the oldest gate began that still runs: nobody searches further back.
+/// The events since the start of the oldest gate that still runs. Earlier ones are dropped.
 #[derive(Default)]
-struct Kept {
+struct EventBuffer {
     bytes: Vec<u8>,
-    /// How many bytes were told before those.
+    /// The number of dropped bytes.
     gone: usize,
-    /// Where each running gate began.
+    /// The position at which each running gate began.
     begun: Vec<usize>,
 }
 
-static EVENTS: OnceLock<Arc<Mutex<Kept>>> = OnceLock::new();
+static EVENTS: OnceLock<Arc<Mutex<EventBuffer>>> = OnceLock::new();
 
-struct Events(Arc<Mutex<Kept>>);
+struct EventWriter(Arc<Mutex<EventBuffer>>);
 
-impl std::io::Write for Events {
+impl std::io::Write for EventWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        kept(&self.0).bytes.extend_from_slice(bytes);
+        locked(&self.0).bytes.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -27,49 +27,49 @@ impl std::io::Write for Events {
     }
 }
 
-fn kept(events: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
+fn locked(events: &Mutex<EventBuffer>) -> MutexGuard<'_, EventBuffer> {
     events.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Collects every event of the program, down to the finest, for the search for secrets.
-fn collected() -> MutexGuard<'static, Kept> {
-    kept(EVENTS.get_or_init(|| {
-        let events = Arc::<Mutex<Kept>>::default();
+fn event_buffer() -> MutexGuard<'static, EventBuffer> {
+    locked(EVENTS.get_or_init(|| {
+        let events = Arc::<Mutex<EventBuffer>>::default();
         let writer = Arc::clone(&events);
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)
             .with_ansi(false)
-            .with_writer(move || Events(Arc::clone(&writer)));
+            .with_writer(move || EventWriter(Arc::clone(&writer)));
         tracing::subscriber::set_global_default(subscriber.finish()).unwrap();
         events
     }))
 }
 
-/// What the program tells while a gate runs.
-pub struct Told(usize);
+/// The events that the program writes while a gate runs.
+pub struct EventRecorder(usize);
 
-impl Told {
+impl EventRecorder {
     pub fn begin() -> Self {
-        let mut kept = collected();
-        let now = kept.gone + kept.bytes.len();
-        kept.begun.push(now);
+        let mut locked = event_buffer();
+        let now = locked.gone + locked.bytes.len();
+        locked.begun.push(now);
         Self(now)
     }
 
     pub fn text(&self) -> String {
-        let kept = collected();
-        String::from_utf8_lossy(&kept.bytes[self.0 - kept.gone..]).into_owned()
+        let locked = event_buffer();
+        String::from_utf8_lossy(&locked.bytes[self.0 - locked.gone..]).into_owned()
     }
 }
 
-impl Drop for Told {
+impl Drop for EventRecorder {
     fn drop(&mut self) {
-        let mut kept = collected();
-        let at = kept.begun.iter().position(|begun| *begun == self.0).unwrap();
-        kept.begun.swap_remove(at);
-        let oldest = kept.begun.iter().min().copied().unwrap_or(kept.gone + kept.bytes.len());
-        let gone = oldest - kept.gone;
-        kept.bytes.drain(..gone);
-        kept.gone = oldest;
+        let mut locked = event_buffer();
+        let at = locked.begun.iter().position(|begun| *begun == self.0).unwrap();
+        locked.begun.swap_remove(at);
+        let oldest = locked.begun.iter().min().copied().unwrap_or(locked.gone + locked.bytes.len());
+        let gone = oldest - locked.gone;
+        locked.bytes.drain(..gone);
+        locked.gone = oldest;
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::kit::client::{Answer, Asking};
+use crate::kit::client::{Answer, RequestBuilder};
 use crate::kit::gate::{Gate, tell};
 
 /// The logins that a test has sent to one gate. Of logins at the same time, an explanation cannot know which comes first.
@@ -33,7 +33,7 @@ impl Logins {
 }
 
 /// Explains a request, if it is a login.
-pub async fn explain(gate: &Gate, asking: &Asking<'_>) -> Option<Explained> {
+pub async fn explain(gate: &Gate, asking: &RequestBuilder<'_>) -> Option<Explained> {
     let question = question(asking)?;
     let logins = &gate.logins;
     let nth = logins.begun.fetch_add(1, Ordering::SeqCst) + 1;
@@ -73,7 +73,7 @@ pub fn compare(gate: &Gate, asking_is_login: bool, explained: Option<Explained>,
 }
 
 /// Tells whether a request is a login that can be explained.
-pub fn is_login(asking: &Asking<'_>) -> bool {
+pub fn is_login(asking: &RequestBuilder<'_>) -> bool {
     question(asking).is_some()
 }
 
@@ -117,7 +117,7 @@ fn check(gate: &Gate, question: &Value, explanation: &Value, answer: &Answer) ->
 }
 
 /// Writes a request as a question; `None` where no question is like it.
-fn question(asking: &Asking<'_>) -> Option<Value> {
+fn question(asking: &RequestBuilder<'_>) -> Option<Value> {
     let (path, query) = asking.path.split_once('?').map_or((&*asking.path, None), |(path, query)| (path, Some(query)));
     let mut headers = Vec::new();
     for (name, value) in &asking.headers {
@@ -140,7 +140,7 @@ fn question(asking: &Asking<'_>) -> Option<Value> {
 }
 
 /// Finds a parameter in a form or in JSON.
-fn parameter(asking: &Asking<'_>, name: &str) -> Option<String> {
+fn parameter(asking: &RequestBuilder<'_>, name: &str) -> Option<String> {
     if let Ok(object) = serde_json::from_slice::<Value>(&asking.body) {
         return object[name].as_str().map(str::to_owned);
     }

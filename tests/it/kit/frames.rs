@@ -1,4 +1,4 @@
-//! Frames as no library sends them, and what comes back.
+//! An HTTP/2 client that sends single frames, also those that no library sends.
 
 use std::time::Duration;
 
@@ -178,7 +178,7 @@ impl Frame {
 /// A connection of frames, its preface sent and its settings agreed.
 pub struct Frames {
     pub tls: TlsStream<TcpStream>,
-    /// What the gate allows, by number.
+    /// The settings of the gate, by number.
     pub allowed: Vec<(u16, u32)>,
 }
 

@@ -21,14 +21,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::kit::client::Asking;
-use crate::kit::events::Told;
+use crate::kit::client::RequestBuilder;
+use crate::kit::events::EventRecorder;
 use crate::kit::explain_agrees::Logins;
 
 /// The password of every Voximplant user of the tests' users file.
 pub const VOX_PASSWORD: &str = "Vox-Passw0rd!";
 
-/// What signs links, in the file `link.key` of each gate.
+/// The key that signs links, in the file `link.key` of each gate.
 pub const LINK_SECRET: &str = "b9f6c2a0d4e84f31a7c5e9d0f1b2a3c4";
 
 /// The host names in the gate's certificate.
@@ -41,7 +41,7 @@ pub struct Gate {
     pub addr: SocketAddr,
     pub dir: TempDir,
     pub redirect: Option<SocketAddr>,
-    /// What the gate was started with, for another like it.
+    /// The configuration of the gate, for another like it.
     pub text: String,
     logs: Logs,
     /// The access lines, and the audit lines that have no file of their own.
@@ -49,7 +49,7 @@ pub struct Gate {
     ca: CertificateDer<'static>,
     admin: Listen,
     canaries: Mutex<Vec<String>>,
-    told: Told,
+    told: EventRecorder,
     pub logins: Logins,
 }
 
@@ -62,7 +62,7 @@ impl Gate {
     }
 
     pub fn try_start(text: &str) -> Result<Self, config::Problems> {
-        let told = Told::begin();
+        let told = EventRecorder::begin();
         let dir = TempDir::new().unwrap();
         let certificate = dev::certificate(&NAMES).unwrap();
         let users = ["alice", "bob"].map(|user| users_line(&user.parse::<VoximplantUser>().unwrap(), VOX_PASSWORD));
@@ -131,16 +131,16 @@ impl Gate {
     }
 
     /// Starts a request: `gate.get("/path").cookie("a=b").send().await`. The host is `app.test` until `.host(…)` says another.
-    pub fn get(&self, path: &str) -> Asking<'_> {
+    pub fn get(&self, path: &str) -> RequestBuilder<'_> {
         self.ask(Method::GET, path)
     }
 
-    pub fn post(&self, path: &str, content_type: &str, body: impl Into<Bytes>) -> Asking<'_> {
+    pub fn post(&self, path: &str, content_type: &str, body: impl Into<Bytes>) -> RequestBuilder<'_> {
         self.ask(Method::POST, path).header("content-type", content_type).body(body)
     }
 
-    pub fn ask(&self, method: Method, path: &str) -> Asking<'_> {
-        Asking::new(self, method, path)
+    pub fn ask(&self, method: Method, path: &str) -> RequestBuilder<'_> {
+        RequestBuilder::new(self, method, path)
     }
 
     /// Opens a TLS connection on which the test writes its own bytes. `alpn`: `"http/1.1"` or `"h2"`.
@@ -155,7 +155,7 @@ impl Gate {
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name.to_owned()).unwrap(), stream).await
     }
 
-    /// Returns what a client must trust to trust the gate.
+    /// Returns the certificates that a client must trust to reach the gate.
     pub fn roots(&self) -> rustls::RootCertStore {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.ca.clone()).unwrap();

@@ -1,4 +1,4 @@
-//! Whoever signs tokens: keys of every kind, and a server that publishes them.
+//! Signers of tokens: keys of every kind, and a server that publishes them as JWKS.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -160,12 +160,12 @@ fn rsa_signature(pair: &KeyPair, padding: &'static dyn signature::RsaEncoding, m
 /// A server that answers every request with the same text, and counts them.
 pub struct Publisher {
     pub addr: SocketAddr,
-    said: Arc<Mutex<Said>>,
+    said: Arc<Mutex<Answers>>,
     task: JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct Said {
+struct Answers {
     /// None: it closes the connection.
     body: Option<String>,
     asked: usize,
@@ -175,7 +175,7 @@ impl Publisher {
     pub async fn start(keys: &[Value]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let said = Arc::<Mutex<Said>>::default();
+        let said = Arc::<Mutex<Answers>>::default();
         let task = tokio::spawn(serve(listener, Arc::clone(&said)));
         let publisher = Self { addr, said, task };
         publisher.publish(keys);
@@ -207,7 +207,7 @@ impl Drop for Publisher {
     }
 }
 
-async fn serve(listener: TcpListener, said: Arc<Mutex<Said>>) {
+async fn serve(listener: TcpListener, said: Arc<Mutex<Answers>>) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {

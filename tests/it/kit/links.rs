@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::kit::gate::LINK_SECRET;
 
-/// What a browser says when a person clicks.
+/// The fields that a browser sends when a person clicks.
 pub const CLICK: [(&str, &str); 4] = [
     ("sec-fetch-site", "cross-site"),
     ("sec-fetch-mode", "navigate"),

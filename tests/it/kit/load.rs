@@ -1,4 +1,4 @@
-//! Clients that never rest: keep-alive and new connections, HTTP/1.1 and HTTP/2. Each lost request is told.
+//! Clients under constant load: keep-alive and new connections, HTTP/1.1 and HTTP/2. They report each lost request.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ use crate::kit::client::{read_head, status};
 /// How many clients there are of each kind.
 const CLIENTS: usize = 2;
 
-/// Requests without a pause, for `app.test`, answered `ok` by whoever is behind the gate.
+/// Requests without a pause, for `app.test`, which the upstream answers with `ok`.
 pub struct Load {
     shared: Arc<Shared>,
     clients: JoinSet<()>,
@@ -27,7 +27,7 @@ struct Shared {
     addr: SocketAddr,
     roots: rustls::RootCertStore,
     stop: AtomicBool,
-    /// Whether the gate is about to leave: it may refuse connections from now on, and nothing else.
+    /// Whether the gate is about to end. From then on it may refuse connections, and nothing else.
     leaving: AtomicBool,
     done: AtomicUsize,
     lost: Mutex<Vec<String>>,

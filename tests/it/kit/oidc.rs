@@ -1,4 +1,4 @@
-//! A gate whose callers log in at an identity provider, a stand-in that lies when told to.
+//! A gate whose callers log in at an identity provider: a stand-in that can lie.
 
 pub mod provider;
 
@@ -11,22 +11,22 @@ pub const HTML: &str = "text/html,application/xhtml+xml,*/*;q=0.8";
 
 pub const RULES: &str = "[[allow]]\npbx = { domain = \"{tenant}\", account = \"{ext}\" }\nvoximplant = \"{vox}\"";
 
-/// What a test may seal cookies with.
+/// The key with which tests seal cookies.
 pub const KEY: &str = "0123456789abcdef0123456789abcdef";
 
 /// A gate with a provider.
-pub struct Scene {
+pub struct OidcStage {
     pub stage: Stage,
     pub provider: Provider,
 }
 
 /// A login on its way: where it leads, and what the browser keeps.
-pub struct Way {
+pub struct PendingLogin {
     pub address: String,
     pub cookie: String,
 }
 
-impl Scene {
+impl OidcStage {
     pub async fn new() -> Self {
         Self::with("").await
     }
@@ -51,16 +51,16 @@ impl Scene {
     }
 
     /// Begins a login for what a path asks for.
-    pub async fn begin(&self, path: &str) -> Way {
+    pub async fn begin(&self, path: &str) -> PendingLogin {
         let sent = self.open(path, "").await.expect(302);
         let login = sent.header("location").strip_prefix("https://app.test").unwrap().to_owned();
         assert!(login.starts_with("/auth/callgate/login?"), "{login}");
         let page = self.open(&login, "").await.expect(200);
-        Way { address: link(&page), cookie: pair(set(&page).last().unwrap()) }
+        PendingLogin { address: link(&page), cookie: pair(set(&page).last().unwrap()) }
     }
 
-    /// Lets somebody log in at the provider, and returns the path that it sends the browser back to.
-    pub fn log_in(&self, way: &Way) -> String {
+    /// Logs in at the provider, and returns the path to which it sends the browser back.
+    pub fn log_in(&self, way: &PendingLogin) -> String {
         let (code, asked) = self.provider.log_in(&way.address);
         for secret in [&code, &asked["state"], &asked["nonce"]] {
             self.stage.gate.canary(secret);
@@ -69,12 +69,12 @@ impl Scene {
     }
 
     /// Ends a login, and returns the cookie that remembers it with the address that comes next.
-    pub async fn end(&self, way: &Way) -> (String, String) {
+    pub async fn end(&self, way: &PendingLogin) -> (String, String) {
         let page = self.open(&self.log_in(way), &way.cookie).await.expect(200);
         (pair(&set(&page)[0]), link(&page))
     }
 
-    /// Logs in as whoever the provider vouches for.
+    /// Logs in as the caller for whom the provider vouches.
     pub async fn cookie(&self) -> String {
         self.end(&self.begin("/auth/pbx").await).await.0
     }
@@ -96,7 +96,7 @@ impl Scene {
     }
 }
 
-impl Drop for Scene {
+impl Drop for OidcStage {
     fn drop(&mut self) {
         for token in self.provider.given() {
             self.stage.gate.canary(token);

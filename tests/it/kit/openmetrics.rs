@@ -1,4 +1,4 @@
-//! OpenMetrics text, read by its rules: what breaks one of them is no metric.
+//! A strict reader of OpenMetrics text.
 
 use std::collections::{BTreeMap, BTreeSet};
 

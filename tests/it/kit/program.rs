@@ -22,7 +22,7 @@ use crate::kit::gate::secret;
 use crate::kit::load::Load;
 use crate::kit::programs;
 use crate::kit::stage::until;
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 pub const WEBSOCKET: &[u8] = b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
@@ -104,7 +104,7 @@ impl Program {
     }
 }
 
-/// Makes the folder of a program. Returns whom a client must trust, too.
+/// Makes the folder of a program. Returns it with the certificates that a client must trust.
 pub fn written(upstream: SocketAddr, top: &str, more: &str) -> (TempDir, rustls::RootCertStore) {
     let dir = TempDir::new().unwrap();
     let mut roots = rustls::RootCertStore::empty();
@@ -121,7 +121,7 @@ pub fn configuration(upstream: &str, top: &str, more: &str) -> String {
 }
 
 /// Makes a certificate as mounted secrets have it: names that lead into a folder whose name leads to the newest.
-/// Returns whom a client must trust.
+/// Returns the certificate that a client must trust.
 pub fn certify(dir: &Path) -> CertificateDer<'static> {
     let certificate = dev::certificate(&["app.test"]).unwrap();
     let newest = TempDir::new_in(dir).unwrap().keep();
@@ -140,8 +140,8 @@ pub fn certify(dir: &Path) -> CertificateDer<'static> {
 }
 
 /// An upstream that agrees to a tunnel and repeats every byte.
-pub async fn echo() -> Raw {
-    Raw::serving(|mut line| async move {
+pub async fn echo() -> RawUpstream {
+    RawUpstream::serving(|mut line| async move {
         line.head().await;
         line.say("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
         let mut byte = [0];

@@ -1,4 +1,4 @@
-//! Programs of others that tests use, and the processes that tests start.
+//! Foreign programs that tests call, and processes that tests start.
 
 use std::env;
 use std::io::{Write, stderr};
@@ -58,18 +58,18 @@ pub fn output_as_led(command: &mut Command) -> Output {
 /// Waits, under a deadline, for the end of a command that leads a process group.
 fn finish(child: Child) -> Output {
     let group = pid(child.id());
-    let _watch = Watch::start(COMMAND, move || kill_process_group(group, Signal::KILL));
+    let _watch = KillTimer::start(COMMAND, move || kill_process_group(group, Signal::KILL));
     child.wait_with_output().unwrap()
 }
 
 /// Kills a process that outlives its deadline, so that a test which waits for it fails and does not hang.
 #[derive(Debug)]
-pub struct Watch {
+pub struct KillTimer {
     /// Closed when the process has been waited for.
     _open: Sender<()>,
 }
 
-impl Watch {
+impl KillTimer {
     /// Watches over a process that serves a test.
     pub fn over(child: &Child) -> Self {
         let pid = pid(child.id());
@@ -120,6 +120,6 @@ fn a_command_that_waits_for_nothing_is_ended_with_all_it_started() {
     let mut shell = Command::new("sh");
     let child = shell.args(["-c", "sleep 600; :"]).process_group(0).stdout(Stdio::piped()).spawn().unwrap();
     let group = pid(child.id());
-    let _watch = Watch::start(Duration::from_millis(50), move || kill_process_group(group, Signal::KILL));
+    let _watch = KillTimer::start(Duration::from_millis(50), move || kill_process_group(group, Signal::KILL));
     assert!(!child.wait_with_output().unwrap().status.success());
 }

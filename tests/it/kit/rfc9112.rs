@@ -1,4 +1,4 @@
-//! Messages taken apart byte by byte, by the letter of RFC 9112 and with no mercy: what the oracles compare.
+//! A strict parser of HTTP/1.1 messages by RFC 9112, for the tests that compare exchanges.
 //!
 //! Bytes are kept as text in which each character is one byte (Latin-1), so that failures can be read.
 
@@ -15,7 +15,7 @@ pub struct Message {
     pub trailers: Vec<Field>,
 }
 
-/// What says where the body ends.
+/// The framing of a body.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Framing {
     /// There is no body.
@@ -30,7 +30,7 @@ pub enum Framing {
     Frames,
 }
 
-/// What a message may be that has no more bytes than these.
+/// The result of parsing a message of which only these bytes have arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reading {
     /// It is whole, and this many bytes long.

@@ -1,4 +1,4 @@
-//! A gate before the stand-ins for app and PBX, set up by what a test changes of it.
+//! A gate before the stand-ins for app and PBX. A test states only what differs from the default.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::kit::app::{App, AppOptions, SameSite, Whoami};
-use crate::kit::client::{Answer, Asking};
+use crate::kit::client::{Answer, RequestBuilder};
 use crate::kit::gate::Gate;
 use crate::kit::vodia::{Dialect, Faults, Options, Tenant, Vodia};
 
-/// Who may become whom, unless a test says otherwise.
+/// The rules, unless a test has its own.
 pub const STAFF: &str = r#"
 [[allow]]
 name = "staff"
@@ -26,7 +26,7 @@ account = "1000/min"
 failures = "1000/min"
 pbx_logins = "1000/min""#;
 
-/// What a stage is made of: lines for the tables of `proxy.toml`, and the servers behind the gate.
+/// The parts of a stage: lines for the tables of `proxy.toml`, and the servers behind the gate.
 pub struct Plan<'a> {
     pub dialect: Dialect,
     pub tenant: &'a str,
@@ -122,21 +122,21 @@ impl Stage {
     }
 
     /// Asks for a path with the cookie of an app user.
-    pub fn as_user(&self, name: &str, path: &str) -> Asking<'_> {
+    pub fn as_user(&self, name: &str, path: &str) -> RequestBuilder<'_> {
         self.gate.get(path).cookie(&self.app.log_in(name))
     }
 
     /// Asks for a path as alice, extension 40.
-    pub fn as_alice(&self, path: &str) -> Asking<'_> {
+    pub fn as_alice(&self, path: &str) -> RequestBuilder<'_> {
         self.as_user("alice", path)
     }
 
     /// Posts to a path as alice.
-    pub fn alice_posts(&self, path: &str, content_type: &str, body: impl Display) -> Asking<'_> {
+    pub fn alice_posts(&self, path: &str, content_type: &str, body: impl Display) -> RequestBuilder<'_> {
         self.gate.post(path, content_type, body.to_string()).cookie(&self.app.log_in("alice"))
     }
 
-    /// Lets the app say these claims, whoever asks.
+    /// Lets the app answer every question with these claims.
     pub fn claims(&self, claims: Value) {
         self.app.set(|faults| faults.whoami = Whoami::Claims(claims));
     }
@@ -165,7 +165,7 @@ impl Stage {
         self.pbx.set(change);
     }
 
-    /// Returns for whom sessions were asked at the PBX, as `user@domain`, refused ones included.
+    /// Returns the accounts of all sessions requested at the PBX, as `user@domain`, refused ones included.
     pub fn minted(&self) -> Vec<String> {
         let shown = |text: Option<String>| text.unwrap_or_else(|| "(none)".into());
         self.pbx.mints().into_iter().map(|mint| format!("{}@{}", shown(mint.username), shown(mint.domain))).collect()

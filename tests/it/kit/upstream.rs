@@ -7,13 +7,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// An upstream that reads one request head (and what a given length promises) per answer, keeps the bytes, and writes given bytes.
-pub struct Raw {
+pub struct RawUpstream {
     pub addr: SocketAddr,
     seen: Arc<Mutex<Vec<Vec<u8>>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Raw {
+impl RawUpstream {
     /// Answers every request on every connection with these bytes; closes when they say `Connection: close`.
     pub async fn answering(answer: impl Into<Vec<u8>>) -> Self {
         let answer = Arc::<[u8]>::from(answer.into());
@@ -46,7 +46,9 @@ impl Raw {
     }
 
     /// Serves every connection with a script of the test; it is closed when the script ends.
-    pub async fn serving<S: Future<Output = ()> + Send + 'static>(serve: impl Fn(Line) -> S + Send + 'static) -> Self {
+    pub async fn serving<S: Future<Output = ()> + Send + 'static>(
+        serve: impl Fn(UpstreamConnection) -> S + Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let seen = Arc::<Mutex<Vec<Vec<u8>>>>::default();
@@ -54,7 +56,7 @@ impl Raw {
         let task = tokio::spawn(async move {
             for nth in 0.. {
                 let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(serve(Line { stream, nth, seen: kept.clone() }));
+                tokio::spawn(serve(UpstreamConnection { stream, nth, seen: kept.clone() }));
             }
         });
         Self { addr, seen, task }
@@ -85,21 +87,21 @@ impl Raw {
     }
 }
 
-impl Drop for Raw {
+impl Drop for RawUpstream {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 /// One connection that an upstream accepted, the `nth` from 0.
-pub struct Line {
+pub struct UpstreamConnection {
     pub stream: TcpStream,
     pub nth: usize,
     seen: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
-impl Line {
-    /// Reads a request and keeps its bytes for `Raw::seen`.
+impl UpstreamConnection {
+    /// Reads a request and keeps its bytes for `RawUpstream::seen`.
     pub async fn request(&mut self) -> Option<String> {
         let request = read_request(&mut self.stream).await?;
         self.seen.lock().unwrap().push(request.clone());
@@ -116,13 +118,13 @@ impl Line {
         Some(String::from_utf8_lossy(&head).into_owned())
     }
 
-    /// Keeps a note for `Raw::seen`.
+    /// Keeps a note for `RawUpstream::seen`.
     pub fn note(&self, text: String) {
         self.seen.lock().unwrap().push(text.into_bytes());
     }
 
     pub async fn say(&mut self, bytes: impl AsRef<[u8]>) {
-        // Whether the gate still listens is what the test looks at from the other side.
+        // The test checks at the other side whether the gate still reads.
         let _ = self.stream.write_all(bytes.as_ref()).await;
     }
 

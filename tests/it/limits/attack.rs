@@ -1,4 +1,4 @@
-//! What an attacker with the source in hand tries: each was possible once, or nearly so.
+//! Attacks by a reader of the source. Each was possible once, or nearly.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn administrators(method: &str) -> String {
     ADMINISTRATORS.replace("AUTH", method)
 }
 
-// === Nobody becomes an administrator by leaving something out ===
+// === A request that leaves something out makes no administrator ===
 
 #[tokio::test]
 async fn a_link_with_an_empty_account_is_no_administrators() {
@@ -65,7 +65,7 @@ async fn a_key_for_some_accounts_is_no_administrators() {
     stage.gate.post("/auth/pbx", JSON, "{\"account\":\"40\"}").bearer(KEY).send().await.expect(200);
 }
 
-// === Nobody becomes somebody by an address that nobody verified ===
+// === An unverified mail address names no caller ===
 
 /// Adds more claims than are looked at, all before `e` in the alphabet.
 fn many(mut claims: Value) -> Value {
@@ -99,7 +99,7 @@ async fn an_address_is_not_verified_by_saying_it_unclearly() {
     }
 }
 
-// === Nobody who is frozen gets a session that was on its way ===
+// === A session on its way does not reach a frozen caller ===
 
 fn freeze(gate: &Gate, whom: &str) {
     let body = format!("{{\"whom\":\"{whom}\"}}");
@@ -161,7 +161,7 @@ async fn the_session_of_a_frozen_account_hides_behind_no_other_cookie() {
     }
 }
 
-/// After a restart nobody knows whose a session is, but for the name beside it.
+/// After a restart the owner of a session is known only by the name beside it.
 #[tokio::test]
 async fn a_second_name_hides_no_frozen_account() {
     let stage = Stage::new().await;
@@ -230,7 +230,7 @@ async fn a_ticket_from_before_a_restart_is_worth_nothing_after_a_freeze() {
     }
 }
 
-// === Nobody writes into the logs ===
+// === Clients cannot forge log lines ===
 
 #[tokio::test]
 async fn a_name_with_line_feeds_is_one_line_of_the_log() {

@@ -1,4 +1,4 @@
-//! What one client can hold: bytes within `buffer_budget`, and not all connections of an upstream. Others are served beside.
+//! Shares: one client holds bytes within `buffer_budget`, and not all connections of an upstream. Other clients are served.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::kit::client::{read_head, status};
 use crate::kit::frames::{END_HEADERS, Frames, POST, WHOLE, data, headers, window_update};
 use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, until};
-use crate::kit::upstream::{Line, Raw};
+use crate::kit::upstream::{RawUpstream, UpstreamConnection};
 
 /// A body that no test takes to its end.
 const BIG: u64 = 1 << 30;
@@ -23,8 +23,8 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const AGREE: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
 /// An app with bodies of every size, that takes no upload and never answers `/slow`.
-async fn app() -> Raw {
-    Raw::serving(|mut line| async move {
+async fn app() -> RawUpstream {
+    RawUpstream::serving(|mut line| async move {
         while let Some(head) = line.head().await {
             match head.split(' ').nth(1).unwrap_or_default() {
                 "/big" => answer(&mut line, BIG).await,
@@ -49,12 +49,12 @@ async fn app() -> Raw {
     .await
 }
 
-async fn answer(line: &mut Line, length: u64) {
+async fn answer(line: &mut UpstreamConnection, length: u64) {
     line.say(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")).await;
     pour(line, length).await;
 }
 
-async fn pour(line: &mut Line, mut left: u64) {
+async fn pour(line: &mut UpstreamConnection, mut left: u64) {
     let zeros = vec![0; 64 << 10];
     while left > 0 {
         let length = left.min(zeros.len() as u64);
@@ -185,7 +185,7 @@ async fn uploads_that_an_upstream_does_not_take_stay_within_the_budget() {
         gate.get("/").send().await.expect(200);
         sleep(Duration::from_millis(20)).await;
     }
-    // What clients may have sent ahead is counted as soon as it may be.
+    // Bytes that clients sent ahead are counted as soon as they may be sent.
     until("the budget is kept", || held(&gate) <= 8192 * KIB).await;
     drop(stuck);
 }

@@ -1,6 +1,6 @@
-//! Slow and large: what thousands of clients and gigabytes cost stays within the bounds of `docs/operate.md`, and others are served.
+//! Load: thousands of clients and gigabytes stay within the bounds of `docs/operate.md`, and other clients are served.
 //!
-//! The gate is a process of its own here, so that its memory is nobody else's.
+//! The gate is its own process here, so that its memory can be measured alone.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -24,15 +24,15 @@ use tokio_rustls::client::TlsStream;
 
 use crate::kit::client::{read_head, status};
 use crate::kit::gate::secret;
-use crate::kit::programs::Watch;
-use crate::kit::upstream::Raw;
+use crate::kit::programs::KillTimer;
+use crate::kit::upstream::RawUpstream;
 
 const GIB: u64 = 1 << 30;
 /// Larger than any 32-bit length.
 const LARGE: u64 = 4 * GIB + 1;
-/// What the whole process may grow by while large bodies pass through it: a few connections' worth of bounds.
+/// The most that the process may grow while large bodies pass: the bounds of a few connections.
 const FLOW: u64 = 16 << 10;
-/// What an idle connection may cost, with the larger futures of an unoptimised build.
+/// The most that an idle connection may cost, with the larger futures of an unoptimised build.
 const IDLE: u64 = 48;
 
 /// A gate in a process of its own.
@@ -42,7 +42,7 @@ struct Process {
     connector: TlsConnector,
     h2: TlsConnector,
     _dir: TempDir,
-    _watch: Watch,
+    _watch: KillTimer,
 }
 
 impl Process {
@@ -60,7 +60,7 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let watch = Watch::over(&child);
+        let watch = KillTimer::over(&child);
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let line = lines.by_ref().map(Result::unwrap).find(|line| line.contains("address=")).unwrap();
         std::thread::spawn(move || lines.for_each(drop));
@@ -153,10 +153,10 @@ async fn open(connector: &TlsConnector, addr: SocketAddr) -> TlsStream<TcpStream
 }
 
 /// An app with a `/large` body and an ear for one; it tells how many bytes of uploads arrived.
-async fn app() -> (Raw, Arc<AtomicU64>) {
+async fn app() -> (RawUpstream, Arc<AtomicU64>) {
     let taken = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&taken);
-    let app = Raw::serving(move |mut line| {
+    let app = RawUpstream::serving(move |mut line| {
         let count = Arc::clone(&count);
         async move {
             while let Some(head) = line.head().await {
@@ -196,7 +196,7 @@ async fn pour<W: AsyncWriteExt + Unpin>(to: &mut W, mut left: u64) {
         }
         left -= length as u64;
     }
-    // What TLS holds back while the socket is full, nothing else would send.
+    // TLS holds bytes back while the socket is full; nothing else would send them.
     let _ = to.flush().await;
 }
 

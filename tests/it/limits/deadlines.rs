@@ -1,4 +1,4 @@
-//! Every wait has a deadline, and none of them ends what moves.
+//! Every wait has a deadline. No deadline ends an exchange that makes progress.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use tokio_rustls::client::TlsStream;
 
 use crate::kit::client::{read_head, status};
 use crate::kit::gate::Gate;
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 /// More than any of the short deadlines, less than any test may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n";
 
-async fn gate(upstream: &Raw, timeouts: &str) -> Gate {
+async fn gate(upstream: &RawUpstream, timeouts: &str) -> Gate {
     Gate::before_with(upstream.addr, "", &format!("[server]\ntimeouts = {{ {timeouts} }}")).await
 }
 
@@ -29,7 +29,7 @@ async fn end<R: tokio::io::AsyncRead + Unpin>(from: &mut R) -> String {
 
 #[tokio::test]
 async fn a_handshake_that_does_not_come_ends() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = gate(&upstream, "handshake = \"300ms\"").await;
     let mut stream = TcpStream::connect(gate.addr).await.unwrap();
     assert_eq!(end(&mut stream).await, "");
@@ -40,7 +40,7 @@ async fn a_handshake_that_does_not_come_ends() {
 
 #[tokio::test]
 async fn slowloris_a_head_that_drips_ends() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = gate(&upstream, "header = \"600ms\"").await;
     for begun in ["", "GET /x", "GET / HTTP/1.1\r\nHost: app.test\r\n"] {
         let mut tls = gate.raw("app.test", "http/1.1").await;
@@ -69,14 +69,14 @@ async fn slowloris_a_head_that_drips_ends() {
 
 #[tokio::test]
 async fn only_who_has_begun_a_head_is_told_that_it_is_late() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = gate(&upstream, "header = \"300ms\"").await;
     for begun in ["", "\r\n"] {
         let mut tls = gate.raw("app.test", "http/1.1").await;
         tls.write_all(begun.as_bytes()).await.unwrap();
         assert_eq!(end(&mut tls).await, "", "{begun:?}");
     }
-    // What still comes of it is nothing.
+    // Nothing more arrives.
     let mut tls = gate.raw("app.test", "http/1.1").await;
     tls.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n").await.unwrap();
     assert_eq!(status(&read_head(&mut tls).await), 408);
@@ -88,7 +88,7 @@ async fn only_who_has_begun_a_head_is_told_that_it_is_late() {
 
 #[tokio::test]
 async fn a_resting_connection_ends_later_than_a_slow_head() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = gate(&upstream, "idle = \"1500ms\", header = \"300ms\"").await;
     let mut tls = gate.raw("app.test", "http/1.1").await;
     for _ in 0..2 {
@@ -103,7 +103,7 @@ async fn a_resting_connection_ends_later_than_a_slow_head() {
 
 #[tokio::test]
 async fn a_resting_http2_connection_may_send_frames_that_are_no_request() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = gate(&upstream, "idle = \"20s\", header = \"300ms\"").await;
     let (mut send, mut connection) = h2::client::handshake(gate.raw("app.test", "h2").await).await.unwrap();
     let mut pings = connection.ping_pong().unwrap();
@@ -125,7 +125,7 @@ async fn a_resting_http2_connection_may_send_frames_that_are_no_request() {
 
 #[tokio::test]
 async fn an_upload_that_pauses_is_answered_408() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = gate(&upstream, "body_idle = \"400ms\"").await;
     for fields in ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"] {
         let answer = gate.exchange(format!("POST / HTTP/1.1\r\nHost: app.test\r\n{fields}").as_bytes()).await;
@@ -136,7 +136,7 @@ async fn an_upload_that_pauses_is_answered_408() {
 
 #[tokio::test]
 async fn an_upload_that_the_upstream_does_not_take_becomes_504() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.head().await;
         std::future::pending::<()>().await;
     })
@@ -153,7 +153,7 @@ async fn an_upload_that_the_upstream_does_not_take_becomes_504() {
 
 #[tokio::test]
 async fn a_download_that_pauses_is_cut_off() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.request().await;
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello").await;
         line.rest().await;
@@ -169,7 +169,7 @@ async fn a_download_that_pauses_is_cut_off() {
 /// Traefik #11943.
 #[tokio::test]
 async fn what_moves_slowly_has_no_total_deadline() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.request().await;
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n").await;
         for _ in 0..6 {
@@ -198,7 +198,7 @@ async fn what_moves_slowly_has_no_total_deadline() {
 
 #[tokio::test]
 async fn an_upstream_that_does_not_answer_becomes_504() {
-    let upstream = Raw::silent().await;
+    let upstream = RawUpstream::silent().await;
     let gate = Gate::before_with(upstream.addr, "timeouts = { first_byte = \"400ms\" }", "").await;
     gate.get("/").send().await.expect(504);
     gate.get("/").h2().send().await.expect(504);
@@ -217,16 +217,16 @@ async fn an_upstream_that_is_not_there_becomes_502() {
 #[tokio::test]
 async fn an_upstream_that_does_not_connect_becomes_504() {
     // TLS to a server that never says anything.
-    let upstream = Raw::serving(|mut line| async move { drop(line.rest().await) }).await;
+    let upstream = RawUpstream::serving(|mut line| async move { drop(line.rest().await) }).await;
     let text =
         format!("[app]\nurl = \"https://localhost:{}\"\ntimeouts = {{ connect = \"400ms\" }}", upstream.addr.port());
     Gate::start(&text).await.get("/").send().await.expect(504);
 }
 
 /// An upstream with an answer larger than all buffers, which tells when the gate has left.
-async fn torrent() -> (Raw, tokio::sync::mpsc::UnboundedReceiver<()>) {
+async fn torrent() -> (RawUpstream, tokio::sync::mpsc::UnboundedReceiver<()>) {
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-    let upstream = Raw::serving(move |mut line| {
+    let upstream = RawUpstream::serving(move |mut line| {
         let sender = sender.clone();
         async move {
             let request = line.request().await.unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What must not lock out an office behind one address: old cookies, pages of other sites, a busy morning. And what must.
+//! Lockout by address: old cookies, foreign pages and a busy morning do not lock out an office; guessing does.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::kit::app::Whoami;
-use crate::kit::client::{Answer, Asking};
+use crate::kit::client::{Answer, RequestBuilder};
 use crate::kit::gate::secret;
 use crate::kit::links::sign;
-use crate::kit::oidc::Scene;
+use crate::kit::oidc::OidcStage;
 use crate::kit::oidc::provider::Provider;
 use crate::kit::stage::{Plan, STAFF, Stage};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 use crate::kit::vodia::Dialect;
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -35,7 +35,7 @@ const BOOKMARK: [(&str, &str); 4] = [
     ("sec-fetch-user", "?1"),
 ];
 
-fn with<'g>(asking: Asking<'g>, fields: &[(&str, &str)]) -> Asking<'g> {
+fn with<'g>(asking: RequestBuilder<'g>, fields: &[(&str, &str)]) -> RequestBuilder<'g> {
     fields.iter().fold(asking, |asking, (name, value)| asking.header(name, value))
 }
 
@@ -94,7 +94,7 @@ async fn very_many_different_cookies_are_guesses() {
         ask(&format!("demo_app={guess}")).await.expect(if guess < 2 { 401 } else { 429 });
     }
     ask("demo_app=3").await.expect(429);
-    // Whether a cookie is good is told of those alone that let somebody in here before.
+    // Only a cookie that logged a caller in here before is answered with whether it is still valid.
     stage.as_alice("/auth/pbx").send().await.expect(429);
     ask(&known).await.expect(303);
     stage.gate.get("/auth/pbx").cookie(&known).from("127.0.0.2").send().await.expect(303);
@@ -170,7 +170,7 @@ async fn a_credential_that_was_good_here_stays_so_while_its_address_guesses() {
     stage.as_alice("/auth/pbx").send().await.expect(429);
     stage.gate.get("/auth/pbx").cookie(&known).send().await.expect(303);
     stage.gate.get("/auth/pbx").cookie(&known).from("127.0.0.2").send().await.expect(303);
-    // Who shows nothing guesses nothing: the way to the login stays open.
+    // A request without a credential is no guess: the way to the login stays open.
     stage.gate.get("/auth/pbx").send().await.expect(401);
 }
 
@@ -180,7 +180,7 @@ async fn a_login_at_the_provider_goes_on_while_its_address_guesses() {
     let method = crate::kit::oidc::method("sso", &provider, "");
     let rules = key_rules().replace("{tenant}", "acme.test");
     let stage = Plan { app: "", rules: &rules, voximplant: "", limits: "", more: &method, ..Plan::default() };
-    let scene = Scene { stage: stage.start().await, provider };
+    let scene = OidcStage { stage: stage.start().await, provider };
     scene.provider.set(|says| says.claims = json!({ "ext": "40", "vox": "alice" }));
     let before = scene.cookie().await;
     for status in [401, 401, 401, 401, 401, 429] {
@@ -192,7 +192,7 @@ async fn a_login_at_the_provider_goes_on_while_its_address_guesses() {
     }
 }
 
-/// Asks for many accounts at once, each as somebody else, of an app that takes its time.
+/// Asks a slow app about many callers at once, each with another account.
 #[tokio::test]
 async fn of_many_guesses_at_once_no_more_are_answered_than_may_fail() {
     let app = people(Duration::from_millis(500)).await;
@@ -336,8 +336,8 @@ async fn the_app_is_told_the_browsers_name_which_is_no_credential() {
 const PEOPLE: usize = 200;
 
 /// An app with many users: the cookie `sid=userNNN` is good, every other is old.
-async fn people(pause: Duration) -> Raw {
-    Raw::serving(move |mut line| async move {
+async fn people(pause: Duration) -> RawUpstream {
+    RawUpstream::serving(move |mut line| async move {
         while let Some(request) = line.request().await {
             tokio::time::sleep(pause).await;
             let user = request.lines().find_map(|line| line.strip_prefix("cookie: sid=user")).map(str::trim);
@@ -354,9 +354,9 @@ async fn people(pause: Duration) -> Raw {
     .await
 }
 
-/// A PBX that opens a session for everybody.
-async fn open_pbx() -> Raw {
-    Raw::answering(
+/// A PBX that opens a session for any account.
+async fn open_pbx() -> RawUpstream {
+    RawUpstream::answering(
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 22\r\n\r\n\"aaaabbbbccccddddeeee\"",
     )
     .await
@@ -410,7 +410,7 @@ async fn an_office_of_two_hundred_logs_in_at_its_provider() {
     let rules = "[[allow]]\npbx = { domain = \"acme.test\", account = \"{ext}\" }";
     let plan =
         Plan { app: "", rules, voximplant: "", limits: "", more: &method, pbx_at: Some(pbx.addr), ..Plan::default() };
-    let scene = Scene { stage: plan.start().await, provider };
+    let scene = OidcStage { stage: plan.start().await, provider };
     for number in 0..PEOPLE {
         scene
             .provider

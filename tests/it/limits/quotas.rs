@@ -1,4 +1,4 @@
-//! The quotas: whom they count, what they say, and that nothing is done for whoever exceeds them.
+//! Quotas: what they count, what their answers say, and that a refused request reaches neither app nor PBX.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::kit::client::{Answer, Asking};
+use crate::kit::client::{Answer, RequestBuilder};
 use crate::kit::stage::{Plan, Stage};
 use crate::kit::vodia::Dialect;
 
@@ -166,7 +166,7 @@ async fn what_is_not_the_callers_fault_is_no_failure() {
 }
 
 /// Asks as a page of a sibling host does for an image.
-fn image(asking: Asking<'_>) -> Asking<'_> {
+fn image(asking: RequestBuilder<'_>) -> RequestBuilder<'_> {
     let asking = asking.header("sec-fetch-site", "same-site").header("sec-fetch-mode", "no-cors");
     asking.header("sec-fetch-dest", "image")
 }
@@ -211,7 +211,7 @@ async fn the_first_step_of_a_click_on_another_site_is_no_failure() {
 
 // === Password logins that pass through ===
 
-fn login<'s>(stage: &'s Stage, path: &str, method: &Method) -> Asking<'s> {
+fn login<'s>(stage: &'s Stage, path: &str, method: &Method) -> RequestBuilder<'s> {
     let body = json!({ "name": "auth", "value": "40 00112233445566778899aabbccddeeff" }).to_string();
     let asking = stage.gate.ask(method.clone(), path).host("pbx.test").header("content-type", "application/json");
     asking.body(body)

@@ -1,4 +1,4 @@
-//! The recipe of docs/trusted-header.md: nginx, whose login service is asked about every request, before callgate.
+//! The recipe of docs/trusted-header.md: nginx before callgate asks a login service about every request.
 
 use std::path::Path;
 use std::process::{Child, Command};
@@ -11,7 +11,7 @@ use crate::kit::client::status;
 use crate::kit::gate::secret;
 use crate::kit::programs::are_here;
 use crate::kit::stage::{Plan, Stage, until};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 const SECRET: &str = "a-secret-of-the-proxy-0123456789";
 
@@ -23,8 +23,8 @@ fn block(kind: &str) -> String {
 }
 
 /// A login service that knows one person, by a cookie of its own.
-async fn login_service() -> Raw {
-    Raw::serving(|mut line| async move {
+async fn login_service() -> RawUpstream {
+    RawUpstream::serving(|mut line| async move {
         while let Some(request) = line.request().await {
             let fields = "X-Auth-Request-User: alice\r\nX-Auth-Request-Email: 40@acme.test\r\nX-Auth-Request-Groups: staff,phone\r\n";
             let (status, fields) = if request.contains("sso=alice") { ("202 Accepted", fields) } else { ("401 No", "") };
@@ -41,7 +41,7 @@ struct Nginx {
 
 impl Nginx {
     /// Starts it as the recipe says, but for where things are.
-    async fn start(stage: &Stage, login: &Raw) -> Self {
+    async fn start(stage: &Stage, login: &RawUpstream) -> Self {
         let dir = TempDir::new().unwrap();
         secret(&dir, "callgate-secret", &format!("proxy_set_header X-SSO-Secret \"{SECRET}\";"));
         std::fs::copy(stage.gate.dir.path().join("ca.pem"), dir.path().join("callgate-ca.pem")).unwrap();
@@ -117,11 +117,11 @@ async fn the_recipe_for_nginx_logs_in_who_is_logged_in_there_and_nobody_else() {
     let cookies = format!("Cookie: sso=alice; {}\r\n", stage.app.log_in("bob"));
     let answer = nginx.get("/auth/pbx", &cookies).await;
     assert_eq!(status(&answer), 303, "{answer}");
-    // What a browser says of itself is replaced, whatever its spelling.
+    // Identity fields of a browser are replaced, in every spelling.
     let forged = "Remote-User: bob\r\nRemote-Email: 41@acme.test\r\nremote_email: 41@acme.test\r\nX-SSO-Secret: x\r\n";
     let answer = nginx.get("/auth/pbx", &format!("{cookies}{forged}")).await;
     assert_eq!(status(&answer), 303, "{answer}");
-    // Who is not logged in is sent to do so, and does not get as far as callgate.
+    // A caller without a login is sent to the login page, and does not reach callgate.
     let answer = nginx.get("/auth/pbx", forged).await;
     assert!(status(&answer) == 302 && answer.contains("/oauth2/sign_in?rd="), "{answer}");
     assert_eq!(stage.minted(), ["40@acme.test", "40@acme.test"]);

@@ -1,4 +1,4 @@
-//! Who is calling, and who that may become.
+//! Callers, and the accounts that rules grant them.
 
 use std::time::Duration;
 
@@ -297,7 +297,7 @@ async fn keys_are_not_guessed_at_leisure() {
         let stage = Plan { rules: &rules, limits: "failures = \"2/15min\"", ..Plan::default() }.start().await;
         let guess = || {
             let asking = stage.gate.get(path).bearer("a-guess-at-the-key-0123456789");
-            // What a browser would say of a click on another site.
+            // The fields of a browser after a click on another site.
             asking.header("sec-fetch-site", "cross-site").header("sec-fetch-mode", "navigate")
         };
         for status in [401, 401, 429] {

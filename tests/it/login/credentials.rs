@@ -1,11 +1,11 @@
-//! What is no credential, looks like one, or is one too many: methods `key`, `app` and `redirect`. Those of proxies are in
-//! `sso.rs`, those of certificates in `mtls.rs`.
+//! Missing, malformed and doubled credentials of the methods `key`, `app` and `redirect`. Those of proxies are in
+//! `trusted_header.rs`, those of certificates in `mtls.rs`.
 
 use serde_json::json;
 
 use crate::kit::app::Whoami;
 use crate::kit::stage::{Plan, STAFF, Stage};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 const KEY: &str = "a-key-of-another-server-0123456789";
 /// SHA-256 of that.
@@ -36,7 +36,7 @@ async fn a_key_in_any_other_place_is_none() {
     stage.gate.get("/auth/pbx?account=40").header("x-api-key", KEY).send().await.expect(401);
     let cookies = [format!("authorization={bearer}"), format!("key={KEY}"), format!("token={KEY}")];
     for cookie in cookies {
-        // The app is asked about its own cookies, and knows nobody by this one.
+        // The app is asked about its own cookies, and does not know this one.
         stage.gate.get("/auth/pbx?account=40").cookie(&cookie).send().await.expect(401);
     }
     assert!(stage.minted().is_empty());
@@ -111,7 +111,7 @@ async fn only_the_three_fields_of_the_apps_answer_name_an_account() {
         let answer = format!(
             "HTTP/1.1 302 Found\r\nLocation: https://pbx.test/welcome.htm\r\n{fields}Content-Length: 0\r\n\r\n"
         );
-        let app = Raw::answering(answer).await;
+        let app = RawUpstream::answering(answer).await;
         let plan = Plan { app: "", rules: RULES, voximplant: "", app_at: Some(app.addr), ..Plan::default() };
         let stage = plan.start().await;
         let answer = stage.gate.get("/").send().await;

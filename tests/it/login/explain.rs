@@ -1,4 +1,4 @@
-//! `callgate explain`: who a caller would become, and why, without letting anybody in.
+//! `callgate explain`: the account that a caller would get, and the reason, without a login.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -16,40 +16,40 @@ use crate::kit::client_certificates::Authority;
 use crate::kit::commands::{callgate, run};
 use crate::kit::gate::{Gate, secret};
 use crate::kit::issuer::{AUDIENCE, ISSUER, Publisher, Signer, claims, with};
-use crate::kit::oidc::Scene;
+use crate::kit::oidc::OidcStage;
 use crate::kit::stage::{Plan, STAFF, Stage};
 use crate::kit::vodia::Options;
 
 /// The key of the tests' server.
 const KEY: &str = "a-key-of-another-server-0123456789";
 
-/// What a command printed, and its exit code.
-struct Told {
+/// The output of a command, and its exit code.
+struct CommandOutput {
     code: Option<i32>,
     text: String,
 }
 
 impl Stage {
     /// Explains a caller twice, alone and by the running gate, and makes sure that both say the same, nothing secret, and
-    /// that nobody was let in.
-    async fn explain(&self, arguments: &[&str]) -> Told {
+    /// that no login happened.
+    async fn explain(&self, arguments: &[&str]) -> CommandOutput {
         self.explain_with(arguments, "").await
     }
 
-    async fn explain_with(&self, arguments: &[&str], input: &str) -> Told {
+    async fn explain_with(&self, arguments: &[&str], input: &str) -> CommandOutput {
         let mints = self.minted();
         let told = self.gate.explain_with(arguments, input).await;
         assert_eq!(self.minted(), mints, "somebody was let in");
         told
     }
 
-    async fn run(&self, arguments: &[&str], input: &str) -> Told {
+    async fn run(&self, arguments: &[&str], input: &str) -> CommandOutput {
         self.gate.run(arguments, input).await
     }
 }
 
 impl Gate {
-    async fn explain_with(&self, arguments: &[&str], input: &str) -> Told {
+    async fn explain_with(&self, arguments: &[&str], input: &str) -> CommandOutput {
         let log = self.log();
         let alone = self.run(arguments, input).await;
         let running = self.run(&[arguments, &["--running"]].concat(), input).await;
@@ -59,7 +59,7 @@ impl Gate {
     }
 
     /// Runs the command, and makes sure that it repeats no credential.
-    async fn run(&self, arguments: &[&str], input: &str) -> Told {
+    async fn run(&self, arguments: &[&str], input: &str) -> CommandOutput {
         let file = self.file();
         let mut command = callgate(&[&["explain", "--config", &file], arguments].concat());
         command.env("PBX_ADMIN", Options::default().admin_password).stdin(Stdio::piped());
@@ -67,7 +67,7 @@ impl Gate {
         // One that reads nothing may have ended by now.
         drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
         let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
-        // Warnings of the configuration are for whoever runs the command alone.
+        // Only the user of the command sees warnings of the configuration.
         let told = if output.stdout.is_empty() { output.stderr } else { output.stdout };
         let text = String::from_utf8(told).unwrap();
         let names = ["--cookie", "--bearer", "--link"];
@@ -76,7 +76,7 @@ impl Gate {
             let secret = secret.rsplit_once('=').map_or(secret, |(_, value)| value);
             assert!(!text.contains(secret), "{secret} is told: {text}");
         }
-        Told { code: output.status.code(), text: without_id(&text) }
+        CommandOutput { code: output.status.code(), text: without_id(&text) }
     }
 }
 
@@ -87,7 +87,7 @@ fn without_id(text: &str) -> String {
 }
 
 #[track_caller]
-fn check(told: &Told, code: i32, lines: &[&str]) {
+fn check(told: &CommandOutput, code: i32, lines: &[&str]) {
     assert_eq!((told.code, told.text.as_str()), (Some(code), format!("{}\n", lines.join("\n")).as_str()));
 }
 
@@ -353,7 +353,7 @@ async fn a_link_is_not_used_by_asking_about_it_and_once_used_it_says_so() {
 
 #[tokio::test]
 async fn a_remembered_login_is_opened_by_the_gate_that_sealed_it() {
-    let scene = Scene::new().await;
+    let scene = OidcStage::new().await;
     let cookie = scene.cookie().await;
     let mints = scene.stage.minted();
     let arguments = ["--running", "--host", "app.test", "--cookie", "-"];
@@ -458,7 +458,7 @@ async fn the_running_gate_judges_by_what_it_has_loaded() {
     stage.gate.reload(&text).await.unwrap();
     let after = stage.run(&["--running", "--cookie", &cookie], "").await;
     assert!(after.text.contains("Granted by rule \"crew\""), "{}", after.text);
-    // A file that is wrong by now, or whose secrets nobody may read, does not matter: only where to ask is read.
+    // A file that is wrong by now, or whose secrets are not readable, does not matter: only the admin listener is read.
     let file = stage.gate.file();
     std::fs::write(&file, "listen = \"nonsense\"\nmore = 1\n[admin]\nlisten = \"unix:admin.sock\"\n").unwrap();
     let command = callgate(&["explain", "--config", &file, "--running", "--cookie", &cookie]);

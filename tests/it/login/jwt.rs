@@ -1,18 +1,18 @@
-//! Signed tokens: whom they log in, and everything that tries to look like one.
+//! Signed tokens (JWT): valid ones log in the caller they name; all others are refused.
 
 use http::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::kit::app::Whoami;
-use crate::kit::client::Asking;
+use crate::kit::client::RequestBuilder;
 use crate::kit::gate::{Gate, secret};
 use crate::kit::issuer::{AUDIENCE, ISSUER, Publisher, Signer, claims, now, with};
 use crate::kit::stage::{Plan, STAFF, Stage, until};
 
 const SECRET: &str = "a-secret-of-thirty-two-bytes-or-more";
 
-/// What says who signs and for whom, behind the key.
+/// Issuer and audience of the method, behind the key.
 fn terms() -> String {
     format!("issuer = \"{ISSUER}\"\naudience = \"{AUDIENCE}\"\n")
 }
@@ -51,11 +51,11 @@ fn signer() -> Signer {
 }
 
 /// Asks for a session as a program would.
-fn login<'g>(gate: &'g Gate) -> Asking<'g> {
+fn login<'g>(gate: &'g Gate) -> RequestBuilder<'g> {
     gate.post("/auth/pbx", "application/json", "{}")
 }
 
-/// Checks that a request logs nobody in, and that the operator learns why.
+/// Checks that a request logs no caller in, and that the log states the reason.
 #[track_caller]
 fn expect_reason(stage: &Stage, status: StatusCode, reason: &str, what: &str) {
     assert_eq!(status, 401, "{what}");
@@ -265,7 +265,7 @@ async fn keys_and_tokens_share_a_field() {
 // === Places ===
 
 /// A page of another site, in a browser that adds what it always adds.
-fn from_elsewhere(asking: Asking<'_>) -> Asking<'_> {
+fn from_elsewhere(asking: RequestBuilder<'_>) -> RequestBuilder<'_> {
     asking.header("origin", "https://evil.test").header("sec-fetch-site", "cross-site").header("sec-fetch-mode", "cors")
 }
 
@@ -346,7 +346,7 @@ async fn a_token_in_an_address_needs_an_id_and_a_short_life() {
     let token = signer().token(&with(json!({ "jti": "a" })));
     stage.gate.canary(&token);
     stage.gate.get(&format!("/auth/pbx?token={token}&token={token}")).send().await.expect(400);
-    // Elsewhere a parameter is the app's own: it logs nobody in there.
+    // On other paths the parameter belongs to the app, and logs no caller in.
     stage.gate.get(&format!("/?token={token}")).send().await;
     assert_eq!(stage.minted(), [""; 0]);
 }
@@ -498,7 +498,7 @@ async fn presets_know_their_servers_tokens() {
         let ask = |issuer| login(&stage.gate).header(field, &value(token(issuer)));
         ask(issuer).send().await.expect(200);
         ask("https://other.test").send().await.expect(401);
-        // What another proxy adds for whoever has its cookie, a page of any site can have added.
+        // A page of any site can make a browser send its cookie to another proxy, which then adds the token.
         let status = if field == "authorization" { 200 } else { 403 };
         from_elsewhere(ask(issuer)).send().await.expect(status);
         stage.gate.line(&["audit grant", "subject=alice"]).await;

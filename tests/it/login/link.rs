@@ -1,16 +1,16 @@
-//! Signed links: they log in whom they name, once, and nobody who only looks at them.
+//! Signed links: a link logs in the account it names, once. A preview or a prefetch does not use it up.
 
 use callgate::model::link::LinkKey;
 use callgate::model::secret::Secret;
 use http::Method;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::kit::client::{Answer, Asking};
+use crate::kit::client::{Answer, RequestBuilder};
 use crate::kit::gate::LINK_SECRET;
 use crate::kit::links::{CLICK, RULE, link, method, sign};
 use crate::kit::stage::{Plan, STAFF, Stage};
 
-/// What a browser says when a button of our own page is pressed.
+/// The fields that a browser sends when a button of our own page is pressed.
 const PRESS: [(&str, &str); 3] =
     [("origin", "https://app.test"), ("sec-fetch-site", "same-origin"), ("content-type", FORM)];
 
@@ -20,7 +20,7 @@ async fn stage(more: &str) -> Stage {
     Plan { rules: &method(more), ..Plan::default() }.start().await
 }
 
-fn with<'g>(asking: Asking<'g>, fields: &[(&str, &str)]) -> Asking<'g> {
+fn with<'g>(asking: RequestBuilder<'g>, fields: &[(&str, &str)]) -> RequestBuilder<'g> {
     fields.iter().fold(asking, |asking, (name, value)| asking.header(name, value))
 }
 

@@ -1,5 +1,5 @@
-//! What `docs/links.md` shows in other languages signs links that log in. Languages without an interpreter here are
-//! passed over, and named.
+//! The code of `docs/links.md` in other languages signs links that log in. Languages without an interpreter here are
+//! skipped, and listed.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::kit::stage::{Plan, Stage};
 /// A claim that every language must escape and measure as we do.
 const NOTE: &str = "Müller & Söhne = 1+1/2 % 密?";
 
-/// What is written around a recipe, and how it is run.
+/// The code around a recipe, and the command that runs it.
 struct Language {
     name: &'static str,
     /// A program that is there when the language is.

@@ -1,6 +1,6 @@
-//! Every method of login against every misuse: the table is in docs/conformance.md, and what has no file of its own is here.
+//! Every method of login against every misuse, as docs/conformance.md lists them; the cases without a file of their own.
 //!
-//! One gate has all methods but certificates, whose gate is the one of `mtls.rs`.
+//! One gate has all methods but certificates; the tests of certificates use the gate of `kit/client_certificates.rs`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,15 +13,15 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::kit::app::Whoami;
-use crate::kit::client::Asking;
-use crate::kit::client_certificates::{BOTH, BY_MAIL, Door, Files, HOSTS};
+use crate::kit::client::RequestBuilder;
+use crate::kit::client_certificates::{BOTH, BY_MAIL, CertificateFiles, HOSTS, MtlsGate};
 use crate::kit::gate::secret;
 use crate::kit::issuer::{AUDIENCE, ISSUER, Signer, claims, now, with};
 use crate::kit::links::sign;
-use crate::kit::oidc::Scene;
+use crate::kit::oidc::OidcStage;
 use crate::kit::oidc::provider::Provider;
 use crate::kit::stage::{Plan, Stage};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 const KEY: &str = "a-key-of-another-server-0123456789";
 const SECRET: &str = "a-secret-of-thirty-two-bytes-or-more";
@@ -32,7 +32,7 @@ const APP: &str = "[[auth]]\ntype = \"app\"\nwhoami = \"/api/me\"\ncookies = [\"
 
 /// The methods, each by what shows its credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Method {
     App,
     Key,
     Link,
@@ -44,27 +44,27 @@ enum Way {
     Oidc,
 }
 
-const WAYS: [Way; 9] = [
-    Way::App,
-    Way::Key,
-    Way::Link,
-    Way::TokenBearer,
-    Way::TokenField,
-    Way::TokenCookie,
-    Way::TokenQuery,
-    Way::Header,
-    Way::Oidc,
+const WAYS: [Method; 9] = [
+    Method::App,
+    Method::Key,
+    Method::Link,
+    Method::TokenBearer,
+    Method::TokenField,
+    Method::TokenCookie,
+    Method::TokenQuery,
+    Method::Header,
+    Method::Oidc,
 ];
-const TOKENS: [Way; 4] = [Way::TokenBearer, Way::TokenField, Way::TokenCookie, Way::TokenQuery];
+const TOKENS: [Method; 4] = [Method::TokenBearer, Method::TokenField, Method::TokenCookie, Method::TokenQuery];
 
-/// What a request shows: a part of its query, and a field.
+/// The credential of a request: a part of its query, and a field.
 #[derive(Debug, Clone)]
-struct Shown {
+struct Credential {
     query: String,
     field: Option<(&'static str, String)>,
 }
 
-impl Shown {
+impl Credential {
     fn field(name: &'static str, value: impl Into<String>) -> Self {
         Self { query: String::new(), field: Some((name, value.into())) }
     }
@@ -75,8 +75,8 @@ impl Shown {
 }
 
 /// A gate with every method that a request can show a credential of, each for the account that its claims name.
-struct Gatehouse {
-    scene: Scene,
+struct AllMethods {
+    scene: OidcStage,
     _keys: TempDir,
 }
 
@@ -105,7 +105,7 @@ fn rules(keys: &TempDir) -> String {
     .concat()
 }
 
-impl Gatehouse {
+impl AllMethods {
     async fn open() -> Self {
         let keys = TempDir::new().unwrap();
         secret(&keys, "jwt", SECRET);
@@ -116,7 +116,7 @@ impl Gatehouse {
         for text in [KEY, SECRET, crate::kit::oidc::SECRET] {
             stage.gate.canary(text);
         }
-        Self { scene: Scene { stage, provider }, _keys: keys }
+        Self { scene: OidcStage { stage, provider }, _keys: keys }
     }
 
     const fn stage(&self) -> &Stage {
@@ -124,46 +124,46 @@ impl Gatehouse {
     }
 
     /// Makes a good credential that leads to an account; nothing where none can carry it.
-    async fn credential(&self, way: Way, account: &str) -> Option<Shown> {
+    async fn credential(&self, way: Method, account: &str) -> Option<Credential> {
         let clear = account.bytes().all(|byte| (b' '..0x7f).contains(&byte));
         Some(match way {
-            Way::App => {
+            Method::App => {
                 self.stage().claims(json!({ "user": "alice", "ext": account, "tenant": "acme.test" }));
-                Shown::field("cookie", self.stage().app.log_in("alice"))
+                Credential::field("cookie", self.stage().app.log_in("alice"))
             }
-            Way::Key => Shown {
+            Method::Key => Credential {
                 query: form_urlencoded::Serializer::new(String::new()).append_pair("account", account).finish(),
-                ..Shown::field("authorization", format!("Bearer {KEY}"))
+                ..Credential::field("authorization", format!("Bearer {KEY}"))
             },
-            Way::Link => {
+            Method::Link => {
                 let link = sign("app.test", &[("account", account), ("domain", "acme.test")], 50);
-                Shown::query(link.split_once('?').unwrap().1)
+                Credential::query(link.split_once('?').unwrap().1)
             }
-            Way::TokenBearer | Way::TokenField | Way::TokenCookie | Way::TokenQuery => {
+            Method::TokenBearer | Method::TokenField | Method::TokenCookie | Method::TokenQuery => {
                 self.token(way, &token(json!({ "ext": account })))
             }
-            // Whoever is logged in there is another field; the account is in this one.
-            Way::Header if clear => Shown::field("remote-ext", account),
-            Way::Header => return None,
-            Way::Oidc => {
+            // The caller stands in another field; the account stands in this one.
+            Method::Header if clear => Credential::field("remote-ext", account),
+            Method::Header => return None,
+            Method::Oidc => {
                 self.scene.provider.set(|says| says.claims = json!({ "ext": account }));
-                Shown::field("cookie", self.scene.cookie().await)
+                Credential::field("cookie", self.scene.cookie().await)
             }
         })
     }
 
-    fn token(&self, way: Way, token: &str) -> Shown {
+    fn token(&self, way: Method, token: &str) -> Credential {
         self.stage().gate.canary(token);
         match way {
-            Way::TokenBearer => Shown::field("authorization", format!("Bearer {token}")),
-            Way::TokenField => Shown::field("x-token", token),
-            Way::TokenCookie => Shown::field("cookie", format!("portal_token={token}")),
-            _ => Shown::query(format!("token={token}")),
+            Method::TokenBearer => Credential::field("authorization", format!("Bearer {token}")),
+            Method::TokenField => Credential::field("x-token", token),
+            Method::TokenCookie => Credential::field("cookie", format!("portal_token={token}")),
+            _ => Credential::query(format!("token={token}")),
         }
     }
 
     /// Asks for a session with credentials, as a program does: a person would be led to a login.
-    fn asking(&self, shown: &[&Shown]) -> Asking<'_> {
+    fn asking(&self, shown: &[&Credential]) -> RequestBuilder<'_> {
         let query: Vec<_> = shown.iter().map(|shown| &*shown.query).filter(|query| !query.is_empty()).collect();
         let mut asking = self.stage().gate.get(format!("/auth/pbx?{}", query.join("&")).trim_end_matches('?'));
         for (name, value) in shown.iter().filter_map(|shown| shown.field.as_ref()) {
@@ -175,7 +175,7 @@ impl Gatehouse {
         asking
     }
 
-    async fn ask(&self, shown: &[&Shown]) -> u16 {
+    async fn ask(&self, shown: &[&Credential]) -> u16 {
         self.asking(shown).send().await.status.as_u16()
     }
 
@@ -199,20 +199,20 @@ fn token(changes: Value) -> String {
 
 #[tokio::test]
 async fn who_shows_nothing_is_nobody_to_any_method() {
-    let house = Gatehouse::open().await;
+    let house = AllMethods::open().await;
     assert_eq!(house.ask(&[]).await, 401);
     // Nor does what is empty show anything.
     for empty in [
-        Shown::field("cookie", "demo_app="),
-        Shown::field("cookie", "portal_token="),
-        Shown::field("cookie", "__Host-callgate="),
-        Shown::field("authorization", ""),
-        Shown::field("authorization", "Bearer"),
-        Shown::field("x-token", ""),
-        Shown::query("token="),
-        Shown::query("sig="),
-        Shown::query("v=1&kid=&exp=&nonce=&sig="),
-        Shown::field("remote-user", "alice"),
+        Credential::field("cookie", "demo_app="),
+        Credential::field("cookie", "portal_token="),
+        Credential::field("cookie", "__Host-callgate="),
+        Credential::field("authorization", ""),
+        Credential::field("authorization", "Bearer"),
+        Credential::field("x-token", ""),
+        Credential::query("token="),
+        Credential::query("sig="),
+        Credential::query("v=1&kid=&exp=&nonce=&sig="),
+        Credential::field("remote-user", "alice"),
     ] {
         let status = house.asking(&[&empty]).header("accept", "application/json").send().await.status;
         assert_eq!(status, StatusCode::UNAUTHORIZED, "{empty:?}");
@@ -224,7 +224,7 @@ async fn who_shows_nothing_is_nobody_to_any_method() {
 
 #[tokio::test]
 async fn of_two_ways_at_once_none_is_gone() {
-    let house = Gatehouse::open().await;
+    let house = AllMethods::open().await;
     for (nth, one) in WAYS.into_iter().enumerate() {
         let alone = house.credential(one, "40").await.unwrap();
         assert_eq!(house.ask(&[&alone]).await, 303, "{one:?}: {}", house.reason());
@@ -232,13 +232,13 @@ async fn of_two_ways_at_once_none_is_gone() {
             let mints = house.stage().minted().len();
             let (mut first, second) =
                 (house.credential(one, "40").await.unwrap(), house.credential(other, "40").await.unwrap());
-            if other == Way::Link {
+            if other == Method::Link {
                 // The link names the account: twice it would be no request for anybody.
                 first.query.clear();
             }
             assert_eq!(house.ask(&[&first, &second]).await, 401, "{one:?} beside {other:?}");
             let reason = house.reason();
-            let two_in_one_field = [Way::Key, Way::TokenBearer].contains(&one) && other == Way::TokenBearer;
+            let two_in_one_field = [Method::Key, Method::TokenBearer].contains(&one) && other == Method::TokenBearer;
             let expected =
                 if two_in_one_field { "the bearer credential is malformed" } else { "more than one credential" };
             assert!(reason.contains(expected), "{one:?} beside {other:?}: {reason}");
@@ -251,11 +251,11 @@ async fn of_two_ways_at_once_none_is_gone() {
 
 #[tokio::test]
 async fn nothing_is_judged_beside_a_certificate() {
-    let (files, keys) = (Files::new(), TempDir::new().unwrap());
+    let (files, keys) = (CertificateFiles::new(), TempDir::new().unwrap());
     secret(&keys, "jwt", SECRET);
     let rules =
         rules(&keys).replace(PROXY, "127.0.0.1").replace("\"query\", \"header\", \"sso\"", "\"query\", \"header\"");
-    let door = Door::open(&files, &HOSTS[..4], &format!("{rules}\n{BY_MAIL}")).await;
+    let door = MtlsGate::open(&files, &HOSTS[..4], &format!("{rules}\n{BY_MAIL}")).await;
     let config = files.shows(Some(&files.staff.client_named(&["email:40@acme.test"])), &BOTH);
     let good = token(json!({}));
     door.gate.canary(&good);
@@ -275,7 +275,7 @@ async fn nothing_is_judged_beside_a_certificate() {
 
 // === Accounts that are none ===
 
-/// What no rule can make an account of, whoever says it.
+/// Names of which no rule can make an account.
 fn no_accounts() -> Vec<String> {
     let texts = [
         "",
@@ -310,7 +310,7 @@ fn no_accounts() -> Vec<String> {
 
 #[tokio::test]
 async fn no_way_leads_to_an_account_that_is_none() {
-    let house = Gatehouse::open().await;
+    let house = AllMethods::open().await;
     for way in WAYS {
         let mut tried = 0;
         for account in no_accounts() {
@@ -329,8 +329,8 @@ async fn no_way_leads_to_an_account_that_is_none() {
 
 #[tokio::test]
 async fn no_certificate_leads_to_an_account_that_is_none() {
-    let files = Files::new();
-    let door = Door::open(&files, &HOSTS[..4], BY_MAIL).await;
+    let files = CertificateFiles::new();
+    let door = MtlsGate::open(&files, &HOSTS[..4], BY_MAIL).await;
     // The names of a certificate are ASCII.
     for account in no_accounts().into_iter().filter(|account| account.is_ascii() && !account.contains('@')) {
         let name = format!("email:{account}@acme.test");
@@ -348,7 +348,7 @@ async fn no_answer_of_the_app_leads_to_an_account_that_is_none() {
     const RULES: &str = "[[allow]]\nauth = \"redirect\"\npbx = { domain = \"{domain}\", account = \"{account}\" }";
     let account = Arc::new(Mutex::new(String::new()));
     let said = Arc::clone(&account);
-    let app = Raw::serving(move |mut line| {
+    let app = RawUpstream::serving(move |mut line| {
         let said = Arc::clone(&said);
         async move {
             while line.request().await.is_some() {
@@ -378,7 +378,7 @@ async fn no_answer_of_the_app_leads_to_an_account_that_is_none() {
 
 #[tokio::test]
 async fn a_bad_token_is_none_wherever_it_is() {
-    let house = Gatehouse::open().await;
+    let house = AllMethods::open().await;
     let signer = Signer::secret(SECRET);
     let other = Signer::secret("another-secret-of-thirty-two-bytes");
     let pem = Signer::rsa().pem();
@@ -407,7 +407,7 @@ async fn a_bad_token_is_none_wherever_it_is() {
     for way in TOKENS {
         let shown = house.token(way, &token(json!({})));
         assert_eq!(house.ask(&[&shown]).await, 303, "{way:?}");
-        assert_eq!(house.ask(&[&shown]).await, if way == Way::TokenQuery { 401 } else { 303 }, "{way:?}");
+        assert_eq!(house.ask(&[&shown]).await, if way == Method::TokenQuery { 401 } else { 303 }, "{way:?}");
     }
 }
 
@@ -434,18 +434,18 @@ async fn a_public_key_signs_nothing_wherever_the_token_is() {
 
 #[tokio::test]
 async fn a_link_that_another_key_signed_is_refused() {
-    let house = Gatehouse::open().await;
+    let house = AllMethods::open().await;
     let until = Timestamp::now() + SignedDuration::from_secs(50);
     let forged = LinkKey::new("2026".to_owned(), &Secret::new("another-secret-of-thirty-two-bytes".to_owned()));
     let query = forged.sign("app.test", &[("account", "40"), ("domain", "acme.test")], until, &"n".repeat(22));
-    assert_eq!(house.ask(&[&Shown::query(query)]).await, 401);
+    assert_eq!(house.ask(&[&Credential::query(query)]).await, 401);
     assert!(house.reason().contains("the signature does not fit"), "{}", house.reason());
     assert_eq!(house.stage().minted(), [""; 0]);
 }
 
 #[tokio::test]
 async fn a_login_that_another_gate_remembers_is_nobodys_here() {
-    let (one, other) = (Scene::new().await, Scene::new().await);
+    let (one, other) = (OidcStage::new().await, OidcStage::new().await);
     let cookie = one.cookie().await;
     one.stage.gate.get("/auth/pbx").cookie(&cookie).send().await.expect(303);
     other.stage.gate.get("/auth/pbx").cookie(&cookie).send().await.expect(401);
@@ -454,30 +454,30 @@ async fn a_login_that_another_gate_remembers_is_nobodys_here() {
 
 #[tokio::test]
 async fn names_that_look_like_our_places_in_an_address_are_others() {
-    let house = Gatehouse::open().await;
+    let house = AllMethods::open().await;
     let good = token(json!({}));
     house.stage().gate.canary(&good);
     for name in ["Token", "TOKEN", "token%00", "token[]", "access_token"] {
-        assert_eq!(house.ask(&[&Shown::query(format!("{name}={good}"))]).await, 401, "{name}");
+        assert_eq!(house.ask(&[&Credential::query(format!("{name}={good}"))]).await, 401, "{name}");
     }
-    // What a parameter of another name holds is the app's own, in its log line too.
+    // The value of another parameter belongs to the app, in its log line too.
     for name in ["xtoken", "token2"] {
-        assert_eq!(house.ask(&[&Shown::query(format!("{name}={}", token(json!({}))))]).await, 401, "{name}");
+        assert_eq!(house.ask(&[&Credential::query(format!("{name}={}", token(json!({}))))]).await, 401, "{name}");
     }
-    let link = house.credential(Way::Link, "40").await.unwrap().query;
-    assert_eq!(house.ask(&[&Shown::query(link.replace("sig=", "Sig="))]).await, 401);
-    assert_eq!(house.ask(&[&Shown::query(link.replace("sig=", "signature="))]).await, 401);
+    let link = house.credential(Method::Link, "40").await.unwrap().query;
+    assert_eq!(house.ask(&[&Credential::query(link.replace("sig=", "Sig="))]).await, 401);
+    assert_eq!(house.ask(&[&Credential::query(link.replace("sig=", "signature="))]).await, 401);
     assert_eq!(house.stage().minted(), [""; 0]);
-    assert_eq!(house.ask(&[&Shown::query(link)]).await, 303);
-    assert_eq!(house.ask(&[&Shown::query(format!("token={good}"))]).await, 303);
+    assert_eq!(house.ask(&[&Credential::query(link)]).await, 303);
+    assert_eq!(house.ask(&[&Credential::query(format!("token={good}"))]).await, 303);
 }
 
 /// Which of two cookies of one name counts, apps do not agree on: it is left to the one that is asked.
 #[tokio::test]
 async fn a_cookie_that_stands_twice_is_shown_to_the_app_as_it_came() {
-    let house = Gatehouse::open().await;
+    let house = AllMethods::open().await;
     let both = format!("{}; {}", house.stage().app.log_in("alice"), house.stage().app.log_in("bob"));
-    house.ask(&[&Shown::field("cookie", both.clone())]).await;
+    house.ask(&[&Credential::field("cookie", both.clone())]).await;
     let asked = house.stage().app.requests().pop().unwrap();
     assert_eq!((&*asked.target, asked.header("cookie")), ("/api/me", Some(&*both)));
 }
@@ -485,8 +485,8 @@ async fn a_cookie_that_stands_twice_is_shown_to_the_app_as_it_came() {
 /// Whatever the app said before, what it says now counts.
 #[tokio::test]
 async fn a_cookie_whose_login_has_ended_is_nobodys() {
-    let house = Gatehouse::open().await;
-    let shown = house.credential(Way::App, "40").await.unwrap();
+    let house = AllMethods::open().await;
+    let shown = house.credential(Method::App, "40").await.unwrap();
     assert_eq!(house.ask(&[&shown]).await, 303);
     house.stage().app.set(|faults| faults.whoami = Whoami::Status(StatusCode::UNAUTHORIZED));
     assert_eq!(house.ask(&[&shown]).await, 401);

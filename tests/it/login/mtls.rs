@@ -1,4 +1,4 @@
-//! Certificates that clients show: asked for, required, by name; and as a login (`type = "mtls"`).
+//! Client certificates: requested or required by host name, and as a login (`type = "mtls"`).
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use tokio_rustls::TlsConnector;
 
 use crate::kit::client::say_garbage;
 use crate::kit::client::status;
-use crate::kit::client_certificates::{Authority, BOTH, BY_MAIL, Door, Files, HOSTS};
+use crate::kit::client_certificates::{Authority, BOTH, BY_MAIL, CertificateFiles, HOSTS, MtlsGate};
 use crate::kit::gate::Gate;
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
-/// Connects by one name, asks for a host, and returns the status of the answer, 0 if there is none, and how hands were shaken.
+/// Connects by one name, asks for a host, and returns the status of the answer (0 without one) and the kind of handshake.
 async fn ask(gate: &Gate, config: &ClientConfig, name: &str, host: &str) -> (u16, Option<HandshakeKind>) {
     let stream = TcpStream::connect(gate.addr).await.unwrap();
     let name = ServerName::try_from(name.to_owned()).unwrap();
@@ -37,7 +37,7 @@ async fn ask(gate: &Gate, config: &ClientConfig, name: &str, host: &str) -> (u16
 
 #[tokio::test]
 async fn only_a_certificate_of_the_right_authority_opens() {
-    let (files, upstream) = (Files::new(), Raw::ok().await);
+    let (files, upstream) = (CertificateFiles::new(), RawUpstream::ok().await);
     let gate = files.gate(&HOSTS, &upstream).await;
     let (staff, guest, stranger) = (files.staff.client(), files.guests.client(), Authority::new("staff").client());
     let expired = files.staff.sign(&["ann"], ExtendedKeyUsagePurpose::ClientAuth, 2021);
@@ -63,7 +63,7 @@ async fn only_a_certificate_of_the_right_authority_opens() {
 
 #[tokio::test]
 async fn one_client_ca_is_for_all_names() {
-    let (files, upstream) = (Files::new(), Raw::ok().await);
+    let (files, upstream) = (CertificateFiles::new(), RawUpstream::ok().await);
     let at = files.dir.path().display().to_string();
     for tls in [
         format!("tls = {{ cert = \"{at}/open.test\", key = \"{at}/open.test.key\", client_ca = \"{at}/staff.pem\" }}"),
@@ -80,7 +80,7 @@ async fn one_client_ca_is_for_all_names() {
 
 #[tokio::test]
 async fn cve_2025_23419_a_host_of_another_policy_is_misdirected() {
-    let (files, upstream) = (Files::new(), Raw::ok().await);
+    let (files, upstream) = (CertificateFiles::new(), RawUpstream::ok().await);
     let gate = files.gate(&HOSTS, &upstream).await;
     let ann = files.shows(Some(&files.staff.client()), &BOTH);
     for (name, host, expected) in [
@@ -92,7 +92,7 @@ async fn cve_2025_23419_a_host_of_another_policy_is_misdirected() {
         ("open.test", "guest.test", 421),
         ("staff.test", "guest.test", 421),
         ("staff.test", "open.test", 421),
-        // Nobody can tell what is asked of clients for a host without a certificate.
+        // For a host without a certificate the policy for clients is unknown.
         ("open.test", "elsewhere.test", 421),
         ("open.test", "127.0.0.1", 421),
         ("open.test", "[::1]", 421),
@@ -104,7 +104,7 @@ async fn cve_2025_23419_a_host_of_another_policy_is_misdirected() {
 
 #[tokio::test]
 async fn coalesced_requests_of_one_policy_go_on_over_http_2() {
-    let (files, upstream) = (Files::new(), Raw::ok().await);
+    let (files, upstream) = (CertificateFiles::new(), RawUpstream::ok().await);
     let gate = files.gate(&HOSTS, &upstream).await;
     let mut config = files.shows(Some(&files.staff.client()), &BOTH);
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -164,7 +164,7 @@ impl ClientSessionStore for Careless {
 
 #[tokio::test]
 async fn cve_2025_23419_a_session_is_not_resumed_under_another_policy() {
-    let (files, upstream) = (Files::new(), Raw::ok().await);
+    let (files, upstream) = (CertificateFiles::new(), RawUpstream::ok().await);
     let gate = files.gate(&HOSTS, &upstream).await;
     for version in BOTH {
         let mut nobody = files.shows(None, &[version]);
@@ -188,7 +188,7 @@ async fn cve_2025_23419_a_session_is_not_resumed_under_another_policy() {
 
 #[tokio::test]
 async fn garbage_is_no_hello_under_several_policies_either() {
-    let (files, upstream) = (Files::new(), Raw::ok().await);
+    let (files, upstream) = (CertificateFiles::new(), RawUpstream::ok().await);
     let gate = files.gate(&HOSTS, &upstream).await;
     for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16\x03\x01\xff\xff\x01", b"\0\0\0\0\0\0\0\0"] {
         say_garbage(&gate, garbage).await;
@@ -201,13 +201,13 @@ async fn garbage_is_no_hello_under_several_policies_either() {
 
 #[tokio::test]
 async fn a_certificate_logs_in_whom_it_names() {
-    let files = Files::new();
-    let door = Door::open(&files, &HOSTS[..4], BY_MAIL).await;
+    let files = CertificateFiles::new();
+    let door = MtlsGate::open(&files, &HOSTS[..4], BY_MAIL).await;
     let ann = files.staff.client_named(&["email:40@acme.test"]);
     for version in BOTH {
         let config = files.shows(Some(&ann), &[version]);
         assert_eq!(door.ask(&config, "staff.test", "").await, 303, "{:?}", version.version);
-        // Where nobody is asked for a certificate, nobody is logged in by one.
+        // A host that requests no certificate logs no client in by one.
         assert_eq!(door.ask(&config, "open.test", "").await, 401);
         // Nor does a field make one.
         for field in ["X-SSL-Client-Verify: SUCCESS", "Client-Cert: :MIIB:", "ssl-client-s-dn: CN=40"] {
@@ -221,8 +221,8 @@ async fn a_certificate_logs_in_whom_it_names() {
 
 #[tokio::test]
 async fn trap_a_certificate_whose_name_has_two_readings_names_nobody() {
-    let files = Files::new();
-    let door = Door::open(&files, &HOSTS[..4], BY_MAIL).await;
+    let files = CertificateFiles::new();
+    let door = MtlsGate::open(&files, &HOSTS[..4], BY_MAIL).await;
     for (names, expected) in [
         (&["email:40@acme.test\0.evil.test"][..], 401),
         (&["email:40@acme.test", "email:41@acme.test"], 401),
@@ -251,8 +251,8 @@ async fn trap_a_certificate_whose_name_has_two_readings_names_nobody() {
 
 #[tokio::test]
 async fn a_resumed_session_still_knows_its_certificate() {
-    let files = Files::new();
-    let door = Door::open(&files, &HOSTS[..4], BY_MAIL).await;
+    let files = CertificateFiles::new();
+    let door = MtlsGate::open(&files, &HOSTS[..4], BY_MAIL).await;
     for version in BOTH {
         let ann = files.staff.client_named(&["email:40@acme.test"]);
         let mut config = files.shows(Some(&ann), &[version]);
@@ -266,7 +266,7 @@ async fn a_resumed_session_still_knows_its_certificate() {
 
 #[tokio::test]
 async fn what_one_authority_vouches_for_another_may_not() {
-    let files = Files::new();
+    let files = CertificateFiles::new();
     let rules = format!(
         r#"
 [[auth]]
@@ -287,7 +287,7 @@ pbx = {{ domain = "acme.test", account = "41" }}
 "#,
         files.dir.path().display()
     );
-    let door = Door::open(&files, &HOSTS, &rules).await;
+    let door = MtlsGate::open(&files, &HOSTS, &rules).await;
     let names = &["email:40@acme.test", "cn:Ann"][..];
     let (staff, guest) = (files.staff.client_named(names), files.guests.client_named(names));
     let (staff, guest) = (files.shows(Some(&staff), &BOTH), files.shows(Some(&guest), &BOTH));
@@ -305,13 +305,13 @@ pbx = {{ domain = "acme.test", account = "41" }}
 
 #[tokio::test]
 async fn only_certificates_that_are_listed_log_in_where_there_is_a_list() {
-    let files = Files::new();
+    let files = CertificateFiles::new();
     let (ann, bob) =
         (files.staff.client_named(&["email:40@acme.test"]), files.staff.client_named(&["email:40@acme.test"]));
     let der = CertificateDer::from_pem_slice(ann.0.as_bytes()).unwrap();
     let print = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der));
     let rules = BY_MAIL.replace("\"mtls\"\n[[allow]]", &format!("\"mtls\"\nfingerprints = [\"{print}\"]\n[[allow]]"));
-    let door = Door::open(&files, &HOSTS[..4], &rules).await;
+    let door = MtlsGate::open(&files, &HOSTS[..4], &rules).await;
     for (certificate, expected) in [(&ann, 303), (&bob, 401)] {
         assert_eq!(door.ask(&files.shows(Some(certificate), &BOTH), "staff.test", "").await, expected);
     }
@@ -320,11 +320,11 @@ async fn only_certificates_that_are_listed_log_in_where_there_is_a_list() {
 
 #[tokio::test]
 async fn a_cookie_beside_a_certificate_is_a_second_credential_unless_cookies_are_ignored() {
-    let files = Files::new();
+    let files = CertificateFiles::new();
     let ann = files.staff.client_named(&["email:40@acme.test"]);
     for (more, expected) in [("", 401), ("ignore_cookies = true", 303)] {
         let rules = BY_MAIL.replace("\"mtls\"\n[[allow]]", &format!("\"mtls\"\n{more}\n[[allow]]"));
-        let door = Door::open(&files, &HOSTS[..4], &rules).await;
+        let door = MtlsGate::open(&files, &HOSTS[..4], &rules).await;
         let config = files.shows(Some(&ann), &BOTH);
         let cookie = format!("Cookie: {}\r\n", door.app.log_in("bob"));
         assert_eq!(door.ask(&config, "staff.test", &cookie).await, expected, "{more}");
@@ -336,8 +336,8 @@ async fn a_cookie_beside_a_certificate_is_a_second_credential_unless_cookies_are
 
 #[tokio::test]
 async fn another_page_cannot_use_a_certificate() {
-    let files = Files::new();
-    let door = Door::open(&files, &HOSTS[..4], BY_MAIL).await;
+    let files = CertificateFiles::new();
+    let door = MtlsGate::open(&files, &HOSTS[..4], BY_MAIL).await;
     let config = files.shows(Some(&files.staff.client_named(&["email:40@acme.test"])), &BOTH);
     let image = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\n";
     assert_eq!(door.ask(&config, "staff.test", image).await, 403);
@@ -348,9 +348,9 @@ async fn another_page_cannot_use_a_certificate() {
 
 #[tokio::test]
 async fn a_certificate_logs_in_over_http_2_and_behind_a_balancer() {
-    let files = Files::new();
+    let files = CertificateFiles::new();
     let rules = format!("{BY_MAIL}\n[server]\naccept_proxy_protocol_from = [\"127.0.0.1\"]");
-    let door = Door::open(&files, &HOSTS[..4], &rules).await;
+    let door = MtlsGate::open(&files, &HOSTS[..4], &rules).await;
     let mut config = files.shows(Some(&files.staff.client_named(&["email:40@acme.test"])), &BOTH);
     config.alpn_protocols = vec![b"h2".to_vec()];
     let mut stream = TcpStream::connect(door.gate.addr).await.unwrap();
@@ -373,8 +373,8 @@ async fn a_certificate_logs_in_over_http_2_and_behind_a_balancer() {
 
 #[tokio::test]
 async fn a_certificate_that_ends_while_its_connection_lasts_logs_nobody_in() {
-    let files = Files::new();
-    let door = Door::open(&files, &HOSTS[..4], BY_MAIL).await;
+    let files = CertificateFiles::new();
+    let door = MtlsGate::open(&files, &HOSTS[..4], BY_MAIL).await;
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.subject_alt_names.push(SanType::Rfc822Name("40@acme.test".try_into().unwrap()));

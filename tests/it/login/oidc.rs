@@ -1,6 +1,6 @@
-//! Logins at an identity provider: who it vouches for is remembered, and nobody else ever is.
+//! Logins at an identity provider (OpenID Connect): only callers that it vouches for get a session.
 //!
-//! The provider is a stand-in that lies; `browser.rs` has a real one.
+//! The provider is a stand-in that can lie; `browser/oidc.rs` uses a real one.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::kit::oidc::provider::{CLIENT, Provider, Signs};
-use crate::kit::oidc::{HTML, KEY, RULES, Scene, Way, link, method, pair, query, set};
+use crate::kit::oidc::provider::{CLIENT, IdTokenSigner, Provider};
+use crate::kit::oidc::{HTML, KEY, OidcStage, PendingLogin, RULES, link, method, pair, query, set};
 use crate::kit::stage::Plan;
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 fn parameters(address: &str) -> HashMap<String, String> {
     form_urlencoded::parse(address.split_once('?').unwrap().1.as_bytes()).into_owned().collect()
@@ -21,7 +21,7 @@ fn parameters(address: &str) -> HashMap<String, String> {
 
 #[tokio::test]
 async fn a_login_at_the_provider_opens_the_pbx() {
-    let scene = Scene::new().await;
+    let scene = OidcStage::new().await;
     let way = scene.begin("/auth/pbx?lang=fr&account=40").await;
     let asked = parameters(&way.address);
     assert_eq!(
@@ -40,12 +40,12 @@ async fn a_login_at_the_provider_opens_the_pbx() {
 
 #[tokio::test]
 async fn cookies_are_of_this_host_and_kept_from_scripts() {
-    let scene = Scene::with("remember = \"2h\"").await;
+    let scene = OidcStage::with("remember = \"2h\"").await;
     let begun = scene.open("/auth/callgate/login", "").await.expect(200);
     let line = &set(&begun)[0];
     assert!(line.starts_with("__Host-callgate-"), "{line}");
     assert!(line.ends_with("; Max-Age=600; Path=/; Secure; HttpOnly; SameSite=Lax"), "{line}");
-    let way = Way { address: link(&begun), cookie: pair(line) };
+    let way = PendingLogin { address: link(&begun), cookie: pair(line) };
     let ended = scene.open(&scene.log_in(&way), &way.cookie).await.expect(200);
     let [login, forgotten] = &set(&ended)[..] else { panic!("{ended:?}") };
     assert!(login.starts_with("__Host-callgate="), "{login}");
@@ -58,7 +58,7 @@ async fn cookies_are_of_this_host_and_kept_from_scripts() {
 
 #[tokio::test]
 async fn a_program_learns_where_a_person_can_log_in() {
-    let scene = Scene::new().await;
+    let scene = OidcStage::new().await;
     for asked in
         [scene.stage.gate.post("/auth/ott", "application/json", "{\"key\":\"k\"}"), scene.stage.gate.get("/auth/pbx")]
     {
@@ -70,7 +70,7 @@ async fn a_program_learns_where_a_person_can_log_in() {
 
 #[tokio::test]
 async fn a_login_answers_one_time_keys_for_pages_of_this_site_alone() {
-    let scene = Scene::new().await;
+    let scene = OidcStage::new().await;
     scene.provider.set(|says| says.claims = json!({ "vox": "alice" }));
     let cookie = scene.cookie().await;
     let ask = || scene.stage.gate.post("/auth/ott", "application/json", "{\"key\":\"one-time-key\"}").cookie(&cookie);
@@ -83,7 +83,7 @@ async fn the_apps_own_login_page_comes_first() {
     let provider = Provider::start().await;
     let method = method("sso", &provider, "");
     let stage = Plan { app: "login = \"/login\"", rules: RULES, more: &method, ..Plan::default() }.start().await;
-    let scene = Scene { stage, provider };
+    let scene = OidcStage { stage, provider };
     assert_eq!(scene.open("/auth/pbx", "").await.expect(302).header("location"), "/login");
     scene.open("/auth/callgate/login", "").await.expect(200);
 }
@@ -93,14 +93,14 @@ async fn people_choose_among_several_providers() {
     let (one, other) = (Provider::start().await, Provider::start().await);
     let more = method("one", &one, "") + &method("other", &other, "");
     let stage = Plan { app: "", rules: RULES, more: &more, ..Plan::default() }.start().await;
-    let scene = Scene { stage, provider: other };
+    let scene = OidcStage { stage, provider: other };
     let page = scene.open("/auth/callgate/login?for=pbx&lang=fr", "").await.expect(200);
     assert!(set(&page).is_empty() && page.text().contains("with=one") && page.text().contains("with=other"));
     assert!(
         page.header("content-security-policy").starts_with("default-src 'none'") && !page.text().contains("<script")
     );
     let begun = scene.open("/auth/callgate/login?for=pbx&lang=fr&with=other", "").await.expect(200);
-    let way = Way { address: link(&begun), cookie: pair(&set(&begun)[0]) };
+    let way = PendingLogin { address: link(&begun), cookie: pair(&set(&begun)[0]) };
     let back = scene.log_in(&way);
     // The other provider's answer is no answer of this one (mix-up, RFC 9700 §4.4).
     scene.open(&back.replace("/oidc/other", "/oidc/one"), &way.cookie).await.expect(400);
@@ -114,7 +114,7 @@ async fn people_choose_among_several_providers() {
 
 #[tokio::test]
 async fn another_host_sends_people_to_the_one_where_they_log_in() {
-    let scene = Scene::with("host = \"app.test\"").await;
+    let scene = OidcStage::with("host = \"app.test\"").await;
     let asked = scene.stage.gate.get("/auth/callgate/login?for=pbx&lang=de&account=40").host("pbx.test:8443");
     let sent = asked.header("accept", HTML).send().await.expect(302);
     let expected = "https://app.test:8443/auth/callgate/login?account=40&lang=de&for=pbx&with=sso";
@@ -123,7 +123,7 @@ async fn another_host_sends_people_to_the_one_where_they_log_in() {
 
 #[tokio::test]
 async fn userinfo_adds_claims_and_replaces_none() {
-    let scene = Scene::with("userinfo = true").await;
+    let scene = OidcStage::with("userinfo = true").await;
     scene.provider.set(|says| {
         says.claims = json!({ "ext": null });
         says.userinfo = json!({ "sub": "ann", "ext": "41", "tenant": "evil.test" });
@@ -134,7 +134,7 @@ async fn userinfo_adds_claims_and_replaces_none() {
 
 #[tokio::test]
 async fn userinfo_of_somebody_else_is_refused() {
-    let scene = Scene::with("userinfo = true").await;
+    let scene = OidcStage::with("userinfo = true").await;
     scene.provider.set(|says| says.userinfo = json!({ "sub": "eve", "ext": "41" }));
     scene.check_refused(502, "does not tell of the person who logged in").await;
 }
@@ -145,7 +145,7 @@ async fn a_flag_and_its_address_are_of_one_source() {
     let method = method("sso", &provider, "userinfo = true");
     let rules = "[[allow]]\npbx = { domain = \"acme.test\", account = \"{email|before:@}\" }";
     let stage = Plan { app: "", rules, more: &method, ..Plan::default() }.start().await;
-    let scene = Scene { stage, provider };
+    let scene = OidcStage { stage, provider };
     for (token, userinfo, status) in [
         (json!({ "email_verified": true }), json!({ "email": "41@acme.test", "email_verified": false }), 403),
         (json!({ "email": "41@acme.test", "email_verified": false }), json!({ "email_verified": true }), 403),
@@ -163,7 +163,7 @@ async fn a_flag_and_its_address_are_of_one_source() {
 
 #[tokio::test]
 async fn what_has_two_readings_is_no_login() {
-    let scene = Scene::with("userinfo = true").await;
+    let scene = OidcStage::with("userinfo = true").await;
     scene.provider.set(|says| says.userinfo_text = Some(r#"{"sub":"ann","x":{"a":1,"a":2}}"#.to_owned()));
     scene.check_refused(502, "the answer of the userinfo endpoint cannot be read: a name stands twice").await;
     scene.provider.set(|says| says.userinfo_text = Some(r#"{"sub":"ann","id":12345678901234567890123}"#.to_owned()));
@@ -192,13 +192,13 @@ async fn what_nobody_uses_spoils_no_login() {
         says.claims = json!({ "amr": "pwd", "acr": 1, "updated_at": "1700000000", "address": [], "zoneinfo": odd });
         says.tokens = json!({ "expires_in": "3600", "token_type": null, "scope": odd, "refresh_token": 1 });
     });
-    let scene = Scene::before(provider, "").await;
+    let scene = OidcStage::before(provider, "").await;
     scene.open("/auth/pbx", &scene.cookie().await).await.expect(303);
 }
 
 #[tokio::test]
 async fn what_a_login_uses_is_named_where_it_is_odd() {
-    let scene = Scene::with("userinfo = true").await;
+    let scene = OidcStage::with("userinfo = true").await;
     scene.provider.set(|says| says.tokens = json!({ "access_token": 1 }));
     scene.check_refused(502, "`access_token` in the answer of the token endpoint").await;
     for (changes, name) in [
@@ -208,7 +208,7 @@ async fn what_a_login_uses_is_named_where_it_is_odd() {
     ] {
         let provider = Provider::start().await;
         provider.set(|says| says.discovery = changes);
-        let scene = Scene::before(provider, "").await;
+        let scene = OidcStage::before(provider, "").await;
         scene.open("/auth/callgate/login", "").await.expect(503);
         assert!(scene.stage.gate.events().contains(name), "{name}: {}", scene.stage.gate.events());
     }
@@ -223,7 +223,7 @@ async fn other_audiences_are_trusted_by_the_provider_or_by_the_list() {
         ("trusted_audiences = []", false),
         ("trusted_audiences = [\"other\"]", false),
     ] {
-        let scene = Scene::with(more).await;
+        let scene = OidcStage::with(more).await;
         scene.provider.set(|says| says.claims = both());
         match is_good {
             true => drop(scene.open("/auth/pbx", &scene.cookie().await).await.expect(303)),
@@ -236,7 +236,7 @@ async fn other_audiences_are_trusted_by_the_provider_or_by_the_list() {
 
 #[tokio::test]
 async fn several_tabs_log_in_at_once() {
-    let scene = Scene::new().await;
+    let scene = OidcStage::new().await;
     let (one, other) = (scene.begin("/auth/pbx?lang=fr").await, scene.begin("/auth/pbx?lang=de").await);
     let both = format!("{}; {}", one.cookie, other.cookie);
     for (way, language) in [(&other, "de"), (&one, "fr")] {
@@ -247,7 +247,7 @@ async fn several_tabs_log_in_at_once() {
 
 #[tokio::test]
 async fn a_browser_that_begins_many_logins_forgets_the_oldest() {
-    let scene = Scene::new().await;
+    let scene = OidcStage::new().await;
     let mut jar: Vec<String> = Vec::new();
     for count in 1..=7 {
         let page = scene.open("/auth/callgate/login", &jar.join("; ")).await.expect(200);
@@ -265,7 +265,7 @@ async fn a_browser_that_begins_many_logins_forgets_the_oldest() {
 
 #[tokio::test]
 async fn a_callback_that_this_browser_did_not_ask_for_is_refused() {
-    let scene = Scene::new().await;
+    let scene = OidcStage::new().await;
     let (mine, theirs) = (scene.begin("/auth/pbx").await, scene.begin("/auth/pbx").await);
     // Login CSRF: the attacker's answer in the victim's browser.
     let answer = scene.open(&scene.log_in(&theirs), &mine.cookie).await.expect(400);
@@ -297,18 +297,18 @@ async fn a_callback_that_this_browser_did_not_ask_for_is_refused() {
 
 #[tokio::test]
 async fn a_callback_is_good_once() {
-    let scene = Scene::new().await;
+    let scene = OidcStage::new().await;
     let way = scene.begin("/auth/pbx").await;
     let back = scene.log_in(&way);
     scene.open(&back, &way.cookie).await.expect(200);
-    // The browser has forgotten the cookie; whoever kept it has no good code.
+    // The browser has forgotten the cookie; a thief who kept it has no valid code.
     scene.open(&back, &way.cookie).await.expect(400);
     scene.open(&back, "").await.expect(400);
 }
 
 #[tokio::test]
 async fn looking_ahead_uses_nothing_up() {
-    let scene = Scene::new().await;
+    let scene = OidcStage::new().await;
     let way = scene.begin("/auth/pbx").await;
     let back = scene.log_in(&way);
     for path in [&*back, "/auth/callgate/login"] {
@@ -322,10 +322,10 @@ async fn looking_ahead_uses_nothing_up() {
 
 #[tokio::test]
 async fn only_the_callers_wish_survives_a_login() {
-    let scene = Scene::new().await;
+    let scene = OidcStage::new().await;
     let asked = "/auth/callgate/login?for=pbx&account=40%26again%3D1&to=https://evil.test&again=x";
     let begun = scene.open(asked, "").await.expect(200);
-    let way = Way { address: link(&begun), cookie: pair(&set(&begun)[0]) };
+    let way = PendingLogin { address: link(&begun), cookie: pair(&set(&begun)[0]) };
     assert_eq!(scene.end(&way).await.1, "/auth/pbx?account=40%26again%3D1&again=login");
     scene.open("/auth/callgate/login?for=https://evil.test", "").await.expect(400);
 }
@@ -334,7 +334,7 @@ async fn only_the_callers_wish_survives_a_login() {
 
 #[tokio::test]
 async fn an_id_token_that_is_wrong_proves_nobody() {
-    let scene = Scene::new().await;
+    let scene = OidcStage::new().await;
     let now = jiff::Timestamp::now().as_second();
     for (claims, reason) in [
         (json!({ "iss": "https://evil.test" }), "another provider's"),
@@ -358,16 +358,16 @@ async fn an_id_token_that_is_wrong_proves_nobody() {
 
 #[tokio::test]
 async fn an_id_token_that_somebody_else_signed_proves_nobody() {
-    let scene = Scene::new().await;
+    let scene = OidcStage::new().await;
     for (signs, header, reason) in [
-        (Signs::Another, json!({}), "the signature of the ID token is wrong"),
-        (Signs::Another, json!({ "kid": "2" }), "a key that the provider does not have"),
-        (Signs::Nothing, json!({}), "the ID token is not signed"),
-        (Signs::Nothing, json!({ "alg": "ES256" }), "signature"),
-        (Signs::ClientSecret, json!({}), "algorithm"),
-        (Signs::PublicKey, json!({}), "algorithm"),
-        (Signs::PublicKey, json!({ "alg": "ES256" }), "signature"),
-        (Signs::Key, json!({ "alg": "ES384" }), "algorithm"),
+        (IdTokenSigner::Another, json!({}), "the signature of the ID token is wrong"),
+        (IdTokenSigner::Another, json!({ "kid": "2" }), "a key that the provider does not have"),
+        (IdTokenSigner::Nothing, json!({}), "the ID token is not signed"),
+        (IdTokenSigner::Nothing, json!({ "alg": "ES256" }), "signature"),
+        (IdTokenSigner::ClientSecret, json!({}), "algorithm"),
+        (IdTokenSigner::PublicKey, json!({}), "algorithm"),
+        (IdTokenSigner::PublicKey, json!({ "alg": "ES256" }), "signature"),
+        (IdTokenSigner::Key, json!({ "alg": "ES384" }), "algorithm"),
     ] {
         scene.provider.set(|says| (says.signs, says.header) = (signs, header));
         scene.check_refused(403, reason).await;
@@ -379,16 +379,16 @@ async fn even_a_provider_that_offers_none_must_sign() {
     let provider = Provider::start().await;
     provider.set(|says| {
         says.discovery = json!({ "id_token_signing_alg_values_supported": ["none", "ES256"] });
-        says.signs = Signs::Nothing;
+        says.signs = IdTokenSigner::Nothing;
     });
-    Scene::before(provider, "").await.check_refused(403, "the ID token is not signed").await;
+    OidcStage::before(provider, "").await.check_refused(403, "the ID token is not signed").await;
 }
 
 #[tokio::test]
 async fn answers_name_their_provider() {
     let provider = Provider::start().await;
     provider.set(|says| says.discovery = json!({ "authorization_response_iss_parameter_supported": true }));
-    let scene = Scene::before(provider, "").await;
+    let scene = OidcStage::before(provider, "").await;
     scene.check_refused(403, "does not say whose it is").await;
     for (iss, status) in [("https://evil.test".to_owned(), 403), (scene.provider.issuer(), 200)] {
         let way = scene.begin("/auth/pbx").await;
@@ -399,7 +399,7 @@ async fn answers_name_their_provider() {
 
 #[tokio::test]
 async fn a_refusal_ends_on_a_page() {
-    let scene = Scene::new().await;
+    let scene = OidcStage::new().await;
     for (error, status) in [
         ("access_denied", 403),
         ("login_required", 403),
@@ -419,7 +419,7 @@ async fn a_refusal_ends_on_a_page() {
 
 #[tokio::test]
 async fn an_answer_with_a_code_and_an_error_is_refused() {
-    let scene = Scene::new().await;
+    let scene = OidcStage::new().await;
     let way = scene.begin("/auth/pbx").await;
     let back = format!("{}&error=access_denied", scene.log_in(&way));
     scene.open(&back, &way.cookie).await.expect(502);
@@ -429,7 +429,7 @@ async fn an_answer_with_a_code_and_an_error_is_refused() {
 
 #[tokio::test]
 async fn a_token_endpoint_that_fails_is_no_login() {
-    let scene = Scene::new().await;
+    let scene = OidcStage::new().await;
     for (status, body, expected, reason) in [
         (400, json!({ "error": "invalid_grant" }), 400, "does not take the code"),
         (401, json!({ "error": "invalid_client" }), 502, "does not know the client"),
@@ -451,7 +451,7 @@ async fn a_token_endpoint_that_fails_is_no_login() {
 
 #[tokio::test]
 async fn a_provider_that_is_down_is_a_page_and_no_loop() {
-    let down = Raw::closing("").await;
+    let down = RawUpstream::closing("").await;
     let issuer = format!("http://{}", down.addr);
     let more = format!("[[auth]]\ntype = \"oidc\"\nissuer = \"{issuer}\"\nclient_id = \"a\"\n");
     let stage = Plan { app: "", rules: RULES, more: &more, ..Plan::default() }.start().await;
@@ -465,7 +465,7 @@ async fn a_provider_that_is_down_is_a_page_and_no_loop() {
 async fn a_provider_that_says_to_be_another_is_not_believed() {
     let provider = Provider::start().await;
     provider.set(|says| says.discovery = json!({ "issuer": "https://evil.test" }));
-    let scene = Scene::before(provider, "").await;
+    let scene = OidcStage::before(provider, "").await;
     scene.open("/auth/callgate/login", "").await.expect(503);
     assert!(scene.stage.gate.events().contains("it says that it is another issuer than the configured one"));
 }
@@ -474,7 +474,7 @@ async fn a_provider_that_says_to_be_another_is_not_believed() {
 
 #[tokio::test]
 async fn a_login_that_browsers_do_not_keep_is_no_loop() {
-    let scene = Scene::new().await;
+    let scene = OidcStage::new().await;
     let (_, next) = scene.end(&scene.begin("/auth/pbx").await).await;
     let answer = scene.open(&next, "").await.expect(400);
     assert!(answer.text().contains("keeps no cookies"), "{answer:?}");
@@ -482,7 +482,7 @@ async fn a_login_that_browsers_do_not_keep_is_no_loop() {
 
 #[tokio::test]
 async fn a_cookie_that_is_not_ours_is_nobody() {
-    let scene = Scene::new().await;
+    let scene = OidcStage::new().await;
     let cookie = scene.cookie().await;
     let middle = cookie.len() / 2;
     let flipped = if cookie.as_bytes()[middle] == b'A' { "B" } else { "A" };
@@ -511,7 +511,7 @@ async fn a_cookie_that_is_not_ours_is_nobody() {
 
 #[tokio::test]
 async fn a_login_is_remembered_for_so_long() {
-    let scene = Scene::with("remember = \"1s\"").await;
+    let scene = OidcStage::with("remember = \"1s\"").await;
     let cookie = scene.cookie().await;
     tokio::time::sleep(Duration::from_millis(1100)).await;
     scene.open("/auth/pbx", &cookie).await.expect(302);
@@ -522,13 +522,13 @@ async fn two_logins_at_once_are_refused() {
     let provider = Provider::start().await;
     let method = method("sso", &provider, "");
     let stage = Plan { rules: RULES, more: &method, ..Plan::default() }.start().await;
-    let scene = Scene { stage, provider };
+    let scene = OidcStage { stage, provider };
     let cookie = scene.cookie().await;
     scene.open("/auth/pbx", &cookie).await.expect(303);
     let both = format!("{cookie}; {}", scene.stage.app.log_in("bob"));
     scene.stage.gate.get("/auth/pbx").cookie(&both).send().await.expect(401);
     scene.stage.gate.line(&["audit refusal", "more than one credential"]).await;
-    // What is left over of an old login is none.
+    // The remains of an old login do not count.
     let stale = format!("__Host-callgate=AAAA; {}", scene.stage.app.log_in("bob"));
     scene.open("/auth/pbx", &stale).await.expect(303);
     assert_eq!(scene.stage.minted(), ["40@acme.test", "41@acme.test"]);
@@ -538,7 +538,7 @@ async fn two_logins_at_once_are_refused() {
 
 #[tokio::test]
 async fn claims_that_do_not_fit_are_refused() {
-    let scene = Scene::new().await;
+    let scene = OidcStage::new().await;
     scene.provider.set(|says| says.claims = json!({ "unused": "x".repeat(4000), "tenant": "acme.test" }));
     let cookie = scene.cookie().await;
     assert!(cookie.len() < 200, "only what rules use is kept: {cookie}");
@@ -548,7 +548,7 @@ async fn claims_that_do_not_fit_are_refused() {
 
 #[tokio::test]
 async fn logins_outlive_a_reload_and_end_with_the_rules_they_were_made_for() {
-    let mut scene = Scene::new().await;
+    let mut scene = OidcStage::new().await;
     let cookie = scene.cookie().await;
     let text = scene.stage.gate.text.clone();
     scene.stage.gate.reload(&text).await.unwrap();
@@ -566,7 +566,7 @@ async fn a_key_of_the_operators_outlives_the_process() {
     let provider = Provider::start().await;
     let more = method("sso", &provider, "cookie_key = { env = \"OIDC_KEY\" }");
     let plan = || Plan { app: "", rules: RULES, more: &more, ..Plan::default() };
-    let scene = Scene { stage: plan().start().await, provider };
+    let scene = OidcStage { stage: plan().start().await, provider };
     scene.stage.gate.canary(KEY);
     let cookie = scene.cookie().await;
     let other = plan().start().await;
@@ -577,7 +577,7 @@ async fn a_key_of_the_operators_outlives_the_process() {
 
 #[tokio::test]
 async fn no_upstream_sees_a_cookie_of_ours() {
-    let scene = Scene::new().await;
+    let scene = OidcStage::new().await;
     let cookie = scene.cookie().await;
     let attempt = scene.begin("/auth/pbx").await.cookie;
     let gate = &scene.stage.gate;
@@ -605,7 +605,7 @@ async fn no_upstream_sees_a_cookie_of_ours() {
 
 #[tokio::test]
 async fn logging_out_forgets_and_leads_to_the_provider() {
-    let scene = Scene::with("after_logout = \"https://app.test/bye?a=b\"").await;
+    let scene = OidcStage::with("after_logout = \"https://app.test/bye?a=b\"").await;
     let cookie = scene.cookie().await;
     let attempt = scene.begin("/auth/pbx").await.cookie;
     let page = scene.open("/auth/callgate/logout", &cookie).await.expect(200);
@@ -629,7 +629,7 @@ async fn logging_out_forgets_and_leads_to_the_provider() {
     let [login, begun] = &set(&out)[..] else { panic!("{out:?}") };
     assert!(login.starts_with("__Host-callgate=; Max-Age=0"), "{login}");
     assert!(begun.starts_with(&format!("{}=; Max-Age=0", attempt.split('=').next().unwrap())), "{begun}");
-    // Who is not logged in is not sent anywhere.
+    // A caller without a login is not redirected.
     let out = scene.stage.gate.post("/auth/callgate/logout", "text/plain", "").send().await.expect(200);
     assert!(out.text().contains("You are logged out"));
     scene.stage.gate.ask(Method::PUT, "/auth/callgate/logout").send().await.expect(405);

@@ -1,4 +1,4 @@
-//! Rules say who may become whom: conditions, tables, choices among several accounts, administrators.
+//! Rules: conditions, tables, choices among several accounts, administrators.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::kit::vodia::{Dialect, Level};
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 const NAVIGATION: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
-/// What comes before every rule of these tests.
+/// The tables before every rule of these tests.
 const FIRST: &str = "[[allow]]\nname = \"first\"\n";
 const EXT: &str = "pbx = { domain = \"acme.test\", account = \"{ext}\" }\n";
 
@@ -20,7 +20,7 @@ async fn with(rule: &str) -> Stage {
 }
 
 impl Stage {
-    /// Asks for a session with these claims; returns the status, and for whom it was asked at the PBX.
+    /// Asks for a session with these claims; returns the status, and the account that was requested at the PBX.
     async fn session(&self, claims: Value, path: &str) -> (StatusCode, Option<String>) {
         self.claims(claims);
         let before = self.minted().len();
@@ -233,7 +233,7 @@ async fn a_redirect_of_the_app_asks_too() {
 
 // === Administrators ===
 
-/// A rule for tenants' administrators before that for everybody.
+/// A rule for administrators of tenants, before the rule for all callers.
 const LEVELS: &str = "auth = \"app\"\nwhen = { groups = \"admins\" }\npbx = { level = \"domain\", domain = \"{tenant}\" }\n\
     [[allow]]\npbx = { domain = \"{tenant}\", account = \"{ext}\" }\n";
 

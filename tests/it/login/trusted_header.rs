@@ -1,16 +1,16 @@
-//! A proxy before us that has logged the caller in (`type = "header"`): who is believed, and what goes on to the app.
+//! A trusted proxy that has logged the caller in (`type = "header"`): which fields count, and what the app receives.
 
 use http::Method;
 use serde_json::json;
 
-use crate::kit::client::Asking;
+use crate::kit::client::RequestBuilder;
 use crate::kit::gate::{Gate, secret};
 use crate::kit::stage::{Plan, STAFF, Stage};
-use crate::kit::upstream::{Raw, passed};
+use crate::kit::upstream::{RawUpstream, passed};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const SECRET: &str = "a-secret-of-the-proxy-0123456789";
-/// The proxy, and everybody else.
+/// The address of the proxy, and another one.
 const PROXY: &str = "127.0.0.9";
 const STRANGER: &str = "127.0.0.8";
 
@@ -38,12 +38,12 @@ async fn stage_with(more: &str) -> Stage {
     Plan { rules: &rules(more), ..Plan::default() }.start().await
 }
 
-fn by_proxy<'s>(stage: &'s Stage, path: &str) -> Asking<'s> {
+fn by_proxy<'s>(stage: &'s Stage, path: &str) -> RequestBuilder<'s> {
     stage.gate.get(path).from(PROXY)
 }
 
 /// Asks as the proxy would for alice.
-fn alice<'s>(stage: &'s Stage, path: &str) -> Asking<'s> {
+fn alice<'s>(stage: &'s Stage, path: &str) -> RequestBuilder<'s> {
     by_proxy(stage, path).header("remote-user", "alice").header("remote-ext", "40")
 }
 
@@ -115,7 +115,7 @@ async fn only_one_clear_name_is_believed() {
     alice(&stage, "/auth/pbx").header("remote-groups", "a").header("remote-groups", "b").send().await.expect(401);
     stage.gate.line(&["audit refusal", "method=sso", "remote-user has a comma in it"]).await;
     stage.gate.line(&["audit refusal", "method=sso", "remote-ext was sent twice"]).await;
-    // Nobody is logged in at the proxy.
+    // No caller is logged in at the proxy.
     for user in ["", "(null)"] {
         by_proxy(&stage, "/auth/pbx").header("remote-user", user).header("remote-ext", "40").send().await.expect(401);
     }
@@ -222,13 +222,13 @@ async fn an_address_is_not_enough_where_the_proxy_has_a_secret() {
 // === What goes on to the app ===
 
 /// Returns the fields of the last request that the app heard, without those that every request has.
-fn heard(upstream: &Raw) -> Vec<String> {
+fn heard(upstream: &RawUpstream) -> Vec<String> {
     let seen = upstream.seen().pop().unwrap();
     let (_, fields, _) = passed(&seen);
     fields.into_iter().filter(|field| !field.starts_with("host: ") && !field.starts_with("accept: ")).collect()
 }
 
-async fn before(upstream: &Raw, more: &str) -> Gate {
+async fn before(upstream: &RawUpstream, more: &str) -> Gate {
     let rules = rules(more).replace(STAFF, "").replace("pbx = ", "#").replace("name = \"by proxy\"", "name = \"vox\"");
     Gate::before_with(
         upstream.addr,
@@ -243,7 +243,7 @@ const SPELLINGS: [&str; 6] =
 
 #[tokio::test]
 async fn cve_2026_30851_no_spelling_of_the_fields_goes_on_but_the_proxys_own() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = before(&upstream, "").await;
     for h2 in [false, true] {
         for from in [STRANGER, PROXY] {
@@ -267,7 +267,7 @@ async fn cve_2026_30851_no_spelling_of_the_fields_goes_on_but_the_proxys_own() {
 
 #[tokio::test]
 async fn a_connection_line_takes_no_name_away() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = before(&upstream, "").await;
     for (named, status) in [("remote-user", 400), ("Remote_User", 400), ("close, REMOTE-EXT", 400), ("x-other", 200)] {
         let request = format!(
@@ -281,7 +281,7 @@ async fn a_connection_line_takes_no_name_away() {
 
 #[tokio::test]
 async fn trailers_name_nobody() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = before(&upstream, "").await;
     let request = "POST / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
                    Trailer: remote-user, remote_ext, x-sum\r\n\r\n1\r\na\r\n0\r\nRemote-User: evil\r\nremote_ext: evil\r\nx-sum: 1\r\n\r\n";
@@ -295,7 +295,7 @@ async fn trailers_name_nobody() {
 #[tokio::test]
 async fn the_secret_goes_no_further_and_without_it_nothing_does() {
     let stage = with_secret().await;
-    async fn echo(asking: Asking<'_>) -> String {
+    async fn echo(asking: RequestBuilder<'_>) -> String {
         let asking = asking.header("x_sso_secret", "alias").header("remote-user", "alice").header("remote_user", "bob");
         asking.send().await.expect(200).json()["headers"].to_string()
     }
@@ -364,11 +364,11 @@ async fn a_balancer_between_names_the_proxy() {
         let answer = balanced(&stage.gate, named).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{named}: {answer}");
     }
-    // The balancer itself vouches for nobody.
+    // The balancer itself vouches for no caller.
     assert_eq!(stage.minted(), ["40@acme.test"]);
 }
 
-/// Asks through a balancer, on a connection of somebody's.
+/// Asks through a balancer, on a connection of another client.
 async fn balanced(gate: &Gate, named: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let socket = tokio::net::TcpSocket::new_v4().unwrap();

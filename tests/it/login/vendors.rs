@@ -1,19 +1,19 @@
-//! The recipes for Keycloak, Entra ID and Cloudflare Access, whole as they stand in docs/recipes: with stand-ins for whoever signs.
+//! The recipes for Keycloak, Entra ID and Cloudflare Access in docs/recipes, with stand-ins for the signers.
 
 use serde_json::{Value, json};
 
 use crate::kit::app::{App, AppOptions};
-use crate::kit::client::Asking;
+use crate::kit::client::RequestBuilder;
 use crate::kit::gate::Gate;
 use crate::kit::issuer::{Publisher, Signer, now};
-use crate::kit::oidc::Scene;
+use crate::kit::oidc::OidcStage;
 use crate::kit::oidc::provider::{CLIENT, Provider};
 use crate::kit::stage::{Stage, until};
 use crate::kit::vodia::{Options, Tenant, Vodia};
 
 /// A gate as a recipe says, but for where everything is.
-struct Kitchen {
-    scene: Scene,
+struct RecipeGate {
+    scene: OidcStage,
     signer: Signer,
     /// The recipe, as it is shown.
     text: String,
@@ -25,7 +25,7 @@ fn put(text: &str, shown: &str, real: &str) -> String {
     text.replace(shown, real)
 }
 
-impl Kitchen {
+impl RecipeGate {
     async fn open(name: &str) -> Self {
         let page = std::fs::read_to_string(format!("docs/recipes/{name}.md")).unwrap();
         let text = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap().to_owned();
@@ -58,7 +58,7 @@ impl Kitchen {
         until("the keys are fetched", || gate.told("/readyz").contains("200 OK")).await;
         // They are not asked for again before a minute is over.
         drop(publisher);
-        Self { scene: Scene { stage: Stage { gate, app, pbx }, provider }, signer, text }
+        Self { scene: OidcStage { stage: Stage { gate, app, pbx }, provider }, signer, text }
     }
 
     /// Returns the value of a key of the recipe.
@@ -76,11 +76,11 @@ impl Kitchen {
         self.signer.named("a", &claims)
     }
 
-    fn post(&self) -> Asking<'_> {
+    fn post(&self) -> RequestBuilder<'_> {
         self.scene.stage.gate.post("/auth/pbx", "application/json", "{}")
     }
 
-    /// Shows tokens in a field: one of the recipe's issuer for alice, then those of nobody.
+    /// Shows tokens in a field: one of the recipe's issuer for alice, then invalid ones.
     async fn try_tokens(&self, issuer: &str, field: &str, alice: &Value) {
         let lead = if field == "authorization" { "Bearer " } else { "" };
         let ask = |token: String| {
@@ -99,7 +99,7 @@ impl Kitchen {
         let forged =
             Signer::rsa().named("a", &json!({ "iss": issuer, "aud": self.value("audience"), "exp": now() + 60 }));
         ask(forged).await.expect(401);
-        // Of whom nothing is known that a rule needs.
+        // A caller without the claim that the rule needs.
         ask(self.token(issuer, &json!({}))).await.expect(403);
         self.post().send().await.expect(401);
         assert_eq!(self.scene.stage.minted()[before..], ["40@acme.example.com"]);
@@ -116,7 +116,7 @@ impl Kitchen {
 
 #[tokio::test]
 async fn the_recipe_for_keycloak_logs_in_people_and_tokens() {
-    let kitchen = Kitchen::open("keycloak").await;
+    let kitchen = RecipeGate::open("keycloak").await;
     assert_eq!(kitchen.value("issuer"), kitchen.value("realm"));
     kitchen.try_login(json!({ "extension": "40" })).await;
     let alice = json!({ "extension": "40", "typ": "Bearer" });
@@ -125,7 +125,7 @@ async fn the_recipe_for_keycloak_logs_in_people_and_tokens() {
 
 #[tokio::test]
 async fn the_recipe_for_entra_id_logs_in_people_and_tokens() {
-    let kitchen = Kitchen::open("entra").await;
+    let kitchen = RecipeGate::open("entra").await;
     let issuer = format!("https://login.microsoftonline.com/{}/v2.0", kitchen.value("tenant"));
     assert_eq!((kitchen.value("issuer"), kitchen.value("client_id")), (&*issuer, kitchen.value("audience")));
     let alice = json!({ "extn": { "extension": "40" }, "ver": "2.0" });
@@ -135,7 +135,7 @@ async fn the_recipe_for_entra_id_logs_in_people_and_tokens() {
 
 #[tokio::test]
 async fn the_recipe_for_cloudflare_access_logs_in_whom_it_vouches_for() {
-    let kitchen = Kitchen::open("cloudflare-access").await;
+    let kitchen = RecipeGate::open("cloudflare-access").await;
     let issuer = format!("https://{}.cloudflareaccess.com", kitchen.value("team"));
     let alice = json!({ "email": "40@example.com", "type": "app" });
     kitchen.try_tokens(&issuer, "cf-access-jwt-assertion", &alice).await;

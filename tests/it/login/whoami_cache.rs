@@ -1,12 +1,12 @@
-//! An answer of `whoami` that is believed for a while, and questions that are asked once for all who ask at once.
+//! The cache of `whoami` answers, and one question to the app for simultaneous requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::kit::client::Asking;
+use crate::kit::client::RequestBuilder;
 use crate::kit::stage::{Plan, STAFF, Stage, until};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 const ALICE: &str = r#"{"user":"alice","ext":"40","tenant":"acme.test"}"#;
 
@@ -17,11 +17,11 @@ fn method(timeout: &str, more: &str) -> String {
 }
 
 /// A gate before an app of the test's own. One worker: each keeps answers of its own.
-async fn stage(app: &Raw, more: &str) -> Stage {
+async fn stage(app: &RawUpstream, more: &str) -> Stage {
     stage_within("20s", app, more).await
 }
 
-async fn stage_within(timeout: &str, app: &Raw, more: &str) -> Stage {
+async fn stage_within(timeout: &str, app: &RawUpstream, more: &str) -> Stage {
     let rules = method(timeout, more);
     let plan = Plan { app: "", top: "workers = 1", rules: &rules, app_at: Some(app.addr), ..Plan::default() };
     let stage = plan.start().await;
@@ -36,13 +36,13 @@ fn answer(status: &str, fields: &str, body: &str) -> String {
     )
 }
 
-fn ann<'s>(stage: &'s Stage, cookie: &str) -> Asking<'s> {
+fn ann<'s>(stage: &'s Stage, cookie: &str) -> RequestBuilder<'s> {
     stage.gate.get("/auth/pbx").cookie(cookie)
 }
 
 /// Asks three times as the same person, and checks how often the app was asked.
 async fn check(answer: String, more: &str, status: u16, expected: usize) {
-    let app = Raw::answering(answer.clone()).await;
+    let app = RawUpstream::answering(answer.clone()).await;
     let stage = stage(&app, more).await;
     for _ in 0..3 {
         ann(&stage, "session=ann-0123456789abcdef").send().await.expect(status);
@@ -82,7 +82,7 @@ async fn what_is_no_answer_is_never_kept() {
     ] {
         check(answer(status, "Cache-Control: max-age=60\r\n", body), cache, expected, 3).await;
     }
-    let silent = Raw::silent().await;
+    let silent = RawUpstream::silent().await;
     let stage = stage_within("300ms", &silent, cache).await;
     ann(&stage, "session=ann-0123456789abcdef").send().await.expect(504);
     ann(&stage, "session=ann-0123456789abcdef").send().await.expect(504);
@@ -91,12 +91,12 @@ async fn what_is_no_answer_is_never_kept() {
 
 #[tokio::test]
 async fn an_answer_is_for_the_same_question_only() {
-    let app = Raw::answering(answer("200 OK", "", ALICE)).await;
+    let app = RawUpstream::answering(answer("200 OK", "", ALICE)).await;
     let stage = stage(&app, "cache = \"30s\"").await;
     let asked = || app.seen().len();
     ann(&stage, "session=a").send().await.expect(303);
     assert_eq!(asked(), 1);
-    // What the app is not shown makes no difference.
+    // Cookies that the app does not receive make no difference.
     ann(&stage, "other=1; session=a").header("x-other", "1").send().await.expect(303);
     ann(&stage, "session=a").header("x-request-id", "mine").h2().send().await.expect(303);
     assert_eq!(asked(), 1);
@@ -117,7 +117,7 @@ async fn an_answer_is_for_the_same_question_only() {
 async fn a_logout_counts_when_the_cache_is_over() {
     let is_out = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&is_out);
-    let app = Raw::serving(move |mut line| {
+    let app = RawUpstream::serving(move |mut line| {
         let is_out = Arc::clone(&told);
         async move {
             while line.request().await.is_some() {
@@ -144,14 +144,14 @@ async fn a_logout_counts_when_the_cache_is_over() {
 
 /// An app that answers when it is told to.
 struct Slow {
-    app: Raw,
+    app: RawUpstream,
     go: tokio::sync::watch::Sender<bool>,
 }
 
 impl Slow {
     async fn new(answer: String) -> Self {
         let (go, wait) = tokio::sync::watch::channel(false);
-        let app = Raw::serving(move |mut line| {
+        let app = RawUpstream::serving(move |mut line| {
             let (mut wait, answer) = (wait.clone(), answer.clone());
             async move {
                 while line.request().await.is_some() {
@@ -203,7 +203,7 @@ async fn who_ask_at_once_share_one_question_and_who_leaves_takes_nothing_from_th
     let seen = slow.app.seen();
     assert_eq!(seen.iter().filter(|seen| seen.contains("session=a")).count(), 1, "{seen:?}");
     assert_eq!(seen.len(), 2);
-    // What the app wants nobody to keep was only shared.
+    // An answer that the app forbids to store was only shared.
     ann(&stage, "session=a").send().await.expect(303);
     assert_eq!(slow.app.seen().len(), 3);
 }
@@ -225,7 +225,7 @@ async fn without_a_cache_everybody_asks_for_themselves() {
 
 #[tokio::test]
 async fn a_cookie_that_whoami_sets_goes_to_nobody() {
-    let app = Raw::answering(answer("200 OK", "Set-Cookie: session=fresh-0123456789abcdef\r\n", ALICE)).await;
+    let app = RawUpstream::answering(answer("200 OK", "Set-Cookie: session=fresh-0123456789abcdef\r\n", ALICE)).await;
     for more in ["", "cache = \"30s\""] {
         let stage = stage(&app, more).await;
         for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! The admin listener: health, metrics and state for whoever is on this machine, and for nobody else.
+//! The admin listener: health, metrics and state, for clients on this machine only.
 
 use std::net::Shutdown;
 
@@ -13,7 +13,7 @@ use crate::kit::client::{read_head, status};
 use crate::kit::gate::{self, Gate};
 use crate::kit::openmetrics;
 use crate::kit::stage::{Plan, STAFF, Stage, until};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 const TCP: &str = "[admin]\nlisten = \"127.0.0.1:0\"";
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n";
@@ -66,7 +66,7 @@ impl Gate {
 
 #[tokio::test]
 async fn four_paths_are_answered_and_nothing_else() {
-    let gate = Gate::before(Raw::ok().await.addr).await;
+    let gate = Gate::before(RawUpstream::ok().await.addr).await;
     for (path, content_type) in [
         ("/livez", "text/plain; charset=utf-8"),
         ("/readyz", "text/plain; charset=utf-8"),
@@ -92,7 +92,7 @@ async fn four_paths_are_answered_and_nothing_else() {
 
 #[tokio::test]
 async fn health_is_never_answered_on_the_public_listener() {
-    let app = Raw::answering("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nthe app").await;
+    let app = RawUpstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nthe app").await;
     let gate = Gate::before(app.addr).await;
     for path in ["/livez", "/readyz", "/metrics", "/status"] {
         for h2 in [false, true] {
@@ -105,7 +105,7 @@ async fn health_is_never_answered_on_the_public_listener() {
 
 #[tokio::test]
 async fn dns_rebinding_a_page_cannot_reach_it_under_the_name_of_its_own_site() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before_with(upstream.addr, "", TCP).await;
     let Listen::Tcp(address) = gate.admin().clone() else { panic!("{}", gate.admin()) };
     let port = address.port();
@@ -131,7 +131,7 @@ async fn dns_rebinding_a_page_cannot_reach_it_under_the_name_of_its_own_site() {
 
 #[tokio::test]
 async fn a_question_has_a_size() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let mut question = "GET /livez HTTP/1.1\r\nHost: localhost\r\nX: ".to_owned();
     // Not a byte more, which would be left unread and reset the answer.
@@ -141,7 +141,7 @@ async fn a_question_has_a_size() {
 
 #[tokio::test]
 async fn somebody_who_says_nothing_holds_nobody_up() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before_with(upstream.addr, "", TCP).await;
     let Listen::Tcp(address) = gate.admin().clone() else { panic!("{}", gate.admin()) };
     let silent: Vec<_> = (0..50).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
@@ -185,14 +185,14 @@ async fn an_upstream_that_cannot_be_reached_is_not_ready_until_it_can() {
     let answer = gate.told("/readyz");
     assert_eq!((status(&answer), body(&answer)), (503, format!("app: cannot reach {address}\nnot ready\n").as_str()));
     gate.counts("callgate_upstream_connects_total{result=failed,upstream=app}", 1.0).await;
-    // Nobody asks for anything: the gate finds out by itself.
+    // Without any request the gate notices by itself.
     let _listener = std::net::TcpListener::bind(address).unwrap();
     until("the app is ready", || status(&gate.told("/readyz")) == 200).await;
 }
 
 #[tokio::test]
 async fn a_draining_gate_is_alive_and_not_ready() {
-    let upstream = Raw::silent().await;
+    let upstream = RawUpstream::silent().await;
     let gate = Gate::before(upstream.addr).await;
     let mut tls = gate.raw("app.test", "http/1.1").await;
     tls.write_all(GET).await.unwrap();
@@ -238,7 +238,7 @@ async fn a_log_that_cannot_be_written_is_not_ready_and_its_lines_are_counted() {
 
 #[tokio::test]
 async fn status_tells_people_what_runs() {
-    let gate = Gate::before(Raw::ok().await.addr).await;
+    let gate = Gate::before(RawUpstream::ok().await.addr).await;
     let _tls = gate.raw("app.test", "h2").await;
     gate.counts("callgate_connections_open{protocol=h2}", 1.0).await;
     let told: serde_json::Value = serde_json::from_str(body(&gate.told("/status"))).unwrap();
@@ -287,7 +287,7 @@ async fn exchanges_are_counted_by_who_answered_and_how() {
 
 #[tokio::test]
 async fn an_injected_redirect_is_counted_as_one() {
-    let app = Raw::answering(
+    let app = RawUpstream::answering(
         "HTTP/1.1 302 Found\r\nLocation: https://pbx.test/welcome.htm\r\nPBX-Account: 40\r\nPBX-Domain: acme.test\r\n\
          Content-Length: 0\r\n\r\n",
     )
@@ -313,7 +313,7 @@ async fn limits_and_refusals_are_counted() {
 
 #[tokio::test]
 async fn connections_handshakes_and_upstream_connections_are_counted() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let mut tls = gate.raw("app.test", "http/1.1").await;
     for _ in 0..3 {
@@ -343,7 +343,7 @@ async fn connections_handshakes_and_upstream_connections_are_counted() {
 
 #[tokio::test]
 async fn a_resumed_session_is_told_from_a_new_one() {
-    let gate = Gate::before(Raw::ok().await.addr).await;
+    let gate = Gate::before(RawUpstream::ok().await.addr).await;
     let config = std::sync::Arc::new(gate.client_config());
     for _ in 0..2 {
         let connector = tokio_rustls::TlsConnector::from(config.clone());
@@ -359,7 +359,7 @@ async fn a_resumed_session_is_told_from_a_new_one() {
 
 #[tokio::test]
 async fn a_retry_and_a_broken_answer_are_counted() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.request().await;
         if line.nth == 0 {
             line.say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
@@ -380,7 +380,7 @@ async fn a_retry_and_a_broken_answer_are_counted() {
 
 #[tokio::test]
 async fn tunnels_are_counted_with_their_ends() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.head().await;
         line.say("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello").await;
         line.rest().await;
@@ -410,7 +410,7 @@ async fn tunnels_are_counted_with_their_ends() {
 
 #[tokio::test]
 async fn a_client_that_leaves_before_the_answer_is_counted_as_that() {
-    let upstream = Raw::silent().await;
+    let upstream = RawUpstream::silent().await;
     let gate = Gate::before(upstream.addr).await;
     let mut tls = gate.raw("app.test", "http/1.1").await;
     tls.write_all(GET).await.unwrap();
@@ -422,7 +422,7 @@ async fn a_client_that_leaves_before_the_answer_is_counted_as_that() {
 
 #[tokio::test]
 async fn reloads_are_counted_and_counts_live_on() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let mut gate = Gate::before(upstream.addr).await;
     gate.get("/").send().await.expect(200);
     let loaded = gate.metric("callgate_config_loaded_timestamp_seconds{}");
@@ -455,7 +455,7 @@ async fn an_address_that_is_taken_is_said_with_its_name() {
 /// Programs that connect and say nothing, or do not take their answer, hold up no probe.
 #[tokio::test]
 async fn silent_connections_make_room_for_a_probe() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before_with(upstream.addr, "", TCP).await;
     let Listen::Tcp(address) = *gate.admin() else { panic!("it is on TCP") };
     let mut held = Vec::new();

@@ -1,4 +1,4 @@
-//! The audit log: JSON lines that can be counted on, and what the commands make of them.
+//! The audit log: JSON lines, their chain, and the commands that read them.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -231,7 +231,7 @@ async fn a_report_finds_the_files_of_a_configuration() {
     assert_eq!(neither.status.code(), Some(2));
 }
 
-/// What a stranger writes into a line never moves the cursor of whoever reads the report.
+/// Text of a stranger in a line never moves the cursor of the terminal that shows the report.
 #[tokio::test]
 async fn a_report_shows_what_a_stranger_wrote_as_text() {
     let stage = Plan { more: "[audit]\nfile = \"audit.log\"", ..Plan::default() }.start().await;

@@ -1,4 +1,4 @@
-//! `callgate check` says what `run` would, and leaves everything as it is.
+//! `callgate check` reports what `run` would report, and changes nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,7 +26,7 @@ fn folder(more: &str) -> TempDir {
     dir
 }
 
-/// What each file of a folder holds.
+/// The content of each file in a folder.
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(dir).unwrap().flatten().filter(|entry| entry.path().is_file());
     entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
@@ -88,7 +88,7 @@ async fn a_log_that_cannot_be_opened_is_named() {
         ("[audit]\nfile = \"log/audit.log\"", "audit.log"),
         ("[audit]\nfile = \"log/audit.log\"\nchain = true", "audit.log"),
     ] {
-        // What is found between a look and the next: a loop of names, which root cannot open either.
+        // A path that changed between two looks: a loop of links, which root cannot open either.
         let dir = folder(more);
         fs::create_dir(dir.path().join("log")).unwrap();
         let path = dir.path().join("log").join(name);

@@ -89,7 +89,7 @@ fn full() -> Stdio {
     File::options().write(true).open("/dev/full").unwrap().into()
 }
 
-/// The end of a pipe that nobody reads any more.
+/// The writing end of a pipe whose reading end is closed.
 fn unread() -> Stdio {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
@@ -149,7 +149,7 @@ async fn a_full_standard_error_changes_no_exit_code() {
         (&["link", "--config", "proxy.toml"], 2),
         (&["explain", "--running", "--config", "proxy.toml"], 78),
         (&["serve"], 2),
-        // A password that nobody could read is none.
+        // A password that could not be printed is not stored.
         (&["hash", "--user", "ann", "--generate"], 1),
         (&["hash", "--key"], 1),
     ] {

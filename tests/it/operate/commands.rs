@@ -1,4 +1,4 @@
-//! The program itself: its commands, what they print, and their exit codes.
+//! The commands of the program: output and exit codes.
 
 use std::fs;
 use std::io::Write;

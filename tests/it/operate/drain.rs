@@ -1,4 +1,4 @@
-//! The end of the day: what rests ends, what moves goes on, and nobody new comes in.
+//! Drain (graceful shutdown): idle connections end, active ones go on, new ones are not accepted.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use crate::kit::client::{read_head, status};
 use crate::kit::commands::unprivileged;
 use crate::kit::gate::Gate;
 use crate::kit::program::Program;
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n";
 
 /// An upstream that sends the second half of its answer when the test says so.
-async fn halves() -> (Raw, mpsc::UnboundedSender<()>) {
+async fn halves() -> (RawUpstream, mpsc::UnboundedSender<()>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let receiver = std::sync::Arc::new(tokio::sync::Mutex::new(receiver));
-    let upstream = Raw::serving(move |mut line| {
+    let upstream = RawUpstream::serving(move |mut line| {
         let receiver = receiver.clone();
         async move {
             line.request().await;
@@ -34,7 +34,7 @@ async fn halves() -> (Raw, mpsc::UnboundedSender<()>) {
     (upstream, sender)
 }
 
-/// Waits until nobody accepts connections any more.
+/// Waits until connections are no longer accepted.
 async fn refused(gate: &Gate) {
     while TcpStream::connect(gate.addr).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -43,7 +43,7 @@ async fn refused(gate: &Gate) {
 
 #[tokio::test]
 async fn resting_connections_end_and_new_ones_are_refused() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let mut fresh = gate.raw("app.test", "http/1.1").await;
     let mut used = gate.raw("app.test", "http/1.1").await;
@@ -60,7 +60,7 @@ async fn resting_connections_end_and_new_ones_are_refused() {
 
 #[tokio::test]
 async fn a_request_that_comes_while_others_leave_is_answered_and_is_the_last() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let mut states = gate.state();
     assert_eq!(*states.borrow(), State::Ready);
@@ -79,7 +79,7 @@ async fn a_request_that_comes_while_others_leave_is_answered_and_is_the_last() {
 
 #[tokio::test]
 async fn under_load_the_end_costs_no_request() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let program = Program::before(upstream.addr, "").await;
     let load = program.load();
     load.more(300).await;
@@ -93,7 +93,7 @@ async fn under_load_the_end_costs_no_request() {
 /// As an ordinary user, and as under the unit of `deploy/`.
 #[tokio::test]
 async fn without_privileges_too_the_end_costs_no_request() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     for _ in 0..5 {
         let Some(command) = unprivileged() else { return };
         let program = Program::start_by(command, upstream.addr, "listen = \"127.0.0.1:0\"\nworkers = 3", "").await;
@@ -137,7 +137,7 @@ async fn http2_is_told_to_go_away_and_its_streams_are_finished() {
     finish.send(()).unwrap();
     assert_eq!(body.data().await.unwrap().unwrap(), "later");
     assert!(body.data().await.is_none());
-    // The connection ends by itself; the client's own farewell may find nobody.
+    // The connection ends by itself; the client's own close may find it closed.
     drop(connection.await.unwrap());
     assert!(send.send_request(request(), true).is_err());
     assert_eq!(gate.drain().await, 0);
@@ -158,8 +158,8 @@ async fn a_stuck_client_is_cut_off_at_the_deadline() {
 }
 
 /// An upstream that says back what it hears in a tunnel.
-async fn echo() -> Raw {
-    Raw::serving(|mut line| async move {
+async fn echo() -> RawUpstream {
+    RawUpstream::serving(|mut line| async move {
         line.head().await;
         line.say("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
         let mut byte = [0];

@@ -1,5 +1,5 @@
-//! Freezing: whoever is frozen gets no login, sends nothing with the sessions of before, and his tunnels end; nobody
-//! else notices.
+//! Freezes: a frozen caller gets no login, its earlier sessions are refused, and its tunnels end. Other callers
+//! notice nothing.
 
 use std::fs;
 use std::process::Output;
@@ -70,7 +70,7 @@ where
     assert!(!matches!(ended, Some(Ok(_))), "{ended:?}");
 }
 
-/// Logs somebody in at the PBX, and returns the session.
+/// Logs a caller in at the PBX, and returns the session.
 async fn log_in(stage: &Stage, name: &str) -> String {
     let landing = stage.as_user(name, "/auth/pbx").send().await.expect(303).header("location").to_owned();
     landing.split_once("sessId=").unwrap().1.split('&').next().unwrap().to_owned()
@@ -125,11 +125,11 @@ async fn a_frozen_account_has_no_login_no_request_and_no_tunnel_and_others_have_
     stage.gate.get(&format!("/welcome.htm?sessId={alice}")).host("pbx.test").send().await.expect(403);
     at_pbx(&bob).send().await.expect(200);
     assert!(socket(&stage.gate, "", &alice).await.is_none());
-    // A session that nobody knows, for a user who is named.
+    // An unknown session, with the name of its user.
     let unknown = stage.pbx.open_session("40", "acme.test");
     assert!(socket(&stage.gate, "domain=acme.test&user=40", &unknown).await.is_none());
     log_in(&stage, "bob").await;
-    // Voximplant's user is somebody else's to freeze.
+    // The user of Voximplant belongs to another caller.
     stage.alice_posts("/auth/ott", FORM, "key=k1").send().await.expect(200);
 
     let listed = done(&order(&stage.gate, &["freeze", "list"]).await);
@@ -277,7 +277,7 @@ async fn what_cannot_be_done_says_what_to_do() {
     assert_eq!(output.status.code(), Some(69));
     let told = text(&output.stderr);
     assert!(told.contains("no gate answers at unix:") && told.contains("add `file` to [state]"), "{told}");
-    // An order that a page could send, or one that is none.
+    // An order that a page could send, or an invalid one.
     let post = |fields: &str, body: &str| {
         let length = body.len();
         stage.gate.tell(&format!(

@@ -1,4 +1,4 @@
-//! A new process in the place of the old one: the listening sockets go from hand to hand, and nobody is refused.
+//! Hand-over: a new process takes the listening sockets from the old one, and no connection is refused.
 
 use std::fs;
 use std::net::TcpListener;
@@ -13,11 +13,11 @@ use crate::kit::commands::{Running, callgate};
 use crate::kit::program::{Program, check_echo, echo, tunnel};
 use crate::kit::program::{Successor, code};
 use crate::kit::stage::until;
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 /// Hands over under load, from two workers to as many as the new configuration says.
 async fn check_swap(workers: usize) {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let mut program = Program::before(upstream.addr, "").await;
     let load = program.load();
     load.more(300).await;
@@ -43,7 +43,7 @@ async fn more_workers_or_fewer_leave_no_queue_unserved() {
 
 #[tokio::test]
 async fn a_successor_hands_over_as_well() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let mut program = Program::before(upstream.addr, "").await;
     let load = program.load();
     let first = Successor::of(&mut program).await;
@@ -74,7 +74,7 @@ async fn a_tunnel_goes_on_in_the_old_process() {
 
 #[tokio::test]
 async fn a_configuration_that_is_wrong_leaves_the_old_process_as_it_was() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let mut program = Program::before(upstream.addr, "").await;
     let load = program.load();
     let good = fs::read_to_string(program.file("proxy.toml")).unwrap();
@@ -105,7 +105,7 @@ async fn a_signal_to_end_ends_the_old_process_after_a_hand_over_only_once() {
 
 // === Socket activation ===
 
-/// Starts the program as systemd does: with a socket, and with somebody who waits for word.
+/// Starts the program as systemd does: with a socket, and with a receiver of notifications.
 fn activated(program: &Program, socket: OwnedFd, notify: &UnixDatagram) -> Running {
     let mut command = callgate(&["run", "--config"]);
     command.arg(program.file("proxy.toml")).env("LISTEN_FDS", "1");
@@ -122,7 +122,7 @@ fn notified(notify: &UnixDatagram) -> String {
 
 #[tokio::test]
 async fn sockets_of_systemd_are_taken_and_it_is_told_of_each_step() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let mut program = Program::before(upstream.addr, "").await;
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = socket.local_addr().unwrap();
@@ -130,7 +130,7 @@ async fn sockets_of_systemd_are_taken_and_it_is_told_of_each_step() {
     program.addr = addr;
     let notify = UnixDatagram::bind(program.file("notify")).unwrap();
     notify.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
-    // Whoever came before the start waits in the queue.
+    // Connections from before the start wait in the queue.
     let early = tokio::net::TcpStream::connect(addr).await.unwrap();
     let mut running = activated(&program, socket.into(), &notify);
     assert_eq!(notified(&notify), "READY=1\n");
@@ -154,7 +154,7 @@ async fn sockets_of_systemd_are_taken_and_it_is_told_of_each_step() {
 
 #[tokio::test]
 async fn who_waits_at_a_socket_of_systemd_is_served_by_the_next_process() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let program = Program::before(upstream.addr, "").await;
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = socket.local_addr().unwrap();
@@ -179,7 +179,7 @@ async fn who_waits_at_a_socket_of_systemd_is_served_by_the_next_process() {
 
 #[tokio::test]
 async fn a_socket_that_the_configuration_does_not_name_is_refused() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let program = Program::before(upstream.addr, "").await;
     let notify = UnixDatagram::bind(program.file("notify")).unwrap();
     let socket = TcpListener::bind("127.0.0.2:0").unwrap();

@@ -1,11 +1,11 @@
-//! What the logs tell: every exchange, every login, and no secret.
+//! Logs contain every exchange and every login, and no secret.
 
 use serde_json::{Value, json};
 
 use crate::kit::client::Answer;
 use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, Stage, until};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 use crate::kit::vodia::Dialect;
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -159,7 +159,7 @@ async fn no_line_tells_what_logs_in() {
 #[tokio::test]
 #[should_panic(expected = "a log line or the admin listener tells the secret \"known-by-its-name\"")]
 async fn a_secret_in_a_line_would_be_found() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     gate.canary("known-by-its-name");
     gate.get("/known-by-its-name").send().await.expect(200);

@@ -1,4 +1,4 @@
-//! `callgate provision`: passwords that nobody knows.
+//! `callgate provision`: users at Voximplant with random passwords.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,12 +16,12 @@ const PHONE: &str = "phone.acme.voximplant.com";
 const SALES: &str = "sales.acme.voximplant.com";
 
 /// A configuration with two applications, before an API that knows ann in both.
-struct Desk {
+struct ProvisionFolder {
     dir: TempDir,
     api: Management,
 }
 
-impl Desk {
+impl ProvisionFolder {
     async fn with(proof: impl Fn(&Management) -> &'static str) -> Self {
         let dir = TempDir::new().unwrap();
         let api = Management::start(&[(PHONE, "ann"), (SALES, "ann")]).await;
@@ -91,7 +91,7 @@ fn check_failed(output: &Output, words: &str) {
 
 #[tokio::test]
 async fn a_password_is_set_and_only_its_ha1_is_kept() {
-    let desk = Desk::new().await;
+    let desk = ProvisionFolder::new().await;
     let bob = desk.ha1("phone.htdigest", "bob");
     let output = desk.provision(&["--user", "ann"]).await;
     assert!(output.status.success(), "{}", told(&output));
@@ -114,7 +114,7 @@ async fn a_password_is_set_and_only_its_ha1_is_kept() {
 
 #[tokio::test]
 async fn a_user_is_added_where_it_is_new() {
-    let desk = Desk::new().await;
+    let desk = ProvisionFolder::new().await;
     check_failed(&desk.provision(&["--user", "eve"]).await, "nothing was changed: Voximplant refuses, code 121");
     assert_eq!(desk.ha1("phone.htdigest", "eve"), None);
     assert!(desk.provision(&["--user", "eve", "--create"]).await.status.success());
@@ -126,7 +126,7 @@ async fn a_user_is_added_where_it_is_new() {
 
 #[tokio::test]
 async fn each_application_has_its_own_file() {
-    let desk = Desk::new().await;
+    let desk = ProvisionFolder::new().await;
     let phone = desk.file("phone.htdigest");
     assert!(desk.provision(&["--user", "ann@sales.acme"]).await.status.success());
     let password = desk.api.password(SALES, "ann").unwrap();
@@ -138,7 +138,7 @@ async fn each_application_has_its_own_file() {
 
 #[tokio::test]
 async fn a_key_of_the_account_proves_the_same() {
-    let desk = Desk::with(|_| "account_id = 1234567, api_key = { file = \"api-key\" }").await;
+    let desk = ProvisionFolder::with(|_| "account_id = 1234567, api_key = { file = \"api-key\" }").await;
     let output = desk.provision(&["--user", "ann"]).await;
     assert!(output.status.success(), "{}", told(&output));
     assert!(!desk.api.targets().concat().contains(&desk.api.api_key), "not in an address");
@@ -148,7 +148,7 @@ async fn a_key_of_the_account_proves_the_same() {
 
 #[tokio::test]
 async fn what_voximplant_may_have_done_is_told() {
-    let desk = Desk::new().await;
+    let desk = ProvisionFolder::new().await;
     let before = desk.file("phone.htdigest");
     for (trouble, words) in [
         (Trouble::HangsUpAfterwards, "Voximplant may have set a new password: run this again"),
@@ -168,7 +168,7 @@ async fn what_voximplant_may_have_done_is_told() {
 
 #[tokio::test]
 async fn a_folder_that_cannot_be_written_stops_before_voximplant_is_asked() {
-    let desk = Desk::new().await;
+    let desk = ProvisionFolder::new().await;
     // A folder in the place of the draft: even root cannot remove it as a file.
     fs::create_dir(desk.dir.path().join(".phone.htdigest.callgate")).unwrap();
     check_failed(&desk.provision(&["--user", "ann"]).await, "nothing was changed");
@@ -177,7 +177,7 @@ async fn a_folder_that_cannot_be_written_stops_before_voximplant_is_asked() {
 
 #[tokio::test]
 async fn what_is_missing_is_named() {
-    let desk = Desk::new().await;
+    let desk = ProvisionFolder::new().await;
     let text = desk.file("proxy.toml");
     let without = text.lines().filter(|line| !line.starts_with("management")).collect::<Vec<_>>().join("\n");
     secret(&desk.dir, "proxy.toml", &without);

@@ -1,4 +1,4 @@
-//! Another configuration in the place of the running one: whole or not at all, and nothing that moves is lost.
+//! Reload: a new configuration replaces the running one as a whole or not at all, and no active exchange is lost.
 
 use std::fs;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::kit::client::{read_head, status};
 use crate::kit::gate::{Gate, VOX_PASSWORD, secret};
 use crate::kit::program::{Program, certify, check_echo, echo, tunnel};
 use crate::kit::stage::{Plan, Stage};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n";
 
@@ -36,7 +36,7 @@ async fn get(tls: &mut TlsStream<TcpStream>) -> u16 {
 
 #[tokio::test]
 async fn under_load_neither_a_hangup_nor_a_new_certificate_costs_a_request() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let mut program = Program::before(upstream.addr, "").await;
     program.change("[log]", "timeouts = { connect = \"1s\" }\n[log]");
     let load = program.load();
@@ -53,7 +53,7 @@ async fn under_load_neither_a_hangup_nor_a_new_certificate_costs_a_request() {
 
 #[tokio::test]
 async fn a_certificate_is_renewed_without_a_signal_and_resting_connections_go_on() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let mut program = Program::before(upstream.addr, "").await;
     let mut before = program.connect().await;
     assert_eq!(get(&mut before).await, 200);
@@ -71,7 +71,10 @@ async fn a_certificate_is_renewed_without_a_signal_and_resting_connections_go_on
 
 #[tokio::test]
 async fn a_resting_connection_meets_the_new_configuration_and_a_bad_one_changes_nothing() {
-    let [one, two] = [Raw::ok().await, Raw::answering("HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno").await];
+    let [one, two] = [
+        RawUpstream::ok().await,
+        RawUpstream::answering("HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno").await,
+    ];
     let mut program = Program::before(one.addr, "").await;
     let mut tls = program.connect().await;
     assert_eq!(get(&mut tls).await, 200);
@@ -91,7 +94,7 @@ async fn a_resting_connection_meets_the_new_configuration_and_a_bad_one_changes_
 
 #[tokio::test]
 async fn a_key_without_its_certificate_is_not_taken() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let mut program = Program::before(upstream.addr, "").await;
     let other = dev::certificate(&["app.test"]).unwrap();
     fs::remove_file(program.file("privkey.pem")).unwrap();
@@ -104,7 +107,7 @@ async fn a_key_without_its_certificate_is_not_taken() {
 
 #[tokio::test]
 async fn a_pipe_in_the_place_of_a_file_holds_up_neither_a_reload_nor_the_end() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let mut program = Program::before(upstream.addr, "").await;
     for name in ["fullchain.pem", "proxy.toml"] {
         fs::remove_file(program.file(name)).unwrap();
@@ -121,7 +124,7 @@ async fn a_pipe_in_the_place_of_a_file_holds_up_neither_a_reload_nor_the_end() {
 
 #[tokio::test]
 async fn what_sockets_and_threads_are_made_of_is_refused_whole() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let mut program = Program::before(upstream.addr, "").await;
     program.change("workers = 2", "workers = 1\nredirect_http = \"127.0.0.1:0\"");
     program.change("[app]", "[app]\nhosts = [\"nobody.test\"]");
@@ -146,7 +149,7 @@ async fn a_tunnel_outlives_a_reload() {
 
 #[tokio::test]
 async fn log_files_that_were_moved_away_are_made_anew_at_a_hangup() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let mut program = Program::before(upstream.addr, "").await;
     program.change("access = \"off\"", "access = \"./access.log\"");
     program.running.signal("-HUP");
@@ -163,7 +166,7 @@ async fn log_files_that_were_moved_away_are_made_anew_at_a_hangup() {
 
 #[tokio::test]
 async fn the_level_of_events_changes() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let mut program = Program::before(upstream.addr, "").await;
     program.change("[log]", "[log]\nlevel = \"debug\"\nformat = \"json\"");
     program.running.signal("-HUP");
@@ -176,7 +179,7 @@ async fn the_level_of_events_changes() {
 
 #[tokio::test]
 async fn upstream_connections_are_kept_where_their_settings_are() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         while line.request().await.is_some() {
             let length = line.nth.to_string().len();
             let nth = line.nth;
@@ -195,7 +198,7 @@ async fn upstream_connections_are_kept_where_their_settings_are() {
 
 #[tokio::test]
 async fn clients_resume_their_sessions_while_the_certificate_is_the_same() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let text = |more: &str| format!("workers = 1\n[app]\nurl = \"http://{}\"\n{more}", upstream.addr);
     let mut gate = Gate::start(&text("")).await;
     let config = Arc::new(gate.client_config());

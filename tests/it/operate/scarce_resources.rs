@@ -1,4 +1,4 @@
-//! A system that gives little: few descriptors, few threads. The gate uses what it gets, says so once, and ends in order.
+//! Scarce file descriptors and threads: callgate works with what it gets, logs that once, and ends in order.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -16,7 +16,7 @@ use crate::kit::client::{read_head, status};
 use crate::kit::commands::{Running, limited};
 use crate::kit::gate::{secret, tell};
 use crate::kit::program::{Program, certify, configuration};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n";
 
@@ -41,7 +41,7 @@ impl Program {
 
 #[tokio::test]
 async fn few_descriptors_mean_fewer_connections_and_nothing_else() {
-    let (upstream, dir) = (Raw::ok().await, TempDir::new().unwrap());
+    let (upstream, dir) = (RawUpstream::ok().await, TempDir::new().unwrap());
     let admin = Listen::Unix(dir.path().join("admin.sock"));
     let more = format!("[admin]\nlisten = \"{admin}\"");
     let top = "listen = \"127.0.0.1:0\"\nworkers = 1";
@@ -54,11 +54,11 @@ async fn few_descriptors_mean_fewer_connections_and_nothing_else() {
     for path in ["/livez", "/readyz"] {
         assert_eq!(status(&tell(&admin, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))), 200, "{path}");
     }
-    // Who has not even begun makes room, long before the deadline of a handshake.
+    // A connection without a handshake makes room, long before the deadline of the handshake.
     let begun = Instant::now();
     assert_eq!(timeout(Duration::from_secs(8), program.page("127.0.0.4")).await.unwrap(), 200);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    // Who rests makes room as well.
+    // An idle connection makes room as well.
     held.clear();
     let mut resting = Vec::new();
     for nth in 0..60 {
@@ -78,7 +78,7 @@ async fn few_descriptors_mean_fewer_connections_and_nothing_else() {
 
 #[tokio::test]
 async fn what_is_used_in_the_place_of_max_connections_is_said_once() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let mut command = limited("-n 100");
     let dir = TempDir::new().unwrap();
     certify(dir.path());
@@ -140,7 +140,7 @@ async fn where_no_thread_can_be_made_nothing_panics() {
     if !rustix::process::geteuid().is_root() || !has("prlimit") || !has("setpriv") {
         return eprintln!("skipped: needs root, prlimit and setpriv");
     }
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let dir = folder(&format!("localhost:{}", upstream.addr.port()));
     let mut started = 0;
     for most in 1..=12 {

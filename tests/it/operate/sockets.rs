@@ -1,4 +1,4 @@
-//! `listen = "unix:…"`: TLS over a socket that has a path.
+//! `listen = "unix:…"`: TLS over a unix socket.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,11 +10,11 @@ use tokio::net::UnixStream;
 use crate::kit::client::{read_head, status};
 use crate::kit::commands::{Running, callgate};
 use crate::kit::program::Program;
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 const TOP: &str = "listen = \"unix:tls.sock\"\nworkers = 2";
 
-async fn check_answer(program: &Program, upstream: &Raw) {
+async fn check_answer(program: &Program, upstream: &RawUpstream) {
     let mut tls = program.over(UnixStream::connect(program.file("tls.sock")).await.unwrap()).await;
     tls.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
     assert_eq!(status(&read_head(&mut tls).await), 200);
@@ -24,7 +24,7 @@ async fn check_answer(program: &Program, upstream: &Raw) {
 
 #[tokio::test]
 async fn a_path_is_served_and_gone_after_the_end() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let program = Program::start(upstream.addr, TOP, "").await;
     check_answer(&program, &upstream).await;
     let mode = fs::metadata(program.file("tls.sock")).unwrap().permissions().mode();
@@ -38,7 +38,7 @@ async fn a_path_is_served_and_gone_after_the_end() {
 
 #[tokio::test]
 async fn a_socket_that_nobody_listens_at_is_replaced_and_another_is_left_alone() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let program = Program::start(upstream.addr, TOP, "").await;
     let again = || {
         let mut command = callgate(&["run", "--config"]);
@@ -61,7 +61,7 @@ async fn a_socket_that_nobody_listens_at_is_replaced_and_another_is_left_alone()
 
 #[tokio::test]
 async fn what_is_no_socket_is_not_touched() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let program = Program::before(upstream.addr, "").await;
     program.change("127.0.0.1:0", "unix:precious");
     fs::write(program.file("precious"), "x").unwrap();
@@ -73,12 +73,12 @@ async fn what_is_no_socket_is_not_touched() {
 
 #[tokio::test]
 async fn a_path_goes_from_hand_to_hand() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let mut program = Program::start(upstream.addr, TOP, "").await;
     let successor = crate::kit::program::Successor::of(&mut program).await;
     assert_eq!(crate::kit::program::code(&mut program).await, Some(0));
     check_answer(&program, &upstream).await;
     drop(successor);
-    // Nobody removed the path from under the new process, whose end this one was no drain.
+    // The old process did not remove the path from under the new one: a hand-over is no drain.
     drop(UnixListener::bind(program.file("tls.sock")).unwrap_err());
 }

@@ -1,4 +1,4 @@
-//! What must outlive a restart does, or nobody is let in by it.
+//! The state file: used links, tickets and freezes outlive a restart. If the file cannot be used, those logins are refused.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -21,7 +21,7 @@ use crate::kit::program::Program;
 use crate::kit::program::{Successor, code};
 use crate::kit::programs::are_here;
 use crate::kit::stage::{Plan, Stage};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 use crate::kit::vodia::{Dialect, Options, Vodia};
 
 fn state(path: &Path) -> String {
@@ -208,7 +208,7 @@ async fn a_file_that_cannot_be_used_ends_the_start_and_says_what_to_do() {
 
 // === A hand-over ===
 
-/// A folder with what a program needs to log somebody in by a link.
+/// A folder with the files that a program needs for logins by link.
 struct Folder {
     dir: TempDir,
     state: PathBuf,
@@ -261,7 +261,7 @@ async fn follow(program: &Program, link: &str) -> u16 {
 
 #[tokio::test]
 async fn a_hand_over_takes_the_file_along() {
-    let (folder, upstream) = (Folder::new().await, Raw::ok().await);
+    let (folder, upstream) = (Folder::new().await, RawUpstream::ok().await);
     let mut program = Program::before(upstream.addr, &folder.tables()).await;
     let link = link();
     assert_eq!(follow(&program, &link).await, 303);
@@ -273,7 +273,7 @@ async fn a_hand_over_takes_the_file_along() {
 
 #[tokio::test]
 async fn a_hand_over_that_fails_takes_the_file_back() {
-    let (folder, upstream) = (Folder::new().await, Raw::ok().await);
+    let (folder, upstream) = (Folder::new().await, RawUpstream::ok().await);
     let mut program = Program::before(upstream.addr, &folder.tables()).await;
     let link = link();
     assert_eq!(follow(&program, &link).await, 303);
@@ -290,7 +290,7 @@ async fn a_successor_that_hangs_keeps_neither_links_nor_freezes_waiting() {
     if !are_here(&["sh", "sleep"]) {
         return;
     }
-    let (folder, upstream) = (Folder::new().await, Raw::ok().await);
+    let (folder, upstream) = (Folder::new().await, RawUpstream::ok().await);
     let file = folder.dir.path().join("callgate");
     if fs::hard_link(env!("CARGO_BIN_EXE_callgate"), &file).is_err() {
         fs::copy(env!("CARGO_BIN_EXE_callgate"), &file).unwrap();
@@ -318,7 +318,7 @@ async fn a_successor_that_hangs_keeps_neither_links_nor_freezes_waiting() {
 
 #[tokio::test]
 async fn the_command_makes_links_that_log_in() {
-    let (folder, upstream) = (Folder::new().await, Raw::ok().await);
+    let (folder, upstream) = (Folder::new().await, RawUpstream::ok().await);
     let program = Program::before(upstream.addr, &folder.tables()).await;
     let config = program.file("proxy.toml").display().to_string();
     let make = |arguments: &[&str]| {

@@ -1,4 +1,4 @@
-//! Logs that take nothing: a lock, a full disk, a pipe and a daemon that nobody reads. Nothing else stands still for them.
+//! Logs that cannot be written: a lock, a full disk, a pipe or a daemon that does not read. Requests go on.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{PipeReader, PipeWriter, Write as _};
@@ -13,7 +13,7 @@ use crate::kit::client::{Answer, read_head, status};
 use crate::kit::commands::{callgate, run, text};
 use crate::kit::program::Program;
 use crate::kit::stage::{Plan, Stage, until};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 const CHAIN: &str = "[audit]\nfile = \"audit.log\"\nchain = true";
 
@@ -52,7 +52,7 @@ async fn without_its_line_a_login_is_none_and_everything_else_goes_on() {
     let id = login.header("x-request-id").to_owned();
     is_not_now(login);
     assert_eq!(stage.minted().len(), 1);
-    // From now on nobody is judged, and no session is opened for nothing.
+    // From now on no request reaches a rule, and no session is opened in vain.
     is_not_now(stage.as_alice("/auth/pbx").send().await);
     is_not_now(stage.gate.get("/auth/pbx").cookie("demo_app=wrong").send().await);
     assert_eq!(stage.minted().len(), 1);
@@ -132,7 +132,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 
 #[tokio::test]
 async fn a_program_whose_output_nobody_reads_serves_and_ends() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let (_stdout, to_stdout) = full_pipe();
     let (_stderr, to_stderr) = full_pipe();
     let mut program = Program::writing_to(upstream.addr, "level = \"debug\"", to_stdout.into(), to_stderr.into()).await;
@@ -161,7 +161,7 @@ async fn a_program_whose_output_nobody_reads_serves_and_ends() {
 
 #[tokio::test]
 async fn a_program_whose_output_nobody_reads_ends_at_once_by_a_second_signal() {
-    let upstream = Raw::silent().await;
+    let upstream = RawUpstream::silent().await;
     let (_stdout, to_stdout) = full_pipe();
     let (_stderr, to_stderr) = full_pipe();
     let mut program = Program::writing_to(upstream.addr, "", to_stdout.into(), to_stderr.into()).await;
@@ -177,7 +177,7 @@ async fn a_program_whose_output_nobody_reads_ends_at_once_by_a_second_signal() {
 
 #[tokio::test]
 async fn lines_that_a_stuck_output_lost_are_told_of_once_it_is_read() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let dir = tempfile::tempdir().unwrap();
     let (mut stdout, to_stdout) = full_pipe();
     let stderr = File::create(dir.path().join("events")).unwrap();

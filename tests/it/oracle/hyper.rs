@@ -1,6 +1,6 @@
-//! What the guard lets on, hyper reads in the same way: the same requests, ended at the same bytes, without a complaint.
+//! hyper reads every request that the guard accepts in the same way, ends it at the same byte, and reports no error.
 //!
-//! The requests are those of `bytes.txt`, whole and mutilated by a generator with a fixed seed.
+//! The requests are those of `request_bytes.txt`, whole and mutilated by a generator with a fixed seed.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -19,7 +19,7 @@ use crate::http::request_bytes::requests;
 
 /// How often each request of the table is mutilated.
 const ROUNDS: usize = 8;
-/// What mutilation puts in.
+/// The bytes that mutilation inserts.
 const PIECES: [&[u8]; 28] = [
     b"\r\n",
     b"\n",
@@ -53,7 +53,7 @@ const PIECES: [&[u8]; 28] = [
 
 #[tokio::test]
 async fn hyper_reads_what_the_guard_lets_on_in_the_same_way() {
-    let mut chance = Chance(0x9e37_79b9_7f4a_7c15);
+    let mut chance = Random(0x9e37_79b9_7f4a_7c15);
     let (mut requests_read, mut refused) = (0, 0);
     for request in requests().into_iter().filter(|request| request.len() < 4096) {
         for round in 0..ROUNDS {
@@ -66,8 +66,8 @@ async fn hyper_reads_what_the_guard_lets_on_in_the_same_way() {
             assert_eq!(let_on(&bytes, 7, &mut chance), whole, "in pieces: {}", bytes.escape_ascii());
             let read = hyper_reads(&whole.gone).await;
             let is_same = match read {
-                Ok(Read { count, is_last: false }) => count == whole.heads,
-                Ok(Read { count, is_last: true }) => count <= whole.heads,
+                Ok(HyperResult { count, is_last: false }) => count == whole.heads,
+                Ok(HyperResult { count, is_last: true }) => count <= whole.heads,
                 Err(_) => false,
             };
             assert!(is_same, "{read:?} {} {:?}: {}", whole.heads, whole.refusal, bytes.escape_ascii());
@@ -80,16 +80,16 @@ async fn hyper_reads_what_the_guard_lets_on_in_the_same_way() {
 
 const CLEAR: &[u8] = b"POST /clear HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
 
-/// What the guard made of some bytes.
+/// The result of the guard for some bytes.
 #[derive(Debug, PartialEq, Eq)]
-struct LetOn {
+struct GuardResult {
     gone: Vec<u8>,
     heads: u64,
     refusal: Option<Violation>,
 }
 
 /// Shows bytes to a guard, in pieces of at most `size`.
-fn let_on(mut bytes: &[u8], size: usize, chance: &mut Chance) -> LetOn {
+fn let_on(mut bytes: &[u8], size: usize, chance: &mut Random) -> GuardResult {
     let (mut guard, mut held, mut gone) = (Guard::default(), Vec::new(), Vec::new());
     loop {
         let (ready, looked) = guard.look(&mut held);
@@ -99,7 +99,7 @@ fn let_on(mut bytes: &[u8], size: usize, chance: &mut Chance) -> LetOn {
             continue;
         }
         if looked.is_err() || bytes.is_empty() {
-            return LetOn { gone, heads: guard.heads(), refusal: looked.err() };
+            return GuardResult { gone, heads: guard.heads(), refusal: looked.err() };
         }
         let (piece, rest) = bytes.split_at(bytes.len().min(size).min(1 + chance.below(size)));
         held.extend(piece);
@@ -110,18 +110,18 @@ fn let_on(mut bytes: &[u8], size: usize, chance: &mut Chance) -> LetOn {
     }
 }
 
-/// What hyper made of them.
+/// The result of hyper for the same bytes.
 #[derive(Debug, Clone, Copy, Default)]
-struct Read {
+struct HyperResult {
     count: u64,
     /// It was told to read no more.
     is_last: bool,
 }
 
 /// Lets hyper read bytes until it complains.
-async fn hyper_reads(bytes: &[u8]) -> Result<Read, String> {
+async fn hyper_reads(bytes: &[u8]) -> Result<HyperResult, String> {
     let (near, far) = tokio::io::duplex(1 << 20);
-    let read = Arc::new(Mutex::new(Read::default()));
+    let read = Arc::new(Mutex::new(HyperResult::default()));
     let service = service_fn(|request: Request<Incoming>| {
         let mut read = read.lock().unwrap();
         read.count += 1;
@@ -153,10 +153,10 @@ async fn hyper_reads(bytes: &[u8]) -> Result<Read, String> {
     Ok(read)
 }
 
-/// Chance that is the same each time (xorshift64).
-struct Chance(u64);
+/// Random that is the same each time (xorshift64).
+struct Random(u64);
 
-impl Chance {
+impl Random {
     fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

@@ -1,5 +1,5 @@
-//! One reading upstream: whatever clients send, what the gate sends on is read alike by eight parsers that others wrote,
-//! and says nothing in the gate's name that a client has said.
+//! Eight foreign parsers read alike all that the gate sends upstream, whatever clients send. No field that only the gate
+//! may set has a value of a client.
 //!
 //! The readers need nginx, Node and Python's parsers, so `cargo test` skips them, and `tests/run` runs them.
 //! `ORACLE_SEEDS=5000` tries more; `ORACLE_FIRST=123 ORACLE_SEEDS=1` tries one again.
@@ -12,9 +12,9 @@ mod recorder;
 
 use std::collections::HashSet;
 
-use self::client::Words;
-use self::generate::{CLAIM, Dice};
-use self::readers::{Request1, SENTINEL, Sight, excuse, read_all, sentinel, shown_by, tally};
+use self::client::ClientBytes;
+use self::generate::{CLAIM, Random};
+use self::readers::{ReadMessage, Request1, SENTINEL, excuse, read_all, sentinel, shown_by, tally};
 use self::recorder::Recorder;
 use crate::kit::gate::Gate;
 use crate::kit::rfc9112::{self, Reading, latin1};
@@ -24,7 +24,7 @@ const LANES: usize = 8;
 /// How many of the generator's connections are tried.
 const SEEDS: u64 = 2000;
 
-/// What the gate sent on one upstream connection, and because of whom.
+/// The bytes that the gate sent on one upstream connection, and the client that caused them.
 #[derive(Debug, Clone)]
 struct Sent {
     cause: String,
@@ -75,22 +75,22 @@ async fn eight_parsers_read_what_is_sent_upstream_alike() {
         .filter_map(|(sent, sights)| Some(format!("{}: {}", sent.cause, judge(sent, sights).err()?)))
         .collect();
     assert!(complaints.is_empty(), "{} complaints:\n{}", complaints.len(), complaints.join("\n"));
-    // Who is refused everything shows nothing.
+    // A client whose requests are all refused proves nothing.
     assert!(sent.len() * 2 > said.len(), "only {} requests were passed on", sent.len());
 }
 
 /// Makes what the client of a seed says: two in three speak HTTP/1.
-fn generated(seed: u64) -> Words {
-    let mut dice = Dice::new(seed);
+fn generated(seed: u64) -> ClientBytes {
+    let mut dice = Random::new(seed);
     if seed.is_multiple_of(3) {
-        Words::Http2(generate::http2(&mut dice))
+        ClientBytes::Http2(generate::http2(&mut dice))
     } else {
-        Words::Http1(generate::http1(&mut dice))
+        ClientBytes::Http1(generate::http1(&mut dice))
     }
 }
 
 /// Lets clients speak and returns what reached the upstreams of it.
-async fn send(said: Vec<(String, Words)>) -> Vec<Sent> {
+async fn send(said: Vec<(String, ClientBytes)>) -> Vec<Sent> {
     let share = said.len().div_ceil(LANES).max(1);
     let lanes: Vec<_> = said.chunks(share).map(|lane| tokio::spawn(send_lane(lane.to_vec()))).collect();
     let mut sent = Vec::new();
@@ -100,7 +100,7 @@ async fn send(said: Vec<(String, Words)>) -> Vec<Sent> {
     sent
 }
 
-async fn send_lane(said: Vec<(String, Words)>) -> Vec<Sent> {
+async fn send_lane(said: Vec<(String, ClientBytes)>) -> Vec<Sent> {
     let upstream = Recorder::start().await;
     let gate = Gate::before(upstream.addr).await;
     let mut sent = Vec::new();
@@ -115,7 +115,7 @@ async fn send_lane(said: Vec<(String, Words)>) -> Vec<Sent> {
 // === The judge ===
 
 /// Says what is wrong with a request that was sent upstream, as these readers read it.
-fn judge(sent: &Sent, sights: &[Sight]) -> Result<(), String> {
+fn judge(sent: &Sent, sights: &[ReadMessage]) -> Result<(), String> {
     let shown = || format!("\n    sent: {:?}", latin1(&sent.bytes));
     let Some(request) = sent.request().map_err(|why| why + &shown())? else {
         return judge_partial(sights).map_err(|why| why + &shown());
@@ -127,14 +127,14 @@ fn judge(sent: &Sent, sights: &[Sight]) -> Result<(), String> {
             readers.insert(&sight.reader);
         }
     }
-    // Odd methods and targets are for few, but never for nobody.
+    // Few odd methods and targets pass, but never none.
     let ordinary = sights.iter().all(|sight| excuse(&sight.reader, &request).is_none());
     let enough = if ordinary { 8 } else { 3 };
     if readers.len() < enough { Err(format!("only {readers:?} read it{}", shown())) } else { Ok(()) }
 }
 
-/// What breaks off is no request to anybody.
-fn judge_partial(sights: &[Sight]) -> Result<(), String> {
+/// A request that breaks off is a request to no reader.
+fn judge_partial(sights: &[ReadMessage]) -> Result<(), String> {
     match sights.iter().find(|sight| !sight.requests.is_empty()) {
         Some(sight) => Err(format!("it broke off, but {} reads {:?}", sight.reader, sight.requests)),
         None => Ok(()),
@@ -142,8 +142,8 @@ fn judge_partial(sights: &[Sight]) -> Result<(), String> {
 }
 
 /// Tells whether a reader has read the request; fails when it read it otherwise, or refused without a reason.
-fn judge_sight(request: &Request1, sight: &Sight) -> Result<bool, String> {
-    let Sight { reader, requests, refused } = sight;
+fn judge_sight(request: &Request1, sight: &ReadMessage) -> Result<bool, String> {
+    let ReadMessage { reader, requests, refused } = sight;
     if requests.is_empty() && excuse(reader, request).is_some() {
         return Ok(false);
     }
@@ -214,14 +214,15 @@ fn check_assertions(request: &Request1) -> Result<(), String> {
 fn a_second_reading_is_seen() {
     let sent = Sent { cause: String::new(), bytes: passed_on("", "") };
     let request = sent.request().unwrap().unwrap();
-    let sight = |requests: &[Request1], refused: Option<&str>| Sight {
+    let sight = |requests: &[Request1], refused: Option<&str>| ReadMessage {
         reader: "h11".into(),
         requests: requests.to_vec(),
         refused: refused.map(str::to_owned),
     };
     let (good, smuggled) = (sight(&[request.clone(), sentinel()], None), sentinel());
-    let enough = |odd: &Sight| {
-        let readers = ["a", "b", "c", "d", "e", "f", "g"].map(|reader| Sight { reader: reader.into(), ..good.clone() });
+    let enough = |odd: &ReadMessage| {
+        let readers =
+            ["a", "b", "c", "d", "e", "f", "g"].map(|reader| ReadMessage { reader: reader.into(), ..good.clone() });
         judge(&sent, &[&readers[..], std::slice::from_ref(odd)].concat())
     };
     enough(&good).unwrap();

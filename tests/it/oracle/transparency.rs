@@ -1,6 +1,6 @@
-//! Direct equals proxied: an exchange through the gate is the one without it, except for what docs/transparency.md lists.
+//! An exchange through the gate equals a direct one, except for the differences that docs/transparency.md lists.
 //!
-//! The tables there are read. A row that no exchange needs is one too many; a difference that no row allows is one too many.
+//! The test reads the tables there. It fails for a row that no exchange needs, and for a difference that no row allows.
 
 mod cases;
 mod talk;
@@ -11,35 +11,35 @@ use std::fs;
 use tokio::io::AsyncWriteExt;
 
 use self::cases::{Case, Client};
-use self::talk::{Seen, Theatre, Way};
+use self::talk::{Exchanges, Observed, Route};
 use crate::kit::client::{read_head, status};
 use crate::kit::gate::Gate;
 use crate::kit::rfc9112::{self, Framing, Message};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
-/// What a row of the tables means: it takes the difference out of the messages that came directly and by the gate.
+/// A rule of the tables: it removes its difference from the direct and the proxied message.
 struct Row {
     says: &'static str,
-    reconcile: fn(&mut Told),
+    reconcile: fn(&mut Difference),
 }
 
-/// What came directly, and what came by the gate.
-struct Told {
+/// The direct message and the proxied one.
+struct Difference {
     direct: Vec<Message>,
     gate: Vec<Message>,
-    about: About,
+    about: ExchangeFacts,
 }
 
-impl Told {
+impl Difference {
     fn all(&mut self) -> impl Iterator<Item = &mut Message> {
         self.direct.iter_mut().chain(&mut self.gate)
     }
 }
 
-/// What a rule must know of an exchange.
+/// The parts of an exchange that a rule needs.
 #[derive(Debug, Clone, Copy)]
-struct About {
-    way: Way,
+struct ExchangeFacts {
+    way: Route,
     /// The version in which the gate answers.
     version: &'static str,
     /// The client says `TE: trailers`.
@@ -103,11 +103,11 @@ fn versions(direct: &mut [Message], ours: &str) {
     }
 }
 
-fn reasons(told: &mut Told) {
+fn reasons(told: &mut Difference) {
     for message in told.direct.iter_mut().filter(|message| !message.start.is_ascii()) {
         message.start = format!("{} ", message.words()[..2].join(" "));
     }
-    if told.about.way == Way::Gate2 {
+    if told.about.way == Route::Gate2 {
         for message in told.all() {
             message.start = message.start.splitn(3, ' ').take(2).collect::<Vec<_>>().join(" ");
         }
@@ -118,21 +118,21 @@ fn make_origin_form(message: &mut Message) {
     message.start = message.start.replacen("http://app.test", "", 1);
 }
 
-fn field_names(told: &mut Told) {
+fn field_names(told: &mut Difference) {
     for message in &mut told.direct {
         message.fields.iter_mut().chain(&mut message.trailers).for_each(|(name, _)| name.make_ascii_lowercase());
     }
 }
 
 /// Lines of one name stand together, HTTP/2 has no `Host` in front, and HTTP/1 says last that there is nothing.
-fn order(told: &mut Told) {
+fn order(told: &mut Difference) {
     for message in &mut told.direct {
         for fields in [&mut message.fields, &mut message.trailers] {
             let names: Vec<_> = fields.iter().map(|(name, _)| name.clone()).collect();
             fields.sort_by_key(|(name, _)| names.iter().position(|known| is(known, name)));
         }
     }
-    for message in told.gate.iter_mut().filter(|_| told.about.way == Way::Gate2) {
+    for message in told.gate.iter_mut().filter(|_| told.about.way == Route::Gate2) {
         message.fields.sort_by_key(|(name, _)| name != "host");
     }
     for message in told.all() {
@@ -142,7 +142,7 @@ fn order(told: &mut Told) {
 
 /// Of what is meant for one hop, the wish for trailers is passed on, and that for a WebSocket. What the gate says of its
 /// own connections is its own affair.
-fn hop_by_hop(told: &mut Told) {
+fn hop_by_hop(told: &mut Difference) {
     for message in &mut told.direct {
         let asks_or_grants = message.start.starts_with("GET ") || message.words()[1] == "101";
         let websocket = asks_or_grants && listed(message, "upgrade").contains("websocket");
@@ -169,8 +169,8 @@ fn is_identity(name: &str) -> bool {
     callgate::model::identity::is_identity(name)
 }
 
-/// What the gate itself can meet is not passed on.
-fn expectations(told: &mut Told) {
+/// An expectation that the gate meets itself is not passed on.
+fn expectations(told: &mut Difference) {
     for message in &mut told.direct {
         message.fields.retain(|(name, value)| !is(name, "expect") || !is(value, "100-continue"));
     }
@@ -191,7 +191,7 @@ fn take_identity(message: &mut Message) {
     take(message, "x-request-id", |id| id.len() == 32);
 }
 
-fn via(told: &mut Told) {
+fn via(told: &mut Difference) {
     let hop = told.about.version.replace("HTTP/", "").replace('2', "2.0") + " callgate";
     told.gate.iter_mut().for_each(|message| take(message, "via", |via| via == hop));
 }
@@ -203,8 +203,8 @@ fn take(message: &mut Message, name: &str, is_ours: impl Fn(&str) -> bool) {
 }
 
 /// Crumbs are one cookie again.
-fn cookies(told: &mut Told) {
-    for message in told.direct.iter_mut().filter(|_| told.about.way == Way::Gate2) {
+fn cookies(told: &mut Difference) {
+    for message in told.direct.iter_mut().filter(|_| told.about.way == Route::Gate2) {
         let crumbs: Vec<_> = message.all("cookie").map(str::to_owned).collect();
         if let Some(at) = message.fields.iter().position(|(name, _)| is(name, "cookie")) {
             let cookie = (message.fields[at].0.clone(), crumbs.join("; "));
@@ -215,7 +215,7 @@ fn cookies(told: &mut Told) {
 }
 
 /// Chunks, frames and the end of a connection are one; so are equal lengths.
-fn framing(told: &mut Told) {
+fn framing(told: &mut Difference) {
     for message in told.all() {
         message.framing = Framing::None;
         let mut lengths = 0;
@@ -226,7 +226,7 @@ fn framing(told: &mut Told) {
     }
 }
 
-fn interim(told: &mut Told) {
+fn interim(told: &mut Difference) {
     let is_1_1 = told.about.version == "HTTP/1.1";
     told.gate.retain(|message| message.words()[1] != "100");
     told.direct.retain(|message| match message.words()[1] {
@@ -236,7 +236,7 @@ fn interim(told: &mut Told) {
     });
 }
 
-fn length_of_nothing(told: &mut Told) {
+fn length_of_nothing(told: &mut Difference) {
     for message in &mut told.direct {
         let status = message.words()[1];
         if status == "204" {
@@ -246,7 +246,7 @@ fn length_of_nothing(told: &mut Told) {
 }
 
 /// The gate says when it was, where the upstream does not.
-fn dates(told: &mut Told) {
+fn dates(told: &mut Difference) {
     for (direct, gate) in told.direct.iter().zip(&mut told.gate) {
         if direct.all("date").next().is_none() {
             take(gate, "date", |date| date.ends_with(" GMT"));
@@ -254,7 +254,7 @@ fn dates(told: &mut Told) {
     }
 }
 
-fn trailers_of_requests(told: &mut Told) {
+fn trailers_of_requests(told: &mut Difference) {
     for message in &mut told.direct {
         let announced = listed(message, "trailer");
         message.trailers.retain(|(name, _)| announced.contains(&name.to_ascii_lowercase()) && !is_identity(name));
@@ -262,8 +262,8 @@ fn trailers_of_requests(told: &mut Told) {
 }
 
 /// HTTP/2 takes them all, HTTP/1 what was announced and wanted (RFC 9110 §6.5.1).
-fn trailers_of_answers(told: &mut Told) {
-    for message in told.direct.iter_mut().filter(|_| told.about.way == Way::Gate) {
+fn trailers_of_answers(told: &mut Difference) {
+    for message in told.direct.iter_mut().filter(|_| told.about.way == Route::Gate) {
         let announced = listed(message, "trailer");
         let kept = |name: &str| told.about.wants_trailers && announced.contains(&name.to_ascii_lowercase());
         message.trailers.retain(|(name, _)| kept(name));
@@ -275,9 +275,9 @@ fn trailers_of_answers(told: &mut Told) {
 /// The same exchange, with and without the gate.
 struct Pair {
     name: String,
-    direct: Seen,
-    gate: Seen,
-    about: About,
+    direct: Observed,
+    gate: Observed,
+    about: ExchangeFacts,
 }
 
 impl Pair {
@@ -285,7 +285,7 @@ impl Pair {
     fn difference(&self, without: Option<&Row>) -> Option<String> {
         let granted = |row: &&Row| without.is_none_or(|without| !std::ptr::eq(*row, without));
         let reconciled = |rows: &'static [Row], direct: &[Message], gate: &[Message]| {
-            let mut told = Told { direct: direct.to_vec(), gate: gate.to_vec(), about: self.about };
+            let mut told = Difference { direct: direct.to_vec(), gate: gate.to_vec(), about: self.about };
             rows.iter().filter(granted).for_each(|row| (row.reconcile)(&mut told));
             (told.direct, told.gate)
         };
@@ -302,18 +302,18 @@ impl Pair {
 /// How many exchanges take place at once.
 const LANES: usize = 4;
 
-async fn pairs(theatre: &Theatre, case: &Case) -> Vec<Pair> {
-    let ways = if matches!(case.client, Client::Asks(_)) { &[Way::Gate, Way::Gate2][..] } else { &[Way::Gate] };
-    let direct = theatre.play(case, Way::Direct).await;
+async fn pairs(theatre: &Exchanges, case: &Case) -> Vec<Pair> {
+    let ways = if matches!(case.client, Client::Asks(_)) { &[Route::Gate, Route::Gate2][..] } else { &[Route::Gate] };
+    let direct = theatre.play(case, Route::Direct).await;
     let wants_trailers = direct.requests.iter().any(|request| listed(request, "te").contains("trailers"));
     let mut pairs = Vec::new();
     for way in ways.iter().copied() {
         let version = match direct.requests[0].words()[2] {
-            _ if way == Way::Gate2 => "HTTP/2",
+            _ if way == Route::Gate2 => "HTTP/2",
             "HTTP/1.0" => "HTTP/1.0",
             _ => "HTTP/1.1",
         };
-        let about = About { way, version, wants_trailers };
+        let about = ExchangeFacts { way, version, wants_trailers };
         let gate = theatre.play(case, way).await;
         pairs.push(Pair { name: format!("{} ({way:?})", case.name), direct: direct.clone(), gate, about });
     }
@@ -321,7 +321,7 @@ async fn pairs(theatre: &Theatre, case: &Case) -> Vec<Pair> {
 }
 
 async fn lane(cases: &[Case]) -> Vec<Pair> {
-    let theatre = Theatre::open().await;
+    let theatre = Exchanges::open().await;
     let mut all = Vec::new();
     for case in cases {
         all.extend(pairs(&theatre, case).await);
@@ -407,7 +407,7 @@ fn refused() -> Vec<(&'static str, Vec<String>)> {
 
 #[tokio::test]
 async fn what_the_documents_say_is_refused_is_refused() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before_with(upstream.addr, "hosts = [\"app.test\"]", "").await;
     let (rows, refused) = (table("## Refused here, and never seen by the upstream"), refused());
     let whats = |rows: &[(String, String)]| rows.iter().map(|(what, _)| what.clone()).collect::<Vec<_>>();

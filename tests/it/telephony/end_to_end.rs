@@ -1,4 +1,4 @@
-//! The main job, end to end: a proven caller is logged in to the PBX and to Voximplant, and nobody else.
+//! The main purpose, end to end: a proven caller is logged in to the PBX and to Voximplant; others are not.
 
 use serde_json::json;
 

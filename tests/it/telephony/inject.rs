@@ -1,4 +1,4 @@
-//! Redirects of the app to the landing page: which of them are given a session, and whose.
+//! Redirects of the app to the PBX's landing page: which get a session, and of which account.
 
 use http::{Method, StatusCode};
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::kit::client::Answer;
 use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, STAFF, Stage};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 use crate::kit::vodia::{Dialect, FailForm, Wrong};
 
 const REDIRECTS: &str = r#"
@@ -34,7 +34,7 @@ fn named(to: &str) -> String {
     format!("/grant?{}", query(&[("to", to), ("account", "41"), ("domain", "acme.test")]))
 }
 
-/// Lets the app redirect somewhere and name nobody.
+/// Lets the app redirect without naming an account.
 fn unnamed(to: &str) -> String {
     format!("/redirect?{}", query(&[("to", to)]))
 }
@@ -136,11 +136,11 @@ async fn a_doubled_name_is_refused() {
 }
 
 /// An app that answers everything with a redirect.
-async fn redirecting(status: &str, location: &str, more: &str) -> Raw {
+async fn redirecting(status: &str, location: &str, more: &str) -> RawUpstream {
     let head = format!("HTTP/1.1 {status}\r\nLocation: {location}\r\n{more}\r\nContent-Length: 4\r\n");
     let caching = "ETag: \"1\"\r\nCache-Control: max-age=600\r\nCDN-Cache-Control: max-age=600\r\nSurrogate-Control: max-age=600\r\n\
                    X-Accel-Expires: 600";
-    Raw::answering(format!("{head}Content-Type: text/html\r\n{caching}\r\n\r\nhere")).await
+    RawUpstream::answering(format!("{head}Content-Type: text/html\r\n{caching}\r\n\r\nhere")).await
 }
 
 // === Which redirects ===
@@ -299,14 +299,14 @@ async fn a_language_that_the_pbx_lacks_is_dropped() {
 
 #[tokio::test]
 async fn names_never_reach_a_client() {
-    let pbx = Raw::answering(
+    let pbx = RawUpstream::answering(
         "HTTP/1.1 200 OK\r\nPBX-Account: 40\r\npbx-domain: acme.test\r\nPBX-LANG: fr\r\nContent-Length: 2\r\n\r\nok",
     )
     .await;
     let stage = Plan { pbx_at: Some(pbx.addr), rules: &rules(), ..Plan::default() }.start().await;
     check_stripped(&stage.gate.get("/").host("pbx.test").send().await.expect(200));
     check_stripped(&stage.gate.get(&named("https://evil.test/")).send().await.expect(302));
-    let app = Raw::answering(
+    let app = RawUpstream::answering(
         "HTTP/1.1 404 Not Found\r\nPBX-Account: 40\r\nPBX-Domain: acme.test\r\nContent-Length: 0\r\n\r\n",
     )
     .await;
@@ -318,7 +318,7 @@ async fn names_never_reach_a_client() {
 async fn the_pbx_can_grant_nothing() {
     let head =
         "HTTP/1.1 302 Found\r\nLocation: https://pbx.test/welcome.htm\r\nPBX-Account: 40\r\nPBX-Domain: acme.test\r\n";
-    let pbx = Raw::answering(format!("{head}Content-Length: 0\r\n\r\n")).await;
+    let pbx = RawUpstream::answering(format!("{head}Content-Length: 0\r\n\r\n")).await;
     let stage = Plan { pbx_at: Some(pbx.addr), rules: &rules(), ..Plan::default() }.start().await;
     let answer = stage.as_alice("/somewhere").host("pbx.test").send().await.expect(302);
     assert_eq!(answer.header("location"), "https://pbx.test/welcome.htm");

@@ -1,4 +1,4 @@
-//! `POST /auth/ott`: the vendor's arithmetic, and who gets an answer.
+//! `POST /auth/ott`: the vendor's token formula, and which callers get a token.
 
 use callgate::model::ott::Ha1;
 use md5::{Digest, Md5};
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::kit::client::Answer;
 use crate::kit::gate::{Gate, VOX_PASSWORD, secret};
 use crate::kit::stage::{Plan, Stage, until};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 const FORM: &str = "application/x-www-form-urlencoded";
 /// The key of most of the vendor's vectors.
@@ -228,7 +228,7 @@ async fn a_password_that_a_page_sends_along_is_ignored() {
     until("a line for each", || stage.gate.log().matches(" access ").count() == 2).await;
 }
 
-/// Traefik CVE-2026-85595: an unknown user is nobody, and not one with an empty password.
+/// Traefik CVE-2026-85595: an unknown user is refused, and does not count as one with an empty password.
 #[tokio::test]
 async fn a_user_without_an_entry_looks_forbidden() {
     let stage = Stage::new().await;
@@ -306,7 +306,7 @@ async fn a_slow_body_is_not_waited_for() {
 
 #[tokio::test]
 async fn nothing_is_there_without_voximplant() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::start(&format!("[app]\nurl = \"http://{}\"", upstream.addr)).await;
     for (method, path) in
         [("POST", "/auth/ott"), ("OPTIONS", "/auth/ott"), ("GET", "/auth/pbx"), ("GET", "/auth/callgate/x")]

@@ -1,4 +1,4 @@
-//! `/auth/pbx`: a session for whoever may have one, and the ways it reaches the browser.
+//! `/auth/pbx`: sessions of the PBX, and the ways in which they reach the browser.
 
 use std::time::Duration;
 
@@ -139,7 +139,7 @@ async fn a_ticket_is_for_the_browser_that_began() {
     assert!(stage.pbx.requests().iter().all(|seen| !seen.header("cookie").unwrap_or_default().contains("__Host-")));
 }
 
-/// Whoever can answer at the host where a hand-over began could take its visitor through all steps.
+/// A server at the host where a hand-over began could lead the visitor through all steps.
 #[tokio::test]
 async fn no_hand_over_begins_at_a_host_of_somebody_else() {
     let stage = Plan { dialect: Dialect::C, pbx: COOKIE, ..Plan::default() }.start().await;
@@ -597,7 +597,7 @@ async fn a_link_may_be_clicked_on_any_site() {
     }
 }
 
-// === Nobody ===
+// === Requests without a login ===
 
 #[tokio::test]
 async fn a_person_is_led_to_the_login_and_a_program_is_told_of_it() {

@@ -1,10 +1,10 @@
-//! `[pbx] shield`: nobody gets around callgate to the PBX, and everybody else is left alone.
+//! `[pbx] shield`: logins that bypass callgate are refused; other requests to the PBX pass.
 
 use http::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::kit::client::Asking;
+use crate::kit::client::RequestBuilder;
 use crate::kit::stage::{Plan, Stage};
 use crate::kit::vodia::Dialect;
 
@@ -21,16 +21,16 @@ async fn shielded() -> Stage {
     Plan { pbx: SHIELD, ..Plan::default() }.start().await
 }
 
-fn at_pbx<'s>(stage: &'s Stage, method: Method, path: &str) -> Asking<'s> {
+fn at_pbx<'s>(stage: &'s Stage, method: Method, path: &str) -> RequestBuilder<'s> {
     stage.gate.ask(method, path).host("pbx.test")
 }
 
-fn log_in<'s>(stage: &'s Stage, body: &str) -> Asking<'s> {
+fn log_in<'s>(stage: &'s Stage, body: &str) -> RequestBuilder<'s> {
     at_pbx(stage, Method::POST, SESSION).header("content-type", JSON).body(body.to_owned())
 }
 
 /// The administrator's Basic credentials, as another server would show them.
-fn as_admin(asking: Asking<'_>) -> Asking<'_> {
+fn as_admin(asking: RequestBuilder<'_>) -> RequestBuilder<'_> {
     use base64::Engine;
     let password = crate::kit::vodia::Options::default().admin_password;
     let basic = base64::prelude::BASE64_STANDARD.encode(format!("sso:{password}"));
@@ -168,11 +168,11 @@ async fn the_lists_of_paths_are_the_operators() {
     at_pbx(&stage, Method::GET, "/Secret/x").send().await.expect(403);
     at_pbx(&stage, Method::GET, "/secret/open/x").send().await.expect(404);
     at_pbx(&stage, Method::GET, "/reg_domains.htm").send().await.expect(404);
-    // Nobody at all is inside.
+    // No caller has a session.
     as_admin(log_in(&stage, THIRD)).from(INSIDE).send().await.expect(403);
 }
 
-// === Sessions that somebody else brought along ===
+// === Foreign sessions ===
 
 #[tokio::test]
 async fn only_a_session_of_callgates_own_lands() {
@@ -278,7 +278,7 @@ async fn attempts_are_limited_before_their_bodies_are_read() {
     at_pbx(&stage, Method::GET, "/reg_x.htm").send().await.expect(429);
     log_in(&stage, PASSWORD_LOGIN).send().await.expect(429);
     assert_eq!(stage.gate.log().matches("act=pbx_bypass").count(), 2);
-    // Nobody is kept from logging in through callgate by it.
+    // Logins through callgate still work.
     stage.as_alice("/auth/pbx").send().await.expect(303);
 }
 

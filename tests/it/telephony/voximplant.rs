@@ -1,17 +1,17 @@
-//! What an operator learns of Voximplant logins: races, counts, and which application a user is of.
+//! Reports on Voximplant logins: races, counts, and the application of a user.
 
 use callgate::model::ott::{VoximplantUser, users_line};
 use md5::{Digest, Md5};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::kit::client::Asking;
+use crate::kit::client::RequestBuilder;
 use crate::kit::gate::{VOX_PASSWORD, secret};
 use crate::kit::stage::{Plan, Stage};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
-fn ask<'s>(stage: &'s Stage, key: &str, agent: &str) -> Asking<'s> {
+fn ask<'s>(stage: &'s Stage, key: &str, agent: &str) -> RequestBuilder<'s> {
     stage.alice_posts("/auth/ott", FORM, format!("key={key}")).header("user-agent", agent)
 }
 
@@ -105,7 +105,7 @@ async fn a_rule_says_of_which_application_a_user_is() {
     stage.gate.line(&["audit grant", "account=alice@sales.acme"]).await;
     let answer = ask(&stage, "k1&appUser=alice@sales.acme.n2.voximplant.com", "a").header("accept", "application/json");
     assert_eq!(answer.send().await.expect(200).json()["user"], "alice@sales.acme");
-    // What the page asks for selects; it leads to no other application.
+    // The page's parameter selects an application; it leads to no other one.
     for wished in
         ["alice@phone.acme.voximplant.com", "alice@other.acme.voximplant.com", "bob@sales.acme.voximplant.com"]
     {

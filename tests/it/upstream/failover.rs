@@ -1,4 +1,4 @@
-//! Several URLs: the first that is well is used, and what was sent to one is never sent to another.
+//! Several URLs of an upstream: the first healthy one is used, and a request that was sent to one is never sent to another.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use crate::kit::client::{read_head, status};
 use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, until};
-use crate::kit::upstream::{Raw, read_request};
+use crate::kit::upstream::{RawUpstream, read_request};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n";
 const POST: &[u8] = b"POST / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nContent-Length: 2\r\n\r\nab";
@@ -21,11 +21,11 @@ fn saying(name: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len())
 }
 
-async fn named(name: &str) -> Raw {
-    Raw::answering(saying(name)).await
+async fn named(name: &str) -> RawUpstream {
+    RawUpstream::answering(saying(name)).await
 }
 
-/// An address where nobody listens, until somebody does.
+/// An address without a listener, until a test starts one.
 async fn nobody() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
@@ -156,7 +156,7 @@ async fn when_none_is_well_all_are_tried() {
 #[tokio::test]
 async fn what_was_sent_to_one_is_not_sent_to_another() {
     for request in [GET, POST] {
-        let (first, second) = (Raw::closing("").await, named("second").await);
+        let (first, second) = (RawUpstream::closing("").await, named("second").await);
         let gate = gate(&[first.addr, second.addr], "").await;
         // The third broken answer in a row is one too many.
         for _ in 0..3 {
@@ -173,7 +173,7 @@ async fn errors_of_the_app_itself_and_single_broken_answers_move_nobody() {
     let well = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
     let unwell = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let script = [unwell, unwell, unwell, unwell, "", "nonsense\r\n\r\n", well, "", "nonsense\r\n\r\n", unwell, ""];
-    let first = Raw::serving(move |mut line| async move {
+    let first = RawUpstream::serving(move |mut line| async move {
         line.request().await;
         line.say(script[line.nth]).await;
     })
@@ -190,7 +190,7 @@ async fn errors_of_the_app_itself_and_single_broken_answers_move_nobody() {
 
 #[tokio::test]
 async fn a_place_that_never_answers_is_passed_over() {
-    let first = Raw::silent().await;
+    let first = RawUpstream::silent().await;
     let second = named("second").await;
     let gate = gate(&[first.addr, second.addr], "timeouts = { first_byte = \"100ms\" }").await;
     for _ in 0..3 {
@@ -216,7 +216,7 @@ async fn a_client_that_breaks_off_moves_nobody() {
 /// As servers do that give a request so much time and no more.
 #[tokio::test]
 async fn a_client_that_dawdles_until_the_upstream_hangs_up_moves_nobody() {
-    let first = Raw::serving(|mut line| async move {
+    let first = RawUpstream::serving(|mut line| async move {
         while let Some(head) = line.head().await {
             if head.starts_with("POST") {
                 let mut some = [0; 4];
@@ -243,7 +243,7 @@ async fn a_mint_goes_to_the_next_place_when_the_first_is_away_and_never_to_two()
     let stage = Plan { pbx_first_at: Some(away), ..Plan::default() }.start().await;
     stage.as_alice("/auth/pbx").send().await.expect(303);
     assert_eq!(stage.pbx.mints().len(), 1);
-    let silent = Raw::closing("").await;
+    let silent = RawUpstream::closing("").await;
     let stage = Plan { pbx_first_at: Some(silent.addr), ..Plan::default() }.start().await;
     stage.as_alice("/auth/pbx").send().await.expect(502);
     assert_eq!((silent.seen().len(), stage.pbx.mints().len()), (1, 0));
@@ -251,7 +251,7 @@ async fn a_mint_goes_to_the_next_place_when_the_first_is_away_and_never_to_two()
 
 #[tokio::test]
 async fn the_pbx_is_asked_under_the_name_of_the_place_that_is_reached() {
-    let pbx = Raw::answering("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
+    let pbx = RawUpstream::answering("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
     for first in [None, Some(nobody().await)] {
         let stage = Plan { pbx_first_at: first, pbx_at: Some(pbx.addr), ..Plan::default() }.start().await;
         stage.as_alice("/auth/pbx").send().await.expect(403);
@@ -268,7 +268,7 @@ async fn the_pbx_is_asked_under_the_name_of_the_place_that_is_reached() {
 async fn who_comes_when_all_connections_are_taken_waits_and_is_told_when_none_ends() {
     let release = Arc::new(AtomicBool::new(false));
     let told = release.clone();
-    let upstream = Raw::serving(move |mut line| {
+    let upstream = RawUpstream::serving(move |mut line| {
         let told = told.clone();
         async move {
             while line.request().await.is_some() {
@@ -289,7 +289,7 @@ async fn who_comes_when_all_connections_are_taken_waits_and_is_told_when_none_en
     assert_eq!(crowded.header("retry-after"), "1");
     gate.line(&["status=503", "reason=upstream_busy"]).await;
     assert_eq!(upstream.seen().len(), 2);
-    // Whoever still waits when one ends is served, however many they are.
+    // When a connection ends, all waiting requests are served.
     for _ in 0..20 {
         lines.push(asking(&gate).await);
     }
@@ -310,7 +310,7 @@ async fn asking(gate: &Gate) -> impl AsyncRead + Unpin {
 
 #[tokio::test]
 async fn idle_connections_are_counted_and_make_room_for_who_waits() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let lines = "max_connections = 1\ntimeouts = { keep_alive = \"20s\", connect = \"10s\" }";
     let gate = Gate::start(&format!("workers = 4\n[app]\nurl = \"http://{}\"\n{lines}", upstream.addr)).await;
     // Some worker keeps the only connection when another needs one.
@@ -321,7 +321,7 @@ async fn idle_connections_are_counted_and_make_room_for_who_waits() {
 
 #[tokio::test]
 async fn a_tunnel_holds_its_connection() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         let request = line.request().await.unwrap_or_default();
         if request.contains("upgrade: websocket") {
             line.say("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n").await;

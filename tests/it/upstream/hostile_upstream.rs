@@ -1,4 +1,4 @@
-//! An upstream may lie: what it says in two ways, or in none that HTTP knows, never reaches a client as if it were an answer.
+//! Upstreams that break HTTP: an answer with two readings, or with none, becomes 502 or breaks off.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::kit::client::{read_head, status};
 use crate::kit::gate::Gate;
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
 /// A gate before an upstream that answers a request for `/n` with the nth of these, and closes.
-async fn liar(answers: Vec<Vec<u8>>) -> (Raw, Gate) {
+async fn liar(answers: Vec<Vec<u8>>) -> (RawUpstream, Gate) {
     let answers = Arc::new(answers);
-    let upstream = Raw::serving(move |mut line| {
+    let upstream = RawUpstream::serving(move |mut line| {
         let answers = answers.clone();
         async move {
             let request = line.request().await.unwrap();
@@ -182,20 +182,20 @@ async fn bad_chunks_never_look_whole() {
         let refused = status(&got) == 502;
         assert!(refused || (ended.is_err() && !got.ends_with("0\r\n\r\n")), "{body:?}: {got}");
         let fate = h2_fate(&gate, nth).await;
-        assert!(matches!(fate, Fate::Status(502) | Fate::Reset), "{body:?}: {fate:?}");
+        assert!(matches!(fate, Outcome::Status(502) | Outcome::Reset), "{body:?}: {fate:?}");
     }
 }
 
-/// What an HTTP/2 client sees of an answer.
+/// The answer as an HTTP/2 client sees it.
 #[derive(Debug)]
-enum Fate {
+enum Outcome {
     /// It ended by END_STREAM.
     Status(u16),
     /// It ended by RST_STREAM.
     Reset,
 }
 
-async fn h2_fate(gate: &Gate, nth: usize) -> Fate {
+async fn h2_fate(gate: &Gate, nth: usize) -> Outcome {
     let (mut send, connection) = h2::client::handshake(gate.raw("app.test", "h2").await).await.unwrap();
     tokio::spawn(connection);
     let request = http::Request::get(format!("https://app.test/{nth}")).body(()).unwrap();
@@ -211,8 +211,8 @@ async fn h2_fate(gate: &Gate, nth: usize) -> Fate {
         Ok::<_, h2::Error>(status)
     };
     match all.await {
-        Ok(status) => Fate::Status(status),
-        Err(error) if error.is_reset() => Fate::Reset,
+        Ok(status) => Outcome::Status(status),
+        Err(error) if error.is_reset() => Outcome::Reset,
         Err(error) => panic!("{error}"),
     }
 }
@@ -223,7 +223,7 @@ async fn trailers_cannot_say_what_a_head_says() {
                     Set-Cookie: a=b\r\nAuthorization: x\r\nContent-Type: text/html\r\nCache-Control: public\r\nX-Sum: 9";
     let names = "Content-Length, Transfer-Encoding, Host, Set-Cookie, Content-Type, Cache-Control, X-Sum";
     let head = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: {names}\r\n\r\n");
-    let upstream = Raw::closing(format!("{head}2\r\nok\r\n0\r\n{trailers}\r\n\r\n")).await;
+    let upstream = RawUpstream::closing(format!("{head}2\r\nok\r\n0\r\n{trailers}\r\n\r\n")).await;
     let gate = Gate::before(upstream.addr).await;
     let request = "GET / HTTP/1.1\r\nHost: app.test\r\nTE: trailers\r\nConnection: TE, close\r\n\r\n";
     let answer = gate.exchange(request.as_bytes()).await;
@@ -232,7 +232,7 @@ async fn trailers_cannot_say_what_a_head_says() {
 
 #[tokio::test]
 async fn informational_answers_without_end_are_no_answer() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.request().await;
         while line.stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").await.is_ok() {}
     })
@@ -244,7 +244,7 @@ async fn informational_answers_without_end_are_no_answer() {
 
 #[tokio::test]
 async fn informational_answers_do_not_move_the_deadline() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.request().await;
         while line.stream.write_all(b"HTTP/1.1 102 Processing\r\n\r\n").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -266,7 +266,7 @@ async fn what_has_no_body_has_none_whatever_follows() {
         ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
     ] {
         let said = format!("{answer}{poison}");
-        let upstream = Raw::serving(move |mut line| {
+        let upstream = RawUpstream::serving(move |mut line| {
             let said = said.clone();
             async move {
                 while line.request().await.is_some() {

@@ -1,13 +1,13 @@
-//! Credentials that prove a connection (NTLM, Negotiate) serve the client alone that showed them.
+//! NTLM and Negotiate prove a connection: only the client that showed the credentials uses that upstream connection.
 
 use tokio::io::AsyncWriteExt;
 
 use crate::kit::client::{read_head, status};
 use crate::kit::gate::Gate;
-use crate::kit::upstream::{Line, Raw};
+use crate::kit::upstream::{RawUpstream, UpstreamConnection};
 
 /// Serves an app that knows its user by the connection, as Windows' web server does. `{n}`: the connection.
-async fn knows_connections(mut line: Line) {
+async fn knows_connections(mut line: UpstreamConnection) {
     let mut user = "nobody".to_owned();
     while let Some(request) = line.request().await {
         let shown = request.lines().find_map(|line| line.strip_prefix("authorization: "));
@@ -23,7 +23,10 @@ async fn knows_connections(mut line: Line) {
         };
         let answer = match asks {
             Some(asks) => format!("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: {asks}\r\nContent-Length: 0\r\n\r\n"),
-            None => format!("HTTP/1.1 200 OK\r\nX-User: {user}\r\nX-Line: {}\r\nContent-Length: 0\r\n\r\n", line.nth),
+            None => format!(
+                "HTTP/1.1 200 OK\r\nX-User: {user}\r\nX-UpstreamConnection: {}\r\nContent-Length: 0\r\n\r\n",
+                line.nth
+            ),
         };
         line.say(answer).await;
     }
@@ -41,7 +44,7 @@ fn user(head: &str) -> &str {
 
 #[tokio::test]
 async fn nobody_is_served_as_who_proved_another_connection() {
-    let upstream = Raw::serving(knows_connections).await;
+    let upstream = RawUpstream::serving(knows_connections).await;
     let gate = Gate::before(upstream.addr).await;
     for scheme in ["NTLM", "negotiate", "Kerberos", "Basic x,  NTLM"] {
         let (mut ann, mut bob) = (gate.raw("app.test", "http/1.1").await, gate.raw("app.test", "http/1.1").await);
@@ -53,7 +56,7 @@ async fn nobody_is_served_as_who_proved_another_connection() {
             "{scheme}"
         );
         for _ in 0..3 {
-            // What the connection has proven is not shown again.
+            // A proven connection does not show its credentials again.
             assert_eq!(user(&ask(&mut ann, "/", "").await), "ann", "{scheme}");
             assert_eq!(user(&ask(&mut bob, "/", "").await), "nobody", "{scheme}");
         }
@@ -65,7 +68,7 @@ async fn nobody_is_served_as_who_proved_another_connection() {
 
 #[tokio::test]
 async fn a_connection_that_was_asked_for_such_a_proof_is_not_shared_either() {
-    let upstream = Raw::serving(knows_connections).await;
+    let upstream = RawUpstream::serving(knows_connections).await;
     let gate = Gate::before(upstream.addr).await;
     let mut ann = gate.raw("app.test", "http/1.1").await;
     assert_eq!(status(&ask(&mut ann, "/private", "").await), 401);
@@ -77,7 +80,7 @@ async fn a_connection_that_was_asked_for_such_a_proof_is_not_shared_either() {
 
 #[tokio::test]
 async fn other_credentials_share_connections_as_before() {
-    let upstream = Raw::serving(knows_connections).await;
+    let upstream = RawUpstream::serving(knows_connections).await;
     let gate = Gate::before(upstream.addr).await;
     for credential in ["Basic YTpi", "Bearer ntl.m", "Digest username=\"ann\""] {
         let mut tls = gate.raw("app.test", "http/1.1").await;
@@ -88,7 +91,7 @@ async fn other_credentials_share_connections_as_before() {
 
 #[tokio::test]
 async fn behind_a_believed_proxy_such_a_connection_serves_one_exchange() {
-    let upstream = Raw::serving(knows_connections).await;
+    let upstream = RawUpstream::serving(knows_connections).await;
     let gate = Gate::before_with(upstream.addr, "", "[server]\nbelieve_forwarded_from = [\"127.0.0.1\"]").await;
     let mut proxy = gate.raw("app.test", "http/1.1").await;
     let proof = "Authorization: NTLM proof-ann\r\nX-Forwarded-For: 192.0.2.1\r\n";
@@ -101,7 +104,7 @@ async fn behind_a_believed_proxy_such_a_connection_serves_one_exchange() {
 
 #[tokio::test]
 async fn streams_of_one_client_take_turns_on_its_connection() {
-    let upstream = Raw::serving(knows_connections).await;
+    let upstream = RawUpstream::serving(knows_connections).await;
     let gate = Gate::before(upstream.addr).await;
     let ann = Streams::open(&gate).await;
     assert_eq!(ann.ask("NTLM hello").await, (401, None));

@@ -1,4 +1,4 @@
-//! Upstream connections: kept when both sides have ended, asked again only when nothing can happen twice.
+//! The pool of upstream connections: what is kept, and which requests are sent again.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use tokio::sync::Notify;
 
 use crate::kit::client::{read_head, status};
 use crate::kit::gate::Gate;
-use crate::kit::upstream::{Line, Raw, passed};
+use crate::kit::upstream::{RawUpstream, UpstreamConnection, passed};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// An upstream that answers the first request of its first connection and does `then` with the second; later connections answer.
-async fn stale(then: &'static str) -> Raw {
-    Raw::serving(move |mut line| async move {
+async fn stale(then: &'static str) -> RawUpstream {
+    RawUpstream::serving(move |mut line| async move {
         line.request().await;
         line.say(OK).await;
         if line.nth > 0 {
@@ -64,7 +64,7 @@ async fn nothing_is_sent_twice_once_an_answer_began() {
 
 #[tokio::test]
 async fn a_fresh_connection_that_breaks_is_not_tried_again() {
-    let upstream = Raw::closing("").await;
+    let upstream = RawUpstream::closing("").await;
     let gate = Gate::before(upstream.addr).await;
     gate.get("/").send().await.expect(502);
     assert_eq!(upstream.seen().len(), 1);
@@ -74,7 +74,7 @@ async fn a_fresh_connection_that_breaks_is_not_tried_again() {
 async fn a_connection_closed_while_idle_is_replaced_even_for_a_post() {
     let closed = Arc::new(Notify::new());
     let told = closed.clone();
-    let upstream = Raw::serving(move |mut line| {
+    let upstream = RawUpstream::serving(move |mut line| {
         let told = told.clone();
         async move {
             line.request().await;
@@ -130,8 +130,8 @@ async fn connections_are_not_used_again_after_odd_answers() {
 }
 
 /// Answers every request on every connection, and keeps the number of the connection behind each request.
-async fn connections(answer: &'static str) -> Raw {
-    Raw::serving(move |mut line| async move {
+async fn connections(answer: &'static str) -> RawUpstream {
+    RawUpstream::serving(move |mut line| async move {
         while line.request().await.is_some() {
             line.note(line.nth.to_string());
             line.say(answer).await;
@@ -140,14 +140,14 @@ async fn connections(answer: &'static str) -> Raw {
     .await
 }
 
-fn numbers(upstream: &Raw) -> Vec<String> {
+fn numbers(upstream: &RawUpstream) -> Vec<String> {
     upstream.seen().into_iter().skip(1).step_by(2).collect()
 }
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_before_the_upstream_would() {
     let (sent, mut closed) = tokio::sync::mpsc::unbounded_channel();
-    let upstream = Raw::serving(move |mut line| {
+    let upstream = RawUpstream::serving(move |mut line| {
         let sent = sent.clone();
         async move {
             line.request().await;
@@ -170,7 +170,7 @@ async fn pingora_2025_4366_an_early_answer_ends_both_connections() {
         ("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", 401),
         ("HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", 429),
     ] {
-        let upstream = Raw::serving(move |mut line| async move {
+        let upstream = RawUpstream::serving(move |mut line| async move {
             line.head().await;
             line.say(answer).await;
             line.note(line.nth.to_string());
@@ -183,7 +183,7 @@ async fn pingora_2025_4366_an_early_answer_ends_both_connections() {
         let head = read_head(&mut tls).await;
         assert_eq!(status(&head), expected, "{head}");
         assert!(head.contains("\r\nconnection: close\r\n"), "{head}");
-        // What is left of the body must not be read as a request.
+        // The rest of the body must not be read as a request.
         let _ = tls.write_all(b"GET /smuggled HTTP/1.1\r\nHost: app.test\r\n\r\n").await;
         let mut rest = Vec::new();
         let _ = tls.read_to_end(&mut rest).await;
@@ -195,7 +195,7 @@ async fn pingora_2025_4366_an_early_answer_ends_both_connections() {
 
 #[tokio::test]
 async fn an_early_answer_arrives_even_when_the_upstream_closes_at_once() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.head().await;
         // Closing with the body unread resets the connection under the gate's writes.
         line.say("HTTP/1.1 413 Content Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlarge").await;
@@ -215,7 +215,7 @@ async fn an_early_answer_arrives_even_when_the_upstream_closes_at_once() {
 
 #[tokio::test]
 async fn every_request_of_a_connection_is_passed_as_it_is() {
-    let upstream = Raw::ok().await;
+    let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let mut tls = gate.raw("app.test", "http/1.1").await;
     for n in 0..20 {
@@ -230,9 +230,9 @@ async fn every_request_of_a_connection_is_passed_as_it_is() {
 
 // === Upstreams that close whenever they like ===
 
-/// What an upstream does with a connection after the answer to a request, or instead of it.
+/// The way in which an upstream treats a connection after an answer, or instead of one.
 #[derive(Debug, Clone, Copy)]
-enum Whim {
+enum ConnectionEnd {
     /// Goes on.
     Stay,
     /// Ends the connection behind the answer, without having said so.
@@ -245,22 +245,30 @@ enum Whim {
     ResetOnNext,
 }
 
-const WHIMS: [Whim; 8] =
-    [Whim::Stay, Whim::Close, Whim::Stay, Whim::CloseOnNext, Whim::Reset, Whim::Stay, Whim::ResetOnNext, Whim::Stay];
+const WHIMS: [ConnectionEnd; 8] = [
+    ConnectionEnd::Stay,
+    ConnectionEnd::Close,
+    ConnectionEnd::Stay,
+    ConnectionEnd::CloseOnNext,
+    ConnectionEnd::Reset,
+    ConnectionEnd::Stay,
+    ConnectionEnd::ResetOnNext,
+    ConnectionEnd::Stay,
+];
 
 /// Answers with the target of each request, and follows its whims, each connection from another one on.
-async fn whimsical() -> Raw {
-    Raw::serving(|mut line| async move {
+async fn whimsical() -> RawUpstream {
+    RawUpstream::serving(|mut line| async move {
         for whim in WHIMS.iter().cycle().skip(line.nth * 5 % WHIMS.len()) {
             let Some(request) = line.request().await else { return };
             let target = request.split(' ').nth(1).unwrap();
             line.say(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{target}", target.len())).await;
             match whim {
-                Whim::Stay => {}
-                Whim::Close => return,
-                Whim::Reset => return reset(line),
-                Whim::CloseOnNext => return drop(line.head().await),
-                Whim::ResetOnNext => {
+                ConnectionEnd::Stay => {}
+                ConnectionEnd::Close => return,
+                ConnectionEnd::Reset => return reset(line),
+                ConnectionEnd::CloseOnNext => return drop(line.head().await),
+                ConnectionEnd::ResetOnNext => {
                     line.head().await;
                     return reset(line);
                 }
@@ -270,7 +278,7 @@ async fn whimsical() -> Raw {
     .await
 }
 
-fn reset(line: Line) {
+fn reset(line: UpstreamConnection) {
     line.stream.set_zero_linger().unwrap();
 }
 
@@ -312,7 +320,7 @@ async fn a_post_to_such_an_upstream_arrives_once_at_most() {
 async fn bytes_behind_a_whole_answer_are_never_the_answer_to_another_request() {
     let extra = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
     let (sent, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let upstream = Raw::serving(move |mut line| {
+    let upstream = RawUpstream::serving(move |mut line| {
         let sent = sent.clone();
         async move {
             line.request().await;
@@ -335,7 +343,7 @@ async fn bytes_behind_a_whole_answer_are_never_the_answer_to_another_request() {
 
 #[tokio::test]
 async fn an_upstream_that_answers_before_it_has_read_all_is_heard() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.head().await;
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly").await;
         line.rest().await;
@@ -350,7 +358,7 @@ async fn an_upstream_that_answers_before_it_has_read_all_is_heard() {
 
 #[tokio::test]
 async fn the_upstreams_100_is_not_taken_for_the_answer() {
-    let upstream = Raw::serving(|mut line| async move {
+    let upstream = RawUpstream::serving(|mut line| async move {
         line.head().await;
         line.say("HTTP/1.1 100 Continue\r\n\r\n").await;
         let mut body = [0; 2];

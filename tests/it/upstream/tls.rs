@@ -1,4 +1,4 @@
-//! TLS toward upstreams: whom we trust, by an authority, a name or a pinned key.
+//! TLS toward upstreams: trust by an authority, a name or a pinned key.
 
 use std::sync::{Arc, Mutex};
 
@@ -18,12 +18,12 @@ use crate::kit::commands::run;
 use crate::kit::gate::{Gate, secret};
 
 /// A key and the certificates that a server shows for it.
-struct Shown {
+struct Chain {
     chain: Vec<CertificateDer<'static>>,
     key: KeyPair,
 }
 
-impl Shown {
+impl Chain {
     /// As an authority vouches for it, which is returned, too.
     fn vouched_for(names: &[&str]) -> (Self, String) {
         let certificate = dev::certificate(names).unwrap();
@@ -85,9 +85,9 @@ async fn gate(port: u16, lines: &str) -> Gate {
 
 #[tokio::test]
 async fn upstreams_are_verified_as_configured() {
-    let (shown, ca) = Shown::vouched_for(&["localhost", "inner.test"]);
+    let (shown, ca) = Chain::vouched_for(&["localhost", "inner.test"]);
     let (port, asked) = shown.serve().await;
-    let (other_port, _) = Shown::vouched_for(&["other.test"]).0.serve().await;
+    let (other_port, _) = Chain::vouched_for(&["other.test"]).0.serve().await;
     let dir = TempDir::new().unwrap();
     secret(&dir, "ca.pem", &ca);
     let with_ca = format!("ca = \"{}\"", dir.path().join("ca.pem").display());
@@ -116,7 +116,7 @@ async fn upstreams_are_verified_as_configured() {
 
 #[tokio::test]
 async fn a_pin_alone_is_enough_and_nothing_else_matters() {
-    let shown = Shown::self_signed(KeyPair::generate().unwrap());
+    let shown = Chain::self_signed(KeyPair::generate().unwrap());
     let (port, asked) = shown.serve().await;
     let pin = shown.pin();
     for lines in [
@@ -135,7 +135,7 @@ async fn a_pin_alone_is_enough_and_nothing_else_matters() {
 
 #[tokio::test]
 async fn another_key_is_a_502_and_the_event_names_it() {
-    let shown = Shown::self_signed(KeyPair::generate().unwrap());
+    let shown = Chain::self_signed(KeyPair::generate().unwrap());
     let (port, asked) = shown.serve().await;
     let gate = gate(port, &format!("pin = \"{}\"", BASE64_STANDARD.encode([7; 32]))).await;
     let answer = gate.get("/").send().await.expect(502);
@@ -156,10 +156,10 @@ async fn a_pin_and_a_ca_must_both_be_right() {
     let issuer = Issuer::new(ca, ca_key);
     let key = KeyPair::generate().unwrap();
     let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    let vouched = Shown { chain: vec![leaf.der().clone()], key };
-    // The right key with a certificate that nobody vouches for.
+    let vouched = Chain { chain: vec![leaf.der().clone()], key };
+    // The right key in a certificate that no authority signed.
     let same_key = KeyPair::try_from(vouched.key.serialize_der()).unwrap();
-    let unvouched = Shown::self_signed(same_key);
+    let unvouched = Chain::self_signed(same_key);
     let dir = TempDir::new().unwrap();
     secret(&dir, "ca.pem", &ca_certificate.pem());
     let ca = format!("ca = \"{}\"", dir.path().join("ca.pem").display());
@@ -174,10 +174,10 @@ async fn a_pin_and_a_ca_must_both_be_right() {
 
 #[tokio::test]
 async fn a_pin_does_not_replace_the_proof_that_the_key_is_there() {
-    let shown = Shown::self_signed(KeyPair::generate().unwrap());
+    let shown = Chain::self_signed(KeyPair::generate().unwrap());
     let pin = shown.pin();
     // Anybody can show the certificate of another.
-    let thief = Shown { chain: shown.chain.clone(), key: KeyPair::generate().unwrap() };
+    let thief = Chain { chain: shown.chain.clone(), key: KeyPair::generate().unwrap() };
     let signer = callgate::tls::provider()
         .key_provider
         .load_private_key(PrivateKeyDer::try_from(thief.key.serialize_der()).unwrap())
@@ -217,7 +217,7 @@ async fn checked(port: u16, lines: &str) -> (String, bool) {
 
 #[tokio::test]
 async fn an_online_check_prints_the_pin_to_copy() {
-    let shown = Shown::self_signed(KeyPair::generate().unwrap());
+    let shown = Chain::self_signed(KeyPair::generate().unwrap());
     let (port, _) = shown.serve().await;
     let pin = format!("pin = \"sha256/{}\"", shown.pin());
     let line = format!("app: 127.0.0.1:{port} has the key of {pin}\n");

@@ -1,4 +1,4 @@
-//! An identity provider that lies on demand.
+//! A stand-in for an identity provider that can lie.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,18 +10,18 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
-use crate::kit::upstream::{Line, Raw};
+use crate::kit::upstream::{RawUpstream, UpstreamConnection};
 
 pub const CLIENT: &str = "callgate-client";
 pub const SECRET: &str = "a client secret with &, % and +";
 
-/// What the provider says. The claims replace those that it would say; `null` takes one away.
-pub struct Says {
+/// The answers of the provider. The claims replace its own; `null` removes one.
+pub struct ProviderFaults {
     pub claims: Value,
-    /// What stands before them as it is written.
+    /// The text before them, as it is written.
     pub claims_more: &'static str,
     pub userinfo: Value,
-    /// What the userinfo endpoint answers, as it is written.
+    /// The answer of the userinfo endpoint, as it is written.
     pub userinfo_text: Option<String>,
     pub discovery: Value,
     /// Keys beside the one that signs.
@@ -29,14 +29,14 @@ pub struct Says {
     /// Replaces members of the token endpoint's answer.
     pub tokens: Value,
     pub header: Value,
-    /// What signs ID tokens: the published key, another one, the client's secret, or nothing.
-    pub signs: Signs,
-    /// What the token endpoint answers instead of tokens.
+    /// The key that signs ID tokens: the published one, another one, the client's secret, or none.
+    pub signs: IdTokenSigner,
+    /// The answer of the token endpoint instead of tokens.
     pub instead: Option<(u16, Value)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Signs {
+pub enum IdTokenSigner {
     Key,
     Another,
     Nothing,
@@ -46,15 +46,15 @@ pub enum Signs {
 
 /// A running provider.
 pub struct Provider {
-    raw: Raw,
+    raw: RawUpstream,
     state: Arc<Mutex<State>>,
 }
 
 struct State {
-    says: Says,
+    says: ProviderFaults,
     key: EcdsaKeyPair,
     another: EcdsaKeyPair,
-    /// What each code was asked for with.
+    /// The parameters with which each code was requested.
     codes: HashMap<String, HashMap<String, String>>,
     /// All tokens that were given.
     given: Vec<String>,
@@ -63,7 +63,7 @@ struct State {
 impl Provider {
     pub async fn start() -> Self {
         let key = || EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        let says = Says {
+        let says = ProviderFaults {
             claims: json!({}),
             claims_more: "",
             userinfo: json!({ "sub": "ann" }),
@@ -72,13 +72,13 @@ impl Provider {
             keys: Vec::new(),
             tokens: json!({}),
             header: json!({}),
-            signs: Signs::Key,
+            signs: IdTokenSigner::Key,
             instead: None,
         };
         let state = State { says, key: key(), another: key(), codes: HashMap::new(), given: Vec::new() };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
-        let raw = Raw::serving(move |line| serve(line, Arc::clone(&shared))).await;
+        let raw = RawUpstream::serving(move |line| serve(line, Arc::clone(&shared))).await;
         Self { raw, state }
     }
 
@@ -86,7 +86,7 @@ impl Provider {
         format!("http://{}", self.raw.addr)
     }
 
-    pub fn set(&self, change: impl FnOnce(&mut Says)) {
+    pub fn set(&self, change: impl FnOnce(&mut ProviderFaults)) {
         change(&mut self.state.lock().unwrap().says);
     }
 
@@ -100,7 +100,7 @@ impl Provider {
         self.state.lock().unwrap().given.clone()
     }
 
-    /// Lets somebody log in at the address that the gate sent the browser to, and returns the code.
+    /// Logs in at the address to which the gate sent the browser, and returns the code.
     pub fn log_in(&self, address: &str) -> (String, HashMap<String, String>) {
         let (page, query) = address.split_once('?').unwrap();
         assert_eq!(page, format!("{}/authorize", self.issuer()));
@@ -112,7 +112,7 @@ impl Provider {
     }
 }
 
-async fn serve(mut line: Line, state: Arc<Mutex<State>>) {
+async fn serve(mut line: UpstreamConnection, state: Arc<Mutex<State>>) {
     while let Some(request) = line.request().await {
         let (status, body) =
             answer(&request, &line.stream.local_addr().unwrap().to_string(), &mut state.lock().unwrap());
@@ -157,7 +157,7 @@ fn answer(request: &str, addr: &str, state: &mut State) -> (u16, Value) {
     }
 }
 
-/// Gives tokens for a code, once, and only to whoever asked for it.
+/// Gives tokens for a code, once, and only to the client that requested it.
 fn token(head: &str, body: &str, issuer: &str, state: &mut State) -> (u16, Value) {
     let sent: HashMap<_, _> = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
     if let Some((status, body)) = &state.says.instead {
@@ -188,9 +188,9 @@ fn token(head: &str, body: &str, issuer: &str, state: &mut State) -> (u16, Value
 
 fn signed(claims: &Value, state: &State) -> String {
     let algorithm = match state.says.signs {
-        Signs::Key | Signs::Another => "ES256",
-        Signs::Nothing => "none",
-        Signs::ClientSecret | Signs::PublicKey => "HS256",
+        IdTokenSigner::Key | IdTokenSigner::Another => "ES256",
+        IdTokenSigner::Nothing => "none",
+        IdTokenSigner::ClientSecret | IdTokenSigner::PublicKey => "HS256",
     };
     let header = with(json!({ "alg": algorithm, "typ": "JWT", "kid": "1" }), &state.says.header);
     let claims = claims.to_string().replacen('{', &format!("{{{}", state.says.claims_more), 1);
@@ -202,11 +202,11 @@ fn signed(claims: &Value, state: &State) -> String {
         aws_lc_rs::hmac::sign(&key, text.as_bytes()).as_ref().to_vec()
     };
     let signature = match state.says.signs {
-        Signs::Key => by(&state.key),
-        Signs::Another => by(&state.another),
-        Signs::Nothing => Vec::new(),
-        Signs::ClientSecret => mac(SECRET.as_bytes()),
-        Signs::PublicKey => mac(state.key.public_key().as_ref()),
+        IdTokenSigner::Key => by(&state.key),
+        IdTokenSigner::Another => by(&state.another),
+        IdTokenSigner::Nothing => Vec::new(),
+        IdTokenSigner::ClientSecret => mac(SECRET.as_bytes()),
+        IdTokenSigner::PublicKey => mac(state.key.public_key().as_ref()),
     };
     format!("{text}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
 }

@@ -1,4 +1,4 @@
-//! Clients that say anything, in HTTP/1 and in the frames of HTTP/2.
+//! Clients that send any bytes over HTTP/1, and any frames over HTTP/2.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use crate::kit::rfc9112::Field;
 /// A silence of this length means that the gate waits for more.
 const SILENCE: Duration = Duration::from_millis(400);
 
-/// What a client says on one connection.
+/// The bytes or frames of a client on one connection.
 #[derive(Debug, Clone)]
-pub enum Words {
+pub enum ClientBytes {
     Http1(Vec<u8>),
     Http2(Frames),
 }
@@ -27,7 +27,7 @@ pub struct Frames {
     pub trailers: Vec<Field>,
 }
 
-impl Words {
+impl ClientBytes {
     /// Says it on a connection of its own, and listens until the gate closes or waits for more.
     pub async fn say(&self, gate: &Gate) -> Vec<u8> {
         let (protocol, bytes) = match self {
@@ -99,7 +99,7 @@ fn frame(bytes: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) 
     bytes.extend_from_slice(payload);
 }
 
-/// Writes fields as literals that nobody need remember (RFC 7541 §6.2.2), so that any byte may be in them.
+/// Writes fields as literals without indexing (RFC 7541 §6.2.2), so that any byte may be in them.
 fn block(fields: &[Field]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {

@@ -1,22 +1,22 @@
-//! Fixed cases that are worth keeping: tests/oracle/corpus.txt.
+//! The fixed cases of tests/oracle/corpus.txt.
 
-use super::client::{Frames, Words};
+use super::client::{ClientBytes, Frames};
 use crate::kit::rfc9112::bytes;
 
 const CORPUS: &str = include_str!("../../../oracle/corpus.txt");
 
 /// Returns all cases with their names.
-pub fn all() -> Vec<(String, Words)> {
+pub fn all() -> Vec<(String, ClientBytes)> {
     let lines = CORPUS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(|line| case(line).unwrap_or_else(|| panic!("tests/oracle/corpus.txt: {line}"))).collect()
 }
 
-fn case(line: &str) -> Option<(String, Words)> {
+fn case(line: &str) -> Option<(String, ClientBytes)> {
     let (name, said) = line.split_once(" | ")?;
     let (version, name) = name.split_once(' ')?;
     let words = match version {
-        "h1" => Words::Http1(bytes(&plain(said)?)),
-        "h2" => Words::Http2(frames(said)?),
+        "h1" => ClientBytes::Http1(bytes(&plain(said)?)),
+        "h2" => ClientBytes::Http2(frames(said)?),
         _ => return None,
     };
     Some((name.trim().into(), words))

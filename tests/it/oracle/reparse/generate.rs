@@ -1,11 +1,11 @@
-//! What hostile clients send: by the grammar at first, then bent. The same seed always makes the same bytes.
+//! A generator of hostile requests: valid by the grammar at first, then bent. The same seed makes the same bytes.
 
 use super::client::Frames;
 
 /// A generator of numbers (SplitMix64).
-pub struct Dice(u64);
+pub struct Random(u64);
 
-impl Dice {
+impl Random {
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -33,7 +33,7 @@ impl Dice {
 
 // === The words ===
 
-/// What a client says of itself or others where only the gate may speak.
+/// Values that a client sends in fields that only the gate may set.
 pub const CLAIM: &str = "evil";
 
 const METHODS: &[&str] = &[
@@ -327,7 +327,7 @@ const LAST: &str = "GET /last HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\
 // === HTTP/1 ===
 
 /// Makes the bytes of one connection: up to three requests, half of the time bent, and a last one.
-pub fn http1(dice: &mut Dice) -> Vec<u8> {
+pub fn http1(dice: &mut Random) -> Vec<u8> {
     let requests: String = (0..=dice.below(3)).map(|_| request(dice)).collect();
     let mut bytes = latin1_bytes(&requests);
     if dice.once_in(2) {
@@ -339,8 +339,8 @@ pub fn http1(dice: &mut Dice) -> Vec<u8> {
     bytes
 }
 
-fn request(dice: &mut Dice) -> String {
-    // What is odd everywhere gets nowhere.
+fn request(dice: &mut Random) -> String {
+    // A request that is odd in every part is always refused.
     let plain = !dice.once_in(3);
     let (method, target, version) = if plain {
         (dice.pick(&METHODS[..9]), dice.pick(&TARGETS[..9]), "HTTP/1.1")
@@ -359,7 +359,7 @@ fn request(dice: &mut Dice) -> String {
 }
 
 /// Adds the fields of a body and returns it, most often one that fits.
-fn framing(dice: &mut Dice, lines: &mut Vec<String>, plain: bool) -> String {
+fn framing(dice: &mut Random, lines: &mut Vec<String>, plain: bool) -> String {
     match dice.below(if plain { 5 } else { 8 }) {
         0 | 1 => String::new(),
         2 => {
@@ -377,14 +377,14 @@ fn framing(dice: &mut Dice, lines: &mut Vec<String>, plain: bool) -> String {
     }
 }
 
-fn shuffle(dice: &mut Dice, lines: &mut [String]) {
+fn shuffle(dice: &mut Random, lines: &mut [String]) {
     for at in 1..lines.len() {
         lines.swap(at, dice.below(at + 1));
     }
 }
 
 /// Changes one thing in some bytes.
-fn bend(dice: &mut Dice, bytes: &mut Vec<u8>) {
+fn bend(dice: &mut Random, bytes: &mut Vec<u8>) {
     let at = dice.below(bytes.len() + 1);
     match dice.below(8) {
         0 if at < bytes.len() => drop(bytes.remove(at)),
@@ -402,7 +402,7 @@ fn bend(dice: &mut Dice, bytes: &mut Vec<u8>) {
     }
 }
 
-fn bend_line_end(dice: &mut Dice, bytes: &mut Vec<u8>) {
+fn bend_line_end(dice: &mut Random, bytes: &mut Vec<u8>) {
     let ends: Vec<_> = bytes.windows(2).enumerate().filter(|(_, pair)| *pair == b"\r\n").map(|(at, _)| at).collect();
     if ends.is_empty() {
         return;
@@ -484,7 +484,7 @@ const H2_PATHS: &[&str] = &[
 ];
 
 /// Makes the frames of one exchange.
-pub fn http2(dice: &mut Dice) -> Frames {
+pub fn http2(dice: &mut Random) -> Frames {
     let plain = dice.once_in(2);
     let mut head = vec![
         (":method".to_owned(), if plain { dice.pick(&METHODS[..9]) } else { dice.pick(METHODS) }.to_owned()),
@@ -521,7 +521,7 @@ pub fn http2(dice: &mut Dice) -> Frames {
     Frames { head, body, trailers }
 }
 
-fn authority(dice: &mut Dice, plain: bool) -> &'static str {
+fn authority(dice: &mut Random, plain: bool) -> &'static str {
     let odd = [
         "app.test",
         "App.test:8443",
@@ -535,7 +535,7 @@ fn authority(dice: &mut Dice, plain: bool) -> &'static str {
     if plain { "app.test" } else { dice.pick(&odd) }
 }
 
-fn path(dice: &mut Dice, plain: bool) -> &'static str {
+fn path(dice: &mut Random, plain: bool) -> &'static str {
     match (plain, dice.below(3)) {
         (true, _) => dice.pick(&TARGETS[..9]),
         (false, 0) => dice.pick(H2_PATHS),

@@ -1,4 +1,4 @@
-//! Those who read what the gate sent: programs that others wrote, each by its own lights.
+//! The foreign parsers that read what the gate sent.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -36,13 +36,13 @@ pub struct Request1 {
     pub trailers: Option<Vec<Field>>,
 }
 
-/// What one reader made of one stream of bytes.
+/// The result of one reader for one stream of bytes.
 #[derive(Debug, Clone)]
-pub struct Sight {
+pub struct ReadMessage {
     pub reader: String,
     /// The requests that were whole.
     pub requests: Vec<Request1>,
-    /// Why it read no further.
+    /// The reason why it read no further.
     pub refused: Option<String>,
 }
 
@@ -65,12 +65,12 @@ fn lower(fields: &[Field]) -> Vec<Field> {
 }
 
 /// Lets every reader read every stream. Returns what each stream looked like, in order.
-pub async fn read_all(streams: &[Vec<u8>]) -> Vec<Vec<Sight>> {
+pub async fn read_all(streams: &[Vec<u8>]) -> Vec<Vec<ReadMessage>> {
     let asked: String = streams.iter().enumerate().map(|(id, stream)| line(id, stream)).collect();
     let python = run(Command::new(PYTHON).arg("tests/oracle/reparse.py"), asked.clone());
     let node = run(Command::new("node").arg("tests/oracle/reparse.js"), asked);
     let nginx = Nginx::start().await;
-    let mut sights: Vec<Vec<Sight>> = vec![Vec::new(); streams.len()];
+    let mut sights: Vec<Vec<ReadMessage>> = vec![Vec::new(); streams.len()];
     for (stream, sights) in streams.iter().zip(&mut sights) {
         sights.push(hyper(stream).await);
         sights.push(nginx.read(stream).await);
@@ -102,7 +102,7 @@ fn run(command: &mut Command, asked: String) -> tokio::task::JoinHandle<String> 
     })
 }
 
-fn sight(told: &Value) -> Sight {
+fn sight(told: &Value) -> ReadMessage {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let fields = |value: &Value| {
         value.as_array().map(|fields| fields.iter().map(|field| (text(&field[0]), text(&field[1]))).collect())
@@ -114,7 +114,7 @@ fn sight(told: &Value) -> Sight {
         body: text(&told["body"]),
         trailers: fields(&told["trailers"]),
     };
-    Sight {
+    ReadMessage {
         reader: text(&told["reader"]),
         requests: told["requests"].as_array().unwrap().iter().map(request).collect(),
         refused: told["refused"].as_str().map(str::to_owned),
@@ -123,7 +123,7 @@ fn sight(told: &Value) -> Sight {
 
 // === hyper ===
 
-async fn hyper(stream: &[u8]) -> Sight {
+async fn hyper(stream: &[u8]) -> ReadMessage {
     let (mut client, server) = tokio::io::duplex(1 << 20);
     let seen = Arc::<Mutex<Vec<Request1>>>::default();
     let service = service_fn(|request| {
@@ -146,7 +146,7 @@ async fn hyper(stream: &[u8]) -> Sight {
     let (served, ()) = tokio::join!(serve, client);
     let refused = served.err().map(|error| error.to_string());
     let requests = seen.lock().unwrap().clone();
-    Sight { reader: "hyper".into(), requests, refused }
+    ReadMessage { reader: "hyper".into(), requests, refused }
 }
 
 async fn collect(request: Request<Incoming>) -> Option<Request1> {
@@ -210,7 +210,7 @@ impl Nginx {
         Self { dir, child, behind }
     }
 
-    async fn read(&self, stream: &[u8]) -> Sight {
+    async fn read(&self, stream: &[u8]) -> ReadMessage {
         let socket = Path::new(self.dir.path()).join("nginx.sock");
         let mut client = UnixStream::connect(socket).await.unwrap();
         let mut answers = Vec::new();
@@ -231,7 +231,7 @@ impl Nginx {
             requests.push(Request1 { trailers: None, ..sentinel() });
         }
         let refusal = answers.lines().find(|line| line.starts_with("HTTP/1.1 4") || line.starts_with("HTTP/1.1 5"));
-        Sight { reader: "nginx".into(), requests, refused: refusal.map(str::to_owned) }
+        ReadMessage { reader: "nginx".into(), requests, refused: refusal.map(str::to_owned) }
     }
 }
 
@@ -278,7 +278,7 @@ fn joined(fields: Vec<Field>) -> Vec<Field> {
     joined
 }
 
-/// Why a reader may refuse a request instead of reading it. A refusal is no second reading, but each has its reason.
+/// Returns the reason for which a reader may refuse a request. A refusal is no second reading, but each needs a reason.
 pub fn excuse(reader: &str, request: &Request1) -> Option<&'static str> {
     let Request1 { method, target, fields, .. } = request;
     let has = |name: &str| fields.iter().any(|(known, _)| known == name);
@@ -328,7 +328,7 @@ fn is_decodable(target: &str) -> bool {
 }
 
 /// Counts how often each reader has read and how often it has refused.
-pub fn tally(sights: &[Vec<Sight>]) -> HashMap<String, (usize, usize)> {
+pub fn tally(sights: &[Vec<ReadMessage>]) -> HashMap<String, (usize, usize)> {
     let mut counts = HashMap::<String, (usize, usize)>::new();
     for sight in sights.iter().flatten() {
         let (read, refused) = counts.entry(sight.reader.clone()).or_default();

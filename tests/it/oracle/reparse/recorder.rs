@@ -1,4 +1,4 @@
-//! An upstream that keeps all that it is sent, connection by connection, and has no say in where a request ends.
+//! An upstream that records all bytes of each connection, and does not decide where a request ends.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -64,7 +64,7 @@ impl Drop for Recorder {
     }
 }
 
-/// Keeps every byte until the other side ends; answers when a request seems whole, or is none.
+/// Keeps every byte until the other side ends; answers when a request seems whole, or invalid.
 async fn record(mut stream: TcpStream) -> Vec<u8> {
     let (mut bytes, mut answered) = (Vec::new(), false);
     while let Ok(1..) = stream.read_buf(&mut bytes).await {

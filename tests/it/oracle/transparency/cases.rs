@@ -8,7 +8,7 @@ pub struct Case {
     pub upstream: Vec<Step>,
 }
 
-/// What one side does next.
+/// The next step of one side.
 #[derive(Debug, Clone)]
 pub enum Step {
     Say(Vec<u8>),

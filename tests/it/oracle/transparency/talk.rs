@@ -1,4 +1,4 @@
-//! One exchange, direct or through the gate: a client and an upstream follow their scripts, and all they hear is kept.
+//! One exchange, direct or through the gate: client and upstream follow their scripts, and all they receive is recorded.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,11 +11,11 @@ use tokio::sync::Notify;
 use super::cases::{Ask, Body, Case, Client, Step};
 use crate::kit::gate::Gate;
 use crate::kit::rfc9112::{self, Field, Framing, Message, Reading, latin1};
-use crate::kit::upstream::Raw;
+use crate::kit::upstream::RawUpstream;
 
-/// What the upstream and the client saw of an exchange.
+/// The exchange as the upstream and the client saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct Observed {
     pub requests: Vec<Message>,
     /// Interim answers are among them.
     pub answers: Vec<Message>,
@@ -23,13 +23,13 @@ pub struct Seen {
 
 /// The part of a body that an upstream with [`Step::AwaitClient`] waits to be seen.
 pub const FIRST: &str = "data: 1\n\n";
-/// What stands for the body of a message that broke off.
+/// The sign for the body of a message that broke off.
 pub const BROKEN: &str = "(broken off)";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How a client reaches the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Route {
     Direct,
     Gate,
     /// Through the gate, in HTTP/2.
@@ -37,15 +37,15 @@ pub enum Way {
 }
 
 /// An upstream for one exchange at a time, and a gate before it.
-pub struct Theatre {
-    upstream: Raw,
+pub struct Exchanges {
+    upstream: RawUpstream,
     gate: Gate,
-    scene: Arc<Mutex<Arc<Scene>>>,
+    scene: Arc<Mutex<Arc<SharedState>>>,
 }
 
-/// What the sides of one exchange must know of each other.
+/// The state that both sides of an exchange share.
 #[derive(Default)]
-struct Scene {
+struct SharedState {
     script: Vec<Step>,
     /// All that the upstream has heard.
     heard: Mutex<Vec<u8>>,
@@ -57,17 +57,17 @@ struct Scene {
     gone: Notify,
 }
 
-impl Theatre {
+impl Exchanges {
     pub async fn open() -> Self {
-        let scene = Arc::<Mutex<Arc<Scene>>>::default();
+        let scene = Arc::<Mutex<Arc<SharedState>>>::default();
         let current = scene.clone();
-        let upstream = Raw::serving(move |mut line| {
+        let upstream = RawUpstream::serving(move |mut line| {
             let scene = current.lock().unwrap().clone();
             async move {
                 let mut bytes = follow(&mut line.stream, &scene.script, &scene.first).await;
                 let _ = line.stream.shutdown().await;
                 scene.over.notified().await;
-                // What is still there counts, whatever the script wanted of it.
+                // All bytes that still arrive count, whatever the script reads.
                 while let Ok(1..) = line.stream.try_read_buf(&mut bytes) {}
                 scene.heard.lock().unwrap().extend_from_slice(&bytes);
                 drop(line);
@@ -80,15 +80,15 @@ impl Theatre {
     }
 
     /// Plays a case.
-    pub async fn play(&self, case: &Case, way: Way) -> Seen {
-        let scene = Arc::new(Scene { script: case.upstream.clone(), ..Scene::default() });
+    pub async fn play(&self, case: &Case, way: Route) -> Observed {
+        let scene = Arc::new(SharedState { script: case.upstream.clone(), ..SharedState::default() });
         *self.scene.lock().unwrap() = scene.clone();
         let answers = match (way, &case.client) {
-            (Way::Direct, _) => {
+            (Route::Direct, _) => {
                 let stream = TcpStream::connect(self.upstream.addr).await.unwrap();
                 in_time(case, http1(stream, case, &scene.first)).await
             }
-            (Way::Gate2, Client::Asks(ask)) => in_time(case, http2(&self.gate, ask, &scene.first)).await,
+            (Route::Gate2, Client::Asks(ask)) => in_time(case, http2(&self.gate, ask, &scene.first)).await,
             _ => {
                 let stream = self.gate.raw("app.test", "http/1.1").await;
                 in_time(case, http1(stream, case, &scene.first)).await
@@ -97,7 +97,7 @@ impl Theatre {
         scene.over.notify_one();
         in_time(case, scene.gone.notified()).await;
         let requests = requests(&scene.heard.lock().unwrap());
-        Seen { requests, answers }
+        Observed { requests, answers }
     }
 }
 
@@ -237,7 +237,7 @@ fn requests(heard: &[u8]) -> Vec<Message> {
             Reading::Whole(mut message, end) => {
                 at += end;
                 if message.all("upgrade").any(|value| value.eq_ignore_ascii_case("websocket")) {
-                    // What follows is no longer HTTP.
+                    // The bytes that follow are no HTTP.
                     message.body = latin1(&heard[at..]);
                     at = heard.len();
                 }
