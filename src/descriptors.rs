@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_leave_some_to_upstreams_and_upstreams_take_what_is_free() {
+    fn clients_leave_descriptors_to_upstreams_and_upstreams_take_all_free_ones() {
         static DESCRIPTORS: Descriptors = Descriptors::new();
         assert!(DESCRIPTORS.take(ConnectionSide::Client).is_some(), "no limit is known yet");
         DESCRIPTORS.most.store(12, Ordering::Relaxed);

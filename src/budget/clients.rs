@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_known_while_it_holds_something_and_no_longer() {
+    fn a_clients_counts_exist_as_long_as_a_handle_to_them() {
         let budget = Budget::new(1 << 20);
         let first = budget.client("192.0.2.1".parse().unwrap());
         let again = budget.client(first.key());

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_has_much_under_way_goes_on_piece_by_piece() {
+    fn a_connection_with_much_under_way_continues_in_small_pieces() {
         for class in [UsageClass::SmallClient, UsageClass::SmallConnection, UsageClass::Large] {
             check(class, POOL - 1, 0, Room::Plenty);
             check(class, POOL, 0, Room::Least);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_much_is_restrained_first() {
+    fn clients_that_hold_much_are_restrained_first() {
         check(UsageClass::Large, 0, 32 * MIB - 1, Room::Plenty);
         check(UsageClass::Large, 0, 32 * MIB, Room::Least);
         check(UsageClass::Large, 0, 48 * MIB, Room::None);

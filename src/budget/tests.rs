@@ -24,7 +24,7 @@ fn connection(worker: &Arc<WorkerBudget>, address: &str) -> Arc<Ledger> {
 }
 
 #[test]
-fn what_is_taken_makes_room_and_wakes_who_waits_for_it() {
+fn taken_bytes_make_room_and_wake_the_waiting_flow() {
     let worker = WorkerBudget::new(Budget::new(64 * MIB));
     let ledger = connection(&worker, "192.0.2.1");
     let (one, two) = (Flow::new(&ledger), Flow::new(&ledger));
@@ -45,7 +45,7 @@ fn what_is_taken_makes_room_and_wakes_who_waits_for_it() {
 }
 
 #[test]
-fn what_a_connection_held_is_given_back_with_it() {
+fn a_ledger_gives_back_its_bytes_when_it_is_dropped() {
     let worker = WorkerBudget::new(Budget::new(64 * MIB));
     let ledger = connection(&worker, "192.0.2.1");
     let client = ledger.client().unwrap().clone();
@@ -60,7 +60,7 @@ fn what_a_connection_held_is_given_back_with_it() {
 }
 
 #[test]
-fn the_slowest_are_those_that_hold_most_for_what_they_move() {
+fn connections_that_hold_most_for_what_they_move_are_slowest() {
     let worker = WorkerBudget::new(Budget::new(64 * MIB));
     let (slow, fast) = (connection(&worker, "192.0.2.1"), connection(&worker, "192.0.2.2"));
     let flows = [Flow::new(&slow), Flow::new(&fast)];
@@ -79,7 +79,7 @@ fn the_slowest_are_those_that_hold_most_for_what_they_move() {
 }
 
 #[test]
-fn who_finds_no_room_is_woken_once_there_is_some() {
+fn a_flow_without_room_is_woken_once_there_is_some() {
     let worker = WorkerBudget::new(Budget::new(16 * MIB));
     let ledger = connection(&worker, "192.0.2.1");
     let flow = Flow::new(&ledger);

@@ -253,7 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tickets_are_good_for_half_a_day_and_nothing_is_sent_early() {
+    fn tickets_are_valid_for_half_a_day_and_early_data_is_off() {
         let config = config(&Arc::default(), None).unwrap();
         assert!(config.ticketer.enabled() && config.ticketer.lifetime() <= 12 * 60 * 60);
         assert_eq!((config.max_early_data_size, config.send_half_rtt_data), (0, false));

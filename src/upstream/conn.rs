@@ -256,7 +256,7 @@ mod tests {
     use crate::model::upstream_name::UpstreamName;
 
     #[tokio::test]
-    async fn a_connection_grows_old_by_resting_and_by_itself() {
+    async fn a_connection_is_stale_after_its_idle_time_or_its_age() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (permit, usage) =

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_is_silent_does_not_hold_up_the_next() {
+    async fn an_address_without_an_answer_does_not_delay_the_next() {
         let (silent, _filled) = black_hole().await;
         let live = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();

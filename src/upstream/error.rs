@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refused_connection_is_told_once() {
+    fn a_refused_connection_is_named_once_in_the_error() {
         let error = ConnectError::from(io::Error::from(io::ErrorKind::ConnectionRefused));
         assert_eq!((error.to_string().as_str(), error.source().is_none()), ("connection refused", true));
     }

@@ -160,14 +160,14 @@ mod tests {
 
     use super::*;
 
-    /// Fetches from a server that says this and closes.
-    async fn fetched(said: &'static str) -> Result<Response<Bytes>, FetchError> {
+    /// Fetches from a server that sends `answer` and closes.
+    async fn fetched(answer: &'static str) -> Result<Response<Bytes>, FetchError> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = format!("http://{}/jwks", listener.local_addr().unwrap());
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = stream.read(&mut [0; 1024]).await.unwrap();
-            stream.write_all(said.as_bytes()).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
         });
         let fetcher = Fetcher::new(&Trust::roots(None), Duration::from_secs(10)).unwrap();
         let fetched = fetcher.fetch(Request::get(uri).body(Bytes::new()).unwrap()).await;
@@ -176,16 +176,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_may_close_behind_its_answer_and_not_within() {
-        for said in [
+    async fn a_server_may_close_after_its_answer_but_not_within() {
+        for answer in [
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
             "HTTP/1.0 200 OK\r\n\r\nok",
         ] {
-            assert_eq!(fetched(said).await.unwrap().into_body(), "ok", "{said}");
+            assert_eq!(fetched(answer).await.unwrap().into_body(), "ok", "{answer}");
         }
-        for said in ["", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok", "HTTP/1.1 200 OK\r\nConten"] {
-            assert!(fetched(said).await.is_err(), "{said}");
+        for answer in ["", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok", "HTTP/1.1 200 OK\r\nConten"] {
+            assert!(fetched(answer).await.is_err(), "{answer}");
         }
     }
 
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn only_verified_tls_leads_out_of_this_machine() {
+    fn other_machines_are_reached_over_verified_tls_only() {
         check("https://id.example.com/jwks", Some(("id.example.com", 443)));
         check("https://id.example.com:8443/jwks", Some(("id.example.com", 8443)));
         check("https://[2001:db8::1]/", Some(("2001:db8::1", 443)));

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn interim_answers_are_told_however_they_arrive_when_they_are_wanted() {
+    fn interim_answers_are_passed_on_if_wanted_however_their_bytes_arrive() {
         let answer = "HTTP/1.1 100 Continue\r\nX: 0\r\n\r\nHTTP/1.1 103 Early Hints\r\nX:  a \r\nX: b\r\n\r\n\
             HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nX: c\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n";
         for (size, wanted, expected) in
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alert_of_tls_is_told_from_http() {
+    fn a_tls_alert_is_distinguished_from_http() {
         let scanner = ResponseHeadScanner::default();
         scanner.begin(false);
         let told = scanner.scan(b"\x15\x03\x03\0\x02\x02\x46").unwrap_err().to_string();
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_end_some_day_and_bodies_need_not() {
+    fn heads_have_a_size_limit_and_bodies_have_none() {
         let scanner = ResponseHeadScanner::default();
         scanner.begin(true);
         let interim = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_expected_is_a_head() {
+    fn bytes_are_a_head_only_while_one_is_expected() {
         let scanner = ResponseHeadScanner::default();
         assert!(scanner.scan(b"a\r\nb\n").is_ok() && scanner.has_begun());
         scanner.begin(true);

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_failure_to_connect_fells_and_the_next_do_nothing() {
+    fn the_first_failure_to_connect_makes_an_endpoint_unhealthy_and_further_ones_change_nothing() {
         let health = EndpointHealth::default();
         assert!(health.is_healthy() && health.unreachable(NOW) && !health.is_healthy());
         let wait_before = wait(&health);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn only_broken_answers_in_a_row_fell() {
+    fn only_broken_answers_in_a_row_make_an_endpoint_unhealthy() {
         let health = EndpointHealth::default();
         assert!(!health.broke(NOW) && !health.broke(NOW));
         health.answered();

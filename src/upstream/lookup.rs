@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_and_addresses_have_addresses() {
+    async fn names_and_addresses_resolve_to_addresses() {
         let addresses = |host| async move { addresses(&at(host), 8).await };
         for address in ["127.0.0.1", "::1"] {
             let expected = SocketAddr::new(address.parse().unwrap(), 80);
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_who_ask_for_a_name_at_once_share_one_lookup() {
+    async fn concurrent_requests_for_a_name_share_one_lookup() {
         static ASKED: AtomicUsize = AtomicUsize::new(0);
         static SLOW: Lookups = Lookups::new(|_| {
             ASKED.fetch_add(1, Ordering::Relaxed);
@@ -259,7 +259,7 @@ mod tests {
 
     /// A resolver that hangs occupies a few threads, and requests give up in time.
     #[tokio::test]
-    async fn names_that_hang_take_few_threads_and_little_room() {
+    async fn names_that_hang_occupy_few_threads_and_little_memory() {
         static HUNG: Lookups = Lookups::new(|name| {
             if name.starts_with("hangs") {
                 thread::sleep(Duration::from_secs(2));

@@ -31,37 +31,37 @@ fn upstream_at(port: u16) -> Rc<Upstream> {
 /// Answers the first request of each connection, and closes it at the second.
 async fn serve(listener: TcpListener) {
     let mut byte = [0; 4096];
-    for said in [OK.to_owned(), format!("{HINTS}{OK}")] {
+    for answer in [OK.to_owned(), format!("{HINTS}{OK}")] {
         let (mut stream, _) = listener.accept().await.unwrap();
         let _ = stream.read(&mut byte).await.unwrap();
-        stream.write_all(said.as_bytes()).await.unwrap();
+        stream.write_all(answer.as_bytes()).await.unwrap();
         let _ = stream.read(&mut byte).await.unwrap();
     }
 }
 
-async fn story() {
+async fn send_twice() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let upstream = upstream_at(listener.local_addr().unwrap().port());
     let server = tokio::spawn(serve(listener));
-    let heard = RefCell::new(Vec::new());
-    let hear = |interim: Interim| {
-        heard.borrow_mut().push((interim.status.as_u16(), interim.fields[header::LINK].clone()));
+    let received = RefCell::new(Vec::new());
+    let on_interim = |interim: Interim| {
+        received.borrow_mut().push((interim.status.as_u16(), interim.fields[header::LINK].clone()));
     };
     for _ in 0..2 {
         let request = request(Method::GET, Uri::from_static("/"), HeaderMap::new(), RequestBody::Empty);
         let ledger = WorkerBudget::new(Budget::new(1 << 20)).open(None);
-        let tenant = Requester::client(ledger.client_at([192, 0, 2, 1].into()), &ledger);
-        let client = SendContext { requester: tenant, on_interim: Some(&hear), ..SendContext::default() };
-        let answer = upstream.send_for(client, request).await.unwrap();
+        let requester = Requester::client(ledger.client_at([192, 0, 2, 1].into()), &ledger);
+        let context = SendContext { requester, on_interim: Some(&on_interim), ..SendContext::default() };
+        let answer = upstream.send_for(context, request).await.unwrap();
         let UpstreamResponse::Final(response) = answer else { panic!("switched") };
         assert_eq!(response.status(), StatusCode::OK);
     }
-    assert_eq!(heard.take(), [(103, "</style.css>".parse().unwrap())]);
+    assert_eq!(received.take(), [(103, "</style.css>".parse().unwrap())]);
     drop(upstream);
     server.await.unwrap();
 }
 
-/// Answers whatever comes, and counts the connections.
+/// Answers every request, and counts the connections.
 async fn count(listener: TcpListener, connections: Rc<Cell<usize>>) {
     loop {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -75,7 +75,7 @@ async fn count(listener: TcpListener, connections: Rc<Cell<usize>>) {
     }
 }
 
-async fn proofs() {
+async fn send_with_credentials() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let upstream = upstream_at(listener.local_addr().unwrap().port());
     let connections = Rc::default();
@@ -93,11 +93,11 @@ async fn proofs() {
 #[test]
 fn without_a_client_a_proven_connection_serves_one_exchange() {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_all().build_local(LocalOptions::default()).unwrap().block_on(proofs());
+    runtime.enable_all().build_local(LocalOptions::default()).unwrap().block_on(send_with_credentials());
 }
 
 #[test]
-fn interim_answers_are_told_to_who_waits_for_them_on_a_second_try_as_well() {
+fn interim_answers_of_a_second_attempt_are_passed_on_too() {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_all().build_local(LocalOptions::default()).unwrap().block_on(story());
+    runtime.enable_all().build_local(LocalOptions::default()).unwrap().block_on(send_twice());
 }
