@@ -143,7 +143,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
 
     let [app_node, pbx_node, voximplant_node] = ["app", "pbx", "voximplant"].map(|key| root.get(key));
     if app_node.is_none() && pbx_node.is_none() {
-        root.refuse::<()>("there is nothing to stand in front of", "add [app] or [pbx] with its `url`");
+        root.refuse::<()>("there is no upstream", "add [app] or [pbx] with its `url`");
     }
     let mut methods = Methods::default();
     let app = app_node.as_ref().and_then(|node| node.table(|table| upstream::app(table, &mut methods, around)));

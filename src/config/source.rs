@@ -117,7 +117,7 @@ impl Surroundings<'_> {
     pub(super) fn log_file(&self, node: &TomlNode<'_, '_>) -> Option<PathBuf> {
         let name = node.word()?;
         if ["stdout", "stderr", "stdin", "syslog", "off", "-"].contains(&name) {
-            return node.refuse("a file is meant here", "write the name of a file, or leave the key out");
+            return node.refuse("must be the name of a file", "write the name of a file, or leave the key out");
         }
         let path = self.base.join(name);
         if path.is_dir() || name.ends_with('/') {
@@ -145,7 +145,7 @@ impl Surroundings<'_> {
             }
             trimmed => {
                 if trimmed.trim() != trimmed {
-                    node.warn("the secret has spaces around it, which are taken as part of it", one_line);
+                    node.warn("the secret has spaces around it, which count as part of it", one_line);
                 }
                 Some(text)
             }
@@ -167,7 +167,7 @@ impl Surroundings<'_> {
     pub(super) fn secret_content(&self, node: &TomlNode<'_, '_>) -> Option<Content> {
         if node.value().is_str() {
             let hint = "put it into a file only its owner can read, and write { file = \"…\" }, { env = \"…\" } or { credential = \"…\" }";
-            return node.refuse("a secret is never written here", hint);
+            return node.refuse("a secret must not be written in this file", hint);
         }
         let Content { name, bytes } = node.table(|table| self.sole_source(table))?;
         Some(Content { name, bytes: without_last_newline(without_mark(bytes)) })
@@ -218,7 +218,7 @@ impl Surroundings<'_> {
     fn content(&self, node: &TomlNode<'_, '_>, name: &str, file: &mut File) -> Option<Zeroizing<Vec<u8>>> {
         let mut bytes = Zeroizing::new(Vec::new());
         match file.take(MAX_FILE + 1).read_to_end(&mut bytes) {
-            Ok(0) => node.refuse(format_args!("{name} is empty"), "put there what belongs there, or name another file"),
+            Ok(0) => node.refuse(format_args!("{name} is empty"), "fill the file, or name another one"),
             Ok(read) if read as u64 > MAX_FILE => {
                 node.refuse(format_args!("{name} is larger than {} MiB", MAX_FILE >> 20), "name the right file")
             }

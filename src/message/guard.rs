@@ -33,16 +33,16 @@ pub enum Violation {
     #[error("the method is not one word")]
     Method,
     /// The target has bytes that must be percent-encoded, a fragment, or none of the four forms (§3.2).
-    #[error("the request target is not written as it should be")]
+    #[error("the request target is malformed")]
     Target,
     /// The target is too long.
     #[error("the request target is too long")]
     TargetSize,
     /// The protocol is not HTTP/1 (RFC 9110 §15.6.6).
-    #[error("only HTTP/1.0 and HTTP/1.1 are spoken here")]
+    #[error("only HTTP/1.0 and HTTP/1.1 are supported")]
     Version,
     /// A field continues on a second line (RFC 9112 §5.2).
-    #[error("a field goes on on a second line")]
+    #[error("a field continues on a second line")]
     Fold,
     /// A field name is not a token, or not directly before its colon (§5.1).
     #[error("a field's name is not one word before a colon")]
@@ -67,16 +67,16 @@ pub enum Violation {
     #[error("the transfer coding is not chunked")]
     Coding,
     /// There are other transfer codings before `chunked` (§6.1).
-    #[error("only chunked is a transfer coding here")]
+    #[error("chunked is the only supported transfer coding")]
     UnknownCoding,
     /// The line before a chunk is not a length, or the end of a chunk is missing (§7.1).
-    #[error("the chunks are not written as they should be")]
+    #[error("the chunks are malformed")]
     Chunk,
     /// The head has begun and does not end in time (RFC 9110 §15.5.9).
     #[error("the request's head did not come in time")]
     Late,
     /// Bytes followed a request for another protocol before its answer.
-    #[error("this came before the change of protocol was answered")]
+    #[error("bytes came before the change of protocol was answered")]
     Early,
 }
 

@@ -62,9 +62,9 @@ impl FromStr for FreezeTarget {
                     .split_once('@')
                     .ok_or_else(|| format!("{name:?} has no @ and no domain: write it as 40@acme.example.com"))?;
                 let account = Account::new(user, domain(of)?);
-                account.map(Self::Account).map_err(|why| format!("{name:?} is no account: {why}"))
+                account.map(Self::Account).map_err(|why| format!("{name:?} is not an account: {why}"))
             }
-            "user" => name.parse().map(Self::User).map_err(|why| format!("{name:?} is no user: {why}")),
+            "user" => name.parse().map(Self::User).map_err(|why| format!("{name:?} is not a user: {why}")),
             "domain" => domain(name).map(Self::Domain),
             _ => Err(form()),
         }
@@ -101,7 +101,7 @@ mod tests {
         check("account @acme.test", Err("empty"));
         check("account admin@acme.test", Err("administrator"));
         check("account 40@acme test", Err("not a domain"));
-        check("user Ann", Err("no user"));
+        check("user Ann", Err("not a user"));
         check("domain acme/test", Err("not a domain"));
     }
 }

@@ -31,7 +31,7 @@ pub enum NotHours {
     #[error("{0:?} names no days")]
     Days(String),
     /// The second part is not a span of time.
-    #[error("{0:?} is no span of time")]
+    #[error("{0:?} is not a span of time")]
     Times(String),
     /// The third part is not a known time zone.
     #[error("there is no time zone {0:?}")]

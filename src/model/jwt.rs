@@ -42,7 +42,7 @@ impl TokenError {
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
-            Self::UnknownKey => "its key is not known",
+            Self::UnknownKey => "its key is unknown",
             Self::Refused(reason) | Self::Unfit(reason) => reason,
         }
     }
@@ -159,7 +159,7 @@ impl<'t> UnverifiedToken<'t> {
         if let Some(issuers) = &rules.issuers
             && !self.alleged_issuer().is_some_and(|issuer| is_listed(issuers, issuer))
         {
-            return Err(TokenError::Refused("its issuer is not the one that is believed"));
+            return Err(TokenError::Refused("its issuer is not a trusted one"));
         }
         match (&rules.audiences, self.audiences()?) {
             // A token with an audience is not valid for anyone else (RFC 7519 §4.1.3).
@@ -202,7 +202,7 @@ impl<'t> UnverifiedToken<'t> {
             return Err(TokenError::Refused("it has expired"));
         }
         if self.time("nbf", "nbf is not a number")?.is_some_and(|from| now < from - leeway) {
-            return Err(TokenError::Refused("it is not good yet"));
+            return Err(TokenError::Refused("it is not valid yet"));
         }
         let issued = self.time("iat", "iat is not a number")?;
         if issued.is_some_and(|at| now < at - leeway) {
@@ -233,7 +233,7 @@ impl JoseHeader {
             Some(_) => Err(TokenError::Refused(problem)),
         };
         let algorithm = text("alg", "`alg` in its header is not text")?.and_then(|name| algorithm(&name));
-        let algorithm = algorithm.ok_or(TokenError::Refused("its algorithm is none that is known"))?;
+        let algorithm = algorithm.ok_or(TokenError::Refused("its algorithm is unknown"))?;
         let key = text("kid", "`kid` in its header is not text")?;
         Ok(Self { algorithm, key, typ: text("typ", "`typ` in its header is not text")? })
     }
@@ -253,7 +253,7 @@ impl JoseHeader {
             (Some(demanded), typ) => typ.is_some_and(|typ| typ.eq_ignore_ascii_case(demanded)),
             (None, typ) => typ.is_none_or(|typ| TYPES.contains(&typ)),
         };
-        if is_right { Ok(()) } else { Err(TokenError::Refused("its type is another")) }
+        if is_right { Ok(()) } else { Err(TokenError::Refused("it has another type")) }
     }
 }
 

@@ -101,7 +101,7 @@ pub enum LinkError {
     #[error("the link has no {0}")]
     Missing(&'static str),
     /// The link has another version.
-    #[error("the link is of another version")]
+    #[error("the link has another version")]
     Version,
     /// There is no key with the link's `kid`.
     #[error("no key has the link's kid")]
@@ -110,7 +110,7 @@ pub enum LinkError {
     #[error("the signature does not fit the link on this host")]
     Signature,
     /// `exp` is not a time.
-    #[error("the link's exp is no time")]
+    #[error("the link's exp is not a time")]
     Time,
     /// `exp` has passed.
     #[error("the link has expired")]

@@ -122,7 +122,7 @@ pub fn judge_credentials(value: &[u8], administrator: &str) -> Result<(), Shield
         return if words.any(|word| names(word, administrator)) { Err(ADMINISTRATOR) } else { Ok(()) };
     }
     let decoded =
-        FORGIVING.decode(rest.trim()).map_err(|_| ShieldVerdict::Unclear("the Basic credentials are no base64"))?;
+        FORGIVING.decode(rest.trim()).map_err(|_| ShieldVerdict::Unclear("the Basic credentials are not base64"))?;
     let decoded = String::from_utf8_lossy(&decoded);
     let user = decoded.split(':').next().unwrap_or_default();
     if names(user, administrator) { Err(ADMINISTRATOR) } else { Ok(()) }
@@ -351,7 +351,7 @@ mod tests {
         for value in ["Basic NDA6c3Nv", "Digest username=\"40\", uri=\"/sso/x\"", "Bearer abc", "", "Basic"] {
             check_credentials(value, Ok(()));
         }
-        check_credentials("Basic !!!", Err(ShieldVerdict::Unclear("the Basic credentials are no base64")));
+        check_credentials("Basic !!!", Err(ShieldVerdict::Unclear("the Basic credentials are not base64")));
     }
 
     #[track_caller]

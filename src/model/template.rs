@@ -82,7 +82,7 @@ pub enum TemplateProblem {
     #[error("the claim has no name, write {{name}}")]
     NoClaim,
     /// The name of the claim has a character outside the grammar.
-    #[error("{0:?} is no claim name: a letter or _, then letters, digits and _ . : / -")]
+    #[error("{0:?} is not a claim name: a letter or _, then letters, digits and _ . : / -")]
     ClaimName(String),
     /// The filter is unknown.
     #[error("unknown filter {0:?}, the filters are lower, before:TEXT and after:TEXT")]
@@ -390,9 +390,12 @@ mod tests {
         check_error("{{a}}", "a { inside {…}: claims do not nest, at byte 2");
         check_error("{}", "the claim has no name, write {name}, at byte 2");
         check_error("{|lower}", "the claim has no name, write {name}, at byte 2");
-        check_error("x{4a}", "\"4a\" is no claim name: a letter or _, then letters, digits and _ . : / -, at byte 3");
-        check_error("{a }", "\"a \" is no claim name: a letter or _, then letters, digits and _ . : / -, at byte 2");
-        check_error("{é}", "\"é\" is no claim name: a letter or _, then letters, digits and _ . : / -, at byte 2");
+        check_error(
+            "x{4a}",
+            "\"4a\" is not a claim name: a letter or _, then letters, digits and _ . : / -, at byte 3",
+        );
+        check_error("{a }", "\"a \" is not a claim name: a letter or _, then letters, digits and _ . : / -, at byte 2");
+        check_error("{é}", "\"é\" is not a claim name: a letter or _, then letters, digits and _ . : / -, at byte 2");
         for filter in ["upper", "", "Lower", "lower:", "before", "lower ", "first:@"] {
             let expected =
                 format!("unknown filter {filter:?}, the filters are lower, before:TEXT and after:TEXT, at byte 12");

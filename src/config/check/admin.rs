@@ -11,7 +11,7 @@ pub(super) fn listen(node: &TomlNode<'_, '_>, public: &[Listen], base: &Path) ->
     let listen = values::listen(node, base, values::LOOPBACK)?;
     if listen.tcp().is_some_and(|address| !address.ip().is_loopback()) {
         return node.refuse(
-            "can be reached from other machines, and whoever reaches it may read it",
+            "can be reached from other machines, and it has no login",
             "write \"127.0.0.1:9443\", \"[::1]:9443\" or \"unix:/run/callgate/admin.sock\"",
         );
     }

@@ -44,7 +44,7 @@ fn rule(
     let auth = table.get("auth");
     if auth.is_none() && offer.methods.named.is_empty() {
         table.refuse::<()>(
-            "nobody can prove to be anybody",
+            "there is no method that can prove a caller",
             "add `whoami` to [app], or an [[auth]] table, or auth = \"redirect\" here",
         );
     }
@@ -146,12 +146,11 @@ fn check_level(pbx: &TomlNode<'_, '_>, level: AdminLevel, auth: Option<&TomlNode
         return;
     }
     match auth {
-        None => pbx.refuse(
-            "an administrator's level, and any method may prove who the caller is",
-            "name the methods that may: auth = \"…\"",
-        ),
+        None => {
+            pbx.refuse("a rule for administrators must name its methods", "name the methods that may: auth = \"…\"")
+        }
         Some(node) if methods.is_some_and(|methods| methods.iter().any(|name| name == REDIRECT)) => {
-            node.refuse("a redirect names an account, which no administrator has", "leave `redirect` to other rules")
+            node.refuse("a redirect names an account, and an administrator has none", "leave `redirect` to other rules")
         }
         Some(_) => Some(()),
     };
@@ -176,7 +175,7 @@ fn account_template(node: &TomlNode<'_, '_>, table: Option<&Lookup>) -> Option<T
 /// Refuses claims in shell syntax: a result with a `$` is never an account or a domain.
 fn check_dollar(node: &TomlNode<'_, '_>, template: &Template) -> Option<()> {
     if template.claims().next().is_some() && template.outline("").contains('$') {
-        return node.refuse("a $ is in no account and no domain", "write the claim in braces alone: \"{ext}\"");
+        return node.refuse("an account or a domain never has a $", "write the claim in braces alone: \"{ext}\"");
     }
     Some(())
 }
@@ -210,7 +209,7 @@ fn check_application(node: &TomlNode<'_, '_>, (own, others): (Option<&str>, &[&s
     let written = node.string().and_then(|text| text.rsplit_once('@')).map(|(_, application)| application);
     let Some(application) = written.filter(|written| !written.contains(['{', '}'])) else { return };
     if own == Some(application) {
-        node.refuse::<()>("this application goes without saying: `users` are its own", "write nothing behind the user");
+        node.refuse::<()>("the users of this application have no name behind the @", "write nothing behind the user");
     } else if !others.contains(&application) {
         let hint = "list it as [[voximplant.applications]], or correct its name";
         node.refuse::<()>(format_args!("there is no application `{application}`"), hint);
@@ -260,11 +259,11 @@ pub(super) fn warn_late(rules: &[Rule], nodes: &[TomlNode<'_, '_>]) {
         };
         if let Some(early) = rules.iter().take(index).find(takes_all) {
             node.warn(
-                format_args!("opens no session for whom the rule `{}` before it fits", early.name),
+                format_args!("is never reached by callers that the rule `{}` before it fits", early.name),
                 "write rules for administrators first",
             );
         }
     }
 }
 
-const NO_RULE: &str = "add an [[allow]] table that does: no rule, no login";
+const NO_RULE: &str = "add an [[allow]] table that does: without a rule there is no login";

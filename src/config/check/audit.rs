@@ -20,7 +20,7 @@ pub(super) fn audit(
     let (file_node, chain_node, syslog_node) = (table.get("file"), table.get("chain"), table.get("syslog"));
     let when_stuck_node = table.get("when_stuck");
     if file_node.is_none() && syslog_node.is_none() && when_stuck_node.is_none() {
-        return table.refuse("says nothing about where to", "add `file` or `syslog`, or leave the table out");
+        return table.refuse("has no target", "add `file` or `syslog`, or leave the table out");
     }
     let file = file_node.as_ref().and_then(|node| around.log_file(node));
     if let (Some(file), Some(node), AccessLogTarget::File(access)) = (&file, &file_node, access)
@@ -45,6 +45,6 @@ fn syslog(node: &TomlNode<'_, '_>, base: &Path) -> Option<SyslogConfig> {
             Ok(address) => Some(SyslogConfig::Udp(address)),
             Err(_) => node.refuse("has no IP address with a port behind udp:", EXAMPLES),
         },
-        _ => node.refuse("not a place of a syslog daemon", EXAMPLES),
+        _ => node.refuse("not the address of a syslog daemon", EXAMPLES),
     }
 }

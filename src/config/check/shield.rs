@@ -29,7 +29,10 @@ fn networks(node: &TomlNode<'_, '_>) -> Option<Vec<IpNet>> {
     let networks = distinct(&node.list_or_empty()?, "network", values::network)?;
     // Networks are joined first, because two halves cover everything as well.
     if IpNet::aggregate(&networks).iter().any(|network| network.prefix_len() == 0) {
-        return node.refuse("is everybody: nobody would be kept out", "list your own networks, or remove the shield");
+        return node.refuse(
+            "covers all addresses: the shield would have no effect",
+            "list your own networks, or remove the shield",
+        );
     }
     Some(networks)
 }
@@ -48,7 +51,10 @@ fn paths(node: &TomlNode<'_, '_>) -> Option<Vec<String>> {
 fn sessions(node: &TomlNode<'_, '_>, opens_sessions: bool) -> Option<bool> {
     let any_session = node.choice(&[("ours", false), ("any", true)])?;
     if !any_session && !opens_sessions {
-        return node.refuse("callgate opens no sessions: nobody could land", "add `admin` to [pbx], or write \"any\"");
+        return node.refuse(
+            "callgate opens no sessions, so it would refuse every landing",
+            "add `admin` to [pbx], or write \"any\"",
+        );
     }
     Some(any_session)
 }

@@ -58,7 +58,7 @@ fn torn(certificates: &[Certificate]) -> Option<&str> {
 
 /// Reads the CAs of client certificates. An unreadable list must not count as a missing one, which would admit clients
 /// without a certificate.
-#[expect(clippy::option_option, reason = "not written and not right are two things")]
+#[expect(clippy::option_option, reason = "a missing key and a wrong value differ")]
 fn client_ca(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Option<Vec<CertificateDer<'static>>>> {
     table.get("client_ca").map_or(Some(None), |node| authorities(&node, around).map(Some))
 }
@@ -75,7 +75,7 @@ fn certificate(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<C
         Err(rustls::Error::InconsistentKeys(_)) => return foreign_key(&cert, &key, &chain, &private),
         Err(_) => {
             return key.refuse(
-                "a key of a kind that TLS does not know here",
+                "a key of a kind that is not supported for TLS",
                 "use an ECDSA, Ed25519 or RSA key, the latter of 2048 bits or more",
             );
         }
@@ -167,7 +167,7 @@ fn leaf(node: &TomlNode<'_, '_>, leaf: &CertificateDer<'_>, now: Timestamp) -> O
     // A certificate may end in the year 9999 (RFC 5280 §4.1.2.5).
     let end = Timestamp::from_second(end).unwrap_or(if end < 0 { Timestamp::MIN } else { Timestamp::MAX });
     if end <= now {
-        return node.refuse(format_args!("the certificate has expired at {end}"), "renew it");
+        return node.refuse(format_args!("the certificate expired at {end}"), "renew it");
     }
     let names = parsed.subject_alternative_name().ok().flatten();
     let names = names.map_or_else(Vec::new, |names| names.value.general_names.iter().filter_map(name).collect());

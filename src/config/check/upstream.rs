@@ -132,9 +132,9 @@ fn check_way(admin: &TomlNode<'_, '_>, upstream: &UpstreamConfig, in_clear: bool
     let Some(url) = upstream.urls.iter().find(|url| !is_safe(url)) else { return };
     let hint = "use https with a certificate that is verified (`ca` or `pin`), a loopback address or unix:; or accept the risk with insecure_admin_over_http = true";
     if url.is_tls() {
-        admin.refuse::<()>("the password would travel to whoever answers: insecure_skip_verify is set", hint);
+        admin.refuse::<()>("the password could be sent to any server: insecure_skip_verify is set", hint);
     } else {
-        admin.refuse::<()>("the password would travel in clear over http://", hint);
+        admin.refuse::<()>("the password would be sent unencrypted over http://", hint);
     }
 }
 
@@ -226,10 +226,7 @@ fn check_use(urls: &[UpstreamUrl], of_tls: [&Option<TomlNode<'_, '_>>; 3], pin: 
     if let Some(pin) = pin
         && !urls.iter().all(UpstreamUrl::is_tls)
     {
-        pin.refuse::<()>(
-            "there is no key to hold it against: not every `url` is https",
-            "use https, or remove the pin",
-        );
+        pin.refuse::<()>("a pin needs a key to compare with: not every `url` is https", "use https, or remove the pin");
     }
 }
 

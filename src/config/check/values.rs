@@ -233,7 +233,7 @@ pub(super) fn known_networks(node: &TomlNode<'_, '_>, danger: &str) -> Option<Ve
     // Networks are joined first, because two halves cover everything as well.
     if IpNet::aggregate(&networks).iter().any(|network| network.prefix_len() == 0) {
         return node.refuse(
-            format_args!("is everybody: any client could claim {danger}"),
+            format_args!("covers all addresses: any client could claim {danger}"),
             "list the addresses of your own proxies, such as \"192.0.2.10\" or \"10.0.0.0/8\"",
         );
     }
@@ -382,7 +382,7 @@ pub(super) fn path(node: &TomlNode<'_, '_>) -> Option<String> {
     }
     if !is_canonical(text) {
         let hint = "write it without //, /./, /../, ;, %, \\ and spaces";
-        return node.refuse("a path that has another spelling", hint);
+        return node.refuse("must be in its canonical spelling", hint);
     }
     if text.contains('*') {
         node.warn("a * stands for itself", "leave it out: a path that ends in / is for all below it");

@@ -124,7 +124,7 @@ fn application(node: &TomlNode<'_, '_>) -> Option<String> {
     }
     node.refuse(
         "not of the form myapp.myaccount",
-        "write what stands between the @ and .voximplant.com of a login name, in lower case",
+        "write the part between the @ and .voximplant.com of a login name, in lower case",
     )
 }
 
@@ -160,7 +160,7 @@ fn origin(node: &TomlNode<'_, '_>) -> Option<String> {
         };
     };
     if matches!(&url, UpstreamUrl::Http(at) if !is_local(&at.host)) {
-        return node.refuse("a page over http:// can be changed on its way", "use https, or http on localhost");
+        return node.refuse("a page over http:// can be changed in transit", "use https, or http on localhost");
     }
     let spelled = spelling(&url);
     if spelled == text {

@@ -22,7 +22,7 @@ pub enum GrantError {
         what: RuleError,
     },
     /// The request selects another account than the deciding rule grants.
-    #[error("rule {rule:?} grants somebody else than was asked for")]
+    #[error("rule {rule:?} grants something else than was asked for")]
     Foreign {
         /// The name of the rule.
         rule: String,
@@ -76,7 +76,7 @@ pub enum SkipReason<'r> {
     #[error("it is not for this auth method")]
     Method,
     /// The rule grants nothing of the kind that was asked for.
-    #[error("it says nothing of what is asked for")]
+    #[error("it grants nothing of the kind that is asked for")]
     Silent,
     /// The `when` of the rule does not hold.
     #[error(transparent)]
@@ -88,7 +88,7 @@ pub enum SkipReason<'r> {
     #[error("the claim {0:?} is an empty list")]
     EmptyList(&'r str),
     /// The rule's table has no row for the caller.
-    #[error("its table has no such row")]
+    #[error("its table has no row for the caller")]
     NoRow,
     /// The rule is for administrators, and the credential is for one account.
     #[error("the credential names an account, and the rule is for administrators")]

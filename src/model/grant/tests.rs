@@ -144,7 +144,7 @@ fn a_result_outside_the_grammar_is_refused_and_no_later_rule_asked() {
 
 #[track_caller]
 fn check_wish(account: Option<&str>, domain: Option<&str>, granted: bool) {
-    let foreign = Err("rule \"usual\" grants somebody else than was asked for");
+    let foreign = Err("rule \"usual\" grants something else than was asked for");
     let outcome = pbx_outcome(&[usual()], &ann(), &requested(account, domain, None));
     let expected = if granted { Ok("usual: 40@acme.test") } else { foreign };
     assert_eq!(outcome.as_deref().map_err(String::as_str), expected);
@@ -221,7 +221,7 @@ fn a_wish_for_an_account_is_none_for_an_administrator() {
     let rules = [domain_admin("tenant")];
     for account in ["admin", "", "40"] {
         let outcome = pbx_outcome(&rules, &ann(), &requested(Some(account), None, None));
-        assert_eq!(outcome, Err("rule \"tenant\" grants somebody else than was asked for".to_owned()), "{account}");
+        assert_eq!(outcome, Err("rule \"tenant\" grants something else than was asked for".to_owned()), "{account}");
     }
     assert!(pbx(&rules, &ann(), &requested(None, Some("Acme.test"), None), noon()).is_ok());
     assert!(pbx(&rules, &ann(), &requested(None, Some("other.test"), None), noon()).is_err());
@@ -291,7 +291,7 @@ fn of_several_accounts_the_first_is_taken_or_the_caller_asked() {
     check_choice(&many(Some(Choose::Ask)), &ann, None, "choose 40@acme.test 41@acme.test");
     for choose in [Choose::First, Choose::Ask] {
         check_choice(&many(Some(choose)), &ann, Some("41"), "41@acme.test");
-        check_choice(&many(Some(choose)), &ann, Some("42"), "rule \"many\" grants somebody else than was asked for");
+        check_choice(&many(Some(choose)), &ann, Some("42"), "rule \"many\" grants something else than was asked for");
     }
     let token = voximplant(&[many(Some(Choose::Ask))], &ann, &requested(None, None, Some("ann-41")), noon()).unwrap();
     assert_eq!(token.user().as_str(), "ann-41");
@@ -420,7 +420,7 @@ fn tells_why_rules_do_not_apply() {
         skipped(&trace),
         [
             "machines: it is not for this auth method",
-            "phones: it says nothing of what is asked for",
+            "phones: it grants nothing of the kind that is asked for",
             "managers: there is no claim \"desk\"",
         ]
     );

@@ -88,7 +88,7 @@ impl<'t> UnverifiedToken<'t> {
         now: f64,
     ) -> Result<&Map<String, Value>, IdTokenError> {
         if !self.header.media_type().is_none_or(|typ| TYPES.contains(&typ.as_str())) {
-            return refuse("its type is another");
+            return refuse("it has another type");
         }
         if rules.algorithms.is_some_and(|used| !used.contains(&self.header.algorithm)) {
             return refuse("its algorithm is not one that the provider says to use");
@@ -104,7 +104,7 @@ impl<'t> UnverifiedToken<'t> {
             return refuse("it is of another login (nonce)");
         }
         if self.claims.get("sub").and_then(Value::as_str).is_none_or(str::is_empty) {
-            return refuse("it does not say as a text who logged in (sub)");
+            return refuse("its subject (sub) is missing or not text");
         }
         self.check_access_token(rules.access_token)?;
         Ok(&self.claims)
@@ -237,7 +237,7 @@ mod tests {
         check(json!({ "nbf": NOW + 31.0 }), Err("it is not valid yet: look at the clocks"));
         check(json!({ "nonce": 1 }), Err("it is of another login (nonce)"));
         for subject in [json!(null), json!(""), json!(1), json!(["ann"])] {
-            check(json!({ "sub": subject }), Err("it does not say as a text who logged in (sub)"));
+            check(json!({ "sub": subject }), Err("its subject (sub) is missing or not text"));
         }
         check(json!({ "events": {} }), Err("it tells of an event"));
     }

@@ -48,13 +48,13 @@ pub enum JwtKeyError {
     #[error("has no public key in PEM form")]
     Nothing,
     /// A PEM section has no end, or is not base64.
-    #[error("has a part between lines of dashes that cannot be read")]
+    #[error("has a PEM section that cannot be read")]
     Broken,
     /// A PEM section is not a key.
-    #[error("has something in it that is neither a public key nor a certificate")]
+    #[error("has a part that is neither a public key nor a certificate")]
     Other,
     /// The file has a known form that is not PEM.
-    #[error("is {0}, and no PEM text")]
+    #[error("is {0}, not PEM text")]
     Form(KeyFormat),
     /// The file has a private key; a public one is enough.
     #[error("has a private key in it")]
@@ -63,7 +63,7 @@ pub enum JwtKeyError {
     #[error("has a key that cannot be used: {0}")]
     Unusable(&'static str),
     /// The text is not a key set.
-    #[error("is no set of keys")]
+    #[error("is not a key set")]
     NoSet,
     /// The set has too many keys.
     #[error("has more than 100 keys")]
@@ -90,7 +90,7 @@ impl fmt::Display for KeyFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Der => "DER",
-            Self::Ssh => "a key as SSH writes it",
+            Self::Ssh => "a key in the format of SSH",
             Self::Jwk => "JSON",
             Self::Utf16 => "UTF-16",
         })

@@ -399,13 +399,13 @@ async fn a_wish_selects_only_inside_the_grant() {
     let stage = Stage::new().await;
     let cookie = stage.app.log_in("alice");
     let told = stage.explain(&["--cookie", &cookie, "--account", "41"]).await;
-    assert!(told.text.contains("Refused: rule \"staff\" grants somebody else than was asked for\n"), "{}", told.text);
+    assert!(told.text.contains("Refused: rule \"staff\" grants something else than was asked for\n"), "{}", told.text);
     let told = stage.explain(&["--cookie", &cookie, "--lang", "fr", "--account", "40"]).await;
     assert!(told.text.ends_with(": account 40@acme.test, level user, in language fr, at pbx.test\n"), "{}", told.text);
     let told = stage.explain(&["--cookie", &cookie, "--lang", "xx"]).await;
     assert!(told.text.ends_with("The caller is told: 400 malformed\n"), "{}", told.text);
     let told = stage.explain(&["--cookie", &cookie, "--act", "ott", "--user", "bob"]).await;
-    assert!(told.text.contains("grants somebody else than was asked for\n"), "{}", told.text);
+    assert!(told.text.contains("grants something else than was asked for\n"), "{}", told.text);
 }
 
 #[tokio::test]

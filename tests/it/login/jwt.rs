@@ -138,23 +138,23 @@ async fn bad_tokens_log_nobody_in() {
         (format!("{good}.{signature}"), "malformed"),
         (format!("{message}."), "signature is wrong"),
         (format!("{message}.{}A", &signature[..42]), "signature is wrong"),
-        (format!("{unsigned}."), "algorithm is none that is known"),
-        (header(json!({ "alg": "None" })), "algorithm is none that is known"),
+        (format!("{unsigned}."), "algorithm is unknown"),
+        (header(json!({ "alg": "None" })), "algorithm is unknown"),
         (evil.sign(&own_key, &claims()), "algorithm is not one of the key's"),
         (header(json!({ "alg": "HS512" })), "algorithm is not one of the key's"),
         (header(json!({ "alg": "HS256", "crit": ["b64"], "b64": true })), "demands an extension"),
-        (header(json!({ "alg": "HS256", "typ": "logout+jwt" })), "type is another"),
+        (header(json!({ "alg": "HS256", "typ": "logout+jwt" })), "it has another type"),
         (other.token(&claims()), "signature is wrong"),
         (sign(json!({ "exp": now() - 31 })), "has expired"),
         (sign(json!({ "exp": null })), "has no exp"),
-        (sign(json!({ "nbf": now() + 60 })), "not good yet"),
+        (sign(json!({ "nbf": now() + 60 })), "not valid yet"),
         (sign(json!({ "iat": now() + 60 })), "issued in the future"),
         (sign(json!({ "iat": now() - 3640 })), "older than max_age"),
         (sign(json!({ "iat": null })), "has no iat"),
         (sign(json!({ "aud": "another" })), "for another audience"),
         (sign(json!({ "aud": null })), "for another audience"),
-        (sign(json!({ "iss": "https://evil.test" })), "issuer is not the one"),
-        (sign(json!({ "iss": null })), "issuer is not the one"),
+        (sign(json!({ "iss": "https://evil.test" })), "issuer is not a trusted one"),
+        (sign(json!({ "iss": null })), "issuer is not a trusted one"),
         (sign(json!({ "events": {} })), "tells of an event"),
         ("x".repeat(8193), "the bearer credential is malformed"),
     ] {
@@ -413,7 +413,7 @@ async fn unknown_keys_do_not_make_a_storm_of_fetches() {
         answer.expect(401);
     }
     assert!(began.elapsed().as_secs() < 20, "none waits for keys that nobody fetches");
-    stage.gate.line(&["its key is not known"]).await;
+    stage.gate.line(&["its key is unknown"]).await;
     assert_eq!(publisher.asked(), 1);
     login(&stage.gate).bearer(&signer.named("a", &claims())).send().await.expect(200);
 }

@@ -121,7 +121,7 @@ async fn whatever_is_changed_is_refused() {
         refused(&stage, &changed, reason).await;
     }
     for (from, to, reason) in [
-        ("v=1", "v=2", "the link is of another version"),
+        ("v=1", "v=2", "the link has another version"),
         ("kid=2026", "kid=2025", "no key has the link's kid"),
         ("&v=1", "", "the link has no v"),
     ] {

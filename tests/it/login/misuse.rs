@@ -388,14 +388,14 @@ async fn a_bad_token_is_none_wherever_it_is() {
         let unsigned = format!("{}.", unsigned.rsplit_once('.').unwrap().0);
         for (bad, reason) in [
             ("a.b.c".to_owned(), "malformed"),
-            (unsigned, "algorithm is none that is known"),
-            (signer.sign(&json!({ "alg": "nOnE" }), &with(id())), "algorithm is none that is known"),
+            (unsigned, "algorithm is unknown"),
+            (signer.sign(&json!({ "alg": "nOnE" }), &with(id())), "algorithm is unknown"),
             (other.token(&with(id())), "signature is wrong"),
             (Signer::secret(&pem).token(&with(id())), "signature is wrong"),
             (Signer::rsa().token(&with(id())), "algorithm is not one of the key's"),
             (token(json!({ "exp": now() - 60 })), "has expired"),
             (token(json!({ "aud": "another" })), "for another audience"),
-            (token(json!({ "iss": "https://evil.test" })), "issuer is not the one"),
+            (token(json!({ "iss": "https://evil.test" })), "issuer is not a trusted one"),
         ] {
             let shown = house.token(way, &bad);
             assert_eq!(house.ask(&[&shown]).await, 401, "{way:?} {reason}");

@@ -190,7 +190,7 @@ async fn a_report_tells_who_became_an_account_and_who_tried() {
     for part in ["2 lines were skipped", "logins: 3", "app:alice  127.0.0.1  2 ", "app:alice  127.0.0.9  1 "] {
         assert!(told.contains(part), "{part}: {told}");
     }
-    for part in ["related refusals: 2", "the app knows no such user", "grants somebody else"] {
+    for part in ["related refusals: 2", "the app knows no such user", "grants something else"] {
         assert!(told.contains(part), "{part}: {told}");
     }
     assert!(!told.contains("127.0.0.77") && !told.contains("41@") && !told.contains("app:bob"), "{told}");

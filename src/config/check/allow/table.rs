@@ -47,7 +47,7 @@ fn read_file(node: &TomlNode<'_, '_>, several: bool, around: &Surroundings<'_>) 
     let bytes = around.public_file(node)?;
     if bytes.len() > MAX_BYTES {
         let message = format!("{name} is larger than {} MiB", MAX_BYTES >> 20);
-        return node.refuse(message, "leave out whom no rule means");
+        return node.refuse(message, "leave out rows that no rule uses");
     }
     let lines = read(&bytes).and_then(|lines| lines.into_table(several));
     lines.map_err(|faults| report(node, name, &faults)).ok()
@@ -58,7 +58,7 @@ fn report(node: &TomlNode<'_, '_>, name: &str, faults: &[TableFault]) {
         node.refuse::<()>(format_args!("{name}:{line}: {message}"), hint);
     }
     if faults.len() > MAX_TOLD {
-        node.refuse::<()>(format_args!("{name}: {} faults more", faults.len() - MAX_TOLD), "mend these first");
+        node.refuse::<()>(format_args!("{name}: {} faults more", faults.len() - MAX_TOLD), "correct these first");
     }
 }
 
@@ -109,11 +109,15 @@ impl RawTable {
         for RawRow { number, key, cells } in &self.rows {
             let number = *number;
             if key.is_empty() {
-                faults.push(TableFault::new(number, "the key is empty", "the first column says whom the row is for"));
+                faults.push(TableFault::new(
+                    number,
+                    "the key is empty",
+                    "write the key of the row into the first column",
+                ));
             }
             for cell in cells.iter().chain([key]).filter(|cell| !is_plain(cell)) {
                 let message = format!("{cell:?} has a control character in it or spaces around it");
-                faults.push(TableFault::new(number, message, "write what the value is, and nothing else"));
+                faults.push(TableFault::new(number, message, "write the value without such characters"));
             }
             if let Some(first) = seen.insert(key, number)
                 && !several
@@ -149,7 +153,7 @@ fn read_csv(bytes: &[u8]) -> Result<RawTable, Vec<TableFault>> {
     let (mut rows, mut faults) = (Vec::new(), Vec::new());
     let mut columns: Option<Vec<String>> = None;
     for record in reader.byte_records() {
-        let record = record.map_err(|error| vec![TableFault::new(1, error, "mend the file")])?;
+        let record = record.map_err(|error| vec![TableFault::new(1, error, "correct the file")])?;
         let number = record.position().map_or(1, csv::Position::line);
         let Some(cells) = cells_of(&record) else {
             faults.push(TableFault::new(number, "is not text in UTF-8", "save the file as UTF-8"));
@@ -163,7 +167,7 @@ fn read_csv(bytes: &[u8]) -> Result<RawTable, Vec<TableFault>> {
             return Err(vec![TableFault::new(
                 number,
                 format!("more than {MAX_ROWS} rows"),
-                "leave out whom no rule means",
+                "leave out rows that no rule uses",
             )]);
         }
         match split_key(cells, columns.len(), number) {
@@ -182,7 +186,7 @@ fn cells_of(record: &ByteRecord) -> Option<Vec<String>> {
 fn header(mut cells: Vec<String>, number: u64) -> Result<Vec<String>, TableFault> {
     check_columns(cells.len(), number)?;
     if let Some(name) = cells.iter().find(|name| !is_column(name)) {
-        let message = format!("{name:?} is no name of a column");
+        let message = format!("{name:?} is not a column name");
         let hint = if name.contains([';', '\t']) {
             "the cells are parted by another sign: save the file with commas between them"
         } else if name.trim() != name {
@@ -232,20 +236,20 @@ fn read_toml(bytes: &[u8]) -> Result<RawTable, Vec<TableFault>> {
     let ends: Vec<_> = text.match_indices('\n').map(|(at, _)| at).collect();
     let line = |byte: usize| ends.partition_point(|end| *end < byte) as u64 + 1;
     let root = DeTable::parse(text).map_err(|error| {
-        vec![TableFault::new(line(error.span().map_or(0, |span| span.start)), error.message(), "mend the file")]
+        vec![TableFault::new(line(error.span().map_or(0, |span| span.start)), error.message(), "correct the file")]
     })?;
     let (mut rows, mut faults) = (Vec::new(), Vec::new());
     let mut columns: Option<Vec<String>> = None;
     for (key, value) in root.get_ref() {
         let number = line(key.span().start);
         for row in tables_of(value) {
-            let read =
-                row.ok_or_else(|| TableFault::new(number, "is no table", "write [\"key\"] and below it ext = \"40\""));
+            let read = row
+                .ok_or_else(|| TableFault::new(number, "is not a table", "write [\"key\"] and below it ext = \"40\""));
             match read.and_then(|row| toml_row(row, key.get_ref(), number, &mut columns)) {
                 Ok(row) if rows.len() < MAX_ROWS => rows.push(row),
                 Ok(_) => {
                     let message = format!("more than {MAX_ROWS} rows");
-                    return Err(vec![TableFault::new(number, message, "leave out whom no rule means")]);
+                    return Err(vec![TableFault::new(number, message, "leave out rows that no rule uses")]);
                 }
                 Err(fault) => faults.push(fault),
             }
@@ -271,7 +275,7 @@ fn toml_row(
 ) -> Result<RawRow, TableFault> {
     let names = || row.keys().map(|name| name.get_ref().to_string());
     if let Some(name) = names().find(|name| !is_column(name)) {
-        let message = format!("{name:?} is no name of a column");
+        let message = format!("{name:?} is not a column name");
         return Err(TableFault::new(number, message, "letters, digits, _ and -"));
     }
     check_columns(row.len(), number)?;
@@ -283,7 +287,7 @@ fn toml_row(
     let cell = |name: &String| match row.get(name.as_str()).map(Spanned::get_ref) {
         Some(DeValue::String(text)) => Ok(text.to_string()),
         Some(DeValue::Integer(digits)) if digits.radix() == 10 => Ok(digits.as_str().to_owned()),
-        _ => Err(TableFault::new(number, format!("{name} of {key:?} is no text"), "write it in quotes")),
+        _ => Err(TableFault::new(number, format!("{name} of {key:?} is not text"), "write it in quotes")),
     };
     let cells = columns.iter().map(cell).collect::<Result<_, _>>()?;
     Ok(RawRow { number, key: key.to_owned(), cells })

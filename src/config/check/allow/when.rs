@@ -18,7 +18,8 @@ const MAX_DEPTH: usize = 3;
 pub(super) fn when(node: &TomlNode<'_, '_>, has_table: bool) -> Option<When> {
     let entries = node.table(|table| Some(table.all()))?;
     if entries.is_empty() {
-        return node.refuse("says nothing", "write what a claim must say, such as { groups = \"support\" }");
+        return node
+            .refuse("has no condition", "write the value that a claim must have, such as { groups = \"support\" }");
     }
     let (hours, claims): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(key, _)| *key == HOURS);
     let hours: Vec<_> = hours.into_iter().map(|(_, node)| each(&node.one_or_many()?, read_hours)).collect();
@@ -29,7 +30,7 @@ pub(super) fn when(node: &TomlNode<'_, '_>, has_table: bool) -> Option<When> {
     if has_table && conditions.iter().any(|condition| condition.claim.starts_with(ROW)) {
         return node.refuse(
             "asks for a column of the table",
-            "conditions are over claims: leave the rows out of the table that are not meant",
+            "conditions check claims: remove the rows that must not apply from the table",
         );
     }
     Some(When { conditions, hours: hours.into_iter().collect::<Option<Vec<_>>>()?.concat() })
@@ -57,10 +58,12 @@ fn wanted(node: &TomlNode<'_, '_>) -> Option<ClaimPattern> {
         DeValue::Boolean(flag) => Some(ClaimPattern::Exactly(flag.to_string())),
         DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) => Some(ClaimPattern::Exactly(number.to_string())),
-            Err(_) => node.refuse("is no number that a claim has", "write it in quotes, as the claim has it"),
+            Err(_) => node.refuse("is not a number that a claim can have", "write it in quotes, as the claim has it"),
         },
         DeValue::String(_) => node.parsed(),
-        _ => node.refuse("is nothing that a claim can say", "write a text in quotes, a whole number, true or false"),
+        _ => {
+            node.refuse("is not a value that a claim can have", "write a text in quotes, a whole number, true or false")
+        }
     }
 }
 

@@ -43,7 +43,7 @@ fn cache(node: &TomlNode<'_, '_>) -> Option<Duration> {
     if cache > MAX_CACHE {
         let longest = MAX_CACHE.as_secs();
         return node.refuse(
-            format_args!("longer than {longest} s: so long a login would outlive a logout"),
+            format_args!("longer than {longest} s: a login would outlive a logout by that time"),
             format_args!("write \"{longest}s\" or less"),
         );
     }

@@ -19,7 +19,7 @@ const MIN_SECRET: usize = 16;
 pub(super) fn read(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<HeaderConfig> {
     let from = table.require("from").and_then(|node| {
         node.list()?;
-        known_networks(&node, "to be anybody")
+        known_networks(&node, "to be any caller")
     });
     let user = table.require("user").and_then(|node| field(&node));
     let claims = table.get("claims").map_or(Some(Vec::new()), |node| claims(&node));
@@ -72,7 +72,7 @@ fn claims(node: &TomlNode<'_, '_>) -> Option<Vec<(String, HeaderClaim)>> {
 fn claim(claims: &TomlNode<'_, '_>, name: &str) -> Option<(String, HeaderClaim)> {
     let node = claims.entry(name)?;
     if name == USER {
-        return node.refuse("the claim `user` is what the key `user` names", "give this claim another name");
+        return node.refuse("the claim `user` comes from the key `user`", "give this claim another name");
     }
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) {
         return node.refuse("not the name of a claim", "use letters, digits, _, - and .");

@@ -109,7 +109,7 @@ fn location(table: &TomlTable<'_, '_>, preset: &Preset) -> Option<TokenLocation>
         (Some(node), None, None) => header(&node),
         (None, Some(node), None) => cookie(&node).map(TokenLocation::Cookie),
         (None, None, Some(node)) => query(&node),
-        _ => table.refuse("a token has one place", "write one of `header`, `cookie`, `query`"),
+        _ => table.refuse("a token must have exactly one place", "write one of `header`, `cookie`, `query`"),
     }
 }
 
@@ -129,7 +129,7 @@ fn query(node: &TomlNode<'_, '_>) -> Option<TokenLocation> {
     if is_plain && redact::hides(name) {
         Some(TokenLocation::Query(name.to_owned()))
     } else {
-        node.refuse("logs would tell the token", "write \"token\", \"jwt\" or \"id_token\"")
+        node.refuse("logs would show the token", "write \"token\", \"jwt\" or \"id_token\"")
     }
 }
 
@@ -140,7 +140,10 @@ fn is_ambient(table: &TomlTable<'_, '_>, location: Option<&TokenLocation>) -> bo
     let Some(node) = table.get("ambient") else { return is_ambient };
     match (node.boolean(), location) {
         (Some(false), Some(TokenLocation::Cookie(_) | TokenLocation::Header(_))) => {
-            node.refuse::<()>("such a token travels by itself", "remove the key, or use `header = \"authorization\"`");
+            node.refuse::<()>(
+                "browsers send such a token on their own",
+                "remove the key, or use `header = \"authorization\"`",
+            );
         }
         (Some(true), Some(TokenLocation::Query(_))) => {
             node.refuse::<()>("no browser adds a parameter by itself", "remove the key");
@@ -180,7 +183,7 @@ fn keys(
 ) -> Option<JwtKeySource> {
     let [secret, public_key, jwks, ca] = ["secret", "public_key", "jwks", "ca"].map(|key| table.get(key));
     if let (Some(ca), true) = (&ca, secret.is_some() || public_key.is_some()) {
-        ca.refuse::<()>("nothing is fetched", "remove the key");
+        ca.refuse::<()>("has no effect without `jwks`", "remove the key");
     }
     let (node, fixed) = match (secret, public_key, jwks) {
         (Some(node), None, None) => {
@@ -196,10 +199,10 @@ fn keys(
             let url = preset.jwks.clone();
             let hint = "write one of `secret`, `public_key`, `jwks`, or a `preset`";
             return url
-                .or_else(|| table.refuse("nothing says who signs", hint))
+                .or_else(|| table.refuse("the source of the keys is missing", hint))
                 .and_then(|url| fetched(url, ca, around));
         }
-        _ => return table.refuse("keys have one source", "write one of `secret`, `public_key`, `jwks`"),
+        _ => return table.refuse("keys must have exactly one source", "write one of `secret`, `public_key`, `jwks`"),
     };
     let keys = match fixed {
         Ok(keys) => keys,
@@ -251,7 +254,7 @@ const fn key_hint(error: &JwtKeyError) -> &'static str {
         JwtKeyError::Nothing => {
             "a public key starts with -----BEGIN PUBLIC KEY-----, a certificate with -----BEGIN CERTIFICATE-----"
         }
-        JwtKeyError::Broken => "copy the file once more, in binary mode: what stands between two such lines is base64",
+        JwtKeyError::Broken => "copy the file again, in binary mode: the text between two such lines is base64",
         JwtKeyError::Other => "leave public keys and certificates in it, and nothing else",
         JwtKeyError::Form(KeyFormat::Der) => {
             "convert it: openssl pkey -pubin -inform DER -in key.der, or openssl x509 -inform DER -in cert.der"
@@ -262,7 +265,7 @@ const fn key_hint(error: &JwtKeyError) -> &'static str {
         }
         JwtKeyError::Form(KeyFormat::Utf16) => "save it as ASCII or UTF-8",
         JwtKeyError::Private => {
-            "keep it where tokens are made; here belongs its public part: openssl pkey -in private.pem -pubout"
+            "keep it where tokens are signed, and name its public part here: openssl pkey -in private.pem -pubout"
         }
         JwtKeyError::Unusable(_) | JwtKeyError::NoSet | JwtKeyError::TooMany | JwtKeyError::NothingUsable => {
             "use a key of RSA with 2048 bits or more, of P-256, P-384 or Ed25519"

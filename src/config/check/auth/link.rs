@@ -87,7 +87,7 @@ fn ttl(node: &TomlNode<'_, '_>) -> Option<Duration> {
     let ttl = duration(node)?;
     if ttl > MAX_TTL {
         return node
-            .refuse("longer than 15 minutes: so long a link lies around to be stolen", "write \"15min\" or less");
+            .refuse("longer than 15 minutes: a link that lives so long can be stolen", "write \"15min\" or less");
     }
     if ttl < Duration::from_secs(1) {
         return node.refuse("shorter than a second", "write \"60s\"");

@@ -61,8 +61,8 @@ pub(super) fn check_asked(methods: &Methods<'_, '_>, certificates: &[Certificate
             }
             None if asked.iter().any(|ca| *ca != asked[0]) => {
                 node.refuse::<()>(
-                    "there are several `client_ca` in `tls`, and what one vouches for another may not",
-                    "say whose certificates are meant: add `client_ca` here, and a method for each",
+                    "`tls` has several `client_ca`, and this method does not say which one it trusts",
+                    "add `client_ca` here, and a method for each",
                 );
             }
             Some(_) | None => {}

@@ -116,7 +116,7 @@ fn scopes(node: &TomlNode<'_, '_>) -> Option<Vec<String>> {
     if scopes.iter().any(|scope| scope == "openid") {
         return Some(scopes);
     }
-    node.refuse("lacks \"openid\", without which no provider says who somebody is", "add \"openid\" to the list")
+    node.refuse("lacks \"openid\", without which a provider sends no ID token", "add \"openid\" to the list")
 }
 
 /// Reads a scope (RFC 6749 §3.3).
@@ -130,7 +130,10 @@ fn remember(table: &TomlTable<'_, '_>) -> Duration {
     let remember = duration_or(table, "remember", REMEMBER);
     if remember.subsec_nanos() != 0 || remember > LONGEST_REMEMBER {
         table.get("remember").and_then(|node| {
-            node.refuse::<()>("is out of bounds", "whole seconds, \"30d\" at most: who has left must log in again")
+            node.refuse::<()>(
+                "is out of bounds",
+                "write whole seconds, \"30d\" at most, so that a person who has left cannot log in for ever",
+            )
         });
     }
     remember

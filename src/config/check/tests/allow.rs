@@ -6,7 +6,7 @@ use super::*;
 fn rules_lead_from_somewhere_to_somewhere() {
     for (tail, expected) in [
         ("auth = \"redirect\"", "7:1: `allow`: allows nothing"),
-        ("voximplant = \"ann\"", "7:1: `allow`: nobody can prove to be anybody"),
+        ("voximplant = \"ann\"", "7:1: `allow`: there is no method that can prove a caller"),
         ("auth = \"redirct\"\nvoximplant = \"ann\"", "8:8: `allow.auth`: there is no method `redirct`"),
         ("auth = [\"redirect\", \"redirect\"]\nvoximplant = \"ann\"", "8:21: `allow.auth`: the same method twice"),
         ("auth = \"redirect\"\nvoximplant = \"Ann\"", "9:14: `allow.voximplant`: not a Voximplant user name"),

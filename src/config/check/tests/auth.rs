@@ -72,7 +72,7 @@ fn links_have_keys_and_an_end() {
         (link(""), "`auth.keys` is missing"),
         (link("keys = []"), "`auth.keys`: is an empty list"),
         (link("keys = [{ kid = \"a\", secret = { file = \"short\" } }]"), "the secret is shorter than 32 bytes"),
-        (link("keys = [{ kid = \"a\", secret = \"literal\" }]"), "a secret is never written here"),
+        (link("keys = [{ kid = \"a\", secret = \"literal\" }]"), "a secret must not be written in this file"),
         (link(&format!("keys = [{}]", key("a b"))), "not the name of a key"),
         (link(&format!("keys = [{}]", key(&"a".repeat(33)))), "not the name of a key"),
         (link(&format!("keys = [{}, {}]", key("a"), key("a"))), "another key is called `a`"),
@@ -154,7 +154,7 @@ fn a_cached_answer_outlives_no_logout_for_long() {
     let app = |tail: &str| format!("[[auth]]\ntype = \"app\"\nwhoami = \"/me\"\n{tail}");
     check_beside(
         &app("cache = \"31s\""),
-        "10:9: `auth.cache`: longer than 30 s: so long a login would outlive a logout",
+        "10:9: `auth.cache`: longer than 30 s: a login would outlive a logout by that time",
     );
     check_beside(&app("cache = \"0s\""), "10:9: `auth.cache`: a duration of zero");
     for (tail, expected) in [("", None), ("cache = \"30s\"", Some(Duration::from_secs(30)))] {

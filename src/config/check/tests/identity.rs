@@ -12,15 +12,15 @@ fn only_known_proxies_are_believed_and_only_in_fields_of_their_own() {
         ("from = []\nuser = \"remote-user\"", "9:8: `auth.from`: is an empty list"),
         (
             "from = [\"0.0.0.0/0\"]\nuser = \"remote-user\"",
-            "9:8: `auth.from`: is everybody: any client could claim to be anybody",
+            "9:8: `auth.from`: covers all addresses: any client could claim to be any caller",
         ),
         (
             "from = [\"::/0\"]\nuser = \"remote-user\"",
-            "9:8: `auth.from`: is everybody: any client could claim to be anybody",
+            "9:8: `auth.from`: covers all addresses: any client could claim to be any caller",
         ),
         (
             "from = [\"0.0.0.0/1\", \"128.0.0.0/1\"]\nuser = \"remote-user\"",
-            "9:8: `auth.from`: is everybody: any client could claim to be anybody",
+            "9:8: `auth.from`: covers all addresses: any client could claim to be any caller",
         ),
     ] {
         check_beside(&header(tail), expected);
@@ -33,7 +33,7 @@ fn only_known_proxies_are_believed_and_only_in_fields_of_their_own() {
         ("user = \"a\"\nclaims = \"b\"", "11:10: `auth.claims`: not a table"),
         (
             "user = \"a\"\nclaims = { user = \"b\" }",
-            "11:19: `auth.claims.user`: the claim `user` is what the key `user` names",
+            "11:19: `auth.claims.user`: the claim `user` comes from the key `user`",
         ),
         ("user = \"a\"\nclaims = { \"a b\" = \"b\" }", "11:20: `auth.claims.a b`: not the name of a claim"),
         ("user = \"a\"\nclaims = { g = { header = \"b\" } }", "11:16: `auth.claims.g.separator` is missing"),
@@ -84,7 +84,7 @@ fn certificates_of_clients_are_read_where_they_are_asked_for() {
     let method = |tail: &str| format!("[[auth]]\ntype = \"mtls\"\n{tail}");
     check_beside(&method(""), "7:1: `auth`: no client is asked for a certificate");
     let check = |tail: &str, expected: &str| check_text(&format!("{ASKED}{BOTH}{}", method(tail)), &[expected]);
-    check("", "7:1: `auth`: there are several `client_ca` in `tls`, and what one vouches for another may not");
+    check("", "7:1: `auth`: `tls` has several `client_ca`, and this method does not say which one it trusts");
     check(
         "client_ca = \"certs/fullchain.pem\"\nidentity = \"common-name\"",
         "10:12: `auth.identity`: unknown word `common-name`",

@@ -10,10 +10,10 @@ fn signed_tokens_need_a_key_an_issuer_and_an_audience() {
     let preset = |name: &str, tail: &str| jwt(&format!("preset = \"{name}\"\n{tail}"));
     let tenant = "tenant = \"72f988bf-86f1-41af-91ab-2d7cd011db47\"";
     for (text, expected) in [
-        (jwt(""), "7:1: `auth`: nothing says who signs"),
+        (jwt(""), "7:1: `auth`: the source of the keys is missing"),
         (jwt("jwks = \"https://a/\"\nissuer = \"a\""), "7:1: `auth.audience` is missing"),
         (jwt("jwks = \"https://a/\"\naudience = \"a\""), "7:1: `auth.issuer` is missing"),
-        (jwks("secret = { file = \"secrets/jwt\" }"), "7:1: `auth`: keys have one source"),
+        (jwks("secret = { file = \"secrets/jwt\" }"), "7:1: `auth`: keys must have exactly one source"),
         (jwks("issuer2 = 1"), "12:1: unknown key `auth.issuer2`"),
         (jwks("algorithms = [\"none\"]"), "12:15: `auth.algorithms`: `none` is not an algorithm"),
         (jwks("algorithms = []"), "12:14: `auth.algorithms`: is an empty list"),
@@ -22,24 +22,27 @@ fn signed_tokens_need_a_key_an_issuer_and_an_audience() {
         (jwks("header = \"cookie\""), "12:10: `auth.header`: cookies have a key of their own"),
         (jwks("header = \"a b\""), "12:10: `auth.header`: not the name of a header field"),
         (jwks("cookie = \"a=\""), "12:10: `auth.cookie`: not the name of a cookie"),
-        (jwks("query = \"q\""), "12:9: `auth.query`: logs would tell the token"),
-        (jwks("query = \"token&x\""), "12:9: `auth.query`: logs would tell the token"),
-        (jwks("query = \"token\"\ncookie = \"a\""), "7:1: `auth`: a token has one place"),
+        (jwks("query = \"q\""), "12:9: `auth.query`: logs would show the token"),
+        (jwks("query = \"token&x\""), "12:9: `auth.query`: logs would show the token"),
+        (jwks("query = \"token\"\ncookie = \"a\""), "7:1: `auth`: a token must have exactly one place"),
         (jwks("query = \"token\"\nambient = true"), "13:11: `auth.ambient`: no browser adds a parameter by itself"),
-        (jwks("cookie = \"a\"\nambient = false"), "13:11: `auth.ambient`: such a token travels by itself"),
-        (jwks("header = \"a\"\nambient = false"), "13:11: `auth.ambient`: such a token travels by itself"),
+        (jwks("cookie = \"a\"\nambient = false"), "13:11: `auth.ambient`: browsers send such a token on their own"),
+        (jwks("header = \"a\"\nambient = false"), "13:11: `auth.ambient`: browsers send such a token on their own"),
         (
             jwks("cookie = \"a\"\nignore_cookies = true"),
             "13:18: `auth.ignore_cookies`: this method's own credential is a cookie",
         ),
-        (secret("ca = \"certs/upstream-ca.pem\""), "10:6: `auth.ca`: nothing is fetched"),
+        (secret("ca = \"certs/upstream-ca.pem\""), "10:6: `auth.ca`: has no effect without `jwks`"),
         (secret("algorithms = [\"RS256\"]"), "9:10: `auth.secret`: [RS256] is not what this key is for"),
         (secret("algorithms = [\"HS512\"]"), "9:10: `auth.secret`: [HS512] is not what this key is for"),
         (
             jwt("secret = { file = \"secrets/pbx-admin\" }"),
             "9:10: `auth.secret`: shorter than the 32 bytes that HS256 needs",
         ),
-        (jwt("secret = \"0123456789abcdef0123456789abcdef\""), "9:10: `auth.secret`: a secret is never written here"),
+        (
+            jwt("secret = \"0123456789abcdef0123456789abcdef\""),
+            "9:10: `auth.secret`: a secret must not be written in this file",
+        ),
         (jwt("public_key = \"certs/privkey.pem\""), "9:14: `auth.public_key`: has a private key in it"),
         (jwt("public_key = \"certs/none.pem\""), "9:14: `auth.public_key`: has no public key in PEM form"),
         (

@@ -205,7 +205,7 @@ fn tables_and_lists_of_tables() {
         "what follows the @ belongs into `domain`",
     );
     for (domain, account, column, message, hint) in [
-        ("a.test", "${ext}", 38, "a $ is in no account", "write the claim in braces alone"),
+        ("a.test", "${ext}", 38, "an account or a domain never has a $", "write the claim in braces alone"),
         ("a.test", "{ext}@a.test", 38, "not of the form", "what follows the @ belongs into `domain`"),
         ("a.test", "{ext} {sub}", 38, "not of the form", "a claim in braces"),
         ("https://{tenant}.test", "40", 18, "not of the form", "write a host name, or a claim in braces"),
@@ -237,7 +237,7 @@ fn secrets() {
         assert!(found.message.contains(message), "{found}");
         assert!(found.hint.as_ref().is_some_and(|found| found.contains(hint)), "{found}");
     };
-    admin("\"hunter2\"", "a secret is never written here", "write { file = \"…\" }");
+    admin("\"hunter2\"", "a secret must not be written in this file", "write { file = \"…\" }");
     admin("{ env = \"$PBX\" }", "not the name of a variable", "write the name alone");
     admin("{ value = \"x\" }", "a secret has exactly one source", "write one of { file");
     admin("{ file = \"secrets/utf-16\" }", "is text in UTF-16", "iconv -f UTF-16 -t UTF-8");
@@ -277,7 +277,7 @@ fn files_and_folders() {
     table("[log]\naccess = \"nowhere/access.log\"", (7, 10), "nowhere does not exist", "mkdir -p /");
     table("[log]\naccess = \"./\"", (7, 10), "./ is a folder", "name a file in it");
     table("[audit]\nfile = \"log\"", (7, 8), "log is a folder", "name a file in it");
-    table("[audit]\nfile = \"stdout\"", (7, 8), "a file is meant here", "leave the key out");
+    table("[audit]\nfile = \"stdout\"", (7, 8), "must be the name of a file", "leave the key out");
     table("[state]\nfile = \"nowhere/state\"", (7, 8), "nowhere does not exist", "mkdir -p /");
     let lookup = |file: &str| {
         format!(

@@ -35,7 +35,7 @@ fn a_login_at_a_provider_is_configured_safely() {
         ("remember = \"31d\"", "12: `auth.remember`: is out of bounds"),
         ("remember = \"1500ms\"", "12: `auth.remember`: is out of bounds"),
         ("cookie_key = { file = \"secrets/short\" }", "14: `auth.cookie_key`: is shorter than 32 bytes"),
-        ("client_secret = \"a\"", "17: `auth.client_secret`: a secret is never written here"),
+        ("client_secret = \"a\"", "17: `auth.client_secret`: a secret must not be written in this file"),
         ("host = \"https://a.test\"", "8: `auth.host`: not a host name"),
         ("after_logout = \"/bye\"", "16: `auth.after_logout`: not an https:// address"),
         ("after_logout = \"http://a.test\"", "16: `auth.after_logout`: not an https:// address"),

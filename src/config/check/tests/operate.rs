@@ -10,7 +10,7 @@ fn the_admin_listener_is_reached_from_this_machine_only() {
     }
     let Listen::Unix(path) = admin("unix:admin.sock") else { panic!("not a socket") };
     assert!(path.is_absolute(), "{path:?}");
-    let reached = "8:10: `admin.listen`: can be reached from other machines, and whoever reaches it may read it";
+    let reached = "8:10: `admin.listen`: can be reached from other machines, and it has no login";
     for listen in ["0.0.0.0:9443", "[::]:9443", "192.0.2.1:9443", "[::ffff:127.0.0.1]:9443"] {
         check_beside(&format!("[admin]\nlisten = \"{listen}\""), reached);
     }
@@ -67,13 +67,13 @@ fn audit_lines_go_to_known_places() {
     assert_eq!(syslog("udp:[::1]:514"), "udp:[::1]:514");
     assert_eq!((full.when_stuck, audit("when_stuck = \"go_on\"").when_stuck), (WhenStuck::Refuse, WhenStuck::GoOn));
     check_beside("[audit]\nwhen_stuck = \"wait\"", "8:14: `audit.when_stuck`: unknown word `wait`");
-    check_beside("[audit]", "7:1: `audit`: says nothing about where to");
-    check_beside("[audit]\nchain = true", "7:1: `audit`: says nothing about where to");
+    check_beside("[audit]", "7:1: `audit`: has no target");
+    check_beside("[audit]\nchain = true", "7:1: `audit`: has no target");
     check_beside("[audit]\nchain = true\nsyslog = \"unix:/dev/log\"", "8:9: `audit.chain`: there is no file to guard");
     for (word, problem) in [
-        ("/dev/log", "not a place of a syslog daemon"),
-        ("unix:", "not a place of a syslog daemon"),
-        ("tcp:192.0.2.9:514", "not a place of a syslog daemon"),
+        ("/dev/log", "not the address of a syslog daemon"),
+        ("unix:", "not the address of a syslog daemon"),
+        ("tcp:192.0.2.9:514", "not the address of a syslog daemon"),
         ("udp:loghost:514", "has no IP address with a port behind udp:"),
         ("udp:192.0.2.9", "has no IP address with a port behind udp:"),
     ] {

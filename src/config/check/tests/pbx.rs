@@ -25,14 +25,17 @@ fn a_shield_is_read_strictly() {
     let pbx = |shield: &str| format!("{TOP}[pbx]\nurl = \"http://127.0.0.1\"\nshield = {{ {shield} }}");
     for (shield, expected) in [
         ("", "5:10: `pbx.shield.from` is missing"),
-        ("from = [\"0.0.0.0/0\"]", "5:19: `pbx.shield.from`: is everybody: nobody would be kept out"),
-        ("from = [\"::/1\", \"8000::/1\"]", "5:19: `pbx.shield.from`: is everybody: nobody would be kept out"),
+        ("from = [\"0.0.0.0/0\"]", "5:19: `pbx.shield.from`: covers all addresses: the shield would have no effect"),
+        (
+            "from = [\"::/1\", \"8000::/1\"]",
+            "5:19: `pbx.shield.from`: covers all addresses: the shield would have no effect",
+        ),
         ("from = [\"10.0.0.1/8\"]", "5:20: `pbx.shield.from`: has bits set behind its prefix"),
         ("from = [], admin_paths = [\"/\"]", "5:38: `pbx.shield.admin_paths`: is every path"),
-        ("from = [], open_paths = [\"/a/../b\"]", "5:37: `pbx.shield.open_paths`: a path that has another spelling"),
+        ("from = [], open_paths = [\"/a/../b\"]", "5:37: `pbx.shield.open_paths`: must be in its canonical spelling"),
         (
             "from = [], sessions = \"ours\"",
-            "5:34: `pbx.shield.sessions`: callgate opens no sessions: nobody could land",
+            "5:34: `pbx.shield.sessions`: callgate opens no sessions, so it would refuse every landing",
         ),
         ("from = [], form = 1", "5:23: unknown key `pbx.shield.form`"),
     ] {

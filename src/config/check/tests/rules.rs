@@ -61,13 +61,13 @@ fn hours_are_one_or_several() {
 
 #[test]
 fn what_no_claim_can_say_is_refused() {
-    check_when("{}", "12:8: `allow.when`: says nothing");
+    check_when("{}", "12:8: `allow.when`: has no condition");
     check_when("\"x\"", "12:8: `allow.when`: must be a table");
     check_when("{ plan = [] }", "12:17: `allow.when.plan`: is an empty list");
     check_when("{ plan = [\"a\", \"a\"] }", "12:23: `allow.when.plan`: the same value twice");
-    check_when("{ plan = 1.5 }", "12:17: `allow.when.plan`: is nothing that a claim can say");
-    check_when("{ since = 2026-01-01 }", "12:18: `allow.when.since`: is nothing that a claim can say");
-    check_when("{ plan = [[\"a\"]] }", "12:18: `allow.when.plan`: is nothing that a claim can say");
+    check_when("{ plan = 1.5 }", "12:17: `allow.when.plan`: is not a value that a claim can have");
+    check_when("{ since = 2026-01-01 }", "12:18: `allow.when.since`: is not a value that a claim can have");
+    check_when("{ plan = [[\"a\"]] }", "12:18: `allow.when.plan`: is not a value that a claim can have");
     let star = "a * stands only for the name in an address: \"*@example.com\"";
     check_when("{ email = \"*\" }", &format!("12:18: `allow.when.email`: {star}"));
     check_when("{ host = \"*.example.com\" }", &format!("12:17: `allow.when.host`: {star}"));
@@ -81,7 +81,7 @@ fn hours_that_are_none_are_refused() {
         ("08:00-18:00", "hours have days, times and a time zone"),
         ("Mon 08:00-18:00", "hours have days, times and a time zone"),
         ("Mo-Fr 08:00-18:00 UTC", "\"Mo-Fr\" names no days"),
-        ("Mon 8-18 UTC", "\"8-18\" is no span of time"),
+        ("Mon 8-18 UTC", "\"8-18\" is not a span of time"),
         ("Mon 08:00-18:00 Berlin", "there is no time zone \"Berlin\""),
     ] {
         check_when(&format!("{{ hours = \"{hours}\" }}"), &format!("12:18: `allow.when.hours`: {what}"));
@@ -153,8 +153,8 @@ fn faults_of_a_csv_table_are_told_by_their_lines() {
     check_table("t.csv", head, &[":1: there are no rows"]);
     check_table("t.csv", b"mail,ext,tenant\na,\xff,x", &[":2: is not text in UTF-8"]);
     check_table("t.csv", "mail,ext,ext\na,40,x", &[":1: column 3 is called \"ext\" too"]);
-    check_table("t.csv", "mail;ext;tenant\na;40;x", &[":1: \"mail;ext;tenant\" is no name of a column"]);
-    check_table("t.csv", "mail,e t,tenant\na,40,x", &[":1: \"e t\" is no name of a column"]);
+    check_table("t.csv", "mail;ext;tenant\na;40;x", &[":1: \"mail;ext;tenant\" is not a column name"]);
+    check_table("t.csv", "mail,e t,tenant\na,40,x", &[":1: \"e t\" is not a column name"]);
     let wide = (0..33).map(|number| format!("c{number}")).collect::<Vec<_>>().join(",");
     check_table("t.csv", wide, &[":1: more than 32 columns"]);
     let ten = (0..12).map(|number| format!("\n{number}")).collect::<String>();
@@ -165,14 +165,14 @@ fn faults_of_a_csv_table_are_told_by_their_lines() {
 
 #[test]
 fn faults_of_a_toml_table_are_told_by_their_lines() {
-    check_table("t.toml", "ext = \"40\"", &[":1: is no table"]);
-    check_table("t.toml", "\n[a]\next = 1.5\ntenant = \"x\"", &[":2: ext of \"a\" is no text"]);
+    check_table("t.toml", "ext = \"40\"", &[":1: is not a table"]);
+    check_table("t.toml", "\n[a]\next = 1.5\ntenant = \"x\"", &[":2: ext of \"a\" is not text"]);
     check_table(
         "t.toml",
         "[a]\next = \"1\"\ntenant = \"x\"\n[b]\next = \"2\"",
         &[":4: the row of \"b\" has other columns than others: ext, tenant"],
     );
-    check_table("t.toml", "[a]\n\"e t\" = \"1\"", &[":1: \"e t\" is no name of a column"]);
+    check_table("t.toml", "[a]\n\"e t\" = \"1\"", &[":1: \"e t\" is not a column name"]);
     check_table(
         "t.toml",
         "[a]\next = \"1\\t\"\ntenant = \"x\"",
@@ -249,11 +249,11 @@ fn an_administrators_level_is_meant() {
     check_rule("auth = \"app\"\npbx = { level = \"domain\" }", &["12:7: `allow.pbx.domain` is missing"]);
     check_rule(
         "pbx = { level = \"domain\", domain = \"a\" }",
-        &["11:7: `allow.pbx`: an administrator's level, and any method may prove who the caller is"],
+        &["11:7: `allow.pbx`: a rule for administrators must name its methods"],
     );
     check_rule(
         "auth = [\"app\", \"redirect\"]\npbx = { level = \"domain\", domain = \"a\" }",
-        &["11:8: `allow.auth`: a redirect names an account, which no administrator has"],
+        &["11:8: `allow.auth`: a redirect names an account, and an administrator has none"],
     );
     check_rule(
         "auth = \"app\"\npbx = { level = \"root\", domain = \"a\" }",

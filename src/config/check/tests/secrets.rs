@@ -15,13 +15,16 @@ fn the_administrators_password_travels_safely() {
     accepted(&several("\"https://pbx.test\", \"http://[::1]\", \"unix:/run/pbx\""));
     check_text(
         &several("\"https://pbx.test\", \"http://[::1]\", \"http://10.0.0.1\""),
-        &["5:9: `pbx.admin`: the password would travel in clear over http://"],
+        &["5:9: `pbx.admin`: the password would be sent unencrypted over http://"],
     );
-    check_text(&pbx("http://10.0.0.1", admin), &["5:9: `pbx.admin`: the password would travel in clear over http://"]);
+    check_text(
+        &pbx("http://10.0.0.1", admin),
+        &["5:9: `pbx.admin`: the password would be sent unencrypted over http://"],
+    );
     let unverified = format!("{admin}\ninsecure_skip_verify = true");
     check_text(
         &pbx("https://pbx.test", &unverified),
-        &["5:9: `pbx.admin`: the password would travel to whoever answers: insecure_skip_verify is set"],
+        &["5:9: `pbx.admin`: the password could be sent to any server: insecure_skip_verify is set"],
     );
     for url in ["http://10.0.0.1", "https://pbx.test"] {
         accepted(&pbx(url, &format!("{admin}\ninsecure_admin_over_http = true\ninsecure_skip_verify = true")));
@@ -45,7 +48,7 @@ fn secrets_come_from_exactly_one_good_place() {
         assert_eq!(accepted(&text(secret)).pbx.unwrap().admin.unwrap().password.expose(), SECRET, "{secret}");
     }
     for (secret, column, key, expected) in [
-        (format!("\"{SECRET}\""), 36, "", "a secret is never written here"),
+        (format!("\"{SECRET}\""), 36, "", "a secret must not be written in this file"),
         ("{}".to_owned(), 36, "", "a secret has exactly one source"),
         ("{ env = \"A\", file = \"b\" }".to_owned(), 36, "", "a secret has exactly one source"),
         ("{ file = \"secrets/empty\" }".to_owned(), 45, ".file", "secrets/empty is empty"),
@@ -85,7 +88,7 @@ fn spaces_around_a_secret_are_part_of_it_and_noted() {
     let config = accepted(&text);
     assert_eq!(config.pbx.unwrap().admin.unwrap().password.expose(), format!(" {SECRET}"));
     let message = &config.warnings[0].message;
-    assert_eq!(message, "`pbx.admin.password`: the secret has spaces around it, which are taken as part of it");
+    assert_eq!(message, "`pbx.admin.password`: the secret has spaces around it, which count as part of it");
 }
 
 #[test]

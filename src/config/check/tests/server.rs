@@ -55,7 +55,10 @@ fn known_machines_are_networks_and_never_everybody() {
             "\"0.0.0.0/1\", \"128.0.0.0/1\"",
             "\"192.0.2.1\", \"8000::/1\", \"::/2\", \"4000::/2\"",
         ] {
-            check(&list(everybody), &format!("{whole}: is everybody: any client could claim another's address"));
+            check(
+                &list(everybody),
+                &format!("{whole}: covers all addresses: any client could claim another's address"),
+            );
         }
         check(&list("\"10.0.0.1/8\""), &format!("{item}: has bits set behind its prefix"));
         check(&list("\"any\""), &format!("{item}: not a network"));

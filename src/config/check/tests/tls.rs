@@ -171,7 +171,7 @@ fn certificates_are_read_and_belong_to_their_keys() {
         ),
         (
             "{ cert = \"certs/old.pem\", key = \"certs/privkey.pem\" }",
-            "2:16: `tls.cert`: the certificate has expired at 2001-01-01T00:00:00Z",
+            "2:16: `tls.cert`: the certificate expired at 2001-01-01T00:00:00Z",
         ),
         ("{ cert = \"secrets/empty\", key = \"certs/privkey.pem\" }", "2:16: `tls.cert`: secrets/empty is empty"),
         (

@@ -64,8 +64,8 @@ fn hosts_and_paths_have_one_spelling() {
         ("hosts = [\"a\", \"A\"]", "5:15: `app.hosts`: the same host twice"),
         ("paths = [\"rest\"]", "5:10: `app.paths`: does not start with a slash"),
         ("paths = [\"/a?b\"]", "5:10: `app.paths`: has a query or a fragment"),
-        ("paths = [\"/a/../b\"]", "5:10: `app.paths`: a path that has another spelling"),
-        ("paths = [\"/%61\"]", "5:10: `app.paths`: a path that has another spelling"),
+        ("paths = [\"/a/../b\"]", "5:10: `app.paths`: must be in its canonical spelling"),
+        ("paths = [\"/%61\"]", "5:10: `app.paths`: must be in its canonical spelling"),
         ("paths = [\"/auth/callgate/x\"]", "5:10: `app.paths`: belongs to callgate itself"),
         ("paths = [\"/Auth/OTT\"]", "5:10: `app.paths`: belongs to callgate itself"),
         ("login = \"//evil.test\"", "5:9: `app.login`: neither a path nor an absolute URL"),
@@ -124,7 +124,7 @@ fn a_pin_is_the_hash_of_a_key_and_never_without_use() {
     for url in ["\"http://a\"", "\"unix:/a\"", "[\"https://a\", \"http://a\"]"] {
         check_text(
             &format!("{TOP}[app]\nurl = {url}\n{pin}"),
-            &["5:7: `app.pin`: there is no key to hold it against: not every `url` is https"],
+            &["5:7: `app.pin`: a pin needs a key to compare with: not every `url` is https"],
         );
     }
 }

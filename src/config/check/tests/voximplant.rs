@@ -26,7 +26,7 @@ fn applications_are_told_apart() {
         (
             own,
             rule("{vox}@phone.acme"),
-            "13:14: `allow.voximplant`: this application goes without saying: `users` are its own",
+            "13:14: `allow.voximplant`: the users of this application have no name behind the @",
         ),
         (own, rule("{vox}@sale.acme"), "13:14: `allow.voximplant`: there is no application `sale.acme`"),
     ] {
@@ -48,19 +48,22 @@ fn the_management_api_is_read_strictly() {
     };
     let key = "account_id = 1, api_key = { file = \"secrets/pbx-admin\" }";
     for (management, expected) in [
-        ("", "7:14: `voximplant.management`: there is one way to prove that callgate may"),
-        ("account_id = 1", "7:14: `voximplant.management`: there is one way to prove that callgate may"),
+        ("", "7:14: `voximplant.management`: must have exactly one credential"),
+        ("account_id = 1", "7:14: `voximplant.management`: must have exactly one credential"),
         (
             "service_account = { file = \"secrets/pbx-admin\" }",
             "7:34: `voximplant.management.service_account`: not the key of a service account",
         ),
-        ("service_account = \"x\"", "7:34: `voximplant.management.service_account`: a secret is never written here"),
+        (
+            "service_account = \"x\"",
+            "7:34: `voximplant.management.service_account`: a secret must not be written in this file",
+        ),
     ] {
         check_text(&text(management), &[expected]);
     }
     for url in ["http://api.test/", "https://api.test", "ftp://a/", "https://u@a.test/", "https://a.test/?x/"] {
         let problems = refused(&text(&format!("{key}, url = \"{url}\"")));
-        assert!(problems.to_string().contains("not the place of an API"), "{url}: {problems}");
+        assert!(problems.to_string().contains("not the URL of an API"), "{url}: {problems}");
     }
     let read = accepted(&text(key)).voximplant.unwrap().management.unwrap();
     assert_eq!((read.account_id, &*read.url), (1, "https://api.voximplant.com/platform_api/"));
@@ -100,7 +103,7 @@ fn voximplant_is_read_strictly() {
         ("origins = [\"app.example.com\"]", "7:12: `voximplant.origins`: not an origin"),
         ("origins = [\"https://A\"]", "7:12: `voximplant.origins`: not spelled as browsers send it"),
         ("origins = [\"https://a:443\"]", "7:12: `voximplant.origins`: not spelled as browsers send it"),
-        ("origins = [\"http://a.test\"]", "7:12: `voximplant.origins`: a page over http:// can be changed on its way"),
+        ("origins = [\"http://a.test\"]", "7:12: `voximplant.origins`: a page over http:// can be changed in transit"),
         ("origins = [\"https://a\", \"https://a\"]", "7:25: `voximplant.origins`: the same origin twice"),
         ("distinct_keys = 5", "7:17: `voximplant.distinct_keys`: must be a string in quotes"),
     ] {

@@ -47,10 +47,7 @@ fn the_folder_of_a_bare_name_is_the_current_one() {
 
 #[test]
 fn everything_required_is_asked_for() {
-    check_text(
-        "",
-        &["1:1: `listen` is missing", "1:1: `tls` is missing", "1:1: there is nothing to stand in front of"],
-    );
+    check_text("", &["1:1: `listen` is missing", "1:1: `tls` is missing", "1:1: there is no upstream"]);
     check("[app]\n", "3:1: `app.url` is missing");
     let admin = "[pbx]\nurl = \"http://[::1]\"\nhosts = [\"a\"]\nadmin = {}\n[[auth]]\n";
     check_text(

@@ -25,7 +25,7 @@ pub(super) fn management(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -
         }
         _ => {
             return table.refuse(
-                "there is one way to prove that callgate may",
+                "must have exactly one credential",
                 "write service_account = { file = \"…\" }, or account_id = … and api_key = { file = \"…\" }",
             );
         }
@@ -49,7 +49,7 @@ fn service_account(node: &TomlNode<'_, '_>, around: &Surroundings<'_>) -> Option
     };
     let key = Secret::new(account.private_key);
     if RsaKey::from_pem(key.expose()).is_err() {
-        return node.refuse("its `private_key` is no RSA key in PEM", HINT);
+        return node.refuse("its `private_key` is not an RSA key in PEM form", HINT);
     }
     Some((account.account_id, ManagementProof::ServiceAccount { key_id: account.key_id, key }))
 }
@@ -68,5 +68,5 @@ fn url(node: &TomlNode<'_, '_>) -> Option<String> {
     if uri.as_ref().is_some_and(is_safe) && !text.contains('@') {
         return Some(text.to_owned());
     }
-    node.refuse("not the place of an API", format_args!("write https:// and a slash at the end, as in \"{URL}\""))
+    node.refuse("not the URL of an API", format_args!("write https:// and a slash at the end, as in \"{URL}\""))
 }

@@ -104,7 +104,7 @@ fn entra(node: &TomlNode<'_, '_>) -> Option<Preset> {
     let groups: Vec<_> = tenant.split('-').map(str::len).collect();
     let is_id = groups == [8, 4, 4, 4, 12] && tenant.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
     if !is_id {
-        let hint = "write the directory (tenant) id, such as \"72f988bf-86f1-41af-91ab-2d7cd011db47\"; `common` and `organizations` would be everybody";
+        let hint = "write the directory (tenant) id, such as \"72f988bf-86f1-41af-91ab-2d7cd011db47\"; `common` and `organizations` stand for all tenants";
         return node.refuse("not the id of a tenant", hint);
     }
     let base = format!("https://login.microsoftonline.com/{tenant}");
