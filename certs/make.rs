@@ -2,7 +2,7 @@
 //!
 //! Writes `ca.pem`, `fullchain.pem` and `privkey.pem` into `certs/`, or into the folder that `CERTS` names.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that ends when it has said this")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that ends after these lines")]
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Makes a certificate and writes its three files, or none: what is there stays as it is.
+/// Makes a certificate and writes its three files. If one of them exists, it writes no file.
 fn make(names: &[&str], folder: &Path) -> io::Result<()> {
     let certificate = dev::certificate(names).map_err(io::Error::other)?;
     let files = [
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_none_leave_no_file() {
+    fn an_invalid_name_leaves_no_file() {
         let folder = tempfile::TempDir::new().unwrap();
         make(&["späß.example"], folder.path()).unwrap_err();
         assert_eq!(folder.path().read_dir().unwrap().count(), 0);

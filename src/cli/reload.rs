@@ -29,7 +29,7 @@ pub(super) struct ConfigSource {
     was_wrong: bool,
 }
 
-/// What one reading of the files returned.
+/// The result of reading the files once.
 pub(super) struct ConfigReading {
     config: Result<Config, Problems>,
     /// The names of the changed files, separated by commas.

@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::server::{self, Body, CAPACITY, Handler, Reply, lock};
+use super::server::{self, CAPACITY, DemoBody, Handler, Reply, lock};
 
 pub use portal::with_grant;
 
@@ -103,7 +103,7 @@ impl PortalApp {
     }
 
     /// Answers a request that was read whole.
-    pub async fn route(&self, head: &Parts, body: &[u8]) -> Response<Body> {
+    pub async fn route(&self, head: &Parts, body: &[u8]) -> Response<DemoBody> {
         match (&head.method, head.uri.path()) {
             (&Method::GET, "/") => self.home(head),
             (&Method::POST, "/login") => self.login(body),
@@ -134,6 +134,6 @@ impl PortalApp {
     }
 }
 
-fn not_found() -> Response<Body> {
+fn not_found() -> Response<DemoBody> {
     server::text(StatusCode::NOT_FOUND, "not found")
 }

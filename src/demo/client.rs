@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 pub(super) struct Raw {
     /// The status line and the header lines.
     pub(super) head: String,
-    /// What came after them, framing included.
+    /// The bytes after them, framing included.
     pub(super) body: Vec<u8>,
 }
 

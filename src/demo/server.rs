@@ -33,9 +33,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 const MAX_BODY: usize = 64 * 1024 * 1024;
 
 /// The body of a stand-in's response.
-pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub type DemoBody = UnsyncBoxBody<Bytes, io::Error>;
 
-/// What a stand-in does with connections and requests.
+/// A stand-in's behaviour: which connections it serves and how it answers requests.
 pub trait Handler: Send + Sync + 'static {
     /// Tells whether a new connection is served. If not, it is closed before a byte is read.
     fn admits(&self, _peer: IpAddr) -> bool {
@@ -49,7 +49,7 @@ pub trait Handler: Send + Sync + 'static {
 /// The reply to a request.
 pub enum Reply {
     /// An HTTP response.
-    Http(Response<Body>),
+    Http(Response<DemoBody>),
     /// No HTTP response: the function gets the connection.
     TakeOver(TakeOver),
 }
@@ -70,8 +70,8 @@ impl Reply {
     }
 }
 
-impl From<Response<Body>> for Reply {
-    fn from(response: Response<Body>) -> Self {
+impl From<Response<DemoBody>> for Reply {
+    fn from(response: Response<DemoBody>) -> Self {
         Self::Http(response)
     }
 }
@@ -81,7 +81,7 @@ impl From<Response<Body>> for Reply {
 pub struct StandIn<H> {
     /// Where it listens.
     pub addr: SocketAddr,
-    /// What answers its requests.
+    /// The handler of its requests.
     pub handler: Arc<H>,
     accepting: AbortHandle,
 }
@@ -200,12 +200,12 @@ fn head_bytes(response: &Response<()>) -> Vec<u8> {
 // === Responses ===
 
 /// Makes a body of these bytes.
-pub fn full(bytes: impl Into<Bytes>) -> Body {
+pub fn full(bytes: impl Into<Bytes>) -> DemoBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// Makes a response with a content type.
-pub fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+pub fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<DemoBody> {
     let mut response = Response::new(full(body));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -213,22 +213,22 @@ pub fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Byt
 }
 
 /// Makes a JSON response.
-pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<Body> {
+pub fn json(status: StatusCode, value: &serde_json::Value) -> Response<DemoBody> {
     reply(status, "application/json", value.to_string())
 }
 
 /// Makes a page.
-pub fn html(status: StatusCode, page: String) -> Response<Body> {
+pub fn html(status: StatusCode, page: String) -> Response<DemoBody> {
     reply(status, "text/html; charset=utf-8", page)
 }
 
 /// Makes a plain text response.
-pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<DemoBody> {
     reply(status, "text/plain; charset=utf-8", text)
 }
 
 /// Makes a redirect. A location that is not a valid header value is answered with 400.
-pub fn redirect(status: StatusCode, location: &str) -> Response<Body> {
+pub fn redirect(status: StatusCode, location: &str) -> Response<DemoBody> {
     let Ok(location) = HeaderValue::from_str(location) else {
         return text(StatusCode::BAD_REQUEST, "no such location");
     };
@@ -244,7 +244,7 @@ pub fn redirect(status: StatusCode, location: &str) -> Response<Body> {
 ///
 /// # Errors
 /// Returns a response with 413 when the body is larger or breaks off.
-pub async fn collect(request: Request<Incoming>) -> Result<(Parts, Bytes), Response<Body>> {
+pub async fn collect(request: Request<Incoming>) -> Result<(Parts, Bytes), Response<DemoBody>> {
     let (head, body) = request.into_parts();
     match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => Ok((head, body.to_bytes())),

@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
 
 use self::state::VodiaState;
-use super::server::{self, Body, Handler, Reply, lock};
+use super::server::{self, DemoBody, Handler, Reply, lock};
 
 pub use self::options::{Extension, Tenant, VodiaDialect, VodiaOptions};
 pub use self::request::PbxRequest;
@@ -93,7 +93,7 @@ impl VodiaPbx {
     }
 
     /// Adds the marks of the PBX to a response: its `Server` field, and the reason phrase `Ok` instead of `OK`.
-    fn mark(&self, mut response: Response<Body>) -> Response<Body> {
+    fn mark(&self, mut response: Response<DemoBody>) -> Response<DemoBody> {
         if response.status() == StatusCode::OK {
             response.extensions_mut().insert(ReasonPhrase::from_static(b"Ok"));
         }

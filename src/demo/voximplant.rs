@@ -14,7 +14,7 @@ use md5::{Digest, Md5};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::server::{self, Body, CAPACITY, Handler, Reply, lock};
+use super::server::{self, CAPACITY, DemoBody, Handler, Reply, lock};
 
 /// How long a key is valid, as at the real cloud.
 const KEY_TTL: Duration = Duration::from_secs(300);
@@ -57,7 +57,7 @@ impl VoximplantCloud {
     }
 
     /// Makes this the key of a user, known or not, in place of the one before, and returns the answer that contains it.
-    pub fn issue(&self, user: &str, key: String) -> Response<Body> {
+    pub fn issue(&self, user: &str, key: String) -> Response<DemoBody> {
         let answer = server::json(StatusCode::OK, &json!({ "key": key }));
         let mut keys = lock(&self.keys);
         if keys.len() == CAPACITY {
@@ -68,11 +68,11 @@ impl VoximplantCloud {
     }
 
     /// Replies to a request that was read whole.
-    pub fn reply(&self, head: &Parts, body: &[u8]) -> Response<Body> {
+    pub fn reply(&self, head: &Parts, body: &[u8]) -> Response<DemoBody> {
         allow_all_origins(self.route(head, body))
     }
 
-    fn route(&self, head: &Parts, body: &[u8]) -> Response<Body> {
+    fn route(&self, head: &Parts, body: &[u8]) -> Response<DemoBody> {
         if head.method == Method::OPTIONS {
             return server::text(StatusCode::NO_CONTENT, "");
         }
@@ -88,7 +88,7 @@ impl VoximplantCloud {
     }
 
     /// Logs a user in, or refuses. Either way the key is used up.
-    fn login(&self, user: &str, token: &str) -> Response<Body> {
+    fn login(&self, user: &str, token: &str) -> Response<DemoBody> {
         let Some(ha1) = self.users.get(user) else { return error(StatusCode::NOT_FOUND, "invalid user name") };
         let Some(key) = lock(&self.keys).remove(user) else {
             return error(StatusCode::UNAUTHORIZED, "no key was issued");
@@ -114,12 +114,12 @@ pub(super) fn md5(text: &str) -> String {
     hex::encode(Md5::digest(text))
 }
 
-fn error(status: StatusCode, why: &str) -> Response<Body> {
+fn error(status: StatusCode, why: &str) -> Response<DemoBody> {
     server::json(status, &json!({ "error": why, "code": status.as_u16() }))
 }
 
 /// Allows pages of any origin to read the answer: the real cloud has another origin than the app.
-fn allow_all_origins(mut response: Response<Body>) -> Response<Body> {
+fn allow_all_origins(mut response: Response<DemoBody>) -> Response<DemoBody> {
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, OPTIONS"));

@@ -136,7 +136,7 @@ struct LoginRow {
     id: String,
 }
 
-/// What equal refusals have in common.
+/// The fields by which refusals are counted as equal.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 struct RefusalKey {
     client: String,

@@ -13,20 +13,20 @@ use serde_json::json;
 use tokio::net::TcpStream;
 
 use super::{COOKIE, PortalApp, PortalUser, SameSite, USERS};
-use crate::demo::server::{Body, lock};
+use crate::demo::server::{DemoBody, lock};
 use crate::demo::{page, server};
 
 impl PortalApp {
     // === Login ===
 
-    pub(super) fn home(&self, head: &Parts) -> Response<Body> {
+    pub(super) fn home(&self, head: &Parts) -> Response<DemoBody> {
         match self.user(head) {
             Some(user) => server::html(StatusCode::OK, self.fill(include_str!("../pages/portal.html"), user)),
             None => login_page(StatusCode::OK, ""),
         }
     }
 
-    pub(super) fn login(&self, body: &[u8]) -> Response<Body> {
+    pub(super) fn login(&self, body: &[u8]) -> Response<DemoBody> {
         let name = server::field(body, "user").unwrap_or_default();
         let known = USERS.iter().find(|user| user.name == name);
         let password = server::field(body, "password");
@@ -40,7 +40,7 @@ impl PortalApp {
         home_with_cookie(&format!("{COOKIE}={}; HttpOnly; SameSite={same_site}; Path=/", self.open_login(user)))
     }
 
-    pub(super) fn logout(&self, head: &Parts) -> Response<Body> {
+    pub(super) fn logout(&self, head: &Parts) -> Response<DemoBody> {
         if let Some(id) = server::cookie(&head.headers, COOKIE) {
             lock(&self.logins).remove(&id);
         }
@@ -50,7 +50,7 @@ impl PortalApp {
     // === The PBX and the phone ===
 
     /// Redirects to the PBX and names the account in headers; the proxy adds a session to the redirect.
-    pub(super) fn open_pbx(&self, head: &Parts) -> Response<Body> {
+    pub(super) fn open_pbx(&self, head: &Parts) -> Response<DemoBody> {
         let Some(user) = self.user(head) else { return login_page(StatusCode::UNAUTHORIZED, "") };
         let lang = server::query(head, "lang").unwrap_or_else(|| "en".to_owned());
         let query: String = form_urlencoded::Serializer::new(String::new()).append_pair("lang", &lang).finish();
@@ -59,7 +59,7 @@ impl PortalApp {
         with_grant(server::redirect(StatusCode::FOUND, &location), named)
     }
 
-    pub(super) fn phone(&self, head: &Parts) -> Response<Body> {
+    pub(super) fn phone(&self, head: &Parts) -> Response<DemoBody> {
         match self.user(head) {
             Some(user) => server::html(StatusCode::OK, self.fill(include_str!("../pages/phone.html"), user)),
             None => server::redirect(StatusCode::SEE_OTHER, "/"),
@@ -84,7 +84,7 @@ impl PortalApp {
     }
 
     /// Forwards a request of the page to the cloud, so that the demo needs one origin only.
-    pub(super) async fn forward_to_cloud(&self, path: &str, body: &[u8]) -> Response<Body> {
+    pub(super) async fn forward_to_cloud(&self, path: &str, body: &[u8]) -> Response<DemoBody> {
         let Some(addr) = self.options.voximplant else { return super::not_found() };
         match ask_cloud(addr, path, Bytes::copy_from_slice(body)).await {
             Ok(answer) => answer,
@@ -95,7 +95,7 @@ impl PortalApp {
     // === Whoami ===
 
     /// Answers `/api/me`: the claims of the user who is logged in, or 401.
-    pub(super) fn whoami(&self, head: &Parts) -> Response<Body> {
+    pub(super) fn whoami(&self, head: &Parts) -> Response<DemoBody> {
         let Some(user) = self.user(head) else {
             return server::json(StatusCode::UNAUTHORIZED, &json!({ "error": "not logged in" }));
         };
@@ -112,9 +112,9 @@ impl PortalApp {
 /// When a field is not made of lower-case letters.
 #[must_use]
 pub fn with_grant<const N: usize>(
-    mut response: Response<Body>,
+    mut response: Response<DemoBody>,
     named: [(&'static str, Option<&str>); N],
-) -> Response<Body> {
+) -> Response<DemoBody> {
     for (field, value) in named {
         let name = HeaderName::try_from(format!("pbx-{field}")).expect("a field is lower-case letters");
         if let Some(Ok(value)) = value.map(HeaderValue::from_str) {
@@ -124,18 +124,22 @@ pub fn with_grant<const N: usize>(
     response
 }
 
-fn login_page(status: StatusCode, problem: &str) -> Response<Body> {
+fn login_page(status: StatusCode, problem: &str) -> Response<DemoBody> {
     server::html(status, page::fill(include_str!("../pages/login.html"), &[("problem", problem)]))
 }
 
-fn home_with_cookie(cookie: &str) -> Response<Body> {
+fn home_with_cookie(cookie: &str) -> Response<DemoBody> {
     let mut response = server::redirect(StatusCode::SEE_OTHER, "/");
     let cookie = HeaderValue::from_str(cookie).expect("a cookie of ours is plain text");
     response.headers_mut().insert(header::SET_COOKIE, cookie);
     response
 }
 
-async fn ask_cloud(addr: SocketAddr, path: &str, body: Bytes) -> Result<Response<Body>, Box<dyn Error + Send + Sync>> {
+async fn ask_cloud(
+    addr: SocketAddr,
+    path: &str,
+    body: Bytes,
+) -> Result<Response<DemoBody>, Box<dyn Error + Send + Sync>> {
     let request = Request::post(path).header(header::HOST, addr.to_string()).body(Full::new(body))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(TcpStream::connect(addr).await?)).await?;
     // The connection ends once the sender is dropped.

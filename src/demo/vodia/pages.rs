@@ -4,7 +4,7 @@ use http::{Response, StatusCode};
 
 use super::answers::{error, with_cookie};
 use super::{PbxRequest, SessionLevel, VodiaDialect, VodiaPbx, WebSession};
-use crate::demo::server::{Body, lock};
+use crate::demo::server::{DemoBody, lock};
 use crate::demo::{page, server};
 
 /// The texts of the portal in one language.
@@ -60,7 +60,7 @@ const TEXTS: &[PortalTexts] = &[
 
 impl VodiaPbx {
     /// Answers `/`, `/welcome.htm` and `/thirdparty.htm`.
-    pub(super) fn page(&self, request: &PbxRequest) -> Response<Body> {
+    pub(super) fn page(&self, request: &PbxRequest) -> Response<DemoBody> {
         let mut state = lock(&self.state);
         let dialect = state.options().dialect;
         if dialect == VodiaDialect::A && request.path() == "/thirdparty.htm" {

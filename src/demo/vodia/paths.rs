@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::state::VodiaState;
 use super::{PbxRequest, VodiaPbx, answers};
-use crate::demo::server::{self, Body, Reply, lock};
+use crate::demo::server::{self, DemoBody, Reply, lock};
 
 /// The length of the samples of a recording, in bytes: about two minutes at 8 kHz and one byte each.
 const RECORDING: u32 = 1024 * 1024;
@@ -16,7 +16,7 @@ const PCAP: [u8; 24] = [0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0,
 
 impl VodiaPbx {
     /// Answers all paths but the session protocol and the pages.
-    pub(super) fn other(&self, request: &PbxRequest) -> Response<Body> {
+    pub(super) fn other(&self, request: &PbxRequest) -> Response<DemoBody> {
         let path = request.path();
         match (&request.head.method, path) {
             (&Method::GET, "/audio.wav") => recording(),
@@ -29,7 +29,7 @@ impl VodiaPbx {
         }
     }
 
-    fn rest(&self, request: &PbxRequest) -> Response<Body> {
+    fn rest(&self, request: &PbxRequest) -> Response<DemoBody> {
         if !self.is_known(request) {
             return answers::error(StatusCode::UNAUTHORIZED, "unauthorized");
         }
@@ -50,13 +50,13 @@ impl VodiaPbx {
         state.session(&request.cookie().unwrap_or_default()).is_some() || basic_is_right(&state, request)
     }
 
-    fn block_list(&self) -> Response<Body> {
+    fn block_list(&self) -> Response<DemoBody> {
         let blocked = lock(&self.state).blocked();
         let entries: Vec<Value> = blocked.iter().map(|ip| json!({ "ip": ip, "type": "Connection" })).collect();
         server::json(StatusCode::OK, &json!(entries))
     }
 
-    fn statistics(&self) -> Response<Body> {
+    fn statistics(&self) -> Response<DemoBody> {
         let sessions = lock(&self.state).sessions().len();
         server::text(
             StatusCode::OK,
@@ -65,7 +65,7 @@ impl VodiaPbx {
     }
 
     /// Answers a phone that reads its configuration. Any Digest credentials are accepted.
-    fn provision(&self, request: &PbxRequest) -> Response<Body> {
+    fn provision(&self, request: &PbxRequest) -> Response<DemoBody> {
         let digest = request.header(header::AUTHORIZATION).is_some_and(|value| value.starts_with("Digest "));
         if digest || basic_is_right(&lock(&self.state), request) {
             return server::text(StatusCode::OK, "account.1.enable = 1\n");
@@ -108,7 +108,7 @@ fn basic_is_right(state: &VodiaState, request: &PbxRequest) -> bool {
 }
 
 /// Returns a large recording: a WAV header (8 kHz, mono, 8 bit) and dots for samples.
-fn recording() -> Response<Body> {
+fn recording() -> Response<DemoBody> {
     let mut recording = Vec::with_capacity(44 + RECORDING as usize);
     recording.extend(b"RIFF");
     recording.extend((RECORDING + 36).to_le_bytes());
@@ -121,7 +121,7 @@ fn recording() -> Response<Body> {
     server::reply(StatusCode::OK, "audio/wav", recording)
 }
 
-fn localization() -> Response<Body> {
+fn localization() -> Response<DemoBody> {
     let languages = json!({
         "ivr": ["en", "de", "fr", "sp"],
         "tone": ["us", "de", "fr", "es"],
@@ -131,12 +131,12 @@ fn localization() -> Response<Body> {
     server::json(StatusCode::OK, &languages)
 }
 
-fn challenge(path: &str) -> Response<Body> {
+fn challenge(path: &str) -> Response<DemoBody> {
     let token = path.rsplit('/').next().unwrap_or_default();
     server::text(StatusCode::OK, format!("{token}.stand-in"))
 }
 
-fn uploaded(body: &Bytes) -> Response<Body> {
+fn uploaded(body: &Bytes) -> Response<DemoBody> {
     let sum = hex::encode(digest::digest(&digest::SHA256, body));
     server::json(StatusCode::OK, &json!({ "received": body.len(), "sha256": sum }))
 }

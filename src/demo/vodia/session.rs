@@ -6,11 +6,11 @@ use serde_json::json;
 use super::answers::{error, refusal, truth, with_cookie};
 use super::state::{SessionIdentity, SessionLevel, VodiaState};
 use super::{PbxRequest, VodiaDialect, VodiaPbx};
-use crate::demo::server::{self, Body, lock};
+use crate::demo::server::{self, DemoBody, lock};
 
 impl VodiaPbx {
     /// Answers `/rest/system/session`.
-    pub(super) fn session(&self, request: &PbxRequest) -> Response<Body> {
+    pub(super) fn session(&self, request: &PbxRequest) -> Response<DemoBody> {
         match request.head.method.as_str() {
             "GET" => self.describe(request),
             "POST" => open_to_origin(self.act(request), request),
@@ -21,7 +21,7 @@ impl VodiaPbx {
         }
     }
 
-    fn act(&self, request: &PbxRequest) -> Response<Body> {
+    fn act(&self, request: &PbxRequest) -> Response<DemoBody> {
         match request.text("name") {
             Some("3rd") => self.mint(request),
             Some("session") => self.exchange(request),
@@ -35,7 +35,7 @@ impl VodiaPbx {
 
     // === Mint and exchange ===
 
-    fn mint(&self, request: &PbxRequest) -> Response<Body> {
+    fn mint(&self, request: &PbxRequest) -> Response<DemoBody> {
         match self.minted(request) {
             Ok(value) => server::json(StatusCode::OK, &json!(value)),
             Err(StatusCode::UNAUTHORIZED) => refusal(),
@@ -57,7 +57,7 @@ impl VodiaPbx {
         })
     }
 
-    fn exchange(&self, request: &PbxRequest) -> Response<Body> {
+    fn exchange(&self, request: &PbxRequest) -> Response<DemoBody> {
         let mut state = lock(&self.state);
         let token = request.text("value").unwrap_or_default();
         let Some(identity) = state.redeem(token) else { return truth(false) };
@@ -68,7 +68,7 @@ impl VodiaPbx {
 
     // === Login, language, logout ===
 
-    fn log_in(&self, request: &PbxRequest) -> Response<Body> {
+    fn log_in(&self, request: &PbxRequest) -> Response<DemoBody> {
         let mut state = lock(&self.state);
         let (user, digest) = request.text("value").and_then(|value| value.split_once(' ')).unwrap_or_default();
         let identity = state.tenant_of_host(request.host()).and_then(|tenant| state.authenticate(tenant, user, digest));
@@ -81,7 +81,7 @@ impl VodiaPbx {
         with_cookie(server::json(StatusCode::OK, &json!(id)), &id, state.options().dialect)
     }
 
-    fn set_language(&self, request: &PbxRequest) -> Response<Body> {
+    fn set_language(&self, request: &PbxRequest) -> Response<DemoBody> {
         let mut state = lock(&self.state);
         let id = request.cookie().unwrap_or_default();
         let Some(session) = state.session(&id) else {
@@ -91,7 +91,7 @@ impl VodiaPbx {
         truth(true)
     }
 
-    fn log_out(&self, request: &PbxRequest) -> Response<Body> {
+    fn log_out(&self, request: &PbxRequest) -> Response<DemoBody> {
         let mut state = lock(&self.state);
         let id = request.cookie().unwrap_or_default();
         if state.session(&id).is_none() {
@@ -103,8 +103,8 @@ impl VodiaPbx {
         response
     }
 
-    /// Describes the session of the request, or none. Basic credentials do not open a session here.
-    fn describe(&self, request: &PbxRequest) -> Response<Body> {
+    /// Describes the session of the request. Basic credentials do not open a session here.
+    fn describe(&self, request: &PbxRequest) -> Response<DemoBody> {
         let mut state = lock(&self.state);
         let is_admin = request.basic() == Some(state.admin());
         let (level, lang) = match state.session(&request.cookie().unwrap_or_default()) {
@@ -143,7 +143,7 @@ fn wanted(state: &VodiaState, request: &PbxRequest) -> Result<SessionIdentity, S
 }
 
 /// Allows the page that asks to read the answer, whatever its origin, as the real PBX does.
-fn open_to_origin(mut response: Response<Body>, request: &PbxRequest) -> Response<Body> {
+fn open_to_origin(mut response: Response<DemoBody>, request: &PbxRequest) -> Response<DemoBody> {
     let Some(origin) = request.head.headers.get(header::ORIGIN) else { return response };
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());

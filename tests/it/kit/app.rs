@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use callgate::demo::app::PortalApp;
-use callgate::demo::server::{self, Body, Handler, Reply, StandIn, serve};
+use callgate::demo::server::{self, DemoBody, Handler, Reply, StandIn, serve};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -105,7 +105,7 @@ impl Handler for FaultyApp {
 }
 
 impl FaultyApp {
-    async fn whoami(&self, head: &Parts, body: &[u8]) -> Response<Body> {
+    async fn whoami(&self, head: &Parts, body: &[u8]) -> Response<DemoBody> {
         let whoami = lock(&self.faults).whoami.clone();
         match whoami {
             Whoami::Truth => self.portal.route(head, body).await,

@@ -10,7 +10,7 @@ use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
-use callgate::demo::server::{self, Body, Handler, Reply, StandIn, serve};
+use callgate::demo::server::{self, DemoBody, Handler, Reply, StandIn, serve};
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
@@ -141,7 +141,7 @@ impl ManagementApi {
         is_signed && is_fresh && head["alg"] == "RS256" && head["kid"] == KEY_ID && claims["iss"] == ACCOUNT
     }
 
-    fn act(&self, path: &str, fields: &HashMap<String, String>) -> Response<Body> {
+    fn act(&self, path: &str, fields: &HashMap<String, String>) -> Response<DemoBody> {
         let field = |name: &str| fields.get(name).map_or("", String::as_str);
         let (user, password) = (key(field("application_name"), field("user_name")), field("user_password"));
         if !is_strong(password) {
@@ -172,6 +172,6 @@ fn is_strong(password: &str) -> bool {
         && has(char::is_ascii_punctuation)
 }
 
-fn fault(code: i64, message: &str) -> Response<Body> {
+fn fault(code: i64, message: &str) -> Response<DemoBody> {
     server::json(StatusCode::OK, &json!({ "error": { "msg": message, "code": code } }))
 }

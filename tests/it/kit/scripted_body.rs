@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use callgate::demo::server::Body;
+use callgate::demo::server::DemoBody;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::Sleep;
@@ -43,16 +43,16 @@ enum Framing {
 }
 
 /// Makes a body of known length.
-pub fn scripted(steps: impl IntoIterator<Item = Step>) -> Body {
+pub fn scripted(steps: impl IntoIterator<Item = Step>) -> DemoBody {
     body(steps, Framing::Length)
 }
 
 /// Makes a body whose length is not announced.
-pub fn chunked(steps: impl IntoIterator<Item = Step>) -> Body {
+pub fn chunked(steps: impl IntoIterator<Item = Step>) -> DemoBody {
     body(steps, Framing::Chunked)
 }
 
-fn body(steps: impl IntoIterator<Item = Step>, framing: Framing) -> Body {
+fn body(steps: impl IntoIterator<Item = Step>, framing: Framing) -> DemoBody {
     ScriptedBody { steps: steps.into_iter().collect(), pause: None, framing }.boxed_unsync()
 }
 

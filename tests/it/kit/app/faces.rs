@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use callgate::demo::app::with_grant;
-use callgate::demo::server::{self, Body};
+use callgate::demo::server::{self, DemoBody};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -18,7 +18,7 @@ use crate::kit::scripted_body::{Step, chunked, scripted};
 const BEAT: Duration = Duration::from_millis(100);
 
 /// Answers a path of these, or returns nothing.
-pub async fn face(head: &Parts, body: &[u8]) -> Option<Response<Body>> {
+pub async fn face(head: &Parts, body: &[u8]) -> Option<Response<DemoBody>> {
     Some(match head.uri.path() {
         "/echo" => echo(head, body),
         "/slow" => slow(head).await,
@@ -31,7 +31,7 @@ pub async fn face(head: &Parts, body: &[u8]) -> Option<Response<Body>> {
 }
 
 /// Shows a request: every header in order of arrival (equal names together), and what its body was.
-fn echo(head: &Parts, body: &[u8]) -> Response<Body> {
+fn echo(head: &Parts, body: &[u8]) -> Response<DemoBody> {
     let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let headers: Vec<_> = head.headers.iter().map(|(name, value)| [name.to_string(), text(value)]).collect();
     let seen = json!({
@@ -44,12 +44,12 @@ fn echo(head: &Parts, body: &[u8]) -> Response<Body> {
     server::json(StatusCode::OK, &seen)
 }
 
-async fn slow(head: &Parts) -> Response<Body> {
+async fn slow(head: &Parts) -> Response<DemoBody> {
     tokio::time::sleep(Duration::from_millis(number(head, "ms"))).await;
     server::text(StatusCode::OK, "slow")
 }
 
-fn grant(head: &Parts) -> Response<Body> {
+fn grant(head: &Parts) -> Response<DemoBody> {
     let field = |name| server::query(head, name);
     let (to, account, domain, lang) = (field("to"), field("account"), field("domain"), field("lang"));
     let response = server::redirect(StatusCode::FOUND, &to.unwrap_or_default());
@@ -58,24 +58,24 @@ fn grant(head: &Parts) -> Response<Body> {
 }
 
 /// Sends five events: one at once, the others a beat apart.
-fn events() -> Response<Body> {
+fn events() -> Response<DemoBody> {
     let event = |number| Step::Send(Bytes::from(format!("data: {number}\n\n")));
     let steps = std::iter::once(event(1)).chain((2..=5).flat_map(|number| [Step::Wait(BEAT), event(number)]));
     server::reply(StatusCode::OK, "text/event-stream", "").map(|_| chunked(steps))
 }
 
-fn big(head: &Parts) -> Body {
+fn big(head: &Parts) -> DemoBody {
     scripted([Step::Fill(number(head, "bytes"))])
 }
 
 /// Answers `/status/NNN`.
-fn status(path: &str) -> Option<Response<Body>> {
+fn status(path: &str) -> Option<Response<DemoBody>> {
     let code = path.strip_prefix("/status/")?.parse::<StatusCode>().ok()?;
     (!code.is_informational()).then(|| server::text(code, ""))
 }
 
 /// Counts a body of any size while it arrives.
-pub async fn upload(request: Request<Incoming>) -> Response<Body> {
+pub async fn upload(request: Request<Incoming>) -> Response<DemoBody> {
     let (mut body, mut count) = (request.into_body(), 0);
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return server::text(StatusCode::BAD_REQUEST, "the body broke off") };

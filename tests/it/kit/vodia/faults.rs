@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use callgate::demo::server::{self, Body, Reply};
+use callgate::demo::server::{self, DemoBody, Reply};
 use callgate::demo::vodia::{PbxRequest, SESSION_PATH};
 use http::{Response, StatusCode, header};
 use http_body_util::BodyExt;
@@ -157,7 +157,7 @@ impl Faults {
     }
 
     /// Gives the answer to a mint the form that was set. Returns it with the value that was minted.
-    pub async fn form(&self, response: Response<Body>) -> (Response<Body>, Option<String>) {
+    pub async fn form(&self, response: Response<DemoBody>) -> (Response<DemoBody>, Option<String>) {
         let (head, body) = read(response).await;
         let is_ok = head.status == StatusCode::OK;
         if is_ok && body == "false" {
@@ -172,7 +172,7 @@ impl Faults {
         (Response::from_parts(head, server::full(text.map_or(body, Bytes::from))), minted)
     }
 
-    fn refusal(&self, refusal: Response<Body>) -> Response<Body> {
+    fn refusal(&self, refusal: Response<DemoBody>) -> Response<DemoBody> {
         match self.fail_form {
             FailForm::False => refusal,
             FailForm::EmptyString => refusal.map(|_| server::full("\"\"")),
@@ -181,7 +181,7 @@ impl Faults {
     }
 
     /// Spoils an answer of the PBX.
-    pub async fn spoil(&self, scope: Scope, mut response: Response<Body>) -> Reply {
+    pub async fn spoil(&self, scope: Scope, mut response: Response<DemoBody>) -> Reply {
         if let (true, Some(cookie)) = (self.duplicate_cookie, response.headers().get(header::SET_COOKIE).cloned()) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
@@ -206,20 +206,20 @@ impl Faults {
 const LOGIN_PAGE: &str = "<!doctype html><title>Log in</title><body data-page=\"login\" data-user=\"\">";
 
 /// Makes a JSON error of the REST interface.
-fn error(status: StatusCode, message: &str) -> Response<Body> {
+fn error(status: StatusCode, message: &str) -> Response<DemoBody> {
     server::json(status, &json!({ "error": message, "code": status.as_u16() }))
 }
 
-fn huge() -> Response<Body> {
+fn huge() -> Response<DemoBody> {
     server::reply(StatusCode::OK, "application/json", "").map(|_| scripted([Step::Fill(HUGE)]))
 }
 
-async fn truncated(response: Response<Body>) -> Response<Body> {
+async fn truncated(response: Response<DemoBody>) -> Response<DemoBody> {
     let (head, first, second) = halves(response).await;
     Response::from_parts(head, scripted([Step::Send(first), Step::Break(second.len() as u64)]))
 }
 
-async fn slow(response: Response<Body>, delay: Duration) -> Response<Body> {
+async fn slow(response: Response<DemoBody>, delay: Duration) -> Response<DemoBody> {
     if delay.is_zero() {
         return response;
     }
@@ -227,19 +227,19 @@ async fn slow(response: Response<Body>, delay: Duration) -> Response<Body> {
     Response::from_parts(head, scripted([Step::Send(first), Step::Wait(delay.min(FOR_EVER)), Step::Send(second)]))
 }
 
-async fn halves(response: Response<Body>) -> (http::response::Parts, Bytes, Bytes) {
+async fn halves(response: Response<DemoBody>) -> (http::response::Parts, Bytes, Bytes) {
     let (head, mut first) = read(response).await;
     let second = first.split_off(first.len().div_ceil(2));
     (head, first, second)
 }
 
-async fn read(response: Response<Body>) -> (http::response::Parts, Bytes) {
+async fn read(response: Response<DemoBody>) -> (http::response::Parts, Bytes) {
     let (head, body) = response.into_parts();
     (head, body.collect().await.unwrap().to_bytes())
 }
 
 /// Writes a response with another length than its body has, and ends the connection.
-async fn raw(response: Response<Body>, announced: impl FnOnce(usize) -> usize) -> Reply {
+async fn raw(response: Response<DemoBody>, announced: impl FnOnce(usize) -> usize) -> Reply {
     let (head, body) = read(response).await;
     let mut bytes = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
     for (name, value) in &head.headers {
