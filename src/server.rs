@@ -1,8 +1,9 @@
-//! Floor 7: sockets, threads and the end of the day.
+//! Floor 7: sockets, worker threads, connections; reload, hand-over to another process, graceful shutdown.
 //!
 //! One worker thread per core, each with its own listening sockets (`SO_REUSEPORT`) and upstream connections: a
 //! connection lives and dies on one thread.
 
+mod accept;
 mod acceptor;
 mod admin;
 mod admission;
@@ -11,8 +12,10 @@ mod connection;
 mod control;
 mod deadlines;
 mod fd_limit;
-mod guarded;
+mod filtered_io;
+mod frame_filter;
 mod handover;
+mod head_filter;
 mod listener;
 mod paced_body;
 mod proxy_protocol;
@@ -20,34 +23,35 @@ mod redirect;
 mod refuse_new;
 mod registry;
 mod runtime_thread;
-mod screened;
 mod snapshot;
 mod sockets;
+mod stream_executor;
 mod worker;
+mod worker_thread;
 
 use std::io::Error as IoError;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread::{Builder, JoinHandle, available_parallelism};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, available_parallelism};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
-use self::admin::{Admin, Known};
-use self::admission::Crowd;
-use self::control::Control;
-use self::fd_limit::Files;
-pub use self::handover::{HandOverError, Inherited};
+use self::admin::{AdminContext, AdminListener};
+use self::admission::ConnectionLimits;
+use self::control::ControlThread;
+use self::fd_limit::FdLimit;
+pub use self::handover::{HandOverError, InheritedSockets};
 use self::listener::Listener;
-use self::redirect::HttpsPort;
 pub use self::snapshot::ReloadError;
 use self::snapshot::Snapshot;
-use self::sockets::Sockets;
-use self::worker::{Parts, Worker};
+use self::sockets::ListeningSockets;
+use self::worker::HttpsPort;
+use self::worker_thread::{WorkerContext, WorkerHandle, WorkerParts};
 use crate::budget::Budget;
 use crate::config::{Config, Listen};
 use crate::observe::Logs;
@@ -57,65 +61,78 @@ use crate::observe::sink::{ClosingLog, FlushRequest};
 use crate::state::{OpenError, Store};
 use crate::upstream;
 
-/// A running gate.
+/// How long an accept loop pauses when the system accepts no connection.
+const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+/// How long a reload waits for the workers.
+const RELOAD_WAIT: Duration = Duration::from_secs(2);
+/// How long an ending server serves what was under way toward it: TCP handshakes, and requests of clients that have not
+/// been told.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long an ending server waits for the last lines of the logs, and for its other threads.
+const LAST_LINES: Duration = Duration::from_secs(2);
+/// How often the logs are polled for their last lines.
+const LAST_LINES_POLL: Duration = Duration::from_millis(5);
+/// How much longer than `drain` the end may take: farewells, the last lines, the last words on standard error.
+const SPARE: Duration = Duration::from_secs(8);
+/// How long a connection that is told to end may take for its farewell.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// A running server.
 pub struct Server {
-    listening: Vec<Listen>,
-    addresses: Vec<SocketAddr>,
-    redirect: Option<SocketAddr>,
-    /// Each listening socket once more, for another process; none when the gate ends.
+    addresses: BoundAddresses,
+    /// A copy of each listening socket, for another process; empty once the server drains.
     sockets: Mutex<Vec<Listener>>,
-    state: watch::Sender<State>,
-    live: watch::Sender<Arc<Snapshot>>,
-    workers: Vec<Hand>,
+    state: watch::Sender<ServerState>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    workers: Vec<WorkerHandle>,
     metrics: Arc<Metrics>,
     budget: Arc<Budget>,
-    control: Control,
-    admin: Mutex<Option<Admin>>,
+    control: ControlThread,
+    admin: Mutex<Option<AdminListener>>,
     store: Arc<Store>,
-    files: Files,
-    /// The logs of configurations before, which may have lines to write still.
+    fd_limit: FdLimit,
+    /// The logs of former configurations, which may still have lines to write.
     former_logs: Vec<ClosingLog>,
 }
 
-/// Where a gate is in its life.
+/// The addresses that were bound, with their ports.
+struct BoundAddresses {
+    tls: Vec<Listen>,
+    /// Those of `tls` that have a port.
+    tls_tcp: Vec<SocketAddr>,
+    redirect: Option<SocketAddr>,
+}
+
+/// The state of a server in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum ServerState {
     /// Connections are accepted.
     Ready,
-    /// What is in flight goes on; nobody new comes in.
+    /// Exchanges in flight go on; no connection is accepted.
     Draining,
     /// As `Draining`, while another process accepts connections at the same sockets.
     HandedOver,
 }
 
-/// One worker, as the server holds it.
-struct Hand {
-    thread: JoinHandle<()>,
-    /// How many connections the worker cut off, once it has ended.
-    ended: oneshot::Receiver<usize>,
-    /// What the worker goes on with.
-    taken: watch::Receiver<Arc<Snapshot>>,
-}
-
-/// Why the gate did not start.
+/// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address cannot be listened at.
+    /// An address cannot be listened on.
     #[error("cannot listen at {address}")]
     Listen {
         /// The address.
         address: Listen,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: IoError,
     },
-    /// A socket was handed to this process, and nothing says what to do with it.
+    /// A socket was passed to this process that the configuration does not name.
     #[error("a socket was passed for {0}, which neither `listen` nor `redirect_http` nor `[admin]` names")]
     LeftOver(Listen),
     /// A certificate or a trust root cannot be used.
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
-    /// The app's path for whoami is none.
+    /// `whoami` of the app is not a path.
     #[error("whoami is not a path")]
     Whoami(#[from] http::uri::InvalidUri),
     /// The state file cannot be used.
@@ -130,238 +147,216 @@ impl Server {
     /// Binds all addresses and starts the workers. When it returns, connections are accepted.
     ///
     /// # Errors
-    /// When an address cannot be bound, or something in the configuration cannot be used after all.
+    /// When an address cannot be bound, or a part of the configuration turns out to be unusable.
     pub fn start(config: Config, logs: Logs) -> Result<Self, StartError> {
-        Self::start_with(config, logs, &mut Inherited::default())
+        Self::start_with(config, logs, &mut InheritedSockets::default())
     }
 
     /// As [`Server::start`], with sockets that another process has opened in the place of those that it would bind.
     ///
     /// # Errors
-    /// As [`Server::start`], and when a socket is left over.
-    pub fn start_with(mut config: Config, logs: Logs, inherited: &mut Inherited) -> Result<Self, StartError> {
+    /// As [`Server::start`], and when an inherited socket is left over.
+    pub fn start_with(mut config: Config, logs: Logs, inherited: &mut InheritedSockets) -> Result<Self, StartError> {
         let count = config.workers.map_or_else(cores, NonZeroUsize::get);
-        let files = Files::find(&config, count);
-        files.fit(&mut config);
-        // Built first, so that what cannot be built is said before a port is bound.
+        let fd_limit = FdLimit::raise(&config, count);
+        fd_limit.fit(&mut config);
+        // Built first, so that an error in it is reported before a port is bound.
         let store = Arc::new(
             config.state.as_deref().map_or_else(|| Ok(Store::in_memory()), |path| open_store(path, inherited))?,
         );
         let first = Arc::new(Snapshot::new(config, logs, Arc::clone(&store))?);
         upstream::start_lookups().map_err(StartError::Thread)?;
-        let crowd = Arc::<Crowd>::default();
         let budget = Budget::new(first.config.server.buffer_budget);
         let metrics = Metrics::start(&first.config, first.logs(), &budget);
-        let (live, snapshots) = watch::channel(Arc::clone(&first));
-        let (state, states) = watch::channel(State::Ready);
+        let (snapshots, snapshot) = watch::channel(Arc::clone(&first));
+        let (state, states) = watch::channel(ServerState::Ready);
         let heartbeats = Heartbeats::start(count);
-        let mut sockets = Sockets::open(&first.config, count, inherited)?;
+        let mut sockets = ListeningSockets::open(&first.config, count, inherited)?;
         if let Some(address) = inherited.left_over() {
             return Err(StartError::LeftOver(address.clone()));
         }
-        let addresses: Vec<_> = sockets.addresses.iter().filter_map(Listen::tcp).collect();
-        let mut workers = Vec::with_capacity(count);
-        for index in 0..count {
-            let (taken, is_taken) = watch::channel(Arc::clone(&first));
-            let (started, has_started) = mpsc::channel();
-            let (end, ended) = oneshot::channel();
-            let parts = Parts {
-                live: snapshots.clone(),
-                taken,
-                crowd: Arc::clone(&crowd),
-                budget: Arc::clone(&budget),
-                metrics: Arc::clone(&metrics),
-                heartbeat: heartbeats.of(index),
-                listeners: sockets.take_worker(index),
-                redirect: sockets.take_redirect(index),
-                https: HttpsPort {
-                    configured: first.config.redirect_http.and_then(|redirect| redirect.port),
-                    tls: addresses.first().map_or(443, SocketAddr::port),
-                    plain: sockets.redirect_address.map_or(80, |address| address.port()),
-                },
-                state: states.clone(),
-                started,
-            };
-            let thread = Builder::new().name(format!("callgate-{index}"));
-            let work = move || {
-                // Whether anybody waits for the end is the server's concern.
-                let _ = end.send(Worker::run(parts));
-            };
-            let thread = thread.spawn(work).map_err(StartError::Thread)?;
-            let has_started = has_started.recv().unwrap_or_else(|_| Err(IoError::other("it panicked")));
-            has_started.map_err(StartError::Thread)?;
-            workers.push(Hand { thread, ended, taken: is_taken });
-        }
-        let known = || Known {
-            live: snapshots.clone(),
+        let context = WorkerContext {
+            snapshots: snapshot.clone(),
+            state: states,
+            limits: Arc::<ConnectionLimits>::default(),
+            budget: Arc::clone(&budget),
             metrics: Arc::clone(&metrics),
-            heartbeats: Arc::clone(&heartbeats),
-            workers: count,
+            https_port: HttpsPort {
+                configured: first.config.redirect_http.and_then(|redirect| redirect.port),
+                tls: sockets.addresses.iter().find_map(Listen::tcp).map_or(443, |address| address.port()),
+                plain: sockets.redirect_address.map_or(80, |address| address.port()),
+            },
         };
-        let admin = sockets.admin.map(|listener| Admin::start(listener, files.admin(), known())).transpose();
+        let workers = start_workers(&context, &heartbeats, &mut sockets, count).map_err(StartError::Thread)?;
+        let admin = AdminContext { snapshots: snapshot, metrics: Arc::clone(&metrics), heartbeats, workers: count };
+        let admin = sockets.admin.map(|listener| AdminListener::start(listener, fd_limit.admin(), admin)).transpose();
         let admin = Mutex::new(admin.map_err(StartError::Thread)?);
-        let (listening, redirect) = (sockets.addresses, sockets.redirect_address);
-        let sockets = Mutex::new(sockets.all);
-        let control = Control::start().map_err(StartError::Thread)?;
-        control.take_up(first.chores());
-        let former_logs = Vec::new();
+        let control = ControlThread::start().map_err(StartError::Thread)?;
+        control.replace_chores(first.chores());
         let server = Self {
-            listening,
-            addresses,
-            redirect,
-            sockets,
+            addresses: BoundAddresses {
+                tls_tcp: sockets.addresses.iter().filter_map(Listen::tcp).collect(),
+                tls: sockets.addresses,
+                redirect: sockets.redirect_address,
+            },
+            sockets: Mutex::new(sockets.all),
             state,
-            live,
+            snapshots,
             workers,
             metrics,
             budget,
             control,
             admin,
             store,
-            files,
-            former_logs,
+            fd_limit,
+            former_logs: Vec::new(),
         };
-        server.watch();
+        server.watch_health();
         Ok(server)
     }
 
-    /// Puts another configuration in the place of the running one, whole or not at all. When it returns, each request
-    /// and each handshake that begins meets the new one; connections, tunnels and counts go on.
+    // === Reload ===
+
+    /// Replaces the configuration, whole or not at all. When it returns, each new request and each new handshake meets the
+    /// new one; connections, tunnels and counts go on.
     ///
     /// # Errors
-    /// When it says something that only a new process can do, or something in it cannot be used after all.
+    /// When it changes a setting that only a new process can change, or a part of it turns out to be unusable.
     pub async fn reload(&mut self, mut config: Config) -> Result<(), ReloadError> {
-        self.files.fit(&mut config);
+        self.fd_limit.fit(&mut config);
         let next = Arc::new(self.snapshot().successor(config).inspect_err(|_| self.not_reloaded())?);
         self.former_logs.retain(|logs| !logs.is_over());
         self.former_logs.extend(self.snapshot().logs().closing());
         self.budget.set_limit(next.config.server.buffer_budget);
-        self.live.send_replace(Arc::clone(&next));
-        self.control.take_up(next.chores());
+        self.snapshots.send_replace(Arc::clone(&next));
+        self.control.replace_chores(next.chores());
         self.metrics.reloaded(&next.config, next.logs());
-        self.watch();
-        let all_took = async {
+        self.watch_health();
+        let all_serve_it = async {
             for worker in &mut self.workers {
-                // An error means that the thread is gone, which a reload does not mend.
-                let _ = worker.taken.wait_for(|taken| Arc::ptr_eq(taken, &next)).await;
+                worker.wait_for(&next).await;
             }
         };
-        // A worker that waits for a disk takes it later, and signals are not kept waiting for that.
-        if timeout(TAKEN, all_took).await.is_err() {
+        // A worker that waits for a disk follows later; signals do not wait for it.
+        if timeout(RELOAD_WAIT, all_serve_it).await.is_err() {
             tracing::warn!("a worker is busy, and takes the new configuration when it can");
         }
         Ok(())
     }
 
-    /// Counts a configuration that was read to take the place of the running one, and is wrong.
+    /// Counts a reload whose configuration is wrong.
     pub fn not_reloaded(&self) {
         self.metrics.not_reloaded();
     }
 
-    /// Lets health checks ask what runs now.
-    fn watch(&self) {
-        let (mut parts, drained) = (self.snapshot().parts(), self.state.subscribe());
-        parts.add("drain", move || match *drained.borrow() {
-            State::Ready => Ok(()),
-            State::Draining | State::HandedOver => Err("draining".to_owned()),
+    /// Points the health checks at the running configuration.
+    fn watch_health(&self) {
+        let (mut parts, state) = (self.snapshot().parts(), self.state.subscribe());
+        parts.add("drain", move || match *state.borrow() {
+            ServerState::Ready => Ok(()),
+            ServerState::Draining | ServerState::HandedOver => Err("draining".to_owned()),
         });
         self.metrics.health.watch(parts);
         self.metrics.watch_keys(self.snapshot().freshness());
     }
 
-    /// Opens the log files again: they may have been moved away. Does not wait for it.
+    /// Opens the log files again, because they may have been moved away. Does not wait for it.
     pub fn reopen_logs(&self) {
         self.snapshot().logs().reopen();
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(&self.live.borrow())
+        Arc::clone(&self.snapshots.borrow())
     }
 
-    /// Returns where TLS is spoken, with the ports that were bound.
+    // === Addresses and state ===
+
+    /// Returns the addresses of `listen`, with the ports that were bound.
     #[must_use]
     pub fn listening(&self) -> &[Listen] {
-        &self.listening
+        &self.addresses.tls
     }
 
     /// Returns those of [`Server::listening`] that have a port.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+        &self.addresses.tls_tcp
     }
 
-    /// Returns the address that redirects plain HTTP.
+    /// Returns the address of `redirect_http`.
     #[must_use]
     pub const fn redirect_address(&self) -> Option<SocketAddr> {
-        self.redirect
+        self.addresses.redirect
     }
 
-    /// Returns where the gate is in its life, now and as it changes.
+    /// Returns the state of the server, now and as it changes.
     #[must_use]
-    pub fn state(&self) -> watch::Receiver<State> {
+    pub fn state(&self) -> watch::Receiver<ServerState> {
         self.state.subscribe()
     }
 
-    /// Returns where health and metrics are told, with the port that was bound.
+    /// Returns the address of the admin listener, with the port that was bound.
     #[must_use]
     pub fn admin_address(&self) -> Option<Listen> {
-        lock(&self.admin).as_ref().and_then(Admin::address)
+        lock(&self.admin).as_ref().and_then(AdminListener::address)
     }
 
-    /// Starts a process with the listening sockets, waits until it accepts connections, and leaves them to it: what is
-    /// in flight here goes on as with [`Server::drain`]. Returns the id of the process. To be waited for once at a time;
-    /// when that is given up, the new process is ended.
+    // === The end ===
+
+    /// Starts a process with the listening sockets, waits until it accepts connections, and leaves them to it: exchanges in
+    /// flight here go on as with [`Server::drain`]. Returns the id of the process. One call at a time; if the call is
+    /// dropped, the new process is ended.
     ///
     /// # Errors
-    /// When the process does not come to accept connections. Then everything goes on as before.
+    /// When the process does not accept connections in time. Then this server goes on as before.
     pub async fn hand_over(&self, command: Command) -> Result<u32, HandOverError> {
         let sockets = self.copies().map_err(HandOverError::Start)?;
         let id = handover::start(command, sockets, &self.store).await?;
         lock(&self.sockets).clear();
-        // Health is the new process's to tell.
+        // The new process answers health checks.
         let admin = lock(&self.admin).take();
         if let Some(admin) = admin {
             admin.leave().await;
         }
-        self.state.send_replace(State::HandedOver);
+        self.state.send_replace(ServerState::HandedOver);
         Ok(id)
     }
 
-    /// Opens every listening socket once more.
+    /// Copies every listening socket.
     fn copies(&self) -> Result<Vec<Listener>, IoError> {
-        let admin = lock(&self.admin).as_ref().map(Admin::listener).transpose()?;
+        let admin = lock(&self.admin).as_ref().map(AdminListener::listener).transpose()?;
         lock(&self.sockets).iter().map(Listener::try_clone).chain(admin.map(Ok)).collect()
     }
 
-    /// Stops accepting; what is in flight goes on until it ends, or until the drain deadline.
+    /// Stops accepting; exchanges in flight go on until they end, or until the drain deadline.
     pub fn drain(&self) {
-        // Every socket before the first is closed: see `refuse_new`.
+        // All sockets before a worker closes its own: see `refuse_new`.
         for socket in lock(&self.sockets).drain(..) {
             socket.retire();
         }
         self.state.send_if_modified(|state| {
-            let is_ready = *state == State::Ready;
+            let is_ready = *state == ServerState::Ready;
             if is_ready {
-                *state = State::Draining;
+                *state = ServerState::Draining;
             }
             is_ready
         });
     }
 
-    /// Returns the longest that [`Server::join`] takes after [`Server::drain`], if every worker moves.
+    /// Returns the longest time that [`Server::join`] takes after [`Server::drain`], unless a worker hangs.
     #[must_use]
     pub fn longest_drain(&self) -> Duration {
         self.snapshot().config.server.drain + SPARE
     }
 
-    /// Waits for the workers to end after [`Server::drain`], and returns how many connections were cut off. Needs no
-    /// further thread. A worker that does not end soon after the drain deadline is not waited for, and what a log does not
-    /// take within two seconds is lost.
+    /// Waits for the workers to end after [`Server::drain`], and returns how many connections were aborted. A worker that has
+    /// not ended five seconds after the drain deadline is left behind, and lines that a log does not take within two seconds
+    /// are lost.
     pub async fn join(mut self) -> usize {
         let due = Instant::now() + self.snapshot().config.server.drain + FAREWELL;
-        let mut cut = 0;
+        let mut aborted = 0;
         for worker in std::mem::take(&mut self.workers) {
-            cut += worker.join(due).await;
+            aborted += worker.join(due).await;
         }
         let admin = lock(&self.admin).take();
         if let Some(admin) = admin {
@@ -371,23 +366,38 @@ impl Server {
             tracing::warn!("a log is stuck, and its last lines are lost");
         }
         end_apart(self).await;
-        cut
+        aborted
     }
 
-    /// Waits until the lines are written that the workers have left, also in the logs of configurations before.
+    /// Waits until the lines of the workers are written, also those in the logs of former configurations.
     async fn last_lines(&self) {
         let logs = self.snapshot().logs().clone();
         let (asked, closing) = (logs.request_flush(), logs.closing());
         let is_former = |former: &&ClosingLog| !closing.iter().any(|log| log.is(former));
         let former: Vec<_> = self.former_logs.iter().filter(is_former).collect();
         while !asked.iter().all(FlushRequest::is_done) || !former.iter().all(|former| former.is_over()) {
-            sleep(LOOK).await;
+            sleep(LAST_LINES_POLL).await;
         }
     }
 }
 
-/// Drops the rest of a server on a thread of its own, whose end is waited for, but not for long: the threads of state and
-/// control may wait for a disk or a name server.
+/// Starts the workers one after the other.
+fn start_workers(
+    context: &WorkerContext,
+    heartbeats: &Arc<Heartbeats>,
+    sockets: &mut ListeningSockets,
+    count: usize,
+) -> Result<Vec<WorkerHandle>, IoError> {
+    let start = |index| {
+        let (listeners, redirect) = (sockets.take_worker(index), sockets.take_redirect(index));
+        let parts = WorkerParts { index, heartbeat: heartbeats.of(index), listeners, redirect };
+        WorkerHandle::start(context.clone(), parts)
+    };
+    (0..count).map(start).collect()
+}
+
+/// Drops the rest of a server on a thread of its own, and waits for that, but not for long: the threads of the state file and
+/// of control may wait for a disk or a name server.
 async fn end_apart(server: Server) {
     let (end, ended) = oneshot::channel::<()>();
     let rest = Builder::new().name("callgate-end".to_owned()).spawn(move || {
@@ -400,30 +410,15 @@ async fn end_apart(server: Server) {
     }
 }
 
-impl Hand {
-    /// Waits for the end of a worker, and returns how many connections it cut off.
-    async fn join(self, due: Instant) -> usize {
-        let Ok(ended) = timeout_at(due, self.ended).await else {
-            tracing::error!("a worker does not end, and is left behind");
-            // At least what keeps it.
-            return 1;
-        };
-        if self.thread.join().is_err() {
-            tracing::error!("a worker panicked");
-        }
-        ended.unwrap_or_default()
-    }
-}
-
-/// Opens the state file, which an old gate lets go of when it is asked.
-fn open_store(path: &Path, inherited: &Inherited) -> Result<Store, OpenError> {
+/// Opens the state file. An old process that holds it is asked to release it.
+fn open_store(path: &Path, inherited: &InheritedSockets) -> Result<Store, OpenError> {
     match Store::open(path) {
         Err(OpenError::Locked(_)) if inherited.ask_for_state() => Store::open(path),
         opened => opened,
     }
 }
 
-/// Locks even after a panic elsewhere: what is inside is moved in and out whole.
+/// Locks even after a panic elsewhere: the value is moved in and out whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -431,19 +426,3 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn cores() -> usize {
     available_parallelism().map_or(1, NonZeroUsize::get)
 }
-
-/// How long nothing is accepted when the system has no socket left.
-const BACK_OFF: Duration = Duration::from_millis(100);
-/// How long a reload waits for the workers.
-const TAKEN: Duration = Duration::from_secs(2);
-/// How long a gate that ends goes on with what was under way toward it: connections that are being made, and requests
-/// of clients that do not know yet.
-const GRACE: Duration = Duration::from_secs(1);
-/// How long the last lines of the logs may take, and the end of the other threads.
-const LAST_LINES: Duration = Duration::from_secs(2);
-/// How often it is looked whether they are written.
-const LOOK: Duration = Duration::from_millis(5);
-/// How long the end may take beyond `drain`: the goodbyes, the last lines, the last words on standard error.
-const SPARE: Duration = Duration::from_secs(8);
-/// How long a connection that is told to end may take to say goodbye.
-const FAREWELL: Duration = Duration::from_secs(5);

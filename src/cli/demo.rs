@@ -14,7 +14,7 @@ use crate::demo::vodia::{VodiaOptions, VodiaPbx};
 use crate::demo::voximplant::VoximplantCloud;
 use crate::model::ott::{VoximplantUser, users_line};
 use crate::observe::{RequestId, trace};
-use crate::server::Inherited;
+use crate::server::InheritedSockets;
 use crate::tls::dev;
 
 /// The Voximplant password of every user of the demo.
@@ -54,7 +54,7 @@ async fn show(listen: SocketAddr) -> Done {
     folder.fill(&text).map_err(|error| report_error("cannot write the files of the demo", &error))?;
     let env = |name: &str| (name == ADMIN).then(|| password.clone());
     let config = config::parse(&text, &folder.0, &env).map_err(|problems| report_problems(&problems))?;
-    run::serve(config, None, Inherited::default(), |_| welcome(port, &folder.0)).await
+    run::serve(config, None, InheritedSockets::default(), |_| welcome(port, &folder.0)).await
 }
 
 /// Replaces port 0 by a free port, since the app needs the port for its links before the gate listens.

@@ -15,13 +15,13 @@ use super::reload::{ConfigReading, ConfigSource, ReadTimeout};
 use super::{Done, EX_CONFIG, EX_CUT, accept, environment, print_remark, report_error, systemd};
 use crate::config::{self, Config, Listen};
 use crate::observe::{Logs, trace};
-use crate::server::{Inherited, Server, StartError, State};
+use crate::server::{InheritedSockets, Server, ServerState, StartError};
 use crate::state::OpenError;
 
 /// Loads the configuration and serves until a signal asks to stop.
 pub(super) fn run(path: &Path) -> Done {
-    let inherited =
-        Inherited::from_env().map_err(|error| report_error("cannot take the sockets that were passed", &error))?;
+    let inherited = InheritedSockets::from_env()
+        .map_err(|error| report_error("cannot take the sockets that were passed", &error))?;
     let reading = config::read(path, &environment);
     let config = accept(reading.config)?;
     trace::init(config.log.level, config.log.format);
@@ -41,7 +41,7 @@ pub(super) fn runtime() -> Result<Runtime, ExitCode> {
 pub(super) async fn serve(
     config: Config,
     mut source: Option<ConfigSource>,
-    mut inherited: Inherited,
+    mut inherited: InheritedSockets,
     ready: impl FnOnce(&Server),
 ) -> Done {
     let mut signals = Signals::listen().map_err(|error| report_error("cannot listen for signals", &error))?;
@@ -178,7 +178,7 @@ async fn next_reading(source: &mut Option<ConfigSource>) -> Result<Box<ConfigRea
 async fn drain(server: Server, mut signals: Signals) -> Done {
     tracing::info!("draining");
     // After a hand-over, systemd watches the new process.
-    if *server.state().borrow() == State::Ready {
+    if *server.state().borrow() == ServerState::Ready {
         systemd::stopping();
     }
     server.drain();

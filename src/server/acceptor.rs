@@ -1,42 +1,46 @@
-//! Where connections come in: a listening socket in the runtime of a worker.
+//! A listening socket in the runtime of a worker.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use tokio::net::{TcpListener, UnixListener};
 
-use super::client_io::Stream;
-use super::listener::{Bound, Listener};
+use super::client_io::ClientStream;
+use super::listener::{Listener, ListeningSocket};
 
-/// The address of a client on this machine that has none.
+/// The address of a client that connects to a unix socket: it has none, and is on this machine.
 const LOCAL: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 
-/// A listening socket in the runtime of a worker.
-pub(super) struct Door {
-    socket: Open,
-    /// As of the [`Listener`].
+/// A listening socket that a runtime waits for.
+pub(super) struct Acceptor {
+    socket: AcceptorSocket,
+    /// As [`Listener::is_lent`].
     pub(super) is_lent: bool,
 }
 
-enum Open {
+enum AcceptorSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-impl Door {
-    /// Makes a socket one that this runtime waits for.
-    pub(super) fn open(listener: Listener) -> io::Result<Self> {
+impl Acceptor {
+    /// Registers a socket in the current runtime.
+    pub(super) fn new(listener: Listener) -> io::Result<Self> {
         let socket = match listener.socket {
-            Bound::Tcp(socket) => TcpListener::from_std(socket).map(Open::Tcp)?,
-            Bound::Unix(socket) => UnixListener::from_std(socket).map(Open::Unix)?,
+            ListeningSocket::Tcp(socket) => TcpListener::from_std(socket).map(AcceptorSocket::Tcp)?,
+            ListeningSocket::Unix(socket) => UnixListener::from_std(socket).map(AcceptorSocket::Unix)?,
         };
         Ok(Self { socket, is_lent: listener.is_lent })
     }
 
-    pub(super) async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+    pub(super) async fn accept(&self) -> io::Result<(ClientStream, SocketAddr)> {
         match &self.socket {
-            Open::Tcp(listener) => listener.accept().await.map(|(stream, address)| (Stream::Tcp(stream), address)),
-            Open::Unix(listener) => listener.accept().await.map(|(stream, _)| (Stream::Unix(stream), LOCAL)),
+            AcceptorSocket::Tcp(listener) => {
+                listener.accept().await.map(|(stream, address)| (ClientStream::Tcp(stream), address))
+            }
+            AcceptorSocket::Unix(listener) => {
+                listener.accept().await.map(|(stream, _)| (ClientStream::Unix(stream), LOCAL))
+            }
         }
     }
 }

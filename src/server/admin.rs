@@ -18,10 +18,10 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
-use self::connections::Visitors;
-use self::service::Desk;
-use super::BACK_OFF;
-use super::acceptor::Door;
+use self::connections::AdminConnections;
+use self::service::AdminService;
+use super::ACCEPT_BACK_OFF;
+use super::acceptor::Acceptor;
 use super::listener::Listener;
 use super::runtime_thread;
 use super::snapshot::Snapshot;
@@ -35,8 +35,8 @@ pub(super) const MAX_CONNECTIONS: usize = 64;
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What whoever answers at the admin listener knows of the gate.
-pub(super) struct Known {
-    pub(super) live: watch::Receiver<Arc<Snapshot>>,
+pub(super) struct AdminContext {
+    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) heartbeats: Arc<Heartbeats>,
     pub(super) workers: usize,
@@ -44,26 +44,26 @@ pub(super) struct Known {
 
 /// A running admin listener. It ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Admin {
+pub(super) struct AdminListener {
     listener: Listener,
     running: oneshot::Sender<Infallible>,
     ended: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
 }
 
-impl Admin {
+impl AdminListener {
     /// Begins to answer, at most so many connections at once.
-    pub(super) fn start(listener: Listener, most: usize, known: Known) -> io::Result<Self> {
+    pub(super) fn start(listener: Listener, most: usize, context: AdminContext) -> io::Result<Self> {
         let (running, mut shall_end) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         let is_tcp = matches!(listener.address(), Some(Listen::Tcp(_)));
         let socket = listener.try_clone()?;
         let thread = runtime_thread::start("callgate-admin", move |runtime| {
-            let desk = Rc::new(Desk::new(known, is_tcp));
+            let service = Rc::new(AdminService::new(context, is_tcp));
             // What a worker judges with stays on its thread; what an order is judged with stays on this one.
             LocalSet::new().block_on(&runtime, async move {
                 tokio::select! {
-                    served = serve(socket, most, desk) => {
+                    served = serve(socket, most, service) => {
                         let Err(error) = served;
                         tracing::error!(%error, "cannot answer at the admin listener");
                     }
@@ -102,17 +102,17 @@ impl Admin {
     }
 }
 
-async fn serve(listener: Listener, most: usize, desk: Rc<Desk>) -> io::Result<Infallible> {
-    let door = Door::open(listener)?;
-    let mut visitors = Visitors::new(most);
+async fn serve(listener: Listener, most: usize, service: Rc<AdminService>) -> io::Result<Infallible> {
+    let acceptor = Acceptor::new(listener)?;
+    let mut connections = AdminConnections::new(most);
     loop {
-        match door.accept().await {
-            Ok((stream, _)) => visitors.admit(|busy| Rc::clone(&desk).serve(stream, busy)).await,
+        match acceptor.accept().await {
+            Ok((stream, _)) => connections.admit(|busy| Rc::clone(&service).serve(stream, busy)).await,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept at the admin listener for now");
                 // If it is for want of a descriptor, this frees one.
-                visitors.make_room();
-                sleep(BACK_OFF).await;
+                connections.make_room();
+                sleep(ACCEPT_BACK_OFF).await;
             }
         }
     }

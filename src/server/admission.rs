@@ -1,12 +1,12 @@
-//! How many connections there are: in all, and of each client. Shared by all workers.
+//! Admission of connections: `max_connections` and `max_connections_per_client`, counted for all workers together.
 //!
-//! Beyond the total nobody is turned away: who comes waits, while what rests longest makes room. A client that has as
-//! many as one may have is turned away, so that others find room.
+//! At `max_connections` a new connection waits, and the longest idle one is closed. A client that has
+//! `max_connections_per_client` open connections gets no further one, so that others find room.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,42 +15,49 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use super::client_io::ClientStream;
+use super::proxy_protocol;
+use crate::config::ServerConfig;
 use crate::descriptors::{self, DescriptorPermit};
 use crate::limit::client_key;
 
-/// The connections of all workers.
-#[derive(Debug, Default)]
-pub(super) struct Crowd {
-    open: AtomicUsize,
-    waiting: AtomicUsize,
-    left: Notify,
-    seed: RandomState,
-    /// Clients with their connections, never none: so there are as many entries as connections at most.
-    clients: [Mutex<HashMap<IpAddr, usize>>; SHARDS],
-    /// What was said of them all.
-    pub(super) told: Told,
-}
-
-/// What was said, by any worker, of that there is not enough.
-#[derive(Debug, Default)]
-pub(super) struct Told {
-    /// There is no room for more connections.
-    pub(super) full: Notice,
-    /// No connection can be accepted.
-    pub(super) short: Notice,
-    /// Connections are closed because memory is short.
-    pub(super) slow: Notice,
-}
-
-/// A notice that is given once a minute at most.
-#[derive(Debug, Default)]
-pub(super) struct Notice(Mutex<Option<Instant>>);
-
+/// How soon a waiting connection looks again for a file descriptor: an upstream connection that closes wakes nobody here.
+const DESCRIPTOR_RETRY: Duration = Duration::from_millis(100);
+/// So many that two workers seldom lock the same one.
+const SHARDS: usize = 16;
 /// How long a notice is not repeated.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// The connections of all workers.
+#[derive(Debug, Default)]
+pub(super) struct ConnectionLimits {
+    open: AtomicUsize,
+    waiting: AtomicUsize,
+    released: Notify,
+    seed: RandomState,
+    /// The connections of each client. A client without one has no entry, so there are at most as many entries as
+    /// connections.
+    clients: [Mutex<HashMap<IpAddr, usize>>; SHARDS],
+    pub(super) notices: Notices,
+}
+
+/// Warnings about a shortage, each given by one worker for all.
+#[derive(Debug, Default)]
+pub(super) struct Notices {
+    /// `max_connections` is reached.
+    pub(super) full: Notice,
+    /// The system accepts no connection.
+    pub(super) accept_failed: Notice,
+    /// Connections are closed because `buffer_budget` is used up.
+    pub(super) shed: Notice,
+}
+
+/// A warning that is given once a minute at most.
+#[derive(Debug, Default)]
+pub(super) struct Notice(Mutex<Option<Instant>>);
+
 impl Notice {
-    /// Tells whether it is to be given, and takes it as given then.
+    /// Tells whether the warning is due, and counts it as given then.
     pub(super) fn is_due(&self) -> bool {
         let now = Instant::now();
         let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,58 +69,51 @@ impl Notice {
     }
 }
 
-/// How soon it is looked again whether there is a file descriptor.
-const AGAIN: Duration = Duration::from_millis(100);
-
-/// So many, that two workers seldom want the same.
-const SHARDS: usize = 16;
-
-/// One connection's place among all, until it is dropped.
+/// One connection's share of `max_connections`, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    crowd: Arc<Crowd>,
-    /// None in a moment: it is given back before the next one is told that there is room.
+pub(super) struct ConnectionPermit {
+    limits: Arc<ConnectionLimits>,
+    /// An `Option` so that it is released before a waiting connection is woken.
     descriptor: Option<DescriptorPermit>,
 }
 
-/// One connection's place among its client's, until it is dropped.
+/// One connection's share of `max_connections_per_client`, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Visit {
-    crowd: Arc<Crowd>,
+pub(super) struct ClientPermit {
+    limits: Arc<ConnectionLimits>,
     client: IpAddr,
 }
 
-impl Crowd {
-    /// Takes a place, if fewer than `most` are taken and one more file may be open.
-    pub(super) fn enter(self: &Arc<Self>, most: usize) -> Option<Place> {
+impl ConnectionLimits {
+    /// Admits a connection if fewer than `most` are open and one more file descriptor may be.
+    pub(super) fn try_acquire(self: &Arc<Self>, most: usize) -> Option<ConnectionPermit> {
         let descriptor = descriptors::acquire_for_client()?;
         let more = |open| (open < most).then_some(open + 1);
-        let entered = self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
-        entered.is_ok().then(|| Place { crowd: Arc::clone(self), descriptor: Some(descriptor) })
+        let acquired = self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        acquired.is_ok().then(|| ConnectionPermit { limits: Arc::clone(self), descriptor: Some(descriptor) })
     }
 
-    /// Waits for a place.
-    pub(super) async fn wait(self: &Arc<Self>, most: usize) -> Place {
-        let _waiting = Waiting::begin(&self.waiting);
+    /// Waits until a connection is admitted.
+    pub(super) async fn acquire(self: &Arc<Self>, most: usize) -> ConnectionPermit {
+        let _waiting = WaitingConnection::new(&self.waiting);
         loop {
-            let mut left = pin!(self.left.notified());
-            // Whoever leaves between the look and the wait is noticed.
-            left.as_mut().enable();
-            match self.enter(most) {
-                Some(place) => return place,
-                // That an upstream has given back a descriptor is not told.
-                None => drop(timeout(AGAIN, left).await),
+            let mut released = pin!(self.released.notified());
+            // A permit that is released between the attempt and the wait is noticed.
+            released.as_mut().enable();
+            match self.try_acquire(most) {
+                Some(permit) => return permit,
+                None => drop(timeout(DESCRIPTOR_RETRY, released).await),
             }
         }
     }
 
-    /// Tells whether somebody waits for a place.
-    pub(super) fn is_wanted(&self) -> bool {
+    /// Tells whether a connection waits to be admitted.
+    pub(super) fn has_waiting(&self) -> bool {
         self.waiting.load(Ordering::Acquire) > 0
     }
 
-    /// Counts a connection of a client, if it has fewer than `most`.
-    pub(super) fn admit(self: &Arc<Self>, client: IpAddr, most: usize) -> Option<Visit> {
+    /// Admits a connection of a client if it has fewer than `most`.
+    pub(super) fn try_acquire_client(self: &Arc<Self>, client: IpAddr, most: usize) -> Option<ClientPermit> {
         let client = client_key(client);
         let mut clients = self.shard(&client);
         let count = clients.entry(client).or_default();
@@ -121,7 +121,7 @@ impl Crowd {
             return None;
         }
         *count += 1;
-        Some(Visit { crowd: Arc::clone(self), client })
+        Some(ClientPermit { limits: Arc::clone(self), client })
     }
 
     fn shard(&self, client: &IpAddr) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
@@ -131,17 +131,17 @@ impl Crowd {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         drop(self.descriptor.take());
-        self.crowd.open.fetch_sub(1, Ordering::AcqRel);
-        self.crowd.left.notify_one();
+        self.limits.open.fetch_sub(1, Ordering::AcqRel);
+        self.limits.released.notify_one();
     }
 }
 
-impl Drop for Visit {
+impl Drop for ClientPermit {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut count) = self.crowd.shard(&self.client).entry(self.client) {
+        if let Entry::Occupied(mut count) = self.limits.shard(&self.client).entry(self.client) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -150,19 +150,55 @@ impl Drop for Visit {
     }
 }
 
-/// One who waits.
-struct Waiting<'c>(&'c AtomicUsize);
+/// Counts a connection as waiting until it is dropped.
+struct WaitingConnection<'c>(&'c AtomicUsize);
 
-impl<'c> Waiting<'c> {
-    fn begin(count: &'c AtomicUsize) -> Self {
+impl<'c> WaitingConnection<'c> {
+    fn new(count: &'c AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::AcqRel);
         Self(count)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingConnection<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+// === The client of a connection ===
+
+/// Finds the client of a connection, and counts it. Returns `None` for a client that has as many connections as it may have,
+/// and for a balancer that sends no PROXY header. Trusted proxies and balancers are not counted: they carry many clients.
+pub(super) async fn admit(
+    stream: &mut ClientStream,
+    address: SocketAddr,
+    server: &ServerConfig,
+    limits: &Arc<ConnectionLimits>,
+) -> Option<(IpAddr, Option<ClientPermit>)> {
+    let client = client(stream, address, server).await?;
+    if server.believes(client) || server.expects_proxy_header(client) {
+        return Some((client, None));
+    }
+    let permit = limits.try_acquire_client(client, server.max_connections_per_client);
+    if permit.is_none() {
+        tracing::debug!(%client, "the client has `max_connections_per_client` open connections");
+    }
+    permit.map(|permit| (client, Some(permit)))
+}
+
+/// Returns the peer of the socket, or the client that a balancer's PROXY header names.
+async fn client(stream: &mut ClientStream, address: SocketAddr, server: &ServerConfig) -> Option<IpAddr> {
+    let peer = address.ip().to_canonical();
+    if !server.expects_proxy_header(peer) {
+        return Some(peer);
+    }
+    match Box::pin(proxy_protocol::read(stream)).await {
+        Ok(client) => Some(client.map_or(peer, |client| client.to_canonical())),
+        Err(error) => {
+            tracing::debug!(%peer, %error, "no PROXY header");
+            None
+        }
     }
 }
 
@@ -176,60 +212,60 @@ mod tests {
 
     #[test]
     fn each_client_has_a_number_of_its_own() {
-        let crowd = Arc::<Crowd>::default();
-        let visits: Vec<_> = (0..3).map(|_| crowd.admit(ip("192.0.2.1"), 3)).collect();
-        assert!(visits.iter().all(Option::is_some) && crowd.admit(ip("192.0.2.1"), 3).is_none());
-        assert!(crowd.admit(ip("192.0.2.2"), 3).is_some());
-        drop(visits);
-        assert!(crowd.admit(ip("192.0.2.1"), 1).is_some());
+        let limits = Arc::<ConnectionLimits>::default();
+        let permits: Vec<_> = (0..3).map(|_| limits.try_acquire_client(ip("192.0.2.1"), 3)).collect();
+        assert!(permits.iter().all(Option::is_some) && limits.try_acquire_client(ip("192.0.2.1"), 3).is_none());
+        assert!(limits.try_acquire_client(ip("192.0.2.2"), 3).is_some());
+        drop(permits);
+        assert!(limits.try_acquire_client(ip("192.0.2.1"), 1).is_some());
     }
 
     #[test]
-    fn what_is_told_of_all_workers_is_told_by_one() {
-        let crowd = Arc::<Crowd>::default();
-        let workers: Vec<_> = (0..4).map(|_| Arc::clone(&crowd)).collect();
-        assert_eq!(workers.iter().filter(|crowd| crowd.told.full.is_due()).count(), 1);
-        assert!(crowd.told.short.is_due(), "another notice");
+    fn a_notice_about_all_workers_is_given_by_one() {
+        let limits = Arc::<ConnectionLimits>::default();
+        let workers: Vec<_> = (0..4).map(|_| Arc::clone(&limits)).collect();
+        assert_eq!(workers.iter().filter(|limits| limits.notices.full.is_due()).count(), 1);
+        assert!(limits.notices.accept_failed.is_due(), "another notice");
         let long_ago = Instant::now().checked_sub(SILENCE + Duration::from_secs(1)).unwrap();
-        *crowd.told.full.0.lock().unwrap() = Some(long_ago);
-        assert!(crowd.told.full.is_due() && !crowd.told.full.is_due());
+        *limits.notices.full.0.lock().unwrap() = Some(long_ago);
+        assert!(limits.notices.full.is_due() && !limits.notices.full.is_due());
     }
 
     #[test]
     fn an_ipv6_network_is_one_client() {
-        let crowd = Arc::<Crowd>::default();
-        let _visit = crowd.admit(ip("2001:db8::1"), 1).unwrap();
-        assert!(crowd.admit(ip("2001:db8::2"), 1).is_none());
-        assert!(crowd.admit(ip("2001:db8:0:1::1"), 1).is_some());
+        let limits = Arc::<ConnectionLimits>::default();
+        let _permit = limits.try_acquire_client(ip("2001:db8::1"), 1).unwrap();
+        assert!(limits.try_acquire_client(ip("2001:db8::2"), 1).is_none());
+        assert!(limits.try_acquire_client(ip("2001:db8:0:1::1"), 1).is_some());
     }
 
     #[test]
-    fn who_has_left_is_forgotten() {
-        let crowd = Arc::<Crowd>::default();
+    fn a_client_without_connections_has_no_entry() {
+        let limits = Arc::<ConnectionLimits>::default();
         for nth in 0..1000_u32 {
-            let visit = crowd.admit(IpAddr::V4(nth.into()), 1);
-            assert!(visit.is_some() && crowd.admit(IpAddr::V4(nth.into()), 1).is_none());
+            let permit = limits.try_acquire_client(IpAddr::V4(nth.into()), 1);
+            assert!(permit.is_some() && limits.try_acquire_client(IpAddr::V4(nth.into()), 1).is_none());
         }
-        assert_eq!(crowd.clients.iter().map(|shard| shard.lock().unwrap().len()).sum::<usize>(), 0);
+        assert_eq!(limits.clients.iter().map(|shard| shard.lock().unwrap().len()).sum::<usize>(), 0);
     }
 
     #[tokio::test]
-    async fn a_place_is_waited_for() {
-        let crowd = Arc::<Crowd>::default();
-        let places = [crowd.enter(2).unwrap(), crowd.enter(2).unwrap()];
-        assert!(crowd.enter(2).is_none() && !crowd.is_wanted());
-        assert!(timeout(Duration::ZERO, crowd.wait(2)).await.is_err());
-        assert!(!crowd.is_wanted(), "who gave up waiting waits no more");
+    async fn a_connection_waits_for_its_permit() {
+        let limits = Arc::<ConnectionLimits>::default();
+        let permits = [limits.try_acquire(2).unwrap(), limits.try_acquire(2).unwrap()];
+        assert!(limits.try_acquire(2).is_none() && !limits.has_waiting());
+        assert!(timeout(Duration::ZERO, limits.acquire(2)).await.is_err());
+        assert!(!limits.has_waiting(), "a wait that was given up is no wait");
         let waiting = tokio::spawn({
-            let crowd = Arc::clone(&crowd);
-            async move { (crowd.wait(2).await, crowd.wait(2).await) }
+            let limits = Arc::clone(&limits);
+            async move { (limits.acquire(2).await, limits.acquire(2).await) }
         });
         tokio::task::yield_now().await;
-        assert!(crowd.is_wanted());
-        drop(places);
+        assert!(limits.has_waiting());
+        drop(permits);
         let both = waiting.await.unwrap();
-        assert!(crowd.enter(2).is_none());
+        assert!(limits.try_acquire(2).is_none());
         drop(both);
-        assert_eq!(crowd.open.load(Ordering::Acquire), 0);
+        assert_eq!(limits.open.load(Ordering::Acquire), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! The client's side of a connection, with an eye on whether bytes move.
+//! The I/O of a client's connection, which records whether bytes move.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,18 +13,18 @@ use tokio_rustls::server::TlsStream;
 use crate::budget::Ledger;
 use crate::exchange::Activity;
 
-/// The most bytes that TLS keeps of what the client does not take.
+/// The most bytes that TLS keeps, encrypted, for a client that does not take them.
 const MAX_ENCRYPTED: usize = 64 << 10;
 
-/// A connection without its TLS. It writes a single buffer as such: a vectored write of one costs more.
+/// A connection below TLS. A vectored write of one buffer is made a plain one, which costs less.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(super) enum ClientStream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-impl Stream {
-    /// Sends small writes at once.
+impl ClientStream {
+    /// Sends small writes at once (`TCP_NODELAY`).
     pub(super) fn set_nodelay(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.set_nodelay(true),
@@ -33,7 +33,7 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for ClientStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -42,7 +42,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for ClientStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -81,43 +81,43 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// A TLS connection that tells its activity of every byte that comes and of every write that waits.
+/// A TLS connection that records each read, and each write that waits for the client.
 #[derive(Debug)]
-pub(super) struct Watched {
-    tls: TlsStream<Stream>,
+pub(super) struct TrackedIo {
+    tls: TlsStream<ClientStream>,
     activity: Rc<Activity>,
     ledger: Arc<Ledger>,
-    /// What waits encrypted, at most.
-    waiting: usize,
+    /// How many encrypted bytes the ledger counts: an upper bound.
+    counted: usize,
 }
 
-impl Watched {
-    pub(super) const fn new(tls: TlsStream<Stream>, activity: Rc<Activity>, ledger: Arc<Ledger>) -> Self {
-        Self { tls, activity, ledger, waiting: 0 }
+impl TrackedIo {
+    pub(super) const fn new(tls: TlsStream<ClientStream>, activity: Rc<Activity>, ledger: Arc<Ledger>) -> Self {
+        Self { tls, activity, ledger, counted: 0 }
     }
 
-    /// Returns what is beneath TLS.
-    pub(super) fn into_stream(mut self) -> Stream {
-        self.waiting = self.ledger.replace(self.waiting, 0);
+    /// Leaves TLS without its farewell.
+    pub(super) fn into_stream(mut self) -> ClientStream {
+        self.counted = self.ledger.replace(self.counted, 0);
         self.tls.into_inner().0
     }
 
-    /// Returns the TCP connection beneath, if it is one.
+    /// Returns the TCP connection, unless it is a unix socket.
     pub(super) fn tcp(&self) -> Option<&TcpStream> {
         match self.tls.get_ref().0 {
-            Stream::Tcp(stream) => Some(stream),
-            Stream::Unix(_) => None,
+            ClientStream::Tcp(stream) => Some(stream),
+            ClientStream::Unix(_) => None,
         }
     }
 
-    fn note<T>(&mut self, polled: Poll<T>) -> Poll<T> {
+    fn record_write<T>(&mut self, polled: Poll<T>) -> Poll<T> {
         self.activity.on_write(polled.is_pending());
-        self.waiting = self.ledger.replace(self.waiting, if polled.is_pending() { MAX_ENCRYPTED } else { 0 });
+        self.counted = self.ledger.replace(self.counted, if polled.is_pending() { MAX_ENCRYPTED } else { 0 });
         polled
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for TrackedIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.tls).poll_read(cx, buf);
@@ -125,17 +125,17 @@ impl AsyncRead for Watched {
             self.activity.on_read();
         }
         match polled {
-            // What frames a message tells whether it is whole: an end without TLS's farewell is an end.
+            // HTTP's own framing tells whether a message is whole, so an end without TLS's `close_notify` is an end.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
             polled => polled,
         }
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for TrackedIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.tls).poll_write(cx, buf);
-        self.note(polled)
+        self.record_write(polled)
     }
 
     fn poll_write_vectored(
@@ -144,7 +144,7 @@ impl AsyncWrite for Watched {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.tls).poll_write_vectored(cx, bufs);
-        self.note(polled)
+        self.record_write(polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -153,11 +153,11 @@ impl AsyncWrite for Watched {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.tls).poll_flush(cx);
-        self.note(polled)
+        self.record_write(polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.tls).poll_shutdown(cx);
-        self.note(polled)
+        self.record_write(polled)
     }
 }

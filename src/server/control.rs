@@ -15,13 +15,13 @@ pub(super) type Chore = BoxFuture<'static, ()>;
 
 /// The control thread. It ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Control {
+pub(super) struct ControlThread {
     /// One message for each reload, taken up at once; closed, it ends the thread.
     chores: Option<mpsc::UnboundedSender<Vec<Chore>>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Control {
+impl ControlThread {
     /// Starts the thread.
     pub(super) fn start() -> io::Result<Self> {
         let (chores, given) = mpsc::unbounded_channel();
@@ -30,14 +30,14 @@ impl Control {
     }
 
     /// Takes up the chores of a configuration, and gives up those of the one before.
-    pub(super) fn take_up(&self, chores: Vec<Chore>) {
+    pub(super) fn replace_chores(&self, chores: Vec<Chore>) {
         if self.chores.as_ref().is_none_or(|control| control.send(chores).is_err()) {
             tracing::error!("the control thread is gone");
         }
     }
 }
 
-impl Drop for Control {
+impl Drop for ControlThread {
     fn drop(&mut self) {
         drop(self.chores.take());
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {

@@ -1,4 +1,4 @@
-//! A connection's deadlines, from its handshake to its end: for a head, for a rest, for a client that takes nothing.
+//! The deadlines of a connection after its handshake: for a head, for an idle connection, for a client that takes no byte.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -10,50 +10,56 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
-use super::guarded::Guarded;
-use super::paced_body::Streams;
-use super::registry::Guest;
-use super::screened::Screened;
+use super::filtered_io::FilteredIo;
+use super::frame_filter::FrameFilter;
+use super::head_filter::HeadFilter;
+use super::registry::ConnectionHandle;
+use super::stream_executor::StreamExecutor;
 use super::{FAREWELL, GRACE};
 use crate::budget::Ledger;
 use crate::config::ServerTimeouts;
 use crate::exchange::{AbortReason, Activity};
 use crate::lazy_timer::LazyTimer;
 
-/// Keeps a connection to its deadlines.
-pub(super) struct Watch {
+/// Drives a connection, and ends it at its deadlines.
+pub(super) struct DeadlineDriver {
     activity: Rc<Activity>,
     ledger: Arc<Ledger>,
     pub(super) timeouts: ServerTimeouts,
-    guest: Guest,
+    handle: ConnectionHandle,
     timer: LazyTimer,
-    /// Since when the connection shall end.
-    ending: Option<Instant>,
-    /// When the connection was told to end.
-    told: Option<Instant>,
+    /// Since when the worker closes.
+    closing_since: Option<Instant>,
+    /// Since when the connection has been told to end.
+    told_since: Option<Instant>,
 }
 
-impl Watch {
+impl DeadlineDriver {
     /// Begins with a connection whose handshake is done.
-    pub(super) fn new(activity: Rc<Activity>, ledger: Arc<Ledger>, timeouts: ServerTimeouts, guest: Guest) -> Self {
-        guest.sit(&activity, &ledger);
-        Self { activity, ledger, timeouts, guest, timer: LazyTimer::default(), ending: None, told: None }
+    pub(super) fn new(
+        activity: Rc<Activity>,
+        ledger: Arc<Ledger>,
+        timeouts: ServerTimeouts,
+        handle: ConnectionHandle,
+    ) -> Self {
+        handle.open(&activity, &ledger);
+        Self { activity, ledger, timeouts, handle, timer: LazyTimer::default(), closing_since: None, told_since: None }
     }
 
-    /// Polls a connection until it ends, or is late.
-    pub(super) async fn drive<C: Closing>(&mut self, mut connection: Pin<&mut C>) -> Ended {
+    /// Polls a connection until it ends, or passes a deadline.
+    pub(super) async fn drive<C: GracefulShutdown>(&mut self, mut connection: Pin<&mut C>) -> ConnectionEnd {
         poll_fn(|cx| {
-            if self.ending.is_none() && self.guest.shall_end(cx) {
-                self.ending = Some(Instant::now());
+            if self.closing_since.is_none() && self.handle.is_closing(cx) {
+                self.closing_since = Some(Instant::now());
                 self.activity.finish();
-                if C::TELLS {
+                if C::NAMES_LAST_REQUEST {
                     self.tell(connection.as_mut());
                 }
             }
             if self.ledger.is_shed() {
-                return Poll::Ready(Ended::Late);
+                return Poll::Ready(ConnectionEnd::Forced);
             }
-            if self.told.is_none() && self.activity.is_evicted() {
+            if self.told_since.is_none() && self.activity.is_evicted() {
                 self.tell(connection.as_mut());
             }
             loop {
@@ -61,18 +67,18 @@ impl Watch {
                     if let Err(error) = ended {
                         tracing::debug!(%error, "connection broke");
                     }
-                    return Poll::Ready(Ended::Itself);
+                    return Poll::Ready(ConnectionEnd::Closed);
                 }
-                match self.poll_late(cx) {
+                match self.poll_overdue(cx) {
                     Poll::Pending => return Poll::Pending,
-                    // Nothing was under way: it may say goodbye.
-                    Poll::Ready(Late::Idle) => self.tell(connection.as_mut()),
-                    // Who has begun is answered, by the guard.
-                    Poll::Ready(Late::Head) if self.activity.expire_head() => {}
-                    Poll::Ready(Late::Head) => return Poll::Ready(Ended::Late),
-                    Poll::Ready(Late::Stuck) => {
+                    // No exchange is in flight: the connection may say goodbye.
+                    Poll::Ready(Overdue::Idle) => self.tell(connection.as_mut()),
+                    // A head that has begun is answered, with 408.
+                    Poll::Ready(Overdue::Head) if self.activity.expire_head() => {}
+                    Poll::Ready(Overdue::Head) => return Poll::Ready(ConnectionEnd::Forced),
+                    Poll::Ready(Overdue::Stalled) => {
                         self.activity.abort(AbortReason::WriteStall);
-                        return Poll::Ready(Ended::Late);
+                        return Poll::Ready(ConnectionEnd::Forced);
                     }
                 }
             }
@@ -80,95 +86,96 @@ impl Watch {
         .await
     }
 
-    fn tell<C: Closing>(&mut self, connection: Pin<&mut C>) {
-        self.told = Some(Instant::now());
-        connection.close();
+    fn tell<C: GracefulShutdown>(&mut self, connection: Pin<&mut C>) {
+        self.told_since = Some(Instant::now());
+        connection.shut_down();
     }
 
-    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
-        let Some((due, late)) = self.due() else { return Poll::Pending };
-        self.timer.poll(cx, due).map(|()| late)
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Overdue> {
+        let Some((due, overdue)) = self.next_deadline() else { return Poll::Pending };
+        self.timer.poll(cx, due).map(|()| overdue)
     }
 
-    /// When the connection is late, and for what.
-    fn due(&self) -> Option<(Instant, Late)> {
-        let stalled = self.activity.write_blocked_since().map(|since| (since + self.timeouts.write_stall, Late::Stuck));
-        let waiting = self.activity.idle_since().map(|since| self.due_at_rest(since));
-        match (stalled, waiting) {
-            (Some(stalled), Some(waiting)) => Some(if stalled.0 <= waiting.0 { stalled } else { waiting }),
+    /// Returns the next deadline, and what is overdue when it passes.
+    fn next_deadline(&self) -> Option<(Instant, Overdue)> {
+        let blocked = self.activity.write_blocked_since();
+        let stalled = blocked.map(|since| (since + self.timeouts.write_stall, Overdue::Stalled));
+        let idle = self.activity.idle_since().map(|since| self.deadline_without_exchange(since));
+        match (stalled, idle) {
+            (Some(stalled), Some(idle)) => Some(if stalled.0 <= idle.0 { stalled } else { idle }),
             (one, other) => one.or(other),
         }
     }
 
-    /// When a connection is late that has no exchange in flight.
-    fn due_at_rest(&self, since: Instant) -> (Instant, Late) {
-        match (self.told, self.ending, self.activity.head_since()) {
-            (Some(told), _, _) => (told + FAREWELL, Late::Stuck),
-            // The next request is answered, and told to be the last one. That of a fresh connection may not come.
-            (None, Some(ending), head) if head.is_none() || self.activity.exchanges_begun() == 0 => {
-                (since.max(ending) + GRACE, Late::Idle)
+    /// Returns the deadline of a connection that has had no exchange in flight `since`.
+    fn deadline_without_exchange(&self, since: Instant) -> (Instant, Overdue) {
+        match (self.told_since, self.closing_since, self.activity.head_since()) {
+            (Some(told), _, _) => (told + FAREWELL, Overdue::Stalled),
+            // The next request is answered, and told to be the last one. A fresh connection may send none.
+            (None, Some(closing), head) if head.is_none() || self.activity.exchanges_begun() == 0 => {
+                (since.max(closing) + GRACE, Overdue::Idle)
             }
-            (None, _, Some(head)) => (head + self.timeouts.header, Late::Head),
-            (None, _, None) => (since + self.timeouts.idle, Late::Idle),
+            (None, _, Some(head)) => (head + self.timeouts.header, Overdue::Head),
+            (None, _, None) => (since + self.timeouts.idle, Overdue::Idle),
         }
     }
 }
 
 /// How a connection came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(super) enum ConnectionEnd {
     /// One of its sides closed it.
-    Itself,
-    /// It was late, or held much and moved little while memory was short.
-    Late,
+    Closed,
+    /// It passed a deadline, or held much and moved little while `buffer_budget` was short.
+    Forced,
 }
 
-/// How a connection is late.
+/// What is overdue when a deadline passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Late {
-    /// It has rested for too long.
+enum Overdue {
+    /// The next request, on an idle connection.
     Idle,
-    /// The head of a request does not come.
+    /// The rest of a head.
     Head,
-    /// It does not go on where it should.
-    Stuck,
+    /// Bytes that the client should take, or its farewell.
+    Stalled,
 }
 
-/// A connection that can be asked to end when its exchanges have.
-pub(super) trait Closing: Future<Output = hyper::Result<()>> {
-    /// Whether a client that is told to end learns which of its requests were heard. In HTTP/1 it does not, so a
-    /// connection that rests may be closed only when no request is likely to be under way.
-    const TELLS: bool;
+/// A connection that can be told to end when its exchanges have.
+pub(super) trait GracefulShutdown: Future<Output = hyper::Result<()>> {
+    /// Whether the client learns which of its requests are answered. In HTTP/1 it does not, so an idle connection is closed
+    /// only when a request is not likely to be under way.
+    const NAMES_LAST_REQUEST: bool;
 
-    fn close(self: Pin<&mut Self>);
+    fn shut_down(self: Pin<&mut Self>);
 }
 
-impl<S, B> Closing for http1::Connection<TokioIo<Guarded>, S>
+impl<S, B> GracefulShutdown for http1::Connection<TokioIo<FilteredIo<HeadFilter>>, S>
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    const TELLS: bool = false;
+    const NAMES_LAST_REQUEST: bool = false;
 
-    fn close(self: Pin<&mut Self>) {
+    fn shut_down(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
 }
 
-impl<S, B> Closing for http2::Connection<TokioIo<Screened>, S, Streams>
+impl<S, B> GracefulShutdown for http2::Connection<TokioIo<FilteredIo<FrameFilter>>, S, StreamExecutor>
 where
     S: hyper::service::HttpService<hyper::body::Incoming, ResBody = B>,
     S::Future: 'static,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     B: hyper::body::Body + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    Streams: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
+    StreamExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
-    const TELLS: bool = true;
+    const NAMES_LAST_REQUEST: bool = true;
 
-    fn close(self: Pin<&mut Self>) {
+    fn shut_down(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
 }

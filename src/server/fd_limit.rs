@@ -21,19 +21,19 @@ const LEAST_KEPT_BACK: u64 = 16;
 
 /// What the limit of open files leaves, as it was found at the start.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Files {
+pub(super) struct FdLimit {
     limit: u64,
     /// Listeners, logs, runtimes and what else is open all the time.
     fixed: u64,
     kept_back: u64,
 }
 
-impl Files {
+impl FdLimit {
     /// Raises the limit to what the configuration asks for, as far as the system permits.
-    pub(super) fn find(config: &Config, workers: usize) -> Self {
+    pub(super) fn raise(config: &Config, workers: usize) -> Self {
         let fixed = open_now() + fixed(config, workers as u64);
         let wanted = fixed + MOST_KEPT_BACK + config.server.max_connections as u64 + wanted_upstreams(config);
-        let limit = raise(wanted);
+        let limit = raise_to(wanted);
         let files = Self { limit, fixed, kept_back: (limit / 8).clamp(LEAST_KEPT_BACK, MOST_KEPT_BACK) };
         descriptors::set_limit(files.left());
         files
@@ -93,7 +93,7 @@ fn open_now() -> u64 {
 }
 
 /// Raises the soft limit of open files, and returns what it is then.
-fn raise(wanted: u64) -> u64 {
+fn raise_to(wanted: u64) -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let (Some(soft), hard) = (current, maximum.unwrap_or(u64::MAX)) else { return u64::MAX };
     let enough = raised(soft, hard, wanted);
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn some_are_kept_back() {
-        let left = |limit| Files { limit, fixed: 30, kept_back: 20 }.left();
+        let left = |limit| FdLimit { limit, fixed: 30, kept_back: 20 }.left();
         assert_eq!((left(10), left(50), left(100), left(u64::MAX)), (0, 0, 50, usize::MAX - 50));
     }
 

@@ -13,7 +13,7 @@ use listenfd::ListenFd;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::listener::{Bound, Listener};
+use super::listener::{Listener, ListeningSocket};
 use crate::config::Listen;
 use crate::state::Store;
 
@@ -41,13 +41,13 @@ const LENT: Duration = Duration::from_secs(4);
 
 /// What another process has opened for this one.
 #[derive(Default)]
-pub struct Inherited {
+pub struct InheritedSockets {
     sockets: Vec<(Listen, Listener)>,
     /// The old gate, waiting for a word.
     old: Option<UnixDatagram>,
 }
 
-impl Inherited {
+impl InheritedSockets {
     /// Takes what the environment tells of. To be called once, before any thread is started.
     ///
     /// # Errors
@@ -60,9 +60,9 @@ impl Inherited {
         for index in 0..fds.len() {
             let is_lent = names.next() != Some(OWN);
             if let Ok(Some(listener)) = fds.take_tcp_listener(index) {
-                inherited.add(Listener { socket: Bound::Tcp(listener), is_lent })?;
+                inherited.add(Listener { socket: ListeningSocket::Tcp(listener), is_lent })?;
             } else if let Ok(Some(listener)) = fds.take_unix_listener(index) {
-                inherited.add(Listener { socket: Bound::Unix(listener), is_lent })?;
+                inherited.add(Listener { socket: ListeningSocket::Unix(listener), is_lent })?;
             } else {
                 // What is none of these says why.
                 inherited.old = fds.take_unix_datagram(index)?;
@@ -135,9 +135,9 @@ pub enum HandOverError {
 }
 
 /// A process that does not accept connections yet; ended when nobody waits for it any more.
-struct Starting(Option<Child>);
+struct StartingProcess(Option<Child>);
 
-impl Starting {
+impl StartingProcess {
     /// Ends it, and waits for that: what it has open is free then.
     async fn end(mut self) {
         if let Some(mut child) = self.0.take() {
@@ -148,22 +148,22 @@ impl Starting {
 }
 
 /// A store whose file the new process may open; taken back when that does not come to accept connections.
-struct Lent<'s>(&'s Store);
+struct LentStore<'s>(&'s Store);
 
-impl Lent<'_> {
+impl LentStore<'_> {
     fn leave(self) {
         self.0.leave();
         std::mem::forget(self);
     }
 }
 
-impl Drop for Lent<'_> {
+impl Drop for LentStore<'_> {
     fn drop(&mut self) {
         self.0.resume();
     }
 }
 
-impl Drop for Starting {
+impl Drop for StartingProcess {
     fn drop(&mut self) {
         if let Some(child) = &mut self.0 {
             // It may have ended already.
@@ -188,7 +188,7 @@ pub(super) async fn start(mut command: Command, sockets: Vec<Listener>, store: &
     command.fd_mappings(mappings).expect("the numbers differ");
     // The command goes at the end of the statement, and with it the copies of the sockets here.
     let child = tokio::process::Command::from(command).spawn().map_err(HandOverError::Start)?;
-    let mut starting = Starting(Some(child));
+    let mut starting = StartingProcess(Some(child));
     let mut lent = None;
     let ready = timeout(PATIENCE, is_ready(here, &mut starting, store, &mut lent)).await;
     if let Err(error) = ready.unwrap_or(Err(HandOverError::Late)) {
@@ -204,9 +204,9 @@ pub(super) async fn start(mut command: Command, sockets: Vec<Listener>, store: &
 
 async fn is_ready<'s>(
     here: UnixDatagram,
-    starting: &mut Starting,
+    starting: &mut StartingProcess,
     store: &'s Store,
-    lent: &mut Option<Lent<'s>>,
+    lent: &mut Option<LentStore<'s>>,
 ) -> Result<(), HandOverError> {
     here.set_nonblocking(true).map_err(HandOverError::Start)?;
     let here = tokio::net::UnixDatagram::from_std(here).map_err(HandOverError::Start)?;
@@ -222,7 +222,7 @@ async fn is_ready<'s>(
         match &word[..length] {
             READY => return Ok(()),
             STATE => {
-                *lent = Some(Lent(store));
+                *lent = Some(LentStore(store));
                 if !store.pause().await {
                     return Err(HandOverError::Late);
                 }

@@ -21,27 +21,27 @@ const MODE: u32 = 0o660;
 /// A listening socket.
 #[derive(Debug)]
 pub(super) struct Listener {
-    pub(super) socket: Bound,
+    pub(super) socket: ListeningSocket,
     /// Whether somebody else keeps it open, too, and with it its queue: systemd does.
     pub(super) is_lent: bool,
 }
 
 #[derive(Debug)]
-pub(super) enum Bound {
+pub(super) enum ListeningSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
 impl Listener {
-    const fn own(socket: Bound) -> Self {
+    const fn own(socket: ListeningSocket) -> Self {
         Self { socket, is_lent: false }
     }
 
     /// Binds an address.
     pub(super) fn bind(address: &Listen) -> io::Result<Self> {
         Ok(Self::own(match address {
-            Listen::Tcp(address) => Bound::Tcp(bind(*address, false)?),
-            Listen::Unix(path) => Bound::Unix(bind_unix(path)?),
+            Listen::Tcp(address) => ListeningSocket::Tcp(bind(*address, false)?),
+            Listen::Unix(path) => ListeningSocket::Unix(bind_unix(path)?),
         }))
     }
 
@@ -56,7 +56,7 @@ impl Listener {
         for _ in 0..count {
             let listener = bind(bound, true)?;
             bound = listener.local_addr()?;
-            listeners.push(Self::own(Bound::Tcp(listener)));
+            listeners.push(Self::own(ListeningSocket::Tcp(listener)));
         }
         Ok(listeners)
     }
@@ -72,7 +72,7 @@ impl Listener {
     /// Lets no connection begin at a socket of our own; those in its queue are still to be accepted.
     pub(super) fn retire(&self) {
         self.remove_name();
-        if let Bound::Tcp(socket) = &self.socket
+        if let ListeningSocket::Tcp(socket) = &self.socket
             && !self.is_lent
             && let Err(error) = refuse_new::refuse_new(socket)
         {
@@ -90,7 +90,7 @@ impl Listener {
     }
 }
 
-impl Bound {
+impl ListeningSocket {
     /// Returns the address it is bound to; a unix socket without a name has none.
     fn address(&self) -> Option<Listen> {
         match self {
@@ -117,8 +117,8 @@ impl Bound {
 impl From<Listener> for OwnedFd {
     fn from(listener: Listener) -> Self {
         match listener.socket {
-            Bound::Tcp(listener) => listener.into(),
-            Bound::Unix(listener) => listener.into(),
+            ListeningSocket::Tcp(listener) => listener.into(),
+            ListeningSocket::Unix(listener) => listener.into(),
         }
     }
 }
@@ -184,7 +184,7 @@ mod tests {
     fn only_a_socket_that_nobody_answers_at_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tls.sock");
-        let first = Listener::own(Bound::Unix(bind_unix(&path).unwrap()));
+        let first = Listener::own(ListeningSocket::Unix(bind_unix(&path).unwrap()));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, MODE);
         assert_eq!(kind(&path), ErrorKind::AddrInUse);
         first.remove_name();

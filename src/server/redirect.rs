@@ -1,4 +1,4 @@
-//! `redirect_http`: plain HTTP is answered with the way to HTTPS, and nothing else.
+//! `redirect_http`: every request over plain HTTP is redirected to HTTPS.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,30 +15,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::timeout;
 
-use super::admission::Place;
-use super::client_io::Stream;
-use super::connection;
-use super::worker::Worker;
+use super::admission::{self, ConnectionPermit};
+use super::client_io::ClientStream;
+use super::worker::{HttpsPort, Worker};
 use crate::message::framing;
 use crate::message::target;
 
-/// How long a whole connection may take: one question, one answer.
+/// How long a whole connection may take: one request, one answer.
 const LIFE: Duration = Duration::from_secs(10);
 
-/// Which port a browser is led to. In front of a container or a router, it is another than the one listened on.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct HttpsPort {
-    /// `redirect_http.port`.
-    pub(super) configured: Option<u16>,
-    /// The first port of `listen`.
-    pub(super) tls: u16,
-    /// The port of `redirect_http`.
-    pub(super) plain: u16,
-}
-
 impl HttpsPort {
-    /// Finds the port for a request that named one, or none, which is 80. Where plain HTTP came to 80 though something
-    /// else is listened on, ports are mapped on the way, and those outside are the usual ones.
+    /// Finds the port for a request that named a port, or none, which means 80. A request to 80 where `redirect_http` listens
+    /// on another port shows that ports are mapped on the way; then HTTPS is expected at 443.
     fn behind(self, named: Option<u16>) -> u16 {
         let came_to = named.unwrap_or(HTTP);
         let is_mapped = came_to == HTTP && self.plain != HTTP;
@@ -50,15 +38,22 @@ const HTTP: u16 = 80;
 const HTTPS: u16 = 443;
 
 /// Answers one request of a plain connection.
-pub(super) async fn serve(mut stream: Stream, address: SocketAddr, _place: Place, worker: Rc<Worker>) {
-    let guest = worker.plain.enter();
-    // Whether it came to an answer in time is the client's concern.
-    guest.until_evicted(answer_one(&mut stream, address, &worker)).await;
+pub(super) async fn serve(
+    mut stream: ClientStream,
+    address: SocketAddr,
+    _permit: ConnectionPermit,
+    worker: Rc<Worker>,
+) {
+    let handle = worker.redirects.add();
+    // Without an answer in time the connection is closed, which tells the client enough.
+    handle.until_evicted(answer_one(&mut stream, address, &worker)).await;
 }
 
-async fn answer_one(stream: &mut Stream, address: SocketAddr, worker: &Worker) {
-    let Some(_client) = connection::admit(stream, address, worker).await else { return };
-    let https = worker.https;
+async fn answer_one(stream: &mut ClientStream, address: SocketAddr, worker: &Worker) {
+    let snapshot = worker.snapshot();
+    let admitted = admission::admit(stream, address, &snapshot.config.server, &worker.limits).await;
+    let Some(_client) = admitted else { return };
+    let https = worker.https_port;
     let service = service_fn(move |request| async move { Ok::<_, Infallible>(answer(&request, https)) });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -98,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_that_nothing_maps_are_those_listened_on() {
+    fn unmapped_ports_are_those_listened_on() {
         check(None, 443, 80, None, 443);
         check(None, 8443, 80, None, 8443);
         check(None, 8443, 8080, Some(8080), 8443);

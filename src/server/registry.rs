@@ -1,4 +1,4 @@
-//! The connections of one worker: so that they can be counted, and told to end.
+//! The connections of one worker, so that they can be counted, closed, evicted and aborted.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
@@ -16,100 +16,104 @@ use tokio::time::Instant;
 use crate::budget::{ClientUsage, Ledger};
 use crate::exchange::{AbortReason, Activity};
 
-/// All connections of one worker.
+/// How old a connection in its handshake is before it may be evicted: honest handshakes are faster.
+const HANDSHAKE_RESPITE: Duration = Duration::from_secs(1);
+
+/// The connections of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    closing: Cell<bool>,
+    is_closing: Cell<bool>,
     next: Cell<u64>,
-    seats: RefCell<HashMap<u64, Seat>>,
-    left: Notify,
+    entries: RefCell<HashMap<u64, ConnectionEntry>>,
+    removed: Notify,
 }
 
-/// How long a connection may take for its handshake before it makes room for another: those who mean it are faster.
-const BEGINNING: Duration = Duration::from_secs(1);
-
-/// How one connection is reached, and how it is doing; nothing before its handshake.
+/// One connection.
 #[derive(Debug)]
-struct Seat {
-    since: Instant,
+struct ConnectionEntry {
+    accepted: Instant,
+    /// Wakes its task, once that has been polled.
     waker: Option<Waker>,
-    activity: Option<Rc<Activity>>,
-    ledger: Option<Arc<Ledger>>,
-    /// Whether it shall make room for another before its handshake is done.
-    shall_leave: bool,
+    /// Whether it is evicted during its handshake.
+    is_evicted: bool,
+    /// What it does and holds; `None` before the end of its handshake.
+    state: Option<(Rc<Activity>, Arc<Ledger>)>,
 }
 
-impl Seat {
+impl ConnectionEntry {
     fn new() -> Self {
-        Self { since: Instant::now(), waker: None, activity: None, ledger: None, shall_leave: false }
+        Self { accepted: Instant::now(), waker: None, is_evicted: false, state: None }
     }
 
-    /// Returns since when the connection has rested, or has not come to the end of its handshake.
-    fn idle_since(&self, now: Instant) -> Option<Instant> {
-        match &self.activity {
-            Some(activity) => activity.evictable_since(),
-            None => (!self.shall_leave && now - self.since > BEGINNING).then_some(self.since),
+    /// Returns since when the connection may be evicted: since when it is idle, or its handshake goes on.
+    fn evictable_since(&self, now: Instant) -> Option<Instant> {
+        match &self.state {
+            Some((activity, _)) => activity.evictable_since(),
+            None => (!self.is_evicted && now - self.accepted > HANDSHAKE_RESPITE).then_some(self.accepted),
         }
     }
 
-    /// Lets the connection make room for another.
-    fn leave(&mut self) {
-        match &self.activity {
-            Some(activity) => activity.evict(),
-            None => self.shall_leave = true,
+    fn evict(&mut self) {
+        match &self.state {
+            Some((activity, _)) => activity.evict(),
+            None => self.is_evicted = true,
         }
         if let Some(waker) = &self.waker {
             waker.wake_by_ref();
         }
     }
+
+    fn ledger(&self) -> Option<&Ledger> {
+        self.state.as_ref().map(|(_, ledger)| &**ledger)
+    }
 }
 
 impl Registry {
-    /// Enters a connection, until the returned value is dropped.
-    pub(super) fn enter(self: &Rc<Self>) -> Guest {
+    /// Adds a connection, until the handle is dropped.
+    pub(super) fn add(self: &Rc<Self>) -> ConnectionHandle {
         let id = self.next.get();
         self.next.set(id + 1);
-        self.seats.borrow_mut().insert(id, Seat::new());
-        Guest { registry: Rc::clone(self), id, known: Cell::new(false) }
+        self.entries.borrow_mut().insert(id, ConnectionEntry::new());
+        ConnectionHandle { registry: Rc::clone(self), id, has_waker: Cell::new(false) }
     }
 
-    /// Tells every connection to end when its exchanges have.
+    /// Lets every connection end when its exchanges have.
     pub(super) fn close(&self) {
-        self.closing.set(true);
-        for waker in self.seats.borrow().values().filter_map(|seat| seat.waker.as_ref()) {
+        self.is_closing.set(true);
+        for waker in self.entries.borrow().values().filter_map(|entry| entry.waker.as_ref()) {
             waker.wake_by_ref();
         }
     }
 
-    /// Lets those that are still here know that they end now.
-    pub(super) fn cut(&self) {
-        for activity in self.seats.borrow().values().filter_map(|seat| seat.activity.as_ref()) {
+    /// Records for the connections that are still open that the drain deadline ends them.
+    pub(super) fn abort(&self) {
+        for (activity, _) in self.entries.borrow().values().filter_map(|entry| entry.state.as_ref()) {
             activity.abort(AbortReason::Drain);
         }
     }
 
-    /// Tells the connection that has rested longest to end. Tells whether there is one.
-    pub(super) fn make_room(&self) -> bool {
+    /// Evicts the connection that has been idle for longest. Returns whether there is one.
+    pub(super) fn evict_idle(&self) -> bool {
         let now = Instant::now();
-        let mut seats = self.seats.borrow_mut();
-        let idle = seats.values_mut().filter(|seat| seat.waker.is_some());
-        let idle = idle.filter_map(|seat| Some((seat.idle_since(now)?, seat)));
-        idle.min_by_key(|(since, _)| *since).map(|(_, seat)| seat.leave()).is_some()
+        let mut entries = self.entries.borrow_mut();
+        let wakeable = entries.values_mut().filter(|entry| entry.waker.is_some());
+        let evictable = wakeable.filter_map(|entry| Some((entry.evictable_since(now)?, entry)));
+        evictable.min_by_key(|(since, _)| *since).map(|(_, entry)| entry.evict()).is_some()
     }
 
-    /// Looks how fast each connection gives back what waits in its buffers.
-    pub(super) fn look(&self, now: Instant) {
-        for ledger in self.seats.borrow().values().filter_map(|seat| seat.ledger.as_ref()) {
+    /// Measures how fast each connection empties its buffers.
+    pub(super) fn measure(&self, now: Instant) {
+        for ledger in self.entries.borrow().values().filter_map(ConnectionEntry::ledger) {
             ledger.refresh(now);
         }
     }
 
-    /// Closes the slowest connections, of one client or of all, until they held so many bytes. Returns how many.
+    /// Closes the slowest connections, of one client or of all, until the closed ones held `bytes`. Returns how many.
     pub(super) fn shed(&self, client: Option<&ClientUsage>, bytes: usize) -> u64 {
-        let seats = self.seats.borrow();
+        let entries = self.entries.borrow();
         let is_its = |ledger: &Ledger| client.is_none_or(|client| ledger.client().is_some_and(|one| one.is(client)));
-        let slow = seats.values().filter_map(|seat| {
-            let (ledger, waker) = (seat.ledger.as_ref()?, seat.waker.as_ref()?);
+        let slow = entries.values().filter_map(|entry| {
+            let (ledger, waker) = (entry.ledger()?, entry.waker.as_ref()?);
             Some((ledger.slowness().filter(|_| is_its(ledger))?, ledger, waker))
         });
         let mut slow: Vec<_> = slow.collect();
@@ -127,72 +131,68 @@ impl Registry {
         count
     }
 
-    /// Waits until all connections have left.
+    /// Waits until there is no connection.
     pub(super) async fn emptied(&self) {
         while self.count() > 0 {
-            self.left.notified().await;
+            self.removed.notified().await;
         }
     }
 
     pub(super) fn count(&self) -> usize {
-        self.seats.borrow().len()
+        self.entries.borrow().len()
     }
 }
 
-/// One connection's entry.
+/// A connection's own handle in the registry.
 #[derive(Debug)]
-pub(super) struct Guest {
+pub(super) struct ConnectionHandle {
     registry: Rc<Registry>,
     id: u64,
-    known: Cell<bool>,
+    has_waker: Cell<bool>,
 }
 
-impl Guest {
-    /// Notes where to look how the connection is doing.
-    pub(super) fn sit(&self, activity: &Rc<Activity>, ledger: &Arc<Ledger>) {
-        self.seat(|seat| {
-            seat.activity = Some(Rc::clone(activity));
-            seat.ledger = Some(Arc::clone(ledger));
-        });
+impl ConnectionHandle {
+    /// Records the end of the handshake.
+    pub(super) fn open(&self, activity: &Rc<Activity>, ledger: &Arc<Ledger>) {
+        self.change(|entry| entry.state = Some((Rc::clone(activity), Arc::clone(ledger))));
     }
 
-    /// Goes on with what comes before the connection has a say, unless it shall make room for another.
-    pub(super) async fn until_evicted<F: Future>(&self, begin: F) -> Option<F::Output> {
-        let mut begin = pin!(begin);
+    /// Runs a step before the end of the handshake. Returns `None` if the connection is evicted meanwhile.
+    pub(super) async fn until_evicted<F: Future>(&self, step: F) -> Option<F::Output> {
+        let mut step = pin!(step);
         poll_fn(|cx| {
-            self.note(cx);
-            if self.registry.seats.borrow().get(&self.id).is_some_and(|seat| seat.shall_leave) {
+            self.record_waker(cx);
+            if self.registry.entries.borrow().get(&self.id).is_some_and(|entry| entry.is_evicted) {
                 return Poll::Ready(None);
             }
-            begin.as_mut().poll(cx).map(Some)
+            step.as_mut().poll(cx).map(Some)
         })
         .await
     }
 
-    /// Makes sure that the connection's task can be woken.
-    fn note(&self, cx: &Context<'_>) {
+    /// Tells whether the worker closes, and makes sure that the task is woken when that changes.
+    pub(super) fn is_closing(&self, cx: &Context<'_>) -> bool {
+        self.record_waker(cx);
+        self.registry.is_closing.get()
+    }
+
+    fn record_waker(&self, cx: &Context<'_>) {
         // A spawned task keeps its waker for life.
-        if !self.known.replace(true) {
-            self.seat(|seat| seat.waker = Some(cx.waker().clone()));
+        if !self.has_waker.replace(true) {
+            self.change(|entry| entry.waker = Some(cx.waker().clone()));
         }
     }
 
-    fn seat(&self, change: impl FnOnce(&mut Seat)) {
-        if let Some(seat) = self.registry.seats.borrow_mut().get_mut(&self.id) {
-            change(seat);
+    fn change(&self, change: impl FnOnce(&mut ConnectionEntry)) {
+        if let Some(entry) = self.registry.entries.borrow_mut().get_mut(&self.id) {
+            change(entry);
         }
-    }
-
-    /// Tells whether the connection shall end, and makes sure that its task is woken when that changes.
-    pub(super) fn shall_end(&self, cx: &Context<'_>) -> bool {
-        self.note(cx);
-        self.registry.closing.get()
     }
 }
 
-impl Drop for Guest {
+impl Drop for ConnectionHandle {
     fn drop(&mut self) {
-        self.registry.seats.borrow_mut().remove(&self.id);
-        self.registry.left.notify_one();
+        self.registry.entries.borrow_mut().remove(&self.id);
+        self.registry.removed.notify_one();
     }
 }

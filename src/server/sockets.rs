@@ -4,12 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::StartError;
-use super::handover::Inherited;
+use super::handover::InheritedSockets;
 use super::listener::Listener;
 use crate::config::{Config, Listen};
 
 /// All sockets, dealt out to the workers.
-pub(super) struct Sockets {
+pub(super) struct ListeningSockets {
     pub(super) addresses: Vec<Listen>,
     pub(super) redirect_address: Option<SocketAddr>,
     workers: Vec<Vec<Listener>>,
@@ -20,9 +20,9 @@ pub(super) struct Sockets {
     pub(super) all: Vec<Listener>,
 }
 
-impl Sockets {
+impl ListeningSockets {
     /// Takes or binds every address that the configuration names.
-    pub(super) fn open(config: &Config, workers: usize, inherited: &mut Inherited) -> Result<Self, StartError> {
+    pub(super) fn open(config: &Config, workers: usize, inherited: &mut InheritedSockets) -> Result<Self, StartError> {
         let mut sockets = Self {
             addresses: Vec::new(),
             redirect_address: None,
@@ -48,7 +48,7 @@ impl Sockets {
     }
 
     /// Opens one address for every worker.
-    fn open_tls(&mut self, address: &Listen, inherited: &mut Inherited) -> io::Result<()> {
+    fn open_tls(&mut self, address: &Listen, inherited: &mut InheritedSockets) -> io::Result<()> {
         let mut sockets = inherited.take(address);
         if sockets.is_empty() {
             sockets = match address {
@@ -67,7 +67,7 @@ impl Sockets {
     }
 
     /// Opens the address that redirects plain HTTP, once for all.
-    fn open_redirect(&mut self, address: SocketAddr, inherited: &mut Inherited) -> io::Result<()> {
+    fn open_redirect(&mut self, address: SocketAddr, inherited: &mut InheritedSockets) -> io::Result<()> {
         let listener = open_one(&Listen::Tcp(address), inherited)?;
         if let Some(Listen::Tcp(address)) = listener.address() {
             self.redirect_address = Some(address);
@@ -89,6 +89,6 @@ impl Sockets {
 }
 
 /// Takes or binds an address once for all.
-fn open_one(address: &Listen, inherited: &mut Inherited) -> io::Result<Listener> {
+fn open_one(address: &Listen, inherited: &mut InheritedSockets) -> io::Result<Listener> {
     inherited.take(address).pop().map_or_else(|| Listener::bind(address), Ok)
 }

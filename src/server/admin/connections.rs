@@ -10,37 +10,37 @@ use std::rc::Rc;
 use tokio::task::{AbortHandle, JoinSet};
 
 /// The connections of the admin listener.
-pub(super) struct Visitors {
+pub(super) struct AdminConnections {
     most: usize,
     serving: JoinSet<()>,
     /// From the longest open one to the newest.
-    open: VecDeque<(AbortHandle, Busy)>,
+    open: VecDeque<(AbortHandle, OrderInProgress)>,
 }
 
 /// Whether a connection's order is being carried out.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Busy(Rc<Cell<bool>>);
+pub(super) struct OrderInProgress(Rc<Cell<bool>>);
 
-impl Busy {
+impl OrderInProgress {
     /// Notes that an order is carried out from now on, to the end of the connection.
     pub(super) fn begin(&self) {
         self.0.set(true);
     }
 }
 
-impl Visitors {
+impl AdminConnections {
     pub(super) fn new(most: usize) -> Self {
         Self { most, serving: JoinSet::new(), open: VecDeque::new() }
     }
 
     /// Serves one more connection, in the place of another one if there are many.
-    pub(super) async fn admit<F: Future<Output = ()> + 'static>(&mut self, serve: impl FnOnce(Busy) -> F) {
+    pub(super) async fn admit<F: Future<Output = ()> + 'static>(&mut self, serve: impl FnOnce(OrderInProgress) -> F) {
         while self.serving.try_join_next().is_some() {}
         while self.serving.len() >= self.most {
             self.make_room();
             self.serving.join_next().await;
         }
-        let busy = Busy::default();
+        let busy = OrderInProgress::default();
         let handle = self.serving.spawn_local(serve(busy.clone()));
         self.open.push_back((handle, busy));
     }
@@ -75,7 +75,7 @@ mod tests {
         }
         let visit = |nth: u32, orders: bool| {
             let ends = Ends(Rc::clone(&ended), nth);
-            move |busy: Busy| async move {
+            move |busy: OrderInProgress| async move {
                 let _ends = ends;
                 if orders {
                     busy.begin();
@@ -83,15 +83,15 @@ mod tests {
                 pending::<()>().await;
             }
         };
-        let mut visitors = Visitors::new(3);
+        let mut connections = AdminConnections::new(3);
         let all = async {
             for (nth, orders) in [(1, true), (2, false), (3, false), (4, false), (5, false)] {
-                visitors.admit(visit(nth, orders)).await;
+                connections.admit(visit(nth, orders)).await;
                 tokio::task::yield_now().await;
             }
             assert_eq!(ended.get(), 23);
             assert!(timeout(Duration::from_millis(1), pending::<()>()).await.is_err());
-            assert_eq!(visitors.serving.len(), 3);
+            assert_eq!(connections.serving.len(), 3);
         };
         LocalSet::new().run_until(all).await;
     }

@@ -18,9 +18,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
-use super::Known;
-use super::connections::Busy;
-use super::order::{self, Refusal};
+use super::AdminContext;
+use super::connections::OrderInProgress;
+use super::order::{self, OrderError};
 use crate::config::{UpstreamConfig, UpstreamUrl};
 use crate::message::target;
 use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
@@ -30,7 +30,7 @@ use crate::observe::health::PartReport;
 use crate::observe::heartbeat::StuckWorker;
 use crate::observe::metrics::{self, ClientProtocol, Tally};
 use crate::proxy::LoginQuestion;
-use crate::server::client_io::Stream;
+use crate::server::client_io::ClientStream;
 use crate::state::{Freeze, KeepError};
 
 /// The most bytes of the head of a question.
@@ -45,17 +45,17 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// What is here, for those who look elsewhere.
 const HERE: &str = "here are /livez, /readyz, /metrics, /status, /explain, /freeze, /thaw and /freezes\n";
 
-type Answer = Response<Full<Bytes>>;
+type AdminResponse = Response<Full<Bytes>>;
 
 /// Whoever answers.
-pub(super) struct Desk {
-    known: Known,
+pub(super) struct AdminService {
+    context: AdminContext,
     is_tcp: bool,
 }
 
 /// What is here.
 #[derive(Clone, Copy)]
-enum Place {
+enum Endpoint {
     Livez,
     Readyz,
     Metrics,
@@ -89,13 +89,13 @@ struct ThawOrder {
 struct ListOrder {}
 
 /// Whoever is at the other end.
-struct Visitor {
+struct AdminClient {
     may_order: bool,
     name: String,
-    busy: Busy,
+    in_progress: OrderInProgress,
 }
 
-impl Place {
+impl Endpoint {
     fn at(path: &str) -> Option<Self> {
         Some(match path {
             "/livez" => Self::Livez,
@@ -123,16 +123,16 @@ impl Place {
     }
 }
 
-impl Desk {
-    pub(super) const fn new(known: Known, is_tcp: bool) -> Self {
-        Self { known, is_tcp }
+impl AdminService {
+    pub(super) const fn new(context: AdminContext, is_tcp: bool) -> Self {
+        Self { context, is_tcp }
     }
 
-    pub(super) async fn serve(self: Rc<Self>, stream: Stream, busy: Busy) {
-        let visitor = &Visitor { may_order: order::is_operator(&stream), name: order::name(&stream), busy };
+    pub(super) async fn serve(self: Rc<Self>, stream: ClientStream, in_progress: OrderInProgress) {
+        let client = &AdminClient { may_order: order::is_operator(&stream), name: order::name(&stream), in_progress };
         let service = service_fn(|request| {
             let this = Rc::clone(&self);
-            async move { Ok::<_, Infallible>(this.answer(request, visitor).await) }
+            async move { Ok::<_, Infallible>(this.answer(request, client).await) }
         });
         let connection = http1::Builder::new()
             .half_close(true)
@@ -145,40 +145,40 @@ impl Desk {
         drop(timeout(LIFE, connection).await);
     }
 
-    async fn answer(&self, request: Request<Incoming>, visitor: &Visitor) -> Answer {
+    async fn answer(&self, request: Request<Incoming>, client: &AdminClient) -> AdminResponse {
         let Ok(authority) = target::authority(request.version(), request.uri(), request.headers()) else {
             return text(StatusCode::BAD_REQUEST, "the request names no host, or more than one\n");
         };
-        // A page of a stranger's site can send its visitor's browser here, but only under a name of that site.
+        // A page of a stranger's site can send its client's browser here, but only under a name of that site.
         if self.is_tcp && !is_loopback(&authority.host) {
             return text(StatusCode::MISDIRECTED_REQUEST, "ask for localhost or a loopback address\n");
         }
-        let Some(place) = Place::at(request.uri().path()) else {
+        let Some(endpoint) = Endpoint::at(request.uri().path()) else {
             return text(StatusCode::NOT_FOUND, HERE);
         };
-        if !place.takes(request.method()) {
-            let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, format!("possible here: {}\n", place.methods()));
-            refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static(place.methods()));
+        if !endpoint.takes(request.method()) {
+            let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, format!("possible here: {}\n", endpoint.methods()));
+            refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static(endpoint.methods()));
             return refusal;
         }
-        match place {
-            Place::Livez => self.live(),
-            Place::Readyz => self.ready(&request),
-            Place::Metrics => answer(StatusCode::OK, metrics::CONTENT_TYPE, self.known.metrics.text()),
-            Place::Status => self.status(),
-            Place::Explain => match order::read(request, visitor.may_order).await {
+        match endpoint {
+            Endpoint::Livez => self.live(),
+            Endpoint::Readyz => self.ready(&request),
+            Endpoint::Metrics => answer(StatusCode::OK, metrics::CONTENT_TYPE, self.context.metrics.text()),
+            Endpoint::Status => self.status(),
+            Endpoint::Explain => match order::read(request, client.may_order).await {
                 Ok(question) => self.explain(&question).await,
                 Err(refusal) => refused(refusal),
             },
-            Place::Freeze => match order::read(request, visitor.may_order).await {
-                Ok(order) => self.freeze(order, visitor).await.unwrap_or_else(|answer| *answer),
+            Endpoint::Freeze => match order::read(request, client.may_order).await {
+                Ok(order) => self.freeze(order, client).await.unwrap_or_else(|answer| *answer),
                 Err(refusal) => refused(refusal),
             },
-            Place::Thaw => match order::read(request, visitor.may_order).await {
-                Ok(order) => self.thaw(order, visitor).await.unwrap_or_else(|answer| *answer),
+            Endpoint::Thaw => match order::read(request, client.may_order).await {
+                Ok(order) => self.thaw(order, client).await.unwrap_or_else(|answer| *answer),
                 Err(refusal) => refused(refusal),
             },
-            Place::Freezes => match order::read(request, visitor.may_order).await {
+            Endpoint::Freezes => match order::read(request, client.may_order).await {
                 Ok(ListOrder {}) => self.freezes(),
                 Err(refusal) => refused(refusal),
             },
@@ -186,11 +186,11 @@ impl Desk {
     }
 
     /// Freezes somebody, on all workers at once.
-    async fn freeze(&self, order: FreezeOrder, visitor: &Visitor) -> Result<Answer, Box<Answer>> {
-        visitor.busy.begin();
-        let by = &*visitor.name;
+    async fn freeze(&self, order: FreezeOrder, client: &AdminClient) -> Result<AdminResponse, Box<AdminResponse>> {
+        client.in_progress.begin();
+        let by = &*client.name;
         let whom = whom(&order.whom)?;
-        let snapshot = Arc::clone(&self.known.live.borrow());
+        let snapshot = Arc::clone(&self.context.snapshots.borrow());
         let FreezeOrder { until, why, .. } = order;
         if why.len() > MAX_WHY {
             return Err(Box::new(problem(StatusCode::BAD_REQUEST, "malformed", "the reason is longer than 500 bytes")));
@@ -203,11 +203,11 @@ impl Desk {
     }
 
     /// Thaws somebody.
-    async fn thaw(&self, order: ThawOrder, visitor: &Visitor) -> Result<Answer, Box<Answer>> {
-        visitor.busy.begin();
-        let by = &*visitor.name;
+    async fn thaw(&self, order: ThawOrder, client: &AdminClient) -> Result<AdminResponse, Box<AdminResponse>> {
+        client.in_progress.begin();
+        let by = &*client.name;
         let whom = whom(&order.whom)?;
-        let snapshot = Arc::clone(&self.known.live.borrow());
+        let snapshot = Arc::clone(&self.context.snapshots.borrow());
         let thawed = snapshot.freezes().thaw(&whom).await.map_err(unkept)?;
         if thawed {
             snapshot.logs().write_note(&EventRecord::of(AuditEvent::Thaw, &whom, by.to_owned(), None, ""));
@@ -216,8 +216,8 @@ impl Desk {
         Ok(json(StatusCode::OK, &json!({ "whom": whom.to_string(), "thawed": thawed })))
     }
 
-    fn freezes(&self) -> Answer {
-        let freezes = self.known.live.borrow().freezes().list();
+    fn freezes(&self) -> AdminResponse {
+        let freezes = self.context.snapshots.borrow().freezes().list();
         let told = freezes.iter().map(|(whom, freeze)| {
             json!({ "whom": whom, "since": freeze.since, "until": freeze.until, "by": freeze.by, "why": freeze.why })
         });
@@ -225,8 +225,8 @@ impl Desk {
     }
 
     /// Tells who a caller would become, with what the workers judge by at this moment.
-    async fn explain(&self, question: &LoginQuestion) -> Answer {
-        let snapshot = Arc::clone(&self.known.live.borrow());
+    async fn explain(&self, question: &LoginQuestion) -> AdminResponse {
+        let snapshot = Arc::clone(&self.context.snapshots.borrow());
         let Ok(proxy) = snapshot.proxy(None, &Tally::default()) else {
             return problem(StatusCode::INTERNAL_SERVER_ERROR, "unusable", "the configuration cannot be used");
         };
@@ -237,12 +237,12 @@ impl Desk {
         }
     }
 
-    fn live(&self) -> Answer {
-        alive(&self.known.heartbeats.stuck(Instant::now()))
+    fn live(&self) -> AdminResponse {
+        alive(&self.context.heartbeats.stuck(Instant::now()))
     }
 
-    fn ready(&self, request: &Request<Incoming>) -> Answer {
-        let findings = self.known.metrics.health.check();
+    fn ready(&self, request: &Request<Incoming>) -> AdminResponse {
+        let findings = self.context.metrics.health.check();
         let is_ready = !findings.iter().any(PartReport::makes_unready);
         let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         if wants_json(request.headers()) {
@@ -254,8 +254,8 @@ impl Desk {
         text(status, told.chain([end.to_owned()]).collect::<String>())
     }
 
-    fn status(&self) -> Answer {
-        let (metrics, now) = (&self.known.metrics, Timestamp::now());
+    fn status(&self) -> AdminResponse {
+        let (metrics, now) = (&self.context.metrics, Timestamp::now());
         let loaded = metrics.loaded();
         let config = &loaded.config;
         let certificates = config.certificates.iter();
@@ -273,7 +273,7 @@ impl Desk {
                 "uptime_seconds": now.as_second() - metrics.started.as_second(),
                 "ready": !findings.iter().any(PartReport::makes_unready),
                 "parts": parts(&findings),
-                "workers": self.known.workers,
+                "workers": self.context.workers,
                 "connections": { "h1": metrics.open(ClientProtocol::H1), "h2": metrics.open(ClientProtocol::H2) },
                 "exchanges_in_flight": metrics.in_flight(),
                 "tunnels": metrics.tunnels(),
@@ -286,7 +286,7 @@ impl Desk {
 }
 
 /// Tells whether every worker moves.
-fn alive(still: &[StuckWorker]) -> Answer {
+fn alive(still: &[StuckWorker]) -> AdminResponse {
     if still.is_empty() {
         return text(StatusCode::OK, "ok\n");
     }
@@ -295,11 +295,11 @@ fn alive(still: &[StuckWorker]) -> Answer {
     text(StatusCode::SERVICE_UNAVAILABLE, still.iter().map(line).chain(["not alive\n".to_owned()]).collect::<String>())
 }
 
-fn whom(text: &str) -> Result<FreezeTarget, Box<Answer>> {
+fn whom(text: &str) -> Result<FreezeTarget, Box<AdminResponse>> {
     text.parse().map_err(|message: String| Box::new(problem(StatusCode::BAD_REQUEST, "malformed", &message)))
 }
 
-fn unkept(error: KeepError) -> Box<Answer> {
+fn unkept(error: KeepError) -> Box<AdminResponse> {
     Box::new(problem(StatusCode::SERVICE_UNAVAILABLE, "state", &error.to_string()))
 }
 
@@ -326,25 +326,25 @@ fn wants_json(headers: &HeaderMap) -> bool {
 }
 
 /// Says why an order is not done.
-fn problem(status: StatusCode, error: &str, message: &str) -> Answer {
+fn problem(status: StatusCode, error: &str, message: &str) -> AdminResponse {
     json(status, &json!({ "error": error, "message": message }))
 }
 
-fn refused(refusal: Refusal) -> Answer {
+fn refused(refusal: OrderError) -> AdminResponse {
     let (status, error) = refusal.status();
     problem(status, error, &refusal.to_string())
 }
 
-fn text(status: StatusCode, text: impl Into<String>) -> Answer {
+fn text(status: StatusCode, text: impl Into<String>) -> AdminResponse {
     answer(status, "text/plain; charset=utf-8", text.into())
 }
 
-fn json(status: StatusCode, value: &Value) -> Answer {
+fn json(status: StatusCode, value: &Value) -> AdminResponse {
     answer(status, "application/json", format!("{value:#}\n"))
 }
 
 /// Answers with what is true now, and only now.
-fn answer(status: StatusCode, content_type: &'static str, body: String) -> Answer {
+fn answer(status: StatusCode, content_type: &'static str, body: String) -> AdminResponse {
     let mut answer = Response::new(Full::from(body));
     *answer.status_mut() = status;
     for (name, value) in [

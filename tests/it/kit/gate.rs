@@ -244,7 +244,7 @@ impl Gate {
         server.join().await
     }
 
-    pub fn state(&self) -> tokio::sync::watch::Receiver<callgate::server::State> {
+    pub fn state(&self) -> tokio::sync::watch::Receiver<callgate::server::ServerState> {
         self.server.as_ref().unwrap().state()
     }
 

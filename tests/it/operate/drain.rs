@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use callgate::server::State;
+use callgate::server::ServerState;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -63,13 +63,13 @@ async fn a_request_that_comes_while_others_leave_is_answered_and_is_the_last() {
     let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let mut states = gate.state();
-    assert_eq!(*states.borrow(), State::Ready);
+    assert_eq!(*states.borrow(), ServerState::Ready);
     let mut tls = gate.raw("app.test", "http/1.1").await;
     tls.write_all(GET).await.unwrap();
     assert_eq!(status(&read_head(&mut tls).await), 200);
     tls.read_exact(&mut [0; 2]).await.unwrap();
     gate.begin_drain();
-    states.wait_for(|state| *state == State::Draining).await.unwrap();
+    states.wait_for(|state| *state == ServerState::Draining).await.unwrap();
     tls.write_all(GET).await.unwrap();
     let mut answer = String::new();
     tls.read_to_string(&mut answer).await.unwrap();

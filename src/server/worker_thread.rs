@@ -1,0 +1,198 @@
+//! The thread of one worker: a runtime that accepts connections, and the chores beside them.
+
+use std::io::{self, Error as IoError};
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use tokio::runtime::LocalOptions;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
+
+use super::ServerState;
+use super::accept::{self, accept};
+use super::acceptor::Acceptor;
+use super::admission::ConnectionLimits;
+use super::listener::Listener;
+use super::snapshot::Snapshot;
+use super::worker::{HttpsPort, Worker};
+use crate::budget::{Budget, Pressure};
+use crate::observe::heartbeat::Heartbeat;
+use crate::observe::metrics::Metrics;
+
+/// How often idle upstream connections are swept, and the heartbeat is stamped.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How often slow connections are looked for while `buffer_budget` is short.
+const SHED_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What all workers share.
+#[derive(Clone)]
+pub(super) struct WorkerContext {
+    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(super) state: watch::Receiver<ServerState>,
+    pub(super) limits: Arc<ConnectionLimits>,
+    pub(super) budget: Arc<Budget>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) https_port: HttpsPort,
+}
+
+/// What belongs to one worker.
+pub(super) struct WorkerParts {
+    pub(super) index: usize,
+    pub(super) heartbeat: Heartbeat,
+    pub(super) listeners: Vec<Listener>,
+    /// The socket of `redirect_http`, which one worker has.
+    pub(super) redirect: Option<Listener>,
+}
+
+/// A running worker, as the server holds it.
+pub(super) struct WorkerHandle {
+    thread: JoinHandle<()>,
+    /// How many connections the worker aborted, once it has ended.
+    ended: oneshot::Receiver<usize>,
+    /// The snapshot that the worker serves.
+    served: watch::Receiver<Arc<Snapshot>>,
+}
+
+impl WorkerHandle {
+    /// Starts a worker. When it returns, connections are accepted.
+    ///
+    /// # Errors
+    /// When no thread or no runtime can be made, or a socket cannot be used.
+    pub(super) fn start(context: WorkerContext, parts: WorkerParts) -> io::Result<Self> {
+        let (served, is_served) = watch::channel(Arc::clone(&context.snapshots.borrow()));
+        let (started, has_started) = mpsc::channel();
+        let (end, ended) = oneshot::channel();
+        let thread = Builder::new().name(format!("callgate-{}", parts.index));
+        let thread = thread.spawn(move || {
+            // The server may have given up waiting for the end.
+            let _ = end.send(run(context, parts, served, &started));
+        })?;
+        has_started.recv().unwrap_or_else(|_| Err(IoError::other("it panicked")))?;
+        Ok(Self { thread, ended, served: is_served })
+    }
+
+    /// Waits until the worker serves a snapshot.
+    pub(super) async fn wait_for(&mut self, snapshot: &Arc<Snapshot>) {
+        // An error means that the thread is gone, which a reload does not mend.
+        let _ = self.served.wait_for(|served| Arc::ptr_eq(served, snapshot)).await;
+    }
+
+    /// Waits for the end of the worker, and returns how many connections it aborted. A worker that has not ended when `due`
+    /// is reached is left behind, and counts as one connection.
+    pub(super) async fn join(self, due: Instant) -> usize {
+        let Ok(ended) = timeout_at(due, self.ended).await else {
+            tracing::error!("a worker does not end, and is left behind");
+            return 1;
+        };
+        if self.thread.join().is_err() {
+            tracing::error!("a worker panicked");
+        }
+        ended.unwrap_or_default()
+    }
+}
+
+/// Tells the server once that connections are accepted, or why they are not.
+type Started = mpsc::Sender<io::Result<()>>;
+
+/// Runs a worker on this thread until it is drained. Returns how many connections it aborted.
+fn run(context: WorkerContext, parts: WorkerParts, served: watch::Sender<Arc<Snapshot>>, started: &Started) -> usize {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    let run = runtime.and_then(|runtime| runtime.block_on(work(context, parts, served, started)));
+    run.unwrap_or_else(|error| {
+        // The server waits for this.
+        let _ = started.send(Err(error));
+        0
+    })
+}
+
+/// Works until the server drains.
+///
+/// # Errors
+/// When a listening socket cannot be used.
+async fn work(
+    mut context: WorkerContext,
+    parts: WorkerParts,
+    served: watch::Sender<Arc<Snapshot>>,
+    started: &Started,
+) -> io::Result<usize> {
+    let acceptors = parts.listeners.into_iter().map(Acceptor::new).collect::<io::Result<Vec<_>>>()?;
+    let redirect = parts.redirect.map(Acceptor::new).transpose()?;
+    let snapshot = Arc::clone(&context.snapshots.borrow_and_update());
+    let tally = context.metrics.tally();
+    let worker = Worker::new(snapshot, context.limits, context.budget, tally, context.https_port);
+    let mut accepting = JoinSet::new();
+    for acceptor in acceptors {
+        accepting.spawn_local(accept(acceptor, Rc::clone(&worker), accept::serve_tls, context.state.clone()));
+    }
+    if let Some(acceptor) = redirect {
+        accepting.spawn_local(accept(acceptor, Rc::clone(&worker), accept::serve_redirect, context.state.clone()));
+    }
+    // An error means that the server is gone, which is noticed below.
+    let _ = started.send(Ok(()));
+    let heartbeat = Rc::new(parts.heartbeat);
+    let mut chores = JoinSet::new();
+    chores.spawn_local(sweep(Rc::clone(&worker), Rc::clone(&heartbeat)));
+    chores.spawn_local(shed(Rc::clone(&worker)));
+    chores.spawn_local(follow(Rc::clone(&worker), context.snapshots, served));
+    // An error means that the server is gone, which ends the worker as well.
+    let _ = context.state.wait_for(|state| *state != ServerState::Ready).await;
+    let aborted = drain(&worker, accepting).await;
+    heartbeat.end();
+    Ok(aborted)
+}
+
+/// Waits until the last connection has ended, or the drain deadline passes. Returns how many connections are left.
+async fn drain(worker: &Worker, mut accepting: JoinSet<()>) -> usize {
+    worker.registry.close();
+    let deadline = worker.snapshot().config.server.drain;
+    let ended = async {
+        while accepting.join_next().await.is_some() {}
+        worker.registry.emptied().await;
+    };
+    drop(timeout(deadline, ended).await);
+    worker.registry.abort();
+    worker.registry.count()
+}
+
+// === Chores ===
+
+/// Takes over each new configuration, and records which one is served.
+async fn follow(
+    worker: Rc<Worker>,
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    served: watch::Sender<Arc<Snapshot>>,
+) {
+    while snapshots.changed().await.is_ok() {
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+        worker.replace(Arc::clone(&snapshot));
+        served.send_replace(snapshot);
+    }
+}
+
+/// Stamps the heartbeat, closes idle upstream connections, and evicts for connections that wait.
+async fn sweep(worker: Rc<Worker>, heartbeat: Rc<Heartbeat>) {
+    let mut ticks = interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        heartbeat.stamp(Instant::now());
+        worker.proxy().sweep();
+        worker.evict_for_waiting();
+    }
+}
+
+/// Closes slow connections for as long as `buffer_budget` is short, and lets the others go on as there is room.
+async fn shed(worker: Rc<Worker>) {
+    loop {
+        let is_low = worker.budget.process().pressure() == Pressure::Low;
+        let is_wanted = tokio::select! {
+            () = sleep(if is_low { SWEEP } else { SHED_INTERVAL }) => !is_low,
+            () = worker.budget.someone_waits(), if is_low => true,
+        };
+        if is_wanted || worker.budget.process().pressure() > Pressure::Low {
+            worker.shed_slowest();
+        }
+    }
+}
