@@ -35,8 +35,8 @@ pub struct Exchange {
     /// Identifies the exchange in every log, and to the client in `X-Request-Id`.
     pub id: RequestId,
     started: Instant,
-    question: Question,
-    answer: Answer,
+    request: RequestShape,
+    answer: AnswerState,
     bytes: ByteCount,
     line: Option<Box<AccessLine>>,
     /// Held until the exchange is over.
@@ -45,7 +45,7 @@ pub struct Exchange {
 
 /// What [`Exchange::finish`] has to know of the request.
 #[derive(Debug, Clone, Copy)]
-struct Question {
+struct RequestShape {
     is_head: bool,
     /// Whether a body, or the bytes of a tunnel, may follow the head.
     has_body: bool,
@@ -55,9 +55,9 @@ struct Question {
 
 /// The answer, as far as it is known.
 #[derive(Debug, Clone, Copy)]
-struct Answer {
+struct AnswerState {
     route: ExchangeRoute,
-    stage: Stage,
+    stage: ExchangeStage,
     /// Whether an upstream made the answer.
     is_relayed: bool,
     /// Whether bytes behind the request's head are left that no reader takes for what they are.
@@ -69,9 +69,9 @@ struct Answer {
 
 /// How far an exchange has come.
 #[derive(Debug, Clone, Copy)]
-enum Stage {
+enum ExchangeStage {
     /// No answer yet.
-    Question,
+    Request,
     /// The answer with this status.
     Answer(StatusCode),
     /// The tunnel behind an answer with this status, and how it ended.
@@ -96,7 +96,7 @@ struct AccessLine {
     logs: Rc<Logs>,
 }
 
-impl Question {
+impl RequestShape {
     fn of(request: &Request<Incoming>) -> Self {
         Self {
             is_head: *request.method() == Method::HEAD,
@@ -106,10 +106,10 @@ impl Question {
     }
 }
 
-impl Stage {
+impl ExchangeStage {
     const fn status(self) -> Option<StatusCode> {
         match self {
-            Self::Question => None,
+            Self::Request => None,
             Self::Answer(status) | Self::Tunnel(status, _) => Some(status),
         }
     }
@@ -123,10 +123,10 @@ impl Exchange {
         Self {
             id,
             started: Instant::now(),
-            question: Question::of(request),
-            answer: Answer {
+            request: RequestShape::of(request),
+            answer: AnswerState {
                 route: ExchangeRoute::Own,
-                stage: Stage::Question,
+                stage: ExchangeStage::Request,
                 is_relayed: false,
                 leaves_bytes: false,
                 is_complete: false,
@@ -170,7 +170,7 @@ impl Exchange {
     /// reading, so that neither have the bytes behind it.
     pub fn fail(&mut self, code: &'static str, is_malformed: bool) {
         // A body that is not read would be taken for the next request.
-        self.answer.leaves_bytes = is_malformed || self.question.has_body;
+        self.answer.leaves_bytes = is_malformed || self.request.has_body;
         if let Some(line) = &mut self.line {
             line.facts.reason = Some(code);
         }
@@ -191,10 +191,10 @@ impl Exchange {
     /// closes behind it, whether it has a body, and whether it carries `X-Request-Id`.
     #[must_use]
     pub fn finish(mut self, mut response: Response<Body>) -> Response<Body> {
-        if self.question.is_head {
+        if self.request.is_head {
             body::remove_own(&mut response);
         }
-        if self.answer.is_relayed && self.question.closes_by_field {
+        if self.answer.is_relayed && self.request.closes_by_field {
             body::keep_length(&mut response);
         }
         if self.closes_connection(response.status()) {
@@ -203,7 +203,7 @@ impl Exchange {
         if !self.answer.is_relayed {
             response.headers_mut().insert(X_REQUEST_ID, self.id.header_value());
         }
-        self.answer.stage = Stage::Answer(response.status());
+        self.answer.stage = ExchangeStage::Answer(response.status());
         self.tally().answered(self.answer.route, self.started.elapsed());
         response.body_mut().hold(self);
         response
@@ -212,7 +212,7 @@ impl Exchange {
     /// Decides whether the connection closes behind the answer (RFC 9112 §9.6).
     fn closes_connection(&self, status: StatusCode) -> bool {
         // Over HTTP/2 a GOAWAY frame says it, and a tunnel takes the connection over.
-        if !self.question.closes_by_field || status == StatusCode::SWITCHING_PROTOCOLS {
+        if !self.request.closes_by_field || status == StatusCode::SWITCHING_PROTOCOLS {
             return false;
         }
         // An upstream that answers before the body's end may be the reason why the rest of it never comes.
@@ -227,9 +227,9 @@ impl Exchange {
         Self {
             id: self.id,
             started: self.started,
-            question: self.question,
+            request: self.request,
             // Until the tunnel has said how it ended.
-            answer: Answer { stage: Stage::Tunnel(status, TunnelEnd::Cut), ..self.answer },
+            answer: AnswerState { stage: ExchangeStage::Tunnel(status, TunnelEnd::Cut), ..self.answer },
             bytes: ByteCount { tunnel: Some(Rc::default()), ..ByteCount::default() },
             line: self.line.take(),
             in_flight: self.in_flight.again(),
@@ -243,7 +243,7 @@ impl Exchange {
 
     /// Records how its tunnel ended.
     const fn set_tunnel_end(&mut self, end: TunnelEnd) {
-        if let Stage::Tunnel(_, ended) = &mut self.answer.stage {
+        if let ExchangeStage::Tunnel(_, ended) = &mut self.answer.stage {
             *ended = end;
         }
     }
@@ -252,20 +252,22 @@ impl Exchange {
     fn ended(&self) -> ExchangeEnd {
         let aborted = self.in_flight.abort_reason();
         match self.answer.stage {
-            Stage::Tunnel(_, TunnelEnd::Closed) => ExchangeEnd::Complete,
-            Stage::Tunnel(_, TunnelEnd::Frozen) => ExchangeEnd::Frozen,
-            Stage::Tunnel(_, TunnelEnd::Idle | TunnelEnd::Stalled) => ExchangeEnd::Stalled,
-            Stage::Tunnel(_, TunnelEnd::Failed) => ExchangeEnd::Aborted,
-            Stage::Question | Stage::Answer(_) if self.answer.is_complete => ExchangeEnd::Complete,
-            Stage::Question | Stage::Answer(_)
+            ExchangeStage::Tunnel(_, TunnelEnd::Closed) => ExchangeEnd::Complete,
+            ExchangeStage::Tunnel(_, TunnelEnd::Frozen) => ExchangeEnd::Frozen,
+            ExchangeStage::Tunnel(_, TunnelEnd::Idle | TunnelEnd::Stalled) => ExchangeEnd::Stalled,
+            ExchangeStage::Tunnel(_, TunnelEnd::Failed) => ExchangeEnd::Aborted,
+            ExchangeStage::Request | ExchangeStage::Answer(_) if self.answer.is_complete => ExchangeEnd::Complete,
+            ExchangeStage::Request | ExchangeStage::Answer(_)
                 if self.answer.is_stalled || aborted == Some(AbortReason::WriteStall) =>
             {
                 ExchangeEnd::Stalled
             }
-            Stage::Tunnel(_, TunnelEnd::Cut) | Stage::Question | Stage::Answer(_) => match aborted {
-                Some(AbortReason::Drain) => ExchangeEnd::Drained,
-                Some(AbortReason::WriteStall) | None => ExchangeEnd::Aborted,
-            },
+            ExchangeStage::Tunnel(_, TunnelEnd::Cut) | ExchangeStage::Request | ExchangeStage::Answer(_) => {
+                match aborted {
+                    Some(AbortReason::Drain) => ExchangeEnd::Drained,
+                    Some(AbortReason::WriteStall) | None => ExchangeEnd::Aborted,
+                }
+            }
         }
     }
 
@@ -277,7 +279,7 @@ impl Exchange {
         let tally = self.tally();
         tally.carried(self.bytes.received, self.bytes.sent);
         match self.answer.stage {
-            Stage::Tunnel(_, end) => tally.tunnel_ended(end),
+            ExchangeStage::Tunnel(_, end) => tally.tunnel_ended(end),
             stage => tally.exchange(self.answer.route, stage.status(), self.answer.is_complete),
         }
     }

@@ -14,7 +14,7 @@ pub struct Activity {
     head: HeadWait,
     /// Since when the client takes none of the bytes that are ready for it.
     write_blocked_since: Cell<Option<Instant>>,
-    closing: Closing,
+    closing: ClosingState,
 }
 
 /// The exchanges of a connection.
@@ -41,7 +41,7 @@ struct HeadWait {
 
 /// How the connection is to end.
 #[derive(Debug, Default)]
-struct Closing {
+struct ClosingState {
     is_last_answer: Cell<bool>,
     is_evicted: Cell<bool>,
     abort: Cell<Option<AbortReason>>,
@@ -74,7 +74,7 @@ impl Activity {
                 is_overdue: Cell::new(false),
             },
             write_blocked_since: Cell::new(None),
-            closing: Closing::default(),
+            closing: ClosingState::default(),
         })
     }
 

@@ -16,12 +16,12 @@ use crate::upstream::{BodyError, ResponseBody};
 /// The body of an answer. When it is dropped, so is its exchange.
 #[derive(Debug)]
 pub struct Body {
-    content: Content,
+    content: BodyContent,
     exchange: Option<Exchange>,
 }
 
 #[derive(Debug)]
-enum Content {
+enum BodyContent {
     /// Bytes that callgate made; `None` once they are sent, or without any.
     Own(Option<Bytes>),
     /// The body of an upstream's answer.
@@ -35,24 +35,24 @@ impl Body {
     #[must_use]
     pub fn own(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        Self { content: Content::Own((!bytes.is_empty()).then_some(bytes)), exchange: None }
+        Self { content: BodyContent::Own((!bytes.is_empty()).then_some(bytes)), exchange: None }
     }
 
     /// Passes the body of an upstream's answer on.
     #[must_use]
     pub const fn relay(relay: ResponseBody) -> Self {
-        Self { content: Content::Relayed(relay), exchange: None }
+        Self { content: BodyContent::Relayed(relay), exchange: None }
     }
 
     /// Tells whether it is the body of an upstream's answer.
     #[must_use]
     pub const fn is_relayed(&self) -> bool {
-        matches!(self.content, Content::Relayed(_))
+        matches!(self.content, BodyContent::Relayed(_))
     }
 
     /// Bounds each read of an upstream's body from now on, in bytes.
     pub fn limit_read(&self, bytes: usize) {
-        if let Content::Relayed(relay) = &self.content {
+        if let BodyContent::Relayed(relay) = &self.content {
             relay.set_read_limit(bytes);
         }
     }
@@ -70,9 +70,9 @@ impl http_body::Body for Body {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let polled = match &mut this.content {
-            Content::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Relayed(relay) => Pin::new(relay).poll_frame(cx).map_ok(strip_trailers),
-            Content::LengthOnly(_) => Poll::Ready(None),
+            BodyContent::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            BodyContent::Relayed(relay) => Pin::new(relay).poll_frame(cx).map_ok(strip_trailers),
+            BodyContent::LengthOnly(_) => Poll::Ready(None),
         };
         if let (Some(exchange), Poll::Ready(Some(frame))) = (&mut this.exchange, &polled) {
             exchange.record_frame(frame);
@@ -82,24 +82,24 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Own(bytes) => bytes.is_none(),
-            Content::Relayed(relay) => relay.is_end_stream(),
-            Content::LengthOnly(_) => false,
+            BodyContent::Own(bytes) => bytes.is_none(),
+            BodyContent::Relayed(relay) => relay.is_end_stream(),
+            BodyContent::LengthOnly(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Content::Relayed(relay) => relay.size_hint(),
-            Content::LengthOnly(length) => SizeHint::with_exact(*length),
+            BodyContent::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            BodyContent::Relayed(relay) => relay.size_hint(),
+            BodyContent::LengthOnly(length) => SizeHint::with_exact(*length),
         }
     }
 }
 
 impl Drop for Body {
     fn drop(&mut self) {
-        let is_complete = matches!(self.content, Content::LengthOnly(_)) || http_body::Body::is_end_stream(self);
+        let is_complete = matches!(self.content, BodyContent::LengthOnly(_)) || http_body::Body::is_end_stream(self);
         if let Some(exchange) = &mut self.exchange {
             exchange.answer.is_complete |= is_complete;
         }
@@ -109,7 +109,7 @@ impl Drop for Body {
 /// Takes the bytes from an answer of callgate's own to `HEAD`, and leaves their length (RFC 9110 §9.3.2): HTTP/2 would send
 /// both.
 pub(super) fn remove_own(response: &mut Response<Body>) {
-    if let Content::Own(bytes) = &mut response.body_mut().content
+    if let BodyContent::Own(bytes) = &mut response.body_mut().content
         && let Some(bytes) = bytes.take()
     {
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
@@ -123,7 +123,7 @@ pub(super) fn keep_length(response: &mut Response<Body>) {
         && let Some(length) = response.headers().get(header::CONTENT_LENGTH)
         && let Some(length) = length.to_str().ok().and_then(|length| length.parse().ok())
     {
-        response.body_mut().content = Content::LengthOnly(length);
+        response.body_mut().content = BodyContent::LengthOnly(length);
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::acceptor::Acceptor;
-use super::admission::ConnectionPermit;
+use super::admission::AdmissionPermit;
 use super::client_io::ClientStream;
 use super::worker::Worker;
 use super::{ACCEPT_BACK_OFF, GRACE, ServerState, connection, redirect};
@@ -18,16 +18,16 @@ use super::{ACCEPT_BACK_OFF, GRACE, ServerState, connection, redirect};
 const QUIET: Duration = Duration::from_millis(20);
 
 /// Starts the task of an accepted connection.
-pub(super) type Serve = fn(&Rc<Worker>, ClientStream, SocketAddr, ConnectionPermit);
+pub(super) type Serve = fn(&Rc<Worker>, ClientStream, SocketAddr, AdmissionPermit);
 
 /// Serves a connection over TLS.
-pub(super) fn serve_tls(worker: &Rc<Worker>, stream: ClientStream, address: SocketAddr, permit: ConnectionPermit) {
+pub(super) fn serve_tls(worker: &Rc<Worker>, stream: ClientStream, address: SocketAddr, permit: AdmissionPermit) {
     worker.tally.accepted(true);
     tokio::task::spawn_local(connection::serve(stream, address, permit, Rc::clone(worker)));
 }
 
 /// Redirects a connection over plain HTTP.
-pub(super) fn serve_redirect(worker: &Rc<Worker>, stream: ClientStream, address: SocketAddr, permit: ConnectionPermit) {
+pub(super) fn serve_redirect(worker: &Rc<Worker>, stream: ClientStream, address: SocketAddr, permit: AdmissionPermit) {
     tokio::task::spawn_local(redirect::serve(stream, address, permit, Rc::clone(worker)));
 }
 

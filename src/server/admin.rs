@@ -1,5 +1,5 @@
-//! The admin listener: health, metrics and state, told over plain HTTP to whoever is on this machine, and orders taken
-//! from the operator.
+//! The admin listener: plain HTTP, for programs on this machine. It reports health, metrics and status, and takes orders from
+//! the operator.
 //!
 //! It has a thread of its own, so it answers while workers are busy, and to the end of a drain.
 
@@ -29,12 +29,12 @@ use crate::config::Listen;
 use crate::observe::heartbeat::Heartbeats;
 use crate::observe::metrics::Metrics;
 
-/// How many connections there are at once; for the next one, the longest open one makes room.
+/// The most connections at once. The next one replaces the one that has been open for longest.
 pub(super) const MAX_CONNECTIONS: usize = 64;
-/// How long the end of the thread is waited for.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long the thread may take to end.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What whoever answers at the admin listener knows of the gate.
+/// The parts of the server that the admin listener reports on.
 pub(super) struct AdminContext {
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(super) metrics: Arc<Metrics>,
@@ -52,7 +52,10 @@ pub(super) struct AdminListener {
 }
 
 impl AdminListener {
-    /// Begins to answer, at most so many connections at once.
+    /// Starts to answer, with at most `most` connections at once.
+    ///
+    /// # Errors
+    /// When the socket cannot be copied, or no thread or runtime can be made.
     pub(super) fn start(listener: Listener, most: usize, context: AdminContext) -> io::Result<Self> {
         let (running, mut shall_end) = oneshot::channel();
         let (end, ended) = oneshot::channel();
@@ -60,7 +63,7 @@ impl AdminListener {
         let socket = listener.try_clone()?;
         let thread = runtime_thread::start("callgate-admin", move |runtime| {
             let service = Rc::new(AdminService::new(context, is_tcp));
-            // What a worker judges with stays on its thread; what an order is judged with stays on this one.
+            // A proxy is not `Send`: one that `explain` builds stays on this thread.
             LocalSet::new().block_on(&runtime, async move {
                 tokio::select! {
                     served = serve(socket, most, service) => {
@@ -70,7 +73,7 @@ impl AdminListener {
                     _ = &mut shall_end => {}
                 }
             });
-            // Whether anybody waits for the end is the server's concern.
+            // The server may have given up waiting for the end.
             let _ = end.send(());
         })?;
         Ok(Self { listener, running, ended, thread })
@@ -80,12 +83,12 @@ impl AdminListener {
         self.listener.address()
     }
 
-    /// Opens the listening socket once more.
+    /// Copies the listening socket.
     pub(super) fn listener(&self) -> io::Result<Listener> {
         self.listener.try_clone()
     }
 
-    /// Ends, and waits until the address is free.
+    /// Ends, and removes the name of a unix socket.
     pub(super) async fn end(self) {
         self.listener.remove_name();
         self.leave().await;
@@ -94,7 +97,7 @@ impl AdminListener {
     /// Ends, and leaves the address to another process. A thread that does not end soon is left behind.
     pub(super) async fn leave(self) {
         drop(self.running);
-        if timeout(FAREWELL, self.ended).await.is_err() {
+        if timeout(END_TIMEOUT, self.ended).await.is_err() {
             tracing::error!("the admin listener does not end, and is left behind");
         } else if self.thread.join().is_err() {
             tracing::error!("the admin listener panicked");
@@ -107,11 +110,11 @@ async fn serve(listener: Listener, most: usize, service: Rc<AdminService>) -> io
     let mut connections = AdminConnections::new(most);
     loop {
         match acceptor.accept().await {
-            Ok((stream, _)) => connections.admit(|busy| Rc::clone(&service).serve(stream, busy)).await,
+            Ok((stream, _)) => connections.serve(|order| Rc::clone(&service).serve(stream, order)).await,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept at the admin listener for now");
-                // If it is for want of a descriptor, this frees one.
-                connections.make_room();
+                // If no descriptor is left, this releases one.
+                connections.close_oldest();
                 sleep(ACCEPT_BACK_OFF).await;
             }
         }

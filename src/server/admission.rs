@@ -71,7 +71,7 @@ impl Notice {
 
 /// One connection's share of `max_connections`, until it is dropped.
 #[derive(Debug)]
-pub(super) struct ConnectionPermit {
+pub(super) struct AdmissionPermit {
     limits: Arc<ConnectionLimits>,
     /// An `Option` so that it is released before a waiting connection is woken.
     descriptor: Option<DescriptorPermit>,
@@ -86,15 +86,15 @@ pub(super) struct ClientPermit {
 
 impl ConnectionLimits {
     /// Admits a connection if fewer than `most` are open and one more file descriptor may be.
-    pub(super) fn try_acquire(self: &Arc<Self>, most: usize) -> Option<ConnectionPermit> {
+    pub(super) fn try_acquire(self: &Arc<Self>, most: usize) -> Option<AdmissionPermit> {
         let descriptor = descriptors::acquire_for_client()?;
         let more = |open| (open < most).then_some(open + 1);
         let acquired = self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
-        acquired.is_ok().then(|| ConnectionPermit { limits: Arc::clone(self), descriptor: Some(descriptor) })
+        acquired.is_ok().then(|| AdmissionPermit { limits: Arc::clone(self), descriptor: Some(descriptor) })
     }
 
     /// Waits until a connection is admitted.
-    pub(super) async fn acquire(self: &Arc<Self>, most: usize) -> ConnectionPermit {
+    pub(super) async fn acquire(self: &Arc<Self>, most: usize) -> AdmissionPermit {
         let _waiting = WaitingConnection::new(&self.waiting);
         loop {
             let mut released = pin!(self.released.notified());
@@ -131,7 +131,7 @@ impl ConnectionLimits {
     }
 }
 
-impl Drop for ConnectionPermit {
+impl Drop for AdmissionPermit {
     fn drop(&mut self) {
         drop(self.descriptor.take());
         self.limits.open.fetch_sub(1, Ordering::AcqRel);
@@ -182,7 +182,7 @@ pub(super) async fn admit(
     }
     let permit = limits.try_acquire_client(client, server.max_connections_per_client);
     if permit.is_none() {
-        tracing::debug!(%client, "the client has `max_connections_per_client` open connections");
+        tracing::debug!(%client, "as many connections as one client may have");
     }
     permit.map(|permit| (client, Some(permit)))
 }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
-use super::admission::{self, ConnectionPermit};
+use super::admission::{self, AdmissionPermit};
 use super::client_io::{ClientStream, TrackedIo};
 use super::deadlines::{ConnectionEnd, DeadlineDriver};
 use super::filtered_io::FilteredIo;
@@ -50,12 +50,7 @@ const MAX_SEND_BUFFER: usize = 128 << 10;
 const MAX_RESETS: usize = 128;
 
 /// Serves a connection from accept to its last byte.
-pub(super) async fn serve(
-    mut stream: ClientStream,
-    address: SocketAddr,
-    _permit: ConnectionPermit,
-    worker: Rc<Worker>,
-) {
+pub(super) async fn serve(mut stream: ClientStream, address: SocketAddr, _permit: AdmissionPermit, worker: Rc<Worker>) {
     let handle = worker.registry.add();
     let snapshot = worker.snapshot();
     let server = &snapshot.config.server;

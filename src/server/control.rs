@@ -1,5 +1,5 @@
-//! The control thread: what a configuration keeps up to date by itself, apart from any request. Keys of identity
-//! providers are fetched here, marks that have expired are swept.
+//! The control thread: the background work of a configuration, apart from any request. It fetches the keys of identity
+//! providers and sweeps expired marks from the state.
 
 use std::io;
 use std::thread::JoinHandle;
@@ -10,13 +10,13 @@ use tokio::task::JoinSet;
 
 use super::runtime_thread;
 
-/// Something that goes on for as long as a configuration is in use.
+/// Background work that goes on for as long as a configuration is in use.
 pub(super) type Chore = BoxFuture<'static, ()>;
 
 /// The control thread. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct ControlThread {
-    /// One message for each reload, taken up at once; closed, it ends the thread.
+    /// Carries one message for each reload; closing it ends the thread.
     chores: Option<mpsc::UnboundedSender<Vec<Chore>>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -29,7 +29,7 @@ impl ControlThread {
         Ok(Self { chores: Some(chores), thread: Some(thread) })
     }
 
-    /// Takes up the chores of a configuration, and gives up those of the one before.
+    /// Starts the chores of a configuration, and drops those of the one before.
     pub(super) fn replace_chores(&self, chores: Vec<Chore>) {
         if self.chores.as_ref().is_none_or(|control| control.send(chores).is_err()) {
             tracing::error!("the control thread is gone");

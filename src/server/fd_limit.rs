@@ -1,8 +1,8 @@
-//! How many files may be open, and what that permits: each connection of a client is one, and so is each connection to
-//! an upstream (`descriptors.rs`).
+//! The limit of open files, and the number of connections that it permits: each connection of a client is one file, and so
+//! is each connection to an upstream (`descriptors.rs`).
 //!
-//! Some descriptors are kept back from both, so that health is told, logs are opened again and files are read while
-//! clients hold all that they can.
+//! Some descriptors are kept back from both, so that health checks are answered, logs are opened again and files are read
+//! while clients hold all that they may.
 
 use std::fs;
 
@@ -12,24 +12,25 @@ use super::admin;
 use crate::config::Config;
 use crate::descriptors;
 
-/// What a runtime needs: to wait for sockets, to be woken, and to hear of signals.
-const A_RUNTIME: u64 = 5;
-/// What is kept back at most: the admin listener, look-ups of names, keys that are fetched, files that are read again.
+/// The descriptors of a runtime: to wait for sockets, to be woken, to receive signals.
+const PER_RUNTIME: u64 = 5;
+/// The most descriptors that are kept back: for the admin listener, DNS look-ups, keys that are fetched, files that are read
+/// again.
 const MOST_KEPT_BACK: u64 = 192;
-/// What is kept back at least.
+/// The fewest descriptors that are kept back.
 const LEAST_KEPT_BACK: u64 = 16;
 
-/// What the limit of open files leaves, as it was found at the start.
+/// The limit of open files, as it was at the start.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FdLimit {
     limit: u64,
-    /// Listeners, logs, runtimes and what else is open all the time.
+    /// The files that are open all the time: listeners, logs, runtimes and others.
     fixed: u64,
     kept_back: u64,
 }
 
 impl FdLimit {
-    /// Raises the limit to what the configuration asks for, as far as the system permits.
+    /// Raises the limit to the number of files that the configuration needs, as far as the system permits.
     pub(super) fn raise(config: &Config, workers: usize) -> Self {
         let fixed = open_now() + fixed(config, workers as u64);
         let wanted = fixed + MOST_KEPT_BACK + config.server.max_connections as u64 + wanted_upstreams(config);
@@ -39,7 +40,7 @@ impl FdLimit {
         files
     }
 
-    /// Lowers what the configuration asks for to what is permitted.
+    /// Lowers the limits of connections in a configuration to the permitted number.
     pub(super) fn fit(&self, config: &mut Config) {
         let server = &mut config.server;
         let (configured, most) = (server.max_connections, descriptors::client_share(self.left()).max(1));
@@ -57,7 +58,7 @@ impl FdLimit {
         );
     }
 
-    /// Returns how many connections there may be, of clients and to upstreams together.
+    /// Returns how many connections may be open, of clients and to upstreams together.
     fn left(&self) -> usize {
         usize::try_from(self.limit.saturating_sub(self.fixed + self.kept_back)).unwrap_or(usize::MAX)
     }
@@ -68,17 +69,17 @@ impl FdLimit {
     }
 }
 
-/// Returns how many of the permitted connections one client may have: what is configured for it, but three quarters at
-/// most where it was not to have all of them.
+/// Returns how many of the `permitted` connections one client may have: the configured number `one`, but at most three
+/// quarters, unless it was configured to have `all` of them.
 fn of_one_client(one: usize, all: usize, permitted: usize) -> usize {
     if one >= all { permitted } else { one.min(permitted - permitted / 4) }
 }
 
-/// Returns how many files will be open all the time, beside those that are open by now.
+/// Returns how many more files will be open all the time, beside those that are open now.
 fn fixed(config: &Config, workers: u64) -> u64 {
-    // Each worker has each listener, the server has them once more, and one connection of each may wait for its place.
+    // Each worker has each listener, the server has a copy, and one accepted connection of each may wait for its permit.
     let listeners = 3 * workers * config.listen.len() as u64 + 6;
-    listeners + (workers + 2) * A_RUNTIME
+    listeners + (workers + 2) * PER_RUNTIME
 }
 
 fn wanted_upstreams(config: &Config) -> u64 {
@@ -88,11 +89,11 @@ fn wanted_upstreams(config: &Config) -> u64 {
 }
 
 fn open_now() -> u64 {
-    // Where there is no /proc: the three of every process, logs, and what the main thread waits with.
+    // Without /proc: the three of every process, logs, and those of the main thread's runtime.
     fs::read_dir("/proc/self/fd").map_or(16, |files| files.count() as u64)
 }
 
-/// Raises the soft limit of open files, and returns what it is then.
+/// Raises the soft limit of open files, and returns the new one.
 fn raise_to(wanted: u64) -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let (Some(soft), hard) = (current, maximum.unwrap_or(u64::MAX)) else { return u64::MAX };
@@ -105,7 +106,7 @@ fn raise_to(wanted: u64) -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Returns the soft limit to set: what is needed at most, never less than before.
+/// Returns the soft limit to set: at most as many as are wanted, never fewer than before.
 fn raised(soft: u64, hard: u64, wanted: u64) -> u64 {
     soft.max(hard.min(wanted))
 }

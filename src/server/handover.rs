@@ -1,5 +1,5 @@
-//! Sockets that go from one process to the next, so that none of their queues is ever dropped: by systemd's socket
-//! activation (sd_listen_fds(3)), and in the same way from an old gate to a new one.
+//! Listening sockets that one process passes to the next, so that no queue is dropped: by systemd's socket activation
+//! (sd_listen_fds(3)), and in the same way from an old callgate to a new one.
 
 use std::future::pending;
 use std::io;
@@ -17,41 +17,41 @@ use super::listener::{Listener, ListeningSocket};
 use crate::config::Listen;
 use crate::state::Store;
 
-/// The first descriptor that is handed over.
+/// The first descriptor that is passed.
 const FIRST: i32 = 3;
 /// How long a new process may take until it accepts connections.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long the end of a process that was ended is waited for.
-const ENDED: Duration = Duration::from_secs(2);
-/// The name that a gate gives to a socket of its own. systemd gives others, and keeps the socket open itself.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a killed process may take to end.
+const KILL_TIMEOUT: Duration = Duration::from_secs(2);
+/// The name that callgate gives to a socket of its own. systemd gives other names, and keeps the socket open itself.
 const OWN: &str = "callgate-own";
 /// The variable with the names of the sockets.
 const NAMES: &str = "LISTEN_FDNAMES";
-/// What a new process says once it does.
+/// The message of a new process that accepts connections.
 const READY: &[u8] = b"READY";
-/// What a new process says when it needs the state file, and the old one when it has let go of it.
+/// The message of a new process that needs the state file, and of the old one that has released it.
 const STATE: &[u8] = b"STATE";
 /// How long a new process waits for the state file.
-const ASKED: Duration = Duration::from_secs(10);
-/// How long a new process may have the state file until it accepts connections: for so long, whatever needs the file
-/// waits in the old one.
+const STATE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a new process may hold the state file before it accepts connections. All this time, logins that need the file wait
+/// in the old process.
 const LENT: Duration = Duration::from_secs(4);
 
 // === The new process ===
 
-/// What another process has opened for this one.
+/// The listening sockets that another process has opened for this one.
 #[derive(Default)]
 pub struct InheritedSockets {
     sockets: Vec<(Listen, Listener)>,
-    /// The old gate, waiting for a word.
+    /// Leads to the old callgate, which waits for a message.
     old: Option<UnixDatagram>,
 }
 
 impl InheritedSockets {
-    /// Takes what the environment tells of. To be called once, before any thread is started.
+    /// Takes the sockets that the environment names. To be called once, before any thread is started.
     ///
     /// # Errors
-    /// When something is there that connections cannot be accepted from.
+    /// When a descriptor is not a socket that accepts connections.
     pub fn from_env() -> io::Result<Self> {
         let mut fds = ListenFd::from_env();
         let names = std::env::var(NAMES).unwrap_or_default();
@@ -64,7 +64,7 @@ impl InheritedSockets {
             } else if let Ok(Some(listener)) = fds.take_unix_listener(index) {
                 inherited.add(Listener { socket: ListeningSocket::Unix(listener), is_lent })?;
             } else {
-                // What is none of these says why.
+                // The error of the last attempt names the descriptor.
                 inherited.old = fds.take_unix_datagram(index)?;
             }
         }
@@ -78,31 +78,32 @@ impl InheritedSockets {
         Ok(())
     }
 
-    /// Takes the sockets of an address, of which an old gate has one for each of its workers.
+    /// Takes the sockets of an address. An old callgate has one for each of its workers.
     pub(super) fn take(&mut self, address: &Listen) -> Vec<Listener> {
         let Some((found, _)) = self.sockets.iter().find(|(bound, _)| fits(address, bound)) else { return Vec::new() };
         let found = found.clone();
         self.sockets.extract_if(.., |(bound, _)| *bound == found).map(|(_, listener)| listener).collect()
     }
 
-    /// Returns an address that nobody took. An old gate's may be one that the configuration no longer names.
+    /// Returns an address whose sockets were not taken. After an old callgate that is no error: its configuration may have
+    /// named more.
     pub(super) fn left_over(&self) -> Option<&Listen> {
         self.sockets.first().filter(|_| self.old.is_none()).map(|(address, _)| address)
     }
 
-    /// Asks the old gate, if there is one, for the state file. Tells whether it has let go of it.
+    /// Asks the old callgate, if there is one, to release the state file. Returns whether it has.
     ///
-    /// It is asked as late as this, so that a process that hangs before keeps nobody waiting.
+    /// It is asked as late as this, so that a process that hangs before delays no login.
     pub(super) fn ask_for_state(&self) -> bool {
         let ask = |old: &UnixDatagram| {
-            old.set_read_timeout(Some(ASKED))?;
+            old.set_read_timeout(Some(STATE_TIMEOUT))?;
             old.send(STATE)?;
             old.recv(&mut [0; STATE.len()])
         };
         self.old.as_ref().map(ask).is_some_and(|answer| answer.is_ok_and(|length| length > 0))
     }
 
-    /// Tells the old gate, if there is one, that connections are accepted here.
+    /// Tells the old callgate, if there is one, that this process accepts connections.
     pub fn ready(self) {
         if let Some(Err(error)) = self.old.map(|old| old.send(READY)) {
             tracing::warn!(%error, "the old process did not wait");
@@ -110,7 +111,7 @@ impl InheritedSockets {
     }
 }
 
-/// Tells whether a socket is bound to what was asked for. Port 0 asks for any.
+/// Tells whether a socket is bound to the address that was asked for. Port 0 asks for any port.
 fn fits(asked: &Listen, bound: &Listen) -> bool {
     match (asked, bound) {
         (Listen::Tcp(asked), Listen::Tcp(bound)) if asked.port() == 0 => asked.ip() == bound.ip(),
@@ -120,37 +121,38 @@ fn fits(asked: &Listen, bound: &Listen) -> bool {
 
 // === The old process ===
 
-/// Why no other process took over.
+/// Why no other process took the sockets over.
 #[derive(Debug, thiserror::Error)]
 pub enum HandOverError {
-    /// It could not be started.
+    /// The process could not be started.
     #[error("the new process cannot be started")]
     Start(#[source] io::Error),
-    /// It ended before it accepted connections; what it wrote says why.
+    /// The process ended before it accepted connections. Its own output says why.
     #[error("the new process ended: {0}")]
     Ended(ExitStatus),
-    /// It took too long.
+    /// The process did not accept connections in time.
     #[error("the new process was not ready in time")]
     Late,
 }
 
-/// A process that does not accept connections yet; ended when nobody waits for it any more.
+/// A process that does not accept connections yet. It is killed when this is dropped.
 struct StartingProcess(Option<Child>);
 
 impl StartingProcess {
-    /// Ends it, and waits for that: what it has open is free then.
+    /// Kills the process, and waits for its end, which releases its files.
     async fn end(mut self) {
         if let Some(mut child) = self.0.take() {
-            // One that cannot be ended is left behind.
-            let _ = timeout(ENDED, child.kill()).await;
+            // A process that cannot be killed is left behind.
+            let _ = timeout(KILL_TIMEOUT, child.kill()).await;
         }
     }
 }
 
-/// A store whose file the new process may open; taken back when that does not come to accept connections.
+/// A store whose file the new process may open. When this is dropped, the store opens it again.
 struct LentStore<'s>(&'s Store);
 
 impl LentStore<'_> {
+    /// Leaves the file to the new process for good.
     fn leave(self) {
         self.0.leave();
         std::mem::forget(self);
@@ -166,31 +168,31 @@ impl Drop for LentStore<'_> {
 impl Drop for StartingProcess {
     fn drop(&mut self) {
         if let Some(child) = &mut self.0 {
-            // It may have ended already.
+            // The process may have ended already.
             let _ = child.start_kill();
         }
     }
 }
 
-/// Starts a process with these sockets, and waits until it accepts connections; when it asks for the state file, it is
-/// given that. Returns its id.
+/// Starts a process with these sockets, and waits until it accepts connections. When it asks for the state file, the store
+/// releases it. Returns the id of the process.
 pub(super) async fn start(mut command: Command, sockets: Vec<Listener>, store: &Store) -> Result<u32, HandOverError> {
     let (here, there) = UnixDatagram::pair().map_err(HandOverError::Start)?;
     let names: Vec<_> = sockets.iter().map(|socket| if socket.is_lent { "lent" } else { OWN }).collect();
     command.env(NAMES, names.join(":"));
     let fds: Vec<OwnedFd> = sockets.into_iter().map(OwnedFd::from).chain([there.into()]).collect();
     command.env("LISTEN_FDS", fds.len().to_string());
-    // What was said to this process is not for the next; its id is not known before it is started.
+    // These variables name this process; the id of the next is not known before it is started.
     for name in ["LISTEN_PID", "LISTEN_FDS_FIRST_FD"] {
         command.env_remove(name);
     }
     let mappings = (FIRST..).zip(fds).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd }).collect();
     command.fd_mappings(mappings).expect("the numbers differ");
-    // The command goes at the end of the statement, and with it the copies of the sockets here.
+    // The command is dropped at the end of the statement, and with it this process's copies of the sockets.
     let child = tokio::process::Command::from(command).spawn().map_err(HandOverError::Start)?;
     let mut starting = StartingProcess(Some(child));
     let mut lent = None;
-    let ready = timeout(PATIENCE, is_ready(here, &mut starting, store, &mut lent)).await;
+    let ready = timeout(READY_TIMEOUT, is_ready(here, &mut starting, store, &mut lent)).await;
     if let Err(error) = ready.unwrap_or(Err(HandOverError::Late)) {
         starting.end().await;
         return Err(error);
@@ -213,13 +215,13 @@ async fn is_ready<'s>(
     let child = starting.0.as_mut().expect("it was started a moment ago");
     let mut due = None;
     loop {
-        let mut word = [0; 8];
+        let mut message = [0; 8];
         let length = tokio::select! {
-            heard = here.recv(&mut word) => heard.map_err(HandOverError::Start)?,
+            received = here.recv(&mut message) => received.map_err(HandOverError::Start)?,
             ended = child.wait() => return Err(ended.map_or_else(HandOverError::Start, HandOverError::Ended)),
             () = passed(due) => return Err(HandOverError::Late),
         };
-        match &word[..length] {
+        match &message[..length] {
             READY => return Ok(()),
             STATE => {
                 *lent = Some(LentStore(store));
@@ -229,13 +231,13 @@ async fn is_ready<'s>(
                 here.send(STATE).await.map_err(HandOverError::Start)?;
                 due = Some(Instant::now() + LENT);
             }
-            // A later version may say more.
+            // A later version may know more messages.
             _ => {}
         }
     }
 }
 
-/// Waits until a moment has passed, if there is one.
+/// Waits until `due`; without one, for ever.
 async fn passed(due: Option<Instant>) {
     match due {
         Some(due) => sleep_until(due).await,

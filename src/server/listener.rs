@@ -1,4 +1,4 @@
-//! One listening socket: how it is bound, and how it ends.
+//! A listening socket: how it is bound, and how it is closed.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -13,16 +13,16 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use super::refuse_new;
 use crate::config::Listen;
 
-/// How many connections may wait to be accepted; the system caps it.
+/// How many connections may wait to be accepted. The system caps it (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
-/// Who may connect to a unix socket: its owner and its group.
+/// The mode of a unix socket: its owner and its group may connect.
 const MODE: u32 = 0o660;
 
 /// A listening socket.
 #[derive(Debug)]
 pub(super) struct Listener {
     pub(super) socket: ListeningSocket,
-    /// Whether somebody else keeps it open, too, and with it its queue: systemd does.
+    /// Whether another process keeps it open, too, and with it its queue: systemd does.
     pub(super) is_lent: bool,
 }
 
@@ -48,7 +48,7 @@ impl Listener {
     /// Binds an address several times, so that each worker has a queue of its own.
     pub(super) fn bind_shared(address: SocketAddr, count: usize) -> io::Result<Vec<Self>> {
         if address.port() != 0 {
-            // Shared ports would be shared with another instance, too: make sure that nobody is there.
+            // `SO_REUSEPORT` would share the port with another callgate, too. A bind without it fails if one is there.
             drop(bind(address, false)?);
         }
         let mut bound = address;
@@ -69,7 +69,7 @@ impl Listener {
         self.socket.address()
     }
 
-    /// Lets no connection begin at a socket of our own; those in its queue are still to be accepted.
+    /// Refuses new connections, unless another process keeps the socket open. Those in its queue are still to be accepted.
     pub(super) fn retire(&self) {
         self.remove_name();
         if let ListeningSocket::Tcp(socket) = &self.socket
@@ -80,7 +80,7 @@ impl Listener {
         }
     }
 
-    /// Removes the name of a unix socket of our own: one that leads nowhere would only be in the way.
+    /// Removes the name of a unix socket, unless another process keeps the socket open.
     pub(super) fn remove_name(&self) {
         if let Some(Listen::Unix(path)) = self.address().filter(|_| !self.is_lent)
             && let Err(error) = fs::remove_file(&path)
@@ -91,7 +91,7 @@ impl Listener {
 }
 
 impl ListeningSocket {
-    /// Returns the address it is bound to; a unix socket without a name has none.
+    /// Returns the bound address. A unix socket without a name has none.
     fn address(&self) -> Option<Listen> {
         match self {
             Self::Tcp(listener) => listener.local_addr().ok().map(Listen::Tcp),
@@ -128,7 +128,7 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     if address.is_ipv6() {
-        // IPv4 clients have a socket of their own, if the operator wants them.
+        // An operator who wants IPv4 clients lists an address for them.
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
@@ -137,19 +137,19 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Binds a path, in the place of a socket that nobody listens at any more.
+/// Binds a path. A socket there that no process listens on is replaced.
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    // Before it listens: until then nobody can come in.
+    // Before it listens: until then no client can connect.
     fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// Removes the name that a gate left which could not tidy up: a socket that nobody answers at.
+/// Removes a socket that no process listens on: a callgate that was killed left it.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(named) if !named.file_type().is_socket() => {
@@ -164,7 +164,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 fn is_refused(path: &Path) -> io::Result<bool> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // One whose queue is full would be waited for.
+    // A socket whose queue is full would block.
     socket.set_nonblocking(true)?;
     let connected = socket.connect(&SockAddr::unix(path)?);
     Ok(connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused))
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_socket_that_nobody_answers_at_is_removed() {
+    fn only_a_socket_without_a_listener_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tls.sock");
         let first = Listener::own(ListeningSocket::Unix(bind_unix(&path).unwrap()));

@@ -1,6 +1,6 @@
-//! The PROXY protocol, versions 1 and 2 (haproxy.org, `proxy-protocol.txt`): a balancer's word on who its client is.
+//! The PROXY protocol, versions 1 and 2 (haproxy.org, `proxy-protocol.txt`), by which a balancer names its client.
 //!
-//! It comes before the first byte of TLS, so not one byte more than the header may be read.
+//! The header comes before the first byte of TLS, so not one byte behind it may be read.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,13 +16,17 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 const MAX_LINE: usize = 107;
 /// The longest address block with extensions of version 2.
 const MAX_BLOCK: usize = 4 << 10;
-/// The shortest header of all (`PROXY UNKNOWN`): so much may be read of any.
+/// The length of the shortest header (`PROXY UNKNOWN`), which can be read of any.
 const SHORTEST: usize = 15;
 /// Version 2 starts with this, then one byte each for command and family, two for the length of the rest.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const PREFIX: usize = 16;
 
-/// Reads the header of a connection from a balancer, and returns the client it speaks for; none: itself.
+/// Reads the header of a connection from a balancer. Returns the client that it names; `None` if the balancer connects for
+/// itself.
+///
+/// # Errors
+/// When the header is malformed, or does not come within [`DEADLINE`].
 pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
     timeout(DEADLINE, read_header(stream)).await?
 }
@@ -40,7 +44,7 @@ async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option
     if !header.starts_with(b"PROXY ") {
         return Err(malformed());
     }
-    // Byte by byte: not every kind of socket can look ahead, and lines are short.
+    // Byte by byte: not every kind of socket can peek, and lines are short.
     while !header.ends_with(b"\n") {
         if header.len() == MAX_LINE {
             return Err(malformed());
@@ -80,7 +84,7 @@ fn source_of<A: FromStr + Into<IpAddr>>(source: &str, destination: &str) -> Opti
     Some(Some(source.into()))
 }
 
-/// Digits, no zero in front of others.
+/// Tells whether a text is a port in digits, without leading zeros.
 fn is_port(text: &str) -> bool {
     text.parse::<u16>().is_ok_and(|port| port.to_string() == text)
 }
@@ -97,21 +101,22 @@ fn block_length(prefix: &[u8]) -> Option<usize> {
 fn parse_block(header: &[u8]) -> Option<Option<IpAddr>> {
     let block = header.get(PREFIX..)?;
     let (client, addresses) = match (header[12], header[13]) {
-        // LOCAL: the balancer asks for itself, whatever else it says (§2.2).
+        // LOCAL: the balancer connects for itself; the rest of the block does not matter (§2.2).
         (0x20, _) => return Some(None),
         (0x21, 0x00) => (None, 0),
         (0x21, 0x11) => (Some(IpAddr::from(<[u8; 4]>::try_from(block.get(..4)?).ok()?)), 12),
         (0x21, 0x21) => (Some(IpAddr::from(<[u8; 16]>::try_from(block.get(..16)?).ok()?)), 36),
         (0x21, 0x31) => (None, 216),
-        // Other versions and commands; datagrams, which do not come by TCP.
+        // Other versions and commands, and datagrams, which TCP does not carry.
         _ => return None,
     };
-    // Of an unspecified family it is not known where addresses end and extensions begin.
+    // With an unspecified family the block does not say where addresses end and extensions begin.
     let extensions = if header[13] == 0 { &[] } else { block.get(addresses..)? };
     check_extensions(header, extensions).then_some(client)
 }
 
-/// Checks that extensions (type, length, value) fill their place, and that a checksum among them is right (§2.2.4).
+/// Checks that the extensions (type, length, value) fill the rest of the block, and that a checksum among them is right
+/// (§2.2.4).
 fn check_extensions(header: &[u8], mut extensions: &[u8]) -> bool {
     while let [kind, high, low, rest @ ..] = extensions {
         let Some((value, rest)) = rest.split_at_checked(u16::from_be_bytes([*high, *low]).into()) else { return false };

@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::timeout;
 
-use super::admission::{self, ConnectionPermit};
+use super::admission::{self, AdmissionPermit};
 use super::client_io::ClientStream;
 use super::worker::{HttpsPort, Worker};
 use crate::message::framing;
@@ -38,12 +38,7 @@ const HTTP: u16 = 80;
 const HTTPS: u16 = 443;
 
 /// Answers one request of a plain connection.
-pub(super) async fn serve(
-    mut stream: ClientStream,
-    address: SocketAddr,
-    _permit: ConnectionPermit,
-    worker: Rc<Worker>,
-) {
+pub(super) async fn serve(mut stream: ClientStream, address: SocketAddr, _permit: AdmissionPermit, worker: Rc<Worker>) {
     let handle = worker.redirects.add();
     // Without an answer in time the connection is closed, which tells the client enough.
     handle.until_evicted(answer_one(&mut stream, address, &worker)).await;

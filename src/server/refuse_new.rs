@@ -1,5 +1,5 @@
-//! How a listening socket ends without a loss: no connection begins at it any more, and those that are being made are
-//! still made. Their clients believe that they are connected already.
+//! Closes a listening socket without losing a connection: the system refuses new ones, and TCP handshakes that are under way
+//! complete. Their clients may take themselves for connected already.
 
 use std::io;
 use std::net::TcpListener;
@@ -8,20 +8,21 @@ use std::os::fd::AsFd;
 
 use socket2::{SockFilter, SockRef};
 
-/// Lets no connection begin at this socket. Needs no privilege since Linux 5.7.
+/// Makes the system refuse new connections at this socket. Needs no privilege since Linux 5.7.
 ///
 /// The socket is bound to a network interface that does not exist. The system then finds no socket for a SYN, and refuses
-/// it, so that the client can go elsewhere at once. A connection that is being made is found by its own addresses,
-/// whatever its listening socket is bound to by then, and enters the queue when its handshake is complete. All sockets of
-/// a `SO_REUSEPORT` group must be told before the first of them is closed: the system deals connections out to each.
+/// it, so that the client can go elsewhere at once. A connection in its TCP handshake is found by its own addresses,
+/// whatever its listening socket is bound to by then, and enters the queue when the handshake is complete. All sockets of
+/// a `SO_REUSEPORT` group must be treated before the first of them is closed: the system deals connections out to each.
 pub(super) fn refuse_new(socket: &TcpListener) -> io::Result<()> {
     SockRef::from(&socket.as_fd()).bind_device_by_index_v4(NO_INTERFACE).or_else(|_| drop_syn(socket))
 }
 
-/// The highest number that an interface may have. The system counts up from 1.
+/// The highest index that an interface may have. The system counts up from 1, so no interface has it.
 const NO_INTERFACE: Option<NonZeroU32> = NonZeroU32::new(i32::MAX as u32);
 
-/// The way of an older Linux, which binds a socket to an interface for privileged processes only.
+/// Refuses new connections on an older Linux, where only a privileged process may bind a socket to an interface: a packet
+/// filter drops the SYN.
 fn drop_syn(socket: &TcpListener) -> io::Result<()> {
     SockRef::from(&socket.as_fd()).attach_filter(&NO_SYN)
 }

@@ -6,9 +6,9 @@ use std::thread::{self, JoinHandle};
 
 use tokio::runtime::{Builder, Runtime};
 
-/// Starts a thread that works in a runtime, and returns once there is one.
+/// Starts a thread that works in a runtime. Returns once the runtime exists.
 ///
-/// The runtime is made where it works: one that is made here could not be dropped here, should no thread be had.
+/// The new thread makes the runtime: one made here could not be dropped here if no thread can be started.
 ///
 /// # Errors
 /// When no thread or no runtime can be made.
@@ -19,7 +19,7 @@ pub(super) fn start(name: &str, work: impl FnOnce(Runtime) + Send + 'static) -> 
             Ok(runtime) => (Ok(()), Some(runtime)),
             Err(error) => (Err(error), None),
         };
-        // Whoever starts the thread waits for this.
+        // The caller waits for this.
         let _ = made.send(made_so);
         if let Some(runtime) = runtime {
             work(runtime);

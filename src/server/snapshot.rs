@@ -1,4 +1,4 @@
-//! What a configuration comes to for all workers; replaced whole when another one takes its place.
+//! A configuration with everything that is built from it once for all workers. A reload replaces it whole.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::proxy::{Proxy, SharedState};
 use crate::state::Store;
 use crate::tls::server::TlsPolicies;
 
-/// One configuration and what is made of it once for all workers.
+/// A configuration with everything that is built from it once for all workers.
 #[derive(Clone)]
 pub(super) struct Snapshot {
     pub(super) config: Arc<Config>,
@@ -26,13 +26,13 @@ pub(super) struct Snapshot {
     logs: Logs,
 }
 
-/// Why another configuration did not take the place of the running one.
+/// Why a reload did not replace the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    /// It says something that only a new process can do.
+    /// It changes a setting that only a new process can change.
     #[error("{} cannot change while the gate runs: hand over to a new process (kill -USR2)", .0.join(", "))]
     Fixed(Vec<&'static str>),
-    /// Something in it cannot be used after all.
+    /// A part of it turned out to be unusable.
     #[error(transparent)]
     Unusable(#[from] StartError),
     /// A log cannot be opened.
@@ -47,14 +47,14 @@ impl Snapshot {
         Self { config: Arc::new(config), tls, shared, logs }.tried()
     }
 
-    /// Makes the one that follows: what is configured as before goes on as it is, with its counts and connections.
+    /// Builds the successor. Parts whose settings did not change are kept, with their counts and connections.
     pub(super) fn successor(&self, config: Config) -> Result<Self, ReloadError> {
         let before = &*self.config;
         let fixed = fixed(before, &config);
         if !fixed.is_empty() {
             return Err(ReloadError::Fixed(fixed));
         }
-        // The keys of the session tickets are in it: with the same certificates, clients resume as if nothing had happened.
+        // The keys of the session tickets are in it: with the same certificates, clients go on resuming their sessions.
         let tls = match config.certificates == before.certificates {
             true => Arc::clone(&self.tls),
             false => TlsPolicies::new(&config.certificates).map_err(StartError::Tls)?,
@@ -64,7 +64,7 @@ impl Snapshot {
         Ok(Self { config: Arc::new(config), tls, shared, logs }.tried()?)
     }
 
-    /// Builds one worker's proxy; one that goes before it leaves its upstream connections to it.
+    /// Builds one worker's proxy, which takes over the upstream connections of the one `before`.
     pub(super) fn proxy(&self, before: Option<&Proxy>, tally: &Tally) -> Result<Proxy, http::uri::InvalidUri> {
         Proxy::new(Arc::clone(&self.config), &self.shared, self.logs.clone(), before, tally.clone())
     }
@@ -78,17 +78,17 @@ impl Snapshot {
         &self.logs
     }
 
-    /// Returns what must go on for as long as this configuration is in use.
+    /// Returns the background work of this configuration.
     pub(super) fn chores(&self) -> Vec<Chore> {
         self.shared.chores()
     }
 
-    /// Returns how fresh the keys of identity providers are, by the names of their methods.
+    /// Returns the freshness of fetched keys, by the names of their methods.
     pub(super) fn freshness(&self) -> Vec<(String, Arc<Freshness>)> {
         self.shared.freshness()
     }
 
-    /// Returns the parts that must be ready, of what this configuration comes to.
+    /// Returns the parts of this configuration that health checks ask.
     pub(super) fn parts(&self) -> ReadinessParts {
         let (config, logs, mut parts) = (Arc::clone(&self.config), self.logs.clone(), self.shared.parts());
         parts.add("certificates", move || unexpired(&config.certificates, Timestamp::now()));
@@ -103,22 +103,22 @@ impl Snapshot {
         parts
     }
 
-    /// Makes sure that the workers can build what they will build.
+    /// Makes sure that each worker can build its proxy.
     fn tried(self) -> Result<Self, StartError> {
         drop(self.proxy(None, &Tally::default())?);
         Ok(self)
     }
 }
 
-/// Names the certificates that have ended.
+/// Returns an error naming the certificates that have expired.
 fn unexpired(certificates: &[Certificate], now: Timestamp) -> Result<(), String> {
     let expired = certificates.iter().filter(|certificate| certificate.not_after <= now);
     let expired: Vec<_> = expired.map(|one| format!("{} expired at {}", one.name(), one.not_after)).collect();
     if expired.is_empty() { Ok(()) } else { Err(expired.join(", ")) }
 }
 
-/// Names the keys that differ and belong to sockets, threads and the store, which stay as they are for as long as the
-/// process lives.
+/// Returns the settings that differ and cannot change: those of sockets, threads and the state file, which last as long as the
+/// process.
 fn fixed(before: &Config, config: &Config) -> Vec<&'static str> {
     let keys = [
         ("`listen`", before.listen == config.listen),

@@ -1,4 +1,4 @@
-//! All listening sockets, opened before any worker starts and dealt out to those who accept.
+//! All listening sockets. They are opened before any worker starts, and then dealt out to the workers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,15 +8,16 @@ use super::handover::InheritedSockets;
 use super::listener::Listener;
 use crate::config::{Config, Listen};
 
-/// All sockets, dealt out to the workers.
+/// All listening sockets.
 pub(super) struct ListeningSockets {
     pub(super) addresses: Vec<Listen>,
     pub(super) redirect_address: Option<SocketAddr>,
+    /// The sockets of each worker.
     workers: Vec<Vec<Listener>>,
     redirect: Option<Listener>,
-    /// Where health and metrics are told.
+    /// The socket of the admin listener.
     pub(super) admin: Option<Listener>,
-    /// Each socket once more, to be handed over to another process.
+    /// A copy of each socket, for another process.
     pub(super) all: Vec<Listener>,
 }
 
@@ -57,7 +58,7 @@ impl ListeningSockets {
             };
         }
         self.addresses.extend(sockets.first().and_then(Listener::address));
-        // Every socket has a worker, or its queue would never be served, and every worker has a socket.
+        // Every socket gets a worker, which serves its queue, and every worker gets a socket.
         for (index, socket) in (0..sockets.len().max(self.workers.len())).zip(sockets.iter().cycle()) {
             let worker = index % self.workers.len();
             self.workers[worker].push(socket.try_clone()?);
@@ -66,7 +67,7 @@ impl ListeningSockets {
         Ok(())
     }
 
-    /// Opens the address that redirects plain HTTP, once for all.
+    /// Opens the address of `redirect_http`, once for all workers.
     fn open_redirect(&mut self, address: SocketAddr, inherited: &mut InheritedSockets) -> io::Result<()> {
         let listener = open_one(&Listen::Tcp(address), inherited)?;
         if let Some(Listen::Tcp(address)) = listener.address() {
@@ -88,7 +89,7 @@ impl ListeningSockets {
     }
 }
 
-/// Takes or binds an address once for all.
+/// Takes or binds an address, once for all workers.
 fn open_one(address: &Listen, inherited: &mut InheritedSockets) -> io::Result<Listener> {
     inherited.take(address).pop().map_or_else(|| Listener::bind(address), Ok)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::admission::{ConnectionLimits, ConnectionPermit};
+use super::admission::{AdmissionPermit, ConnectionLimits};
 use super::registry::Registry;
 use super::snapshot::Snapshot;
 use crate::budget::{Budget, Pressure, WorkerBudget};
@@ -95,13 +95,13 @@ impl Worker {
     // === Shortages ===
 
     /// Waits until one more connection is admitted; the longest idle one is evicted for it.
-    pub(super) async fn admit(&self) -> ConnectionPermit {
+    pub(super) async fn admit(&self) -> AdmissionPermit {
         let most = self.snapshot().config.server.max_connections;
         if let Some(permit) = self.limits.try_acquire(most) {
             return permit;
         }
         if self.limits.notices.full.is_due() {
-            tracing::warn!("`max_connections` is reached: new connections wait, and idle ones are closed");
+            tracing::warn!("as many connections are open as `max_connections` permits");
         }
         self.evict_idle();
         self.limits.acquire(most).await

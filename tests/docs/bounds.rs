@@ -93,7 +93,7 @@ const BOUNDS: &[(&str, &str)] = &[
     ("src/message/screen.rs", "MAX_WAITING: usize = 113 << 10;"),
     ("src/server/admin.rs", "MAX_CONNECTIONS: usize = 64;"),
     ("src/server/admin/service.rs", "LIFE: Duration = Duration::from_secs(10);"),
-    ("src/server/admin/service.rs", "PATIENCE: Duration = Duration::from_secs(8);"),
+    ("src/server/admin/service.rs", "EXPLAIN_TIMEOUT: Duration = Duration::from_secs(8);"),
     ("src/server/admin/order.rs", "MAX_BODY: usize = 64 << 10;"),
     ("src/cli/admin_client.rs", "MAX_ANSWER: usize = 4 << 20;"),
 ];

@@ -1,7 +1,8 @@
-//! The connections of the admin listener: so many at once, and the longest open one makes room for the next.
+//! The connections of the admin listener: a bounded number, of which the one that has been open for longest is closed for the
+//! next.
 //!
-//! A connection is for one question, which is answered at once. One that is still open when many others have come after
-//! it asks nothing, or does not take its answer. Only what changes something is carried out to its end.
+//! A connection carries one request, which is answered at once. One that is still open when many others have come after it
+//! sends no request, or does not read its answer. Only an order that changes the state is carried out to its end.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -13,16 +14,16 @@ use tokio::task::{AbortHandle, JoinSet};
 pub(super) struct AdminConnections {
     most: usize,
     serving: JoinSet<()>,
-    /// From the longest open one to the newest.
+    /// From the oldest to the newest.
     open: VecDeque<(AbortHandle, OrderInProgress)>,
 }
 
-/// Whether a connection's order is being carried out.
+/// Whether the order of a connection is carried out at the moment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OrderInProgress(Rc<Cell<bool>>);
 
 impl OrderInProgress {
-    /// Notes that an order is carried out from now on, to the end of the connection.
+    /// Records that the order is carried out from now on, to the end of the connection.
     pub(super) fn begin(&self) {
         self.0.set(true);
     }
@@ -33,22 +34,22 @@ impl AdminConnections {
         Self { most, serving: JoinSet::new(), open: VecDeque::new() }
     }
 
-    /// Serves one more connection, in the place of another one if there are many.
-    pub(super) async fn admit<F: Future<Output = ()> + 'static>(&mut self, serve: impl FnOnce(OrderInProgress) -> F) {
+    /// Serves one more connection. At the bound, an older one is closed first.
+    pub(super) async fn serve<F: Future<Output = ()> + 'static>(&mut self, serve: impl FnOnce(OrderInProgress) -> F) {
         while self.serving.try_join_next().is_some() {}
         while self.serving.len() >= self.most {
-            self.make_room();
+            self.close_oldest();
             self.serving.join_next().await;
         }
-        let busy = OrderInProgress::default();
-        let handle = self.serving.spawn_local(serve(busy.clone()));
-        self.open.push_back((handle, busy));
+        let order = OrderInProgress::default();
+        let handle = self.serving.spawn_local(serve(order.clone()));
+        self.open.push_back((handle, order));
     }
 
-    /// Ends the connection that has been open for longest. Tells whether there is one that can be ended.
-    pub(super) fn make_room(&mut self) -> bool {
+    /// Closes the oldest connection without an order in progress. Returns whether there is one.
+    pub(super) fn close_oldest(&mut self) -> bool {
         self.open.retain(|(handle, _)| !handle.is_finished());
-        let longest = self.open.iter().position(|(_, busy)| !busy.0.get());
+        let longest = self.open.iter().position(|(_, order)| !order.0.get());
         let ended = longest.and_then(|at| self.open.remove(at));
         ended.map(|(handle, _)| handle.abort()).is_some()
     }
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_longest_open_one_makes_room_unless_it_carries_out_an_order() {
+    async fn the_oldest_connection_is_closed_unless_it_carries_out_an_order() {
         let ended = Rc::new(Cell::new(0));
         struct Ends(Rc<Cell<u32>>, u32);
         impl Drop for Ends {
@@ -86,7 +87,7 @@ mod tests {
         let mut connections = AdminConnections::new(3);
         let all = async {
             for (nth, orders) in [(1, true), (2, false), (3, false), (4, false), (5, false)] {
-                connections.admit(visit(nth, orders)).await;
+                connections.serve(visit(nth, orders)).await;
                 tokio::task::yield_now().await;
             }
             assert_eq!(ended.get(), 23);

@@ -1,4 +1,4 @@
-//! What the operator orders: a small JSON object, posted by a program of this machine and not by a page.
+//! Orders of the operator: a small JSON object, posted by a program on this machine and not by a web page.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
@@ -8,28 +8,28 @@ use serde::de::DeserializeOwned;
 
 use crate::server::client_io::ClientStream;
 
-/// The most bytes of an order: a head of a request with a certificate fits.
+/// The most bytes of an order: one for `/explain` holds the fields of a request and a client certificate.
 const MAX_BODY: usize = 64 << 10;
 
-/// Why an order is not taken.
+/// Why an order is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum OrderError {
-    /// Another user of this machine.
+    /// Another user of this machine sent it.
     #[error("only root and the user that callgate runs as may order this")]
     Stranger,
-    /// A page in a browser.
+    /// A page in a browser sent it.
     #[error("a page of a browser may not order this")]
     Page,
-    /// Something else than JSON, which a page can send without being asked (Fetch standard, "CORS-safelisted").
+    /// It is not labelled as JSON. A page can send other types without a preflight (Fetch standard, "CORS-safelisted").
     #[error("send application/json")]
     MediaType,
-    /// Too large.
+    /// It is too large.
     #[error("the order is larger than 64 KiB")]
     TooLarge,
-    /// Not all of it came.
+    /// Its body broke off.
     #[error("the order broke off")]
     Broken,
-    /// Not what is read here. What it says is not repeated: it may be secret.
+    /// It is not the JSON that is expected. Its text is not repeated: it may be secret.
     #[error("the order is not understood: line {line}, column {column}")]
     Nonsense {
         /// The line.
@@ -40,7 +40,7 @@ pub(super) enum OrderError {
 }
 
 impl OrderError {
-    /// Returns the status, and its name for programs.
+    /// Returns the status, and the `error` code for programs.
     pub(super) const fn status(self) -> (StatusCode, &'static str) {
         match self {
             Self::Stranger => (StatusCode::FORBIDDEN, "stranger"),
@@ -52,8 +52,8 @@ impl OrderError {
     }
 }
 
-/// Tells whether the other end may order anything: over a unix socket root and whoever we run as, although its group may
-/// look; over TCP nobody can tell who is there, and the operator chose that.
+/// Tells whether the other end may send orders. Over a unix socket, root and the user that callgate runs as may; the group of
+/// the socket may only read. Over TCP the user is unknown, so every program on this machine may: the operator chose TCP.
 pub(super) fn is_operator(stream: &ClientStream) -> bool {
     match stream {
         ClientStream::Tcp(_) => true,
@@ -64,7 +64,7 @@ pub(super) fn is_operator(stream: &ClientStream) -> bool {
     }
 }
 
-/// Names the other end for the audit log.
+/// Returns the name of the other end for the audit log.
 pub(super) fn name(stream: &ClientStream) -> String {
     match stream {
         ClientStream::Tcp(_) => "this machine".to_owned(),
@@ -74,12 +74,15 @@ pub(super) fn name(stream: &ClientStream) -> String {
     }
 }
 
-/// Reads an order, and refuses those that the operator did not send.
+/// Reads an order.
+///
+/// # Errors
+/// When the operator did not send it, or it is malformed.
 pub(super) async fn read<T: DeserializeOwned>(request: Request<Incoming>, may_order: bool) -> Result<T, OrderError> {
     if !may_order {
         return Err(OrderError::Stranger);
     }
-    accept(request.headers())?;
+    check_fields(request.headers())?;
     let collected = Limited::new(request.into_body(), MAX_BODY).collect().await;
     let body: Bytes = collected
         .map(http_body_util::Collected::to_bytes)
@@ -87,8 +90,8 @@ pub(super) async fn read<T: DeserializeOwned>(request: Request<Incoming>, may_or
     serde_json::from_slice(&body).map_err(|error| OrderError::Nonsense { line: error.line(), column: error.column() })
 }
 
-/// Browsers name the origin of a page that posts, and say how they fetch; programs say neither.
-fn accept(headers: &HeaderMap) -> Result<(), OrderError> {
+/// Refuses an order of a web page: browsers add the origin of the page and Fetch metadata; programs add neither.
+fn check_fields(headers: &HeaderMap) -> Result<(), OrderError> {
     let is_page = headers.keys().any(|name| *name == header::ORIGIN || name.as_str().starts_with("sec-fetch-"));
     if is_page {
         return Err(OrderError::Page);
@@ -111,7 +114,7 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        assert_eq!(accept(&headers), expected, "{fields:?}");
+        assert_eq!(check_fields(&headers), expected, "{fields:?}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The desk of the admin listener: what is told, and which orders are taken.
+//! The endpoints of the admin listener.
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -33,29 +33,30 @@ use crate::proxy::LoginQuestion;
 use crate::server::client_io::ClientStream;
 use crate::state::{Freeze, KeepError};
 
-/// The most bytes of the head of a question.
+/// The most bytes of the head of a request.
 const MAX_HEAD: usize = 16 << 10;
-/// How long a connection may take: one question, one answer.
+/// How long a connection may take: one request, one answer.
 const LIFE: Duration = Duration::from_secs(10);
-/// How long the head of a question may take.
-const HEAD: Duration = Duration::from_secs(5);
-/// How long an order may take to be carried out.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// How long the head of a request may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long `/explain` may take.
+const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// What is here, for those who look elsewhere.
-const HERE: &str = "here are /livez, /readyz, /metrics, /status, /explain, /freeze, /thaw and /freezes\n";
+/// The body of a 404.
+const ENDPOINTS: &str = "here are /livez, /readyz, /metrics, /status, /explain, /freeze, /thaw and /freezes\n";
 
 type AdminResponse = Response<Full<Bytes>>;
 
-/// Whoever answers.
+/// Answers the requests of the admin listener.
 pub(super) struct AdminService {
     context: AdminContext,
+    /// Whether it listens on TCP, which a browser can reach, and not on a unix socket.
     is_tcp: bool,
 }
 
-/// What is here.
+/// The endpoints.
 #[derive(Clone, Copy)]
-enum Endpoint {
+enum AdminEndpoint {
     Livez,
     Readyz,
     Metrics,
@@ -66,7 +67,7 @@ enum Endpoint {
     Freezes,
 }
 
-/// The order to freeze somebody.
+/// The order to freeze a target.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FreezeOrder {
@@ -76,26 +77,26 @@ struct FreezeOrder {
     why: String,
 }
 
-/// The order to thaw somebody.
+/// The order to thaw a target.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ThawOrder {
     whom: String,
 }
 
-/// The order that wants nothing but an answer.
+/// The order to list the freezes, which has no fields.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ListOrder {}
 
-/// Whoever is at the other end.
+/// The other end of a connection.
 struct AdminClient {
     may_order: bool,
     name: String,
     in_progress: OrderInProgress,
 }
 
-impl Endpoint {
+impl AdminEndpoint {
     fn at(path: &str) -> Option<Self> {
         Some(match path {
             "/livez" => Self::Livez,
@@ -110,7 +111,7 @@ impl Endpoint {
         })
     }
 
-    /// What one may do there, as `Allow` says it.
+    /// Returns its methods in the form of the `Allow` field.
     const fn methods(self) -> &'static str {
         match self {
             Self::Livez | Self::Readyz | Self::Metrics | Self::Status => "GET, HEAD",
@@ -138,10 +139,10 @@ impl AdminService {
             .half_close(true)
             .timer(TokioTimer::new())
             .keep_alive(false)
-            .header_read_timeout(HEAD)
+            .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), service);
-        // Whether it came to an answer in time is the other side's concern.
+        // Without an answer in time the connection is closed, which tells the client enough.
         drop(timeout(LIFE, connection).await);
     }
 
@@ -149,12 +150,12 @@ impl AdminService {
         let Ok(authority) = target::authority(request.version(), request.uri(), request.headers()) else {
             return text(StatusCode::BAD_REQUEST, "the request names no host, or more than one\n");
         };
-        // A page of a stranger's site can send its client's browser here, but only under a name of that site.
+        // By DNS rebinding a web page can send a browser here, but only under a host name of the page's own site.
         if self.is_tcp && !is_loopback(&authority.host) {
             return text(StatusCode::MISDIRECTED_REQUEST, "ask for localhost or a loopback address\n");
         }
-        let Some(endpoint) = Endpoint::at(request.uri().path()) else {
-            return text(StatusCode::NOT_FOUND, HERE);
+        let Some(endpoint) = AdminEndpoint::at(request.uri().path()) else {
+            return text(StatusCode::NOT_FOUND, ENDPOINTS);
         };
         if !endpoint.takes(request.method()) {
             let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, format!("possible here: {}\n", endpoint.methods()));
@@ -162,30 +163,30 @@ impl AdminService {
             return refusal;
         }
         match endpoint {
-            Endpoint::Livez => self.live(),
-            Endpoint::Readyz => self.ready(&request),
-            Endpoint::Metrics => answer(StatusCode::OK, metrics::CONTENT_TYPE, self.context.metrics.text()),
-            Endpoint::Status => self.status(),
-            Endpoint::Explain => match order::read(request, client.may_order).await {
+            AdminEndpoint::Livez => self.live(),
+            AdminEndpoint::Readyz => self.ready(&request),
+            AdminEndpoint::Metrics => answer(StatusCode::OK, metrics::CONTENT_TYPE, self.context.metrics.text()),
+            AdminEndpoint::Status => self.status(),
+            AdminEndpoint::Explain => match order::read(request, client.may_order).await {
                 Ok(question) => self.explain(&question).await,
                 Err(refusal) => refused(refusal),
             },
-            Endpoint::Freeze => match order::read(request, client.may_order).await {
+            AdminEndpoint::Freeze => match order::read(request, client.may_order).await {
                 Ok(order) => self.freeze(order, client).await.unwrap_or_else(|answer| *answer),
                 Err(refusal) => refused(refusal),
             },
-            Endpoint::Thaw => match order::read(request, client.may_order).await {
+            AdminEndpoint::Thaw => match order::read(request, client.may_order).await {
                 Ok(order) => self.thaw(order, client).await.unwrap_or_else(|answer| *answer),
                 Err(refusal) => refused(refusal),
             },
-            Endpoint::Freezes => match order::read(request, client.may_order).await {
+            AdminEndpoint::Freezes => match order::read(request, client.may_order).await {
                 Ok(ListOrder {}) => self.freezes(),
                 Err(refusal) => refused(refusal),
             },
         }
     }
 
-    /// Freezes somebody, on all workers at once.
+    /// Freezes a target, on all workers at once.
     async fn freeze(&self, order: FreezeOrder, client: &AdminClient) -> Result<AdminResponse, Box<AdminResponse>> {
         client.in_progress.begin();
         let by = &*client.name;
@@ -196,19 +197,19 @@ impl AdminService {
             return Err(Box::new(problem(StatusCode::BAD_REQUEST, "malformed", "the reason is longer than 500 bytes")));
         }
         let freeze = Freeze { since: Timestamp::now(), until, by: by.to_owned(), why: why.clone() };
-        snapshot.freezes().freeze(&whom, freeze).await.map_err(unkept)?;
+        snapshot.freezes().freeze(&whom, freeze).await.map_err(not_kept)?;
         snapshot.logs().write_note(&EventRecord::of(AuditEvent::Freeze, &whom, by.to_owned(), until, &why));
         tracing::warn!(whom = whom.to_string(), by, "frozen");
         Ok(json(StatusCode::OK, &json!({ "whom": whom.to_string(), "kept": snapshot.config.state.is_some() })))
     }
 
-    /// Thaws somebody.
+    /// Thaws a target.
     async fn thaw(&self, order: ThawOrder, client: &AdminClient) -> Result<AdminResponse, Box<AdminResponse>> {
         client.in_progress.begin();
         let by = &*client.name;
         let whom = whom(&order.whom)?;
         let snapshot = Arc::clone(&self.context.snapshots.borrow());
-        let thawed = snapshot.freezes().thaw(&whom).await.map_err(unkept)?;
+        let thawed = snapshot.freezes().thaw(&whom).await.map_err(not_kept)?;
         if thawed {
             snapshot.logs().write_note(&EventRecord::of(AuditEvent::Thaw, &whom, by.to_owned(), None, ""));
             tracing::warn!(whom = whom.to_string(), by, "thawed");
@@ -218,22 +219,26 @@ impl AdminService {
 
     fn freezes(&self) -> AdminResponse {
         let freezes = self.context.snapshots.borrow().freezes().list();
-        let told = freezes.iter().map(|(whom, freeze)| {
+        let entries = freezes.iter().map(|(whom, freeze)| {
             json!({ "whom": whom, "since": freeze.since, "until": freeze.until, "by": freeze.by, "why": freeze.why })
         });
-        json(StatusCode::OK, &told.collect())
+        json(StatusCode::OK, &entries.collect())
     }
 
-    /// Tells who a caller would become, with what the workers judge by at this moment.
+    /// Explains the login that a request would get, by the configuration and state of this moment.
     async fn explain(&self, question: &LoginQuestion) -> AdminResponse {
         let snapshot = Arc::clone(&self.context.snapshots.borrow());
         let Ok(proxy) = snapshot.proxy(None, &Tally::default()) else {
             return problem(StatusCode::INTERNAL_SERVER_ERROR, "unusable", "the configuration cannot be used");
         };
-        match timeout(PATIENCE, proxy.explain(question, &snapshot.tls)).await {
-            Ok(Ok(story)) => json(StatusCode::OK, &json!(story)),
+        match timeout(EXPLAIN_TIMEOUT, proxy.explain(question, &snapshot.tls)).await {
+            Ok(Ok(explanation)) => json(StatusCode::OK, &json!(explanation)),
             Ok(Err(error)) => problem(StatusCode::BAD_REQUEST, "malformed", &error.to_string()),
-            Err(_) => problem(StatusCode::GATEWAY_TIMEOUT, "timeout", "whoever must be asked gives no answer in time"),
+            Err(_) => problem(
+                StatusCode::GATEWAY_TIMEOUT,
+                "timeout",
+                "no answer in time from the app, a key server or the PBX",
+            ),
         }
     }
 
@@ -285,7 +290,7 @@ impl AdminService {
     }
 }
 
-/// Tells whether every worker moves.
+/// Answers `/livez`: names the workers that are stuck.
 fn alive(still: &[StuckWorker]) -> AdminResponse {
     if still.is_empty() {
         return text(StatusCode::OK, "ok\n");
@@ -299,7 +304,7 @@ fn whom(text: &str) -> Result<FreezeTarget, Box<AdminResponse>> {
     text.parse().map_err(|message: String| Box::new(problem(StatusCode::BAD_REQUEST, "malformed", &message)))
 }
 
-fn unkept(error: KeepError) -> Box<AdminResponse> {
+fn not_kept(error: KeepError) -> Box<AdminResponse> {
     Box::new(problem(StatusCode::SERVICE_UNAVAILABLE, "state", &error.to_string()))
 }
 
@@ -325,7 +330,7 @@ fn wants_json(headers: &HeaderMap) -> bool {
     headers.get_all(header::ACCEPT).iter().any(|line| line.as_bytes().windows(json.len()).any(|window| window == json))
 }
 
-/// Says why an order is not done.
+/// Answers an order that is not carried out.
 fn problem(status: StatusCode, error: &str, message: &str) -> AdminResponse {
     json(status, &json!({ "error": error, "message": message }))
 }
@@ -343,7 +348,7 @@ fn json(status: StatusCode, value: &Value) -> AdminResponse {
     answer(status, "application/json", format!("{value:#}\n"))
 }
 
-/// Answers with what is true now, and only now.
+/// Makes an answer. It is true only now, so no cache may keep it.
 fn answer(status: StatusCode, content_type: &'static str, body: String) -> AdminResponse {
     let mut answer = Response::new(Full::from(body));
     *answer.status_mut() = status;
@@ -364,7 +369,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_worker_that_stands_still_is_named() {
+    async fn a_stuck_worker_is_named() {
         let told = async |still: &[StuckWorker]| {
             let answer = alive(still);
             let status = answer.status();
