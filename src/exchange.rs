@@ -43,7 +43,7 @@ pub struct Exchange {
     in_flight: InFlight,
 }
 
-/// What [`Exchange::finish`] has to know of the request.
+/// The facts about the request that [`Exchange::finish`] decides by.
 #[derive(Debug, Clone, Copy)]
 struct RequestShape {
     is_head: bool,
@@ -60,10 +60,10 @@ struct AnswerState {
     stage: ExchangeStage,
     /// Whether an upstream made the answer.
     is_relayed: bool,
-    /// Whether bytes behind the request's head are left that no reader takes for what they are.
+    /// Whether bytes behind the head may be left unread: they would be taken for the next request.
     leaves_bytes: bool,
     is_complete: bool,
-    /// Whether a pause that was too long ended it.
+    /// Whether a stalled upstream ended it.
     is_stalled: bool,
 }
 
@@ -182,7 +182,7 @@ impl Exchange {
         self.bytes.meter = meter.or_else(|| self.bytes.meter.take());
     }
 
-    /// Tells whether part of the request's body is still to come.
+    /// Returns whether part of the request's body is still to come.
     fn is_receiving(&self) -> bool {
         self.bytes.meter.as_ref().is_some_and(|meter| !meter.is_done())
     }

@@ -58,13 +58,13 @@ impl Freezes {
         self.store.freezes(self.store.now())
     }
 
-    /// Tells whether a role at the PBX is frozen, by itself or with its domain.
+    /// Returns whether a role at the PBX is frozen, by itself or with its domain.
     #[must_use]
     pub fn covers_role(&self, role: &Role) -> bool {
         self.has_any() && self.covers(&FreezeTarget::of(role))
     }
 
-    /// Tells whether a target is frozen, by itself or with its domain.
+    /// Returns whether a target is frozen, by itself or with its domain.
     #[must_use]
     pub fn covers(&self, target: &FreezeTarget) -> bool {
         let with_domain = || match target {
@@ -74,7 +74,7 @@ impl Freezes {
         self.contains(target) || with_domain()
     }
 
-    /// Tells whether a Voximplant user is frozen: in its application, or under its name in every application. `default`: the
+    /// Returns whether a Voximplant user is frozen: in its application, or under its name in every application. `default`: the
     /// application of a user that names none.
     #[must_use]
     pub fn covers_user(&self, user: &VoximplantUser, default: Option<&str>) -> bool {
@@ -84,7 +84,7 @@ impl Freezes {
         self.has_any() && spellings.map(FreezeTarget::User).any(|target| self.contains(&target))
     }
 
-    /// Tells whether one of the owners is frozen, or may be: an unclear mention counts while an account that it may stand for
+    /// Returns whether one of the owners is frozen, or may be: an unclear mention counts while an account that it may stand for
     /// is frozen.
     #[must_use]
     pub fn covers_any(&self, owners: &Owners) -> bool {
@@ -109,7 +109,7 @@ impl Freezes {
         self.store.is_frozen(&target.to_string(), self.store.now())
     }
 
-    /// Tells whether any target may be frozen.
+    /// Returns whether any target may be frozen.
     #[must_use]
     pub fn has_any(&self) -> bool {
         self.any.load(Ordering::Acquire)
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
     use crate::model::account::Account;
 
-    /// Tells whether a future waits.
+    /// Returns whether a future waits.
     async fn waits(mut future: std::pin::Pin<&mut impl Future>) -> bool {
         std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_pending())).await
     }

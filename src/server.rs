@@ -65,8 +65,8 @@ use crate::upstream;
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 /// How long a reload waits for the workers.
 const RELOAD_WAIT: Duration = Duration::from_secs(2);
-/// How long an ending server serves what was under way toward it: TCP handshakes, and requests of clients that have not
-/// been told.
+/// How long an ending server still serves new exchanges: TCP handshakes were under way, and clients have not learned of the
+/// end.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long an ending server waits for the last lines of the logs, and for its other threads.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -74,7 +74,7 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 const LAST_LINES_POLL: Duration = Duration::from_millis(5);
 /// How much longer than `drain` the end may take: farewells, the last lines, the last words on standard error.
 const SPARE: Duration = Duration::from_secs(8);
-/// How long a connection that is told to end may take for its farewell.
+/// How long a graceful shutdown of a connection may take.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// A running server.

@@ -1,4 +1,4 @@
-//! What a connection does at the moment: the facts that its deadlines follow from.
+//! The activity of a connection: the facts that its deadlines follow from.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::observe::metrics::Tally;
 
-/// What one connection does. Its I/O and its exchanges record it; its deadlines and the worker read it.
+/// The activity of one connection. Its I/O and its exchanges record it; its deadlines and the worker read it.
 #[derive(Debug)]
 pub struct Activity {
     exchanges: ExchangeCount,
@@ -39,7 +39,7 @@ struct HeadWait {
     is_overdue: Cell<bool>,
 }
 
-/// How the connection is to end.
+/// The ways in which the connection is to end.
 #[derive(Debug, Default)]
 struct ClosingState {
     is_last_answer: Cell<bool>,
@@ -123,7 +123,7 @@ impl Activity {
         !self.head.is_overdue.replace(true)
     }
 
-    /// Tells whether the head took too long.
+    /// Returns whether the head took too long.
     #[must_use]
     pub const fn is_head_overdue(&self) -> bool {
         self.head.is_overdue.get()
@@ -164,7 +164,7 @@ impl Activity {
         self.closing.is_evicted.set(true);
     }
 
-    /// Tells whether the connection ends so that another one finds room.
+    /// Returns whether the connection ends so that another one finds room.
     #[must_use]
     pub const fn is_evicted(&self) -> bool {
         self.closing.is_evicted.get()
@@ -193,7 +193,7 @@ impl InFlight {
         Self::new(Rc::clone(&self.0))
     }
 
-    /// Tells whether its answer is the last one of the connection.
+    /// Returns whether its answer is the last one of the connection.
     pub(super) fn is_last(&self) -> bool {
         self.0.closing.is_last_answer.get()
     }

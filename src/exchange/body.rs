@@ -26,7 +26,7 @@ enum BodyContent {
     Own(Option<Bytes>),
     /// The body of an upstream's answer.
     Relayed(ResponseBody),
-    /// No bytes, with the length that the field tells all the same.
+    /// No bytes, although `Content-Length` gives this length.
     LengthOnly(u64),
 }
 
@@ -44,7 +44,7 @@ impl Body {
         Self { content: BodyContent::Relayed(relay), exchange: None }
     }
 
-    /// Tells whether it is the body of an upstream's answer.
+    /// Returns whether it is the body of an upstream's answer.
     #[must_use]
     pub const fn is_relayed(&self) -> bool {
         matches!(self.content, BodyContent::Relayed(_))
@@ -116,8 +116,8 @@ pub(super) fn remove_own(response: &mut Response<Body>) {
     }
 }
 
-/// Lets a 304 tell the length of the content that has not changed (RFC 9110 §8.6). hyper writes a length in HTTP/1 only for
-/// a body that has it, and asks for no byte of that where the status permits none.
+/// Keeps the length that a 304 gives for content that has not changed (RFC 9110 §8.6). In HTTP/1 hyper writes a length only
+/// for a body that has it, and reads no byte of the body where the status permits none.
 pub(super) fn keep_length(response: &mut Response<Body>) {
     if response.status() == StatusCode::NOT_MODIFIED
         && let Some(length) = response.headers().get(header::CONTENT_LENGTH)

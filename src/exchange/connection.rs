@@ -24,19 +24,19 @@ use crate::upstream::{self, BoundConnections, TunnelTimeouts, Upgraded};
 pub struct ClientConnection {
     /// The client that requests come from, unless the peer is a trusted proxy and names another one.
     pub origin: Rc<ForwardedChain>,
-    /// What its handshake agreed on.
+    /// The facts of its TLS handshake.
     pub tls: TlsSession,
     /// The bytes that its buffers hold.
     pub ledger: Arc<Ledger>,
-    /// What it does at the moment.
+    /// Its current activity, which its deadlines follow from.
     pub activity: Rc<Activity>,
-    /// What the server and the proxy tell each other past hyper.
+    /// Messages between the server and the proxy, past hyper.
     pub side_channel: SideChannel,
     /// The upstream connections that serve this one alone.
     pub bound: BoundConnections,
 }
 
-/// What the handshake of a connection agreed on.
+/// The TLS facts of a connection.
 #[derive(Debug)]
 pub struct TlsSession {
     /// The other end, as auth methods see it.
@@ -58,10 +58,10 @@ pub struct TlsPeer {
     pub client_ca: Option<ClientCa>,
 }
 
-/// What the server and the proxy tell each other past hyper.
+/// Messages between the server and the proxy, past hyper.
 #[derive(Debug, Default)]
 pub struct SideChannel {
-    /// Why the next bytes of the client are no request. Set before hyper reads them.
+    /// The violation in the next bytes of the client. Set before hyper reads them.
     pub violation: Cell<Option<Violation>>,
     /// Interim answers to be written before the answer.
     pub interims: Interims,

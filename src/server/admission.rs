@@ -21,7 +21,7 @@ use crate::config::ServerConfig;
 use crate::descriptors::{self, DescriptorPermit};
 use crate::limit::client_key;
 
-/// How soon a waiting connection looks again for a file descriptor: an upstream connection that closes wakes nobody here.
+/// How soon a waiting connection asks again for a file descriptor: an upstream connection that closes does not wake it.
 const DESCRIPTOR_RETRY: Duration = Duration::from_millis(100);
 /// So many that two workers seldom lock the same one.
 const SHARDS: usize = 16;
@@ -57,7 +57,7 @@ pub(super) struct Notices {
 pub(super) struct Notice(Mutex<Option<Instant>>);
 
 impl Notice {
-    /// Tells whether the warning is due, and counts it as given then.
+    /// Returns whether the warning is due, and counts it as given then.
     pub(super) fn is_due(&self) -> bool {
         let now = Instant::now();
         let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,7 +107,7 @@ impl ConnectionLimits {
         }
     }
 
-    /// Tells whether a connection waits to be admitted.
+    /// Returns whether a connection waits to be admitted.
     pub(super) fn has_waiting(&self) -> bool {
         self.waiting.load(Ordering::Acquire) > 0
     }

@@ -30,8 +30,8 @@ pub(super) struct DeadlineDriver {
     timer: LazyTimer,
     /// Since when the worker closes.
     closing_since: Option<Instant>,
-    /// Since when the connection has been told to end.
-    told_since: Option<Instant>,
+    /// Since when the connection shuts down gracefully.
+    shutdown_since: Option<Instant>,
 }
 
 impl DeadlineDriver {
@@ -43,7 +43,15 @@ impl DeadlineDriver {
         handle: ConnectionHandle,
     ) -> Self {
         handle.open(&activity, &ledger);
-        Self { activity, ledger, timeouts, handle, timer: LazyTimer::default(), closing_since: None, told_since: None }
+        Self {
+            activity,
+            ledger,
+            timeouts,
+            handle,
+            timer: LazyTimer::default(),
+            closing_since: None,
+            shutdown_since: None,
+        }
     }
 
     /// Polls a connection until it ends, or passes a deadline.
@@ -53,14 +61,14 @@ impl DeadlineDriver {
                 self.closing_since = Some(Instant::now());
                 self.activity.finish();
                 if C::NAMES_LAST_REQUEST {
-                    self.tell(connection.as_mut());
+                    self.shut_down(connection.as_mut());
                 }
             }
             if self.ledger.is_shed() {
                 return Poll::Ready(ConnectionEnd::Forced);
             }
-            if self.told_since.is_none() && self.activity.is_evicted() {
-                self.tell(connection.as_mut());
+            if self.shutdown_since.is_none() && self.activity.is_evicted() {
+                self.shut_down(connection.as_mut());
             }
             loop {
                 if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
@@ -71,8 +79,8 @@ impl DeadlineDriver {
                 }
                 match self.poll_overdue(cx) {
                     Poll::Pending => return Poll::Pending,
-                    // No exchange is in flight: the connection may say goodbye.
-                    Poll::Ready(Overdue::Idle) => self.tell(connection.as_mut()),
+                    // No exchange is in flight: the connection ends with its farewell.
+                    Poll::Ready(Overdue::Idle) => self.shut_down(connection.as_mut()),
                     // A head that has begun is answered, with 408.
                     Poll::Ready(Overdue::Head) if self.activity.expire_head() => {}
                     Poll::Ready(Overdue::Head) => return Poll::Ready(ConnectionEnd::Forced),
@@ -86,8 +94,8 @@ impl DeadlineDriver {
         .await
     }
 
-    fn tell<C: GracefulShutdown>(&mut self, connection: Pin<&mut C>) {
-        self.told_since = Some(Instant::now());
+    fn shut_down<C: GracefulShutdown>(&mut self, connection: Pin<&mut C>) {
+        self.shutdown_since = Some(Instant::now());
         connection.shut_down();
     }
 
@@ -109,9 +117,9 @@ impl DeadlineDriver {
 
     /// Returns the deadline of a connection that has had no exchange in flight `since`.
     fn deadline_without_exchange(&self, since: Instant) -> (Instant, Overdue) {
-        match (self.told_since, self.closing_since, self.activity.head_since()) {
-            (Some(told), _, _) => (told + FAREWELL, Overdue::Stalled),
-            // The next request is answered, and told to be the last one. A fresh connection may send none.
+        match (self.shutdown_since, self.closing_since, self.activity.head_since()) {
+            (Some(shutdown), _, _) => (shutdown + FAREWELL, Overdue::Stalled),
+            // The next request is answered, and its answer says that it is the last. A fresh connection may send none.
             (None, Some(closing), head) if head.is_none() || self.activity.exchanges_begun() == 0 => {
                 (since.max(closing) + GRACE, Overdue::Idle)
             }
@@ -141,7 +149,7 @@ enum Overdue {
     Stalled,
 }
 
-/// A connection that can be told to end when its exchanges have.
+/// A connection that can end when its exchanges have.
 pub(super) trait GracefulShutdown: Future<Output = hyper::Result<()>> {
     /// Whether the client learns which of its requests are answered. In HTTP/1 it does not, so an idle connection is closed
     /// only when a request is not likely to be under way.

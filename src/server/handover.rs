@@ -111,7 +111,7 @@ impl InheritedSockets {
     }
 }
 
-/// Tells whether a socket is bound to the address that was asked for. Port 0 asks for any port.
+/// Returns whether a socket is bound to the address that was asked for. Port 0 asks for any port.
 fn fits(asked: &Listen, bound: &Listen) -> bool {
     match (asked, bound) {
         (Listen::Tcp(asked), Listen::Tcp(bound)) if asked.port() == 0 => asked.ip() == bound.ip(),

@@ -38,7 +38,7 @@ pub(super) struct HeadFilter {
     connection: Rc<ClientConnection>,
 }
 
-/// What becomes of the bytes that the client sends.
+/// The state of reading: what happens to the next bytes of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReadState {
     /// The guard checks them.
@@ -83,7 +83,7 @@ impl FilteredIo<HeadFilter> {
 }
 
 impl HeadFilter {
-    /// Tells whether every byte of the client belongs to a request that ended.
+    /// Returns whether every byte of the client belongs to a request that ended.
     fn has_read_all(&self) -> bool {
         let is_refused = matches!(self.state, ReadState::Violating(_) | ReadState::Refused);
         !is_refused && !self.guard.is_in_body() && self.held.bytes.is_empty()
@@ -100,7 +100,7 @@ impl HeadFilter {
         if has_ended && self.waits_for_answer() { self.poll_gone(io, cx) } else { Poll::Ready(Ok(())) }
     }
 
-    /// Tells whether a request that has come whole has no answer yet. Bytes behind it that are no request change nothing:
+    /// Returns whether a request that has come whole has no answer yet. Bytes behind it that are no request change nothing:
     /// some clients send one line end too many.
     fn waits_for_answer(&self) -> bool {
         !self.is_answered() && !self.guard.is_in_body()
@@ -165,7 +165,7 @@ impl HeadFilter {
         Ok(())
     }
 
-    /// Tells whether the head that is arriving took too long.
+    /// Returns whether the head that is arriving took too long.
     fn is_overdue(&self) -> bool {
         let in_head = || !self.guard.is_in_body() && !self.guard.is_open();
         self.connection.activity.is_head_overdue()
@@ -173,7 +173,7 @@ impl HeadFilter {
             && self.held.bytes.iter().any(|byte| !b"\r\n".contains(byte))
     }
 
-    /// Tells whether every request that has passed is answered. The answer to a request for another protocol counts if the
+    /// Returns whether every request that has passed is answered. The answer to a request for another protocol counts if the
     /// connection stays with HTTP/1.
     fn is_answered(&self) -> bool {
         let activity = &self.connection.activity;

@@ -84,7 +84,7 @@ fn source_of<A: FromStr + Into<IpAddr>>(source: &str, destination: &str) -> Opti
     Some(Some(source.into()))
 }
 
-/// Tells whether a text is a port in digits, without leading zeros.
+/// Returns whether a text is a port in digits, without leading zeros.
 fn is_port(text: &str) -> bool {
     text.parse::<u16>().is_ok_and(|port| port.to_string() == text)
 }

@@ -40,7 +40,7 @@ const HTTPS: u16 = 443;
 /// Answers one request of a plain connection.
 pub(super) async fn serve(mut stream: ClientStream, address: SocketAddr, _permit: AdmissionPermit, worker: Rc<Worker>) {
     let handle = worker.redirects.add();
-    // Without an answer in time the connection is closed, which tells the client enough.
+    // A connection without an answer in time is closed, and that is no error of callgate's.
     handle.until_evicted(answer_one(&mut stream, address, &worker)).await;
 }
 

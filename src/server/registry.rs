@@ -170,7 +170,7 @@ impl ConnectionHandle {
         .await
     }
 
-    /// Tells whether the worker closes, and makes sure that the task is woken when that changes.
+    /// Returns whether the worker closes, and makes sure that the task is woken when that changes.
     pub(super) fn is_closing(&self, cx: &Context<'_>) -> bool {
         self.record_waker(cx);
         self.registry.is_closing.get()

@@ -84,7 +84,7 @@ async fn run_tunnel<F: Future>(writer: F, mut tunnel: Pin<Box<dyn Future<Output 
     let mut writer = pin!(Some(writer));
     poll_fn(|cx| {
         if writer.as_mut().as_pin_mut().is_some_and(|writer| writer.poll(cx).is_ready()) {
-            // The drop tells the tunnel.
+            // The tunnel notices the drop.
             writer.set(None);
         }
         tunnel.as_mut().poll(cx)

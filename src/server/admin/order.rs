@@ -16,7 +16,7 @@ const MAX_BODY: usize = 64 << 10;
 pub(super) enum OrderError {
     /// Another user of this machine sent it.
     #[error("only root and the user that callgate runs as may order this")]
-    Stranger,
+    ForeignUser,
     /// A page in a browser sent it.
     #[error("a page of a browser may not order this")]
     Page,
@@ -43,7 +43,7 @@ impl OrderError {
     /// Returns the status, and the `error` code for programs.
     pub(super) const fn status(self) -> (StatusCode, &'static str) {
         match self {
-            Self::Stranger => (StatusCode::FORBIDDEN, "stranger"),
+            Self::ForeignUser => (StatusCode::FORBIDDEN, "stranger"),
             Self::Page => (StatusCode::FORBIDDEN, "page"),
             Self::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "content_too_large"),
@@ -52,7 +52,7 @@ impl OrderError {
     }
 }
 
-/// Tells whether the other end may send orders. Over a unix socket, root and the user that callgate runs as may; the group of
+/// Returns whether the other end may send orders. Over a unix socket, root and the user that callgate runs as may; the group of
 /// the socket may only read. Over TCP the user is unknown, so every program on this machine may: the operator chose TCP.
 pub(super) fn is_operator(stream: &ClientStream) -> bool {
     match stream {
@@ -80,7 +80,7 @@ pub(super) fn name(stream: &ClientStream) -> String {
 /// When the operator did not send it, or it is malformed.
 pub(super) async fn read<T: DeserializeOwned>(request: Request<Incoming>, may_order: bool) -> Result<T, OrderError> {
     if !may_order {
-        return Err(OrderError::Stranger);
+        return Err(OrderError::ForeignUser);
     }
     check_fields(request.headers())?;
     let collected = Limited::new(request.into_body(), MAX_BODY).collect().await;

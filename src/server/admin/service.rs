@@ -142,7 +142,7 @@ impl AdminService {
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), service);
-        // Without an answer in time the connection is closed, which tells the client enough.
+        // A connection without an answer in time is closed, and that is no error of callgate's.
         drop(timeout(LIFE, connection).await);
     }
 
@@ -254,9 +254,9 @@ impl AdminService {
             return json(status, &json!({ "ready": is_ready, "parts": parts(&findings) }));
         }
         let is_verbose = request.uri().query().is_some_and(|query| query.split('&').any(|word| word == "verbose"));
-        let told = findings.iter().filter(|found| is_verbose || found.makes_unready()).map(line);
+        let lines = findings.iter().filter(|found| is_verbose || found.makes_unready()).map(line);
         let end = if is_ready { "ok\n" } else { "not ready\n" };
-        text(status, told.chain([end.to_owned()]).collect::<String>())
+        text(status, lines.chain([end.to_owned()]).collect::<String>())
     }
 
     fn status(&self) -> AdminResponse {
@@ -370,13 +370,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_stuck_worker_is_named() {
-        let told = async |still: &[StuckWorker]| {
+        let answer_to = async |still: &[StuckWorker]| {
             let answer = alive(still);
             let status = answer.status();
             (status.as_u16(), answer.into_body().collect().await.unwrap().to_bytes())
         };
-        assert_eq!(told(&[]).await, (200, "ok\n".into()));
+        assert_eq!(answer_to(&[]).await, (200, "ok\n".into()));
         let still = StuckWorker { worker: 1, since: Duration::from_millis(12_300) };
-        assert_eq!(told(&[still]).await, (503, "worker 1: has not moved for 12 s\nnot alive\n".into()));
+        assert_eq!(answer_to(&[still]).await, (503, "worker 1: has not moved for 12 s\nnot alive\n".into()));
     }
 }
