@@ -112,7 +112,7 @@ const MISUSES: [&str; 12] = [
     "two at once",
     "doubled",
     "names that look alike",
-    "an account that is none",
+    "an invalid account",
 ];
 
 #[test]
