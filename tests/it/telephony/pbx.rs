@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
 use crate::kit::client::Answer;
-use crate::kit::stage::{Plan, Stage, until};
+use crate::kit::stage::{Plan, STAFF, Stage, until};
 use crate::kit::vodia::{BodyForm, Dialect, FailForm, Faults, Level, Scope, Wrong};
 
 const COOKIE: &str = "handoff = \"cookie\"";
@@ -166,6 +166,29 @@ async fn no_hand_over_begins_at_a_host_of_somebody_else() {
     // With hosts that are listed, a wildcard of the certificate names none.
     let answer = stage.gate.exchange(asking.replace("unnamed.test", "x.app.test").as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 421 "), "{answer}");
+}
+
+/// The host is known before the session: neither a link, nor a program, nor a redirect of the app mints one in vain.
+#[tokio::test]
+async fn no_session_is_minted_for_a_browser_that_could_be_sent_nowhere() {
+    let rules = format!(
+        "[[allow]]\nname = \"redirects\"\nauth = \"redirect\"\npbx = {{ domain = \"{{domain}}\", account = \"{{account}}\" }}\n{STAFF}"
+    );
+    for pbx in ["", COOKIE] {
+        let dialect = if pbx.is_empty() { Dialect::A } else { Dialect::C };
+        // Without `hosts`, and with a landing page that is the app's.
+        let hosts = "paths = [\"/rest/\"]";
+        let stage = Plan { dialect, pbx, hosts, rules: &rules, ..Plan::default() }.start().await;
+        stage.as_alice("/auth/pbx").send().await.expect(403);
+        let posted = stage.alice_posts("/auth/pbx", "application/json", "{}");
+        posted.header("accept", "application/vnd.callgate+json").send().await.expect(403);
+        let granted = "/grant?to=%2Fwelcome.htm&account=41&domain=acme.test";
+        stage.gate.get(granted).send().await.expect(403);
+        assert_eq!(stage.minted(), [""; 0]);
+        let log = stage.gate.log();
+        assert_eq!(log.matches("no host of [pbx] hosts is a name to send the browser to").count(), 3, "{log}");
+        assert!(!log.contains("audit grant"), "{log}");
+    }
 }
 
 #[tokio::test]
