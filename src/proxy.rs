@@ -16,6 +16,7 @@ mod explain;
 mod form;
 mod forward;
 mod gate;
+mod hosts;
 mod login;
 mod shared;
 
@@ -34,6 +35,7 @@ use self::error::Error;
 pub use self::explain::{Explanation, LoginQuestion, Unanswerable};
 use self::forward::Forward;
 use self::gate::Gate;
+use self::hosts::Hosts;
 use self::login::session::{PbxLogin, Sessions};
 use self::login::{link, oidc, ott, pbx, redirect, ticket};
 pub use self::shared::SharedState;
@@ -75,14 +77,16 @@ impl Proxy {
         before: Option<&Self>,
         tally: Tally,
     ) -> Result<Self, http::uri::InvalidUri> {
-        let forward = Forward::new(&config, shared, before.map(|before| &before.forward), &tally);
+        let hosts = Rc::new(Hosts::new(config));
+        let config = &*hosts.config;
+        let forward = Forward::new(&hosts, shared, before.map(|before| &before.forward), &tally);
         let sessions = config.pbx.as_ref().zip(forward.pbx()).and_then(|(settings, upstream)| {
             let state = Arc::clone(&shared.pbx);
             Some(Sessions::new(upstream, settings, settings.admin.as_ref()?, state, tally.clone()))
         });
-        let chain = Chain::build(&config, &shared.auth, forward.app(), tally.clone())?;
-        let (state, routes) = (Arc::clone(&shared.login), Rc::clone(forward.routes()));
-        let gate = Gate { config, state, chain, routes, logs: Rc::new(logs.of_worker()), tally };
+        let chain = Chain::build(config, &shared.auth, forward.app(), tally.clone())?;
+        let (state, logs) = (Arc::clone(&shared.login), Rc::new(logs.of_worker()));
+        let gate = Gate { hosts, state, chain, logs, tally };
         Ok(Self { gate, sessions, forward })
     }
 
@@ -201,7 +205,7 @@ impl Proxy {
 
     /// Returns what a login to the PBX stands on.
     fn pbx_login(&self) -> Option<PbxLogin<'_>> {
-        let (settings, sessions) = (self.gate.config.pbx.as_ref()?, self.sessions.as_ref()?);
+        let (settings, sessions) = (self.gate.config().pbx.as_ref()?, self.sessions.as_ref()?);
         Some(PbxLogin { gate: &self.gate, sessions, settings })
     }
 

@@ -19,11 +19,11 @@ use super::context::{LoginRequest, RequestContext};
 use super::error::Error;
 use super::gate::effects::{Effects, Notes};
 use super::gate::{self, Gate};
+use super::hosts::{app_upstream, pbx_upstream};
 use super::login::link::{self, LinkStep};
 use super::login::order;
 use super::login::ott::{self, Asker, KeyRequest};
 use super::login::session::PbxLogin;
-use super::shared::{app_upstream, pbx_upstream};
 use crate::config::{HostPattern, MethodKind};
 use crate::exchange::TlsPeer;
 use crate::message::cookies;
@@ -136,7 +136,7 @@ async fn explain_key(
     context: &RequestContext,
     notes: &Notes,
 ) -> Result<GrantedLogin, Error> {
-    let voximplant = gate.config.voximplant.as_ref().ok_or(Error::NotFound)?;
+    let voximplant = gate.config().voximplant.as_ref().ok_or(Error::NotFound)?;
     let initiator = cors::initiator(request.headers, &context.authority, &voximplant.origins);
     let asker = Asker { request, initiator: &initiator, context };
     let read = async || KeyRequest::without_key(user, voximplant);
@@ -169,7 +169,7 @@ fn headers(gate: &Gate, question: &LoginQuestion) -> Result<HeaderMap, Unanswera
         let (Ok(name), Ok(value)) = field else { return Err(Unanswerable::Field(name.clone())) };
         headers.append(name, value);
     }
-    let upstreams = [app_upstream(&gate.config), pbx_upstream(&gate.config)].into_iter().flatten();
+    let upstreams = [app_upstream(gate.config()), pbx_upstream(gate.config())].into_iter().flatten();
     let mut hosts = upstreams.flat_map(|upstream| upstream.hosts.iter().filter_map(HostPattern::exact));
     if let Some(host) = question.host.as_deref().or_else(|| hosts.next().filter(|_| !headers.contains_key(HOST))) {
         headers.insert(HOST, HeaderValue::from_str(host).map_err(|_| Unanswerable::Field("host".to_owned()))?);
@@ -180,7 +180,7 @@ fn headers(gate: &Gate, question: &LoginQuestion) -> Result<HeaderMap, Unanswera
 
 /// Tells why nothing that the request shows is a credential.
 fn overlooked(gate: &Gate, headers: &HeaderMap) -> String {
-    let methods = gate.config.methods.iter();
+    let methods = gate.config().methods.iter();
     let reasons = methods.filter_map(|method| match &method.kind {
         MethodKind::Oidc(_) if cookies::values(headers, cookies::PREFIX).next().is_some() => {
             Some("; its cookie of a login opens only at the host of that login, with the same key and rules, and not for ever".to_owned())

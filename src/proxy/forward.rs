@@ -12,16 +12,16 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version, request, response};
 use hyper::body::Body as _;
 
-use self::route::Routes;
 use self::shield::Stranger;
 use super::browser::trigger::{self, Trigger};
 use super::context::RequestContext;
 use super::error::Error;
 use super::gate::Gate;
+use super::hosts::{self, Hosts};
 use super::login::redirect::{AccountHints, RedirectContext};
 use super::shared::{self, SharedState};
 use crate::auth::Chain;
-use crate::config::{Config, ShieldConfig, UpstreamConfig};
+use crate::config::{ShieldConfig, UpstreamConfig};
 use crate::exchange::{Body, ClientConnection, Exchange, Tunnel};
 use crate::freeze::{FreezeGuard, Owners};
 use crate::limit::LimitSource;
@@ -44,8 +44,7 @@ const PROTECTED: &str = "a Connection field names a protected field";
 
 /// The two upstreams, and the routes to them.
 pub(super) struct Forward {
-    config: Arc<Config>,
-    routes: Rc<Routes>,
+    hosts: Rc<Hosts>,
     app: Option<Rc<Upstream>>,
     pbx: Option<Rc<Upstream>>,
     /// The sessions that went out, by which the owner of a request to the PBX is found.
@@ -77,28 +76,23 @@ pub(super) type Forwarded = (Response<Body>, Option<Box<RedirectContext>>);
 
 impl Forward {
     /// Connects a configuration's upstreams. Those that are configured as `before` keep their idle connections.
-    pub(super) fn new(config: &Arc<Config>, shared: &SharedState, before: Option<&Self>, tally: &Tally) -> Self {
+    pub(super) fn new(hosts: &Rc<Hosts>, shared: &SharedState, before: Option<&Self>, tally: &Tally) -> Self {
+        let config = &*hosts.config;
         let idle = config.server.timeouts.body_idle;
         let new = |connector: &Option<Connector>, upstream: Option<&UpstreamConfig>, side| {
             Some(Upstream::new(connector.clone()?, upstream?.timeouts, idle, side, tally))
         };
-        let kept = |of| before.filter(|before| shared::is_same(&before.config, config, of));
-        let (app_config, pbx_config) = (shared::app_upstream(config), shared::pbx_upstream(config));
-        let app = match kept(shared::app_upstream) {
+        let kept = |of| before.filter(|before| shared::is_same(&before.hosts.config, config, of));
+        let (app_config, pbx_config) = (hosts::app_upstream(config), hosts::pbx_upstream(config));
+        let app = match kept(hosts::app_upstream) {
             Some(before) => before.app.clone(),
             None => new(&shared.connectors.app, app_config, UpstreamName::App),
         };
-        let pbx = match kept(shared::pbx_upstream) {
+        let pbx = match kept(hosts::pbx_upstream) {
             Some(before) => before.pbx.clone(),
             None => new(&shared.connectors.pbx, pbx_config, UpstreamName::Pbx),
         };
-        let routes = Rc::new(Routes::new(app_config, pbx_config));
-        Self { config: Arc::clone(config), routes, app, pbx, issued: Arc::clone(&shared.pbx.issued) }
-    }
-
-    /// Returns the routes.
-    pub(super) const fn routes(&self) -> &Rc<Routes> {
-        &self.routes
+        Self { hosts: Rc::clone(hosts), app, pbx, issued: Arc::clone(&shared.pbx.issued) }
     }
 
     /// Returns the upstream of the app.
@@ -132,7 +126,7 @@ impl Forward {
 
     /// Finds the upstream of a request by its host and the canonical copy of its path.
     fn route(&self, authority: &Authority, path: &str) -> Result<(UpstreamName, &Rc<Upstream>), Error> {
-        let to = self.routes.find(&authority.host, path).ok_or(Error::Misdirected)?;
+        let to = self.hosts.route(&authority.host, path).ok_or(Error::Misdirected)?;
         let upstream = match to {
             UpstreamName::App => &self.app,
             UpstreamName::Pbx => &self.pbx,
@@ -155,7 +149,7 @@ impl Forward {
     ) -> Result<Forwarded, Error> {
         // HTTP/1.0 has no interim answers (RFC 9110 §15.2), and hyper writes none in HTTP/2.
         let hears = request.version() == Version::HTTP_11;
-        if let Some(shield) = shield::of_stranger(&self.config, context) {
+        if let Some(shield) = shield::of_stranger(&self.hosts.config, context) {
             Box::pin(self.check_stranger(shield, gate, request, context, exchange)).await?;
         }
         if request.version() == Version::HTTP_2 && may_be_empty(request) {
@@ -286,7 +280,7 @@ fn count_password_login(
     if !path::is_password_login(method.as_str(), canonical) && !headers.contains_key(header::AUTHORIZATION) {
         return Ok(());
     }
-    let source = match trigger::at_pbx(method, headers, &context.authority, &gate.config) {
+    let source = match trigger::at_pbx(method, headers, &context.authority, gate.config()) {
         Trigger::ForeignPage => return Err(Error::CrossSite),
         // Browsers add the credentials that they have kept, whatever page sends them here.
         Trigger::Navigation => LimitSource::elsewhere(context.client()),

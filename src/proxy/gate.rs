@@ -23,16 +23,15 @@ use jiff::Timestamp;
 use self::attempt::Attempt;
 use self::audit::Facts;
 use self::effects::Effects;
-use super::browser::cors::{self, Initiator};
-use super::browser::fetch_metadata;
+use super::browser::cors::Initiator;
 use super::browser::trigger::{self, Trigger};
 use super::context::{LoginRequest, RequestContext};
 use super::error::AccountChoices;
 use super::error::Error;
-use super::forward::route::Routes;
+use super::hosts::Hosts;
 use super::shared::LoginState;
 use crate::auth::{AuthRequest, BadCredential, Chain, CredentialDigest, Proof, SingleUse, Suspicion, Verdict};
-use crate::config::{Config, Handoff, HostPattern, MethodKind};
+use crate::config::{Config, Handoff, MethodKind};
 use crate::limit::Limited;
 use crate::message::forwarded_chain::{Contradiction, ForwardedChain};
 use crate::model::account::AdminLevel;
@@ -41,7 +40,6 @@ use crate::model::grant::{self, GrantError, PbxGrant, Requested, Trace, Voximpla
 use crate::model::login::LoginKind;
 use crate::model::path::LOGIN_PATH;
 use crate::model::principal::Principal;
-use crate::model::upstream_name::UpstreamName;
 use crate::observe::Logs;
 use crate::observe::metrics::Tally;
 use crate::state::MarkError;
@@ -59,16 +57,20 @@ const USED: &str = "the credential was used before";
 
 /// What every login of one worker passes.
 pub(super) struct Gate {
-    pub(super) config: Arc<Config>,
+    pub(super) hosts: Rc<Hosts>,
     /// Limits, marks and freezes, which all workers share.
     pub(super) state: Arc<LoginState>,
     pub(super) chain: Chain,
-    pub(super) routes: Rc<Routes>,
     pub(super) logs: Rc<Logs>,
     pub(super) tally: Tally,
 }
 
 impl Gate {
+    /// Returns the configuration.
+    pub(super) fn config(&self) -> &Config {
+        &self.hosts.config
+    }
+
     /// Finds the client of a request. Only believed peers may name another than themselves.
     ///
     /// # Errors
@@ -78,7 +80,7 @@ impl Gate {
         headers: &HeaderMap,
         peer: &Rc<ForwardedChain>,
     ) -> Result<Rc<ForwardedChain>, Contradiction> {
-        let (client, server) = (peer.client, &self.config.server);
+        let (client, server) = (peer.client, &self.config().server);
         if !server.believes(client) {
             return Ok(Rc::clone(peer));
         }
@@ -144,7 +146,7 @@ impl Gate {
         context: &'a RequestContext,
         effects: Effects<'a>,
     ) -> Result<Attempt<'a>, Error> {
-        let trigger = match trigger::of(request.method, request.headers, &context.authority, self.origins()) {
+        let trigger = match trigger::of(request.method, request.headers, &context.authority, self.hosts.origins()) {
             _ if self.chain.shows_deliberate_field(request.headers) => Trigger::Own,
             Trigger::ForeignPage => {
                 effects.note_refusal(None, ELSEWHERE);
@@ -263,7 +265,7 @@ impl Gate {
         attempt: &Attempt<'_>,
     ) -> Result<PbxGrant, Error> {
         attempt.check_requested(&self.state.limits, principal, requested)?;
-        let trace = grant::explain_pbx(&self.config.rules, principal, requested, Timestamp::now());
+        let trace = grant::explain_pbx(&self.config().rules, principal, requested, Timestamp::now());
         let grant = self.apply_rules(trace, principal, choices, attempt)?;
         let role = grant.role();
         self.refuse_frozen(self.state.freezes.covers_role(role), &Facts::of(principal).of_pbx_grant(&grant), attempt)?;
@@ -285,7 +287,7 @@ impl Gate {
         attempt: &Attempt<'_>,
     ) -> Result<VoximplantGrant, Error> {
         attempt.check_requested(&self.state.limits, principal, requested)?;
-        let trace = grant::explain_voximplant(&self.config.rules, principal, requested, Timestamp::now());
+        let trace = grant::explain_voximplant(&self.config().rules, principal, requested, Timestamp::now());
         let grant = self.apply_rules(trace, principal, AccountChoices::Voximplant, attempt)?;
         let user = grant.user();
         let is_frozen = self.state.freezes.covers_user(user, application);
@@ -366,29 +368,9 @@ impl Gate {
 
     // === What the configuration says ===
 
-    /// Returns the origins whose pages may ask.
-    pub(super) fn origins(&self) -> &[String] {
-        self.config.voximplant.as_ref().map_or(&[], |voximplant| &voximplant.origins)
-    }
-
-    /// Finds the page behind a request for a link or a redirect. A window that fills itself counts as our own: a person
-    /// clicked.
-    pub(super) fn link_initiator(&self, headers: &HeaderMap, context: &RequestContext) -> Initiator {
-        if fetch_metadata::is_top_level(headers) {
-            return Initiator::Own;
-        }
-        cors::initiator(headers, &context.authority, self.origins())
-    }
-
     /// Tells whether a method is a server's key: an account that it names outside its lists is no guess.
     pub(super) fn is_key(&self, method: &str) -> bool {
-        self.config.methods.iter().any(|one| one.name == method && matches!(one.kind, MethodKind::Key(_)))
-    }
-
-    /// Tells whether the landing page of a host is the PBX's.
-    pub(super) fn is_pbx_host(&self, host: &str) -> bool {
-        let Some(pbx) = &self.config.pbx else { return false };
-        pbx.upstream.lists(host) || self.routes.find(host, &pbx.landing.to_ascii_lowercase()) == Some(UpstreamName::Pbx)
+        self.config().methods.iter().any(|one| one.name == method && matches!(one.kind, MethodKind::Key(_)))
     }
 
     /// Tells whether people can log in at an identity provider: then their browsers keep cookies of ours.
@@ -398,7 +380,7 @@ impl Gate {
 
     /// Tells whether browsers keep cookies of ours, which no upstream shall see.
     pub(super) fn keeps_cookies(&self) -> bool {
-        self.has_providers() || self.config.pbx.as_ref().is_some_and(|pbx| pbx.handoff == Handoff::Cookie)
+        self.has_providers() || self.config().pbx.as_ref().is_some_and(|pbx| pbx.handoff == Handoff::Cookie)
     }
 
     // === Where to log in ===
@@ -413,18 +395,12 @@ impl Gate {
         self.has_providers().then(|| format!("{}{LOGIN_PATH}", context.authority.origin()))
     }
 
-    /// Returns where a person logs in. A path of the app on another host becomes an address on the app's host.
+    /// Returns where a person logs in.
     fn login_location(&self, context: &RequestContext) -> Option<String> {
-        let Some(app) = self.config.app.as_ref().filter(|app| app.login.is_some()) else {
-            return self.provider_login(context);
-        };
-        let login = app.login.as_ref()?;
-        let is_path = login.starts_with('/');
-        if !is_path || self.routes.find(&context.authority.host, login) == Some(UpstreamName::App) {
-            return Some(login.clone());
+        match self.config().app.as_ref().filter(|app| app.login.is_some()) {
+            Some(_) => self.hosts.app_login(&context.authority),
+            None => self.provider_login(context),
         }
-        let host = app.upstream.hosts.iter().find_map(HostPattern::exact)?;
-        Some(format!("https://{}{login}", context.authority.with_host(host)))
     }
 }
 

@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
+use super::hosts::{app_upstream, pbx_upstream};
 use crate::auth::AuthSources;
 use crate::config::{self, Config};
 use crate::freeze::Freezes;
@@ -186,14 +187,6 @@ async fn sweep(store: Arc<Store>) {
 
 fn distinct_keys(config: &Config) -> Option<Arc<DistinctKeys>> {
     config.voximplant.as_ref().map(|voximplant| Arc::new(DistinctKeys::new(voximplant.distinct_keys)))
-}
-
-pub(super) fn app_upstream(config: &Config) -> Option<&config::UpstreamConfig> {
-    config.app.as_ref().map(|app| &app.upstream)
-}
-
-pub(super) fn pbx_upstream(config: &Config) -> Option<&config::UpstreamConfig> {
-    config.pbx.as_ref().map(|pbx| &pbx.upstream)
 }
 
 /// Tells whether two configurations may share connections to an upstream.

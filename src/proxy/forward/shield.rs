@@ -100,11 +100,11 @@ impl Stranger<'_> {
     }
 
     fn administrator(&self) -> Option<&str> {
-        Some(&self.gate.config.pbx.as_ref()?.admin.as_ref()?.user)
+        Some(&self.gate.config().pbx.as_ref()?.admin.as_ref()?.user)
     }
 
     fn trigger(&self, request: &Request<RequestBody>) -> Trigger {
-        trigger::at_pbx(request.method(), request.headers(), &self.context.authority, &self.gate.config)
+        trigger::at_pbx(request.method(), request.headers(), &self.context.authority, self.gate.config())
     }
 
     /// Reads the body of a login, if this client may try to log in now.
@@ -115,7 +115,7 @@ impl Stranger<'_> {
         }
         self.gate.state.limits.pbx_logins.peek_source(&LimitSource::address(self.context.client()))?;
         exchange.set_meter(payload.meter());
-        let deadline = self.gate.config.server.timeouts.header;
+        let deadline = self.gate.config().server.timeouts.header;
         let read = timeout(deadline, Limited::new(payload, MAX_LOGIN).collect()).await;
         let read = read.map_err(|_| Error::RequestTimeout)?.map_err(|error| match error.is::<LengthLimitError>() {
             true => Error::ContentTooLarge,

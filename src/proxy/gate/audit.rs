@@ -123,7 +123,7 @@ impl Gate {
 
     /// Names the claims by which a rule decided.
     fn claims_used(&self, act: AuditedAct, rule: Option<&str>) -> Vec<String> {
-        let rule = self.config.rules.iter().find(|one| Some(one.name.as_str()) == rule);
+        let rule = self.config().rules.iter().find(|one| Some(one.name.as_str()) == rule);
         let claims = rule.map(|rule| match act {
             AuditedAct::Login(LoginKind::Pbx) => rule.pbx_claims(),
             AuditedAct::Login(LoginKind::Ott) => rule.voximplant_claims(),

@@ -73,7 +73,7 @@ pub(in crate::proxy) async fn decide<'a>(
         return Ok(LinkStep::TryAgain(selectors.second_try()));
     }
     let proof = gate
-        .prove(verdict, &gate.link_initiator(headers, context), &attempt)
+        .prove(verdict, &gate.hosts.link_initiator(headers, &context.authority), &attempt)
         .map_err(|error| oidc::lead_back(gate, error, &selectors, context))?;
     if confirm::is_needed(&proof, headers) && effects.stop_to_confirm() {
         return Ok(LinkStep::Confirm);
@@ -101,7 +101,7 @@ pub(in crate::proxy) async fn answer_button(
     }
     let attempt = gate.admit(LoginKind::Pbx, link, context, Effects::Live)?;
     let format = form::format(link.headers, Some(BodyFormat::Urlencoded))?;
-    form::read(body, format, gate.config.server.timeouts.header).await?;
+    form::read(body, format, gate.config().server.timeouts.header).await?;
     let selectors = Selectors::of_query(link.query)?;
     let verdict = gate.ask(link, &attempt).await?;
     let proof = gate.prove(verdict, &initiator, &attempt)?;

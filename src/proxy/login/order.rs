@@ -11,7 +11,6 @@ use crate::model::principal::Principal;
 use crate::proxy::context::RequestContext;
 use crate::proxy::error::AccountChoices;
 use crate::proxy::error::Error;
-use crate::proxy::gate::Gate;
 use crate::proxy::gate::attempt::Attempt;
 use crate::proxy::gate::audit::Facts;
 
@@ -105,7 +104,7 @@ fn find_host(login: PbxLogin<'_>, order: &SessionOrder, attempt: &Attempt<'_>) -
 /// picks the tenant; else the first that is configured.
 fn find_pbx_host(login: PbxLogin<'_>, role: &Role, context: &RequestContext) -> Option<String> {
     let own = &context.authority.host;
-    if login.gate.is_pbx_host(own) {
+    if login.gate.hosts.is_pbx_host(own) {
         return Some(own.clone());
     }
     let upstream = &login.settings.upstream;
@@ -121,18 +120,7 @@ fn find_pbx_host(login: PbxLogin<'_>, role: &Role, context: &RequestContext) -> 
 fn may_begin_here(login: PbxLogin<'_>, principal: &Principal, context: &RequestContext) -> bool {
     login.settings.handoff == Handoff::Link
         || login.gate.is_key(&principal.method)
-        || owns(login.gate, &context.authority.host)
-}
-
-/// Tells whether a host is known to be ours. A request may name any host, and an app without `hosts` answers it. Where
-/// hosts are listed, a wildcard of a certificate does not count: it may cover hosts of other owners.
-fn owns(gate: &Gate, host: &str) -> bool {
-    let app = gate.config.app.as_ref().map(|app| &app.upstream);
-    let pbx = gate.config.pbx.as_ref().map(|pbx| &pbx.upstream);
-    let any = app.is_some_and(|app| app.hosts.is_empty());
-    let mut certificates = gate.config.certificates.iter();
-    certificates.any(|one| one.names_host(host) || (any && one.names_like(host)))
-        || app.into_iter().chain(pbx).any(|upstream| upstream.lists(host))
+        || login.gate.hosts.are_ours(&context.authority.host)
 }
 
 /// Spends the caller's credential, if it works once. To mark it takes the disk a while, so freezes are looked at again.

@@ -38,7 +38,7 @@ pub(in crate::proxy) async fn answer(
     request: Request<RequestBody>,
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
-    let voximplant = gate.config.voximplant.as_ref().ok_or(Error::NotFound)?;
+    let voximplant = gate.config().voximplant.as_ref().ok_or(Error::NotFound)?;
     match *request.method() {
         Method::POST => {}
         Method::OPTIONS => {
@@ -65,7 +65,7 @@ async fn answer_key(
     let (head, body) = request.into_parts();
     let read = async || {
         let format = form::format(&head.headers, None)?;
-        KeyRequest::read(form::read(body, format, gate.config.server.timeouts.header).await?, voximplant)
+        KeyRequest::read(form::read(body, format, gate.config().server.timeouts.header).await?, voximplant)
     };
     let asker = Asker { request: LoginRequest::of_head(&head), initiator, context };
     let (order, attempt) = decide(gate, voximplant, asker, read, Effects::Live).await?;

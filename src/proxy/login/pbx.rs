@@ -28,7 +28,7 @@ pub(in crate::proxy) async fn answer(
     request: Request<RequestBody>,
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
-    let origins = login.gate.origins();
+    let origins = login.gate.hosts.origins();
     match *request.method() {
         Method::GET | Method::HEAD => link::answer(login, &request, context).await,
         Method::POST => {
@@ -56,7 +56,7 @@ async fn answer_post(
     let proof = gate.prove(verdict, initiator, &attempt)?;
     // The vendor's page names no type for the JSON it sends, and a program that wants nothing special sends none.
     let format = form::format(&head.headers, Some(BodyFormat::Untyped))?;
-    let selectors = Selectors::read(form::read(body, format, gate.config.server.timeouts.header).await?)?;
+    let selectors = Selectors::read(form::read(body, format, gate.config().server.timeouts.header).await?)?;
     let delivery = match !proof.is_ambient() || audience::accepts(&head.headers, WITH_ADDRESS) {
         true => Delivery::Address,
         false => Delivery::Id,

@@ -178,7 +178,7 @@ async fn prove<'a>(
     context: &'a RequestContext,
 ) -> Result<Option<(Principal, Attempt<'a>)>, Error> {
     let (gate, request) = (login.gate, redirecting.asked.request());
-    let verdict = match redirecting.asked.hints.name_an_account() && believes_hints(&gate.config) {
+    let verdict = match redirecting.asked.hints.name_an_account() && believes_hints(gate.config()) {
         true => {
             let principal = redirecting.asked.hints.principal();
             let counted =
@@ -193,7 +193,7 @@ async fn prove<'a>(
         return Ok(None);
     }
     let attempt = gate.admit(LoginKind::Pbx, request, context, Effects::Live)?;
-    let initiator = gate.link_initiator(request.headers, context);
+    let initiator = gate.hosts.link_initiator(request.headers, &context.authority);
     let proof = gate.prove(verdict.ok_or(Error::Forbidden)?, &initiator, &attempt)?;
     Ok(proof.choose(&Requested::default()).map(|principal| (principal, attempt)))
 }
@@ -213,7 +213,7 @@ fn landing_target(
 ) -> LandingTarget {
     let own = context.authority.host.as_str();
     // A relative address on the app's own host may be a page of the app's; an app that names an account means the PBX's.
-    let means_pbx = login.gate.is_pbx_host(own) || (asked.hints.name_an_account() && !location.contains("//"));
+    let means_pbx = login.gate.hosts.is_pbx_host(own) || (asked.hints.name_an_account() && !location.contains("//"));
     // Other hosts count only when they are listed: where paths part the two, every name in the world would fit.
     let is_pbx_host = |host: &str| if host == own { means_pbx } else { login.settings.upstream.lists(host) };
     let base = BaseUrl { host: own, port: context.authority.port, path: &asked.path, is_pbx_host: &is_pbx_host };

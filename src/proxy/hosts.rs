@@ -1,0 +1,84 @@
+//! The hosts of one configuration: which belong to the app, which to the PBX, and which origins may ask for a login.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use super::browser::cors::{self, Initiator};
+use super::browser::fetch_metadata;
+use super::forward::route::Routes;
+use crate::config::{Config, HostPattern, UpstreamConfig};
+use crate::message::target::Authority;
+use crate::model::upstream_name::UpstreamName;
+
+/// The hosts of one configuration.
+pub(super) struct Hosts {
+    pub(super) config: Arc<Config>,
+    routes: Routes,
+}
+
+impl Hosts {
+    /// Reads the hosts of a configuration.
+    pub(super) fn new(config: Arc<Config>) -> Self {
+        let routes = Routes::new(app_upstream(&config), pbx_upstream(&config));
+        Self { config, routes }
+    }
+
+    /// Finds the upstream of a request by its host, in lower case and without port, and the canonical copy of its path.
+    pub(super) fn route(&self, host: &str, path: &str) -> Option<UpstreamName> {
+        self.routes.find(host, path)
+    }
+
+    /// Tells whether the landing page of a host is the PBX's.
+    pub(super) fn is_pbx_host(&self, host: &str) -> bool {
+        let Some(pbx) = &self.config.pbx else { return false };
+        pbx.upstream.lists(host) || self.route(host, &pbx.landing.to_ascii_lowercase()) == Some(UpstreamName::Pbx)
+    }
+
+    /// Tells whether a host is known to be ours. A request may name any host, and an app without `hosts` answers it. Where
+    /// hosts are listed, a wildcard of a certificate does not count: it may cover hosts of other owners.
+    pub(super) fn are_ours(&self, host: &str) -> bool {
+        let (app, pbx) = (app_upstream(&self.config), pbx_upstream(&self.config));
+        let any = app.is_some_and(|app| app.hosts.is_empty());
+        let mut certificates = self.config.certificates.iter();
+        certificates.any(|one| one.names_host(host) || (any && one.names_like(host)))
+            || app.into_iter().chain(pbx).any(|upstream| upstream.lists(host))
+    }
+
+    /// Returns the origins whose pages may ask.
+    pub(super) fn origins(&self) -> &[String] {
+        self.config.voximplant.as_ref().map_or(&[], |voximplant| &voximplant.origins)
+    }
+
+    /// Finds the page behind a request for a link or a redirect. A window that fills itself counts as our own: a person
+    /// clicked.
+    pub(super) fn link_initiator(&self, headers: &HeaderMap, authority: &Authority) -> Initiator {
+        if fetch_metadata::is_top_level(headers) {
+            return Initiator::Own;
+        }
+        cors::initiator(headers, authority, self.origins())
+    }
+
+    /// Returns where a person logs in at the app, if the app has such a place. A path on another host than the app's
+    /// becomes an address on the app's host.
+    pub(super) fn app_login(&self, authority: &Authority) -> Option<String> {
+        let app = self.config.app.as_ref()?;
+        let login = app.login.as_ref()?;
+        let is_path = login.starts_with('/');
+        if !is_path || self.route(&authority.host, login) == Some(UpstreamName::App) {
+            return Some(login.clone());
+        }
+        let host = app.upstream.hosts.iter().find_map(HostPattern::exact)?;
+        Some(format!("https://{}{login}", authority.with_host(host)))
+    }
+}
+
+/// Returns the settings of the app as an upstream.
+pub(super) fn app_upstream(config: &Config) -> Option<&UpstreamConfig> {
+    config.app.as_ref().map(|app| &app.upstream)
+}
+
+/// Returns the settings of the PBX as an upstream.
+pub(super) fn pbx_upstream(config: &Config) -> Option<&UpstreamConfig> {
+    config.pbx.as_ref().map(|pbx| &pbx.upstream)
+}
