@@ -13,7 +13,6 @@ mod browser;
 mod context;
 mod error;
 mod explain;
-mod form;
 mod forward;
 mod gate;
 mod hosts;

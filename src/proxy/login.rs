@@ -4,6 +4,7 @@
 //! A login to the PBX is an [`order`] that is decided whole, then opened as a [`session`], then handed over to the browser.
 
 pub(super) mod confirm;
+mod form;
 mod hand_over;
 pub(super) mod link;
 pub(super) mod oidc;

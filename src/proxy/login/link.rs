@@ -3,6 +3,7 @@
 use http::{Method, Request, Response};
 
 use super::confirm;
+use super::form::{self, BodyFormat};
 use super::hand_over;
 use super::oidc;
 use super::order::{self, Delivery, SessionOrder};
@@ -16,7 +17,6 @@ use crate::proxy::browser::cors::{self, Initiator};
 use crate::proxy::browser::fetch_metadata;
 use crate::proxy::context::{LoginRequest, RequestContext};
 use crate::proxy::error::Error;
-use crate::proxy::form::{self, BodyFormat};
 use crate::proxy::gate::attempt::Attempt;
 use crate::proxy::gate::effects::Effects;
 use crate::upstream::RequestBody;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use http::header;
 use http::{Method, Request, Response, StatusCode};
 
+use super::form::Fields;
 use super::selectors::Selectors;
 use crate::auth::{self, Callback, OidcError, OidcMethod};
 use crate::exchange::Body;
@@ -17,7 +18,6 @@ use crate::proxy::browser::cors::{self, Initiator};
 use crate::proxy::browser::fetch_metadata;
 use crate::proxy::context::{LoginRequest, RequestContext};
 use crate::proxy::error::Error;
-use crate::proxy::form::Fields;
 use crate::proxy::gate::Gate;
 use crate::proxy::gate::audit::Facts;
 use crate::upstream::RequestBody;

@@ -7,6 +7,7 @@ use http::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::form::{self, Fields};
 use crate::auth::SingleUse;
 use crate::config::VoximplantConfig;
 use crate::exchange::Body;
@@ -21,7 +22,6 @@ use crate::proxy::answer::{audience, response};
 use crate::proxy::browser::cors::{self, Initiator};
 use crate::proxy::context::{LoginRequest, RequestContext};
 use crate::proxy::error::Error;
-use crate::proxy::form::{self, Fields};
 use crate::proxy::gate::Gate;
 use crate::proxy::gate::attempt::Attempt;
 use crate::proxy::gate::audit::Facts;

@@ -3,6 +3,7 @@
 use http::{Method, Request, Response};
 use serde_json::json;
 
+use super::form::{self, BodyFormat};
 use super::hand_over;
 use super::link;
 use super::order::{self, Delivery};
@@ -14,7 +15,6 @@ use crate::proxy::answer::{audience, response};
 use crate::proxy::browser::cors::{self, Initiator};
 use crate::proxy::context::{LoginRequest, RequestContext};
 use crate::proxy::error::Error;
-use crate::proxy::form::{self, BodyFormat};
 use crate::proxy::gate::effects::Effects;
 use crate::upstream::RequestBody;
 

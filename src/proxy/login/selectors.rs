@@ -1,10 +1,10 @@
 //! What a caller asks for at `/auth/pbx`: an account and a language; and the links that ask for the same again.
 
+use super::form::Fields;
 use crate::model::account::Language;
 use crate::model::grant::{PbxGrant, Requested};
 use crate::model::path::PBX_PATH;
 use crate::proxy::error::Error;
-use crate::proxy::form::Fields;
 
 /// The parameter that marks the second try of a navigation that another site began, or that comes from a login.
 const AGAIN: &str = "again";

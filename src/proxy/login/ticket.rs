@@ -9,6 +9,7 @@
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 
+use super::form::Fields;
 use super::session::{self, MintedSession, PbxLogin};
 use crate::exchange::Body;
 use crate::message::cookies;
@@ -22,7 +23,6 @@ use crate::proxy::answer::response;
 use crate::proxy::browser::fetch_metadata;
 use crate::proxy::context::{LoginRequest, RequestContext};
 use crate::proxy::error::Error;
-use crate::proxy::form::Fields;
 use crate::proxy::gate::attempt::Attempt;
 use crate::proxy::gate::audit::Facts;
 use crate::random;

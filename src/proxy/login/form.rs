@@ -8,8 +8,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Body;
 use tokio::time::timeout;
 
-use super::error::Error;
 use crate::model::json::Json;
+use crate::proxy::error::Error;
 use crate::upstream::RequestBody;
 
 /// The longest body, in bytes.
