@@ -74,7 +74,7 @@ pub enum Unanswerable {
 struct DryRequest {
     headers: HeaderMap,
     context: RequestContext,
-    /// Why the handshake would end the connection.
+    /// The error by which the handshake would end the connection.
     handshake_error: Option<String>,
 }
 

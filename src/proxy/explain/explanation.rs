@@ -30,7 +30,7 @@ pub struct Explanation {
     #[serde(flatten)]
     credential: CredentialUse,
     outcome: ExplainedOutcome,
-    /// What stands in the way at this moment.
+    /// Limits that are used up at this moment, and other remarks.
     notes: Vec<String>,
 }
 
@@ -75,7 +75,7 @@ enum ExplainedOutcome {
     Refused(RefusedLogin),
 }
 
-/// What the caller would be given.
+/// The grant to a caller.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum GrantedLogin {
@@ -83,7 +83,7 @@ pub(super) enum GrantedLogin {
     Voximplant { rule: String, user: String },
 }
 
-/// Why the caller would be given nothing.
+/// A refusal, with its reason.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct RefusedLogin {
     /// The method whose credential is bad.

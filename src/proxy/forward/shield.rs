@@ -125,7 +125,7 @@ impl Stranger<'_> {
     }
 
     /// Refuses what strangers may not do. It counts among the client's logins at the PBX, and the audit log tells of it.
-    /// What a page of another origin does is counted apart, or not at all.
+    /// A request that a page of another origin caused is counted apart, or not at all.
     fn refuse(&self, verdict: ShieldVerdict, request: &Request<RequestBody>) -> Error {
         let source = match self.trigger(request) {
             Trigger::ForeignPage => return Error::CrossSite,

@@ -19,7 +19,7 @@ use crate::proxy::context::{LoginRequest, RequestContext};
 /// One try at a login.
 #[derive(Clone, Copy)]
 pub(in crate::proxy) struct Attempt<'a> {
-    /// What the login is for.
+    /// The kind of login.
     pub(in crate::proxy) kind: LoginKind,
     pub(in crate::proxy) context: &'a RequestContext,
     pub(in crate::proxy) effects: Effects<'a>,

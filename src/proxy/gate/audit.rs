@@ -13,7 +13,7 @@ use crate::observe::audit::{AuditedAct, LoginRecord};
 use crate::proxy::context::RequestContext;
 use crate::proxy::error::Error;
 
-/// What the audit log learns of one login, beside the client.
+/// The facts of one login for the audit log, beside the client.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Facts<'a> {
     /// The method that refused, where there is no principal.

@@ -22,11 +22,11 @@ pub(in crate::proxy) enum Effects<'n> {
     Dry(&'n Notes),
 }
 
-/// What a dry decision met.
+/// The findings of a dry decision, while it is taken.
 #[derive(Default)]
 pub(in crate::proxy) struct Notes(RefCell<Findings>);
 
-/// As [`Notes`], once the decision is taken.
+/// The findings of a dry decision.
 #[derive(Default)]
 pub(in crate::proxy) struct Findings {
     /// The caller, with the claims of its choice.
@@ -37,13 +37,13 @@ pub(in crate::proxy) struct Findings {
     pub(in crate::proxy) works_once: bool,
     /// Whether a page with a button comes before the session.
     pub(in crate::proxy) confirms: bool,
-    /// Why the login is refused.
+    /// The reason of a refusal.
     pub(in crate::proxy) refusal: Option<RefusalReason>,
     /// The limits that are used up, each once.
     pub(in crate::proxy) limits: Vec<Limited>,
 }
 
-/// Why a login is refused, as the audit log tells it.
+/// The reason of a refusal, as the audit log tells it.
 pub(in crate::proxy) struct RefusalReason {
     /// The method whose credential is bad.
     pub(in crate::proxy) method: Option<String>,
@@ -138,7 +138,7 @@ impl Effects<'_> {
         }
     }
 
-    // === What an explanation tells ===
+    // === Notes for an explanation ===
 
     /// Tells whether to answer with the page that a person confirms on. An explanation goes past it.
     pub(in crate::proxy) fn stop_to_confirm(self) -> bool {
@@ -171,7 +171,7 @@ impl Effects<'_> {
         }
     }
 
-    /// Writes down why the login is refused.
+    /// Writes down the reason of a refusal.
     pub(in crate::proxy) fn note_refusal(self, method: Option<&str>, reason: &str) {
         if let Self::Dry(notes) = self {
             let refusal = RefusalReason { method: method.map(str::to_owned), reason: reason.to_owned() };

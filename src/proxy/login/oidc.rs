@@ -25,7 +25,7 @@ use crate::upstream::RequestBody;
 const LOGOUT_METHODS: &str = "GET, HEAD, POST";
 const METHODS: &str = "GET, HEAD";
 
-/// What a person gets after the login.
+/// The place where a login leads to.
 enum Goal {
     /// A session of the PBX.
     Pbx(Selectors),

@@ -28,7 +28,7 @@ pub(in crate::proxy) struct Sessions {
     state: Arc<PbxState>,
 }
 
-/// What a login to the PBX stands on.
+/// The parts that a login to the PBX needs.
 #[derive(Clone, Copy)]
 pub(in crate::proxy) struct PbxLogin<'p> {
     pub(in crate::proxy) gate: &'p Gate,

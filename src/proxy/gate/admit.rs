@@ -1,0 +1,87 @@
+//! Before the credential is judged: the page that asks, the audit log, failures, the limit of the client.
+
+use super::attempt::Attempt;
+use super::effects::Effects;
+use super::prove::ELSEWHERE;
+use super::{Gate, ask_of};
+use crate::auth::CredentialDigest;
+use crate::model::digest::Digest;
+use crate::model::login::LoginKind;
+use crate::proxy::browser::trigger::{self, Trigger};
+use crate::proxy::context::{LoginRequest, RequestContext};
+use crate::proxy::error::Error;
+
+impl Gate {
+    /// Refuses what a page of another origin does unseen, then counts the request: before anything else is done for it.
+    ///
+    /// # Errors
+    /// When a page of another origin asks unseen, no audit line can be written, or a limit is used up.
+    pub(in crate::proxy) fn admit<'a>(
+        &self,
+        kind: LoginKind,
+        request: LoginRequest<'_>,
+        context: &'a RequestContext,
+        effects: Effects<'a>,
+    ) -> Result<Attempt<'a>, Error> {
+        let credential = self.chain.credential(&ask_of(kind, request, context));
+        let attempt = self.begin((kind, credential), request, context, effects)?;
+        self.check_audit()?;
+        attempt.check_failures(&self.state.limits)?;
+        attempt.count_request(&self.state.limits)?;
+        Ok(attempt)
+    }
+
+    /// As [`Gate::admit`], for a request that shows no credential.
+    ///
+    /// # Errors
+    /// As [`Gate::admit`].
+    pub(in crate::proxy) fn admit_visit<'a>(
+        &self,
+        request: LoginRequest<'_>,
+        context: &'a RequestContext,
+    ) -> Result<Attempt<'a>, Error> {
+        let attempt = self.begin((LoginKind::Pbx, None), request, context, Effects::Live)?;
+        self.check_audit()?;
+        attempt.count_request(&self.state.limits)?;
+        Ok(attempt)
+    }
+
+    /// As [`Gate::admit`], for a credential that no auth method knows. The request is not counted.
+    ///
+    /// # Errors
+    /// When a page of another origin asks unseen, or the client has guessed too often.
+    pub(in crate::proxy) fn admit_credential<'a>(
+        &self,
+        request: LoginRequest<'_>,
+        digest: Digest,
+        context: &'a RequestContext,
+    ) -> Result<Attempt<'a>, Error> {
+        let credential = CredentialDigest { digest, is_cookie: false };
+        let attempt = self.begin((LoginKind::Pbx, Some(credential)), request, context, Effects::Live)?;
+        attempt.check_failures(&self.state.limits)?;
+        Ok(attempt)
+    }
+
+    fn begin<'a>(
+        &self,
+        (kind, credential): (LoginKind, Option<CredentialDigest>),
+        request: LoginRequest<'_>,
+        context: &'a RequestContext,
+        effects: Effects<'a>,
+    ) -> Result<Attempt<'a>, Error> {
+        let trigger = match trigger::of(request.method, request.headers, &context.authority, self.hosts.origins()) {
+            _ if self.chain.shows_deliberate_field(request.headers) => Trigger::Own,
+            Trigger::ForeignPage => {
+                effects.note_refusal(None, ELSEWHERE);
+                return Err(Error::CrossSite);
+            }
+            trigger => trigger,
+        };
+        Ok(Attempt::new((kind, trigger, credential), request, &self.state.limits, context, effects))
+    }
+
+    /// Refuses logins while no audit line could tell of them.
+    fn check_audit(&self) -> Result<(), Error> {
+        self.logs.check_audit().map_err(Error::NotAudited)
+    }
+}
