@@ -53,7 +53,7 @@ pub enum Error {
         retry_after: Duration,
     },
     /// The PBX refused the administrator a short time ago.
-    #[error("the PBX refused the administrator's credentials before, waiting")]
+    #[error("the PBX refused the administrator's credentials a moment ago and is not asked again yet")]
     Open {
         /// How long the breaker stays open.
         retry_after: Duration,

@@ -195,11 +195,11 @@ mod tests {
     fn check(change: fn(&Path), after: Duration, expected: Option<&str>) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut place = LogDestination::File(LogFile::open(&path).unwrap());
-        place.write(b"one\n").unwrap();
+        let mut destination = LogDestination::File(LogFile::open(&path).unwrap());
+        destination.write(b"one\n").unwrap();
         change(&path);
-        place.follow(Instant::now() + after).unwrap();
-        place.write(b"two\n").unwrap();
+        destination.follow(Instant::now() + after).unwrap();
+        destination.write(b"two\n").unwrap();
         assert_eq!(fs::read_to_string(path).ok().as_deref(), expected);
     }
 
@@ -239,10 +239,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (inner, moved) = (dir.path().join("inner"), dir.path().join("moved"));
         fs::create_dir(&inner).unwrap();
-        let mut place = LogDestination::File(LogFile::open(&inner.join("log")).unwrap());
+        let mut destination = LogDestination::File(LogFile::open(&inner.join("log")).unwrap());
         fs::rename(&inner, &moved).unwrap();
-        assert!(place.follow(Instant::now() + CHECK).is_err());
-        place.write(b"line\n").unwrap();
+        assert!(destination.follow(Instant::now() + CHECK).is_err());
+        destination.write(b"line\n").unwrap();
         assert_eq!(fs::read_to_string(moved.join("log")).unwrap(), "line\n");
     }
 

@@ -5,19 +5,21 @@
 //! deadline, while its worker serves others.
 
 mod buffer;
+mod queue;
 mod writer;
 
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, Thread};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
 use self::buffer::LineBuffer;
+use self::queue::LogQueue;
 use self::writer::LogWriter;
 use super::chained_file::ChainedFile;
 use super::log_destination::{LogDestination, LogFile};
@@ -46,50 +48,6 @@ pub struct Sink {
 
 struct CloseOnDrop(Arc<LogQueue>);
 
-/// The state that the handles and the thread share.
-struct LogQueue {
-    /// The name of the destination.
-    place: String,
-    started: Instant,
-    /// The buffers of all workers.
-    buffers: Mutex<Vec<Arc<LineBuffer>>>,
-    /// Bytes of lines that are not written yet.
-    waiting: AtomicUsize,
-    losses: LostLines,
-    orders: Mutex<WriterOrders>,
-    /// Notified when orders are carried out.
-    carried_out: Condvar,
-    thread: OnceLock<Thread>,
-    is_asleep: AtomicBool,
-    is_hurried: AtomicBool,
-    is_over: AtomicBool,
-    /// When the destination last received bytes that it has not accepted yet, in milliseconds after the start; 0: it
-    /// has accepted all.
-    busy_since: AtomicU64,
-}
-
-/// Lines that were not written.
-#[derive(Debug, Default)]
-struct LostLines {
-    /// How many since the start.
-    lines: AtomicU64,
-    /// How many of them no note in the log reports yet.
-    unreported: AtomicU64,
-    /// Whether the last attempt to write failed.
-    failing: AtomicBool,
-}
-
-/// Orders to the thread, besides writing lines.
-#[derive(Debug, Default)]
-struct WriterOrders {
-    reopen: bool,
-    close: bool,
-    /// How many flushes were requested.
-    asked: u64,
-    /// The number of the last flush that is done.
-    done: u64,
-}
-
 /// A request to write all lines that were added before it.
 pub struct FlushRequest {
     shared: Arc<LogQueue>,
@@ -99,8 +57,6 @@ pub struct FlushRequest {
 /// Tells when a log has ended, after its handles are dropped.
 #[derive(Clone)]
 pub struct ClosingLog(Arc<LogQueue>);
-
-// === The handle ===
 
 impl Sink {
     /// Starts a log on standard output. The note about lost lines has this format.
@@ -143,9 +99,9 @@ impl Sink {
         Self::start(LogDestination::Syslog(SyslogClient::new(to)), LogFormat::Json)
     }
 
-    fn start(place: LogDestination, format: LogFormat) -> io::Result<Self> {
-        let shared = Arc::new(LogQueue::new(place.to_string()));
-        let writer = LogWriter::new(Arc::clone(&shared), place, format);
+    fn start(destination: LogDestination, format: LogFormat) -> io::Result<Self> {
+        let shared = Arc::new(LogQueue::new(destination.to_string()));
+        let writer = LogWriter::new(Arc::clone(&shared), destination, format);
         // Never joined: every wait for a destination has a deadline.
         let thread = thread::Builder::new().name("callgate-log".to_owned()).spawn(move || writer.run())?;
         shared.thread.get_or_init(|| thread.thread().clone());
@@ -204,20 +160,20 @@ impl Sink {
         let Some(mut receipt) = self.buffer.push_awaited(line, |length| self.shared.reserve(length, MAX_WAITING))
         else {
             self.shared.losses.add(1);
-            return Err(format!("too many lines wait for {}", self.place()));
+            return Err(format!("too many lines wait for {}", self.destination()));
         };
         self.shared.hurry();
         match timeout(PATIENCE, &mut receipt.written).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => Err(self.cannot_be_written()),
-            Ok(Err(_)) => Err(format!("{} is closed", self.place())),
+            Ok(Err(_)) => Err(format!("{} is closed", self.destination())),
             Err(_) => {
                 if when_stuck == WhenStuck::Refuse
                     && let Some(bytes) = self.buffer.withdraw(&receipt)
                 {
                     self.shared.waiting.fetch_sub(bytes, Ordering::SeqCst);
                 }
-                Err(format!("{} took no line in time", self.place()))
+                Err(format!("{} took no line in time", self.destination()))
             }
         }
     }
@@ -229,8 +185,8 @@ impl Sink {
 
     /// Returns the name of the destination.
     #[must_use]
-    pub fn place(&self) -> &str {
-        &self.shared.place
+    pub fn destination(&self) -> &str {
+        &self.shared.destination
     }
 
     /// Returns whether another handle belongs to the same log.
@@ -251,7 +207,7 @@ impl Sink {
     /// When the destination has accepted nothing for more than two seconds, or the last attempt to write failed.
     pub fn check(&self) -> Result<(), String> {
         if let Some(stuck) = self.shared.stuck_for() {
-            return Err(format!("{} has taken no line for {} s", self.place(), stuck.as_secs()));
+            return Err(format!("{} has taken no line for {} s", self.destination(), stuck.as_secs()));
         }
         if !self.shared.losses.failing.load(Ordering::Relaxed) {
             return Ok(());
@@ -261,7 +217,7 @@ impl Sink {
     }
 
     fn cannot_be_written(&self) -> String {
-        format!("cannot write {}", self.place())
+        format!("cannot write {}", self.destination())
     }
 
     /// Waits until all lines added before are written or lost, or until the deadline. Returns whether they are.
@@ -326,173 +282,20 @@ impl Drop for CloseOnDrop {
 
 impl fmt::Debug for Sink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sink").field("place", &self.place()).finish_non_exhaustive()
+        f.debug_struct("Sink").field("destination", &self.destination()).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for FlushRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asked").field("place", &self.shared.place).finish_non_exhaustive()
+        f.debug_struct("Asked").field("destination", &self.shared.destination).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for ClosingLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Closing").field("place", &self.0.place).finish_non_exhaustive()
+        f.debug_struct("Closing").field("destination", &self.0.destination).finish_non_exhaustive()
     }
-}
-
-// === Between the handles and the thread ===
-
-impl LostLines {
-    fn add(&self, lines: u64) {
-        self.lines.fetch_add(lines, Ordering::Relaxed);
-        self.unreported.fetch_add(lines, Ordering::Relaxed);
-    }
-}
-
-impl LogQueue {
-    fn new(place: String) -> Self {
-        Self {
-            place,
-            started: Instant::now(),
-            buffers: Mutex::default(),
-            waiting: AtomicUsize::new(0),
-            losses: LostLines::default(),
-            orders: Mutex::default(),
-            carried_out: Condvar::new(),
-            thread: OnceLock::new(),
-            is_asleep: AtomicBool::new(false),
-            is_hurried: AtomicBool::new(false),
-            is_over: AtomicBool::new(false),
-            busy_since: AtomicU64::new(0),
-        }
-    }
-
-    /// Adds a buffer, and drops empty buffers of workers that have ended.
-    fn add_buffer(&self, buffer: &Arc<LineBuffer>) {
-        let mut buffers = lock(&self.buffers);
-        buffers.retain(|buffer| Arc::strong_count(buffer) > 1 || !buffer.is_empty());
-        buffers.push(Arc::clone(buffer));
-    }
-
-    fn buffers(&self) -> Vec<Arc<LineBuffer>> {
-        lock(&self.buffers).clone()
-    }
-
-    fn orders(&self) -> MutexGuard<'_, WriterOrders> {
-        lock(&self.orders)
-    }
-
-    /// Reserves so many bytes of the queue. Returns whether there was room.
-    fn reserve(&self, length: usize, most: usize) -> bool {
-        let before = self.waiting.fetch_add(length, Ordering::SeqCst);
-        let is_admitted = before + length <= most && !self.is_over.load(Ordering::Relaxed);
-        if !is_admitted {
-            self.waiting.fetch_sub(length, Ordering::SeqCst);
-        }
-        is_admitted
-    }
-
-    fn has_lines(&self) -> bool {
-        self.waiting.load(Ordering::SeqCst) > 0
-    }
-
-    /// Wakes the thread if it sleeps: one system call for the first of many lines.
-    fn wake(&self) {
-        if self.is_asleep.load(Ordering::SeqCst) && self.is_asleep.swap(false, Ordering::SeqCst) {
-            self.unpark();
-        }
-    }
-
-    /// Lets the thread write now instead of soon.
-    fn hurry(&self) {
-        if !self.is_hurried.swap(true, Ordering::SeqCst) {
-            self.unpark();
-        }
-    }
-
-    fn unpark(&self) {
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
-        }
-    }
-
-    /// Blocks the caller's thread until the log's thread has reached a state, or until the deadline.
-    fn wait_until(&self, deadline: Instant, is_done: impl Fn(&WriterOrders) -> bool) -> bool {
-        let is_done = |orders: &WriterOrders| is_done(orders) || self.is_over.load(Ordering::SeqCst);
-        let mut orders = self.orders();
-        while !is_done(&orders) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            orders = self.carried_out.wait_timeout(orders, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
-    }
-
-    /// Returns for how long the destination has accepted nothing, if that is longer than [`PATIENCE`].
-    fn stuck_for(&self) -> Option<Duration> {
-        let since = self.busy_since.load(Ordering::Relaxed);
-        let stuck = self.started.elapsed().saturating_sub(Duration::from_millis(since));
-        (since != 0 && stuck > PATIENCE).then_some(stuck)
-    }
-
-    // === For the thread ===
-
-    /// Sleeps until there is something to do, and then for as long as lines may gather.
-    fn sleep(&self) {
-        self.is_asleep.store(true, Ordering::SeqCst);
-        while !self.has_lines() && !self.is_hurried.load(Ordering::SeqCst) {
-            thread::park();
-        }
-        self.is_asleep.store(false, Ordering::SeqCst);
-        let end = Instant::now() + GATHER;
-        while !self.is_hurried.load(Ordering::SeqCst) {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            thread::park_timeout(left);
-        }
-        self.is_hurried.store(false, Ordering::SeqCst);
-    }
-
-    /// Takes the pending orders; keeps the numbers of flushes.
-    fn take_orders(&self) -> WriterOrders {
-        let mut orders = self.orders();
-        let (asked, done) = (orders.asked, orders.done);
-        std::mem::replace(&mut *orders, WriterOrders { asked, done, ..WriterOrders::default() })
-    }
-
-    /// Reports that all flushes up to this number are done.
-    fn report_flushed(&self, asked: u64) {
-        self.orders().done = asked;
-        self.carried_out.notify_all();
-    }
-
-    fn note_write(&self) {
-        let now = self.started.elapsed().as_millis() as u64;
-        self.busy_since.store(now.max(1), Ordering::Relaxed);
-    }
-
-    fn note_idle(&self) {
-        self.busy_since.store(0, Ordering::Relaxed);
-    }
-
-    fn end(&self) {
-        self.is_over.store(true, Ordering::SeqCst);
-        self.note_idle();
-        // Takes the lock: a waiter between its check and its wait would miss the notification.
-        drop(self.orders());
-        self.carried_out.notify_all();
-    }
-}
-
-/// Locks even after a panic elsewhere: values are moved in and out whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ pub fn change(level: Level, format: LogFormat) {
     if let Some(handle) = EVENTS.get()
         && let Err(error) = handle.reload(events(level, format))
     {
-        tracing::error!(%error, "events go on as before");
+        tracing::error!(%error, "cannot change the level and the format of events");
     }
 }
 

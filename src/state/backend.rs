@@ -28,7 +28,7 @@ impl GiveUpFlag {
 
     fn check(&self) -> io::Result<()> {
         match self.0.load(Ordering::Acquire) {
-            true => Err(io::Error::other("the file is no longer ours")),
+            true => Err(io::Error::other("the state file was given up")),
             false => Ok(()),
         }
     }

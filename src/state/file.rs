@@ -47,7 +47,7 @@ pub enum OpenError {
     #[error("another process has the state file {} open: end it first, or name another file", .0.display())]
     Locked(PathBuf),
     /// Other users may read or write it.
-    #[error("others than its owner may read or write the state file {path} (mode {mode:04o}): run chmod 600 {path}", path = .0.display(), mode = .1)]
+    #[error("users other than its owner may read or write the state file {path} (mode {mode:04o}): run chmod 600 {path}", path = .0.display(), mode = .1)]
     Exposed(PathBuf, u32),
     /// It belongs to another program or another version of callgate.
     #[error("{} is not a state file of this version of callgate: name another file", .0.display())]

@@ -56,7 +56,7 @@ impl StateWriter {
         let file = match StateFile::open(path) {
             Err(OpenError::Io(_, error)) if error.kind() == io::ErrorKind::NotFound => {
                 StateFile::make(path)?;
-                tracing::info!(path = %path.display(), "a new state file");
+                tracing::info!(path = %path.display(), "made a new state file");
                 StateFile::open(path)
             }
             opened => opened,
@@ -121,7 +121,7 @@ impl StateWriter {
     fn order(&self, order: WriterOrder) -> bool {
         let is_there = self.orders.as_ref().is_some_and(|orders| orders.send(order).is_ok());
         if !is_there {
-            tracing::error!("the state thread is gone");
+            tracing::error!("the state thread has ended");
         }
         is_there
     }
@@ -133,7 +133,7 @@ impl Drop for StateWriter {
         // A disk that does not answer must not block the end of the process.
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
         if ended.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout) {
-            return tracing::error!("the state file is still being written, and is left behind");
+            return tracing::error!("the state file is still being written; callgate ends without waiting for it");
         }
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the state thread panicked");
@@ -300,7 +300,7 @@ impl WriterThread {
         self.file = FileAccess::Broken(Instant::now() + AGAIN);
         let before = self.shared.problem().replace(problem.clone());
         if before.as_ref() != Some(&problem) {
-            tracing::error!(problem, "the state file cannot be used: logins that need it are refused until it can");
+            tracing::error!(problem, "the state file cannot be used: logins that need it are refused");
         }
     }
 }

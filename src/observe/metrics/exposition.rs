@@ -34,26 +34,34 @@ impl Metrics {
         page.counter("callgate_exchanges", "Requests with their answers.", self.two(|all| &all.exchanges))?;
         page.counter(
             "callgate_exchanges_aborted",
-            "Exchanges whose answer did not come to its end.",
+            "Exchanges without a complete answer.",
             self.one(|all| &all.aborted),
         )?;
-        page.gauge("callgate_exchanges_in_flight", "Exchanges now, tunnels too.", self.bare(|all| &all.in_flight))?;
+        page.gauge(
+            "callgate_exchanges_in_flight",
+            "Exchanges in flight, tunnels included.",
+            self.bare(|all| &all.in_flight),
+        )?;
         page.histogram("callgate_answer", "From the head of a request to the head of its answer.", self.answers())?;
         page.bytes("callgate_body", "Bytes of bodies and tunnels.", self.one(|all| &all.bytes))
     }
 
     fn write_connections(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
-        page.counter("callgate_connections_accepted", "TCP connections taken.", self.bare(|all| &all.accepted))?;
-        page.counter("callgate_accept_errors", "Times the system gave none.", self.bare(|all| &all.accept_errors))?;
+        page.counter("callgate_connections_accepted", "TCP connections accepted.", self.bare(|all| &all.accepted))?;
+        page.counter("callgate_accept_errors", "Errors of accept.", self.bare(|all| &all.accept_errors))?;
         page.counter("callgate_tls_handshakes", "TLS handshakes of clients.", self.two(|all| &all.handshakes))?;
         page.counter("callgate_connections", "Connections past their handshake.", self.one(|all| &all.connections))?;
-        page.gauge("callgate_connections_open", "Such connections now.", self.one(|all| &all.open))?;
-        page.counter("callgate_connections_shed", "Slow ones closed for memory.", self.bare(|all| &all.shed))?;
+        page.gauge("callgate_connections_open", "Connections open now.", self.one(|all| &all.open))?;
+        page.counter(
+            "callgate_connections_shed",
+            "Slow connections closed to free memory.",
+            self.bare(|all| &all.shed),
+        )?;
         let (held, limit) = (bare(self.budget.held() as u64), bare(self.budget.limit() as u64));
-        page.gauges("callgate_buffered", "What waits for a slow side.", Some(&Unit::Bytes), held)?;
-        page.gauges("callgate_buffer_budget", "How much may.", Some(&Unit::Bytes), limit)?;
+        page.gauges("callgate_buffered", "Bytes that wait for a slow client or upstream.", Some(&Unit::Bytes), held)?;
+        page.gauges("callgate_buffer_budget", "The most bytes that may wait.", Some(&Unit::Bytes), limit)?;
         page.counter("callgate_tunnels", "WebSockets opened.", self.bare(|all| &all.tunnels))?;
-        page.gauge("callgate_tunnels_open", "WebSockets now.", self.bare(|all| &all.tunnels_open))?;
+        page.gauge("callgate_tunnels_open", "WebSockets open now.", self.bare(|all| &all.tunnels_open))?;
         page.counter("callgate_tunnels_ended", "WebSockets that ended.", self.one(|all| &all.tunnel_ends))
     }
 
@@ -66,11 +74,11 @@ impl Metrics {
 
     fn write_logins(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
         page.counter("callgate_limited", "Requests beyond a limit.", self.one(|all| &all.limited))?;
-        page.counter("callgate_auth_verdicts", "What auth methods said.", self.two(|all| &all.verdicts))?;
+        page.counter("callgate_auth_verdicts", "Verdicts of auth methods.", self.two(|all| &all.verdicts))?;
         page.counter("callgate_logins", "Logins, as in the audit log.", self.two(|all| &all.logins))?;
-        page.counter("callgate_pbx_mints", "Sessions asked for at the PBX.", self.one(|all| &all.mints))?;
-        page.counter("callgate_kept_out", "What the shield kept from the PBX.", self.one(|all| &all.kept_out))?;
-        page.counter("callgate_ott_keys", "One-time keys, by what came of them.", self.one(|all| &all.keys))?;
+        page.counter("callgate_pbx_mints", "Attempts to mint a session at the PBX.", self.one(|all| &all.mints))?;
+        page.counter("callgate_kept_out", "Attempts that the shield blocked.", self.one(|all| &all.kept_out))?;
+        page.counter("callgate_ott_keys", "Voximplant one-time keys.", self.one(|all| &all.keys))?;
         page.counter("callgate_ott_races", "Keys of one user from two clients.", self.bare(|all| &all.races))?;
         page.counter("callgate_breaker_openings", "Times the breaker opened.", self.bare(|all| &all.breaker_openings))
     }
@@ -86,13 +94,13 @@ impl Metrics {
             let labels = vec![("certificate", index.to_string()), ("name", certificate.name().to_owned())];
             (labels, certificate.not_after.as_second())
         });
-        page.seconds("callgate_certificate_expiry_timestamp", "When a certificate ends.", certificates.collect())?;
+        page.seconds("callgate_certificate_expiry_timestamp", "When a certificate expires.", certificates.collect())?;
         let lost = loaded.logs.lost().into_iter().map(|(log, lines)| (vec![("log", log.to_owned())], lines));
         page.counter("callgate_log_lines_lost", "Log lines that were not written.", lost.collect())?;
         page.counter("callgate_config_reloads", "Times the configuration was read again.", self.reloads())?;
         let at = bare(loaded.at.as_second());
         page.seconds("callgate_config_loaded_timestamp", "When the configuration in use was read.", at)?;
-        let mut build = page.0.encode_descriptor("callgate_build", "What runs here.", None, MetricType::Info)?;
+        let mut build = page.0.encode_descriptor("callgate_build", "The version that runs.", None, MetricType::Info)?;
         build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
     }
 

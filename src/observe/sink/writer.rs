@@ -10,14 +10,14 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::buffer::{self, LineBuffer, QueuedLines};
-use super::{LogQueue, WriterOrders};
+use super::queue::{LogQueue, WriterOrders};
 use crate::config::LogFormat;
 use crate::observe::line::{self, FieldValue};
 use crate::observe::log_destination::LogDestination;
 
 pub(super) struct LogWriter {
     shared: Arc<LogQueue>,
-    place: LogDestination,
+    destination: LogDestination,
     /// The format of notes about lost lines.
     format: LogFormat,
     spare: QueuedLines,
@@ -33,8 +33,8 @@ impl Drop for EndOnDrop {
 }
 
 impl LogWriter {
-    pub(super) fn new(shared: Arc<LogQueue>, place: LogDestination, format: LogFormat) -> Self {
-        Self { shared, place, format, spare: QueuedLines::default() }
+    pub(super) fn new(shared: Arc<LogQueue>, destination: LogDestination, format: LogFormat) -> Self {
+        Self { shared, destination, format, spare: QueuedLines::default() }
     }
 
     pub(super) fn run(mut self) {
@@ -56,7 +56,7 @@ impl LogWriter {
         let is_failing = losses.failing.load(Ordering::Relaxed);
         if is_failing || self.shared.has_lines() || losses.unreported.load(Ordering::Relaxed) > 0 {
             self.shared.note_write();
-            let followed = self.place.follow(Instant::now());
+            let followed = self.destination.follow(Instant::now());
             let noted = self.write_loss_note();
             let mut outcome = followed.and(noted);
             for buffer in self.shared.buffers() {
@@ -67,7 +67,7 @@ impl LogWriter {
         }
         if orders.reopen {
             self.shared.note_write();
-            let reopened = self.place.reopen();
+            let reopened = self.destination.reopen();
             self.report(reopened);
         }
         self.shared.note_idle();
@@ -78,7 +78,7 @@ impl LogWriter {
         let mut lines = buffer.take(mem::take(&mut self.spare));
         let (mut start, mut outcome) = (0, Ok(()));
         while start < lines.bytes.len() {
-            let end = lines.piece(start, self.place.most_at_once());
+            let end = lines.piece(start, self.destination.most_at_once());
             let written = self.put(&lines.bytes[start..end]);
             self.shared.waiting.fetch_sub(end - start, Ordering::SeqCst);
             lines.answer(end, written.is_ok());
@@ -92,7 +92,7 @@ impl LogWriter {
     /// Writes some lines, or counts them as lost.
     fn put(&mut self, lines: &[u8]) -> io::Result<()> {
         self.shared.note_write();
-        self.place.write(lines).inspect_err(|_| self.shared.losses.add(buffer::count(lines)))
+        self.destination.write(lines).inspect_err(|_| self.shared.losses.add(buffer::count(lines)))
     }
 
     /// Writes a note about lost lines. A note that cannot be written is tried again in the next round.
@@ -105,7 +105,7 @@ impl LogWriter {
         let mut note = line::render(self.format, Timestamp::now(), "lost", &[("lines", FieldValue::Count(lost))]);
         note.push('\n');
         self.shared.note_write();
-        self.place.write(note.as_bytes()).inspect_err(|_| {
+        self.destination.write(note.as_bytes()).inspect_err(|_| {
             losses.unreported.fetch_add(lost, Ordering::Relaxed);
         })
     }
@@ -114,8 +114,10 @@ impl LogWriter {
     /// none.
     fn report(&self, outcome: io::Result<()>) {
         let was_failing = self.shared.losses.failing.swap(outcome.is_err(), Ordering::Relaxed);
-        if let (Err(error), false, false) = (outcome, was_failing, matches!(self.place, LogDestination::Stderr(_))) {
-            tracing::error!(place = %self.place, error = &error as &dyn Error, "cannot write the log");
+        if let (Err(error), false, false) =
+            (outcome, was_failing, matches!(self.destination, LogDestination::Stderr(_)))
+        {
+            tracing::error!(destination = %self.destination, error = &error as &dyn Error, "cannot write the log");
         }
     }
 }
@@ -128,8 +130,8 @@ mod tests {
     use super::*;
     use crate::observe::log_destination::{LogFile, Memory};
 
-    fn writer(place: LogDestination) -> LogWriter {
-        LogWriter::new(Arc::new(LogQueue::new(place.to_string())), place, LogFormat::Text)
+    fn writer(destination: LogDestination) -> LogWriter {
+        LogWriter::new(Arc::new(LogQueue::new(destination.to_string())), destination, LogFormat::Text)
     }
 
     /// Writes lines as one worker's, without a thread.
@@ -153,8 +155,8 @@ mod tests {
         let subscriber = tracing_subscriber::fmt().with_writer(Arc::new(events.reopen().unwrap())).finish();
         tracing::subscriber::with_default(subscriber, || {
             let mut writer = writer(full());
-            for place in ["/dev/full", "/dev/full", "/dev/null", "/dev/full"] {
-                writer.place = LogDestination::File(LogFile::open(Path::new(place)).unwrap());
+            for destination in ["/dev/full", "/dev/full", "/dev/null", "/dev/full"] {
+                writer.destination = LogDestination::File(LogFile::open(Path::new(destination)).unwrap());
                 write(&mut writer, &["line"]);
             }
         });
@@ -174,7 +176,7 @@ mod tests {
         };
         assert_eq!(state(&writer), (3, true, false));
         let memory = Memory::default();
-        writer.place = LogDestination::Memory(memory.clone());
+        writer.destination = LogDestination::Memory(memory.clone());
         // An attempt without a line, as health checks cause it.
         writer.round(&WriterOrders::default());
         assert!(memory.text().ends_with("lost lines=3\n"), "{}", memory.text());

@@ -155,7 +155,7 @@ async fn a_disk_that_takes_nothing_lets_nobody_in_and_says_so() {
     for _ in 0..2 {
         assert_eq!(follow(&program, &link()).await, 503);
     }
-    program.running.complaint("the state file cannot be used: logins that need it are refused until it can").await;
+    program.running.complaint("the state file cannot be used: logins that need it are refused").await;
     assert_eq!(follow(&program, "/auth/pbx").await, 401);
     assert!(folder.pbx.mints().is_empty());
 }
