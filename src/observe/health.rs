@@ -72,7 +72,7 @@ impl Readiness {
 
 impl fmt::Debug for Readiness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Health").finish_non_exhaustive()
+        f.debug_struct("Readiness").finish_non_exhaustive()
     }
 }
 

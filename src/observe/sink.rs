@@ -288,13 +288,13 @@ impl fmt::Debug for Sink {
 
 impl fmt::Debug for FlushRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asked").field("destination", &self.shared.destination).finish_non_exhaustive()
+        f.debug_struct("FlushRequest").field("destination", &self.shared.destination).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for ClosingLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Closing").field("destination", &self.0.destination).finish_non_exhaustive()
+        f.debug_struct("ClosingLog").field("destination", &self.0.destination).finish_non_exhaustive()
     }
 }
 
