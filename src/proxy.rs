@@ -4,8 +4,8 @@
 //! answered in one of four ways. Three paths are ours: `/auth/ott`, `/auth/pbx` and `/auth/callgate/…`. All others belong
 //! to an upstream.
 //!
-//! * `Gate` is what every login passes: limits, auth methods, rules, freezes, the audit log.
-//! * `Sessions` are what the PBX opens for logins. The logins themselves are free functions over both.
+//! * `Gate` holds the checks of every login: limits, auth methods, rules, freezes, the audit log.
+//! * `Sessions` opens sessions at the PBX. The logins themselves are free functions over both.
 //! * `Forward` passes requests on to the upstreams.
 
 mod answer;
@@ -53,7 +53,7 @@ use crate::observe::metrics::{ExchangeRoute, Tally};
 use crate::tls::server::TlsPolicies;
 use crate::upstream::RequestBody;
 
-/// The methods that a request may have, as the refusal of any other names them.
+/// The value of `Allow` in the answer to any other method.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// One worker's proxy.
@@ -68,7 +68,7 @@ impl Proxy {
     /// Builds one worker's proxy. Upstreams that are configured as in the one `before` keep their idle connections.
     ///
     /// # Errors
-    /// When the path that the app is asked at is not one.
+    /// When the app's `whoami` path is not valid.
     pub fn new(
         config: Arc<Config>,
         shared: &SharedState,
@@ -138,8 +138,8 @@ impl Proxy {
         exchange.finish(response)
     }
 
-    /// Identifies and classifies a request, and answers it in one of four ways. The request is lent until it is known
-    /// who takes it: each `async fn` that is given one moves it twice.
+    /// Identifies and classifies a request, and answers it in one of four ways. The request is borrowed until the way is
+    /// known: each `async fn` that takes one by value moves it twice.
     async fn answer(
         &self,
         request: &mut Request<RequestBody>,
@@ -202,7 +202,7 @@ impl Proxy {
         Ok(response)
     }
 
-    /// Returns what a login to the PBX stands on.
+    /// Returns the parts that a login to the PBX needs.
     fn pbx_login(&self) -> Option<PbxLogin<'_>> {
         let (settings, sessions) = (self.gate.config().pbx.as_ref()?, self.sessions.as_ref()?);
         Some(PbxLogin { gate: &self.gate, sessions, settings })
@@ -226,7 +226,7 @@ impl Proxy {
 /// Finds where a request comes from and for which host it is.
 ///
 /// # Errors
-/// When it says both in two ways, or its host is not one of the certificate that the connection was opened with.
+/// When it names two clients or no single host, or its host is not covered by the handshake of the connection.
 fn identify(
     request: &mut Request<RequestBody>,
     origin: Result<Rc<ForwardedChain>, Contradiction>,
@@ -251,8 +251,8 @@ fn identify(
     Ok(RequestContext { origin, end: Rc::clone(&connection.tls.peer), authority, id: exchange.id })
 }
 
-/// Refuses the methods that no route may have, and answers `OPTIONS` for the server as a whole (RFC 9110 §9.3.7) and
-/// where it may go no further.
+/// Refuses the methods that no route accepts. Answers `OPTIONS` that is for the server as a whole (RFC 9110 §9.3.7), or that
+/// may go no further (`Max-Forwards: 0`).
 fn answer_method(request: &Request<RequestBody>) -> Result<Option<Response<Body>>, Error> {
     let (method, uri) = (request.method(), request.uri());
     if let Some(protocol) = request.extensions().get::<Protocol>() {

@@ -1,4 +1,4 @@
-//! One request as everything here knows it: from where it comes, for which host, under which id.
+//! The context of one request: its client, its host, its id.
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -12,9 +12,9 @@ use crate::message::target::Authority;
 use crate::observe::RequestId;
 use crate::upstream::RequestBody;
 
-/// Where a request comes from, for which host, and under which id.
+/// The context of one request.
 pub(super) struct RequestContext {
-    /// The client, and the believed proxies between it and us.
+    /// The client, and the believed proxies between it and callgate.
     pub(super) origin: Rc<ForwardedChain>,
     /// The other end of the connection: the client, or a proxy before us.
     pub(super) end: Rc<TlsPeer>,

@@ -48,7 +48,8 @@ impl Block {
 }
 
 pub fn documents() -> Vec<PathBuf> {
-    let mut files: Vec<_> = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(PathBuf::from).into();
+    let mut files: Vec<_> =
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(PathBuf::from).into();
     files.extend(fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()));
     files.sort();
     files

@@ -134,7 +134,7 @@ impl Explanation {
         Self { outcome: ExplainedOutcome::Refused(refused), ..self }
     }
 
-    /// Tells what was decided and what was met on the way. `overlooked`: tells why the request shows no credential.
+    /// Adds the decision and the findings. `overlooked`: tells why the request shows no credential.
     pub(super) fn tell(
         self,
         decided: Result<GrantedLogin, Error>,
@@ -161,7 +161,7 @@ impl Explanation {
     }
 }
 
-/// Tells of a limit that is used up.
+/// Words a limit that is used up.
 fn used_up(limited: &Limited) -> String {
     let seconds = limited.retry_after.as_secs() + 1;
     format!("the limit `{}` is used up: 429 for {seconds} s more", limited.name)

@@ -118,7 +118,7 @@ async fn begin_login(
     let provider = match (with, providers) {
         (Some(name), _) => find_provider(gate, &name).ok_or(Error::NotFound)?,
         (None, [only]) => only,
-        (None, _) => return Ok(choice(&providers, &goal)),
+        (None, _) => return Ok(choice(providers, &goal)),
     };
     if let Some(host) = provider.host().filter(|host| *host != context.authority.host) {
         let authority = context.authority.with_host(host);

@@ -54,7 +54,7 @@ async fn answer_post(
     let attempt = gate.admit(LoginKind::Pbx, request, context, Effects::Live)?;
     let verdict = gate.ask(request, &attempt).await?;
     let proof = gate.prove(verdict, initiator, &attempt)?;
-    // The vendor's page names no type for the JSON it sends, and a program that wants nothing special sends none.
+    // The vendor's page names no type for its JSON, and a program may send no body at all.
     let format = form::format(&head.headers, Some(BodyFormat::Untyped))?;
     let selectors = Selectors::read(form::read(body, format, gate.config().server.timeouts.header).await?)?;
     let delivery = match !proof.is_ambient() || audience::accepts(&head.headers, WITH_ADDRESS) {

@@ -77,7 +77,7 @@ pub(in crate::proxy) struct AccountHints {
     account: Option<HeaderValue>,
     domain: Option<HeaderValue>,
     lang: Option<HeaderValue>,
-    /// Whether a field is there twice.
+    /// Whether one of the fields stands twice.
     is_doubled: bool,
 }
 
@@ -126,8 +126,8 @@ pub(in crate::proxy) async fn give_session(
     if target == LandingTarget::Elsewhere {
         return Ok(false);
     }
-    // Even where the app names no account the answer would become one: a bare redirect that is fetched ahead must not be
-    // kept for the click.
+    // A browser must not keep a bare redirect that it fetched ahead, and then show it for the click. This holds also where
+    // the app names no account.
     if fetch_metadata::is_prefetch(&asked.method, &asked.headers) {
         return Err(Error::Prefetch);
     }
@@ -163,7 +163,7 @@ async fn lead_on(
     Ok(Onward { address, cookie: None })
 }
 
-/// Returns what the session is ordered with: a redirect to a host of the PBX names the host already.
+/// Returns the part of a session that the redirect needs: one to a host of the PBX names the host already.
 fn delivery(login: PbxLogin<'_>, target: &LandingTarget) -> Delivery {
     match (login.settings.handoff, target) {
         (Handoff::Link, LandingTarget::PbxHost(_)) => Delivery::Id,
@@ -214,7 +214,7 @@ fn landing_target(
     let own = context.authority.host.as_str();
     // A relative address on the app's own host may be a page of the app's; an app that names an account means the PBX's.
     let means_pbx = login.gate.hosts.is_pbx_host(own) || (asked.hints.name_an_account() && !location.contains("//"));
-    // Other hosts count only when they are listed: where paths part the two, every name in the world would fit.
+    // Other hosts count only when they are listed: where only paths tell the upstreams apart, any host name would match.
     let is_pbx_host = |host: &str| if host == own { means_pbx } else { login.settings.upstream.lists(host) };
     let base = BaseUrl { host: own, port: context.authority.port, path: &asked.path, is_pbx_host: &is_pbx_host };
     let landing = login.settings.landing.as_str();

@@ -217,7 +217,7 @@ pub(in crate::proxy) async fn answer(
             return send_again(login, payload).await;
         }
         HandOverStep::Known { .. } | HandOverStep::Back { .. } => {
-            // No guess; perhaps a trap for a person.
+            // This is no guess: the address may have been sent to a person as a trap.
             gate.audit_refusal(&attempt, &Facts::default(), "another browser began this login");
             return Err(Error::Forbidden);
         }
