@@ -1,8 +1,8 @@
 //! Bytes that wait in memory for a slow client or upstream, counted for each connection, each client and the process.
 //!
 //! A [`Ledger`] counts the bytes of one connection that were handed over and not yet taken. As the budget fills up,
-//! callgate first reads only a small piece for each stream, then nothing; at last the worker closes the connections that
-//! hold much and move little ([`Ledger::shed`]).
+//! callgate first reads only a small piece for each stream, then nothing; at last the worker closes the connections
+//! that hold much and move little ([`Ledger::shed`]).
 //!
 //! Only one thread changes a ledger, so counting needs no locked instructions. It is `Send` because hyper requires that
 //! of a body's data.

@@ -56,7 +56,8 @@ impl Descriptors {
         Self { most: AtomicUsize::new(usize::MAX), clients: AtomicUsize::new(0), upstreams: AtomicUsize::new(0) }
     }
 
-    /// Two threads that take the last one at the same moment may both get it: the reserve for callgate itself allows that.
+    /// Two threads that take the last one at the same moment may both get it: the reserve for callgate itself allows
+    /// that.
     fn take(&'static self, side: ConnectionSide) -> Option<DescriptorPermit> {
         let most = self.most.load(Ordering::Relaxed);
         let (clients, upstreams) = (self.clients.load(Ordering::Relaxed), self.upstreams.load(Ordering::Relaxed));

@@ -21,7 +21,8 @@ impl LazyTimer {
             sleep.as_mut().reset(due);
         }
         loop {
-            // Outside tokio's task budget: a peer that never stops sending would use that up, and its deadline would never pass.
+            // Outside tokio's task budget: a peer that never stops sending would use that up, and its deadline would
+            // never pass.
             ready!(Pin::new(&mut unconstrained(sleep.as_mut())).poll(cx));
             if Instant::now() >= due {
                 return Poll::Ready(());

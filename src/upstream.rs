@@ -1,7 +1,7 @@
 //! Floor 3: every byte that goes to an upstream passes here.
 //!
-//! An [`Upstream`] belongs to one worker thread. It opens connections, keeps idle ones, and lends each to one exchange at
-//! a time. The task of the exchange polls the connection's future itself, so no data moves from task to task.
+//! An [`Upstream`] belongs to one worker thread. It opens connections, keeps idle ones, and lends each to one exchange
+//! at a time. The task of the exchange polls the connection's future itself, so no data moves from task to task.
 
 mod bound_connections;
 mod conn;
@@ -133,8 +133,8 @@ impl Upstream {
         })
     }
 
-    /// Sends a request for callgate itself, over an idle connection if there is one, and returns the answer once its head
-    /// has arrived.
+    /// Sends a request for callgate itself, over an idle connection if there is one, and returns the answer once its
+    /// head has arrived.
     ///
     /// The request is sent a second time, on a new connection, only if nothing of it was written, or if the method is
     /// idempotent, there is no body, the connection was a reused one and no byte of an answer came

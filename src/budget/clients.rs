@@ -58,7 +58,8 @@ impl Clients {
 
     /// Returns the client with the most bytes.
     pub(super) fn largest(&self) -> Option<ClientUsage> {
-        // The lock of a shard ends before a handle is dropped: dropping the last handle of a client locks the shard again.
+        // The lock of a shard ends before a handle is dropped: dropping the last handle of a client locks the shard
+        // again.
         let all =
             self.shards.iter().flat_map(|shard| lock(shard).values().filter_map(Weak::upgrade).collect::<Vec<_>>());
         all.map(ClientUsage).max_by_key(ClientUsage::held)

@@ -17,7 +17,8 @@ use super::{ClientUsage, ConnectionCounts, LocalCount, WorkerBudget, lock};
 const STEP: usize = 16 << 10;
 /// The wakers that one connection keeps for lack of room: more than it has streams, uploads included.
 const MAX_STARVED: usize = 256;
-/// The most bytes that count for data which a client may send ahead of its uploads (HTTP/2), however many uploads it has.
+/// The most bytes that count for data which a client may send ahead of its uploads (HTTP/2), however many uploads it
+/// has.
 const MAX_AHEAD: usize = 1 << 20;
 /// The shortest time over which a speed is measured.
 const SHORTEST: Duration = Duration::from_millis(500);
@@ -159,8 +160,8 @@ impl Ledger {
         self.worker.starved.notify_one();
     }
 
-    /// Measures the speed, and wakes the flows that wait for room if there is some. The worker calls this regularly while
-    /// the pressure is high.
+    /// Measures the speed, and wakes the flows that wait for room if there is some. The worker calls this regularly
+    /// while the pressure is high.
     pub fn refresh(&self, now: Instant) {
         self.report();
         self.measure(now);

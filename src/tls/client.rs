@@ -100,8 +100,8 @@ fn roots(trust: &Trust) -> Result<RootCertStore, rustls::Error> {
     }
 }
 
-/// Verifies the certificate of an upstream. The upstream must always prove that it holds the key; the configuration says
-/// what else is checked.
+/// Verifies the certificate of an upstream. The upstream must always prove that it holds the key; the configuration
+/// says what else is checked.
 #[derive(Debug)]
 struct UpstreamVerifier {
     /// Checks issuer, name and dates. `None` with `insecure_skip_verify`, or with `pin` and no `ca`.

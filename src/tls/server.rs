@@ -142,8 +142,8 @@ impl TlsPolicy {
         self.all.policies[self.index].client_ca
     }
 
-    /// Tells whether requests for a host may come over a connection of this policy. With several policies, a host that no
-    /// certificate names belongs to none of them. `host`: in lower case, IPv6 in brackets.
+    /// Tells whether requests for a host may come over a connection of this policy. With several policies, a host that
+    /// no certificate names belongs to none of them. `host`: in lower case, IPv6 in brackets.
     #[must_use]
     pub fn covers(&self, host: &str) -> bool {
         let named = || self.all.certificates.find(host.trim_start_matches('[').trim_end_matches(']'));
@@ -177,8 +177,8 @@ fn verifier(ca: &[CertificateDer<'static>]) -> Result<Arc<dyn ClientCertVerifier
 /// Selects the certificate by the name that the client asks for (SNI, RFC 6066 §3).
 #[derive(Debug, Default)]
 struct CertificateResolver {
-    /// The certificates of each name, in the order of the configuration. Several may differ in the kind of key, since not
-    /// every client knows every kind.
+    /// The certificates of each name, in the order of the configuration. Several may differ in the kind of key, since
+    /// not every client knows every kind.
     names: HashMap<String, Vec<NamedCertificate>>,
     /// All certificates. The first answers clients that ask for no name, or for a name that no certificate has.
     all: Vec<NamedCertificate>,
@@ -224,8 +224,8 @@ impl CertificateResolver {
         name.and_then(|name| self.find(name)).or_else(|| self.all.first())
     }
 
-    /// Returns the certificate that answers a name, preferring a kind of key that the client can verify. The choice of kind
-    /// never changes the policy.
+    /// Returns the certificate that answers a name, preferring a kind of key that the client can verify. The choice of
+    /// kind never changes the policy.
     fn answering_in(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&NamedCertificate> {
         let first = self.answering(name)?;
         let alike =

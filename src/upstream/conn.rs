@@ -74,8 +74,8 @@ pub(super) enum AttemptError {
     Unsent(Box<Request<RequestBody>>),
     /// The connection broke before the first byte of an answer.
     Lost(hyper::Error),
-    /// The same while callgate waited for more of the client's body. The upstream closed during a slow upload; this does
-    /// not count against its health.
+    /// The same while callgate waited for more of the client's body. The upstream closed during a slow upload; this
+    /// does not count against its health.
     HungUp(hyper::Error),
     /// It may not be sent again.
     Failed(Error),
@@ -120,8 +120,8 @@ impl Conn {
             let Self { sender, connection, task_waker, timer, has_ended, scanner, .. } = &mut *self;
             let mut answer = pin!(sender.try_send_request(request));
             poll_fn(|cx| {
-                // The connection first: it writes the request, and reads the answer into the channel that `answer` empties.
-                // Only the connection fills that channel, so `answer` needs no waker of its own.
+                // The connection first: it writes the request, and reads the answer into the channel that `answer`
+                // empties. Only the connection fills that channel, so `answer` needs no waker of its own.
                 if !*has_ended {
                     *has_ended = connection.poll_without_shutdown(&mut task_waker.context(cx)).is_ready();
                 }

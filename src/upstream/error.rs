@@ -20,7 +20,8 @@ pub enum Error {
     /// All connections that `max_connections` permits are in use, and none became free in time.
     #[error("all connections that max_connections permits are in use")]
     Full,
-    /// The credentials of the request prove a connection that another exchange is using, and it did not become free in time.
+    /// The credentials of the request prove a connection that another exchange is using, and it did not become free in
+    /// time.
     #[error("the connection that these credentials prove is busy")]
     BoundConnectionBusy,
     /// The connection broke, or the answer was not HTTP.

@@ -1,9 +1,9 @@
 //! Scans the heads of an answer before hyper parses them: whether a byte has come, how lines end, and the total size.
 //!
-//! hyper reads interim answers without a limit. It accepts a lone LF as the end of a line, as RFC 9112 §2.2 permits, and so
-//! does the scanner if all lines of a head end so: old servers and scripts do that. If some lines end with CRLF and some
-//! with LF, a field value with a LF inside may have become two fields, and a client would get a field that the upstream
-//! never meant to send. So such a head is an error.
+//! hyper reads interim answers without a limit. It accepts a lone LF as the end of a line, as RFC 9112 §2.2 permits,
+//! and so does the scanner if all lines of a head end so: old servers and scripts do that. If some lines end with CRLF
+//! and some with LF, a field value with a LF inside may have become two fields, and a client would get a field that the
+//! upstream never meant to send. So such a head is an error.
 
 use std::cell::Cell;
 use std::io;

@@ -1,5 +1,5 @@
-//! Interim answers (RFC 9110 §15.2), collected from the bytes that hyper reads, since hyper skips them. An exchange without
-//! any costs nothing.
+//! Interim answers (RFC 9110 §15.2), collected from the bytes that hyper reads, since hyper skips them. An exchange
+//! without any costs nothing.
 
 use std::cell::{Cell, RefCell};
 

@@ -16,16 +16,17 @@ use crate::descriptors::DescriptorPermit;
 
 /// A byte stream that can still be read after a write has failed.
 ///
-/// An upstream that answers early and closes resets the connection while callgate writes. Its answer has arrived all the
-/// same. So a write that fails does not end the stream; the next read that finds no bytes does, with the error of the write.
+/// An upstream that answers early and closes resets the connection while callgate writes. Its answer has arrived all
+/// the same. So a write that fails does not end the stream; the next read that finds no bytes does, with the error of
+/// the write.
 #[derive(Debug)]
 pub(super) struct UpstreamIo {
     transport: Transport,
     /// The error of the first write that failed. Further bytes are discarded.
     write_error: Option<io::Error>,
     scanner: Rc<ResponseHeadScanner>,
-    /// The most bytes that one read returns. Bytes that the client does not take should not be read, and hyper grows its
-    /// buffer with what one read returns.
+    /// The most bytes that one read returns. Bytes that the client does not take should not be read, and hyper grows
+    /// its buffer with what one read returns.
     read_limit: Rc<Cell<usize>>,
     /// Held as long as the connection exists.
     _permit: ConnectionPermit,

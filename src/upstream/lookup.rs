@@ -1,7 +1,8 @@
 //! Looks up the addresses of names on a few threads that the whole process shares.
 //!
-//! The system's resolver (`getaddrinfo`) blocks its thread, perhaps for many seconds. So a name is looked up once for all
-//! requests that need it at that moment, on at most [`THREADS`] threads, and each request has a deadline of its own.
+//! The system's resolver (`getaddrinfo`) blocks its thread, perhaps for many seconds. So a name is looked up once for
+//! all requests that need it at that moment, on at most [`THREADS`] threads, and each request has a deadline of its
+//! own.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;

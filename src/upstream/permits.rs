@@ -1,10 +1,10 @@
 //! Permits for connections to one upstream: how many all workers may have together, and how many may serve one client.
 //!
-//! A client may hold seven times as many permits as are unused, beyond a few that are reserved for clients that hold next
-//! to none. So the next client finds some, however many clients there are. Within a client, the last quarter is for
-//! connections with few exchanges and the last eighth for connections with none: one address may stand for many people,
-//! and one of them must not take all permits by opening many HTTP/2 streams. The very last permits are for requests of
-//! callgate itself.
+//! A client may hold seven times as many permits as are unused, beyond a few that are reserved for clients that hold
+//! next to none. So the next client finds some, however many clients there are. Within a client, the last quarter is
+//! for connections with few exchanges and the last eighth for connections with none: one address may stand for many
+//! people, and one of them must not take all permits by opening many HTTP/2 streams. The very last permits are for
+//! requests of callgate itself.
 //! Requests without a permit wait in a queue; a permit that is given back goes to the requester that holds fewest.
 
 mod queue;
@@ -138,8 +138,8 @@ impl ConnectionPermits {
         ConnectionUsage { permits: Arc::clone(self), requester }
     }
 
-    /// Grants free permits to waiting requests that may have one: callgate's own first, then those of the requester that
-    /// holds fewest, then the oldest.
+    /// Grants free permits to waiting requests that may have one: callgate's own first, then those of the requester
+    /// that holds fewest, then the oldest.
     fn grant_waiting(&self, queue: &mut PermitQueue) {
         while queue.free > 0 {
             let unused = self.unused(queue);

@@ -230,7 +230,8 @@ impl Upload {
         polled.map_ok(|frame| frame.map_data(|bytes| self.flow.count(bytes)))
     }
 
-    /// Returns how many bytes the client may have sent that hyper buffers until the upstream takes the bytes before them.
+    /// Returns how many bytes the client may have sent that hyper buffers until the upstream takes the bytes before
+    /// them.
     fn ahead(&self) -> usize {
         let Some(incoming) = self.incoming.as_ref().filter(|_| self.progress.phase.get() == Phase::Writing) else {
             return 0;

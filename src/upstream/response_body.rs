@@ -53,12 +53,14 @@ impl ResponseBody {
         }
     }
 
-    /// Takes a frame that the connection has already read. Only polling the connection brings more, so no waker is needed.
+    /// Takes a frame that the connection has already read. Only polling the connection brings more, so no waker is
+    /// needed.
     fn take(&mut self) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let incoming = Pin::new(&mut self.incoming);
         let take = || incoming.poll_frame(&mut Context::from_waker(Waker::noop()));
         match &self.conn {
-            // Taking a frame makes room, which would wake the task. If there is no frame, the connection is polled next anyway.
+            // Taking a frame makes room, which would wake the task. If there is no frame, the connection is polled next
+            // anyway.
             Some(conn) => conn.task_waker.muted(take),
             None => take(),
         }

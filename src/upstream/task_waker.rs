@@ -7,8 +7,8 @@ use std::task::{Context, Wake, Waker};
 
 /// Wakes the task that polled a connection last.
 ///
-/// hyper hands a body over through a channel, and taking from the channel wakes the connection. Here both ends are in one
-/// task, which polls the connection next anyway; waking it would poll everything once more for each answer.
+/// hyper hands a body over through a channel, and taking from the channel wakes the connection. Here both ends are in
+/// one task, which polls the connection next anyway; waking it would poll everything once more for each answer.
 #[derive(Debug)]
 pub(super) struct TaskWaker {
     waker: Waker,

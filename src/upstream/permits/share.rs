@@ -57,8 +57,8 @@ impl Requester {
     }
 }
 
-/// Decides whether one of the `unused` permits may go to a client that holds `client` of them, `connection` of which serve
-/// the connection that asks. `count` is the number of all permits.
+/// Decides whether one of the `unused` permits may go to a client that holds `client` of them, `connection` of which
+/// serve the connection that asks. `count` is the number of all permits.
 pub(super) fn is_within((client, connection): (usize, usize), unused: usize, count: usize) -> bool {
     let spare = unused.saturating_sub((count / OWN).min(MAX_OWN));
     let share = SHARE * spare.saturating_sub(count / RESERVED);
