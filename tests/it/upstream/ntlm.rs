@@ -24,7 +24,7 @@ async fn knows_connections(mut line: UpstreamConnection) {
         let answer = match asks {
             Some(asks) => format!("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: {asks}\r\nContent-Length: 0\r\n\r\n"),
             None => {
-                format!("HTTP/1.1 200 OK\r\nX-User: {user}\r\nX-Connection: {}\r\nContent-Length: 0\r\n\r\n", line.nth)
+                format!("HTTP/1.1 200 OK\r\nX-User: {user}\r\nX-Line: {}\r\nContent-Length: 0\r\n\r\n", line.nth)
             }
         };
         line.say(answer).await;
