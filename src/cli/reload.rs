@@ -65,7 +65,7 @@ impl ReaderThread {
             match self.requests.recv_timeout(PERIOD) {
                 // One reading answers all requests so far.
                 Ok(()) => while self.requests.try_recv().is_ok() {},
-                Err(RecvTimeoutError::Timeout) if self.watch.look() => {}
+                Err(RecvTimeoutError::Timeout) if self.watch.has_changed() => {}
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,
             }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use tracing::Level;
 
-use self::allow::Offer;
+use self::allow::RuleContext;
 use self::auth::Methods;
 pub use self::tls::order::ChainFlaw;
 pub(super) use self::tls::order::flaw as chain_flaw;
@@ -162,7 +162,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
     let own = voximplant.as_ref().and_then(|voximplant| voximplant.application.as_deref());
     let others = voximplant.iter().flat_map(|voximplant| &voximplant.others);
     let others: Vec<_> = others.map(|other| other.name.as_str()).collect();
-    let offer = Offer {
+    let context = RuleContext {
         methods: &methods,
         pbx_admin: admin.is_some(),
         dialect: pbx.as_ref().map(|pbx| pbx.dialect),
@@ -170,8 +170,8 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
         applications: (own, &others),
     };
     let allow_nodes = tables(root, "allow");
-    let rules = allow::rules(&allow_nodes, &offer, around);
-    allow::warn_unused(&rules, &offer, admin, voximplant_node.as_ref());
+    let rules = allow::rules(&allow_nodes, &context, around);
+    allow::warn_unused(&rules, &context, admin, voximplant_node.as_ref());
     allow::warn_late(&rules, &allow_nodes);
 
     let limits = root.section("limits", |table| Some(limits(table))).unwrap_or_else(default_limits);

@@ -22,12 +22,12 @@ pub struct FileSnapshot(BTreeMap<PathBuf, Option<FileState>>);
 impl FileSnapshot {
     /// Adds a file, before it is read.
     pub(super) fn note(&mut self, path: &Path) {
-        self.0.insert(path.to_owned(), FileState::by(path, None));
+        self.0.insert(path.to_owned(), FileState::read(path, None));
     }
 
     /// Takes a snapshot of the same files now.
     fn again(&self) -> Self {
-        let look = |(path, held): (&PathBuf, &Option<FileState>)| (path.clone(), FileState::by(path, held.as_ref()));
+        let look = |(path, held): (&PathBuf, &Option<FileState>)| (path.clone(), FileState::read(path, held.as_ref()));
         Self(self.0.iter().map(look).collect())
     }
 
@@ -62,7 +62,7 @@ impl FileWatch {
 
     /// Looks at the files, and tells whether they have changed. A change counts when two looks in a row find the same
     /// state, because someone may still be writing.
-    pub fn look(&mut self) -> bool {
+    pub fn has_changed(&mut self) -> bool {
         let now = self.read.again();
         let is_settled = self.found.as_ref() == Some(&now);
         self.found = (now != self.read).then_some(now);
@@ -93,7 +93,7 @@ impl Eq for FileState {}
 
 impl FileState {
     /// Reads a file, unless it is unchanged since `before`.
-    fn by(path: &Path, before: Option<&Self>) -> Option<Self> {
+    fn read(path: &Path, before: Option<&Self>) -> Option<Self> {
         let mut file = open(path).ok()?;
         let metadata = file.metadata().ok()?;
         let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
@@ -173,10 +173,10 @@ mod tests {
         let mut files = FileSnapshot::default();
         files.note(&path);
         let mut watch = FileWatch::new(files);
-        assert!(!watch.look() && !watch.look());
+        assert!(!watch.has_changed() && !watch.has_changed());
         [0, 1, 2].map(|look| {
             happen(&path, look);
-            watch.look()
+            watch.has_changed()
         })
     }
 
@@ -217,7 +217,7 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap();
         for path in [&path, Path::new("/dev/zero")] {
             assert_eq!(open(path).unwrap_err().to_string(), "it is a pipe or a device");
-            assert!(FileState::by(path, None).is_none());
+            assert!(FileState::read(path, None).is_none());
         }
     }
 

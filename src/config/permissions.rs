@@ -10,7 +10,7 @@ use rustix::fs::StatVfsMountFlags;
 
 /// The contents of a file, by who may read them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Holds {
+pub(super) enum FileRole {
     /// Public data: certificates, tables, the configuration itself.
     Public,
     /// A secret.
@@ -57,17 +57,17 @@ impl Permissions {
 
     /// Returns the rights of other users on the file at `path` that they should not have. `us`: the user id of
     /// callgate.
-    pub(super) fn exposure(self, holds: Holds, us: u32, path: &Path) -> Option<Exposure> {
-        self.writable(holds, path).or_else(|| self.readable(holds, us, path))
+    pub(super) fn exposure(self, role: FileRole, us: u32, path: &Path) -> Option<Exposure> {
+        self.writable(role, path).or_else(|| self.readable(role, us, path))
     }
 
     /// A user who can write a secret, a CA, a table or a rule can become any caller.
-    fn writable(self, holds: Holds, path: &Path) -> Option<Exposure> {
+    fn writable(self, role: FileRole, path: &Path) -> Option<Exposure> {
         if self.mode & (GROUP_WRITE | OTHERS_WRITE) == 0 {
             return None;
         }
         // A group may often write files that people edit together; no one else may write a secret.
-        let is_shared = holds == Holds::Public && self.mode & OTHERS_WRITE == 0;
+        let is_shared = role == FileRole::Public && self.mode & OTHERS_WRITE == 0;
         Some(Exposure {
             is_refused: !is_shared && !self.is_read_only,
             message: format!("is writable by group or world (mode {:04o}): a writer decides who logs in", self.shown()),
@@ -75,16 +75,16 @@ impl Permissions {
         })
     }
 
-    fn readable(self, holds: Holds, us: u32, path: &Path) -> Option<Exposure> {
+    fn readable(self, role: FileRole, us: u32, path: &Path) -> Option<Exposure> {
         let is_readable = self.mode & (GROUP_READ | OTHERS_READ) != 0;
-        if !is_readable || matches!(holds, Holds::Public | Holds::Credential) {
+        if !is_readable || matches!(role, FileRole::Public | FileRole::Credential) {
             return None;
         }
         // A file of another owner, such as root's in a mounted secret, is readable only through such a bit, and we
         // cannot change it.
         let is_ours = self.owner == us && us != ROOT;
         Some(Exposure {
-            is_refused: is_ours && holds == Holds::Secret,
+            is_refused: is_ours && role == FileRole::Secret,
             message: format!("is readable by group or world (mode {:04o})", self.shown()),
             hint: self.way_to_close(us, path),
         })
@@ -124,13 +124,13 @@ mod tests {
     const SOMEBODY: u32 = 1000;
 
     #[track_caller]
-    fn check(holds: Holds, owner: u32, us: u32, mode: u32, expected: &str) {
+    fn check(role: FileRole, owner: u32, us: u32, mode: u32, expected: &str) {
         let permissions = Permissions { mode: mode | 0o100_000, owner, is_read_only: false };
-        assert_eq!(verdict(permissions, holds, us), expected, "{holds:?} of {owner} for {us}, {mode:04o}");
+        assert_eq!(verdict(permissions, role, us), expected, "{role:?} of {owner} for {us}, {mode:04o}");
     }
 
-    fn verdict(permissions: Permissions, holds: Holds, us: u32) -> &'static str {
-        match permissions.exposure(holds, us, Path::new("/f")) {
+    fn verdict(permissions: Permissions, role: FileRole, us: u32) -> &'static str {
+        match permissions.exposure(role, us, Path::new("/f")) {
             None => "fine",
             Some(exposure) if exposure.is_refused => "refused",
             Some(_) => "warned",
@@ -140,10 +140,10 @@ mod tests {
     #[test]
     fn a_secret_of_ours_is_ours_alone() {
         for mode in [0o400, 0o600, 0o700] {
-            check(Holds::Secret, US, US, mode, "fine");
+            check(FileRole::Secret, US, US, mode, "fine");
         }
         for mode in [0o440, 0o640, 0o604, 0o444, 0o644] {
-            check(Holds::Secret, US, US, mode, "refused");
+            check(FileRole::Secret, US, US, mode, "refused");
         }
     }
 
@@ -152,51 +152,51 @@ mod tests {
         for owner in [ROOT, SOMEBODY] {
             // Kubernetes with and without `fsGroup`, PostgreSQL, Docker.
             for mode in [0o440, 0o644, 0o640, 0o444] {
-                check(Holds::Secret, owner, US, mode, "warned");
+                check(FileRole::Secret, owner, US, mode, "warned");
             }
-            check(Holds::Secret, owner, US, 0o600, "fine");
+            check(FileRole::Secret, owner, US, 0o600, "fine");
         }
         for mode in [0o444, 0o440] {
-            check(Holds::Secret, ROOT, ROOT, mode, "warned");
+            check(FileRole::Secret, ROOT, ROOT, mode, "warned");
         }
     }
 
     #[test]
     fn what_others_write_is_refused() {
         for mode in [0o620, 0o602, 0o622, 0o660, 0o666, 0o777] {
-            for holds in [Holds::Secret, Holds::CertificateKey, Holds::Credential] {
+            for role in [FileRole::Secret, FileRole::CertificateKey, FileRole::Credential] {
                 for (owner, us) in [(US, US), (ROOT, US), (SOMEBODY, US), (ROOT, ROOT)] {
-                    check(holds, owner, us, mode, "refused");
+                    check(role, owner, us, mode, "refused");
                 }
             }
         }
         for (mode, expected) in [(0o644, "fine"), (0o664, "warned"), (0o646, "refused"), (0o666, "refused")] {
-            check(Holds::Public, US, US, mode, expected);
+            check(FileRole::Public, US, US, mode, expected);
         }
     }
 
     #[test]
     fn a_mount_that_is_read_only_is_not_written() {
         let permissions = Permissions { mode: 0o777, owner: ROOT, is_read_only: true };
-        for holds in [Holds::Public, Holds::Secret, Holds::CertificateKey] {
-            assert_eq!(verdict(permissions, holds, US), "warned");
+        for role in [FileRole::Public, FileRole::Secret, FileRole::CertificateKey] {
+            assert_eq!(verdict(permissions, role, US), "warned");
         }
     }
 
     #[test]
     fn the_key_of_a_certificate_may_be_shared() {
         for (owner, us) in [(US, US), (ROOT, US), (ROOT, ROOT)] {
-            check(Holds::CertificateKey, owner, us, 0o640, "warned");
-            check(Holds::CertificateKey, owner, us, 0o600, "fine");
+            check(FileRole::CertificateKey, owner, us, 0o640, "warned");
+            check(FileRole::CertificateKey, owner, us, 0o600, "fine");
         }
-        check(Holds::Credential, ROOT, US, 0o440, "fine");
+        check(FileRole::Credential, ROOT, US, 0o440, "fine");
     }
 
     #[test]
     fn a_remedy_can_be_followed() {
         let hint = |owner, mode| {
             let permissions = Permissions { mode, owner, is_read_only: false };
-            permissions.exposure(Holds::Secret, US, Path::new("/a b")).unwrap().hint
+            permissions.exposure(FileRole::Secret, US, Path::new("/a b")).unwrap().hint
         };
         assert_eq!(hint(US, 0o644), "run: chmod 600 '/a b'");
         assert_eq!(hint(US, 0o666), "run: chmod go-w '/a b'");

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::document::{TomlNode, TomlTable};
 use super::encoding::{UTF_16, UTF_16_HINT, is_utf_16, without_last_newline, without_mark};
 use super::files::{self, FileSnapshot, MAX_FILE};
-use super::permissions::{Exposure, Holds, Permissions};
+use super::permissions::{Exposure, FileRole, Permissions};
 use crate::model::secret::Secret;
 
 /// The surroundings of a configuration while it is read.
@@ -58,7 +58,7 @@ impl TextError {
 /// Reads the configuration file.
 pub(super) fn text(path: &Path) -> Result<ConfigText, TextError> {
     let file = files::open(path)?;
-    let exposure = Permissions::of(&file)?.exposure(Holds::Public, user(), path);
+    let exposure = Permissions::of(&file)?.exposure(FileRole::Public, user(), path);
     let mut bytes = Vec::new();
     if file.take(MAX_FILE + 1).read_to_end(&mut bytes)? as u64 > MAX_FILE {
         return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
@@ -84,18 +84,18 @@ pub(super) struct Content {
 impl Surroundings<'_> {
     /// Reads a file that any user may read.
     pub(super) fn public_file(&self, node: &TomlNode<'_, '_>) -> Option<Vec<u8>> {
-        let mut bytes = self.file(node, node.word()?, Holds::Public)?;
+        let mut bytes = self.file(node, node.word()?, FileRole::Public)?;
         Some(std::mem::take(&mut *bytes))
     }
 
     /// Reads the private key of a certificate. On some systems the operator shares it with other programs through a
     /// group, so a mode that is too open is only a warning.
     pub(super) fn key_file(&self, node: &TomlNode<'_, '_>) -> Option<Zeroizing<Vec<u8>>> {
-        self.file(node, node.word()?, Holds::CertificateKey)
+        self.file(node, node.word()?, FileRole::CertificateKey)
     }
 
     /// Reads a file, unless other users have too many rights on it.
-    fn file(&self, node: &TomlNode<'_, '_>, name: &str, holds: Holds) -> Option<Zeroizing<Vec<u8>>> {
+    fn file(&self, node: &TomlNode<'_, '_>, name: &str, role: FileRole) -> Option<Zeroizing<Vec<u8>>> {
         let path = self.base.join(name);
         self.files.borrow_mut().note(&path);
         let opened = files::open(&path).and_then(|file| Ok((Permissions::of(&file)?, file)));
@@ -103,7 +103,7 @@ impl Surroundings<'_> {
             Ok(opened) => opened,
             Err(error) => return self.unreadable(node, name, &error),
         };
-        if let Some(exposure) = permissions.exposure(holds, user(), &path) {
+        if let Some(exposure) = permissions.exposure(role, user(), &path) {
             let message = format!("{name} {}", exposure.message);
             if exposure.is_refused {
                 return node.refuse(message, exposure.hint);
@@ -176,7 +176,7 @@ impl Surroundings<'_> {
     fn sole_source(&self, table: &TomlTable<'_, '_>) -> Option<Content> {
         let (node, read): (_, fn(&Self, &TomlNode<'_, '_>, &str) -> _) =
             match (table.get("file"), table.get("env"), table.get("credential")) {
-                (Some(node), None, None) => (node, |around, node, name| around.file(node, name, Holds::Secret)),
+                (Some(node), None, None) => (node, |around, node, name| around.file(node, name, FileRole::Secret)),
                 (None, Some(node), None) => (node, Self::variable),
                 (None, None, Some(node)) => (node, Self::credential),
                 _ => {
@@ -212,7 +212,7 @@ impl Surroundings<'_> {
             let hint = format!("start callgate as a systemd unit with LoadCredential={name}:/path/to/the/secret");
             return node.refuse("there are no credentials: CREDENTIALS_DIRECTORY is not set", hint);
         };
-        self.file(node, &format!("{folder}/{name}"), Holds::Credential)
+        self.file(node, &format!("{folder}/{name}"), FileRole::Credential)
     }
 
     fn content(&self, node: &TomlNode<'_, '_>, name: &str, file: &mut File) -> Option<Zeroizing<Vec<u8>>> {

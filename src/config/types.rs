@@ -131,7 +131,7 @@ impl Certificate {
 
     /// Tells whether the certificate has the wildcard above this host.
     #[must_use]
-    pub fn names_like(&self, host: &str) -> bool {
+    pub fn has_wildcard_for(&self, host: &str) -> bool {
         host.split_once('.').is_some_and(|(_, above)| self.has_name(&format!("*.{}", above.trim_end_matches('.'))))
     }
 
@@ -246,7 +246,7 @@ pub struct ShieldConfig {
     /// The networks without restrictions.
     pub from: Vec<IpNet>,
     /// The paths of administrators.
-    pub doors: ProtectedPaths,
+    pub protected: ProtectedPaths,
     /// Whether a browser may land with a session that callgate did not hand out.
     pub any_session: bool,
 }

@@ -23,7 +23,7 @@ pub struct ForwardedChain {
     /// The client and the trusted proxies behind it, in the form of `X-Forwarded-For`.
     chain: HeaderValue,
     /// The last `Host`, with the `Forwarded` that was written for it.
-    told: RefCell<Option<(HeaderValue, HeaderValue)>>,
+    written: RefCell<Option<(HeaderValue, HeaderValue)>>,
 }
 
 /// `Forwarded` and `X-Forwarded-For` of a trusted proxy name different clients: at least one of them is not from that
@@ -66,7 +66,7 @@ impl ForwardedChain {
         Self {
             client: *hops.last().expect("the peer is there"),
             chain: HeaderValue::try_from(chain).expect("addresses are digits, letters, dots and colons"),
-            told: RefCell::default(),
+            written: RefCell::default(),
         }
     }
 
@@ -80,13 +80,13 @@ impl ForwardedChain {
     /// only when the host changes.
     #[must_use]
     pub fn forwarded(&self, host: &HeaderValue) -> HeaderValue {
-        let mut told = self.told.borrow_mut();
-        match &*told {
+        let mut written = self.written.borrow_mut();
+        match &*written {
             Some((known, value)) if known == host => value.clone(),
             Some(_) | None => {
                 let value = self.write(host);
                 // A copy, because the field is a part of the connection's read buffer, which must not be kept alive.
-                *told = HeaderValue::from_bytes(host.as_bytes()).ok().map(|host| (host, value.clone()));
+                *written = HeaderValue::from_bytes(host.as_bytes()).ok().map(|host| (host, value.clone()));
                 value
             }
         }

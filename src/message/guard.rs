@@ -135,7 +135,7 @@ impl Guard {
     ///
     /// # Errors
     /// When the bytes after those violate a rule.
-    pub fn look(&mut self, bytes: &mut [u8]) -> (usize, Result<(), Violation>) {
+    pub fn scan(&mut self, bytes: &mut [u8]) -> (usize, Result<(), Violation>) {
         let (mut gone, mut at) = (0, self.checked);
         let searched = std::mem::take(&mut self.searched);
         let looked = loop {
@@ -333,7 +333,7 @@ mod tests {
     #[track_caller]
     fn check(bytes: &str, gone: usize, expected: Result<(), Violation>) {
         let mut bytes = bytes.as_bytes().to_vec();
-        assert_eq!(Guard::default().look(&mut bytes), (gone, expected), "{}", bytes.escape_ascii());
+        assert_eq!(Guard::default().scan(&mut bytes), (gone, expected), "{}", bytes.escape_ascii());
     }
 
     #[test]
@@ -342,10 +342,10 @@ mod tests {
         let mut held = Vec::new();
         for byte in format!("{HEAD}\r").bytes() {
             held.push(byte);
-            assert_eq!(guard.look(&mut held), (0, Ok(())));
+            assert_eq!(guard.scan(&mut held), (0, Ok(())));
         }
         held.push(b'\n');
-        assert_eq!(guard.look(&mut held), (HEAD.len() + 2, Ok(())));
+        assert_eq!(guard.scan(&mut held), (HEAD.len() + 2, Ok(())));
         assert_eq!(guard.heads(), 1);
     }
 
@@ -372,10 +372,10 @@ mod tests {
         let wish = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\n\r\n";
         let mut guard = Guard::default();
         let mut bytes = format!("{wish}{wish}").into_bytes();
-        assert_eq!(guard.look(&mut bytes), (wish.len(), Ok(())));
+        assert_eq!(guard.scan(&mut bytes), (wish.len(), Ok(())));
         assert!(guard.is_open());
         guard.stay();
-        assert_eq!(guard.look(&mut bytes[wish.len()..]), (wish.len(), Ok(())));
+        assert_eq!(guard.scan(&mut bytes[wish.len()..]), (wish.len(), Ok(())));
     }
 
     #[test]
@@ -384,7 +384,7 @@ mod tests {
             let wish = format!("GET / HTTP/1.1\r\nHost: a\r\nUpgrade:{value}\r\n\r\n");
             let mut guard = Guard::default();
             let mut bytes = format!("{wish}\0").into_bytes();
-            assert_eq!((guard.look(&mut bytes), guard.is_open()), ((wish.len(), Ok(())), true), "{value:?}");
+            assert_eq!((guard.scan(&mut bytes), guard.is_open()), ((wish.len(), Ok(())), true), "{value:?}");
         }
     }
 

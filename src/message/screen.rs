@@ -83,7 +83,7 @@ enum Frames {
 impl Screen {
     /// Checks the next bytes, and returns how many of them may pass. The rest begins a frame; the next call gets it
     /// again with more bytes behind it.
-    pub fn look(&mut self, bytes: &mut [u8]) -> usize {
+    pub fn scan(&mut self, bytes: &mut [u8]) -> usize {
         let mut at = 0;
         loop {
             let passing = self.rest.min(bytes.len() - at);
@@ -220,7 +220,7 @@ mod tests {
         let (mut screen, mut held, mut gone) = (Screen::default(), Vec::new(), Vec::new());
         for piece in [&[b'p'; PREFACE], frames].concat().chunks(size) {
             held.extend_from_slice(piece);
-            let on = screen.look(&mut held);
+            let on = screen.scan(&mut held);
             gone.extend(held.drain(..on));
         }
         assert!(held.is_empty(), "{held:?}");
@@ -333,6 +333,6 @@ mod tests {
         let mut flood = vec![b'p'; PREFACE];
         flood.extend(frame(HEADERS, 0, 1, GET));
         flood.extend(frame(CONTINUATION, 0, 1, b"").repeat(MAX_WAITING / HEAD + 1));
-        assert_eq!(screen.look(&mut flood), flood.len());
+        assert_eq!(screen.scan(&mut flood), flood.len());
     }
 }

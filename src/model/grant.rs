@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-pub use self::outcome::{GrantError, RuleError, SkipReason, SkippedRule, Trace};
+pub use self::outcome::{Decision, GrantError, RuleError, SkipReason, SkippedRule};
 use super::account::{Account, AdminLevel, Domain, Language, Role, SystemAdmin, TenantAdmin};
 use super::condition::When;
 use super::ott::VoximplantUser;
@@ -159,89 +159,40 @@ pub fn claims_used(rules: &[Rule], method: &str) -> Vec<String> {
 }
 
 /// Decides which identity of the PBX a caller gets at a time.
-///
-/// # Errors
-/// When no rule applies, or when the first rule that applies leads to an invalid identity, to another one than the
-/// request selects, or to several.
-pub fn pbx(
-    rules: &[Rule],
-    principal: &Principal,
-    requested: &Requested,
-    now: Timestamp,
-) -> Result<PbxGrant, GrantError> {
-    decide_pbx(rules, principal, requested, now, |_| {})
-}
-
-/// Decides as [`pbx`] does, and records the rules that were skipped.
 #[must_use]
-pub fn explain_pbx<'r>(
+pub fn pbx<'r>(
     rules: &'r [Rule],
     principal: &Principal,
     requested: &Requested,
     now: Timestamp,
-) -> Trace<'r, PbxGrant> {
-    let mut skipped = Vec::new();
-    let outcome = decide_pbx(rules, principal, requested, now, |rule| skipped.push(rule));
-    Trace { skipped, outcome }
-}
-
-fn decide_pbx<'r>(
-    rules: &'r [Rule],
-    principal: &Principal,
-    requested: &Requested,
-    now: Timestamp,
-    note: impl FnMut(SkippedRule<'r>),
-) -> Result<PbxGrant, GrantError> {
-    let (rule, roles) = decide(rules, principal, now, note, |rule| {
+) -> Decision<'r, PbxGrant> {
+    let roles = |rule: &'r Rule| {
         let template = rule.pbx.as_ref().ok_or(SkipReason::Silent)?;
         template.is_for(&principal.claims)?;
         candidates(rule, &principal.claims, &template.parts(), |values| template.role(values))
-    })?;
-    let role = select(rule, roles, requested)?;
-    Ok(PbxGrant { rule: rule.name.clone(), role, languages: rule.languages.clone() })
+    };
+    decide(rules, principal, requested, now, roles, |rule, role| PbxGrant {
+        rule: rule.name.clone(),
+        role,
+        languages: rule.languages.clone(),
+    })
 }
 
 /// Decides which Voximplant user a caller gets at a time.
-///
-/// # Errors
-/// When no rule applies, or when the first rule that applies leads to an invalid user, to another one than the request
-/// selects, or to several.
-pub fn voximplant(
-    rules: &[Rule],
-    principal: &Principal,
-    requested: &Requested,
-    now: Timestamp,
-) -> Result<VoximplantGrant, GrantError> {
-    decide_voximplant(rules, principal, requested, now, |_| {})
-}
-
-/// Decides as [`voximplant`] does, and records the rules that were skipped.
 #[must_use]
-pub fn explain_voximplant<'r>(
+pub fn voximplant<'r>(
     rules: &'r [Rule],
     principal: &Principal,
     requested: &Requested,
     now: Timestamp,
-) -> Trace<'r, VoximplantGrant> {
-    let mut skipped = Vec::new();
-    let outcome = decide_voximplant(rules, principal, requested, now, |rule| skipped.push(rule));
-    Trace { skipped, outcome }
-}
-
-fn decide_voximplant<'r>(
-    rules: &'r [Rule],
-    principal: &Principal,
-    requested: &Requested,
-    now: Timestamp,
-    note: impl FnMut(SkippedRule<'r>),
-) -> Result<VoximplantGrant, GrantError> {
-    let (rule, users) = decide(rules, principal, now, note, |rule| {
+) -> Decision<'r, VoximplantGrant> {
+    let users = |rule: &'r Rule| {
         let template = rule.voximplant.as_ref().ok_or(SkipReason::Silent)?;
         candidates(rule, &principal.claims, &[template], |values| {
             template.render(values)?.parse::<VoximplantUser>().map_err(|error| RuleError::VoximplantUser(error).into())
         })
-    })?;
-    Ok(VoximplantGrant { rule: rule.name.clone(), user: select(rule, users, requested)? })
+    };
+    decide(rules, principal, requested, now, users, |rule, user| VoximplantGrant { rule: rule.name.clone(), user })
 }
 
 // === Deciding ===
@@ -272,22 +223,29 @@ impl From<RuleError> for Stop<'_> {
     }
 }
 
-/// Returns the first rule that applies, with its result; records the rules before it.
-fn decide<'r, T>(
+/// Grants by the first rule that applies, and records the rules before it. `lead`: the results of a rule, one of which is
+/// granted.
+fn decide<'r, T: Choice, G>(
     rules: &'r [Rule],
     principal: &Principal,
+    requested: &Requested,
     now: Timestamp,
-    mut note: impl FnMut(SkippedRule<'r>),
-    lead: impl Fn(&'r Rule) -> Result<T, Stop<'r>>,
-) -> Result<(&'r Rule, T), GrantError> {
+    lead: impl Fn(&'r Rule) -> Result<Vec<T>, Stop<'r>>,
+    grant: impl FnOnce(&'r Rule, T) -> G,
+) -> Decision<'r, G> {
+    let mut skipped = Vec::new();
     for rule in rules {
-        match rule.applies(principal, now).map_err(Stop::Pass).and_then(|()| lead(rule)) {
-            Ok(found) => return Ok((rule, found)),
-            Err(Stop::Pass(why)) => note(SkippedRule { rule: &rule.name, why }),
-            Err(Stop::Refuse(what)) => return Err(GrantError::Invalid { rule: rule.name.clone(), what }),
-        }
+        let outcome = match rule.applies(principal, now).map_err(Stop::Pass).and_then(|()| lead(rule)) {
+            Ok(found) => select(rule, found, requested).map(|choice| grant(rule, choice)),
+            Err(Stop::Refuse(what)) => Err(GrantError::Invalid { rule: rule.name.clone(), what }),
+            Err(Stop::Pass(why)) => {
+                skipped.push(SkippedRule { rule: &rule.name, why });
+                continue;
+            }
+        };
+        return Decision { skipped, outcome };
     }
-    Err(GrantError::NoRule)
+    Decision { skipped, outcome: Err(GrantError::NoRule) }
 }
 
 impl Rule {

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 pub use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
-pub use self::id_token::{IdTokenError, IdTokenRules, MAX_ID_TOKEN};
+pub use self::id_token::{IdTokenError, IdTokenRules};
 pub use self::keys::{JwtKeyError, KeyFormat, VerificationKeys, algorithm};
 use super::json::{self, JsonError};
 

@@ -68,7 +68,7 @@ pub fn classify(path: &str) -> PathClass {
         _ => {}
     }
     let canonical = canonical(path);
-    let read = to_its_end(&canonical);
+    let read = cut_at_terminator(&canonical);
     if matches!(read, OTT_PATH | PBX_PATH) {
         return PathClass::Disguised;
     }
@@ -85,7 +85,7 @@ pub fn classify(path: &str) -> PathClass {
 /// In doubt it says yes: a request that counts by mistake is only rate-limited.
 #[must_use]
 pub fn is_password_login(method: &str, canonical: &str) -> bool {
-    let path = to_its_end(canonical);
+    let path = cut_at_terminator(canonical);
     match path.strip_suffix('/').unwrap_or(path) {
         "/rest/system/session" => ["POST", "PUT"].iter().any(|name| name.eq_ignore_ascii_case(method)),
         "/rest/system/2nd" | "/rest/system/login" => !matches!(method, "GET" | "HEAD" | "OPTIONS"),
@@ -126,7 +126,7 @@ fn resolved(path: &str) -> String {
 }
 
 /// Cuts a canonical path at the character where an upstream that decodes before it parses would end it.
-pub(super) fn to_its_end(canonical: &str) -> &str {
+pub(super) fn cut_at_terminator(canonical: &str) -> &str {
     let end = canonical.bytes().position(|byte| matches!(byte, b'\0' | b'?' | b'#'));
     &canonical[..end.unwrap_or(canonical.len())]
 }

@@ -69,8 +69,8 @@ pub fn opens_sessions(canonical: &str) -> bool {
 
 /// Tells whether a predicate holds for a canonical path, or for the path after one more round of decoding.
 fn every_reading(canonical: &str, is_so: impl Fn(&str) -> bool) -> bool {
-    let read = path::to_its_end(canonical);
-    is_so(read) || read.contains('%') && is_so(path::to_its_end(&path::canonical(read)))
+    let read = path::cut_at_terminator(canonical);
+    is_so(read) || read.contains('%') && is_so(path::cut_at_terminator(&path::canonical(read)))
 }
 
 fn is_within(path: &str, folder: &str) -> bool {
@@ -82,12 +82,12 @@ fn is_within(path: &str, folder: &str) -> bool {
 /// # Errors
 /// When there is a session in another place or spelling, or more than one: it is unknown which of them the PBX would
 /// take.
-pub fn carried<'t>(path: &str, query: Option<&'t str>) -> Result<Option<&'t str>, Breach> {
+pub fn session_in_query<'t>(path: &str, query: Option<&'t str>) -> Result<Option<&'t str>, Breach> {
     let query = query.unwrap_or_default();
-    let mentions = mentions(path) + mentions(query);
+    let count = count_mentions(path) + count_mentions(query);
     let mut named =
         query.split('&').filter_map(|parameter| parameter.strip_prefix(SESSION_PARAMETER)?.strip_prefix('='));
-    match (mentions, named.next()) {
+    match (count, named.next()) {
         (0, _) => Ok(None),
         (1, Some(session)) if session.bytes().all(|byte| byte.is_ascii_alphanumeric()) => Ok(Some(session)),
         _ => Err(Breach::ForeignSession),
@@ -95,7 +95,7 @@ pub fn carried<'t>(path: &str, query: Option<&'t str>) -> Result<Option<&'t str>
 }
 
 /// Counts the occurrences of the parameter's name in a text, up to two rounds of decoding.
-fn mentions(text: &str) -> usize {
+fn count_mentions(text: &str) -> usize {
     let name = SESSION_PARAMETER.as_bytes();
     let count = |text: &str| text.as_bytes().windows(name.len()).filter(|part| part.eq_ignore_ascii_case(name)).count();
     if !text.contains('%') {
@@ -297,17 +297,17 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_carried(target: &str, expected: Result<Option<&str>, Breach>) {
+    fn check_session_in_query(target: &str, expected: Result<Option<&str>, Breach>) {
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        assert_eq!(carried(path, query), expected, "{target}");
+        assert_eq!(session_in_query(path, query), expected, "{target}");
     }
 
     #[test]
     fn a_session_has_one_place_and_one_spelling() {
-        check_carried("/welcome.htm", Ok(None));
-        check_carried("/welcome.htm?lang=fr&x=%41", Ok(None));
-        check_carried("/welcome.htm?sessId=abc123", Ok(Some("abc123")));
-        check_carried("/welcome.htm?lang=fr&sessId=abc123&x=1", Ok(Some("abc123")));
+        check_session_in_query("/welcome.htm", Ok(None));
+        check_session_in_query("/welcome.htm?lang=fr&x=%41", Ok(None));
+        check_session_in_query("/welcome.htm?sessId=abc123", Ok(Some("abc123")));
+        check_session_in_query("/welcome.htm?lang=fr&sessId=abc123&x=1", Ok(Some("abc123")));
         for target in [
             "/welcome.htm?sessId=a&sessId=b",
             "/welcome.htm?sessId=a&sessid=b",
@@ -324,7 +324,7 @@ mod tests {
             "/welcome.htm;sessId=a",
             "/welcome.htm?sessId[]=a",
         ] {
-            check_carried(target, Err(Breach::ForeignSession));
+            check_session_in_query(target, Err(Breach::ForeignSession));
         }
     }
 

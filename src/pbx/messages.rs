@@ -177,7 +177,7 @@ mod tests {
             languages: None,
         };
         let ann = Principal { method: "app".to_owned(), subject: "ann".to_owned(), claims: Claims::new() };
-        grant::pbx(&[rule], &ann, &Requested::default(), Timestamp::UNIX_EPOCH).unwrap().role().clone()
+        grant::pbx(&[rule], &ann, &Requested::default(), Timestamp::UNIX_EPOCH).outcome.unwrap().role().clone()
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Hosts {
         let (app, pbx) = (app_upstream(&self.config), pbx_upstream(&self.config));
         let any = app.is_some_and(|app| app.hosts.is_empty());
         let mut certificates = self.config.certificates.iter();
-        certificates.any(|one| one.names_host(host) || (any && one.names_like(host)))
+        certificates.any(|one| one.names_host(host) || (any && one.has_wildcard_for(host)))
             || app.into_iter().chain(pbx).any(|upstream| upstream.lists(host))
     }
 

@@ -32,13 +32,13 @@ impl FrameFilter {
     fn check(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
         let fresh = &mut buf.filled_mut()[before..];
         if self.held.bytes.is_empty() {
-            let passing = self.screen.look(fresh);
+            let passing = self.screen.scan(fresh);
             self.held.push(&fresh[passing..]);
             buf.set_filled(before + passing);
         } else {
             self.held.push(fresh);
             buf.set_filled(before);
-            self.held.passing = self.screen.look(&mut self.held.bytes);
+            self.held.passing = self.screen.scan(&mut self.held.bytes);
         }
     }
 }

@@ -135,14 +135,14 @@ impl HeadFilter {
             buf.set_filled(before);
             return self.check_held();
         }
-        let (passing, checked) = self.guard.look(fresh);
+        let (passing, checked) = self.guard.scan(fresh);
         self.held.push(&fresh[passing..]);
         buf.set_filled(before + passing);
         self.note(checked);
     }
 
     fn check_held(&mut self) {
-        let (passing, checked) = self.guard.look(&mut self.held.bytes);
+        let (passing, checked) = self.guard.scan(&mut self.held.bytes);
         self.held.passing = passing;
         self.note(checked);
     }

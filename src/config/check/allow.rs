@@ -15,7 +15,7 @@ use crate::model::grant::{Choose, Lookup, PbxTemplate, REDIRECT, Rule};
 use crate::model::template::{ROW, Template};
 
 /// The parts of other tables that rules refer to.
-pub(super) struct Offer<'m, 'd, 'i> {
+pub(super) struct RuleContext<'m, 'd, 'i> {
     /// The methods and their names.
     pub(super) methods: &'m Methods<'d, 'i>,
     /// Whether there is a PBX administrator.
@@ -29,26 +29,30 @@ pub(super) struct Offer<'m, 'd, 'i> {
 }
 
 /// Reads the rules, in the order in which they are tried.
-pub(super) fn rules(tables: &[TomlNode<'_, '_>], offer: &Offer<'_, '_, '_>, around: &Surroundings<'_>) -> Vec<Rule> {
+pub(super) fn rules(
+    tables: &[TomlNode<'_, '_>],
+    context: &RuleContext<'_, '_, '_>,
+    around: &Surroundings<'_>,
+) -> Vec<Rule> {
     let rules = tables.iter().enumerate();
-    rules.filter_map(|(index, node)| node.table(|table| rule(table, index + 1, offer, around))).collect()
+    rules.filter_map(|(index, node)| node.table(|table| rule(table, index + 1, context, around))).collect()
 }
 
 fn rule(
     table: &TomlTable<'_, '_>,
     number: usize,
-    offer: &Offer<'_, '_, '_>,
+    context: &RuleContext<'_, '_, '_>,
     around: &Surroundings<'_>,
 ) -> Option<Rule> {
     let name = table.get("name").and_then(|node| node.word().map(str::to_owned));
     let auth = table.get("auth");
-    if auth.is_none() && offer.methods.named.is_empty() {
+    if auth.is_none() && context.methods.named.is_empty() {
         table.refuse::<()>(
             "there is no method that can prove a caller",
             "add `whoami` to [app], or an [[auth]] table, or auth = \"redirect\" here",
         );
     }
-    let methods = auth.clone().and_then(|node| method_names(node, offer.methods));
+    let methods = auth.clone().and_then(|node| method_names(node, context.methods));
     let choose = table.get("choose").and_then(|node| node.choice(&CHOICES));
     let (table_node, when) = (table.get("table"), table.get("when"));
     let when = when.map(|node| when::when(&node, table_node.is_some()));
@@ -59,11 +63,11 @@ fn rule(
         table.refuse::<()>("allows nothing", "add pbx = { domain = \"…\", account = \"…\" } or voximplant = \"…\"");
     }
     let pbx = pbx.and_then(|node| {
-        let template = pbx_template(&node, columns, offer)?;
+        let template = pbx_template(&node, columns, context)?;
         check_level(&node, template.level(), auth.as_ref(), methods.as_deref());
         Some(template)
     });
-    let voximplant = voximplant.and_then(|node| voximplant_template(&node, columns, offer));
+    let voximplant = voximplant.and_then(|node| voximplant_template(&node, columns, context));
     let languages = table.get("languages").and_then(|node| languages(&node));
     Some(Rule {
         name: name.unwrap_or_else(|| format!("rule {number}")),
@@ -93,15 +97,19 @@ fn method_name(node: &TomlNode<'_, '_>, methods: &Methods<'_, '_>) -> Option<Str
     node.refuse_word(format_args!("there is no method `{name}`"), name, &known)
 }
 
-fn pbx_template(node: &TomlNode<'_, '_>, columns: Option<&Lookup>, offer: &Offer<'_, '_, '_>) -> Option<PbxTemplate> {
-    if !offer.pbx_admin {
+fn pbx_template(
+    node: &TomlNode<'_, '_>,
+    columns: Option<&Lookup>,
+    context: &RuleContext<'_, '_, '_>,
+) -> Option<PbxTemplate> {
+    if !context.pbx_admin {
         node.refuse::<()>(
             "there is no administrator to open sessions",
             "add admin = { user = \"…\", password = { file = \"…\" } } to [pbx]",
         );
     }
     node.table(|table| {
-        let level = table.get("level").map_or(Some(AdminLevel::User), |node| level(&node, offer.dialect));
+        let level = table.get("level").map_or(Some(AdminLevel::User), |node| level(&node, context.dialect));
         let domain = table.require("domain").and_then(|node| domain_template(&node, columns));
         let account = match level? {
             AdminLevel::User => table.require("account"),
@@ -180,11 +188,15 @@ fn check_dollar(node: &TomlNode<'_, '_>, template: &Template) -> Option<()> {
     Some(())
 }
 
-fn voximplant_template(node: &TomlNode<'_, '_>, table: Option<&Lookup>, offer: &Offer<'_, '_, '_>) -> Option<Template> {
-    if !offer.voximplant {
+fn voximplant_template(
+    node: &TomlNode<'_, '_>,
+    table: Option<&Lookup>,
+    context: &RuleContext<'_, '_, '_>,
+) -> Option<Template> {
+    if !context.voximplant {
         node.refuse::<()>("there are no Voximplant users", "add [voximplant] with `users`");
     }
-    check_application(node, offer.applications);
+    check_application(node, context.applications);
     let template = template(node, table)?;
     if let Some(literal) = template.literal() {
         voximplant_user(node, literal)?;
@@ -219,13 +231,13 @@ fn check_application(node: &TomlNode<'_, '_>, (own, others): (Option<&str>, &[&s
 /// Warns about settings that no rule uses.
 pub(super) fn warn_unused(
     rules: &[Rule],
-    offer: &Offer<'_, '_, '_>,
+    context: &RuleContext<'_, '_, '_>,
     admin: Option<TomlNode<'_, '_>>,
     voximplant: Option<&TomlNode<'_, '_>>,
 ) {
     let uses =
         |name: &String| rules.iter().any(|rule| rule.methods.as_ref().is_none_or(|methods| methods.contains(name)));
-    for (name, node) in offer.methods.named.iter().filter(|(name, _)| !uses(name)) {
+    for (name, node) in context.methods.named.iter().filter(|(name, _)| !uses(name)) {
         node.warn(format_args!("no rule uses the method `{name}`"), NO_RULE);
     }
     if let Some(admin) = admin.filter(|_| rules.iter().all(|rule| rule.pbx.is_none())) {

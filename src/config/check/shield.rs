@@ -15,7 +15,7 @@ pub(super) fn shield(table: &TomlTable<'_, '_>, opens_sessions: bool) -> Option<
     let any_session = table.get("sessions").and_then(|node| sessions(&node, opens_sessions));
     Some(ShieldConfig {
         from: from?,
-        doors: ProtectedPaths {
+        protected: ProtectedPaths {
             admin: admin.unwrap_or_else(|| listed(&["/reg_", "/dom_", "/rest/system/"])),
             open: open.unwrap_or_else(|| {
                 listed(&["/rest/system/session", "/rest/system/2nd", "/rest/system/login", "/rest/system/localization"])

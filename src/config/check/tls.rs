@@ -40,7 +40,7 @@ pub(super) fn certificates(table: &TomlTable<'_, '_>, around: &Surroundings<'_>)
     for certificate in &mut certificates {
         certificate.client_ca = certificate.client_ca.take().or_else(|| client_ca.clone());
     }
-    if let Some(name) = torn(&certificates) {
+    if let Some(name) = contradictory_name(&certificates) {
         return list.refuse(
             format_args!("{name} is in two certificates with different `client_ca`"),
             "give both the same `client_ca`, or take the name out of one: only the first would count for it",
@@ -50,7 +50,7 @@ pub(super) fn certificates(table: &TomlTable<'_, '_>, around: &Surroundings<'_>)
 }
 
 /// Finds a name that two certificates have with different `client_ca`: clients could then avoid showing a certificate.
-fn torn(certificates: &[Certificate]) -> Option<&str> {
+fn contradictory_name(certificates: &[Certificate]) -> Option<&str> {
     let mut asked = HashMap::new();
     let mut names = certificates.iter().flat_map(|one| one.names.iter().map(move |name| (name, &one.client_ca)));
     names.find(|(name, ca)| asked.entry(*name).or_insert(*ca) != ca).map(|(name, _)| name.as_str())

@@ -106,7 +106,7 @@ fn admin(
     let in_clear = table.get("insecure_admin_over_http").and_then(|node| node.boolean()).unwrap_or(false);
     let node = table.get("admin")?;
     if let Some(upstream) = upstream {
-        check_way(&node, upstream, in_clear);
+        check_password_transport(&node, upstream, in_clear);
         check_hosts(&node, &upstream.hosts);
     }
     node.table(|table| {
@@ -127,7 +127,7 @@ fn admin_user(node: &TomlNode<'_, '_>) -> Option<String> {
 }
 
 /// Checks that the password goes over TLS, or to this machine.
-fn check_way(admin: &TomlNode<'_, '_>, upstream: &UpstreamConfig, in_clear: bool) {
+fn check_password_transport(admin: &TomlNode<'_, '_>, upstream: &UpstreamConfig, in_clear: bool) {
     let is_safe = |url: &UpstreamUrl| in_clear || is_local(url) || url.is_tls() && !upstream.trust.skip_verify;
     let Some(url) = upstream.urls.iter().find(|url| !is_safe(url)) else { return };
     let hint = "use https with a certificate that is verified (`ca` or `pin`), a loopback address or unix:; or accept the risk with insecure_admin_over_http = true";

@@ -95,11 +95,12 @@ pub enum SkipReason<'r> {
     NamesAccount,
 }
 
-/// A decision with the rules that led to it.
+/// The decision about a caller, with the rules that led to it.
 #[derive(Debug)]
-pub struct Trace<'r, G> {
+pub struct Decision<'r, G> {
     /// The rules that do not apply, in order, up to the one that decides.
     pub skipped: Vec<SkippedRule<'r>>,
-    /// The grant, or the reason against it.
+    /// The grant, or the reason against it: no rule applies, or the first rule that applies leads to an invalid
+    /// identity, to another one than the request selects, or to several.
     pub outcome: Result<G, GrantError>,
 }

@@ -59,12 +59,14 @@ fn requested(account: Option<&str>, domain: Option<&str>, user: Option<&str>) ->
 /// Returns the rule and the account of a grant, or the text of the error.
 fn pbx_outcome(rules: &[Rule], principal: &Principal, requested: &Requested) -> Result<String, String> {
     pbx(rules, principal, requested, noon())
+        .outcome
         .map(|grant| format!("{}: {}", grant.rule(), grant.role()))
         .map_err(|refusal| refusal.to_string())
 }
 
 fn ott_outcome(rules: &[Rule], principal: &Principal, requested: &Requested) -> Result<String, String> {
     voximplant(rules, principal, requested, noon())
+        .outcome
         .map(|grant| format!("{}: {}", grant.rule(), grant.user()))
         .map_err(|refusal| refusal.to_string())
 }
@@ -82,7 +84,7 @@ const NONE: Result<&str, &str> = Err("no rule applies");
 #[test]
 fn grants_what_the_rule_renders() {
     check(&[usual()], &ann(), Ok("usual: 40@acme.test"), Ok("usual: ann"));
-    let grant = pbx(&[usual()], &ann(), &Requested::default(), noon()).unwrap();
+    let grant = pbx(&[usual()], &ann(), &Requested::default(), noon()).outcome.unwrap();
     assert_eq!(grant.languages().unwrap()[0].as_str(), "fr");
 }
 
@@ -138,7 +140,7 @@ fn a_result_outside_the_grammar_is_refused_and_no_later_rule_asked() {
     for domain in ["", "a/b", "acme.test:1", "acme..test", "acme.test\0"] {
         let bad = principal("app", &[("ext", "40"), ("tenant", domain)]);
         let what = GrantError::Invalid { rule: "first".to_owned(), what: RuleError::Domain };
-        assert_eq!(pbx(&rules, &bad, &Requested::default(), noon()).unwrap_err(), what, "{domain:?}");
+        assert_eq!(pbx(&rules, &bad, &Requested::default(), noon()).outcome.unwrap_err(), what, "{domain:?}");
     }
 }
 
@@ -167,8 +169,8 @@ fn a_wish_selects_only_what_is_granted() {
 #[test]
 fn the_case_of_a_wished_account_matters() {
     let rules = [rule("usual", "Ann", "acme.test", "")];
-    assert!(pbx(&rules, &ann(), &requested(Some("Ann"), None, None), noon()).is_ok());
-    assert!(pbx(&rules, &ann(), &requested(Some("ann"), None, None), noon()).is_err());
+    assert!(pbx(&rules, &ann(), &requested(Some("Ann"), None, None), noon()).outcome.is_ok());
+    assert!(pbx(&rules, &ann(), &requested(Some("ann"), None, None), noon()).outcome.is_err());
 }
 
 #[test]
@@ -183,8 +185,8 @@ fn a_wished_voximplant_user_must_be_the_granted_one() {
 #[test]
 fn a_foreign_wish_is_not_granted_by_a_later_rule() {
     let rules = [usual(), rule("last", "41", "acme.test", "bob")];
-    assert!(pbx(&rules, &ann(), &requested(Some("41"), None, None), noon()).is_err());
-    assert!(voximplant(&rules, &ann(), &requested(None, None, Some("bob")), noon()).is_err());
+    assert!(pbx(&rules, &ann(), &requested(Some("41"), None, None), noon()).outcome.is_err());
+    assert!(voximplant(&rules, &ann(), &requested(None, None, Some("bob")), noon()).outcome.is_err());
 }
 
 // === Levels ===
@@ -201,7 +203,7 @@ fn only_a_rule_with_that_level_makes_an_administrator() {
         (domain_admin("tenant"), AdminLevel::Domain),
         (Rule { pbx: Some(system), ..usual() }, AdminLevel::Admin),
     ] {
-        let grant = pbx(&[rule], &ann(), &Requested::default(), noon()).unwrap();
+        let grant = pbx(&[rule], &ann(), &Requested::default(), noon()).outcome.unwrap();
         assert_eq!((grant.role().level(), grant.role().domain().as_str()), (level, "acme.test"));
     }
 }
@@ -223,16 +225,19 @@ fn a_wish_for_an_account_is_none_for_an_administrator() {
         let outcome = pbx_outcome(&rules, &ann(), &requested(Some(account), None, None));
         assert_eq!(outcome, Err("rule \"tenant\" grants something else than was asked for".to_owned()), "{account}");
     }
-    assert!(pbx(&rules, &ann(), &requested(None, Some("Acme.test"), None), noon()).is_ok());
-    assert!(pbx(&rules, &ann(), &requested(None, Some("other.test"), None), noon()).is_err());
+    assert!(pbx(&rules, &ann(), &requested(None, Some("Acme.test"), None), noon()).outcome.is_ok());
+    assert!(pbx(&rules, &ann(), &requested(None, Some("other.test"), None), noon()).outcome.is_err());
 }
 
 #[test]
 fn a_credential_for_an_account_makes_no_administrator() {
     let named = principal("link", &[("account", "40"), ("tenant", "acme")]);
     let rules = [domain_admin("tenant")];
-    let trace = explain_pbx(&rules, &named, &Requested::default(), noon());
-    assert_eq!((trace.skipped[0].why, trace.outcome.unwrap_err()), (SkipReason::NamesAccount, GrantError::NoRule));
+    let decision = pbx(&rules, &named, &Requested::default(), noon());
+    assert_eq!(
+        (decision.skipped[0].why, decision.outcome.unwrap_err()),
+        (SkipReason::NamesAccount, GrantError::NoRule)
+    );
 }
 
 #[test]
@@ -264,7 +269,7 @@ fn many(choose: Option<Choose>) -> Rule {
 /// Checks the rule and the account, the accounts to choose from, or the text of the error.
 #[track_caller]
 fn check_choice(rule: &Rule, caller: &Principal, wished: Option<&str>, expected: &str) {
-    let found = match pbx(std::slice::from_ref(rule), caller, &requested(wished, None, None), noon()) {
+    let found = match pbx(std::slice::from_ref(rule), caller, &requested(wished, None, None), noon()).outcome {
         Ok(grant) => grant.role().to_string(),
         Err(GrantError::Choose { among, .. }) => {
             let shown = among.iter().map(|requested| {
@@ -293,9 +298,10 @@ fn of_several_accounts_the_first_is_taken_or_the_caller_asked() {
         check_choice(&many(Some(choose)), &ann, Some("41"), "41@acme.test");
         check_choice(&many(Some(choose)), &ann, Some("42"), "rule \"many\" grants something else than was asked for");
     }
-    let token = voximplant(&[many(Some(Choose::Ask))], &ann, &requested(None, None, Some("ann-41")), noon()).unwrap();
+    let token =
+        voximplant(&[many(Some(Choose::Ask))], &ann, &requested(None, None, Some("ann-41")), noon()).outcome.unwrap();
     assert_eq!(token.user().as_str(), "ann-41");
-    let several = voximplant(&[many(Some(Choose::Ask))], &ann, &Requested::default(), noon()).unwrap_err();
+    let several = voximplant(&[many(Some(Choose::Ask))], &ann, &Requested::default(), noon()).outcome.unwrap_err();
     let among = ["ann-40", "ann-41"].map(|user| requested(None, None, Some(user))).to_vec();
     assert_eq!(several, GrantError::Choose { rule: "many".to_owned(), among });
 }
@@ -304,7 +310,8 @@ fn of_several_accounts_the_first_is_taken_or_the_caller_asked() {
 fn one_bad_item_spoils_the_list() {
     for bad in ["", "admin", "4 0", "40\0"] {
         for exts in [[bad, "41"], ["41", bad]] {
-            let refused = pbx(&[many(Some(Choose::First))], &ann_of(&exts), &requested(Some("41"), None, None), noon());
+            let refused =
+                pbx(&[many(Some(Choose::First))], &ann_of(&exts), &requested(Some("41"), None, None), noon()).outcome;
             assert!(matches!(refused, Err(GrantError::Invalid { .. })), "{exts:?}");
         }
     }
@@ -345,9 +352,8 @@ fn a_table_says_what_the_claims_do_not() {
     check_choice(&rule, &mail("dee@a.test"), None, "rule \"listed\": not of the form the PBX knows");
     let empty = "rule \"listed\": the account is empty, which the PBX reads as the tenant administrator";
     check_choice(&rule, &mail("cid@a.test"), None, empty);
-    let trace =
-        explain_pbx(std::slice::from_ref(&rule), &mail("eve@a.test"), &Requested::default(), noon()).skipped[0].why;
-    assert_eq!(trace, SkipReason::NoRow);
+    let decision = pbx(std::slice::from_ref(&rule), &mail("eve@a.test"), &Requested::default(), noon()).skipped[0].why;
+    assert_eq!(decision, SkipReason::NoRow);
 }
 
 #[test]
@@ -380,9 +386,9 @@ fn a_rule_applies_when_its_conditions_hold() {
         hours: Vec::new(),
     };
     let rules = [Rule { when: staff("other"), ..rule("first", "1", "a.test", "x") }, usual()];
-    let trace = explain_pbx(&rules, &ann(), &Requested::default(), noon());
-    assert_eq!(skipped(&trace), ["first: the claim \"tenant\" does not say \"other\""]);
-    assert_eq!(trace.outcome.unwrap().rule(), "usual");
+    let decision = pbx(&rules, &ann(), &Requested::default(), noon());
+    assert_eq!(skipped(&decision), ["first: the claim \"tenant\" does not say \"other\""]);
+    assert_eq!(decision.outcome.unwrap().rule(), "usual");
     let rules = [Rule { when: staff("Acme"), ..rule("first", "1", "a.test", "abc") }, usual()];
     check(&rules, &ann(), Ok("first: 1@a.test"), Ok("first: abc"));
 }
@@ -401,8 +407,8 @@ fn tells_the_claims_that_decide() {
 }
 
 /// Returns the skipped rules as `name: reason` lines.
-fn skipped<G>(trace: &Trace<'_, G>) -> Vec<String> {
-    trace.skipped.iter().map(|skipped| format!("{}: {}", skipped.rule, skipped.why)).collect()
+fn skipped<G>(decision: &Decision<'_, G>) -> Vec<String> {
+    decision.skipped.iter().map(|skipped| format!("{}: {}", skipped.rule, skipped.why)).collect()
 }
 
 #[test]
@@ -415,28 +421,28 @@ fn tells_why_rules_do_not_apply() {
         rule("last", "1", "a.test", "x"),
     ];
     let ann = principal("app", &[("ext", "40"), ("tenant", "acme"), ("vox", "ann"), ("mail", "ann")]);
-    let trace = explain_pbx(&rules, &ann, &Requested::default(), noon());
+    let decision = pbx(&rules, &ann, &Requested::default(), noon());
     assert_eq!(
-        skipped(&trace),
+        skipped(&decision),
         [
             "machines: it is not for this auth method",
             "phones: it grants nothing of the kind that is asked for",
             "managers: there is no claim \"desk\"",
         ]
     );
-    assert_eq!(trace.outcome.unwrap().rule(), "usual");
-    let trace = explain_voximplant(&rules, &ann, &Requested::default(), noon());
+    assert_eq!(decision.outcome.unwrap().rule(), "usual");
+    let decision = voximplant(&rules, &ann, &Requested::default(), noon());
     assert_eq!(
-        skipped(&trace),
+        skipped(&decision),
         [
             "machines: it is not for this auth method",
             "phones: there is no claim \"phone\"",
             "managers: the claim \"mail\" has no \"@\" in it",
         ]
     );
-    assert_eq!(trace.outcome.unwrap().rule(), "usual");
-    let trace = explain_pbx(&rules[..3], &ann, &Requested::default(), noon());
-    assert_eq!((trace.skipped.len(), trace.outcome.unwrap_err()), (3, GrantError::NoRule));
+    assert_eq!(decision.outcome.unwrap().rule(), "usual");
+    let decision = pbx(&rules[..3], &ann, &Requested::default(), noon());
+    assert_eq!((decision.skipped.len(), decision.outcome.unwrap_err()), (3, GrantError::NoRule));
 }
 
 /// Whatever a claim holds, no grant is for the tenant administrator (an empty name) or `admin`.
@@ -507,7 +513,7 @@ fn nobody_becomes_an_administrator() {
     for template in templates {
         let rules = [rule("hostile", template, "acme.test", "")];
         for value in hostile {
-            let granted = pbx(&rules, &principal("app", &[("ext", value)]), &Requested::default(), noon());
+            let granted = pbx(&rules, &principal("app", &[("ext", value)]), &Requested::default(), noon()).outcome;
             if let Ok(grant) = granted {
                 let user = grant.role().user().unwrap();
                 let bare: String = user.chars().filter(char::is_ascii_alphanumeric).collect();
@@ -526,8 +532,9 @@ fn nobody_becomes_an_administrator_by_parts() {
         ("{none}{none}", account::AccountError::Empty),
         ("{none}", account::AccountError::Empty),
     ] {
-        let refusal =
-            pbx(&[rule("parts", template, "acme.test", "")], &parts, &Requested::default(), noon()).unwrap_err();
+        let refusal = pbx(&[rule("parts", template, "acme.test", "")], &parts, &Requested::default(), noon())
+            .outcome
+            .unwrap_err();
         assert_eq!(
             refusal,
             GrantError::Invalid { rule: "parts".to_owned(), what: RuleError::Account(what) },

@@ -9,7 +9,7 @@ use super::Algorithm::{self, ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS
 use super::{MALFORMED, TokenError, UnverifiedToken, VerificationKeys, WRONG_SIGNATURE};
 
 /// The longest ID token that is read, in bytes. It comes from the provider itself, which may list many groups.
-pub const MAX_ID_TOKEN: usize = 64 << 10;
+const MAX_ID_TOKEN: usize = 64 << 10;
 
 /// The tolerated lead of the provider's clock, in seconds.
 const LEEWAY: f64 = 30.0;

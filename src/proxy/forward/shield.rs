@@ -69,7 +69,7 @@ impl Stranger<'_> {
     }
 
     fn judge_head(&self, request: &Request<RequestBody>, canonical: &str) -> Result<(), ShieldVerdict> {
-        self.shield.doors.judge(canonical).map_err(ShieldVerdict::Breach)?;
+        self.shield.protected.judge(canonical).map_err(ShieldVerdict::Breach)?;
         if let Some(administrator) = self.administrator() {
             let mut lines = request.headers().get_all(header::AUTHORIZATION).into_iter();
             lines.try_for_each(|line| shield::judge_credentials(line.as_bytes(), administrator))?;
@@ -77,7 +77,7 @@ impl Stranger<'_> {
         if self.shield.any_session {
             return Ok(());
         }
-        match shield::carried(request.uri().path(), request.uri().query()).map_err(ShieldVerdict::Breach)? {
+        match shield::session_in_query(request.uri().path(), request.uri().query()).map_err(ShieldVerdict::Breach)? {
             Some(session) if !has_session(request.headers(), session) => self.judge_session(session),
             Some(_) | None => Ok(()),
         }

@@ -7,7 +7,7 @@ use super::attempt::Attempt;
 use super::audit::Facts;
 use crate::auth::{Proof, SingleUse};
 use crate::model::account::AdminLevel;
-use crate::model::grant::{self, GrantError, PbxGrant, Requested, Trace, VoximplantGrant};
+use crate::model::grant::{self, Decision, GrantError, PbxGrant, Requested, VoximplantGrant};
 use crate::model::principal::Principal;
 use crate::proxy::error::{AccountChoices, Error};
 use crate::state::MarkError;
@@ -54,8 +54,8 @@ impl Gate {
         attempt: &Attempt<'_>,
     ) -> Result<PbxGrant, Error> {
         attempt.check_requested(&self.state.limits, principal, requested)?;
-        let trace = grant::explain_pbx(&self.config().rules, principal, requested, Timestamp::now());
-        let grant = self.apply_rules(trace, principal, choices, attempt)?;
+        let decision = grant::pbx(&self.config().rules, principal, requested, Timestamp::now());
+        let grant = self.apply_rules(decision, principal, choices, attempt)?;
         let role = grant.role();
         self.refuse_frozen(self.state.freezes.covers_role(role), &Facts::of(principal).of_pbx_grant(&grant), attempt)?;
         let is_sent = attempt.is_sent() && role.level() == AdminLevel::User;
@@ -76,8 +76,8 @@ impl Gate {
         attempt: &Attempt<'_>,
     ) -> Result<VoximplantGrant, Error> {
         attempt.check_requested(&self.state.limits, principal, requested)?;
-        let trace = grant::explain_voximplant(&self.config().rules, principal, requested, Timestamp::now());
-        let grant = self.apply_rules(trace, principal, AccountChoices::Voximplant, attempt)?;
+        let decision = grant::voximplant(&self.config().rules, principal, requested, Timestamp::now());
+        let grant = self.apply_rules(decision, principal, AccountChoices::Voximplant, attempt)?;
         let user = grant.user();
         let is_frozen = self.state.freezes.covers_user(user, application);
         self.refuse_frozen(is_frozen, &Facts::of(principal).of_voximplant_grant(&grant), attempt)?;
@@ -88,13 +88,13 @@ impl Gate {
     /// Turns what the rules say into a grant or an error. Several accounts are no refusal: the caller may have any.
     fn apply_rules<G>(
         &self,
-        trace: Trace<'_, G>,
+        decision: Decision<'_, G>,
         principal: &Principal,
         choices: impl FnOnce(Vec<Requested>) -> AccountChoices,
         attempt: &Attempt<'_>,
     ) -> Result<G, Error> {
-        attempt.effects.note_skipped(&trace.skipped);
-        let refusal = match trace.outcome {
+        attempt.effects.note_skipped(&decision.skipped);
+        let refusal = match decision.outcome {
             Ok(grant) => return Ok(grant),
             Err(refusal) => refusal,
         };

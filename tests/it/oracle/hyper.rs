@@ -92,7 +92,7 @@ struct GuardResult {
 fn let_on(mut bytes: &[u8], size: usize, chance: &mut Random) -> GuardResult {
     let (mut guard, mut held, mut gone) = (Guard::default(), Vec::new(), Vec::new());
     loop {
-        let (ready, looked) = guard.look(&mut held);
+        let (ready, looked) = guard.scan(&mut held);
         gone.extend(held.drain(..ready));
         if guard.is_open() {
             guard.stay();

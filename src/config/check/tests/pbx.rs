@@ -42,7 +42,7 @@ fn a_shield_is_read_strictly() {
         check_text(&pbx(shield), &[expected]);
     }
     let shield = accepted(&pbx("from = [\"10.0.0.0/8\"], admin_paths = [\"/Reg_\"]")).pbx.unwrap().shield.unwrap();
-    assert_eq!((shield.doors.admin, shield.any_session), (vec!["/reg_".to_owned()], true));
+    assert_eq!((shield.protected.admin, shield.any_session), (vec!["/reg_".to_owned()], true));
     let admin = "from = []}\nadmin = { user = \"sso\", password = { env = \"PBX_ADMIN_PASSWORD\" }";
     assert!(!accepted(&pbx(admin)).pbx.unwrap().shield.unwrap().any_session);
 }
