@@ -21,8 +21,8 @@ use tracing::Level;
 
 use self::allow::RuleContext;
 use self::auth::Methods;
-pub use self::tls::order::ChainFlaw;
-pub(super) use self::tls::order::flaw as chain_flaw;
+pub use self::tls::chain_flaw::ChainFlaw;
+pub(super) use self::tls::chain_flaw::flaw as chain_flaw;
 use self::values::address;
 use super::document::{TomlDocument, TomlNode, TomlTable};
 use super::permissions::Exposure;

@@ -1,7 +1,7 @@
 //! `tls`: certificates with their keys, and the CAs of `ca` and `client_ca`.
 
-pub(super) mod order;
-mod sort;
+pub(super) mod chain_flaw;
+mod file_content;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,8 +16,8 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use self::order::ChainFlaw;
-use self::sort::FileContent;
+use self::chain_flaw::ChainFlaw;
+use self::file_content::FileContent;
 use super::values::each;
 use crate::config::Certificate;
 use crate::config::document::{TomlNode, TomlTable};
@@ -108,7 +108,7 @@ fn foreign_key<T>(
 }
 
 fn warn_of_flaw(cert: &TomlNode<'_, '_>, chain: &[CertificateDer<'static>]) {
-    match order::flaw(chain) {
+    match chain_flaw::flaw(chain) {
         Some(ChainFlaw::Disordered(at)) => cert.warn(
             format_args!(
                 "the chain is in the wrong order: certificate {at} of the file did not issue the one before it"
