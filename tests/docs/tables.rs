@@ -102,7 +102,7 @@ fn statuses_of_failures() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_readme_tells_every_status_of_a_failure_and_no_other() {
+fn the_readme_lists_every_status_of_a_failure_and_no_other() {
     let prose = split(Path::new("README.md")).0;
     let section = prose.split("\n## ").find(|section| section.starts_with("What callgate answers")).unwrap();
     let cells = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());

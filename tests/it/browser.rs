@@ -142,7 +142,7 @@ async fn a_click_elsewhere_opens_the_pbx_when_all_cookies_are_strict() {
 
 #[tokio::test]
 #[ignore = "needs Chromium: tests/run"]
-async fn a_click_elsewhere_of_somebody_unknown_ends_at_a_page_that_says_so() {
+async fn a_click_on_another_site_without_a_login_ends_at_a_page_that_says_so() {
     let stage = Stage::set(BrowserSetup::of(Dialect::C).with_strict_app()).await;
     stage.browser.go("http://third.test/").await;
     stage.browser.click("#link").await;
@@ -258,7 +258,7 @@ async fn a_sibling_host_gets_nothing_with_the_persons_cookies() {
 
 #[tokio::test]
 #[ignore = "needs Chromium: tests/run"]
-async fn both_hosts_are_told_apart_on_one_connection() {
+async fn both_hosts_are_kept_apart_on_one_connection() {
     let stage = Stage::set(BrowserSetup::of(Dialect::A).with_pbx_beside_app()).await;
     stage.browser.go("https://app.test/").await;
     stage.browser.find("body[data-page=app-login]").await;

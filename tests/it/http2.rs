@@ -125,7 +125,7 @@ async fn a_hundred_streams_run_at_once() {
 }
 
 #[tokio::test]
-async fn coalesced_hosts_are_told_apart_by_authority() {
+async fn coalesced_hosts_are_kept_apart_by_authority() {
     let app = RawUpstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\napp").await;
     let pbx = RawUpstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\npbx").await;
     let text = format!(

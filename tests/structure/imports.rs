@@ -75,7 +75,7 @@ pub fn named(source: &Source) -> Vec<Named> {
     let mut all = Vec::new();
     for (is_public, tree) in uses {
         for path in expand(&tree) {
-            let (path, alias) = path.split_once(" as ").unwrap_or((&path, path.rsplit("::").next().unwrap()));
+            let (path, alias) = path.split_once(" as ").unwrap_or_else(|| (&path, path.rsplit("::").next().unwrap()));
             let Some(path) = absolute(&source.module, path) else { continue };
             all.push((alias.to_owned(), Named { path, offered: is_public.then(|| alias.to_owned()) }));
         }

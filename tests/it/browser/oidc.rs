@@ -125,7 +125,7 @@ async fn several_tabs_log_in_at_once() {
 
 #[tokio::test]
 #[ignore = "needs Chromium: tests/run"]
-async fn whoever_declines_or_logs_out_is_nobody() {
+async fn a_caller_that_declines_or_logs_out_is_not_logged_in() {
     let provider = Provider::start();
     let stage = set(&provider, Dialect::A).await;
     stage.browser.go("https://app.test/auth/pbx").await;
@@ -153,7 +153,7 @@ async fn whoever_declines_or_logs_out_is_nobody() {
 
 #[tokio::test]
 #[ignore = "needs Chromium: tests/run"]
-async fn a_browser_without_cookies_is_told_so() {
+async fn a_browser_without_cookies_gets_a_page_that_says_so() {
     let provider = Provider::start();
     let stage = set(&provider, Dialect::A).await;
     stage.browser.go("https://app.test/auth/pbx").await;

@@ -63,7 +63,7 @@ async fn a_believed_proxy_says_who_its_client_is() {
 }
 
 #[tokio::test]
-async fn nobody_else_is_believed() {
+async fn fields_of_other_clients_do_not_count() {
     let upstream = RawUpstream::ok().await;
     let gate = Gate::before_with(upstream.addr, "", BELIEVED).await;
     let asking = gate.get("/").header("X-Forwarded-For", "192.0.2.1").header("Forwarded", "for=192.0.2.2");
@@ -182,7 +182,7 @@ async fn a_balancer_says_who_its_client_is() {
 }
 
 #[tokio::test]
-async fn a_balancer_must_say_it_and_nobody_else_may() {
+async fn only_a_balancer_sends_the_proxy_protocol_and_it_must() {
     let upstream = RawUpstream::ok().await;
     let gate = Gate::before_with(upstream.addr, "", BALANCED).await;
     let line = &b"PROXY TCP4 192.0.2.1 127.0.0.1 5000 443\r\n"[..];
@@ -320,7 +320,7 @@ async fn every_end_of_a_connection_frees_its_place() {
 }
 
 #[tokio::test]
-async fn who_comes_last_waits_until_somebody_leaves() {
+async fn the_last_connection_waits_until_another_ends() {
     let upstream = RawUpstream::serving(|mut line| async move {
         while line.request().await.is_some() {
             tokio::time::sleep(Duration::from_millis(300)).await;
@@ -341,7 +341,7 @@ async fn who_comes_last_waits_until_somebody_leaves() {
 }
 
 #[tokio::test]
-async fn what_rests_longest_makes_room() {
+async fn the_longest_idle_connection_makes_room() {
     let upstream = RawUpstream::ok().await;
     let gate =
         Gate::before_with(upstream.addr, "", "[server]\nmax_connections = 3\nmax_connections_per_client = 3").await;

@@ -17,7 +17,7 @@ fn post(target: &str, host: &str, fields: &str) -> String {
 }
 
 #[tokio::test]
-async fn nobody_is_told_to_go_on_before_the_upstreams_connection_stands() {
+async fn a_100_comes_only_after_the_upstreams_connection_stands() {
     // TLS to a server that never says anything.
     let upstream = RawUpstream::serving(|mut line| async move { drop(line.rest().await) }).await;
     let text =
@@ -29,7 +29,7 @@ async fn nobody_is_told_to_go_on_before_the_upstreams_connection_stands() {
 }
 
 #[tokio::test]
-async fn nobody_is_told_to_go_on_who_is_refused() {
+async fn a_refused_client_gets_no_100() {
     let stage = Plan { limits: "pbx_logins = \"1/min\"", ..Plan::default() }.start().await;
     let alice = format!("Cookie: {}\r\n", stage.app.log_in("alice"));
     let session = "/rest/system/session";
@@ -76,7 +76,7 @@ async fn a_login_says_continue_when_it_reads() {
 }
 
 #[tokio::test]
-async fn an_http_1_0_client_is_never_told_to_go_on() {
+async fn an_http_1_0_client_never_gets_a_100() {
     let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let request = post("/", "app.test", "Content-Length: 5\r\n").replace("HTTP/1.1", "HTTP/1.0");
@@ -86,7 +86,7 @@ async fn an_http_1_0_client_is_never_told_to_go_on() {
 }
 
 #[tokio::test]
-async fn what_the_upstream_makes_of_the_body_passes() {
+async fn the_upstreams_verdict_on_the_body_passes() {
     for (says_first, says_then, expected) in [
         // It is told nothing of the expectation, and may refuse all the same.
         ("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n", "", [100, 417]),

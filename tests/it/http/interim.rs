@@ -111,7 +111,7 @@ async fn an_upstream_that_fails_after_an_interim_answer_is_answered_for() {
 }
 
 #[tokio::test]
-async fn an_interim_answer_is_told_only_what_it_may_say() {
+async fn an_interim_answer_has_only_the_fields_that_it_may_have() {
     for (said, told) in [
         (
             "103 Early Hints\r\nConnection: X-A, close\r\nX-A: 1\r\nKeep-Alive: 5\r\nX-B:  2 ",
@@ -152,7 +152,7 @@ async fn a_hostile_interim_answer_is_no_answer() {
 }
 
 #[tokio::test]
-async fn who_cannot_be_told_is_answered_all_the_same() {
+async fn a_request_that_cannot_be_logged_is_answered_all_the_same() {
     let answer = ask("GET / HTTP/1.0\r\nHost: app.test\r\n\r\n", &format!("{HINTS}{OK}")).await;
     assert_eq!(statuses(&answer), [200], "{answer}");
     let upstream = RawUpstream::answering(format!("{HINTS}{PROCESSING}{OK}")).await;
@@ -186,7 +186,7 @@ async fn a_websocket_begins_behind_an_interim_answer() {
 }
 
 #[tokio::test]
-async fn who_waits_to_go_on_hears_of_it_once_among_interim_answers() {
+async fn a_client_that_expects_100_gets_it_once_among_interim_answers() {
     let upstream = RawUpstream::serving(|mut line| async move {
         line.head().await;
         line.say(format!("{HINTS}HTTP/1.1 100 Continue\r\n\r\n")).await;
@@ -207,7 +207,7 @@ async fn who_waits_to_go_on_hears_of_it_once_among_interim_answers() {
 }
 
 #[tokio::test]
-async fn a_flood_of_hints_is_told_whole_or_not_at_all() {
+async fn a_flood_of_early_hints_passes_whole_or_not_at_all() {
     let long = "x".repeat(10 << 10);
     // As much as one answer may have of heads.
     let answer = get(&format!("{}{OK}", format!("HTTP/1.1 103 Early Hints\r\nX: {long}\r\n\r\n").repeat(24))).await;

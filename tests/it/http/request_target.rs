@@ -193,7 +193,7 @@ async fn requests_are_routed_by_their_own_host() {
 }
 
 #[tokio::test]
-async fn a_host_that_nobody_serves_is_misdirected() {
+async fn an_unknown_host_is_misdirected() {
     let pbx = RawUpstream::ok().await;
     let gate = Gate::start(&format!("[pbx]\nurl = \"http://{}\"\nhosts = [\"pbx.test\"]", pbx.addr)).await;
     gate.get("/").host("app.test").send().await.expect(421);

@@ -417,7 +417,7 @@ async fn continue_is_said_once_the_upstream_listens() {
 }
 
 #[tokio::test]
-async fn continue_is_not_said_when_nobody_listens() {
+async fn a_100_is_not_sent_when_the_body_will_not_be_read() {
     // A port without a listener.
     let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let gate = Gate::before(gone).await;

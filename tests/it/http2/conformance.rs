@@ -159,7 +159,7 @@ const EXCLUSIVE: u32 = 1 << 31;
 const MAX_WINDOW: u32 = (1 << 31) - 1;
 
 #[tokio::test]
-async fn what_is_right_is_answered() {
+async fn valid_requests_are_answered() {
     let padded = [&[8][..], &block(&REQUEST), &[0; 8]].concat();
     let depending = [dependency(0, 255), block(&REQUEST)].concat();
     let request = block(&REQUEST);
@@ -269,7 +269,7 @@ async fn every_way_to_write_a_field_is_read() {
 }
 
 #[tokio::test]
-async fn what_is_not_a_field_ends_the_connection() {
+async fn a_line_that_is_no_field_ends_the_connection() {
     let broken: &[(&str, &[u8])] = &[
         ("hpack/2.3.3/1 an index of nothing", b"\xc6"),
         ("hpack/2.3.3/2 a name of nothing", b"\x7f\x07\x06h2spec"),

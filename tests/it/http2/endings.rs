@@ -172,7 +172,7 @@ async fn a_request_that_its_client_resets_never_looks_whole_upstream() {
 }
 
 #[tokio::test]
-async fn who_takes_nothing_on_one_stream_does_not_stop_the_others() {
+async fn a_client_that_reads_nothing_on_one_stream_does_not_stop_the_others() {
     let body = vec![b'x'; 300_000];
     let mut whole = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
     whole.extend(&body);
@@ -224,7 +224,7 @@ async fn a_hundred_streams_with_windows_of_a_thousand_bytes_all_end() {
 }
 
 #[tokio::test]
-async fn what_a_client_leaves_lying_goes_when_its_connection_rests() {
+async fn a_connection_with_unread_answers_ends_when_idle() {
     let mut whole = b"HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n".to_vec();
     whole.extend(vec![b'x'; 20_000]);
     let upstream = RawUpstream::answering(whole).await;

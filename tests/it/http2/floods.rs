@@ -209,7 +209,7 @@ async fn cve_2019_9513_priorities_cost_nothing() {
 }
 
 #[tokio::test]
-async fn cve_2019_9511_windows_opened_byte_by_byte_hold_up_nobody() {
+async fn cve_2019_9511_windows_opened_byte_by_byte_delay_no_other_client() {
     let crowd = Bystanders::new().await;
     let mut frames = Frames::open_with(&crowd.gate, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     let requests = (0..100).map(|n| get(2 * n + 1));
@@ -239,7 +239,7 @@ async fn unknown_frames_and_windows_of_the_connection_cost_nothing() {
 }
 
 #[tokio::test]
-async fn data_in_single_bytes_is_bounded_while_the_upstream_takes_none() {
+async fn data_in_single_bytes_is_bounded_while_the_upstream_reads_nothing() {
     let upstream = RawUpstream::serving(|mut line| async move {
         line.head().await;
         std::future::pending::<()>().await;

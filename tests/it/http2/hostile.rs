@@ -125,7 +125,7 @@ async fn malformed_requests_go_nowhere() {
 }
 
 #[tokio::test]
-async fn what_passes_is_one_clean_request() {
+async fn an_accepted_request_becomes_one_clean_request() {
     let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let get = "GET / HTTP/1.1";

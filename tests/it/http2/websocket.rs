@@ -233,7 +233,7 @@ async fn frames_and_close_codes_pass_over_http2_too() {
 }
 
 #[tokio::test]
-async fn websockets_of_one_connection_are_told_apart() {
+async fn websockets_of_one_connection_are_kept_apart() {
     let upstream = echo().await;
     let gate = Gate::before(upstream.addr).await;
     let client = connect(&gate).await;
@@ -285,7 +285,7 @@ async fn megabytes_pass_both_ways_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_agree_to_the_websocket_opens_none() {
+async fn an_answer_that_does_not_agree_opens_no_websocket() {
     let right = "Sec-WebSocket-Accept: ";
     for (answer, expected) in [
         ("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno", 403),
@@ -332,7 +332,7 @@ async fn an_answer_that_does_not_agree_to_the_websocket_opens_none() {
 }
 
 #[tokio::test]
-async fn what_is_no_clear_wish_for_a_websocket_goes_nowhere() {
+async fn an_unclear_websocket_request_is_not_passed_on() {
     let upstream = RawUpstream::ok().await;
     let app = "whoami = \"/api/me\"\nhosts = [\"app.test\"]";
     let stage = Plan { app, app_at: Some(upstream.addr), ..Plan::default() }.start().await;
@@ -420,7 +420,7 @@ async fn either_side_of_a_stream_may_end_first() {
 }
 
 #[tokio::test]
-async fn a_side_that_breaks_off_is_told_to_the_other() {
+async fn the_end_of_one_side_reaches_the_other() {
     let upstream = RawUpstream::serving(|mut line| async move {
         let path = agree(&mut line, "\r\n").await;
         line.say("first").await;

@@ -132,7 +132,7 @@ fn check_histogram(family: &Family) {
 }
 
 #[test]
-fn what_breaks_a_rule_is_seen() {
+fn broken_openmetrics_text_is_seen() {
     let good = "# HELP a b.\n# TYPE a counter\na_total{x=\"1\\\"\",y=\"2\"} 3\n# EOF\n";
     assert_eq!(read(good)[0].samples[0].1["x"], "1\"");
     for (from, to) in [

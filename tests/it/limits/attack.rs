@@ -126,7 +126,7 @@ async fn for_a_frozen_account_the_pbx_is_not_asked() {
 }
 
 #[tokio::test]
-async fn a_session_that_the_pbx_opens_after_a_freeze_reaches_nobody() {
+async fn a_session_that_the_pbx_opens_after_a_freeze_reaches_no_client() {
     let stage = Stage::new().await;
     stage.pbx_does(|faults| faults.head_delay = Duration::from_secs(2));
     let asked = stage.alice_posts("/auth/pbx", JSON, "{}").send();
@@ -191,7 +191,7 @@ async fn a_second_name_hides_no_frozen_account() {
 
 /// A restart would find no file, make another, and let everything be used again.
 #[tokio::test]
-async fn a_state_file_that_is_taken_away_lets_nobody_in() {
+async fn a_removed_state_file_refuses_logins() {
     let folder = TempDir::new().unwrap();
     let (path, aside) = (folder.path().join("state"), folder.path().join("aside"));
     let more = format!("[state]\nfile = {path:?}\n");

@@ -191,7 +191,7 @@ async fn uploads_that_an_upstream_does_not_take_stay_within_the_budget() {
 }
 
 #[tokio::test]
-async fn tunnels_that_are_not_read_stay_within_the_budget_and_are_told_as_stalled() {
+async fn tunnels_that_are_not_read_stay_within_the_budget_and_are_logged_as_stalled() {
     let app = app().await;
     let gate = Gate::before_with(app.addr, "", SMALL_BUDGET).await;
     let mut stuck = Vec::new();

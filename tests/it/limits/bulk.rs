@@ -202,7 +202,7 @@ async fn pour<W: AsyncWriteExt + Unpin>(to: &mut W, mut left: u64) {
 
 #[tokio::test]
 #[ignore = "takes long: tests/run"]
-async fn ten_thousand_resting_connections_keep_nobody_out() {
+async fn ten_thousand_idle_connections_keep_no_other_client_out() {
     const COUNT: u64 = 10_000;
     let (app, _) = app().await;
     let gate = Arc::new(Process::before(app.addr));
@@ -274,7 +274,7 @@ async fn readers_that_do_not_read_cost_their_buffers_and_no_more() {
 
 #[tokio::test]
 #[ignore = "takes long: tests/run"]
-async fn heads_and_bodies_that_drip_keep_nobody_out() {
+async fn heads_and_bodies_that_drip_keep_no_other_client_out() {
     let (app, _) = app().await;
     let gate = Process::before(app.addr);
     gate.is_serving().await;

@@ -68,7 +68,7 @@ async fn slowloris_a_head_that_drips_ends() {
 }
 
 #[tokio::test]
-async fn only_who_has_begun_a_head_is_told_that_it_is_late() {
+async fn only_a_client_that_has_begun_a_head_gets_408() {
     let upstream = RawUpstream::ok().await;
     let gate = gate(&upstream, "header = \"300ms\"").await;
     for begun in ["", "\r\n"] {
@@ -168,7 +168,7 @@ async fn a_download_that_pauses_is_cut_off() {
 
 /// Traefik #11943.
 #[tokio::test]
-async fn what_moves_slowly_has_no_total_deadline() {
+async fn a_slow_exchange_has_no_total_deadline() {
     let upstream = RawUpstream::serving(|mut line| async move {
         line.request().await;
         line.say("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n").await;

@@ -69,7 +69,7 @@ async fn check_colleague(stage: &Stage) {
 // === Old credentials ===
 
 #[tokio::test]
-async fn cookies_of_yesterday_lock_nobody_out() {
+async fn old_cookies_do_not_lock_out() {
     let stage = office(STAFF).await;
     for person in 0..200 {
         stage.gate.get("/auth/pbx").cookie(&format!("demo_app=of-yesterday-{person}")).send().await.expect(401);
@@ -111,7 +111,7 @@ async fn a_cookie_beside_another_credential_is_no_guess() {
 }
 
 #[tokio::test]
-async fn used_and_expired_links_lock_nobody_out() {
+async fn used_and_expired_links_do_not_lock_out() {
     let stage = office(&link_rules()).await;
     let used = sign("app.test", &[("account", "40"), ("domain", "acme.test")], 50);
     stage.gate.get(&used).send().await.expect(303);
@@ -129,7 +129,7 @@ async fn used_and_expired_links_lock_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_ticket_that_comes_back_locks_nobody_out() {
+async fn a_ticket_that_comes_back_does_not_lock_out() {
     let plan = Plan { dialect: Dialect::C, pbx: "handoff = \"cookie\"", limits: "", ..Plan::default() };
     let stage = plan.start().await;
     let used = stage.as_alice("/auth/pbx").send().await.expect(303).header("location").to_owned();
@@ -145,7 +145,7 @@ async fn a_ticket_that_comes_back_locks_nobody_out() {
 }
 
 #[tokio::test]
-async fn people_without_a_telephone_lock_nobody_out() {
+async fn callers_without_a_telephone_do_not_lock_out() {
     let stage = office(STAFF).await;
     stage.claims(json!({ "user": "zoe" }));
     for _ in 0..10 {
@@ -253,7 +253,7 @@ async fn windows_that_other_sites_send_are_counted_apart() {
 
 /// A program says of itself what it likes.
 #[tokio::test]
-async fn what_says_that_another_site_sent_it_does_not_guess_without_end() {
+async fn requests_that_claim_another_site_cannot_guess_without_end() {
     let rules = link_rules();
     let plan =
         Plan { pbx: "handoff = \"cookie\"", rules: &rules, limits: "stale_cookies = \"3/min\"", ..Plan::default() };
@@ -281,7 +281,7 @@ async fn old_bookmarks_with_an_account_lock_out_no_colleague() {
 }
 
 #[tokio::test]
-async fn what_another_site_sends_to_the_pbx_uses_up_no_password_logins() {
+async fn requests_of_another_site_use_up_no_password_logins() {
     for shield in ["", "shield = { from = [] }"] {
         let limits = "pbx_logins = \"2/min\"";
         let stage =
@@ -310,7 +310,7 @@ async fn what_another_site_sends_to_the_pbx_uses_up_no_password_logins() {
 // === The app binds sessions to browsers ===
 
 #[tokio::test]
-async fn the_app_is_told_the_browsers_name_which_is_no_credential() {
+async fn the_app_gets_the_browsers_user_agent_which_is_no_credential() {
     let stage = office(STAFF).await;
     stage.as_alice("/auth/pbx").header("user-agent", "Mozilla/5.0 One").send().await.expect(303);
     let asked = stage.app.requests().pop().unwrap();

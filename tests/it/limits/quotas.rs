@@ -109,7 +109,7 @@ async fn case_does_not_make_another_caller() {
 }
 
 #[tokio::test]
-async fn an_account_is_counted_whoever_becomes_it() {
+async fn logins_of_an_account_are_counted_across_callers() {
     let stage = limited("account = \"2/min\"").await;
     for (user, tenant, status) in
         [("ann", "acme.test", 303), ("ben", "ACME.test", 303), ("cid", "acme.test", 429), ("dan", "Acme.Test", 429)]
@@ -152,7 +152,7 @@ async fn tickets_are_not_guessed_at_leisure() {
 }
 
 #[tokio::test]
-async fn what_is_not_the_callers_fault_is_no_failure() {
+async fn an_error_that_the_caller_did_not_cause_is_no_failure() {
     let stage = limited("failures = \"1/15min\"").await;
     stage.app.set(|faults| faults.whoami = crate::kit::app::Whoami::NotJson);
     stage.as_alice("/auth/pbx").send().await.expect(502);

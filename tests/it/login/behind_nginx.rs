@@ -107,7 +107,7 @@ async fn stage(keys: &TempDir) -> Stage {
 }
 
 #[tokio::test]
-async fn the_recipe_for_nginx_logs_in_who_is_logged_in_there_and_nobody_else() {
+async fn the_recipe_for_nginx_logs_in_only_callers_that_are_logged_in_there() {
     if !are_here(&["nginx"]) {
         return;
     }
@@ -139,7 +139,7 @@ async fn the_recipe_for_nginx_logs_in_who_is_logged_in_there_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn past_the_nginx_of_the_recipe_nobody_gets_in() {
+async fn no_request_gets_past_the_nginx_of_the_recipe() {
     let keys = TempDir::new().unwrap();
     let stage = stage(&keys).await;
     // From nginx's own address, but without its secret.

@@ -87,7 +87,7 @@ async fn a_clients_body_goes_on_untouched_while_the_app_is_asked() {
 }
 
 #[tokio::test]
-async fn only_a_json_object_says_who_somebody_is() {
+async fn only_a_json_object_names_a_caller() {
     let stage = narrow().await;
     let status = |code: u16| Whoami::Status(StatusCode::from_u16(code).unwrap());
     for (whoami, expected) in [
@@ -117,7 +117,7 @@ async fn only_a_json_object_says_who_somebody_is() {
 }
 
 #[tokio::test]
-async fn an_app_that_is_not_there_proves_nobody() {
+async fn an_app_that_is_down_proves_no_caller() {
     let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let stage = Plan { app_at: Some(nobody), ..Plan::default() }.start().await;
     stage.as_alice("/auth/pbx").send().await.expect(502);
@@ -264,7 +264,7 @@ async fn a_key_ends_when_it_says() {
 }
 
 #[tokio::test]
-async fn what_is_not_exactly_the_key_is_refused() {
+async fn a_value_that_is_not_exactly_the_key_is_refused() {
     let stage = keyed(WIDE).await;
     for shown in [
         "Bearer".to_owned(),
@@ -310,7 +310,7 @@ async fn keys_are_not_guessed_at_leisure() {
 }
 
 #[tokio::test]
-async fn two_credentials_are_none() {
+async fn two_credentials_are_refused() {
     let stage = keyed(WIDE).await;
     stage.gate.get("/auth/pbx?account=40").bearer(KEY).bearer(KEY).send().await.expect(401);
     stage.gate.get("/auth/pbx?account=40").bearer(KEY).header("authorization", "Basic eDp5").send().await.expect(401);
@@ -456,7 +456,7 @@ fn forbidden_accounts() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn whatever_an_app_claims_it_makes_no_administrator() {
+async fn no_claim_of_an_app_makes_an_administrator() {
     let stage = Stage::new().await;
     for ext in forbidden_accounts() {
         stage.claims(json!({ "user": "mallory", "ext": ext, "tenant": "acme.test" }));
@@ -476,7 +476,7 @@ async fn whatever_an_app_claims_it_makes_no_administrator() {
 }
 
 #[tokio::test]
-async fn whatever_a_key_names_it_makes_no_administrator() {
+async fn no_key_makes_an_administrator() {
     let stage = keyed(WIDE).await;
     for account in forbidden_accounts() {
         let body = json!({ "account": account, "domain": "acme.test" }).to_string();

@@ -25,7 +25,7 @@ async fn keyed(more: &str) -> Stage {
 // === Method `key` ===
 
 #[tokio::test]
-async fn a_key_in_any_other_place_is_none() {
+async fn a_key_in_another_place_does_not_count() {
     let stage = keyed("").await;
     stage.gate.canary(KEY);
     let bearer = format!("Bearer {KEY}");
@@ -61,7 +61,7 @@ async fn a_cookie_beside_a_key_is_a_second_credential_unless_cookies_are_ignored
 // === Method `app` ===
 
 #[tokio::test]
-async fn what_two_apps_would_judge_nobody_does() {
+async fn cookies_of_two_apps_in_one_request_are_refused() {
     let rules = format!(
         "[[auth]]\ntype = \"app\"\nname = \"portal\"\nwhoami = \"/api/me\"\ncookies = [\"demo_app\"]\n\
          [[auth]]\ntype = \"app\"\nname = \"mobile\"\nwhoami = \"/api/me\"\ncookies = [\"mobile\"]\n{STAFF}"

@@ -135,7 +135,7 @@ async fn a_cookie_that_the_app_does_not_know_is_refused() {
 }
 
 #[tokio::test]
-async fn an_app_that_does_not_answer_is_told_with_the_cause() {
+async fn an_app_that_does_not_answer_is_reported_with_the_cause() {
     let stage = Stage::new().await;
     stage.app.set(|faults| faults.whoami = Whoami::Status(http::StatusCode::INTERNAL_SERVER_ERROR));
     let told = stage.explain(&["--cookie", "demo_app=1"]).await;
@@ -371,7 +371,7 @@ async fn a_remembered_login_is_opened_by_the_gate_that_sealed_it() {
 // === What a request is like ===
 
 #[tokio::test]
-async fn whoever_is_believed_names_the_client() {
+async fn a_trusted_proxy_names_the_client() {
     let rules = key("from = [\"192.0.2.0/24\"]");
     let more = "[server]\nbelieve_forwarded_from = [\"10.0.0.0/8\"]\n";
     let stage = Plan { rules: &rules, more, ..Plan::default() }.start().await;
@@ -383,7 +383,7 @@ async fn whoever_is_believed_names_the_client() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_origin_and_a_prefetch_are_told_as_such() {
+async fn a_page_of_another_origin_and_a_prefetch_are_reported_as_such() {
     let stage = Stage::new().await;
     let cookie = stage.app.log_in("alice");
     let ott = ["--cookie", &cookie, "--act", "ott", "--header"];
@@ -409,7 +409,7 @@ async fn a_wish_selects_only_inside_the_grant() {
 }
 
 #[tokio::test]
-async fn a_user_without_a_password_is_told_to_the_operator() {
+async fn a_user_without_a_password_is_reported_to_the_operator() {
     let stage = Stage::new().await;
     stage.claims(json!({ "ext": "40", "tenant": "acme.test", "vox": "carol" }));
     let told = stage.explain(&["--cookie", "demo_app=1", "--act", "ott"]).await;
@@ -417,7 +417,7 @@ async fn a_user_without_a_password_is_told_to_the_operator() {
 }
 
 #[tokio::test]
-async fn json_tells_the_same_to_programs() {
+async fn json_has_the_same_content_for_programs() {
     let stage = Stage::new().await;
     let cookie = stage.app.log_in("bob");
     let file = stage.gate.file();
@@ -434,7 +434,7 @@ async fn json_tells_the_same_to_programs() {
 }
 
 #[tokio::test]
-async fn nothing_is_counted_however_often_one_asks_and_what_is_counted_is_told() {
+async fn explain_counts_nothing_and_reports_the_counts() {
     let stage = Plan { limits: "failures = \"2/15min\"", ..Plan::default() }.start().await;
     for _ in 0..4 {
         let told = stage.explain(&["--cookie", "demo_app=0"]).await;
@@ -467,7 +467,7 @@ async fn the_running_gate_judges_by_what_it_has_loaded() {
 }
 
 #[tokio::test]
-async fn whoever_is_frozen_is_told_so() {
+async fn a_frozen_caller_gets_an_answer_that_says_so() {
     let stage = Stage::new().await;
     let order = r#"{"whom":"account 40@acme.test"}"#;
     let length = order.len();
@@ -485,7 +485,7 @@ async fn whoever_is_frozen_is_told_so() {
 // === What cannot be answered ===
 
 #[tokio::test]
-async fn what_is_no_question_has_an_exit_code_of_its_own() {
+async fn an_invalid_question_has_its_own_exit_code() {
     let stage = Stage::new().await;
     for (arguments, code, part) in [
         (&["--header", "no colon"][..], 2, "a header field is written as"),

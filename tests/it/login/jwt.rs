@@ -119,7 +119,7 @@ async fn inner_claims_and_lists_reach_the_rules() {
 // === Bad tokens ===
 
 #[tokio::test]
-async fn bad_tokens_log_nobody_in() {
+async fn bad_tokens_do_not_log_in() {
     let (stage, _folder) = with_secret("max_age = \"1h\"\n").await;
     let (ours, other) = (signer(), Signer::secret("another-secret-of-thirty-two-bytes"));
     let sign = |changes| ours.token(&with(changes));
@@ -168,7 +168,7 @@ async fn bad_tokens_log_nobody_in() {
 
 /// CVE-2026-25537: a time that is text was taken for one that is not there.
 #[tokio::test]
-async fn cve_2026_25537_a_time_that_is_text_never_passes_for_none() {
+async fn cve_2026_25537_a_time_that_is_text_never_counts_as_absent() {
     let (stage, _folder) = with_secret("").await;
     for (name, reason) in
         [("exp", "exp is not a number"), ("nbf", "nbf is not a number"), ("iat", "iat is not a number")]
@@ -201,7 +201,7 @@ async fn narrowed_algorithms_leave_the_others_out() {
 // === Two credentials at once, and doubled ones ===
 
 #[tokio::test]
-async fn two_credentials_at_once_log_nobody_in() {
+async fn two_credentials_at_once_do_not_log_in() {
     let folder = TempDir::new().unwrap();
     secret(&folder, "key", SECRET);
     let source = format!("secret = {{ file = \"{}/key\" }}\n{}", folder.path().display(), terms());
@@ -270,7 +270,7 @@ fn from_elsewhere(asking: RequestBuilder<'_>) -> RequestBuilder<'_> {
 }
 
 #[tokio::test]
-async fn what_travels_by_itself_is_no_use_to_other_sites() {
+async fn credentials_that_browsers_send_by_themselves_are_no_use_to_other_sites() {
     let token = signer().token(&claims());
     for (lines, name, value, status) in [
         ("header = \"x-token\"", "x-token", token.clone(), 403),

@@ -42,7 +42,7 @@ async fn refused(stage: &Stage, path: &str, reason: &str) {
 // === Once ===
 
 #[tokio::test]
-async fn a_link_logs_in_whom_it_names_once() {
+async fn a_link_logs_in_the_account_it_names_once() {
     let stage = stage("").await;
     let link = link();
     let answer = click(&stage, &link).await.expect(303);
@@ -78,7 +78,7 @@ async fn a_link_is_used_also_where_the_pbx_says_no() {
 }
 
 #[tokio::test]
-async fn what_no_rule_grants_does_not_use_a_link() {
+async fn a_login_without_a_rule_does_not_use_up_the_link() {
     let stage = stage("").await;
     let link = sign("app.test", &[("account", "admin"), ("domain", "acme.test")], 50);
     for _ in 0..2 {
@@ -102,7 +102,7 @@ async fn the_language_of_a_link_is_that_of_the_session() {
 // === Exactly what was signed ===
 
 #[tokio::test]
-async fn whatever_is_changed_is_refused() {
+async fn any_change_of_a_link_is_refused() {
     let stage = stage("").await;
     let link = link();
     let reason = "the signature does not fit the link on this host";
@@ -192,7 +192,7 @@ async fn cookies_may_be_ignored_for_a_link() {
 // === Those who only look ===
 
 #[tokio::test]
-async fn who_looks_at_a_link_does_not_use_it() {
+async fn a_look_at_a_link_does_not_use_it_up() {
     let stage = stage("").await;
     let link = link();
     stage.gate.ask(Method::HEAD, &link).send().await.expect(503);

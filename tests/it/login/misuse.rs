@@ -198,7 +198,7 @@ fn token(changes: Value) -> String {
 // === Nothing at all ===
 
 #[tokio::test]
-async fn who_shows_nothing_is_nobody_to_any_method() {
+async fn a_request_without_a_credential_logs_in_by_no_method() {
     let house = AllMethods::open().await;
     assert_eq!(house.ask(&[]).await, 401);
     // Nor does what is empty show anything.
@@ -309,7 +309,7 @@ fn no_accounts() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn no_way_leads_to_an_account_that_is_none() {
+async fn no_method_leads_to_an_invalid_account() {
     let house = AllMethods::open().await;
     for way in WAYS {
         let mut tried = 0;
@@ -328,7 +328,7 @@ async fn no_way_leads_to_an_account_that_is_none() {
 }
 
 #[tokio::test]
-async fn no_certificate_leads_to_an_account_that_is_none() {
+async fn no_certificate_leads_to_an_invalid_account() {
     let files = CertificateFiles::new();
     let door = MtlsGate::open(&files, &HOSTS[..4], BY_MAIL).await;
     // The names of a certificate are ASCII.
@@ -344,7 +344,7 @@ async fn no_certificate_leads_to_an_account_that_is_none() {
 }
 
 #[tokio::test]
-async fn no_answer_of_the_app_leads_to_an_account_that_is_none() {
+async fn no_answer_of_the_app_leads_to_an_invalid_account() {
     const RULES: &str = "[[allow]]\nauth = \"redirect\"\npbx = { domain = \"{domain}\", account = \"{account}\" }";
     let account = Arc::new(Mutex::new(String::new()));
     let said = Arc::clone(&account);
@@ -444,7 +444,7 @@ async fn a_link_that_another_key_signed_is_refused() {
 }
 
 #[tokio::test]
-async fn a_login_that_another_gate_remembers_is_nobodys_here() {
+async fn a_login_that_another_gate_remembers_does_not_count_here() {
     let (one, other) = (OidcStage::new().await, OidcStage::new().await);
     let cookie = one.cookie().await;
     one.stage.gate.get("/auth/pbx").cookie(&cookie).send().await.expect(303);
@@ -484,7 +484,7 @@ async fn a_cookie_that_stands_twice_is_shown_to_the_app_as_it_came() {
 
 /// Whatever the app said before, what it says now counts.
 #[tokio::test]
-async fn a_cookie_whose_login_has_ended_is_nobodys() {
+async fn a_cookie_whose_login_has_ended_is_no_login() {
     let house = AllMethods::open().await;
     let shown = house.credential(Method::App, "40").await.unwrap();
     assert_eq!(house.ask(&[&shown]).await, 303);

@@ -200,7 +200,7 @@ async fn garbage_is_no_hello_under_several_policies_either() {
 // === Logins ===
 
 #[tokio::test]
-async fn a_certificate_logs_in_whom_it_names() {
+async fn a_certificate_logs_in_the_caller_it_names() {
     let files = CertificateFiles::new();
     let door = MtlsGate::open(&files, &HOSTS[..4], BY_MAIL).await;
     let ann = files.staff.client_named(&["email:40@acme.test"]);
@@ -220,7 +220,7 @@ async fn a_certificate_logs_in_whom_it_names() {
 }
 
 #[tokio::test]
-async fn trap_a_certificate_whose_name_has_two_readings_names_nobody() {
+async fn trap_a_certificate_whose_name_has_two_readings_names_no_caller() {
     let files = CertificateFiles::new();
     let door = MtlsGate::open(&files, &HOSTS[..4], BY_MAIL).await;
     for (names, expected) in [
@@ -265,7 +265,7 @@ async fn a_resumed_session_still_knows_its_certificate() {
 }
 
 #[tokio::test]
-async fn what_one_authority_vouches_for_another_may_not() {
+async fn one_authority_cannot_vouch_for_names_of_another() {
     let files = CertificateFiles::new();
     let rules = format!(
         r#"
@@ -372,7 +372,7 @@ async fn a_certificate_logs_in_over_http_2_and_behind_a_balancer() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_ends_while_its_connection_lasts_logs_nobody_in() {
+async fn a_certificate_that_expires_during_its_connection_no_longer_logs_in() {
     let files = CertificateFiles::new();
     let door = MtlsGate::open(&files, &HOSTS[..4], BY_MAIL).await;
     let key = KeyPair::generate().unwrap();

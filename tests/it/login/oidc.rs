@@ -122,7 +122,7 @@ async fn another_host_sends_people_to_the_one_where_they_log_in() {
 }
 
 #[tokio::test]
-async fn userinfo_adds_claims_and_replaces_none() {
+async fn userinfo_adds_claims_and_replaces_no_claim() {
     let scene = OidcStage::with("userinfo = true").await;
     scene.provider.set(|says| {
         says.claims = json!({ "ext": null });
@@ -133,7 +133,7 @@ async fn userinfo_adds_claims_and_replaces_none() {
 }
 
 #[tokio::test]
-async fn userinfo_of_somebody_else_is_refused() {
+async fn userinfo_of_another_subject_is_refused() {
     let scene = OidcStage::with("userinfo = true").await;
     scene.provider.set(|says| says.userinfo = json!({ "sub": "eve", "ext": "41" }));
     scene.check_refused(502, "does not tell of the person who logged in").await;
@@ -162,7 +162,7 @@ async fn a_flag_and_its_address_are_of_one_source() {
 }
 
 #[tokio::test]
-async fn what_has_two_readings_is_no_login() {
+async fn a_provider_document_with_two_readings_is_refused() {
     let scene = OidcStage::with("userinfo = true").await;
     scene.provider.set(|says| says.userinfo_text = Some(r#"{"sub":"ann","x":{"a":1,"a":2}}"#.to_owned()));
     scene.check_refused(502, "the answer of the userinfo endpoint cannot be read: a name stands twice").await;
@@ -173,7 +173,7 @@ async fn what_has_two_readings_is_no_login() {
 }
 
 #[tokio::test]
-async fn what_nobody_uses_spoils_no_login() {
+async fn an_unused_value_of_the_provider_spoils_no_login() {
     let provider = Provider::start().await;
     provider.set(|says| {
         let odd = json!({ "a": [1] });
@@ -197,7 +197,7 @@ async fn what_nobody_uses_spoils_no_login() {
 }
 
 #[tokio::test]
-async fn what_a_login_uses_is_named_where_it_is_odd() {
+async fn an_odd_value_that_a_login_uses_is_named() {
     let scene = OidcStage::with("userinfo = true").await;
     scene.provider.set(|says| says.tokens = json!({ "access_token": 1 }));
     scene.check_refused(502, "`access_token` in the answer of the token endpoint").await;
@@ -333,7 +333,7 @@ async fn only_the_callers_wish_survives_a_login() {
 // === What the provider must not say ===
 
 #[tokio::test]
-async fn an_id_token_that_is_wrong_proves_nobody() {
+async fn a_wrong_id_token_proves_no_caller() {
     let scene = OidcStage::new().await;
     let now = jiff::Timestamp::now().as_second();
     for (claims, reason) in [
@@ -357,7 +357,7 @@ async fn an_id_token_that_is_wrong_proves_nobody() {
 }
 
 #[tokio::test]
-async fn an_id_token_that_somebody_else_signed_proves_nobody() {
+async fn an_id_token_of_another_signer_proves_no_caller() {
     let scene = OidcStage::new().await;
     for (signs, header, reason) in [
         (IdTokenSigner::Another, json!({}), "the signature of the ID token is wrong"),
@@ -481,7 +481,7 @@ async fn a_login_that_browsers_do_not_keep_is_no_loop() {
 }
 
 #[tokio::test]
-async fn a_cookie_that_is_not_ours_is_nobody() {
+async fn a_foreign_cookie_is_no_login() {
     let scene = OidcStage::new().await;
     let cookie = scene.cookie().await;
     let middle = cookie.len() / 2;

@@ -64,7 +64,7 @@ async fn a_rule_applies_while_all_its_conditions_hold() {
 }
 
 #[tokio::test]
-async fn somebody_elses_address_that_nobody_verified_makes_nobody_of_anyone() {
+async fn an_unverified_address_grants_no_account() {
     let stage = with("pbx = { domain = \"acme.test\", account = \"{email|before:@}\" }").await;
     let claims = |verified: Value| json!({"email": "40@acme.test", "email_verified": verified});
     same(stage.session(claims(json!(true)), "/auth/pbx").await, 303, Some("40@acme.test"), "verified");
@@ -137,7 +137,7 @@ async fn a_changed_table_is_taken_at_a_reload_and_a_bad_one_changes_nothing() {
 const MANY: &str = "pbx = { domain = \"acme.test\", account = \"{exts}\" }\nvoximplant = \"{voxes}\"\n";
 
 #[tokio::test]
-async fn a_list_makes_nobody_of_anyone_unless_the_rule_says_how_to_choose() {
+async fn a_list_of_accounts_grants_none_unless_the_rule_says_how_to_choose() {
     let stage = with(MANY).await;
     same(stage.session(json!({"exts": ["40"]}), "/auth/pbx").await, 403, None, "no choose");
 }
@@ -278,7 +278,7 @@ async fn an_administrator_of_the_system_is_another_level() {
 }
 
 #[tokio::test]
-async fn nobody_becomes_an_administrator_by_asking_for_it() {
+async fn a_request_cannot_make_its_caller_an_administrator() {
     let stage = with(LEVELS).await;
     let staff = json!({"ext": "40", "tenant": "acme.test", "groups": ["staff"]});
     for path in ["/auth/pbx?account=admin", "/auth/pbx?account=", "/auth/pbx?account=ADMIN&domain=acme.test"] {

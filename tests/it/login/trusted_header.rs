@@ -50,7 +50,7 @@ fn alice<'s>(stage: &'s Stage, path: &str) -> RequestBuilder<'s> {
 // === Logins ===
 
 #[tokio::test]
-async fn who_is_logged_in_at_the_proxy_is_logged_in() {
+async fn a_caller_logged_in_at_the_proxy_is_logged_in() {
     let stage = stage_with("").await;
     alice(&stage, "/auth/pbx").header("remote-groups", "staff, phone").send().await.expect(303);
     let token = stage.gate.post("/auth/ott", FORM, "key=k1").from(PROXY).header("remote-user", "alice");
@@ -63,7 +63,7 @@ async fn who_is_logged_in_at_the_proxy_is_logged_in() {
 }
 
 #[tokio::test]
-async fn cve_2025_64484_who_is_not_the_proxy_is_nobody_whatever_it_sends() {
+async fn cve_2025_64484_a_client_that_is_not_the_proxy_is_no_caller_with_any_field() {
     let stage = stage_with("").await;
     for name in ["remote-user", "Remote_User", "REMOTE.USER", "REMOTE-USER"] {
         let asking = stage.gate.get("/auth/pbx").from(STRANGER).header(name, "alice").header("remote-ext", "40");
@@ -75,7 +75,7 @@ async fn cve_2025_64484_who_is_not_the_proxy_is_nobody_whatever_it_sends() {
 }
 
 #[tokio::test]
-async fn a_name_that_only_looks_like_the_field_names_nobody() {
+async fn a_field_with_a_similar_name_names_no_caller() {
     let stage = stage_with("").await;
     for name in ["remote_user", "remote.user", "remote-use", "remote-users", "x-remote-user", "remoteuser", "user"] {
         by_proxy(&stage, "/auth/pbx").header(name, "alice").header("remote-ext", "40").send().await.expect(401);
@@ -135,7 +135,7 @@ async fn raw_from(gate: &Gate, from: &str, bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn whatever_the_proxy_says_it_makes_no_administrator() {
+async fn no_field_of_the_proxy_makes_an_administrator() {
     let stage = stage_with("").await;
     for ext in ["admin", "ADMIN", "40@acme.test", "../40", "40/41", "{ext}", "40\"", "\\", "4 0", "*admin ", "é"] {
         let asking = by_proxy(&stage, "/auth/pbx").header("remote-user", "alice").header("remote-ext", ext);
@@ -280,7 +280,7 @@ async fn a_connection_line_takes_no_name_away() {
 }
 
 #[tokio::test]
-async fn trailers_name_nobody() {
+async fn trailers_name_no_caller() {
     let upstream = RawUpstream::ok().await;
     let gate = before(&upstream, "").await;
     let request = "POST / HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\
@@ -312,7 +312,7 @@ async fn the_secret_goes_no_further_and_without_it_nothing_does() {
 }
 
 #[tokio::test]
-async fn fields_of_oauth2_proxy_are_read_and_go_on_though_nobody_else_may_say_them() {
+async fn fields_of_oauth2_proxy_are_read_and_passed_on_and_removed_from_other_clients() {
     let rules = r#"
 [[auth]]
 type = "header"
@@ -340,7 +340,7 @@ pbx = { domain = "{email|after:@}", account = "{email|before:@}" }
 // === Several proxies ===
 
 #[tokio::test]
-async fn the_proxy_is_the_other_end_of_the_connection_and_the_client_whom_it_names() {
+async fn the_proxy_is_the_peer_and_the_client_is_the_one_it_names() {
     let rules = rules("");
     let more = format!("[server]\nbelieve_forwarded_from = [\"{PROXY}\"]");
     let stage = Plan { rules: &rules, more: &more, ..Plan::default() }.start().await;

@@ -134,7 +134,7 @@ async fn the_recipe_for_entra_id_logs_in_people_and_tokens() {
 }
 
 #[tokio::test]
-async fn the_recipe_for_cloudflare_access_logs_in_whom_it_vouches_for() {
+async fn the_recipe_for_cloudflare_access_logs_in_the_caller_it_vouches_for() {
     let kitchen = RecipeGate::open("cloudflare-access").await;
     let issuer = format!("https://{}.cloudflareaccess.com", kitchen.value("team"));
     let alice = json!({ "email": "40@example.com", "type": "app" });

@@ -69,7 +69,7 @@ async fn an_answer_is_believed_for_as_long_as_both_sides_say() {
 }
 
 #[tokio::test]
-async fn what_is_no_answer_is_never_kept() {
+async fn an_invalid_answer_is_never_cached() {
     let cache = "cache = \"30s\"";
     for (status, body, expected) in [
         ("401 Unauthorized", "{}", 401),
@@ -166,7 +166,7 @@ impl Slow {
 }
 
 #[tokio::test]
-async fn who_ask_at_once_share_one_question_and_who_leaves_takes_nothing_from_the_others() {
+async fn simultaneous_requests_share_one_question_and_survive_a_client_that_leaves() {
     let slow = Slow::new(answer("200 OK", "Cache-Control: no-store\r\n", ALICE)).await;
     let stage = stage(&slow.app, "cache = \"30s\"\n").await;
     let others = futures_util::future::join_all((0..4).map(|_| ann(&stage, "session=a").send()));
@@ -209,7 +209,7 @@ async fn who_ask_at_once_share_one_question_and_who_leaves_takes_nothing_from_th
 }
 
 #[tokio::test]
-async fn without_a_cache_everybody_asks_for_themselves() {
+async fn without_a_cache_each_request_asks_the_app() {
     let slow = Slow::new(answer("200 OK", "", ALICE)).await;
     let stage = stage(&slow.app, "").await;
     let asking = futures_util::future::join_all((0..3).map(|_| ann(&stage, "session=a").send()));
@@ -224,7 +224,7 @@ async fn without_a_cache_everybody_asks_for_themselves() {
 }
 
 #[tokio::test]
-async fn a_cookie_that_whoami_sets_goes_to_nobody() {
+async fn a_cookie_that_whoami_sets_reaches_no_client() {
     let app = RawUpstream::answering(answer("200 OK", "Set-Cookie: session=fresh-0123456789abcdef\r\n", ALICE)).await;
     for more in ["", "cache = \"30s\""] {
         let stage = stage(&app, more).await;

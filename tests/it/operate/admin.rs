@@ -140,7 +140,7 @@ async fn a_question_has_a_size() {
 }
 
 #[tokio::test]
-async fn somebody_who_says_nothing_holds_nobody_up() {
+async fn a_silent_client_delays_no_other() {
     let upstream = RawUpstream::ok().await;
     let gate = Gate::before_with(upstream.addr, "", TCP).await;
     let Listen::Tcp(address) = gate.admin().clone() else { panic!("{}", gate.admin()) };
@@ -237,7 +237,7 @@ async fn a_log_that_cannot_be_written_is_not_ready_and_its_lines_are_counted() {
 }
 
 #[tokio::test]
-async fn status_tells_people_what_runs() {
+async fn status_shows_what_runs() {
     let gate = Gate::before(RawUpstream::ok().await.addr).await;
     let _tls = gate.raw("app.test", "h2").await;
     gate.counts("callgate_connections_open{protocol=h2}", 1.0).await;
@@ -342,7 +342,7 @@ async fn connections_handshakes_and_upstream_connections_are_counted() {
 }
 
 #[tokio::test]
-async fn a_resumed_session_is_told_from_a_new_one() {
+async fn a_resumed_session_is_counted_apart_from_a_new_one() {
     let gate = Gate::before(RawUpstream::ok().await.addr).await;
     let config = std::sync::Arc::new(gate.client_config());
     for _ in 0..2 {

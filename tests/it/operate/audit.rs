@@ -170,7 +170,7 @@ async fn a_syslog_that_is_away_is_counted_and_costs_no_login() {
 // === The report ===
 
 #[tokio::test]
-async fn a_report_tells_who_became_an_account_and_who_tried() {
+async fn a_report_lists_the_logins_and_the_attempts_for_an_account() {
     let stage = Plan { more: "[audit]\nfile = \"audit.log\"", ..Plan::default() }.start().await;
     for client in ["127.0.0.1", "127.0.0.1", "127.0.0.9"] {
         stage.as_alice("/auth/pbx").from(client).send().await.expect(303);

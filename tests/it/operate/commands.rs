@@ -124,7 +124,7 @@ async fn a_good_configuration_is_ok() {
 }
 
 #[tokio::test]
-async fn all_problems_are_told_at_once_and_before_a_port_is_bound() {
+async fn all_problems_are_reported_at_once_and_before_a_port_is_bound() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let (app, pbx) = stand_ins().await;
     let good = configuration(&taken.local_addr().unwrap().to_string(), app.addr, pbx.addr);
@@ -175,7 +175,7 @@ async fn an_online_check_finds_a_wrong_password() {
 }
 
 #[tokio::test]
-async fn an_online_check_finds_an_app_that_knows_everybody() {
+async fn an_online_check_finds_an_app_that_accepts_any_cookie() {
     let (app, pbx) = stand_ins().await;
     app.set(|faults| faults.whoami = Whoami::Claims(json!({ "ext": "40" })));
     let text_of = configuration("127.0.0.1:0", app.addr, pbx.addr);
@@ -226,7 +226,7 @@ async fn a_password_becomes_a_line_of_the_users_file() {
 }
 
 #[tokio::test]
-async fn a_generated_password_is_told_apart_from_its_line() {
+async fn a_generated_password_is_printed_apart_from_its_line() {
     let output = hash(&["--user", "myuser", "--generate"], "").await;
     check_code(&output, 0);
     let (line, told) = (text(&output.stdout), text(&output.stderr));
@@ -241,7 +241,7 @@ async fn a_generated_password_is_told_apart_from_its_line() {
 }
 
 #[tokio::test]
-async fn a_key_is_told_apart_from_its_hash() {
+async fn a_key_is_printed_apart_from_its_hash() {
     let output = hash(&["--key"], "").await;
     check_code(&output, 0);
     let told = text(&output.stderr);

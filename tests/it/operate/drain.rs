@@ -124,7 +124,7 @@ async fn an_answer_under_way_is_finished() {
 }
 
 #[tokio::test]
-async fn http2_is_told_to_go_away_and_its_streams_are_finished() {
+async fn an_http2_client_gets_goaway_and_its_streams_are_finished() {
     let (upstream, finish) = halves().await;
     let gate = Gate::before(upstream.addr).await;
     let (mut send, connection) = h2::client::handshake(gate.raw("app.test", "h2").await).await.unwrap();

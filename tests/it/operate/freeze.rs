@@ -251,7 +251,7 @@ async fn a_restart_keeps_a_freeze_and_a_gate_that_does_not_run_can_be_told() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_says_what_to_do() {
+async fn an_invalid_order_says_what_to_do() {
     let stage = Stage::new().await;
     for (arguments, code, part) in [
         (&["freeze", "account", "40"][..], 2, "no @"),
@@ -294,7 +294,7 @@ async fn what_cannot_be_done_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_gate_without_an_admin_listener_cannot_be_told_and_the_command_says_so() {
+async fn a_command_to_a_gate_without_an_admin_listener_fails_and_says_so() {
     let stage = Stage::new().await;
     let dir = tempfile::tempdir().unwrap();
     let text_of = format!("{}\n[state]\nfile = \"{}\"", stage.gate.text, dir.path().join("state").display());

@@ -121,7 +121,7 @@ fn notified(notify: &UnixDatagram) -> String {
 }
 
 #[tokio::test]
-async fn sockets_of_systemd_are_taken_and_it_is_told_of_each_step() {
+async fn sockets_of_systemd_are_taken_and_each_step_is_notified() {
     let upstream = RawUpstream::ok().await;
     let mut program = Program::before(upstream.addr, "").await;
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -153,7 +153,7 @@ async fn sockets_of_systemd_are_taken_and_it_is_told_of_each_step() {
 }
 
 #[tokio::test]
-async fn who_waits_at_a_socket_of_systemd_is_served_by_the_next_process() {
+async fn a_connection_waiting_at_a_socket_of_systemd_is_served_by_the_next_process() {
     let upstream = RawUpstream::ok().await;
     let program = Program::before(upstream.addr, "").await;
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -121,7 +121,7 @@ async fn a_refusal_that_a_listed_page_may_read_has_its_reason_in_the_log_too() {
 
 /// A gate searches the logs for all that was sent and received, so the exchanges are the test.
 #[tokio::test]
-async fn no_line_tells_what_logs_in() {
+async fn no_log_line_contains_a_credential() {
     for more in ["", JSON] {
         let stage = Plan { dialect: Dialect::B, pbx: "handoff = \"cookie\"", more, ..Plan::default() }.start().await;
         let answer = stage.as_alice("/auth/pbx").send().await.expect(303);

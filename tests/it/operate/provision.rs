@@ -147,7 +147,7 @@ async fn a_key_of_the_account_proves_the_same() {
 }
 
 #[tokio::test]
-async fn what_voximplant_may_have_done_is_told() {
+async fn a_change_that_voximplant_may_have_made_is_reported() {
     let desk = ProvisionFolder::new().await;
     let before = desk.file("phone.htdigest");
     for (trouble, words) in [
@@ -176,7 +176,7 @@ async fn a_folder_that_cannot_be_written_stops_before_voximplant_is_asked() {
 }
 
 #[tokio::test]
-async fn what_is_missing_is_named() {
+async fn missing_parts_are_named() {
     let desk = ProvisionFolder::new().await;
     let text = desk.file("proxy.toml");
     let without = text.lines().filter(|line| !line.starts_with("management")).collect::<Vec<_>>().join("\n");

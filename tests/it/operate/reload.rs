@@ -123,7 +123,7 @@ async fn a_pipe_in_the_place_of_a_file_holds_up_neither_a_reload_nor_the_end() {
 }
 
 #[tokio::test]
-async fn what_sockets_and_threads_are_made_of_is_refused_whole() {
+async fn a_change_of_sockets_or_threads_is_refused_as_a_whole() {
     let upstream = RawUpstream::ok().await;
     let mut program = Program::before(upstream.addr, "").await;
     program.change("workers = 2", "workers = 1\nredirect_http = \"127.0.0.1:0\"");

@@ -77,7 +77,7 @@ async fn few_descriptors_mean_fewer_connections_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_is_used_in_the_place_of_max_connections_is_said_once() {
+async fn a_lowered_max_connections_is_logged_once() {
     let upstream = RawUpstream::ok().await;
     let mut command = limited("-n 100");
     let dir = TempDir::new().unwrap();

@@ -37,7 +37,7 @@ async fn a_path_is_served_and_gone_after_the_end() {
 }
 
 #[tokio::test]
-async fn a_socket_that_nobody_listens_at_is_replaced_and_another_is_left_alone() {
+async fn a_socket_without_a_listener_is_replaced_and_another_is_left_alone() {
     let upstream = RawUpstream::ok().await;
     let program = Program::start(upstream.addr, TOP, "").await;
     let again = || {
@@ -60,7 +60,7 @@ async fn a_socket_that_nobody_listens_at_is_replaced_and_another_is_left_alone()
 }
 
 #[tokio::test]
-async fn what_is_no_socket_is_not_touched() {
+async fn a_file_that_is_no_socket_is_not_touched() {
     let upstream = RawUpstream::ok().await;
     let program = Program::before(upstream.addr, "").await;
     program.change("127.0.0.1:0", "unix:precious");

@@ -108,7 +108,7 @@ async fn without_a_file_a_reload_keeps_what_is_known() {
 // === What cannot be kept ===
 
 #[tokio::test]
-async fn a_full_table_lets_nobody_in_and_says_so() {
+async fn a_full_table_refuses_logins_and_says_so() {
     if !are_here(&["sh"]) {
         return;
     }
@@ -137,7 +137,7 @@ async fn a_full_table_lets_nobody_in_and_says_so() {
 
 /// As on a full disk: the system takes no byte beyond the first of any file.
 #[tokio::test]
-async fn a_disk_that_takes_nothing_lets_nobody_in_and_says_so() {
+async fn a_full_disk_refuses_logins_and_is_logged() {
     if !are_here(&["sh"]) {
         return;
     }
@@ -162,7 +162,7 @@ async fn a_disk_that_takes_nothing_lets_nobody_in_and_says_so() {
 
 /// Another program's fault is known before the next start.
 #[tokio::test]
-async fn a_file_that_is_cut_short_beneath_the_gate_lets_nobody_in_and_is_told_of() {
+async fn a_truncated_state_file_refuses_logins_and_is_logged() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("state");
     let stage = stage(&state(&path)).await;

@@ -105,7 +105,7 @@ async fn a_disk_that_is_full_gives_no_login_unless_it_may() {
 }
 
 #[tokio::test]
-async fn a_syslog_that_nobody_reads_is_told_of_and_costs_no_login() {
+async fn a_syslog_that_does_not_read_is_reported_and_costs_no_login() {
     let dir = tempfile::tempdir().unwrap();
     let daemon = UnixDatagram::bind(dir.path().join("log")).unwrap();
     let more = format!("[audit]\nsyslog = \"unix:{}\"", dir.path().join("log").display());
@@ -131,7 +131,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 }
 
 #[tokio::test]
-async fn a_program_whose_output_nobody_reads_serves_and_ends() {
+async fn a_program_whose_output_is_not_read_serves_and_ends() {
     let upstream = RawUpstream::ok().await;
     let (_stdout, to_stdout) = full_pipe();
     let (_stderr, to_stderr) = full_pipe();
@@ -160,7 +160,7 @@ async fn a_program_whose_output_nobody_reads_serves_and_ends() {
 }
 
 #[tokio::test]
-async fn a_program_whose_output_nobody_reads_ends_at_once_by_a_second_signal() {
+async fn a_program_whose_output_is_not_read_ends_at_once_by_a_second_signal() {
     let upstream = RawUpstream::silent().await;
     let (_stdout, to_stdout) = full_pipe();
     let (_stderr, to_stderr) = full_pipe();
@@ -176,7 +176,7 @@ async fn a_program_whose_output_nobody_reads_ends_at_once_by_a_second_signal() {
 }
 
 #[tokio::test]
-async fn lines_that_a_stuck_output_lost_are_told_of_once_it_is_read() {
+async fn lines_that_a_stuck_output_lost_are_counted_once_it_is_read() {
     let upstream = RawUpstream::ok().await;
     let dir = tempfile::tempdir().unwrap();
     let (mut stdout, to_stdout) = full_pipe();

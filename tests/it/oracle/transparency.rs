@@ -406,7 +406,7 @@ fn refused() -> Vec<(&'static str, Vec<String>)> {
 }
 
 #[tokio::test]
-async fn what_the_documents_say_is_refused_is_refused() {
+async fn requests_that_the_documents_refuse_are_refused() {
     let upstream = RawUpstream::ok().await;
     let gate = Gate::before_with(upstream.addr, "hosts = [\"app.test\"]", "").await;
     let (rows, refused) = (table("## Refused here, and never seen by the upstream"), refused());

@@ -31,7 +31,7 @@ async fn the_answer_to_a_key_logs_its_caller_in_to_voximplant() {
 }
 
 #[tokio::test]
-async fn nobody_is_logged_in_as_nobody() {
+async fn a_request_without_a_valid_credential_gets_no_session() {
     let stage = Stage::new().await;
     stage.gate.get("/auth/pbx").send().await.expect(401);
     stage.gate.get("/auth/pbx").cookie("demo_app=wrong").send().await.expect(401);

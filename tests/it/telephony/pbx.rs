@@ -141,7 +141,7 @@ async fn a_ticket_is_for_the_browser_that_began() {
 
 /// A server at the host where a hand-over began could lead the visitor through all steps.
 #[tokio::test]
-async fn no_hand_over_begins_at_a_host_of_somebody_else() {
+async fn no_hand_over_begins_at_a_foreign_host() {
     let stage = Plan { dialect: Dialect::C, pbx: COOKIE, ..Plan::default() }.start().await;
     let cookie = stage.app.log_in("alice");
     let ask =
@@ -277,7 +277,7 @@ async fn one_host_for_both_keeps_the_browser_where_it_is() {
 }
 
 #[tokio::test]
-async fn nobody_but_the_configuration_says_where_to() {
+async fn only_the_configuration_decides_where_a_browser_goes() {
     let stage = Plan { app: "whoami = \"/api/me\"\nlogin = \"/login\"", ..Plan::default() }.start().await;
     let wishes =
         "url=https://evil.test/&next=//evil.test&redirect=https://evil.test&return_to=/%5Cevil.test&host=evil.test";
@@ -428,7 +428,7 @@ async fn a_mint_that_was_sent_is_not_asked_twice() {
 // === Programs that look ahead ===
 
 #[tokio::test]
-async fn whoever_looks_ahead_gets_no_session() {
+async fn a_prefetch_gets_no_session() {
     let stage = Stage::new().await;
     let ahead: [(&str, &str); 11] = [
         ("sec-purpose", "prefetch"),
@@ -623,7 +623,7 @@ async fn a_link_may_be_clicked_on_any_site() {
 // === Requests without a login ===
 
 #[tokio::test]
-async fn a_person_is_led_to_the_login_and_a_program_is_told_of_it() {
+async fn a_browser_is_redirected_to_the_login_and_a_program_gets_its_address() {
     let app = "whoami = \"/api/me\"\nlogin = \"/login?next=pbx\"";
     let stage = Plan { app, ..Plan::default() }.start().await;
     for (fields, status) in [
@@ -650,7 +650,7 @@ async fn a_person_is_led_to_the_login_and_a_program_is_told_of_it() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_origin_is_told_the_whole_address_of_the_login() {
+async fn a_page_of_another_origin_gets_the_whole_address_of_the_login() {
     let app = "whoami = \"/api/me\"\nlogin = \"/login?next=pbx\"";
     let voximplant = "origins = [\"capacitor://localhost\"]";
     let stage = Plan { app, voximplant, ..Plan::default() }.start().await;

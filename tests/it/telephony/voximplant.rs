@@ -29,7 +29,7 @@ fn check_metric(stage: &Stage, line: &str) {
 // === Races ===
 
 #[tokio::test]
-async fn two_devices_that_race_for_a_user_are_told_once() {
+async fn two_devices_that_race_for_a_user_are_reported_once() {
     let stage = Stage::new().await;
     ask(&stage, "k1", "desk").send().await.expect(200);
     ask(&stage, "k2", "desk").send().await.expect(200);
@@ -44,7 +44,7 @@ async fn two_devices_that_race_for_a_user_are_told_once() {
 }
 
 #[tokio::test]
-async fn users_of_their_own_race_with_nobody() {
+async fn separate_users_do_not_race() {
     let stage = Stage::new().await;
     ask(&stage, "k1", "desk").send().await.expect(200);
     let bob = stage.gate.post("/auth/ott", FORM, "key=k2").cookie(&stage.app.log_in("bob")).from("127.0.0.2");

@@ -89,7 +89,7 @@ async fn a_silent_place_costs_its_share_of_the_deadline_and_only_once() {
 }
 
 #[tokio::test]
-async fn what_one_worker_learnt_all_know() {
+async fn all_workers_know_what_one_has_learnt() {
     let second = named("second").await;
     let (silent, _filled) = black_hole().await;
     let urls = format!("url = [\"http://{silent}\", \"http://{}\"]", second.addr);
@@ -154,7 +154,7 @@ async fn when_none_is_well_all_are_tried() {
 }
 
 #[tokio::test]
-async fn what_was_sent_to_one_is_not_sent_to_another() {
+async fn a_request_sent_to_one_address_is_not_sent_to_another() {
     for request in [GET, POST] {
         let (first, second) = (RawUpstream::closing("").await, named("second").await);
         let gate = gate(&[first.addr, second.addr], "").await;
@@ -169,7 +169,7 @@ async fn what_was_sent_to_one_is_not_sent_to_another() {
 }
 
 #[tokio::test]
-async fn errors_of_the_app_itself_and_single_broken_answers_move_nobody() {
+async fn errors_of_the_app_and_single_broken_answers_do_not_change_the_address() {
     let well = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
     let unwell = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let script = [unwell, unwell, unwell, unwell, "", "nonsense\r\n\r\n", well, "", "nonsense\r\n\r\n", unwell, ""];
@@ -200,7 +200,7 @@ async fn a_place_that_never_answers_is_passed_over() {
 }
 
 #[tokio::test]
-async fn a_client_that_breaks_off_moves_nobody() {
+async fn a_client_that_breaks_off_does_not_change_the_address() {
     let (first, second) = (named("first").await, named("second").await);
     let gate = gate(&[first.addr, second.addr], "[server]\ntimeouts = { body_idle = \"100ms\" }").await;
     for _ in 0..5 {
@@ -215,7 +215,7 @@ async fn a_client_that_breaks_off_moves_nobody() {
 
 /// As servers do that give a request so much time and no more.
 #[tokio::test]
-async fn a_client_that_dawdles_until_the_upstream_hangs_up_moves_nobody() {
+async fn a_slow_client_that_makes_the_upstream_hang_up_does_not_change_the_address() {
     let first = RawUpstream::serving(|mut line| async move {
         while let Some(head) = line.head().await {
             if head.starts_with("POST") {
@@ -265,7 +265,7 @@ async fn the_pbx_is_asked_under_the_name_of_the_place_that_is_reached() {
 // === How many connections ===
 
 #[tokio::test]
-async fn who_comes_when_all_connections_are_taken_waits_and_is_told_when_none_ends() {
+async fn a_request_without_a_free_connection_waits_and_gets_503_in_the_end() {
     let release = Arc::new(AtomicBool::new(false));
     let told = release.clone();
     let upstream = RawUpstream::serving(move |mut line| {

@@ -63,7 +63,7 @@ async fn statuses_have_three_digits() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_1_is_no_answer() {
+async fn bytes_that_are_no_http_1_are_no_answer() {
     let settings = b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x64\0\x04\0\x10\0\0\0\x06\0\0\x40\0";
     check_502([
         &b"HTTP/0.9 200 OK\r\nContent-Length: 2\r\n\r\nok"[..],
@@ -256,7 +256,7 @@ async fn informational_answers_do_not_move_the_deadline() {
 }
 
 #[tokio::test]
-async fn what_has_no_body_has_none_whatever_follows() {
+async fn an_answer_without_a_body_has_none_whatever_bytes_follow() {
     let poison = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
     for (method, answer) in [
         ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n"),

@@ -42,7 +42,7 @@ fn user(head: &str) -> &str {
 }
 
 #[tokio::test]
-async fn nobody_is_served_as_who_proved_another_connection() {
+async fn no_client_is_served_on_a_connection_that_another_has_proven() {
     let upstream = RawUpstream::serving(knows_connections).await;
     let gate = Gate::before(upstream.addr).await;
     for scheme in ["NTLM", "negotiate", "Kerberos", "Basic x,  NTLM"] {

@@ -29,7 +29,7 @@ async fn a_grant_names_the_account() {
 }
 
 #[tokio::test]
-async fn whoami_fails_as_it_is_told_to() {
+async fn whoami_fails_as_configured() {
     let app = app().await;
     let slow = Whoami::Slow(Duration::from_millis(50));
     for (whoami, status, start) in [

@@ -40,7 +40,7 @@ async fn a_mint_is_recorded() {
 }
 
 #[tokio::test]
-async fn a_refusal_looks_as_it_is_told_to() {
+async fn a_refusal_has_the_configured_form() {
     let pbx = pbx(Dialect::A).await;
     for (form, status, body) in
         [(FailForm::False, "200", "false"), (FailForm::EmptyString, "200", "\"\""), (FailForm::Status401, "401", "{")]
@@ -54,7 +54,7 @@ async fn a_refusal_looks_as_it_is_told_to() {
 }
 
 #[tokio::test]
-async fn a_minted_session_looks_as_it_is_told_to() {
+async fn a_minted_session_has_the_configured_form() {
     let pbx = pbx(Dialect::A).await;
     for (form, before, after) in
         [(BodyForm::Quoted, "\"", "\""), (BodyForm::Bare, "", ""), (BodyForm::Object, "{\"session\":\"", "\"}")]
