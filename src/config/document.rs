@@ -136,13 +136,6 @@ impl<'d, 'i> TomlTable<'d, 'i> {
         None
     }
 
-    fn hint_for(&self, key: &str, known: &[&str]) -> String {
-        match advice::home(key) {
-            Some(home) if !advice::has_similar(key, known) => format!("`{key}` belongs {home}"),
-            Some(_) | None => did_you_mean(key, known),
-        }
-    }
-
     fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
@@ -152,8 +145,16 @@ impl<'d, 'i> TomlTable<'d, 'i> {
         for key in self.entries.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
             let path = self.path_of(&key.get_ref().escape_debug().to_string());
             let message = format!("unknown key `{path}`");
-            self.document.report(key.span().start, message, Some(self.hint_for(key.get_ref(), &known)));
+            self.document.report(key.span().start, message, Some(hint_for(key.get_ref(), &known)));
         }
+    }
+}
+
+/// Returns the hint for an unknown key: where it belongs, or a known key that looks like it.
+fn hint_for(key: &str, known: &[&str]) -> String {
+    match advice::home(key) {
+        Some(home) if !advice::has_similar(key, known) => format!("`{key}` belongs {home}"),
+        Some(_) | None => did_you_mean(key, known),
     }
 }
 
