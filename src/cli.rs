@@ -119,7 +119,7 @@ fn print_usage(unparsed: &clap::Error) -> ExitCode {
 }
 
 /// The result of a command: success, or the exit code after an error that was already reported.
-type Done = Result<(), ExitCode>;
+type CommandResult = Result<(), ExitCode>;
 
 /// Loads a configuration, or reports every error in it.
 fn load(path: &Path) -> Result<Config, ExitCode> {

@@ -3,7 +3,7 @@
 mod report;
 mod verify;
 
-use super::Done;
+use super::CommandResult;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum AuditCommand {
@@ -13,7 +13,7 @@ pub(super) enum AuditCommand {
     Report(report::Arguments),
 }
 
-pub(super) fn run(command: &AuditCommand) -> Done {
+pub(super) fn run(command: &AuditCommand) -> CommandResult {
     match command {
         AuditCommand::Verify(arguments) => verify::run(arguments),
         AuditCommand::Report(arguments) => report::run(arguments),

@@ -12,7 +12,7 @@ use tokio::runtime::{self, LocalOptions};
 use tokio::time::timeout;
 
 use super::unstarted_gate::UnstartedGate;
-use super::{Done, EX_CONFIG, load, print_line, print_remark, report_error};
+use super::{CommandResult, EX_CONFIG, load, print_line, print_remark, report_error};
 use crate::auth::{self, Provider};
 use crate::config::{self, AppMethodConfig, ChainFlaw, Config, HostPattern, JwtKeySource, MethodKind};
 use crate::model::account::{Account, Role};
@@ -23,7 +23,7 @@ use crate::pbx::{self, Pbx};
 use crate::state::{OpenError, Store};
 use crate::upstream::{self, Connector, RequestBody, Upstream, UpstreamResponse};
 
-pub(super) fn run(path: &Path, online: bool) -> Done {
+pub(super) fn run(path: &Path, online: bool) -> CommandResult {
     let config = Arc::new(load(path)?);
     let name = path.display();
     let start_problems = start_problems(&config);

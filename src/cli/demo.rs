@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{Done, print_line, report_error, report_problems, run};
+use super::{CommandResult, print_line, report_error, report_problems, run};
 use crate::config;
 use crate::demo::app::{PortalApp, PortalOptions, SameSite};
 use crate::demo::server::serve;
@@ -29,12 +29,12 @@ pub(super) struct Arguments {
     listen: SocketAddr,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Done {
+pub(super) fn run(arguments: &Arguments) -> CommandResult {
     trace::init(tracing::Level::INFO, config::LogFormat::Text);
     run::runtime()?.block_on(show(arguments.listen))
 }
 
-async fn show(listen: SocketAddr) -> Done {
+async fn show(listen: SocketAddr) -> CommandResult {
     let listen = with_port(listen).map_err(|error| report_error("cannot listen", &error))?;
     let port = listen.port();
     let options = VodiaOptions::default();

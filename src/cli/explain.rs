@@ -15,7 +15,9 @@ use tokio::runtime::{self, LocalOptions};
 use tokio::task::JoinSet;
 
 use super::unstarted_gate::UnstartedGate;
-use super::{Done, EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, admin_client, load, print_line, print_remark, report_error};
+use super::{
+    CommandResult, EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, admin_client, load, print_line, print_remark, report_error,
+};
 use crate::config::Config;
 use crate::model::login::LoginKind;
 use crate::model::path::PBX_PATH;
@@ -84,7 +86,7 @@ fn login_kinds() -> impl TypedValueParser<Value = LoginKind> {
     PossibleValuesParser::new([pbx, ott]).map(|word| if word == "ott" { LoginKind::Ott } else { LoginKind::Pbx })
 }
 
-pub(super) fn run(arguments: &Arguments) -> Done {
+pub(super) fn run(arguments: &Arguments) -> CommandResult {
     let question = question(arguments).map_err(|problem| usage_error(&problem))?;
     let explanation = if arguments.running {
         let answer = admin_client::ask_running(&arguments.config, "/explain", &json!(question))?;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::admin_client::{self, GateReply};
-use super::{Done, EX_CONFIG, EX_UNAVAILABLE, load, print_line, print_remark, report_error, run, time_args};
+use super::{CommandResult, EX_CONFIG, EX_UNAVAILABLE, load, print_line, print_remark, report_error, run, time_args};
 use crate::config::Config;
 use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
 use crate::observe::Logs;
@@ -74,7 +74,7 @@ pub(super) struct ThawArguments {
     config: PathBuf,
 }
 
-pub(super) fn freeze(freezing: &FreezeArguments) -> Done {
+pub(super) fn freeze(freezing: &FreezeArguments) -> CommandResult {
     let (kind, target) = match &freezing.command {
         FreezeCommand::Account(target) => ("account", target),
         FreezeCommand::User(target) => ("user", target),
@@ -103,7 +103,7 @@ pub(super) fn freeze(freezing: &FreezeArguments) -> Done {
     print_line(&format_args!("{whom} is frozen {end}"))
 }
 
-pub(super) fn thaw(thawing: &ThawArguments) -> Done {
+pub(super) fn thaw(thawing: &ThawArguments) -> CommandResult {
     let whom = whom(&thawing.kind, &thawing.name)?;
     let was_frozen = match admin_client::ask_if_running(&thawing.config, "/thaw", &json!({ "whom": whom.to_string() }))?
     {
@@ -124,7 +124,7 @@ pub(super) fn thaw(thawing: &ThawArguments) -> Done {
     print_line(&format_args!("{whom} is thawed"))
 }
 
-fn list(listing: &ListArguments) -> Done {
+fn list(listing: &ListArguments) -> CommandResult {
     let freezes = match admin_client::ask_if_running(&listing.config, "/freezes", &json!({}))? {
         GateReply::Answer(answer) => answer,
         GateReply::NotRunning => {

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal};
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::output::print_secret;
-use super::{Done, print_line, report_error};
+use super::{CommandResult, print_line, report_error};
 use crate::model::ott::{VoximplantUser, users_line};
 use crate::model::secret::Secret;
 use crate::random;
@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     key: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Done {
+pub(super) fn run(arguments: &Arguments) -> CommandResult {
     match &arguments.user {
         None => key(),
         Some(user) if arguments.generate => generate(user),
@@ -34,11 +34,11 @@ pub(super) fn run(arguments: &Arguments) -> Done {
     }
 }
 
-fn hash(user: &VoximplantUser, password: &Secret) -> Done {
+fn hash(user: &VoximplantUser, password: &Secret) -> CommandResult {
     print_line(&users_line(user, password.expose()))
 }
 
-fn generate(user: &VoximplantUser) -> Done {
+fn generate(user: &VoximplantUser) -> CommandResult {
     let password = password();
     print_secret(&format_args!("password: {}", password.expose()))?;
     hash(user, &password)
@@ -50,7 +50,7 @@ pub(super) fn password() -> Secret {
     Secret::new(format!("{}-aA1", random::text::<RANDOM>()))
 }
 
-fn key() -> Done {
+fn key() -> CommandResult {
     let key = Secret::new(random::text::<RANDOM>());
     print_secret(&format_args!("key: {}", key.expose()))?;
     print_line(&format_args!("sha256 = \"{}\"", hex::encode(digest(&SHA256, key.expose().as_bytes()))))

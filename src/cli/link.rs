@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Done, EX_USAGE, load, print_line, print_remark};
+use super::{CommandResult, EX_USAGE, load, print_line, print_remark};
 use crate::config::{Config, HostPattern, LinkConfig, MethodKind};
 use crate::model::link;
 use crate::model::path::PBX_PATH;
@@ -46,7 +46,7 @@ pub(super) struct Arguments {
     method: Option<String>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Done {
+pub(super) fn run(arguments: &Arguments) -> CommandResult {
     let config = load(&arguments.config)?;
     let url = url(&config, arguments, Timestamp::now()).map_err(|problem| {
         print_remark(&format_args!("callgate: {problem}"));

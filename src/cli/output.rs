@@ -4,13 +4,13 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::Done;
+use super::CommandResult;
 
 /// Prints a result of the command to standard output.
 ///
 /// # Errors
 /// Exit code 1 when the line cannot be written. A closed pipe is no error: its reader, such as `head`, has read enough.
-pub(super) fn print_line(text: &dyn Display) -> Done {
+pub(super) fn print_line(text: &dyn Display) -> CommandResult {
     exit_code("standard output", write_line(io::stdout(), text))
 }
 
@@ -18,7 +18,7 @@ pub(super) fn print_line(text: &dyn Display) -> Done {
 ///
 /// # Errors
 /// Exit code 1 when the line cannot be written, also to a closed pipe: the secret would be lost.
-pub(super) fn print_secret(text: &dyn Display) -> Done {
+pub(super) fn print_secret(text: &dyn Display) -> CommandResult {
     write_line(io::stderr(), text).map_err(|error| report_lost("standard error", &error))
 }
 
@@ -28,7 +28,7 @@ pub(super) fn print_remark(text: &dyn Display) {
 }
 
 /// Turns the result of a write into the exit code, and reports an error other than a closed pipe.
-pub(super) fn exit_code(stream: &str, written: io::Result<()>) -> Done {
+pub(super) fn exit_code(stream: &str, written: io::Result<()>) -> CommandResult {
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(report_lost(stream, &error)),
         Ok(()) | Err(_) => Ok(()),

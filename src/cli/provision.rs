@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use self::api::{ApiError, ManagementApi};
 use self::users_file::UsersFileDraft;
-use super::{Done, hash, load, print_line, report_error, run};
+use super::{CommandResult, hash, load, print_line, report_error, run};
 use crate::config::{ManagementConfig, VoximplantConfig};
 use crate::model::ott::{VoximplantUser, users_line};
 use crate::model::secret::Secret;
@@ -55,7 +55,7 @@ struct ProvisionTarget<'c> {
     management: &'c ManagementConfig,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Done {
+pub(super) fn run(arguments: &Arguments) -> CommandResult {
     let config = load(&arguments.config)?;
     let stop = |error: &dyn Error| report_error("nothing was changed", error);
     let target = target(config.voximplant.as_ref(), arguments).map_err(|error| stop(&error))?;

@@ -12,14 +12,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
 use super::reload::{ConfigReading, ConfigSource, ReadTimeout};
-use super::{Done, EX_CONFIG, EX_CUT, accept, environment, print_remark, report_error, systemd};
+use super::{CommandResult, EX_CONFIG, EX_CUT, accept, environment, print_remark, report_error, systemd};
 use crate::config::{self, Config, Listen};
 use crate::observe::{Logs, trace};
 use crate::server::{InheritedSockets, Server, ServerState, StartError};
 use crate::state::OpenError;
 
 /// Loads the configuration and serves until a signal asks to stop.
-pub(super) fn run(path: &Path) -> Done {
+pub(super) fn run(path: &Path) -> CommandResult {
     let inherited = InheritedSockets::from_env()
         .map_err(|error| report_error("cannot take the sockets that were passed", &error))?;
     let reading = config::read(path, &environment);
@@ -43,7 +43,7 @@ pub(super) async fn serve(
     mut source: Option<ConfigSource>,
     mut inherited: InheritedSockets,
     ready: impl FnOnce(&Server),
-) -> Done {
+) -> CommandResult {
     let mut signals = Signals::listen().map_err(|error| report_error("cannot listen for signals", &error))?;
     let logs = Logs::open(&config).map_err(|error| report_error("cannot open the logs", &error))?;
     let server = Server::start_with(config, logs, &mut inherited);
@@ -175,7 +175,7 @@ async fn next_reading(source: &mut Option<ConfigSource>) -> Result<Box<ConfigRea
 }
 
 /// Drains: ends after the exchanges in flight, or at the next signal to stop.
-async fn drain(server: Server, mut signals: Signals) -> Done {
+async fn drain(server: Server, mut signals: Signals) -> CommandResult {
     tracing::info!("draining");
     // After a hand-over, systemd watches the new process.
     if *server.state().borrow() == ServerState::Ready {

@@ -119,10 +119,10 @@ async fn accept<H: Handler>(listener: TcpListener, handler: Arc<H>) {
     }
 }
 
-/// The handler took the connection over, so hyper ends.
+/// The error by which a service makes hyper leave a connection that the handler took over.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection is taken over")]
-struct TakenOver;
+struct TakeOverSignal;
 
 async fn serve_connection<H: Handler>(handler: Arc<H>, socket: TcpStream, peer: IpAddr) {
     let successor = Arc::new(Mutex::new(None));
@@ -133,7 +133,7 @@ async fn serve_connection<H: Handler>(handler: Arc<H>, socket: TcpStream, peer: 
                 Reply::Http(response) => Ok(response),
                 Reply::TakeOver(take_over) => {
                     *lock(&successor) = Some(take_over);
-                    Err(TakenOver)
+                    Err(TakeOverSignal)
                 }
             }
         })

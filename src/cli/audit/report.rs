@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{Done, load, print_line, print_remark, report_error, time_args};
+use crate::cli::{CommandResult, load, print_line, print_remark, report_error, time_args};
 use crate::observe::NO_LINE;
 
 #[derive(Debug, clap::Args)]
@@ -40,7 +40,7 @@ pub(in crate::cli) struct Arguments {
     files: Vec<PathBuf>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Done {
+pub(super) fn run(arguments: &Arguments) -> CommandResult {
     let files = if arguments.files.is_empty() { configured(&arguments.config)? } else { arguments.files.clone() };
     let mut builder = ReportBuilder::default();
     for path in &files {

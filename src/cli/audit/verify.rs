@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::cli::{Done, print_line, print_remark, report_error};
+use crate::cli::{CommandResult, print_line, print_remark, report_error};
 use crate::observe::hash_chain::{ChainBreak, ChainHead, ChainReader};
 
 #[derive(Debug, clap::Args)]
@@ -41,7 +41,7 @@ enum VerifyError {
     HeadGone(u64),
 }
 
-pub(super) fn run(arguments: &Arguments) -> Done {
+pub(super) fn run(arguments: &Arguments) -> CommandResult {
     match verify(arguments) {
         Ok(followed) => print_line(&followed),
         Err(failed @ VerifyError::Read(..)) => Err(report_error("cannot verify", &failed)),
