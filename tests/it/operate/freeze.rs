@@ -258,7 +258,7 @@ async fn an_invalid_order_says_what_to_do() {
         (&["freeze", "account", "admin@acme.test"], 2, "administrator"),
         (&["freeze", "account", "40@acme.test", "--for", "soon"], 2, "30min"),
         (&["freeze", "account", "40@acme.test", "--why", &"x".repeat(2000)], 2, "500"),
-        (&["freeze", "user", "Ann"], 2, "no user"),
+        (&["freeze", "user", "Ann"], 2, "is not a user"),
         (&["thaw", "extension", "40"], 2, "account"),
     ] {
         let output = order(&stage.gate, arguments).await;
