@@ -3,6 +3,7 @@
 
 mod attempt;
 mod login;
+mod members;
 mod metadata;
 mod provider;
 mod seal;
@@ -77,10 +78,10 @@ pub enum OidcError {
 pub enum OidcCause {
     /// A rule is not met.
     #[error("{0}")]
-    Wrong(&'static str),
+    Reason(&'static str),
     /// A request to the provider failed.
     #[error(transparent)]
-    Unasked(#[from] FetchError),
+    Fetch(#[from] FetchError),
     /// The ID token is not valid.
     #[error(transparent)]
     Token(IdTokenError),
@@ -91,7 +92,7 @@ pub enum OidcCause {
     #[error("the answer of the {0} cannot be read: {1}")]
     Answer(&'static str, JsonError),
     /// A member of an endpoint's answer cannot be used.
-    #[error("`{1}` in the answer of the {0} cannot be used: {2}")]
+    #[error("`{1}` in the answer of the {0} cannot be used: it {2}")]
     Member(&'static str, &'static str, &'static str),
 }
 
@@ -99,14 +100,15 @@ impl OidcError {
     /// Returns the error where a login succeeded and the browser did not keep its cookie.
     #[must_use]
     pub const fn not_kept() -> Self {
-        Self::UnknownLogin(OidcCause::Wrong("the browser did not keep the cookie of its login"))
+        Self::UnknownLogin(OidcCause::Reason("the browser did not keep the cookie of its login"))
     }
 
     /// Returns the cause for the audit log.
     #[must_use]
-    pub fn why(&self) -> String {
-        let (Self::Unavailable(why) | Self::BadResponse(why) | Self::Denied(why) | Self::UnknownLogin(why)) = self;
-        why.to_string()
+    pub fn cause(&self) -> String {
+        let (Self::Unavailable(cause) | Self::BadResponse(cause) | Self::Denied(cause) | Self::UnknownLogin(cause)) =
+            self;
+        cause.to_string()
     }
 }
 
@@ -183,8 +185,7 @@ impl Credentials for OidcMethod {
 
 impl OidcMethod {
     /// Makes a method. `claims`: those that rules use.
-    #[must_use]
-    pub const fn new(
+    pub(super) const fn new(
         name: String,
         settings: config::OidcConfig,
         provider: Arc<Provider>,
@@ -215,7 +216,7 @@ impl OidcMethod {
 
     /// Finds the person that the browser's cookie remembers. A cookie that does not open, or is too old, is not a
     /// credential: it is left over from another key, host or rule, and the person logs in again.
-    pub(super) fn remembers(&self, headers: &HeaderMap, host: &HeaderValue) -> Option<Principal> {
+    fn remembers(&self, headers: &HeaderMap, host: &HeaderValue) -> Option<Principal> {
         let mut sent = cookies::values(headers, cookies::PREFIX);
         let sealed = sent.next().filter(|sealed| sealed.len() <= MAX_LOGIN)?;
         if sent.next().is_some() {
@@ -254,7 +255,7 @@ impl OidcMethod {
         let sealed = self.key.seal(&login.write(), Purpose::Login, &self.login_context(&context, &claims));
         let pair = format!("{}={sealed}", cookies::PREFIX);
         if pair.len() > MAX_LOGIN {
-            return Err(OidcError::BadResponse(OidcCause::Wrong(
+            return Err(OidcError::BadResponse(OidcCause::Reason(
                 "the claims that rules use do not fit into a cookie of 1 KiB",
             )));
         }
@@ -269,7 +270,7 @@ impl OidcMethod {
         match back.parse::<Uri>() {
             Ok(_) => Ok(back),
             Err(_) => {
-                Err(OidcError::BadResponse(OidcCause::Wrong("the host of the request cannot be part of an address")))
+                Err(OidcError::BadResponse(OidcCause::Reason("the host of the request cannot be part of an address")))
             }
         }
     }
@@ -327,10 +328,10 @@ impl OidcMethod {
             (None, Some(error)) => return Err(refusal(&error)),
             // A provider sends one of them. The other was added.
             (Some(_), Some(_)) => {
-                return Err(OidcError::BadResponse(OidcCause::Wrong("the answer has a code and an error")));
+                return Err(OidcError::BadResponse(OidcCause::Reason("the answer has a code and an error")));
             }
             (None, None) => {
-                return Err(OidcError::BadResponse(OidcCause::Wrong("the answer has neither code nor error")));
+                return Err(OidcError::BadResponse(OidcCause::Reason("the answer has neither code nor error")));
             }
         };
         let principal = self.principal(metadata, authority, &code, &attempt).await?;
@@ -345,20 +346,20 @@ impl OidcMethod {
         authority: &Authority,
         state: Option<&str>,
     ) -> Result<OidcAttempt, OidcError> {
-        let lost = |why| OidcError::UnknownLogin(OidcCause::Wrong(why));
-        let state = state.ok_or_else(|| lost("the answer has no state"))?;
-        let name = attempt::name_of(state).ok_or_else(|| lost("the state is not one of callgate's"))?;
+        let unknown = |reason| OidcError::UnknownLogin(OidcCause::Reason(reason));
+        let state = state.ok_or_else(|| unknown("the answer has no state"))?;
+        let name = attempt::name_of(state).ok_or_else(|| unknown("the state is not one of callgate's"))?;
         let mut sent = cookies::values(headers, &name);
-        let sealed = sent.next().ok_or_else(|| lost("the browser sent no cookie of this login"))?;
+        let sealed = sent.next().ok_or_else(|| unknown("the browser sent no cookie of this login"))?;
         let host = lower(&authority.raw);
         let text = self.key.open(sealed, Purpose::Attempt, &self.context(&host));
         let attempt = text.and_then(|text| OidcAttempt::read(&text)).filter(|_| sent.next().is_none());
-        let attempt = attempt.ok_or_else(|| lost("the cookie of this login cannot be opened"))?;
+        let attempt = attempt.ok_or_else(|| unknown("the cookie of this login cannot be opened"))?;
         if !attempt.is_of(state) {
-            return Err(lost("the state is another than the one this browser was given"));
+            return Err(unknown("the state is another than the one this browser was given"));
         }
         if !attempt.is_young(Timestamp::now()) {
-            return Err(lost("the login took more than ten minutes"));
+            return Err(unknown("the login took more than ten minutes"));
         }
         Ok(attempt)
     }
@@ -377,28 +378,29 @@ impl OidcMethod {
     }
 }
 
-const UNKNOWN: OidcError = OidcError::Unavailable(OidcCause::Wrong("the provider's metadata has not been fetched yet"));
+const UNKNOWN: OidcError =
+    OidcError::Unavailable(OidcCause::Reason("the provider's metadata has not been fetched yet"));
 
 /// Reads the error code of a provider (RFC 6749 §4.1.2.1, OpenID Connect Core 1.0 §3.1.2.6).
 fn refusal(error: &str) -> OidcError {
     match error {
-        "access_denied" => OidcError::Denied(OidcCause::Wrong("the provider says access_denied")),
+        "access_denied" => OidcError::Denied(OidcCause::Reason("the provider says access_denied")),
         "login_required" | "interaction_required" | "consent_required" | "account_selection_required" => {
-            OidcError::Denied(OidcCause::Wrong("the provider wants more of the person than it may ask for"))
+            OidcError::Denied(OidcCause::Reason("the provider wants more of the person than it may ask for"))
         }
         "server_error" | "temporarily_unavailable" => {
-            OidcError::Unavailable(OidcCause::Wrong("the provider says that it is out of order"))
+            OidcError::Unavailable(OidcCause::Reason("the provider says that it is out of order"))
         }
-        "invalid_scope" => OidcError::BadResponse(OidcCause::Wrong("the provider does not have one of `scopes`")),
+        "invalid_scope" => OidcError::BadResponse(OidcCause::Reason("the provider does not have one of `scopes`")),
         "unauthorized_client" => {
-            OidcError::BadResponse(OidcCause::Wrong("the provider does not let this client log people in"))
+            OidcError::BadResponse(OidcCause::Reason("the provider does not let this client log people in"))
         }
-        _ => OidcError::BadResponse(OidcCause::Wrong("the provider refuses for a reason of its own")),
+        _ => OidcError::BadResponse(OidcCause::Reason("the provider refuses for a reason of its own")),
     }
 }
 
 /// Returns the value of a login's cookie, or an empty one where the browser sent none.
-pub(super) fn login_cookie(headers: &HeaderMap) -> Vec<u8> {
+fn login_cookie(headers: &HeaderMap) -> Vec<u8> {
     cookies::values(headers, cookies::PREFIX).next().unwrap_or_default().as_bytes().to_vec()
 }
 

@@ -3,6 +3,7 @@
 
 use http::Uri;
 
+use super::members;
 use crate::model::json::Json;
 use crate::model::jwt::{self, Algorithm, VerificationKeys};
 use crate::upstream::Fetcher;
@@ -115,15 +116,12 @@ impl DiscoveryDocument {
     }
 }
 
-/// Finds a member. `null` counts as missing.
 fn member<'j>(json: &'j Json, name: &'static str) -> Result<Option<&'j Json>, BadDocument> {
-    let member = json.member(name).map_err(|_| BadDocument::Odd(name, "stands there twice"))?;
-    Ok(member.filter(|member| **member != Json::Null))
+    members::member(json, name).map_err(|problem| BadDocument::Odd(name, problem))
 }
 
 fn text<'j>(json: &'j Json, name: &'static str) -> Result<Option<&'j str>, BadDocument> {
-    let Some(member) = member(json, name)? else { return Ok(None) };
-    member.text().map(Some).ok_or(BadDocument::Odd(name, "is not a text"))
+    members::text(json, name).map_err(|problem| BadDocument::Odd(name, problem))
 }
 
 fn needed<'j>(json: &'j Json, name: &'static str) -> Result<&'j str, BadDocument> {

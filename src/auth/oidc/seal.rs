@@ -19,12 +19,12 @@ pub(super) enum Purpose {
 }
 
 /// A key that seals texts.
-pub struct SealKey(RandomizedNonceKey);
+pub(in crate::auth) struct SealKey(RandomizedNonceKey);
 
 impl SealKey {
     /// Derives a key from a secret that an operator chose (HKDF-SHA256).
     #[must_use]
-    pub fn of(secret: &str) -> Self {
+    pub(in crate::auth) fn of(secret: &str) -> Self {
         let drawn = Salt::new(HKDF_SHA256, b"callgate").extract(secret.as_bytes());
         let mut key = [0; 32];
         drawn
@@ -36,7 +36,7 @@ impl SealKey {
 
     /// Makes a random key, which lives as long as the process.
     #[must_use]
-    pub fn random() -> Self {
+    pub(in crate::auth) fn random() -> Self {
         Self::new(&random::bytes())
     }
 

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::attempt::OidcAttempt;
+use super::members;
 use super::metadata::{ClientAuth, DiscoveryDocument, Metadata};
 use super::{OidcCause, OidcError, OidcMethod};
 use crate::auth::claims;
@@ -34,9 +35,9 @@ struct TokenResponse {
 impl OidcMethod {
     /// Checks that an answer comes from this provider (RFC 9207 §2.4).
     pub(super) fn check_issuer(&self, document: &DiscoveryDocument, told: Option<&str>) -> Result<(), OidcError> {
-        let another = OidcError::Denied(OidcCause::Wrong("the answer is another provider's"));
+        let another = OidcError::Denied(OidcCause::Reason("the answer is another provider's"));
         let untold =
-            OidcError::Denied(OidcCause::Wrong("the answer does not say whose it is, as this provider's would"));
+            OidcError::Denied(OidcCause::Reason("the answer does not say whose it is, as this provider's would"));
         match told {
             Some(told) if told == self.settings.issuer => Ok(()),
             Some(_) => Err(another),
@@ -139,14 +140,14 @@ impl OidcMethod {
         let endpoint = document.userinfo_endpoint().map_err(unusable)?;
         let bearer = tokens.access_token.as_deref().map(|token| HeaderValue::try_from(format!("Bearer {token}")));
         let Some(Ok(mut bearer)) = bearer else {
-            return Err(member(TOKENS, "access_token", "it is missing, or is not a token"));
+            return Err(member(TOKENS, "access_token", "is missing, or is not a token"));
         };
         bearer.set_sensitive(true);
         let fields = HeaderMap::from_iter([(header::AUTHORIZATION, bearer)]);
         let asked = request(Method::GET, endpoint, fields, Bytes::new());
         let answer = self.provider.fetch(asked).await.map_err(|error| OidcError::Unavailable(error.into()))?;
         if answer.status() != StatusCode::OK {
-            return Err(OidcError::BadResponse(OidcCause::Wrong(
+            return Err(OidcError::BadResponse(OidcCause::Reason(
                 "the userinfo endpoint does not tell of the person who logged in",
             )));
         }
@@ -155,7 +156,7 @@ impl OidcMethod {
         // The access token must belong to the person who logged in (§5.3.4).
         match told.get("sub") == said.get("sub") {
             true => Ok(told),
-            false => Err(member(USERINFO, "sub", "it does not tell of the person who logged in")),
+            false => Err(member(USERINFO, "sub", "does not tell of the person who logged in")),
         }
     }
 }
@@ -180,7 +181,7 @@ fn basic(client: &str, secret: &Secret) -> HeaderValue {
 
 /// Reads the answer of the token endpoint (RFC 6749 §5.1). Other members than the two tokens are ignored.
 fn given(status: StatusCode, body: &[u8]) -> Result<TokenResponse, OidcError> {
-    let wrong = |why| OidcError::BadResponse(OidcCause::Wrong(why));
+    let wrong = |why| OidcError::BadResponse(OidcCause::Reason(why));
     let answer = Json::read(body).ok().filter(|answer| matches!(answer, Json::Object(_)));
     let answer = answer.ok_or(OidcError::BadResponse(OidcCause::Answer(TOKENS, JsonError::NotAnObject)))?;
     if status != StatusCode::OK {
@@ -197,19 +198,14 @@ fn given(status: StatusCode, body: &[u8]) -> Result<TokenResponse, OidcError> {
 }
 
 fn text<'j>(answer: &'j Json, name: &'static str) -> Result<Option<&'j str>, OidcError> {
-    match answer.member(name) {
-        Ok(None | Some(Json::Null)) => Ok(None),
-        Ok(Some(Json::Text(text))) => Ok(Some(text)),
-        Ok(Some(_)) => Err(member(TOKENS, name, "it is not a text")),
-        Err(_) => Err(member(TOKENS, name, "it stands there twice")),
-    }
+    members::text(answer, name).map_err(|problem| member(TOKENS, name, problem))
 }
 
 /// Returns the reason why there are no tokens (RFC 6749 §5.2), without the provider's text.
 fn not_given(answer: &Json) -> OidcError {
-    let wrong = |why| OidcError::BadResponse(OidcCause::Wrong(why));
+    let wrong = |why| OidcError::BadResponse(OidcCause::Reason(why));
     match answer.member("error").ok().flatten().and_then(Json::text) {
-        Some("invalid_grant") => OidcError::UnknownLogin(OidcCause::Wrong(
+        Some("invalid_grant") => OidcError::UnknownLogin(OidcCause::Reason(
             "the provider does not take the code: it is used, too old, or another's",
         )),
         Some("invalid_client") => wrong("the provider does not know the client, or not with this secret"),
@@ -244,7 +240,7 @@ mod tests {
             (Ok(given), Ok(expected)) => {
                 assert_eq!((given.id_token.as_str(), given.access_token.as_deref()), expected, "{body}");
             }
-            (Err(error), Err(part)) => assert!(error.why().contains(part), "{body}: {}", error.why()),
+            (Err(error), Err(part)) => assert!(error.cause().contains(part), "{body}: {}", error.cause()),
             (given, _) => panic!("{body}: {:?}", given.map(drop)),
         }
     }

@@ -151,7 +151,7 @@ async fn end_login(
     let callback = Callback { code, state, error, iss };
     let finished = provider.finish(request.headers(), &context.authority, callback).await.map_err(|error| {
         // Links of other pages lead browsers here, so no limit counts this.
-        gate.audit_refusal(&attempt, &Facts::of_method(Some(provider.name())), &error.why());
+        gate.audit_refusal(&attempt, &Facts::of_method(Some(provider.name())), &error.cause());
         Error::Oidc(error, forget.clone())
     })?;
     attempt.remember_proven(&gate.state.limits, finished.credential());
