@@ -1,0 +1,235 @@
+use std::mem::{size_of, size_of_val};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::places::KeyPlaces;
+use super::*;
+
+const INTERVAL: Nanos = Nanos::new(10);
+
+/// Queries as governor does for a quota of one; returns whether the key is admitted.
+fn ask(table: &ArrivalTable, now: u64, query: TableQuery) -> bool {
+    let now = Nanos::new(now);
+    let decide = |arrival: Option<Nanos>| if now < arrival.unwrap_or(now) { Err(()) } else { Ok(((), now + INTERVAL)) };
+    table.measure_and_replace(&query, decide).is_ok()
+}
+
+fn admit(table: &ArrivalTable, now: u64, key: Fingerprint) -> bool {
+    ask(table, now, TableQuery::Admit(KeyPlaces::alone(key)))
+}
+
+fn bytes(table: &ArrivalTable) -> usize {
+    let entries: usize = table.sets.iter().map(|set| lock(set).capacity() * size_of::<ArrivalEntry>()).sum();
+    size_of::<ArrivalTable>() + size_of_val(&*table.sets) + size_of_val(&*table.shared) + entries
+}
+
+fn keys(table: &ArrivalTable) -> usize {
+    table.sets.iter().map(|set| lock(set).len()).sum()
+}
+
+#[test]
+fn counts_each_key_by_itself() {
+    let table = ArrivalTable::new(100, INTERVAL);
+    for key in 0..50 {
+        assert!(admit(&table, 100, [key, 0]));
+        assert!(!admit(&table, 100, [key, 0]));
+    }
+}
+
+#[test]
+fn a_peek_counts_nothing_and_takes_no_room() {
+    let table = ArrivalTable::new(1, INTERVAL);
+    for _ in 0..3 {
+        assert!(ask(&table, 100, TableQuery::Peek(KeyPlaces::alone([1, 1]))));
+    }
+    assert_eq!(keys(&table), 0);
+    assert!(admit(&table, 100, [1, 1]));
+    assert!(!ask(&table, 100, TableQuery::Peek(KeyPlaces::alone([1, 1]))));
+}
+
+#[test]
+fn a_newcomer_to_a_full_table_shares_a_cell() {
+    let table = ArrivalTable::new(1, INTERVAL);
+    assert!(admit(&table, 100, [1, 1]));
+    assert!(admit(&table, 100, [2, 7]), "the cell is unused");
+    assert!(!admit(&table, 100, [3, 7]), "another stranger used it");
+    assert!(!ask(&table, 100, TableQuery::Peek(KeyPlaces::alone([3, 7]))), "a peek sees it too");
+    assert!(admit(&table, 100, [4, 8]), "another cell");
+}
+
+#[test]
+fn a_flood_resets_nobodys_count() {
+    let table = ArrivalTable::new(200, INTERVAL);
+    assert!(admit(&table, 100, [42, 42]));
+    for stranger in 1000..10_000 {
+        admit(&table, 100, [stranger, stranger]);
+    }
+    assert!(!admit(&table, 100, [42, 42]));
+}
+
+#[test]
+fn the_room_of_the_dead_is_used_again() {
+    let table = ArrivalTable::new(1, INTERVAL);
+    assert!(admit(&table, 100, [1, 7]));
+    assert!(admit(&table, 110, [2, 7]));
+    assert!(!admit(&table, 110, [2, 7]));
+    assert!(admit(&table, 110, [3, 7]), "the second key is in a entry, so the cell is unused");
+    assert_eq!(keys(&table), 1);
+}
+
+#[test]
+fn a_peek_sees_room_where_the_cell_is_in_use() {
+    let table = ArrivalTable::new(2 * WAYS, INTERVAL);
+    let peek = |now: u64, key: u64| ask(&table, now, TableQuery::Peek(KeyPlaces::alone([key, 7])));
+    for even in 0..WAYS as u64 {
+        assert!(admit(&table, 100, [2 * even, 7]));
+    }
+    assert!(admit(&table, 105, [1000, 7]), "in the cell until 115");
+    assert!(!peek(105, 1002), "the set of even keys is full");
+    assert!(peek(105, 1001), "that of odd ones is not");
+    assert!(peek(110, 1002), "even ones have died");
+}
+
+// === Networks ===
+
+/// The replenish interval of a quota with a burst of five.
+const SLOW: Nanos = Nanos::new(160);
+
+/// Counts one more event of an address; returns whether it is admitted.
+fn comes(table: &ArrivalTable, seeds: &HashSeeds, address: impl Into<IpAddr>) -> bool {
+    let address = address.into();
+    let decide = |arrival: Option<Nanos>| {
+        let (now, arrival) = (Nanos::new(1000), arrival.unwrap_or_default().max(Nanos::new(1000)));
+        if arrival > now + SLOW + SLOW + SLOW + SLOW { Err(()) } else { Ok(((), arrival + SLOW)) }
+    };
+    table.measure_and_replace(&TableQuery::Admit(seeds.places_at(address, &address)), decide).is_ok()
+}
+
+/// Returns how many events of an address are admitted at once.
+fn times(table: &ArrivalTable, seeds: &HashSeeds, address: impl Into<IpAddr>) -> usize {
+    let address = address.into();
+    (0..1000).take_while(|_| comes(table, seeds, address)).count()
+}
+
+fn v6(prefix: u128) -> Ipv6Addr {
+    Ipv6Addr::from_bits(prefix << 64)
+}
+
+/// A table of the size of a limit, after events of 120,000 networks of /64.
+fn flooded(network: impl Fn(u128) -> u128) -> (ArrivalTable, HashSeeds) {
+    let (table, seeds) = (ArrivalTable::new(100_000, SLOW), HashSeeds::default());
+    for number in 0..120_000 {
+        comes(&table, &seeds, v6(network(number)));
+    }
+    (table, seeds)
+}
+
+#[track_caller]
+fn check_newcomers(table: &ArrivalTable, seeds: &HashSeeds) {
+    for number in 0..200 {
+        let newcomer = Ipv4Addr::new(198, 51, 100, number);
+        assert!(comes(table, seeds, newcomer), "{newcomer}");
+        let site = v6(0x2a02_0810_0000_0000 + (u128::from(number) << 16));
+        assert!(comes(table, seeds, site), "{site}");
+    }
+}
+
+#[test]
+fn a_flood_from_one_site_leaves_room_for_its_neighbours_too() {
+    let (table, seeds) = flooded(|number| 0x2001_0db8_0001_0000 + number % 65_536);
+    check_newcomers(&table, &seeds);
+    for site in 2..202 {
+        let neighbour = v6(0x2001_0db8_0000_0000 + (site << 16));
+        assert!(times(&table, &seeds, neighbour) >= 5, "{neighbour}");
+    }
+    assert!(keys(&table) < 1000, "{} keys", keys(&table));
+}
+
+#[test]
+fn a_flood_from_many_sites_of_one_network_leaves_room_for_others() {
+    let (table, seeds) = flooded(|number| (0x2001_0000_0000_0001) + (number << 16));
+    check_newcomers(&table, &seeds);
+}
+
+#[test]
+fn a_flood_of_ipv4_leaves_room_for_others() {
+    let (table, seeds) = (ArrivalTable::new(100_000, SLOW), HashSeeds::default());
+    for number in 0..120_000 {
+        comes(&table, &seeds, Ipv4Addr::from_bits(0x0a00_0000 + number));
+    }
+    check_newcomers(&table, &seeds);
+}
+
+#[test]
+fn a_flood_from_everywhere_resets_nobodys_count() {
+    let (table, seeds) = (ArrivalTable::new(2000, SLOW), HashSeeds::default());
+    let known: Vec<IpAddr> = vec![Ipv4Addr::new(192, 0, 2, 1).into(), v6(0x2a02_0810_0000_0000).into()];
+    for address in &known {
+        assert_eq!(times(&table, &seeds, *address), 5);
+    }
+    for number in 0..100_000u32 {
+        comes(&table, &seeds, Ipv4Addr::from_bits(number.wrapping_mul(2_654_435_761)));
+        comes(&table, &seeds, v6(u128::from(number) << 32));
+    }
+    for address in known {
+        assert!(!comes(&table, &seeds, address), "{address}");
+    }
+    assert!(keys(&table) <= 2000);
+}
+
+#[test]
+fn one_set_is_for_all() {
+    let (table, seeds) = (ArrivalTable::new(2, SLOW), HashSeeds::default());
+    assert_eq!(times(&table, &seeds, Ipv4Addr::new(192, 0, 2, 1)), 5);
+    assert_eq!(times(&table, &seeds, v6(0x2001_0db8_0000_0000)), 5);
+}
+
+#[test]
+fn those_who_count_together_may_come_more_often() {
+    let (table, seeds) = (ArrivalTable::new(1, Nanos::new(16)), HashSeeds::default());
+    let come = |now: u64, host| {
+        let places = seeds.places_at(Ipv4Addr::new(192, 0, 2, host).into(), &host);
+        let decide = |arrival: Option<Nanos>| {
+            let now = Nanos::new(now);
+            if now < arrival.unwrap_or(now) { Err(()) } else { Ok(((), now + Nanos::new(16))) }
+        };
+        table.measure_and_replace(&TableQuery::Admit(places), decide).is_ok()
+    };
+    assert!(come(100, 1), "in the one entry until 116");
+    assert!(come(100, 2) && !come(100, 3), "in the cell of the network until 101");
+    assert!(come(101, 3) && come(102, 2) && !come(102, 1));
+}
+
+#[test]
+fn never_holds_more_keys_than_its_capacity() {
+    for cap in [0, 1, 2, 63, 64, 65, 100, 1000] {
+        let table = ArrivalTable::new(cap, INTERVAL);
+        let seeds = HashSeeds::default();
+        for key in 0..5000 {
+            admit(&table, 100, seeds.fingerprint(&key));
+        }
+        let held = keys(&table);
+        assert!(held <= cap.max(1) && held * 10 >= cap * 9, "{held} of {cap}");
+    }
+}
+
+#[test]
+fn a_million_addresses_stay_within_the_documented_bytes() {
+    let cap = 100_000;
+    let table = ArrivalTable::new(cap, INTERVAL);
+    let seeds = HashSeeds::default();
+    for address in 0..1_000_000u32 {
+        admit(&table, 100, seeds.fingerprint(&Ipv4Addr::from_bits(address)));
+    }
+    assert!(keys(&table) > 90_000, "the table is in use");
+    assert!(bytes(&table) <= 25 * cap + 16 * 1024 + 256, "{} bytes", bytes(&table));
+}
+
+#[test]
+fn keys_rarely_share_before_the_table_is_nearly_full() {
+    let table = ArrivalTable::new(100_000, INTERVAL);
+    let seeds = HashSeeds::default();
+    for key in 0..80_000 {
+        admit(&table, 100, seeds.fingerprint(&key));
+    }
+    assert!(keys(&table) > 79_000, "{}", keys(&table));
+}
