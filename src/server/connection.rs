@@ -67,7 +67,7 @@ pub(super) async fn serve(mut stream: ClientStream, address: SocketAddr, _permit
     let driver = DeadlineDriver::new(Rc::clone(&activity), Arc::clone(&ledger), timeouts, handle);
     let connection = Rc::new(ClientConnection {
         origin: Rc::new(ForwardedChain::direct(client)),
-        tls: tls_session(&tls.get_ref().1, client, policy),
+        tls: tls_session(tls.get_ref().1, client, policy),
         ledger: Arc::clone(&ledger),
         activity: Rc::clone(&activity),
         side_channel: SideChannel::default(),

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn some_are_kept_back() {
+    fn some_descriptors_are_kept_back() {
         let left = |limit| FdLimit { limit, fixed: 30, kept_back: 20 }.left();
         assert_eq!((left(10), left(50), left(100), left(u64::MAX)), (0, 0, 50, usize::MAX - 50));
     }

@@ -149,10 +149,11 @@ mod tests {
 
     use super::*;
 
-    /// What follows the header, and must be left where it is.
+    /// The bytes behind the header, which must not be read.
     const BEHIND: &[u8] = b"\x16\x03\x01\r\nPROXY ";
 
-    /// Sends bytes and reads a header from them: the client, or nothing if there is no header. What follows must be left.
+    /// Sends bytes, reads a header from them, and returns the client; `None` without a header. Checks that the bytes behind
+    /// are left.
     async fn ask(bytes: &[u8]) -> Option<Option<IpAddr>> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut balancer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_waits_is_served_and_who_comes_later_is_refused() {
+    fn queued_connections_are_served_and_later_ones_refused() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(listener) = TcpListener::bind(address) else { continue };
             let address = listener.local_addr().unwrap();
