@@ -79,8 +79,7 @@ pub fn is_login(asking: &RequestBuilder<'_>) -> bool {
 
 fn check(gate: &Gate, question: &Value, explanation: &Value, answer: &Answer) -> Result<(), &'static str> {
     let status = answer.status.as_u16();
-    if question["act"] == "ott" && matches!(status, 400 | 408 | 413 | 415) {
-        // An explanation reads no body.
+    if answer_is_about_the_body(question, status) {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&answer.body);
@@ -116,6 +115,12 @@ fn check(gate: &Gate, question: &Value, explanation: &Value, answer: &Answer) ->
     if is_key || asked_pbx { Ok(()) } else { Err("a granted login is refused") }
 }
 
+/// Tells whether an answer may be about the body of the request, which an explanation does not read.
+fn answer_is_about_the_body(question: &Value, status: u16) -> bool {
+    let has_body = question["act"] == "ott" || question["headers"].to_string().contains("content-type");
+    has_body && matches!(status, 400 | 408 | 413 | 415)
+}
+
 /// Writes a request as a question; `None` where no question is like it.
 fn question(asking: &RequestBuilder<'_>) -> Option<Value> {
     let (path, query) = asking.path.split_once('?').map_or((&*asking.path, None), |(path, query)| (path, Some(query)));
@@ -123,9 +128,10 @@ fn question(asking: &RequestBuilder<'_>) -> Option<Value> {
     for (name, value) in &asking.headers {
         headers.push(json!([name.as_str(), value.to_str().ok()?]));
     }
-    let (act, user) = match (asking.method.as_str(), path) {
-        ("GET", "/auth/pbx") => ("pbx", None),
-        ("POST", "/auth/ott") => ("ott", parameter(asking, "appUser")),
+    let (act, user, query) = match (asking.method.as_str(), path) {
+        ("GET", "/auth/pbx") => ("pbx", None, query.map(str::to_owned)),
+        ("POST", "/auth/pbx") if query.is_none() && is_of_a_program(asking) => ("pbx", None, Some(selectors(asking))),
+        ("POST", "/auth/ott") => ("ott", parameter(asking, "appUser"), query.map(str::to_owned)),
         _ => return None,
     };
     Some(json!({
@@ -137,6 +143,19 @@ fn question(asking: &RequestBuilder<'_>) -> Option<Value> {
         "certificate": null,
         "user": user,
     }))
+}
+
+/// Tells whether a program asks with a credential of its own: its request is judged as a link with the same selectors.
+fn is_of_a_program(asking: &RequestBuilder<'_>) -> bool {
+    let has = |name: &str| asking.headers.contains_key(name);
+    has("authorization") && !has("origin") && !has("sec-fetch-site") && !has("sec-fetch-mode")
+}
+
+/// Writes the selectors of a body as a query.
+fn selectors(asking: &RequestBuilder<'_>) -> String {
+    let names = ["account", "domain", "lang"];
+    let pairs = names.into_iter().filter_map(|name| Some((name, parameter(asking, name)?)));
+    form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
 }
 
 /// Finds a parameter in a form or in JSON.

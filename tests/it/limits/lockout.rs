@@ -425,6 +425,7 @@ async fn an_office_of_two_hundred_logs_in_at_its_provider() {
 async fn a_server_logs_an_office_in_with_one_key() {
     let pbx = open_pbx().await;
     let stage = Plan { rules: &key_rules(), limits: "", pbx_at: Some(pbx.addr), ..Plan::default() }.start().await;
+    stage.gate.logins.are_not_explained();
     for number in 0..PEOPLE {
         let body = json!({ "account": format!("7{number:03}") }).to_string();
         stage.gate.post("/auth/pbx", JSON, body).bearer(KEY).send().await.expect(200);
