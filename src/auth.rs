@@ -26,14 +26,14 @@ use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 
-pub use self::app::AppError;
-pub use self::chain::{Chain, CredentialDigest};
-pub use self::jwks::fetch_once;
+pub(crate) use self::app::AppError;
+pub(crate) use self::chain::{Chain, CredentialDigest};
+pub(crate) use self::jwks::fetch_once;
 use self::key::KeyMethod;
-pub use self::oidc::{
+pub(crate) use self::oidc::{
     Callback, OidcError, OidcMethod, Provider, forget_all, forget_attempt, forget_login, forget_oldest,
 };
-pub use self::sources::AuthSources;
+pub(crate) use self::sources::AuthSources;
 use crate::config::Confirm;
 use crate::message::forwarded_chain::ForwardedChain;
 use crate::model::grant::Requested;
@@ -43,7 +43,7 @@ use crate::tls::server::ClientCa;
 
 /// The parts of a request that a method may look at.
 #[derive(Debug)]
-pub struct AuthRequest<'a> {
+pub(crate) struct AuthRequest<'a> {
     /// What the caller wants to log in to.
     pub login: LoginKind,
     /// The header fields as the client sent them.
@@ -68,7 +68,7 @@ pub struct AuthRequest<'a> {
 
 /// What a method says of a caller.
 #[derive(Debug)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// The credential is good.
     Admit(Proof),
     /// The credential is bad.
@@ -81,7 +81,7 @@ pub enum Verdict {
 
 /// An error that prevents a verdict.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The app gave no answer.
     #[error(transparent)]
     App(#[from] AppError),
@@ -92,7 +92,7 @@ pub enum Error {
 
 /// A bad credential, for the audit log and the operator. The caller does not learn the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadCredential {
+pub(crate) struct BadCredential {
     /// The name of the method that refused it, or the type where methods of one type judge together. `None`: the chain
     /// refused it.
     pub method: Option<String>,
@@ -104,7 +104,7 @@ pub struct BadCredential {
 
 /// What a bad credential says of the client that shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Suspicion {
+pub(crate) enum Suspicion {
     /// It may be a guess: a key, a signature or a token that does not fit.
     Guess,
     /// It may be left over: a cookie that a browser goes on to send by itself.
@@ -115,12 +115,12 @@ pub enum Suspicion {
 
 impl Verdict {
     /// Refuses a credential that may be a guess, in the name of a method.
-    pub fn refuse(method: impl Into<String>, reason: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn refuse(method: impl Into<String>, reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Refuse(BadCredential { method: Some(method.into()), reason: reason.into(), suspicion: Suspicion::Guess })
     }
 
     /// Refuses a credential that is not a guess, in the name of a method.
-    pub fn reject(method: impl Into<String>, reason: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn reject(method: impl Into<String>, reason: impl Into<Cow<'static, str>>) -> Self {
         Self::Refuse(BadCredential { method: Some(method.into()), reason: reason.into(), suspicion: Suspicion::None })
     }
 
@@ -138,7 +138,7 @@ impl Verdict {
 
 /// A proven caller, and what its proof permits.
 #[derive(Debug)]
-pub struct Proof {
+pub(crate) struct Proof {
     principal: Principal,
     is_ambient: bool,
     /// A key may name accounts within its lists.
@@ -149,7 +149,7 @@ pub struct Proof {
 
 /// A mark that makes a credential work once. It is set right before the caller receives the session or token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SingleUse {
+pub(crate) struct SingleUse {
     /// The kind of credential: ids are unique within a scope. A reload does not change the name.
     pub scope: String,
     /// The id of the credential within the scope.
@@ -162,13 +162,13 @@ impl Proof {
     /// Vouches for a caller by a credential that its browser sends with every request, whichever page caused it: a
     /// cookie, a certificate, the login at a proxy before callgate.
     #[must_use]
-    pub const fn ambient(principal: Principal) -> Self {
+    pub(crate) const fn ambient(principal: Principal) -> Self {
         Self { principal, is_ambient: true, key: None, single_use: None, confirm: Confirm::Never }
     }
 
     /// Vouches for a caller by a credential that only a request for a login carries.
     #[must_use]
-    pub const fn deliberate(principal: Principal) -> Self {
+    pub(crate) const fn deliberate(principal: Principal) -> Self {
         Self { principal, is_ambient: false, key: None, single_use: None, confirm: Confirm::Never }
     }
 
@@ -191,37 +191,37 @@ impl Proof {
 
     /// Returns whether a person must confirm the login.
     #[must_use]
-    pub const fn confirm(&self) -> Confirm {
+    pub(crate) const fn confirm(&self) -> Confirm {
         self.confirm
     }
 
     /// Returns the mark to set, if the credential works once.
     #[must_use]
-    pub const fn single_use(&self) -> Option<&SingleUse> {
+    pub(crate) const fn single_use(&self) -> Option<&SingleUse> {
         self.single_use.as_ref()
     }
 
     /// Returns the caller, before it chose an account.
     #[must_use]
-    pub const fn principal(&self) -> &Principal {
+    pub(crate) const fn principal(&self) -> &Principal {
         &self.principal
     }
 
     /// Tells whether a browser sends the credential with every request. Then pages of other origins must be kept out.
     #[must_use]
-    pub const fn is_ambient(&self) -> bool {
+    pub(crate) const fn is_ambient(&self) -> bool {
         self.is_ambient
     }
 
     /// Tells whether the caller is a server with a key, which names the account that it wants.
     #[must_use]
-    pub const fn is_key(&self) -> bool {
+    pub(crate) const fn is_key(&self) -> bool {
         self.key.is_some()
     }
 
     /// Returns the caller with the account that it chose as claims, or `None` if its key may not name that account.
     #[must_use]
-    pub fn choose(self, requested: &Requested) -> Option<Principal> {
+    pub(crate) fn choose(self, requested: &Requested) -> Option<Principal> {
         match self.key {
             Some(key) => key.choose(self.principal, requested),
             None => Some(self.principal),

@@ -19,10 +19,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use self::clients::Clients;
-pub use self::clients::{ClientUsage, ConnectionCounts};
-pub use self::flow::{CountedBytes, Flow};
-pub use self::ledger::Ledger;
-pub use self::room::Pressure;
+pub(crate) use self::clients::{ClientUsage, ConnectionCounts};
+pub(crate) use self::flow::{CountedBytes, Flow};
+pub(crate) use self::ledger::Ledger;
+pub(crate) use self::room::Pressure;
 use self::room::SMALL_CLIENT;
 
 /// The worker reports a change to the budget of the process once it is this large, in bytes.
@@ -87,7 +87,7 @@ impl Budget {
 
 /// The bytes that the connections of one worker thread hold. It stays on that thread.
 #[derive(Debug)]
-pub struct WorkerBudget {
+pub(crate) struct WorkerBudget {
     budget: Arc<Budget>,
     held: LocalCount,
     /// The part of `held` that the budget of the process knows.
@@ -99,25 +99,25 @@ pub struct WorkerBudget {
 impl WorkerBudget {
     /// Makes the budget of a worker that holds nothing yet.
     #[must_use]
-    pub fn new(budget: Arc<Budget>) -> Arc<Self> {
+    pub(crate) fn new(budget: Arc<Budget>) -> Arc<Self> {
         let (held, reported) = Default::default();
         Arc::new(Self { budget, held, reported, starved: Notify::new() })
     }
 
     /// Returns the budget of the process.
     #[must_use]
-    pub const fn process(&self) -> &Arc<Budget> {
+    pub(crate) const fn process(&self) -> &Arc<Budget> {
         &self.budget
     }
 
     /// Opens the ledger of a connection. Without a client, its bytes count for the process alone.
     #[must_use]
-    pub fn open(self: &Arc<Self>, client: Option<ClientUsage>) -> Arc<Ledger> {
+    pub(crate) fn open(self: &Arc<Self>, client: Option<ClientUsage>) -> Arc<Ledger> {
         Arc::new(Ledger::new(Arc::clone(self), client))
     }
 
     /// Waits until a flow waits for room.
-    pub async fn someone_waits(&self) {
+    pub(crate) async fn someone_waits(&self) {
         self.starved.notified().await;
     }
 

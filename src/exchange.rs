@@ -15,10 +15,10 @@ use http_body::Frame;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::Instant;
 
-pub use self::activity::{AbortReason, Activity, InFlight};
-pub use self::body::Body;
-pub use self::connection::{ClientConnection, SideChannel, TlsPeer, TlsSession, Tunnel};
-pub use self::interim::Interims;
+pub(crate) use self::activity::{AbortReason, Activity, InFlight};
+pub(crate) use self::body::Body;
+pub(crate) use self::connection::{ClientConnection, SideChannel, TlsPeer, TlsSession, Tunnel};
+pub(crate) use self::interim::Interims;
 use crate::message::forwarded::X_REQUEST_ID;
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::access::{self, ExchangeEnd};
@@ -31,7 +31,7 @@ const CLOSE: HeaderValue = HeaderValue::from_static("close");
 /// One request with its answer: from the head of the request to the last byte of the answer, or of the tunnel that the
 /// answer begins. When it is dropped, it is counted and its access line is written.
 #[derive(Debug)]
-pub struct Exchange {
+pub(crate) struct Exchange {
     /// Identifies the exchange in every log, and to the client in `X-Request-Id`.
     pub id: RequestId,
     started: Instant,
@@ -118,7 +118,7 @@ impl ExchangeStage {
 impl Exchange {
     /// Begins with the head of a request.
     #[must_use]
-    pub fn begin(request: &Request<Incoming>, client: IpAddr, activity: &Rc<Activity>, logs: &Rc<Logs>) -> Self {
+    pub(crate) fn begin(request: &Request<Incoming>, client: IpAddr, activity: &Rc<Activity>, logs: &Rc<Logs>) -> Self {
         let id = RequestId::next();
         Self {
             id,
@@ -139,14 +139,14 @@ impl Exchange {
     }
 
     /// Records the host that the request is for.
-    pub fn set_host(&mut self, host: &str) {
+    pub(crate) fn set_host(&mut self, host: &str) {
         if let Some(line) = &mut self.line {
             host.clone_into(&mut line.facts.host);
         }
     }
 
     /// Records the upstream that the request goes to.
-    pub fn set_upstream(&mut self, upstream: UpstreamName) {
+    pub(crate) fn set_upstream(&mut self, upstream: UpstreamName) {
         self.answer.route = match upstream {
             UpstreamName::App => ExchangeRoute::App,
             UpstreamName::Pbx => ExchangeRoute::Pbx,
@@ -157,18 +157,18 @@ impl Exchange {
     }
 
     /// Records the route that metrics count the exchange under.
-    pub const fn set_route(&mut self, route: ExchangeRoute) {
+    pub(crate) const fn set_route(&mut self, route: ExchangeRoute) {
         self.answer.route = route;
     }
 
     /// Records that an upstream made the answer: it passes without a field of callgate's own.
-    pub const fn set_relayed(&mut self) {
+    pub(crate) const fn set_relayed(&mut self) {
         self.answer.is_relayed = true;
     }
 
     /// Records that the answer is an error of callgate's own, with its code. `is_malformed`: the request has no single
     /// reading, so that neither have the bytes behind it.
-    pub fn fail(&mut self, code: &'static str, is_malformed: bool) {
+    pub(crate) fn fail(&mut self, code: &'static str, is_malformed: bool) {
         // A body that is not read would be taken for the next request.
         self.answer.leaves_bytes = is_malformed || self.request.has_body;
         if let Some(line) = &mut self.line {
@@ -177,7 +177,7 @@ impl Exchange {
     }
 
     /// Records where the bytes of the request's body are counted.
-    pub fn set_meter(&mut self, meter: Option<Meter>) {
+    pub(crate) fn set_meter(&mut self, meter: Option<Meter>) {
         // Bytes that were read before the request is passed on stay counted.
         self.bytes.meter = meter.or_else(|| self.bytes.meter.take());
     }
@@ -190,7 +190,7 @@ impl Exchange {
     /// Makes an answer ready to be sent, and ends the exchange with its body. Here alone is decided whether the connection
     /// closes behind it, whether it has a body, and whether it carries `X-Request-Id`.
     #[must_use]
-    pub fn finish(mut self, mut response: Response<Body>) -> Response<Body> {
+    pub(crate) fn finish(mut self, mut response: Response<Body>) -> Response<Body> {
         if self.request.is_head {
             body::remove_own(&mut response);
         }
@@ -222,7 +222,7 @@ impl Exchange {
     /// Splits off the exchange of the tunnel that an answer with this status agrees to. That one writes the access line
     /// when the tunnel ends; the answer writes none.
     #[must_use]
-    pub fn split(&mut self, status: StatusCode) -> Self {
+    pub(crate) fn split(&mut self, status: StatusCode) -> Self {
         self.tally().tunnel_opened();
         Self {
             id: self.id,

@@ -15,7 +15,7 @@ use crate::state::{Freeze, KeepError, Store};
 
 /// The freezes in the store. All workers share it, and it outlives every configuration.
 #[derive(Debug)]
-pub struct Freezes {
+pub(crate) struct Freezes {
     store: Arc<Store>,
     /// Whether the store may hold one: all that most requests ask.
     any: AtomicBool,
@@ -26,7 +26,7 @@ pub struct Freezes {
 impl Freezes {
     /// Reads what the store holds.
     #[must_use]
-    pub fn new(store: Arc<Store>) -> Self {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
         let freezes = Self { store, any: AtomicBool::new(false), changed: watch::Sender::new(()) };
         freezes.refresh();
         freezes
@@ -36,7 +36,7 @@ impl Freezes {
     ///
     /// # Errors
     /// When the store cannot keep it.
-    pub async fn freeze(&self, target: &FreezeTarget, freeze: Freeze) -> Result<(), KeepError> {
+    pub(crate) async fn freeze(&self, target: &FreezeTarget, freeze: Freeze) -> Result<(), KeepError> {
         let kept = self.store.freeze(&target.to_string(), freeze).await;
         self.refresh();
         kept
@@ -46,7 +46,7 @@ impl Freezes {
     ///
     /// # Errors
     /// When the store cannot keep it.
-    pub async fn thaw(&self, target: &FreezeTarget) -> Result<bool, KeepError> {
+    pub(crate) async fn thaw(&self, target: &FreezeTarget) -> Result<bool, KeepError> {
         let thawed = self.store.thaw(&target.to_string()).await;
         self.refresh();
         thawed
@@ -54,19 +54,19 @@ impl Freezes {
 
     /// Lists the targets that are frozen now.
     #[must_use]
-    pub fn list(&self) -> Vec<(String, Freeze)> {
+    pub(crate) fn list(&self) -> Vec<(String, Freeze)> {
         self.store.freezes(self.store.now())
     }
 
     /// Returns whether a role at the PBX is frozen, by itself or with its domain.
     #[must_use]
-    pub fn covers_role(&self, role: &Role) -> bool {
+    pub(crate) fn covers_role(&self, role: &Role) -> bool {
         self.has_any() && self.covers(&FreezeTarget::of(role))
     }
 
     /// Returns whether a target is frozen, by itself or with its domain.
     #[must_use]
-    pub fn covers(&self, target: &FreezeTarget) -> bool {
+    pub(crate) fn covers(&self, target: &FreezeTarget) -> bool {
         let with_domain = || match target {
             FreezeTarget::Account(account) => self.contains(&FreezeTarget::Domain(account.domain().clone())),
             FreezeTarget::Domain(_) | FreezeTarget::User(_) => false,
@@ -77,7 +77,7 @@ impl Freezes {
     /// Returns whether a Voximplant user is frozen: in its application, or under its name in every application. `default`: the
     /// application of a user that names none.
     #[must_use]
-    pub fn covers_user(&self, user: &VoximplantUser, default: Option<&str>) -> bool {
+    pub(crate) fn covers_user(&self, user: &VoximplantUser, default: Option<&str>) -> bool {
         let name = user.name();
         let full = user.application().or(default).map(|application| format!("{name}@{application}"));
         let spellings = [Some(name.to_owned()), full].into_iter().flatten().filter_map(|text| text.parse().ok());
@@ -87,7 +87,7 @@ impl Freezes {
     /// Returns whether one of the owners is frozen, or may be: an unclear mention counts while an account that it may stand for
     /// is frozen.
     #[must_use]
-    pub fn covers_any(&self, owners: &Owners) -> bool {
+    pub(crate) fn covers_any(&self, owners: &Owners) -> bool {
         self.has_any()
             && (owners.known.iter().any(|role| self.covers_role(role))
                 || owners.named.iter().any(|mention| self.may_cover(mention)))
@@ -111,7 +111,7 @@ impl Freezes {
 
     /// Returns whether any target may be frozen.
     #[must_use]
-    pub fn has_any(&self) -> bool {
+    pub(crate) fn has_any(&self) -> bool {
         self.any.load(Ordering::Acquire)
     }
 
@@ -124,7 +124,7 @@ impl Freezes {
 
 /// The accounts that a request acts for.
 #[derive(Debug, Default)]
-pub struct Owners {
+pub(crate) struct Owners {
     /// The roles that its sessions were opened for.
     pub known: Vec<Role>,
     /// The accounts that it names, or may name.
@@ -133,7 +133,7 @@ pub struct Owners {
 
 /// Ends a tunnel when an account that it was opened for is frozen.
 #[derive(Debug)]
-pub struct FreezeGuard {
+pub(crate) struct FreezeGuard {
     freezes: Arc<Freezes>,
     owners: Owners,
 }
@@ -141,12 +141,12 @@ pub struct FreezeGuard {
 impl FreezeGuard {
     /// Guards a tunnel of these owners.
     #[must_use]
-    pub const fn new(freezes: Arc<Freezes>, owners: Owners) -> Self {
+    pub(crate) const fn new(freezes: Arc<Freezes>, owners: Owners) -> Self {
         Self { freezes, owners }
     }
 
     /// Waits until one of the owners is frozen; without an owner, for ever.
-    pub async fn until_frozen(&self) {
+    pub(crate) async fn until_frozen(&self) {
         if self.owners.known.is_empty() && self.owners.named.is_empty() {
             return pending().await;
         }

@@ -11,11 +11,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::distinct_keys::{DistinctKeys, Novelty};
-pub use self::limiter::{Limited, Limiter};
-pub use self::races::{Race, Races};
-pub use self::seen_credentials::SeenCredentials;
-pub use self::source::LimitSource;
+pub(crate) use self::distinct_keys::{DistinctKeys, Novelty};
+pub(crate) use self::limiter::{Limited, Limiter};
+pub(crate) use self::races::Races;
+pub(crate) use self::seen_credentials::SeenCredentials;
+pub(crate) use self::source::LimitSource;
 use crate::config;
 use crate::model::account::AdminLevel;
 
@@ -27,7 +27,7 @@ const PROVEN: Duration = Duration::from_secs(24 * 3600);
 const STALE: Duration = Duration::from_secs(15 * 60);
 
 /// The limiters of `[limits]`, shared by all workers.
-pub struct Limits {
+pub(crate) struct Limits {
     /// Requests to the login endpoints, by [`LimitSource`].
     pub client: Arc<Limiter>,
     /// Requests to the login endpoints, by proven caller.
@@ -51,7 +51,7 @@ pub struct Limits {
 impl Limits {
     /// Makes unused limiters.
     #[must_use]
-    pub fn new(rates: &config::LimitsConfig) -> Self {
+    pub(crate) fn new(rates: &config::LimitsConfig) -> Self {
         let new = |name, rate| Arc::new(Limiter::new(name, rate, KEYS));
         Self {
             client: new("client", rates.client),
@@ -68,7 +68,7 @@ impl Limits {
 
     /// Returns the limiter of PBX sessions of a level.
     #[must_use]
-    pub fn sessions(&self, level: AdminLevel) -> &Limiter {
+    pub(crate) fn sessions(&self, level: AdminLevel) -> &Limiter {
         match level {
             AdminLevel::User => &self.account,
             AdminLevel::Domain | AdminLevel::Admin => &self.admin,
@@ -77,7 +77,7 @@ impl Limits {
 
     /// Makes limiters for other rates. A limiter whose rate is unchanged keeps its counts.
     #[must_use]
-    pub fn successor(&self, rates: &config::LimitsConfig) -> Self {
+    pub(crate) fn successor(&self, rates: &config::LimitsConfig) -> Self {
         let next = |before: &Arc<Limiter>, rate| match before.rate() == rate {
             true => Arc::clone(before),
             false => Arc::new(Limiter::new(before.name(), rate, KEYS)),
@@ -100,7 +100,7 @@ impl Limits {
 ///
 /// An IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) is that IPv4 address.
 #[must_use]
-pub fn client_key(ip: IpAddr) -> IpAddr {
+pub(crate) fn client_key(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),

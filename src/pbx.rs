@@ -18,8 +18,8 @@ use http::{Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::{Instant, timeout};
 
-pub use self::breaker::Breaker;
-pub use self::issued_sessions::IssuedSessions;
+pub(crate) use self::breaker::Breaker;
+pub(crate) use self::issued_sessions::IssuedSessions;
 use crate::config::{self, Dialect};
 use crate::model::account::{Language, Role};
 use crate::model::session::SessionId;
@@ -33,7 +33,7 @@ const MAX_ANSWER: usize = 1024;
 
 /// A client of the PBX, for the login endpoints.
 #[derive(Debug, Clone)]
-pub struct Pbx {
+pub(crate) struct Pbx {
     upstream: Rc<Upstream>,
     /// The Basic credentials of the administrator.
     admin: HeaderValue,
@@ -45,7 +45,7 @@ pub struct Pbx {
 
 /// The PBX gave no session.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The PBX refused the administrator. It is not asked again until `retry_after` has passed.
     #[error("the PBX refused the administrator's credentials")]
     Refused {
@@ -78,7 +78,7 @@ pub enum Error {
 impl Pbx {
     /// Makes a client of the PBX behind `upstream`. All workers share the breaker.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         upstream: Rc<Upstream>,
         pbx: &config::PbxConfig,
         admin: &config::AdminCredentials,
@@ -95,7 +95,7 @@ impl Pbx {
     ///
     /// # Errors
     /// When the PBX gives no session, or the breaker is open.
-    pub async fn mint(&self, role: &Role) -> Result<SessionId, Error> {
+    pub(crate) async fn mint(&self, role: &Role) -> Result<SessionId, Error> {
         let pass = self.breaker.admit(Instant::now()).map_err(|retry_after| {
             self.tally.mint(MintOutcome::Open);
             Error::Open { retry_after }
@@ -120,7 +120,7 @@ impl Pbx {
     ///
     /// # Errors
     /// When the PBX does not accept the token.
-    pub async fn exchange(&self, token: &SessionId, host: HeaderValue) -> Result<Vec<HeaderValue>, Error> {
+    pub(crate) async fn exchange(&self, token: &SessionId, host: HeaderValue) -> Result<Vec<HeaderValue>, Error> {
         let answer = self.request(Method::POST, Some(host), None, messages::exchange_request(token)).await?;
         messages::read_exchange(answer.status, &answer.body, &answer.headers)
     }
@@ -129,7 +129,7 @@ impl Pbx {
     ///
     /// # Errors
     /// When the PBX does not accept it.
-    pub async fn set_language(
+    pub(crate) async fn set_language(
         &self,
         language: &Language,
         cookies: &[HeaderValue],

@@ -31,13 +31,13 @@ use self::answer::audience::Audience;
 use self::answer::response;
 use self::context::RequestContext;
 use self::error::Error;
-pub use self::explain::{Explanation, LoginQuestion, Unanswerable};
+pub(crate) use self::explain::{Explanation, LoginQuestion, Unanswerable};
 use self::forward::Forward;
 use self::gate::Gate;
 use self::hosts::Hosts;
 use self::login::session::{PbxLogin, Sessions};
 use self::login::{link, oidc, ott, pbx, redirect, ticket};
-pub use self::shared::SharedState;
+pub(crate) use self::shared::SharedState;
 use crate::auth::Chain;
 use crate::config::Config;
 use crate::exchange::{Body, ClientConnection, Exchange};
@@ -57,7 +57,7 @@ use crate::upstream::RequestBody;
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// One worker's proxy.
-pub struct Proxy {
+pub(crate) struct Proxy {
     gate: Gate,
     /// `None` where no PBX opens sessions.
     sessions: Option<Sessions>,
@@ -69,7 +69,7 @@ impl Proxy {
     ///
     /// # Errors
     /// When the app's `whoami` path is not valid.
-    pub fn new(
+    pub(crate) fn new(
         config: Arc<Config>,
         shared: &SharedState,
         logs: Logs,
@@ -90,12 +90,12 @@ impl Proxy {
     }
 
     /// Closes the upstream connections that no request will be sent over, now that another proxy is in its place.
-    pub fn retire(&self, successor: &Self) {
+    pub(crate) fn retire(&self, successor: &Self) {
         self.forward.retire(&successor.forward);
     }
 
     /// Closes upstream connections that have been idle for too long.
-    pub fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         self.forward.sweep();
     }
 
@@ -103,12 +103,16 @@ impl Proxy {
     ///
     /// # Errors
     /// When no request can be as the question says.
-    pub async fn explain(&self, question: &LoginQuestion, tls: &TlsPolicies) -> Result<Explanation, Unanswerable> {
+    pub(crate) async fn explain(
+        &self,
+        question: &LoginQuestion,
+        tls: &TlsPolicies,
+    ) -> Result<Explanation, Unanswerable> {
         explain::explain(&self.gate, self.pbx_login(), question, tls).await
     }
 
     /// Answers a request. There always is an answer.
-    pub async fn handle(&self, request: Request<Incoming>, connection: &ClientConnection) -> Response<Body> {
+    pub(crate) async fn handle(&self, request: Request<Incoming>, connection: &ClientConnection) -> Response<Body> {
         let origin = self.gate.identify(request.headers(), &connection.origin);
         let client = origin.as_ref().map_or(connection.origin.client, |origin| origin.client);
         let mut exchange = Exchange::begin(&request, client, &connection.activity, &self.gate.logs);
@@ -126,7 +130,7 @@ impl Proxy {
     }
 
     /// Answers a request that violates the rules of HTTP messages.
-    pub fn refuse(
+    pub(crate) fn refuse(
         &self,
         request: &Request<Incoming>,
         violation: Violation,

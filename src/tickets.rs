@@ -26,12 +26,12 @@ const MARK: usize = 6;
 const PURPOSE: &[u8] = b"callgate ticket 1";
 
 /// A ticket, which the browser carries to the other host. Only [`Ticket::expose`] shows it.
-pub struct Ticket(Secret);
+pub(crate) struct Ticket(Secret);
 
 impl Ticket {
     /// Returns the text: 32 characters of `[A-Za-z0-9_-]`, for the redirect that hands it over.
     #[must_use]
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         self.0.expose()
     }
 }
@@ -44,7 +44,7 @@ impl fmt::Debug for Ticket {
 
 /// Issues and redeems tickets.
 #[derive(Debug)]
-pub struct Tickets {
+pub(crate) struct Tickets {
     store: Arc<Store>,
     ttl: Duration,
     /// The key that marks tickets as issued by this process.
@@ -54,19 +54,19 @@ pub struct Tickets {
 impl Tickets {
     /// Issues tickets into a store, each valid for `ttl`.
     #[must_use]
-    pub fn new(store: Arc<Store>, ttl: Duration) -> Self {
+    pub(crate) fn new(store: Arc<Store>, ttl: Duration) -> Self {
         Self { store, ttl, mark: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &random::bytes::<32>())) }
     }
 
     /// Returns the same with the same store and the same marks.
     #[must_use]
-    pub fn successor(&self) -> Self {
+    pub(crate) fn successor(&self) -> Self {
         Self { store: Arc::clone(&self.store), ttl: self.ttl, mark: Arc::clone(&self.mark) }
     }
 
     /// Returns whether a ticket was issued here, redeemed or not. Such a text cannot be guessed.
     #[must_use]
-    pub fn has_issued(&self, ticket: &str) -> bool {
+    pub(crate) fn has_issued(&self, ticket: &str) -> bool {
         let Some((random, shown)) = ticket.split_at_checked(RANDOM) else { return false };
         constant_time::verify_slices_are_equal(self.mark_of(random).as_bytes(), shown.as_bytes()).is_ok()
     }
@@ -80,7 +80,7 @@ impl Tickets {
     ///
     /// # Errors
     /// When the store is full of unredeemed tickets, or cannot be written.
-    pub async fn issue(&self, value: &Secret) -> Result<Ticket, KeepError> {
+    pub(crate) async fn issue(&self, value: &Secret) -> Result<Ticket, KeepError> {
         let random = random::text::<18>();
         let ticket = Ticket(Secret::new(format!("{random}{}", self.mark_of(&random))));
         let until = self.store.now().checked_add(self.ttl).map_err(|_| KeepError::Unavailable)?;
@@ -93,7 +93,7 @@ impl Tickets {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub async fn redeem(&self, ticket: &str) -> Result<Option<Secret>, KeepError> {
+    pub(crate) async fn redeem(&self, ticket: &str) -> Result<Option<Secret>, KeepError> {
         let sealed = self.store.take_ticket(sha256(ticket.as_bytes())).await?;
         Ok(sealed.and_then(|sealed| unseal(ticket, sealed)))
     }

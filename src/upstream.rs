@@ -32,21 +32,20 @@ use hyper::body::Incoming;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-pub use self::bound_connections::BoundConnections;
+pub(crate) use self::bound_connections::BoundConnections;
 use self::bound_connections::{Binding, Lease};
 use self::conn::{AttemptError, Conn, ResponseDeadlines};
+pub(crate) use self::connector::Connector;
 use self::connector::EndpointIndex;
-pub use self::connector::{Connector, EndpointProbe};
-pub use self::error::{ConnectError, Error};
-pub use self::fetch::{FetchError, Fetcher, send_once};
+pub(crate) use self::error::{ConnectError, Error};
+pub(crate) use self::fetch::{FetchError, Fetcher, send_once};
 use self::idle::IdleConns;
-pub use self::interim::{Interim, OnInterim};
-pub use self::lookup::LookupError;
+pub(crate) use self::interim::{Interim, OnInterim};
 pub(crate) use self::lookup::start as start_lookups;
-pub use self::permits::Requester;
-pub use self::request_body::{Meter, RequestBody};
-pub use self::response_body::{BodyError, ResponseBody};
-pub use self::tunnel::{TunnelBytes, TunnelTimeouts, Upgraded, copy_bidirectional, set_tcp_keepalive};
+pub(crate) use self::permits::Requester;
+pub(crate) use self::request_body::{Meter, RequestBody};
+pub(crate) use self::response_body::{BodyError, ResponseBody};
+pub(crate) use self::tunnel::{TunnelBytes, TunnelTimeouts, Upgraded, copy_bidirectional, set_tcp_keepalive};
 use crate::budget::Ledger;
 use crate::config::UpstreamTimeouts;
 use crate::message::authentication;
@@ -56,7 +55,7 @@ use crate::observe::metrics::{ConnectResult, ConnectionUse, Tally, UpstreamFault
 
 /// One upstream as one worker sees it: its endpoints, its deadlines and its idle connections.
 #[derive(Debug)]
-pub struct Upstream {
+pub(crate) struct Upstream {
     connector: Connector,
     deadlines: ResponseDeadlines,
     keep_alive: Duration,
@@ -89,7 +88,7 @@ impl ConnectionAuth {
 
 /// For whom a request is sent. The default is callgate itself.
 #[derive(Default)]
-pub struct SendContext<'c> {
+pub(crate) struct SendContext<'c> {
     /// Whose share of the connections is used.
     pub requester: Requester,
     /// Counts the bytes of the answer that wait for the client.
@@ -102,7 +101,7 @@ pub struct SendContext<'c> {
 
 /// The answer of an upstream.
 #[derive(Debug)]
-pub enum UpstreamResponse {
+pub(crate) enum UpstreamResponse {
     /// A final response (RFC 9110 §15) whose body is still to come.
     Final(Response<ResponseBody>),
     /// The upstream agreed to leave HTTP: the head of its 101, and the connection.
@@ -112,7 +111,7 @@ pub enum UpstreamResponse {
 impl Upstream {
     /// Makes an upstream without any connection yet. `body_idle` is the longest pause within a body, either way.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         connector: Connector,
         timeouts: UpstreamTimeouts,
         body_idle: Duration,
@@ -142,7 +141,7 @@ impl Upstream {
     ///
     /// # Errors
     /// When there is no connection, no answer in time, or no valid HTTP.
-    pub fn send(
+    pub(crate) fn send(
         self: &Rc<Self>,
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<UpstreamResponse, Error>> {
@@ -156,7 +155,7 @@ impl Upstream {
     ///
     /// # Errors
     /// As [`Upstream::send`].
-    pub async fn send_for(
+    pub(crate) async fn send_for(
         self: &Rc<Self>,
         context: SendContext<'_>,
         request: Request<RequestBody>,
@@ -178,7 +177,7 @@ impl Upstream {
     ///
     /// # Errors
     /// As [`Upstream::send`].
-    pub fn send_fresh(
+    pub(crate) fn send_fresh(
         self: &Rc<Self>,
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<UpstreamResponse, Error>> {
@@ -349,7 +348,7 @@ impl Upstream {
 
     /// Closes the connections that have been idle for too long or whose place is needed, and tries endpoints again that
     /// are passed over.
-    pub fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         let now = Instant::now();
         let keeps = !self.connector.lacks_idle();
         self.idle.retain(|conn| keeps && !conn.is_stale(now, self.keep_alive));
@@ -370,7 +369,7 @@ impl Upstream {
 
     /// Closes the idle connections, and from now on each connection that an exchange gives back: this upstream gets no
     /// more exchanges.
-    pub fn retire(&self) {
+    pub(crate) fn retire(&self) {
         self.retired.set(true);
         self.idle.retain(|_| false);
         for binding in self.bound.take().iter().filter_map(Weak::upgrade) {
@@ -392,7 +391,7 @@ fn copy(original: &Request<RequestBody>) -> Request<RequestBody> {
 
 /// Makes a request to an upstream.
 #[must_use]
-pub fn request(method: Method, uri: Uri, headers: HeaderMap, body: RequestBody) -> Request<RequestBody> {
+pub(crate) fn request(method: Method, uri: Uri, headers: HeaderMap, body: RequestBody) -> Request<RequestBody> {
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = uri;

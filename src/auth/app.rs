@@ -38,7 +38,7 @@ pub(super) struct AppMethod {
 
 /// An error that prevents an answer of the app.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum AppError {
+pub(crate) enum AppError {
     /// The app gave no answer.
     #[error("whoami gave no answer")]
     Unreachable(#[source] Arc<upstream::Error>),

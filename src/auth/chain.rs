@@ -26,7 +26,7 @@ use crate::upstream::Upstream;
 
 /// The configured methods, grouped by the credentials that they judge.
 #[derive(Debug)]
-pub struct Chain {
+pub(crate) struct Chain {
     entries: Vec<ChainEntry>,
     providers: Vec<Rc<OidcMethod>>,
     proxies: Vec<Rc<HeaderMethod>>,
@@ -54,7 +54,7 @@ struct DeliberateFields {
 
 /// The credentials of a request, as limits recognize them.
 #[derive(Debug, Clone, Copy)]
-pub struct CredentialDigest {
+pub(crate) struct CredentialDigest {
     /// A digest of all credentials.
     pub digest: Digest,
     /// Whether all are cookies, which a browser goes on to send when they are no longer valid.
@@ -68,7 +68,7 @@ impl Chain {
     ///
     /// # Errors
     /// When the path of `whoami` is not a path.
-    pub fn build(
+    pub(crate) fn build(
         config: &Config,
         sources: &AuthSources,
         app: Option<&Rc<Upstream>>,
@@ -100,7 +100,7 @@ impl Chain {
 
     /// Returns the providers where people can log in.
     #[must_use]
-    pub fn providers(&self) -> &[Rc<OidcMethod>] {
+    pub(crate) fn providers(&self) -> &[Rc<OidcMethod>] {
         &self.providers
     }
 }
@@ -193,7 +193,7 @@ impl Chain {
     ///
     /// # Errors
     /// When an app or a server of keys that must be asked gives no answer.
-    pub async fn ask(&self, request: &AuthRequest<'_>) -> Result<Verdict, Error> {
+    pub(crate) async fn ask(&self, request: &AuthRequest<'_>) -> Result<Verdict, Error> {
         let shown = self.find(request);
         let (label, verdict) = match shown.as_slice() {
             [] => (metrics::CountedMethod::None, Ok(Verdict::Abstain)),
@@ -210,13 +210,13 @@ impl Chain {
 
     /// Returns the names of the kinds of credentials that a request shows.
     #[must_use]
-    pub fn shown_kinds(&self, request: &AuthRequest<'_>) -> Vec<String> {
+    pub(crate) fn shown_kinds(&self, request: &AuthRequest<'_>) -> Vec<String> {
         self.find(request).iter().map(|(method, _)| method.label().name().to_owned()).collect()
     }
 
     /// Returns the digest of all credentials that a request shows, or `None` if it shows none.
     #[must_use]
-    pub fn credential(&self, request: &AuthRequest<'_>) -> Option<CredentialDigest> {
+    pub(crate) fn credential(&self, request: &AuthRequest<'_>) -> Option<CredentialDigest> {
         let shown = self.find(request);
         let parts: Vec<_> = shown.iter().flat_map(|(method, shown)| parts(method, shown, request)).collect();
         let is_cookie = shown.iter().all(|(method, _)| method.is_cookie());
@@ -233,7 +233,7 @@ impl Chain {
 
     /// Tells whether a request shows a credential that no page of another origin can make a browser send unasked.
     #[must_use]
-    pub fn shows_deliberate_field(&self, headers: &HeaderMap) -> bool {
+    pub(crate) fn shows_deliberate_field(&self, headers: &HeaderMap) -> bool {
         let DeliberateFields { bearer, others } = &self.deliberate;
         (*bearer && bearer::of(headers).is_some()) || others.iter().any(|name| headers.contains_key(name))
     }
@@ -261,13 +261,13 @@ impl Chain {
     /// Returns the fields that clients may not send to an upstream, in any spelling: those of believed proxies, and
     /// `strip_fields`.
     #[must_use]
-    pub const fn proxy_fields(&self) -> &Rc<[HeaderName]> {
+    pub(crate) const fn proxy_fields(&self) -> &Rc<[HeaderName]> {
         &self.proxy_fields
     }
 
     /// Returns those of the fields that come from a believed proxy. `peer`: the other end of the connection.
     #[must_use]
-    pub fn vouched_fields(&self, headers: &HeaderMap, peer: IpAddr) -> Vec<(HeaderName, HeaderValue)> {
+    pub(crate) fn vouched_fields(&self, headers: &HeaderMap, peer: IpAddr) -> Vec<(HeaderName, HeaderValue)> {
         let believed = self.proxies.iter().filter(|proxy| proxy.vouches(headers, peer));
         believed.flat_map(|proxy| proxy.forwarded_fields(headers)).collect()
     }

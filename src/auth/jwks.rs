@@ -66,7 +66,7 @@ struct FetchSchedule {
 
 /// A set of keys that was fetched.
 #[derive(Debug)]
-pub struct FetchedKeys {
+pub(crate) struct FetchedKeys {
     /// The usable keys.
     pub keys: VerificationKeys,
     /// The number of keys that cannot be used.
@@ -238,7 +238,7 @@ impl FetchSchedule {
 ///
 /// # Errors
 /// Returns the problem where no keys can be used.
-pub async fn fetch_once(at: &JwksConfig) -> Result<FetchedKeys, String> {
+pub(crate) async fn fetch_once(at: &JwksConfig) -> Result<FetchedKeys, String> {
     let fetcher = fetcher(at).map_err(|error| error.to_string())?;
     fetch(&fetcher, &at.url).await.map_err(|error| causes(&error))
 }

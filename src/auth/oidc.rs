@@ -35,8 +35,8 @@ use crate::observe::metrics;
 use crate::random;
 use crate::upstream::FetchError;
 
-pub use self::attempt::{forget as forget_attempt, forget_all, forget_oldest};
-pub use self::provider::Provider;
+pub(crate) use self::attempt::{forget as forget_attempt, forget_all, forget_oldest};
+pub(crate) use self::provider::Provider;
 pub(super) use self::seal::SealKey;
 
 /// The attributes of all cookies: for this host and TLS, not for scripts. The browser sends them with a redirect from the
@@ -47,7 +47,7 @@ const MAX_LOGIN: usize = 1 << 10;
 
 /// One provider with the settings of its method.
 #[derive(Debug)]
-pub struct OidcMethod {
+pub(crate) struct OidcMethod {
     name: String,
     settings: config::OidcConfig,
     provider: Arc<Provider>,
@@ -58,7 +58,7 @@ pub struct OidcMethod {
 
 /// An error of a login at a provider. Its text is for the person, its source for the operator.
 #[derive(Debug, thiserror::Error)]
-pub enum OidcError {
+pub(crate) enum OidcError {
     /// The provider gives no answer.
     #[error("the login service does not answer")]
     Unavailable(#[source] OidcCause),
@@ -75,7 +75,7 @@ pub enum OidcError {
 
 /// The cause, for the operator. It never contains a token, a code or a text of the provider.
 #[derive(Debug, thiserror::Error)]
-pub enum OidcCause {
+pub(crate) enum OidcCause {
     /// A rule is not met.
     #[error("{0}")]
     Reason(&'static str),
@@ -99,13 +99,13 @@ pub enum OidcCause {
 impl OidcError {
     /// Returns the error where a login succeeded and the browser did not keep its cookie.
     #[must_use]
-    pub const fn not_kept() -> Self {
+    pub(crate) const fn not_kept() -> Self {
         Self::UnknownLogin(OidcCause::Reason("the browser did not keep the cookie of its login"))
     }
 
     /// Returns the cause for the audit log.
     #[must_use]
-    pub fn cause(&self) -> String {
+    pub(crate) fn cause(&self) -> String {
         let (Self::Unavailable(cause) | Self::BadResponse(cause) | Self::Denied(cause) | Self::UnknownLogin(cause)) =
             self;
         cause.to_string()
@@ -114,32 +114,30 @@ impl OidcError {
 
 /// The start of a login: where the browser goes, and the cookie that it keeps until it is back.
 #[derive(Debug)]
-pub struct LoginStart {
+pub(crate) struct LoginStart {
     /// The provider's page.
-    pub url: String,
+    pub(crate) url: String,
     /// The id of this login among those of the browser.
-    pub id: String,
+    pub(crate) id: String,
     /// The cookie that proves that this browser began the login.
-    pub cookie: HeaderValue,
+    pub(crate) cookie: HeaderValue,
 }
 
 /// A login that succeeded.
 #[derive(Debug)]
-pub struct FinishedLogin {
-    /// The person.
-    pub principal: Principal,
+pub(crate) struct FinishedLogin {
     /// The path of this host where the login ends.
-    pub to: String,
+    pub(crate) to: String,
     /// The id of this login among those of the browser.
-    pub id: String,
+    pub(crate) id: String,
     /// The cookie that remembers the person.
-    pub cookie: HeaderValue,
+    pub(crate) cookie: HeaderValue,
 }
 
 impl FinishedLogin {
     /// Returns the digest by which limits recognize the cookie, as [`Chain::credential`](super::Chain::credential) does.
     #[must_use]
-    pub fn credential(&self) -> Digest {
+    pub(crate) fn credential(&self) -> Digest {
         let pair = self.cookie.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
         sha256_of([&b"oidc"[..], cookies::split(pair).1])
     }
@@ -147,7 +145,7 @@ impl FinishedLogin {
 
 /// The parameters of the provider's answer (RFC 6749 §4.1.2, RFC 9207 §2).
 #[derive(Debug, Default)]
-pub struct Callback {
+pub(crate) struct Callback {
     /// The authorization code, which is exchanged for tokens.
     pub code: Option<String>,
     /// The `state` that callgate sent.
@@ -197,13 +195,13 @@ impl OidcMethod {
 
     /// Returns the name of the method.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Returns the host where people log in. `None`: each host.
     #[must_use]
-    pub fn host(&self) -> Option<&str> {
+    pub(crate) fn host(&self) -> Option<&str> {
         self.settings.host.as_deref()
     }
 
@@ -231,7 +229,7 @@ impl OidcMethod {
 
     /// Tells whether the browser's cookie remembers a person.
     #[must_use]
-    pub fn knows(&self, headers: &HeaderMap, host: &HeaderValue) -> bool {
+    pub(crate) fn knows(&self, headers: &HeaderMap, host: &HeaderValue) -> bool {
         self.remembers(headers, host).is_some()
     }
 
@@ -285,7 +283,7 @@ impl OidcMethod {
     ///
     /// # Errors
     /// When the provider's metadata has never been fetched.
-    pub async fn begin(&self, authority: &Authority, to: String) -> Result<LoginStart, OidcError> {
+    pub(crate) async fn begin(&self, authority: &Authority, to: String) -> Result<LoginStart, OidcError> {
         let metadata = self.provider.known().await.ok_or(UNKNOWN)?;
         let verifier = random::text::<32>();
         let challenge = URL_SAFE_NO_PAD.encode(digest::sha256(verifier.as_bytes()));
@@ -313,7 +311,7 @@ impl OidcMethod {
     ///
     /// # Errors
     /// When this browser did not begin the login, or the provider refused it.
-    pub async fn finish(
+    pub(crate) async fn finish(
         &self,
         headers: &HeaderMap,
         authority: &Authority,
@@ -336,7 +334,7 @@ impl OidcMethod {
         };
         let principal = self.principal(metadata, authority, &code, &attempt).await?;
         let cookie = self.remember(&principal, authority)?;
-        Ok(FinishedLogin { principal, to: attempt.to, id: attempt.id, cookie })
+        Ok(FinishedLogin { to: attempt.to, id: attempt.id, cookie })
     }
 
     /// Finds the login that this browser began with a state.
@@ -367,7 +365,7 @@ impl OidcMethod {
     // === The way out ===
 
     /// Returns the address where the person also logs out of the provider, if the provider has one.
-    pub async fn end_session(&self) -> Option<String> {
+    pub(crate) async fn end_session(&self) -> Option<String> {
         let metadata = self.provider.known().await?;
         let end = metadata.document.end_session_endpoint();
         let end =
@@ -406,7 +404,7 @@ fn login_cookie(headers: &HeaderMap) -> Vec<u8> {
 
 /// Returns the `Set-Cookie` value that removes the cookie of a login.
 #[must_use]
-pub fn forget_login() -> HeaderValue {
+pub(crate) fn forget_login() -> HeaderValue {
     field(&format!("{}=; Max-Age=0; {ATTRIBUTES}", cookies::PREFIX))
 }
 

@@ -14,7 +14,7 @@ use crate::observe::metrics::Freshness;
 use crate::state::Store;
 
 /// What the methods of one configuration judge by, shared by all workers.
-pub struct AuthSources {
+pub(crate) struct AuthSources {
     key_sets: Vec<KeySet>,
     /// By the names of their methods.
     providers: HashMap<String, ProviderEntry>,
@@ -40,7 +40,7 @@ impl AuthSources {
     ///
     /// # Errors
     /// When the trust roots of a source cannot be used.
-    pub fn new(config: &Config, store: Arc<Store>) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(config: &Config, store: Arc<Store>) -> Result<Self, rustls::Error> {
         let seal = Arc::new(SealKey::random());
         Ok(Self { key_sets: key_sets(config, &[])?, providers: providers(config, &seal)?, seal, store })
     }
@@ -49,7 +49,7 @@ impl AuthSources {
     ///
     /// # Errors
     /// As [`AuthSources::new`].
-    pub fn successor(&self, config: &Config) -> Result<Self, rustls::Error> {
+    pub(crate) fn successor(&self, config: &Config) -> Result<Self, rustls::Error> {
         let seal = Arc::clone(&self.seal);
         let mut providers = providers(config, &seal)?;
         for (name, next) in &mut providers {
@@ -61,7 +61,7 @@ impl AuthSources {
     }
 
     /// Returns the tasks that keep keys and providers fresh. They run as long as the configuration is in use.
-    pub fn tasks(&self) -> impl Iterator<Item = BoxFuture<'static, ()>> {
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = BoxFuture<'static, ()>> {
         let jwks = self.key_sets.iter().map(|set| Arc::clone(&set.jwks).keep_fresh().boxed());
         let providers = self.providers.values().map(|entry| Arc::clone(&entry.provider).keep_fresh().boxed());
         jwks.chain(providers)
@@ -69,7 +69,7 @@ impl AuthSources {
 
     /// Returns how fresh the fetched keys are, by the names of the methods that use them.
     #[must_use]
-    pub fn freshness(&self) -> Vec<(String, Arc<Freshness>)> {
+    pub(crate) fn freshness(&self) -> Vec<(String, Arc<Freshness>)> {
         let of = |set: &KeySet| {
             let freshness = set.jwks.freshness();
             set.methods.iter().map(move |name| (name.clone(), Arc::clone(&freshness))).collect::<Vec<_>>()
@@ -79,7 +79,7 @@ impl AuthSources {
 
     /// Tells whether a method uses keys that are fetched.
     #[must_use]
-    pub fn fetches_keys(&self) -> bool {
+    pub(crate) fn fetches_keys(&self) -> bool {
         !self.key_sets.is_empty()
     }
 
@@ -87,7 +87,7 @@ impl AuthSources {
     ///
     /// # Errors
     /// Names the methods without keys.
-    pub fn check_keys(&self) -> Result<(), String> {
+    pub(crate) fn check_keys(&self) -> Result<(), String> {
         let missing = self.key_sets.iter().filter_map(|set| Some((&set.methods, set.jwks.check().err()?)));
         let missing: Vec<_> = missing.map(|(names, problem)| format!("{}: {problem}", names.join(", "))).collect();
         if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }

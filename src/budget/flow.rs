@@ -14,7 +14,7 @@ pub(super) const OVERHEAD: usize = 256;
 
 /// The bytes of one exchange that are under way in one direction.
 #[derive(Debug)]
-pub struct Flow {
+pub(crate) struct Flow {
     ledger: Arc<Ledger>,
     under_way: LocalCount,
     /// Bytes that are read and not yet on their way.
@@ -29,7 +29,7 @@ pub struct Flow {
 impl Flow {
     /// Makes a flow with nothing under way.
     #[must_use]
-    pub fn new(ledger: &Arc<Ledger>) -> Arc<Self> {
+    pub(crate) fn new(ledger: &Arc<Ledger>) -> Arc<Self> {
         Arc::new(Self {
             ledger: Arc::clone(ledger),
             under_way: LocalCount::default(),
@@ -41,7 +41,7 @@ impl Flow {
     }
 
     /// Waits until something may be read and handed over, and returns the most bytes that may.
-    pub fn poll_room(&self, cx: &Context<'_>) -> Poll<usize> {
+    pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<usize> {
         match self.ledger.room() {
             Room::Plenty => Poll::Ready(usize::MAX),
             Room::Least if self.under_way.get() == 0 => Poll::Ready(LEAST),
@@ -60,17 +60,17 @@ impl Flow {
 
     /// Tells whether a task waits until nothing is under way.
     #[must_use]
-    pub fn is_waited_for(&self) -> bool {
+    pub(crate) fn is_waited_for(&self) -> bool {
         self.is_waited_for.load(Ordering::Relaxed)
     }
 
     /// Sets how many bytes are read and not yet on their way.
-    pub fn set_waiting(&self, bytes: usize) {
+    pub(crate) fn set_waiting(&self, bytes: usize) {
         self.waiting.set(self.ledger.replace(self.waiting.get(), bytes));
     }
 
     /// Sets how many bytes the client may have sent ahead of this flow.
-    pub fn set_ahead(&self, bytes: usize) {
+    pub(crate) fn set_ahead(&self, bytes: usize) {
         let before = self.ahead.replace(bytes);
         if before != bytes {
             self.ledger.replace_ahead(before, bytes);
@@ -79,7 +79,7 @@ impl Flow {
 
     /// Counts bytes as under way until they are dropped.
     #[must_use]
-    pub fn count(self: &Arc<Self>, bytes: Bytes) -> CountedBytes {
+    pub(crate) fn count(self: &Arc<Self>, bytes: Bytes) -> CountedBytes {
         let cost = self.ledger.replace(0, bytes.len() + OVERHEAD);
         self.under_way.set(self.under_way.get() + cost);
         self.ledger.under_way.set(self.ledger.under_way.get() + cost);
@@ -110,7 +110,7 @@ impl Drop for Flow {
 
 /// Bytes that count as under way until they are dropped.
 #[derive(Debug)]
-pub struct CountedBytes {
+pub(crate) struct CountedBytes {
     bytes: Bytes,
     counted: Option<(Arc<Flow>, usize)>,
 }

@@ -27,7 +27,7 @@ const SLOW: usize = 5;
 
 /// What one connection holds.
 #[derive(Debug)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     worker: Arc<WorkerBudget>,
     client: Option<ClientUsage>,
     connections: ConnectionCounts,
@@ -75,19 +75,19 @@ impl Ledger {
 
     /// Returns the client of the connection, if its connections are counted together.
     #[must_use]
-    pub const fn client(&self) -> Option<&ClientUsage> {
+    pub(crate) const fn client(&self) -> Option<&ClientUsage> {
         self.client.as_ref()
     }
 
     /// Returns how many upstream connections serve this connection.
     #[must_use]
-    pub const fn connections(&self) -> &ConnectionCounts {
+    pub(crate) const fn connections(&self) -> &ConnectionCounts {
         &self.connections
     }
 
     /// Finds the counts of a client whose request came over this connection.
     #[must_use]
-    pub fn client_at(&self, key: IpAddr) -> ClientUsage {
+    pub(crate) fn client_at(&self, key: IpAddr) -> ClientUsage {
         match &self.client {
             Some(client) if client.key() == key => client.clone(),
             Some(_) | None => self.worker.process().client(key),
@@ -96,12 +96,12 @@ impl Ledger {
 
     /// Returns the bytes that the connection holds.
     #[must_use]
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.held.get()
     }
 
     /// Counts `now` bytes in place of the `before` bytes counted so far, and returns `now`.
-    pub fn replace(&self, before: usize, now: usize) -> usize {
+    pub(crate) fn replace(&self, before: usize, now: usize) -> usize {
         if before == now {
             return now;
         }
@@ -140,7 +140,7 @@ impl Ledger {
 
     /// Returns how many bytes one read may take from an answer that begins now.
     #[must_use]
-    pub fn read_limit(&self) -> usize {
+    pub(crate) fn read_limit(&self) -> usize {
         match self.room() {
             Room::Plenty => usize::MAX,
             Room::Least | Room::None => LEAST,
@@ -162,7 +162,7 @@ impl Ledger {
 
     /// Measures the speed, and wakes the flows that wait for room if there is some. The worker calls this regularly
     /// while the pressure is high.
-    pub fn refresh(&self, now: Instant) {
+    pub(crate) fn refresh(&self, now: Instant) {
         self.report();
         self.measure(now);
         if !matches!(self.room(), Room::None) {
@@ -182,25 +182,25 @@ impl Ledger {
 
     /// Returns how many seconds the connection needs to move what it holds, if it is slow.
     #[must_use]
-    pub fn slowness(&self) -> Option<usize> {
+    pub(crate) fn slowness(&self) -> Option<usize> {
         let speed = lock(&self.speed).as_ref()?.speed?;
         let seconds = self.held.get() / speed.max(1);
         (seconds >= SLOW && !self.is_shed()).then_some(seconds)
     }
 
     /// Orders the connection to end; its task sees that when it is next polled.
-    pub fn shed(&self) {
+    pub(crate) fn shed(&self) {
         self.is_shed.store(true, Ordering::Relaxed);
     }
 
     /// Tells whether the connection was ordered to end.
     #[must_use]
-    pub fn is_shed(&self) -> bool {
+    pub(crate) fn is_shed(&self) -> bool {
         self.is_shed.load(Ordering::Relaxed)
     }
 
     /// Runs a future until it completes or the connection is ordered to end.
-    pub async fn unless_shed<F: Future>(&self, future: F) -> Option<F::Output> {
+    pub(crate) async fn unless_shed<F: Future>(&self, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         poll_fn(|cx| match self.is_shed() {
             true => Poll::Ready(None),

@@ -9,7 +9,7 @@ use crate::observe::metrics::Tally;
 
 /// The activity of one connection. Its I/O and its exchanges record it; its deadlines and the worker read it.
 #[derive(Debug)]
-pub struct Activity {
+pub(crate) struct Activity {
     exchanges: ExchangeCount,
     head: HeadWait,
     /// Since when the client takes none of the bytes that are ready for it.
@@ -49,7 +49,7 @@ struct ClosingState {
 
 /// Why a connection ended before its exchanges did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AbortReason {
+pub(crate) enum AbortReason {
     /// The client took no byte for as long as `write_stall`.
     WriteStall,
     /// The drain deadline of the process passed.
@@ -59,7 +59,7 @@ pub enum AbortReason {
 impl Activity {
     /// Starts with a connection that waits for its first request. `is_multiplexed`: it may have many exchanges at once.
     #[must_use]
-    pub fn new(now: Instant, is_multiplexed: bool, tally: Tally) -> Rc<Self> {
+    pub(crate) fn new(now: Instant, is_multiplexed: bool, tally: Tally) -> Rc<Self> {
         Rc::new(Self {
             exchanges: ExchangeCount {
                 tally,
@@ -82,7 +82,7 @@ impl Activity {
 
     /// Counts an exchange as in flight until the returned value is dropped.
     #[must_use]
-    pub fn begin_exchange(self: &Rc<Self>) -> InFlight {
+    pub(crate) fn begin_exchange(self: &Rc<Self>) -> InFlight {
         self.exchanges.begun.set(self.exchanges.begun.get() + 1);
         self.head.since.set(None);
         self.head.is_next.set(!self.head.is_multiplexed);
@@ -91,20 +91,20 @@ impl Activity {
 
     /// Returns how many exchanges have begun.
     #[must_use]
-    pub const fn exchanges_begun(&self) -> u64 {
+    pub(crate) const fn exchanges_begun(&self) -> u64 {
         self.exchanges.begun.get()
     }
 
     /// Returns since when no exchange is in flight; `None` while one is.
     #[must_use]
-    pub fn idle_since(&self) -> Option<Instant> {
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
         (self.exchanges.in_flight.get() == 0).then(|| self.exchanges.idle_since.get())
     }
 
     // === The head of the next request ===
 
     /// Records that bytes have arrived.
-    pub fn on_read(&self) {
+    pub(crate) fn on_read(&self) {
         let begins = self.exchanges.in_flight.get() == 0 && self.head.is_next.get() && self.head.since.get().is_none();
         if begins {
             self.head.since.set(Some(Instant::now()));
@@ -113,26 +113,26 @@ impl Activity {
 
     /// Returns since when the head of a request is arriving.
     #[must_use]
-    pub const fn head_since(&self) -> Option<Instant> {
+    pub(crate) const fn head_since(&self) -> Option<Instant> {
         self.head.since.get()
     }
 
     /// Records that the head took too long. Returns whether that is new.
     #[must_use]
-    pub fn expire_head(&self) -> bool {
+    pub(crate) fn expire_head(&self) -> bool {
         !self.head.is_overdue.replace(true)
     }
 
     /// Returns whether the head took too long.
     #[must_use]
-    pub const fn is_head_overdue(&self) -> bool {
+    pub(crate) const fn is_head_overdue(&self) -> bool {
         self.head.is_overdue.get()
     }
 
     // === Writing ===
 
     /// Records whether a write waits for the client.
-    pub fn on_write(&self, is_blocked: bool) {
+    pub(crate) fn on_write(&self, is_blocked: bool) {
         match (is_blocked, self.write_blocked_since.get()) {
             (true, None) => self.write_blocked_since.set(Some(Instant::now())),
             (false, Some(_)) => self.write_blocked_since.set(None),
@@ -142,43 +142,43 @@ impl Activity {
 
     /// Returns since when the client takes no byte.
     #[must_use]
-    pub const fn write_blocked_since(&self) -> Option<Instant> {
+    pub(crate) const fn write_blocked_since(&self) -> Option<Instant> {
         self.write_blocked_since.get()
     }
 
     // === The end ===
 
     /// Makes the next answer the last one.
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.closing.is_last_answer.set(true);
     }
 
     /// Returns since when nothing at all goes on, unless the connection is evicted already.
     #[must_use]
-    pub fn evictable_since(&self) -> Option<Instant> {
+    pub(crate) fn evictable_since(&self) -> Option<Instant> {
         if self.is_evicted() || self.head_since().is_some() { None } else { self.idle_since() }
     }
 
     /// Ends the connection, once its task is woken, so that another one finds room.
-    pub fn evict(&self) {
+    pub(crate) fn evict(&self) {
         self.closing.is_evicted.set(true);
     }
 
     /// Returns whether the connection ends so that another one finds room.
     #[must_use]
-    pub const fn is_evicted(&self) -> bool {
+    pub(crate) const fn is_evicted(&self) -> bool {
         self.closing.is_evicted.get()
     }
 
     /// Records why the connection ends before its exchanges do.
-    pub fn abort(&self, reason: AbortReason) {
+    pub(crate) fn abort(&self, reason: AbortReason) {
         self.closing.abort.set(Some(reason));
     }
 }
 
 /// One exchange in flight, until it is dropped.
 #[derive(Debug)]
-pub struct InFlight(Rc<Activity>);
+pub(crate) struct InFlight(Rc<Activity>);
 
 impl InFlight {
     fn new(activity: Rc<Activity>) -> Self {

@@ -15,7 +15,7 @@ use crate::upstream::{BodyError, ResponseBody};
 
 /// The body of an answer. When it is dropped, so is its exchange.
 #[derive(Debug)]
-pub struct Body {
+pub(crate) struct Body {
     content: BodyContent,
     exchange: Option<Exchange>,
 }
@@ -33,25 +33,25 @@ enum BodyContent {
 impl Body {
     /// Makes a body of bytes of callgate's own.
     #[must_use]
-    pub fn own(bytes: impl Into<Bytes>) -> Self {
+    pub(crate) fn own(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         Self { content: BodyContent::Own((!bytes.is_empty()).then_some(bytes)), exchange: None }
     }
 
     /// Passes the body of an upstream's answer on.
     #[must_use]
-    pub const fn relay(relay: ResponseBody) -> Self {
+    pub(crate) const fn relay(relay: ResponseBody) -> Self {
         Self { content: BodyContent::Relayed(relay), exchange: None }
     }
 
     /// Returns whether it is the body of an upstream's answer.
     #[must_use]
-    pub const fn is_relayed(&self) -> bool {
+    pub(crate) const fn is_relayed(&self) -> bool {
         matches!(self.content, BodyContent::Relayed(_))
     }
 
     /// Bounds each read of an upstream's body from now on, in bytes.
-    pub fn limit_read(&self, bytes: usize) {
+    pub(crate) fn limit_read(&self, bytes: usize) {
         if let BodyContent::Relayed(relay) = &self.content {
             relay.set_read_limit(bytes);
         }

@@ -21,7 +21,7 @@ use crate::upstream::{self, BoundConnections, TunnelTimeouts, Upgraded};
 
 /// One connection of a client, after its handshake.
 #[derive(Debug)]
-pub struct ClientConnection {
+pub(crate) struct ClientConnection {
     /// The client that requests come from, unless the peer is a trusted proxy and names another one.
     pub origin: Rc<ForwardedChain>,
     /// The facts of its TLS handshake.
@@ -38,7 +38,7 @@ pub struct ClientConnection {
 
 /// The TLS facts of a connection.
 #[derive(Debug)]
-pub struct TlsSession {
+pub(crate) struct TlsSession {
     /// The other end, as auth methods see it.
     pub peer: Rc<TlsPeer>,
     /// The policy that the handshake went through.
@@ -49,7 +49,7 @@ pub struct TlsSession {
 
 /// The other end of a connection, as auth methods see it.
 #[derive(Debug)]
-pub struct TlsPeer {
+pub(crate) struct TlsPeer {
     /// Its address; an IPv4 address is never written as IPv6.
     pub address: IpAddr,
     /// The client certificate, if the handshake asked for one and verified it.
@@ -60,7 +60,7 @@ pub struct TlsPeer {
 
 /// Messages between the server and the proxy, past hyper.
 #[derive(Debug, Default)]
-pub struct SideChannel {
+pub(crate) struct SideChannel {
     /// The violation in the next bytes of the client. Set before hyper reads them.
     pub violation: Cell<Option<Violation>>,
     /// Interim answers to be written before the answer.
@@ -72,7 +72,7 @@ pub struct SideChannel {
 
 /// A tunnel that is agreed and does not run yet.
 #[derive(Debug)]
-pub struct Tunnel {
+pub(crate) struct Tunnel {
     /// The upstream's end.
     pub upgraded: Upgraded,
     /// The exchange that lasts as long as the tunnel.
@@ -84,7 +84,7 @@ pub struct Tunnel {
 impl Tunnel {
     /// Joins the client's end with the upstream's until the tunnel ends, and records how. `early` is what the client sent
     /// behind its request; `ledger` counts the memory of the client's connection.
-    pub async fn run<S>(mut self, client: S, early: Bytes, timeouts: TunnelTimeouts, ledger: &Ledger)
+    pub(crate) async fn run<S>(mut self, client: S, early: Bytes, timeouts: TunnelTimeouts, ledger: &Ledger)
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {

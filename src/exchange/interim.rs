@@ -13,7 +13,7 @@ const MAX_WAITING: usize = 16 << 10;
 
 /// Interim answers that wait for the connection to write them.
 #[derive(Debug, Default)]
-pub struct Interims {
+pub(crate) struct Interims {
     bytes: RefCell<Vec<u8>>,
     /// Whether bytes that hyper wrote may not be out.
     is_busy: Cell<bool>,
@@ -22,7 +22,7 @@ pub struct Interims {
 impl Interims {
     /// Adds an interim answer, to be written before hyper's next bytes. It is dropped while the client has not taken hyper's
     /// last bytes: they may be the end of the last answer, and a client that does not read needs no hints.
-    pub fn put(&self, mut interim: Interim) {
+    pub(crate) fn put(&self, mut interim: Interim) {
         // A length in an interim answer breaks RFC 9110 §8.6.
         let is_removed = |name: &HeaderName| *name == header::CONTENT_LENGTH || is_account_field(name);
         if self.is_busy.get() || hop::strip(&mut interim.fields, Protocol::Stays, is_removed).is_err() {
@@ -37,12 +37,12 @@ impl Interims {
     }
 
     /// Records whether bytes that hyper wrote may not be out.
-    pub fn set_busy(&self, is_busy: bool) {
+    pub(crate) fn set_busy(&self, is_busy: bool) {
         self.is_busy.set(is_busy);
     }
 
     /// Returns the bytes that wait.
-    pub const fn waiting(&self) -> &RefCell<Vec<u8>> {
+    pub(crate) const fn waiting(&self) -> &RefCell<Vec<u8>> {
         &self.bytes
     }
 }

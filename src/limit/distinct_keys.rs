@@ -14,7 +14,7 @@ use crate::model::rate::Rate;
 /// The recently answered keys of each user: at most `rate.count` different ones in any `rate.period`.
 ///
 /// It has at most as many users as the users file: no other user reaches it.
-pub struct DistinctKeys {
+pub(crate) struct DistinctKeys {
     rate: Rate,
     answered: Mutex<HashMap<String, Vec<AnsweredKey>>>,
 }
@@ -26,7 +26,7 @@ struct AnsweredKey {
 
 /// Whether a key was answered before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Novelty {
+pub(crate) enum Novelty {
     /// It was not.
     New,
     /// It was: the answer reveals nothing new.
@@ -36,21 +36,15 @@ pub enum Novelty {
 impl DistinctKeys {
     /// Makes an empty memory. The burst of the rate is not used.
     #[must_use]
-    pub fn new(rate: Rate) -> Self {
+    pub(crate) fn new(rate: Rate) -> Self {
         Self { rate, answered: Mutex::default() }
-    }
-
-    /// Returns the rate.
-    #[must_use]
-    pub const fn rate(&self) -> Rate {
-        self.rate
     }
 
     /// Counts a key of a known user, unless it is counted already in this period.
     ///
     /// # Errors
     /// When the user has had as many different keys in this period as the rate permits.
-    pub fn admit(&self, user: &str, key_id: [u8; 32], now: Instant) -> Result<Novelty, Limited> {
+    pub(crate) fn admit(&self, user: &str, key_id: [u8; 32], now: Instant) -> Result<Novelty, Limited> {
         let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
         let keys = answered.entry(user.to_owned()).or_default();
         keys.retain(|key| now.duration_since(key.since) < self.rate.period);

@@ -12,7 +12,7 @@ use super::table::{ArrivalTable, HashSeeds, TableQuery};
 use crate::model::rate::Rate;
 
 /// A quota for each key; the number of keys told apart is bounded.
-pub struct Limiter<C: Clock = MonotonicClock> {
+pub(crate) struct Limiter<C: Clock = MonotonicClock> {
     name: &'static str,
     rate: Rate,
     seeds: HashSeeds,
@@ -22,7 +22,7 @@ pub struct Limiter<C: Clock = MonotonicClock> {
 /// A key has used up its quota.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("more than {limit} in {window:?} for one {name}")]
-pub struct Limited {
+pub(crate) struct Limited {
     /// The name of the quota, as in `[limits]`.
     pub name: &'static str,
     /// How many events are admitted in `window`.
@@ -36,7 +36,7 @@ pub struct Limited {
 impl Limiter {
     /// Makes a limiter that tells `cap` keys apart; further keys share entries.
     #[must_use]
-    pub fn new(name: &'static str, rate: Rate, cap: usize) -> Self {
+    pub(crate) fn new(name: &'static str, rate: Rate, cap: usize) -> Self {
         Self::with_clock(name, rate, cap, MonotonicClock)
     }
 }
@@ -44,13 +44,13 @@ impl Limiter {
 impl<C: Clock> Limiter<C> {
     /// Returns the name of the quota, as in `[limits]`.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub(crate) const fn name(&self) -> &'static str {
         self.name
     }
 
     /// Returns the quota.
     #[must_use]
-    pub const fn rate(&self) -> Rate {
+    pub(crate) const fn rate(&self) -> Rate {
         self.rate
     }
 
@@ -65,7 +65,7 @@ impl<C: Clock> Limiter<C> {
     ///
     /// # Errors
     /// When the key has used up its quota; such an event is not counted.
-    pub fn admit<K: Hash + ?Sized>(&self, key: &K) -> Result<(), Limited> {
+    pub(crate) fn admit<K: Hash + ?Sized>(&self, key: &K) -> Result<(), Limited> {
         self.check(TableQuery::Admit(self.seeds.places(key)))
     }
 
@@ -73,7 +73,7 @@ impl<C: Clock> Limiter<C> {
     ///
     /// # Errors
     /// When it would not.
-    pub fn peek<K: Hash + ?Sized>(&self, key: &K) -> Result<(), Limited> {
+    pub(crate) fn peek<K: Hash + ?Sized>(&self, key: &K) -> Result<(), Limited> {
         self.check(TableQuery::Peek(self.seeds.places(key)))
     }
 
@@ -82,7 +82,7 @@ impl<C: Clock> Limiter<C> {
     ///
     /// # Errors
     /// When the source has used up its quota; such an event is not counted.
-    pub fn admit_source(&self, source: &LimitSource) -> Result<(), Limited> {
+    pub(crate) fn admit_source(&self, source: &LimitSource) -> Result<(), Limited> {
         self.check(TableQuery::Admit(self.seeds.places_at(source.client, source)))
     }
 
@@ -90,7 +90,7 @@ impl<C: Clock> Limiter<C> {
     ///
     /// # Errors
     /// When it would not.
-    pub fn peek_source(&self, source: &LimitSource) -> Result<(), Limited> {
+    pub(crate) fn peek_source(&self, source: &LimitSource) -> Result<(), Limited> {
         self.check(TableQuery::Peek(self.seeds.places_at(source.client, source)))
     }
 
@@ -108,7 +108,7 @@ impl Limited {
     /// Returns the fields of the 429 answer, names in lower case: `Retry-After` in whole seconds, `RateLimit` and
     /// `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10).
     #[must_use]
-    pub fn header_values(&self) -> [(&'static str, String); 3] {
+    pub(crate) fn header_values(&self) -> [(&'static str, String); 3] {
         let Self { name, limit, window, .. } = self;
         // Rounded up: a retry a moment too early would be refused again.
         let wait = self.retry_after.as_nanos().div_ceil(1_000_000_000).max(1);

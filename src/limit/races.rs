@@ -20,7 +20,7 @@ const QUIET: Duration = Duration::from_secs(15 * 60);
 ///
 /// It has at most as many users as the users files: no other user reaches it.
 #[derive(Default)]
-pub struct Races {
+pub(crate) struct Races {
     last: Mutex<HashMap<String, LastKey>>,
     seed: RandomState,
 }
@@ -36,7 +36,7 @@ struct LastKey {
 
 /// A collision of two clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Race {
+pub(crate) struct Race {
     /// The client of the earlier key.
     pub earlier: IpAddr,
     /// Whether no race of this user was reported lately.
@@ -45,7 +45,14 @@ pub struct Race {
 
 impl Races {
     /// Notes an answered key; returns the race if another client's key of the same user was answered just before.
-    pub fn note(&self, user: &str, key_id: [u8; 32], who: &impl Hash, client: IpAddr, now: Instant) -> Option<Race> {
+    pub(crate) fn note(
+        &self,
+        user: &str,
+        key_id: [u8; 32],
+        who: &impl Hash,
+        client: IpAddr,
+        now: Instant,
+    ) -> Option<Race> {
         let who = self.seed.hash_one(who);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(last) = last.get_mut(user) else {

@@ -11,7 +11,7 @@ use super::table::{Fingerprint, HashSeeds};
 /// A memory of bounded size. A full one drops the entry that expires first.
 ///
 /// It holds at most 33 bytes for each source of its capacity.
-pub struct SeenCredentials {
+pub(crate) struct SeenCredentials {
     life: Duration,
     seeds: HashSeeds,
     sets: Box<[Mutex<Vec<SeenCredential>>]>,
@@ -28,20 +28,20 @@ const WAYS: usize = 64;
 impl SeenCredentials {
     /// Makes a memory of `cap` sources, each kept for `life` after it was last noted.
     #[must_use]
-    pub fn new(cap: usize, life: Duration) -> Self {
+    pub(crate) fn new(cap: usize, life: Duration) -> Self {
         let sets = (0..cap.div_ceil(WAYS).max(1)).map(|_| Mutex::default()).collect();
         Self { life, seeds: HashSeeds::default(), sets }
     }
 
     /// Returns whether a source is remembered.
     #[must_use]
-    pub fn has(&self, source: &LimitSource, now: Instant) -> bool {
+    pub(crate) fn has(&self, source: &LimitSource, now: Instant) -> bool {
         let key = self.seeds.fingerprint(source);
         self.set(key).iter().any(|entry| entry.key == key && now < entry.until)
     }
 
     /// Remembers a source from now on. Returns whether it is new.
-    pub fn note(&self, source: &LimitSource, now: Instant) -> bool {
+    pub(crate) fn note(&self, source: &LimitSource, now: Instant) -> bool {
         let (key, until) = (self.seeds.fingerprint(source), now + self.life);
         let mut set = self.set(key);
         if let Some(entry) = set.iter_mut().find(|entry| entry.key == key) {
@@ -58,7 +58,7 @@ impl SeenCredentials {
     }
 
     /// Forgets a source.
-    pub fn forget(&self, source: &LimitSource) {
+    pub(crate) fn forget(&self, source: &LimitSource) {
         let key = self.seeds.fingerprint(source);
         self.set(key).retain(|entry| entry.key != key);
     }

@@ -7,7 +7,7 @@ use crate::model::digest::Digest;
 
 /// The source of a request, as limits tell it apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct LimitSource {
+pub(crate) struct LimitSource {
     /// The client, by [`client_key`].
     pub(super) client: IpAddr,
     kind: SourceKind,
@@ -26,19 +26,19 @@ enum SourceKind {
 impl LimitSource {
     /// Returns the source of all requests of an address.
     #[must_use]
-    pub fn address(ip: IpAddr) -> Self {
+    pub(crate) fn address(ip: IpAddr) -> Self {
         Self { client: client_key(ip), kind: SourceKind::Address }
     }
 
     /// Returns the source of requests of an address that pages of other sites cause; it has a quota of its own.
     #[must_use]
-    pub fn elsewhere(ip: IpAddr) -> Self {
+    pub(crate) fn elsewhere(ip: IpAddr) -> Self {
         Self { client: client_key(ip), kind: SourceKind::Elsewhere }
     }
 
     /// Returns the source of a credential at an address, by its digest; it has a quota of its own.
     #[must_use]
-    pub fn credential(ip: IpAddr, credential: Digest) -> Self {
+    pub(crate) fn credential(ip: IpAddr, credential: Digest) -> Self {
         Self { client: client_key(ip), kind: SourceKind::Credential(credential) }
     }
 }

@@ -13,7 +13,7 @@ pub(super) const OPEN: Duration = Duration::from_secs(60);
 
 /// Closed at first; a refusal of the credentials opens it for a minute; then one probe decides.
 #[derive(Debug, Default)]
-pub struct Breaker(Mutex<BreakerState>);
+pub(crate) struct Breaker(Mutex<BreakerState>);
 
 #[derive(Debug, Default, Clone, Copy)]
 enum BreakerState {
@@ -46,7 +46,7 @@ impl Breaker {
     ///
     /// # Errors
     /// Says why not, in words for the operator.
-    pub fn check(&self, now: Instant) -> Result<(), String> {
+    pub(crate) fn check(&self, now: Instant) -> Result<(), String> {
         match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             BreakerState::Open(until) if now < until => {
                 let left = (until - now).as_secs() + 1;

@@ -22,7 +22,7 @@ const LANDING: Duration = Duration::from_secs(120);
 
 /// The recently issued sessions, each with its account.
 #[derive(Debug, Default)]
-pub struct IssuedSessions(Mutex<SessionTable>);
+pub(crate) struct IssuedSessions(Mutex<SessionTable>);
 
 #[derive(Debug, Default)]
 struct SessionTable {
@@ -39,12 +39,12 @@ struct IssuedSession {
 
 impl IssuedSessions {
     /// Remembers a session, or the cookie that the PBX gave for it, with its account.
-    pub fn note(&self, session: &SessionId, role: &Role, now: Instant) {
+    pub(crate) fn note(&self, session: &SessionId, role: &Role, now: Instant) {
         self.note_text(session.expose(), role, now);
     }
 
     /// Remembers the text of a session cookie with its account.
-    pub fn note_text(&self, session: &str, role: &Role, now: Instant) {
+    pub(crate) fn note_text(&self, session: &str, role: &Role, now: Instant) {
         let id = sha256(session.as_bytes());
         let mut sessions = self.sessions();
         sessions.forget(now);
@@ -54,14 +54,14 @@ impl IssuedSessions {
 
     /// Returns whether a session was issued so recently that its browser may just be landing.
     #[must_use]
-    pub fn is_landing(&self, session: &str, now: Instant) -> bool {
+    pub(crate) fn is_landing(&self, session: &str, now: Instant) -> bool {
         let sessions = self.sessions();
         sessions.by_id.get(&sha256(session.as_bytes())).is_some_and(|out| now.duration_since(out.since) < LANDING)
     }
 
     /// Returns the account of a session that was issued here within a day.
     #[must_use]
-    pub fn account(&self, session: &str, now: Instant) -> Option<Role> {
+    pub(crate) fn account(&self, session: &str, now: Instant) -> Option<Role> {
         let sessions = self.sessions();
         let out = sessions.by_id.get(&sha256(session.as_bytes()))?;
         (now.duration_since(out.since) < LIFE).then(|| out.role.clone())

@@ -12,7 +12,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
-pub use self::explanation::Explanation;
+pub(crate) use self::explanation::Explanation;
 use self::explanation::{GrantedLogin, RefusedLogin};
 use super::browser::cors;
 use super::context::{LoginRequest, RequestContext};
@@ -36,7 +36,7 @@ use crate::tls::server::TlsPolicies;
 /// A login that `callgate explain` asks about.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct LoginQuestion {
+pub(crate) struct LoginQuestion {
     /// The kind of login.
     pub act: LoginKind,
     /// The host of the request; `None`: the first that is configured.
@@ -55,7 +55,7 @@ pub struct LoginQuestion {
 
 /// An error in a question: no request can be like it.
 #[derive(Debug, thiserror::Error)]
-pub enum Unanswerable {
+pub(crate) enum Unanswerable {
     /// A header field has an invalid name or value.
     #[error("no header field can be named {0:?}, or have such a value")]
     Field(String),

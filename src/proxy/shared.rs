@@ -26,7 +26,7 @@ const TICKET_LIFE: Duration = Duration::from_secs(10);
 const SWEEP: Duration = Duration::from_secs(10);
 
 /// The state that all workers of one configuration share.
-pub struct SharedState {
+pub(crate) struct SharedState {
     pub(super) login: Arc<LoginState>,
     pub(super) pbx: Arc<PbxState>,
     pub(super) connectors: Connectors,
@@ -71,7 +71,7 @@ impl SharedState {
     ///
     /// # Errors
     /// When the trust roots of an upstream cannot be used.
-    pub fn new(config: &Config, store: Arc<Store>) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(config: &Config, store: Arc<Store>) -> Result<Self, rustls::Error> {
         Ok(Self {
             auth: Arc::new(AuthSources::new(config, Arc::clone(&store))?),
             pbx: Arc::new(PbxState {
@@ -94,7 +94,7 @@ impl SharedState {
     ///
     /// # Errors
     /// As [`SharedState::new`].
-    pub fn successor(&self, before: &Config, config: &Config) -> Result<Self, rustls::Error> {
+    pub(crate) fn successor(&self, before: &Config, config: &Config) -> Result<Self, rustls::Error> {
         let mut connectors = Connectors::new(config)?;
         if is_same(before, config, app_upstream) {
             connectors.app.clone_from(&self.connectors.app);
@@ -112,25 +112,25 @@ impl SharedState {
 
     /// Returns the freezes.
     #[must_use]
-    pub fn freezes(&self) -> &Arc<Freezes> {
+    pub(crate) fn freezes(&self) -> &Arc<Freezes> {
         &self.login.freezes
     }
 
     /// Returns how fresh the keys are, by the names of their methods.
     #[must_use]
-    pub fn freshness(&self) -> Vec<(String, Arc<Freshness>)> {
+    pub(crate) fn freshness(&self) -> Vec<(String, Arc<Freshness>)> {
         self.auth.freshness()
     }
 
     /// Returns the tasks that run for as long as this configuration is in use.
     #[must_use]
-    pub fn chores(&self) -> Vec<BoxFuture<'static, ()>> {
+    pub(crate) fn chores(&self) -> Vec<BoxFuture<'static, ()>> {
         self.auth.tasks().chain([sweep(Arc::clone(&self.login.store)).boxed()]).collect()
     }
 
     /// Returns the parts that must be ready.
     #[must_use]
-    pub fn parts(&self) -> ReadinessParts {
+    pub(crate) fn parts(&self) -> ReadinessParts {
         let mut parts = ReadinessParts::default();
         if self.auth.fetches_keys() {
             let auth = Arc::clone(&self.auth);

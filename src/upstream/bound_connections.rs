@@ -16,7 +16,7 @@ const RESPITE: Duration = Duration::from_secs(2);
 
 /// The upstream connections that are bound to one connection of a client: at most one to each upstream.
 #[derive(Debug, Default)]
-pub struct BoundConnections(RefCell<Vec<Rc<Binding>>>);
+pub(crate) struct BoundConnections(RefCell<Vec<Rc<Binding>>>);
 
 /// The tie between a connection of a client and an upstream, with the bound connection while no exchange uses it.
 #[derive(Debug)]

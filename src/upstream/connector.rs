@@ -22,7 +22,7 @@ const AGAIN: Duration = Duration::from_millis(20);
 
 /// The endpoints of one upstream, their health, and the permits for connections to them, shared by all workers.
 #[derive(Debug, Clone)]
-pub struct Connector(Arc<SharedUpstream>);
+pub(crate) struct Connector(Arc<SharedUpstream>);
 
 #[derive(Debug)]
 struct SharedUpstream {
@@ -40,7 +40,7 @@ pub(super) struct EndpointIndex(usize);
 
 /// The result of looking at one endpoint.
 #[derive(Debug)]
-pub struct EndpointProbe {
+pub(crate) struct EndpointProbe {
     /// Its `url`.
     pub address: Arc<str>,
     /// Whether it can be connected to, as configured.
@@ -54,7 +54,7 @@ impl Connector {
     ///
     /// # Errors
     /// When its trust roots cannot be used, or TLS cannot check its name.
-    pub fn new(upstream: &config::UpstreamConfig, name: UpstreamName) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(upstream: &config::UpstreamConfig, name: UpstreamName) -> Result<Self, rustls::Error> {
         let endpoints =
             upstream.urls.iter().map(|url| Endpoint::new(url, &upstream.trust)).collect::<Result<_, _>>()?;
         let permits = ConnectionPermits::new(upstream.max_connections, name);
@@ -171,7 +171,7 @@ impl Connector {
     ///
     /// # Errors
     /// Names the endpoints, when none can be reached.
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         if self.0.endpoints.iter().any(|endpoint| endpoint.health.is_healthy()) {
             return Ok(());
         }
@@ -180,7 +180,7 @@ impl Connector {
     }
 
     /// Connects to every endpoint, healthy or not, and looks at its certificate.
-    pub async fn probe_all(&self) -> Vec<EndpointProbe> {
+    pub(crate) async fn probe_all(&self) -> Vec<EndpointProbe> {
         let mut probes = Vec::new();
         for endpoint in &self.0.endpoints {
             let connected = open(endpoint, self.0.deadline).await.map(drop);
@@ -191,7 +191,7 @@ impl Connector {
     }
 
     /// Finds the endpoints with an `http://` address that speak TLS.
-    pub async fn plain_urls_that_speak_tls(&self) -> Vec<Arc<str>> {
+    pub(crate) async fn plain_urls_that_speak_tls(&self) -> Vec<Arc<str>> {
         let mut found = Vec::new();
         for endpoint in &self.0.endpoints {
             if timeout(self.0.deadline, endpoint.speaks_tls()).await == Ok(true) {

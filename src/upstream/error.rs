@@ -8,7 +8,7 @@ use crate::message::framing::Unclear;
 
 /// Why an upstream gave no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// No connection could be opened.
     #[error("cannot connect to {to}")]
     Connect {
@@ -46,7 +46,7 @@ pub enum Error {
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
+pub(crate) enum ConnectError {
     /// The host has no addresses.
     #[error(transparent)]
     Lookup(#[from] LookupError),

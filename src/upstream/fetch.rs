@@ -28,14 +28,14 @@ const MAX_ANSWER: usize = 1 << 20;
 
 /// Sends requests to URLs, over verified TLS. Cheap to clone.
 #[derive(Clone)]
-pub struct Fetcher {
+pub(crate) struct Fetcher {
     tls: TlsConnector,
     deadline: Duration,
 }
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum FetchError {
+pub(crate) enum FetchError {
     /// The URL is not one that may be fetched.
     #[error("{0}")]
     Url(&'static str),
@@ -64,7 +64,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// When a certificate of `ca` cannot be a trust root.
-    pub fn new(trust: &Trust, deadline: Duration) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(trust: &Trust, deadline: Duration) -> Result<Self, rustls::Error> {
         Ok(Self { tls: TlsConnector::from(tls::client::config(trust)?), deadline })
     }
 
@@ -72,7 +72,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// When it may not.
-    pub fn check(uri: &Uri) -> Result<(), FetchError> {
+    pub(crate) fn check(uri: &Uri) -> Result<(), FetchError> {
         Destination::of(uri).map(drop)
     }
 
@@ -80,7 +80,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// When there is no whole answer in time.
-    pub async fn fetch(&self, request: Request<Bytes>) -> Result<Response<Bytes>, FetchError> {
+    pub(crate) async fn fetch(&self, request: Request<Bytes>) -> Result<Response<Bytes>, FetchError> {
         timeout(self.deadline, self.send(request)).await.unwrap_or(Err(FetchError::Timeout))
     }
 
@@ -133,7 +133,11 @@ fn host_field(authority: &Authority) -> Result<HeaderValue, FetchError> {
 ///
 /// # Errors
 /// When there is no whole answer.
-pub async fn send_once<S>(stream: S, request: Request<Bytes>, longest: usize) -> Result<Response<Bytes>, FetchError>
+pub(crate) async fn send_once<S>(
+    stream: S,
+    request: Request<Bytes>,
+    longest: usize,
+) -> Result<Response<Bytes>, FetchError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

@@ -15,7 +15,7 @@ const MAX_WAITING: usize = 16;
 
 /// An interim answer for the client.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Interim {
+pub(crate) struct Interim {
     /// Any 1xx except 100 and 101, which are about the connection.
     pub status: StatusCode,
     /// Its fields as they arrived.
@@ -23,7 +23,7 @@ pub struct Interim {
 }
 
 /// Called with each interim answer, if they are wanted.
-pub type OnInterim<'c> = Option<&'c dyn Fn(Interim)>;
+pub(crate) type OnInterim<'c> = Option<&'c dyn Fn(Interim)>;
 
 /// Collects the interim answers of one exchange.
 #[derive(Debug, Default)]

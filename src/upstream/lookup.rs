@@ -23,7 +23,7 @@ const MAX_WAITING: usize = 4096;
 
 /// Why a name has no addresses.
 #[derive(Debug, thiserror::Error)]
-pub enum LookupError {
+pub(crate) enum LookupError {
     /// The system's resolver gave an error.
     #[error(transparent)]
     Resolver(Arc<io::Error>),

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::time::Instant;
 
 use self::queue::{PermitQueue, QueueTicket};
-pub use self::share::Requester;
+pub(crate) use self::share::Requester;
 use crate::model::upstream_name::UpstreamName;
 
 /// A client that holds less than this part of all permits may take an idle connection without further checks.

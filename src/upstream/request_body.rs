@@ -21,7 +21,7 @@ use crate::model::field::is_like;
 
 /// What follows the head of a request.
 #[derive(Debug, Default)]
-pub enum RequestBody {
+pub(crate) enum RequestBody {
     /// Nothing.
     #[default]
     Empty,
@@ -34,7 +34,7 @@ pub enum RequestBody {
 impl RequestBody {
     /// Makes the body of a request from a client's, of that HTTP version. `ledger` is that of the client's connection.
     #[must_use]
-    pub fn of(incoming: Incoming, version: Version, ledger: &Arc<Ledger>) -> Self {
+    pub(crate) fn of(incoming: Incoming, version: Version, ledger: &Arc<Ledger>) -> Self {
         if incoming.is_end_stream() {
             return Self::Empty;
         }
@@ -49,7 +49,7 @@ impl RequestBody {
 
     /// Waits up to 100 ms for a body of unknown length to begin. If it ends without a byte, there is no body
     /// and no framing is needed.
-    pub async fn begin(&mut self) {
+    pub(crate) async fn begin(&mut self) {
         let Self::Upload(Upload { incoming: Some(incoming), first, .. }) = self else { return };
         let begun = async {
             loop {
@@ -67,7 +67,7 @@ impl RequestBody {
     }
 
     /// Keeps these fields, in every spelling, out of the trailers.
-    pub fn forbid_trailers(&mut self, fields: Rc<[HeaderName]>) {
+    pub(crate) fn forbid_trailers(&mut self, fields: Rc<[HeaderName]>) {
         if let Self::Upload(upload) = self {
             upload.forbidden_trailers = Some(fields);
         }
@@ -75,7 +75,7 @@ impl RequestBody {
 
     /// Returns the meter of an upload.
     #[must_use]
-    pub fn meter(&self) -> Option<Meter> {
+    pub(crate) fn meter(&self) -> Option<Meter> {
         self.progress().map(Meter)
     }
 
@@ -90,25 +90,25 @@ impl RequestBody {
 
 /// Counts the bytes of an upload.
 #[derive(Debug)]
-pub struct Meter(Rc<Progress>);
+pub(crate) struct Meter(Rc<Progress>);
 
 impl Meter {
     /// Returns how many bytes have been passed on.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.0.bytes.get()
     }
 
     /// Tells whether the whole upload has been passed on.
     #[must_use]
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.0.phase.get() == Phase::Done
     }
 }
 
 /// The body of a client's request, on its way to the upstream.
 #[derive(Debug)]
-pub struct Upload {
+pub(crate) struct Upload {
     /// Present until the upload is dropped.
     incoming: Option<Incoming>,
     /// What arrived before the head was passed on.

@@ -16,7 +16,7 @@ use super::conn::Conn;
 /// Polls the connection for the next frame of the body, and gives the connection back to its upstream when both
 /// directions have ended.
 #[derive(Debug)]
-pub struct ResponseBody {
+pub(crate) struct ResponseBody {
     incoming: Incoming,
     conn: Option<Box<Conn>>,
     upstream: Rc<Upstream>,
@@ -28,7 +28,7 @@ pub struct ResponseBody {
 
 /// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
-pub enum BodyError {
+pub(crate) enum BodyError {
     /// The upstream broke off.
     #[error("the upstream broke off the body")]
     Broken(#[source] hyper::Error),
@@ -47,7 +47,7 @@ impl ResponseBody {
     }
 
     /// Sets the most bytes that one read of the connection returns from now on.
-    pub fn set_read_limit(&self, bytes: usize) {
+    pub(crate) fn set_read_limit(&self, bytes: usize) {
         if let Some(conn) = &self.conn {
             conn.set_read_limit(bytes);
         }

@@ -23,7 +23,7 @@ use crate::observe::metrics::TunnelEnd;
 
 /// A connection to an upstream that left HTTP.
 #[derive(Debug)]
-pub struct Upgraded {
+pub(crate) struct Upgraded {
     pub(super) io: UpstreamIo,
     /// The bytes that followed the 101.
     pub(super) early: Bytes,
@@ -34,7 +34,7 @@ pub struct Upgraded {
 
 /// The bytes that a tunnel has carried so far. They remain known when the tunnel is dropped.
 #[derive(Debug, Default)]
-pub struct TunnelBytes {
+pub(crate) struct TunnelBytes {
     up: Cell<u64>,
     down: Cell<u64>,
 }
@@ -42,20 +42,20 @@ pub struct TunnelBytes {
 impl TunnelBytes {
     /// Returns how many bytes went from the client to the upstream.
     #[must_use]
-    pub const fn up(&self) -> u64 {
+    pub(crate) const fn up(&self) -> u64 {
         self.up.get()
     }
 
     /// Returns how many bytes went from the upstream to the client.
     #[must_use]
-    pub const fn down(&self) -> u64 {
+    pub(crate) const fn down(&self) -> u64 {
         self.down.get()
     }
 }
 
 /// The deadlines of a tunnel.
 #[derive(Debug, Clone, Copy)]
-pub struct TunnelTimeouts {
+pub(crate) struct TunnelTimeouts {
     /// The longest time without a byte either way.
     pub idle: Duration,
     /// The longest time in which the client takes none of the bytes that wait for it.
@@ -71,7 +71,7 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::fro
 const CHUNK: usize = 16 << 10;
 
 /// Turns on TCP keep-alive for a connection that may be silent for long (RFC 9293 §3.8.4).
-pub fn set_tcp_keepalive(stream: &TcpStream) {
+pub(crate) fn set_tcp_keepalive(stream: &TcpStream) {
     let (first, next) = KEEP_ALIVE;
     let asking = TcpKeepalive::new().with_time(first).with_interval(next);
     if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&asking) {
@@ -83,7 +83,7 @@ pub fn set_tcp_keepalive(stream: &TcpStream) {
 ///
 /// The end of one direction is passed on, and the other direction goes on (half-close).
 /// `early` holds the bytes that followed the client's request. The bytes are counted in `carried`.
-pub async fn copy_bidirectional<S, C>(
+pub(crate) async fn copy_bidirectional<S, C>(
     mut client: S,
     early: Bytes,
     upgraded: Upgraded,

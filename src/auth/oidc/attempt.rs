@@ -80,13 +80,13 @@ pub(super) fn cookie(id: &str, sealed: &str) -> HeaderValue {
 
 /// Returns the `Set-Cookie` value that removes the login of a state.
 #[must_use]
-pub fn forget(state: &str) -> Option<HeaderValue> {
+pub(crate) fn forget(state: &str) -> Option<HeaderValue> {
     name_of(state).map(|name| expired(&name))
 }
 
 /// Returns the `Set-Cookie` values that remove the oldest logins, so that one more does not exceed [`MAX_ATTEMPTS`].
 #[must_use]
-pub fn forget_oldest(headers: &HeaderMap) -> Vec<HeaderValue> {
+pub(crate) fn forget_oldest(headers: &HeaderMap) -> Vec<HeaderValue> {
     let names: Vec<_> = cookies::ours(headers).filter(|name| is_attempt(name)).collect();
     let too_many = (names.len() + 1).saturating_sub(MAX_ATTEMPTS);
     names[..too_many].iter().map(|name| expired(name)).collect()
@@ -94,7 +94,7 @@ pub fn forget_oldest(headers: &HeaderMap) -> Vec<HeaderValue> {
 
 /// Returns the `Set-Cookie` values that remove all logins that have begun.
 #[must_use]
-pub fn forget_all(headers: &HeaderMap) -> Vec<HeaderValue> {
+pub(crate) fn forget_all(headers: &HeaderMap) -> Vec<HeaderValue> {
     cookies::ours(headers).filter(|name| is_attempt(name)).map(expired).collect()
 }
 

@@ -10,7 +10,7 @@ use crate::upstream::Fetcher;
 
 /// A problem of a discovery document. It never contains the document's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BadDocument {
+pub(crate) enum BadDocument {
     /// It is not a JSON object.
     #[error("its discovery document is not a JSON object")]
     NotAnObject,

@@ -42,7 +42,7 @@ enum Discovery {
 
 /// One provider. All workers share it.
 #[derive(Debug)]
-pub struct Provider {
+pub(crate) struct Provider {
     issuer: String,
     trust: config::Trust,
     fetcher: Fetcher,
@@ -55,7 +55,7 @@ impl Provider {
     ///
     /// # Errors
     /// When a certificate of `ca` cannot be a trust root.
-    pub fn new(settings: &config::OidcConfig) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(settings: &config::OidcConfig) -> Result<Self, rustls::Error> {
         Ok(Self {
             issuer: settings.issuer.clone(),
             trust: settings.trust.clone(),
@@ -67,7 +67,7 @@ impl Provider {
 
     /// Tells whether another has the same issuer and the same trust.
     #[must_use]
-    pub fn is_as(&self, other: &Self) -> bool {
+    pub(crate) fn is_as(&self, other: &Self) -> bool {
         self.issuer == other.issuer && self.trust == other.trust
     }
 
@@ -119,7 +119,7 @@ impl Provider {
     ///
     /// # Errors
     /// When the provider cannot be used for logins.
-    pub async fn try_once(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
+    pub(crate) async fn try_once(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(self.discover().await.map(drop)?)
     }
 

@@ -18,7 +18,7 @@ use crate::proxy::gate::effects::{Findings, RefusalReason};
 
 /// The way of one login, step by step.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Explanation {
+pub(crate) struct Explanation {
     #[serde(flatten)]
     asked: AskedLogin,
     /// The kinds of credentials that the request shows.
@@ -116,13 +116,13 @@ impl Explanation {
 
     /// Tells whether the caller would be let in.
     #[must_use]
-    pub const fn is_granted(&self) -> bool {
+    pub(crate) const fn is_granted(&self) -> bool {
         matches!(self.outcome, ExplainedOutcome::Granted(_))
     }
 
     /// Notes that only a running gate knows what was used before.
     #[must_use]
-    pub fn without_running_gate(mut self) -> Self {
+    pub(crate) fn without_running_gate(mut self) -> Self {
         if self.credential.works_once && self.is_granted() {
             self.notes.push("it may have been used before, which only the running gate knows (--running)".to_owned());
         }

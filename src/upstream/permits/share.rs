@@ -17,7 +17,7 @@ pub(super) const MAX_OWN: usize = 16;
 
 /// For whom a connection is needed.
 #[derive(Debug, Clone, Default)]
-pub enum Requester {
+pub(crate) enum Requester {
     /// For a request of callgate itself.
     #[default]
     Gate,
@@ -28,7 +28,7 @@ pub enum Requester {
 impl Requester {
     /// Makes the requester for a client whose request came over this connection.
     #[must_use]
-    pub fn client(client: ClientUsage, connection: &Ledger) -> Self {
+    pub(crate) fn client(client: ClientUsage, connection: &Ledger) -> Self {
         Self::Client(client, connection.connections().clone())
     }
 
