@@ -96,12 +96,12 @@ impl Freezes {
     fn may_cover(&self, mention: &Mention) -> bool {
         match mention {
             Mention::Account(account) => self.covers(&FreezeTarget::Account(account.clone())),
-            Mention::Somebody(domain) => self.list().iter().any(|(name, _)| match name.parse() {
+            Mention::InDomain(domain) => self.list().iter().any(|(name, _)| match name.parse() {
                 Ok(FreezeTarget::Account(account)) => account.domain() == domain,
                 Ok(FreezeTarget::Domain(frozen)) => frozen == *domain,
                 Ok(FreezeTarget::User(_)) | Err(_) => false,
             }),
-            Mention::Anybody => self.list().iter().any(|(name, _)| !name.starts_with("user ")),
+            Mention::Unknown => self.list().iter().any(|(name, _)| !name.starts_with("user ")),
         }
     }
 
@@ -203,7 +203,7 @@ mod tests {
             owners: Owners { known, named },
         };
         let (known, unowned) = (guard(vec![owner], Vec::new()), guard(Vec::new(), Vec::new()));
-        let unclear = guard(Vec::new(), vec![Mention::Somebody("acme.test".parse().unwrap())]);
+        let unclear = guard(Vec::new(), vec![Mention::InDomain("acme.test".parse().unwrap())]);
         let freeze = || Freeze { since: Timestamp::now(), until: None, by: String::new(), why: String::new() };
         let mut frozen = Box::pin(known.until_frozen());
         for other in ["account 41@acme.test", "account 40@other.test", "domain other.test", "user ann"] {

@@ -2,7 +2,7 @@
 //!
 //! All state is in memory, where it is looked up. With a state file, each change is also in the file before its caller
 //! continues. One thread writes the file; changes that arrive during a write share the next one. A change that cannot
-//! be written is refused: a link that might be used twice logs nobody in.
+//! be written is refused: a link that might be used twice does not log in.
 
 mod backend;
 mod clock;

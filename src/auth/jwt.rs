@@ -89,7 +89,7 @@ impl Tokens {
         };
         match method {
             Some(method) => method.judge(&token).await,
-            None => Ok(Verdict::refuse("jwt", "its issuer is none that is believed")),
+            None => Ok(Verdict::refuse("jwt", "no method trusts its issuer")),
         }
     }
 }

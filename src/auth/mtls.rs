@@ -285,7 +285,7 @@ mod tests {
         check(&["cn:Ann", "dns:ann.test"], &[CertificateName::Cn, CertificateName::SanDns], Some("ann"));
         check(&["cn:Ann"], &ALL[..3], None);
         check(&[], &ALL, None);
-        // Nobody could tell which is meant, and the next kind is not asked for help.
+        // Two names of one kind are ambiguous, and the next kind does not replace them.
         check(&["email:a@b.test", "email:c@b.test", "dns:ann.test"], &ALL, None);
         check(&["email:a@b.test", "email:c@b.test", "dns:ann.test"], &[CertificateName::SanDns], Some("ann.test"));
     }

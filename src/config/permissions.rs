@@ -96,7 +96,7 @@ impl Permissions {
             return format!("run: chmod 600 {path}");
         }
         format!(
-            "run: chown {us} {path} && chmod 600 {path}; of a Kubernetes secret: `defaultMode: 0440`, and nobody else in its \
+            "run: chown {us} {path} && chmod 600 {path}; of a Kubernetes secret: `defaultMode: 0440`, and no other member of its \
              `fsGroup`; of a Docker secret: `uid: \"{us}\"` and `mode: 0400`"
         )
     }

@@ -11,7 +11,7 @@ use super::session::{SESSION, SESSION_PARAMETER};
 
 /// How often a text is decoded. No reader is known that decodes more often.
 const MAX_DECODED: usize = 4;
-/// The most names of one kind. More than that count as [`Mention::Anybody`]; no client sends as many.
+/// The most names of one kind. More than that count as [`Mention::Unknown`]; no client sends as many.
 const MAX_NAMES: usize = 32;
 
 /// The accounts and sessions that a request mentions.
@@ -35,9 +35,9 @@ pub enum Mention {
     /// This account.
     Account(Account),
     /// An unknown account of this domain.
-    Somebody(Domain),
+    InDomain(Domain),
     /// An unknown account of an unknown domain.
-    Anybody,
+    Unknown,
 }
 
 impl AccountMentions {
@@ -117,7 +117,7 @@ impl MentionedNames {
 
     fn mentioned(&self) -> Vec<Mention> {
         if self.users.len().max(self.domains.len()) > MAX_NAMES {
-            return vec![Mention::Anybody];
+            return vec![Mention::Unknown];
         }
         let pairs = self.domains.iter().flat_map(|domain| self.users.iter().map(move |user| (user, domain)));
         pairs.filter_map(|(user, domain)| mentioned(user, domain)).collect()
@@ -135,8 +135,8 @@ fn mentioned(user: &str, domain: &str) -> Option<Mention> {
     if user.is_empty() || user == "admin" {
         return None;
     }
-    let Ok(domain) = domain.parse::<Domain>() else { return Some(Mention::Anybody) };
-    Some(Account::new(user, domain.clone()).map_or(Mention::Somebody(domain), Mention::Account))
+    let Ok(domain) = domain.parse::<Domain>() else { return Some(Mention::Unknown) };
+    Some(Account::new(user, domain.clone()).map_or(Mention::InDomain(domain), Mention::Account))
 }
 
 fn is_between(c: char) -> bool {
@@ -253,11 +253,11 @@ mod tests {
     #[test]
     fn what_cannot_be_an_account_may_be_any() {
         let mentioned = |query| read(query, "", "pbx.test").mentioned();
-        assert_eq!(mentioned("domain=acme.test&user=４０"), [Mention::Somebody("acme.test".parse().unwrap())]);
-        assert_eq!(mentioned("domain=acme.test&user=40%zz"), [Mention::Somebody("acme.test".parse().unwrap())]);
-        assert!(mentioned("domain=acme。test&user=40").contains(&Mention::Anybody));
+        assert_eq!(mentioned("domain=acme.test&user=４０"), [Mention::InDomain("acme.test".parse().unwrap())]);
+        assert_eq!(mentioned("domain=acme.test&user=40%zz"), [Mention::InDomain("acme.test".parse().unwrap())]);
+        assert!(mentioned("domain=acme。test&user=40").contains(&Mention::Unknown));
         let many: Vec<_> = (0..=MAX_NAMES).map(|number| format!("user={number}")).collect();
-        assert_eq!(mentioned(&format!("domain=acme.test&{}", many.join("&"))), [Mention::Anybody]);
+        assert_eq!(mentioned(&format!("domain=acme.test&{}", many.join("&"))), [Mention::Unknown]);
     }
 
     #[test]

@@ -181,7 +181,7 @@ impl HeadFilter {
     }
 
     /// Passes bytes on that cannot be checked before the request for another protocol is answered: hyper keeps them for the
-    /// tunnel. If there is none after all, the next request is refused, wherever in those bytes it begins.
+    /// tunnel. If no tunnel begins, the next request is refused, wherever in those bytes it begins.
     fn poll_unchecked(
         &mut self,
         io: &mut TrackedIo,

@@ -2,7 +2,7 @@
 //!
 //! A wall clock may jump a day ahead and back: by a wrong answer of a time server, a host that resumes, or a slip of
 //! the operator. State that expired meanwhile is lost, and a used link works again. So the store counts from a known
-//! time by the monotonic clock, which nobody can set, and the earlier of the two times holds. A wall clock is believed
+//! time by the monotonic clock, which cannot be set, and the earlier of the two times holds. A wall clock is believed
 //! after it has shown the same other time for an hour. By then, each mark made before the jump has expired by any
 //! clock, since links and tokens live for minutes. A freeze that ends too early by such a clock is in force again when
 //! the clock is right, because it is kept for [`KEPT`](super::tables::KEPT) beyond its end.

@@ -302,7 +302,7 @@ fn time(milliseconds: i64) -> Result<Timestamp, redb::Error> {
 }
 
 fn wrong(what: &str) -> redb::Error {
-    redb::Error::Corrupted(format!("{what} is none"))
+    redb::Error::Corrupted(format!("{what} is invalid"))
 }
 
 fn write(database: &Database, rows: &[FileRow]) -> Result<(), redb::Error> {

@@ -373,7 +373,7 @@ async fn the_issuer_says_which_method_is_asked_and_nothing_more() {
     ask(&other, "https://acme.test").await.expect(401);
     stage.gate.line(&["method=acme", "signature is wrong"]).await;
     ask(&acme, "https://third.test").await.expect(401);
-    stage.gate.line(&["method=jwt", "issuer is none that is believed"]).await;
+    stage.gate.line(&["method=jwt", "no method trusts its issuer"]).await;
     assert_eq!(stage.minted().len(), 2);
 }
 
