@@ -187,7 +187,7 @@ impl Exchange {
         self.bytes.meter.as_ref().is_some_and(|meter| !meter.is_done())
     }
 
-    /// Makes an answer ready to be sent, and ends the exchange with its body. Here alone is decided whether the connection
+    /// Makes an answer ready to be sent, and ends the exchange with its body. Only this function decides whether the connection
     /// closes behind it, whether it has a body, and whether it carries `X-Request-Id`.
     #[must_use]
     pub(crate) fn finish(mut self, mut response: Response<Body>) -> Response<Body> {

@@ -72,10 +72,11 @@ const GRACE: Duration = Duration::from_secs(1);
 const LAST_LINES: Duration = Duration::from_secs(2);
 /// How often the logs are polled for their last lines.
 const LAST_LINES_POLL: Duration = Duration::from_millis(5);
-/// How much longer than `drain` the end may take: farewells, the last lines, the last words on standard error.
+/// How much longer than `drain` the end may take: graceful shutdowns of connections, the last lines of the logs and
+/// on standard error.
 const SPARE: Duration = Duration::from_secs(8);
 /// How long a graceful shutdown of a connection may take.
-const FAREWELL: Duration = Duration::from_secs(5);
+const MAX_SHUTDOWN: Duration = Duration::from_secs(5);
 
 /// A running server.
 pub struct Server {
@@ -353,7 +354,7 @@ impl Server {
     /// not ended five seconds after the drain deadline is left behind, and lines that a log does not take within two seconds
     /// are lost.
     pub async fn join(mut self) -> usize {
-        let due = Instant::now() + self.snapshot().config.server.drain + FAREWELL;
+        let due = Instant::now() + self.snapshot().config.server.drain + MAX_SHUTDOWN;
         let mut aborted = 0;
         for worker in std::mem::take(&mut self.workers) {
             aborted += worker.join(due).await;

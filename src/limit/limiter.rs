@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn says_when_to_come_again_and_means_it() {
+    fn the_next_event_is_admitted_after_retry_after() {
         let (limiter, clock) = limiter("30/min burst 1");
         limiter.admit("key").unwrap();
         clock.advance(Duration::from_millis(500));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn one_keys_haste_is_not_anothers() {
+    fn each_key_has_a_quota_of_its_own() {
         let (limiter, _) = limiter("1/min");
         limiter.admit("one").unwrap();
         limiter.admit("two").unwrap();
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_a_century_is_saved() {
+    fn a_burst_holds_a_century_at_most() {
         for (rate, burst) in [
             ("1/24h burst 36500", 36_500),
             ("1/24h burst 36501", 36_500),

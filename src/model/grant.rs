@@ -387,7 +387,7 @@ impl Choice for VoximplantUser {
     }
 }
 
-// === Whom a template leads to ===
+// === The identity of a template ===
 
 impl PbxTemplate {
     /// Returns the rights of the sessions.

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_one_reading_is_read() {
+    fn json_with_one_reading_is_read() {
         check(r#"{"a":[1,-1,null,true,{"a":"b"}],"b":1.5}"#, Ok(r#"{"a":[1,-1,null,true,{"a":"b"}],"b":1.5}"#));
         check(r#"{"a":{"x":1},"b":{"x":2}}"#, Ok(r#"{"a":{"x":1},"b":{"x":2}}"#));
         check(r#"{"a":"A"}"#, Ok(r#"{"a":"A"}"#));

@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_an_account_may_be_any() {
+    fn a_name_that_no_account_can_have_may_mean_any() {
         let mentioned = |query| read(query, "", "pbx.test").mentioned();
         assert_eq!(mentioned("domain=acme.test&user=４０"), [Mention::InDomain("acme.test".parse().unwrap())]);
         assert_eq!(mentioned("domain=acme.test&user=40%zz"), [Mention::InDomain("acme.test".parse().unwrap())]);
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_named_clearly_is_nobody_else() {
+    fn a_clear_name_mentions_one_account_or_none() {
         let mentioned = |query| read(query, "a=b; theme=dark", "pbx.test").mentioned();
         assert_eq!(mentioned("domain=acme.test&user=41"), [account("41@acme.test")]);
         assert_eq!(mentioned("domain=acme.test&user=admin"), []);

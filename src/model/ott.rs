@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn has_none_of_the_bugs_seen_in_the_field() {
+    fn has_none_of_the_known_bugs_of_other_programs() {
         check_bug(
             "c36cc4cfea6bb763a6a1de774f6080c3",
             &token_over("myuser@myapp.myaccount.voximplant.com:voximplant.com:mypass"),
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn the_decoy_does_real_work() {
+    fn the_decoy_makes_a_token_of_full_length() {
         assert_eq!(token(KEY, &decoy()).len(), 32);
         assert_eq!(decoy().expose().len(), HA1.len());
     }

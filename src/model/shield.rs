@@ -233,7 +233,7 @@ fn judge_names(members: &[(String, Json)]) -> Result<(), ShieldVerdict> {
 mod tests {
     use super::*;
 
-    fn doors() -> ProtectedPaths {
+    fn protected_paths() -> ProtectedPaths {
         let list = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
         ProtectedPaths {
             admin: list(&["/reg_", "/dom_", "/rest/system/"]),
@@ -243,7 +243,7 @@ mod tests {
 
     #[track_caller]
     fn check_path(path: &str, open: bool) {
-        assert_eq!(doors().judge(&path::canonical(path)).is_ok(), open, "{path}");
+        assert_eq!(protected_paths().judge(&path::canonical(path)).is_ok(), open, "{path}");
     }
 
     #[test]
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_two_readings_is_refused() {
+    fn a_session_request_with_two_readings_is_refused() {
         for body in [
             r#"{"name":"auth","name":"3rd"}"#,
             r#"{"name":"auth","Name":"x"}"#,

@@ -96,7 +96,7 @@ impl TrackedIo {
         Self { tls, activity, ledger, counted: 0 }
     }
 
-    /// Leaves TLS without its farewell.
+    /// Takes the stream out of TLS without a close_notify.
     pub(super) fn into_stream(mut self) -> ClientStream {
         self.counted = self.ledger.replace(self.counted, 0);
         self.tls.into_inner().0

@@ -15,7 +15,7 @@ use super::frame_filter::FrameFilter;
 use super::head_filter::HeadFilter;
 use super::registry::ConnectionHandle;
 use super::stream_executor::StreamExecutor;
-use super::{FAREWELL, GRACE};
+use super::{GRACE, MAX_SHUTDOWN};
 use crate::budget::Ledger;
 use crate::config::ServerTimeouts;
 use crate::exchange::{AbortReason, Activity};
@@ -79,7 +79,7 @@ impl DeadlineDriver {
                 }
                 match self.poll_overdue(cx) {
                     Poll::Pending => return Poll::Pending,
-                    // No exchange is in flight: the connection ends with its farewell.
+                    // No exchange is in flight: the connection ends with GOAWAY or close_notify.
                     Poll::Ready(Overdue::Idle) => self.shut_down(connection.as_mut()),
                     // A head that has begun is answered, with 408.
                     Poll::Ready(Overdue::Head) if self.activity.expire_head() => {}
@@ -118,7 +118,7 @@ impl DeadlineDriver {
     /// Returns the deadline of a connection that has had no exchange in flight `since`.
     fn deadline_without_exchange(&self, since: Instant) -> (Instant, Overdue) {
         match (self.shutdown_since, self.closing_since, self.activity.head_since()) {
-            (Some(shutdown), _, _) => (shutdown + FAREWELL, Overdue::Stalled),
+            (Some(shutdown), _, _) => (shutdown + MAX_SHUTDOWN, Overdue::Stalled),
             // The next request is answered, and its answer says that it is the last. A fresh connection may send none.
             (None, Some(closing), head) if head.is_none() || self.activity.exchanges_begun() == 0 => {
                 (since.max(closing) + GRACE, Overdue::Idle)
@@ -145,7 +145,7 @@ enum Overdue {
     Idle,
     /// The rest of a head.
     Head,
-    /// Bytes that the client should take, or its farewell.
+    /// Bytes that the client should take, or the end of a graceful shutdown.
     Stalled,
 }
 

@@ -189,11 +189,11 @@ impl Browser {
 impl Drop for Browser {
     /// Closes the browser, then its driver.
     fn drop(&mut self) {
-        let farewell =
+        let request =
             format!("DELETE /session/{} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.session, self.addr);
         if let Ok(mut stream) = TcpStream::connect(self.addr) {
             let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
-            let _ = stream.write_all(farewell.as_bytes());
+            let _ = stream.write_all(request.as_bytes());
             let _ = stream.read_to_end(&mut Vec::new());
         }
         let _ = self.driver.kill();

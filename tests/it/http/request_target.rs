@@ -202,7 +202,7 @@ async fn an_unknown_host_is_misdirected() {
 
 /// Envoy CVE-2021-29492, Caddy CVE-2026-27587.
 #[tokio::test]
-async fn disguised_login_paths_go_nowhere() {
+async fn disguised_login_paths_are_refused() {
     let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     for path in [

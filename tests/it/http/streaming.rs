@@ -33,7 +33,7 @@ async fn haproxy_2_6_a_cut_off_body_never_looks_whole() {
         let ended = tls.read_to_end(&mut got).await;
         let got = String::from_utf8_lossy(&got);
         assert!(!got.ends_with("0\r\n\r\n"), "{answer:?}: {got}");
-        // Without a length of its own, only a missing farewell of TLS shows that the body is not whole.
+        // Without a length of its own, only the missing close_notify shows that the body is not whole.
         assert!(ended.is_err(), "{answer:?}: {got}");
 
         let mut client = h2::client::handshake(gate.raw("app.test", "h2").await).await.unwrap();
@@ -281,7 +281,7 @@ async fn a_client_that_leaves_cancels_the_upstream_request() {
     }
 }
 
-/// How a client ends its side: TLS's farewell, TCP's, or both.
+/// How a client ends its side: by close_notify, by FIN, or by both.
 #[derive(Debug, Clone, Copy)]
 enum ClientEnd {
     Tls,
@@ -289,8 +289,8 @@ enum ClientEnd {
     Both,
 }
 
-async fn say_goodbye(tls: &mut TlsStream<tokio::net::TcpStream>, goodbye: ClientEnd) {
-    match goodbye {
+async fn end_side(tls: &mut TlsStream<tokio::net::TcpStream>, end: ClientEnd) {
+    match end {
         ClientEnd::Tls => {
             tls.get_mut().1.send_close_notify();
             tls.flush().await.unwrap();
@@ -327,22 +327,22 @@ async fn a_client_that_has_said_all_and_ends_its_side_is_answered() {
         ("POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 2\r\n\r\nhi\r\n", 1),
         ("GET / HTTP/1.1\r\nHost: app.test\r\n\r\nGET / HT", 1),
     ] {
-        for goodbye in [ClientEnd::Tls, ClientEnd::Tcp, ClientEnd::Both] {
+        for end in [ClientEnd::Tls, ClientEnd::Tcp, ClientEnd::Both] {
             let mut tls = gate.raw("app.test", "http/1.1").await;
             tls.write_all(requests.as_bytes()).await.unwrap();
-            say_goodbye(&mut tls, goodbye).await;
+            end_side(&mut tls, end).await;
             let mut answer = String::new();
             // The gate's end comes at once behind the last answer.
             let read = tls.read_to_string(&mut answer);
             tokio::time::timeout(std::time::Duration::from_secs(20), read).await.unwrap().unwrap();
-            assert_eq!(answer.matches("late all").count(), answers, "{requests:?} {goodbye:?}: {answer}");
+            assert_eq!(answer.matches("late all").count(), answers, "{requests:?} {end:?}: {answer}");
         }
     }
     // An incomplete request is not sent on.
     for request in ["GET / HTTP/1.1\r\nHost: app", "POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 3\r\n\r\nhi"] {
         let mut tls = gate.raw("app.test", "http/1.1").await;
         tls.write_all(request.as_bytes()).await.unwrap();
-        say_goodbye(&mut tls, ClientEnd::Both).await;
+        end_side(&mut tls, ClientEnd::Both).await;
         let mut answer = String::new();
         let _ = tls.read_to_string(&mut answer).await;
         assert!(!answer.contains("200 OK"), "{request:?}: {answer}");
@@ -386,7 +386,7 @@ async fn a_client_that_has_ended_its_side_and_is_gone_is_noticed_by_what_it_is_s
     let mut tls = gate.raw("app.test", "http/1.1").await;
     tls.write_all(GET).await.unwrap();
     assert_eq!(status(&read_head(&mut tls).await), 200);
-    say_goodbye(&mut tls, ClientEnd::Both).await;
+    end_side(&mut tls, ClientEnd::Both).await;
     drop(tls);
     left.recv().await.unwrap();
 }

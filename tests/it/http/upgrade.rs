@@ -172,10 +172,10 @@ async fn either_side_may_end_first() {
     })
     .await;
     let gate = Gate::before(upstream.addr).await;
-    for with_farewell in [true, false] {
+    for with_close_notify in [true, false] {
         let mut tls = gate.raw("app.test", "http/1.1").await;
         tls.write_all(format!("{ASK}question").as_bytes()).await.unwrap();
-        if with_farewell {
+        if with_close_notify {
             tls.shutdown().await.unwrap()
         } else {
             tls.get_mut().0.shutdown().await.unwrap()

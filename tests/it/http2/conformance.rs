@@ -16,8 +16,8 @@ enum Step {
 /// The expected outcome.
 #[derive(Debug, Clone, Copy)]
 enum Expect {
-    /// A farewell with one of these codes, and the end of the connection.
-    Farewell(&'static [u32]),
+    /// A GOAWAY with one of these codes, then the end of the connection.
+    Goaway(&'static [u32]),
     /// A reset of the stream, or of the connection, with one of these codes.
     Reset(&'static [u32]),
     /// The end of the connection, in whatever way.
@@ -34,7 +34,7 @@ enum Expect {
     Data(usize),
 }
 
-use Expect::{Answer, Closed, Data, Ended, Farewell, Pong, Reset, Settings};
+use Expect::{Answer, Closed, Data, Ended, Goaway, Pong, Reset, Settings};
 
 impl Expect {
     /// Tells whether this is it; `Err` when it no longer can be.
@@ -42,7 +42,7 @@ impl Expect {
         let Some(frame) = frame else { return if matches!(self, Closed) { Ok(true) } else { Err(()) } };
         match (self, frame.kind) {
             (Reset(codes), RST_STREAM) => frame.code().filter(|code| codes.contains(code)).map(|_| true).ok_or(()),
-            (Farewell(codes) | Reset(codes), GOAWAY) => {
+            (Goaway(codes) | Reset(codes), GOAWAY) => {
                 frame.code().filter(|code| codes.contains(code) || *code == PROTOCOL_ERROR).map(|_| true).ok_or(())
             }
             (Closed, _) => Ok(false),
@@ -282,9 +282,9 @@ async fn a_line_that_is_no_field_ends_the_connection() {
         ("a string without its end", b"\x00\x0auser"),
     ];
     let mut all: Vec<_> =
-        broken.iter().map(|(name, tail)| case(name, &[coded(tail)], Farewell(&[COMPRESSION_ERROR]))).collect();
+        broken.iter().map(|(name, tail)| case(name, &[coded(tail)], Goaway(&[COMPRESSION_ERROR]))).collect();
     let update = whole(&[b"\x3f\xe2\x1f", &block(&REQUEST)[..]].concat());
-    all.push(case("hpack/6.3/1 a table larger than allowed", &[update], Farewell(&[COMPRESSION_ERROR])));
+    all.push(case("hpack/6.3/1 a table larger than allowed", &[update], Goaway(&[COMPRESSION_ERROR])));
     check(all).await;
 }
 
@@ -302,67 +302,67 @@ async fn frames_have_their_form() {
             &[post(1), data(1, END_STREAM, &[b'x'; (1 << 14) + 1])],
             Reset(&[FRAME_SIZE_ERROR]),
         ),
-        case("http2/4.2/3 larger HEADERS", &[large], Farewell(&[FRAME_SIZE_ERROR])),
-        case("http2/4.3/1 a broken block", &[frame(HEADERS, WHOLE, 1, &[0x40])], Farewell(&[COMPRESSION_ERROR])),
+        case("http2/4.2/3 larger HEADERS", &[large], Goaway(&[FRAME_SIZE_ERROR])),
+        case("http2/4.3/1 a broken block", &[frame(HEADERS, WHOLE, 1, &[0x40])], Goaway(&[COMPRESSION_ERROR])),
         case(
             "http2/4.3/2 PRIORITY within a block",
             &[frame(HEADERS, END_STREAM, 1, &request), priority(1, 0, 255), continuation(1, END_HEADERS, &[])],
-            Farewell(&[PROTOCOL_ERROR]),
+            Goaway(&[PROTOCOL_ERROR]),
         ),
         case(
             "http2/4.3/3 HEADERS of another stream within a block",
             &[frame(HEADERS, END_STREAM, 1, &request), get(3)],
-            Farewell(&[PROTOCOL_ERROR]),
+            Goaway(&[PROTOCOL_ERROR]),
         ),
         case("http2/5.5/1 an unknown frame", &[frame(0x16, 0, 0, &[0; 8]), ping()], Pong),
         case(
             "http2/5.5/2 an unknown frame within a block",
             &[frame(HEADERS, END_STREAM, 1, &request), frame(0x16, 0, 0, &[0; 8]), continuation(1, END_HEADERS, &[])],
-            Farewell(&[PROTOCOL_ERROR]),
+            Goaway(&[PROTOCOL_ERROR]),
         ),
-        case("http2/6.1/1 DATA of no stream", &[data(0, END_STREAM, b"test")], Farewell(&[PROTOCOL_ERROR])),
+        case("http2/6.1/1 DATA of no stream", &[data(0, END_STREAM, b"test")], Goaway(&[PROTOCOL_ERROR])),
         case("http2/6.1/2 DATA behind the end", &[get(1), data(1, END_STREAM, b"test")], Reset(&[STREAM_CLOSED])),
         case(
             "http2/6.1/3 more padding than DATA",
             &[post(1), data(1, END_STREAM | PADDED, b"\x06test")],
-            Farewell(&[PROTOCOL_ERROR]),
+            Goaway(&[PROTOCOL_ERROR]),
         ),
         case(
             "http2/6.2/1 PRIORITY behind open HEADERS",
             &[frame(HEADERS, 0, 1, &request), priority(1, 0, 255)],
-            Farewell(&[PROTOCOL_ERROR]),
+            Goaway(&[PROTOCOL_ERROR]),
         ),
         case(
             "http2/6.2/2 another stream's HEADERS behind open ones",
             &[frame(HEADERS, 0, 1, &request), get(3)],
-            Farewell(&[PROTOCOL_ERROR]),
+            Goaway(&[PROTOCOL_ERROR]),
         ),
-        case("http2/6.2/3 HEADERS of no stream", &[get(0)], Farewell(&[PROTOCOL_ERROR])),
+        case("http2/6.2/3 HEADERS of no stream", &[get(0)], Goaway(&[PROTOCOL_ERROR])),
         case(
             "http2/6.2/4 more padding than HEADERS",
             &[frame(HEADERS, WHOLE | PADDED, 1, &[&[0xff][..], &request].concat())],
-            Farewell(&[PROTOCOL_ERROR]),
+            Goaway(&[PROTOCOL_ERROR]),
         ),
-        case("http2/6.3/1 PRIORITY of no stream", &[priority(0, 0, 255)], Farewell(&[PROTOCOL_ERROR])),
+        case("http2/6.3/1 PRIORITY of no stream", &[priority(0, 0, 255)], Goaway(&[PROTOCOL_ERROR])),
         case("http2/6.3/2 a short PRIORITY", &[frame(PRIORITY, 0, 1, &[0; 4])], Reset(&[FRAME_SIZE_ERROR])),
-        case("http2/6.4/1 RST_STREAM of no stream", &[reset(0, CANCEL)], Farewell(&[PROTOCOL_ERROR])),
-        case("http2/6.4/2 RST_STREAM of an idle stream", &[reset(1, CANCEL)], Farewell(&[PROTOCOL_ERROR])),
+        case("http2/6.4/1 RST_STREAM of no stream", &[reset(0, CANCEL)], Goaway(&[PROTOCOL_ERROR])),
+        case("http2/6.4/2 RST_STREAM of an idle stream", &[reset(1, CANCEL)], Goaway(&[PROTOCOL_ERROR])),
         case(
             "http2/6.4/3 a short RST_STREAM",
             &[post(1), frame(RST_STREAM, 0, 1, &[0; 3])],
-            Farewell(&[FRAME_SIZE_ERROR]),
+            Goaway(&[FRAME_SIZE_ERROR]),
         ),
         case(
             "http2/6.5/1 acknowledged SETTINGS with a value",
             &[frame(SETTINGS, ACK, 0, &[0])],
-            Farewell(&[FRAME_SIZE_ERROR]),
+            Goaway(&[FRAME_SIZE_ERROR]),
         ),
-        case("http2/6.5/2 SETTINGS of a stream", &[frame(SETTINGS, 0, 1, &[])], Farewell(&[PROTOCOL_ERROR])),
-        case("http2/6.5/3 half of a setting", &[frame(SETTINGS, 0, 0, &[0; 3])], Farewell(&[FRAME_SIZE_ERROR])),
-        case("http2/6.5.2/1 ENABLE_PUSH 2", &[settings(&[(2, 2)])], Farewell(&[PROTOCOL_ERROR])),
-        case("http2/6.5.2/2 a window too large", &[window_size(1 << 31)], Farewell(&[FLOW_CONTROL_ERROR])),
-        case("http2/6.5.2/3 frames too small", &[settings(&[(5, (1 << 14) - 1)])], Farewell(&[PROTOCOL_ERROR])),
-        case("http2/6.5.2/4 frames too large", &[settings(&[(5, 1 << 24)])], Farewell(&[PROTOCOL_ERROR])),
+        case("http2/6.5/2 SETTINGS of a stream", &[frame(SETTINGS, 0, 1, &[])], Goaway(&[PROTOCOL_ERROR])),
+        case("http2/6.5/3 half of a setting", &[frame(SETTINGS, 0, 0, &[0; 3])], Goaway(&[FRAME_SIZE_ERROR])),
+        case("http2/6.5.2/1 ENABLE_PUSH 2", &[settings(&[(2, 2)])], Goaway(&[PROTOCOL_ERROR])),
+        case("http2/6.5.2/2 a window too large", &[window_size(1 << 31)], Goaway(&[FLOW_CONTROL_ERROR])),
+        case("http2/6.5.2/3 frames too small", &[settings(&[(5, (1 << 14) - 1)])], Goaway(&[PROTOCOL_ERROR])),
+        case("http2/6.5.2/4 frames too large", &[settings(&[(5, 1 << 24)])], Goaway(&[PROTOCOL_ERROR])),
         case("http2/6.5.2/5 an unknown setting", &[settings(&[(0xff, 1)]), ping()], Pong),
         case(
             "http2/6.5.3/1 one setting twice",
@@ -372,15 +372,15 @@ async fn frames_have_their_form() {
         case("http2/6.5.3/2 settings are acknowledged", &[settings(&[(INITIAL_WINDOW_SIZE, 100)])], Settings(ACK)),
         case("http2/6.7/1 PING", &[ping()], Pong),
         case("http2/6.7/2 an acknowledged PING", &[frame(PING, ACK, 0, b"another!"), ping()], Pong),
-        case("http2/6.7/3 PING of a stream", &[frame(PING, 0, 1, PINGED)], Farewell(&[PROTOCOL_ERROR])),
-        case("http2/6.7/4 a short PING", &[frame(PING, 0, 0, &[0; 6])], Farewell(&[FRAME_SIZE_ERROR])),
-        case("http2/6.8/1 GOAWAY of a stream", &[frame(GOAWAY, 0, 1, &[0; 8])], Farewell(&[PROTOCOL_ERROR])),
+        case("http2/6.7/3 PING of a stream", &[frame(PING, 0, 1, PINGED)], Goaway(&[PROTOCOL_ERROR])),
+        case("http2/6.7/4 a short PING", &[frame(PING, 0, 0, &[0; 6])], Goaway(&[FRAME_SIZE_ERROR])),
+        case("http2/6.8/1 GOAWAY of a stream", &[frame(GOAWAY, 0, 1, &[0; 8])], Goaway(&[PROTOCOL_ERROR])),
         case("http2/7/1 GOAWAY with an unknown code", &[frame(GOAWAY, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 0xff])], Closed),
         case("http2/7/2 RST_STREAM with an unknown code", &[post(1), reset(1, 0xff), ping()], Pong),
         case(
             "http2/8.2/1 PUSH_PROMISE",
             &[frame(PUSH_PROMISE, END_HEADERS, 1, &[&[0, 0, 0, 3][..], &request].concat())],
-            Farewell(&[PROTOCOL_ERROR]),
+            Goaway(&[PROTOCOL_ERROR]),
         ),
     ])
     .await;
@@ -402,11 +402,11 @@ async fn an_unknown_preface_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_connection_ends_it_with_a_farewell() {
+async fn an_error_of_the_connection_ends_it_with_goaway() {
     let bad = || frame(PING, 0, 3, PINGED);
     check(vec![
         case("http2/5.4.1/1 the connection ends", &[bad()], Closed),
-        case("http2/5.4.1/2 behind a farewell", &[bad()], Farewell(&[PROTOCOL_ERROR])),
+        case("http2/5.4.1/2 behind a GOAWAY", &[bad()], Goaway(&[PROTOCOL_ERROR])),
     ])
     .await;
 }
@@ -423,10 +423,10 @@ async fn streams_have_their_states() {
     };
     let many: Vec<_> = std::iter::once(window_size(0)).chain((0..=100).map(|n| get(2 * n + 1))).collect();
     check(vec![
-        case("http2/5.1/1 idle: DATA", &[data(1, END_STREAM, b"test")], Farewell(&[PROTOCOL_ERROR])),
-        case("http2/5.1/2 idle: RST_STREAM", &[reset(1, CANCEL)], Farewell(&[PROTOCOL_ERROR])),
-        case("http2/5.1/3 idle: WINDOW_UPDATE", &[window_update(1, 100)], Farewell(&[PROTOCOL_ERROR])),
-        case("http2/5.1/4 idle: CONTINUATION", &[continuation(1, END_HEADERS, &request)], Farewell(&[PROTOCOL_ERROR])),
+        case("http2/5.1/1 idle: DATA", &[data(1, END_STREAM, b"test")], Goaway(&[PROTOCOL_ERROR])),
+        case("http2/5.1/2 idle: RST_STREAM", &[reset(1, CANCEL)], Goaway(&[PROTOCOL_ERROR])),
+        case("http2/5.1/3 idle: WINDOW_UPDATE", &[window_update(1, 100)], Goaway(&[PROTOCOL_ERROR])),
+        case("http2/5.1/4 idle: CONTINUATION", &[continuation(1, END_HEADERS, &request)], Goaway(&[PROTOCOL_ERROR])),
         case("http2/5.1/5 half-closed: DATA", &[get(1), data(1, END_STREAM, b"test")], Reset(&[STREAM_CLOSED])),
         case("http2/5.1/6 half-closed: HEADERS", &[get(1), get(1)], Reset(&[STREAM_CLOSED])),
         case(
@@ -446,13 +446,13 @@ async fn streams_have_their_states() {
             Reset(&[STREAM_CLOSED, PROTOCOL_ERROR]),
         ),
         cases("http2/5.1/11 closed: DATA", and(closed(), data(1, END_STREAM, b"test"), Reset(&[STREAM_CLOSED]))),
-        cases("http2/5.1/12 closed: HEADERS", and(closed(), get(1), Farewell(&[STREAM_CLOSED]))),
+        cases("http2/5.1/12 closed: HEADERS", and(closed(), get(1), Goaway(&[STREAM_CLOSED]))),
         cases(
             "http2/5.1/13 closed: CONTINUATION",
-            and(closed(), continuation(1, END_HEADERS, &rest), Farewell(&[STREAM_CLOSED, PROTOCOL_ERROR])),
+            and(closed(), continuation(1, END_HEADERS, &rest), Goaway(&[STREAM_CLOSED, PROTOCOL_ERROR])),
         ),
-        case("http2/5.1.1/1 an even stream", &[get(2)], Farewell(&[PROTOCOL_ERROR])),
-        case("http2/5.1.1/2 a smaller stream", &[get(5), get(3)], Farewell(&[PROTOCOL_ERROR])),
+        case("http2/5.1.1/1 an even stream", &[get(2)], Goaway(&[PROTOCOL_ERROR])),
+        case("http2/5.1.1/2 a smaller stream", &[get(5), get(3)], Goaway(&[PROTOCOL_ERROR])),
         case("http2/5.1.2/1 more streams than allowed", &many, Reset(&[PROTOCOL_ERROR, REFUSED_STREAM])),
         case(
             "http2/5.3.1/1 HEADERS that depend on themselves",
@@ -468,27 +468,27 @@ async fn streams_have_their_states() {
         case(
             "http2/6.10/2 DATA within a block",
             &[frame(HEADERS, 0, 1, &request), continuation(1, 0, &rest), data(1, END_STREAM, b"test")],
-            Farewell(&[PROTOCOL_ERROR]),
+            Goaway(&[PROTOCOL_ERROR]),
         ),
         case(
             "http2/6.10/3 CONTINUATION of no stream",
             &[frame(HEADERS, 0, 1, &request), continuation(0, END_HEADERS, &rest)],
-            Farewell(&[PROTOCOL_ERROR]),
+            Goaway(&[PROTOCOL_ERROR]),
         ),
         case(
             "http2/6.10/4 CONTINUATION behind whole HEADERS",
             &[post(1), continuation(1, END_HEADERS, &rest)],
-            Farewell(&[PROTOCOL_ERROR]),
+            Goaway(&[PROTOCOL_ERROR]),
         ),
         case(
             "http2/6.10/5 CONTINUATION behind the last",
             &[frame(HEADERS, 0, 1, &request), continuation(1, END_HEADERS, &rest), continuation(1, END_HEADERS, &rest)],
-            Farewell(&[PROTOCOL_ERROR]),
+            Goaway(&[PROTOCOL_ERROR]),
         ),
         case(
             "http2/6.10/6 CONTINUATION behind DATA",
             &[frame(HEADERS, 0, 1, &request), data(1, END_STREAM, b"test"), continuation(1, END_HEADERS, &rest)],
-            Farewell(&[PROTOCOL_ERROR]),
+            Goaway(&[PROTOCOL_ERROR]),
         ),
         case("http2/8.1/1 HEADERS again that are no trailers", &[post(1), post(1)], Reset(&[PROTOCOL_ERROR])),
     ])
@@ -498,18 +498,14 @@ async fn streams_have_their_states() {
 #[tokio::test]
 async fn windows_are_kept_to() {
     check(vec![
-        case("http2/6.9/1 the connection's window, by 0", &[window_update(0, 0)], Farewell(&[PROTOCOL_ERROR])),
+        case("http2/6.9/1 the connection's window, by 0", &[window_update(0, 0)], Goaway(&[PROTOCOL_ERROR])),
         case("http2/6.9/2 a stream's window, by 0", &[post(1), window_update(1, 0)], Reset(&[PROTOCOL_ERROR])),
-        case(
-            "http2/6.9/3 a short WINDOW_UPDATE",
-            &[frame(WINDOW_UPDATE, 0, 0, &[0; 3])],
-            Farewell(&[FRAME_SIZE_ERROR]),
-        ),
+        case("http2/6.9/3 a short WINDOW_UPDATE", &[frame(WINDOW_UPDATE, 0, 0, &[0; 3])], Goaway(&[FRAME_SIZE_ERROR])),
         case("http2/6.9.1/1 a window of 1", &[window_size(1), get(1)], Data(1)),
         case(
             "http2/6.9.1/2 the connection's window, too large",
             &[window_update(0, MAX_WINDOW), window_update(0, MAX_WINDOW)],
-            Farewell(&[FLOW_CONTROL_ERROR]),
+            Goaway(&[FLOW_CONTROL_ERROR]),
         ),
         case(
             "http2/6.9.1/3 a stream's window, too large",
@@ -539,7 +535,7 @@ async fn windows_are_kept_to() {
                 see(Data(1)),
             ],
         ),
-        case("http2/6.9.2/3 and not above the largest", &[window_size(1 << 31)], Farewell(&[FLOW_CONTROL_ERROR])),
+        case("http2/6.9.2/3 and not above the largest", &[window_size(1 << 31)], Goaway(&[FLOW_CONTROL_ERROR])),
     ])
     .await;
 }

@@ -7,7 +7,7 @@ use crate::kit::gate::Gate;
 use crate::kit::stage::{Plan, until};
 use crate::kit::upstream::RawUpstream;
 
-/// Longer than the rest of a refused body is taken.
+/// Longer than callgate reads the rest of a refused body.
 const LONG: Duration = Duration::from_secs(10);
 
 /// Reads an answer to its last frame and returns its status and body. A reset instead is a failure.
@@ -28,7 +28,7 @@ async fn answer(frames: &mut Frames, stream: u32) -> (String, Vec<u8>) {
 }
 
 /// A gate that refuses the second password login at the PBX.
-async fn strict(upstream: &RawUpstream) -> Gate {
+async fn gate_for_one_login(upstream: &RawUpstream) -> Gate {
     Gate::start(&format!(
         "workers = 1\n[app]\nurl = \"http://{0}\"\n[pbx]\nurl = \"http://{0}\"\nhosts = [\"pbx.test\"]\n[limits]\npbx_logins = \"1/h\"",
         upstream.addr
@@ -44,17 +44,17 @@ const LOGIN: [(&str, &str); 5] = [
     ("authorization", "Basic YTpi"),
 ];
 
-/// curl gives up on an exchange whose stream is reset, however well it was answered.
+/// curl reports an error for a stream that is reset, even behind a whole answer.
 #[tokio::test]
 async fn a_refusal_before_the_body_has_come_does_not_reset_its_stream() {
     let upstream = RawUpstream::ok().await;
-    let gate = strict(&upstream).await;
+    let gate = gate_for_one_login(&upstream).await;
     let mut frames = Frames::open(&gate).await;
     frames.write(&[headers(1, END_HEADERS, &LOGIN), data(1, END_STREAM, b"first")].concat()).await;
     assert_eq!(answer(&mut frames, 1).await.0, "200");
     frames.write(&[headers(3, END_HEADERS, &LOGIN), data(3, 0, &[b'x'; 1 << 14])].concat()).await;
     assert_eq!(answer(&mut frames, 3).await.0, "429");
-    // No more than the window that was granted: whether it is opened further is another question.
+    // The client sends no more than its first window, because callgate need not enlarge the window.
     for _ in 0..12 {
         frames.write(&data(3, 0, &[b'x'; 1 << 14])).await;
     }
@@ -233,39 +233,39 @@ async fn a_connection_with_unread_answers_ends_when_idle() {
     for n in 0..20 {
         frames.write(&get(2 * n + 1)).await;
     }
-    // Each is reset, or the connection ends: in no more than a few seconds nothing is left of them.
+    // callgate resets each stream or closes the connection within a few seconds.
     let ended = async { while frames.next().await.is_some() {} };
     tokio::time::timeout(Duration::from_secs(15), ended).await.unwrap();
 }
 
-/// RFC 9113 §6.8: first a farewell that refuses nothing, and once the client has seen it, one that says what was served.
+/// RFC 9113 §6.8: first a GOAWAY that refuses no stream, and after the answer to a ping one that names the last served stream.
 #[tokio::test]
-async fn the_farewell_loses_no_request() {
+async fn a_graceful_goaway_loses_no_request() {
     let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let mut frames = Frames::open(&gate).await;
     frames.write(&get(1)).await;
     assert_eq!(answer(&mut frames, 1).await.0, "200");
     gate.begin_drain();
-    let first = frames.until("a farewell", |frame| frame.kind == GOAWAY).await;
+    let first = frames.until("a GOAWAY", |frame| frame.kind == GOAWAY).await;
     assert_eq!((first.last_stream(), first.code()), ((1 << 31) - 1, Some(NO_ERROR)));
     let asked = frames.until("a ping", |frame| frame.kind == PING && frame.flags == 0).await;
-    // This one was on its way when the farewell was written.
+    // This request was on its way when callgate wrote the GOAWAY.
     frames.write(&get(3)).await;
     assert_eq!(answer(&mut frames, 3).await, ("200".into(), b"ok".to_vec()));
     frames.write(&[post(5), frame(PING, ACK, 0, &asked.payload), get(7)].concat()).await;
-    let second = frames.until("another farewell", |frame| frame.kind == GOAWAY).await;
+    let second = frames.until("another GOAWAY", |frame| frame.kind == GOAWAY).await;
     assert_eq!((second.last_stream(), second.code()), (5, Some(NO_ERROR)));
     frames.write(&data(5, END_STREAM, b"last")).await;
     assert_eq!(answer(&mut frames, 5).await.0, "200");
     assert!(frames.next().await.is_none());
-    // Requests behind the second GOAWAY were not processed: the client may send them again elsewhere.
+    // callgate does not process requests behind the second GOAWAY: the client may send them again elsewhere.
     assert_eq!(upstream.seen().len(), 3);
     assert_eq!(gate.drain().await, 0);
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_hear_the_farewell_is_left() {
+async fn a_client_that_does_not_answer_the_ping_is_disconnected() {
     let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let mut frames = Frames::open(&gate).await;

@@ -10,7 +10,7 @@ use crate::kit::upstream::RawUpstream;
 #[derive(Debug, PartialEq, Eq)]
 enum FloodOutcome {
     /// It was told to stop, with this code.
-    Farewell(u32),
+    Goaway(u32),
     /// All of it was taken.
     Taken,
     /// It was no longer read, because its sender reads nothing.
@@ -35,7 +35,7 @@ async fn flood(frames: &mut Frames, pieces: impl Iterator<Item = Vec<u8>>) -> Fl
             }
             let frame = Frame { kind: head[3], flags: head[4], stream: 0, payload };
             match frame.code() {
-                Some(code) if frame.kind == GOAWAY => return FloodOutcome::Farewell(code),
+                Some(code) if frame.kind == GOAWAY => return FloodOutcome::Goaway(code),
                 _ if frame.kind == PING && frame.payload == PINGED => return FloodOutcome::Taken,
                 _ => {}
             }
@@ -125,7 +125,7 @@ async fn cve_2023_44487_rapid_resets_do_not_touch_others() {
     let mut frames = Frames::open(&crowd.gate).await;
     let flooding = flood(&mut frames, times(3000, |n| [get(2 * n + 1), reset(2 * n + 1, CANCEL)].concat()));
     let end = crowd.during(flooding).await;
-    assert!(matches!(end, FloodOutcome::Farewell(ENHANCE_YOUR_CALM) | FloodOutcome::Closed), "{end:?}");
+    assert!(matches!(end, FloodOutcome::Goaway(ENHANCE_YOUR_CALM) | FloodOutcome::Closed), "{end:?}");
     assert!(crowd.reached() < 1000, "{}", crowd.reached());
 }
 
@@ -146,7 +146,7 @@ async fn cve_2025_8671_made_you_reset_is_stopped() {
             flood(&mut frames, times(1000, |n| [headers(2 * n + 1, END_HEADERS, &fields), fault(2 * n + 1)].concat()));
         let end = crowd.during(flooding).await;
         assert!(
-            matches!(end, FloodOutcome::Farewell(ENHANCE_YOUR_CALM | PROTOCOL_ERROR) | FloodOutcome::Closed),
+            matches!(end, FloodOutcome::Goaway(ENHANCE_YOUR_CALM | PROTOCOL_ERROR) | FloodOutcome::Closed),
             "{end:?}"
         );
         assert!(crowd.reached() < 1000, "{}", crowd.reached());
@@ -160,7 +160,7 @@ async fn cve_2024_27316_continuations_without_end_are_stopped() {
         let mut frames = Frames::open(&crowd.gate).await;
         frames.write(&frame(HEADERS, END_STREAM, 1, &block(&REQUEST))).await;
         let end = crowd.during(flood(&mut frames, times(3000, |_| continuation(1, 0, &fragment)))).await;
-        assert!(matches!(end, FloodOutcome::Farewell(_) | FloodOutcome::Closed), "{end:?}");
+        assert!(matches!(end, FloodOutcome::Goaway(_) | FloodOutcome::Closed), "{end:?}");
         assert_eq!(crowd.reached(), 0);
     }
 }
@@ -171,7 +171,7 @@ async fn cve_2019_9512_pings_are_answered_or_no_longer_read() {
     let mut frames = Frames::open(&crowd.gate).await;
     let other = || frame(PING, 0, 0, b"12345678");
     let end = crowd.during(flood(&mut frames, times(3000, |_| other()))).await;
-    assert!(matches!(end, FloodOutcome::Taken | FloodOutcome::Farewell(ENHANCE_YOUR_CALM)), "{end:?}");
+    assert!(matches!(end, FloodOutcome::Taken | FloodOutcome::Goaway(ENHANCE_YOUR_CALM)), "{end:?}");
     // Callgate stops reading from a client that reads none of the answers; they would pile up.
     let mut deaf = Frames::open_deaf(&crowd.gate).await;
     let end = crowd.during(deaf_flood(&mut deaf, times(300_000, |_| other()))).await;
@@ -183,7 +183,7 @@ async fn cve_2019_9515_settings_are_acknowledged_or_no_longer_read() {
     let crowd = Bystanders::new().await;
     let mut frames = Frames::open(&crowd.gate).await;
     let end = crowd.during(flood(&mut frames, times(3000, |n| window_size(n + 1)))).await;
-    assert!(matches!(end, FloodOutcome::Taken | FloodOutcome::Farewell(ENHANCE_YOUR_CALM)), "{end:?}");
+    assert!(matches!(end, FloodOutcome::Taken | FloodOutcome::Goaway(ENHANCE_YOUR_CALM)), "{end:?}");
     let mut deaf = Frames::open_deaf(&crowd.gate).await;
     let end = crowd.during(deaf_flood(&mut deaf, times(300_000, |n| window_size(n + 1)))).await;
     assert!(matches!(end, FloodOutcome::Blocked | FloodOutcome::Closed), "{end:?}");
@@ -196,7 +196,7 @@ async fn cve_2019_9518_empty_frames_cost_nothing() {
         let mut frames = Frames::open(&crowd.gate).await;
         frames.write(&post(1)).await;
         let end = crowd.during(flood(&mut frames, times(3000, |_| empty.clone()))).await;
-        assert!(matches!(end, FloodOutcome::Taken | FloodOutcome::Farewell(ENHANCE_YOUR_CALM)), "{end:?}");
+        assert!(matches!(end, FloodOutcome::Taken | FloodOutcome::Goaway(ENHANCE_YOUR_CALM)), "{end:?}");
     }
 }
 
@@ -205,7 +205,7 @@ async fn cve_2019_9513_priorities_cost_nothing() {
     let crowd = Bystanders::new().await;
     let mut frames = Frames::open(&crowd.gate).await;
     let end = crowd.during(flood(&mut frames, times(3000, |n| priority(2 * n + 1, 2 * n + 3, 255)))).await;
-    assert!(matches!(end, FloodOutcome::Taken | FloodOutcome::Farewell(ENHANCE_YOUR_CALM)), "{end:?}");
+    assert!(matches!(end, FloodOutcome::Taken | FloodOutcome::Goaway(ENHANCE_YOUR_CALM)), "{end:?}");
 }
 
 #[tokio::test]
@@ -215,7 +215,7 @@ async fn cve_2019_9511_windows_opened_byte_by_byte_delay_no_other_client() {
     let requests = (0..100).map(|n| get(2 * n + 1));
     let dribble = times(3000, |n| window_update(2 * (n % 100) + 1, 1));
     let end = crowd.during(flood(&mut frames, requests.chain(dribble))).await;
-    assert!(matches!(end, FloodOutcome::Taken | FloodOutcome::Farewell(_)), "{end:?}");
+    assert!(matches!(end, FloodOutcome::Taken | FloodOutcome::Goaway(_)), "{end:?}");
 }
 
 #[tokio::test]
@@ -224,7 +224,7 @@ async fn cve_2019_9516_fields_without_a_name_go_nowhere() {
     let mut frames = Frames::open(&crowd.gate).await;
     let fields: Vec<_> = REQUEST.into_iter().chain([("", ""); 400]).collect();
     let end = crowd.during(flood(&mut frames, times(300, |n| headers(2 * n + 1, WHOLE, &fields)))).await;
-    assert!(matches!(end, FloodOutcome::Farewell(_) | FloodOutcome::Closed), "{end:?}");
+    assert!(matches!(end, FloodOutcome::Goaway(_) | FloodOutcome::Closed), "{end:?}");
     assert_eq!(crowd.reached(), 0);
 }
 
@@ -234,7 +234,7 @@ async fn unknown_frames_and_windows_of_the_connection_cost_nothing() {
     for piece in [frame(0x16, 0xff, 77, b"unknown"), window_update(0, 1)] {
         let mut frames = Frames::open(&crowd.gate).await;
         let end = crowd.during(flood(&mut frames, times(3000, |_| piece.clone()))).await;
-        assert!(matches!(end, FloodOutcome::Taken | FloodOutcome::Farewell(ENHANCE_YOUR_CALM)), "{end:?}");
+        assert!(matches!(end, FloodOutcome::Taken | FloodOutcome::Goaway(ENHANCE_YOUR_CALM)), "{end:?}");
     }
 }
 
@@ -249,5 +249,5 @@ async fn data_in_single_bytes_is_bounded_while_the_upstream_reads_nothing() {
     let mut frames = Frames::open(&gate).await;
     frames.write(&post(1)).await;
     let end = flood(&mut frames, times(20_000, |_| data(1, 0, b"x"))).await;
-    assert!(matches!(end, FloodOutcome::Taken | FloodOutcome::Farewell(ENHANCE_YOUR_CALM)), "{end:?}");
+    assert!(matches!(end, FloodOutcome::Taken | FloodOutcome::Goaway(ENHANCE_YOUR_CALM)), "{end:?}");
 }

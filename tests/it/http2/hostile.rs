@@ -30,7 +30,7 @@ async fn ask(gate: &Gate, upstream: &RawUpstream, fields: &[Field]) -> (String, 
 }
 
 #[tokio::test]
-async fn malformed_requests_go_nowhere() {
+async fn malformed_requests_do_not_reach_the_upstream() {
     let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;
     let mut rows = Vec::new();

@@ -580,7 +580,7 @@ async fn an_upstream_that_takes_nothing_stops_the_client() {
 }
 
 #[tokio::test]
-async fn at_the_end_a_websocket_goes_on_after_the_farewell() {
+async fn at_the_end_a_websocket_goes_on_after_goaway() {
     let upstream = echo().await;
     let gate = Gate::before(upstream.addr).await;
     let (mut client, connection) = h2::client::handshake(gate.raw("app.test", "h2").await).await.unwrap();
@@ -588,7 +588,7 @@ async fn at_the_end_a_websocket_goes_on_after_the_farewell() {
     let mut socket = Socket::open(&mut client, "/").await;
     socket.expect("/").await;
     gate.begin_drain();
-    until("the farewell", || client.send_request(ask("/new").body(()).unwrap(), true).is_err()).await;
+    until("GOAWAY", || client.send_request(ask("/new").body(()).unwrap(), true).is_err()).await;
     socket.say("x");
     socket.expect("x").await;
     socket.end();

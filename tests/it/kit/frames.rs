@@ -151,7 +151,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Returns the code of a reset or of a farewell.
+    /// Returns the code of a RST_STREAM or GOAWAY.
     pub fn code(&self) -> Option<u32> {
         let at = match self.kind {
             RST_STREAM => 0,
@@ -165,7 +165,7 @@ impl Frame {
         u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
     }
 
-    /// Returns the last stream that a farewell counts as served.
+    /// Returns the last stream that a GOAWAY counts as served.
     pub fn last_stream(&self) -> u32 {
         self.number(0)
     }

@@ -9,7 +9,7 @@ use http::Request;
 use hyper::body::Incoming;
 use serde_json::Value;
 
-/// Letters that a body split without decoding loses.
+/// A key whose letters a program loses when it splits the body without decoding it.
 const TRICKY: &str = "k+x/=&%2F;+ y ";
 
 /// A running cloud, which ends when this is dropped.
@@ -27,7 +27,7 @@ impl Voximplant {
         Self { addr: running.addr, running }
     }
 
-    /// Sets whether keys made from now on contain a space and `+ & = % ; /`.
+    /// Sets whether further keys contain a space and `+ & = % ; /`.
     pub fn set_tricky_keys(&self, is_tricky: bool) {
         self.running.handler.is_tricky.store(is_tricky, Ordering::Relaxed);
     }

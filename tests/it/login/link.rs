@@ -127,7 +127,7 @@ async fn any_change_of_a_link_is_refused() {
     ] {
         refused(&stage, &link.replacen(from, to, 1), reason).await;
     }
-    // Two of one name are no request for anybody.
+    // A request that names one parameter twice is malformed.
     click(&stage, &link.replacen("v=1", "v=1&account=41", 1)).await.expect(400);
     assert_eq!(stage.minted(), [""; 0]);
     click(&stage, &link).await.expect(303);
@@ -144,7 +144,7 @@ async fn a_link_is_for_its_host_alone() {
 }
 
 #[tokio::test]
-async fn a_link_has_its_time() {
+async fn a_link_expires_and_lives_no_longer_than_ttl() {
     let stage = stage("ttl = \"2min\"").await;
     let claims = [("account", "40"), ("domain", "acme.test")];
     refused(&stage, &sign("app.test", &claims, -31), "the link has expired").await;
@@ -161,7 +161,7 @@ async fn a_link_is_for_pbx_sessions_alone() {
 }
 
 #[tokio::test]
-async fn without_a_method_a_link_is_nothing() {
+async fn without_a_method_a_link_is_no_credential() {
     let stage = Stage::new().await;
     stage.gate.get(&link()).send().await.expect(401);
     stage.as_alice(&link()).send().await.expect(303);
@@ -189,16 +189,16 @@ async fn cookies_may_be_ignored_for_a_link() {
     assert_eq!(stage.minted(), ["41@acme.test"]);
 }
 
-// === Those who only look ===
+// === Requests without a click ===
 
 #[tokio::test]
-async fn a_look_at_a_link_does_not_use_it_up() {
+async fn a_request_without_a_click_does_not_use_the_link_up() {
     let stage = stage("").await;
     let link = link();
     stage.gate.ask(Method::HEAD, &link).send().await.expect(503);
     with(stage.gate.get(&link), &CLICK).header("sec-purpose", "prefetch").send().await.expect(503);
     stage.gate.get(&link).header("user-agent", "Slackbot-LinkExpanding 1.0").send().await.expect(503);
-    // Programs that say nothing, or something else than a click.
+    // Requests without Fetch metadata, or with that of something other than a click.
     for fields in [
         &[][..],
         &[("user-agent", "Mozilla/5.0"), ("accept", "text/html")],
@@ -255,7 +255,7 @@ async fn no_other_page_presses_the_button() {
 }
 
 #[tokio::test]
-async fn the_button_is_for_links_alone() {
+async fn the_button_needs_a_link() {
     let rules = format!("{}{STAFF}", method(""));
     let stage = Plan { rules: &rules, ..Plan::default() }.start().await;
     let press = with(stage.gate.ask(Method::POST, "/auth/callgate/confirm"), &PRESS);
@@ -265,7 +265,7 @@ async fn the_button_is_for_links_alone() {
 }
 
 #[tokio::test]
-async fn confirm_says_who_sees_the_page() {
+async fn confirm_decides_which_requests_get_the_page() {
     let always = stage("confirm = \"always\"").await;
     click(&always, &link()).await.expect(200);
     always.gate.get(&link()).send().await.expect(200);

@@ -32,7 +32,7 @@ async fn every_form_of_a_minted_session_is_read() {
 }
 
 #[tokio::test]
-async fn a_session_is_a_users_and_never_an_administrators() {
+async fn every_session_is_minted_for_a_user() {
     for dialect in [Dialect::A, Dialect::B, Dialect::C] {
         let stage = Plan { dialect, ..Plan::default() }.start().await;
         stage.as_alice("/auth/pbx").send().await.expect(303);
@@ -107,11 +107,11 @@ async fn open(stage: &Stage, address: &str, cookie: &str) -> Answer {
     if cookie.is_empty() { asking.send().await } else { asking.cookie(cookie.split(';').next().unwrap()).send().await }
 }
 
-/// A page leads its visitor to a hand-over of its own, at each of its steps.
+/// A page sends its visitor to each step of a hand-over that another browser began.
 #[tokio::test]
 async fn a_ticket_is_for_the_browser_that_began() {
     let stage = Plan { dialect: Dialect::C, pbx: COOKIE, ..Plan::default() }.start().await;
-    // At once: the visitor is sent to where the page began, and is not known there.
+    // At the first step: the visitor has no cookie of the host where the page began.
     let (_, path) = ticket(&stage).await;
     let sent = open(&stage, &format!("https://pbx.test{path}"), "").await.expect(303);
     let back = sent.header("location").to_owned();
@@ -130,7 +130,7 @@ async fn a_ticket_is_for_the_browser_that_began() {
     let visitor = open(&stage, &last, "__Host-callgate.browser=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").await;
     assert_eq!(visitor.expect(403).header("set-cookie"), "");
     stage.gate.line(&["audit refusal", "another browser began this login"]).await;
-    // The one that began, by windows alone.
+    // The browser that began, by top-level requests only.
     let (cookie, path) = ticket(&stage).await;
     let sent = open(&stage, &format!("https://pbx.test{path}"), "").await.expect(303);
     let known = open(&stage, sent.header("location"), &cookie).await.expect(303);
@@ -168,7 +168,7 @@ async fn no_hand_over_begins_at_a_foreign_host() {
     assert!(answer.starts_with("HTTP/1.1 421 "), "{answer}");
 }
 
-/// The host is known before the session: neither a link, nor a program, nor a redirect of the app mints one in vain.
+/// callgate finds the host before it opens a session, for a link, a program and a redirect of the app.
 #[tokio::test]
 async fn no_session_is_minted_for_a_browser_that_could_be_sent_nowhere() {
     let rules = format!(
@@ -233,14 +233,14 @@ async fn looking_ahead_does_not_use_a_ticket_up() {
 }
 
 #[tokio::test]
-async fn a_token_that_expired_on_the_way_is_no_login() {
+async fn a_token_that_expired_on_the_way_fails_the_login() {
     let stage = Plan { dialect: Dialect::B, pbx: COOKIE, ..Plan::default() }.start().await;
     stage.pbx_does(|faults| faults.tokens_expire = true);
     let answer = stage.as_alice("/auth/pbx").host("pbx.test").send().await.expect(502);
     assert_eq!(answer.header("set-cookie"), "");
 }
 
-// === Where to ===
+// === The host of the redirect ===
 
 #[track_caller]
 fn check_host(answer: &Answer, expected: &str) {
@@ -252,7 +252,7 @@ fn check_host(answer: &Answer, expected: &str) {
 }
 
 #[tokio::test]
-async fn the_browser_meets_the_pbx_under_the_best_of_its_names() {
+async fn the_browser_stays_on_the_pbx_host_or_goes_to_the_granted_domain() {
     let hosts = "hosts = [\"pbx.test\", \"*.pbx.test\"]";
     let stage = Plan { hosts, tenant: "acme.pbx.test", ..Plan::default() }.start().await;
     for (own, expected) in [
@@ -296,7 +296,7 @@ async fn only_the_configuration_decides_where_a_browser_goes() {
     }
 }
 
-// === What the PBX does wrong ===
+// === Faults of the PBX ===
 
 #[track_caller]
 fn check_failure(stage: &Stage, answer: &Answer) {
@@ -310,7 +310,7 @@ fn check_failure(stage: &Stage, answer: &Answer) {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_no_session_is_no_login() {
+async fn an_answer_without_a_session_fails_the_login() {
     let stage = Plan { pbx: "timeout = \"1s\"", ..Plan::default() }.start().await;
     let bytes = |text: &'static str| Wrong::Raw(Bytes::from_static(text.as_bytes()));
     for (wrong, status) in [
@@ -358,7 +358,7 @@ async fn a_pbx_that_is_not_there_is_a_bad_gateway() {
 }
 
 #[tokio::test]
-async fn a_pbx_that_dribbles_is_too_slow() {
+async fn a_pbx_that_never_ends_its_answer_is_too_slow() {
     let stage = Plan { pbx: "timeout = \"1s\"", ..Plan::default() }.start().await;
     stage.pbx_does(|faults| faults.body_delay = Duration::from_secs(600));
     check_failure(&stage, &stage.as_alice("/auth/pbx").send().await.expect(504));
@@ -366,7 +366,7 @@ async fn a_pbx_that_dribbles_is_too_slow() {
 }
 
 #[tokio::test]
-async fn after_one_refusal_of_the_administrator_the_pbx_is_left_alone() {
+async fn after_one_refusal_of_the_administrator_the_pbx_gets_no_request() {
     let empty = Wrong::Raw(Bytes::from_static(b"HTTP/1.1 200 Ok\r\nContent-Length: 0\r\n\r\n"));
     for (form, wrong) in [
         (FailForm::False, Wrong::Nothing),
@@ -453,7 +453,7 @@ async fn a_prefetch_gets_no_session() {
 }
 
 #[tokio::test]
-async fn people_are_no_previewers() {
+async fn browsers_and_curl_do_not_count_as_previewers() {
     let stage = Stage::new().await;
     for agent in [
         "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36",
@@ -534,7 +534,7 @@ async fn an_account_that_the_pbx_does_not_know_looks_forbidden() {
     stage.as_alice("/auth/pbx").send().await.expect(403);
 }
 
-// === Pages that ask by themselves ===
+// === Requests of scripts ===
 
 #[tokio::test]
 async fn the_vendors_page_gets_a_json_string() {
@@ -567,7 +567,7 @@ async fn the_vendors_page_gets_a_json_string() {
 }
 
 #[tokio::test]
-async fn a_program_may_ask_for_the_whole_story() {
+async fn a_program_may_ask_for_address_session_and_lifetime() {
     let stage = Stage::new().await;
     let asking = stage.alice_posts("/auth/pbx", "application/json", json!({ "lang": "fr" }));
     let answer = asking.header("accept", "application/vnd.callgate+json").send().await.expect(200).json();
@@ -680,7 +680,7 @@ async fn the_login_of_the_app_is_found_from_the_pbx_host_too() {
 }
 
 #[tokio::test]
-async fn a_click_from_another_site_gets_a_second_chance() {
+async fn a_click_from_another_site_without_a_cookie_is_repeated_from_our_own() {
     let stage = Stage::new().await;
     let click = |path: &str| {
         let asking = stage.gate.get(path).header("sec-fetch-mode", "navigate").header("accept", NAVIGATION);
@@ -700,7 +700,7 @@ async fn a_click_from_another_site_gets_a_second_chance() {
 // === The administrator ===
 
 #[tokio::test]
-async fn the_administrator_is_seen_at_mints_only() {
+async fn the_pbx_gets_the_administrator_with_mints_only() {
     let stage = Stage::new().await;
     stage.as_alice("/auth/pbx").send().await.expect(303);
     let session = format!("session={}", stage.pbx.last_session().unwrap());
@@ -728,7 +728,7 @@ async fn a_mint_that_a_client_writes_has_no_administrator() {
 }
 
 #[tokio::test]
-async fn without_an_administrator_there_is_nothing_to_ask() {
+async fn without_an_administrator_the_login_path_is_404() {
     let stage = Stage::new().await;
     let text = format!("[pbx]\nurl = \"http://{}\"\nhosts = [\"pbx.test\"]", stage.pbx.addr);
     let gate = crate::kit::gate::Gate::start(&text).await;
@@ -762,7 +762,7 @@ async fn disguised_spellings_are_refused_and_others_are_the_apps() {
 }
 
 #[tokio::test]
-async fn an_exchange_that_fails_is_no_login() {
+async fn an_exchange_that_fails_fails_the_login() {
     let stage = Plan { dialect: Dialect::B, pbx: "handoff = \"cookie\"\ntimeout = \"1s\"", ..Plan::default() };
     let stage = stage.start().await;
     let without_cookie = Wrong::Raw(Bytes::from_static(b"HTTP/1.1 200 Ok\r\nContent-Length: 4\r\n\r\ntrue"));

@@ -450,7 +450,7 @@ fn turns() -> Vec<Case> {
             answering(END, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok"),
         ),
         script(
-            "a client that says goodbye",
+            "a client that says close",
             vec![say("GET /a HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n")],
             1,
             answering(END, OK),
