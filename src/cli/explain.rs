@@ -29,7 +29,7 @@ const STDIN: &str = "-";
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "A credential written as - is read from standard input, so that neither a list of processes nor \
-                        the hiexplanation of a shell shows it."
+                        the history of a shell shows it."
 )]
 pub(super) struct Arguments {
     /// The configuration
