@@ -15,9 +15,10 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
+use crate::kit::client::status;
 use crate::kit::commands::{callgate, run, text};
 use crate::kit::gate::{Gate, secret};
-use crate::kit::stage::{Plan, Stage};
+use crate::kit::stage::{Plan, Stage, until};
 use crate::kit::vodia::Dialect;
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -177,6 +178,27 @@ async fn a_freeze_ends_by_itself() {
         assert!(tokio::time::Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// The PBX takes a while to open a session. A freeze in that time holds: the session goes out to nobody.
+#[tokio::test]
+async fn an_account_that_is_frozen_while_the_pbx_is_asked_gets_no_session() {
+    let stage = Stage::new().await;
+    // The explanation before a login does not know of a freeze that comes later.
+    stage.gate.logins.are_not_explained();
+    stage.pbx.set(|faults| faults.head_delay = Duration::from_secs(2));
+    let freeze = async {
+        until("a question to the PBX", || !stage.pbx.mints().is_empty()).await;
+        let order = r#"{"whom":"account 40@acme.test"}"#;
+        let head = "POST /freeze HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+        let answer = stage.gate.tell(&format!("{head}Content-Length: {}\r\n\r\n{order}", order.len()));
+        assert_eq!(status(&answer), 200, "{answer}");
+    };
+    let (refused, ()) = tokio::join!(stage.as_alice("/auth/pbx").send(), freeze);
+    assert!(stage.pbx.last_minted().is_some());
+    let id = refused.expect(403).header("x-request-id").to_owned();
+    stage.gate.line(&["audit refusal", &id, "account=40@acme.test", "reason=\"the account is frozen\""]).await;
+    assert!(!stage.gate.log().contains("audit grant"), "{}", stage.gate.log());
 }
 
 /// With the cookie hand-over the browser never has the token that was minted, but the PBX's cookie for it.
