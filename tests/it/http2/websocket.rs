@@ -74,11 +74,7 @@ impl Socket {
     }
 
     async fn next(&mut self) -> Option<Result<Bytes, h2::Error>> {
-        let data = tokio::time::timeout(PATIENCE, self.down.data()).await.expect("the gate says nothing");
-        if let Some(Ok(data)) = &data {
-            self.down.flow_control().release_capacity(data.len()).unwrap();
-        }
-        data
+        next(&mut self.down).await
     }
 
     /// Hears the rest: what was said, and how it was broken off if it was.
@@ -92,6 +88,15 @@ impl Socket {
             }
         }
     }
+}
+
+/// Reads the next bytes of a stream, and makes room for as many more.
+async fn next(down: &mut RecvStream) -> Option<Result<Bytes, h2::Error>> {
+    let data = tokio::time::timeout(PATIENCE, down.data()).await.expect("the gate sends nothing");
+    if let Some(Ok(data)) = &data {
+        down.flow_control().release_capacity(data.len()).unwrap();
+    }
+    data
 }
 
 /// Agrees to the WebSocket that the next head asks for, and returns the path.
@@ -259,7 +264,9 @@ async fn megabytes_pass_both_ways_byte_for_byte() {
     let upstream = echo().await;
     let gate = Gate::before(upstream.addr).await;
     let mut client = connect(&gate).await;
-    let Socket { mut up, down } = Socket::open(&mut client, "/").await;
+    let mut socket = Socket::open(&mut client, "/").await;
+    socket.expect("/").await;
+    let Socket { mut up, mut down } = socket;
     let byte = |at: usize| (at % 251) as u8;
     let sending = tokio::spawn(async move {
         let mut sent = 0;
@@ -271,17 +278,16 @@ async fn megabytes_pass_both_ways_byte_for_byte() {
             up.send_data(data.into(), false).unwrap();
         }
         up.send_data(Bytes::new(), true).unwrap();
-        up
     });
-    let mut down = Socket { up: sending.await.unwrap_or_else(|error| panic!("{error}")), down };
-    down.expect("/").await;
+    // The bytes are read while they are sent: the buffers on the way need not hold all of them.
     let mut heard = 0;
-    while let Some(data) = down.next().await {
+    while let Some(data) = next(&mut down).await {
         let data = data.unwrap();
         assert!(data.iter().enumerate().all(|(at, said)| *said == byte(heard + at)), "after {heard}");
         heard += data.len();
     }
     assert_eq!(heard, SIZE);
+    sending.await.unwrap();
 }
 
 #[tokio::test]
