@@ -114,49 +114,56 @@ fn v6(prefix: u128) -> Ipv6Addr {
     Ipv6Addr::from_bits(prefix << 64)
 }
 
-/// A table of the size of a limit, after events of 120,000 networks of /64.
-fn flooded(network: impl Fn(u128) -> u128) -> (ArrivalTable, HashSeeds) {
+/// A table of the size of a limit, after one event of each of 120,000 addresses.
+fn flooded<A: Into<IpAddr>>(address: impl Fn(u32) -> A) -> (ArrivalTable, HashSeeds) {
     let (table, seeds) = (ArrivalTable::new(100_000, SLOW), HashSeeds::default());
     for number in 0..120_000 {
-        comes(&table, &seeds, v6(network(number)));
+        comes(&table, &seeds, address(number));
     }
     (table, seeds)
 }
 
+/// Returns the newcomers whom a table refuses.
+fn refused_newcomers(table: &ArrivalTable, seeds: &HashSeeds) -> Vec<IpAddr> {
+    let addresses = (0..200).map(|number| Ipv4Addr::new(198, 51, 100, number).into());
+    let sites = (0..200).map(|number| v6(0x2a02_0810_0000_0000 + (number << 16)).into());
+    addresses.chain(sites).filter(|newcomer: &IpAddr| !comes(table, seeds, *newcomer)).collect()
+}
+
+/// Checks that a flood leaves room under random seeds. Under one of about a thousand seeds, all places of a newcomer
+/// are among those of the flood, so one of three tables may refuse some.
 #[track_caller]
-fn check_newcomers(table: &ArrivalTable, seeds: &HashSeeds) {
-    for number in 0..200 {
-        let newcomer = Ipv4Addr::new(198, 51, 100, number);
-        assert!(comes(table, seeds, newcomer), "{newcomer}");
-        let site = v6(0x2a02_0810_0000_0000 + (u128::from(number) << 16));
-        assert!(comes(table, seeds, site), "{site}");
-    }
+fn check_flood(refused_under_new_seeds: impl Fn() -> Vec<IpAddr>) {
+    let refused: Vec<Vec<IpAddr>> = (0..3).map(|_| refused_under_new_seeds()).collect();
+    assert!(refused.iter().filter(|refused| refused.is_empty()).count() >= 2, "{refused:?}");
 }
 
 #[test]
 fn a_flood_from_one_site_leaves_room_for_its_neighbours_too() {
-    let (table, seeds) = flooded(|number| 0x2001_0db8_0001_0000 + number % 65_536);
-    check_newcomers(&table, &seeds);
-    for site in 2..202 {
-        let neighbour = v6(0x2001_0db8_0000_0000 + (site << 16));
-        assert!(times(&table, &seeds, neighbour) >= 5, "{neighbour}");
-    }
-    assert!(keys(&table) < 1000, "{} keys", keys(&table));
+    check_flood(|| {
+        let (table, seeds) = flooded(|number| v6(0x2001_0db8_0001_0000 + u128::from(number) % 65_536));
+        let mut refused = refused_newcomers(&table, &seeds);
+        let neighbours = (2..202).map(|site| IpAddr::from(v6(0x2001_0db8_0000_0000 + (site << 16))));
+        refused.extend(neighbours.filter(|neighbour| times(&table, &seeds, *neighbour) < 5));
+        assert!(keys(&table) < 1000, "{} keys", keys(&table));
+        refused
+    });
 }
 
 #[test]
 fn a_flood_from_many_sites_of_one_network_leaves_room_for_others() {
-    let (table, seeds) = flooded(|number| (0x2001_0000_0000_0001) + (number << 16));
-    check_newcomers(&table, &seeds);
+    check_flood(|| {
+        let (table, seeds) = flooded(|number| v6(0x2001_0000_0000_0001 + (u128::from(number) << 16)));
+        refused_newcomers(&table, &seeds)
+    });
 }
 
 #[test]
 fn a_flood_of_ipv4_leaves_room_for_others() {
-    let (table, seeds) = (ArrivalTable::new(100_000, SLOW), HashSeeds::default());
-    for number in 0..120_000 {
-        comes(&table, &seeds, Ipv4Addr::from_bits(0x0a00_0000 + number));
-    }
-    check_newcomers(&table, &seeds);
+    check_flood(|| {
+        let (table, seeds) = flooded(|number| Ipv4Addr::from_bits(0x0a00_0000 + number));
+        refused_newcomers(&table, &seeds)
+    });
 }
 
 #[test]
