@@ -4,6 +4,7 @@ mod admin;
 mod allow;
 mod audit;
 mod auth;
+mod origins;
 mod server;
 mod shield;
 mod tls;
