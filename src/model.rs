@@ -17,6 +17,7 @@ pub mod login;
 pub mod loopback;
 pub mod mentions;
 pub mod ott;
+pub mod own_paths;
 pub mod path;
 pub mod principal;
 pub mod rate;

@@ -1,8 +1,8 @@
 //! Floor 6: the path of a request.
 //!
 //! [`Proxy::handle`] answers a request: the request is identified (its client, its host), classified by its path, and
-//! answered in one of four ways. Three paths are ours: `/auth/ott`, `/auth/pbx` and `/auth/callgate/…`. All others belong
-//! to an upstream.
+//! answered in one of four ways. Some paths are ours: `/auth/ott`, `/auth/pbx`, `/auth/pbx/socket`,
+//! `/auth/callgate/…`, and those that `[pbx]` adds. All others belong to an upstream.
 //!
 //! * `Gate` holds the checks of every login: limits, auth methods, rules, freezes, the audit log.
 //! * `Sessions` opens sessions at the PBX. The logins themselves are free functions over both.
@@ -47,7 +47,7 @@ use crate::message::hop;
 use crate::message::http2;
 use crate::message::target;
 use crate::message::websocket;
-use crate::model::path::{self, CONFIRM_PATH, PathClass, Reserved, TICKET_PATH};
+use crate::model::path::{CONFIRM_PATH, PathClass, Reserved, TICKET_PATH};
 use crate::observe::Logs;
 use crate::observe::metrics::{ExchangeRoute, Tally};
 use crate::tls::server::TlsPolicies;
@@ -155,7 +155,7 @@ impl Proxy {
         if let Some(answer) = answer_method(request)? {
             return Ok(answer);
         }
-        let reserved = match path::classify(request.uri().path()) {
+        let reserved = match self.gate.hosts.classify(request.uri().path()) {
             PathClass::Disguised => return Err(Error::Malformed("the path is not written as it should be")),
             PathClass::Reserved(reserved) => reserved,
             PathClass::Open => return self.pass_on(request, connection, &context, exchange).await,
@@ -163,6 +163,7 @@ impl Proxy {
         exchange.set_route(match reserved {
             Reserved::Ott => ExchangeRoute::Ott,
             Reserved::Pbx => ExchangeRoute::Login,
+            Reserved::Socket => ExchangeRoute::Socket,
             Reserved::Callgate => ExchangeRoute::Callgate,
         });
         // Logins are boxed: they are rare, and passing on should not carry their state around.
@@ -180,6 +181,7 @@ impl Proxy {
         match (reserved, request.uri().path()) {
             (Reserved::Ott, _) => ott::answer(&self.gate, request, context).await,
             (Reserved::Pbx, _) => pbx::answer(pbx_login()?, request, context).await,
+            (Reserved::Socket, _) => Err(Error::NotFound),
             (Reserved::Callgate, CONFIRM_PATH) => link::answer_button(pbx_login()?, request, context).await,
             (Reserved::Callgate, TICKET_PATH) => ticket::answer(pbx_login()?, &request, context).await,
             (Reserved::Callgate, _) => oidc::answer(&self.gate, &request, context).await,

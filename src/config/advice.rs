@@ -36,11 +36,11 @@ pub(super) fn home(key: &str) -> Option<&'static str> {
 }
 
 /// Keys that are often put into the wrong table, and the right one.
-const HOMES: [(&[&str], &str); 12] = [
+const HOMES: [(&[&str], &str); 13] = [
     (&["listen", "tls", "redirect_http", "workers"], "above the first [table] of the file"),
     (&["cert", "key", "certificates", "client_ca"], "in `tls`"),
     (&["whoami", "login"], "in [app]"),
-    (&["handoff", "landing", "languages", "dialect", "shield", "insecure_admin_over_http"], "in [pbx]"),
+    (&["handoff", "landing", "languages", "dialect", "shield", "insecure_admin_over_http", "aliases"], "in [pbx]"),
     (&["url", "hosts", "paths", "ca", "pin", "server_name", "insecure_skip_verify"], "in [app] or [pbx]"),
     (
         &[
@@ -61,7 +61,8 @@ const HOMES: [(&[&str], &str); 12] = [
         &["client_id", "client_secret", "trusted_audiences", "userinfo", "remember", "cookie_key", "after_logout"],
         "in an [[auth]] table with type = \"oidc\"",
     ),
-    (&["application", "management", "max_key_length", "distinct_keys", "origins"], "in [voximplant]"),
+    (&["application", "management", "max_key_length", "distinct_keys"], "in [voximplant]"),
+    (&["origins"], "in [pbx] or [voximplant]"),
 ];
 
 // === Values of the wrong type ===

@@ -5,6 +5,7 @@ mod allow;
 mod audit;
 mod auth;
 mod origins;
+mod own_paths;
 mod server;
 mod shield;
 mod tls;
@@ -159,6 +160,9 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
         methods.add(&node, app_node.is_some(), around);
     }
     methods.check(certificates.as_deref());
+    if let (Some(pbx), Some(node)) = (&pbx, &pbx_node) {
+        own_paths::check(node, pbx, app.as_ref(), &methods.methods);
+    }
     let admin = pbx_node.as_ref().and_then(|node| node.entry("admin"));
     let own = voximplant.as_ref().and_then(|voximplant| voximplant.application.as_deref());
     let others = voximplant.iter().flat_map(|voximplant| &voximplant.others);

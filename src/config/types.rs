@@ -238,6 +238,11 @@ pub struct PbxConfig {
     pub timeout: Duration,
     /// The restrictions for requests from outside; `None`: the PBX alone decides.
     pub shield: Option<ShieldConfig>,
+    /// The origins, besides our own, whose pages may ask for sessions and open the WebSocket, exactly as browsers send
+    /// them; `None`: those of `[voximplant]`.
+    pub origins: Option<Vec<String>>,
+    /// Further paths that answer like `/auth/pbx`.
+    pub aliases: Vec<String>,
 }
 
 /// `[pbx] shield`.

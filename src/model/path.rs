@@ -8,6 +8,8 @@ use percent_encoding::percent_decode_str;
 pub const OTT_PATH: &str = "/auth/ott";
 /// The path at which a session of the PBX is opened.
 pub const PBX_PATH: &str = "/auth/pbx";
+/// The path at which a page opens the PBX's WebSocket, unless the configuration names another.
+pub const SOCKET_PATH: &str = "/auth/pbx/socket";
 /// The path at which people log in at the identity provider.
 pub const LOGIN_PATH: &str = "/auth/callgate/login";
 /// The path at which people log out.
@@ -28,6 +30,8 @@ pub enum Reserved {
     Ott,
     /// `/auth/pbx`.
     Pbx,
+    /// `/auth/pbx/socket`.
+    Socket,
     /// `/auth/callgate` and everything below it.
     Callgate,
 }
@@ -65,11 +69,12 @@ pub fn classify(path: &str) -> PathClass {
     match path {
         OTT_PATH => return PathClass::Reserved(Reserved::Ott),
         PBX_PATH => return PathClass::Reserved(Reserved::Pbx),
+        SOCKET_PATH => return PathClass::Reserved(Reserved::Socket),
         _ => {}
     }
     let canonical = canonical(path);
     let read = cut_at_terminator(&canonical);
-    if matches!(read, OTT_PATH | PBX_PATH) {
+    if matches!(read, OTT_PATH | PBX_PATH | SOCKET_PATH) {
         return PathClass::Disguised;
     }
     match (is_callgate_path(path), is_callgate_path(read)) {
@@ -248,6 +253,7 @@ mod tests {
     fn our_own_paths_are_reserved() {
         check_place(PathClass::Reserved(Reserved::Ott), &["/auth/ott"]);
         check_place(PathClass::Reserved(Reserved::Pbx), &["/auth/pbx"]);
+        check_place(PathClass::Reserved(Reserved::Socket), &["/auth/pbx/socket"]);
         check_place(
             PathClass::Reserved(Reserved::Callgate),
             &["/auth/callgate", "/auth/callgate/", "/auth/callgate/ticket/AbC", "/auth/callgate/Logout"],
@@ -308,6 +314,16 @@ mod tests {
                 "/auth/pbx%00.htm",
                 "/auth/ott%3fx",
                 "/auth/PBX%23x",
+                "/auth/pbx/Socket",
+                "/auth/pbx//socket",
+                "/auth/pbx/%73ocket",
+                "/auth/pbx%2fsocket",
+                "/auth/pbx\\socket",
+                "/auth/pbx;x/socket",
+                "/auth/pbx/x/../socket",
+                "/auth/pbx/socket;x",
+                "/auth/pbx/socket%00",
+                "/auth/pbx/socket%3fx",
                 "/auth/callgate%3f",
                 "/auth/callgate/x%00",
             ],
@@ -327,6 +343,8 @@ mod tests {
                 "/auth/ott/",
                 "/auth/ottx",
                 "/auth/pbx/x",
+                "/auth/pbx/socket/",
+                "/auth/pbx/sockets",
                 "/auth/ott.",
                 "/auth/login",
                 "/auth/callgatex",

@@ -9,19 +9,32 @@ use super::browser::fetch_metadata;
 use super::forward::route::Routes;
 use crate::config::{Config, HostPattern, UpstreamConfig};
 use crate::message::target::Authority;
+use crate::model::login::LoginKind;
+use crate::model::own_paths::OwnPaths;
+use crate::model::path::PathClass;
 use crate::model::upstream_name::UpstreamName;
 
 /// The hosts of one configuration.
 pub(super) struct Hosts {
     pub(super) config: Arc<Config>,
     routes: Routes,
+    own_paths: OwnPaths,
 }
 
 impl Hosts {
     /// Reads the hosts of a configuration.
     pub(super) fn new(config: Arc<Config>) -> Self {
         let routes = Routes::new(app_upstream(&config), pbx_upstream(&config));
-        Self { config, routes }
+        let own_paths = match &config.pbx {
+            Some(pbx) => OwnPaths::new(&pbx.aliases, None),
+            None => OwnPaths::default(),
+        };
+        Self { config, routes, own_paths }
+    }
+
+    /// Tells whether a path belongs to callgate.
+    pub(super) fn classify(&self, path: &str) -> PathClass {
+        self.own_paths.classify(path)
     }
 
     /// Finds the upstream of a request by its host, in lower case and without port, and the canonical copy of its path.
@@ -45,9 +58,15 @@ impl Hosts {
             || app.into_iter().chain(pbx).any(|upstream| upstream.lists(host))
     }
 
-    /// Returns the origins whose pages may ask.
-    pub(super) fn origins(&self) -> &[String] {
-        self.config.voximplant.as_ref().map_or(&[], |voximplant| &voximplant.origins)
+    /// Returns the origins, besides our own, whose pages may ask for a login. Without `origins` in `[pbx]` those of
+    /// `[voximplant]` may ask for both kinds.
+    pub(super) fn origins(&self, kind: LoginKind) -> &[String] {
+        let of_pbx = self.config.pbx.as_ref().and_then(|pbx| pbx.origins.as_deref());
+        let of_voximplant = || self.config.voximplant.as_ref().map_or(&[][..], |voximplant| &voximplant.origins);
+        match (kind, of_pbx) {
+            (LoginKind::Pbx, Some(origins)) => origins,
+            (LoginKind::Pbx, None) | (LoginKind::Ott, _) => of_voximplant(),
+        }
     }
 
     /// Finds the page behind a request for a link or a redirect. A window that fills itself counts as our own: a person
@@ -56,7 +75,7 @@ impl Hosts {
         if fetch_metadata::is_top_level(headers) {
             return Initiator::Own;
         }
-        cors::initiator(headers, authority, self.origins())
+        cors::initiator(headers, authority, self.origins(LoginKind::Pbx))
     }
 
     /// Returns where a person logs in at the app, if the app has such a place. A path on another host than the app's

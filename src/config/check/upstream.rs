@@ -6,7 +6,7 @@ use rustls::pki_types::ServerName;
 
 use super::auth::Methods;
 use super::values::{distinct, duration_or};
-use super::{shield, tls, values};
+use super::{origins, own_paths, shield, tls, values};
 use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
 use crate::config::{
@@ -60,7 +60,20 @@ pub(super) fn pbx(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Optio
     let admin = admin(table, upstream.as_ref(), around);
     let opens_sessions = table.get("admin").is_some();
     let shield = table.get("shield").and_then(|node| node.table(|table| shield::shield(table, opens_sessions)));
-    Some(PbxConfig { upstream: upstream?, admin, handoff, dialect, landing, languages, timeout, shield })
+    let origins = table.get("origins").and_then(|node| origins::origins(&node));
+    let aliases = table.get("aliases").and_then(|node| own_paths::aliases(&node)).unwrap_or_default();
+    Some(PbxConfig {
+        upstream: upstream?,
+        admin,
+        handoff,
+        dialect,
+        landing,
+        languages,
+        timeout,
+        shield,
+        origins,
+        aliases,
+    })
 }
 
 const DIALECTS: [(&str, Dialect); 2] = [("legacy", Dialect::Legacy), ("modern", Dialect::Modern)];

@@ -11,7 +11,7 @@ use crate::config::document::{TomlNode, TomlTable};
 use crate::config::{HostPattern, HostPort, Listen, UpstreamUrl};
 use crate::model::account::{Account, host_name, is_host_name};
 use crate::model::ott::VoximplantUser;
-use crate::model::path::{CALLGATE_PATH, OTT_PATH, PBX_PATH};
+use crate::model::path::{CALLGATE_PATH, OTT_PATH, PBX_PATH, SOCKET_PATH};
 
 /// Reads a duration under a key, or takes the default.
 pub(super) fn duration_or(table: &TomlTable<'_, '_>, key: &'static str, default: Duration) -> Duration {
@@ -373,6 +373,21 @@ fn parse_port(text: &str) -> Option<u16> {
 
 /// Reads the prefix of a path, which must be canonical and not callgate's own.
 pub(super) fn path(node: &TomlNode<'_, '_>) -> Option<String> {
+    let text = canonical_path(node)?;
+    if text.contains('*') {
+        node.warn("a * stands for itself", "leave it out: a path that ends in / is for all below it");
+    }
+    if is_reserved(text) {
+        return node.refuse(
+            "belongs to callgate itself",
+            format_args!("{OTT_PATH}, {PBX_PATH}, {SOCKET_PATH} and {CALLGATE_PATH}/ never go upstream"),
+        );
+    }
+    Some(text.to_owned())
+}
+
+/// Reads a path in its canonical spelling, but for the case of its letters.
+pub(super) fn canonical_path<'d>(node: &TomlNode<'d, '_>) -> Option<&'d str> {
     let text = node.string()?;
     if !text.starts_with('/') {
         return node.refuse("does not start with a slash", "write a path such as \"/rest/\"");
@@ -384,16 +399,7 @@ pub(super) fn path(node: &TomlNode<'_, '_>) -> Option<String> {
         let hint = "write it without //, /./, /../, ;, %, \\ and spaces";
         return node.refuse("must be in its canonical spelling", hint);
     }
-    if text.contains('*') {
-        node.warn("a * stands for itself", "leave it out: a path that ends in / is for all below it");
-    }
-    if is_reserved(text) {
-        return node.refuse(
-            "belongs to callgate itself",
-            format_args!("{OTT_PATH}, {PBX_PATH} and {CALLGATE_PATH}/ never go upstream"),
-        );
-    }
-    Some(text.to_owned())
+    Some(text)
 }
 
 fn is_canonical(path: &str) -> bool {
@@ -402,10 +408,10 @@ fn is_canonical(path: &str) -> bool {
 }
 
 /// Tells whether a path is one of callgate's own, in any case.
-fn is_reserved(path: &str) -> bool {
+pub(super) fn is_reserved(path: &str) -> bool {
     let path = path.to_ascii_lowercase();
     let below_callgate = path.strip_prefix(CALLGATE_PATH).is_some_and(|rest| rest.starts_with('/'));
-    path == OTT_PATH || path == PBX_PATH || below_callgate
+    [OTT_PATH, PBX_PATH, SOCKET_PATH].contains(&path.as_str()) || below_callgate
 }
 
 /// Checks the name of a PBX account.
@@ -541,7 +547,7 @@ mod tests {
 
     #[test]
     fn our_paths_are_reserved_in_any_case() {
-        for path in ["/auth/ott", "/auth/pbx", "/Auth/PBX", "/auth/callgate/", "/auth/callgate/x"] {
+        for path in ["/auth/ott", "/auth/pbx", "/Auth/PBX", "/auth/pbx/Socket", "/auth/callgate/", "/auth/callgate/x"] {
             assert!(is_reserved(path), "{path}");
         }
         for path in ["/auth", "/auth/", "/auth/otto", "/auth/callgate", "/x/auth/pbx"] {

@@ -49,6 +49,8 @@ labels! {
         Ott = "auth_ott",
         /// `/auth/pbx`.
         Login = "auth_pbx",
+        /// `/auth/pbx/socket`.
+        Socket = "auth_pbx_socket",
         /// `/auth/callgate/`.
         Callgate = "auth_callgate",
         /// A redirect of the app that was given a session.

@@ -73,7 +73,8 @@ pub(in crate::proxy) fn at_pbx(
 
 /// Tells whether an origin is this one, a listed one, or a host of an upstream.
 fn knows_origin(config: &Config, origin: &[u8], authority: &Authority) -> bool {
-    let listed = config.voximplant.iter().flat_map(|voximplant| &voximplant.origins);
+    let of_pbx = config.pbx.iter().filter_map(|pbx| pbx.origins.as_ref()).flatten();
+    let listed = config.voximplant.iter().flat_map(|voximplant| &voximplant.origins).chain(of_pbx);
     if origin == authority.origin().as_bytes() || listed.into_iter().any(|one| one.as_bytes() == origin) {
         return true;
     }

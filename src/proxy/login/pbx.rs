@@ -28,7 +28,7 @@ pub(in crate::proxy) async fn answer(
     request: Request<RequestBody>,
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
-    let origins = login.gate.hosts.origins();
+    let origins = login.gate.hosts.origins(LoginKind::Pbx);
     match *request.method() {
         Method::GET | Method::HEAD => link::answer(login, &request, context).await,
         Method::POST => {

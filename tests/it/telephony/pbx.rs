@@ -781,3 +781,79 @@ async fn an_exchange_that_fails_fails_the_login() {
         check_failure(&stage, &answer);
     }
 }
+
+#[tokio::test]
+async fn each_endpoint_has_its_own_list_of_origins() {
+    let voximplant = "origins = [\"https://phone.test\"]";
+    let post = async |stage: &Stage, path: &str, body: &str, origin: &str, status: u16| {
+        let asking = stage.alice_posts(path, "application/x-www-form-urlencoded", body).header("origin", origin);
+        asking.header("sec-fetch-site", "cross-site").send().await.expect(status);
+    };
+    let stage = Plan { voximplant, pbx: "origins = [\"https://crm.test\"]", ..Plan::default() }.start().await;
+    post(&stage, "/auth/pbx", "", "https://crm.test", 200).await;
+    post(&stage, "/auth/pbx", "", "https://phone.test", 403).await;
+    post(&stage, "/auth/ott", "key=k1", "https://phone.test", 200).await;
+    post(&stage, "/auth/ott", "key=k1", "https://crm.test", 403).await;
+    let none = Plan { voximplant, pbx: "origins = []", ..Plan::default() }.start().await;
+    post(&none, "/auth/pbx", "", "https://phone.test", 403).await;
+    let one = Plan { voximplant, ..Plan::default() }.start().await;
+    post(&one, "/auth/pbx", "", "https://phone.test", 200).await;
+}
+
+// === Aliases ===
+
+#[tokio::test]
+async fn an_alias_answers_like_auth_pbx() {
+    let stage = Plan { pbx: "aliases = [\"/thirdpartylogin.php\"]", ..Plan::default() }.start().await;
+    const ALIAS: &str = "/thirdpartylogin.php";
+    for host in ["app.test", "pbx.test"] {
+        let answer = stage.as_alice(&format!("{ALIAS}?account=40&lang=fr")).host(host).send().await.expect(303);
+        let minted = stage.pbx.last_minted().unwrap();
+        assert_eq!(answer.header("location"), format!("https://pbx.test/welcome.htm?sessId={minted}&lang=fr"));
+    }
+    stage.alice_posts(ALIAS, "application/json", "{\"account\":\"40\"}").send().await.expect(200);
+    stage.as_alice(&format!("{ALIAS}?account=41")).send().await.expect(403);
+    stage.gate.get(ALIAS).send().await.expect(401);
+    assert_eq!(stage.minted(), ["40@acme.test"; 3]);
+    stage.gate.line(&["target=\"/thirdpartylogin.php\"", "reason=unauthenticated"]).await;
+    // The app's Strict cookie may be missing on the first hop.
+    let first = stage.gate.get(ALIAS).header("sec-fetch-site", "cross-site").header("sec-fetch-mode", "navigate");
+    check_step(&first.send().await.expect(200), "/auth/pbx?again=1");
+}
+
+#[tokio::test]
+async fn an_alias_opens_no_session_unseen() {
+    let stage = Plan { pbx: "aliases = [\"/thirdpartylogin.php\"]", ..Plan::default() }.start().await;
+    let asking = |method| stage.gate.ask(method, "/thirdpartylogin.php").cookie(&stage.app.log_in("alice"));
+    asking(Method::HEAD).send().await.expect(503);
+    asking(Method::GET).header("sec-purpose", "prefetch").send().await.expect(503);
+    asking(Method::GET)
+        .header("sec-fetch-site", "same-site")
+        .header("sec-fetch-dest", "image")
+        .send()
+        .await
+        .expect(403);
+    asking(Method::POST).header("origin", "https://evil.app.test").send().await.expect(403);
+    asking(Method::PUT).send().await.expect(405);
+    assert!(stage.minted().is_empty());
+}
+
+#[tokio::test]
+async fn no_spelling_of_an_alias_goes_upstream() {
+    let stage = Plan { pbx: "aliases = [\"/thirdpartylogin.php\"]", ..Plan::default() }.start().await;
+    for path in [
+        "/ThirdPartyLogin.php",
+        "//thirdpartylogin.php",
+        "/thirdpartylogin%2Ephp",
+        "/x/../thirdpartylogin.php",
+        "/thirdpartylogin.php;x=1",
+        "/thirdpartylogin.php%00",
+        "/auth/pbx/Socket",
+        "/auth/pbx%2fsocket",
+    ] {
+        stage.as_alice(path).send().await.expect(400);
+    }
+    stage.as_alice("/auth/pbx/socket").send().await.expect(404);
+    assert!(stage.minted().is_empty());
+    assert!(stage.app.requests().is_empty(), "{:?}", stage.app.requests());
+}

@@ -155,7 +155,7 @@ fn keys_that_belong_elsewhere() {
         ("handoff = \"link\"", "`handoff` belongs in [pbx]"),
         ("drain = \"30s\"", "`drain` belongs in [server]"),
         ("level = \"info\"", "`level` belongs in [log]"),
-        ("origins = []", "`origins` belongs in [voximplant]"),
+        ("origins = []", "`origins` belongs in [pbx] or [voximplant]"),
         ("failures = \"5/min\"", "`failures` belongs in [limits]"),
         ("when_stuck = \"go_on\"", "`when_stuck` belongs in [audit]"),
         ("stale_cookies = \"5/min\"", "`stale_cookies` belongs in [limits]"),

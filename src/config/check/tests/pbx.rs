@@ -46,3 +46,56 @@ fn a_shield_is_read_strictly() {
     let admin = "from = []}\nadmin = { user = \"sso\", password = { env = \"PBX_ADMIN_PASSWORD\" }";
     assert!(!accepted(&pbx(admin)).pbx.unwrap().shield.unwrap().any_session);
 }
+
+#[test]
+fn pages_of_other_origins_are_listed_for_the_pbx_alone() {
+    let origins = |tail: &str| accepted(&format!("{TOP}[pbx]\nurl = \"http://a\"\n{tail}")).pbx.unwrap().origins;
+    assert_eq!(origins(""), None);
+    assert_eq!(origins("origins = []"), Some(Vec::new()));
+    assert_eq!(origins("origins = [\"https://a.test\"]"), Some(vec!["https://a.test".to_owned()]));
+    for (written, expected) in [
+        ("origins = [\"*\"]", "5:12: `pbx.origins`: any page could ask"),
+        (
+            "origins = [\"null\"]",
+            "5:12: `pbx.origins`: every sandboxed page and every file sends it: any page could ask",
+        ),
+        ("origins = [\"https://A\"]", "5:12: `pbx.origins`: not spelled as browsers send it"),
+        ("origins = [\"https://a/x\"]", "5:12: `pbx.origins`: an origin ends behind its host and port"),
+        ("origins = [\"http://a.test\"]", "5:12: `pbx.origins`: a page over http:// can be changed in transit"),
+    ] {
+        check(&format!("[pbx]\nurl = \"http://a\"\n{written}"), expected);
+    }
+}
+
+/// A PBX whose administrator opens sessions, beside an app.
+const OPENER: &str = "[app]\nurl = \"http://127.0.0.1:1\"\nwhoami = \"/api/me?x=1\"\nlogin = \"/login?x\"\npaths = [\"/shop/\"]\n\
+    [pbx]\nurl = \"http://127.0.0.1\"\npaths = [\"/pbx.htm\"]\nadmin = { user = \"sso\", password = { env = \"PBX_ADMIN_PASSWORD\" } }\n";
+
+#[test]
+fn aliases_name_paths_that_have_no_other_use() {
+    for (written, expected) in [
+        ("[]", "12:11: `pbx.aliases`: is an empty list"),
+        ("[\"x.php\"]", "12:12: `pbx.aliases`: does not start with a slash"),
+        ("[\"/x.php?a\"]", "12:12: `pbx.aliases`: has a query or a fragment"),
+        ("[\"/a/../x.php\"]", "12:12: `pbx.aliases`: must be in its canonical spelling"),
+        ("[\"/\"]", "12:12: `pbx.aliases`: is the start page of every host"),
+        ("[\"/auth/pbx\"]", "12:12: `pbx.aliases`: belongs to callgate already"),
+        ("[\"/auth/pbx/socket\"]", "12:12: `pbx.aliases`: belongs to callgate already"),
+        ("[\"/auth/callgate/x\"]", "12:12: `pbx.aliases`: belongs to callgate already"),
+        ("[\"/Websocket\"]", "12:12: `pbx.aliases`: is the PBX's own path"),
+        ("[\"/rest/x\"]", "12:12: `pbx.aliases`: is the PBX's own path"),
+        ("[\"/thirdparty.htm\"]", "12:12: `pbx.aliases`: is the PBX's own path"),
+        ("[\"/x.php\", \"/X.php\"]", "12:22: `pbx.aliases`: the same path twice"),
+        ("[\"/api/me\"]", "12:12: `pbx.aliases`: is also named by `whoami`"),
+        ("[\"/Login\"]", "12:12: `pbx.aliases`: is also named by `login` of [app]"),
+        ("[\"/shop/\"]", "12:12: `pbx.aliases`: is also named by `paths` of [app]"),
+        ("[\"/x.php\", \"/pbx.htm\"]", "12:22: `pbx.aliases`: is also named by `paths` of [pbx]"),
+    ] {
+        check_text(&format!("{TOP}{OPENER}aliases = {written}"), &[expected]);
+    }
+    let landing = format!("{TOP}{OPENER}landing = \"/x.htm\"\naliases = [\"/x.htm\"]");
+    check_text(&landing, &["13:12: `pbx.aliases`: is also named by `landing`"]);
+    check("[pbx]\nurl = \"http://a\"\naliases = [\"/x\"]", "5:12: `pbx.aliases`: callgate opens no sessions");
+    let aliases = accepted(&format!("{TOP}{OPENER}aliases = [\"/x.php\", \"/Shop/x\"]")).pbx.unwrap().aliases;
+    assert_eq!(aliases, ["/x.php", "/Shop/x"]);
+}
