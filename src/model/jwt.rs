@@ -60,6 +60,8 @@ pub struct TokenRules {
     pub issuers: Option<Vec<String>>,
     /// The accepted audiences; `None`: only tokens without an audience are accepted.
     pub audiences: Option<Vec<String>>,
+    /// The claim that names the audience of a token without `aud`; `None`: such a token is for no audience.
+    pub audience_claim: Option<String>,
     /// The accepted algorithms; `None`: all that the key is for.
     pub algorithms: Option<Vec<Algorithm>>,
     /// The required type; `None`: one of the usual ones.
@@ -161,7 +163,7 @@ impl<'t> UnverifiedToken<'t> {
         {
             return Err(TokenError::Refused("its issuer is not a trusted one"));
         }
-        match (&rules.audiences, self.audiences()?) {
+        match (&rules.audiences, self.audiences(rules.audience_claim.as_deref())?) {
             // A token with an audience is not valid for anyone else (RFC 7519 §4.1.3).
             (None, named) if !named.is_empty() => {
                 Err(TokenError::Refused("it is for an audience, and none is configured"))
@@ -183,8 +185,9 @@ impl<'t> UnverifiedToken<'t> {
         }
     }
 
-    fn audiences(&self) -> Result<Vec<&str>, TokenError> {
-        match self.claims.get("aud") {
+    /// Returns the audiences in `aud`; in a token without `aud`, those in the claim `instead`.
+    fn audiences(&self, instead: Option<&str>) -> Result<Vec<&str>, TokenError> {
+        match self.claims.get("aud").or_else(|| self.claims.get(instead?)) {
             None => Ok(Vec::new()),
             Some(Value::String(name)) => Ok(vec![name]),
             Some(Value::Array(names)) => {

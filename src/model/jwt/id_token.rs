@@ -113,7 +113,7 @@ impl<'t> UnverifiedToken<'t> {
     /// Checks that the token is for us, and for no audience that is not trusted. `azp` names the client that it was
     /// issued to.
     fn check_audience(&self, rules: &IdTokenRules<'_>) -> Result<(), IdTokenError> {
-        let audiences = self.audiences()?;
+        let audiences = self.audiences(None)?;
         let party = self.claims.get("azp");
         if !audiences.contains(&rules.client) {
             return refuse("it is for another client (aud)");

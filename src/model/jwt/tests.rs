@@ -12,6 +12,7 @@ fn rules() -> TokenRules {
     TokenRules {
         issuers: list("https://id.test"),
         audiences: list("callgate"),
+        audience_claim: None,
         algorithms: None,
         typ: None,
         max_age: None,
@@ -113,6 +114,23 @@ fn the_audience_is_ours_or_nobody() {
     let open = TokenRules { audiences: None, ..rules() };
     check_claims(json!({ "aud": null }), &open, Ok(()));
     check_claims(json!({}), &open, Err("it is for an audience, and none is configured"));
+}
+
+#[test]
+fn a_claim_may_name_the_audience_of_a_token_without_one() {
+    let rules = TokenRules { audience_claim: Some("client_id".to_owned()), ..rules() };
+    let check = |changes, expected| check_claims(changes, &rules, expected);
+    check(json!({ "aud": null, "client_id": "callgate" }), Ok(()));
+    check(json!({ "aud": null, "client_id": ["other", "callgate"] }), Ok(()));
+    for other in [json!("other"), json!(""), json!("Callgate"), Value::Null] {
+        check(json!({ "aud": null, "client_id": other }), Err("it is for another audience"));
+    }
+    check(json!({ "aud": null, "client_id": 1 }), Err("its audience is not text"));
+    // `aud` alone decides where it is present, even if it is empty.
+    check(json!({ "client_id": "other" }), Ok(()));
+    for aud in [json!("other"), json!([])] {
+        check(json!({ "aud": aud, "client_id": "callgate" }), Err("it is for another audience"));
+    }
 }
 
 #[test]

@@ -116,6 +116,17 @@ async fn inner_claims_and_lists_reach_the_rules() {
     stage.gate.line(&["does not say who it is for"]).await;
 }
 
+#[tokio::test]
+async fn a_token_without_aud_logs_in_by_the_claim_that_is_configured() {
+    let (stage, _folder) = with_secret("audience_claim = \"client_id\"\n").await;
+    let cognito = |client: &str| with(json!({ "aud": null, "client_id": client, "token_use": "access" }));
+    let ask = |client| login(&stage.gate).bearer(&signer().token(&cognito(client))).send();
+    let refused = ask("another-app").await;
+    expect_reason(&stage, refused.status, "it is for another audience", "another client's token");
+    ask("callgate").await.expect(200);
+    assert_eq!(stage.minted(), ["40@acme.test"]);
+}
+
 // === Bad tokens ===
 
 #[tokio::test]

@@ -46,11 +46,13 @@ pub(super) fn read(
     let is_fetched = preset.is_chosen || matches!(keys, Some(JwtKeySource::Fetched(_)));
     let issuers = names(table, "issuer", preset.issuers.as_ref(), is_fetched);
     let audiences = names(table, "audience", preset.audiences.as_ref(), is_fetched);
+    let audience_claim = audience_claim(table, audiences.is_some());
     let typ = table.get("typ").and_then(|node| node.word().map(str::to_owned));
     let max_age = table.get("max_age").and_then(|node| values::duration(&node));
     let leeway = table.get("leeway").and_then(|node| leeway(&node));
     let subject = table.get("subject").and_then(|node| node.word().map(str::to_owned));
-    let rules = jwt::TokenRules { issuers, audiences, algorithms, typ, max_age, leeway: leeway.unwrap_or(LEEWAY) };
+    let leeway = leeway.unwrap_or(LEEWAY);
+    let rules = jwt::TokenRules { issuers, audiences, audience_claim, algorithms, typ, max_age, leeway };
     let location = location?;
     check_alone(table, &location, &rules, before);
     Some(JwtConfig {
@@ -84,6 +86,16 @@ fn names(
     };
     let read = node.and_then(|node| distinct(&node.one_or_many()?, key, |node| node.word().map(str::to_owned)));
     read.or_else(|| preset.cloned())
+}
+
+/// Reads the claim that names the audience of a token without `aud`.
+fn audience_claim(table: &TomlTable<'_, '_>, is_audience_known: bool) -> Option<String> {
+    let node = table.get("audience_claim")?;
+    match node.word()? {
+        "aud" => node.refuse("`aud` is read without this key", "remove the key"),
+        _ if !is_audience_known => node.refuse("no audience is configured", "write `audience` as well"),
+        claim => Some(claim.to_owned()),
+    }
 }
 
 fn algorithm(node: &TomlNode<'_, '_>) -> Option<Algorithm> {

@@ -15,6 +15,8 @@ fn signed_tokens_need_a_key_an_issuer_and_an_audience() {
         (jwt("jwks = \"https://a/\"\naudience = \"a\""), "7:1: `auth.issuer` is missing"),
         (jwks("secret = { file = \"secrets/jwt\" }"), "7:1: `auth`: keys must have exactly one source"),
         (jwks("issuer2 = 1"), "12:1: unknown key `auth.issuer2`"),
+        (jwks("audience_claim = \"aud\""), "12:18: `auth.audience_claim`: `aud` is read without this key"),
+        (secret("audience_claim = \"client_id\""), "10:18: `auth.audience_claim`: no audience is configured"),
         (jwks("algorithms = [\"none\"]"), "12:15: `auth.algorithms`: `none` is not an algorithm"),
         (jwks("algorithms = []"), "12:14: `auth.algorithms`: is an empty list"),
         (jwks("leeway = \"6min\""), "12:10: `auth.leeway`: is more than 5 min"),
