@@ -232,7 +232,7 @@ impl Exchange {
             answer: AnswerState { stage: ExchangeStage::Tunnel(status, TunnelEnd::Cut), ..self.answer },
             bytes: ByteCount { tunnel: Some(Rc::default()), ..ByteCount::default() },
             line: self.line.take(),
-            in_flight: self.in_flight.again(),
+            in_flight: self.in_flight.tunnel(),
         }
     }
 

@@ -111,7 +111,7 @@ pub enum ServerState {
     Ready,
     /// Exchanges in flight go on; no connection is accepted.
     Draining,
-    /// As `Draining`, while another process accepts connections at the same sockets.
+    /// Another process accepts connections at the same sockets. Exchanges in flight go on, tunnels longest.
     HandedOver,
 }
 
@@ -305,7 +305,7 @@ impl Server {
     // === The end ===
 
     /// Starts a process with the listening sockets, waits until it accepts connections, and leaves them to it: exchanges in
-    /// flight here go on as with [`Server::drain`]. Returns the id of the process. One call at a time; if the call is
+    /// flight here go on as with [`Server::drain`], tunnels until `drain_tunnels` is over. Returns the id of the process. One call at a time; if the call is
     /// dropped, the new process is ended.
     ///
     /// # Errors
@@ -319,8 +319,21 @@ impl Server {
         if let Some(admin) = admin {
             admin.leave().await;
         }
+        self.control.replace_chores(Vec::new());
         self.state.send_replace(ServerState::HandedOver);
         Ok(id)
+    }
+
+    /// Waits after [`Server::hand_over`] until the last tunnel has ended, at the latest until `drain_tunnels` is over.
+    pub async fn last_tunnel(&mut self) {
+        let longest = self.snapshot().config.server.drain_tunnels + MAX_SHUTDOWN;
+        let all_end = async {
+            for worker in &mut self.workers {
+                worker.wait_for_end().await;
+            }
+        };
+        // A worker that hangs is left to `join`.
+        drop(timeout(longest, all_end).await);
     }
 
     /// Copies every listening socket.
@@ -329,19 +342,14 @@ impl Server {
         lock(&self.sockets).iter().map(Listener::try_clone).chain(admin.map(Ok)).collect()
     }
 
-    /// Stops accepting; exchanges in flight go on until they end, or until the drain deadline.
+    /// Stops accepting; exchanges in flight, also tunnels that a hand-over has left here, go on until they end, or until the
+    /// drain deadline.
     pub fn drain(&self) {
         // All sockets before a worker closes its own: see `refuse_new`.
         for socket in lock(&self.sockets).drain(..) {
             socket.retire();
         }
-        self.state.send_if_modified(|state| {
-            let is_ready = *state == ServerState::Ready;
-            if is_ready {
-                *state = ServerState::Draining;
-            }
-            is_ready
-        });
+        self.state.send_replace(ServerState::Draining);
     }
 
     /// Returns the longest time that [`Server::join`] takes after [`Server::drain`], unless a worker hangs.

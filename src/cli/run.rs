@@ -66,7 +66,13 @@ pub(super) async fn serve(
                 tracing::warn!("ignored a signal: without configuration files there is no reload and no hand-over")
             }
             (ServeEvent::HandOver, Some(_)) => match hand_over(&server, &mut signals).await {
-                HandOverOutcome::HandedOver | HandOverOutcome::Interrupted => break,
+                HandOverOutcome::HandedOver => {
+                    // The new process watches the files.
+                    drop(source);
+                    keep_tunnels(&mut server, &mut signals).await;
+                    break;
+                }
+                HandOverOutcome::Interrupted => break,
                 HandOverOutcome::StayedHere => {}
             },
             (ServeEvent::Hangup, Some(source)) => {
@@ -125,6 +131,24 @@ async fn hand_over(server: &Server, signals: &mut Signals) -> HandOverOutcome {
         Err(error) => {
             tracing::error!(error = &error as &dyn Error, "not handed over: everything stays as it was");
             HandOverOutcome::StayedHere
+        }
+    }
+}
+
+/// Serves the tunnels that a hand-over has left here, until the last one has ended or a signal asks to stop.
+async fn keep_tunnels(server: &mut Server, signals: &mut Signals) {
+    tracing::info!("draining: tunnels go on");
+    loop {
+        let event = tokio::select! {
+            () = server.last_tunnel() => return,
+            event = signals.next() => event,
+        };
+        match event {
+            ServeEvent::Terminate => return,
+            ServeEvent::Hangup => server.reopen_logs(),
+            ServeEvent::HandOver | ServeEvent::FilesRead(_) => {
+                tracing::warn!("ignored a signal: another process accepts connections");
+            }
         }
     }
 }

@@ -45,6 +45,7 @@ const HOMES: [(&[&str], &str); 13] = [
     (
         &[
             "drain",
+            "drain_tunnels",
             "max_connections_per_client",
             "buffer_budget",
             "strip_fields",

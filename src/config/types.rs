@@ -173,8 +173,10 @@ pub struct ServerConfig {
     pub max_connections_per_client: usize,
     /// The most bytes in buffers for slow clients and upstreams, of all connections together.
     pub buffer_budget: usize,
-    /// The longest time that open exchanges may take to end after SIGTERM.
+    /// The longest time that open exchanges may take to end after SIGTERM, and those that are no tunnels after a hand-over.
     pub drain: Duration,
+    /// The longest time that tunnels go on after a hand-over; not less than `drain`.
+    pub drain_tunnels: Duration,
     /// `timeouts`.
     pub timeouts: ServerTimeouts,
 }

@@ -23,6 +23,8 @@ struct ExchangeCount {
     tally: Tally,
     begun: Cell<u64>,
     in_flight: Cell<u32>,
+    /// How many of those in flight are tunnels.
+    tunnels: Cell<u32>,
     /// Since when no exchange is in flight.
     idle_since: Cell<Instant>,
 }
@@ -65,6 +67,7 @@ impl Activity {
                 tally,
                 begun: Cell::new(0),
                 in_flight: Cell::new(0),
+                tunnels: Cell::new(0),
                 idle_since: Cell::new(now),
             },
             head: HeadWait {
@@ -86,7 +89,7 @@ impl Activity {
         self.exchanges.begun.set(self.exchanges.begun.get() + 1);
         self.head.since.set(None);
         self.head.is_next.set(!self.head.is_multiplexed);
-        InFlight::new(Rc::clone(self))
+        InFlight::new(Rc::clone(self), false)
     }
 
     /// Returns how many exchanges have begun.
@@ -99,6 +102,12 @@ impl Activity {
     #[must_use]
     pub(crate) fn idle_since(&self) -> Option<Instant> {
         (self.exchanges.in_flight.get() == 0).then(|| self.exchanges.idle_since.get())
+    }
+
+    /// Returns whether an exchange is in flight that is no tunnel.
+    #[must_use]
+    pub(crate) const fn has_exchange_beside_tunnels(&self) -> bool {
+        self.exchanges.in_flight.get() > self.exchanges.tunnels.get()
     }
 
     // === The head of the next request ===
@@ -178,42 +187,47 @@ impl Activity {
 
 /// One exchange in flight, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct InFlight(Rc<Activity>);
+pub(crate) struct InFlight {
+    activity: Rc<Activity>,
+    is_tunnel: bool,
+}
 
 impl InFlight {
-    fn new(activity: Rc<Activity>) -> Self {
+    fn new(activity: Rc<Activity>, is_tunnel: bool) -> Self {
         let exchanges = &activity.exchanges;
         exchanges.in_flight.set(exchanges.in_flight.get() + 1);
+        exchanges.tunnels.set(exchanges.tunnels.get() + u32::from(is_tunnel));
         exchanges.tally.begun();
-        Self(activity)
+        Self { activity, is_tunnel }
     }
 
     /// Counts one more part of the same exchange: its tunnel.
-    pub(super) fn again(&self) -> Self {
-        Self::new(Rc::clone(&self.0))
+    pub(super) fn tunnel(&self) -> Self {
+        Self::new(Rc::clone(&self.activity), true)
     }
 
     /// Returns whether its answer is the last one of the connection.
     pub(super) fn is_last(&self) -> bool {
-        self.0.closing.is_last_answer.get()
+        self.activity.closing.is_last_answer.get()
     }
 
     /// Returns why the connection ends before the exchange does.
     pub(super) fn abort_reason(&self) -> Option<AbortReason> {
-        self.0.closing.abort.get()
+        self.activity.closing.abort.get()
     }
 
     /// Returns the counters of the worker.
     pub(super) fn tally(&self) -> &Tally {
-        &self.0.exchanges.tally
+        &self.activity.exchanges.tally
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let exchanges = &self.0.exchanges;
+        let exchanges = &self.activity.exchanges;
         exchanges.tally.over();
         exchanges.in_flight.set(exchanges.in_flight.get() - 1);
+        exchanges.tunnels.set(exchanges.tunnels.get() - u32::from(self.is_tunnel));
         if exchanges.in_flight.get() == 0 {
             exchanges.idle_since.set(Instant::now());
         }

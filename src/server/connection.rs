@@ -169,6 +169,9 @@ async fn serve_h1(io: TrackedIo, connection: Rc<ClientConnection>, worker: Rc<Wo
     let mut http =
         http1::Builder::new().max_buf_size(MAX_BUFFER).max_headers(framing::MAX_FIELDS).serve_connection(io, service);
     let end = driver.drive(Pin::new(&mut http)).await;
+    if end == ConnectionEnd::Overtime {
+        return;
+    }
     let parts = http.into_parts();
     let io = parts.io.into_inner();
     if let Some(tunnel) = connection.side_channel.tunnel.take() {
@@ -190,7 +193,7 @@ async fn serve_h2(io: TrackedIo, connection: Rc<ClientConnection>, worker: Rc<Wo
         upstream::set_tcp_keepalive(stream);
     }
     let io = TokioIo::new(FilteredIo::http2(io, &connection.ledger));
-    let executor = StreamExecutor::new(driver.timeouts.write_stall);
+    let executor = StreamExecutor::new(driver.timeouts.write_stall, Rc::clone(&worker.registry));
     let service = {
         let (executor, timeouts) = (executor.clone(), tunnel_timeouts(driver.timeouts));
         service_fn(move |mut request| {
@@ -209,7 +212,7 @@ async fn serve_h2(io: TrackedIo, connection: Rc<ClientConnection>, worker: Rc<Wo
             })
         })
     };
-    let http = http2::Builder::new(executor)
+    let http = http2::Builder::new(executor.clone())
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_LIST)
@@ -220,7 +223,10 @@ async fn serve_h2(io: TrackedIo, connection: Rc<ClientConnection>, worker: Rc<Wo
         .initial_stream_window_size(256 << 10)
         .initial_connection_window_size(1 << 20)
         .serve_connection(io, service);
-    driver.drive(pin!(http)).await;
+    let mut http = pin!(http);
+    while driver.drive(http.as_mut()).await == ConnectionEnd::Overtime {
+        executor.end_exchanges().await;
+    }
 }
 
 /// Runs the tunnel that a stream becomes, once its answer is out.

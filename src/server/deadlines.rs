@@ -64,6 +64,10 @@ impl DeadlineDriver {
                     self.shut_down(connection.as_mut());
                 }
             }
+            if self.handle.is_overtime() && self.activity.has_exchange_beside_tunnels() {
+                self.activity.abort(AbortReason::Drain);
+                return Poll::Ready(ConnectionEnd::Overtime);
+            }
             if self.ledger.is_shed() {
                 return Poll::Ready(ConnectionEnd::Forced);
             }
@@ -118,7 +122,7 @@ impl DeadlineDriver {
     /// Returns the deadline of a connection that has had no exchange in flight `since`.
     fn deadline_without_exchange(&self, since: Instant) -> (Instant, Overdue) {
         match (self.shutdown_since, self.closing_since, self.activity.head_since()) {
-            (Some(shutdown), _, _) => (shutdown + MAX_SHUTDOWN, Overdue::Stalled),
+            (Some(shutdown), _, _) => (since.max(shutdown) + MAX_SHUTDOWN, Overdue::Stalled),
             // The next request is answered, and its answer says that it is the last. A fresh connection may send none.
             (None, Some(closing), head) if head.is_none() || self.activity.exchanges_begun() == 0 => {
                 (since.max(closing) + GRACE, Overdue::Idle)
@@ -136,6 +140,8 @@ pub(super) enum ConnectionEnd {
     Closed,
     /// It passed a deadline, or held much and moved little while `buffer_budget` was short.
     Forced,
+    /// Only tunnels may go on, and it has another exchange. It may be polled on once that has ended.
+    Overtime,
 }
 
 /// What is overdue when a deadline passes.

@@ -23,6 +23,8 @@ const HANDSHAKE_RESPITE: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     is_closing: Cell<bool>,
+    /// Whether only tunnels may go on.
+    is_overtime: Cell<bool>,
     next: Cell<u64>,
     entries: RefCell<HashMap<u64, ConnectionEntry>>,
     removed: Notify,
@@ -83,6 +85,25 @@ impl Registry {
         for waker in self.entries.borrow().values().filter_map(|entry| entry.waker.as_ref()) {
             waker.wake_by_ref();
         }
+    }
+
+    /// Lets tunnels go on, and ends every other exchange. Returns how many connections had one.
+    pub(super) fn keep_tunnels(&self) -> usize {
+        self.is_overtime.set(true);
+        let mut entries = self.entries.borrow_mut();
+        for entry in entries.values_mut() {
+            entry.is_evicted = entry.state.is_none();
+            if let Some(waker) = &entry.waker {
+                waker.wake_by_ref();
+            }
+        }
+        let activities = entries.values().filter_map(|entry| entry.state.as_ref()).map(|(activity, _)| activity);
+        activities.filter(|activity| activity.has_exchange_beside_tunnels()).count()
+    }
+
+    /// Returns whether only tunnels may go on.
+    pub(super) fn is_overtime(&self) -> bool {
+        self.is_overtime.get()
     }
 
     /// Records for the connections that are still open that the drain deadline ends them.
@@ -174,6 +195,11 @@ impl ConnectionHandle {
     pub(super) fn is_closing(&self, cx: &Context<'_>) -> bool {
         self.record_waker(cx);
         self.registry.is_closing.get()
+    }
+
+    /// Returns whether only tunnels may go on.
+    pub(super) fn is_overtime(&self) -> bool {
+        self.registry.is_overtime()
     }
 
     fn record_waker(&self, cx: &Context<'_>) {

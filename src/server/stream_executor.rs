@@ -1,15 +1,17 @@
 //! The tasks of HTTP/2 streams. A stream whose client takes no byte for `write_stall` is reset alone, and the other streams
 //! of the connection go on. A tunnel runs beside the stream that it has become, and ends with it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::task::{self, JoinHandle};
 use tokio::time::Instant;
 
+use super::registry::Registry;
 use crate::lazy_timer::LazyTimer;
 
 /// Since when a stream waits for its client to take bytes, shared by its body and its task.
@@ -33,6 +35,10 @@ pub(super) struct StreamExecutor {
     write_stall: Duration,
     /// The task that hyper hands over next: it calls the service, and then hands over the task of that call.
     next: Rc<Cell<NextTask>>,
+    /// The tasks of exchanges that have not ended.
+    exchanges: Rc<RefCell<Vec<JoinHandle<()>>>>,
+    /// Knows when only tunnels may go on.
+    registry: Rc<Registry>,
 }
 
 /// The task that hyper hands over next.
@@ -47,8 +53,8 @@ enum NextTask {
 }
 
 impl StreamExecutor {
-    pub(super) fn new(write_stall: Duration) -> Self {
-        Self { write_stall, next: Rc::default() }
+    pub(super) fn new(write_stall: Duration, registry: Rc<Registry>) -> Self {
+        Self { write_stall, next: Rc::default(), exchanges: Rc::default(), registry }
     }
 
     /// Begins a stream. Returns the clock that its body is to keep.
@@ -63,6 +69,26 @@ impl StreamExecutor {
         self.next.set(NextTask::Tunnel(Box::pin(tunnel)));
     }
 
+    /// Ends all exchanges, which resets their streams. Tunnels go on.
+    pub(super) async fn end_exchanges(&self) {
+        let exchanges = self.exchanges.take();
+        for exchange in &exchanges {
+            exchange.abort();
+        }
+        for exchange in exchanges {
+            // It has ended, as it was to.
+            let _ = exchange.await;
+        }
+    }
+
+    fn spawn_exchange<F: Future<Output: 'static> + 'static>(&self, stream: F, clock: StallClock) {
+        // A stream that is dropped is reset.
+        if !self.registry.is_overtime() {
+            let exchange = task::spawn_local(self.clone().run_exchange(stream, clock));
+            self.exchanges.borrow_mut().push(exchange);
+        }
+    }
+
     /// Runs an exchange. A stream that is dropped unfinished is reset.
     async fn run_exchange<F: Future>(self, stream: F, clock: StallClock) {
         let mut stream = pin!(stream);
@@ -75,6 +101,8 @@ impl StreamExecutor {
         .await;
         // A tunnel may have been agreed to although the client has reset its stream.
         self.next.take();
+        let own = task::id();
+        self.exchanges.borrow_mut().retain(|exchange| exchange.id() != own);
     }
 }
 
@@ -95,9 +123,9 @@ async fn run_tunnel<F: Future>(writer: F, mut tunnel: Pin<Box<dyn Future<Output 
 impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for StreamExecutor {
     fn execute(&self, stream: F) {
         match self.next.take() {
-            NextTask::Unknown => tokio::task::spawn_local(self.clone().run_exchange(stream, StallClock::default())),
-            NextTask::Exchange(clock) => tokio::task::spawn_local(self.clone().run_exchange(stream, clock)),
-            NextTask::Tunnel(tunnel) => tokio::task::spawn_local(run_tunnel(stream, tunnel)),
-        };
+            NextTask::Unknown => self.spawn_exchange(stream, StallClock::default()),
+            NextTask::Exchange(clock) => self.spawn_exchange(stream, clock),
+            NextTask::Tunnel(tunnel) => drop(task::spawn_local(run_tunnel(stream, tunnel))),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The thread of one worker: a runtime that accepts connections, and the chores beside them.
 
 use std::io::{self, Error as IoError};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::thread::{Builder, JoinHandle};
@@ -80,6 +81,11 @@ impl WorkerHandle {
         let _ = self.served.wait_for(|served| Arc::ptr_eq(served, snapshot)).await;
     }
 
+    /// Waits until the worker serves nothing any more.
+    pub(super) async fn wait_for_end(&mut self) {
+        while self.served.changed().await.is_ok() {}
+    }
+
     /// Waits for the end of the worker, and returns how many connections it aborted. A worker that has not ended when `due`
     /// is reached is left behind, and counts as one connection.
     pub(super) async fn join(self, due: Instant) -> usize {
@@ -139,22 +145,50 @@ async fn work(
     chores.spawn_local(follow(Rc::clone(&worker), context.snapshots, served));
     // An error means that the server is gone, which ends the worker as well.
     let _ = context.state.wait_for(|state| *state != ServerState::Ready).await;
-    let aborted = drain(&worker, accepting).await;
+    let aborted = drain(&worker, accepting, context.state).await;
     heartbeat.end();
     Ok(aborted)
 }
 
-/// Waits until the last connection has ended, or the drain deadline passes. Returns how many connections are left.
-async fn drain(worker: &Worker, mut accepting: JoinSet<()>) -> usize {
+/// Waits until the last connection has ended, or the drain deadline passes. After a hand-over, tunnels have a deadline of
+/// their own. Returns how many connections were aborted.
+async fn drain(worker: &Worker, mut accepting: JoinSet<()>, mut state: watch::Receiver<ServerState>) -> usize {
     worker.registry.close();
-    let deadline = worker.snapshot().config.server.drain;
     let ended = async {
         while accepting.join_next().await.is_some() {}
         worker.registry.emptied().await;
     };
-    drop(timeout(deadline, ended).await);
+    let mut ended = pin!(ended);
+    let mut aborted = 0;
+    if *state.borrow() == ServerState::HandedOver {
+        // An error means that the server is gone, which ends the tunnels as well.
+        let stopped = async { drop(state.wait_for(|state| *state == ServerState::Draining).await) };
+        let lasted = keep_tunnels(worker, ended.as_mut(), &mut aborted);
+        tokio::select! {
+            () = lasted => {
+                worker.registry.abort();
+                return aborted + worker.registry.count();
+            }
+            () = stopped => {}
+        }
+    }
+    drop(timeout(worker.snapshot().config.server.drain, ended).await);
     worker.registry.abort();
-    worker.registry.count()
+    aborted + worker.registry.count()
+}
+
+/// Waits until the last connection has ended; at the drain deadline, ends every exchange that is no tunnel; waits until the
+/// last tunnel has ended, or the deadline of tunnels passes. Counts the connections with an exchange that was ended.
+async fn keep_tunnels(worker: &Worker, mut ended: Pin<&mut impl Future<Output = ()>>, aborted: &mut usize) {
+    let since = Instant::now();
+    let (drain, drain_tunnels) = {
+        let server = &worker.snapshot().config.server;
+        (server.drain, server.drain_tunnels)
+    };
+    if timeout_at(since + drain, ended.as_mut()).await.is_err() {
+        *aborted = worker.registry.keep_tunnels();
+        drop(timeout_at(since + drain_tunnels, ended).await);
+    }
 }
 
 // === Chores ===

@@ -96,6 +96,7 @@ mod operate {
     pub mod sockets;
     pub mod state;
     pub mod stuck_logs;
+    pub mod upgrade;
 }
 
 /// Comparisons with foreign parsers, and with direct exchanges.

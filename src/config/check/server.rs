@@ -25,6 +25,7 @@ pub(super) const DEFAULT: ServerConfig = ServerConfig {
     max_connections_per_client: most_of(MAX_CONNECTIONS),
     buffer_budget: BUFFER_BUDGET,
     drain: Duration::from_secs(30),
+    drain_tunnels: Duration::from_secs(12 * 3600),
     timeouts: ServerTimeouts {
         handshake: Duration::from_secs(10),
         header: Duration::from_secs(10),
@@ -48,6 +49,7 @@ pub(super) fn server(table: &TomlTable<'_, '_>) -> ServerConfig {
     let per_client = table.get("max_connections_per_client").and_then(|node| per_client(&node, max_connections));
     let strip_fields = table.get("strip_fields").and_then(|node| each(&node.list_or_empty()?, strip_field));
     let timeouts = table.section("timeouts", |table| Some(timeouts(table)));
+    let drain = duration_or(table, "drain", DEFAULT.drain);
     ServerConfig {
         believe_forwarded_from: networks("believe_forwarded_from"),
         accept_proxy_protocol_from: networks("accept_proxy_protocol_from"),
@@ -55,7 +57,8 @@ pub(super) fn server(table: &TomlTable<'_, '_>) -> ServerConfig {
         max_connections,
         max_connections_per_client: per_client.unwrap_or_else(|| most_of(max_connections)),
         buffer_budget: table.get("buffer_budget").and_then(|node| size(&node, LEAST_BUDGET)).unwrap_or(BUFFER_BUDGET),
-        drain: duration_or(table, "drain", DEFAULT.drain),
+        drain,
+        drain_tunnels: drain_tunnels(table, drain),
         timeouts: timeouts.unwrap_or(DEFAULT.timeouts),
     }
 }
@@ -84,6 +87,17 @@ fn per_client(node: &TomlNode<'_, '_>, max_connections: usize) -> Option<usize> 
         node.warn("has no effect: it is more than `max_connections`", "write fewer, or remove the key");
     }
     Some(most)
+}
+
+/// Reads `drain_tunnels`. A tunnel goes on at least as long as any other exchange.
+fn drain_tunnels(table: &TomlTable<'_, '_>, drain: Duration) -> Duration {
+    let length = duration_or(table, "drain_tunnels", DEFAULT.drain_tunnels.max(drain));
+    if length < drain
+        && let Some(node) = table.get("drain_tunnels")
+    {
+        node.warn("has no effect: it is less than `drain`", "write a longer time, or remove the key");
+    }
+    length.max(drain)
 }
 
 fn timeouts(table: &TomlTable<'_, '_>) -> ServerTimeouts {

@@ -95,11 +95,21 @@ impl Program {
 
     /// Speaks TLS over a connection.
     pub async fn over<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> TlsStream<S> {
-        let config = rustls::ClientConfig::builder_with_provider(callgate::tls::provider())
+        self.agreeing_on("http/1.1", stream).await
+    }
+
+    /// Connects with HTTP/2.
+    pub async fn connect_h2(&self) -> TlsStream<TcpStream> {
+        self.agreeing_on("h2", TcpStream::connect(self.addr).await.unwrap()).await
+    }
+
+    async fn agreeing_on<S: AsyncRead + AsyncWrite + Unpin>(&self, alpn: &str, stream: S) -> TlsStream<S> {
+        let mut config = rustls::ClientConfig::builder_with_provider(callgate::tls::provider())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(self.roots.clone())
             .with_no_client_auth();
+        config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("app.test").unwrap(), stream).await.unwrap()
     }
 }
@@ -173,6 +183,16 @@ impl Successor {
     pub async fn of(program: &mut Program) -> Self {
         program.running.signal("-USR2");
         Self::told(&program.running.complaint("handed over").await)
+    }
+
+    /// Hands over to the next one, and waits until that is done.
+    pub async fn next(&self, program: &mut Program) -> Self {
+        self.signal("-USR2");
+        Self::told(&program.running.complaint("handed over").await)
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.signal("-0")
     }
 
     pub fn told(line: &str) -> Self {

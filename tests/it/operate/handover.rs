@@ -91,18 +91,6 @@ async fn a_configuration_that_is_wrong_leaves_the_old_process_as_it_was() {
     load.stop().await;
 }
 
-#[tokio::test]
-async fn a_signal_to_end_ends_the_old_process_after_a_hand_over_only_once() {
-    let upstream = echo().await;
-    let mut program = Program::before(upstream.addr, "").await;
-    let _before = tunnel(&program).await;
-    let _successor = Successor::of(&mut program).await;
-    program.running.complaint("draining").await;
-    // The tunnel rests: a signal means now.
-    program.running.signal("-TERM");
-    assert_eq!(code(&mut program).await, Some(3));
-}
-
 // === Socket activation ===
 
 /// Starts the program as systemd does: with a socket, and with a receiver of notifications.

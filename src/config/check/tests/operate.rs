@@ -32,11 +32,25 @@ fn durations_and_rates_have_a_form() {
     check_beside("[server]\ndrain = 30", "8:9: `server.drain`: a duration needs a unit");
     check_hint("[app]\nurl = \"http://a\"\n[server]\ndrain = 30", "write \"30s\"");
     check_beside("[server]\ndrain = \"0s\"", "8:9: `server.drain`: a duration of zero");
+    check_beside("[server]\ndrain_tunnels = 12", "8:17: `server.drain_tunnels`: a duration needs a unit");
     check_beside("[server]\ntimeouts = { idle = \"soon\" }", "8:21: `server.timeouts.idle`: not a duration");
     check_beside(
         "[limits]\nclient = \"often\"",
         "8:10: `limits.client`: a rate looks like \"30/min\", \"5/15min\" or \"30/min burst 10\"",
     );
+}
+
+#[test]
+fn tunnels_go_on_at_least_as_long_as_other_exchanges() {
+    let read = |keys: &str| accepted(&format!("{TOP}{BOTH}[server]\n{keys}"));
+    let hours = |keys: &str| read(keys).server.drain_tunnels.as_secs() / 3600;
+    assert_eq!([hours("drain_tunnels = \"2h\""), hours(""), hours("drain = \"24h\"")], [2, 12, 24]);
+    let short = read("drain = \"30s\"\ndrain_tunnels = \"29s\"");
+    assert_eq!(short.server.drain_tunnels.as_secs(), 30);
+    let warned = short.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert!(warned.contains("`server.drain_tunnels`: has no effect: it is less than `drain`"), "{warned}");
+    let warned = read("drain = \"30s\"\ndrain_tunnels = \"30s\"").warnings;
+    assert!(!warned.iter().any(|one| one.to_string().contains("drain_tunnels")));
 }
 
 #[test]
