@@ -2,6 +2,7 @@
 
 mod id_token;
 mod keys;
+mod logout_token;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use serde_json::{Map, Value};
 
 pub use self::id_token::{IdTokenError, IdTokenRules};
 pub use self::keys::{JwtKeyError, KeyFormat, VerificationKeys, algorithm};
+pub use self::logout_token::{LogoutTokenRules, ProviderLogout};
 use super::json::{self, JsonError};
 
 /// The longest token that is read, in bytes.

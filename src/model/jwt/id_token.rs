@@ -97,7 +97,7 @@ impl<'t> UnverifiedToken<'t> {
         if self.alleged_issuer() != Some(rules.issuer) {
             return refuse("it is another provider's (iss)");
         }
-        self.check_audience(rules)?;
+        self.check_audience(rules.client, rules.trusted_audiences)?;
         self.check_kind()?;
         self.check_life(now)?;
         if self.claims.get("nonce").and_then(Value::as_str) != Some(rules.nonce) {
@@ -112,21 +112,21 @@ impl<'t> UnverifiedToken<'t> {
 
     /// Checks that the token is for us, and for no audience that is not trusted. `azp` names the client that it was
     /// issued to.
-    fn check_audience(&self, rules: &IdTokenRules<'_>) -> Result<(), IdTokenError> {
+    pub(super) fn check_audience(&self, client: &str, trusted: Option<&[String]>) -> Result<(), IdTokenError> {
         let audiences = self.audiences(None)?;
         let party = self.claims.get("azp");
-        if !audiences.contains(&rules.client) {
+        if !audiences.contains(&client) {
             return refuse("it is for another client (aud)");
         }
-        if party.is_some_and(|party| party != rules.client) {
+        if party.is_some_and(|party| party != client) {
             return refuse("it was given to another client (azp)");
         }
-        let mut others = audiences.into_iter().filter(|name| *name != rules.client);
+        let mut others = audiences.into_iter().filter(|name| *name != client);
         let Some(other) = others.next() else { return Ok(()) };
         if party.is_none() {
             return refuse("it is also for another client (aud), and does not say that it was given to this one (azp)");
         }
-        let trusts = |name: &&str| rules.trusted_audiences.is_none_or(|listed| listed.iter().any(|one| one == name));
+        let trusts = |name: &&str| trusted.is_none_or(|listed| listed.iter().any(|one| one == name));
         match [other].into_iter().chain(others).find(|name| !trusts(name)) {
             Some(stranger) => Err(IdTokenError::Audience(stranger.to_owned())),
             None => Ok(()),
@@ -157,7 +157,7 @@ impl<'t> UnverifiedToken<'t> {
     }
 }
 
-fn refuse<T>(reason: &'static str) -> Result<T, IdTokenError> {
+pub(super) fn refuse<T>(reason: &'static str) -> Result<T, IdTokenError> {
     Err(IdTokenError::Refused(reason))
 }
 
