@@ -1,4 +1,4 @@
-//! Floor 2: state that must survive a restart: marks of used credentials, tickets in transit, frozen accounts.
+//! Floor 2: state that must survive a restart: marks of used credentials, tickets in transit, ended logins, frozen accounts.
 //!
 //! All state is in memory, where it is looked up. With a state file, each change is also in the file before its caller
 //! continues. One thread writes the file; changes that arrive during a write share the next one. A change that cannot
@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use self::clock::BelievedClock;
 pub use self::file::OpenError;
 pub use self::tables::Freeze;
-use self::tables::{Change, ChangeError, Tables, TakenTicket};
+use self::tables::{Change, ChangeError, EndedLogins, Tables, TakenTicket};
 use self::writer::StateWriter;
 use crate::model::digest::{Digest, sha256_of};
 
@@ -156,6 +156,29 @@ impl Store {
             Err(ChangeError::Unknown) => Ok(None),
             Err(refused) => Err(refused.into()),
         }
+    }
+
+    // === Ended logins ===
+
+    /// Ends the logins of a kind (`scope`) and an id that began at `at` or before. It is remembered until `until`.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub async fn end_logins(
+        &self,
+        scope: &str,
+        id: &[u8],
+        at: Timestamp,
+        until: Timestamp,
+    ) -> Result<(), KeepError> {
+        let change = Change::EndLogins { key: digest(scope, id), ended: EndedLogins { at, until } };
+        self.apply(change).await.map(drop).map_err(KeepError::from)
+    }
+
+    /// Returns whether the login of a kind and an id that began at `began` has ended.
+    #[must_use]
+    pub fn is_ended(&self, scope: &str, id: &[u8], began: Timestamp) -> bool {
+        self.shared.tables().is_ended(&digest(scope, id), began)
     }
 
     // === Freezes ===

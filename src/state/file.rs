@@ -17,7 +17,7 @@ use redb::{
 
 use super::Digest;
 use super::backend::{GiveUpFlag, GuardedBackend};
-use super::tables::{FileRow, Freeze, SealedTicket, Tables};
+use super::tables::{EndedLogins, FileRow, Freeze, SealedTicket, Tables};
 use crate::config::can_write;
 
 /// The table that identifies the file: its version and the believed time.
@@ -31,6 +31,8 @@ const TIME: &str = "time";
 const MARKS: TableDefinition<'_, &Digest, i64> = TableDefinition::new("marks");
 const TICKETS: TableDefinition<'_, &Digest, (i64, &[u8])> = TableDefinition::new("tickets");
 const FREEZES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("freezes");
+/// Files of earlier versions have no such table.
+const ENDED: TableDefinition<'_, &Digest, (i64, i64)> = TableDefinition::new("ended logins");
 
 /// The permission bits of group and others.
 const OTHERS: u32 = 0o077;
@@ -264,6 +266,7 @@ fn begin(file: File) -> Result<(), redb::Error> {
     transaction.open_table(MARKS)?;
     transaction.open_table(TICKETS)?;
     transaction.open_table(FREEZES)?;
+    transaction.open_table(ENDED)?;
     Ok(transaction.commit()?)
 }
 
@@ -293,6 +296,17 @@ fn read(database: &Database) -> Result<Option<FileContents>, redb::Error> {
         let freeze: Freeze = serde_json::from_slice(freeze.value()).map_err(|_| wrong("a freeze"))?;
         tables.freezes.insert(account.value().to_owned(), freeze);
     }
+    match transaction.open_table(ENDED) {
+        Ok(ended) => {
+            for row in ended.iter()? {
+                let (key, times) = row?;
+                let (at, until) = times.value();
+                tables.ended.insert(*key.value(), EndedLogins { at: time(at)?, until: time(until)? });
+            }
+        }
+        Err(TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
     let told = told.map(|told| i64::try_from(told).map_err(|_| wrong("a time")).and_then(time)).transpose()?;
     Ok(Some(FileContents { tables, time: told }))
 }
@@ -312,6 +326,7 @@ fn write(database: &Database, rows: &[FileRow]) -> Result<(), redb::Error> {
         let mut marks = transaction.open_table(MARKS)?;
         let mut tickets = transaction.open_table(TICKETS)?;
         let mut freezes = transaction.open_table(FREEZES)?;
+        let mut ended = transaction.open_table(ENDED)?;
         for row in rows {
             match row {
                 FileRow::Mark(key, Some(until)) => drop(marks.insert(key, until.as_millisecond())?),
@@ -325,6 +340,10 @@ fn write(database: &Database, rows: &[FileRow]) -> Result<(), redb::Error> {
                     drop(freezes.insert(account.as_str(), freeze.as_slice())?);
                 }
                 FileRow::Freeze(account, None) => drop(freezes.remove(account.as_str())?),
+                FileRow::Ended(key, Some(EndedLogins { at, until })) => {
+                    drop(ended.insert(key, (at.as_millisecond(), until.as_millisecond()))?);
+                }
+                FileRow::Ended(key, None) => drop(ended.remove(key)?),
                 // A time before 1970 is not stored.
                 FileRow::Time(now) => {
                     drop(about.insert(TIME, u64::try_from(now.as_millisecond()).unwrap_or_default())?)

@@ -13,6 +13,8 @@ const MARKS: usize = 100_000;
 const TICKETS: usize = 10_000;
 /// How many accounts may be frozen.
 const FREEZES: usize = 10_000;
+/// How many ended logins are remembered.
+const ENDED: usize = 100_000;
 /// How long a mark is kept beyond its time: a clock that is set back by less makes no credential usable again.
 const LONGER: SignedDuration = SignedDuration::from_mins(10);
 
@@ -38,6 +40,15 @@ pub(super) struct Tables {
     pub(super) marks: HashMap<Digest, Timestamp>,
     pub(super) tickets: HashMap<Digest, SealedTicket>,
     pub(super) freezes: BTreeMap<String, Freeze>,
+    pub(super) ended: HashMap<Digest, EndedLogins>,
+}
+
+/// Logins that have ended before their time: those that began at `at` or before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EndedLogins {
+    pub(super) at: Timestamp,
+    /// When all of them are over anyway.
+    pub(super) until: Timestamp,
 }
 
 /// The sealed value of a ticket.
@@ -55,6 +66,7 @@ pub(super) enum Change {
     TakeTicket { ticket: Digest },
     Freeze { account: String, freeze: Freeze },
     Thaw { account: String },
+    EndLogins { key: Digest, ended: EndedLogins },
     Sweep,
 }
 
@@ -76,6 +88,7 @@ pub(super) enum FileRow {
     Mark(Digest, Option<Timestamp>),
     Ticket(Digest, Option<SealedTicket>),
     Freeze(String, Option<Freeze>),
+    Ended(Digest, Option<EndedLogins>),
     /// The last believed time.
     Time(Timestamp),
 }
@@ -128,10 +141,21 @@ impl Tables {
                 self.freezes.remove(&account).ok_or(ChangeError::Unknown)?;
                 Ok((None, vec![FileRow::Freeze(account, None)]))
             }
+            Change::EndLogins { key, ended } => {
+                let mut rows = if self.ended.len() >= ENDED { self.sweep_ended(now) } else { Vec::new() };
+                let before = self.ended.get(&key).copied();
+                if before.is_none() && self.ended.len() >= ENDED {
+                    return Err(ChangeError::Full);
+                }
+                let ended = ended.with(before);
+                self.ended.insert(key, ended);
+                rows.push(FileRow::Ended(key, Some(ended)));
+                Ok((None, rows))
+            }
             Change::Sweep => {
                 let freezes =
                     self.sweep_freezes(|freeze| freeze.until.is_some_and(|until| is_over_by(until, KEPT, now)));
-                let rows = [self.sweep_marks(now), self.sweep_tickets(now), freezes];
+                let rows = [self.sweep_marks(now), self.sweep_tickets(now), freezes, self.sweep_ended(now)];
                 Ok((None, rows.concat()))
             }
         }
@@ -139,7 +163,7 @@ impl Tables {
 
     /// Returns whether all tables are empty.
     pub(super) fn is_empty(&self) -> bool {
-        self.marks.is_empty() && self.tickets.is_empty() && self.freezes.is_empty()
+        self.marks.is_empty() && self.tickets.is_empty() && self.freezes.is_empty() && self.ended.is_empty()
     }
 
     /// Adds the rows of a file that are missing here, and returns the rows that the file lacks. A ticket that only the
@@ -153,6 +177,11 @@ impl Tables {
         rows.extend(taken.map(|ticket| FileRow::Ticket(*ticket, None)));
         let freezes = self.freezes.iter().filter(|(account, freeze)| found.freezes.get(*account) != Some(freeze));
         rows.extend(freezes.map(|(account, freeze)| FileRow::Freeze(account.clone(), Some(freeze.clone()))));
+        for (key, ended) in &found.ended {
+            self.ended.entry(*key).and_modify(|known| *known = known.with(Some(*ended))).or_insert(*ended);
+        }
+        let ended = self.ended.iter().filter(|(key, ended)| found.ended.get(*key) != Some(ended));
+        rows.extend(ended.map(|(key, ended)| FileRow::Ended(*key, Some(*ended))));
         for (key, until) in found.marks {
             self.marks.entry(key).or_insert(until);
         }
@@ -164,6 +193,11 @@ impl Tables {
 
     pub(super) fn is_marked(&self, key: &Digest) -> bool {
         self.marks.contains_key(key)
+    }
+
+    /// Returns whether a login that began at `began` has ended.
+    pub(super) fn is_ended(&self, key: &Digest, began: Timestamp) -> bool {
+        self.ended.get(key).is_some_and(|ended| began <= ended.at)
     }
 
     pub(super) fn frozen(&self, account: &str, now: Timestamp) -> Option<&Freeze> {
@@ -185,6 +219,9 @@ impl Tables {
         if live(self.tickets.len(), TICKETS, &|| self.tickets.values().filter(|held| held.until <= now).count()) {
             return Some("tickets");
         }
+        if live(self.ended.len(), ENDED, &|| self.ended.values().filter(|ended| is_over(ended.until, now)).count()) {
+            return Some("ended logins");
+        }
         live(self.freezes.len(), FREEZES, &|| self.freezes.values().filter(|freeze| !freeze.lasts(now)).count())
             .then_some("freezes")
     }
@@ -197,6 +234,11 @@ impl Tables {
     fn sweep_tickets(&mut self, now: Timestamp) -> Vec<FileRow> {
         let gone = self.tickets.extract_if(|_, held| held.until <= now);
         gone.map(|(ticket, _)| FileRow::Ticket(ticket, None)).collect()
+    }
+
+    fn sweep_ended(&mut self, now: Timestamp) -> Vec<FileRow> {
+        let gone = self.ended.extract_if(|_, ended| is_over(ended.until, now));
+        gone.map(|(key, _)| FileRow::Ended(key, None)).collect()
     }
 
     fn sweep_freezes(&mut self, is_gone: impl Fn(&Freeze) -> bool) -> Vec<FileRow> {
@@ -214,6 +256,14 @@ impl Tables {
 impl Freeze {
     fn lasts(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| now < until)
+    }
+}
+
+impl EndedLogins {
+    /// Adds what was known before. A later logout never makes an earlier one forgotten.
+    fn with(self, before: Option<Self>) -> Self {
+        let Some(before) = before else { return self };
+        Self { at: self.at.max(before.at), until: self.until.max(before.until) }
     }
 }
 

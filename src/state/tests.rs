@@ -62,6 +62,53 @@ async fn everything_outlives_a_restart() {
     assert_eq!(store.thaw("41@acme.test").await, Ok(false));
 }
 
+async fn logins_end(store: &Store) {
+    let at = later(0);
+    let millisecond = SignedDuration::from_millis(1);
+    store.end_logins("sub", b"ann", at, later(60)).await.unwrap();
+    assert!(store.is_ended("sub", b"ann", at) && store.is_ended("sub", b"ann", at - SignedDuration::from_hours(9)));
+    assert!(!store.is_ended("sub", b"ann", at + millisecond), "a later login is another");
+    assert!(!store.is_ended("sub", b"bob", at) && !store.is_ended("sid", b"ann", at));
+    // An older logout that arrives late makes no later one forgotten.
+    store.end_logins("sub", b"ann", at - SignedDuration::from_secs(5), later(1)).await.unwrap();
+    assert!(store.is_ended("sub", b"ann", at));
+    store.end_logins("sub", b"ann", at + millisecond, later(60)).await.unwrap();
+    assert!(store.is_ended("sub", b"ann", at + millisecond));
+}
+
+#[tokio::test]
+async fn logins_that_began_before_an_end_have_ended() {
+    logins_end(&Store::in_memory()).await;
+    let (_folder, path) = folder();
+    let store = Store::open(&path).unwrap();
+    logins_end(&store).await;
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    assert!(store.is_ended("sub", b"ann", later(-5)) && !store.is_ended("sub", b"ann", later(5)));
+}
+
+#[tokio::test]
+async fn ended_logins_are_forgotten_when_they_are_over_and_no_earlier() {
+    let store = Store::in_memory();
+    store.end_logins("sub", b"ann", later(-7200), later(-3600)).await.unwrap();
+    store.end_logins("sub", b"bob", later(-1), later(60)).await.unwrap();
+    store.sweep().await;
+    assert!(!store.is_ended("sub", b"ann", later(-9000)) && store.is_ended("sub", b"bob", later(-60)));
+}
+
+#[tokio::test]
+async fn a_full_table_of_ended_logins_refuses_and_forgets_none() {
+    let store = Store::in_memory();
+    for number in 0..100_000_u32 {
+        let ended = EndedLogins { at: later(0), until: later(60) };
+        store.shared.tables().ended.insert(digest("sub", &number.to_be_bytes()), ended);
+    }
+    assert_eq!(store.end_logins("sub", b"one more", later(0), later(60)).await, Err(KeepError::Full));
+    assert_eq!(store.check(), Err("the table of ended logins is full".to_owned()));
+    store.end_logins("sub", &0_u32.to_be_bytes(), later(0), later(60)).await.unwrap();
+    assert!(store.is_ended("sub", &0_u32.to_be_bytes(), later(-1)), "the first one is still remembered");
+}
+
 #[tokio::test]
 async fn many_at_once_share_writes_and_one_of_them_wins() {
     let (_folder, path) = folder();
