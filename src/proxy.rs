@@ -36,7 +36,7 @@ use self::forward::Forward;
 use self::gate::Gate;
 use self::hosts::Hosts;
 use self::login::session::{PbxLogin, Sessions};
-use self::login::{link, oidc, ott, pbx, redirect, ticket};
+use self::login::{backchannel, link, oidc, ott, pbx, redirect, ticket};
 pub(crate) use self::shared::SharedState;
 use crate::auth::Chain;
 use crate::config::Config;
@@ -47,7 +47,7 @@ use crate::message::hop;
 use crate::message::http2;
 use crate::message::target;
 use crate::message::websocket;
-use crate::model::path::{CONFIRM_PATH, PathClass, Reserved, TICKET_PATH};
+use crate::model::path::{BACKCHANNEL_LOGOUT_PATH, CONFIRM_PATH, PathClass, Reserved, TICKET_PATH};
 use crate::observe::Logs;
 use crate::observe::metrics::{ExchangeRoute, Tally};
 use crate::tls::server::TlsPolicies;
@@ -184,6 +184,7 @@ impl Proxy {
             (Reserved::Socket, _) => Err(Error::NotFound),
             (Reserved::Callgate, CONFIRM_PATH) => link::answer_button(pbx_login()?, request, context).await,
             (Reserved::Callgate, TICKET_PATH) => ticket::answer(pbx_login()?, &request, context).await,
+            (Reserved::Callgate, BACKCHANNEL_LOGOUT_PATH) => backchannel::answer(&self.gate, request, context).await,
             (Reserved::Callgate, _) => oidc::answer(&self.gate, &request, context).await,
         }
     }

@@ -164,13 +164,7 @@ impl Store {
     ///
     /// # Errors
     /// When it cannot be stored.
-    pub async fn end_logins(
-        &self,
-        scope: &str,
-        id: &[u8],
-        at: Timestamp,
-        until: Timestamp,
-    ) -> Result<(), KeepError> {
+    pub async fn end_logins(&self, scope: &str, id: &[u8], at: Timestamp, until: Timestamp) -> Result<(), KeepError> {
         let change = Change::EndLogins { key: digest(scope, id), ended: EndedLogins { at, until } };
         self.apply(change).await.map(drop).map_err(KeepError::from)
     }

@@ -133,7 +133,8 @@ fn method(
         MethodKind::Oidc(settings) => {
             let Some((provider, key)) = sources.provider(&name) else { return Ok(None) };
             let claims = grant::claims_used(&config.rules, &name);
-            Method::Oidc(Rc::new(OidcMethod::new(name, settings.clone(), provider, key, claims)))
+            let store = Arc::clone(sources.store());
+            Method::Oidc(Rc::new(OidcMethod::new(name, settings.clone(), provider, key, claims, store)))
         }
     }))
 }

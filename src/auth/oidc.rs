@@ -2,7 +2,9 @@
 //! sealed cookie remembers the person for a while. Neither callgate nor the browser keeps a token.
 
 mod attempt;
+mod ended;
 mod login;
+mod logout;
 mod members;
 mod metadata;
 mod provider;
@@ -33,9 +35,11 @@ use crate::model::path::OIDC_CALLBACK_PATH;
 use crate::model::principal::Principal;
 use crate::observe::metrics;
 use crate::random;
+use crate::state::Store;
 use crate::upstream::FetchError;
 
 pub(crate) use self::attempt::{forget as forget_attempt, forget_all, forget_oldest};
+pub(crate) use self::logout::{BadLogoutToken, ReportedLogout, verify_logout};
 pub(crate) use self::provider::Provider;
 pub(super) use self::seal::SealKey;
 
@@ -52,8 +56,10 @@ pub(crate) struct OidcMethod {
     settings: config::OidcConfig,
     provider: Arc<Provider>,
     key: Arc<SealKey>,
-    /// The claims that rules use. The cookie keeps no others.
+    /// The claims that rules use. The cookie keeps these, and those by which a login ends.
     claims: Vec<String>,
+    /// Remembers the logins that have ended.
+    store: Arc<Store>,
 }
 
 /// An error of a login at a provider. Its text is for the person, its source for the operator.
@@ -101,6 +107,12 @@ impl OidcError {
     #[must_use]
     pub(crate) const fn not_kept() -> Self {
         Self::UnknownLogin(OidcCause::Reason("the browser did not keep the cookie of its login"))
+    }
+
+    /// Returns the error while the provider's metadata has not been fetched.
+    #[must_use]
+    pub(crate) const fn unfetched() -> Self {
+        UNKNOWN
     }
 
     /// Returns the cause for the audit log.
@@ -189,8 +201,9 @@ impl OidcMethod {
         provider: Arc<Provider>,
         key: Arc<SealKey>,
         claims: Vec<String>,
+        store: Arc<Store>,
     ) -> Self {
-        Self { name, settings, provider, key, claims }
+        Self { name, settings, provider, key, claims, store }
     }
 
     /// Returns the name of the method.
@@ -212,9 +225,14 @@ impl OidcMethod {
 
     // === The cookie of a login ===
 
-    /// Finds the person that the browser's cookie remembers. A cookie that does not open, or is too old, is not a
-    /// credential: it is left over from another key, host or rule, and the person logs in again.
+    /// Finds the person that the browser's cookie remembers. A cookie that does not open, is too old, or whose login has
+    /// ended, is not a credential: it is left over, and the person logs in again.
     fn remembers(&self, headers: &HeaderMap, host: &HeaderValue) -> Option<Principal> {
+        self.login_of(headers, host).map(|(_, principal)| principal)
+    }
+
+    /// Finds the cookie of a login, and the person.
+    fn login_of<'h>(&self, headers: &'h HeaderMap, host: &HeaderValue) -> Option<(&'h str, Principal)> {
         let mut sent = cookies::values(headers, cookies::PREFIX);
         let sealed = sent.next().filter(|sealed| sealed.len() <= MAX_LOGIN)?;
         if sent.next().is_some() {
@@ -224,7 +242,9 @@ impl OidcMethod {
         let text = self.key.open(sealed, Purpose::Login, &self.login_context(&host, &self.claims.join(" ")))?;
         let login =
             RememberedLogin::read(&text).filter(|login| login.is_good(Timestamp::now(), self.settings.remember))?;
-        Some(Principal { method: self.name.clone(), subject: login.subject, claims: login.claims })
+        let principal = Principal { method: self.name.clone(), subject: login.subject, claims: login.claims };
+        let has_ended = self.is_cookie_ended(sealed) || self.has_ended(&principal);
+        (!has_ended).then_some((sealed, principal))
     }
 
     /// Tells whether the browser's cookie remembers a person.
@@ -242,7 +262,8 @@ impl OidcMethod {
 
     fn remember(&self, principal: &Principal, authority: &Authority) -> Result<HeaderValue, OidcError> {
         let life = self.settings.remember;
-        let kept = principal.claims.iter().filter(|(name, _)| self.claims.contains(name));
+        let is_kept = |name: &String| self.claims.contains(name) || [ended::SESSION, ended::ISSUED].contains(&&**name);
+        let kept = principal.claims.iter().filter(|(name, _)| is_kept(name));
         let login = RememberedLogin {
             subject: principal.subject.clone(),
             until: Timestamp::now() + SignedDuration::try_from(life).unwrap_or(SignedDuration::ZERO),
@@ -360,19 +381,6 @@ impl OidcMethod {
             return Err(unknown("the login took more than ten minutes"));
         }
         Ok(attempt)
-    }
-
-    // === The way out ===
-
-    /// Returns the address where the person also logs out of the provider, if the provider has one.
-    pub(crate) async fn end_session(&self) -> Option<String> {
-        let metadata = self.provider.known().await?;
-        let end = metadata.document.end_session_endpoint();
-        let end =
-            end.inspect_err(|error| tracing::warn!(method = self.name, error = %error, "no logout at the provider"));
-        let after = self.settings.after_logout.as_deref().map(|after| ("post_logout_redirect_uri", after));
-        let pairs: Vec<_> = [("client_id", self.settings.client_id.as_str())].into_iter().chain(after).collect();
-        Some(with_query(&end.ok()??, &pairs))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A login: what it opens and how it ended.
+//! A login: what it opens and how it ended. A logout: who asked for it and how far it came.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,5 +29,36 @@ pub enum LoginOutcome {
     /// The caller received the session or the answer.
     Granted,
     /// The caller received neither.
+    Refused,
+}
+
+/// Who asks for a logout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogoutKind {
+    /// The person, with their browser.
+    Person,
+    /// The identity provider, by a logout token.
+    Provider,
+}
+
+impl LogoutKind {
+    /// Returns the word that the audit log and the metrics use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Person => "logout",
+            Self::Provider => "provider_logout",
+        }
+    }
+}
+
+/// How a logout ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogoutOutcome {
+    /// All that it names has ended.
+    Done,
+    /// The PBX did not confirm the end of a session. What callgate keeps has ended.
+    Unconfirmed,
+    /// Nothing has ended.
     Refused,
 }

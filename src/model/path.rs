@@ -14,6 +14,8 @@ pub const SOCKET_PATH: &str = "/auth/pbx/socket";
 pub const LOGIN_PATH: &str = "/auth/callgate/login";
 /// The path at which people log out.
 pub const LOGOUT_PATH: &str = "/auth/callgate/logout";
+/// The path at which identity providers report logouts.
+pub const BACKCHANNEL_LOGOUT_PATH: &str = "/auth/callgate/backchannel-logout";
 /// The path to which identity providers send browsers back, without the name of the method behind it.
 pub const OIDC_CALLBACK_PATH: &str = "/auth/callgate/oidc/";
 /// The path to which a person's confirmation of a signed link is posted.

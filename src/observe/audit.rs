@@ -9,10 +9,10 @@ use super::request_id::RequestId;
 use crate::config::LogFormat;
 use crate::model::account::AdminLevel;
 use crate::model::freeze_target::FreezeTarget;
-use crate::model::login::{LoginKind, LoginOutcome};
+use crate::model::login::{LoginKind, LoginOutcome, LogoutKind};
 use crate::model::redact;
 
-/// One login, as the audit log shows it. Never its secret.
+/// One login or logout, as the audit log shows it. Never its secret.
 #[derive(Debug, Clone)]
 pub struct LoginRecord {
     /// The id of the exchange.
@@ -70,6 +70,8 @@ pub enum AuditEvent {
 pub enum AuditedAct {
     /// A login.
     Login(LoginKind),
+    /// A logout.
+    Logout(LogoutKind),
     /// An attempt to pass callgate on the way to the PBX, which the shield refused.
     PbxBypass,
 }
@@ -98,7 +100,15 @@ impl LoginRecord {
         if !self.claims.is_empty() {
             fields.push(("claims", FieldValue::words(self.claims.iter().map(String::as_str))));
         }
-        line::render(format, now, kind_of(self.outcome), &fields)
+        line::render(format, now, self.kind(), &fields)
+    }
+
+    const fn kind(&self) -> &'static str {
+        match (self.outcome, self.act) {
+            (LoginOutcome::Refused, _) => "audit refusal",
+            (LoginOutcome::Granted, AuditedAct::Logout(_)) => "audit logout",
+            (LoginOutcome::Granted, AuditedAct::Login(_) | AuditedAct::PbxBypass) => "audit grant",
+        }
     }
 }
 
@@ -136,15 +146,9 @@ impl AuditedAct {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Login(kind) => kind.as_str(),
+            Self::Logout(kind) => kind.as_str(),
             Self::PbxBypass => "pbx_bypass",
         }
-    }
-}
-
-const fn kind_of(outcome: LoginOutcome) -> &'static str {
-    match outcome {
-        LoginOutcome::Granted => "audit grant",
-        LoginOutcome::Refused => "audit refusal",
     }
 }
 
@@ -206,6 +210,18 @@ mod tests {
             LogFormat::Text,
             "2026-11-22T21:00:00.123Z audit refusal id=ID client=2001:db8::1 act=voximplant_token \
              reason=\"bad sessId=***\"",
+        );
+    }
+
+    #[test]
+    fn a_logout_is_no_grant() {
+        let act = AuditedAct::Logout(LogoutKind::Provider);
+        let entry = LoginRecord { act, rule: None, account: None, level: None, claims: Vec::new(), ..granted() };
+        check(
+            &entry,
+            LogFormat::Text,
+            "2026-11-22T21:00:00.123Z audit logout id=ID client=2001:db8::1 act=provider_logout method=app \
+             subject=\"Ann Lee\"",
         );
     }
 

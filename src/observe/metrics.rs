@@ -32,7 +32,7 @@ use super::Logs;
 use super::health::Readiness;
 use crate::budget::Budget;
 use crate::config::Config;
-use crate::model::login::{LoginKind, LoginOutcome};
+use crate::model::login::{LoginKind, LoginOutcome, LogoutKind, LogoutOutcome};
 use crate::model::upstream_name::UpstreamName;
 
 /// The content type of `/metrics`.
@@ -307,6 +307,11 @@ impl Tally {
     /// Counts a login, granted or refused.
     pub fn login(&self, kind: LoginKind, outcome: LoginOutcome) {
         self.block.logins.at(kind, outcome).add(1);
+    }
+
+    /// Counts a logout.
+    pub fn logout(&self, kind: LogoutKind, outcome: LogoutOutcome) {
+        self.block.logouts.at(kind, outcome).add(1);
     }
 
     /// Counts an attempt to mint a session.

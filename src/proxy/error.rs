@@ -3,7 +3,7 @@
 use http::StatusCode;
 use http::header::HeaderValue;
 
-use crate::auth::{self, AppError, OidcError};
+use crate::auth::{self, AppError, BadLogoutToken, OidcError};
 use crate::limit::Limited;
 use crate::message::guard::Violation;
 use crate::message::target::Authority;
@@ -86,6 +86,9 @@ pub(super) enum Error {
     /// A login at an identity provider failed. The `Set-Cookie` value removes the cookie of that login.
     #[error("{0}")]
     Oidc(#[source] OidcError, Option<HeaderValue>),
+    /// A logout token ends no login (OpenID Connect Back-Channel Logout 1.0 §2.8).
+    #[error("this logout token ends no login")]
+    LogoutToken(#[source] BadLogoutToken),
     /// The state cannot record that a credential is used, or keep a ticket.
     #[error("this login cannot be recorded now")]
     NotStored(#[source] KeepError),
@@ -157,6 +160,7 @@ impl Error {
             Self::Keys(_) => (StatusCode::SERVICE_UNAVAILABLE, "keys_unavailable"),
             Self::Pbx(error) => pbx_status(error),
             Self::Oidc(error, _) => oidc_status(error),
+            Self::LogoutToken(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
             Self::ForListedOrigin(error, _) => error.status(),
         }
     }

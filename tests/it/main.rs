@@ -63,6 +63,7 @@ mod limits {
 
 /// Methods of login, and the rules that grant accounts.
 mod login {
+    pub mod backchannel;
     pub mod behind_nginx;
     pub mod callers;
     pub mod credentials;

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::attempt::OidcAttempt;
+use super::ended;
 use super::members;
 use super::metadata::{ClientAuth, DiscoveryDocument, Metadata};
 use super::{OidcCause, OidcError, OidcMethod};
@@ -74,6 +75,9 @@ impl OidcMethod {
             let more = self.userinfo(&metadata.document, &tokens, said).await?;
             claims::add(&mut found, claims::of(&more));
         }
+        // A number with a fraction is no claim, but says when this login began.
+        let issued = said.get(ended::ISSUED).and_then(Value::as_f64).unwrap_or_default();
+        found.insert(ended::ISSUED.to_owned(), (issued.floor() as i64).to_string().into());
         Ok(Principal { method: self.name.clone(), subject: claims::subject(&found), claims: found })
     }
 

@@ -229,6 +229,8 @@ impl ReportBuilder {
                 times.and_modify(|times| times.add(line.time)).or_insert_with(|| Occurrences::once(line.time));
             }
             "audit grant" | "access" | "lost" => {}
+            // Of no account: it is no event of those that a report is about.
+            "audit logout" if line.account.is_none() && wanted.account.is_some() => {}
             kind => {
                 let about_all = wanted.account.is_none() || line.account.is_none();
                 if let Some(event) = kind.strip_prefix("audit ")

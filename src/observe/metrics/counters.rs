@@ -11,7 +11,7 @@ use super::labels::{
     ExchangeRoute, HandshakeResult, KeyOutcome, Label, LimitName, MintOutcome, StatusClass, TlsVersion, TunnelEnd,
     UpstreamFault,
 };
-use crate::model::login::{LoginKind, LoginOutcome};
+use crate::model::login::{LoginKind, LoginOutcome, LogoutKind, LogoutOutcome};
 use crate::model::upstream_name::UpstreamName;
 
 /// The upper bounds of the histogram, in microseconds; the last bucket has none.
@@ -108,6 +108,7 @@ pub(super) struct WorkerCounts {
     pub(super) races: Counter,
     pub(super) verdicts: PerPair<CountedMethod, CountedVerdict, { CountedMethod::COUNT }, { CountedVerdict::COUNT }>,
     pub(super) logins: PerPair<LoginKind, LoginOutcome, { LoginKind::COUNT }, { LoginOutcome::COUNT }>,
+    pub(super) logouts: PerPair<LogoutKind, LogoutOutcome, { LogoutKind::COUNT }, { LogoutOutcome::COUNT }>,
     pub(super) mints: PerLabel<MintOutcome, { MintOutcome::COUNT }>,
     pub(super) breaker_openings: Counter,
     pub(super) tunnels: Counter,

@@ -76,6 +76,7 @@ impl Metrics {
         page.counter("callgate_limited", "Requests beyond a limit.", self.one(|all| &all.limited))?;
         page.counter("callgate_auth_verdicts", "Verdicts of auth methods.", self.two(|all| &all.verdicts))?;
         page.counter("callgate_logins", "Logins, as in the audit log.", self.two(|all| &all.logins))?;
+        page.counter("callgate_logouts", "Logouts by people and providers.", self.two(|all| &all.logouts))?;
         page.counter("callgate_pbx_mints", "Attempts to mint a session at the PBX.", self.one(|all| &all.mints))?;
         page.counter("callgate_kept_out", "Attempts that the shield blocked.", self.one(|all| &all.kept_out))?;
         page.counter("callgate_ott_keys", "Voximplant one-time keys.", self.one(|all| &all.keys))?;

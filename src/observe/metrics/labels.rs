@@ -3,7 +3,7 @@
 use http::StatusCode;
 use rustls::ProtocolVersion;
 
-use crate::model::login::{LoginKind, LoginOutcome};
+use crate::model::login::{LoginKind, LoginOutcome, LogoutKind, LogoutOutcome};
 use crate::model::upstream_name::UpstreamName;
 
 /// A label with all its values.
@@ -351,6 +351,36 @@ impl Label for LoginOutcome {
     fn text(self) -> &'static str {
         match self {
             Self::Granted => "granted",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl Label for LogoutKind {
+    const KEY: &'static str = "act";
+    const ALL: &'static [Self] = &[Self::Person, Self::Provider];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn text(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Label for LogoutOutcome {
+    const KEY: &'static str = "outcome";
+    const ALL: &'static [Self] = &[Self::Done, Self::Unconfirmed, Self::Refused];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Unconfirmed => "unconfirmed",
             Self::Refused => "refused",
         }
     }

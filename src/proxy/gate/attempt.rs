@@ -83,7 +83,7 @@ impl<'a> Attempt<'a> {
     // === What counts ===
 
     /// Counts the request.
-    pub(super) fn count_request(&self, limits: &Limits) -> Result<(), Limited> {
+    pub(in crate::proxy) fn count_request(&self, limits: &Limits) -> Result<(), Limited> {
         self.effects.count_source(&limits.client, &self.source())
     }
 

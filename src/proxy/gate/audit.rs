@@ -7,7 +7,7 @@ use super::attempt::Attempt;
 use super::effects::Effects;
 use crate::model::account::AdminLevel;
 use crate::model::grant::{PbxGrant, VoximplantGrant};
-use crate::model::login::{LoginKind, LoginOutcome};
+use crate::model::login::{LoginKind, LoginOutcome, LogoutKind, LogoutOutcome};
 use crate::model::principal::Principal;
 use crate::observe::audit::{AuditedAct, LoginRecord};
 use crate::proxy::context::RequestContext;
@@ -19,6 +19,8 @@ pub(in crate::proxy) struct Facts<'a> {
     /// The method that refused, where there is no principal.
     pub(in crate::proxy) method: Option<&'a str>,
     pub(in crate::proxy) principal: Option<&'a Principal>,
+    /// The person that a provider names, where there is no principal.
+    pub(in crate::proxy) subject: Option<&'a str>,
     pub(in crate::proxy) rule: Option<&'a str>,
     pub(in crate::proxy) account: Option<String>,
     /// The rights of the PBX session.
@@ -88,6 +90,23 @@ impl Gate {
         self.logs.write_refusal(&entry);
     }
 
+    /// Audits a logout. None waits for its line: nothing is given to anybody.
+    pub(in crate::proxy) fn audit_logout(
+        &self,
+        kind: LogoutKind,
+        outcome: LogoutOutcome,
+        context: &RequestContext,
+        facts: &Facts<'_>,
+        reason: Option<&str>,
+    ) {
+        self.tally.logout(kind, outcome);
+        let has_ended = match outcome {
+            LogoutOutcome::Done | LogoutOutcome::Unconfirmed => LoginOutcome::Granted,
+            LogoutOutcome::Refused => LoginOutcome::Refused,
+        };
+        self.logs.write_refusal(&self.entry(AuditedAct::Logout(kind), has_ended, context, facts, reason));
+    }
+
     /// Watches over a login until the PBX answers: if the caller leaves before that, the audit log says so.
     pub(in crate::proxy) const fn watch<'a>(
         &'a self,
@@ -112,7 +131,7 @@ impl Gate {
             act,
             outcome,
             method: principal.map(|principal| principal.method.as_str()).or(facts.method).map(str::to_owned),
-            subject: principal.map(|principal| principal.subject.clone()),
+            subject: principal.map(|principal| principal.subject.as_str()).or(facts.subject).map(str::to_owned),
             rule: facts.rule.map(str::to_owned),
             account: facts.account.clone(),
             level: facts.level,
@@ -127,7 +146,7 @@ impl Gate {
         let claims = rule.map(|rule| match act {
             AuditedAct::Login(LoginKind::Pbx) => rule.pbx_claims(),
             AuditedAct::Login(LoginKind::Ott) => rule.voximplant_claims(),
-            AuditedAct::PbxBypass => BTreeSet::new(),
+            AuditedAct::Logout(_) | AuditedAct::PbxBypass => BTreeSet::new(),
         });
         claims.into_iter().flatten().map(str::to_owned).collect()
     }

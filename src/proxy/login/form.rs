@@ -90,10 +90,23 @@ pub(super) fn format(headers: &HeaderMap, fallback: Option<BodyFormat>) -> Resul
 /// # Errors
 /// When the body is longer than [`MAX`], late, incomplete, or not in its format.
 pub(super) async fn read(body: RequestBody, format: BodyFormat, deadline: Duration) -> Result<Fields, Error> {
-    if body.size_hint().lower() > MAX as u64 {
+    read_within(body, MAX, format, deadline).await
+}
+
+/// Reads the parameters of a body of up to `max` bytes before the deadline.
+///
+/// # Errors
+/// As [`read`].
+pub(super) async fn read_within(
+    body: RequestBody,
+    max: usize,
+    format: BodyFormat,
+    deadline: Duration,
+) -> Result<Fields, Error> {
+    if body.size_hint().lower() > max as u64 {
         return Err(Error::ContentTooLarge);
     }
-    let collected = timeout(deadline, Limited::new(body, MAX).collect()).await.map_err(|_| Error::RequestTimeout)?;
+    let collected = timeout(deadline, Limited::new(body, max).collect()).await.map_err(|_| Error::RequestTimeout)?;
     let bytes = collected.map_err(|error| match error.is::<LengthLimitError>() {
         true => Error::ContentTooLarge,
         false => Error::Malformed("the body broke off"),

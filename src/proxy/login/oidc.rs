@@ -181,7 +181,7 @@ async fn log_out(
             gate.admit_visit(LoginRequest::of(request), context)?;
             let at = gate.chain.providers().iter().find(|one| one.knows(request.headers(), &context.authority.raw));
             let end = match at {
-                Some(provider) => provider.end_session().await,
+                Some(provider) => end_at(provider, request, context).await,
                 None => None,
             };
             let mut response = match end {
@@ -195,6 +195,15 @@ async fn log_out(
         }
         _ => Err(Error::MethodNotAllowed(LOGOUT_METHODS)),
     }
+}
+
+/// Ends the login of the browser's cookie, so that no copy of it works, and returns where the person also logs out of the
+/// provider.
+async fn end_at(provider: &OidcMethod, request: &Request<RequestBody>, context: &RequestContext) -> Option<String> {
+    if let Err(error) = provider.end_login(request.headers(), &context.authority.raw).await {
+        tracing::warn!(id = %context.id, %error, "the end of a login cannot be stored; only its cookie is removed");
+    }
+    provider.end_session().await
 }
 
 /// Refuses a request that no person made by a click.

@@ -100,6 +100,21 @@ impl Provider {
         self.state.lock().unwrap().given.clone()
     }
 
+    /// Signs a logout token for ann's session `s1`, with some claims changed; `null` removes one.
+    pub fn logout_token(&self, changes: Value) -> String {
+        let now = jiff::Timestamp::now().as_second();
+        let mut state = self.state.lock().unwrap();
+        let jti = format!("logout-{}", state.given.len());
+        let claims = json!({
+            "iss": self.issuer(), "aud": CLIENT, "sub": "ann", "sid": "s1", "jti": jti, "iat": now, "exp": now + 120,
+            "events": { "http://schemas.openid.net/event/backchannel-logout": {} },
+        });
+        let header = with(json!({ "typ": "logout+jwt" }), &state.says.header);
+        let token = signed(&header, &with(claims, &changes).to_string(), &state);
+        state.given.push(token.clone());
+        token
+    }
+
     /// Logs in at the address to which the gate sent the browser, and returns the code.
     pub fn log_in(&self, address: &str) -> (String, HashMap<String, String>) {
         let (page, query) = address.split_once('?').unwrap();
@@ -180,21 +195,22 @@ fn token(head: &str, body: &str, issuer: &str, state: &mut State) -> (u16, Value
         "iss": issuer, "aud": CLIENT, "sub": "ann", "iat": now, "exp": now + 300,
         "nonce": asked["nonce"], "at_hash": at_hash, "ext": "40", "tenant": "acme.test",
     });
-    let id_token = signed(&with(claims, &state.says.claims), state);
+    let claims = with(claims, &state.says.claims).to_string();
+    let claims = claims.replacen('{', &format!("{{{}", state.says.claims_more), 1);
+    let id_token = signed(&state.says.header, &claims, state);
     state.given.extend([access.clone(), id_token.clone()]);
     let tokens = json!({ "access_token": access, "token_type": "Bearer", "expires_in": 300, "id_token": id_token });
     (200, with(tokens, &state.says.tokens))
 }
 
-fn signed(claims: &Value, state: &State) -> String {
+fn signed(header: &Value, claims: &str, state: &State) -> String {
     let algorithm = match state.says.signs {
         IdTokenSigner::Key | IdTokenSigner::Another => "ES256",
         IdTokenSigner::Nothing => "none",
         IdTokenSigner::ClientSecret | IdTokenSigner::PublicKey => "HS256",
     };
-    let header = with(json!({ "alg": algorithm, "typ": "JWT", "kid": "1" }), &state.says.header);
-    let claims = claims.to_string().replacen('{', &format!("{{{}", state.says.claims_more), 1);
-    let [header, claims] = [header.to_string(), claims].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part));
+    let header = with(json!({ "alg": algorithm, "typ": "JWT", "kid": "1" }), header).to_string();
+    let [header, claims] = [&*header, claims].map(|part| BASE64_URL_SAFE_NO_PAD.encode(part));
     let text = format!("{header}.{claims}");
     let by = |key: &EcdsaKeyPair| key.sign(&SystemRandom::new(), text.as_bytes()).unwrap().as_ref().to_vec();
     let mac = |key: &[u8]| {

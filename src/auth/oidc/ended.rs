@@ -1,0 +1,108 @@
+//! Logins that end before their cookie is over: the person logs out here, or the provider reports a logout.
+//!
+//! The cookie of a login is sealed, not stored, so the store remembers which logins have ended, for as long as their
+//! cookies could live.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::OidcMethod;
+use crate::model::digest::{Digest, sha256_of};
+use crate::model::jwt::ProviderLogout;
+use crate::model::principal::{Claim, Principal};
+use crate::state::KeepError;
+
+/// The claim with the session at the provider (OpenID Connect Back-Channel Logout 1.0 §2.1).
+pub(super) const SESSION: &str = "sid";
+/// The claim with the time of the ID token, in seconds of Unix time by the provider's clock.
+pub(super) const ISSUED: &str = "iat";
+/// How long an ended login is remembered beyond the life of its cookie.
+const LONGER: SignedDuration = SignedDuration::from_mins(10);
+
+/// What ends at once. Each is a scope of the store.
+#[derive(Debug, Clone, Copy)]
+enum Scope {
+    /// The login of one cookie.
+    Cookie,
+    /// The logins of one session at the provider.
+    Session,
+    /// The logins of one person.
+    Person,
+    /// The logins of one person of which the provider did not say to which of its sessions they belong.
+    PersonWithoutSession,
+}
+
+impl Scope {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Cookie => "oidc cookie",
+            Self::Session => "oidc sid",
+            Self::Person => "oidc sub",
+            Self::PersonWithoutSession => "oidc sub without sid",
+        }
+    }
+}
+
+impl OidcMethod {
+    /// Tells whether a login has ended. A login is asked about where it is used, and once more after the PBX has opened its
+    /// session: it may have ended meanwhile.
+    #[must_use]
+    pub(super) fn has_ended(&self, principal: &Principal) -> bool {
+        let text = |name: &str| principal.claims.get(name).and_then(Claim::text);
+        let began = text(ISSUED).and_then(|issued| issued.parse().ok()).map(Timestamp::from_second);
+        // A login whose begin is unknown began before every logout.
+        let began = began.and_then(Result::ok).unwrap_or(Timestamp::UNIX_EPOCH);
+        let is_ended = |scope: Scope, id: &str| self.store.is_ended(scope.name(), &self.id_of(id.as_bytes()), began);
+        let of_session = match text(SESSION) {
+            Some(session) => is_ended(Scope::Session, session),
+            None => is_ended(Scope::PersonWithoutSession, &principal.subject),
+        };
+        of_session || is_ended(Scope::Person, &principal.subject)
+    }
+
+    /// Tells whether the login of a cookie has ended here. A copy of the cookie is worth nothing then.
+    pub(super) fn is_cookie_ended(&self, sealed: &str) -> bool {
+        self.store.is_ended(Scope::Cookie.name(), &self.id_of(sealed.as_bytes()), Timestamp::UNIX_EPOCH)
+    }
+
+    /// Ends the login of a cookie.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub(super) async fn end_cookie(&self, sealed: &str) -> Result<(), KeepError> {
+        self.end(Scope::Cookie, sealed, None).await
+    }
+
+    /// Ends the logins that a provider's logout names. A token that names a session ends no other one of the person; where
+    /// the provider did not say of which session a login is, it ends too.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub(crate) async fn end_logins(&self, logout: &ProviderLogout) -> Result<(), KeepError> {
+        let at = Timestamp::from_second(logout.at).unwrap_or(Timestamp::UNIX_EPOCH);
+        let subject = logout.sub.as_ref().map(|subject| subject.to_lowercase());
+        match (&logout.sid, subject) {
+            (Some(session), subject) => {
+                // The provider gives no later login the same session.
+                self.end(Scope::Session, session, None).await?;
+                match subject {
+                    Some(subject) => self.end(Scope::PersonWithoutSession, &subject, Some(at)).await,
+                    None => Ok(()),
+                }
+            }
+            (None, Some(subject)) => self.end(Scope::Person, &subject, Some(at)).await,
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Ends what began at `at` or before; `None`: whenever it began.
+    async fn end(&self, scope: Scope, id: &str, at: Option<Timestamp>) -> Result<(), KeepError> {
+        let life = SignedDuration::try_from(self.settings.remember).unwrap_or(SignedDuration::MAX);
+        let until = self.store.now().saturating_add(life.saturating_add(LONGER)).unwrap_or(Timestamp::MAX);
+        self.store.end_logins(scope.name(), &self.id_of(id.as_bytes()), at.unwrap_or(until), until).await
+    }
+
+    /// Returns the digest of an id at this client of this issuer.
+    fn id_of(&self, id: &[u8]) -> Digest {
+        sha256_of([self.settings.issuer.as_bytes(), self.settings.client_id.as_bytes(), id])
+    }
+}
