@@ -21,7 +21,8 @@ use crate::model::account::AdminLevel;
 
 /// How many keys a limiter tells apart before new ones share an entry; about 2.5 MB for each limiter.
 const KEYS: usize = 100_000;
-/// How long a credential that has logged in is exempt from `failures` of its address.
+/// How long a credential that has logged in is exempt from `failures` of its address, and one that the PBX accepted from
+/// `pbx_logins`.
 const PROVEN: Duration = Duration::from_secs(24 * 3600);
 /// How long a cookie that the app does not know is remembered, so that it counts once.
 const STALE: Duration = Duration::from_secs(15 * 60);
@@ -42,6 +43,8 @@ pub(crate) struct Limits {
     pub stale_cookies: Arc<Limiter>,
     /// Password logins that pass through to the PBX, by [`LimitSource`].
     pub pbx_logins: Arc<Limiter>,
+    /// The credentials in `Authorization` that the PBX accepted, at each address.
+    pub pbx_accepted: Arc<SeenCredentials>,
     /// The credentials that have logged in at each address.
     pub proven: Arc<SeenCredentials>,
     /// The cookies that the app did not know, at each address.
@@ -61,6 +64,7 @@ impl Limits {
             failures: new("failures", rates.failures),
             stale_cookies: new("stale_cookies", rates.stale_cookies),
             pbx_logins: new("pbx_logins", rates.pbx_logins),
+            pbx_accepted: Arc::new(SeenCredentials::new(KEYS, PROVEN)),
             proven: Arc::new(SeenCredentials::new(KEYS, PROVEN)),
             stale: Arc::new(SeenCredentials::new(KEYS, STALE)),
         }
@@ -90,6 +94,7 @@ impl Limits {
             failures: next(&self.failures, rates.failures),
             stale_cookies: next(&self.stale_cookies, rates.stale_cookies),
             pbx_logins: next(&self.pbx_logins, rates.pbx_logins),
+            pbx_accepted: Arc::clone(&self.pbx_accepted),
             proven: Arc::clone(&self.proven),
             stale: Arc::clone(&self.stale),
         }
@@ -197,6 +202,7 @@ mod tests {
         check_limiters(&other, 10);
         for next in [&same, &other] {
             assert!(Arc::ptr_eq(&before.proven, &next.proven) && Arc::ptr_eq(&before.stale, &next.stale));
+            assert!(Arc::ptr_eq(&before.pbx_accepted, &next.pbx_accepted));
         }
     }
 
@@ -204,7 +210,7 @@ mod tests {
     fn a_proven_credential_lives_a_day_and_a_stale_cookie_a_quarter_of_an_hour() {
         let (limits, start) = (Limits::new(&rates(0)), Instant::now());
         let source = LimitSource::address([192, 0, 2, 1].into());
-        for (memory, minutes) in [(&limits.proven, 1440), (&limits.stale, 15)] {
+        for (memory, minutes) in [(&limits.proven, 1440), (&limits.pbx_accepted, 1440), (&limits.stale, 15)] {
             let end = start + Duration::from_secs(minutes * 60);
             memory.note(&source, start);
             assert!(memory.has(&source, end - Duration::from_nanos(1)), "{minutes} minutes");

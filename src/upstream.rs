@@ -108,6 +108,16 @@ pub(crate) enum UpstreamResponse {
     Upgraded(Response<()>, Upgraded),
 }
 
+impl UpstreamResponse {
+    /// Returns the status of the answer.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Final(response) => response.status(),
+            Self::Upgraded(head, _) => head.status(),
+        }
+    }
+}
+
 impl Upstream {
     /// Makes an upstream without any connection yet. `body_idle` is the longest pause within a body, either way.
     #[must_use]

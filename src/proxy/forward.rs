@@ -2,6 +2,7 @@
 
 mod next_hop;
 mod owners;
+mod password_login;
 pub(super) mod route;
 mod shield;
 
@@ -9,12 +10,12 @@ use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap};
+use http::header;
 use http::{Method, Request, Response, Version};
 
 use self::next_hop::{Expected, keep_apart, may_be_empty, prepare, receive, switch};
+use self::password_login::UnjudgedCredential;
 use self::shield::Stranger;
-use super::browser::trigger::{self, Trigger};
 use super::context::RequestContext;
 use super::error::Error;
 use super::gate::Gate;
@@ -24,7 +25,6 @@ use super::shared::{self, SharedState};
 use crate::config::{ShieldConfig, UpstreamConfig};
 use crate::exchange::{Body, ClientConnection, Exchange};
 use crate::freeze::{FreezeGuard, Owners};
-use crate::limit::LimitSource;
 use crate::limit::client_key;
 use crate::message::cookies;
 use crate::message::target::Authority;
@@ -50,6 +50,8 @@ struct Outbound<'f> {
     expected: Expected,
     /// The accounts that a tunnel would be for.
     owners: Owners,
+    /// The credential for the PBX that its answer judges.
+    credential: Option<UnjudgedCredential>,
     redirect: Option<Box<RedirectContext>>,
 }
 
@@ -137,7 +139,7 @@ impl Forward {
         if request.version() == Version::HTTP_2 && may_be_empty(request) {
             Box::pin(request.body_mut().begin()).await;
         }
-        let Outbound { upstream, request, expected, owners, redirect } =
+        let Outbound { upstream, request, expected, owners, credential, redirect } =
             self.outbound(gate, request, context, exchange, gives_sessions)?;
         let relay = |interim| connection.side_channel.interims.put(interim);
         // The connection of a proxy carries many clients, which must not share an upstream connection.
@@ -148,7 +150,11 @@ impl Forward {
             on_interim: if hears { Some(&relay) } else { None },
             bound,
         };
-        let response = match upstream.send_for(client, request).await? {
+        let answer = upstream.send_for(client, request).await?;
+        if let Some(credential) = credential {
+            credential.note_answer(&gate.state.limits, answer.status());
+        }
+        let response = match answer {
             UpstreamResponse::Final(response) => response,
             UpstreamResponse::Upgraded(head, upgraded) => {
                 let guard = FreezeGuard::new(Arc::clone(&gate.state.freezes), owners);
@@ -199,8 +205,9 @@ impl Forward {
         let (to, upstream) = self.route(&context.authority, &canonical)?;
         exchange.set_upstream(to);
         let host = &context.authority.host;
+        let mut credential = None;
         if to == UpstreamName::Pbx {
-            count_password_login(gate, request.method(), &canonical, request.headers(), context)?;
+            credential = password_login::count(gate, request.method(), &canonical, request.headers(), context)?;
             owners::refuse_frozen(&gate.state.freezes, &self.issued, request, host)?;
         }
         drop(canonical);
@@ -224,27 +231,6 @@ impl Forward {
         exchange.set_meter(payload.meter());
         let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
         let request = upstream::request(head.method, target, head.headers, payload);
-        Ok(Outbound { upstream, request, expected, owners, redirect })
+        Ok(Outbound { upstream, request, expected, owners, credential, redirect })
     }
-}
-
-/// Counts a request that could guess a password of the PBX: the PBX sees only our address, so it cannot tell its clients
-/// apart.
-fn count_password_login(
-    gate: &Gate,
-    method: &Method,
-    canonical: &str,
-    headers: &HeaderMap,
-    context: &RequestContext,
-) -> Result<(), Error> {
-    if !path::is_password_login(method.as_str(), canonical) && !headers.contains_key(header::AUTHORIZATION) {
-        return Ok(());
-    }
-    let source = match trigger::at_pbx(method, headers, &context.authority, gate.config()) {
-        Trigger::ForeignPage => return Err(Error::CrossSite),
-        // Browsers add the credentials that they have kept, whatever page sends them here.
-        Trigger::Navigation => LimitSource::elsewhere(context.client()),
-        Trigger::Own => LimitSource::address(context.client()),
-    };
-    Ok(gate.state.limits.pbx_logins.admit_source(&source)?)
 }

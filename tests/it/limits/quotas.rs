@@ -277,6 +277,50 @@ async fn credentials_in_a_field_are_counted_too() {
     app.send().await.expect(200);
 }
 
+fn with_basic<'s>(stage: &'s Stage, path: &str, credential: &str) -> RequestBuilder<'s> {
+    let basic = format!("Basic {}", BASE64_STANDARD.encode(credential));
+    stage.gate.get(path).host("pbx.test").header("authorization", &basic)
+}
+
+#[tokio::test]
+async fn a_credential_that_the_pbx_accepts_counts_once_at_its_address() {
+    let stage = limited("pbx_logins = \"2/h\"").await;
+    let wallboard = "sso:Admin-Passw0rd!";
+    for _ in 0..5 {
+        with_basic(&stage, "/rest/system/stats", wallboard).send().await.expect(200);
+    }
+    with_basic(&stage, "/rest/system/stats", "40:guess").send().await.expect(401);
+    let guess = with_basic(&stage, "/rest/system/stats", "40:another-guess").send().await;
+    check_limited(guess, "pbx_logins", 2, 3600);
+    with_basic(&stage, "/rest/system/stats", wallboard).send().await.expect(200);
+    // Another address has to show the credential itself, and a login by a form is always counted.
+    let elsewhere = || with_basic(&stage, "/rest/system/stats", wallboard).from("127.0.0.2");
+    elsewhere().send().await.expect(200);
+    let form = login(&stage, "/rest/system/session", &Method::POST);
+    let basic = format!("Basic {}", BASE64_STANDARD.encode(wallboard));
+    form.header("authorization", &basic).send().await.expect(429);
+}
+
+#[tokio::test]
+async fn a_page_that_needs_no_credential_hides_no_guess() {
+    let stage = limited("pbx_logins = \"3/h\"").await;
+    with_basic(&stage, "/welcome.htm", "40:guess").send().await.expect(200);
+    // The first answer that judges the guess is the only one that is not counted.
+    with_basic(&stage, "/rest/system/stats", "40:guess").send().await.expect(401);
+    with_basic(&stage, "/rest/system/stats", "40:guess").send().await.expect(401);
+    with_basic(&stage, "/rest/system/stats", "40:guess").send().await.expect(401);
+    with_basic(&stage, "/rest/system/stats", "40:guess").send().await.expect(429);
+}
+
+#[tokio::test]
+async fn two_credentials_in_one_request_are_always_counted() {
+    let stage = limited("pbx_logins = \"2/h\"").await;
+    let both = || with_basic(&stage, "/welcome.htm", "40:a").header("authorization", "Basic eDp5").send();
+    both().await.expect(200);
+    both().await.expect(200);
+    both().await.expect(429);
+}
+
 #[tokio::test]
 async fn the_connection_goes_on_after_a_quota_that_needed_no_body() {
     let stage = limited("client = \"1/min\"").await;
