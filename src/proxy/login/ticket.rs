@@ -6,123 +6,27 @@
 //! it there again with a ticket for that cookie. No page can put its visitor into another's session: it cannot set
 //! `__Host-` cookies, and no ticket works without them.
 
+mod browser;
+mod payload;
+
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 
+use self::browser::Browser;
+use self::payload::{HandOverStep, TicketPayload};
 use super::form::Fields;
 use super::session::{self, MintedSession, PbxLogin};
 use crate::exchange::Body;
-use crate::message::cookies;
-use crate::model::account::Language;
 use crate::model::digest::sha256;
 use crate::model::freeze_target::FreezeTarget;
 use crate::model::path::TICKET_PATH;
-use crate::model::secret::Secret;
-use crate::model::session::SessionId;
 use crate::proxy::answer::response;
 use crate::proxy::browser::fetch_metadata;
 use crate::proxy::context::{LoginRequest, RequestContext};
 use crate::proxy::error::Error;
 use crate::proxy::gate::attempt::Attempt;
 use crate::proxy::gate::audit::Facts;
-use crate::random;
 use crate::upstream::RequestBody;
-
-/// The cookie by which a host recognizes the browser during a hand-over.
-const BROWSER: &str = "__Host-callgate.browser";
-/// The life of that cookie in seconds: longer than that of the tickets of a hand-over.
-const MAX_AGE: u64 = 60;
-/// The length of its value in characters: 256 bits.
-const LENGTH: usize = 43;
-
-/// The meaning of a ticket, which the store keeps.
-struct TicketPayload {
-    token: SessionId,
-    language: Option<Language>,
-    /// The host that the ticket is for, without port.
-    host: String,
-    step: HandOverStep,
-    /// The account of the session: freezes are checked by it even if a restart has forgotten the session.
-    owner: FreezeTarget,
-}
-
-/// The steps of a hand-over. A browser is named by the SHA-256 of its cookie, in hexadecimal.
-enum HandOverStep {
-    /// A server with a key sends a browser, and vouches for it.
-    Sent,
-    /// A browser began at the host `at`, where it has a cookie.
-    Begun { browser: String, at: String },
-    /// The browser has a cookie of the PBX's host `to` too, and goes back.
-    Back { browser: String, there: String, to: String },
-    /// The browser has shown the cookie of its beginning.
-    Known { there: String },
-}
-
-impl HandOverStep {
-    /// Writes the step as one word.
-    fn text(&self) -> String {
-        match self {
-            Self::Sent => "sent".to_owned(),
-            Self::Begun { browser, at } => format!("begun|{browser}|{at}"),
-            Self::Back { browser, there, to } => format!("back|{browser}|{there}|{to}"),
-            Self::Known { there } => format!("known|{there}"),
-        }
-    }
-
-    fn read(text: &str) -> Option<Self> {
-        let parts: Vec<_> = text.split('|').collect();
-        let own = |part: &str| part.to_owned();
-        match parts.as_slice() {
-            ["sent"] => Some(Self::Sent),
-            ["begun", browser, at] => Some(Self::Begun { browser: own(browser), at: own(at) }),
-            ["back", browser, there, to] => Some(Self::Back { browser: own(browser), there: own(there), to: own(to) }),
-            ["known", there] => Some(Self::Known { there: own(there) }),
-            _ => None,
-        }
-    }
-}
-
-impl TicketPayload {
-    /// Writes the payload as one text. Only the last part may contain spaces, so that the parts cannot be confused.
-    fn text(&self) -> Secret {
-        let language = self.language.as_ref().map_or("-", Language::as_str);
-        let (token, step) = (self.token.expose(), self.step.text());
-        Secret::new(format!("{token} {language} {} {step} {}", self.host, self.owner))
-    }
-
-    fn read(text: &Secret) -> Option<Self> {
-        let mut parts = text.expose().splitn(5, ' ');
-        let (token, language, host) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?.to_owned());
-        let language = if language == "-" { None } else { Some(language.parse().ok()?) };
-        let step = HandOverStep::read(parts.next()?)?;
-        Some(Self { token, language, host, step, owner: parts.next()?.parse().ok()? })
-    }
-}
-
-/// A browser as a host recognizes it.
-struct Browser {
-    secret: String,
-}
-
-impl Browser {
-    /// Reads the browser's cookie. A browser without one gets a new value.
-    fn of(headers: &HeaderMap) -> Self {
-        let mut sent = cookies::values(headers, BROWSER).filter(|secret| secret.len() == LENGTH);
-        let secret = sent.next().filter(|_| sent.next().is_none()).map(str::to_owned);
-        Self { secret: secret.unwrap_or_else(random::text::<32>) }
-    }
-
-    fn digest(&self) -> String {
-        hex::encode(sha256(self.secret.as_bytes()))
-    }
-
-    /// Writes its cookie. A page of a listed origin on another site sends and keeps only cookies with `SameSite=None`.
-    fn cookie(&self, same_site: &str) -> HeaderValue {
-        let secret = &self.secret;
-        let line = format!("{BROWSER}={secret}; Max-Age={MAX_AGE}; Path=/; Secure; HttpOnly; SameSite={same_site}");
-        HeaderValue::from_str(&line).unwrap_or_else(|_| HeaderValue::from_static(""))
-    }
-}
 
 /// The next address of a browser, and the cookie by which it will be recognized there.
 pub(super) struct Onward {
