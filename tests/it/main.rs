@@ -114,6 +114,7 @@ mod telephony {
     pub mod ott;
     pub mod pbx;
     pub mod shield;
+    pub mod ticket;
     pub mod voximplant;
 }
 
