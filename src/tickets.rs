@@ -20,16 +20,21 @@ use crate::state::{KeepError, Store};
 
 /// How many characters of a ticket are random: 144 bits.
 const RANDOM: usize = 24;
-/// How many bytes mark a ticket as issued here: 8 characters.
+/// How many bytes mark a ticket as issued here.
 const MARK: usize = 6;
+/// How many characters they are.
+const MARK_TEXT: usize = 8;
 /// The purpose of a ticket's key, for its derivation.
 const PURPOSE: &[u8] = b"callgate ticket 1";
 
 /// A ticket, which the browser carries to the other host. Only [`Ticket::expose`] shows it.
+///
+/// It vouches for a text that is no secret: whoever finds the ticket used or expired can still read it.
 pub(crate) struct Ticket(Secret);
 
 impl Ticket {
-    /// Returns the text: 32 characters of `[A-Za-z0-9_-]`, for the redirect that hands it over.
+    /// Returns the text in `[A-Za-z0-9_-]`, for the redirect that hands it over: 24 random characters, a mark of 8, and the
+    /// text that it vouches for.
     #[must_use]
     pub(crate) fn expose(&self) -> &str {
         self.0.expose()
@@ -64,25 +69,29 @@ impl Tickets {
         Self { store: Arc::clone(&self.store), ttl: self.ttl, mark: Arc::clone(&self.mark) }
     }
 
-    /// Returns whether a ticket was issued here, redeemed or not. Such a text cannot be guessed.
+    /// Returns the text that a ticket vouches for, if the ticket was issued here, redeemed or not. Such a ticket cannot be
+    /// guessed.
     #[must_use]
-    pub(crate) fn has_issued(&self, ticket: &str) -> bool {
-        let Some((random, shown)) = ticket.split_at_checked(RANDOM) else { return false };
-        constant_time::verify_slices_are_equal(self.mark_of(random).as_bytes(), shown.as_bytes()).is_ok()
+    pub(crate) fn vouched(&self, ticket: &str) -> Option<String> {
+        let (random, rest) = ticket.split_at_checked(RANDOM)?;
+        let (mark, text) = rest.split_at_checked(MARK_TEXT)?;
+        constant_time::verify_slices_are_equal(self.mark_of(random, text).as_bytes(), mark.as_bytes()).ok()?;
+        String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()
     }
 
-    fn mark_of(&self, random: &str) -> String {
-        let tag = hmac::sign(&self.mark, random.as_bytes());
+    fn mark_of(&self, random: &str, text: &str) -> String {
+        // All random parts have one length, so that both parts have one reading.
+        let tag = hmac::sign(&self.mark, format!("{random}{text}").as_bytes());
         BASE64_URL_SAFE_NO_PAD.encode(&tag.as_ref()[..MARK])
     }
 
-    /// Issues a ticket for a value.
+    /// Issues a ticket for a value. It vouches for `text`, which is no secret.
     ///
     /// # Errors
     /// When the store is full of unredeemed tickets, or cannot be written.
-    pub(crate) async fn issue(&self, value: &Secret) -> Result<Ticket, KeepError> {
-        let random = random::text::<18>();
-        let ticket = Ticket(Secret::new(format!("{random}{}", self.mark_of(&random))));
+    pub(crate) async fn issue(&self, value: &Secret, text: &str) -> Result<Ticket, KeepError> {
+        let (random, text) = (random::text::<18>(), BASE64_URL_SAFE_NO_PAD.encode(text));
+        let ticket = Ticket(Secret::new(format!("{random}{}{text}", self.mark_of(&random, &text))));
         let until = self.store.now().checked_add(self.ttl).map_err(|_| KeepError::Unavailable)?;
         self.store.keep_ticket(sha256(ticket.expose().as_bytes()), seal(ticket.expose(), value), until).await?;
         Ok(ticket)
@@ -134,7 +143,7 @@ mod tests {
     }
 
     async fn issue(tickets: &Tickets, value: &str) -> Ticket {
-        tickets.issue(&Secret::new(value.to_owned())).await.unwrap()
+        tickets.issue(&Secret::new(value.to_owned()), "app.test/").await.unwrap()
     }
 
     #[track_caller]
@@ -163,13 +172,28 @@ mod tests {
         let tickets = tickets();
         let ticket = issue(&tickets, "session").await;
         for _ in 0..2 {
-            assert!(tickets.has_issued(ticket.expose()) && tickets.successor().has_issued(ticket.expose()));
+            for tickets in [&tickets, &tickets.successor()] {
+                assert_eq!(tickets.vouched(ticket.expose()).as_deref(), Some("app.test/"));
+            }
             let _ = tickets.redeem(ticket.expose()).await;
         }
         let guess = format!("{}{}", &ticket.expose()[..24], "A".repeat(8));
         for text in [&guess, "", "x", &ticket.expose()[..31], &random::text::<24>()] {
-            assert!(!tickets.has_issued(text), "{text}");
+            assert_eq!(tickets.vouched(text), None, "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_ticket_vouches_for_its_own_text_only() {
+        let tickets = tickets();
+        let ticket = issue(&tickets, "session").await;
+        let (stem, text) = ticket.expose().split_at(32);
+        let evil = BASE64_URL_SAFE_NO_PAD.encode("evil.test/");
+        let longer = BASE64_URL_SAFE_NO_PAD.encode("app.test/x");
+        for text in ["", &evil, &longer, &text[..text.len() - 1], &format!("{text}A"), &format!("{text}=")] {
+            assert_eq!(tickets.vouched(&format!("{stem}{text}")), None, "{text}");
+        }
+        assert_eq!(Tickets::new(Arc::new(Store::in_memory()), Duration::ZERO).vouched(ticket.expose()), None);
     }
 
     #[tokio::test]
@@ -218,7 +242,7 @@ mod tests {
         assert_eq!(texts.len(), 1000);
         for text in texts {
             let fits = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-            assert!(fits && text.len() == 32, "{text}");
+            assert!(fits && text.len() == 32 + 12, "{text}");
         }
     }
 

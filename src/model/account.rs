@@ -4,6 +4,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// The longest account name the PBX is asked for, in bytes.
 const MAX_USER: usize = 64;
 
@@ -73,7 +75,8 @@ impl fmt::Display for Account {
 }
 
 /// The rights of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AdminLevel {
     /// The rights of one extension.
     User,

@@ -2,6 +2,7 @@
 //! one of the accounts that the rule grants; it never adds one.
 
 mod outcome;
+mod stored;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use self::outcome::{Decision, GrantError, RuleError, SkipReason, SkippedRule};
+pub use self::stored::StoredGrant;
 use super::account::{Account, AdminLevel, Domain, Language, Role, SystemAdmin, TenantAdmin};
 use super::condition::When;
 use super::ott::VoximplantUser;
@@ -96,7 +98,7 @@ pub struct Requested {
     pub user: Option<String>,
 }
 
-/// The permission for one session of the PBX. Only [`pbx`] creates it.
+/// The permission for one session of the PBX. Only [`pbx`] creates it, and [`StoredGrant::restore`] from one that it made.
 #[derive(Debug)]
 pub struct PbxGrant {
     rule: String,

@@ -30,6 +30,8 @@ pub enum LoginOutcome {
     Granted,
     /// The caller received neither.
     Refused,
+    /// The caller received a ticket, with which the PBX's host opens a session.
+    Ticket,
 }
 
 /// Who asks for a logout.

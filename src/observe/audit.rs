@@ -19,6 +19,10 @@ pub struct LoginRecord {
     pub id: RequestId,
     /// The address of the client.
     pub client: IpAddr,
+    /// The id of the exchange that began the login, if it was another.
+    pub begun: Option<RequestId>,
+    /// The address that redeemed the ticket of the login, if it is another than the client's.
+    pub redeemed_from: Option<IpAddr>,
     /// What the client attempted.
     pub act: AuditedAct,
     /// How it ended.
@@ -85,6 +89,8 @@ impl LoginRecord {
             ("client", FieldValue::word(self.client.to_string())),
             ("act", FieldValue::word(self.act.as_str())),
         ];
+        fields.extend(self.begun.as_ref().map(|id| ("begun", FieldValue::word(id.as_str()))));
+        fields.extend(self.redeemed_from.map(|from| ("redeemed_from", FieldValue::word(from.to_string()))));
         let level = self.level.map(|level| level.as_str().to_owned());
         let known = [
             ("method", &self.method),
@@ -106,6 +112,7 @@ impl LoginRecord {
     const fn kind(&self) -> &'static str {
         match (self.outcome, self.act) {
             (LoginOutcome::Refused, _) => "audit refusal",
+            (LoginOutcome::Ticket, _) => "audit ticket",
             (LoginOutcome::Granted, AuditedAct::Logout(_)) => "audit logout",
             (LoginOutcome::Granted, AuditedAct::Login(_) | AuditedAct::PbxBypass) => "audit grant",
         }
@@ -160,6 +167,8 @@ mod tests {
         LoginRecord {
             id: RequestId::next(),
             client: "2001:db8::1".parse().unwrap(),
+            begun: None,
+            redeemed_from: None,
             act: AuditedAct::Login(LoginKind::Pbx),
             outcome: LoginOutcome::Granted,
             method: Some("app".to_owned()),
@@ -201,6 +210,17 @@ mod tests {
             "2026-11-22T21:00:00.123Z audit grant id=ID client=2001:db8::1 act=pbx_session method=app \
              subject=\"Ann Lee\" rule=staff account=40@acme.test level=user claims=ext,tenant",
         );
+    }
+
+    #[test]
+    fn the_redemption_of_a_ticket_names_the_request_that_began() {
+        let begun = RequestId::next();
+        let entry = LoginRecord { begun: Some(begun), redeemed_from: Some("192.0.2.7".parse().unwrap()), ..granted() };
+        let line = entry.line(LogFormat::Text, Timestamp::UNIX_EPOCH);
+        let told = format!("act=pbx_session begun={begun} redeemed_from=192.0.2.7 method=app");
+        assert!(line.contains(&told) && line.contains("audit grant"), "{line}");
+        let issued = LoginRecord { outcome: LoginOutcome::Ticket, ..granted() };
+        assert!(issued.line(LogFormat::Text, Timestamp::UNIX_EPOCH).contains(" audit ticket id="));
     }
 
     #[test]

@@ -4,11 +4,13 @@ use std::cell::Cell;
 use std::fmt;
 
 use http::HeaderValue;
+use serde::{Deserialize, Serialize};
 
 use crate::random;
 
 /// 128 bits as 32 lower-case hex digits: unique across workers and restarts, without visible order; not a secret.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct RequestId([u8; 32]);
 
 thread_local! {
@@ -37,6 +39,22 @@ impl RequestId {
     #[must_use]
     pub fn header_value(&self) -> HeaderValue {
         HeaderValue::from_bytes(&self.0).expect("hex digits are visible ASCII")
+    }
+}
+
+impl From<RequestId> for String {
+    fn from(id: RequestId) -> Self {
+        id.as_str().to_owned()
+    }
+}
+
+impl TryFrom<String> for RequestId {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        let digits: [u8; 32] = text.into_bytes().try_into().map_err(|_| "an id has 32 digits")?;
+        if digits.iter().copied().all(is_digit) { Ok(Self(digits)) } else { Err("an id is hexadecimal") }
     }
 }
 

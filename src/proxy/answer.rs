@@ -75,7 +75,9 @@ fn json_of(error: &Error, audience: &Audience) -> Value {
 
 fn problem_page(error: &Error, audience: &Audience) -> Page {
     let (status, _) = error.status();
-    let login = login(error).map(|login| format!("<p><a href=\"{}\">Log in</a></p>", escape(login)));
+    let link = |(login, label)| format!("<p><a href=\"{}\">{label}</a></p>", escape(login));
+    let again = login_again(error).map(|login| (login, "Log in again"));
+    let login = login(error).map(|login| (login, "Log in")).or(again).map(link);
     let main = format!(
         "{}<p>{}If this keeps happening, send this number to your administrator:</p><small>{}<br>{status}</small>",
         login.unwrap_or_default(),
@@ -109,9 +111,18 @@ fn login(error: &Error) -> Option<&str> {
     }
 }
 
+/// Returns where a person can begin the login again.
+fn login_again(error: &Error) -> Option<&str> {
+    match error {
+        Error::LoginAgain(_, login) => Some(login),
+        _ => None,
+    }
+}
+
 /// Returns the header fields that belong to an error.
 fn fields(error: &Error) -> Vec<(HeaderName, HeaderValue)> {
     match error {
+        Error::LoginAgain(error, _) => fields(error),
         Error::MethodNotAllowed(allow) => vec![(header::ALLOW, HeaderValue::from_static(allow))],
         Error::Unauthenticated { .. } => {
             vec![(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"callgate\""))]

@@ -53,6 +53,12 @@ pub(super) enum Error {
     /// The caller may become one of several accounts and has not named one.
     #[error("this login has several accounts: name one of them")]
     Choose(AccountChoices),
+    /// A ticket was used, has expired, or is for another host or another browser.
+    #[error("this login was used, or took too long")]
+    StaleTicket,
+    /// One of the other errors, where a person can begin the login again at this address.
+    #[error("{0}")]
+    LoginAgain(Box<Self>, String),
     /// The rule leads to a Voximplant user that does not exist. The client sees the same as for [`Error::Forbidden`].
     #[error("this is not permitted")]
     UnknownUser,
@@ -146,7 +152,7 @@ impl Error {
             Self::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Self::Unauthenticated { .. } => (StatusCode::UNAUTHORIZED, "unauthenticated"),
             Self::Choose(_) => (StatusCode::MULTIPLE_CHOICES, "account_selection_required"),
-            Self::Forbidden | Self::UnknownUser => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::Forbidden | Self::UnknownUser | Self::StaleTicket => (StatusCode::FORBIDDEN, "forbidden"),
             Self::Blocked => (StatusCode::FORBIDDEN, "blocked"),
             Self::CrossSite => (StatusCode::FORBIDDEN, "cross_site"),
             Self::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
@@ -161,7 +167,7 @@ impl Error {
             Self::Pbx(error) => pbx_status(error),
             Self::Oidc(error, _) => oidc_status(error),
             Self::LogoutToken(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
-            Self::ForListedOrigin(error, _) => error.status(),
+            Self::ForListedOrigin(error, _) | Self::LoginAgain(error, _) => error.status(),
         }
     }
 
@@ -169,7 +175,7 @@ impl Error {
     #[must_use]
     pub(super) fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::ForListedOrigin(error, _) => error.cause(),
+            Self::ForListedOrigin(error, _) | Self::LoginAgain(error, _) => error.cause(),
             Self::Oidc(error, _) => std::error::Error::source(error),
             error => std::error::Error::source(error),
         }

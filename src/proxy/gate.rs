@@ -13,6 +13,7 @@
 mod admit;
 pub(super) mod attempt;
 pub(super) mod audit;
+pub(super) mod caller;
 pub(super) mod effects;
 mod grant;
 mod prove;

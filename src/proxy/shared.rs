@@ -20,8 +20,8 @@ use crate::state::Store;
 use crate::tickets::Tickets;
 use crate::upstream::Connector;
 
-/// The life of a ticket of the two-host hand-over: that of the PBX's token behind it.
-const TICKET_LIFE: Duration = Duration::from_secs(10);
+/// The life of a ticket of the two-host hand-over. Each hop of the browser has a ticket of its own.
+const TICKET_LIFE: Duration = Duration::from_secs(30);
 /// The interval at which the store is swept. A sweep also tries again to write a file that could not be written.
 const SWEEP: Duration = Duration::from_secs(10);
 

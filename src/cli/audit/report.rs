@@ -228,7 +228,8 @@ impl ReportBuilder {
                 let times = self.refusals.entry(refused);
                 times.and_modify(|times| times.add(line.time)).or_insert_with(|| Occurrences::once(line.time));
             }
-            "audit grant" | "access" | "lost" => {}
+            // A ticket is no login yet: its redemption has a line of its own.
+            "audit grant" | "audit ticket" | "access" | "lost" => {}
             // Of no account: it is no event of those that a report is about.
             "audit logout" if line.account.is_none() && wanted.account.is_some() => {}
             kind => {

@@ -342,7 +342,7 @@ impl Label for LoginKind {
 
 impl Label for LoginOutcome {
     const KEY: &'static str = "outcome";
-    const ALL: &'static [Self] = &[Self::Granted, Self::Refused];
+    const ALL: &'static [Self] = &[Self::Granted, Self::Refused, Self::Ticket];
 
     fn index(self) -> usize {
         self as usize
@@ -352,6 +352,7 @@ impl Label for LoginOutcome {
         match self {
             Self::Granted => "granted",
             Self::Refused => "refused",
+            Self::Ticket => "ticket",
         }
     }
 }

@@ -49,7 +49,7 @@ impl Gate {
     /// As [`Gate::admit`], for a credential that no auth method knows. The request is not counted.
     ///
     /// # Errors
-    /// When a page of another origin asks unseen, or the client has guessed too often.
+    /// When a page of another origin asks unseen, no audit line can be written, or the client has guessed too often.
     pub(in crate::proxy) fn admit_credential<'a>(
         &self,
         request: LoginRequest<'_>,
@@ -58,6 +58,7 @@ impl Gate {
     ) -> Result<Attempt<'a>, Error> {
         let credential = CredentialDigest { digest, is_cookie: false };
         let attempt = self.begin((LoginKind::Pbx, Some(credential)), request, context, Effects::Live)?;
+        self.check_audit()?;
         attempt.check_failures(&self.state.limits)?;
         Ok(attempt)
     }

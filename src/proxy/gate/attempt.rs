@@ -53,6 +53,11 @@ impl<'a> Attempt<'a> {
         self.trigger == Trigger::Navigation
     }
 
+    /// Returns the digest of the credentials that the request shows.
+    pub(super) fn credential_digest(&self) -> Option<Digest> {
+        self.credential.map(|credential| credential.digest)
+    }
+
     // === Where it counts ===
 
     /// Returns the source that its requests count for.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Gate;
 use super::attempt::Attempt;
+use super::caller::Caller;
 use super::effects::Effects;
 use crate::model::account::AdminLevel;
 use crate::model::grant::{PbxGrant, VoximplantGrant};
@@ -16,15 +17,18 @@ use crate::proxy::error::Error;
 /// The facts of one login for the audit log, beside the client.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Facts<'a> {
-    /// The method that refused, where there is no principal.
+    /// The method that refused, where there is no proven caller.
     pub(in crate::proxy) method: Option<&'a str>,
-    pub(in crate::proxy) principal: Option<&'a Principal>,
-    /// The person that a provider names, where there is no principal.
+    /// The method and the subject of the proven caller.
+    pub(in crate::proxy) proven: Option<(&'a str, &'a str)>,
+    /// The person that a provider names, where there is no proven caller.
     pub(in crate::proxy) subject: Option<&'a str>,
     pub(in crate::proxy) rule: Option<&'a str>,
     pub(in crate::proxy) account: Option<String>,
     /// The rights of the PBX session.
     pub(in crate::proxy) level: Option<AdminLevel>,
+    /// The caller of a login that may have begun with another request.
+    pub(in crate::proxy) caller: Option<&'a Caller>,
 }
 
 impl<'a> Facts<'a> {
@@ -35,7 +39,12 @@ impl<'a> Facts<'a> {
 
     /// States the caller.
     pub(in crate::proxy) fn of(principal: &'a Principal) -> Self {
-        Self { principal: Some(principal), ..Self::default() }
+        Self { proven: Some((&principal.method, &principal.subject)), ..Self::default() }
+    }
+
+    /// States the caller of a login whose credential is spent.
+    pub(in crate::proxy) fn of_caller(caller: &'a Caller) -> Self {
+        Self { proven: Some((&caller.method, &caller.subject)), caller: Some(caller), ..Self::default() }
     }
 
     /// States a grant of an account of the PBX.
@@ -56,13 +65,33 @@ impl Gate {
     /// # Errors
     /// When the line cannot be written.
     pub(in crate::proxy) async fn audit_grant(&self, attempt: &Attempt<'_>, facts: &Facts<'_>) -> Result<(), Error> {
-        let entry = self.entry(AuditedAct::Login(attempt.kind), LoginOutcome::Granted, attempt.context, facts, None);
+        self.audit_success(LoginOutcome::Granted, attempt, facts).await
+    }
+
+    /// Audits a ticket, before the browser gets it: its session is opened and audited later, by another request.
+    ///
+    /// # Errors
+    /// When the line cannot be written.
+    pub(in crate::proxy) async fn audit_ticket(&self, attempt: &Attempt<'_>, facts: &Facts<'_>) -> Result<(), Error> {
+        self.audit_success(LoginOutcome::Ticket, attempt, facts).await
+    }
+
+    async fn audit_success(
+        &self,
+        outcome: LoginOutcome,
+        attempt: &Attempt<'_>,
+        facts: &Facts<'_>,
+    ) -> Result<(), Error> {
+        let entry = self.entry(AuditedAct::Login(attempt.kind), outcome, attempt.context, facts, None);
         if let Err(unaudited) = self.logs.write_grant(&entry).await {
             self.audit_refusal(attempt, facts, &unaudited.to_string());
             return Err(Error::NotAudited(unaudited));
         }
-        attempt.remember_own(&self.state.limits);
-        self.tally.login(attempt.kind, LoginOutcome::Granted);
+        // A ticket is no credential of its caller's.
+        if entry.begun.is_none() {
+            attempt.remember_own(&self.state.limits);
+        }
+        self.tally.login(attempt.kind, outcome);
         Ok(())
     }
 
@@ -124,14 +153,17 @@ impl Gate {
         facts: &Facts<'_>,
         reason: Option<&str>,
     ) -> LoginRecord {
-        let principal = facts.principal;
+        let before = facts.caller.filter(|caller| caller.request != context.id);
+        let client = before.map_or_else(|| context.client(), |caller| caller.client);
         LoginRecord {
             id: context.id,
-            client: context.client(),
+            client,
+            begun: before.map(|caller| caller.request),
+            redeemed_from: Some(context.client()).filter(|from| *from != client),
             act,
             outcome,
-            method: principal.map(|principal| principal.method.as_str()).or(facts.method).map(str::to_owned),
-            subject: principal.map(|principal| principal.subject.as_str()).or(facts.subject).map(str::to_owned),
+            method: facts.proven.map(|(method, _)| method).or(facts.method).map(str::to_owned),
+            subject: facts.proven.map(|(_, subject)| subject).or(facts.subject).map(str::to_owned),
             rule: facts.rule.map(str::to_owned),
             account: facts.account.clone(),
             level: facts.level,

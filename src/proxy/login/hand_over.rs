@@ -1,70 +1,80 @@
-//! How a session reaches the browser: in a link to the landing page, or by a ticket for the PBX's host.
+//! How a session reaches the browser: in a link to the landing page, as a cookie where the browser is, or by a ticket for the
+//! PBX's host.
 
 use http::header::HeaderMap;
 use http::{Response, StatusCode};
 use serde_json::json;
 
-use super::session::{self, MintedSession, PbxLogin};
+use super::accepted::AcceptedLogin;
+use super::order::{self, SessionOrder};
+use super::session::PbxLogin;
 use super::ticket::{self, Onward};
 use crate::config::Handoff;
 use crate::exchange::Body;
-use crate::model::freeze_target::FreezeTarget;
 use crate::model::landing;
+use crate::model::session::SessionId;
 use crate::proxy::answer::response;
-use crate::proxy::context::RequestContext;
 use crate::proxy::error::Error;
+use crate::proxy::gate::attempt::Attempt;
 
-/// How long the PBX's temporary token is good, in seconds (dialects B and C).
+/// How long the PBX's temporary token is good, in seconds (dialects B and C). The ticket beside it is good for longer.
 const TOKEN_LIFE: u64 = 10;
 /// How long a session in a link is said to be good: the PBX's default web session time-out, in seconds (dialect A).
 const SESSION_LIFE: u64 = 3600;
 
-/// Sends a browser to its session.
+/// Sends a browser to the session of an order.
 pub(super) async fn send_browser(
     login: PbxLogin<'_>,
-    minted: MintedSession,
+    order: SessionOrder,
     headers: &HeaderMap,
-    context: &RequestContext,
+    attempt: &Attempt<'_>,
 ) -> Result<Response<Body>, Error> {
-    let is_here = minted.host.as_ref() == Some(&context.authority.host);
-    if login.settings.handoff == Handoff::Cookie && is_here {
-        let owner = FreezeTarget::of(&minted.role);
-        return session::land(login, &minted.id, minted.language.as_ref(), &owner, context).await;
-    }
-    Ok(address(login, &minted, headers, context).await?.redirect(StatusCode::SEE_OTHER))
+    let host = order.host()?.to_owned();
+    let is_here = host == attempt.context.authority.host;
+    let accepted = order::accept(login, order, attempt).await?;
+    let onward = match login.settings.handoff {
+        Handoff::Cookie if is_here => return accepted.land(login, attempt).await,
+        Handoff::Cookie => ticket::begin(login, accepted, &host, headers, attempt).await?,
+        Handoff::Link => {
+            let session = accepted.open(login, attempt).await?;
+            Onward { address: link(login, &accepted, &host, &session, attempt), cookie: None }
+        }
+    };
+    Ok(onward.redirect(StatusCode::SEE_OTHER))
 }
 
-/// Describes a session to a program that will send a browser to it.
+/// Describes the session of an order to a program that will send a browser to it. With the cookie hand-over, the program gets
+/// a session for itself, and a ticket by which the browser gets another.
 pub(super) async fn describe(
     login: PbxLogin<'_>,
-    minted: MintedSession,
+    order: SessionOrder,
     headers: &HeaderMap,
-    context: &RequestContext,
+    attempt: &Attempt<'_>,
 ) -> Result<Response<Body>, Error> {
-    let Onward { address: url, cookie } = address(login, &minted, headers, context).await?;
-    let life = match login.settings.handoff {
-        Handoff::Link => SESSION_LIFE,
-        Handoff::Cookie => TOKEN_LIFE,
+    let host = order.host()?.to_owned();
+    let accepted = order::accept(login, order, attempt).await?;
+    let session = accepted.open(login, attempt).await?;
+    let (onward, life) = match login.settings.handoff {
+        Handoff::Link => {
+            let address = link(login, &accepted, &host, &session, attempt);
+            (Onward { address, cookie: None }, SESSION_LIFE)
+        }
+        Handoff::Cookie => (ticket::begin(login, accepted, &host, headers, attempt).await?, TOKEN_LIFE),
     };
-    let mut response = response::json(&json!({ "url": url, "session": minted.id.expose(), "expires_in": life }));
+    let Onward { address, cookie } = onward;
+    let mut response = response::json(&json!({ "url": address, "session": session.expose(), "expires_in": life }));
     Onward::set_cookie(cookie, &mut response);
     Ok(response)
 }
 
-/// Writes the address at which a browser that is elsewhere finds its session.
-async fn address(
+/// Writes the link to the landing page with a session.
+fn link(
     login: PbxLogin<'_>,
-    minted: &MintedSession,
-    headers: &HeaderMap,
-    context: &RequestContext,
-) -> Result<Onward, Error> {
-    match login.settings.handoff {
-        Handoff::Link => {
-            let authority = context.authority.with_host(minted.host()?);
-            let landing = &login.settings.landing;
-            let address = landing::link(&authority, landing, &minted.id, minted.language.as_ref());
-            Ok(Onward { address, cookie: None })
-        }
-        Handoff::Cookie => ticket::begin(login, minted, headers, context).await,
-    }
+    accepted: &AcceptedLogin,
+    host: &str,
+    session: &SessionId,
+    attempt: &Attempt<'_>,
+) -> String {
+    let authority = attempt.context.authority.with_host(host);
+    landing::link(&authority, &login.settings.landing, session, accepted.language.as_ref())
 }

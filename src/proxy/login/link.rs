@@ -41,10 +41,7 @@ pub(super) async fn answer(
     match decide(login, link, context, Effects::Live).await? {
         LinkStep::TryAgain(path) => Ok(page::continue_to(&path).respond()),
         LinkStep::Confirm => Ok(confirm::page(link.query.unwrap_or_default())),
-        LinkStep::Granted(order, attempt) => {
-            let minted = order::open(login, *order, &attempt).await?;
-            hand_over::send_browser(login, minted, link.headers, context).await
-        }
+        LinkStep::Granted(order, attempt) => hand_over::send_browser(login, *order, link.headers, &attempt).await,
     }
 }
 
@@ -110,6 +107,5 @@ pub(in crate::proxy) async fn answer_button(
         return Err(Error::NotFound);
     }
     let order = order::decide(login, proof, &selectors, Delivery::Address, &attempt)?;
-    let minted = order::open(login, order, &attempt).await?;
-    hand_over::send_browser(login, minted, link.headers, context).await
+    hand_over::send_browser(login, order, link.headers, &attempt).await
 }

@@ -1,8 +1,9 @@
 //! The order of a session: what a proven caller is granted, decided whole before anything is spent for it. The host that
 //! the browser will be sent to is part of it, so no session is minted that could not be handed over.
 
+use super::accepted::AcceptedLogin;
 use super::selectors::Selectors;
-use super::session::{MintedSession, PbxLogin};
+use super::session::PbxLogin;
 use crate::auth::{Proof, SingleUse};
 use crate::config::{Handoff, HostPattern};
 use crate::model::account::{Language, Role};
@@ -13,6 +14,7 @@ use crate::proxy::error::AccountChoices;
 use crate::proxy::error::Error;
 use crate::proxy::gate::attempt::Attempt;
 use crate::proxy::gate::audit::Facts;
+use crate::proxy::gate::caller::Caller;
 
 /// The reason of a refusal where no host is known to send the browser to.
 const NO_HOST: &str = "no host of [pbx] hosts is a name to send the browser to";
@@ -42,6 +44,11 @@ pub(in crate::proxy) struct SessionOrder {
 impl SessionOrder {
     fn facts(&self) -> Facts<'_> {
         Facts::of(&self.principal).of_pbx_grant(&self.grant)
+    }
+
+    /// Returns the PBX's host for the browser.
+    pub(super) fn host(&self) -> Result<&str, Error> {
+        self.host.as_deref().ok_or(Error::Forbidden)
     }
 }
 
@@ -132,44 +139,25 @@ pub(in crate::proxy) async fn spend(
     order: &SessionOrder,
     attempt: &Attempt<'_>,
 ) -> Result<(), Error> {
-    login.gate.spend(order.once.as_ref(), &order.facts(), attempt).await?;
-    check_frozen(login, order, attempt)
+    let (gate, facts) = (login.gate, order.facts());
+    gate.spend(order.once.as_ref(), &facts, attempt).await?;
+    gate.refuse_frozen(gate.state.freezes.covers_role(order.grant.role()), &facts, attempt)
 }
 
-/// Opens the session: spends the credential, asks the PBX, and audits the grant.
+/// Accepts an order: spends the credential.
 ///
 /// # Errors
-/// When one of these fails, or the account was frozen while the PBX was asked.
-pub(super) async fn open(
+/// As [`spend`].
+pub(super) async fn accept(
     login: PbxLogin<'_>,
     order: SessionOrder,
     attempt: &Attempt<'_>,
-) -> Result<MintedSession, Error> {
-    let PbxLogin { gate, sessions, .. } = login;
+) -> Result<AcceptedLogin, Error> {
     let facts = order.facts();
-    let pending = gate.watch(attempt, &facts);
-    let minted = match spend(login, &order, attempt).await {
-        Ok(()) => Ok(sessions.mint(order.grant.role()).await),
-        Err(error) => Err(error),
-    };
+    let pending = login.gate.watch(attempt, &facts);
+    let spent = spend(login, &order, attempt).await;
     pending.settle();
-    let id = minted?.map_err(|error| {
-        gate.audit_refusal(attempt, &facts, &error.to_string());
-        Error::from(error)
-    })?;
-    check_frozen(login, &order, attempt)?;
-    gate.audit_grant(attempt, &facts).await?;
-    Ok(MintedSession {
-        id,
-        role: order.grant.role().clone(),
-        is_by_key: gate.is_key(&order.principal.method),
-        language: order.language,
-        host: order.host,
-    })
-}
-
-/// Refuses an order whose account was frozen since it was decided.
-fn check_frozen(login: PbxLogin<'_>, order: &SessionOrder, attempt: &Attempt<'_>) -> Result<(), Error> {
-    let is_frozen = login.gate.state.freezes.covers_role(order.grant.role());
-    login.gate.refuse_frozen(is_frozen, &order.facts(), attempt)
+    spent?;
+    let caller = Caller::of(&order.principal, attempt);
+    Ok(AcceptedLogin { caller, grant: order.grant, language: order.language })
 }

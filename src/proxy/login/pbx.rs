@@ -62,9 +62,11 @@ async fn answer_post(
         false => Delivery::Id,
     };
     let order = order::decide(login, proof, &selectors, delivery, &attempt)?;
-    let minted = order::open(login, order, &attempt).await?;
     match delivery {
-        Delivery::Address => hand_over::describe(login, minted, &head.headers, context).await,
-        Delivery::Id => Ok(response::json(&json!(minted.id.expose()))),
+        Delivery::Address => hand_over::describe(login, order, &head.headers, &attempt).await,
+        Delivery::Id => {
+            let session = order::accept(login, order, &attempt).await?.open(login, &attempt).await?;
+            Ok(response::json(&json!(session.expose())))
+        }
     }
 }

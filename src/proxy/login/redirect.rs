@@ -3,9 +3,9 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 
-use super::order::{self, Delivery};
+use super::order::{self, Delivery, SessionOrder};
 use super::selectors::Selectors;
-use super::session::{MintedSession, PbxLogin};
+use super::session::PbxLogin;
 use super::ticket::{self, Onward};
 use crate::auth::{Proof, Verdict};
 use crate::config::{Config, Handoff};
@@ -135,8 +135,7 @@ pub(in crate::proxy) async fn give_session(
     let Some((principal, attempt)) = prove(login, &redirecting, context).await? else { return Ok(false) };
     let selectors = Selectors::in_language(offered_language(login, &principal, &redirecting.location));
     let order = order::decide_for(login, principal, &selectors, delivery(login, &redirecting.target), &attempt)?;
-    let minted = order::open(login, order, &attempt).await?;
-    let onward = lead_on(login, &minted, &redirecting, context).await?;
+    let onward = lead_on(login, order, &redirecting, &attempt).await?;
     redirect(response, &onward.address)?;
     Onward::set_cookie(onward.cookie, response);
     Ok(true)
@@ -145,22 +144,26 @@ pub(in crate::proxy) async fn give_session(
 /// Writes the address that takes the place of the app's.
 async fn lead_on(
     login: PbxLogin<'_>,
-    minted: &MintedSession,
+    order: SessionOrder,
     redirecting: &Redirecting<'_>,
-    context: &RequestContext,
+    attempt: &Attempt<'_>,
 ) -> Result<Onward, Error> {
-    let location = &redirecting.location;
-    let address = match (login.settings.handoff, &minted.host) {
-        (Handoff::Cookie, _) => return ticket::begin(login, minted, &redirecting.asked.headers, context).await,
-        // The landing page is on the PBX's host, wherever the reference would lead: never to the app with the session.
-        (Handoff::Link, Some(host)) if *host != context.authority.host => {
-            let page = landing::resolved(location, &redirecting.asked.path);
-            let page = format!("https://{}{page}", context.authority.with_host(host));
-            landing::with_session(&page, &minted.id, minted.language.as_ref())
+    let (location, authority, host) = (&redirecting.location, &attempt.context.authority, order.host.clone());
+    let accepted = order::accept(login, order, attempt).await?;
+    let page = match (login.settings.handoff, host) {
+        (Handoff::Cookie, host) => {
+            let host = host.ok_or(Error::Forbidden)?;
+            return ticket::begin(login, accepted, &host, &redirecting.asked.headers, attempt).await;
         }
-        (Handoff::Link, _) => landing::with_session(location, &minted.id, minted.language.as_ref()),
+        // The landing page is on the PBX's host, wherever the reference would lead: never to the app with the session.
+        (Handoff::Link, Some(host)) if host != authority.host => {
+            let page = landing::resolved(location, &redirecting.asked.path);
+            &format!("https://{}{page}", authority.with_host(&host))
+        }
+        (Handoff::Link, _) => location,
     };
-    Ok(Onward { address, cookie: None })
+    let session = accepted.open(login, attempt).await?;
+    Ok(Onward { address: landing::with_session(page, &session, accepted.language.as_ref()), cookie: None })
 }
 
 /// Returns the part of a session that the redirect needs: one to a host of the PBX names the host already.

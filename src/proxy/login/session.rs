@@ -4,20 +4,15 @@ use std::error::Error as StdError;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::Response;
-use http::header::{self, HeaderValue};
+use http::header::HeaderValue;
 use tokio::time::Instant;
 
 use crate::config::{AdminCredentials, PbxConfig};
-use crate::exchange::Body;
 use crate::model::account::{Language, Role};
-use crate::model::freeze_target::FreezeTarget;
 use crate::model::session::{SESSION, SessionId};
 use crate::observe::metrics::Tally;
 use crate::pbx::{self, Pbx};
-use crate::proxy::answer::page;
 use crate::proxy::context::RequestContext;
-use crate::proxy::error::Error;
 use crate::proxy::gate::Gate;
 use crate::proxy::shared::PbxState;
 use crate::upstream::Upstream;
@@ -34,24 +29,6 @@ pub(in crate::proxy) struct PbxLogin<'p> {
     pub(in crate::proxy) gate: &'p Gate,
     pub(in crate::proxy) sessions: &'p Sessions,
     pub(in crate::proxy) settings: &'p PbxConfig,
-}
-
-/// A session with what its hand-over needs.
-pub(super) struct MintedSession {
-    pub(super) id: SessionId,
-    pub(super) role: Role,
-    pub(super) language: Option<Language>,
-    /// The PBX's host for the browser; `None` where the id alone was asked for.
-    pub(super) host: Option<String>,
-    /// Whether a server with a key asked, which answers for the browser that it sends.
-    pub(super) is_by_key: bool,
-}
-
-impl MintedSession {
-    /// Returns the PBX's host for the browser.
-    pub(super) fn host(&self) -> Result<&str, Error> {
-        self.host.as_deref().ok_or(Error::Forbidden)
-    }
 }
 
 impl Sessions {
@@ -77,25 +54,23 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Exchanges a token for the PBX's cookies under the host name that the browser uses, and remembers whose they are.
+    /// Opens a session, exchanges its token for the PBX's cookies under the host name that the browser uses, and
+    /// remembers whose they are.
     ///
     /// # Errors
-    /// When the PBX does not take the token.
-    async fn exchange(
-        &self,
-        token: &SessionId,
-        owner: &FreezeTarget,
-        host: &HeaderValue,
-    ) -> Result<Vec<HeaderValue>, pbx::Error> {
-        let owner = self.state.issued.account(token.expose(), Instant::now()).or_else(|| match owner {
-            FreezeTarget::Account(account) => Some(Role::User(account.clone())),
-            FreezeTarget::Domain(_) | FreezeTarget::User(_) => None,
-        });
-        let cookies = self.pbx.exchange(token, host.clone()).await?;
-        if let Some(owner) = &owner {
-            self.remember_cookies(&cookies, owner);
-        }
+    /// When the PBX gives no token, or does not take it.
+    pub(super) async fn mint_cookies(&self, role: &Role, host: &HeaderValue) -> Result<Vec<HeaderValue>, pbx::Error> {
+        let token = self.mint(role).await?;
+        let cookies = self.pbx.exchange(&token, host.clone()).await?;
+        self.remember_cookies(&cookies, role);
         Ok(cookies)
+    }
+
+    /// Tells the PBX the language of the session of these cookies. If it does not take it, the session is still good.
+    pub(super) async fn set_language(&self, language: &Language, cookies: &[HeaderValue], context: &RequestContext) {
+        if let Err(error) = self.pbx.set_language(language, cookies, context.authority.raw.clone()).await {
+            tracing::warn!(id = %context.id, error = &error as &dyn StdError, "the PBX did not take the language");
+        }
     }
 
     /// Remembers whose the sessions are that the PBX opens for a token.
@@ -110,33 +85,4 @@ impl Sessions {
     pub(super) fn tickets(&self) -> &crate::tickets::Tickets {
         &self.state.tickets
     }
-}
-
-/// Exchanges the token for the PBX's cookie, and lets the browser go on to the landing page with it.
-///
-/// That page takes no language from its address, so the PBX is told the language of the session. If it does not take the
-/// language, the session is still good.
-pub(super) async fn land(
-    login: PbxLogin<'_>,
-    token: &SessionId,
-    language: Option<&Language>,
-    owner: &FreezeTarget,
-    context: &RequestContext,
-) -> Result<Response<Body>, Error> {
-    let PbxLogin { gate, sessions, settings } = login;
-    if gate.state.freezes.covers(owner) {
-        return Err(Error::Forbidden);
-    }
-    let host = &context.authority.raw;
-    let cookies = sessions.exchange(token, owner, host).await?;
-    if let Some(language) = language
-        && let Err(error) = sessions.pbx.set_language(language, &cookies, host.clone()).await
-    {
-        tracing::warn!(id = %context.id, error = &error as &dyn StdError, "the PBX did not take the language");
-    }
-    let mut response = page::continue_to(&settings.landing).respond();
-    for cookie in cookies {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
-    }
-    Ok(response)
 }

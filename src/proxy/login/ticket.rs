@@ -1,5 +1,5 @@
 //! `/auth/callgate/ticket`: the two-host hand-over. A ticket leads a browser from the host where its caller was proven to
-//! the PBX's host. Only the browser that began the hand-over can use it.
+//! the PBX's host, where the session is opened. Only the browser that began the hand-over can use it.
 //!
 //! The two hosts may be two sites, which share no cookie. So the browser goes to and fro once: the ticket leads it to the
 //! PBX's host, which gives it a cookie and sends it back; the first host knows it by a cookie of the beginning, and sends
@@ -14,12 +14,13 @@ use http::{Method, Request, Response, StatusCode};
 
 use self::browser::Browser;
 use self::payload::{HandOverStep, TicketPayload};
+use super::accepted::AcceptedLogin;
 use super::form::Fields;
-use super::session::{self, MintedSession, PbxLogin};
+use super::session::PbxLogin;
 use crate::exchange::Body;
 use crate::model::digest::sha256;
-use crate::model::freeze_target::FreezeTarget;
-use crate::model::path::TICKET_PATH;
+use crate::model::grant::REDIRECT;
+use crate::model::path::{PBX_PATH, TICKET_PATH};
 use crate::proxy::answer::response;
 use crate::proxy::browser::fetch_metadata;
 use crate::proxy::context::{LoginRequest, RequestContext};
@@ -50,41 +51,44 @@ impl Onward {
     }
 }
 
-/// Begins a hand-over to the PBX's host. `headers`: of the browser's request; a page may be of another site.
+/// Begins a hand-over to the PBX's host for a login. `headers`: of the browser's request; a page may be of another site.
 ///
 /// # Errors
-/// When the ticket cannot be kept.
+/// When the ticket cannot be kept, or no audit line can be written.
 pub(super) async fn begin(
     login: PbxLogin<'_>,
-    minted: &MintedSession,
+    accepted: AcceptedLogin,
+    host: &str,
     headers: &HeaderMap,
-    context: &RequestContext,
+    attempt: &Attempt<'_>,
 ) -> Result<Onward, Error> {
-    let host = minted.host()?.to_owned();
-    let there = context.authority.with_host(&host);
-    let browser = (!minted.is_by_key).then(|| Browser::of(headers));
-    let step = browser.as_ref().map_or(HandOverStep::Sent, |browser| HandOverStep::Begun {
-        browser: browser.digest(),
-        at: context.authority.with_host(&context.authority.host),
-    });
-    let (token, language) = (minted.id.clone(), minted.language.clone());
-    let payload = TicketPayload { token, language, host, step, owner: FreezeTarget::of(&minted.role) };
+    let (gate, context) = (login.gate, attempt.context);
+    let at = context.authority.with_host(&context.authority.host);
+    let browser = (!gate.is_key(&accepted.caller.method)).then(|| Browser::of(headers));
+    let (step, again) = match &browser {
+        None => (HandOverStep::Sent, String::new()),
+        Some(browser) => {
+            let page = if accepted.caller.method == REDIRECT { "/" } else { PBX_PATH };
+            let again = format!("{at}{page}");
+            (HandOverStep::Begun { browser: browser.digest(), at }, again)
+        }
+    };
+    let payload = TicketPayload { login: accepted, host: host.to_owned(), step, again };
+    let address = issue(login, &payload, &context.authority.with_host(host)).await?;
+    gate.audit_ticket(attempt, &payload.login.facts()).await?;
     let same_site = if is_of_another_site(headers) { "None" } else { "Lax" };
-    Ok(Onward {
-        address: issue(login, &payload, &there).await?,
-        cookie: browser.map(|browser| browser.cookie(same_site)),
-    })
+    Ok(Onward { address, cookie: browser.map(|browser| browser.cookie(same_site)) })
 }
 
 async fn issue(login: PbxLogin<'_>, payload: &TicketPayload, authority: &str) -> Result<String, Error> {
-    let ticket = login.sessions.tickets().issue(&payload.text()).await.map_err(Error::NotStored)?;
+    let ticket = login.sessions.tickets().issue(&payload.text(), &payload.again).await.map_err(Error::NotStored)?;
     Ok(format!("https://{authority}{TICKET_PATH}?t={}", ticket.expose()))
 }
 
-/// Redeems a ticket: on the host it is for, once, for a window of its own.
+/// Redeems a ticket: on the host it is for, once, for a window of its own. The last ticket of a hand-over opens the session.
 ///
 /// # Errors
-/// When the ticket is unknown, used, expired or another browser's, or its account is frozen.
+/// When the ticket is unknown, used, expired or another browser's, its account is frozen, or there is no session.
 pub(in crate::proxy) async fn answer(
     login: PbxLogin<'_>,
     request: &Request<RequestBody>,
@@ -103,15 +107,13 @@ pub(in crate::proxy) async fn answer(
     let mut fields = Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?;
     let ticket = fields.take("t").ok_or(Error::Malformed("the parameter t is missing"))?;
     let attempt = gate.admit_credential(LoginRequest::of(request), sha256(ticket.as_bytes()), context)?;
-    let payload = tickets.redeem(&ticket).await.map_err(Error::NotStored)?;
+    let value = tickets.redeem(&ticket).await.map_err(Error::NotStored)?;
     attempt.check_failures(&gate.state.limits)?;
-    let payload = payload.as_ref().and_then(TicketPayload::read);
+    let payload = value.and_then(|value| TicketPayload::read(&value, &gate.config().rules));
     let Some(payload) = payload.filter(|payload| payload.host == context.authority.host) else {
         return Err(refuse_unknown(login, &ticket, &attempt));
     };
-    if gate.state.freezes.covers(&payload.owner) {
-        return Err(Error::Forbidden);
-    }
+    payload.login.refuse_frozen(login, &attempt)?;
     let browser = Browser::of(request.headers());
     match &payload.step {
         HandOverStep::Sent => {}
@@ -122,11 +124,12 @@ pub(in crate::proxy) async fn answer(
         }
         HandOverStep::Known { .. } | HandOverStep::Back { .. } => {
             // This is no guess: the address may have been sent to a person as a trap.
-            gate.audit_refusal(&attempt, &Facts::default(), "another browser began this login");
-            return Err(Error::Forbidden);
+            gate.audit_refusal(&attempt, &payload.login.facts(), "another browser began this login");
+            return Err(offer_login(Error::StaleTicket, &payload.again));
         }
     }
-    session::land(login, &payload.token, payload.language.as_ref(), &payload.owner, context).await
+    let landed = payload.login.land(login, &attempt).await;
+    landed.map_err(|error| if error.status().0.is_server_error() { offer_login(error, &payload.again) } else { error })
 }
 
 /// Gives the browser a cookie of the PBX's host, and sends it back to where it began.
@@ -160,13 +163,20 @@ fn without_port(authority: &str) -> &str {
 
 /// Refuses a ticket that leads nowhere. One that was issued here is no guess: it was used, or is too old.
 fn refuse_unknown(login: PbxLogin<'_>, ticket: &str, attempt: &Attempt<'_>) -> Error {
-    if !login.sessions.tickets().has_issued(ticket)
-        && let Err(limited) = attempt.count_guess(&login.gate.state.limits)
+    let gate = login.gate;
+    let again = login.sessions.tickets().vouched(ticket);
+    if again.is_none()
+        && let Err(limited) = attempt.count_guess(&gate.state.limits)
     {
         return limited.into();
     }
-    login.gate.audit_refusal(attempt, &Facts::default(), "the ticket is unknown, used or expired");
-    Error::Forbidden
+    gate.audit_refusal(attempt, &Facts::default(), "the ticket is unknown, used or expired");
+    offer_login(Error::StaleTicket, &again.unwrap_or_default())
+}
+
+/// Lets the page of an error offer the login again, at the address that a ticket of ours names.
+fn offer_login(error: Error, again: &str) -> Error {
+    if again.is_empty() { error } else { Error::LoginAgain(Box::new(error), format!("https://{again}")) }
 }
 
 /// Tells whether a page of another site asks, which only `SameSite=None` lets keep a cookie.

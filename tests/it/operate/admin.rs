@@ -217,6 +217,8 @@ async fn a_log_that_cannot_be_written_is_not_ready_and_its_lines_are_counted() {
     let entry = callgate::observe::audit::LoginRecord {
         id: callgate::observe::RequestId::next(),
         client: "192.0.2.1".parse().unwrap(),
+        begun: None,
+        redeemed_from: None,
         act: callgate::observe::audit::AuditedAct::Login(callgate::model::login::LoginKind::Pbx),
         outcome: callgate::model::login::LoginOutcome::Refused,
         method: None,

@@ -8,8 +8,8 @@ use crate::random;
 
 /// The cookie by which a host recognizes the browser during a hand-over.
 const BROWSER: &str = "__Host-callgate.browser";
-/// The life of that cookie in seconds: longer than that of the tickets of a hand-over.
-const MAX_AGE: u64 = 60;
+/// The life of that cookie in seconds: longer than that of two tickets, after which the browser shows it.
+const MAX_AGE: u64 = 120;
 /// The length of its value in characters: 256 bits.
 const LENGTH: usize = 43;
 

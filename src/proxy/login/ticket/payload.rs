@@ -1,22 +1,26 @@
-//! The meaning of a ticket, as the store keeps it.
+//! The meaning of a ticket, as the store keeps it: the login that it stands for, and the step of its hand-over.
 
-use crate::model::account::Language;
-use crate::model::freeze_target::FreezeTarget;
+use serde::{Deserialize, Serialize};
+
+use crate::model::grant::{Rule, StoredGrant};
 use crate::model::secret::Secret;
-use crate::model::session::SessionId;
+use crate::proxy::gate::caller::Caller;
+use crate::proxy::login::accepted::AcceptedLogin;
 
-/// The meaning of a ticket, which the store keeps.
+/// The meaning of a ticket.
 pub(super) struct TicketPayload {
-    pub(super) token: SessionId,
-    pub(super) language: Option<Language>,
+    /// The login whose session is opened at the end.
+    pub(super) login: AcceptedLogin,
     /// The host that the ticket is for, without port.
     pub(super) host: String,
     pub(super) step: HandOverStep,
-    /// The account of the session: freezes are checked by it even if a restart has forgotten the session.
-    pub(super) owner: FreezeTarget,
+    /// Where a person logs in again: host, port and path; empty where no person began.
+    pub(super) again: String,
 }
 
 /// The steps of a hand-over. A browser is named by the SHA-256 of its cookie, in hexadecimal.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub(super) enum HandOverStep {
     /// A server with a key sends a browser, and vouches for it.
     Sent,
@@ -28,43 +32,127 @@ pub(super) enum HandOverStep {
     Known { there: String },
 }
 
-impl HandOverStep {
-    /// Writes the step as one word.
-    pub(super) fn text(&self) -> String {
-        match self {
-            Self::Sent => "sent".to_owned(),
-            Self::Begun { browser, at } => format!("begun|{browser}|{at}"),
-            Self::Back { browser, there, to } => format!("back|{browser}|{there}|{to}"),
-            Self::Known { there } => format!("known|{there}"),
-        }
-    }
-
-    pub(super) fn read(text: &str) -> Option<Self> {
-        let parts: Vec<_> = text.split('|').collect();
-        let own = |part: &str| part.to_owned();
-        match parts.as_slice() {
-            ["sent"] => Some(Self::Sent),
-            ["begun", browser, at] => Some(Self::Begun { browser: own(browser), at: own(at) }),
-            ["back", browser, there, to] => Some(Self::Back { browser: own(browser), there: own(there), to: own(to) }),
-            ["known", there] => Some(Self::Known { there: own(there) }),
-            _ => None,
-        }
-    }
+/// A payload in the store. A text that another version wrote has other members, and is not read.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredPayload {
+    caller: Caller,
+    grant: StoredGrant,
+    language: Option<String>,
+    host: String,
+    step: HandOverStep,
+    again: String,
 }
 
 impl TicketPayload {
-    /// Writes the payload as one text. Only the last part may contain spaces, so that the parts cannot be confused.
+    /// Writes the payload as JSON.
     pub(super) fn text(&self) -> Secret {
-        let language = self.language.as_ref().map_or("-", Language::as_str);
-        let (token, step) = (self.token.expose(), self.step.text());
-        Secret::new(format!("{token} {language} {} {step} {}", self.host, self.owner))
+        let AcceptedLogin { caller, grant, language } = &self.login;
+        let stored = StoredPayload {
+            caller: caller.clone(),
+            grant: StoredGrant::of(grant),
+            language: language.as_ref().map(|language| language.as_str().to_owned()),
+            host: self.host.clone(),
+            step: self.step.clone(),
+            again: self.again.clone(),
+        };
+        Secret::new(serde_json::to_string(&stored).expect("texts and numbers are JSON"))
     }
 
-    pub(super) fn read(text: &Secret) -> Option<Self> {
-        let mut parts = text.expose().splitn(5, ' ');
-        let (token, language, host) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?.to_owned());
-        let language = if language == "-" { None } else { Some(language.parse().ok()?) };
-        let step = HandOverStep::read(parts.next()?)?;
-        Some(Self { token, language, host, step, owner: parts.next()?.parse().ok()? })
+    /// Reads a payload; nothing if another version wrote it, or its rule is gone.
+    pub(super) fn read(text: &Secret, rules: &[Rule]) -> Option<Self> {
+        let StoredPayload { caller, grant, language, host, step, again } = serde_json::from_str(text.expose()).ok()?;
+        let language = language.map(|language| language.parse()).transpose().ok()?;
+        Some(Self { login: AcceptedLogin { caller, grant: grant.restore(rules)?, language }, host, step, again })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::condition::When;
+    use crate::model::grant::{self, PbxTemplate, Requested};
+    use crate::model::principal::{Claims, Principal};
+    use crate::observe::RequestId;
+
+    const HOST: usize = 253;
+
+    fn rule(name: &str, pbx: PbxTemplate) -> Rule {
+        let (when, methods) = (When::default(), Some(vec!["app".to_owned()]));
+        let name = name.to_owned();
+        Rule { name, methods, when, table: None, pbx: Some(pbx), voximplant: None, choose: None, languages: None }
+    }
+
+    fn user() -> PbxTemplate {
+        PbxTemplate::User { domain: "acme.test".parse().unwrap(), account: "40".parse().unwrap() }
+    }
+
+    fn administrator() -> PbxTemplate {
+        PbxTemplate::TenantAdmin { domain: "acme.test".parse().unwrap() }
+    }
+
+    fn payload(rules: &[Rule], subject: &str, long: &str) -> TicketPayload {
+        let principal = Principal { method: "app".to_owned(), subject: subject.to_owned(), claims: Claims::new() };
+        let granted = grant::pbx(rules, &principal, &Requested::default(), jiff::Timestamp::UNIX_EPOCH).outcome;
+        let caller = Caller {
+            method: principal.method,
+            subject: principal.subject,
+            client: "2001:db8::1".parse().unwrap(),
+            request: RequestId::next(),
+            credential: Some([255; 32]),
+        };
+        let login = AcceptedLogin { caller, grant: granted.unwrap(), language: Some("fr".parse().unwrap()) };
+        let step = HandOverStep::Back { browser: "0".repeat(64), there: "1".repeat(64), to: long.to_owned() };
+        TicketPayload { login, host: long.to_owned(), step, again: format!("{long}/auth/pbx") }
+    }
+
+    #[test]
+    fn a_payload_comes_back_as_it_was() {
+        for pbx in [user(), administrator()] {
+            let rules = [rule("staff", pbx)];
+            let before = payload(&rules, "Ann \"Lee\" – \u{1}\n", "app.test:8443");
+            let text = before.text();
+            let after = TicketPayload::read(&text, &rules).unwrap();
+            assert_eq!(after.text().expose(), text.expose());
+            assert_eq!(after.login.grant.role(), before.login.grant.role());
+            assert_eq!(after.login.caller, before.login.caller);
+        }
+    }
+
+    #[test]
+    fn a_payload_needs_its_rule_with_the_same_level() {
+        let text = payload(&[rule("staff", user())], "ann", "app.test").text();
+        for other in [vec![], vec![rule("others", user())], vec![rule("staff", administrator())]] {
+            assert!(TicketPayload::read(&text, &other).is_none());
+        }
+    }
+
+    #[test]
+    fn texts_of_other_versions_are_not_read() {
+        let rules = [rule("staff", user())];
+        let text = payload(&rules, "ann", "app.test").text().expose().to_owned();
+        for other in [
+            "g7lsrphhrkim1jkvbt88 - pbx.test begun|00|app.test account 40@acme.test",
+            "",
+            "{}",
+            "null",
+            &text.replacen('{', "{\"more\":1,", 1),
+            &text.replace("\"level\":\"user\"", "\"level\":\"root\""),
+            &text.replace("\"level\":\"user\"", "\"level\":\"domain\""),
+            &text.replace("\"user\":\"40\"", "\"user\":null"),
+            &text.replace("\"user\":\"40\"", "\"user\":\"admin\""),
+            &text[..text.len() - 1],
+        ] {
+            assert_ne!(other, text);
+            assert!(TicketPayload::read(&Secret::new(other.to_owned()), &rules).is_none(), "{other}");
+        }
+    }
+
+    /// The store keeps up to 10 000 of them.
+    #[test]
+    fn a_payload_is_small_whatever_its_caller_is_called() {
+        let rules = [rule("staff", user())];
+        let longest = payload(&rules, &"\u{1}".repeat(1024), &"a".repeat(HOST + ":65535".len()));
+        assert!(longest.text().expose().len() < 8 << 10, "{}", longest.text().expose().len());
     }
 }
