@@ -11,7 +11,7 @@
 //! | 7 | [`server`] | sockets, worker threads, connections; reload, hand-over, drain |
 //! | 6 | `proxy` | the path of a request |
 //! | 5 | `auth`, `exchange` | proof of the caller; a client's connection, its requests and their answers |
-//! | 4 | `pbx`, `limit`, `tickets`, `freeze` | sessions of the PBX; quotas; single-use tickets; frozen accounts |
+//! | 4 | `pbx`, `limit`, `tickets`, `freeze`, `voximplant` | sessions of the PBX; quotas; single-use tickets; frozen accounts; users at Voximplant |
 //! | 3 | `upstream` | connections to the app and the PBX |
 //! | 2 | [`tls`], [`observe`], [`state`] | certificates and trust; logs, metrics, health; state that outlives a restart |
 //! | 1 | [`message`], [`config`], `budget`, `lazy_timer`, `backoff`, `descriptors` | rules of HTTP messages; `proxy.toml`; bytes in buffers; deadlines; pauses between tries; open files |
@@ -51,3 +51,4 @@ pub mod state;
 mod tickets;
 pub mod tls;
 mod upstream;
+mod voximplant;

@@ -3,19 +3,15 @@
 //! The users file is prepared before Voximplant is asked, and written after it has agreed. After a failure in between the
 //! password at Voximplant is unknown; the report says so, and a second run sets another one.
 
-mod api;
-mod users_file;
-
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use self::api::{ApiError, ManagementApi};
-use self::users_file::UsersFileDraft;
 use super::{CommandResult, hash, load, print_line, report_error, run};
 use crate::config::{ManagementConfig, VoximplantConfig};
 use crate::model::ott::{VoximplantUser, users_line};
 use crate::model::secret::Secret;
+use crate::voximplant::{ApiError, ApplicationRef, ManagementApi, UsersFileDraft};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -51,7 +47,7 @@ enum PrepareError {
 /// The user's file here and the user's application at Voximplant.
 struct ProvisionTarget<'c> {
     users_file: &'c Path,
-    application: api::ApplicationRef,
+    application: ApplicationRef,
     management: &'c ManagementConfig,
 }
 
@@ -88,8 +84,8 @@ fn target<'c>(
         }
     };
     let application = match (arguments.application_id, name) {
-        (Some(id), _) => api::ApplicationRef::Id(id),
-        (None, Some(name)) => api::ApplicationRef::Name(format!("{name}.voximplant.com")),
+        (Some(id), _) => ApplicationRef::Id(id),
+        (None, Some(name)) => ApplicationRef::Name(format!("{name}.voximplant.com")),
         (None, None) => return Err(PrepareError::NoApplication),
     };
     Ok(ProvisionTarget { users_file: users_file.ok_or(PrepareError::NoFile)?, application, management })

@@ -20,20 +20,20 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const TOKEN_LIFE: i64 = 60;
 
 /// A client of the API.
-pub(super) struct ManagementApi<'c> {
+pub(crate) struct ManagementApi<'c> {
     management: &'c ManagementConfig,
     fetcher: Fetcher,
 }
 
 /// An application as the API names it.
-pub(super) enum ApplicationRef {
+pub(crate) enum ApplicationRef {
     Id(u64),
     Name(String),
 }
 
 /// Why a password was not set, or may not have been.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ApiError {
+pub(crate) enum ApiError {
     /// The request was not sent.
     #[error("cannot ask Voximplant")]
     Unsent(#[source] Box<dyn std::error::Error>),
@@ -64,12 +64,12 @@ struct ApiFault {
 }
 
 impl<'c> ManagementApi<'c> {
-    pub(super) fn new(management: &'c ManagementConfig) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(management: &'c ManagementConfig) -> Result<Self, rustls::Error> {
         Ok(Self { management, fetcher: Fetcher::new(&Trust::roots(None), DEADLINE)? })
     }
 
     /// Sets the password of a user, and adds the user first if `create` is set.
-    pub(super) async fn set_password(
+    pub(crate) async fn set_password(
         &self,
         user: &str,
         password: &Secret,

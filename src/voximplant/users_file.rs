@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// A locked users file and the draft that will replace it.
-pub(super) struct UsersFileDraft {
+pub(crate) struct UsersFileDraft {
     path: PathBuf,
     draft: PathBuf,
     file: File,
@@ -19,7 +19,7 @@ impl UsersFileDraft {
     ///
     /// # Errors
     /// When rights or disk space are missing, before anything is changed.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         // A symbolic link stays one: its target is replaced.
         let path = fs::canonicalize(path)?;
         let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
@@ -41,7 +41,7 @@ impl UsersFileDraft {
     }
 
     /// Writes the file's text with the line of a user replaced, or appended if there is none, and replaces the file.
-    pub(super) fn write(mut self, user: &str, line: &str) -> io::Result<()> {
+    pub(crate) fn write(mut self, user: &str, line: &str) -> io::Result<()> {
         let mut text = String::new();
         File::open(&self.path)?.read_to_string(&mut text)?;
         self.file.write_all(with_line(&text, user, line).as_bytes())?;
