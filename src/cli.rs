@@ -33,6 +33,9 @@ const EX_USAGE: u8 = 2;
 const EX_CONFIG: u8 = 78;
 /// The exit code when no gate answers, or the gate refuses the order (`EX_UNAVAILABLE` of sysexits.h).
 const EX_UNAVAILABLE: u8 = 69;
+/// The exit code when Voximplant has not confirmed a change yet, which goes on in the background (`EX_TEMPFAIL` of
+/// sysexits.h).
+const EX_PENDING: u8 = 75;
 /// The exit code when connections were still open at the drain deadline and were cut off.
 const EX_CUT: u8 = 3;
 

@@ -259,6 +259,7 @@ impl Server {
         });
         self.metrics.health.watch(parts);
         self.metrics.watch_keys(self.snapshot().freshness());
+        self.metrics.watch_users(self.snapshot().phones().counts());
     }
 
     /// Opens the log files again, because they may have been moved away. Does not wait for it.

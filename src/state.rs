@@ -1,4 +1,5 @@
-//! Floor 2: state that must survive a restart: marks of used credentials, tickets in transit, ended logins, frozen accounts.
+//! Floor 2: state that must survive a restart: marks of used credentials, tickets in transit, ended logins, frozen accounts,
+//! stopped phones.
 //!
 //! All state is in memory, where it is looked up. With a state file, each change is also in the file before its caller
 //! continues. One thread writes the file; changes that arrive during a write share the next one. A change that cannot
@@ -10,6 +11,7 @@ mod file;
 mod tables;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,8 +21,8 @@ use tokio::time::timeout;
 
 use self::clock::BelievedClock;
 pub use self::file::OpenError;
-pub use self::tables::Freeze;
 use self::tables::{Change, ChangeError, EndedLogins, Tables, TakenTicket};
+pub use self::tables::{Freeze, Suspension};
 use self::writer::StateWriter;
 use crate::model::digest::{Digest, sha256_of};
 
@@ -214,6 +216,34 @@ impl Store {
     #[must_use]
     pub fn freezes(&self, now: Timestamp) -> Vec<(String, Freeze)> {
         self.shared.tables().freezes(now)
+    }
+
+    // === Phones of frozen users ===
+
+    /// Stores that the phone of a user, `ann@myapp.myaccount`, is to be stopped, or was.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub async fn suspend(&self, user: &str, suspension: Suspension) -> Result<(), KeepError> {
+        let change = Change::Suspend { user: user.to_owned(), suspension };
+        self.apply(change).await.map(drop).map_err(KeepError::from)
+    }
+
+    /// Removes what [`Store::suspend`] has stored; nothing happens if it stored nothing.
+    ///
+    /// # Errors
+    /// When the change cannot be stored.
+    pub async fn end_suspension(&self, user: &str) -> Result<(), KeepError> {
+        match self.apply(Change::EndSuspension { user: user.to_owned() }).await {
+            Ok(_) | Err(ChangeError::Unknown) => Ok(()),
+            Err(refused) => Err(refused.into()),
+        }
+    }
+
+    /// Lists the suspensions by user.
+    #[must_use]
+    pub fn suspensions(&self) -> BTreeMap<String, Suspension> {
+        self.shared.tables().suspensions.clone()
     }
 
     // === Its life ===

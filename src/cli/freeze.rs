@@ -1,7 +1,10 @@
 //! `callgate freeze` refuses logins as an account and ends its tunnels; `callgate thaw` allows them again.
 
+mod phones;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -86,50 +89,54 @@ pub(super) fn freeze(freezing: &FreezeArguments) -> CommandResult {
     let until = target.length.map(|length| since.checked_add(length)).transpose();
     let until = until.map_err(|error| report_error("cannot freeze for so long", &error))?;
     let order = json!({ "whom": whom.to_string(), "until": until, "why": target.why });
-    let kept = match admin_client::ask_if_running(&target.config, "/freeze", &order)? {
-        GateReply::Answer(answer) => answer["kept"] == true,
+    let (kept, phones) = match admin_client::ask_if_running(&target.config, "/freeze", &order)? {
+        GateReply::Answer(answer) => (answer["kept"] == true, phones::read(&answer)),
         GateReply::NotRunning => {
             let freeze = Freeze { since, until, by: operator(), why: target.why.clone() };
-            with_state_file(&target.config, async |store| store.freeze(&whom.to_string(), freeze).await)?
+            with_state_file(&target.config, async |store: &Arc<Store>| store.freeze(&whom.to_string(), freeze).await)?
                 .map_err(|error| report_error("cannot freeze", &error))?;
             write_audit_line(&target.config, AuditEvent::Freeze, &whom, until, &target.why)?;
-            true
+            (true, phones::settle(&target.config, &whom)?)
         }
     };
     if !kept {
         print_remark(&"callgate: without `[state] file` the gate forgets this freeze when it stops");
     }
     let end = until.map_or_else(|| "until it is thawed".to_owned(), |at| format!("until {at:.0}"));
-    print_line(&format_args!("{whom} is frozen {end}"))
+    print_line(&format_args!("{whom} is frozen {end}"))?;
+    phones::tell_frozen(&whom, phones)
 }
 
 pub(super) fn thaw(thawing: &ThawArguments) -> CommandResult {
     let whom = whom(&thawing.kind, &thawing.name)?;
-    let was_frozen = match admin_client::ask_if_running(&thawing.config, "/thaw", &json!({ "whom": whom.to_string() }))?
-    {
-        GateReply::Answer(answer) => answer["thawed"] == true,
+    let order = json!({ "whom": whom.to_string() });
+    let (was_frozen, phones) = match admin_client::ask_if_running(&thawing.config, "/thaw", &order)? {
+        GateReply::Answer(answer) => (answer["thawed"] == true, phones::read(&answer)),
         GateReply::NotRunning => {
-            let thawed = with_state_file(&thawing.config, async |store| store.thaw(&whom.to_string()).await)?
-                .map_err(|error| report_error("cannot thaw", &error))?;
+            let thawed =
+                with_state_file(&thawing.config, async |store: &Arc<Store>| store.thaw(&whom.to_string()).await)?
+                    .map_err(|error| report_error("cannot thaw", &error))?;
             if thawed {
                 write_audit_line(&thawing.config, AuditEvent::Thaw, &whom, None, "")?;
             }
-            thawed
+            (thawed, phones::settle(&thawing.config, &whom)?)
         }
     };
     if !was_frozen {
         print_remark(&format_args!("callgate: {whom} is not frozen: callgate freeze list"));
         return Err(ExitCode::FAILURE);
     }
-    print_line(&format_args!("{whom} is thawed"))
+    print_line(&format_args!("{whom} is thawed"))?;
+    phones::tell_thawed(phones)
 }
 
 fn list(listing: &ListArguments) -> CommandResult {
     let freezes = match admin_client::ask_if_running(&listing.config, "/freezes", &json!({}))? {
         GateReply::Answer(answer) => answer,
         GateReply::NotRunning => {
-            let freezes =
-                with_state_file(&listing.config, async |store| Ok::<_, KeepError>(store.freezes(Timestamp::now())))?;
+            let freezes = with_state_file(&listing.config, async |store: &Arc<Store>| {
+                Ok::<_, KeepError>(store.freezes(Timestamp::now()))
+            })?;
             let freezes = freezes.map_err(|error| report_error("cannot list", &error))?;
             freezes.iter().map(|(whom, freeze)| as_json(whom, freeze)).collect()
         }
@@ -149,7 +156,7 @@ fn list(listing: &ListArguments) -> CommandResult {
     if freezes.is_empty() {
         print_line(&"nothing is frozen")?;
     }
-    Ok(())
+    phones::list(&listing.config)
 }
 
 /// Returns a freeze as JSON, as the admin listener does.
@@ -175,7 +182,7 @@ fn operator() -> String {
 // === Without a running gate ===
 
 /// Opens the state file, since no gate has it open, and acts on it.
-fn with_state_file<T>(path: &Path, act: impl AsyncFnOnce(&Store) -> T) -> Result<T, ExitCode> {
+fn with_state_file<T>(path: &Path, act: impl AsyncFnOnce(&Arc<Store>) -> T) -> Result<T, ExitCode> {
     let config = load(path)?;
     let Some(file) = config.state.as_deref().filter(|file| file.exists()) else { return Err(report_nowhere(&config)) };
     let store = Store::open(file).map_err(|error| match error {
@@ -191,7 +198,7 @@ fn with_state_file<T>(path: &Path, act: impl AsyncFnOnce(&Store) -> T) -> Result
             ExitCode::from(EX_UNAVAILABLE)
         }
     })?;
-    Ok(run::runtime()?.block_on(act(&store)))
+    Ok(run::runtime()?.block_on(act(&Arc::new(store))))
 }
 
 /// Reports that there is neither a gate that answers nor a state file to write.

@@ -9,8 +9,9 @@ use super::{CommandResult, print_line, report_error};
 use crate::model::ott::{VoximplantUser, users_line};
 use crate::model::secret::Secret;
 use crate::random;
+use crate::voximplant::random_password;
 
-/// How many random bytes make a password or a key.
+/// How many random bytes make a key.
 const RANDOM: usize = 24;
 
 #[derive(Debug, clap::Args)]
@@ -39,15 +40,9 @@ fn hash(user: &VoximplantUser, password: &Secret) -> CommandResult {
 }
 
 fn generate(user: &VoximplantUser) -> CommandResult {
-    let password = password();
+    let password = random_password();
     print_secret(&format_args!("password: {}", password.expose()))?;
     hash(user, &password)
-}
-
-/// Makes a random password that Voximplant accepts.
-pub(super) fn password() -> Secret {
-    // Voximplant requires upper and lower case, a digit and a sign; the random text may lack one of them.
-    Secret::new(format!("{}-aA1", random::text::<RANDOM>()))
 }
 
 fn key() -> CommandResult {

@@ -6,12 +6,16 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use super::{CommandResult, hash, load, print_line, report_error, run};
+use super::{CommandResult, load, print_line, report_error, run};
 use crate::config::{ManagementConfig, VoximplantConfig};
 use crate::model::ott::{VoximplantUser, users_line};
 use crate::model::secret::Secret;
-use crate::voximplant::{ApiError, ApplicationRef, ManagementApi, UsersFileDraft};
+use crate::voximplant::{ApiError, ApplicationRef, ManagementApi, UserChange, UsersFileDraft, random_password};
+
+/// How long one request to the API may take.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -56,10 +60,14 @@ pub(super) fn run(arguments: &Arguments) -> CommandResult {
     let stop = |error: &dyn Error| report_error("nothing was changed", error);
     let target = target(config.voximplant.as_ref(), arguments).map_err(|error| stop(&error))?;
     let draft = UsersFileDraft::open(target.users_file).map_err(|error| stop(&error))?;
-    let api = ManagementApi::new(target.management).map_err(|error| stop(&error))?;
+    let api = ManagementApi::new(target.management, DEADLINE).map_err(|error| stop(&error))?;
     let user = &arguments.user;
-    let password = hash::password();
-    let asked = api.set_password(user.name(), &password, target.application, arguments.create);
+    let password = random_password();
+    let change = match arguments.create {
+        true => UserChange::Add { display_name: user.name(), password: &password },
+        false => UserChange::SetPassword(&password),
+    };
+    let asked = api.change(user.name(), &target.application, change);
     run::runtime()?.block_on(asked).map_err(|error| report_unset(&error))?;
     write_ha1(draft, user, &password).map_err(|error| report_unwritten(user, &error))?;
     print_line(&format_args!(
@@ -85,7 +93,7 @@ fn target<'c>(
     };
     let application = match (arguments.application_id, name) {
         (Some(id), _) => ApplicationRef::Id(id),
-        (None, Some(name)) => ApplicationRef::Name(format!("{name}.voximplant.com")),
+        (None, Some(name)) => ApplicationRef::named(name),
         (None, None) => return Err(PrepareError::NoApplication),
     };
     Ok(ProvisionTarget { users_file: users_file.ok_or(PrepareError::NoFile)?, application, management })
@@ -96,15 +104,11 @@ fn write_ha1(draft: UsersFileDraft, user: &VoximplantUser, password: &Secret) ->
 }
 
 fn report_unset(error: &ApiError) -> ExitCode {
-    report_error(
-        match error {
-            ApiError::Refused { .. } | ApiError::Unsent(_) => "nothing was changed",
-            ApiError::Unanswered(_) | ApiError::Nonsense(_) => {
-                "the users file is unchanged, but Voximplant may have set a new password: run this again"
-            }
-        },
-        error,
-    )
+    let what = match error.is_unclear() {
+        true => "the users file is unchanged, but Voximplant may have set a new password: run this again",
+        false => "nothing was changed",
+    };
+    report_error(what, error)
 }
 
 fn report_unwritten(user: &VoximplantUser, error: &std::io::Error) -> ExitCode {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ pub use self::upstream::*;
 use super::check::{ChainFlaw, chain_flaw};
 use super::problem::Problem;
 use crate::model::account::Language;
+use crate::model::freeze_target::FreezeMeans;
 use crate::model::grant::Rule;
 use crate::model::ott::{Ha1, VoximplantUser};
 use crate::model::rate::Rate;
@@ -306,6 +307,8 @@ pub struct VoximplantConfig {
     pub others: Vec<VoximplantApplication>,
     /// The access to Voximplant's Management API, by which passwords are set; `None`: passwords cannot be set.
     pub management: Option<ManagementConfig>,
+    /// How the freeze of a user stops its phone; without `management` it does not.
+    pub freeze: FreezeMeans,
     /// The longest key that is answered, in bytes.
     pub max_key_length: usize,
     /// The number of distinct keys that are answered for one user.
@@ -325,6 +328,32 @@ impl VoximplantConfig {
         };
         users.get(user.name())
     }
+
+    /// Returns all applications that have a name, the main one first.
+    pub fn applications(&self) -> impl Iterator<Item = ApplicationUsers<'_>> {
+        let main = self.application.as_deref().map(|name| ApplicationUsers {
+            name,
+            users: &self.users,
+            users_file: self.users_file.as_deref(),
+        });
+        let others = self.others.iter().map(|other| ApplicationUsers {
+            name: &other.name,
+            users: &other.users,
+            users_file: other.users_file.as_deref(),
+        });
+        main.into_iter().chain(others)
+    }
+}
+
+/// The users of one application of `[voximplant]`.
+#[derive(Debug, Clone, Copy)]
+pub struct ApplicationUsers<'c> {
+    /// `myapp.myaccount`.
+    pub name: &'c str,
+    /// Its users: name → HA1.
+    pub users: &'c HashMap<String, Ha1>,
+    /// The file of the users; `None`: they come from a variable or a credential.
+    pub users_file: Option<&'c Path>,
 }
 
 /// One of `[[voximplant.applications]]`.

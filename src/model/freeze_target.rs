@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::account::{Account, Domain, Role};
 use super::ott::VoximplantUser;
 
@@ -18,6 +20,17 @@ pub enum FreezeTarget {
     User(VoximplantUser),
     /// All accounts of a PBX domain.
     Domain(Domain),
+}
+
+/// The way in which the freeze of a Voximplant user stops its phone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FreezeMeans {
+    /// The user is deactivated at Voximplant, and activated when it is thawed.
+    #[default]
+    Deactivate,
+    /// The user gets a new random password.
+    Rotate,
 }
 
 impl FreezeTarget {

@@ -67,6 +67,14 @@ pub enum AuditEvent {
     Thaw,
     /// Two clients log in as one Voximplant user at the same time.
     Race,
+    /// A user was added at Voximplant.
+    Create,
+    /// A user was deactivated at Voximplant.
+    Deactivate,
+    /// A user was activated at Voximplant.
+    Activate,
+    /// A user got another password at Voximplant.
+    Rotate,
 }
 
 /// What a client attempted.
@@ -145,6 +153,10 @@ impl AuditEvent {
             Self::Freeze => "audit freeze",
             Self::Thaw => "audit thaw",
             Self::Race => "audit race",
+            Self::Create => "audit create",
+            Self::Deactivate => "audit deactivate",
+            Self::Activate => "audit activate",
+            Self::Rotate => "audit rotate",
         }
     }
 }

@@ -7,6 +7,7 @@ mod exposition;
 mod freshness;
 mod labels;
 mod process;
+mod user_changes;
 
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -26,8 +27,9 @@ use self::labels::Label;
 pub use self::labels::{
     BlockedAttempt, ClientProtocol, ConnectResult, ConnectionUse, CountedMethod, CountedVerdict, Direction,
     ExchangeRoute, FetchResult, HandshakeResult, KeyOutcome, LimitName, MintOutcome, ReloadResult, StatusClass,
-    TlsVersion, TunnelEnd, UpstreamFault,
+    TlsVersion, TunnelEnd, UpstreamFault, UserChangeKind, UserChangeResult,
 };
+pub use self::user_changes::UserChanges;
 use super::Logs;
 use super::health::Readiness;
 use crate::budget::Budget;
@@ -49,6 +51,7 @@ pub struct Metrics {
     loaded: Mutex<Arc<ConfigInUse>>,
     reloads: [AtomicU64; ReloadResult::COUNT],
     keys: Mutex<Vec<(String, Arc<Freshness>)>>,
+    users: Mutex<Arc<UserChanges>>,
     budget: Arc<Budget>,
 }
 
@@ -80,6 +83,7 @@ impl Metrics {
             loaded: Mutex::new(ConfigInUse::now(config, logs)),
             reloads: Default::default(),
             keys: Mutex::default(),
+            users: Mutex::default(),
             budget: Arc::clone(budget),
         })
     }
@@ -106,6 +110,11 @@ impl Metrics {
     /// Replaces the key sets whose freshness is shown, each with the name of its method.
     pub fn watch_keys(&self, keys: Vec<(String, Arc<Freshness>)>) {
         *lock(&self.keys) = keys;
+    }
+
+    /// Replaces the counts of changes at Voximplant that are shown.
+    pub fn watch_users(&self, users: &Arc<UserChanges>) {
+        *lock(&self.users) = Arc::clone(users);
     }
 
     /// Returns the configuration in use.
@@ -151,6 +160,10 @@ impl Metrics {
 
     fn keys(&self) -> Vec<(String, Arc<Freshness>)> {
         lock(&self.keys).clone()
+    }
+
+    fn users(&self) -> Arc<UserChanges> {
+        Arc::clone(&lock(&self.users))
     }
 
     fn reloads(&self) -> Vec<Series<u64>> {

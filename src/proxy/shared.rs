@@ -19,6 +19,7 @@ use crate::pbx::{Breaker, IssuedSessions};
 use crate::state::Store;
 use crate::tickets::Tickets;
 use crate::upstream::Connector;
+use crate::voximplant::Phones;
 
 /// The life of a ticket of the two-host hand-over. Each hop of the browser has a ticket of its own.
 const TICKET_LIFE: Duration = Duration::from_secs(30);
@@ -40,6 +41,8 @@ pub(super) struct LoginState {
     pub(super) races: Arc<Races>,
     pub(super) store: Arc<Store>,
     pub(super) freezes: Arc<Freezes>,
+    /// The phones of frozen users. They outlive every configuration.
+    pub(super) phones: Arc<Phones>,
 }
 
 /// The state of the PBX: its breaker, its sessions, the tickets for them.
@@ -84,6 +87,7 @@ impl SharedState {
                 distinct_keys: distinct_keys(config),
                 races: Arc::default(),
                 freezes: Arc::new(Freezes::new(Arc::clone(&store))),
+                phones: Arc::new(Phones::new(Arc::clone(&store))),
                 store,
             }),
             connectors: Connectors::new(config)?,
@@ -114,6 +118,12 @@ impl SharedState {
     #[must_use]
     pub(crate) fn freezes(&self) -> &Arc<Freezes> {
         &self.login.freezes
+    }
+
+    /// Returns the phones of frozen users.
+    #[must_use]
+    pub(crate) fn phones(&self) -> &Arc<Phones> {
+        &self.login.phones
     }
 
     /// Returns how fresh the keys are, by the names of their methods.
@@ -160,6 +170,7 @@ impl LoginState {
             races: Arc::clone(&self.races),
             store: Arc::clone(&self.store),
             freezes: Arc::clone(&self.freezes),
+            phones: Arc::clone(&self.phones),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 
 use super::StartError;
@@ -16,6 +17,7 @@ use crate::observe::trace;
 use crate::proxy::{Proxy, SharedState};
 use crate::state::Store;
 use crate::tls::server::TlsPolicies;
+use crate::voximplant::Phones;
 
 /// A configuration with everything that is built from it once for all workers.
 #[derive(Clone)]
@@ -74,13 +76,20 @@ impl Snapshot {
         self.shared.freezes()
     }
 
+    /// Returns the phones of frozen users at Voximplant.
+    pub(super) fn phones(&self) -> &Phones {
+        self.shared.phones()
+    }
+
     pub(super) const fn logs(&self) -> &Logs {
         &self.logs
     }
 
     /// Returns the background work of this configuration.
     pub(super) fn chores(&self) -> Vec<Chore> {
-        self.shared.chores()
+        let managed = self.config.voximplant.clone().filter(|voximplant| voximplant.management.is_some());
+        let phones = managed.map(|managed| Arc::clone(self.shared.phones()).keep_settled(managed, self.logs.clone()));
+        self.shared.chores().into_iter().chain(phones.map(FutureExt::boxed)).collect()
     }
 
     /// Returns the freshness of fetched keys, by the names of their methods.

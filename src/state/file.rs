@@ -17,7 +17,7 @@ use redb::{
 
 use super::Digest;
 use super::backend::{GiveUpFlag, GuardedBackend};
-use super::tables::{EndedLogins, FileRow, Freeze, SealedTicket, Tables};
+use super::tables::{EndedLogins, FileRow, Freeze, SealedTicket, Suspension, Tables};
 use crate::config::can_write;
 
 /// The table that identifies the file: its version and the believed time.
@@ -33,6 +33,8 @@ const TICKETS: TableDefinition<'_, &Digest, (i64, &[u8])> = TableDefinition::new
 const FREEZES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("freezes");
 /// Files of earlier versions have no such table.
 const ENDED: TableDefinition<'_, &Digest, (i64, i64)> = TableDefinition::new("ended logins");
+/// Files of the first release lack this table.
+const SUSPENSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("suspensions");
 
 /// The permission bits of group and others.
 const OTHERS: u32 = 0o077;
@@ -267,6 +269,7 @@ fn begin(file: File) -> Result<(), redb::Error> {
     transaction.open_table(TICKETS)?;
     transaction.open_table(FREEZES)?;
     transaction.open_table(ENDED)?;
+    transaction.open_table(SUSPENSIONS)?;
     Ok(transaction.commit()?)
 }
 
@@ -307,6 +310,18 @@ fn read(database: &Database) -> Result<Option<FileContents>, redb::Error> {
         Err(TableError::TableDoesNotExist(_)) => {}
         Err(error) => return Err(error.into()),
     }
+    match transaction.open_table(SUSPENSIONS) {
+        Ok(suspensions) => {
+            for row in suspensions.iter()? {
+                let (user, suspension) = row?;
+                let suspension: Suspension =
+                    serde_json::from_slice(suspension.value()).map_err(|_| wrong("a suspension"))?;
+                tables.suspensions.insert(user.value().to_owned(), suspension);
+            }
+        }
+        Err(TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
     let told = told.map(|told| i64::try_from(told).map_err(|_| wrong("a time")).and_then(time)).transpose()?;
     Ok(Some(FileContents { tables, time: told }))
 }
@@ -327,6 +342,7 @@ fn write(database: &Database, rows: &[FileRow]) -> Result<(), redb::Error> {
         let mut tickets = transaction.open_table(TICKETS)?;
         let mut freezes = transaction.open_table(FREEZES)?;
         let mut ended = transaction.open_table(ENDED)?;
+        let mut suspensions = transaction.open_table(SUSPENSIONS)?;
         for row in rows {
             match row {
                 FileRow::Mark(key, Some(until)) => drop(marks.insert(key, until.as_millisecond())?),
@@ -344,6 +360,11 @@ fn write(database: &Database, rows: &[FileRow]) -> Result<(), redb::Error> {
                     drop(ended.insert(key, (at.as_millisecond(), until.as_millisecond()))?);
                 }
                 FileRow::Ended(key, None) => drop(ended.remove(key)?),
+                FileRow::Suspension(user, Some(suspension)) => {
+                    let suspension = serde_json::to_vec(suspension).expect("words and flags are JSON");
+                    drop(suspensions.insert(user.as_str(), suspension.as_slice())?);
+                }
+                FileRow::Suspension(user, None) => drop(suspensions.remove(user.as_str())?),
                 // A time before 1970 is not stored.
                 FileRow::Time(now) => {
                     drop(about.insert(TIME, u64::try_from(now.as_millisecond()).unwrap_or_default())?)

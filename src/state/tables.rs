@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Digest;
+use crate::model::freeze_target::FreezeMeans;
 
 /// How many marks are kept.
 const MARKS: usize = 100_000;
@@ -15,6 +16,8 @@ const TICKETS: usize = 10_000;
 const FREEZES: usize = 10_000;
 /// How many ended logins are remembered.
 const ENDED: usize = 100_000;
+/// How many phones may be stopped.
+const SUSPENSIONS: usize = 20_000;
 /// How long a mark is kept beyond its time: a clock that is set back by less makes no credential usable again.
 const LONGER: SignedDuration = SignedDuration::from_mins(10);
 
@@ -34,6 +37,15 @@ pub struct Freeze {
     pub why: String,
 }
 
+/// The order to stop the phone of a frozen Voximplant user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspension {
+    /// How the phone is stopped.
+    pub means: FreezeMeans,
+    /// Whether Voximplant has confirmed it.
+    pub is_done: bool,
+}
+
 /// All state, in memory.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Tables {
@@ -41,6 +53,8 @@ pub(super) struct Tables {
     pub(super) tickets: HashMap<Digest, SealedTicket>,
     pub(super) freezes: BTreeMap<String, Freeze>,
     pub(super) ended: HashMap<Digest, EndedLogins>,
+    /// By user and application: `ann@myapp.myaccount`.
+    pub(super) suspensions: BTreeMap<String, Suspension>,
 }
 
 /// Logins that have ended before their time: those that began at `at` or before.
@@ -67,6 +81,8 @@ pub(super) enum Change {
     Freeze { account: String, freeze: Freeze },
     Thaw { account: String },
     EndLogins { key: Digest, ended: EndedLogins },
+    Suspend { user: String, suspension: Suspension },
+    EndSuspension { user: String },
     Sweep,
 }
 
@@ -89,6 +105,7 @@ pub(super) enum FileRow {
     Ticket(Digest, Option<SealedTicket>),
     Freeze(String, Option<Freeze>),
     Ended(Digest, Option<EndedLogins>),
+    Suspension(String, Option<Suspension>),
     /// The last believed time.
     Time(Timestamp),
 }
@@ -152,6 +169,17 @@ impl Tables {
                 rows.push(FileRow::Ended(key, Some(ended)));
                 Ok((None, rows))
             }
+            Change::Suspend { user, suspension } => {
+                if self.suspensions.len() >= SUSPENSIONS && !self.suspensions.contains_key(&user) {
+                    return Err(ChangeError::Full);
+                }
+                self.suspensions.insert(user.clone(), suspension);
+                Ok((None, vec![FileRow::Suspension(user, Some(suspension))]))
+            }
+            Change::EndSuspension { user } => {
+                self.suspensions.remove(&user).ok_or(ChangeError::Unknown)?;
+                Ok((None, vec![FileRow::Suspension(user, None)]))
+            }
             Change::Sweep => {
                 let freezes =
                     self.sweep_freezes(|freeze| freeze.until.is_some_and(|until| is_over_by(until, KEPT, now)));
@@ -163,7 +191,8 @@ impl Tables {
 
     /// Returns whether all tables are empty.
     pub(super) fn is_empty(&self) -> bool {
-        self.marks.is_empty() && self.tickets.is_empty() && self.freezes.is_empty() && self.ended.is_empty()
+        let (marks, tickets, freezes) = (self.marks.is_empty(), self.tickets.is_empty(), self.freezes.is_empty());
+        marks && tickets && freezes && self.ended.is_empty() && self.suspensions.is_empty()
     }
 
     /// Adds the rows of a file that are missing here, and returns the rows that the file lacks. A ticket that only the
@@ -182,11 +211,16 @@ impl Tables {
         }
         let ended = self.ended.iter().filter(|(key, ended)| found.ended.get(*key) != Some(ended));
         rows.extend(ended.map(|(key, ended)| FileRow::Ended(*key, Some(*ended))));
+        let suspended = self.suspensions.iter().filter(|(user, ours)| found.suspensions.get(*user) != Some(ours));
+        rows.extend(suspended.map(|(user, suspension)| FileRow::Suspension(user.clone(), Some(*suspension))));
         for (key, until) in found.marks {
             self.marks.entry(key).or_insert(until);
         }
         for (account, freeze) in found.freezes {
             self.freezes.entry(account).or_insert(freeze);
+        }
+        for (user, suspension) in found.suspensions {
+            self.suspensions.entry(user).or_insert(suspension);
         }
         rows
     }

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use super::file::StateFile;
 use super::tables::{FileRow, SealedTicket};
 use super::*;
+use crate::model::freeze_target::FreezeMeans;
 
 fn later(seconds: i64) -> Timestamp {
     Timestamp::now() + SignedDuration::from_secs(seconds)
@@ -49,6 +50,12 @@ async fn everything_outlives_a_restart() {
     store.freeze("41@acme.test", frozen(None)).await.unwrap();
     assert_eq!(store.thaw("41@acme.test").await, Ok(true));
     let freezes = store.freezes(later(0));
+    let suspension = |is_done| Suspension { means: FreezeMeans::Rotate, is_done };
+    store.suspend("ann@phone.acme", suspension(false)).await.unwrap();
+    store.suspend("ann@phone.acme", suspension(true)).await.unwrap();
+    store.suspend("bob@phone.acme", suspension(false)).await.unwrap();
+    store.end_suspension("bob@phone.acme").await.unwrap();
+    store.end_suspension("nobody@phone.acme").await.unwrap();
     drop(store);
 
     let store = Store::open(&path).unwrap();
@@ -58,6 +65,7 @@ async fn everything_outlives_a_restart() {
     assert_eq!(store.take_ticket([2; 32]).await, Ok(None), "taken before");
     assert_eq!(store.freezes(later(0)).len(), 1);
     assert_eq!(store.freezes(later(0))[0].0, freezes[0].0);
+    assert_eq!(store.suspensions(), [("ann@phone.acme".to_owned(), suspension(true))].into());
     assert!(store.is_frozen("40@acme.test", later(0)) && !store.is_frozen("41@acme.test", later(0)));
     assert_eq!(store.thaw("41@acme.test").await, Ok(false));
 }

@@ -41,10 +41,25 @@ impl UsersFileDraft {
     }
 
     /// Writes the file's text with the line of a user replaced, or appended if there is none, and replaces the file.
-    pub(crate) fn write(mut self, user: &str, line: &str) -> io::Result<()> {
+    pub(crate) fn write(self, user: &str, line: &str) -> io::Result<()> {
+        let text = self.read()?;
+        self.finish(&with_line(&text, user, line))
+    }
+
+    /// Does the same, but only if the file has a line of the user.
+    pub(crate) fn replace(self, user: &str, line: &str) -> io::Result<()> {
+        let text = self.read()?;
+        if text.lines().any(|old| is_line_of(old, user)) { self.finish(&with_line(&text, user, line)) } else { Ok(()) }
+    }
+
+    fn read(&self) -> io::Result<String> {
         let mut text = String::new();
         File::open(&self.path)?.read_to_string(&mut text)?;
-        self.file.write_all(with_line(&text, user, line).as_bytes())?;
+        Ok(text)
+    }
+
+    fn finish(mut self, text: &str) -> io::Result<()> {
+        self.file.write_all(text.as_bytes())?;
         self.file.sync_all()?;
         fs::rename(&self.draft, &self.path)?;
         self.folder.sync_all()
@@ -68,8 +83,7 @@ fn with_line(text: &str, user: &str, line: &str) -> String {
     let mut lines: String = text
         .split_inclusive('\n')
         .map(|old| {
-            let is_users = old.trim_start_matches('\u{feff}').split_once(':').is_some_and(|(name, _)| name == user);
-            if !is_users {
+            if !is_line_of(old, user) {
                 return old.to_owned();
             }
             found = true;
@@ -87,6 +101,10 @@ fn with_line(text: &str, user: &str, line: &str) -> String {
         lines.push_str(end);
     }
     lines
+}
+
+fn is_line_of(line: &str, user: &str) -> bool {
+    line.trim_start_matches('\u{feff}').split_once(':').is_some_and(|(name, _)| name == user)
 }
 
 #[cfg(test)]
@@ -113,6 +131,18 @@ mod tests {
         check("bob:r:x\r\n", "bob:r:x\r\nann:r:NEW\r\n");
         check("anna:r:x\n#ann:r:x\n", "anna:r:x\n#ann:r:x\nann:r:NEW\n");
         check("", "ann:r:NEW\n");
+    }
+
+    #[test]
+    fn a_line_is_replaced_only_where_there_is_one() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("users");
+        fs::write(&path, "bob:r:x\n").unwrap();
+        UsersFileDraft::open(&path).unwrap().replace("ann", "ann:r:NEW").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "bob:r:x\n");
+        UsersFileDraft::open(&path).unwrap().replace("bob", "bob:r:NEW").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "bob:r:NEW\n");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "no draft stays behind");
     }
 
     #[test]

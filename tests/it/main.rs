@@ -91,6 +91,7 @@ mod operate {
     pub mod freeze;
     pub mod handover;
     pub mod logs;
+    pub mod phones;
     pub mod provision;
     pub mod reload;
     pub mod scarce_resources;

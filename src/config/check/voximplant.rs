@@ -10,6 +10,7 @@ use super::origins::origins;
 use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
 use crate::config::{VoximplantApplication, VoximplantConfig};
+use crate::model::freeze_target::FreezeMeans;
 use crate::model::ott::{self, Ha1, is_application};
 use crate::model::rate::Rate;
 
@@ -29,6 +30,11 @@ pub(super) fn voximplant(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -
         others(&node, application.as_deref(), around)
     });
     let management = table.get("management").and_then(|node| node.table(|table| management::management(table, around)));
+    if management.is_some() && application_node.is_none() {
+        let hint = "add application = \"myapp.myaccount\": the part between the @ and .voximplant.com of a login name";
+        table.get("management").and_then(|node| node.refuse::<()>("the application has no name", hint));
+    }
+    let freeze = freeze(table, management.is_some());
     let max_key_length = table.get("max_key_length").and_then(|node| max_key_length(&node));
     let distinct_keys = table.get("distinct_keys").and_then(|node| node.parsed());
     let origins = table.get("origins").and_then(|node| origins(&node));
@@ -39,10 +45,23 @@ pub(super) fn voximplant(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -
         application,
         others: others.unwrap_or_default(),
         management,
+        freeze: freeze.unwrap_or_default(),
         max_key_length: max_key_length.unwrap_or(MAX_KEY_LENGTH),
         distinct_keys: distinct_keys.unwrap_or_else(default_distinct_keys),
         origins: origins.unwrap_or_default(),
     })
+}
+
+const MEANS: [(&str, FreezeMeans); 2] = [("deactivate", FreezeMeans::Deactivate), ("rotate", FreezeMeans::Rotate)];
+const NO_MANAGEMENT: &str = "add `management`, by which callgate changes users at Voximplant";
+
+/// Reads `freeze`.
+fn freeze(table: &TomlTable<'_, '_>, has_management: bool) -> Option<FreezeMeans> {
+    let node = table.get("freeze")?;
+    if !has_management {
+        return node.refuse("there is no access to Voximplant's users", NO_MANAGEMENT);
+    }
+    node.choice(&MEANS)
 }
 
 fn default_distinct_keys() -> Rate {

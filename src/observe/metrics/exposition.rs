@@ -11,7 +11,7 @@ use prometheus_client::registry::Unit;
 
 use super::Metrics;
 use super::counters::{BUCKETS, Counter, Histogram, PerLabel, PerPair, WorkerCounts};
-use super::labels::{ExchangeRoute, FetchResult, Label};
+use super::labels::{ExchangeRoute, FetchResult, Label, UserChangeKind, UserChangeResult};
 use super::process::ProcessUsage;
 
 /// One series of a metric: its labels and its value.
@@ -81,7 +81,20 @@ impl Metrics {
         page.counter("callgate_kept_out", "Attempts that the shield blocked.", self.one(|all| &all.kept_out))?;
         page.counter("callgate_ott_keys", "Voximplant one-time keys.", self.one(|all| &all.keys))?;
         page.counter("callgate_ott_races", "Keys of one user from two clients.", self.bare(|all| &all.races))?;
-        page.counter("callgate_breaker_openings", "Times the breaker opened.", self.bare(|all| &all.breaker_openings))
+        page.counter("callgate_breaker_openings", "Times the breaker opened.", self.bare(|all| &all.breaker_openings))?;
+        self.write_users(page)
+    }
+
+    /// Writes the changes of users at Voximplant.
+    fn write_users(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
+        let users = self.users();
+        let pairs = UserChangeKind::ALL
+            .iter()
+            .flat_map(|&change| UserChangeResult::ALL.iter().map(move |&result| (change, result)));
+        let changes =
+            pairs.map(|(change, result)| (vec![label(change), label(result)], users.count(change, result))).collect();
+        page.counter("callgate_voximplant_changes", "Changes of users at Voximplant.", changes)?;
+        page.gauge("callgate_voximplant_pending", "Phones still to be stopped or started.", bare(users.pending()))
     }
 
     fn write_state(&self, page: &mut Exposition<'_>) -> Result<(), Error> {

@@ -281,6 +281,26 @@ labels! {
         Failed = "failed",
     }
 
+    /// A change of a user at Voximplant.
+    UserChangeKind = "change" {
+        /// The user was added.
+        Create = "create",
+        /// The user was deactivated.
+        Deactivate = "deactivate",
+        /// The user was activated.
+        Activate = "activate",
+        /// The user got another password.
+        Rotate = "rotate",
+    }
+
+    /// The result of a change at Voximplant.
+    UserChangeResult = "result" {
+        /// Voximplant confirmed it.
+        Ok = "ok",
+        /// Voximplant refused it, or gave no answer.
+        Failed = "failed",
+    }
+
     /// The result of reading the configuration again.
     ReloadResult = "result" {
         /// The new configuration is in use.

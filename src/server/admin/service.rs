@@ -31,6 +31,7 @@ use crate::observe::heartbeat::StuckWorker;
 use crate::observe::metrics::{self, ClientProtocol, Tally};
 use crate::proxy::LoginQuestion;
 use crate::server::client_io::ClientStream;
+use crate::server::snapshot::Snapshot;
 use crate::state::{Freeze, KeepError};
 
 /// The most bytes of the head of a request.
@@ -42,8 +43,11 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long `/explain` may take.
 const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(8);
 
+/// How long an order waits for Voximplant, which goes on in the background.
+const PHONE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The body of a 404.
-const ENDPOINTS: &str = "here are /livez, /readyz, /metrics, /status, /explain, /freeze, /thaw and /freezes\n";
+const ENDPOINTS: &str = "here are /livez, /readyz, /metrics, /status, /explain, /freeze, /thaw, /freezes and /phones\n";
 
 type AdminResponse = Response<Full<Bytes>>;
 
@@ -65,6 +69,7 @@ enum AdminEndpoint {
     Freeze,
     Thaw,
     Freezes,
+    Phones,
 }
 
 /// The order to freeze a target.
@@ -107,6 +112,7 @@ impl AdminEndpoint {
             "/freeze" => Self::Freeze,
             "/thaw" => Self::Thaw,
             "/freezes" => Self::Freezes,
+            "/phones" => Self::Phones,
             _ => return None,
         })
     }
@@ -115,7 +121,7 @@ impl AdminEndpoint {
     const fn methods(self) -> &'static str {
         match self {
             Self::Livez | Self::Readyz | Self::Metrics | Self::Status => "GET, HEAD",
-            Self::Explain | Self::Freeze | Self::Thaw | Self::Freezes => "POST",
+            Self::Explain | Self::Freeze | Self::Thaw | Self::Freezes | Self::Phones => "POST",
         }
     }
 
@@ -183,6 +189,10 @@ impl AdminService {
                 Ok(ListOrder {}) => self.freezes(),
                 Err(refusal) => refused(refusal),
             },
+            AdminEndpoint::Phones => match order::read(request, client.may_order).await {
+                Ok(ListOrder {}) => self.phones(),
+                Err(refusal) => refused(refusal),
+            },
         }
     }
 
@@ -200,7 +210,9 @@ impl AdminService {
         snapshot.freezes().freeze(&whom, freeze).await.map_err(not_kept)?;
         snapshot.logs().write_note(&EventRecord::of(AuditEvent::Freeze, &whom, by.to_owned(), until, &why));
         tracing::warn!(whom = whom.to_string(), by, "frozen");
-        Ok(json(StatusCode::OK, &json!({ "whom": whom.to_string(), "kept": snapshot.config.state.is_some() })))
+        let phones = settled_phones(&snapshot, &whom).await;
+        let is_kept = snapshot.config.state.is_some();
+        Ok(json(StatusCode::OK, &json!({ "whom": whom.to_string(), "kept": is_kept, "phones": phones })))
     }
 
     /// Thaws a target.
@@ -214,7 +226,8 @@ impl AdminService {
             snapshot.logs().write_note(&EventRecord::of(AuditEvent::Thaw, &whom, by.to_owned(), None, ""));
             tracing::warn!(whom = whom.to_string(), by, "thawed");
         }
-        Ok(json(StatusCode::OK, &json!({ "whom": whom.to_string(), "thawed": thawed })))
+        let phones = settled_phones(&snapshot, &whom).await;
+        Ok(json(StatusCode::OK, &json!({ "whom": whom.to_string(), "thawed": thawed, "phones": phones })))
     }
 
     fn freezes(&self) -> AdminResponse {
@@ -223,6 +236,13 @@ impl AdminService {
             json!({ "whom": whom, "since": freeze.since, "until": freeze.until, "by": freeze.by, "why": freeze.why })
         });
         json(StatusCode::OK, &entries.collect())
+    }
+
+    /// Lists the phones of Voximplant users that are stopped, or are to be stopped or started.
+    fn phones(&self) -> AdminResponse {
+        let snapshot = Arc::clone(&self.context.snapshots.borrow());
+        let phones = snapshot.config.voximplant.as_ref().map(|voximplant| snapshot.phones().report(voximplant));
+        json(StatusCode::OK, &json!(phones.unwrap_or_default()))
     }
 
     /// Explains the login that a request would get, by the configuration and state of this moment.
@@ -302,6 +322,16 @@ fn alive(still: &[StuckWorker]) -> AdminResponse {
 
 fn whom(text: &str) -> Result<FreezeTarget, Box<AdminResponse>> {
     text.parse().map_err(|message: String| Box::new(problem(StatusCode::BAD_REQUEST, "malformed", &message)))
+}
+
+/// Stops or starts the phones of a Voximplant user, and returns their states; `null`: none can be.
+async fn settled_phones(snapshot: &Snapshot, whom: &FreezeTarget) -> Value {
+    match (whom, &snapshot.config.voximplant) {
+        (FreezeTarget::User(user), Some(voximplant)) if voximplant.management.is_some() => {
+            json!(snapshot.phones().settled(voximplant, user, PHONE_TIMEOUT).await)
+        }
+        _ => Value::Null,
+    }
 }
 
 fn not_kept(error: KeepError) -> Box<AdminResponse> {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
@@ -14,7 +15,9 @@ use callgate::demo::server::{self, DemoBody, Handler, Reply, StandIn, serve};
 use http::{Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
+use crate::kit::gate::secret;
 use crate::kit::records::lock;
 
 /// The number of the account.
@@ -35,6 +38,15 @@ pub struct Management {
     running: StandIn<ManagementApi>,
 }
 
+/// A user of the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManagedUser {
+    /// Empty until one is set.
+    pub password: String,
+    pub is_active: bool,
+    pub display_name: String,
+}
+
 /// The fault of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
@@ -46,14 +58,26 @@ pub enum Trouble {
     Page,
     /// It refuses, and quotes the request.
     Quotes,
+    /// It closes the connection, and does nothing.
+    HangsUp,
+    /// It answers 500.
+    Breaks,
+    /// It answers that there are too many requests.
+    RefusesAll,
 }
 
 struct ManagementApi {
     api_key: String,
     public_key: Vec<u8>,
-    users: Mutex<BTreeMap<(String, String), String>>,
+    users: Mutex<BTreeMap<(String, String), ManagedUser>>,
     trouble: Mutex<Trouble>,
     seen: Mutex<Vec<String>>,
+    /// What was done, in order: `deactivate ann`.
+    done: Mutex<Vec<String>>,
+    /// Taken by each request; the test may hold it.
+    turn: tokio::sync::Mutex<()>,
+    /// How many users there may be.
+    most: AtomicUsize,
 }
 
 impl Management {
@@ -65,13 +89,17 @@ impl Management {
         let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
         let account =
             json!({ "account_email": "ops@example.com", "account_id": ACCOUNT, "key_id": KEY_ID, "private_key": pem });
-        let users = users.iter().map(|(application, name)| key(application, name)).map(|key| (key, String::new()));
+        let new = |name: &str| ManagedUser { password: String::new(), is_active: true, display_name: name.to_owned() };
+        let users = users.iter().map(|(application, name)| (key(application, name), new(name)));
         let api = ManagementApi {
             api_key: server::random(b"0123456789abcdef", 32),
             public_key: pair.public_key().as_ref().to_vec(),
             users: Mutex::new(users.collect()),
             trouble: Mutex::new(Trouble::None),
             seen: Mutex::default(),
+            done: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            most: AtomicUsize::new(1000),
         };
         let (api_key, service_account) = (api.api_key.clone(), account.to_string());
         let running = serve(api).await;
@@ -80,7 +108,38 @@ impl Management {
 
     /// Returns the password of a user, empty until one is set.
     pub fn password(&self, application: &str, name: &str) -> Option<String> {
+        self.user(application, name).map(|user| user.password)
+    }
+
+    /// Returns a user.
+    pub fn user(&self, application: &str, name: &str) -> Option<ManagedUser> {
         lock(&self.running.handler.users).get(&key(application, name)).cloned()
+    }
+
+    /// Returns whether a user exists and is active.
+    pub fn is_active(&self, application: &str, name: &str) -> bool {
+        self.user(application, name).is_some_and(|user| user.is_active)
+    }
+
+    /// Returns what was done, in order: `deactivate ann`.
+    pub fn done(&self) -> Vec<String> {
+        lock(&self.running.handler.done).clone()
+    }
+
+    /// Lets every request wait until the returned guard is dropped.
+    pub async fn hold(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.running.handler.turn.lock().await
+    }
+
+    /// The lines of `[voximplant]` that lead here. Writes the service account into a folder.
+    pub fn access(&self, folder: &TempDir) -> String {
+        secret(folder, "account.json", &self.service_account);
+        let account = folder.path().join("account.json");
+        format!(
+            "management = {{ service_account = {{ file = \"{}\" }}, url = \"http://{}/platform_api/\" }}",
+            account.display(),
+            self.addr
+        )
     }
 
     /// Sets the fault, from the next request on.
@@ -106,8 +165,12 @@ impl Handler for ManagementApi {
             Err(refusal) => return refusal.into(),
         };
         let fields: HashMap<_, _> = form_urlencoded::parse(&body).into_owned().collect();
+        let _turn = self.turn.lock().await;
         let trouble = *lock(&self.trouble);
         match trouble {
+            Trouble::HangsUp => return Reply::hang_up(),
+            Trouble::Breaks => return server::text(StatusCode::INTERNAL_SERVER_ERROR, "broken").into(),
+            Trouble::RefusesAll => return fault(340, "Rate limit exceed").into(),
             Trouble::Page => return server::html(StatusCode::OK, "<h1>It works!</h1>".to_owned()).into(),
             Trouble::Quotes => return fault(1, &String::from_utf8_lossy(&body)).into(),
             Trouble::None | Trouble::HangsUpAfterwards => {}
@@ -143,22 +206,46 @@ impl ManagementApi {
 
     fn act(&self, path: &str, fields: &HashMap<String, String>) -> Response<DemoBody> {
         let field = |name: &str| fields.get(name).map_or("", String::as_str);
-        let (user, password) = (key(field("application_name"), field("user_name")), field("user_password"));
-        if !is_strong(password) {
-            return fault(113, "'user_password' is too weak");
+        let user = key(field("application_name"), field("user_name"));
+        if fields.get("user_password").is_some_and(|password| !is_strong(password)) {
+            return fault(112, "'user_password' is too weak");
         }
         let mut users = lock(&self.users);
-        match (path, users.contains_key(&user)) {
-            ("/platform_api/SetUserInfo", false) => return fault(121, "user not found"),
-            ("/platform_api/AddUser", true) => return fault(118, "'user_name' is not unique"),
-            ("/platform_api/AddUser", false) if field("user_display_name").is_empty() => {
-                return fault(110, "'user_display_name' is missing");
+        let count = users.len();
+        let done = match (path, users.get_mut(&user)) {
+            ("/platform_api/SetUserInfo", None) => return fault(117, "user not found"),
+            ("/platform_api/SetUserInfo", Some(user)) => change(user, fields),
+            ("/platform_api/AddUser", Some(_)) => return fault(118, "'user_name' is not unique"),
+            ("/platform_api/AddUser", None) if field("user_display_name").is_empty() => {
+                return fault(157, "'user_display_name' is missing");
             }
-            ("/platform_api/SetUserInfo", true) | ("/platform_api/AddUser", false) => {}
+            ("/platform_api/AddUser", None) if count >= self.most.load(Ordering::Relaxed) => {
+                return fault(109, "Exceeded the user count limit per account");
+            }
+            ("/platform_api/AddUser", None) => {
+                let password = field("user_password").to_owned();
+                let display_name = field("user_display_name").to_owned();
+                users.insert(user.clone(), ManagedUser { password, is_active: true, display_name });
+                "add"
+            }
             _ => return fault(103, "unknown command"),
-        }
-        users.insert(user, password.to_owned());
+        };
+        lock(&self.done).push(format!("{done} {}", user.1));
         server::json(StatusCode::OK, &json!({ "result": 1 }))
+    }
+}
+
+/// Changes a user by the fields that a request has.
+fn change(user: &mut ManagedUser, fields: &HashMap<String, String>) -> &'static str {
+    if let Some(password) = fields.get("user_password") {
+        password.clone_into(&mut user.password);
+    }
+    match fields.get("user_active").map(String::as_str) {
+        None => "set the password of",
+        Some(active) => {
+            user.is_active = active == "true";
+            if user.is_active { "activate" } else { "deactivate" }
+        }
     }
 }
 

@@ -115,7 +115,7 @@ async fn a_password_is_set_and_only_its_ha1_is_kept() {
 #[tokio::test]
 async fn a_user_is_added_where_it_is_new() {
     let desk = ProvisionFolder::new().await;
-    check_failed(&desk.provision(&["--user", "eve"]).await, "nothing was changed: Voximplant refuses, code 121");
+    check_failed(&desk.provision(&["--user", "eve"]).await, "nothing was changed: Voximplant refuses, code 117");
     assert_eq!(desk.ha1("phone.htdigest", "eve"), None);
     assert!(desk.provision(&["--user", "eve", "--create"]).await.status.success());
     let password = desk.api.password(PHONE, "eve").unwrap();

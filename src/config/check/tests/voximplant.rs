@@ -1,6 +1,7 @@
 //! `[voximplant]`.
 
 use super::*;
+use crate::model::freeze_target::FreezeMeans;
 
 #[test]
 fn applications_are_told_apart() {
@@ -43,20 +44,20 @@ fn applications_are_told_apart() {
 fn the_management_api_is_read_strictly() {
     let text = |management: &str| {
         format!(
-            "{TOP}[app]\nurl = \"http://a\"\n[voximplant]\nusers = {{ file = \"voximplant.htdigest\" }}\nmanagement = {{ {management} }}"
+            "{TOP}[app]\nurl = \"http://a\"\n[voximplant]\nusers = {{ file = \"voximplant.htdigest\" }}\napplication = \"phone.acme\"\nmanagement = {{ {management} }}"
         )
     };
     let key = "account_id = 1, api_key = { file = \"secrets/pbx-admin\" }";
     for (management, expected) in [
-        ("", "7:14: `voximplant.management`: must have exactly one credential"),
-        ("account_id = 1", "7:14: `voximplant.management`: must have exactly one credential"),
+        ("", "8:14: `voximplant.management`: must have exactly one credential"),
+        ("account_id = 1", "8:14: `voximplant.management`: must have exactly one credential"),
         (
             "service_account = { file = \"secrets/pbx-admin\" }",
-            "7:34: `voximplant.management.service_account`: not the key of a service account",
+            "8:34: `voximplant.management.service_account`: not the key of a service account",
         ),
         (
             "service_account = \"x\"",
-            "7:34: `voximplant.management.service_account`: a secret must not be written in this file",
+            "8:34: `voximplant.management.service_account`: a secret must not be written in this file",
         ),
     ] {
         check_text(&text(management), &[expected]);
@@ -68,6 +69,10 @@ fn the_management_api_is_read_strictly() {
     let read = accepted(&text(key)).voximplant.unwrap().management.unwrap();
     assert_eq!((read.account_id, &*read.url), (1, "https://api.voximplant.com/platform_api/"));
     accepted(&text(&format!("{key}, url = \"http://127.0.0.1:1/platform_api/\"")));
+    check_text(
+        &text(key).replace("application = \"phone.acme\"\n", ""),
+        &["7:14: `voximplant.management`: the application has no name"],
+    );
 }
 
 #[test]
@@ -131,5 +136,26 @@ fn voximplant_is_read_strictly() {
     check_hint(
         "[app]\nurl = \"http://a\"\n[voximplant]\nusers = { file = \"voximplant.htdigest\" }\nmax_key_length = 500",
         "chosen-challenge attack",
+    );
+}
+
+#[test]
+fn a_freeze_stops_phones_where_there_is_access_to_them() {
+    let text = |tail: &str| {
+        format!(
+            "{TOP}[app]\nurl = \"http://a\"\n[voximplant]\nusers = {{ file = \"voximplant.htdigest\" }}\napplication = \"phone.acme\"\n{tail}"
+        )
+    };
+    let management = "management = { account_id = 1, api_key = { file = \"secrets/pbx-admin\" } }";
+    let means = |tail: &str| accepted(&text(&format!("{management}\n{tail}"))).voximplant.unwrap().freeze;
+    assert_eq!(means(""), FreezeMeans::Deactivate);
+    assert_eq!(means("freeze = \"rotate\""), FreezeMeans::Rotate);
+    check_text(
+        &text("freeze = \"deactivate\""),
+        &["8:10: `voximplant.freeze`: there is no access to Voximplant's users"],
+    );
+    check_text(
+        &text(&format!("{management}\nfreeze = \"delete\"")),
+        &["9:10: `voximplant.freeze`: unknown word `delete`"],
     );
 }
