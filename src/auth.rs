@@ -4,6 +4,7 @@
 //! refusal is final: a good credential never makes up for a bad one.
 
 mod app;
+mod app_cookies;
 mod bearer;
 mod chain;
 mod claims;
@@ -13,6 +14,7 @@ mod jwks;
 mod jwt;
 mod key;
 mod link;
+mod marks;
 mod method;
 mod mtls;
 mod oidc;

@@ -4,6 +4,7 @@ mod activity;
 mod body;
 mod connection;
 mod interim;
+mod tunnel_guard;
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -19,6 +20,7 @@ pub(crate) use self::activity::{AbortReason, Activity, InFlight};
 pub(crate) use self::body::Body;
 pub(crate) use self::connection::{ClientConnection, SideChannel, TlsPeer, TlsSession, Tunnel};
 pub(crate) use self::interim::Interims;
+pub(crate) use self::tunnel_guard::TunnelGuard;
 use crate::message::forwarded::X_REQUEST_ID;
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::access::{self, ExchangeEnd};
@@ -254,6 +256,7 @@ impl Exchange {
         match self.answer.stage {
             ExchangeStage::Tunnel(_, TunnelEnd::Closed) => ExchangeEnd::Complete,
             ExchangeStage::Tunnel(_, TunnelEnd::Frozen) => ExchangeEnd::Frozen,
+            ExchangeStage::Tunnel(_, TunnelEnd::SessionEnded) => ExchangeEnd::SessionEnded,
             ExchangeStage::Tunnel(_, TunnelEnd::Idle | TunnelEnd::Stalled) => ExchangeEnd::Stalled,
             ExchangeStage::Tunnel(_, TunnelEnd::Failed) => ExchangeEnd::Aborted,
             ExchangeStage::Request | ExchangeStage::Answer(_) if self.answer.is_complete => ExchangeEnd::Complete,

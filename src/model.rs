@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod condition;
+pub mod credential_mark;
 pub mod digest;
 pub mod field;
 pub mod freeze_target;

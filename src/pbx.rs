@@ -3,6 +3,8 @@
 //! These credentials stay here and travel on connections of their own, never on pass-through.
 
 mod breaker;
+mod end;
+#[expect(dead_code, reason = "logouts use the rest of it")]
 mod issued_sessions;
 mod messages;
 
@@ -19,7 +21,8 @@ use http_body_util::{BodyExt, Limited};
 use tokio::time::{Instant, timeout};
 
 pub(crate) use self::breaker::Breaker;
-pub(crate) use self::issued_sessions::IssuedSessions;
+pub(crate) use self::end::end_sessions;
+pub(crate) use self::issued_sessions::{IssuedSession, IssuedSessions, MARKS, SessionEnd, SessionFilter, SessionLogin};
 use crate::config::{self, Dialect};
 use crate::model::account::{Language, Role};
 use crate::model::session::SessionId;

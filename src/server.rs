@@ -194,6 +194,7 @@ impl Server {
         let admin = Mutex::new(admin.map_err(StartError::Thread)?);
         let control = ControlThread::start().map_err(StartError::Thread)?;
         control.replace_chores(first.chores());
+        metrics.watch_sessions(first.sessions().counts());
         let server = Self {
             addresses: BoundAddresses {
                 tls_tcp: sockets.addresses.iter().filter_map(Listen::tcp).collect(),

@@ -8,6 +8,7 @@ use http::uri::InvalidUri;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::app::AppMethod;
+use super::app_cookies::AppCookies;
 use super::bearer;
 use super::credentials::Shown;
 use super::header::HeaderMethod;
@@ -32,6 +33,7 @@ pub(crate) struct Chain {
     proxies: Vec<Rc<HeaderMethod>>,
     proxy_fields: Rc<[HeaderName]>,
     deliberate: DeliberateFields,
+    app_cookies: AppCookies,
     tally: Tally,
 }
 
@@ -95,7 +97,8 @@ impl Chain {
         let own_fields = proxies.iter().flat_map(|proxy| proxy.fields());
         let proxy_fields = own_fields.chain(&config.server.strip_fields).cloned().collect();
         let deliberate = DeliberateFields::of(config);
-        Ok(Self { entries, providers, proxies, proxy_fields, deliberate, tally })
+        let app_cookies = AppCookies::of(config);
+        Ok(Self { entries, providers, proxies, proxy_fields, deliberate, app_cookies, tally })
     }
 
     /// Returns the providers where people can log in.
@@ -224,7 +227,13 @@ impl Chain {
         (!shown.is_empty()).then(|| CredentialDigest { digest: sha256_of(parts.iter().map(Vec::as_slice)), is_cookie })
     }
 
-    fn find<'c, 'a>(&'c self, request: &AuthRequest<'a>) -> Vec<(&'c Method, Shown<'a>)> {
+    /// Returns the cookies by which the app may recognize its users.
+    pub(super) const fn app_cookies(&self) -> &AppCookies {
+        &self.app_cookies
+    }
+
+    /// Finds the credentials that a request shows.
+    pub(super) fn find<'c, 'a>(&'c self, request: &AuthRequest<'a>) -> Vec<(&'c Method, Shown<'a>)> {
         let found = |entry: &'c ChainEntry| entry.method.find(request).map(|shown| (entry, shown));
         let found: Vec<_> = self.entries.iter().filter_map(found).collect();
         let ignore_cookies = found.iter().any(|(entry, _)| entry.ignores_cookies);
@@ -240,7 +249,8 @@ impl Chain {
     }
 }
 
-fn parts(method: &Method, shown: &Shown<'_>, request: &AuthRequest<'_>) -> Vec<Vec<u8>> {
+/// Returns the label and the fingerprint of a credential.
+pub(super) fn parts(method: &Method, shown: &Shown<'_>, request: &AuthRequest<'_>) -> Vec<Vec<u8>> {
     let mut parts = vec![method.label().name().as_bytes().to_vec()];
     parts.extend(method.fingerprint(shown, request));
     parts

@@ -199,13 +199,14 @@ fn read(path: &Path) -> Result<String, String> {
 
 /// Explains with the configuration alone, as a gate that has just started would.
 fn rehearse(config: Config, question: &LoginQuestion) -> Result<Explanation, ExitCode> {
-    let UnstartedGate { shared, tls, proxy } = UnstartedGate::build(Arc::new(config))
+    let config = Arc::new(config);
+    let UnstartedGate { shared, tls, proxy } = UnstartedGate::build(Arc::clone(&config))
         .map_err(|error| fail(EX_CONFIG, "the configuration cannot be used", &*error))?;
     let runtime = runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let runtime = runtime.map_err(|error| fail(EX_UNAVAILABLE, "cannot start", &error))?;
     runtime.block_on(async {
         // These tasks fetch the keys of identity providers.
-        let _chores: JoinSet<_> = shared.chores().into_iter().collect();
+        let _chores: JoinSet<_> = shared.chores(&config).into_iter().collect();
         proxy.explain(question, &tls).await.map_err(|problem| usage_error(&problem))
     })
 }

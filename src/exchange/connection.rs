@@ -10,9 +10,8 @@ use bytes::Bytes;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Activity, Exchange, Interims};
+use super::{Activity, Exchange, Interims, TunnelGuard};
 use crate::budget::Ledger;
-use crate::freeze::FreezeGuard;
 use crate::message::forwarded_chain::ForwardedChain;
 use crate::message::guard::Violation;
 use crate::observe::metrics::TunnelEnd;
@@ -77,8 +76,8 @@ pub(crate) struct Tunnel {
     pub upgraded: Upgraded,
     /// The exchange that lasts as long as the tunnel.
     pub exchange: Exchange,
-    /// Ends the tunnel when an account that it serves is frozen.
-    pub freeze_guard: FreezeGuard,
+    /// Ends the tunnel when an account that it serves is frozen, or its session ended.
+    pub guard: TunnelGuard,
 }
 
 impl Tunnel {
@@ -88,9 +87,9 @@ impl Tunnel {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let frozen = pin!(self.freeze_guard.until_frozen());
+        let cut = pin!(self.guard.until_cut());
         let carried = self.exchange.tunnel_bytes();
-        let joined = upstream::copy_bidirectional(client, early, self.upgraded, timeouts, &carried, frozen);
+        let joined = upstream::copy_bidirectional(client, early, self.upgraded, timeouts, &carried, cut);
         let end = ledger.unless_shed(joined).await.unwrap_or(TunnelEnd::Stalled);
         self.exchange.set_tunnel_end(end);
     }

@@ -27,6 +27,56 @@ impl SessionId {
     }
 }
 
+/// Why a session of the PBX was ended before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndReason {
+    /// The operator froze its account.
+    Freeze,
+    /// The app said `PBX-Logout: 1`.
+    App,
+    /// The person logged out at callgate.
+    Logout,
+    /// The identity provider said that the person has logged out.
+    Backchannel,
+    /// The operator ended it.
+    Operator,
+    /// The WebSocket that it was opened for has ended.
+    Socket,
+    /// The person logged out at the PBX.
+    Pbx,
+    /// The login that it was opened for was refused after all.
+    Refused,
+}
+
+impl EndReason {
+    /// All reasons.
+    pub const ALL: [Self; 8] = [
+        Self::Freeze,
+        Self::App,
+        Self::Logout,
+        Self::Backchannel,
+        Self::Operator,
+        Self::Socket,
+        Self::Pbx,
+        Self::Refused,
+    ];
+
+    /// Returns the reason as a word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Freeze => "freeze",
+            Self::App => "app",
+            Self::Logout => "logout",
+            Self::Backchannel => "backchannel",
+            Self::Operator => "operator",
+            Self::Socket => "socket",
+            Self::Pbx => "pbx",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 impl FromStr for SessionId {
     type Err = NotASession;
 

@@ -53,6 +53,8 @@ pub enum ExchangeEnd {
     Stalled,
     /// The account of a tunnel was frozen.
     Frozen,
+    /// A session that a tunnel was opened with was ended.
+    SessionEnded,
     /// The process ended, and `drain` had passed.
     Drained,
 }
@@ -88,6 +90,7 @@ impl ExchangeEnd {
             Self::Aborted => "aborted",
             Self::Stalled => "stalled",
             Self::Frozen => "frozen",
+            Self::SessionEnded => "session_ended",
             Self::Drained => "drained",
         }
     }
@@ -177,6 +180,7 @@ mod tests {
             (ExchangeEnd::Aborted, " ended=aborted"),
             (ExchangeEnd::Stalled, " ended=stalled"),
             (ExchangeEnd::Frozen, " ended=frozen"),
+            (ExchangeEnd::SessionEnded, " ended=session_ended"),
             (ExchangeEnd::Drained, " ended=drained"),
         ] {
             check(&AccessRecord { ended, ..exchange() }, expected);

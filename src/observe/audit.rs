@@ -50,6 +50,10 @@ pub struct EventRecord {
     pub event: AuditEvent,
     /// Its target: an account, a Voximplant user or a domain.
     pub account: String,
+    /// The number of the session that it is about.
+    pub session: Option<u64>,
+    /// The subject of the caller that it is about.
+    pub subject: Option<String>,
     /// The user of this machine who caused it.
     pub by: Option<String>,
     /// When it ends; nothing: when it is undone.
@@ -75,6 +79,8 @@ pub enum AuditEvent {
     Activate,
     /// A user got another password at Voximplant.
     Rotate,
+    /// A session of the PBX was ended before its time.
+    SessionEnd,
 }
 
 /// What a client attempted.
@@ -132,14 +138,16 @@ impl EventRecord {
     #[must_use]
     pub fn of(event: AuditEvent, whom: &FreezeTarget, by: String, until: Option<Timestamp>, why: &str) -> Self {
         let (_, account) = whom.parts();
-        Self { event, account, by: Some(by), until, reason: (!why.is_empty()).then(|| why.to_owned()) }
+        let reason = (!why.is_empty()).then(|| why.to_owned());
+        Self { event, account, session: None, subject: None, by: Some(by), until, reason }
     }
 
     /// Returns the audit line, without its newline.
     #[must_use]
     pub fn line(&self, format: LogFormat, now: Timestamp) -> String {
         let mut fields = vec![("account", FieldValue::word(redact::text(&self.account)))];
-        for (key, text) in [("by", &self.by), ("reason", &self.reason)] {
+        fields.extend(self.session.map(|number| ("number", FieldValue::Count(number))));
+        for (key, text) in [("subject", &self.subject), ("by", &self.by), ("reason", &self.reason)] {
             fields.extend(text.as_deref().map(|text| (key, FieldValue::word(redact::text(text)))));
         }
         fields.extend(self.until.map(|until| ("until", FieldValue::word(format!("{until:.0}")))));
@@ -157,6 +165,7 @@ impl AuditEvent {
             Self::Deactivate => "audit deactivate",
             Self::Activate => "audit activate",
             Self::Rotate => "audit rotate",
+            Self::SessionEnd => "audit session_end",
         }
     }
 }
@@ -268,6 +277,8 @@ mod tests {
         let note = EventRecord {
             event: AuditEvent::Freeze,
             account: "40@acme.test".to_owned(),
+            session: None,
+            subject: None,
             by: Some("uid 0".to_owned()),
             until: Some("2026-11-22T23:00:00Z".parse().unwrap()),
             reason: Some("calls to Cuba".to_owned()),

@@ -7,6 +7,7 @@ mod exposition;
 mod freshness;
 mod labels;
 mod process;
+mod sessions;
 mod user_changes;
 
 use std::marker::PhantomData;
@@ -25,10 +26,11 @@ use self::exposition::Series;
 pub use self::freshness::Freshness;
 use self::labels::Label;
 pub use self::labels::{
-    BlockedAttempt, ClientProtocol, ConnectResult, ConnectionUse, CountedMethod, CountedVerdict, Direction,
-    ExchangeRoute, FetchResult, HandshakeResult, KeyOutcome, LimitName, MintOutcome, ReloadResult, StatusClass,
-    TlsVersion, TunnelEnd, UpstreamFault, UserChangeKind, UserChangeResult,
+    BlockedAttempt, ClientProtocol, ConnectResult, ConnectionUse, CountedMethod, CountedVerdict, DeleteOutcome,
+    Direction, ExchangeRoute, FetchResult, HandshakeResult, KeyOutcome, LimitName, MintOutcome, ReloadResult,
+    StatusClass, TlsVersion, TunnelEnd, UpstreamFault, UserChangeKind, UserChangeResult,
 };
+pub use self::sessions::SessionCounts;
 pub use self::user_changes::UserChanges;
 use super::Logs;
 use super::health::Readiness;
@@ -52,6 +54,7 @@ pub struct Metrics {
     reloads: [AtomicU64; ReloadResult::COUNT],
     keys: Mutex<Vec<(String, Arc<Freshness>)>>,
     users: Mutex<Arc<UserChanges>>,
+    sessions: Mutex<Arc<SessionCounts>>,
     budget: Arc<Budget>,
 }
 
@@ -84,6 +87,7 @@ impl Metrics {
             reloads: Default::default(),
             keys: Mutex::default(),
             users: Mutex::default(),
+            sessions: Mutex::default(),
             budget: Arc::clone(budget),
         })
     }
@@ -115,6 +119,11 @@ impl Metrics {
     /// Replaces the counts of changes at Voximplant that are shown.
     pub fn watch_users(&self, users: &Arc<UserChanges>) {
         *lock(&self.users) = Arc::clone(users);
+    }
+
+    /// Replaces the counts of sessions that are shown.
+    pub fn watch_sessions(&self, sessions: &Arc<SessionCounts>) {
+        *lock(&self.sessions) = Arc::clone(sessions);
     }
 
     /// Returns the configuration in use.
@@ -164,6 +173,10 @@ impl Metrics {
 
     fn users(&self) -> Arc<UserChanges> {
         Arc::clone(&lock(&self.users))
+    }
+
+    fn sessions(&self) -> Arc<SessionCounts> {
+        Arc::clone(&lock(&self.sessions))
     }
 
     fn reloads(&self) -> Vec<Series<u64>> {

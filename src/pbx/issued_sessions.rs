@@ -1,152 +1,243 @@
-//! The sessions that callgate issued, and their accounts. They tell an issued session from a foreign one, and the
-//! sessions of a frozen account from others.
+//! The sessions that callgate opened at the PBX: whose each one is, by which login it was opened, and how it is ended.
 //!
-//! Only a SHA-256 of each id is kept, so the table opens no session. All workers share it; a restart clears it.
+//! All workers share the table, and it outlives every configuration; a restart clears it. It finds a session by the SHA-256
+//! of its id. Of the ids it keeps only the cookie with which a session is ended at the PBX.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+mod entry;
+mod mark_index;
+mod pending_ends;
+mod table;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(crate) use self::entry::{IssuedSession, SessionLogin};
+pub(crate) use self::pending_ends::{PendingEnd, PendingEnds};
+use self::table::SessionTable;
+pub(crate) use self::table::{MARKS, SessionFilter};
 use crate::model::account::Role;
-use crate::model::digest::{Digest, sha256};
-use crate::model::session::SessionId;
+use crate::model::credential_mark::CredentialMark;
+use crate::model::secret::Secret;
+use crate::model::session::EndReason;
+use crate::observe::Logs;
+use crate::observe::audit::{AuditEvent, EventRecord};
+use crate::observe::metrics::SessionCounts;
 
-/// How many sessions are remembered; beyond it, the oldest is dropped.
-const SESSIONS: usize = 50_000;
-/// How long a session is remembered.
-const LIFE: Duration = Duration::from_secs(24 * 3600);
 /// How long after its issue a link with a session may reach its landing page.
 const LANDING: Duration = Duration::from_secs(120);
 
-/// The recently issued sessions, each with its account.
+/// The sessions that callgate opened, each with its login.
 #[derive(Debug, Default)]
-pub(crate) struct IssuedSessions(Mutex<SessionTable>);
-
-#[derive(Debug, Default)]
-struct SessionTable {
-    by_id: HashMap<Digest, IssuedSession>,
-    /// In the order of issue, which is the order of removal.
-    order: VecDeque<(Digest, Instant)>,
+pub(crate) struct IssuedSessions {
+    table: Mutex<SessionTable>,
+    /// Whether there may be one: all that most requests ask.
+    any: AtomicBool,
+    /// Those that are to be ended at the PBX.
+    pending: PendingEnds,
+    counts: Arc<SessionCounts>,
 }
 
-#[derive(Debug)]
-struct IssuedSession {
-    role: Role,
-    since: Instant,
+/// Why sessions are ended, for the audit log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SessionEnd<'e> {
+    /// The reason.
+    pub reason: EndReason,
+    /// The user of this machine who ordered it.
+    pub by: Option<&'e str>,
+}
+
+impl From<EndReason> for SessionEnd<'_> {
+    fn from(reason: EndReason) -> Self {
+        Self { reason, by: None }
+    }
 }
 
 impl IssuedSessions {
-    /// Remembers a session, or the cookie that the PBX gave for it, with its account.
-    pub(crate) fn note(&self, session: &SessionId, role: &Role, now: Instant) {
-        self.note_text(session.expose(), role, now);
+    // === Sessions that begin ===
+
+    /// Remembers a session that the PBX opened, with all ids under which requests show it, and the cookie by which the PBX
+    /// knows it. If the caller has logged out since the login began, the session is over at once.
+    pub(crate) fn note(
+        &self,
+        ids: &[&str],
+        cookie: Option<Secret>,
+        role: &Role,
+        login: SessionLogin,
+    ) -> Arc<IssuedSession> {
+        let session = self.table().add(ids, cookie, role.clone(), login, Instant::now());
+        self.any.store(true, Ordering::Release);
+        self.counts.opened();
+        if session.is_over() {
+            self.counts.ended(EndReason::Refused);
+            self.pending.add(&session);
+        }
+        session
     }
 
-    /// Remembers the text of a session cookie with its account.
-    pub(crate) fn note_text(&self, session: &str, role: &Role, now: Instant) {
-        let id = sha256(session.as_bytes());
-        let mut sessions = self.sessions();
-        sessions.forget(now);
-        sessions.by_id.insert(id, IssuedSession { role: role.clone(), since: now });
-        sessions.order.push_back((id, now));
-    }
+    // === Lookups ===
 
     /// Returns whether a session was issued so recently that its browser may just be landing.
     #[must_use]
-    pub(crate) fn is_landing(&self, session: &str, now: Instant) -> bool {
-        let sessions = self.sessions();
-        sessions.by_id.get(&sha256(session.as_bytes())).is_some_and(|out| now.duration_since(out.since) < LANDING)
+    pub(crate) fn is_landing(&self, id: &str) -> bool {
+        let now = Instant::now();
+        let table = self.table();
+        table.find(id, now).is_some_and(|(session, since)| !session.is_over() && now.duration_since(since) < LANDING)
     }
 
-    /// Returns the account of a session that was issued here within a day.
+    /// Finds a session by its id, token or cookie. One that was ended is found for a day, too.
     #[must_use]
-    pub(crate) fn account(&self, session: &str, now: Instant) -> Option<Role> {
-        let sessions = self.sessions();
-        let out = sessions.by_id.get(&sha256(session.as_bytes()))?;
-        (now.duration_since(out.since) < LIFE).then(|| out.role.clone())
+    pub(crate) fn find(&self, id: &str) -> Option<Arc<IssuedSession>> {
+        // Most gates know no session of most requests.
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        self.table().find(id, Instant::now()).map(|(session, _)| Arc::clone(session))
+    }
+
+    /// Returns the sessions that are not over, the oldest first.
+    #[must_use]
+    pub(crate) fn list(&self, filter: SessionFilter<'_>) -> Vec<Arc<IssuedSession>> {
+        self.table().select(filter, Instant::now())
+    }
+
+    /// Returns the counts for the metrics.
+    #[must_use]
+    pub(crate) fn counts(&self) -> &Arc<SessionCounts> {
+        &self.counts
+    }
+
+    /// Returns the sessions that are to be ended at the PBX.
+    #[must_use]
+    pub(crate) const fn pending(&self) -> &PendingEnds {
+        &self.pending
+    }
+
+    // === Ends ===
+
+    /// Ends sessions, on all workers at once: their tunnels are cut, and requests with them reach the PBX without them. The
+    /// PBX is told in the background, and told again if it cannot be reached. Returns the sessions that ended.
+    pub(crate) fn end(&self, filter: SessionFilter<'_>, end: SessionEnd<'_>, logs: &Logs) -> Vec<Arc<IssuedSession>> {
+        let ended = self.take(filter, end.reason);
+        for session in &ended {
+            self.counts.ended(end.reason);
+            logs.write_note(&record(session, end));
+        }
+        ended
+    }
+
+    /// Ends every session of the caller that shows a credential with these marks, and of a login of it that is under way.
+    pub(crate) fn log_out(&self, marks: &[CredentialMark], reason: EndReason, logs: &Logs) -> Vec<Arc<IssuedSession>> {
+        self.table().log_out(marks);
+        self.end(SessionFilter::Credential(marks), reason.into(), logs)
+    }
+
+    /// Marks sessions as over, in one step with the choice among them.
+    fn take(&self, filter: SessionFilter<'_>, reason: EndReason) -> Vec<Arc<IssuedSession>> {
+        let mut table = self.table();
+        let ended = table.select(filter, Instant::now());
+        for session in &ended {
+            table.end(session);
+            // A person who logged out at the PBX did so there already.
+            if reason != EndReason::Pbx {
+                self.pending.add(session);
+            }
+        }
+        ended
     }
 
     /// Locks even after a panic elsewhere: entries are moved in and out whole.
-    fn sessions(&self) -> MutexGuard<'_, SessionTable> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, SessionTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl SessionTable {
-    /// Drops expired sessions, and the oldest if there is no room for one more.
-    fn forget(&mut self, now: Instant) {
-        while let Some(&(id, since)) = self.order.front() {
-            if self.order.len() < SESSIONS && now.duration_since(since) < LIFE {
-                return;
-            }
-            self.order.pop_front();
-            // An id that was issued twice lives from its last issue.
-            if self.by_id.get(&id).is_some_and(|out| out.since == since) {
-                self.by_id.remove(&id);
-            }
-        }
+/// Describes the end of a session to the audit log.
+fn record(session: &IssuedSession, end: SessionEnd<'_>) -> EventRecord {
+    EventRecord {
+        event: AuditEvent::SessionEnd,
+        account: session.role.to_string(),
+        session: Some(session.number),
+        subject: Some(session.login.subject.clone()),
+        by: end.by.map(str::to_owned),
+        until: None,
+        reason: Some(end.reason.as_str().to_owned()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LogFormat;
     use crate::model::account::Account;
 
-    fn account(user: &str) -> Role {
-        Role::User(Account::new(user, "acme.test".parse().unwrap()).unwrap())
+    fn note(sessions: &IssuedSessions, id: &str, is_cookie: bool) -> Arc<IssuedSession> {
+        let role = Role::User(Account::new("40", "acme.test".parse().unwrap()).unwrap());
+        let cookie = is_cookie.then(|| Secret::new(id.to_owned()));
+        sessions.note(&[id], cookie, &role, SessionLogin::for_test("ann"))
     }
 
-    fn session(number: usize) -> SessionId {
-        format!("session{number:08}").parse().unwrap()
+    fn end(sessions: &IssuedSessions, reason: EndReason) -> usize {
+        sessions.end(SessionFilter::All, reason.into(), &Logs::discarding(LogFormat::Text).unwrap()).len()
     }
 
-    #[test]
-    fn a_session_is_its_accounts_for_a_day() {
-        let (issued, now) = (IssuedSessions::default(), Instant::now());
-        issued.note(&session(1), &account("40"), now);
-        issued.note_text("cookie", &account("41"), now);
-        assert_eq!(issued.account("session00000001", now), Some(account("40")));
-        assert_eq!(issued.account("cookie", now + LIFE / 2), Some(account("41")));
-        assert_eq!(issued.account("SESSION00000001", now), None);
-        assert_eq!(issued.account("cookie", now + LIFE), None);
+    #[tokio::test(start_paused = true)]
+    async fn a_link_lands_within_two_minutes_and_not_after_its_end() {
+        let sessions = IssuedSessions::default();
+        assert!(sessions.find("session00000001").is_none());
+        note(&sessions, "session00000001", true);
+        assert!(!sessions.is_landing("session00000002"));
+        tokio::time::advance(LANDING - Duration::from_millis(1)).await;
+        assert!(sessions.is_landing("session00000001"));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!sessions.is_landing("session00000001"));
+        note(&sessions, "session00000003", true);
+        assert_eq!(end(&sessions, EndReason::Operator), 2);
+        assert!(!sessions.is_landing("session00000003"));
+        assert!(sessions.find("session00000003").unwrap().is_over());
     }
 
-    #[test]
-    fn a_link_lands_within_two_minutes() {
-        let (issued, now) = (IssuedSessions::default(), Instant::now());
-        issued.note(&session(1), &account("40"), now);
-        assert!(issued.is_landing("session00000001", now + LANDING - Duration::from_nanos(1)));
-        assert!(!issued.is_landing("session00000001", now + LANDING));
-        assert!(!issued.is_landing("session00000002", now));
+    #[tokio::test(start_paused = true)]
+    async fn the_pbx_is_told_of_each_end_that_it_does_not_know() {
+        let sessions = IssuedSessions::default();
+        note(&sessions, "session00000001", true);
+        end(&sessions, EndReason::Freeze);
+        let first = sessions.pending().next(8).await;
+        assert_eq!(first.iter().map(|one| one.session.number).collect::<Vec<_>>(), [1]);
+        sessions.pending().settle(&first[0]);
+        note(&sessions, "session00000002", true);
+        // Its own page logged this one out, and the cookie of that one is unknown.
+        end(&sessions, EndReason::Pbx);
+        note(&sessions, "token000000003", false);
+        end(&sessions, EndReason::Freeze);
+        let waits = tokio::time::timeout(Duration::from_secs(3600), sessions.pending().next(8));
+        assert!(waits.await.is_err());
     }
 
-    #[test]
-    fn the_oldest_makes_room_and_no_more_are_kept() {
-        let (issued, now) = (IssuedSessions::default(), Instant::now());
-        for number in 0..=SESSIONS {
-            issued.note(&session(number), &account("40"), now);
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_fails_is_tried_again_later_and_not_for_ever() {
+        let sessions = IssuedSessions::default();
+        note(&sessions, "session00000001", true);
+        end(&sessions, EndReason::Operator);
+        let begun = Instant::now();
+        let mut tries = 1;
+        while let [pending] = &*sessions.pending().next(8).await {
+            if !sessions.pending().try_again(pending.clone()) {
+                break;
+            }
+            tries += 1;
         }
-        assert_eq!(issued.account("session00000000", now), None);
-        assert!(issued.account("session00000001", now).is_some());
-        let sessions = issued.sessions();
-        assert_eq!((sessions.by_id.len(), sessions.order.len()), (SESSIONS, SESSIONS));
+        assert_eq!(tries, 8);
+        assert!((63..=127).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
     }
 
     #[test]
-    fn a_session_that_went_out_twice_is_as_young_as_its_last_time() {
-        let (issued, now) = (IssuedSessions::default(), Instant::now());
-        issued.note(&session(1), &account("40"), now);
-        issued.note(&session(1), &account("40"), now + LIFE / 2);
-        issued.note(&session(2), &account("41"), now + LIFE);
-        assert!(issued.account("session00000001", now + LIFE).is_some());
-    }
-
-    #[test]
-    fn no_id_is_kept() {
-        let (issued, now) = (IssuedSessions::default(), Instant::now());
-        issued.note(&session(1), &account("40"), now);
-        assert!(!format!("{issued:?}").contains("session00000001"));
+    fn no_id_and_no_cookie_is_printed() {
+        let sessions = IssuedSessions::default();
+        note(&sessions, "session00000001", true);
+        end(&sessions, EndReason::Operator);
+        assert!(!format!("{sessions:?}").contains("session00000001"));
     }
 }

@@ -14,6 +14,7 @@ use http::header;
 use http::{Method, Request, Response, Version};
 
 use self::next_hop::{Expected, keep_apart, may_be_empty, prepare, receive, switch};
+use self::owners::Behind;
 use self::password_login::UnjudgedCredential;
 use self::shield::Stranger;
 use super::context::RequestContext;
@@ -23,8 +24,8 @@ use super::hosts::{self, Hosts};
 use super::login::redirect::RedirectContext;
 use super::shared::{self, SharedState};
 use crate::config::{ShieldConfig, UpstreamConfig};
-use crate::exchange::{Body, ClientConnection, Exchange};
-use crate::freeze::{FreezeGuard, Owners};
+use crate::exchange::{Body, ClientConnection, Exchange, TunnelGuard};
+use crate::freeze::FreezeGuard;
 use crate::limit::client_key;
 use crate::message::cookies;
 use crate::message::target::Authority;
@@ -48,8 +49,8 @@ struct Outbound<'f> {
     upstream: &'f Rc<Upstream>,
     request: Request<RequestBody>,
     expected: Expected,
-    /// The accounts that a tunnel would be for.
-    owners: Owners,
+    /// The sessions and accounts that a tunnel would be for.
+    behind: Behind,
     /// The credential for the PBX that its answer judges.
     credential: Option<UnjudgedCredential>,
     redirect: Option<Box<RedirectContext>>,
@@ -139,7 +140,7 @@ impl Forward {
         if request.version() == Version::HTTP_2 && may_be_empty(request) {
             Box::pin(request.body_mut().begin()).await;
         }
-        let Outbound { upstream, request, expected, owners, credential, redirect } =
+        let Outbound { upstream, request, expected, behind, credential, redirect } =
             self.outbound(gate, request, context, exchange, gives_sessions)?;
         let relay = |interim| connection.side_channel.interims.put(interim);
         // The connection of a proxy carries many clients, which must not share an upstream connection.
@@ -157,7 +158,8 @@ impl Forward {
         let response = match answer {
             UpstreamResponse::Final(response) => response,
             UpstreamResponse::Upgraded(head, upgraded) => {
-                let guard = FreezeGuard::new(Arc::clone(&gate.state.freezes), owners);
+                let freeze = FreezeGuard::new(Arc::clone(&gate.state.freezes), behind.owners);
+                let guard = TunnelGuard { freeze, sessions: behind.sessions };
                 return Ok((switch(head, upgraded, &expected, guard, connection, exchange)?, None));
             }
         };
@@ -220,9 +222,9 @@ impl Forward {
         }
         let may_switch =
             to == UpstreamName::Pbx && (head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE));
-        let owners = match may_switch {
+        let behind = match may_switch {
             true => owners::of(&self.issued, &head.headers, &head.uri, host),
-            false => Owners::default(),
+            false => Behind::default(),
         };
         let expected = prepare(&mut head, &payload, context)?;
         for (name, value) in vouched {
@@ -231,6 +233,6 @@ impl Forward {
         exchange.set_meter(payload.meter());
         let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
         let request = upstream::request(head.method, target, head.headers, payload);
-        Ok(Outbound { upstream, request, expected, owners, credential, redirect })
+        Ok(Outbound { upstream, request, expected, behind, credential, redirect })
     }
 }

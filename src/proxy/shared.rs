@@ -15,7 +15,7 @@ use crate::limit::{DistinctKeys, Limits, Races};
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::health::ReadinessParts;
 use crate::observe::metrics::Freshness;
-use crate::pbx::{Breaker, IssuedSessions};
+use crate::pbx::{self, Breaker, IssuedSessions};
 use crate::state::Store;
 use crate::tickets::Tickets;
 use crate::upstream::Connector;
@@ -126,6 +126,12 @@ impl SharedState {
         &self.login.phones
     }
 
+    /// Returns the sessions that callgate opened at the PBX.
+    #[must_use]
+    pub(crate) fn sessions(&self) -> &Arc<IssuedSessions> {
+        &self.pbx.issued
+    }
+
     /// Returns how fresh the keys are, by the names of their methods.
     #[must_use]
     pub(crate) fn freshness(&self) -> Vec<(String, Arc<Freshness>)> {
@@ -134,8 +140,12 @@ impl SharedState {
 
     /// Returns the tasks that run for as long as this configuration is in use.
     #[must_use]
-    pub(crate) fn chores(&self) -> Vec<BoxFuture<'static, ()>> {
-        self.auth.tasks().chain([sweep(Arc::clone(&self.login.store)).boxed()]).collect()
+    pub(crate) fn chores(&self, config: &Config) -> Vec<BoxFuture<'static, ()>> {
+        let ends = config.pbx.as_ref().zip(self.connectors.pbx.clone()).map(|(settings, pbx)| {
+            let sessions = Arc::clone(self.sessions());
+            pbx::end_sessions(sessions, pbx, settings.timeout).map(|never| match never {}).boxed()
+        });
+        self.auth.tasks().chain([sweep(Arc::clone(&self.login.store)).boxed()]).chain(ends).collect()
     }
 
     /// Returns the parts that must be ready.

@@ -14,6 +14,7 @@ use crate::observe::Logs;
 use crate::observe::health::ReadinessParts;
 use crate::observe::metrics::{Freshness, Tally};
 use crate::observe::trace;
+use crate::pbx::IssuedSessions;
 use crate::proxy::{Proxy, SharedState};
 use crate::state::Store;
 use crate::tls::server::TlsPolicies;
@@ -81,6 +82,11 @@ impl Snapshot {
         self.shared.phones()
     }
 
+    /// Returns the sessions that callgate opened at the PBX.
+    pub(super) fn sessions(&self) -> &Arc<IssuedSessions> {
+        self.shared.sessions()
+    }
+
     pub(super) const fn logs(&self) -> &Logs {
         &self.logs
     }
@@ -89,7 +95,7 @@ impl Snapshot {
     pub(super) fn chores(&self) -> Vec<Chore> {
         let managed = self.config.voximplant.clone().filter(|voximplant| voximplant.management.is_some());
         let phones = managed.map(|managed| Arc::clone(self.shared.phones()).keep_settled(managed, self.logs.clone()));
-        self.shared.chores().into_iter().chain(phones.map(FutureExt::boxed)).collect()
+        self.shared.chores(&self.config).into_iter().chain(phones.map(FutureExt::boxed)).collect()
     }
 
     /// Returns the freshness of fetched keys, by the names of their methods.

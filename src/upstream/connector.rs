@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use bytes::Bytes;
+use http::header::HOST;
+use http::{HeaderValue, Request, Response};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::CLOSED_AT_ONCE;
 use super::endpoint::Endpoint;
 use super::error::{ConnectError, Error};
+use super::fetch::{self, FetchError};
 use super::io::{Transport, UpstreamIo};
 use super::permits::{ConnectionPermits, ConnectionUsage, Requester};
 use crate::config::{self, Pin};
@@ -77,18 +80,54 @@ impl Connector {
         let due = Instant::now() + self.0.deadline;
         let (permit, usage) = self.0.permits.acquire(requester, due).await.ok_or(Error::Full)?;
         let descriptor = descriptor(due).await.ok_or(Error::Full)?;
+        let (transport, index) = self.reach_any(due).await?;
+        Ok((UpstreamIo::new(transport, permit, descriptor), index, usage))
+    }
+
+    /// Connects to the first endpoint that can be reached.
+    async fn reach_any(&self, due: Instant) -> Result<(Transport, EndpointIndex), Error> {
         let order = self.order();
         let mut failure = None;
         for (index, shares) in order.iter().copied().zip((1..=order.len() as u32).rev()) {
             let share = due.saturating_duration_since(Instant::now()) / shares;
             match self.reach(index, share).await {
-                Ok(transport) => return Ok((UpstreamIo::new(transport, permit, descriptor), index, usage)),
+                Ok(transport) => return Ok((transport, index)),
                 Err(source) => {
                     failure = Some(Error::Connect { to: Arc::clone(&self.endpoint(index).address), source });
                 }
             }
         }
         Err(failure.expect("an upstream has at least one endpoint"))
+    }
+
+    /// Sends a request for callgate itself over a connection of its own, from any thread, and returns the whole answer. Its
+    /// body may have `longest` bytes. If the request has no `Host`, it gets that of the endpoint's `url`.
+    ///
+    /// # Errors
+    /// When there is no connection, or no whole answer.
+    pub(crate) async fn send_once(
+        &self,
+        mut request: Request<Bytes>,
+        longest: usize,
+    ) -> Result<Response<Bytes>, Error> {
+        let due = Instant::now() + self.0.deadline;
+        let _permit = self.0.permits.acquire(&Requester::Gate, due).await.ok_or(Error::Full)?;
+        let _descriptor = descriptor(due).await.ok_or(Error::Full)?;
+        let (transport, index) = self.reach_any(due).await?;
+        if !request.headers().contains_key(HOST) {
+            request.headers_mut().insert(HOST, self.host(index));
+        }
+        let answer = match transport {
+            Transport::Plain(stream) => fetch::send_once(stream, request, longest).await,
+            Transport::Tls(stream) => fetch::send_once(stream, request, longest).await,
+            Transport::Unix(stream) => fetch::send_once(stream, request, longest).await,
+        };
+        answer.map_err(|error| match error {
+            FetchError::Broken(error) => Error::Broken(error),
+            FetchError::Url(_) | FetchError::Connect(_) | FetchError::Body | FetchError::Timeout => {
+                Error::BadResponse("it is too long, or it broke off")
+            }
+        })
     }
 
     /// Returns how long connecting may take.

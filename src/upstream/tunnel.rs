@@ -79,7 +79,7 @@ pub(crate) fn set_tcp_keepalive(stream: &TcpStream) {
     }
 }
 
-/// Copies bytes both ways until both sides have ended, one fails, a deadline passes, or `cut` completes. Returns why.
+/// Copies bytes both ways until both sides have ended, one fails, a deadline passes, or `cut` completes with a reason. Returns why.
 ///
 /// The end of one direction is passed on, and the other direction goes on (half-close).
 /// `early` holds the bytes that followed the client's request. The bytes are counted in `carried`.
@@ -93,7 +93,7 @@ pub(crate) async fn copy_bidirectional<S, C>(
 ) -> TunnelEnd
 where
     S: AsyncRead + AsyncWrite + Unpin,
-    C: Future<Output = ()>,
+    C: Future<Output = TunnelEnd>,
 {
     let (mut upstream, mut buffered) = (upgraded.io, BufferedBytes::new(upgraded.ledger));
     if let Some(stream) = upstream.tcp() {
@@ -103,8 +103,8 @@ where
     let mut timer = LazyTimer::default();
     let mut quiet_since = Instant::now();
     poll_fn(|cx| {
-        if cut.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(TunnelEnd::Frozen);
+        if let Poll::Ready(end) = cut.as_mut().poll(cx) {
+            return Poll::Ready(end);
         }
         let before = (up.carried, down.carried);
         let ended_up = up.poll(cx, &mut client, &mut upstream);

@@ -209,7 +209,8 @@ impl Phones {
             Ok(()) => {
                 tracing::warn!(user, change = ?kind, "Voximplant has changed the user");
                 let reason = Some(reason.to_owned());
-                audit(&EventRecord { event, account: user.to_owned(), by: None, until: None, reason });
+                let account = user.to_owned();
+                audit(&EventRecord { event, account, session: None, subject: None, by: None, until: None, reason });
                 self.failures().forget(user);
             }
             Err(error) => {

@@ -11,8 +11,9 @@ use prometheus_client::registry::Unit;
 
 use super::Metrics;
 use super::counters::{BUCKETS, Counter, Histogram, PerLabel, PerPair, WorkerCounts};
-use super::labels::{ExchangeRoute, FetchResult, Label, UserChangeKind, UserChangeResult};
+use super::labels::{DeleteOutcome, ExchangeRoute, FetchResult, Label, UserChangeKind, UserChangeResult};
 use super::process::ProcessUsage;
+use crate::model::session::EndReason;
 
 /// One series of a metric: its labels and its value.
 pub(super) type Series<T> = (Vec<(&'static str, String)>, T);
@@ -78,6 +79,7 @@ impl Metrics {
         page.counter("callgate_logins", "Logins, as in the audit log.", self.two(|all| &all.logins))?;
         page.counter("callgate_logouts", "Logouts by people and providers.", self.two(|all| &all.logouts))?;
         page.counter("callgate_pbx_mints", "Attempts to mint a session at the PBX.", self.one(|all| &all.mints))?;
+        self.write_sessions(page)?;
         page.counter("callgate_kept_out", "Attempts that the shield blocked.", self.one(|all| &all.kept_out))?;
         page.counter("callgate_ott_keys", "Voximplant one-time keys.", self.one(|all| &all.keys))?;
         page.counter("callgate_ott_races", "Keys of one user from two clients.", self.bare(|all| &all.races))?;
@@ -116,6 +118,16 @@ impl Metrics {
         page.seconds("callgate_config_loaded_timestamp", "When the configuration in use was read.", at)?;
         let mut build = page.0.encode_descriptor("callgate_build", "The version that runs.", None, MetricType::Info)?;
         build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
+    }
+
+    /// Writes the sessions that were opened at the PBX, and how they ended.
+    fn write_sessions(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
+        let counts = self.sessions();
+        page.counter("callgate_sessions", "Sessions opened at the PBX.", bare(counts.all_opened()))?;
+        let ends = EndReason::ALL.iter().map(|&reason| (vec![label(reason)], counts.all_ended(reason)));
+        page.counter("callgate_sessions_ended", "Sessions ended before their time.", ends.collect())?;
+        let deletes = DeleteOutcome::ALL.iter().map(|&outcome| (vec![label(outcome)], counts.all_deleted(outcome)));
+        page.counter("callgate_session_deletes", "Sessions that the PBX was told to end.", deletes.collect())
     }
 
     /// Writes the freshness of the keys of identity providers.

@@ -4,6 +4,7 @@ use http::StatusCode;
 use rustls::ProtocolVersion;
 
 use crate::model::login::{LoginKind, LoginOutcome, LogoutKind, LogoutOutcome};
+use crate::model::session::EndReason;
 use crate::model::upstream_name::UpstreamName;
 
 /// A label with all its values.
@@ -271,6 +272,18 @@ labels! {
         Cut = "cut",
         /// Its account was frozen.
         Frozen = "frozen",
+        /// A session that it was opened with was ended.
+        SessionEnded = "session_ended",
+    }
+
+    /// The outcome of ending a session at the PBX.
+    DeleteOutcome = "outcome" {
+        /// The PBX ended it.
+        Ok = "ok",
+        /// The PBX did not know it any more.
+        Gone = "gone",
+        /// The PBX did not end it, however often it was told.
+        Failed = "failed",
     }
 
     /// The result of fetching keys.
@@ -331,6 +344,19 @@ impl From<Option<ProtocolVersion>> for TlsVersion {
             Some(ProtocolVersion::TLSv1_2) => Self::Tls12,
             _ => Self::None,
         }
+    }
+}
+
+impl Label for EndReason {
+    const KEY: &'static str = "reason";
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn text(self) -> &'static str {
+        self.as_str()
     }
 }
 

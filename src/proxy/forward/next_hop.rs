@@ -7,8 +7,7 @@ use http::{Method, Request, Response, StatusCode, Version, request, response};
 use hyper::body::Body as _;
 
 use crate::auth::Chain;
-use crate::exchange::{Body, ClientConnection, Exchange, Tunnel};
-use crate::freeze::FreezeGuard;
+use crate::exchange::{Body, ClientConnection, Exchange, Tunnel, TunnelGuard};
 use crate::message::account_fields;
 use crate::message::fields;
 use crate::message::forwarded;
@@ -136,7 +135,7 @@ pub(super) fn switch(
     head: Response<()>,
     upgraded: Upgraded,
     expected: &Expected,
-    freeze_guard: FreezeGuard,
+    guard: TunnelGuard,
     connection: &ClientConnection,
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Error> {
@@ -159,7 +158,7 @@ pub(super) fn switch(
             return Err(upstream::Error::BadResponse("its Sec-WebSocket-Accept does not fit the key").into());
         }
     }
-    let tunnel = Tunnel { upgraded, exchange: exchange.split(head.status), freeze_guard };
+    let tunnel = Tunnel { upgraded, exchange: exchange.split(head.status), guard };
     connection.side_channel.tunnel.replace(Some(tunnel));
     Ok(Response::from_parts(head, Body::own("")))
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::config::{Config, ShieldConfig};
 use crate::exchange::Exchange;
@@ -93,7 +93,7 @@ impl Stranger<'_> {
     }
 
     fn judge_session(&self, session: &str) -> Result<(), ShieldVerdict> {
-        match self.issued.is_landing(session, Instant::now()) {
+        match self.issued.is_landing(session) {
             true => Ok(()),
             false => Err(ShieldVerdict::Breach(Breach::ForeignSession)),
         }

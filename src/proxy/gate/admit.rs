@@ -23,8 +23,9 @@ impl Gate {
         context: &'a RequestContext,
         effects: Effects<'a>,
     ) -> Result<Attempt<'a>, Error> {
-        let credential = self.chain.credential(&ask_of(kind, request, context));
-        let attempt = self.begin((kind, credential), request, context, effects)?;
+        let asked = ask_of(kind, request, context);
+        let attempt = self.begin((kind, self.chain.credential(&asked)), request, context, effects)?;
+        let attempt = attempt.with_marks(self.chain.marks(&asked));
         self.check_audit()?;
         attempt.check_failures(&self.state.limits)?;
         attempt.count_request(&self.state.limits)?;

@@ -4,11 +4,13 @@
 //! that logged in at this address before has failures of its own: it uses up no quota of its neighbours, and they none of
 //! it. Requests that another site's page makes a browser send use up a quota of their own.
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::effects::Effects;
 use crate::auth::CredentialDigest;
 use crate::limit::{LimitSource, Limited, Limits};
+use crate::model::credential_mark::CredentialMark;
 use crate::model::digest::Digest;
 use crate::model::grant::Requested;
 use crate::model::login::LoginKind;
@@ -17,19 +19,34 @@ use crate::proxy::browser::trigger::Trigger;
 use crate::proxy::context::{LoginRequest, RequestContext};
 
 /// One try at a login.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(in crate::proxy) struct Attempt<'a> {
     /// The kind of login.
     pub(in crate::proxy) kind: LoginKind,
     pub(in crate::proxy) context: &'a RequestContext,
     pub(in crate::proxy) effects: Effects<'a>,
     trigger: Trigger,
-    /// The credential that the request shows.
-    credential: Option<CredentialDigest>,
-    /// Whether that credential logged in at this address before.
-    is_proven: bool,
+    credential: Option<ShownCredential>,
+    marks: CallerMarks,
     /// Whether the client sends Fetch Metadata.
     is_browser: bool,
+}
+
+/// The credential that a request shows.
+#[derive(Clone, Copy)]
+struct ShownCredential {
+    digest: Digest,
+    is_cookie: bool,
+    /// Whether it logged in at this address before.
+    is_proven: bool,
+}
+
+/// The marks of a credential, by which later requests of its caller are recognized.
+#[derive(Clone, Default)]
+pub(in crate::proxy) struct CallerMarks {
+    pub(in crate::proxy) marks: Vec<CredentialMark>,
+    /// When it was shown.
+    pub(in crate::proxy) at: Timestamp,
 }
 
 impl<'a> Attempt<'a> {
@@ -41,11 +58,27 @@ impl<'a> Attempt<'a> {
         context: &'a RequestContext,
         effects: Effects<'a>,
     ) -> Self {
-        let is_proven = credential.is_some_and(|credential| {
-            limits.proven.has(&LimitSource::credential(context.client(), credential.digest), Instant::now())
+        let credential = credential.map(|CredentialDigest { digest, is_cookie }| {
+            let source = LimitSource::credential(context.client(), digest);
+            ShownCredential { digest, is_cookie, is_proven: limits.proven.has(&source, Instant::now()) }
         });
         let is_browser = request.headers.contains_key("sec-fetch-site");
-        Self { kind, context, effects, trigger, credential, is_proven, is_browser }
+        Self { kind, context, effects, trigger, credential, marks: CallerMarks::default(), is_browser }
+    }
+
+    /// Adds the marks of its credential.
+    #[must_use]
+    pub(super) fn with_marks(self, marks: Vec<CredentialMark>) -> Self {
+        Self { marks: CallerMarks { marks, at: Timestamp::now() }, ..self }
+    }
+
+    /// Returns the marks of its credential.
+    pub(in crate::proxy) const fn marks(&self) -> &CallerMarks {
+        &self.marks
+    }
+
+    fn is_proven(&self) -> bool {
+        self.credential.is_some_and(|credential| credential.is_proven)
     }
 
     /// Tells whether a page of another origin sent the window here.
@@ -53,17 +86,12 @@ impl<'a> Attempt<'a> {
         self.trigger == Trigger::Navigation
     }
 
-    /// Returns the digest of the credentials that the request shows.
-    pub(super) fn credential_digest(&self) -> Option<Digest> {
-        self.credential.map(|credential| credential.digest)
-    }
-
     // === Where it counts ===
 
     /// Returns the source that its requests count for.
     fn source(&self) -> LimitSource {
         match (self.trigger, self.credential) {
-            (_, Some(credential)) if self.is_proven => self.credential_source(credential.digest),
+            (_, Some(credential)) if credential.is_proven => self.credential_source(credential.digest),
             (Trigger::Navigation, _) => LimitSource::elsewhere(self.context.client()),
             (Trigger::Own | Trigger::ForeignPage, _) => self.address(),
         }
@@ -71,7 +99,7 @@ impl<'a> Attempt<'a> {
 
     /// Returns the source that its guesses count for.
     fn guesser(&self) -> LimitSource {
-        match self.credential.filter(|_| self.is_proven) {
+        match self.credential.filter(|credential| credential.is_proven) {
             Some(credential) => self.credential_source(credential.digest),
             None => self.address(),
         }
@@ -98,7 +126,7 @@ impl<'a> Attempt<'a> {
         let Some(credential) = self.credential else { return Ok(()) };
         let guesser = self.guesser();
         self.effects.check_source(&limits.failures, &guesser)?;
-        if self.trigger == Trigger::Navigation && !self.is_proven {
+        if self.trigger == Trigger::Navigation && !self.is_proven() {
             self.effects.check_source(&limits.stale_cookies, &self.source())?;
         }
         if credential.is_cookie { self.effects.check_source(&limits.stale_cookies, &guesser) } else { Ok(()) }
@@ -153,7 +181,7 @@ impl<'a> Attempt<'a> {
     /// Counts an account that the caller named and may not have: for the caller, and for the address of a program, which
     /// may have the credentials of many callers.
     pub(super) fn count_foreign_account(&self, limits: &Limits, principal: &Principal) -> Result<(), Limited> {
-        if !self.is_browser && !self.is_proven {
+        if !self.is_browser && !self.is_proven() {
             self.effects.count_source(&limits.failures, &self.address())?;
         }
         self.effects.count(&limits.failures, &naming_key(principal))

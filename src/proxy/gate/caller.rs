@@ -2,12 +2,15 @@
 
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::Attempt;
-use crate::model::digest::Digest;
-use crate::model::principal::Principal;
+use crate::model::credential_mark::{CredentialMark, MarkKind};
+use crate::model::grant::REDIRECT;
+use crate::model::principal::{Claim, Principal};
 use crate::observe::RequestId;
+use crate::pbx::{MARKS, SessionLogin};
 
 /// The longest subject that is kept, in bytes. The audit log shows less of it.
 const MAX_SUBJECT: usize = 1024;
@@ -24,20 +27,53 @@ pub(in crate::proxy) struct Caller {
     pub(in crate::proxy) client: IpAddr,
     /// The request with which it was proven.
     pub(in crate::proxy) request: RequestId,
-    /// The credentials of that request, as limits recognize them.
-    pub(in crate::proxy) credential: Option<Digest>,
+    /// The claim `sid`: its session at the identity provider.
+    pub(in crate::proxy) sid: Option<String>,
+    /// When that request came. A logout after that holds for this login, too.
+    pub(in crate::proxy) began: Timestamp,
+    /// The marks of its credential.
+    pub(in crate::proxy) marks: Vec<CredentialMark>,
 }
 
 impl Caller {
     /// Takes the facts of a proven caller.
     pub(in crate::proxy) fn of(principal: &Principal, attempt: &Attempt<'_>) -> Self {
+        let shown = attempt.marks();
+        // Where the app names the account, no auth method has looked at the whole credential.
+        let is_judged = |mark: &&CredentialMark| principal.method != REDIRECT || mark.kind != MarkKind::Whole;
         Self {
             method: principal.method.clone(),
             subject: cut(&principal.subject).to_owned(),
             client: attempt.context.client(),
             request: attempt.context.id,
-            credential: attempt.credential_digest(),
+            sid: principal.claims.get("sid").and_then(Claim::text).map(|sid| cut(sid).to_owned()),
+            began: shown.at,
+            marks: shown.marks.iter().filter(is_judged).take(MARKS).copied().collect(),
         }
+    }
+}
+
+impl Caller {
+    /// Describes its login to the table of sessions. `host`: the PBX's, with its port, for the browser.
+    pub(in crate::proxy) fn session_login(&self, rule: &str, host: Option<String>) -> SessionLogin {
+        SessionLogin {
+            method: self.method.clone(),
+            subject: self.subject.clone(),
+            rule: rule.to_owned(),
+            sid: self.sid.clone(),
+            client: self.client,
+            host,
+            began: self.began,
+            marks: self.marks.clone(),
+        }
+    }
+
+    /// Adds marks, before those that are there.
+    #[must_use]
+    pub(in crate::proxy) fn with_marks(mut self, new: Vec<CredentialMark>) -> Self {
+        self.marks.splice(0..0, new);
+        self.marks.truncate(MARKS);
+        self
     }
 }
 

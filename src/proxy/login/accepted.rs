@@ -1,5 +1,7 @@
 //! A login whose credential is spent: its session is opened now, or when its ticket is redeemed.
 
+use std::sync::Arc;
+
 use http::Response;
 use http::header;
 
@@ -7,19 +9,24 @@ use super::session::PbxLogin;
 use crate::exchange::Body;
 use crate::model::account::Language;
 use crate::model::grant::PbxGrant;
-use crate::model::session::SessionId;
-use crate::pbx;
+use crate::model::session::{EndReason, SessionId};
+use crate::pbx::{self, IssuedSession, SessionFilter, SessionLogin};
 use crate::proxy::answer::page;
 use crate::proxy::error::Error;
 use crate::proxy::gate::attempt::Attempt;
 use crate::proxy::gate::audit::Facts;
 use crate::proxy::gate::caller::Caller;
 
+/// The reason of a refusal where the caller logged out while the login was under way.
+const LOGGED_OUT: &str = "the caller has logged out meanwhile";
+
 /// A login whose credential is spent.
 pub(super) struct AcceptedLogin {
     pub(super) caller: Caller,
     pub(super) grant: PbxGrant,
     pub(super) language: Option<Language>,
+    /// The PBX's host, with its port, for the browser; `None`: where the browser is when its session is opened.
+    pub(super) meets_at: Option<String>,
 }
 
 impl AcceptedLogin {
@@ -33,7 +40,8 @@ impl AcceptedLogin {
     /// # Errors
     /// When the PBX gives none, no audit line can be written, or the account was frozen meanwhile.
     pub(super) async fn open(&self, login: PbxLogin<'_>, attempt: &Attempt<'_>) -> Result<SessionId, Error> {
-        self.open_with(login, attempt, login.sessions.mint(self.grant.role())).await
+        let session = self.session_login(self.meets_at.clone());
+        self.open_with(login, attempt, login.sessions.mint(self.grant.role(), session)).await
     }
 
     /// Opens the session for the browser that is here, and lets it go on to the landing page with the PBX's cookies.
@@ -42,7 +50,9 @@ impl AcceptedLogin {
     /// As [`AcceptedLogin::open`].
     pub(super) async fn land(&self, login: PbxLogin<'_>, attempt: &Attempt<'_>) -> Result<Response<Body>, Error> {
         let PbxLogin { sessions, settings, .. } = login;
-        let questions = sessions.mint_cookies(self.grant.role(), &attempt.context.authority.raw);
+        let host = &attempt.context.authority.raw;
+        let session = self.session_login(host.to_str().ok().map(str::to_owned));
+        let questions = sessions.mint_cookies(self.grant.role(), host, session);
         let cookies = self.open_with(login, attempt, questions).await?;
         // The landing page takes no language from its address.
         if let Some(language) = &self.language {
@@ -63,19 +73,39 @@ impl AcceptedLogin {
         &self,
         login: PbxLogin<'_>,
         attempt: &Attempt<'_>,
-        questions: impl Future<Output = Result<T, pbx::Error>>,
+        questions: impl Future<Output = Result<(T, Arc<IssuedSession>), pbx::Error>>,
     ) -> Result<T, Error> {
         let (gate, facts) = (login.gate, self.facts());
         let pending = gate.watch(attempt, &facts);
         let opened = questions.await;
         pending.settle();
-        let opened = opened.map_err(|error| {
+        let (opened, session) = opened.map_err(|error| {
             gate.audit_refusal(attempt, &facts, &error.to_string());
             Error::from(error)
         })?;
-        self.refuse_frozen(login, attempt)?;
-        gate.audit_grant(attempt, &facts).await?;
+        if let Err(refusal) = self.confirm(login, &session, attempt).await {
+            // The PBX has opened it all the same.
+            login.sessions.end(SessionFilter::Number(session.number), EndReason::Refused.into(), &gate.logs);
+            return Err(refusal);
+        }
         Ok(opened)
+    }
+
+    /// Decides whether a session that was opened may be handed over, and audits that.
+    ///
+    /// # Errors
+    /// When its account was frozen or its caller logged out meanwhile, or no audit line can be written.
+    async fn confirm(&self, login: PbxLogin<'_>, session: &IssuedSession, attempt: &Attempt<'_>) -> Result<(), Error> {
+        self.refuse_frozen(login, attempt)?;
+        if session.is_over() {
+            login.gate.audit_refusal(attempt, &self.facts(), LOGGED_OUT);
+            return Err(login.gate.unauthenticated(attempt.context));
+        }
+        login.gate.audit_grant(attempt, &self.facts()).await
+    }
+
+    fn session_login(&self, host: Option<String>) -> SessionLogin {
+        self.caller.session_login(self.grant.rule(), host)
     }
 
     /// Refuses the login if its account was frozen since it was accepted.

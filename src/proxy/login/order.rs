@@ -7,6 +7,7 @@ use super::session::PbxLogin;
 use crate::auth::{Proof, SingleUse};
 use crate::config::{Handoff, HostPattern};
 use crate::model::account::{Language, Role};
+use crate::model::credential_mark::CredentialMark;
 use crate::model::grant::PbxGrant;
 use crate::model::principal::Principal;
 use crate::proxy::context::RequestContext;
@@ -39,9 +40,16 @@ pub(in crate::proxy) struct SessionOrder {
     pub(in crate::proxy) language: Option<Language>,
     /// The PBX's host for the browser; `None` where the id alone is asked for.
     pub(in crate::proxy) host: Option<String>,
+    /// The marks of cookies that the app gives the browser together with the session.
+    new_marks: Vec<CredentialMark>,
 }
 
 impl SessionOrder {
+    /// Adds the marks of cookies that the app gives the browser together with the session.
+    pub(super) fn with_marks(self, new_marks: Vec<CredentialMark>) -> Self {
+        Self { new_marks, ..self }
+    }
+
     fn facts(&self) -> Facts<'_> {
         Facts::of(&self.principal).of_pbx_grant(&self.grant)
     }
@@ -85,7 +93,7 @@ pub(super) fn decide_for(
     let choices = |among| AccountChoices::PbxByLink { among, language: selectors.language.clone() };
     let grant = login.gate.grant_pbx(&principal, &selectors.requested, choices, attempt)?;
     let language = selectors.check_language(&grant, &login.settings.languages)?;
-    let order = SessionOrder { principal, once: None, grant, language, host: None };
+    let order = SessionOrder { principal, once: None, grant, language, host: None, new_marks: Vec::new() };
     let host = match delivery {
         Delivery::Id => None,
         Delivery::Address => Some(find_host(login, &order, attempt)?),
@@ -158,6 +166,11 @@ pub(super) async fn accept(
     let spent = spend(login, &order, attempt).await;
     pending.settle();
     spent?;
-    let caller = Caller::of(&order.principal, attempt);
-    Ok(AcceptedLogin { caller, grant: order.grant, language: order.language })
+    let meets_at = order.host.or_else(|| find_pbx_host(login, order.grant.role(), attempt.context));
+    Ok(AcceptedLogin {
+        caller: Caller::of(&order.principal, attempt).with_marks(order.new_marks),
+        meets_at: meets_at.map(|host| attempt.context.authority.with_host(&host)),
+        grant: order.grant,
+        language: order.language,
+    })
 }

@@ -180,6 +180,8 @@ fn watch_for_races(gate: &Gate, user: &str, key: &OneTimeKey, who: impl Hash, co
         let note = EventRecord {
             event: AuditEvent::Race,
             account: user.to_owned(),
+            session: None,
+            subject: None,
             by: None,
             until: None,
             reason: Some(reason),

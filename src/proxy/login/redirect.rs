@@ -135,6 +135,7 @@ pub(in crate::proxy) async fn give_session(
     let Some((principal, attempt)) = prove(login, &redirecting, context).await? else { return Ok(false) };
     let selectors = Selectors::in_language(offered_language(login, &principal, &redirecting.location));
     let order = order::decide_for(login, principal, &selectors, delivery(login, &redirecting.target), &attempt)?;
+    let order = order.with_marks(login.gate.chain.marks_of_answer(response.headers()));
     let onward = lead_on(login, order, &redirecting, &attempt).await?;
     redirect(response, &onward.address)?;
     Onward::set_cookie(onward.cookie, response);

@@ -5,13 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::HeaderValue;
-use tokio::time::Instant;
 
-use crate::config::{AdminCredentials, PbxConfig};
+use crate::config::{AdminCredentials, Handoff, PbxConfig};
 use crate::model::account::{Language, Role};
+use crate::model::secret::Secret;
 use crate::model::session::{SESSION, SessionId};
+use crate::observe::Logs;
 use crate::observe::metrics::Tally;
-use crate::pbx::{self, Pbx};
+use crate::pbx::{self, IssuedSession, Pbx, SessionEnd, SessionFilter, SessionLogin};
 use crate::proxy::context::RequestContext;
 use crate::proxy::gate::Gate;
 use crate::proxy::shared::PbxState;
@@ -21,6 +22,7 @@ use crate::upstream::Upstream;
 pub(in crate::proxy) struct Sessions {
     pbx: Pbx,
     state: Arc<PbxState>,
+    handoff: Handoff,
 }
 
 /// The parts that a login to the PBX needs.
@@ -41,17 +43,23 @@ impl Sessions {
         tally: Tally,
     ) -> Self {
         let pbx = Pbx::new(Rc::clone(upstream), settings, admin, Arc::clone(&state.breaker), tally);
-        Self { pbx, state }
+        Self { pbx, state, handoff: settings.handoff }
     }
 
     /// Opens a session, and remembers whose it is.
     ///
     /// # Errors
     /// When the PBX gives none.
-    pub(super) async fn mint(&self, role: &Role) -> Result<SessionId, pbx::Error> {
-        let session = self.pbx.mint(role).await?;
-        self.state.issued.note(&session, role, Instant::now());
-        Ok(session)
+    pub(super) async fn mint(
+        &self,
+        role: &Role,
+        login: SessionLogin,
+    ) -> Result<(SessionId, Arc<IssuedSession>), pbx::Error> {
+        let id = self.pbx.mint(role).await?;
+        // What a link hands over is the session itself.
+        let cookie = (self.handoff == Handoff::Link).then(|| Secret::new(id.expose().to_owned()));
+        let session = self.state.issued.note(&[id.expose()], cookie, role, login);
+        Ok((id, session))
     }
 
     /// Opens a session, exchanges its token for the PBX's cookies under the host name that the browser uses, and
@@ -59,11 +67,24 @@ impl Sessions {
     ///
     /// # Errors
     /// When the PBX gives no token, or does not take it.
-    pub(super) async fn mint_cookies(&self, role: &Role, host: &HeaderValue) -> Result<Vec<HeaderValue>, pbx::Error> {
-        let token = self.mint(role).await?;
+    pub(super) async fn mint_cookies(
+        &self,
+        role: &Role,
+        host: &HeaderValue,
+        login: SessionLogin,
+    ) -> Result<(Vec<HeaderValue>, Arc<IssuedSession>), pbx::Error> {
+        let token = self.pbx.mint(role).await?;
         let cookies = self.pbx.exchange(&token, host.clone()).await?;
-        self.remember_cookies(&cookies, role);
-        Ok(cookies)
+        let ids: Vec<_> = cookies.iter().filter_map(session_of).collect();
+        // The last one is that which the browser keeps.
+        let cookie = ids.last().map(|id| Secret::new((*id).to_owned()));
+        let session = self.state.issued.note(&ids, cookie, role, login);
+        Ok((cookies, session))
+    }
+
+    /// Ends sessions, here and at the PBX.
+    pub(in crate::proxy) fn end(&self, filter: SessionFilter<'_>, end: SessionEnd<'_>, logs: &Logs) {
+        self.state.issued.end(filter, end, logs);
     }
 
     /// Tells the PBX the language of the session of these cookies. If it does not take it, the session is still good.
@@ -73,16 +94,14 @@ impl Sessions {
         }
     }
 
-    /// Remembers whose the sessions are that the PBX opens for a token.
-    fn remember_cookies(&self, cookies: &[HeaderValue], owner: &Role) {
-        let pairs = cookies.iter().filter_map(|line| line.to_str().ok()?.split(';').next()?.split_once('='));
-        for (_, session) in pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case(SESSION)) {
-            self.state.issued.note_text(session.trim().trim_matches('"'), owner, Instant::now());
-        }
-    }
-
     /// Returns the tickets of hand-overs.
     pub(super) fn tickets(&self) -> &crate::tickets::Tickets {
         &self.state.tickets
     }
+}
+
+/// Returns the session id in a `Set-Cookie` line of the PBX.
+fn session_of(line: &HeaderValue) -> Option<&str> {
+    let (name, id) = line.to_str().ok()?.split(';').next()?.split_once('=')?;
+    name.trim().eq_ignore_ascii_case(SESSION).then(|| id.trim().trim_matches('"'))
 }

@@ -25,10 +25,12 @@ use crate::config::{UpstreamConfig, UpstreamUrl};
 use crate::message::target;
 use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
 use crate::model::loopback::is_loopback;
+use crate::model::session::EndReason;
 use crate::observe::audit::{AuditEvent, EventRecord};
 use crate::observe::health::PartReport;
 use crate::observe::heartbeat::StuckWorker;
 use crate::observe::metrics::{self, ClientProtocol, Tally};
+use crate::pbx::{SessionEnd, SessionFilter};
 use crate::proxy::LoginQuestion;
 use crate::server::client_io::ClientStream;
 use crate::server::snapshot::Snapshot;
@@ -209,7 +211,9 @@ impl AdminService {
         let freeze = Freeze { since: Timestamp::now(), until, by: by.to_owned(), why: why.clone() };
         snapshot.freezes().freeze(&whom, freeze).await.map_err(not_kept)?;
         snapshot.logs().write_note(&EventRecord::of(AuditEvent::Freeze, &whom, by.to_owned(), until, &why));
-        tracing::warn!(whom = whom.to_string(), by, "frozen");
+        let end = SessionEnd { reason: EndReason::Freeze, by: Some(by) };
+        let ended = snapshot.sessions().end(SessionFilter::Target(&whom), end, snapshot.logs()).len();
+        tracing::warn!(whom = whom.to_string(), by, ended, "frozen");
         let phones = settled_phones(&snapshot, &whom).await;
         let is_kept = snapshot.config.state.is_some();
         Ok(json(StatusCode::OK, &json!({ "whom": whom.to_string(), "kept": is_kept, "phones": phones })))

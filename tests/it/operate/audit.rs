@@ -111,6 +111,8 @@ async fn a_chain_goes_on_over_rotation_reload_and_restart() {
     logs.write_note(&callgate::observe::audit::EventRecord {
         event: callgate::observe::audit::AuditEvent::Thaw,
         account: "40@acme.test".into(),
+        session: None,
+        subject: None,
         by: None,
         until: None,
         reason: None,

@@ -47,7 +47,7 @@ struct StoredPayload {
 impl TicketPayload {
     /// Writes the payload as JSON.
     pub(super) fn text(&self) -> Secret {
-        let AcceptedLogin { caller, grant, language } = &self.login;
+        let AcceptedLogin { caller, grant, language, meets_at: _ } = &self.login;
         let stored = StoredPayload {
             caller: caller.clone(),
             grant: StoredGrant::of(grant),
@@ -63,7 +63,8 @@ impl TicketPayload {
     pub(super) fn read(text: &Secret, rules: &[Rule]) -> Option<Self> {
         let StoredPayload { caller, grant, language, host, step, again } = serde_json::from_str(text.expose()).ok()?;
         let language = language.map(|language| language.parse()).transpose().ok()?;
-        Some(Self { login: AcceptedLogin { caller, grant: grant.restore(rules)?, language }, host, step, again })
+        let login = AcceptedLogin { caller, grant: grant.restore(rules)?, language, meets_at: None };
+        Some(Self { login, host, step, again })
     }
 }
 
@@ -71,9 +72,11 @@ impl TicketPayload {
 mod tests {
     use super::*;
     use crate::model::condition::When;
+    use crate::model::credential_mark::CredentialMark;
     use crate::model::grant::{self, PbxTemplate, Requested};
     use crate::model::principal::{Claims, Principal};
     use crate::observe::RequestId;
+    use crate::pbx::MARKS;
 
     const HOST: usize = 253;
 
@@ -99,9 +102,12 @@ mod tests {
             subject: principal.subject,
             client: "2001:db8::1".parse().unwrap(),
             request: RequestId::next(),
-            credential: Some([255; 32]),
+            sid: Some("s".repeat(64)),
+            began: jiff::Timestamp::UNIX_EPOCH,
+            marks: (0..MARKS as u64).map(|number| CredentialMark::whole([&number.to_be_bytes()[..]])).collect(),
         };
-        let login = AcceptedLogin { caller, grant: granted.unwrap(), language: Some("fr".parse().unwrap()) };
+        let login =
+            AcceptedLogin { caller, grant: granted.unwrap(), language: Some("fr".parse().unwrap()), meets_at: None };
         let step = HandOverStep::Back { browser: "0".repeat(64), there: "1".repeat(64), to: long.to_owned() };
         TicketPayload { login, host: long.to_owned(), step, again: format!("{long}/auth/pbx") }
     }
@@ -153,6 +159,6 @@ mod tests {
     fn a_payload_is_small_whatever_its_caller_is_called() {
         let rules = [rule("staff", user())];
         let longest = payload(&rules, &"\u{1}".repeat(1024), &"a".repeat(HOST + ":65535".len()));
-        assert!(longest.text().expose().len() < 8 << 10, "{}", longest.text().expose().len());
+        assert!(longest.text().expose().len() < 9 << 10, "{}", longest.text().expose().len());
     }
 }

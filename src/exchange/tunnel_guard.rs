@@ -1,0 +1,34 @@
+//! Ends tunnels whose account is frozen or whose session is ended.
+
+use std::future::pending;
+use std::sync::Arc;
+
+use futures_util::future::select_all;
+
+use crate::freeze::FreezeGuard;
+use crate::observe::metrics::TunnelEnd;
+use crate::pbx::IssuedSession;
+
+/// Ends a tunnel when an account that it serves is frozen, or a session that it was opened with is ended.
+#[derive(Debug)]
+pub(crate) struct TunnelGuard {
+    pub(crate) freeze: FreezeGuard,
+    pub(crate) sessions: Vec<Arc<IssuedSession>>,
+}
+
+impl TunnelGuard {
+    /// Waits until the tunnel must end, and returns why. A freeze ends sessions too, and is named first.
+    pub(super) async fn until_cut(&self) -> TunnelEnd {
+        let ended = async {
+            match self.sessions.is_empty() {
+                true => pending().await,
+                false => drop(select_all(self.sessions.iter().map(|session| Box::pin(session.until_over()))).await),
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.freeze.until_frozen() => TunnelEnd::Frozen,
+            () = ended => TunnelEnd::SessionEnded,
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Tells the PBX which sessions are over: `DELETE /rest/system/session` with the cookie of each, as its own pages do.
+
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::header::{self, HeaderValue};
+use http::{Method, Request, StatusCode};
+use tokio::time::timeout;
+
+use super::issued_sessions::{IssuedSession, IssuedSessions, PendingEnd};
+use super::{Error, SESSION, unreachable};
+use crate::model::session;
+use crate::observe::metrics::DeleteOutcome;
+use crate::upstream::Connector;
+
+/// How many sessions are ended at once.
+const AT_ONCE: usize = 8;
+/// The longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 64 << 10;
+
+/// Ends the sessions that are over at the PBX, for ever. `deadline` is for each request.
+pub(crate) async fn end_sessions(sessions: Arc<IssuedSessions>, pbx: Connector, deadline: Duration) -> Infallible {
+    loop {
+        let pending = sessions.pending().next(AT_ONCE).await;
+        join_all(pending.into_iter().map(|one| end_one(&sessions, &pbx, deadline, one))).await;
+    }
+}
+
+async fn end_one(sessions: &IssuedSessions, pbx: &Connector, deadline: Duration, pending: PendingEnd) {
+    let session = Arc::clone(&pending.session);
+    let (number, account) = (session.number, session.role.to_string());
+    match timeout(deadline, delete(pbx, &session)).await.unwrap_or(Err(Error::Timeout)) {
+        Ok(outcome) => {
+            sessions.pending().settle(&pending);
+            sessions.counts().deleted(outcome);
+        }
+        Err(error) => {
+            let error = &error as &dyn StdError;
+            if sessions.pending().try_again(pending) {
+                tracing::debug!(number, account, error, "the PBX has not ended a session yet");
+                return;
+            }
+            sessions.counts().deleted(DeleteOutcome::Failed);
+            tracing::warn!(number, account, error, "the PBX did not end a session");
+        }
+    }
+}
+
+/// Ends a session at the PBX.
+async fn delete(pbx: &Connector, session: &IssuedSession) -> Result<DeleteOutcome, Error> {
+    let Some(cookie) = session.cookie() else { return Ok(DeleteOutcome::Gone) };
+    let cookie = HeaderValue::try_from(format!("{}={}", session::SESSION, cookie.expose()));
+    let mut cookie = cookie.map_err(|_| Error::BadResponse)?;
+    cookie.set_sensitive(true);
+    let mut request = Request::new(Bytes::new());
+    *request.method_mut() = Method::DELETE;
+    *request.uri_mut() = http::Uri::from_static(SESSION);
+    request.headers_mut().insert(header::COOKIE, cookie);
+    request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if let Some(host) = session.login.host.as_deref().and_then(|host| HeaderValue::from_str(host).ok()) {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    match pbx.send_once(request, MAX_ANSWER).await.map_err(unreachable)?.status() {
+        StatusCode::OK | StatusCode::NO_CONTENT => Ok(DeleteOutcome::Ok),
+        // The PBX does not know the session any more.
+        StatusCode::UNAUTHORIZED => Ok(DeleteOutcome::Gone),
+        _ => Err(Error::BadResponse),
+    }
+}

@@ -1,0 +1,130 @@
+//! One session that callgate opened at the PBX.
+
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use crate::model::account::Role;
+use crate::model::credential_mark::CredentialMark;
+use crate::model::secret::Secret;
+
+/// A session that callgate opened at the PBX. The token and the cookie of one login are one session.
+#[derive(Debug)]
+pub(crate) struct IssuedSession {
+    /// Its number in lists and orders. It says nothing about the session itself.
+    pub number: u64,
+    /// The identity that it is for.
+    pub role: Role,
+    /// The login that it was opened for.
+    pub login: SessionLogin,
+    /// When it was opened.
+    pub opened: Timestamp,
+    /// The cookie by which the PBX knows it. A page that exchanges a token itself keeps the cookie from callgate.
+    cookie: Option<Secret>,
+    is_over: AtomicBool,
+    ended: Notify,
+}
+
+/// The login that a session is opened for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SessionLogin {
+    /// The auth method that proved the caller.
+    pub method: String,
+    /// The subject of the caller.
+    pub subject: String,
+    /// The rule that granted the session.
+    pub rule: String,
+    /// The claim `sid`: the session at the identity provider.
+    pub sid: Option<String>,
+    /// The address of the client.
+    pub client: IpAddr,
+    /// The host, with its port, under which the browser meets the PBX; `None`: that of the PBX's `url`.
+    pub host: Option<String>,
+    /// When the login began. A logout after that ends its session too.
+    pub began: Timestamp,
+    /// The marks of the caller's credential.
+    pub marks: Vec<CredentialMark>,
+}
+
+impl IssuedSession {
+    pub(super) fn new(number: u64, role: Role, login: SessionLogin, cookie: Option<Secret>) -> Self {
+        Self {
+            number,
+            role,
+            login,
+            opened: Timestamp::now(),
+            cookie,
+            is_over: AtomicBool::new(false),
+            ended: Notify::new(),
+        }
+    }
+
+    /// Returns whether it was ended.
+    #[must_use]
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
+    /// Waits until it is ended.
+    pub(crate) async fn until_over(&self) {
+        let mut ended = pin!(self.ended.notified());
+        // From here on no end is missed.
+        ended.as_mut().enable();
+        if !self.is_over() {
+            ended.await;
+        }
+    }
+
+    /// Returns the cookie by which the PBX knows it.
+    pub(in crate::pbx) const fn cookie(&self) -> Option<&Secret> {
+        self.cookie.as_ref()
+    }
+
+    /// Ends it, and the tunnels that wait for that.
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Ordering::Release);
+        self.ended.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+impl SessionLogin {
+    /// Makes the login of a caller.
+    pub(crate) fn for_test(subject: &str) -> Self {
+        Self {
+            method: "app".to_owned(),
+            subject: subject.to_owned(),
+            rule: "staff".to_owned(),
+            sid: None,
+            client: IpAddr::from([192, 0, 2, 7]),
+            host: Some("pbx.test".to_owned()),
+            began: Timestamp::now(),
+            marks: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use super::*;
+    use crate::model::account::Account;
+
+    #[tokio::test]
+    async fn a_waiter_is_woken_by_the_end_and_does_not_miss_one_before() {
+        let role = Role::User(Account::new("40", "acme.test".parse().unwrap()).unwrap());
+        let session = IssuedSession::new(1, role, SessionLogin::for_test("ann"), None);
+        let mut waits = Box::pin(session.until_over());
+        let is_pending = poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx).is_pending())).await;
+        assert!(is_pending);
+        session.end();
+        waits.await;
+        session.until_over().await;
+    }
+}
