@@ -1,5 +1,7 @@
 //! `callgate check`: reports errors in a configuration, without serving it.
 
+mod pbx_version;
+
 use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
@@ -208,10 +210,12 @@ async fn try_provider(method: &config::MethodConfig) -> Option<String> {
     Some(format!("method {:?}: the identity provider {}: {problem}", method.name, settings.issuer.as_str()))
 }
 
-/// Asks the PBX for a session in a domain that cannot exist. With the right password the PBX answers that the domain is unknown.
+/// Asks the PBX for its version, and for a session in a domain that cannot exist. With the right password the PBX answers
+/// that the domain is unknown.
 async fn try_pbx(config: &Config, settings: &config::PbxConfig) -> Vec<String> {
     let (upstream, mut problems) = open(config, &settings.upstream, UpstreamName::Pbx).await;
     let Some(upstream) = upstream else { return problems };
+    problems.extend(pbx_version::report(&upstream, settings).await);
     let Some(admin) = &settings.admin else { return problems };
     let unknown =
         Account::new("callgate-check", "callgate-check.invalid".parse().expect("a host name")).expect("an account");

@@ -22,7 +22,7 @@ use crate::kit::app::{App, AppOptions, Whoami};
 use crate::kit::commands::{Running, callgate, run, text};
 use crate::kit::gate::{VOX_PASSWORD, secret};
 use crate::kit::stage::until;
-use crate::kit::vodia::{Options, Vodia};
+use crate::kit::vodia::{Dialect, Options, Vodia};
 
 /// The code of a configuration that is wrong.
 const EX_CONFIG: i32 = 78;
@@ -161,6 +161,27 @@ async fn an_online_check_tries_what_the_file_names() {
 }
 
 #[tokio::test]
+async fn an_online_check_finds_the_version_of_the_pbx_and_its_hand_over() {
+    for (dialect, handoff, code, fact) in [
+        (Dialect::A, "link", 0, "it has no page /thirdparty.htm, so handoff = \"link\" is for it"),
+        (Dialect::A, "cookie", EX_CONFIG, "it has no page /thirdparty.htm, so handoff = \"link\" is for it"),
+        (Dialect::C, "cookie", 0, "it has the page /thirdparty.htm, so handoff = \"cookie\" is for it"),
+    ] {
+        let app = App::start(AppOptions::default()).await;
+        let pbx = Vodia::start(Options { dialect, ..Options::default() }).await;
+        let config = configuration("127.0.0.1:0", app.addr, pbx.addr);
+        let folder = Folder::new(&config.replace("[pbx]\n", &format!("[pbx]\nhandoff = \"{handoff}\"\n")));
+        let output = run(folder.command(&["check", "--online"])).await;
+        check_code(&output, code);
+        let stdout = text(&output.stdout);
+        assert!(stdout.lines().any(|line| line == format!("pbx: PBX/70.1; {fact}")), "{stdout}");
+        let refused =
+            text(&output.stderr).contains("so it is too old for handoff = \"cookie\": write handoff = \"link\"");
+        assert_eq!(refused, code != 0, "{}", text(&output.stderr));
+    }
+}
+
+#[tokio::test]
 async fn an_online_check_finds_a_wrong_password() {
     let (app, pbx) = stand_ins().await;
     let folder = Folder::new(&configuration("127.0.0.1:0", app.addr, pbx.addr));
@@ -170,7 +191,7 @@ async fn an_online_check_finds_a_wrong_password() {
     check_code(&output, EX_CONFIG);
     let told = text(&output.stderr);
     assert!(told.contains("pbx: the PBX refuses the password of \"sso\""), "{told}");
-    assert!(!told.contains("Wrong-Passw0rd!") && text(&output.stdout).is_empty());
+    assert!(!told.contains("Wrong-Passw0rd!") && !text(&output.stdout).contains("Wrong-Passw0rd!"));
     assert_eq!(pbx.mints().len(), 1);
 }
 
