@@ -1,7 +1,8 @@
-//! Floor 1: rules for HTTP messages (in the sense of RFC 9110). No sockets.
+//! Floor 1: rules for HTTP messages (in the sense of RFC 9110), and for the first message of TLS. No sockets.
 
 pub mod account_fields;
 pub mod authentication;
+pub mod client_hello;
 pub mod cookies;
 pub mod fields;
 pub mod forwarded;
