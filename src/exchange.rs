@@ -4,6 +4,7 @@ mod activity;
 mod body;
 mod connection;
 mod interim;
+mod passed_connection;
 mod tunnel_guard;
 
 use std::net::IpAddr;
@@ -20,6 +21,7 @@ pub(crate) use self::activity::{AbortReason, Activity, InFlight};
 pub(crate) use self::body::Body;
 pub(crate) use self::connection::{ClientConnection, SideChannel, TlsPeer, TlsSession, Tunnel};
 pub(crate) use self::interim::Interims;
+pub(crate) use self::passed_connection::PassedConnection;
 pub(crate) use self::tunnel_guard::TunnelGuard;
 use crate::message::forwarded::X_REQUEST_ID;
 use crate::model::upstream_name::UpstreamName;
@@ -254,23 +256,14 @@ impl Exchange {
     fn ended(&self) -> ExchangeEnd {
         let aborted = self.in_flight.abort_reason();
         match self.answer.stage {
-            ExchangeStage::Tunnel(_, TunnelEnd::Closed) => ExchangeEnd::Complete,
-            ExchangeStage::Tunnel(_, TunnelEnd::Frozen) => ExchangeEnd::Frozen,
-            ExchangeStage::Tunnel(_, TunnelEnd::SessionEnded) => ExchangeEnd::SessionEnded,
-            ExchangeStage::Tunnel(_, TunnelEnd::Idle | TunnelEnd::Stalled) => ExchangeEnd::Stalled,
-            ExchangeStage::Tunnel(_, TunnelEnd::Failed) => ExchangeEnd::Aborted,
+            ExchangeStage::Tunnel(_, end) => tunnel_end(end, aborted),
             ExchangeStage::Request | ExchangeStage::Answer(_) if self.answer.is_complete => ExchangeEnd::Complete,
             ExchangeStage::Request | ExchangeStage::Answer(_)
                 if self.answer.is_stalled || aborted == Some(AbortReason::WriteStall) =>
             {
                 ExchangeEnd::Stalled
             }
-            ExchangeStage::Tunnel(_, TunnelEnd::Cut) | ExchangeStage::Request | ExchangeStage::Answer(_) => {
-                match aborted {
-                    Some(AbortReason::Drain) => ExchangeEnd::Drained,
-                    Some(AbortReason::WriteStall) | None => ExchangeEnd::Aborted,
-                }
-            }
+            ExchangeStage::Request | ExchangeStage::Answer(_) => cut_off(aborted),
         }
     }
 
@@ -296,6 +289,26 @@ impl Exchange {
                 tracing::warn!(id = %self.id, error = cut as &dyn std::error::Error, "answer cut off");
             }
         }
+    }
+}
+
+/// Returns how a tunnel ended, in the words of the access log.
+const fn tunnel_end(end: TunnelEnd, aborted: Option<AbortReason>) -> ExchangeEnd {
+    match end {
+        TunnelEnd::Closed => ExchangeEnd::Complete,
+        TunnelEnd::Frozen => ExchangeEnd::Frozen,
+        TunnelEnd::SessionEnded => ExchangeEnd::SessionEnded,
+        TunnelEnd::Idle | TunnelEnd::Stalled => ExchangeEnd::Stalled,
+        TunnelEnd::Failed => ExchangeEnd::Aborted,
+        TunnelEnd::Cut => cut_off(aborted),
+    }
+}
+
+/// Returns how an exchange ended that was cut off.
+const fn cut_off(aborted: Option<AbortReason>) -> ExchangeEnd {
+    match aborted {
+        Some(AbortReason::Drain) => ExchangeEnd::Drained,
+        Some(AbortReason::WriteStall) | None => ExchangeEnd::Aborted,
     }
 }
 

@@ -10,6 +10,7 @@ pub mod heartbeat;
 mod line;
 mod log_destination;
 pub mod metrics;
+pub mod passed_connection;
 pub mod request_id;
 pub mod sink;
 mod syslog;
@@ -141,6 +142,13 @@ impl Logs {
     pub fn write_access(&self, exchange: &access::AccessRecord) {
         if let Some(sink) = &self.access {
             sink.line_with(|bytes| exchange.write(bytes, self.format, Timestamp::now()));
+        }
+    }
+
+    /// Writes the line of a connection that was passed on, as [`Logs::write_access`] does.
+    pub fn write_passed_connection(&self, connection: &passed_connection::PassthroughRecord) {
+        if let Some(sink) = &self.access {
+            sink.line_with(|bytes| connection.write(bytes, self.format, Timestamp::now()));
         }
     }
 

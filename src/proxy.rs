@@ -94,6 +94,11 @@ impl Proxy {
         self.forward.retire(&successor.forward);
     }
 
+    /// Returns the logs of the worker.
+    pub(crate) fn logs(&self) -> Rc<Logs> {
+        Rc::clone(&self.gate.logs)
+    }
+
     /// Closes upstream connections that have been idle for too long.
     pub(crate) fn sweep(&self) {
         self.forward.sweep();
@@ -151,7 +156,7 @@ impl Proxy {
         connection: &ClientConnection,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
-        let context = identify(request, origin, connection, exchange)?;
+        let context = identify(request, origin, connection, &self.gate.hosts, exchange)?;
         if let Some(answer) = answer_method(request)? {
             return Ok(answer);
         }
@@ -233,11 +238,13 @@ impl Proxy {
 /// Finds where a request comes from and for which host it is.
 ///
 /// # Errors
-/// When it names two clients or no single host, or its host is not covered by the handshake of the connection.
+/// When it names two clients or no single host, its host is not covered by the handshake of the connection, or connections
+/// for its host are passed on before TLS.
 fn identify(
     request: &mut Request<RequestBody>,
     origin: Result<Rc<ForwardedChain>, Contradiction>,
     connection: &ClientConnection,
+    hosts: &Hosts,
     exchange: &mut Exchange,
 ) -> Result<RequestContext, Error> {
     if request.version() == Version::HTTP_2 {
@@ -252,7 +259,7 @@ fn identify(
     )
     .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
     exchange.set_host(&authority.host);
-    if !connection.tls.policy.covers(&authority.host) {
+    if !connection.tls.policy.covers(&authority.host) || hosts.are_passed_on(&authority.host) {
         return Err(Error::Misdirected);
     }
     Ok(RequestContext { origin, end: Rc::clone(&connection.tls.peer), authority, id: exchange.id })

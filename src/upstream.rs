@@ -15,6 +15,7 @@ mod idle;
 mod interim;
 mod io;
 mod lookup;
+mod passthrough_target;
 mod permits;
 mod request_body;
 mod response_body;
@@ -42,6 +43,7 @@ pub(crate) use self::fetch::{FetchError, Fetcher, send_once};
 use self::idle::IdleConns;
 pub(crate) use self::interim::{Interim, OnInterim};
 pub(crate) use self::lookup::start as start_lookups;
+pub(crate) use self::passthrough_target::PassthroughTarget;
 pub(crate) use self::permits::Requester;
 pub(crate) use self::request_body::{Meter, RequestBody};
 pub(crate) use self::response_body::{BodyError, ResponseBody};
@@ -236,15 +238,7 @@ impl Upstream {
 
     async fn connect(&self, requester: &Requester) -> Result<Box<Conn>, Error> {
         let connected = self.connector.connect(requester).await;
-        self.tally.connect(
-            self.name,
-            match &connected {
-                Ok(_) => ConnectResult::Ok,
-                Err(Error::Connect { source: ConnectError::Timeout, .. }) => ConnectResult::Timeout,
-                Err(Error::Full) => ConnectResult::Full,
-                Err(_) => ConnectResult::Failed,
-            },
-        );
+        self.tally.connect(self.name, connected.as_ref().map_or_else(Error::connect_result, |_| ConnectResult::Ok));
         let (io, endpoint, usage) = connected?;
         Conn::new(io, endpoint, usage).await.map_err(Error::Broken)
     }

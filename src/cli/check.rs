@@ -23,7 +23,7 @@ use crate::observe::metrics::Tally;
 use crate::observe::{Logs, causes};
 use crate::pbx::{self, Pbx};
 use crate::state::{OpenError, Store};
-use crate::upstream::{self, Connector, RequestBody, Upstream, UpstreamResponse};
+use crate::upstream::{self, Connector, PassthroughTarget, RequestBody, Upstream, UpstreamResponse};
 
 pub(super) fn run(path: &Path, online: bool) -> CommandResult {
     let config = Arc::new(load(path)?);
@@ -105,6 +105,9 @@ async fn try_all(config: &Config) -> Vec<String> {
         let found = try_pbx(config, pbx).await;
         problems.extend(with_tls_hint(found, &pbx.upstream, UpstreamName::Pbx).await);
     }
+    for passthrough in &config.passthrough {
+        problems.extend(try_target(passthrough).await);
+    }
     for method in &config.methods {
         problems.extend(try_keys(method).await);
         problems.extend(try_provider(method).await);
@@ -182,6 +185,12 @@ async fn try_whoami(upstream: &Rc<Upstream>, whoami: &AppMethodConfig) -> Result
         )),
         UpstreamResponse::Upgraded(..) => Err(format!("{} switches protocols", whoami.path)),
     }
+}
+
+/// Connects to a target of `[[passthrough]]`. Which TLS it speaks is between it and its clients.
+async fn try_target(passthrough: &config::PassthroughConfig) -> Option<String> {
+    let error = PassthroughTarget::new(&passthrough.to, passthrough.connect).probe().await.err()?;
+    Some(format!("passthrough: cannot connect to {}: {}", passthrough.to, causes(&error)))
 }
 
 /// Fetches the keys of a `jwt` method and prints how many there are.

@@ -36,7 +36,7 @@ pub(super) fn home(key: &str) -> Option<&'static str> {
 }
 
 /// Keys that are often put into the wrong table, and the right one.
-const HOMES: [(&[&str], &str); 13] = [
+const HOMES: [(&[&str], &str); 14] = [
     (&["listen", "tls", "redirect_http", "workers"], "above the first [table] of the file"),
     (&["cert", "key", "certificates", "client_ca"], "in `tls`"),
     (&["whoami", "login"], "in [app]"),
@@ -54,6 +54,7 @@ const HOMES: [(&[&str], &str); 13] = [
         ],
         "in [server]",
     ),
+    (&["names", "to", "proxy_protocol"], "in a [[passthrough]] table"),
     (&["max_connections"], "in [server], [app] or [pbx]"),
     (&["client", "caller", "failures", "stale_cookies", "pbx_logins"], "in [limits]"),
     (&["access", "format", "level"], "in [log]"),

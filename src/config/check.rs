@@ -6,6 +6,7 @@ mod audit;
 mod auth;
 mod origins;
 mod own_paths;
+mod passthrough;
 mod server;
 mod shield;
 mod tls;
@@ -23,6 +24,7 @@ use tracing::Level;
 
 use self::allow::RuleContext;
 use self::auth::Methods;
+use self::passthrough::ServedHere;
 pub use self::tls::chain_flaw::ChainFlaw;
 pub(super) use self::tls::chain_flaw::flaw as chain_flaw;
 use self::values::address;
@@ -163,6 +165,14 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
     if let (Some(pbx), Some(node)) = (&pbx, &pbx_node) {
         own_paths::check(node, pbx, app.as_ref(), &methods.methods);
     }
+    let here = ServedHere {
+        app: app.as_ref().map(|app| &app.upstream),
+        pbx: pbx.as_ref().map(|pbx| &pbx.upstream),
+        methods: &methods.methods,
+        certificates: certificates.as_deref().unwrap_or_default(),
+        listen: listen.as_deref().unwrap_or_default(),
+    };
+    let passthrough = passthrough::passthrough(&tables(root, "passthrough"), &here);
     let admin = pbx_node.as_ref().and_then(|node| node.entry("admin"));
     let own = voximplant.as_ref().and_then(|voximplant| voximplant.application.as_deref());
     let others = voximplant.iter().flat_map(|voximplant| &voximplant.others);
@@ -198,6 +208,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
         server,
         app,
         pbx,
+        passthrough,
         voximplant,
         methods: methods.methods,
         rules,

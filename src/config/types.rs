@@ -1,6 +1,7 @@
 //! The configuration of a running gate. Only `check` makes one, so every field is valid.
 
 mod auth;
+mod passthrough;
 mod upstream;
 
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tracing::Level;
 
 pub use self::auth::*;
+pub use self::passthrough::*;
 pub use self::upstream::*;
 use super::check::{ChainFlaw, chain_flaw};
 use super::problem::Problem;
@@ -48,6 +50,8 @@ pub struct Config {
     pub app: Option<AppConfig>,
     /// `[pbx]`: the Vodia PBX.
     pub pbx: Option<PbxConfig>,
+    /// `[[passthrough]]`: connections that are passed on by name, before TLS ends.
+    pub passthrough: Vec<PassthroughConfig>,
     /// `[voximplant]`: the users whose one-time keys are answered.
     pub voximplant: Option<VoximplantConfig>,
     /// `[[auth]]`: the auth methods, in the order in which they are tried.

@@ -92,6 +92,12 @@ impl Activity {
         InFlight::new(Rc::clone(self), false)
     }
 
+    /// Counts a tunnel without an exchange as in flight until the returned value is dropped.
+    #[must_use]
+    pub(crate) fn begin_tunnel(self: &Rc<Self>) -> InFlight {
+        InFlight::new(Rc::clone(self), true)
+    }
+
     /// Returns how many exchanges have begun.
     #[must_use]
     pub(crate) const fn exchanges_begun(&self) -> u64 {

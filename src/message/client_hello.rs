@@ -131,10 +131,10 @@ fn message(messages: &[u8]) -> Message<'_> {
 // === The hello ===
 
 fn named_host(hello: &[u8]) -> NamedHost {
-    let Some(extensions) = Fields(hello).server_name_extensions() else { return NamedHost::None };
+    let Some(extensions) = HelloFields(hello).server_name_extensions() else { return NamedHost::None };
     match extensions[..] {
         [] => NamedHost::None,
-        [list] => match Fields(list).server_names().as_deref() {
+        [list] => match HelloFields(list).server_names().as_deref() {
             Some([(HOST_NAME, name)]) => {
                 let name = str::from_utf8(name).ok().and_then(host_name);
                 name.map_or(NamedHost::None, NamedHost::Name)
@@ -147,9 +147,9 @@ fn named_host(hello: &[u8]) -> NamedHost {
 }
 
 /// The fields that are left to read. Each method returns `None` where the bytes end too early or too late.
-struct Fields<'a>(&'a [u8]);
+struct HelloFields<'a>(&'a [u8]);
 
-impl<'a> Fields<'a> {
+impl<'a> HelloFields<'a> {
     /// Reads a ClientHello (RFC 8446 §4.1.2). Returns the content of each `server_name` extension.
     fn server_name_extensions(mut self) -> Option<Vec<&'a [u8]>> {
         // Version and random.
@@ -165,7 +165,7 @@ impl<'a> Fields<'a> {
             return None;
         }
         // Hellos before TLS 1.2 may end here.
-        let mut extensions = Fields(if self.0.is_empty() { &[] } else { self.vector16()? });
+        let mut extensions = HelloFields(if self.0.is_empty() { &[] } else { self.vector16()? });
         if !self.0.is_empty() {
             return None;
         }
@@ -181,7 +181,7 @@ impl<'a> Fields<'a> {
 
     /// Reads a list of names (RFC 6066 §3), each with its kind.
     fn server_names(mut self) -> Option<Vec<(u8, &'a [u8])>> {
-        let mut list = Fields(self.vector16()?);
+        let mut list = HelloFields(self.vector16()?);
         if !self.0.is_empty() {
             return None;
         }

@@ -84,7 +84,7 @@ impl AccessRecord {
 }
 
 impl ExchangeEnd {
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Complete => "complete",
             Self::Aborted => "aborted",
@@ -107,7 +107,7 @@ fn version(version: Version) -> &'static str {
     }
 }
 
-fn tenths_of_millis(duration: Duration) -> u64 {
+pub(super) fn tenths_of_millis(duration: Duration) -> u64 {
     (duration.as_micros() as u64 + 50) / 100
 }
 

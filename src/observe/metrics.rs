@@ -286,6 +286,11 @@ impl Tally {
         self.block.connects.at(upstream, result).add(1);
     }
 
+    /// Counts an attempt to connect to a target of `[[passthrough]]`.
+    pub fn passthrough_connect(&self, result: ConnectResult) {
+        self.block.passthrough_connects.at(result).add(1);
+    }
+
     /// Counts a request to an upstream.
     pub fn request(&self, upstream: UpstreamName, carrier: ConnectionUse) {
         self.block.requests.at(upstream, carrier).add(1);

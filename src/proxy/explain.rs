@@ -62,6 +62,9 @@ pub(crate) enum Unanswerable {
     /// The host is not a host name.
     #[error("the host is not a valid host name")]
     Host(#[from] target::NoHost),
+    /// Connections for the host are passed on before TLS.
+    #[error("connections for this host are passed on, by [[passthrough]], so no login takes place there")]
+    PassedOn,
     /// The text contains no certificate.
     #[error("there is no certificate in PEM in that file")]
     Certificate,
@@ -150,6 +153,9 @@ async fn explain_key(
 fn prepare(gate: &Gate, question: &LoginQuestion, tls: &TlsPolicies) -> Result<DryRequest, Unanswerable> {
     let headers = headers(gate, question)?;
     let authority = target::authority(Version::HTTP_11, &Uri::from_static("/"), &headers)?;
+    if gate.hosts.are_passed_on(&authority.host) {
+        return Err(Unanswerable::PassedOn);
+    }
     let address = question.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)).to_canonical();
     let origin = gate.identify(&headers, &Rc::new(ForwardedChain::direct(address)))?;
     let (certificate, handshake_error) = match tls.verify_client(&authority.host, &certificates(question)?) {

@@ -39,7 +39,12 @@ impl Hosts {
 
     /// Finds the upstream of a request by its host, in lower case and without port, and the canonical copy of its path.
     pub(super) fn route(&self, host: &str, path: &str) -> Option<UpstreamName> {
-        self.routes.find(host, path)
+        if self.are_passed_on(host) { None } else { self.routes.find(host, path) }
+    }
+
+    /// Tells whether connections for a host are passed on before TLS, so that no request for it is answered here.
+    pub(super) fn are_passed_on(&self, host: &str) -> bool {
+        self.config.passthrough.iter().any(|passthrough| passthrough.covers(host))
     }
 
     /// Tells whether the landing page of a host is the PBX's.
@@ -54,8 +59,9 @@ impl Hosts {
         let (app, pbx) = (app_upstream(&self.config), pbx_upstream(&self.config));
         let any = app.is_some_and(|app| app.hosts.is_empty());
         let mut certificates = self.config.certificates.iter();
-        certificates.any(|one| one.names_host(host) || (any && one.has_wildcard_for(host)))
-            || app.into_iter().chain(pbx).any(|upstream| upstream.lists(host))
+        !self.are_passed_on(host)
+            && (certificates.any(|one| one.names_host(host) || (any && one.has_wildcard_for(host)))
+                || app.into_iter().chain(pbx).any(|upstream| upstream.lists(host)))
     }
 
     /// Returns the origins, besides our own, whose pages may ask for a login. Without `origins` in `[pbx]` those of

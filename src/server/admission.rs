@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::client_io::ClientStream;
-use super::proxy_protocol;
+use super::proxy_protocol::{self, AddressPair};
 use crate::config::ServerConfig;
 use crate::descriptors::{self, DescriptorPermit};
 use crate::limit::client_key;
@@ -168,38 +168,41 @@ impl Drop for WaitingConnection<'_> {
 
 // === The client of a connection ===
 
+/// The client of a connection.
+pub(super) struct AdmittedClient {
+    /// Its address.
+    pub(super) address: IpAddr,
+    /// `None` for trusted proxies and balancers: they carry many clients.
+    pub(super) permit: Option<ClientPermit>,
+    /// The addresses that a balancer's PROXY header names.
+    pub(super) named: Option<AddressPair>,
+}
+
 /// Finds the client of a connection, and counts it. Returns `None` for a client that has as many connections as it may have,
-/// and for a balancer that sends no PROXY header. Trusted proxies and balancers are not counted: they carry many clients.
+/// and for a balancer that sends no PROXY header.
 pub(super) async fn admit(
     stream: &mut ClientStream,
     address: SocketAddr,
     server: &ServerConfig,
     limits: &Arc<ConnectionLimits>,
-) -> Option<(IpAddr, Option<ClientPermit>)> {
-    let client = client(stream, address, server).await?;
+) -> Option<AdmittedClient> {
+    let peer = address.ip().to_canonical();
+    let named = if server.expects_proxy_header(peer) { read_header(stream, peer).await? } else { None };
+    let client = named.map_or(peer, |named| named.source.ip().to_canonical());
     if server.believes(client) || server.expects_proxy_header(client) {
-        return Some((client, None));
+        return Some(AdmittedClient { address: client, permit: None, named });
     }
     let permit = limits.try_acquire_client(client, server.max_connections_per_client);
     if permit.is_none() {
         tracing::debug!(%client, "as many connections as one client may have");
     }
-    permit.map(|permit| (client, Some(permit)))
+    permit.map(|permit| AdmittedClient { address: client, permit: Some(permit), named })
 }
 
-/// Returns the peer of the socket, or the client that a balancer's PROXY header names.
-async fn client(stream: &mut ClientStream, address: SocketAddr, server: &ServerConfig) -> Option<IpAddr> {
-    let peer = address.ip().to_canonical();
-    if !server.expects_proxy_header(peer) {
-        return Some(peer);
-    }
-    match Box::pin(proxy_protocol::read(stream)).await {
-        Ok(client) => Some(client.map_or(peer, |client| client.to_canonical())),
-        Err(error) => {
-            tracing::debug!(%peer, %error, "no PROXY header");
-            None
-        }
-    }
+/// Reads the PROXY header of a balancer.
+async fn read_header(stream: &mut ClientStream, peer: IpAddr) -> Option<Option<AddressPair>> {
+    let read = Box::pin(proxy_protocol::read(stream)).await;
+    read.inspect_err(|error| tracing::debug!(%peer, %error, "no PROXY header")).ok()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
@@ -21,15 +22,44 @@ const MAX_ENCRYPTED: usize = 64 << 10;
 pub(super) enum ClientStream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// One of these whose first bytes were read before.
+    Replayed(Box<ReplayedStream>),
+}
+
+/// A connection that begins with bytes that were read before.
+#[derive(Debug)]
+pub(super) struct ReplayedStream {
+    first: Bytes,
+    stream: ClientStream,
 }
 
 impl ClientStream {
+    /// Returns the stream as it was before its first bytes were read.
+    pub(super) fn replay(self, first: Bytes) -> Self {
+        Self::Replayed(Box::new(ReplayedStream { first, stream: self }))
+    }
+
+    /// Returns the TCP connection, unless it is a unix socket.
+    pub(super) fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Unix(_) => None,
+            Self::Replayed(replayed) => replayed.stream.tcp(),
+        }
+    }
+
+    /// Returns the unix socket, unless it is a TCP connection.
+    pub(super) fn unix(&self) -> Option<&UnixStream> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(stream) => Some(stream),
+            Self::Replayed(replayed) => replayed.stream.unix(),
+        }
+    }
+
     /// Sends small writes at once (`TCP_NODELAY`).
     pub(super) fn set_nodelay(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.set_nodelay(true),
-            Self::Unix(_) => Ok(()),
-        }
+        self.tcp().map_or(Ok(()), |stream| stream.set_nodelay(true))
     }
 }
 
@@ -38,6 +68,7 @@ impl AsyncRead for ClientStream {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Replayed(replayed) => replayed.poll_read(cx, buf),
         }
     }
 }
@@ -47,6 +78,7 @@ impl AsyncWrite for ClientStream {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Replayed(replayed) => Pin::new(&mut replayed.stream).poll_write(cx, buf),
         }
     }
 
@@ -59,6 +91,7 @@ impl AsyncWrite for ClientStream {
             (_, [buf]) => self.poll_write(cx, buf),
             (Self::Tcp(stream), bufs) => Pin::new(stream).poll_write_vectored(cx, bufs),
             (Self::Unix(stream), bufs) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            (Self::Replayed(replayed), bufs) => Pin::new(&mut replayed.stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -70,6 +103,7 @@ impl AsyncWrite for ClientStream {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Replayed(replayed) => Pin::new(&mut replayed.stream).poll_flush(cx),
         }
     }
 
@@ -77,7 +111,24 @@ impl AsyncWrite for ClientStream {
         match &mut *self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Replayed(replayed) => Pin::new(&mut replayed.stream).poll_shutdown(cx),
         }
+    }
+}
+
+impl ReplayedStream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let length = self.first.len().min(buf.remaining());
+        buf.put_slice(&self.first[..length]);
+        self.first.advance(length);
+        if self.first.is_empty() {
+            // A connection of days keeps no memory for this.
+            self.first = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -104,10 +155,7 @@ impl TrackedIo {
 
     /// Returns the TCP connection, unless it is a unix socket.
     pub(super) fn tcp(&self) -> Option<&TcpStream> {
-        match self.tls.get_ref().0 {
-            ClientStream::Tcp(stream) => Some(stream),
-            ClientStream::Unix(_) => None,
-        }
+        self.tls.get_ref().0.tcp()
     }
 
     fn record_write<T>(&mut self, polled: Poll<T>) -> Poll<T> {

@@ -15,23 +15,23 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::server::Acceptor as ClientHelloAcceptor;
 use rustls::{HandshakeKind, ServerConnection};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
-use super::admission::{self, AdmissionPermit};
+use super::admission::{self, AdmissionPermit, AdmittedClient};
 use super::client_io::{ClientStream, TrackedIo};
 use super::deadlines::{ConnectionEnd, DeadlineDriver};
 use super::filtered_io::FilteredIo;
+use super::first_message::{self, FirstMessage};
 use super::paced_body::PacedBody;
+use super::passed_connection::{self, ClientEnd};
 use super::registry::ConnectionHandle;
 use super::snapshot::Snapshot;
 use super::stream_executor::StreamExecutor;
 use super::worker::Worker;
 use crate::budget::{Flow, Ledger};
-use crate::config::ServerTimeouts;
 use crate::exchange::{Activity, ClientConnection, SideChannel, TlsPeer, TlsSession, Tunnel};
-use crate::limit::client_key;
 use crate::message::forwarded_chain::ForwardedChain;
 use crate::message::framing;
 use crate::observe::metrics::{ClientProtocol, HandshakeResult, TlsVersion};
@@ -56,13 +56,26 @@ pub(super) async fn serve(mut stream: ClientStream, address: SocketAddr, _permit
     let server = &snapshot.config.server;
     let timeouts = server.timeouts;
     let admitted = handle.until_evicted(admission::admit(&mut stream, address, server, &worker.limits)).await;
-    let Some((client, client_permit)) = admitted.flatten() else { return };
-    let Some((tls, policy)) = hand_shake(stream, client, &snapshot, &handle, &worker).await else { return };
+    let Some(AdmittedClient { address: client, permit, named }) = admitted.flatten() else { return };
+    let (is_one_client, due) = (permit.is_some(), Instant::now() + timeouts.handshake);
+    if !snapshot.passthrough.is_empty() {
+        match meet(stream, due, &snapshot, &handle, &worker).await {
+            FirstMessage::Served(replayed) => stream = replayed,
+            FirstMessage::Refused => return,
+            FirstMessage::Passed(passed) => {
+                drop(snapshot);
+                let ledger = worker.open_ledger(client, is_one_client);
+                let end = ClientEnd { address: client, peer: address, named, ledger, handle };
+                return Box::pin(passed_connection::run(passed, end, TunnelTimeouts::of(timeouts), worker)).await;
+            }
+        }
+    }
+    let Some((tls, policy)) = hand_shake(stream, client, due, &snapshot, &handle, &worker).await else { return };
     // A connection of days keeps no configuration of long ago.
     drop(snapshot);
     let is_h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
     let _open = worker.tally.connection(if is_h2 { ClientProtocol::H2 } else { ClientProtocol::H1 });
-    let ledger = open_ledger(&worker, client, client_permit.is_some());
+    let ledger = worker.open_ledger(client, is_one_client);
     let activity = Activity::new(Instant::now(), is_h2, worker.tally.clone());
     let driver = DeadlineDriver::new(Rc::clone(&activity), Arc::clone(&ledger), timeouts, handle);
     let connection = Rc::new(ClientConnection {
@@ -81,12 +94,33 @@ pub(super) async fn serve(mut stream: ClientStream, address: SocketAddr, _permit
     }
 }
 
+// === Before the handshake ===
+
+/// Reads the first message of a connection within the deadline of the handshake, and counts it as a handshake if it fails.
+async fn meet(
+    stream: ClientStream,
+    due: Instant,
+    snapshot: &Snapshot,
+    handle: &ConnectionHandle,
+    worker: &Worker,
+) -> FirstMessage {
+    let within = Box::pin(timeout_at(due, first_message::read(stream, &snapshot.passthrough)));
+    let failed = match handle.until_evicted(within).await {
+        Some(Ok(Ok(first @ (FirstMessage::Served(_) | FirstMessage::Passed(_))))) => return first,
+        Some(Ok(Ok(FirstMessage::Refused) | Err(_))) => HandshakeResult::Failed,
+        Some(Err(_)) | None => HandshakeResult::Timeout,
+    };
+    worker.tally.handshake(failed, TlsVersion::None);
+    FirstMessage::Refused
+}
+
 // === The handshake ===
 
 /// Makes the handshake within its deadline, and counts how it ended. Returns `None` if it failed.
 async fn hand_shake(
     stream: ClientStream,
     client: IpAddr,
+    due: Instant,
     snapshot: &Snapshot,
     handle: &ConnectionHandle,
     worker: &Worker,
@@ -96,7 +130,7 @@ async fn hand_shake(
         accept_tls(stream, &snapshot.tls).await
     };
     // Boxed, like everything that an idle connection has no use for.
-    let within = Box::pin(timeout(snapshot.config.server.timeouts.handshake, handshake));
+    let within = Box::pin(timeout_at(due, handshake));
     let failed = match handle.until_evicted(within).await {
         Some(Ok(Ok((tls, policy)))) => {
             worker.tally.handshake(handshake_kind(tls.get_ref().1), tls.get_ref().1.protocol_version().into());
@@ -140,12 +174,6 @@ fn tls_session(tls: &ServerConnection, address: IpAddr, policy: TlsPolicy) -> Tl
     TlsSession { peer, policy, server_name: tls.server_name().map(Box::from) }
 }
 
-/// Opens the ledger of a connection. A trusted proxy carries many clients, so no client's share bounds its buffers.
-fn open_ledger(worker: &Worker, client: IpAddr, is_one_client: bool) -> Arc<Ledger> {
-    let budget = worker.budget.process();
-    worker.budget.open(is_one_client.then(|| budget.client(client_key(client))))
-}
-
 // === HTTP/1 ===
 
 async fn serve_h1(io: TrackedIo, connection: Rc<ClientConnection>, worker: Rc<Worker>, mut driver: DeadlineDriver) {
@@ -179,7 +207,7 @@ async fn serve_h1(io: TrackedIo, connection: Rc<ClientConnection>, worker: Rc<Wo
         if let Some(stream) = io.tcp() {
             upstream::set_tcp_keepalive(stream);
         }
-        Box::pin(tunnel.run(io, early, tunnel_timeouts(driver.timeouts), &connection.ledger)).await;
+        Box::pin(tunnel.run(io, early, TunnelTimeouts::of(driver.timeouts), &connection.ledger)).await;
     } else if end == ConnectionEnd::Closed {
         Box::pin(io.linger(&parts.read_buf)).await;
     }
@@ -195,7 +223,7 @@ async fn serve_h2(io: TrackedIo, connection: Rc<ClientConnection>, worker: Rc<Wo
     let io = TokioIo::new(FilteredIo::http2(io, &connection.ledger));
     let executor = StreamExecutor::new(driver.timeouts.write_stall, Rc::clone(&worker.registry));
     let service = {
-        let (executor, timeouts) = (executor.clone(), tunnel_timeouts(driver.timeouts));
+        let (executor, timeouts) = (executor.clone(), TunnelTimeouts::of(driver.timeouts));
         service_fn(move |mut request| {
             let (proxy, connection, executor) = (worker.proxy(), Rc::clone(&connection), executor.clone());
             let clock = executor.begin();
@@ -233,12 +261,4 @@ async fn serve_h2(io: TrackedIo, connection: Rc<ClientConnection>, worker: Rc<Wo
 async fn run_tunnel(stream: OnUpgrade, tunnel: Tunnel, timeouts: TunnelTimeouts, ledger: Arc<Ledger>) {
     let Ok(stream) = stream.await else { return };
     tunnel.run(TokioIo::new(stream), Bytes::new(), timeouts, &ledger).await;
-}
-
-const fn tunnel_timeouts(timeouts: ServerTimeouts) -> TunnelTimeouts {
-    TunnelTimeouts {
-        idle: timeouts.tunnel_idle,
-        client_stall: timeouts.write_stall,
-        upstream_stall: timeouts.body_idle,
-    }
 }

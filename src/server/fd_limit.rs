@@ -85,7 +85,10 @@ fn fixed(config: &Config, workers: u64) -> u64 {
 fn wanted_upstreams(config: &Config) -> u64 {
     let app = config.app.iter().map(|app| &app.upstream);
     let pbx = config.pbx.iter().map(|pbx| &pbx.upstream);
-    app.chain(pbx).map(|upstream| upstream.max_connections as u64).sum()
+    let of_upstreams: u64 = app.chain(pbx).map(|upstream| upstream.max_connections as u64).sum();
+    // Each connection of a client may be one that is passed on.
+    let passed_on = if config.passthrough.is_empty() { 0 } else { config.server.max_connections as u64 };
+    of_upstreams + passed_on
 }
 
 fn open_now() -> u64 {

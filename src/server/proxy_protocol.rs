@@ -3,7 +3,7 @@
 //! The header comes before the first byte of TLS, so not one byte behind it may be read.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -19,19 +19,28 @@ const MAX_BLOCK: usize = 4 << 10;
 /// The length of the shortest header (`PROXY UNKNOWN`), which can be read of any.
 const SHORTEST: usize = 15;
 /// Version 2 starts with this, then one byte each for command and family, two for the length of the rest.
-const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+pub(super) const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const PREFIX: usize = 16;
 
-/// Reads the header of a connection from a balancer. Returns the client that it names; `None` if the balancer connects for
+/// The addresses of a connection, as its client sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AddressPair {
+    /// The client's own.
+    pub(super) source: SocketAddr,
+    /// The one that it connected to.
+    pub(super) destination: SocketAddr,
+}
+
+/// Reads the header of a connection from a balancer. Returns the addresses that it names; `None` if the balancer connects for
 /// itself.
 ///
 /// # Errors
 /// When the header is malformed, or does not come within [`DEADLINE`].
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
+pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<AddressPair>> {
     timeout(DEADLINE, read_header(stream)).await?
 }
 
-async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<IpAddr>> {
+async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<AddressPair>> {
     let mut header = vec![0; SHORTEST];
     stream.read_exact(&mut header).await?;
     if header.starts_with(SIGNATURE) {
@@ -61,32 +70,30 @@ fn malformed() -> io::Error {
 // === Version 1 ===
 
 /// Parses `PROXY TCP4 192.0.2.1 192.0.2.2 56324 443` with its line end.
-fn parse_line(line: &[u8]) -> Option<Option<IpAddr>> {
+fn parse_line(line: &[u8]) -> Option<Option<AddressPair>> {
     let line = std::str::from_utf8(line).ok()?.strip_suffix("\r\n")?.strip_prefix("PROXY ")?;
     if line == "UNKNOWN" || line.starts_with("UNKNOWN ") {
         return Some(None);
     }
     let words: Vec<_> = line.split(' ').collect();
     let [family, source, destination, from, to] = words[..] else { return None };
-    if !is_port(from) || !is_port(to) {
-        return None;
-    }
-    match family {
-        "TCP4" => source_of::<Ipv4Addr>(source, destination),
-        "TCP6" => source_of::<Ipv6Addr>(source, destination),
-        _ => None,
-    }
+    let (source, destination) = match family {
+        "TCP4" => both::<Ipv4Addr>(source, destination)?,
+        "TCP6" => both::<Ipv6Addr>(source, destination)?,
+        _ => return None,
+    };
+    let (source, destination) = (SocketAddr::new(source, port(from)?), SocketAddr::new(destination, port(to)?));
+    Some(Some(AddressPair { source, destination }))
 }
 
-/// Returns the source, if both are addresses of one family.
-fn source_of<A: FromStr + Into<IpAddr>>(source: &str, destination: &str) -> Option<Option<IpAddr>> {
-    let (source, _) = (source.parse::<A>().ok()?, destination.parse::<A>().ok()?);
-    Some(Some(source.into()))
+/// Parses two addresses of one family.
+fn both<A: FromStr + Into<IpAddr>>(source: &str, destination: &str) -> Option<(IpAddr, IpAddr)> {
+    Some((source.parse::<A>().ok()?.into(), destination.parse::<A>().ok()?.into()))
 }
 
-/// Returns whether a text is a port in digits, without leading zeros.
-fn is_port(text: &str) -> bool {
-    text.parse::<u16>().is_ok_and(|port| port.to_string() == text)
+/// Parses a port in digits, without leading zeros.
+fn port(text: &str) -> Option<u16> {
+    text.parse::<u16>().ok().filter(|port| port.to_string() == text)
 }
 
 // === Version 2 ===
@@ -98,14 +105,14 @@ fn block_length(prefix: &[u8]) -> Option<usize> {
 }
 
 /// Parses a whole header of version 2.
-fn parse_block(header: &[u8]) -> Option<Option<IpAddr>> {
+fn parse_block(header: &[u8]) -> Option<Option<AddressPair>> {
     let block = header.get(PREFIX..)?;
     let (client, addresses) = match (header[12], header[13]) {
         // LOCAL: the balancer connects for itself; the rest of the block does not matter (§2.2).
         (0x20, _) => return Some(None),
         (0x21, 0x00) => (None, 0),
-        (0x21, 0x11) => (Some(IpAddr::from(<[u8; 4]>::try_from(block.get(..4)?).ok()?)), 12),
-        (0x21, 0x21) => (Some(IpAddr::from(<[u8; 16]>::try_from(block.get(..16)?).ok()?)), 36),
+        (0x21, 0x11) => (Some(pair::<4>(block)?), 12),
+        (0x21, 0x21) => (Some(pair::<16>(block)?), 36),
         (0x21, 0x31) => (None, 216),
         // Other versions and commands, and datagrams, which TCP does not carry.
         _ => return None,
@@ -113,6 +120,17 @@ fn parse_block(header: &[u8]) -> Option<Option<IpAddr>> {
     // With an unspecified family the block does not say where addresses end and extensions begin.
     let extensions = if header[13] == 0 { &[] } else { block.get(addresses..)? };
     check_extensions(header, extensions).then_some(client)
+}
+
+/// Reads two addresses of this many bytes, and their ports.
+fn pair<const N: usize>(block: &[u8]) -> Option<AddressPair>
+where
+    IpAddr: From<[u8; N]>,
+{
+    let address = |at: usize| Some(IpAddr::from(<[u8; N]>::try_from(block.get(at..at + N)?).ok()?));
+    let port = |at: usize| Some(u16::from_be_bytes(block.get(at..at + 2)?.try_into().ok()?));
+    let source = SocketAddr::new(address(0)?, port(2 * N)?);
+    Some(AddressPair { source, destination: SocketAddr::new(address(N)?, port(2 * N + 2)?) })
 }
 
 /// Checks that the extensions (type, length, value) fill the rest of the block, and that a checksum among them is right
@@ -152,32 +170,28 @@ mod tests {
     /// The bytes behind the header, which must not be read.
     const BEHIND: &[u8] = b"\x16\x03\x01\r\nPROXY ";
 
-    /// Sends bytes, reads a header from them, and returns the client; `None` without a header. Checks that the bytes behind
+    /// Sends bytes, reads a header from them, and returns the addresses; `None` without a header. Checks that the bytes behind
     /// are left.
-    async fn ask(bytes: &[u8]) -> Option<Option<IpAddr>> {
+    async fn ask(bytes: &[u8]) -> Option<Option<AddressPair>> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut balancer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let mut stream = listener.accept().await.unwrap().0;
         balancer.write_all(bytes).await.unwrap();
         balancer.shutdown().await.unwrap();
-        let client = read_header(&mut stream).await.ok()?;
+        let pair = read_header(&mut stream).await.ok()?;
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).await.unwrap();
         assert_eq!(rest, BEHIND, "{bytes:?}");
-        Some(client)
+        Some(pair)
     }
 
     #[track_caller]
     fn check(header: impl AsRef<[u8]>, expected: Option<Option<&str>>) {
         let header = header.as_ref();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let expected = expected.map(|client| client.map(|client| client.parse().unwrap()));
-        assert_eq!(
-            runtime.block_on(ask(&[header, BEHIND].concat())),
-            expected,
-            "{:?}",
-            header.escape_ascii().to_string()
-        );
+        let expected = expected.map(|client| client.map(|client| client.parse::<IpAddr>().unwrap()));
+        let found = runtime.block_on(ask(&[header, BEHIND].concat())).map(|pair| pair.map(|pair| pair.source.ip()));
+        assert_eq!(found, expected, "{:?}", header.escape_ascii().to_string());
         for end in 0..header.len() {
             assert_eq!(
                 runtime.block_on(ask(&header[..end])),
@@ -252,10 +266,25 @@ mod tests {
     }
 
     #[test]
+    fn both_versions_name_both_addresses_with_their_ports() {
+        let pair = |source: &str, destination: &str| {
+            let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
+            Some(Some(AddressPair { source, destination }))
+        };
+        let expected = pair("192.0.2.1:56324", "192.0.2.2:443");
+        assert_eq!(parse_line(b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n"), expected);
+        assert_eq!(parse_block(&block(0x21, 0x11, V4)), expected);
+        let expected = pair("[2001:db8::1]:56324", "[2001:db8::2]:443");
+        assert_eq!(parse_line(b"PROXY TCP6 2001:db8::1 2001:db8::2 56324 443\r\n"), expected);
+        assert_eq!(parse_block(&block(0x21, 0x21, V6)), expected);
+    }
+
+    #[test]
     fn extensions_are_stepped_over() {
         check(block(0x21, 0x11, &[V4, b"\x04\0\0", b"\xea\0\x03abc"].concat()), Some(Some("192.0.2.1")));
         let longest = [V4, b"\x05\x0f\xf1", &[7; MAX_BLOCK - 15]].concat();
-        assert_eq!(parse_block(&block(0x21, 0x11, &longest)), Some(Some("192.0.2.1".parse().unwrap())));
+        let source = parse_block(&block(0x21, 0x11, &longest)).flatten().map(|pair| pair.source.to_string());
+        assert_eq!(source.as_deref(), Some("192.0.2.1:56324"));
         for extension in [&b"\x04"[..], b"\x04\0", b"\x04\0\x01", b"\x04\xff\xffabc", b"\x04\0\0\x05"] {
             check(block(0x21, 0x11, &[V4, extension].concat()), None);
         }

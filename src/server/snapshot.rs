@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::StartError;
 use super::control::Chore;
+use super::passthrough::PassthroughRoutes;
 use crate::config::{Certificate, Config};
 use crate::freeze::Freezes;
 use crate::observe::Logs;
@@ -25,6 +26,7 @@ use crate::voximplant::Phones;
 pub(super) struct Snapshot {
     pub(super) config: Arc<Config>,
     pub(super) tls: Arc<TlsPolicies>,
+    pub(super) passthrough: Arc<PassthroughRoutes>,
     shared: Arc<SharedState>,
     logs: Logs,
 }
@@ -47,7 +49,8 @@ impl Snapshot {
     pub(super) fn new(config: Config, logs: Logs, store: Arc<Store>) -> Result<Self, StartError> {
         let tls = TlsPolicies::new(&config.certificates)?;
         let shared = Arc::new(SharedState::new(&config, store)?);
-        Self { config: Arc::new(config), tls, shared, logs }.tried()
+        let passthrough = PassthroughRoutes::new(&config.passthrough);
+        Self { config: Arc::new(config), tls, passthrough, shared, logs }.tried()
     }
 
     /// Builds the successor. Parts whose settings did not change are kept, with their counts and connections.
@@ -64,7 +67,8 @@ impl Snapshot {
         };
         let shared = Arc::new(self.shared.successor(before, &config).map_err(StartError::Tls)?);
         let logs = self.logs.successor(before, &config)?;
-        Ok(Self { config: Arc::new(config), tls, shared, logs }.tried()?)
+        let passthrough = self.passthrough.successor(&config.passthrough);
+        Ok(Self { config: Arc::new(config), tls, passthrough, shared, logs }.tried()?)
     }
 
     /// Builds one worker's proxy, which takes over the upstream connections of the one `before`.
@@ -109,6 +113,11 @@ impl Snapshot {
         parts.add("certificates", move || unexpired(&config.certificates, Timestamp::now()));
         let other = self.logs.clone();
         parts.add("log", move || logs.check());
+        if !self.passthrough.is_empty() {
+            let passthrough = Arc::clone(&self.passthrough);
+            // The hosts that are served here do not need it.
+            parts.add_unneeded("passthrough", move || passthrough.check());
+        }
         if other.check_syslog().is_some() {
             parts.add_unneeded("syslog", move || other.check_syslog().unwrap_or(Ok(())));
         }

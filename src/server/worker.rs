@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use tokio::time::Instant;
 use super::admission::{AdmissionPermit, ConnectionLimits};
 use super::registry::Registry;
 use super::snapshot::Snapshot;
-use crate::budget::{Budget, Pressure, WorkerBudget};
+use crate::budget::{Budget, Ledger, Pressure, WorkerBudget};
+use crate::limit::client_key;
 use crate::observe::metrics::Tally;
 use crate::proxy::Proxy;
 
@@ -90,6 +92,12 @@ impl Worker {
         let next = Current::new(snapshot, Some(&before), &self.tally);
         before.retire(&next.proxy);
         self.current.replace(next);
+    }
+
+    /// Opens the ledger of a connection. A trusted proxy carries many clients, so no client's share bounds its buffers.
+    pub(super) fn open_ledger(&self, client: IpAddr, is_one_client: bool) -> Arc<Ledger> {
+        let budget = self.budget.process();
+        self.budget.open(is_one_client.then(|| budget.client(client_key(client))))
     }
 
     // === Shortages ===

@@ -261,7 +261,11 @@ mod tests {
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (permit, usage) =
             ConnectionPermits::new(1, UpstreamName::App).acquire(&Requester::Gate, Instant::now()).await.unwrap();
-        let io = UpstreamIo::new(Transport::Plain(stream), permit, crate::descriptors::acquire_for_upstream().unwrap());
+        let io = UpstreamIo::new(
+            Transport::Plain(stream),
+            Some(permit),
+            crate::descriptors::acquire_for_upstream().unwrap(),
+        );
         let mut conn = Conn::new(io, EndpointIndex::default(), usage).await.unwrap();
         let (now, keep_alive) = (Instant::now(), Duration::from_secs(4));
         (conn.opened, conn.idle_since) = (now, now);

@@ -81,7 +81,7 @@ impl Connector {
         let (permit, usage) = self.0.permits.acquire(requester, due).await.ok_or(Error::Full)?;
         let descriptor = descriptor(due).await.ok_or(Error::Full)?;
         let (transport, index) = self.reach_any(due).await?;
-        Ok((UpstreamIo::new(transport, permit, descriptor), index, usage))
+        Ok((UpstreamIo::new(transport, Some(permit), descriptor), index, usage))
     }
 
     /// Connects to the first endpoint that can be reached.
@@ -279,7 +279,7 @@ impl Connector {
 }
 
 /// Waits for a file descriptor. It polls, since a lack of them is rare.
-async fn descriptor(due: Instant) -> Option<DescriptorPermit> {
+pub(super) async fn descriptor(due: Instant) -> Option<DescriptorPermit> {
     loop {
         match descriptors::acquire_for_upstream() {
             Some(descriptor) => return Some(descriptor),

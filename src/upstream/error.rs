@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::lookup::LookupError;
 use crate::message::framing::Unclear;
+use crate::observe::metrics::ConnectResult;
 
 /// Why an upstream gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,17 @@ pub(crate) enum Error {
     /// The body of the client's request broke off or was malformed.
     #[error("the request body broke off")]
     ClientGone,
+}
+
+impl Error {
+    /// Returns the result of an attempt to connect that failed with this error.
+    pub(crate) const fn connect_result(&self) -> ConnectResult {
+        match self {
+            Self::Connect { source: ConnectError::Timeout, .. } => ConnectResult::Timeout,
+            Self::Full => ConnectResult::Full,
+            _ => ConnectResult::Failed,
+        }
+    }
 }
 
 /// Why there is no connection.

@@ -52,6 +52,12 @@ impl ResponseHeadScanner {
         self.head.set(Some(HeadState::default()));
     }
 
+    /// Lets all bytes pass: the connection carries no HTTP.
+    pub(super) fn pass_all(&self) {
+        self.has_begun.set(true);
+        self.head.set(None);
+    }
+
     /// Tells whether a byte of the answer has arrived.
     pub(super) fn has_begun(&self) -> bool {
         self.has_begun.get()

@@ -28,8 +28,8 @@ pub(super) struct UpstreamIo {
     /// The most bytes that one read returns. Bytes that the client does not take should not be read, and hyper grows
     /// its buffer with what one read returns.
     read_limit: Rc<Cell<usize>>,
-    /// Held as long as the connection exists.
-    _permit: ConnectionPermit,
+    /// Held as long as the connection exists; `None` where connections of clients are counted instead.
+    _permit: Option<ConnectionPermit>,
     _descriptor: DescriptorPermit,
 }
 
@@ -42,7 +42,7 @@ pub(super) enum Transport {
 }
 
 impl UpstreamIo {
-    pub(super) fn new(transport: Transport, permit: ConnectionPermit, descriptor: DescriptorPermit) -> Self {
+    pub(super) fn new(transport: Transport, permit: Option<ConnectionPermit>, descriptor: DescriptorPermit) -> Self {
         let read_limit = Rc::new(Cell::new(usize::MAX));
         Self {
             transport,

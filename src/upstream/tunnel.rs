@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::io::UpstreamIo;
 use super::permits::ConnectionUsage;
 use crate::budget::Ledger;
+use crate::config::ServerTimeouts;
 use crate::lazy_timer::LazyTimer;
 use crate::observe::metrics::TunnelEnd;
 
@@ -62,6 +63,14 @@ pub(crate) struct TunnelTimeouts {
     pub client_stall: Duration,
     /// The same for the upstream. Over HTTP/2, bytes that wait for it use up the window of the other streams.
     pub upstream_stall: Duration,
+}
+
+impl TunnelTimeouts {
+    /// Returns those of a configuration.
+    #[must_use]
+    pub(crate) const fn of(timeouts: ServerTimeouts) -> Self {
+        Self { idle: timeouts.tunnel_idle, client_stall: timeouts.write_stall, upstream_stall: timeouts.body_idle }
+    }
 }
 
 /// The silence after which the kernel sends a keep-alive probe, and the interval between further probes.

@@ -4,6 +4,7 @@ use std::fs;
 
 /// Where the bounds that the documents tell are kept.
 const BOUNDS: &[(&str, &str)] = &[
+    ("src/message/client_hello.rs", "MAX_HELLO: usize = 32 << 10;"),
     ("src/message/framing.rs", "MAX_TARGET: usize = 16 << 10;"),
     ("src/message/framing.rs", "MAX_HEAD: usize = 64 << 10;"),
     ("src/server/connection.rs", "MAX_BUFFER: usize = 2 * framing::MAX_HEAD;"),

@@ -31,6 +31,7 @@ mod kit {
     pub mod explain_agrees;
     pub mod frames;
     pub mod gate;
+    pub mod hello;
     pub mod issuer;
     pub mod links;
     pub mod load;
@@ -113,6 +114,8 @@ mod telephony {
     pub mod end_to_end;
     pub mod inject;
     pub mod ott;
+    pub mod passthrough;
+    pub mod passthrough_ends;
     pub mod pbx;
     pub mod shield;
     pub mod ticket;

@@ -8,6 +8,7 @@ mod jwt;
 mod mistakes;
 mod oidc;
 mod operate;
+mod passthrough;
 mod pbx;
 mod rules;
 mod secrets;

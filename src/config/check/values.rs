@@ -312,7 +312,7 @@ fn shorter_hint(tls: bool, authority: &str) -> String {
 }
 
 /// Reads the path of a unix socket.
-fn socket(node: &TomlNode<'_, '_>, path: &str) -> Option<UpstreamUrl> {
+pub(super) fn socket(node: &TomlNode<'_, '_>, path: &str) -> Option<UpstreamUrl> {
     if !path.starts_with('/') || path.ends_with('/') {
         return node.refuse("not the whole path of a socket", "write \"unix:/run/app.sock\"");
     }

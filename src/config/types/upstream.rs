@@ -196,4 +196,22 @@ impl HostPattern {
             Self::Below(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_str()),
         }
     }
+
+    /// Tells whether some host name matches both patterns.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(name), pattern) | (pattern, Self::Exact(name)) => pattern.matches(name),
+            (Self::Below(one), Self::Below(other)) => one.ends_with(other.as_str()) || other.ends_with(one.as_str()),
+        }
+    }
+
+    /// Tells how exact the pattern is: a name is more exact than any wildcard, a long wildcard than a short one.
+    #[must_use]
+    pub const fn exactness(&self) -> usize {
+        match self {
+            Self::Exact(_) => usize::MAX,
+            Self::Below(suffix) => suffix.len(),
+        }
+    }
 }

@@ -99,6 +99,7 @@ pub(super) struct WorkerCounts {
     pub(super) shed: Counter,
     pub(super) handshakes: PerPair<HandshakeResult, TlsVersion, { HandshakeResult::COUNT }, { TlsVersion::COUNT }>,
     pub(super) connects: PerPair<UpstreamName, ConnectResult, { UpstreamName::COUNT }, { ConnectResult::COUNT }>,
+    pub(super) passthrough_connects: PerLabel<ConnectResult, { ConnectResult::COUNT }>,
     pub(super) requests: PerPair<UpstreamName, ConnectionUse, { UpstreamName::COUNT }, { ConnectionUse::COUNT }>,
     pub(super) retries: PerLabel<UpstreamName, { UpstreamName::COUNT }>,
     pub(super) faults: PerPair<UpstreamName, UpstreamFault, { UpstreamName::COUNT }, { UpstreamFault::COUNT }>,

@@ -61,13 +61,22 @@ impl Metrics {
         let (held, limit) = (bare(self.budget.held() as u64), bare(self.budget.limit() as u64));
         page.gauges("callgate_buffered", "Bytes that wait for a slow client or upstream.", Some(&Unit::Bytes), held)?;
         page.gauges("callgate_buffer_budget", "The most bytes that may wait.", Some(&Unit::Bytes), limit)?;
-        page.counter("callgate_tunnels", "WebSockets opened.", self.bare(|all| &all.tunnels))?;
-        page.gauge("callgate_tunnels_open", "WebSockets open now.", self.bare(|all| &all.tunnels_open))?;
-        page.counter("callgate_tunnels_ended", "WebSockets that ended.", self.one(|all| &all.tunnel_ends))
+        page.counter(
+            "callgate_tunnels",
+            "WebSockets, and connections passed on, that were opened.",
+            self.bare(|all| &all.tunnels),
+        )?;
+        page.gauge("callgate_tunnels_open", "Such tunnels open now.", self.bare(|all| &all.tunnels_open))?;
+        page.counter("callgate_tunnels_ended", "Such tunnels that ended.", self.one(|all| &all.tunnel_ends))
     }
 
     fn write_upstreams(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
         page.counter("callgate_upstream_connects", "Connections to upstreams.", self.two(|all| &all.connects))?;
+        page.counter(
+            "callgate_passthrough_connects",
+            "Connections to targets of [[passthrough]].",
+            self.one(|all| &all.passthrough_connects),
+        )?;
         page.counter("callgate_upstream_requests", "Requests sent to upstreams.", self.two(|all| &all.requests))?;
         page.counter("callgate_upstream_retries", "Requests sent a second time.", self.one(|all| &all.retries))?;
         page.counter("callgate_upstream_errors", "Requests without an answer.", self.two(|all| &all.faults))

@@ -90,6 +90,8 @@ labels! {
         H1 = "h1",
         /// HTTP/2.
         H2 = "h2",
+        /// Any, over TLS: the connection is passed on.
+        Passthrough = "passthrough",
     }
 
     /// How a TLS handshake ended.

@@ -47,11 +47,7 @@ impl Routes {
 impl Route {
     /// Rates a request: by host, then by path. `None`: the request does not fit.
     fn fit(&self, host: &str, path: &str) -> Option<(usize, usize)> {
-        let by_host = |pattern: &HostPattern| match pattern {
-            pattern if !pattern.matches(host) => None,
-            HostPattern::Exact(_) => Some(usize::MAX),
-            HostPattern::Below(suffix) => Some(suffix.len()),
-        };
+        let by_host = |pattern: &HostPattern| pattern.matches(host).then(|| pattern.exactness());
         let host = if self.hosts.is_empty() { Some(0) } else { self.hosts.iter().filter_map(by_host).max() };
         let prefixes = self.paths.iter().filter(|prefix| path.starts_with(prefix.to_ascii_lowercase().as_str()));
         let path = if self.paths.is_empty() { Some(0) } else { prefixes.map(String::len).max() };

@@ -55,23 +55,18 @@ impl OrderError {
 /// Returns whether the other end may send orders. Over a unix socket, root and the user that callgate runs as may; the group of
 /// the socket may only read. Over TCP the user is unknown, so every program on this machine may: the operator chose TCP.
 pub(super) fn is_operator(stream: &ClientStream) -> bool {
-    match stream {
-        ClientStream::Tcp(_) => true,
-        ClientStream::Unix(stream) => stream.peer_cred().is_ok_and(|peer| {
+    stream.unix().is_none_or(|stream| {
+        stream.peer_cred().is_ok_and(|peer| {
             let own = rustix::process::geteuid().as_raw();
             peer.uid() == own || peer.uid() == 0
-        }),
-    }
+        })
+    })
 }
 
 /// Returns the name of the other end for the audit log.
 pub(super) fn name(stream: &ClientStream) -> String {
-    match stream {
-        ClientStream::Tcp(_) => "this machine".to_owned(),
-        ClientStream::Unix(stream) => {
-            stream.peer_cred().map_or_else(|_| "?".to_owned(), |peer| format!("uid {}", peer.uid()))
-        }
-    }
+    let Some(stream) = stream.unix() else { return "this machine".to_owned() };
+    stream.peer_cred().map_or_else(|_| "?".to_owned(), |peer| format!("uid {}", peer.uid()))
 }
 
 /// Reads an order.

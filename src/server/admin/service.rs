@@ -303,7 +303,11 @@ impl AdminService {
                 "ready": !findings.iter().any(PartReport::makes_unready),
                 "parts": parts(&findings),
                 "workers": self.context.workers,
-                "connections": { "h1": metrics.open(ClientProtocol::H1), "h2": metrics.open(ClientProtocol::H2) },
+                "connections": {
+                    "h1": metrics.open(ClientProtocol::H1),
+                    "h2": metrics.open(ClientProtocol::H2),
+                    "passthrough": metrics.open(ClientProtocol::Passthrough),
+                },
                 "exchanges_in_flight": metrics.in_flight(),
                 "tunnels": metrics.tunnels(),
                 "config": { "file": config.file, "loaded": loaded.at.to_string() },

@@ -120,7 +120,12 @@ impl UpstreamConnection {
 
     /// Keeps a note for `RawUpstream::seen`.
     pub fn note(&self, text: String) {
-        self.seen.lock().unwrap().push(text.into_bytes());
+        self.keep(text.into_bytes());
+    }
+
+    /// Keeps bytes for `RawUpstream::bytes`.
+    pub fn keep(&self, bytes: Vec<u8>) {
+        self.seen.lock().unwrap().push(bytes);
     }
 
     pub async fn say(&mut self, bytes: impl AsRef<[u8]>) {

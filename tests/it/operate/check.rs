@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::kit::commands::{callgate, run, text};
 use crate::kit::gate::secret;
+use crate::kit::upstream::RawUpstream;
 
 fn folder(more: &str) -> TempDir {
     let dir = TempDir::new().unwrap();
@@ -44,6 +45,23 @@ async fn check(dir: &TempDir) -> Output {
     let output = run(command(dir, "check")).await;
     assert_eq!(files(dir.path()), before);
     output
+}
+
+/// What `check --online` says of `[[passthrough]]`.
+#[tokio::test]
+async fn a_target_that_does_not_answer_is_named() {
+    let target = RawUpstream::ok().await;
+    for (to, is_reached) in [(target.addr.to_string(), true), ("127.0.0.1:1".to_owned(), false)] {
+        let dir = folder(&format!("[[passthrough]]\nnames = [\"phones.test\"]\nto = \"{to}\""));
+        let mut command = command(&dir, "check");
+        command.arg("--online");
+        let output = run(command).await;
+        let problem = "proxy.toml: passthrough: cannot connect to 127.0.0.1:1: Connection refused";
+        assert_eq!(text(&output.stderr).contains(problem), !is_reached, "{output:?}");
+        // No certificate here has to name the phones' host.
+        assert!(!text(&output.stderr).contains("phones.test"), "{output:?}");
+        assert_eq!(output.status.code(), Some(78), "the app of this folder does not answer");
+    }
 }
 
 const STATE: &str = "[state]\nfile = \"state\"";
