@@ -207,7 +207,9 @@ async fn a_phone_that_knows_only_tls_1_0_meets_a_pbx_that_speaks_it() {
     assert!(said.contains("New, TLSv1.0, Cipher is ") && !said.contains("alert"), "{said}");
     // The gate itself speaks no such version.
     let said = old_client(gate.addr, "app.test").await;
-    assert!(said.contains("alert handshake failure") || said.contains("alert protocol version"), "{said}");
+    assert!(said.contains("alert handshake failure"), "{said}");
+    let events = gate.events();
+    assert!(events.contains("error=peer is incompatible: SignatureAlgorithmsExtensionRequired"), "{events}");
 }
 
 /// OpenSSL as a server of TLS 1.0 alone, until this is dropped.
@@ -322,6 +324,19 @@ async fn a_request_for_a_phones_host_reaches_neither_the_app_nor_the_pbx() {
         assert_eq!(response.status().as_u16(), expected, "{authority}");
     }
     assert_eq!((stage.app.requests().len() - before, target.seen().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn no_login_is_explained_for_a_phones_host() {
+    let target = reversing().await;
+    let stage = Plan { more: &passthrough(&format!("\"{PHONES}\""), target.addr, ""), ..Plan::default() }.start().await;
+    let explained = |host: &str| {
+        let question = format!("{{\"act\":\"pbx\",\"host\":\"{host}\",\"headers\":[]}}");
+        let head = "POST /explain HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ";
+        stage.gate.tell(&format!("{head}{}\r\n\r\n{question}", question.len()))
+    };
+    assert!(explained("PHONES.app.test.").contains("connections for this host are passed on"), "{}", explained(PHONES));
+    assert!(explained("app.test").starts_with("HTTP/1.1 200 "), "{}", explained("app.test"));
 }
 
 #[tokio::test]
