@@ -18,6 +18,7 @@ mod frame_filter;
 mod handover;
 mod head_filter;
 mod listener;
+mod own_connections;
 mod paced_body;
 mod passed_connection;
 mod passthrough;

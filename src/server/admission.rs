@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::client_io::ClientStream;
+use super::own_connections::OwnConnections;
 use super::proxy_protocol::{self, AddressPair};
 use crate::config::ServerConfig;
 use crate::descriptors::{self, DescriptorPermit};
@@ -39,6 +40,8 @@ pub(super) struct ConnectionLimits {
     /// connections.
     clients: [Mutex<HashMap<IpAddr, usize>>; SHARDS],
     pub(super) notices: Notices,
+    /// The connections that callgate opened to targets of `[[passthrough]]`.
+    pub(super) own: Arc<OwnConnections>,
 }
 
 /// Warnings about a shortage, each given by one worker for all.

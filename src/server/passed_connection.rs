@@ -42,6 +42,11 @@ pub(super) async fn run(passed: ClientToPass, client: ClientEnd, timeouts: Tunne
     if let Some(tcp) = stream.tcp() {
         upstream::set_tcp_keepalive(tcp);
     }
+    if worker.limits.own.has(client.peer) {
+        connection.fail("loop");
+        warn(&route, "its target leads back to callgate", None);
+        return refuse(stream, FatalAlert::InternalError).await;
+    }
     let opened = open(&route, &stream, &client).await;
     let result = opened.as_ref().map_or_else(Error::connect_result, |_| ConnectResult::Ok);
     worker.tally.passthrough_connect(result);
@@ -49,15 +54,23 @@ pub(super) async fn run(passed: ClientToPass, client: ClientEnd, timeouts: Tunne
         // A failure to set this up costs some delay, and shows again when bytes are copied.
         Ok(target) => {
             drop(stream.set_nodelay());
+            // Before the client's first byte is sent, by which a listener would know that it is to pass it on.
+            let _own = target.local_address().map(|address| worker.limits.own.add(address));
             connection.run(stream, first, target, timeouts, &client.ledger).await;
         }
         Err(error) => {
             connection.fail(reason(result));
-            if route.unreachable.is_due() {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a connection cannot be passed on");
-            }
+            warn(&route, "its target cannot be reached", Some(&error));
             refuse(stream, FatalAlert::InternalError).await;
         }
+    }
+}
+
+/// Warns that connections cannot be passed on, once a minute at most.
+fn warn(route: &PassthroughRoute, why: &str, error: Option<&Error>) {
+    if route.unreachable.is_due() {
+        let error = error.map(|error| error as &dyn std::error::Error);
+        tracing::warn!(to = %route.target.address(), why, error, "a connection cannot be passed on");
     }
 }
 

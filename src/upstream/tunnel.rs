@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -31,6 +32,13 @@ pub(crate) struct Upgraded {
     /// Counts the bytes that wait for either side.
     pub(super) ledger: Option<Arc<Ledger>>,
     pub(super) _usage: Option<ConnectionUsage>,
+}
+
+impl Upgraded {
+    /// Returns the own address of the connection; `None` for a unix socket.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        self.io.tcp()?.local_addr().ok()
+    }
 }
 
 /// The bytes that a tunnel has carried so far. They remain known when the tunnel is dropped.

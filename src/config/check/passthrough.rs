@@ -120,7 +120,7 @@ fn check_target(node: &TomlNode<'_, '_>, one: &PassthroughConfig, here: &ServedH
         return to.refuse("leads back to callgate: it is an address of `listen`", "write the address of the PBX");
     }
     if let PassthroughTo::Tcp(at) = &one.to
-        && (one.covers(at.name()) || served_at(&HostPattern::Exact(at.name().to_owned()), here).is_some())
+        && (one.covers(at.name()) || is_served(at, here))
     {
         return to.refuse(
             "leads back to callgate: clients reach it under this name",
@@ -128,6 +128,14 @@ fn check_target(node: &TomlNode<'_, '_>, one: &PassthroughConfig, here: &ServedH
         );
     }
     Some(())
+}
+
+/// Tells whether a target is a name that is served here: in `hosts`, or in a certificate at a port of callgate's.
+fn is_served(at: &HostPort, here: &ServedHere<'_>) -> bool {
+    let is_own_port = at.port == 443 || here.listen.iter().filter_map(Listen::tcp).any(|own| own.port() == at.port);
+    let is_certified = || here.certificates.iter().any(|certificate| certificate.names_host(at.name()));
+    served_at(&HostPattern::Exact(at.name().to_owned()), here).is_some()
+        || is_own_port && !is_loopback(&at.host) && is_certified()
 }
 
 /// Tells whether a target is the address of a listener.

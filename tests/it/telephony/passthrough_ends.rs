@@ -134,7 +134,7 @@ async fn a_target_that_cannot_be_reached_is_told_to_client_and_operator() {
     let events = gate.events();
     let warned: Vec<_> = events.lines().filter(|line| line.contains("a connection cannot be passed on")).collect();
     assert_eq!(warned.len(), 1, "{events}");
-    assert!(warned[0].contains(&gone.to_string()) && warned[0].contains("Connection refused"), "{events}");
+    assert!(warned[0].contains(&format!("to={gone} ")) && warned[0].contains("Connection refused"), "{events}");
     // The other hosts go on, so the gate is ready.
     let ready = gate.told("/readyz?verbose");
     assert!(ready.starts_with("HTTP/1.1 200 ") && ready.contains(&format!("cannot reach {gone}")), "{ready}");
@@ -157,6 +157,36 @@ async fn a_target_that_does_not_answer_in_time_is_given_up() {
     assert_eq!(alert(&answer_to(&gate, &old_hello_for(PHONES)).await), Some(INTERNAL_ERROR));
     gate.line(&[" passthrough ", " ended=aborted reason=connect_timeout"]).await;
     check_metrics(&gate, &["callgate_passthrough_connects_total{result=\"timeout\"} 1"]);
+}
+
+/// As where the DNS sends the name of the target to callgate's own address.
+#[tokio::test]
+async fn a_connection_that_comes_back_is_not_passed_on_again() {
+    let app = RawUpstream::ok().await;
+    let text = |to: SocketAddr| {
+        format!(
+            "workers = 2\n[app]\nurl = \"http://{}\"\n[[passthrough]]\nnames = [\"{PHONES}\"]\nto = \"{to}\"",
+            app.addr
+        )
+    };
+    let mut gate = Gate::start(&text(app.addr)).await;
+    gate.reload(&text(gate.addr)).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(alert(&answer_to(&gate, &old_hello_for(PHONES)).await), Some(INTERNAL_ERROR));
+    }
+    gate.line(&[" passthrough ", " ended=aborted reason=loop"]).await;
+    assert!(gate.events().contains("its target leads back to callgate"), "{}", gate.events());
+    check_metrics(
+        &gate,
+        &[
+            "callgate_connections_total{protocol=\"passthrough\"} 6",
+            "callgate_passthrough_connects_total{result=\"ok\"} 3",
+        ],
+    );
+    // The addresses of connections that have ended are free again.
+    gate.reload(&text(app.addr)).await.unwrap();
+    assert!(answer_to(&gate, &old_hello_for(PHONES)).await.starts_with(b"HTTP/1.1 200 "));
+    gate.get("/").send().await.expect(200);
 }
 
 /// As a PBX does that refuses a hello: it says why, and closes while the client still sends.

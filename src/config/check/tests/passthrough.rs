@@ -146,13 +146,21 @@ fn a_target_never_leads_back_to_callgate() {
         ("0.0.0.0:443", "phones.test:443"),
         ("0.0.0.0:443", "phones.test.:5061"),
         ("0.0.0.0:443", "x.old.test:443"),
+        ("0.0.0.0:8443", "www.example.com:443"),
+        ("0.0.0.0:8443", "WWW.example.com:8443"),
     ] {
         let problems = refused(&listening(listen, to)).to_string();
         assert!(problems.contains("7:6: `passthrough.to`: leads back to callgate"), "{listen} {to}: {problems}");
     }
-    for (listen, to) in
-        [("0.0.0.0:443", "127.0.0.1:8443"), ("192.0.2.1:443", "127.0.0.1:443"), ("0.0.0.0:443", "192.0.2.9:443")]
-    {
+    for (listen, to) in [
+        ("0.0.0.0:443", "127.0.0.1:8443"),
+        ("192.0.2.1:443", "127.0.0.1:443"),
+        ("0.0.0.0:443", "192.0.2.9:443"),
+        // The certificate has this name, and callgate is not at this port; a wildcard names other owners' hosts too.
+        ("0.0.0.0:443", "www.example.com:8443"),
+        ("0.0.0.0:443", "trunk.pbx.example.com:443"),
+        ("192.0.2.1:8443", "127.0.0.1:443"),
+    ] {
         accepted(&listening(listen, to));
     }
     let problems = refused(&beside("", "pbx.test", "phones.test").replace("192.0.2.10", "pbx.test")).to_string();
