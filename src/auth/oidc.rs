@@ -8,7 +8,6 @@ mod logout;
 mod members;
 mod metadata;
 mod provider;
-mod seal;
 mod tokens;
 
 use std::sync::Arc;
@@ -22,7 +21,6 @@ use jiff::{SignedDuration, Timestamp};
 use self::attempt::OidcAttempt;
 use self::login::RememberedLogin;
 use self::metadata::{BadDocument, with_query};
-use self::seal::Purpose;
 use super::credentials::{Credentials, Shown};
 use super::{AuthRequest, Error, Proof, Verdict};
 use crate::config;
@@ -35,13 +33,13 @@ use crate::model::path::OIDC_CALLBACK_PATH;
 use crate::model::principal::Principal;
 use crate::observe::metrics;
 use crate::random;
+use crate::seal::{Purpose, SealKey};
 use crate::state::Store;
 use crate::upstream::FetchError;
 
 pub(crate) use self::attempt::{forget as forget_attempt, forget_all, forget_oldest};
 pub(crate) use self::logout::{BadLogoutToken, ReportedLogout, verify_logout};
 pub(crate) use self::provider::Provider;
-pub(super) use self::seal::SealKey;
 
 /// The attributes of all cookies: for this host and TLS, not for scripts. The browser sends them with a redirect from the
 /// provider, but not with other requests that other sites cause.

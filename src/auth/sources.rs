@@ -8,9 +8,10 @@ use futures_util::future::BoxFuture;
 
 use super::jwks::Jwks;
 use super::jwt::KeySource;
-use super::oidc::{Provider, SealKey};
+use super::oidc::Provider;
 use crate::config::{Config, JwksConfig, JwtConfig, JwtKeySource, MethodKind};
 use crate::observe::metrics::Freshness;
+use crate::seal::SealKey;
 use crate::state::Store;
 
 /// What the methods of one configuration judge by, shared by all workers.

@@ -1,4 +1,4 @@
-//! Sealed texts, which the browser keeps and can neither read nor change (AES-256-GCM).
+//! Floor 1: sealed texts, which the browser keeps and can neither read nor change (AES-256-GCM).
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::random;
 
 /// The purpose of a sealed text. Under another purpose it does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     /// A login that has begun.
     Attempt,
     /// A login that succeeded.
@@ -19,12 +19,12 @@ pub(super) enum Purpose {
 }
 
 /// A key that seals texts.
-pub(in crate::auth) struct SealKey(RandomizedNonceKey);
+pub(crate) struct SealKey(RandomizedNonceKey);
 
 impl SealKey {
     /// Derives a key from a secret that an operator chose (HKDF-SHA256).
     #[must_use]
-    pub(in crate::auth) fn of(secret: &str) -> Self {
+    pub(crate) fn of(secret: &str) -> Self {
         let drawn = Salt::new(HKDF_SHA256, b"callgate").extract(secret.as_bytes());
         let mut key = [0; 32];
         drawn
@@ -36,7 +36,7 @@ impl SealKey {
 
     /// Makes a random key, which lives as long as the process.
     #[must_use]
-    pub(in crate::auth) fn random() -> Self {
+    pub(crate) fn random() -> Self {
         Self::new(&random::bytes())
     }
 
@@ -45,7 +45,7 @@ impl SealKey {
     }
 
     /// Seals a text. It opens only for the same purpose and context.
-    pub(super) fn seal(&self, text: &[u8], purpose: Purpose, context: &[&str]) -> String {
+    pub(crate) fn seal(&self, text: &[u8], purpose: Purpose, context: &[&str]) -> String {
         let mut sealed = text.to_vec();
         let nonce = self.0.seal_in_place_append_tag(aad(purpose, context), &mut sealed);
         let nonce = nonce.expect("the text is shorter than 64 GiB");
@@ -54,7 +54,7 @@ impl SealKey {
     }
 
     /// Opens a text that this key sealed for the same purpose and context. Returns `None` for all others.
-    pub(super) fn open(&self, sealed: &str, purpose: Purpose, context: &[&str]) -> Option<Vec<u8>> {
+    pub(crate) fn open(&self, sealed: &str, purpose: Purpose, context: &[&str]) -> Option<Vec<u8>> {
         let bytes = URL_SAFE_NO_PAD.decode(sealed).ok()?;
         let (nonce, text) = bytes.split_at_checked(NONCE_LEN)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
