@@ -7,6 +7,7 @@ mod end;
 #[expect(dead_code, reason = "logouts use the rest of it")]
 mod issued_sessions;
 mod messages;
+mod session_checks;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,9 +24,11 @@ use tokio::time::{Instant, timeout};
 pub(crate) use self::breaker::Breaker;
 pub(crate) use self::end::end_sessions;
 pub(crate) use self::issued_sessions::{IssuedSession, IssuedSessions, MARKS, SessionEnd, SessionFilter, SessionLogin};
+pub(crate) use self::session_checks::{Check, SessionChecks};
 use crate::config::{self, Dialect};
 use crate::model::account::{Language, Role};
 use crate::model::session::SessionId;
+use crate::model::session_state::{SessionMarkers, SessionState};
 use crate::observe::metrics::{MintOutcome, Tally};
 use crate::upstream::{self, RequestBody, Upstream, UpstreamResponse};
 
@@ -33,6 +36,8 @@ use crate::upstream::{self, RequestBody, Upstream, UpstreamResponse};
 const SESSION: &str = "/rest/system/session";
 /// The longest answer that is read, in bytes: a session has 22.
 const MAX_ANSWER: usize = 1024;
+/// The longest description of a session that is read, in bytes: it lists what the PBX and its apps can do.
+const MAX_DESCRIPTION: usize = 64 << 10;
 
 /// A client of the PBX, for the login endpoints.
 #[derive(Debug, Clone)]
@@ -143,6 +148,20 @@ impl Pbx {
         if answer.status == StatusCode::OK { Ok(()) } else { Err(Error::BadResponse) }
     }
 
+    /// Asks for the state of a session: the value of `Cookie`, under the host name that the browser uses.
+    pub(crate) async fn state_of(
+        &self,
+        cookie: HeaderValue,
+        host: HeaderValue,
+        markers: &SessionMarkers,
+    ) -> SessionState {
+        let proof = Some((header::COOKIE, cookie));
+        match self.request(Method::GET, Some(host), proof, Bytes::new()).await {
+            Ok(answer) => messages::read_description(answer.status, &answer.body, markers),
+            Err(_) => SessionState::Unknown,
+        }
+    }
+
     /// Sends a request with a deadline, under this host name or that of `url`.
     async fn request(
         &self,
@@ -164,14 +183,20 @@ impl Pbx {
     ) -> Result<PbxAnswer, Error> {
         let mut headers = HeaderMap::with_capacity(4);
         headers.extend(host.map(|host| (header::HOST, host)));
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         headers.extend(proof);
-        let request = upstream::request(method, Uri::from_static(SESSION), headers, RequestBody::Full(Some(body)));
+        let max = if method == Method::GET { MAX_DESCRIPTION } else { MAX_ANSWER };
+        let body = if body.is_empty() {
+            RequestBody::Empty
+        } else {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            RequestBody::Full(Some(body))
+        };
+        let request = upstream::request(method, Uri::from_static(SESSION), headers, body);
         let answer = self.upstream.send_fresh(request).await.map_err(unreachable)?;
         let UpstreamResponse::Final(response) = answer else { return Err(Error::BadResponse) };
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|_| Error::BadResponse)?.to_bytes();
+        let body = Limited::new(body, max).collect().await.map_err(|_| Error::BadResponse)?.to_bytes();
         Ok(PbxAnswer { status: head.status, headers: head.headers, body })
     }
 }

@@ -23,7 +23,7 @@ use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
 
@@ -35,6 +35,7 @@ pub(crate) use self::explain::{Explanation, LoginQuestion, Unanswerable};
 use self::forward::Forward;
 use self::gate::Gate;
 use self::hosts::Hosts;
+use self::login::auto::{self, VisitOutcome};
 use self::login::session::{PbxLogin, Sessions};
 use self::login::{backchannel, link, oidc, ott, pbx, redirect, ticket};
 pub(crate) use self::shared::SharedState;
@@ -47,7 +48,7 @@ use crate::message::hop;
 use crate::message::http2;
 use crate::message::target;
 use crate::message::websocket;
-use crate::model::path::{BACKCHANNEL_LOGOUT_PATH, CONFIRM_PATH, PathClass, Reserved, TICKET_PATH};
+use crate::model::path::{BACKCHANNEL_LOGOUT_PATH, CONFIRM_PATH, PAGE_PATH, PathClass, Reserved, TICKET_PATH};
 use crate::observe::Logs;
 use crate::observe::metrics::{ExchangeRoute, Tally};
 use crate::tls::server::TlsPolicies;
@@ -190,6 +191,7 @@ impl Proxy {
             (Reserved::Callgate, CONFIRM_PATH) => link::answer_button(pbx_login()?, request, context).await,
             (Reserved::Callgate, TICKET_PATH) => ticket::answer(pbx_login()?, &request, context).await,
             (Reserved::Callgate, BACKCHANNEL_LOGOUT_PATH) => backchannel::answer(&self.gate, request, context).await,
+            (Reserved::Callgate, PAGE_PATH) => auto::answer(pbx_login()?, &request, context).await,
             (Reserved::Callgate, _) => oidc::answer(&self.gate, &request, context).await,
         }
     }
@@ -203,12 +205,24 @@ impl Proxy {
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
         let login = self.pbx_login();
+        let mut cookie = None;
+        if let Some(login) = login
+            && let Some(visit) = auto::visit(login, request, context)
+        {
+            match Box::pin(auto::receive(login, visit, request.headers(), context)).await? {
+                VisitOutcome::Answered(response) => return Ok(*response),
+                VisitOutcome::PassedOn(with) => cookie = with,
+            }
+        }
         let passed = self.forward.pass(&self.gate, request, connection, context, exchange, login.is_some()).await?;
         let (mut response, redirect) = passed;
         if let (Some(login), Some(redirect)) = (login, redirect)
             && Box::pin(redirect::give_session(login, &redirect, &mut response, context)).await?
         {
             exchange.set_route(ExchangeRoute::Injected);
+        }
+        if let Some(cookie) = cookie {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         exchange.set_relayed();
         Ok(response)

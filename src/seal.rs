@@ -16,6 +16,8 @@ pub(crate) enum Purpose {
     Attempt,
     /// A login that succeeded.
     Login,
+    /// A page of the PBX that a login leads back to.
+    Page,
 }
 
 /// A key that seals texts.

@@ -40,7 +40,21 @@ const HOMES: [(&[&str], &str); 14] = [
     (&["listen", "tls", "redirect_http", "workers"], "above the first [table] of the file"),
     (&["cert", "key", "certificates", "client_ca"], "in `tls`"),
     (&["whoami", "login"], "in [app]"),
-    (&["handoff", "landing", "languages", "dialect", "shield", "insecure_admin_over_http", "aliases"], "in [pbx]"),
+    (
+        &[
+            "handoff",
+            "landing",
+            "landings",
+            "auto",
+            "logged_in",
+            "languages",
+            "dialect",
+            "shield",
+            "insecure_admin_over_http",
+            "aliases",
+        ],
+        "in [pbx]",
+    ),
     (&["url", "hosts", "paths", "ca", "pin", "server_name", "insecure_skip_verify"], "in [app] or [pbx]"),
     (
         &[

@@ -4,6 +4,7 @@ mod admin;
 mod allow;
 mod audit;
 mod auth;
+mod auto;
 mod origins;
 mod own_paths;
 mod passthrough;
@@ -158,6 +159,10 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
         upstream::check_parted(app, pbx, node);
     }
 
+    if let (Some(pbx), Some(node)) = (&pbx, &pbx_node) {
+        auto::check_served(app.as_ref(), pbx, node.entry("auto").as_ref());
+    }
+
     for node in tables(root, "auth") {
         methods.add(&node, app_node.is_some(), around);
     }
@@ -168,6 +173,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
     let here = ServedHere {
         app: app.as_ref().map(|app| &app.upstream),
         pbx: pbx.as_ref().map(|pbx| &pbx.upstream),
+        login_host: pbx.as_ref().and_then(auto::login_host),
         methods: &methods.methods,
         certificates: certificates.as_deref().unwrap_or_default(),
         listen: listen.as_deref().unwrap_or_default(),

@@ -1,6 +1,7 @@
 //! The configuration of a running gate. Only `check` makes one, so every field is valid.
 
 mod auth;
+mod auto;
 mod passthrough;
 mod upstream;
 
@@ -19,6 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tracing::Level;
 
 pub use self::auth::*;
+pub use self::auto::*;
 pub use self::passthrough::*;
 pub use self::upstream::*;
 use super::check::{ChainFlaw, chain_flaw};
@@ -239,6 +241,10 @@ pub struct PbxConfig {
     pub dialect: Dialect,
     /// The path of the landing page; by default `/welcome.htm` for `link` and `/thirdparty.htm` for `cookie`.
     pub landing: String,
+    /// The other pages of the PBX at which a login may end.
+    pub landings: Vec<String>,
+    /// Automatic logins; `None`: a page of the PBX without a session is the PBX's own affair.
+    pub auto: Option<AutoConfig>,
     /// The languages that a caller may choose.
     pub languages: Vec<Language>,
     /// The deadline of one request to the PBX (mint or exchange), connecting included.

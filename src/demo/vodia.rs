@@ -87,7 +87,7 @@ impl VodiaPbx {
         match request.path() {
             SESSION_PATH => self.session(request).into(),
             "/websocket" => self.websocket(request),
-            "/" | "/welcome.htm" | "/thirdparty.htm" => self.page(request).into(),
+            "/" | "/welcome.htm" | "/thirdparty.htm" | "/usr_index.htm" => self.page(request).into(),
             _ => self.other(request).into(),
         }
     }

@@ -22,6 +22,8 @@ pub const OIDC_CALLBACK_PATH: &str = "/auth/callgate/oidc/";
 pub const CONFIRM_PATH: &str = "/auth/callgate/confirm";
 /// The path at which a ticket from another host becomes a session.
 pub const TICKET_PATH: &str = "/auth/callgate/ticket";
+/// The path on a host of the PBX that an automatic login leads through, before and behind it.
+pub const PAGE_PATH: &str = "/auth/callgate/page";
 /// The path below which all paths belong to callgate.
 pub const CALLGATE_PATH: &str = "/auth/callgate";
 

@@ -26,9 +26,9 @@ use self::exposition::Series;
 pub use self::freshness::Freshness;
 use self::labels::Label;
 pub use self::labels::{
-    BlockedAttempt, ClientProtocol, ConnectResult, ConnectionUse, CountedMethod, CountedVerdict, DeleteOutcome,
-    Direction, ExchangeRoute, FetchResult, HandshakeResult, KeyOutcome, LimitName, MintOutcome, ReloadResult,
-    StatusClass, TlsVersion, TunnelEnd, UpstreamFault, UserChangeKind, UserChangeResult,
+    AutoStep, BlockedAttempt, CheckedState, ClientProtocol, ConnectResult, ConnectionUse, CountedMethod,
+    CountedVerdict, DeleteOutcome, Direction, ExchangeRoute, FetchResult, HandshakeResult, KeyOutcome, LimitName,
+    MintOutcome, ReloadResult, StatusClass, TlsVersion, TunnelEnd, UpstreamFault, UserChangeKind, UserChangeResult,
 };
 pub use self::sessions::SessionCounts;
 pub use self::user_changes::UserChanges;
@@ -37,6 +37,7 @@ use super::health::Readiness;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::model::login::{LoginKind, LoginOutcome, LogoutKind, LogoutOutcome};
+use crate::model::session_state::SessionState;
 use crate::model::upstream_name::UpstreamName;
 
 /// The content type of `/metrics`.
@@ -348,6 +349,21 @@ impl Tally {
     /// Counts an attempt to mint a session.
     pub fn mint(&self, mint: MintOutcome) {
         self.block.mints.at(mint).add(1);
+    }
+
+    /// Counts a step of an automatic login.
+    pub fn auto(&self, step: AutoStep) {
+        self.block.auto_steps.at(step).add(1);
+    }
+
+    /// Counts an answer of the PBX about the session of a browser.
+    pub fn session_check(&self, state: SessionState) {
+        let state = match state {
+            SessionState::Alive => CheckedState::Alive,
+            SessionState::Over => CheckedState::Over,
+            SessionState::Unknown => CheckedState::Unknown,
+        };
+        self.block.session_checks.at(state).add(1);
     }
 
     /// Counts that the breaker opened.

@@ -13,6 +13,7 @@ use crate::config::Dialect;
 use crate::model::account::{Language, Role};
 use crate::model::json::Json;
 use crate::model::session::{SESSION, SessionId};
+use crate::model::session_state::{SessionMarkers, SessionState};
 
 /// The request for a session: "third party login" in the vendor's documentation. For a user it is the same in all
 /// dialects. The legacy dialect cannot name the system administrator: no rule grants that role there.
@@ -93,6 +94,15 @@ pub(super) fn cookie(set: &[HeaderValue]) -> Option<HeaderValue> {
 fn is_session(cookie: &[u8]) -> bool {
     let value = cookie.strip_prefix(SESSION.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
     value.is_some_and(|value| value.first().is_some_and(u8::is_ascii_alphanumeric))
+}
+
+/// Reads the description of a session. Some versions may answer 401 where others describe a session without a user.
+pub(super) fn read_description(status: StatusCode, body: &[u8], markers: &SessionMarkers) -> SessionState {
+    match status {
+        StatusCode::OK => markers.read(body),
+        StatusCode::UNAUTHORIZED => SessionState::Over,
+        _ => SessionState::Unknown,
+    }
 }
 
 #[cfg(test)]

@@ -78,8 +78,14 @@ fn problem_page(error: &Error, audience: &Audience) -> Page {
     let link = |(login, label)| format!("<p><a href=\"{}\">{label}</a></p>", escape(login));
     let again = login_again(error).map(|login| (login, "Log in again"));
     let login = login(error).map(|login| (login, "Log in")).or(again).map(link);
+    let password = match error {
+        Error::LoginNotKept(ways) => {
+            format!("<p><a href=\"{}\">Log in with a password</a></p>", escape(&ways.password))
+        }
+        _ => String::new(),
+    };
     let main = format!(
-        "{}<p>{}If this keeps happening, send this number to your administrator:</p><small>{}<br>{status}</small>",
+        "{}{password}<p>{}If this keeps happening, send this number to your administrator:</p><small>{}<br>{status}</small>",
         login.unwrap_or_default(),
         advice(status),
         audience.request_id
@@ -107,6 +113,7 @@ fn login(error: &Error) -> Option<&str> {
     match error {
         Error::Unauthenticated { login } => login.as_deref(),
         Error::Oidc(..) => Some(LOGIN_PATH),
+        Error::LoginNotKept(ways) => Some(&ways.again),
         _ => None,
     }
 }
@@ -157,6 +164,7 @@ mod tests {
     use super::*;
     use crate::observe::RequestId;
     use crate::proxy::error::AccountChoices;
+    use crate::proxy::login::link_options::LinkOptions;
 
     fn person() -> Audience {
         Audience { is_navigation: true, wants_html: true, request_id: RequestId::next() }
@@ -178,7 +186,7 @@ mod tests {
 
     #[test]
     fn pages_of_errors_carry_the_security_headers() {
-        let choices = AccountChoices::PbxByLink { among: Vec::new(), language: None };
+        let choices = AccountChoices::PbxByLink { among: Vec::new(), options: LinkOptions::default() };
         for error in [Error::Forbidden, Error::Unauthenticated { login: None }, Error::Choose(choices)] {
             let response = render(&error, &person());
             for name in ["content-security-policy", "referrer-policy", "x-content-type-options", "cache-control"] {

@@ -3,11 +3,11 @@
 use http::StatusCode;
 use http::header::HeaderValue;
 
+use super::login::link_options::LinkOptions;
 use crate::auth::{self, AppError, BadLogoutToken, OidcError};
 use crate::limit::Limited;
 use crate::message::guard::Violation;
 use crate::message::target::Authority;
-use crate::model::account::Language;
 use crate::model::grant::Requested;
 use crate::observe::Unaudited;
 use crate::state::KeepError;
@@ -95,6 +95,9 @@ pub(super) enum Error {
     /// A logout token ends no login (OpenID Connect Back-Channel Logout 1.0 §2.8).
     #[error("this logout token ends no login")]
     LogoutToken(#[source] BadLogoutToken),
+    /// An automatic login did not reach the page where it began: the browser does not show its session there.
+    #[error("your login to the telephone system did not last: perhaps your browser keeps no cookies of this site")]
+    LoginNotKept(Box<WaysOn>),
     /// The state cannot record that a credential is used, or keep a ticket.
     #[error("this login cannot be recorded now")]
     NotStored(#[source] KeepError),
@@ -106,14 +109,23 @@ pub(super) enum Error {
     ForListedOrigin(Box<Self>, HeaderValue),
 }
 
+/// The addresses at which a person goes on after a login that did not last.
+#[derive(Debug)]
+pub(super) struct WaysOn {
+    /// Where the login is tried once more.
+    pub(super) again: String,
+    /// The PBX's own login page.
+    pub(super) password: String,
+}
+
 /// The accounts that one rule grants to a caller, each as the parameters that select it.
 #[derive(Debug)]
 pub(super) enum AccountChoices {
     /// Accounts of the PBX. A link can select one.
     PbxByLink {
         among: Vec<Requested>,
-        /// The language that was asked for.
-        language: Option<Language>,
+        /// What was asked for beside the account.
+        options: LinkOptions,
     },
     /// Accounts of the PBX, for a request that no link can repeat.
     Pbx(Vec<Requested>),
@@ -166,6 +178,7 @@ impl Error {
             Self::Keys(_) => (StatusCode::SERVICE_UNAVAILABLE, "keys_unavailable"),
             Self::Pbx(error) => pbx_status(error),
             Self::Oidc(error, _) => oidc_status(error),
+            Self::LoginNotKept(_) => (StatusCode::FORBIDDEN, "login_not_kept"),
             Self::LogoutToken(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
             Self::ForListedOrigin(error, _) | Self::LoginAgain(error, _) => error.status(),
         }

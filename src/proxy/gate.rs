@@ -28,7 +28,7 @@ use super::error::Error;
 use super::hosts::Hosts;
 use super::shared::LoginState;
 use crate::auth::{AuthRequest, Chain};
-use crate::config::{Config, Handoff, MethodKind};
+use crate::config::{Config, Handoff, MethodKind, PbxConfig};
 use crate::message::forwarded_chain::{Contradiction, ForwardedChain};
 use crate::model::login::LoginKind;
 use crate::model::path::LOGIN_PATH;
@@ -81,7 +81,8 @@ impl Gate {
 
     /// Tells whether browsers keep cookies of ours, which no upstream shall see.
     pub(super) fn keeps_cookies(&self) -> bool {
-        self.has_providers() || self.config().pbx.as_ref().is_some_and(|pbx| pbx.handoff == Handoff::Cookie)
+        let leads = |pbx: &PbxConfig| pbx.handoff == Handoff::Cookie || pbx.auto.is_some() || !pbx.landings.is_empty();
+        self.has_providers() || self.config().pbx.as_ref().is_some_and(leads)
     }
 
     // === Where to log in ===

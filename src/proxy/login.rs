@@ -4,11 +4,14 @@
 //! A login to the PBX is an [`order`] that is decided whole, then opened as a [`session`], then handed over to the browser.
 
 mod accepted;
+pub(super) mod auto;
 pub(super) mod backchannel;
 pub(super) mod confirm;
 mod form;
 mod hand_over;
+mod landing_place;
 pub(super) mod link;
+pub(super) mod link_options;
 pub(super) mod oidc;
 pub(super) mod order;
 pub(super) mod ott;

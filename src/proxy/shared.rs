@@ -15,7 +15,8 @@ use crate::limit::{DistinctKeys, Limits, Races};
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::health::ReadinessParts;
 use crate::observe::metrics::Freshness;
-use crate::pbx::{self, Breaker, IssuedSessions};
+use crate::pbx::{self, Breaker, IssuedSessions, SessionChecks};
+use crate::seal::SealKey;
 use crate::state::Store;
 use crate::tickets::Tickets;
 use crate::upstream::Connector;
@@ -51,6 +52,10 @@ pub(super) struct PbxState {
     /// The sessions that went out. They outlive every configuration.
     pub(super) issued: Arc<IssuedSessions>,
     pub(super) tickets: Tickets,
+    /// What the PBX said about the sessions of browsers.
+    pub(super) checks: SessionChecks,
+    /// The key of the places that automatic logins lead back to. It lives as long as the process.
+    pub(super) seal: Arc<SealKey>,
 }
 
 /// The connectors of the upstreams.
@@ -81,6 +86,8 @@ impl SharedState {
                 breaker: Arc::default(),
                 issued: Arc::default(),
                 tickets: Tickets::new(Arc::clone(&store), TICKET_LIFE),
+                checks: SessionChecks::default(),
+                seal: Arc::new(SealKey::random()),
             }),
             login: Arc::new(LoginState {
                 limits: Limits::new(&config.limits),
@@ -190,10 +197,15 @@ impl PbxState {
         // With other credentials, or another PBX, what the breaker knows says nothing.
         let asked = |config: &Config| config.pbx.clone().map(|pbx| (pbx.upstream.urls, pbx.admin));
         let is_same_pbx = asked(before) == asked(config);
+        let auto = |config: &Config| config.pbx.as_ref().and_then(|pbx| pbx.auto.clone());
+        let is_same_auto = auto(before) == auto(config);
         Self {
             breaker: if is_same_pbx { Arc::clone(&self.breaker) } else { Arc::default() },
             issued: Arc::clone(&self.issued),
             tickets: self.tickets.successor(),
+            // With other markers, or another PBX, the same answer means something else.
+            checks: if is_same_pbx && is_same_auto { self.checks.clone() } else { SessionChecks::default() },
+            seal: Arc::clone(&self.seal),
         }
     }
 }

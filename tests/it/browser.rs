@@ -2,6 +2,7 @@
 //!
 //! They need Chromium: `cargo test` skips them, `tests/run` runs them.
 
+mod auto;
 mod driver;
 mod oidc;
 mod stage;

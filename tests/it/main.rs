@@ -48,6 +48,7 @@ mod kit {
     pub mod scripted_body;
     pub mod stage;
     pub mod upstream;
+    pub mod visitor;
     pub mod vodia;
     pub mod voximplant;
 }
@@ -111,8 +112,10 @@ mod oracle {
 
 /// Sessions of the Vodia PBX and one-time keys of Voximplant.
 mod telephony {
+    pub mod auto;
     pub mod end_to_end;
     pub mod inject;
+    pub mod landings;
     pub mod ott;
     pub mod passthrough;
     pub mod passthrough_ends;

@@ -75,7 +75,9 @@ fn uses<'c>(
     let login = app.and_then(|app| app.login.as_deref()).map(|login| (login, "`login` of [app]"));
     let of_app = app.iter().flat_map(|app| &app.upstream.paths).map(|path| (path.as_str(), "`paths` of [app]"));
     let of_pbx = pbx.upstream.paths.iter().map(|path| (path.as_str(), "`paths` of [pbx]"));
-    let all = whoami.chain(login).chain(of_app).chain(of_pbx).chain([(pbx.landing.as_str(), "`landing`")]);
+    let landings = pbx.landings.iter().map(|page| (page.as_str(), "`landings`"));
+    let all =
+        whoami.chain(login).chain(of_app).chain(of_pbx).chain(landings).chain([(pbx.landing.as_str(), "`landing`")]);
     all.map(|(address, key)| (address.split(['?', '#']).next().unwrap_or_default(), key)).collect()
 }
 

@@ -20,6 +20,8 @@ const VERSIONS: [(&str, Option<ProxyProtocolVersion>); 3] =
 pub(super) struct ServedHere<'c> {
     pub(super) app: Option<&'c UpstreamConfig>,
     pub(super) pbx: Option<&'c UpstreamConfig>,
+    /// The host where automatic logins are asked for.
+    pub(super) login_host: Option<&'c str>,
     pub(super) methods: &'c [MethodConfig],
     pub(super) certificates: &'c [Certificate],
     pub(super) listen: &'c [Listen],
@@ -97,6 +99,9 @@ fn served_at(pattern: &HostPattern, here: &ServedHere<'_>) -> Option<String> {
         if upstream.is_some_and(|upstream| upstream.hosts.iter().any(|host| host.overlaps(pattern))) {
             return Some(format!("`hosts` of [{table}]"));
         }
+    }
+    if here.login_host.is_some_and(|host| pattern.matches(host)) {
+        return Some("`auto` of [pbx]".to_owned());
     }
     let is_login_host = |method: &&MethodConfig| match &method.kind {
         MethodKind::Oidc(oidc) => oidc.host.as_deref().is_some_and(|host| pattern.matches(host)),

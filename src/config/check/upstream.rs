@@ -6,7 +6,7 @@ use rustls::pki_types::ServerName;
 
 use super::auth::Methods;
 use super::values::{distinct, duration_or};
-use super::{origins, own_paths, shield, tls, values};
+use super::{auto, origins, own_paths, shield, tls, values};
 use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
 use crate::config::{
@@ -54,6 +54,8 @@ pub(super) fn pbx(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Optio
     let dialect = dialect.unwrap_or_else(|| default_dialect(handoff));
     let landing = table.get("landing").and_then(|node| values::path(&node));
     let landing = landing.unwrap_or_else(|| default_landing(handoff).to_owned());
+    let landings = auto::landings(table, upstream.as_ref());
+    let auto = auto::auto(table, upstream.as_ref(), dialect);
     let languages = table.get("languages").and_then(|node| languages(&node));
     let languages = languages.unwrap_or_else(default_languages);
     let timeout = duration_or(table, "timeout", Duration::from_secs(3));
@@ -68,6 +70,8 @@ pub(super) fn pbx(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Optio
         handoff,
         dialect,
         landing,
+        landings: landings?,
+        auto: auto?,
         languages,
         timeout,
         shield,

@@ -59,7 +59,7 @@ const TEXTS: &[PortalTexts] = &[
 ];
 
 impl VodiaPbx {
-    /// Answers `/`, `/welcome.htm` and `/thirdparty.htm`.
+    /// Answers `/`, `/welcome.htm`, `/thirdparty.htm` and `/usr_index.htm`.
     pub(super) fn page(&self, request: &PbxRequest) -> Response<DemoBody> {
         let mut state = lock(&self.state);
         let dialect = state.options().dialect;

@@ -1,10 +1,10 @@
 //! `/rest/system/session`: mint, exchange, password login, language, logout.
 
 use http::{HeaderValue, Response, StatusCode, header};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::answers::{error, refusal, truth, with_cookie};
-use super::state::{SessionIdentity, SessionLevel, VodiaState};
+use super::state::{SessionIdentity, SessionLevel, VodiaState, WebSession};
 use super::{PbxRequest, VodiaDialect, VodiaPbx};
 use crate::demo::server::{self, DemoBody, lock};
 
@@ -106,6 +106,10 @@ impl VodiaPbx {
     /// Describes the session of the request. Basic credentials do not open a session here.
     fn describe(&self, request: &PbxRequest) -> Response<DemoBody> {
         let mut state = lock(&self.state);
+        if state.options().dialect == VodiaDialect::C {
+            let session = state.session(&request.cookie().unwrap_or_default());
+            return server::json(StatusCode::OK, &capabilities(session.as_deref()));
+        }
         let is_admin = request.basic() == Some(state.admin());
         let (level, lang) = match state.session(&request.cookie().unwrap_or_default()) {
             Some(session) => (session.identity.level.as_str(), session.lang.clone()),
@@ -121,6 +125,18 @@ impl VodiaPbx {
         let user = request.text("value").unwrap_or_default();
         state.tenant_of_host(request.host()).is_some_and(|tenant| tenant.extension(user).is_some())
     }
+}
+
+/// Describes a session in the modern dialect: what the PBX can do, and the user, if there is one.
+fn capabilities(session: Option<&WebSession>) -> Value {
+    let lang = session.map_or("en", |session| &session.lang);
+    let mut description = json!({ "lang": lang, "webrtc": true, "chat": true, "apps": { "ios": "", "android": "" } });
+    if let Some(WebSession { identity, .. }) = session {
+        description["user"] = json!(identity.user);
+        description["domain"] = json!(identity.domain);
+        description["admin"] = json!(identity.level != SessionLevel::User);
+    }
+    description
 }
 
 /// Returns the user that a mint asks for.

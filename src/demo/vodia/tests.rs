@@ -179,6 +179,16 @@ async fn a_password_login_speaks_a_language_and_logs_out() {
 }
 
 #[tokio::test]
+async fn the_modern_dialect_describes_a_session_by_what_it_can_do() {
+    let pbx = pbx(VodiaDialect::C).await;
+    let stranger = ask(pbx.addr, "GET /rest/system/session", "Cookie: session=stale\r\n", b"").await.json();
+    assert_eq!((&stranger["webrtc"], stranger.get("user"), stranger.get("type")), (&true.into(), None, None));
+    let cookie = format!("Cookie: session={}\r\n", pbx.handler.open_session("40", "acme.test"));
+    let alice = ask(pbx.addr, "GET /rest/system/session", &cookie, b"").await.json();
+    assert_eq!((alice["user"].as_str(), alice["admin"].as_bool()), (Some("40"), Some(false)));
+}
+
+#[tokio::test]
 async fn the_rest_of_the_session_table_is_answered() {
     let pbx = pbx(VodiaDialect::A).await;
     for (method, body, status, text) in [

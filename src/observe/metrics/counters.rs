@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::labels::{
-    BlockedAttempt, ClientProtocol, ConnectResult, ConnectionUse, CountedMethod, CountedVerdict, Direction,
-    ExchangeRoute, HandshakeResult, KeyOutcome, Label, LimitName, MintOutcome, StatusClass, TlsVersion, TunnelEnd,
-    UpstreamFault,
+    AutoStep, BlockedAttempt, CheckedState, ClientProtocol, ConnectResult, ConnectionUse, CountedMethod,
+    CountedVerdict, Direction, ExchangeRoute, HandshakeResult, KeyOutcome, Label, LimitName, MintOutcome, StatusClass,
+    TlsVersion, TunnelEnd, UpstreamFault,
 };
 use crate::model::login::{LoginKind, LoginOutcome, LogoutKind, LogoutOutcome};
 use crate::model::upstream_name::UpstreamName;
@@ -112,6 +112,8 @@ pub(super) struct WorkerCounts {
     pub(super) logouts: PerPair<LogoutKind, LogoutOutcome, { LogoutKind::COUNT }, { LogoutOutcome::COUNT }>,
     pub(super) mints: PerLabel<MintOutcome, { MintOutcome::COUNT }>,
     pub(super) breaker_openings: Counter,
+    pub(super) auto_steps: PerLabel<AutoStep, { AutoStep::COUNT }>,
+    pub(super) session_checks: PerLabel<CheckedState, { CheckedState::COUNT }>,
     pub(super) tunnels: Counter,
     pub(super) tunnels_open: Counter,
     pub(super) tunnel_ends: PerLabel<TunnelEnd, { TunnelEnd::COUNT }>,

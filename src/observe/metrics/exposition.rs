@@ -89,6 +89,8 @@ impl Metrics {
         page.counter("callgate_logouts", "Logouts by people and providers.", self.two(|all| &all.logouts))?;
         page.counter("callgate_pbx_mints", "Attempts to mint a session at the PBX.", self.one(|all| &all.mints))?;
         self.write_sessions(page)?;
+        page.counter("callgate_auto_steps", "Steps of automatic logins.", self.one(|all| &all.auto_steps))?;
+        page.counter("callgate_session_checks", "Sessions asked about.", self.one(|all| &all.session_checks))?;
         page.counter("callgate_kept_out", "Attempts that the shield blocked.", self.one(|all| &all.kept_out))?;
         page.counter("callgate_ott_keys", "Voximplant one-time keys.", self.one(|all| &all.keys))?;
         page.counter("callgate_ott_races", "Keys of one user from two clients.", self.bare(|all| &all.races))?;

@@ -240,6 +240,30 @@ labels! {
         Failed = "failed",
     }
 
+    /// A step of an automatic login at the PBX.
+    AutoStep = "step" {
+        /// A page of the PBX sent a browser to the login.
+        Begun = "begun",
+        /// The browser is back with a session.
+        Arrived = "arrived",
+        /// The browser is back from the login page of the app.
+        Resumed = "resumed",
+        /// The browser went back to the PBX's own page: no caller was proven, or no rule grants a session.
+        TurnedBack = "turned_back",
+        /// The browser shows no session behind its login.
+        NotKept = "not_kept",
+    }
+
+    /// What the PBX said about the session of a browser.
+    CheckedState = "state" {
+        /// A user is logged in.
+        Alive = "alive",
+        /// The session is over.
+        Over = "over",
+        /// There was no clear answer in time.
+        Unknown = "unknown",
+    }
+
     /// The outcome of minting a session at the PBX.
     MintOutcome = "outcome" {
         /// A session.

@@ -8,18 +8,17 @@ use super::audience::Audience;
 use super::page::Page;
 use super::{json_of, response};
 use crate::exchange::Body;
-use crate::model::account::Language;
 use crate::model::grant::Requested;
 use crate::model::html::escape;
 use crate::proxy::error::{AccountChoices, Error};
-use crate::proxy::login::selectors::path_for;
+use crate::proxy::login::link_options::{LinkOptions, path_for};
 
 /// Offers the accounts that `error` carries.
 pub(super) fn answer(choices: &AccountChoices, error: &Error, audience: &Audience) -> Response<Body> {
     let (status, _) = error.status();
     match choices {
-        AccountChoices::PbxByLink { among, language } if audience.wants_html => {
-            page(among, language.as_ref()).with_status(status).respond()
+        AccountChoices::PbxByLink { among, options } if audience.wants_html => {
+            page(among, options).with_status(status).respond()
         }
         AccountChoices::PbxByLink { among, .. } | AccountChoices::Pbx(among) | AccountChoices::Voximplant(among) => {
             let mut value = json_of(error, audience);
@@ -36,9 +35,9 @@ fn parameters(choice: &Requested) -> Value {
     named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), Value::String(value.clone()?)))).collect()
 }
 
-fn page(among: &[Requested], language: Option<&Language>) -> Page {
+fn page(among: &[Requested], options: &LinkOptions) -> Page {
     let item = |choice: &Requested| {
-        let (path, name) = (escape(&path_for(choice, language, &[])), escape(&display_name(choice)));
+        let (path, name) = (escape(&path_for(choice, options, &[])), escape(&display_name(choice)));
         format!("<li><a href=\"{path}\">{name}</a></li>")
     };
     let items: String = among.iter().map(item).collect();

@@ -4,6 +4,7 @@ use http::Method;
 use http::header::HeaderMap;
 
 use crate::message::fields;
+use crate::proxy::answer::audience::accepts;
 
 /// Parts of the `User-Agent` of programs that preview links.
 const PREVIEWERS: [&str; 14] = [
@@ -56,6 +57,24 @@ pub(in crate::proxy) fn is_top_level(headers: &HeaderMap) -> bool {
         && matches!(field("sec-fetch-dest"), None | Some(b"document"))
 }
 
+/// Tells whether a browser opens a page in a window of its own: no frame, script, worker, program, phone or socket, and
+/// nothing with credentials of its own. A browser without Fetch Metadata counts by `Accept: text/html`.
+pub(in crate::proxy) fn opens_a_page(method: &Method, headers: &HeaderMap) -> bool {
+    if *method != Method::GET || headers.get("sec-fetch-mode").is_some_and(|mode| mode != "navigate") {
+        return false;
+    }
+    let has = |name: &&str| headers.contains_key(*name);
+    let says = |name| fields::sole_or_empty(headers, name);
+    let is_page = match ["sec-fetch-mode", "sec-fetch-dest", "sec-fetch-site"].iter().any(has) {
+        true => says("sec-fetch-mode") == Some(b"navigate") && says("sec-fetch-dest") == Some(b"document"),
+        false => accepts(headers, b"text/html"),
+    };
+    is_page && !NOT_OF_PAGES.iter().any(has) && !is_prefetch(method, headers)
+}
+
+/// Fields that no browser sends when it opens a page.
+const NOT_OF_PAGES: [&str; 6] = ["authorization", "upgrade", "x-requested-with", "service-worker", "origin", "range"];
+
 /// Tells whether the browser says that a person clicked or typed (Fetch Metadata: a navigation of a window with user
 /// activation). A client that does not say so may be a program.
 pub(in crate::proxy) fn is_user_activated(headers: &HeaderMap) -> bool {
@@ -90,6 +109,58 @@ mod tests {
         check(&[("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image"), user], false);
         check(&[mode, dest, ("sec-fetch-user", "?0")], false);
         check(&[mode, dest, user, ("sec-fetch-user", "?0")], false);
+    }
+
+    #[test]
+    fn a_page_is_opened_by_a_window_and_by_nothing_else() {
+        #[track_caller]
+        fn check(method: &Method, fields: &[(&'static str, &'static str)], expected: bool) {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            assert_eq!(opens_a_page(method, &headers), expected, "{method} {fields:?}");
+        }
+        let (mode, dest) = (("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"));
+        let html = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
+        check(&Method::GET, &[mode, dest], true);
+        check(&Method::GET, &[mode, dest, ("sec-fetch-site", "cross-site"), html], true);
+        check(&Method::GET, &[html], true);
+        for method in [Method::HEAD, Method::POST, Method::CONNECT] {
+            check(&method, &[mode, dest, html], false);
+        }
+        for fields in [
+            &[][..],
+            &[mode][..],
+            &[dest],
+            &[mode, html],
+            &[("sec-fetch-site", "none"), html],
+            &[mode, ("sec-fetch-dest", "iframe")],
+            &[mode, ("sec-fetch-dest", "frame"), html],
+            &[mode, ("sec-fetch-dest", "object")],
+            &[("sec-fetch-mode", "cors"), ("sec-fetch-dest", "empty"), html],
+            &[("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "empty"), ("sec-purpose", "prefetch")],
+            &[mode, mode, dest],
+            &[mode, dest, dest],
+            &[("accept", "*/*")],
+            &[("accept", "application/json")],
+        ] {
+            check(&Method::GET, fields, false);
+        }
+        for other in [
+            ("authorization", "Basic eDp5"),
+            ("upgrade", "websocket"),
+            ("x-requested-with", "XMLHttpRequest"),
+            ("service-worker", "script"),
+            ("origin", "https://app.test"),
+            ("range", "bytes=0-"),
+            ("sec-purpose", "prefetch;prerender"),
+            ("purpose", "prefetch"),
+            ("user-agent", "Slackbot-LinkExpanding 1.0"),
+        ] {
+            check(&Method::GET, &[mode, dest, other], false);
+            check(&Method::GET, &[html, other], false);
+        }
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(super) struct AcceptedLogin {
     pub(super) language: Option<Language>,
     /// The PBX's host, with its port, for the browser; `None`: where the browser is when its session is opened.
     pub(super) meets_at: Option<String>,
+    /// The path on the PBX's host at which the login ends; `None`: the landing page.
+    pub(super) page: Option<String>,
 }
 
 impl AcceptedLogin {
@@ -44,7 +46,7 @@ impl AcceptedLogin {
         self.open_with(login, attempt, login.sessions.mint(self.grant.role(), session)).await
     }
 
-    /// Opens the session for the browser that is here, and lets it go on to the landing page with the PBX's cookies.
+    /// Opens the session for the browser that is here, and lets it go on to its page with the PBX's cookies.
     ///
     /// # Errors
     /// As [`AcceptedLogin::open`].
@@ -58,7 +60,7 @@ impl AcceptedLogin {
         if let Some(language) = &self.language {
             sessions.set_language(language, &cookies, attempt.context).await;
         }
-        let mut response = page::continue_to(&settings.landing).respond();
+        let mut response = page::continue_to(self.page.as_ref().unwrap_or(&settings.landing)).respond();
         for cookie in cookies {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }

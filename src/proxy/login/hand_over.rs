@@ -31,8 +31,9 @@ pub(super) async fn send_browser(
 ) -> Result<Response<Body>, Error> {
     let host = order.host()?.to_owned();
     let is_here = host == attempt.context.authority.host;
+    let handoff = handoff(login, &order);
     let accepted = order::accept(login, order, attempt).await?;
-    let onward = match login.settings.handoff {
+    let onward = match handoff {
         Handoff::Cookie if is_here => return accepted.land(login, attempt).await,
         Handoff::Cookie => ticket::begin(login, accepted, &host, headers, attempt).await?,
         Handoff::Link => {
@@ -52,9 +53,10 @@ pub(super) async fn describe(
     attempt: &Attempt<'_>,
 ) -> Result<Response<Body>, Error> {
     let host = order.host()?.to_owned();
+    let handoff = handoff(login, &order);
     let accepted = order::accept(login, order, attempt).await?;
     let session = accepted.open(login, attempt).await?;
-    let (onward, life) = match login.settings.handoff {
+    let (onward, life) = match handoff {
         Handoff::Link => {
             let address = link(login, &accepted, &host, &session, attempt);
             (Onward { address, cookie: None }, SESSION_LIFE)
@@ -65,6 +67,12 @@ pub(super) async fn describe(
     let mut response = response::json(&json!({ "url": address, "session": session.expose(), "expires_in": life }));
     Onward::set_cookie(cookie, &mut response);
     Ok(response)
+}
+
+/// Returns the way of an order's session to the browser. In the legacy dialect, only the landing page takes a session from its
+/// address: for another page callgate itself gives the browser its cookie.
+const fn handoff(login: PbxLogin<'_>, order: &SessionOrder) -> Handoff {
+    if order.page.is_some() { Handoff::Cookie } else { login.settings.handoff }
 }
 
 /// Writes the link to the landing page with a session.

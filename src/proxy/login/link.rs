@@ -2,9 +2,11 @@
 
 use http::{Method, Request, Response};
 
+use super::auto;
 use super::confirm;
 use super::form::{self, BodyFormat};
 use super::hand_over;
+use super::landing_place;
 use super::oidc;
 use super::order::{self, Delivery, SessionOrder};
 use super::selectors::Selectors;
@@ -38,7 +40,11 @@ pub(super) async fn answer(
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
     let link = LoginRequest::of(request);
-    match decide(login, link, context, Effects::Live).await? {
+    let decided = match decide(login, link, context, Effects::Live).await {
+        Ok(decided) => decided,
+        Err(error) => return auto::turn_back(login, error, link, context),
+    };
+    match decided {
         LinkStep::TryAgain(path) => Ok(page::continue_to(&path).respond()),
         LinkStep::Confirm => Ok(confirm::page(link.query.unwrap_or_default())),
         LinkStep::Granted(order, attempt) => hand_over::send_browser(login, *order, link.headers, &attempt).await,
@@ -61,6 +67,7 @@ pub(in crate::proxy) async fn decide<'a>(
     }
     let attempt = gate.admit(LoginKind::Pbx, link, context, effects)?;
     let selectors = Selectors::of_query(link.query)?;
+    landing_place::check(&selectors.options, login.settings)?;
     let verdict = gate.ask(link, &attempt).await?;
     // The app's cookie may be missing only because it is `SameSite=Strict`.
     let may_lack_cookies = matches!(verdict, Verdict::Stranger | Verdict::Abstain)

@@ -2,6 +2,7 @@
 //! the browser will be sent to is part of it, so no session is minted that could not be handed over.
 
 use super::accepted::AcceptedLogin;
+use super::landing_place::{self, LandingPlace};
 use super::selectors::Selectors;
 use super::session::PbxLogin;
 use crate::auth::{Proof, SingleUse};
@@ -40,6 +41,8 @@ pub(in crate::proxy) struct SessionOrder {
     pub(in crate::proxy) language: Option<Language>,
     /// The PBX's host for the browser; `None` where the id alone is asked for.
     pub(in crate::proxy) host: Option<String>,
+    /// The path on that host at which the login ends; `None`: the landing page.
+    pub(super) page: Option<String>,
     /// The marks of cookies that the app gives the browser together with the session.
     new_marks: Vec<CredentialMark>,
 }
@@ -90,25 +93,33 @@ pub(super) fn decide_for(
     delivery: Delivery,
     attempt: &Attempt<'_>,
 ) -> Result<SessionOrder, Error> {
-    let choices = |among| AccountChoices::PbxByLink { among, language: selectors.language.clone() };
+    let choices = |among| AccountChoices::PbxByLink { among, options: selectors.options.clone() };
     let grant = login.gate.grant_pbx(&principal, &selectors.requested, choices, attempt)?;
     let language = selectors.check_language(&grant, &login.settings.languages)?;
-    let order = SessionOrder { principal, once: None, grant, language, host: None, new_marks: Vec::new() };
-    let host = match delivery {
-        Delivery::Id => None,
-        Delivery::Address => Some(find_host(login, &order, attempt)?),
-    };
-    Ok(SessionOrder { host, ..order })
+    let order = SessionOrder { principal, once: None, grant, language, host: None, page: None, new_marks: Vec::new() };
+    if delivery == Delivery::Id {
+        return Ok(order);
+    }
+    let LandingPlace { host, page } = landing_place::find(login, &selectors.options, attempt.context)?;
+    let order = SessionOrder { page, ..order };
+    let host = find_host(login, &order, host, attempt)?;
+    Ok(SessionOrder { host: Some(host), ..order })
 }
 
 /// Finds the host that the browser is sent to, and checks that a hand-over may begin where it is.
-fn find_host(login: PbxLogin<'_>, order: &SessionOrder, attempt: &Attempt<'_>) -> Result<String, Error> {
-    let Some(host) = find_pbx_host(login, order.grant.role(), attempt.context) else {
+/// `wanted`: the host that an automatic login leads back to.
+fn find_host(
+    login: PbxLogin<'_>,
+    order: &SessionOrder,
+    wanted: Option<String>,
+    attempt: &Attempt<'_>,
+) -> Result<String, Error> {
+    let Some(host) = wanted.or_else(|| find_pbx_host(login, order.grant.role(), attempt.context)) else {
         tracing::warn!(account = %order.grant.role(), "{NO_HOST}");
         login.gate.audit_refusal(attempt, &order.facts(), NO_HOST);
         return Err(Error::Forbidden);
     };
-    if !may_begin_here(login, &order.principal, attempt.context) {
+    if !may_begin_here(login, order, attempt.context) {
         login.gate.audit_refusal(attempt, &order.facts(), FOREIGN_HOST);
         return Err(Error::Misdirected);
     }
@@ -132,9 +143,9 @@ fn find_pbx_host(login: PbxLogin<'_>, role: &Role, context: &RequestContext) -> 
 
 /// Tells whether a browser may begin a hand-over where it is. It goes back there, and that host vouches for it: so the
 /// host must be known to be ours.
-fn may_begin_here(login: PbxLogin<'_>, principal: &Principal, context: &RequestContext) -> bool {
-    login.settings.handoff == Handoff::Link
-        || login.gate.is_key(&principal.method)
+fn may_begin_here(login: PbxLogin<'_>, order: &SessionOrder, context: &RequestContext) -> bool {
+    (login.settings.handoff == Handoff::Link && order.page.is_none())
+        || login.gate.is_key(&order.principal.method)
         || login.gate.hosts.are_ours(&context.authority.host)
 }
 
@@ -172,5 +183,6 @@ pub(super) async fn accept(
         meets_at: meets_at.map(|host| attempt.context.authority.with_host(&host)),
         grant: order.grant,
         language: order.language,
+        page: order.page,
     })
 }

@@ -22,6 +22,9 @@ const METHODS: &str = "GET, HEAD, POST, OPTIONS";
 /// The media type by which a page asks for the address beside the id.
 const WITH_ADDRESS: &[u8] = b"application/vnd.callgate+json";
 
+/// The reason of a refusal: a page that gets the session itself sends the browser where it likes.
+const NEXT_NEEDS_AN_ADDRESS: &str = "next needs an address: send Accept: application/vnd.callgate+json";
+
 /// Answers `/auth/pbx`: a link, a page or a server that asks, a preflight.
 pub(in crate::proxy) async fn answer(
     login: PbxLogin<'_>,
@@ -61,6 +64,9 @@ async fn answer_post(
         true => Delivery::Address,
         false => Delivery::Id,
     };
+    if delivery == Delivery::Id && selectors.options.next.is_some() {
+        return Err(Error::Malformed(NEXT_NEEDS_AN_ADDRESS));
+    }
     let order = order::decide(login, proof, &selectors, delivery, &attempt)?;
     match delivery {
         Delivery::Address => hand_over::describe(login, order, &head.headers, &attempt).await,

@@ -1,9 +1,10 @@
-//! What a caller asks for at `/auth/pbx`: an account and a language; and the links that ask for the same again.
+//! What a caller asks for at `/auth/pbx`: an account, a language, a page to land at; and the links that ask for the same
+//! again.
 
 use super::form::Fields;
+use super::link_options::{LinkOptions, NEXT, STATE, path_for, query_for};
 use crate::model::account::Language;
 use crate::model::grant::{PbxGrant, Requested};
-use crate::model::path::PBX_PATH;
 use crate::proxy::error::Error;
 
 /// The parameter that marks the second try of a navigation that another site began, or that comes from a login.
@@ -11,21 +12,21 @@ const AGAIN: &str = "again";
 /// Its value behind a login.
 const LOGIN: &str = "login";
 
-/// The account and the language that a caller asks for.
+/// What a caller asks for.
 #[derive(Debug, Default)]
 pub(in crate::proxy) struct Selectors {
     pub(in crate::proxy) requested: Requested,
-    pub(in crate::proxy) language: Option<Language>,
+    pub(in crate::proxy) options: LinkOptions,
     again: Option<String>,
 }
 
 impl Selectors {
     /// Asks for no account in particular.
     pub(super) fn in_language(language: Option<Language>) -> Self {
-        Self { language, ..Self::default() }
+        Self { options: LinkOptions { language, ..LinkOptions::default() }, ..Self::default() }
     }
 
-    /// Reads `account`, `domain`, `lang` and `again`.
+    /// Reads `account`, `domain`, `lang`, `next`, `state` and `again`.
     ///
     /// # Errors
     /// When `lang` is not a language.
@@ -34,7 +35,8 @@ impl Selectors {
         let language =
             language.map(|code| code.parse()).transpose().map_err(|_| Error::Malformed("lang is not a language"))?;
         let requested = Requested { account: fields.take("account"), domain: fields.take("domain"), user: None };
-        Ok(Self { requested, language, again: fields.take(AGAIN) })
+        let options = LinkOptions { language, next: fields.take(NEXT), back: fields.take(STATE) };
+        Ok(Self { requested, options, again: fields.take(AGAIN) })
     }
 
     /// Reads the query of a link.
@@ -59,17 +61,17 @@ impl Selectors {
 
     /// Writes the path of the second try.
     pub(super) fn second_try(&self) -> String {
-        path_for(&self.requested, self.language.as_ref(), &[(AGAIN, "1")])
+        path_for(&self.requested, &self.options, &[(AGAIN, "1")])
     }
 
     /// Writes the path that asks for the same after a login.
     pub(super) fn after_login(&self) -> String {
-        path_for(&self.requested, self.language.as_ref(), &[(AGAIN, LOGIN)])
+        path_for(&self.requested, &self.options, &[(AGAIN, LOGIN)])
     }
 
     /// Writes a query that asks for the same, with more parameters.
     pub(super) fn query(&self, more: &[(&str, &str)]) -> String {
-        query_for(&self.requested, self.language.as_ref(), more)
+        query_for(&self.requested, &self.options, more)
     }
 
     // === The language ===
@@ -79,7 +81,7 @@ impl Selectors {
     /// # Errors
     /// When it is not among them.
     pub(super) fn check_language(&self, grant: &PbxGrant, offered: &[Language]) -> Result<Option<Language>, Error> {
-        let Some(language) = &self.language else { return Ok(None) };
+        let Some(language) = &self.options.language else { return Ok(None) };
         let permits = |languages: &[Language]| languages.contains(language);
         if permits(offered) && grant.languages().is_none_or(permits) {
             Ok(Some(language.clone()))
@@ -87,19 +89,4 @@ impl Selectors {
             Err(Error::Malformed("lang is not one of the configured languages"))
         }
     }
-}
-
-/// Writes the path at which a session is asked for.
-pub(in crate::proxy) fn path_for(requested: &Requested, language: Option<&Language>, more: &[(&str, &str)]) -> String {
-    format!("{PBX_PATH}?{}", query_for(requested, language, more))
-}
-
-fn query_for(requested: &Requested, language: Option<&Language>, more: &[(&str, &str)]) -> String {
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    let (account, domain) = (requested.account.as_deref(), requested.domain.as_deref());
-    for (name, value) in [("account", account), ("domain", domain), ("lang", language.map(Language::as_str))] {
-        query.extend_pairs(value.map(|value| (name, value)));
-    }
-    query.extend_pairs(more);
-    query.finish()
 }

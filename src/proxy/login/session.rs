@@ -12,10 +12,11 @@ use crate::model::secret::Secret;
 use crate::model::session::{SESSION, SessionId};
 use crate::observe::Logs;
 use crate::observe::metrics::Tally;
-use crate::pbx::{self, IssuedSession, Pbx, SessionEnd, SessionFilter, SessionLogin};
+use crate::pbx::{self, IssuedSession, Pbx, SessionChecks, SessionEnd, SessionFilter, SessionLogin};
 use crate::proxy::context::RequestContext;
 use crate::proxy::gate::Gate;
 use crate::proxy::shared::PbxState;
+use crate::seal::SealKey;
 use crate::upstream::Upstream;
 
 /// The sessions that the PBX opens for logins.
@@ -63,7 +64,7 @@ impl Sessions {
     }
 
     /// Opens a session, exchanges its token for the PBX's cookies under the host name that the browser uses, and
-    /// remembers whose they are.
+    /// remembers whose they are. In the legacy dialect the session needs no exchange.
     ///
     /// # Errors
     /// When the PBX gives no token, or does not take it.
@@ -73,6 +74,10 @@ impl Sessions {
         host: &HeaderValue,
         login: SessionLogin,
     ) -> Result<(Vec<HeaderValue>, Arc<IssuedSession>), pbx::Error> {
+        if self.handoff == Handoff::Link {
+            let (id, session) = self.mint(role, login).await?;
+            return Ok((cookie_of(&id).into_iter().collect(), session));
+        }
         let token = self.pbx.mint(role).await?;
         let cookies = self.pbx.exchange(&token, host.clone()).await?;
         let ids: Vec<_> = cookies.iter().filter_map(session_of).collect();
@@ -94,10 +99,40 @@ impl Sessions {
         }
     }
 
+    /// Returns the client of the PBX.
+    pub(super) const fn pbx(&self) -> &Pbx {
+        &self.pbx
+    }
+
+    /// Returns what the PBX said about the sessions of browsers.
+    pub(super) fn checks(&self) -> &SessionChecks {
+        &self.state.checks
+    }
+
+    /// Returns the key of the places that automatic logins lead back to.
+    pub(super) fn seal(&self) -> &SealKey {
+        &self.state.seal
+    }
+
+    /// Tells whether a session was opened here a moment ago.
+    pub(super) fn has_just_opened(&self, session: &str) -> bool {
+        self.state.issued.is_landing(session)
+    }
+
+    /// Tells whether a session was opened and ended here.
+    pub(super) fn has_ended(&self, session: &str) -> bool {
+        self.state.issued.find(session).is_some_and(|session| session.is_over())
+    }
+
     /// Returns the tickets of hand-overs.
     pub(super) fn tickets(&self) -> &crate::tickets::Tickets {
         &self.state.tickets
     }
+}
+
+/// Writes the cookie as the script of the PBX's `welcome.htm` does: other scripts of its pages may read it.
+fn cookie_of(session: &SessionId) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("{SESSION}={}; Path=/; Secure; SameSite=Lax", session.expose())).ok()
 }
 
 /// Returns the session id in a `Set-Cookie` line of the PBX.

@@ -33,15 +33,15 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Opens a browser that trusts one authority and knows these hosts.
-    pub async fn open(hosts: &[(&str, SocketAddr)], ca: &Path) -> Self {
+    /// Opens a browser that trusts one authority and knows these hosts, with settings of its profile.
+    pub async fn open(hosts: &[(&str, SocketAddr)], ca: &Path, settings: Value) -> Self {
         let home = home_that_trusts(ca);
         let (driver, addr) = start_driver(home.path()).await;
         let mut browser = Self { driver, addr, session: String::new(), _home: home };
         let arguments = arguments(hosts, browser._home.path());
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "timeouts": { "implicit": PATIENCE, "script": PATIENCE, "pageLoad": 2 * PATIENCE },
-            "goog:chromeOptions": { "binary": CHROMIUM, "args": arguments },
+            "goog:chromeOptions": { "binary": CHROMIUM, "args": arguments, "prefs": settings },
             "goog:loggingPrefs": { "performance": "ALL" },
         }}});
         let opened = browser.call(Method::POST, "/session", wanted).await;
@@ -96,6 +96,13 @@ impl Browser {
         }
     }
 
+    /// Has a cookie that no script can set.
+    pub async fn plant_cookie(&self, address: &str, name: &str, value: &str) {
+        let cookie =
+            json!({ "url": address, "name": name, "value": value, "path": "/", "secure": true, "httpOnly": true });
+        self.ask(Method::POST, "goog/cdp/execute", json!({ "cmd": "Network.setCookie", "params": cookie })).await;
+    }
+
     /// Waits until the page has an element, and returns its handle.
     pub async fn find(&self, selector: &str) -> String {
         let wanted = json!({ "using": "css selector", "value": selector });
@@ -148,6 +155,15 @@ impl Browser {
         lines
             .map(|line| serde_json::from_str::<Value>(line["message"].as_str().unwrap()).unwrap()["message"].take())
             .collect()
+    }
+
+    /// Returns the addresses of the documents that the window has asked for since the last call, redirects included.
+    pub async fn documents(&self) -> Vec<String> {
+        let is_document =
+            |event: &Value| event["method"] == "Network.requestWillBeSent" && event["params"]["type"] == "Document";
+        let asked = self.network().await.into_iter().filter(is_document);
+        let addresses = asked.map(|event| event["params"]["request"]["url"].as_str().unwrap_or_default().to_owned());
+        addresses.filter(|address| address.starts_with("http")).collect()
     }
 
     /// Keeps a picture of the page in the folder `CALLGATE_PICTURES`, if that is set.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::driver::Browser;
 use crate::kit::app::{App, AppOptions, SameSite};
@@ -18,12 +18,17 @@ pub struct BrowserSetup {
     /// The PBX's host: on a site of its own, or on the app's.
     pub pbx: &'static str,
     pub app_cookie: SameSite,
+    /// More lines for `[app]` and for `[pbx]`.
+    pub app_lines: &'static str,
+    pub pbx_lines: &'static str,
+    /// Whether the browser keeps cookies of the PBX's host.
+    pub keeps_cookies: bool,
 }
 
 impl BrowserSetup {
     /// A PBX on a site of its own; the app's cookie is Lax.
     pub const fn of(dialect: Dialect) -> Self {
-        Self { dialect, pbx: "pbx.test", app_cookie: SameSite::Lax }
+        Self { dialect, pbx: "pbx.test", app_cookie: SameSite::Lax, app_lines: "", pbx_lines: "", keeps_cookies: true }
     }
 
     pub const fn with_strict_app(self) -> Self {
@@ -71,10 +76,15 @@ impl Stage {
         })
         .await;
         let gate = Gate::start(&configuration(setting, whoami, methods, &app, &pbx)).await;
-        let third = RawUpstream::answering(third_page()).await;
+        let third = RawUpstream::answering(third_page(setting.pbx)).await;
         let own = ["app.test", "evil.app.test", setting.pbx].map(|host| (host, gate.addr));
         let hosts = [&own[..], &[("third.test", third.addr)], more].concat();
-        let browser = Browser::open(&hosts, &gate.dir.path().join("ca.pem")).await;
+        let refused = format!("[*.]{},*", setting.pbx);
+        let settings = match setting.keeps_cookies {
+            true => json!({}),
+            false => json!({ "profile.content_settings.exceptions.cookies": { refused: { "setting": 2 } } }),
+        };
+        let browser = Browser::open(&hosts, &gate.dir.path().join("ca.pem"), settings).await;
         Self { browser, gate, pbx, cloud, _third: third, app }
     }
 
@@ -135,11 +145,13 @@ fn configuration(setting: BrowserSetup, whoami: &str, methods: &str, app: &App, 
 [app]
 url = "http://{}"
 {whoami}
+{}
 [pbx]
 url = "http://{}"
 hosts = ["{}"]
 admin = {{ user = "sso", password = {{ env = "PBX_ADMIN" }} }}
 handoff = "{}"
+{}
 [voximplant]
 users = {{ file = "voximplant.htdigest" }}
 [[allow]]
@@ -157,15 +169,21 @@ account = "1000/min"
 {methods}
 "#,
         app.addr,
+        setting.app_lines,
         pbx.addr,
         setting.pbx,
-        setting.handoff()
+        setting.handoff(),
+        setting.pbx_lines
     )
 }
 
-fn third_page() -> String {
-    let page = "<!doctype html><title>A CRM</title><link rel=icon href='data:,'><body data-page=third>\
+fn third_page(pbx: &str) -> String {
+    let page = format!(
+        "<!doctype html><title>A CRM</title><link rel=icon href='data:,'><body data-page=third>\
         <a id=link href='https://app.test/auth/pbx?lang=fr'>Open the PBX</a> \
-        <a id=redirect href='https://app.test/open-pbx?lang=de'>Open by redirect</a>";
+        <a id=redirect href='https://app.test/open-pbx?lang=de'>Open by redirect</a> \
+        <a id=page href='https://{pbx}/usr_index.htm?view=calls'>A page of the PBX</a> \
+        <a id=next href='https://app.test/auth/pbx?next=/usr_index.htm'>The same by name</a>"
+    );
     format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n{page}", page.len())
 }

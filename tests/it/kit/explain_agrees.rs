@@ -97,7 +97,9 @@ fn check(gate: &Gate, question: &Value, explanation: &Value, answer: &Answer) ->
     if refused.is_object() {
         let told = refused["answer"]["status"].as_u64();
         let is_led_to_login = told == Some(401) && status == 302;
-        let is_same = told == Some(status.into()) || is_led_to_login;
+        let location = answer.header("location");
+        let is_turned_back = matches!(told, Some(401 | 403)) && status == 303 && location.ends_with("callgate=off");
+        let is_same = told == Some(status.into()) || is_led_to_login || is_turned_back;
         return if is_same { Ok(()) } else { Err("the login is answered otherwise than refused") };
     }
     if matches!(status, 200 | 303) {
@@ -154,7 +156,7 @@ fn is_of_a_program(asking: &RequestBuilder<'_>) -> bool {
 
 /// Writes the selectors of a body as a query.
 fn selectors(asking: &RequestBuilder<'_>) -> String {
-    let names = ["account", "domain", "lang"];
+    let names = ["account", "domain", "lang", "next"];
     let pairs = names.into_iter().filter_map(|name| Some((name, parameter(asking, name)?)));
     form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
 }

@@ -159,7 +159,7 @@ async fn one_host_for_both_keeps_the_browser_where_it_is() {
 async fn only_the_configuration_decides_where_a_browser_goes() {
     let stage = Plan { app: "whoami = \"/api/me\"\nlogin = \"/login\"", ..Plan::default() }.start().await;
     let wishes =
-        "url=https://evil.test/&next=//evil.test&redirect=https://evil.test&return_to=/%5Cevil.test&host=evil.test";
+        "url=https://evil.test/&state=//evil.test&redirect=https://evil.test&return_to=/%5Cevil.test&host=evil.test";
     for host in ["app.test", "other.test"] {
         let with = |path: &str, cookie: &str| {
             let asking = stage.gate.get(path).host(host).cookie(cookie).header("accept", NAVIGATION);

@@ -1,6 +1,8 @@
 //! `[pbx]` and its shield.
 
 use super::*;
+use crate::config::LoginOrigin;
+use crate::model::session_state::{SessionMarker, SessionMarkers};
 
 #[test]
 fn the_landing_page_follows_the_handoff() {
@@ -98,4 +100,90 @@ fn aliases_name_paths_that_have_no_other_use() {
     check("[pbx]\nurl = \"http://a\"\naliases = [\"/x\"]", "5:12: `pbx.aliases`: callgate opens no sessions");
     let aliases = accepted(&format!("{TOP}{OPENER}aliases = [\"/x.php\", \"/Shop/x\"]")).pbx.unwrap().aliases;
     assert_eq!(aliases, ["/x.php", "/Shop/x"]);
+}
+
+/// The start of a PBX that opens sessions.
+const OPENS: &str = "[pbx]\nurl = \"http://127.0.0.1\"\nhosts = [\"pbx.test\"]\nadmin = { user = \"sso\", password = { env = \"PBX_ADMIN_PASSWORD\" } }\n";
+
+#[test]
+fn landings_are_exact_paths_of_the_pbx() {
+    for (line, expected) in [
+        ("landings = []", "7:12: `pbx.landings`: is an empty list"),
+        ("landings = \"/usr_index.htm\"", "7:12: `pbx.landings`: must be a list in brackets"),
+        ("landings = [\"usr_index.htm\"]", "7:13: `pbx.landings`: does not start with a slash"),
+        ("landings = [\"https://evil.test/\"]", "7:13: `pbx.landings`: does not start with a slash"),
+        ("landings = [\"//evil.test/\"]", "7:13: `pbx.landings`: must be in its canonical spelling"),
+        ("landings = [\"/a/../b.htm\"]", "7:13: `pbx.landings`: must be in its canonical spelling"),
+        ("landings = [\"/a.htm?b=1\"]", "7:13: `pbx.landings`: has a query or a fragment"),
+        ("landings = [\"/a.htm\", \"/a.htm\"]", "7:23: `pbx.landings`: the same page twice"),
+        ("landings = [\"/auth/callgate/ticket\"]", "7:13: `pbx.landings`: belongs to callgate itself"),
+        ("paths = [\"/usr_\"]\nlandings = [\"/a.htm\"]", "8:13: `pbx.landings`: is not one of the paths of the PBX"),
+    ] {
+        check_text(&format!("{TOP}{OPENS}{line}"), &[expected]);
+    }
+    check_text(
+        &format!("{TOP}[pbx]\nurl = \"http://a\"\nlandings = [\"/a.htm\"]"),
+        &["5:12: `pbx.landings`: callgate opens no sessions that could land there"],
+    );
+    let pbx = accepted(&format!("{TOP}{OPENS}landings = [\"/usr_index.htm\", \"/\"]")).pbx.unwrap();
+    assert_eq!(pbx.landings, ["/usr_index.htm", "/"]);
+}
+
+#[test]
+fn automatic_logins_begin_at_an_origin_that_is_served_here() {
+    let app = "[app]\nurl = \"http://127.0.0.1\"\nhosts = [\"app.test\"]\n";
+    for (line, expected) in [
+        ("auto = 1", "10:8: `pbx.auto`: must be an origin or true"),
+        ("auto = \"app.test\"", "10:8: `pbx.auto`: starts with neither http://, https:// nor unix:"),
+        ("auto = \"http://app.test\"", "10:8: `pbx.auto`: logins are asked for over https only"),
+        ("auto = \"https://app.test/\"", "10:8: `pbx.auto`: nothing may follow the host and port, not even a slash"),
+        ("auto = \"https://APP.test\"", "10:8: `pbx.auto`: not spelled as browsers write it"),
+        ("auto = \"https://app.test:443\"", "10:8: `pbx.auto`: not spelled as browsers write it"),
+        (
+            "auto = \"https://other.test\"",
+            "10:8: `pbx.auto`: callgate does not serve that host, so no login can be asked for there",
+        ),
+        ("logged_in = { type = true }", "10:13: `pbx.logged_in`: has no effect without `auto`"),
+        ("auto = true\nlogged_in = {}", "11:13: `pbx.logged_in`: names no member, so every session would be over"),
+        ("auto = true\nlogged_in = { type = false }", "11:22: `pbx.logged_in.type`: must be a list of values or true"),
+        (
+            "auto = true\nlogged_in = { type = \"user\" }",
+            "11:22: `pbx.logged_in.type`: must be a list of values or true",
+        ),
+        ("auto = true\nlogged_in = { type = [] }", "11:22: `pbx.logged_in.type`: is an empty list"),
+        ("auto = true\nlogged_in = { type = [\"\"] }", "11:23: `pbx.logged_in.type`: is empty"),
+    ] {
+        check_text(&format!("{TOP}{app}{OPENS}{line}"), &[expected]);
+    }
+    let passed = "[[passthrough]]\nnames = [\"*.app.test\"]\nto = \"192.0.2.10:443\"";
+    check_text(
+        &format!("{TOP}[app]\nurl = \"http://127.0.0.1\"\n{OPENS}auto = \"https://www.app.test\"\n{passed}"),
+        &["11:10: `passthrough.names`: is served here: `auto` of [pbx] covers it too"],
+    );
+    check_text(
+        &format!("{TOP}[pbx]\nurl = \"http://a\"\nauto = true"),
+        &["5:8: `pbx.auto`: callgate opens no sessions"],
+    );
+    let without_hosts = OPENS.replace("hosts = [\"pbx.test\"]\n", "paths = [\"/usr_\"]\n");
+    check_text(
+        &format!("{TOP}{app}{without_hosts}auto = \"https://app.test\""),
+        &["10:8: `pbx.auto`: browsers are led back to listed hosts only, and [pbx] lists none"],
+    );
+    let auto = |line: &str| accepted(&format!("{TOP}{app}{OPENS}{line}")).pbx.unwrap().auto;
+    assert_eq!((auto(""), auto("auto = false")), (None, None));
+    assert_eq!(auto("auto = true").unwrap().at, LoginOrigin::Own);
+    let at = |host: &str, port, origin: &str| LoginOrigin::Other { host: host.into(), port, origin: origin.into() };
+    assert_eq!(auto("auto = \"https://app.test\"").unwrap().at, at("app.test", 443, "https://app.test"));
+    assert_eq!(auto("auto = \"https://pbx.test:8443\"").unwrap().at, at("pbx.test", 8443, "https://pbx.test:8443"));
+    let marker = |member: &str, values: &[&str]| SessionMarker {
+        member: member.to_owned(),
+        values: values.iter().map(|value| (*value).to_owned()).collect(),
+    };
+    let markers = |line: &str| auto(line).unwrap().markers;
+    let level = || marker("type", &["admin", "domain", "user"]);
+    assert_eq!(markers("auto = true"), SessionMarkers::new(vec![level()]));
+    let modern = markers("auto = true\nhandoff = \"cookie\"");
+    assert_eq!(modern, SessionMarkers::new(vec![level(), marker("user", &[])]));
+    let own = markers("auto = true\nlogged_in = { a = [\"b\", \"c\"], d = true }");
+    assert_eq!(own, SessionMarkers::new(vec![marker("a", &["b", "c"]), marker("d", &[])]));
 }

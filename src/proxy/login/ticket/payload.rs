@@ -39,6 +39,7 @@ struct StoredPayload {
     caller: Caller,
     grant: StoredGrant,
     language: Option<String>,
+    page: Option<String>,
     host: String,
     step: HandOverStep,
     again: String,
@@ -47,11 +48,12 @@ struct StoredPayload {
 impl TicketPayload {
     /// Writes the payload as JSON.
     pub(super) fn text(&self) -> Secret {
-        let AcceptedLogin { caller, grant, language, meets_at: _ } = &self.login;
+        let AcceptedLogin { caller, grant, language, page, meets_at: _ } = &self.login;
         let stored = StoredPayload {
             caller: caller.clone(),
             grant: StoredGrant::of(grant),
             language: language.as_ref().map(|language| language.as_str().to_owned()),
+            page: page.clone(),
             host: self.host.clone(),
             step: self.step.clone(),
             again: self.again.clone(),
@@ -61,9 +63,10 @@ impl TicketPayload {
 
     /// Reads a payload; nothing if another version wrote it, or its rule is gone.
     pub(super) fn read(text: &Secret, rules: &[Rule]) -> Option<Self> {
-        let StoredPayload { caller, grant, language, host, step, again } = serde_json::from_str(text.expose()).ok()?;
+        let StoredPayload { caller, grant, language, page, host, step, again } =
+            serde_json::from_str(text.expose()).ok()?;
         let language = language.map(|language| language.parse()).transpose().ok()?;
-        let login = AcceptedLogin { caller, grant: grant.restore(rules)?, language, meets_at: None };
+        let login = AcceptedLogin { caller, grant: grant.restore(rules)?, language, meets_at: None, page };
         Some(Self { login, host, step, again })
     }
 }
@@ -106,8 +109,13 @@ mod tests {
             began: jiff::Timestamp::UNIX_EPOCH,
             marks: (0..MARKS as u64).map(|number| CredentialMark::whole([&number.to_be_bytes()[..]])).collect(),
         };
-        let login =
-            AcceptedLogin { caller, grant: granted.unwrap(), language: Some("fr".parse().unwrap()), meets_at: None };
+        let login = AcceptedLogin {
+            caller,
+            grant: granted.unwrap(),
+            language: Some("fr".parse().unwrap()),
+            meets_at: None,
+            page: Some(format!("/auth/callgate/page?state={}", "A".repeat(1700))),
+        };
         let step = HandOverStep::Back { browser: "0".repeat(64), there: "1".repeat(64), to: long.to_owned() };
         TicketPayload { login, host: long.to_owned(), step, again: format!("{long}/auth/pbx") }
     }
@@ -159,6 +167,6 @@ mod tests {
     fn a_payload_is_small_whatever_its_caller_is_called() {
         let rules = [rule("staff", user())];
         let longest = payload(&rules, &"\u{1}".repeat(1024), &"a".repeat(HOST + ":65535".len()));
-        assert!(longest.text().expose().len() < 9 << 10, "{}", longest.text().expose().len());
+        assert!(longest.text().expose().len() < 11 << 10, "{}", longest.text().expose().len());
     }
 }

@@ -66,6 +66,8 @@ pub enum Scope {
     Mint,
     /// `{name:"session"}` only.
     Exchange,
+    /// The question for the state of a session.
+    Describe,
     /// Everything but mint and exchange.
     Other,
     /// Everything.
@@ -79,13 +81,14 @@ impl Scope {
         match request.text("name") {
             Some("3rd") if written => Self::Mint,
             Some("session") if written => Self::Exchange,
+            _ if request.path() == SESSION_PATH && request.head.method == "GET" => Self::Describe,
             _ => Self::Other,
         }
     }
 
     /// Tells whether faults strike a request of this kind.
     pub fn strikes(self, request: Self) -> bool {
-        self == Self::All || self == request
+        self == Self::All || self == request || (self == Self::Other && request == Self::Describe)
     }
 }
 
