@@ -2,6 +2,9 @@
 
 use serde_json::json;
 
+use crate::kit::links;
+use crate::kit::oidc::provider::Provider;
+use crate::kit::oidc::{self, OidcStage, RULES};
 use crate::kit::stage::{Plan, STAFF, Stage};
 use crate::kit::visitor::Visitor;
 use crate::kit::vodia::Dialect;
@@ -160,4 +163,51 @@ async fn the_page_goes_along_with_the_second_try_and_the_choice_of_an_account() 
     let (end, portal) = alice.open("https://app.test/auth/pbx?next=/usr_index.htm").await;
     assert_eq!(end, "https://pbx.test/usr_index.htm", "{:#?}", alice.asked);
     assert!(alice.asked[1].contains("again=1") && portal.text().contains("data-user=\"40\""), "{:#?}", alice.asked);
+}
+
+#[tokio::test]
+async fn a_login_at_a_provider_leads_to_the_page() {
+    let provider = Provider::start().await;
+    let (sso, pbx) = (oidc::method("sso", &provider, ""), format!("{LANDINGS}\nauto = \"https://app.test\""));
+    let stage = Plan { app: "", pbx: &pbx, rules: RULES, more: &sso, ..Plan::default() }.start().await;
+    let scene = OidcStage { stage, provider };
+    let bookmark = scene.stage.gate.get("/usr_index.htm?view=calls").host("pbx.test").header("accept", "text/html");
+    let begun = bookmark.send().await.expect(303);
+    for (asked, page) in [
+        (
+            begun.header("location").strip_prefix("https://app.test").unwrap(),
+            "https://pbx.test/usr_index.htm?view=calls",
+        ),
+        ("/auth/pbx?next=/usr_index.htm", "https://pbx.test/usr_index.htm"),
+    ] {
+        let way = scene.begin(asked).await;
+        let (cookie, next) = scene.end(&way).await;
+        let mut ann = Visitor::new(&scene.stage.gate).has("app.test", &cookie);
+        let (end, portal) = ann.open(&format!("https://app.test{next}")).await;
+        assert_eq!(end, page, "{:#?}", ann.asked);
+        assert!(portal.text().contains("data-user=\"40\""), "{}", portal.text());
+    }
+}
+
+#[tokio::test]
+async fn the_button_of_a_signed_link_leads_to_the_page() {
+    let rules = links::method("confirm = \"always\"");
+    let stage = Plan { pbx: LANDINGS, rules: &rules, ..Plan::default() }.start().await;
+    let sign = |next| links::sign("app.test", &[("account", "40"), ("domain", "acme.test"), ("next", next)], 50);
+    let press = async |link: &str| {
+        let page = stage.gate.get(link).send().await.expect(200);
+        let action = page.text().split("action=\"").nth(1).unwrap().split('"').next().unwrap().replace("&amp;", "&");
+        let press = stage.gate.post(&action, "application/x-www-form-urlencoded", "");
+        press.header("origin", "https://app.test").header("sec-fetch-site", "same-origin").send().await
+    };
+    let pressed = press(&sign("/usr_index.htm")).await.expect(303);
+    let mut ann = Visitor::new(&stage.gate).has("app.test", pressed.header("set-cookie"));
+    let (end, portal) = ann.open(pressed.header("location")).await;
+    assert_eq!(end, "https://pbx.test/usr_index.htm");
+    assert!(portal.text().contains("data-user=\"40\""), "{}", portal.text());
+    // The signature covers the page, and a page that is not listed is refused before the link is used.
+    let link = sign("/usr_index.htm").replace("next=%2Fusr_index.htm", "next=%2F");
+    stage.gate.get(&link).send().await.expect(401);
+    stage.gate.get(&sign("/other.htm")).send().await.expect(400);
+    assert_eq!(stage.minted().len(), 1);
 }
