@@ -175,7 +175,8 @@ fn why(text: &str) -> Result<String, String> {
     if text.len() <= MAX_WHY { Ok(text.to_owned()) } else { Err(format!("a reason is at most {MAX_WHY} bytes long")) }
 }
 
-fn operator() -> String {
+/// Returns the user who gives this command, for the audit log.
+pub(super) fn operator() -> String {
     format!("uid {}", rustix::process::getuid().as_raw())
 }
 

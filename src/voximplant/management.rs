@@ -20,11 +20,13 @@ use crate::upstream::{FetchError, Fetcher};
 const TOKEN_LIFE: i64 = 60;
 /// The longest message of the API that is repeated, in characters.
 const MAX_MESSAGE: usize = 200;
-/// The codes that concern the account, its credentials or the API itself, not the user of the request: internal errors,
-/// a failed authorization, an unknown application, a full account, an ended session, and too many requests.
-const OF_THE_ACCOUNT: [i64; 14] = [1, 2, 4, 5, 100, 103, 104, 107, 109, 116, 131, 135, 162, 340];
-/// The code of "repeat after some seconds".
-const REPEAT_LATER: i64 = 416;
+/// The code of a user name that exists already.
+const NOT_UNIQUE: i64 = 118;
+/// The codes of refusals that pass: internal errors, an ended session, too many requests, "try later" and "repeat after N seconds".
+const PASSING: [i64; 8] = [1, 2, 4, 5, 135, 162, 340, 416];
+/// The codes that concern the account, its credentials or the application, not the user of the request: a failed
+/// authorization, a command that is not permitted, an unknown application, a full account, an account that is not activated.
+const OF_THE_ACCOUNT: [i64; 7] = [100, 103, 104, 107, 109, 116, 131];
 
 /// A client of the API.
 pub(crate) struct ManagementApi {
@@ -94,7 +96,22 @@ impl ApiError {
     /// Returns whether the API refuses this user, and may accept another.
     #[must_use]
     pub(crate) fn is_about_user(&self) -> bool {
-        matches!(self, Self::Refused { code, .. } if *code != REPEAT_LATER && !OF_THE_ACCOUNT.contains(code))
+        matches!(self, Self::Refused { code, .. } if !PASSING.contains(code) && !OF_THE_ACCOUNT.contains(code))
+    }
+
+    /// Returns whether the API says that the user exists already.
+    #[must_use]
+    pub(crate) const fn is_taken(&self) -> bool {
+        matches!(self, Self::Refused { code: NOT_UNIQUE, .. })
+    }
+
+    /// Returns whether the same request may succeed a little later.
+    #[must_use]
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Unsent(_) | Self::Unanswered(_) | Self::Nonsense(_) => true,
+            Self::Refused { code, .. } => PASSING.contains(code),
+        }
     }
 
     /// Returns whether the change may have been made although no answer says so.
@@ -274,9 +291,13 @@ mod tests {
         for code in [117, 118, 122, 157] {
             assert!(refused(code).is_about_user() && !refused(code).is_unclear(), "{code}");
         }
-        for code in [1, 100, 109, 340, 416] {
-            assert!(!refused(code).is_about_user(), "{code}");
+        for code in [1, 340, 416] {
+            assert!(!refused(code).is_about_user() && refused(code).is_passing(), "{code}");
         }
+        for code in [100, 109] {
+            assert!(!refused(code).is_about_user() && !refused(code).is_passing(), "{code}");
+        }
+        assert!(refused(118).is_taken() && !refused(117).is_taken());
         let nonsense = ApiError::Nonsense(StatusCode::OK);
         assert!(nonsense.is_unclear() && !nonsense.is_about_user());
     }

@@ -121,6 +121,11 @@ impl Management {
         self.user(application, name).is_some_and(|user| user.is_active)
     }
 
+    /// Sets how many users there may be.
+    pub fn set_most(&self, most: usize) {
+        self.running.handler.most.store(most, Ordering::Relaxed);
+    }
+
     /// Returns what was done, in order: `deactivate ann`.
     pub fn done(&self) -> Vec<String> {
         lock(&self.running.handler.done).clone()
@@ -216,8 +221,9 @@ impl ManagementApi {
             ("/platform_api/SetUserInfo", None) => return fault(117, "user not found"),
             ("/platform_api/SetUserInfo", Some(user)) => change(user, fields),
             ("/platform_api/AddUser", Some(_)) => return fault(118, "'user_name' is not unique"),
-            ("/platform_api/AddUser", None) if field("user_display_name").is_empty() => {
-                return fault(157, "'user_display_name' is missing");
+            // The real one permits 255 characters.
+            ("/platform_api/AddUser", None) if !(1..=100).contains(&field("user_display_name").len()) => {
+                return fault(157, "'user_display_name' is invalid");
             }
             ("/platform_api/AddUser", None) if count >= self.most.load(Ordering::Relaxed) => {
                 return fault(109, "Exceeded the user count limit per account");
