@@ -11,23 +11,38 @@ use crate::programs::{are_here, output};
 /// The surroundings of a script: a page, an SDK, and a gate with given answers.
 const PAGE: &str = r#"
 const location = { href: "" };
-const answers = (ok) => { globalThis.fetch = async (address, { method, body }) => ({ address, method, ok, status: ok ? 200 : 403,
-  text: async () => [address, method, String(body)].join(" "),
+const answers = (ok) => { globalThis.fetch = async (address, { method, body, headers }) => ({ address, method, ok, status: ok ? 200 : 403,
+  text: async () => [address, method, String(body), ...(headers?.authorization ? [headers.authorization] : [])].join(" "),
   json: async () => Object.assign(new String("s1"), { url: "https://pbx.example.com/welcome.htm?sessId=s1" }) }); };
 const client = { requestOneTimeLoginKey: async () => ({ name: "AuthResult", code: 302, key: "k +", result: false }),
   loginWithOneTimeKey: async (name, token) => [name, token].join(": ") };
+const v5 = { requestOneTimeKey: async ({ username }) => "k +",
+  loginOneTimeKey: async ({ username, hash }) => [username, hash].join(": ") };
+const native = (code) => ({ requestOneTimeLoginKey: async () => { throw { code, key: "k +", result: false }; },
+  loginWithOneTimeKey: client.loginWithOneTimeKey });
 const same = (one, other) => { if (one !== other) throw new Error(one + " instead of " + other); };
 const fails = async (act) => { try { await act(); } catch { return; } throw new Error("no failure"); };
 answers(true);
 "#;
 
 /// The expected behaviour of a script, by the function it defines.
-const EXPECTED: [(&str, &str); 2] = [
+const EXPECTED: [(&str, &str); 4] = [
     ("openPbx", r#"await openPbx(); same(location.href, "https://pbx.example.com/welcome.htm?sessId=s1");"#),
     (
         "logIn",
         r#"same(await logIn(client, "alice@a.b"), "alice@a.b: /auth/ott POST key=k+%2B");
 answers(false); await fails(() => logIn(client, "alice@a.b"));"#,
+    ),
+    (
+        "logInV5",
+        r#"same(await logInV5(v5, "alice@a.b"), "alice@a.b: /auth/ott POST key=k+%2B");
+answers(false); await fails(() => logInV5(v5, "alice@a.b"));"#,
+    ),
+    (
+        "logInReactNative",
+        r#"same(await logInReactNative(native(302), "alice@a.b", "t"), "alice@a.b: https://portal.example.com/auth/ott POST key=k%20%2B Bearer t");
+await fails(() => logInReactNative(native(404), "alice@a.b", "t"));
+answers(false); await fails(() => logInReactNative(native(302), "alice@a.b", "t"));"#,
     ),
 ];
 

@@ -515,3 +515,46 @@ async fn presets_know_their_servers_tokens() {
         stage.gate.line(&["audit grant", "subject=alice"]).await;
     }
 }
+
+// === Native apps ===
+
+/// Returns the first block of a kind in docs/sdks.md.
+fn shown(kind: &str) -> String {
+    let text = std::fs::read_to_string("docs/sdks.md").unwrap();
+    text.split_once(&format!("```{kind}\n")).unwrap().1.split("```").next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_native_app_logs_in_by_the_configuration_and_the_request_that_are_shown() {
+    let signer = Signer::ec();
+    let publisher = Publisher::start(&[signer.jwk("1")]).await;
+    let rules = shown("toml");
+    assert!(rules.contains("https://id.example.com/jwks.json") && rules.contains("audience = \"callgate\""), "{rules}");
+    let rules = rules.replace("https://id.example.com/jwks.json", &publisher.url());
+    let rules = rules.replace("https://id.example.com", ISSUER);
+    let stage = Plan { app: "whoami = \"/api/me\"", rules: &rules, ..Plan::default() }.start().await;
+    let ask = async |token: &str, more: &str| {
+        let request = shown("http").replace('\n', "\r\n").replace("portal.example.com", "app.test");
+        let request = request.trim_end().replace("<access token>", token);
+        stage.gate.exchange(request.replacen("\r\n", &format!("\r\nConnection: close\r\n{more}"), 1).as_bytes()).await
+    };
+    until("the keys", || publisher.asked() > 0).await;
+    let token = signer.named("1", &claims());
+    let answer = ask(&token, "").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let login = answer.rsplit("\r\n\r\n").next().unwrap();
+    assert!(login.len() == 32 && login.bytes().all(|byte| byte.is_ascii_hexdigit()), "{answer}");
+    stage.gate.line(&["audit grant", "act=voximplant_token", "method=mobile", "subject=alice", "account=alice"]).await;
+    // What the page says of other callers.
+    let cookie = format!("Cookie: {}\r\n", stage.app.log_in("alice"));
+    for (token, more, status) in [
+        ("", "", 401),
+        (&*signer.named("1", &with(json!({ "aud": "another" }))), "", 401),
+        (&*signer.named("1", &with(json!({ "vox": "carol" }))), "", 403),
+        (&*signer.named("1", &with(json!({ "vox": null }))), "", 403),
+        (&*token, &*cookie, 401),
+    ] {
+        let answer = ask(token, more).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {answer}");
+    }
+}
