@@ -12,6 +12,7 @@ mod output;
 mod provision;
 mod reload;
 mod run;
+mod sessions;
 mod systemd;
 mod time_args;
 mod unstarted_gate;
@@ -75,6 +76,9 @@ enum Command {
     Freeze(freeze::FreezeArguments),
     /// Allow logins as a frozen account again
     Thaw(freeze::ThawArguments),
+    /// List the sessions that callgate opened at the PBX, or end them
+    #[command(subcommand)]
+    Sessions(sessions::SessionsCommand),
     /// Read the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -102,6 +106,7 @@ pub fn main() -> ExitCode {
         Command::Check { config, online } => check::run(&config, online),
         Command::Freeze(freezing) => freeze::freeze(&freezing),
         Command::Thaw(thawing) => freeze::thaw(&thawing),
+        Command::Sessions(command) => sessions::run(&command),
         Command::Audit(command) => audit::run(&command),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Hash(arguments) => hash::run(&arguments),

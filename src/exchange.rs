@@ -7,6 +7,7 @@ mod interim;
 mod passed_connection;
 mod tunnel_guard;
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -25,7 +26,7 @@ pub(crate) use self::passed_connection::PassedConnection;
 pub(crate) use self::tunnel_guard::TunnelGuard;
 use crate::message::forwarded::X_REQUEST_ID;
 use crate::model::upstream_name::UpstreamName;
-use crate::observe::access::{self, ExchangeEnd};
+use crate::observe::access::{self, AccessCaller, ExchangeEnd};
 use crate::observe::metrics::{ExchangeRoute, Tally, TunnelEnd};
 use crate::observe::{Logs, RequestId};
 use crate::upstream::{BodyError, Meter, TunnelBytes};
@@ -146,6 +147,20 @@ impl Exchange {
     pub(crate) fn set_host(&mut self, host: &str) {
         if let Some(line) = &mut self.line {
             host.clone_into(&mut line.facts.host);
+        }
+    }
+
+    /// Records the account of the session that the request shows.
+    pub(crate) fn set_account(&mut self, account: String) {
+        if let Some(line) = &mut self.line {
+            line.facts.caller.account = Some(account);
+        }
+    }
+
+    /// Records whom the request logs in, if it is known.
+    pub(crate) fn set_caller(&mut self, caller: &OnceCell<AccessCaller>) {
+        if let (Some(line), Some(caller)) = (&mut self.line, caller.get()) {
+            line.facts.caller.clone_from(caller);
         }
     }
 
@@ -354,6 +369,7 @@ impl AccessLine {
             duration: std::time::Duration::ZERO,
             ended: ExchangeEnd::Aborted,
             reason: None,
+            caller: AccessCaller::default(),
         };
         Box::new(Self { facts, logs: Rc::clone(logs) })
     }

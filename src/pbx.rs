@@ -4,7 +4,6 @@
 
 mod breaker;
 mod end;
-#[expect(dead_code, reason = "logouts use the rest of it")]
 mod issued_sessions;
 mod messages;
 mod session_checks;

@@ -19,6 +19,7 @@ mod hosts;
 mod login;
 mod shared;
 
+use std::cell::OnceCell;
 use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ use self::gate::Gate;
 use self::hosts::Hosts;
 use self::login::auto::{self, VisitOutcome};
 use self::login::session::{PbxLogin, Sessions};
-use self::login::{backchannel, link, oidc, ott, pbx, redirect, ticket};
+use self::login::{app_logout, backchannel, link, oidc, ott, pbx, redirect, ticket};
 pub(crate) use self::shared::SharedState;
 use crate::auth::Chain;
 use crate::config::Config;
@@ -164,7 +165,11 @@ impl Proxy {
         let reserved = match self.gate.hosts.classify(request.uri().path()) {
             PathClass::Disguised => return Err(Error::Malformed("the path is not written as it should be")),
             PathClass::Reserved(reserved) => reserved,
-            PathClass::Open => return self.pass_on(request, connection, &context, exchange).await,
+            PathClass::Open => {
+                let answered = self.pass_on(request, connection, &context, exchange).await;
+                exchange.set_caller(&context.caller);
+                return answered;
+            }
         };
         exchange.set_route(match reserved {
             Reserved::Ott => ExchangeRoute::Ott,
@@ -173,7 +178,9 @@ impl Proxy {
             Reserved::Callgate => ExchangeRoute::Callgate,
         });
         // Logins are boxed: they are rare, and passing on should not carry their state around.
-        Box::pin(self.answer_reserved(reserved, mem::take(request), &context)).await
+        let answered = Box::pin(self.answer_reserved(reserved, mem::take(request), &context)).await;
+        exchange.set_caller(&context.caller);
+        answered
     }
 
     /// Answers at one of the paths that are ours.
@@ -216,10 +223,12 @@ impl Proxy {
         }
         let passed = self.forward.pass(&self.gate, request, connection, context, exchange, login.is_some()).await?;
         let (mut response, redirect) = passed;
-        if let (Some(login), Some(redirect)) = (login, redirect)
-            && Box::pin(redirect::give_session(login, &redirect, &mut response, context)).await?
-        {
-            exchange.set_route(ExchangeRoute::Injected);
+        if let (Some(login), Some(redirect)) = (login, redirect) {
+            // A logout comes before the login that the same answer may bring.
+            app_logout::end_sessions(login, &redirect, context);
+            if Box::pin(redirect::give_session(login, &redirect, &mut response, context)).await? {
+                exchange.set_route(ExchangeRoute::Injected);
+            }
         }
         if let Some(cookie) = cookie {
             response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -276,7 +285,8 @@ fn identify(
     if !connection.tls.policy.covers(&authority.host) || hosts.are_passed_on(&authority.host) {
         return Err(Error::Misdirected);
     }
-    Ok(RequestContext { origin, end: Rc::clone(&connection.tls.peer), authority, id: exchange.id })
+    let end = Rc::clone(&connection.tls.peer);
+    Ok(RequestContext { origin, end, authority, id: exchange.id, caller: OnceCell::new() })
 }
 
 /// Refuses the methods that no route accepts. Answers `OPTIONS` that is for the server as a whole (RFC 9110 §9.3.7), or that

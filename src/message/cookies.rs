@@ -40,10 +40,14 @@ pub fn is_ours(pair: &[u8]) -> bool {
 /// Removes callgate's cookies. The others stay byte for byte as the client sent them.
 pub fn cut(headers: &mut HeaderMap) {
     let is_there = |line: &HeaderValue| line.as_bytes().windows(PREFIX.len()).any(|part| part == PREFIX.as_bytes());
-    if !headers.get_all(COOKIE).iter().any(is_there) {
-        return;
+    if headers.get_all(COOKIE).iter().any(is_there) {
+        cut_pairs(headers, is_ours);
     }
-    let lines: Vec<_> = headers.get_all(COOKIE).iter().filter_map(without_ours).collect();
+}
+
+/// Removes some pairs. The others stay byte for byte as the client sent them.
+pub fn cut_pairs(headers: &mut HeaderMap, is_out: impl Fn(&[u8]) -> bool) {
+    let lines: Vec<_> = headers.get_all(COOKIE).iter().filter_map(|line| without(line, &is_out)).collect();
     let mut lines = lines.into_iter();
     // The first line replaces all others.
     match lines.next() {
@@ -55,16 +59,18 @@ pub fn cut(headers: &mut HeaderMap) {
     }
 }
 
-/// Returns a line without callgate's pairs; `None` if nothing is left.
-fn without_ours(line: &HeaderValue) -> Option<HeaderValue> {
+/// Returns a line without some pairs; `None` if nothing is left.
+fn without(line: &HeaderValue, is_out: impl Fn(&[u8]) -> bool) -> Option<HeaderValue> {
     let bytes = line.as_bytes();
-    if !bytes.split(|byte| *byte == b';').any(is_ours) {
+    let mut pairs = bytes.split(|byte| *byte == b';');
+    if !pairs.clone().any(&is_out) {
         return Some(line.clone());
     }
-    let stay: Vec<_> = bytes.split(|byte| *byte == b';').filter(|pair| !is_ours(pair)).collect();
+    let begins_out = pairs.next().is_some_and(&is_out);
+    let stay: Vec<_> = bytes.split(|byte| *byte == b';').filter(|pair| !is_out(pair)).collect();
     // The pair that comes first now keeps the space that followed the removed pair.
     let stay = stay.join(&b";"[..]);
-    let stay = if is_ours(bytes) { stay.trim_ascii_start() } else { &stay };
+    let stay = if begins_out { stay.trim_ascii_start() } else { &stay };
     HeaderValue::from_bytes(stay).ok().filter(|line| !line.is_empty())
 }
 

@@ -159,6 +159,11 @@ fn is_named(parameter: &str, name: &str) -> bool {
     percent_decode_str(encoded).eq(name.bytes())
 }
 
+/// Returns the session ids in a query, as the landing page reads them.
+pub fn sessions_of(query: &str) -> impl Iterator<Item = &str> {
+    query.split('&').filter_map(|parameter| parameter.strip_prefix(SESSION_PARAMETER)?.strip_prefix('='))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -102,6 +102,13 @@ pub fn is_password_login(method: &str, canonical: &str) -> bool {
     }
 }
 
+/// Tells whether a canonical path is that of the PBX's sessions.
+#[must_use]
+pub fn is_session(canonical: &str) -> bool {
+    let path = cut_at_terminator(canonical);
+    path.strip_suffix('/').unwrap_or(path) == "/rest/system/session"
+}
+
 /// Tells quickly whether a path is its own canonical copy; may wrongly say no.
 fn is_plain(path: &str) -> bool {
     let mut before = 0;

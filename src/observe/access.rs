@@ -40,6 +40,17 @@ pub struct AccessRecord {
     pub ended: ExchangeEnd,
     /// The public error code of an answer of callgate, such as `upstream_timeout` or `rate_limited`.
     pub reason: Option<&'static str>,
+    /// Whom the exchange acts for.
+    pub caller: AccessCaller,
+}
+
+/// Whom an exchange acts for, as far as callgate knows.
+#[derive(Debug, Clone, Default)]
+pub struct AccessCaller {
+    /// The subject of the caller that logs in.
+    pub subject: Option<String>,
+    /// The account of the PBX, or the Voximplant user.
+    pub account: Option<String>,
 }
 
 /// How an exchange ended.
@@ -79,7 +90,15 @@ impl AccessRecord {
             ("reason", FieldValue::word(self.reason.unwrap_or_default())),
         ];
         let told = fields.len() - usize::from(self.reason.is_none());
-        line::write(line, format, now, "access", &fields[..told]);
+        let AccessCaller { subject, account } = &self.caller;
+        if subject.is_none() && account.is_none() {
+            return line::write(line, format, now, "access", &fields[..told]);
+        }
+        let mut fields: Vec<_> = fields.into_iter().take(told).collect();
+        for (key, text) in [("subject", subject), ("account", account)] {
+            fields.extend(text.as_deref().map(|text| (key, FieldValue::word(redact::text(text)))));
+        }
+        line::write(line, format, now, "access", &fields);
     }
 }
 
@@ -130,6 +149,7 @@ mod tests {
             duration: Duration::from_micros(1234),
             ended: ExchangeEnd::Complete,
             reason: None,
+            caller: AccessCaller::default(),
         }
     }
 

@@ -90,17 +90,28 @@ impl IssuedSessions {
     /// Finds a session by its id, token or cookie. One that was ended is found for a day, too.
     #[must_use]
     pub(crate) fn find(&self, id: &str) -> Option<Arc<IssuedSession>> {
-        // Most gates know no session of most requests.
-        if !self.any.load(Ordering::Acquire) {
+        if self.are_none() {
             return None;
         }
         self.table().find(id, Instant::now()).map(|(session, _)| Arc::clone(session))
+    }
+
+    /// Returns whether the PBX may still accept a session that is over here.
+    #[must_use]
+    pub(crate) fn has_unconfirmed(&self) -> bool {
+        self.pending.has_any()
     }
 
     /// Returns the sessions that are not over, the oldest first.
     #[must_use]
     pub(crate) fn list(&self, filter: SessionFilter<'_>) -> Vec<Arc<IssuedSession>> {
         self.table().select(filter, Instant::now())
+    }
+
+    /// Returns whether no session was opened yet: then no request can show one.
+    #[must_use]
+    pub(crate) fn are_none(&self) -> bool {
+        !self.any.load(Ordering::Acquire)
     }
 
     /// Returns the counts for the metrics.
@@ -141,8 +152,9 @@ impl IssuedSessions {
         for session in &ended {
             table.end(session);
             // A person who logged out at the PBX did so there already.
-            if reason != EndReason::Pbx {
-                self.pending.add(session);
+            match reason {
+                EndReason::Pbx => session.confirm_end(),
+                _ => self.pending.add(session),
             }
         }
         ended

@@ -1,5 +1,6 @@
 //! The context of one request: its client, its host, its id.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -10,6 +11,7 @@ use crate::exchange::TlsPeer;
 use crate::message::forwarded_chain::ForwardedChain;
 use crate::message::target::Authority;
 use crate::observe::RequestId;
+use crate::observe::access::AccessCaller;
 use crate::upstream::RequestBody;
 
 /// The context of one request.
@@ -22,6 +24,8 @@ pub(super) struct RequestContext {
     pub(super) authority: Authority,
     /// The id that answers, logs and upstreams are given.
     pub(super) id: RequestId,
+    /// Whom it logs in, once that is known: for the access log.
+    pub(super) caller: OnceCell<AccessCaller>,
 }
 
 impl RequestContext {

@@ -3,6 +3,7 @@
 
 mod explanation;
 
+use std::cell::OnceCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
@@ -163,7 +164,7 @@ fn prepare(gate: &Gate, question: &LoginQuestion, tls: &TlsPolicies) -> Result<D
         Err(error) => (None, Some(error.to_string())),
     };
     let end = Rc::new(TlsPeer { address, certificate, client_ca: tls.client_ca(&authority.host) });
-    let context = RequestContext { origin, end, authority, id: RequestId::next() };
+    let context = RequestContext { origin, end, authority, id: RequestId::next(), caller: OnceCell::new() };
     Ok(DryRequest { headers, context, handshake_error })
 }
 

@@ -10,8 +10,7 @@ use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header;
-use http::{Method, Request, Response, Version};
+use http::{Request, Response, Version};
 
 use self::next_hop::{Expected, keep_apart, may_be_empty, prepare, receive, switch};
 use self::owners::Behind;
@@ -155,6 +154,9 @@ impl Forward {
         if let Some(credential) = credential {
             credential.note_answer(&gate.state.limits, answer.status());
         }
+        if let UpstreamResponse::Final(response) = &answer {
+            behind.note_answer(response.status(), &self.issued, &gate.logs);
+        }
         let response = match answer {
             UpstreamResponse::Final(response) => response,
             UpstreamResponse::Upgraded(head, upgraded) => {
@@ -213,6 +215,11 @@ impl Forward {
             owners::refuse_frozen(&gate.state.freezes, &self.issued, request, host)?;
         }
         drop(canonical);
+        if to == UpstreamName::Pbx
+            && let Some(account) = owners::recognize(&self.issued, request, host)?
+        {
+            exchange.set_account(account);
+        }
         let (mut head, mut payload) = mem::take(request).into_parts();
         let redirect = (gives_sessions && to == UpstreamName::App)
             .then(|| Box::new(RedirectContext::of(&head.method, head.uri.path(), &head.headers)));
@@ -220,11 +227,9 @@ impl Forward {
         if gate.keeps_cookies() {
             cookies::cut(&mut head.headers);
         }
-        let may_switch =
-            to == UpstreamName::Pbx && (head.method == Method::CONNECT || head.headers.contains_key(header::UPGRADE));
-        let behind = match may_switch {
-            true => owners::of(&self.issued, &head.headers, &head.uri, host),
-            false => Behind::default(),
+        let behind = match to {
+            UpstreamName::Pbx => owners::behind(&self.issued, &head, host),
+            UpstreamName::App => Behind::default(),
         };
         let expected = prepare(&mut head, &payload, context)?;
         for (name, value) in vouched {

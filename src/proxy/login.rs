@@ -4,6 +4,7 @@
 //! A login to the PBX is an [`order`] that is decided whole, then opened as a [`session`], then handed over to the browser.
 
 mod accepted;
+pub(super) mod app_logout;
 pub(super) mod auto;
 pub(super) mod backchannel;
 pub(super) mod confirm;

@@ -6,6 +6,7 @@
 mod connections;
 mod order;
 mod service;
+mod sessions;
 
 use std::convert::Infallible;
 use std::io;

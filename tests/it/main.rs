@@ -120,6 +120,7 @@ mod telephony {
     pub mod passthrough;
     pub mod passthrough_ends;
     pub mod pbx;
+    pub mod sessions;
     pub mod shield;
     pub mod ticket;
     pub mod voximplant;

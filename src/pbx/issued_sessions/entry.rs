@@ -26,6 +26,8 @@ pub(crate) struct IssuedSession {
     /// The cookie by which the PBX knows it. A page that exchanges a token itself keeps the cookie from callgate.
     cookie: Option<Secret>,
     is_over: AtomicBool,
+    /// Whether the PBX has ended it, too.
+    is_over_at_pbx: AtomicBool,
     ended: Notify,
 }
 
@@ -59,6 +61,7 @@ impl IssuedSession {
             opened: Timestamp::now(),
             cookie,
             is_over: AtomicBool::new(false),
+            is_over_at_pbx: AtomicBool::new(false),
             ended: Notify::new(),
         }
     }
@@ -67,6 +70,17 @@ impl IssuedSession {
     #[must_use]
     pub(crate) fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Acquire)
+    }
+
+    /// Returns whether it was ended, and the PBX may accept it all the same.
+    #[must_use]
+    pub(crate) fn is_unconfirmed(&self) -> bool {
+        self.is_over() && !self.is_over_at_pbx.load(Ordering::Acquire)
+    }
+
+    /// Notes that the PBX has ended it.
+    pub(super) fn confirm_end(&self) {
+        self.is_over_at_pbx.store(true, Ordering::Release);
     }
 
     /// Waits until it is ended.

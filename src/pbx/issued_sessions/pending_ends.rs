@@ -1,6 +1,7 @@
 //! The sessions that are to be ended at the PBX. One that the PBX does not end is tried again, a bounded number of times.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 pub(crate) struct PendingEnds {
     queue: Mutex<BTreeMap<(Instant, u64), PendingEnd>>,
     added: Notify,
+    /// Whether the queue may hold one, or the PBX did not end one in all tries.
+    any: AtomicBool,
+    gave_up: AtomicBool,
 }
 
 /// A session that is to be ended at the PBX.
@@ -40,6 +44,11 @@ impl PendingEnds {
             self.put(PendingEnd { session: Arc::clone(session), due: Instant::now(), failures: 0 });
             self.added.notify_one();
         }
+    }
+
+    /// Returns whether there is a session that is over here and may not be over at the PBX.
+    pub(super) fn has_any(&self) -> bool {
+        self.any.load(Ordering::Acquire) || self.gave_up.load(Ordering::Acquire)
     }
 
     /// Waits until some are due, and returns up to `most` of them. They stay here until they are settled, so that a reload
@@ -70,23 +79,33 @@ impl PendingEnds {
 
     /// Takes out one that the PBX has ended.
     pub(in crate::pbx) fn settle(&self, pending: &PendingEnd) {
-        self.queue().remove(&(pending.due, pending.session.number));
+        pending.session.confirm_end();
+        self.remove(pending);
     }
 
     /// Puts one back that the PBX did not end. Returns whether it will be tried again.
     pub(in crate::pbx) fn try_again(&self, pending: PendingEnd) -> bool {
-        self.settle(&pending);
+        self.remove(&pending);
         let failures = pending.failures + 1;
         let goes_on = failures < TRIES;
         if goes_on {
             let pause = backoff::jittered(backoff::after(failures, FIRST_PAUSE, LONGEST_PAUSE));
             self.put(PendingEnd { due: Instant::now() + pause, failures, ..pending });
         }
+        self.gave_up.fetch_or(!goes_on, Ordering::AcqRel);
         goes_on
     }
 
+    fn remove(&self, pending: &PendingEnd) {
+        let mut queue = self.queue();
+        queue.remove(&(pending.due, pending.session.number));
+        self.any.store(!queue.is_empty(), Ordering::Release);
+    }
+
     fn put(&self, pending: PendingEnd) {
-        self.queue().insert((pending.due, pending.session.number), pending);
+        let mut queue = self.queue();
+        queue.insert((pending.due, pending.session.number), pending);
+        self.any.store(true, Ordering::Release);
     }
 
     fn queue(&self) -> MutexGuard<'_, BTreeMap<(Instant, u64), PendingEnd>> {

@@ -2,12 +2,18 @@
 
 use std::sync::Arc;
 
-use http::header::{COOKIE, HeaderMap, HeaderValue};
-use http::{Request, Uri};
+use http::header::{COOKIE, HeaderMap, HeaderValue, UPGRADE};
+use http::request::Parts;
+use http::{Method, Request, StatusCode, Uri};
 
 use crate::freeze::{Freezes, Owners};
+use crate::message::cookies;
+use crate::model::landing;
 use crate::model::mentions::AccountMentions;
-use crate::pbx::{IssuedSession, IssuedSessions};
+use crate::model::path;
+use crate::model::session::{EndReason, SESSION};
+use crate::observe::Logs;
+use crate::pbx::{IssuedSession, IssuedSessions, SessionFilter};
 use crate::proxy::error::Error;
 use crate::upstream::RequestBody;
 
@@ -33,13 +39,70 @@ pub(super) struct Behind {
     pub(super) owners: Owners,
     /// The sessions that it shows, of those that callgate opened.
     pub(super) sessions: Vec<Arc<IssuedSession>>,
+    /// Whether it is the PBX's own logout.
+    logs_out: bool,
+}
+
+impl Behind {
+    /// Ends the sessions that the PBX has ended, if its own logout succeeded.
+    pub(super) fn note_answer(&self, status: StatusCode, issued: &IssuedSessions, logs: &Logs) {
+        if self.logs_out && status.is_success() {
+            for session in &self.sessions {
+                issued.end(SessionFilter::Number(session.number), EndReason::Pbx.into(), logs);
+            }
+        }
+    }
+}
+
+/// Finds out whom a request acts for, if it may begin a tunnel, or is the PBX's own logout.
+pub(super) fn behind(issued: &IssuedSessions, head: &Parts, host: &str) -> Behind {
+    let may_switch = head.method == Method::CONNECT || head.headers.contains_key(UPGRADE);
+    let logs_out = head.method == Method::DELETE && path::is_session(&path::canonical(head.uri.path()));
+    match may_switch || logs_out {
+        true => Behind { logs_out, ..of(issued, &head.headers, &head.uri, host) },
+        false => Behind::default(),
+    }
+}
+
+/// Finds the account of the session that a request shows, for the access log. Takes the cookie of a session that is over
+/// away: the PBX may not know yet that it is.
+///
+/// # Errors
+/// When the request shows such a session in another way, while the PBX may accept it.
+pub(super) fn recognize(
+    issued: &IssuedSessions,
+    request: &mut Request<RequestBody>,
+    host: &str,
+) -> Result<Option<String>, Error> {
+    if issued.are_none() {
+        return Ok(None);
+    }
+    let headers = request.headers();
+    let parameters = landing::sessions_of(request.uri().query().unwrap_or_default());
+    let shown = cookies::values(headers, SESSION).chain(parameters).find_map(|id| issued.find(id));
+    let is_over = |pair: &[u8]| {
+        let (name, id) = cookies::split(pair);
+        name == SESSION.as_bytes()
+            && str::from_utf8(id).is_ok_and(|id| issued.find(id).is_some_and(|one| one.is_over()))
+    };
+    if cookies::pairs(headers).any(is_over) {
+        cookies::cut_pairs(request.headers_mut(), |pair| is_over(pair.trim_ascii()));
+    }
+    let may_show_more = issued.has_unconfirmed();
+    if may_show_more {
+        let behind = of(issued, request.headers(), request.uri(), host);
+        if behind.sessions.iter().any(|session| session.is_unconfirmed()) {
+            return Err(Error::Forbidden);
+        }
+    }
+    Ok(shown.map(|session| session.role.to_string()))
 }
 
 /// Finds the sessions and accounts behind a request.
-pub(super) fn of(issued: &IssuedSessions, headers: &HeaderMap, uri: &Uri, host: &str) -> Behind {
+fn of(issued: &IssuedSessions, headers: &HeaderMap, uri: &Uri, host: &str) -> Behind {
     let cookies = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
     let mentions = AccountMentions::read(uri.path(), uri.query(), cookies, host);
     let sessions: Vec<_> = mentions.sessions().filter_map(|session| issued.find(session)).collect();
     let known = sessions.iter().map(|session| session.role.clone()).collect();
-    Behind { owners: Owners { known, named: mentions.mentioned() }, sessions }
+    Behind { owners: Owners { known, named: mentions.mentioned() }, sessions, logs_out: false }
 }

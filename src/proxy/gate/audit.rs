@@ -10,6 +10,7 @@ use crate::model::account::AdminLevel;
 use crate::model::grant::{PbxGrant, VoximplantGrant};
 use crate::model::login::{LoginKind, LoginOutcome, LogoutKind, LogoutOutcome};
 use crate::model::principal::Principal;
+use crate::observe::access::AccessCaller;
 use crate::observe::audit::{AuditedAct, LoginRecord};
 use crate::proxy::context::RequestContext;
 use crate::proxy::error::Error;
@@ -155,6 +156,10 @@ impl Gate {
     ) -> LoginRecord {
         let before = facts.caller.filter(|caller| caller.request != context.id);
         let client = before.map_or_else(|| context.client(), |caller| caller.client);
+        let subject = facts.proven.map(|(_, subject)| subject).or(facts.subject).map(str::to_owned);
+        let account = facts.account.clone();
+        // The access line says it too.
+        context.caller.get_or_init(|| AccessCaller { subject: subject.clone(), account: account.clone() });
         LoginRecord {
             id: context.id,
             client,
@@ -163,9 +168,9 @@ impl Gate {
             act,
             outcome,
             method: facts.proven.map(|(method, _)| method).or(facts.method).map(str::to_owned),
-            subject: facts.proven.map(|(_, subject)| subject).or(facts.subject).map(str::to_owned),
+            subject,
             rule: facts.rule.map(str::to_owned),
-            account: facts.account.clone(),
+            account,
             level: facts.level,
             reason: reason.map(str::to_owned),
             claims: self.claims_used(act, facts.rule),

@@ -10,7 +10,7 @@ use super::ticket::{self, Onward};
 use crate::auth::{Proof, Verdict};
 use crate::config::{Config, Handoff};
 use crate::exchange::Body;
-use crate::message::account_fields::{PBX_ACCOUNT, PBX_DOMAIN, PBX_LANG, is_account_field};
+use crate::message::account_fields::{PBX_ACCOUNT, PBX_DOMAIN, PBX_LANG, PBX_LOGOUT, is_account_field};
 use crate::message::fields;
 use crate::model::account::Language;
 use crate::model::grant::{REDIRECT, Requested};
@@ -59,7 +59,12 @@ impl RedirectContext {
         self
     }
 
-    fn request(&self) -> LoginRequest<'_> {
+    /// Tells whether the answer says that the user has logged out of the app.
+    pub(super) const fn logs_out(&self) -> bool {
+        self.hints.logs_out
+    }
+
+    pub(super) fn request(&self) -> LoginRequest<'_> {
         LoginRequest { method: &self.method, headers: &self.headers, query: None }
     }
 }
@@ -79,6 +84,8 @@ pub(in crate::proxy) struct AccountHints {
     lang: Option<HeaderValue>,
     /// Whether one of the fields stands twice.
     is_doubled: bool,
+    /// Whether the user has logged out of the app.
+    logs_out: bool,
 }
 
 impl AccountHints {
@@ -90,7 +97,13 @@ impl AccountHints {
         let is_doubled =
             [PBX_ACCOUNT, PBX_DOMAIN, PBX_LANG].iter().any(|name| headers.get_all(name).iter().count() > 1);
         let first = |name| headers.get(name).cloned();
-        Self { account: first(PBX_ACCOUNT), domain: first(PBX_DOMAIN), lang: first(PBX_LANG), is_doubled }
+        Self {
+            account: first(PBX_ACCOUNT),
+            domain: first(PBX_DOMAIN),
+            lang: first(PBX_LANG),
+            is_doubled,
+            logs_out: logs_out(headers),
+        }
     }
 
     const fn name_an_account(&self) -> bool {
@@ -106,6 +119,17 @@ impl AccountHints {
         claims.extend(text(&self.lang).map(|lang| ("lang".into(), lang.into())));
         (!self.is_doubled).then(|| Principal { method: REDIRECT.into(), subject, claims })
     }
+}
+
+/// Reads `PBX-Logout`. In doubt nobody is logged out: every line must say `1`.
+fn logs_out(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(PBX_LOGOUT).iter().map(|line| line.as_bytes().trim_ascii()).peekable();
+    let is_told = lines.peek().is_some();
+    let is_clear = lines.all(|line| line == b"1");
+    if is_told && !is_clear {
+        tracing::warn!("the app sent a PBX-Logout other than 1: it has no effect");
+    }
+    is_told && is_clear
 }
 
 /// Gives an answer of the app the session it lacks, if it leads to the landing page. Tells whether it did.

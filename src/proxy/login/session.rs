@@ -8,8 +8,9 @@ use http::header::HeaderValue;
 
 use crate::config::{AdminCredentials, Handoff, PbxConfig};
 use crate::model::account::{Language, Role};
+use crate::model::credential_mark::CredentialMark;
 use crate::model::secret::Secret;
-use crate::model::session::{SESSION, SessionId};
+use crate::model::session::{EndReason, SESSION, SessionId};
 use crate::observe::Logs;
 use crate::observe::metrics::Tally;
 use crate::pbx::{self, IssuedSession, Pbx, SessionChecks, SessionEnd, SessionFilter, SessionLogin};
@@ -85,6 +86,11 @@ impl Sessions {
         let cookie = ids.last().map(|id| Secret::new((*id).to_owned()));
         let session = self.state.issued.note(&ids, cookie, role, login);
         Ok((cookies, session))
+    }
+
+    /// Ends all sessions of the caller whose credential has these marks. Returns how many there were.
+    pub(super) fn log_out(&self, marks: &[CredentialMark], reason: EndReason, logs: &Logs) -> usize {
+        self.state.issued.log_out(marks, reason, logs).len()
     }
 
     /// Ends sessions, here and at the PBX.

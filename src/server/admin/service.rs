@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout};
 use super::AdminContext;
 use super::connections::OrderInProgress;
 use super::order::{self, OrderError};
+use super::sessions;
 use crate::config::{UpstreamConfig, UpstreamUrl};
 use crate::message::target;
 use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
@@ -49,7 +50,8 @@ const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(8);
 const PHONE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The body of a 404.
-const ENDPOINTS: &str = "here are /livez, /readyz, /metrics, /status, /explain, /freeze, /thaw, /freezes and /phones\n";
+const ENDPOINTS: &str = "here are /livez, /readyz, /metrics, /status, /explain, /freeze, /thaw, /freezes, /phones, /sessions \
+                         and /sessions/end\n";
 
 type AdminResponse = Response<Full<Bytes>>;
 
@@ -71,6 +73,8 @@ enum AdminEndpoint {
     Freeze,
     Thaw,
     Freezes,
+    Sessions,
+    EndSessions,
     Phones,
 }
 
@@ -114,6 +118,8 @@ impl AdminEndpoint {
             "/freeze" => Self::Freeze,
             "/thaw" => Self::Thaw,
             "/freezes" => Self::Freezes,
+            "/sessions" => Self::Sessions,
+            "/sessions/end" => Self::EndSessions,
             "/phones" => Self::Phones,
             _ => return None,
         })
@@ -123,7 +129,13 @@ impl AdminEndpoint {
     const fn methods(self) -> &'static str {
         match self {
             Self::Livez | Self::Readyz | Self::Metrics | Self::Status => "GET, HEAD",
-            Self::Explain | Self::Freeze | Self::Thaw | Self::Freezes | Self::Phones => "POST",
+            Self::Explain
+            | Self::Freeze
+            | Self::Thaw
+            | Self::Freezes
+            | Self::Phones
+            | Self::Sessions
+            | Self::EndSessions => "POST",
         }
     }
 
@@ -193,6 +205,17 @@ impl AdminService {
             },
             AdminEndpoint::Phones => match order::read(request, client.may_order).await {
                 Ok(ListOrder {}) => self.phones(),
+                Err(refusal) => refused(refusal),
+            },
+            AdminEndpoint::Sessions => match order::read(request, client.may_order).await {
+                Ok(choice) => answered(sessions::list(&self.context.snapshots.borrow(), &choice)),
+                Err(refusal) => refused(refusal),
+            },
+            AdminEndpoint::EndSessions => match order::read(request, client.may_order).await {
+                Ok(choice) => {
+                    client.in_progress.begin();
+                    answered(sessions::end(&self.context.snapshots.borrow(), &choice, &client.name))
+                }
                 Err(refusal) => refused(refusal),
             },
         }
@@ -371,6 +394,14 @@ fn wants_json(headers: &HeaderMap) -> bool {
 /// Answers an order that is not carried out.
 fn problem(status: StatusCode, error: &str, message: &str) -> AdminResponse {
     json(status, &json!({ "error": error, "message": message }))
+}
+
+/// Answers an order about sessions.
+fn answered(done: Result<Value, String>) -> AdminResponse {
+    match done {
+        Ok(sessions) => json(StatusCode::OK, &sessions),
+        Err(message) => problem(StatusCode::BAD_REQUEST, "malformed", &message),
+    }
 }
 
 fn refused(refusal: OrderError) -> AdminResponse {

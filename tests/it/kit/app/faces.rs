@@ -7,7 +7,7 @@ use bytes::Bytes;
 use callgate::demo::app::with_grant;
 use callgate::demo::server::{self, DemoBody};
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::json;
@@ -24,6 +24,7 @@ pub async fn face(head: &Parts, body: &[u8]) -> Option<Response<DemoBody>> {
         "/slow" => slow(head).await,
         "/redirect" => server::redirect(StatusCode::FOUND, &server::query(head, "to").unwrap_or_default()),
         "/grant" => grant(head),
+        "/app-logout" => app_logout(head),
         "/sse" => events(),
         "/big" => server::reply(StatusCode::OK, "application/octet-stream", "").map(|_| big(head)),
         path => return status(path),
@@ -32,7 +33,7 @@ pub async fn face(head: &Parts, body: &[u8]) -> Option<Response<DemoBody>> {
 
 /// Shows a request: every header in order of arrival (equal names together), and what its body was.
 fn echo(head: &Parts, body: &[u8]) -> Response<DemoBody> {
-    let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let headers: Vec<_> = head.headers.iter().map(|(name, value)| [name.to_string(), text(value)]).collect();
     let seen = json!({
         "method": head.method.as_str(),
@@ -55,6 +56,22 @@ fn grant(head: &Parts) -> Response<DemoBody> {
     let response = server::redirect(StatusCode::FOUND, &to.unwrap_or_default());
     let named = [("account", account.as_deref()), ("domain", domain.as_deref()), ("lang", lang.as_deref())];
     with_grant(response, named)
+}
+
+/// Says `PBX-Logout` once for each `say` of the query, in an answer as the query wants it.
+fn app_logout(head: &Parts) -> Response<DemoBody> {
+    let status = server::query(head, "status").and_then(|status| status.parse().ok()).unwrap_or(StatusCode::OK);
+    let mut response = grant(head);
+    *response.status_mut() = status;
+    if server::query(head, "sets").is_some() {
+        response.headers_mut().append("set-cookie", HeaderValue::from_static("sid=c0ffee00c0ffee01; Path=/"));
+    }
+    for (_, said) in
+        form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()).filter(|(name, _)| name == "say")
+    {
+        response.headers_mut().append("pbx-logout", said.parse().unwrap());
+    }
+    response
 }
 
 /// Sends five events: one at once, the others a beat apart.

@@ -1,0 +1,113 @@
+//! `callgate sessions list` shows who is in at the PBX through callgate; `callgate sessions end` ends their sessions.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{CommandResult, admin_client, print_line, print_remark};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum SessionsCommand {
+    /// List the sessions that callgate opened at the PBX and that are not over
+    List(SessionListArguments),
+    /// End sessions: at the PBX, and with their WebSockets
+    End(SessionEndArguments),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SessionListArguments {
+    /// Only those of an account: 40@acme.example.com
+    #[arg(long, conflicts_with = "domain")]
+    account: Option<String>,
+    /// Only those of a PBX domain
+    #[arg(long)]
+    domain: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// The configuration of the gate
+    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SessionEndArguments {
+    #[command(flatten)]
+    choice: EndedSessions,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// The configuration of the gate
+    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
+    config: PathBuf,
+}
+
+/// The sessions to end: one of these.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct EndedSessions {
+    /// The number of the session, as in the list
+    number: Option<u64>,
+    /// Those of an account: 40@acme.example.com
+    #[arg(long)]
+    account: Option<String>,
+    /// Those of a PBX domain, its administrators' too
+    #[arg(long)]
+    domain: Option<String>,
+    /// All of them
+    #[arg(long)]
+    all: bool,
+}
+
+pub(super) fn run(command: &SessionsCommand) -> CommandResult {
+    match command {
+        SessionsCommand::List(listing) => list(listing),
+        SessionsCommand::End(ending) => end(ending),
+    }
+}
+
+fn list(listing: &SessionListArguments) -> CommandResult {
+    let choice = json!({ "account": listing.account, "domain": listing.domain });
+    let sessions = admin_client::ask_running(&listing.config, "/sessions", &choice)?;
+    if listing.json {
+        return print_line(&format_args!("{sessions:#}"));
+    }
+    let sessions = sessions.as_array().map(Vec::as_slice).unwrap_or_default();
+    sessions.iter().try_for_each(|session| print_line(&line(session)))?;
+    if sessions.is_empty() {
+        print_line(&"no session is open")?;
+    }
+    Ok(())
+}
+
+fn end(ending: &SessionEndArguments) -> CommandResult {
+    let EndedSessions { number, account, domain, all } = &ending.choice;
+    let choice = json!({ "number": number, "account": account, "domain": domain, "all": all });
+    let ended = admin_client::ask_running(&ending.config, "/sessions/end", &choice)?;
+    if ending.json {
+        print_line(&format_args!("{ended:#}"))?;
+    }
+    let ended = ended.as_array().map(Vec::as_slice).unwrap_or_default();
+    if ended.is_empty() {
+        print_remark(&"callgate: there is no such session: callgate sessions list");
+        return Err(ExitCode::FAILURE);
+    }
+    if ending.json {
+        return Ok(());
+    }
+    ended.iter().try_for_each(|session| print_line(&format_args!("ended {}", line(session))))
+}
+
+/// Describes a session on one line.
+fn line(session: &Value) -> String {
+    let text = |name: &str| session[name].as_str().unwrap_or_default().escape_debug().to_string();
+    let since = session["since"].as_str().and_then(|since| since.parse::<Timestamp>().ok());
+    let since = since.map(|since| format!("{since:.0}")).unwrap_or_default();
+    let level = if text("level") == "user" { String::new() } else { format!(" ({})", text("level")) };
+    let (number, account, host) = (&session["number"], text("account"), text("host"));
+    let (subject, method, client) = (text("subject"), text("method"), text("client"));
+    let at = if host.is_empty() { String::new() } else { format!(" at {host}") };
+    format!("{number}  {account}{level}{at} since {since}, for {subject} by {method} from {client}")
+}

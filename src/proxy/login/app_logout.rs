@@ -1,0 +1,20 @@
+//! `PBX-Logout: 1` on an answer of the app: its user has logged out, so the sessions of the PBX end that were opened for the
+//! same credential. The app is not asked who that was: it does not know the credential any more.
+
+use super::redirect::RedirectContext;
+use super::session::PbxLogin;
+use crate::model::login::LoginKind;
+use crate::model::session::EndReason;
+use crate::proxy::context::RequestContext;
+use crate::proxy::gate;
+
+/// Ends the sessions of the caller that an answer of the app logs out.
+pub(in crate::proxy) fn end_sessions(login: PbxLogin<'_>, asked: &RedirectContext, context: &RequestContext) {
+    if !asked.logs_out() {
+        return;
+    }
+    let gate = login.gate;
+    let marks = gate.chain.marks(&gate::ask_of(LoginKind::Pbx, asked.request(), context));
+    let ended = login.sessions.log_out(&marks, EndReason::App, &gate.logs);
+    tracing::debug!(id = %context.id, ended, "the app logged a user out");
+}
