@@ -317,6 +317,44 @@ async fn a_login_under_way_ends_with_the_logout() {
     assert!(is_in(&stage, &again));
 }
 
+/// A ticket stands for a login that began before the logout.
+#[tokio::test]
+async fn a_ticket_from_before_the_logout_opens_nothing() {
+    let stage = Plan { dialect: Dialect::C, pbx: "handoff = \"cookie\"", ..Plan::default() }.start().await;
+    let (alice, bob) = (stage.app.log_in("alice"), stage.app.log_in("bob"));
+    let began = async |cookies: &str| {
+        let began = stage.gate.get("/auth/pbx").cookie(cookies).send().await.expect(303);
+        (began.header("set-cookie").to_owned(), began.header("location").to_owned())
+    };
+    let (hers, his) = (began(&alice).await, began(&bob).await);
+    app_says(&stage, &alice, "say=1").await.expect(200);
+    assert_ne!(stage.redeem(&hers.0, &hers.1).await.status, 200);
+    stage.gate.line(&["audit refusal", "subject=alice", "reason=\"the caller has logged out meanwhile\""]).await;
+    stage.redeem(&his.0, &his.1).await.expect(200);
+    let (_, listed) = order(&stage.gate, "/sessions", &json!({}));
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    until("no session of hers", || stage.pbx.sessions().iter().filter(|one| one.identity.user == "40").count() == 0)
+        .await;
+}
+
+#[tokio::test]
+async fn a_bearer_is_recognized_by_its_whole_value() {
+    let more = "[[auth]]\nname = \"portal\"\ntype = \"app\"\nwhoami = \"/api/me\"\nheaders = [\"authorization\"]";
+    let stage = Plan { app: "", more, ..Plan::default() }.start().await;
+    stage.claims(json!({ "sub": "alice", "ext": "40", "tenant": "acme.test" }));
+    let bearer = "Bearer eyJhbGciOiJub25lIn0";
+    let asked = stage.gate.get("/auth/pbx").header("authorization", bearer).send().await.expect(303);
+    let session = asked.header("location").split_once("sessId=").unwrap().1.to_owned();
+    let says = async |bearer: &str| {
+        stage.gate.get("/app-logout?say=1").header("authorization", bearer).send().await.expect(200);
+    };
+    says(&bearer[..bearer.len() - 1]).await;
+    says(&bearer.to_lowercase()).await;
+    assert!(is_in(&stage, &session));
+    says(bearer).await;
+    is_out(&stage, &session).await;
+}
+
 #[tokio::test]
 async fn a_listed_cookie_is_the_credential_and_others_are_not() {
     let more = "[[auth]]\nname = \"portal\"\ntype = \"app\"\nwhoami = \"/api/me\"\ncookies = [\"demo_app\"]";
