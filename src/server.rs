@@ -75,7 +75,9 @@ const RELOAD_WAIT: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_secs(1);
 /// How long an ending server waits for the last lines of the logs, and for its other threads.
 const LAST_LINES: Duration = Duration::from_secs(2);
-/// How often the logs are polled for their last lines.
+/// How long an ending server waits until the PBX has ended the sessions that are over.
+const LAST_ENDS: Duration = Duration::from_secs(2);
+/// How often the logs are polled for their last lines, and those sessions.
 const LAST_LINES_POLL: Duration = Duration::from_millis(5);
 /// How much longer than `drain` the end may take: graceful shutdowns of connections, the last lines of the logs and
 /// on standard error.
@@ -378,11 +380,21 @@ impl Server {
         if let Some(admin) = admin {
             admin.end().await;
         }
+        if timeout(LAST_ENDS, self.last_ends()).await.is_err() {
+            tracing::warn!("the PBX does not know of all sessions that are over");
+        }
         if timeout(LAST_LINES, self.last_lines()).await.is_err() {
             tracing::warn!("a log is stuck, and its last lines are lost");
         }
         end_apart(self).await;
         aborted
+    }
+
+    /// Waits until the PBX has ended the sessions that are over: those of tunnels may have ended just now.
+    async fn last_ends(&self) {
+        while self.snapshot().sessions().pending().has_queued() {
+            sleep(LAST_LINES_POLL).await;
+        }
     }
 
     /// Waits until the lines of the workers are written, also those in the logs of former configurations.

@@ -51,6 +51,11 @@ impl PendingEnds {
         self.any.load(Ordering::Acquire) || self.gave_up.load(Ordering::Acquire)
     }
 
+    /// Returns whether there is a session that the PBX is still to end.
+    pub(crate) fn has_queued(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
     /// Waits until some are due, and returns up to `most` of them. They stay here until they are settled, so that a reload
     /// forgets none.
     pub(in crate::pbx) async fn next(&self, most: usize) -> Vec<PendingEnd> {

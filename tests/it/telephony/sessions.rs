@@ -165,6 +165,20 @@ async fn a_session_that_is_over_opens_nothing_while_the_pbx_does_not_know() {
 }
 
 #[tokio::test]
+async fn a_gate_that_ends_tells_the_pbx_first() {
+    let stage = Stage::new().await;
+    let gate = Gate::start(&stage.gate.text).await;
+    gate.get("/auth/pbx").cookie(&stage.app.log_in("alice")).send().await.expect(303);
+    assert_eq!(stage.pbx.sessions().len(), 1);
+    stage.pbx_does(|faults| faults.refuse_connections = true);
+    assert_eq!(numbers(&order(&gate, "/sessions/end", &json!({ "all": true })).1), [1]);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stage.pbx_does(|faults| faults.refuse_connections = false);
+    gate.drain().await;
+    assert!(stage.pbx.sessions().is_empty());
+}
+
+#[tokio::test]
 async fn a_logout_at_the_pbx_is_known() {
     let stage = Stage::new().await;
     let alice = open(&stage, &stage.app.log_in("alice")).await;
