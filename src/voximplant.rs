@@ -1,11 +1,14 @@
-//! Floor 4: users at Voximplant, by its Management API: their phones, which a freeze stops, and their hashes in the users
-//! file.
+//! Floor 4: users at Voximplant, by its Management API: their phones, which a freeze stops, those that log in for
+//! the first time, and their hashes in the users file.
 
+mod file_work;
 mod management;
+mod newcomers;
 mod phones;
 mod users_file;
 
 pub(crate) use self::management::{ApiError, ApplicationRef, ManagementApi, UserChange};
+pub(crate) use self::newcomers::{NewcomerError, Newcomers};
 pub(crate) use self::phones::{PhoneReport, PhoneState, Phones};
 pub(crate) use self::users_file::UsersFileDraft;
 use crate::model::secret::Secret;

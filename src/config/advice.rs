@@ -77,7 +77,7 @@ const HOMES: [(&[&str], &str); 14] = [
         &["client_id", "client_secret", "trusted_audiences", "userinfo", "remember", "cookie_key", "after_logout"],
         "in an [[auth]] table with type = \"oidc\"",
     ),
-    (&["application", "management", "max_key_length", "distinct_keys"], "in [voximplant]"),
+    (&["application", "management", "provision", "new_users", "max_key_length", "distinct_keys"], "in [voximplant]"),
     (&["origins"], "in [pbx] or [voximplant]"),
 ];
 

@@ -319,6 +319,10 @@ pub struct VoximplantConfig {
     pub management: Option<ManagementConfig>,
     /// How the freeze of a user stops its phone; without `management` it does not.
     pub freeze: FreezeMeans,
+    /// Whether a user that a rule grants and the users file lacks is added at Voximplant.
+    pub adds_users: bool,
+    /// How many users are added in this way.
+    pub new_users: Rate,
     /// The longest key that is answered, in bytes.
     pub max_key_length: usize,
     /// The number of distinct keys that are answered for one user.
@@ -337,6 +341,22 @@ impl VoximplantConfig {
             None => &self.users,
         };
         users.get(user.name())
+    }
+
+    /// Returns whether a user that has no HA1 is added at Voximplant: where that is configured, for the applications that are.
+    #[must_use]
+    pub fn adds(&self, user: &VoximplantUser) -> bool {
+        let application = user.application().or(self.application.as_deref());
+        self.adds_users && self.applications().any(|one| Some(one.name) == application)
+    }
+
+    /// Returns the default of `new_users`.
+    ///
+    /// # Panics
+    /// Never: the text is a rate.
+    #[must_use]
+    pub fn default_new_users() -> Rate {
+        "100/h burst 20".parse().expect("a rate")
     }
 
     /// Returns all applications that have a name, the main one first.

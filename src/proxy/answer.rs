@@ -21,6 +21,7 @@ use crate::exchange::Body;
 use crate::model::html::escape;
 use crate::model::path::LOGIN_PATH;
 use crate::state::KeepError;
+use crate::voximplant::NewcomerError;
 use crate::{pbx, upstream};
 
 /// `Retry-After` where a table of the state is full, keys are missing or an identity provider does not answer.
@@ -143,6 +144,7 @@ fn fields(error: &Error) -> Vec<(HeaderName, HeaderValue)> {
             let wait = matches!(error, OidcError::Unavailable(_)).then(|| retry_after(WAIT_FOR_ROOM));
             forget.chain(wait).collect()
         }
+        Error::NewUser(NewcomerError::Unavailable { retry_after: wait, .. }) => vec![retry_after(*wait)],
         Error::NotStored(KeepError::Full) | Error::Keys(_) => vec![retry_after(WAIT_FOR_ROOM)],
         Error::NotStored(KeepError::Unavailable) => vec![retry_after(WAIT_FOR_STATE)],
         Error::NotAudited(_) => vec![retry_after(WAIT_FOR_AUDIT)],

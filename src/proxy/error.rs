@@ -12,6 +12,7 @@ use crate::model::grant::Requested;
 use crate::observe::Unaudited;
 use crate::state::KeepError;
 use crate::upstream::ConnectError;
+use crate::voximplant::NewcomerError;
 use crate::{pbx, upstream};
 
 /// An error that ends a request. Its text goes to the client, its source to the log.
@@ -89,6 +90,9 @@ pub(super) enum Error {
     /// The PBX did not open a session.
     #[error("the telephone system did not open a session")]
     Pbx(#[source] pbx::Error),
+    /// The user of this login cannot be added at Voximplant now.
+    #[error("the user cannot be added to the telephone system now")]
+    NewUser(#[source] NewcomerError),
     /// A login at an identity provider failed. The `Set-Cookie` value removes the cookie of that login.
     #[error("{0}")]
     Oidc(#[source] OidcError, Option<HeaderValue>),
@@ -177,6 +181,7 @@ impl Error {
             Self::App(error) => app_status(error),
             Self::Keys(_) => (StatusCode::SERVICE_UNAVAILABLE, "keys_unavailable"),
             Self::Pbx(error) => pbx_status(error),
+            Self::NewUser(_) => (StatusCode::SERVICE_UNAVAILABLE, "voximplant_unavailable"),
             Self::Oidc(error, _) => oidc_status(error),
             Self::LoginNotKept(_) => (StatusCode::FORBIDDEN, "login_not_kept"),
             Self::LogoutToken(_) => (StatusCode::BAD_REQUEST, "invalid_request"),

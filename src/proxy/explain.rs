@@ -146,7 +146,8 @@ async fn explain_key(
     let read = async || KeyRequest::without_key(user, voximplant);
     let (order, attempt) = ott::decide(gate, voximplant, asker, read, Effects::Dry(notes)).await?;
     ott::spend(gate, &order, &attempt).await?;
-    Ok(GrantedLogin::Voximplant { rule: order.grant.rule().to_owned(), user: order.grant.user().to_string() })
+    let (rule, user) = (order.grant.rule().to_owned(), order.grant.user().to_string());
+    Ok(GrantedLogin::Voximplant { rule, user, is_new: order.is_new })
 }
 
 // === The question as a request ===

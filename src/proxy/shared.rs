@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep};
 
 use super::hosts::{app_upstream, pbx_upstream};
 use crate::auth::AuthSources;
-use crate::config::{self, Config};
+use crate::config::{self, Config, VoximplantConfig};
 use crate::freeze::Freezes;
-use crate::limit::{DistinctKeys, Limits, Races};
+use crate::limit::{DistinctKeys, Limiter, Limits, Races};
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::health::ReadinessParts;
 use crate::observe::metrics::Freshness;
@@ -20,7 +20,7 @@ use crate::seal::SealKey;
 use crate::state::Store;
 use crate::tickets::Tickets;
 use crate::upstream::Connector;
-use crate::voximplant::Phones;
+use crate::voximplant::{Newcomers, Phones};
 
 /// The life of a ticket of the two-host hand-over. Each hop of the browser has a ticket of its own.
 const TICKET_LIFE: Duration = Duration::from_secs(30);
@@ -42,8 +42,17 @@ pub(super) struct LoginState {
     pub(super) races: Arc<Races>,
     pub(super) store: Arc<Store>,
     pub(super) freezes: Arc<Freezes>,
-    /// The phones of frozen users. They outlive every configuration.
+    pub(super) voximplant: VoximplantState,
+}
+
+/// The state of users at Voximplant. Phones and newcomers outlive every configuration.
+pub(super) struct VoximplantState {
+    /// The phones of frozen users.
     pub(super) phones: Arc<Phones>,
+    /// The users that were added at their first login.
+    pub(super) newcomers: Arc<Newcomers>,
+    /// How many users are added in this way.
+    pub(super) new_users: Arc<Limiter>,
 }
 
 /// The state of the PBX: its breaker, its sessions, the tickets for them.
@@ -94,7 +103,7 @@ impl SharedState {
                 distinct_keys: distinct_keys(config),
                 races: Arc::default(),
                 freezes: Arc::new(Freezes::new(Arc::clone(&store))),
-                phones: Arc::new(Phones::new(Arc::clone(&store))),
+                voximplant: VoximplantState::new(config, &store),
                 store,
             }),
             connectors: Connectors::new(config)?,
@@ -130,7 +139,7 @@ impl SharedState {
     /// Returns the phones of frozen users.
     #[must_use]
     pub(crate) fn phones(&self) -> &Arc<Phones> {
-        &self.login.phones
+        &self.login.voximplant.phones
     }
 
     /// Returns the sessions that callgate opened at the PBX.
@@ -187,7 +196,26 @@ impl LoginState {
             races: Arc::clone(&self.races),
             store: Arc::clone(&self.store),
             freezes: Arc::clone(&self.freezes),
+            voximplant: self.voximplant.successor(config),
+        }
+    }
+}
+
+impl VoximplantState {
+    fn new(config: &Config, store: &Arc<Store>) -> Self {
+        let phones = Arc::new(Phones::new(Arc::clone(store)));
+        let newcomers = Arc::new(Newcomers::new(Arc::clone(phones.counts())));
+        Self { phones, newcomers, new_users: new_users(config) }
+    }
+
+    fn successor(&self, config: &Config) -> Self {
+        self.newcomers.adopt(config.voximplant.as_ref());
+        let next = new_users(config);
+        let is_same_rate = self.new_users.rate() == next.rate();
+        Self {
             phones: Arc::clone(&self.phones),
+            newcomers: Arc::clone(&self.newcomers),
+            new_users: if is_same_rate { Arc::clone(&self.new_users) } else { next },
         }
     }
 }
@@ -216,6 +244,12 @@ async fn sweep(store: Arc<Store>) {
         sleep(SWEEP).await;
         store.sweep().await;
     }
+}
+
+fn new_users(config: &Config) -> Arc<Limiter> {
+    let rate =
+        config.voximplant.as_ref().map_or_else(VoximplantConfig::default_new_users, |voximplant| voximplant.new_users);
+    Arc::new(Limiter::new("new_users", rate, 1))
 }
 
 fn distinct_keys(config: &Config) -> Option<Arc<DistinctKeys>> {

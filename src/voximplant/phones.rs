@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::file_work::{FileError, blocking};
 use super::management::{ApiError, ApplicationRef, ManagementApi, UserChange};
 use super::random_password;
 use super::users_file::UsersFileDraft;
@@ -78,8 +78,8 @@ enum StepError {
     Api(#[from] ApiError),
     #[error(transparent)]
     Unkept(#[from] KeepError),
-    #[error("the users file cannot be written")]
-    File(#[source] std::io::Error),
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 /// The state of one phone, for the operator.
@@ -288,6 +288,11 @@ impl Phones {
 
     // === For the operator ===
 
+    /// Acts on the orders at once.
+    pub(crate) fn look(&self) {
+        self.wake.notify_one();
+    }
+
     /// Acts on the orders at once, and waits until the phones of a user are settled, an attempt for each has failed, or
     /// `patience` is over. Returns their states.
     pub(crate) async fn settled(
@@ -297,7 +302,7 @@ impl Phones {
         patience: Duration,
     ) -> Vec<PhoneReport> {
         let (ordered, mut attempts) = (Instant::now(), self.attempts.subscribe());
-        self.wake.notify_one();
+        self.look();
         loop {
             let is_tried =
                 |user: &String| self.failures().by_user.get(user).is_some_and(|failure| failure.begun >= ordered);
@@ -412,15 +417,6 @@ async fn rotate(user: &str, voximplant: &VoximplantConfig, api: &ManagementApi) 
         blocking(move || draft.replace(user.name(), &line)).await?;
     }
     Ok(())
-}
-
-/// Waits for work on a file, which may block.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> Result<T, StepError> {
-    let done = tokio::time::timeout(DEADLINE, spawn_blocking(work)).await;
-    let done = done.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut)).and_then(|joined| joined?);
-    done.map_err(StepError::File)
 }
 
 #[cfg(test)]

@@ -116,6 +116,7 @@ mod telephony {
     pub mod end_to_end;
     pub mod inject;
     pub mod landings;
+    pub mod newcomers;
     pub mod ott;
     pub mod passthrough;
     pub mod passthrough_ends;

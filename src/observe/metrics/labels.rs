@@ -148,7 +148,7 @@ labels! {
         Client = "client",
     }
 
-    /// A limit of `[limits]`, or that of `[voximplant] distinct_keys`.
+    /// A limit of `[limits]`, or one of `[voximplant]`.
     LimitName = "limit" {
         /// By address.
         Client = "client",
@@ -166,6 +166,8 @@ labels! {
         PbxLogins = "pbx_logins",
         /// One-time keys of one user.
         DistinctKeys = "distinct_keys",
+        /// Voximplant users that are added at their first login.
+        NewUsers = "new_users",
     }
 
     /// A kind of auth method.

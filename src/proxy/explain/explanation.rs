@@ -79,8 +79,20 @@ enum ExplainedOutcome {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum GrantedLogin {
-    Pbx { rule: String, account: String, level: String, language: Option<String>, host: String },
-    Voximplant { rule: String, user: String },
+    Pbx {
+        rule: String,
+        account: String,
+        level: String,
+        language: Option<String>,
+        host: String,
+    },
+    Voximplant {
+        rule: String,
+        user: String,
+        /// Whether the login adds the user at Voximplant first.
+        #[serde(default)]
+        is_new: bool,
+    },
 }
 
 /// A refusal, with its reason.
@@ -263,7 +275,10 @@ impl fmt::Display for GrantedLogin {
                 }
                 write!(f, ", at {host}")
             }
-            Self::Voximplant { rule, user } => write!(f, "Granted by rule {rule:?}: Voximplant user {user}"),
+            Self::Voximplant { rule, user, is_new } => {
+                write!(f, "Granted by rule {rule:?}: Voximplant user {user}")?;
+                if *is_new { write!(f, ", which the login adds at Voximplant first") } else { Ok(()) }
+            }
         }
     }
 }

@@ -71,7 +71,7 @@ impl Effects<'_> {
     // === Limits ===
 
     /// Counts an event of a key.
-    pub(super) fn count<K: Hash + ?Sized>(self, limiter: &Limiter, key: &K) -> Result<(), Limited> {
+    pub(in crate::proxy) fn count<K: Hash + ?Sized>(self, limiter: &Limiter, key: &K) -> Result<(), Limited> {
         match self {
             Self::Live => limiter.admit(key),
             Self::Dry(_) => self.check(limiter, key),

@@ -27,6 +27,7 @@ use crate::proxy::gate::attempt::Attempt;
 use crate::proxy::gate::audit::Facts;
 use crate::proxy::gate::effects::Effects;
 use crate::upstream::RequestBody;
+use crate::voximplant::NewcomerError;
 
 const METHODS: &str = "POST, OPTIONS";
 /// The reason of a refusal where a rule grants a user without an entry.
@@ -68,9 +69,12 @@ async fn answer_key(
         KeyRequest::read(form::read(body, format, gate.config().server.timeouts.header).await?, voximplant)
     };
     let asker = Asker { request: LoginRequest::of_head(&head), initiator, context };
-    let (order, attempt) = decide(gate, voximplant, asker, read, Effects::Live).await?;
-    let (Some(token), Some(key)) = (&order.token, &order.key) else { return Err(Error::Forbidden) };
+    let (mut order, attempt) = decide(gate, voximplant, asker, read, Effects::Live).await?;
     spend(gate, &order, &attempt).await?;
+    if order.is_new {
+        add_user(gate, voximplant, &mut order, &attempt).await?;
+    }
+    let (Some(token), Some(key)) = (&order.token, &order.key) else { return Err(Error::Forbidden) };
     gate.audit_grant(&attempt, &order.facts()).await?;
     gate.tally.key(match order.novelty {
         Novelty::New => KeyOutcome::New,
@@ -107,6 +111,8 @@ pub(in crate::proxy) struct TokenOrder {
     key: Option<OneTimeKey>,
     token: Option<LoginToken>,
     novelty: Novelty,
+    /// Whether the user is to be added at Voximplant first.
+    pub(in crate::proxy) is_new: bool,
 }
 
 impl TokenOrder {
@@ -134,31 +140,84 @@ pub(in crate::proxy) async fn decide<'a>(
     let principal = gate.choose(proof, &requested, &attempt)?;
     let application = voximplant.application.as_deref();
     let grant = gate.grant_voximplant(&principal, &requested, application, &attempt)?;
-    let mut order = TokenOrder { principal, once, grant, key, token: None, novelty: Novelty::New };
-    order.token = compute_token(gate, voximplant, &order, &attempt)?;
-    if let (Some(distinct_keys), Some(key)) = (&gate.state.distinct_keys, &order.key) {
-        order.novelty = distinct_keys.admit(order.grant.user().as_str(), key.id(), Instant::now())?;
+    let mut order = TokenOrder { principal, once, grant, key, token: None, novelty: Novelty::New, is_new: false };
+    match compute_token(gate, voximplant, &order) {
+        Some(token) => order.answer(gate, token)?,
+        None => {
+            check_new(gate, voximplant, &order, &attempt)?;
+            order.is_new = true;
+        }
     }
     Ok((order, attempt))
 }
 
-/// Computes the answer to the key. A user without an entry costs the same work, and looks like one that is not permitted.
-fn compute_token(
+impl TokenOrder {
+    /// Takes the answer to the key, unless the user has had too many. `token`: `None` in an explanation.
+    fn answer(&mut self, gate: &Gate, token: Option<LoginToken>) -> Result<(), Error> {
+        self.token = token;
+        if let (Some(distinct_keys), Some(key)) = (&gate.state.distinct_keys, &self.key) {
+            self.novelty = distinct_keys.admit(self.grant.user().as_str(), key.id(), Instant::now())?;
+        }
+        Ok(())
+    }
+}
+
+/// Computes the answer to the key, which an explanation does not have; `None` for a user without an HA1, which costs the same work.
+fn compute_token(gate: &Gate, voximplant: &VoximplantConfig, order: &TokenOrder) -> Option<Option<LoginToken>> {
+    let user = order.grant.user();
+    let known = voximplant.ha1(user).cloned().or_else(|| gate.state.voximplant.newcomers.ha1(user));
+    let decoy = ott::decoy();
+    let token = order.key.as_ref().map(|key| ott::login_token(key, known.as_ref().unwrap_or(&decoy)));
+    known.map(|_| token)
+}
+
+// === Users without an HA1 ===
+
+/// Checks whether a user without an HA1 may be added at Voximplant. Otherwise it looks like one that is not permitted.
+fn check_new(
     gate: &Gate,
     voximplant: &VoximplantConfig,
     order: &TokenOrder,
     attempt: &Attempt<'_>,
-) -> Result<Option<LoginToken>, Error> {
+) -> Result<(), Error> {
     let user = order.grant.user();
-    let known = voximplant.ha1(user);
-    let decoy = ott::decoy();
-    let token = order.key.as_ref().map(|key| ott::login_token(key, known.unwrap_or(&decoy)));
-    if known.is_none() {
-        gate.audit_refusal(attempt, &order.facts(), UNKNOWN_USER);
-        attempt.effects.note_refusal(None, &format!("{UNKNOWN_USER}: {user}"));
-        return Err(Error::UnknownUser);
+    if voximplant.adds(user) {
+        let state = &gate.state.voximplant;
+        state.newcomers.check(user).map_err(|error| refuse_new(gate, order, error, attempt))?;
+        return Ok(attempt.effects.count(&state.new_users, &())?);
     }
-    Ok(token)
+    gate.audit_refusal(attempt, &order.facts(), UNKNOWN_USER);
+    attempt.effects.note_refusal(None, &format!("{UNKNOWN_USER}: {user}"));
+    Err(Error::UnknownUser)
+}
+
+/// Adds the user at Voximplant, and computes the answer to the key.
+async fn add_user(
+    gate: &Gate,
+    voximplant: &VoximplantConfig,
+    order: &mut TokenOrder,
+    attempt: &Attempt<'_>,
+) -> Result<(), Error> {
+    let (user, subject) = (order.grant.user().clone(), &order.principal.subject);
+    let added = gate.state.voximplant.newcomers.add(&user, voximplant, subject, &gate.logs).await;
+    let ha1 = added.map_err(|error| refuse_new(gate, order, error, attempt))?;
+    // The operator may have frozen the user meanwhile.
+    let is_frozen = gate.state.freezes.covers_user(&user, voximplant.application.as_deref());
+    if is_frozen {
+        gate.state.voximplant.phones.look();
+    }
+    gate.refuse_frozen(is_frozen, &order.facts(), attempt)?;
+    let token = order.key.as_ref().map(|key| ott::login_token(key, &ha1));
+    order.answer(gate, token)
+}
+
+/// Refuses a user that is not added. The caller cannot tell one that Voximplant refuses from one that is not permitted.
+fn refuse_new(gate: &Gate, order: &TokenOrder, error: NewcomerError, attempt: &Attempt<'_>) -> Error {
+    gate.audit_refusal(attempt, &order.facts(), &error.to_string());
+    match error {
+        NewcomerError::Refused(_) => Error::UnknownUser,
+        error @ NewcomerError::Unavailable { .. } => Error::NewUser(error),
+    }
 }
 
 /// Spends the caller's credential, if it works once.
