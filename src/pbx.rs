@@ -4,6 +4,7 @@
 
 mod breaker;
 mod end;
+mod held_session;
 mod issued_sessions;
 mod messages;
 mod session_checks;
@@ -22,6 +23,7 @@ use tokio::time::{Instant, timeout};
 
 pub(crate) use self::breaker::Breaker;
 pub(crate) use self::end::end_sessions;
+pub(crate) use self::held_session::HeldSession;
 pub(crate) use self::issued_sessions::{IssuedSession, IssuedSessions, MARKS, SessionEnd, SessionFilter, SessionLogin};
 pub(crate) use self::session_checks::{Check, SessionChecks};
 use crate::config::{self, Dialect};

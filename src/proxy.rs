@@ -38,7 +38,7 @@ use self::gate::Gate;
 use self::hosts::Hosts;
 use self::login::auto::{self, VisitOutcome};
 use self::login::session::{PbxLogin, Sessions};
-use self::login::{app_logout, backchannel, link, oidc, ott, pbx, redirect, ticket};
+use self::login::{app_logout, backchannel, link, oidc, ott, pbx, redirect, socket, ticket};
 pub(crate) use self::shared::SharedState;
 use crate::auth::Chain;
 use crate::config::Config;
@@ -178,7 +178,8 @@ impl Proxy {
             Reserved::Callgate => ExchangeRoute::Callgate,
         });
         // Logins are boxed: they are rare, and passing on should not carry their state around.
-        let answered = Box::pin(self.answer_reserved(reserved, mem::take(request), &context)).await;
+        let answered =
+            Box::pin(self.answer_reserved(reserved, mem::take(request), connection, &context, exchange)).await;
         exchange.set_caller(&context.caller);
         answered
     }
@@ -188,13 +189,18 @@ impl Proxy {
         &self,
         reserved: Reserved,
         request: Request<RequestBody>,
+        connection: &ClientConnection,
         context: &RequestContext,
+        exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
         let pbx_login = || self.pbx_login().ok_or(Error::NotFound);
         match (reserved, request.uri().path()) {
             (Reserved::Ott, _) => ott::answer(&self.gate, request, context).await,
             (Reserved::Pbx, _) => pbx::answer(pbx_login()?, request, context).await,
-            (Reserved::Socket, _) => Err(Error::NotFound),
+            (Reserved::Socket, _) => {
+                let pbx = self.forward.pbx().ok_or(Error::NotFound)?;
+                socket::answer(pbx_login()?, pbx, request, connection, context, exchange).await
+            }
             (Reserved::Callgate, CONFIRM_PATH) => link::answer_button(pbx_login()?, request, context).await,
             (Reserved::Callgate, TICKET_PATH) => ticket::answer(pbx_login()?, &request, context).await,
             (Reserved::Callgate, BACKCHANNEL_LOGOUT_PATH) => backchannel::answer(&self.gate, request, context).await,

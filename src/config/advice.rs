@@ -52,6 +52,7 @@ const HOMES: [(&[&str], &str); 14] = [
             "shield",
             "insecure_admin_over_http",
             "aliases",
+            "socket",
         ],
         "in [pbx]",
     ),

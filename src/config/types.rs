@@ -256,6 +256,8 @@ pub struct PbxConfig {
     pub origins: Option<Vec<String>>,
     /// Further paths that answer like `/auth/pbx`.
     pub aliases: Vec<String>,
+    /// The path at which a page opens the PBX's WebSocket; `None`: at no path.
+    pub socket: Option<String>,
 }
 
 /// `[pbx] shield`.

@@ -7,22 +7,26 @@ use futures_util::future::select_all;
 
 use crate::freeze::FreezeGuard;
 use crate::observe::metrics::TunnelEnd;
-use crate::pbx::IssuedSession;
+use crate::pbx::{HeldSession, IssuedSession};
 
 /// Ends a tunnel when an account that it serves is frozen, or a session that it was opened with is ended.
 #[derive(Debug)]
 pub(crate) struct TunnelGuard {
     pub(crate) freeze: FreezeGuard,
     pub(crate) sessions: Vec<Arc<IssuedSession>>,
+    /// A session of the tunnel alone, which ends with it.
+    pub(crate) held: Option<HeldSession>,
 }
 
 impl TunnelGuard {
     /// Waits until the tunnel must end, and returns why. A freeze ends sessions too, and is named first.
     pub(super) async fn until_cut(&self) -> TunnelEnd {
         let ended = async {
-            match self.sessions.is_empty() {
+            let sessions = self.sessions.iter().chain(self.held.as_ref().map(HeldSession::session));
+            let ends: Vec<_> = sessions.map(|session| Box::pin(session.until_over())).collect();
+            match ends.is_empty() {
                 true => pending().await,
-                false => drop(select_all(self.sessions.iter().map(|session| Box::pin(session.until_over()))).await),
+                false => drop(select_all(ends).await),
             }
         };
         tokio::select! {

@@ -41,6 +41,14 @@ impl Authority {
         self.port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 
+    /// Returns the authority of another host with the same port.
+    ///
+    /// # Errors
+    /// When that is not a host name or an IP address.
+    pub fn at_host(&self, host: &str) -> Result<Self, NoHost> {
+        written(&self.with_host(host))
+    }
+
     /// Tells whether another authority is the same for a URI of this scheme (RFC 9110 §4.2.3).
     fn is_same(&self, other: &Self, scheme: Option<&Scheme>) -> bool {
         let default = if scheme == Some(&Scheme::HTTP) { 80 } else { 443 };

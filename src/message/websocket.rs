@@ -6,10 +6,13 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{self, HeaderMap, HeaderValue};
 use hyper::ext::Protocol;
 
+use super::fields;
 use crate::random;
 
 /// The name of the protocol.
 pub const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
+/// The version of the protocol (RFC 6455 §4.1).
+pub const VERSION: HeaderValue = HeaderValue::from_static("13");
 /// The text that a server appends to the key before it hashes it (RFC 6455 §1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
@@ -26,22 +29,32 @@ impl WebSocketKey {
         Self(STANDARD.encode(random::bytes::<16>()))
     }
 
+    /// Reads the key of a client: exactly one, of 16 bytes in base64 (RFC 6455 §4.2.1).
+    #[must_use]
+    pub fn of(fields: &HeaderMap) -> Option<Self> {
+        let key = fields::only(fields, header::SEC_WEBSOCKET_KEY)?.to_str().ok()?;
+        let is_nonce = STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16);
+        is_nonce.then(|| Self(key.to_owned()))
+    }
+
     /// Sets this key as the only one of a request.
     pub fn ask(&self, fields: &mut HeaderMap) {
         let key = HeaderValue::from_str(&self.0).expect("base64 is visible ASCII");
         fields.insert(header::SEC_WEBSOCKET_KEY, key);
     }
 
-    /// Removes the answer to the key from the fields, and tells whether it is right (RFC 6455 §4.1).
+    /// Tells whether the fields have the one right answer to the key (RFC 6455 §4.1).
     #[must_use]
-    pub fn is_answered(&self, fields: &mut HeaderMap) -> bool {
-        let expected = accept_value(&self.0);
-        let mut lines = fields.get_all(header::SEC_WEBSOCKET_ACCEPT).into_iter();
-        let is_right =
-            lines.next().is_some_and(|line| line.as_bytes() == expected.as_bytes()) && lines.next().is_none();
-        fields.remove(header::SEC_WEBSOCKET_ACCEPT);
-        is_right
+    pub fn is_answered(&self, fields: &HeaderMap) -> bool {
+        let answer = fields::only(fields, header::SEC_WEBSOCKET_ACCEPT);
+        answer.is_some_and(|answer| answer.as_bytes() == accept_value(&self.0).as_bytes())
     }
+}
+
+/// Tells whether a handshake is for the version of RFC 6455, the only one in use.
+#[must_use]
+pub fn is_known_version(fields: &HeaderMap) -> bool {
+    fields::only(fields, header::SEC_WEBSOCKET_VERSION).is_some_and(|version| *version == VERSION)
 }
 
 /// Returns the `Sec-WebSocket-Accept` that answers a key (RFC 6455 §4.2.2).
@@ -70,8 +83,7 @@ mod tests {
         for answer in answers {
             fields.append(header::SEC_WEBSOCKET_ACCEPT, answer.parse().unwrap());
         }
-        assert_eq!(key.is_answered(&mut fields), expected, "{answers:?}");
-        assert!(fields.is_empty(), "{fields:?}");
+        assert_eq!(key.is_answered(&fields), expected, "{answers:?}");
     }
 
     #[test]
@@ -83,6 +95,25 @@ mod tests {
         check(&["s3pplmbitxaq9kygzzhzrbk+xoo="], false);
         check(&["dGhlIHNhbXBsZSBub25jZQ=="], false);
         check(&[RIGHT, RIGHT], false);
+    }
+
+    #[test]
+    fn a_clients_key_is_one_nonce_of_16_bytes() {
+        for (keys, expected) in [
+            (&["dGhlIHNhbXBsZSBub25jZQ=="][..], true),
+            (&[], false),
+            (&[""], false),
+            (&["dGhlIHNhbXBsZSBub25jZQ"], false),
+            (&["dGhlIHNhbXBsZSBub25jZSE="], false),
+            (&["dGhlIHNhbXBsZSBub25j\u{e9}=="], false),
+            (&["dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ=="], false),
+        ] {
+            let mut fields = HeaderMap::new();
+            for key in keys {
+                fields.append(header::SEC_WEBSOCKET_KEY, HeaderValue::from_bytes(key.as_bytes()).unwrap());
+            }
+            assert_eq!(WebSocketKey::of(&fields).is_some(), expected, "{keys:?}");
+        }
     }
 
     #[test]

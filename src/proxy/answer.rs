@@ -8,7 +8,7 @@ pub(super) mod response;
 use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, Version};
 use serde_json::{Value, json};
 
 use self::audience::Audience;
@@ -18,6 +18,7 @@ use super::browser::cors;
 use super::error::Error;
 use crate::auth::OidcError;
 use crate::exchange::Body;
+use crate::message::websocket::{self, WEBSOCKET};
 use crate::model::html::escape;
 use crate::model::path::LOGIN_PATH;
 use crate::state::KeepError;
@@ -132,6 +133,7 @@ fn fields(error: &Error) -> Vec<(HeaderName, HeaderValue)> {
     match error {
         Error::LoginAgain(error, _) => fields(error),
         Error::MethodNotAllowed(allow) => vec![(header::ALLOW, HeaderValue::from_static(allow))],
+        Error::UpgradeRequired(version) => upgrade(*version),
         Error::Unauthenticated { .. } => {
             vec![(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"callgate\""))]
         }
@@ -153,6 +155,13 @@ fn fields(error: &Error) -> Vec<(HeaderName, HeaderValue)> {
         }
         _ => Vec::new(),
     }
+}
+
+/// Offers a WebSocket (RFC 9110 §15.5.22, RFC 6455 §4.4). HTTP/2 has no such fields (RFC 9113 §8.2.2).
+fn upgrade(version: Version) -> Vec<(HeaderName, HeaderValue)> {
+    let offer = [(header::UPGRADE, WEBSOCKET), (header::CONNECTION, HeaderValue::from_static("upgrade"))];
+    let offer = offer.into_iter().filter(|_| version == Version::HTTP_11);
+    offer.chain([(header::SEC_WEBSOCKET_VERSION, websocket::VERSION)]).collect()
 }
 
 fn field((name, value): (&'static str, String)) -> Option<(HeaderName, HeaderValue)> {

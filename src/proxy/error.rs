@@ -1,7 +1,7 @@
 //! The errors of a request, with the status and the code of each. No other file knows the statuses of failure.
 
-use http::StatusCode;
 use http::header::HeaderValue;
+use http::{StatusCode, Version};
 
 use super::login::link_options::LinkOptions;
 use crate::auth::{self, AppError, BadLogoutToken, OidcError};
@@ -30,6 +30,10 @@ pub(super) enum Error {
     /// The resource has other methods: the value of `Allow`.
     #[error("this address accepts only {0}")]
     MethodNotAllowed(&'static str),
+    /// The resource is a WebSocket, and the request no handshake for one in a version that is known. The version of HTTP
+    /// decides whether an upgrade can be offered.
+    #[error("this address must be opened as a WebSocket")]
+    UpgradeRequired(Version),
     /// An extended CONNECT (RFC 8441) for another protocol than WebSocket.
     #[error("CONNECT is accepted only for WebSockets")]
     UnsupportedProtocol,
@@ -162,6 +166,7 @@ impl Error {
             Self::Malformed(_) | Self::Violation(_) => (StatusCode::BAD_REQUEST, "malformed"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::UpgradeRequired(_) => (StatusCode::UPGRADE_REQUIRED, "upgrade_required"),
             Self::UnsupportedProtocol => (StatusCode::NOT_IMPLEMENTED, "unsupported_protocol"),
             Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "body_timeout"),
             Self::ContentTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "content_too_large"),

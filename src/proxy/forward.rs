@@ -1,5 +1,6 @@
 //! Passes requests on to an upstream, and the answers back. Neither is changed beyond what RFC 9110 asks of a proxy.
 
+pub(super) mod handshake;
 mod next_hop;
 mod owners;
 mod password_login;
@@ -145,7 +146,7 @@ impl Forward {
         // The connection of a proxy carries many clients, which must not share an upstream connection.
         let bound = Rc::ptr_eq(&context.origin, &connection.origin).then_some(&connection.bound);
         let client = upstream::SendContext {
-            requester: Requester::client(connection.ledger.client_at(client_key(context.client())), &connection.ledger),
+            requester: requester(connection, context),
             ledger: Some(Arc::clone(&connection.ledger)),
             on_interim: if hears { Some(&relay) } else { None },
             bound,
@@ -161,7 +162,7 @@ impl Forward {
             UpstreamResponse::Final(response) => response,
             UpstreamResponse::Upgraded(head, upgraded) => {
                 let freeze = FreezeGuard::new(Arc::clone(&gate.state.freezes), behind.owners);
-                let guard = TunnelGuard { freeze, sessions: behind.sessions };
+                let guard = TunnelGuard { freeze, sessions: behind.sessions, held: None };
                 return Ok((switch(head, upgraded, &expected, guard, connection, exchange)?, None));
             }
         };
@@ -240,4 +241,9 @@ impl Forward {
         let request = upstream::request(head.method, target, head.headers, payload);
         Ok(Outbound { upstream, request, expected, behind, credential, redirect })
     }
+}
+
+/// Returns whose share of the upstream's connections a request uses.
+fn requester(connection: &ClientConnection, context: &RequestContext) -> Requester {
+    Requester::client(connection.ledger.client_at(client_key(context.client())), &connection.ledger)
 }

@@ -26,7 +26,7 @@ impl Hosts {
     pub(super) fn new(config: Arc<Config>) -> Self {
         let routes = Routes::new(app_upstream(&config), pbx_upstream(&config));
         let own_paths = match &config.pbx {
-            Some(pbx) => OwnPaths::new(&pbx.aliases, None),
+            Some(pbx) => OwnPaths::new(&pbx.aliases, pbx.socket.as_deref()),
             None => OwnPaths::default(),
         };
         Self { config, routes, own_paths }

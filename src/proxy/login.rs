@@ -20,4 +20,5 @@ pub(super) mod pbx;
 pub(super) mod redirect;
 pub(super) mod selectors;
 pub(super) mod session;
+pub(super) mod socket;
 pub(super) mod ticket;

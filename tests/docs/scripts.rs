@@ -10,7 +10,15 @@ use crate::programs::{are_here, output};
 
 /// The surroundings of a script: a page, an SDK, and a gate with given answers.
 const PAGE: &str = r#"
-const location = { href: "" };
+const location = { href: "", host: "portal.example.com" };
+const sockets = [], timers = [];
+class WebSocket {
+  static OPEN = 1;
+  constructor(address) { Object.assign(this, { address, readyState: WebSocket.OPEN, sent: [] }); sockets.push(this); }
+  send(text) { this.sent.push(text); }
+}
+const [setTimeout, setInterval] = [0, 1].map((again) => (act, wait, ...more) => timers.push({ again, act, wait, more }));
+const clearInterval = (timer) => { timers[timer - 1].again = "cleared"; };
 const answers = (ok) => { globalThis.fetch = async (address, { method, body, headers }) => ({ address, method, ok, status: ok ? 200 : 403,
   text: async () => [address, method, String(body), ...(headers?.authorization ? [headers.authorization] : [])].join(" "),
   json: async () => Object.assign(new String("s1"), { url: "https://pbx.example.com/welcome.htm?sessId=s1" }) }); };
@@ -26,8 +34,25 @@ answers(true);
 "#;
 
 /// The expected behaviour of a script, by the function it defines.
-const EXPECTED: [(&str, &str); 4] = [
+const EXPECTED: [(&str, &str); 5] = [
     ("openPbx", r#"await openPbx(); same(location.href, "https://pbx.example.com/welcome.htm?sessId=s1");"#),
+    (
+        "openPhone",
+        r#"const [first] = sockets, [alive] = timers;
+same(first.address, "wss://portal.example.com/auth/pbx/socket");
+first.onopen(); alive.act();
+same(first.sent.join(" "), '{"action":"own-calls","subscribe":true} {"action":"avoid-disconnect"}');
+same(alive.wait, 30_000);
+for (const least of [1, 2, 4, 8, 16, 30, 30].map((seconds) => seconds * 1000)) {
+  sockets.at(-1).onclose();
+  const { act, wait, more } = timers.at(-1);
+  same(wait >= least && wait <= 2 * least, true);
+  act(...more);
+}
+same(alive.again, "cleared");
+sockets.at(-1).onopen(); sockets.at(-1).onclose();
+same(timers.at(-1).wait <= 2000, true);"#,
+    ),
     (
         "logIn",
         r#"same(await logIn(client, "alice@a.b"), "alice@a.b: /auth/ott POST key=k+%2B");

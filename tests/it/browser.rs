@@ -5,6 +5,7 @@
 mod auto;
 mod driver;
 mod oidc;
+mod phone;
 mod stage;
 
 use serde_json::json;

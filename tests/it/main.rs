@@ -123,6 +123,7 @@ mod telephony {
     pub mod pbx;
     pub mod sessions;
     pub mod shield;
+    pub mod socket;
     pub mod ticket;
     pub mod voximplant;
 }

@@ -1,9 +1,9 @@
-//! `[pbx] aliases`: paths that callgate answers itself, on every host.
+//! `aliases` and `socket` of `[pbx]`: paths that callgate answers itself, on every host.
 
 use super::values::{canonical_path, each, is_reserved};
 use crate::config::document::TomlNode;
 use crate::config::{AppConfig, MethodConfig, MethodKind, PbxConfig};
-use crate::model::path::PBX_PATH;
+use crate::model::path::{PBX_PATH, SOCKET_PATH};
 
 /// Pages and interfaces of the PBX, in lower case.
 const OF_THE_PBX: [&str; 3] = ["/websocket", "/welcome.htm", "/thirdparty.htm"];
@@ -29,6 +29,15 @@ fn alias(node: &TomlNode<'_, '_>) -> Option<String> {
     Some(path)
 }
 
+/// Reads the path at which a page opens the PBX's WebSocket.
+pub(super) fn socket(node: &TomlNode<'_, '_>) -> Option<String> {
+    let path = own_path(node)?;
+    if path != SOCKET_PATH && is_reserved(&path) {
+        return node.refuse("callgate answers otherwise there", format_args!("write \"{SOCKET_PATH}\""));
+    }
+    Some(path)
+}
+
 fn own_path(node: &TomlNode<'_, '_>) -> Option<String> {
     let path = canonical_path(node)?;
     let lower = path.to_ascii_lowercase();
@@ -46,19 +55,26 @@ fn own_path(node: &TomlNode<'_, '_>) -> Option<String> {
 pub(super) fn check(node: &TomlNode<'_, '_>, pbx: &PbxConfig, app: Option<&AppConfig>, methods: &[MethodConfig]) {
     let uses = uses(pbx, app, methods);
     let used_by = |path: &str| uses.iter().find(|(used, _)| is_same(used, path)).map(|(_, key)| *key);
+    let opens_sessions = node.entry("admin").is_some();
+    let socket = node.entry("socket").zip(pbx.socket.as_ref());
     // Without a path that was read, the list has been reported.
     let aliases = node.entry("aliases").filter(|_| !pbx.aliases.is_empty());
     let aliases = aliases.and_then(|node| node.list()).unwrap_or_default();
-    for (node, path) in aliases.into_iter().zip(&pbx.aliases) {
+    for (node, path) in aliases.into_iter().zip(&pbx.aliases).chain(socket) {
         if let Some(key) = used_by(path) {
             node.refuse::<()>(
                 format_args!("is also named by {key}"),
                 "callgate answers it itself: choose another path",
             );
         }
-        if pbx.admin.is_none() {
+        if !opens_sessions {
             node.refuse::<()>("callgate opens no sessions", "add `admin` to [pbx]");
         }
+    }
+    if let Some((node, socket)) = node.entry("socket").zip(pbx.socket.as_ref())
+        && pbx.aliases.iter().any(|alias| is_same(alias, socket))
+    {
+        node.refuse::<()>("is also one of `aliases`", "a path is either: choose another for the WebSocket");
     }
 }
 

@@ -64,6 +64,7 @@ pub(super) fn pbx(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Optio
     let shield = table.get("shield").and_then(|node| node.table(|table| shield::shield(table, opens_sessions)));
     let origins = table.get("origins").and_then(|node| origins::origins(&node));
     let aliases = table.get("aliases").and_then(|node| own_paths::aliases(&node)).unwrap_or_default();
+    let socket = table.get("socket").and_then(|node| own_paths::socket(&node));
     Some(PbxConfig {
         upstream: upstream?,
         admin,
@@ -77,6 +78,7 @@ pub(super) fn pbx(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Optio
         shield,
         origins,
         aliases,
+        socket,
     })
 }
 

@@ -149,7 +149,8 @@ pub(super) fn switch(
     match expected {
         Expected::Answer => return Err(upstream::Error::BadResponse("it switched protocols unasked").into()),
         Expected::Upgrade => head.status = StatusCode::SWITCHING_PROTOCOLS,
-        Expected::Connect(key) if key.is_answered(&mut head.headers) => {
+        Expected::Connect(key) if key.is_answered(&head.headers) => {
+            head.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
             head.headers.remove(header::CONNECTION);
             head.headers.remove(header::UPGRADE);
             head.status = StatusCode::OK;

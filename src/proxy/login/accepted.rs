@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use http::Response;
-use http::header;
+use http::header::{self, HeaderValue};
 
 use super::session::PbxLogin;
 use crate::exchange::Body;
 use crate::model::account::Language;
 use crate::model::grant::PbxGrant;
 use crate::model::session::{EndReason, SessionId};
-use crate::pbx::{self, IssuedSession, SessionFilter, SessionLogin};
+use crate::pbx::{self, HeldSession, IssuedSession, SessionFilter, SessionLogin};
 use crate::proxy::answer::page;
 use crate::proxy::error::Error;
 use crate::proxy::gate::attempt::Attempt;
@@ -65,6 +65,21 @@ impl AcceptedLogin {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         Ok(response)
+    }
+
+    /// Opens the session for a WebSocket under the PBX's host, and audits the grant. It ends with what is returned.
+    ///
+    /// # Errors
+    /// As [`AcceptedLogin::open`].
+    pub(super) async fn hold(
+        &self,
+        login: PbxLogin<'_>,
+        host: &HeaderValue,
+        attempt: &Attempt<'_>,
+    ) -> Result<HeldSession, Error> {
+        let session = self.session_login(host.to_str().ok().map(str::to_owned));
+        let held = login.sessions.hold(self.grant.role(), host, session, &login.gate.logs);
+        self.open_with(login, attempt, held).await
     }
 
     /// Opens the session by these questions to the PBX, and audits the grant.

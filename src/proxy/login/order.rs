@@ -30,6 +30,8 @@ pub(super) enum Delivery {
     Address,
     /// Its id alone.
     Id,
+    /// A WebSocket that callgate opens with it.
+    Socket,
 }
 
 /// A session that a caller is granted. Its credential is not spent yet.
@@ -97,8 +99,13 @@ pub(super) fn decide_for(
     let grant = login.gate.grant_pbx(&principal, &selectors.requested, choices, attempt)?;
     let language = selectors.check_language(&grant, &login.settings.languages)?;
     let order = SessionOrder { principal, once: None, grant, language, host: None, page: None, new_marks: Vec::new() };
-    if delivery == Delivery::Id {
-        return Ok(order);
+    match delivery {
+        Delivery::Id => return Ok(order),
+        Delivery::Socket => {
+            let host = known_host(login, &order, attempt)?;
+            return Ok(SessionOrder { host: Some(host), ..order });
+        }
+        Delivery::Address => {}
     }
     let LandingPlace { host, page } = landing_place::find(login, &selectors.options, attempt.context)?;
     let order = SessionOrder { page, ..order };
@@ -106,19 +113,24 @@ pub(super) fn decide_for(
     Ok(SessionOrder { host: Some(host), ..order })
 }
 
-/// Finds the host that the browser is sent to, and checks that a hand-over may begin where it is.
-/// `wanted`: the host that an automatic login leads back to.
+/// Finds the PBX's host for an account.
+fn known_host(login: PbxLogin<'_>, order: &SessionOrder, attempt: &Attempt<'_>) -> Result<String, Error> {
+    find_pbx_host(login, order.grant.role(), attempt.context).ok_or_else(|| {
+        tracing::warn!(account = %order.grant.role(), "{NO_HOST}");
+        login.gate.audit_refusal(attempt, &order.facts(), NO_HOST);
+        Error::Forbidden
+    })
+}
+
+/// Finds the host that the browser is sent to, and checks that a hand-over may begin where it is. `wanted`: the host that an
+/// automatic login leads back to.
 fn find_host(
     login: PbxLogin<'_>,
     order: &SessionOrder,
     wanted: Option<String>,
     attempt: &Attempt<'_>,
 ) -> Result<String, Error> {
-    let Some(host) = wanted.or_else(|| find_pbx_host(login, order.grant.role(), attempt.context)) else {
-        tracing::warn!(account = %order.grant.role(), "{NO_HOST}");
-        login.gate.audit_refusal(attempt, &order.facts(), NO_HOST);
-        return Err(Error::Forbidden);
-    };
+    let host = wanted.map_or_else(|| known_host(login, order, attempt), Ok)?;
     if !may_begin_here(login, order, attempt.context) {
         login.gate.audit_refusal(attempt, &order.facts(), FOREIGN_HOST);
         return Err(Error::Misdirected);

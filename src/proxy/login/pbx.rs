@@ -70,7 +70,7 @@ async fn answer_post(
     let order = order::decide(login, proof, &selectors, delivery, &attempt)?;
     match delivery {
         Delivery::Address => hand_over::describe(login, order, &head.headers, &attempt).await,
-        Delivery::Id => {
+        Delivery::Id | Delivery::Socket => {
             let session = order::accept(login, order, &attempt).await?.open(login, &attempt).await?;
             Ok(response::json(&json!(session.expose())))
         }

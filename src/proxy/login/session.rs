@@ -13,7 +13,7 @@ use crate::model::secret::Secret;
 use crate::model::session::{EndReason, SESSION, SessionId};
 use crate::observe::Logs;
 use crate::observe::metrics::Tally;
-use crate::pbx::{self, IssuedSession, Pbx, SessionChecks, SessionEnd, SessionFilter, SessionLogin};
+use crate::pbx::{self, HeldSession, IssuedSession, Pbx, SessionChecks, SessionEnd, SessionFilter, SessionLogin};
 use crate::proxy::context::RequestContext;
 use crate::proxy::gate::Gate;
 use crate::proxy::shared::PbxState;
@@ -21,6 +21,7 @@ use crate::seal::SealKey;
 use crate::upstream::Upstream;
 
 /// The sessions that the PBX opens for logins.
+#[derive(Clone)]
 pub(in crate::proxy) struct Sessions {
     pbx: Pbx,
     state: Arc<PbxState>,
@@ -96,6 +97,25 @@ impl Sessions {
     /// Ends sessions, here and at the PBX.
     pub(in crate::proxy) fn end(&self, filter: SessionFilter<'_>, end: SessionEnd<'_>, logs: &Logs) {
         self.state.issued.end(filter, end, logs);
+    }
+
+    /// Opens a session for a WebSocket under the PBX's host. If the caller leaves meanwhile, it ends as soon as it is open.
+    ///
+    /// # Errors
+    /// As [`Sessions::mint_cookies`].
+    pub(super) async fn hold(
+        &self,
+        role: &Role,
+        host: &HeaderValue,
+        login: SessionLogin,
+        logs: &Rc<Logs>,
+    ) -> Result<(HeldSession, Arc<IssuedSession>), pbx::Error> {
+        let (this, role, host, logs) = (self.clone(), role.clone(), host.clone(), Rc::clone(logs));
+        let opening = tokio::task::spawn_local(async move {
+            let (_, session) = this.mint_cookies(&role, &host, login).await?;
+            Ok((HeldSession::new(Arc::clone(&session), Arc::clone(&this.state.issued), logs), session))
+        });
+        opening.await.unwrap_or(Err(pbx::Error::BadResponse))
     }
 
     /// Tells the PBX the language of the session of these cookies. If it does not take it, the session is still good.

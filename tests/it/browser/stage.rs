@@ -35,8 +35,21 @@ impl BrowserSetup {
         Self { app_cookie: SameSite::Strict, ..self }
     }
 
+    /// App and PBX on one host, told apart by paths.
+    pub const fn with_one_host(self) -> Self {
+        Self { pbx: "app.test", ..self }
+    }
+
     pub const fn with_pbx_beside_app(self) -> Self {
         Self { pbx: "pbx.app.test", ..self }
+    }
+
+    /// Where the PBX is, in the words of the configuration.
+    fn place(&self) -> String {
+        match self.pbx {
+            "app.test" => "paths = [\"/rest/\", \"/welcome.htm\", \"/thirdparty.htm\", \"/websocket\"]".to_owned(),
+            host => format!("hosts = [\"{host}\"]"),
+        }
     }
 
     const fn handoff(&self) -> &'static str {
@@ -148,7 +161,8 @@ url = "http://{}"
 {}
 [pbx]
 url = "http://{}"
-hosts = ["{}"]
+{}
+socket = "/auth/pbx/socket"
 admin = {{ user = "sso", password = {{ env = "PBX_ADMIN" }} }}
 handoff = "{}"
 {}
@@ -171,7 +185,7 @@ account = "1000/min"
         app.addr,
         setting.app_lines,
         pbx.addr,
-        setting.pbx,
+        setting.place(),
         setting.handoff(),
         setting.pbx_lines
     )

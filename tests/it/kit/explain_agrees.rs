@@ -102,7 +102,7 @@ fn check(gate: &Gate, question: &Value, explanation: &Value, answer: &Answer) ->
         let is_same = told == Some(status.into()) || is_led_to_login || is_turned_back;
         return if is_same { Ok(()) } else { Err("the login is answered otherwise than refused") };
     }
-    if matches!(status, 200 | 303) {
+    if matches!(status, 101 | 200 | 303) {
         let account = granted["pbx"]["account"].as_str().or_else(|| granted["voximplant"]["user"].as_str()).unwrap();
         let rule = granted["pbx"]["rule"].as_str().or_else(|| granted["voximplant"]["rule"].as_str()).unwrap();
         let (log, id) = (gate.log() + &gate.audit(), answer.header("x-request-id"));
@@ -133,6 +133,7 @@ fn question(asking: &RequestBuilder<'_>) -> Option<Value> {
     }
     let (act, user, query) = match (asking.method.as_str(), path) {
         ("GET", "/auth/pbx") => ("pbx", None, query.map(str::to_owned)),
+        ("GET", "/auth/pbx/socket") if is_own_socket(asking) => ("pbx", None, query.map(str::to_owned)),
         ("POST", "/auth/pbx") if query.is_none() && is_of_a_program(asking) => ("pbx", None, Some(selectors(asking))),
         ("POST", "/auth/ott") => ("ott", parameter(asking, "appUser"), query.map(str::to_owned)),
         _ => return None,
@@ -146,6 +147,14 @@ fn question(asking: &RequestBuilder<'_>) -> Option<Value> {
         "certificate": null,
         "user": user,
     }))
+}
+
+/// Tells whether a page of the same origin opens a WebSocket, whose login is decided as that of a link.
+fn is_own_socket(asking: &RequestBuilder<'_>) -> bool {
+    let is_own = asking.headers.get("origin").is_some_and(|origin| *origin == *format!("https://{}", asking.host));
+    let is_only = asking.headers.get_all("origin").iter().count() == 1;
+    // A link is no credential there.
+    is_own && is_only && asking.headers.contains_key("sec-websocket-key") && !asking.path.contains("sig=")
 }
 
 /// Tells whether a program asks with a credential of its own: its request is judged as a link with the same selectors.

@@ -137,10 +137,12 @@ impl Handler for FaultyPbx {
         match scope {
             Scope::Mint => self.mint(request, &faults).await,
             Scope::Exchange if faults.tokens_expire => server::json(http::StatusCode::OK, &false.into()).into(),
-            Scope::Exchange | Scope::Describe | Scope::Other | Scope::All => match self.pbx.reply(&request) {
-                Reply::Http(response) => faults.spoil(scope, response).await,
-                other => other,
-            },
+            Scope::Exchange | Scope::Describe | Scope::Socket | Scope::Other | Scope::All => {
+                match self.pbx.reply(&request) {
+                    Reply::Http(response) => faults.spoil(scope, response).await,
+                    socket => faults.spoil_socket(scope, socket).await,
+                }
+            }
         }
     }
 }

@@ -187,3 +187,33 @@ fn automatic_logins_begin_at_an_origin_that_is_served_here() {
     let own = markers("auto = true\nlogged_in = { a = [\"b\", \"c\"], d = true }");
     assert_eq!(own, SessionMarkers::new(vec![marker("a", &["b", "c"]), marker("d", &[])]));
 }
+
+#[test]
+fn a_socket_has_a_path_of_its_own() {
+    for (written, expected) in [
+        ("true", "12:10: `pbx.socket`: must be a string in quotes"),
+        ("\"socket\"", "12:10: `pbx.socket`: does not start with a slash"),
+        ("\"/phone//socket\"", "12:10: `pbx.socket`: must be in its canonical spelling"),
+        ("\"/phone/%73ocket\"", "12:10: `pbx.socket`: must be in its canonical spelling"),
+        ("\"/phone?x\"", "12:10: `pbx.socket`: has a query or a fragment"),
+        ("\"/\"", "12:10: `pbx.socket`: is the start page of every host"),
+        ("\"/auth/pbx\"", "12:10: `pbx.socket`: callgate answers otherwise there"),
+        ("\"/auth/ott\"", "12:10: `pbx.socket`: callgate answers otherwise there"),
+        ("\"/auth/pbx/Socket\"", "12:10: `pbx.socket`: callgate answers otherwise there"),
+        ("\"/auth/callgate/socket\"", "12:10: `pbx.socket`: callgate answers otherwise there"),
+        ("\"/websocket\"", "12:10: `pbx.socket`: is the PBX's own path"),
+        ("\"/Rest/socket\"", "12:10: `pbx.socket`: is the PBX's own path"),
+        ("\"/pbx.htm\"", "12:10: `pbx.socket`: is also named by `paths` of [pbx]"),
+        ("\"/api/Me\"", "12:10: `pbx.socket`: is also named by `whoami`"),
+    ] {
+        check_text(&format!("{TOP}{OPENER}socket = {written}"), &[expected]);
+    }
+    let twice = format!("{TOP}{OPENER}aliases = [\"/phone\"]\nsocket = \"/Phone\"");
+    check_text(&twice, &["13:10: `pbx.socket`: is also one of `aliases`"]);
+    check("[pbx]\nurl = \"http://a\"\nsocket = \"/auth/pbx/socket\"", "5:10: `pbx.socket`: callgate opens no sessions");
+    check("[app]\nurl = \"http://a\"\npaths = [\"/auth/pbx/socket\"]", "5:10: `app.paths`: belongs to callgate itself");
+    for path in ["/auth/pbx/socket", "/Phone", "/shop/socket", "/auth/phone"] {
+        let read = accepted(&format!("{TOP}{OPENER}socket = \"{path}\"")).pbx.unwrap();
+        assert_eq!(read.socket.as_deref(), Some(path));
+    }
+}

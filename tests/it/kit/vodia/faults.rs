@@ -68,7 +68,9 @@ pub enum Scope {
     Exchange,
     /// The question for the state of a session.
     Describe,
-    /// Everything but mint and exchange.
+    /// The handshake of a WebSocket.
+    Socket,
+    /// Everything else.
     Other,
     /// Everything.
     All,
@@ -82,6 +84,7 @@ impl Scope {
             Some("3rd") if written => Self::Mint,
             Some("session") if written => Self::Exchange,
             _ if request.path() == SESSION_PATH && request.head.method == "GET" => Self::Describe,
+            _ if request.path() == "/websocket" => Self::Socket,
             _ => Self::Other,
         }
     }
@@ -173,6 +176,19 @@ impl Faults {
             BodyForm::Object => format!("{{\"session\":\"{value}\"}}"),
         });
         (Response::from_parts(head, server::full(text.map_or(body, Bytes::from))), minted)
+    }
+
+    /// Holds back the bytes of a WebSocket, or ends it before its first.
+    pub async fn spoil_socket(&self, scope: Scope, socket: Reply) -> Reply {
+        if !self.scope.strikes(scope) {
+            return socket;
+        }
+        tokio::time::sleep(self.head_delay).await;
+        match &self.wrong {
+            Wrong::Hang => std::future::pending().await,
+            Wrong::Drop => Reply::hang_up(),
+            _ => socket,
+        }
     }
 
     fn refusal(&self, refusal: Response<DemoBody>) -> Response<DemoBody> {
