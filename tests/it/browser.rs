@@ -57,7 +57,7 @@ async fn check_cookies(dialect: Dialect) {
         )
         .await;
     stage.expect_portal("41", "sp").await;
-    assert_eq!(stage.pbx.mints().len(), 3, "one mint for each way");
+    assert_eq!(stage.pbx.mints().len(), 4, "one mint for each way, and one that the script itself gets");
     stage.expect_no_secret_outside_cookies().await;
 }
 
@@ -88,6 +88,55 @@ async fn the_vendors_script_for_tokens_works_where_app_and_pbx_are_one_site() {
                  .then(() => { document.location = 'https://pbx.app.test/thirdparty.htm'; });",
         )
         .await;
+    stage.expect_portal("40", "en").await;
+    stage.expect_no_secret_outside_cookies().await;
+}
+
+// === A hand-over that takes its time ===
+
+#[tokio::test]
+#[ignore = "needs Chromium: tests/run"]
+async fn a_browser_that_takes_longer_than_the_token_lives_gets_in() {
+    for setting in [BrowserSetup::of(Dialect::C), BrowserSetup::of(Dialect::C).with_pbx_beside_app()] {
+        let stage = Stage::set(setting.with_slow_way_to_the_pbx()).await;
+        stage.log_in("alice").await;
+        stage.browser.click("#open-link").await;
+        stage.expect_portal("40", "en").await;
+        assert_eq!(stage.pbx.mints().len(), 1);
+        let [ticket, grant] = ["audit ticket", "audit grant"].map(|kind| [kind, "account=40@acme.test"]);
+        let (ticket, grant) = (time(&stage.gate.line(&ticket).await), time(&stage.gate.line(&grant).await));
+        assert!(grant.duration_since(ticket).as_secs() >= 10, "the token would be over: {ticket} and {grant}");
+        stage.expect_no_secret_outside_cookies().await;
+    }
+}
+
+/// Reads the time of a log line.
+fn time(line: &str) -> jiff::Timestamp {
+    line.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium: tests/run"]
+async fn a_used_ticket_offers_the_login_again() {
+    let stage = Stage::set(BrowserSetup::of(Dialect::C)).await;
+    stage.log_in("alice").await;
+    let address = stage
+        .browser
+        .run(
+            "const accept = { Accept: 'application/vnd.callgate+json' };
+             return fetch('/auth/pbx', { method: 'POST', headers: accept, body: '{}' })
+                 .then((answer) => answer.json()).then((answer) => answer.url);",
+        )
+        .await;
+    let address = address.as_str().unwrap();
+    stage.browser.go(address).await;
+    stage.expect_portal("40", "en").await;
+    // The address is in a history or a tab that is restored.
+    stage.browser.go(address).await;
+    stage.browser.find("a[href='https://app.test/auth/pbx']").await;
+    stage.browser.picture("used-ticket").await;
+    assert!(stage.browser.text().await.contains("Log in again"), "{}", stage.browser.text().await);
+    stage.browser.click("a[href='https://app.test/auth/pbx']").await;
     stage.expect_portal("40", "en").await;
     stage.expect_no_secret_outside_cookies().await;
 }

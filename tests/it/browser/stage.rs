@@ -1,8 +1,10 @@
 //! The servers that the browser sees: a gate before app, PBX and cloud, and a page of a foreign site.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::driver::Browser;
 use crate::kit::app::{App, AppOptions, SameSite};
@@ -23,12 +25,22 @@ pub struct BrowserSetup {
     pub pbx_lines: &'static str,
     /// Whether the browser keeps cookies of the PBX's host.
     pub keeps_cookies: bool,
+    /// Whether new connections to the PBX's host are held for longer than the PBX's token lives.
+    pub has_slow_way: bool,
 }
 
 impl BrowserSetup {
     /// A PBX on a site of its own; the app's cookie is Lax.
     pub const fn of(dialect: Dialect) -> Self {
-        Self { dialect, pbx: "pbx.test", app_cookie: SameSite::Lax, app_lines: "", pbx_lines: "", keeps_cookies: true }
+        Self {
+            dialect,
+            pbx: "pbx.test",
+            app_cookie: SameSite::Lax,
+            app_lines: "",
+            pbx_lines: "",
+            keeps_cookies: true,
+            has_slow_way: false,
+        }
     }
 
     pub const fn with_strict_app(self) -> Self {
@@ -42,6 +54,10 @@ impl BrowserSetup {
 
     pub const fn with_pbx_beside_app(self) -> Self {
         Self { pbx: "pbx.app.test", ..self }
+    }
+
+    pub const fn with_slow_way_to_the_pbx(self) -> Self {
+        Self { has_slow_way: true, ..self }
     }
 
     /// Where the PBX is, in the words of the configuration.
@@ -90,7 +106,8 @@ impl Stage {
         .await;
         let gate = Gate::start(&configuration(setting, whoami, methods, &app, &pbx)).await;
         let third = RawUpstream::answering(third_page(setting.pbx)).await;
-        let own = ["app.test", "evil.app.test", setting.pbx].map(|host| (host, gate.addr));
+        let way = if setting.has_slow_way { slow_way(gate.addr).await } else { gate.addr };
+        let own = [("app.test", gate.addr), ("evil.app.test", gate.addr), (setting.pbx, way)];
         let hosts = [&own[..], &[("third.test", third.addr)], more].concat();
         let refused = format!("[*.]{},*", setting.pbx);
         let settings = match setting.keeps_cookies {
@@ -150,6 +167,22 @@ impl Drop for Stage {
             self.gate.canary(secret);
         }
     }
+}
+
+/// Opens a way to an address that holds each new connection for 11 s. The PBX's token lives 10 s.
+async fn slow_way(to: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut browser, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(11)).await;
+                let mut gate = TcpStream::connect(to).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut browser, &mut gate).await;
+            });
+        }
+    });
+    addr
 }
 
 fn configuration(setting: BrowserSetup, whoami: &str, methods: &str, app: &App, pbx: &Vodia) -> String {
