@@ -33,8 +33,8 @@ pub(crate) use self::chain::{Chain, CredentialDigest};
 pub(crate) use self::jwks::fetch_once;
 use self::key::KeyMethod;
 pub(crate) use self::oidc::{
-    BadLogoutToken, Callback, OidcError, OidcMethod, Provider, ReportedLogout, forget_all, forget_attempt,
-    forget_login, forget_oldest, verify_logout,
+    BadLogoutToken, Callback, OidcError, OidcMethod, Provider, ProviderLogin, ReportedLogout, forget_all,
+    forget_attempt, forget_login, forget_oldest, verify_logout,
 };
 pub(crate) use self::sources::AuthSources;
 use crate::config::Confirm;

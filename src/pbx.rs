@@ -28,7 +28,7 @@ pub(crate) use self::issued_sessions::{IssuedSession, IssuedSessions, MARKS, Ses
 pub(crate) use self::session_checks::{Check, SessionChecks};
 use crate::config::{self, Dialect};
 use crate::model::account::{Language, Role};
-use crate::model::session::SessionId;
+use crate::model::session::{self, SessionId};
 use crate::model::session_state::{SessionMarkers, SessionState};
 use crate::observe::metrics::{MintOutcome, Tally};
 use crate::upstream::{self, RequestBody, Upstream, UpstreamResponse};
@@ -37,7 +37,8 @@ use crate::upstream::{self, RequestBody, Upstream, UpstreamResponse};
 const SESSION: &str = "/rest/system/session";
 /// The longest answer that is read, in bytes: a session has 22.
 const MAX_ANSWER: usize = 1024;
-/// The longest description of a session that is read, in bytes: it lists what the PBX and its apps can do.
+/// The longest description of a session, and the longest answer to its end, that is read, in bytes: a description lists what
+/// the PBX and its apps can do.
 const MAX_DESCRIPTION: usize = 64 << 10;
 
 /// A client of the PBX, for the login endpoints.
@@ -79,6 +80,9 @@ pub(crate) enum Error {
     /// There is no connection, or it broke.
     #[error("cannot reach the PBX")]
     Unreachable(#[source] upstream::Error),
+    /// A session that callgate opened goes on at the PBX, which is told again.
+    #[error("the PBX has not ended a session yet")]
+    NotEnded,
     /// The answer is malformed.
     #[error("the answer of the PBX is malformed")]
     BadResponse,
@@ -163,6 +167,18 @@ impl Pbx {
         }
     }
 
+    /// Ends the session of a browser's cookie, as the PBX's own pages do. One that the PBX does not know has ended.
+    ///
+    /// # Errors
+    /// When the PBX does not confirm it.
+    pub(crate) async fn log_out(&self, session: &str, host: HeaderValue) -> Result<(), Error> {
+        let cookie = HeaderValue::try_from(format!("{}={session}", session::SESSION));
+        let mut cookie = cookie.map_err(|_| Error::BadResponse)?;
+        cookie.set_sensitive(true);
+        let answer = self.request(Method::DELETE, Some(host), Some((header::COOKIE, cookie)), Bytes::new()).await?;
+        messages::read_log_out(answer.status, &answer.body)
+    }
+
     /// Sends a request with a deadline, under this host name or that of `url`.
     async fn request(
         &self,
@@ -186,7 +202,7 @@ impl Pbx {
         headers.extend(host.map(|host| (header::HOST, host)));
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         headers.extend(proof);
-        let max = if method == Method::GET { MAX_DESCRIPTION } else { MAX_ANSWER };
+        let max = if matches!(method, Method::GET | Method::DELETE) { MAX_DESCRIPTION } else { MAX_ANSWER };
         let body = if body.is_empty() {
             RequestBody::Empty
         } else {
@@ -220,7 +236,7 @@ const fn outcome(minted: &Result<SessionId, Error>) -> MintOutcome {
         Err(Error::Unknown) => MintOutcome::Unknown,
         Err(Error::Timeout) => MintOutcome::Timeout,
         Err(Error::Unreachable(_)) => MintOutcome::Unreachable,
-        Err(Error::BadResponse) => MintOutcome::BadResponse,
+        Err(Error::BadResponse | Error::NotEnded) => MintOutcome::BadResponse,
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! [`Proxy::handle`] answers a request: the request is identified (its client, its host), classified by its path, and
 //! answered in one of four ways. Some paths are ours: `/auth/ott`, `/auth/pbx`, `/auth/pbx/socket`,
-//! `/auth/callgate/…`, and those that `[pbx]` adds. All others belong to an upstream.
+//! `/auth/pbx/logout`, `/auth/callgate/…`, and those that `[pbx]` adds. All others belong to an upstream.
 //!
 //! * `Gate` holds the checks of every login: limits, auth methods, rules, freezes, the audit log.
 //! * `Sessions` opens sessions at the PBX. The logins themselves are free functions over both.
@@ -38,7 +38,7 @@ use self::gate::Gate;
 use self::hosts::Hosts;
 use self::login::auto::{self, VisitOutcome};
 use self::login::session::{PbxLogin, Sessions};
-use self::login::{app_logout, backchannel, link, oidc, ott, pbx, redirect, socket, ticket};
+use self::login::{app_logout, backchannel, link, logout, oidc, ott, pbx, redirect, socket, ticket};
 pub(crate) use self::shared::SharedState;
 use crate::auth::Chain;
 use crate::config::Config;
@@ -174,6 +174,7 @@ impl Proxy {
         exchange.set_route(match reserved {
             Reserved::Ott => ExchangeRoute::Ott,
             Reserved::Pbx => ExchangeRoute::Login,
+            Reserved::PbxLogout => ExchangeRoute::Login,
             Reserved::Socket => ExchangeRoute::Socket,
             Reserved::Callgate => ExchangeRoute::Callgate,
         });
@@ -201,11 +202,14 @@ impl Proxy {
                 let pbx = self.forward.pbx().ok_or(Error::NotFound)?;
                 socket::answer(pbx_login()?, pbx, request, connection, context, exchange).await
             }
+            (Reserved::PbxLogout, _) => logout::answer_pbx(pbx_login()?, request, context).await,
             (Reserved::Callgate, CONFIRM_PATH) => link::answer_button(pbx_login()?, request, context).await,
             (Reserved::Callgate, TICKET_PATH) => ticket::answer(pbx_login()?, &request, context).await,
-            (Reserved::Callgate, BACKCHANNEL_LOGOUT_PATH) => backchannel::answer(&self.gate, request, context).await,
+            (Reserved::Callgate, BACKCHANNEL_LOGOUT_PATH) => {
+                backchannel::answer(&self.gate, self.pbx_login(), request, context).await
+            }
             (Reserved::Callgate, PAGE_PATH) => auto::answer(pbx_login()?, &request, context).await,
-            (Reserved::Callgate, _) => oidc::answer(&self.gate, &request, context).await,
+            (Reserved::Callgate, _) => oidc::answer(&self.gate, self.pbx_login(), &request, context).await,
         }
     }
 

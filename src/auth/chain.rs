@@ -17,7 +17,7 @@ use super::key::{ApiKeys, KeyMethod};
 use super::link::{LinkMethod, SignedLinks};
 use super::method::Method;
 use super::mtls::MtlsMethod;
-use super::oidc::OidcMethod;
+use super::oidc::{OidcMethod, ProviderLogin};
 use super::{AuthRequest, AuthSources, BadCredential, Error, Suspicion, Verdict};
 use crate::config::{Config, JwtConfig, MethodKind, TokenLocation};
 use crate::model::digest::{Digest, sha256_of};
@@ -105,6 +105,12 @@ impl Chain {
     #[must_use]
     pub(crate) fn providers(&self) -> &[Rc<OidcMethod>] {
         &self.providers
+    }
+
+    /// Tells whether the login of a method ended after it was proven.
+    #[must_use]
+    pub(crate) fn has_ended(&self, method: &str, login: &ProviderLogin<'_>) -> bool {
+        self.providers.iter().any(|provider| provider.name() == method && provider.has_ended(login))
     }
 }
 

@@ -38,6 +38,7 @@ use crate::state::Store;
 use crate::upstream::FetchError;
 
 pub(crate) use self::attempt::{forget as forget_attempt, forget_all, forget_oldest};
+pub(crate) use self::ended::ProviderLogin;
 pub(crate) use self::logout::{BadLogoutToken, ReportedLogout, verify_logout};
 pub(crate) use self::provider::Provider;
 
@@ -241,7 +242,7 @@ impl OidcMethod {
         let login =
             RememberedLogin::read(&text).filter(|login| login.is_good(Timestamp::now(), self.settings.remember))?;
         let principal = Principal { method: self.name.clone(), subject: login.subject, claims: login.claims };
-        let has_ended = self.is_cookie_ended(sealed) || self.has_ended(&principal);
+        let has_ended = self.is_cookie_ended(sealed) || self.has_ended(&ProviderLogin::of(&principal));
         (!has_ended).then_some((sealed, principal))
     }
 

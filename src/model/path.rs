@@ -10,6 +10,8 @@ pub const OTT_PATH: &str = "/auth/ott";
 pub const PBX_PATH: &str = "/auth/pbx";
 /// The path at which a page opens the PBX's WebSocket, unless the configuration names another.
 pub const SOCKET_PATH: &str = "/auth/pbx/socket";
+/// The path at which people leave the PBX.
+pub const PBX_LOGOUT_PATH: &str = "/auth/pbx/logout";
 /// The path at which people log in at the identity provider.
 pub const LOGIN_PATH: &str = "/auth/callgate/login";
 /// The path at which people log out.
@@ -36,6 +38,8 @@ pub enum Reserved {
     Pbx,
     /// `/auth/pbx/socket`.
     Socket,
+    /// `/auth/pbx/logout`.
+    PbxLogout,
     /// `/auth/callgate` and everything below it.
     Callgate,
 }
@@ -74,11 +78,12 @@ pub fn classify(path: &str) -> PathClass {
         OTT_PATH => return PathClass::Reserved(Reserved::Ott),
         PBX_PATH => return PathClass::Reserved(Reserved::Pbx),
         SOCKET_PATH => return PathClass::Reserved(Reserved::Socket),
+        PBX_LOGOUT_PATH => return PathClass::Reserved(Reserved::PbxLogout),
         _ => {}
     }
     let canonical = canonical(path);
     let read = cut_at_terminator(&canonical);
-    if matches!(read, OTT_PATH | PBX_PATH | SOCKET_PATH) {
+    if matches!(read, OTT_PATH | PBX_PATH | SOCKET_PATH | PBX_LOGOUT_PATH) {
         return PathClass::Disguised;
     }
     match (is_callgate_path(path), is_callgate_path(read)) {
@@ -264,6 +269,7 @@ mod tests {
     fn our_own_paths_are_reserved() {
         check_place(PathClass::Reserved(Reserved::Ott), &["/auth/ott"]);
         check_place(PathClass::Reserved(Reserved::Pbx), &["/auth/pbx"]);
+        check_place(PathClass::Reserved(Reserved::PbxLogout), &["/auth/pbx/logout"]);
         check_place(PathClass::Reserved(Reserved::Socket), &["/auth/pbx/socket"]);
         check_place(
             PathClass::Reserved(Reserved::Callgate),
@@ -291,6 +297,11 @@ mod tests {
                 "/auth%2Fpbx",
                 "/auth/%6ftt",
                 "/auth/pb%78",
+                "/auth/pbx/Logout",
+                "/auth/pbx//logout",
+                "/auth/pbx/%6cogout",
+                "/auth/pbx/logout;x",
+                "/auth/pbx/x/../logout",
                 "/auth\\ott",
                 "/auth%5cott",
                 "\\auth\\pbx",
@@ -354,6 +365,7 @@ mod tests {
                 "/auth/ott/",
                 "/auth/ottx",
                 "/auth/pbx/x",
+                "/auth/pbx/logout/",
                 "/auth/pbx/socket/",
                 "/auth/pbx/sockets",
                 "/auth/ott.",

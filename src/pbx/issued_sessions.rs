@@ -229,6 +229,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_waits_for_an_end_learns_how_it_went() {
+        let sessions = IssuedSessions::default();
+        let [one, two] = ["session00000001", "session00000002"].map(|id| note(&sessions, id, true).number);
+        assert!(sessions.pending().until_settled(|_| true).await, "nothing is to be ended");
+        end(&sessions, EndReason::Logout);
+        let pending = sessions.pending().next(8).await;
+        let waits = |number| sessions.pending().until_settled(move |session| session.number == number);
+        let acts = async {
+            sessions.pending().settle(&pending[0]);
+            assert!(sessions.pending().try_again(pending[1].clone()));
+        };
+        let (first, second, ()) = tokio::join!(waits(one), waits(two), acts);
+        assert_eq!((first, second), (true, false));
+        assert!(!waits(two).await, "a later try is not waited for");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_end_that_fails_is_tried_again_later_and_not_for_ever() {
         let sessions = IssuedSessions::default();
         note(&sessions, "session00000001", true);

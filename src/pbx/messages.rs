@@ -83,6 +83,16 @@ pub(super) fn read_exchange(status: StatusCode, body: &[u8], headers: &HeaderMap
     if accepted && has_session { Ok(cookies) } else { Err(Error::BadResponse) }
 }
 
+/// Reads the answer to the end of a session.
+pub(super) fn read_log_out(status: StatusCode, body: &[u8]) -> Result<(), Error> {
+    match status {
+        StatusCode::OK | StatusCode::NO_CONTENT if body.trim_ascii() != b"false" => Ok(()),
+        // The PBX does not know the session: it has ended before.
+        StatusCode::UNAUTHORIZED => Ok(()),
+        _ => Err(Error::BadResponse),
+    }
+}
+
 /// Returns the `Cookie` field of a browser that has just received these cookies.
 pub(super) fn cookie(set: &[HeaderValue]) -> Option<HeaderValue> {
     let pairs = set.iter().map(|cookie| cookie.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default());
@@ -139,6 +149,18 @@ mod tests {
         check(200, "{\"x\":1,\"x\":2,\"session\":\"g7lsrphhrkim1jkvbt88\"}", "g7lsrphhrkim1jkvbt88");
         for status in [201, 204, 302, 500, 503] {
             check(status, "\"g7lsrphhrkim1jkvbt88\"", "nonsense");
+        }
+    }
+
+    #[test]
+    fn a_session_is_over_when_the_pbx_says_so() {
+        let is_over =
+            |status: u16, body: &str| read_log_out(StatusCode::from_u16(status).unwrap(), body.as_bytes()).is_ok();
+        for (status, body) in [(200, "true"), (200, ""), (204, ""), (401, "{}"), (401, "<html>")] {
+            assert!(is_over(status, body), "{status} {body}");
+        }
+        for (status, body) in [(200, "false"), (200, " false\r\n"), (403, ""), (404, ""), (302, ""), (500, "true")] {
+            assert!(!is_over(status, body), "{status} {body}");
         }
     }
 

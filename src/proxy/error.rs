@@ -97,6 +97,9 @@ pub(super) enum Error {
     /// The user of this login cannot be added at Voximplant now.
     #[error("the user cannot be added to the telephone system now")]
     NewUser(#[source] NewcomerError),
+    /// The PBX did not confirm that a session has ended.
+    #[error("you may still be logged in at the telephone system: it did not confirm the logout")]
+    LogoutUnconfirmed(#[source] pbx::Error),
     /// A login at an identity provider failed. The `Set-Cookie` value removes the cookie of that login.
     #[error("{0}")]
     Oidc(#[source] OidcError, Option<HeaderValue>),
@@ -187,6 +190,7 @@ impl Error {
             Self::Keys(_) => (StatusCode::SERVICE_UNAVAILABLE, "keys_unavailable"),
             Self::Pbx(error) => pbx_status(error),
             Self::NewUser(_) => (StatusCode::SERVICE_UNAVAILABLE, "voximplant_unavailable"),
+            Self::LogoutUnconfirmed(_) => (StatusCode::BAD_GATEWAY, "logout_unconfirmed"),
             Self::Oidc(error, _) => oidc_status(error),
             Self::LoginNotKept(_) => (StatusCode::FORBIDDEN, "login_not_kept"),
             Self::LogoutToken(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
@@ -288,7 +292,7 @@ const fn pbx_status(error: &pbx::Error) -> (StatusCode, &'static str) {
         pbx::Error::Timeout => (StatusCode::GATEWAY_TIMEOUT, "pbx_timeout"),
         pbx::Error::NotPermitted => (StatusCode::BAD_GATEWAY, "pbx_not_permitted"),
         pbx::Error::Unreachable(_) => (StatusCode::BAD_GATEWAY, "pbx_unreachable"),
-        pbx::Error::BadResponse => (StatusCode::BAD_GATEWAY, "pbx_bad_response"),
+        pbx::Error::BadResponse | pbx::Error::NotEnded => (StatusCode::BAD_GATEWAY, "pbx_bad_response"),
     }
 }
 

@@ -13,6 +13,7 @@ mod hand_over;
 mod landing_place;
 pub(super) mod link;
 pub(super) mod link_options;
+pub(super) mod logout;
 pub(super) mod oidc;
 pub(super) mod order;
 pub(super) mod ott;

@@ -73,6 +73,7 @@ mod login {
     pub mod jwt;
     pub mod link;
     pub mod link_recipes;
+    pub mod logout;
     pub mod misuse;
     pub mod mtls;
     pub mod oidc;

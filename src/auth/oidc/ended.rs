@@ -42,21 +42,43 @@ impl Scope {
     }
 }
 
+/// A login, by what a provider's logout may name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProviderLogin<'l> {
+    /// The subject.
+    pub(crate) subject: &'l str,
+    /// The session at the provider.
+    pub(crate) session: Option<&'l str>,
+    /// When the ID token was issued, in seconds of Unix time by the provider's clock.
+    pub(crate) issued: Option<i64>,
+}
+
+impl<'l> ProviderLogin<'l> {
+    /// Reads the login of a caller.
+    #[must_use]
+    pub(crate) fn of(caller: &'l Principal) -> Self {
+        let text = |name: &str| caller.claims.get(name).and_then(Claim::text);
+        Self {
+            subject: &caller.subject,
+            session: text(SESSION),
+            issued: text(ISSUED).and_then(|issued| issued.parse().ok()),
+        }
+    }
+}
+
 impl OidcMethod {
     /// Tells whether a login has ended. A login is asked about where it is used, and once more after the PBX has opened its
     /// session: it may have ended meanwhile.
-    #[must_use]
-    pub(super) fn has_ended(&self, principal: &Principal) -> bool {
-        let text = |name: &str| principal.claims.get(name).and_then(Claim::text);
-        let began = text(ISSUED).and_then(|issued| issued.parse().ok()).map(Timestamp::from_second);
+    pub(in crate::auth) fn has_ended(&self, login: &ProviderLogin<'_>) -> bool {
         // A login whose begin is unknown began before every logout.
-        let began = began.and_then(Result::ok).unwrap_or(Timestamp::UNIX_EPOCH);
+        let began =
+            login.issued.and_then(|issued| Timestamp::from_second(issued).ok()).unwrap_or(Timestamp::UNIX_EPOCH);
         let is_ended = |scope: Scope, id: &str| self.store.is_ended(scope.name(), &self.id_of(id.as_bytes()), began);
-        let of_session = match text(SESSION) {
+        let of_session = match login.session {
             Some(session) => is_ended(Scope::Session, session),
-            None => is_ended(Scope::PersonWithoutSession, &principal.subject),
+            None => is_ended(Scope::PersonWithoutSession, login.subject),
         };
-        of_session || is_ended(Scope::Person, &principal.subject)
+        of_session || is_ended(Scope::Person, login.subject)
     }
 
     /// Tells whether the login of a cookie has ended here. A copy of the cookie is worth nothing then.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::entry::IssuedSession;
@@ -27,6 +27,8 @@ pub(crate) struct PendingEnds {
     /// Whether the queue may hold one, or the PBX did not end one in all tries.
     any: AtomicBool,
     gave_up: AtomicBool,
+    /// Wakes those who wait for an end.
+    tried: watch::Sender<()>,
 }
 
 /// A session that is to be ended at the PBX.
@@ -35,6 +37,13 @@ pub(crate) struct PendingEnd {
     pub(in crate::pbx) session: Arc<IssuedSession>,
     due: Instant,
     failures: u32,
+}
+
+impl PendingEnd {
+    /// Returns its place in the queue.
+    fn key(&self) -> (Instant, u64) {
+        (self.due, self.session.number)
+    }
 }
 
 impl PendingEnds {
@@ -85,31 +94,51 @@ impl PendingEnds {
     /// Takes out one that the PBX has ended.
     pub(in crate::pbx) fn settle(&self, pending: &PendingEnd) {
         pending.session.confirm_end();
-        self.remove(pending);
+        self.replace(pending, None);
     }
 
     /// Puts one back that the PBX did not end. Returns whether it will be tried again.
     pub(in crate::pbx) fn try_again(&self, pending: PendingEnd) -> bool {
-        self.remove(&pending);
         let failures = pending.failures + 1;
         let goes_on = failures < TRIES;
-        if goes_on {
-            let pause = backoff::jittered(backoff::after(failures, FIRST_PAUSE, LONGEST_PAUSE));
-            self.put(PendingEnd { due: Instant::now() + pause, failures, ..pending });
-        }
         self.gave_up.fetch_or(!goes_on, Ordering::AcqRel);
+        let pause = backoff::jittered(backoff::after(failures, FIRST_PAUSE, LONGEST_PAUSE));
+        let again = PendingEnd { due: Instant::now() + pause, failures, ..pending.clone() };
+        self.replace(&pending, goes_on.then_some(again));
         goes_on
     }
 
-    fn remove(&self, pending: &PendingEnd) {
-        let mut queue = self.queue();
-        queue.remove(&(pending.due, pending.session.number));
-        self.any.store(!queue.is_empty(), Ordering::Release);
+    /// Waits until the PBX has ended all sessions of a choice. Returns whether it has: not if a try has failed.
+    pub(crate) async fn until_settled(&self, is_chosen: impl Fn(&IssuedSession) -> bool) -> bool {
+        let mut tried = self.tried.subscribe();
+        loop {
+            let failures: Vec<_> = {
+                let queue = self.queue();
+                queue.values().filter(|pending| is_chosen(&pending.session)).map(|pending| pending.failures).collect()
+            };
+            if failures.is_empty() || failures.iter().any(|failures| *failures > 0) {
+                return failures.is_empty();
+            }
+            if tried.changed().await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// Takes one out, and puts another in its place, in one step: nobody sees the queue without both.
+    fn replace(&self, pending: &PendingEnd, next: Option<PendingEnd>) {
+        {
+            let mut queue = self.queue();
+            queue.remove(&pending.key());
+            queue.extend(next.map(|next| (next.key(), next)));
+            self.any.store(!queue.is_empty(), Ordering::Release);
+        }
+        self.tried.send_replace(());
     }
 
     fn put(&self, pending: PendingEnd) {
         let mut queue = self.queue();
-        queue.insert((pending.due, pending.session.number), pending);
+        queue.insert(pending.key(), pending);
         self.any.store(true, Ordering::Release);
     }
 

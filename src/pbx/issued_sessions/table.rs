@@ -24,7 +24,6 @@ pub(crate) const MARKS: usize = 16;
 
 /// A choice among the sessions.
 #[derive(Clone, Copy)]
-#[allow(dead_code, reason = "the logout endpoints use the rest")]
 pub(crate) enum SessionFilter<'f> {
     /// All of them.
     All,

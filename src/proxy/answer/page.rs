@@ -56,7 +56,7 @@ impl Page {
     }
 
     /// Sets another status than 200.
-    pub(super) fn with_status(self, status: StatusCode) -> Self {
+    pub(in crate::proxy) fn with_status(self, status: StatusCode) -> Self {
         Self { status, ..self }
     }
 

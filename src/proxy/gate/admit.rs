@@ -5,6 +5,7 @@ use super::effects::Effects;
 use super::prove::ELSEWHERE;
 use super::{Gate, ask_of};
 use crate::auth::CredentialDigest;
+use crate::model::credential_mark::CredentialMark;
 use crate::model::digest::Digest;
 use crate::model::login::LoginKind;
 use crate::proxy::browser::trigger::{self, Trigger};
@@ -45,6 +46,28 @@ impl Gate {
         self.check_audit()?;
         attempt.count_request(&self.state.limits)?;
         Ok(attempt)
+    }
+
+    /// Counts a logout. It needs no audit log that takes lines: nothing is given to anybody.
+    ///
+    /// # Errors
+    /// When a page of another origin asks unseen, or a limit is used up.
+    pub(in crate::proxy) fn admit_logout(
+        &self,
+        request: LoginRequest<'_>,
+        context: &RequestContext,
+    ) -> Result<(), Error> {
+        let attempt = self.begin((LoginKind::Pbx, None), request, context, Effects::Live)?;
+        Ok(attempt.count_request(&self.state.limits)?)
+    }
+
+    /// Returns the marks of the credential that a request shows.
+    pub(in crate::proxy) fn marks_of(
+        &self,
+        request: LoginRequest<'_>,
+        context: &RequestContext,
+    ) -> Vec<CredentialMark> {
+        self.chain.marks(&ask_of(LoginKind::Pbx, request, context))
     }
 
     /// As [`Gate::admit`], for a credential that no auth method knows. The request is not counted.

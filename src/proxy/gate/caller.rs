@@ -6,9 +6,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::attempt::Attempt;
+use crate::auth::{Chain, ProviderLogin};
 use crate::model::credential_mark::{CredentialMark, MarkKind};
 use crate::model::grant::REDIRECT;
-use crate::model::principal::{Claim, Principal};
+use crate::model::principal::Principal;
 use crate::observe::RequestId;
 use crate::pbx::{MARKS, SessionLogin};
 
@@ -29,6 +30,8 @@ pub(in crate::proxy) struct Caller {
     pub(in crate::proxy) request: RequestId,
     /// The claim `sid`: its session at the identity provider.
     pub(in crate::proxy) sid: Option<String>,
+    /// When the identity provider issued its ID token, in seconds of Unix time by the provider's clock.
+    pub(in crate::proxy) issued: Option<i64>,
     /// When that request came. A logout after that holds for this login, too.
     pub(in crate::proxy) began: Timestamp,
     /// The marks of its credential.
@@ -41,12 +44,14 @@ impl Caller {
         let shown = attempt.marks();
         // Where the app names the account, no auth method has looked at the whole credential.
         let is_judged = |mark: &&CredentialMark| principal.method != REDIRECT || mark.kind != MarkKind::Whole;
+        let login = ProviderLogin::of(principal);
         Self {
             method: principal.method.clone(),
             subject: cut(&principal.subject).to_owned(),
             client: attempt.context.client(),
             request: attempt.context.id,
-            sid: principal.claims.get("sid").and_then(Claim::text).map(|sid| cut(sid).to_owned()),
+            sid: login.session.map(|sid| cut(sid).to_owned()),
+            issued: login.issued,
             began: shown.at,
             marks: shown.marks.iter().filter(is_judged).take(MARKS).copied().collect(),
         }
@@ -54,6 +59,12 @@ impl Caller {
 }
 
 impl Caller {
+    /// Tells whether its login at an identity provider has ended since.
+    pub(in crate::proxy) fn has_ended(&self, chain: &Chain) -> bool {
+        let login = ProviderLogin { subject: &self.subject, session: self.sid.as_deref(), issued: self.issued };
+        chain.has_ended(&self.method, &login)
+    }
+
     /// Describes its login to the table of sessions. `host`: the PBX's, with its port, for the browser.
     pub(in crate::proxy) fn session_login(&self, rule: &str, host: Option<String>) -> SessionLogin {
         SessionLogin {

@@ -5,10 +5,13 @@ use http::header::HeaderMap;
 use http::{Method, Request, Response, StatusCode};
 
 use super::form::{self, BodyFormat};
+use super::session::PbxLogin;
 use crate::auth::{self, BadLogoutToken, OidcError, ReportedLogout};
 use crate::exchange::Body;
 use crate::model::digest::sha256;
 use crate::model::login::{LogoutKind, LogoutOutcome};
+use crate::model::session::EndReason;
+use crate::pbx::{SessionFilter, SessionLogin};
 use crate::proxy::answer::response;
 use crate::proxy::context::{LoginRequest, RequestContext};
 use crate::proxy::error::Error;
@@ -27,6 +30,7 @@ const MAX_FORM: usize = 9 << 10;
 /// When there is no identity provider, the token ends no login, or the end cannot be stored.
 pub(in crate::proxy) async fn answer(
     gate: &Gate,
+    pbx: Option<PbxLogin<'_>>,
     request: Request<RequestBody>,
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
@@ -46,7 +50,7 @@ pub(in crate::proxy) async fn answer(
         verified => verified,
     };
     let reported = reported.map_err(|bad| refuse(gate, bad, &attempt))?;
-    end(gate, &reported, context).await?;
+    end(gate, pbx, &reported, context).await?;
     Ok(response::empty(StatusCode::OK))
 }
 
@@ -65,8 +69,19 @@ async fn token(headers: &HeaderMap, body: RequestBody, gate: &Gate) -> Result<St
 }
 
 /// Ends the logins, then marks the token as used: a provider whose logout could not be stored reports it again.
-async fn end(gate: &Gate, reported: &ReportedLogout, context: &RequestContext) -> Result<(), Error> {
+async fn end(
+    gate: &Gate,
+    pbx: Option<PbxLogin<'_>>,
+    reported: &ReportedLogout,
+    context: &RequestContext,
+) -> Result<(), Error> {
+    // The logins first: one that is under way finds out that it has ended, once the PBX has opened its session.
     reported.end_logins().await.map_err(Error::NotStored)?;
+    if let Some(login) = pbx {
+        let has_ended =
+            |session: &SessionLogin| reported.names(&session.method, session.sid.as_deref(), &session.subject);
+        login.sessions.end(SessionFilter::Login(&has_ended), EndReason::Backchannel.into(), &gate.logs);
+    }
     for method in &reported.methods {
         let (method, subject) = (Some(method.name()), reported.logout.sub.as_deref());
         let facts = Facts { method, subject, ..Facts::default() };

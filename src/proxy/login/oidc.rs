@@ -7,14 +7,15 @@ use http::header;
 use http::{Method, Request, Response, StatusCode};
 
 use super::form::Fields;
+use super::logout;
 use super::selectors::Selectors;
+use super::session::PbxLogin;
 use crate::auth::{self, Callback, OidcError, OidcMethod};
 use crate::exchange::Body;
 use crate::model::html::escape;
 use crate::model::path::{LOGIN_PATH, LOGOUT_PATH, OIDC_CALLBACK_PATH};
 use crate::proxy::answer::page::{self, Fragment, Page};
 use crate::proxy::answer::response;
-use crate::proxy::browser::cors::{self, Initiator};
 use crate::proxy::browser::fetch_metadata;
 use crate::proxy::context::{LoginRequest, RequestContext};
 use crate::proxy::error::Error;
@@ -22,7 +23,6 @@ use crate::proxy::gate::Gate;
 use crate::proxy::gate::audit::Facts;
 use crate::upstream::RequestBody;
 
-const LOGOUT_METHODS: &str = "GET, HEAD, POST";
 const METHODS: &str = "GET, HEAD";
 
 /// The place where a login leads to.
@@ -72,6 +72,7 @@ impl Goal {
 /// When there is no such path, or the login fails.
 pub(in crate::proxy) async fn answer(
     gate: &Gate,
+    pbx: Option<PbxLogin<'_>>,
     request: &Request<RequestBody>,
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
@@ -80,7 +81,7 @@ pub(in crate::proxy) async fn answer(
     match (path, provider) {
         (_, Some(provider)) => end_login(gate, request, provider, context).await,
         (LOGIN_PATH, _) if gate.has_providers() => begin_login(gate, request, context).await,
-        (LOGOUT_PATH, _) if gate.has_providers() => log_out(gate, request, context).await,
+        (LOGOUT_PATH, _) if gate.has_providers() => logout::answer(gate, pbx, request, context).await,
         _ => Err(Error::NotFound),
     }
 }
@@ -160,50 +161,6 @@ async fn end_login(
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)
-}
-
-// === Out ===
-
-/// Logs out after a click on a page of ours: another site's page must not do it.
-async fn log_out(
-    gate: &Gate,
-    request: &Request<RequestBody>,
-    context: &RequestContext,
-) -> Result<Response<Body>, Error> {
-    match *request.method() {
-        Method::GET | Method::HEAD => {
-            Ok(Page::new("Log out?", "").with_form(LOGOUT_PATH, "<button>Log out</button>").respond())
-        }
-        Method::POST if cors::initiator(request.headers(), &context.authority, &[]) != Initiator::Own => {
-            Err(Error::CrossSite)
-        }
-        Method::POST => {
-            gate.admit_visit(LoginRequest::of(request), context)?;
-            let at = gate.chain.providers().iter().find(|one| one.knows(request.headers(), &context.authority.raw));
-            let end = match at {
-                Some(provider) => end_at(provider, request, context).await,
-                None => None,
-            };
-            let mut response = match end {
-                Some(end) => response::redirect(StatusCode::SEE_OTHER, &end),
-                None => Page::new("You are logged out", "<p>You can close this window.</p>").respond(),
-            };
-            for cookie in [auth::forget_login()].into_iter().chain(auth::forget_all(request.headers())) {
-                response.headers_mut().append(header::SET_COOKIE, cookie);
-            }
-            Ok(response)
-        }
-        _ => Err(Error::MethodNotAllowed(LOGOUT_METHODS)),
-    }
-}
-
-/// Ends the login of the browser's cookie, so that no copy of it works, and returns where the person also logs out of the
-/// provider.
-async fn end_at(provider: &OidcMethod, request: &Request<RequestBody>, context: &RequestContext) -> Option<String> {
-    if let Err(error) = provider.end_login(request.headers(), &context.authority.raw).await {
-        tracing::warn!(id = %context.id, %error, "the end of a login cannot be stored; only its cookie is removed");
-    }
-    provider.end_session().await
 }
 
 /// Refuses a request that no person made by a click.

@@ -13,7 +13,9 @@ use crate::model::secret::Secret;
 use crate::model::session::{EndReason, SESSION, SessionId};
 use crate::observe::Logs;
 use crate::observe::metrics::Tally;
-use crate::pbx::{self, HeldSession, IssuedSession, Pbx, SessionChecks, SessionEnd, SessionFilter, SessionLogin};
+use crate::pbx::{
+    self, HeldSession, IssuedSession, IssuedSessions, Pbx, SessionChecks, SessionEnd, SessionFilter, SessionLogin,
+};
 use crate::proxy::context::RequestContext;
 use crate::proxy::gate::Gate;
 use crate::proxy::shared::PbxState;
@@ -116,6 +118,19 @@ impl Sessions {
             Ok((HeldSession::new(Arc::clone(&session), Arc::clone(&this.state.issued), logs), session))
         });
         opening.await.unwrap_or(Err(pbx::Error::BadResponse))
+    }
+
+    /// Returns the sessions that callgate opened.
+    pub(super) fn issued(&self) -> &IssuedSessions {
+        &self.state.issued
+    }
+
+    /// Ends the session of a browser's cookie at the PBX, which callgate did not open.
+    ///
+    /// # Errors
+    /// When the PBX does not confirm it.
+    pub(super) async fn log_out_at_pbx(&self, session: &str, host: &HeaderValue) -> Result<(), pbx::Error> {
+        self.pbx.log_out(session, host.clone()).await
     }
 
     /// Tells the PBX the language of the session of these cookies. If it does not take it, the session is still good.

@@ -22,7 +22,7 @@ const SESSION: &str = "/rest/system/session";
 const SHARED: &str = "visit0r-c0nsent=a1b2c3d4e5f6a7b8";
 
 /// Opens a session with the cookies of a browser, and returns its id.
-async fn open(stage: &Stage, cookies: &str) -> String {
+pub async fn open(stage: &Stage, cookies: &str) -> String {
     let landing = stage.gate.get("/auth/pbx").cookie(cookies).send().await.expect(303).header("location").to_owned();
     landing.split_once("sessId=").unwrap().1.split('&').next().unwrap().to_owned()
 }
@@ -33,17 +33,17 @@ async fn app_says(stage: &Stage, cookies: &str, says: &str) -> Answer {
 }
 
 /// Tells whether a session is alive at the PBX.
-fn is_in(stage: &Stage, session: &str) -> bool {
+pub fn is_in(stage: &Stage, session: &str) -> bool {
     stage.pbx.sessions().iter().any(|one| one.id == session)
 }
 
 /// Waits until the PBX has ended a session.
-async fn is_out(stage: &Stage, session: &str) {
+pub async fn is_out(stage: &Stage, session: &str) {
     until("the end of a session at the PBX", || !is_in(stage, session)).await;
 }
 
 /// Sends an order to the admin listener.
-fn order(gate: &Gate, path: &str, order: &Value) -> (u16, Value) {
+pub fn order(gate: &Gate, path: &str, order: &Value) -> (u16, Value) {
     let order = order.to_string();
     let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
     let answer = gate.tell(&format!("{head}Content-Length: {}\r\n\r\n{order}", order.len()));
@@ -51,24 +51,24 @@ fn order(gate: &Gate, path: &str, order: &Value) -> (u16, Value) {
     (crate::kit::client::status(head), serde_json::from_str(body).unwrap())
 }
 
-fn numbers(listed: &Value) -> Vec<u64> {
+pub fn numbers(listed: &Value) -> Vec<u64> {
     listed.as_array().unwrap().iter().map(|one| one["number"].as_u64().unwrap()).collect()
 }
 
-async fn socket(gate: &Gate, cookie: &str) -> Option<WebSocketStream<TlsStream<TcpStream>>> {
+pub async fn socket(gate: &Gate, cookie: &str) -> Option<WebSocketStream<TlsStream<TcpStream>>> {
     let tls = gate.raw("pbx.test", "http/1.1").await;
     let mut request = "wss://pbx.test/websocket?domain=acme.test&user=40".into_client_request().unwrap();
     request.headers_mut().insert("cookie", cookie.parse().unwrap());
     tokio_tungstenite::client_async(request, tls).await.ok().map(|(socket, _)| socket)
 }
 
-async fn stands(socket: &mut WebSocketStream<TlsStream<TcpStream>>) {
+pub async fn stands(socket: &mut WebSocketStream<TlsStream<TcpStream>>) {
     socket.send(Message::text("{\"action\":\"ping\"}")).await.unwrap();
     let heard = tokio::time::timeout(Duration::from_secs(20), socket.next()).await.unwrap();
     assert!(matches!(heard, Some(Ok(Message::Text(_)))), "{heard:?}");
 }
 
-async fn ends(socket: &mut WebSocketStream<TlsStream<TcpStream>>) {
+pub async fn ends(socket: &mut WebSocketStream<TlsStream<TcpStream>>) {
     let ended = tokio::time::timeout(Duration::from_secs(20), socket.next()).await.expect("the tunnel stands");
     assert!(!matches!(ended, Some(Ok(_))), "{ended:?}");
 }

@@ -106,6 +106,7 @@ mod tests {
             client: "2001:db8::1".parse().unwrap(),
             request: RequestId::next(),
             sid: Some("s".repeat(64)),
+            issued: Some(1_700_000_000),
             began: jiff::Timestamp::UNIX_EPOCH,
             marks: (0..MARKS as u64).map(|number| CredentialMark::whole([&number.to_be_bytes()[..]])).collect(),
         };
