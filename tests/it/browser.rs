@@ -4,6 +4,7 @@
 
 mod auto;
 mod driver;
+mod logout;
 mod oidc;
 mod phone;
 mod stage;

@@ -86,12 +86,18 @@ impl Browser {
         self.ask(Method::POST, "window", json!({ "handle": tab })).await;
     }
 
-    /// Forgets the cookies of a site, as some browsers do by themselves.
-    pub async fn forget_cookies_of(&self, address: &str) {
+    /// Returns the names of the cookies that the browser would send to an address, those hidden from scripts included.
+    pub async fn cookies_of(&self, address: &str) -> Vec<String> {
         let cookies = json!({ "cmd": "Network.getCookies", "params": { "urls": [address] } });
         let cookies = self.ask(Method::POST, "goog/cdp/execute", cookies).await;
-        for cookie in cookies["cookies"].as_array().unwrap() {
-            let gone = json!({ "cmd": "Network.deleteCookies", "params": { "name": cookie["name"], "url": address } });
+        let names = cookies["cookies"].as_array().unwrap().iter().map(|cookie| cookie["name"].as_str().unwrap());
+        names.map(str::to_owned).collect()
+    }
+
+    /// Forgets the cookies of a site, as some browsers do by themselves.
+    pub async fn forget_cookies_of(&self, address: &str) {
+        for name in self.cookies_of(address).await {
+            let gone = json!({ "cmd": "Network.deleteCookies", "params": { "name": name, "url": address } });
             self.ask(Method::POST, "goog/cdp/execute", gone).await;
         }
     }

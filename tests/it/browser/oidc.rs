@@ -147,6 +147,7 @@ async fn a_caller_that_declines_or_logs_out_is_not_logged_in() {
     stage.browser.click("button").await;
     stage.browser.click("button[name=logout]").await;
     stage.browser.arrive("https://app.test/echo?after=logout").await;
+    assert!(stage.pbx.sessions().is_empty(), "the session of the PBX has ended before the provider's page");
     stage.browser.go("https://app.test/auth/pbx?lang=en").await;
     stage.browser.find("input[name=login]").await;
 }

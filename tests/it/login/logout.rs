@@ -158,6 +158,31 @@ async fn one_host_for_both_ends_both_kinds() {
     assert!(!is_in(&stage, &mine) && !is_in(&stage, &password));
 }
 
+/// Where the PBX's pages log people in by themselves, the next page after a logout does not.
+#[tokio::test]
+async fn a_logout_holds_where_logins_are_automatic() {
+    let stage = Plan { pbx: "auto = \"https://app.test\"", ..Plan::default() }.start().await;
+    let session = open(&stage, &stage.app.log_in("alice")).await;
+    let answer = press(&stage, "pbx.test", &format!("session={session}")).send().await.expect(200);
+    let [gone, hold] = &set(&answer)[..] else { panic!("{answer:?}") };
+    assert_eq!(gone, GONE);
+    let visit = || {
+        let asked = stage.gate.get("/usr_index.htm").host("pbx.test").header("accept", HTML);
+        let asked = asked.header("sec-fetch-mode", "navigate").header("sec-fetch-dest", "document");
+        asked.header("sec-fetch-site", "none").header("sec-fetch-user", "?1")
+    };
+    let led = visit().send().await;
+    assert!(led.status.is_redirection(), "{led:?}");
+    let stays = visit().cookie(hold.split(';').next().unwrap()).send().await.expect(200);
+    assert!(
+        stays.text().contains("data-page=\"login\"") || stays.text().contains("data-page=login"),
+        "{}",
+        stays.text()
+    );
+    // The app's host has no such pages.
+    assert!(set(&press(&stage, "app.test", "").send().await.expect(200)).is_empty());
+}
+
 // === Attackers ===
 
 #[tokio::test]
