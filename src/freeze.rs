@@ -52,6 +52,12 @@ impl Freezes {
         thawed
     }
 
+    /// Freezes or thaws a target as another process does, which keeps that. Nothing is stored here.
+    pub(crate) fn follow(&self, whom: &str, freeze: Option<Freeze>) {
+        self.store.follow(whom, freeze);
+        self.refresh();
+    }
+
     /// Lists the targets that are frozen now.
     #[must_use]
     pub(crate) fn list(&self) -> Vec<(String, Freeze)> {

@@ -18,6 +18,7 @@ mod frame_filter;
 mod handover;
 mod head_filter;
 mod listener;
+mod old_process;
 mod own_connections;
 mod paced_body;
 mod passed_connection;
@@ -31,9 +32,11 @@ mod runtime_thread;
 mod snapshot;
 mod sockets;
 mod stream_executor;
+mod succession;
 mod worker;
 mod worker_thread;
 
+use std::future::pending;
 use std::io::Error as IoError;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -50,11 +53,15 @@ use self::admin::{AdminContext, AdminListener};
 use self::admission::ConnectionLimits;
 use self::control::ControlThread;
 use self::fd_limit::FdLimit;
+use self::handover::HandOver;
 pub use self::handover::{HandOverError, InheritedSockets};
 use self::listener::Listener;
+pub use self::old_process::KeptTunnels;
+use self::old_process::OldProcessDuties;
 pub use self::snapshot::ReloadError;
 use self::snapshot::Snapshot;
 use self::sockets::ListeningSockets;
+use self::succession::{Predecessors, SuccessionOrder, SuccessorLink};
 use self::worker::HttpsPort;
 use self::worker_thread::{WorkerContext, WorkerHandle, WorkerParts};
 use crate::budget::Budget;
@@ -99,6 +106,10 @@ pub struct Server {
     admin: Mutex<Option<AdminListener>>,
     store: Arc<Store>,
     fd_limit: FdLimit,
+    /// The old processes that keep tunnels.
+    predecessors: Arc<Predecessors>,
+    /// Leads to the process that this one handed over to.
+    successor: Option<SuccessorLink>,
     /// The logs of former configurations, which may still have lines to write.
     former_logs: Vec<ClosingLog>,
 }
@@ -149,6 +160,9 @@ pub enum StartError {
     /// A thread could not be started.
     #[error("cannot start a thread")]
     Thread(#[source] IoError),
+    /// The socket of an old process cannot be used.
+    #[error("cannot reach an old process")]
+    OldProcess(#[source] IoError),
 }
 
 impl Server {
@@ -196,7 +210,14 @@ impl Server {
             },
         };
         let workers = start_workers(&context, &heartbeats, &mut sockets, count).map_err(StartError::Thread)?;
-        let admin = AdminContext { snapshots: snapshot, metrics: Arc::clone(&metrics), heartbeats, workers: count };
+        let predecessors = Arc::new(inherited.take_predecessors().map_err(StartError::OldProcess)?);
+        let admin = AdminContext {
+            snapshots: snapshot,
+            metrics: Arc::clone(&metrics),
+            heartbeats,
+            workers: count,
+            predecessors: Arc::clone(&predecessors),
+        };
         let admin = sockets.admin.map(|listener| AdminListener::start(listener, fd_limit.admin(), admin)).transpose();
         let admin = Mutex::new(admin.map_err(StartError::Thread)?);
         let control = ControlThread::start().map_err(StartError::Thread)?;
@@ -218,6 +239,8 @@ impl Server {
             admin,
             store,
             fd_limit,
+            predecessors,
+            successor: None,
             former_logs: Vec::new(),
         };
         server.watch_health();
@@ -270,9 +293,10 @@ impl Server {
         self.metrics.watch_users(self.snapshot().phones().counts());
     }
 
-    /// Opens the log files again, because they may have been moved away. Does not wait for it.
+    /// Opens the log files again, because they may have been moved away; old processes do so, too. Does not wait for it.
     pub fn reopen_logs(&self) {
         self.snapshot().logs().reopen();
+        self.predecessors.post(&SuccessionOrder::Reopen);
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
@@ -314,35 +338,48 @@ impl Server {
     // === The end ===
 
     /// Starts a process with the listening sockets, waits until it accepts connections, and leaves them to it: exchanges in
-    /// flight here go on as with [`Server::drain`], tunnels until `drain_tunnels` is over. Returns the id of the process. One call at a time; if the call is
-    /// dropped, the new process is ended.
+    /// flight here go on as with [`Server::drain`], tunnels until `drain_tunnels` is over. Returns the id of the process. One
+    /// call at a time; if the call is dropped, the new process is ended.
     ///
     /// # Errors
     /// When the process does not accept connections in time. Then this server goes on as before.
-    pub async fn hand_over(&self, command: Command) -> Result<u32, HandOverError> {
+    pub async fn hand_over(&mut self, command: Command) -> Result<u32, HandOverError> {
         let sockets = self.copies().map_err(HandOverError::Start)?;
-        let id = handover::start(command, sockets, &self.store).await?;
+        let older = self.predecessors.sockets().map_err(HandOverError::Start)?;
+        let (id, successor) = handover::start(command, HandOver { sockets, older, store: &self.store }).await?;
+        self.predecessors.leave();
+        self.successor = Some(successor);
         lock(&self.sockets).clear();
         // The new process answers health checks.
         let admin = lock(&self.admin).take();
         if let Some(admin) = admin {
             admin.leave().await;
         }
-        self.control.replace_chores(Vec::new());
+        self.control.replace_chores(self.snapshot().chores_of_tunnels());
         self.state.send_replace(ServerState::HandedOver);
         Ok(id)
     }
 
-    /// Waits after [`Server::hand_over`] until the last tunnel has ended, at the latest until `drain_tunnels` is over.
-    pub async fn last_tunnel(&mut self) {
+    /// Keeps the tunnels after [`Server::hand_over`], and obeys the newest process, until the last tunnel has ended, at the
+    /// latest until `drain_tunnels` is over, or until the newest process is gone.
+    pub async fn keep_tunnels(&mut self) -> KeptTunnels {
         let longest = self.snapshot().config.server.drain_tunnels + MAX_SHUTDOWN;
+        let duties = self.duties();
+        let workers = &mut self.workers;
         let all_end = async {
-            for worker in &mut self.workers {
+            for worker in workers {
                 worker.wait_for_end().await;
             }
         };
-        // A worker that hangs is left to `join`.
-        drop(timeout(longest, all_end).await);
+        tokio::select! {
+            // A worker that hangs is left to `join`.
+            _ = timeout(longest, all_end) => KeptTunnels::Ended,
+            is_child = duties.obey(self.successor.as_mut()) => KeptTunnels::SuccessorGone { is_child },
+        }
+    }
+
+    fn duties(&self) -> OldProcessDuties {
+        OldProcessDuties::new(&self.snapshot(), &self.metrics, &self.state)
     }
 
     /// Copies every listening socket.
@@ -367,15 +404,19 @@ impl Server {
         self.snapshot().config.server.drain + SPARE
     }
 
-    /// Waits for the workers to end after [`Server::drain`], and returns how many connections were aborted. A worker that has
-    /// not ended five seconds after the drain deadline is left behind, and lines that a log does not take within two seconds
-    /// are lost.
+    /// Waits for the workers, and for older processes, to end after [`Server::drain`], and returns how many connections were
+    /// aborted here. A worker that has not ended five seconds after the drain deadline is left behind, and lines that a log
+    /// does not take within two seconds are lost.
     pub async fn join(mut self) -> usize {
         let due = Instant::now() + self.snapshot().config.server.drain + MAX_SHUTDOWN;
-        let mut aborted = 0;
-        for worker in std::mem::take(&mut self.workers) {
-            aborted += worker.join(due).await;
-        }
+        let (duties, mut successor) = (self.duties(), self.successor.take());
+        let ended =
+            async { tokio::join!(end_workers(std::mem::take(&mut self.workers), due), self.predecessors.end(due)).0 };
+        let aborted = tokio::select! {
+            aborted = ended => aborted,
+            // Ordered also while this process ends; it ends by itself.
+            never = async { duties.obey(successor.as_mut()).await; pending().await } => never,
+        };
         let admin = lock(&self.admin).take();
         if let Some(admin) = admin {
             admin.end().await;
@@ -422,6 +463,15 @@ fn start_workers(
         WorkerHandle::start(context.clone(), parts)
     };
     (0..count).map(start).collect()
+}
+
+/// Waits for the workers to end, and returns how many connections they aborted.
+async fn end_workers(workers: Vec<WorkerHandle>, due: Instant) -> usize {
+    let mut aborted = 0;
+    for worker in workers {
+        aborted += worker.join(due).await;
+    }
+    aborted
 }
 
 /// Drops the rest of a server on a thread of its own, and waits for that, but not for long: the threads of the state file and

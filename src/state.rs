@@ -200,6 +200,17 @@ impl Store {
         }
     }
 
+    /// Freezes or thaws an account in memory alone, as the process does that has the file now.
+    pub fn follow(&self, account: &str, freeze: Option<Freeze>) {
+        let account = account.to_owned();
+        let change = match freeze {
+            Some(freeze) => Change::Freeze { account, freeze },
+            None => Change::Thaw { account },
+        };
+        // What is refused has no effect here: the table is full, or the account is not frozen.
+        let _ = self.shared.tables().apply(change, self.now());
+    }
+
     /// Returns the freeze of an account, if it is frozen now.
     #[must_use]
     pub fn frozen(&self, account: &str, now: Timestamp) -> Option<Freeze> {

@@ -1,5 +1,6 @@
 //! `callgate freeze` refuses logins as an account and ends its tunnels; `callgate thaw` allows them again.
 
+mod old_processes;
 mod phones;
 
 use std::path::{Path, PathBuf};
@@ -89,8 +90,12 @@ pub(super) fn freeze(freezing: &FreezeArguments) -> CommandResult {
     let until = target.length.map(|length| since.checked_add(length)).transpose();
     let until = until.map_err(|error| report_error("cannot freeze for so long", &error))?;
     let order = json!({ "whom": whom.to_string(), "until": until, "why": target.why });
+    let mut old = Value::Null;
     let (kept, phones) = match admin_client::ask_if_running(&target.config, "/freeze", &order)? {
-        GateReply::Answer(answer) => (answer["kept"] == true, phones::read(&answer)),
+        GateReply::Answer(mut answer) => {
+            old = answer["old_processes"].take();
+            (answer["kept"] == true, phones::read(&answer))
+        }
         GateReply::NotRunning => {
             let freeze = Freeze { since, until, by: operator(), why: target.why.clone() };
             with_state_file(&target.config, async |store: &Arc<Store>| store.freeze(&whom.to_string(), freeze).await)?
@@ -104,14 +109,19 @@ pub(super) fn freeze(freezing: &FreezeArguments) -> CommandResult {
     }
     let end = until.map_or_else(|| "until it is thawed".to_owned(), |at| format!("until {at:.0}"));
     print_line(&format_args!("{whom} is frozen {end}"))?;
-    phones::tell_frozen(&whom, phones)
+    let (told, stopped) = (old_processes::tell(&old), phones::tell_frozen(&whom, phones));
+    told.and(stopped)
 }
 
 pub(super) fn thaw(thawing: &ThawArguments) -> CommandResult {
     let whom = whom(&thawing.kind, &thawing.name)?;
     let order = json!({ "whom": whom.to_string() });
+    let mut old = Value::Null;
     let (was_frozen, phones) = match admin_client::ask_if_running(&thawing.config, "/thaw", &order)? {
-        GateReply::Answer(answer) => (answer["thawed"] == true, phones::read(&answer)),
+        GateReply::Answer(mut answer) => {
+            old = answer["old_processes"].take();
+            (answer["thawed"] == true, phones::read(&answer))
+        }
         GateReply::NotRunning => {
             let thawed =
                 with_state_file(&thawing.config, async |store: &Arc<Store>| store.thaw(&whom.to_string()).await)?
@@ -127,7 +137,8 @@ pub(super) fn thaw(thawing: &ThawArguments) -> CommandResult {
         return Err(ExitCode::FAILURE);
     }
     print_line(&format_args!("{whom} is thawed"))?;
-    phones::tell_thawed(phones)
+    let (told, started) = (old_processes::tell(&old), phones::tell_thawed(phones));
+    told.and(started)
 }
 
 fn list(listing: &ListArguments) -> CommandResult {

@@ -15,7 +15,7 @@ use super::reload::{ConfigReading, ConfigSource, ReadTimeout};
 use super::{CommandResult, EX_CONFIG, EX_CUT, accept, environment, print_remark, report_error, systemd};
 use crate::config::{self, Config, Listen};
 use crate::observe::{Logs, trace};
-use crate::server::{InheritedSockets, Server, ServerState, StartError};
+use crate::server::{InheritedSockets, KeptTunnels, Server, ServerState, StartError};
 use crate::state::OpenError;
 
 /// Loads the configuration and serves until a signal asks to stop.
@@ -65,7 +65,7 @@ pub(super) async fn serve(
             (_, None) => {
                 tracing::warn!("ignored a signal: without configuration files there is no reload and no hand-over")
             }
-            (ServeEvent::HandOver, Some(_)) => match hand_over(&server, &mut signals).await {
+            (ServeEvent::HandOver, Some(_)) => match hand_over(&mut server, &mut signals).await {
                 HandOverOutcome::HandedOver => {
                     // The new process watches the files.
                     drop(source);
@@ -112,7 +112,7 @@ enum HandOverOutcome {
 /// Starts the program again with the same arguments, and hands the listening sockets over to the new process.
 ///
 /// The new process runs what the program's file holds now, such as an upgrade.
-async fn hand_over(server: &Server, signals: &mut Signals) -> HandOverOutcome {
+async fn hand_over(server: &mut Server, signals: &mut Signals) -> HandOverOutcome {
     let mut arguments = env::args_os();
     // Looked up as a shell does: /proc/self/exe would be the old file, which an upgrade may have removed.
     let mut command = Command::new(arguments.next().unwrap_or_else(|| "callgate".into()));
@@ -135,12 +135,16 @@ async fn hand_over(server: &Server, signals: &mut Signals) -> HandOverOutcome {
     }
 }
 
-/// Serves the tunnels that a hand-over has left here, until the last one has ended or a signal asks to stop.
+/// Serves the tunnels that a hand-over has left here, until the last one has ended, the newest process is gone, or a signal
+/// asks to stop.
 async fn keep_tunnels(server: &mut Server, signals: &mut Signals) {
     tracing::info!("draining: tunnels go on");
     loop {
         let event = tokio::select! {
-            () = server.last_tunnel() => return,
+            kept = server.keep_tunnels() => match kept {
+                KeptTunnels::Ended => return,
+                KeptTunnels::SuccessorGone { is_child } => return outlive_successor(is_child),
+            },
             event = signals.next() => event,
         };
         match event {
@@ -150,6 +154,17 @@ async fn keep_tunnels(server: &mut Server, signals: &mut Signals) {
                 tracing::warn!("ignored a signal: another process accepts connections");
             }
         }
+    }
+}
+
+/// Reports that the newest process is gone: this process drains, because no freeze reaches it any more. Under systemd, the
+/// parent of the newest process ends at once: systemd watches only its own children, so it learns only in this way that it
+/// must restart the service.
+fn outlive_successor(is_child: bool) {
+    tracing::error!("the process that accepts connections is gone: tunnels end with `drain`");
+    if is_child && systemd::main_again() {
+        trace::flush();
+        std::process::exit(1);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Notifies systemd of the state of the service, if `NOTIFY_SOCKET` is set (sd_notify(3)).
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -37,8 +37,19 @@ pub(super) fn handed_over(id: u32) {
     notify(&[NotifyState::MainPid(id), NotifyState::Ready]);
 }
 
+/// Notifies that this process is the service again, since the one that it handed over to is gone. Returns whether there is a
+/// service manager.
+pub(super) fn main_again() -> bool {
+    notify(&[NotifyState::MainPid(std::process::id())]);
+    socket_name().is_some()
+}
+
+fn socket_name() -> Option<OsString> {
+    env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())
+}
+
 fn notify(state: &[NotifyState<'_>]) {
-    let Some(socket) = env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()) else { return };
+    let Some(socket) = socket_name() else { return };
     if let Err(error) = send(&socket, state) {
         tracing::warn!(%error, "cannot notify systemd");
     }

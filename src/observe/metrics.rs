@@ -57,6 +57,8 @@ pub struct Metrics {
     users: Mutex<Arc<UserChanges>>,
     sessions: Mutex<Arc<SessionCounts>>,
     budget: Arc<Budget>,
+    /// How many old processes there are, and how many tunnels they have.
+    old_processes: [AtomicU64; 2],
 }
 
 /// The configuration in use.
@@ -90,6 +92,7 @@ impl Metrics {
             users: Mutex::default(),
             sessions: Mutex::default(),
             budget: Arc::clone(budget),
+            old_processes: Default::default(),
         })
     }
 
@@ -110,6 +113,13 @@ impl Metrics {
     /// Counts a reload that failed.
     pub fn not_reloaded(&self) {
         self.reloads[ReloadResult::Failed.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Replaces the number of old processes that keep tunnels after a hand-over, and that of their tunnels.
+    pub fn show_old_processes(&self, processes: u64, tunnels: u64) {
+        for (shown, value) in self.old_processes.iter().zip([processes, tunnels]) {
+            shown.store(value, Ordering::Relaxed);
+        }
     }
 
     /// Replaces the key sets whose freshness is shown, each with the name of its method.

@@ -157,11 +157,16 @@ impl SharedState {
     /// Returns the tasks that run for as long as this configuration is in use.
     #[must_use]
     pub(crate) fn chores(&self, config: &Config) -> Vec<BoxFuture<'static, ()>> {
-        let ends = config.pbx.as_ref().zip(self.connectors.pbx.clone()).map(|(settings, pbx)| {
-            let sessions = Arc::clone(self.sessions());
-            pbx::end_sessions(sessions, pbx, settings.timeout).map(|never| match never {}).boxed()
-        });
-        self.auth.tasks().chain([sweep(Arc::clone(&self.login.store)).boxed()]).chain(ends).collect()
+        let sweep = sweep(Arc::clone(&self.login.store)).boxed();
+        self.auth.tasks().chain([sweep]).chain(self.session_ends(config)).collect()
+    }
+
+    /// Returns the task that ends sessions at the PBX, which runs for as long as a tunnel of one may end.
+    #[must_use]
+    pub(crate) fn session_ends(&self, config: &Config) -> Option<BoxFuture<'static, ()>> {
+        let (settings, pbx) = config.pbx.as_ref().zip(self.connectors.pbx.clone())?;
+        let sessions = Arc::clone(self.sessions());
+        Some(pbx::end_sessions(sessions, pbx, settings.timeout).map(|never| match never {}).boxed())
     }
 
     /// Returns the parts that must be ready.

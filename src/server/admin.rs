@@ -26,6 +26,7 @@ use super::acceptor::Acceptor;
 use super::listener::Listener;
 use super::runtime_thread;
 use super::snapshot::Snapshot;
+use super::succession::Predecessors;
 use crate::config::Listen;
 use crate::observe::heartbeat::Heartbeats;
 use crate::observe::metrics::Metrics;
@@ -41,6 +42,8 @@ pub(super) struct AdminContext {
     pub(super) metrics: Arc<Metrics>,
     pub(super) heartbeats: Arc<Heartbeats>,
     pub(super) workers: usize,
+    /// The old processes that keep tunnels.
+    pub(super) predecessors: Arc<Predecessors>,
 }
 
 /// A running admin listener. It ends when this is dropped.

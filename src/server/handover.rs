@@ -4,16 +4,18 @@
 use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use listenfd::ListenFd;
+use socket2::{Domain, Type};
 use tokio::process::Child;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::listener::{Listener, ListeningSocket};
+use super::succession::{Predecessors, SuccessorLink};
 use crate::config::Listen;
 use crate::state::Store;
 
@@ -25,6 +27,10 @@ const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 /// The name that callgate gives to a socket of its own. systemd gives other names, and keeps the socket open itself.
 const OWN: &str = "callgate-own";
+/// The name of the socket that leads to the old callgate, to give it orders while it keeps tunnels.
+const LAST: &str = "callgate-last";
+/// The name of a socket that leads to an older callgate, which keeps tunnels.
+const OLDER: &str = "callgate-older";
 /// The variable with the names of the sockets.
 const NAMES: &str = "LISTEN_FDNAMES";
 /// The message of a new process that accepts connections.
@@ -45,6 +51,10 @@ pub struct InheritedSockets {
     sockets: Vec<(Listen, Listener)>,
     /// Leads to the old callgate, which waits for a message.
     old: Option<UnixDatagram>,
+    /// Leads to the old callgate, for orders.
+    last: Option<UnixStream>,
+    /// Lead to older ones, for orders.
+    older: Vec<UnixStream>,
 }
 
 impl InheritedSockets {
@@ -58,8 +68,13 @@ impl InheritedSockets {
         let mut names = names.split(':');
         let mut inherited = Self::default();
         for index in 0..fds.len() {
-            let is_lent = names.next() != Some(OWN);
-            if let Ok(Some(listener)) = fds.take_tcp_listener(index) {
+            let name = names.next();
+            let is_lent = name != Some(OWN);
+            if name == Some(LAST) {
+                inherited.last = take_stream(&mut fds, index)?;
+            } else if name == Some(OLDER) {
+                inherited.older.extend(take_stream(&mut fds, index)?);
+            } else if let Ok(Some(listener)) = fds.take_tcp_listener(index) {
                 inherited.add(Listener { socket: ListeningSocket::Tcp(listener), is_lent })?;
             } else if let Ok(Some(listener)) = fds.take_unix_listener(index) {
                 inherited.add(Listener { socket: ListeningSocket::Unix(listener), is_lent })?;
@@ -103,12 +118,25 @@ impl InheritedSockets {
         self.old.as_ref().map(ask).is_some_and(|answer| answer.is_ok_and(|length| length > 0))
     }
 
+    /// Takes the old processes that keep tunnels.
+    ///
+    /// # Errors
+    /// When their sockets cannot be used.
+    pub(super) fn take_predecessors(&mut self) -> io::Result<Predecessors> {
+        Predecessors::adopt(self.last.take(), std::mem::take(&mut self.older))
+    }
+
     /// Tells the old callgate, if there is one, that this process accepts connections.
     pub fn ready(self) {
         if let Some(Err(error)) = self.old.map(|old| old.send(READY)) {
             tracing::warn!(%error, "the old process did not wait");
         }
     }
+}
+
+/// Takes a stream between two processes.
+fn take_stream(fds: &mut ListenFd, index: usize) -> io::Result<Option<UnixStream>> {
+    fds.take_custom(index, Domain::UNIX.into(), Type::STREAM.into(), "unix stream socket")
 }
 
 /// Returns whether a socket is bound to the address that was asked for. Port 0 asks for any port.
@@ -174,13 +202,27 @@ impl Drop for StartingProcess {
     }
 }
 
-/// Starts a process with these sockets, and waits until it accepts connections. When it asks for the state file, the store
-/// releases it. Returns the id of the process.
-pub(super) async fn start(mut command: Command, sockets: Vec<Listener>, store: &Store) -> Result<u32, HandOverError> {
+/// What a process hands over.
+pub(super) struct HandOver<'s> {
+    /// The listening sockets.
+    pub(super) sockets: Vec<Listener>,
+    /// The sockets that lead to older processes.
+    pub(super) older: Vec<OwnedFd>,
+    /// The store, whose file is released when the new process asks for it.
+    pub(super) store: &'s Store,
+}
+
+/// Starts a process with these sockets, and waits until it accepts connections. Returns its id, and the socket that leads to
+/// it.
+pub(super) async fn start(mut command: Command, given: HandOver<'_>) -> Result<(u32, SuccessorLink), HandOverError> {
+    let HandOver { sockets, older, store } = given;
     let (here, there) = UnixDatagram::pair().map_err(HandOverError::Start)?;
-    let names: Vec<_> = sockets.iter().map(|socket| if socket.is_lent { "lent" } else { OWN }).collect();
+    let (link, linked) = UnixStream::pair().map_err(HandOverError::Start)?;
+    let names = sockets.iter().map(|socket| if socket.is_lent { "lent" } else { OWN });
+    let names: Vec<_> = names.chain(older.iter().map(|_| OLDER)).chain([LAST]).collect();
     command.env(NAMES, names.join(":"));
-    let fds: Vec<OwnedFd> = sockets.into_iter().map(OwnedFd::from).chain([there.into()]).collect();
+    let fds: Vec<OwnedFd> =
+        sockets.into_iter().map(OwnedFd::from).chain(older).chain([linked.into(), there.into()]).collect();
     command.env("LISTEN_FDS", fds.len().to_string());
     // These variables name this process; the id of the next is not known before it is started.
     for name in ["LISTEN_PID", "LISTEN_FDS_FIRST_FD"] {
@@ -200,8 +242,9 @@ pub(super) async fn start(mut command: Command, sockets: Vec<Listener>, store: &
     if let Some(lent) = lent {
         lent.leave();
     }
-    let id = starting.0.take().and_then(|child| child.id());
-    Ok(id.unwrap_or_default())
+    let child = starting.0.take().expect("it was started a moment ago");
+    let id = child.id().unwrap_or_default();
+    Ok((id, SuccessorLink::new(link, child).map_err(HandOverError::Start)?))
 }
 
 async fn is_ready<'s>(

@@ -77,7 +77,7 @@ impl Snapshot {
     }
 
     /// Returns what the operator has frozen.
-    pub(super) fn freezes(&self) -> &Freezes {
+    pub(super) fn freezes(&self) -> &Arc<Freezes> {
         self.shared.freezes()
     }
 
@@ -100,6 +100,11 @@ impl Snapshot {
         let managed = self.config.voximplant.clone().filter(|voximplant| voximplant.management.is_some());
         let phones = managed.map(|managed| Arc::clone(self.shared.phones()).keep_settled(managed, self.logs.clone()));
         self.shared.chores(&self.config).into_iter().chain(phones.map(FutureExt::boxed)).collect()
+    }
+
+    /// Returns the part of the background work that tunnels need.
+    pub(super) fn chores_of_tunnels(&self) -> Vec<Chore> {
+        self.shared.session_ends(&self.config).into_iter().collect()
     }
 
     /// Returns the freshness of fetched keys, by the names of their methods.

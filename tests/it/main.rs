@@ -36,6 +36,7 @@ mod kit {
     pub mod links;
     pub mod load;
     pub mod management;
+    pub mod office;
     pub mod oidc;
     #[allow(dead_code, reason = "tests/docs uses the rest")]
     pub mod openmetrics;
@@ -94,6 +95,7 @@ mod operate {
     pub mod freeze;
     pub mod handover;
     pub mod logs;
+    pub mod old_processes;
     pub mod phones;
     pub mod provision;
     pub mod reload;

@@ -3,6 +3,7 @@
 //! Each series exists from the first scrape on, at zero, so that its rate is defined.
 
 use std::fmt::Error;
+use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, MetricEncoder, NoLabelSet};
@@ -67,7 +68,10 @@ impl Metrics {
             self.bare(|all| &all.tunnels),
         )?;
         page.gauge("callgate_tunnels_open", "Such tunnels open now.", self.bare(|all| &all.tunnels_open))?;
-        page.counter("callgate_tunnels_ended", "Such tunnels that ended.", self.one(|all| &all.tunnel_ends))
+        page.counter("callgate_tunnels_ended", "Such tunnels that ended.", self.one(|all| &all.tunnel_ends))?;
+        let [processes, tunnels] = self.old_processes.each_ref().map(|shown| bare(shown.load(Ordering::Relaxed)));
+        page.gauge("callgate_old_processes", "Processes that keep tunnels after an upgrade.", processes)?;
+        page.gauge("callgate_old_process_tunnels", "Tunnels of these processes.", tunnels)
     }
 
     fn write_upstreams(&self, page: &mut Exposition<'_>) -> Result<(), Error> {

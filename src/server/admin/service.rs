@@ -35,6 +35,7 @@ use crate::pbx::{SessionEnd, SessionFilter};
 use crate::proxy::LoginQuestion;
 use crate::server::client_io::ClientStream;
 use crate::server::snapshot::Snapshot;
+use crate::server::succession::{OldProcess, SuccessionOrder};
 use crate::state::{Freeze, KeepError};
 
 /// The most bytes of the head of a request.
@@ -185,8 +186,8 @@ impl AdminService {
         match endpoint {
             AdminEndpoint::Livez => self.live(),
             AdminEndpoint::Readyz => self.ready(&request),
-            AdminEndpoint::Metrics => answer(StatusCode::OK, metrics::CONTENT_TYPE, self.context.metrics.text()),
-            AdminEndpoint::Status => self.status(),
+            AdminEndpoint::Metrics => self.metrics().await,
+            AdminEndpoint::Status => self.status().await,
             AdminEndpoint::Explain => match order::read(request, client.may_order).await {
                 Ok(question) => self.explain(&question).await,
                 Err(refusal) => refused(refusal),
@@ -232,14 +233,18 @@ impl AdminService {
             return Err(Box::new(problem(StatusCode::BAD_REQUEST, "malformed", "the reason is longer than 500 bytes")));
         }
         let freeze = Freeze { since: Timestamp::now(), until, by: by.to_owned(), why: why.clone() };
-        snapshot.freezes().freeze(&whom, freeze).await.map_err(not_kept)?;
+        snapshot.freezes().freeze(&whom, freeze.clone()).await.map_err(not_kept)?;
+        let old = self.context.predecessors.ask(&SuccessionOrder::Freeze { whom: whom.to_string(), freeze }).await;
         snapshot.logs().write_note(&EventRecord::of(AuditEvent::Freeze, &whom, by.to_owned(), until, &why));
         let end = SessionEnd { reason: EndReason::Freeze, by: Some(by) };
         let ended = snapshot.sessions().end(SessionFilter::Target(&whom), end, snapshot.logs()).len();
         tracing::warn!(whom = whom.to_string(), by, ended, "frozen");
         let phones = settled_phones(&snapshot, &whom).await;
         let is_kept = snapshot.config.state.is_some();
-        Ok(json(StatusCode::OK, &json!({ "whom": whom.to_string(), "kept": is_kept, "phones": phones })))
+        Ok(json(
+            StatusCode::OK,
+            &json!({ "whom": whom.to_string(), "kept": is_kept, "phones": phones, "old_processes": processes(&old) }),
+        ))
     }
 
     /// Thaws a target.
@@ -249,12 +254,16 @@ impl AdminService {
         let whom = whom(&order.whom)?;
         let snapshot = Arc::clone(&self.context.snapshots.borrow());
         let thawed = snapshot.freezes().thaw(&whom).await.map_err(not_kept)?;
+        let old = self.context.predecessors.ask(&SuccessionOrder::Thaw { whom: whom.to_string() }).await;
         if thawed {
             snapshot.logs().write_note(&EventRecord::of(AuditEvent::Thaw, &whom, by.to_owned(), None, ""));
             tracing::warn!(whom = whom.to_string(), by, "thawed");
         }
         let phones = settled_phones(&snapshot, &whom).await;
-        Ok(json(StatusCode::OK, &json!({ "whom": whom.to_string(), "thawed": thawed, "phones": phones })))
+        Ok(json(
+            StatusCode::OK,
+            &json!({ "whom": whom.to_string(), "thawed": thawed, "phones": phones, "old_processes": processes(&old) }),
+        ))
     }
 
     fn freezes(&self) -> AdminResponse {
@@ -306,7 +315,15 @@ impl AdminService {
         text(status, lines.chain([end.to_owned()]).collect::<String>())
     }
 
-    fn status(&self) -> AdminResponse {
+    async fn metrics(&self) -> AdminResponse {
+        let old = self.context.predecessors.ask(&SuccessionOrder::Status).await;
+        let tunnels = old.iter().filter_map(|one| one.report.as_ref()).map(|report| report.tunnels).sum();
+        self.context.metrics.show_old_processes(old.len() as u64, tunnels);
+        answer(StatusCode::OK, metrics::CONTENT_TYPE, self.context.metrics.text())
+    }
+
+    async fn status(&self) -> AdminResponse {
+        let old = self.context.predecessors.ask(&SuccessionOrder::Status).await;
         let (metrics, now) = (&self.context.metrics, Timestamp::now());
         let loaded = metrics.loaded();
         let config = &loaded.config;
@@ -333,6 +350,7 @@ impl AdminService {
                 },
                 "exchanges_in_flight": metrics.in_flight(),
                 "tunnels": metrics.tunnels(),
+                "old_processes": processes(&old),
                 "config": { "file": config.file, "loaded": loaded.at.to_string() },
                 "certificates": certificates.collect::<Vec<_>>(),
                 "upstreams": upstreams.collect::<Vec<_>>(),
@@ -367,6 +385,17 @@ async fn settled_phones(snapshot: &Snapshot, whom: &FreezeTarget) -> Value {
 
 fn not_kept(error: KeepError) -> Box<AdminResponse> {
     Box::new(problem(StatusCode::SERVICE_UNAVAILABLE, "state", &error.to_string()))
+}
+
+/// Returns what is known of the old processes that keep tunnels. One that is stuck has only an id.
+fn processes(old: &[OldProcess]) -> Value {
+    let process = |one: &OldProcess| match &one.report {
+        Some(report) => {
+            json!({ "pid": one.id, "obeyed": report.obeyed, "since": report.since, "tunnels": report.tunnels })
+        }
+        None => json!({ "pid": one.id, "obeyed": false }),
+    };
+    old.iter().map(process).collect()
 }
 
 fn parts(findings: &[PartReport]) -> Value {

@@ -92,8 +92,10 @@ impl KillTimer {
 pub fn signal(id: u32, name: &str) -> bool {
     let signal = match name {
         "-0" => return test_kill_process(pid(id)).is_ok(),
+        "-CONT" => Signal::CONT,
         "-HUP" => Signal::HUP,
         "-KILL" => Signal::KILL,
+        "-STOP" => Signal::STOP,
         "-TERM" => Signal::TERM,
         "-USR2" => Signal::USR2,
         name => panic!("no signal has the name {name}"),

@@ -140,6 +140,30 @@ async fn sockets_of_systemd_are_taken_and_each_step_is_notified() {
     assert_eq!(notified(&notify), "STOPPING=1\n");
 }
 
+/// systemd watches only its own children, and the newest process is the child of an old one.
+#[tokio::test]
+async fn the_parent_of_the_newest_process_tells_systemd_of_its_end() {
+    let upstream = echo().await;
+    let mut program = Program::before(upstream.addr, "").await;
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    program.addr = socket.local_addr().unwrap();
+    program.change("127.0.0.1:0", &program.addr.to_string());
+    let notify = UnixDatagram::bind(program.file("notify")).unwrap();
+    notify.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    let running = activated(&program, socket.into(), &notify);
+    assert_eq!(notified(&notify), "READY=1\n");
+    let mut kept = tunnel(&program).await;
+    running.signal("-USR2");
+    assert_eq!(notified(&notify), "READY=1\n");
+    let told = notified(&notify);
+    let successor = Successor(told.strip_prefix("MAINPID=").unwrap().split('\n').next().unwrap().parse().unwrap());
+    check_echo(&mut kept).await;
+    successor.signal("-KILL");
+    assert_eq!(notified(&notify), format!("MAINPID={}\n", running.child.id()));
+    // A failure: the service is to be restarted at once.
+    assert_eq!(running.end().await.0, Some(1));
+}
+
 #[tokio::test]
 async fn a_connection_waiting_at_a_socket_of_systemd_is_served_by_the_next_process() {
     let upstream = RawUpstream::ok().await;
