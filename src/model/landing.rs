@@ -72,15 +72,36 @@ pub fn resolved(reference: &str, base: &str) -> String {
 pub fn with_session(location: &str, session: &SessionId, language: Option<&Language>) -> String {
     let (url, fragment) = location.split_at(location.find('#').unwrap_or(location.len()));
     let (page, query) = url.split_once('?').unwrap_or((url, ""));
-    let mut parameters: Vec<String> = query
-        .split('&')
-        .filter(|parameter| !parameter.is_empty() && !is_named(parameter, SESSION_PARAMETER))
-        .filter(|parameter| language.is_none() || !is_named(parameter, "lang"))
-        .map(str::to_owned)
-        .collect();
+    let mut parameters: Vec<String> = kept(query, language).into_iter().map(str::to_owned).collect();
     parameters.push(format!("{SESSION_PARAMETER}={}", session.expose()));
     parameters.extend(language.map(|language| format!("lang={language}")));
     format!("{page}?{}{fragment}", parameters.join("&"))
+}
+
+/// Writes the landing page with the query and the fragment of a location.
+///
+/// Removes every `sessId` and, with a language, every `lang` from the query. Keeps other parameters and the fragment
+/// byte for byte.
+#[must_use]
+pub fn without_session(location: &str, landing: &str, language: Option<&Language>) -> String {
+    let (url, fragment) = location.split_at(location.find('#').unwrap_or(location.len()));
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let parameters = kept(query, language).join("&");
+    let mark = if parameters.is_empty() { "" } else { "?" };
+    format!("{landing}{mark}{parameters}{fragment}")
+}
+
+/// Tells whether a `Location` names no host.
+#[must_use]
+pub fn is_relative(location: &str) -> bool {
+    authority_and_path(location.split(['?', '#']).next().unwrap_or_default()).is_none()
+}
+
+/// Returns the parameters of a query that stay.
+fn kept<'q>(query: &'q str, language: Option<&Language>) -> Vec<&'q str> {
+    let parameters = query.split('&').filter(|parameter| !parameter.is_empty());
+    let foreign = parameters.filter(|parameter| !is_named(parameter, SESSION_PARAMETER));
+    foreign.filter(|parameter| language.is_none() || !is_named(parameter, "lang")).collect()
 }
 
 /// Returns the decoded `lang` of the query; `None` unless there is exactly one.
@@ -249,6 +270,31 @@ mod tests {
         ];
         for (location, expected) in rows {
             assert_eq!(lang_of(location).as_deref(), expected, "{location}");
+        }
+    }
+
+    #[test]
+    fn a_page_keeps_all_but_the_session() {
+        for (location, language, expected) in [
+            ("/welcome.htm", None, "/thirdparty.htm"),
+            ("welcome.htm?", None, "/thirdparty.htm"),
+            ("https://pbx.test/thirdparty.htm?a=1&b=%2F//#top?x", None, "/thirdparty.htm?a=1&b=%2F//#top?x"),
+            ("/welcome.htm?sessId=1&a=1&s%65ssId=2#sessId=3", None, "/thirdparty.htm?a=1#sessId=3"),
+            ("/welcome.htm?lang=fr&a", None, "/thirdparty.htm?lang=fr&a"),
+            ("/welcome.htm?lang=sp&a&l%61ng", Some(french()), "/thirdparty.htm?a"),
+            ("/welcome.htm?sessId#", None, "/thirdparty.htm#"),
+        ] {
+            assert_eq!(without_session(location, "/thirdparty.htm", language.as_ref()), expected, "{location}");
+        }
+    }
+
+    #[test]
+    fn a_relative_reference_names_no_host() {
+        for location in ["/welcome.htm", "welcome.htm?next=https://app.test//x", "/w#//x", "", "x//y"] {
+            assert!(is_relative(location), "{location}");
+        }
+        for location in ["https://app.test/welcome.htm", "//app.test/welcome.htm", "HTTPS://a?b", "///welcome.htm"] {
+            assert!(!is_relative(location), "{location}");
         }
     }
 

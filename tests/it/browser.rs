@@ -93,6 +93,27 @@ async fn the_vendors_script_for_tokens_works_where_app_and_pbx_are_one_site() {
     stage.expect_no_secret_outside_cookies().await;
 }
 
+// === A redirect of the app without a host ===
+
+/// The app redirects to a reference without a host, in both hand-overs, with the PBX on a host of its own and on the app's.
+#[tokio::test]
+#[ignore = "needs Chromium: tests/run"]
+async fn a_reference_of_the_app_opens_the_pbx() {
+    for setting in [BrowserSetup::of(Dialect::A), BrowserSetup::of(Dialect::C)] {
+        for setting in [setting, setting.with_pbx_beside_app(), setting.with_one_host()] {
+            let stage = Stage::set(setting).await;
+            stage.browser.go("https://app.test/grant?to=/welcome.htm%3Fa%3D1%23top&account=41&domain=acme.test").await;
+            stage.expect_portal("41", "en").await;
+            let end = stage.browser.run("return location.host + location.pathname + location.hash").await;
+            let page = if setting.dialect == Dialect::A { "welcome.htm" } else { "thirdparty.htm" };
+            assert_eq!(end, format!("{}/{page}#top", setting.pbx));
+            let query = stage.browser.run("return location.search").await;
+            assert!(query.as_str().unwrap().starts_with("?a=1"), "{query}");
+            assert_eq!(stage.pbx.mints().len(), 1);
+        }
+    }
+}
+
 // === A hand-over that takes its time ===
 
 #[tokio::test]

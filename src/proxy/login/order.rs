@@ -107,9 +107,22 @@ pub(super) fn decide_for(
         }
         Delivery::Address => {}
     }
-    let LandingPlace { host, page } = landing_place::find(login, &selectors.options, attempt.context)?;
-    let order = SessionOrder { page, ..order };
-    let host = find_host(login, &order, host, attempt)?;
+    let place = landing_place::find(login, &selectors.options, attempt.context)?;
+    lead_to(login, order, place, attempt)
+}
+
+/// Lets an order lead a browser to a place at the PBX.
+///
+/// # Errors
+/// When no host is known to send it to, or a hand-over may not begin where it is.
+pub(super) fn lead_to(
+    login: PbxLogin<'_>,
+    order: SessionOrder,
+    place: LandingPlace,
+    attempt: &Attempt<'_>,
+) -> Result<SessionOrder, Error> {
+    let order = SessionOrder { page: place.page, ..order };
+    let host = find_host(login, &order, place.host, attempt)?;
     Ok(SessionOrder { host: Some(host), ..order })
 }
 
@@ -123,7 +136,7 @@ fn known_host(login: PbxLogin<'_>, order: &SessionOrder, attempt: &Attempt<'_>) 
 }
 
 /// Finds the host that the browser is sent to, and checks that a hand-over may begin where it is. `wanted`: the host that an
-/// automatic login leads back to.
+/// automatic login leads back to, or that a redirect of the app names.
 fn find_host(
     login: PbxLogin<'_>,
     order: &SessionOrder,

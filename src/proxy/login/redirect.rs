@@ -3,6 +3,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 
+use super::landing_place::LandingPlace;
 use super::order::{self, Delivery, SessionOrder};
 use super::selectors::Selectors;
 use super::session::PbxLogin;
@@ -27,6 +28,9 @@ use crate::proxy::gate::effects::Effects;
 
 /// The landing page of the legacy dialect. Apps may still name it when the PBX uses cookies.
 const WELCOME: &str = "/welcome.htm";
+
+/// The longest page, in bytes, that a ticket remembers. A longer one loses its query and its fragment.
+const MAX_PAGE: usize = 2048;
 
 /// Fields that describe the app's page behind a redirect.
 static OF_THE_PAGE: [HeaderName; 7] = [
@@ -158,7 +162,11 @@ pub(in crate::proxy) async fn give_session(
     let redirecting = Redirecting { location, target, asked };
     let Some((principal, attempt)) = prove(login, &redirecting, context).await? else { return Ok(false) };
     let selectors = Selectors::in_language(offered_language(login, &principal, &redirecting.location));
-    let order = order::decide_for(login, principal, &selectors, delivery(login, &redirecting.target), &attempt)?;
+    let order = order::decide_for(login, principal, &selectors, Delivery::Id, &attempt)?;
+    let order = match place(login, &redirecting, order.language.as_ref()) {
+        Some(place) => order::lead_to(login, order, place, &attempt)?,
+        None => order,
+    };
     let order = order.with_marks(login.gate.chain.marks_of_answer(response.headers()));
     let onward = lead_on(login, order, &redirecting, &attempt).await?;
     redirect(response, &onward.address)?;
@@ -191,11 +199,21 @@ async fn lead_on(
     Ok(Onward { address: landing::with_session(page, &session, accepted.language.as_ref()), cookie: None })
 }
 
-/// Returns the part of a session that the redirect needs: one to a host of the PBX names the host already.
-fn delivery(login: PbxLogin<'_>, target: &LandingTarget) -> Delivery {
-    match (login.settings.handoff, target) {
-        (Handoff::Link, LandingTarget::PbxHost(_)) => Delivery::Id,
-        (Handoff::Cookie, _) | (_, LandingTarget::Relative | LandingTarget::Elsewhere) => Delivery::Address,
+/// Finds the place at the PBX that the browser is led to. `None`: the session goes into the address as the app wrote it.
+fn place(login: PbxLogin<'_>, redirecting: &Redirecting<'_>, language: Option<&Language>) -> Option<LandingPlace> {
+    let (location, landing) = (&redirecting.location, &login.settings.landing);
+    let host = match &redirecting.target {
+        LandingTarget::PbxHost(authority) => authority.split(':').next().map(str::to_ascii_lowercase),
+        LandingTarget::Relative | LandingTarget::Elsewhere => None,
+    };
+    match login.settings.handoff {
+        Handoff::Link if host.is_some() => None,
+        Handoff::Link => Some(LandingPlace::default()),
+        Handoff::Cookie => {
+            let page = landing::without_session(location, landing, language);
+            let page = Some(page).filter(|page| page != landing && page.len() <= MAX_PAGE);
+            Some(LandingPlace { host, page })
+        }
     }
 }
 
@@ -241,7 +259,8 @@ fn landing_target(
 ) -> LandingTarget {
     let own = context.authority.host.as_str();
     // A relative address on the app's own host may be a page of the app's; an app that names an account means the PBX's.
-    let means_pbx = login.gate.hosts.is_pbx_host(own) || (asked.hints.name_an_account() && !location.contains("//"));
+    let means_pbx =
+        login.gate.hosts.is_pbx_host(own) || (asked.hints.name_an_account() && landing::is_relative(location));
     // Other hosts count only when they are listed: where only paths tell the upstreams apart, any host name would match.
     let is_pbx_host = |host: &str| if host == own { means_pbx } else { login.settings.upstream.lists(host) };
     let base = BaseUrl { host: own, port: context.authority.port, path: &asked.path, is_pbx_host: &is_pbx_host };

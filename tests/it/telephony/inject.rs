@@ -450,3 +450,180 @@ async fn claims_of_the_app_that_fit_no_rule_are_refused() {
     let answer = stage.as_alice(&unnamed("https://pbx.test/welcome.htm")).send().await.expect(403);
     assert_eq!(answer.header("location"), "");
 }
+
+// === References without a host ===
+
+const COOKIE: &str = "handoff = \"cookie\"";
+
+/// Follows a redirect of the app to its end, and returns the PBX's host and the address there.
+async fn follow(stage: &Stage, answer: &Answer) -> (String, String) {
+    let location = answer.header("location").to_owned();
+    let address = location.strip_prefix("https://").unwrap();
+    let (host, path) = address.split_at(address.find('/').unwrap());
+    if !path.starts_with("/auth/callgate/ticket?t=") {
+        return (host.to_owned(), path.to_owned());
+    }
+    let landed = stage.redeem(answer.header("set-cookie"), &location).await.expect(200);
+    let session = stage.pbx.last_session().unwrap();
+    assert!(landed.header("set-cookie").starts_with(&format!("session={session};")));
+    let page = landed.text().split("content=\"0; url=").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    (host.to_owned(), page.replace("&amp;", "&"))
+}
+
+/// The query and the fragment of the app's reference arrive at the PBX, in both hand-overs.
+#[tokio::test]
+async fn a_reference_of_the_app_leads_to_the_pbx_with_all_its_parts() {
+    for (reference, link, cookie) in [
+        ("/welcome.htm", "?S", ""),
+        ("welcome.htm", "?S", ""),
+        ("./welcome.htm?a=1&b=%2F#top?x", "?a=1&b=%2F&S#top?x", "?a=1&b=%2F#top?x"),
+        (
+            "/welcome.htm?sessId=stale&next=https://app.test//x#//",
+            "?next=https://app.test//x&S#//",
+            "?next=https://app.test//x#//",
+        ),
+        ("x/../welcome.htm?lang=fr&a", "?a&S&lang=fr", "?a"),
+        ("/welcome.htm?lang=xx", "?lang=xx&S", "?lang=xx"),
+    ] {
+        for port in ["", ":8443"] {
+            let stage = stage().await;
+            let asked = stage.gate.get(&named(reference)).host(&format!("app.test{port}")).send().await.expect(302);
+            let (host, path) = follow(&stage, &asked).await;
+            let session = format!("sessId={}", stage.pbx.last_session().unwrap());
+            assert_eq!(
+                (host, path),
+                (format!("pbx.test{port}"), format!("/welcome.htm{}", link.replace('S', &session)))
+            );
+            assert_eq!(stage.minted(), ["41@acme.test"]);
+        }
+        let stage = Plan { dialect: Dialect::C, pbx: COOKIE, rules: REDIRECTS, ..Plan::default() }.start().await;
+        for name in ["thirdparty.htm", "welcome.htm"] {
+            let asked = stage.gate.get(&named(&reference.replace("welcome.htm", name))).send().await.expect(302);
+            let (host, path) = follow(&stage, &asked).await;
+            assert_eq!((&*host, path), ("pbx.test", format!("/thirdparty.htm{cookie}")), "{reference}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_the_apps_own_stays_the_apps() {
+    for (dialect, pbx) in [(Dialect::A, ""), (Dialect::C, COOKIE)] {
+        let stage = Plan { dialect, pbx, rules: &rules(), ..Plan::default() }.start().await;
+        // A page of that name on the app's host, unless the app names an account.
+        for to in [
+            "/welcome.htm",
+            "welcome.htm",
+            "./welcome.htm?a=1#b",
+            "https://app.test/welcome.htm",
+            "//app.test/welcome.htm",
+        ] {
+            let answer = stage.as_alice(&unnamed(to)).send().await.expect(302);
+            assert_eq!((answer.header("location"), answer.header("set-cookie")), (to, ""));
+        }
+        // Other references, whatever the app names.
+        for to in [
+            "//app.test/welcome.htm",
+            "//evil.test/welcome.htm",
+            "/welcome.htm/",
+            "/x/welcome.htm",
+            "/%77elcome.htm",
+            "/x/../welcome.htm",
+            "/welcome.htm;a",
+            "x/welcome.htm",
+            "?a=/welcome.htm",
+            "#/welcome.htm",
+            "/\\welcome.htm",
+            "https:welcome.htm",
+            "http:/welcome.htm",
+        ] {
+            let answer = stage.as_alice(&named(to)).send().await.expect(302);
+            assert_eq!((answer.header("location"), answer.header("set-cookie")), (to, ""));
+            check_stripped(&answer);
+        }
+        assert!(stage.minted().is_empty());
+    }
+}
+
+/// An app below a base path: its reference is resolved where the browser would resolve it.
+#[tokio::test]
+async fn a_reference_is_resolved_below_the_path_of_the_request() {
+    for (reference, asked, is_landing) in [
+        ("welcome.htm", "/portal/login?a=/x/", false),
+        ("../welcome.htm", "/portal/login", true),
+        ("../welcome.htm", "/portal/", true),
+        ("../welcome.htm", "/portal/users/40", false),
+        ("../../../welcome.htm", "/portal/users/40", true),
+        ("welcome.htm", "/login", true),
+        ("/welcome.htm", "/portal/login", true),
+    ] {
+        let app = redirecting("302 Found", reference, BOB).await;
+        let stage = Plan { app_at: Some(app.addr), rules: REDIRECTS, app: "", ..Plan::default() }.start().await;
+        let answer = stage.gate.get(asked).send().await.expect(302);
+        if is_landing {
+            let session = stage.pbx.last_session().unwrap();
+            check_injected(&answer, &format!("https://pbx.test/welcome.htm?sessId={session}"));
+        } else {
+            assert_eq!(answer.header("location"), reference, "{asked}");
+            assert!(stage.minted().is_empty(), "{asked}");
+        }
+    }
+}
+
+/// The app's fields say that it means the PBX. Without a rule for them, the session is that of the caller.
+#[tokio::test]
+async fn a_reference_of_an_app_that_no_rule_believes_is_for_the_caller() {
+    for (dialect, pbx) in [(Dialect::A, ""), (Dialect::C, COOKIE)] {
+        let stage = Plan { dialect, pbx, ..Plan::default() }.start().await;
+        let answer = stage.as_alice(&named("/welcome.htm")).send().await.expect(302);
+        assert_eq!(follow(&stage, &answer).await.0, "pbx.test");
+        assert_eq!(stage.minted(), ["40@acme.test"]);
+        let stranger = stage.gate.get(&named("/welcome.htm")).send().await.expect(302);
+        assert_eq!(stranger.header("location"), "/welcome.htm");
+        check_stripped(&stranger);
+    }
+}
+
+/// With one host for both, the reference stays on it, with and without an account of the app's.
+#[tokio::test]
+async fn a_reference_stays_on_the_one_host_of_app_and_pbx() {
+    let hosts = "paths = [\"/welcome.htm\", \"/thirdparty.htm\", \"/rest/\"]";
+    for path in
+        [named("/welcome.htm?a=1#b"), unnamed("/welcome.htm?a=1#b"), unnamed("https://app.test/welcome.htm?a=1#b")]
+    {
+        let stage = Plan { hosts, rules: &rules(), ..Plan::default() }.start().await;
+        let answer = stage.as_alice(&path).send().await.expect(302);
+        let session = stage.pbx.last_session().unwrap();
+        let location = answer.header("location").trim_start_matches("https://app.test");
+        assert_eq!(location, format!("/welcome.htm?a=1&sessId={session}#b"));
+        let stage = Plan { dialect: Dialect::C, pbx: COOKIE, hosts, rules: &rules(), ..Plan::default() }.start().await;
+        let answer = stage.as_alice(&path).send().await.expect(302);
+        let (host, page) = follow(&stage, &answer).await;
+        assert_eq!((&*host, &*page), ("app.test", "/thirdparty.htm?a=1#b"));
+        assert_eq!(stage.minted().len(), 1);
+    }
+}
+
+/// The app may name the host of a tenant: the ticket is for that host.
+#[tokio::test]
+async fn a_ticket_is_for_the_host_that_the_app_names() {
+    let hosts = "hosts = [\"pbx.test\", \"*.pbx.test\"]";
+    let stage = Plan { dialect: Dialect::C, pbx: COOKIE, hosts, rules: REDIRECTS, ..Plan::default() }.start().await;
+    for (named_host, expected) in [("Acme.pbx.test", "acme.pbx.test"), ("pbx.test", "pbx.test")] {
+        let to = named(&format!("https://{named_host}/thirdparty.htm?a=1"));
+        let answer = stage.gate.get(&to).send().await.expect(302);
+        assert_eq!(follow(&stage, &answer).await, (expected.to_owned(), "/thirdparty.htm?a=1".to_owned()));
+    }
+}
+
+/// A ticket remembers no page of any size.
+#[tokio::test]
+async fn a_very_long_page_loses_its_query() {
+    let stage = Plan { dialect: Dialect::C, pbx: COOKIE, rules: REDIRECTS, ..Plan::default() }.start().await;
+    for (length, is_kept) in [(2000, true), (2100, false)] {
+        let query = format!("?a={}", "x".repeat(length));
+        let answer = stage.gate.get(&named(&format!("/welcome.htm{query}"))).send().await.expect(302);
+        let (_, page) = follow(&stage, &answer).await;
+        assert_eq!(page == format!("/thirdparty.htm{query}"), is_kept, "{length}");
+        assert!(is_kept || page == "/thirdparty.htm", "{page}");
+    }
+}
