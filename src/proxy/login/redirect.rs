@@ -1,8 +1,11 @@
 //! Gives a session to redirects of the app that lead to the PBX's landing page without one.
 
+mod account_hints;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 
+pub(in crate::proxy) use self::account_hints::AccountHints;
 use super::landing_place::LandingPlace;
 use super::order::{self, Delivery, SessionOrder};
 use super::selectors::Selectors;
@@ -11,13 +14,12 @@ use super::ticket::{self, Onward};
 use crate::auth::{Proof, Verdict};
 use crate::config::{Config, Handoff};
 use crate::exchange::Body;
-use crate::message::account_fields::{PBX_ACCOUNT, PBX_DOMAIN, PBX_LANG, PBX_LOGOUT, is_account_field};
 use crate::message::fields;
 use crate::model::account::Language;
 use crate::model::grant::{REDIRECT, Requested};
 use crate::model::landing::{self, BaseUrl, LandingTarget};
 use crate::model::login::LoginKind;
-use crate::model::principal::{Claim, Claims, Principal};
+use crate::model::principal::{Claim, Principal};
 use crate::observe::metrics;
 use crate::proxy::browser::fetch_metadata;
 use crate::proxy::context::{LoginRequest, RequestContext};
@@ -78,62 +80,6 @@ struct Redirecting<'a> {
     location: String,
     target: LandingTarget,
     asked: &'a RedirectContext,
-}
-
-/// The account that the app names in its answer.
-#[derive(Debug, Default)]
-pub(in crate::proxy) struct AccountHints {
-    account: Option<HeaderValue>,
-    domain: Option<HeaderValue>,
-    lang: Option<HeaderValue>,
-    /// Whether one of the fields stands twice.
-    is_doubled: bool,
-    /// Whether the user has logged out of the app.
-    logs_out: bool,
-}
-
-impl AccountHints {
-    /// Reads the fields by which an app names an account, in any answer of any upstream.
-    pub(in crate::proxy) fn read(headers: &HeaderMap) -> Self {
-        if !headers.keys().any(is_account_field) {
-            return Self::default();
-        }
-        let is_doubled =
-            [PBX_ACCOUNT, PBX_DOMAIN, PBX_LANG].iter().any(|name| headers.get_all(name).iter().count() > 1);
-        let first = |name| headers.get(name).cloned();
-        Self {
-            account: first(PBX_ACCOUNT),
-            domain: first(PBX_DOMAIN),
-            lang: first(PBX_LANG),
-            is_doubled,
-            logs_out: logs_out(headers),
-        }
-    }
-
-    const fn name_an_account(&self) -> bool {
-        self.account.is_some() || self.domain.is_some()
-    }
-
-    /// Reads the names as a credential of the method `redirect`.
-    fn principal(&self) -> Option<Principal> {
-        let text = |value: &Option<HeaderValue>| Some(value.as_ref()?.to_str().ok()?.to_owned());
-        let (account, domain) = (text(&self.account)?, text(&self.domain)?);
-        let subject = format!("{account}@{domain}").to_lowercase();
-        let mut claims = Claims::from([("account".into(), account.into()), ("domain".into(), domain.into())]);
-        claims.extend(text(&self.lang).map(|lang| ("lang".into(), lang.into())));
-        (!self.is_doubled).then(|| Principal { method: REDIRECT.into(), subject, claims })
-    }
-}
-
-/// Reads `PBX-Logout`. In doubt nobody is logged out: every line must say `1`.
-fn logs_out(headers: &HeaderMap) -> bool {
-    let mut lines = headers.get_all(PBX_LOGOUT).iter().map(|line| line.as_bytes().trim_ascii()).peekable();
-    let is_told = lines.peek().is_some();
-    let is_clear = lines.all(|line| line == b"1");
-    if is_told && !is_clear {
-        tracing::warn!("the app sent a PBX-Logout other than 1: it has no effect");
-    }
-    is_told && is_clear
 }
 
 /// Gives an answer of the app the session it lacks, if it leads to the landing page. Tells whether it did.
