@@ -207,7 +207,7 @@ async fn serve_h1(io: TrackedIo, connection: Rc<ClientConnection>, worker: Rc<Wo
         if let Some(stream) = io.tcp() {
             upstream::set_tcp_keepalive(stream);
         }
-        Box::pin(tunnel.run(io, early, TunnelTimeouts::of(driver.timeouts), &connection.ledger)).await;
+        Box::pin(tunnel.run(io, early, TunnelTimeouts::of_websocket(driver.timeouts), &connection.ledger)).await;
     } else if end == ConnectionEnd::Closed {
         Box::pin(io.linger(&parts.read_buf)).await;
     }
@@ -223,7 +223,7 @@ async fn serve_h2(io: TrackedIo, connection: Rc<ClientConnection>, worker: Rc<Wo
     let io = TokioIo::new(FilteredIo::http2(io, &connection.ledger));
     let executor = StreamExecutor::new(driver.timeouts.write_stall, Rc::clone(&worker.registry));
     let service = {
-        let (executor, timeouts) = (executor.clone(), TunnelTimeouts::of(driver.timeouts));
+        let (executor, timeouts) = (executor.clone(), TunnelTimeouts::of_websocket(driver.timeouts));
         service_fn(move |mut request| {
             let (proxy, connection, executor) = (worker.proxy(), Rc::clone(&connection), executor.clone());
             let clock = executor.begin();

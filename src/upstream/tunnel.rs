@@ -71,19 +71,35 @@ pub(crate) struct TunnelTimeouts {
     pub client_stall: Duration,
     /// The same for the upstream. Over HTTP/2, bytes that wait for it use up the window of the other streams.
     pub upstream_stall: Duration,
+    /// The longest time without a byte after the upstream has ended its direction.
+    pub half_closed: Duration,
 }
 
 impl TunnelTimeouts {
     /// Returns those of a configuration.
     #[must_use]
     pub(crate) const fn of(timeouts: ServerTimeouts) -> Self {
-        Self { idle: timeouts.tunnel_idle, client_stall: timeouts.write_stall, upstream_stall: timeouts.body_idle }
+        Self {
+            idle: timeouts.tunnel_idle,
+            client_stall: timeouts.write_stall,
+            upstream_stall: timeouts.body_idle,
+            half_closed: timeouts.tunnel_idle,
+        }
+    }
+
+    /// Returns those of a WebSocket. The end of its server is the end of both directions (RFC 6455 §7.1.1), and over HTTP/2
+    /// some browsers leave their own end out.
+    #[must_use]
+    pub(crate) fn of_websocket(timeouts: ServerTimeouts) -> Self {
+        Self { half_closed: HALF_CLOSED.min(timeouts.tunnel_idle), ..Self::of(timeouts) }
     }
 }
 
 /// The silence after which the kernel sends a keep-alive probe, and the interval between further probes.
 /// So the loss of a phone that left its network is noticed within minutes, and a NAT on the way keeps its entry.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(15));
+/// How long a client of a WebSocket may take to end its direction after the server has.
+const HALF_CLOSED: Duration = Duration::from_secs(5);
 /// The most bytes that one read takes. A direction keeps a buffer only while the other side does not take everything.
 const CHUNK: usize = 16 << 10;
 
@@ -98,7 +114,7 @@ pub(crate) fn set_tcp_keepalive(stream: &TcpStream) {
 
 /// Copies bytes both ways until both sides have ended, one fails, a deadline passes, or `cut` completes with a reason. Returns why.
 ///
-/// The end of one direction is passed on, and the other direction goes on (half-close).
+/// The end of one direction is passed on, and the other direction goes on (half-close) until it is silent for too long.
 /// `early` holds the bytes that followed the client's request. The bytes are counted in `carried`.
 pub(crate) async fn copy_bidirectional<S, C>(
     mut client: S,
@@ -123,7 +139,7 @@ where
         if let Poll::Ready(end) = cut.as_mut().poll(cx) {
             return Poll::Ready(end);
         }
-        let before = (up.carried, down.carried);
+        let before = (up.carried, down.carried, down.has_ended());
         let ended_up = up.poll(cx, &mut client, &mut upstream);
         let ended_down = down.poll(cx, &mut upstream, &mut client);
         carried.up.set(up.carried);
@@ -132,7 +148,7 @@ where
             return Poll::Ready(end);
         }
         buffered.set(up.waiting.len() + down.waiting.len());
-        if before != (up.carried, down.carried) {
+        if before != (up.carried, down.carried, down.has_ended()) {
             quiet_since = Instant::now();
         }
         let (due, late) = next_deadline(quiet_since, &up, &down, timeouts);
@@ -157,7 +173,10 @@ fn next_deadline(
     down: &Transfer,
     timeouts: TunnelTimeouts,
 ) -> (Instant, TunnelEnd) {
-    let idle = (quiet_since + timeouts.idle, TunnelEnd::Idle);
+    let idle = match down.has_ended() {
+        true => (quiet_since + timeouts.half_closed, TunnelEnd::Closed),
+        false => (quiet_since + timeouts.idle, TunnelEnd::Idle),
+    };
     let stalls = [
         down.stuck_since.map(|since| (since + timeouts.client_stall, TunnelEnd::Stalled)),
         up.stuck_since.map(|since| (since + timeouts.upstream_stall, TunnelEnd::Stalled)),
@@ -210,6 +229,10 @@ enum TransferState {
 impl Transfer {
     const fn new(early: Bytes) -> Self {
         Self { waiting: early, carried: 0, state: TransferState::Open, stuck_since: None }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.state == TransferState::Ended
     }
 
     /// Copies what can be copied now, and notes whether it waits for the writer.

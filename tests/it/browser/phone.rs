@@ -1,4 +1,4 @@
-//! The softphone of docs/phone.md in a real browser, and pages that try to open one in another person's name.
+//! The softphone of docs/softphone.md in a real browser, and pages that try to open one in another person's name.
 
 use super::stage::{BrowserSetup, Stage};
 use crate::kit::stage::until;
@@ -6,7 +6,7 @@ use crate::kit::vodia::Dialect;
 
 /// The softphone, as the document shows it.
 fn sample() -> String {
-    let document = include_str!("../../../docs/phone.md");
+    let document = include_str!("../../../docs/softphone.md");
     let sample = document.split("```js\n").nth(1).unwrap().split("```").next().unwrap();
     assert!(sample.lines().count() <= 10, "it has ten lines");
     // The test shows what it hears in its own way.

@@ -425,6 +425,24 @@ async fn either_side_of_a_stream_may_end_first() {
     counted(&gate, &["callgate_tunnels_ended_total{reason=\"closed\"} 2", "callgate_tunnels_open 0"]).await;
 }
 
+/// Chromium sends nothing on the stream of a WebSocket that its server has ended.
+#[tokio::test]
+async fn a_client_that_is_silent_after_the_upstreams_end_keeps_no_tunnel() {
+    let upstream = RawUpstream::serving(|mut line| async move {
+        agree(&mut line, "\r\n").await;
+        line.say("all").await;
+    })
+    .await;
+    let gate = Gate::before(upstream.addr).await;
+    let mut client = connect(&gate).await;
+    let mut socket = Socket::open(&mut client, "/").await;
+    assert_eq!(socket.rest().await, ("all".into(), None));
+    counted(&gate, &["callgate_tunnels_ended_total{reason=\"closed\"} 1", "callgate_tunnels_open 0"]).await;
+    gate.line(&["status=200", "ended=complete"]).await;
+    // The connection goes on.
+    Socket::open(&mut client, "/").await.expect("all").await;
+}
+
 #[tokio::test]
 async fn the_end_of_one_side_reaches_the_other() {
     let upstream = RawUpstream::serving(|mut line| async move {
