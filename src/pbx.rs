@@ -24,7 +24,9 @@ use tokio::time::{Instant, timeout};
 pub(crate) use self::breaker::Breaker;
 pub(crate) use self::end::end_sessions;
 pub(crate) use self::held_session::HeldSession;
-pub(crate) use self::issued_sessions::{IssuedSession, IssuedSessions, MARKS, SessionEnd, SessionFilter, SessionLogin};
+pub(crate) use self::issued_sessions::{
+    IssuedSession, IssuedSessions, MARKS, SessionEnd, SessionFilter, SessionLogin, UnissuedSession,
+};
 pub(crate) use self::session_checks::{Check, SessionChecks};
 use crate::config::{self, Dialect};
 use crate::model::account::{Language, Role};

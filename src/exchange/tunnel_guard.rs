@@ -1,29 +1,37 @@
 //! Ends tunnels whose account is frozen or whose session is ended.
 
 use std::future::pending;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::future::select_all;
 
 use crate::freeze::FreezeGuard;
 use crate::observe::metrics::TunnelEnd;
-use crate::pbx::{HeldSession, IssuedSession};
+use crate::pbx::{HeldSession, IssuedSession, UnissuedSession};
 
 /// Ends a tunnel when an account that it serves is frozen, or a session that it was opened with is ended.
 #[derive(Debug)]
 pub(crate) struct TunnelGuard {
     pub(crate) freeze: FreezeGuard,
     pub(crate) sessions: Vec<Arc<IssuedSession>>,
+    /// The sessions that it was opened with, of those that callgate did not open.
+    pub(crate) unissued: Vec<Arc<UnissuedSession>>,
     /// A session of the tunnel alone, which ends with it.
     pub(crate) held: Option<HeldSession>,
 }
+
+/// The end of a session.
+type End<'s> = Pin<Box<dyn Future<Output = ()> + 's>>;
 
 impl TunnelGuard {
     /// Waits until the tunnel must end, and returns why. A freeze ends sessions too, and is named first.
     pub(super) async fn until_cut(&self) -> TunnelEnd {
         let ended = async {
             let sessions = self.sessions.iter().chain(self.held.as_ref().map(HeldSession::session));
-            let ends: Vec<_> = sessions.map(|session| Box::pin(session.until_over())).collect();
+            let sessions = sessions.map(|session| Box::pin(session.until_over()) as End<'_>);
+            let others = self.unissued.iter().map(|session| Box::pin(session.until_over()) as End<'_>);
+            let ends: Vec<_> = sessions.chain(others).collect();
             match ends.is_empty() {
                 true => pending().await,
                 false => drop(select_all(ends).await),

@@ -7,6 +7,7 @@ mod entry;
 mod mark_index;
 mod pending_ends;
 mod table;
+mod unissued;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,8 @@ pub(crate) use self::entry::{IssuedSession, SessionLogin};
 pub(crate) use self::pending_ends::{PendingEnd, PendingEnds};
 use self::table::SessionTable;
 pub(crate) use self::table::{MARKS, SessionFilter};
+pub(crate) use self::unissued::UnissuedSession;
+use self::unissued::UnissuedSessions;
 use crate::model::account::Role;
 use crate::model::credential_mark::CredentialMark;
 use crate::model::secret::Secret;
@@ -37,6 +40,8 @@ pub(crate) struct IssuedSessions {
     any: AtomicBool,
     /// Those that are to be ended at the PBX.
     pending: PendingEnds,
+    /// Those of others, while tunnels are open with them.
+    unissued: UnissuedSessions,
     counts: Arc<SessionCounts>,
 }
 
@@ -126,7 +131,17 @@ impl IssuedSessions {
         &self.pending
     }
 
+    /// Returns a session that callgate did not open, for a tunnel that is opened with it.
+    pub(crate) fn watch_unissued(&self, id: &str) -> Arc<UnissuedSession> {
+        self.unissued.watch(id)
+    }
+
     // === Ends ===
+
+    /// Ends the tunnels of a session that callgate did not open.
+    pub(crate) fn end_unissued(&self, id: &str) {
+        self.unissued.end(id);
+    }
 
     /// Ends sessions, on all workers at once: their tunnels are cut, and requests with them reach the PBX without them. The
     /// PBX is told in the background, and told again if it cannot be reached. Returns the sessions that ended.

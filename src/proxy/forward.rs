@@ -162,7 +162,7 @@ impl Forward {
             UpstreamResponse::Final(response) => response,
             UpstreamResponse::Upgraded(head, upgraded) => {
                 let freeze = FreezeGuard::new(Arc::clone(&gate.state.freezes), behind.owners);
-                let guard = TunnelGuard { freeze, sessions: behind.sessions, held: None };
+                let guard = TunnelGuard { freeze, sessions: behind.sessions, unissued: behind.unissued, held: None };
                 return Ok((switch(head, upgraded, &expected, guard, connection, exchange)?, None));
             }
         };

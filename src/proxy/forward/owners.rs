@@ -13,9 +13,12 @@ use crate::model::mentions::AccountMentions;
 use crate::model::path;
 use crate::model::session::{EndReason, SESSION};
 use crate::observe::Logs;
-use crate::pbx::{IssuedSession, IssuedSessions, SessionFilter};
+use crate::pbx::{IssuedSession, IssuedSessions, SessionFilter, UnissuedSession};
 use crate::proxy::error::Error;
 use crate::upstream::RequestBody;
+
+/// The most sessions of one request that are watched for a tunnel. A browser shows one.
+const MAX_UNISSUED: usize = 4;
 
 /// Refuses a request with the session of a frozen account: with it, calls could be made.
 ///
@@ -39,6 +42,8 @@ pub(super) struct Behind {
     pub(super) owners: Owners,
     /// The sessions that it shows, of those that callgate opened.
     pub(super) sessions: Vec<Arc<IssuedSession>>,
+    /// Those that callgate did not open, if it may begin a tunnel or is the PBX's own logout.
+    pub(super) unissued: Vec<Arc<UnissuedSession>>,
     /// Whether it is the PBX's own logout.
     logs_out: bool,
 }
@@ -47,6 +52,7 @@ impl Behind {
     /// Ends the sessions that the PBX has ended, if its own logout succeeded.
     pub(super) fn note_answer(&self, status: StatusCode, issued: &IssuedSessions, logs: &Logs) {
         if self.logs_out && status.is_success() {
+            self.unissued.iter().for_each(|session| session.end());
             for session in &self.sessions {
                 issued.end(SessionFilter::Number(session.number), EndReason::Pbx.into(), logs);
             }
@@ -59,7 +65,12 @@ pub(super) fn behind(issued: &IssuedSessions, head: &Parts, host: &str) -> Behin
     let may_switch = head.method == Method::CONNECT || head.headers.contains_key(UPGRADE);
     let logs_out = head.method == Method::DELETE && path::is_session(&path::canonical(head.uri.path()));
     match may_switch || logs_out {
-        true => Behind { logs_out, ..of(issued, &head.headers, &head.uri, host) },
+        true => {
+            let shown = mentions(&head.headers, &head.uri, host);
+            let unissued = shown.sessions().filter(|id| issued.find(id).is_none()).take(MAX_UNISSUED);
+            let unissued = unissued.map(|id| issued.watch_unissued(id)).collect();
+            Behind { unissued, logs_out, ..of(issued, &head.headers, &head.uri, host) }
+        }
         false => Behind::default(),
     }
 }
@@ -100,9 +111,14 @@ pub(super) fn recognize(
 
 /// Finds the sessions and accounts behind a request.
 fn of(issued: &IssuedSessions, headers: &HeaderMap, uri: &Uri, host: &str) -> Behind {
-    let cookies = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
-    let mentions = AccountMentions::read(uri.path(), uri.query(), cookies, host);
+    let mentions = mentions(headers, uri, host);
     let sessions: Vec<_> = mentions.sessions().filter_map(|session| issued.find(session)).collect();
     let known = sessions.iter().map(|session| session.role.clone()).collect();
-    Behind { owners: Owners { known, named: mentions.mentioned() }, sessions, logs_out: false }
+    let owners = Owners { known, named: mentions.mentioned() };
+    Behind { owners, sessions, ..Behind::default() }
+}
+
+fn mentions(headers: &HeaderMap, uri: &Uri, host: &str) -> AccountMentions {
+    let cookies = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    AccountMentions::read(uri.path(), uri.query(), cookies, host)
 }

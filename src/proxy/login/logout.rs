@@ -209,6 +209,7 @@ async fn end_sessions(
     issued.log_out(&marks, EndReason::Logout, logs);
     let shown = shown_sessions(login, request.headers, context);
     let (known, unknown): (Vec<_>, Vec<_>) = shown.into_iter().partition(|session| issued.find(session).is_some());
+    unknown.iter().for_each(|session| issued.end_unissued(session));
     for session in &known {
         issued.end(SessionFilter::Text(session), EndReason::Logout.into(), logs);
     }

@@ -58,6 +58,7 @@ pub(in crate::proxy) async fn answer(
         guard: TunnelGuard {
             freeze: FreezeGuard::new(Arc::clone(&gate.state.freezes), owners),
             sessions: Vec::new(),
+            unissued: Vec::new(),
             held: Some(held),
         },
     };

@@ -88,10 +88,20 @@ async fn a_browsers_session_ends_at_the_pbx_and_its_cookie_goes() {
 async fn a_session_of_a_password_ends_too() {
     for dialect in [Dialect::A, Dialect::B, Dialect::C] {
         let stage = Plan { dialect, ..Plan::default() }.start().await;
-        let session = stage.pbx.open_session("41", "acme.test");
+        let session = stage.pbx.open_session("40", "acme.test");
+        let other = stage.pbx.open_session("40", "acme.test");
+        let mut tunnel = socket(&stage.gate, &format!("session={session}")).await.unwrap();
+        let mut others = socket(&stage.gate, &format!("session={other}")).await.unwrap();
+        stands(&mut tunnel).await;
         let answer = press(&stage, "pbx.test", &format!("session={session}")).send().await.expect(200);
         assert_eq!(set(&answer), [GONE]);
         assert!(!is_in(&stage, &session));
+        ends(&mut tunnel).await;
+        stands(&mut others).await;
+        // The PBX's own logout ends its WebSockets as well.
+        let own = stage.gate.ask(Method::DELETE, "/rest/system/session").host("pbx.test");
+        own.cookie(&format!("session={other}")).send().await.expect(200);
+        ends(&mut others).await;
         let delete = stage.pbx.requests().into_iter().find(|seen| seen.method == Method::DELETE).unwrap();
         assert_eq!((delete.header("host"), delete.header("authorization")), (Some("pbx.test"), None));
     }
