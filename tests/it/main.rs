@@ -127,6 +127,7 @@ mod telephony {
     pub mod sessions;
     pub mod shield;
     pub mod socket;
+    pub mod socket_ends;
     pub mod ticket;
     pub mod voximplant;
 }

@@ -20,36 +20,41 @@ use crate::kit::records::Seen;
 use crate::kit::stage::{Plan, Stage, until};
 use crate::kit::vodia::{Dialect, Level, Scope, Wrong};
 
-const PATH: &str = "/auth/pbx/socket";
-const SOCKET: &str = "socket = \"/auth/pbx/socket\"";
-const BY_COOKIE: &str = "handoff = \"cookie\"\nsocket = \"/auth/pbx/socket\"";
+pub const PATH: &str = "/auth/pbx/socket";
+pub const SOCKET: &str = "socket = \"/auth/pbx/socket\"";
+pub const BY_COOKIE: &str = "handoff = \"cookie\"\nsocket = \"/auth/pbx/socket\"";
 /// App and PBX on one host.
 const ONE_HOST: &str = "paths = [\"/rest/\", \"/welcome.htm\", \"/thirdparty.htm\", \"/websocket\"]";
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-type Socket = WebSocketStream<TlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<TlsStream<TcpStream>>;
 
-async fn start(pbx: &str) -> Stage {
+pub async fn start(pbx: &str) -> Stage {
     Plan { pbx, ..Plan::default() }.start().await
 }
 
 /// The fields of a handshake as a browser sends them, from a page of the same origin.
-fn handshake<'s>(asking: RequestBuilder<'s>) -> RequestBuilder<'s> {
+pub fn handshake<'s>(asking: RequestBuilder<'s>) -> RequestBuilder<'s> {
     let asking = asking.header("connection", "keep-alive, Upgrade").header("upgrade", "websocket");
     asking.header("sec-websocket-version", "13").header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
 }
 
 /// Asks for a socket as alice, from a page of her own origin.
-fn asking<'s>(stage: &'s Stage) -> RequestBuilder<'s> {
+pub fn asking<'s>(stage: &'s Stage) -> RequestBuilder<'s> {
     handshake(stage.as_alice(PATH)).header("origin", "https://app.test")
 }
 
 /// Opens a socket over HTTP/1.1, as a page of the app does. An error has the status of the answer.
-async fn open_as(stage: &Stage, name: &str, query: &str) -> Result<Socket, StatusCode> {
+pub async fn open_as(stage: &Stage, name: &str, query: &str) -> Result<Socket, StatusCode> {
+    open_with(stage, &stage.app.log_in(name), query).await
+}
+
+/// Opens a socket with a cookie of the app.
+pub async fn open_with(stage: &Stage, cookie: &str, query: &str) -> Result<Socket, StatusCode> {
     let tls = stage.gate.raw("app.test", "http/1.1").await;
     let mut request = format!("wss://app.test{PATH}{query}").into_client_request().unwrap();
-    request.headers_mut().insert("cookie", stage.app.log_in(name).parse().unwrap());
+    request.headers_mut().insert("cookie", cookie.parse().unwrap());
     request.headers_mut().insert("origin", "https://app.test".parse().unwrap());
     match tokio_tungstenite::client_async(request, tls).await {
         Ok((socket, _)) => Ok(socket),
@@ -58,12 +63,12 @@ async fn open_as(stage: &Stage, name: &str, query: &str) -> Result<Socket, Statu
     }
 }
 
-async fn open(stage: &Stage) -> Socket {
+pub async fn open(stage: &Stage) -> Socket {
     open_as(stage, "alice", "").await.unwrap()
 }
 
 /// Opens a socket over HTTP/2.
-async fn open_by_h2(stage: &Stage) -> (http::HeaderMap, WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>) {
+pub async fn open_by_h2(stage: &Stage) -> (http::HeaderMap, WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>) {
     let tls = TokioIo::new(stage.gate.raw("app.test", "h2").await);
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake::<_, _, String>(TokioExecutor::new(), tls).await.unwrap();
@@ -83,7 +88,7 @@ async fn open_by_h2(stage: &Stage) -> (http::HeaderMap, WebSocketStream<TokioIo<
 }
 
 /// Says something and hears it.
-async fn stands<S>(socket: &mut WebSocketStream<S>)
+pub async fn stands<S>(socket: &mut WebSocketStream<S>)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
@@ -93,7 +98,7 @@ where
 }
 
 /// Waits until the socket has ended.
-async fn ends<S>(socket: &mut WebSocketStream<S>)
+pub async fn ends<S>(socket: &mut WebSocketStream<S>)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
@@ -102,7 +107,7 @@ where
 }
 
 /// Waits until no session is open at the PBX.
-async fn no_session_is_left(stage: &Stage) {
+pub async fn no_session_is_left(stage: &Stage) {
     until("the end of every session", || stage.pbx.sessions().is_empty()).await;
 }
 
@@ -393,7 +398,7 @@ async fn a_page_that_reconnects_in_a_loop_is_told_to_wait() {
     no_session_is_left_but(&stage, "41").await;
 }
 
-async fn no_session_is_left_but(stage: &Stage, user: &str) {
+pub async fn no_session_is_left_but(stage: &Stage, user: &str) {
     until("the end of the other sessions", || stage.pbx.sessions().iter().all(|session| session.identity.user == user))
         .await;
 }
@@ -518,84 +523,4 @@ async fn without_a_session_there_is_no_socket() {
     let open = asking(&stage).send().await.expect(503);
     assert!(!open.header("retry-after").is_empty());
     assert_eq!(stage.pbx.mints().len(), 2, "while the breaker is open the PBX is not asked");
-}
-
-// === Callers that leave, accounts that are frozen ===
-
-/// Sends a handshake and leaves once the PBX has been asked for something.
-async fn leave_at(stage: &Stage, is_asked: impl Fn() -> bool) {
-    let mut tls = stage.gate.raw("app.test", "http/1.1").await;
-    let cookie = stage.app.log_in("alice");
-    let ask = format!(
-        "GET {PATH} HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nCookie: {cookie}\r\n\
-         Origin: https://app.test\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    );
-    tls.write_all(ask.as_bytes()).await.unwrap();
-    until("a question to the PBX", is_asked).await;
-    drop(tls);
-}
-
-#[tokio::test]
-async fn a_caller_that_leaves_meanwhile_leaves_no_session() {
-    for (dialect, pbx) in [(Dialect::A, SOCKET), (Dialect::C, BY_COOKIE)] {
-        for scope in [Scope::Mint, Scope::Exchange, Scope::Socket] {
-            let stage = Plan { dialect, pbx, ..Plan::default() }.start().await;
-            stage.pbx_does(|faults| (faults.scope, faults.head_delay) = (scope, Duration::from_secs(1)));
-            let before = match (scope, dialect) {
-                (Scope::Mint, _) | (Scope::Exchange, Dialect::A) => 1,
-                (Scope::Exchange, _) => 2,
-                (_, Dialect::A) => 2,
-                (_, _) => 3,
-            };
-            leave_at(&stage, || stage.pbx.requests().len() >= before).await;
-            until("an end of the session", || stage.pbx.requests().iter().any(|seen| seen.method == Method::DELETE))
-                .await;
-            no_session_is_left(&stage).await;
-        }
-    }
-}
-
-fn freeze(stage: &Stage, whom: &str) {
-    let order = format!("{{\"whom\":\"{whom}\"}}");
-    let head = "POST /freeze HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
-    let answer = stage.gate.tell(&format!("{head}Content-Length: {}\r\n\r\n{order}", order.len()));
-    assert_eq!(status(&answer), 200, "{answer}");
-}
-
-#[tokio::test]
-async fn a_freeze_cuts_the_socket_and_ends_its_session() {
-    for (dialect, pbx) in [(Dialect::A, SOCKET), (Dialect::C, BY_COOKIE)] {
-        let stage = Plan { dialect, pbx, ..Plan::default() }.start().await;
-        let (mut hers, mut his) = (open(&stage).await, open_as(&stage, "bob", "").await.unwrap());
-        let (_, mut hers_by_h2) = open_by_h2(&stage).await;
-        stands(&mut hers).await;
-        freeze(&stage, "account 40@acme.test");
-        ends(&mut hers).await;
-        ends(&mut hers_by_h2).await;
-        no_session_is_left_but(&stage, "41").await;
-        stands(&mut his).await;
-        asking(&stage).send().await.expect(403);
-        stage.gate.line(&["target=\"/auth/pbx/socket\"", "ended=frozen"]).await;
-    }
-}
-
-#[tokio::test]
-async fn an_account_that_is_frozen_while_the_socket_is_opened_hears_nothing() {
-    for (scope, is_granted) in [(Scope::Mint, false), (Scope::Socket, true)] {
-        let stage = start(SOCKET).await;
-        stage.gate.logins.are_not_explained();
-        stage.pbx_does(|faults| (faults.scope, faults.head_delay) = (scope, Duration::from_secs(2)));
-        let asked = if is_granted { 2 } else { 1 };
-        let frozen = async {
-            until("a question to the PBX", || stage.pbx.requests().len() >= asked).await;
-            freeze(&stage, "account 40@acme.test");
-        };
-        let (opened, ()) = tokio::join!(open_as(&stage, "alice", ""), frozen);
-        match opened {
-            Ok(mut socket) if is_granted => ends(&mut socket).await,
-            Err(refused) => assert_eq!(refused, 403),
-            Ok(_) => panic!("a socket of a frozen account"),
-        }
-        no_session_is_left(&stage).await;
-    }
 }
