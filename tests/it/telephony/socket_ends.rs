@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use futures_util::SinkExt;
 use http::Method;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
