@@ -39,7 +39,7 @@ async fn gate_for_one_login(upstream: &RawUpstream) -> Gate {
 const LOGIN: [(&str, &str); 5] = [
     (":method", "POST"),
     (":scheme", "https"),
-    (":path", "/"),
+    (":path", "/rest/system/session"),
     (":authority", "pbx.test"),
     ("authorization", "Basic YTpi"),
 ];

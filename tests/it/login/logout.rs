@@ -313,6 +313,8 @@ async fn nobody_is_told_to_be_out_whom_the_pbx_keeps() {
     stage.pbx_does(|faults| faults.wrong = Wrong::Nothing);
     is_out(&stage, &session).await;
     until("the logout", || !stage.pbx.sessions().iter().any(|one| one.id == session)).await;
+    let confirmed = "callgate_session_deletes_total{outcome=\"ok\"} 1\n";
+    until("its confirmation", || stage.gate.told("/metrics").contains(confirmed)).await;
     press(&stage, "pbx.test", &cookies).send().await.expect(200);
 }
 

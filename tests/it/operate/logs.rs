@@ -56,8 +56,8 @@ async fn each_exchange_is_one_line_and_each_login_another() {
 
     let access = of(&granted, "access").unwrap();
     assert!(access.starts_with("client=127.0.0.1 method=GET host=app.test target=\"/auth/pbx?lang=fr\" http=1.1 upstream=- status=303 sent=0 received=0 ms="), "{access}");
-    assert!(access.ends_with(" ended=complete"), "{access}");
-    assert!(of(&foreign, "access").unwrap().ends_with(" ended=complete reason=forbidden"));
+    assert!(access.ends_with(" ended=complete subject=alice account=40@acme.test"), "{access}");
+    assert!(of(&foreign, "access").unwrap().ends_with(" ended=complete reason=forbidden subject=alice"));
     assert!(lines.iter().any(|line| line.contains("target=\"/echo?a=1\" http=1.1 upstream=app status=200")));
     assert!(
         lines.iter().any(|line| line.contains("host=pbx.test target=\"/\" http=2 upstream=pbx status=200")),

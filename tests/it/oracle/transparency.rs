@@ -69,7 +69,7 @@ static ANSWERS: [Row; 11] = [
     Row { says: "order of fields", reconcile: order },
     Row { says: "hop-by-hop fields", reconcile: hop_by_hop },
     Row {
-        says: "`PBX-Account`, `PBX-Domain`, `PBX-Lang`",
+        says: "`PBX-Account`, `PBX-Domain`, `PBX-Lang`, `PBX-Logout`",
         reconcile: |told| without(&mut told.direct, is_for_the_gate),
     },
     Row { says: "length of nothing", reconcile: length_of_nothing },
