@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::{CommandResult, print_line, report_error, report_problems, run};
@@ -14,13 +14,12 @@ use crate::demo::vodia::{VodiaOptions, VodiaPbx};
 use crate::demo::voximplant::VoximplantCloud;
 use crate::model::ott::{VoximplantUser, users_line};
 use crate::observe::{RequestId, trace};
+use crate::random;
 use crate::server::InheritedSockets;
 use crate::tls::dev;
 
 /// The Voximplant password of every user of the demo.
 const PASSWORD: &str = "Demo-Passw0rd!";
-/// The environment variable in the configuration that holds the PBX administrator's password.
-const ADMIN: &str = "DEMO_PBX_ADMIN";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -51,9 +50,8 @@ async fn show(listen: SocketAddr) -> CommandResult {
 
     let folder = DemoFolder::new().map_err(|error| report_error("cannot make a folder for the demo", &error))?;
     let text = configuration(listen, app.addr, pbx.addr);
-    folder.fill(&text).map_err(|error| report_error("cannot write the files of the demo", &error))?;
-    let env = |name: &str| (name == ADMIN).then(|| password.clone());
-    let config = config::parse(&text, &folder.0, &env).map_err(|problems| report_problems(&problems))?;
+    folder.fill(&text, &password).map_err(|error| report_error("cannot write the files of the demo", &error))?;
+    let config = config::parse(&text, &folder.0, &|_| None).map_err(|problems| report_problems(&problems))?;
     run::serve(config, None, InheritedSockets::default(), |_| welcome(port, &folder.0)).await
 }
 
@@ -67,16 +65,42 @@ fn welcome(port: u16, folder: &Path) {
     trace::flush();
     // The demo goes on when standard output is closed.
     let _ = print_line(&format_args!(
-        "callgate demo
-  app    https://localhost:{port}/       log in as alice or bob; the password is the name
-  PBX    https://pbx.localhost:{port}/   a stand-in; extensions 40 (alice) and 41 (bob) of acme.test
-  phone  https://localhost:{port}/phone  logs in to a Voximplant stand-in by one-time key
+        r#"callgate demo
+  app       https://localhost:{port}/       log in as alice or bob; the password is the name
+  PBX       https://pbx.localhost:{port}/   a stand-in; extensions 40 (alice) and 41 (bob) of acme.test
+  phone     https://localhost:{port}/phone  logs in to a Voximplant stand-in by one-time key
+  bookmark  https://pbx.localhost:{port}/usr_index.htm  leads through the login and back
+  log out   https://localhost:{port}/auth/pbx/logout
 The certificate is new and made for this demo: accept it in your browser, or trust {}.
 The configuration: {}
-ready: https://localhost:{port}/",
+Commands to try in another terminal, as long as the demo runs:
+  cd {}
+  ./callgate check --online
+  ./callgate explain --link "$(./callgate link --account 40 --domain acme.test --host localhost:{port})"
+  curl -sk -c jar https://localhost:{port}/login -d 'user=alice&password=alice'
+  ./callgate explain --running --host localhost --cookie "demo_app=$(awk '/demo_app/ {{ print $7 }}' jar)"
+  curl -sk -b jar -X POST https://localhost:{port}/auth/pbx
+  ./callgate sessions list
+  ./callgate freeze account 40@acme.test --why "to see what happens"
+  curl -sk -b jar -X POST https://localhost:{port}/auth/pbx
+  ./callgate thaw account 40@acme.test
+ready: https://localhost:{port}/"#,
         folder.join("ca.pem").display(),
-        folder.join("proxy.toml").display()
+        folder.join("proxy.toml").display(),
+        quoted(folder),
     ));
+}
+
+/// Writes a path as one word for a shell.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+/// Returns the origin of the app, without the port that `https` has anyway.
+fn origin(port: u16) -> String {
+    if port == 443 { "https://localhost".to_owned() } else { format!("https://localhost:{port}") }
 }
 
 fn configuration(listen: SocketAddr, app: SocketAddr, pbx: SocketAddr) -> String {
@@ -87,14 +111,21 @@ tls = {{ cert = "fullchain.pem", key = "privkey.pem" }}
 [app]
 url = "http://{app}"
 whoami = "/api/me"
+login = "/"
 
 [pbx]
 url = "http://{pbx}"
 hosts = ["pbx.localhost"]
-admin = {{ user = "sso", password = {{ env = "{ADMIN}" }} }}
+admin = {{ user = "sso", password = {{ file = "pbx-admin" }} }}
+socket = "/auth/pbx/socket"
+auto = "{}"
 
 [voximplant]
 users = {{ file = "voximplant.htdigest" }}
+
+[[auth]]
+type = "link"
+keys = [{{ kid = "demo", secret = {{ file = "link.key" }} }}]
 
 [[allow]]
 name = "staff"
@@ -102,10 +133,17 @@ pbx = {{ domain = "{{tenant}}", account = "{{ext}}" }}
 voximplant = "{{vox}}"
 
 [[allow]]
-name = "app redirects"
-auth = "redirect"
+name = "named accounts"
+auth = ["redirect", "link"]
 pbx = {{ domain = "{{domain}}", account = "{{account}}" }}
-"#
+
+[admin]
+listen = "unix:admin.sock"
+
+[state]
+file = "callgate.state"
+"#,
+        origin(listen.port())
     )
 }
 
@@ -119,7 +157,8 @@ impl DemoFolder {
         Ok(Self(path))
     }
 
-    fn fill(&self, configuration: &str) -> io::Result<()> {
+    /// Writes the files, and a link to this program beside them. `admin`: the password of the PBX's administrator.
+    fn fill(&self, configuration: &str, admin: &str) -> io::Result<()> {
         let certificate = dev::certificate(&["localhost", "*.localhost", "pbx.localhost", "127.0.0.1", "::1"])
             .map_err(io::Error::other)?;
         let users = ["alice", "bob"].map(|user| {
@@ -130,6 +169,9 @@ impl DemoFolder {
         self.write("ca.pem", &certificate.ca)?;
         self.write("fullchain.pem", &certificate.chain)?;
         self.write("privkey.pem", &certificate.key)?;
+        self.write("pbx-admin", admin)?;
+        self.write("link.key", &random::text::<32>())?;
+        symlink(std::env::current_exe()?, self.0.join("callgate"))?;
         self.write("voximplant.htdigest", &format!("{}\n", users.join("\n")))
     }
 

@@ -91,6 +91,7 @@ mod operate {
     pub mod check;
     pub mod command_output;
     pub mod commands;
+    pub mod demo;
     pub mod drain;
     pub mod freeze;
     pub mod handover;

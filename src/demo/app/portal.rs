@@ -40,11 +40,13 @@ impl PortalApp {
         home_with_cookie(&format!("{COOKIE}={}; HttpOnly; SameSite={same_site}; Path=/", self.open_login(user)))
     }
 
+    /// Logs a user out, and tells the proxy, which ends the sessions of the PBX.
     pub(super) fn logout(&self, head: &Parts) -> Response<DemoBody> {
         if let Some(id) = server::cookie(&head.headers, COOKIE) {
             lock(&self.logins).remove(&id);
         }
-        home_with_cookie(&format!("{COOKIE}=; HttpOnly; Path=/; Max-Age=0"))
+        let response = home_with_cookie(&format!("{COOKIE}=; HttpOnly; Path=/; Max-Age=0"));
+        with_grant(response, [("logout", Some("1"))])
     }
 
     // === The PBX and the phone ===
@@ -106,7 +108,8 @@ impl PortalApp {
     }
 }
 
-/// Adds the headers by which an app grants an account, such as `pbx-account`. Skips values that no header can hold.
+/// Adds the headers by which an app grants an account or ends a login, such as `pbx-account`. Skips values that no header
+/// can hold.
 ///
 /// # Panics
 /// When a field is not made of lower-case letters.

@@ -28,7 +28,8 @@ async fn a_login_sets_the_cookie_that_whoami_knows() {
         let alice =
             json!({ "user": "alice", "name": "Alice Martin", "ext": "40", "tenant": "acme.test", "vox": "alice" });
         assert_eq!((me.status(), me.json()), ("200", alice));
-        assert_eq!(ask(app.addr, "POST /logout", &cookie, b"").await.status(), "303");
+        let left = ask(app.addr, "POST /logout", &cookie, b"").await;
+        assert_eq!((left.status(), left.header("pbx-logout")), ("303", "1"));
         assert_eq!(ask(app.addr, "GET /api/me", &cookie, b"").await.status(), "401");
     }
 }
