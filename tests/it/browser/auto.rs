@@ -4,8 +4,7 @@ use super::stage::{BrowserSetup, Stage};
 use crate::kit::vodia::Dialect;
 
 const TWO_HOSTS: &str = "auto = \"https://app.test\"\nlandings = [\"/usr_index.htm\"]";
-const ONE_HOST: &str = "auto = true\nlandings = [\"/usr_index.htm\"]\n\
-                        paths = [\"/usr_index.htm\", \"/welcome.htm\", \"/thirdparty.htm\", \"/rest/\", \"/websocket\"]";
+const ONE_HOST: &str = "auto = true\nlandings = [\"/usr_index.htm\"]";
 
 /// The PBX on a site of its own, beside the app, and on the app's own host.
 fn setups(dialect: Dialect) -> [BrowserSetup; 3] {

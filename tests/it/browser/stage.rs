@@ -63,7 +63,10 @@ impl BrowserSetup {
     /// Where the PBX is, in the words of the configuration.
     fn place(&self) -> String {
         match self.pbx {
-            "app.test" => "paths = [\"/rest/\", \"/welcome.htm\", \"/thirdparty.htm\", \"/websocket\"]".to_owned(),
+            "app.test" => {
+                let pages = ["/rest/", "/usr_index.htm", "/welcome.htm", "/thirdparty.htm", "/websocket"];
+                format!("paths = {pages:?}")
+            }
             host => format!("hosts = [\"{host}\"]"),
         }
     }
