@@ -16,7 +16,10 @@ class WebSocket {
   static OPEN = 1;
   constructor(address) { Object.assign(this, { address, readyState: WebSocket.OPEN, sent: [] }); sockets.push(this); }
   send(text) { this.sent.push(text); }
+  close() { this.readyState = 3; }
 }
+const leaving = [];
+const addEventListener = (kind, act) => { same(kind, "pagehide"); leaving.push(act); };
 const [setTimeout, setInterval] = [0, 1].map((again) => (act, wait, ...more) => timers.push({ again, act, wait, more }));
 const clearInterval = (timer) => { timers[timer - 1].again = "cleared"; };
 const answers = (ok) => { globalThis.fetch = async (address, { method, body, headers }) => ({ address, method, ok, status: ok ? 200 : 403,
@@ -51,7 +54,9 @@ for (const least of [1, 2, 4, 8, 16, 30, 30].map((seconds) => seconds * 1000)) {
 }
 same(alive.again, "cleared");
 sockets.at(-1).onopen(); sockets.at(-1).onclose();
-same(timers.at(-1).wait <= 2000, true);"#,
+same(timers.at(-1).wait <= 2000, true);
+leaving[0]();
+same(first.readyState, 3);"#,
     ),
     (
         "logIn",
