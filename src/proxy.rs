@@ -173,8 +173,7 @@ impl Proxy {
         };
         exchange.set_route(match reserved {
             Reserved::Ott => ExchangeRoute::Ott,
-            Reserved::Pbx => ExchangeRoute::Login,
-            Reserved::PbxLogout => ExchangeRoute::Login,
+            Reserved::Pbx | Reserved::PbxLogout => ExchangeRoute::Login,
             Reserved::Socket => ExchangeRoute::Socket,
             Reserved::Callgate => ExchangeRoute::Callgate,
         });

@@ -14,9 +14,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 pub use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
-pub use self::id_token::{IdTokenError, IdTokenRules};
+pub use self::id_token::{IdTokenError, IdTokenRules, ProviderTokenRules};
 pub use self::keys::{JwtKeyError, KeyFormat, VerificationKeys, algorithm};
-pub use self::logout_token::{LogoutTokenRules, ProviderLogout};
+pub use self::logout_token::ProviderLogout;
 use super::json::{self, JsonError};
 
 /// The longest token that is read, in bytes.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::OidcMethod;
 use super::metadata::{Metadata, with_query};
 use crate::model::digest::{Digest, sha256_of};
-use crate::model::jwt::{IdTokenError, LogoutTokenRules, ProviderLogout, UnverifiedToken};
+use crate::model::jwt::{IdTokenError, ProviderLogout, UnverifiedToken};
 use crate::state::{KeepError, MarkError};
 
 /// The scope in which logout tokens are marked as used.
@@ -139,12 +139,7 @@ impl OidcMethod {
     }
 
     fn judge_logout(&self, token: &UnverifiedToken<'_>, metadata: &Metadata) -> Result<ProviderLogout, IdTokenError> {
-        let rules = LogoutTokenRules {
-            issuer: &self.settings.issuer,
-            client: &self.settings.client_id,
-            trusted_audiences: self.settings.trusted_audiences.as_deref(),
-            algorithms: metadata.document.algorithms(),
-        };
+        let rules = self.token_rules(metadata);
         token.prove_logout(&metadata.keys, &rules, Timestamp::now().as_duration().as_secs_f64())
     }
 

@@ -18,7 +18,7 @@ use super::{OidcCause, OidcError, OidcMethod};
 use crate::auth::claims;
 use crate::message::target::Authority;
 use crate::model::json::{self, Json, JsonError};
-use crate::model::jwt::{IdTokenError, IdTokenRules, UnverifiedToken};
+use crate::model::jwt::{IdTokenError, IdTokenRules, ProviderTokenRules, UnverifiedToken};
 use crate::model::principal::Principal;
 use crate::model::secret::Secret;
 
@@ -89,14 +89,21 @@ impl OidcMethod {
         attempt: &OidcAttempt,
     ) -> Result<&'t Map<String, Value>, IdTokenError> {
         let rules = IdTokenRules {
-            issuer: &self.settings.issuer,
-            client: &self.settings.client_id,
-            trusted_audiences: self.settings.trusted_audiences.as_deref(),
-            algorithms: metadata.document.algorithms(),
+            provider: self.token_rules(metadata),
             nonce: &attempt.nonce,
             access_token: tokens.access_token.as_deref(),
         };
         token.prove_login(&metadata.keys, &rules, Timestamp::now().as_duration().as_secs_f64())
+    }
+
+    /// Returns the rules for every token that the provider makes for us.
+    pub(super) fn token_rules<'r>(&'r self, metadata: &'r Metadata) -> ProviderTokenRules<'r> {
+        ProviderTokenRules {
+            issuer: &self.settings.issuer,
+            client: &self.settings.client_id,
+            trusted_audiences: self.settings.trusted_audiences.as_deref(),
+            algorithms: metadata.document.algorithms(),
+        }
     }
 
     // === The token endpoint (RFC 6749 §4.1.3) ===

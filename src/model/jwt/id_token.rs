@@ -16,9 +16,9 @@ const LEEWAY: f64 = 30.0;
 /// The accepted types of ID tokens that state a type. An access token of the same provider has another.
 const TYPES: [&str; 2] = ["jwt", "jose"];
 
-/// The rules for an ID token, besides its signature.
+/// The rules for every token that a provider makes for us, besides its signature.
 #[derive(Debug, Clone, Copy)]
-pub struct IdTokenRules<'r> {
+pub struct ProviderTokenRules<'r> {
     /// The provider.
     pub issuer: &'r str,
     /// Our client id at the provider.
@@ -27,6 +27,13 @@ pub struct IdTokenRules<'r> {
     pub trusted_audiences: Option<&'r [String]>,
     /// The algorithms that the provider's metadata lists; `None`: it lists none.
     pub algorithms: Option<&'r [Algorithm]>,
+}
+
+/// The rules for an ID token, besides its signature.
+#[derive(Debug, Clone, Copy)]
+pub struct IdTokenRules<'r> {
+    /// The rules for every token of the provider.
+    pub provider: ProviderTokenRules<'r>,
     /// The nonce that the login was started with.
     pub nonce: &'r str,
     /// The access token that came with the ID token.
@@ -87,17 +94,7 @@ impl<'t> UnverifiedToken<'t> {
         rules: &IdTokenRules<'_>,
         now: f64,
     ) -> Result<&Map<String, Value>, IdTokenError> {
-        if !self.header.media_type().is_none_or(|typ| TYPES.contains(&typ.as_str())) {
-            return refuse("it has another type");
-        }
-        if rules.algorithms.is_some_and(|used| !used.contains(&self.header.algorithm)) {
-            return refuse("its algorithm is not one that the provider says to use");
-        }
-        self.check_signature(keys)?;
-        if self.alleged_issuer() != Some(rules.issuer) {
-            return refuse("it is another provider's (iss)");
-        }
-        self.check_audience(rules.client, rules.trusted_audiences)?;
+        self.check_provider(&TYPES, keys, &rules.provider)?;
         self.check_kind()?;
         self.check_life(now)?;
         if self.claims.get("nonce").and_then(Value::as_str) != Some(rules.nonce) {
@@ -110,9 +107,29 @@ impl<'t> UnverifiedToken<'t> {
         Ok(&self.claims)
     }
 
+    /// Checks that the token has one of these types, and that the provider made it for us.
+    pub(super) fn check_provider(
+        &self,
+        types: &[&str],
+        keys: &VerificationKeys,
+        rules: &ProviderTokenRules<'_>,
+    ) -> Result<(), IdTokenError> {
+        if !self.header.media_type().is_none_or(|typ| types.contains(&typ.as_str())) {
+            return refuse("it has another type");
+        }
+        if rules.algorithms.is_some_and(|used| !used.contains(&self.header.algorithm)) {
+            return refuse("its algorithm is not one that the provider says to use");
+        }
+        self.check_signature(keys)?;
+        if self.alleged_issuer() != Some(rules.issuer) {
+            return refuse("it is another provider's (iss)");
+        }
+        self.check_audience(rules.client, rules.trusted_audiences)
+    }
+
     /// Checks that the token is for us, and for no audience that is not trusted. `azp` names the client that it was
     /// issued to.
-    pub(super) fn check_audience(&self, client: &str, trusted: Option<&[String]>) -> Result<(), IdTokenError> {
+    fn check_audience(&self, client: &str, trusted: Option<&[String]>) -> Result<(), IdTokenError> {
         let audiences = self.audiences(None)?;
         let party = self.claims.get("azp");
         if !audiences.contains(&client) {
@@ -134,15 +151,21 @@ impl<'t> UnverifiedToken<'t> {
     }
 
     fn check_life(&self, now: f64) -> Result<(), TokenError> {
+        self.life(now, f64::INFINITY).map(drop)
+    }
+
+    /// Checks the times of a token that lives for `longest` seconds at most. Returns when it was issued, and when it is over.
+    pub(super) fn life(&self, now: f64, longest: f64) -> Result<(f64, f64), TokenError> {
         let until = self.time("exp", "exp is not a number")?.ok_or(TokenError::Refused("it has no exp"))?;
         let issued = self.time("iat", "iat is not a number")?.ok_or(TokenError::Refused("it has no iat"))?;
         let from = self.time("nbf", "nbf is not a number")?.unwrap_or(issued);
+        let until = until.min(issued + longest);
         if now >= until {
             return Err(TokenError::Refused("it has expired"));
         }
         match issued.max(from) > now + LEEWAY {
             true => Err(TokenError::Refused("it is not valid yet: look at the clocks")),
-            false => Ok(()),
+            false => Ok((issued, until)),
         }
     }
 
@@ -190,15 +213,16 @@ mod tests {
     const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
     const NOW: f64 = 1_000_000.0;
 
+    fn provider() -> ProviderTokenRules<'static> {
+        ProviderTokenRules { issuer: "https://id.test", client: "us", trusted_audiences: None, algorithms: None }
+    }
+
+    fn of_provider(provider: ProviderTokenRules<'_>) -> IdTokenRules<'_> {
+        IdTokenRules { provider, nonce: "n", access_token: Some("at") }
+    }
+
     fn rules() -> IdTokenRules<'static> {
-        IdTokenRules {
-            issuer: "https://id.test",
-            client: "us",
-            trusted_audiences: None,
-            algorithms: None,
-            nonce: "n",
-            access_token: Some("at"),
-        }
+        of_provider(provider())
     }
 
     /// Verifies the claims of a good ID token with some of them changed; `null` removes one.
@@ -261,7 +285,7 @@ mod tests {
         check(two(json!("project")), Err("it was given to another client (azp)"));
         for (listed, good) in [(&[][..], false), (&["other"], false), (&["other", "project"], true)] {
             let listed: Vec<_> = listed.iter().map(|name| (*name).to_owned()).collect();
-            let rules = IdTokenRules { trusted_audiences: Some(&listed), ..rules() };
+            let rules = of_provider(ProviderTokenRules { trusted_audiences: Some(&listed), ..provider() });
             let judged = judge(&two(json!("us")), &rules);
             assert_eq!(judged, if good { Ok(()) } else { Err(IdTokenError::Audience("project".into())) }, "{listed:?}");
             assert!(judge(&two(json!(null)), &rules).is_err() && judge(&json!({}), &rules).is_ok());
@@ -283,7 +307,7 @@ mod tests {
 
     #[test]
     fn only_algorithms_that_the_provider_names() {
-        let rules = IdTokenRules { algorithms: Some(&[ES256, RS256]), ..rules() };
+        let rules = of_provider(ProviderTokenRules { algorithms: Some(&[ES256, RS256]), ..provider() });
         let reason = "its algorithm is not one that the provider says to use";
         assert_eq!(judge(&json!({}), &rules), Err(IdTokenError::Refused(reason)));
     }

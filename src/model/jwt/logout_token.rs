@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::id_token::{IdTokenError, refuse};
-use super::{Algorithm, TokenError, UnverifiedToken, VerificationKeys};
+use super::id_token::{IdTokenError, ProviderTokenRules, refuse};
+use super::{UnverifiedToken, VerificationKeys};
 
 /// The member of `events` that makes a token a logout token.
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
@@ -11,23 +11,8 @@ const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 const TYPES: [&str; 2] = ["logout+jwt", "jwt"];
 /// The greatest age of a logout token in seconds, whatever its `exp`. A provider sends it at once.
 const MAX_AGE: f64 = 600.0;
-/// The tolerated lead of the provider's clock, in seconds.
-const LEEWAY: f64 = 30.0;
 /// The longest `jti`, `sid` and `sub`, in bytes.
 const MAX_TEXT: usize = 1024;
-
-/// The rules for a logout token, besides its signature.
-#[derive(Debug, Clone, Copy)]
-pub struct LogoutTokenRules<'r> {
-    /// The provider.
-    pub issuer: &'r str,
-    /// Our client id at the provider.
-    pub client: &'r str,
-    /// As for ID tokens.
-    pub trusted_audiences: Option<&'r [String]>,
-    /// The algorithms that the provider's metadata lists; `None`: it lists none.
-    pub algorithms: Option<&'r [Algorithm]>,
-}
 
 /// The contents of a valid logout token: the logins that end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,28 +45,18 @@ impl UnverifiedToken<'_> {
     pub fn prove_logout(
         &self,
         keys: &VerificationKeys,
-        rules: &LogoutTokenRules<'_>,
+        rules: &ProviderTokenRules<'_>,
         now: f64,
     ) -> Result<ProviderLogout, IdTokenError> {
-        if !self.header.media_type().is_none_or(|typ| TYPES.contains(&typ.as_str())) {
-            return refuse("it has another type");
-        }
-        if rules.algorithms.is_some_and(|used| !used.contains(&self.header.algorithm)) {
-            return refuse("its algorithm is not one that the provider says to use");
-        }
-        self.check_signature(keys)?;
-        if self.alleged_issuer() != Some(rules.issuer) {
-            return refuse("it is another provider's (iss)");
-        }
-        self.check_audience(rules.client, rules.trusted_audiences)?;
+        self.check_provider(&TYPES, keys, rules)?;
         self.check_event()?;
-        let (at, until) = self.logout_times(now)?;
+        let (issued, until) = self.life(now, MAX_AGE)?;
         let (sid, sub) = (self.optional_text("sid")?, self.optional_text("sub")?);
         if sid.is_none() && sub.is_none() {
             return refuse("it names neither a session (sid) nor a person (sub)");
         }
         let jti = self.optional_text("jti")?.ok_or(IdTokenError::Refused("it has no jti"))?;
-        Ok(ProviderLogout { sid, sub, jti, at, until })
+        Ok(ProviderLogout { sid, sub, jti, at: issued.floor() as i64, until: until.ceil() as i64 })
     }
 
     /// Checks that the token reports a logout, and nothing else: an ID token has a `nonce`, and no event.
@@ -91,21 +66,6 @@ impl UnverifiedToken<'_> {
             return refuse("it reports no logout (events)");
         }
         if self.claims.contains_key("nonce") { refuse("it has a nonce, as only ID tokens have") } else { Ok(()) }
-    }
-
-    /// Checks the times. Returns when the token was issued, and when it is certainly over.
-    fn logout_times(&self, now: f64) -> Result<(i64, i64), TokenError> {
-        let until = self.time("exp", "exp is not a number")?.ok_or(TokenError::Refused("it has no exp"))?;
-        let issued = self.time("iat", "iat is not a number")?.ok_or(TokenError::Refused("it has no iat"))?;
-        let from = self.time("nbf", "nbf is not a number")?.unwrap_or(issued);
-        let until = until.min(issued + MAX_AGE);
-        if now >= until {
-            return Err(TokenError::Refused("it has expired"));
-        }
-        match issued.max(from) > now + LEEWAY {
-            true => Err(TokenError::Refused("it is not valid yet: look at the clocks")),
-            false => Ok((issued.floor() as i64, until.ceil() as i64)),
-        }
     }
 
     /// Reads a claim that is a text if it is there.
@@ -127,8 +87,8 @@ mod tests {
     const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
     const NOW: f64 = 1_000_000.0;
 
-    fn rules() -> LogoutTokenRules<'static> {
-        LogoutTokenRules { issuer: "https://id.test", client: "us", trusted_audiences: None, algorithms: None }
+    fn rules() -> ProviderTokenRules<'static> {
+        ProviderTokenRules { issuer: "https://id.test", client: "us", trusted_audiences: None, algorithms: None }
     }
 
     fn sign(typ: Option<&str>, changes: &Value) -> String {
@@ -232,7 +192,7 @@ mod tests {
         let token = sign(None, &json!({}));
         let token = UnverifiedToken::read(token.as_bytes()).unwrap();
         assert_eq!(token.prove_logout(&keys, &rules(), NOW), Err(IdTokenError::Signature));
-        let rules = LogoutTokenRules { algorithms: Some(&[Algorithm::ES256]), ..rules() };
+        let rules = ProviderTokenRules { algorithms: Some(&[crate::model::jwt::Algorithm::ES256]), ..rules() };
         let keys = VerificationKeys::of_secret(SECRET).unwrap();
         let reason = "its algorithm is not one that the provider says to use";
         assert_eq!(token.prove_logout(&keys, &rules, NOW), refuse(reason));
