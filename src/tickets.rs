@@ -29,7 +29,7 @@ const PURPOSE: &[u8] = b"callgate ticket 1";
 
 /// A ticket, which the browser carries to the other host. Only [`Ticket::expose`] shows it.
 ///
-/// It vouches for a text that is no secret: whoever finds the ticket used or expired can still read it.
+/// It vouches for a text that is no secret: the text can be read even if the ticket is used or expired.
 pub(crate) struct Ticket(Secret);
 
 impl Ticket {

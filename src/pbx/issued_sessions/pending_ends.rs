@@ -125,7 +125,7 @@ impl PendingEnds {
         }
     }
 
-    /// Takes one out, and puts another in its place, in one step: nobody sees the queue without both.
+    /// Takes one out, and puts another in its place, in one step: no thread sees the queue without both.
     fn replace(&self, pending: &PendingEnd, next: Option<PendingEnd>) {
         {
             let mut queue = self.queue();

@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(of(&table, &[mark(SHARED)]), [0; 0]);
         assert_eq!(of(&table, &[mark(SECRET), mark(SHARED)]), [1, 3]);
         assert_eq!(of(&table, &[mark("1234abcd5678ef90")]), [0; 0]);
-        // A cookie that the configuration calls a credential is one, whoever shows it.
+        // A cookie that the configuration calls a credential identifies its caller, even if another caller shows it.
         let named = CredentialMark::named(b"sid", SHARED.as_bytes());
         assert_eq!(of(&table, &[named]), [1, 2]);
     }

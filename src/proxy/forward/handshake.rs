@@ -70,7 +70,7 @@ impl Handshake {
     /// Reads a handshake: an upgrade over HTTP/1.1 (RFC 6455 §4.2.1), or a stream over HTTP/2 (RFC 8441 §4).
     ///
     /// # Errors
-    /// When the request is none, or for another version of the protocol.
+    /// When the request is no handshake, or for another version of the protocol.
     pub(in crate::proxy) fn read(
         asked: &request::Parts,
         payload: RequestBody,

@@ -48,7 +48,7 @@ pub(super) fn find(
 ) -> Result<LandingPlace, Error> {
     check(options, login.settings)?;
     let next = options.next.clone().filter(|next| *next != login.settings.landing);
-    // A place that is too old, or not ours, is none: the login ends at the landing page.
+    // A place that is too old, or not ours, does not count: the login ends at the landing page.
     match auto::place_of(login, options.back.as_deref(), context) {
         Some(place) => Ok(LandingPlace { page: Some(place.arrival(login)), host: Some(place.host) }),
         None => Ok(LandingPlace { host: None, page: next }),

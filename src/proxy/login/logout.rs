@@ -1,7 +1,7 @@
 //! Logouts of a person: `/auth/pbx/logout` leaves the PBX, `/auth/callgate/logout` leaves the identity provider as well.
 //!
 //! Both end, first here and then at the PBX, the sessions that callgate opened for the credential that the request shows, and on a
-//! host of the PBX also the session of the browser's cookie, whoever opened it. Only a page of this or a listed origin can ask
+//! host of the PBX also the session of the browser's cookie, even if callgate did not open it. Only a page of this or a listed origin can ask
 //! for it; a `GET` shows a button and ends nothing.
 
 use std::rc::Rc;

@@ -65,8 +65,8 @@ pub(in crate::proxy) async fn answer(
     handshake.open(target, connection, context, exchange).await
 }
 
-/// Decides what the caller is granted. Credentials in the address are not looked at: a WebSocket is opened by a script, and
-/// nobody confirms a link there.
+/// Decides what the caller is granted. Credentials in the address are not looked at: a script opens a WebSocket, and no
+/// person confirms a link there.
 async fn decide<'a>(
     login: PbxLogin<'_>,
     head: &request::Parts,

@@ -165,7 +165,7 @@ async fn lead(
 
 /// Sends an order and waits for its answer. Returns `None` when the process is gone.
 async fn obeyed(lines: &mut LineStream, order: SuccessionOrder) -> Option<OldProcessReport> {
-    // A random number is none that another process has used.
+    // Another process has not used this random number.
     let number = u64::from_ne_bytes(random::bytes());
     lines.send(&NumberedOrder { number, order }).await.ok()?;
     loop {

@@ -51,7 +51,7 @@ impl AccountHints {
     }
 }
 
-/// Reads `PBX-Logout`. In doubt nobody is logged out: every line must say `1`.
+/// Reads `PBX-Logout`. In doubt no caller is logged out: every line must say `1`.
 fn logs_out(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(PBX_LOGOUT).iter().map(|line| line.as_bytes().trim_ascii()).peekable();
     let is_told = lines.peek().is_some();
