@@ -141,7 +141,8 @@ fn parse_file(
 
 fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     let listen = root.require("listen").and_then(|node| listen(node, around));
-    let certificates = root.require("tls").and_then(|node| node.table(|table| tls::certificates(table, around)));
+    let tls_node = root.require("tls");
+    let certificates = tls_node.as_ref().and_then(|node| node.table(|table| tls::certificates(table, around)));
     let redirect_http = root.get("redirect_http").and_then(|node| redirect_http(&node, listen.as_deref()));
     let workers = root.get("workers").and_then(|node| node.integer(1..=1024)).and_then(NonZeroUsize::new);
     let server = root.section("server", |table| Some(server::server(table))).unwrap_or(server::DEFAULT);
@@ -166,7 +167,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
     for node in tables(root, "auth") {
         methods.add(&node, app_node.is_some(), around);
     }
-    methods.check(certificates.as_deref());
+    methods.check(tls_node.as_ref(), certificates.as_deref());
     if let (Some(pbx), Some(node)) = (&pbx, &pbx_node) {
         own_paths::check(node, pbx, app.as_ref(), &methods.methods);
     }

@@ -123,9 +123,17 @@ pub struct Certificate {
     pub names: Vec<String>,
     /// The end of the server's own certificate.
     pub not_after: Timestamp,
-    /// The CAs of the client certificates that are required on this certificate's names; `None`: clients show no
-    /// certificate.
-    pub client_ca: Option<Vec<CertificateDer<'static>>>,
+    /// The client certificates that are asked for on this certificate's names; `None`: clients show no certificate.
+    pub client_auth: Option<CertificateRequest>,
+}
+
+/// The client certificates that a handshake asks for (`CertificateRequest`, RFC 8446 §4.3.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateRequest {
+    /// The CAs that sign them.
+    pub ca: Vec<CertificateDer<'static>>,
+    /// Whether a client may show no certificate. One that it shows is verified in any case.
+    pub is_optional: bool,
 }
 
 impl Certificate {

@@ -106,7 +106,7 @@ pub(super) async fn explain(
         LoginKind::Pbx => explain_link(login, request, context, &notes).await,
         LoginKind::Ott => explain_key(gate, question.user.as_deref(), request, context, &notes).await,
     };
-    Ok(explanation.tell(decided, notes.into_findings(), || overlooked(gate, &dry.headers)))
+    Ok(explanation.tell(decided, notes.into_findings(), || overlooked(gate, question, &dry)))
 }
 
 /// Decides on a link, as far as the session that would be opened.
@@ -187,7 +187,8 @@ fn headers(gate: &Gate, question: &LoginQuestion) -> Result<HeaderMap, Unanswera
 }
 
 /// Tells why nothing that the request shows is a credential.
-fn overlooked(gate: &Gate, headers: &HeaderMap) -> String {
+fn overlooked(gate: &Gate, question: &LoginQuestion, dry: &DryRequest) -> String {
+    let (headers, asked) = (&dry.headers, dry.context.end.client_ca.is_some());
     let methods = gate.config().methods.iter();
     let reasons = methods.filter_map(|method| match &method.kind {
         MethodKind::Oidc(_) if cookies::values(headers, cookies::PREFIX).next().is_some() => {
@@ -195,6 +196,12 @@ fn overlooked(gate: &Gate, headers: &HeaderMap) -> String {
         }
         MethodKind::Header(settings) if headers.contains_key(&settings.user) => {
             Some(format!("; {:?} counts only from the addresses of method {:?}", settings.user.as_str(), method.name))
+        }
+        MethodKind::Mtls(_) if asked && question.certificate.is_none() => {
+            Some("; the client shows no certificate, which is optional at this host".to_owned())
+        }
+        MethodKind::Mtls(_) if !asked && question.certificate.is_some() => {
+            Some("; no client is asked for a certificate at this host".to_owned())
         }
         _ => None,
     });

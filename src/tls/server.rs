@@ -10,10 +10,10 @@ use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{OtherError, ServerConfig, SignatureScheme};
 
-use crate::config::Certificate;
+use crate::config::{Certificate, CertificateRequest};
 use crate::model::digest::{Digest, sha256_of};
 
-/// The TLS policies of the listeners: one for each different `client_ca`.
+/// The TLS policies of the listeners: one for each different `client_ca` with its `client_auth`.
 ///
 /// TLS 1.2 and 1.3; ALPN prefers h2 to http/1.1 to http/1.0; stateless tickets under rotating keys; no early data.
 /// Each policy has ticket keys of its own, so that a session begun without a client certificate is never resumed where
@@ -59,18 +59,19 @@ impl TlsPolicies {
     /// # Errors
     /// When a key cannot be used or does not belong to its certificate, or a `client_ca` cannot sign certificates.
     pub fn new(certificates: &[Certificate]) -> Result<Arc<Self>, rustls::Error> {
-        let mut client_cas: Vec<Option<&[CertificateDer<'static>]>> = Vec::new();
+        let mut client_auths: Vec<Option<&CertificateRequest>> = Vec::new();
         let mut resolver = CertificateResolver::default();
         for certificate in certificates {
-            let ca = certificate.client_ca.as_deref();
-            let policy = client_cas.iter().position(|known| *known == ca).unwrap_or(client_cas.len());
-            if policy == client_cas.len() {
-                client_cas.push(ca);
+            let auth = certificate.client_auth.as_ref();
+            let policy = client_auths.iter().position(|known| *known == auth).unwrap_or(client_auths.len());
+            if policy == client_auths.len() {
+                client_auths.push(auth);
             }
             resolver.add(certificate, policy)?;
         }
         let resolver = Arc::new(resolver);
-        let policies = client_cas.into_iter().map(|ca| PolicySettings::new(&resolver, ca)).collect::<Result<_, _>>()?;
+        let policies = client_auths.into_iter().map(|auth| PolicySettings::new(&resolver, auth));
+        let policies = policies.collect::<Result<_, _>>()?;
         Ok(Arc::new(Self { certificates: resolver, policies }))
     }
 
@@ -87,7 +88,7 @@ impl TlsPolicies {
     }
 
     /// Verifies the certificates that a client shows in a handshake under a name, its own first. Returns its own
-    /// certificate, or `None` where none is asked for.
+    /// certificate, or `None` where none is asked for, or an optional one is not shown.
     ///
     /// # Errors
     /// When the handshake would fail.
@@ -121,11 +122,11 @@ impl TlsPolicies {
 impl PolicySettings {
     fn new(
         certificates: &Arc<CertificateResolver>,
-        ca: Option<&[CertificateDer<'static>]>,
+        client_auth: Option<&CertificateRequest>,
     ) -> Result<Self, rustls::Error> {
-        let client_verifier = ca.map(verifier).transpose()?;
+        let client_verifier = client_auth.map(verifier).transpose()?;
         let config = config(certificates, client_verifier.as_ref())?;
-        Ok(Self { config, client_verifier, client_ca: ca.map(ClientCa::of) })
+        Ok(Self { config, client_verifier, client_ca: client_auth.map(|auth| ClientCa::of(&auth.ca)) })
     }
 }
 
@@ -167,11 +168,13 @@ fn config(
     Ok(Arc::new(config))
 }
 
-/// Makes a verifier that requires a certificate signed by one of these authorities.
-fn verifier(ca: &[CertificateDer<'static>]) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
-    let roots = Arc::new(super::roots(ca)?);
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, super::provider()).build();
-    verifier.map_err(|error| rustls::Error::Other(OtherError(Arc::new(error))))
+/// Makes a verifier of certificates that the authorities signed. Where a certificate is optional, it accepts a client that
+/// shows none (an empty `Certificate` message, RFC 8446 §4.4.2.4), and still refuses one whose certificate is not valid.
+fn verifier(auth: &CertificateRequest) -> Result<Arc<dyn ClientCertVerifier>, rustls::Error> {
+    let roots = Arc::new(super::roots(&auth.ca)?);
+    let builder = WebPkiClientVerifier::builder_with_provider(roots, super::provider());
+    let builder = if auth.is_optional { builder.allow_unauthenticated() } else { builder };
+    builder.build().map_err(|error| rustls::Error::Other(OtherError(Arc::new(error))))
 }
 
 /// Selects the certificate by the name that the client asks for (SNI, RFC 6066 §3).

@@ -78,6 +78,7 @@ mod login {
     pub mod misuse;
     pub mod mtls;
     pub mod oidc;
+    pub mod optional_certificates;
     pub mod rules;
     pub mod trusted_header;
     pub mod vendors;

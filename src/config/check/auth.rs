@@ -83,10 +83,11 @@ impl<'d, 'i> Methods<'d, 'i> {
     }
 
     /// Checks what methods must know of each other and of the listeners.
-    pub(super) fn check(&self, certificates: Option<&[Certificate]>) {
+    pub(super) fn check(&self, tls: Option<&TomlNode<'_, '_>>, certificates: Option<&[Certificate]>) {
         header::check_apart(self);
-        if let Some(certificates) = certificates {
+        if let (Some(tls), Some(certificates)) = (tls, certificates) {
             mtls::check_asked(self, certificates);
+            mtls::check_optional(self, tls, certificates);
         }
     }
 }

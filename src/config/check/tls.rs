@@ -19,9 +19,12 @@ use x509_parser::prelude::FromDer;
 use self::chain_flaw::ChainFlaw;
 use self::file_content::FileContent;
 use super::values::each;
-use crate::config::Certificate;
 use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
+use crate::config::{Certificate, CertificateRequest};
+
+/// Whether each client must show a certificate, by the words of `client_auth`.
+const CLIENT_AUTH: [(&str, bool); 2] = [("required", false), ("optional", true)];
 
 const ONE_FORM: &str = "write { cert = \"fullchain.pem\", key = \"privkey.pem\" } or { certificates = [ { cert = \"…\", key = \"…\" }, … ] }";
 
@@ -30,45 +33,58 @@ pub(super) fn certificates(table: &TomlTable<'_, '_>, around: &Surroundings<'_>)
     let Some(list) = table.get("certificates") else {
         return certificate(table, around).map(|one| vec![one]);
     };
-    let client_ca = client_ca(table, around);
+    let client_auth = client_auth(table, around);
     let single = ["cert", "key"].map(|key| table.get(key));
     if single.iter().any(Option::is_some) {
         return table.refuse("has both one certificate and a list", ONE_FORM);
     }
     let mut certificates = each(&list.list()?, |item| item.table(|table| certificate(table, around)))?;
-    let client_ca = client_ca?;
+    let client_auth = client_auth?;
     for certificate in &mut certificates {
-        certificate.client_ca = certificate.client_ca.take().or_else(|| client_ca.clone());
+        certificate.client_auth = certificate.client_auth.take().or_else(|| client_auth.clone());
     }
     if let Some(name) = contradictory_name(&certificates) {
         return list.refuse(
-            format_args!("{name} is in two certificates with different `client_ca`"),
-            "give both the same `client_ca`, or take the name out of one: only the first would count for it",
+            format_args!("{name} is in two certificates with different `client_ca` or `client_auth`"),
+            "give both the same, or take the name out of one: only the first would count for it",
         );
     }
     Some(certificates)
 }
 
-/// Finds a name that two certificates have with different `client_ca`: clients could then avoid showing a certificate.
+/// Finds a name that two certificates have with different `client_ca` or `client_auth`: clients could then avoid showing a
+/// certificate.
 fn contradictory_name(certificates: &[Certificate]) -> Option<&str> {
     let mut asked = HashMap::new();
-    let mut names = certificates.iter().flat_map(|one| one.names.iter().map(move |name| (name, &one.client_ca)));
-    names.find(|(name, ca)| asked.entry(*name).or_insert(*ca) != ca).map(|(name, _)| name.as_str())
+    let mut names = certificates.iter().flat_map(|one| one.names.iter().map(move |name| (name, &one.client_auth)));
+    names.find(|(name, auth)| asked.entry(*name).or_insert(*auth) != auth).map(|(name, _)| name.as_str())
 }
 
-/// Reads the CAs of client certificates. An unreadable list must not count as a missing one, which would admit clients
-/// without a certificate.
+/// Reads `client_ca`, and `client_auth`, which belongs to the `client_ca` in the same table. An unreadable list must not
+/// count as a missing one, which would admit clients without a certificate.
 #[expect(clippy::option_option, reason = "a missing key and a wrong value differ")]
-fn client_ca(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Option<Vec<CertificateDer<'static>>>> {
-    table.get("client_ca").map_or(Some(None), |node| authorities(&node, around).map(Some))
+fn client_auth(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Option<CertificateRequest>> {
+    let (ca, mode) = (table.get("client_ca"), table.get("client_auth"));
+    let is_optional = mode.as_ref().map_or(Some(false), |node| node.choice(&CLIENT_AUTH));
+    match (ca, mode) {
+        (Some(ca), _) => {
+            let ca = authorities(&ca, around);
+            Some(Some(CertificateRequest { ca: ca?, is_optional: is_optional? }))
+        }
+        (None, Some(mode)) => mode.refuse(
+            "there is no `client_ca` beside it",
+            "name the authorities of the certificates in the same table, client_ca = \"client-ca.pem\", or remove this key",
+        ),
+        (None, None) => Some(None),
+    }
 }
 
 fn certificate(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Certificate> {
     let (cert, key) = (table.require("cert"), table.require("key"));
     let chain = cert.as_ref().and_then(|node| chain(node, around));
     let private = key.as_ref().and_then(|node| private_key(node, around));
-    let client_ca = client_ca(table, around);
-    let (cert, key, chain, private, client_ca) = (cert?, key?, chain?, private?, client_ca?);
+    let client_auth = client_auth(table, around);
+    let (cert, key, chain, private, client_auth) = (cert?, key?, chain?, private?, client_auth?);
     let (names, not_after) = leaf(&cert, chain.first()?, around.now)?;
     match pair(chain.clone(), &private) {
         Ok(()) => {}
@@ -81,7 +97,7 @@ fn certificate(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<C
         }
     }
     warn_of_flaw(&cert, &chain);
-    Some(Certificate { chain, key: private, names, not_after, client_ca })
+    Some(Certificate { chain, key: private, names, not_after, client_auth })
 }
 
 fn pair(chain: Vec<CertificateDer<'static>>, key: &PrivateKeyDer<'static>) -> Result<(), rustls::Error> {

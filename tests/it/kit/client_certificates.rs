@@ -78,8 +78,9 @@ impl Authority {
     }
 }
 
-/// A folder with the certificates of four hosts: `open.test` and `also.test`, where nothing is asked for, `staff.test` and
-/// `crew.test`, where a certificate of the first authority is, and `guest.test`, where one of the second is.
+/// A folder with the certificates of hosts: `open.test` and `also.test`, where nothing is asked for, `staff.test` and
+/// `crew.test`, where a certificate of the first authority is, `guest.test`, where one of the second is, and `lobby.test` and
+/// `foyer.test`, where one of the first may be shown or left out.
 pub struct CertificateFiles {
     pub dir: TempDir,
     servers: Authority,
@@ -95,13 +96,21 @@ pub const HOSTS: [(&str, &str); 5] = [
     ("guest.test", "guests.pem"),
 ];
 
+/// Hosts of every policy that the first authority has.
+pub const LOBBY: [(&str, &str); 4] = [
+    ("open.test", ""),
+    ("staff.test", "staff.pem"),
+    ("lobby.test", "staff.pem optional"),
+    ("foyer.test", "staff.pem optional"),
+];
+
 impl CertificateFiles {
     pub fn new() -> Self {
         let (servers, staff, guests) = (Authority::new("servers"), Authority::new("staff"), Authority::new("guests"));
         let dir = TempDir::new().unwrap();
         secret(&dir, "staff.pem", &staff.pem);
         secret(&dir, "guests.pem", &guests.pem);
-        for (name, _) in HOSTS {
+        for (name, _) in HOSTS.iter().chain(&LOBBY[2..]) {
             let (chain, key) = servers.sign(&[name], ExtendedKeyUsagePurpose::ServerAuth, 2099);
             secret(&dir, name, &chain);
             secret(&dir, &format!("{name}.key"), &key);
@@ -109,12 +118,16 @@ impl CertificateFiles {
         Self { dir, servers, staff, guests }
     }
 
-    /// The `tls` of all hosts, or of some.
+    /// The `tls` of all hosts, or of some. Behind the name of an authority may be a `client_auth`.
     pub fn tls(&self, hosts: &[(&str, &str)]) -> String {
         let at = self.dir.path().display();
         let entry = |(name, ca): &(&str, &str)| {
-            let ca = if ca.is_empty() { String::new() } else { format!(", client_ca = \"{at}/{ca}\"") };
-            format!("{{ cert = \"{at}/{name}\", key = \"{at}/{name}.key\"{ca} }}")
+            let asked = match ca.split_once(' ') {
+                Some((ca, mode)) => format!(", client_ca = \"{at}/{ca}\", client_auth = \"{mode}\""),
+                None if ca.is_empty() => String::new(),
+                None => format!(", client_ca = \"{at}/{ca}\""),
+            };
+            format!("{{ cert = \"{at}/{name}\", key = \"{at}/{name}.key\"{asked} }}")
         };
         format!("tls = {{ certificates = [{}] }}", hosts.iter().map(entry).collect::<Vec<_>>().join(", "))
     }

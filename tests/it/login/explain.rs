@@ -298,6 +298,59 @@ async fn a_certificate_is_judged_as_its_handshake_would() {
     }
 }
 
+#[tokio::test]
+async fn without_an_optional_certificate_the_other_methods_judge() {
+    let (staff, guests) = (Authority::new("staff"), Authority::new("guests"));
+    let folder = TempDir::new().unwrap();
+    let file = |name: &str, text: &str| {
+        secret(&folder, name, text);
+        folder.path().join(name).display().to_string()
+    };
+    let ca = file("staff.pem", staff.pem());
+    let ann = file("ann.pem", &staff.client_named(&["email:40@acme.test"]).0);
+    let bob = file("bob.pem", &guests.client_named(&["email:41@acme.test"]).0);
+    let hash = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, KEY.as_bytes()));
+    let tls = format!(
+        "tls = {{ cert = \"fullchain.pem\", key = \"privkey.pem\", client_ca = {ca:?}, client_auth = \"optional\" }}"
+    );
+    let text = format!(
+        "{tls}\n[pbx]\nurl = \"http://127.0.0.1:9\"\nhosts = [\"pbx.test\"]\n\
+         admin = {{ user = \"sso\", password = {{ env = \"PBX_ADMIN\" }} }}\n\
+         [[auth]]\ntype = \"mtls\"\n[[auth]]\ntype = \"key\"\nsha256 = \"{hash}\"\nscopes = [\"pbx\"]\ndomains = [\"acme.test\"]\n\
+         [[allow]]\nname = \"cards\"\nauth = \"mtls\"\n\
+         pbx = {{ domain = \"acme.test\", account = \"{{email|before:@}}\" }}\n\
+         [[allow]]\nname = \"keys\"\nauth = \"key\"\npbx = {{ domain = \"acme.test\", account = \"41\" }}\n"
+    );
+    let gate = Gate::start(&text).await;
+    for (arguments, code, end) in [
+        (
+            &["--certificate", &*ann][..],
+            0,
+            "Granted by rule \"cards\": account 40@acme.test, level user, at pbx.test\n",
+        ),
+        (&["--bearer", KEY], 0, "Granted by rule \"keys\": account 41@acme.test, level user, at pbx.test\n"),
+        (
+            &["--certificate", &ann, "--bearer", KEY],
+            1,
+            "Refused: more than one credential\nThe caller is told: 401 unauthenticated\n",
+        ),
+        (
+            &[],
+            1,
+            "Refused: the request shows no credential that a method looks for; the client shows no certificate, which is \
+             optional at this host\nThe caller is told: 401 unauthenticated\n",
+        ),
+        (
+            &["--certificate", &bob, "--bearer", KEY],
+            1,
+            "Refused: the handshake ends the connection: invalid peer certificate: UnknownIssuer\n",
+        ),
+    ] {
+        let told = gate.explain_with(arguments, "").await;
+        assert!(told.code == Some(code) && told.text.ends_with(end), "{arguments:?}: {}", told.text);
+    }
+}
+
 // === Method `link` ===
 
 /// Signs a link of pbx.test that is good for so many seconds.

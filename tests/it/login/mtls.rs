@@ -20,7 +20,7 @@ use crate::kit::gate::Gate;
 use crate::kit::upstream::RawUpstream;
 
 /// Connects by one name, asks for a host, and returns the status of the answer (0 without one) and the kind of handshake.
-async fn ask(gate: &Gate, config: &ClientConfig, name: &str, host: &str) -> (u16, Option<HandshakeKind>) {
+pub async fn ask(gate: &Gate, config: &ClientConfig, name: &str, host: &str) -> (u16, Option<HandshakeKind>) {
     let stream = TcpStream::connect(gate.addr).await.unwrap();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let Ok(mut tls) = TlsConnector::from(Arc::new(config.clone())).connect(name, stream).await else {
@@ -132,6 +132,11 @@ impl Careless {
     }
 }
 
+/// Lets a client offer each session everywhere.
+pub fn careless() -> Resumption {
+    Resumption::store(Arc::new(Careless(ClientSessionMemoryCache::new(32))))
+}
+
 impl ClientSessionStore for Careless {
     fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
         self.0.set_kx_hint(Self::name(), group);
@@ -168,7 +173,7 @@ async fn cve_2025_23419_a_session_is_not_resumed_under_another_policy() {
     let gate = files.gate(&HOSTS, &upstream).await;
     for version in BOTH {
         let mut nobody = files.shows(None, &[version]);
-        nobody.resumption = Resumption::store(Arc::new(Careless(ClientSessionMemoryCache::new(32))));
+        nobody.resumption = careless();
         assert_eq!(ask(&gate, &nobody, "open.test", "open.test").await, (200, Some(HandshakeKind::Full)));
         // The ticket is good where it was given, and nowhere else.
         assert_eq!(ask(&gate, &nobody, "open.test", "open.test").await, (200, Some(HandshakeKind::Resumed)));
@@ -179,7 +184,7 @@ async fn cve_2025_23419_a_session_is_not_resumed_under_another_policy() {
         }
         let ann = files.staff.client();
         let mut ann = files.shows(Some(&ann), &[version]);
-        ann.resumption = Resumption::store(Arc::new(Careless(ClientSessionMemoryCache::new(32))));
+        ann.resumption = careless();
         assert_eq!(ask(&gate, &ann, "staff.test", "staff.test").await.0, 200);
         assert_eq!(ask(&gate, &ann, "staff.test", "staff.test").await, (200, Some(HandshakeKind::Resumed)));
         assert_eq!(ask(&gate, &ann, "guest.test", "guest.test").await.0, 0, "{:?}", version.version);

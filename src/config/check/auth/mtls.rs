@@ -5,7 +5,9 @@ use crate::config::check::tls::authorities;
 use crate::config::check::values::distinct;
 use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
-use crate::config::{Certificate, CertificateName, MethodKind, MtlsConfig};
+use crate::config::{
+    Certificate, CertificateName, CertificateRequest, MethodConfig, MethodKind, MtlsConfig, TokenLocation,
+};
 
 const IDENTITIES: [(&str, CertificateName); 5] = [
     ("san-uri", CertificateName::SanUri),
@@ -45,7 +47,7 @@ fn fingerprint(node: &TomlNode<'_, '_>) -> Option<[u8; 32]> {
 /// Reports methods for certificates that no listener asks for, and methods that cannot tell which CA a certificate is
 /// from.
 pub(super) fn check_asked(methods: &Methods<'_, '_>, certificates: &[Certificate]) {
-    let asked: Vec<_> = certificates.iter().filter_map(|certificate| certificate.client_ca.as_ref()).collect();
+    let asked: Vec<_> = asked(certificates).map(|auth| &auth.ca).collect();
     for method in &methods.methods {
         let MethodKind::Mtls(settings) = &method.kind else { continue };
         let Some((_, node)) = methods.named.iter().find(|(name, _)| *name == method.name) else { continue };
@@ -67,5 +69,50 @@ pub(super) fn check_asked(methods: &Methods<'_, '_>, certificates: &[Certificate
             }
             Some(_) | None => {}
         }
+    }
+}
+
+fn asked(certificates: &[Certificate]) -> impl Iterator<Item = &CertificateRequest> {
+    certificates.iter().filter_map(|certificate| certificate.client_auth.as_ref())
+}
+
+/// Checks certificates that are optional. They protect no host, so they need a method that reads them; and browsers show
+/// them beside the cookies by which clients without a certificate log in.
+pub(super) fn check_optional(methods: &Methods<'_, '_>, tls: &TomlNode<'_, '_>, certificates: &[Certificate]) {
+    let optional: Vec<_> = asked(certificates).filter(|auth| auth.is_optional).collect();
+    // A method that was refused is not among these, but is the one that is meant.
+    let are_all_known = methods.methods.len() == methods.named.len();
+    if are_all_known && optional.iter().any(|auth| !methods.methods.iter().any(|method| reads(method, auth))) {
+        tls.refuse::<()>(
+            "a client certificate is optional (`client_auth`), and no method reads it",
+            "add an [[auth]] of type \"mtls\", or write client_auth = \"required\"",
+        );
+    }
+    let Some(cookie) = methods.methods.iter().find(|method| is_cookie(method)) else { return };
+    for (name, node) in &methods.named {
+        let is_meant = |method: &MethodConfig| method.name == *name && optional.iter().any(|auth| reads(method, auth));
+        if methods.methods.iter().any(is_meant) && node.entry("ignore_cookies").is_none() {
+            node.warn(
+                format_args!(
+                    "browsers that show a certificate and a cookie of method {:?} have two credentials, and are refused",
+                    cookie.name
+                ),
+                "add ignore_cookies = true: then the certificate decides, and the cookie only where none is shown",
+            );
+        }
+    }
+}
+
+/// Tells whether a method judges these certificates.
+fn reads(method: &MethodConfig, auth: &CertificateRequest) -> bool {
+    matches!(&method.kind, MethodKind::Mtls(settings) if settings.client_ca.as_ref().is_none_or(|own| *own == auth.ca))
+}
+
+/// Tells whether browsers show the credential of a method as a cookie.
+fn is_cookie(method: &MethodConfig) -> bool {
+    match &method.kind {
+        MethodKind::App(_) | MethodKind::Oidc(_) => true,
+        MethodKind::Jwt(settings) => matches!(settings.location, TokenLocation::Cookie(_)),
+        MethodKind::Key(_) | MethodKind::Link(_) | MethodKind::Header(_) | MethodKind::Mtls(_) => false,
     }
 }

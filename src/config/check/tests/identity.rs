@@ -109,3 +109,56 @@ fn certificates_of_clients_are_read_where_they_are_asked_for() {
     );
     assert!(config.methods[0].ignore_cookies);
 }
+
+#[test]
+fn certificates_that_are_optional_have_a_method_that_reads_them() {
+    let tls = |first: &str, second: &str| {
+        format!(
+            "listen = \"127.0.0.1:0\"\ntls = {{ certificates = [\
+             {{ cert = \"certs/fullchain.pem\", key = \"certs/privkey.pem\", client_ca = \"certs/client-ca.pem\"{first} }},\
+             {{ cert = \"certs/second.pem\", key = \"certs/second-key.pem\", client_ca = \"certs/second.pem\"{second} }}] }}\n{BOTH}"
+        )
+    };
+    const OPTIONAL: &str = ", client_auth = \"optional\"";
+    const UNREAD: &str = "2:7: `tls`: a client certificate is optional (`client_auth`), and no method reads it";
+    let method = |ca: &str| format!("[[auth]]\ntype = \"mtls\"\nname = \"of {ca}\"\nclient_ca = \"certs/{ca}.pem\"\n");
+    let (own, other) = (method("client-ca"), method("second"));
+    accepted(&tls("", ""));
+    check_text(&tls(OPTIONAL, ""), &[UNREAD]);
+    check_text(&format!("{}{other}", tls(OPTIONAL, "")), &[UNREAD]);
+    check_text(&format!("{}{own}", tls(OPTIONAL, OPTIONAL)), &[UNREAD]);
+    accepted(&format!("{}{own}", tls(OPTIONAL, "")));
+    accepted(&format!("{}{own}{other}", tls(OPTIONAL, OPTIONAL)));
+    // The method that is meant may be one that is wrong.
+    let wrong = own.replace("mtls\"", "mtls\"\nidentity = \"x\"");
+    check_text(&format!("{}{wrong}", tls(OPTIONAL, "")), &["9:12: `auth.identity`: unknown word `x`"]);
+}
+
+#[test]
+fn a_cookie_beside_an_optional_certificate_is_warned_of() {
+    let tls = |mode: &str| {
+        format!(
+            "listen = \"127.0.0.1:0\"\ntls = {{ cert = \"certs/fullchain.pem\", key = \"certs/privkey.pem\", \
+             client_ca = \"certs/client-ca.pem\", client_auth = \"{mode}\" }}\n"
+        )
+    };
+    let warnings = |mode: &str, app: &str, more: &str| {
+        let text = format!("{}[app]\nurl = \"http://a\"\n{app}[[auth]]\ntype = \"mtls\"\n{more}", tls(mode));
+        let warnings = accepted(&text).warnings;
+        let messages = warnings.into_iter().map(|warning| warning.message);
+        messages.filter(|message| message.contains("certificate")).collect::<Vec<_>>()
+    };
+    const WHOAMI: &str = "whoami = \"/me\"\n";
+    let warning =
+        "`auth`: browsers that show a certificate and a cookie of method \"app\" have two credentials, and are refused";
+    assert_eq!(warnings("optional", WHOAMI, ""), [warning]);
+    for (mode, app, more) in [
+        ("optional", WHOAMI, "ignore_cookies = true"),
+        // What is written is meant.
+        ("optional", WHOAMI, "ignore_cookies = false"),
+        ("optional", "", ""),
+        ("required", WHOAMI, ""),
+    ] {
+        assert_eq!(warnings(mode, app, more), [""; 0], "{mode} {app} {more}");
+    }
+}

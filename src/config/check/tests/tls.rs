@@ -76,27 +76,76 @@ fn a_client_ca_is_for_all_certificates_or_for_one() {
         (format!("{{ certificates = [{{ {pair} }}, {{ {second}, {ca} }}] }}"), &[false, true]),
     ] {
         let config = accepted(&format!("listen = \"[::]:0\"\ntls = {written}\n[app]\nurl = \"http://a\"\n"));
-        let found: Vec<_> = config.certificates.iter().map(|certificate| certificate.client_ca.is_some()).collect();
+        let found: Vec<_> = config.certificates.iter().map(|certificate| certificate.client_auth.is_some()).collect();
         assert_eq!(found, expected, "{written}");
     }
     let both = format!("{{ certificates = [{{ {pair} }}, {{ {second}, {other} }}], {ca} }}");
     let config = accepted(&format!("listen = \"[::]:0\"\ntls = {both}\n[app]\nurl = \"http://a\"\n"));
-    assert_ne!(config.certificates[0].client_ca, config.certificates[1].client_ca);
+    assert_ne!(config.certificates[0].client_auth, config.certificates[1].client_auth);
 }
 
 #[test]
 fn no_name_is_open_by_one_certificate_and_closed_by_another() {
     let pair = "cert = \"certs/fullchain.pem\", key = \"certs/privkey.pem\"";
     let (ca, other) = ("client_ca = \"certs/client-ca.pem\"", "client_ca = \"certs/old.pem\"");
-    let torn = "`tls.certificates`: www.example.com is in two certificates with different `client_ca`";
+    let optional = "client_auth = \"optional\"";
+    let torn = "`tls.certificates`: www.example.com is in two certificates with different `client_ca` or `client_auth`";
     for (list, around) in [
         (format!("{{ {pair} }}, {{ {pair}, {ca} }}"), String::new()),
         (format!("{{ {pair}, {ca} }}, {{ {pair} }}"), String::new()),
         (format!("{{ {pair}, {other} }}, {{ {pair} }}"), format!(", {ca}")),
+        (format!("{{ {pair}, {ca}, {optional} }}, {{ {pair}, {ca} }}"), String::new()),
+        (format!("{{ {pair} }}, {{ {pair}, {ca} }}"), format!(", {ca}, {optional}")),
     ] {
         let text =
             format!("listen = \"[::]:0\"\ntls = {{ certificates = [{list}]{around} }}\n[app]\nurl = \"http://a\"\n");
         check_text(&text, &[&format!("2:24: {torn}")]);
+    }
+}
+
+#[test]
+fn a_client_auth_belongs_to_the_client_ca_beside_it() {
+    let pair = "cert = \"certs/fullchain.pem\", key = \"certs/privkey.pem\"";
+    let second = "cert = \"certs/second.pem\", key = \"certs/second-key.pem\"";
+    let (ca, optional) = ("client_ca = \"certs/client-ca.pem\"", "client_auth = \"optional\"");
+    let tls = |written: &str| {
+        format!("listen = \"[::]:0\"\ntls = {written}\n[app]\nurl = \"http://a\"\n[[auth]]\ntype = \"mtls\"\n")
+    };
+    for (written, expected) in [
+        (format!("{{ {pair}, {ca} }}"), &[Some(false)][..]),
+        (format!("{{ {pair}, {ca}, client_auth = \"required\" }}"), &[Some(false)]),
+        (format!("{{ {pair}, {ca}, {optional} }}"), &[Some(true)]),
+        (format!("{{ certificates = [{{ {pair} }}, {{ {second} }}], {ca}, {optional} }}"), &[Some(true), Some(true)]),
+        // One with a `client_ca` of its own inherits nothing.
+        (
+            format!("{{ certificates = [{{ {pair} }}, {{ {second}, {ca} }}], {ca}, {optional} }}"),
+            &[Some(true), Some(false)],
+        ),
+        (format!("{{ certificates = [{{ {pair} }}, {{ {second}, {ca}, {optional} }}] }}"), &[None, Some(true)]),
+    ] {
+        let config = accepted(&tls(&written));
+        let modes: Vec<_> =
+            config.certificates.iter().map(|one| one.client_auth.as_ref().map(|auth| auth.is_optional)).collect();
+        assert_eq!(modes, expected, "{written}");
+    }
+    let alone = "there is no `client_ca` beside it";
+    for (written, expected) in [
+        (format!("{{ {optional}, {pair} }}"), format!("2:23: `tls.client_auth`: {alone}")),
+        (format!("{{ {optional}, certificates = [{{ {pair}, {ca} }}] }}"), format!("2:23: `tls.client_auth`: {alone}")),
+        (
+            format!("{{ certificates = [{{ {optional}, {pair} }}], {ca} }}"),
+            format!("2:41: `tls.certificates.client_auth`: {alone}"),
+        ),
+        (
+            format!("{{ client_auth = \"optionl\", {ca}, {pair} }}"),
+            "2:23: `tls.client_auth`: unknown word `optionl`".to_owned(),
+        ),
+        (
+            format!("{{ client_auth = true, {ca}, {pair} }}"),
+            "2:23: `tls.client_auth`: must be a string in quotes".into(),
+        ),
+    ] {
+        check_text(&tls(&written), &[&expected]);
     }
 }
 
