@@ -3,6 +3,7 @@
 mod distinct_keys;
 mod limiter;
 mod races;
+mod seeds;
 mod seen_credentials;
 mod source;
 mod table;

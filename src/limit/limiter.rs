@@ -7,8 +7,9 @@ use governor::clock::{Clock, MonotonicClock};
 use governor::middleware::NoOpMiddleware;
 use governor::{Quota, RateLimiter};
 
+use super::seeds::HashSeeds;
 use super::source::LimitSource;
-use super::table::{ArrivalTable, HashSeeds, TableQuery};
+use super::table::{ArrivalTable, TableQuery};
 use crate::model::rate::Rate;
 
 /// A quota for each key; the number of keys told apart is bounded.

@@ -4,12 +4,14 @@
 //! informs the operator.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::seeds::HashSeed;
 
 /// How close in time two keys of one user must be to collide.
 const NEAR: Duration = Duration::from_secs(60);
@@ -22,7 +24,7 @@ const QUIET: Duration = Duration::from_secs(15 * 60);
 #[derive(Default)]
 pub(crate) struct Races {
     last: Mutex<HashMap<String, LastKey>>,
-    seed: RandomState,
+    seed: HashSeed,
 }
 
 struct LastKey {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::seeds::{Fingerprint, HashSeeds};
 use super::source::LimitSource;
-use super::table::{Fingerprint, HashSeeds};
 
 /// A memory of bounded size. A full one drops the entry that expires first.
 ///

@@ -12,8 +12,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use governor::nanos::Nanos;
 use governor::state::StateStore;
 
-pub(super) use self::places::{Fingerprint, HashSeeds, TableQuery};
+pub(super) use self::places::TableQuery;
 use self::places::{KeyPlace, SetRegion};
+use super::seeds::Fingerprint;
 
 /// A bounded store of theoretical arrival times (a term of GCRA), by hashed key.
 ///

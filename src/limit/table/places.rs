@@ -1,10 +1,9 @@
 //! The places of a key in a table: its own, then those of the networks around it.
 
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The hash of a key: 128 bits under two random seeds, enough to rule out collisions.
-pub(crate) type Fingerprint = [u64; 2];
+use crate::limit::seeds::{Fingerprint, HashSeeds};
 
 /// A query to the table.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -113,23 +112,14 @@ fn mix(hash: u64, number: u64) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one((hash, number))
 }
 
-/// Hashes keys under random seeds.
-#[derive(Default)]
-pub(crate) struct HashSeeds([RandomState; 2]);
-
 impl HashSeeds {
-    /// Returns the fingerprint of a key.
-    pub(crate) fn fingerprint<K: Hash + ?Sized>(&self, key: &K) -> Fingerprint {
-        self.0.each_ref().map(|seed| seed.hash_one(key))
-    }
-
     /// Returns the place of a key that belongs to no network.
-    pub(crate) fn places<K: Hash + ?Sized>(&self, key: &K) -> KeyPlaces {
+    pub(in crate::limit) fn places<K: Hash + ?Sized>(&self, key: &K) -> KeyPlaces {
         KeyPlaces::alone(self.fingerprint(key))
     }
 
     /// Returns the places of a key that belongs to an address: an IPv4 address, or an IPv6 network of /64.
-    pub(crate) fn places_at<K: Hash + ?Sized>(&self, address: IpAddr, key: &K) -> KeyPlaces {
+    pub(in crate::limit) fn places_at<K: Hash + ?Sized>(&self, address: IpAddr, key: &K) -> KeyPlaces {
         let key = self.fingerprint(key);
         match address {
             IpAddr::V4(address) => self.places_v4(address, key),

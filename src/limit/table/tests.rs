@@ -3,6 +3,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::places::KeyPlaces;
 use super::*;
+use crate::limit::seeds::HashSeeds;
 
 const INTERVAL: Nanos = Nanos::new(10);
 
