@@ -2,12 +2,14 @@
 
 mod distinct_keys;
 mod limiter;
+mod packed;
 mod races;
 mod seeds;
 mod seen_credentials;
 mod source;
 mod table;
 
+use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ pub(crate) use self::races::Races;
 pub(crate) use self::seen_credentials::SeenCredentials;
 pub(crate) use self::source::LimitSource;
 use crate::config;
+use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::model::account::AdminLevel;
 
 /// How many keys a limiter tells apart before new ones share an entry; about 2.5 MB for each limiter.
@@ -53,22 +56,37 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Makes unused limiters.
+    /// Makes limiters that go on with the counts of a process before, where the rates are the same.
     #[must_use]
-    pub(crate) fn new(rates: &config::LimitsConfig) -> Self {
-        let new = |name, rate| Arc::new(Limiter::new(name, rate, KEYS));
+    pub(crate) fn new(rates: &config::LimitsConfig, memory: &mut ProcessMemory) -> Self {
+        let mut limiter = |name, rate| Arc::new(Limiter::take_over(name, rate, KEYS, memory));
         Self {
-            client: new("client", rates.client),
-            caller: new("caller", rates.caller),
-            account: new("account", rates.account),
-            admin: new("admin", rates.admin),
-            failures: new("failures", rates.failures),
-            stale_cookies: new("stale_cookies", rates.stale_cookies),
-            pbx_logins: new("pbx_logins", rates.pbx_logins),
-            pbx_accepted: Arc::new(SeenCredentials::new(KEYS, PROVEN)),
-            proven: Arc::new(SeenCredentials::new(KEYS, PROVEN)),
-            stale: Arc::new(SeenCredentials::new(KEYS, STALE)),
+            client: limiter("client", rates.client),
+            caller: limiter("caller", rates.caller),
+            account: limiter("account", rates.account),
+            admin: limiter("admin", rates.admin),
+            failures: limiter("failures", rates.failures),
+            stale_cookies: limiter("stale_cookies", rates.stale_cookies),
+            pbx_logins: limiter("pbx_logins", rates.pbx_logins),
+            pbx_accepted: Arc::new(SeenCredentials::take_over("pbx_accepted", KEYS, PROVEN, memory)),
+            proven: Arc::new(SeenCredentials::take_over("proven", KEYS, PROVEN, memory)),
+            stale: Arc::new(SeenCredentials::take_over("stale", KEYS, STALE, memory)),
         }
+    }
+
+    /// Writes all counts for the next process.
+    ///
+    /// # Errors
+    /// As the writer.
+    pub(crate) fn pass_on(&self, writer: &mut MemoryWriter<'_>) -> io::Result<()> {
+        let Self { client, caller, account, admin, failures, stale_cookies, pbx_logins, .. } = self;
+        for limiter in [client, caller, account, admin, failures, stale_cookies, pbx_logins] {
+            limiter.pass_on(writer)?;
+        }
+        for seen in [&self.pbx_accepted, &self.proven, &self.stale] {
+            seen.pass_on(writer)?;
+        }
+        Ok(())
     }
 
     /// Returns the limiter of PBX sessions of a level.
@@ -185,12 +203,12 @@ mod tests {
 
     #[test]
     fn each_limit_has_its_own_rate_and_name() {
-        check_limiters(&Limits::new(&rates(0)), 0);
+        check_limiters(&Limits::new(&rates(0), &mut ProcessMemory::default()), 0);
     }
 
     #[test]
     fn counts_go_on_where_the_rate_is_the_same() {
-        let before = Limits::new(&rates(0));
+        let before = Limits::new(&rates(0), &mut ProcessMemory::default());
         let (same, other) = (before.successor(&rates(0)), before.successor(&rates(10)));
         let limiters = |limits: &Limits| {
             let Limits { client, caller, account, admin, failures, stale_cookies, pbx_logins, .. } = limits;
@@ -208,8 +226,51 @@ mod tests {
     }
 
     #[test]
+    fn the_next_process_counts_on_where_the_rate_is_the_same() {
+        let per_day = |count: u32| format!("{count}/24h").parse().unwrap();
+        let all = |count| config::LimitsConfig {
+            client: per_day(count),
+            caller: per_day(count),
+            account: per_day(count),
+            failures: per_day(count),
+            stale_cookies: per_day(count),
+            pbx_logins: per_day(count),
+            admin: per_day(count),
+        };
+        let limiters = |limits: &Limits| {
+            let Limits { client, caller, account, admin, failures, stale_cookies, pbx_logins, .. } = limits;
+            [client, caller, account, admin, failures, stale_cookies, pbx_logins].map(Arc::clone)
+        };
+        let seen = |limits: &Limits| [&limits.proven, &limits.stale, &limits.pbx_accepted].map(Arc::clone);
+        let source = LimitSource::address([192, 0, 2, 1].into());
+        let before = Limits::new(&all(1), &mut ProcessMemory::default());
+        limiters(&before).iter().for_each(|limiter| limiter.admit("key").unwrap());
+        seen(&before).iter().for_each(|seen| assert!(seen.note(&source, Instant::now())));
+        let mut bytes = Vec::new();
+        let mut writer = MemoryWriter::begin(&mut bytes).unwrap();
+        before.pass_on(&mut writer).unwrap();
+        writer.end().unwrap();
+        // One rate differs.
+        let rates = config::LimitsConfig { account: per_day(2), ..all(1) };
+        let next = Limits::new(&rates, &mut ProcessMemory::read(&*bytes).unwrap());
+        for limiter in limiters(&next) {
+            assert_eq!(limiter.admit("key").is_ok(), limiter.name() == "account", "{}", limiter.name());
+        }
+        for seen in seen(&next) {
+            assert!(seen.has(&source, Instant::now()));
+        }
+    }
+
+    #[test]
+    fn full_tables_fit_into_a_memory() {
+        let limits = 8 * KEYS as u64 * 32;
+        let seen = 3 * KEYS.next_multiple_of(64) as u64 * 32;
+        assert!(limits + seen < crate::memory::LONGEST / 2);
+    }
+
+    #[test]
     fn a_proven_credential_lives_a_day_and_a_stale_cookie_a_quarter_of_an_hour() {
-        let (limits, start) = (Limits::new(&rates(0)), Instant::now());
+        let (limits, start) = (Limits::new(&rates(0), &mut ProcessMemory::default()), Instant::now());
         let source = LimitSource::address([192, 0, 2, 1].into());
         for (memory, minutes) in [(&limits.proven, 1440), (&limits.pbx_accepted, 1440), (&limits.stale, 15)] {
             let end = start + Duration::from_secs(minutes * 60);

@@ -186,7 +186,10 @@ impl Server {
         let store = Arc::new(
             config.state.as_deref().map_or_else(|| Ok(Store::in_memory()), |path| open_store(path, inherited))?,
         );
-        let first = Arc::new(Snapshot::new(config, logs, Arc::clone(&store))?);
+        // Asked for last: what the old process counts from now on is not counted here.
+        let mut memory = inherited.ask_for_memory();
+        let first = Arc::new(Snapshot::new(config, logs, Arc::clone(&store), &mut memory)?);
+        drop(memory);
         upstream::start_lookups().map_err(StartError::Thread)?;
         let budget = Budget::new(first.config.server.buffer_budget);
         let metrics = Metrics::start(&first.config, first.logs(), &budget);
@@ -346,7 +349,9 @@ impl Server {
     pub async fn hand_over(&mut self, command: Command) -> Result<u32, HandOverError> {
         let sockets = self.copies().map_err(HandOverError::Start)?;
         let older = self.predecessors.sockets().map_err(HandOverError::Start)?;
-        let (id, successor) = handover::start(command, HandOver { sockets, older, store: &self.store }).await?;
+        let snapshot = self.snapshot();
+        let given = HandOver { sockets, older, store: &self.store, snapshot: &snapshot };
+        let (id, successor) = handover::start(command, given).await?;
         self.predecessors.leave();
         self.successor = Some(successor);
         lock(&self.sockets).clear();

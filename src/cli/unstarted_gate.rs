@@ -4,6 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::memory::ProcessMemory;
 use crate::observe::Logs;
 use crate::observe::metrics::Tally;
 use crate::proxy::{Proxy, SharedState};
@@ -23,7 +24,7 @@ impl UnstartedGate {
     /// When a part of the configuration cannot be used, such as a certificate.
     pub(super) fn build(config: Arc<Config>) -> Result<Self, Box<dyn Error>> {
         // The state file belongs to the running gate, so used links and tokens are unknown here.
-        let shared = Arc::new(SharedState::new(&config, Arc::new(Store::in_memory()))?);
+        let shared = Arc::new(SharedState::new(&config, Arc::new(Store::in_memory()), &mut ProcessMemory::default())?);
         let tls = TlsPolicies::new(&config.certificates)?;
         let logs = Logs::discarding(config.log.format)?;
         let proxy = Proxy::new(config, &shared, logs, None, Tally::default())?;

@@ -4,11 +4,15 @@
 //! same key again reveals nothing new.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::Limited;
+use crate::memory::{MemoryWriter, ProcessMemory, nanos};
 use crate::model::rate::Rate;
 
 /// The recently answered keys of each user: at most `rate.count` different ones in any `rate.period`.
@@ -24,6 +28,24 @@ struct AnsweredKey {
     since: Instant,
 }
 
+/// The keys that count, for the same rate in the next process.
+#[derive(Serialize, Deserialize)]
+struct KeysMemory {
+    rate: Rate,
+    users: Vec<(String, Vec<KeyMemory>)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeyMemory {
+    #[serde(with = "hex")]
+    key_id: [u8; 32],
+    /// How long ago it was answered, in nanoseconds.
+    age: u64,
+}
+
+/// The name of the keys in a memory.
+const PART: &str = "distinct_keys";
+
 /// Whether a key was answered before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Novelty {
@@ -38,6 +60,43 @@ impl DistinctKeys {
     #[must_use]
     pub(crate) fn new(rate: Rate) -> Self {
         Self { rate, answered: Mutex::default() }
+    }
+
+    /// Makes a memory with the keys that a process before has answered, if its rate was the same.
+    #[must_use]
+    pub(crate) fn take_over(rate: Rate, memory: &mut ProcessMemory) -> Self {
+        let part = memory.take(PART).filter(|part: &KeysMemory| part.rate == rate);
+        part.map_or_else(|| Self::new(rate), |part| Self::from_memory(part, memory.age(), Instant::now()))
+    }
+
+    /// Writes the keys for the next process.
+    ///
+    /// # Errors
+    /// As the writer.
+    pub(crate) fn pass_on(&self, writer: &mut MemoryWriter<'_>) -> io::Result<()> {
+        writer.add(PART, &self.to_memory(writer.now()))
+    }
+
+    fn to_memory(&self, now: Instant) -> KeysMemory {
+        let written = |key: &AnsweredKey| {
+            let age = now.duration_since(key.since);
+            (age < self.rate.period).then(|| KeyMemory { key_id: key.key_id, age: nanos(age) })
+        };
+        let answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        let users = answered.iter().map(|(user, keys)| (user.clone(), keys.iter().filter_map(written).collect()));
+        KeysMemory { rate: self.rate, users: users.filter(|(_, keys): &(_, Vec<_>)| !keys.is_empty()).collect() }
+    }
+
+    /// Makes a memory of what was written `age` ago.
+    fn from_memory(memory: KeysMemory, age: Duration, now: Instant) -> Self {
+        let KeysMemory { rate, users } = memory;
+        let live = |key: KeyMemory| {
+            let age = Duration::from_nanos(key.age).saturating_add(age);
+            let since = now.checked_sub(age).filter(|_| age < rate.period)?;
+            Some(AnsweredKey { key_id: key.key_id, since })
+        };
+        let users = users.into_iter().map(|(user, keys)| (user, keys.into_iter().filter_map(live).collect()));
+        Self { rate, answered: Mutex::new(users.filter(|(_, keys): &(_, Vec<_>)| !keys.is_empty()).collect()) }
     }
 
     /// Counts a key of a known user, unless it is counted already in this period.
@@ -122,6 +181,57 @@ mod tests {
     #[test]
     fn a_time_before_the_last_one_does_no_harm() {
         check(&[("ann", 1, 10), ("ann", 2, 5), ("ann", 3, 0)], &[true, true, false]);
+    }
+
+    /// Passes keys on at a time, in a memory that comes `age` later.
+    fn passed_on(keys: &DistinctKeys, now: Instant, age: Duration) -> DistinctKeys {
+        let text = serde_json::to_string(&keys.to_memory(now)).unwrap();
+        DistinctKeys::from_memory(serde_json::from_str(&text).unwrap(), age, now + age)
+    }
+
+    #[test]
+    fn the_next_process_counts_the_same_keys_for_the_rest_of_the_period() {
+        let (keys, start) = (DistinctKeys::new("2/5min".parse().unwrap()), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        keys.admit("ann", [1; 32], start).unwrap();
+        keys.admit("ann", [2; 32], at(100)).unwrap();
+        keys.admit("bob", [1; 32], start).unwrap();
+        let next = passed_on(&keys, at(200), Duration::from_secs(1));
+        assert_eq!(next.admit("ann", [2; 32], at(201)), Ok(Novelty::Repeated));
+        assert_eq!(next.admit("ann", [3; 32], at(201)).unwrap_err().retry_after.as_secs(), 99);
+        assert_eq!(next.admit("bob", [2; 32], at(201)), Ok(Novelty::New));
+        assert_eq!(next.admit("ann", [3; 32], at(300)), Ok(Novelty::New));
+        let late = passed_on(&keys, at(200), Duration::from_secs(100));
+        assert_eq!(late.answered.lock().unwrap().len(), 1, "those of bob have expired");
+        let lost = DistinctKeys::from_memory(keys.to_memory(at(200)), Duration::MAX, at(200));
+        assert!(lost.answered.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_key_from_the_future_counts_for_a_period_at_most() {
+        let (keys, start) = (DistinctKeys::new("1/5min".parse().unwrap()), Instant::now());
+        keys.admit("ann", [1; 32], start + Duration::from_secs(1000)).unwrap();
+        let next = passed_on(&keys, start, Duration::ZERO);
+        assert_eq!(next.admit("ann", [2; 32], start).unwrap_err().retry_after.as_secs(), 300);
+    }
+
+    #[test]
+    fn keys_are_taken_over_at_the_same_rate_alone() {
+        let (rate, now) = ("1/24h".parse().unwrap(), Instant::now());
+        let keys = DistinctKeys::new(rate);
+        keys.admit("ann", [1; 32], now).unwrap();
+        let admits = |rate: &str, passed: bool| {
+            let mut bytes = Vec::new();
+            let mut writer = MemoryWriter::begin(&mut bytes).unwrap();
+            if passed {
+                keys.pass_on(&mut writer).unwrap();
+            }
+            writer.end().unwrap();
+            let mut memory = ProcessMemory::read(&*bytes).unwrap();
+            let next = DistinctKeys::take_over(rate.parse().unwrap(), &mut memory);
+            next.admit("ann", [2; 32], Instant::now()).is_ok()
+        };
+        assert!(!admits("1/24h", true) && admits("1/12h", true) && admits("1/24h", false));
     }
 
     #[test]

@@ -1,15 +1,19 @@
 //! A quota for each key, by governor's GCRA: the quota refills evenly, without fixed windows.
 
 use std::hash::Hash;
+use std::io;
 use std::time::Duration;
 
-use governor::clock::{Clock, MonotonicClock};
+use governor::clock::{Clock, MonotonicClock, Reference};
 use governor::middleware::NoOpMiddleware;
 use governor::{Quota, RateLimiter};
+use serde::{Deserialize, Serialize};
 
-use super::seeds::HashSeeds;
-use super::source::LimitSource;
-use super::table::{ArrivalTable, TableQuery};
+use super::packed::LifeLeft;
+use super::seeds::{Fingerprint, HashSeeds};
+use super::source::{LimitSource, probe};
+use super::table::{ArrivalTable, TableMemory, TableQuery};
+use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::model::rate::Rate;
 
 /// A quota for each key; the number of keys told apart is bounded.
@@ -17,7 +21,19 @@ pub(crate) struct Limiter<C: Clock = MonotonicClock> {
     name: &'static str,
     rate: Rate,
     seeds: HashSeeds,
+    table: ArrivalTable,
+    /// The time 0 of the table.
+    start: C::Instant,
     limiter: RateLimiter<TableQuery, ArrivalTable, C, NoOpMiddleware<C::Instant>>,
+}
+
+/// The counts of a limiter, for one with the same rate in the next process.
+#[derive(Serialize, Deserialize)]
+struct LimiterMemory {
+    rate: Rate,
+    seeds: HashSeeds,
+    probe: Fingerprint,
+    table: TableMemory,
 }
 
 /// A key has used up its quota.
@@ -40,6 +56,27 @@ impl Limiter {
     pub(crate) fn new(name: &'static str, rate: Rate, cap: usize) -> Self {
         Self::with_clock(name, rate, cap, MonotonicClock)
     }
+
+    /// Makes a limiter that goes on with the counts that a process before had under the same name, if its rate was the same.
+    #[must_use]
+    pub(crate) fn take_over(name: &'static str, rate: Rate, cap: usize, memory: &mut ProcessMemory) -> Self {
+        let part = memory.take(&part(name));
+        let counted = part.and_then(|part| Self::from_memory(name, rate, cap, MonotonicClock, part, memory.age()));
+        counted.unwrap_or_else(|| Self::new(name, rate, cap))
+    }
+
+    /// Writes the counts for the next process.
+    ///
+    /// # Errors
+    /// As the writer.
+    pub(crate) fn pass_on(&self, writer: &mut MemoryWriter<'_>) -> io::Result<()> {
+        writer.add(&part(self.name), &self.to_memory())
+    }
+}
+
+/// Returns the name of the counts in a memory.
+fn part(name: &str) -> String {
+    format!("limit {name}")
 }
 
 impl<C: Clock> Limiter<C> {
@@ -59,7 +96,32 @@ impl<C: Clock> Limiter<C> {
     fn with_clock(name: &'static str, rate: Rate, cap: usize, clock: C) -> Self {
         let quota = quota(rate);
         let table = ArrivalTable::new(cap, quota.replenish_interval().into());
-        Self { name, rate, seeds: HashSeeds::default(), limiter: RateLimiter::new(quota, table, clock) }
+        let start = clock.now();
+        let limiter = RateLimiter::new(quota, table.clone(), clock);
+        Self { name, rate, seeds: HashSeeds::default(), table, start, limiter }
+    }
+
+    fn to_memory(&self) -> LimiterMemory {
+        let now = self.limiter.clock().now().duration_since(self.start);
+        let Self { rate, seeds, table, .. } = self;
+        LimiterMemory { rate: *rate, seeds: *seeds, probe: probe(seeds), table: table.to_memory(now) }
+    }
+
+    /// Makes a limiter with counts that were written `age` ago; nothing if they were those of another rate or size, or under
+    /// other hashes.
+    fn from_memory(
+        name: &'static str,
+        rate: Rate,
+        cap: usize,
+        clock: C,
+        memory: LimiterMemory,
+        age: Duration,
+    ) -> Option<Self> {
+        let LimiterMemory { rate: before, seeds, probe: expected, table } = memory;
+        let limiter = Self { seeds, ..Self::with_clock(name, rate, cap, clock) };
+        let life = LifeLeft { longest: quota(rate).burst_size_replenished_in(), age };
+        let goes_on = before == rate && probe(&seeds) == expected && limiter.table.take_over(table, life);
+        goes_on.then_some(limiter)
     }
 
     /// Counts one event of a key.
@@ -249,6 +311,92 @@ mod tests {
             workers.into_iter().map(|worker| worker.join().unwrap()).sum()
         });
         assert_eq!(admitted, 100);
+    }
+
+    /// Passes a limiter on, in a memory that comes `age` later, to one of another rate or size.
+    fn passed_on(
+        limiter: &Limiter<FakeRelativeClock>,
+        rate: &str,
+        cap: usize,
+        age: Duration,
+    ) -> Option<(Limiter<FakeRelativeClock>, FakeRelativeClock)> {
+        let text = serde_json::to_string(&limiter.to_memory()).unwrap();
+        let (memory, clock) = (serde_json::from_str(&text).unwrap(), FakeRelativeClock::default());
+        // No two processes start at the same time.
+        clock.advance(Duration::from_secs(12_345));
+        let rate = rate.parse().unwrap();
+        Some((Limiter::from_memory("client", rate, cap, clock.clone(), memory, age)?, clock))
+    }
+
+    #[test]
+    fn the_next_process_counts_on_where_this_one_ends() {
+        let (limiter, clock) = limiter("2/min");
+        let source = LimitSource::address([192, 0, 2, 1].into());
+        clock.advance(Duration::from_secs(1000));
+        for _ in 0..2 {
+            limiter.admit("key").unwrap();
+            limiter.admit_source(&source).unwrap();
+        }
+        limiter.admit("other").unwrap();
+        clock.advance(Duration::from_secs(10));
+        let (next, clock) = passed_on(&limiter, "2/min", 100, Duration::from_secs(5)).unwrap();
+        assert_eq!(next.admit("key").unwrap_err().retry_after, Duration::from_secs(15));
+        assert_eq!(next.admit_source(&source).unwrap_err().retry_after, Duration::from_secs(15));
+        next.admit("other").unwrap();
+        assert!(next.admit("other").is_err());
+        next.admit("third").unwrap();
+        clock.advance(Duration::from_secs(15));
+        next.admit("key").unwrap();
+        // And so does the one after it.
+        let (third, _) = passed_on(&next, "2/min", 100, Duration::ZERO).unwrap();
+        assert_eq!(third.admit("key").unwrap_err().retry_after, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn another_rate_or_size_or_hash_begins_anew() {
+        let (limiter, _) = limiter("2/min");
+        assert!(passed_on(&limiter, "2/min", 100, Duration::ZERO).is_some());
+        for (rate, cap) in [("3/min", 100), ("2/h", 100), ("2/min burst 1", 100), ("2/min", 1000)] {
+            assert!(passed_on(&limiter, rate, cap, Duration::ZERO).is_none(), "{rate}, {cap} keys");
+        }
+        let (mut memory, clock) = (limiter.to_memory(), FakeRelativeClock::default());
+        memory.probe[0] ^= 1;
+        assert!(Limiter::from_memory("client", limiter.rate, 100, clock, memory, Duration::ZERO).is_none());
+    }
+
+    #[test]
+    fn no_clock_locks_out_for_longer_than_a_full_burst_or_admits_more() {
+        let (limiter, clock) = limiter("2/min burst 4");
+        clock.advance(Duration::from_secs(1_000_000));
+        for _ in 0..4 {
+            limiter.admit("key").unwrap();
+        }
+        let mut memory = limiter.to_memory();
+        memory.table = limiter.table.to_memory(0.into());
+        let clock = FakeRelativeClock::default();
+        let next = Limiter::from_memory("client", limiter.rate, 100, clock, memory, Duration::ZERO).unwrap();
+        assert_eq!(next.admit("key").unwrap_err().retry_after, Duration::from_secs(30));
+        let (late, _) = passed_on(&limiter, "2/min burst 4", 100, Duration::MAX).unwrap();
+        assert_eq!((0..10).filter(|_| late.admit("key").is_ok()).count(), 4);
+    }
+
+    #[test]
+    fn a_limiter_finds_its_own_counts_in_a_memory() {
+        let pass_on = |limiters: &[&Limiter]| {
+            let mut bytes = Vec::new();
+            let mut writer = MemoryWriter::begin(&mut bytes).unwrap();
+            limiters.iter().for_each(|limiter| limiter.pass_on(&mut writer).unwrap());
+            writer.end().unwrap();
+            ProcessMemory::read(&*bytes).unwrap()
+        };
+        let rate = "1/24h".parse().unwrap();
+        let [one, other] = ["one", "other"].map(|name| Limiter::new(name, rate, 100));
+        one.admit("key").unwrap();
+        let mut memory = pass_on(&[&one, &other]);
+        let [one, other, third] =
+            ["one", "other", "third"].map(|name| Limiter::take_over(name, rate, 100, &mut memory));
+        assert!(one.admit("key").is_err());
+        assert!(other.admit("key").is_ok() && third.admit("key").is_ok());
     }
 
     #[track_caller]

@@ -5,13 +5,16 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
+use std::io;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::seeds::HashSeed;
+use crate::memory::{MemoryWriter, ProcessMemory, nanos};
 
 /// How close in time two keys of one user must be to collide.
 const NEAR: Duration = Duration::from_secs(60);
@@ -36,6 +39,29 @@ struct LastKey {
     reported: Option<Instant>,
 }
 
+/// The keys that may still race or keep a race quiet, for the next process.
+#[derive(Serialize, Deserialize)]
+struct RacesMemory {
+    seed: HashSeed,
+    last: Vec<LastKeyMemory>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LastKeyMemory {
+    user: String,
+    #[serde(with = "hex")]
+    key_id: [u8; 32],
+    who: u64,
+    client: IpAddr,
+    /// How long ago it was answered, in nanoseconds.
+    age: u64,
+    /// How long ago a race was reported, in nanoseconds.
+    reported: Option<u64>,
+}
+
+/// The name of the keys in a memory.
+const PART: &str = "races";
+
 /// A collision of two clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Race {
@@ -46,6 +72,45 @@ pub(crate) struct Race {
 }
 
 impl Races {
+    /// Goes on with the keys that a process before has answered.
+    #[must_use]
+    pub(crate) fn take_over(memory: &mut ProcessMemory) -> Self {
+        let part = memory.take(PART);
+        part.map(|part| Self::from_memory(part, memory.age(), Instant::now())).unwrap_or_default()
+    }
+
+    /// Writes the keys for the next process.
+    ///
+    /// # Errors
+    /// As the writer.
+    pub(crate) fn pass_on(&self, writer: &mut MemoryWriter<'_>) -> io::Result<()> {
+        writer.add(PART, &self.to_memory(writer.now()))
+    }
+
+    fn to_memory(&self, now: Instant) -> RacesMemory {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = last.iter().filter(|(_, key)| key.matters(now)).map(|(user, key)| LastKeyMemory {
+            user: user.clone(),
+            key_id: key.key_id,
+            who: key.who,
+            client: key.client,
+            age: nanos(now.duration_since(key.since)),
+            reported: key.reported.map(|reported| nanos(now.duration_since(reported))),
+        });
+        RacesMemory { seed: self.seed, last: last.collect() }
+    }
+
+    /// Goes on with what was written `age` ago.
+    fn from_memory(memory: RacesMemory, age: Duration, now: Instant) -> Self {
+        let before = |nanos| now.checked_sub(Duration::from_nanos(nanos).saturating_add(age));
+        let live = |last: LastKeyMemory| {
+            let LastKeyMemory { user, key_id, who, client, age, reported } = last;
+            let key = LastKey { key_id, who, client, since: before(age)?, reported: reported.and_then(before) };
+            key.matters(now).then_some((user, key))
+        };
+        Self { last: Mutex::new(memory.last.into_iter().filter_map(live).collect()), seed: memory.seed }
+    }
+
     /// Notes an answered key; returns the race if another client's key of the same user was answered just before.
     pub(crate) fn note(
         &self,
@@ -67,6 +132,14 @@ impl Races {
         let reported = if met && is_news { Some(now) } else { last.reported };
         *last = LastKey { key_id, who, client, since: now, reported };
         race
+    }
+}
+
+impl LastKey {
+    /// Returns whether it may still race, or keep a race quiet.
+    fn matters(&self, now: Instant) -> bool {
+        now.duration_since(self.since) < NEAR
+            || self.reported.is_some_and(|reported| now.duration_since(reported) < QUIET)
     }
 }
 
@@ -127,5 +200,39 @@ mod tests {
         let [one, two] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
         races.note("ann", [1; 32], &1, one, now);
         assert_eq!(races.note("ann", [2; 32], &2, two, now), Some(Race { earlier: one, is_news: true }));
+    }
+
+    #[test]
+    fn the_next_process_goes_on_with_the_races() {
+        let [one, two] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let races = Races::default();
+        races.note("old", [1; 32], &1, one, start);
+        races.note("ann", [1; 32], &1, one, at(100));
+        races.note("bob", [1; 32], &1, one, at(0));
+        races.note("bob", [2; 32], &2, two, at(1));
+        let next = || {
+            let text = serde_json::to_string(&races.to_memory(at(110))).unwrap();
+            Races::from_memory(serde_json::from_str(&text).unwrap(), Duration::from_secs(10), at(120))
+        };
+        assert_eq!(next().last.lock().unwrap().len(), 2, "the key of old matters no more");
+        let race = Race { earlier: one, is_news: true };
+        assert_eq!(next().note("ann", [2; 32], &2, two, at(159)), Some(race));
+        assert_eq!(next().note("ann", [2; 32], &1, two, at(159)), None, "the same caller");
+        assert_eq!(next().note("ann", [2; 32], &2, two, at(160)), None);
+        let quiet = next();
+        quiet.note("bob", [3; 32], &1, one, at(890));
+        assert_eq!(quiet.note("bob", [4; 32], &2, two, at(900)), Some(Race { earlier: one, is_news: false }));
+        assert_eq!(quiet.note("bob", [5; 32], &1, one, at(901)), Some(Race { earlier: two, is_news: true }));
+    }
+
+    #[test]
+    fn a_memory_without_races_or_a_very_old_one_begins_anew() {
+        assert!(Races::take_over(&mut ProcessMemory::default()).last.lock().unwrap().is_empty());
+        let (races, now) = (Races::default(), Instant::now());
+        races.note("ann", [1; 32], &1, [192, 0, 2, 1].into(), now);
+        let late = Races::from_memory(races.to_memory(now), Duration::MAX, now);
+        assert!(late.last.lock().unwrap().is_empty());
     }
 }

@@ -7,22 +7,25 @@
 
 mod places;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use governor::nanos::Nanos;
 use governor::state::StateStore;
+use serde::{Deserialize, Serialize};
 
 pub(super) use self::places::TableQuery;
 use self::places::{KeyPlace, SetRegion};
+use super::packed::{LifeLeft, PackedEntry, PackedSet};
 use super::seeds::Fingerprint;
 
 /// A bounded store of theoretical arrival times (a term of GCRA), by hashed key.
 ///
-/// It holds at most 25 bytes for each key of its capacity, and 16 KiB for the shared cells.
+/// It holds at most 25 bytes for each key of its capacity, and 16 KiB for the shared cells. Its clones are the same table.
+#[derive(Clone)]
 pub(super) struct ArrivalTable {
-    sets: Box<[Mutex<Vec<ArrivalEntry>>]>,
+    sets: Arc<[Mutex<Vec<ArrivalEntry>>]>,
     ways: usize,
-    shared: Box<[Mutex<Nanos>]>,
+    shared: Arc<[Mutex<Nanos>]>,
     interval: Nanos,
 }
 
@@ -30,6 +33,15 @@ pub(super) struct ArrivalTable {
 struct ArrivalEntry {
     key: Fingerprint,
     arrival: Nanos,
+}
+
+/// The live entries of a table, for a table of the same size in the next process.
+#[derive(Serialize, Deserialize)]
+pub(super) struct TableMemory {
+    ways: usize,
+    sets: Vec<PackedSet>,
+    /// The shared cells that live: the number of each, and the nanoseconds that it has left.
+    shared: Vec<(usize, u64)>,
 }
 
 impl ArrivalTable {
@@ -42,6 +54,32 @@ impl ArrivalTable {
             shared: (0..SHARED).map(|_| Mutex::default()).collect(),
             interval,
         }
+    }
+
+    /// Writes down what is alive at a time.
+    pub(super) fn to_memory(&self, now: Nanos) -> TableMemory {
+        let left = |arrival: Nanos| Some(arrival.saturating_sub(now).as_u64()).filter(|left| *left > 0);
+        let packed = |entry: &ArrivalEntry| left(entry.arrival).map(|left| PackedEntry { key: entry.key, left });
+        let sets = self.sets.iter().map(|set| PackedSet(lock(set).iter().filter_map(packed).collect()));
+        let shared = self.shared.iter().enumerate().filter_map(|(cell, arrival)| Some((cell, left(*lock(arrival))?)));
+        TableMemory { ways: self.ways, sets: sets.collect(), shared: shared.collect() }
+    }
+
+    /// Fills this new table, whose time is 0, with what another one held; returns whether that had the same size.
+    pub(super) fn take_over(&self, memory: TableMemory, life: LifeLeft) -> bool {
+        let is_full = |set: &PackedSet| set.0.len() > self.ways;
+        let fits = memory.ways == self.ways && memory.sets.len() == self.sets.len() && !memory.sets.iter().any(is_full);
+        if !fits || memory.shared.iter().any(|(cell, _)| *cell >= self.shared.len()) {
+            return false;
+        }
+        for (set, packed) in self.sets.iter().zip(memory.sets) {
+            let live = |PackedEntry { key, left }| Some(ArrivalEntry { key, arrival: life.of(left)?.into() });
+            lock(set).extend(packed.0.into_iter().filter_map(live));
+        }
+        for (cell, left) in memory.shared {
+            *lock(&self.shared[cell]) = life.of(left).unwrap_or_default().into();
+        }
+        true
     }
 
     /// Returns the set of a place: one of its region, within the window of its networks.

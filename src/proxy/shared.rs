@@ -1,5 +1,6 @@
 //! The state that all workers of one configuration share, and the part of it that the next configuration keeps.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::auth::AuthSources;
 use crate::config::{self, Config, VoximplantConfig};
 use crate::freeze::Freezes;
 use crate::limit::{DistinctKeys, Limiter, Limits, Races};
+use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::health::ReadinessParts;
 use crate::observe::metrics::Freshness;
@@ -84,11 +86,11 @@ impl Connectors {
 }
 
 impl SharedState {
-    /// Prepares the state for the first configuration.
+    /// Prepares the state for the first configuration, with what a process before remembered.
     ///
     /// # Errors
     /// When the trust roots of an upstream cannot be used.
-    pub(crate) fn new(config: &Config, store: Arc<Store>) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(config: &Config, store: Arc<Store>, memory: &mut ProcessMemory) -> Result<Self, rustls::Error> {
         Ok(Self {
             auth: Arc::new(AuthSources::new(config, Arc::clone(&store))?),
             pbx: Arc::new(PbxState {
@@ -99,11 +101,11 @@ impl SharedState {
                 seal: Arc::new(SealKey::random()),
             }),
             login: Arc::new(LoginState {
-                limits: Limits::new(&config.limits),
-                distinct_keys: distinct_keys(config),
-                races: Arc::default(),
+                limits: Limits::new(&config.limits, memory),
+                distinct_keys: distinct_keys(config, memory),
+                races: Arc::new(Races::take_over(memory)),
                 freezes: Arc::new(Freezes::new(Arc::clone(&store))),
-                voximplant: VoximplantState::new(config, &store),
+                voximplant: VoximplantState::new(config, &store, memory),
                 store,
             }),
             connectors: Connectors::new(config)?,
@@ -128,6 +130,14 @@ impl SharedState {
             connectors,
             auth: Arc::new(self.auth.successor(config)?),
         })
+    }
+
+    /// Writes what the next process is to remember.
+    ///
+    /// # Errors
+    /// As the writer.
+    pub(crate) fn pass_on(&self, writer: &mut MemoryWriter<'_>) -> io::Result<()> {
+        self.login.pass_on(writer)
     }
 
     /// Returns the freezes.
@@ -192,12 +202,25 @@ impl SharedState {
 }
 
 impl LoginState {
+    fn pass_on(&self, writer: &mut MemoryWriter<'_>) -> io::Result<()> {
+        self.limits.pass_on(writer)?;
+        if let Some(keys) = &self.distinct_keys {
+            keys.pass_on(writer)?;
+        }
+        self.races.pass_on(writer)?;
+        self.voximplant.new_users.pass_on(writer)
+    }
+
     fn successor(&self, before: &Config, config: &Config) -> Self {
         let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
         let is_same_rate = rate(before) == rate(config);
         Self {
             limits: self.limits.successor(&config.limits),
-            distinct_keys: if is_same_rate { self.distinct_keys.clone() } else { distinct_keys(config) },
+            distinct_keys: if is_same_rate {
+                self.distinct_keys.clone()
+            } else {
+                distinct_keys(config, &mut ProcessMemory::default())
+            },
             races: Arc::clone(&self.races),
             store: Arc::clone(&self.store),
             freezes: Arc::clone(&self.freezes),
@@ -207,15 +230,15 @@ impl LoginState {
 }
 
 impl VoximplantState {
-    fn new(config: &Config, store: &Arc<Store>) -> Self {
+    fn new(config: &Config, store: &Arc<Store>, memory: &mut ProcessMemory) -> Self {
         let phones = Arc::new(Phones::new(Arc::clone(store)));
         let newcomers = Arc::new(Newcomers::new(Arc::clone(phones.counts())));
-        Self { phones, newcomers, new_users: new_users(config) }
+        Self { phones, newcomers, new_users: new_users(config, memory) }
     }
 
     fn successor(&self, config: &Config) -> Self {
         self.newcomers.adopt(config.voximplant.as_ref());
-        let next = new_users(config);
+        let next = new_users(config, &mut ProcessMemory::default());
         let is_same_rate = self.new_users.rate() == next.rate();
         Self {
             phones: Arc::clone(&self.phones),
@@ -251,14 +274,15 @@ async fn sweep(store: Arc<Store>) {
     }
 }
 
-fn new_users(config: &Config) -> Arc<Limiter> {
+fn new_users(config: &Config, memory: &mut ProcessMemory) -> Arc<Limiter> {
     let rate =
         config.voximplant.as_ref().map_or_else(VoximplantConfig::default_new_users, |voximplant| voximplant.new_users);
-    Arc::new(Limiter::new("new_users", rate, 1))
+    Arc::new(Limiter::take_over("new_users", rate, 1, memory))
 }
 
-fn distinct_keys(config: &Config) -> Option<Arc<DistinctKeys>> {
-    config.voximplant.as_ref().map(|voximplant| Arc::new(DistinctKeys::new(voximplant.distinct_keys)))
+fn distinct_keys(config: &Config, memory: &mut ProcessMemory) -> Option<Arc<DistinctKeys>> {
+    let rate = config.voximplant.as_ref()?.distinct_keys;
+    Some(Arc::new(DistinctKeys::take_over(rate, memory)))
 }
 
 /// Tells whether two configurations may share connections to an upstream.

@@ -1,6 +1,7 @@
 //! Listening sockets that one process passes to the next, so that no queue is dropped: by systemd's socket activation
 //! (sd_listen_fds(3)), and in the same way from an old callgate to a new one.
 
+use std::error::Error;
 use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,8 +16,11 @@ use tokio::process::Child;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::listener::{Listener, ListeningSocket};
+use super::snapshot::Snapshot;
+use super::succession::memory::{self, MEMORY, NoMemory};
 use super::succession::{Predecessors, SuccessorLink};
 use crate::config::Listen;
+use crate::memory::ProcessMemory;
 use crate::state::Store;
 
 /// The first descriptor that is passed.
@@ -31,6 +35,8 @@ const OWN: &str = "callgate-own";
 const LAST: &str = "callgate-last";
 /// The name of a socket that leads to an older callgate, which keeps tunnels.
 const OLDER: &str = "callgate-older";
+/// The name of the datagram socket that leads to the old callgate, if that tells what it remembers. Otherwise it has none.
+const TELLING: &str = "callgate-memory";
 /// The variable with the names of the sockets.
 const NAMES: &str = "LISTEN_FDNAMES";
 /// The message of a new process that accepts connections.
@@ -51,6 +57,8 @@ pub struct InheritedSockets {
     sockets: Vec<(Listen, Listener)>,
     /// Leads to the old callgate, which waits for a message.
     old: Option<UnixDatagram>,
+    /// Whether the old callgate tells what it remembers.
+    is_old_telling: bool,
     /// Leads to the old callgate, for orders.
     last: Option<UnixStream>,
     /// Lead to older ones, for orders.
@@ -81,6 +89,7 @@ impl InheritedSockets {
             } else {
                 // The error of the last attempt names the descriptor.
                 inherited.old = fds.take_unix_datagram(index)?;
+                inherited.is_old_telling = name == Some(TELLING);
             }
         }
         Ok(inherited)
@@ -116,6 +125,16 @@ impl InheritedSockets {
             old.recv(&mut [0; STATE.len()])
         };
         self.old.as_ref().map(ask).is_some_and(|answer| answer.is_ok_and(|length| length > 0))
+    }
+
+    /// Asks the old callgate, if there is one, what it remembers. A new process without an answer remembers nothing.
+    pub(super) fn ask_for_memory(&self) -> ProcessMemory {
+        let ask = |old| if self.is_old_telling { memory::ask(old) } else { Err(NoMemory::OtherVersion) };
+        let answer = self.old.as_ref().map(ask).unwrap_or_else(|| Ok(ProcessMemory::default()));
+        answer.unwrap_or_else(|error| {
+            tracing::warn!(error = &error as &dyn Error, "the memory of the old process is lost: limits begin anew");
+            ProcessMemory::default()
+        })
     }
 
     /// Takes the old processes that keep tunnels.
@@ -210,16 +229,18 @@ pub(super) struct HandOver<'s> {
     pub(super) older: Vec<OwnedFd>,
     /// The store, whose file is released when the new process asks for it.
     pub(super) store: &'s Store,
+    /// What remembers all that the new process asks for.
+    pub(super) snapshot: &'s Snapshot,
 }
 
 /// Starts a process with these sockets, and waits until it accepts connections. Returns its id, and the socket that leads to
 /// it.
 pub(super) async fn start(mut command: Command, given: HandOver<'_>) -> Result<(u32, SuccessorLink), HandOverError> {
-    let HandOver { sockets, older, store } = given;
+    let HandOver { sockets, older, store, snapshot } = given;
     let (here, there) = UnixDatagram::pair().map_err(HandOverError::Start)?;
     let (link, linked) = UnixStream::pair().map_err(HandOverError::Start)?;
     let names = sockets.iter().map(|socket| if socket.is_lent { "lent" } else { OWN });
-    let names: Vec<_> = names.chain(older.iter().map(|_| OLDER)).chain([LAST]).collect();
+    let names: Vec<_> = names.chain(older.iter().map(|_| OLDER)).chain([LAST, TELLING]).collect();
     command.env(NAMES, names.join(":"));
     let fds: Vec<OwnedFd> =
         sockets.into_iter().map(OwnedFd::from).chain(older).chain([linked.into(), there.into()]).collect();
@@ -234,7 +255,7 @@ pub(super) async fn start(mut command: Command, given: HandOver<'_>) -> Result<(
     let child = tokio::process::Command::from(command).spawn().map_err(HandOverError::Start)?;
     let mut starting = StartingProcess(Some(child));
     let mut lent = None;
-    let ready = timeout(READY_TIMEOUT, is_ready(here, &mut starting, store, &mut lent)).await;
+    let ready = timeout(READY_TIMEOUT, is_ready(here, &mut starting, (store, snapshot), &mut lent)).await;
     if let Err(error) = ready.unwrap_or(Err(HandOverError::Late)) {
         starting.end().await;
         return Err(error);
@@ -250,7 +271,7 @@ pub(super) async fn start(mut command: Command, given: HandOver<'_>) -> Result<(
 async fn is_ready<'s>(
     here: UnixDatagram,
     starting: &mut StartingProcess,
-    store: &'s Store,
+    (store, snapshot): (&'s Store, &Snapshot),
     lent: &mut Option<LentStore<'s>>,
 ) -> Result<(), HandOverError> {
     here.set_nonblocking(true).map_err(HandOverError::Start)?;
@@ -274,6 +295,7 @@ async fn is_ready<'s>(
                 here.send(STATE).await.map_err(HandOverError::Start)?;
                 due = Some(Instant::now() + LENT);
             }
+            MEMORY => memory::answer(&here, snapshot).await.map_err(HandOverError::Start)?,
             // A later version may know more messages.
             _ => {}
         }

@@ -11,6 +11,7 @@ use super::control::Chore;
 use super::passthrough::PassthroughRoutes;
 use crate::config::{Certificate, Config};
 use crate::freeze::Freezes;
+use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::observe::Logs;
 use crate::observe::health::ReadinessParts;
 use crate::observe::metrics::{Freshness, Tally};
@@ -46,9 +47,15 @@ pub enum ReloadError {
 }
 
 impl Snapshot {
-    pub(super) fn new(config: Config, logs: Logs, store: Arc<Store>) -> Result<Self, StartError> {
+    /// Builds the first one, with what a process before remembered.
+    pub(super) fn new(
+        config: Config,
+        logs: Logs,
+        store: Arc<Store>,
+        memory: &mut ProcessMemory,
+    ) -> Result<Self, StartError> {
         let tls = TlsPolicies::new(&config.certificates)?;
-        let shared = Arc::new(SharedState::new(&config, store)?);
+        let shared = Arc::new(SharedState::new(&config, store, memory)?);
         let passthrough = PassthroughRoutes::new(&config.passthrough);
         Self { config: Arc::new(config), tls, passthrough, shared, logs }.tried()
     }
@@ -74,6 +81,14 @@ impl Snapshot {
     /// Builds one worker's proxy, which takes over the upstream connections of the one `before`.
     pub(super) fn proxy(&self, before: Option<&Proxy>, tally: &Tally) -> Result<Proxy, http::uri::InvalidUri> {
         Proxy::new(Arc::clone(&self.config), &self.shared, self.logs.clone(), before, tally.clone())
+    }
+
+    /// Writes what the next process is to remember.
+    ///
+    /// # Errors
+    /// As the writer.
+    pub(super) fn pass_on(&self, writer: &mut MemoryWriter<'_>) -> io::Result<()> {
+        self.shared.pass_on(writer)
     }
 
     /// Returns what the operator has frozen.

@@ -5,6 +5,7 @@
 //! its socket.
 
 mod line_stream;
+pub(super) mod memory;
 mod message;
 mod predecessors;
 mod successor_link;

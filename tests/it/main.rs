@@ -97,6 +97,7 @@ mod operate {
     pub mod freeze;
     pub mod handover;
     pub mod logs;
+    pub mod memory;
     pub mod old_processes;
     pub mod phones;
     pub mod provision;

@@ -1,5 +1,6 @@
 use std::mem::{size_of, size_of_val};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use super::places::KeyPlaces;
 use super::*;
@@ -88,6 +89,65 @@ fn a_peek_sees_room_where_the_cell_is_in_use() {
     assert!(!peek(105, 1002), "the set of even keys is full");
     assert!(peek(105, 1001), "that of odd ones is not");
     assert!(peek(110, 1002), "even ones have died");
+}
+
+// === The next process ===
+
+const LIFE: LifeLeft = LifeLeft { longest: Duration::from_nanos(10), age: Duration::ZERO };
+
+/// Passes a table on at a time, to one for `cap` keys. Returns it if it takes over.
+fn passed_on(table: &ArrivalTable, now: u64, cap: usize, life: LifeLeft) -> Option<ArrivalTable> {
+    let text = serde_json::to_string(&table.to_memory(Nanos::new(now))).unwrap();
+    let next = ArrivalTable::new(cap, INTERVAL);
+    next.take_over(serde_json::from_str(&text).unwrap(), life).then_some(next)
+}
+
+#[test]
+fn the_next_table_counts_on_from_the_time_that_is_left() {
+    let table = ArrivalTable::new(100, INTERVAL);
+    assert!(admit(&table, 100, [1, 1]) && admit(&table, 95, [2, 2]) && admit(&table, 90, [3, 3]));
+    let next = passed_on(&table, 102, 100, LIFE).unwrap();
+    assert_eq!(keys(&next), 2, "one is dead");
+    assert!(!admit(&next, 2, [2, 2]) && admit(&next, 3, [2, 2]));
+    assert!(!admit(&next, 7, [1, 1]) && admit(&next, 8, [1, 1]));
+    assert!(admit(&next, 0, [3, 3]));
+    let late = passed_on(&table, 102, 100, LifeLeft { age: Duration::from_nanos(5), ..LIFE }).unwrap();
+    assert!(!admit(&late, 2, [1, 1]) && admit(&late, 3, [1, 1]) && admit(&late, 0, [2, 2]));
+}
+
+#[test]
+fn the_next_table_has_the_shared_cells_too() {
+    let table = ArrivalTable::new(1, INTERVAL);
+    assert!(admit(&table, 100, [1, 1]) && admit(&table, 100, [2, 7]));
+    let next = passed_on(&table, 104, 1, LIFE).unwrap();
+    assert!(!admit(&next, 5, [3, 7]) && admit(&next, 5, [4, 8]));
+    let dead = passed_on(&table, 104, 1, LifeLeft { age: Duration::from_nanos(6), ..LIFE }).unwrap();
+    assert!(admit(&dead, 0, [3, 7]));
+}
+
+#[test]
+fn nothing_is_passed_on_that_lives_longer_than_a_new_entry() {
+    let table = ArrivalTable::new(100, INTERVAL);
+    assert!(admit(&table, 1_000_000, [1, 1]));
+    let next = passed_on(&table, 5, 100, LIFE).unwrap();
+    assert!(!admit(&next, 9, [1, 1]) && admit(&next, 10, [1, 1]));
+}
+
+#[test]
+fn a_table_of_another_size_takes_nothing_over() {
+    let table = ArrivalTable::new(100, INTERVAL);
+    for cap in [1, 64, 1000] {
+        assert!(passed_on(&table, 0, cap, LIFE).is_none(), "{cap}");
+    }
+    let refused = |change: &dyn Fn(&mut TableMemory)| {
+        let mut memory = table.to_memory(Nanos::new(0));
+        change(&mut memory);
+        !ArrivalTable::new(100, INTERVAL).take_over(memory, LIFE)
+    };
+    assert!(!refused(&|_| ()));
+    assert!(refused(&|memory| memory.ways = 49));
+    assert!(refused(&|memory| memory.sets[0].0 = vec![PackedEntry { key: [0, 0], left: 1 }; 51]));
+    assert!(refused(&|memory| memory.shared.push((SHARED, 1))));
 }
 
 // === Networks ===
