@@ -16,7 +16,9 @@ use tokio::time::timeout;
 use super::unstarted_gate::UnstartedGate;
 use super::{CommandResult, EX_CONFIG, load, print_line, print_remark, report_error};
 use crate::auth::{self, Provider};
-use crate::config::{self, AppMethodConfig, ChainFlaw, Config, HostPattern, JwtKeySource, MethodKind};
+use crate::config::{
+    self, AppMethodConfig, ChainFlaw, Config, HostPattern, JwtKeySource, Listen, LoginOrigin, MethodKind,
+};
 use crate::model::account::{Account, Role};
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::metrics::Tally;
@@ -86,7 +88,20 @@ fn notes(config: &Config) -> Vec<String> {
         )),
         Some(ChainFlaw::Disordered(_) | ChainFlaw::Incomplete(_)) | None => None,
     });
-    state.into_iter().chain(chains).collect()
+    state.into_iter().chain(chains).chain(unseen_port(config)).collect()
+}
+
+/// Tells that `auto` names a port at which callgate does not listen: another program may lead browsers from there to here.
+fn unseen_port(config: &Config) -> Option<String> {
+    let LoginOrigin::Other { port, origin, .. } = &config.pbx.as_ref()?.auto.as_ref()?.at else { return None };
+    let is_seen = |at: &Listen| at.tcp().is_none_or(|at| at.port() == *port);
+    let is_mapped = config.redirect_http.is_some_and(|redirect| redirect.port == Some(*port));
+    let is_hidden = !is_mapped && !config.listen.iter().any(is_seen);
+    is_hidden.then(|| {
+        format!(
+            "`auto` is {origin}, at port {port}, where callgate does not listen: right only where browsers see callgate at port {port}"
+        )
+    })
 }
 
 /// Prints a fact that was found on the way. A failed write is ignored here: the last line fails as well.
@@ -178,11 +193,14 @@ async fn try_whoami(upstream: &Rc<Upstream>, whoami: &AppMethodConfig) -> Result
         {
             Ok(())
         }
-        UpstreamResponse::Final(response) => Err(format!(
-            "{} answers {} to a caller without a cookie; it must answer 401, or every caller is logged in",
-            whoami.path,
-            response.status()
-        )),
+        UpstreamResponse::Final(response) => {
+            let advice = match response.status() {
+                StatusCode::OK => "or every caller is logged in",
+                _ => "is this the path, and does the app answer there without a redirect?",
+            };
+            let status = response.status();
+            Err(format!("{} answers {status} to a caller without a cookie; it must answer 401: {advice}", whoami.path))
+        }
         UpstreamResponse::Upgraded(..) => Err(format!("{} switches protocols", whoami.path)),
     }
 }

@@ -79,10 +79,10 @@ Commands to try in another terminal, as long as the demo runs:
   ./callgate explain --link "$(./callgate link --account 40 --domain acme.test --host localhost:{port})"
   curl -sk -c jar https://localhost:{port}/login -d 'user=alice&password=alice'
   ./callgate explain --running --host localhost --cookie "demo_app=$(awk '/demo_app/ {{ print $7 }}' jar)"
-  curl -sk -b jar -X POST https://localhost:{port}/auth/pbx
+  curl -sk -b jar -w '\n' -X POST https://localhost:{port}/auth/pbx
   ./callgate sessions list
   ./callgate freeze account 40@acme.test --why "to see what happens"
-  curl -sk -b jar -X POST https://localhost:{port}/auth/pbx
+  curl -sk -b jar -w '\n' -X POST https://localhost:{port}/auth/pbx
   ./callgate thaw account 40@acme.test
 ready: https://localhost:{port}/"#,
         folder.join("ca.pem").display(),

@@ -62,7 +62,7 @@ pub(super) struct Arguments {
     /// The address of the client [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS")]
     from: Option<IpAddr>,
-    /// The host of the request [default: the first of the configuration]
+    /// The host of the request, with its port if that is not 443 [default: the first of `hosts`]
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
     /// The account that the caller asks for
@@ -130,6 +130,9 @@ fn question(arguments: &Arguments) -> Result<LoginQuestion, String> {
         let (name, value) = line.split_once(':').ok_or("a header field is written as 'Name: value'")?;
         headers.push((name.trim().to_owned(), value.trim().to_owned()));
     }
+    if headers.iter().any(|(name, value)| name == "cookie" && !value.contains('=')) {
+        return Err("a cookie is written with its name, as 'name=value'".to_owned());
+    }
     let link = arguments.link.as_deref().map(|link| LinkUrl::read(&stdin.in_place_of(link)?)).transpose()?;
     let (host, linked) = link.map_or((None, None), |link| (Some(link.host), link.query));
     Ok(LoginQuestion {
@@ -185,7 +188,7 @@ impl LinkUrl {
         let uri: Uri = text.parse().map_err(|_| "the link is not a URL")?;
         let host = uri.authority().ok_or("the link has no host: write all of it, from https:// on")?.to_string();
         if uri.path() != PBX_PATH {
-            return Err(format!("the path of the link is not {PBX_PATH}"));
+            return Err(format!("the path of the link is not {PBX_PATH}: write that in place of one of `aliases`"));
         }
         Ok(Self { host, query: uri.query().map(str::to_owned) })
     }

@@ -24,6 +24,7 @@ use crate::state::{Freeze, KeepError, OpenError, Store};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
+#[command(subcommand_value_name = "account|user|domain|list")]
 pub(super) struct FreezeArguments {
     #[command(subcommand)]
     command: FreezeCommand,

@@ -15,15 +15,16 @@ use crate::voximplant::random_password;
 const RANDOM: usize = 24;
 
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["user", "key"]))]
 pub(super) struct Arguments {
     /// The Voximplant user's name, without `@` and the text after it
-    #[arg(long, value_name = "NAME", required_unless_present = "key")]
+    #[arg(long, value_name = "NAME")]
     user: Option<VoximplantUser>,
     /// Make a strong password instead of asking for one. The password goes to standard error, the line to standard output
     #[arg(long)]
     generate: bool,
     /// Make a key for another server instead: the key goes to standard error, its sha256 for [[auth]] to standard output
-    #[arg(long, conflicts_with_all = ["user", "generate"])]
+    #[arg(long, conflicts_with = "generate")]
     key: bool,
 }
 

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use http::uri::Authority;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{CommandResult, EX_USAGE, load, print_line, print_remark};
+use super::{CommandResult, EX_USAGE, load, print_line, print_remark, time_args};
 use crate::config::{Config, HostPattern, LinkConfig, MethodKind};
 use crate::model::link;
 use crate::model::path::PBX_PATH;
@@ -38,9 +39,9 @@ pub(super) struct Arguments {
     /// The host of the link, with its port if that is not 443; the first of `hosts` of [app] or [pbx] when not given
     #[arg(long)]
     host: Option<String>,
-    /// How long the link lives, in seconds; `ttl` of the method when not given
-    #[arg(long, value_name = "SECONDS")]
-    ttl: Option<u32>,
+    /// How long the link lives, such as 30s; `ttl` of the method when not given
+    #[arg(long, value_name = "DURATION", value_parser = lifetime)]
+    ttl: Option<Duration>,
     /// The method, by its name; the first of type "link" when not given
     #[arg(long, value_name = "NAME")]
     method: Option<String>,
@@ -52,21 +53,54 @@ pub(super) fn run(arguments: &Arguments) -> CommandResult {
         print_remark(&format_args!("callgate: {problem}"));
         ExitCode::from(EX_USAGE)
     })?;
+    if arguments.host.is_none()
+        && let Some(port) = other_port(&config)
+    {
+        print_remark(&format_args!(
+            "callgate: the link is for port 443; where browsers see callgate at port {port}, add the host with its port: --host …:{port}"
+        ));
+    }
     print_line(&url)
+}
+
+/// Returns the port at which callgate listens, if it listens at none that browsers see as 443.
+fn other_port(config: &Config) -> Option<u16> {
+    let mut ports = config.listen.iter().map(|listen| listen.tcp().map_or(443, |at| at.port()));
+    let first = ports.next()?;
+    let is_mapped = config.redirect_http.is_some_and(|redirect| redirect.port == Some(443));
+    (first != 443 && !is_mapped && ports.all(|port| port != 443)).then_some(first)
+}
+
+/// Takes a host with an optional port, as browsers name it.
+fn given_host(text: &str) -> Result<String, String> {
+    let host = text.parse::<Authority>().ok().filter(|host| !text.contains('@') && host.as_str() == text);
+    host.map(|host| host.as_str().to_ascii_lowercase())
+        .ok_or_else(|| "--host takes a host name, with its port if that is not 443: portal.example.com:8443".to_owned())
+}
+
+/// Takes a duration with its unit, or seconds.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(0) => Err("a link must live for 1s at least".to_owned()),
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => time_args::duration(text),
+    }
 }
 
 /// Returns the link, or what is missing for it.
 fn url(config: &Config, arguments: &Arguments, now: Timestamp) -> Result<String, String> {
     let links = links(config, arguments.method.as_deref())?;
-    let host =
-        arguments.host.clone().or_else(|| first_host(config)).ok_or("the host is missing: name it with --host")?;
+    let host = match &arguments.host {
+        Some(host) => given_host(host)?,
+        None => first_host(config).ok_or("the host is missing: name it with --host")?,
+    };
     let claims = claims(arguments)?;
-    let longest = links.ttl.as_secs();
-    let ttl = arguments.ttl.map_or(longest, u64::from);
-    if ttl == 0 || ttl > longest {
-        return Err(format!("links of this method live from 1 to {longest} s"));
+    let ttl = arguments.ttl.unwrap_or(links.ttl);
+    if ttl > links.ttl {
+        let longest = links.ttl.as_secs();
+        return Err(format!("links of this method live for {longest} s at most: its `ttl` can be raised to 15min"));
     }
-    let expires = now.checked_add(Duration::from_secs(ttl)).map_err(|_| "the end of the link is out of range")?;
+    let expires = now.checked_add(ttl).map_err(|_| "the end of the link is out of range")?;
     let key = links.keys.first().ok_or("the method has no key")?;
     let query = key.sign(&host, &claims, expires, &random::text::<NONCE>());
     // Verified as the gate will verify it.

@@ -32,12 +32,13 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("whom").required(true).args(["user", "from"]))]
 pub(super) struct Arguments {
     /// The user: its name, and @myapp.myaccount where `[[voximplant.applications]]` lists the application
-    #[arg(long, value_name = "NAME", required_unless_present = "from")]
+    #[arg(long, value_name = "NAME")]
     user: Option<VoximplantUser>,
     /// Add all users of a list: CSV with a header line, and the columns user and, if you like, display_name
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["user", "create", "application_id"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["create", "application_id"])]
     from: Option<PathBuf>,
     /// Add the user at Voximplant. Without it, the user must exist and gets a new password
     #[arg(long)]

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{CommandResult, admin_client, print_line, print_remark};
+use crate::model::freeze_target::FreezeTarget;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum SessionsCommand {
@@ -19,7 +20,7 @@ pub(super) enum SessionsCommand {
 #[derive(Debug, clap::Args)]
 pub(super) struct SessionListArguments {
     /// Only those of an account: 40@acme.example.com
-    #[arg(long, conflicts_with = "domain")]
+    #[arg(long, conflicts_with = "domain", value_parser = account)]
     account: Option<String>,
     /// Only those of a PBX domain
     #[arg(long)]
@@ -51,7 +52,7 @@ struct EndedSessions {
     /// The number of the session, as in the list
     number: Option<u64>,
     /// Those of an account: 40@acme.example.com
-    #[arg(long)]
+    #[arg(long, value_parser = account)]
     account: Option<String>,
     /// Those of a PBX domain, its administrators' too
     #[arg(long)]
@@ -77,7 +78,7 @@ fn list(listing: &SessionListArguments) -> CommandResult {
     let sessions = sessions.as_array().map(Vec::as_slice).unwrap_or_default();
     sessions.iter().try_for_each(|session| print_line(&line(session)))?;
     if sessions.is_empty() {
-        print_line(&"no session is open")?;
+        print_line(&"no session is open that callgate knows")?;
     }
     Ok(())
 }
@@ -98,6 +99,11 @@ fn end(ending: &SessionEndArguments) -> CommandResult {
         return Ok(());
     }
     ended.iter().try_for_each(|session| print_line(&format_args!("ended {}", line(session))))
+}
+
+/// Takes an account in the form that the gate knows.
+fn account(text: &str) -> Result<String, String> {
+    format!("account {text}").parse::<FreezeTarget>().map(|_| text.to_owned())
 }
 
 /// Describes a session on one line.

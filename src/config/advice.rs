@@ -30,6 +30,15 @@ fn is_near(word: &str, name: &str) -> bool {
     strsim::osa_distance(&word, &name) <= 2.min(name.len() / 2) || starts(&word, &name) || starts(&name, &word)
 }
 
+/// Returns the key that a table has in the place of one with another name.
+pub(super) fn own_name(table: &str, key: &str) -> Option<&'static str> {
+    match (table, key) {
+        ("passthrough", "host" | "hosts") => Some("names"),
+        ("passthrough", "url") => Some("to"),
+        _ => None,
+    }
+}
+
 /// Tells which table a key belongs to that is unknown in its own.
 pub(super) fn home(key: &str) -> Option<&'static str> {
     HOMES.iter().find(|(keys, _)| keys.contains(&key)).map(|(_, home)| *home)
@@ -97,9 +106,18 @@ pub(super) fn rewrite(path: &str, wanted: &str, found: &DeValue<'_>) -> String {
             None => format!("write {last} = {{ … }}"),
         },
         (LIST, DeValue::String(_)) => format!("put brackets around it: {last} = [\"…\"]"),
-        (LIST, _) => format!("write {last} = [\"…\"]"),
+        (LIST, _) => match LISTS.iter().find(|(key, _)| *key == path) {
+            Some((_, example)) => format!("write {last} = {example}"),
+            None => format!("write {last} = [\"…\"]"),
+        },
         (TEXT, DeValue::Table(_) | DeValue::Array(_)) => format!("write {last} = \"…\""),
-        (TEXT, _) => format!("put it in quotes: {last} = \"…\""),
+        (TEXT, DeValue::Integer(count)) if path.starts_with("limits.") => {
+            format!("put it in quotes, with its time: {last} = \"{}/min\"", count.as_str())
+        }
+        (TEXT, _) => match TEXTS.iter().find(|(key, _)| *key == path) {
+            Some((_, example)) => format!("write {last} = \"{example}\""),
+            None => format!("put it in quotes: {last} = \"…\""),
+        },
         (NUMBER, DeValue::String(_)) => "write it without quotes, in digits".to_owned(),
         (NUMBER, _) => "write it in digits, without a point".to_owned(),
         (SWITCH, DeValue::String(_)) => "write it without quotes".to_owned(),
@@ -127,6 +145,12 @@ const TABLES: [(&str, &str); 9] = [
     ("admin", "{ listen = \"127.0.0.1:9443\" }"),
     ("audit", "{ file = \"log/audit.log\" }"),
 ];
+
+/// Examples of texts in whose place people write `true`.
+const TEXTS: [(&str, &str); 2] = [("pbx.socket", "/auth/pbx/socket"), ("voximplant.provision", "on-first-login")];
+
+/// Examples of lists of tables.
+const LISTS: [(&str, &str); 1] = [("auth.keys", "[{ kid = \"…\", secret = { file = \"…\" } }]")];
 
 /// Names the type of a value, never the value, which may be a misplaced secret.
 const fn kind(value: &DeValue<'_>) -> &'static str {
@@ -159,12 +183,14 @@ pub(super) fn syntax(text: &str, byte: usize, message: &str) -> String {
         _ if is_header && !line.contains('=') && !line.trim_end().ends_with(']') => {
             "close the name of the table with ]".to_owned()
         }
-        "duplicate key" if line.trim() == "[auth]" || line.trim() == "[allow]" => {
+        "duplicate key" if ["[auth]", "[allow]", "[passthrough]"].contains(&line.trim()) => {
             format!("write [{}], in double brackets, here and above", line.trim())
         }
         "duplicate key" => {
             let at = first_line_of(text, byte, line).map_or_else(String::new, |number| format!(" (line {number})"));
-            format!("it stands above already{at}: keep one; only [[auth]] and [[allow]] may be repeated")
+            format!(
+                "it stands above already{at}: keep one; only tables in double brackets, such as [[allow]], may be repeated"
+            )
         }
         _ if message.starts_with("key with no value") && line.contains(':') && !line.contains('=') => {
             format!("write = in the place of the colon: {name} = …")

@@ -160,7 +160,10 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
         upstream::check_parted(app, pbx, node);
     }
 
-    if let (Some(pbx), Some(node)) = (&pbx, &pbx_node) {
+    // Without an [app] that was read, its hosts are not known.
+    if let (Some(pbx), Some(node)) = (&pbx, &pbx_node)
+        && app.is_some() == app_node.is_some()
+    {
         auto::check_served(app.as_ref(), pbx, node.entry("auto").as_ref());
     }
 

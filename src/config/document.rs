@@ -145,13 +145,16 @@ impl<'d, 'i> TomlTable<'d, 'i> {
         for key in self.entries.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
             let path = self.path_of(&key.get_ref().escape_debug().to_string());
             let message = format!("unknown key `{path}`");
-            self.document.report(key.span().start, message, Some(hint_for(key.get_ref(), &known)));
+            self.document.report(key.span().start, message, Some(hint_for(&self.path, key.get_ref(), &known)));
         }
     }
 }
 
 /// Returns the hint for an unknown key: where it belongs, or a known key that looks like it.
-fn hint_for(key: &str, known: &[&str]) -> String {
+fn hint_for(table: &str, key: &str, known: &[&str]) -> String {
+    if let Some(name) = advice::own_name(table, key) {
+        return format!("did you mean `{name}`?");
+    }
     match advice::home(key) {
         Some(home) if !advice::has_similar(key, known) => format!("`{key}` belongs {home}"),
         Some(_) | None => did_you_mean(key, known),

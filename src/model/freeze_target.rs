@@ -68,7 +68,10 @@ impl FromStr for FreezeTarget {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let form = || "write account 40@acme.example.com, user ann, or domain acme.example.com".to_owned();
         let (kind, name) = text.split_once(' ').ok_or_else(form)?;
-        let domain = |name: &str| name.parse::<Domain>().map_err(|_| format!("{name:?} is not a domain of the PBX"));
+        let domain = |name: &str| {
+            let problem = |_| format!("{name:?} is not a domain of the PBX, such as acme.example.com");
+            name.parse::<Domain>().map_err(problem)
+        };
         match kind {
             "account" => {
                 let (user, of) = name
@@ -77,7 +80,12 @@ impl FromStr for FreezeTarget {
                 let account = Account::new(user, domain(of)?);
                 account.map(Self::Account).map_err(|why| format!("{name:?} is not an account: {why}"))
             }
-            "user" => name.parse().map(Self::User).map_err(|why| format!("{name:?} is not a user: {why}")),
+            "user" => name.parse().map(Self::User).map_err(|why| {
+                let at =
+                    if name.contains('@') { "; behind an @ stands an application, as in ann@sales.acme" } else { "" };
+                format!("{name:?} is not a user: {why}{at}")
+            }),
+            "domain" if name.contains('@') => Err(format!("{name:?} is an account: write account {name}")),
             "domain" => domain(name).map(Self::Domain),
             _ => Err(form()),
         }
@@ -115,6 +123,8 @@ mod tests {
         check("account admin@acme.test", Err("administrator"));
         check("account 40@acme test", Err("not a domain"));
         check("user Ann", Err("not a user"));
+        check("user ann@b", Err("behind an @ stands an application"));
         check("domain acme/test", Err("not a domain"));
+        check("domain 40@acme.test", Err("write account 40@acme.test"));
     }
 }

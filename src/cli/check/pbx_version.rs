@@ -25,13 +25,16 @@ pub(super) async fn report(upstream: &Rc<Upstream>, settings: &PbxConfig) -> Opt
         Some(false) => "it has no page /thirdparty.htm, so handoff = \"link\" is for it",
         None => "it does not answer for the page /thirdparty.htm",
     };
-    print_fact(&format_args!("pbx: {}; {dialect}", server.as_deref().unwrap_or("the version is unknown")));
+    print_fact(&format_args!("pbx: {}; {dialect}", server.as_deref().unwrap_or(UNKNOWN)));
     let is_contradiction = knows_tokens == Some(false) && settings.handoff == Handoff::Cookie;
     is_contradiction.then(|| {
         "pbx: the PBX has no page /thirdparty.htm, so it is too old for handoff = \"cookie\": write handoff = \"link\" into [pbx]"
             .to_owned()
     })
 }
+
+/// Printed for a server without the field `Server`, such as an app whose address was written at `[pbx]`.
+const UNKNOWN: &str = "the server does not say that it is a PBX (Server: PBX/…): is `url` right?";
 
 /// The head of an answer.
 struct PageHead {

@@ -93,6 +93,10 @@ fn method_name(node: &TomlNode<'_, '_>, methods: &Methods<'_, '_>) -> Option<Str
     if name == REDIRECT || methods.has(name) {
         return Some(name.to_owned());
     }
+    if name == "app" {
+        let hint = "add `whoami` to [app]: it makes this method; or an [[auth]] table with this `name`";
+        return node.refuse(format_args!("there is no method `{name}`"), hint);
+    }
     let known: Vec<_> = methods.named.iter().map(|(name, _)| name.as_str()).chain([REDIRECT]).collect();
     node.refuse_word(format_args!("there is no method `{name}`"), name, &known)
 }

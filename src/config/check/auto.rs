@@ -4,7 +4,7 @@ use toml::de::DeValue;
 
 use super::values::{self, distinct};
 use crate::config::document::{TomlNode, TomlTable};
-use crate::config::{AppConfig, AutoConfig, Dialect, LoginOrigin, PbxConfig, UpstreamConfig, UpstreamUrl};
+use crate::config::{AppConfig, AutoConfig, Dialect, HostPort, LoginOrigin, PbxConfig, UpstreamConfig, UpstreamUrl};
 use crate::model::session_state::{SessionMarker, SessionMarkers};
 
 /// The hint where callgate opens no sessions.
@@ -59,19 +59,32 @@ fn login_origin(node: &TomlNode<'_, '_>, upstream: Option<&UpstreamConfig>) -> O
             return node.refuse("must be an origin or true", hint);
         }
     }
-    let url = values::url(node)?;
-    let UpstreamUrl::Https(at) = &url else {
-        return node.refuse("logins are asked for over https only", "write \"https://portal.example.com\"");
-    };
-    let origin = format!("https://{}", url.authority());
-    if node.string()? != origin {
-        return node.refuse("not spelled as browsers write it", format_args!("write \"{origin}\""));
-    }
+    let (at, origin) = https_origin(node)?;
     if upstream.is_some_and(|upstream| upstream.hosts.is_empty()) {
         let hint = "add the names of the PBX to `hosts` of [pbx], or write true where app and PBX share one host";
         return node.refuse("browsers are led back to listed hosts only, and [pbx] lists none", hint);
     }
-    Some(LoginOrigin::Other { host: at.host.clone(), port: at.port, origin })
+    Some(LoginOrigin::Other { host: at.host, port: at.port, origin })
+}
+
+/// Reads an origin over https, with its spelling.
+fn https_origin(node: &TomlNode<'_, '_>) -> Option<(HostPort, String)> {
+    let text = node.string()?;
+    let rest = values::scheme(text).map_or(text, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let Some(UpstreamUrl::Https(at)) = values::http(true, authority) else {
+        return node.refuse("not an origin", "write \"https://portal.example.com\", with the port if it is not 443");
+    };
+    let origin = format!("https://{}", UpstreamUrl::Https(at.clone()).authority());
+    if text == origin {
+        return Some((at, origin));
+    }
+    let message = match values::scheme(text) {
+        None | Some((false, _)) => "logins are asked for over https only",
+        Some((true, _)) if rest != authority => "an origin ends behind its host and port",
+        Some((true, _)) => "not spelled as browsers write it",
+    };
+    node.refuse(message, format_args!("write \"{origin}\""))
 }
 
 /// Returns the host where logins are asked for, if it is another than that of the page.

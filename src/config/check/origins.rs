@@ -27,6 +27,9 @@ fn origin(node: &TomlNode<'_, '_>) -> Option<String> {
             .and_then(|(_, rest)| rest.find(['/', '?', '#']).map(|at| text.len() - rest.len() + at));
         return match shorter.map(|end| &text[..end]).and_then(url) {
             Some(url) => node.refuse("an origin ends behind its host and port", format_args!("write \"{}\"", spelling(&url))),
+            None if values::http(true, text).is_some() => {
+                node.refuse("not an origin", format_args!("write \"https://{}\"", text.to_ascii_lowercase()))
+            }
             None => node.refuse(
                 "not an origin",
                 "write \"https://phone.example.com\" or \"capacitor://localhost\", as browsers send it: no path, no slash at the end",

@@ -48,6 +48,9 @@ fn own_path(node: &TomlNode<'_, '_>) -> Option<String> {
     if OF_THE_PBX.contains(&lower.as_str()) || lower.starts_with(REST) {
         return node.refuse("is the PBX's own path", "choose another: the PBX would never receive it");
     }
+    if path.contains('*') {
+        node.warn("a * stands for itself", "write each path in full");
+    }
     Some(path.to_owned())
 }
 

@@ -390,7 +390,7 @@ pub(super) fn path(node: &TomlNode<'_, '_>) -> Option<String> {
 pub(super) fn canonical_path<'d>(node: &TomlNode<'d, '_>) -> Option<&'d str> {
     let text = node.string()?;
     if !text.starts_with('/') {
-        return node.refuse("does not start with a slash", "write a path such as \"/rest/\"");
+        return node.refuse("does not start with a slash", path_hint(text));
     }
     if text.contains(['?', '#']) {
         return node.refuse("has a query or a fragment", "write the path only");
@@ -400,6 +400,18 @@ pub(super) fn canonical_path<'d>(node: &TomlNode<'d, '_>) -> Option<&'d str> {
         return node.refuse("must be in its canonical spelling", hint);
     }
     Some(text)
+}
+
+/// Tells how to write a path: with a slash in front, or without scheme and host.
+fn path_hint(text: &str) -> String {
+    let path = match scheme(text) {
+        Some((_, rest)) => rest.find('/').map(|at| rest[at..].to_owned()),
+        None => Some(format!("/{text}")),
+    };
+    match path.filter(|path| is_canonical(path) && !path.contains(['?', '#', '*'])) {
+        Some(path) => format!("write \"{path}\""),
+        None => "write a path such as \"/rest/\"".to_owned(),
+    }
 }
 
 fn is_canonical(path: &str) -> bool {

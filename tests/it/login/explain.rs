@@ -546,6 +546,7 @@ async fn an_invalid_question_has_its_own_exit_code() {
         (&["--header", "no colon"][..], 2, "a header field is written as"),
         (&["--header", "a b: c"], 2, "no header field"),
         (&["--link", "https://app.test/other?x=1"], 2, "the path of the link is not"),
+        (&["--cookie", "4f3a"], 2, "a cookie is written with its name"),
         (&["--link", "/auth/pbx?x=1"], 2, "has no host"),
         (&["--cookie", "-", "--bearer", "-"], 2, "only one credential"),
         (&["--host", "a b"], 2, "the host is not a valid host name"),

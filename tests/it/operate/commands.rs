@@ -205,7 +205,43 @@ async fn an_online_check_finds_an_app_that_accepts_any_cookie() {
     check_code(&output, EX_CONFIG);
     let told = text(&output.stderr);
     assert!(told.contains("/api/me answers 200 OK to a caller without a cookie"), "{told}");
+    assert!(told.contains("it must answer 401: or every caller is logged in"), "{told}");
     assert!(told.contains("no certificate of `tls` is for phone.test"), "{told}");
+}
+
+#[tokio::test]
+async fn an_online_check_finds_a_wrong_path_and_a_wrong_server() {
+    let (app, pbx) = stand_ins().await;
+    let text_of = configuration("127.0.0.1:0", app.addr, pbx.addr);
+    let folder = Folder::new(&text_of.replace("\"/api/me\"", "\"/api/whoami\""));
+    let output = run(folder.command(&["check", "--online"])).await;
+    check_code(&output, EX_CONFIG);
+    let told = text(&output.stderr);
+    assert!(told.contains("/api/whoami answers ") && told.contains("it must answer 401: is this the path"), "{told}");
+    // The app in the place of the PBX.
+    let folder = Folder::new(&configuration("127.0.0.1:0", app.addr, app.addr));
+    let told = text(&run(folder.command(&["check", "--online"])).await.stdout);
+    assert!(told.contains("pbx: the server does not say that it is a PBX (Server: PBX/…): is `url` right?"), "{told}");
+}
+
+#[tokio::test]
+async fn a_check_notes_a_port_of_auto_that_is_not_here() {
+    let (app, pbx) = stand_ins().await;
+    let with = |auto: &str| {
+        configuration("127.0.0.1:8443", app.addr, pbx.addr).replace("[pbx]\n", &format!("[pbx]\nauto = {auto}\n"))
+    };
+    for (auto, is_noted) in [("\"https://pbx.test\"", true), ("\"https://pbx.test:8443\"", false), ("true", false)] {
+        let output = run(Folder::new(&with(auto)).command(&["check"])).await;
+        check_code(&output, 0);
+        let told = text(&output.stderr);
+        let note = "`auto` is https://pbx.test, at port 443, where callgate does not listen";
+        assert_eq!(told.contains(note), is_noted, "{auto}: {told}");
+    }
+    let mapped =
+        format!("redirect_http = {{ listen = \"127.0.0.1:8080\", port = 443 }}\n{}", with("\"https://pbx.test\""));
+    let output = run(Folder::new(&mapped).command(&["check"])).await;
+    check_code(&output, 0);
+    assert!(!text(&output.stderr).contains("where callgate does not listen"), "{output:?}");
 }
 
 #[tokio::test]
@@ -243,7 +279,9 @@ async fn a_password_becomes_a_line_of_the_users_file() {
     assert_eq!(text(&spaces.stdout), "myuser:voximplant.com:601428ccdc2b790d6b3cdfcf10b2a4e4\n");
     check_code(&hash(&["--user", "myuser"], "\n").await, 1);
     check_code(&hash(&["--user", "My User"], "x\n").await, 2);
-    check_code(&hash(&[], "x\n").await, 2);
+    let neither = hash(&[], "x\n").await;
+    check_code(&neither, 2);
+    assert!(text(&neither.stderr).contains("--user <NAME>|--key"), "{neither:?}");
 }
 
 #[tokio::test]

@@ -333,8 +333,10 @@ async fn the_command_makes_links_that_log_in() {
     // The host of the configuration, when none is named.
     assert!(make(&for_40[..4]).1.starts_with("https://pbx.test/auth/pbx?account=40&"));
     for (more, part) in [
-        (&["--ttl", "61"][..], "links of this method live from 1 to 60 s"),
-        (&["--ttl", "0"], "links of this method live from 1 to 60 s"),
+        (&["--ttl", "61"][..], "links of this method live for 60 s at most: its `ttl` can be raised to 15min"),
+        (&["--ttl", "2min"], "links of this method live for 60 s at most"),
+        (&["--ttl", "0"], "a link must live for 1s at least"),
+        (&["--ttl", "1x"], "a duration looks like"),
         (&["--claim", "account=41"], "the claim account is given twice"),
         (&["--method", "mail"], "no method of type \"link\" has the name mail"),
         (&["--claim", "v=2"], "given twice"),
@@ -342,5 +344,12 @@ async fn the_command_makes_links_that_log_in() {
         let (code, told) = make(&[&for_40[..], more].concat());
         assert!(code == Some(2) && told.contains(part), "{code:?} {told}");
     }
+    for host in ["https://app.test/", "app.test/x", "a@app.test", ""] {
+        let (code, told) = make(&[&for_40[..4], &["--host", host]].concat());
+        assert!(code == Some(2) && told.contains("--host takes a host name"), "{host}: {code:?} {told}");
+    }
+    // The port of this gate is not 443, and the link of a host without a port is.
+    assert!(make(&for_40[..4]).1.contains("callgate: the link is for port 443; where browsers see callgate at port"));
+    assert!(!make(&for_40).1.contains("callgate:"));
     assert!(make(&["--domain", "acme.test"]).1.contains("the person is missing"));
 }

@@ -420,7 +420,7 @@ async fn the_commands_list_sessions_and_end_them() {
         let output = run(command).await;
         (output.status.code(), text(&output.stdout), text(&output.stderr))
     };
-    assert_eq!(order(&["list"]).await, (Some(0), "no session is open\n".to_owned(), String::new()));
+    assert_eq!(order(&["list"]).await, (Some(0), "no session is open that callgate knows\n".to_owned(), String::new()));
     let (alice, bob) = (open(&stage, &stage.app.log_in("alice")).await, open(&stage, &stage.app.log_in("bob")).await);
     let (_, listed, _) = order(&["list"]).await;
     let lines: Vec<_> = listed.lines().collect();
@@ -434,7 +434,7 @@ async fn the_commands_list_sessions_and_end_them() {
     let (code, _, told) = order(&["end", "1"]).await;
     assert_eq!((code, &*told), (Some(1), "callgate: there is no such session: callgate sessions list\n"));
     let (code, _, told) = order(&["end", "--account", "40"]).await;
-    assert!(code == Some(69) && told.contains("no @"), "{code:?} {told}");
+    assert!(code == Some(2) && told.contains("no @"), "{code:?} {told}");
     for wrong in [&["end"][..], &["end", "1", "--all"], &["end", "--all", "--domain", "acme.test"], &["end", "one"]] {
         assert_eq!(order(wrong).await.0, Some(2), "{wrong:?}");
     }

@@ -108,7 +108,9 @@ fn hosts_and_paths() {
     }
     app("hosts = \"a.test\"", 9, "must be a list in brackets", "put brackets around it: hosts = [\"…\"]");
     app("host = [\"a.test\"]", 1, "unknown key `app.host`", "did you mean `hosts`?");
-    app("paths = [\"rest\"]", 10, "does not start with a slash", "write a path");
+    app("paths = [\"rest\"]", 10, "does not start with a slash", "write \"/rest\"");
+    app("paths = [\"https://a.test/rest/\"]", 10, "does not start with a slash", "write \"/rest/\"");
+    app("paths = [\"https://a.test\"]", 10, "does not start with a slash", "write a path such as");
     app("paths = [\"/rest/*\"]", 10, "a * stands for itself", "leave it out");
 }
 
@@ -263,13 +265,47 @@ fn durations_rates_and_words() {
     for written in ["\"30/second\"", "\"30 per minute\"", "\"30\"", "\"0/min\"", "\"off\"", "\"30/min, burst 10\""] {
         table(&format!("[limits]\nclient = {written}"), (7, 10), "a rate looks like", "\"30/min burst 10\"");
     }
-    table("[limits]\nclient = 30", (7, 10), "must be a string in quotes", "put it in quotes");
+    table("[limits]\nclient = 30", (7, 10), "must be a string in quotes", "client = \"30/min\"");
     table("[limits]\nclients = \"30/min\"", (7, 1), "unknown key", "did you mean `client`?");
     table("[log]\nlevel = \"warning\"", (7, 9), "unknown word `warning`", "did you mean `warn`?");
     table("[log]\nformat = \"JSON\"", (7, 10), "unknown word `JSON`", "did you mean `json`?");
     table("[log]\naccess = \"Stdout\"", (7, 10), "unknown word `Stdout`", "did you mean `stdout`?");
     table("[logging]\nlevel = \"info\"", (6, 2), "unknown key `logging`", "did you mean `log`?");
     table("[[auth]]\ntype = \"keys\"", (7, 8), "unknown word `keys`", "did you mean `key`?");
+    table(
+        "[[auth]]\ntype = \"link\"\nkeys = { file = \"k\" }",
+        (8, 8),
+        "must be a list",
+        "keys = [{ kid = \"…\", secret",
+    );
+    let pbx_line = |line: &str, column, message: &str, hint: &str| {
+        check(&format!("{TOP}{PBX}{line}\n"), (7, column), message, hint);
+    };
+    pbx_line("socket = true", 10, "must be a string in quotes", "write socket = \"/auth/pbx/socket\"");
+    pbx_line("auto = \"app.test:8443/x\"", 8, "over https only", "write \"https://app.test:8443\"");
+    pbx_line("origins = [\"CRM.test\"]", 12, "not an origin", "write \"https://crm.test\"");
+    pbx_line("aliases = [\"/old/*\"]", 12, "a * stands for itself", "write each path in full");
+    check(
+        &format!("{TOP}{PBX}[[allow]]\nauth = \"app\"\npbx = {{ domain = \"a.test\", account = \"{{ext}}\" }}\n"),
+        (8, 8),
+        "there is no method `app`",
+        "add `whoami` to [app]",
+    );
+    table("[[passthrough]]\nhosts = [\"p.test\"]\nto = \"192.0.2.1:443\"", (6, 1), "names` is missing", "add `names");
+    let api = "[voximplant]\nusers = { env = \"USERS\" }\napplication = \"a.b\"\nmanagement = { url = \"http://127.0.0.1:5070\", account_id = 1, api_key = { env = \"PBX_ADMIN_PASSWORD\" } }";
+    assert!(told(&format!("{TOP}{APP}{api}")).contains("write \"http://127.0.0.1:5070/\", with a slash at the end"));
+    let passed = "[[passthrough]]\nhosts = [\"p.test\"]\nurl = \"192.0.2.1:443\"";
+    let problems = told(&format!("{TOP}{APP}{passed}"));
+    assert!(problems.contains("did you mean `names`?") && problems.contains("did you mean `to`?"), "{problems}");
+    // Hosts that cannot be read are one mistake, not two.
+    let text = format!("{TOP}[app]\nurl = \"http://a\"\nhosts = \"app.test\"\n{PBX}auto = \"https://app.test\"\n");
+    assert!(!told(&text).contains("does not serve"), "{}", told(&text));
+}
+
+/// Returns all problems of a text.
+fn told(text: &str) -> String {
+    let problems = Folder::new().parse(text).map_or_else(Problems::into_vec, |config| config.warnings);
+    problems.iter().map(|problem| format!("{problem} {}\n", problem.hint.as_deref().unwrap_or_default())).collect()
 }
 
 #[test]

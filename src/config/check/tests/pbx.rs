@@ -134,9 +134,10 @@ fn automatic_logins_begin_at_an_origin_that_is_served_here() {
     let app = "[app]\nurl = \"http://127.0.0.1\"\nhosts = [\"app.test\"]\n";
     for (line, expected) in [
         ("auto = 1", "10:8: `pbx.auto`: must be an origin or true"),
-        ("auto = \"app.test\"", "10:8: `pbx.auto`: starts with neither http://, https:// nor unix:"),
+        ("auto = \"app.test\"", "10:8: `pbx.auto`: logins are asked for over https only"),
+        ("auto = \"unix:/run/app.sock\"", "10:8: `pbx.auto`: not an origin"),
         ("auto = \"http://app.test\"", "10:8: `pbx.auto`: logins are asked for over https only"),
-        ("auto = \"https://app.test/\"", "10:8: `pbx.auto`: nothing may follow the host and port, not even a slash"),
+        ("auto = \"https://app.test/\"", "10:8: `pbx.auto`: an origin ends behind its host and port"),
         ("auto = \"https://APP.test\"", "10:8: `pbx.auto`: not spelled as browsers write it"),
         ("auto = \"https://app.test:443\"", "10:8: `pbx.auto`: not spelled as browsers write it"),
         (

@@ -68,5 +68,9 @@ fn url(node: &TomlNode<'_, '_>) -> Option<String> {
     if uri.as_ref().is_some_and(is_safe) && !text.contains('@') {
         return Some(text.to_owned());
     }
+    let closed = format!("{text}/");
+    if closed.parse::<Uri>().is_ok_and(|uri| is_safe(&uri) && uri.query().is_none()) && !text.contains('@') {
+        return node.refuse("not the URL of an API", format_args!("write \"{closed}\", with a slash at the end"));
+    }
     node.refuse("not the URL of an API", format_args!("write https:// and a slash at the end, as in \"{URL}\""))
 }
