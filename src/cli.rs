@@ -134,9 +134,9 @@ fn load(path: &Path) -> Result<Config, ExitCode> {
     accept(config::load(path, &environment))
 }
 
-/// Returns the value of an environment variable.
+/// Returns the value of an environment variable, with U+FFFD for what is not UTF-8.
 fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 /// Returns a configuration that was read and prints its warnings, or reports every error in it.

@@ -5,6 +5,7 @@ mod check;
 mod document;
 mod encoding;
 mod files;
+mod outbound_proxy;
 mod permissions;
 pub mod problem;
 mod source;
@@ -12,5 +13,6 @@ pub mod types;
 
 pub use self::check::{ChainFlaw, ReadOutcome, admin, load, parse, read};
 pub use self::files::{FileSnapshot, FileWatch, can_write};
+pub use self::outbound_proxy::OutboundProxy;
 pub use self::problem::{Problem, Problems};
 pub use self::types::*;

@@ -15,6 +15,7 @@ mod idle;
 mod interim;
 mod io;
 mod lookup;
+mod outbound;
 mod passthrough_target;
 mod permits;
 mod request_body;

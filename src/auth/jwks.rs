@@ -244,7 +244,7 @@ pub(crate) async fn fetch_once(at: &JwksConfig) -> Result<FetchedKeys, String> {
 }
 
 fn fetcher(at: &JwksConfig) -> Result<Fetcher, rustls::Error> {
-    Fetcher::new(&Trust::roots(at.ca.clone()), DEADLINE)
+    Fetcher::new(&Trust::roots(at.ca.clone()), DEADLINE, at.outbound_proxy.clone())
 }
 
 async fn fetch(fetcher: &Fetcher, url: &Uri) -> Result<FetchedKeys, JwksError> {
@@ -347,7 +347,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
             let says = Arc::new(Mutex::new((says, 0)));
-            let server = Self { at: JwksConfig { url, ca: None }, says: Arc::clone(&says) };
+            let server = Self { at: JwksConfig { url, ca: None, outbound_proxy: None }, says: Arc::clone(&says) };
             tokio::spawn(async move {
                 while let Ok((mut stream, _)) = listener.accept().await {
                     let mut head = [0; 1024];

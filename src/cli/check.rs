@@ -17,7 +17,7 @@ use super::unstarted_gate::UnstartedGate;
 use super::{CommandResult, EX_CONFIG, load, print_line, print_remark, report_error};
 use crate::auth::{self, Provider};
 use crate::config::{
-    self, AppMethodConfig, ChainFlaw, Config, HostPattern, JwtKeySource, Listen, LoginOrigin, MethodKind,
+    self, AppMethodConfig, ChainFlaw, Config, HostPattern, JwtKeySource, Listen, LoginOrigin, MethodKind, OutboundProxy,
 };
 use crate::model::account::{Account, Role};
 use crate::model::upstream_name::UpstreamName;
@@ -214,6 +214,7 @@ async fn try_target(passthrough: &config::PassthroughConfig) -> Option<String> {
 /// Fetches the keys of a `jwt` method and prints how many there are.
 async fn try_keys(method: &config::MethodConfig) -> Option<String> {
     let MethodKind::Jwt(config::JwtConfig { keys: JwtKeySource::Fetched(at), .. }) = &method.kind else { return None };
+    print_outbound(method, &at.url, at.outbound_proxy.as_deref());
     match auth::fetch_once(at).await {
         Ok(fetched) => {
             let (count, kinds, skipped) = (fetched.keys.count(), fetched.keys.algorithms(), fetched.skipped);
@@ -227,9 +228,23 @@ async fn try_keys(method: &config::MethodConfig) -> Option<String> {
     }
 }
 
+/// Prints that a URL is fetched through the environment's proxy, if it is.
+fn print_outbound(method: &config::MethodConfig, url: &Uri, proxy: Option<&OutboundProxy>) {
+    if let Some(proxy) = proxy.filter(|proxy| proxy.is_for(url)) {
+        let OutboundProxy { address, variable, .. } = proxy;
+        print_fact(&format_args!(
+            "method {:?}: {url} is reached through the proxy {address} of {variable}",
+            method.name
+        ));
+    }
+}
+
 /// Fetches the metadata and the keys of an identity provider.
 async fn try_provider(method: &config::MethodConfig) -> Option<String> {
     let MethodKind::Oidc(settings) = &method.kind else { return None };
+    if let Ok(issuer) = settings.issuer.parse() {
+        print_outbound(method, &issuer, settings.outbound_proxy.as_deref());
+    }
     let problem = match Provider::new(settings) {
         Ok(provider) => causes(&*provider.try_once().await.err()?),
         Err(error) => causes(&error),

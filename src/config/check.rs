@@ -15,7 +15,7 @@ mod upstream;
 mod values;
 mod voximplant;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -124,18 +124,32 @@ fn parse_file(
     files: &RefCell<FileSnapshot>,
 ) -> Result<Config, Problems> {
     let base = absolute(base);
-    let around = Surroundings { base: &base, env, now: Timestamp::now(), files };
+    let around = Surroundings { base: &base, env, now: Timestamp::now(), files, outbound: OnceCell::new() };
     let document = TomlDocument::new(file, &text.text);
     if let Some(Exposure { is_refused, message, hint }) = text.exposure.clone() {
         document.report_file(is_refused, message, hint);
     }
     let config = document.read(|root| config(root, &around));
+    report_outbound(&document, &around);
     let (problems, warnings) = document.close();
     match config {
         Some(config) if problems.is_empty() => {
             Ok(Config { file: file.to_owned(), warnings: Problems::new(warnings).into_vec(), ..config })
         }
         Some(_) | None => Err(Problems::new(problems)),
+    }
+}
+
+/// Reports what is wrong with the environment's proxy, if a part of the configuration needs it.
+fn report_outbound(document: &TomlDocument<'_>, around: &Surroundings<'_>) {
+    match around.outbound.get() {
+        Some(Err(unusable)) => document.report_file(true, unusable.message(), unusable.hint()),
+        Some(Ok(Some(proxy))) => {
+            if let Some((message, hint)) = proxy.idle_exception() {
+                document.report_file(false, message, hint);
+            }
+        }
+        Some(Ok(None)) | None => {}
     }
 }
 

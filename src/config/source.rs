@@ -1,9 +1,10 @@
 //! The inputs of a configuration outside its own text: files, secrets, the current time.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use zeroize::Zeroizing;
@@ -11,6 +12,7 @@ use zeroize::Zeroizing;
 use super::document::{TomlNode, TomlTable};
 use super::encoding::{UTF_16, UTF_16_HINT, is_utf_16, without_last_newline, without_mark};
 use super::files::{self, FileSnapshot, MAX_FILE};
+use super::outbound_proxy::{OutboundProxy, UnusableProxy};
 use super::permissions::{Exposure, FileRole, Permissions};
 use crate::model::secret::Secret;
 
@@ -18,13 +20,18 @@ use crate::model::secret::Secret;
 pub(super) struct Surroundings<'a> {
     /// The folder that relative paths start from.
     pub(super) base: &'a Path,
-    /// Looks up an environment variable.
+    /// Looks up an environment variable, with U+FFFD for what is not UTF-8.
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
     /// The current time, which expiry dates are compared with.
     pub(super) now: Timestamp,
     /// The files that were read so far.
     pub(super) files: &'a RefCell<FileSnapshot>,
+    /// The proxy of the environment, once a part of the configuration needs it.
+    pub(super) outbound: OnceCell<OutboundReading>,
 }
+
+/// The proxy that the environment names, or why it cannot be used.
+pub(super) type OutboundReading = Result<Option<Arc<OutboundProxy>>, UnusableProxy>;
 
 /// The text of the configuration, and the excessive rights of other users on its file.
 pub(super) struct ConfigText {
@@ -82,6 +89,12 @@ pub(super) struct Content {
 }
 
 impl Surroundings<'_> {
+    /// Returns the proxy between callgate and the internet. If it cannot be used, that is reported once, at the end.
+    pub(super) fn outbound_proxy(&self) -> Option<Arc<OutboundProxy>> {
+        let read = || Ok(OutboundProxy::read(self.env)?.map(Arc::new));
+        self.outbound.get_or_init(read).clone().ok().flatten()
+    }
+
     /// Reads a file that any user may read.
     pub(super) fn public_file(&self, node: &TomlNode<'_, '_>) -> Option<Vec<u8>> {
         let mut bytes = self.file(node, node.word()?, FileRole::Public)?;
@@ -191,7 +204,7 @@ impl Surroundings<'_> {
     }
 
     fn variable(&self, node: &TomlNode<'_, '_>, name: &str) -> Option<Zeroizing<Vec<u8>>> {
-        match (self.env)(name) {
+        match (self.env)(name).filter(|value| !value.contains(char::REPLACEMENT_CHARACTER)) {
             Some(value) => Some(Zeroizing::new(value.into_bytes())),
             None if name.contains(['$', '=', '{', ' ']) => {
                 node.refuse("not the name of a variable", "write the name alone, such as { env = \"PBX_PASSWORD\" }")

@@ -24,6 +24,7 @@ pub use self::auto::*;
 pub use self::passthrough::*;
 pub use self::upstream::*;
 use super::check::{ChainFlaw, chain_flaw};
+use super::outbound_proxy::OutboundProxy;
 use super::problem::Problem;
 use crate::model::account::Language;
 use crate::model::freeze_target::FreezeMeans;
@@ -416,6 +417,8 @@ pub struct ManagementConfig {
     pub proof: ManagementProof,
     /// The URL of the API's functions, ending in a slash.
     pub url: String,
+    /// The proxy between callgate and the internet.
+    pub outbound_proxy: Option<Arc<OutboundProxy>>,
 }
 
 /// A credential for the Management API.

@@ -124,9 +124,11 @@ impl Connector {
         };
         answer.map_err(|error| match error {
             FetchError::Broken(error) => Error::Broken(error),
-            FetchError::Url(_) | FetchError::Connect(_) | FetchError::Body | FetchError::Timeout => {
-                Error::BadResponse("it is too long, or it broke off")
-            }
+            FetchError::Url(_)
+            | FetchError::Connect(_)
+            | FetchError::Proxy(_)
+            | FetchError::Body
+            | FetchError::Timeout => Error::BadResponse("it is too long, or it broke off"),
         })
     }
 

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,12 +15,14 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::endpoint::dial;
 use super::error::ConnectError;
-use crate::config::{HostPort, Trust};
+use super::outbound::{ProxyError, ProxyFault, dial_through};
+use crate::config::{HostPort, OutboundProxy, Trust};
 use crate::model::loopback::is_loopback;
 use crate::tls;
 
@@ -31,6 +34,7 @@ const MAX_ANSWER: usize = 1 << 20;
 pub(crate) struct Fetcher {
     tls: TlsConnector,
     deadline: Duration,
+    proxy: Option<Arc<OutboundProxy>>,
 }
 
 /// Why a request has no answer.
@@ -42,6 +46,9 @@ pub(crate) enum FetchError {
     /// No connection could be opened.
     #[error("cannot connect")]
     Connect(#[source] ConnectError),
+    /// The proxy between callgate and the internet opened no connection. The request was not sent.
+    #[error(transparent)]
+    Proxy(#[from] Box<ProxyError>),
     /// The answer is not HTTP, or broke off.
     #[error("no valid answer")]
     Broken(#[source] hyper::Error),
@@ -60,12 +67,17 @@ impl fmt::Debug for Fetcher {
 }
 
 impl Fetcher {
-    /// Prepares to fetch from servers that `trust` trusts. `deadline` is for a request and its whole answer.
+    /// Prepares to fetch from servers that `trust` trusts. `deadline` is for a request and its whole answer,
+    /// with the opening of the connection. Without a `proxy`, connections are direct.
     ///
     /// # Errors
     /// When a certificate of `ca` cannot be a trust root.
-    pub(crate) fn new(trust: &Trust, deadline: Duration) -> Result<Self, rustls::Error> {
-        Ok(Self { tls: TlsConnector::from(tls::client::config(trust)?), deadline })
+    pub(crate) fn new(
+        trust: &Trust,
+        deadline: Duration,
+        proxy: Option<Arc<OutboundProxy>>,
+    ) -> Result<Self, rustls::Error> {
+        Ok(Self { tls: TlsConnector::from(tls::client::config(trust)?), deadline, proxy })
     }
 
     /// Checks that a URL may be fetched: `https`, or `http` on this machine.
@@ -81,15 +93,31 @@ impl Fetcher {
     /// # Errors
     /// When there is no whole answer in time.
     pub(crate) async fn fetch(&self, request: Request<Bytes>) -> Result<Response<Bytes>, FetchError> {
-        timeout(self.deadline, self.send(request)).await.unwrap_or(Err(FetchError::Timeout))
+        let due = Instant::now() + self.deadline;
+        let target = Destination::of(request.uri())?;
+        let stream = self.open(request.uri(), &target.at, due).await?;
+        timeout_at(due, self.send(stream, target, request)).await.unwrap_or(Err(FetchError::Timeout))
     }
 
-    async fn send(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, FetchError> {
-        let target = Destination::of(request.uri())?;
+    /// Opens a connection to the server of a URL, without TLS.
+    async fn open(&self, uri: &Uri, at: &HostPort, due: Instant) -> Result<TcpStream, FetchError> {
+        let Some(proxy) = self.proxy.as_ref().filter(|proxy| proxy.is_for(uri)) else {
+            let opened = timeout_at(due, dial(at)).await.map_err(|_| FetchError::Timeout)?;
+            return opened.map_err(FetchError::Connect);
+        };
+        let opened = timeout_at(due, Box::pin(dial_through(proxy, at))).await.unwrap_or(Err(ProxyFault::Timeout));
+        Ok(opened.map_err(|fault| ProxyError::new(proxy, at, fault))?)
+    }
+
+    async fn send(
+        &self,
+        stream: TcpStream,
+        target: Destination,
+        mut request: Request<Bytes>,
+    ) -> Result<Response<Bytes>, FetchError> {
         request.headers_mut().insert(header::HOST, target.host);
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         *request.uri_mut() = path.parse().map_err(|_| FetchError::Url("its path is not valid"))?;
-        let stream = dial(&target.at).await.map_err(FetchError::Connect)?;
         if !target.is_tls {
             return send_once(stream, request, MAX_ANSWER).await;
         }
@@ -173,7 +201,7 @@ mod tests {
             let _ = stream.read(&mut [0; 1024]).await.unwrap();
             stream.write_all(answer.as_bytes()).await.unwrap();
         });
-        let fetcher = Fetcher::new(&Trust::roots(None), Duration::from_secs(10)).unwrap();
+        let fetcher = Fetcher::new(&Trust::roots(None), Duration::from_secs(10), None).unwrap();
         let fetched = fetcher.fetch(Request::get(uri).body(Bytes::new()).unwrap()).await;
         server.await.unwrap();
         fetched

@@ -153,7 +153,8 @@ impl ManagementApi {
     /// # Errors
     /// When no trust roots can be used.
     pub(crate) fn new(management: &ManagementConfig, deadline: Duration) -> Result<Self, rustls::Error> {
-        Ok(Self { management: management.clone(), fetcher: Fetcher::new(&Trust::roots(None), deadline)? })
+        let fetcher = Fetcher::new(&Trust::roots(None), deadline, management.outbound_proxy.clone())?;
+        Ok(Self { management: management.clone(), fetcher })
     }
 
     /// Changes the user `name` of an application.
@@ -168,7 +169,7 @@ impl ManagementApi {
     ) -> Result<(), ApiError> {
         let (request, secrets) = self.request(name, application, &change)?;
         let response = self.fetcher.fetch(request).await.map_err(|error| match error {
-            FetchError::Url(_) | FetchError::Connect(_) => unsent(error.into()),
+            FetchError::Url(_) | FetchError::Connect(_) | FetchError::Proxy(_) => unsent(error.into()),
             FetchError::Broken(_) | FetchError::Body | FetchError::Timeout => ApiError::Unanswered(error),
         })?;
         let status = response.status();

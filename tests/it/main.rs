@@ -40,6 +40,7 @@ mod kit {
     pub mod oidc;
     #[allow(dead_code, reason = "tests/docs uses the rest")]
     pub mod openmetrics;
+    pub mod outbound_proxy;
     pub mod program;
     pub mod programs;
     #[path = "../../../src/demo/client.rs"]
@@ -140,6 +141,7 @@ mod upstream {
     pub mod failover;
     pub mod hostile_upstream;
     pub mod ntlm;
+    pub mod outbound_proxy;
     pub mod pool;
     pub mod tls;
 }

@@ -59,7 +59,7 @@ impl Provider {
         Ok(Self {
             issuer: settings.issuer.clone(),
             trust: settings.trust.clone(),
-            fetcher: Fetcher::new(&settings.trust, DEADLINE)?,
+            fetcher: Fetcher::new(&settings.trust, DEADLINE, settings.outbound_proxy.clone())?,
             discovery: watch::Sender::new(Discovery::Pending),
             hurry: Notify::new(),
         })

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 
 use super::Trust;
+use crate::config::OutboundProxy;
 use crate::model::account::Domain;
 use crate::model::jwt;
 use crate::model::link;
@@ -136,6 +137,8 @@ pub struct OidcConfig {
     pub after_logout: Option<String>,
     /// The checks of the provider's certificate.
     pub trust: Trust,
+    /// The proxy between callgate and the internet.
+    pub outbound_proxy: Option<Arc<OutboundProxy>>,
 }
 
 /// The settings of a method of type `header`.
@@ -247,4 +250,6 @@ pub struct JwksConfig {
     pub url: Uri,
     /// The certificates of `ca`; `None`: the public trust roots.
     pub ca: Option<Vec<CertificateDer<'static>>>,
+    /// The proxy between callgate and the internet.
+    pub outbound_proxy: Option<Arc<OutboundProxy>>,
 }

@@ -240,7 +240,7 @@ fn fetched(url: Uri, ca: Option<TomlNode<'_, '_>>, around: &Surroundings<'_>) ->
         Some(node) => Some(tls::authorities(&node, around)?),
         None => None,
     };
-    Some(JwtKeySource::Fetched(JwksConfig { url, ca }))
+    Some(JwtKeySource::Fetched(JwksConfig { url, ca, outbound_proxy: around.outbound_proxy() }))
 }
 
 /// Reads the URL of a key set. Anyone who could change the set in transit could become any caller.

@@ -54,6 +54,7 @@ pub(super) fn read(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Opti
         host,
         after_logout,
         trust: Trust::roots(ca),
+        outbound_proxy: around.outbound_proxy(),
     })
 }
 

@@ -30,7 +30,7 @@ pub(super) fn management(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -
             );
         }
     };
-    Some(ManagementConfig { account_id, proof, url: url? })
+    Some(ManagementConfig { account_id, proof, url: url?, outbound_proxy: around.outbound_proxy() })
 }
 
 /// The key file of a service account, as the control panel creates it.
