@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::explanation::Explanation;
 use self::explanation::{GrantedLogin, RefusedLogin};
-use super::browser::cors;
+
 use super::context::{LoginRequest, RequestContext};
 use super::error::Error;
 use super::gate::effects::{Effects, Notes};
@@ -141,7 +141,7 @@ async fn explain_key(
     notes: &Notes,
 ) -> Result<GrantedLogin, Error> {
     let voximplant = gate.config().voximplant.as_ref().ok_or(Error::NotFound)?;
-    let initiator = cors::initiator(request.headers, &context.authority, &voximplant.origins);
+    let initiator = gate.hosts.initiator(request.headers, &context.authority, &voximplant.origins);
     let asker = Asker { request, initiator: &initiator, context };
     let read = async || KeyRequest::without_key(user, voximplant);
     let (order, attempt) = ott::decide(gate, voximplant, asker, read, Effects::Dry(notes)).await?;

@@ -75,13 +75,30 @@ impl Hosts {
         }
     }
 
+    /// Tells whether a host may belong to another owner, who can let its DNS lead here: where hosts are listed, one that is
+    /// not known to be ours.
+    fn may_be_of_others(&self, host: &str) -> bool {
+        app_upstream(&self.config).is_some_and(|app| !app.hosts.is_empty()) && !self.are_ours(host)
+    }
+
+    /// Finds the page that sends a request, as [`cors::initiator`] does. A page of a host of another owner is foreign here,
+    /// too.
+    pub(super) fn initiator(&self, headers: &HeaderMap, authority: &Authority, listed: &[String]) -> Initiator {
+        match cors::initiator(headers, authority, listed) {
+            Initiator::Own if cors::names_a_page(headers) && self.may_be_of_others(&authority.host) => {
+                Initiator::Foreign
+            }
+            initiator => initiator,
+        }
+    }
+
     /// Finds the page behind a request for a link or a redirect. A window that fills itself counts as our own: a person
     /// clicked.
     pub(super) fn link_initiator(&self, headers: &HeaderMap, authority: &Authority) -> Initiator {
         if fetch_metadata::is_top_level(headers) {
             return Initiator::Own;
         }
-        cors::initiator(headers, authority, self.origins(LoginKind::Pbx))
+        self.initiator(headers, authority, self.origins(LoginKind::Pbx))
     }
 
     /// Returns where a person logs in at the app, if the app has such a place. A path on another host than the app's

@@ -83,6 +83,11 @@ pub(in crate::proxy) fn initiator(headers: &HeaderMap, authority: &Authority, li
     }
 }
 
+/// Tells whether a request says of which page it is. One of a program does not.
+pub(in crate::proxy) fn names_a_page(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site")
+}
+
 /// Answers `OPTIONS`: a preflight, or else with the allowed methods.
 ///
 /// # Errors

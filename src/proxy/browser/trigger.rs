@@ -6,7 +6,7 @@ use http::Method;
 use http::header::{self, HeaderMap, HeaderValue};
 
 use super::cors::Initiator;
-use super::{cors, fetch_metadata};
+use super::fetch_metadata;
 use crate::config::Config;
 use crate::message::target::Authority;
 
@@ -21,13 +21,13 @@ pub(in crate::proxy) enum Trigger {
     ForeignPage,
 }
 
-/// Finds the cause of a request. `listed`: the origins whose pages may log in.
-pub(in crate::proxy) fn of(method: &Method, headers: &HeaderMap, authority: &Authority, listed: &[String]) -> Trigger {
+/// Finds the cause of a request. `initiator`: the page that sends it.
+pub(in crate::proxy) fn of(method: &Method, headers: &HeaderMap, initiator: &Initiator) -> Trigger {
     let site = site(headers);
     if is_navigation(method, headers) {
         return if is_foreign(site) { Trigger::Navigation } else { Trigger::Own };
     }
-    match cors::initiator(headers, authority, listed) {
+    match initiator {
         Initiator::Own | Initiator::Listed(_) => Trigger::Own,
         // Perhaps the browser itself, or an extension.
         Initiator::Foreign if site == Some(b"none") && !headers.contains_key(header::ORIGIN) => Trigger::Own,
@@ -91,6 +91,7 @@ mod tests {
 
     use super::*;
     use crate::message::target;
+    use crate::proxy::browser::cors;
 
     #[track_caller]
     fn check(method: &Method, fields: &[(&'static str, &'static str)], expected: Trigger) {
@@ -100,7 +101,8 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         let authority = target::authority(Version::HTTP_11, &Uri::from_static("/"), &headers).unwrap();
-        let found = of(method, &headers, &authority, &["https://listed.test".into()]);
+        let initiator = cors::initiator(&headers, &authority, &["https://listed.test".into()]);
+        let found = of(method, &headers, &initiator);
         assert_eq!(found, expected, "{method} {fields:?}");
     }
 

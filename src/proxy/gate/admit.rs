@@ -94,7 +94,8 @@ impl Gate {
         context: &'a RequestContext,
         effects: Effects<'a>,
     ) -> Result<Attempt<'a>, Error> {
-        let trigger = match trigger::of(request.method, request.headers, &context.authority, self.hosts.origins(kind)) {
+        let initiator = self.hosts.initiator(request.headers, &context.authority, self.hosts.origins(kind));
+        let trigger = match trigger::of(request.method, request.headers, &initiator) {
             _ if self.chain.shows_deliberate_field(request.headers) => Trigger::Own,
             Trigger::ForeignPage => {
                 effects.note_refusal(None, ELSEWHERE);

@@ -15,7 +15,7 @@ use crate::auth::Verdict;
 use crate::exchange::Body;
 use crate::model::login::LoginKind;
 use crate::proxy::answer::page;
-use crate::proxy::browser::cors::{self, Initiator};
+use crate::proxy::browser::cors::Initiator;
 use crate::proxy::browser::fetch_metadata;
 use crate::proxy::context::{LoginRequest, RequestContext};
 use crate::proxy::error::Error;
@@ -99,7 +99,7 @@ pub(in crate::proxy) async fn answer_button(
     let (head, body) = request.into_parts();
     let link = LoginRequest::of_head(&head);
     // Another page must not press our button, whatever link it has.
-    let initiator = cors::initiator(link.headers, &context.authority, &[]);
+    let initiator = gate.hosts.initiator(link.headers, &context.authority, &[]);
     if initiator != Initiator::Own {
         return Err(Error::CrossSite);
     }

@@ -61,7 +61,7 @@ pub(in crate::proxy) async fn answer_pbx(
             Ok(Page::new("Log out of the telephone system?", "").with_form(PBX_LOGOUT_PATH, BUTTON).respond())
         }
         Method::POST => {
-            let initiator = cors::initiator(request.headers(), &context.authority, origins);
+            let initiator = login.gate.hosts.initiator(request.headers(), &context.authority, origins);
             let answered = leave_pbx(login, request, &initiator, context).await;
             cors::share(answered, &initiator, &context.authority)
         }
@@ -139,7 +139,9 @@ pub(super) async fn answer(
     let headers = request.headers();
     match *request.method() {
         Method::GET | Method::HEAD => Ok(Page::new("Log out?", "").with_form(LOGOUT_PATH, BUTTON).respond()),
-        Method::POST if cors::initiator(headers, &context.authority, &[]) != Initiator::Own => Err(Error::CrossSite),
+        Method::POST if gate.hosts.initiator(headers, &context.authority, &[]) != Initiator::Own => {
+            Err(Error::CrossSite)
+        }
         Method::POST => {
             let asked = LoginRequest::of(request);
             gate.admit_logout(asked, context)?;

@@ -47,7 +47,7 @@ pub(in crate::proxy) async fn answer(
         }
         _ => return Err(Error::MethodNotAllowed(METHODS)),
     }
-    let initiator = cors::initiator(request.headers(), &context.authority, &voximplant.origins);
+    let initiator = gate.hosts.initiator(request.headers(), &context.authority, &voximplant.origins);
     let answered = answer_key(gate, voximplant, request, &initiator, context).await;
     if let Err(error) = &answered {
         gate.tally.key(counted(error));

@@ -35,7 +35,7 @@ pub(in crate::proxy) async fn answer(
     match *request.method() {
         Method::GET | Method::HEAD => link::answer(login, &request, context).await,
         Method::POST => {
-            let initiator = cors::initiator(request.headers(), &context.authority, origins);
+            let initiator = login.gate.hosts.initiator(request.headers(), &context.authority, origins);
             let answered = answer_post(login, request, &initiator, context).await;
             cors::share(answered, &initiator, &context.authority)
         }

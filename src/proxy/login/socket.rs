@@ -16,7 +16,7 @@ use crate::exchange::{Body, ClientConnection, Exchange, TunnelGuard};
 use crate::freeze::{FreezeGuard, Owners};
 use crate::model::account::Role;
 use crate::model::login::LoginKind;
-use crate::proxy::browser::cors::{self, Initiator};
+use crate::proxy::browser::cors::Initiator;
 use crate::proxy::context::{LoginRequest, RequestContext};
 use crate::proxy::error::Error;
 use crate::proxy::forward::handshake::{Handshake, SocketTarget};
@@ -89,7 +89,7 @@ async fn decide<'a>(
 /// When it is a page of another origin, or no page is named for a credential that browsers send by themselves.
 fn initiator(gate: &Gate, request: LoginRequest<'_>, context: &RequestContext) -> Result<Initiator, Error> {
     let headers = request.headers;
-    let initiator = cors::initiator(headers, &context.authority, gate.hosts.origins(LoginKind::Pbx));
+    let initiator = gate.hosts.initiator(headers, &context.authority, gate.hosts.origins(LoginKind::Pbx));
     if initiator == Initiator::Foreign {
         return Err(Error::CrossSite);
     }

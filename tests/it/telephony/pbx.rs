@@ -7,9 +7,10 @@ use http::{Method, StatusCode};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
-use crate::kit::client::Answer;
+use crate::kit::client::{Answer, RequestBuilder};
 use crate::kit::stage::{Plan, STAFF, Stage, until};
 use crate::kit::vodia::{BodyForm, Dialect, FailForm, Faults, Level, Scope, Wrong};
+use crate::telephony::socket;
 
 const COOKIE: &str = "handoff = \"cookie\"";
 const NAVIGATION: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
@@ -519,6 +520,44 @@ async fn a_browser_is_redirected_to_the_login_and_a_program_gets_its_address() {
     let post = stage.gate.post("/auth/pbx", "application/json", "{}").send().await.expect(401);
     assert_eq!(post.json()["login"], "/login?next=pbx");
     assert!(stage.minted().is_empty());
+}
+
+/// Lets a page of a host ask there.
+fn of_page<'s>(asking: RequestBuilder<'s>, host: &'static str) -> RequestBuilder<'s> {
+    asking.host(host).header("origin", &format!("https://{host}")).header("sec-fetch-site", "same-origin")
+}
+
+/// The owner of a sibling host can let its DNS lead a browser here, behind the back of a page of that host. A wildcard of the
+/// certificate may cover the host.
+#[tokio::test]
+async fn pages_of_a_host_of_another_owner_are_foreign() {
+    let app = "hosts = [\"app.test\"]\nwhoami = \"/api/me\"";
+    let stage = Plan { app, pbx: socket::SOCKET, ..Plan::default() }.start().await;
+    let form = "application/x-www-form-urlencoded";
+    for host in ["x.app.test", "y.app.test"] {
+        for asking in [
+            stage.alice_posts("/auth/pbx", "text/plain", "{}"),
+            stage.alice_posts("/auth/ott", form, "key=k1"),
+            stage.alice_posts("/auth/pbx/logout", form, ""),
+            socket::handshake(stage.as_alice(socket::PATH)),
+        ] {
+            let answer = of_page(asking, host).send().await.expect(403);
+            assert_eq!(answer.json()["error"], "cross_site", "{host}");
+        }
+        // Such browsers as send no Origin with it say at least this.
+        let asking = stage.alice_posts("/auth/pbx", "text/plain", "{}").host(host);
+        asking.header("sec-fetch-site", "same-origin").send().await.expect(403);
+    }
+    assert!(stage.minted().is_empty() && stage.app.requests().is_empty());
+    for host in ["app.test", "pbx.test"] {
+        of_page(stage.alice_posts("/auth/pbx", "text/plain", "{}"), host).send().await.expect(200);
+    }
+    // A program is no page.
+    stage.alice_posts("/auth/pbx", "text/plain", "{}").host("x.app.test").send().await.expect(200);
+    // Where no hosts are listed, the certificate alone decides which browsers come here.
+    let stage = Plan { pbx: socket::SOCKET, ..Plan::default() }.start().await;
+    of_page(stage.alice_posts("/auth/pbx", "text/plain", "{}"), "x.app.test").send().await.expect(200);
+    of_page(socket::handshake(stage.as_alice(socket::PATH)), "x.app.test").send().await.expect(101);
 }
 
 #[tokio::test]
