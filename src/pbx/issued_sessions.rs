@@ -4,6 +4,7 @@
 //! of its id. Of the ids it keeps only the cookie with which a session is ended at the PBX.
 
 mod entry;
+mod logout_times;
 mod mark_index;
 mod pending_ends;
 mod table;
@@ -16,9 +17,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) use self::entry::{IssuedSession, SessionLogin};
+pub(crate) use self::mark_index::MARKS;
 pub(crate) use self::pending_ends::{PendingEnd, PendingEnds};
+pub(crate) use self::table::SessionFilter;
 use self::table::SessionTable;
-pub(crate) use self::table::{MARKS, SessionFilter};
 pub(crate) use self::unissued::UnissuedSession;
 use self::unissued::UnissuedSessions;
 use crate::model::account::Role;

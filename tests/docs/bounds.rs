@@ -47,6 +47,7 @@ const BOUNDS: &[(&str, &str)] = &[
     ("src/config/check/upstream.rs", "DEFAULT_CONNECTIONS: usize = 10_000;"),
     ("src/upstream/tunnel.rs", "CHUNK: usize = 16 << 10;"),
     ("src/limit.rs", "KEYS: usize = 100_000;"),
+    ("src/pbx/issued_sessions/logout_times.rs", "TIMES: usize = 1 << 17;"),
     ("src/auth/oidc.rs", "MAX_LOGIN: usize = 1 << 10;"),
     ("src/auth/oidc/attempt.rs", "MAX_ATTEMPTS: usize = 5;"),
     ("src/auth/oidc/attempt.rs", "LIFE: i64 = 600;"),

@@ -1,25 +1,24 @@
 //! Which marks of credentials identify a caller, among those of all sessions.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::entry::SessionLogin;
+use super::logout_times::LogoutTimes;
 use crate::model::account::Role;
 use crate::model::credential_mark::{CredentialMark, MarkDigest};
 
-/// How long a logout holds for logins that began before it: longer than a login takes, with its tickets.
-const RECENT: SignedDuration = SignedDuration::from_secs(120);
-/// How many recent logouts are remembered; beyond it, the oldest is dropped.
-const LOGOUTS: usize = 10_000;
+/// How many marks of a caller's credential are remembered.
+pub(crate) const MARKS: usize = 16;
 
 /// The marks of all sessions that are not over.
 #[derive(Debug, Default)]
 pub(super) struct MarkIndex {
     uses: HashMap<MarkDigest, MarkUse>,
-    /// The marks of callers that logged out lately.
-    logouts: VecDeque<(Timestamp, MarkDigest)>,
+    /// When callers logged out.
+    logouts: LogoutTimes,
     hashes: RandomState,
 }
 
@@ -69,21 +68,14 @@ impl MarkIndex {
 
     /// Remembers that the caller with these marks logged out. A login may be under way.
     pub(super) fn log_out(&mut self, marks: &[CredentialMark], now: Timestamp) {
-        while self.logouts.front().is_some_and(|(at, _)| now.duration_since(*at) > RECENT) {
-            self.logouts.pop_front();
-        }
-        for mark in marks.iter().filter(|mark| mark.is_certain()) {
-            if self.logouts.len() >= LOGOUTS {
-                self.logouts.pop_front();
-            }
-            self.logouts.push_back((now, mark.digest));
+        for mark in marks.iter().filter(|mark| mark.is_certain()).take(MARKS) {
+            self.logouts.note(&mark.digest, now);
         }
     }
 
     /// Returns whether the caller of a login has logged out since the login began.
     pub(super) fn has_logged_out(&self, login: &SessionLogin) -> bool {
-        let later = self.logouts.iter().filter(|(at, _)| *at >= login.began);
-        let mut later = later.map(|(_, digest)| digest);
-        later.any(|digest| login.marks.iter().any(|mark| mark.is_certain() && mark.digest == *digest))
+        let mut certain = login.marks.iter().filter(|mark| mark.is_certain());
+        certain.any(|mark| self.logouts.has_since(&mark.digest, login.began))
     }
 }

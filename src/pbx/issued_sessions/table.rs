@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::entry::{IssuedSession, SessionLogin};
-use super::mark_index::MarkIndex;
+use super::mark_index::{MARKS, MarkIndex};
 use crate::model::account::Role;
 use crate::model::credential_mark::CredentialMark;
 use crate::model::digest::{Digest, sha256};
@@ -19,8 +19,6 @@ use crate::model::secret::Secret;
 const SESSIONS: usize = 50_000;
 /// How long a session is remembered.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
-/// How many marks of a caller's credential are remembered.
-pub(crate) const MARKS: usize = 16;
 
 /// A choice among the sessions.
 #[derive(Clone, Copy)]

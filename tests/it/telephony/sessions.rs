@@ -342,6 +342,12 @@ async fn a_ticket_from_before_the_logout_opens_nothing() {
     };
     let (hers, his) = (began(&alice).await, began(&bob).await);
     app_says(&stage, &alice, "say=1").await.expect(200);
+    // Many logouts of strangers do not make hers be forgotten.
+    for request in 0..120 {
+        let lines: String = (0..90).map(|line| format!("Authorization: Custom {request}-{line}\r\n")).collect();
+        let asking = format!("GET /app-logout?say=1 HTTP/1.1\r\nHost: app.test\r\n{lines}Connection: close\r\n\r\n");
+        assert!(stage.gate.exchange(asking.as_bytes()).await.starts_with("HTTP/1.1 200 "));
+    }
     assert_ne!(stage.redeem(&hers.0, &hers.1).await.status, 200);
     stage.gate.line(&["audit refusal", "subject=alice", "reason=\"the caller has logged out meanwhile\""]).await;
     stage.redeem(&his.0, &his.1).await.expect(200);
