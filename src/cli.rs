@@ -8,6 +8,7 @@ mod explain;
 mod freeze;
 mod hash;
 mod link;
+mod old_processes;
 mod output;
 mod provision;
 mod reload;

@@ -25,7 +25,8 @@ pub(crate) use self::breaker::Breaker;
 pub(crate) use self::end::end_sessions;
 pub(crate) use self::held_session::HeldSession;
 pub(crate) use self::issued_sessions::{
-    IssuedSession, IssuedSessions, MARKS, SessionEnd, SessionFilter, SessionLogin, UnissuedSession,
+    EndOrder, IssuedSession, IssuedSessions, LoginFilter, MARKS, SessionEnd, SessionFilter, SessionLogin,
+    UnissuedSession,
 };
 pub(crate) use self::session_checks::{Check, SessionChecks};
 use crate::config::{self, Dialect};

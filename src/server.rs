@@ -46,12 +46,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, available_parallelism};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use self::admin::{AdminContext, AdminListener};
 use self::admission::ConnectionLimits;
-use self::control::ControlThread;
+use self::control::{Chore, ControlThread};
 use self::fd_limit::FdLimit;
 use self::handover::HandOver;
 pub use self::handover::{HandOverError, InheritedSockets};
@@ -61,7 +62,7 @@ use self::old_process::OldProcessDuties;
 pub use self::snapshot::ReloadError;
 use self::snapshot::Snapshot;
 use self::sockets::ListeningSockets;
-use self::succession::{Predecessors, SuccessionOrder, SuccessorLink};
+use self::succession::{Predecessors, SuccessionOrder, SuccessorLink, pass_ends_on};
 use self::worker::HttpsPort;
 use self::worker_thread::{WorkerContext, WorkerHandle, WorkerParts};
 use crate::budget::Budget;
@@ -214,6 +215,9 @@ impl Server {
         };
         let workers = start_workers(&context, &heartbeats, &mut sockets, count).map_err(StartError::Thread)?;
         let predecessors = Arc::new(inherited.take_predecessors().map_err(StartError::OldProcess)?);
+        if predecessors.are_any() {
+            first.sessions().orders().open();
+        }
         let admin = AdminContext {
             snapshots: snapshot,
             metrics: Arc::clone(&metrics),
@@ -224,7 +228,7 @@ impl Server {
         let admin = sockets.admin.map(|listener| AdminListener::start(listener, fd_limit.admin(), admin)).transpose();
         let admin = Mutex::new(admin.map_err(StartError::Thread)?);
         let control = ControlThread::start().map_err(StartError::Thread)?;
-        control.replace_chores(first.chores());
+        control.replace_chores(chores(&first, &predecessors));
         metrics.watch_sessions(first.sessions().counts());
         let server = Self {
             addresses: BoundAddresses {
@@ -264,7 +268,7 @@ impl Server {
         self.former_logs.extend(self.snapshot().logs().closing());
         self.budget.set_limit(next.config.server.buffer_budget);
         self.snapshots.send_replace(Arc::clone(&next));
-        self.control.replace_chores(next.chores());
+        self.control.replace_chores(chores(&next, &self.predecessors));
         self.metrics.reloaded(&next.config, next.logs());
         self.watch_health();
         let all_serve_it = async {
@@ -352,6 +356,9 @@ impl Server {
         let snapshot = self.snapshot();
         let given = HandOver { sockets, older, store: &self.store, snapshot: &snapshot };
         let (id, successor) = handover::start(command, given).await?;
+        while let Some(order) = snapshot.sessions().orders().take() {
+            self.predecessors.post(&SuccessionOrder::EndSessions(order));
+        }
         self.predecessors.leave();
         self.successor = Some(successor);
         lock(&self.sockets).clear();
@@ -453,6 +460,12 @@ impl Server {
             sleep(LAST_LINES_POLL).await;
         }
     }
+}
+
+/// Returns the background work of a configuration, and of the process.
+fn chores(snapshot: &Snapshot, predecessors: &Arc<Predecessors>) -> Vec<Chore> {
+    let ends = pass_ends_on(Arc::clone(snapshot.sessions()), Arc::clone(predecessors));
+    snapshot.chores().into_iter().chain([ends.boxed()]).collect()
 }
 
 /// Starts the workers one after the other.

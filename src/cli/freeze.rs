@@ -1,6 +1,5 @@
 //! `callgate freeze` refuses logins as an account and ends its tunnels; `callgate thaw` allows them again.
 
-mod old_processes;
 mod phones;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +12,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::admin_client::{self, GateReply};
-use super::{CommandResult, EX_CONFIG, EX_UNAVAILABLE, load, print_line, print_remark, report_error, run, time_args};
+use super::{
+    CommandResult, EX_CONFIG, EX_UNAVAILABLE, load, old_processes, print_line, print_remark, report_error, run,
+    time_args,
+};
 use crate::config::Config;
 use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
 use crate::observe::Logs;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{CommandResult, admin_client, print_line, print_remark};
+use super::{CommandResult, admin_client, old_processes, print_line, print_remark};
 use crate::model::freeze_target::FreezeTarget;
 
 #[derive(Debug, clap::Subcommand)]
@@ -86,19 +86,33 @@ fn list(listing: &SessionListArguments) -> CommandResult {
 fn end(ending: &SessionEndArguments) -> CommandResult {
     let EndedSessions { number, account, domain, all } = &ending.choice;
     let choice = json!({ "number": number, "account": account, "domain": domain, "all": all });
-    let ended = admin_client::ask_running(&ending.config, "/sessions/end", &choice)?;
+    let answer = admin_client::ask_running(&ending.config, "/sessions/end", &choice)?;
+    let ended = answer["ended"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let elsewhere = answer["ended_in_old_processes"].as_u64().unwrap_or_default();
     if ending.json {
-        print_line(&format_args!("{ended:#}"))?;
+        print_line(&format_args!("{answer:#}"))?;
+    } else {
+        ended.iter().try_for_each(|session| print_line(&format_args!("ended {}", line(session))))?;
+        tell_elsewhere(elsewhere)?;
     }
-    let ended = ended.as_array().map(Vec::as_slice).unwrap_or_default();
-    if ended.is_empty() {
+    let told = match ending.json {
+        true => old_processes::complain(&answer["old_processes"]),
+        false => old_processes::tell(&answer["old_processes"]),
+    };
+    if told.is_ok() && ended.is_empty() && elsewhere == 0 {
         print_remark(&"callgate: there is no such session: callgate sessions list");
         return Err(ExitCode::FAILURE);
     }
-    if ending.json {
-        return Ok(());
+    told
+}
+
+/// Prints how many sessions only old processes knew.
+fn tell_elsewhere(ended: u64) -> CommandResult {
+    match ended {
+        0 => Ok(()),
+        1 => print_line(&"ended 1 session that an old process knew"),
+        many => print_line(&format_args!("ended {many} sessions that old processes knew")),
     }
-    ended.iter().try_for_each(|session| print_line(&format_args!("ended {}", line(session))))
 }
 
 /// Takes an account in the form that the gate knows.

@@ -12,7 +12,8 @@ use super::ott::VoximplantUser;
 pub const MAX_WHY: usize = 500;
 
 /// The accounts that a freeze is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum FreezeTarget {
     /// An account of the PBX.
     Account(Account),
@@ -59,6 +60,20 @@ impl fmt::Display for FreezeTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, name) = self.parts();
         write!(f, "{kind} {name}")
+    }
+}
+
+impl From<FreezeTarget> for String {
+    fn from(target: FreezeTarget) -> Self {
+        target.to_string()
+    }
+}
+
+impl TryFrom<String> for FreezeTarget {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::secret::Secret;
 
 /// The PBX's name for a session: the name of its cookie, and of the login that turns a token into a session.
@@ -28,7 +30,8 @@ impl SessionId {
 }
 
 /// Why a session of the PBX was ended before its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "&'static str")]
 pub enum EndReason {
     /// The operator froze its account.
     Freeze,
@@ -74,6 +77,19 @@ impl EndReason {
             Self::Pbx => "pbx",
             Self::Refused => "refused",
         }
+    }
+}
+
+impl From<EndReason> for &'static str {
+    fn from(reason: EndReason) -> Self {
+        reason.as_str()
+    }
+}
+
+/// Reads the word of a reason. One that another version of callgate knows counts as the operator's.
+impl From<String> for EndReason {
+    fn from(word: String) -> Self {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word).unwrap_or(Self::Operator)
     }
 }
 

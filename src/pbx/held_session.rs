@@ -45,6 +45,6 @@ impl HeldSession {
 
 impl Drop for HeldSession {
     fn drop(&mut self) {
-        self.issued.end(SessionFilter::Number(self.session.number), EndReason::Socket.into(), &self.logs);
+        self.issued.end(&SessionFilter::number(self.session.number), EndReason::Socket.into(), &self.logs);
     }
 }

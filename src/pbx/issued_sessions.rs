@@ -3,7 +3,9 @@
 //! All workers share the table, and it outlives every configuration; a restart clears it. It finds a session by the SHA-256
 //! of its id. Of the ids it keeps only the cookie with which a session is ended at the PBX.
 
+mod end_orders;
 mod entry;
+mod filter;
 mod logout_times;
 mod mark_index;
 mod pending_ends;
@@ -16,10 +18,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(crate) use self::end_orders::EndOrder;
+use self::end_orders::EndOrders;
 pub(crate) use self::entry::{IssuedSession, SessionLogin};
+pub(crate) use self::filter::{LoginFilter, SessionFilter};
 pub(crate) use self::mark_index::MARKS;
 pub(crate) use self::pending_ends::{PendingEnd, PendingEnds};
-pub(crate) use self::table::SessionFilter;
 use self::table::SessionTable;
 pub(crate) use self::unissued::UnissuedSession;
 use self::unissued::UnissuedSessions;
@@ -44,6 +48,8 @@ pub(crate) struct IssuedSessions {
     pending: PendingEnds,
     /// Those of others, while tunnels are open with them.
     unissued: UnissuedSessions,
+    /// The ends that old processes carry out, too.
+    orders: EndOrders,
     counts: Arc<SessionCounts>,
 }
 
@@ -111,7 +117,7 @@ impl IssuedSessions {
 
     /// Returns the sessions that are not over, the oldest first.
     #[must_use]
-    pub(crate) fn list(&self, filter: SessionFilter<'_>) -> Vec<Arc<IssuedSession>> {
+    pub(crate) fn list(&self, filter: &SessionFilter) -> Vec<Arc<IssuedSession>> {
         self.table().select(filter, Instant::now())
     }
 
@@ -133,6 +139,12 @@ impl IssuedSessions {
         &self.pending
     }
 
+    /// Returns the ends that old processes carry out, too.
+    #[must_use]
+    pub(crate) const fn orders(&self) -> &EndOrders {
+        &self.orders
+    }
+
     /// Returns a session that callgate did not open, for a tunnel that is opened with it.
     pub(crate) fn watch_unissued(&self, id: &str) -> Arc<UnissuedSession> {
         self.unissued.watch(id)
@@ -140,15 +152,57 @@ impl IssuedSessions {
 
     // === Ends ===
 
-    /// Ends the tunnels of a session that callgate did not open.
-    pub(crate) fn end_unissued(&self, id: &str) {
-        self.unissued.end(id);
-    }
-
     /// Ends sessions, on all workers at once: their tunnels are cut, and requests with them reach the PBX without them. The
     /// PBX is told in the background, and told again if it cannot be reached. Returns the sessions that ended.
-    pub(crate) fn end(&self, filter: SessionFilter<'_>, end: SessionEnd<'_>, logs: &Logs) -> Vec<Arc<IssuedSession>> {
-        let ended = self.take(filter, end.reason);
+    pub(crate) fn end(&self, filter: &SessionFilter, end: SessionEnd<'_>, logs: &Logs) -> Vec<Arc<IssuedSession>> {
+        // A person who logged out at the PBX did so there already.
+        self.end_telling(filter, end, end.reason != EndReason::Pbx, logs)
+    }
+
+    /// As [`IssuedSessions::end`], and lets old processes do the same in the background. A choice by an id also ends the
+    /// tunnels of a session that callgate did not open.
+    pub(crate) fn end_everywhere(
+        &self,
+        filter: SessionFilter,
+        end: SessionEnd<'_>,
+        logs: &Logs,
+    ) -> Vec<Arc<IssuedSession>> {
+        self.end_unissued(&filter);
+        let ended = self.end(&filter, end, logs);
+        self.orders.add(|| EndOrder::new(filter, end));
+        ended
+    }
+
+    /// Carries out an order of the newest process, to which this one has handed over. Returns how many sessions ended; `None`:
+    /// the order is one of another version.
+    pub(crate) fn follow(&self, order: &EndOrder, logs: &Logs) -> Option<usize> {
+        match &order.filter {
+            SessionFilter::Unknown => return None,
+            SessionFilter::Credential { marks } => self.table().log_out(marks),
+            SessionFilter::Id { .. }
+            | SessionFilter::All
+            | SessionFilter::Number { .. }
+            | SessionFilter::Target { .. }
+            | SessionFilter::Login { .. } => self.end_unissued(&order.filter),
+        }
+        let end = SessionEnd { reason: order.reason, by: order.by.as_deref() };
+        Some(self.end_telling(&order.filter, end, !order.is_told, logs).len())
+    }
+
+    /// Ends every session of the caller that shows a credential with these marks, and of a login of it that is under way.
+    pub(crate) fn log_out(&self, marks: &[CredentialMark], reason: EndReason, logs: &Logs) -> Vec<Arc<IssuedSession>> {
+        self.table().log_out(marks);
+        self.end_everywhere(SessionFilter::Credential { marks: marks.to_vec() }, reason.into(), logs)
+    }
+
+    fn end_telling(
+        &self,
+        filter: &SessionFilter,
+        end: SessionEnd<'_>,
+        tells: bool,
+        logs: &Logs,
+    ) -> Vec<Arc<IssuedSession>> {
+        let ended = self.take(filter, tells);
         for session in &ended {
             self.counts.ended(end.reason);
             logs.write_note(&record(session, end));
@@ -156,25 +210,25 @@ impl IssuedSessions {
         ended
     }
 
-    /// Ends every session of the caller that shows a credential with these marks, and of a login of it that is under way.
-    pub(crate) fn log_out(&self, marks: &[CredentialMark], reason: EndReason, logs: &Logs) -> Vec<Arc<IssuedSession>> {
-        self.table().log_out(marks);
-        self.end(SessionFilter::Credential(marks), reason.into(), logs)
-    }
-
-    /// Marks sessions as over, in one step with the choice among them.
-    fn take(&self, filter: SessionFilter<'_>, reason: EndReason) -> Vec<Arc<IssuedSession>> {
+    /// Marks sessions as over, in one step with the choice among them. `tells`: this process tells the PBX.
+    fn take(&self, filter: &SessionFilter, tells: bool) -> Vec<Arc<IssuedSession>> {
         let mut table = self.table();
         let ended = table.select(filter, Instant::now());
         for session in &ended {
             table.end(session);
-            // A person who logged out at the PBX did so there already.
-            match reason {
-                EndReason::Pbx => session.confirm_end(),
-                _ => self.pending.add(session),
+            match tells {
+                true => self.pending.add(session),
+                false => session.confirm_end(),
             }
         }
         ended
+    }
+
+    /// Ends the tunnels of a session that callgate did not open, if the choice is by an id.
+    fn end_unissued(&self, filter: &SessionFilter) {
+        if let SessionFilter::Id { digest } = filter {
+            self.unissued.end(digest);
+        }
     }
 
     /// Locks even after a panic elsewhere: entries are moved in and out whole.
@@ -209,7 +263,11 @@ mod tests {
     }
 
     fn end(sessions: &IssuedSessions, reason: EndReason) -> usize {
-        sessions.end(SessionFilter::All, reason.into(), &Logs::discarding(LogFormat::Text).unwrap()).len()
+        sessions.end(&SessionFilter::All, reason.into(), &logs()).len()
+    }
+
+    fn logs() -> Logs {
+        Logs::discarding(LogFormat::Text).unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -277,6 +335,42 @@ mod tests {
         }
         assert_eq!(tries, 8);
         assert!((63..=127).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_process_ends_what_the_newest_one_orders_and_tells_the_pbx_of_the_rest() {
+        let sessions = IssuedSessions::default();
+        let [one, two] = ["session00000001", "session00000002"].map(|id| note(&sessions, id, true));
+        let tunnel = sessions.watch_unissued("session00000003");
+        let order = |filter, reason: EndReason| EndOrder::new(filter, reason.into());
+        assert_eq!(sessions.follow(&order(SessionFilter::Unknown, EndReason::Logout), &logs()), None);
+        assert_eq!(sessions.follow(&order(SessionFilter::id("session00000003"), EndReason::Logout), &logs()), Some(0));
+        tunnel.until_over().await;
+        assert_eq!(sessions.follow(&order(SessionFilter::id("session00000001"), EndReason::Logout), &logs()), Some(1));
+        assert!(
+            one.is_over() && !two.is_over() && !sessions.pending().has_queued(),
+            "the newest process tells the PBX"
+        );
+        assert_eq!(sessions.follow(&order(SessionFilter::All, EndReason::Operator), &logs()), Some(1));
+        let pending = sessions.pending().next(8).await;
+        assert_eq!(pending.iter().map(|one| one.session.number).collect::<Vec<_>>(), [two.number]);
+        assert_eq!(sessions.orders().take(), None, "an old process orders nothing");
+    }
+
+    #[test]
+    fn a_logout_is_ordered_after_the_session_that_it_shows() {
+        let sessions = IssuedSessions::default();
+        sessions.orders().open();
+        let marks = [CredentialMark::named(b"sid", b"9f86d081884c7d65")];
+        sessions.end_everywhere(SessionFilter::id("session00000001"), EndReason::Logout.into(), &logs());
+        sessions.log_out(&marks, EndReason::Logout, &logs());
+        end(&sessions, EndReason::Socket);
+        let filters = [SessionFilter::id("session00000001"), SessionFilter::Credential { marks: marks.to_vec() }];
+        let taken = [sessions.orders().take(), sessions.orders().take(), sessions.orders().take()];
+        assert_eq!(
+            taken.map(|order| order.map(|order| order.filter)),
+            [Some(filters[0].clone()), Some(filters[1].clone()), None]
+        );
     }
 
     #[test]

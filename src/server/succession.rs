@@ -7,9 +7,11 @@
 mod line_stream;
 pub(super) mod memory;
 mod message;
+mod passed_ends;
 mod predecessors;
 mod successor_link;
 
 pub(super) use self::message::SuccessionOrder;
+pub(super) use self::passed_ends::pass_ends_on;
 pub(super) use self::predecessors::{OldProcess, Predecessors};
 pub(super) use self::successor_link::SuccessorLink;

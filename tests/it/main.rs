@@ -100,6 +100,7 @@ mod operate {
     pub mod logs;
     pub mod memory;
     pub mod old_processes;
+    pub mod old_sessions;
     pub mod phones;
     pub mod provision;
     pub mod reload;

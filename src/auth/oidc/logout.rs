@@ -89,16 +89,6 @@ impl ReportedLogout {
         self.methods.first().is_some_and(|method| method.store.is_marked(TOKENS, &self.id(method)))
     }
 
-    /// Tells whether it ends the login of a method, a session at the provider and a subject, whenever that began.
-    pub(crate) fn names(&self, method: &str, session: Option<&str>, subject: &str) -> bool {
-        let is_person = || self.logout.sub.as_ref().is_some_and(|named| named.to_lowercase() == subject);
-        let is_session = match (self.logout.sid.as_deref(), session) {
-            (Some(named), Some(session)) => named == session,
-            (Some(_) | None, _) => is_person(),
-        };
-        is_session && self.methods.iter().any(|one| one.name() == method)
-    }
-
     /// Ends the logins.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::entry::{IssuedSession, SessionLogin};
+use super::filter::SessionFilter;
 use super::mark_index::{MARKS, MarkIndex};
 use crate::model::account::Role;
 use crate::model::credential_mark::CredentialMark;
@@ -19,23 +20,6 @@ use crate::model::secret::Secret;
 const SESSIONS: usize = 50_000;
 /// How long a session is remembered.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
-
-/// A choice among the sessions.
-#[derive(Clone, Copy)]
-pub(crate) enum SessionFilter<'f> {
-    /// All of them.
-    All,
-    /// The one with this number.
-    Number(u64),
-    /// The one with this id, cookie or token.
-    Text(&'f str),
-    /// Those of an account, or of a domain with its administrators.
-    Target(&'f FreezeTarget),
-    /// Those whose logins fit.
-    Login(&'f dyn Fn(&SessionLogin) -> bool),
-    /// Those that were opened by a credential with one of these marks.
-    Credential(&'f [CredentialMark]),
-}
 
 /// The sessions, from the oldest to the youngest. Those that are over stay until their time has passed, so that requests
 /// with them are recognized.
@@ -115,12 +99,16 @@ impl SessionTable {
 
     /// Finds the session with an id, over or not, and when it was opened.
     pub(super) fn find(&self, id: &str, now: Instant) -> Option<(&Arc<IssuedSession>, Instant)> {
-        let row = self.by_number.get(self.by_digest.get(&sha256(id.as_bytes()))?)?;
+        self.find_digest(&sha256(id.as_bytes()), now)
+    }
+
+    fn find_digest(&self, id: &Digest, now: Instant) -> Option<(&Arc<IssuedSession>, Instant)> {
+        let row = self.by_number.get(self.by_digest.get(id)?)?;
         (now.duration_since(row.since) < LIFE).then_some((&row.session, row.since))
     }
 
     /// Returns the sessions of a choice that are not over, the oldest first.
-    pub(super) fn select(&self, filter: SessionFilter<'_>, now: Instant) -> Vec<Arc<IssuedSession>> {
+    pub(super) fn select(&self, filter: &SessionFilter, now: Instant) -> Vec<Arc<IssuedSession>> {
         let live = |session: &&Arc<IssuedSession>| !session.is_over();
         let all = || {
             let fresh = self.by_number.values().filter(|row| now.duration_since(row.since) < LIFE);
@@ -128,23 +116,24 @@ impl SessionTable {
         };
         match filter {
             SessionFilter::All => all().cloned().collect(),
-            SessionFilter::Number(number) => {
-                let found = self.by_number.get(&number).map(|row| &row.session);
+            SessionFilter::Number { number } => {
+                let found = self.by_number.get(number).map(|row| &row.session);
                 found.into_iter().filter(live).cloned().collect()
             }
-            SessionFilter::Text(id) => {
-                let found = self.find(id, now).map(|(session, _)| session);
+            SessionFilter::Id { digest } => {
+                let found = self.find_digest(digest, now).map(|(session, _)| session);
                 found.into_iter().filter(live).cloned().collect()
             }
-            SessionFilter::Target(target) => all().filter(|one| is_of(&one.role, target)).cloned().collect(),
-            SessionFilter::Login(fits) => all().filter(|one| fits(&one.login)).cloned().collect(),
-            SessionFilter::Credential(marks) => {
+            SessionFilter::Target { whom } => all().filter(|one| is_of(&one.role, whom)).cloned().collect(),
+            SessionFilter::Login { login } => all().filter(|one| login.fits(&one.login)).cloned().collect(),
+            SessionFilter::Credential { marks } => {
                 // Most requests show no mark of any session: then no session is looked at.
                 let known: Vec<_> = marks.iter().filter(|mark| self.marks.identifies(mark)).collect();
                 let has = |one: &CredentialMark| known.iter().any(|mark| mark.digest == one.digest);
                 let found = all().filter(|one| !known.is_empty() && one.login.marks.iter().any(has));
                 found.cloned().collect()
             }
+            SessionFilter::Unknown => Vec::new(),
         }
     }
 
@@ -181,6 +170,7 @@ mod tests {
 
     use super::*;
     use crate::model::account::Account;
+    use crate::pbx::issued_sessions::filter::LoginFilter;
 
     fn role(user: &str) -> Role {
         Role::User(Account::new(user, "acme.test".parse().unwrap()).unwrap())
@@ -199,8 +189,8 @@ mod tests {
         table.add(&[id], None, role("40"), login("ann", &[]), now)
     }
 
-    fn numbers(table: &SessionTable, filter: SessionFilter<'_>) -> Vec<u64> {
-        table.select(filter, Instant::now()).iter().map(|session| session.number).collect()
+    fn numbers(table: &SessionTable, filter: SessionFilter) -> Vec<u64> {
+        table.select(&filter, Instant::now()).iter().map(|session| session.number).collect()
     }
 
     #[test]
@@ -243,9 +233,9 @@ mod tests {
         table.add(&["3"], None, role("Bob"), SessionLogin { sid: Some("s".to_owned()), ..login("ann", &[]) }, now);
         let target = |text: &str| text.parse::<FreezeTarget>().unwrap();
         assert_eq!(numbers(&table, SessionFilter::All), [1, 2, 3]);
-        assert_eq!(numbers(&table, SessionFilter::Number(2)), [2]);
-        assert_eq!(numbers(&table, SessionFilter::Text("3")), [3]);
-        assert_eq!(numbers(&table, SessionFilter::Text("4")), [0; 0]);
+        assert_eq!(numbers(&table, SessionFilter::Number { number: 2 }), [2]);
+        assert_eq!(numbers(&table, SessionFilter::id("3")), [3]);
+        assert_eq!(numbers(&table, SessionFilter::id("4")), [0; 0]);
         for (text, expected) in [
             ("account 41@acme.test", &[2][..]),
             ("account bob@acme.test", &[3]),
@@ -254,13 +244,16 @@ mod tests {
             ("domain other.test", &[]),
             ("user ann", &[]),
         ] {
-            assert_eq!(numbers(&table, SessionFilter::Target(&target(text))), expected, "{text}");
+            assert_eq!(numbers(&table, SessionFilter::Target { whom: target(text) }), expected, "{text}");
         }
-        assert_eq!(numbers(&table, SessionFilter::Login(&|login| login.sid.as_deref() == Some("s"))), [3]);
+        assert_eq!(
+            numbers(&table, SessionFilter::Login { login: LoginFilter::new(vec!["app".to_owned()], Some("s"), None) }),
+            [3]
+        );
         let second = Arc::clone(table.find("2", now).unwrap().0);
         assert!(table.end(&second) && !table.end(&second) && second.is_over());
         assert_eq!(numbers(&table, SessionFilter::All), [1, 3]);
-        assert_eq!(numbers(&table, SessionFilter::Number(2)), [0; 0]);
+        assert_eq!(numbers(&table, SessionFilter::Number { number: 2 }), [0; 0]);
         assert!(table.find("2", now).unwrap().0.is_over(), "it is still known");
     }
 
@@ -271,7 +264,7 @@ mod tests {
 
     /// Returns the sessions that a request with these marks ends.
     fn of(table: &SessionTable, marks: &[CredentialMark]) -> Vec<u64> {
-        numbers(table, SessionFilter::Credential(marks))
+        numbers(table, SessionFilter::Credential { marks: marks.to_vec() })
     }
 
     #[test]

@@ -65,9 +65,9 @@ impl UnissuedSessions {
         })
     }
 
-    /// Ends the tunnels of the session with an id.
-    pub(super) fn end(&self, id: &str) {
-        let session = self.table().by_digest.get(&sha256(id.as_bytes())).and_then(Weak::upgrade);
+    /// Ends the tunnels of the session whose id has a digest.
+    pub(super) fn end(&self, id: &Digest) {
+        let session = self.table().by_digest.get(id).and_then(Weak::upgrade);
         if let Some(session) = session {
             session.end();
         }
@@ -87,8 +87,8 @@ mod tests {
     async fn an_end_reaches_every_tunnel_of_the_session_and_no_other() {
         let sessions = UnissuedSessions::default();
         let (one, same, other) = (sessions.watch("one"), sessions.watch("one"), sessions.watch("other"));
-        sessions.end("unknown");
-        let acts = async { sessions.end("one") };
+        sessions.end(&sha256(b"unknown"));
+        let acts = async { sessions.end(&sha256(b"one")) };
         tokio::join!(one.until_over(), same.until_over(), acts);
         one.until_over().await;
         assert!(!other.is_over.load(Ordering::Acquire));

@@ -44,6 +44,8 @@ pub(super) struct Behind {
     pub(super) sessions: Vec<Arc<IssuedSession>>,
     /// Those that callgate did not open, if it may begin a tunnel or is the PBX's own logout.
     pub(super) unissued: Vec<Arc<UnissuedSession>>,
+    /// The first sessions that it shows, if it is the PBX's own logout.
+    logged_out: Vec<SessionFilter>,
     /// Whether it is the PBX's own logout.
     logs_out: bool,
 }
@@ -52,9 +54,11 @@ impl Behind {
     /// Ends the sessions that the PBX has ended, if its own logout succeeded.
     pub(super) fn note_answer(&self, status: StatusCode, issued: &IssuedSessions, logs: &Logs) {
         if self.logs_out && status.is_success() {
-            self.unissued.iter().for_each(|session| session.end());
+            for filter in &self.logged_out {
+                issued.end_everywhere(filter.clone(), EndReason::Pbx.into(), logs);
+            }
             for session in &self.sessions {
-                issued.end(SessionFilter::Number(session.number), EndReason::Pbx.into(), logs);
+                issued.end(&SessionFilter::number(session.number), EndReason::Pbx.into(), logs);
             }
         }
     }
@@ -69,7 +73,8 @@ pub(super) fn behind(issued: &IssuedSessions, head: &Parts, host: &str) -> Behin
             let shown = mentions(&head.headers, &head.uri, host);
             let unissued = shown.sessions().filter(|id| issued.find(id).is_none()).take(MAX_UNISSUED);
             let unissued = unissued.map(|id| issued.watch_unissued(id)).collect();
-            Behind { unissued, logs_out, ..of(issued, &head.headers, &head.uri, host) }
+            let logged_out = shown.sessions().filter(|_| logs_out).take(MAX_UNISSUED).map(SessionFilter::id).collect();
+            Behind { unissued, logged_out, logs_out, ..of(issued, &head.headers, &head.uri, host) }
         }
         false => Behind::default(),
     }

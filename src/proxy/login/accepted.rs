@@ -102,7 +102,7 @@ impl AcceptedLogin {
         })?;
         if let Err(refusal) = self.confirm(login, &session, attempt).await {
             // The PBX has opened it all the same.
-            login.sessions.end(SessionFilter::Number(session.number), EndReason::Refused.into(), &gate.logs);
+            login.sessions.end(&SessionFilter::number(session.number), EndReason::Refused.into(), &gate.logs);
             return Err(refusal);
         }
         Ok(opened)

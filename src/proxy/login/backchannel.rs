@@ -11,7 +11,7 @@ use crate::exchange::Body;
 use crate::model::digest::sha256;
 use crate::model::login::{LogoutKind, LogoutOutcome};
 use crate::model::session::EndReason;
-use crate::pbx::{SessionFilter, SessionLogin};
+use crate::pbx::{LoginFilter, SessionFilter};
 use crate::proxy::answer::response;
 use crate::proxy::context::{LoginRequest, RequestContext};
 use crate::proxy::error::Error;
@@ -78,9 +78,11 @@ async fn end(
     // The logins first: one that is under way finds out that it has ended, once the PBX has opened its session.
     reported.end_logins().await.map_err(Error::NotStored)?;
     if let Some(login) = pbx {
-        let has_ended =
-            |session: &SessionLogin| reported.names(&session.method, session.sid.as_deref(), &session.subject);
-        login.sessions.end(SessionFilter::Login(&has_ended), EndReason::Backchannel.into(), &gate.logs);
+        let methods = reported.methods.iter().map(|method| method.name().to_owned()).collect();
+        let logout = &reported.logout;
+        let ended = LoginFilter::new(methods, logout.sid.as_deref(), logout.sub.as_deref());
+        let filter = SessionFilter::Login { login: ended };
+        login.sessions.issued().end_everywhere(filter, EndReason::Backchannel.into(), &gate.logs);
     }
     for method in &reported.methods {
         let (method, subject) = (Some(method.name()), reported.logout.sub.as_deref());

@@ -208,13 +208,13 @@ async fn end_sessions(
 ) -> Result<(), pbx::Error> {
     let (issued, logs) = (login.sessions.issued(), &login.gate.logs);
     let marks = login.gate.marks_of(request, context);
-    issued.log_out(&marks, EndReason::Logout, logs);
     let shown = shown_sessions(login, request.headers, context);
     let (known, unknown): (Vec<_>, Vec<_>) = shown.into_iter().partition(|session| issued.find(session).is_some());
-    unknown.iter().for_each(|session| issued.end_unissued(session));
-    for session in &known {
-        issued.end(SessionFilter::Text(session), EndReason::Logout.into(), logs);
+    // First those that the PBX is told of from here: an old process does not tell it again.
+    for session in known.iter().chain(&unknown) {
+        issued.end_everywhere(SessionFilter::id(session), EndReason::Logout.into(), logs);
     }
+    issued.log_out(&marks, EndReason::Logout, logs);
     let known: Vec<_> = known.iter().filter_map(|session| issued.find(session)).map(|one| one.number).collect();
     let shows = |mark: &CredentialMark| marks.iter().any(|shown| shown.digest == mark.digest);
     let is_of_request = |one: &pbx::IssuedSession| known.contains(&one.number) || one.login.marks.iter().any(shows);

@@ -97,7 +97,7 @@ impl Sessions {
     }
 
     /// Ends sessions, here and at the PBX.
-    pub(in crate::proxy) fn end(&self, filter: SessionFilter<'_>, end: SessionEnd<'_>, logs: &Logs) {
+    pub(in crate::proxy) fn end(&self, filter: &SessionFilter, end: SessionEnd<'_>, logs: &Logs) {
         self.state.issued.end(filter, end, logs);
     }
 

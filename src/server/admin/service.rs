@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout};
 use super::AdminContext;
 use super::connections::OrderInProgress;
 use super::order::{self, OrderError};
-use super::sessions;
+use super::sessions::{self, SessionChoice};
 use crate::config::{UpstreamConfig, UpstreamUrl};
 use crate::message::target;
 use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
@@ -215,7 +215,7 @@ impl AdminService {
             AdminEndpoint::EndSessions => match order::read(request, client.may_order).await {
                 Ok(choice) => {
                     client.in_progress.begin();
-                    answered(sessions::end(&self.context.snapshots.borrow(), &choice, &client.name))
+                    self.end_sessions(&choice, client).await
                 }
                 Err(refusal) => refused(refusal),
             },
@@ -237,7 +237,8 @@ impl AdminService {
         let old = self.context.predecessors.ask(&SuccessionOrder::Freeze { whom: whom.to_string(), freeze }).await;
         snapshot.logs().write_note(&EventRecord::of(AuditEvent::Freeze, &whom, by.to_owned(), until, &why));
         let end = SessionEnd { reason: EndReason::Freeze, by: Some(by) };
-        let ended = snapshot.sessions().end(SessionFilter::Target(&whom), end, snapshot.logs()).len();
+        let filter = SessionFilter::Target { whom: whom.clone() };
+        let ended = snapshot.sessions().end_everywhere(filter, end, snapshot.logs()).len();
         tracing::warn!(whom = whom.to_string(), by, ended, "frozen");
         let phones = settled_phones(&snapshot, &whom).await;
         let is_kept = snapshot.config.state.is_some();
@@ -264,6 +265,25 @@ impl AdminService {
             StatusCode::OK,
             &json!({ "whom": whom.to_string(), "thawed": thawed, "phones": phones, "old_processes": processes(&old) }),
         ))
+    }
+
+    /// Ends sessions, here and in old processes.
+    async fn end_sessions(&self, choice: &SessionChoice, client: &AdminClient) -> AdminResponse {
+        let snapshot = Arc::clone(&self.context.snapshots.borrow());
+        let (ended, order) = match sessions::end(&snapshot, choice, &client.name) {
+            Ok(done) => done,
+            Err(message) => return problem(StatusCode::BAD_REQUEST, "malformed", &message),
+        };
+        let old = match order.filter {
+            // An old process counts its sessions by itself.
+            SessionFilter::Number { .. } => Vec::new(),
+            _ => self.context.predecessors.ask(&SuccessionOrder::EndSessions(order)).await,
+        };
+        let elsewhere: u64 = old.iter().filter_map(|one| one.report.as_ref()).map(|report| report.ended).sum();
+        json(
+            StatusCode::OK,
+            &json!({ "ended": ended, "ended_in_old_processes": elsewhere, "old_processes": processes(&old) }),
+        )
     }
 
     fn freezes(&self) -> AdminResponse {

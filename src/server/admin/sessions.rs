@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::model::freeze_target::FreezeTarget;
 use crate::model::session::EndReason;
-use crate::pbx::{IssuedSession, SessionEnd, SessionFilter};
+use crate::pbx::{EndOrder, IssuedSession, SessionEnd, SessionFilter};
 use crate::server::snapshot::Snapshot;
 
 /// The sessions that an order is about.
@@ -18,22 +18,17 @@ pub(super) struct SessionChoice {
     all: bool,
 }
 
-/// A choice that is clear.
-enum ClearChoice {
-    All,
-    Number(u64),
-    Target(FreezeTarget),
-}
-
 impl SessionChoice {
     /// Reads the choice, of which there must be one.
-    fn read(&self) -> Result<ClearChoice, String> {
-        let target = |kind: &str, name: &str| format!("{kind} {name}").parse().map(ClearChoice::Target);
+    fn read(&self) -> Result<SessionFilter, String> {
+        let target = |kind: &str, name: &str| {
+            format!("{kind} {name}").parse::<FreezeTarget>().map(|whom| SessionFilter::Target { whom })
+        };
         match (self.number, &self.account, &self.domain, self.all) {
-            (Some(number), None, None, false) => Ok(ClearChoice::Number(number)),
+            (Some(number), None, None, false) => Ok(SessionFilter::number(number)),
             (None, Some(account), None, false) => target("account", account),
             (None, None, Some(domain), false) => target("domain", domain),
-            (None, None, None, true) => Ok(ClearChoice::All),
+            (None, None, None, true) => Ok(SessionFilter::All),
             _ => Err("choose one of number, account, domain and all".to_owned()),
         }
     }
@@ -43,36 +38,26 @@ impl SessionChoice {
     }
 }
 
-impl ClearChoice {
-    const fn filter(&self) -> SessionFilter<'_> {
-        match self {
-            Self::All => SessionFilter::All,
-            Self::Number(number) => SessionFilter::Number(*number),
-            Self::Target(target) => SessionFilter::Target(target),
-        }
-    }
-}
-
 /// Lists sessions that are not over, the oldest first; without a choice, all.
 ///
 /// # Errors
 /// When the choice is not clear, in words for the operator.
 pub(super) fn list(snapshot: &Snapshot, choice: &SessionChoice) -> Result<Value, String> {
-    let choice = if choice.is_empty() { ClearChoice::All } else { choice.read()? };
-    let found = snapshot.sessions().list(choice.filter());
+    let filter = if choice.is_empty() { SessionFilter::All } else { choice.read()? };
+    let found = snapshot.sessions().list(&filter);
     Ok(found.iter().map(|session| shown(session)).collect())
 }
 
-/// Ends sessions in the name of a user of this machine, and lists those that ended.
+/// Ends sessions in the name of a user of this machine. Returns those that ended here, and the order for old processes.
 ///
 /// # Errors
 /// As [`list`]; without a choice, too.
-pub(super) fn end(snapshot: &Snapshot, choice: &SessionChoice, by: &str) -> Result<Value, String> {
-    let choice = choice.read()?;
+pub(super) fn end(snapshot: &Snapshot, choice: &SessionChoice, by: &str) -> Result<(Value, EndOrder), String> {
+    let filter = choice.read()?;
     let end = SessionEnd { reason: EndReason::Operator, by: Some(by) };
-    let ended = snapshot.sessions().end(choice.filter(), end, snapshot.logs());
+    let ended = snapshot.sessions().end(&filter, end, snapshot.logs());
     tracing::warn!(ended = ended.len(), by, "sessions ended");
-    Ok(ended.iter().map(|session| shown(session)).collect())
+    Ok((ended.iter().map(|session| shown(session)).collect(), EndOrder::new(filter, end)))
 }
 
 /// Describes a session without its id.
@@ -98,10 +83,11 @@ mod tests {
     #[track_caller]
     fn check(order: Value, expected: Result<&str, &str>) {
         let choice: SessionChoice = serde_json::from_value(order.clone()).unwrap();
-        let read = choice.read().map(|choice| match choice {
-            ClearChoice::All => "all".to_owned(),
-            ClearChoice::Number(number) => number.to_string(),
-            ClearChoice::Target(target) => target.to_string(),
+        let read = choice.read().map(|filter| match filter {
+            SessionFilter::All => "all".to_owned(),
+            SessionFilter::Number { number } => number.to_string(),
+            SessionFilter::Target { whom } => whom.to_string(),
+            other => panic!("{other:?}"),
         });
         match (read, expected) {
             (Ok(read), Ok(expected)) => assert_eq!(read, expected, "{order}"),

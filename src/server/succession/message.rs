@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::pbx::EndOrder;
 use crate::state::Freeze;
 
 /// What the newest process orders an old one.
@@ -22,6 +23,8 @@ pub(in crate::server) enum SuccessionOrder {
         /// The target, as in the state.
         whom: String,
     },
+    /// End sessions, with their tunnels.
+    EndSessions(EndOrder),
     /// Open the log files again.
     Reopen,
     /// End, and give the tunnels the time of `drain`.
@@ -52,17 +55,27 @@ pub(in crate::server) struct OldProcessReport {
     pub(in crate::server) since: Timestamp,
     /// How many tunnels it still has.
     pub(in crate::server) tunnels: u64,
+    /// How many sessions it has ended.
+    #[serde(default)]
+    pub(in crate::server) ended: u64,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::credential_mark::CredentialMark;
+    use crate::model::session::EndReason;
+    use crate::pbx::{LoginFilter, SessionEnd, SessionFilter};
 
     #[test]
     fn an_order_of_another_version_is_unknown_and_breaks_nothing() {
         for (text, expected) in [
             (r#"{"number":1,"order":"status","more":true}"#, SuccessionOrder::Status),
             (r#"{"number":1,"order":"reboot","when":"now"}"#, SuccessionOrder::Unknown),
+            (
+                r#"{"number":1,"order":"end_sessions","filter":{"by":"moon","phase":[1]},"reason":"lunar","by":null,"is_told":false}"#,
+                SuccessionOrder::EndSessions(EndOrder::new(SessionFilter::Unknown, EndReason::Operator.into())),
+            ),
             (r#"{"number":1,"order":"thaw","whom":"user ann"}"#, SuccessionOrder::Thaw { whom: "user ann".into() }),
         ] {
             let read: NumberedOrder = serde_json::from_str(text).unwrap();
@@ -74,11 +87,30 @@ mod tests {
 
     #[test]
     fn an_order_is_read_as_it_was_written() {
+        let written = |order: SuccessionOrder| {
+            let text = serde_json::to_string(&NumberedOrder { number: u64::MAX, order: order.clone() }).unwrap();
+            assert!(!text.contains('\n'), "{text}");
+            let read: NumberedOrder = serde_json::from_str(&text).unwrap();
+            assert_eq!((read.number, read.order), (u64::MAX, order), "{text}");
+            text
+        };
         let freeze = Freeze { since: Timestamp::UNIX_EPOCH, until: None, by: "uid 0".into(), why: "a\n\"b\"".into() };
-        let order = SuccessionOrder::Freeze { whom: "account 40@acme.test".into(), freeze };
-        let text = serde_json::to_string(&NumberedOrder { number: u64::MAX, order: order.clone() }).unwrap();
-        assert!(!text.contains('\n'), "{text}");
-        let read: NumberedOrder = serde_json::from_str(&text).unwrap();
-        assert_eq!((read.number, read.order), (u64::MAX, order));
+        written(SuccessionOrder::Freeze { whom: "account 40@acme.test".into(), freeze });
+        let marks = [CredentialMark::named(b"sid", b"s3cret-c00kie"), CredentialMark::whole([&b"s3cret-c00kie"[..]])];
+        let login = LoginFilter::new(vec!["oidc".into()], Some("s3cret-c00kie"), Some("Ann"));
+        for filter in [
+            SessionFilter::All,
+            SessionFilter::number(u64::MAX),
+            SessionFilter::id("s3cret-c00kie"),
+            SessionFilter::Target { whom: "account 40@acme.test".parse().unwrap() },
+            SessionFilter::Login { login },
+            SessionFilter::Credential { marks: marks.to_vec() },
+        ] {
+            for reason in EndReason::ALL {
+                let end = SessionEnd { reason, by: Some("uid 0") };
+                let text = written(SuccessionOrder::EndSessions(EndOrder::new(filter.clone(), end)));
+                assert!(!text.contains("s3cret"), "{text}");
+            }
+        }
     }
 }

@@ -73,6 +73,11 @@ impl Predecessors {
         Ok(Self(Mutex::new(all)))
     }
 
+    /// Returns whether an old process goes on.
+    pub(in crate::server) fn are_any(&self) -> bool {
+        !self.running().is_empty()
+    }
+
     /// Copies the sockets of the processes that go on, for the next process.
     ///
     /// # Errors

@@ -56,9 +56,9 @@ impl SuccessorLink {
         Some(order)
     }
 
-    /// Answers the last order.
-    pub(in crate::server) async fn answer(&mut self, obeyed: bool, tunnels: u64) {
-        let report = OldProcessReport { number: self.asked, obeyed, since: self.since, tunnels };
+    /// Answers the last order: whether it was carried out, how many sessions it ended, and how many tunnels there are now.
+    pub(in crate::server) async fn answer(&mut self, obeyed: bool, ended: u64, tunnels: u64) {
+        let report = OldProcessReport { number: self.asked, obeyed, since: self.since, tunnels, ended };
         drop(timeout(PATIENCE, self.lines.send(&report)).await);
     }
 

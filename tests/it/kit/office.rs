@@ -60,15 +60,28 @@ impl Office {
 
     /// Asks for a path, and returns the head of the answer.
     pub async fn ask(&self, host: &str, path: &str, cookie: &str) -> String {
+        self.send("GET", host, path, cookie).await
+    }
+
+    /// Sends a request as a page of its host does, and returns the head of the answer.
+    pub async fn send(&self, method: &str, host: &str, path: &str, cookie: &str) -> String {
         let mut tls = self.program.connect().await;
-        let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n");
+        let origin = if method == "GET" { String::new() } else { format!("Origin: https://{host}\r\n") };
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\n{origin}Connection: close\r\n\r\n"
+        );
         tls.write_all(head.as_bytes()).await.unwrap();
         read_head(&mut tls).await
     }
 
     /// Logs a caller in at the PBX, and returns the session.
     pub async fn log_in(&self, name: &str) -> String {
-        let head = self.ask("app.test", "/auth/pbx", &self.app.log_in(name)).await;
+        self.log_in_with(&self.app.log_in(name)).await
+    }
+
+    /// Logs the caller with a cookie of the app in at the PBX, and returns the session.
+    pub async fn log_in_with(&self, cookie: &str) -> String {
+        let head = self.ask("app.test", "/auth/pbx", cookie).await;
         let after = head.split_once("sessId=").unwrap_or_else(|| panic!("{head}")).1;
         let session = after.split(['&', '\r']).next().unwrap().to_owned();
         assert_eq!(self.pbx.last_minted().as_deref(), Some(session.as_str()));
@@ -77,8 +90,19 @@ impl Office {
 
     /// Opens the PBX's WebSocket with a session.
     pub async fn socket(&self, query: &str, session: &str) -> Option<Socket> {
-        let mut request = format!("wss://pbx.test/websocket?{query}").into_client_request().unwrap();
-        request.headers_mut().insert("cookie", format!("session={session}").parse().unwrap());
+        let request = format!("wss://pbx.test/websocket?{query}").into_client_request().unwrap();
+        self.websocket(request, &format!("session={session}")).await
+    }
+
+    /// Opens a WebSocket for a page of the app, of which callgate keeps the session to itself.
+    pub async fn phone(&self, cookie: &str) -> Option<Socket> {
+        let mut request = "wss://app.test/auth/pbx/socket".into_client_request().unwrap();
+        request.headers_mut().insert("origin", "https://app.test".parse().unwrap());
+        self.websocket(request, cookie).await
+    }
+
+    async fn websocket(&self, mut request: http::Request<()>, cookie: &str) -> Option<Socket> {
+        request.headers_mut().insert("cookie", cookie.parse().unwrap());
         let tls = self.program.connect().await;
         tokio_tungstenite::client_async(request, tls).await.ok().map(|(socket, _)| socket)
     }

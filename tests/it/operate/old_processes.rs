@@ -17,28 +17,28 @@ use crate::kit::stage::until;
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
-const SHORT: &str = "[server]\ndrain = \"500ms\"";
+pub const SHORT: &str = "[server]\ndrain = \"500ms\"";
 
 /// Says something and hears it: the tunnel stands.
-async fn stands(socket: &mut Socket) {
+pub async fn stands(socket: &mut Socket) {
     socket.send(Message::text("{\"action\":\"ping\"}")).await.unwrap();
     let heard = timeout(PATIENCE, socket.next()).await.unwrap();
     assert!(matches!(heard, Some(Ok(Message::Text(_)))), "{heard:?}");
 }
 
 /// Waits until the tunnel has ended.
-async fn ends(socket: &mut Socket) {
+pub async fn ends(socket: &mut Socket) {
     let ended = timeout(PATIENCE, socket.next()).await.expect("the tunnel stands");
     assert!(!matches!(ended, Some(Ok(_))), "{ended:?}");
 }
 
 #[track_caller]
-fn done(output: &Output) -> String {
+pub fn done(output: &Output) -> String {
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
 }
 
-async fn logged(office: &Office, parts: &[&str]) {
+pub async fn logged(office: &Office, parts: &[&str]) {
     until(&format!("{parts:?}"), || {
         let text = fs::read_to_string(office.program.file("access.log")).unwrap_or_default();
         text.lines().any(|line| parts.iter().all(|part| line.contains(part)))
@@ -47,7 +47,7 @@ async fn logged(office: &Office, parts: &[&str]) {
 }
 
 /// Asks the newest process.
-fn told(office: &Office, path: &str) -> String {
+pub fn told(office: &Office, path: &str) -> String {
     office.program.told(path)
 }
 

@@ -93,7 +93,8 @@ async fn the_operator_sees_who_is_in_and_ends_one_of_them_with_its_tunnels() {
     let mut tunnel = socket(&stage.gate, &format!("session={alice}")).await.unwrap();
     stands(&mut tunnel).await;
     let (_, ended) = order(&stage.gate, "/sessions/end", &json!({ "number": 1 }));
-    assert_eq!(numbers(&ended), [1]);
+    assert_eq!(numbers(&ended["ended"]), [1]);
+    assert_eq!((&ended["ended_in_old_processes"], &ended["old_processes"]), (&json!(0), &json!([])));
     ends(&mut tunnel).await;
     is_out(&stage, &alice).await;
     assert!(is_in(&stage, &bob));
@@ -108,10 +109,10 @@ async fn the_operator_sees_who_is_in_and_ends_one_of_them_with_its_tunnels() {
     assert!(delete.header("host").unwrap().starts_with("pbx.test"), "{delete:?}");
     assert_eq!(delete.header("authorization"), None);
 
-    assert_eq!(numbers(&order(&stage.gate, "/sessions/end", &json!({ "number": 1 })).1), [0; 0]);
+    assert_eq!(numbers(&order(&stage.gate, "/sessions/end", &json!({ "number": 1 })).1["ended"]), [0; 0]);
     assert_eq!(order(&stage.gate, "/sessions/end", &json!({})).0, 400);
     assert_eq!(order(&stage.gate, "/sessions/end", &json!({ "all": true, "number": 2 })).0, 400);
-    assert_eq!(numbers(&order(&stage.gate, "/sessions/end", &json!({ "domain": "ACME.test" })).1), [2]);
+    assert_eq!(numbers(&order(&stage.gate, "/sessions/end", &json!({ "domain": "ACME.test" })).1["ended"]), [2]);
     is_out(&stage, &bob).await;
     let told = stage.gate.told("/metrics");
     assert!(told.contains("callgate_sessions_total 2\n"), "{told}");
@@ -129,7 +130,7 @@ async fn the_cookie_of_a_token_is_what_ends() {
     let cookie = landed.header("set-cookie").split(';').next().unwrap().to_owned();
     let session = cookie.strip_prefix("session=").unwrap();
     assert!(is_in(&stage, session));
-    assert_eq!(numbers(&order(&stage.gate, "/sessions/end", &json!({ "all": true })).1), [1]);
+    assert_eq!(numbers(&order(&stage.gate, "/sessions/end", &json!({ "all": true })).1["ended"]), [1]);
     is_out(&stage, session).await;
 }
 
@@ -139,7 +140,7 @@ async fn a_session_that_is_over_opens_nothing_while_the_pbx_does_not_know() {
     let stage = Stage::new().await;
     let alice = open(&stage, &stage.app.log_in("alice")).await;
     stage.pbx_does(|faults| faults.refuse_connections = true);
-    assert_eq!(numbers(&order(&stage.gate, "/sessions/end", &json!({ "all": true })).1), [1]);
+    assert_eq!(numbers(&order(&stage.gate, "/sessions/end", &json!({ "all": true })).1["ended"]), [1]);
     // One try fails. Until the next, the PBX can be reached, and knows the session.
     tokio::time::sleep(Duration::from_millis(100)).await;
     stage.pbx_does(|faults| (faults.scope, faults.refuse_connections) = (Scope::Other, false));
@@ -171,7 +172,7 @@ async fn a_gate_that_ends_tells_the_pbx_first() {
     gate.get("/auth/pbx").cookie(&stage.app.log_in("alice")).send().await.expect(303);
     assert_eq!(stage.pbx.sessions().len(), 1);
     stage.pbx_does(|faults| faults.refuse_connections = true);
-    assert_eq!(numbers(&order(&gate, "/sessions/end", &json!({ "all": true })).1), [1]);
+    assert_eq!(numbers(&order(&gate, "/sessions/end", &json!({ "all": true })).1["ended"]), [1]);
     tokio::time::sleep(Duration::from_millis(100)).await;
     stage.pbx_does(|faults| faults.refuse_connections = false);
     gate.drain().await;
@@ -444,6 +445,7 @@ async fn the_commands_list_sessions_and_end_them() {
     for wrong in [&["end"][..], &["end", "1", "--all"], &["end", "--all", "--domain", "acme.test"], &["end", "one"]] {
         assert_eq!(order(wrong).await.0, Some(2), "{wrong:?}");
     }
-    assert_eq!(order(&["end", "--all", "--json"]).await.0, Some(0));
+    let (code, ended, _) = order(&["end", "--all", "--json"]).await;
+    assert_eq!((code, numbers(&serde_json::from_str::<Value>(&ended).unwrap()["ended"])), (Some(0), vec![2]));
     is_out(&stage, &bob).await;
 }
