@@ -29,6 +29,7 @@ pub mod secret;
 pub mod session;
 pub mod session_state;
 pub mod shield;
+pub mod stored_role;
 pub mod table;
 pub mod template;
 pub mod upstream_name;

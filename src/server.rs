@@ -356,6 +356,7 @@ impl Server {
         let snapshot = self.snapshot();
         let given = HandOver { sockets, older, store: &self.store, snapshot: &snapshot };
         let (id, successor) = handover::start(command, given).await?;
+        snapshot.sessions().leave();
         while let Some(order) = snapshot.sessions().orders().take() {
             self.predecessors.post(&SuccessionOrder::EndSessions(order));
         }

@@ -20,7 +20,8 @@ pub(crate) struct HeldSession {
 impl HeldSession {
     /// Takes care of a session that was just opened.
     #[must_use]
-    pub(crate) const fn new(session: Arc<IssuedSession>, issued: Arc<IssuedSessions>, logs: Rc<Logs>) -> Self {
+    pub(crate) fn new(session: Arc<IssuedSession>, issued: Arc<IssuedSessions>, logs: Rc<Logs>) -> Self {
+        session.hold();
         Self { session, issued, logs }
     }
 

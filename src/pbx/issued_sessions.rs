@@ -1,6 +1,6 @@
 //! The sessions that callgate opened at the PBX: whose each one is, by which login it was opened, and how it is ended.
 //!
-//! All workers share the table, and it outlives every configuration; a restart clears it. It finds a session by the SHA-256
+//! All workers share the table, and it outlives every configuration and goes along to the next process; a restart clears it. It finds a session by the SHA-256
 //! of its id. Of the ids it keeps only the cookie with which a session is ended at the PBX.
 
 mod end_orders;
@@ -8,10 +8,13 @@ mod entry;
 mod filter;
 mod logout_times;
 mod mark_index;
+mod memory;
+mod packed;
 mod pending_ends;
 mod table;
 mod unissued;
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,6 +30,7 @@ pub(crate) use self::pending_ends::{PendingEnd, PendingEnds};
 use self::table::SessionTable;
 pub(crate) use self::unissued::UnissuedSession;
 use self::unissued::UnissuedSessions;
+use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::model::account::Role;
 use crate::model::credential_mark::CredentialMark;
 use crate::model::secret::Secret;
@@ -69,6 +73,34 @@ impl From<EndReason> for SessionEnd<'_> {
 }
 
 impl IssuedSessions {
+    // === Hand-over ===
+
+    /// Goes on with the sessions that a process before has opened. The PBX is told of those that are over and that it has not
+    /// ended.
+    pub(crate) fn take_over(memory: &mut ProcessMemory) -> Self {
+        let sessions = Self::default();
+        let Some(known) = memory.take(memory::PART) else { return sessions };
+        let table = SessionTable::take_over(known, memory.age(), Instant::now());
+        sessions.any.store(!table.is_empty(), Ordering::Release);
+        table.unconfirmed().iter().for_each(|session| sessions.pending.take_over(session));
+        *sessions.table() = table;
+        sessions
+    }
+
+    /// Writes the sessions for the next process, except those of WebSockets that this one keeps.
+    ///
+    /// # Errors
+    /// As the writer.
+    pub(crate) fn pass_on(&self, writer: &mut MemoryWriter<'_>) -> io::Result<()> {
+        let table = self.table().pass_on(writer.now());
+        writer.add(memory::PART, &table)
+    }
+
+    /// Leaves the ends that the next process was told of to that process.
+    pub(crate) fn leave(&self) {
+        self.pending.leave();
+    }
+
     // === Sessions that begin ===
 
     /// Remembers a session that the PBX opened, with all ids under which requests show it, and the cookie by which the PBX
@@ -169,16 +201,20 @@ impl IssuedSessions {
     ) -> Vec<Arc<IssuedSession>> {
         self.end_unissued(&filter);
         let ended = self.end(&filter, end, logs);
-        self.orders.add(|| EndOrder::new(filter, end));
+        self.orders.add(|| EndOrder::all(filter, end, &ended));
         ended
     }
 
     /// Carries out an order of the newest process, to which this one has handed over. Returns how many sessions ended; `None`:
     /// the order is one of another version.
     pub(crate) fn follow(&self, order: &EndOrder, logs: &Logs) -> Option<usize> {
+        for number in &order.told {
+            // The newest process has it in its audit log and its counts.
+            self.table().end_number(*number).inspect(|session| session.confirm_end());
+        }
         match &order.filter {
             SessionFilter::Unknown => return None,
-            SessionFilter::Credential { marks } => self.table().log_out(marks),
+            SessionFilter::Credential { marks } => drop(self.table().log_out(marks)),
             SessionFilter::Id { .. }
             | SessionFilter::All
             | SessionFilter::Number { .. }
@@ -191,8 +227,8 @@ impl IssuedSessions {
 
     /// Ends every session of the caller that shows a credential with these marks, and of a login of it that is under way.
     pub(crate) fn log_out(&self, marks: &[CredentialMark], reason: EndReason, logs: &Logs) -> Vec<Arc<IssuedSession>> {
-        self.table().log_out(marks);
-        self.end_everywhere(SessionFilter::Credential { marks: marks.to_vec() }, reason.into(), logs)
+        let marks = self.table().log_out(marks);
+        self.end_everywhere(SessionFilter::Credential { marks }, reason.into(), logs)
     }
 
     fn end_telling(
@@ -342,7 +378,7 @@ mod tests {
         let sessions = IssuedSessions::default();
         let [one, two] = ["session00000001", "session00000002"].map(|id| note(&sessions, id, true));
         let tunnel = sessions.watch_unissued("session00000003");
-        let order = |filter, reason: EndReason| EndOrder::new(filter, reason.into());
+        let order = |filter, reason: EndReason| EndOrder::all(filter, reason.into(), &[]).remove(0);
         assert_eq!(sessions.follow(&order(SessionFilter::Unknown, EndReason::Logout), &logs()), None);
         assert_eq!(sessions.follow(&order(SessionFilter::id("session00000003"), EndReason::Logout), &logs()), Some(0));
         tunnel.until_over().await;
@@ -355,6 +391,45 @@ mod tests {
         let pending = sessions.pending().next(8).await;
         assert_eq!(pending.iter().map(|one| one.session.number).collect::<Vec<_>>(), [two.number]);
         assert_eq!(sessions.orders().take(), None, "an old process orders nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_both_processes_know_is_ended_at_the_pbx_by_the_newest_one() {
+        let old = IssuedSessions::default();
+        let [one, two, held] = ["session00000001", "session00000002", "session00000003"].map(|id| note(&old, id, true));
+        held.hold();
+        end_number(&old, two.number);
+        let new = passed_on(&old);
+        new.orders().open();
+        assert!(new.find("session00000001").is_some() && new.find("session00000003").is_none());
+        let pending = old.pending().next(8).await;
+        old.leave();
+        assert!(!old.pending().has_queued() && old.pending().try_again(pending[0].clone()));
+        assert!(!old.pending().has_queued(), "the newest process tells the PBX of it");
+        assert_eq!(new.pending().next(8).await[0].session.number, two.number);
+        assert_eq!(end(&new, EndReason::Operator), 1);
+        new.end_everywhere(SessionFilter::All, EndReason::Operator.into(), &logs());
+        let ended = [new.find("session00000001").unwrap()];
+        for order in EndOrder::all(SessionFilter::All, EndReason::Operator.into(), &ended) {
+            assert_eq!(old.follow(&order, &logs()), Some(1), "that of the socket");
+        }
+        assert!(one.is_over() && held.is_over());
+        let pending = old.pending().next(8).await;
+        assert_eq!(pending.iter().map(|one| one.session.number).collect::<Vec<_>>(), [held.number]);
+        assert_eq!(new.orders().take().unwrap().told, [0; 0]);
+    }
+
+    fn end_number(sessions: &IssuedSessions, number: u64) {
+        sessions.end(&SessionFilter::number(number), EndReason::Logout.into(), &logs());
+    }
+
+    /// Returns the sessions as the next process has them.
+    fn passed_on(old: &IssuedSessions) -> IssuedSessions {
+        let mut bytes = Vec::new();
+        let mut writer = MemoryWriter::begin(&mut bytes).unwrap();
+        old.pass_on(&mut writer).unwrap();
+        writer.end().unwrap();
+        IssuedSessions::take_over(&mut ProcessMemory::read(&*bytes).unwrap())
     }
 
     #[test]

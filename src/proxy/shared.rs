@@ -95,7 +95,7 @@ impl SharedState {
             auth: Arc::new(AuthSources::new(config, Arc::clone(&store))?),
             pbx: Arc::new(PbxState {
                 breaker: Arc::default(),
-                issued: Arc::default(),
+                issued: Arc::new(IssuedSessions::take_over(memory)),
                 tickets: Tickets::new(Arc::clone(&store), TICKET_LIFE),
                 checks: SessionChecks::default(),
                 seal: Arc::new(SealKey::random()),
@@ -137,7 +137,8 @@ impl SharedState {
     /// # Errors
     /// As the writer.
     pub(crate) fn pass_on(&self, writer: &mut MemoryWriter<'_>) -> io::Result<()> {
-        self.login.pass_on(writer)
+        self.login.pass_on(writer)?;
+        self.sessions().pass_on(writer)
     }
 
     /// Returns the freezes.

@@ -28,7 +28,22 @@ pub(crate) struct IssuedSession {
     is_over: AtomicBool,
     /// Whether the PBX has ended it, too.
     is_over_at_pbx: AtomicBool,
+    /// Whether it is of a WebSocket that this process keeps.
+    is_held: AtomicBool,
+    /// Whether a process that takes over was told that it is over.
+    is_end_passed_on: AtomicBool,
     ended: Notify,
+}
+
+/// The state of a session in its life.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KnownState {
+    /// When it was opened.
+    pub(super) opened: Timestamp,
+    /// Whether it was ended.
+    pub(super) is_over: bool,
+    /// Whether the PBX has ended it, too.
+    pub(super) is_over_at_pbx: bool,
 }
 
 /// The login that a session is opened for.
@@ -49,22 +64,62 @@ pub(crate) struct SessionLogin {
     /// When the login began. A logout after that ends its session too.
     pub began: Timestamp,
     /// The marks of the caller's credential.
+    #[serde(with = "super::packed::marks")]
     pub marks: Vec<CredentialMark>,
 }
 
 impl IssuedSession {
     pub(super) fn new(number: u64, role: Role, login: SessionLogin, cookie: Option<Secret>) -> Self {
+        let state = KnownState { opened: Timestamp::now(), is_over: false, is_over_at_pbx: false };
+        Self::restored(number, role, login, cookie, state)
+    }
+
+    /// Makes a session in a state.
+    pub(super) const fn restored(
+        number: u64,
+        role: Role,
+        login: SessionLogin,
+        cookie: Option<Secret>,
+        state: KnownState,
+    ) -> Self {
+        let KnownState { opened, is_over, is_over_at_pbx } = state;
         Self {
             number,
             role,
             login,
-            opened: Timestamp::now(),
+            opened,
             cookie,
-            is_over: AtomicBool::new(false),
-            is_over_at_pbx: AtomicBool::new(false),
-            ended: Notify::new(),
+            is_over: AtomicBool::new(is_over),
+            is_over_at_pbx: AtomicBool::new(is_over_at_pbx),
+            is_held: AtomicBool::new(false),
+            is_end_passed_on: AtomicBool::new(false),
+            ended: Notify::const_new(),
         }
     }
+
+    // === Where it lives ===
+
+    /// Notes that it is of a WebSocket that this process keeps: the next process does not get it.
+    pub(in crate::pbx) fn hold(&self) {
+        self.is_held.store(true, Ordering::Release);
+    }
+
+    /// Returns whether it is of a WebSocket that this process keeps.
+    pub(super) fn is_held(&self) -> bool {
+        self.is_held.load(Ordering::Acquire)
+    }
+
+    /// Notes that a process that takes over is told that it is over.
+    pub(super) fn pass_end_on(&self) {
+        self.is_end_passed_on.store(true, Ordering::Release);
+    }
+
+    /// Returns whether a process that takes over was told that it is over.
+    pub(super) fn is_end_passed_on(&self) -> bool {
+        self.is_end_passed_on.load(Ordering::Acquire)
+    }
+
+    // === Its end ===
 
     /// Returns whether it was ended.
     #[must_use]

@@ -20,15 +20,31 @@ const PLACES: u64 = 4;
 pub(super) struct LogoutTimes {
     /// Empty before the first logout.
     times: Box<[i64]>,
+    /// The last logout of any mark in a process before. Of which mark it was is not known here, so it counts for all: a login
+    /// that goes on in another process, with its ticket, began before it and is begun again.
+    before: Option<Timestamp>,
+    /// The last logout of any mark.
+    last: Option<Timestamp>,
     hashes: RandomState,
 }
 
 impl LogoutTimes {
+    /// Goes on after the last logout that a process before has noted.
+    pub(super) fn after(last: Option<Timestamp>) -> Self {
+        Self { before: last, last, ..Self::default() }
+    }
+
+    /// Returns when the last logout was.
+    pub(super) const fn last(&self) -> Option<Timestamp> {
+        self.last
+    }
+
     /// Notes a logout.
     pub(super) fn note(&mut self, mark: &MarkDigest, now: Timestamp) {
         if self.times.is_empty() {
             self.times = vec![i64::MIN; TIMES].into();
         }
+        self.last = self.last.max(Some(now));
         for place in places(&self.hashes, mark) {
             self.times[place] = self.times[place].max(now.as_microsecond());
         }
@@ -36,8 +52,10 @@ impl LogoutTimes {
 
     /// Returns whether a logout was noted at this time or later.
     pub(super) fn has_since(&self, mark: &MarkDigest, began: Timestamp) -> bool {
-        !self.times.is_empty()
-            && places(&self.hashes, mark).into_iter().all(|place| self.times[place] >= began.as_microsecond())
+        let is_before = self.before.is_some_and(|last| last >= began);
+        is_before
+            || !self.times.is_empty()
+                && places(&self.hashes, mark).into_iter().all(|place| self.times[place] >= began.as_microsecond())
     }
 }
 
@@ -71,6 +89,21 @@ mod tests {
         // A clock that was set back takes nothing away.
         logouts.note(&[1, 2], now - SECOND);
         assert!(logouts.has_since(&[1, 2], now));
+    }
+
+    #[test]
+    fn a_logout_in_a_process_before_holds_for_every_login_that_began_before_it() {
+        let (mut logouts, now) = (LogoutTimes::default(), Timestamp::now());
+        assert_eq!((LogoutTimes::after(logouts.last()).has_since(&[1, 2], now), logouts.last()), (false, None));
+        logouts.note(&[1, 2], now);
+        logouts.note(&[3, 4], now - SECOND);
+        let mut next = LogoutTimes::after(logouts.last());
+        for (began, is_over) in [(now - SECOND, true), (now, true), (now + SECOND, false)] {
+            assert_eq!(next.has_since(&[5, 6], began), is_over, "{began}");
+        }
+        assert_eq!(next.last(), Some(now));
+        next.note(&[5, 6], now + SECOND);
+        assert!(next.has_since(&[5, 6], now + SECOND) && !next.has_since(&[1, 2], now + SECOND));
     }
 
     #[test]

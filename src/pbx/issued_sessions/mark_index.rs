@@ -64,6 +64,33 @@ impl MarkIndex {
         self.uses.get(&mark.digest).is_some_and(|known| mark.is_certain() || !known.is_shared)
     }
 
+    /// Returns whether more than one caller has shown a mark, so that it identifies none.
+    pub(super) fn is_of_many(&self, mark: &CredentialMark) -> bool {
+        !mark.is_certain() && self.uses.get(&mark.digest).is_some_and(|known| known.is_shared)
+    }
+
+    // === Hand-over ===
+
+    /// Returns marks that more than one caller has shown, at most so many.
+    pub(super) fn shared(&self, most: usize) -> Vec<MarkDigest> {
+        self.uses.iter().filter(|(_, known)| known.is_shared).map(|(digest, _)| *digest).take(most).collect()
+    }
+
+    /// Returns when a caller logged out last.
+    pub(super) const fn last_logout(&self) -> Option<Timestamp> {
+        self.logouts.last()
+    }
+
+    /// Adds what a process before knew, after the marks of its sessions.
+    pub(super) fn restore(&mut self, shared: &[MarkDigest], last_logout: Option<Timestamp>) {
+        for digest in shared {
+            if let Some(known) = self.uses.get_mut(digest) {
+                known.is_shared = true;
+            }
+        }
+        self.logouts = LogoutTimes::after(last_logout);
+    }
+
     // === Logouts ===
 
     /// Remembers that the caller with these marks logged out. A login may be under way.

@@ -27,6 +27,8 @@ pub(crate) struct PendingEnds {
     /// Whether the queue may hold one, or the PBX did not end one in all tries.
     any: AtomicBool,
     gave_up: AtomicBool,
+    /// Whether another process has taken over, with the ends that it was told of.
+    is_left: AtomicBool,
     /// Wakes those who wait for an end.
     tried: watch::Sender<()>,
 }
@@ -53,6 +55,25 @@ impl PendingEnds {
             self.put(PendingEnd { session: Arc::clone(session), due: Instant::now(), failures: 0 });
             self.added.notify_one();
         }
+    }
+
+    /// Adds a session whose end a process before has begun: that may tell the PBX at this moment.
+    pub(super) fn take_over(&self, session: &Arc<IssuedSession>) {
+        if session.cookie().is_some() {
+            self.put(PendingEnd { session: Arc::clone(session), due: Instant::now() + FIRST_PAUSE, failures: 0 });
+            self.added.notify_one();
+        }
+    }
+
+    /// Leaves the ends to the process that took over, if that was told of them.
+    pub(super) fn leave(&self) {
+        self.is_left.store(true, Ordering::Release);
+        {
+            let mut queue = self.queue();
+            queue.retain(|_, pending| !pending.session.is_end_passed_on());
+            self.any.store(!queue.is_empty(), Ordering::Release);
+        }
+        self.tried.send_replace(());
     }
 
     /// Returns whether there is a session that is over here and may not be over at the PBX.
@@ -99,6 +120,10 @@ impl PendingEnds {
 
     /// Puts one back that the PBX did not end. Returns whether it will be tried again.
     pub(in crate::pbx) fn try_again(&self, pending: PendingEnd) -> bool {
+        if self.is_left.load(Ordering::Acquire) && pending.session.is_end_passed_on() {
+            self.replace(&pending, None);
+            return true;
+        }
         let failures = pending.failures + 1;
         let goes_on = failures < TRIES;
         self.gave_up.fetch_or(!goes_on, Ordering::AcqRel);

@@ -17,26 +17,29 @@ use crate::model::freeze_target::FreezeTarget;
 use crate::model::secret::Secret;
 
 /// How many sessions are remembered; beyond it, the oldest is dropped.
-const SESSIONS: usize = 50_000;
+pub(super) const SESSIONS: usize = 50_000;
 /// How long a session is remembered.
-const LIFE: Duration = Duration::from_secs(24 * 3600);
+pub(super) const LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// The sessions, from the oldest to the youngest. Those that are over stay until their time has passed, so that requests
 /// with them are recognized.
 #[derive(Debug, Default)]
 pub(super) struct SessionTable {
-    by_number: BTreeMap<u64, SessionRow>,
-    by_digest: HashMap<Digest, u64>,
-    marks: MarkIndex,
-    last: u64,
+    pub(super) by_number: BTreeMap<u64, SessionRow>,
+    pub(super) by_digest: HashMap<Digest, u64>,
+    pub(super) marks: MarkIndex,
+    /// The last number that was given.
+    pub(super) last: u64,
+    /// How many hand-overs were begun, by this process and those before it.
+    pub(super) generation: u64,
 }
 
-#[derive(Debug)]
-struct SessionRow {
-    session: Arc<IssuedSession>,
-    since: Instant,
+#[derive(Debug, Clone)]
+pub(super) struct SessionRow {
+    pub(super) session: Arc<IssuedSession>,
+    pub(super) since: Instant,
     /// The digests of its id, its token and its cookies.
-    digests: Vec<Digest>,
+    pub(super) digests: Vec<Digest>,
 }
 
 impl SessionTable {
@@ -149,9 +152,22 @@ impl SessionTable {
         ends
     }
 
+    /// Ends the session with a number, if it is known and not over. Returns it.
+    pub(super) fn end_number(&mut self, number: u64) -> Option<Arc<IssuedSession>> {
+        let session = Arc::clone(&self.by_number.get(&number)?.session);
+        self.end(&session).then_some(session)
+    }
+
     /// Remembers that the caller with these marks logged out: a login that began before ends with it.
-    pub(super) fn log_out(&mut self, marks: &[CredentialMark]) {
+    /// Returns those that do not identify several callers.
+    pub(super) fn log_out(&mut self, marks: &[CredentialMark]) -> Vec<CredentialMark> {
         self.marks.log_out(marks, Timestamp::now());
+        marks.iter().filter(|mark| !self.marks.is_of_many(mark)).copied().collect()
+    }
+
+    /// Returns whether no session is known.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_number.is_empty()
     }
 }
 

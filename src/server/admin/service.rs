@@ -270,16 +270,18 @@ impl AdminService {
     /// Ends sessions, here and in old processes.
     async fn end_sessions(&self, choice: &SessionChoice, client: &AdminClient) -> AdminResponse {
         let snapshot = Arc::clone(&self.context.snapshots.borrow());
-        let (ended, order) = match sessions::end(&snapshot, choice, &client.name) {
+        let (ended, orders) = match sessions::end(&snapshot, choice, &client.name) {
             Ok(done) => done,
             Err(message) => return problem(StatusCode::BAD_REQUEST, "malformed", &message),
         };
-        let old = match order.filter {
-            // An old process counts its sessions by itself.
-            SessionFilter::Number { .. } => Vec::new(),
-            _ => self.context.predecessors.ask(&SuccessionOrder::EndSessions(order)).await,
-        };
-        let elsewhere: u64 = old.iter().filter_map(|one| one.report.as_ref()).map(|report| report.ended).sum();
+        let (mut old, mut elsewhere) = (Vec::new(), 0);
+        for order in orders {
+            // One that does not obey one order is not known to obey the others.
+            let disobedient: Vec<_> = old.iter().filter(|one: &&OldProcess| !one.obeys()).map(|one| one.id).collect();
+            old = self.context.predecessors.ask(&SuccessionOrder::EndSessions(order)).await;
+            elsewhere += old.iter().filter_map(|one| one.report.as_ref()).map(|report| report.ended).sum::<u64>();
+            old.iter_mut().filter(|one| disobedient.contains(&one.id)).for_each(|one| one.report = None);
+        }
         json(
             StatusCode::OK,
             &json!({ "ended": ended, "ended_in_old_processes": elsewhere, "old_processes": processes(&old) }),

@@ -48,16 +48,16 @@ pub(super) fn list(snapshot: &Snapshot, choice: &SessionChoice) -> Result<Value,
     Ok(found.iter().map(|session| shown(session)).collect())
 }
 
-/// Ends sessions in the name of a user of this machine. Returns those that ended here, and the order for old processes.
+/// Ends sessions in the name of a user of this machine. Returns those that ended here, and the orders for old processes.
 ///
 /// # Errors
 /// As [`list`]; without a choice, too.
-pub(super) fn end(snapshot: &Snapshot, choice: &SessionChoice, by: &str) -> Result<(Value, EndOrder), String> {
+pub(super) fn end(snapshot: &Snapshot, choice: &SessionChoice, by: &str) -> Result<(Value, Vec<EndOrder>), String> {
     let filter = choice.read()?;
     let end = SessionEnd { reason: EndReason::Operator, by: Some(by) };
     let ended = snapshot.sessions().end(&filter, end, snapshot.logs());
     tracing::warn!(ended = ended.len(), by, "sessions ended");
-    Ok((ended.iter().map(|session| shown(session)).collect(), EndOrder::new(filter, end)))
+    Ok((ended.iter().map(|session| shown(session)).collect(), EndOrder::all(filter, end, &ended)))
 }
 
 /// Describes a session without its id.

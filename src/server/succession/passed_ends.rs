@@ -13,7 +13,7 @@ pub(in crate::server) async fn pass_ends_on(sessions: Arc<IssuedSessions>, prede
         let reason = order.reason.as_str();
         // Its answer is waited for before the next order is taken, so that an old process that is slow misses none.
         for one in predecessors.ask(&SuccessionOrder::EndSessions(order)).await {
-            if !one.report.is_some_and(|report| report.obeyed) {
+            if !one.obeys() {
                 tracing::warn!(
                     id = one.id,
                     reason,

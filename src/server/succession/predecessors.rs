@@ -54,6 +54,13 @@ pub(in crate::server) struct OldProcess {
     pub(in crate::server) report: Option<OldProcessReport>,
 }
 
+impl OldProcess {
+    /// Returns whether it has carried the order out.
+    pub(in crate::server) fn obeys(&self) -> bool {
+        self.report.as_ref().is_some_and(|report| report.obeyed)
+    }
+}
+
 impl Predecessors {
     /// Takes the sockets of the old processes: that of the `last` one, which starts this process, and those of `older` ones,
     /// which the last one still uses until it says otherwise.

@@ -128,7 +128,9 @@ async fn the_operator_ends_sessions_of_the_old_process() {
     let upgraded = Box::pin(Upgraded::start()).await;
     let answer = done(&upgraded.office.command(&["sessions", "end", "--account", "40@ACME.test"]).await);
     assert!(
-        answer.ends_with("ended 2 sessions that old processes knew\n1 old process that keeps tunnels obeys, too\n"),
+        answer.starts_with("ended 1  40@acme.test at pbx.test")
+            && answer
+                .ends_with("ended 1 session that an old process knew\n1 old process that keeps tunnels obeys, too\n"),
         "{answer}"
     );
     let again = upgraded.office.command(&["sessions", "end", "--account", "40@acme.test"]).await;
@@ -164,4 +166,70 @@ async fn an_old_process_that_is_stuck_delays_no_logout_and_ends_the_tunnel_later
     assert!(told(&upgraded.office, "/status").contains("\"obeyed\": false"));
     upgraded.office.program.running.signal("-CONT");
     upgraded.check_end().await;
+}
+
+// === What the new process knows ===
+
+/// Returns the numbers and accounts of the sessions that the newest process lists.
+async fn listed(office: &Office) -> Vec<(u64, String)> {
+    let listed = done(&office.command(&["sessions", "list", "--json"]).await);
+    let listed: Vec<Value> = serde_json::from_str(&listed).unwrap();
+    let account = |one: &Value| one["account"].as_str().unwrap().to_owned();
+    listed.iter().map(|one| (one["number"].as_u64().unwrap(), account(one))).collect()
+}
+
+#[tokio::test]
+async fn the_new_process_knows_the_sessions_of_the_old_one() {
+    let mut office = Office::open("shield = { from = [\"127.0.0.7\"] }", SHORT).await;
+    let cookie = office.app.log_in("alice");
+    let (alice, bob) = (office.log_in_with(&cookie).await, office.log_in("bob").await);
+    let before = listed(&office).await;
+    assert_eq!(before, [(1, "40@acme.test".to_owned()), (2, "41@acme.test".to_owned())]);
+    let mut first = Successor::of(&mut office.program).await;
+    assert_eq!(code(&mut office.program).await, Some(0));
+    first = first.next(&mut office.program).await;
+    assert_eq!(listed(&office).await, before);
+    assert_eq!(status(&office.ask("pbx.test", "/after", &format!("session={alice}")).await), 404);
+    logged(&office, &["target=\"/after\"", " account=40@acme.test"]).await;
+    assert_eq!(status(&office.ask("pbx.test", &format!("/welcome.htm?sessId={bob}"), "").await), 200);
+    let foreign = office.pbx.open_session("41", "acme.test");
+    assert_eq!(status(&office.ask("pbx.test", &format!("/welcome.htm?sessId={foreign}"), "").await), 403);
+    office.log_in("bob").await;
+    assert_eq!(listed(&office).await.last().unwrap(), &(3, "41@acme.test".to_owned()));
+
+    // By the number, and by the credential of a login before both upgrades.
+    done(&office.command(&["sessions", "end", "2"]).await);
+    assert_eq!(status(&office.ask("app.test", "/app-logout?say=1", &cookie).await), 200);
+    until("both ends at the PBX", || deletes(&office).len() == 2).await;
+    let mut ended = deletes(&office);
+    ended.sort_unstable();
+    let mut expected = [alice, bob].map(|session| format!("session={session}"));
+    expected.sort_unstable();
+    assert_eq!(ended, expected);
+    assert_eq!(listed(&office).await, [(3, "41@acme.test".to_owned())]);
+    done(&office.command(&["freeze", "domain", "acme.test"]).await);
+    until("the last end at the PBX", || office.pbx.sessions().iter().all(|one| one.id == foreign)).await;
+    assert!(first.is_running());
+}
+
+#[tokio::test]
+async fn an_end_that_the_pbx_has_not_confirmed_goes_along() {
+    let mut office = Office::open("", SHORT).await;
+    let alice = office.log_in("alice").await;
+    let bob = office.log_in("bob").await;
+    let mut his = office.socket("", &bob).await.unwrap();
+    office.pbx.set(|faults| faults.refuse_connections = true);
+    done(&office.command(&["sessions", "end", "--account", "40@acme.test"]).await);
+    let successor = Successor::of(&mut office.program).await;
+    assert_eq!(listed(&office).await, [(2, "41@acme.test".to_owned())]);
+    // Meanwhile the session reaches the PBX in no way.
+    let target = format!("/welcome.htm?sessId={alice}");
+    assert_eq!(status(&office.ask("pbx.test", &target, "").await), 403);
+    office.pbx.set(|faults| faults.refuse_connections = false);
+    until("the end at the PBX", || office.pbx.sessions().len() == 1).await;
+    assert_eq!(deletes(&office), [format!("session={alice}")]);
+    stands(&mut his).await;
+    drop(his);
+    assert_eq!(code(&mut office.program).await, Some(0));
+    assert!(successor.is_running());
 }
