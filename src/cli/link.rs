@@ -63,12 +63,13 @@ pub(super) fn run(arguments: &Arguments) -> CommandResult {
     print_line(&url)
 }
 
-/// Returns the port at which callgate listens, if it listens at none that browsers see as 443.
+/// Returns the port at which callgate listens, if it listens at none that browsers see as 443. With port 0, the system
+/// chooses one that is not known here.
 fn other_port(config: &Config) -> Option<u16> {
     let mut ports = config.listen.iter().map(|listen| listen.tcp().map_or(443, |at| at.port()));
     let first = ports.next()?;
     let is_mapped = config.redirect_http.is_some_and(|redirect| redirect.port == Some(443));
-    (first != 443 && !is_mapped && ports.all(|port| port != 443)).then_some(first)
+    (![0, 443].contains(&first) && !is_mapped && ports.all(|port| port != 443)).then_some(first)
 }
 
 /// Takes a host with an optional port, as browsers name it.
