@@ -313,6 +313,7 @@ const fn tunnel_end(end: TunnelEnd, aborted: Option<AbortReason>) -> ExchangeEnd
         TunnelEnd::Closed => ExchangeEnd::Complete,
         TunnelEnd::Frozen => ExchangeEnd::Frozen,
         TunnelEnd::SessionEnded => ExchangeEnd::SessionEnded,
+        TunnelEnd::CertificatePolicyChanged => ExchangeEnd::CertificatePolicyChanged,
         TunnelEnd::Idle | TunnelEnd::Stalled => ExchangeEnd::Stalled,
         TunnelEnd::Failed => ExchangeEnd::Aborted,
         TunnelEnd::Cut => cut_off(aborted),

@@ -52,7 +52,8 @@ use crate::message::websocket;
 use crate::model::path::{BACKCHANNEL_LOGOUT_PATH, CONFIRM_PATH, PAGE_PATH, PathClass, Reserved, TICKET_PATH};
 use crate::observe::Logs;
 use crate::observe::metrics::{ExchangeRoute, Tally};
-use crate::tls::server::TlsPolicies;
+use crate::tls::current::CurrentPolicies;
+use crate::tls::server::{HostCoverage, TlsPolicies};
 use crate::upstream::RequestBody;
 
 /// The value of `Allow` in the answer to any other method.
@@ -73,6 +74,7 @@ impl Proxy {
     /// When the app's `whoami` path is not valid.
     pub(crate) fn new(
         config: Arc<Config>,
+        tls: Rc<CurrentPolicies>,
         shared: &SharedState,
         logs: Logs,
         before: Option<&Self>,
@@ -87,7 +89,7 @@ impl Proxy {
         });
         let chain = Chain::build(config, &shared.auth, forward.app(), tally.clone())?;
         let (state, logs) = (Arc::clone(&shared.login), Rc::new(logs.of_worker()));
-        let gate = Gate { hosts, state, chain, logs, tally };
+        let gate = Gate { hosts, tls, state, chain, logs, tally };
         Ok(Self { gate, sessions, forward })
     }
 
@@ -158,7 +160,7 @@ impl Proxy {
         connection: &ClientConnection,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
-        let context = identify(request, origin, connection, &self.gate.hosts, exchange)?;
+        let context = identify(request, origin, connection, &self.gate, exchange)?;
         if let Some(answer) = answer_method(request)? {
             return Ok(answer);
         }
@@ -276,7 +278,7 @@ fn identify(
     request: &mut Request<RequestBody>,
     origin: Result<Rc<ForwardedChain>, Contradiction>,
     connection: &ClientConnection,
-    hosts: &Hosts,
+    gate: &Gate,
     exchange: &mut Exchange,
 ) -> Result<RequestContext, Error> {
     if request.version() == Version::HTTP_2 {
@@ -291,8 +293,15 @@ fn identify(
     )
     .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
     exchange.set_host(&authority.host);
-    if !connection.tls.policy.covers(&authority.host) || hosts.are_passed_on(&authority.host) {
-        return Err(Error::Misdirected);
+    match gate.tls.coverage(&connection.tls.policy, &authority.host) {
+        HostCoverage::Covered if gate.hosts.are_passed_on(&authority.host) => return Err(Error::Misdirected),
+        HostCoverage::Covered => {}
+        HostCoverage::Foreign => return Err(Error::Misdirected),
+        HostCoverage::Outdated => {
+            // Otherwise a browser would ask again over the same connection.
+            connection.activity.retire();
+            return Err(Error::CertificatePolicyChanged);
+        }
     }
     let end = Rc::clone(&connection.tls.peer);
     Ok(RequestContext { origin, end, authority, id: exchange.id, caller: OnceCell::new() })

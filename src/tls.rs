@@ -1,6 +1,7 @@
 //! Floor 2: TLS on both sides, with rustls and aws-lc-rs.
 
 pub mod client;
+pub mod current;
 pub mod dev;
 pub mod server;
 

@@ -1,6 +1,7 @@
 //! A gate that is built and not started: all that `run` makes of a configuration before it opens a file or a port.
 
 use std::error::Error;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -9,6 +10,7 @@ use crate::observe::Logs;
 use crate::observe::metrics::Tally;
 use crate::proxy::{Proxy, SharedState};
 use crate::state::Store;
+use crate::tls::current::CurrentPolicies;
 use crate::tls::server::TlsPolicies;
 
 pub(super) struct UnstartedGate {
@@ -27,7 +29,8 @@ impl UnstartedGate {
         let shared = Arc::new(SharedState::new(&config, Arc::new(Store::in_memory()), &mut ProcessMemory::default())?);
         let tls = TlsPolicies::new(&config.certificates)?;
         let logs = Logs::discarding(config.log.format)?;
-        let proxy = Proxy::new(config, &shared, logs, None, Tally::default())?;
+        let current = Rc::new(CurrentPolicies::new(Arc::clone(&tls)));
+        let proxy = Proxy::new(config, current, &shared, logs, None, Tally::default())?;
         Ok(Self { shared, tls, proxy })
     }
 }

@@ -45,7 +45,7 @@ struct HeadWait {
 #[derive(Debug, Default)]
 struct ClosingState {
     is_last_answer: Cell<bool>,
-    is_evicted: Cell<bool>,
+    is_ending: Cell<bool>,
     abort: Cell<Option<AbortReason>>,
 }
 
@@ -168,21 +168,27 @@ impl Activity {
         self.closing.is_last_answer.set(true);
     }
 
-    /// Returns since when nothing at all goes on, unless the connection is evicted already.
+    /// Returns since when nothing at all goes on, unless the connection is to end already.
     #[must_use]
     pub(crate) fn evictable_since(&self) -> Option<Instant> {
-        if self.is_evicted() || self.head_since().is_some() { None } else { self.idle_since() }
+        if self.is_ending() || self.head_since().is_some() { None } else { self.idle_since() }
     }
 
     /// Ends the connection, once its task is woken, so that another one finds room.
     pub(crate) fn evict(&self) {
-        self.closing.is_evicted.set(true);
+        self.closing.is_ending.set(true);
     }
 
-    /// Returns whether the connection ends so that another one finds room.
+    /// Ends the connection once its exchanges have: over HTTP/1.1 the next answer says so, over HTTP/2 a GOAWAY frame.
+    pub(crate) fn retire(&self) {
+        self.finish();
+        self.closing.is_ending.set(true);
+    }
+
+    /// Returns whether the connection is to end once its exchanges have.
     #[must_use]
-    pub(crate) const fn is_evicted(&self) -> bool {
-        self.closing.is_evicted.get()
+    pub(crate) const fn is_ending(&self) -> bool {
+        self.closing.is_ending.get()
     }
 
     /// Records why the connection ends before its exchanges do.

@@ -76,7 +76,7 @@ pub(crate) struct Tunnel {
     pub upgraded: Upgraded,
     /// The exchange that lasts as long as the tunnel.
     pub exchange: Exchange,
-    /// Ends the tunnel when an account that it serves is frozen, or its session ended.
+    /// Ends the tunnel when it must not go on.
     pub guard: TunnelGuard,
 }
 

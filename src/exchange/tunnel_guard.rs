@@ -1,4 +1,4 @@
-//! Ends tunnels whose account is frozen or whose session is ended.
+//! Ends tunnels whose account is frozen, whose session is ended, or whose connection does not cover their host any more.
 
 use std::future::pending;
 use std::pin::Pin;
@@ -9,11 +9,14 @@ use futures_util::future::select_all;
 use crate::freeze::FreezeGuard;
 use crate::observe::metrics::TunnelEnd;
 use crate::pbx::{HeldSession, IssuedSession, UnissuedSession};
+use crate::tls::current::PolicyGuard;
 
-/// Ends a tunnel when an account that it serves is frozen, or a session that it was opened with is ended.
+/// Ends a tunnel when an account that it serves is frozen, a session that it was opened with is ended, or a reload changes
+/// what its host asks of clients in the handshake.
 #[derive(Debug)]
 pub(crate) struct TunnelGuard {
     pub(crate) freeze: FreezeGuard,
+    pub(crate) policy: PolicyGuard,
     pub(crate) sessions: Vec<Arc<IssuedSession>>,
     /// The sessions that it was opened with, of those that callgate did not open.
     pub(crate) unissued: Vec<Arc<UnissuedSession>>,
@@ -41,6 +44,7 @@ impl TunnelGuard {
             biased;
             () = self.freeze.until_frozen() => TunnelEnd::Frozen,
             () = ended => TunnelEnd::SessionEnded,
+            () = self.policy.until_outdated() => TunnelEnd::CertificatePolicyChanged,
         }
     }
 }

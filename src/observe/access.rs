@@ -66,6 +66,8 @@ pub enum ExchangeEnd {
     Frozen,
     /// A session that a tunnel was opened with was ended.
     SessionEnded,
+    /// A reload changed what the host of a tunnel asks of clients in the handshake.
+    CertificatePolicyChanged,
     /// The process ended, and `drain` had passed.
     Drained,
 }
@@ -110,6 +112,7 @@ impl ExchangeEnd {
             Self::Stalled => "stalled",
             Self::Frozen => "frozen",
             Self::SessionEnded => "session_ended",
+            Self::CertificatePolicyChanged => "certificate_policy_changed",
             Self::Drained => "drained",
         }
     }
@@ -201,6 +204,7 @@ mod tests {
             (ExchangeEnd::Stalled, " ended=stalled"),
             (ExchangeEnd::Frozen, " ended=frozen"),
             (ExchangeEnd::SessionEnded, " ended=session_ended"),
+            (ExchangeEnd::CertificatePolicyChanged, " ended=certificate_policy_changed"),
             (ExchangeEnd::Drained, " ended=drained"),
         ] {
             check(&AccessRecord { ended, ..exchange() }, expected);

@@ -79,6 +79,9 @@ pub(super) enum Error {
     /// No upstream serves this host.
     #[error("this server does not serve that host")]
     Misdirected,
+    /// A reload changed what the host asks of clients in the handshake since the connection was made.
+    #[error("the host asks for other client certificates than before: open a new connection")]
+    CertificatePolicyChanged,
     /// A prefetch, a link preview, or `HEAD` of a login link.
     #[error("open this link in a browser")]
     Prefetch,
@@ -181,6 +184,7 @@ impl Error {
             Self::CrossSite => (StatusCode::FORBIDDEN, "cross_site"),
             Self::Limited(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "misdirected"),
+            Self::CertificatePolicyChanged => (StatusCode::MISDIRECTED_REQUEST, "certificate_policy_changed"),
             Self::Prefetch => (StatusCode::SERVICE_UNAVAILABLE, "prefetch"),
             Self::NotStored(KeepError::Full) => (StatusCode::SERVICE_UNAVAILABLE, "state_full"),
             Self::NotStored(KeepError::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, "state_unavailable"),

@@ -33,6 +33,7 @@ use crate::model::path;
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::metrics::Tally;
 use crate::pbx::IssuedSessions;
+use crate::tls::current::PolicyGuard;
 use crate::upstream::{self, Connector, RequestBody, Requester, Upstream, UpstreamResponse};
 
 /// The two upstreams, and the routes to them.
@@ -162,7 +163,9 @@ impl Forward {
             UpstreamResponse::Final(response) => response,
             UpstreamResponse::Upgraded(head, upgraded) => {
                 let freeze = FreezeGuard::new(Arc::clone(&gate.state.freezes), behind.owners);
-                let guard = TunnelGuard { freeze, sessions: behind.sessions, unissued: behind.unissued, held: None };
+                let policy = PolicyGuard::new(&gate.tls, &connection.tls.policy, &context.authority.host);
+                let (sessions, unissued) = (behind.sessions, behind.unissued);
+                let guard = TunnelGuard { freeze, policy, sessions, unissued, held: None };
                 return Ok((switch(head, upgraded, &expected, guard, connection, exchange)?, None));
             }
         };

@@ -34,10 +34,13 @@ use crate::model::login::LoginKind;
 use crate::model::path::LOGIN_PATH;
 use crate::observe::Logs;
 use crate::observe::metrics::Tally;
+use crate::tls::current::CurrentPolicies;
 
 /// The checks that every login of one worker passes.
 pub(super) struct Gate {
     pub(super) hosts: Rc<Hosts>,
+    /// What the handshakes of each host ask of clients.
+    pub(super) tls: Rc<CurrentPolicies>,
     /// Limits, marks and freezes, which all workers share.
     pub(super) state: Arc<LoginState>,
     pub(super) chain: Chain,

@@ -71,7 +71,7 @@ impl DeadlineDriver {
             if self.ledger.is_shed() {
                 return Poll::Ready(ConnectionEnd::Forced);
             }
-            if self.shutdown_since.is_none() && self.activity.is_evicted() {
+            if self.shutdown_since.is_none() && self.activity.is_ending() {
                 self.shut_down(connection.as_mut());
             }
             loop {

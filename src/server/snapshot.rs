@@ -1,6 +1,7 @@
 //! A configuration with everything that is built from it once for all workers. A reload replaces it whole.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -19,6 +20,7 @@ use crate::observe::trace;
 use crate::pbx::IssuedSessions;
 use crate::proxy::{Proxy, SharedState};
 use crate::state::Store;
+use crate::tls::current::CurrentPolicies;
 use crate::tls::server::TlsPolicies;
 use crate::voximplant::Phones;
 
@@ -78,9 +80,20 @@ impl Snapshot {
         Ok(Self { config: Arc::new(config), tls, passthrough, shared, logs }.tried()?)
     }
 
-    /// Builds one worker's proxy, which takes over the upstream connections of the one `before`.
-    pub(super) fn proxy(&self, before: Option<&Proxy>, tally: &Tally) -> Result<Proxy, http::uri::InvalidUri> {
-        Proxy::new(Arc::clone(&self.config), &self.shared, self.logs.clone(), before, tally.clone())
+    /// Builds one worker's proxy, which takes over the upstream connections of the one `before`. `tls`: the policies that are
+    /// valid now, once this snapshot is.
+    pub(super) fn proxy(
+        &self,
+        tls: Rc<CurrentPolicies>,
+        before: Option<&Proxy>,
+        tally: &Tally,
+    ) -> Result<Proxy, http::uri::InvalidUri> {
+        Proxy::new(Arc::clone(&self.config), tls, &self.shared, self.logs.clone(), before, tally.clone())
+    }
+
+    /// Builds a proxy that no connection uses.
+    pub(super) fn lone_proxy(&self) -> Result<Proxy, http::uri::InvalidUri> {
+        self.proxy(Rc::new(CurrentPolicies::new(Arc::clone(&self.tls))), None, &Tally::default())
     }
 
     /// Writes what the next process is to remember.
@@ -149,7 +162,7 @@ impl Snapshot {
 
     /// Makes sure that each worker can build its proxy.
     fn tried(self) -> Result<Self, StartError> {
-        drop(self.proxy(None, &Tally::default())?);
+        drop(self.lone_proxy()?);
         Ok(self)
     }
 }

@@ -15,6 +15,7 @@ use crate::budget::{Budget, Ledger, Pressure, WorkerBudget};
 use crate::limit::client_key;
 use crate::observe::metrics::Tally;
 use crate::proxy::Proxy;
+use crate::tls::current::CurrentPolicies;
 
 /// One worker, as its connections see it.
 pub(super) struct Worker {
@@ -26,6 +27,8 @@ pub(super) struct Worker {
     pub(super) redirects: Rc<Registry>,
     pub(super) tally: Tally,
     current: RefCell<Current>,
+    /// The TLS policies of the current configuration, which tunnels of former ones meet too.
+    tls: Rc<CurrentPolicies>,
     /// The port that `redirect_http` leads to.
     pub(super) https_port: HttpsPort,
 }
@@ -37,8 +40,8 @@ struct Current {
 }
 
 impl Current {
-    fn new(snapshot: Arc<Snapshot>, before: Option<&Proxy>, tally: &Tally) -> Self {
-        let proxy = snapshot.proxy(before, tally).expect("the server built the same one before");
+    fn new(snapshot: Arc<Snapshot>, tls: &Rc<CurrentPolicies>, before: Option<&Proxy>, tally: &Tally) -> Self {
+        let proxy = snapshot.proxy(Rc::clone(tls), before, tally).expect("the server built the same one before");
         Self { snapshot, proxy: Rc::new(proxy) }
     }
 }
@@ -63,12 +66,14 @@ impl Worker {
         tally: Tally,
         https_port: HttpsPort,
     ) -> Rc<Self> {
+        let tls = Rc::new(CurrentPolicies::new(Arc::clone(&snapshot.tls)));
         Rc::new(Self {
             limits,
             budget: WorkerBudget::new(budget),
             registry: Rc::default(),
             redirects: Rc::default(),
-            current: RefCell::new(Current::new(snapshot, None, &tally)),
+            current: RefCell::new(Current::new(snapshot, &tls, None, &tally)),
+            tls,
             tally,
             https_port,
         })
@@ -88,10 +93,11 @@ impl Worker {
 
     /// Replaces the configuration. Exchanges in flight end with the one they began with.
     pub(super) fn replace(&self, snapshot: Arc<Snapshot>) {
-        let before = self.proxy();
-        let next = Current::new(snapshot, Some(&before), &self.tally);
+        let (before, policies) = (self.proxy(), Arc::clone(&snapshot.tls));
+        let next = Current::new(snapshot, &self.tls, Some(&before), &self.tally);
         before.retire(&next.proxy);
         self.current.replace(next);
+        self.tls.replace(policies);
     }
 
     /// Opens the ledger of a connection. A trusted proxy carries many clients, so no client's share bounds its buffers.

@@ -30,8 +30,15 @@ struct PolicySettings {
     config: Arc<ServerConfig>,
     /// Verifies the certificates of clients; `None` where none is asked for.
     client_verifier: Option<Arc<dyn ClientCertVerifier>>,
-    /// The authorities that sign the certificates of clients.
-    client_ca: Option<ClientCa>,
+    /// What its handshakes ask of clients; `None` where they ask for no certificate.
+    asked: Option<AskedCertificate>,
+}
+
+/// The certificate that a handshake asks of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct AskedCertificate {
+    ca: ClientCa,
+    is_optional: bool,
 }
 
 /// The authorities that may sign the certificates of clients, by a digest that tells them from others.
@@ -51,6 +58,17 @@ impl ClientCa {
 pub struct TlsPolicy {
     all: Arc<TlsPolicies>,
     index: usize,
+}
+
+/// Whether requests for a host may come over a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostCoverage {
+    /// They may.
+    Covered,
+    /// They may not: the host belongs to another policy, or to none.
+    Foreign,
+    /// They might until a reload changed what the handshakes of the host ask of clients.
+    Outdated,
 }
 
 impl TlsPolicies {
@@ -111,7 +129,14 @@ impl TlsPolicies {
     /// Returns the authorities of the client certificates under a name; `None` where no certificate is asked for.
     #[must_use]
     pub fn client_ca(&self, name: &str) -> Option<ClientCa> {
-        self.policies[self.index(Some(name))].client_ca
+        self.policies[self.index(Some(name))].client_ca()
+    }
+
+    /// Returns the policy that a host belongs to. With several policies, a host that no certificate names belongs to none
+    /// of them. `host`: in lower case, IPv6 in brackets.
+    fn index_of_host(&self, host: &str) -> Option<usize> {
+        let named = || self.certificates.find(host.trim_start_matches('[').trim_end_matches(']'));
+        if self.policies.len() == 1 { Some(0) } else { named().map(|named| named.policy) }
     }
 
     fn index(&self, name: Option<&str>) -> usize {
@@ -126,7 +151,14 @@ impl PolicySettings {
     ) -> Result<Self, rustls::Error> {
         let client_verifier = client_auth.map(verifier).transpose()?;
         let config = config(certificates, client_verifier.as_ref())?;
-        Ok(Self { config, client_verifier, client_ca: client_auth.map(|auth| ClientCa::of(&auth.ca)) })
+        let asked =
+            client_auth.map(|auth| AskedCertificate { ca: ClientCa::of(&auth.ca), is_optional: auth.is_optional });
+        Ok(Self { config, client_verifier, asked })
+    }
+
+    /// Returns the authorities that sign the certificates of clients.
+    fn client_ca(&self) -> Option<ClientCa> {
+        self.asked.map(|asked| asked.ca)
     }
 }
 
@@ -140,15 +172,24 @@ impl TlsPolicy {
     /// Returns the authorities of its client certificates; `None` where no certificate is asked for.
     #[must_use]
     pub fn client_ca(&self) -> Option<ClientCa> {
-        self.all.policies[self.index].client_ca
+        self.all.policies[self.index].client_ca()
     }
 
-    /// Tells whether requests for a host may come over a connection of this policy. With several policies, a host that
-    /// no certificate names belongs to none of them. `host`: in lower case, IPv6 in brackets.
+    /// Tells whether requests for a host may come over a connection of this policy, by the policies that are valid `now`.
+    /// After a reload they may while the handshakes of the host ask the same of clients as this connection's did; a renewed
+    /// certificate of the host changes nothing. `host`: in lower case, IPv6 in brackets.
     #[must_use]
-    pub fn covers(&self, host: &str) -> bool {
-        let named = || self.all.certificates.find(host.trim_start_matches('[').trim_end_matches(']'));
-        self.all.policies.len() == 1 || named().is_some_and(|named| named.policy == self.index)
+    pub fn coverage(&self, host: &str, now: &Arc<TlsPolicies>) -> HostCoverage {
+        let covered_before = || self.all.index_of_host(host) == Some(self.index);
+        if Arc::ptr_eq(&self.all, now) {
+            return if covered_before() { HostCoverage::Covered } else { HostCoverage::Foreign };
+        }
+        let asked = self.all.policies[self.index].asked;
+        match now.index_of_host(host) {
+            Some(index) if now.policies[index].asked == asked => HostCoverage::Covered,
+            _ if covered_before() => HostCoverage::Outdated,
+            _ => HostCoverage::Foreign,
+        }
     }
 }
 

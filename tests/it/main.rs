@@ -70,6 +70,7 @@ mod login {
     pub mod backchannel;
     pub mod behind_nginx;
     pub mod callers;
+    pub mod certificate_policy;
     pub mod credentials;
     pub mod explain;
     pub mod jwt;

@@ -302,6 +302,8 @@ labels! {
         Frozen = "frozen",
         /// A session that it was opened with was ended.
         SessionEnded = "session_ended",
+        /// A reload changed what its host asks of clients in the handshake.
+        CertificatePolicyChanged = "certificate_policy_changed",
     }
 
     /// The outcome of ending a session at the PBX.

@@ -23,6 +23,7 @@ use crate::proxy::forward::handshake::{Handshake, SocketTarget};
 use crate::proxy::gate::attempt::Attempt;
 use crate::proxy::gate::effects::Effects;
 use crate::proxy::gate::{Gate, ask_of};
+use crate::tls::current::PolicyGuard;
 use crate::upstream::{RequestBody, Upstream};
 
 /// The path of the PBX's WebSocket, and the beginning of its query.
@@ -57,6 +58,7 @@ pub(in crate::proxy) async fn answer(
         cookie: held.cookie()?,
         guard: TunnelGuard {
             freeze: FreezeGuard::new(Arc::clone(&gate.state.freezes), owners),
+            policy: PolicyGuard::new(&gate.tls, &connection.tls.policy, &context.authority.host),
             sessions: Vec::new(),
             unissued: Vec::new(),
             held: Some(held),

@@ -30,7 +30,7 @@ use crate::model::session::EndReason;
 use crate::observe::audit::{AuditEvent, EventRecord};
 use crate::observe::health::PartReport;
 use crate::observe::heartbeat::StuckWorker;
-use crate::observe::metrics::{self, ClientProtocol, Tally};
+use crate::observe::metrics::{self, ClientProtocol};
 use crate::pbx::{SessionEnd, SessionFilter};
 use crate::proxy::LoginQuestion;
 use crate::server::client_io::ClientStream;
@@ -306,7 +306,7 @@ impl AdminService {
     /// Explains the login that a request would get, by the configuration and state of this moment.
     async fn explain(&self, question: &LoginQuestion) -> AdminResponse {
         let snapshot = Arc::clone(&self.context.snapshots.borrow());
-        let Ok(proxy) = snapshot.proxy(None, &Tally::default()) else {
+        let Ok(proxy) = snapshot.lone_proxy() else {
             return problem(StatusCode::INTERNAL_SERVER_ERROR, "unusable", "the configuration cannot be used");
         };
         match timeout(EXPLAIN_TIMEOUT, proxy.explain(question, &snapshot.tls)).await {

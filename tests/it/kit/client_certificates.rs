@@ -83,7 +83,7 @@ impl Authority {
 /// `foyer.test`, where one of the first may be shown or left out.
 pub struct CertificateFiles {
     pub dir: TempDir,
-    servers: Authority,
+    pub servers: Authority,
     pub staff: Authority,
     pub guests: Authority,
 }
