@@ -13,7 +13,7 @@
 //! | 5 | `auth`, `exchange` | proof of the caller; a client's connection, its requests and their answers |
 //! | 4 | `pbx`, `limit`, `tickets`, `freeze`, `voximplant` | sessions of the PBX; quotas; single-use tickets; frozen accounts; users at Voximplant |
 //! | 3 | `upstream` | connections to the app and the PBX |
-//! | 2 | [`tls`], [`observe`], [`state`] | certificates and trust; logs, metrics, health; state that outlives a restart |
+//! | 2 | [`tls`], [`observe`], [`state`], `members` | certificates and trust; logs, metrics, health; state that outlives a restart; the engine that members share |
 //! | 1 | [`message`], [`config`], `budget`, `lazy_timer`, `backoff`, `descriptors`, `memory`, `seal` | rules of HTTP messages; `proxy.toml`; bytes in buffers; deadlines; pauses between tries; open files; what a process remembers, for the next one; texts that browsers keep and cannot read |
 //! | 0 | [`model`], `random` | plain types and rules: no I/O, no clock; bytes from the system's generator |
 //!
@@ -40,6 +40,7 @@ mod exchange;
 mod freeze;
 mod lazy_timer;
 mod limit;
+mod members;
 mod memory;
 pub mod message;
 pub mod model;

@@ -1,25 +1,32 @@
 //! Floor 4: the quotas of the login endpoints, in memory of bounded size.
 
 mod distinct_keys;
+mod gcra_script;
 mod limiter;
 mod packed;
+mod query;
 mod races;
 mod seeds;
 mod seen_credentials;
+mod settled;
 mod source;
 mod table;
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::distinct_keys::{DistinctKeys, Novelty};
 pub(crate) use self::limiter::{Limited, Limiter};
+pub(crate) use self::query::{LimitKey, LimitQuery, LimitRate};
 pub(crate) use self::races::Races;
 pub(crate) use self::seen_credentials::SeenCredentials;
+use self::settled::SettledLimit;
 pub(crate) use self::source::LimitSource;
 use crate::config;
+use crate::members::SharedEngine;
 use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::model::account::AdminLevel;
 
@@ -53,13 +60,25 @@ pub(crate) struct Limits {
     pub proven: Arc<SeenCredentials>,
     /// The cookies that the app did not know, at each address.
     pub stale: Arc<SeenCredentials>,
+    /// The engine that counts for all members; nothing: this one is alone.
+    engine: Option<Arc<SharedEngine>>,
+    /// What all members count of `pbx_logins`.
+    settled: Option<Arc<SettledLimit>>,
 }
 
 impl Limits {
     /// Makes limiters that go on with the counts of a process before, where the rates are the same.
     #[must_use]
-    pub(crate) fn new(rates: &config::LimitsConfig, memory: &mut ProcessMemory) -> Self {
-        let mut limiter = |name, rate| Arc::new(Limiter::take_over(name, rate, KEYS, memory));
+    pub(crate) fn new(
+        rates: &config::LimitsConfig,
+        engine: Option<Arc<SharedEngine>>,
+        memory: &mut ProcessMemory,
+    ) -> Self {
+        let members = members(engine.as_ref());
+        // It waits for no engine, so this member counts the whole quota.
+        let pbx_logins = Arc::new(Limiter::take_over("pbx_logins", rates.pbx_logins, KEYS, memory));
+        let mut limiter =
+            |name, rate| Arc::new(Limiter::take_over(name, LimitRate::among(rate, members), KEYS, memory));
         Self {
             client: limiter("client", rates.client),
             caller: limiter("caller", rates.caller),
@@ -67,10 +86,12 @@ impl Limits {
             admin: limiter("admin", rates.admin),
             failures: limiter("failures", rates.failures),
             stale_cookies: limiter("stale_cookies", rates.stale_cookies),
-            pbx_logins: limiter("pbx_logins", rates.pbx_logins),
+            settled: settled(engine.as_ref(), &pbx_logins),
+            pbx_logins,
             pbx_accepted: Arc::new(SeenCredentials::take_over("pbx_accepted", KEYS, PROVEN, memory)),
             proven: Arc::new(SeenCredentials::take_over("proven", KEYS, PROVEN, memory)),
             stale: Arc::new(SeenCredentials::take_over("stale", KEYS, STALE, memory)),
+            engine,
         }
     }
 
@@ -100,10 +121,15 @@ impl Limits {
 
     /// Makes limiters for other rates. A limiter whose rate is unchanged keeps its counts.
     #[must_use]
-    pub(crate) fn successor(&self, rates: &config::LimitsConfig) -> Self {
-        let next = |before: &Arc<Limiter>, rate| match before.rate() == rate {
-            true => Arc::clone(before),
-            false => Arc::new(Limiter::new(before.name(), rate, KEYS)),
+    pub(crate) fn successor(&self, rates: &config::LimitsConfig, engine: Option<Arc<SharedEngine>>) -> Self {
+        let members = members(engine.as_ref());
+        let next = |before: &Arc<Limiter>, rate| match LimitRate::among(rate, members) {
+            rate if before.rate() == rate => Arc::clone(before),
+            rate => Arc::new(Limiter::new(before.name(), rate, KEYS)),
+        };
+        let pbx_logins = match self.pbx_logins.rate().shared == rates.pbx_logins {
+            true => Arc::clone(&self.pbx_logins),
+            false => Arc::new(Limiter::new("pbx_logins", rates.pbx_logins, KEYS)),
         };
         Self {
             client: next(&self.client, rates.client),
@@ -112,12 +138,59 @@ impl Limits {
             admin: next(&self.admin, rates.admin),
             failures: next(&self.failures, rates.failures),
             stale_cookies: next(&self.stale_cookies, rates.stale_cookies),
-            pbx_logins: next(&self.pbx_logins, rates.pbx_logins),
+            settled: settled(engine.as_ref(), &pbx_logins),
+            pbx_logins,
             pbx_accepted: Arc::clone(&self.pbx_accepted),
             proven: Arc::clone(&self.proven),
             stale: Arc::clone(&self.stale),
+            engine,
         }
     }
+
+    /// Counts a request that could guess a password of the PBX. It waits for nothing: this member counts it, and tells the
+    /// others behind.
+    ///
+    /// # Errors
+    /// When the source has used up its quota.
+    pub(crate) fn count_pbx_login(&self, source: &LimitSource) -> Result<(), Limited> {
+        self.pbx_logins.admit_source(source)?;
+        self.settled.as_ref().map_or(Ok(()), |settled| settled.count(source))
+    }
+
+    /// Checks whether [`Limits::count_pbx_login`] would admit a request. Counts nothing.
+    ///
+    /// # Errors
+    /// When it would not.
+    pub(crate) fn check_pbx_login(&self, source: &LimitSource) -> Result<(), Limited> {
+        self.pbx_logins.peek_source(source)?;
+        self.settled.as_ref().map_or(Ok(()), |settled| settled.check(source))
+    }
+
+    /// Returns the task that tells the engine, for as long as this configuration is in use.
+    pub(crate) fn settle(&self) -> Option<impl Future<Output = ()> + Send + 'static> {
+        self.settled.clone().map(SettledLimit::settle)
+    }
+
+    /// Asks limits in their order; those behind the first that is used up count nothing.
+    ///
+    /// # Errors
+    /// When a limit is used up.
+    pub(crate) async fn ask(&self, queries: &[LimitQuery<'_>]) -> Result<(), Limited> {
+        query::answer(self.engine.as_ref(), queries).await
+    }
+}
+
+/// Settles the limit of password logins among members.
+fn settled(engine: Option<&Arc<SharedEngine>>, pbx_logins: &Arc<Limiter>) -> Option<Arc<SettledLimit>> {
+    let engine = engine?;
+    let alone = LimitRate::among(pbx_logins.rate().shared, engine.config().members);
+    let alone = Limiter::new("pbx_logins", alone, KEYS);
+    Some(SettledLimit::new(Arc::clone(engine), Arc::clone(pbx_logins), alone))
+}
+
+/// Returns how many members share a quota.
+pub(crate) fn members(engine: Option<&Arc<SharedEngine>>) -> NonZeroU32 {
+    engine.map_or(NonZeroU32::MIN, |engine| engine.config().members)
 }
 
 /// Returns the address that counts as one client: an IPv4 address, or the /64 network of an IPv6 address.
@@ -203,13 +276,13 @@ mod tests {
 
     #[test]
     fn each_limit_has_its_own_rate_and_name() {
-        check_limiters(&Limits::new(&rates(0), &mut ProcessMemory::default()), 0);
+        check_limiters(&Limits::new(&rates(0), None, &mut ProcessMemory::default()), 0);
     }
 
     #[test]
     fn counts_go_on_where_the_rate_is_the_same() {
-        let before = Limits::new(&rates(0), &mut ProcessMemory::default());
-        let (same, other) = (before.successor(&rates(0)), before.successor(&rates(10)));
+        let before = Limits::new(&rates(0), None, &mut ProcessMemory::default());
+        let (same, other) = (before.successor(&rates(0), None), before.successor(&rates(10), None));
         let limiters = |limits: &Limits| {
             let Limits { client, caller, account, admin, failures, stale_cookies, pbx_logins, .. } = limits;
             [client, caller, account, admin, failures, stale_cookies, pbx_logins].map(Arc::clone)
@@ -243,7 +316,7 @@ mod tests {
         };
         let seen = |limits: &Limits| [&limits.proven, &limits.stale, &limits.pbx_accepted].map(Arc::clone);
         let source = LimitSource::address([192, 0, 2, 1].into());
-        let before = Limits::new(&all(1), &mut ProcessMemory::default());
+        let before = Limits::new(&all(1), None, &mut ProcessMemory::default());
         limiters(&before).iter().for_each(|limiter| limiter.admit("key").unwrap());
         seen(&before).iter().for_each(|seen| assert!(seen.note(&source, Instant::now())));
         let mut bytes = Vec::new();
@@ -252,7 +325,7 @@ mod tests {
         writer.end().unwrap();
         // One rate differs.
         let rates = config::LimitsConfig { account: per_day(2), ..all(1) };
-        let next = Limits::new(&rates, &mut ProcessMemory::read(&*bytes).unwrap());
+        let next = Limits::new(&rates, None, &mut ProcessMemory::read(&*bytes).unwrap());
         for limiter in limiters(&next) {
             assert_eq!(limiter.admit("key").is_ok(), limiter.name() == "account", "{}", limiter.name());
         }
@@ -279,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_proven_credential_lives_a_day_and_a_stale_cookie_a_quarter_of_an_hour() {
-        let (limits, start) = (Limits::new(&rates(0), &mut ProcessMemory::default()), Instant::now());
+        let (limits, start) = (Limits::new(&rates(0), None, &mut ProcessMemory::default()), Instant::now());
         let source = LimitSource::address([192, 0, 2, 1].into());
         for (memory, minutes) in [(&limits.proven, 1440), (&limits.pbx_accepted, 1440), (&limits.stale, 15)] {
             let end = start + Duration::from_secs(minutes * 60);

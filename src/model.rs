@@ -12,6 +12,7 @@ pub mod html;
 pub mod identity;
 pub mod json;
 pub mod jwt;
+pub mod key_ring;
 pub mod landing;
 pub mod link;
 pub mod login;

@@ -9,6 +9,7 @@ mod origins;
 mod own_paths;
 mod passthrough;
 mod server;
+mod shared;
 mod shield;
 mod tls;
 mod upstream;
@@ -220,7 +221,9 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
         listen.iter().flatten().cloned().chain(redirect_http.map(|redirect| Listen::Tcp(redirect.listen))).collect();
     let admin = root.section("admin", |table| admin::listen(&table.require("listen")?, &public, around.base));
     let state = root.section("state", |table| around.log_file(&table.require("file")?));
-    if state.is_none() {
+    let shared_node = root.get("shared");
+    let shared = shared_node.as_ref().and_then(|node| node.table(|table| shared::shared(table, around)));
+    if state.is_none() && shared_node.is_none() {
         methods.warn_forgetful();
     }
     Some(Config {
@@ -241,6 +244,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
         audit,
         admin,
         state,
+        shared,
         warnings: Vec::new(),
     })
 }

@@ -107,6 +107,15 @@ impl Surroundings<'_> {
         self.file(node, node.word()?, FileRole::CertificateKey)
     }
 
+    /// Reads a file of secrets that a key names without a table. Only its owner may read it.
+    pub(super) fn secret_file(&self, node: &TomlNode<'_, '_>) -> Option<Secret> {
+        let bytes = self.file(node, node.word()?, FileRole::Secret)?;
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Some(Secret::new(text.to_owned())),
+            Err(_) => node.refuse("the file is not text in UTF-8", "save it as UTF-8"),
+        }
+    }
+
     /// Reads a file, unless other users have too many rights on it.
     fn file(&self, node: &TomlNode<'_, '_>, name: &str, role: FileRole) -> Option<Zeroizing<Vec<u8>>> {
         let path = self.base.join(name);

@@ -3,6 +3,7 @@
 mod auth;
 mod auto;
 mod passthrough;
+mod shared;
 mod upstream;
 
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ use tracing::Level;
 pub use self::auth::*;
 pub use self::auto::*;
 pub use self::passthrough::*;
+pub use self::shared::*;
 pub use self::upstream::*;
 use super::check::{ChainFlaw, chain_flaw};
 use super::outbound_proxy::OutboundProxy;
@@ -71,6 +73,8 @@ pub struct Config {
     pub admin: Option<Listen>,
     /// The file for data that must survive a restart; `None`: such data is kept in memory only.
     pub state: Option<PathBuf>,
+    /// `[shared]`: the store that this gate shares with other members; `None`: this gate is alone.
+    pub shared: Option<SharedConfig>,
     /// Settings that are allowed but probably not meant, such as a method that no rule uses.
     pub warnings: Vec<Problem>,
 }

@@ -2,6 +2,7 @@
 
 use std::hash::Hash;
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use governor::clock::{Clock, MonotonicClock, Reference};
@@ -9,7 +10,9 @@ use governor::middleware::NoOpMiddleware;
 use governor::{Quota, RateLimiter};
 use serde::{Deserialize, Serialize};
 
+use super::gcra_script::GcraParameters;
 use super::packed::LifeLeft;
+use super::query::{LimitKey, LimitRate};
 use super::seeds::{Fingerprint, HashSeeds};
 use super::source::{LimitSource, probe};
 use super::table::{ArrivalTable, TableMemory, TableQuery};
@@ -19,7 +22,7 @@ use crate::model::rate::Rate;
 /// A quota for each key; the number of keys told apart is bounded.
 pub(crate) struct Limiter<C: Clock = MonotonicClock> {
     name: &'static str,
-    rate: Rate,
+    rate: LimitRate,
     seeds: HashSeeds,
     table: ArrivalTable,
     /// The time 0 of the table.
@@ -53,13 +56,19 @@ pub(crate) struct Limited {
 impl Limiter {
     /// Makes a limiter that tells `cap` keys apart; further keys share entries.
     #[must_use]
-    pub(crate) fn new(name: &'static str, rate: Rate, cap: usize) -> Self {
-        Self::with_clock(name, rate, cap, MonotonicClock)
+    pub(crate) fn new(name: &'static str, rate: impl Into<LimitRate>, cap: usize) -> Self {
+        Self::with_clock(name, rate.into(), cap, MonotonicClock)
     }
 
     /// Makes a limiter that goes on with the counts that a process before had under the same name, if its rate was the same.
     #[must_use]
-    pub(crate) fn take_over(name: &'static str, rate: Rate, cap: usize, memory: &mut ProcessMemory) -> Self {
+    pub(crate) fn take_over(
+        name: &'static str,
+        rate: impl Into<LimitRate>,
+        cap: usize,
+        memory: &mut ProcessMemory,
+    ) -> Self {
+        let rate = rate.into();
         let part = memory.take(&part(name));
         let counted = part.and_then(|part| Self::from_memory(name, rate, cap, MonotonicClock, part, memory.age()));
         counted.unwrap_or_else(|| Self::new(name, rate, cap))
@@ -88,13 +97,24 @@ impl<C: Clock> Limiter<C> {
 
     /// Returns the quota.
     #[must_use]
-    pub(crate) const fn rate(&self) -> Rate {
+    pub(crate) const fn rate(&self) -> LimitRate {
         self.rate
     }
 
+    /// Returns the quota of all members, for the engine that they share.
+    pub(super) fn shared_parameters(&self) -> GcraParameters {
+        GcraParameters::of(quota(self.rate.shared))
+    }
+
+    /// Describes the quota of all members as used up.
+    pub(super) fn limited_after(&self, retry_after: Duration) -> Limited {
+        let Rate { count, period, .. } = self.rate.shared;
+        Limited { name: self.name, limit: count.get(), window: period, retry_after }
+    }
+
     /// Makes a limiter with this clock.
-    fn with_clock(name: &'static str, rate: Rate, cap: usize, clock: C) -> Self {
-        let quota = quota(rate);
+    pub(super) fn with_clock(name: &'static str, rate: LimitRate, cap: usize, clock: C) -> Self {
+        let quota = quota(rate.own);
         let table = ArrivalTable::new(cap, quota.replenish_interval().into());
         let start = clock.now();
         let limiter = RateLimiter::new(quota, table.clone(), clock);
@@ -104,14 +124,14 @@ impl<C: Clock> Limiter<C> {
     fn to_memory(&self) -> LimiterMemory {
         let now = self.limiter.clock().now().duration_since(self.start);
         let Self { rate, seeds, table, .. } = self;
-        LimiterMemory { rate: *rate, seeds: *seeds, probe: probe(seeds), table: table.to_memory(now) }
+        LimiterMemory { rate: rate.own, seeds: *seeds, probe: probe(seeds), table: table.to_memory(now) }
     }
 
     /// Makes a limiter with counts that were written `age` ago; nothing if they were those of another rate or size, or under
     /// other hashes.
     fn from_memory(
         name: &'static str,
-        rate: Rate,
+        rate: LimitRate,
         cap: usize,
         clock: C,
         memory: LimiterMemory,
@@ -119,8 +139,8 @@ impl<C: Clock> Limiter<C> {
     ) -> Option<Self> {
         let LimiterMemory { rate: before, seeds, probe: expected, table } = memory;
         let limiter = Self { seeds, ..Self::with_clock(name, rate, cap, clock) };
-        let life = LifeLeft { longest: quota(rate).burst_size_replenished_in(), age };
-        let goes_on = before == rate && probe(&seeds) == expected && limiter.table.take_over(table, life);
+        let life = LifeLeft { longest: quota(rate.own).burst_size_replenished_in(), age };
+        let goes_on = before == rate.own && probe(&seeds) == expected && limiter.table.take_over(table, life);
         goes_on.then_some(limiter)
     }
 
@@ -140,28 +160,44 @@ impl<C: Clock> Limiter<C> {
         self.check(TableQuery::Peek(self.seeds.places(key)))
     }
 
-    /// Counts one event of a source. If the table is full, the event counts with those of the networks around the
-    /// source.
+    /// Counts one event of a key that belongs to a client. If the table is full, the event counts with those of the networks
+    /// around the client.
+    ///
+    /// # Errors
+    /// When the key has used up its quota; such an event is not counted.
+    pub(super) fn admit_at<K: Hash + ?Sized>(&self, client: IpAddr, key: &K) -> Result<(), Limited> {
+        self.check(TableQuery::Admit(self.seeds.places_at(client, key)))
+    }
+
+    /// Checks whether an event of a key that belongs to a client would be admitted. Counts nothing.
+    ///
+    /// # Errors
+    /// When it would not.
+    pub(super) fn peek_at<K: Hash + ?Sized>(&self, client: IpAddr, key: &K) -> Result<(), Limited> {
+        self.check(TableQuery::Peek(self.seeds.places_at(client, key)))
+    }
+
+    /// Counts one event of a source, by the memory of this member alone.
     ///
     /// # Errors
     /// When the source has used up its quota; such an event is not counted.
     pub(crate) fn admit_source(&self, source: &LimitSource) -> Result<(), Limited> {
-        self.check(TableQuery::Admit(self.seeds.places_at(source.client, source)))
+        self.admit_at(source.client, &LimitKey::from(source))
     }
 
-    /// Checks whether an event of a source would be admitted. Counts nothing.
+    /// Checks whether an event of a source would be admitted, by the memory of this member alone. Counts nothing.
     ///
     /// # Errors
     /// When it would not.
     pub(crate) fn peek_source(&self, source: &LimitSource) -> Result<(), Limited> {
-        self.check(TableQuery::Peek(self.seeds.places_at(source.client, source)))
+        self.peek_at(source.client, &LimitKey::from(source))
     }
 
     fn check(&self, query: TableQuery) -> Result<(), Limited> {
         self.limiter.check_key(&query).map_err(|not_until| Limited {
             name: self.name,
-            limit: self.rate.count.get(),
-            window: self.rate.period,
+            limit: self.rate.own.count.get(),
+            window: self.rate.own.period,
             retry_after: not_until.wait_time_from(self.limiter.clock().now()),
         })
     }
@@ -183,7 +219,7 @@ impl Limited {
     }
 }
 
-fn quota(rate: Rate) -> Quota {
+pub(super) fn quota(rate: Rate) -> Quota {
     let interval = (rate.period / rate.count.get()).max(Duration::from_nanos(1));
     // governor counts in 64 bits of nanoseconds and overflows beyond, so a burst holds a century at most.
     let most = (CENTURY.as_nanos() / interval.as_nanos()).try_into().unwrap_or(u32::MAX);
@@ -203,7 +239,7 @@ mod tests {
 
     fn limiter(rate: &str) -> (Limiter<FakeRelativeClock>, FakeRelativeClock) {
         let clock = FakeRelativeClock::default();
-        (Limiter::with_clock("client", rate.parse().unwrap(), 100, clock.clone()), clock)
+        (Limiter::with_clock("client", rate.parse::<Rate>().unwrap().into(), 100, clock.clone()), clock)
     }
 
     /// Uses up the burst, then tries as often as possible within a period, and compares both counts.
@@ -212,7 +248,7 @@ mod tests {
         let (limiter, clock) = limiter(rate);
         let at_once = (0..1000).take_while(|_| limiter.admit("key").is_ok()).count();
         assert_eq!(at_once, burst, "{rate} at once");
-        let period = limiter.rate.period;
+        let period = limiter.rate.own.period;
         let later = (0..500)
             .filter(|_| {
                 clock.advance(period / 500);
@@ -324,7 +360,7 @@ mod tests {
         let (memory, clock) = (serde_json::from_str(&text).unwrap(), FakeRelativeClock::default());
         // No two processes start at the same time.
         clock.advance(Duration::from_secs(12_345));
-        let rate = rate.parse().unwrap();
+        let rate = rate.parse::<Rate>().unwrap().into();
         Some((Limiter::from_memory("client", rate, cap, clock.clone(), memory, age)?, clock))
     }
 
@@ -389,7 +425,7 @@ mod tests {
             writer.end().unwrap();
             ProcessMemory::read(&*bytes).unwrap()
         };
-        let rate = "1/24h".parse().unwrap();
+        let rate = "1/24h".parse::<Rate>().unwrap();
         let [one, other] = ["one", "other"].map(|name| Limiter::new(name, rate, 100));
         one.admit("key").unwrap();
         let mut memory = pass_on(&[&one, &other]);

@@ -48,6 +48,15 @@ impl LimitSource {
         Self { client: client_key(ip), kind: SourceKind::Elsewhere }
     }
 
+    /// Returns the kind of the source, and the credential if it is one.
+    pub(super) fn parts(&self) -> (&'static str, &[u8]) {
+        match &self.kind {
+            SourceKind::Address => ("address", &[]),
+            SourceKind::Elsewhere => ("elsewhere", &[]),
+            SourceKind::Credential(digest) => ("credential", digest),
+        }
+    }
+
     /// Returns the source of a credential at an address, by its digest; it has a quota of its own.
     #[must_use]
     pub(crate) fn credential(ip: IpAddr, credential: Digest) -> Self {

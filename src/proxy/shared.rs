@@ -13,6 +13,7 @@ use crate::auth::AuthSources;
 use crate::config::{self, Config, VoximplantConfig};
 use crate::freeze::Freezes;
 use crate::limit::{DistinctKeys, Limiter, Limits, Races};
+use crate::members::SharedEngine;
 use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::health::ReadinessParts;
@@ -35,6 +36,8 @@ pub(crate) struct SharedState {
     pub(super) pbx: Arc<PbxState>,
     pub(super) connectors: Connectors,
     pub(super) auth: Arc<AuthSources>,
+    /// The engine that members share; nothing: this one is alone.
+    engine: Option<Arc<SharedEngine>>,
 }
 
 /// The state behind logins: limits, marks, freezes.
@@ -91,6 +94,7 @@ impl SharedState {
     /// # Errors
     /// When the trust roots of an upstream cannot be used.
     pub(crate) fn new(config: &Config, store: Arc<Store>, memory: &mut ProcessMemory) -> Result<Self, rustls::Error> {
+        let engine = config.shared.clone().map(SharedEngine::new);
         Ok(Self {
             auth: Arc::new(AuthSources::new(config, Arc::clone(&store))?),
             pbx: Arc::new(PbxState {
@@ -101,7 +105,7 @@ impl SharedState {
                 seal: Arc::new(SealKey::random()),
             }),
             login: Arc::new(LoginState {
-                limits: Limits::new(&config.limits, memory),
+                limits: Limits::new(&config.limits, engine.clone(), memory),
                 distinct_keys: distinct_keys(config, memory),
                 races: Arc::new(Races::take_over(memory)),
                 freezes: Arc::new(Freezes::new(Arc::clone(&store))),
@@ -109,6 +113,7 @@ impl SharedState {
                 store,
             }),
             connectors: Connectors::new(config)?,
+            engine,
         })
     }
 
@@ -124,11 +129,16 @@ impl SharedState {
         if is_same(before, config, pbx_upstream) {
             connectors.pbx.clone_from(&self.connectors.pbx);
         }
+        let engine = match before.shared == config.shared {
+            true => self.engine.clone(),
+            false => config.shared.clone().map(SharedEngine::new),
+        };
         Ok(Self {
-            login: Arc::new(self.login.successor(before, config)),
+            login: Arc::new(self.login.successor(before, config, engine.clone())),
             pbx: Arc::new(self.pbx.successor(before, config)),
             connectors,
             auth: Arc::new(self.auth.successor(config)?),
+            engine,
         })
     }
 
@@ -169,7 +179,9 @@ impl SharedState {
     #[must_use]
     pub(crate) fn chores(&self, config: &Config) -> Vec<BoxFuture<'static, ()>> {
         let sweep = sweep(Arc::clone(&self.login.store)).boxed();
-        self.auth.tasks().chain([sweep]).chain(self.session_ends(config)).collect()
+        let engine = self.engine.clone().map(|engine| engine.run().boxed());
+        let engine = engine.into_iter().chain(self.login.limits.settle().map(FutureExt::boxed));
+        self.auth.tasks().chain([sweep]).chain(self.session_ends(config)).chain(engine).collect()
     }
 
     /// Returns the task that ends sessions at the PBX, which runs for as long as a tunnel of one may end.
@@ -196,6 +208,9 @@ impl SharedState {
             parts.add("pbx", move || pbx.check());
             parts.add("breaker", move || breaker.check(Instant::now()));
         }
+        if let Some(engine) = self.engine.clone() {
+            parts.add_unneeded("shared", move || engine.problem().map_or(Ok(()), Err));
+        }
         let store = Arc::clone(&self.login.store);
         parts.add("state", move || store.check());
         parts
@@ -212,11 +227,11 @@ impl LoginState {
         self.voximplant.new_users.pass_on(writer)
     }
 
-    fn successor(&self, before: &Config, config: &Config) -> Self {
+    fn successor(&self, before: &Config, config: &Config, engine: Option<Arc<SharedEngine>>) -> Self {
         let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
         let is_same_rate = rate(before) == rate(config);
         Self {
-            limits: self.limits.successor(&config.limits),
+            limits: self.limits.successor(&config.limits, engine),
             distinct_keys: if is_same_rate {
                 self.distinct_keys.clone()
             } else {

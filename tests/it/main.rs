@@ -27,6 +27,7 @@ mod kit {
     pub mod client;
     pub mod client_certificates;
     pub mod commands;
+    pub mod engine;
     pub mod events;
     pub mod explain_agrees;
     pub mod frames;
@@ -62,6 +63,12 @@ mod limits {
     pub mod bulk;
     pub mod deadlines;
     pub mod lockout;
+    pub mod quotas;
+}
+
+/// Several members that share one engine.
+mod members {
+    pub mod engine_faults;
     pub mod quotas;
 }
 

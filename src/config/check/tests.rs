@@ -13,6 +13,7 @@ mod pbx;
 mod rules;
 mod secrets;
 mod server;
+mod shared;
 mod tls;
 mod upstream;
 mod voximplant;
@@ -33,6 +34,8 @@ use crate::config::{
 
 const EXAMPLE: &str = include_str!("../../../proxy.toml");
 const SECRET: &str = "Admin-Passw0rd-canary";
+/// The base64 of 32 bytes.
+const RING_KEY: &str = "cmluZy1rZXktY2FuYXJ5LXJpbmcta2V5LWNhbmFyeSE=";
 const HA1: &str = "0d1b4aae7e388f745172210be3d30b41";
 
 // === A folder with everything a configuration may name ===
@@ -61,6 +64,11 @@ impl Folder {
             ("certs/old.pem", certificate(2001).0.as_str()),
             ("certs/none.pem", &format!("-----BEGIN {SECRET}\n")),
             ("secrets/pbx-admin", &format!("{SECRET}\r\n")),
+            ("secrets/ring.keys", &format!("{RING_KEY}\n")),
+            ("secrets/redis", SECRET),
+            ("secrets/redis-client-key", key.as_str()),
+            ("certs/redis-ca.pem", chain.as_str()),
+            ("certs/redis-client.pem", chain.as_str()),
             ("secrets/link-2026", "0123456789abcdef0123456789abcdef"),
             ("secrets/voximplant-api-key", SECRET),
             ("secrets/oidc-client", &format!("{SECRET}\n")),
@@ -130,7 +138,7 @@ fn accepted(text: &str) -> Config {
 fn refused(text: &str) -> Problems {
     let problems = Folder::new().parse(text).expect_err(text);
     let shown = problems.to_string();
-    assert!(!shown.contains(SECRET) && !shown.contains(HA1), "{shown}");
+    assert!(![SECRET, HA1, RING_KEY].iter().any(|secret| shown.contains(secret)), "{shown}");
     problems
 }
 

@@ -113,7 +113,7 @@ impl Stranger<'_> {
         if matches!(payload, RequestBody::Empty) {
             return Ok(Bytes::new());
         }
-        self.gate.state.limits.pbx_logins.peek_source(&LimitSource::address(self.context.client()))?;
+        self.gate.state.limits.check_pbx_login(&LimitSource::address(self.context.client()))?;
         exchange.set_meter(payload.meter());
         let deadline = self.gate.config().server.timeouts.header;
         let read = timeout(deadline, Limited::new(payload, MAX_LOGIN).collect()).await;
@@ -133,7 +133,7 @@ impl Stranger<'_> {
             Trigger::Own => LimitSource::address(self.context.client()),
         };
         self.gate.tally.kept_out(counted(&verdict));
-        if let Err(limited) = self.gate.state.limits.pbx_logins.admit_source(&source) {
+        if let Err(limited) = self.gate.state.limits.count_pbx_login(&source) {
             return limited.into();
         }
         match verdict {

@@ -17,7 +17,7 @@ impl Gate {
     ///
     /// # Errors
     /// When a page of another origin asks unseen, no audit line can be written, or a limit is used up.
-    pub(in crate::proxy) fn admit<'a>(
+    pub(in crate::proxy) async fn admit<'a>(
         &self,
         kind: LoginKind,
         request: LoginRequest<'_>,
@@ -28,8 +28,7 @@ impl Gate {
         let attempt = self.begin((kind, self.chain.credential(&asked)), request, context, effects)?;
         let attempt = attempt.with_marks(self.chain.marks(&asked));
         self.check_audit()?;
-        attempt.check_failures(&self.state.limits)?;
-        attempt.count_request(&self.state.limits)?;
+        attempt.count_guarded_request(&self.state.limits).await?;
         Ok(attempt)
     }
 
@@ -37,14 +36,14 @@ impl Gate {
     ///
     /// # Errors
     /// As [`Gate::admit`].
-    pub(in crate::proxy) fn admit_visit<'a>(
+    pub(in crate::proxy) async fn admit_visit<'a>(
         &self,
         request: LoginRequest<'_>,
         context: &'a RequestContext,
     ) -> Result<Attempt<'a>, Error> {
         let attempt = self.begin((LoginKind::Pbx, None), request, context, Effects::Live)?;
         self.check_audit()?;
-        attempt.count_request(&self.state.limits)?;
+        attempt.count_request(&self.state.limits).await?;
         Ok(attempt)
     }
 
@@ -52,13 +51,13 @@ impl Gate {
     ///
     /// # Errors
     /// When a page of another origin asks unseen, or a limit is used up.
-    pub(in crate::proxy) fn admit_logout(
+    pub(in crate::proxy) async fn admit_logout(
         &self,
         request: LoginRequest<'_>,
         context: &RequestContext,
     ) -> Result<(), Error> {
         let attempt = self.begin((LoginKind::Pbx, None), request, context, Effects::Live)?;
-        Ok(attempt.count_request(&self.state.limits)?)
+        Ok(attempt.count_request(&self.state.limits).await?)
     }
 
     /// Returns the marks of the credential that a request shows.
@@ -74,7 +73,7 @@ impl Gate {
     ///
     /// # Errors
     /// When a page of another origin asks unseen, no audit line can be written, or the client has guessed too often.
-    pub(in crate::proxy) fn admit_credential<'a>(
+    pub(in crate::proxy) async fn admit_credential<'a>(
         &self,
         request: LoginRequest<'_>,
         digest: Digest,
@@ -83,7 +82,7 @@ impl Gate {
         let credential = CredentialDigest { digest, is_cookie: false };
         let attempt = self.begin((LoginKind::Pbx, Some(credential)), request, context, Effects::Live)?;
         self.check_audit()?;
-        attempt.check_failures(&self.state.limits)?;
+        attempt.check_failures(&self.state.limits).await?;
         Ok(attempt)
     }
 

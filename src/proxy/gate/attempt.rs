@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::effects::Effects;
 use crate::auth::CredentialDigest;
-use crate::limit::{LimitSource, Limited, Limits};
+use crate::limit::{LimitKey, LimitQuery, LimitSource, Limited, Limits};
 use crate::model::credential_mark::CredentialMark;
 use crate::model::digest::Digest;
 use crate::model::grant::Requested;
@@ -115,36 +115,62 @@ impl<'a> Attempt<'a> {
 
     // === What counts ===
 
+    /// Checks whether this client has guessed too often for a credential to be judged, and counts the request.
+    pub(super) async fn count_guarded_request(&self, limits: &Limits) -> Result<(), Limited> {
+        let mut queries = self.failures(limits);
+        queries.push(self.request(limits));
+        self.effects.ask(limits, queries).await
+    }
+
     /// Counts the request.
-    pub(in crate::proxy) fn count_request(&self, limits: &Limits) -> Result<(), Limited> {
-        self.effects.count_source(&limits.client, &self.source())
+    pub(in crate::proxy) async fn count_request(&self, limits: &Limits) -> Result<(), Limited> {
+        self.effects.ask(limits, vec![self.request(limits)]).await
+    }
+
+    fn request<'l>(&self, limits: &'l Limits) -> LimitQuery<'l> {
+        LimitQuery::count(&limits.client, &self.source())
     }
 
     /// Checks whether this client has guessed too often for a credential to be judged. Called again when there is a
     /// verdict, right before the client learns it: of many tries at once, no more get a verdict than may fail.
-    pub(in crate::proxy) fn check_failures(&self, limits: &Limits) -> Result<(), Limited> {
-        let Some(credential) = self.credential else { return Ok(()) };
+    pub(in crate::proxy) async fn check_failures(&self, limits: &Limits) -> Result<(), Limited> {
+        self.effects.ask(limits, self.failures(limits)).await
+    }
+
+    /// As [`Attempt::check_failures`], and counts the caller that the credential proves.
+    pub(super) async fn count_caller(&self, limits: &Limits, caller: LimitKey) -> Result<(), Limited> {
+        let mut queries = self.failures(limits);
+        queries.push(LimitQuery::count(&limits.caller, caller));
+        self.effects.ask(limits, queries).await
+    }
+
+    /// The questions whether this client has guessed too often.
+    fn failures<'l>(&self, limits: &'l Limits) -> Vec<LimitQuery<'l>> {
+        let Some(credential) = self.credential else { return Vec::new() };
         let guesser = self.guesser();
-        self.effects.check_source(&limits.failures, &guesser)?;
+        let mut queries = vec![LimitQuery::look(&limits.failures, &guesser)];
         if self.trigger == Trigger::Navigation && !self.is_proven() {
-            self.effects.check_source(&limits.stale_cookies, &self.source())?;
+            queries.push(LimitQuery::look(&limits.stale_cookies, &self.source()));
         }
-        if credential.is_cookie { self.effects.check_source(&limits.stale_cookies, &guesser) } else { Ok(()) }
+        if credential.is_cookie {
+            queries.push(LimitQuery::look(&limits.stale_cookies, &guesser));
+        }
+        queries
     }
 
     /// Counts a wrong guess, before the client learns that it is wrong. A page of another origin makes whole windows come
     /// with a link of its own: such a link is no guess of the visitor's.
-    pub(in crate::proxy) fn count_guess(&self, limits: &Limits) -> Result<(), Limited> {
+    pub(in crate::proxy) async fn count_guess(&self, limits: &Limits) -> Result<(), Limited> {
         if self.trigger != Trigger::Own {
-            return self.count_sent(limits);
+            return self.count_sent(limits).await;
         }
-        self.effects.count_source(&limits.failures, &self.guesser())
+        self.effects.ask(limits, vec![LimitQuery::count(&limits.failures, &self.guesser())]).await
     }
 
     /// Counts a cookie that expired or was never good. The same cookie counts once in 15 minutes.
-    pub(super) fn count_stale(&self, limits: &Limits) -> Result<(), Limited> {
+    pub(super) async fn count_stale(&self, limits: &Limits) -> Result<(), Limited> {
         if self.trigger != Trigger::Own {
-            return self.count_sent(limits);
+            return self.count_sent(limits).await;
         }
         let Some(credential) = self.credential else { return Ok(()) };
         let cookie = self.credential_source(credential.digest);
@@ -152,21 +178,22 @@ impl<'a> Attempt<'a> {
         if !self.effects.remember(&limits.stale, &cookie) {
             return Ok(());
         }
-        self.effects.count_source(&limits.stale_cookies, &self.address())
+        self.effects.ask(limits, vec![LimitQuery::count(&limits.stale_cookies, &self.address())]).await
     }
 
     /// Counts a bad credential in a window that another page sent here: apart, because a program may claim to be such a
     /// window and guess without end. The same credential counts once in 15 minutes.
-    fn count_sent(&self, limits: &Limits) -> Result<(), Limited> {
+    async fn count_sent(&self, limits: &Limits) -> Result<(), Limited> {
         let Some(credential) = self.credential else { return Ok(()) };
         if !self.effects.remember(&limits.stale, &self.credential_source(credential.digest)) {
             return Ok(());
         }
-        self.effects.count_source(&limits.stale_cookies, &LimitSource::elsewhere(self.context.client()))
+        let sent = LimitSource::elsewhere(self.context.client());
+        self.effects.ask(limits, vec![LimitQuery::count(&limits.stale_cookies, &sent)]).await
     }
 
     /// Checks whether a caller has named others' accounts too often to name one.
-    pub(super) fn check_requested(
+    pub(super) async fn check_requested(
         &self,
         limits: &Limits,
         principal: &Principal,
@@ -175,16 +202,18 @@ impl<'a> Attempt<'a> {
         if *requested == Requested::default() {
             return Ok(());
         }
-        self.effects.check(&limits.failures, &naming_key(principal))
+        self.effects.ask(limits, vec![LimitQuery::look(&limits.failures, naming_key(principal))]).await
     }
 
     /// Counts an account that the caller named and may not have: for the caller, and for the address of a program, which
     /// may have the credentials of many callers.
-    pub(super) fn count_foreign_account(&self, limits: &Limits, principal: &Principal) -> Result<(), Limited> {
+    pub(super) async fn count_foreign_account(&self, limits: &Limits, principal: &Principal) -> Result<(), Limited> {
+        let mut queries = Vec::new();
         if !self.is_browser && !self.is_proven() {
-            self.effects.count_source(&limits.failures, &self.address())?;
+            queries.push(LimitQuery::count(&limits.failures, &self.address()));
         }
-        self.effects.count(&limits.failures, &naming_key(principal))
+        queries.push(LimitQuery::count(&limits.failures, naming_key(principal)));
+        self.effects.ask(limits, queries).await
     }
 
     // === What logged in ===
@@ -203,6 +232,6 @@ impl<'a> Attempt<'a> {
 }
 
 /// Returns the key under which the accounts that a caller names are counted.
-fn naming_key(principal: &Principal) -> (&'static str, &str, &str) {
-    ("account", &principal.method, &principal.subject)
+fn naming_key(principal: &Principal) -> LimitKey {
+    LimitKey::of(&[b"account", principal.method.as_bytes(), principal.subject.as_bytes()])
 }

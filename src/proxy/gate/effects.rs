@@ -2,12 +2,11 @@
 //! audit log. `callgate explain` takes the same decision, changes nothing, and writes down what it met.
 
 use std::cell::RefCell;
-use std::hash::Hash;
 
 use tokio::time::Instant;
 
 use crate::auth::SingleUse;
-use crate::limit::{LimitSource, Limited, Limiter, SeenCredentials};
+use crate::limit::{LimitQuery, LimitSource, Limited, Limits, SeenCredentials};
 use crate::model::grant::SkippedRule;
 use crate::model::principal::Principal;
 use crate::state::{MarkError, Store};
@@ -51,6 +50,14 @@ pub(in crate::proxy) struct RefusalReason {
     pub(in crate::proxy) reason: String,
 }
 
+impl Findings {
+    fn add_limit(&mut self, limited: Limited) {
+        if self.limits.iter().all(|known| known.name != limited.name) {
+            self.limits.push(limited);
+        }
+    }
+}
+
 impl Notes {
     /// Returns what was met.
     pub(in crate::proxy) fn into_findings(self) -> Findings {
@@ -70,40 +77,14 @@ impl Effects<'_> {
 
     // === Limits ===
 
-    /// Counts an event of a key.
-    pub(in crate::proxy) fn count<K: Hash + ?Sized>(self, limiter: &Limiter, key: &K) -> Result<(), Limited> {
-        match self {
-            Self::Live => limiter.admit(key),
-            Self::Dry(_) => self.check(limiter, key),
-        }
-    }
-
-    /// Counts an event of a source.
-    pub(super) fn count_source(self, limiter: &Limiter, source: &LimitSource) -> Result<(), Limited> {
-        match self {
-            Self::Live => limiter.admit_source(source),
-            Self::Dry(_) => self.check_source(limiter, source),
-        }
-    }
-
-    /// Checks a limit of a key, without counting.
-    pub(super) fn check<K: Hash + ?Sized>(self, limiter: &Limiter, key: &K) -> Result<(), Limited> {
-        self.pass(limiter.peek(key))
-    }
-
-    /// Checks a limit of a source, without counting.
-    pub(super) fn check_source(self, limiter: &Limiter, source: &LimitSource) -> Result<(), Limited> {
-        self.pass(limiter.peek_source(source))
-    }
-
-    /// Writes down a limit that is used up, instead of refusing.
-    fn pass(self, asked: Result<(), Limited>) -> Result<(), Limited> {
-        let (Self::Dry(notes), Err(limited)) = (self, &asked) else { return asked };
-        notes.write(|findings| {
-            if findings.limits.iter().all(|known| known.name != limited.name) {
-                findings.limits.push(limited.clone());
+    /// Asks limits in their order. A dry decision counts nothing, writes down each limit that is used up, and goes on.
+    pub(in crate::proxy) async fn ask(self, limits: &Limits, queries: Vec<LimitQuery<'_>>) -> Result<(), Limited> {
+        let Self::Dry(notes) = self else { return limits.ask(&queries).await };
+        for query in queries {
+            if let Err(limited) = limits.ask(&[query.without_count()]).await {
+                notes.write(|findings| findings.add_limit(limited));
             }
-        });
+        }
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use super::Gate;
 use super::attempt::Attempt;
 use super::audit::Facts;
 use crate::auth::{Proof, SingleUse};
+use crate::limit::{LimitKey, LimitQuery};
 use crate::model::account::AdminLevel;
 use crate::model::grant::{self, Decision, GrantError, PbxGrant, Requested, VoximplantGrant};
 use crate::model::principal::Principal;
@@ -24,7 +25,7 @@ impl Gate {
     ///
     /// # Errors
     /// When a key names an account outside its lists, or asks for it too often.
-    pub(in crate::proxy) fn choose(
+    pub(in crate::proxy) async fn choose(
         &self,
         proof: Proof,
         requested: &Requested,
@@ -37,7 +38,9 @@ impl Gate {
         attempt.effects.note_principal(&principal);
         if is_key {
             // A server asks for all callers behind it: for each account that it names it is another caller.
-            attempt.effects.count(&self.state.limits.caller, &(&shown.method, requested))?;
+            let limits = &self.state.limits;
+            let caller = LimitQuery::count(&limits.caller, key_for(&shown.method, requested));
+            attempt.effects.ask(limits, vec![caller]).await?;
         }
         Ok(principal)
     }
@@ -46,21 +49,24 @@ impl Gate {
     ///
     /// # Errors
     /// When no rule grants one, it is frozen, or a limit is used up.
-    pub(in crate::proxy) fn grant_pbx(
+    pub(in crate::proxy) async fn grant_pbx(
         &self,
         principal: &Principal,
         requested: &Requested,
         choices: impl FnOnce(Vec<Requested>) -> AccountChoices,
         attempt: &Attempt<'_>,
     ) -> Result<PbxGrant, Error> {
-        attempt.check_requested(&self.state.limits, principal, requested)?;
+        attempt.check_requested(&self.state.limits, principal, requested).await?;
         let decision = grant::pbx(&self.config().rules, principal, requested, Timestamp::now());
-        let grant = self.apply_rules(decision, principal, choices, attempt)?;
+        let grant = self.apply_rules(decision, principal, choices, attempt).await?;
         let role = grant.role();
         self.refuse_frozen(self.state.freezes.covers_role(role), &Facts::of(principal).of_pbx_grant(&grant), attempt)?;
         let is_sent = attempt.is_sent() && role.level() == AdminLevel::User;
-        let sessions = self.state.limits.sessions(role.level());
-        attempt.effects.count(sessions, &(role.level().as_str(), role.limit_key(), is_sent))?;
+        let limits = &self.state.limits;
+        let parts = [role.level().as_str(), &role.limit_key()];
+        let account = LimitKey::of(&[parts[0].as_bytes(), parts[1].as_bytes(), &[u8::from(is_sent)]]);
+        let grants = LimitQuery::count(limits.sessions(role.level()), account);
+        attempt.effects.ask(limits, vec![grants]).await?;
         Ok(grant)
     }
 
@@ -68,25 +74,27 @@ impl Gate {
     ///
     /// # Errors
     /// As [`Gate::grant_pbx`].
-    pub(in crate::proxy) fn grant_voximplant(
+    pub(in crate::proxy) async fn grant_voximplant(
         &self,
         principal: &Principal,
         requested: &Requested,
         application: Option<&str>,
         attempt: &Attempt<'_>,
     ) -> Result<VoximplantGrant, Error> {
-        attempt.check_requested(&self.state.limits, principal, requested)?;
+        attempt.check_requested(&self.state.limits, principal, requested).await?;
         let decision = grant::voximplant(&self.config().rules, principal, requested, Timestamp::now());
-        let grant = self.apply_rules(decision, principal, AccountChoices::Voximplant, attempt)?;
+        let grant = self.apply_rules(decision, principal, AccountChoices::Voximplant, attempt).await?;
         let user = grant.user();
         let is_frozen = self.state.freezes.covers_user(user, application);
         self.refuse_frozen(is_frozen, &Facts::of(principal).of_voximplant_grant(&grant), attempt)?;
-        attempt.effects.count(&self.state.limits.account, &("voximplant", user.as_str()))?;
+        let limits = &self.state.limits;
+        let account = LimitKey::of(&[b"voximplant", user.as_str().as_bytes()]);
+        attempt.effects.ask(limits, vec![LimitQuery::count(&limits.account, account)]).await?;
         Ok(grant)
     }
 
     /// Turns what the rules say into a grant or an error. Several accounts are no refusal: the caller may have any.
-    fn apply_rules<G>(
+    async fn apply_rules<G>(
         &self,
         decision: Decision<'_, G>,
         principal: &Principal,
@@ -105,7 +113,7 @@ impl Gate {
                 return Err(Error::Choose(choices(among)));
             }
             GrantError::Foreign { .. } if !self.is_key(&principal.method) => {
-                attempt.count_foreign_account(&self.state.limits, principal)?;
+                attempt.count_foreign_account(&self.state.limits, principal).await?;
             }
             GrantError::NoRule | GrantError::Invalid { .. } | GrantError::Foreign { .. } => {}
         }
@@ -159,4 +167,14 @@ impl Gate {
         self.audit_refusal(attempt, &Facts::of(principal), reason);
         Error::Forbidden
     }
+}
+
+/// Returns the key under which a server's key counts, for each caller that it asks for.
+fn key_for(method: &str, requested: &Requested) -> LimitKey {
+    let Requested { account, domain, user } = requested;
+    let named = [account, domain, user].map(|part| part.as_deref());
+    // A part that is missing is not one that is empty.
+    let known = named.map(|part| u8::from(part.is_some()));
+    let [account, domain, user] = named.map(|part| part.unwrap_or_default().as_bytes());
+    LimitKey::of(&[method.as_bytes(), &known, account, domain, user])
 }

@@ -4,7 +4,7 @@ use super::attempt::Attempt;
 use super::audit::Facts;
 use super::{Gate, ask_of};
 use crate::auth::{AuthRequest, BadCredential, Proof, Suspicion, Verdict};
-use crate::limit::Limited;
+use crate::limit::{LimitKey, Limited};
 use crate::model::principal::Principal;
 use crate::proxy::browser::cors::Initiator;
 use crate::proxy::context::LoginRequest;
@@ -34,25 +34,34 @@ impl Gate {
     ///
     /// # Errors
     /// When the caller is not proven, a page of another origin asks with an ambient credential, or a limit is used up.
-    pub(in crate::proxy) fn prove(
+    pub(in crate::proxy) async fn prove(
         &self,
         verdict: Verdict,
         initiator: &Initiator,
         attempt: &Attempt<'_>,
     ) -> Result<Proof, Error> {
         let limits = &self.state.limits;
-        attempt.check_failures(limits)?;
-        let proof = proof_of(verdict, initiator).map_err(|unproven| self.refuse_unproven(&unproven, attempt))?;
+        let proof = match proof_of(verdict, initiator) {
+            Ok(proof) => proof,
+            Err(unproven) => {
+                attempt.check_failures(limits).await?;
+                return Err(self.refuse_unproven(&unproven, attempt).await);
+            }
+        };
         let principal = proof.principal();
         attempt.effects.note_principal(principal);
-        if !proof.is_key() {
-            attempt.effects.count(&limits.caller, &(&principal.method, &principal.subject, attempt.is_sent()))?;
+        if proof.is_key() {
+            attempt.check_failures(limits).await?;
+        } else {
+            let is_sent = [u8::from(attempt.is_sent())];
+            let caller = LimitKey::of(&[principal.method.as_bytes(), principal.subject.as_bytes(), &is_sent]);
+            attempt.count_caller(limits, caller).await?;
         }
         Ok(proof)
     }
 
-    fn refuse_unproven(&self, unproven: &Unproven, attempt: &Attempt<'_>) -> Error {
-        if let Err(limited) = self.count_fault(unproven, attempt) {
+    async fn refuse_unproven(&self, unproven: &Unproven, attempt: &Attempt<'_>) -> Error {
+        if let Err(limited) = self.count_fault(unproven, attempt).await {
             return limited.into();
         }
         match unproven {
@@ -76,13 +85,13 @@ impl Gate {
     }
 
     /// Counts a guess, or a cookie that is left over. What a page of another origin does is not counted.
-    fn count_fault(&self, unproven: &Unproven, attempt: &Attempt<'_>) -> Result<(), Limited> {
+    async fn count_fault(&self, unproven: &Unproven, attempt: &Attempt<'_>) -> Result<(), Limited> {
         match unproven {
             Unproven::BadCredential(BadCredential { suspicion: Suspicion::Guess, .. }) => {
-                attempt.count_guess(&self.state.limits)
+                attempt.count_guess(&self.state.limits).await
             }
             Unproven::BadCredential(BadCredential { suspicion: Suspicion::Stale, .. }) | Unproven::Stranger => {
-                attempt.count_stale(&self.state.limits)
+                attempt.count_stale(&self.state.limits).await
             }
             Unproven::BadCredential(BadCredential { suspicion: Suspicion::None, .. })
             | Unproven::Foreign(_)

@@ -42,14 +42,17 @@ pub(in crate::proxy) async fn answer(
     }
     let (head, body) = request.into_parts();
     let token = token(&head.headers, body, gate).await?;
-    let attempt = gate.admit_credential(LoginRequest::of_head(&head), sha256(token.as_bytes()), context)?;
+    let attempt = gate.admit_credential(LoginRequest::of_head(&head), sha256(token.as_bytes()), context).await?;
     let verified = auth::verify_logout(gate.chain.providers(), &token).await;
-    attempt.check_failures(&gate.state.limits)?;
+    attempt.check_failures(&gate.state.limits).await?;
     let reported = match verified {
         Ok(reported) if reported.is_used() => Err(BadLogoutToken::used()),
         verified => verified,
     };
-    let reported = reported.map_err(|bad| refuse(gate, bad, &attempt))?;
+    let reported = match reported {
+        Ok(reported) => reported,
+        Err(bad) => return Err(refuse(gate, bad, &attempt).await),
+    };
     end(gate, pbx, &reported, context).await?;
     Ok(response::empty(StatusCode::OK))
 }
@@ -98,11 +101,11 @@ async fn end(
 
 /// Audits a refusal, and counts a token that no provider signed as a guess. Tokens of the provider count as requests: it may
 /// report many logouts at once, and send one again.
-fn refuse(gate: &Gate, bad: BadLogoutToken, attempt: &Attempt<'_>) -> Error {
+async fn refuse(gate: &Gate, bad: BadLogoutToken, attempt: &Attempt<'_>) -> Error {
     let counted = match &bad {
         BadLogoutToken::Unverifiable => return Error::Oidc(OidcError::unfetched(), None),
-        BadLogoutToken::Forged(_) => attempt.count_guess(&gate.state.limits),
-        BadLogoutToken::Unfit(_) => attempt.count_request(&gate.state.limits),
+        BadLogoutToken::Forged(_) => attempt.count_guess(&gate.state.limits).await,
+        BadLogoutToken::Unfit(_) => attempt.count_request(&gate.state.limits).await,
     };
     if let Err(limited) = counted {
         return limited.into();

@@ -65,7 +65,7 @@ pub(in crate::proxy) async fn decide<'a>(
     if fetch_metadata::is_prefetch(link.method, headers) {
         return Err(Error::Prefetch);
     }
-    let attempt = gate.admit(LoginKind::Pbx, link, context, effects)?;
+    let attempt = gate.admit(LoginKind::Pbx, link, context, effects).await?;
     let selectors = Selectors::of_query(link.query)?;
     landing_place::check(&selectors.options, login.settings)?;
     let verdict = gate.ask(link, &attempt).await?;
@@ -78,11 +78,12 @@ pub(in crate::proxy) async fn decide<'a>(
     }
     let proof = gate
         .prove(verdict, &gate.hosts.link_initiator(headers, &context.authority), &attempt)
+        .await
         .map_err(|error| oidc::lead_back(gate, error, &selectors, context))?;
     if confirm::is_needed(&proof, headers) && effects.stop_to_confirm() {
         return Ok(LinkStep::Confirm);
     }
-    let order = order::decide(login, proof, &selectors, Delivery::Address, &attempt)?;
+    let order = order::decide(login, proof, &selectors, Delivery::Address, &attempt).await?;
     Ok(LinkStep::Granted(Box::new(order), attempt))
 }
 
@@ -103,16 +104,16 @@ pub(in crate::proxy) async fn answer_button(
     if initiator != Initiator::Own {
         return Err(Error::CrossSite);
     }
-    let attempt = gate.admit(LoginKind::Pbx, link, context, Effects::Live)?;
+    let attempt = gate.admit(LoginKind::Pbx, link, context, Effects::Live).await?;
     let format = form::format(link.headers, Some(BodyFormat::Urlencoded))?;
     form::read(body, format, gate.config().server.timeouts.header).await?;
     let selectors = Selectors::of_query(link.query)?;
     let verdict = gate.ask(link, &attempt).await?;
-    let proof = gate.prove(verdict, &initiator, &attempt)?;
+    let proof = gate.prove(verdict, &initiator, &attempt).await?;
     if proof.single_use().is_none() {
         // Only a link has such a page, and something else proves the caller.
         return Err(Error::NotFound);
     }
-    let order = order::decide(login, proof, &selectors, Delivery::Address, &attempt)?;
+    let order = order::decide(login, proof, &selectors, Delivery::Address, &attempt).await?;
     hand_over::send_browser(login, order, link.headers, &attempt).await
 }

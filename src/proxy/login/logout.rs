@@ -81,7 +81,7 @@ async fn leave_pbx(
     }
     let (head, body) = request.into_parts();
     let asked = LoginRequest::of_head(&head);
-    login.gate.admit_logout(asked, context)?;
+    login.gate.admit_logout(asked, context).await?;
     let format = form::format(asked.headers, Some(BodyFormat::Untyped))?;
     form::read(body, format, login.gate.config().server.timeouts.header).await?;
     let ended = end_sessions(login, asked, context).await;
@@ -144,7 +144,7 @@ pub(super) async fn answer(
         }
         Method::POST => {
             let asked = LoginRequest::of(request);
-            gate.admit_logout(asked, context)?;
+            gate.admit_logout(asked, context).await?;
             let ended = match pbx {
                 Some(login) => end_sessions(login, asked, context).await,
                 None => Ok(()),

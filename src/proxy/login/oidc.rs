@@ -113,7 +113,7 @@ async fn begin_login(
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
     check_click(request)?;
-    gate.admit_visit(LoginRequest::of(request), context)?;
+    gate.admit_visit(LoginRequest::of(request), context).await?;
     let (goal, with) = Goal::read(request.uri().query().unwrap_or_default())?;
     let providers = gate.chain.providers();
     let provider = match (with, providers) {
@@ -144,7 +144,7 @@ async fn end_login(
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
     check_click(request)?;
-    let attempt = gate.admit_visit(LoginRequest::of(request), context)?;
+    let attempt = gate.admit_visit(LoginRequest::of(request), context).await?;
     let mut fields = Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?;
     let [code, state, error, iss] = ["code", "state", "error", "iss"].map(|name| fields.take(name));
     // A login ends once, whether it succeeds or not.

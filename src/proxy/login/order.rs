@@ -69,7 +69,7 @@ impl SessionOrder {
 ///
 /// # Errors
 /// When it may have nothing of what it asks for, or a limit is used up.
-pub(super) fn decide(
+pub(super) async fn decide(
     login: PbxLogin<'_>,
     proof: Proof,
     selectors: &Selectors,
@@ -77,8 +77,8 @@ pub(super) fn decide(
     attempt: &Attempt<'_>,
 ) -> Result<SessionOrder, Error> {
     let (is_ambient, once) = (proof.is_ambient(), proof.single_use().cloned());
-    let principal = login.gate.choose(proof, &selectors.requested, attempt)?;
-    let order = decide_for(login, principal, selectors, delivery, attempt);
+    let principal = login.gate.choose(proof, &selectors.requested, attempt).await?;
+    let order = decide_for(login, principal, selectors, delivery, attempt).await;
     // A link of ours brings the credentials that a browser sends by itself, and no others.
     let order = order.map_err(|error| if is_ambient { error } else { error.without_links() })?;
     Ok(SessionOrder { once, ..order })
@@ -88,7 +88,7 @@ pub(super) fn decide(
 ///
 /// # Errors
 /// As [`decide`].
-pub(super) fn decide_for(
+pub(super) async fn decide_for(
     login: PbxLogin<'_>,
     principal: Principal,
     selectors: &Selectors,
@@ -96,7 +96,7 @@ pub(super) fn decide_for(
     attempt: &Attempt<'_>,
 ) -> Result<SessionOrder, Error> {
     let choices = |among| AccountChoices::PbxByLink { among, options: selectors.options.clone() };
-    let grant = login.gate.grant_pbx(&principal, &selectors.requested, choices, attempt)?;
+    let grant = login.gate.grant_pbx(&principal, &selectors.requested, choices, attempt).await?;
     let language = selectors.check_language(&grant, &login.settings.languages)?;
     let order = SessionOrder { principal, once: None, grant, language, host: None, page: None, new_marks: Vec::new() };
     match delivery {

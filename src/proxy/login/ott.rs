@@ -11,7 +11,7 @@ use super::form::{self, Fields};
 use crate::auth::SingleUse;
 use crate::config::VoximplantConfig;
 use crate::exchange::Body;
-use crate::limit::{Novelty, client_key};
+use crate::limit::{LimitKey, LimitQuery, Novelty, client_key};
 use crate::model::grant::{Requested, VoximplantGrant};
 use crate::model::login::LoginKind;
 use crate::model::ott::{self, LoginToken, OneTimeKey};
@@ -132,19 +132,19 @@ pub(in crate::proxy) async fn decide<'a>(
     read: impl AsyncFnOnce() -> Result<KeyRequest, Error>,
     effects: Effects<'a>,
 ) -> Result<(TokenOrder, Attempt<'a>), Error> {
-    let attempt = gate.admit(LoginKind::Ott, asker.request, asker.context, effects)?;
+    let attempt = gate.admit(LoginKind::Ott, asker.request, asker.context, effects).await?;
     let verdict = gate.ask(asker.request, &attempt).await?;
-    let proof = gate.prove(verdict, asker.initiator, &attempt)?;
+    let proof = gate.prove(verdict, asker.initiator, &attempt).await?;
     let KeyRequest { key, requested } = read().await?;
     let once = proof.single_use().cloned();
-    let principal = gate.choose(proof, &requested, &attempt)?;
+    let principal = gate.choose(proof, &requested, &attempt).await?;
     let application = voximplant.application.as_deref();
-    let grant = gate.grant_voximplant(&principal, &requested, application, &attempt)?;
+    let grant = gate.grant_voximplant(&principal, &requested, application, &attempt).await?;
     let mut order = TokenOrder { principal, once, grant, key, token: None, novelty: Novelty::New, is_new: false };
     match compute_token(gate, voximplant, &order) {
         Some(token) => order.answer(gate, token)?,
         None => {
-            check_new(gate, voximplant, &order, &attempt)?;
+            check_new(gate, voximplant, &order, &attempt).await?;
             order.is_new = true;
         }
     }
@@ -174,7 +174,7 @@ fn compute_token(gate: &Gate, voximplant: &VoximplantConfig, order: &TokenOrder)
 // === Users without an HA1 ===
 
 /// Checks whether a user without an HA1 may be added at Voximplant. Otherwise it looks like one that is not permitted.
-fn check_new(
+async fn check_new(
     gate: &Gate,
     voximplant: &VoximplantConfig,
     order: &TokenOrder,
@@ -184,7 +184,8 @@ fn check_new(
     if voximplant.adds(user) {
         let state = &gate.state.voximplant;
         state.newcomers.check(user).map_err(|error| refuse_new(gate, order, error, attempt))?;
-        return Ok(attempt.effects.count(&state.new_users, &())?);
+        let new_users = LimitQuery::count(&state.new_users, LimitKey::of(&[]));
+        return Ok(attempt.effects.ask(&gate.state.limits, vec![new_users]).await?);
     }
     gate.audit_refusal(attempt, &order.facts(), UNKNOWN_USER);
     attempt.effects.note_refusal(None, &format!("{UNKNOWN_USER}: {user}"));

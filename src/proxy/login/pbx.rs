@@ -54,9 +54,9 @@ async fn answer_post(
     let gate = login.gate;
     let (head, body) = request.into_parts();
     let request = LoginRequest::of_head(&head);
-    let attempt = gate.admit(LoginKind::Pbx, request, context, Effects::Live)?;
+    let attempt = gate.admit(LoginKind::Pbx, request, context, Effects::Live).await?;
     let verdict = gate.ask(request, &attempt).await?;
-    let proof = gate.prove(verdict, initiator, &attempt)?;
+    let proof = gate.prove(verdict, initiator, &attempt).await?;
     // The vendor's page names no type for its JSON, and a program may send no body at all.
     let format = form::format(&head.headers, Some(BodyFormat::Untyped))?;
     let selectors = Selectors::read(form::read(body, format, gate.config().server.timeouts.header).await?)?;
@@ -67,7 +67,7 @@ async fn answer_post(
     if delivery == Delivery::Id && selectors.options.next.is_some() {
         return Err(Error::Malformed(NEXT_NEEDS_AN_ADDRESS));
     }
-    let order = order::decide(login, proof, &selectors, delivery, &attempt)?;
+    let order = order::decide(login, proof, &selectors, delivery, &attempt).await?;
     match delivery {
         Delivery::Address => hand_over::describe(login, order, &head.headers, &attempt).await,
         Delivery::Id | Delivery::Socket => {

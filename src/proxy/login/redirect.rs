@@ -108,7 +108,7 @@ pub(in crate::proxy) async fn give_session(
     let redirecting = Redirecting { location, target, asked };
     let Some((principal, attempt)) = prove(login, &redirecting, context).await? else { return Ok(false) };
     let selectors = Selectors::in_language(offered_language(login, &principal, &redirecting.location));
-    let order = order::decide_for(login, principal, &selectors, Delivery::Id, &attempt)?;
+    let order = order::decide_for(login, principal, &selectors, Delivery::Id, &attempt).await?;
     let order = match place(login, &redirecting, order.language.as_ref()) {
         Some(place) => order::lead_to(login, order, place, &attempt)?,
         None => order,
@@ -184,9 +184,9 @@ async fn prove<'a>(
     if let Some(Verdict::Stranger | Verdict::Abstain) = verdict {
         return Ok(None);
     }
-    let attempt = gate.admit(LoginKind::Pbx, request, context, Effects::Live)?;
+    let attempt = gate.admit(LoginKind::Pbx, request, context, Effects::Live).await?;
     let initiator = gate.hosts.link_initiator(request.headers, &context.authority);
-    let proof = gate.prove(verdict.ok_or(Error::Forbidden)?, &initiator, &attempt)?;
+    let proof = gate.prove(verdict.ok_or(Error::Forbidden)?, &initiator, &attempt).await?;
     Ok(proof.choose(&Requested::default()).map(|principal| (principal, attempt)))
 }
 

@@ -77,11 +77,12 @@ async fn decide<'a>(
     let gate = login.gate;
     let request = LoginRequest { query: None, ..LoginRequest::of_head(head) };
     let initiator = initiator(gate, request, context)?;
-    let attempt = gate.admit(LoginKind::Pbx, request, context, Effects::Live)?;
+    let attempt = gate.admit(LoginKind::Pbx, request, context, Effects::Live).await?;
     let selectors = Selectors::of_query(head.uri.query())?;
     let verdict = gate.ask(request, &attempt).await?;
-    let proof = gate.prove(verdict, &initiator, &attempt)?;
-    let order = order::decide(login, proof, &selectors, Delivery::Socket, &attempt).map_err(Error::without_links)?;
+    let proof = gate.prove(verdict, &initiator, &attempt).await?;
+    let order = order::decide(login, proof, &selectors, Delivery::Socket, &attempt).await;
+    let order = order.map_err(Error::without_links)?;
     Ok((order, attempt))
 }
 

@@ -106,12 +106,12 @@ pub(in crate::proxy) async fn answer(
     }
     let mut fields = Fields::of_form(request.uri().query().unwrap_or_default().as_bytes())?;
     let ticket = fields.take("t").ok_or(Error::Malformed("the parameter t is missing"))?;
-    let attempt = gate.admit_credential(LoginRequest::of(request), sha256(ticket.as_bytes()), context)?;
+    let attempt = gate.admit_credential(LoginRequest::of(request), sha256(ticket.as_bytes()), context).await?;
     let value = tickets.redeem(&ticket).await.map_err(Error::NotStored)?;
-    attempt.check_failures(&gate.state.limits)?;
+    attempt.check_failures(&gate.state.limits).await?;
     let payload = value.and_then(|value| TicketPayload::read(&value, &gate.config().rules));
     let Some(payload) = payload.filter(|payload| payload.host == context.authority.host) else {
-        return Err(refuse_unknown(login, &ticket, &attempt));
+        return Err(refuse_unknown(login, &ticket, &attempt).await);
     };
     payload.login.refuse_frozen(login, &attempt)?;
     let browser = Browser::of(request.headers());
@@ -162,11 +162,11 @@ fn without_port(authority: &str) -> &str {
 }
 
 /// Refuses a ticket that leads nowhere. One that was issued here is no guess: it was used, or is too old.
-fn refuse_unknown(login: PbxLogin<'_>, ticket: &str, attempt: &Attempt<'_>) -> Error {
+async fn refuse_unknown(login: PbxLogin<'_>, ticket: &str, attempt: &Attempt<'_>) -> Error {
     let gate = login.gate;
     let again = login.sessions.tickets().vouched(ticket);
     if again.is_none()
-        && let Err(limited) = attempt.count_guess(&gate.state.limits)
+        && let Err(limited) = attempt.count_guess(&gate.state.limits).await
     {
         return limited.into();
     }

@@ -57,6 +57,13 @@ fn the_example_documents_only_keys_and_defaults_that_are_true() {
     assert_eq!((full.methods.len(), full.rules.len(), full.workers.unwrap().get()), (14, 3, 4));
     assert!(full.audit.file.is_some() && full.audit.syslog.is_some() && full.redirect_http.is_some());
     assert!(!full.audit.chain);
+    assert_eq!(plain.shared, None);
+    let minimal = format!("{EXAMPLE}\n[shared]\nurl = \"rediss://redis.example.com\"\nkeys = \"secrets/ring.keys\"");
+    let (minimal, shown) = (accepted(&minimal).shared.unwrap(), full.shared.unwrap());
+    same(&minimal.prefix, &shown.prefix);
+    same(&minimal.deadline, &shown.deadline);
+    same(&minimal.members, &shown.members);
+    same(&minimal.marks_when_down, &shown.marks_when_down);
     assert_eq!((plain.admin, full.admin.map(|listen| listen.to_string())), (None, Some("127.0.0.1:9443".to_owned())));
 }
 

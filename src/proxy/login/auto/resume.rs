@@ -54,6 +54,7 @@ pub(super) async fn go_on(
 /// credential is not told from none.
 async fn is_proven(login: PbxLogin<'_>, headers: &HeaderMap, context: &RequestContext) -> bool {
     let request = LoginRequest { method: &Method::GET, headers, query: None };
-    let Ok(attempt) = login.gate.admit(LoginKind::Pbx, request, context, Effects::Live) else { return false };
+    let attempt = login.gate.admit(LoginKind::Pbx, request, context, Effects::Live).await;
+    let Ok(attempt) = attempt else { return false };
     matches!(login.gate.ask(request, &attempt).await, Ok(Verdict::Admit(_)))
 }

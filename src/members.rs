@@ -1,0 +1,275 @@
+//! Floor 2: the engine (Redis or Valkey) that several members share. A member is one machine that runs callgate.
+//!
+//! The control thread keeps one connection, over which all workers ask. No question takes longer than
+//! `[shared] deadline`. When the engine does not answer, the circuit opens: questions then fail at once, and their
+//! callers decide by what this member knows, until the control thread has reached the engine again.
+
+mod circuit;
+mod link;
+mod names;
+#[cfg(test)]
+mod test_engine;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use redis::{Cmd, FromRedisValue, PushInfo, RedisError, Value};
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::time::{sleep, timeout};
+
+use self::circuit::{Circuit, Outcome};
+use self::link::EngineLink;
+pub(crate) use self::names::{EngineKey, KeyNames};
+#[cfg(test)]
+pub(crate) use self::test_engine::TestEngine;
+use crate::backoff;
+use crate::config::SharedConfig;
+
+/// How long a connection may take, with TLS and the login.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The interval at which the control thread asks an engine whether it is there, so that a connection that died in
+/// silence is found.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+/// The pause after the first failure to reach the engine; it doubles with each one.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between tries to reach the engine.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How many messages of other members may wait. A member that falls further behind reads everything again.
+const MESSAGES: usize = 256;
+
+/// The engine that members share, as one of them sees it. All workers use it.
+pub(crate) struct SharedEngine {
+    config: SharedConfig,
+    names: KeyNames,
+    link: Mutex<Option<EngineLink>>,
+    circuit: Mutex<Circuit>,
+    /// Wakes the control thread when the circuit opens.
+    opened: Notify,
+    /// How often the engine was reached anew. Whoever keeps a copy of its data reads that again then.
+    reached: watch::Sender<u64>,
+    messages: broadcast::Sender<PushInfo>,
+}
+
+/// The engine does not answer, or not as it should. The caller decides by what this member knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the shared engine cannot be used now")]
+pub(crate) struct EngineDown;
+
+/// A script that the engine runs in one step.
+pub(crate) struct EngineScript {
+    text: &'static str,
+    sha1: String,
+}
+
+impl EngineScript {
+    /// Prepares a script in Lua.
+    pub(crate) fn new(text: &'static str) -> Self {
+        Self { text, sha1: redis::Script::new(text).get_hash().to_owned() }
+    }
+}
+
+/// Calls a script by its text or its SHA-1.
+fn call(command: &str, script: &str, keys: &[EngineKey], arguments: &[Vec<u8>]) -> Cmd {
+    let mut call = redis::cmd(command);
+    call.arg(script).arg(keys.len());
+    for key in keys {
+        call.arg(key.as_str());
+    }
+    for argument in arguments {
+        call.arg(&argument[..]);
+    }
+    call
+}
+
+impl SharedEngine {
+    /// Prepares the engine of a configuration. It is reached by [`SharedEngine::run`].
+    #[must_use]
+    pub(crate) fn new(config: SharedConfig) -> Arc<Self> {
+        Arc::new(Self {
+            names: KeyNames::new(&config.prefix, &config.keys),
+            link: Mutex::default(),
+            circuit: Mutex::default(),
+            opened: Notify::new(),
+            reached: watch::Sender::default(),
+            messages: broadcast::Sender::new(MESSAGES),
+            config,
+        })
+    }
+
+    /// Returns the settings.
+    #[must_use]
+    pub(crate) const fn config(&self) -> &SharedConfig {
+        &self.config
+    }
+
+    /// Returns the names of this installation's keys in the engine.
+    #[must_use]
+    pub(crate) const fn names(&self) -> &KeyNames {
+        &self.names
+    }
+
+    /// Returns why the engine cannot be used; nothing if it can.
+    #[must_use]
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.circuit().problem().map(str::to_owned)
+    }
+
+    /// Returns how often the engine was reached anew, and each change of that.
+    #[must_use]
+    pub(crate) fn reached(&self) -> watch::Receiver<u64> {
+        self.reached.subscribe()
+    }
+
+    /// Returns the messages of other members from now on.
+    #[must_use]
+    pub(crate) fn messages(&self) -> broadcast::Receiver<PushInfo> {
+        self.messages.subscribe()
+    }
+
+    // === Questions ===
+
+    /// Sends a command, and waits for its answer for `deadline` at most.
+    ///
+    /// # Errors
+    /// When the engine does not answer in time, or not as it should. It may have carried the command out.
+    pub(crate) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, EngineDown> {
+        let answer = self.send(command).await?.map_err(|error| self.failed(&error))?;
+        self.read(answer)
+    }
+
+    /// Runs a script, and waits for its answer for `deadline` at most. All keys must have the same hash tag.
+    ///
+    /// # Errors
+    /// As [`SharedEngine::ask`].
+    pub(crate) async fn run_script<T: FromRedisValue>(
+        &self,
+        script: &EngineScript,
+        keys: &[EngineKey],
+        arguments: &[Vec<u8>],
+    ) -> Result<T, EngineDown> {
+        let known = self.send(&call("EVALSHA", &script.sha1, keys, arguments)).await?;
+        let answer = match known {
+            // The engine has not seen this script since it started.
+            Err(error) if is_unknown_script(&error) => self.send(&call("EVAL", script.text, keys, arguments)).await?,
+            answer => answer,
+        };
+        self.read(answer.map_err(|error| self.failed(&error))?)
+    }
+
+    async fn send(&self, command: &Cmd) -> Result<Result<Value, RedisError>, EngineDown> {
+        let Some(mut link) = self.link().clone().filter(|_| self.circuit().problem().is_none()) else {
+            return Err(EngineDown);
+        };
+        match timeout(self.config.deadline, link.send(command)).await {
+            Ok(answer) => Ok(answer),
+            Err(_) => {
+                let problem = format!("it did not answer within {:?}", self.config.deadline);
+                self.note(Outcome::Failed(&problem));
+                Err(EngineDown)
+            }
+        }
+    }
+
+    fn read<T: FromRedisValue>(&self, answer: Value) -> Result<T, EngineDown> {
+        match redis::from_redis_value(answer) {
+            Ok(value) => {
+                self.note(Outcome::Answered);
+                Ok(value)
+            }
+            Err(_) => {
+                self.note(Outcome::Failed("its answer has another form than expected"));
+                Err(EngineDown)
+            }
+        }
+    }
+
+    fn failed(&self, error: &RedisError) -> EngineDown {
+        let problem = problem_of(error);
+        self.note(if error.is_unrecoverable_error() { Outcome::Lost(&problem) } else { Outcome::Failed(&problem) });
+        EngineDown
+    }
+
+    /// Notes what came of a question. Tells the operator once when the circuit opens.
+    fn note(&self, outcome: Outcome<'_>) {
+        let opened = self.circuit().note(outcome);
+        if let Some(problem) = opened {
+            *self.link() = None;
+            self.opened.notify_one();
+            tracing::warn!(
+                engine = %self.config.nodes[0],
+                "the shared engine cannot be used: {problem}; until it can, this member decides by what it knows itself"
+            );
+        }
+    }
+
+    // === The control thread ===
+
+    /// Reaches the engine, again and again, for as long as the configuration is in use.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let mut failures = 0;
+        loop {
+            match self.reach().await {
+                Ok(()) => {
+                    failures = 0;
+                    self.keep().await;
+                }
+                Err(problem) => {
+                    failures += 1;
+                    self.note(Outcome::Lost(&problem));
+                }
+            }
+            sleep(backoff::jittered(backoff::after(failures.max(1), FIRST_PAUSE, LONGEST_PAUSE))).await;
+        }
+    }
+
+    /// Connects, and checks that the engine writes. Then questions go to it.
+    async fn reach(&self) -> Result<(), String> {
+        let connect = EngineLink::connect(&self.config, self.messages.clone());
+        let mut link = match timeout(CONNECT_TIMEOUT, connect).await {
+            Ok(Ok(link)) => link,
+            Ok(Err(error)) => return Err(problem_of(&error)),
+            Err(_) => return Err(format!("no connection within {CONNECT_TIMEOUT:?}")),
+        };
+        match timeout(CONNECT_TIMEOUT, link.check(&self.names)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(problem_of(&error)),
+            Err(_) => return Err(format!("it did not answer within {CONNECT_TIMEOUT:?}")),
+        }
+        *self.link() = Some(link);
+        let again = if self.circuit().close() { " again" } else { "" };
+        tracing::info!(engine = %self.config.nodes[0], "the shared engine is used{again}");
+        self.reached.send_modify(|times| *times += 1);
+        Ok(())
+    }
+
+    /// Asks the engine whether it is there, until the circuit opens.
+    async fn keep(&self) {
+        let ping = redis::cmd("PING");
+        loop {
+            tokio::select! {
+                () = self.opened.notified() => return,
+                () = sleep(HEARTBEAT) => drop(self.ask::<String>(&ping).await),
+            }
+        }
+    }
+
+    fn link(&self) -> MutexGuard<'_, Option<EngineLink>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn circuit(&self) -> MutexGuard<'_, Circuit> {
+        self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_unknown_script(error: &RedisError) -> bool {
+    error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
+}
+
+/// Says what is wrong, in the engine's words, and never what was asked.
+fn problem_of(error: &RedisError) -> String {
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code}: {detail}"),
+        _ => error.to_string(),
+    }
+}

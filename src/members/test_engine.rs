@@ -1,0 +1,71 @@
+//! A real engine for tests.
+
+use std::env;
+use std::io::{Write, stderr};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use tempfile::TempDir;
+
+use super::SharedEngine;
+use crate::config::{EngineNode, EngineTopology, MarksWhenDown, SharedConfig};
+use crate::model::key_ring::KeyRing;
+
+/// A `redis-server` of its own at a unix socket. It ends when this is dropped.
+pub(crate) struct TestEngine {
+    server: Child,
+    folder: TempDir,
+}
+
+impl TestEngine {
+    /// Starts a server; nothing where the program is missing, which `tests/run` does not permit.
+    pub(crate) fn start() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Command::new("redis-server");
+        server.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket", "engine.sock"]);
+        server.current_dir(folder.path()).stdout(Stdio::null()).stdin(Stdio::null());
+        match server.spawn() {
+            Ok(server) => Some(Self { server, folder }),
+            Err(error) => {
+                assert!(env::var_os("CALLGATE_TEST_PROGRAMS").is_none(), "redis-server: {error}");
+                drop(writeln!(stderr(), "skipped: no redis-server"));
+                None
+            }
+        }
+    }
+
+    /// Returns the settings of a member.
+    pub(crate) fn config(&self) -> SharedConfig {
+        SharedConfig {
+            nodes: vec![EngineNode::Unix(self.folder.path().join("engine.sock"))],
+            topology: EngineTopology::Single,
+            database: 0,
+            login: None,
+            ca: None,
+            client: None,
+            prefix: "test".to_owned(),
+            deadline: Duration::from_secs(5),
+            members: std::num::NonZeroU32::MIN,
+            marks_when_down: MarksWhenDown::default(),
+            keys: KeyRing::parse(&BASE64_STANDARD.encode([1; 32])).unwrap(),
+        }
+    }
+
+    /// Returns the engine as a member sees it, once it is reached.
+    pub(crate) async fn reach(&self) -> Arc<SharedEngine> {
+        let engine = SharedEngine::new(self.config());
+        tokio::spawn(Arc::clone(&engine).run());
+        engine.reached().wait_for(|times| *times > 0).await.unwrap();
+        engine
+    }
+}
+
+impl Drop for TestEngine {
+    fn drop(&mut self) {
+        drop(self.server.kill());
+        drop(self.server.wait());
+    }
+}
