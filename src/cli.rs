@@ -7,6 +7,7 @@ mod demo;
 mod explain;
 mod freeze;
 mod hash;
+mod keys;
 mod link;
 mod old_processes;
 mod output;
@@ -92,6 +93,9 @@ enum Command {
     Provision(provision::Arguments),
     /// Print a signed link that logs one person in, once
     Link(link::Arguments),
+    /// Make or replace the keys that several machines share
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
 }
 
 /// Parses the arguments, runs the command, and returns its exit code.
@@ -113,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::Hash(arguments) => hash::run(&arguments),
         Command::Provision(arguments) => provision::run(&arguments),
         Command::Link(arguments) => link::run(&arguments),
+        Command::Keys(command) => keys::run(&command),
     };
     trace::flush();
     done.err().unwrap_or(ExitCode::SUCCESS)

@@ -13,6 +13,7 @@ pub mod identity;
 pub mod json;
 pub mod jwt;
 pub mod key_ring;
+pub mod key_rotation;
 pub mod landing;
 pub mod link;
 pub mod login;

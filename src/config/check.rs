@@ -73,6 +73,24 @@ pub fn admin(path: &Path) -> Result<Option<Listen>, Problems> {
     if problems.is_empty() { Ok(listen) } else { Err(Problems::new(problems)) }
 }
 
+/// Reads only the name of the file with the keys that members share from a configuration, so that the file can be made.
+///
+/// # Errors
+/// When the configuration cannot be read, or the name is invalid.
+pub fn key_ring_file(path: &Path) -> Result<Option<PathBuf>, Problems> {
+    let file = path.display().to_string();
+    let (ConfigText { text, .. }, base) = (text(path)?, folder_of(path));
+    let document = TomlDocument::new(&file, &text);
+    let name = document.read(|root| {
+        let name =
+            root.get("shared").and_then(|node| node.entry("keys")).and_then(|node| node.word().map(str::to_owned));
+        root.leave_unread::<()>();
+        name
+    });
+    let (problems, _) = document.close();
+    if problems.is_empty() { Ok(name.map(|name| base.join(name))) } else { Err(Problems::new(problems)) }
+}
+
 /// Reads a configuration file and everything that it names, and returns which files these are.
 pub fn read(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> ReadOutcome {
     let mut files = FileSnapshot::default();

@@ -41,6 +41,16 @@ pub(super) struct Exposure {
     pub(super) hint: String,
 }
 
+/// Returns why a file of secrets is refused for the rights of other users, and what to do.
+///
+/// # Errors
+/// When the rights cannot be read.
+pub fn exposed_secret(file: &File, path: &Path) -> io::Result<Option<String>> {
+    let us = rustix::process::geteuid().as_raw();
+    let exposure = Permissions::of(file)?.exposure(FileRole::Secret, us, path);
+    Ok(exposure.filter(|exposure| exposure.is_refused).map(|found| format!("it {}; {}", found.message, found.hint)))
+}
+
 const GROUP_READ: u32 = 0o040;
 const OTHERS_READ: u32 = 0o004;
 const GROUP_WRITE: u32 = 0o020;

@@ -105,6 +105,7 @@ mod operate {
     pub mod drain;
     pub mod freeze;
     pub mod handover;
+    pub mod keys;
     pub mod logs;
     pub mod memory;
     pub mod old_processes;
