@@ -28,6 +28,7 @@ mod kit {
     pub mod client_certificates;
     pub mod commands;
     pub mod engine;
+    pub mod engines;
     pub mod events;
     pub mod explain_agrees;
     pub mod frames;
@@ -70,6 +71,7 @@ mod limits {
 mod members {
     pub mod engine_faults;
     pub mod quotas;
+    pub mod topologies;
 }
 
 /// Methods of login, and the rules that grant accounts.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,6 +13,13 @@ use crate::kit::stage::until;
 
 /// The key of the ring that members share, in base64.
 const RING: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+
+/// Writes the file `ring.keys`, which all members of a test share.
+pub fn write_ring(folder: &Path) {
+    let ring = folder.join("ring.keys");
+    fs::write(&ring, format!("{RING}\n")).unwrap();
+    fs::set_permissions(&ring, fs::Permissions::from_mode(0o600)).unwrap();
+}
 
 /// One `redis-server` at a unix socket. It keeps nothing on disk, and ends when this is dropped.
 pub struct Engine {
@@ -45,9 +52,7 @@ impl Engine {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        let ring = folder.path().join("ring.keys");
-        fs::write(&ring, format!("{RING}\n")).unwrap();
-        fs::set_permissions(&ring, fs::Permissions::from_mode(0o600)).unwrap();
+        write_ring(folder.path());
         let mut engine = Self { folder, server: None, more: more.iter().map(|&more| more.to_owned()).collect() };
         engine.restart().await;
         Some(engine)

@@ -4,7 +4,7 @@ use crate::kit::engine::Engine;
 use crate::kit::stage::{Plan, Stage};
 
 /// Quotas of which a test reaches only `client`.
-const LIMITS: &str =
+pub const LIMITS: &str =
     "client = \"20/h burst 20\"\ncaller = \"1000/min\"\naccount = \"1000/min\"\nfailures = \"1000/min\"";
 
 /// Starts members that share an engine.
