@@ -69,6 +69,7 @@ mod limits {
 
 /// Several members that share one engine.
 mod members {
+    pub mod balancer;
     pub mod engine_faults;
     pub mod quotas;
     pub mod topologies;
