@@ -1,12 +1,17 @@
 //! Floor 4: accounts and users that the operator has frozen: they get no login, no request with their session passes, and
 //! their tunnels end.
 
+mod record;
+mod sharing;
+mod table;
+
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
+pub(crate) use self::sharing::{FreezeSharing, MembersTold};
 use crate::model::account::Role;
 use crate::model::freeze_target::FreezeTarget;
 use crate::model::mentions::Mention;
@@ -186,7 +191,8 @@ mod tests {
             ("user ann@b.acme", [false, false, true]),
         ] {
             let freezes = Freezes::new(Arc::new(Store::in_memory()));
-            let freeze = Freeze { since: Timestamp::now(), until: None, by: String::new(), why: String::new() };
+            let freeze =
+                Freeze { since: Timestamp::now(), until: None, by: String::new(), why: String::new(), shared: None };
             freezes.freeze(&frozen_as.parse().unwrap(), freeze).await.unwrap();
             for (user, expected) in ["ann", "ann@own.acme", "ann@b.acme"].into_iter().zip(is_frozen) {
                 assert_eq!(
@@ -210,7 +216,8 @@ mod tests {
         };
         let (known, unowned) = (guard(vec![owner], Vec::new()), guard(Vec::new(), Vec::new()));
         let unclear = guard(Vec::new(), vec![Mention::InDomain("acme.test".parse().unwrap())]);
-        let freeze = || Freeze { since: Timestamp::now(), until: None, by: String::new(), why: String::new() };
+        let freeze =
+            || Freeze { since: Timestamp::now(), until: None, by: String::new(), why: String::new(), shared: None };
         let mut frozen = Box::pin(known.until_frozen());
         for other in ["account 41@acme.test", "account 40@other.test", "domain other.test", "user ann"] {
             freezes.freeze(&target(other), freeze()).await.unwrap();

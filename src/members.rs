@@ -9,11 +9,14 @@ mod link;
 mod names;
 #[cfg(test)]
 mod test_engine;
+mod value_seal;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::{Cmd, FromRedisValue, PushInfo, RedisError, Value};
+use redis::{Cmd, FromRedisValue, PushInfo, PushKind, RedisError, Value};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::{sleep, timeout};
 
@@ -22,6 +25,7 @@ use self::link::EngineLink;
 pub(crate) use self::names::{EngineKey, KeyNames};
 #[cfg(test)]
 pub(crate) use self::test_engine::TestEngine;
+use self::value_seal::ValueSeal;
 use crate::backoff;
 use crate::config::SharedConfig;
 
@@ -41,6 +45,7 @@ const MESSAGES: usize = 256;
 pub(crate) struct SharedEngine {
     config: SharedConfig,
     names: KeyNames,
+    seal: ValueSeal,
     link: Mutex<Option<EngineLink>>,
     circuit: Mutex<Circuit>,
     /// Wakes the control thread when the circuit opens.
@@ -68,6 +73,15 @@ impl EngineScript {
     }
 }
 
+/// Returns the content of a message of a kind; nothing if it is another one.
+#[must_use]
+pub(crate) fn content<'m>(message: &'m PushInfo, kind: &str) -> Option<&'m [u8]> {
+    match (&message.kind, &message.data[..]) {
+        (PushKind::Message, [_, Value::BulkString(text)]) => text.strip_prefix(kind.as_bytes())?.strip_prefix(b" "),
+        _ => None,
+    }
+}
+
 /// Calls a script by its text or its SHA-1.
 fn call(command: &str, script: &str, keys: &[EngineKey], arguments: &[Vec<u8>]) -> Cmd {
     let mut call = redis::cmd(command);
@@ -87,6 +101,7 @@ impl SharedEngine {
     pub(crate) fn new(config: SharedConfig) -> Arc<Self> {
         Arc::new(Self {
             names: KeyNames::new(&config.prefix, &config.keys),
+            seal: ValueSeal::new(&config.keys),
             link: Mutex::default(),
             circuit: Mutex::default(),
             opened: Notify::new(),
@@ -124,6 +139,24 @@ impl SharedEngine {
     #[must_use]
     pub(crate) fn messages(&self) -> broadcast::Receiver<PushInfo> {
         self.messages.subscribe()
+    }
+
+    /// Returns the channel of the members' messages. Each message begins with its kind and a space.
+    #[must_use]
+    pub(crate) fn channel(&self) -> EngineKey {
+        self.names.plain("messages")
+    }
+
+    /// Seals a value of a kind, which the engine then cannot read.
+    #[must_use]
+    pub(crate) fn seal(&self, kind: &str, value: &impl Serialize) -> Vec<u8> {
+        self.seal.seal(kind, &serde_json::to_vec(value).expect("values of the engine are JSON"))
+    }
+
+    /// Opens a value of a kind; nothing if no member sealed it.
+    #[must_use]
+    pub(crate) fn open<T: DeserializeOwned>(&self, kind: &str, sealed: &[u8]) -> Option<T> {
+        serde_json::from_slice(&self.seal.open(kind, sealed)?).ok()
     }
 
     // === Questions ===
@@ -230,7 +263,11 @@ impl SharedEngine {
             Ok(Err(error)) => return Err(problem_of(&error)),
             Err(_) => return Err(format!("no connection within {CONNECT_TIMEOUT:?}")),
         };
-        match timeout(CONNECT_TIMEOUT, link.check(&self.names)).await {
+        let prepare = async {
+            link.check(&self.names).await?;
+            link.subscribe(self.channel().as_str()).await
+        };
+        match timeout(CONNECT_TIMEOUT, prepare).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(problem_of(&error)),
             Err(_) => return Err(format!("it did not answer within {CONNECT_TIMEOUT:?}")),

@@ -466,7 +466,7 @@ impl Server {
 /// Returns the background work of a configuration, and of the process.
 fn chores(snapshot: &Snapshot, predecessors: &Arc<Predecessors>) -> Vec<Chore> {
     let ends = pass_ends_on(Arc::clone(snapshot.sessions()), Arc::clone(predecessors));
-    snapshot.chores().into_iter().chain([ends.boxed()]).collect()
+    snapshot.chores(predecessors).into_iter().chain([ends.boxed()]).collect()
 }
 
 /// Starts the workers one after the other.

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use self::clock::BelievedClock;
 pub use self::file::OpenError;
 use self::tables::{Change, ChangeError, EndedLogins, Tables, TakenTicket};
-pub use self::tables::{Freeze, Suspension};
+pub use self::tables::{Freeze, SharedFreeze, Suspension};
 use self::writer::StateWriter;
 use crate::model::digest::{Digest, sha256_of};
 
@@ -221,6 +221,18 @@ impl Store {
     #[must_use]
     pub fn is_frozen(&self, account: &str, now: Timestamp) -> bool {
         self.shared.tables().frozen(account, now).is_some()
+    }
+
+    /// Returns the freeze of an account as it is stored, also if it is over.
+    #[must_use]
+    pub fn stored_freeze(&self, account: &str) -> Option<Freeze> {
+        self.shared.tables().freezes.get(account).cloned()
+    }
+
+    /// Lists the freezes that are stored, also those that are over.
+    #[must_use]
+    pub fn stored_freezes(&self) -> Vec<(String, Freeze)> {
+        self.shared.tables().freezes.iter().map(|(account, freeze)| (account.clone(), freeze.clone())).collect()
     }
 
     /// Lists the accounts that are frozen now.

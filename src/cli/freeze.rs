@@ -1,5 +1,6 @@
 //! `callgate freeze` refuses logins as an account and ends its tunnels; `callgate thaw` allows them again.
 
+mod members;
 mod phones;
 
 use std::path::{Path, PathBuf};
@@ -93,14 +94,15 @@ pub(super) fn freeze(freezing: &FreezeArguments) -> CommandResult {
     let until = target.length.map(|length| since.checked_add(length)).transpose();
     let until = until.map_err(|error| report_error("cannot freeze for so long", &error))?;
     let order = json!({ "whom": whom.to_string(), "until": until, "why": target.why });
-    let mut old = Value::Null;
+    let (mut old, mut shared) = (Value::Null, None);
     let (kept, phones) = match admin_client::ask_if_running(&target.config, "/freeze", &order)? {
         GateReply::Answer(mut answer) => {
             old = answer["old_processes"].take();
+            shared = Some(answer["members"].take());
             (answer["kept"] == true, phones::read(&answer))
         }
         GateReply::NotRunning => {
-            let freeze = Freeze { since, until, by: operator(), why: target.why.clone() };
+            let freeze = Freeze { since, until, by: operator(), why: target.why.clone(), shared: None };
             with_state_file(&target.config, async |store: &Arc<Store>| store.freeze(&whom.to_string(), freeze).await)?
                 .map_err(|error| report_error("cannot freeze", &error))?;
             write_audit_line(&target.config, AuditEvent::Freeze, &whom, until, &target.why)?;
@@ -113,16 +115,21 @@ pub(super) fn freeze(freezing: &FreezeArguments) -> CommandResult {
     let end = until.map_or_else(|| "until it is thawed".to_owned(), |at| format!("until {at:.0}"));
     print_line(&format_args!("{whom} is frozen {end}"))?;
     let (told, stopped) = (old_processes::tell(&old), phones::tell_frozen(&whom, phones));
-    told.and(stopped)
+    let shared = match shared {
+        Some(answer) => members::tell(&answer),
+        None => members::tell_stopped(&target.config, "the other members learn of the freeze when it starts"),
+    };
+    told.and(stopped).and(shared)
 }
 
 pub(super) fn thaw(thawing: &ThawArguments) -> CommandResult {
     let whom = whom(&thawing.kind, &thawing.name)?;
     let order = json!({ "whom": whom.to_string() });
-    let mut old = Value::Null;
+    let (mut old, mut shared) = (Value::Null, None);
     let (was_frozen, phones) = match admin_client::ask_if_running(&thawing.config, "/thaw", &order)? {
         GateReply::Answer(mut answer) => {
             old = answer["old_processes"].take();
+            shared = Some(answer["members"].take());
             (answer["thawed"] == true, phones::read(&answer))
         }
         GateReply::NotRunning => {
@@ -141,7 +148,14 @@ pub(super) fn thaw(thawing: &ThawArguments) -> CommandResult {
     }
     print_line(&format_args!("{whom} is thawed"))?;
     let (told, started) = (old_processes::tell(&old), phones::tell_thawed(phones));
-    told.and(started)
+    let shared = match shared {
+        Some(answer) => members::tell(&answer),
+        None => members::tell_stopped(
+            &thawing.config,
+            "the other members keep the freeze and give it back when this one starts; thaw at one that runs",
+        ),
+    };
+    told.and(started).and(shared)
 }
 
 fn list(listing: &ListArguments) -> CommandResult {

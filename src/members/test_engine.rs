@@ -2,6 +2,7 @@
 
 use std::env;
 use std::io::{Write, stderr};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,8 +40,13 @@ impl TestEngine {
 
     /// Returns the settings of a member.
     pub(crate) fn config(&self) -> SharedConfig {
+        Self::config_at(self.folder.path().join("engine.sock"))
+    }
+
+    /// Returns the settings of a member whose engine is at a socket.
+    pub(crate) fn config_at(socket: PathBuf) -> SharedConfig {
         SharedConfig {
-            nodes: vec![EngineNode::Unix(self.folder.path().join("engine.sock"))],
+            nodes: vec![EngineNode::Unix(socket)],
             topology: EngineTopology::Single,
             database: 0,
             login: None,

@@ -11,16 +11,17 @@ use tokio::time::{Instant, sleep};
 use super::hosts::{app_upstream, pbx_upstream};
 use crate::auth::AuthSources;
 use crate::config::{self, Config, VoximplantConfig};
-use crate::freeze::Freezes;
+use crate::freeze::{FreezeSharing, Freezes, MembersTold};
 use crate::limit::{DistinctKeys, Limiter, Limits, Races};
 use crate::members::SharedEngine;
 use crate::memory::{MemoryWriter, ProcessMemory};
+use crate::model::freeze_target::FreezeTarget;
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::health::ReadinessParts;
 use crate::observe::metrics::Freshness;
 use crate::pbx::{self, Breaker, IssuedSessions, SessionChecks};
 use crate::seal::SealKey;
-use crate::state::Store;
+use crate::state::{Freeze, KeepError, Store};
 use crate::tickets::Tickets;
 use crate::upstream::Connector;
 use crate::voximplant::{Newcomers, Phones};
@@ -47,6 +48,7 @@ pub(super) struct LoginState {
     pub(super) races: Arc<Races>,
     pub(super) store: Arc<Store>,
     pub(super) freezes: Arc<Freezes>,
+    freeze_sharing: Arc<FreezeSharing>,
     pub(super) voximplant: VoximplantState,
 }
 
@@ -95,6 +97,7 @@ impl SharedState {
     /// When the trust roots of an upstream cannot be used.
     pub(crate) fn new(config: &Config, store: Arc<Store>, memory: &mut ProcessMemory) -> Result<Self, rustls::Error> {
         let engine = config.shared.clone().map(SharedEngine::new);
+        let freezes = Arc::new(Freezes::new(Arc::clone(&store)));
         Ok(Self {
             auth: Arc::new(AuthSources::new(config, Arc::clone(&store))?),
             pbx: Arc::new(PbxState {
@@ -108,7 +111,8 @@ impl SharedState {
                 limits: Limits::new(&config.limits, engine.clone(), memory),
                 distinct_keys: distinct_keys(config, memory),
                 races: Arc::new(Races::take_over(memory)),
-                freezes: Arc::new(Freezes::new(Arc::clone(&store))),
+                freeze_sharing: Arc::new(FreezeSharing::new(Arc::clone(&freezes))),
+                freezes,
                 voximplant: VoximplantState::new(config, &store, memory),
                 store,
             }),
@@ -155,6 +159,39 @@ impl SharedState {
     #[must_use]
     pub(crate) fn freezes(&self) -> &Arc<Freezes> {
         &self.login.freezes
+    }
+
+    /// Freezes a target, on all workers and members.
+    ///
+    /// # Errors
+    /// When the store cannot keep it.
+    pub(crate) async fn freeze(&self, target: &FreezeTarget, freeze: Freeze) -> Result<MembersTold, KeepError> {
+        match &self.engine {
+            Some(engine) => self.login.freeze_sharing.freeze(engine, target, freeze).await,
+            None => self.login.freezes.freeze(target, freeze).await.map(|()| MembersTold::Alone),
+        }
+    }
+
+    /// Thaws a target, on all workers and members. Returns nothing if it was not frozen.
+    ///
+    /// # Errors
+    /// When the store cannot keep it.
+    pub(crate) async fn thaw(&self, target: &FreezeTarget) -> Result<Option<MembersTold>, KeepError> {
+        match &self.engine {
+            Some(engine) => self.login.freeze_sharing.thaw(engine, target).await,
+            None => self.login.freezes.thaw(target).await.map(|thawed| thawed.then_some(MembersTold::Alone)),
+        }
+    }
+
+    /// Returns the task that follows the freezes of other members. `on_change` is told of each.
+    #[must_use]
+    pub(crate) fn follow_freezes(
+        &self,
+        on_change: impl Fn(&FreezeTarget, Option<&Freeze>) + Send + Sync + 'static,
+    ) -> Option<BoxFuture<'static, ()>> {
+        let engine = self.engine.clone()?;
+        let sharing = Arc::clone(&self.login.freeze_sharing);
+        Some(sharing.follow(engine, on_change).map(|never| match never {}).boxed())
     }
 
     /// Returns the phones of frozen users.
@@ -240,6 +277,7 @@ impl LoginState {
             races: Arc::clone(&self.races),
             store: Arc::clone(&self.store),
             freezes: Arc::clone(&self.freezes),
+            freeze_sharing: Arc::clone(&self.freeze_sharing),
             voximplant: self.voximplant.successor(config),
         }
     }

@@ -10,16 +10,19 @@ use jiff::Timestamp;
 use super::StartError;
 use super::control::Chore;
 use super::passthrough::PassthroughRoutes;
+use super::succession::{Predecessors, SuccessionOrder};
 use crate::config::{Certificate, Config};
 use crate::freeze::Freezes;
 use crate::memory::{MemoryWriter, ProcessMemory};
+use crate::model::freeze_target::FreezeTarget;
+use crate::model::session::EndReason;
 use crate::observe::Logs;
 use crate::observe::health::ReadinessParts;
 use crate::observe::metrics::{Freshness, Tally};
 use crate::observe::trace;
-use crate::pbx::IssuedSessions;
+use crate::pbx::{IssuedSessions, SessionEnd, SessionFilter};
 use crate::proxy::{Proxy, SharedState};
-use crate::state::Store;
+use crate::state::{Freeze, Store};
 use crate::tls::current::CurrentPolicies;
 use crate::tls::server::TlsPolicies;
 use crate::voximplant::Phones;
@@ -104,6 +107,11 @@ impl Snapshot {
         self.shared.pass_on(writer)
     }
 
+    /// Returns the part that all workers share.
+    pub(super) fn shared(&self) -> &SharedState {
+        &self.shared
+    }
+
     /// Returns what the operator has frozen.
     pub(super) fn freezes(&self) -> &Arc<Freezes> {
         self.shared.freezes()
@@ -123,11 +131,29 @@ impl Snapshot {
         &self.logs
     }
 
-    /// Returns the background work of this configuration.
-    pub(super) fn chores(&self) -> Vec<Chore> {
+    /// Returns the background work of this configuration. Old processes get the orders of other members.
+    pub(super) fn chores(&self, predecessors: &Arc<Predecessors>) -> Vec<Chore> {
         let managed = self.config.voximplant.clone().filter(|voximplant| voximplant.management.is_some());
         let phones = managed.map(|managed| Arc::clone(self.shared.phones()).keep_settled(managed, self.logs.clone()));
-        self.shared.chores(&self.config).into_iter().chain(phones.map(FutureExt::boxed)).collect()
+        let freezes = self.shared.follow_freezes(self.on_freeze(predecessors));
+        self.shared.chores(&self.config).into_iter().chain(phones.map(FutureExt::boxed)).chain(freezes).collect()
+    }
+
+    /// Returns what is done when another member has frozen or thawed a target.
+    fn on_freeze(&self, predecessors: &Arc<Predecessors>) -> impl Fn(&FreezeTarget, Option<&Freeze>) + 'static {
+        let (sessions, logs) = (Arc::clone(self.sessions()), self.logs.clone());
+        let predecessors = Arc::clone(predecessors);
+        move |target, freeze| {
+            let whom = target.to_string();
+            let Some(freeze) = freeze else {
+                tracing::warn!(whom, "thawed by another member");
+                return predecessors.post(&SuccessionOrder::Thaw { whom });
+            };
+            let end = SessionEnd { reason: EndReason::Freeze, by: Some(&freeze.by) };
+            let ended = sessions.end_everywhere(SessionFilter::Target { whom: target.clone() }, end, &logs).len();
+            tracing::warn!(whom, by = freeze.by, ended, "frozen by another member");
+            predecessors.post(&SuccessionOrder::Freeze { whom, freeze: freeze.clone() });
+        }
     }
 
     /// Returns the part of the background work that tunnels need.

@@ -35,6 +35,18 @@ pub struct Freeze {
     pub by: String,
     /// The reason.
     pub why: String,
+    /// What other members know about it; nothing: they do not know it yet, or there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<SharedFreeze>,
+}
+
+/// A freeze that other members know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedFreeze {
+    /// The version of the order. Of two orders about one target, the one with the higher version holds.
+    pub version: u64,
+    /// Whether only other members were given the order.
+    pub is_foreign: bool,
 }
 
 /// The order to stop the phone of a frozen Voximplant user.
@@ -181,8 +193,7 @@ impl Tables {
                 Ok((None, vec![FileRow::Suspension(user, None)]))
             }
             Change::Sweep => {
-                let freezes =
-                    self.sweep_freezes(|freeze| freeze.until.is_some_and(|until| is_over_by(until, KEPT, now)));
+                let freezes = self.sweep_freezes(|freeze| freeze.is_forgotten(now));
                 let rows = [self.sweep_marks(now), self.sweep_tickets(now), freezes, self.sweep_ended(now)];
                 Ok((None, rows.concat()))
             }
@@ -288,6 +299,12 @@ impl Tables {
 }
 
 impl Freeze {
+    /// Returns whether it is over for so long that it cannot be in force again by any clock.
+    #[must_use]
+    pub fn is_forgotten(&self, now: Timestamp) -> bool {
+        self.until.is_some_and(|until| is_over_by(until, KEPT, now))
+    }
+
     fn lasts(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| now < until)
     }

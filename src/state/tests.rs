@@ -20,7 +20,7 @@ fn folder() -> (TempDir, PathBuf) {
 }
 
 fn frozen(until: Option<Timestamp>) -> Freeze {
-    Freeze { since: later(0), until, by: "ann".to_owned(), why: "calls to Cuba".to_owned() }
+    Freeze { since: later(0), until, by: "ann".to_owned(), why: "calls to Cuba".to_owned(), shared: None }
 }
 
 async fn used_once(store: &Store) {

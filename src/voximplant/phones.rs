@@ -224,10 +224,11 @@ impl Phones {
 
     // === What there is to do ===
 
-    /// Lists the users whose phones a freeze covers now.
+    /// Lists the users whose phones a freeze covers now. Of several members, the one that was given the order asks Voximplant.
     fn frozen(&self, voximplant: &VoximplantConfig) -> BTreeSet<String> {
         let freezes = self.store.freezes(self.store.now());
-        let users = freezes.iter().filter_map(|(target, _)| match target.parse() {
+        let own = freezes.iter().filter(|(_, freeze)| freeze.shared.is_none_or(|shared| !shared.is_foreign));
+        let users = own.filter_map(|(target, _)| match target.parse() {
             Ok(FreezeTarget::User(user)) => Some(phones_of(&user, voximplant)),
             Ok(FreezeTarget::Account(_) | FreezeTarget::Domain(_)) | Err(_) => None,
         });

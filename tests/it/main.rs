@@ -71,6 +71,7 @@ mod limits {
 mod members {
     pub mod balancer;
     pub mod engine_faults;
+    pub mod freezes;
     pub mod quotas;
     pub mod topologies;
 }

@@ -23,6 +23,7 @@ use super::connections::OrderInProgress;
 use super::order::{self, OrderError};
 use super::sessions::{self, SessionChoice};
 use crate::config::{UpstreamConfig, UpstreamUrl};
+use crate::freeze::MembersTold;
 use crate::message::target;
 use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
 use crate::model::loopback::is_loopback;
@@ -232,8 +233,8 @@ impl AdminService {
         if why.len() > MAX_WHY {
             return Err(Box::new(problem(StatusCode::BAD_REQUEST, "malformed", "the reason is longer than 500 bytes")));
         }
-        let freeze = Freeze { since: Timestamp::now(), until, by: by.to_owned(), why: why.clone() };
-        snapshot.freezes().freeze(&whom, freeze.clone()).await.map_err(not_kept)?;
+        let freeze = Freeze { since: Timestamp::now(), until, by: by.to_owned(), why: why.clone(), shared: None };
+        let members = snapshot.shared().freeze(&whom, freeze.clone()).await.map_err(not_kept)?;
         let old = self.context.predecessors.ask(&SuccessionOrder::Freeze { whom: whom.to_string(), freeze }).await;
         snapshot.logs().write_note(&EventRecord::of(AuditEvent::Freeze, &whom, by.to_owned(), until, &why));
         let end = SessionEnd { reason: EndReason::Freeze, by: Some(by) };
@@ -244,7 +245,13 @@ impl AdminService {
         let is_kept = snapshot.config.state.is_some();
         Ok(json(
             StatusCode::OK,
-            &json!({ "whom": whom.to_string(), "kept": is_kept, "phones": phones, "old_processes": processes(&old) }),
+            &json!({
+                "whom": whom.to_string(),
+                "kept": is_kept,
+                "phones": phones,
+                "old_processes": processes(&old),
+                "members": told(members),
+            }),
         ))
     }
 
@@ -254,16 +261,22 @@ impl AdminService {
         let by = &*client.name;
         let whom = whom(&order.whom)?;
         let snapshot = Arc::clone(&self.context.snapshots.borrow());
-        let thawed = snapshot.freezes().thaw(&whom).await.map_err(not_kept)?;
+        let members = snapshot.shared().thaw(&whom).await.map_err(not_kept)?;
         let old = self.context.predecessors.ask(&SuccessionOrder::Thaw { whom: whom.to_string() }).await;
-        if thawed {
+        if members.is_some() {
             snapshot.logs().write_note(&EventRecord::of(AuditEvent::Thaw, &whom, by.to_owned(), None, ""));
             tracing::warn!(whom = whom.to_string(), by, "thawed");
         }
         let phones = settled_phones(&snapshot, &whom).await;
         Ok(json(
             StatusCode::OK,
-            &json!({ "whom": whom.to_string(), "thawed": thawed, "phones": phones, "old_processes": processes(&old) }),
+            &json!({
+                "whom": whom.to_string(),
+                "thawed": members.is_some(),
+                "phones": phones,
+                "old_processes": processes(&old),
+                "members": members.and_then(told),
+            }),
         ))
     }
 
@@ -418,6 +431,15 @@ fn processes(old: &[OldProcess]) -> Value {
         None => json!({ "pid": one.id, "obeyed": false }),
     };
     old.iter().map(process).collect()
+}
+
+/// Says whether the other members know an order; nothing if there are none.
+const fn told(members: MembersTold) -> Option<&'static str> {
+    match members {
+        MembersTold::Alone => None,
+        MembersTold::Told => Some("told"),
+        MembersTold::Later => Some("later"),
+    }
 }
 
 fn parts(findings: &[PartReport]) -> Value {

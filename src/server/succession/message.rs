@@ -98,7 +98,13 @@ mod tests {
             assert_eq!((read.number, read.order), (u64::MAX, order), "{text}");
             text
         };
-        let freeze = Freeze { since: Timestamp::UNIX_EPOCH, until: None, by: "uid 0".into(), why: "a\n\"b\"".into() };
+        let freeze = Freeze {
+            since: Timestamp::UNIX_EPOCH,
+            until: None,
+            by: "uid 0".into(),
+            why: "a\n\"b\"".into(),
+            shared: None,
+        };
         written(SuccessionOrder::Freeze { whom: "account 40@acme.test".into(), freeze });
         let marks = [CredentialMark::named(b"sid", b"s3cret-c00kie"), CredentialMark::whole([&b"s3cret-c00kie"[..]])];
         let login = LoginFilter::new(vec!["oidc".into()], Some("s3cret-c00kie"), Some("Ann"));

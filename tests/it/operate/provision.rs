@@ -318,8 +318,13 @@ async fn a_frozen_user_gets_no_password() {
     let text = format!("{}\n[state]\nfile = \"{}\"\n", desk.file("proxy.toml"), state.display());
     secret(&desk.dir, "proxy.toml", &text);
     let store = callgate::state::Store::open(&state).unwrap();
-    let freeze =
-        callgate::state::Freeze { since: jiff::Timestamp::now(), until: None, by: String::new(), why: String::new() };
+    let freeze = callgate::state::Freeze {
+        since: jiff::Timestamp::now(),
+        until: None,
+        by: String::new(),
+        why: String::new(),
+        shared: None,
+    };
     store.freeze("user eve", freeze.clone()).await.unwrap();
     store.freeze("user ann@phone.acme", freeze).await.unwrap();
     drop(store);

@@ -1,0 +1,23 @@
+-- Writes a freeze or a thaw, unless the table holds a newer one for the target, and tells all members.
+--
+-- KEYS: the table.
+-- ARGV: the version; the highest version that may be replaced; the value, which begins with the version; the channel; the
+-- message; the life of the table in milliseconds; the most fields; the names of the target's field, the one to write first.
+-- Returns 'stored'; or 'full'; or 'newer' and the value that stays.
+local function version_of(value)
+  return tonumber(string.match(value, '^(%d+) ')) or 0
+end
+
+local version, replaceable = tonumber(ARGV[1]), tonumber(ARGV[2])
+for at = 8, #ARGV do
+  local held = redis.call('HGET', KEYS[1], ARGV[at])
+  if held and (version_of(held) >= version or version_of(held) > replaceable) then return { 'newer', held } end
+end
+if redis.call('HEXISTS', KEYS[1], ARGV[8]) == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[7]) then
+  return { 'full' }
+end
+redis.call('HSET', KEYS[1], ARGV[8], ARGV[3])
+for at = 9, #ARGV do redis.call('HDEL', KEYS[1], ARGV[at]) end
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
+redis.call('PUBLISH', ARGV[4], ARGV[5])
+return { 'stored' }
