@@ -21,7 +21,7 @@ use http::{Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::{Instant, timeout};
 
-pub(crate) use self::breaker::Breaker;
+pub(crate) use self::breaker::{Breaker, follow_breaker};
 pub(crate) use self::end::end_sessions;
 pub(crate) use self::held_session::HeldSession;
 pub(crate) use self::issued_sessions::{
@@ -112,7 +112,7 @@ impl Pbx {
     /// # Errors
     /// When the PBX gives no session, or the breaker is open.
     pub(crate) async fn mint(&self, role: &Role) -> Result<SessionId, Error> {
-        let pass = self.breaker.admit(Instant::now()).map_err(|retry_after| {
+        let pass = self.breaker.admit(Instant::now()).await.map_err(|retry_after| {
             self.tally.mint(MintOutcome::Open);
             Error::Open { retry_after }
         })?;
@@ -123,7 +123,7 @@ impl Pbx {
             let answer = this.request(Method::POST, None, Some(proof), body).await;
             let minted = answer.and_then(|answer| messages::read_mint(answer.status, &answer.body));
             this.tally.mint(outcome(&minted));
-            if pass.report(&minted, Instant::now()) {
+            if pass.report(&minted, Instant::now()).await {
                 this.tally.breaker_opened();
             }
             minted

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::hosts::{app_upstream, pbx_upstream};
 use crate::auth::AuthSources;
-use crate::config::{self, Config, VoximplantConfig};
+use crate::config::{self, Config, UpstreamUrl, VoximplantConfig};
 use crate::freeze::{FreezeSharing, Freezes, MembersTold};
 use crate::limit::{DistinctKeys, Limiter, Limits, Races};
 use crate::members::SharedEngine;
@@ -101,7 +101,7 @@ impl SharedState {
         Ok(Self {
             auth: Arc::new(AuthSources::new(config, Arc::clone(&store))?),
             pbx: Arc::new(PbxState {
-                breaker: Arc::default(),
+                breaker: breaker(config, engine.as_ref()),
                 issued: Arc::new(IssuedSessions::take_over(memory)),
                 tickets: Tickets::new(Arc::clone(&store), TICKET_LIFE),
                 checks: SessionChecks::default(),
@@ -139,7 +139,7 @@ impl SharedState {
         };
         Ok(Self {
             login: Arc::new(self.login.successor(before, config, engine.clone())),
-            pbx: Arc::new(self.pbx.successor(before, config)),
+            pbx: Arc::new(self.pbx.successor(before, config, engine.as_ref())),
             connectors,
             auth: Arc::new(self.auth.successor(config)?),
             engine,
@@ -218,7 +218,9 @@ impl SharedState {
         let sweep = sweep(Arc::clone(&self.login.store)).boxed();
         let engine = self.engine.clone().map(|engine| engine.run().boxed());
         let engine = engine.into_iter().chain(self.login.limits.settle().map(FutureExt::boxed));
-        self.auth.tasks().chain([sweep]).chain(self.session_ends(config)).chain(engine).collect()
+        let breaker = self.engine.is_some().then(|| pbx::follow_breaker(Arc::clone(&self.pbx.breaker)));
+        let breaker = breaker.map(|follow| follow.map(|never| match never {}).boxed());
+        self.auth.tasks().chain([sweep]).chain(self.session_ends(config)).chain(engine).chain(breaker).collect()
     }
 
     /// Returns the task that ends sessions at the PBX, which runs for as long as a tunnel of one may end.
@@ -303,14 +305,17 @@ impl VoximplantState {
 }
 
 impl PbxState {
-    fn successor(&self, before: &Config, config: &Config) -> Self {
+    fn successor(&self, before: &Config, config: &Config, engine: Option<&Arc<SharedEngine>>) -> Self {
         // With other credentials, or another PBX, what the breaker knows says nothing.
         let asked = |config: &Config| config.pbx.clone().map(|pbx| (pbx.upstream.urls, pbx.admin));
         let is_same_pbx = asked(before) == asked(config);
         let auto = |config: &Config| config.pbx.as_ref().and_then(|pbx| pbx.auto.clone());
         let is_same_auto = auto(before) == auto(config);
         Self {
-            breaker: if is_same_pbx { Arc::clone(&self.breaker) } else { Arc::default() },
+            breaker: match is_same_pbx && before.shared == config.shared {
+                true => Arc::clone(&self.breaker),
+                false => breaker(config, engine),
+            },
             issued: Arc::clone(&self.issued),
             tickets: self.tickets.successor(),
             // With other markers, or another PBX, the same answer means something else.
@@ -318,6 +323,15 @@ impl PbxState {
             seal: Arc::clone(&self.seal),
         }
     }
+}
+
+/// Makes the breaker of the PBX, which members share if they ask the same PBX as the same administrator.
+fn breaker(config: &Config, engine: Option<&Arc<SharedEngine>>) -> Arc<Breaker> {
+    let admin = config.pbx.as_ref().and_then(|pbx| Some((pbx, pbx.admin.as_ref()?)));
+    let Some(((pbx, admin), engine)) = admin.zip(engine) else { return Arc::default() };
+    let urls = pbx.upstream.urls.iter().map(UpstreamUrl::text).collect::<Vec<_>>().join(" ");
+    let of = [urls.as_bytes(), admin.user.as_bytes(), admin.password.expose().as_bytes()];
+    Arc::new(Breaker::shared(Arc::clone(engine), &of))
 }
 
 /// Removes expired entries from the store, for ever.

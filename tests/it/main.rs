@@ -70,6 +70,7 @@ mod limits {
 /// Several members that share one engine.
 mod members {
     pub mod balancer;
+    pub mod breaker;
     pub mod engine_faults;
     pub mod freezes;
     pub mod quotas;
